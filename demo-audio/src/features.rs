@@ -35,7 +35,7 @@ pub(crate) fn features_csv(seed: u64, catalog: &Catalog) -> String {
     for track in &catalog.tracks {
         let artist = &catalog.artists[track.artist];
         // Tracks of the same genre or artist draw the same numbers from these generators.
-        let owners = [(6, artist.genre.id()), (7, artist.id), (8, track.id)];
+        let owners = [(6, artist.genre.id), (7, artist.id), (8, track.id)];
         let mut rngs = owners.map(|(kind, id)| Rng::keyed(seed, &[kind, u64::from(id)]));
 
         let mut fields = vec![track.id.to_string()];

@@ -4,77 +4,12 @@
 use std::collections::BTreeSet;
 
 use crate::csv;
-use crate::genres::TREE;
+use crate::genres::GENRES;
 use crate::tracks::{Artist, Catalog, Line, Track};
 
-const COLUMNS: [(&str, &[&str]); 4] = [
-    (
-        "album",
-        &[
-            "comments",
-            "date_created",
-            "date_released",
-            "engineer",
-            "favorites",
-            "id",
-            "information",
-            "listens",
-            "producer",
-            "tags",
-            "title",
-            "tracks",
-            "type",
-        ],
-    ),
-    (
-        "artist",
-        &[
-            "active_year_begin",
-            "active_year_end",
-            "associated_labels",
-            "bio",
-            "comments",
-            "date_created",
-            "favorites",
-            "id",
-            "latitude",
-            "location",
-            "longitude",
-            "members",
-            "name",
-            "related_projects",
-            "tags",
-            "website",
-            "wikipedia_page",
-        ],
-    ),
-    ("set", &["split", "subset"]),
-    (
-        "track",
-        &[
-            "bit_rate",
-            "comments",
-            "composer",
-            "date_created",
-            "date_recorded",
-            "duration",
-            "favorites",
-            "genre_top",
-            "genres",
-            "genres_all",
-            "information",
-            "interest",
-            "language_code",
-            "license",
-            "listens",
-            "lyricist",
-            "number",
-            "publisher",
-            "tags",
-            "title",
-        ],
-    ),
-];
+/// The header lines of FMA's `tracks.csv`, as written by pandas: the names of two header levels, then the name of the
+/// index.
+const HEADER: &str = include_str!("../data/tracks_header.csv");
 
 /// Properties of a clip that are known after encoding.
 #[derive(Clone, Copy, Debug, Default)]
@@ -87,7 +22,7 @@ pub(crate) struct EncodedClip {
 
 /// Returns `tracks.csv`; `encoded` has one entry per track. The result is bytes, because one row is not UTF-8.
 pub(crate) fn tracks_csv(catalog: &Catalog, encoded: &[EncodedClip]) -> Vec<u8> {
-    let mut table = header().into_bytes();
+    let mut table = HEADER.as_bytes().to_vec();
     for (track, encoded) in catalog.tracks.iter().zip(encoded) {
         table.extend_from_slice(&line(
             track,
@@ -95,22 +30,6 @@ pub(crate) fn tracks_csv(catalog: &Catalog, encoded: &[EncodedClip]) -> Vec<u8> 
         ));
     }
     table
-}
-
-fn header() -> String {
-    let mut groups = vec![""];
-    let mut names = vec![""];
-    let mut index = vec!["track_id"];
-    for (group, names_of_group) in COLUMNS {
-        for name in names_of_group {
-            groups.push(group);
-            names.push(name);
-            index.push("");
-        }
-    }
-
-    // Format of pandas: the names of two header levels, then the name of the index.
-    csv::record(groups) + &csv::record(names) + &csv::record(index)
 }
 
 /// Returns the record of a track, with the fault chosen by the catalogue.
@@ -133,17 +52,17 @@ fn line(track: &Track, fields: &[String]) -> Vec<u8> {
 
 /// Returns the values of a track in the order of the header.
 fn fields(track: &Track, artist: &Artist, encoded: EncodedClip) -> Vec<String> {
-    let mut fields = vec![track.id.to_string()];
-    for (group, names) in COLUMNS {
-        for name in names {
-            fields.push(match group {
-                "album" => album_value(name, artist),
-                "artist" => artist_value(name, artist),
-                "set" if *name == "split" => artist.split.to_owned(),
-                "set" => track.subset.to_owned(),
-                _ => track_value(name, track, artist, encoded),
-            });
-        }
+    let mut lines = HEADER.lines();
+    let groups = lines.next().unwrap_or_default().split(',');
+    let names = lines.next().unwrap_or_default().split(',');
+
+    let mut fields = Vec::new();
+    for (group, name) in groups.zip(names) {
+        fields.push(match group {
+            "album" => album_value(name, artist),
+            "artist" => artist_value(name, artist),
+            _ => track_value(name, track, artist, encoded),
+        });
     }
     fields
 }
@@ -186,7 +105,7 @@ fn artist_value(name: &str, artist: &Artist) -> String {
             "An oscillator,\nan envelope\nand \"the filter\"".to_owned()
         }
         "name" => artist.name.clone(),
-        "tags" => format!("['synthetic', '{}']", artist.genre.title().to_lowercase()),
+        "tags" => format!("['synthetic', '{}']", artist.genre.title.to_lowercase()),
         "website" => format!("http://example.org/{}", artist.id),
         _ => String::new(),
     }
@@ -194,15 +113,19 @@ fn artist_value(name: &str, artist: &Artist) -> String {
 
 fn track_value(name: &str, track: &Track, artist: &Artist, encoded: EncodedClip) -> String {
     match name {
+        "" => track.id.to_string(),
+        "split" => artist.split.to_owned(),
+        "subset" => track.subset.to_owned(),
         "bit_rate" => encoded.bit_rate_bps.to_string(),
         "comments" => "0".to_owned(),
         "date_created" => format!("2008-11-26 01:{:02}:12", track.id % 60),
         "date_recorded" if track.id.is_multiple_of(3) => "2008-11-26 00:00:00".to_owned(),
         "duration" => encoded.seconds.to_string(),
         "favorites" => (track.id % 23).to_string(),
-        "genre_top" if track.labelled => artist.genre.title().to_owned(),
-        "genres" => list(&track.genres),
-        "genres_all" => list(&with_ancestors(&track.genres)),
+        "genre_top" if track.labelled => artist.genre.title.clone(),
+        // The `Debug` output of a list of numbers is the same as in Python.
+        "genres" => format!("{:?}", track.genres),
+        "genres_all" => format!("{:?}", with_ancestors(&track.genres)),
         "interest" => (track.id % 9000).to_string(),
         "language_code" => "en".to_owned(),
         "license" => "CC0 1.0 Universal".to_owned(),
@@ -218,7 +141,7 @@ fn track_value(name: &str, track: &Track, artist: &Artist, encoded: EncodedClip)
 /// Returns the genres and their root genres, sorted by id and without duplicates.
 fn with_ancestors(genres: &[u32]) -> Vec<u32> {
     let mut all: BTreeSet<u32> = genres.iter().copied().collect();
-    for node in &TREE {
+    for node in &GENRES.tree {
         if genres.contains(&node.id) {
             all.insert(node.top_level());
         }
@@ -226,15 +149,10 @@ fn with_ancestors(genres: &[u32]) -> Vec<u32> {
     all.into_iter().collect()
 }
 
-/// Formats a list of numbers; Rust's `Debug` output is the same as in Python.
-fn list(ids: &[u32]) -> String {
-    format!("{ids:?}")
-}
-
 /// Returns `genres.csv`; `#tracks` is the number of tracks in the catalogue.
 pub(crate) fn genres_csv(catalog: &Catalog) -> String {
     let mut table = csv::record(["genre_id", "#tracks", "parent", "title", "top_level"]);
-    for node in &TREE {
+    for node in &GENRES.tree {
         let tracks = catalog
             .tracks
             .iter()
@@ -244,7 +162,7 @@ pub(crate) fn genres_csv(catalog: &Catalog) -> String {
             node.id.to_string(),
             tracks.to_string(),
             node.parent.to_string(),
-            node.title.to_owned(),
+            node.title.clone(),
             node.top_level().to_string(),
         ]);
     }
@@ -253,18 +171,13 @@ pub(crate) fn genres_csv(catalog: &Catalog) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{COLUMNS, EncodedClip, fields, header, line, with_ancestors};
+    use super::{EncodedClip, HEADER, fields, line, with_ancestors};
     use crate::tracks::{Catalog, Line, Options};
 
     #[test]
     fn header_matches_fma() {
-        let header = header();
-        let lines: Vec<&str> = header.lines().collect();
+        let lines: Vec<&str> = HEADER.lines().collect();
 
-        assert_eq!(
-            COLUMNS.iter().map(|(_, names)| names.len()).sum::<usize>(),
-            52
-        );
         assert_eq!(
             lines
                 .iter()

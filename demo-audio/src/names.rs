@@ -1,92 +1,44 @@
 //! Invented names, titles and biographies with features of real metadata: accents, other scripts, quotes, HTML,
 //! newlines.
 
+use std::sync::LazyLock;
+
+use serde::Deserialize;
+
 use crate::rng::Rng;
 
-const FIRST: [&str; 20] = [
-    "Søren",
-    "Zoë",
-    "Los Niños de",
-    "The Quiet",
-    "Åse &",
-    "DJ",
-    "Młody",
-    "Jürgen",
-    "Electric",
-    "Große",
-    "Señorita",
-    "Old",
-    "Bébé",
-    "Çelik",
-    "東京",
-    "Miss",
-    "Ivan",
-    "Paper",
-    "Sir",
-    "Ænigma",
-];
-const LAST: [&str; 20] = [
-    "Ångström",
-    "Río",
-    "Lanterns",
-    "Kettle",
-    "Owls",
-    "Möbius",
-    "Wójcik",
-    "Harbour",
-    "Synthé",
-    "Foxglove",
-    "O'Brien",
-    "Straße",
-    "Cartographers",
-    "Ñandú",
-    "Tiny Orchestra",
-    "Ørsted",
-    "Pigeons",
-    "Trio",
-    "Café",
-    "Moth",
-];
-const TITLE: [&str; 16] = [
-    "Blue",
-    "Étude",
-    "Last Train",
-    "Rain, Again",
-    "Kitchen",
-    "Über den Wolken",
-    "No. 9",
-    "Letter",
-    "\"Untitled\"",
-    "Winter",
-    "Après",
-    "The Mill",
-    "Signal",
-    "Corner Shop",
-    "Mañana",
-    "Halfway",
-];
+/// The contents of `data/names.toml`.
+static WORDS: LazyLock<Words> = LazyLock::new(|| {
+    toml::from_str(include_str!("../data/names.toml")).expect("the tests read this file")
+});
+
+/// Words of which names and titles consist.
+#[derive(Deserialize)]
+struct Words {
+    first: Vec<String>,
+    last: Vec<String>,
+    title: Vec<String>,
+}
 
 /// Returns an artist's name that is unique for `index`.
 pub(crate) fn artist(index: usize) -> String {
+    let first = &WORDS.first[index % WORDS.first.len()];
     // 7 and 20 are coprime, so twenty artists have twenty last names. Each further round shifts the last names by one.
-    format!(
-        "{} {}",
-        FIRST[index % FIRST.len()],
-        LAST[(index * 7 + index / FIRST.len()) % LAST.len()]
-    )
+    let round = index / WORDS.first.len();
+    let last = &WORDS.last[(index * 7 + round) % WORDS.last.len()];
+    format!("{first} {last}")
 }
 
 /// Draws a title of a track or an album.
 pub(crate) fn title(rng: &mut Rng) -> String {
-    let first = *rng.pick(&TITLE);
+    const VERSIONS: [&str; 4] = ["slow", "live", "demo", "2nd"];
+
+    let first = rng.pick(&WORDS.title);
     match rng.below(4) {
-        0 => first.to_owned(),
-        1 => format!(
-            "{first} ({} version)",
-            rng.pick(&["slow", "live", "demo", "2nd"])
-        ),
-        2 => format!("{first}: {}", rng.pick(&TITLE)),
-        _ => format!("{first} & {}", rng.pick(&TITLE)),
+        0 => first.clone(),
+        1 => format!("{first} ({} version)", rng.pick(&VERSIONS)),
+        2 => format!("{first}: {}", rng.pick(&WORDS.title)),
+        _ => format!("{first} & {}", rng.pick(&WORDS.title)),
     }
 }
 

@@ -62,10 +62,13 @@ mod tests {
 
     #[test]
     fn keys_give_independent_streams() {
-        let draw = |keys: &[u64]| Rng::keyed(7, keys).next();
-        assert_eq!(draw(&[1, 2]), draw(&[1, 2]));
-        assert_ne!(draw(&[1, 2]), draw(&[2, 1]));
-        assert_ne!(Rng::keyed(7, &[1]).next(), Rng::keyed(8, &[1]).next());
+        fn draw(seed: u64, keys: &[u64]) -> u64 {
+            Rng::keyed(seed, keys).next()
+        }
+
+        assert_eq!(draw(7, &[1, 2]), draw(7, &[1, 2]));
+        assert_ne!(draw(7, &[1, 2]), draw(7, &[2, 1]));
+        assert_ne!(draw(7, &[1]), draw(8, &[1]));
     }
 
     #[test]

@@ -1,11 +1,138 @@
-//! Musical styles: the voices and rhythms of each genre.
+//! Musical styles: plays the voices and rhythms that `data/genres.toml` gives for each genre.
 //!
 //! A genre consists of timbres and rhythmic patterns. Key, tempo, mix, room, tone and noise depend on the artist, so
 //! that a model that recognises artists does not learn the genre.
 
-use crate::genres::Genre;
+use std::slice;
+
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
+
 use crate::rng::Rng;
 use crate::synth::{Canvas, Note, Voice, drums, effects, voices};
+
+/// How a genre sounds.
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Style {
+    /// Parts and drums on a beat.
+    Rhythm(Rhythm),
+    /// Slowly changing coloured noise with occasional bells.
+    Experimental,
+    /// Syllables of uneven length in phrases with pauses between them.
+    Spoken,
+}
+
+/// Parts and drums that repeat their patterns over the whole piece. A bar has four beats.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Rhythm {
+    /// Usual tempo in beats per minute.
+    bpm: f32,
+    /// Steps of the parts per beat.
+    steps_per_beat: f32,
+    /// Whether all bars have the chord of the tonic; otherwise each bar has a chord of its own.
+    #[serde(default)]
+    stays_on_tonic: bool,
+    /// Parts, which are played together, step by step.
+    parts: Vec<Part>,
+    /// Drums, which are added after the parts, one after the other.
+    #[serde(default)]
+    drums: Vec<Drum>,
+    /// Whether the recording is a worn shellac record.
+    #[serde(default)]
+    shellac: bool,
+}
+
+/// A part of a pitched voice.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Part {
+    #[serde(deserialize_with = "voice")]
+    voice: Voice,
+    /// For each step, a scale degree above the root of the chord, or a rest.
+    patterns: Vec<String>,
+    #[serde(default)]
+    degrees: Degrees,
+    /// Octaves above the artist's root.
+    octave: i32,
+    /// Probability of playing a step; by default, each one is played.
+    chance: Option<f32>,
+    /// Offset from the start of the step, in steps. With several offsets, a step is played several times.
+    #[serde(default = "on_the_step")]
+    at_steps: Vec<f32>,
+    #[serde(default)]
+    length: Length,
+    /// Peak level of a note.
+    level: f32,
+}
+
+fn on_the_step() -> Vec<f32> {
+    vec![0.0]
+}
+
+/// Scale degrees that are played for a degree of a pattern, relative to it.
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+enum Degrees {
+    /// Only the degree itself.
+    #[default]
+    Same,
+    /// A chord of these degrees.
+    All(Vec<i32>),
+    /// One of these degrees, drawn each time.
+    Any(Vec<i32>),
+}
+
+/// Time until the release of a note.
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+enum Length {
+    /// One step.
+    #[default]
+    Step,
+    /// A number of steps.
+    Steps(f32),
+    /// This part of a step.
+    StepDividedBy(f32),
+    /// A fixed time.
+    Seconds(f32),
+    /// The first number of steps for 70 % of the notes, the second one for the others.
+    ShortOrLong(f32, f32),
+}
+
+/// A drum.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Drum {
+    #[serde(deserialize_with = "voice")]
+    voice: Voice,
+    steps_per_beat: f32,
+    /// For each step, a loud stroke, a soft one, or a rest.
+    patterns: Vec<String>,
+    /// Peak level of a loud stroke.
+    level: f32,
+}
+
+/// Reads the name of a voice.
+fn voice<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Voice, D::Error> {
+    Ok(match String::deserialize(deserializer)?.as_str() {
+        "string" => voices::string,
+        "organ" => voices::organ,
+        "bell" => voices::bell,
+        "electric_piano" => voices::electric_piano,
+        "mallet" => voices::mallet,
+        "square" => voices::square,
+        "power_chord" => voices::power_chord,
+        "wobble" => voices::wobble,
+        "kick" => drums::kick,
+        "snare" => drums::snare,
+        "hat" => drums::hat,
+        "ride" => drums::ride,
+        "conga" => drums::conga,
+        name => return Err(D::Error::custom(format!("no voice is named {name}"))),
+    })
+}
 
 /// Style of an artist, independent of the piece.
 #[derive(Clone, Debug)]
@@ -52,8 +179,8 @@ impl PlayingStyle {
 
 /// Renders one piece: the part of the genre, a quiet part of the guest genre, the room effect and the mastering.
 pub(crate) fn render(
-    genre: Genre,
-    guest: Genre,
+    genre: &Style,
+    guest: &Style,
     style: &PlayingStyle,
     rate_hz: u32,
     seconds: f32,
@@ -81,7 +208,7 @@ fn level(canvas: &Canvas) -> f32 {
 }
 
 /// Renders the part of one genre, without room effect and mastering.
-fn part(genre: Genre, style: &PlayingStyle, rate_hz: u32, seconds: f32, rng: &mut Rng) -> Canvas {
+fn part(genre: &Style, style: &PlayingStyle, rate_hz: u32, seconds: f32, rng: &mut Rng) -> Canvas {
     // Pieces of one artist have different keys, so that the pitch does not identify the artist.
     let key = *rng.pick(&[0, 2, 3, 5, 7, 9]);
     let mut stage = Stage {
@@ -92,20 +219,22 @@ fn part(genre: Genre, style: &PlayingStyle, rate_hz: u32, seconds: f32, rng: &mu
     };
 
     match genre {
-        Genre::Folk => folk(&mut stage),
-        Genre::Classical => classical(&mut stage),
-        Genre::Jazz => jazz(&mut stage),
-        Genre::Electronic => electronic(&mut stage),
-        Genre::HipHop => hip_hop(&mut stage),
-        Genre::Rock => rock(&mut stage),
-        Genre::Experimental => experimental(&mut stage),
-        Genre::Spoken => spoken(&mut stage),
-        Genre::International => international(&mut stage),
-        Genre::OldTime => old_time(&mut stage),
+        Style::Rhythm(rhythm) => stage.perform(rhythm),
+        Style::Experimental => experimental(&mut stage),
+        Style::Spoken => spoken(&mut stage),
     }
 
     stage.canvas
 }
+
+/// Roots of the chords of four bars, as scale degrees.
+const CHORDS: [[i32; 4]; 5] = [
+    [0, 3, 4, 0],
+    [0, 5, 3, 4],
+    [0, 4, 5, 3],
+    [0, 3, 0, 4],
+    [0, 2, 3, 4],
+];
 
 /// State while rendering one part.
 struct Stage<'a> {
@@ -141,12 +270,6 @@ impl Stage<'_> {
         self.style.root_hz * 2f32.powf(semitones as f32 / 12.0)
     }
 
-    /// Draws a pitch from `n` degrees, starting at `from`.
-    fn any_pitch(&mut self, from: i32, n: usize, octave: i32) -> f32 {
-        let degree = from + self.rng.below(n) as i32;
-        self.pitch(degree, octave)
-    }
-
     /// Plays a note with random variations of timing, loudness and stereo position, as by a human player.
     fn play(&mut self, voice: Voice, at_s: f32, note: Note) {
         let note = Note {
@@ -159,15 +282,92 @@ impl Stage<'_> {
         self.canvas.add(at_s, pan, &sound);
     }
 
-    /// Repeats a drum pattern over the whole piece: `x` is loud, `o` is soft, and other characters are rests.
-    fn drum(&mut self, voice: Voice, steps: &str, step_s: f32, level: f32) {
-        let steps = steps.as_bytes();
+    /// Plays all parts and drums of a rhythm.
+    fn perform(&mut self, rhythm: &Rhythm) {
+        let beat_s = self.beat_s(rhythm.bpm);
+        let step_s = beat_s / rhythm.steps_per_beat;
+        let steps_per_bar = (4.0 * rhythm.steps_per_beat) as usize;
+
+        let chords = if rhythm.stays_on_tonic {
+            [0; 4]
+        } else {
+            *self.rng.pick(&CHORDS)
+        };
+        let mut patterns = Vec::new();
+        for part in &rhythm.parts {
+            patterns.push(self.variant(&part.patterns));
+        }
+
+        for (i, at_s) in self.grid(step_s) {
+            let root = chords[i / steps_per_bar % 4];
+            for (part, pattern) in rhythm.parts.iter().zip(&patterns) {
+                let symbol = pattern[i % pattern.len()];
+                if symbol.is_ascii_digit() {
+                    self.step(part, root + i32::from(symbol - b'0'), at_s, step_s);
+                }
+            }
+        }
+
+        for drum in &rhythm.drums {
+            self.drum(drum, beat_s / drum.steps_per_beat);
+        }
+        if rhythm.shellac {
+            effects::shellac(&mut self.canvas, self.rng);
+        }
+    }
+
+    /// Draws one of the patterns.
+    fn variant<'p>(&mut self, patterns: &'p [String]) -> &'p [u8] {
+        match patterns {
+            [only] => only.as_bytes(),
+            _ => self.rng.pick(patterns).as_bytes(),
+        }
+    }
+
+    /// Plays one step of a part, which starts at `at_s`.
+    fn step(&mut self, part: &Part, degree: i32, at_s: f32, step_s: f32) {
+        for at_steps in &part.at_steps {
+            if part.chance.is_some_and(|chance| !self.rng.chance(chance)) {
+                continue;
+            }
+
+            let degrees = match &part.degrees {
+                Degrees::Same => &[0],
+                Degrees::All(degrees) => degrees.as_slice(),
+                Degrees::Any(degrees) => slice::from_ref(self.rng.pick(degrees)),
+            };
+            for above in degrees {
+                let note = Note {
+                    hz: self.pitch(degree + above, part.octave),
+                    seconds: self.length_s(&part.length, step_s),
+                    level: part.level,
+                };
+                self.play(part.voice, at_s + at_steps * step_s, note);
+            }
+        }
+    }
+
+    /// Returns the length of a note in seconds.
+    fn length_s(&mut self, length: &Length, step_s: f32) -> f32 {
+        match *length {
+            Length::Step => step_s,
+            Length::Steps(steps) => steps * step_s,
+            Length::StepDividedBy(parts) => step_s / parts,
+            Length::Seconds(seconds) => seconds,
+            Length::ShortOrLong(short, _) if self.rng.chance(0.7) => short * step_s,
+            Length::ShortOrLong(_, long) => long * step_s,
+        }
+    }
+
+    /// Repeats the pattern of a drum over the whole piece.
+    fn drum(&mut self, drum: &Drum, step_s: f32) {
+        let pattern = self.variant(&drum.patterns);
         // Tune the drums to the artist's key, but only by half of the interval, so that a kick still sounds like a
         // kick.
         let hz = 52.0 * (self.style.root_hz / 78.0).sqrt();
 
         for (i, at_s) in self.grid(step_s) {
-            let strength = match steps[i % steps.len()] {
+            let strength = match pattern[i % pattern.len()] {
                 b'x' => 1.0,
                 b'o' => 0.45,
                 _ => continue,
@@ -176,204 +376,22 @@ impl Stage<'_> {
             let note = Note {
                 hz,
                 seconds: step_s,
-                level: level * strength * self.style.drum_level,
+                level: drum.level * strength * self.style.drum_level,
             };
-            self.play(voice, at_s, note);
-        }
-    }
-
-    /// Draws the roots of four chords as scale degrees, one per bar.
-    fn changes(&mut self) -> [i32; 4] {
-        *self.rng.pick(&[
-            [0, 3, 4, 0],
-            [0, 5, 3, 4],
-            [0, 4, 5, 3],
-            [0, 3, 0, 4],
-            [0, 2, 3, 4],
-        ])
-    }
-}
-
-/// Finger-picked strings in eighths.
-fn folk(stage: &mut Stage) {
-    let step_s = stage.beat_s(104.0) / 2.0;
-    let changes = stage.changes();
-    let picking = *stage.rng.pick(&[
-        [0, 4, 2, 7, 4, 2, 7, 4],
-        [0, 2, 4, 7, 9, 7, 4, 2],
-        [0, 7, 4, 9, 2, 7, 4, 2],
-    ]);
-
-    for (i, at_s) in stage.grid(step_s) {
-        let degree = changes[i / 8 % 4] + picking[i % 8];
-        let note = Note {
-            hz: stage.pitch(degree, 1),
-            seconds: 3.0 * step_s,
-            level: 0.6,
-        };
-        stage.play(voices::string, at_s, note);
-
-        // The thumb plays a bass note twice per bar.
-        if i % 4 == 0 {
-            let bass = Note {
-                hz: stage.pitch(changes[i / 8 % 4], 0),
-                seconds: 4.0 * step_s,
-                level: 0.6,
-            };
-            stage.play(voices::string, at_s, bass);
+            self.play(drum.voice, at_s, note);
         }
     }
 }
 
-/// Slow organ chords with a slow melody.
-fn classical(stage: &mut Stage) {
-    let bar_s = 4.0 * stage.beat_s(72.0);
-    let changes = stage.changes();
-
-    for (i, at_s) in stage.grid(bar_s) {
-        // A triad over the whole bar.
-        for degree in [0, 2, 4] {
-            let note = Note {
-                hz: stage.pitch(changes[i % 4] + degree, 1),
-                seconds: bar_s,
-                level: 0.25,
-            };
-            stage.play(voices::organ, at_s, note);
-        }
-
-        // The melody, an octave above the chord.
-        for beat in [0.0, 1.0, 2.0, 3.0] {
-            let note = Note {
-                hz: stage.any_pitch(changes[i % 4] + 7, 5, 1),
-                seconds: bar_s / 4.5,
-                level: 0.25,
-            };
-            stage.play(voices::organ, at_s + beat * bar_s / 4.0, note);
-        }
-    }
-}
-
-/// Walking bass, off-beat electric piano, swung ride cymbal.
-fn jazz(stage: &mut Stage) {
-    let beat_s = stage.beat_s(150.0);
-    let changes = stage.changes();
-
-    for (i, at_s) in stage.grid(beat_s) {
-        // The bass walks up a chord and sometimes plays the degree above.
-        let root = changes[i / 4 % 4];
-        let walk = [0, 2, 4, 5][i % 4] + stage.rng.below(2) as i32;
-        let bass = Note {
-            hz: stage.pitch(root + walk, 0),
-            seconds: 0.8 * beat_s,
-            level: 0.7,
-        };
-        stage.play(voices::string, at_s, bass);
-
-        // Third, seventh and ninth, on the last third of the beat. The root is played by the bass.
-        if stage.rng.chance(0.55) {
-            for degree in [2, 6, 8] {
-                let note = Note {
-                    hz: stage.pitch(root + degree, 1),
-                    seconds: 0.5 * beat_s,
-                    level: 0.22,
-                };
-                stage.play(voices::electric_piano, at_s + 0.66 * beat_s, note);
-            }
-        }
-    }
-
-    // Three steps per beat produce the swing.
-    stage.drum(drums::ride, "x..x.ox..x.o", beat_s / 3.0, 0.35);
-    stage.drum(drums::hat, "...x..", beat_s / 3.0, 0.3);
-}
-
-/// Square-wave arpeggio in sixteenths over a four-on-the-floor beat.
-fn electronic(stage: &mut Stage) {
-    let step_s = stage.beat_s(128.0) / 4.0;
-    let changes = stage.changes();
-    let shape = *stage
-        .rng
-        .pick(&[[0, 2, 4, 7], [7, 4, 2, 0], [0, 4, 7, 9], [0, 7, 4, 7]]);
-
-    for (i, at_s) in stage.grid(step_s) {
-        let note = Note {
-            hz: stage.pitch(changes[i / 16 % 4] + shape[i % 4], 2),
-            seconds: 0.7 * step_s,
-            level: 0.4,
-        };
-        stage.play(voices::square, at_s, note);
-    }
-
-    stage.drum(drums::kick, "x...", step_s, 0.9);
-    stage.drum(drums::hat, "..x.", step_s, 0.5);
-}
-
-/// A breakbeat, a wobble bass and occasional bells.
-fn hip_hop(stage: &mut Stage) {
-    let step_s = stage.beat_s(88.0) / 4.0;
-    let changes = stage.changes();
-
-    for (i, at_s) in stage.grid(4.0 * step_s) {
-        let root = changes[i / 4 % 4];
-
-        // Only the drums play on the last beat of a bar.
-        if i % 4 != 3 {
-            let bass = Note {
-                hz: stage.pitch(root, 0),
-                seconds: 3.4 * step_s,
-                level: 0.5,
-            };
-            stage.play(voices::wobble, at_s, bass);
-        }
-
-        if stage.rng.chance(0.3) {
-            let note = Note {
-                hz: stage.pitch(root + 4, 2),
-                seconds: 3.0 * step_s,
-                level: 0.15,
-            };
-            stage.play(voices::bell, at_s, note);
-        }
-    }
-
-    // A bar has sixteen steps. Only the kick pattern differs between pieces.
-    let kick = *stage
-        .rng
-        .pick(&["x..x..x...x.....", "x.....x.x.x.....", "x..x......xo...."]);
-    stage.drum(drums::kick, kick, step_s, 1.0);
-    stage.drum(drums::snare, "....x.......x..o", step_s, 0.8);
-    stage.drum(drums::hat, "x.xox.x.x.xxx.o.", step_s, 0.3);
-}
-
-/// Power chords in eighths on a back beat.
-fn rock(stage: &mut Stage) {
-    let step_s = stage.beat_s(136.0) / 2.0;
-    let changes = stage.changes();
-
-    for (i, at_s) in stage.grid(step_s) {
-        // Most chords are palm-muted, the others ring.
-        let length = if stage.rng.chance(0.7) { 0.55 } else { 0.95 };
-        let note = Note {
-            hz: stage.pitch(changes[i / 8 % 4], 0),
-            seconds: length * step_s,
-            level: 0.4,
-        };
-        stage.play(voices::power_chord, at_s, note);
-    }
-
-    stage.drum(drums::kick, "x..ox...", step_s, 0.9);
-    stage.drum(drums::snare, "..x...x.", step_s, 0.8);
-    stage.drum(drums::ride, "x.x.", step_s, 0.4);
-}
-
-/// Slowly changing coloured noise with occasional bells.
+/// Plays [`Style::Experimental`].
 fn experimental(stage: &mut Stage) {
     let long_s = stage.canvas.seconds();
 
     // Three layers over the whole piece.
     for octave in [1, 3, 4] {
+        let degree = stage.rng.below(7) as i32;
         let layer = Note {
-            hz: stage.any_pitch(0, 7, octave),
+            hz: stage.pitch(degree, octave),
             seconds: long_s,
             level: 0.6,
         };
@@ -384,8 +402,9 @@ fn experimental(stage: &mut Stage) {
     for (_, at_s) in stage.grid(1.7) {
         if stage.rng.chance(0.4) {
             let at_s = at_s + stage.rng.range(0.0, 1.5);
+            let degree = stage.rng.below(14) as i32;
             let note = Note {
-                hz: stage.any_pitch(0, 14, 2),
+                hz: stage.pitch(degree, 2),
                 seconds: 1.5,
                 level: 0.2,
             };
@@ -394,7 +413,7 @@ fn experimental(stage: &mut Stage) {
     }
 }
 
-/// Syllables of uneven length in phrases with pauses between them.
+/// Plays [`Style::Spoken`].
 fn spoken(stage: &mut Stage) {
     let base_hz = stage.rng.range(90.0, 220.0);
     let mut at_s = stage.rng.range(0.0, 0.4);
@@ -421,64 +440,4 @@ fn spoken(stage: &mut Stage) {
         // The longer gap is a breath.
         at_s += seconds + if stage.rng.chance(0.15) { 0.45 } else { 0.05 };
     }
-}
-
-/// Two interlocking mallet parts over hand drums in 3 + 3 + 2.
-fn international(stage: &mut Stage) {
-    let step_s = stage.beat_s(116.0) / 4.0;
-    // Five of the seven tones of the scale.
-    let scale = [0, 1, 2, 4, 5];
-
-    for (i, at_s) in stage.grid(step_s) {
-        // Two players alternate. The second one plays an octave higher and less often.
-        let is_first = i % 2 == 0;
-        let plays = stage.rng.chance(if is_first { 0.75 } else { 0.6 });
-        if plays {
-            let degree = *stage.rng.pick(&scale) + if is_first { 0 } else { 7 };
-            let note = Note {
-                hz: stage.pitch(degree, 2),
-                seconds: step_s,
-                level: 0.5,
-            };
-            stage.play(voices::mallet, at_s, note);
-        }
-    }
-
-    stage.drum(drums::conga, "x..x..x.", step_s, 0.6);
-    stage.drum(drums::kick, "x.......", step_s, 0.4);
-}
-
-/// Stride style on strings, alternating bass notes and chords, on a worn shellac record.
-fn old_time(stage: &mut Stage) {
-    let beat_s = stage.beat_s(168.0);
-    let changes = stage.changes();
-
-    for (i, at_s) in stage.grid(beat_s) {
-        // The left hand: a bass note on one beat, a chord on the next.
-        let root = changes[i / 4 % 4];
-        let chord: &[i32] = if i % 2 == 0 { &[0] } else { &[7, 9, 11] };
-        for degree in chord {
-            let note = Note {
-                hz: stage.pitch(root + degree, 1),
-                seconds: 0.5 * beat_s,
-                level: 0.4,
-            };
-            stage.play(voices::string, at_s, note);
-        }
-
-        // The right hand: a melody in eighths, with gaps.
-        for half in [0.0, 0.5] {
-            if stage.rng.chance(0.6) {
-                let note = Note {
-                    hz: stage.any_pitch(root + 14, 6, 1),
-                    seconds: 0.2,
-                    level: 0.35,
-                };
-                stage.play(voices::string, at_s + half * beat_s, note);
-            }
-        }
-    }
-
-    // The worn record is a property of the genre. Reverb and mastering depend on the artist and are applied later.
-    effects::shellac(&mut stage.canvas, stage.rng);
 }

@@ -1,8 +1,10 @@
 //! The catalogue of artists, albums and tracks, including their faults, before anything is rendered. It is a pure
 //! function of the options.
 
+use std::iter::repeat_n;
+
 use crate::encode::{ENCODINGS, Encoding};
-use crate::genres::{Genre, PLAYED};
+use crate::genres::{GENRES, Genre};
 use crate::names;
 use crate::rng::Rng;
 use crate::styles::PlayingStyle;
@@ -33,7 +35,7 @@ pub(crate) struct Artist {
     /// `artist.bio`, in HTML.
     pub bio: String,
     /// Genre of all tracks.
-    pub genre: Genre,
+    pub genre: &'static Genre,
     /// Playing style.
     pub style: PlayingStyle,
     /// `set.split`.
@@ -97,7 +99,7 @@ pub(crate) struct Track {
     /// `track.title`.
     pub title: String,
     /// Second genre: a quiet guest, or an equal part of an unlabelled track.
-    pub guest: Genre,
+    pub guest: &'static Genre,
     /// Whether the track has a `genre_top`. Otherwise the guest is as loud as the artist, and both roots are in
     /// `genres`.
     pub labelled: bool,
@@ -124,9 +126,8 @@ pub(crate) struct Catalog {
 impl Catalog {
     /// Draws the catalogue for a seed.
     pub(crate) fn draw(options: &Options) -> Self {
-        let artists: Vec<Artist> = (0..PLAYED.len() * ARTISTS_PER_GENRE)
-            .map(|i| artist(options.seed, i))
-            .collect();
+        let n_artists = GENRES.played.len() * ARTISTS_PER_GENRE;
+        let artists: Vec<Artist> = (0..n_artists).map(|i| artist(options.seed, i)).collect();
 
         let mut rng = Rng::keyed(options.seed, &[1]);
         let mut requests = requests(options.tracks);
@@ -156,20 +157,21 @@ struct TrackRequest {
     line: Line,
 }
 
-/// Faulty clips; every data set contains each of them, regardless of its size.
-const FAULTY_CLIPS: [Clip; 12] = [
-    Clip::Duplicate,
-    Clip::Silence,
-    Clip::Short,
-    Clip::Missing,
-    Clip::Missing,
-    Clip::Truncated,
-    Clip::TruncatedEarly,
-    Clip::Damaged,
-    Clip::TagOnly,
-    Clip::Empty,
-    Clip::Garbage,
-    Clip::Text,
+/// Kinds of clips with their names in the summary, in its order, and the numbers of tracks that are added to every data
+/// set, regardless of its size.
+pub(crate) const CLIPS: [(Clip, &str, usize); 12] = [
+    (Clip::Whole, "whole", 0),
+    (Clip::Duplicate, "duplicate", 1),
+    (Clip::Silence, "silence", 1),
+    (Clip::Short, "short", 1),
+    (Clip::Missing, "missing", 2),
+    (Clip::Truncated, "truncated", 1),
+    (Clip::TruncatedEarly, "truncated_early", 1),
+    (Clip::Damaged, "damaged", 1),
+    (Clip::TagOnly, "tag_only", 1),
+    (Clip::Empty, "empty", 1),
+    (Clip::Garbage, "garbage", 1),
+    (Clip::Text, "text", 1),
 ];
 const FAULTY_LINES: [Line; 3] = [Line::TooFewFields, Line::TooManyFields, Line::NotUtf8];
 
@@ -177,8 +179,8 @@ impl TrackRequest {
     /// Creates a labelled track with an intact clip. With increasing `i`, the genre changes first, then the artist.
     fn good(i: usize) -> Self {
         Self {
-            genre: i % PLAYED.len(),
-            artist: i / PLAYED.len() % ARTISTS_PER_GENRE,
+            genre: i % GENRES.played.len(),
+            artist: i / GENRES.played.len() % ARTISTS_PER_GENRE,
             labelled: true,
             clip: Clip::Whole,
             line: Line::Good,
@@ -197,7 +199,8 @@ fn requests(tracks: usize) -> Vec<TrackRequest> {
             ..TrackRequest::good(i * 3)
         });
     }
-    for (i, clip) in FAULTY_CLIPS.into_iter().enumerate() {
+    let faulty_clips = CLIPS.iter().flat_map(|(clip, _, n)| repeat_n(*clip, *n));
+    for (i, clip) in faulty_clips.enumerate() {
         requests.push(TrackRequest {
             clip,
             ..TrackRequest::good(i * 7)
@@ -220,7 +223,7 @@ fn artist(seed: u64, index: usize) -> Artist {
     let name = names::artist(index);
 
     // Each group of ten artists plays all ten genres: the second group validates, the third one tests.
-    let split = match index / PLAYED.len() {
+    let split = match index / GENRES.played.len() {
         1 => "validation",
         2 => "test",
         _ => "training",
@@ -231,7 +234,7 @@ fn artist(seed: u64, index: usize) -> Artist {
         id: 10 + 3 * index as u32,
         bio: names::bio(&name, &mut rng),
         name,
-        genre: PLAYED[index % PLAYED.len()],
+        genre: &GENRES.played[index % GENRES.played.len()],
         style: PlayingStyle::draw(&mut rng),
         split,
         album_title: names::title(&mut rng),
@@ -250,19 +253,20 @@ fn track(
     artists: &[Artist],
     rng: &mut Rng,
 ) -> Track {
-    let artist = request.artist * PLAYED.len() + request.genre;
+    let played = &GENRES.played;
+    let artist = request.artist * played.len() + request.genre;
     let genre = artists[artist].genre;
     // Any genre except for the artist's own.
-    let guest = PLAYED[(request.genre + 1 + rng.below(PLAYED.len() - 1)) % PLAYED.len()];
+    let guest = &played[(request.genre + 1 + rng.below(played.len() - 1)) % played.len()];
 
     let children = genre.children();
     let mut genres = if children.is_empty() || rng.chance(0.4) {
-        vec![genre.id()]
+        vec![genre.id]
     } else {
         vec![*rng.pick(&children)]
     };
     if !request.labelled {
-        genres.push(guest.id());
+        genres.push(guest.id);
     }
 
     Track {
@@ -287,7 +291,7 @@ fn track(
 #[cfg(test)]
 mod tests {
     use super::{ARTISTS_PER_GENRE, Catalog, Clip, Options};
-    use crate::genres::PLAYED;
+    use crate::genres::GENRES;
 
     const OPTIONS: Options = Options {
         seed: 1,
@@ -303,12 +307,12 @@ mod tests {
                 && catalog.artists.iter().any(|a| a.split == "validation")
         );
 
-        for genre in PLAYED {
+        for genre in &GENRES.played {
             let artists = catalog
                 .tracks
                 .iter()
                 .map(|t| t.artist)
-                .filter(|a| catalog.artists[*a].genre == genre);
+                .filter(|a| catalog.artists[*a].genre.id == genre.id);
             assert_eq!(
                 artists.collect::<std::collections::BTreeSet<_>>().len(),
                 ARTISTS_PER_GENRE
@@ -337,7 +341,7 @@ mod tests {
         assert!(
             unlabelled
                 .iter()
-                .all(|t| t.genres.len() == 2 && t.guest != catalog.artists[t.artist].genre)
+                .all(|t| t.genres.len() == 2 && t.guest.id != catalog.artists[t.artist].genre.id)
         );
     }
 }

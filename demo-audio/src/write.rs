@@ -2,19 +2,19 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 
 use anyhow::{Context, Result, bail};
+use rayon::prelude::*;
 
 use crate::damage;
 use crate::encode::{Mp3, id3v2, mp3};
 use crate::features;
+use crate::genres::GENRES;
 use crate::metadata::{self, EncodedClip};
 use crate::rng::Rng;
 use crate::styles;
 use crate::synth::Canvas;
-use crate::tracks::{Catalog, Clip, Line, Options, Track};
+use crate::tracks::{CLIPS, Catalog, Clip, Line, Options, Track};
 
 const METADATA: &str = "fma_metadata";
 const AUDIO: &str = "fma_demo";
@@ -72,58 +72,17 @@ pub(crate) fn dataset(out_dir: &Path, options: &Options) -> Result<String> {
     Ok(summary(options, &catalog))
 }
 
-/// Renders and writes all clips on all cores. The order does not matter, because each clip has its own random key.
+/// Renders and writes all clips on all cores. Each clip has its own random key, so the order does not matter.
 fn clips(folder: &Path, options: &Options, catalog: &Catalog) -> Result<Vec<EncodedClip>> {
-    let next = AtomicUsize::new(0);
-    let workers = thread::available_parallelism().map_or(1, usize::from);
-    let mut written = thread::scope(|scope| -> Result<Vec<WrittenClip>> {
-        let mut threads = Vec::new();
-        for _ in 0..workers {
-            threads.push(scope.spawn(|| take_clips(&next, folder, options, catalog)));
-        }
-
-        let mut written = Vec::new();
-        for thread in threads {
-            let by_thread = thread
-                .join()
-                .map_err(|_| anyhow::anyhow!("a worker panicked"))?;
-            written.extend(by_thread?);
-        }
-        Ok(written)
-    })?;
-
-    // Threads finish in any order, but the table has the order of the catalogue.
-    written.sort_by_key(|clip| clip.index);
-    Ok(written.into_iter().map(|clip| clip.encoded).collect())
-}
-
-/// A clip written by one of the threads.
-struct WrittenClip {
-    /// Index of the track in the catalogue.
-    index: usize,
-    encoded: EncodedClip,
-}
-
-/// Runs one thread: writes the clips of tracks not taken by other threads, until none is left.
-fn take_clips(
-    next: &AtomicUsize,
-    folder: &Path,
-    options: &Options,
-    catalog: &Catalog,
-) -> Result<Vec<WrittenClip>> {
-    let mut written = Vec::new();
-    loop {
-        let index = next.fetch_add(1, Ordering::Relaxed);
-        let Some(track) = catalog.tracks.get(index) else {
-            return Ok(written);
-        };
-
+    let tracks = catalog.tracks.par_iter();
+    let clips = tracks.map(|track| {
         let (encoded, bytes) = clip(options, catalog, track)?;
         if let Some(bytes) = bytes {
             save(&path(folder, track.id), &bytes)?;
         }
-        written.push(WrittenClip { index, encoded });
-    }
+        Ok(encoded)
+    });
+    clips.collect()
 }
 
 /// Returns the properties of a track's clip for the table, and the bytes of its file if there is one.
@@ -195,8 +154,8 @@ fn sound(
     let canvas = match source.clip {
         Clip::Silence => Canvas::new(rate_hz, seconds),
         _ => styles::render(
-            artist.genre,
-            source.guest,
+            &artist.genre.style,
+            &source.guest.style,
             &style,
             rate_hz,
             seconds,
@@ -250,11 +209,11 @@ fn summary(options: &Options, catalog: &Catalog) -> String {
         ("bad_encoding", bad_encoding.count()),
         ("unlabelled", unlabelled.count()),
         ("artists", catalog.artists.len()),
-        ("genres", crate::genres::PLAYED.len()),
+        ("genres", GENRES.played.len()),
         ("files", files.count()),
     ];
 
-    for (name, clip) in CLIPS {
+    for (clip, name, _) in CLIPS {
         counts.push((name, listed.iter().filter(|t| t.clip == clip).count()));
     }
 
@@ -264,19 +223,3 @@ fn summary(options: &Options, catalog: &Catalog) -> String {
         .collect();
     format!("{{{}}}", fields.join(","))
 }
-
-/// Names of the kinds of clips in the summary, in its order.
-const CLIPS: [(&str, Clip); 12] = [
-    ("whole", Clip::Whole),
-    ("duplicate", Clip::Duplicate),
-    ("silence", Clip::Silence),
-    ("short", Clip::Short),
-    ("missing", Clip::Missing),
-    ("truncated", Clip::Truncated),
-    ("truncated_early", Clip::TruncatedEarly),
-    ("damaged", Clip::Damaged),
-    ("tag_only", Clip::TagOnly),
-    ("empty", Clip::Empty),
-    ("garbage", Clip::Garbage),
-    ("text", Clip::Text),
-];

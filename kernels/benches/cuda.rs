@@ -89,11 +89,12 @@ fn features() -> Result<Vec<FeatureArgs>, KernelError> {
 /// Noise, so that every band contains energy.
 fn noise(n: usize) -> Vec<i16> {
     let mut state = 1u32;
-    let mut next = || {
+    let mut samples = Vec::with_capacity(n);
+    for _ in 0..n {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 16) as i16 / 2
-    };
-    (0..n).map(|_| next()).collect()
+        samples.push((state >> 16) as i16 / 2);
+    }
+    samples
 }
 
 /// Returns the median of the seconds in which all lanes in parallel run [`BATCHES`] batches each, including copies.
@@ -115,10 +116,12 @@ fn all_lanes_s(
                     .push(scope.spawn(|| (0..BATCHES).try_for_each(|_| plan.run(clips).map(drop))));
             }
 
-            let join = |panic| std::panic::resume_unwind(panic);
-            threads
-                .into_iter()
-                .try_for_each(|thread| thread.join().unwrap_or_else(join))
+            for thread in threads {
+                thread
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            }
+            Ok(())
         })
     })
 }
@@ -229,15 +232,16 @@ impl Case {
         let bands = (128 * (1 + CLIP_S * RATE_HZ as usize / 512) * 4) as f64;
 
         // A kernel has instances whose names extend its own: `decimate_s16_stereo`, `fused_mel_2048`.
-        let is = |name: &str| kernel.starts_with(name);
-        if is("copy_clips") || is("decimate") || is("polyphase") {
-            source + mono
-        } else if is("fused_mel") {
-            mono + bands
-        } else if is("pack") {
-            bands + bands / 2.0
-        } else {
-            0.0
-        }
+        let bytes = [
+            ("copy_clips", source + mono),
+            ("decimate", source + mono),
+            ("polyphase", source + mono),
+            ("fused_mel", mono + bands),
+            ("pack", bands + bands / 2.0),
+        ];
+        bytes
+            .into_iter()
+            .find(|(name, _)| kernel.starts_with(name))
+            .map_or(0.0, |(_, bytes)| bytes)
     }
 }

@@ -13,13 +13,18 @@ const N_SAMPLES: usize = 661_500;
 /// Returns noise with a slow tremolo, which uses all bins and many exponents.
 fn clip() -> Vec<f32> {
     let mut state = 1u32;
-    let mut noise = || {
+    let mut samples = Vec::with_capacity(N_SAMPLES);
+    for i in 0..N_SAMPLES {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        f32::from((state >> 16) as u16) / 32_768.0 - 1.0
-    };
-    (0..N_SAMPLES)
-        .map(|i| noise() * (1.0 + (i as f32 * 1e-4).sin()) * 0.4)
-        .collect()
+        let noise = f32::from((state >> 16) as u16) / 32_768.0 - 1.0;
+        samples.push(noise * (1.0 + (i as f32 * 1e-4).sin()) * 0.4);
+    }
+    samples
+}
+
+fn make(op: Op, preset: Preset, rate_hz: u32, overrides: &Overrides) -> FeatureArgs {
+    FeatureArgs::resolve(op, preset, rate_hz, overrides)
+        .expect("a preset and these overrides agree")
 }
 
 fn features() -> Vec<(&'static str, Vec<FeatureArgs>)> {
@@ -31,11 +36,6 @@ fn features() -> Vec<(&'static str, Vec<FeatureArgs>)> {
         db,
         normalize: Normalize::MinMax,
         ..Overrides::default()
-    };
-
-    let make = |op, preset, rate, overrides: &Overrides| {
-        FeatureArgs::resolve(op, preset, rate, overrides)
-            .expect("a preset and these overrides agree")
     };
 
     let none = Overrides::default();

@@ -79,7 +79,10 @@ mod tests {
 
     #[test]
     fn a_gpu_is_required_by_either_variable() {
-        let named = |names, required| CheckedDevices::named(names, required).unwrap();
+        fn named(names: Option<&str>, required: bool) -> CheckedDevices {
+            CheckedDevices::named(names, required).unwrap()
+        }
+
         let usual = CheckedDevices {
             emulated: true,
             cuda_required: false,

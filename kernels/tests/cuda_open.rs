@@ -105,13 +105,13 @@ fn auto_falls_back_with_one_message() {
 
 #[test]
 fn old_driver_error_states_the_required_version() {
-    let refusal = |name: &'static str, value| {
+    fn refusal(name: &'static str, value: &'static str) -> String {
         said(
             &Machine::new(&format!("old-{name}")).with(name, value),
             "cuda",
             "",
         )
-    };
+    }
 
     let driver = "cuda: open: the driver supports CUDA 12.4, but 13.0 is required: install NVIDIA's driver, 580 or later";
     assert_eq!(refusal("FAKE_DRIVER", "12040"), driver);
@@ -274,20 +274,21 @@ fn check() {
 #[test]
 fn refusing_gpu_is_an_error_if_required() {
     let refusing = Machine::new("check").with("FAKE_INIT", "999");
-    let check = |variables: &[(&str, &str)]| {
+    let words = "cuda: open: fake error (CUDA_ERROR_UNKNOWN)";
+    let cases: [(&[(&str, &str)], &str); 3] = [
+        (&[], "None"),
+        (&[("WAVEMILL_REQUIRE_CUDA", "1")], words),
+        (&[("WAVEMILL_PARITY_DEVICES", "cuda")], words),
+    ];
+
+    for (variables, want) in cases {
         let output = refusing.start(&["--exact", "check", "--ignored", "--nocapture"], variables);
         let text = String::from_utf8(output.stdout).unwrap();
-        text.split_once("<<")
-            .and_then(|(_, rest)| rest.split_once(">>"))
-            .unwrap()
-            .0
-            .to_owned()
-    };
-
-    assert_eq!(check(&[]), "None");
-    let words = "cuda: open: fake error (CUDA_ERROR_UNKNOWN)";
-    assert_eq!(check(&[("WAVEMILL_REQUIRE_CUDA", "1")]), words);
-    assert_eq!(check(&[("WAVEMILL_PARITY_DEVICES", "cuda")]), words);
+        let got = text
+            .split_once("<<")
+            .and_then(|(_, rest)| rest.split_once(">>"));
+        assert_eq!(got.unwrap().0, want, "{variables:?}");
+    }
 }
 
 /// Prints the CUDA report, in its own process.
@@ -339,10 +340,12 @@ fn a_report_names_devices_and_libraries_with_version_and_file() {
     );
 
     let memory = 143_771_u64 << 20;
-    let device = |number: usize, name: &str| json!({"device": format!("cuda:{number}"), "name": name, "architecture": "sm_90", "memory_bytes": memory});
     assert_eq!(
         found["devices"],
-        json!([device(0, "NVIDIA A"), device(1, "NVIDIA B")])
+        json!([
+            {"device": "cuda:0", "name": "NVIDIA A", "architecture": "sm_90", "memory_bytes": memory},
+            {"device": "cuda:1", "name": "NVIDIA B", "architecture": "sm_90", "memory_bytes": memory},
+        ])
     );
 
     let versions: Vec<&str> = (1..3)

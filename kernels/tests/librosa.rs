@@ -170,19 +170,14 @@ impl Clip {
     fn read(root: &Path, name: &str) -> Result<Self, Failed> {
         let manifest: Value = serde_json::from_slice(&std::fs::read(root.join("manifest.json"))?)?;
         let clip = &manifest[name];
-        let edge = |i: usize| {
-            clip["excerpt"][i]
-                .as_u64()
-                .map(|n| n as usize)
-                .ok_or("excerpt")
-        };
+        let [from, to] = [0, 1].map(|i| clip["excerpt"][i].as_u64().ok_or("excerpt"));
 
         let arrays = clip["arrays"].as_object().ok_or("arrays")?.clone();
         let folder = root.join(name);
         let pcm = read_wav(&folder.join("input_22k_mono.wav"))?;
 
         Ok(Self {
-            excerpt: edge(0)?..edge(1)?,
+            excerpt: from? as usize..to? as usize,
             pcm,
             arrays,
             folder,
@@ -266,13 +261,13 @@ impl Clip {
 
 /// Returns the arguments and the bound for a reference array, or `None` if there is no such feature yet.
 fn wanted(name: &str, kwargs: &Value) -> Result<Option<(FeatureArgs, Bound)>, Failed> {
-    let db = |reference, top_db| {
+    fn db(reference: DbRef, top_db: Option<f64>) -> Option<DbArgs> {
         Some(DbArgs {
             reference,
             amin: 1e-10,
             top_db,
         })
-    };
+    }
 
     let none = Overrides::default();
     let (op, bound, overrides) = match name {
@@ -370,7 +365,9 @@ fn wanted(name: &str, kwargs: &Value) -> Result<Option<(FeatureArgs, Bound)>, Fa
 
 /// Converts librosa's keyword arguments to overrides with the same names.
 fn mel_overrides(kwargs: &Value) -> Result<Overrides, Failed> {
-    let count = |key: &str| kwargs[key].as_u64().map(|n| n as usize);
+    let counts = ["n_fft", "hop_length", "win_length", "n_mels"]
+        .map(|key| kwargs[key].as_u64().map(|n| n as usize));
+    let [n_fft, hop_length, win_length, n_mels] = counts;
     let known = [
         "n_fft",
         "hop_length",
@@ -392,14 +389,14 @@ fn mel_overrides(kwargs: &Value) -> Result<Overrides, Failed> {
     }
 
     Ok(Overrides {
-        n_fft: count("n_fft"),
-        hop_length: count("hop_length"),
-        win_length: count("win_length"),
+        n_fft,
+        hop_length,
+        win_length,
         window: kwargs["window"].as_str().map(str::parse).transpose()?,
         center: kwargs["center"].as_bool(),
         pad_mode: kwargs["pad_mode"].as_str().map(str::parse).transpose()?,
         power: kwargs["power"].as_f64(),
-        n_mels: count("n_mels"),
+        n_mels,
         fmin: kwargs["fmin"].as_f64(),
         fmax: kwargs["fmax"].as_f64(),
         htk: kwargs["htk"].as_bool(),
@@ -421,24 +418,19 @@ fn compare(got: &[f32], want: &[f32], bound: Bound) -> Result<f64, String> {
         .iter()
         .fold(0.0f64, |largest, x| largest.max(f64::from(x.abs())));
 
-    let error = |(got, want): (&f32, &f32)| {
+    let (mut index, mut worst) = (0, 0.0);
+    for (i, (got, want)) in got.iter().zip(want).enumerate() {
         let (got, want) = (f64::from(*got), f64::from(*want));
-        match bound {
+        let error = match bound {
             Bound::Absolute(_) => (got - want).abs(),
             Bound::OfMax(_) => (got - want).abs() / largest,
             Bound::Relative(_, from) if want < from * largest => 0.0,
             Bound::Relative(..) => (got - want).abs() / want,
+        };
+        if error > worst || error.is_nan() {
+            (index, worst) = (i, error);
         }
-    };
-
-    let errors = got.iter().zip(want).map(error).enumerate();
-    let (index, worst) = errors.fold((0, 0.0), |worst, next| {
-        if next.1 > worst.1 || next.1.is_nan() {
-            next
-        } else {
-            worst
-        }
-    });
+    }
 
     let (Bound::Absolute(most) | Bound::Relative(most, _) | Bound::OfMax(most)) = bound;
     if worst <= most {

@@ -75,11 +75,13 @@ impl Librosa {
         asked.clone()?;
 
         let bytes = std::fs::read(self.folder.join(format!("{name}.c64")))?;
-        let number = |bytes: &[u8]| f32::from_le_bytes(bytes.try_into().unwrap());
-        Ok(bytes
-            .chunks_exact(8)
-            .map(|bin| Complex32::new(number(&bin[..4]), number(&bin[4..])))
-            .collect())
+        let mut columns = Vec::new();
+        for bin in bytes.chunks_exact(8) {
+            let [re, im] =
+                [&bin[..4], &bin[4..]].map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap()));
+            columns.push(Complex32::new(re, im));
+        }
+        Ok(columns)
     }
 
     fn ask(&self, data: &Path) -> Result<(), Failed> {

@@ -240,15 +240,15 @@ mod tests {
 
     #[test]
     fn invalid_options_name_their_key() {
-        let none = Overrides::default();
-        let db = |reference, amin| {
+        fn db(reference: DbRef, amin: f64) -> Option<DbArgs> {
             Some(DbArgs {
                 reference,
                 amin,
                 top_db: Some(80.0),
             })
-        };
+        }
 
+        let none = Overrides::default();
         for (op, key, overrides) in [
             (
                 Op::Mel,

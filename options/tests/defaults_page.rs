@@ -58,13 +58,16 @@ fn documented() -> Vec<Documented> {
 
         let keys: Vec<&str> = keys.split(", ").collect();
         for (place, key) in keys.iter().enumerate() {
-            let of_key = |cell: &&str| match keys.len() {
-                1 => (*cell).to_owned(),
-                _ => cell.split(", ").nth(place).unwrap_or("").to_owned(),
-            };
+            let mut cells = Vec::new();
+            for cell in presets {
+                cells.push(match keys.len() {
+                    1 => (*cell).to_owned(),
+                    _ => cell.split(", ").nth(place).unwrap_or("").to_owned(),
+                });
+            }
             options.push(Documented {
                 key: key.trim_matches('`').to_owned(),
-                cells: presets.iter().map(of_key).collect(),
+                cells,
             });
         }
     }

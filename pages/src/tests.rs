@@ -16,51 +16,51 @@ const HOSTILE: [&str; 6] = [
 
 /// Returns a page with `text` in every place that a caller can set.
 fn page_of(text: &str) -> Page {
-    let text = || text.to_owned();
-    let axis = || Axis {
-        name: text(),
+    let text = text.to_owned();
+    let axis = Axis {
+        name: text.clone(),
         from: 0.0,
         to: 3.0,
     };
 
     let bars = Bars {
-        named: text(),
-        names: vec![text(), text()],
+        named: text.clone(),
+        names: vec![text.clone(), text.clone()],
         series: vec![
             Series {
-                name: text(),
+                name: text.clone(),
                 values: vec![1.0, 2.0],
             },
             Series {
-                name: text(),
+                name: text.clone(),
                 values: vec![3.0],
             },
         ],
-        unit: text(),
+        unit: text.clone(),
     };
 
     let funnel = Funnel {
-        counted: text(),
+        counted: text.clone(),
         steps: vec![
             Step {
-                name: text(),
+                name: text.clone(),
                 left: 9,
             },
             Step {
-                name: text(),
+                name: text.clone(),
                 left: 3,
             },
         ],
     };
 
     let histogram = Histogram {
-        axis: axis(),
-        counted: text(),
+        axis: axis.clone(),
+        counted: text.clone(),
         counts: vec![1, 5, 2],
     };
 
-    let line = || Line {
-        name: text(),
+    let line = Line {
+        name: text.clone(),
         points: vec![(0.0, 1.0), (1.0, f64::NAN), (2.0, -1.0)],
         spread: vec![
             Spread {
@@ -71,15 +71,15 @@ fn page_of(text: &str) -> Page {
         ],
     };
     let lines = Lines {
-        along: text(),
-        measured: text(),
-        lines: vec![line(), line()],
+        along: text.clone(),
+        measured: text.clone(),
+        lines: vec![line.clone(), line],
     };
 
     let map = HeatMap {
-        across: axis(),
-        up: axis(),
-        measured: text(),
+        across: axis.clone(),
+        up: axis.clone(),
+        measured: text.clone(),
         columns: 2,
         values: vec![0.0, 1.0, 2.0, f32::NAN],
         sound: Some(Sound {
@@ -90,30 +90,33 @@ fn page_of(text: &str) -> Page {
     };
 
     let matrix = Matrix {
-        down: text(),
-        across: text(),
-        names: vec![text(), text()],
+        down: text.clone(),
+        across: text.clone(),
+        names: vec![text.clone(), text.clone()],
         counts: vec![vec![3, 1], vec![0, 2]],
     };
 
-    let point = |x: f64, group: Option<usize>, is_right: Option<bool>| Point {
-        x,
-        y: -x,
-        group,
-        is_right,
-        name: text(),
-    };
+    let mut points = Vec::new();
+    for (x, group, is_right) in [
+        (0.0, Some(0), Some(true)),
+        (2.0, Some(1), Some(false)),
+        (1.0, None, None),
+        (f64::NAN, Some(9), None),
+    ] {
+        points.push(Point {
+            x,
+            y: -x,
+            group,
+            is_right,
+            name: text.clone(),
+        });
+    }
     let scatter = Scatter {
-        id: text(),
-        counted: text(),
-        grouped: text(),
-        groups: vec![text(), text()],
-        points: vec![
-            point(0.0, Some(0), Some(true)),
-            point(2.0, Some(1), Some(false)),
-            point(1.0, None, None),
-            point(f64::NAN, Some(9), None),
-        ],
+        id: text.clone(),
+        counted: text.clone(),
+        grouped: text.clone(),
+        groups: vec![text.clone(), text.clone()],
+        points,
     };
 
     let plots = [
@@ -126,55 +129,58 @@ fn page_of(text: &str) -> Page {
         Plot::Scatter(scatter),
     ];
     let charts = plots.map(|plot| Chart {
-        title: text(),
-        note: text(),
+        title: text.clone(),
+        note: text.clone(),
         plot,
     });
 
     let table = Table {
-        caption: text(),
-        head: vec![text(), text(), text()],
+        caption: text.clone(),
+        head: vec![text.clone(), text.clone(), text.clone()],
         rows: vec![vec![
-            Cell::Text(text()),
-            Cell::Measure(text()),
+            Cell::Text(text.clone()),
+            Cell::Measure(text.clone()),
             Cell::Link {
-                text: text(),
-                path: text(),
+                text: text.clone(),
+                path: text.clone(),
             },
         ]],
     };
 
     Page {
-        title: text(),
-        lead: text(),
+        title: text.clone(),
+        lead: text.clone(),
         facts: vec![Fact {
-            name: text(),
-            value: text(),
-            note: text(),
+            name: text.clone(),
+            value: text.clone(),
+            note: text.clone(),
         }],
         sections: vec![Section {
-            title: text(),
+            title: text.clone(),
             parts: vec![
-                Part::Text(text()),
-                Part::Warning(text()),
+                Part::Text(text.clone()),
+                Part::Warning(text.clone()),
                 Part::Charts(charts.to_vec()),
                 Part::Table(table.clone()),
-                Part::Details(text(), table),
+                Part::Details(text.clone(), table),
             ],
         }],
-        about: json!({ text(): text() }),
+        about: json!({ text.clone(): text.clone() }),
     }
+}
+
+fn n_elements(html: &str) -> usize {
+    html.matches('<').count()
 }
 
 #[test]
 fn no_text_becomes_markup() {
     // A page with a hostile text has as many elements as a page with a harmless one, so no text became markup.
-    let elements = |html: &str| html.matches('<').count();
-    let harmless = elements(&page_of("harmless").to_html());
+    let harmless = n_elements(&page_of("harmless").to_html());
 
     for text in HOSTILE {
         let html = page_of(text).to_html();
-        assert_eq!(elements(&html), harmless, "{text}");
+        assert_eq!(n_elements(&html), harmless, "{text}");
 
         // An unescaped quote would end an attribute.
         assert!(!html.contains("\"><img"), "{text}");

@@ -181,9 +181,10 @@ mod tests {
     }
     #[test]
     fn unsupported_features_use_the_cpu_unless_a_device_is_requested() {
-        let open = |choice: BackendChoice, devices: &[usize]| {
+        fn open(choice: BackendChoice, devices: &[usize]) -> Result<ChosenBackend, KernelError> {
             choice.open(devices, Level::Scalar, Some("statistics"))
-        };
+        }
+
         let chosen = open(BackendChoice::Auto, &[]).unwrap();
         assert_eq!(chosen.backend.kind(), "cpu");
         assert_eq!(

@@ -33,14 +33,14 @@ enum Per {
 
 /// Upper bound for a kernel of a case: wavefronts of shared memory plus lines of global memory, per unit.
 struct Bound {
-    kernel: &'static str,
+    kernel: String,
     per: Per,
     most: f64,
 }
 
 /// A feature, a clip and the kernels that are counted.
 struct Case {
-    what: &'static str,
+    what: String,
     op: Op,
     overrides: Overrides,
     source: Source,
@@ -74,25 +74,24 @@ const MONO: Source = Source {
     is_s16: false,
 };
 
-fn frame(kernel: &'static str, most: f64) -> Bound {
+fn frame(kernel: &str, most: f64) -> Bound {
     Bound {
-        kernel,
+        kernel: kernel.to_owned(),
         per: Per::Frame,
         most,
     }
 }
 
-fn samples(kernel: &'static str, most: f64) -> Bound {
+fn samples(kernel: &str, most: f64) -> Bound {
     Bound {
-        kernel,
         per: Per::ThousandSamples,
-        most,
+        ..frame(kernel, most)
     }
 }
 
-fn mel(what: &'static str, overrides: Overrides, bounds: Vec<Bound>) -> Case {
+fn mel(what: &str, overrides: Overrides, bounds: Vec<Bound>) -> Case {
     Case {
-        what,
+        what: what.to_owned(),
         op: Op::Mel,
         overrides,
         source: MONO,
@@ -102,236 +101,140 @@ fn mel(what: &'static str, overrides: Overrides, bounds: Vec<Bound>) -> Case {
 }
 
 /// A mel spectrum with another length of the transform; hop and number of bands are proportional to it.
-fn mel_of_length(n_fft: usize, what: &'static str, power: f64, bound: Bound) -> Case {
+fn mel_of_length(n_fft: usize, power: f64, most: f64) -> Case {
+    let hop_length = n_fft / 4;
+    let n_mels = (n_fft / 16).min(128);
     let overrides = Overrides {
         power: Some(power),
         n_fft: Some(n_fft),
-        hop_length: Some(n_fft / 4),
-        n_mels: Some((n_fft / 16).min(128)),
+        hop_length: Some(hop_length),
+        n_mels: Some(n_mels),
         ..Overrides::default()
     };
-    mel(what, overrides, vec![bound])
+
+    let mut what = format!("n_fft {n_fft}, hop {hop_length}, {n_mels} bands");
+    let mut kernel = format!("fused_mel_{n_fft}");
+    if power != 2.0 {
+        what = format!("the same, power {power}");
+        kernel += "_pow";
+    }
+    mel(&what, overrides, vec![frame(&kernel, most)])
 }
 
 /// A clip with another rate and sample format.
-fn source(what: &'static str, rate_hz: u32, channels: usize, is_s16: bool, bound: Bound) -> Case {
-    let mut case = mel(what, Overrides::default(), vec![bound]);
+fn source(what: &str, rate_hz: u32, channels: usize, is_s16: bool, bound: Bound) -> Case {
     // Emulating the resampling filters takes long, so the clip is shorter.
     let n_samples = N_SAMPLES / 4;
-    case.source = Source {
-        n_samples,
-        rate_hz,
-        channels,
-        is_s16,
-    };
-    case.row = 0..n_samples;
-    case
-}
-
-/// A row that is half of its clip.
-fn parts(bound: Bound) -> Case {
-    let mut case = mel("22.05 kHz, half a clip", Overrides::default(), vec![bound]);
-    case.row = 0..N_SAMPLES / 2;
-    case
+    Case {
+        source: Source {
+            n_samples,
+            rate_hz,
+            channels,
+            is_s16,
+        },
+        row: 0..n_samples,
+        ..mel(what, Overrides::default(), vec![bound])
+    }
 }
 
 fn cases() -> Vec<Case> {
-    vec![
-        mel(
-            "n_fft 2048, hop 512, 128 bands, f16",
-            Overrides {
-                db: loudest(),
-                normalize: Normalize::MinMax,
-                ..Overrides::default()
-            },
-            vec![frame("fused_mel_2048", 1_475.0), frame("pack", 12.0)],
-        ),
-        mel_of_length(
-            256,
-            "n_fft 256, hop 64, 16 bands",
-            2.0,
-            frame("fused_mel_256", 260.0),
-        ),
-        mel_of_length(
-            512,
-            "n_fft 512, hop 128, 32 bands",
-            2.0,
-            frame("fused_mel_512", 430.0),
-        ),
-        mel_of_length(
-            1024,
-            "n_fft 1024, hop 256, 64 bands",
-            2.0,
-            frame("fused_mel_1024", 800.0),
-        ),
-        mel_of_length(
-            4096,
-            "n_fft 4096, hop 1024, 128 bands",
-            2.0,
-            frame("fused_mel_4096", 3_450.0),
-        ),
-        mel_of_length(
-            256,
-            "the same, power 1.5",
-            1.5,
-            frame("fused_mel_256_pow", 260.0),
-        ),
-        mel_of_length(
-            512,
-            "the same, power 1.5",
-            1.5,
-            frame("fused_mel_512_pow", 430.0),
-        ),
-        mel_of_length(
-            1024,
-            "the same, power 1.5",
-            1.5,
-            frame("fused_mel_1024_pow", 800.0),
-        ),
-        mel_of_length(
-            2048,
-            "the same, power 1.5",
-            1.5,
-            frame("fused_mel_2048_pow", 1_475.0),
-        ),
-        mel_of_length(
-            4096,
-            "the same, power 1.5",
-            1.5,
-            frame("fused_mel_4096_pow", 3_450.0),
-        ),
-        // Levels of parts of clips: those of whole clips are computed during conversion.
-        parts(samples("levels", 50.0)),
-        // Conversion of clips: both kinds of ratio and equal rates, each for every sample format.
-        source(
-            "44.1 to 22.05 kHz",
-            44_100,
-            1,
-            false,
-            samples("decimate_f32", 2_400.0),
-        ),
-        source(
-            "48 to 22.05 kHz",
-            48_000,
-            1,
-            false,
-            samples("polyphase_f32", 38_500.0),
-        ),
-        source(
-            "22.05 kHz",
-            RATE_HZ,
-            1,
-            false,
-            samples("copy_clips_f32", 82.0),
-        ),
-        source(
-            "44.1 to 22.05 kHz",
-            44_100,
-            2,
-            false,
-            samples("decimate_f32_stereo", 2_400.0),
-        ),
-        source(
-            "48 to 22.05 kHz",
-            48_000,
-            2,
-            false,
-            samples("polyphase_f32_stereo", 38_500.0),
-        ),
-        source(
-            "22.05 kHz",
-            RATE_HZ,
-            2,
-            false,
-            samples("copy_clips_f32_stereo", 115.0),
-        ),
-        source(
-            "44.1 to 22.05 kHz",
-            44_100,
-            1,
-            true,
-            samples("decimate_s16", 2_400.0),
-        ),
-        source(
-            "48 to 22.05 kHz",
-            48_000,
-            1,
-            true,
-            samples("polyphase_s16", 38_500.0),
-        ),
-        source(
-            "22.05 kHz",
-            RATE_HZ,
-            1,
-            true,
-            samples("copy_clips_s16", 82.0),
-        ),
-        source(
-            "44.1 to 22.05 kHz",
-            44_100,
-            2,
-            true,
-            samples("decimate_s16_stereo", 2_400.0),
-        ),
-        source(
-            "48 to 22.05 kHz",
-            48_000,
-            2,
-            true,
-            samples("polyphase_s16_stereo", 38_500.0),
-        ),
-        source(
-            "22.05 kHz",
-            RATE_HZ,
-            2,
-            true,
-            samples("copy_clips_s16_stereo", 82.0),
-        ),
-        // Kernels outside the fused path: the other axis order, transforms by cuFFT, coefficients.
-        mel(
-            "frame,mel, f16",
-            Overrides {
-                dim_order: DimOrder::FrameBand,
-                db: loudest(),
-                ..Overrides::default()
-            },
-            vec![frame("pack", 20.0)],
-        ),
+    let mut cases = vec![mel(
+        "n_fft 2048, hop 512, 128 bands, f16",
+        Overrides {
+            db: loudest(),
+            normalize: Normalize::MinMax,
+            ..Overrides::default()
+        },
+        vec![frame("fused_mel_2048", 1_475.0), frame("pack", 12.0)],
+    )];
+    for (n_fft, most) in [(256, 260.0), (512, 430.0), (1024, 800.0), (4096, 3_450.0)] {
+        cases.push(mel_of_length(n_fft, 2.0, most));
+    }
+    for (n_fft, most) in [
+        (256, 260.0),
+        (512, 430.0),
+        (1024, 800.0),
+        (2048, 1_475.0),
+        (4096, 3_450.0),
+    ] {
+        cases.push(mel_of_length(n_fft, 1.5, most));
+    }
+
+    // Levels of parts of clips: those of whole clips are computed during conversion.
+    let levels = vec![samples("levels", 50.0)];
+    cases.push(Case {
+        row: 0..N_SAMPLES / 2,
+        ..mel("22.05 kHz, half a clip", Overrides::default(), levels)
+    });
+
+    // Conversion of clips: both kinds of ratio and equal rates, each for every sample format.
+    for (format, channels, is_s16, copy_max) in [
+        ("f32", 1, false, 82.0),
+        ("f32_stereo", 2, false, 115.0),
+        ("s16", 1, true, 82.0),
+        ("s16_stereo", 2, true, 82.0),
+    ] {
+        for (what, rate_hz, kernel, most) in [
+            ("44.1 to 22.05 kHz", 44_100, "decimate", 2_400.0),
+            ("48 to 22.05 kHz", 48_000, "polyphase", 38_500.0),
+            ("22.05 kHz", RATE_HZ, "copy_clips", copy_max),
+        ] {
+            let bound = samples(&format!("{kernel}_{format}"), most);
+            cases.push(source(what, rate_hz, channels, is_s16, bound));
+        }
+    }
+
+    cases.extend(cases_outside_the_fused_path());
+    cases
+}
+
+/// The other order of the axes, transforms by cuFFT, coefficients.
+fn cases_outside_the_fused_path() -> [Case; 4] {
+    let frame_first = Overrides {
+        dim_order: DimOrder::FrameBand,
+        db: loudest(),
+        ..Overrides::default()
+    };
+    let unlimited = Overrides {
+        db: Some(DbArgs {
+            top_db: None,
+            ..DbArgs::default()
+        }),
+        ..Overrides::default()
+    };
+    let with_deltas = Overrides {
+        delta: Some(2),
+        normalize: Normalize::MeanVar,
+        ..Overrides::default()
+    };
+
+    [
+        mel("frame,mel, f16", frame_first, vec![frame("pack", 20.0)]),
         mel(
             "n_fft 2048, through cuFFT in f64, 128 bands",
-            Overrides {
-                db: Some(DbArgs {
-                    top_db: None,
-                    ..DbArgs::default()
-                }),
-                ..Overrides::default()
-            },
+            unlimited,
             vec![frame("frames_f64", 480.0), frame("bands_f64", 2_100.0)],
         ),
         Case {
-            what: "n_fft 2048, through cuFFT in f32, bins",
             op: Op::Stft,
-            overrides: Overrides::default(),
-            source: MONO,
-            row: 0..N_SAMPLES,
-            bounds: vec![frame("frames_f32", 350.0), frame("bands_f32", 650.0)],
+            ..mel(
+                "n_fft 2048, through cuFFT in f32, bins",
+                Overrides::default(),
+                vec![frame("frames_f32", 350.0), frame("bands_f32", 650.0)],
+            )
         },
         Case {
-            what: "20 coefficients of 128 bands, two deltas, mean and deviation",
             op: Op::Mfcc,
-            overrides: Overrides {
-                delta: Some(2),
-                normalize: Normalize::MeanVar,
-                ..Overrides::default()
-            },
-            source: MONO,
-            row: 0..N_SAMPLES,
-            bounds: vec![
-                frame("logarithm_in_place", 12.0),
-                frame("mfcc", 165.0),
-                frame("delta", 26.0),
-                frame("row_spread", 18.0),
-            ],
+            ..mel(
+                "20 coefficients of 128 bands, two deltas, mean and deviation",
+                with_deltas,
+                vec![
+                    frame("logarithm_in_place", 12.0),
+                    frame("mfcc", 165.0),
+                    frame("delta", 26.0),
+                    frame("row_spread", 18.0),
+                ],
+            )
         },
     ]
 }
@@ -380,7 +283,7 @@ fn count(at: usize, case: &Case) -> Vec<Line> {
             case: at,
             bound: place,
             units,
-            counts: counter.take_counts(bound.kernel),
+            counts: counter.take_counts(&bound.kernel),
         });
     }
     lines
@@ -475,9 +378,10 @@ fn every_kernel_is_counted() {
             .or_else(|| line.strip_prefix("KERNEL_OF("))?;
         rest.split(',').next()
     });
-    let counted: Vec<&str> = cases()
+    let cases = cases();
+    let counted: Vec<&str> = cases
         .iter()
-        .flat_map(|case| case.bounds.iter().map(|bound| bound.kernel))
+        .flat_map(|case| case.bounds.iter().map(|bound| bound.kernel.as_str()))
         .collect();
     for kernel in declared.filter(|kernel| *kernel != "packed_value_at") {
         assert!(counted.contains(&kernel), "{kernel} has no bound");

@@ -59,22 +59,22 @@ mod tests {
     #[test]
     fn warm_up_rounds_do_not_count() {
         let start = Instant::now();
-        let work = || {
+        let seconds = median_s(20, || {
             let is_cold = start.elapsed() < WARM_UP / 2;
             std::thread::sleep(Duration::from_millis(if is_cold { 100 } else { 1 }));
             Ok::<(), ()>(())
-        };
-        let seconds = median_s(20, work).unwrap();
+        })
+        .unwrap();
         assert!(seconds < 0.05, "{seconds} s: of cold rounds");
     }
 
     #[test]
     fn failed_work_ends_the_measurement() {
         let mut left = 3;
-        let work = || {
+        let result = repeat_for(WARM_UP, || {
             left -= 1;
             if left > 0 { Ok(()) } else { Err("over") }
-        };
-        assert_eq!(repeat_for(WARM_UP, work), Err("over"));
+        });
+        assert_eq!(result, Err("over"));
     }
 }

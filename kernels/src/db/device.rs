@@ -126,13 +126,13 @@ mod tests {
     const N_BANDS: usize = 5;
 
     fn kinds() -> Vec<(LogArgs, f64)> {
-        let db = |reference, top_db| {
+        fn db(reference: DbRef, top_db: Option<f64>) -> LogArgs {
             LogArgs::Db(DbArgs {
                 reference,
                 top_db,
                 ..DbArgs::default()
             })
-        };
+        }
 
         vec![
             (LogArgs::Linear, 2.0),

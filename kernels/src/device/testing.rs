@@ -159,26 +159,26 @@ pub(crate) const RAGGED: [(usize, usize); 7] = [
 /// Returns pseudo-random numbers in [-1, 1).
 pub(crate) fn noise(n: usize) -> Vec<f32> {
     let mut state = 1_u32;
-    let mut next = || {
+    let mut values = Vec::with_capacity(n);
+    for _ in 0..n {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 8) as f32 / 8_388_608.0 - 1.0
-    };
-    (0..n).map(|_| next()).collect()
+        values.push((state >> 8) as f32 / 8_388_608.0 - 1.0);
+    }
+    values
 }
 
 /// Returns the keys of the smallest and largest value, as kernels compute them: `Range` in device.cuh.
 pub(crate) fn range_keys(values: impl IntoIterator<Item = f32>) -> [u32; 2] {
-    let key = |x: f32| {
-        x.to_bits()
-            ^ if x.is_sign_negative() {
-                u32::MAX
-            } else {
-                0x8000_0000
-            }
-    };
-
-    values
-        .into_iter()
-        .map(key)
-        .fold([0, 0], |[max, min], key| [max.max(key), min.max(!key)])
+    let (mut max, mut min) = (0, 0);
+    for x in values {
+        let flipped = if x.is_sign_negative() {
+            u32::MAX
+        } else {
+            0x8000_0000
+        };
+        let key = x.to_bits() ^ flipped;
+        max = max.max(key);
+        min = min.max(!key);
+    }
+    [max, min]
 }

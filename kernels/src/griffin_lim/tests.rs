@@ -228,8 +228,11 @@ fn spectra_converge() {
 fn a_sine_comes_back_at_its_frequency_and_level() {
     let feature = with_log(LogArgs::Db(DbArgs::default()));
     // A tone in bin 93 of 2,048: 1,001 Hz.
-    let tone = |i: usize| (std::f64::consts::TAU * 93.0 * i as f64 / 2_048.0).sin();
-    let pcm: Vec<f32> = (0..22_050).map(|i| 0.5 * tone(i) as f32).collect();
+    let mut pcm = Vec::new();
+    for i in 0..22_050 {
+        let tone = (std::f64::consts::TAU * 93.0 * f64::from(i) / 2_048.0).sin();
+        pcm.push(0.5 * tone as f32);
+    }
     let sound = back(&feature, &values(&feature, &pcm));
     assert_eq!(sound.len(), 44 * 512);
 
@@ -237,20 +240,23 @@ fn a_sine_comes_back_at_its_frequency_and_level() {
     let loudest = (0..power.len()).max_by(|a, b| power[*a][4].total_cmp(&power[*b][4]));
     // A band is three bins wide here, which limits the resolution.
     assert!(loudest.unwrap().abs_diff(93) <= 2, "{loudest:?}");
-    let energy = |pcm: &[f32]| pcm.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>();
-    let ratio = energy(&sound[4_096..18_000]) / energy(&pcm[4_096..18_000]);
+    let [got, want] = [&sound, &pcm].map(|pcm| {
+        let middle = &pcm[4_096..18_000];
+        middle.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>()
+    });
+    let ratio = got / want;
     assert!((0.6..1.5).contains(&ratio), "{ratio}");
 }
 
 #[test]
 fn all_logarithms_are_inverted() {
-    let db = |reference, top_db| {
+    fn db(reference: DbRef, top_db: Option<f64>) -> LogArgs {
         LogArgs::Db(DbArgs {
             reference,
             top_db,
             ..DbArgs::default()
         })
-    };
+    }
 
     let magnitudes = FeatureArgs {
         power: 1.0,

@@ -120,10 +120,9 @@ mod tests {
                     continue;
                 }
 
-                let wide = |band: &[f32]| band.iter().map(|x| f64::from(*x)).collect();
                 let bands: Vec<Vec<f64>> = values
                     .chunks_exact(row.n_frames as usize)
-                    .map(wide)
+                    .map(|band| band.iter().map(|x| f64::from(*x)).collect())
                     .collect();
                 let want = reference::mfcc(&args, &bands).concat();
 

@@ -73,19 +73,17 @@ fn packed<D: Device>(
 ) -> Vec<Vec<u8>> {
     let n_bands = values.len() / rows.n_frames();
 
-    let ranges = |kept_only: bool| -> Vec<u32> {
-        let row_range = |(row, values): (&crate::device::RowEntry, &[f32])| {
-            let n_kept = if kept_only { row.n_kept } else { row.n_frames };
-            range_keys(kept(values, row.n_frames as usize, n_kept as usize))
-        };
-        rows.split(values, n_bands).flat_map(row_range).collect()
-    };
+    let mut ranges_of_all = Vec::new();
+    let mut ranges_of_kept = Vec::new();
+    for (row, values) in rows.split(values, n_bands) {
+        let [n_frames, n_kept] = [row.n_frames, row.n_kept].map(|n| n as usize);
+        ranges_of_all.extend(range_keys(kept(values, n_frames, n_frames)));
+        ranges_of_kept.extend(range_keys(kept(values, n_frames, n_kept)));
+    }
 
-    let (buffer, all, kept) = (
-        sent(device, values),
-        sent(device, &ranges(false)),
-        sent(device, &ranges(true)),
-    );
+    let buffer = sent(device, values);
+    let all = sent(device, &ranges_of_all);
+    let kept = sent(device, &ranges_of_kept);
 
     let mut spread = NormalizeDevice::new(how);
     let at = device.address(&buffer);
@@ -109,8 +107,11 @@ fn packed<D: Device>(
         LogParams::LINEAR
     };
 
-    let n_bytes = |n_frames: i32| n_bands * n_frames as usize * dtype_bytes;
-    let total = rows.entries.iter().map(|row| n_bytes(row.n_kept)).sum();
+    let mut row_bytes = Vec::new();
+    for row in &rows.entries {
+        row_bytes.push(n_bands * row.n_kept as usize * dtype_bytes);
+    }
+    let total = row_bytes.iter().sum();
     let out = device.alloc(total).unwrap();
 
     let input = PackInput {
@@ -125,11 +126,11 @@ fn packed<D: Device>(
 
     let bytes = fetched(device, &out, total);
     let mut rest = &bytes[..];
-    let mut take = |n| rest.split_off(..n).unwrap().to_vec();
-    rows.entries
-        .iter()
-        .map(|row| take(n_bytes(row.n_kept)))
-        .collect()
+    let mut packed = Vec::new();
+    for n in row_bytes {
+        packed.push(rest.split_off(..n).unwrap().to_vec());
+    }
+    packed
 }
 
 fn stored_bytes_are_the_cpus<D: Device>(device: &D) {
@@ -214,40 +215,36 @@ fn mean_and_deviation_are_taken_out<D: Device>(device: &D) {
 
 /// Returns all finite halves, the midpoints between neighbours, and the next values on both sides of each midpoint.
 fn around_halves() -> Vec<f32> {
-    let finite = |bits: u16| f16::from_bits(bits).is_finite();
-
-    let each = |bits: u16| {
-        let value = f16::from_bits(bits).to_f32();
-        let next = if finite(bits + 1) {
-            f16::from_bits(bits + 1).to_f32()
-        } else {
-            65_520f32.next_down()
-        };
-        let middle = if finite(bits + 1) {
-            (value + next) / 2.0
-        } else {
-            next
-        };
-
-        let signed = |x: f32| f32::from_bits(x.to_bits() | (u32::from(bits & 0x8000) << 16));
-        [
-            value,
-            middle.next_down(),
-            middle,
-            middle.next_up().min(next.max(value)),
-        ]
-        .map(signed)
-    };
-
-    let positive = (0..=0x7bffu16).flat_map(each);
-    let tiny = [
+    let mut positive = vec![
         f32::MIN_POSITIVE,
         1e-45,
         2f32.powi(-25),
         2f32.powi(-25).next_up(),
         2f32.powi(-26),
     ];
-    positive.chain(tiny).flat_map(|x| [x, -x]).collect()
+
+    for bits in 0..=0x7bffu16 {
+        let value = f16::from_bits(bits).to_f32();
+        let above = f16::from_bits(bits + 1);
+        let next = if above.is_finite() {
+            above.to_f32()
+        } else {
+            65_520f32.next_down()
+        };
+        let middle = if above.is_finite() {
+            (value + next) / 2.0
+        } else {
+            next
+        };
+
+        positive.extend([
+            value,
+            middle.next_down(),
+            middle,
+            middle.next_up().min(next.max(value)),
+        ]);
+    }
+    positive.into_iter().flat_map(|x| [x, -x]).collect()
 }
 
 fn every_half_is_rounded_as_ieee_has_it<D: Device>(device: &D) {

@@ -202,8 +202,7 @@ mod tests {
         // Two bands of two frames: -80 and -60 below, -40 and 0 above.
         let args = sized(ColourMap::Grey, None, None);
         for got in run(&args, &[-80.0, -60.0, -40.0, 0.0], 2) {
-            let grey = |index: f32| index / 255.0;
-            let channel = [grey(128.0), grey(255.0), grey(0.0), grey(64.0)];
+            let channel = [128.0, 255.0, 0.0, 64.0].map(|grey| grey / 255.0);
             assert_eq!(got, [channel; 3].concat());
         }
     }

@@ -137,23 +137,20 @@ fn assert_converted(source: &Source, to_hz: u32, got: &[f32]) {
         return assert_eq!(got, mono, "{args:?} copies");
     }
 
-    let case = || {
-        format!(
-            "{args:?}, {} samples, {} channels",
-            mono.len(),
-            source.channels
-        )
-    };
+    let case = format!(
+        "{args:?}, {} samples, {} channels",
+        mono.len(),
+        source.channels
+    );
 
     let cpu = on_cpu(args, &mono);
-    assert_eq!(got.len(), cpu.len(), "{}", case());
+    assert_eq!(got.len(), cpu.len(), "{case}");
     for (m, (got, cpu)) in got.iter().zip(&cpu).enumerate() {
         // The error of the CPU adds to that of the device.
         let error = f64::from((got - cpu).abs());
         assert!(
             error <= 2.0 * ERROR_MAX,
-            "{} sample {m}: {got}, the CPU has {cpu}",
-            case()
+            "{case} sample {m}: {got}, the CPU has {cpu}"
         );
     }
 
@@ -162,8 +159,7 @@ fn assert_converted(source: &Source, to_hz: u32, got: &[f32]) {
         let error = (f64::from(got[m]) - want).abs();
         assert!(
             error <= ERROR_MAX,
-            "{} sample {m}: {} instead of {want}",
-            case(),
+            "{case} sample {m}: {} instead of {want}",
             got[m]
         );
     }
@@ -172,17 +168,13 @@ fn assert_converted(source: &Source, to_hz: u32, got: &[f32]) {
 fn matches_reference_and_cpu<D: Device>(device: &D) {
     for to_hz in [22_050, 16_000] {
         let kinds = [(1, false), (2, false), (1, true), (2, true)];
-        let sources: Vec<Source> = RATES_HZ
-            .iter()
-            .enumerate()
-            .flat_map(|(i, rate_hz)| {
-                let one = move |(j, n)| {
-                    let (channels, is_s16): (usize, bool) = kinds[(i + j) % kinds.len()];
-                    Source::new(n, *rate_hz, channels, is_s16)
-                };
-                LENGTHS.into_iter().enumerate().map(one)
-            })
-            .collect();
+        let mut sources = Vec::new();
+        for (i, rate_hz) in RATES_HZ.into_iter().enumerate() {
+            for (j, n) in LENGTHS.into_iter().enumerate() {
+                let (channels, is_s16) = kinds[(i + j) % kinds.len()];
+                sources.push(Source::new(n, rate_hz, channels, is_s16));
+            }
+        }
 
         let got = converted(device, &sources, to_hz);
         for (source, got) in sources.iter().zip(&got) {
@@ -202,17 +194,16 @@ fn every_kind_of_sample_is_averaged<D: Device>(device: &D) {
 }
 
 fn bits_do_not_depend_on_the_batch<D: Device>(device: &D) {
-    let source = |rate_hz| Source::new(5_001, rate_hz, 2, true);
     let others = [
         Source::new(77, 48_000, 1, false),
-        source(44_100),
+        Source::new(5_001, 44_100, 2, true),
         Source::new(9_000, 44_100, 1, true),
-        source(48_000),
+        Source::new(5_001, 48_000, 2, true),
     ];
 
     let together = converted(device, &others, 22_050);
     for at in [1, 3] {
-        let alone = converted(device, &[source(others[at].rate_hz)], 22_050);
+        let alone = converted(device, &others[at..=at], 22_050);
         assert!(alone[0] == together[at], "{} Hz", others[at].rate_hz);
     }
 }
@@ -291,23 +282,22 @@ fn the_largest_magnitude_of_each_row_is_found<D: Device>(device: &D) {
     pcm[10_050] = -0.0;
     (pcm[20_000], pcm[40_000], pcm[45_000]) = (-7.0, f32::NAN, f32::NEG_INFINITY);
 
-    let row = |pcm: i64, n_pcm| RowEntry {
+    let entries = [
+        (0, 0),
+        (10_000, 100),
+        (15_000, 20_000),
+        (0, 50_000),
+        (44_000, 2_000),
+        (7, 1),
+    ]
+    .map(|(pcm, n_pcm)| RowEntry {
         pcm,
         frame: 0,
         n_pcm,
         n_signal: n_pcm,
         n_frames: 0,
         n_kept: 0,
-    };
-
-    let entries = [
-        row(0, 0),
-        row(10_000, 100),
-        row(15_000, 20_000),
-        row(0, 50_000),
-        row(44_000, 2_000),
-        row(7, 1),
-    ];
+    });
 
     let (mono, rows) = (sent(device, &pcm), sent(device, &entries));
     let address = device.address(&rows);

@@ -40,11 +40,12 @@ fn levels() -> Vec<Level> {
 
 fn noise(n: usize) -> Vec<f32> {
     let mut state = 1_u32;
-    let mut next = || {
+    let mut samples = Vec::with_capacity(n);
+    for _ in 0..n {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 8) as f32 / 8_388_608.0 - 1.0
-    };
-    (0..n).map(|_| next()).collect()
+        samples.push((state >> 8) as f32 / 8_388_608.0 - 1.0);
+    }
+    samples
 }
 
 fn whole(args: ResampleArgs, level: Level, input: &[f32]) -> Vec<f32> {

@@ -416,11 +416,12 @@ mod tests {
     const OF_MAX: f64 = 1e-6;
 
     fn noise(n: usize, mut state: u32) -> Vec<f32> {
-        let mut next = || {
+        let mut samples = Vec::with_capacity(n);
+        for _ in 0..n {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) as f32 / 8_388_608.0 - 1.0
-        };
-        (0..n).map(|_| next()).collect()
+            samples.push((state >> 8) as f32 / 8_388_608.0 - 1.0);
+        }
+        samples
     }
 
     /// Computes the powers of eight consecutive frames of `samples`.

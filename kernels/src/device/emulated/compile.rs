@@ -317,21 +317,22 @@ mod tests {
     #[test]
     fn cache_key_covers_all_inputs() {
         let compiler = Compiler::new("", false).unwrap();
-        let with = |change: fn(&mut Compiler)| {
-            let mut changed = compiler.clone();
-            change(&mut changed);
-            changed.key("source")
-        };
+        let mut flags = compiler.clone();
+        flags.flags.push("-O3");
+        let mut version = compiler.clone();
+        version.version.push('1');
+        let mut words = compiler.clone();
+        words.words.push("-m32".into());
 
         let keys = [
             compiler.key("source"),
             compiler.key("other"),
-            with(|compiler| compiler.flags.push("-O3")),
-            with(|compiler| compiler.version.push('1')),
-            with(|compiler| compiler.words.push("-m32".into())),
+            flags.key("source"),
+            version.key("source"),
+            words.key("source"),
         ];
 
-        assert_eq!(with(|_| ()), keys[0]);
+        assert_eq!(compiler.clone().key("source"), keys[0]);
         assert!((1..5).all(|i| !keys[..i].contains(&keys[i])), "{keys:x?}");
     }
 
