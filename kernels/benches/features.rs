@@ -2,7 +2,7 @@
 
 use criterion::{Criterion, Throughput};
 use wavemill_kernels::{
-    CpuPlan, DbArgs, DbRef, FeatureArgs, Level, Normalize, Op, Overrides, Packing, Preset,
+    CpuPlan, DbArgs, DbRef, FeatureArgs, Level, Normalize, Op, FeatureSpec, Packing, Preset,
     pack_into,
 };
 
@@ -22,28 +22,34 @@ fn clip() -> Vec<f32> {
     samples
 }
 
-fn make(op: Op, preset: Preset, rate_hz: u32, overrides: &Overrides) -> FeatureArgs {
-    FeatureArgs::resolve(op, preset, rate_hz, overrides)
+fn make(op: Op, preset: Preset, rate_hz: u32, overrides: &FeatureSpec) -> FeatureArgs {
+    let spec = FeatureSpec {
+        op,
+        preset,
+        ..overrides.clone()
+    };
+    spec.resolve(&[], rate_hz)
         .expect("a preset and these overrides agree")
 }
 
 fn features() -> Vec<(&'static str, Vec<FeatureArgs>)> {
-    let db = Some(DbArgs {
+    let db = DbArgs {
         reference: DbRef::Max,
         ..DbArgs::default()
-    });
-    let log_mel = Overrides {
+    };
+    let db = Some(db.into());
+    let log_mel = FeatureSpec {
         db,
         normalize: Normalize::MinMax,
-        ..Overrides::default()
+        ..FeatureSpec::default()
     };
 
-    let none = Overrides::default();
+    let none = FeatureSpec::default();
     let stft = make(
         Op::Stft,
         Preset::Librosa,
         RATE_HZ,
-        &Overrides {
+        &FeatureSpec {
             hop_length: Some(512),
             ..none.clone()
         },

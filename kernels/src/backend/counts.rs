@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use wavemill_options::{DbArgs, DbRef, DimOrder, FeatureArgs, Normalize, Op, Overrides, Preset};
+use wavemill_options::{DbArgs, DbRef, DbSpec, FeatureSpec, Normalize, Op};
 
 use super::device::DevicePlan;
 use super::{Clip, Plan, Samples};
@@ -42,7 +42,7 @@ struct Bound {
 struct Case {
     what: String,
     op: Op,
-    overrides: Overrides,
+    overrides: FeatureSpec,
     source: Source,
     /// The row that is computed, in samples at the features' rate.
     row: Range<usize>,
@@ -89,7 +89,7 @@ fn samples(kernel: &str, most: f64) -> Bound {
     }
 }
 
-fn mel(what: &str, overrides: Overrides, bounds: Vec<Bound>) -> Case {
+fn mel(what: &str, overrides: FeatureSpec, bounds: Vec<Bound>) -> Case {
     Case {
         what: what.to_owned(),
         op: Op::Mel,
@@ -104,12 +104,12 @@ fn mel(what: &str, overrides: Overrides, bounds: Vec<Bound>) -> Case {
 fn mel_of_length(n_fft: usize, power: f64, most: f64) -> Case {
     let hop_length = n_fft / 4;
     let n_mels = (n_fft / 16).min(128);
-    let overrides = Overrides {
+    let overrides = FeatureSpec {
         power: Some(power),
         n_fft: Some(n_fft),
         hop_length: Some(hop_length),
         n_mels: Some(n_mels),
-        ..Overrides::default()
+        ..FeatureSpec::default()
     };
 
     let mut what = format!("n_fft {n_fft}, hop {hop_length}, {n_mels} bands");
@@ -133,17 +133,17 @@ fn source(what: &str, rate_hz: u32, channels: usize, is_s16: bool, bound: Bound)
             is_s16,
         },
         row: 0..n_samples,
-        ..mel(what, Overrides::default(), vec![bound])
+        ..mel(what, FeatureSpec::default(), vec![bound])
     }
 }
 
 fn cases() -> Vec<Case> {
     let mut cases = vec![mel(
         "n_fft 2048, hop 512, 128 bands, f16",
-        Overrides {
+        FeatureSpec {
             db: loudest(),
             normalize: Normalize::MinMax,
-            ..Overrides::default()
+            ..FeatureSpec::default()
         },
         vec![frame("fused_mel_2048", 1_475.0), frame("pack", 12.0)],
     )];
@@ -164,7 +164,7 @@ fn cases() -> Vec<Case> {
     let levels = vec![samples("levels", 50.0)];
     cases.push(Case {
         row: 0..N_SAMPLES / 2,
-        ..mel("22.05 kHz, half a clip", Overrides::default(), levels)
+        ..mel("22.05 kHz, half a clip", FeatureSpec::default(), levels)
     });
 
     // Conversion of clips: both kinds of ratio and equal rates, each for every sample format.
@@ -190,22 +190,22 @@ fn cases() -> Vec<Case> {
 
 /// The other order of the axes, transforms by cuFFT, coefficients.
 fn cases_outside_the_fused_path() -> [Case; 4] {
-    let frame_first = Overrides {
-        dim_order: DimOrder::FrameBand,
+    let frame_first = FeatureSpec {
+        dim_order: Some("frame,mel".to_owned()),
         db: loudest(),
-        ..Overrides::default()
+        ..FeatureSpec::default()
     };
-    let unlimited = Overrides {
-        db: Some(DbArgs {
+    let unlimited = FeatureSpec {
+        db: Some(DbSpec {
             top_db: None,
-            ..DbArgs::default()
+            ..DbArgs::default().into()
         }),
-        ..Overrides::default()
+        ..FeatureSpec::default()
     };
-    let with_deltas = Overrides {
+    let with_deltas = FeatureSpec {
         delta: Some(2),
         normalize: Normalize::MeanVar,
-        ..Overrides::default()
+        ..FeatureSpec::default()
     };
 
     [
@@ -219,7 +219,7 @@ fn cases_outside_the_fused_path() -> [Case; 4] {
             op: Op::Stft,
             ..mel(
                 "n_fft 2048, through cuFFT in f32, bins",
-                Overrides::default(),
+                FeatureSpec::default(),
                 vec![frame("frames_f32", 350.0), frame("bands_f32", 650.0)],
             )
         },
@@ -240,16 +240,20 @@ fn cases_outside_the_fused_path() -> [Case; 4] {
 }
 
 /// Decibels relative to the row's maximum, as in the demo's recipe.
-fn loudest() -> Option<DbArgs> {
-    Some(DbArgs {
-        reference: DbRef::Max,
-        ..DbArgs::default()
+fn loudest() -> Option<DbSpec> {
+    Some(DbSpec {
+        reference: DbRef::Max.into(),
+        ..DbArgs::default().into()
     })
 }
 
 /// Runs a case and returns the counts of its kernels.
 fn count(at: usize, case: &Case) -> Vec<Line> {
-    let args = FeatureArgs::resolve(case.op, Preset::Librosa, RATE_HZ, &case.overrides).unwrap();
+    let spec = FeatureSpec {
+        op: case.op,
+        ..case.overrides.clone()
+    };
+    let args = spec.resolve(&[], RATE_HZ).unwrap();
 
     let source = case.source;
     let n_source = (source.n_samples * source.rate_hz as usize).div_ceil(RATE_HZ as usize);
@@ -393,12 +397,12 @@ fn every_kernel_is_counted() {
 #[test]
 fn counting_does_not_change_results() {
     for n_fft in [256, 512, 1024, 2048, 4096] {
-        let overrides = Overrides {
+        let overrides = FeatureSpec {
             n_fft: Some(n_fft),
             db: loudest(),
-            ..Overrides::default()
+            ..FeatureSpec::default()
         };
-        let args = FeatureArgs::resolve(Op::Mel, Preset::Librosa, RATE_HZ, &overrides).unwrap();
+        let args = overrides.resolve(&[], RATE_HZ).unwrap();
 
         let pcm = noise(9_001);
         let row = 0..9_001;
