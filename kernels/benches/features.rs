@@ -2,7 +2,7 @@
 
 use criterion::{Criterion, Throughput};
 use wavemill_kernels::{
-    CpuPlan, DbArgs, DbRef, FeatureArgs, Level, Normalize, Op, FeatureSpec, Packing, Preset,
+    CpuPlan, DbArgs, DbRef, FeatureArgs, FeatureSpec, Level, Normalize, Op, Packing, Preset,
     pack_into,
 };
 

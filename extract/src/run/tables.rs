@@ -17,9 +17,9 @@ use wavemill_schemas::recipe::Dataset;
 use wavemill_schemas::reject::Reject;
 use wavemill_schemas::tables::{audio_files_schema, inputs_schema, rejects_schema};
 use wavemill_source::InputSeen;
-use wavemill_store::{Store, StoreError};
 use wavemill_store::plan::ShardPlan;
 use wavemill_store::shards::write_table;
+use wavemill_store::{Store, StoreError};
 
 use crate::error::RunError;
 use crate::job::Job;
