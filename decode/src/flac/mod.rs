@@ -79,8 +79,8 @@ pub(super) fn facts(file: &[u8]) -> InputFacts {
     Survey::new(file).facts()
 }
 
-/// Returns the codec's parameters: the format of most frames, and from the file's own STREAMINFO block only the bits per
-/// sample, which frames may leave to it.
+/// Returns the codec's parameters: the format of most frames, and the bits per sample of frames that do not state them.
+/// Nothing else of the file's own STREAMINFO block is used.
 fn params(survey: &Survey, format: Format) -> AudioCodecParameters {
     let bits = survey.decodable_bits().unwrap_or(BITS_UNSTATED);
     let mut params = AudioCodecParameters::new();

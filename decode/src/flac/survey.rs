@@ -98,7 +98,7 @@ impl Survey {
         }
         hasher.update(&file[run]);
 
-        // Decoding uses the nominal length of a truncated frame. The item's name is part of the keys in existing stores.
+        // Decoding uses the nominal length of a truncated frame. Stores contain keys with this name of the item.
         let broken = frames.broken();
         let n_samples = broken.map(|(_, header)| u64::from(header.n_samples));
         key.item("piece", n_samples.as_slice());

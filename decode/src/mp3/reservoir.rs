@@ -21,10 +21,11 @@ pub(super) struct Reservoir {
 }
 
 impl Reservoir {
-    /// Adds a frame with its own main data. All its main data begin `main_data_begin` bytes earlier, and each granule has
-    /// a number of bits of them. Returns the samples that the decoder replaces by zeros because of missing
-    /// bits, and whether they are damage. They are not before the first complete frame, because a clip cut by stream
-    /// copy starts this way.
+    /// Adds a frame with its own main data. The main data of its granules begin `main_data_begin` bytes before those and
+    /// have `granule_bits` bits.
+    ///
+    /// Returns the samples that the decoder replaces by zeros because of missing bits, and whether they are damage. They
+    /// are not before the first complete frame, because a clip cut by stream copy starts this way.
     pub(super) fn enter(
         &mut self,
         main_data_begin: usize,
