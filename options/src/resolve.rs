@@ -153,7 +153,7 @@ fn default_dtype(op: &AudioOp, log: LogArgs, normalize: Normalize) -> Dtype {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{DbArgs, DbRef, DimOrder, Fault, Op, Packing, Preset};
+    use crate::{DbArgs, DbRef, DbSpec, DimOrder, Fault, Op, Packing, Preset};
 
     fn resolve(op: Op, preset: Preset, overrides: &FeatureSpec) -> Result<FeatureArgs, Fault> {
         let spec = FeatureSpec {

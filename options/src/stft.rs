@@ -250,7 +250,7 @@ mod tests {
 
     #[test]
     fn window_names_are_those_used_in_identities() {
-        for (name, window) in Window::NAMES {
+        for &(name, window) in Window::NAMES {
             // `ones` is an alias of `boxcar` without an identity of its own.
             let name = if name == "ones" { "boxcar" } else { name };
             assert_eq!(
@@ -259,7 +259,7 @@ mod tests {
             );
         }
 
-        for (name, pad_mode) in PadMode::NAMES {
+        for &(name, pad_mode) in PadMode::NAMES {
             assert_eq!(
                 serde_json::to_string(&pad_mode).unwrap(),
                 format!("\"{name}\"")
