@@ -187,7 +187,7 @@ pub fn class_intervals(
 /// there is only a single artist or track.
 ///
 /// # Errors
-/// [`MetricsError::ClassSets`]; [`MetricsError::Tracks`] naming the tracks that only one of them has;
+/// [`MetricsError::ClassSets`]; [`MetricsError::Rows`] naming the tracks that only one of them has;
 /// [`MetricsError::NoLabels`].
 pub fn paired(a: &Predictions, b: &Predictions, seed: u64) -> Result<Option<Paired>, MetricsError> {
     a.check_same_classes(b)?;
@@ -242,9 +242,7 @@ fn groups(predictions: &Predictions, seed: u64) -> Result<(Vec<u32>, Draws), Met
     }
 
     if groups.is_empty() {
-        return Err(MetricsError::NoLabels {
-            target: predictions.target().to_owned(),
-        });
+        return Err(predictions.no_labels());
     }
 
     let without = tracks.values().filter(|has_artist| !**has_artist).count();
@@ -315,9 +313,9 @@ fn aligned(a: &Predictions, b: &Predictions) -> Result<Predictions, MetricsError
     )))
 }
 
-/// Creates [`MetricsError::Tracks`].
+/// Creates [`MetricsError::Rows`].
 fn other_tracks(reason: String) -> MetricsError {
-    MetricsError::Tracks { reason }
+    MetricsError::Rows(format!("not the same tracks: {reason}"))
 }
 
 /// Formats a list such as `3 tracks (5, 7, 8)`.

@@ -59,9 +59,7 @@ impl Calibration {
         }
         let rows: u64 = sums.iter().map(|(rows, ..)| rows).sum();
         if rows == 0 {
-            return Err(MetricsError::NoLabels {
-                target: predictions.target().to_owned(),
-            });
+            return Err(predictions.no_labels());
         }
 
         let mut calibration = Self {

@@ -5,6 +5,8 @@
 
 use std::collections::HashMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::{MetricsError, THRESHOLD};
 
 /// The label of a row.
@@ -47,7 +49,7 @@ enum TrackRule {
 }
 
 /// The predictions for one target over the rows of a split.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Predictions {
     pub(super) target: String,
     pub(super) classes: Vec<String>,
@@ -64,6 +66,7 @@ pub struct Predictions {
     /// `[n, classes]`, row-major.
     pub(super) probabilities: Vec<f32>,
     /// Σ weight · loss and Σ weight.
+    #[serde(skip)]
     pub(super) loss: [f64; 2],
 }
 
@@ -142,12 +145,10 @@ impl Predictions {
     }
 
     fn refused(&self, row: &Row, reason: String) -> MetricsError {
-        MetricsError::Row {
-            clip_key: row.clip_key.to_owned(),
-            segment: row.segment,
-            target: self.target.clone(),
-            reason,
-        }
+        MetricsError::Rows(format!(
+            "{}, segment {}, target {}: {reason}",
+            row.clip_key, row.segment, self.target
+        ))
     }
 
     /// Adds a batch's Σ weight · loss and Σ weight.
@@ -248,7 +249,7 @@ impl Predictions {
     /// Returns one row per track: the mean of its rows' probabilities, summed in f64.
     ///
     /// # Errors
-    /// [`MetricsError::MixedTrack`].
+    /// [`MetricsError::Rows`].
     pub fn per_track_mean(&self) -> Result<Self, MetricsError> {
         self.per_track(TrackRule::Mean)
     }
@@ -260,7 +261,7 @@ impl Predictions {
     /// the precision of f32), and the values of a row sum to 1 if the probabilities do.
     ///
     /// # Errors
-    /// [`MetricsError::MixedTrack`].
+    /// [`MetricsError::Rows`].
     pub fn per_track_majority(&self) -> Result<Self, MetricsError> {
         self.per_track(TrackRule::Majority)
     }
@@ -271,10 +272,10 @@ impl Predictions {
             let first = self.row(rows[0]);
             // The track gets a single prediction, so it must have a single label.
             if rows.iter().any(|&i| self.row(i).label != first.label) {
-                return Err(MetricsError::MixedTrack {
-                    track_id: first.track_id,
-                    target: self.target.clone(),
-                });
+                return Err(MetricsError::Rows(format!(
+                    "target {}: rows of track {} are labelled in different ways",
+                    self.target, first.track_id
+                )));
             }
 
             // Sum in f64 to avoid rounding errors over many segments.

@@ -27,7 +27,6 @@ use super::output::{OutputArgs, Progress, report};
 use super::run_folder::new_folder;
 use super::{MachineArgs, MachineShares, fit, interrupt};
 use crate::dataset::{Dataset, Needs};
-use crate::forward::ForwardError;
 use crate::learner::LearnError;
 use crate::models::{init, registry};
 use crate::run::{self, Job, KeepGoing, RunError};
@@ -603,9 +602,7 @@ fn goes_on(error: &Error, group: &dyn Collective) -> bool {
     let is_on_all_ranks = matches!(
         error.downcast_ref(),
         Some(RunError::Learn(
-            LearnError::Diverged { .. }
-                | LearnError::Model(_)
-                | LearnError::Forward(ForwardError::Model(_))
+            LearnError::Diverged { .. } | LearnError::Model(_)
         ))
     );
     exit::code(error) != NO_SPACE && (group.world_size() == 1 || is_on_all_ranks)

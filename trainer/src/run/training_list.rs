@@ -5,10 +5,11 @@
 //! the list when the run begins; a resumed run keeps the list and adds missing tracks.
 
 use std::collections::{BTreeSet, HashSet};
+use std::fmt::Display;
 use std::fs::File;
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
@@ -33,51 +34,6 @@ use crate::safetensors;
 const FORMAT: u32 = 1;
 /// Key of the JSON in the file's metadata.
 const METADATA_KEY: &str = "wavemill";
-
-/// Error reading or writing a run's list of training tracks.
-#[derive(Debug, thiserror::Error)]
-pub enum TrainingListError {
-    /// The file cannot be read.
-    #[error("cannot read {path}")]
-    Read {
-        /// Path of the list.
-        path: PathBuf,
-        /// The error from the operating system.
-        source: io::Error,
-    },
-    /// The contents differ from those that were written.
-    #[error("{path} is damaged ({problem}): restore it from a copy of the run")]
-    Damaged {
-        /// Path of the list.
-        path: PathBuf,
-        /// Description of the damage.
-        problem: String,
-    },
-    /// The file was written by a newer version of wavemill.
-    #[error("{path}: format {found}; this wavemill-train reads up to {FORMAT}: use a newer one")]
-    Newer {
-        /// Path of the list.
-        path: PathBuf,
-        /// Format version in the file.
-        found: u32,
-    },
-    /// The columns cannot be encoded as Parquet.
-    #[error("cannot encode the list of the tracks that the run trains on")]
-    Make(#[from] ParquetError),
-}
-
-impl TrainingListError {
-    /// Removes the folder from the path in the error.
-    fn without_folder(mut self) -> Self {
-        match &mut self {
-            Self::Read { path, .. } | Self::Damaged { path, .. } | Self::Newer { path, .. } => {
-                *path = path.file_name().map(PathBuf::from).unwrap_or_default();
-            }
-            Self::Make(_) => {}
-        }
-        self
-    }
-}
 
 /// A track that a run was trained on.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -130,19 +86,18 @@ impl TrainingList {
     /// Reads the list from a run's folder. Returns `None` if there is none, as in runs by older versions of wavemill.
     ///
     /// # Errors
-    /// [`TrainingListError::Read`] if the file cannot be read, [`TrainingListError::Damaged`] if its content is invalid,
-    /// [`TrainingListError::Newer`] if a later version of wavemill wrote it.
-    pub(crate) fn read(run: &RunDir) -> Result<Option<Self>, TrainingListError> {
+    /// A sentence that begins with `shown`, the file's path as it is displayed.
+    pub(crate) fn read(run: &RunDir, shown: &Path) -> Result<Option<Self>, String> {
         let path = run.training_list();
         let file = match File::open(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(TrainingListError::Read { path, source }),
+            Err(error) => return Err(format!("cannot read {}: {error}", shown.display())),
             Ok(file) => file,
         };
         // The Parquet reader panics on some damaged pages.
-        match catch_unwind(AssertUnwindSafe(|| Self::from_parquet(file, &path))) {
+        match catch_unwind(AssertUnwindSafe(|| Self::from_parquet(file, shown))) {
             Ok(read) => read.map(Some),
-            Err(_panic) => Err(damaged(&path, "its pages cannot be read")),
+            Err(_panic) => Err(damaged(shown, "its pages cannot be read")),
         }
     }
 
@@ -220,9 +175,9 @@ impl TrainingList {
         Ok(bytes)
     }
 
-    fn from_parquet(file: File, path: &Path) -> Result<Self, TrainingListError> {
-        let builder = ParquetRecordBatchReaderBuilder::try_new(file)
-            .map_err(|error| damaged(path, error.to_string()))?;
+    fn from_parquet(file: File, path: &Path) -> Result<Self, String> {
+        let builder =
+            ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| damaged(path, error))?;
 
         let pairs = builder.metadata().file_metadata().key_value_metadata();
         let text = pairs
@@ -233,18 +188,17 @@ impl TrainingList {
         let metadata: Metadata = serde_json::from_str(text.unwrap_or_default())
             .map_err(|_| damaged(path, "it does not say what it is"))?;
         if metadata.format > FORMAT {
-            return Err(TrainingListError::Newer {
-                path: path.to_owned(),
-                found: metadata.format,
-            });
+            return Err(format!(
+                "{}: format {}; this wavemill-train reads up to {FORMAT}: use a newer one",
+                path.display(),
+                metadata.format
+            ));
         }
 
-        let batches = builder
-            .build()
-            .map_err(|error| damaged(path, error.to_string()))?;
+        let batches = builder.build().map_err(|error| damaged(path, error))?;
         let mut list = Self::default();
         for batch in batches {
-            let batch = batch.map_err(|error| damaged(path, error.to_string()))?;
+            let batch = batch.map_err(|error| damaged(path, error))?;
             list.append(&batch)
                 .map_err(|problem| damaged(path, problem))?;
         }
@@ -285,11 +239,11 @@ fn column<'a>(
         .ok_or_else(|| format!("no column {name} of {wanted}"))
 }
 
-fn damaged(path: &Path, problem: impl Into<String>) -> TrainingListError {
-    TrainingListError::Damaged {
-        path: path.to_owned(),
-        problem: problem.into(),
-    }
+fn damaged(path: &Path, problem: impl Display) -> String {
+    format!(
+        "{} is damaged ({problem}): restore it from a copy of the run",
+        path.display()
+    )
 }
 
 /// Writes the list of a run that trains on `data`, plus the tracks in `inherited`. A resumed run keeps its entries.
@@ -307,7 +261,7 @@ pub(super) fn keep(
 
     // A run that starts over in its folder may have other rows than before, so only a resumed run keeps old entries.
     if goes_on {
-        match TrainingList::read(run) {
+        match TrainingList::read(run, &run.training_list()) {
             Ok(Some(kept)) if list.is_within(&kept) => return Ok(()),
             // Files that were skipped before may have been restored since then.
             Ok(Some(kept)) => list.add(kept),
@@ -316,8 +270,7 @@ pub(super) fn keep(
         }
     }
 
-    let bytes = list.to_parquet().map_err(TrainingListError::from)?;
-    Ok(run.write_training_list(&bytes)?)
+    Ok(run.write_training_list(&list.to_parquet()?)?)
 }
 
 /// Overlap between a side and the training tracks of a run on another version of the store.
@@ -335,14 +288,14 @@ pub(crate) fn known_side(run: &RunDir, name: &str, data: &Dataset, side: Side) -
     let split = side.name();
 
     // Scores are still computed without the list, with a warning that the test tracks may not be unknown to the model.
-    let problem = match TrainingList::read(run) {
+    let problem = match TrainingList::read(run, &run.training_list()) {
         Ok(Some(list)) => {
             let leaks = leaks.compared_with_run(Some(&list.members()), test);
             let warning = leaks.warning(name);
             return KnownSide { leaks, warning };
         }
         Ok(None) => format!("{name} keeps no list of the tracks that it trained on"),
-        Err(error) => format_error(&error),
+        Err(problem) => problem,
     };
     KnownSide {
         leaks: leaks.compared_with_run(None, test),
@@ -376,7 +329,10 @@ impl StartRun {
         }
 
         let name = format!("run {} (model.init)", run.id());
-        let list = match TrainingList::read(&run) {
+        // Warnings are stored in the result, which must not contain paths of this machine.
+        let path = run.training_list();
+        let file_name = Path::new(path.file_name().unwrap_or_default());
+        let list = match TrainingList::read(&run, file_name) {
             Ok(Some(list)) => list,
             Ok(None) => {
                 start.warnings.push(format!(
@@ -385,11 +341,9 @@ impl StartRun {
                 ));
                 return start;
             }
-            Err(error) => {
-                // Warnings are stored in the result, which must not contain paths of this machine.
+            Err(problem) => {
                 start.warnings.push(format!(
-                    "{name}: {}; so validation and test tracks cannot be compared with those that it trained on",
-                    format_error(&error.without_folder())
+                    "{name}: {problem}; so validation and test tracks cannot be compared with those that it trained on"
                 ));
                 return start;
             }
@@ -439,14 +393,6 @@ fn exported_elsewhere(weights: &Path, data: &Dataset) -> Option<String> {
     ))
 }
 
-/// Formats an error and its cause in one line.
-fn format_error(error: &TrainingListError) -> String {
-    match std::error::Error::source(error) {
-        Some(cause) => format!("{error}: {cause}"),
-        None => error.to_string(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -477,7 +423,7 @@ mod tests {
     }
 
     fn read(run: &RunDir) -> Result<Option<TrainingList>, String> {
-        TrainingList::read(run).map_err(|error| format_error(&error))
+        TrainingList::read(run, &run.training_list())
     }
 
     #[test]
