@@ -236,11 +236,10 @@ mod tests {
 
     #[test]
     fn a_validation_without_a_finite_loss_is_never_better_than_one_with() {
-        let loss = |all: &[[f64; 2]]| {
-            validation(&all.iter().copied().map(predictions).collect::<Vec<_>>())
-                .expect("a labelled row")
-                .loss
-        };
+        fn loss(all: &[[f64; 2]]) -> f64 {
+            let all: Vec<Predictions> = all.iter().copied().map(predictions).collect();
+            validation(&all).expect("a labelled row").loss
+        }
 
         assert_eq!(
             loss(&[[3.0, 2.0], [0.0, 0.0]]),

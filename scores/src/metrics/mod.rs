@@ -237,6 +237,13 @@ mod tests {
 
     #[test]
     fn tracks_are_scored_apart_only_where_they_have_segments() {
+        fn accuracy(level: &Level) -> (u64, f64) {
+            match &level.report {
+                Report::Single(report) => (report.rows, report.accuracy),
+                Report::Multi(_) => panic!("one class a row"),
+            }
+        }
+
         let whole = single(&[(1, Some(1), 0, &[0.9, 0.1]), (2, Some(2), 1, &[0.7, 0.3])]);
         let evaluation = Evaluation::from_predictions(&whole, 1, leaks()).unwrap();
         assert!(evaluation.tracks_mean.is_none() && evaluation.tracks_majority.is_none());
@@ -248,11 +255,6 @@ mod tests {
             (2, Some(2), 1, &[0.2, 0.8]),
         ]);
         let evaluation = Evaluation::from_predictions(&cut, 1, leaks()).unwrap();
-
-        let accuracy = |level: &Level| match &level.report {
-            Report::Single(report) => (report.rows, report.accuracy),
-            Report::Multi(_) => panic!("one class a row"),
-        };
 
         assert_eq!(accuracy(&evaluation.segments), (3, 2.0 / 3.0));
         assert_eq!(accuracy(evaluation.tracks()), (2, 1.0));
@@ -287,14 +289,10 @@ mod tests {
 
     #[test]
     fn class_sets_differ_by_names_number_and_order() {
-        let set = |names: &[&str]| {
-            class_set(
-                &names
-                    .iter()
-                    .map(|name| (*name).to_owned())
-                    .collect::<Vec<_>>(),
-            )
-        };
+        fn set(names: &[&str]) -> String {
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            class_set(&names)
+        }
 
         assert_eq!(set(&["a", "b"]).len(), 8);
         assert_eq!(set(&["a", "b"]), set(&["a", "b"]));

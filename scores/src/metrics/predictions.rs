@@ -446,6 +446,11 @@ pub(super) mod tests {
 
     #[test]
     fn invalid_row_error_names_the_clip() {
+        fn text(row: Row<'_>) -> String {
+            let mut predictions = Predictions::single("genre", &names(2));
+            predictions.push(&row).unwrap_err().to_string()
+        }
+
         let mut predictions = Predictions::single("genre", &names(2));
         let row = Row {
             index: 0,
@@ -455,13 +460,6 @@ pub(super) mod tests {
             artist_id: None,
             label: Label::Unknown,
             probabilities: &[0.5, 0.5],
-        };
-
-        let text = |row: Row| {
-            Predictions::single("genre", &names(2))
-                .push(&row)
-                .unwrap_err()
-                .to_string()
         };
 
         assert!(

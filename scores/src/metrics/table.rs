@@ -385,6 +385,12 @@ mod tests {
 
     #[test]
     fn no_line_is_wider_than_a_hundred_columns_and_columns_are_aligned() {
+        /// Returns the column behind the last occurrence of a word.
+        fn column(line: &str, word: &str) -> usize {
+            let rest = line.split(word).last();
+            line.chars().count() - rest.map_or(0, |rest| rest.chars().count())
+        }
+
         let classes = [
             "Old-Time / Historic pieces of long ago",
             "Электронная музыка и прочие шумы разных лет",
@@ -418,13 +424,6 @@ mod tests {
             .to_string();
         assert!(widest(&text) <= 100, "{}\n{text}", widest(&text));
 
-        let column = |line: &str, word: &str| {
-            line.chars().count()
-                - line
-                    .split(word)
-                    .last()
-                    .map_or(0, |rest| rest.chars().count())
-        };
         let head = text.lines().find(|line| line.starts_with("class")).unwrap();
         let jazz = text.lines().find(|line| line.starts_with("Jazz")).unwrap();
         assert_eq!(

@@ -421,34 +421,32 @@ mod tests {
             no_verify: false,
         };
 
-        let words = |slot| {
+        for (slot, device) in ["cuda:0", "cuda:1", "cuda:0"].into_iter().enumerate() {
             let mut command = std::process::Command::new("x");
             shared.add_args(&mut command, slot);
             let words: Vec<_> = command
                 .get_args()
                 .map(|word| word.to_string_lossy().into_owned())
                 .collect();
-            words[..4].join(" ")
-        };
-
-        let want =
-            ["cuda:0", "cuda:1", "cuda:0"].map(|device| format!("--device {device} --threads 3"));
-        assert_eq!([0, 1, 2].map(words), want);
+            assert_eq!(words[..4], ["--device", device, "--threads", "3"]);
+        }
     }
 
     #[test]
     fn threads_are_those_asked_for_then_the_runs_then_a_share_of_the_cores() {
-        let with = |threads| ComputeArgs {
-            device: "cpu".to_owned(),
-            threads,
-        };
         let ranks = Ranks {
             world_size: 1_000_000,
             ..Ranks::solo()
         };
 
-        assert_eq!(with(Some(3)).threads(&ranks, Some(5)), 3);
-        assert_eq!(with(None).threads(&ranks, Some(5)), 5);
-        assert_eq!(with(None).threads(&ranks, None), 1);
+        for (threads, recorded, want) in
+            [(Some(3), Some(5), 3), (None, Some(5), 5), (None, None, 1)]
+        {
+            let args = ComputeArgs {
+                device: "cpu".to_owned(),
+                threads,
+            };
+            assert_eq!(args.threads(&ranks, recorded), want);
+        }
     }
 }

@@ -282,22 +282,15 @@ mod tests {
     #[test]
     fn pytorch_file_error_contains_the_conversion_command() {
         let folder = tempfile::tempdir().unwrap();
-        let saved = |name: &str, bytes: &[u8]| {
-            let file = folder.path().join(name);
-            std::fs::write(&file, bytes).unwrap();
-            file
-        };
-
-        let [zipped, legacy] = [
-            b"PK\x03\x04archive/data.pkl".as_slice(),
-            b"\x80\x02\x8a\nl\xfc\x9c",
+        let pickles: [(&str, &[u8]); 3] = [
+            ("resnet50.pth", b"PK\x03\x04archive/data.pkl"),
+            ("old", b"\x80\x02\x8a\nl\xfc\x9c"),
+            ("cut.pt", b""),
         ];
 
-        for file in [
-            saved("resnet50.pth", zipped),
-            saved("old", legacy),
-            saved("cut.pt", b""),
-        ] {
+        for (name, bytes) in pickles {
+            let file = folder.path().join(name);
+            std::fs::write(&file, bytes).unwrap();
             let to = file.with_extension("safetensors");
             let command = format!(
                 "scripts/convert_weights.py {} {}",
@@ -312,7 +305,9 @@ mod tests {
             );
         }
 
-        let other = fails(&saved("notes.txt", b"some other text"), "resnet50");
+        let notes = folder.path().join("notes.txt");
+        std::fs::write(&notes, "some other text").unwrap();
+        let other = fails(&notes, "resnet50");
         assert!(other.contains("cannot be read as safetensors"), "{other}");
 
         let named_so = published("xception", folder.path(), |_| {}).with_extension("pth");

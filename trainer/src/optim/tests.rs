@@ -18,6 +18,13 @@ struct Net {
 }
 
 fn net(kind: Kind) -> Net {
+    fn wave(shape: &[i64], phase: f64) -> Tensor {
+        let n: i64 = shape.iter().product();
+        (Tensor::arange(n, (Kind::Double, Device::Cpu)) * 1.7 + phase)
+            .sin()
+            .reshape(shape)
+    }
+
     let mut store = nn::VarStore::new(Device::Cpu);
     let root = store.root();
     let layers = nn::seq()
@@ -25,13 +32,6 @@ fn net(kind: Kind) -> Net {
         .add_fn(Tensor::tanh)
         .add(nn::linear(&root / "b", 10, 4, nn::LinearConfig::default()));
     store.double();
-
-    let wave = |shape: &[i64], phase: f64| {
-        let n: i64 = shape.iter().product();
-        (Tensor::arange(n, (Kind::Double, Device::Cpu)) * 1.7 + phase)
-            .sin()
-            .reshape(shape)
-    };
 
     no_grad(|| {
         for (index, (_, mut tensor)) in sorted(&store).into_iter().enumerate() {
@@ -87,22 +87,26 @@ fn distance(a: &Net, b: &Net) -> f64 {
 }
 
 fn every_optimizer() -> Vec<config::Optimizer> {
-    let settings = |name, weight_decay, momentum, nesterov| config::Optimizer {
-        name,
-        weight_decay,
-        momentum,
-        nesterov,
-        ..config::Optimizer::default()
-    };
+    let settings = [
+        (OptimizerKind::Adam, 0.0, 0.0, false),
+        (OptimizerKind::Adam, 1e-2, 0.0, false),
+        (OptimizerKind::Adamw, 1e-2, 0.0, false),
+        (OptimizerKind::Sgd, 0.0, 0.0, false),
+        (OptimizerKind::Sgd, 1e-2, 0.9, false),
+        (OptimizerKind::Sgd, 1e-2, 0.9, true),
+    ];
 
-    vec![
-        settings(OptimizerKind::Adam, 0.0, 0.0, false),
-        settings(OptimizerKind::Adam, 1e-2, 0.0, false),
-        settings(OptimizerKind::Adamw, 1e-2, 0.0, false),
-        settings(OptimizerKind::Sgd, 0.0, 0.0, false),
-        settings(OptimizerKind::Sgd, 1e-2, 0.9, false),
-        settings(OptimizerKind::Sgd, 1e-2, 0.9, true),
-    ]
+    let mut all = Vec::new();
+    for (name, weight_decay, momentum, nesterov) in settings {
+        all.push(config::Optimizer {
+            name,
+            weight_decay,
+            momentum,
+            nesterov,
+            ..config::Optimizer::default()
+        });
+    }
+    all
 }
 
 fn libtorch(settings: &config::Optimizer, net: &Net) -> nn::Optimizer {
@@ -242,8 +246,7 @@ fn mismatched_state_is_rejected_without_changes() {
 #[test]
 fn a_variable_without_gradient_is_left_alone() {
     for settings in every_optimizer() {
-        let variable = |x: f64| Tensor::from_slice(&[x, -x]).set_requires_grad(true);
-        let (used, idle) = (variable(1.0), variable(2.0));
+        let [used, idle] = [1.0, 2.0].map(|x| Tensor::from_slice(&[x, -x]).set_requires_grad(true));
         let variables = vec![
             ("used".to_owned(), used.shallow_clone()),
             ("idle".to_owned(), idle.shallow_clone()),
@@ -284,8 +287,7 @@ fn zeroed_gradients_keep_their_storage() {
 
 #[test]
 fn clipping_scales_all_gradients_to_the_norm_and_never_up() {
-    let variable = |x: f64| Tensor::from_slice(&[x]).set_requires_grad(true);
-    let (a, b) = (variable(3.0), variable(4.0));
+    let [a, b] = [3.0, 4.0].map(|x| Tensor::from_slice(&[x]).set_requires_grad(true));
     let variables = vec![
         ("a".to_owned(), a.shallow_clone()),
         ("b".to_owned(), b.shallow_clone()),

@@ -449,17 +449,20 @@ mod tests {
 
     #[test]
     fn a_run_that_goes_on_keeps_its_list_and_one_that_begins_has_its_own() {
+        fn inode(run: &RunDir) -> u64 {
+            fs::metadata(run.training_list()).expect("a file").ino()
+        }
+
         let folder = tempfile::tempdir().expect("a folder");
         let run = run(&folder, "a-1");
         let (_few, few) = data(48, &[]);
         let (_all, all) = data(96, &[]);
         let [list_of_few, list_of_all] = [&few, &all].map(|data| TrainingList::from_dataset(data));
-        let inode = || fs::metadata(run.training_list()).expect("a file").ino();
 
         keep(&run, false, &few, None).expect("room");
-        let first = inode();
+        let first = inode(&run);
         keep(&run, true, &few, None).expect("room");
-        assert_eq!(inode(), first, "it is not written again");
+        assert_eq!(inode(&run), first, "it is not written again");
 
         // A file that was skipped is restored, then lost again.
         keep(&run, true, &all, None).expect("room");
@@ -551,9 +554,8 @@ mod tests {
 
         let (_store, by_artist) = data(96, &[]);
         let (_other, stratified) = data(96, &["data.split=stratified"]);
-        let start = |data: &Dataset| StartRun::find(&weights, own.path(), data);
 
-        let said = start(&stratified).warnings;
+        let said = StartRun::find(&weights, own.path(), &stratified).warnings;
         assert_eq!(said.len(), 1, "{said:?}");
         assert!(
             said[0].starts_with("run a-1 (model.init) keeps no list")
@@ -562,7 +564,7 @@ mod tests {
         );
 
         keep(&first, false, &by_artist, None).expect("room");
-        let found = start(&stratified);
+        let found = StartRun::find(&weights, own.path(), &stratified);
         let [test, validation] = &found.warnings[..] else {
             panic!("{:?}", found.warnings);
         };
@@ -582,7 +584,10 @@ mod tests {
         assert_eq!(found.list, Some(TrainingList::from_dataset(&by_artist)));
 
         // The training side contains all tracks that the other run was trained on.
-        assert_eq!(start(&by_artist).warnings, Vec::<String>::new());
+        assert_eq!(
+            StartRun::find(&weights, own.path(), &by_artist).warnings,
+            Vec::<String>::new()
+        );
         let within = StartRun::find(&weights, first.path(), &stratified);
         assert!(within.warnings.is_empty() && within.list.is_none());
         let elsewhere = folder.path().join("exported.safetensors");
@@ -591,14 +596,14 @@ mod tests {
         assert!(alone.warnings.is_empty() && alone.list.is_none());
 
         // Weights in a file written by `export`, outside of any run's folder.
-        let export_of = |manifest_hash: &str| {
+        let hashes = [stratified.store().manifest_hash(), "another"];
+        let [same, said] = hashes.map(|manifest_hash| {
             let card = format!("{{\"manifest_hash\":\"{manifest_hash}\"}}");
             let metadata = [(export::METADATA_KEY, card)];
             safetensors::write(&elsewhere, &[], &metadata).expect("room");
             StartRun::find(&elsewhere, own.path(), &stratified).warnings
-        };
-        assert!(export_of(stratified.store().manifest_hash()).is_empty());
-        let said = export_of("another");
+        });
+        assert!(same.is_empty(), "{same:?}");
         assert!(
             said[0].starts_with(
                 "exported.safetensors (model.init) comes from a run on another version"
@@ -607,7 +612,7 @@ mod tests {
         );
 
         fs::write(first.training_list(), "no list").expect("room");
-        let said = start(&stratified).warnings;
+        let said = StartRun::find(&weights, own.path(), &stratified).warnings;
         assert!(
             said[0].starts_with("run a-1 (model.init): training.parquet is damaged")
                 && !said[0].contains(&folder.path().display().to_string()),

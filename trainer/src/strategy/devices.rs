@@ -216,14 +216,15 @@ mod tests {
 
     #[test]
     fn where_nccl_is_missing_or_differs_gpus_sum_in_host_memory() {
-        let without = Equipment {
-            nccl: Err("libnccl.so.2 was not found".to_owned()),
-            ..gpu(1, "b")
-        };
-        let host = |reason: &str| {
+        fn host(reason: &str) -> Result<Backend, String> {
             Ok(Backend::Host {
                 reason: reason.to_owned(),
             })
+        }
+
+        let without = Equipment {
+            nccl: Err("libnccl.so.2 was not found".to_owned()),
+            ..gpu(1, "b")
         };
         assert_eq!(
             decided(&[gpu(0, "a"), without]),
