@@ -35,18 +35,9 @@ pub enum EvaluateError {
     Tch(#[from] tch::TchError),
 }
 
-/// Predicts every row of the plan's side and returns predictions for each target, identical on every rank.
+/// Predicts every row of the plan's side and returns predictions for each target, identical on every rank. Also writes
+/// every row to `files`, if any, in the manifest's order.
 pub(crate) fn predict(
-    learner: &Learner,
-    data: &Arc<Dataset>,
-    ranks: &dyn Collective,
-    plan: LoaderPlan,
-) -> Result<Vec<Predictions>, EvaluateError> {
-    predict_into(learner, data, ranks, plan, None)
-}
-
-/// Like [`predict`], and also writes every row to `files`, in the manifest's order.
-pub(crate) fn predict_into(
     learner: &Learner,
     data: &Arc<Dataset>,
     ranks: &dyn Collective,
@@ -55,11 +46,8 @@ pub(crate) fn predict_into(
 ) -> Result<Vec<Predictions>, EvaluateError> {
     let mut all = Vec::new();
     for target in data.targets() {
-        all.push(if target.is_multi() {
-            Predictions::multi(target.name(), target.classes())
-        } else {
-            Predictions::single(target.name(), target.classes())
-        });
+        let is_multi = target.is_multi();
+        all.push(Predictions::new(target.name(), target.classes(), is_multi));
     }
 
     for batch in Loader::start(data, plan)? {

@@ -127,7 +127,7 @@ impl Learner {
     /// Checks that architecture, rows and number of ranks fit together. Creates no variables.
     ///
     /// # Errors
-    /// [`LearnError::Model`], [`LearnError::TooFewRows`], [`LearnError::SkipsRows`].
+    /// [`LearnError::Model`], [`LearnError::SyncBatchNorm`].
     pub(crate) fn check(
         config: &Config,
         data: &Dataset,
@@ -189,7 +189,7 @@ impl Learner {
     /// Loads the weights in `file` for everything except the heads. Every rank reads the file.
     ///
     /// # Errors
-    /// [`ModelError::InitRead`], [`ModelError::InitKeys`].
+    /// [`ModelError::InitRead`], [`ModelError::Unfit`].
     pub(crate) fn start_from(&self, file: &Path) -> Result<Origin, LearnError> {
         Ok(init::load(file, &self.store)?)
     }

@@ -486,6 +486,7 @@ impl<'a> Run<'a> {
             self.data,
             self.ranks,
             plan(self.job, side, &self.state, self.ranks),
+            None,
         );
 
         self.monitor

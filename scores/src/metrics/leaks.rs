@@ -77,30 +77,11 @@ pub struct Leaks {
     pub shared: BTreeMap<String, Leak>,
 }
 
-/// The number of training and test tracks with a known artist.
-struct ArtistCoverage {
-    /// Number of tracks with an artist.
-    artists: usize,
-    /// Number of all tracks.
-    tracks: usize,
-}
-
-impl ArtistCoverage {
-    fn new(training: &[Member<'_>], test: &[Member<'_>]) -> Self {
-        let with_artist = training
-            .iter()
-            .chain(test)
-            .filter(|member| member.artist_id.is_some());
-        Self {
-            artists: with_artist.count(),
-            tracks: training.len() + test.len(),
-        }
-    }
-}
-
 /// Returns the promise of a rule as text. Only known artists are kept on one side.
-fn promise(rule: SplitRule, known: &ArtistCoverage) -> String {
-    let ArtistCoverage { artists, tracks } = *known;
+fn promise(rule: SplitRule, training: &[Member<'_>], test: &[Member<'_>]) -> String {
+    let all = training.iter().chain(test);
+    let artists = all.filter(|member| member.artist_id.is_some()).count();
+    let tracks = training.len() + test.len();
     match rule {
         SplitRule::Artist if artists == 0 && tracks > 0 => {
             "no artist is known: tracks were split one by one".to_owned()
@@ -161,7 +142,7 @@ impl Leaks {
 
         Self {
             rule,
-            promise: promise(rule, &ArtistCoverage::new(&training, &test)),
+            promise: promise(rule, &training, &test),
             split: split.to_owned(),
             tracks: test.len() as u64,
             training_tracks: training.len() as u64,

@@ -49,7 +49,7 @@ enum TrackRule {
 }
 
 /// The predictions for one target over the rows of a split.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Predictions {
     pub(super) target: String,
     pub(super) classes: Vec<String>,
@@ -73,34 +73,28 @@ pub struct Predictions {
 impl Predictions {
     /// Creates an empty collection for a target whose rows have one class each.
     pub fn single(target: &str, classes: &[String]) -> Self {
-        Self::empty(target, classes, false)
+        Self::new(target, classes, false)
     }
 
     /// Creates an empty collection for a target whose rows have any number of labels.
     pub fn multi(target: &str, classes: &[String]) -> Self {
-        Self::empty(target, classes, true)
+        Self::new(target, classes, true)
     }
 
-    fn empty(target: &str, classes: &[String], multi: bool) -> Self {
+    /// Creates an empty collection for a target whose rows have one class each or, if `multi` is true, any number of
+    /// labels.
+    pub fn new(target: &str, classes: &[String], multi: bool) -> Self {
         Self {
             target: target.to_owned(),
             classes: classes.to_vec(),
             multi,
-            indices: Vec::new(),
-            clip_keys: Vec::new(),
-            segments: Vec::new(),
-            track_ids: Vec::new(),
-            artist_ids: Vec::new(),
-            labels: Vec::new(),
-            sets: Vec::new(),
-            probabilities: Vec::new(),
-            loss: [0.0; 2],
+            ..Self::default()
         }
     }
 
     /// Creates an empty collection for the same target.
     pub(super) fn like(&self) -> Self {
-        Self::empty(&self.target, &self.classes, self.multi)
+        Self::new(&self.target, &self.classes, self.multi)
     }
 
     /// Adds a row.

@@ -112,7 +112,7 @@ fn need_cuda() -> Result<(), NcclError> {
 /// Returns the version of the installed NCCL, as returned by `ncclGetVersion`: 22809 is 2.28.9.
 ///
 /// # Errors
-/// [`NcclError::Absent`] if NCCL or libcuda is missing; [`NcclError::Old`].
+/// [`NcclError::Failed`] if NCCL or libcuda is missing; [`NcclError::Old`].
 pub(crate) fn nccl_version() -> Result<i32, NcclError> {
     need_cuda()?;
     library().map(|nccl| nccl.version)

@@ -113,7 +113,7 @@ pub(crate) trait Backbone: std::fmt::Debug + Send {
     /// Reports each stage to `walk`; every operation with parameters belongs to a stage.
     ///
     /// # Errors
-    /// [`ModelError::Torch`], [`ModelError::Ranks`], [`ModelError::Needs`] if an input is missing.
+    /// [`ModelError::Torch`], [`ModelError::Ffi`], [`ModelError::Unfit`] if an input is missing.
     fn embed(&self, inputs: &Inputs, train: bool, walk: &mut Walk) -> Result<Tensor, ModelError>;
 
     /// Returns the length of a row's vector.
@@ -173,7 +173,7 @@ impl Net {
     /// Returns the logits `[n, classes]` of each target, in the order of [`Dims::heads`].
     ///
     /// # Errors
-    /// [`ModelError::Torch`], [`ModelError::Ranks`], [`ModelError::Needs`].
+    /// [`ModelError::Torch`], [`ModelError::Ffi`], [`ModelError::Unfit`].
     pub(crate) fn forward(&self, inputs: &Inputs, train: bool) -> Result<Vec<Tensor>, ModelError> {
         Ok(self.answer(inputs, train)?.1)
     }
@@ -196,7 +196,7 @@ impl Net {
     /// Returns the vectors `[n, width]`, the input of the heads, computed with running statistics and without dropout.
     ///
     /// # Errors
-    /// [`ModelError::Torch`], [`ModelError::Needs`].
+    /// [`ModelError::Torch`], [`ModelError::Unfit`].
     #[cfg(test)]
     pub(crate) fn embed(&self, inputs: &Inputs) -> Result<Tensor, ModelError> {
         self.walk(inputs, false, &mut Walk::unheard())

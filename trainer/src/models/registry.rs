@@ -61,7 +61,7 @@ impl Architecture {
     /// Checks whether the rows and the configuration fit the architecture.
     ///
     /// # Errors
-    /// [`ModelError::TooSmall`], [`ModelError::Unfit`], [`ModelError::Unfit`].
+    /// [`ModelError::TooSmall`], [`ModelError::Unfit`].
     pub(crate) fn check(&self, model: &config::Model, dims: &Dims) -> Result<(), ModelError> {
         if dims.heads.is_empty() || dims.heads.iter().any(|&(_, classes)| classes < 1) {
             return Err(ModelError::Unfit(format!(

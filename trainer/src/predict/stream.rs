@@ -100,7 +100,7 @@ impl<R: Read> Rows<R> {
     /// Opens a stream and reads its schema.
     ///
     /// # Errors
-    /// [`PredictError::Unfit`], [`PredictError::Unfit`], [`PredictError::OtherFeature`], [`PredictError::Cut`].
+    /// [`PredictError::Unfit`], [`PredictError::OtherFeature`], [`PredictError::Cut`].
     pub(crate) fn open(input: R, wanted: ExpectedFeature<'_>) -> Result<Self, PredictError> {
         Self::open_next(input, wanted)?.ok_or_else(|| no_stream("empty"))
     }

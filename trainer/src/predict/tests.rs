@@ -116,7 +116,7 @@ fn evaluated(made: &TrainedFixture) -> Vec<Predictions> {
         batch_size: 64,
         ..LoaderPlan::default()
     };
-    evaluate::predict(&made.learner, &made.data, &Solo, plan).expect("probabilities")
+    evaluate::predict(&made.learner, &made.data, &Solo, plan, None).expect("probabilities")
 }
 
 /// Returns the class with the highest probability, and that probability.

@@ -230,11 +230,8 @@ enum Truths<'a> {
 }
 
 fn predictions(target: &TargetMetadata, batches: &[RecordBatch]) -> Result<Predictions, String> {
-    let mut all = if target.labels == MULTI_LABEL {
-        Predictions::multi(&target.name, &target.classes)
-    } else {
-        Predictions::single(&target.name, &target.classes)
-    };
+    let is_multi = target.labels == MULTI_LABEL;
+    let mut all = Predictions::new(&target.name, &target.classes, is_multi);
     for batch in batches {
         append(&mut all, batch)?;
     }

@@ -15,7 +15,7 @@ use super::rows::{MapRows, MapTarget, PredictionRows};
 use super::*;
 use crate::dataset::fixture::Fixture;
 use crate::dataset::{GENRES_ALL, LoaderPlan, Side};
-use crate::evaluate::{RowFileMetadata, RowFilePaths, RowFiles, predict_into};
+use crate::evaluate::{RowFileMetadata, RowFilePaths, RowFiles, predict};
 use crate::strategy::Solo;
 use crate::testing::{alone, config, made};
 
@@ -515,7 +515,7 @@ fn files_of_eval_are_read_back() {
         ..LoaderPlan::default()
     };
     let scored =
-        predict_into(&made.learner, &made.data, &Solo, plan, Some(&mut files)).expect("answers");
+        predict(&made.learner, &made.data, &Solo, plan, Some(&mut files)).expect("answers");
     files.finish(&made.data, &mut |_| {}).expect("room");
 
     std::fs::write(folder.join("config.toml"), "seed = 3\n").expect("room");

@@ -12,8 +12,7 @@ use crate::learner::Learner;
 /// Checks a configuration and a store before anything is written.
 ///
 /// # Errors
-/// [`RunError::Unfit`], [`RunError::DamagedFiles`], [`RunError::Unfit`], [`RunError::Unfit`],
-/// [`RunError::Unfit`], and the errors of [`Learner::check`].
+/// [`RunError::Unfit`], [`RunError::DamagedFiles`], and the errors of [`Learner::check`].
 pub(crate) fn check(config: &Config, data: &Dataset, world_size: usize) -> Result<(), RunError> {
     for side in Side::ALL {
         require_rows(data, side)?;

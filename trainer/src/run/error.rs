@@ -37,7 +37,7 @@ pub enum RunError {
     /// The store's version or feature differs from the one that the model was trained on.
     #[error("{0}")]
     OtherStore(String),
-    /// The files of the store that are damaged are needed.
+    /// Files of the store that the run needs are damaged, or were when it was stopped.
     #[error("{0}")]
     DamagedFiles(String),
     /// The run was stopped by SIGINT or SIGTERM and wrote a checkpoint.

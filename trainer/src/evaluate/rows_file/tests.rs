@@ -15,7 +15,7 @@ use wavemill_scores::metrics::{Label, Predictions, Report, likeliest};
 use super::*;
 use crate::dataset::fixture::Fixture;
 use crate::dataset::{GENRES_ALL, LoaderPlan, Side};
-use crate::evaluate::{predict, predict_into};
+use crate::evaluate::predict;
 use crate::strategy::Solo;
 use crate::testing::{TrainedFixture, alone, made};
 
@@ -53,7 +53,7 @@ fn write(made: &TrainedFixture, paths: &RowFilePaths) -> Vec<Predictions> {
 
     let mut files = RowFiles::create(paths, &about, &made.data, Side::Training, 0).expect("room");
     let predictions =
-        predict_into(&made.learner, &made.data, &Solo, plan(), Some(&mut files)).expect("answers");
+        predict(&made.learner, &made.data, &Solo, plan(), Some(&mut files)).expect("answers");
     files.finish(&made.data, &mut |_| {}).expect("room");
 
     predictions
@@ -118,7 +118,7 @@ fn predictions_are_those_that_are_scored_row_by_row() {
     );
     assert_eq!(
         scored,
-        predict(&made.learner, &made.data, &Solo, plan()).expect("answers"),
+        predict(&made.learner, &made.data, &Solo, plan(), None).expect("answers"),
         "files change no score"
     );
 
