@@ -58,20 +58,9 @@ pub struct Map {
 /// The reason that a map cannot be computed.
 #[derive(Debug, thiserror::Error)]
 pub enum MapError {
-    /// The number of values is not a multiple of the width, or the width is 0.
-    #[error("{values} values cannot be divided into vectors of {width} values")]
-    Width {
-        /// Number of all values.
-        values: usize,
-        /// Number of values in a vector.
-        width: usize,
-    },
-    /// A vector contains NaN or an infinite value.
-    #[error("vector {index} contains a value that is not a number")]
-    NotFinite {
-        /// The index of the vector.
-        index: usize,
-    },
+    /// The vectors are not all of the same width, or contain NaN or an infinite value.
+    #[error("{0}")]
+    Vectors(String),
     /// The system cannot start a thread.
     #[error("cannot start a thread for the map")]
     Thread(#[from] ThreadPoolBuildError),
@@ -111,13 +100,16 @@ pub fn map(
     progress: &mut (dyn FnMut(usize) + Send),
 ) -> Result<Map, MapError> {
     if width == 0 || !vectors.len().is_multiple_of(width) {
-        return Err(MapError::Width {
-            values: vectors.len(),
-            width,
-        });
+        let values = vectors.len();
+        return Err(MapError::Vectors(format!(
+            "{values} values cannot be divided into vectors of {width} values"
+        )));
     }
     if let Some(at) = vectors.iter().position(|value| !value.is_finite()) {
-        return Err(MapError::NotFinite { index: at / width });
+        let index = at / width;
+        return Err(MapError::Vectors(format!(
+            "vector {index} contains a value that is not a number"
+        )));
     }
 
     let rows: Vec<&[f32]> = vectors.chunks_exact(width).collect();
@@ -301,17 +293,21 @@ mod tests {
 
     #[test]
     fn invalid_vectors_are_errors() {
-        let told = |vectors: &[f32], width| {
+        let cases: [(&[f32], usize, &str); 2] = [
+            (
+                &[0.0; 7],
+                3,
+                "7 values cannot be divided into vectors of 3 values",
+            ),
+            (
+                &[0.0, 1.0, 2.0, f32::NAN],
+                2,
+                "vector 1 contains a value that is not a number",
+            ),
+        ];
+        for (vectors, width, want) in cases {
             let found = map(vectors, width, &settings(1, 1), &mut |_| {});
-            found.expect_err("no map").to_string()
-        };
-        assert_eq!(
-            told(&[0.0; 7], 3),
-            "7 values cannot be divided into vectors of 3 values"
-        );
-        assert_eq!(
-            told(&[0.0, 1.0, 2.0, f32::NAN], 2),
-            "vector 1 contains a value that is not a number"
-        );
+            assert_eq!(found.expect_err("no map").to_string(), want);
+        }
     }
 }

@@ -219,11 +219,6 @@ impl EarlyStop {
     pub fn best(&self) -> Option<f64> {
         self.best.value
     }
-
-    /// Returns the metric that decides.
-    pub fn metric(&self) -> Metric {
-        self.metric
-    }
 }
 
 #[cfg(test)]

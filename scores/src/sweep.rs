@@ -401,9 +401,13 @@ mod tests {
         assert_eq!(trials[5], ["model.name=\"c\"", "optimizer.lr=0.01"]);
     }
 
+    /// Returns the error of an invalid file.
+    fn said(text: &str) -> String {
+        Sweep::parse(text, "s.toml").expect_err(text).to_string()
+    }
+
     #[test]
     fn too_many_trials_are_rejected() {
-        let said = |text: &str| Sweep::parse(text, "s.toml").expect_err(text).to_string();
         let values: Vec<String> = (0..101).map(|value| value.to_string()).collect();
         let values = values.join(", ");
         let grid = format!("[parameters]\n\"a\" = [{values}]\n\"b\" = [{values}]\n");
@@ -460,15 +464,19 @@ mod tests {
 
     #[test]
     fn invalid_ranges_and_trial_counts_are_errors() {
-        let said = |text: &str| Sweep::parse(text, "s.toml").expect_err(text).to_string();
-        let random = |rest: &str| said(&format!("method = \"random\"\n{rest}"));
+        fn random(rest: &str) -> String {
+            said(&format!("method = \"random\"\n{rest}"))
+        }
+
+        fn range(range: &str) -> String {
+            random(&format!("[parameters]\n\"optimizer.lr\" = {range}"))
+        }
 
         assert!(
             random("trials = 0\n[parameters]\n\"seed\" = [1]")
                 .contains("s.toml: trials = 0: a random")
         );
 
-        let range = |range: &str| random(&format!("[parameters]\n\"optimizer.lr\" = {range}"));
         assert!(
             range("{ min = 0.0, max = 0.1, log = true }")
                 .contains("\"optimizer.lr\" has min = 0 and log = true")
@@ -515,8 +523,9 @@ mod tests {
         let mut medians = Medians::default();
         let mut lengths = Vec::new();
         for curve in curves {
-            let ends = |epochs: &usize| medians.should_end(&curve[..*epochs], Metric::Loss, after);
-            let length = (1..curve.len()).find(ends).unwrap_or(curve.len());
+            let length = (1..curve.len())
+                .find(|epochs| medians.should_end(&curve[..*epochs], Metric::Loss, after))
+                .unwrap_or(curve.len());
             medians.add(curve[..length].to_vec());
             lengths.push(length);
         }
@@ -527,9 +536,9 @@ mod tests {
     fn parallel_and_sequential_verdicts_agree() {
         let mut rng = Rng::new(7);
         for round in 0..200 {
-            let epochs = || 3 + (round % 4) as usize;
+            let epochs = 3 + (round % 4) as usize;
             let curves: Vec<Vec<f64>> = (0..6)
-                .map(|_| (0..epochs()).map(|_| rng.uniform_in(0.0, 1.0)).collect())
+                .map(|_| (0..epochs).map(|_| rng.uniform_in(0.0, 1.0)).collect())
                 .collect();
 
             let mut side = SideBySide::new(vec![Metric::Loss; curves.len()], 1);

@@ -54,20 +54,6 @@ struct Data {
 }
 
 fn cases() -> Vec<Case> {
-    let optimizer = |name| config::Optimizer {
-        name,
-        lr: 0.01,
-        weight_decay: 0.01,
-        ..config::Optimizer::default()
-    };
-    let plateau = |metric| {
-        Some(Plateau {
-            metric,
-            patience: 1,
-            ..Plateau::default()
-        })
-    };
-
     let step = Some(StepLr {
         every_epochs: 3,
         gamma: 0.7,
@@ -82,11 +68,22 @@ fn cases() -> Vec<Case> {
         ..config::Loss::default()
     };
 
-    let (adam, adamw, sgd) = (
-        optimizer(OptimizerKind::Adam),
-        optimizer(OptimizerKind::Adamw),
-        optimizer(OptimizerKind::Sgd),
-    );
+    let [adam, adamw, sgd] = [
+        OptimizerKind::Adam,
+        OptimizerKind::Adamw,
+        OptimizerKind::Sgd,
+    ]
+    .map(|name| config::Optimizer {
+        name,
+        lr: 0.01,
+        weight_decay: 0.01,
+        ..config::Optimizer::default()
+    });
+    let [of_loss, of_f1] = [Metric::Loss, Metric::MacroF1].map(|metric| Plateau {
+        metric,
+        patience: 1,
+        ..Plateau::default()
+    });
 
     let warm = Schedule {
         step: None,
@@ -95,12 +92,12 @@ fn cases() -> Vec<Case> {
     };
     let by_loss = Schedule {
         step,
-        plateau: plateau(Metric::Loss),
+        plateau: Some(of_loss),
         cosine: None,
     };
     let by_f1 = Schedule {
         step: None,
-        plateau: plateau(Metric::MacroF1),
+        plateau: Some(of_f1),
         cosine: None,
     };
     let none = Schedule {
@@ -108,17 +105,6 @@ fn cases() -> Vec<Case> {
         plateau: None,
         cosine: None,
     };
-
-    let case =
-        |name, kind, optimizer: &config::Optimizer, schedule: &Schedule, loss: &config::Loss| {
-            Case {
-                name,
-                kind,
-                optimizer: optimizer.clone(),
-                schedule: schedule.clone(),
-                loss: loss.clone(),
-            }
-        };
 
     let clipped = config::Optimizer {
         clip_norm: Some(0.4),
@@ -138,41 +124,52 @@ fn cases() -> Vec<Case> {
         ..smooth.clone()
     };
 
-    vec![
-        case(
+    let cases = [
+        (
             "adam, step and plateau, smoothing and class weights",
             Kind::Double,
             &adam,
             &by_loss,
             &smooth,
         ),
-        case("adam in f32", Kind::Float, &adam, &by_loss, &smooth),
-        case(
+        ("adam in f32", Kind::Float, &adam, &by_loss, &smooth),
+        (
             "adamw, cosine with warm-up, clipped",
             Kind::Double,
             &clipped,
             &warm,
             &smooth,
         ),
-        case("adamw in f32", Kind::Float, &clipped, &warm, &smooth),
-        case(
+        ("adamw in f32", Kind::Float, &clipped, &warm, &smooth),
+        (
             "sgd with momentum, plateau of macro F1",
             Kind::Double,
             &sgd,
             &by_f1,
             &bare,
         ),
-        case(
+        (
             "sgd after Nesterov",
             Kind::Double,
             &nesterov,
             &by_loss,
             &smooth,
         ),
-        case("sgd in f32", Kind::Float, &nesterov, &by_loss, &smooth),
-        case("sgd alone", Kind::Double, &plain, &none, &bare),
-        case("adam with mix-up", Kind::Double, &adam, &none, &mixed),
-    ]
+        ("sgd in f32", Kind::Float, &nesterov, &by_loss, &smooth),
+        ("sgd alone", Kind::Double, &plain, &none, &bare),
+        ("adam with mix-up", Kind::Double, &adam, &none, &mixed),
+    ];
+    let mut all = Vec::new();
+    for (name, kind, optimizer, schedule, loss) in cases {
+        all.push(Case {
+            name,
+            kind,
+            optimizer: optimizer.clone(),
+            schedule: schedule.clone(),
+            loss: loss.clone(),
+        });
+    }
+    all
 }
 
 /// Returns random values in −1 to 1 that are exact in f32.
@@ -185,14 +182,14 @@ fn random(stream: u64, shape: &[i64]) -> Tensor {
 }
 
 fn data() -> Data {
-    let labels = |stream| {
+    fn labels(stream: u64) -> Tensor {
         let mut rng = Rng::new(stream);
         // One row in six has no label.
         let labels: Vec<i64> = (0..ROWS)
             .map(|_| rng.below(CLASSES as u64 + 1) as i64 - 1)
             .collect();
         Tensor::from_slice(&labels)
-    };
+    }
 
     let lambda: Vec<f32> = (0..ROWS)
         .map(|row| mixup::lambda(1, 0, row as u64, 0.4) as f32)
@@ -218,15 +215,13 @@ fn variables(kind: Kind) -> Vec<(String, Tensor)> {
         ("several.bias", &[CLASSES]),
     ];
 
-    let variable = |(index, (name, shape)): (usize, (&str, &[i64]))| {
+    let mut variables = Vec::new();
+    for (index, (name, shape)) in shapes.into_iter().enumerate() {
         let values = random(10 + index as u64, shape) * 0.5;
-        (
-            name.to_owned(),
-            values.to_kind(kind).set_requires_grad(true),
-        )
-    };
-
-    shapes.into_iter().enumerate().map(variable).collect()
+        let values = values.to_kind(kind).set_requires_grad(true);
+        variables.push((name.to_owned(), values));
+    }
+    variables
 }
 
 fn logits(variables: &[(String, Tensor)], inputs: &Tensor) -> [Tensor; 2] {

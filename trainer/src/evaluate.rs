@@ -35,18 +35,9 @@ pub enum EvaluateError {
     Tch(#[from] tch::TchError),
 }
 
-/// Predicts every row of the plan's side and returns predictions for each target, identical on every rank.
+/// Predicts every row of the plan's side and returns predictions for each target, identical on every rank. Also writes
+/// every row to `files`, if any, in the manifest's order.
 pub(crate) fn predict(
-    learner: &Learner,
-    data: &Arc<Dataset>,
-    ranks: &dyn Collective,
-    plan: LoaderPlan,
-) -> Result<Vec<Predictions>, EvaluateError> {
-    predict_into(learner, data, ranks, plan, None)
-}
-
-/// Like [`predict`], and also writes every row to `files`, in the manifest's order.
-pub(crate) fn predict_into(
     learner: &Learner,
     data: &Arc<Dataset>,
     ranks: &dyn Collective,
@@ -55,11 +46,8 @@ pub(crate) fn predict_into(
 ) -> Result<Vec<Predictions>, EvaluateError> {
     let mut all = Vec::new();
     for target in data.targets() {
-        all.push(if target.is_multi() {
-            Predictions::multi(target.name(), target.classes())
-        } else {
-            Predictions::single(target.name(), target.classes())
-        });
+        let is_multi = target.is_multi();
+        all.push(Predictions::new(target.name(), target.classes(), is_multi));
     }
 
     for batch in Loader::start(data, plan)? {
@@ -236,11 +224,10 @@ mod tests {
 
     #[test]
     fn a_validation_without_a_finite_loss_is_never_better_than_one_with() {
-        let loss = |all: &[[f64; 2]]| {
-            validation(&all.iter().copied().map(predictions).collect::<Vec<_>>())
-                .expect("a labelled row")
-                .loss
-        };
+        fn loss(all: &[[f64; 2]]) -> f64 {
+            let all: Vec<Predictions> = all.iter().copied().map(predictions).collect();
+            validation(&all).expect("a labelled row").loss
+        }
 
         assert_eq!(
             loss(&[[3.0, 2.0], [0.0, 0.0]]),

@@ -7,17 +7,6 @@ use wavemill_schemas::config::{Precision, Train};
 use crate::ffi::{self, TorchError};
 use crate::models::{Inputs, ModelError, Net};
 
-/// The error type of a forward pass.
-#[derive(Debug, thiserror::Error)]
-pub enum ForwardError {
-    /// The model does not accept the rows, or an operation of libtorch failed.
-    #[error(transparent)]
-    Model(#[from] ModelError),
-    /// A global setting of libtorch cannot be changed.
-    #[error(transparent)]
-    Torch(#[from] TorchError),
-}
-
 /// The device and precision of a forward pass.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ForwardPass {
@@ -53,7 +42,7 @@ impl ForwardPass {
         net: &Net,
         inputs: &Inputs,
         train: bool,
-    ) -> Result<Vec<Tensor>, ForwardError> {
+    ) -> Result<Vec<Tensor>, ModelError> {
         Ok(self.answer(net, inputs, train)?.1)
     }
 
@@ -63,7 +52,7 @@ impl ForwardPass {
         net: &Net,
         inputs: &Inputs,
         train: bool,
-    ) -> Result<(Tensor, Vec<Tensor>), ForwardError> {
+    ) -> Result<(Tensor, Vec<Tensor>), ModelError> {
         if !self.bf16 {
             return Ok(net.answer(inputs, train)?);
         }

@@ -14,7 +14,7 @@ use crate::augment::{self, Augmenter};
 use crate::checkpoint::{self, CheckpointError};
 use crate::dataset::{Batch, BatchTensors, Dataset, DatasetError, DatasetTensors, RowKind};
 use crate::ffi::{self, TorchError};
-use crate::forward::{ForwardError, ForwardPass};
+use crate::forward::ForwardPass;
 use crate::loss::{Criterion, MixedLabels, TargetLoss, balanced_weights};
 use crate::mixup;
 use crate::models::init::{self, Origin};
@@ -29,12 +29,9 @@ pub(crate) use output::ModelOutput;
 /// The error type of training steps and of their setup.
 #[derive(Debug, thiserror::Error)]
 pub enum LearnError {
-    /// The architecture cannot be built for this store.
+    /// The architecture cannot be built for this store, or the model cannot compute its output.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// The model cannot compute its output.
-    #[error(transparent)]
-    Forward(#[from] ForwardError),
     #[error(transparent)]
     Optim(#[from] OptimError),
     #[error(transparent)]
@@ -63,22 +60,8 @@ pub enum LearnError {
         lr: f64,
     },
     /// Batch norm over all ranks needs at least one row on each rank.
-    #[error(
-        "model.sync_batch_norm needs a row on every rank: the last batch has {rows} rows for {parts} parts; set \
-         data.drop_last=true, or change data.batch_size"
-    )]
-    TooFewRows {
-        /// Rows in the smallest batch.
-        rows: usize,
-        /// Ranks · micro-batches.
-        parts: usize,
-    },
-    /// Batch norm over all ranks was combined with skipping damaged rows, which may leave a rank without rows.
-    #[error(
-        "model.sync_batch_norm over several ranks cannot skip damaged rows: train on one rank, or without \
-         data.skip_damaged, or without model.sync_batch_norm"
-    )]
-    SkipsRows,
+    #[error("model.sync_batch_norm {0}")]
+    SyncBatchNorm(String),
 }
 
 /// Position of a step in a run. The random numbers of the step are a function of it.
@@ -144,7 +127,7 @@ impl Learner {
     /// Checks that architecture, rows and number of ranks fit together. Creates no variables.
     ///
     /// # Errors
-    /// [`LearnError::Model`], [`LearnError::TooFewRows`], [`LearnError::SkipsRows`].
+    /// [`LearnError::Model`], [`LearnError::SyncBatchNorm`].
     pub(crate) fn check(
         config: &Config,
         data: &Dataset,
@@ -206,7 +189,7 @@ impl Learner {
     /// Loads the weights in `file` for everything except the heads. Every rank reads the file.
     ///
     /// # Errors
-    /// [`ModelError::InitRead`], [`ModelError::InitKeys`].
+    /// [`ModelError::InitRead`], [`ModelError::Unfit`].
     pub(crate) fn start_from(&self, file: &Path) -> Result<Origin, LearnError> {
         Ok(init::load(file, &self.store)?)
     }
@@ -647,15 +630,19 @@ fn check_parts(config: &Config, data: &Dataset, world_size: usize) -> Result<(),
         last
     };
     if smallest < parts {
-        return Err(LearnError::TooFewRows {
-            rows: smallest,
-            parts,
-        });
+        return Err(LearnError::SyncBatchNorm(format!(
+            "needs a row on every rank: the last batch has {smallest} rows for {parts} parts; set data.drop_last=true, \
+             or change data.batch_size"
+        )));
     }
 
     // A rank that lacks a row could run fewer forward passes than the others.
     if config.data.skip_damaged {
-        Err(LearnError::SkipsRows)
+        Err(LearnError::SyncBatchNorm(
+            "over several ranks cannot skip damaged rows: train on one rank, or without data.skip_damaged, or without \
+             model.sync_batch_norm"
+                .to_owned(),
+        ))
     } else {
         Ok(())
     }

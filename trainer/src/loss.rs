@@ -259,16 +259,17 @@ mod tests {
 
     #[test]
     fn loss_matches_the_definition() {
-        let row = |r: usize| &LOGITS[3 * r..3 * r + 3];
-        let minus_log =
-            |r: usize, c: usize| row(r).iter().map(|x| x.exp()).sum::<f64>().ln() - row(r)[c];
+        fn minus_log(r: usize, c: usize) -> f64 {
+            let row = &LOGITS[3 * r..3 * r + 3];
+            row.iter().map(|x| x.exp()).sum::<f64>().ln() - row[c]
+        }
 
         let labels = [2_usize, 0, 0, 1];
-        let of_row = |(r, &y): (usize, &usize)| {
+        let mut want = 0.0;
+        for (r, &y) in labels.iter().enumerate() {
             let even: f64 = (0..3).map(|c| WEIGHTS[c] * minus_log(r, c)).sum();
-            0.9 * WEIGHTS[y] * minus_log(r, y) + 0.1 / 3.0 * even
-        };
-        let want: f64 = labels.iter().enumerate().map(of_row).sum();
+            want += 0.9 * WEIGHTS[y] * minus_log(r, y) + 0.1 / 3.0 * even;
+        }
 
         let criterion = criterion(0.1, Some(Tensor::from_slice(&WEIGHTS)), false);
         let labels = [Tensor::from_slice(&labels.map(|y| y as i64))];
@@ -307,31 +308,26 @@ mod tests {
     fn a_mixed_row_is_lambda_of_both_and_extremes_are_the_plain_losses() {
         let criterion = criterion(0.1, Some(Tensor::from_slice(&WEIGHTS)), false);
         let [first, second] = [[2_i64, 0, -1, 1], [1, 1, 0, -1]].map(|l| Tensor::from_slice(&l));
-        let mixed = |lambda: f64| MixedLabels {
+        let [all_first, all_second, both] = [1.0, 0.0, 0.3].map(|lambda| MixedLabels {
             labels: vec![second.shallow_clone()],
             lambda: Tensor::from_slice(&[lambda; 4]),
-        };
+        });
 
         assert_eq!(
-            mean(&criterion, &first, Some(&mixed(1.0))),
+            mean(&criterion, &first, Some(&all_first)),
             mean(&criterion, &first, None)
         );
         assert_eq!(
-            mean(&criterion, &first, Some(&mixed(0.0))),
+            mean(&criterion, &first, Some(&all_second)),
             mean(&criterion, &second, None)
         );
 
-        let sum = |labels: &Tensor, mixed: Option<&MixedLabels>| {
-            let labels = std::slice::from_ref(labels);
-            let sum = criterion.weighted_sum(&[logits()], labels, mixed)[0].double_value(&[]);
-            (sum, criterion.weight_sum(labels, mixed)[0])
-        };
-
-        let (a, b, both) = (
-            sum(&first, None),
-            sum(&second, None),
-            sum(&first, Some(&mixed(0.3))),
-        );
+        let [a, b, both] =
+            [(&first, None), (&second, None), (&first, Some(&both))].map(|(labels, mixed)| {
+                let labels = std::slice::from_ref(labels);
+                let sum = criterion.weighted_sum(&[logits()], labels, mixed)[0].double_value(&[]);
+                (sum, criterion.weight_sum(labels, mixed)[0])
+            });
         assert!(
             (both.0 - (0.3 * a.0 + 0.7 * b.0)).abs() < 1e-14
                 && (both.1 - (0.3 * a.1 + 0.7 * b.1)).abs() < 1e-14
@@ -340,8 +336,11 @@ mod tests {
 
     #[test]
     fn several_labels_are_mean_binary_entropies_of_the_rows_that_have_any() {
+        fn entropy(x: f64, y: i64) -> f64 {
+            (1.0 + (-x).exp()).ln() + if y == 0 { x } else { 0.0 }
+        }
+
         let labels = Tensor::from_slice(&[1_i64, 0, 1, 0, 0, 0, 0, 1, 0, 1, 1, 1]).view([4, 3]);
-        let entropy = |x: f64, y: i64| (1.0 + (-x).exp()).ln() + if y == 0 { x } else { 0.0 };
         let truth = Vec::<i64>::try_from(labels.view(-1)).expect("i64");
         let want: f64 = [0, 2, 3]
             .iter()

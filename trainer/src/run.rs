@@ -37,7 +37,6 @@ use training_list::{StartRun, TrainingList};
 pub(crate) use checks::{check, require_rows, same_feature};
 pub use error::RunError;
 pub use monitor::{EpochSummary, Phase, RunMonitor};
-pub use training_list::TrainingListError;
 pub(crate) use training_list::known_side;
 
 /// Everything that a run needs: its configuration, its folder and its resources.
@@ -487,6 +486,7 @@ impl<'a> Run<'a> {
             self.data,
             self.ranks,
             plan(self.job, side, &self.state, self.ranks),
+            None,
         );
 
         self.monitor

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tch::Device;
 use tempfile::TempDir;
-use wavemill_schemas::config::Config;
+use wavemill_schemas::config::{self, Config};
 use wavemill_schemas::rng::Rng;
 use wavemill_scores::records::{RunDir, read_log};
 use wavemill_trainer::checkpoint::{self, Checkpoints, State};
@@ -179,26 +179,25 @@ fn left_by(run: &RunDir) -> [Vec<u8>; 3] {
 
 /// Returns the bits of all logged figures by kind and step, without the time spent waiting.
 fn figures(run: &RunDir) -> BTreeMap<(String, u64), BTreeMap<String, u64>> {
-    let entries = read_log(&run.log())
-        .expect("a log")
-        .into_iter()
-        .filter(|e| ["step", "epoch"].contains(&&*e.kind));
-
-    let bits = |values: BTreeMap<String, f64>| {
-        let kept = values.into_iter().filter(|(name, _)| name != "data_wait_s");
-        kept.map(|(name, value)| (name, value.to_bits())).collect()
-    };
-
-    entries
-        .map(|entry| ((entry.kind, entry.step), bits(entry.values)))
-        .collect()
+    let mut figures = BTreeMap::new();
+    for entry in read_log(&run.log()).expect("a log") {
+        if ["step", "epoch"].contains(&&*entry.kind) {
+            let values = entry.values.into_iter();
+            let kept = values.filter(|(name, _)| name != "data_wait_s");
+            let bits = kept.map(|(name, value)| (name, value.to_bits())).collect();
+            figures.insert((entry.kind, entry.step), bits);
+        }
+    }
+    figures
 }
 
 /// Creates a run's folder with only the checkpoint of `from` at `step` and the best checkpoint at that step.
 fn stopped_at(scene: &Scene, from: &RunDir, step: u64) -> RunDir {
-    let run = scene.run(&format!("from-{step}"));
-    let named = |run: &RunDir, step: u64| run.checkpoints().join(format!("step-{step:08}"));
+    fn named(run: &RunDir, step: u64) -> PathBuf {
+        run.checkpoints().join(format!("step-{step:08}"))
+    }
 
+    let run = scene.run(&format!("from-{step}"));
     let best = checkpoint::read_state(&named(from, step))
         .expect("a state")
         .best;
@@ -254,14 +253,11 @@ fn stopped_after_any_step_a_run_ends_with_the_same_bits() {
         scene.fit(&run, true, false).expect("to the end");
         assert!(left_by(&run) == wanted, "stopped after step {step}");
 
-        let (got, after) = (figures(&run), |at: &u64| *at > step);
-        let rest = |all: &BTreeMap<(String, u64), BTreeMap<String, u64>>| -> Vec<_> {
-            all.iter()
-                .filter(|((_, at), _)| after(at))
-                .map(|(key, values)| (key.clone(), values.clone()))
-                .collect()
-        };
-        assert!(rest(&got) == rest(&wanted_figures), "log after step {step}");
+        let [mut got, mut want] = [figures(&run), wanted_figures.clone()];
+        for all in [&mut got, &mut want] {
+            all.retain(|(_, at), _| *at > step);
+        }
+        assert!(got == want, "log after step {step}");
         fs::remove_dir_all(run.path()).expect("its own folder");
     }
 }
@@ -350,8 +346,10 @@ fn more_epochs_are_kept_by_a_run_that_is_killed_before_its_next_checkpoint() {
     };
 
     let monitor = RunMonitor::default();
-    let fit = || run::fit(&killed, &scene.data, &Solo, &monitor);
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(fit)).expect_err("killed");
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        run::fit(&killed, &scene.data, &Solo, &monitor)
+    }))
+    .expect_err("killed");
 
     let last = state(&run);
     assert_eq!(
@@ -375,6 +373,11 @@ fn more_epochs_are_kept_by_a_run_that_is_killed_before_its_next_checkpoint() {
 
 #[test]
 fn within_an_epoch_a_run_goes_on_only_over_the_files_that_it_had() {
+    fn open(root: &Path, data: &config::Data) -> Arc<Dataset> {
+        let store = Store::open(root, None).expect("a store");
+        Dataset::open(store, data, Needs::default()).expect("what can be read")
+    }
+
     let scene = Scene::new(&Fixture {
         shape: [16, 24],
         shard_clips: 4,
@@ -384,14 +387,16 @@ fn within_an_epoch_a_run_goes_on_only_over_the_files_that_it_had() {
     let mut config = scene.config.clone();
     config.data.skip_damaged = true;
     let root = scene.folder.path().join("store");
-    let open = || {
-        let store = Store::open(&root, None).expect("a store");
-        Dataset::open(store, &config.data, Needs::default()).expect("what can be read")
-    };
 
     let run = scene.run("damaged");
     scene
-        .fit_over(&open(), config.clone(), &run, false, true)
+        .fit_over(
+            &open(&root, &config.data),
+            config.clone(),
+            &run,
+            false,
+            true,
+        )
         .expect_err("stopped");
     assert_eq!((state(&run).batch, state(&run).lost), (1, Some(Vec::new())));
 
@@ -408,7 +413,7 @@ fn within_an_epoch_a_run_goes_on_only_over_the_files_that_it_had() {
     )
     .expect("room");
     let stopped = scene
-        .fit_over(&open(), config.clone(), &run, true, true)
+        .fit_over(&open(&root, &config.data), config.clone(), &run, true, true)
         .expect_err("stopped")
         .to_string();
     assert!(
@@ -430,7 +435,13 @@ fn within_an_epoch_a_run_goes_on_only_over_the_files_that_it_had() {
     )
     .expect("room");
     let refused = scene
-        .fit_over(&open(), config.clone(), &run, true, false)
+        .fit_over(
+            &open(&root, &config.data),
+            config.clone(),
+            &run,
+            true,
+            false,
+        )
         .expect_err("another order")
         .to_string();
     assert!(
@@ -442,7 +453,7 @@ fn within_an_epoch_a_run_goes_on_only_over_the_files_that_it_had() {
     let mut one = config.clone();
     one.train.epochs = 1;
     scene
-        .fit_over(&open(), one, &run, true, false)
+        .fit_over(&open(&root, &config.data), one, &run, true, false)
         .expect("the same files");
     fs::write(
         store.path(entry).expect("a path"),
@@ -450,7 +461,7 @@ fn within_an_epoch_a_run_goes_on_only_over_the_files_that_it_had() {
     )
     .expect("room");
     scene
-        .fit_over(&open(), config, &run, true, false)
+        .fit_over(&open(&root, &config.data), config, &run, true, false)
         .expect("an epoch of its own");
     assert_eq!(
         (state(&run).epoch, state(&run).lost),
@@ -460,18 +471,11 @@ fn within_an_epoch_a_run_goes_on_only_over_the_files_that_it_had() {
 
 #[test]
 fn a_longer_run_counts_its_test_scores_and_one_at_its_end_asks_no_more() {
-    let scene = Scene::new(&Fixture {
-        shape: [16, 24],
-        ..Fixture::default()
-    });
-    let run = scene.run("longer");
-
-    let asked = |fitted: FitOutcome| {
-        let is_of_asking = |warning: &String| {
+    fn asked(fitted: FitOutcome) -> (u64, u64, usize) {
+        let warnings = fitted.result.warnings.into_iter();
+        let (notes, others): (Vec<String>, Vec<String>) = warnings.partition(|warning| {
             warning.starts_with("the test split was asked 2 times, before this after 2 ")
-        };
-        let (notes, others): (Vec<String>, Vec<String>) =
-            fitted.result.warnings.into_iter().partition(is_of_asking);
+        });
 
         // The few rows of this scene lack classes on two sides, and each run warns about that. Allow no other warning.
         assert!(
@@ -481,7 +485,13 @@ fn a_longer_run_counts_its_test_scores_and_one_at_its_end_asks_no_more() {
             "{others:?}"
         );
         (fitted.result.test_asked, fitted.result.epochs, notes.len())
-    };
+    }
+
+    let scene = Scene::new(&Fixture {
+        shape: [16, 24],
+        ..Fixture::default()
+    });
+    let run = scene.run("longer");
 
     assert_eq!(
         asked(scene.fit(&run, false, false).expect("to the end")),

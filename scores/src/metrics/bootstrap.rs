@@ -187,7 +187,7 @@ pub fn class_intervals(
 /// there is only a single artist or track.
 ///
 /// # Errors
-/// [`MetricsError::ClassSets`]; [`MetricsError::Tracks`] naming the tracks that only one of them has;
+/// [`MetricsError::ClassSets`]; [`MetricsError::Rows`] naming the tracks that only one of them has;
 /// [`MetricsError::NoLabels`].
 pub fn paired(a: &Predictions, b: &Predictions, seed: u64) -> Result<Option<Paired>, MetricsError> {
     a.check_same_classes(b)?;
@@ -242,9 +242,7 @@ fn groups(predictions: &Predictions, seed: u64) -> Result<(Vec<u32>, Draws), Met
     }
 
     if groups.is_empty() {
-        return Err(MetricsError::NoLabels {
-            target: predictions.target().to_owned(),
-        });
+        return Err(predictions.no_labels());
     }
 
     let without = tracks.values().filter(|has_artist| !**has_artist).count();
@@ -315,9 +313,9 @@ fn aligned(a: &Predictions, b: &Predictions) -> Result<Predictions, MetricsError
     )))
 }
 
-/// Creates [`MetricsError::Tracks`].
+/// Creates [`MetricsError::Rows`].
 fn other_tracks(reason: String) -> MetricsError {
-    MetricsError::Tracks { reason }
+    MetricsError::Rows(format!("not the same tracks: {reason}"))
 }
 
 /// Formats a list such as `3 tracks (5, 7, 8)`.
@@ -682,13 +680,13 @@ mod tests {
 
     #[test]
     fn artists_whose_tracks_go_together_give_wider_intervals() {
-        let width = |predictions: &Predictions| {
+        fn width(predictions: &Predictions) -> (u64, f64) {
             let result = bootstrap(predictions, 1).unwrap().unwrap();
             (
                 result.draws.units,
                 result.intervals["accuracy"].high - result.intervals["accuracy"].low,
             )
-        };
+        }
 
         let ((tracks, narrow), (artists, wide)) = (width(&coins(1)), width(&coins(4)));
         assert_eq!((tracks, artists), (400, 100));
@@ -787,12 +785,14 @@ mod tests {
             bootstrap(&predictions, 1).unwrap().unwrap(),
         );
 
-        let value = |name: &str| result.intervals[name].value;
-        assert_eq!(value("roc_auc_macro"), report.roc_auc_macro.unwrap());
-        assert_eq!(
-            [value("exact_match"), value("f1_macro"), value("f1_micro")],
-            [report.exact_match, report.f1_macro, report.f1_micro]
-        );
+        for (name, want) in [
+            ("roc_auc_macro", report.roc_auc_macro.unwrap()),
+            ("exact_match", report.exact_match),
+            ("f1_macro", report.f1_macro),
+            ("f1_micro", report.f1_micro),
+        ] {
+            assert_eq!(result.intervals[name].value, want, "{name}");
+        }
         assert!(
             result
                 .intervals
@@ -852,20 +852,24 @@ mod tests {
     #[test]
     fn mismatched_tracks_labels_or_segments_are_named() {
         let a = single(&[(1, None, 0, YES), (2, None, 0, YES)]);
-        let text = |b: &Predictions| paired(&a, b, 0).unwrap_err().to_string();
 
-        assert!(
-            text(&single(&[(1, None, 0, YES), (9, None, 0, YES)]))
-                .contains("first has 1 (track 2); only the second has 1 (track 9)")
-        );
-        assert!(
-            text(&single(&[(1, None, 0, YES), (2, None, 1, YES)]))
-                .contains("track 2 has another label")
-        );
-        assert!(
-            text(&single(&[(1, None, 0, YES), (1, None, 0, YES)]))
-                .contains("several rows of track 1")
-        );
-        assert!(text(&single(&[(1, None, 0, &[0.2, 0.3, 0.5])])).contains("class"));
+        for (b, want) in [
+            (
+                single(&[(1, None, 0, YES), (9, None, 0, YES)]),
+                "first has 1 (track 2); only the second has 1 (track 9)",
+            ),
+            (
+                single(&[(1, None, 0, YES), (2, None, 1, YES)]),
+                "track 2 has another label",
+            ),
+            (
+                single(&[(1, None, 0, YES), (1, None, 0, YES)]),
+                "several rows of track 1",
+            ),
+            (single(&[(1, None, 0, &[0.2, 0.3, 0.5])]), "class"),
+        ] {
+            let error = paired(&a, &b, 0).unwrap_err().to_string();
+            assert!(error.contains(want), "{error}");
+        }
     }
 }

@@ -59,9 +59,7 @@ impl Calibration {
         }
         let rows: u64 = sums.iter().map(|(rows, ..)| rows).sum();
         if rows == 0 {
-            return Err(MetricsError::NoLabels {
-                target: predictions.target().to_owned(),
-            });
+            return Err(predictions.no_labels());
         }
 
         let mut calibration = Self {
@@ -125,14 +123,15 @@ mod tests {
         let calibration = Calibration::from_predictions(&predictions).unwrap();
         assert_eq!((calibration.rows, calibration.bins.len()), (6, 15));
 
-        let bin = |rows, confidence, accuracy| CalibrationBin {
-            rows,
-            confidence,
-            accuracy,
-        };
         // 0.75 · 15 = 11.25: the twelfth bin.
-        assert_eq!(calibration.bins[11], bin(2, 0.75, 0.5));
-        assert_eq!(calibration.bins[14], bin(4, 1.0, 0.75));
+        for (at, rows, confidence, accuracy) in [(11, 2, 0.75, 0.5), (14, 4, 1.0, 0.75)] {
+            let want = CalibrationBin {
+                rows,
+                confidence,
+                accuracy,
+            };
+            assert_eq!(calibration.bins[at], want);
+        }
         assert_eq!(calibration.bins[0], CalibrationBin::default());
 
         for value in [

@@ -203,9 +203,7 @@ impl ClassReport {
 
         let rows: u64 = margins.support.iter().sum();
         if rows == 0 {
-            return Err(MetricsError::NoLabels {
-                target: predictions.target().to_owned(),
-            });
+            return Err(predictions.no_labels());
         }
 
         let (tracks, tracks_of) = count_tracks(predictions);

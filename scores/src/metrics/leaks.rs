@@ -77,30 +77,11 @@ pub struct Leaks {
     pub shared: BTreeMap<String, Leak>,
 }
 
-/// The number of training and test tracks with a known artist.
-struct ArtistCoverage {
-    /// Number of tracks with an artist.
-    artists: usize,
-    /// Number of all tracks.
-    tracks: usize,
-}
-
-impl ArtistCoverage {
-    fn new(training: &[Member<'_>], test: &[Member<'_>]) -> Self {
-        let with_artist = training
-            .iter()
-            .chain(test)
-            .filter(|member| member.artist_id.is_some());
-        Self {
-            artists: with_artist.count(),
-            tracks: training.len() + test.len(),
-        }
-    }
-}
-
 /// Returns the promise of a rule as text. Only known artists are kept on one side.
-fn promise(rule: SplitRule, known: &ArtistCoverage) -> String {
-    let ArtistCoverage { artists, tracks } = *known;
+fn promise(rule: SplitRule, training: &[Member<'_>], test: &[Member<'_>]) -> String {
+    let all = training.iter().chain(test);
+    let artists = all.filter(|member| member.artist_id.is_some()).count();
+    let tracks = training.len() + test.len();
     match rule {
         SplitRule::Artist if artists == 0 && tracks > 0 => {
             "no artist is known: tracks were split one by one".to_owned()
@@ -161,7 +142,7 @@ impl Leaks {
 
         Self {
             rule,
-            promise: promise(rule, &ArtistCoverage::new(&training, &test)),
+            promise: promise(rule, &training, &test),
             split: split.to_owned(),
             tracks: test.len() as u64,
             training_tracks: training.len() as u64,
@@ -326,6 +307,11 @@ mod tests {
         }
     }
 
+    /// Returns the numbers of shared and of known ids.
+    fn count(leaks: &Leaks, kind: &str) -> (u64, u64) {
+        (leaks.shared[kind].tracks, leaks.shared[kind].known)
+    }
+
     #[test]
     fn each_kind_is_counted_over_tracks_and_not_over_rows() {
         let training = [
@@ -342,15 +328,14 @@ mod tests {
         ];
 
         let leaks = Leaks::new(SplitRule::Stratified, "test", training, test);
-        let count = |kind: &str| (leaks.shared[kind].tracks, leaks.shared[kind].known);
 
         assert_eq!((leaks.tracks, leaks.training_tracks), (4, 2));
         assert_eq!(
             [
-                count("track"),
-                count("recording"),
-                count("artist"),
-                count("album")
+                count(&leaks, "track"),
+                count(&leaks, "recording"),
+                count(&leaks, "artist"),
+                count(&leaks, "album")
             ],
             [(1, 4), (2, 4), (3, 4), (1, 2)]
         );
@@ -366,45 +351,47 @@ mod tests {
 
     #[test]
     fn artist_promise_requires_known_artists() {
-        let of = |training: &[Option<i64>], test: &[Option<i64>]| {
-            let members = |artists: &[Option<i64>], first: i64| -> Vec<Member<'static>> {
-                let member = |(n, artist_id): (i64, Option<i64>)| Member {
+        fn members(artists: &[Option<i64>], first: i64) -> Vec<Member<'static>> {
+            let mut members = Vec::new();
+            for (n, &artist_id) in (first..).zip(artists) {
+                members.push(Member {
                     artist_id,
                     ..member(n, 0, None, "x")
-                };
-                (first..).zip(artists.iter().copied()).map(member).collect()
-            };
+                });
+            }
+            members
+        }
 
-            Leaks::new(
-                SplitRule::Artist,
-                "test",
-                members(training, 1),
-                members(test, 100),
-            )
-            .promise
-        };
-
-        assert_eq!(
-            of(&[Some(1), Some(2)], &[Some(3)]),
-            "no artist is on two sides"
-        );
-        assert_eq!(
-            of(&[None, None], &[None]),
-            "no artist is known: tracks were split one by one"
-        );
-        assert_eq!(
-            of(&[Some(1), None, Some(2)], &[None]),
-            "2 of 4 tracks have a known artist, none of whom is on two sides; the others were split one by one"
-        );
+        let cases: [(&[Option<i64>], &[Option<i64>], &str); 3] = [
+            (&[Some(1), Some(2)], &[Some(3)], "no artist is on two sides"),
+            (
+                &[None, None],
+                &[None],
+                "no artist is known: tracks were split one by one",
+            ),
+            (
+                &[Some(1), None, Some(2)],
+                &[None],
+                "2 of 4 tracks have a known artist, none of whom is on two sides; the others were split one by one",
+            ),
+        ];
+        for (training, test, want) in cases {
+            let (training, test) = (members(training, 1), members(test, 100));
+            let leaks = Leaks::new(SplitRule::Artist, "test", training, test);
+            assert_eq!(leaks.promise, want);
+        }
     }
 
     #[test]
     fn a_run_of_another_version_is_compared_by_its_list() {
+        fn nobody(audio: &'static str) -> Member<'static> {
+            Member {
+                artist_id: None,
+                ..member(2, 0, None, audio)
+            }
+        }
+
         // Track 2 was trained on with two recordings, and its artist is unknown.
-        let nobody = |audio| Member {
-            artist_id: None,
-            ..member(2, 0, None, audio)
-        };
         let trained = [member(1, 10, None, "a"), nobody("b"), nobody("c")];
 
         // In the tested version, only track 5 is a training track.
@@ -423,10 +410,13 @@ mod tests {
         assert!(!json.contains("compared_with"), "{json}");
 
         let of_run = leaks.clone().compared_with_run(Some(&trained), test);
-        let count = |kind: &str| (of_run.shared[kind].tracks, of_run.shared[kind].known);
         assert_eq!((of_run.tracks, of_run.training_tracks), (4, 2));
         assert_eq!(
-            [count("track"), count("recording"), count("artist")],
+            [
+                count(&of_run, "track"),
+                count(&of_run, "recording"),
+                count(&of_run, "artist")
+            ],
             [(2, 4), (2, 4), (2, 3)]
         );
         assert!(!of_run.shared.contains_key("album"));
@@ -463,14 +453,14 @@ mod tests {
 
     #[test]
     fn unknown_ids_are_not_reported_as_clean() {
-        let bare = |track_id| Member {
-            track_id,
+        let bare = Member {
+            track_id: 1,
             artist_id: None,
             album_id: None,
             audio_blake3: Some("x"),
         };
 
-        let leaks = Leaks::new(SplitRule::Column, "test", [], [bare(1)]);
+        let leaks = Leaks::new(SplitRule::Column, "test", [], [bare]);
         assert_eq!(
             leaks.sentence(),
             "split `column` (sides as a column of the metadata says): of 1 test tracks, none is known to overlap \

@@ -36,29 +36,9 @@ pub const THRESHOLD: f32 = 0.5;
 /// The reason that scores cannot be computed or compared.
 #[derive(Debug, thiserror::Error)]
 pub enum MetricsError {
-    /// A row is invalid for scoring.
-    #[error("{clip_key}, segment {segment}, target {target}: {reason}")]
-    Row {
-        /// The clip of the row.
-        clip_key: String,
-        /// The segment within its clip.
-        segment: i32,
-        /// The predicted target.
-        target: String,
-        /// The problem with the row.
-        reason: String,
-    },
-    /// A rank's bytes are truncated, or come from another program.
-    #[error("another rank's predictions cannot be read: do all ranks run the same wavemill-train?")]
-    Bytes,
-    /// Two ranks predicted the same row.
-    #[error("row {index} ({clip_key}) was predicted by two ranks")]
-    Duplicate {
-        /// The row's index in the split.
-        index: u64,
-        /// The clip of the row.
-        clip_key: String,
-    },
+    /// Rows are invalid or cannot be read, or do not fit together.
+    #[error("{0}")]
+    Rows(String),
     /// Scores over different classes are not comparable.
     #[error("targets with different classes are not compared: {left} and {right}")]
     ClassSets {
@@ -66,14 +46,6 @@ pub enum MetricsError {
         left: String,
         /// Target and classes of the second.
         right: String,
-    },
-    /// Rows of one track have different labels.
-    #[error("target {target}: rows of track {track_id} are labelled in different ways")]
-    MixedTrack {
-        /// The track.
-        track_id: i64,
-        /// The target.
-        target: String,
     },
     /// No row has a label.
     #[error("target {target}: no row has a label")]
@@ -89,27 +61,24 @@ pub enum MetricsError {
         /// The kind of labels that it has.
         found: &'static str,
     },
-    /// Two models did not predict the same tracks.
-    #[error("not the same tracks: {reason}")]
-    Tracks {
-        /// The difference.
-        reason: String,
-    },
 }
 
 impl Predictions {
-    fn check_kind(&self, multi: bool) -> Result<(), MetricsError> {
-        match (self.is_multi(), multi) {
-            (true, false) => Err(MetricsError::Kind {
-                target: self.target().to_owned(),
-                found: "several labels",
-            }),
-            (false, true) => Err(MetricsError::Kind {
-                target: self.target().to_owned(),
-                found: "one class",
-            }),
-            _ => Ok(()),
+    /// Creates [`MetricsError::NoLabels`].
+    fn no_labels(&self) -> MetricsError {
+        MetricsError::NoLabels {
+            target: self.target().to_owned(),
         }
+    }
+
+    fn check_kind(&self, multi: bool) -> Result<(), MetricsError> {
+        if self.is_multi() == multi {
+            return Ok(());
+        }
+        Err(MetricsError::Kind {
+            target: self.target().to_owned(),
+            found: if multi { "one class" } else { "several labels" },
+        })
     }
 
     fn check_same_classes(&self, other: &Self) -> Result<(), MetricsError> {
@@ -208,7 +177,7 @@ impl Evaluation {
     /// Computes all scores of `predictions` on the side that `leaks` describes, with draws from `seed`.
     ///
     /// # Errors
-    /// [`MetricsError::NoLabels`], [`MetricsError::MixedTrack`].
+    /// [`MetricsError::NoLabels`], [`MetricsError::Rows`].
     pub fn from_predictions(
         predictions: &Predictions,
         seed: u64,
@@ -268,6 +237,13 @@ mod tests {
 
     #[test]
     fn tracks_are_scored_apart_only_where_they_have_segments() {
+        fn accuracy(level: &Level) -> (u64, f64) {
+            match &level.report {
+                Report::Single(report) => (report.rows, report.accuracy),
+                Report::Multi(_) => panic!("one class a row"),
+            }
+        }
+
         let whole = single(&[(1, Some(1), 0, &[0.9, 0.1]), (2, Some(2), 1, &[0.7, 0.3])]);
         let evaluation = Evaluation::from_predictions(&whole, 1, leaks()).unwrap();
         assert!(evaluation.tracks_mean.is_none() && evaluation.tracks_majority.is_none());
@@ -279,11 +255,6 @@ mod tests {
             (2, Some(2), 1, &[0.2, 0.8]),
         ]);
         let evaluation = Evaluation::from_predictions(&cut, 1, leaks()).unwrap();
-
-        let accuracy = |level: &Level| match &level.report {
-            Report::Single(report) => (report.rows, report.accuracy),
-            Report::Multi(_) => panic!("one class a row"),
-        };
 
         assert_eq!(accuracy(&evaluation.segments), (3, 2.0 / 3.0));
         assert_eq!(accuracy(evaluation.tracks()), (2, 1.0));
@@ -318,14 +289,10 @@ mod tests {
 
     #[test]
     fn class_sets_differ_by_names_number_and_order() {
-        let set = |names: &[&str]| {
-            class_set(
-                &names
-                    .iter()
-                    .map(|name| (*name).to_owned())
-                    .collect::<Vec<_>>(),
-            )
-        };
+        fn set(names: &[&str]) -> String {
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            class_set(&names)
+        }
 
         assert_eq!(set(&["a", "b"]).len(), 8);
         assert_eq!(set(&["a", "b"]), set(&["a", "b"]));

@@ -200,9 +200,7 @@ impl SetReport {
             }
         }
         if rows == 0 {
-            return Err(MetricsError::NoLabels {
-                target: predictions.target().to_owned(),
-            });
+            return Err(predictions.no_labels());
         }
 
         let (tracks, tracks_of) = count_tracks(predictions);

@@ -5,6 +5,8 @@
 
 use std::collections::HashMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::{MetricsError, THRESHOLD};
 
 /// The label of a row.
@@ -47,7 +49,7 @@ enum TrackRule {
 }
 
 /// The predictions for one target over the rows of a split.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Predictions {
     pub(super) target: String,
     pub(super) classes: Vec<String>,
@@ -64,40 +66,35 @@ pub struct Predictions {
     /// `[n, classes]`, row-major.
     pub(super) probabilities: Vec<f32>,
     /// Σ weight · loss and Σ weight.
+    #[serde(skip)]
     pub(super) loss: [f64; 2],
 }
 
 impl Predictions {
     /// Creates an empty collection for a target whose rows have one class each.
     pub fn single(target: &str, classes: &[String]) -> Self {
-        Self::empty(target, classes, false)
+        Self::new(target, classes, false)
     }
 
     /// Creates an empty collection for a target whose rows have any number of labels.
     pub fn multi(target: &str, classes: &[String]) -> Self {
-        Self::empty(target, classes, true)
+        Self::new(target, classes, true)
     }
 
-    fn empty(target: &str, classes: &[String], multi: bool) -> Self {
+    /// Creates an empty collection for a target whose rows have one class each or, if `multi` is true, any number of
+    /// labels.
+    pub fn new(target: &str, classes: &[String], multi: bool) -> Self {
         Self {
             target: target.to_owned(),
             classes: classes.to_vec(),
             multi,
-            indices: Vec::new(),
-            clip_keys: Vec::new(),
-            segments: Vec::new(),
-            track_ids: Vec::new(),
-            artist_ids: Vec::new(),
-            labels: Vec::new(),
-            sets: Vec::new(),
-            probabilities: Vec::new(),
-            loss: [0.0; 2],
+            ..Self::default()
         }
     }
 
     /// Creates an empty collection for the same target.
     pub(super) fn like(&self) -> Self {
-        Self::empty(&self.target, &self.classes, self.multi)
+        Self::new(&self.target, &self.classes, self.multi)
     }
 
     /// Adds a row.
@@ -142,12 +139,10 @@ impl Predictions {
     }
 
     fn refused(&self, row: &Row, reason: String) -> MetricsError {
-        MetricsError::Row {
-            clip_key: row.clip_key.to_owned(),
-            segment: row.segment,
-            target: self.target.clone(),
-            reason,
-        }
+        MetricsError::Rows(format!(
+            "{}, segment {}, target {}: {reason}",
+            row.clip_key, row.segment, self.target
+        ))
     }
 
     /// Adds a batch's Σ weight · loss and Σ weight.
@@ -248,7 +243,7 @@ impl Predictions {
     /// Returns one row per track: the mean of its rows' probabilities, summed in f64.
     ///
     /// # Errors
-    /// [`MetricsError::MixedTrack`].
+    /// [`MetricsError::Rows`].
     pub fn per_track_mean(&self) -> Result<Self, MetricsError> {
         self.per_track(TrackRule::Mean)
     }
@@ -260,7 +255,7 @@ impl Predictions {
     /// the precision of f32), and the values of a row sum to 1 if the probabilities do.
     ///
     /// # Errors
-    /// [`MetricsError::MixedTrack`].
+    /// [`MetricsError::Rows`].
     pub fn per_track_majority(&self) -> Result<Self, MetricsError> {
         self.per_track(TrackRule::Majority)
     }
@@ -271,10 +266,10 @@ impl Predictions {
             let first = self.row(rows[0]);
             // The track gets a single prediction, so it must have a single label.
             if rows.iter().any(|&i| self.row(i).label != first.label) {
-                return Err(MetricsError::MixedTrack {
-                    track_id: first.track_id,
-                    target: self.target.clone(),
-                });
+                return Err(MetricsError::Rows(format!(
+                    "target {}: rows of track {} are labelled in different ways",
+                    self.target, first.track_id
+                )));
             }
 
             // Sum in f64 to avoid rounding errors over many segments.
@@ -445,6 +440,11 @@ pub(super) mod tests {
 
     #[test]
     fn invalid_row_error_names_the_clip() {
+        fn text(row: Row<'_>) -> String {
+            let mut predictions = Predictions::single("genre", &names(2));
+            predictions.push(&row).unwrap_err().to_string()
+        }
+
         let mut predictions = Predictions::single("genre", &names(2));
         let row = Row {
             index: 0,
@@ -454,13 +454,6 @@ pub(super) mod tests {
             artist_id: None,
             label: Label::Unknown,
             probabilities: &[0.5, 0.5],
-        };
-
-        let text = |row: Row| {
-            Predictions::single("genre", &names(2))
-                .push(&row)
-                .unwrap_err()
-                .to_string()
         };
 
         assert!(

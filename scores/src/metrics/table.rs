@@ -4,7 +4,7 @@
 //! predicted, recall of a class without rows, undefined ranking scores. The tables are for people; programs read
 //! `result.json`.
 
-use std::fmt::{self, Display, Write};
+use std::fmt::{self, Display};
 
 use wavemill_schemas::text::shown;
 
@@ -167,17 +167,11 @@ fn legend(out: &mut String, report: &SetReport) {
     let labels_a_row = labels as f64 / *rows as f64;
     let n_classes = classes.len();
 
-    put(
-        out,
-        format_args!(
-            "{rows} rows of {tracks} tracks, {n_classes} classes, {labels_a_row:.2} labels per row\n"
-        ),
+    *out += &format!(
+        "{rows} rows of {tracks} tracks, {n_classes} classes, {labels_a_row:.2} labels per row\n"
     );
-    put(
-        out,
-        format_args!(
-            "precision, recall, f1, exact match: predicted labels have a probability of at least {THRESHOLD:?}\n"
-        ),
+    *out += &format!(
+        "precision, recall, f1, exact match: predicted labels have a probability of at least {THRESHOLD:?}\n"
     );
     out.push_str(
         "roc auc, avg prec: by ranking of probabilities; macro: mean over classes, micro: pooled labels\n",
@@ -205,18 +199,11 @@ pub fn paired_table(paired: &Paired, names: [&str; 2]) -> String {
         };
 
         let text = figure.replace('_', " ");
-        put(
-            &mut out,
-            format_args!(
-                "{text:<NAME$}{a:>14.4} {b:>14.4}   {value:+.4} [{low:+.4}, {high:+.4}]{unsure}\n"
-            ),
+        out += &format!(
+            "{text:<NAME$}{a:>14.4} {b:>14.4}   {value:+.4} [{low:+.4}, {high:+.4}]{unsure}\n"
         );
     }
-    put(
-        &mut out,
-        format_args!("{}\n", describe_draws(&paired.draws)),
-    );
-    out
+    out + &describe_draws(&paired.draws) + "\n"
 }
 
 /// Returns the class that most rows of `class` are wrongly predicted as, with its share.
@@ -236,11 +223,12 @@ fn taken_for(class: &ClassScore, row: &[u64], classes: &[ClassScore]) -> String 
 /// Writes the line of one class, or the heading of the table.
 fn line(out: &mut String, name: &str, cells: &[String; 5], last: &str) {
     let [tracks, rows, precision, recall, f1] = cells;
-    let text = format!(
+    let line = format!(
         "{} {tracks:>7} {rows:>8} {precision:>10} {recall:>7} {f1:>6}  {last}",
         fit(name, NAME)
     );
-    put(out, format_args!("{}\n", text.trim_end()));
+    *out += line.trim_end();
+    out.push('\n');
 }
 
 /// Writes one figure, with the bootstrap interval of `figure` if it exists.
@@ -256,18 +244,15 @@ fn total(
     let interval = interval.map_or(String::new(), |i| {
         format!("  [{:.4}, {:.4}]", i.low, i.high)
     });
-    put(out, format_args!("{name:<34} {value:>7}{interval}\n"));
+    *out += &format!("{name:<34} {value:>7}{interval}\n");
 }
 
 fn footer(out: &mut String, unlabelled: u64, bootstrap: Option<&Bootstrap>) {
     if unlabelled > 0 {
-        put(
-            out,
-            format_args!("{unlabelled} rows without a label are excluded\n"),
-        );
+        *out += &format!("{unlabelled} rows without a label are excluded\n");
     }
     match bootstrap {
-        Some(bootstrap) => put(out, format_args!("{}\n", describe_draws(&bootstrap.draws))),
+        Some(bootstrap) => *out += &(describe_draws(&bootstrap.draws) + "\n"),
         None => out.push_str("no intervals: a single artist or track cannot be resampled\n"),
     }
 }
@@ -295,12 +280,6 @@ fn describe_draws(draws: &Draws) -> String {
         }
     };
     format!("[95 % CI from {resamples} resamples of {what}]")
-}
-
-/// Writes to a `String`, which cannot fail.
-fn put(out: &mut String, text: fmt::Arguments) {
-    out.write_fmt(text)
-        .expect("writing to a String cannot fail");
 }
 
 impl Display for Level {
@@ -385,6 +364,12 @@ mod tests {
 
     #[test]
     fn no_line_is_wider_than_a_hundred_columns_and_columns_are_aligned() {
+        /// Returns the column behind the last occurrence of a word.
+        fn column(line: &str, word: &str) -> usize {
+            let rest = line.split(word).last();
+            line.chars().count() - rest.map_or(0, |rest| rest.chars().count())
+        }
+
         let classes = [
             "Old-Time / Historic pieces of long ago",
             "Электронная музыка и прочие шумы разных лет",
@@ -418,13 +403,6 @@ mod tests {
             .to_string();
         assert!(widest(&text) <= 100, "{}\n{text}", widest(&text));
 
-        let column = |line: &str, word: &str| {
-            line.chars().count()
-                - line
-                    .split(word)
-                    .last()
-                    .map_or(0, |rest| rest.chars().count())
-        };
         let head = text.lines().find(|line| line.starts_with("class")).unwrap();
         let jazz = text.lines().find(|line| line.starts_with("Jazz")).unwrap();
         assert_eq!(

@@ -2,82 +2,32 @@
 //!
 //! The bytes are JSON, column by column. They are never stored: both ends are the same program.
 
-use std::borrow::Cow;
-
-use serde::{Deserialize, Serialize};
-
 use super::MetricsError;
 use super::predictions::{Predictions, Row};
 
-/// Serialized form of [`Predictions`].
-#[derive(Serialize, Deserialize)]
-struct SentPredictions<'a> {
-    target: Cow<'a, str>,
-    classes: Cow<'a, [String]>,
-    multi: bool,
-    indices: Cow<'a, [u64]>,
-    clip_keys: Cow<'a, [String]>,
-    segments: Cow<'a, [i32]>,
-    track_ids: Cow<'a, [i64]>,
-    artist_ids: Cow<'a, [Option<i64>]>,
-    labels: Cow<'a, [i32]>,
-    sets: Cow<'a, [bool]>,
-    /// JSON preserves each f32 exactly: `serde_json` has `float_roundtrip`, and rows contain only finite numbers.
-    probabilities: Cow<'a, [f32]>,
-    /// The bits of the loss sums, which may be infinite or NaN and so cannot be JSON numbers.
-    loss: [u64; 2],
-}
-
 impl Predictions {
-    /// Serializes all rows and the loss sums, for [`Predictions::merge`].
+    /// Serializes all rows as JSON, preceded by the bits of the sums of the loss, which JSON would not preserve.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let sent = SentPredictions {
-            target: Cow::from(&self.target),
-            classes: Cow::from(&self.classes),
-            multi: self.multi,
-            indices: Cow::from(&self.indices),
-            clip_keys: Cow::from(&self.clip_keys),
-            segments: Cow::from(&self.segments),
-            track_ids: Cow::from(&self.track_ids),
-            artist_ids: Cow::from(&self.artist_ids),
-            labels: Cow::from(&self.labels),
-            sets: Cow::from(&self.sets),
-            probabilities: Cow::from(&self.probabilities),
-            loss: self.loss.map(f64::to_bits),
-        };
-        serde_json::to_vec(&sent).expect("lists of numbers and text are JSON")
+        let loss = self.loss.map(f64::to_bits);
+        serde_json::to_vec(&(loss, self)).expect("lists of numbers and text are JSON")
     }
 
-    /// Parses the output of [`Predictions::to_bytes`].
+    /// Reads what [`to_bytes`](Self::to_bytes) wrote.
     ///
     /// # Errors
-    /// [`MetricsError::Bytes`], or the error of an invalid row.
+    /// [`MetricsError::Rows`] if the bytes are truncated or come from another program, or a row is invalid.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, MetricsError> {
-        let sent: SentPredictions<'_> =
-            serde_json::from_slice(bytes).map_err(|_| MetricsError::Bytes)?;
         // Another process wrote these columns. Their rows are added one by one through `push`, which validates each
         // like a new row.
-        let unchecked = Self {
-            target: sent.target.into_owned(),
-            classes: sent.classes.into_owned(),
-            multi: sent.multi,
-            indices: sent.indices.into_owned(),
-            clip_keys: sent.clip_keys.into_owned(),
-            segments: sent.segments.into_owned(),
-            track_ids: sent.track_ids.into_owned(),
-            artist_ids: sent.artist_ids.into_owned(),
-            labels: sent.labels.into_owned(),
-            sets: sent.sets.into_owned(),
-            probabilities: sent.probabilities.into_owned(),
-            loss: sent.loss.map(f64::from_bits),
-        };
+        let (loss, unchecked): ([u64; 2], Self) =
+            serde_json::from_slice(bytes).map_err(|_| unreadable())?;
         // `row` slices the columns by the number of classes, and would panic if a column were too short.
         if !unchecked.has_whole_rows() {
-            return Err(MetricsError::Bytes);
+            return Err(unreadable());
         }
 
         let mut out = unchecked.like();
-        out.loss = unchecked.loss;
+        out.loss = loss.map(f64::from_bits);
         for row in unchecked.rows() {
             out.push(&row)?;
         }
@@ -106,14 +56,14 @@ impl Predictions {
     /// Merges the rows of all ranks in the split's order; loss sums are added in rank order.
     ///
     /// # Errors
-    /// [`MetricsError::Bytes`]; [`MetricsError::ClassSets`] if ranks have different classes;
-    /// [`MetricsError::Duplicate`] if a row occurs twice.
+    /// [`MetricsError::Rows`] if a rank's bytes cannot be read or a row occurs twice; [`MetricsError::ClassSets`] if
+    /// ranks have different classes.
     pub fn merge(parts: &[Vec<u8>]) -> Result<Self, MetricsError> {
         let parts = parts
             .iter()
             .map(|bytes| Self::from_bytes(bytes))
             .collect::<Result<Vec<_>, _>>()?;
-        let first = parts.first().ok_or(MetricsError::Bytes)?;
+        let first = parts.first().ok_or_else(unreadable)?;
 
         let mut out = first.like();
         let mut rows: Vec<Row> = Vec::new();
@@ -128,14 +78,22 @@ impl Predictions {
         // Each rank had a slice of every batch, so the rows of different ranks are interleaved.
         rows.sort_by_key(|row| row.index);
         if let Some(pair) = rows.windows(2).find(|pair| pair[0].index == pair[1].index) {
-            return Err(MetricsError::Duplicate {
-                index: pair[0].index,
-                clip_key: pair[0].clip_key.to_owned(),
-            });
+            let Row {
+                index, clip_key, ..
+            } = pair[0];
+            return Err(MetricsError::Rows(format!(
+                "row {index} ({clip_key}) was predicted by two ranks"
+            )));
         }
         rows.iter().try_for_each(|row| out.push(row))?;
         Ok(out)
     }
+}
+
+fn unreadable() -> MetricsError {
+    let words =
+        "another rank's predictions cannot be read: do all ranks run the same wavemill-train?";
+    MetricsError::Rows(words.to_owned())
 }
 
 #[cfg(test)]

@@ -47,6 +47,18 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// Creates an entry without figures and text, with the current time.
+    fn now(kind: &str, epoch: u64, step: u64) -> Self {
+        Self {
+            kind: kind.to_owned(),
+            step,
+            epoch,
+            values: BTreeMap::new(),
+            notes: BTreeMap::new(),
+            unix_s: now(),
+        }
+    }
+
     /// Reports whether the entry remains valid for a run resumed after `step`, in `epoch`.
     fn holds(&self, epoch: u64, step: u64) -> bool {
         // A checkpoint of an epoch's last step may precede the end of that epoch.
@@ -140,18 +152,10 @@ impl Log {
         step: u64,
         values: &[(&str, f64)],
     ) -> Result<(), RecordError> {
-        let values = values
-            .iter()
-            .map(|&(name, value)| (name.to_owned(), value))
-            .collect();
-
+        let values = values.iter().map(|&(name, value)| (name.to_owned(), value));
         self.put(&Entry {
-            kind: kind.to_owned(),
-            step,
-            epoch,
-            values,
-            notes: BTreeMap::new(),
-            unix_s: now(),
+            values: values.collect(),
+            ..Entry::now(kind, epoch, step)
         })
     }
 
@@ -166,18 +170,11 @@ impl Log {
         step: u64,
         notes: &[(&str, String)],
     ) -> Result<(), RecordError> {
-        let notes = notes
-            .iter()
-            .map(|(name, text)| ((*name).to_owned(), text.clone()))
-            .collect();
-
+        let notes = notes.iter();
+        let notes = notes.map(|(name, text)| ((*name).to_owned(), text.clone()));
         self.put(&Entry {
-            kind: kind.to_owned(),
-            step,
-            epoch,
-            values: BTreeMap::new(),
-            notes,
-            unix_s: now(),
+            notes: notes.collect(),
+            ..Entry::now(kind, epoch, step)
         })
     }
 

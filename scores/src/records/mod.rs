@@ -37,14 +37,6 @@ pub enum RecordError {
         /// The parser's error.
         source: serde_json::Error,
     },
-    /// The configuration cannot be represented in TOML.
-    #[error("{path}: cannot write")]
-    Config {
-        /// The file.
-        path: PathBuf,
-        /// The writer's error.
-        source: toml::ser::Error,
-    },
     /// The id is not a valid name of a single folder.
     #[error("{id:?} is not a valid name for a run: use a single folder name")]
     Id {
@@ -63,23 +55,13 @@ pub enum RecordError {
         /// The folder that was searched.
         path: PathBuf,
     },
-    /// The folder contains something other than a run.
-    #[error(
-        "{path}: not a run, and not empty ({name:?}): choose a folder that does not exist yet to start a run in it"
-    )]
+    /// No run can begin in the folder.
+    #[error("{path}: {problem}")]
     Taken {
         /// The folder.
         path: PathBuf,
-        /// An entry of the folder.
-        name: String,
-    },
-    /// The run has scores but no checkpoint.
-    #[error(
-        "{path}: this run has a result but no checkpoint: it cannot be resumed; choose another folder"
-    )]
-    Ended {
-        /// The folder.
-        path: PathBuf,
+        /// What the folder contains, and a remedy.
+        problem: String,
     },
     /// Another process is writing the run.
     #[error("{path}: another process is writing this run")]

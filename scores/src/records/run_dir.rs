@@ -110,7 +110,7 @@ impl RunDir {
     /// or contains only files that a run writes before its first checkpoint.
     ///
     /// # Errors
-    /// [`RecordError::Taken`], [`RecordError::Ended`], [`RecordError::Io`].
+    /// [`RecordError::Taken`], [`RecordError::Io`].
     pub fn may_begin(path: &Path) -> Result<(), RecordError> {
         let entries = match fs::read_dir(path) {
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
@@ -123,8 +123,10 @@ impl RunDir {
             .try_exists()
             .map_err(RecordError::io(&result, "inspect"))?
         {
-            return Err(RecordError::Ended {
+            return Err(RecordError::Taken {
                 path: path.to_owned(),
+                problem: "this run has a result but no checkpoint: it cannot be resumed; choose another folder"
+                    .to_owned(),
             });
         }
         for entry in entries {
@@ -133,7 +135,10 @@ impl RunDir {
             if !BEGINNING.contains(&&*name) && !name.starts_with(EVENTS) {
                 return Err(RecordError::Taken {
                     path: path.to_owned(),
-                    name: name.into_owned(),
+                    problem: format!(
+                        "not a run, and not empty ({name:?}): choose a folder that does not exist yet to start a run \
+                         in it"
+                    ),
                 });
             }
         }

@@ -445,9 +445,13 @@ mod tests {
 
     #[test]
     fn events_continued_after_a_kill_have_no_duplicate_steps() {
-        let folder = tempfile::tempdir().unwrap();
-        let write = |resumed, steps: std::ops::RangeInclusive<u64>, epoch_at: u64| {
-            let mut writer = EventWriter::create(folder.path(), resumed).unwrap();
+        fn write(
+            folder: &Path,
+            resumed: Option<ResumePoint>,
+            steps: std::ops::RangeInclusive<u64>,
+            epoch_at: u64,
+        ) -> PathBuf {
+            let mut writer = EventWriter::create(folder, resumed).unwrap();
             for step in steps {
                 writer
                     .scalars(step, &[("step/loss", 1.0), ("step/lr", 0.1)])
@@ -457,9 +461,10 @@ mod tests {
                 }
             }
             writer.path
-        };
+        }
 
-        let first = write(None, 1..=300, 200);
+        let folder = tempfile::tempdir().unwrap();
+        let first = write(folder.path(), None, 1..=300, 200);
         // The run was killed while writing an event.
         OpenOptions::new()
             .append(true)
@@ -470,6 +475,7 @@ mod tests {
 
         // Resume within an epoch, at an epoch's last step but before its end, and after that end.
         write(
+            folder.path(),
             Some(ResumePoint {
                 step: 199,
                 epoch_ended: false,
@@ -478,6 +484,7 @@ mod tests {
             200,
         );
         write(
+            folder.path(),
             Some(ResumePoint {
                 step: 200,
                 epoch_ended: true,

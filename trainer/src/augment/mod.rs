@@ -307,18 +307,13 @@ mod tests {
             Kind::Float,
             Device::Cpu,
         );
-        let of_epoch = |epoch| {
-            all.apply(
-                &features,
-                Rows {
-                    epoch,
-                    keys: &[1, 2],
-                },
-            )
-        };
+        let [first, again, other] = [0, 0, 1].map(|epoch| {
+            let keys = &[1, 2];
+            all.apply(&features, Rows { epoch, keys })
+        });
 
-        assert!(equal(&of_epoch(0), &of_epoch(0)));
-        assert!(!equal(&of_epoch(0), &of_epoch(1)));
+        assert!(equal(&first, &again));
+        assert!(!equal(&first, &other));
     }
 
     #[test]
@@ -425,8 +420,9 @@ mod tests {
             noise_std: 0.0,
             ..all.clone()
         };
-        let masks = |settings| drawn(settings, 5, 128, 1292).split_off(FIRST_MASK as usize);
-        assert_eq!(masks(&all), masks(&fewer));
+        let [masks, masks_of_fewer] = [&all, &fewer]
+            .map(|settings| drawn(settings, 5, 128, 1292).split_off(FIRST_MASK as usize));
+        assert_eq!(masks, masks_of_fewer);
     }
 
     #[test]

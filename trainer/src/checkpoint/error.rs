@@ -26,23 +26,7 @@ pub enum CheckpointError {
         /// Path of the file.
         path: PathBuf,
         /// Description of the damage.
-        problem: &'static str,
-    },
-    /// `state.json` cannot be parsed or serialized.
-    #[error("checkpoint {path}: damaged (not a state of wavemill-train): {REMEDY}")]
-    State {
-        /// Path of the file.
-        path: PathBuf,
-        /// The error from the JSON library.
-        source: serde_json::Error,
-    },
-    /// The tensors cannot be read.
-    #[error("checkpoint {path}: damaged ({source}): {REMEDY}")]
-    Tensors {
-        /// Path of the file.
-        path: PathBuf,
-        /// The error from libtorch.
-        source: tch::TchError,
+        problem: String,
     },
     /// A tensor of the model is missing in the checkpoint or has another shape there.
     #[error(

@@ -408,10 +408,7 @@ fn write(
         tensors_blake3,
         state,
     });
-    let json = json.map_err(|source| CheckpointError::State {
-        path: file.clone(),
-        source,
-    })?;
+    let json = json.map_err(no_state(&file))?;
 
     write_synced(&file, &json)?;
     // Sync the folder as well, because it contains the names of both files.
@@ -430,10 +427,7 @@ fn read_head(path: &Path) -> Result<(Vec<u8>, StateHeader), CheckpointError> {
     let file = path.join(STATE);
     let text = fs::read(&file).map_err(lost(&file))?;
     let head = serde_json::from_slice::<StateHeader>(&text);
-    let head = head.map_err(|source| CheckpointError::State {
-        path: file.clone(),
-        source,
-    })?;
+    let head = head.map_err(no_state(&file))?;
 
     // Check the version first, because a newer format may differ in every other field.
     if head.format_version > FORMAT_VERSION {
@@ -445,7 +439,7 @@ fn read_head(path: &Path) -> Result<(Vec<u8>, StateHeader), CheckpointError> {
     if head.format_version >= FIRST_WITH_HASH && head.tensors_blake3.is_none() {
         return Err(CheckpointError::Damaged {
             path: file,
-            problem: "tensors_blake3 is missing",
+            problem: "tensors_blake3 is missing".to_owned(),
         });
     }
     Ok((text, head))
@@ -457,16 +451,13 @@ fn read_head(path: &Path) -> Result<(Vec<u8>, StateHeader), CheckpointError> {
 /// [`CheckpointError`].
 pub fn read_state(path: &Path) -> Result<State, CheckpointError> {
     let (text, _) = read_head(path)?;
-    serde_json::from_slice(&text).map_err(|source| CheckpointError::State {
-        path: path.join(STATE),
-        source,
-    })
+    serde_json::from_slice(&text).map_err(no_state(&path.join(STATE)))
 }
 
 /// Reads a checkpoint's tensors to the CPU, by name. Verifies the hash of their file.
 ///
 /// # Errors
-/// [`CheckpointError::Damaged`], [`CheckpointError::Tensors`], and the errors of reading the header.
+/// [`CheckpointError::Damaged`], and the errors of reading the header.
 pub fn read_tensors(path: &Path) -> Result<BTreeMap<String, Tensor>, CheckpointError> {
     let (_, head) = read_head(path)?;
     let file = path.join(TENSORS);
@@ -482,13 +473,17 @@ pub fn read_tensors(path: &Path) -> Result<BTreeMap<String, Tensor>, CheckpointE
     {
         return Err(CheckpointError::Damaged {
             path: file,
-            problem: "its blake3 is not the one in state.json",
+            problem: "its blake3 is not the one in state.json".to_owned(),
         });
     }
 
-    let tensors = Tensor::read_safetensors(&file)
-        .map_err(|source| CheckpointError::Tensors { path: file, source })?;
-    Ok(tensors.into_iter().collect())
+    match Tensor::read_safetensors(&file) {
+        Ok(tensors) => Ok(tensors.into_iter().collect()),
+        Err(error) => Err(CheckpointError::Damaged {
+            path: file,
+            problem: error.to_string(),
+        }),
+    }
 }
 
 /// Copies `tensors["<prefix><name>"]` into each of `variables`.
@@ -537,13 +532,22 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> CheckpointError {
     move |source| CheckpointError::Io { path, source }
 }
 
+/// Returns a function for `map_err` that reports a state that cannot be parsed or serialized.
+fn no_state(path: &Path) -> impl FnOnce(serde_json::Error) -> CheckpointError {
+    let path = path.to_owned();
+    move |error| CheckpointError::Damaged {
+        path,
+        problem: format!("not a state of wavemill-train: {error}"),
+    }
+}
+
 /// Converts errors like [`at`], but reports a missing file as damage.
 fn lost(path: &Path) -> impl FnOnce(io::Error) -> CheckpointError {
     let path = path.to_owned();
     move |source| match source.kind() {
         ErrorKind::NotFound => CheckpointError::Damaged {
             path,
-            problem: "it is missing",
+            problem: "it is missing".to_owned(),
         },
         _ => CheckpointError::Io { path, source },
     }

@@ -126,10 +126,11 @@ fn kill_during_saving_loses_no_checkpoint() {
     let checkpoints = Checkpoints::open(folder.path().join("checkpoints"), 1).expect("a folder");
     let path = save(&checkpoints, &mut state, 9);
 
-    let within = |name: &str| folder.path().join("checkpoints").join(name);
-    fs::rename(&path, within(".old-00000009")).expect("a folder");
-    fs::create_dir(within(".part-00000009")).expect("a folder");
-    fs::write(within(".part-00000009/tensors.safetensors"), "half").expect("room");
+    let within = folder.path().join("checkpoints");
+    fs::rename(&path, within.join(".old-00000009")).expect("a folder");
+    let part = within.join(".part-00000009");
+    fs::create_dir(&part).expect("a folder");
+    fs::write(part.join("tensors.safetensors"), "half").expect("room");
 
     let last = checkpoints.last().expect("under its other name");
     assert_eq!(read_state(&last).expect("whole").step, 9);
@@ -225,18 +226,15 @@ fn a_checkpoint_of_the_first_format_is_read_without_a_hash_and_a_later_one_is_no
         .remove("tensors_blake3")
         .expect("a hash");
 
-    let mut as_format = |version: u32| {
+    let [first, second, later] = [1, 2, FORMAT_VERSION + 1].map(|version| {
         state["format_version"] = version.into();
         fs::write(path.join(STATE), state.to_string()).expect("room");
         read_tensors(&path).map(|tensors| tensors.len())
-    };
+    });
 
-    assert_eq!(as_format(1).expect("as before"), 4);
-    assert!(matches!(as_format(2), Err(CheckpointError::Damaged { .. })));
-    assert!(matches!(
-        as_format(FORMAT_VERSION + 1),
-        Err(CheckpointError::Version { .. })
-    ));
+    assert_eq!(first.expect("as before"), 4);
+    assert!(matches!(second, Err(CheckpointError::Damaged { .. })));
+    assert!(matches!(later, Err(CheckpointError::Version { .. })));
 }
 
 #[test]

@@ -137,14 +137,6 @@ struct OpenedRun {
     known: Option<Leaks>,
 }
 
-/// An opened run with its model loaded.
-struct LoadedRun {
-    data: Arc<Dataset>,
-    state: State,
-    known: Option<Leaks>,
-    learner: Learner,
-}
-
 impl EvalCommand {
     /// Evaluates the run and prints the scores.
     ///
@@ -164,7 +156,9 @@ impl EvalCommand {
         let lost = opened.data.lost_paths();
         let group = fit::join(&ranks, &opened.data, &lost, &opened.state.config, device)?;
 
-        let evaluated = load(opened, group, device).and_then(|own| self.evaluate(&own, group));
+        let evaluated = opened
+            .load(group, device)
+            .and_then(|learner| self.evaluate(&opened, &learner, group));
         // The other ranks are waiting for this rank's outcome.
         match &evaluated {
             Ok(()) => group.finish()?,
@@ -194,9 +188,14 @@ impl EvalCommand {
         Ok(())
     }
 
-    fn evaluate(&self, run: &LoadedRun, group: &'static dyn Collective) -> Result<()> {
-        let LoadedRun { data, state, .. } = run;
-        let own = self.predict(run, group, true)?;
+    fn evaluate(
+        &self,
+        run: &OpenedRun,
+        learner: &Learner,
+        group: &'static dyn Collective,
+    ) -> Result<()> {
+        let OpenedRun { data, state, .. } = run;
+        let own = self.predict(run, learner, group, true)?;
 
         // All ranks have all predictions; only rank 0 prints.
         let speaks = group.rank() == 0;
@@ -223,8 +222,8 @@ impl EvalCommand {
         };
         let name = format!("run {}", folder_name(other));
         let opened = self.open(other, &name, speaks)?;
-        let other_run = load(opened, group, run.learner.device())?;
-        let theirs = self.predict(&other_run, group, false)?;
+        let other_learner = opened.load(group, learner.device())?;
+        let theirs = self.predict(&opened, &other_learner, group, false)?;
         if speaks {
             for (own, theirs) in own.iter().zip(&theirs) {
                 self.compare(own, theirs, state.config.seed, other)?;
@@ -304,15 +303,13 @@ impl EvalCommand {
     /// Predicts every row of the side. Writes the requested output files if `asked` is true.
     fn predict(
         &self,
-        run: &LoadedRun,
+        run: &OpenedRun,
+        learner: &Learner,
         group: &'static dyn Collective,
         asked: bool,
     ) -> Result<Vec<Predictions>> {
-        let LoadedRun {
-            data,
-            state,
-            known,
-            learner,
+        let OpenedRun {
+            data, state, known, ..
         } = run;
         // The defaults are the manifest's order and no mix-up, which the order of rows in the files depends on.
         let plan = LoaderPlan {
@@ -336,7 +333,7 @@ impl EvalCommand {
             map: self.map.clone().map(|path| (path, settings)),
         };
         if !asked || paths.is_empty() {
-            return Ok(evaluate::predict(learner, data, group, plan)?);
+            return Ok(evaluate::predict(learner, data, group, plan, None)?);
         }
 
         let name = folder_name(&self.run);
@@ -350,7 +347,7 @@ impl EvalCommand {
         );
         let side = self.side.side();
         let mut files = RowFiles::create(&paths, &about, data, side, group.rank())?;
-        let predictions = evaluate::predict_into(learner, data, group, plan, Some(&mut files))?;
+        let predictions = evaluate::predict(learner, data, group, plan, Some(&mut files))?;
 
         if self.map.is_some() && group.rank() == 0 {
             self.report_map(data.rows_of(side).len());
@@ -383,22 +380,13 @@ impl EvalCommand {
     }
 }
 
-/// Creates the model with the weights of its checkpoint.
-fn load(opened: OpenedRun, group: &'static dyn Collective, device: Device) -> Result<LoadedRun> {
-    let OpenedRun {
-        data,
-        state,
-        path,
-        known,
-    } = opened;
-    let learner = Learner::new(&state.config, &data, group, device)?;
-    learner.load_model(&checkpoint::read_tensors(&path)?, &path)?;
-    Ok(LoadedRun {
-        data,
-        state,
-        known,
-        learner,
-    })
+impl OpenedRun {
+    /// Creates the model with the weights of its checkpoint.
+    fn load(&self, group: &'static dyn Collective, device: Device) -> Result<Learner> {
+        let learner = Learner::new(&self.state.config, &self.data, group, device)?;
+        learner.load_model(&checkpoint::read_tensors(&self.path)?, &self.path)?;
+        Ok(learner)
+    }
 }
 
 /// Returns the path of an output file in canonical form, to detect different spellings of the same folder.

@@ -13,7 +13,6 @@ use crate::checkpoint::CheckpointError;
 use crate::dataset::DatasetError;
 use crate::evaluate::EvaluateError;
 use crate::export::ExportError;
-use crate::forward::ForwardError;
 use crate::learner::LearnError;
 use crate::models::ModelError;
 use crate::predict::PredictError;
@@ -112,10 +111,9 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
 
 fn run(error: &RunError) -> Option<u8> {
     match error {
-        RunError::NoRows { .. } | RunError::NoBatch { .. } => Some(exit::USAGE),
-        RunError::Unlearnable { .. } | RunError::Unscorable { .. } => Some(exit::USAGE),
-        RunError::OtherStore { .. } | RunError::OtherFeature { .. } => Some(exit::OTHER_PLAN),
-        RunError::OtherFiles { .. } | RunError::LostRows { .. } => Some(exit::DAMAGED),
+        RunError::Unfit(_) => Some(exit::USAGE),
+        RunError::OtherStore(_) => Some(exit::OTHER_PLAN),
+        RunError::DamagedFiles(_) => Some(exit::DAMAGED),
         RunError::Stopped { .. } => Some(exit::INTERRUPTED),
         RunError::Dataset(error) | RunError::Evaluate(EvaluateError::Dataset(error)) => {
             Some(error.exit_code())
@@ -130,11 +128,11 @@ fn run(error: &RunError) -> Option<u8> {
 
 fn learn(error: &LearnError) -> Option<u8> {
     match error {
-        LearnError::Model(error) | LearnError::Forward(ForwardError::Model(error)) => model(error),
+        LearnError::Model(error) => model(error),
         LearnError::Dataset(error) => Some(error.exit_code()),
         LearnError::Checkpoint(error) => checkpoint(error),
         LearnError::Rank(error) => rank(error),
-        LearnError::TooFewRows { .. } | LearnError::SkipsRows => Some(exit::USAGE),
+        LearnError::SyncBatchNorm(_) => Some(exit::USAGE),
         _ => None,
     }
 }
@@ -148,16 +146,14 @@ fn rank(error: &RankError) -> Option<u8> {
 
 fn model(error: &ModelError) -> Option<u8> {
     match error {
-        ModelError::Torch(_) | ModelError::Ranks(_) => None,
+        ModelError::Torch(_) | ModelError::Ffi(_) => None,
         _ => Some(exit::USAGE),
     }
 }
 
 fn checkpoint(error: &CheckpointError) -> Option<u8> {
     match error {
-        CheckpointError::Damaged { .. }
-        | CheckpointError::State { .. }
-        | CheckpointError::Tensors { .. } => Some(exit::DAMAGED),
+        CheckpointError::Damaged { .. } => Some(exit::DAMAGED),
         CheckpointError::Mismatch { .. } => Some(exit::OTHER_PLAN),
         CheckpointError::None { .. } => Some(exit::USAGE),
         _ => None,
@@ -174,9 +170,7 @@ fn export(error: &ExportError) -> Option<u8> {
 fn predict(error: &PredictError) -> Option<u8> {
     match error {
         PredictError::OtherFeature { .. } => Some(exit::OTHER_PLAN),
-        PredictError::NoStream { .. } | PredictError::NoTensor | PredictError::Needs { .. } => {
-            Some(exit::USAGE)
-        }
+        PredictError::Unfit(_) => Some(exit::USAGE),
         PredictError::Learn(error) => learn(error),
         _ => None,
     }
@@ -185,7 +179,7 @@ fn predict(error: &PredictError) -> Option<u8> {
 fn report(error: &ReportError) -> Option<u8> {
     match error {
         ReportError::Record(error) => record(error),
-        ReportError::Config { .. } | ReportError::Rows { .. } => Some(exit::DAMAGED),
+        ReportError::Damaged { .. } => Some(exit::DAMAGED),
         ReportError::Newer { .. } => Some(exit::USAGE),
         ReportError::Read { .. } => None,
     }
@@ -194,7 +188,7 @@ fn report(error: &ReportError) -> Option<u8> {
 fn record(error: &RecordError) -> Option<u8> {
     match error {
         RecordError::Missing { .. } | RecordError::Id { .. } => Some(exit::USAGE),
-        RecordError::Taken { .. } | RecordError::Ended { .. } => Some(exit::USAGE),
+        RecordError::Taken { .. } => Some(exit::USAGE),
         RecordError::Json { .. } => Some(exit::DAMAGED),
         _ => None,
     }
@@ -220,10 +214,7 @@ mod tests {
     }
 
     fn unknown() -> ModelError {
-        ModelError::Unknown {
-            name: String::new(),
-            known: String::new(),
-        }
+        ModelError::Unfit(String::new())
     }
 
     #[test]
@@ -237,22 +228,18 @@ mod tests {
         };
         let flipped = || CheckpointError::Damaged {
             path: "a".into(),
-            problem: "b",
+            problem: "b".to_owned(),
         };
         let lost = || RankError::Lost {
             rank: 1,
             reason: String::new(),
         };
 
-        let cases: [(Error, u8); 15] = [
+        let cases: [(Error, u8); 14] = [
             (UsageError(String::new()).into(), 2),
             (RunError::from(damaged()).into(), 3),
             (RunError::from(LearnError::from(damaged())).into(), 3),
             (RunError::from(LearnError::from(unknown())).into(), 2),
-            (
-                RunError::from(LearnError::from(ForwardError::from(unknown()))).into(),
-                2,
-            ),
             (ExportError::from(unknown()).into(), 2),
             (other().into(), 4),
             (

@@ -372,6 +372,13 @@ mod tests {
         asked: Vec<(usize, Vec<f64>)>,
     }
 
+    impl Twice {
+        fn times(&self, trial: usize) -> usize {
+            let own = self.asked.iter().filter(|(other, _)| *other == trial);
+            own.count()
+        }
+    }
+
     impl Judge for Twice {
         fn asked(&mut self, trial: usize, values: Vec<f64>) {
             self.asked.push((trial, values));
@@ -380,13 +387,7 @@ mod tests {
         fn ended(&mut self, _trial: usize, _outcome: &Outcome) {}
 
         fn goes_on(&self, trial: usize) -> Option<bool> {
-            let times = |trial| {
-                self.asked
-                    .iter()
-                    .filter(|(other, _)| *other == trial)
-                    .count()
-            };
-            (trial > 0 || times(1) > 0).then(|| times(trial) < 2)
+            (trial > 0 || self.times(1) > 0).then(|| self.times(trial) < 2)
         }
     }
 
@@ -396,14 +397,12 @@ mod tests {
 
     fn lines_judged(plan: &JobPlan<'_>, judge: &mut dyn Judge) -> Result<Vec<(usize, Outcome)>> {
         let mut all = Vec::new();
-        let told = |trial, outcome| {
+        let stopped = run(plan, judge, |trial, outcome| {
             all.push((trial, outcome));
             Ok(())
-        };
-        run(plan, judge, told).map(|stopped| {
-            assert_eq!(stopped, None);
-            all
-        })
+        })?;
+        assert_eq!(stopped, None);
+        Ok(all)
     }
 
     #[test]

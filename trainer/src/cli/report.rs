@@ -327,17 +327,18 @@ mod tests {
     #[test]
     fn only_generated_files_are_replaced() {
         let folder = tempfile::tempdir().expect("a folder");
-        let at = |name: &str| folder.path().join(name);
-        fs::write(at("page.html"), Page::default().to_html()).expect("room");
-        fs::write(at("empty.html"), "").expect("room");
-        fs::write(at("mine.html"), "<!DOCTYPE html><title>mine</title>").expect("room");
-        let check = |name: &str| require_replaceable("--out", &at(name), "page", Page::is_ours);
+        let [page, empty, new, mine] = ["page.html", "empty.html", "new.html", "mine.html"]
+            .map(|name| folder.path().join(name));
+        fs::write(&page, Page::default().to_html()).expect("room");
+        fs::write(&empty, "").expect("room");
+        fs::write(&mine, "<!DOCTYPE html><title>mine</title>").expect("room");
 
-        for name in ["page.html", "empty.html", "new.html"] {
-            assert!(check(name).is_ok(), "{name}");
+        for file in [page, empty, new] {
+            let checked = require_replaceable("--out", &file, "page", Page::is_ours);
+            assert!(checked.is_ok(), "{}", file.display());
         }
 
-        let refused = check("mine.html").expect_err("mine");
+        let refused = require_replaceable("--out", &mine, "page", Page::is_ours).expect_err("mine");
         assert!(refused.to_string().contains("not a page of wavemill"));
     }
 

@@ -299,34 +299,35 @@ mod tests {
         let run = made.folder.path();
         std::fs::write(run.join("config.toml"), "").expect("room");
 
-        let threads = |ranks| {
-            resumed(run, Changes::default(), ranks)
-                .expect("a checkpoint")
-                .threads
-        };
-        assert_eq!((threads(1), threads(2)), (Some(1), None));
+        for (ranks, threads) in [(1, Some(1)), (2, None)] {
+            let resumed = resumed(run, Changes::default(), ranks).expect("a checkpoint");
+            assert_eq!(resumed.threads, threads);
+        }
     }
 
     #[test]
     fn a_run_with_a_checkpoint_goes_on_with_its_own_configuration_alone() {
+        fn asked(run: &Path, sets: &[&str]) -> Result<RunStart, String> {
+            resumed_or_started(run, config(sets), 1).map_err(|error| error.to_string())
+        }
+
         let alone = testing::alone();
         let made = testing::made(&Fixture::default(), &config(&["train.epochs=5"]), 0, &alone);
         let run = made.folder.path();
         std::fs::write(run.join("config.toml"), "").expect("room");
-        let asked = |sets: &[&str]| {
-            resumed_or_started(run, config(sets), 1).map_err(|error| error.to_string())
-        };
-
-        let begun = asked(&["train.epochs=5"]).expect("the same");
+        let begun = asked(run, &["train.epochs=5"]).expect("the same");
         assert_eq!((begun.from, begun.config.train.epochs), (Some(0), 5));
-        let longer =
-            asked(&["train.epochs=9", "data.skip_damaged=true"]).expect("what --resume takes too");
+        let longer = asked(run, &["train.epochs=9", "data.skip_damaged=true"])
+            .expect("what --resume takes too");
         assert_eq!(
             (longer.config.train.epochs, longer.config.data.skip_damaged),
             (9, true)
         );
-        let said =
-            asked(&["train.epochs=5", "optimizer.lr=0.5", "data.frames=7"]).expect_err("another");
+        let said = asked(
+            run,
+            &["train.epochs=5", "optimizer.lr=0.5", "data.frames=7"],
+        )
+        .expect_err("another");
         assert!(
             said.contains(
                 "started with data.frames = nothing, not 7; optimizer.lr = 0.001, not 0.5:"
@@ -379,22 +380,24 @@ mod tests {
             input: Some((store.clone(), 3)),
             ..RunStart::new(config(&[]), None)
         };
-        let version = |asked: Option<&Path>, version: Option<&VersionName>| {
-            begun.store(asked, version).expect("a store").1
-        };
-        let recorded = Some(VersionName::Number(3));
-        assert_eq!(version(None, None), recorded);
-        assert_eq!(version(Some(&store), None), recorded);
-
+        let recorded = VersionName::Number(3);
         let other = VersionName::Number(4);
-        assert_eq!(version(Some(&store), Some(&other)), Some(other));
-        assert_eq!(version(Some(Path::new("/")), None), None);
-
         // The tag may have been moved to another version since then.
-        let tag = "paper".parse().expect("a tag");
-        assert_eq!(version(Some(&store), Some(&tag)), recorded);
-        assert_eq!(version(None, Some(&tag)), recorded);
-        assert_eq!(version(Some(Path::new("/")), Some(&tag)), Some(tag));
+        let tag: VersionName = "paper".parse().expect("a tag");
+        let elsewhere = Path::new("/");
+
+        for (asked, version, want) in [
+            (None, None, Some(&recorded)),
+            (Some(&*store), None, Some(&recorded)),
+            (Some(&*store), Some(&other), Some(&other)),
+            (Some(elsewhere), None, None),
+            (Some(&*store), Some(&tag), Some(&recorded)),
+            (None, Some(&tag), Some(&recorded)),
+            (Some(elsewhere), Some(&tag), Some(&tag)),
+        ] {
+            let (_, found) = begun.store(asked, version).expect("a store");
+            assert_eq!(found.as_ref(), want, "{asked:?} {version:?}");
+        }
         assert!(RunStart::new(config(&[]), None).store(None, None).is_err());
     }
 }

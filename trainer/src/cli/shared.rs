@@ -94,18 +94,15 @@ mod tests {
 
     #[test]
     fn a_rank_that_does_not_see_rank_0s_folder_says_so_before_the_first_step() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let look = || {
-            check(
-                folder.path(),
-                &Second {
-                    token: "this start",
-                },
-                Duration::from_millis(60),
-            )
-        };
+        fn look(folder: &Path) -> Result<()> {
+            let group = Second {
+                token: "this start",
+            };
+            check(folder, &group, Duration::from_millis(60))
+        }
 
-        let error = look().expect_err("nothing there").to_string();
+        let folder = tempfile::tempdir().expect("a folder");
+        let error = look(folder.path()).expect_err("nothing there").to_string();
         assert!(
             error.starts_with("rank 1 does not see rank 0's folder") && error.contains("--runs"),
             "{error}"
@@ -113,8 +110,8 @@ mod tests {
 
         // A copy of the folder, with a token left by an earlier start.
         std::fs::write(folder.path().join(TOKEN), "another start").expect("room");
-        look().expect_err("another start");
+        look(folder.path()).expect_err("another start");
         std::fs::write(folder.path().join(TOKEN), "this start").expect("room");
-        look().expect("seen");
+        look(folder.path()).expect("seen");
     }
 }

@@ -27,7 +27,6 @@ use super::output::{OutputArgs, Progress, report};
 use super::run_folder::new_folder;
 use super::{MachineArgs, MachineShares, fit, interrupt};
 use crate::dataset::{Dataset, Needs};
-use crate::forward::ForwardError;
 use crate::learner::LearnError;
 use crate::models::{init, registry};
 use crate::run::{self, Job, KeepGoing, RunError};
@@ -603,9 +602,7 @@ fn goes_on(error: &Error, group: &dyn Collective) -> bool {
     let is_on_all_ranks = matches!(
         error.downcast_ref(),
         Some(RunError::Learn(
-            LearnError::Diverged { .. }
-                | LearnError::Model(_)
-                | LearnError::Forward(ForwardError::Model(_))
+            LearnError::Diverged { .. } | LearnError::Model(_)
         ))
     );
     exit::code(error) != NO_SPACE && (group.world_size() == 1 || is_on_all_ranks)
@@ -671,6 +668,12 @@ mod tests {
 
     #[test]
     fn rows_are_shared_by_trials_that_read_alike_and_closed_before_others_are_opened() {
+        fn open(rows: &mut DatasetCache, words: &[&str]) -> Arc<Dataset> {
+            let words: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
+            let config = config_of(&Config::default(), &words, "sweep.toml");
+            rows.open(&config.expect("a configuration")).expect("rows")
+        }
+
         let folder = tempfile::tempdir().expect("a folder");
         Fixture::default().write(folder.path());
         let Line { machine } = clap::Parser::parse_from(["sweep"]);
@@ -682,25 +685,20 @@ mod tests {
             last: None,
         };
 
-        let mut open = |words: &[&str]| {
-            let words: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
-            rows.open(
-                &config_of(&Config::default(), &words, "sweep.toml").expect("a configuration"),
-            )
-            .expect("rows")
-        };
-
-        let first = Arc::downgrade(&open(&["optimizer.lr=0.1"]));
+        let first = Arc::downgrade(&open(&mut rows, &["optimizer.lr=0.1"]));
         assert!(Arc::ptr_eq(
-            &open(&["optimizer.lr=0.2"]),
+            &open(&mut rows, &["optimizer.lr=0.2"]),
             &first.upgrade().expect("kept")
         ));
 
-        let other = open(&["data.shuffle_window=2"]);
+        let other = open(&mut rows, &["data.shuffle_window=2"]);
         assert!(first.upgrade().is_none(), "its files are still open");
         assert!(
             !Arc::ptr_eq(
-                &open(&["data.shuffle_window=2", "model.name=\"mlp-1\""]),
+                &open(
+                    &mut rows,
+                    &["data.shuffle_window=2", "model.name=\"mlp-1\""]
+                ),
                 &other
             ),
             "it needs other columns"

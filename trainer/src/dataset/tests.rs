@@ -71,11 +71,9 @@ fn metadata_is_standardised_by_training_rows_alone() {
     let clips_there = clips(&dataset, &batch);
 
     for column in 0..2 {
-        let has = |clip: usize| column == 0 || clip % 5 != 4;
-        let told: Vec<f64> = (0..rows)
-            .filter(|&r| has(clips_there[r]))
-            .map(|r| seen[3 * r + column])
-            .collect();
+        let (there, missing): (Vec<usize>, Vec<usize>) =
+            (0..rows).partition(|&r| column == 0 || clips_there[r] % 5 != 4);
+        let told: Vec<f64> = there.iter().map(|r| seen[3 * r + column]).collect();
 
         let mean = told.iter().sum::<f64>() / told.len() as f64;
         let square = told.iter().map(|x| x * x).sum::<f64>() / told.len() as f64;
@@ -83,11 +81,7 @@ fn metadata_is_standardised_by_training_rows_alone() {
             mean.abs() < 1e-5 && (square - 1.0).abs() < 1e-5,
             "column {column}: {mean}, {square}"
         );
-        assert!(
-            (0..rows)
-                .filter(|&r| !has(clips_there[r]))
-                .all(|r| seen[3 * r + column] == 0.0)
-        );
+        assert!(missing.iter().all(|r| seen[3 * r + column] == 0.0));
     }
 
     assert!(
@@ -207,24 +201,19 @@ fn no_tensor_is_read_for_a_model_that_sees_metadata_alone() {
             ..LoaderPlan::default()
         };
 
-        let batches = |dataset: &Arc<Dataset>| {
-            Loader::start(dataset, plan.clone())
-                .expect("threads")
-                .map(Result::unwrap)
-        };
-        let inputs = |dataset: &Dataset, batch: &Batch| {
-            dataset
-                .inputs(batch, Device::Cpu, Kind::Float)
-                .expect("tensors")
-        };
-
-        for (all, few) in batches(&dataset).zip(batches(&silent)) {
+        let [batches, silent_batches] =
+            [&dataset, &silent].map(|data| Loader::start(data, plan.clone()).expect("threads"));
+        for (all, few) in batches.zip(silent_batches) {
+            let (all, few) = (all.expect("rows"), few.expect("rows"));
             assert_eq!(
                 (few.rows(), few.n_own(), few.partners()),
                 (all.rows(), all.n_own(), all.partners())
             );
 
-            let [all, few] = [inputs(&dataset, &all), inputs(&silent, &few)];
+            let [all, few] = [(&dataset, &all), (&silent, &few)].map(|(data, batch)| {
+                data.inputs(batch, Device::Cpu, Kind::Float)
+                    .expect("tensors")
+            });
             assert_eq!(few.metadata, all.metadata);
             assert_eq!(
                 (few.spectrogram.size(), few.ids.is_none()),
@@ -286,37 +275,28 @@ fn seen(fixture: &Fixture, clip: usize, frames: usize) -> Vec<f64> {
         },
     );
 
-    let read = |x: f32| match fixture.dtype {
-        Dtype::F16 => f16::from_f32(x).to_f64(),
-        Dtype::F32 => f64::from(x),
-        Dtype::U8 => f64::from((x * 255.0).round() * (1.0 / 255.0)),
-    };
-    let at = |i: usize| {
+    let mut seen = vec![0.0; frames * fixture.shape[0]];
+    for (i, value) in seen.iter_mut().enumerate() {
         if i % frames < own {
-            read(values[i / frames * own + i % frames])
-        } else {
-            0.0
+            let x = values[i / frames * own + i % frames];
+            *value = match fixture.dtype {
+                Dtype::F16 => f16::from_f32(x).to_f64(),
+                Dtype::F32 => f64::from(x),
+                Dtype::U8 => f64::from((x * 255.0).round() * (1.0 / 255.0)),
+            };
         }
-    };
-
-    (0..frames * fixture.shape[0]).map(at).collect()
+    }
+    seen
 }
 
 #[test]
 fn lz4_lists_and_rows_of_differing_length_are_read_as_well() {
-    let odd = |layout, compression, ragged| Fixture {
-        layout,
-        compression,
-        ragged,
-        ..Fixture::default()
-    };
-
-    for fixture in [
-        odd(Layout::Binary, Compression::Lz4, false),
-        odd(Layout::List, Compression::Zstd, false),
-        odd(Layout::List, Compression::None, true),
-        odd(Layout::Binary, Compression::Zstd, true),
-        odd(Layout::Binary, Compression::None, true),
+    for (layout, compression, ragged) in [
+        (Layout::Binary, Compression::Lz4, false),
+        (Layout::List, Compression::Zstd, false),
+        (Layout::List, Compression::None, true),
+        (Layout::Binary, Compression::Zstd, true),
+        (Layout::Binary, Compression::None, true),
     ] {
         for (dtype, frames_first, frames) in [
             (Dtype::F16, false, 10),
@@ -327,7 +307,10 @@ fn lz4_lists_and_rows_of_differing_length_are_read_as_well() {
             let fixture = Fixture {
                 dtype,
                 frames_first,
-                ..fixture.clone()
+                layout,
+                compression,
+                ragged,
+                ..Fixture::default()
             };
             let (_folder, dataset) = made(
                 &fixture,

@@ -4,14 +4,13 @@
 //! Rows are written as they are computed, in the manifest's order, regardless of the number of ranks. A file gets its
 //! final name only when it is complete.
 
-use std::io;
+use std::error::Error;
 use std::path::{Path, PathBuf};
 
 use arrow::array::RecordBatch;
 use arrow::error::ArrowError;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
-use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 use tch::{Device, Kind, TchError, Tensor};
@@ -43,12 +42,9 @@ pub(crate) const METADATA_KEY: &str = "wavemill";
 #[derive(Debug, thiserror::Error)]
 pub enum RowsFileError {
     #[error("cannot write {path}")]
-    Io { path: PathBuf, source: io::Error },
-    #[error("cannot write {path}")]
-    Parquet {
+    Write {
         path: PathBuf,
-        /// The error from the Parquet library or the operating system.
-        source: ParquetError,
+        source: Box<dyn Error + Send + Sync>,
     },
     /// The columns do not form a valid table.
     #[error("cannot encode the predictions as rows")]
@@ -288,7 +284,7 @@ impl RowsFile {
             )]))
             .build();
         let writer = ArrowWriter::try_new(temporary, layout.schema(), Some(properties))
-            .map_err(parquet_error(path))?;
+            .map_err(write_error(path))?;
 
         Ok(Self {
             path: path.to_owned(),
@@ -298,29 +294,30 @@ impl RowsFile {
     }
 
     fn append(&mut self, rows: &RecordBatch) -> Result<(), RowsFileError> {
-        self.writer.write(rows).map_err(parquet_error(&self.path))
+        self.writer.write(rows).map_err(write_error(&self.path))
     }
 
     fn finish(self) -> Result<(), RowsFileError> {
         let Self { path, writer, .. } = self;
-        let temporary = writer.into_inner().map_err(parquet_error(&path))?;
-        temporary.finish(&path).map_err(io_error(&path))
+        let temporary = writer.into_inner().map_err(write_error(&path))?;
+        temporary.finish(&path).map_err(write_error(&path))
     }
 }
 
 /// Creates a temporary file in the folder of `path`, to be renamed to `path`.
 fn temporary_for(path: &Path) -> Result<PartFile, RowsFileError> {
-    PartFile::beside(path, PREFIX).map_err(io_error(path))
+    PartFile::beside(path, PREFIX).map_err(write_error(path))
 }
 
-fn io_error(path: &Path) -> impl FnOnce(io::Error) -> RowsFileError {
+/// Returns a function for `map_err` that adds the path of the file.
+fn write_error<E: Into<Box<dyn Error + Send + Sync>>>(
+    path: &Path,
+) -> impl FnOnce(E) -> RowsFileError {
     let path = path.to_owned();
-    move |source| RowsFileError::Io { path, source }
-}
-
-fn parquet_error(path: &Path) -> impl FnOnce(ParquetError) -> RowsFileError {
-    let path = path.to_owned();
-    move |source| RowsFileError::Parquet { path, source }
+    move |error| RowsFileError::Write {
+        path,
+        source: error.into(),
+    }
 }
 
 /// Returns the first `rows` rows of a tensor `[n, …]` as f32, row-major.

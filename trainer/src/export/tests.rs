@@ -111,14 +111,11 @@ fn torchscript_matches_the_model_for_any_batch_size() {
                 ("ids", ids),
             ];
             let mut known: BTreeMap<&str, Option<Tensor>> = known.into_iter().collect();
-            let mut named = |a: &Argument| {
-                known
-                    .remove(a.name.as_str())
-                    .flatten()
-                    .expect("what the model sees")
-            };
-
-            let given: Vec<Tensor> = about.arguments.iter().map(&mut named).collect();
+            let mut given = Vec::new();
+            for argument in &about.arguments {
+                let tensor = known.remove(argument.name.as_str()).flatten();
+                given.push(tensor.expect("what the model sees"));
+            }
             let got = module.forward_ts(&given).expect("logits");
 
             assert_eq!(about.outputs.len(), want.len());
@@ -216,13 +213,9 @@ fn a_run_starts_from_exported_weights_and_remembers_it() {
         .expect("a run")
         .result;
 
-    let backbone = |(name, _): &(String, Tensor)| !is_head(name);
-    let tensors = made
-        .learner
-        .variables()
-        .into_iter()
-        .filter(backbone)
-        .count();
+    let mut backbone = made.learner.variables();
+    backbone.retain(|(name, _)| !is_head(name));
+    let tensors = backbone.len();
     assert_eq!(
         first.start,
         format!("from weights.safetensors ({tensors} tensors)")
@@ -240,7 +233,7 @@ fn a_run_starts_from_exported_weights_and_remembers_it() {
         .and_then(|c| c.last())
         .expect("a checkpoint");
     let read = checkpoint::read_tensors(&last).expect("tensors");
-    for (name, tensor) in made.learner.variables().iter().filter(|v| backbone(v)) {
+    for (name, tensor) in &backbone {
         assert!(
             read[&format!("model.{name}")].equal(tensor),
             "{name} is frozen"
@@ -303,12 +296,10 @@ fn failed_export_leaves_no_files() {
     fs::write(taken.join("file"), "kept").expect("room");
     assert!(write_safetensors(&trained, &about, &taken).is_err() && taken.join("file").is_file());
 
-    let left = |e: fs::DirEntry| e.file_name().to_string_lossy().starts_with(".export");
-    assert!(
-        !fs::read_dir(made.folder.path())
-            .expect("a folder")
-            .any(|e| left(e.expect("an entry")))
-    );
+    for entry in fs::read_dir(made.folder.path()).expect("a folder") {
+        let name = entry.expect("an entry").file_name();
+        assert!(!name.to_string_lossy().starts_with(".export"), "{name:?}");
+    }
 
     let recipe = made.folder.path().join("bad.toml");
     fs::write(&recipe, "name = ").expect("room");

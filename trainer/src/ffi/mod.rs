@@ -183,42 +183,30 @@ pub(crate) fn sum_over_ranks(tensor: &Tensor, group: &'static Group) -> Result<T
     Ok(unsafe { Tensor::from_ptr(out.cast()) })
 }
 
-/// Reasons why no CUDA device can be used.
-#[derive(Clone, Debug, thiserror::Error)]
-pub(crate) enum CudaError {
-    /// The library cannot be loaded.
-    #[error("libtorch_cuda.so cannot be loaded: {message}")]
-    Library {
-        /// Reason given by the dynamic loader.
-        message: String,
-    },
-    /// The library is loaded but finds no usable device.
-    #[error("libtorch found no usable CUDA device: is the driver running?")]
-    NoDevice,
-}
-
 /// Loads libtorch_cuda in addition to the linked libtorch.
 ///
 /// Linkers drop a library if none of its symbols is used, which allows one program to run with and without CUDA. The
 /// library is therefore loaded by name, once, before devices are first queried.
 ///
 /// # Errors
-/// [`CudaError`] if no CUDA device can be used.
-pub(crate) fn load_cuda() -> Result<(), CudaError> {
-    static LOADED: std::sync::OnceLock<Result<(), CudaError>> = std::sync::OnceLock::new();
+/// The reason why no CUDA device can be used.
+pub(crate) fn load_cuda() -> Result<(), String> {
+    static LOADED: std::sync::OnceLock<Result<(), String>> = std::sync::OnceLock::new();
     LOADED
         .get_or_init(|| {
             open_for_good(c"libtorch_cuda.so")?;
             match tch::Cuda::is_available() {
                 true => Ok(()),
-                false => Err(CudaError::NoDevice),
+                false => {
+                    Err("libtorch found no usable CUDA device: is the driver running?".to_owned())
+                }
             }
         })
         .clone()
 }
 
 /// Loads a library, which is never closed.
-fn open_for_good(name: &CStr) -> Result<(), CudaError> {
+fn open_for_good(name: &CStr) -> Result<(), String> {
     // SAFETY: dlopen of a library whose initialisers only register kernels. dlerror returns null or a NUL-terminated
     // string that is valid until this thread's next call of the loader; the string is copied before that.
     let message = unsafe {
@@ -228,9 +216,9 @@ fn open_for_good(name: &CStr) -> Result<(), CudaError> {
         let message = libc_dlerror();
         (!message.is_null()).then(|| CStr::from_ptr(message).to_string_lossy().into_owned())
     };
-    Err(CudaError::Library {
-        message: message.unwrap_or_else(|| "the dynamic loader gave no reason".to_owned()),
-    })
+    let message = message.as_deref();
+    let message = message.unwrap_or("the dynamic loader gave no reason");
+    Err(format!("libtorch_cuda.so cannot be loaded: {message}"))
 }
 
 const RTLD_NOW: c_int = 2;

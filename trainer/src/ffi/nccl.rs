@@ -22,41 +22,14 @@ const ID_BYTES: usize = 128;
 /// An error of CUDA or NCCL.
 #[derive(Debug, thiserror::Error)]
 pub enum NcclError {
-    /// A library is not on the linker's paths.
-    #[error("{library} was not found")]
-    Absent {
-        /// Name under which the library is searched.
-        library: &'static str,
-    },
-    /// A library lacks a function that is used here.
-    #[error("{library} has no {call}")]
-    Lacks {
-        /// Name under which the library is searched.
-        library: &'static str,
-        /// Name of the missing function.
-        call: &'static str,
-    },
     #[error("NCCL {} is older than {}", version_text(*.found), version_text(VERSION_MIN))]
     Old {
         /// Version as returned by `ncclGetVersion`.
         found: i32,
     },
-    #[error("CUDA's {call}: {code}")]
-    Cuda {
-        call: &'static str,
-        /// Name of the error in the driver.
-        code: String,
-    },
-    /// A call of NCCL failed, or an asynchronous error occurred after it.
-    #[error("NCCL's {call}: {words}")]
-    Nccl {
-        call: &'static str,
-        /// The error, and the last line that NCCL logged.
-        words: String,
-    },
-    /// A rank received an id of the wrong length.
-    #[error("an NCCL id has 128 bytes, not {bytes}")]
-    Id { bytes: usize },
+    /// A library or one of its functions is missing, or a call failed.
+    #[error("{0}")]
+    Failed(String),
     /// The communicator cannot sum this tensor.
     #[error("NCCL sums contiguous f32 and f64 on {device:?} only, not {found}")]
     Tensor {
@@ -79,18 +52,15 @@ pub(crate) fn version_text(version: i32) -> String {
     )
 }
 
-fn check_cuda(call: &'static str, result: cuda::CUresult) -> Result<(), NcclError> {
+fn check_cuda(call: &str, result: cuda::CUresult) -> Result<(), NcclError> {
     match result {
         cuda::CUresult::CUDA_SUCCESS => Ok(()),
-        error => Err(NcclError::Cuda {
-            call,
-            code: format!("{error:?}"),
-        }),
+        error => Err(NcclError::Failed(format!("CUDA's {call}: {error:?}"))),
     }
 }
 
 /// Converts a result that NCCL returned. For an error, it queries the library for details.
-fn check(call: &'static str, result: nccl::ncclResult_t) -> Result<(), NcclError> {
+fn check(call: &str, result: nccl::ncclResult_t) -> Result<(), NcclError> {
     use nccl::ncclResult_t::{ncclInProgress, ncclSuccess};
     if matches!(result, ncclSuccess | ncclInProgress) {
         return Ok(());
@@ -109,10 +79,8 @@ fn check(call: &'static str, result: nccl::ncclResult_t) -> Result<(), NcclError
         },
         Err(_) => String::new(),
     };
-    Err(NcclError::Nccl {
-        call,
-        words: explain(result, &log),
-    })
+    let words = explain(result, &log);
+    Err(NcclError::Failed(format!("NCCL's {call}: {words}")))
 }
 
 /// Describes an error, with the last line that NCCL logged, if any.
@@ -137,16 +105,14 @@ fn need_cuda() -> Result<(), NcclError> {
     // SAFETY: opens and closes libraries with the driver's names, whose initialisers make no callbacks.
     match unsafe { cuda::is_culib_present() } {
         true => Ok(()),
-        false => Err(NcclError::Absent {
-            library: "libcuda.so",
-        }),
+        false => Err(NcclError::Failed("libcuda.so was not found".to_owned())),
     }
 }
 
 /// Returns the version of the installed NCCL, as returned by `ncclGetVersion`: 22809 is 2.28.9.
 ///
 /// # Errors
-/// [`NcclError::Absent`] if NCCL or libcuda is missing; [`NcclError::Old`].
+/// [`NcclError::Failed`] if NCCL or libcuda is missing; [`NcclError::Old`].
 pub(crate) fn nccl_version() -> Result<i32, NcclError> {
     need_cuda()?;
     library().map(|nccl| nccl.version)
@@ -279,8 +245,9 @@ impl Communicator {
     pub(crate) fn join(id: &[u8], own: NcclRank) -> Result<Self, NcclError> {
         need_cuda()?;
         let calls = library()?;
-        let bytes =
-            <[u8; ID_BYTES]>::try_from(id).map_err(|_| NcclError::Id { bytes: id.len() })?;
+        let bytes = <[u8; ID_BYTES]>::try_from(id).map_err(|_| {
+            NcclError::Failed(format!("an NCCL id has {ID_BYTES} bytes, not {}", id.len()))
+        })?;
         let id = nccl::ncclUniqueId {
             internal: bytes.map(|byte| byte as c_char),
         };

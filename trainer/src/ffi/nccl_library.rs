@@ -59,9 +59,10 @@ impl Nccl {
         let opened = NAMES
             .into_iter()
             .find_map(|name| unsafe { Library::new(name) }.ok());
-        let library: &'static Library = Box::leak(Box::new(
-            opened.ok_or(NcclError::Absent { library: NAMES[0] })?,
-        ));
+        let library: &'static Library =
+            Box::leak(Box::new(opened.ok_or_else(|| {
+                NcclError::Failed(format!("{} was not found", NAMES[0]))
+            })?));
 
         // SAFETY: every version of NCCL has this function, with this signature; it writes one number.
         let version = unsafe {
@@ -98,13 +99,12 @@ impl Nccl {
 /// `F` must be the function's signature.
 unsafe fn look_up<F: Copy + 'static>(
     library: &'static Library,
-    call: &'static str,
+    call: &str,
 ) -> Result<F, NcclError> {
     // SAFETY: guaranteed by the caller of this function; the library is never closed.
 
     let found = unsafe { library.get::<F>(call.as_bytes()) };
-    found.map(|found| *found).map_err(|_| NcclError::Lacks {
-        library: NAMES[0],
-        call,
-    })
+    found
+        .map(|found| *found)
+        .map_err(|_| NcclError::Failed(format!("{} has no {call}", NAMES[0])))
 }

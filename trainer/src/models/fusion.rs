@@ -77,15 +77,10 @@ impl Backbone for Fusion {
 
         for &(column, ref table) in &self.vectors {
             walk.branch(ID_NAMES[column], "ids");
-            let missing = ModelError::Needs {
-                model: "fusion",
-                what: "ids of artist and album",
-            };
-            let ids = inputs
-                .ids
-                .as_ref()
-                .ok_or(missing)?
-                .f_select(1, column as i64)?;
+            let ids = inputs.ids.as_ref().ok_or_else(|| {
+                ModelError::Unfit("fusion needs ids of artist and album".to_owned())
+            })?;
+            let ids = ids.f_select(1, column as i64)?;
             let vector = Tensor::f_embedding(table, &ids, 0, false, false)?;
             walk.stage(ID_NAMES[column], &vector, || vec![embedding(table)]);
             parts.push(vector);

@@ -52,7 +52,7 @@ const PICKLED: [&str; 5] = ["pth", "pt", "ckpt", "bin", "pkl"];
 /// Checks by its first bytes whether `file` can be safetensors. PyTorch's own files get a separate error.
 ///
 /// # Errors
-/// [`ModelError::InitRead`], [`ModelError::InitPickle`].
+/// [`ModelError::InitRead`], [`ModelError::Unfit`].
 pub(crate) fn check_form(file: &Path) -> Result<(), ModelError> {
     let mut first = Vec::new();
     let read = File::open(file).and_then(|opened| opened.take(9).read_to_end(&mut first));
@@ -72,10 +72,12 @@ pub(crate) fn check_form(file: &Path) -> Result<(), ModelError> {
     // Reading a pickle can execute code, so it is never attempted; the error names the command that converts it.
     // Safetensors files with a pickle's extension are accepted.
     if !is_safetensors && (is_pickle || is_named_so) {
-        return Err(ModelError::InitPickle {
-            path: file.to_owned(),
-            to: file.with_extension("safetensors"),
-        });
+        return Err(ModelError::Unfit(format!(
+            "model.init = {}: a PyTorch pickle, which is not supported because loading it can execute code: convert it \
+             to safetensors with scripts/convert_weights.py {0} {}",
+            file.display(),
+            file.with_extension("safetensors").display()
+        )));
     }
     Ok(())
 }
@@ -85,7 +87,7 @@ pub(crate) fn check_form(file: &Path) -> Result<(), ModelError> {
 /// kind and device of the store.
 ///
 /// # Errors
-/// As [`check_form`]; [`ModelError::InitKeys`], in which case nothing was copied; [`ModelError::Torch`].
+/// As [`check_form`]; [`ModelError::Unfit`], in which case nothing was copied; [`ModelError::Torch`].
 pub(crate) fn load(file: &Path, store: &VarStore) -> Result<Origin, ModelError> {
     check_form(file)?;
     let read = Tensor::read_safetensors(file).map_err(|source| ModelError::InitRead {
@@ -116,11 +118,11 @@ pub(crate) fn load(file: &Path, store: &VarStore) -> Result<Origin, ModelError> 
         .collect();
     if !faults.is_empty() {
         let listed = faults[..faults.len().min(LISTED_MAX)].join(", ");
-        return Err(ModelError::InitKeys {
-            path: file.to_owned(),
-            faults: faults.len(),
-            listed,
-        });
+        return Err(ModelError::Unfit(format!(
+            "model.init = {} does not match the model in {} tensors: {listed}",
+            file.display(),
+            faults.len()
+        )));
     }
 
     tch::no_grad(|| {
@@ -280,22 +282,15 @@ mod tests {
     #[test]
     fn pytorch_file_error_contains_the_conversion_command() {
         let folder = tempfile::tempdir().unwrap();
-        let saved = |name: &str, bytes: &[u8]| {
-            let file = folder.path().join(name);
-            std::fs::write(&file, bytes).unwrap();
-            file
-        };
-
-        let [zipped, legacy] = [
-            b"PK\x03\x04archive/data.pkl".as_slice(),
-            b"\x80\x02\x8a\nl\xfc\x9c",
+        let pickles: [(&str, &[u8]); 3] = [
+            ("resnet50.pth", b"PK\x03\x04archive/data.pkl"),
+            ("old", b"\x80\x02\x8a\nl\xfc\x9c"),
+            ("cut.pt", b""),
         ];
 
-        for file in [
-            saved("resnet50.pth", zipped),
-            saved("old", legacy),
-            saved("cut.pt", b""),
-        ] {
+        for (name, bytes) in pickles {
+            let file = folder.path().join(name);
+            std::fs::write(&file, bytes).unwrap();
             let to = file.with_extension("safetensors");
             let command = format!(
                 "scripts/convert_weights.py {} {}",
@@ -310,7 +305,9 @@ mod tests {
             );
         }
 
-        let other = fails(&saved("notes.txt", b"some other text"), "resnet50");
+        let notes = folder.path().join("notes.txt");
+        std::fs::write(&notes, "some other text").unwrap();
+        let other = fails(&notes, "resnet50");
         assert!(other.contains("cannot be read as safetensors"), "{other}");
 
         let named_so = published("xception", folder.path(), |_| {}).with_extension("pth");

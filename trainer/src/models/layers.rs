@@ -218,6 +218,24 @@ impl Conv {
         })
     }
 
+    /// Creates a convolution over both axes of a picture, initialized as in torchvision and timm.
+    pub(crate) fn over_picture(
+        scope: &VarScope<'_>,
+        from: i64,
+        to: i64,
+        window: Window,
+        groups: i64,
+    ) -> Result<Self, ModelError> {
+        let args = ConvArgs {
+            from,
+            to,
+            windows: &[window; 2],
+            groups,
+            start: Initializer::FanOut,
+        };
+        Self::new(scope, args)
+    }
+
     /// Returns the number of output channels.
     pub(crate) fn channels(&self) -> i64 {
         self.weight.size()[0]
@@ -366,6 +384,19 @@ pub(crate) struct ConvNorm {
 }
 
 impl ConvNorm {
+    /// Creates a convolution over both axes of a picture, and its batch norm.
+    pub(crate) fn over_picture(
+        [conv, norm]: [&VarScope<'_>; 2],
+        from: i64,
+        to: i64,
+        window: Window,
+    ) -> Result<Self, ModelError> {
+        Ok(Self {
+            conv: Conv::over_picture(conv, from, to, window, 1)?,
+            norm: BatchNorm::new(norm, to)?,
+        })
+    }
+
     /// Describes both layers as operations of a stage.
     pub(crate) fn operations(&self) -> [Operation; 2] {
         [self.conv.operation(), self.norm.operation()]

@@ -37,9 +37,9 @@ use walk::Walk;
 /// The error type of building and running a model.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
-    /// No architecture has this name.
-    #[error("model.name = {name}: unknown; available models: {known}")]
-    Unknown { name: String, known: String },
+    /// The configuration or the rows do not suit the architecture, or the initial weights do not suit the model.
+    #[error("{0}")]
+    Unfit(String),
     /// An axis is so short that pooling would leave no value.
     #[error("{model} needs at least {least} {axis}, rows have {found}")]
     TooSmall {
@@ -51,22 +51,6 @@ pub enum ModelError {
         /// Minimum length that the architecture accepts.
         least: i64,
     },
-    /// An input that the architecture requires is missing.
-    #[error("{model} needs {what}")]
-    Needs {
-        model: &'static str,
-        /// The input, and the configuration key that provides it.
-        what: &'static str,
-    },
-    /// The architecture does not support this value.
-    #[error("{key} = {found}: {allowed}")]
-    Value {
-        /// Configuration key, such as `model.channels`.
-        key: &'static str,
-        found: String,
-        /// Description of the supported values.
-        allowed: String,
-    },
     /// The file with initial weights cannot be read.
     #[error("model.init = {path}: cannot be read as safetensors")]
     InitRead {
@@ -74,30 +58,12 @@ pub enum ModelError {
         /// Error of libtorch's Rust binding.
         source: TchError,
     },
-    /// The initial weights are a PyTorch pickle. Reading a pickle can execute code that it contains.
-    #[error(
-        "model.init = {path}: a PyTorch pickle, which is not supported because loading it can execute code: convert it \
-         to safetensors with scripts/convert_weights.py {path} {to}"
-    )]
-    InitPickle {
-        path: PathBuf,
-        /// Suggested path of the converted file.
-        to: PathBuf,
-    },
-    /// The initial weights belong to another architecture.
-    #[error("model.init = {path} does not match the model in {faults} tensors: {listed}")]
-    InitKeys {
-        path: PathBuf,
-        faults: usize,
-        /// The first five mismatches, each with its reason.
-        listed: String,
-    },
     /// A libtorch operation failed, for example because the device is out of memory.
     #[error(transparent)]
     Torch(#[from] TchError),
-    /// A sum over the ranks failed.
+    /// A sum over the ranks failed, or a setting of libtorch cannot be changed.
     #[error(transparent)]
-    Ranks(#[from] TorchError),
+    Ffi(#[from] TorchError),
 }
 
 /// Input of a model for a batch of n rows.
@@ -147,7 +113,7 @@ pub(crate) trait Backbone: std::fmt::Debug + Send {
     /// Reports each stage to `walk`; every operation with parameters belongs to a stage.
     ///
     /// # Errors
-    /// [`ModelError::Torch`], [`ModelError::Ranks`], [`ModelError::Needs`] if an input is missing.
+    /// [`ModelError::Torch`], [`ModelError::Ffi`], [`ModelError::Unfit`] if an input is missing.
     fn embed(&self, inputs: &Inputs, train: bool, walk: &mut Walk) -> Result<Tensor, ModelError>;
 
     /// Returns the length of a row's vector.
@@ -207,7 +173,7 @@ impl Net {
     /// Returns the logits `[n, classes]` of each target, in the order of [`Dims::heads`].
     ///
     /// # Errors
-    /// [`ModelError::Torch`], [`ModelError::Ranks`], [`ModelError::Needs`].
+    /// [`ModelError::Torch`], [`ModelError::Ffi`], [`ModelError::Unfit`].
     pub(crate) fn forward(&self, inputs: &Inputs, train: bool) -> Result<Vec<Tensor>, ModelError> {
         Ok(self.answer(inputs, train)?.1)
     }
@@ -230,7 +196,7 @@ impl Net {
     /// Returns the vectors `[n, width]`, the input of the heads, computed with running statistics and without dropout.
     ///
     /// # Errors
-    /// [`ModelError::Torch`], [`ModelError::Needs`].
+    /// [`ModelError::Torch`], [`ModelError::Unfit`].
     #[cfg(test)]
     pub(crate) fn embed(&self, inputs: &Inputs) -> Result<Tensor, ModelError> {
         self.walk(inputs, false, &mut Walk::unheard())
@@ -252,11 +218,9 @@ impl Net {
     }
 }
 
-fn metadata<'a>(inputs: &'a Inputs, model: &'static str) -> Result<&'a Tensor, ModelError> {
-    inputs.metadata.as_ref().ok_or(ModelError::Needs {
-        model,
-        what: COLUMNS,
-    })
+fn metadata<'a>(inputs: &'a Inputs, model: &str) -> Result<&'a Tensor, ModelError> {
+    let metadata = inputs.metadata.as_ref();
+    metadata.ok_or_else(|| ModelError::Unfit(format!("{model} needs {COLUMNS}")))
 }
 
 /// Missing input of architectures that need metadata, and the keys that provide it.

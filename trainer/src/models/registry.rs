@@ -61,47 +61,39 @@ impl Architecture {
     /// Checks whether the rows and the configuration fit the architecture.
     ///
     /// # Errors
-    /// [`ModelError::TooSmall`], [`ModelError::Needs`], [`ModelError::Value`].
+    /// [`ModelError::TooSmall`], [`ModelError::Unfit`].
     pub(crate) fn check(&self, model: &config::Model, dims: &Dims) -> Result<(), ModelError> {
         if dims.heads.is_empty() || dims.heads.iter().any(|&(_, classes)| classes < 1) {
-            return Err(ModelError::Value {
-                key: "data.targets",
-                found: format!("{:?}", dims.heads),
-                allowed: "at least one target, each with at least one class".to_owned(),
-            });
+            return Err(ModelError::Unfit(format!(
+                "data.targets = {:?}: at least one target, each with at least one class",
+                dims.heads
+            )));
         }
 
         if !self.channels.contains(&model.channels) {
-            return Err(ModelError::Value {
-                key: "model.channels",
-                found: model.channels.to_string(),
-                allowed: format!("one of {:?}", self.channels),
-            });
+            return Err(ModelError::Unfit(format!(
+                "model.channels = {}: one of {:?}",
+                model.channels, self.channels
+            )));
         }
 
         // Kept values are divided by 1 − rate, so a rate of 1 is undefined.
         if let Some(share) = model.dropout.filter(|share| !(0.0..1.0).contains(share)) {
-            return Err(ModelError::Value {
-                key: "model.dropout",
-                found: share.to_string(),
-                allowed: "from 0 to below 1, or absent".to_owned(),
-            });
+            return Err(ModelError::Unfit(format!(
+                "model.dropout = {share}: from 0 to below 1, or absent"
+            )));
         }
 
         // A frozen backbone with random weights would never learn anything.
         if model.freeze && model.init.is_none() {
-            return Err(ModelError::Value {
-                key: "model.freeze",
-                found: "true".to_owned(),
-                allowed: "only with model.init, because random weights must be trained".to_owned(),
-            });
+            return Err(ModelError::Unfit(
+                "model.freeze = true: only with model.init, because random weights must be trained"
+                    .to_owned(),
+            ));
         }
 
         if self.needs.metadata() && dims.metadata < 1 {
-            return Err(ModelError::Needs {
-                model: self.name,
-                what: COLUMNS,
-            });
+            return Err(self.needs_input(COLUMNS));
         }
 
         // The minimum lengths apply to spectrograms only.
@@ -110,16 +102,14 @@ impl Architecture {
         }
 
         if dims.bands == 0 && dims.frames == 0 {
-            return Err(ModelError::Needs {
-                model: self.name,
-                what: "a spectrogram, but the feature contains statistics: set data.feature to another feature",
-            });
+            return Err(self.needs_input(
+                "a spectrogram, but the feature contains statistics: set data.feature to another feature",
+            ));
         }
         if dims.channels.is_some() && !self.takes_pictures() {
-            return Err(ModelError::Needs {
-                model: self.name,
-                what: "a spectrogram, but the feature is a picture: set data.feature to another feature",
-            });
+            return Err(self.needs_input(
+                "a spectrogram, but the feature is a picture: set data.feature to another feature",
+            ));
         }
 
         let [bands, frames] = (self.least)();
@@ -138,24 +128,25 @@ impl Architecture {
         }
         Ok(())
     }
+
+    fn needs_input(&self, what: &str) -> ModelError {
+        ModelError::Unfit(format!("{} needs {what}", self.name))
+    }
 }
 
 /// Returns the architecture with this name.
 ///
 /// # Errors
-/// [`ModelError::Unknown`], which lists all names.
+/// [`ModelError::Unfit`], which lists all names.
 pub(crate) fn find(name: &str) -> Result<&'static Architecture, ModelError> {
-    TABLE
-        .iter()
-        .find(|architecture| architecture.name == name)
-        .ok_or_else(|| ModelError::Unknown {
-            name: name.to_owned(),
-            known: TABLE
-                .iter()
-                .map(|architecture| architecture.name)
-                .collect::<Vec<_>>()
-                .join(", "),
-        })
+    let found = TABLE.iter().find(|architecture| architecture.name == name);
+    found.ok_or_else(|| {
+        let known: Vec<&str> = TABLE.iter().map(|architecture| architecture.name).collect();
+        let known = known.join(", ");
+        ModelError::Unfit(format!(
+            "model.name = {name}: unknown; available models: {known}"
+        ))
+    })
 }
 
 fn least_1d(blocks: &[Block]) -> [i64; 2] {

@@ -2,10 +2,7 @@
 
 use tch::Tensor;
 
-use super::layers::{
-    Conv, ConvArgs, ConvNorm, Dropout, Initializer, VarScope, max_pool, mean_over, pool_operation,
-};
-use super::norm::BatchNorm;
+use super::layers::{ConvNorm, Dropout, VarScope, max_pool, mean_over, pool_operation};
 use super::picture::{Scale, as_colour_picture, copied_channel};
 use super::walk::{Operation, OperationKind, Walk, repeated};
 use super::window::Window;
@@ -20,19 +17,6 @@ const IMAGENET: Scale = Scale {
     deviation: [0.229, 0.224, 0.225],
 };
 
-fn conv(scope: &VarScope<'_>, from: i64, to: i64, window: Window) -> Result<Conv, ModelError> {
-    Conv::new(
-        scope,
-        ConvArgs {
-            from,
-            to,
-            windows: &[window; 2],
-            groups: 1,
-            start: Initializer::FanOut,
-        },
-    )
-}
-
 const fn stepping(kernel: i64, stride: i64) -> Window {
     Window {
         kernel,
@@ -41,7 +25,7 @@ const fn stepping(kernel: i64, stride: i64) -> Window {
     }
 }
 
-/// Creates the `i`-th convolution of a bottleneck and its batch norm.
+/// Creates the `i`-th convolution of a scope and its batch norm.
 fn conv_norm(
     scope: &VarScope<'_>,
     i: i64,
@@ -49,10 +33,8 @@ fn conv_norm(
     to: i64,
     window: Window,
 ) -> Result<ConvNorm, ModelError> {
-    Ok(ConvNorm {
-        conv: conv(&scope.at(format!("conv{i}")), from, to, window)?,
-        norm: BatchNorm::new(&scope.at(format!("bn{i}")), to)?,
-    })
+    let scopes = [format!("conv{i}"), format!("bn{i}")].map(|name| scope.at(name));
+    ConvNorm::over_picture(scopes.each_ref(), from, to, window)
 }
 
 /// 1 × 1, 3 × 3 and 1 × 1 convolutions with a shortcut. The 3 × 3 convolution has the stride ("v1.5"), whereas He et
@@ -77,10 +59,13 @@ impl Bottleneck {
             None
         } else {
             let at = scope.at("downsample");
-            Some(ConvNorm {
-                conv: conv(&at.at(0), from, to, stepping(1, stride))?,
-                norm: BatchNorm::new(&at.at(1), to)?,
-            })
+            let scopes = [&at.at(0), &at.at(1)];
+            Some(ConvNorm::over_picture(
+                scopes,
+                from,
+                to,
+                stepping(1, stride),
+            )?)
         };
 
         Ok(Self { layers, shortcut })
@@ -141,10 +126,7 @@ pub(crate) struct ResNet50 {
 impl ResNet50 {
     /// `pretrained`: scale the rows (values in 0..1) like the pictures on which the published weights were trained.
     pub(crate) fn new(scope: &VarScope<'_>, pretrained: bool) -> Result<Self, ModelError> {
-        let first = ConvNorm {
-            conv: conv(&scope.at("conv1"), 3, 64, stepping(7, 2))?,
-            norm: BatchNorm::new(&scope.at("bn1"), 64)?,
-        };
+        let first = conv_norm(scope, 1, 3, 64, stepping(7, 2))?;
 
         let mut layers = Vec::new();
         let mut from = 64;

@@ -204,7 +204,7 @@ fn parameters_are_those_of_torchvision_and_timm() {
 
 #[test]
 fn variables_have_the_names_and_number_of_torchvision_and_timm() {
-    let keys = |name: &str| {
+    fn keys(name: &str) -> Vec<String> {
         let store = VarStore::new(Device::Cpu);
         let dims = Dims {
             heads: vec![("genre".to_owned(), 10)],
@@ -215,7 +215,7 @@ fn variables_have_the_names_and_number_of_torchvision_and_timm() {
         let mut keys: Vec<String> = store.variables().into_keys().collect();
         keys.sort();
         keys
-    };
+    }
 
     // Without `num_batches_tracked`: ResNet-50 has 53 convolutions and batch norms and a head; Xception has 74 and 40.
     let resnet = keys("resnet50");
@@ -327,26 +327,16 @@ fn f64_and_autocast_give_answers_near_f32() {
         };
         let exact = net.forward(&doubled, false).unwrap();
 
-        let off = |x: &Tensor| {
-            (x.to_kind(Kind::Double) - &exact[0])
-                .abs()
-                .max()
-                .double_value(&[])
-        };
         let size = exact[0].abs().max().double_value(&[]);
-
-        assert!(
-            off(&answers[0]) < 1e-4 * size.max(1.0),
-            "{}: f32 off by {}",
-            architecture.name,
-            off(&answers[0])
-        );
-        assert!(
-            off(&rough[0]) < 0.1 * size.max(1.0),
-            "{}: bf16 off by {}",
-            architecture.name,
-            off(&rough[0])
-        );
+        for (kind, answer, most) in [("f32", &answers[0], 1e-4), ("bf16", &rough[0], 0.1)] {
+            let off = answer.to_kind(Kind::Double) - &exact[0];
+            let off = off.abs().max().double_value(&[]);
+            assert!(
+                off < most * size.max(1.0),
+                "{}: {kind} off by {off}",
+                architecture.name
+            );
+        }
     }
 }
 
@@ -365,11 +355,11 @@ fn autocast_trains() {
 
 #[test]
 fn unsupported_options_are_errors() {
-    let build = |model: config::Model, dims: Dims| {
+    fn build(model: config::Model, dims: Dims) -> String {
         Net::build(&model, &dims, &VarStore::new(Device::Cpu).root(), None)
             .expect_err("refused")
             .to_string()
-    };
+    }
 
     let channels = config::Model {
         channels: 3,
@@ -470,14 +460,12 @@ fn an_unknown_artist_has_the_vector_zero_and_keeps_it() {
 
 #[test]
 fn a_description_is_read_off_the_model() {
-    let cnn = describe::describe("cnn2d", None, None).unwrap();
-    let last = |d: &describe::Description, name: &str| {
-        d.stages
-            .iter()
-            .find(|stage| stage.name == name)
-            .map(|stage| stage.shape.clone())
-    };
+    fn last(d: &describe::Description, name: &str) -> Option<Vec<i64>> {
+        let stage = d.stages.iter().find(|stage| stage.name == name);
+        stage.map(|stage| stage.shape.clone())
+    }
 
+    let cnn = describe::describe("cnn2d", None, None).unwrap();
     assert_eq!(last(&cnn, "pool"), Some(vec![64, 4, 40]));
     assert_eq!(
         (cnn.width, &cnn.dropout[..]),
@@ -519,16 +507,19 @@ fn stages_have_their_branches() {
     assert_eq!(names, ["spectrogram", "metadata", "artist", "album"]);
 
     let parallel = describe::describe("parallel-cnn-bigru", None, None).expect("a model");
-    let of = |branch: Option<&str>| {
+    let branches: [(Option<&str>, &[&str]); 3] = [
+        (
+            Some("convolutions"),
+            &["conv1", "conv2", "conv3", "conv4", "conv5"],
+        ),
+        (Some("recurrent"), &["steps", "recurrent"]),
+        (None, &["side by side"]),
+    ];
+    for (branch, want) in branches {
         let stages = parallel.stages.iter().filter(|x| x.branch == branch);
-        stages.map(|x| x.name.as_str()).collect::<Vec<_>>()
-    };
-    assert_eq!(
-        of(Some("convolutions")),
-        ["conv1", "conv2", "conv3", "conv4", "conv5"]
-    );
-    assert_eq!(of(Some("recurrent")), ["steps", "recurrent"]);
-    assert_eq!(of(None), ["side by side"]);
+        let names: Vec<&str> = stages.map(|x| x.name.as_str()).collect();
+        assert_eq!(names, want);
+    }
 }
 
 #[test]

@@ -2,9 +2,7 @@
 
 use tch::Tensor;
 
-use super::layers::{
-    Conv, ConvArgs, ConvNorm, Dropout, Initializer, VarScope, max_pool, mean_over, pool_operation,
-};
+use super::layers::{Conv, ConvNorm, Dropout, VarScope, max_pool, mean_over, pool_operation};
 use super::norm::BatchNorm;
 use super::picture::{Scale, as_colour_picture, copied_channel};
 use super::walk::{Operation, OperationKind, Walk};
@@ -34,25 +32,6 @@ pub(crate) fn least() -> [i64; 2] {
     [least_before(&[FIRST, SECOND, HALVE, HALVE, HALVE, HALVE]); 2]
 }
 
-fn conv(
-    scope: &VarScope<'_>,
-    from: i64,
-    to: i64,
-    window: Window,
-    groups: i64,
-) -> Result<Conv, ModelError> {
-    Conv::new(
-        scope,
-        ConvArgs {
-            from,
-            to,
-            windows: &[window; 2],
-            groups,
-            start: Initializer::FanOut,
-        },
-    )
-}
-
 /// A 3 × 3 filter for each channel, then a 1 × 1 convolution over all channels, then batch norm.
 #[derive(Debug)]
 struct Separable {
@@ -69,8 +48,8 @@ impl Separable {
         to: i64,
     ) -> Result<Self, ModelError> {
         Ok(Self {
-            channels: conv(&scope.at("conv1"), from, from, Window::same(3), from)?,
-            across: conv(&scope.at("pointwise"), from, to, Window::valid(1), 1)?,
+            channels: Conv::over_picture(&scope.at("conv1"), from, from, Window::same(3), from)?,
+            across: Conv::over_picture(&scope.at("pointwise"), from, to, Window::valid(1), 1)?,
             norm: BatchNorm::new(norm, to)?,
         })
     }
@@ -190,10 +169,10 @@ impl Block {
                 stride: 2,
                 padding: 0,
             };
-            Some(ConvNorm {
-                conv: conv(&scope.at("skip"), shape.from, shape.to, halving, 1)?,
-                norm: BatchNorm::new(&scope.at("skipbn"), shape.to)?,
-            })
+            let scopes = [&scope.at("skip"), &scope.at("skipbn")];
+            Some(ConvNorm::over_picture(
+                scopes, shape.from, shape.to, halving,
+            )?)
         } else {
             None
         };
@@ -270,14 +249,8 @@ impl Xception {
     /// `pretrained`: scale the rows (values in 0..1) like the pictures on which the published weights were trained.
     pub(crate) fn new(scope: &VarScope<'_>, pretrained: bool) -> Result<Self, ModelError> {
         let first = [
-            ConvNorm {
-                conv: conv(&scope.at("conv1"), 3, 32, FIRST, 1)?,
-                norm: BatchNorm::new(&scope.at("bn1"), 32)?,
-            },
-            ConvNorm {
-                conv: conv(&scope.at("conv2"), 32, 64, SECOND, 1)?,
-                norm: BatchNorm::new(&scope.at("bn2"), 64)?,
-            },
+            ConvNorm::over_picture([&scope.at("conv1"), &scope.at("bn1")], 3, 32, FIRST)?,
+            ConvNorm::over_picture([&scope.at("conv2"), &scope.at("bn2")], 32, 64, SECOND)?,
         ];
         let blocks = shapes()
             .into_iter()

@@ -16,29 +16,10 @@ const STEPS: &str = "optimizer.steps";
 
 /// The error type of restoring a saved state.
 #[derive(Debug, thiserror::Error)]
-pub enum OptimError {
-    /// The state lacks a tensor.
-    #[error("{name}: not in the saved state of the optimiser")]
-    Missing {
-        /// The tensor's name.
-        name: String,
-    },
-    /// The state has a tensor of another kind or shape.
-    #[error("{name}: {found} in the saved state, {wanted} in this run")]
-    Layout {
-        /// The tensor's name.
-        name: String,
-        /// Kind and shape saved.
-        found: String,
-        /// Expected kind and shape.
-        wanted: String,
-    },
-    /// The state belongs to another optimiser or model.
-    #[error("{name}: in the saved state, but not in that of this run's optimiser")]
-    Unexpected {
-        /// The tensor's name.
-        name: String,
-    },
+#[error("{name}: {problem}")]
+pub struct OptimError {
+    name: String,
+    problem: String,
 }
 
 /// A trainable variable and its optimiser state.
@@ -191,7 +172,10 @@ impl Optimizer {
             .keys()
             .find(|k| k.starts_with("optimizer.") && !known.contains(*k))
         {
-            return Err(OptimError::Unexpected { name: name.clone() });
+            return Err(OptimError {
+                name: name.clone(),
+                problem: "in the saved state, but not in that of this run's optimiser".to_owned(),
+            });
         }
 
         no_grad(|| {
@@ -231,17 +215,19 @@ fn find<'a>(
     name: &str,
     like: &Tensor,
 ) -> Result<&'a Tensor, OptimError> {
-    match state.get(name) {
-        None => Err(OptimError::Missing {
-            name: name.to_owned(),
-        }),
-        Some(found) if layout(found) == layout(like) => Ok(found),
-        Some(found) => Err(OptimError::Layout {
-            name: name.to_owned(),
-            found: layout(found),
-            wanted: layout(like),
-        }),
-    }
+    let problem = match state.get(name) {
+        None => "not in the saved state of the optimiser".to_owned(),
+        Some(found) if layout(found) == layout(like) => return Ok(found),
+        Some(found) => format!(
+            "{} in the saved state, {} in this run",
+            layout(found),
+            layout(like)
+        ),
+    };
+    Err(OptimError {
+        name: name.to_owned(),
+        problem,
+    })
 }
 
 fn layout(tensor: &Tensor) -> String {

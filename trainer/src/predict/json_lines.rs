@@ -231,11 +231,11 @@ mod tests {
 
     #[test]
     fn equal_votes_go_to_the_higher_mean_and_then_to_the_lower_class() {
-        let majority = |rows: &[[f32; 3]]| {
+        fn majority(rows: &[[f32; 3]]) -> usize {
             let mut sums = Sums::new(3);
             rows.iter().for_each(|row| sums.add(row));
             sums.majority()
-        };
+        }
 
         assert_eq!(
             majority(&[[0.5, 0.4, 0.1], [0.5, 0.4, 0.1], [0.0, 1.0, 0.0]]),

@@ -26,14 +26,9 @@ use crate::trained::TrainedModel;
 /// The error type of predictions.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PredictError {
-    /// The input does not begin like an Arrow IPC stream.
-    #[error(
-        "the input is {found}, not an Arrow IPC stream: use the output of `wavemill features … --format arrow --out -`"
-    )]
-    NoStream {
-        /// Format that the input appears to have.
-        found: &'static str,
-    },
+    /// The input is no stream of features, or the model needs inputs that such a stream does not contain.
+    #[error("{0}")]
+    Unfit(String),
     /// The stream is incomplete or damaged.
     #[error("the stream is {problem} after {rows} rows: did the program that wrote it end early?")]
     Cut {
@@ -43,11 +38,6 @@ pub(crate) enum PredictError {
         rows: u64,
         source: ArrowError,
     },
-    /// The stream contains no feature.
-    #[error(
-        "no column of the stream contains a tensor (metadata wavemill.tensor): was it written by `wavemill features`?"
-    )]
-    NoTensor,
     /// The rows belong to another feature and have a different meaning.
     #[error(
         "the stream contains {found}, but the model was trained on {wanted}: use the recipe that it was trained with, \
@@ -64,16 +54,6 @@ pub(crate) enum PredictError {
     /// A column is missing or has an unexpected type.
     #[error("column {column} of the stream: {problem}")]
     Column { column: String, problem: String },
-    /// The model needs inputs that a stream of features does not contain.
-    #[error(
-        "{model} needs {what}, which a stream of features does not contain: evaluate it on a store with \
-         `wavemill-train eval`"
-    )]
-    Needs {
-        model: String,
-        /// Missing inputs, such as columns of metadata.
-        what: &'static str,
-    },
     /// Rows are not valid for their feature.
     #[error(transparent)]
     Dataset(#[from] DatasetError),
@@ -100,7 +80,7 @@ pub(crate) struct AnswerOptions {
 /// Checks that a stream contains all inputs of a model.
 ///
 /// # Errors
-/// [`PredictError::Needs`].
+/// [`PredictError::Unfit`].
 pub(crate) fn check(trained: &TrainedModel) -> Result<(), PredictError> {
     let model = &trained.state().config.model.name;
     let architecture = registry::find(model).map_err(LearnError::from)?;
@@ -109,10 +89,10 @@ pub(crate) fn check(trained: &TrainedModel) -> Result<(), PredictError> {
         Needs::Metadata => "columns of fma_features",
         Needs::All => "columns of fma_features, artist and album",
     };
-    Err(PredictError::Needs {
-        model: model.clone(),
-        what,
-    })
+    Err(PredictError::Unfit(format!(
+        "{model} needs {what}, which a stream of features does not contain: evaluate it on a store with \
+         `wavemill-train eval`"
+    )))
 }
 
 /// Writes a JSON line for each row and target whenever a batch is complete, then one per target for each clip with

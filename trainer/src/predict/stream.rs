@@ -100,9 +100,9 @@ impl<R: Read> Rows<R> {
     /// Opens a stream and reads its schema.
     ///
     /// # Errors
-    /// [`PredictError::NoStream`], [`PredictError::NoTensor`], [`PredictError::OtherFeature`], [`PredictError::Cut`].
+    /// [`PredictError::Unfit`], [`PredictError::OtherFeature`], [`PredictError::Cut`].
     pub(crate) fn open(input: R, wanted: ExpectedFeature<'_>) -> Result<Self, PredictError> {
-        Self::open_next(input, wanted)?.ok_or(PredictError::NoStream { found: "empty" })
+        Self::open_next(input, wanted)?.ok_or_else(|| no_stream("empty"))
     }
 
     /// Opens the next of several consecutive streams; returns `None` at the end of the input. Nothing is read after a
@@ -130,9 +130,7 @@ impl<R: Read> Rows<R> {
                 .iter()
                 .find(|(start, _)| head.starts_with(start))
                 .map(|(_, name)| *name);
-            return Err(PredictError::NoStream {
-                found: known.unwrap_or("in an unknown format"),
-            });
+            return Err(no_stream(known.unwrap_or("in an unknown format")));
         }
 
         let input = TailReader {
@@ -204,16 +202,12 @@ impl Columns {
 
     fn row(&self, at: usize) -> Result<Row, PredictError> {
         let value = Some(self.tensor.slice(at, 1)).filter(|value| value.is_valid(0));
-        let bytes = value
-            .as_ref()
-            .and_then(value_bytes)
-            .ok_or_else(|| PredictError::Column {
-                column: "of the feature".to_owned(),
-                problem: format!(
-                    "row {at} of a batch contains no tensor in wavemill's format, but {}",
-                    self.tensor.data_type()
-                ),
-            })?;
+        let bytes = value.as_ref().and_then(value_bytes).ok_or_else(|| {
+            let found = self.tensor.data_type();
+            let problem =
+                format!("row {at} of a batch contains no tensor in wavemill's format, but {found}");
+            column_error("of the feature", problem)
+        })?;
         Ok(Row {
             clip_key: self.clip_key.as_string::<i32>().value(at).to_owned(),
             segment: self.segment.as_primitive::<Int32Type>().value(at),
@@ -233,6 +227,12 @@ fn cast_column(batch: &RecordBatch, name: &str, to: &DataType) -> Result<ArrayRe
         return Err(column_error(name, "a row without a value".to_owned()));
     }
     Ok(column)
+}
+
+fn no_stream(found: &str) -> PredictError {
+    PredictError::Unfit(format!(
+        "the input is {found}, not an Arrow IPC stream: use the output of `wavemill features … --format arrow --out -`"
+    ))
 }
 
 fn column_error(name: &str, problem: String) -> PredictError {
@@ -257,9 +257,8 @@ fn feature_column(
         let Some(text) = field.metadata().get(TENSOR_KEY) else {
             continue;
         };
-        let tensor: Tensor = serde_json::from_str(text).map_err(|error| PredictError::Column {
-            column: field.name().clone(),
-            problem: format!("metadata {TENSOR_KEY}: {error}"),
+        let tensor: Tensor = serde_json::from_str(text).map_err(|error| {
+            column_error(field.name(), format!("metadata {TENSOR_KEY}: {error}"))
         })?;
         if tensor.feature_id == wanted.feature.feature_id {
             // The same identity means the same numbers, independent of the column's name.
@@ -269,7 +268,11 @@ fn feature_column(
     }
 
     if found.is_empty() {
-        return Err(PredictError::NoTensor);
+        return Err(PredictError::Unfit(
+            "no column of the stream contains a tensor (metadata wavemill.tensor): was it written by `wavemill \
+             features`?"
+                .to_owned(),
+        ));
     }
     Err(PredictError::OtherFeature {
         found: found.join(" and "),

@@ -116,7 +116,7 @@ fn evaluated(made: &TrainedFixture) -> Vec<Predictions> {
         batch_size: 64,
         ..LoaderPlan::default()
     };
-    evaluate::predict(&made.learner, &made.data, &Solo, plan).expect("probabilities")
+    evaluate::predict(&made.learner, &made.data, &Solo, plan, None).expect("probabilities")
 }
 
 /// Returns the class with the highest probability, and that probability.
@@ -134,6 +134,13 @@ fn said(line: &Value) -> (&str, f32) {
 }
 
 fn agrees(made: &TrainedFixture) {
+    fn key(line: &Value) -> (String, Option<i64>) {
+        (
+            line["clip_key"].as_str().expect("a key").to_owned(),
+            line["segment"].as_i64(),
+        )
+    }
+
     let trained = TrainedModel::load(&made.checkpoint, Device::Cpu).expect("a model");
     let (schema, batches) = batches(made, "test");
     let (answered, lines) = run_answer(&trained, &stream(&schema, &batches), TEST_OPTIONS);
@@ -141,22 +148,10 @@ fn agrees(made: &TrainedFixture) {
     assert_eq!(answered.expect("answers"), want[0].len() as u64);
     assert!(want[0].len() > 20, "rows of several batches of the stream");
 
-    let of_row = |line: &&Value| line.get("segment").is_some();
-    let key = |line: &Value| {
-        (
-            line["clip_key"].as_str().expect("a key").to_owned(),
-            line["segment"].as_i64(),
-        )
-    };
-
     for target in &want {
-        let is_own = |line: &&Value| line["target"] == target.target();
-        let got: HashMap<_, &Value> = lines
-            .iter()
-            .filter(of_row)
-            .filter(is_own)
-            .map(|l| (key(l), l))
-            .collect();
+        let own = lines.iter().filter(|l| l["target"] == target.target());
+        let of_rows = own.clone().filter(|line| line.get("segment").is_some());
+        let got: HashMap<_, &Value> = of_rows.map(|line| (key(line), line)).collect();
         assert_eq!(got.len(), target.len());
 
         for row in target.rows() {
@@ -176,10 +171,7 @@ fn agrees(made: &TrainedFixture) {
             }
         }
 
-        let clips = lines
-            .iter()
-            .filter(|line| line.get("segments").is_some())
-            .filter(is_own);
+        let clips = own.filter(|line| line.get("segments").is_some());
         let clips: BTreeMap<String, &Value> = clips.map(|line| (key(line).0, line)).collect();
         let (mean, majority) = (
             target.per_track_mean().expect("means"),
@@ -237,25 +229,26 @@ fn predictions_match_evaluation() {
 
 #[test]
 fn batches_of_any_size_give_the_same_lines() {
+    fn names(lines: &[Value]) -> Vec<String> {
+        let mut names = Vec::new();
+        for line in lines {
+            names.push(format!(
+                "{} {} {} {}",
+                line["clip_key"],
+                line["segment"],
+                line["class"],
+                line["top"].is_array()
+            ));
+        }
+        names
+    }
+
     let alone = alone();
     let made = made(&fixture(), &config("lstm", &["genre"]), 4, &alone);
     let trained = TrainedModel::load(&made.checkpoint, Device::Cpu).expect("a model");
 
     let (schema, batches) = batches(&made, "test");
     let stream = stream(&schema, &batches);
-
-    let names = |lines: &[Value]| {
-        let name = |l: &Value| {
-            format!(
-                "{} {} {} {}",
-                l["clip_key"],
-                l["segment"],
-                l["class"],
-                l["top"].is_array()
-            )
-        };
-        lines.iter().map(name).collect::<Vec<_>>()
-    };
 
     let want = names(&run_answer(&trained, &stream, TEST_OPTIONS).1);
     for batch_rows in [1, 7] {
@@ -346,22 +339,20 @@ fn a_stream_that_is_cut_or_damaged_is_an_error_behind_its_whole_rows() {
 
 #[test]
 fn invalid_streams_have_distinct_errors() {
+    fn error(trained: &TrainedModel, bytes: &[u8]) -> String {
+        let (answered, _) = run_answer(trained, bytes, TEST_OPTIONS);
+        answered.expect_err("no features").to_string()
+    }
+
     let alone = alone();
     let made = made(&fixture(), &config("lstm", &["genre"]), 0, &alone);
     let trained = TrainedModel::load(&made.checkpoint, Device::Cpu).expect("a model");
-    let error = |bytes: &[u8]| {
-        run_answer(&trained, bytes, TEST_OPTIONS)
-            .0
-            .expect_err("no features")
-            .to_string()
-    };
-
-    assert!(error(b"").starts_with(
+    assert!(error(&trained, b"").starts_with(
         "the input is empty, not an Arrow IPC stream: use the output of `wavemill features"
     ));
-    assert!(error(b"{\"clip_key\": 1}").contains("is JSON"));
-    assert!(error(b"ID3\x04rest of it").contains("an MP3 file"));
-    assert!(error(b"????????????").contains("in an unknown format"));
+    assert!(error(&trained, b"{\"clip_key\": 1}").contains("is JSON"));
+    assert!(error(&trained, b"ID3\x04rest of it").contains("an MP3 file"));
+    assert!(error(&trained, b"????????????").contains("in an unknown format"));
 
     let (schema, batches) = batches(&made, "test");
     let bare = SchemaRef::new(
@@ -373,7 +364,7 @@ fn invalid_streams_have_distinct_errors() {
     );
     let bare_batch = batches[0].project(&[0, 2, 3]).expect("columns");
     assert!(
-        error(&stream(&bare, &[bare_batch]))
+        error(&trained, &stream(&bare, &[bare_batch]))
             .starts_with("no column of the stream contains a tensor")
     );
 
@@ -381,7 +372,7 @@ fn invalid_streams_have_distinct_errors() {
     let few = SchemaRef::new(schema.project(&[0, 2, tensor]).expect("columns"));
     let few_batch = batches[0].project(&[0, 2, tensor]).expect("columns");
     assert_eq!(
-        error(&stream(&few, &[few_batch])),
+        error(&trained, &stream(&few, &[few_batch])),
         "column offset_s of the stream: missing"
     );
 }

@@ -11,19 +11,12 @@ use super::RunRecord;
 /// Maximum number of points of a line over steps.
 const POINTS_MAX: usize = 240;
 
-/// A figure recorded at the end of each epoch.
-struct Curve {
-    /// Name of the figure in the log.
-    key: &'static str,
-    /// Name of its line in a chart with several figures.
-    name: &'static str,
-}
-
 /// Figures that are shown in one chart for a single run.
 struct Group {
     title: &'static str,
     measured: &'static str,
-    curves: &'static [Curve],
+    /// Names of the figures in the log, and of their lines in a chart with several figures.
+    curves: &'static [[&'static str; 2]],
 }
 
 const GROUPS: [Group; 3] = [
@@ -31,37 +24,22 @@ const GROUPS: [Group; 3] = [
         title: "Loss",
         measured: "loss",
         curves: &[
-            Curve {
-                key: "training/loss",
-                name: "training",
-            },
-            Curve {
-                key: "validation/loss",
-                name: "validation",
-            },
+            ["training/loss", "training"],
+            ["validation/loss", "validation"],
         ],
     },
     Group {
         title: "Accuracy",
         measured: "accuracy",
         curves: &[
-            Curve {
-                key: "training/accuracy",
-                name: "training",
-            },
-            Curve {
-                key: "validation/accuracy",
-                name: "validation",
-            },
+            ["training/accuracy", "training"],
+            ["validation/accuracy", "validation"],
         ],
     },
     Group {
         title: "Macro F1",
         measured: "macro F1",
-        curves: &[Curve {
-            key: "validation/macro_f1",
-            name: "validation",
-        }],
+        curves: &[["validation/macro_f1", "validation"]],
     },
 ];
 
@@ -105,10 +83,10 @@ fn by_epoch(runs: &[RunRecord], group: &Group) -> Vec<Chart> {
             measured: group.measured.to_owned(),
             lines: Vec::new(),
         };
-        for curve in group.curves {
+        for [key, name] in group.curves {
             found.lines.push(Line {
-                name: curve.name.to_owned(),
-                points: points(run, curve.key),
+                name: (*name).to_owned(),
+                points: points(run, key),
                 spread: Vec::new(),
             });
         }
@@ -119,10 +97,10 @@ fn by_epoch(runs: &[RunRecord], group: &Group) -> Vec<Chart> {
     }
 
     let mut charts = Vec::new();
-    for curve in group.curves {
-        let title = format!("{}, {}", group.title, curve.name);
+    for [key, name] in group.curves {
+        let title = format!("{}, {name}", group.title);
         let found = lines(runs, "epoch", group.measured, |run| Line {
-            points: points(run, curve.key),
+            points: points(run, key),
             ..Line::default()
         });
         charts.extend(chart(&title, "", found));

@@ -21,25 +21,15 @@ pub(crate) enum ReportError {
         /// Error of the operating system.
         source: io::Error,
     },
-    /// A configuration file is not valid.
-    #[error("{path} is damaged ({problem}): restore it from a copy of the run")]
-    Config {
+    /// A file of the run is damaged.
+    #[error("{path} is damaged ({problem}): {remedy}")]
+    Damaged {
         /// Path of the file.
         path: PathBuf,
         /// Description of the damage.
         problem: String,
-    },
-    /// A file of rows is damaged.
-    #[error(
-        "{path} is damaged ({problem}): remove it, or write it again with `wavemill-train eval RUN {flag} FILE`"
-    )]
-    Rows {
-        /// Path of the file.
-        path: PathBuf,
-        /// Flag of `eval` that writes the file.
-        flag: &'static str,
-        /// Description of the damage.
-        problem: String,
+        /// Advice for this file.
+        remedy: String,
     },
     /// A file of rows was written by a later version of wavemill.
     #[error(

@@ -93,7 +93,7 @@ impl PredictionRows {
     /// Reads the file at `path`. Returns `None` if it does not exist.
     ///
     /// # Errors
-    /// [`ReportError::Read`], [`ReportError::Rows`], [`ReportError::Newer`].
+    /// [`ReportError::Read`], [`ReportError::Damaged`], [`ReportError::Newer`].
     pub(super) fn read(path: &Path) -> Result<Option<Self>, ReportError> {
         read(path, "--predictions", Self::from_batches)
     }
@@ -154,7 +154,7 @@ impl MapRows {
 /// Reads the file at `path` and converts its contents with `of`.
 fn read<T>(
     path: &Path,
-    flag: &'static str,
+    flag: &str,
     of: fn(RowsMetadata, &[RecordBatch]) -> Result<T, String>,
 ) -> Result<Option<T>, ReportError> {
     let file = match File::open(path) {
@@ -181,11 +181,15 @@ fn read<T>(
         Ok((about, batches)) => of(about, &batches),
         Err(problem) => Err(problem),
     };
-    understood.map(Some).map_err(|problem| ReportError::Rows {
-        path: path.to_owned(),
-        flag,
-        problem,
-    })
+    understood
+        .map(Some)
+        .map_err(|problem| ReportError::Damaged {
+            path: path.to_owned(),
+            problem,
+            remedy: format!(
+                "remove it, or write it again with `wavemill-train eval RUN {flag} FILE`"
+            ),
+        })
 }
 
 /// Reads all columns except the logits, which are not shown on a page.
@@ -226,11 +230,8 @@ enum Truths<'a> {
 }
 
 fn predictions(target: &TargetMetadata, batches: &[RecordBatch]) -> Result<Predictions, String> {
-    let mut all = if target.labels == MULTI_LABEL {
-        Predictions::multi(&target.name, &target.classes)
-    } else {
-        Predictions::single(&target.name, &target.classes)
-    };
+    let is_multi = target.labels == MULTI_LABEL;
+    let mut all = Predictions::new(&target.name, &target.classes, is_multi);
     for batch in batches {
         append(&mut all, batch)?;
     }

@@ -52,9 +52,10 @@ impl RunRecord {
     pub(crate) fn read(path: &Path, store: Option<RunStore>) -> Result<Self, ReportError> {
         let folder = RunDir::open(path)?;
         let text = folder.read_config()?;
-        let config = toml::from_str(&text).map_err(|error| ReportError::Config {
+        let config = toml::from_str(&text).map_err(|error| ReportError::Damaged {
             path: folder.config(),
             problem: error.message().to_owned(),
+            remedy: "restore it from a copy of the run".to_owned(),
         })?;
 
         // A run that was killed at its start has no log.

@@ -15,7 +15,7 @@ use super::rows::{MapRows, MapTarget, PredictionRows};
 use super::*;
 use crate::dataset::fixture::Fixture;
 use crate::dataset::{GENRES_ALL, LoaderPlan, Side};
-use crate::evaluate::{RowFileMetadata, RowFilePaths, RowFiles, predict_into};
+use crate::evaluate::{RowFileMetadata, RowFilePaths, RowFiles, predict};
 use crate::strategy::Solo;
 use crate::testing::{alone, config, made};
 
@@ -515,7 +515,7 @@ fn files_of_eval_are_read_back() {
         ..LoaderPlan::default()
     };
     let scored =
-        predict_into(&made.learner, &made.data, &Solo, plan, Some(&mut files)).expect("answers");
+        predict(&made.learner, &made.data, &Solo, plan, Some(&mut files)).expect("answers");
     files.finish(&made.data, &mut |_| {}).expect("room");
 
     std::fs::write(folder.join("config.toml"), "seed = 3\n").expect("room");
@@ -603,29 +603,48 @@ fn the_trials_of_a_folder_are_there_with_the_best_first() {
 
 #[test]
 fn damaged_files_are_named_with_what_writes_them() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let at = |name: &str| folder.path().join(name);
-    let said = || {
-        let error = RunRecord::read(folder.path(), None).expect_err("damage");
+    fn said(run: &Path) -> String {
+        let error = RunRecord::read(run, None).expect_err("damage");
         error.to_string()
-    };
+    }
 
+    let folder = tempfile::tempdir().expect("a folder");
     let run = RunDir::take(folder.path()).expect("room");
-    assert!(said().contains("not a run (no config.toml)"));
+    assert!(said(folder.path()).contains("not a run (no config.toml)"));
 
     run.write_config("seed = \n").expect("room");
-    assert!(said().contains("config.toml is damaged"), "{}", said());
+    assert!(
+        said(folder.path()).contains("config.toml is damaged"),
+        "{}",
+        said(folder.path())
+    );
 
     run.write_config("seed = 1\n").expect("room");
     assert!(RunRecord::read(folder.path(), None).is_ok());
 
-    std::fs::write(at("map.parquet"), "no Parquet").expect("room");
-    assert!(said().contains("map.parquet is damaged"), "{}", said());
-    assert!(said().contains("eval RUN --map FILE"), "{}", said());
+    std::fs::write(folder.path().join("map.parquet"), "no Parquet").expect("room");
+    assert!(
+        said(folder.path()).contains("map.parquet is damaged"),
+        "{}",
+        said(folder.path())
+    );
+    assert!(
+        said(folder.path()).contains("eval RUN --map FILE"),
+        "{}",
+        said(folder.path())
+    );
 
-    std::fs::write(at("predictions.parquet"), "no Parquet").expect("room");
-    assert!(said().contains("eval RUN --predictions FILE"), "{}", said());
+    std::fs::write(folder.path().join("predictions.parquet"), "no Parquet").expect("room");
+    assert!(
+        said(folder.path()).contains("eval RUN --predictions FILE"),
+        "{}",
+        said(folder.path())
+    );
 
-    std::fs::write(at("log.jsonl"), "{}\n").expect("room");
-    assert!(said().contains("log.jsonl, line 1"), "{}", said());
+    std::fs::write(folder.path().join("log.jsonl"), "{}\n").expect("room");
+    assert!(
+        said(folder.path()).contains("log.jsonl, line 1"),
+        "{}",
+        said(folder.path())
+    );
 }

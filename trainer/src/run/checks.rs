@@ -12,8 +12,7 @@ use crate::learner::Learner;
 /// Checks a configuration and a store before anything is written.
 ///
 /// # Errors
-/// [`RunError::NoRows`], [`RunError::LostRows`], [`RunError::Unlearnable`], [`RunError::Unscorable`],
-/// [`RunError::NoBatch`], and the errors of [`Learner::check`].
+/// [`RunError::Unfit`], [`RunError::DamagedFiles`], and the errors of [`Learner::check`].
 pub(crate) fn check(config: &Config, data: &Dataset, world_size: usize) -> Result<(), RunError> {
     for side in Side::ALL {
         require_rows(data, side)?;
@@ -21,26 +20,26 @@ pub(crate) fn check(config: &Config, data: &Dataset, world_size: usize) -> Resul
 
     // Reject targets with nothing to learn, or without validation labels to choose the best epoch by.
     if let Some((target, problem)) = data.unlearnable() {
-        return Err(RunError::Unlearnable {
-            target: target.to_owned(),
-            problem,
-        });
+        return Err(RunError::Unfit(format!(
+            "target {target}: {problem}: there is nothing to learn; choose another target (--target) or split \
+             (--split), or extract clips of more classes"
+        )));
     }
     if let Some((target, side)) = data.unscorable() {
-        let rule = data.split_name().to_owned();
-        return Err(RunError::Unscorable {
-            target: target.to_owned(),
-            split: side.name(),
-            rule,
-        });
+        return Err(RunError::Unfit(format!(
+            "target {target}: no {} row has a label under rule {}: choose another target (--target) or split \
+             (--split), or extract more clips",
+            side.name(),
+            data.split_name()
+        )));
     }
 
     let rows = data.rows_of(Side::Training).len();
     if n_batches(rows, config.data.batch_size, config.data.drop_last) == 0 {
-        return Err(RunError::NoBatch {
-            rows,
-            batch_size: config.data.batch_size,
-        });
+        return Err(RunError::Unfit(format!(
+            "data.batch_size = {} with data.drop_last leaves no batch of {rows} training rows: use a smaller batch size",
+            config.data.batch_size
+        )));
     }
     Ok(Learner::check(config, data, world_size)?)
 }
@@ -48,7 +47,7 @@ pub(crate) fn check(config: &Config, data: &Dataset, world_size: usize) -> Resul
 /// Returns an error if a side has no rows.
 ///
 /// # Errors
-/// [`RunError::NoRows`], [`RunError::LostRows`].
+/// [`RunError::Unfit`], [`RunError::DamagedFiles`].
 pub(crate) fn require_rows(data: &Dataset, side: Side) -> Result<(), RunError> {
     if data.rows_of(side).is_empty() {
         Err(no_rows(data, side))
@@ -60,26 +59,26 @@ pub(crate) fn require_rows(data: &Dataset, side: Side) -> Result<(), RunError> {
 /// Returns the error for a side without rows. If damaged files were skipped, the error names them as the likely cause.
 fn no_rows(data: &Dataset, side: Side) -> RunError {
     let split = side.name();
-    let rule = data.split_name().to_owned();
+    let rule = data.split_name();
     let mut lost = data.lost_paths();
 
     // If the split is by folder, the rows of a side are only in that side's files.
     if data.is_split_by_folder() {
         lost.retain(|path| path.contains(&format!("/split={split}/")));
     }
-    match lost.split_first() {
-        None => RunError::NoRows { split, rule },
-        Some((one, [])) => RunError::LostRows {
-            split,
-            rule,
-            lost: one.clone(),
-        },
-        Some((first, more)) => RunError::LostRows {
-            split,
-            rule,
-            lost: format!("{first} and {} more files", more.len()),
-        },
-    }
+    let lost = match &lost[..] {
+        [] => {
+            return RunError::Unfit(format!(
+                "no rows in split {split} under rule {rule}: choose another with --split, or extract more clips"
+            ));
+        }
+        [one] => one.clone(),
+        [first, more @ ..] => format!("{first} and {} more files", more.len()),
+    };
+    RunError::DamagedFiles(format!(
+        "no rows in split {split} under rule {rule}: {lost} cannot be read: `wavemill verify` lists every such file, \
+         `wavemill extract --new-version` computes them again"
+    ))
 }
 
 /// Returns warnings about influences on the scores: from the data, from rows left out, from batch norm over ranks.
@@ -119,23 +118,24 @@ pub(super) fn warnings(
 /// Checks that a version has the feature that the model was trained on, so that the model can process its rows.
 ///
 /// # Errors
-/// [`RunError::OtherFeature`].
+/// [`RunError::OtherStore`].
 pub(crate) fn same_feature(state: &State, store: &Store, path: &Path) -> Result<(), RunError> {
     let name = &state.input.feature.name;
     let features = &store.manifest().features;
     let found = features.iter().find(|feature| feature.name == *name);
 
-    let ours = found.map(|feature| feature.feature_id.clone());
-    if ours.as_ref() == Some(&state.feature_id) {
+    let ours = found.map(|feature| feature.feature_id.as_str());
+    if ours == Some(&state.feature_id) {
         return Ok(());
     }
-    Err(RunError::OtherFeature {
-        path: path.to_owned(),
-        name: name.clone(),
-        theirs: state.feature_id.clone(),
-        ours,
-        version: store.version(),
-    })
+    Err(RunError::OtherStore(format!(
+        "{} was trained on feature {name} with feature_id {}; version {} of the store has {}: a model cannot process \
+         another feature; use a version whose {name} was computed with the options in the run's recipe.toml",
+        path.display(),
+        short(&state.feature_id),
+        store.version(),
+        ours.map_or("no such feature", short)
+    )))
 }
 
 /// Checks that a resumed run has the same rows as before.
@@ -150,12 +150,12 @@ pub(super) fn same_store(state: &State, data: &Dataset, path: &Path) -> Result<(
         ("manifest", &state.manifest_hash, manifest),
     ] {
         if theirs != ours {
-            return Err(RunError::OtherStore {
-                path: path.to_owned(),
-                what,
-                theirs: theirs.clone(),
-                ours: ours.to_owned(),
-            });
+            return Err(RunError::OtherStore(format!(
+                "{} was trained on another {what} ({}); this store has {}: use the store that it was trained on",
+                path.display(),
+                short(theirs),
+                short(ours)
+            )));
         }
     }
     Ok(())
@@ -164,7 +164,7 @@ pub(super) fn same_store(state: &State, data: &Dataset, path: &Path) -> Result<(
 /// Checks that a run resumed within an epoch reads the same training files as before: they determine the order of rows.
 ///
 /// # Errors
-/// [`RunError::OtherFiles`].
+/// [`RunError::DamagedFiles`].
 pub(super) fn same_files(state: &State, data: &Dataset, run: &Path) -> Result<(), RunError> {
     // At the end of an epoch, the next order is drawn from the files present then. Older checkpoints have no list of
     // files and are not checked.
@@ -185,12 +185,20 @@ pub(super) fn same_files(state: &State, data: &Dataset, run: &Path) -> Result<()
         return Ok(());
     }
 
-    Err(RunError::OtherFiles {
-        path: run.to_owned(),
-        step: state.step,
-        epoch: state.epoch + 1,
-        files: files.join(", "),
-    })
+    Err(RunError::DamagedFiles(format!(
+        "{}: the checkpoint of step {} is from the middle of epoch {}, whose order of rows cannot be reproduced because \
+         the set of readable files has changed ({}): restore their earlier state; or, if checkpoints/ contains one from \
+         the end of an epoch, remove those after it, and --resume continues from there",
+        run.display(),
+        state.step,
+        state.epoch + 1,
+        files.join(", ")
+    )))
+}
+
+/// Shortens a hash or id for display.
+fn short(hash: &str) -> &str {
+    hash.get(..16).unwrap_or(hash)
 }
 
 #[cfg(test)]

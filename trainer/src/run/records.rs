@@ -1,5 +1,7 @@
 //! Writes the log, TensorBoard events and configuration of a run, on rank 0.
 
+use std::io;
+
 use wavemill_schemas::config::Config;
 use wavemill_scores::records::{EventWriter, Log, RecordError, ResumePoint, RunDir};
 
@@ -44,9 +46,11 @@ impl Records {
 
     /// Updates `config.toml` to the configuration of this run.
     pub(super) fn keep_config(&self, config: &Config) -> Result<(), RunError> {
-        let path = self.folder.config();
-        let text =
-            toml::to_string(config).map_err(|source| RecordError::Config { path, source })?;
+        let text = toml::to_string(config).map_err(|error| RecordError::Io {
+            path: self.folder.config(),
+            action: "write",
+            source: io::Error::other(error),
+        })?;
         if self.folder.read_config()? != text {
             self.folder.write_config(&text)?;
         }

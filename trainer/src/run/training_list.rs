@@ -5,10 +5,11 @@
 //! the list when the run begins; a resumed run keeps the list and adds missing tracks.
 
 use std::collections::{BTreeSet, HashSet};
+use std::fmt::Display;
 use std::fs::File;
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
@@ -33,51 +34,6 @@ use crate::safetensors;
 const FORMAT: u32 = 1;
 /// Key of the JSON in the file's metadata.
 const METADATA_KEY: &str = "wavemill";
-
-/// Error reading or writing a run's list of training tracks.
-#[derive(Debug, thiserror::Error)]
-pub enum TrainingListError {
-    /// The file cannot be read.
-    #[error("cannot read {path}")]
-    Read {
-        /// Path of the list.
-        path: PathBuf,
-        /// The error from the operating system.
-        source: io::Error,
-    },
-    /// The contents differ from those that were written.
-    #[error("{path} is damaged ({problem}): restore it from a copy of the run")]
-    Damaged {
-        /// Path of the list.
-        path: PathBuf,
-        /// Description of the damage.
-        problem: String,
-    },
-    /// The file was written by a newer version of wavemill.
-    #[error("{path}: format {found}; this wavemill-train reads up to {FORMAT}: use a newer one")]
-    Newer {
-        /// Path of the list.
-        path: PathBuf,
-        /// Format version in the file.
-        found: u32,
-    },
-    /// The columns cannot be encoded as Parquet.
-    #[error("cannot encode the list of the tracks that the run trains on")]
-    Make(#[from] ParquetError),
-}
-
-impl TrainingListError {
-    /// Removes the folder from the path in the error.
-    fn without_folder(mut self) -> Self {
-        match &mut self {
-            Self::Read { path, .. } | Self::Damaged { path, .. } | Self::Newer { path, .. } => {
-                *path = path.file_name().map(PathBuf::from).unwrap_or_default();
-            }
-            Self::Make(_) => {}
-        }
-        self
-    }
-}
 
 /// A track that a run was trained on.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -130,19 +86,18 @@ impl TrainingList {
     /// Reads the list from a run's folder. Returns `None` if there is none, as in runs by older versions of wavemill.
     ///
     /// # Errors
-    /// [`TrainingListError::Read`] if the file cannot be read, [`TrainingListError::Damaged`] if its content is invalid,
-    /// [`TrainingListError::Newer`] if a later version of wavemill wrote it.
-    pub(crate) fn read(run: &RunDir) -> Result<Option<Self>, TrainingListError> {
+    /// A sentence that begins with `shown`, the file's path as it is displayed.
+    pub(crate) fn read(run: &RunDir, shown: &Path) -> Result<Option<Self>, String> {
         let path = run.training_list();
         let file = match File::open(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(TrainingListError::Read { path, source }),
+            Err(error) => return Err(format!("cannot read {}: {error}", shown.display())),
             Ok(file) => file,
         };
         // The Parquet reader panics on some damaged pages.
-        match catch_unwind(AssertUnwindSafe(|| Self::from_parquet(file, &path))) {
+        match catch_unwind(AssertUnwindSafe(|| Self::from_parquet(file, shown))) {
             Ok(read) => read.map(Some),
-            Err(_panic) => Err(damaged(&path, "its pages cannot be read")),
+            Err(_panic) => Err(damaged(shown, "its pages cannot be read")),
         }
     }
 
@@ -220,9 +175,9 @@ impl TrainingList {
         Ok(bytes)
     }
 
-    fn from_parquet(file: File, path: &Path) -> Result<Self, TrainingListError> {
-        let builder = ParquetRecordBatchReaderBuilder::try_new(file)
-            .map_err(|error| damaged(path, error.to_string()))?;
+    fn from_parquet(file: File, path: &Path) -> Result<Self, String> {
+        let builder =
+            ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| damaged(path, error))?;
 
         let pairs = builder.metadata().file_metadata().key_value_metadata();
         let text = pairs
@@ -233,18 +188,17 @@ impl TrainingList {
         let metadata: Metadata = serde_json::from_str(text.unwrap_or_default())
             .map_err(|_| damaged(path, "it does not say what it is"))?;
         if metadata.format > FORMAT {
-            return Err(TrainingListError::Newer {
-                path: path.to_owned(),
-                found: metadata.format,
-            });
+            return Err(format!(
+                "{}: format {}; this wavemill-train reads up to {FORMAT}: use a newer one",
+                path.display(),
+                metadata.format
+            ));
         }
 
-        let batches = builder
-            .build()
-            .map_err(|error| damaged(path, error.to_string()))?;
+        let batches = builder.build().map_err(|error| damaged(path, error))?;
         let mut list = Self::default();
         for batch in batches {
-            let batch = batch.map_err(|error| damaged(path, error.to_string()))?;
+            let batch = batch.map_err(|error| damaged(path, error))?;
             list.append(&batch)
                 .map_err(|problem| damaged(path, problem))?;
         }
@@ -285,11 +239,11 @@ fn column<'a>(
         .ok_or_else(|| format!("no column {name} of {wanted}"))
 }
 
-fn damaged(path: &Path, problem: impl Into<String>) -> TrainingListError {
-    TrainingListError::Damaged {
-        path: path.to_owned(),
-        problem: problem.into(),
-    }
+fn damaged(path: &Path, problem: impl Display) -> String {
+    format!(
+        "{} is damaged ({problem}): restore it from a copy of the run",
+        path.display()
+    )
 }
 
 /// Writes the list of a run that trains on `data`, plus the tracks in `inherited`. A resumed run keeps its entries.
@@ -307,7 +261,7 @@ pub(super) fn keep(
 
     // A run that starts over in its folder may have other rows than before, so only a resumed run keeps old entries.
     if goes_on {
-        match TrainingList::read(run) {
+        match TrainingList::read(run, &run.training_list()) {
             Ok(Some(kept)) if list.is_within(&kept) => return Ok(()),
             // Files that were skipped before may have been restored since then.
             Ok(Some(kept)) => list.add(kept),
@@ -316,8 +270,7 @@ pub(super) fn keep(
         }
     }
 
-    let bytes = list.to_parquet().map_err(TrainingListError::from)?;
-    Ok(run.write_training_list(&bytes)?)
+    Ok(run.write_training_list(&list.to_parquet()?)?)
 }
 
 /// Overlap between a side and the training tracks of a run on another version of the store.
@@ -335,14 +288,14 @@ pub(crate) fn known_side(run: &RunDir, name: &str, data: &Dataset, side: Side) -
     let split = side.name();
 
     // Scores are still computed without the list, with a warning that the test tracks may not be unknown to the model.
-    let problem = match TrainingList::read(run) {
+    let problem = match TrainingList::read(run, &run.training_list()) {
         Ok(Some(list)) => {
             let leaks = leaks.compared_with_run(Some(&list.members()), test);
             let warning = leaks.warning(name);
             return KnownSide { leaks, warning };
         }
         Ok(None) => format!("{name} keeps no list of the tracks that it trained on"),
-        Err(error) => format_error(&error),
+        Err(problem) => problem,
     };
     KnownSide {
         leaks: leaks.compared_with_run(None, test),
@@ -376,7 +329,10 @@ impl StartRun {
         }
 
         let name = format!("run {} (model.init)", run.id());
-        let list = match TrainingList::read(&run) {
+        // Warnings are stored in the result, which must not contain paths of this machine.
+        let path = run.training_list();
+        let file_name = Path::new(path.file_name().unwrap_or_default());
+        let list = match TrainingList::read(&run, file_name) {
             Ok(Some(list)) => list,
             Ok(None) => {
                 start.warnings.push(format!(
@@ -385,11 +341,9 @@ impl StartRun {
                 ));
                 return start;
             }
-            Err(error) => {
-                // Warnings are stored in the result, which must not contain paths of this machine.
+            Err(problem) => {
                 start.warnings.push(format!(
-                    "{name}: {}; so validation and test tracks cannot be compared with those that it trained on",
-                    format_error(&error.without_folder())
+                    "{name}: {problem}; so validation and test tracks cannot be compared with those that it trained on"
                 ));
                 return start;
             }
@@ -439,14 +393,6 @@ fn exported_elsewhere(weights: &Path, data: &Dataset) -> Option<String> {
     ))
 }
 
-/// Formats an error and its cause in one line.
-fn format_error(error: &TrainingListError) -> String {
-    match std::error::Error::source(error) {
-        Some(cause) => format!("{error}: {cause}"),
-        None => error.to_string(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -477,7 +423,7 @@ mod tests {
     }
 
     fn read(run: &RunDir) -> Result<Option<TrainingList>, String> {
-        TrainingList::read(run).map_err(|error| format_error(&error))
+        TrainingList::read(run, &run.training_list())
     }
 
     #[test]
@@ -503,17 +449,20 @@ mod tests {
 
     #[test]
     fn a_run_that_goes_on_keeps_its_list_and_one_that_begins_has_its_own() {
+        fn inode(run: &RunDir) -> u64 {
+            fs::metadata(run.training_list()).expect("a file").ino()
+        }
+
         let folder = tempfile::tempdir().expect("a folder");
         let run = run(&folder, "a-1");
         let (_few, few) = data(48, &[]);
         let (_all, all) = data(96, &[]);
         let [list_of_few, list_of_all] = [&few, &all].map(|data| TrainingList::from_dataset(data));
-        let inode = || fs::metadata(run.training_list()).expect("a file").ino();
 
         keep(&run, false, &few, None).expect("room");
-        let first = inode();
+        let first = inode(&run);
         keep(&run, true, &few, None).expect("room");
-        assert_eq!(inode(), first, "it is not written again");
+        assert_eq!(inode(&run), first, "it is not written again");
 
         // A file that was skipped is restored, then lost again.
         keep(&run, true, &all, None).expect("room");
@@ -605,9 +554,8 @@ mod tests {
 
         let (_store, by_artist) = data(96, &[]);
         let (_other, stratified) = data(96, &["data.split=stratified"]);
-        let start = |data: &Dataset| StartRun::find(&weights, own.path(), data);
 
-        let said = start(&stratified).warnings;
+        let said = StartRun::find(&weights, own.path(), &stratified).warnings;
         assert_eq!(said.len(), 1, "{said:?}");
         assert!(
             said[0].starts_with("run a-1 (model.init) keeps no list")
@@ -616,7 +564,7 @@ mod tests {
         );
 
         keep(&first, false, &by_artist, None).expect("room");
-        let found = start(&stratified);
+        let found = StartRun::find(&weights, own.path(), &stratified);
         let [test, validation] = &found.warnings[..] else {
             panic!("{:?}", found.warnings);
         };
@@ -636,7 +584,10 @@ mod tests {
         assert_eq!(found.list, Some(TrainingList::from_dataset(&by_artist)));
 
         // The training side contains all tracks that the other run was trained on.
-        assert_eq!(start(&by_artist).warnings, Vec::<String>::new());
+        assert_eq!(
+            StartRun::find(&weights, own.path(), &by_artist).warnings,
+            Vec::<String>::new()
+        );
         let within = StartRun::find(&weights, first.path(), &stratified);
         assert!(within.warnings.is_empty() && within.list.is_none());
         let elsewhere = folder.path().join("exported.safetensors");
@@ -645,14 +596,14 @@ mod tests {
         assert!(alone.warnings.is_empty() && alone.list.is_none());
 
         // Weights in a file written by `export`, outside of any run's folder.
-        let export_of = |manifest_hash: &str| {
+        let hashes = [stratified.store().manifest_hash(), "another"];
+        let [same, said] = hashes.map(|manifest_hash| {
             let card = format!("{{\"manifest_hash\":\"{manifest_hash}\"}}");
             let metadata = [(export::METADATA_KEY, card)];
             safetensors::write(&elsewhere, &[], &metadata).expect("room");
             StartRun::find(&elsewhere, own.path(), &stratified).warnings
-        };
-        assert!(export_of(stratified.store().manifest_hash()).is_empty());
-        let said = export_of("another");
+        });
+        assert!(same.is_empty(), "{same:?}");
         assert!(
             said[0].starts_with(
                 "exported.safetensors (model.init) comes from a run on another version"
@@ -661,7 +612,7 @@ mod tests {
         );
 
         fs::write(first.training_list(), "no list").expect("room");
-        let said = start(&stratified).warnings;
+        let said = StartRun::find(&weights, own.path(), &stratified).warnings;
         assert!(
             said[0].starts_with("run a-1 (model.init): training.parquet is damaged")
                 && !said[0].contains(&folder.path().display().to_string()),

@@ -79,7 +79,7 @@ pub(super) enum Backend {
 /// Collects the devices of all ranks and chooses the backend.
 ///
 /// # Errors
-/// [`RankError::Disagree`] and [`RankError::SharedGpu`], on every rank, and the errors of `group`.
+/// [`RankError::Disagree`], on every rank, and the errors of `group`.
 pub(super) fn agree(group: &dyn Collective, device: Device) -> Result<Backend, RankError> {
     let own =
         serde_json::to_vec(&Equipment::from_device(device)).expect("text and numbers are JSON");
@@ -99,12 +99,8 @@ pub(super) fn agree(group: &dyn Collective, device: Device) -> Result<Backend, R
 fn decide(all: &[Equipment], device: Device) -> Result<Backend, RankError> {
     let first = &all[0];
     if let Some(rank) = all.iter().position(|other| other.kind != first.kind) {
-        return Err(RankError::Disagree {
-            rank,
-            field: "device",
-            found: all[rank].kind.clone(),
-            wanted: first.kind.clone(),
-        });
+        let found = &all[rank].kind;
+        return Err(RankError::differs(rank, "device", found, &first.kind));
     }
     let Device::Cuda(device) = device else {
         return Ok(Backend::Ring);
@@ -116,11 +112,10 @@ fn decide(all: &[Equipment], device: Device) -> Result<Backend, RankError> {
             .iter()
             .position(|one| one.uuid.is_some() && one.uuid == other.uuid)
         {
-            return Err(RankError::SharedGpu {
-                earlier,
-                rank,
-                gpu: other.name.clone(),
-            });
+            return Err(RankError::Disagree(format!(
+                "ranks {earlier} and {rank} have the same GPU ({}): start at most as many ranks as there are GPUs",
+                other.name
+            )));
         }
     }
 
@@ -221,14 +216,15 @@ mod tests {
 
     #[test]
     fn where_nccl_is_missing_or_differs_gpus_sum_in_host_memory() {
-        let without = Equipment {
-            nccl: Err("libnccl.so.2 was not found".to_owned()),
-            ..gpu(1, "b")
-        };
-        let host = |reason: &str| {
+        fn host(reason: &str) -> Result<Backend, String> {
             Ok(Backend::Host {
                 reason: reason.to_owned(),
             })
+        }
+
+        let without = Equipment {
+            nccl: Err("libnccl.so.2 was not found".to_owned()),
+            ..gpu(1, "b")
         };
         assert_eq!(
             decided(&[gpu(0, "a"), without]),

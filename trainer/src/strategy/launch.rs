@@ -63,7 +63,7 @@ impl Ranks {
     /// Reads the environment variables. Returns `None` if neither `RANK`, `WORLD_SIZE` nor `LOCAL_RANK` is set.
     ///
     /// # Errors
-    /// [`RankError::Variable`] with the name of the missing or invalid variable.
+    /// [`RankError`] with the name of the missing or invalid variable.
     pub(crate) fn from_env() -> Result<Option<Self>, RankError> {
         Self::from_variables(|name| std::env::var(name).ok())
     }
@@ -150,11 +150,10 @@ impl<G: Fn(&'static str) -> Option<String>> Variables<G> {
     }
 
     fn wrong(&self, name: &'static str, problem: String) -> RankError {
-        RankError::Variable {
-            name,
-            problem,
-            set: self.set,
-        }
+        RankError::Other(format!(
+            "{name} {problem}, although {} is set: torchrun and --nproc set all of them",
+            self.set
+        ))
     }
 }
 
@@ -167,7 +166,7 @@ impl<G: Fn(&'static str) -> Option<String>> Variables<G> {
 /// once, through this process. Ranks have no standard input.
 ///
 /// # Errors
-/// [`RankError::Launch`], [`RankError::System`].
+/// [`RankError`] if a process cannot be started or watched.
 pub(crate) fn launch(nproc: usize) -> Result<i32, RankError> {
     let program = std::env::current_exe().map_err(RankError::system(0, "finding this program"))?;
     launch_program(nproc, GRACE, || {
@@ -211,9 +210,7 @@ fn launch_program(
             .env("WAVEMILL_LAUNCHER", std::process::id().to_string())
             .stdin(Stdio::null())
             .process_group(0);
-        let process = command
-            .spawn()
-            .map_err(|source| RankError::Launch { rank, source })?;
+        let process = command.spawn().map_err(RankError::launch(rank))?;
         children.running.push(Child { rank, process });
     }
     children.wait(&mut signals, grace)
@@ -294,10 +291,7 @@ impl Children {
                     false
                 }
                 Err(source) => {
-                    error = Some(RankError::Launch {
-                        rank: child.rank,
-                        source,
-                    });
+                    error = Some(RankError::launch(child.rank)(source));
                     true
                 }
             });
@@ -449,9 +443,9 @@ mod tests {
     fn missing_program_is_an_error_without_children() {
         let error =
             launch_program(2, GRACE, || Command::new("/nonexistent/program")).expect_err("none");
-        assert!(
-            matches!(error, RankError::Launch { rank: 0, .. }),
-            "{error}"
+        assert_eq!(
+            error.to_string(),
+            "rank 0 cannot be started: No such file or directory (os error 2)"
         );
     }
 }

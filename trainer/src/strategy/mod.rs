@@ -123,7 +123,7 @@ pub(crate) fn join(
                 );
             }
         }
-        Err(error @ (RankError::Disagree { .. } | RankError::SharedGpu { .. })) => {
+        Err(error @ RankError::Disagree(_)) => {
             // All ranks got the same error. `finish` keeps each connection open until every rank has got that far, so
             // that each of them can report the error.
             let _ = ring.finish();

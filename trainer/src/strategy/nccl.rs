@@ -28,7 +28,7 @@ impl NcclGroup {
     /// failure is reported to the other ranks over `ring`.
     ///
     /// # Errors
-    /// [`RankError::Nccl`], [`RankError::NcclSlow`] and the errors of the ring.
+    /// [`RankError::Nccl`], [`RankError::Other`] if NCCL takes too long, and the errors of the ring.
     pub(super) fn begin(ring: RingGroup, device: usize) -> Result<Self, RankError> {
         match communicator(&ring, device) {
             Ok(communicator) => {
@@ -91,10 +91,11 @@ fn communicator(ring: &RingGroup, device: usize) -> Result<Communicator, RankErr
         .map_err(RankError::system(rank, "starting NCCL"))?;
     match begun.recv_timeout(BEGIN_TIMEOUT) {
         Ok(joined) => joined.map_err(|source| RankError::Nccl { rank, source }),
-        Err(_) => Err(RankError::NcclSlow {
-            rank,
-            seconds: BEGIN_TIMEOUT.as_secs(),
-        }),
+        Err(_) => Err(RankError::Other(format!(
+            "rank {rank}: NCCL did not initialise within {} s; set NCCL_SOCKET_IFNAME to the network interface that \
+             connects the ranks",
+            BEGIN_TIMEOUT.as_secs()
+        ))),
     }
 }
 

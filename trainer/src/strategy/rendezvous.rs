@@ -109,10 +109,10 @@ pub(super) fn meet(ranks: &Ranks, fingerprint: &Fingerprint) -> Result<Rendezvou
                 std::thread::sleep(RETRY);
             }
             Err(source) => {
-                return Err(RankError::Listen {
-                    address: SocketAddr::from(address).to_string(),
-                    source,
-                });
+                return Err(RankError::Other(format!(
+                    "rank 0 cannot listen on {}: {source}; set another port with WAVEMILL_PORT",
+                    SocketAddr::from(address)
+                )));
             }
         }
     };
@@ -219,12 +219,7 @@ fn agree(guest: &Guest, ranks: &Ranks, fingerprint: &Fingerprint) -> Result<(), 
     };
 
     match difference {
-        Some((field, found, wanted)) => Err(RankError::Disagree {
-            rank: hello.rank,
-            field,
-            found,
-            wanted,
-        }),
+        Some((field, found, wanted)) => Err(RankError::differs(hello.rank, field, &found, &wanted)),
         None => Ok(()),
     }
 }
@@ -267,7 +262,7 @@ fn gather_guests(
         if let Ok(mut guest) = arrivals.recv_timeout(RETRY) {
             let rank = guest.hello.rank;
             if rank == 0 || guests.contains_key(&rank) {
-                let error = RankError::Duplicate { rank };
+                let error = RankError::Other(format!("two processes claim to be rank {rank}"));
                 let refused = Verdict::Refused {
                     reason: error.to_string(),
                 };
@@ -285,10 +280,11 @@ fn missing_ranks(ranks: &Ranks, guests: &BTreeMap<usize, Guest>) -> RankError {
         .filter(|rank| !guests.contains_key(rank))
         .map(|rank| rank.to_string())
         .collect();
-    RankError::Missing {
-        ranks: missing.join(", "),
-        seconds: ranks.join_timeout.as_secs(),
-    }
+    RankError::Other(format!(
+        "ranks that did not connect to rank 0 within {} s: {}; were all of them started with the same job token?",
+        ranks.join_timeout.as_secs(),
+        missing.join(", ")
+    ))
 }
 
 fn greet(mut stream: TcpStream, key: &Key) -> io::Result<Guest> {
@@ -314,12 +310,14 @@ fn visit(ranks: &Ranks, fingerprint: &Fingerprint) -> Result<Rendezvous, RankErr
         match introduce(ranks, fingerprint) {
             Ok(accepted) => break accepted,
             Err(error) if Instant::now() >= deadline => {
-                return Err(RankError::Unreachable {
-                    rank: ranks.rank,
-                    address: format!("{}:{}", ranks.address, ranks.port),
-                    seconds: ranks.join_timeout.as_secs(),
-                    reason: explain_refusal(&error),
-                });
+                return Err(RankError::Other(format!(
+                    "rank {} cannot reach rank 0 at {}:{} within {} s: {}",
+                    ranks.rank,
+                    ranks.address,
+                    ranks.port,
+                    ranks.join_timeout.as_secs(),
+                    explain_refusal(&error)
+                )));
             }
             Err(_) => std::thread::sleep(RETRY),
         }
@@ -334,7 +332,9 @@ fn visit(ranks: &Ranks, fingerprint: &Fingerprint) -> Result<Rendezvous, RankErr
     let home = stream.peer_addr().map_err(|error| lost(0, &error))?.ip();
 
     match verdict {
-        Verdict::Refused { reason } => Err(RankError::Refused { reason }),
+        Verdict::Refused { reason } => Err(RankError::Other(format!(
+            "rank 0 cancelled the start: {reason}"
+        ))),
         Verdict::Begin { mut table } => {
             // Loopback means the machine of rank 0.
             for address in &mut table {

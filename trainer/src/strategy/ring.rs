@@ -297,12 +297,10 @@ impl RingGroup {
         let rank = self.rank;
         let neighbour = ring.links.previous();
         match fault {
-            Fault::OutOfStep { here, there } => Err(RankError::OutOfStep {
-                rank,
-                neighbour,
-                here,
-                there,
-            }),
+            Fault::OutOfStep { here, there } => Err(RankError::Other(format!(
+                "rank {rank} is at {here}, rank {neighbour} at {there}: all ranks must call the same operations in the \
+                 same order"
+            ))),
             // The ring often notices the end of a neighbour first. The watchdog knows the cause or receives it soon.
             Fault::Link(LinkError { neighbour, source }) => {
                 Err(self.explain(RankError::Neighbour {

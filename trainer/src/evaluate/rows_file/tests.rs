@@ -15,7 +15,7 @@ use wavemill_scores::metrics::{Label, Predictions, Report, likeliest};
 use super::*;
 use crate::dataset::fixture::Fixture;
 use crate::dataset::{GENRES_ALL, LoaderPlan, Side};
-use crate::evaluate::{predict, predict_into};
+use crate::evaluate::predict;
 use crate::strategy::Solo;
 use crate::testing::{TrainedFixture, alone, made};
 
@@ -53,7 +53,7 @@ fn write(made: &TrainedFixture, paths: &RowFilePaths) -> Vec<Predictions> {
 
     let mut files = RowFiles::create(paths, &about, &made.data, Side::Training, 0).expect("room");
     let predictions =
-        predict_into(&made.learner, &made.data, &Solo, plan(), Some(&mut files)).expect("answers");
+        predict(&made.learner, &made.data, &Solo, plan(), Some(&mut files)).expect("answers");
     files.finish(&made.data, &mut |_| {}).expect("room");
 
     predictions
@@ -118,7 +118,7 @@ fn predictions_are_those_that_are_scored_row_by_row() {
     );
     assert_eq!(
         scored,
-        predict(&made.learner, &made.data, &Solo, plan()).expect("answers"),
+        predict(&made.learner, &made.data, &Solo, plan(), None).expect("answers"),
         "files change no score"
     );
 
@@ -247,8 +247,8 @@ fn embeddings_are_the_inputs_of_the_heads() {
     assert_eq!(rows["genre_true"].as_ref(), vectors["genre_true"].as_ref());
 
     let variables: BTreeMap<String, Tensor> = made.learner.variables().into_iter().collect();
-    let values = |name: &str| Vec::<f32>::try_from(variables[name].flatten(0, -1)).expect("f32");
-    let (weight, bias) = (values("fc.0.weight"), values("fc.0.bias"));
+    let [weight, bias] = ["fc.0.weight", "fc.0.bias"]
+        .map(|name| Vec::<f32>::try_from(variables[name].flatten(0, -1)).expect("f32"));
 
     for at in 0..rows.num_rows() {
         let vector = floats(&vectors, "embedding", at);
@@ -319,19 +319,28 @@ fn a_vector_that_is_no_number_has_no_place() {
 
 #[test]
 fn files_are_atomic_and_reproducible() {
+    fn paths(folder: &Path, name: &str) -> RowFilePaths {
+        RowFilePaths {
+            predictions: Some(folder.join(name)),
+            map: Some((folder.join(format!("map-{name}")), settings())),
+            ..RowFilePaths::default()
+        }
+    }
+
     let alone = alone();
     let made = made(&Fixture::default(), &config(), 0, &alone);
     let folder = made.folder.path().join("out");
     fs::create_dir(&folder).expect("room");
-    let paths = |name: &str| RowFilePaths {
-        predictions: Some(folder.join(name)),
-        map: Some((folder.join(format!("map-{name}")), settings())),
-        ..RowFilePaths::default()
-    };
     let about = RowFileMetadata::new(String::new(), 0, "lstm", Side::Training, &made.data, None);
 
-    let begun =
-        RowFiles::create(&paths("a.parquet"), &about, &made.data, Side::Training, 0).expect("room");
+    let begun = RowFiles::create(
+        &paths(&folder, "a.parquet"),
+        &about,
+        &made.data,
+        Side::Training,
+        0,
+    )
+    .expect("room");
     assert!(!folder.join("a.parquet").exists());
     drop(begun);
     assert_eq!(
@@ -341,7 +350,7 @@ fn files_are_atomic_and_reproducible() {
     );
 
     for name in ["a.parquet", "b.parquet"] {
-        write(&made, &paths(name));
+        write(&made, &paths(&folder, name));
     }
     assert_eq!(fs::read_dir(&folder).expect("a folder").count(), 4);
 
@@ -349,11 +358,11 @@ fn files_are_atomic_and_reproducible() {
         ["a.parquet", "b.parquet"],
         ["map-a.parquet", "map-b.parquet"],
     ] {
-        let bytes = |name: &str| fs::read(folder.join(name)).expect("a file");
-        assert!(bytes(one) == bytes(other), "{one}");
+        let [bytes, other] = [one, other].map(|name| fs::read(folder.join(name)).expect("a file"));
+        assert!(bytes == other, "{one}");
     }
 
-    let none = paths("none/a.parquet");
+    let none = paths(&folder, "none/a.parquet");
     let error =
         RowFiles::create(&none, &about, &made.data, Side::Training, 0).expect_err("no folder");
     let error = format!("{:#}", anyhow::Error::from(error));

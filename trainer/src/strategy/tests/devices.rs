@@ -15,24 +15,16 @@ fn each_device<R: Send>(
 ) -> Vec<Result<R, String>> {
     std::thread::scope(|scope| {
         let body = &body;
-        let start = |(ranks, &device): (Ranks, &Device)| {
-            scope.spawn(
-                move || match join(&ranks, &fingerprint(), device, no_loss()) {
-                    Ok(group) => {
-                        let result = body(group);
-                        group.finish().expect("all finish");
-                        Ok(result)
-                    }
-                    Err(error) => Err(error.to_string()),
-                },
-            )
-        };
-
-        let threads: Vec<_> = world(devices.len())
-            .into_iter()
-            .zip(devices)
-            .map(start)
-            .collect();
+        let mut threads = Vec::new();
+        for (ranks, &device) in world(devices.len()).into_iter().zip(devices) {
+            threads.push(scope.spawn(move || {
+                let joined = join(&ranks, &fingerprint(), device, no_loss());
+                let group = joined.map_err(|error| error.to_string())?;
+                let result = body(group);
+                group.finish().expect("all finish");
+                Ok(result)
+            }));
+        }
 
         threads
             .into_iter()

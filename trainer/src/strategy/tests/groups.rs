@@ -20,12 +20,14 @@ const LENGTHS: [usize; 5] = [0, 1, 3, 1000, 700_001];
 
 fn sums(world_size: usize, kind: Kind) -> Vec<Vec<Vec<f64>>> {
     each_rank(world_size, |group| {
-        let sum = |&length: &usize| {
+        let mut sums = Vec::new();
+        for length in LENGTHS {
             let mut tensor = Tensor::from_slice(&values(group.rank(), length)).to_kind(kind);
             group.sum(&mut tensor).expect("all take part");
-            Vec::<f64>::try_from(tensor.to_kind(Kind::Double)).expect("one dimension")
-        };
-        LENGTHS.iter().map(sum).collect()
+            let sum = tensor.to_kind(Kind::Double);
+            sums.push(Vec::<f64>::try_from(sum).expect("one dimension"));
+        }
+        sums
     })
 }
 
@@ -67,11 +69,11 @@ fn sums_are_right_and_have_the_same_bits_on_every_rank_and_in_every_run() {
 
 #[test]
 fn bytes_of_all_lengths_are_gathered_by_rank() {
-    let blob = |rank: usize| vec![rank as u8; [0, 1_000_003, 5][rank]];
+    let blobs = [vec![0; 0], vec![1; 1_000_003], vec![2; 5]];
     for gathered in each_rank(3, |group| {
-        group.gather(&blob(group.rank())).expect("all take part")
+        group.gather(&blobs[group.rank()]).expect("all take part")
     }) {
-        assert!(gathered == [blob(0), blob(1), blob(2)]);
+        assert!(gathered == blobs);
     }
 }
 
@@ -124,13 +126,12 @@ fn differing_tensors_are_reported_with_both_sizes() {
         },
     );
 
-    let told = |rank: usize| {
-        let error = heard[rank].as_ref().expect("both joined");
-        error.contains("sum of 5 f32") && error.contains("sum of 6 f32")
-    };
-
     // The slower rank may only see that the other rank has closed its connection.
-    assert!(told(0) || told(1), "{heard:?}");
+    let names_both = heard.iter().any(|error| {
+        let error = error.as_ref().expect("both joined");
+        error.contains("sum of 5 f32") && error.contains("sum of 6 f32")
+    });
+    assert!(names_both, "{heard:?}");
 }
 
 /// Joins each of `ranks` in its own thread. `body` receives the group and the messages of its watchdog.
@@ -141,16 +142,16 @@ pub(super) fn each_join<R: Send>(
 ) -> Vec<Result<R, RankError>> {
     std::thread::scope(|scope| {
         let (fingerprint, body) = (&fingerprint, &body);
-        let start = |ranks: Ranks| {
-            scope.spawn(move || {
+        let mut threads = Vec::new();
+        for ranks in ranks {
+            threads.push(scope.spawn(move || {
                 let (said, heard) = crossbeam_channel::unbounded();
                 let on_loss: OnLoss = Box::new(move |loss| drop(said.send(loss.to_string())));
                 RingGroup::join(&ranks, &fingerprint(ranks.rank), on_loss)
                     .map(|group| body(group, heard))
-            })
-        };
+            }));
+        }
 
-        let threads: Vec<_> = ranks.into_iter().map(start).collect();
         threads
             .into_iter()
             .map(|thread| thread.join().expect("no panic"))
@@ -168,7 +169,7 @@ fn refusals(ranks: Vec<Ranks>, fingerprint: impl Fn(usize) -> Fingerprint + Sync
 
 #[test]
 fn ranks_that_differ_all_stop_at_the_start_with_rank_field_and_both_values() {
-    let change = |field: &str, rank: usize| {
+    fn change(field: &str, rank: usize) -> Fingerprint {
         let mut one = fingerprint();
 
         let place = match field {
@@ -180,7 +181,7 @@ fn ranks_that_differ_all_stop_at_the_start_with_rank_field_and_both_values() {
         };
         *place = format!("r{rank}");
         one
-    };
+    }
 
     for field in [
         "wavemill",
@@ -287,12 +288,11 @@ fn unrelated_connections_are_ignored() {
             )
         });
 
-        let reach = || TcpStream::connect(address);
-        let silent = std::iter::repeat_with(reach)
+        let silent = std::iter::repeat_with(|| TcpStream::connect(address))
             .find_map(Result::ok)
             .expect("rank 0 listens at some time");
 
-        let mut talker = reach().expect("rank 0 listens");
+        let mut talker = TcpStream::connect(address).expect("rank 0 listens");
         talker
             .write_all(b"GET / HTTP/1.1\r\n\r\n")
             .expect("it reads");

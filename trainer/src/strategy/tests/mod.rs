@@ -18,17 +18,19 @@ pub(super) fn world(world_size: usize) -> Vec<Ranks> {
         .expect("bound")
         .port();
 
-    let ranks = |rank| Ranks {
-        rank,
-        world_size,
-        local_rank: rank,
-        port,
-        token: format!("job of port {port}"),
-        join_timeout: Duration::from_secs(20),
-        ..Ranks::solo()
-    };
-
-    (0..world_size).map(ranks).collect()
+    let mut world = Vec::new();
+    for rank in 0..world_size {
+        world.push(Ranks {
+            rank,
+            world_size,
+            local_rank: rank,
+            port,
+            token: format!("job of port {port}"),
+            join_timeout: Duration::from_secs(20),
+            ..Ranks::solo()
+        });
+    }
+    world
 }
 
 pub(super) fn fingerprint() -> Fingerprint {
@@ -53,17 +55,17 @@ pub(super) fn each_rank<R: Send>(
 ) -> Vec<R> {
     std::thread::scope(|scope| {
         let body = &body;
-        let start = |ranks: Ranks| {
-            scope.spawn(move || {
+        let mut threads = Vec::new();
+        for ranks in world(world_size) {
+            threads.push(scope.spawn(move || {
                 let group =
                     RingGroup::join(&ranks, &fingerprint(), no_loss()).expect("all are there");
                 let result = body(&group);
                 group.finish().expect("all finish");
                 result
-            })
-        };
+            }));
+        }
 
-        let threads: Vec<_> = world(world_size).into_iter().map(start).collect();
         threads
             .into_iter()
             .map(|thread| thread.join().expect("no panic"))

@@ -19,20 +19,15 @@ fn model(kind: Kind) -> Vec<(String, Tensor)> {
         ("unused", &[2]),
     ];
 
-    let variable = |(name, shape): (&str, &[i64])| {
+    let mut variables = Vec::new();
+    for (name, shape) in shapes {
         let values: Vec<f64> = (0..shape.iter().product())
             .map(|_| 0.3 * rng.normal())
             .collect();
-        (
-            name.to_owned(),
-            Tensor::from_slice(&values)
-                .view(shape)
-                .to_kind(kind)
-                .set_requires_grad(true),
-        )
-    };
-
-    shapes.into_iter().map(variable).collect()
+        let tensor = Tensor::from_slice(&values).view(shape).to_kind(kind);
+        variables.push((name.to_owned(), tensor.set_requires_grad(true)));
+    }
+    variables
 }
 
 /// Returns the rows, classes and weights of a step's global batch.
@@ -41,17 +36,15 @@ fn batch(step: usize, kind: Kind) -> (Tensor, Tensor, Tensor) {
     let rows: Vec<f64> = (0..BATCH * 6).map(|_| rng.normal()).collect();
 
     // The class of a row is the index of the largest of its first three values.
-    let largest =
-        |row: &[f64]| (0..3).fold(0, |best, at| if row[at] > row[best] { at } else { best });
-    let classes: Vec<i64> = rows.chunks(6).map(|row| largest(row) as i64).collect();
+    let mut classes = Vec::new();
+    for row in rows.chunks(6) {
+        let largest = (0..3).fold(0, |best, at| if row[at] > row[best] { at } else { best });
+        classes.push(largest as i64);
+    }
     let weights: Vec<f64> = (0..BATCH).map(|_| 0.5 + rng.uniform()).collect();
 
-    let tensor = |values: &[f64]| Tensor::from_slice(values).to_kind(kind);
-    (
-        tensor(&rows).view([BATCH, 6]),
-        Tensor::from_slice(&classes),
-        tensor(&weights),
-    )
+    let [rows, weights] = [rows, weights].map(|values| Tensor::from_slice(&values).to_kind(kind));
+    (rows.view([BATCH, 6]), Tensor::from_slice(&classes), weights)
 }
 
 /// Runs 50 steps of SGD on Σ weight · loss / Σ weight. Returns the loss of every step, followed by all variables.
@@ -72,8 +65,8 @@ fn train(group: &dyn Collective, kind: Kind) -> Vec<f64> {
             (false, _) => (BATCH * rank / world, BATCH * (rank + 1) / world),
         };
 
-        let part = |tensor: &Tensor| tensor.narrow(0, start, end - start);
-        let (rows, classes, weights) = (part(&rows), part(&classes), part(&weights));
+        let [rows, classes, weights] =
+            [rows, classes, weights].map(|tensor| tensor.narrow(0, start, end - start));
 
         let mut extras = [0.0, 0.0];
         if end > start {
@@ -116,6 +109,10 @@ fn train(group: &dyn Collective, kind: Kind) -> Vec<f64> {
 
 #[test]
 fn two_and_four_ranks_match_one_rank() {
+    fn norm(values: &[f64]) -> f64 {
+        values.iter().map(|value| value * value).sum::<f64>().sqrt()
+    }
+
     // The f64 runs show that the sums are equal. The f32 runs add their own rounding over 50 steps.
     for (kind, most) in [(Kind::Double, 1e-12), (Kind::Float, 1e-5)] {
         let alone = train(&Solo, kind);
@@ -126,7 +123,6 @@ fn two_and_four_ranks_match_one_rank() {
             alone[STEPS - 1]
         );
 
-        let norm = |values: &[f64]| values.iter().map(|value| value * value).sum::<f64>().sqrt();
         for world_size in [2, 4] {
             for ranks in each_rank(world_size, |group| train(group, kind)) {
                 for part in [0..STEPS, STEPS..alone.len()] {

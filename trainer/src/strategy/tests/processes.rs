@@ -41,12 +41,6 @@ fn child() {
     };
 
     let folder = std::env::var(FOLDER).expect("set with the task");
-    let mark = |name: &str| {
-        std::fs::write(
-            Path::new(&folder).join(name),
-            std::process::id().to_string(),
-        )
-    };
 
     if let Ok(nproc) = std::env::var("WAVEMILL_TEST_NPROC")
         && Ranks::from_env().expect("complete").is_none()
@@ -58,7 +52,8 @@ fn child() {
     let ranks = Ranks::from_env().expect("complete").expect("a rank");
     let group =
         join(&ranks, &fingerprint(), Device::Cpu, exit_on_loss(&ranks)).expect("all are there");
-    mark(&format!("joined-{}", ranks.rank)).expect("a folder");
+    let mark = Path::new(&folder).join(format!("joined-{}", ranks.rank));
+    std::fs::write(mark, std::process::id().to_string()).expect("a folder");
 
     match task.as_str() {
         "sum" => loop {
@@ -78,7 +73,8 @@ fn child() {
 
 fn start(task: &str, folder: &Path, world_size: usize) -> Vec<Child> {
     let ranks = world(world_size);
-    let start = |ranks: &Ranks| {
+    let mut children = Vec::new();
+    for ranks in &ranks {
         let mut command = this_program(task, folder);
         command
             .env("RANK", ranks.rank.to_string())
@@ -89,10 +85,9 @@ fn start(task: &str, folder: &Path, world_size: usize) -> Vec<Child> {
         command
             .env("WAVEMILL_PORT", ranks.port.to_string())
             .env("WAVEMILL_JOB", &ranks.token);
-        command.spawn().expect("this program")
-    };
+        children.push(command.spawn().expect("this program"));
+    }
 
-    let children = ranks.iter().map(start).collect();
     await_files(folder, world_size);
     children
 }
