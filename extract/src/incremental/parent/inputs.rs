@@ -24,7 +24,7 @@ pub struct ParentInput {
 /// of the version's plan.
 ///
 /// # Errors
-/// [`StoreError::Io`], [`StoreError::Receipt`].
+/// [`StoreError::Io`], [`StoreError::Damaged`].
 pub fn inputs(
     store: &Store,
     manifest: &Manifest,

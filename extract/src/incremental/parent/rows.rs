@@ -37,7 +37,7 @@ pub fn files_of<'p>(parent: &'p Parent, feature: &'p str) -> Vec<&'p FileEntry> 
 /// can name any file.
 ///
 /// # Errors
-/// [`StoreError::Outside`].
+/// [`StoreError::Damaged`].
 pub(crate) fn row_index<'p>(
     store: &Store,
     files: &[(usize, &'p FileEntry)],

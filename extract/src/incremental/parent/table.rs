@@ -25,7 +25,7 @@ impl ParentTable {
     /// Compares the table's file with its blake3 hash: a wrong value read here would silently move clips.
     ///
     /// # Errors
-    /// [`StoreError::Needed`], [`StoreError::Outside`].
+    /// [`StoreError::Needed`], [`StoreError::Damaged`].
     pub(super) fn open(store: &Store, manifest: &Manifest, name: &str) -> Result<Self, StoreError> {
         let Some(entry) = manifest.files_of(name).next() else {
             return Err(StoreError::Needed {
