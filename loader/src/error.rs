@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use arrow::error::ArrowError;
 use parquet::errors::ParquetError;
 use wavemill_schemas::FORMAT_VERSION;
+use wavemill_schemas::exit;
 use wavemill_schemas::manifest::{ManifestError, remedy_of_format};
 use wavemill_schemas::version_name::TagProblem;
 
@@ -190,6 +191,30 @@ impl DatasetError {
             self,
             Self::Damaged { .. } | Self::Changed { .. } | Self::Parquet { .. }
         )
+    }
+
+    /// Returns the exit code of a command that ends with this error.
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            Self::NotThere { .. }
+            | Self::Unfit { .. }
+            | Self::NoStore { .. }
+            | Self::NoVersion { .. }
+            | Self::NoTag { .. }
+            | Self::OtherFormat { .. } => exit::USAGE,
+            Self::Manifest { .. }
+            | Self::Tag { .. }
+            | Self::Outside { .. }
+            | Self::Damaged { .. }
+            | Self::Changed { .. }
+            | Self::Parquet { .. } => exit::DAMAGED,
+            Self::Io { .. }
+            | Self::Column { .. }
+            | Self::Row { .. }
+            | Self::Library { .. }
+            | Self::Thread { .. }
+            | Self::Panic { .. } => exit::FAILED,
+        }
     }
 
     pub(crate) fn io_at(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Self {

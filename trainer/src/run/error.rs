@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use wavemill_schemas::exit;
 use wavemill_scores::records::RecordError;
 
 use crate::checkpoint::CheckpointError;
@@ -150,6 +151,27 @@ pub enum RunError {
         /// Path of the run's folder.
         path: PathBuf,
     },
+}
+
+impl RunError {
+    /// Returns the exit code of a command that ends with this error.
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            Self::NoRows { .. }
+            | Self::NoBatch { .. }
+            | Self::Unlearnable { .. }
+            | Self::Unscorable { .. } => exit::USAGE,
+            Self::OtherStore { .. } | Self::OtherFeature { .. } => exit::OTHER_PLAN,
+            Self::OtherFiles { .. } | Self::LostRows { .. } => exit::DAMAGED,
+            Self::Stopped { .. } => exit::INTERRUPTED,
+            Self::Dataset(error) => error.exit_code(),
+            Self::Learn(error) => error.exit_code(),
+            Self::Checkpoint(error) => error.exit_code(),
+            Self::Evaluate(error) => error.exit_code(),
+            Self::Record(error) => error.exit_code(),
+            Self::TrainingList(_) => exit::FAILED,
+        }
+    }
 }
 
 /// Returns the first 16 digits of a hash, which suffice to distinguish two hashes.

@@ -2,6 +2,9 @@
 
 use std::io;
 
+use wavemill_schemas::exit;
+
+use super::LOST;
 use crate::ffi;
 
 /// Errors that prevent ranks from starting or continuing together.
@@ -177,6 +180,14 @@ pub enum RankError {
 }
 
 impl RankError {
+    /// Returns the exit code of a command that ends with this error.
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Lost { .. } | Self::Neighbour { .. } => LOST,
+            _ => exit::FAILED,
+        }
+    }
+
     /// Returns a function for `map_err` that reports an error of the operating system on `rank` during the action
     /// `what`.
     pub(super) fn system(rank: usize, what: &'static str) -> impl Fn(io::Error) -> Self {
