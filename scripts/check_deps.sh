@@ -47,6 +47,7 @@ ALLOWED = {  # (from, to): kinds; None is a normal dependency
     ("wavemill-sql", "wavemill-schemas"): {None},
     ("wavemill-sql", "wavemill-runtime"): {None},
     ("wavemill-sql", "wavemill-store"): {None},
+    ("wavemill-terminal", "wavemill-schemas"): {None},
     ("wavemill", "wavemill-catalog"): {None},
     ("wavemill", "wavemill-decode"): {None},
     ("wavemill", "wavemill-extract"): {None},
@@ -58,6 +59,7 @@ ALLOWED = {  # (from, to): kinds; None is a normal dependency
     ("wavemill", "wavemill-source"): {None},
     ("wavemill", "wavemill-sql"): {None, "dev"},  # dev: with stores for tests
     ("wavemill", "wavemill-store"): {None},
+    ("wavemill", "wavemill-terminal"): {None},
     ("wavemill-loader", "wavemill-schemas"): {None},
     ("wavemill-loader", "wavemill-versions"): {None},
     ("wavemill-scores", "wavemill-schemas"): {None},
@@ -65,6 +67,7 @@ ALLOWED = {  # (from, to): kinds; None is a normal dependency
     ("wavemill-trainer", "wavemill-loader"): {None},
     ("wavemill-trainer", "wavemill-pages"): {None},
     ("wavemill-trainer", "wavemill-scores"): {None},
+    ("wavemill-trainer", "wavemill-terminal"): {None},
     ("wavemill-tests", "wavemill-schemas"): {None, "dev"},
     ("wavemill-kernels", "wavemill-kernels"): {"dev"},
     ("wavemill-kernels", "wavemill-tests"): {"dev"},

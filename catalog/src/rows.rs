@@ -542,17 +542,15 @@ fn typed_column(
 mod tests {
     use super::*;
 
+    /// Returns the texts of the column `genre`.
+    fn texts(column: ArrayRef) -> Result<Vec<String>, CatalogError> {
+        let rows = RecordBatch::try_from_iter([("genre", column)]).unwrap();
+        let column = text_column(&rows, "target `genre`", "genre")?;
+        Ok(column.iter().flatten().map(str::to_owned).collect())
+    }
+
     #[test]
     fn labels_are_texts_numbers_or_categories() {
-        let texts = |column: ArrayRef| -> Result<Vec<String>, CatalogError> {
-            let rows = RecordBatch::try_from_iter([("genre", column)]).unwrap();
-            Ok(text_column(&rows, "target `genre`", "genre")?
-                .iter()
-                .flatten()
-                .map(str::to_owned)
-                .collect())
-        };
-
         assert_eq!(
             texts(Arc::new(Int64Array::from(vec![3, 10]))).unwrap(),
             ["3", "10"]

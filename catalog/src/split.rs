@@ -516,18 +516,18 @@ mod tests {
     };
 
     fn rows(keys: &[String], seed: u64) -> Vec<SplitRow<'_>> {
-        let pick = |domain: &str, key: &str, n: u64| canonical::hash(domain, seed, key) % n;
-        let class = |key| Some(pick("class", key, 5) as i32).filter(|&class| class > 0);
-        let artist = |key| Some(pick("artist", key, 60) as i64).filter(|&artist| artist > 0);
-
-        let row = |key| SplitRow {
-            key,
-            class: class(key),
-            artist: artist(key),
-            recording: None,
-        };
-
-        keys.iter().map(|key| row(key)).collect()
+        let mut rows = Vec::new();
+        for key in keys {
+            let class = (canonical::hash("class", seed, key) % 5) as i32;
+            let artist = (canonical::hash("artist", seed, key) % 60) as i64;
+            rows.push(SplitRow {
+                key,
+                class: (class > 0).then_some(class),
+                artist: (artist > 0).then_some(artist),
+                recording: None,
+            });
+        }
+        rows
     }
 
     /// Returns [`rows`], a third of which have a recording that other rows may share.
@@ -659,6 +659,14 @@ mod tests {
         rule.group_sides(rows, &first.sides)
     }
 
+    /// Returns the key of each merged row and the side that it left.
+    fn sides_left<'a>(rows: &[SplitRow<'a>], merges: &[Merge]) -> Vec<(&'a str, usize)> {
+        let merges = merges.iter();
+        merges
+            .map(|merge| (rows[merge.row].key, merge.was))
+            .collect()
+    }
+
     /// Returns the side stored under the row's own name.
     fn side_of_track(sides: &GroupSides, key: &str) -> usize {
         sides.side(&track_group(key)).expect("a side")
@@ -717,10 +725,7 @@ mod tests {
                 let theirs = rule.place(&shuffled, SETTINGS, Some(&kept));
                 prop_assert_eq!(by_key(&forward, &ours.sides), by_key(&shuffled, &theirs.sides));
 
-                let left = |rows: &[SplitRow<'_>], merge: &Merge| (rows[merge.row].key.to_owned(), merge.was);
-                let ours: Vec<_> = ours.merges.iter().map(|merge| left(&forward, merge)).collect();
-                let theirs: Vec<_> = theirs.merges.iter().map(|merge| left(&shuffled, merge)).collect();
-                prop_assert_eq!(ours, theirs);
+                prop_assert_eq!(sides_left(&forward, &ours.merges), sides_left(&shuffled, &theirs.merges));
             }
         }
 

@@ -186,31 +186,27 @@ fn binary_header_is_an_error() {
 #[test]
 fn metadata_of_another_kind_is_a_usage_error() {
     let folder = tempfile::tempdir().unwrap();
-    let code = |path: &Path| {
-        let error = run(&recipe(Dataset::Fma, vec![]), path).unwrap_err();
-        (error.exit_code(), error.to_string())
-    };
-
-    let (usage, words) = code(folder.path());
-    assert_eq!(
-        (
-            usage,
-            words.ends_with("`tracks.csv` not found; found: no file")
-        ),
-        (2, true),
-        "{words}"
-    );
-
+    let empty = folder.path().join("empty");
+    std::fs::create_dir(&empty).unwrap();
     let genres = folder.path().join("genres.csv");
     std::fs::write(&genres, "genre_id,title\n1,Rock\n").unwrap();
-    let (usage, words) = code(&genres);
-    assert_eq!(
+
+    for (path, begins, ends) in [
+        (&empty, "", "`tracks.csv` not found; found: no file"),
         (
-            usage,
-            words.starts_with("metadata file genres.csv: no header line starts with `track_id`")
+            &genres,
+            "metadata file genres.csv: no header line starts with `track_id`",
+            "",
         ),
-        (2, true)
-    );
+    ] {
+        let error = run(&recipe(Dataset::Fma, vec![]), path).unwrap_err();
+        let words = error.to_string();
+        assert_eq!(error.exit_code(), 2, "{words}");
+        assert!(
+            words.starts_with(begins) && words.ends_with(ends),
+            "{words}"
+        );
+    }
 }
 
 #[test]
@@ -294,26 +290,26 @@ fn misspelt_column_error_names_step_and_nearest_columns() {
 #[test]
 fn missing_table_error_names_file_and_searched_paths() {
     let tracks = some_tracks(6);
-    let error = |sql: &str| {
-        let error = run(
-            &recipe(Dataset::Fma, vec![query("top", sql)]),
-            tracks.path(),
-        )
-        .unwrap_err();
-        assert_eq!(error.exit_code(), exit::USAGE, "{error:?}");
-        error.to_string()
-    };
-
-    let found = error("SELECT * FROM input WHERE track_id IN (SELECT genre_id FROM genres)");
-    let wanted =
-        "cleaning step `top`: no table `genres`: it comes from genres.csv, which is not in ";
-    assert_eq!(found, format!("{wanted}{}", tracks.path().display()));
-
-    let found = error("WITH some AS (SELECT * FROM inputs) SELECT * FROM some");
-    assert_eq!(
-        found,
-        "cleaning step `top`: no table `inputs`: nearest: input"
+    let genres = format!(
+        "cleaning step `top`: no table `genres`: it comes from genres.csv, which is not in {}",
+        tracks.path().display()
     );
+
+    for (sql, wanted) in [
+        (
+            "SELECT * FROM input WHERE track_id IN (SELECT genre_id FROM genres)",
+            genres.as_str(),
+        ),
+        (
+            "WITH some AS (SELECT * FROM inputs) SELECT * FROM some",
+            "cleaning step `top`: no table `inputs`: nearest: input",
+        ),
+    ] {
+        let recipe = recipe(Dataset::Fma, vec![query("top", sql)]);
+        let error = run(&recipe, tracks.path()).unwrap_err();
+        assert_eq!(error.exit_code(), exit::USAGE, "{error:?}");
+        assert_eq!(error.to_string(), wanted);
+    }
 }
 
 #[test]
@@ -338,18 +334,16 @@ fn queries_that_lose_or_repeat_keys_are_errors() {
 #[test]
 fn query_that_restores_dropped_rows_is_an_error() {
     let tracks = some_tracks(6);
-    let of_lines = |from: u32, to: u32| {
+    // The header has three lines, so the first track is on line 4. The queries return more rows than are left, or as
+    // many.
+    for (from, to) in [(4, 6), (5, 5)] {
         let sql = format!(
             "SELECT i AS csv_line, 'k' || i AS clip_key FROM generate_series({from}, {to}) AS t(i)"
         );
         let steps = vec![keep("first", "track_id = 1"), query("back", &sql)];
-        run(&recipe(Dataset::Fma, steps), tracks.path())
-    };
+        let error = run(&recipe(Dataset::Fma, steps), tracks.path());
 
-    // The header has three lines, so the first track is on line 4. The queries return more rows than are left, or as
-    // many.
-    for (from, to) in [(4, 6), (5, 5)] {
-        let message = of_lines(from, to).unwrap_err().to_string();
+        let message = error.unwrap_err().to_string();
         assert!(
             message.contains("`back`") && message.contains("unknown or repeated `csv_line`"),
             "{message}"
@@ -362,9 +356,9 @@ fn rows_without_audio_are_dropped_in_the_last_step() {
     let tracks = some_tracks(6);
     let mut recipe = recipe(Dataset::Fma, vec![]);
     recipe.catalog.require_audio = true;
-    let with_audio = |audio: &AudioIndex| cleaned(&recipe, Some(tracks.path()), audio);
 
-    let some = with_audio(&index(["000/000001.mp3", "000/000003.mp3", "x.mp3"])).unwrap();
+    let audio = index(["000/000001.mp3", "000/000003.mp3", "x.mp3"]);
+    let some = cleaned(&recipe, Some(tracks.path()), &audio).unwrap();
     assert_eq!(
         some.steps,
         [StepCount {
@@ -378,7 +372,8 @@ fn rows_without_audio_are_dropped_in_the_last_step() {
         ["4 of 6 rows have no file below the audio root"]
     );
 
-    let none = with_audio(&index(["1.mp3"])).unwrap_err().to_string();
+    let none = cleaned(&recipe, Some(tracks.path()), &index(["1.mp3"]));
+    let none = none.unwrap_err().to_string();
     assert!(
         none.contains("none of the 6 rows") && none.contains("000/000001.mp3"),
         "{none}"
@@ -476,10 +471,13 @@ fn list_provides_folders_sides_labels_and_artists() {
     assert_eq!(keys, ["jazz/a.mp3", "rock/c.mp3"]);
 }
 
+/// Returns the error of a list that cannot be used.
+fn refused(list: &str) -> String {
+    listed("list.csv", list, by_column_side).unwrap_err()
+}
+
 #[test]
 fn list_errors_name_the_line() {
-    let refused = |list: &str| listed("list.csv", list, by_column_side).unwrap_err();
-
     assert_eq!(
         refused("path,side\njazz/a.mp3,test\n"),
         "metadata file list.csv, line 1: no column `clip_key` with the path of each row's file below the audio root; \
@@ -534,24 +532,20 @@ fn broken_list_record_is_a_reject() {
     );
 }
 
+/// Returns a list of two files in `test` and `training`, as Parquet.
+fn parquet_list(keys: [&str; 2]) -> Vec<u8> {
+    let [keys, sides] = [keys, ["test", "training"]]
+        .map(|values| -> ArrayRef { Arc::new(StringArray::from_iter_values(values)) });
+    let rows = RecordBatch::try_from_iter([("clip_key", keys), ("side", sides)]).unwrap();
+    let mut bytes = Vec::new();
+    let mut writer = parquet::arrow::ArrowWriter::try_new(&mut bytes, rows.schema(), None).unwrap();
+    writer.write(&rows).unwrap();
+    writer.close().unwrap();
+    bytes
+}
+
 #[test]
 fn parquet_list_equals_csv_list() {
-    let column =
-        |values: [&str; 2]| -> ArrayRef { Arc::new(StringArray::from_iter_values(values)) };
-    let write = |keys: [&str; 2]| {
-        let rows = RecordBatch::try_from_iter([
-            ("clip_key", column(keys)),
-            ("side", column(["test", "training"])),
-        ])
-        .unwrap();
-        let mut bytes = Vec::new();
-        let mut writer =
-            parquet::arrow::ArrowWriter::try_new(&mut bytes, rows.schema(), None).unwrap();
-        writer.write(&rows).unwrap();
-        writer.close().unwrap();
-        bytes
-    };
-
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("list.parquet");
     let audio = index(["jazz/a.mp3", "rock/b.mp3"]);
@@ -559,10 +553,10 @@ fn parquet_list_equals_csv_list() {
     recipe.targets[0].column = "genre".into();
     by_column_side(&mut recipe);
 
-    std::fs::write(&path, write(["rock/b.mp3", "jazz/a.mp3"])).unwrap();
+    std::fs::write(&path, parquet_list(["rock/b.mp3", "jazz/a.mp3"])).unwrap();
     let catalog = cleaned(&recipe, Some(&path), &audio).unwrap();
     assert_eq!(sides(&catalog), ["training", "test"]);
-    std::fs::write(&path, write(["rock/b.mp3", "rock/b.mp3"])).unwrap();
+    std::fs::write(&path, parquet_list(["rock/b.mp3", "rock/b.mp3"])).unwrap();
     let twice = cleaned(&recipe, Some(&path), &audio).unwrap_err();
     assert_eq!(
         twice.to_string(),
@@ -748,13 +742,8 @@ fn carriage_return_line_endings_are_accepted() {
 
 #[test]
 fn integers_beyond_64_bits_keep_their_digits() {
-    let big = |digit: u32| format!("1234567890123456700{digit}");
-    let csv = format!(
-        "file,label,artist_id\na.wav,x,{}\nb.wav,x,{}\n",
-        big(0),
-        big(1)
-    );
-    let catalog = table_of(&csv).unwrap();
+    let csv = "file,label,artist_id\na.wav,x,12345678901234567000\nb.wav,x,12345678901234567001\n";
+    let catalog = table_of(csv).unwrap();
     assert_ne!(catalog.clips[0].artist_id, catalog.clips[1].artist_id);
 }
 
@@ -885,9 +874,9 @@ fn further_table_with_a_broken_header_is_a_warning_unless_a_step_names_it() {
     )
     .unwrap();
     std::fs::write(folder.path().join("echonest.csv"), "no such header\n").unwrap();
-    let steps = |sql: &str| recipe(Dataset::Fma, vec![keep("step", sql)]);
 
-    let catalog = run(&steps("track_id > 0 -- raw_echonests"), folder.path()).unwrap();
+    let steps = vec![keep("step", "track_id > 0 -- raw_echonests")];
+    let catalog = run(&recipe(Dataset::Fma, steps), folder.path()).unwrap();
     assert_eq!(catalog.warnings.len(), 2);
     assert!(
         catalog.warnings[0].starts_with("metadata file echonest.csv: no header line"),
@@ -900,11 +889,11 @@ fn further_table_with_a_broken_header_is_a_warning_unless_a_step_names_it() {
     );
     assert!(extra_tables(folder.path()).unwrap().is_empty());
 
-    let named = run(
-        &steps("track_id IN (SELECT track_id FROM RAW_ECHONEST)"),
-        folder.path(),
-    )
-    .unwrap_err();
+    let steps = vec![keep(
+        "step",
+        "track_id IN (SELECT track_id FROM RAW_ECHONEST)",
+    )];
+    let named = run(&recipe(Dataset::Fma, steps), folder.path()).unwrap_err();
     assert_eq!(
         named.to_string(),
         "metadata file raw_echonest.csv: two columns are named `echonest`"
@@ -914,11 +903,11 @@ fn further_table_with_a_broken_header_is_a_warning_unless_a_step_names_it() {
 #[test]
 fn fingerprint_covers_exactly_the_files_read() {
     let folder = some_tracks(3);
-    let put = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
-    let of_fma = || fingerprints(Dataset::Fma, Some(folder.path())).unwrap();
+    let raw = folder.path().join("raw_tracks.csv");
+    let table = folder.path().join("rejects.csv");
 
-    put("raw_tracks.csv", "track_id\n1\n");
-    let before = of_fma();
+    std::fs::write(&raw, "track_id\n1\n").unwrap();
+    let before = fingerprints(Dataset::Fma, Some(folder.path())).unwrap();
     assert_eq!(
         before
             .iter()
@@ -927,13 +916,12 @@ fn fingerprint_covers_exactly_the_files_read() {
         ["raw_tracks.csv", "tracks.csv"]
     );
 
-    put("rejects.csv", "mine");
-    assert_eq!(of_fma(), before);
+    for (path, text, is_read) in [(&table, "mine", false), (&raw, "track_id\n2\n", true)] {
+        std::fs::write(path, text).unwrap();
+        let after = fingerprints(Dataset::Fma, Some(folder.path())).unwrap();
+        assert_eq!(after != before, is_read, "{after:?}, before {before:?}");
+    }
 
-    put("raw_tracks.csv", "track_id\n2\n");
-    assert_ne!(of_fma(), before);
-
-    let table = folder.path().join("rejects.csv");
     let of_table = fingerprints(Dataset::Table, Some(&table)).unwrap();
     assert_eq!(of_table.len(), 1);
 
@@ -976,20 +964,22 @@ fn labels_outside_the_listed_classes_count_as_unlabelled() {
     );
 }
 
+/// Returns the warnings about three tracks of these artists under the artist rule.
+fn warned(artists: [&str; 3]) -> Vec<String> {
+    let mut rows = String::new();
+    for (id, artist) in (1..).zip(artists) {
+        writeln!(rows, "{id},-1,{artist},training,small,Rock,[1]").unwrap();
+    }
+
+    let mut recipe = recipe(Dataset::Fma, vec![]);
+    recipe.split.rule = SplitRule::Artist;
+    run(&recipe, tracks_csv(rows.as_bytes()).path())
+        .unwrap()
+        .warnings
+}
+
 #[test]
 fn clips_without_artist_are_warned_about_under_artist_rule() {
-    let warned = |artists: [&str; 3]| {
-        let row =
-            |(id, artist): (usize, &str)| format!("{id},-1,{artist},training,small,Rock,[1]\n");
-        let rows: String = (1..).zip(artists).map(row).collect();
-
-        let mut recipe = recipe(Dataset::Fma, vec![]);
-        recipe.split.rule = SplitRule::Artist;
-        run(&recipe, tracks_csv(rows.as_bytes()).path())
-            .unwrap()
-            .warnings
-    };
-
     assert!(warned(["1", "2", "2"]).is_empty());
     assert_eq!(
         warned(["1", "-1", "2"]),

@@ -180,7 +180,14 @@ mod tests {
         let engine = Engine::new(64 << 20, Arc::default()).unwrap();
         let rows = wide(300);
 
-        let same = |sql: &str| {
+        for sql in [
+            "SELECT *, c17 + 1 AS more FROM input WHERE genre IS NOT NULL",
+            "SELECT * EXCLUDE (c5, \"Last \"\"words\"\"\") FROM input ORDER BY c299 DESC",
+            "SELECT i.*, 1 AS one FROM (SELECT * FROM input) AS i WHERE \"Last \"\"words\"\"\" <> ''",
+            "SELECT csv_line, genre FROM input LIMIT 1",
+            "SELECT o.csv_line AS other, i.* FROM input AS o LEFT JOIN input AS i ON i.csv_line = o.csv_line - 1 ORDER BY 1",
+            "SELECT * FROM input WHERE false",
+        ] {
             let packed = packed(&rows, sql).expect(sql);
             assert!(packed.num_columns() < 40, "{sql}: {}", packed.num_columns());
             assert_eq!(
@@ -188,18 +195,7 @@ mod tests {
                 answer(&engine, &rows, sql),
                 "{sql}"
             );
-        };
-
-        same("SELECT *, c17 + 1 AS more FROM input WHERE genre IS NOT NULL");
-        same("SELECT * EXCLUDE (c5, \"Last \"\"words\"\"\") FROM input ORDER BY c299 DESC");
-        same(
-            "SELECT i.*, 1 AS one FROM (SELECT * FROM input) AS i WHERE \"Last \"\"words\"\"\" <> ''",
-        );
-        same("SELECT csv_line, genre FROM input LIMIT 1");
-        same(
-            "SELECT o.csv_line AS other, i.* FROM input AS o LEFT JOIN input AS i ON i.csv_line = o.csv_line - 1 ORDER BY 1",
-        );
-        same("SELECT * FROM input WHERE false");
+        }
     }
 
     #[test]

@@ -49,7 +49,7 @@ impl DatasetError {
         matches!(self, Self::Damaged { .. })
     }
 
-    /// Returns the exit code of a command that fails with this error.
+    /// Returns the exit code of a command that ends with this error.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Store(StoreError::Io { .. }) | Self::Other { .. } => exit::FAILED,

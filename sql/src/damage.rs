@@ -385,32 +385,29 @@ mod tests {
             detail: "no such function".to_owned(),
         };
 
-        let asked = std::cell::Cell::new(false);
-        let stop = || {
-            asked.set(true);
-            false
-        };
-
         let version = Version::new(Store::at(store.folder.path()), &store.manifest);
-        assert!(matches!(
-            version.explain(typo, &opened, stop),
-            SqlError::Meaning { .. }
-        ));
-        assert!(!asked.get());
+        let explained = version.explain(typo, &opened, || panic!("no file is read"));
+        assert!(matches!(explained, SqlError::Meaning { .. }));
 
-        let failed = || SqlError::Failed {
-            detail: "a reader's words".to_owned(),
-        };
-        assert!(
-            matches!(
-                version.explain(failed(), &opened, stop),
-                SqlError::Failed { .. }
-            ) && asked.get()
-        );
-        assert!(matches!(
-            version.explain(failed(), &opened, || true),
-            SqlError::Interrupted
-        ));
+        for stops in [false, true] {
+            let failed = SqlError::Failed {
+                detail: "a reader's words".to_owned(),
+            };
+            let asked = std::cell::Cell::new(false);
+            let explained = version.explain(failed, &opened, || {
+                asked.set(true);
+                stops
+            });
+
+            assert!(asked.get());
+            assert_eq!(
+                (
+                    matches!(explained, SqlError::Failed { .. }),
+                    matches!(explained, SqlError::Interrupted)
+                ),
+                (!stops, stops)
+            );
+        }
 
         drop(session);
     }

@@ -153,53 +153,53 @@ fn names(folder: &Path) -> Option<BTreeSet<OsString>> {
 mod tests {
     use super::*;
 
+    fn put(folder: &Path, name: &str) {
+        fs::write(folder.join(name), "x").expect("a file");
+    }
+
+    fn left(folder: &Path) -> Vec<OsString> {
+        names(folder).expect("a folder").into_iter().collect()
+    }
+
     #[test]
     fn cleanup_removes_only_files_of_the_copy() {
         let folder = tempfile::tempdir().expect("a folder");
-        let put = |name: &str| fs::write(folder.path().join(name), "x").expect("a file");
-        let left = || {
-            names(folder.path())
-                .expect("a folder")
-                .into_iter()
-                .collect::<Vec<_>>()
-        };
 
-        put("out.csv#1");
-        put("old.csv");
+        put(folder.path(), "out.csv#1");
+        put(folder.path(), "old.csv");
 
         let partial = PartialOutput::default();
         partial.begin_copy(&folder.path().join("out.csv").to_string_lossy());
-        put("out.csv#2");
-        put("out.csv.bak");
+        put(folder.path(), "out.csv#2");
+        put(folder.path(), "out.csv.bak");
 
         partial.remove();
-        assert_eq!(left(), ["old.csv", "out.csv#1", "out.csv.bak"]);
+        assert_eq!(left(folder.path()), ["old.csv", "out.csv#1", "out.csv.bak"]);
 
         partial.begin_copy(&folder.path().join("old.csv").to_string_lossy());
-        put("old.csv#1");
+        put(folder.path(), "old.csv#1");
         partial.remove();
-        assert!(left().contains(&"old.csv".into()) && left().len() == 3);
+        assert!(left(folder.path()).contains(&"old.csv".into()) && left(folder.path()).len() == 3);
 
         partial.begin_copy(&format!("{}/new/", folder.path().display()));
         fs::create_dir(folder.path().join("new")).expect("a folder");
-        put("new/a_0.parquet#1");
+        put(folder.path(), "new/a_0.parquet#1");
         partial.remove();
         assert!(!folder.path().join("new").exists());
         partial.remove();
-        assert_eq!(left().len(), 3);
+        assert_eq!(left(folder.path()).len(), 3);
     }
 
     #[test]
     fn cleanup_removes_only_unfinished_files_of_an_insert() {
         let folder = tempfile::tempdir().expect("a folder");
-        let put = |name: &str| fs::write(folder.path().join(name), "x").expect("a file");
         let url = ListingTableUrl::parse(folder.path().to_string_lossy()).expect("a folder");
-        put("of_another_0.csv#1");
+        put(folder.path(), "of_another_0.csv#1");
 
         let partial = PartialOutput::default();
         partial.begin_insert(&url);
         for name in ["whole_0.csv", "ours_0.csv#1", "ours_1.csv#1", "take #one"] {
-            put(name);
+            put(folder.path(), name);
         }
         partial.remove();
 

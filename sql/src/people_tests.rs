@@ -134,19 +134,18 @@ fn aggregates_of_numbers_do_not_take_tensors() {
 fn own_files_are_tables_that_are_only_read() {
     let store = TestStore::small();
     let folder = tempfile::tempdir().expect("a folder");
-    let at = |name: &str| folder.path().join(name);
-    std::fs::write(at("scores.csv"), "track_id,Score\n1,0.5\n2,0.25\n").expect("a file");
-    std::fs::write(at("lines.jsonl"), "{\"a\":1}\n{\"a\":2}\n").expect("a file");
+    let [scores, lines, sheet, none] =
+        ["scores.csv", "lines.jsonl", "x.xlsx", "none.csv"].map(|name| folder.path().join(name));
+    std::fs::write(&scores, "track_id,Score\n1,0.5\n2,0.25\n").expect("a file");
+    std::fs::write(&lines, "{\"a\":1}\n{\"a\":2}\n").expect("a file");
     let parquet = store
         .folder
         .path()
         .join(&store.manifest.files.last().expect("a file").path);
 
     let session = session(&store);
-    session.add_table("mine", &at("scores.csv")).expect("CSV");
-    session
-        .add_table("lines", &at("lines.jsonl"))
-        .expect("JSON");
+    session.add_table("mine", &scores).expect("CSV");
+    session.add_table("lines", &lines).expect("JSON");
     session.add_table("html", &parquet).expect("Parquet");
 
     let joined =
@@ -163,21 +162,23 @@ fn own_files_are_tables_that_are_only_read() {
     let written = refusal(&session, "INSERT INTO mine VALUES (3, 1.0)");
     assert!(written.contains("--allow-write"), "{written}");
 
-    let refused = |name: &str, file: &str| {
-        session
-            .add_table(name, &at(file))
-            .expect_err(file)
-            .to_string()
-    };
-
-    assert!(refused("tracks", "scores.csv").contains("the store has a table of this name"));
-    assert!(refused("Mine", "scores.csv").contains("lower-case"));
-    assert!(refused("none", "none.csv").contains("No such file"));
-
-    std::fs::write(at("x.xlsx"), "").expect("a file");
-    assert!(refused("sheet", "x.xlsx").contains(".parquet"));
-    assert!(refused("folder", "").contains("this is not a file"));
-    assert!(refused("mine", "lines.jsonl").ends_with(": another --table has this name"));
+    std::fs::write(&sheet, "").expect("a file");
+    for (name, file, words) in [
+        (
+            "tracks",
+            scores.as_path(),
+            "the store has a table of this name",
+        ),
+        ("Mine", &scores, "lower-case"),
+        ("none", &none, "No such file"),
+        ("sheet", &sheet, ".parquet"),
+        ("folder", folder.path(), "this is not a file"),
+        ("mine", &lines, ": another --table has this name"),
+    ] {
+        let refused = session.add_table(name, file).expect_err(name).to_string();
+        assert!(refused.contains(words), "{name}: {refused}");
+        assert!(name != "mine" || refused.ends_with(words), "{refused}");
+    }
 }
 
 #[test]
@@ -273,37 +274,55 @@ fn a_mean_over_rows_is_a_tensor_again() {
     );
 }
 
+/// Returns the values of a tensor computed from that of track 0.
+fn value_of(session: &Session, expression: &str) -> String {
+    let sql = format!("SELECT tensor({expression}) AS t FROM features_log_mel WHERE track_id = 0");
+    csv(session, &sql)
+        .lines()
+        .nth(1)
+        .map(|line| line.trim_matches('"').to_owned())
+        .unwrap_or_default()
+}
+
 #[test]
 fn parts_and_bands_of_tensors_are_tensors_again() {
     let store = TestStore::small();
     let session = session(&store);
 
-    let of = |expression: &str| {
-        let sql =
-            format!("SELECT tensor({expression}) AS t FROM features_log_mel WHERE track_id = 0");
-        csv(&session, &sql)
-            .lines()
-            .nth(1)
-            .map(|line| line.trim_matches('"').to_owned())
-            .unwrap_or_default()
-    };
-
     // [[0, 1, 2], [3, 4, 5]] with dimensions mel × frame.
     assert_eq!(
-        of("tensor_slice(log_mel, 'frame', 1, 3)"),
+        value_of(&session, "tensor_slice(log_mel, 'frame', 1, 3)"),
         "[1.0,2.0,4.0,5.0]"
     );
-    assert_eq!(of("tensor_slice(log_mel, 1, -1)"), "[2.0,5.0]");
-    assert_eq!(of("tensor_slice(log_mel, 0, 1, 99)"), "[3.0,4.0,5.0]");
     assert_eq!(
-        of("tensor_slice(tensor_slice(log_mel, -1, 0, 2), 'mel', 0, 1)"),
+        value_of(&session, "tensor_slice(log_mel, 1, -1)"),
+        "[2.0,5.0]"
+    );
+    assert_eq!(
+        value_of(&session, "tensor_slice(log_mel, 0, 1, 99)"),
+        "[3.0,4.0,5.0]"
+    );
+    assert_eq!(
+        value_of(
+            &session,
+            "tensor_slice(tensor_slice(log_mel, -1, 0, 2), 'mel', 0, 1)"
+        ),
         "[0.0,1.0]"
     );
 
-    assert_eq!(of("tensor_mean(log_mel, 'frame')"), "[1.0,4.0]");
-    assert_eq!(of("tensor_mean(log_mel, 'mel')"), "[1.5,2.5,3.5]");
-    assert_eq!(of("tensor_min(log_mel, 1)"), "[0.0,3.0]");
-    assert_eq!(of("tensor_max(log_mel, 0)"), "[3.0,4.0,5.0]");
+    assert_eq!(
+        value_of(&session, "tensor_mean(log_mel, 'frame')"),
+        "[1.0,4.0]"
+    );
+    assert_eq!(
+        value_of(&session, "tensor_mean(log_mel, 'mel')"),
+        "[1.5,2.5,3.5]"
+    );
+    assert_eq!(value_of(&session, "tensor_min(log_mel, 1)"), "[0.0,3.0]");
+    assert_eq!(
+        value_of(&session, "tensor_max(log_mel, 0)"),
+        "[3.0,4.0,5.0]"
+    );
 
     let sql = "SELECT tensor_shape(tensor_slice(ragged, 'frame', 0, 2)) AS s FROM features_ragged WHERE track_id < 3 \
                ORDER BY track_id";

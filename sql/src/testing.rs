@@ -344,9 +344,9 @@ fn same_audio_as_1(clip: Clip) -> Clip {
 
 fn feature_batch(schema: &SchemaRef, entry: &FeatureEntry, clips: &[Clip]) -> RecordBatch {
     let n = clips.len();
-    let ids = || clips.iter().map(|clip| clip.id);
+    let ids = clips.iter().map(|clip| clip.id);
     let genres_all = ListArray::from_iter_primitive::<Int32Type, _, _>(
-        ids().map(|id| Some(vec![Some(id as i32)])),
+        ids.clone().map(|id| Some(vec![Some(id as i32)])),
     );
     let genres_all = ListArray::new(
         item_of(&list_of(DataType::Int32)),
@@ -357,18 +357,18 @@ fn feature_batch(schema: &SchemaRef, entry: &FeatureEntry, clips: &[Clip]) -> Re
 
     let mut columns: Vec<ArrayRef> = vec![
         Arc::new(StringArray::from_iter_values(
-            ids().map(|id| format!("000/{id:06}.mp3")),
+            ids.clone().map(|id| format!("000/{id:06}.mp3")),
         )),
-        Arc::new(Int64Array::from_iter_values(ids())),
+        Arc::new(Int64Array::from_iter_values(ids.clone())),
         Arc::new(Int32Array::from(vec![0; n])),
         Arc::new(Float32Array::from(vec![0.0; n])),
         Arc::new(Float32Array::from(vec![1.0; n])),
         Arc::new(clips.iter().map(|clip| clip.genre).collect::<Int32Array>()),
         Arc::new(genres_all),
-        Arc::new(Int64Array::from_iter_values(ids().map(|id| id / 2))),
-        Arc::new(Int64Array::from_iter_values(ids().map(|id| id / 3))),
+        Arc::new(Int64Array::from_iter_values(ids.clone().map(|id| id / 2))),
+        Arc::new(Int64Array::from_iter_values(ids.clone().map(|id| id / 3))),
         Arc::new(Float32Array::from_iter_values(
-            ids().map(|id| 20.0 + id as f32 / 100.0),
+            ids.map(|id| 20.0 + id as f32 / 100.0),
         )),
         Arc::new(Float32Array::from(vec![0.0; n])),
         Arc::new(BooleanArray::from(vec![false; n])),

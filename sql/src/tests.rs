@@ -1,6 +1,7 @@
 //! Tests of queries over a small store: their results in every format, and their errors.
 
 use std::fs::File;
+use std::path::Path;
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Float16Type};
@@ -225,34 +226,44 @@ fn untyped_tensor_is_an_error() {
     );
 }
 
+/// Returns the answer to `sql` as a table for people.
+fn table(session: &Session, sql: &str) -> String {
+    String::from_utf8(ask(session, Format::Table, sql).expect("an answer")).expect("text")
+}
+
 #[test]
 fn tables_show_tensors_by_type_and_cut_long_values() {
     let store = TestStore::small();
     let session = session(&store);
 
-    let table = |sql| {
-        String::from_utf8(ask(&session, Format::Table, sql).expect("an answer")).expect("text")
-    };
-
     let want =
         " clip_key       | log_mel\n----------------+----------\n 000/000000.mp3 | f16[2,3]\n";
     assert_eq!(
-        table("SELECT clip_key, log_mel FROM features_log_mel WHERE track_id = 0"),
+        table(
+            &session,
+            "SELECT clip_key, log_mel FROM features_log_mel WHERE track_id = 0"
+        ),
         want
     );
     assert_eq!(
-        table("SELECT ragged FROM features_ragged WHERE track_id = 2"),
+        table(
+            &session,
+            "SELECT ragged FROM features_ragged WHERE track_id = 2"
+        ),
         " ragged\n----------\n f32[2,3]\n"
     );
 
-    let long = table("SELECT repeat('é\n', 100) AS x, NULL AS y, 1.5 AS z");
+    let long = table(
+        &session,
+        "SELECT repeat('é\n', 100) AS x, NULL AS y, 1.5 AS z",
+    );
     let row = long.lines().last().expect("a row");
     assert!(
         row.contains("é\\né\\n") && row.contains('…') && row.ends_with("| NULL | 1.5"),
         "{row}"
     );
 
-    assert_eq!(table("SELECT 1 AS a WHERE false"), " a\n---\n");
+    assert_eq!(table(&session, "SELECT 1 AS a WHERE false"), " a\n---\n");
 }
 
 #[test]
@@ -477,12 +488,6 @@ fn files_of_the_store_are_never_written() {
     let tracks = root.join(format!("data/{plan_id}/tracks/00000.parquet"));
     let was = std::fs::read(&tracks).expect("a file");
 
-    let place = |at: &str| {
-        at.replace("{}", root.to_str().expect("text"))
-            .replace("{e}", elsewhere.path().to_str().expect("text"))
-            .replace("{plan}", plan_id)
-    };
-
     for at in [
         "{}/data/{plan}/tracks/00000.parquet",
         "{}/_wavemill/versions/00000001.json",
@@ -493,12 +498,16 @@ fn files_of_the_store_are_never_written() {
         "{e}/link/new/x.csv",
         "{e}/no/../link/x.csv",
     ] {
+        let place = at
+            .replace("{}", root.to_str().expect("text"))
+            .replace("{e}", elsewhere.path().to_str().expect("text"))
+            .replace("{plan}", plan_id);
         for sql in [
             "COPY (SELECT 1 AS a) TO '{at}' STORED AS CSV",
             "EXPLAIN ANALYZE COPY (SELECT 1 AS a) TO '{at}' STORED AS CSV",
             "CREATE EXTERNAL TABLE own (a BIGINT) STORED AS CSV LOCATION '{at}'",
         ] {
-            let (text, code) = error(&session, &sql.replace("{at}", &place(at)));
+            let (text, code) = error(&session, &sql.replace("{at}", &place));
             assert!(
                 text.contains("inside the store") && code == 2,
                 "{sql} {at}: {text}"
@@ -568,16 +577,17 @@ fn limits_of_the_command_line_hold() {
 #[test]
 fn damage_error_names_the_file_and_other_tables_work() {
     let store = TestStore::small();
-    let path = |i: usize| store.folder.path().join(&store.manifest.files[i].path);
-    let log_mel = (0..store.manifest.files.len())
-        .filter(|&i| store.manifest.files[i].feature.as_deref() == Some("log_mel"));
-    let [first, second, third] = log_mel.collect::<Vec<_>>()[..] else {
+    let mut log_mel = store.manifest.files.clone();
+    log_mel.retain(|file| file.feature.as_deref() == Some("log_mel"));
+    let [first, second, third] = &log_mel[..] else {
         panic!("three splits")
     };
+    let [first_path, second_path, third_path] =
+        [first, second, third].map(|file| store.folder.path().join(&file.path));
 
-    let mut bytes = std::fs::read(path(first)).expect("a file");
+    let mut bytes = std::fs::read(&first_path).expect("a file");
     bytes[4..60].fill(0xff);
-    std::fs::write(path(first), &bytes).expect("a file");
+    std::fs::write(&first_path, &bytes).expect("a file");
 
     let (text, code) = error(&session(&store), "SELECT clip_key FROM features_log_mel");
     assert!(
@@ -593,17 +603,15 @@ fn damage_error_names_the_file_and_other_tables_work() {
     );
 
     bytes.pop();
-    std::fs::write(path(second), &bytes).expect("a file");
+    std::fs::write(&second_path, &bytes).expect("a file");
     let (text, code) = error(&session(&store), "SELECT clip_key FROM features_log_mel");
     assert!(
-        text.contains(&store.manifest.files[second].path)
-            && text.contains("in the manifest")
-            && code == 3,
+        text.contains(&second.path) && text.contains("in the manifest") && code == 3,
         "{text}"
     );
 
-    std::fs::remove_file(path(second)).expect("removed");
-    std::fs::remove_file(path(third)).expect("removed");
+    std::fs::remove_file(&second_path).expect("removed");
+    std::fs::remove_file(&third_path).expect("removed");
     assert_eq!(
         error(&session(&store), "SELECT clip_key FROM features_log_mel").1,
         3
@@ -641,6 +649,11 @@ fn interrupted_query_returns_interrupted() {
     assert_eq!(csv(&session, "SELECT 1 AS a"), "a\n1\n");
 }
 
+/// Returns the number of entries of a folder.
+fn n_files(folder: &Path) -> usize {
+    std::fs::read_dir(folder).expect("a folder").count()
+}
+
 #[test]
 fn an_interrupted_statement_leaves_no_unfinished_file() {
     let store = TestStore::small();
@@ -663,16 +676,14 @@ fn an_interrupted_statement_leaves_no_unfinished_file() {
         format!("EXPLAIN ANALYZE INSERT INTO own {endless}"),
     ] {
         let interrupt = session.interrupt();
-        let files = || std::fs::read_dir(folder.path()).expect("a folder").count();
-
         let (was_written, stopped) = std::thread::scope(|scope| {
             let stopper = scope.spawn(|| {
                 let start = std::time::Instant::now();
                 // Wait at most a minute, so that a statement that writes nothing fails the test instead of blocking it.
-                while files() == 0 && start.elapsed().as_secs() < 60 {
+                while n_files(folder.path()) == 0 && start.elapsed().as_secs() < 60 {
                     std::thread::yield_now();
                 }
-                let was_written = files() > 0;
+                let was_written = n_files(folder.path()) > 0;
                 interrupt.stop();
                 was_written
             });
@@ -682,7 +693,7 @@ fn an_interrupted_statement_leaves_no_unfinished_file() {
         });
 
         assert_eq!((was_written, stopped), (true, Err(130)), "{sql}");
-        assert_eq!(files(), 0, "{sql}");
+        assert_eq!(n_files(folder.path()), 0, "{sql}");
     }
 }
 

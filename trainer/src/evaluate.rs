@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tch::Tensor;
+use wavemill_schemas::exit;
 use wavemill_scores::metrics::{
     Evaluation, Label, Leaks, Member, MetricsError, Predictions, Report, Row,
 };
@@ -33,6 +34,18 @@ pub enum EvaluateError {
     File(#[from] RowsFileError),
     #[error("libtorch: {0}")]
     Tch(#[from] tch::TchError),
+}
+
+impl EvaluateError {
+    /// Returns the exit code of a command that ends with this error.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Dataset(error) => error.exit_code(),
+            Self::Learn(error) => error.exit_code(),
+            Self::Rank(error) => error.exit_code(),
+            Self::Metrics(_) | Self::File(_) | Self::Tch(_) => exit::FAILED,
+        }
+    }
 }
 
 /// Predicts every row of the plan's side and returns predictions for each target, identical on every rank. Also writes

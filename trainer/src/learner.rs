@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use tch::{Device, Kind, Tensor, nn};
 use wavemill_schemas::config::{ClassWeights, Config};
+use wavemill_schemas::exit;
 use wavemill_schemas::rng::mix;
 
 use crate::augment::{self, Augmenter};
@@ -62,6 +63,20 @@ pub enum LearnError {
     /// Batch norm over all ranks needs at least one row on each rank.
     #[error("model.sync_batch_norm {0}")]
     SyncBatchNorm(String),
+}
+
+impl LearnError {
+    /// Returns the exit code of a command that ends with this error.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Model(error) => error.exit_code(),
+            Self::Dataset(error) => error.exit_code(),
+            Self::Checkpoint(error) => error.exit_code(),
+            Self::Rank(error) => error.exit_code(),
+            Self::SyncBatchNorm(_) => exit::USAGE,
+            Self::Optim(_) | Self::Torch(_) | Self::Tch(_) | Self::Diverged { .. } => exit::FAILED,
+        }
+    }
 }
 
 /// Position of a step in a run. The random numbers of the step are a function of it.

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use wavemill_options::{Fault, exact};
 
-pub use layers::LayeredConfig;
+pub use layers::{LayeredConfig, dotted};
 pub use shipped::{SHIPPED, ShippedConfig};
 
 use crate::canonical;

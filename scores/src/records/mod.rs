@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 pub use log::{Entry, Log, read_log};
 pub use run_dir::{RunDir, run_stem};
 pub use tensorboard::{EventWriter, ResumePoint};
+use wavemill_schemas::exit;
 
 /// The reason that a run's folder cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +73,15 @@ pub enum RecordError {
 }
 
 impl RecordError {
+    /// Returns the exit code of a command that ends with this error.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Missing { .. } | Self::Id { .. } | Self::Taken { .. } => exit::USAGE,
+            Self::Json { .. } => exit::DAMAGED,
+            Self::Io { .. } | Self::Exists { .. } | Self::Busy { .. } => exit::FAILED,
+        }
+    }
+
     /// Returns a closure for `map_err`.
     fn io(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();

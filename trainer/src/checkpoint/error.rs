@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use wavemill_schemas::exit;
+
 use super::FORMAT_VERSION;
 
 /// Advice for damaged checkpoints.
@@ -58,4 +60,16 @@ pub enum CheckpointError {
         /// The folder that was searched.
         path: PathBuf,
     },
+}
+
+impl CheckpointError {
+    /// Returns the exit code of a command that ends with this error.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Damaged { .. } => exit::DAMAGED,
+            Self::Mismatch { .. } => exit::OTHER_PLAN,
+            Self::None { .. } => exit::USAGE,
+            Self::Io { .. } | Self::Version { .. } => exit::FAILED,
+        }
+    }
 }

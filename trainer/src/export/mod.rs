@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tch::{CModule, Device, Kind, TchError, Tensor};
-use wavemill_schemas::config;
 use wavemill_schemas::settings;
+use wavemill_schemas::{config, exit};
 
 use crate::dataset::InputSpec;
 use crate::learner::LearnError;
@@ -47,6 +47,16 @@ pub(crate) enum ExportError {
     /// Names and numbers that cannot be represented as JSON.
     #[error("cannot describe the model")]
     Json(#[from] serde_json::Error),
+}
+
+impl ExportError {
+    /// Returns the exit code of a command that ends with this error.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Learn(error) => error.exit_code(),
+            Self::Io { .. } | Self::Recipe { .. } | Self::Tch(_) | Self::Json(_) => exit::FAILED,
+        }
+    }
 }
 
 /// An argument of the exported model.

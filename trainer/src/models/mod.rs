@@ -28,7 +28,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use tch::nn::Linear;
 use tch::{TchError, Tensor, nn};
-use wavemill_schemas::config;
+use wavemill_schemas::{config, exit};
 
 use crate::ffi::{Group, TorchError};
 use layers::VarScope;
@@ -64,6 +64,16 @@ pub enum ModelError {
     /// A sum over the ranks failed, or a setting of libtorch cannot be changed.
     #[error(transparent)]
     Ffi(#[from] TorchError),
+}
+
+impl ModelError {
+    /// Returns the exit code of a command that ends with this error.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Torch(_) | Self::Ffi(_) => exit::FAILED,
+            _ => exit::USAGE,
+        }
+    }
 }
 
 /// Input of a model for a batch of n rows.

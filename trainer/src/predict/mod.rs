@@ -13,6 +13,7 @@ use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
 use arrow::error::ArrowError;
+use wavemill_schemas::exit;
 
 pub(crate) use json_lines::JsonLines;
 pub(crate) use stream::{ExpectedFeature, Row, Rows};
@@ -66,6 +67,23 @@ pub(crate) enum PredictError {
     Read { source: io::Error },
     #[error("cannot write the predictions")]
     Write { source: io::Error },
+}
+
+impl PredictError {
+    /// Returns the exit code of a command that ends with this error.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::OtherFeature { .. } => exit::OTHER_PLAN,
+            Self::Unfit(_) => exit::USAGE,
+            Self::Learn(error) => error.exit_code(),
+            Self::Cut { .. }
+            | Self::Column { .. }
+            | Self::Dataset(_)
+            | Self::Tch(_)
+            | Self::Read { .. }
+            | Self::Write { .. } => exit::FAILED,
+        }
+    }
 }
 
 /// Options for predictions.

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use wavemill_schemas::exit;
 use wavemill_scores::records::RecordError;
 
 use crate::evaluate::ROWS_FORMAT;
@@ -41,4 +42,16 @@ pub(crate) enum ReportError {
         /// Format version of the file.
         found: u32,
     },
+}
+
+impl ReportError {
+    /// Returns the exit code of a command that ends with this error.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Record(error) => error.exit_code(),
+            Self::Damaged { .. } => exit::DAMAGED,
+            Self::Newer { .. } => exit::USAGE,
+            Self::Read { .. } => exit::FAILED,
+        }
+    }
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use parquet::errors::ParquetError;
+use wavemill_schemas::exit;
 use wavemill_scores::records::RecordError;
 
 use crate::checkpoint::CheckpointError;
@@ -48,4 +49,22 @@ pub enum RunError {
         /// Path of the run's folder.
         path: PathBuf,
     },
+}
+
+impl RunError {
+    /// Returns the exit code of a command that ends with this error.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Unfit(_) => exit::USAGE,
+            Self::OtherStore(_) => exit::OTHER_PLAN,
+            Self::DamagedFiles(_) => exit::DAMAGED,
+            Self::Stopped { .. } => exit::INTERRUPTED,
+            Self::Dataset(error) => error.exit_code(),
+            Self::Learn(error) => error.exit_code(),
+            Self::Checkpoint(error) => error.exit_code(),
+            Self::Evaluate(error) => error.exit_code(),
+            Self::Record(error) => error.exit_code(),
+            Self::TrainingList(_) => exit::FAILED,
+        }
+    }
 }

@@ -2,6 +2,9 @@
 
 use std::io;
 
+use wavemill_schemas::exit;
+
+use super::LOST;
 use crate::ffi;
 
 /// Errors that prevent ranks from starting or continuing together.
@@ -52,6 +55,14 @@ pub enum RankError {
 }
 
 impl RankError {
+    /// Returns the exit code of a command that ends with this error.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Lost { .. } | Self::Neighbour { .. } => LOST,
+            _ => exit::FAILED,
+        }
+    }
+
     /// Creates the error for a rank that differs from rank 0, for example in its configuration, version or device.
     pub(super) fn differs(rank: usize, field: &str, found: &str, wanted: &str) -> Self {
         Self::Disagree(format!(
