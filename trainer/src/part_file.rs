@@ -58,16 +58,6 @@ impl Write for PartFile {
     }
 }
 
-/// Writes a file that gets its name only after it is complete.
-///
-/// # Errors
-/// Errors of the file system, without a path.
-pub(crate) fn write_whole(path: &Path, text: &str) -> io::Result<()> {
-    let mut file = PartFile::beside(path, ".text-")?;
-    file.write_all(text.as_bytes())?;
-    file.finish(path)
-}
-
 /// Returns the folder that contains a file.
 pub(crate) fn folder_of(path: &Path) -> &Path {
     path.parent()

@@ -118,7 +118,7 @@ fn replaced(
 
     let mut sentences = Vec::new();
     // Keys that the shipped file does not contain are defaults, so changing them overrides nothing.
-    for key in keys(base, "") {
+    for (key, _) in dotted(base) {
         // Compare typed values: 1 and 1.0 are equal.
         let (Some(theirs), ours) = (at(&theirs, &key), at(&ours, &key)) else {
             continue;
@@ -143,17 +143,19 @@ fn as_table(config: &Config, place: &str) -> Result<Table, ConfigError> {
     })
 }
 
-/// Returns the paths of all values that are not sections.
-fn keys(table: &Table, before: &str) -> Vec<String> {
-    let mut paths = Vec::new();
+/// Returns all values that are not sections by their dotted keys, in the order of the table.
+pub fn dotted(table: &Table) -> Vec<(String, &Value)> {
+    let mut values = Vec::new();
     for (key, value) in table {
-        let path = format!("{before}{key}");
         match value {
-            Value::Table(inner) => paths.extend(keys(inner, &format!("{path}."))),
-            _ => paths.push(path),
+            Value::Table(inner) => {
+                let inner = dotted(inner).into_iter();
+                values.extend(inner.map(|(below, value)| (format!("{key}.{below}"), value)));
+            }
+            _ => values.push((key.clone(), value)),
         }
     }
-    paths
+    values
 }
 
 fn at<'a>(table: &'a Table, path: &str) -> Option<&'a Value> {

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use layers::LayeredConfig;
+pub use layers::{LayeredConfig, dotted};
 pub use shipped::{SHIPPED, ShippedConfig};
 
 use crate::canonical;

@@ -11,9 +11,9 @@ use wavemill_schemas::version_name::VersionName;
 use wavemill_scores::map::{self, MapSettings, ROWS_MAX, ROWS_MIN, STEPS};
 use wavemill_scores::metrics::{Leaks, Predictions, paired, paired_table};
 use wavemill_scores::records::RunDir;
+use wavemill_terminal::exit::UsageError;
+use wavemill_terminal::output::report;
 
-use super::exit::UsageError;
-use super::output::report;
 use super::progress::MapProgress;
 use super::role::{Role, role};
 use super::{MachineArgs, fit, input, interrupt};
@@ -365,18 +365,18 @@ impl EvalCommand {
         let on_map = rows.min(ROWS_MAX);
         if on_map < rows {
             report(&format!(
-                "the map shows a random sample of {on_map} of {rows} rows"
+                "the map shows a random sample of {on_map} of {rows} rows\n"
             ));
         }
 
         let perplexity = map::perplexity_for(on_map, f64::from(self.perplexity));
         if rows < ROWS_MIN {
             report(&format!(
-                "{rows} rows are too few for a map: their positions are meaningless"
+                "{rows} rows are too few for a map: their positions are meaningless\n"
             ));
         } else if perplexity < f64::from(self.perplexity) {
             report(&format!(
-                "perplexity {perplexity:.1} instead of {}, because the map has only {on_map} rows",
+                "perplexity {perplexity:.1} instead of {}, because the map has only {on_map} rows\n",
                 self.perplexity
             ));
         }

@@ -1,30 +1,25 @@
-//! Converts errors to an error line and an exit code.
+//! Errors of commands, messages of panics, and the exit code of each error.
 
 use std::any::Any;
 
 use anyhow::Error;
 use wavemill_schemas::config::ConfigError;
-use wavemill_schemas::exit;
+use wavemill_schemas::exit::{DAMAGED, INTERRUPTED, USAGE};
 use wavemill_schemas::text::{self, shown};
 use wavemill_scores::records::RecordError;
+use wavemill_terminal::exit::{self, code_of};
 
-use super::{jobs, sweep};
+use super::jobs::FatalTrial;
+use super::sweep::SweepInterrupted;
 use crate::checkpoint::CheckpointError;
 use crate::dataset::DatasetError;
-use crate::evaluate::EvaluateError;
 use crate::export::ExportError;
-use crate::forward::ForwardError;
 use crate::learner::LearnError;
 use crate::models::ModelError;
 use crate::predict::PredictError;
 use crate::report::ReportError;
 use crate::run::RunError;
-use crate::strategy::{self, RankError};
-
-/// An error in the command's arguments.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct UsageError(pub String);
+use crate::strategy::RankError;
 
 /// Error for files that differ from their hashes in the store's manifest.
 #[derive(Debug, thiserror::Error)]
@@ -54,178 +49,42 @@ pub(crate) fn is_lost_reader(panic: &(dyn Any + Send)) -> bool {
 
 /// Returns the documented exit code of an error.
 pub(crate) fn code(error: &Error) -> u8 {
-    // A full disk takes precedence over every other error in the chain.
-    if error.chain().any(exit::is_no_space) {
-        return exit::NO_SPACE;
-    }
-
-    // The outermost error with a code determines the result, because it has the most context.
-    error.chain().find_map(known).unwrap_or(exit::FAILED)
+    exit::code(error, known)
 }
 
+/// Returns the exit code of an error of a known type.
 fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
-    if cause.is::<UsageError>() || cause.is::<ConfigError>() {
-        return Some(exit::USAGE);
+    if cause.is::<ConfigError>() {
+        return Some(USAGE);
     }
-    if cause.is::<sweep::SweepInterrupted>() {
-        return Some(exit::INTERRUPTED);
+    if cause.is::<SweepInterrupted>() {
+        return Some(INTERRUPTED);
     }
     if cause.is::<DamagedFiles>() {
-        return Some(exit::DAMAGED);
+        return Some(DAMAGED);
     }
-    if let Some(ended) = cause.downcast_ref::<jobs::FatalTrial>() {
-        return Some(ended.code);
-    }
-
-    // Errors of the library's modules.
-    if let Some(error) = cause.downcast_ref::<DatasetError>() {
-        return Some(dataset(error));
-    }
-    if let Some(error) = cause.downcast_ref::<CheckpointError>() {
-        return checkpoint(error);
-    }
-    if let Some(error) = cause.downcast_ref::<RecordError>() {
-        return record(error);
-    }
-    if let Some(error) = cause.downcast_ref::<ModelError>() {
-        return model(error);
-    }
-    if let Some(error) = cause.downcast_ref::<LearnError>() {
-        return learn(error);
-    }
-    if let Some(error) = cause.downcast_ref::<RankError>() {
-        return rank(error);
-    }
-    if let Some(error) = cause.downcast_ref::<PredictError>() {
-        return predict(error);
-    }
-    if let Some(error) = cause.downcast_ref::<ExportError>() {
-        return export(error);
-    }
-    if let Some(error) = cause.downcast_ref::<ReportError>() {
-        return report(error);
-    }
-    run(cause.downcast_ref()?)
-}
-
-// Errors wrapped with `#[error(transparent)]` are not in the chain of causes, so these functions look inside them.
-
-fn run(error: &RunError) -> Option<u8> {
-    match error {
-        RunError::NoRows { .. } | RunError::NoBatch { .. } => Some(exit::USAGE),
-        RunError::Unlearnable { .. } | RunError::Unscorable { .. } => Some(exit::USAGE),
-        RunError::OtherStore { .. } | RunError::OtherFeature { .. } => Some(exit::OTHER_PLAN),
-        RunError::OtherFiles { .. } | RunError::LostRows { .. } => Some(exit::DAMAGED),
-        RunError::Stopped { .. } => Some(exit::INTERRUPTED),
-        RunError::Dataset(error) | RunError::Evaluate(EvaluateError::Dataset(error)) => {
-            Some(dataset(error))
-        }
-        RunError::Learn(error) | RunError::Evaluate(EvaluateError::Learn(error)) => learn(error),
-        RunError::Checkpoint(error) => checkpoint(error),
-        RunError::Record(error) => record(error),
-        RunError::Evaluate(EvaluateError::Rank(error)) => rank(error),
-        RunError::Evaluate(_) | RunError::TrainingList(_) => None,
-    }
-}
-
-fn learn(error: &LearnError) -> Option<u8> {
-    match error {
-        LearnError::Model(error) | LearnError::Forward(ForwardError::Model(error)) => model(error),
-        LearnError::Dataset(error) => Some(dataset(error)),
-        LearnError::Checkpoint(error) => checkpoint(error),
-        LearnError::Rank(error) => rank(error),
-        LearnError::TooFewRows { .. } | LearnError::SkipsRows => Some(exit::USAGE),
-        _ => None,
-    }
-}
-
-fn rank(error: &RankError) -> Option<u8> {
-    match error {
-        RankError::Lost { .. } | RankError::Neighbour { .. } => Some(strategy::LOST),
-        _ => None,
-    }
-}
-
-fn model(error: &ModelError) -> Option<u8> {
-    match error {
-        ModelError::Torch(_) | ModelError::Ranks(_) => None,
-        _ => Some(exit::USAGE),
-    }
-}
-
-fn checkpoint(error: &CheckpointError) -> Option<u8> {
-    match error {
-        CheckpointError::Damaged { .. }
-        | CheckpointError::State { .. }
-        | CheckpointError::Tensors { .. } => Some(exit::DAMAGED),
-        CheckpointError::Mismatch { .. } => Some(exit::OTHER_PLAN),
-        CheckpointError::None { .. } => Some(exit::USAGE),
-        _ => None,
-    }
-}
-
-fn export(error: &ExportError) -> Option<u8> {
-    match error {
-        ExportError::Learn(error) => learn(error),
-        _ => None,
-    }
-}
-
-fn predict(error: &PredictError) -> Option<u8> {
-    match error {
-        PredictError::OtherFeature { .. } => Some(exit::OTHER_PLAN),
-        PredictError::NoStream { .. } | PredictError::NoTensor | PredictError::Needs { .. } => {
-            Some(exit::USAGE)
-        }
-        PredictError::Learn(error) => learn(error),
-        _ => None,
-    }
-}
-
-fn report(error: &ReportError) -> Option<u8> {
-    match error {
-        ReportError::Record(error) => record(error),
-        ReportError::Config { .. } | ReportError::Rows { .. } => Some(exit::DAMAGED),
-        ReportError::Newer { .. } => Some(exit::USAGE),
-        ReportError::Read { .. } => None,
-    }
-}
-
-fn record(error: &RecordError) -> Option<u8> {
-    match error {
-        RecordError::Missing { .. } | RecordError::Id { .. } => Some(exit::USAGE),
-        RecordError::Taken { .. } | RecordError::Ended { .. } => Some(exit::USAGE),
-        RecordError::Json { .. } => Some(exit::DAMAGED),
-        _ => None,
-    }
-}
-
-fn dataset(error: &DatasetError) -> u8 {
-    match error {
-        DatasetError::NotThere { .. }
-        | DatasetError::Unfit { .. }
-        | DatasetError::NoStore { .. }
-        | DatasetError::NoVersion { .. }
-        | DatasetError::NoTag { .. }
-        | DatasetError::OtherFormat { .. } => 2,
-        DatasetError::Manifest { .. } | DatasetError::Tag { .. } | DatasetError::Outside { .. } => {
-            exit::DAMAGED
-        }
-        _ if error.is_damage() => exit::DAMAGED,
-        _ => exit::FAILED,
-    }
-}
-
-/// Reports whether the reader of stdout has closed the pipe (as `| head` does), in which case the program ends quietly.
-pub(crate) fn is_broken_pipe(error: &Error) -> bool {
-    error.chain().any(exit::is_broken_pipe)
+    code_of(cause, |error: &FatalTrial| error.code)
+        .or_else(|| code_of(cause, DatasetError::exit_code))
+        .or_else(|| code_of(cause, CheckpointError::exit_code))
+        .or_else(|| code_of(cause, RecordError::exit_code))
+        .or_else(|| code_of(cause, ModelError::exit_code))
+        .or_else(|| code_of(cause, LearnError::exit_code))
+        .or_else(|| code_of(cause, RankError::exit_code))
+        .or_else(|| code_of(cause, PredictError::exit_code))
+        .or_else(|| code_of(cause, ExportError::exit_code))
+        .or_else(|| code_of(cause, ReportError::exit_code))
+        .or_else(|| code_of(cause, RunError::exit_code))
 }
 
 #[cfg(test)]
 mod tests {
     use std::io;
 
+    use wavemill_terminal::exit::{UsageError, finish};
+
     use super::*;
+    use crate::evaluate::EvaluateError;
+    use crate::forward::ForwardError;
 
     fn damaged() -> DatasetError {
         DatasetError::Damaged {
@@ -311,12 +170,10 @@ mod tests {
 
     #[test]
     fn closed_stdout_is_not_an_error() {
-        assert!(is_broken_pipe(
-            &PredictError::Write {
-                source: io::ErrorKind::BrokenPipe.into()
-            }
-            .into()
-        ));
+        let closed = PredictError::Write {
+            source: io::ErrorKind::BrokenPipe.into(),
+        };
+        assert_eq!(finish(Err(closed.into()), code), 0);
 
         let text = |text: &str| Box::new(text.to_owned()) as Box<dyn Any + Send>;
         assert!(is_lost_reader(

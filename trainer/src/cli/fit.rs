@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -11,9 +11,10 @@ use tch::Device;
 use wavemill_schemas::config::{Config, LayeredConfig};
 use wavemill_schemas::text::{error_line, shown, shown_lines};
 use wavemill_schemas::version_name::VersionName;
+use wavemill_terminal::display::Display;
+use wavemill_terminal::output::{OutputArgs, report};
 
 use super::like::LikeArgs;
-use super::output::{self, OutputArgs, report};
 use super::role::{Role, role};
 use super::run_folder::{self, Changes, RunStart};
 use super::{MachineArgs, interrupt, progress, shared};
@@ -248,9 +249,9 @@ impl FitCommand {
                 print!("{}", shown_lines(&result.to_string()));
             }
             if ended_before {
-                report("the run is already complete: nothing to do, and its result is unchanged");
+                report("the run is already complete: nothing to do, and its result is unchanged\n");
             }
-            report(&format!("run folder: {}", job.folder.display()));
+            report(&format!("run folder: {}\n", job.folder.display()));
         }
         Ok(0)
     }
@@ -314,27 +315,19 @@ pub(crate) fn monitored(
 ) -> Result<FitOutcome> {
     shared::check(&job.folder, group, shared::PATIENCE)?;
     let monitor = interrupt::monitor();
-    let shown = OutputArgs::get().shown();
-    let every = output::interval()?;
-    let done = AtomicBool::new(false);
     let start = Instant::now();
+    let fitted = Display::new()?.hidden_if(group.rank() > 0).accompany(
+        |display| progress::update(display, &monitor, &job.config, start),
+        || run::fit(job, data, group, &monitor),
+    )?;
 
-    std::thread::scope(|scope| {
-        if group.rank() == 0 {
-            scope.spawn(|| progress::show(&monitor, &job.config, shown, every, &done));
-        }
-        let guard = DoneOnDrop(&done);
-        let fitted = run::fit(job, data, group, &monitor);
-        drop(guard);
-
-        if matches!(fitted, Err(RunError::Stopped { .. })) {
-            group.finish()?;
-        }
-        if group.rank() == 0 && OutputArgs::get().verbose && fitted.is_ok() {
-            say_details(&monitor, job, start.elapsed().as_secs_f64());
-        }
-        Ok(fitted?)
-    })
+    if matches!(fitted, Err(RunError::Stopped { .. })) {
+        group.finish()?;
+    }
+    if group.rank() == 0 && OutputArgs::get().verbose && fitted.is_ok() {
+        say_details(&monitor, job, start.elapsed().as_secs_f64());
+    }
+    Ok(fitted?)
 }
 
 /// Prints the time spent in each phase and the run's files.
@@ -356,15 +349,6 @@ fn say_details(monitor: &RunMonitor, job: &Job, seconds: f64) {
     files.sort_by_key(std::fs::DirEntry::file_name);
     for file in &files {
         eprintln!("  {}", file.path().display());
-    }
-}
-
-/// Ends the progress thread however the run ends. Otherwise a panic would wait for that thread forever.
-struct DoneOnDrop<'a>(&'a AtomicBool);
-
-impl Drop for DoneOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
     }
 }
 

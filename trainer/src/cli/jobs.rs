@@ -17,9 +17,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use wavemill_schemas::exit::INTERRUPTED;
-
-use super::interrupt;
-use crate::ffi;
+use wavemill_terminal::interrupt::{self, exit_now, signal_child};
 
 /// Interval at which the children, and the parent, are checked.
 const POLL: Duration = Duration::from_millis(50);
@@ -177,8 +175,7 @@ pub(crate) fn run(
 impl Jobs {
     fn signal(&mut self, signal: i32) {
         for job in &mut self.running {
-            // Signalling fails only if the process has just ended.
-            let _ = ffi::signal_child(&mut job.child, signal);
+            signal_child(&mut job.child, signal);
         }
     }
 
@@ -343,7 +340,7 @@ pub(crate) fn end_with_parent() -> Result<()> {
             while std::os::unix::process::parent_id() == parent {
                 std::thread::sleep(POLL);
             }
-            ffi::exit_now(i32::from(INTERRUPTED));
+            exit_now(INTERRUPTED);
         })?;
     Ok(())
 }

@@ -6,8 +6,8 @@ use anyhow::Result;
 use clap::Args;
 use wavemill_schemas::config::{Config, LayeredConfig, ShippedConfig};
 use wavemill_schemas::settings;
+use wavemill_terminal::exit::UsageError;
 
-use super::exit::UsageError;
 use crate::dataset::Dataset;
 
 /// Name that lists the available configurations.

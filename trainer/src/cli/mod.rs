@@ -9,7 +9,6 @@ mod interrupt;
 mod jobs;
 mod like;
 mod models;
-mod output;
 mod predict;
 mod progress;
 mod report;
@@ -18,18 +17,17 @@ mod run_folder;
 mod shared;
 mod sweep;
 
-use std::any::TypeId;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Result, bail};
-use clap::builder::{PathBufValueParser, TypedValueParser};
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use anyhow::{Error, Result, bail};
+use clap::{Args, Parser, Subcommand};
 use tch::Device;
 use wavemill_schemas::config::Config;
-use wavemill_schemas::local_path::require_local;
-use wavemill_schemas::text::{error_line, shown};
+use wavemill_schemas::text::shown;
 use wavemill_schemas::version_name::VersionName;
+use wavemill_terminal::exit::{UsageError, finish};
+use wavemill_terminal::output::OutputArgs;
 
 use crate::checkpoint::State;
 use crate::dataset::{Dataset, ModelSignature, Store};
@@ -61,7 +59,7 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
     #[command(flatten)]
-    output: output::OutputArgs,
+    output: OutputArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -157,7 +155,7 @@ impl ComputeArgs {
             name => name.strip_prefix("cuda:").and_then(|n| n.parse().ok()),
         };
         let Some(number) = number else {
-            bail!(exit::UsageError(format!(
+            bail!(UsageError(format!(
                 "--device {}: must be auto, cpu, cuda or cuda:N",
                 self.device
             )));
@@ -166,14 +164,14 @@ impl ComputeArgs {
         if let Err(reason) = ffi::load_cuda() {
             let hint =
                 "check that the driver is installed, and that scripts/libtorch.sh --cuda was run";
-            bail!(exit::UsageError(format!(
+            bail!(UsageError(format!(
                 "--device {}: no usable CUDA device ({reason}): {hint}",
                 self.device
             )));
         }
         let there = usize::try_from(tch::Cuda::device_count()).unwrap_or(0);
         if number >= there {
-            bail!(exit::UsageError(format!(
+            bail!(UsageError(format!(
                 "--device {}: this machine has cuda:0 to cuda:{}",
                 self.device,
                 there - 1
@@ -328,9 +326,7 @@ pub fn main() -> u8 {
     // tch panics on exceptions of libtorch. Suppress the backtrace; one line is printed below.
     std::panic::set_hook(Box::new(|_| {}));
 
-    let matches = with_local_paths(Cli::command()).get_matches();
-    let Cli { command, output } =
-        Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let Cli { command, output } = wavemill_terminal::parse();
     output.set();
     // Must be called before the first tensor is created.
     ffi::keep_memory();
@@ -338,29 +334,13 @@ pub fn main() -> u8 {
     let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(command)));
     interrupt::over();
     match ran {
-        Ok(Ok(code)) => code,
-        Ok(Err(error)) if exit::is_broken_pipe(&error) => 0,
-        Ok(Err(error)) => {
-            eprintln!("wavemill-train: {}", error_line(error.as_ref()));
-            exit::code(&error)
-        }
+        Ok(ended) => finish(ended, exit::code),
         Err(panic) if exit::is_lost_reader(panic.as_ref()) => 0,
         Err(panic) => {
-            eprintln!("wavemill-train: {}", exit::panic_message(panic.as_ref()));
-            1
+            let error = Error::msg(exit::panic_message(panic.as_ref()));
+            finish(Err(error), exit::code)
         }
     }
-}
-
-/// Makes every option of `command` that takes a path refuse addresses such as `s3://bucket/store`.
-fn with_local_paths(command: clap::Command) -> clap::Command {
-    let command = command.mut_args(|arg| {
-        if arg.get_value_parser().type_id() != TypeId::of::<PathBuf>() {
-            return arg;
-        }
-        arg.value_parser(PathBufValueParser::new().try_map(require_local))
-    });
-    command.mut_subcommands(with_local_paths)
 }
 
 /// Returns the message for a command interrupted by a signal; for `fit` and `sweep`, before they begin to train.
@@ -384,7 +364,7 @@ fn run(command: Command) -> Result<u8> {
         command,
         Command::Predict(_) | Command::Models(_) | Command::Report(_) | Command::Export(_)
     ) {
-        interrupt::keep_away();
+        ffi::keep_signals_away();
     }
 
     match command {

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::Args;
 use wavemill_scores::records::RunDir;
+use wavemill_terminal::exit::UsageError;
 
 use super::eval::CheckpointArg;
-use super::exit::UsageError;
 use super::{ComputeArgs, input};
 use crate::predict::{self, AnswerOptions, ExpectedFeature, Rows};
 use crate::strategy::Ranks;

@@ -1,20 +1,17 @@
-//! Shows the progress of a training run on stderr: a bar on a terminal, periodic lines in a log, or JSON for programs,
-//! and a line at the end of each epoch. Also shows the progress of a map, which has only steps.
+//! Shows the progress of a training run on stderr, and a line at the end of each epoch. Also shows the progress of a
+//! map, which has only steps.
 
 use std::sync::PoisonError;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+use indicatif::HumanDuration;
 use serde::Serialize;
 use wavemill_schemas::config::Config;
+use wavemill_terminal::display::{self, Display};
+use wavemill_terminal::exit::UsageError;
 
-use super::exit::UsageError;
-use super::output::{OutputArgs, Progress, interval};
 use crate::run::{EpochSummary, RunMonitor};
-
-/// Interval at which the bar is redrawn and a line's due time is checked.
-const TICK: Duration = Duration::from_millis(200);
 
 /// Progress of a run, as shown in a line.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -80,8 +77,9 @@ impl Snapshot {
             elapsed_s,
         }
     }
+}
 
-    /// Formats the progress for people.
+impl display::Snapshot for Snapshot {
     fn line(&self) -> String {
         let mut line = format!(
             "epoch {} of {}, {}: {} of {} steps",
@@ -101,46 +99,33 @@ impl Snapshot {
         }
         line
     }
-}
 
-/// Formats the summary of an epoch for people.
-fn epoch_line(ended: &EpochSummary) -> String {
-    let best = if ended.best { ", best so far" } else { "" };
-    let EpochSummary {
-        epoch,
-        epochs,
-        training_loss,
-        validation_loss,
-        accuracy,
-        macro_f1,
-        seconds,
-        ..
-    } = ended;
-    format!(
-        "epoch {epoch} of {epochs} ended: training loss {training_loss:.4}; validation loss {validation_loss:.4}, \
-         accuracy {accuracy:.4}, macro F1 {macro_f1:.4}{best}; {seconds:.0} s"
-    )
-}
-
-/// Determines when the next line is due.
-#[derive(Debug)]
-struct Ticker {
-    every: Duration,
-    next: Duration,
-}
-
-impl Ticker {
-    const fn new(every: Duration) -> Self {
-        Self { every, next: every }
+    fn done(&self) -> u64 {
+        self.batch
     }
 
-    /// Reports whether a line is due at `now`, the time since the start. Missed lines are not made up for.
-    fn is_due(&mut self, now: Duration) -> bool {
-        if now < self.next {
-            return false;
-        }
-        self.next = now + self.every;
-        true
+    fn total(&self) -> Option<u64> {
+        Some(self.batches.max(1))
+    }
+}
+
+impl display::Snapshot for EpochSummary {
+    fn line(&self) -> String {
+        let best = if self.best { ", best so far" } else { "" };
+        let EpochSummary {
+            epoch,
+            epochs,
+            training_loss,
+            validation_loss,
+            accuracy,
+            macro_f1,
+            seconds,
+            ..
+        } = self;
+        format!(
+            "epoch {epoch} of {epochs} ended: training loss {training_loss:.4}; validation loss {validation_loss:.4}, \
+         accuracy {accuracy:.4}, macro F1 {macro_f1:.4}{best}; {seconds:.0} s"
+        )
     }
 }
 
@@ -149,97 +134,20 @@ fn ended(monitor: &RunMonitor) -> Vec<EpochSummary> {
     std::mem::take(&mut *monitor.ended.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// Shows the progress of `monitor` in the form `shown` until `done` is set. Lines are printed at intervals of `every`.
-pub(crate) fn show(
-    monitor: &RunMonitor,
-    config: &Config,
-    shown: Progress,
-    every: Duration,
-    done: &AtomicBool,
-) {
-    match shown {
-        Progress::None => {}
-        Progress::Bar | Progress::Auto => draw(monitor, config, done),
-        Progress::Plain => write_lines(
-            monitor,
-            config,
-            every,
-            done,
-            |snapshot| eprintln!("wavemill-train: {}", snapshot.line()),
-            |ended| eprintln!("wavemill-train: {}", epoch_line(ended)),
-        ),
-        Progress::Json => write_lines(monitor, config, every, done, json_line, json_line),
+/// Shows the epochs that ended since the last call, and the progress since `start`.
+pub(crate) fn update(display: &mut Display, monitor: &RunMonitor, config: &Config, start: Instant) {
+    for epoch in ended(monitor) {
+        display.show_event(&epoch);
     }
-}
-
-/// Prints a JSON line to stderr. NaN is written as null.
-fn json_line(line: &impl Serialize) {
-    if let Ok(line) = serde_json::to_string(line) {
-        eprintln!("{line}");
-    }
-}
-
-fn write_lines(
-    monitor: &RunMonitor,
-    config: &Config,
-    every: Duration,
-    done: &AtomicBool,
-    write: impl Fn(&Snapshot),
-    write_epoch: impl Fn(&EpochSummary),
-) {
-    let start = Instant::now();
-    let mut ticker = Ticker::new(every);
-    loop {
-        // Read `done` first, so that epochs that ended before it was set still get their line.
-        let is_done = done.load(Ordering::Relaxed);
-        for epoch in ended(monitor) {
-            write_epoch(&epoch);
-        }
-        if is_done {
-            return;
-        }
-
-        if ticker.is_due(start.elapsed()) {
-            write(&Snapshot::new(monitor, config, start.elapsed()));
-        }
-        std::thread::park_timeout(TICK.min(every));
-    }
-}
-
-fn draw(monitor: &RunMonitor, config: &Config, done: &AtomicBool) {
-    let bar = ProgressBar::new(0);
-    if let Ok(style) = ProgressStyle::with_template("{wide_bar:.green} {msg}") {
-        bar.set_style(style);
-    }
-
-    let start = Instant::now();
-    loop {
-        let is_done = done.load(Ordering::Relaxed);
-        for epoch in ended(monitor) {
-            bar.println(epoch_line(&epoch));
-        }
-        if is_done {
-            break;
-        }
-
-        let snapshot = Snapshot::new(monitor, config, start.elapsed());
-        bar.set_length(snapshot.batches.max(1));
-        bar.set_position(snapshot.batch);
-        bar.set_message(snapshot.line());
-        std::thread::park_timeout(TICK);
-    }
-
-    bar.finish_and_clear();
+    display.update(&Snapshot::new(monitor, config, start.elapsed()));
 }
 
 /// Shows the progress of a map in the form that the command line requests.
 #[derive(Debug)]
 pub(crate) struct MapProgress {
     steps: usize,
-    shown: Progress,
     start: Instant,
-    ticker: Ticker,
-    bar: Option<ProgressBar>,
+    display: Display,
 }
 
 /// JSON form of the progress.
@@ -252,77 +160,53 @@ struct MapSnapshot {
     elapsed_s: f64,
 }
 
+impl display::Snapshot for MapSnapshot {
+    fn line(&self) -> String {
+        format!("map: {} of {} steps", self.step, self.steps)
+    }
+
+    fn done(&self) -> u64 {
+        self.step as u64
+    }
+
+    fn total(&self) -> Option<u64> {
+        Some(self.steps as u64)
+    }
+}
+
 impl MapProgress {
     /// Creates the progress of a map with `steps` steps.
     ///
     /// # Errors
-    /// The errors of [`interval`].
+    /// The errors of [`Display::new`].
     pub(crate) fn new(steps: usize) -> Result<Self, UsageError> {
         Ok(Self {
             steps,
-            shown: OutputArgs::get().shown(),
             start: Instant::now(),
-            ticker: Ticker::new(interval()?),
-            bar: None,
+            display: Display::new()?,
         })
     }
 
     /// Updates the progress: `step` steps are done, 0 while the neighbours are being searched.
     pub(crate) fn update(&mut self, step: usize) {
-        let shown = self.shown;
-        match shown {
-            Progress::None => {}
-            Progress::Bar | Progress::Auto => self.draw(step),
-            Progress::Plain if self.is_due() => {
-                eprintln!("wavemill-train: map: {step} of {} steps", self.steps);
-            }
-            Progress::Json if self.is_due() => json_line(&MapSnapshot {
-                event: "progress",
-                phase: "map",
-                step,
-                steps: self.steps,
-                elapsed_s: self.start.elapsed().as_secs_f64(),
-            }),
-            Progress::Plain | Progress::Json => {}
-        }
-    }
-
-    fn is_due(&mut self) -> bool {
-        self.ticker.is_due(self.start.elapsed())
-    }
-
-    fn draw(&mut self, step: usize) {
-        let steps = self.steps as u64;
-        let bar = self.bar.get_or_insert_with(|| {
-            let bar = ProgressBar::new(steps);
-            if let Ok(style) = ProgressStyle::with_template("{wide_bar:.green} {msg}") {
-                bar.set_style(style);
-            }
-            bar
+        self.display.update(&MapSnapshot {
+            event: "progress",
+            phase: "map",
+            step,
+            steps: self.steps,
+            elapsed_s: self.start.elapsed().as_secs_f64(),
         });
-        bar.set_position(step as u64);
-        bar.set_message(format!("map: {step} of {steps} steps"));
         if step == self.steps {
-            bar.finish_and_clear();
+            self.display.finish();
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use wavemill_terminal::display::Snapshot as _;
 
-    #[test]
-    fn missed_progress_lines_are_skipped() {
-        let mut ticker = Ticker::new(Duration::from_secs(30));
-        let due: Vec<u64> = (0..100)
-            .filter(|second| ticker.is_due(Duration::from_secs(*second)))
-            .collect();
-        assert_eq!(due, [30, 60, 90]);
-        assert!(
-            ticker.is_due(Duration::from_secs(1000)) && !ticker.is_due(Duration::from_secs(1001))
-        );
-    }
+    use super::*;
 
     #[test]
     fn time_left_after_a_resume_is_that_of_the_steps_left_at_this_process_s_rate() {
@@ -387,7 +271,7 @@ mod tests {
         };
 
         assert_eq!(
-            epoch_line(&ended),
+            ended.line(),
             "epoch 2 of 40 ended: training loss 1.2500; validation loss 1.5000, accuracy 0.7500, macro F1 0.5000, best \
              so far; 12 s"
         );

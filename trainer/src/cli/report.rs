@@ -1,22 +1,21 @@
 //! `wavemill-train report`: writes a page about training runs.
 
 use std::collections::HashSet;
-use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Error, Result};
+use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
 use wavemill_pages::{Chart, Page, Part};
-use wavemill_schemas::exit::is_no_space;
-use wavemill_schemas::text::{error_line, shown};
+use wavemill_schemas::text::shown;
 use wavemill_scores::records::RunDir;
+use wavemill_terminal::exit::UsageError;
+use wavemill_terminal::files::{cannot_write, require_replaceable, write_text};
+use wavemill_terminal::output;
 
-use super::exit::UsageError;
-use super::{input, output};
-use crate::part_file;
+use super::input;
 use crate::report::{self, RunRecord, RunStore, SweepRecord};
 
 const EXAMPLES: &str = "\
@@ -40,8 +39,6 @@ An existing page of wavemill is replaced, but no other file. The same applies to
 Exit codes: 0 ok, 1 failed, 2 wrong usage, or no such run, 3 damaged file of a run, 5 no space or
 read-only, 130 interrupted (no page was written).";
 
-/// Number of bytes that suffice to recognize a file as one of wavemill.
-const HEAD_BYTES: u64 = 4096;
 /// Maximum number of characters of a chart's title in its file name.
 const TITLE_CHARS_MAX: usize = 60;
 
@@ -134,12 +131,12 @@ impl ReportCommand {
 
         if let Some(folder) = &self.plots {
             let made = fs::create_dir_all(folder);
-            made.map_err(|error| cannot_write("--plots", folder, error.into()))?;
+            made.map_err(|error| cannot_write("--plots", folder, error))?;
         }
 
-        write("--out", &out, &html)?;
+        write_text("--out", &out, &html)?;
         for plot in &plots {
-            write("--plots", &plot.path, &plot.svg)?;
+            write_text("--plots", &plot.path, &plot.svg)?;
         }
 
         let sections = page.sections.iter();
@@ -218,7 +215,7 @@ impl ReportCommand {
             written.sections.len(),
             written.seconds
         );
-        output::report(&shown(&line));
+        output::report(&format!("{}\n", shown(&line)));
         Ok(())
     }
 }
@@ -266,80 +263,9 @@ fn file_name(title: &str) -> String {
     name.trim_end_matches('-').to_owned()
 }
 
-/// Returns an error if `path` is a file that wavemill did not write.
-fn require_replaceable(
-    flag: &str,
-    path: &Path,
-    what: &str,
-    is_ours: fn(&[u8]) -> bool,
-) -> Result<()> {
-    let file = match File::open(path) {
-        // `write` reports errors of paths that cannot be a file.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(cannot_write(flag, path, error.into())),
-        Ok(file) => file,
-    };
-    // Pipes and devices accept any output, and `write` reports the error for a folder.
-    if !file.metadata()?.is_file() {
-        return Ok(());
-    }
-
-    let mut head = Vec::new();
-    file.take(HEAD_BYTES).read_to_end(&mut head)?;
-    if head.is_empty() || is_ours(&head) {
-        return Ok(());
-    }
-    Err(UsageError(format!(
-        "{flag} {}: a file that is not a {what} of wavemill: choose another name, or remove it",
-        path.display()
-    ))
-    .into())
-}
-
-/// Writes a file atomically. A symbolic link is kept, and its target is replaced.
-fn write(flag: &str, path: &Path, text: &str) -> Result<()> {
-    let written = match fs::metadata(path) {
-        Ok(found) if found.is_dir() => {
-            let words = format!("{flag} {}: is a folder, not a file", path.display());
-            return Err(UsageError(words).into());
-        }
-        // A pipe or a device cannot be replaced by a rename, so it is written to directly.
-        Ok(found) if !found.is_file() => fs::write(path, text),
-        Ok(_) => part_file::write_whole(&path.canonicalize()?, text),
-        Err(_) => part_file::write_whole(path, text),
-    };
-    written.map_err(|error| cannot_write(flag, path, error.into()))
-}
-
-fn cannot_write(flag: &str, path: &Path, error: Error) -> Error {
-    let words = format!("{flag} {}: cannot write it", path.display());
-    if error.chain().any(is_no_space) {
-        error.context(words)
-    } else {
-        UsageError(format!("{words}: {}", error_line(error.as_ref()))).into()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_generated_files_are_replaced() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let at = |name: &str| folder.path().join(name);
-        fs::write(at("page.html"), Page::default().to_html()).expect("room");
-        fs::write(at("empty.html"), "").expect("room");
-        fs::write(at("mine.html"), "<!DOCTYPE html><title>mine</title>").expect("room");
-        let check = |name: &str| require_replaceable("--out", &at(name), "page", Page::is_ours);
-
-        for name in ["page.html", "empty.html", "new.html"] {
-            assert!(check(name).is_ok(), "{name}");
-        }
-
-        let refused = check("mine.html").expect_err("mine");
-        assert!(refused.to_string().contains("not a page of wavemill"));
-    }
 
     #[test]
     fn titles_become_file_names() {

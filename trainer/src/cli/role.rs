@@ -1,8 +1,9 @@
 //! Determines whether this process is one of a job's ranks or their launcher.
 
 use anyhow::Result;
+use wavemill_terminal::interrupt;
 
-use super::interrupt;
+use crate::ffi;
 use crate::strategy::{self, Ranks};
 
 /// Role of this process in its job.
@@ -31,6 +32,6 @@ pub(crate) fn role(nproc: Option<u16>) -> Result<Role> {
     };
 
     // From here on, libtorch starts threads, which must not run signal handlers.
-    interrupt::keep_away();
+    ffi::keep_signals_away();
     Ok(Role::Rank(ranks))
 }

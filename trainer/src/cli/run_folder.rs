@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use wavemill_schemas::config::Config;
+use wavemill_schemas::config::{Config, dotted};
 use wavemill_schemas::version_name::VersionName;
 use wavemill_scores::records::{Log, RunDir, run_stem};
+use wavemill_terminal::exit::UsageError;
 
-use super::exit::UsageError;
 use super::input;
 use crate::checkpoint::{self, CheckpointError, Checkpoints};
 use crate::dataset::Dataset;
@@ -193,20 +193,11 @@ fn differences(begun: &Config, asked: &Config) -> Result<Option<String>> {
 
 /// Returns every key of a configuration that has a value, by its dotted path.
 fn values(config: &Config) -> Result<BTreeMap<String, String>> {
-    let mut values = BTreeMap::new();
-    put("", &toml::Table::try_from(config)?, &mut values);
-    Ok(values)
-}
-
-fn put(section: &str, table: &toml::Table, into: &mut BTreeMap<String, String>) {
-    for (key, value) in table {
-        match value {
-            toml::Value::Table(table) => put(&format!("{section}{key}."), table, into),
-            value => {
-                into.insert(format!("{section}{key}"), value.to_string());
-            }
-        }
-    }
+    let table = toml::Table::try_from(config)?;
+    let values = dotted(&table).into_iter();
+    Ok(values
+        .map(|(key, value)| (key, value.to_string()))
+        .collect())
 }
 
 /// Returns the default folder in `runs` for a run of `config`.

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use wavemill_terminal::exit::UsageError;
 
-use super::exit::UsageError;
 use crate::strategy::{self, Collective};
 
 /// Maximum time until a file written by rank 0 is visible on another machine.

@@ -18,15 +18,17 @@ use wavemill_schemas::settings;
 use wavemill_schemas::text::{error_line, shown};
 use wavemill_schemas::version_name::VersionName;
 use wavemill_scores::sweep::{Medians, Sweep, config_of, finished, values_of};
+use wavemill_terminal::exit::UsageError;
+use wavemill_terminal::output::{OutputArgs, Progress, report};
 
-use super::exit::{self, UsageError};
+use super::exit;
 use super::fit::{is_stopped, monitored};
 use super::jobs::{self, JobPlan};
 use super::like::LikeArgs;
-use super::output::{OutputArgs, Progress, report};
 use super::run_folder::new_folder;
 use super::{MachineArgs, MachineShares, fit, interrupt};
 use crate::dataset::{Dataset, Needs};
+use crate::ffi;
 use crate::forward::ForwardError;
 use crate::learner::LearnError;
 use crate::models::{init, registry};
@@ -201,7 +203,7 @@ impl SweepCommand {
 
         // With several jobs, trials are child processes, which would inherit the signal mask.
         if !at_once {
-            interrupt::keep_away();
+            ffi::keep_signals_away();
         }
         if ranks.rank == 0 && self.trial.is_none() {
             for note in &layered.replaced {
@@ -228,12 +230,12 @@ impl SweepCommand {
             bail!("no trial has a score on validation")
         };
         report(&format!(
-            "best: trial {} ({})",
+            "best: trial {} ({})\n",
             best.trial,
             best.set.join(" ")
         ));
         report(&format!(
-            "compute its test scores with: wavemill-train eval {}",
+            "compute its test scores with: wavemill-train eval {}\n",
             best.run.display()
         ));
 
@@ -547,7 +549,7 @@ impl SweepCommand {
                 group.world_size(),
             )?
         {
-            report(&format!("already completed: {}", run.path().display()));
+            report(&format!("already completed: {}\n", run.path().display()));
             name = run.path().to_string_lossy().into_owned().into_bytes();
         }
 

@@ -5,7 +5,6 @@
 mod host;
 mod nccl;
 mod nccl_library;
-mod process;
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 
@@ -15,7 +14,6 @@ pub(crate) use host::{HostBuffer, on, send, slice_mut};
 pub(crate) use nccl::{
     Communicator, NcclError, NcclRank, gpu_uuid, nccl_id, nccl_version, version_text,
 };
-pub(crate) use process::{exit_now, signal_child};
 
 /// An error reported by libtorch, with its message.
 #[derive(Debug, thiserror::Error)]

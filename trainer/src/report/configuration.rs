@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use wavemill_pages::{Cell, Part, Section, Table};
+use wavemill_schemas::config::dotted;
 
 use super::RunRecord;
 
@@ -58,20 +59,11 @@ fn table(caption: &str, runs: &[RunRecord], all: &[Values], keys: &BTreeSet<&Str
 /// Flattens a configuration to its values by dotted key.
 pub(super) fn values(config: &toml::Table) -> Values {
     let mut values = Values::new();
-    put("", config, &mut values);
-    values
-}
-
-fn put(section: &str, table: &toml::Table, into: &mut Values) {
-    for (key, value) in table {
-        match value {
-            toml::Value::Table(table) => put(&format!("{section}{key}."), table, into),
-            toml::Value::String(text) => {
-                into.insert(format!("{section}{key}"), text.clone());
-            }
-            value => {
-                into.insert(format!("{section}{key}"), value.to_string());
-            }
-        }
+    for (key, value) in dotted(config) {
+        let text = value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned);
+        values.insert(key, text);
     }
+    values
 }

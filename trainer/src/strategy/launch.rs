@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use wavemill_terminal::interrupt::signal_child;
 
 use super::{RankError, watchdog, wire};
-use crate::ffi;
 
 /// Time for which ranks wait for each other at the start. Some nodes need a minute to read a store's manifest.
 pub(super) const JOIN_TIMEOUT: Duration = Duration::from_secs(60);
@@ -248,8 +248,7 @@ impl Children {
         while !self.running.is_empty() {
             for signal in signals.pending() {
                 for child in &mut self.running {
-                    // Fails if the child has just ended.
-                    let _ = ffi::signal_child(&mut child.process, signal);
+                    signal_child(&mut child.process, signal);
                 }
             }
 

@@ -13,11 +13,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+use wavemill_terminal::interrupt::exit_now;
 
 use super::links::Peer;
 use super::rendezvous::lost;
 use super::{RankError, Ranks, wire};
-use crate::ffi;
 
 /// Interval between two heartbeats.
 const BEAT: Duration = Duration::from_secs(1);
@@ -48,7 +48,7 @@ pub(crate) fn exit_on_loss(ranks: &Ranks) -> OnLoss {
             done.send(())
         });
         let _ = told.recv_timeout(BEAT);
-        ffi::exit_now(LOST.into())
+        exit_now(LOST)
     })
 }
 

@@ -9,8 +9,7 @@ use wavemill_extract::features::FeatureError;
 use wavemill_kernels::{Backend, BackendChoice, ChosenBackend, KernelError, Level};
 use wavemill_schemas::recipe::Recipe;
 use wavemill_schemas::text::shown;
-
-use super::exit::UsageError;
+use wavemill_terminal::exit::UsageError;
 
 /// Flags that select the backend for features.
 #[derive(Debug, Args)]

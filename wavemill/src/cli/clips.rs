@@ -9,8 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::Args;
 use wavemill_source::Media;
-
-use super::exit::UsageError;
+use wavemill_terminal::exit::UsageError;
 
 /// Arguments that select clips.
 #[derive(Clone, Debug, Args)]

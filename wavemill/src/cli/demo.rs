@@ -8,10 +8,10 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use wavemill_terminal::interrupt::{self, ChildGuard};
+use wavemill_terminal::output::report;
 
 use super::extract::ExtractCommand;
-use super::interrupt::{self, ChildGuard};
-use super::output::report;
 use super::sql::SqlCommand;
 use super::{beside, command_of, not_there};
 

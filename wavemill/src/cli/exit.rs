@@ -1,7 +1,6 @@
-//! Converts errors to one line and an exit code.
+//! Errors of commands, and the exit code of each error.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Error;
 use wavemill_catalog::CatalogError;
@@ -12,14 +11,10 @@ use wavemill_schemas::experiment::ExperimentError;
 use wavemill_schemas::recipe::RecipeError;
 use wavemill_sql::SqlError;
 use wavemill_store::StoreError;
+use wavemill_terminal::exit::{self as terminal, code_of};
 
 use crate::export::ExportError;
 use crate::report::ReportError;
-
-/// An error in the user's command line or input.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct UsageError(pub String);
 
 /// A failure that another program has reported on stderr.
 #[derive(Debug, thiserror::Error)]
@@ -66,27 +61,17 @@ impl DamagedStore {
     }
 }
 
-/// Prints the reason why the process ends. If two threads end the process at once, only the first one prints.
-pub fn last_line(words: &str) {
-    static LAST_LINE_PRINTED: AtomicBool = AtomicBool::new(false);
-    if !LAST_LINE_PRINTED.swap(true, Ordering::Relaxed) {
-        eprintln!("wavemill: {words}");
-    }
-}
-
 /// Returns the documented exit code of an error.
 pub fn code(error: &Error) -> u8 {
-    // A full disk shows in errors of every kind, so it takes precedence.
-    if error.chain().any(exit::is_no_space) || store_is_closed(error) {
+    if store_is_closed(error) {
         return exit::NO_SPACE;
     }
-    // The outermost cause with a code decides. Causes added by `context` have none.
-    error.chain().find_map(known).unwrap_or(exit::FAILED)
+    terminal::code(error, known)
 }
 
 /// Returns the exit code of an error of a known type.
 fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
-    if cause.is::<UsageError>() || cause.is::<RecipeError>() || cause.is::<ExperimentError>() {
+    if cause.is::<RecipeError>() || cause.is::<ExperimentError>() {
         return Some(exit::USAGE);
     }
     if cause.is::<DamagedStore>() {
@@ -105,13 +90,6 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
         .or_else(|| code_of(cause, RunError::exit_code))
 }
 
-fn code_of<E: std::error::Error + 'static>(
-    cause: &(dyn std::error::Error + 'static),
-    code: impl Fn(&E) -> u8,
-) -> Option<u8> {
-    cause.downcast_ref().map(code)
-}
-
 /// Reports whether the user may not write the store, which has the exit code of a read-only file system.
 fn store_is_closed(error: &Error) -> bool {
     let store = error.downcast_ref().and_then(StoreError::io);
@@ -119,9 +97,4 @@ fn store_is_closed(error: &Error) -> bool {
     store
         .or_else(run)
         .is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
-}
-
-/// Reports whether the reader of the output has closed its pipe (`| head`), which ends the command without an error.
-pub fn is_broken_pipe(error: &Error) -> bool {
-    error.chain().any(exit::is_broken_pipe)
 }

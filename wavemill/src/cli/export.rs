@@ -11,12 +11,12 @@ use wavemill_extract::run::RunMonitor;
 use wavemill_schemas::text::shown_lines;
 use wavemill_schemas::version_name::VersionName;
 use wavemill_store::Store;
+use wavemill_terminal::exit::UsageError;
+use wavemill_terminal::files::{cannot_write, part_of};
+use wavemill_terminal::interrupt::PartialFile;
+use wavemill_terminal::output::{self, OutputArgs};
 
-use super::exit::UsageError;
-use super::interrupt::PartialFile;
-use super::output::{self, OutputArgs};
 use super::progress::accompanied;
-use super::{cannot_write, part_of};
 use crate::export::{self, Format, Job, Report};
 
 const EXAMPLES: &str = "\
@@ -172,9 +172,9 @@ impl NewFolder {
             }
             Ok(_) => true,
             Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-            Err(error) => return Err(cannot_write(out, error)),
+            Err(error) => return Err(cannot_write("--out", out, error)),
         };
-        if is_there && !is_empty(&target).map_err(|error| cannot_write(out, error))? {
+        if is_there && !is_empty(&target).map_err(|error| cannot_write("--out", out, error))? {
             return Err(refused(out, "not empty: choose a new or empty folder").into());
         }
 
@@ -203,11 +203,11 @@ impl NewFolder {
             } else {
                 fs::remove_file(&self.part)
             };
-            removed.map_err(|error| cannot_write(&self.out, error))?;
+            removed.map_err(|error| cannot_write("--out", &self.out, error))?;
         }
         fs::create_dir(&self.part)
             .and_then(|()| fs::remove_dir(&self.part))
-            .map_err(|error| cannot_write(&self.out, error))
+            .map_err(|error| cannot_write("--out", &self.out, error))
     }
 
     /// Moves the complete folder to its final name.

@@ -16,11 +16,11 @@ use wavemill_schemas::exit;
 use wavemill_schemas::recipe::Recipe;
 use wavemill_schemas::reject::Reason;
 use wavemill_schemas::text::{shown, shown_lines};
+use wavemill_terminal::exit::UsageError;
+use wavemill_terminal::output::{self, OutputArgs};
 
 use super::WaitArgs;
 use super::backend::BackendArgs;
-use super::exit::UsageError;
-use super::output::{self, OutputArgs};
 use super::progress::accompanied;
 
 const EXAMPLES: &str = "\

@@ -18,10 +18,10 @@ use wavemill_schemas::recipe::{self, Recipe};
 use wavemill_schemas::text::shown;
 use wavemill_store::shards::{FeatureRow, Format};
 use wavemill_store::tensors::stats;
+use wavemill_terminal::exit::UsageError;
+use wavemill_terminal::files::write_file;
 
 use super::clips::{ClipArgs, ClipList};
-use super::exit::UsageError;
-use super::write_whole;
 use crate::export::npy_header;
 
 const EXAMPLES: &str = "\
@@ -97,7 +97,9 @@ impl FeaturesCommand {
             let out = BufWriter::new(io::stdout().lock());
             self.write(&recipe, number, &found, out)?
         } else {
-            write_whole(&self.out, |file| self.write(&recipe, number, &found, file))?
+            write_file("--out", &self.out, |file| {
+                self.write(&recipe, number, &found, file)
+            })?
         };
         found.rejected(n_rejected)
     }

@@ -10,9 +10,8 @@ pub mod experiment;
 pub mod export;
 pub mod extract;
 pub mod features;
-pub mod interrupt;
+mod interrupt;
 mod model_answers;
-pub mod output;
 pub mod progress;
 pub mod recipe;
 pub mod report;
@@ -22,21 +21,18 @@ pub mod store;
 pub mod tag;
 pub mod train;
 
-use std::any::TypeId;
 use std::ffi::OsStr;
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
-use clap::builder::{PathBufValueParser, TypedValueParser};
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use anyhow::Result;
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use wavemill_runtime::panics;
-use wavemill_schemas::exit::is_no_space;
-use wavemill_schemas::local_path::require_local;
-use wavemill_schemas::text::error_line;
+use wavemill_terminal::exit::finish;
+use wavemill_terminal::interrupt::at_once;
+use wavemill_terminal::output::OutputArgs;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -71,7 +67,7 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
     #[command(flatten)]
-    output: output::OutputArgs,
+    output: OutputArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -111,34 +107,15 @@ pub fn main() -> u8 {
         std::mem::forget(fail::FailScenario::setup());
     }
 
-    // `get_matches` ends the process if help is requested (exit code 0) or the command line is wrong (2).
-    let matches = with_local_paths(Cli::command()).get_matches();
-    let Cli { command, output } =
-        Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let Cli { command, output } = wavemill_terminal::parse();
     output.set();
 
     let ended = panics::caught(|| run(command)).unwrap_or_else(|panic| Err(panic.into()));
     match ended {
-        Ok(code) => code,
-        Err(error) if exit::is_broken_pipe(&error) => 0,
         // The child program has already reported the reason.
         Err(error) if error.is::<exit::ChildFailure>() => exit::code(&error),
-        Err(error) => {
-            exit::last_line(&error_line(error.as_ref()));
-            exit::code(&error)
-        }
+        ended => finish(ended, exit::code),
     }
-}
-
-/// Makes every option of `command` that takes a path reject addresses such as `s3://bucket/store`.
-fn with_local_paths(command: clap::Command) -> clap::Command {
-    let command = command.mut_args(|arg| {
-        if arg.get_value_parser().type_id() != TypeId::of::<PathBuf>() {
-            return arg;
-        }
-        arg.value_parser(PathBufValueParser::new().try_map(require_local))
-    });
-    command.mut_subcommands(with_local_paths)
 }
 
 /// Returns the message for a signal that arrives while the command runs; `None` if the command handles signals itself.
@@ -167,7 +144,7 @@ const fn interrupted(command: &Command) -> Option<&'static str> {
 
 fn run(command: Command) -> Result<u8> {
     if let Some(words) = interrupted(&command) {
-        interrupt::at_once(words)?;
+        at_once(words)?;
     }
 
     let ran = match command {
@@ -240,67 +217,6 @@ fn not_there(name: &str, build: &str) -> String {
     )
 }
 
-/// Writes `path` under a temporary name first: a command that fails leaves no partial file and does not change an
-/// existing one. A link remains a link; pipes and devices are written directly.
-fn write_whole<T>(path: &Path, write: impl FnOnce(BufWriter<File>) -> Result<T>) -> Result<T> {
-    let (target, part) = part_of(path);
-    match std::fs::metadata(&target) {
-        Ok(found) if found.is_dir() => {
-            return Err(exit::UsageError(format!(
-                "--out {}: is a folder, not a file",
-                path.display()
-            ))
-            .into());
-        }
-        // A pipe or a device cannot be replaced by a rename, so it is written directly.
-        Ok(found) if !found.is_file() => {
-            let device = File::options().write(true).open(&target);
-            let device = device.map_err(|error| cannot_write(path, error))?;
-            return write(BufWriter::new(device));
-        }
-        _ => {}
-    }
-
-    // The next command overwrites the file that a killed command left.
-    let _removed = interrupt::PartialFile::at(&part);
-    let file = File::create(&part).map_err(|error| cannot_write(path, error))?;
-    // `write` has to flush: a buffer that is only dropped hides the error of a full disk.
-    let written = write(BufWriter::new(file)).and_then(|value| {
-        std::fs::rename(&part, &target)
-            .map(|()| value)
-            .with_context(|| format!("cannot write {}", path.display()))
-    });
-
-    if written.is_err() {
-        // The partial file is of no use. The first error is reported, not that of the removal.
-        let _ = std::fs::remove_file(&part);
-    }
-    written
-}
-
-/// Returns the file that `--out PATH` refers to, after following links, and the temporary name next to it.
-fn part_of(path: &Path) -> (PathBuf, PathBuf) {
-    // A link to a file that does not exist yet cannot be canonicalized, but its target can be read.
-    let target = std::fs::canonicalize(path)
-        .or_else(|_| std::fs::read_link(path).map(|link| path.with_file_name(link)))
-        .unwrap_or_else(|_| path.to_owned());
-
-    let name = target.file_name().unwrap_or_default().to_string_lossy();
-    let part = target.with_file_name(format!(".{name}.part"));
-    (target, part)
-}
-
-/// Returns the error for an `--out` that cannot be written: a path that cannot be a file is a usage error, a full or
-/// read-only disk is not.
-fn cannot_write(path: &Path, error: io::Error) -> anyhow::Error {
-    let words = format!("--out {}: cannot write it", path.display());
-    if is_no_space(&error) {
-        anyhow::Error::new(error).context(words)
-    } else {
-        exit::UsageError(format!("{words}: {error}")).into()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -352,56 +268,6 @@ mod tests {
         }
     }
 
-    /// Writes `text` through [`write_whole`].
-    fn put(path: &Path, text: &str) -> Result<()> {
-        write_whole(path, |mut file| {
-            Ok(file
-                .write_all(text.as_bytes())
-                .and_then(|()| file.flush())?)
-        })
-    }
-
-    #[test]
-    fn links_are_kept_and_foreign_part_files_untouched() {
-        let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
-        std::fs::write(at("real"), "old").unwrap();
-        std::fs::write(at("link.part"), "mine").unwrap();
-        std::os::unix::fs::symlink(at("real"), at("link")).unwrap();
-
-        put(&at("link"), "new").unwrap();
-        assert!(std::fs::symlink_metadata(at("link")).unwrap().is_symlink());
-        assert_eq!(std::fs::read_to_string(at("real")).unwrap(), "new");
-        assert_eq!(std::fs::read_to_string(at("link.part")).unwrap(), "mine");
-
-        std::os::unix::fs::symlink("not yet", at("early")).unwrap();
-        put(&at("early"), "first").unwrap();
-        assert_eq!(std::fs::read_to_string(at("not yet")).unwrap(), "first");
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 5);
-    }
-
-    #[test]
-    fn output_to_a_pipe_does_not_replace_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let pipe = folder.path().join("pipe");
-        assert!(
-            std::process::Command::new("mkfifo")
-                .arg(&pipe)
-                .status()
-                .unwrap()
-                .success()
-        );
-
-        let reader = std::thread::spawn({
-            let pipe = pipe.clone();
-            move || std::fs::read_to_string(pipe).unwrap()
-        });
-
-        put(&pipe, "through").unwrap();
-        assert_eq!(reader.join().unwrap(), "through");
-        assert!(!std::fs::metadata(&pipe).unwrap().is_file());
-    }
-
     #[test]
     fn missing_program_error_names_searched_paths() {
         let folder = std::env::current_exe()
@@ -418,35 +284,5 @@ mod tests {
         );
 
         assert_eq!(beside("no-such-program"), Path::new("no-such-program"));
-    }
-
-    #[test]
-    fn invalid_output_path_is_a_usage_error() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let file = folder.path().join("file");
-        std::fs::write(&file, "old").expect("a file");
-
-        for path in [
-            folder.path().to_owned(),
-            folder.path().join("no/x.csv"),
-            file.join("x.csv"),
-        ] {
-            let error = write_whole(&path, |_| Ok(())).expect_err("no place for a file");
-            assert_eq!(exit::code(&error), 2, "{error}");
-
-            let words = error_line(error.as_ref());
-            assert!(
-                words.starts_with(&format!("--out {}: ", path.display()))
-                    && !words.contains(".part"),
-                "{words}"
-            );
-        }
-
-        let full = cannot_write(&file, io::ErrorKind::StorageFull.into());
-        assert_eq!(exit::code(&full), 5);
-
-        write_whole(&file, |_| -> Result<()> { anyhow::bail!("no") })
-            .expect_err("what writes it fails");
-        assert_eq!(std::fs::read_to_string(&file).expect("the old file"), "old");
     }
 }

@@ -1,21 +1,16 @@
-//! Shows the progress of a run on stderr: as a bar on a terminal, as occasional lines in a log, or as JSON for
-//! programs.
+//! Snapshots of the progress of a run, which are shown while it goes on.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{Builder, Thread};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use indicatif::{DecimalBytes, HumanDuration, ProgressBar, ProgressStyle};
+use indicatif::{DecimalBytes, HumanDuration};
 use serde::Serialize;
 use wavemill_extract::run::RunMonitor;
 use wavemill_extract::threads::ExtractError;
 use wavemill_runtime::course::Phase;
+use wavemill_terminal::display::{self, Display};
 
-use super::interrupt::StoppedBySignals;
-use super::output::{self, OutputArgs, Progress};
-
-/// Time between two updates of a bar, and between two checks whether a line is due.
-const TICK: Duration = Duration::from_millis(200);
+use super::interrupt;
 
 /// The progress of a run at one moment, as one line reports it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -75,8 +70,10 @@ impl Snapshot {
             words: phase.to_string(),
         }
     }
+}
 
-    /// Formats the progress for people: `extracting: 120 of 1000 clips (12 %), 12.5/s, 3 rejects, 70 seconds left`.
+impl display::Snapshot for Snapshot {
+    /// Returns text such as `extracting: 120 of 1000 clips (12 %), 12.5/s, 3 rejects, 70 seconds left`.
     fn line(&self) -> String {
         let mut line = self.words.clone();
         match (self.unit, self.total) {
@@ -108,27 +105,13 @@ impl Snapshot {
         }
         line
     }
-}
 
-/// The schedule of progress lines.
-#[derive(Debug)]
-struct Ticker {
-    every: Duration,
-    next: Duration,
-}
-
-impl Ticker {
-    const fn new(every: Duration) -> Self {
-        Self { every, next: every }
+    fn done(&self) -> u64 {
+        self.done
     }
 
-    /// Reports whether a line is due at `now`, the time since the start. Missed lines are not written later.
-    fn is_due(&mut self, now: Duration) -> bool {
-        if now < self.next {
-            return false;
-        }
-        self.next = now + self.every;
-        true
+    fn total(&self) -> Option<u64> {
+        self.total
     }
 }
 
@@ -141,58 +124,14 @@ pub fn accompanied<T, E: Into<anyhow::Error>>(
     monitor: &RunMonitor,
     job: impl FnOnce() -> Result<T, E>,
 ) -> anyhow::Result<T> {
-    let shown = OutputArgs::get().shown();
-    // Read before the job begins: a wrong value of `WAVEMILL_PROGRESS_S` ends the command at once.
-    let every = output::interval()?;
-    let _stopped = StoppedBySignals::job(&monitor.course);
-
-    let done = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let display = Builder::new()
-            .spawn_scoped(scope, || {
-                show(monitor, shown, every, || done.load(Ordering::Relaxed));
-            })
-            .map_err(|source| ExtractError::Threads { source })?;
-        // This guard is dropped at the end of the block, before the scope waits for the display.
-        let _ending = DisplayEnd {
-            done: &done,
-            display: display.thread().clone(),
-        };
-        job().map_err(Into::into)
-    })
-}
-
-/// A guard that ends the display thread at once when it is dropped, also by a panic: the scope waits for that thread.
-struct DisplayEnd<'a> {
-    done: &'a AtomicBool,
-    display: Thread,
-}
-
-impl Drop for DisplayEnd<'_> {
-    fn drop(&mut self) {
-        self.done.store(true, Ordering::Relaxed);
-        self.display.unpark();
-    }
-}
-
-/// Shows the progress of `monitor` in the form `shown` until `done` returns true; `every` is the time between two
-/// lines.
-pub fn show(monitor: &RunMonitor, shown: Progress, every: Duration, done: impl Fn() -> bool) {
-    match shown {
-        Progress::None => {}
-        Progress::Bar | Progress::Auto => draw(monitor, done),
-        Progress::Plain => {
-            write_lines(monitor, every, done, |snapshot| {
-                eprintln!("wavemill: {}", snapshot.line())
-            });
-        }
-        Progress::Json => write_lines(monitor, every, done, |snapshot| {
-            // A snapshot contains only numbers and names, so it can always be serialized.
-            if let Ok(line) = serde_json::to_string(snapshot) {
-                eprintln!("{line}");
-            }
-        }),
-    }
+    // Created before the job begins: a wrong value of `WAVEMILL_PROGRESS_S` ends the command at once.
+    let display = Display::new()?;
+    let _stopped = interrupt::stops(&monitor.course);
+    let mut clock = PhaseClock::new(monitor);
+    display
+        .accompany(|display| display.update(&clock.look(monitor)), job)
+        .map_err(|source| ExtractError::Threads { source })?
+        .map_err(Into::into)
 }
 
 /// The current phase of a run, and the time when it began.
@@ -218,61 +157,10 @@ impl PhaseClock {
     }
 }
 
-fn write_lines(
-    monitor: &RunMonitor,
-    every: Duration,
-    done: impl Fn() -> bool,
-    write: impl Fn(&Snapshot),
-) {
-    let start = Instant::now();
-    let mut since = PhaseClock::new(monitor);
-    let mut ticker = Ticker::new(every);
-    while !done() {
-        // The thread is parked and does not sleep: the end of the job wakes it, and the scope need not wait for the
-        // rest of a tick.
-        std::thread::park_timeout(TICK.min(every));
-        let snapshot = since.look(monitor);
-        if ticker.is_due(start.elapsed()) {
-            write(&snapshot);
-        }
-    }
-}
-
-/// Draws a bar if the total is known, otherwise a spinner.
-fn draw(monitor: &RunMonitor, done: impl Fn() -> bool) {
-    let bar_style = style("{wide_bar:.green} {msg}");
-    let spinner_style = style("{spinner:.green} {msg}");
-
-    let bar = ProgressBar::new_spinner();
-    let mut since = PhaseClock::new(monitor);
-    while !done() {
-        std::thread::park_timeout(TICK);
-        let snapshot = since.look(monitor);
-        // The style is set each time: the next phase may have a total although this one has none, or the other way
-        // round.
-        match snapshot.total {
-            Some(total) => {
-                bar.set_style(bar_style.clone());
-                bar.set_length(total);
-                bar.set_position(snapshot.done.min(total));
-            }
-            None => {
-                bar.set_style(spinner_style.clone());
-                bar.unset_length();
-            }
-        }
-        bar.set_message(snapshot.line());
-        bar.tick();
-    }
-    bar.finish_and_clear();
-}
-
-fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
-}
-
 #[cfg(test)]
 mod tests {
+    use wavemill_terminal::display::Snapshot as _;
+
     use super::*;
 
     fn at(phase: Phase, total: u64, done: u64) -> RunMonitor {
@@ -280,18 +168,6 @@ mod tests {
         monitor.course.enter(phase, total);
         monitor.course.add(done);
         monitor
-    }
-
-    #[test]
-    fn missed_progress_lines_are_skipped() {
-        let mut ticker = Ticker::new(Duration::from_secs(30));
-        let due: Vec<u64> = (0..200)
-            .filter(|second| ticker.is_due(Duration::from_secs(*second)))
-            .collect();
-        assert_eq!(due, [30, 60, 90, 120, 150, 180]);
-        // As on a machine that was suspended.
-        assert!(ticker.is_due(Duration::from_secs(1000)));
-        assert!(!ticker.is_due(Duration::from_secs(1001)));
     }
 
     #[test]

@@ -12,8 +12,7 @@ use wavemill_runtime::settings::Settings;
 use wavemill_schemas::canonical;
 use wavemill_schemas::recipe::{CleanStep, Recipe, SHIPPED, Source};
 use wavemill_schemas::text::{shown, shown_lines};
-
-use super::exit::UsageError;
+use wavemill_terminal::exit::UsageError;
 
 const EXAMPLES: &str = "\
 Examples:

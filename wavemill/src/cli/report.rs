@@ -1,7 +1,6 @@
 //! `wavemill report`: shows a version of a store as an HTML page.
 
-use std::fs::{self, File};
-use std::io::{self, Read, Write, stdout};
+use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -16,9 +15,10 @@ use wavemill_source as source;
 use wavemill_source::{Media, Source};
 use wavemill_sql::Limits;
 use wavemill_store::Store;
+use wavemill_terminal::exit::UsageError;
+use wavemill_terminal::files::{require_replaceable, write_text};
+use wavemill_terminal::output;
 
-use super::exit::UsageError;
-use super::{cannot_write, output, write_whole};
 use crate::report::{self, Subject};
 
 const EXAMPLES: &str = "\
@@ -94,12 +94,12 @@ impl ReportCommand {
             return Err(UsageError(words).into());
         }
         // Checked before the work, which may take seconds.
-        require_replaceable(&out)?;
+        require_replaceable("--out", &out, "page", Page::is_ours)?;
         let archive = self.archive(version, &manifest)?;
 
         let page = page_of(&store, version, &manifest, archive.as_deref())?;
         let html = page.to_html();
-        write_page(&out, &html)?;
+        write_text("--out", &out, &html)?;
 
         let sections = page.sections.iter();
         let written = Written {
@@ -172,67 +172,4 @@ pub(super) fn page_of(
         tags: &tags,
     };
     Ok(report::page(subject, limits, archive)?)
-}
-
-/// Writes a page under a temporary name until it is complete.
-///
-/// # Errors
-/// The errors of [`write_whole`].
-pub(super) fn write_page(out: &Path, html: &str) -> Result<()> {
-    write_whole(out, |mut file| {
-        file.write_all(html.as_bytes())?;
-        Ok(file.flush()?)
-    })
-}
-
-/// Rejects a path where the page would replace a file that is not a page of wavemill.
-///
-/// # Errors
-/// [`UsageError`].
-pub(super) fn require_replaceable(out: &Path) -> Result<()> {
-    match fs::metadata(out) {
-        // `write_whole` reports the problem of a path that cannot be a file.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(cannot_write(out, error)),
-        // Pipes and devices are written directly, and `write_whole` reports an error for a folder. Opening a pipe for
-        // reading would block.
-        Ok(found) if !found.is_file() => return Ok(()),
-        Ok(_) => {}
-    }
-
-    let file = File::open(out).map_err(|error| cannot_write(out, error))?;
-    let mut head = Vec::new();
-    file.take(HEAD_BYTES).read_to_end(&mut head)?;
-    if head.is_empty() || Page::is_ours(&head) {
-        return Ok(());
-    }
-    Err(UsageError(format!(
-        "--out {}: a file that is not a page of wavemill: choose another name, or remove it",
-        out.display()
-    ))
-    .into())
-}
-
-/// Number of bytes at the start of a file that are enough to recognize a page of wavemill.
-const HEAD_BYTES: u64 = 4096;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_generated_pages_are_replaced() {
-        let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
-        std::fs::write(at("page.html"), Page::default().to_html()).unwrap();
-        std::fs::write(at("empty.html"), "").unwrap();
-        std::fs::write(at("mine.html"), "<!DOCTYPE html><title>mine</title>").unwrap();
-
-        for name in ["page.html", "empty.html", "new.html"] {
-            assert!(require_replaceable(&at(name)).is_ok(), "{name}");
-        }
-
-        let refused = require_replaceable(&at("mine.html")).unwrap_err();
-        assert!(refused.to_string().contains("not a page of wavemill"));
-    }
 }

@@ -14,9 +14,8 @@ use wavemill_schemas::version_name::VersionName;
 use wavemill_sql as sql;
 use wavemill_sql::{Console, Format, Interrupt, Limits, Prompt, SqlError};
 use wavemill_store::Store;
-
-use super::exit::{self, UsageError};
-use super::{part_of, write_whole};
+use wavemill_terminal::exit::{UsageError, last_line};
+use wavemill_terminal::files::{part_of, write_file};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -160,7 +159,7 @@ impl SqlCommand {
             .into());
         }
 
-        write_whole(&self.out, |file| {
+        write_file("--out", &self.out, |file| {
             Ok(self.console().answer(session, &query, file)?)
         })
     }
@@ -190,7 +189,7 @@ impl SqlCommand {
                     let _ = std::fs::remove_file(part);
                 }
 
-                exit::last_line(&SqlError::Interrupted.to_string());
+                last_line(&SqlError::Interrupted.to_string());
                 std::process::exit(i32::from(INTERRUPTED));
             }
         });

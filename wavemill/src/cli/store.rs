@@ -14,9 +14,10 @@ use wavemill_schemas::manifest::Manifest;
 use wavemill_schemas::text::shown;
 use wavemill_schemas::version_name::VersionName;
 use wavemill_store::{Diff, GcReport, Store, StoreError, Tags, VersionContent, VersionLine};
+use wavemill_terminal::exit::UsageError;
+use wavemill_terminal::output::report;
 
-use super::exit::{DamagedStore, UsageError};
-use super::output::report;
+use super::exit::DamagedStore;
 use super::{READER_EXIT_CODES, WaitArgs, devices};
 
 const INFO_EXAMPLES: &str = "\

@@ -7,9 +7,9 @@ use anyhow::Result;
 use clap::Args;
 use wavemill_schemas::version_name::{TagName, VersionName};
 use wavemill_store::{Store, TagReport};
+use wavemill_terminal::output::report;
 
 use super::WaitArgs;
-use super::output::report;
 
 const EXAMPLES: &str = "\
 Examples:

@@ -11,12 +11,13 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
 use wavemill_schemas::text::shown_lines;
+use wavemill_terminal::exit::UsageError;
+use wavemill_terminal::interrupt::ChildGuard;
+use wavemill_terminal::output::{OutputArgs, Progress};
 
 use super::clips::ClipArgs;
-use super::exit::{ChildFailure, UsageError};
-use super::interrupt::ChildGuard;
+use super::exit::ChildFailure;
 use super::model_answers::ModelAnswers;
-use super::output::{OutputArgs, Progress};
 use super::{beside, not_there};
 
 /// Name of the trainer's program.

@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 use sha1::{Digest, Sha1};
 use wavemill_schemas::experiment::{DataSpec, PublishedArchive};
 use wavemill_schemas::recipe::Dataset;
-
-use crate::cli::exit::UsageError;
-use crate::cli::output::{self, OutputArgs, Progress, report};
+use wavemill_terminal::display::Ticker;
+use wavemill_terminal::exit::UsageError;
+use wavemill_terminal::output::{self, OutputArgs, Progress, report};
 
 /// Size of the blocks in which an archive is read to compute its sha1.
 const BLOCK_BYTES: usize = 1 << 20;
@@ -197,10 +197,9 @@ fn checked(path: &Path, known: &CheckedArchives) -> Result<CheckedArchive> {
 
 /// Computes the sha1 of a file and reports progress.
 fn sha1_of(mut file: File, bytes: u64) -> Result<String> {
-    let every = output::interval()?;
+    let mut ticker = Ticker::new(output::interval()?);
     let is_told = OutputArgs::get().shown() != Progress::None;
     let start = Instant::now();
-    let mut next = every;
 
     let mut hasher = Sha1::new();
     let mut block = vec![0; BLOCK_BYTES];
@@ -213,9 +212,7 @@ fn sha1_of(mut file: File, bytes: u64) -> Result<String> {
         hasher.update(&block[..read]);
         done += read as u64;
 
-        let elapsed = start.elapsed();
-        if is_told && elapsed >= next {
-            next = elapsed + every;
+        if is_told && ticker.is_due(start.elapsed()) {
             eprintln!(
                 "wavemill: checking: {} of {}",
                 DecimalBytes(done),

@@ -10,12 +10,12 @@ use wavemill_catalog::split::SIDES;
 use wavemill_extract::run::{Preview, RunError, SideLabels, SpaceError, free_bytes};
 use wavemill_schemas::config;
 use wavemill_schemas::recipe::Dataset;
+use wavemill_terminal::exit::UsageError;
 
 use super::data::FoundData;
 use super::run::RunArgs;
 use super::trainer;
 use super::work::{Cell, StoreWork, Work};
-use crate::cli::exit::UsageError;
 
 /// Table whose columns `data.metadata` names.
 const TABLE: &str = "fma_features";

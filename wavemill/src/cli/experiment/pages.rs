@@ -14,13 +14,14 @@ use wavemill_pages::{Cell, Fact, Page, Part, Section, Table, count};
 use wavemill_schemas::canonical;
 use wavemill_schemas::experiment::{Experiment, SplitKind};
 use wavemill_store::Store;
+use wavemill_terminal::files::{require_replaceable, write_text};
+use wavemill_terminal::output::report;
 
 use super::outcome::{CellOutcome, Outcome};
 use super::tables::{SWEEP_NOTE, ScoreTable, format_figure};
 use super::trainer;
 use super::work::Work;
-use crate::cli::output::report;
-use crate::cli::report::{page_of, require_replaceable, write_page};
+use crate::cli::report::page_of;
 
 /// File name of the index in the results folder.
 const INDEX: &str = "index.html";
@@ -63,14 +64,19 @@ fn run_page(name: &str) -> String {
 /// Rejects files of other programs in the place of pages, before work that may take days.
 ///
 /// # Errors
-/// [`crate::cli::exit::UsageError`].
+/// [`wavemill_terminal::exit::UsageError`].
 pub(super) fn check(out: &Path, work: &Work) -> Result<()> {
-    require_replaceable(&out.join(INDEX))?;
-    for store in &work.stores {
-        require_replaceable(&out.join(FOLDER).join(store_page(&store.name)))?;
-    }
-    for run in &work.runs {
-        require_replaceable(&out.join(FOLDER).join(run_page(&run.name)))?;
+    let folder = out.join(FOLDER);
+    let mut pages = vec![out.join(INDEX)];
+    pages.extend(
+        work.stores
+            .iter()
+            .map(|store| folder.join(store_page(&store.name))),
+    );
+    pages.extend(work.runs.iter().map(|run| folder.join(run_page(&run.name))));
+
+    for page in &pages {
+        require_replaceable("--out", page, "page", Page::is_ours)?;
     }
     Ok(())
 }
@@ -101,7 +107,7 @@ pub(super) fn make_store(
     };
     report(&format!("writing the page of {name}\n"));
     let content = page_of(&store, latest.version, &latest.manifest, None)?;
-    write_page(&path, &content.to_html())?;
+    write_text("--out", &path, &content.to_html())?;
     made.insert(page, made_of);
     Ok(true)
 }
@@ -167,7 +173,7 @@ pub(super) fn write_index(
     outcome: &Outcome,
 ) -> Result<PathBuf> {
     let path = out.join(INDEX);
-    write_page(&path, &index(experiment, outcome).to_html())?;
+    write_text("--out", &path, &index(experiment, outcome).to_html())?;
     Ok(path)
 }
 

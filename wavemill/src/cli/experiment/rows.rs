@@ -5,9 +5,9 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use wavemill_terminal::output::report;
 
 use super::trainer;
-use crate::cli::output::report;
 
 /// File of predictions in a run's folder.
 const PREDICTIONS: &str = "predictions.parquet";

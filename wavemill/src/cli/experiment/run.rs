@@ -16,6 +16,10 @@ use wavemill_runtime::settings::THREADS_MAX;
 use wavemill_schemas::experiment::{BASE, ExperimentSource};
 use wavemill_scores::result::RunResult;
 use wavemill_store::Store;
+use wavemill_terminal::exit::UsageError;
+use wavemill_terminal::files::write_text;
+use wavemill_terminal::interrupt;
+use wavemill_terminal::output::report;
 
 use super::data::{CheckedArchives, DataPaths, FoundData};
 use super::needs::{self, ModelInputs};
@@ -26,11 +30,8 @@ use super::sweep::SweepWork;
 use super::tables;
 use super::trainer;
 use super::work::{RunWork, Selection, StoreWork, Work};
-use crate::cli::exit::UsageError;
 use crate::cli::extract::ExtractCommand;
-use crate::cli::interrupt;
-use crate::cli::output::report;
-use crate::cli::{WaitArgs, command_of, write_whole};
+use crate::cli::{WaitArgs, command_of};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -197,11 +198,8 @@ pub(super) fn run(args: &RunArgs, out: &mut impl Write) -> Result<()> {
         outcome.sweep = sweep.run(&args.out, &store, state.threads, &args.device)?;
     }
     let path = args.out.join("result.json");
-    let json = serde_json::to_string_pretty(&outcome)?;
-    write_whole(&path, |mut file| {
-        writeln!(file, "{json}")?;
-        Ok(file.flush()?)
-    })?;
+    let json = serde_json::to_string_pretty(&outcome)? + "\n";
+    write_text("--out", &path, &json)?;
     make_pages(args, &work, &mut state)?;
     let index = pages::write_index(&args.out, &source.experiment, &outcome)?;
 
@@ -492,11 +490,8 @@ impl FolderState {
     }
 
     fn write(&self, folder: &Path) -> Result<()> {
-        let json = serde_json::to_string_pretty(self)?;
-        write_whole(&folder.join(FOLDER_FILE), |mut file| {
-            writeln!(file, "{json}")?;
-            Ok(file.flush()?)
-        })
+        let json = serde_json::to_string_pretty(self)? + "\n";
+        write_text("--out", &folder.join(FOLDER_FILE), &json)
     }
 }
 

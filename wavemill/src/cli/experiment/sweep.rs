@@ -1,6 +1,5 @@
 //! Runs the sweep of an experiment: `wavemill-train sweep` on the honest store of the base variant.
 
-use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::Result;
@@ -9,11 +8,11 @@ use serde_json::Value;
 use wavemill_schemas::config::{Config, ShippedConfig};
 use wavemill_schemas::experiment::{BASE, Experiment, ExperimentSource, SplitKind, SweepSpec};
 use wavemill_scores::sweep::{Sweep, Values};
+use wavemill_terminal::exit::UsageError;
+use wavemill_terminal::files::write_text;
 
 use super::trainer;
 use super::work::{Selection, Work};
-use crate::cli::exit::UsageError;
-use crate::cli::write_whole;
 
 /// A sweep to run.
 #[derive(Clone, Debug)]
@@ -123,10 +122,7 @@ impl SweepWork {
         device: &str,
     ) -> Result<Vec<TrialOutcome>> {
         let file = out.join("sweep.toml");
-        write_whole(&file, |mut to| {
-            write!(to, "{}", self.spec.search)?;
-            Ok(to.flush()?)
-        })?;
+        write_text("--out", &file, &self.spec.search.to_string())?;
 
         let mut command = trainer::command("sweep");
         command.arg(&file).arg("--store").arg(store);

@@ -7,10 +7,12 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result};
 use wavemill_schemas::exit::INTERRUPTED;
 use wavemill_schemas::text::shown;
+use wavemill_terminal::exit::UsageError;
+use wavemill_terminal::interrupt::{ChildGuard, ForwardedSignals};
+use wavemill_terminal::output::report;
 
-use crate::cli::exit::{ChildFailure, UsageError};
-use crate::cli::interrupt::{ChildGuard, ForwardedSignals};
-use crate::cli::output::report;
+use crate::cli::exit::ChildFailure;
+use crate::cli::interrupt::STOPPED_AT_ONCE;
 use crate::cli::train::{BUILD_TRAINER, TRAINER, code_of, output_args};
 use crate::cli::{beside, not_there};
 
@@ -72,7 +74,7 @@ pub(super) fn run(mut command: Command) -> Result<String> {
         .take()
         .context("no pipe from the standard output of the child process")?;
     let child = ChildGuard::new(child);
-    let passing = ForwardedSignals::to(&child);
+    let passing = ForwardedSignals::to(&child, STOPPED_AT_ONCE);
 
     // Reads until the child closes its stdout, which happens when it ends.
     let mut said = String::new();

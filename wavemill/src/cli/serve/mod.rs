@@ -18,12 +18,14 @@ use tokio::sync::watch;
 use wavemill_decode::{FILE_BYTES_MAX, OUTPUT_S_MAX};
 use wavemill_runtime::panics::WORKER_NAME;
 use wavemill_schemas::exit::INTERRUPTED;
+use wavemill_terminal::exit::{UsageError, last_line};
+use wavemill_terminal::output;
 
 use self::songs::{Input, SongReader};
-use super::exit::{self, ChildFailure, Interrupted, UsageError};
+use super::exit::{ChildFailure, Interrupted};
 use super::sql::parse_bytes;
 use super::train::{BUILD_TRAINER, TRAINER, code_of, name_among};
-use super::{beside, not_there, output};
+use super::{beside, not_there};
 use crate::serve::{self, Limits, ModelError, ModelSetup, Reader, Server, ServerSetup, Unreadable};
 
 const EXAMPLES: &str = "\
@@ -184,7 +186,7 @@ impl ServeCommand {
             eprintln!("stopping after the songs in progress; a second signal stops at once");
             signals.next().await;
             // The models' processes end when the pipes from this process close.
-            exit::last_line("stopped at once by a second signal");
+            last_line("stopped at once by a second signal");
             std::process::exit(i32::from(INTERRUPTED));
         });
         serve::run(server, listener, stopped).await;

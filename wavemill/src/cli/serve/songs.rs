@@ -13,8 +13,8 @@ use wavemill_schemas::recipe::{Dataset, Recipe};
 use wavemill_schemas::text::error_line;
 use wavemill_store::shards::{FeatureRow, Format};
 use wavemill_store::tensors::stats;
+use wavemill_terminal::exit::UsageError;
 
-use crate::cli::exit::UsageError;
 use crate::cli::train::feature_of;
 use crate::serve::{Reader, Song, Spectrogram, Unreadable, Upload};
 

@@ -1,0 +1,61 @@
+//! Converts errors to one line and an exit code.
+
+use std::error::Error as StdError;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Error, Result};
+use wavemill_schemas::exit;
+use wavemill_schemas::text::error_line;
+
+use crate::program;
+
+/// An error in the user's command line or input.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct UsageError(pub String);
+
+/// Prints the reason why the process ends. If two threads end the process at once, only the first one prints.
+pub fn last_line(words: &str) {
+    static LAST_LINE_PRINTED: AtomicBool = AtomicBool::new(false);
+    if !LAST_LINE_PRINTED.swap(true, Ordering::Relaxed) {
+        eprintln!("{}: {words}", program());
+    }
+}
+
+/// Returns the exit code of a command that has ended, after printing its error. If the reader of the output has closed
+/// its pipe (`| head`), the command ends without an error.
+pub fn finish(ended: Result<u8>, code: impl Fn(&Error) -> u8) -> u8 {
+    match ended {
+        Ok(code) => code,
+        Err(error) if error.chain().any(exit::is_broken_pipe) => 0,
+        Err(error) => {
+            last_line(&error_line(error.as_ref()));
+            code(&error)
+        }
+    }
+}
+
+/// Returns the documented exit code of an error. `known` returns that of a cause of a known type.
+pub fn code(error: &Error, known: impl Fn(&(dyn StdError + 'static)) -> Option<u8>) -> u8 {
+    // A full disk shows in errors of every kind, so it takes precedence.
+    if error.chain().any(exit::is_no_space) {
+        return exit::NO_SPACE;
+    }
+
+    // The outermost cause with a code decides. Causes added by `context` have none.
+    for cause in error.chain() {
+        let own = code_of(cause, |_: &UsageError| exit::USAGE);
+        if let Some(code) = own.or_else(|| known(cause)) {
+            return code;
+        }
+    }
+    exit::FAILED
+}
+
+/// Returns the exit code of a cause of type `E`.
+pub fn code_of<E: StdError + 'static>(
+    cause: &(dyn StdError + 'static),
+    code: impl Fn(&E) -> u8,
+) -> Option<u8> {
+    cause.downcast_ref().map(code)
+}

@@ -1,0 +1,237 @@
+//! Output files that get their name only after they are complete, and are never replaced by mistake.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Error, Result};
+use wavemill_schemas::exit::is_no_space;
+
+use crate::exit::UsageError;
+use crate::interrupt::PartialFile;
+
+/// Number of bytes at the start of a file that are enough to recognize one of wavemill.
+const HEAD_BYTES: u64 = 4096;
+
+/// Writes `path`, the value of the option `flag`, under a temporary name first: a command that fails leaves no partial
+/// file and does not change an existing one. A link remains a link; pipes and devices are written directly.
+///
+/// `write` must flush the writer: a buffer that is only dropped hides the error of a full disk.
+///
+/// # Errors
+/// [`UsageError`] for a path that cannot be a file; the errors of `write`.
+pub fn write_file<T>(
+    flag: &str,
+    path: &Path,
+    write: impl FnOnce(BufWriter<File>) -> Result<T>,
+) -> Result<T> {
+    let (target, part) = part_of(path);
+    match fs::metadata(&target) {
+        Ok(found) if found.is_dir() => {
+            let words = format!("{flag} {}: is a folder, not a file", path.display());
+            return Err(UsageError(words).into());
+        }
+        // A pipe or a device cannot be replaced by a rename, so it is written directly.
+        Ok(found) if !found.is_file() => {
+            let device = File::options().write(true).open(&target);
+            let device = device.map_err(|error| cannot_write(flag, path, error))?;
+            return write(BufWriter::new(device));
+        }
+        _ => {}
+    }
+
+    // The next command overwrites the file that a killed command left.
+    let _removed = PartialFile::at(&part);
+    let file = File::create(&part).map_err(|error| cannot_write(flag, path, error))?;
+    let written = write(BufWriter::new(file)).and_then(|value| {
+        fs::rename(&part, &target)
+            .map(|()| value)
+            .with_context(|| format!("cannot write {}", path.display()))
+    });
+
+    if written.is_err() {
+        // The partial file is of no use. The first error is reported, not that of the removal.
+        let _ = fs::remove_file(&part);
+    }
+    written
+}
+
+/// Writes a text file like [`write_file`].
+///
+/// # Errors
+/// The errors of [`write_file`], and I/O errors.
+pub fn write_text(flag: &str, path: &Path, text: &str) -> Result<()> {
+    write_file(flag, path, |mut file| {
+        file.write_all(text.as_bytes())?;
+        Ok(file.flush()?)
+    })
+}
+
+/// Returns the file that an output path refers to, after following links, and the temporary name next to it.
+pub fn part_of(path: &Path) -> (PathBuf, PathBuf) {
+    // A link to a file that does not exist yet cannot be canonicalized, but its target can be read.
+    let target = fs::canonicalize(path)
+        .or_else(|_| fs::read_link(path).map(|link| path.with_file_name(link)))
+        .unwrap_or_else(|_| path.to_owned());
+
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    let part = target.with_file_name(format!(".{name}.part"));
+    (target, part)
+}
+
+/// Returns the error for an output path that cannot be written: a path that cannot be a file is a usage error, a full
+/// or read-only disk is not.
+pub fn cannot_write(flag: &str, path: &Path, error: io::Error) -> Error {
+    let words = format!("{flag} {}: cannot write it", path.display());
+    if is_no_space(&error) {
+        Error::new(error).context(words)
+    } else {
+        UsageError(format!("{words}: {error}")).into()
+    }
+}
+
+/// Rejects a path where an output would replace a file that is not a `what` of wavemill.
+///
+/// # Errors
+/// [`UsageError`], or an I/O error.
+pub fn require_replaceable(
+    flag: &str,
+    path: &Path,
+    what: &str,
+    is_ours: fn(&[u8]) -> bool,
+) -> Result<()> {
+    match fs::metadata(path) {
+        // `write_file` reports the problem of a path that cannot be a file.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(cannot_write(flag, path, error)),
+        // Pipes and devices are written directly, and `write_file` reports an error for a folder. Opening a pipe for
+        // reading would block.
+        Ok(found) if !found.is_file() => return Ok(()),
+        Ok(_) => {}
+    }
+
+    let file = File::open(path).map_err(|error| cannot_write(flag, path, error))?;
+    let mut head = Vec::new();
+    file.take(HEAD_BYTES).read_to_end(&mut head)?;
+    if head.is_empty() || is_ours(&head) {
+        return Ok(());
+    }
+    Err(UsageError(format!(
+        "{flag} {}: a file that is not a {what} of wavemill: choose another name, or remove it",
+        path.display()
+    ))
+    .into())
+}
+
+#[cfg(test)]
+mod tests {
+    use wavemill_schemas::text::error_line;
+
+    use super::*;
+    use crate::exit;
+
+    fn code(error: &Error) -> u8 {
+        exit::code(error, |_| None)
+    }
+
+    #[test]
+    fn links_are_kept_and_foreign_part_files_untouched() {
+        let folder = tempfile::tempdir().unwrap();
+        let (real, link) = (folder.path().join("real"), folder.path().join("link"));
+        let foreign = folder.path().join("link.part");
+        fs::write(&real, "old").unwrap();
+        fs::write(&foreign, "mine").unwrap();
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+
+        write_text("--out", &link, "new").unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(fs::read_to_string(&real).unwrap(), "new");
+        assert_eq!(fs::read_to_string(&foreign).unwrap(), "mine");
+
+        let early = folder.path().join("early");
+        std::os::unix::fs::symlink("not yet", &early).unwrap();
+        write_text("--out", &early, "first").unwrap();
+        let target = folder.path().join("not yet");
+        assert_eq!(fs::read_to_string(target).unwrap(), "first");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 5);
+    }
+
+    #[test]
+    fn output_to_a_pipe_does_not_replace_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        assert!(
+            std::process::Command::new("mkfifo")
+                .arg(&pipe)
+                .status()
+                .unwrap()
+                .success()
+        );
+
+        let reader = std::thread::spawn({
+            let pipe = pipe.clone();
+            move || fs::read_to_string(pipe).unwrap()
+        });
+
+        write_text("--out", &pipe, "through").unwrap();
+        assert_eq!(reader.join().unwrap(), "through");
+        assert!(!fs::metadata(&pipe).unwrap().is_file());
+    }
+
+    #[test]
+    fn invalid_output_path_is_a_usage_error() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("file");
+        fs::write(&file, "old").expect("a file");
+
+        for path in [
+            folder.path().to_owned(),
+            folder.path().join("no/x.csv"),
+            file.join("x.csv"),
+        ] {
+            let error = write_file("--out", &path, |_| Ok(())).expect_err("no place for a file");
+            assert_eq!(code(&error), 2, "{error}");
+
+            let words = error_line(error.as_ref());
+            assert!(
+                words.starts_with(&format!("--out {}: ", path.display()))
+                    && !words.contains(".part"),
+                "{words}"
+            );
+        }
+
+        let full = cannot_write("--out", &file, io::ErrorKind::StorageFull.into());
+        assert_eq!(code(&full), 5);
+
+        write_file("--out", &file, |_| -> Result<()> { anyhow::bail!("no") })
+            .expect_err("what writes it fails");
+        assert_eq!(fs::read_to_string(&file).expect("the old file"), "old");
+    }
+
+    #[test]
+    fn only_generated_files_are_replaced() {
+        fn is_ours(head: &[u8]) -> bool {
+            head == b"ours"
+        }
+
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text, is_refused) in [
+            ("page.html", Some("ours"), false),
+            ("empty.html", Some(""), false),
+            ("new.html", None, false),
+            ("mine.html", Some("<!DOCTYPE html>"), true),
+        ] {
+            let path = folder.path().join(name);
+            if let Some(text) = text {
+                fs::write(&path, text).unwrap();
+            }
+            let checked = require_replaceable("--out", &path, "page", is_ours);
+            let words = checked.err().map(|error| error.to_string());
+            let refusal = format!(
+                "--out {}: a file that is not a page of wavemill: choose another name, or remove it",
+                path.display()
+            );
+            assert_eq!(words, is_refused.then_some(refusal));
+        }
+    }
+}
