@@ -216,4 +216,18 @@ mod tests {
         assert!(ticker.is_due(Duration::from_secs(1000)));
         assert!(!ticker.is_due(Duration::from_secs(1001)));
     }
+
+    #[test]
+    fn display_is_updated_after_the_job() {
+        let has_ended = AtomicBool::new(false);
+        let mut saw_end = false;
+        let display = Display::new().expect("no interval is set");
+        display
+            .accompany(
+                |_| saw_end = has_ended.load(Ordering::Relaxed),
+                || has_ended.store(true, Ordering::Relaxed),
+            )
+            .expect("a thread");
+        assert!(saw_end);
+    }
 }
