@@ -18,7 +18,7 @@ CRATES = ["options", "schemas", "fft", "kernels", "decode", "source", "runtime",
           "loader", "scores", "trainer", "tests", "demo-audio"]
 
 # Crates of one trade: the files at the top of src/ are one room and may use each other freely, like the files of a folder.
-ONE_ROOM = {"source", "decode", "catalog", "store", "sql"}
+ONE_ROOM = {"options", "source", "decode", "catalog", "store", "sql"}
 
 PATH = re.compile(r"(?<![\w$:])(crate|super|self)::(?=[\w{*])")
 TEST_MODULE = re.compile(r"#\[cfg\((?:test|all\(test\b[^]]*)\)\]\s*(?:pub(?:\([^)]*\))?\s+)?mod\s+(\w+)\s*(;|\{)")

@@ -11,8 +11,8 @@
 use std::ops::Range;
 
 use wavemill_kernels::{
-    Backend, CheckedDevices, Clip, Cuda, DbArgs, DbRef, FeatureArgs, KernelError, Normalize, Op,
-    Overrides, Preset, SampleBuffer, Samples, Work, median_s,
+    Backend, CheckedDevices, Clip, Cuda, DbArgs, DbRef, FeatureArgs, FeatureSpec, KernelError,
+    Normalize, SampleBuffer, Samples, Work, median_s,
 };
 
 /// Length of an FMA clip in seconds, and the sample rate of its features.
@@ -68,22 +68,17 @@ fn main() -> Result<(), KernelError> {
 
 /// Log-mel of 128 bands in f16, as in the demo's recipe.
 fn features() -> Result<Vec<FeatureArgs>, KernelError> {
-    let db = Some(DbArgs {
+    let db = DbArgs {
         reference: DbRef::Max,
         ..DbArgs::default()
-    });
-    let overrides = Overrides {
-        db,
+    };
+    let log_mel = FeatureSpec {
+        db: Some(db.into()),
         normalize: Normalize::MinMax,
-        ..Overrides::default()
+        ..FeatureSpec::default()
     };
 
-    Ok(vec![FeatureArgs::resolve(
-        Op::Mel,
-        Preset::Librosa,
-        RATE_HZ,
-        &overrides,
-    )?])
+    Ok(vec![log_mel.resolve(&[], RATE_HZ)?])
 }
 
 /// Noise, so that every band contains energy.

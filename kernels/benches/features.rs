@@ -2,7 +2,7 @@
 
 use criterion::{Criterion, Throughput};
 use wavemill_kernels::{
-    CpuPlan, DbArgs, DbRef, FeatureArgs, Level, Normalize, Op, Overrides, Packing, Preset,
+    CpuPlan, DbArgs, DbRef, FeatureArgs, FeatureSpec, Level, Normalize, Op, Packing, Preset,
     pack_into,
 };
 
@@ -23,27 +23,33 @@ fn clip() -> Vec<f32> {
 }
 
 fn features() -> Vec<(&'static str, Vec<FeatureArgs>)> {
-    let db = Some(DbArgs {
+    let db = DbArgs {
         reference: DbRef::Max,
         ..DbArgs::default()
-    });
-    let log_mel = Overrides {
+    };
+    let db = Some(db.into());
+    let log_mel = FeatureSpec {
         db,
         normalize: Normalize::MinMax,
-        ..Overrides::default()
+        ..FeatureSpec::default()
     };
 
-    let make = |op, preset, rate, overrides: &Overrides| {
-        FeatureArgs::resolve(op, preset, rate, overrides)
-            .expect("a preset and these overrides agree")
+    let make = |op, preset, rate, overrides: &FeatureSpec| {
+        FeatureSpec {
+            op,
+            preset,
+            ..overrides.clone()
+        }
+        .resolve(&[], rate)
+        .expect("a preset and these overrides agree")
     };
 
-    let none = Overrides::default();
+    let none = FeatureSpec::default();
     let stft = make(
         Op::Stft,
         Preset::Librosa,
         RATE_HZ,
-        &Overrides {
+        &FeatureSpec {
             hop_length: Some(512),
             ..none.clone()
         },

@@ -51,6 +51,7 @@ pub use pack::pack_into;
 pub use samples::SampleBuffer;
 // Types that specify a feature.
 pub use wavemill_options::{
-    DbArgs, DbRef, Derived, DimOrder, Dtype, Fault, FeatureArgs, Framing, LogArgs, MelArgs,
-    MfccArgs, Norm, Normalize, Op, Overrides, Packing, PadMode, Preset, Ramp, StftArgs, Window,
+    DbArgs, DbRef, DbRefSpec, DbSpec, Derived, DimOrder, Dtype, Fault, FeatureArgs, FeatureSpec,
+    Framing, LogArgs, MelArgs, MfccArgs, Norm, Normalize, Op, Packing, PadMode, Preset, Ramp,
+    StftArgs, Window, Word,
 };

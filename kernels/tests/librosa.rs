@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use wavemill_kernels::{
-    Backend, BackendChoice, CheckedDevices, Clip as Sound, DbArgs, DbRef, Dtype, FeatureArgs,
-    Level, Op, Overrides, Preset, Samples,
+    Backend, BackendChoice, CheckedDevices, Clip as Sound, DbRef, DbRefSpec, DbSpec, Dtype,
+    FeatureArgs, FeatureSpec, Level, Op, Samples, Word,
 };
 use wavemill_tests::{Arguments, Failed, Trial};
 
@@ -267,19 +267,19 @@ impl Clip {
 /// Returns the arguments and the bound for a reference array, or `None` if there is no such feature yet.
 fn wanted(name: &str, kwargs: &Value) -> Result<Option<(FeatureArgs, Bound)>, Failed> {
     let db = |reference, top_db| {
-        Some(DbArgs {
-            reference,
+        Some(DbSpec {
+            reference: DbRefSpec::from(reference),
             amin: 1e-10,
             top_db,
         })
     };
 
-    let none = Overrides::default();
+    let none = FeatureSpec::default();
     let (op, bound, overrides) = match name {
         "full_mel_default_db_refmax_top80" | "db_refmax_top80" => (
             Op::Mel,
             Bound::Absolute(DB_MAX),
-            Overrides {
+            FeatureSpec {
                 db: db(DbRef::Max, Some(80.0)),
                 ..none
             },
@@ -287,7 +287,7 @@ fn wanted(name: &str, kwargs: &Value) -> Result<Option<(FeatureArgs, Bound)>, Fa
         "db_ref1_topnone" => (
             Op::Mel,
             Bound::Absolute(DB_MAX),
-            Overrides {
+            FeatureSpec {
                 db: db(DbRef::Power(1.0), None),
                 ..none
             },
@@ -295,13 +295,13 @@ fn wanted(name: &str, kwargs: &Value) -> Result<Option<(FeatureArgs, Bound)>, Fa
         "db_ref1_top80" => (
             Op::Mel,
             Bound::Absolute(DB_MAX),
-            Overrides {
+            FeatureSpec {
                 db: db(DbRef::Power(1.0), Some(80.0)),
                 ..none
             },
         ),
         "ampdb_power1_refmax_top80" => {
-            let overrides = Overrides {
+            let overrides = FeatureSpec {
                 db: db(DbRef::Max, Some(80.0)),
                 power: Some(1.0),
                 ..none
@@ -312,14 +312,14 @@ fn wanted(name: &str, kwargs: &Value) -> Result<Option<(FeatureArgs, Bound)>, Fa
         "stft_abs_first24_reflect" => (
             Op::Stft,
             Bound::OfMax(STFT_OF_MAX),
-            Overrides {
-                pad_mode: Some("reflect".parse()?),
+            FeatureSpec {
+                pad_mode: Some("reflect".into()),
                 ..none
             },
         ),
         "full_mfcc20" | "mfcc20" => (Op::Mfcc, Bound::Absolute(MFCC_MAX), none),
         "mfcc13_lifter22" => {
-            let overrides = Overrides {
+            let overrides = FeatureSpec {
                 n_mfcc: Some(13),
                 lifter: Some(22.0),
                 ..none
@@ -327,9 +327,9 @@ fn wanted(name: &str, kwargs: &Value) -> Result<Option<(FeatureArgs, Bound)>, Fa
             (Op::Mfcc, Bound::Absolute(MFCC_MAX), overrides)
         }
         "mfcc20_htk_reflect" => {
-            let overrides = Overrides {
+            let overrides = FeatureSpec {
                 htk: Some(true),
-                pad_mode: Some("reflect".parse()?),
+                pad_mode: Some("reflect".into()),
                 ..none
             };
             (Op::Mfcc, Bound::Absolute(MFCC_MAX), overrides)
@@ -337,7 +337,7 @@ fn wanted(name: &str, kwargs: &Value) -> Result<Option<(FeatureArgs, Bound)>, Fa
         "mfcc20_delta" => (
             Op::Mfcc,
             Bound::Absolute(MFCC_MAX),
-            Overrides {
+            FeatureSpec {
                 delta: Some(1),
                 ..none
             },
@@ -345,7 +345,7 @@ fn wanted(name: &str, kwargs: &Value) -> Result<Option<(FeatureArgs, Bound)>, Fa
         "mfcc20_delta2" => (
             Op::Mfcc,
             Bound::Absolute(MFCC_MAX),
-            Overrides {
+            FeatureSpec {
                 delta: Some(2),
                 ..none
             },
@@ -362,14 +362,12 @@ fn wanted(name: &str, kwargs: &Value) -> Result<Option<(FeatureArgs, Bound)>, Fa
         _ => return Ok(None),
     };
 
-    Ok(Some((
-        FeatureArgs::resolve(op, Preset::Librosa, 22_050, &overrides)?,
-        bound,
-    )))
+    let spec = FeatureSpec { op, ..overrides };
+    Ok(Some((spec.resolve(&[], 22_050)?, bound)))
 }
 
 /// Converts librosa's keyword arguments to overrides with the same names.
-fn mel_overrides(kwargs: &Value) -> Result<Overrides, Failed> {
+fn mel_overrides(kwargs: &Value) -> Result<FeatureSpec, Failed> {
     let count = |key: &str| kwargs[key].as_u64().map(|n| n as usize);
     let known = [
         "n_fft",
@@ -391,13 +389,13 @@ fn mel_overrides(kwargs: &Value) -> Result<Overrides, Failed> {
         return Err(format!("the reference uses an option that is unknown here: {key}").into());
     }
 
-    Ok(Overrides {
+    Ok(FeatureSpec {
         n_fft: count("n_fft"),
         hop_length: count("hop_length"),
         win_length: count("win_length"),
-        window: kwargs["window"].as_str().map(str::parse).transpose()?,
+        window: kwargs["window"].as_str().map(Word::from),
         center: kwargs["center"].as_bool(),
-        pad_mode: kwargs["pad_mode"].as_str().map(str::parse).transpose()?,
+        pad_mode: kwargs["pad_mode"].as_str().map(Word::from),
         power: kwargs["power"].as_f64(),
         n_mels: count("n_mels"),
         fmin: kwargs["fmin"].as_f64(),
@@ -405,9 +403,8 @@ fn mel_overrides(kwargs: &Value) -> Result<Overrides, Failed> {
         htk: kwargs["htk"].as_bool(),
         norm: given
             .get("norm")
-            .map(|norm| norm.as_str().unwrap_or("none").parse())
-            .transpose()?,
-        ..Overrides::default()
+            .map(|norm| norm.as_str().unwrap_or("none").into()),
+        ..FeatureSpec::default()
     })
 }
 

@@ -7,6 +7,7 @@ use crate::derived::{CHANNELS, Derived, STATISTICS};
 use crate::fault::{Fault, Faults};
 use crate::mel::MelArgs;
 use crate::mfcc::MfccArgs;
+use crate::op::Op;
 use crate::pack::{Dtype, Packing};
 use crate::stft::StftArgs;
 
@@ -15,54 +16,6 @@ pub const DELTA_WIDTH: usize = 9;
 
 /// Maximum number of frames per row: three hours at 10 ms.
 const FRAMES_MAX: usize = 1 << 20;
-
-/// Operation on audio.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Op {
-    /// Magnitude of the short-time Fourier transform, raised to the given `power`.
-    Stft,
-    /// Mel bands of the spectrum, in dB if `db` is given.
-    Mel,
-    /// Mel-frequency cepstral coefficients: a cosine transform of the log mel bands.
-    Mfcc,
-}
-
-impl Op {
-    /// Reports whether the feature is computed from mel bands.
-    pub const fn has_mel_bands(self) -> bool {
-        match self {
-            Self::Stft => false,
-            Self::Mel | Self::Mfcc => true,
-        }
-    }
-
-    /// Reports whether the feature consists of cepstral coefficients.
-    pub const fn has_cepstra(self) -> bool {
-        match self {
-            Self::Stft | Self::Mel => false,
-            Self::Mfcc => true,
-        }
-    }
-
-    /// Returns the name used in recipes: `stft`, `mel`, `mfcc`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Stft => "stft",
-            Self::Mel => "mel",
-            Self::Mfcc => "mfcc",
-        }
-    }
-
-    /// Returns the name of the axis other than `frame`: `bin`, `mel`, `coefficient`.
-    pub const fn axis(self) -> &'static str {
-        match self {
-            Self::Stft => "bin",
-            Self::Mel => "mel",
-            Self::Mfcc => "coefficient",
-        }
-    }
-}
 
 /// Normalization of a row (a clip or a segment) after all other computations. Constant input gives all 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,7 +48,7 @@ impl DimOrder {
     /// # Errors
     /// A [`Fault`] of `dim_order`.
     pub fn parse(text: &str, op: Op) -> Result<Self, Fault> {
-        let axis = op.axis();
+        let axis = op.audio().axis;
         let band_frame = format!("{axis},frame");
         let frame_band = format!("frame,{axis}");
         if text == band_frame {
@@ -109,8 +62,8 @@ impl DimOrder {
     }
 }
 
-/// All arguments of a feature, without optional defaults. [`FeatureArgs::resolve`] creates them from a preset, and
-/// [`FeatureArgs::derive`] from another feature.
+/// All arguments of a feature, without optional defaults. [`FeatureSpec::resolve`](crate::FeatureSpec::resolve) creates
+/// them from a recipe and a preset, and [`FeatureArgs::derive`] from another feature.
 ///
 /// The serialized form identifies the values: an explicit default equals an implied one, and presets with the same
 /// values are equal.
@@ -154,10 +107,14 @@ impl FeatureArgs {
 
     /// Returns the size of the band axis without deltas.
     pub fn n_base_bands(&self) -> usize {
+        (self.op.audio().n_bands)(self)
+    }
+
+    /// Returns the number of bands before a cosine transform.
+    pub fn n_spectrum_bands(&self) -> usize {
         match (&self.mel, &self.mfcc) {
-            (_, Some(mfcc)) => mfcc.n_mfcc,
-            (Some(mel), None) => mel.n_mels,
-            (None, None) => self.stft.n_bins(),
+            (Some(mel), Some(_)) => mel.n_mels,
+            _ => self.n_base_bands(),
         }
     }
 
@@ -215,12 +172,18 @@ impl FeatureArgs {
         self.n_values(n_samples) * self.dtype.bytes()
     }
 
+    /// Returns the operation that only the CPU computes, if there is one.
+    pub fn cpu_only_op(&self) -> Option<Op> {
+        let op = self.derived.as_ref().map_or(self.op, Derived::op);
+        op.is_cpu_only().then_some(op)
+    }
+
     /// Returns the names of the axes in the tensor's order.
     pub fn dim_names(&self) -> Vec<&'static str> {
         match (&self.derived, self.dim_order) {
-            (None, DimOrder::BandFrame) => vec![self.op.axis(), "frame"],
-            (None, DimOrder::FrameBand) => vec!["frame", self.op.axis()],
-            (Some(Derived::Statistics), _) => vec!["statistic", self.op.axis()],
+            (None, DimOrder::BandFrame) => vec![self.op.audio().axis, "frame"],
+            (None, DimOrder::FrameBand) => vec!["frame", self.op.audio().axis],
+            (Some(Derived::Statistics), _) => vec!["statistic", self.op.audio().axis],
             (Some(Derived::Picture(_)), _) => vec!["channel", "row", "column"],
         }
     }
@@ -262,8 +225,8 @@ impl FeatureArgs {
             Some(Derived::Picture(_)) => return Some((0.0, 1.0)),
         }
 
-        match (self.normalize, self.log, self.op) {
-            (Normalize::MinMax, ..) => Some((0.0, 1.0)),
+        match (self.normalize, self.log) {
+            (Normalize::MinMax, _) => Some((0.0, 1.0)),
             (
                 Normalize::None,
                 LogArgs::Db(DbArgs {
@@ -271,8 +234,7 @@ impl FeatureArgs {
                     top_db: Some(top),
                     ..
                 }),
-                Op::Mel | Op::Stft,
-            ) if self.delta == 0 => Some((-top as f32, 0.0)),
+            ) if self.delta == 0 && !self.op.has_cepstra() => Some((-top as f32, 0.0)),
             _ => None,
         }
     }
@@ -283,16 +245,15 @@ impl FeatureArgs {
     /// The first [`Fault`], with the name of the option.
     pub fn validate(&self) -> Result<(), Fault> {
         let mut faults = Faults::default();
+        self.check_parts(&mut faults);
         self.check(&mut faults);
         faults.into_result()
     }
 
-    /// Adds all faults of the arguments.
+    /// Adds all faults of the values.
     pub(crate) fn check(&self, faults: &mut Faults) {
         let rate_hz = f64::from(self.sample_rate_hz);
         faults.within(Some(rate_hz), 1.0..=1e6, "sample_rate_hz");
-        self.check_parts(faults);
-
         self.stft.check(faults);
         self.check_power(faults);
 
@@ -318,12 +279,10 @@ impl FeatureArgs {
 
     /// Checks that the arguments contain exactly the parts of the operation, which no preset violates.
     fn check_parts(&self, faults: &mut Faults) {
-        let has_its_parts = match self.op {
-            Op::Stft => self.mel.is_none() && self.mfcc.is_none(),
-            Op::Mel => self.mel.is_some() && self.mfcc.is_none(),
-            Op::Mfcc => self.mel.is_some() && self.mfcc.is_some(),
-        };
-        let problem = "allowed: stft without mel bands, mel with mel bands, or mfcc with mel bands and coefficients";
+        let has_its_parts = self.op.is_of_audio()
+            && self.mel.is_some() == self.op.has_mel_bands()
+            && self.mfcc.is_some() == self.op.has_cepstra();
+        let problem = "is not the operation of these mel bands and coefficients";
         faults.unless(has_its_parts, "op", problem);
     }
 

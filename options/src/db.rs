@@ -2,9 +2,10 @@
 
 use std::ops::RangeInclusive;
 
+use serde::de::{Deserializer, Error, Visitor};
 use serde::{Deserialize, Serialize};
 
-use crate::fault::Faults;
+use crate::fault::{Fault, Faults};
 
 /// Reference power, which is 0 dB.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -98,5 +99,114 @@ impl DbArgs {
                 format!("{top_db} is out of range; allowed: above 0, at most {TOP_DB_MAX}");
             faults.unless(top_db <= TOP_DB_MAX, "db.top_db", problem);
         }
+    }
+}
+
+/// Conversion to decibels: `db = { ref = "max", amin = 1e-10, top_db = 80.0 }`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DbSpec {
+    /// Reference for 0 dB: `"max"` or a positive number (power).
+    #[serde(rename = "ref", default = "DbSpec::default_reference")]
+    pub reference: DbRefSpec,
+    /// Minimum power; smaller values are raised to it.
+    #[serde(default = "DbSpec::default_amin")]
+    pub amin: f64,
+    /// Range below the maximum in dB, to which values are limited; unlimited if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub top_db: Option<f64>,
+}
+
+impl DbSpec {
+    // The defaults of librosa's power_to_db, except that values are not limited if `top_db` is absent.
+    fn default_reference() -> DbRefSpec {
+        DbRefSpec::from(DbArgs::LIBROSA.reference)
+    }
+    fn default_amin() -> f64 {
+        DbArgs::LIBROSA.amin
+    }
+
+    /// Returns the arguments. An unknown reference is a fault and is replaced by the default.
+    pub(crate) fn args(&self, faults: &mut Faults) -> DbArgs {
+        let reference = match &self.reference {
+            DbRefSpec::Value(power) => DbRef::Power(*power),
+            DbRefSpec::Name(name) if name == MAX => DbRef::Max,
+            DbRefSpec::Name(_) => {
+                faults.push(Fault::new("db.ref", format!("allowed: {DB_REFS}")));
+                DbArgs::LIBROSA.reference
+            }
+        };
+        DbArgs {
+            reference,
+            amin: self.amin,
+            top_db: self.top_db,
+        }
+    }
+}
+
+impl From<DbArgs> for DbSpec {
+    fn from(args: DbArgs) -> Self {
+        Self {
+            reference: DbRefSpec::from(args.reference),
+            amin: args.amin,
+            top_db: args.top_db,
+        }
+    }
+}
+
+/// The only reference that is not a number: the largest value of the row.
+const MAX: &str = "max";
+const DB_REFS: &str = "\"max\" or a number above 0";
+
+/// Reference power of a recipe. Unknown names are kept until validation.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum DbRefSpec {
+    /// A fixed power.
+    Value(f64),
+    /// `"max"`: the largest value of the row.
+    Name(String),
+}
+
+impl From<DbRef> for DbRefSpec {
+    fn from(reference: DbRef) -> Self {
+        match reference {
+            DbRef::Power(power) => Self::Value(power),
+            DbRef::Max => Self::Name(MAX.to_owned()),
+        }
+    }
+}
+
+// Implemented manually: for an untagged enum, serde's error contains the Rust type instead of the allowed values.
+impl<'de> Deserialize<'de> for DbRefSpec {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(DbRefVisitor)
+    }
+}
+
+struct DbRefVisitor;
+
+impl Visitor<'_> for DbRefVisitor {
+    type Value = DbRefSpec;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(DB_REFS)
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<DbRefSpec, E> {
+        Ok(DbRefSpec::Value(value))
+    }
+
+    // TOML distinguishes integers from floats: `ref = 1` is an integer.
+    fn visit_i64<E: Error>(self, value: i64) -> Result<DbRefSpec, E> {
+        Ok(DbRefSpec::Value(value as f64))
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<DbRefSpec, E> {
+        Ok(DbRefSpec::Value(value as f64))
+    }
+
+    fn visit_str<E: Error>(self, name: &str) -> Result<DbRefSpec, E> {
+        Ok(DbRefSpec::Name(name.to_owned()))
     }
 }

@@ -3,6 +3,7 @@
 use crate::args::{DimOrder, FeatureArgs, Normalize};
 use crate::derived::{Derived, STATISTICS};
 use crate::fault::{Fault, Faults};
+use crate::op::Op;
 use crate::pack::Dtype;
 
 impl FeatureArgs {
@@ -16,7 +17,8 @@ impl FeatureArgs {
     /// A [`Fault`] of `source` if this feature is derived itself, or a [`Fault`] of `width`, `height` or `dtype`.
     pub fn derive(&self, derived: Derived, dtype: Option<Dtype>) -> Result<Self, Fault> {
         if self.derived.is_some() {
-            let problem = "is itself derived from another feature; allowed: stft, mel and mfcc";
+            let ops = Op::audio_names("and");
+            let problem = format!("is itself derived from another feature; allowed: {ops}");
             return Err(Fault::new("source", problem));
         }
 
@@ -78,15 +80,18 @@ impl FeatureArgs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ColourMap, Op, Overrides, Packing, PictureArgs, Preset};
+    use crate::{ColourMap, FeatureSpec, Packing, PictureArgs};
 
     fn mfcc() -> FeatureArgs {
-        let overrides = Overrides::default();
-        FeatureArgs::resolve(Op::Mfcc, Preset::Librosa, 22_050, &overrides).unwrap()
+        let spec = FeatureSpec {
+            op: Op::Mfcc,
+            ..FeatureSpec::default()
+        };
+        spec.resolve(&[], 22_050).unwrap()
     }
 
-    fn log_mel(overrides: Overrides) -> FeatureArgs {
-        FeatureArgs::resolve(Op::Mel, Preset::Librosa, 22_050, &overrides).unwrap()
+    fn log_mel(spec: FeatureSpec) -> FeatureArgs {
+        spec.resolve(&[], 22_050).unwrap()
     }
 
     fn picture(height: Option<usize>, width: Option<usize>) -> Derived {
@@ -115,7 +120,7 @@ mod tests {
     #[test]
     fn pictures_default_to_one_pixel_per_value() {
         let three_s = 66_150;
-        let plain = log_mel(Overrides::default())
+        let plain = log_mel(FeatureSpec::default())
             .derive(picture(None, None), None)
             .unwrap();
         assert_eq!(plain.shape(three_s), [3, 128, 130]);
@@ -133,7 +138,7 @@ mod tests {
             "its columns follow the clip's length"
         );
 
-        let sized = log_mel(Overrides::default())
+        let sized = log_mel(FeatureSpec::default())
             .derive(picture(Some(224), Some(200)), Some(Dtype::F16))
             .unwrap();
         assert_eq!(sized.shape(three_s), [3, 224, 200]);
@@ -142,24 +147,24 @@ mod tests {
 
     #[test]
     fn irrelevant_options_do_not_change_identity() {
-        let scaled = Overrides {
+        let scaled = FeatureSpec {
             normalize: Normalize::MinMax,
-            dim_order: DimOrder::FrameBand,
-            ..Overrides::default()
+            dim_order: Some("frame,mel".to_owned()),
+            ..FeatureSpec::default()
         };
         let derive = |source: FeatureArgs| source.derive(Derived::Statistics, None).unwrap();
         assert_eq!(
             derive(log_mel(scaled)),
-            derive(log_mel(Overrides::default()))
+            derive(log_mel(FeatureSpec::default()))
         );
 
-        let other = Overrides {
+        let other = FeatureSpec {
             n_mels: Some(64),
-            ..Overrides::default()
+            ..FeatureSpec::default()
         };
         assert_ne!(
             derive(log_mel(other)),
-            derive(log_mel(Overrides::default()))
+            derive(log_mel(FeatureSpec::default()))
         );
     }
 

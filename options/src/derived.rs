@@ -8,6 +8,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::fault::{Fault, Faults};
+use crate::op::Op;
 use crate::pack::Dtype;
 use crate::words::named;
 
@@ -69,11 +70,11 @@ impl FromStr for ColourMap {
 }
 
 impl Derived {
-    /// Returns the name used in recipes: `statistics`, `picture`.
-    pub const fn name(&self) -> &'static str {
+    /// Returns the operation.
+    pub(crate) const fn op(&self) -> Op {
         match self {
-            Self::Statistics => "statistics",
-            Self::Picture(_) => "picture",
+            Self::Statistics => Op::Statistics,
+            Self::Picture(_) => Op::Picture,
         }
     }
 

@@ -1,8 +1,9 @@
 //! Definition of features: names of options, defaults of presets, allowed values, and the resulting shapes.
 //!
 //! Each of these rules is implemented once, in this crate. Recipes are checked against it before a run, and the kernels
-//! compute the features that it describes. An option is a field of [`Overrides`], where it may be absent, and of
-//! [`FeatureArgs`], where every value is set. [`FeatureArgs::resolve`] converts the first into the second.
+//! compute the features that it describes. [`Op`] describes each operation. An option is a field of [`FeatureSpec`],
+//! where it may be absent, and of [`FeatureArgs`], where every value is set; [`FeatureSpec::resolve`] converts the first
+//! into the second.
 //!
 //! This crate does not depend on TOML, audio or devices.
 
@@ -10,21 +11,23 @@ mod args;
 mod db;
 mod derive;
 mod derived;
+pub mod exact;
 mod fault;
 mod image;
 mod mel;
 mod mfcc;
-mod overrides;
+mod op;
 mod pack;
 mod preset;
 mod rates;
 mod resolve;
+mod spec;
 mod stft;
 mod stretch;
 mod words;
 
-pub use args::{DELTA_WIDTH, DimOrder, FeatureArgs, Normalize, Op};
-pub use db::{DbArgs, DbRef, LogArgs};
+pub use args::{DELTA_WIDTH, DimOrder, FeatureArgs, Normalize};
+pub use db::{DbArgs, DbRef, DbRefSpec, DbSpec, LogArgs};
 pub use derived::{CHANNELS, ColourMap, Derived, PICTURE_SIDE_MAX, PictureArgs, STATISTICS};
 pub use fault::{Fault, Faults};
 pub use image::{
@@ -32,10 +35,11 @@ pub use image::{
 };
 pub use mel::{Band, MelArgs, N_MELS_MAX, Norm, Ramp};
 pub use mfcc::{MfccArgs, N_MFCC_MAX};
-pub use overrides::Overrides;
+pub use op::Op;
 pub use pack::{Dtype, Packing};
 pub use preset::Preset;
 pub use rates::{MAX_FROM_HZ, MAX_TO_HZ, MIN_HZ};
+pub use spec::{FeatureSpec, Word};
 pub use stft::{Framing, N_FFT_MAX, PadMode, StftArgs, Window};
 pub use stretch::{STRETCH_MAX, STRETCH_MIN, STRETCHES_MAX};
 pub use words::did_you_mean;

@@ -198,15 +198,16 @@ impl Triangle {
 
 #[cfg(test)]
 mod tests {
-    use crate::{FeatureArgs, Op, Overrides, Preset};
+    use crate::{FeatureSpec, Preset};
 
     fn empty_bands(preset: Preset, sample_rate_hz: u32, n_fft: usize, n_mels: usize) -> usize {
-        let overrides = Overrides {
+        let spec = FeatureSpec {
+            preset,
             n_fft: Some(n_fft),
             n_mels: Some(n_mels),
-            ..Overrides::default()
+            ..FeatureSpec::default()
         };
-        let args = FeatureArgs::resolve(Op::Mel, preset, sample_rate_hz, &overrides).unwrap();
+        let args = spec.resolve(&[], sample_rate_hz).unwrap();
         let mel = args.mel.unwrap();
         mel.empty_bands(sample_rate_hz, n_fft)
     }

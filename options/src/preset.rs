@@ -4,10 +4,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::args::Op;
 use crate::db::{DbArgs, LogArgs};
 use crate::fault::Faults;
 use crate::mel::{Norm, Ramp};
+use crate::op::Op;
 use crate::stft::{Framing, PadMode, Window};
 
 /// Library whose defaults a feature uses.
@@ -82,6 +82,7 @@ pub(crate) enum WindowLength {
 }
 
 /// Default of `hop_length`.
+#[derive(Clone, Copy)]
 pub(crate) enum HopLength {
     /// A fixed number of samples.
     Samples(usize),

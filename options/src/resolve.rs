@@ -1,137 +1,89 @@
-//! Resolves a preset and overrides to the arguments of a feature.
+//! Resolves a feature of a recipe: replaces the values of its preset by the given ones.
 
-use crate::args::{FeatureArgs, Normalize, Op};
+use crate::args::{FeatureArgs, Normalize};
 use crate::db::LogArgs;
-use crate::fault::{Fault, Faults};
+use crate::fault::Faults;
 use crate::mel::MelArgs;
 use crate::mfcc::MfccArgs;
-use crate::overrides::Overrides;
+use crate::op::AudioOp;
 use crate::pack::Dtype;
-use crate::preset::{Defaults, HopLength, Preset, TransformLength, WindowLength};
+use crate::preset::{Defaults, HopLength, TransformLength, WindowLength};
+use crate::spec::{FeatureSpec, value};
 use crate::stft::{Framing, N_FFT_MAX, StftArgs};
 
-impl Overrides {
-    /// Returns all faults of the given options.
-    ///
-    /// Values that follow from the options may be impossible too, which [`FeatureArgs::validate`] reports. Call it
-    /// only if this function returns an empty list, because one invalid option can make other values invalid.
-    pub fn faults(&self, op: Op, preset: Preset, sample_rate_hz: u32) -> Vec<Fault> {
-        let keys = self.keys();
-        let mut faults = Faults::default();
-
-        // Reject an option without effect: its author expects one.
-        for key in &keys {
-            let has_effect = !key.is_given || key.ops.contains(&op);
-            let problem = format!("op = \"{}\" does not use it", op.name());
-            faults.unless(has_effect, key.name, problem);
-        }
-        preset.check(op, sample_rate_hz, &mut faults);
-
-        // Report an impossible value even if the operation does not support the option: create all parts.
-        let mut args = FeatureArgs::unchecked(op, preset, sample_rate_hz, self);
-        let defaults = preset.defaults();
-        args.mel = Some(mel_of(&defaults, sample_rate_hz, self));
-        args.mfcc = Some(mfcc_of(&defaults, self));
-
-        let mut of_args = Faults::default();
-        args.check(&mut of_args);
-        for fault in of_args.into_vec() {
-            // `db.top_db` is given if `db` is.
-            let name = fault.key.split('.').next().unwrap_or_default();
-            if keys.iter().any(|key| key.is_given && key.name == name) {
-                faults.push(fault);
-            }
-        }
-        faults.into_vec()
-    }
-}
-
-impl FeatureArgs {
-    /// Resolves the feature `op` with the defaults of `preset`, replaced by `overrides`, for PCM of `sample_rate_hz`.
-    ///
-    /// Defaults that depend on another option use its overridden value: `win_length` depends on `n_fft`, and `fmax` on
-    /// the sample rate.
-    ///
-    /// # Errors
-    /// A [`Fault`] with the option and its allowed values, also for options that the operation does not support.
-    pub fn resolve(
-        op: Op,
-        preset: Preset,
-        sample_rate_hz: u32,
-        overrides: &Overrides,
-    ) -> Result<Self, Fault> {
-        let faults = overrides.faults(op, preset, sample_rate_hz);
-        if let Some(fault) = faults.into_iter().next() {
-            return Err(fault);
-        }
-
-        let args = Self::unchecked(op, preset, sample_rate_hz, overrides);
-        args.validate().map(|()| args)
+impl FeatureSpec {
+    /// Resolves a feature of audio without checks. The result may be invalid and should only be used for checking.
+    pub fn unchecked(&self, sample_rate_hz: u32) -> FeatureArgs {
+        let mut args = self.with_all_parts(sample_rate_hz, &mut Faults::default());
+        args.mel = args.mel.filter(|_| self.op.has_mel_bands());
+        args.mfcc = args.mfcc.filter(|_| self.op.has_cepstra());
+        args
     }
 
-    /// Resolves a feature like [`FeatureArgs::resolve`], but without checks. The result may be invalid and should only
-    /// be used for checking.
-    pub fn unchecked(op: Op, preset: Preset, sample_rate_hz: u32, overrides: &Overrides) -> Self {
-        let defaults = preset.defaults();
-        let has_bands = op.has_mel_bands();
-        let log = log_of(op, &defaults, overrides);
+    /// Resolves the feature like [`FeatureSpec::unchecked`], but with mel bands and coefficients even if the operation
+    /// has none. An unknown word is a fault and is replaced by the preset's value, on which no rule depends.
+    pub(crate) fn with_all_parts(&self, sample_rate_hz: u32, faults: &mut Faults) -> FeatureArgs {
+        let defaults = self.preset.defaults();
+        let op = self.op.audio();
+        let stft = stft_of(self, &op, &defaults, sample_rate_hz, faults);
+        let mel = mel_of(self, &defaults, sample_rate_hz, faults);
+        let given_db = self.db.as_ref().map(|db| db.args(faults));
+        let log = given_db.map_or((op.log)(&defaults), LogArgs::Db);
+        let default_dtype = default_dtype(&op, log, self.normalize);
 
-        let default_power = match op {
-            Op::Stft => defaults.stft_power,
-            Op::Mel | Op::Mfcc => defaults.power,
-        };
-        let dtype = overrides
-            .dtype
-            .unwrap_or(default_dtype(op, log, overrides.normalize));
-
-        Self {
-            op,
+        FeatureArgs {
+            op: self.op,
             sample_rate_hz,
-            stft: stft_of(op, &defaults, sample_rate_hz, overrides),
-            power: overrides.power.unwrap_or(default_power),
-            mel: has_bands.then(|| mel_of(&defaults, sample_rate_hz, overrides)),
+            stft,
+            power: self.power.unwrap_or((op.power)(&defaults)),
+            mel: Some(mel),
             log,
-            mfcc: op.has_cepstra().then(|| mfcc_of(&defaults, overrides)),
-            delta: overrides.delta.unwrap_or(0),
-            frames: overrides.frames,
-            normalize: overrides.normalize,
-            dim_order: overrides.dim_order,
-            dtype,
+            mfcc: Some(mfcc_of(self, &defaults)),
+            delta: self.delta.unwrap_or(0),
+            frames: self.frames,
+            normalize: self.normalize,
+            dim_order: self.dim_order(faults),
+            dtype: self.dtype.unwrap_or(default_dtype),
             derived: None,
         }
     }
 }
 
-fn stft_of(op: Op, defaults: &Defaults, sample_rate_hz: u32, o: &Overrides) -> StftArgs {
+fn stft_of(
+    spec: &FeatureSpec,
+    op: &AudioOp,
+    defaults: &Defaults,
+    sample_rate_hz: u32,
+    faults: &mut Faults,
+) -> StftArgs {
     // Depending on the preset, the window's length follows from the transform's, or the other way round.
     let own_window = match defaults.win_length {
         WindowLength::Milliseconds(milliseconds) => Some(samples_in(milliseconds, sample_rate_hz)),
         WindowLength::Transform => None,
     };
-    let n_fft = o.n_fft.unwrap_or(match defaults.n_fft {
+    let n_fft = spec.n_fft.unwrap_or(match defaults.n_fft {
         TransformLength::Samples(samples) => samples,
         TransformLength::PowerOfTwo => {
-            let window = o.win_length.or(own_window).unwrap_or(N_FFT_MAX);
+            let window = spec.win_length.or(own_window).unwrap_or(N_FFT_MAX);
             // A window longer than any transform has a fault of its own.
             window.min(N_FFT_MAX).next_power_of_two()
         }
     });
-    let win_length = o
+    let win_length = spec
         .win_length
         .unwrap_or(own_window.unwrap_or(n_fft).min(n_fft));
 
-    let default_hop = match op {
-        Op::Stft => &defaults.stft_hop_length,
-        Op::Mel | Op::Mfcc => &defaults.hop_length,
-    };
-    let hop_length = o.hop_length.unwrap_or(match default_hop {
-        HopLength::Samples(samples) => *samples,
+    let hop_length = spec.hop_length.unwrap_or(match (op.hop_length)(defaults) {
+        HopLength::Samples(samples) => samples,
         HopLength::WindowOver(divisor) => win_length / divisor,
-        HopLength::Milliseconds(milliseconds) => samples_in(*milliseconds, sample_rate_hz),
+        HopLength::Milliseconds(milliseconds) => samples_in(milliseconds, sample_rate_hz),
     });
 
-    let framing = if o.center.unwrap_or(defaults.center) {
-        Framing::Center(o.pad_mode.unwrap_or(defaults.pad_mode))
+    // Parse the words in every case, so that an unknown one is reported.
+    let window = value(&spec.window, defaults.window, faults);
+    let pad_mode = value(&spec.pad_mode, defaults.pad_mode, faults);
+    let framing = if spec.center.unwrap_or(defaults.center) {
+        Framing::Center(pad_mode)
     } else {
         defaults.uncentred
     };
@@ -139,7 +91,7 @@ fn stft_of(op: Op, defaults: &Defaults, sample_rate_hz: u32, o: &Overrides) -> S
         n_fft,
         hop_length,
         win_length,
-        window: o.window.unwrap_or(defaults.window),
+        window,
         framing,
         scale: defaults.scale,
         remove_dc: defaults.remove_dc,
@@ -154,30 +106,24 @@ fn samples_in(milliseconds: usize, sample_rate_hz: u32) -> usize {
     sample_rate_hz as usize * milliseconds / 1000
 }
 
-fn mel_of(defaults: &Defaults, sample_rate_hz: u32, o: &Overrides) -> MelArgs {
+fn mel_of(
+    spec: &FeatureSpec,
+    defaults: &Defaults,
+    sample_rate_hz: u32,
+    faults: &mut Faults,
+) -> MelArgs {
     MelArgs {
-        n_mels: o.n_mels.unwrap_or(defaults.n_mels),
-        fmin: o.fmin.unwrap_or(defaults.fmin),
-        fmax: o.fmax.unwrap_or(f64::from(sample_rate_hz) / 2.0),
-        htk: o.htk.unwrap_or(defaults.htk),
-        norm: o.norm.unwrap_or(defaults.norm),
+        n_mels: spec.n_mels.unwrap_or(defaults.n_mels),
+        fmin: spec.fmin.unwrap_or(defaults.fmin),
+        fmax: spec.fmax.unwrap_or(f64::from(sample_rate_hz) / 2.0),
+        htk: spec.htk.unwrap_or(defaults.htk),
+        norm: value(&spec.norm, defaults.norm, faults),
         ramp: defaults.ramp,
     }
 }
 
-fn log_of(op: Op, defaults: &Defaults, o: &Overrides) -> LogArgs {
-    if let Some(db) = o.db {
-        return LogArgs::Db(db);
-    }
-    match op {
-        Op::Stft => LogArgs::Linear,
-        Op::Mel => defaults.mel_log,
-        Op::Mfcc => defaults.mfcc_log,
-    }
-}
-
-fn mfcc_of(defaults: &Defaults, o: &Overrides) -> MfccArgs {
-    let lifter = o.lifter.unwrap_or(defaults.lifter);
+fn mfcc_of(spec: &FeatureSpec, defaults: &Defaults) -> MfccArgs {
+    let lifter = spec.lifter.unwrap_or(defaults.lifter);
     // Without a lifter, `lifter_from` has no effect, so it must not distinguish features.
     let lifter_from = if lifter == 0.0 {
         1
@@ -185,8 +131,8 @@ fn mfcc_of(defaults: &Defaults, o: &Overrides) -> MfccArgs {
         defaults.lifter_from
     };
     MfccArgs {
-        n_mfcc: o.n_mfcc.unwrap_or(defaults.n_mfcc),
-        dct_type: o.dct_type.unwrap_or(defaults.dct_type),
+        n_mfcc: spec.n_mfcc.unwrap_or(defaults.n_mfcc),
+        dct_type: spec.dct_type.unwrap_or(defaults.dct_type),
         lifter,
         lifter_from,
     }
@@ -194,28 +140,34 @@ fn mfcc_of(defaults: &Defaults, o: &Overrides) -> MfccArgs {
 
 /// Returns f16 for decibels and normalized values. Linear values overflow f16, and its precision is too low for cepstra
 /// and Kaldi's logarithm.
-fn default_dtype(op: Op, log: LogArgs, normalize: Normalize) -> Dtype {
+fn default_dtype(op: &AudioOp, log: LogArgs, normalize: Normalize) -> Dtype {
     let is_scaled = matches!(normalize, Normalize::MinMax | Normalize::MeanVar);
     let is_decibels = matches!(log, LogArgs::Db(_) | LogArgs::Whisper);
-    match op {
-        Op::Stft | Op::Mel if is_decibels || is_scaled => Dtype::F16,
-        Op::Stft | Op::Mel | Op::Mfcc => Dtype::F32,
+    if op.f16_rounds.is_none() && (is_decibels || is_scaled) {
+        Dtype::F16
+    } else {
+        Dtype::F32
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{DbArgs, DbRef, DimOrder, Packing};
+    use crate::{DbArgs, DbRef, DimOrder, Fault, Op, Packing, Preset};
 
-    fn resolve(op: Op, preset: Preset, overrides: &Overrides) -> Result<FeatureArgs, Fault> {
-        FeatureArgs::resolve(op, preset, 16_000, overrides)
+    fn resolve(op: Op, preset: Preset, overrides: &FeatureSpec) -> Result<FeatureArgs, Fault> {
+        let spec = FeatureSpec {
+            op,
+            preset,
+            ..overrides.clone()
+        };
+        spec.resolve(&[], 16_000)
     }
 
     #[test]
     fn an_explicit_default_equals_an_implied_one() {
-        let none = Overrides::default();
-        let mel = Overrides {
+        let none = FeatureSpec::default();
+        let mel = FeatureSpec {
             n_fft: Some(2048),
             win_length: Some(2048),
             fmax: Some(8000.0),
@@ -229,8 +181,8 @@ mod tests {
             serde_json::to_string(&implied).unwrap()
         );
 
-        let mfcc = Overrides {
-            db: Some(DbArgs::default()),
+        let mfcc = FeatureSpec {
+            db: Some(DbArgs::default().into()),
             lifter: Some(0.0),
             ..none.clone()
         };
@@ -240,20 +192,21 @@ mod tests {
 
     #[test]
     fn invalid_options_name_their_key() {
-        let none = Overrides::default();
+        let none = FeatureSpec::default();
         let db = |reference, amin| {
-            Some(DbArgs {
+            let args = DbArgs {
                 reference,
                 amin,
                 top_db: Some(80.0),
-            })
+            };
+            Some(args.into())
         };
 
         for (op, key, overrides) in [
             (
                 Op::Mel,
                 "n_fft",
-                Overrides {
+                FeatureSpec {
                     n_fft: Some(1),
                     ..none.clone()
                 },
@@ -261,7 +214,7 @@ mod tests {
             (
                 Op::Mel,
                 "hop_length",
-                Overrides {
+                FeatureSpec {
                     hop_length: Some(0),
                     ..none.clone()
                 },
@@ -269,7 +222,7 @@ mod tests {
             (
                 Op::Mel,
                 "win_length",
-                Overrides {
+                FeatureSpec {
                     win_length: Some(4096),
                     ..none.clone()
                 },
@@ -277,7 +230,7 @@ mod tests {
             (
                 Op::Mel,
                 "fmax",
-                Overrides {
+                FeatureSpec {
                     fmax: Some(8000.1),
                     ..none.clone()
                 },
@@ -285,7 +238,7 @@ mod tests {
             (
                 Op::Mel,
                 "fmax",
-                Overrides {
+                FeatureSpec {
                     fmin: Some(500.0),
                     fmax: Some(500.0),
                     ..none.clone()
@@ -294,7 +247,7 @@ mod tests {
             (
                 Op::Mel,
                 "fmin",
-                Overrides {
+                FeatureSpec {
                     fmin: Some(f64::NAN),
                     ..none.clone()
                 },
@@ -302,7 +255,7 @@ mod tests {
             (
                 Op::Mel,
                 "power",
-                Overrides {
+                FeatureSpec {
                     power: Some(0.0),
                     ..none.clone()
                 },
@@ -310,7 +263,7 @@ mod tests {
             (
                 Op::Mel,
                 "n_mels",
-                Overrides {
+                FeatureSpec {
                     n_mels: Some(0),
                     ..none.clone()
                 },
@@ -318,7 +271,7 @@ mod tests {
             (
                 Op::Mel,
                 "db.amin",
-                Overrides {
+                FeatureSpec {
                     db: db(DbRef::Max, 0.0),
                     ..none.clone()
                 },
@@ -326,7 +279,7 @@ mod tests {
             (
                 Op::Mel,
                 "db.ref",
-                Overrides {
+                FeatureSpec {
                     db: db(DbRef::Power(-1.0), 1e-10),
                     ..none.clone()
                 },
@@ -334,7 +287,7 @@ mod tests {
             (
                 Op::Mel,
                 "dtype",
-                Overrides {
+                FeatureSpec {
                     dtype: Some(Dtype::F16),
                     ..none.clone()
                 },
@@ -342,7 +295,7 @@ mod tests {
             (
                 Op::Mfcc,
                 "dtype",
-                Overrides {
+                FeatureSpec {
                     dtype: Some(Dtype::U8),
                     ..none.clone()
                 },
@@ -350,7 +303,7 @@ mod tests {
             (
                 Op::Mfcc,
                 "n_mfcc",
-                Overrides {
+                FeatureSpec {
                     n_mfcc: Some(129),
                     ..none.clone()
                 },
@@ -358,7 +311,7 @@ mod tests {
             (
                 Op::Mfcc,
                 "dct_type",
-                Overrides {
+                FeatureSpec {
                     dct_type: Some(4),
                     ..none.clone()
                 },
@@ -366,7 +319,7 @@ mod tests {
             (
                 Op::Mfcc,
                 "delta",
-                Overrides {
+                FeatureSpec {
                     delta: Some(3),
                     ..none.clone()
                 },
@@ -374,7 +327,7 @@ mod tests {
             (
                 Op::Mfcc,
                 "frames",
-                Overrides {
+                FeatureSpec {
                     delta: Some(1),
                     frames: Some(8),
                     ..none.clone()
@@ -383,7 +336,7 @@ mod tests {
             (
                 Op::Stft,
                 "n_mels",
-                Overrides {
+                FeatureSpec {
                     n_mels: Some(40),
                     ..none.clone()
                 },
@@ -391,7 +344,7 @@ mod tests {
             (
                 Op::Mel,
                 "lifter",
-                Overrides {
+                FeatureSpec {
                     lifter: Some(22.0),
                     ..none.clone()
                 },
@@ -403,23 +356,26 @@ mod tests {
             assert!(error.starts_with(&format!("{key}: ")), "{error}");
         }
 
-        assert!(FeatureArgs::resolve(Op::Mel, Preset::Whisper, 22_050, &none).is_err());
+        let at_another_rate = FeatureSpec {
+            preset: Preset::Whisper,
+            ..none
+        };
+        assert!(at_another_rate.resolve(&[], 22_050).is_err());
     }
 
     #[test]
     fn shapes_and_types_follow() {
-        let db = Some(DbArgs {
+        let db = DbArgs {
             reference: DbRef::Max,
             ..DbArgs::default()
-        });
-        let frame_mel = DimOrder::parse("frame,mel", Op::Mel).unwrap();
-        let overrides = Overrides {
-            db,
-            dim_order: frame_mel,
-            dtype: Some(Dtype::U8),
-            ..Overrides::default()
         };
-        let args = FeatureArgs::resolve(Op::Mel, Preset::Librosa, 22_050, &overrides).unwrap();
+        let spec = FeatureSpec {
+            db: Some(db.into()),
+            dim_order: Some("frame,mel".to_owned()),
+            dtype: Some(Dtype::U8),
+            ..FeatureSpec::default()
+        };
+        let args = spec.resolve(&[], 22_050).unwrap();
 
         assert_eq!(
             (args.shape(661_500), args.dim_names()),
@@ -433,7 +389,7 @@ mod tests {
             }
         );
 
-        let whisper = resolve(Op::Mel, Preset::Whisper, &Overrides::default()).unwrap();
+        let whisper = resolve(Op::Mel, Preset::Whisper, &FeatureSpec::default()).unwrap();
         assert_eq!(
             (whisper.shape(9), whisper.shape(1 << 20), whisper.dtype),
             (vec![80, 3000], vec![80, 3000], Dtype::F16)

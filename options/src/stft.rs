@@ -206,15 +206,16 @@ impl StftArgs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{FeatureArgs, Op, Overrides, Preset};
+    use crate::{FeatureSpec, Op};
 
     fn args(n_fft: usize, framing: Framing) -> StftArgs {
-        let overrides = Overrides {
+        let spec = FeatureSpec {
+            op: Op::Stft,
             n_fft: Some(n_fft),
             hop_length: Some(3),
-            ..Overrides::default()
+            ..FeatureSpec::default()
         };
-        let base = FeatureArgs::resolve(Op::Stft, Preset::Librosa, 22_050, &overrides).unwrap();
+        let base = spec.resolve(&[], 22_050).unwrap();
 
         StftArgs {
             framing,

@@ -3,7 +3,7 @@
 //! The test parses a cell as a number, a word, or a formula over other options. A cell that it cannot parse equals no
 //! default, so a new notation also fails the test.
 
-use wavemill_options::{DbRef, FeatureArgs, Framing, LogArgs, Op, Overrides, Preset};
+use wavemill_options::{DbRef, FeatureArgs, FeatureSpec, Framing, LogArgs, Op, Preset};
 
 const PAGE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/features.md"));
 
@@ -155,12 +155,12 @@ fn resolved(args: &FeatureArgs, key: &str) -> Option<String> {
 }
 
 /// Returns the default padding of centred frames. Kaldi's frames are not centred by default.
-fn pad_mode(op: Op, preset: Preset, sample_rate_hz: u32, overrides: &Overrides) -> String {
-    let centred = Overrides {
+fn pad_mode(spec: &FeatureSpec, sample_rate_hz: u32) -> String {
+    let centred = FeatureSpec {
         center: Some(true),
-        ..overrides.clone()
+        ..spec.clone()
     };
-    let args = FeatureArgs::resolve(op, preset, sample_rate_hz, &centred).expect("sound options");
+    let args = centred.resolve(&[], sample_rate_hz).expect("sound options");
     match args.stft.framing {
         Framing::Center(pad_mode) => word(&pad_mode),
         framing => panic!("{framing:?} is not centred"),
@@ -168,9 +168,14 @@ fn pad_mode(op: Op, preset: Preset, sample_rate_hz: u32, overrides: &Overrides) 
 }
 
 /// Compares the defaults of a preset for `op` with its column, except for options given by `overrides`.
-fn assert_documented(column: usize, op: Op, sample_rate_hz: u32, overrides: &Overrides) {
+fn assert_documented(column: usize, op: Op, sample_rate_hz: u32, overrides: &FeatureSpec) {
     let preset = Preset::ALL[column];
-    let args = FeatureArgs::resolve(op, preset, sample_rate_hz, overrides).expect("sound options");
+    let spec = FeatureSpec {
+        op,
+        preset,
+        ..overrides.clone()
+    };
+    let args = spec.resolve(&[], sample_rate_hz).expect("sound options");
     let options = documented();
     let librosa_db = options.iter().find(|option| option.key == "db");
     let librosa_db = &librosa_db.expect("the table has `db`").cells[0];
@@ -193,7 +198,7 @@ fn assert_documented(column: usize, op: Op, sample_rate_hz: u32, overrides: &Ove
         };
 
         let is = match key {
-            "pad_mode" => Some(pad_mode(op, preset, sample_rate_hz, overrides)),
+            "pad_mode" => Some(pad_mode(&spec, sample_rate_hz)),
             _ => resolved(&args, key),
         };
         let Some(is) = is else { continue };
@@ -224,14 +229,14 @@ fn the_table_has_every_option_once() {
 fn the_defaults_of_every_preset_are_those_of_the_table() {
     // Options on which others depend: the default of `hop_length` is a fraction of `win_length`.
     let given = [
-        Overrides::default(),
-        Overrides {
+        FeatureSpec::default(),
+        FeatureSpec {
             n_fft: Some(4096),
-            ..Overrides::default()
+            ..FeatureSpec::default()
         },
-        Overrides {
+        FeatureSpec {
             win_length: Some(300),
-            ..Overrides::default()
+            ..FeatureSpec::default()
         },
     ];
 

@@ -7,7 +7,6 @@
 pub mod canonical;
 pub mod columns;
 pub mod config;
-mod exact;
 pub mod exit;
 pub mod experiment;
 pub mod local_path;

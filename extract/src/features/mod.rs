@@ -16,8 +16,8 @@ use wavemill_runtime::settings::Settings;
 use wavemill_schemas::exit;
 use wavemill_schemas::manifest::{FeatureEntry, Scale, TargetEntry};
 use wavemill_schemas::recipe::{
-    AudioSpec, DecodePath, Dtype, Fault, FeatureOp, FeatureSpec, ImageArgs, ImageSpec, Recipe,
-    ShardSpec, SplitSpec,
+    AudioSpec, DecodePath, Dtype, Fault, FeatureSpec, ImageArgs, ImageSpec, Op, Recipe, ShardSpec,
+    SplitSpec,
 };
 use wavemill_schemas::samples::samples_in;
 use wavemill_schemas::{NUMERICS_REVISION, canonical};
@@ -143,7 +143,7 @@ impl FeaturePlan {
                 feature: spec.name.clone(),
                 source,
             };
-            if spec.op == FeatureOp::Image {
+            if spec.op == Op::Image {
                 let args = spec.image().map_err(impossible)?;
                 entries.push(images::entry(spec, &args, recipe.image)?);
                 images.push(args);
@@ -372,11 +372,11 @@ fn entry(
     };
 
     // A derived feature follows the conventions of its source, and its columns are named after the source.
-    let source = match spec.op.of_audio() {
-        Some(_) => spec,
-        None => spec
-            .source_in(&recipe.features)
-            .map_err(KernelError::from)?,
+    let source = if spec.op.is_of_audio() {
+        spec
+    } else {
+        spec.source_in(&recipe.features)
+            .map_err(KernelError::from)?
     };
 
     let row_s = audio.segment_s.or(audio.duration_s);

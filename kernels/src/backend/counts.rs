@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use wavemill_options::{DbArgs, DbRef, DimOrder, FeatureArgs, Normalize, Op, Overrides, Preset};
+use wavemill_options::{DbArgs, DbRef, DbSpec, FeatureSpec, Normalize, Op};
 
 use super::device::DevicePlan;
 use super::{Clip, Plan, Samples};
@@ -42,7 +42,7 @@ struct Bound {
 struct Case {
     what: &'static str,
     op: Op,
-    overrides: Overrides,
+    overrides: FeatureSpec,
     source: Source,
     /// The row that is computed, in samples at the features' rate.
     row: Range<usize>,
@@ -90,7 +90,7 @@ fn samples(kernel: &'static str, most: f64) -> Bound {
     }
 }
 
-fn mel(what: &'static str, overrides: Overrides, bounds: Vec<Bound>) -> Case {
+fn mel(what: &'static str, overrides: FeatureSpec, bounds: Vec<Bound>) -> Case {
     Case {
         what,
         op: Op::Mel,
@@ -103,19 +103,19 @@ fn mel(what: &'static str, overrides: Overrides, bounds: Vec<Bound>) -> Case {
 
 /// A mel spectrum with another length of the transform; hop and number of bands are proportional to it.
 fn mel_of_length(n_fft: usize, what: &'static str, power: f64, bound: Bound) -> Case {
-    let overrides = Overrides {
+    let overrides = FeatureSpec {
         power: Some(power),
         n_fft: Some(n_fft),
         hop_length: Some(n_fft / 4),
         n_mels: Some((n_fft / 16).min(128)),
-        ..Overrides::default()
+        ..FeatureSpec::default()
     };
     mel(what, overrides, vec![bound])
 }
 
 /// A clip with another rate and sample format.
 fn source(what: &'static str, rate_hz: u32, channels: usize, is_s16: bool, bound: Bound) -> Case {
-    let mut case = mel(what, Overrides::default(), vec![bound]);
+    let mut case = mel(what, FeatureSpec::default(), vec![bound]);
     // Emulating the resampling filters takes long, so the clip is shorter.
     let n_samples = N_SAMPLES / 4;
     case.source = Source {
@@ -130,7 +130,11 @@ fn source(what: &'static str, rate_hz: u32, channels: usize, is_s16: bool, bound
 
 /// A row that is half of its clip.
 fn parts(bound: Bound) -> Case {
-    let mut case = mel("22.05 kHz, half a clip", Overrides::default(), vec![bound]);
+    let mut case = mel(
+        "22.05 kHz, half a clip",
+        FeatureSpec::default(),
+        vec![bound],
+    );
     case.row = 0..N_SAMPLES / 2;
     case
 }
@@ -139,10 +143,10 @@ fn cases() -> Vec<Case> {
     vec![
         mel(
             "n_fft 2048, hop 512, 128 bands, f16",
-            Overrides {
+            FeatureSpec {
                 db: loudest(),
                 normalize: Normalize::MinMax,
-                ..Overrides::default()
+                ..FeatureSpec::default()
             },
             vec![frame("fused_mel_2048", 1_475.0), frame("pack", 12.0)],
         ),
@@ -290,28 +294,28 @@ fn cases() -> Vec<Case> {
         // Kernels outside the fused path: the other axis order, transforms by cuFFT, coefficients.
         mel(
             "frame,mel, f16",
-            Overrides {
-                dim_order: DimOrder::FrameBand,
+            FeatureSpec {
+                dim_order: Some("frame,mel".to_owned()),
                 db: loudest(),
-                ..Overrides::default()
+                ..FeatureSpec::default()
             },
             vec![frame("pack", 20.0)],
         ),
         mel(
             "n_fft 2048, through cuFFT in f64, 128 bands",
-            Overrides {
-                db: Some(DbArgs {
+            FeatureSpec {
+                db: Some(DbSpec {
                     top_db: None,
-                    ..DbArgs::default()
+                    ..DbArgs::default().into()
                 }),
-                ..Overrides::default()
+                ..FeatureSpec::default()
             },
             vec![frame("frames_f64", 480.0), frame("bands_f64", 2_100.0)],
         ),
         Case {
             what: "n_fft 2048, through cuFFT in f32, bins",
             op: Op::Stft,
-            overrides: Overrides::default(),
+            overrides: FeatureSpec::default(),
             source: MONO,
             row: 0..N_SAMPLES,
             bounds: vec![frame("frames_f32", 350.0), frame("bands_f32", 650.0)],
@@ -319,10 +323,10 @@ fn cases() -> Vec<Case> {
         Case {
             what: "20 coefficients of 128 bands, two deltas, mean and deviation",
             op: Op::Mfcc,
-            overrides: Overrides {
+            overrides: FeatureSpec {
                 delta: Some(2),
                 normalize: Normalize::MeanVar,
-                ..Overrides::default()
+                ..FeatureSpec::default()
             },
             source: MONO,
             row: 0..N_SAMPLES,
@@ -337,16 +341,20 @@ fn cases() -> Vec<Case> {
 }
 
 /// Decibels relative to the row's maximum, as in the demo's recipe.
-fn loudest() -> Option<DbArgs> {
-    Some(DbArgs {
-        reference: DbRef::Max,
-        ..DbArgs::default()
+fn loudest() -> Option<DbSpec> {
+    Some(DbSpec {
+        reference: DbRef::Max.into(),
+        ..DbArgs::default().into()
     })
 }
 
 /// Runs a case and returns the counts of its kernels.
 fn count(at: usize, case: &Case) -> Vec<Line> {
-    let args = FeatureArgs::resolve(case.op, Preset::Librosa, RATE_HZ, &case.overrides).unwrap();
+    let spec = FeatureSpec {
+        op: case.op,
+        ..case.overrides.clone()
+    };
+    let args = spec.resolve(&[], RATE_HZ).unwrap();
 
     let source = case.source;
     let n_source = (source.n_samples * source.rate_hz as usize).div_ceil(RATE_HZ as usize);
@@ -489,12 +497,12 @@ fn every_kernel_is_counted() {
 #[test]
 fn counting_does_not_change_results() {
     for n_fft in [256, 512, 1024, 2048, 4096] {
-        let overrides = Overrides {
+        let spec = FeatureSpec {
             n_fft: Some(n_fft),
             db: loudest(),
-            ..Overrides::default()
+            ..FeatureSpec::default()
         };
-        let args = FeatureArgs::resolve(Op::Mel, Preset::Librosa, RATE_HZ, &overrides).unwrap();
+        let args = spec.resolve(&[], RATE_HZ).unwrap();
 
         let pcm = noise(9_001);
         let row = 0..9_001;

@@ -2,12 +2,12 @@
 
 use wavemill_options::{DimOrder, FeatureArgs};
 
+use super::bands::{self, BandsPlan};
 use crate::db::LogPlan;
 use crate::delta;
 use crate::error::KernelError;
 use crate::lane::{LANES, Lane};
 use crate::level::Lanes;
-use crate::mel::MelPlan;
 use crate::mfcc::MfccPlan;
 use crate::normalize::normalize;
 
@@ -15,7 +15,8 @@ use crate::normalize::normalize;
 pub(super) struct FeaturePlan {
     args: FeatureArgs,
     lanes: Lanes,
-    mel: Option<MelPlan>,
+    /// `None` if the bands are the bins of the spectrum.
+    bands_plan: Option<BandsPlan>,
     log: LogPlan,
     mfcc: Option<MfccPlan>,
     /// Frames of the current clip, before cropping.
@@ -30,26 +31,26 @@ pub(super) struct FeaturePlan {
 impl FeaturePlan {
     pub(super) fn new(args: &FeatureArgs, lanes: Lanes) -> Self {
         let n_bins = args.stft.n_bins();
-        let n_mels = args.mel.as_ref().map_or(0, |mel| mel.n_mels);
         // The spectrum already consists of powers, so an exponent of 2 needs no copy of it.
         let n_raised = if args.power == 2.0 { 0 } else { n_bins };
 
-        let mel = args
-            .mel
-            .as_ref()
-            .map(|mel| MelPlan::new(mel, args.sample_rate_hz, args.stft.n_fft, lanes));
+        let bands_plan = bands::plan(args, lanes);
+        let n_bands = match &bands_plan {
+            Some(_) => args.n_spectrum_bands(),
+            None => 0,
+        };
         let mfcc = args
             .mfcc
             .as_ref()
-            .map(|mfcc| MfccPlan::new(mfcc, n_mels, lanes));
+            .map(|mfcc| MfccPlan::new(mfcc, n_bands, lanes));
         Self {
             lanes,
-            mel,
+            bands_plan,
             log: LogPlan::new(args.log, args.power, lanes),
             mfcc,
             n_frames: 0,
             raised: vec![[0.0; LANES]; n_raised],
-            bands: vec![[0.0; LANES]; n_mels],
+            bands: vec![[0.0; LANES]; n_bands],
             spare: Vec::new(),
             args: args.clone(),
         }
@@ -88,9 +89,9 @@ impl FeaturePlan {
             &self.raised
         };
 
-        let rows = match &self.mel {
-            Some(mel) => {
-                mel.run(spectrum, &mut self.bands);
+        let rows = match &self.bands_plan {
+            Some(plan) => {
+                plan(spectrum, &mut self.bands);
                 &self.bands
             }
             None => spectrum,

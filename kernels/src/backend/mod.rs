@@ -3,6 +3,7 @@
 //! A backend creates a plan for all features of a recipe. A plan owns tables and buffers; after its buffers have
 //! reached their final size, running it allocates only the returned bytes.
 
+pub(crate) mod bands;
 mod choose;
 #[cfg(test)]
 mod counts;

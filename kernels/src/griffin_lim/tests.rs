@@ -2,7 +2,7 @@
 //! result with librosa.
 
 use wavemill_options::{
-    DbArgs, DbRef, DimOrder, Dtype, FeatureArgs, Framing, LogArgs, Op, Overrides, PadMode, Preset,
+    DbArgs, DbRef, DimOrder, Dtype, FeatureArgs, FeatureSpec, Framing, LogArgs, PadMode, Preset,
 };
 
 use super::{GriffinLimArgs, GriffinLimPlan, reference};
@@ -40,8 +40,12 @@ fn noise(seed: u32) -> impl FnMut() -> f64 {
 }
 
 /// Returns a mel feature with frames first, in f32.
-fn mel(preset: Preset, overrides: &Overrides) -> FeatureArgs {
-    let args = FeatureArgs::resolve(Op::Mel, preset, 22_050, overrides).unwrap();
+fn mel(preset: Preset, overrides: &FeatureSpec) -> FeatureArgs {
+    let spec = FeatureSpec {
+        preset,
+        ..overrides.clone()
+    };
+    let args = spec.resolve(&[], 22_050).unwrap();
     FeatureArgs {
         dim_order: DimOrder::FrameBand,
         dtype: Dtype::F32,
@@ -80,18 +84,18 @@ fn back(feature: &FeatureArgs, values: &[f32]) -> Vec<f32> {
 fn with_log(log: LogArgs) -> FeatureArgs {
     FeatureArgs {
         log,
-        ..mel(Preset::Librosa, &Overrides::default())
+        ..mel(Preset::Librosa, &FeatureSpec::default())
     }
 }
 
 #[test]
 fn phases_match_the_formula() {
-    let small = Overrides {
+    let small = FeatureSpec {
         n_fft: Some(32),
         hop_length: Some(8),
         win_length: Some(32),
         n_mels: Some(4),
-        ..Overrides::default()
+        ..FeatureSpec::default()
     };
     let base = mel(Preset::Librosa, &small);
     let framings = [
@@ -156,9 +160,9 @@ fn phases_match_the_formula() {
 fn the_spectrum_has_the_bands_that_were_given() {
     let feature = mel(
         Preset::Librosa,
-        &Overrides {
+        &FeatureSpec {
             n_mels: Some(40),
-            ..Overrides::default()
+            ..FeatureSpec::default()
         },
     );
     let args = griffin_lim_args(&feature);
@@ -189,7 +193,7 @@ fn the_spectrum_has_the_bands_that_were_given() {
 
 #[test]
 fn spectra_converge() {
-    let feature = mel(Preset::Librosa, &Overrides::default());
+    let feature = mel(Preset::Librosa, &FeatureSpec::default());
     let args = griffin_lim_args(&feature);
     let pcm = sound(22_050);
     let n_frames = args.stft.n_frames(pcm.len());
@@ -256,7 +260,7 @@ fn all_logarithms_are_inverted() {
         power: 1.0,
         ..with_log(db(DbRef::Power(1.0), Some(80.0)))
     };
-    let none = Overrides::default();
+    let none = FeatureSpec::default();
     let whisper = FeatureArgs {
         // Whisper's own framing pads to 30 s.
         stft: magnitudes.stft.clone(),

@@ -13,30 +13,30 @@ struct BatchClip {
 
 /// Features for both methods of computing bands, both precisions, odd lengths, and steps that have a separate pass.
 fn features() -> Vec<FeatureArgs> {
-    let plain = Overrides {
+    let plain = FeatureSpec {
         db: db(DbRef::Max, 80.0),
         normalize: Normalize::MinMax,
         ..of_length(1024, 256)
     };
     // A range of more than 80 dB requires double precision.
-    let wide = Overrides {
-        db: Some(DbArgs {
-            reference: DbRef::Max,
+    let wide = FeatureSpec {
+        db: Some(DbSpec {
+            reference: DbRef::Max.into(),
             amin: 1e-10,
             top_db: None,
         }),
         ..of_length(512, 200)
     };
-    let other_power = Overrides {
+    let other_power = FeatureSpec {
         power: Some(1.5),
         normalize: Normalize::None,
         ..of_length(601, 300)
     };
-    let with_deltas = Overrides {
+    let with_deltas = FeatureSpec {
         delta: Some(2),
         ..small_mel()
     };
-    let odd_length = Overrides {
+    let odd_length = FeatureSpec {
         n_fft: Some(999),
         ..small()
     };
@@ -51,8 +51,8 @@ fn features() -> Vec<FeatureArgs> {
     ]
 }
 
-fn of_length(n_fft: usize, hop_length: usize) -> Overrides {
-    Overrides {
+fn of_length(n_fft: usize, hop_length: usize) -> FeatureSpec {
+    FeatureSpec {
         n_fft: Some(n_fft),
         hop_length: Some(hop_length),
         ..small_mel()

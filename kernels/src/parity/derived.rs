@@ -10,13 +10,13 @@ const STATISTIC_REL_MAX: f64 = 1e-5;
 
 /// Returns sources with normalization and axis orders that must not affect the derived features.
 fn sources() -> Vec<FeatureArgs> {
-    let in_decibels = Overrides {
+    let in_decibels = FeatureSpec {
         db: db(DbRef::Max, 80.0),
         normalize: Normalize::MinMax,
-        dim_order: DimOrder::FrameBand,
+        dim_order: Some("frame,mel".to_owned()),
         ..small_mel()
     };
-    let with_deltas = Overrides {
+    let with_deltas = FeatureSpec {
         delta: Some(1),
         frames: Some(20),
         normalize: Normalize::MeanVar,
@@ -109,7 +109,7 @@ fn pictures_are_those_of_the_values_before_scaling(on: &Machines) {
 }
 
 fn a_clip_without_a_frame_has_no_derived_tensor(on: &Machines) {
-    let overrides = Overrides {
+    let overrides = FeatureSpec {
         center: Some(false),
         ..small_mel()
     };

@@ -22,12 +22,12 @@ fn clip(place: usize, n: usize) -> Vec<i16> {
 }
 
 fn features() -> Vec<FeatureArgs> {
-    let in_decibels = Overrides {
+    let in_decibels = FeatureSpec {
         db: db(DbRef::Max, 80.0),
-        ..Overrides::default()
+        ..FeatureSpec::default()
     };
     vec![
-        resolve(Op::Mel, Preset::Librosa, 22_050, Overrides::default()),
+        resolve(Op::Mel, Preset::Librosa, 22_050, FeatureSpec::default()),
         resolve(Op::Mel, Preset::Librosa, 22_050, in_decibels),
     ]
 }

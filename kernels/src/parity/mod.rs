@@ -10,15 +10,15 @@ mod sets;
 use std::sync::{Arc, OnceLock};
 
 use wavemill_options::{
-    DbArgs, DbRef, DimOrder, Dtype, FeatureArgs, LogArgs, Normalize, Op, Overrides, Preset,
+    DbRef, DbSpec, DimOrder, Dtype, FeatureArgs, FeatureSpec, LogArgs, Normalize, Op, Preset,
 };
 
-use crate::backend::{Backend, Clip, Cpu, Cuda, Emulation, Row, Samples};
+use crate::backend::{Backend, Clip, Cpu, Cuda, Emulation, Row, Samples, bands};
 use crate::checks::CheckedDevices;
 use crate::device::Order;
 use crate::error::KernelError;
 use crate::level::Level;
-use crate::{db, delta, mel, mfcc, normalize, stft};
+use crate::{db, delta, mfcc, normalize, stft};
 
 /// Tolerance of linear values, as a fraction of the largest. An f32 transform has an error of about 2^-24 · log2 n of a
 /// frame's amplitude (7e-7 at n = 2048) in the worst bin, power doubles that, and a band adds up rounded terms.
@@ -131,13 +131,11 @@ fn reference(args: &FeatureArgs, pcm: &[f32]) -> Result<Vec<f64>, KernelError> {
         return Ok(Vec::new());
     }
 
-    let mut rows: Vec<Vec<f64>> = power
+    let spectrum = power
         .iter()
         .map(|row| row.iter().map(|x| x.powf(args.power / 2.0)).collect())
         .collect();
-    if let Some(mel) = &args.mel {
-        rows = mel::reference::bands(mel, args.sample_rate_hz, args.stft.n_fft, &rows);
-    }
+    let mut rows = bands::reference(args, spectrum);
     rows = db::reference::log(&args.log, args.power, &rows);
     if let Some(mfcc) = &args.mfcc {
         rows = mfcc::reference::mfcc(mfcc, &rows);
@@ -273,29 +271,34 @@ fn check_all(on: &Machines, args: &FeatureArgs, pcm: &[f32]) {
     }
 }
 
-fn resolve(op: Op, preset: Preset, rate: u32, overrides: Overrides) -> FeatureArgs {
-    FeatureArgs::resolve(op, preset, rate, &overrides).unwrap()
+fn resolve(op: Op, preset: Preset, rate: u32, overrides: FeatureSpec) -> FeatureArgs {
+    let spec = FeatureSpec {
+        op,
+        preset,
+        ..overrides
+    };
+    spec.resolve(&[], rate).unwrap()
 }
 
-fn db(reference: DbRef, top_db: f64) -> Option<DbArgs> {
-    Some(DbArgs {
-        reference,
+fn db(reference: DbRef, top_db: f64) -> Option<DbSpec> {
+    Some(DbSpec {
+        reference: reference.into(),
         amin: 1e-10,
         top_db: Some(top_db),
     })
 }
 
 /// Options with a small transform, which keeps the references fast.
-fn small() -> Overrides {
-    Overrides {
+fn small() -> FeatureSpec {
+    FeatureSpec {
         n_fft: Some(256),
         hop_length: Some(100),
-        ..Overrides::default()
+        ..FeatureSpec::default()
     }
 }
 
-fn small_mel() -> Overrides {
-    Overrides {
+fn small_mel() -> FeatureSpec {
+    FeatureSpec {
         n_mels: Some(20),
         ..small()
     }

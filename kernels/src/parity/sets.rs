@@ -4,13 +4,11 @@
 use std::ops::Range;
 use std::thread;
 
-use proptest::prelude::*;
-use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
-use wavemill_options::{Norm, PadMode};
-
 use super::*;
 use crate::resample::ResampleArgs;
 use crate::stft::Signal;
+use proptest::prelude::*;
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 /// Allowed error of a power, relative to the row's largest power (`POWER_REL_TO_MAX`) and to the power itself
 /// (`POWER_REL`).
@@ -88,8 +86,8 @@ fn op_strategy() -> impl Strategy<Value = (Op, Preset)> {
     ]
 }
 
-fn overrides_strategy() -> impl Strategy<Value = Overrides> {
-    (transform_strategy(), values_strategy()).prop_map(|(transform, values)| Overrides {
+fn overrides_strategy() -> impl Strategy<Value = FeatureSpec> {
+    (transform_strategy(), values_strategy()).prop_map(|(transform, values)| FeatureSpec {
         n_fft: transform.n_fft,
         hop_length: transform.hop_length,
         win_length: transform.win_length,
@@ -101,7 +99,7 @@ fn overrides_strategy() -> impl Strategy<Value = Overrides> {
 }
 
 /// Generates frames, padding and bands.
-fn transform_strategy() -> impl Strategy<Value = Overrides> {
+fn transform_strategy() -> impl Strategy<Value = FeatureSpec> {
     let n_fft = prop_oneof![
         3 => prop::sample::select(vec![256usize, 512, 1024, 2048, 4096]),
         2 => 256usize..=2500,
@@ -114,21 +112,21 @@ fn transform_strategy() -> impl Strategy<Value = Overrides> {
 
     let drawn = (n_fft, hop_percent, win_percent, n_mels, any::<bool>(), pad);
     drawn.prop_map(|(n_fft, hop_percent, win_percent, n_mels, center, pad)| {
-        let pads = [PadMode::Constant, PadMode::Reflect, PadMode::Edge];
-        Overrides {
+        let pads = ["constant", "reflect", "edge"];
+        FeatureSpec {
             n_fft: Some(n_fft),
             hop_length: Some((n_fft * hop_percent / 100).max(16)),
             win_length: Some((n_fft * win_percent / 100).max(1)),
             n_mels: Some(n_mels),
             center: Some(center),
-            pad_mode: Some(pads[pad]),
-            ..Overrides::default()
+            pad_mode: Some(pads[pad].into()),
+            ..FeatureSpec::default()
         }
     })
 }
 
 /// Generates the options that apply to the bands.
-fn values_strategy() -> impl Strategy<Value = Overrides> {
+fn values_strategy() -> impl Strategy<Value = FeatureSpec> {
     let power = 0usize..4;
     let range = 0usize..4;
     let scale = 0usize..3;
@@ -143,8 +141,8 @@ fn values_strategy() -> impl Strategy<Value = Overrides> {
             (DbRef::Power(1.0), Some(60.0)),
             (DbRef::Max, None),
         ];
-        let db = ranges.get(range).map(|(reference, top_db)| DbArgs {
-            reference: *reference,
+        let db = ranges.get(range).map(|(reference, top_db)| DbSpec {
+            reference: (*reference).into(),
             amin: 1e-10,
             top_db: *top_db,
         });
@@ -155,26 +153,26 @@ fn values_strategy() -> impl Strategy<Value = Overrides> {
             [2.0, 2.0, 1.0, 1.5]
         };
 
-        Overrides {
+        FeatureSpec {
             power: Some(powers[power]),
             db,
             normalize: [Normalize::None, Normalize::MinMax, Normalize::MeanVar][scale],
-            norm: Some(if htk { Norm::None } else { Norm::Slaney }),
+            norm: Some(if htk { "none" } else { "slaney" }.into()),
             htk: Some(htk),
             frames,
             delta: Some(delta),
-            dim_order: if htk {
-                DimOrder::FrameBand
-            } else {
-                DimOrder::BandFrame
-            },
-            ..Overrides::default()
+            ..FeatureSpec::default()
         }
     })
 }
 
 /// Resolves the options after removing those that the op or the preset does not support.
-fn args_of(op: Op, preset: Preset, mut overrides: Overrides) -> FeatureArgs {
+fn args_of(op: Op, preset: Preset, mut overrides: FeatureSpec) -> FeatureArgs {
+    let dim_order = if overrides.htk == Some(true) {
+        DimOrder::FrameBand
+    } else {
+        DimOrder::BandFrame
+    };
     if op == Op::Stft {
         overrides.n_mels = None;
         overrides.htk = None;
@@ -199,7 +197,10 @@ fn args_of(op: Op, preset: Preset, mut overrides: Overrides) -> FeatureArgs {
     } else if overrides.db.is_none() {
         overrides.normalize = Normalize::None;
     }
-    FeatureArgs::resolve(op, preset, 22_050, &overrides).unwrap()
+    FeatureArgs {
+        dim_order,
+        ..resolve(op, preset, 22_050, overrides)
+    }
 }
 
 fn clips_strategy() -> impl Strategy<Value = Vec<SetClip>> {

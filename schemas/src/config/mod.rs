@@ -11,12 +11,12 @@ mod shipped;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use wavemill_options::exact;
 
 pub use layers::LayeredConfig;
 pub use shipped::{SHIPPED, ShippedConfig};
 
 use crate::canonical;
-use crate::exact;
 
 /// The error type for training configurations.
 #[derive(Debug, thiserror::Error)]

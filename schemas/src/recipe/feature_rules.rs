@@ -2,36 +2,34 @@
 //! checks that depend on other sections of the recipe.
 
 use wavemill_options::{
-    CHANNELS, Derived, Fault, Faults, FeatureArgs, MAX_TO_HZ, MIN_HZ, N_MELS_MAX, N_MFCC_MAX, Op,
-    Overrides, STRETCH_MIN,
+    CHANNELS, Derived, Fault, Faults, FeatureArgs, MAX_TO_HZ, MIN_HZ, N_MELS_MAX, N_MFCC_MAX,
+    STRETCH_MIN,
 };
 
 use super::limits::{CLIP_S_MAX, LENGTH_S_MIN, ROW_BYTES_MAX};
-use super::{AudioSpec, Dataset, FeatureOp, FeatureSpec, Recipe};
+use super::{AudioSpec, Dataset, FeatureSpec, Op, Recipe};
 use crate::samples::samples_in;
 
 /// Adds the faults of `spec`, whose key in `recipe` is `key`: `features.1`.
 pub(super) fn check(spec: &FeatureSpec, key: &str, recipe: &Recipe, faults: &mut Faults) {
-    let mut found = Vec::new();
-    for idle in spec.idle_keys() {
-        let problem = format!("op = \"{}\" does not use it", spec.op.name());
-        found.push(Fault::new(idle, problem));
-    }
-    match spec.op.of_audio() {
-        Some(op) => found.extend(of_audio(spec, op, &recipe.audio)),
-        None if spec.op == FeatureOp::Image => found.extend(spec.image().err()),
-        None => found.extend(of_source(spec, recipe)),
+    let mut found = spec.idle_keys();
+    if spec.op.is_of_audio() {
+        found = audio_faults(spec, &recipe.audio);
+    } else if spec.op == Op::Image {
+        found.extend(spec.image().err());
+    } else {
+        found.extend(source_faults(spec, recipe));
     }
 
     // A data set contains either recordings or pictures.
     let is_of_images = recipe.catalog.dataset == Dataset::Images;
-    if is_of_images && spec.op != FeatureOp::Image {
+    if is_of_images && spec.op != Op::Image {
         let problem = format!(
             "dataset = \"images\" has no audio for `{}`; allowed: image",
             spec.op.name()
         );
         found.push(Fault::new("op", problem));
-    } else if !is_of_images && spec.op == FeatureOp::Image {
+    } else if !is_of_images && spec.op == Op::Image {
         let problem =
             "`image` requires dataset = \"images\"; for a picture of a spectrogram, use picture";
         found.push(Fault::new("op", problem));
@@ -43,18 +41,11 @@ pub(super) fn check(spec: &FeatureSpec, key: &str, recipe: &Recipe, faults: &mut
 }
 
 /// Returns the faults of a feature that is computed from audio.
-fn of_audio(spec: &FeatureSpec, op: Op, audio: &AudioSpec) -> Vec<Fault> {
+fn audio_faults(spec: &FeatureSpec, audio: &AudioSpec) -> Vec<Fault> {
     let sample_rate_hz = audio.sample_rate_hz;
-    let mut words = Faults::default();
-    let overrides = spec.overrides(op, &mut words);
-    let args = FeatureArgs::unchecked(op, spec.preset, sample_rate_hz, &overrides);
-
-    let mut found = overrides.faults(op, spec.preset, sample_rate_hz);
-    // Only the first fault is reported for a --set: unknown words precede the fault of `dtype`.
-    let stored = found.iter().position(|fault| fault.key == "dtype");
-    let stored = stored.unwrap_or(found.len());
-    found.splice(stored..stored, words.into_vec());
-    found.extend(row_bytes(&args, &overrides, audio));
+    let args = spec.unchecked(sample_rate_hz);
+    let mut found = spec.audio_faults(sample_rate_hz);
+    found.extend(row_bytes(&args, spec, audio));
 
     // If no given option has a fault, the combination may still be impossible: 20 coefficients, the preset's default,
     // from 10 bands.
@@ -65,7 +56,7 @@ fn of_audio(spec: &FeatureSpec, op: Op, audio: &AudioSpec) -> Vec<Fault> {
 }
 
 /// Returns the faults of a feature that is derived from another feature, without the faults of its source.
-fn of_source(spec: &FeatureSpec, recipe: &Recipe) -> Vec<Fault> {
+fn source_faults(spec: &FeatureSpec, recipe: &Recipe) -> Vec<Fault> {
     let mut faults = Faults::default();
     let derived = spec.derived(&mut faults);
 
@@ -150,7 +141,7 @@ fn longest_row(args: &FeatureArgs, audio: &AudioSpec) -> LongestRow {
 }
 
 /// Checks that a row of the longest clip fits into memory and into an Arrow value. `args` may be invalid.
-fn row_bytes(args: &FeatureArgs, overrides: &Overrides, audio: &AudioSpec) -> Option<Fault> {
+fn row_bytes(args: &FeatureArgs, spec: &FeatureSpec, audio: &AudioSpec) -> Option<Fault> {
     let LongestRow {
         plain_s,
         row_s,
@@ -166,8 +157,8 @@ fn row_bytes(args: &FeatureArgs, overrides: &Overrides, audio: &AudioSpec) -> Op
     // Numbers out of range have a fault of their own.
     let is_sound = (LENGTH_S_MIN..=CLIP_S_MAX).contains(&plain_s)
         && audio.longest_stretch() <= 1.0 / STRETCH_MIN
-        && overrides.n_mels.is_none_or(|n_mels| n_mels <= N_MELS_MAX)
-        && overrides.n_mfcc.is_none_or(|n_mfcc| n_mfcc <= N_MFCC_MAX);
+        && spec.n_mels.is_none_or(|n_mels| n_mels <= N_MELS_MAX)
+        && spec.n_mfcc.is_none_or(|n_mfcc| n_mfcc <= N_MFCC_MAX);
     if !is_sound || bytes <= ROW_BYTES_MAX {
         return None;
     }

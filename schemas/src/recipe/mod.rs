@@ -6,7 +6,6 @@
 //! defined in the crate `wavemill-options`.
 
 mod edit;
-mod feature;
 mod feature_rules;
 mod limits;
 pub(crate) mod parse;
@@ -21,17 +20,16 @@ mod tests;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-pub use feature::{DbRef, DbSpec, FeatureOp, FeatureSpec};
 pub use limits::FILE_BYTES_MAX;
 pub use parse::{RecipeError, Source};
 pub use place::Place;
 pub use shipped::SHIPPED;
 pub use wavemill_options::{
-    CropBox, DECODED_PIXELS_MAX, DECODED_SIDE_MAX, Dtype, Fault, ImageArgs, ImageFilter, Normalize,
-    Preset,
+    CropBox, DECODED_PIXELS_MAX, DECODED_SIDE_MAX, DbRefSpec, DbSpec, Dtype, Fault, FeatureSpec,
+    ImageArgs, ImageFilter, Normalize, Op, Preset,
 };
 
-use crate::exact;
+use wavemill_options::exact;
 
 /// A recipe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

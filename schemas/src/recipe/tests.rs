@@ -1,6 +1,6 @@
 //! Tests of error messages, sets and the shipped recipes.
 
-use super::{DbRef, DbSpec, Dtype, Recipe, RecipeError, SHIPPED, Source};
+use super::{DbRefSpec, DbSpec, Dtype, Recipe, RecipeError, SHIPPED, Source};
 use crate::canonical;
 
 /// A recipe of eight lines; text appended by a test case starts at line 9.
@@ -475,7 +475,7 @@ fn sets_change_add_and_remove_values() {
         (7, Some(96), Some(15.0))
     );
     let db = DbSpec {
-        reference: DbRef::Name("max".to_owned()),
+        reference: DbRefSpec::Name("max".to_owned()),
         amin: 1e-10,
         top_db: None,
     };
@@ -512,7 +512,7 @@ fn sets_change_add_and_remove_values() {
         ],
     );
     assert_eq!(recipe.features[0].normalize, super::Normalize::None);
-    assert_eq!(recipe.features[1].norm.as_deref(), Some("none"));
+    assert_eq!(recipe.features[1].norm, Some("none".into()));
     assert_eq!(
         recipe.features[0].db.as_ref().and_then(|db| db.top_db),
         None

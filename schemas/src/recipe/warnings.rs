@@ -1,6 +1,6 @@
 //! Warnings about valid recipes.
 
-use super::{Dtype, FeatureOp, FeatureSpec, Normalize, Recipe};
+use super::{Dtype, FeatureSpec, Normalize, Recipe};
 
 impl Recipe {
     /// Returns one sentence per warning: leaky splits, lossy rounding, empty mel filters and clips of different lengths
@@ -20,19 +20,19 @@ impl Recipe {
 
 fn feature_warnings(recipe: &Recipe, feature: &FeatureSpec, warnings: &mut Vec<String>) {
     // Derived features have no warnings of their own: the source gets them.
-    if feature.op.of_audio().is_none() {
+    if !feature.op.is_of_audio() {
         return;
     }
     let audio = &recipe.audio;
     let name = &feature.name;
 
     // Between 512 and 1,024, where the first coefficient often lies, adjacent f16 values differ by 0.5.
-    if feature.dtype == Some(Dtype::F16)
-        && feature.op == FeatureOp::Mfcc
+    if let Some(rounded) = feature.op.f16_rounds()
+        && feature.dtype == Some(Dtype::F16)
         && feature.normalize == Normalize::None
     {
         warnings.push(format!(
-            "features.{name}.dtype: f16 rounds MFCC by up to 0.25: f32 is the default"
+            "features.{name}.dtype: f16 rounds {rounded}: f32 is the default"
         ));
     }
 

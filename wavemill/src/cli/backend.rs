@@ -42,7 +42,7 @@ impl BackendArgs {
     /// # Errors
     /// [`UsageError`] for an unknown name, a missing device or CUDA library, or a recipe that no device can compute.
     pub fn open(&self, level: Level, recipe: &Recipe) -> Result<Arc<dyn Backend>> {
-        let derived = recipe.features.iter().find(|f| f.op.of_audio().is_none());
+        let cpu_only = recipe.features.iter().find(|f| f.op.is_cpu_only());
         let name = self
             .backend
             .as_deref()
@@ -53,8 +53,8 @@ impl BackendArgs {
             self.open_for_stretch(choice, level)?
         } else {
             choice
-                .open(&self.devices, level, derived.map(|f| f.op.name()))
-                .map_err(|error| match (error, derived) {
+                .open(&self.devices, level, cpu_only.map(|f| f.op.name()))
+                .map_err(|error| match (error, cpu_only) {
                     (KernelError::CpuOnly { op }, Some(feature)) => UsageError(format!(
                         "features.{feature} has op = \"{op}\", which is computed only on the CPU: use --backend cpu, or \
                          remove the feature with --set features.{feature}=none",

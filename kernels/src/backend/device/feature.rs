@@ -96,7 +96,7 @@ impl<D: Device> FeatureDevice<D> {
     ) -> Result<(), KernelError> {
         let rows = self.send_rows(device, spans)?;
 
-        let n_spectrum = self.n_spectrum_bands();
+        let n_spectrum = self.args.n_spectrum_bands();
         let bands_bytes = self.bytes_of_bands(n_spectrum);
         let bands = self.bands.address(device, bands_bytes)?;
         let ranges = self.zero_ranges(device, rows.n_rows)?;
@@ -207,14 +207,6 @@ impl<D: Device> FeatureDevice<D> {
     /// Returns a row's packed bytes. Call after the device has been synchronized.
     pub(super) fn tensor(&self, row: usize) -> &[u8] {
         &self.host.bytes()[self.packed_at[row]..self.packed_at[row + 1]]
-    }
-
-    /// Returns the number of bands (or bins) of the spectrum.
-    fn n_spectrum_bands(&self) -> usize {
-        self.args
-            .mel
-            .as_ref()
-            .map_or(self.args.stft.n_bins(), |mel| mel.n_mels)
     }
 
     /// Returns the bytes of `n_bands` bands of all frames.

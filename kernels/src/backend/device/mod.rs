@@ -42,8 +42,8 @@ impl<D: Device> DevicePlan<D> {
         let sample_rate_hz = features.first().map_or(0, |args| args.sample_rate_hz);
         for args in features {
             args.validate()?;
-            if let Some(derived) = &args.derived {
-                return Err(KernelError::CpuOnly { op: derived.name() });
+            if let Some(op) = args.cpu_only_op() {
+                return Err(KernelError::CpuOnly { op: op.name() });
             }
             if args.sample_rate_hz != sample_rate_hz {
                 let allowed = format!("{sample_rate_hz} Hz, like the plan's other features");
@@ -159,7 +159,7 @@ impl<D: Device> Plan for DevicePlan<D> {
 
 #[cfg(test)]
 mod tests {
-    use wavemill_options::{Op, Overrides, Preset};
+    use wavemill_options::FeatureSpec;
 
     use super::*;
     use crate::backend::Samples;
@@ -169,11 +169,11 @@ mod tests {
     const RATE_HZ: u32 = 22_050;
 
     fn plan() -> DevicePlan<EmulatedDevice> {
-        let overrides = Overrides {
+        let spec = FeatureSpec {
             n_mels: Some(8),
-            ..Overrides::default()
+            ..FeatureSpec::default()
         };
-        let mel = FeatureArgs::resolve(Op::Mel, Preset::Librosa, RATE_HZ, &overrides).unwrap();
+        let mel = spec.resolve(&[], RATE_HZ).unwrap();
         DevicePlan::new(EmulatedDevice::new(Order::Ascending).unwrap(), &[mel]).unwrap()
     }
 

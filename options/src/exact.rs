@@ -6,7 +6,7 @@ use serde::de::{Deserialize, Deserializer, Error};
 ///
 /// # Errors
 /// If the number of elements differs, or an element has another type.
-pub(crate) fn array<'de, D, T, const N: usize>(deserializer: D) -> Result<[T; N], D::Error>
+pub fn array<'de, D, T, const N: usize>(deserializer: D) -> Result<[T; N], D::Error>
 where
     D: Deserializer<'de>,
     T: Deserialize<'de>,
@@ -23,7 +23,7 @@ where
 ///
 /// # Errors
 /// The errors of [`array`].
-pub(crate) fn optional_array<'de, D, T, const N: usize>(
+pub fn optional_array<'de, D, T, const N: usize>(
     deserializer: D,
 ) -> Result<Option<[T; N]>, D::Error>
 where

@@ -1,0 +1,310 @@
+//! A feature as given in a recipe: the `[[features]]` section.
+
+use std::marker::PhantomData;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::args::{DimOrder, FeatureArgs, Normalize};
+use crate::db::DbSpec;
+use crate::derived::{ColourMap, Derived, PictureArgs};
+use crate::exact;
+use crate::fault::{Fault, Faults};
+use crate::image::{CropBox, ImageArgs, ImageFilter};
+use crate::mel::Norm;
+use crate::op::{KEYS, Op};
+use crate::pack::Dtype;
+use crate::preset::Preset;
+use crate::stft::{PadMode, Window};
+use crate::words::did_you_mean;
+
+/// `[[features]]`. Absent keys take the preset's value. Names, units and meanings are those of [`FeatureArgs`],
+/// [`PictureArgs`] and [`ImageArgs`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)] // documented in `FeatureArgs`
+pub struct FeatureSpec {
+    pub name: String,
+    pub op: Op,
+    /// Name of the feature of the recipe from which a derived feature is computed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    #[serde(default)]
+    pub preset: Preset,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub n_fft: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hop_length: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub win_length: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub window: Option<Word<Window>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub center: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pad_mode: Option<Word<PadMode>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub power: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub n_mels: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fmin: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fmax: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub htk: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub norm: Option<Word<Norm>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub n_mfcc: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dct_type: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lifter: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delta: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub db: Option<DbSpec>,
+    #[serde(default)]
+    pub normalize: Normalize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dtype: Option<Dtype>,
+    /// `"mel,frame"` (default; the band axis has another name for the other ops) or the reverse order.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dim_order: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub frames: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub colour_map: Option<Word<ColourMap>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub height: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub width: Option<usize>,
+    /// `[left, top, width, height]`.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "exact::optional_array"
+    )]
+    pub crop: Option<[u32; 4]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub filter: Option<Word<ImageFilter>>,
+}
+
+impl FeatureSpec {
+    /// Resolves all options of the feature for PCM of `sample_rate_hz`. `features` are all features of the recipe,
+    /// because a derived feature is computed from another one.
+    ///
+    /// Defaults that depend on another option use its given value: `win_length` depends on `n_fft`, and `fmax` on the
+    /// sample rate.
+    ///
+    /// # Errors
+    /// A [`Fault`] with the option and its allowed values, also for options that the operation does not use. Features
+    /// of a parsed recipe have no faults.
+    pub fn resolve(&self, features: &[Self], sample_rate_hz: u32) -> Result<FeatureArgs, Fault> {
+        if !self.op.is_of_audio() {
+            let source = self.source_in(features)?;
+            // The source is not derived itself, so the recursion ends after one step.
+            let source = source.resolve(features, sample_rate_hz)?;
+            let mut faults = Faults::default();
+            let derived = self.derived(&mut faults);
+            faults.into_result()?;
+            return source.derive(derived, self.dtype);
+        }
+
+        let faults = self.audio_faults(sample_rate_hz);
+        if let Some(fault) = faults.into_iter().next() {
+            return Err(fault);
+        }
+        let args = self.unchecked(sample_rate_hz);
+        args.validate().map(|()| args)
+    }
+
+    /// Finds the source of a derived feature among all `features` of its recipe.
+    ///
+    /// # Errors
+    /// A [`Fault`] of `source`: the key is absent, or names no feature, the derived feature itself, or another derived
+    /// feature.
+    pub fn source_in<'a>(&self, features: &'a [Self]) -> Result<&'a Self, Fault> {
+        let allowed: Vec<&str> = features
+            .iter()
+            .filter(|feature| feature.op.is_of_audio())
+            .map(|feature| feature.name.as_str())
+            .collect();
+        let names = if allowed.is_empty() {
+            let ops = Op::audio_names("or");
+            format!("a feature with op {ops} (the recipe has none)")
+        } else {
+            allowed.join(", ")
+        };
+
+        let Some(wanted) = &self.source else {
+            let op = self.op.name();
+            let problem = format!(
+                "is missing: op = \"{op}\" is derived from another feature; allowed: {names}"
+            );
+            return Err(Fault::new("source", problem));
+        };
+        if *wanted == self.name {
+            let problem = format!("`{wanted}` is the feature itself; allowed: {names}");
+            return Err(Fault::new("source", problem));
+        }
+
+        match features.iter().find(|feature| feature.name == *wanted) {
+            Some(source) if source.op.is_of_audio() => Ok(source),
+            Some(_) => {
+                let problem =
+                    format!("`{wanted}` is itself derived from another feature; allowed: {names}");
+                Err(Fault::new("source", problem))
+            }
+            None => {
+                let hint = did_you_mean(wanted, &allowed);
+                let problem =
+                    format!("the recipe has no feature `{wanted}`{hint}; allowed: {names}");
+                Err(Fault::new("source", problem))
+            }
+        }
+    }
+
+    /// Returns the operation of a derived feature. An unknown word is a fault and is replaced by a value on which no
+    /// rule depends.
+    pub fn derived(&self, faults: &mut Faults) -> Derived {
+        if self.op == Op::Statistics {
+            return Derived::Statistics;
+        }
+        Derived::Picture(PictureArgs {
+            colour_map: value(&self.colour_map, ColourMap::default(), faults),
+            height: self.height,
+            width: self.width,
+        })
+    }
+
+    /// Resolves all options of a feature that is computed from picture files.
+    ///
+    /// # Errors
+    /// A [`Fault`] with the option and its allowed values. Features of a parsed recipe have no faults.
+    pub fn image(&self) -> Result<ImageArgs, Fault> {
+        let mut faults = Faults::default();
+        let filter = value(&self.filter, ImageFilter::default(), &mut faults);
+        for (side, key) in [(self.width, "width"), (self.height, "height")] {
+            let problem = "is missing: all images are stored in one size, in pixels";
+            faults.unless(side.is_some(), key, problem);
+        }
+        faults.into_result()?;
+
+        let args = ImageArgs {
+            width: self.width.unwrap_or_default(),
+            height: self.height.unwrap_or_default(),
+            crop: self.crop.map(CropBox::from),
+            filter,
+            dtype: self.dtype.unwrap_or(Dtype::U8),
+        };
+        match args.faults().into_iter().next() {
+            Some(fault) => Err(fault),
+            None => Ok(args),
+        }
+    }
+
+    /// Returns a fault for each given key that the operation does not use: its author expects an effect.
+    pub fn idle_keys(&self) -> Vec<Fault> {
+        let problem = format!("op = \"{}\" does not use it", self.op.name());
+        let given = self.given_keys();
+        KEYS.concat()
+            .into_iter()
+            .filter(|key| given.contains_key(*key) && !self.op.uses(key))
+            .map(|key| Fault::new(key, problem.clone()))
+            .collect()
+    }
+
+    /// Returns the given keys whose values differ from the defaults.
+    fn given_keys(&self) -> Map<String, Value> {
+        fn keys(spec: &FeatureSpec) -> Map<String, Value> {
+            match serde_json::to_value(spec) {
+                Ok(Value::Object(keys)) => keys,
+                _ => Map::new(),
+            }
+        }
+
+        let defaults = keys(&Self::default());
+        let mut given = keys(self);
+        given.retain(|key, value| defaults.get(key) != Some(value));
+        given
+    }
+
+    /// Returns all faults of the options that are given for a feature of audio.
+    ///
+    /// Values that follow from the options may be impossible too, which [`FeatureArgs::validate`] reports. Call it
+    /// only if this function returns an empty list, because one invalid option can make other values invalid.
+    pub fn audio_faults(&self, sample_rate_hz: u32) -> Vec<Fault> {
+        let mut faults = Faults::default();
+        self.preset.check(self.op, sample_rate_hz, &mut faults);
+
+        // Report an impossible value even if the operation does not use the option: create all parts.
+        let mut words = Faults::default();
+        let args = self.with_all_parts(sample_rate_hz, &mut words);
+        let mut of_args = Faults::default();
+        args.check(&mut of_args);
+        let given = self.given_keys();
+        for fault in of_args.into_vec() {
+            // `db.top_db` is given if `db` is.
+            let name = fault.key.split('.').next().unwrap_or_default();
+            if given.contains_key(name) {
+                faults.push(fault);
+            }
+        }
+
+        // Only the first fault is reported for a --set: unknown words precede the fault of `dtype`.
+        let mut found = self.idle_keys();
+        found.extend(faults.into_vec());
+        let stored = found.iter().position(|fault| fault.key == "dtype");
+        let stored = stored.unwrap_or(found.len());
+        found.splice(stored..stored, words.into_vec());
+        found
+    }
+
+    /// Returns the order of the axes.
+    pub(crate) fn dim_order(&self, faults: &mut Faults) -> DimOrder {
+        let Some(text) = &self.dim_order else {
+            return DimOrder::default();
+        };
+        DimOrder::parse(text, self.op).unwrap_or_else(|fault| {
+            faults.push(fault);
+            DimOrder::default()
+        })
+    }
+}
+
+/// A word that names a `T`. The text is kept as given, and parsed by [`value`]: a later `--set` may correct it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Word<T> {
+    text: String,
+    #[serde(skip)]
+    kind: PhantomData<T>,
+}
+
+impl<T> From<&str> for Word<T> {
+    fn from(text: &str) -> Self {
+        Self {
+            text: text.to_owned(),
+            kind: PhantomData,
+        }
+    }
+}
+
+/// Returns the value of a word, or `absent`. An unknown word is a fault and counts as absent.
+pub(crate) fn value<T: FromStr<Err = Fault>>(
+    word: &Option<Word<T>>,
+    absent: T,
+    faults: &mut Faults,
+) -> T {
+    match word.as_ref().map(|word| word.text.parse()) {
+        Some(Ok(value)) => value,
+        Some(Err(fault)) => {
+            faults.push(fault);
+            absent
+        }
+        None => absent,
+    }
+}
