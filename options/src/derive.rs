@@ -80,6 +80,7 @@ impl FeatureArgs {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::words::Named;
     use crate::{ColourMap, FeatureSpec, Packing, PictureArgs};
 
     fn mfcc() -> FeatureArgs {
@@ -179,7 +180,7 @@ mod tests {
         let twice = mfcc().derive(Derived::Statistics, None).unwrap();
         let error = twice.derive(picture(None, None), None).unwrap_err();
         assert_eq!(error.key, "source");
-        assert!("jet".parse::<ColourMap>().is_err());
+        assert!(ColourMap::named("jet").is_err());
     }
 
     /// The serialized form of a feature that is not derived has no new key.

@@ -3,14 +3,12 @@
 //! A derived feature uses the f32 values of its source after the logarithm, the cosine transform, deltas and cropping.
 //! The source's normalization, order of axes and stored type come later, so they have no effect on it.
 
-use std::str::FromStr;
-
 use serde::{Deserialize, Serialize};
 
-use crate::fault::{Fault, Faults};
+use crate::fault::Faults;
 use crate::op::Op;
 use crate::pack::Dtype;
-use crate::words::named;
+use crate::words::Named;
 
 /// Statistics of a band, in the order of the tensor's rows and of the columns in FMA's `features.csv`.
 pub const STATISTICS: [&str; 7] = ["kurtosis", "max", "mean", "median", "min", "skew", "std"];
@@ -55,18 +53,13 @@ pub enum ColourMap {
     Grey,
 }
 
-const COLOUR_MAPS: [(&str, ColourMap); 3] = [
-    ("magma", ColourMap::Magma),
-    ("viridis", ColourMap::Viridis),
-    ("grey", ColourMap::Grey),
-];
-
-impl FromStr for ColourMap {
-    type Err = Fault;
-
-    fn from_str(name: &str) -> Result<Self, Fault> {
-        named("colour_map", &COLOUR_MAPS, name)
-    }
+impl Named for ColourMap {
+    const KEY: &'static str = "colour_map";
+    const NAMES: &'static [(&'static str, Self)] = &[
+        ("magma", Self::Magma),
+        ("viridis", Self::Viridis),
+        ("grey", Self::Grey),
+    ];
 }
 
 impl Derived {

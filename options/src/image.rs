@@ -1,12 +1,10 @@
 //! Arguments for features computed from picture files: crop, size and stored type.
 
-use std::str::FromStr;
-
 use serde::{Deserialize, Serialize};
 
 use crate::fault::{Fault, Faults};
 use crate::pack::Dtype;
-use crate::words::named;
+use crate::words::Named;
 
 /// Maximum side of a stored picture in pixels: far beyond the input of any network.
 pub const IMAGE_SIDE_MAX: usize = 8192;
@@ -37,20 +35,15 @@ pub enum ImageFilter {
     Lanczos3,
 }
 
-const FILTERS: [(&str, ImageFilter); 5] = [
-    ("nearest", ImageFilter::Nearest),
-    ("triangle", ImageFilter::Triangle),
-    ("catmull_rom", ImageFilter::CatmullRom),
-    ("gaussian", ImageFilter::Gaussian),
-    ("lanczos3", ImageFilter::Lanczos3),
-];
-
-impl FromStr for ImageFilter {
-    type Err = Fault;
-
-    fn from_str(name: &str) -> Result<Self, Fault> {
-        named("filter", &FILTERS, name)
-    }
+impl Named for ImageFilter {
+    const KEY: &'static str = "filter";
+    const NAMES: &'static [(&'static str, Self)] = &[
+        ("nearest", Self::Nearest),
+        ("triangle", Self::Triangle),
+        ("catmull_rom", Self::CatmullRom),
+        ("gaussian", Self::Gaussian),
+        ("lanczos3", Self::Lanczos3),
+    ];
 }
 
 /// A rectangular part of a picture, in pixels.
@@ -206,6 +199,6 @@ mod tests {
         assert_eq!(args(100_000, None).faults()[0].key, "width");
         assert_eq!(args(1, Some([5, 5, 0, 1])).faults()[0].key, "crop");
         assert_eq!(args(1, Some([5, 5, 0, 1])).faults().len(), 1);
-        assert!("bicubic".parse::<ImageFilter>().is_err());
+        assert!(ImageFilter::named("bicubic").is_err());
     }
 }

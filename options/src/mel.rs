@@ -1,11 +1,9 @@
 //! Mel bands, and the weights of the frequency bins in each band.
 
-use std::str::FromStr;
-
 use serde::{Deserialize, Serialize};
 
-use crate::fault::{Fault, Faults};
-use crate::words::named;
+use crate::fault::Faults;
+use crate::words::Named;
 
 /// Maximum number of mel bands: a sixteenth of the bins of the longest FFT.
 pub const N_MELS_MAX: usize = 2_048;
@@ -20,16 +18,10 @@ pub enum Norm {
     None,
 }
 
-impl FromStr for Norm {
-    type Err = Fault;
-
-    fn from_str(name: &str) -> Result<Self, Fault> {
-        named(
-            "norm",
-            &[("slaney", Self::Slaney), ("none", Self::None)],
-            name,
-        )
-    }
+impl Named for Norm {
+    const KEY: &'static str = "norm";
+    const NAMES: &'static [(&'static str, Self)] =
+        &[("slaney", Self::Slaney), ("none", Self::None)];
 }
 
 /// Frequency scale on which the sides of the triangles are straight.

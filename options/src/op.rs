@@ -80,7 +80,8 @@ pub(crate) struct AudioOp {
     pub hop_length: fn(&Defaults) -> HopLength,
     /// Logarithm in a preset.
     pub log: fn(&Defaults) -> LogArgs,
-    /// What f16 rounds too coarsely, even decibels and normalized values: the default type is then always f32.
+    /// Values that f16 would round noticeably even in decibels or after normalization, and the rounding error. If there
+    /// are any, the default type is always f32.
     pub f16_rounds: Option<&'static str>,
 }
 
@@ -188,7 +189,7 @@ impl Op {
         self.description().keys.contains(&CEPSTRA)
     }
 
-    /// Returns what f16 rounds too coarsely, even in decibels or after normalization: `MFCC by up to 0.25`.
+    /// Returns the values that f16 would round noticeably, and the rounding error: `MFCC by up to 0.25`.
     pub fn f16_rounds(self) -> Option<&'static str> {
         self.description().audio?.f16_rounds
     }

@@ -1,7 +1,6 @@
 //! A feature as given in a recipe: the `[[features]]` section.
 
 use std::marker::PhantomData;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -17,7 +16,7 @@ use crate::op::{KEYS, Op};
 use crate::pack::Dtype;
 use crate::preset::Preset;
 use crate::stft::{PadMode, Window};
-use crate::words::did_you_mean;
+use crate::words::{Named, did_you_mean};
 
 /// `[[features]]`. Absent keys take the preset's value. Names, units and meanings are those of [`FeatureArgs`],
 /// [`PictureArgs`] and [`ImageArgs`].
@@ -294,12 +293,8 @@ impl<T> From<&str> for Word<T> {
 }
 
 /// Returns the value of a word, or `absent`. An unknown word is a fault and counts as absent.
-pub(crate) fn value<T: FromStr<Err = Fault>>(
-    word: &Option<Word<T>>,
-    absent: T,
-    faults: &mut Faults,
-) -> T {
-    match word.as_ref().map(|word| word.text.parse()) {
+pub(crate) fn value<T: Named>(word: &Option<Word<T>>, absent: T, faults: &mut Faults) -> T {
+    match word.as_ref().map(|word| T::named(&word.text)) {
         Some(Ok(value)) => value,
         Some(Err(fault)) => {
             faults.push(fault);

@@ -1,11 +1,9 @@
 //! Framing of a signal, and the short-time Fourier transform.
 
-use std::str::FromStr;
-
 use serde::{Deserialize, Serialize};
 
-use crate::fault::{Fault, Faults};
-use crate::words::named;
+use crate::fault::Faults;
+use crate::words::Named;
 
 /// Maximum FFT length in samples: 3 s at 22,050 Hz. Tables and buffers of a worker grow with the length: 5 MB per
 /// feature at this length.
@@ -39,9 +37,10 @@ pub enum Window {
     Povey,
 }
 
-impl Window {
+impl Named for Window {
+    const KEY: &'static str = "window";
     /// Names as in scipy; `ones` is an alias of `boxcar`, and `povey` is from Kaldi.
-    const NAMES: [(&'static str, Self); 9] = [
+    const NAMES: &'static [(&'static str, Self)] = &[
         ("hann", Self::Hann),
         ("hamming", Self::Hamming),
         ("blackman", Self::Blackman),
@@ -52,14 +51,6 @@ impl Window {
         ("ones", Self::Boxcar),
         ("povey", Self::Povey),
     ];
-}
-
-impl FromStr for Window {
-    type Err = Fault;
-
-    fn from_str(name: &str) -> Result<Self, Fault> {
-        named("window", &Self::NAMES, name)
-    }
 }
 
 /// Padding at the ends of a centred signal.
@@ -74,20 +65,13 @@ pub enum PadMode {
     Edge,
 }
 
-impl PadMode {
-    const NAMES: [(&'static str, Self); 3] = [
+impl Named for PadMode {
+    const KEY: &'static str = "pad_mode";
+    const NAMES: &'static [(&'static str, Self)] = &[
         ("constant", Self::Constant),
         ("reflect", Self::Reflect),
         ("edge", Self::Edge),
     ];
-}
-
-impl FromStr for PadMode {
-    type Err = Fault;
-
-    fn from_str(name: &str) -> Result<Self, Fault> {
-        named("pad_mode", &Self::NAMES, name)
-    }
 }
 
 /// Position of the frames in the signal.
@@ -282,7 +266,7 @@ mod tests {
         }
 
         assert_eq!(
-            "han".parse::<Window>().unwrap_err().to_string(),
+            Window::named("han").unwrap_err().to_string(),
             "window: `han` is unknown (did you mean `hann`?); allowed: hann, hamming, blackman, blackmanharris, nuttall, \
              bartlett, boxcar, ones, povey"
         );

@@ -2,19 +2,27 @@
 
 use crate::fault::Fault;
 
-/// Returns the value called `name`.
-///
-/// # Errors
-/// A [`Fault`] of `key` with the nearest name and all allowed names.
-pub(crate) fn named<T: Copy>(key: &str, names: &[(&str, T)], name: &str) -> Result<T, Fault> {
-    if let Some((_, value)) = names.iter().find(|(known, _)| *known == name) {
-        return Ok(*value);
-    }
+/// A value that has a name in recipes.
+pub(crate) trait Named: Copy + 'static {
+    /// Key whose values have these names.
+    const KEY: &'static str;
+    /// All names; a value may have several.
+    const NAMES: &'static [(&'static str, Self)];
 
-    let allowed: Vec<&str> = names.iter().map(|(known, _)| *known).collect();
-    let hint = did_you_mean(name, &allowed);
-    let problem = format!("`{name}` is unknown{hint}; allowed: {}", allowed.join(", "));
-    Err(Fault::new(key, problem))
+    /// Returns the value called `name`.
+    ///
+    /// # Errors
+    /// A [`Fault`] of the key with the nearest name and all allowed names.
+    fn named(name: &str) -> Result<Self, Fault> {
+        if let Some((_, value)) = Self::NAMES.iter().find(|(known, _)| *known == name) {
+            return Ok(*value);
+        }
+
+        let allowed: Vec<&str> = Self::NAMES.iter().map(|(known, _)| *known).collect();
+        let hint = did_you_mean(name, &allowed);
+        let problem = format!("`{name}` is unknown{hint}; allowed: {}", allowed.join(", "));
+        Err(Fault::new(Self::KEY, problem))
+    }
 }
 
 /// Returns ` (did you mean …?)` with the nearest word of `allowed`, or an empty string if none is close enough for a

@@ -11,7 +11,7 @@ mod shipped;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use wavemill_options::exact;
+use wavemill_options::{Fault, exact};
 
 pub use layers::LayeredConfig;
 pub use shipped::{SHIPPED, ShippedConfig};
@@ -30,15 +30,8 @@ pub enum ConfigError {
         message: String,
     },
     /// A value that is not allowed.
-    #[error("{key} = {found}: must be {allowed}")]
-    Value {
-        /// Path of the key, such as `data.batch_size`.
-        key: &'static str,
-        /// The given value.
-        found: String,
-        /// Description of the allowed values.
-        allowed: &'static str,
-    },
+    #[error("{} = {}", .0.key, .0.problem)]
+    Value(Fault),
 }
 
 /// Configuration of a training run.

@@ -1,215 +1,117 @@
 //! Rules for values that the types cannot express: each with key, value and a description of the allowed values.
 
+use std::fmt::Display;
+
+use wavemill_options::Faults;
+
 use super::{Config, ConfigError};
 
-/// A condition on a value.
-struct Rule {
-    holds: bool,
-    key: &'static str,
-    found: String,
-    allowed: &'static str,
-}
-
-impl Rule {
-    fn new(holds: bool, key: &'static str, found: impl ToString, allowed: &'static str) -> Self {
-        Self {
-            holds,
-            key,
-            found: found.to_string(),
-            allowed,
-        }
-    }
+/// Reports an error for the value `found` of `key` unless the rule `holds`. Comparisons with NaN are false, so every
+/// rule rejects NaN.
+fn rule(faults: &mut Faults, holds: bool, key: &str, found: impl Display, allowed: &str) {
+    faults.unless(holds, key, format!("{found}: must be {allowed}"));
 }
 
 impl Config {
     /// Checks all rules and reports the first one that is violated.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
-        // Each rule states a condition that must be true. Comparisons with NaN are false, so every rule rejects NaN.
-        let mut rules = self.run_rules();
-        rules.extend(self.optimizer_rules());
-        rules.extend(self.schedule_rules());
-        rules.extend(self.augment_rules());
-        rules.extend(self.finite_rules());
+        let mut faults = Faults::default();
+        self.check_counts(&mut faults);
+        self.check_ranges(&mut faults);
+        self.check_optimizer(&mut faults);
+        self.check_augment(&mut faults);
+        self.check_finite(&mut faults);
+        faults.into_result().map_err(ConfigError::Value)
+    }
 
-        match rules.into_iter().find(|rule| !rule.holds) {
-            Some(broken) => Err(ConfigError::Value {
-                key: broken.key,
-                found: broken.found,
-                allowed: broken.allowed,
-            }),
-            None => Ok(()),
+    fn check_counts(&self, faults: &mut Faults) {
+        // An absent section is checked with its default values, which are valid.
+        let step = self.schedule.step.clone().unwrap_or_default();
+        for (key, count) in [
+            ("data.batch_size", self.data.batch_size as u64),
+            ("data.shuffle_window", self.data.shuffle_window as u64),
+            ("train.micro_batches", self.train.micro_batches as u64),
+            ("train.epochs", self.train.epochs),
+            ("schedule.step.every_epochs", step.every_epochs),
+        ] {
+            rule(faults, count > 0, key, count, "at least 1");
+        }
+
+        let frames = self.data.frames.map(|frames| frames as u64);
+        for (key, count) in [("data.frames", frames), ("train.steps", self.train.steps)] {
+            rule(faults, count != Some(0), key, 0, "at least 1, or absent");
         }
     }
 
-    fn run_rules(&self) -> Vec<Rule> {
-        let Self {
-            data,
-            train,
-            optimizer,
-            loss,
-            ..
-        } = self;
-
-        vec![
-            Rule::new(
-                data.batch_size > 0,
-                "data.batch_size",
-                data.batch_size,
-                "at least 1",
-            ),
-            Rule::new(
-                data.shuffle_window > 0,
-                "data.shuffle_window",
-                data.shuffle_window,
-                "at least 1",
-            ),
-            Rule::new(
-                data.frames != Some(0),
-                "data.frames",
-                0,
-                "at least 1, or absent",
-            ),
-            Rule::new(
-                train.micro_batches > 0,
-                "train.micro_batches",
-                train.micro_batches,
-                "at least 1",
-            ),
-            Rule::new(train.epochs > 0, "train.epochs", train.epochs, "at least 1"),
-            Rule::new(
-                train.steps != Some(0),
-                "train.steps",
-                0,
-                "at least 1, or absent",
-            ),
-            Rule::new(optimizer.lr > 0.0, "optimizer.lr", optimizer.lr, "above 0"),
-            Rule::new(
-                optimizer.weight_decay >= 0.0,
-                "optimizer.weight_decay",
-                optimizer.weight_decay,
-                "0 or more",
-            ),
-            Rule::new(
-                (0.0..1.0).contains(&loss.label_smoothing),
-                "loss.label_smoothing",
-                loss.label_smoothing,
-                "from 0 to below 1",
-            ),
-            Rule::new(
-                loss.mixup >= 0.0,
-                "loss.mixup",
-                loss.mixup,
-                "0 (none) or more",
-            ),
-        ]
-    }
-
-    fn optimizer_rules(&self) -> Vec<Rule> {
-        let optimizer = &self.optimizer;
-
-        vec![
-            Rule::new(
-                optimizer.betas.iter().all(|beta| (0.0..1.0).contains(beta)),
-                "optimizer.betas",
-                format!("{:?}", optimizer.betas),
-                "two values from 0 to below 1",
-            ),
-            Rule::new(
-                optimizer.eps >= 0.0,
-                "optimizer.eps",
-                optimizer.eps,
-                "0 or more",
-            ),
-            Rule::new(
-                optimizer.momentum >= 0.0,
-                "optimizer.momentum",
-                optimizer.momentum,
-                "0 (none) or more",
-            ),
-            Rule::new(
-                // Same rule as in torch's SGD.
-                !optimizer.nesterov || optimizer.momentum > 0.0,
-                "optimizer.nesterov",
-                true,
-                "false if momentum is 0",
-            ),
-            Rule::new(
-                optimizer.clip_norm.is_none_or(|max| max > 0.0),
-                "optimizer.clip_norm",
-                format!("{:?}", optimizer.clip_norm),
-                "above 0, or absent",
-            ),
-        ]
-    }
-
-    fn schedule_rules(&self) -> Vec<Rule> {
-        // An absent section is checked with its default values, which are valid.
+    fn check_ranges(&self, faults: &mut Faults) {
         let step = self.schedule.step.clone().unwrap_or_default();
         let plateau = self.schedule.plateau.clone().unwrap_or_default();
+        for (key, value) in [
+            ("optimizer.weight_decay", self.optimizer.weight_decay),
+            ("optimizer.eps", self.optimizer.eps),
+            // A gamma above 1 increases the rate; torch allows this too.
+            ("schedule.step.gamma", step.gamma),
+            ("schedule.plateau.threshold", plateau.threshold),
+        ] {
+            rule(faults, value >= 0.0, key, value, "0 or more");
+        }
 
-        vec![
-            Rule::new(
-                step.every_epochs > 0,
-                "schedule.step.every_epochs",
-                step.every_epochs,
-                "at least 1",
-            ),
-            Rule::new(
-                // A gamma above 1 increases the rate; torch allows this too.
-                step.gamma >= 0.0,
-                "schedule.step.gamma",
-                step.gamma,
-                "0 or more",
-            ),
-            Rule::new(
-                (0.0..1.0).contains(&plateau.factor),
-                "schedule.plateau.factor",
-                plateau.factor,
-                "from 0 to below 1",
-            ),
-            Rule::new(
-                plateau.threshold >= 0.0,
-                "schedule.plateau.threshold",
-                plateau.threshold,
-                "0 or more",
-            ),
-        ]
+        for (key, value) in [
+            ("loss.mixup", self.loss.mixup),
+            ("optimizer.momentum", self.optimizer.momentum),
+            ("augment.noise_std", self.augment.noise_std),
+        ] {
+            rule(faults, value >= 0.0, key, value, "0 (none) or more");
+        }
+
+        for (key, value) in [
+            ("loss.label_smoothing", self.loss.label_smoothing),
+            ("schedule.plateau.factor", plateau.factor),
+        ] {
+            let holds = (0.0..1.0).contains(&value);
+            rule(faults, holds, key, value, "from 0 to below 1");
+        }
     }
 
-    fn augment_rules(&self) -> Vec<Rule> {
-        let augment = &self.augment;
-        let [low, high] = augment.amplitude;
+    fn check_optimizer(&self, faults: &mut Faults) {
+        let optimizer = &self.optimizer;
+        let lr = optimizer.lr;
+        rule(faults, lr > 0.0, "optimizer.lr", lr, "above 0");
 
-        vec![
-            Rule::new(
-                low <= high,
-                "augment.amplitude",
-                format!("{:?}", augment.amplitude),
-                "the lower bound, then the upper bound",
-            ),
-            Rule::new(
-                (0.0..=1.0).contains(&augment.time_shift),
-                "augment.time_shift",
-                augment.time_shift,
-                "from 0 to 1",
-            ),
-            Rule::new(
-                augment.noise_std >= 0.0,
-                "augment.noise_std",
-                augment.noise_std,
-                "0 (none) or more",
-            ),
-        ]
+        let holds = optimizer.betas.iter().all(|beta| (0.0..1.0).contains(beta));
+        let found = format!("{:?}", optimizer.betas);
+        let allowed = "two values from 0 to below 1";
+        rule(faults, holds, "optimizer.betas", found, allowed);
+
+        // Same rule as in torch's SGD.
+        let holds = !optimizer.nesterov || optimizer.momentum > 0.0;
+        let allowed = "false if momentum is 0";
+        rule(faults, holds, "optimizer.nesterov", true, allowed);
+
+        let holds = optimizer.clip_norm.is_none_or(|max| max > 0.0);
+        let found = format!("{:?}", optimizer.clip_norm);
+        let allowed = "above 0, or absent";
+        rule(faults, holds, "optimizer.clip_norm", found, allowed);
+    }
+
+    fn check_augment(&self, faults: &mut Faults) {
+        let [low, high] = self.augment.amplitude;
+        let found = format!("{:?}", self.augment.amplitude);
+        let allowed = "the lower bound, then the upper bound";
+        rule(faults, low <= high, "augment.amplitude", found, allowed);
+
+        let shift = self.augment.time_shift;
+        let holds = (0.0..=1.0).contains(&shift);
+        rule(faults, holds, "augment.time_shift", shift, "from 0 to 1");
     }
 
     /// Rejects infinity for values without an upper bound above. `clip_norm` is excluded: as in torch, an infinite
     /// value disables clipping.
-    fn finite_rules(&self) -> Vec<Rule> {
+    fn check_finite(&self, faults: &mut Faults) {
         let step = self.schedule.step.clone().unwrap_or_default();
         let plateau = self.schedule.plateau.clone().unwrap_or_default();
         let [low, high] = self.augment.amplitude;
-
-        let values = [
+        for (key, value) in [
             ("optimizer.lr", self.optimizer.lr),
             ("optimizer.weight_decay", self.optimizer.weight_decay),
             ("optimizer.eps", self.optimizer.eps),
@@ -220,10 +122,8 @@ impl Config {
             ("augment.amplitude", low),
             ("augment.amplitude", high),
             ("augment.noise_std", self.augment.noise_std),
-        ];
-        values
-            .into_iter()
-            .map(|(key, value)| Rule::new(value.is_finite(), key, value, "a finite number"))
-            .collect()
+        ] {
+            rule(faults, value.is_finite(), key, value, "a finite number");
+        }
     }
 }

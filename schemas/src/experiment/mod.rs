@@ -6,20 +6,15 @@
 mod check;
 mod shipped;
 
-use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use toml_edit::Document;
 use wavemill_options::did_you_mean;
 
 pub use shipped::SHIPPED;
 
 use crate::config::{Config, ConfigError, ShippedConfig};
-use crate::recipe::parse::deserialise;
-use crate::recipe::place;
-use crate::recipe::wording::one_line;
-use crate::recipe::{Place, Recipe, RecipeError};
+use crate::recipe::{Recipe, RecipeError, Source};
 use crate::settings;
 
 /// Name of the variant that uses the recipe without changes.
@@ -34,42 +29,9 @@ pub const JOIN: char = '+';
 /// The error type for experiments. Each message is one line.
 #[derive(Debug, thiserror::Error)]
 pub enum ExperimentError {
-    /// The name is neither that of a shipped experiment nor that of a file.
-    #[error(
-        "`{name}` is neither a shipped experiment nor a file{}; shipped experiments: {}",
-        did_you_mean(name, &shipped::names()),
-        shipped::names().join(", ")
-    )]
-    Unknown {
-        /// Name, as given.
-        name: String,
-    },
-    /// The file exists, but cannot be read.
-    #[error("experiment {}: cannot read the file", path.display())]
-    Read {
-        /// Path of the file.
-        path: PathBuf,
-        /// The error of the file system.
-        source: io::Error,
-    },
-    /// The file is not valid TOML.
-    #[error("{place}: {problem}")]
-    Syntax {
-        /// Position of the error.
-        place: Place,
-        /// Message of the TOML parser.
-        problem: String,
-    },
-    /// An unknown key, a wrong type or an impossible value.
-    #[error("{place}: {key}: {problem}")]
-    Invalid {
-        /// Position of the error.
-        place: Place,
-        /// Key with dots between its parts and elements by name: `train.crnn.like`.
-        key: String,
-        /// Description of the error and of the allowed values.
-        problem: String,
-    },
+    /// The file cannot be found, read or parsed, or contains an impossible value.
+    #[error(transparent)]
+    File(#[from] RecipeError),
     /// The experiment has no such variant.
     #[error(
         "--variant {name}: {experiment} has no such variant{}; there are: {}",
@@ -386,57 +348,21 @@ impl ExperimentSource {
     /// # Errors
     /// [`ExperimentError`]: the first error in the file.
     pub fn find(name_or_file: &str) -> Result<Self, ExperimentError> {
-        // A shipped name takes precedence over a file of the same name, which can be given as ./NAME.
-        if let Some(text) = shipped::text(name_or_file) {
-            return Self::parse(text, name_or_file, None);
-        }
-
-        let path = Path::new(name_or_file);
-        match settings::read_file(path) {
-            Ok(text) => {
-                let folder = path.parent().unwrap_or(Path::new("")).to_owned();
-                Self::parse(&text, name_or_file, Some(folder))
-            }
-            Err(source) if source.kind() == io::ErrorKind::NotFound => {
-                Err(ExperimentError::Unknown {
-                    name: name_or_file.to_owned(),
-                })
-            }
-            Err(source) => Err(ExperimentError::Read {
-                path: path.to_owned(),
-                source,
-            }),
-        }
+        let source = Source::find_among("experiment", &SHIPPED, name_or_file)?;
+        let is_shipped = SHIPPED.iter().any(|(name, _)| *name == name_or_file);
+        let folder = Path::new(name_or_file).parent().unwrap_or(Path::new(""));
+        Self::parse(source, (!is_shipped).then(|| folder.to_owned()))
     }
 
-    fn parse(text: &str, origin: &str, folder: Option<PathBuf>) -> Result<Self, ExperimentError> {
-        let line = |offset| Place::Line {
-            origin: origin.to_owned(),
-            line: place::line_of(text, offset),
-        };
-        let document = Document::parse(text).map_err(|error| ExperimentError::Syntax {
-            place: line(error.span().map_or(0, |span| span.start)),
-            problem: one_line(error.message()),
-        })?;
-        let root = document.as_item();
-
-        let experiment: Experiment =
-            deserialise(text, root).map_err(|fault| ExperimentError::Invalid {
-                place: line(fault.offset),
-                key: place::shown(root, &fault.key),
-                problem: fault.problem,
-            })?;
+    fn parse(source: Source, folder: Option<PathBuf>) -> Result<Self, ExperimentError> {
+        let (document, experiment): (_, Experiment) = source.read()?;
         if let Some(fault) = check::first_fault(&experiment) {
-            return Err(ExperimentError::Invalid {
-                place: line(place::offset_of(root, &fault.key)),
-                key: place::shown(root, &fault.key),
-                problem: fault.problem,
-            });
+            return Err(source.invalid(document.as_item(), fault).into());
         }
 
         Ok(Self {
             experiment,
-            text: text.to_owned(),
+            text: source.text,
             folder,
         })
     }

@@ -23,14 +23,3 @@ pub const SHIPPED: [(&str, &str); 5] = [
         include_str!("../../experiments/gtzan-images.toml"),
     ),
 ];
-
-pub(super) fn names() -> Vec<&'static str> {
-    SHIPPED.iter().map(|(name, _)| *name).collect()
-}
-
-pub(super) fn text(name: &str) -> Option<&'static str> {
-    SHIPPED
-        .iter()
-        .find(|(shipped, _)| *shipped == name)
-        .map(|(_, text)| *text)
-}

@@ -30,7 +30,11 @@ says = "a half"
 "#;
 
 fn parse(text: &str) -> Result<ExperimentSource, ExperimentError> {
-    ExperimentSource::parse(text, "mine.toml", None)
+    let source = Source {
+        origin: "mine.toml".to_owned(),
+        text: text.to_owned(),
+    };
+    ExperimentSource::parse(source, None)
 }
 
 fn error(from: &str, to: &str) -> String {

@@ -8,12 +8,12 @@
 mod edit;
 mod feature_rules;
 mod limits;
-pub(crate) mod parse;
-pub(crate) mod place;
+mod parse;
+mod place;
 mod shipped;
 mod validate;
 mod warnings;
-pub(crate) mod wording;
+mod wording;
 
 #[cfg(test)]
 mod tests;

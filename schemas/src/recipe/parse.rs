@@ -9,25 +9,31 @@ use wavemill_options::{Fault, did_you_mean};
 
 use super::place::{self, Place};
 use super::wording::{explain, one_line};
-use super::{Recipe, edit, shipped, validate};
+use super::{Recipe, SHIPPED, edit, validate};
 use crate::settings;
 
-/// The error type for recipes. Each message is one line.
+/// The error type for recipes and for files of experiments. Each message is one line.
 #[derive(Debug, thiserror::Error)]
 pub enum RecipeError {
-    /// The name is neither that of a shipped recipe nor that of a file.
+    /// The name is neither that of a shipped recipe or experiment nor that of a file.
     #[error(
-        "`{name}` is neither a shipped recipe nor a file{}; shipped recipes: {}",
-        did_you_mean(name, &shipped::names()),
-        shipped::names().join(", ")
+        "`{name}` is neither a shipped {kind} nor a file{}; shipped {kind}s: {}",
+        did_you_mean(name, shipped),
+        shipped.join(", ")
     )]
     Unknown {
+        /// `recipe` or `experiment`.
+        kind: &'static str,
         /// Name, as given.
         name: String,
+        /// Names of the shipped ones.
+        shipped: Vec<&'static str>,
     },
     /// The file exists, but cannot be read.
-    #[error("recipe {}: cannot read the file", path.display())]
+    #[error("{kind} {}: cannot read the file", path.display())]
     Read {
+        /// `recipe` or `experiment`.
+        kind: &'static str,
         /// Path of the file.
         path: PathBuf,
         /// The error of the file system.
@@ -53,7 +59,7 @@ pub enum RecipeError {
     },
 }
 
-/// The text of a recipe and its origin.
+/// The text of a recipe or an experiment, and its origin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
     /// Path of the file or name of the shipped recipe, for error messages.
@@ -68,28 +74,38 @@ impl Source {
     /// # Errors
     /// [`RecipeError::Unknown`], [`RecipeError::Read`].
     pub fn find(name_or_file: &str) -> Result<Self, RecipeError> {
-        // A shipped name takes precedence over a file of the same name, which can be given as ./NAME.
-        if let Some(text) = shipped::text(name_or_file) {
-            return Ok(Self {
-                origin: name_or_file.to_owned(),
-                text: text.to_owned(),
-            });
-        }
+        Self::find_among("recipe", &SHIPPED, name_or_file)
+    }
 
+    /// Reads a text like [`Source::find`]. `shipped` contains the names and texts of the shipped files of a `kind`.
+    pub(crate) fn find_among(
+        kind: &'static str,
+        shipped: &[(&'static str, &str)],
+        name_or_file: &str,
+    ) -> Result<Self, RecipeError> {
         let path = Path::new(name_or_file);
-        match settings::read_file(path) {
-            Ok(text) => Ok(Self {
-                origin: name_or_file.to_owned(),
-                text,
-            }),
-            Err(source) if source.kind() == io::ErrorKind::NotFound => Err(RecipeError::Unknown {
+        // A shipped name takes precedence over a file of the same name, which can be given as ./NAME.
+        let text = match shipped.iter().find(|(name, _)| *name == name_or_file) {
+            Some((_, text)) => Ok((*text).to_owned()),
+            None => settings::read_file(path),
+        };
+
+        let text = text.map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => RecipeError::Unknown {
+                kind,
                 name: name_or_file.to_owned(),
-            }),
-            Err(source) => Err(RecipeError::Read {
+                shipped: shipped.iter().map(|(name, _)| *name).collect(),
+            },
+            _ => RecipeError::Read {
+                kind,
                 path: path.to_owned(),
                 source,
-            }),
-        }
+            },
+        })?;
+        Ok(Self {
+            origin: name_or_file.to_owned(),
+            text,
+        })
     }
 
     /// Parses the recipe with `sets` applied. Returns it together with the edited text, whose comments are preserved.
@@ -99,17 +115,8 @@ impl Source {
     /// # Errors
     /// [`RecipeError::Syntax`], [`RecipeError::Invalid`]: the first error of the file, or else of the sets.
     pub fn parse(&self, sets: &[String]) -> Result<(Recipe, String), RecipeError> {
-        let document =
-            Document::parse(self.text.as_str()).map_err(|error| RecipeError::Syntax {
-                place: self.line(error.span().map_or(0, |span| span.start)),
-                problem: one_line(error.message()),
-            })?;
+        let (document, recipe) = self.read()?;
         let root = document.as_item();
-        let recipe = deserialise(&self.text, root).map_err(|fault| RecipeError::Invalid {
-            place: self.line(fault.offset),
-            key: place::shown(root, &fault.key),
-            problem: fault.problem,
-        })?;
 
         // Keep the recipe after each set, so that a fault can be attributed to the set that introduced it.
         let mut edited = document.clone().into_mut();
@@ -128,6 +135,35 @@ impl Source {
             .pop()
             .expect("the history contains at least the file's own recipe");
         Ok((recipe, edited.to_string()))
+    }
+
+    /// Deserializes the text. Also returns it as a document, which maps keys to lines.
+    ///
+    /// # Errors
+    /// [`RecipeError::Syntax`], [`RecipeError::Invalid`].
+    pub(crate) fn read<T: DeserializeOwned>(&self) -> Result<(Document<&str>, T), RecipeError> {
+        let document =
+            Document::parse(self.text.as_str()).map_err(|error| RecipeError::Syntax {
+                place: self.line(error.span().map_or(0, |span| span.start)),
+                problem: one_line(error.message()),
+            })?;
+
+        let root = document.as_item();
+        let value = deserialise(&self.text, root).map_err(|fault| RecipeError::Invalid {
+            place: self.line(fault.offset),
+            key: place::shown(root, &fault.key),
+            problem: fault.problem,
+        })?;
+        Ok((document, value))
+    }
+
+    /// Returns the error for an invalid value at its line.
+    pub(crate) fn invalid(&self, root: &Item, fault: Fault) -> RecipeError {
+        RecipeError::Invalid {
+            place: self.line(place::offset_of(root, &fault.key)),
+            key: place::shown(root, &fault.key),
+            problem: fault.problem,
+        }
     }
 
     /// Reports the first impossible value by its line in the file, or else the first one that a set introduced.
@@ -216,17 +252,17 @@ enum Origin {
 }
 
 /// A type error reported by serde.
-pub(crate) struct TypeFault {
+struct TypeFault {
     /// Byte offset of the error in the text.
-    pub offset: usize,
+    offset: usize,
     /// Key with dots between its parts and elements by number.
-    pub key: String,
+    key: String,
     /// Description in plain words.
-    pub problem: String,
+    problem: String,
 }
 
 /// Deserializes `text`. `root` is the same text, parsed: serde reports byte ranges, and the document maps them to keys.
-pub(crate) fn deserialise<T: DeserializeOwned>(text: &str, root: &Item) -> Result<T, TypeFault> {
+fn deserialise<T: DeserializeOwned>(text: &str, root: &Item) -> Result<T, TypeFault> {
     toml::from_str(text).map_err(|error| {
         let span = error.span().unwrap_or_default();
 
