@@ -249,7 +249,7 @@ mod tests {
 
     #[test]
     fn window_names_are_those_used_in_identities() {
-        for (name, window) in Window::NAMES {
+        for &(name, window) in Window::NAMES {
             // `ones` is an alias of `boxcar` without an identity of its own.
             let name = if name == "ones" { "boxcar" } else { name };
             assert_eq!(
