@@ -206,15 +206,16 @@ impl Op {
 
     /// Lists the operations on audio, with `conjunction` before the last: `stft, mel or mfcc`.
     pub(crate) fn audio_names(conjunction: &str) -> String {
-        let names: Vec<&str> = Self::ALL
-            .iter()
-            .filter(|op| op.is_of_audio())
-            .map(|op| op.name())
-            .collect();
-        match names.as_slice() {
-            [first @ .., last] => format!("{} {conjunction} {last}", first.join(", ")),
-            [] => String::new(),
-        }
+        let ops = Self::ALL.iter().filter(|op| op.is_of_audio());
+        let names: Vec<&str> = ops.map(|op| op.name()).collect();
+        listed(&names, conjunction)
+    }
+}
+
+fn listed(names: &[&str], conjunction: &str) -> String {
+    match names {
+        [first @ .., last] => format!("{} {conjunction} {last}", first.join(", ")),
+        [] => String::new(),
     }
 }
 
@@ -232,6 +233,6 @@ mod tests {
 
     #[test]
     fn names_are_listed_with_a_conjunction() {
-        assert_eq!(Op::audio_names("or"), "stft, mel or mfcc");
+        assert_eq!(listed(&["stft", "mel", "mfcc"], "or"), "stft, mel or mfcc");
     }
 }

@@ -303,3 +303,21 @@ pub(crate) fn value<T: Named>(word: &Option<Word<T>>, absent: T, faults: &mut Fa
         None => absent,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A key without a group would have no effect on other operations, but no error either.
+    #[test]
+    fn every_key_belongs_to_a_group() {
+        // serde's error lists the fields in backquotes, after the unknown one.
+        let error = serde_json::from_str::<FeatureSpec>(r#"{ "unknown": 1 }"#).unwrap_err();
+        let error = error.to_string();
+        let fields = error.split('`').skip(3).step_by(2);
+
+        let grouped = KEYS.concat();
+        let rest: Vec<&str> = fields.filter(|field| !grouped.contains(field)).collect();
+        assert_eq!(rest, ["name", "op", "dtype"]);
+    }
+}
