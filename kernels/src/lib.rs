@@ -2,9 +2,9 @@
 //! their packing into bytes.
 //!
 //! Its purpose is to compute the features that users know from librosa, torchaudio, Kaldi and Whisper at a few per cent
-//! of their cost. Each operation has a folder: the fast path (`cpu.rs`), the host side of its device code (`device.rs`)
-//! and a naive f64 reference (`reference.rs`). [`FeatureArgs`], of the crate `wavemill-options`, specifies a feature; a
-//! [`Plan`] created once by a [`Backend`] computes it.
+//! of their cost. Each operation has a folder: the fast path (`cpu.rs`), the host side of its device code (`device.rs`,
+//! unless only the CPU computes it) and a naive f64 reference (`reference.rs`). [`FeatureArgs`], of the crate
+//! `wavemill-options`, specifies a feature; a [`Plan`] created once by a [`Backend`] computes it.
 //!
 //! The crate does not depend on files, Arrow or recipes.
 
