@@ -1,4 +1,4 @@
-//! Splits a CSV file into blocks of whole records, so that several threads can parse it.
+//! Splits a CSV file into blocks of whole records, so that several threads can parse the file.
 //!
 //! This module only tracks quotes: a line break outside of quotes ends a record. Each block is split into fields by
 //! [`csv_record`](super::csv_record), which treats a block like a file.
@@ -19,13 +19,13 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 pub(super) struct Block {
     /// Index of the block in the file, from 0.
     pub number: usize,
-    /// The records.
+    /// Bytes of the block's records, including line breaks.
     pub bytes: Vec<u8>,
-    /// Position of the first record that is not read yet.
+    /// Position of the block's first record that the parser has not read yet.
     pub left: Position,
 }
 
-/// A position between two records.
+/// A position between two records of a block.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Position {
     /// Offset from the start of the block, in bytes.
@@ -35,21 +35,21 @@ pub(super) struct Position {
 }
 
 impl Block {
-    /// Reports whether all records have been read.
+    /// Reports whether all records of the block have been read.
     pub(super) const fn is_empty(&self) -> bool {
         self.left.at == self.bytes.len()
     }
 }
 
-/// Splits a file into blocks. The boundaries depend only on the file's bytes.
+/// Splits a CSV file into blocks. The block boundaries depend only on the file's bytes.
 pub(super) struct Blocks<R> {
     input: R,
     block_bytes: usize,
-    /// Bytes that were read after the last block; the start of the next block.
+    /// Bytes that were already read from the file after the end of the last block; they start the next block.
     rest: Vec<u8>,
-    /// Number of blocks so far.
+    /// Number of blocks returned so far.
     number: usize,
-    /// Line on which the next block starts.
+    /// Line of the file on which the next block starts.
     line: u64,
 }
 
@@ -66,10 +66,10 @@ impl<R: Read> Blocks<R> {
         }
     }
 
-    /// Fills `block` with the next block, reusing its memory. Returns false at the end of the file.
+    /// Fills `block` with the next block of the file, reusing its memory. Returns false at the end of the file.
     ///
     /// # Errors
-    /// Any error of the input.
+    /// Any error of reading the input.
     pub(super) fn next_into(&mut self, block: &mut Block) -> io::Result<bool> {
         self.fill(block, usize::MAX)?;
         Ok(!block.bytes.is_empty())
@@ -80,12 +80,12 @@ impl<R: Read> Blocks<R> {
     /// read.
     ///
     /// # Errors
-    /// Any error of the input.
+    /// Any error of reading the input.
     pub(super) fn first_into(&mut self, block: &mut Block, bytes_max: usize) -> io::Result<bool> {
         self.fill(block, bytes_max)
     }
 
-    /// Fills `block`. Returns whether it ends at the end of a record.
+    /// Fills `block` with bytes of the file. Returns whether the block ends at the end of a record.
     fn fill(&mut self, block: &mut Block, bytes_max: usize) -> io::Result<bool> {
         block.bytes.clear();
         // The block starts with the bytes that were read after the last block.
@@ -96,7 +96,7 @@ impl<R: Read> Blocks<R> {
             let missing = wanted.saturating_sub(block.bytes.len());
             block.bytes.reserve(missing);
             let mut input = self.input.by_ref().take(missing as u64);
-            // `read_to_end` continues after short reads, so fewer bytes than requested mean the end of the file.
+            // `read_to_end` continues after short reads, so fewer bytes than requested mean that the file has ended.
             let at_end = input.read_to_end(&mut block.bytes)? < missing;
             // The byte order mark is not part of the first column's name.
             if self.number == 0 && block.bytes.starts_with(BYTE_ORDER_MARK) {
@@ -149,7 +149,7 @@ pub(super) fn n_lines(bytes: &[u8]) -> u64 {
 ///
 /// As in the parser, only a quote at the start of a field opens a quoted field. Other quotes are ordinary characters.
 fn records_end(bytes: &[u8]) -> Option<usize> {
-    // Ranges outside of quotes. They are searched for the last line break afterwards, from the end.
+    // Ranges of bytes outside of quoted fields. They are searched backwards for the last line break afterwards.
     let mut plain = Vec::new();
     let mut at = 0;
     while let Some(open) = opening_quote(bytes, at) {

@@ -41,14 +41,14 @@ impl<'a> Records<'a> {
         }
     }
 
-    /// Returns the position after the current record.
+    /// Returns the position in the block after the current record.
     pub(super) const fn left(&self) -> Position {
         self.left
     }
 
     /// Advances to the next record, skipping blank lines. Returns false at the end of the block.
     pub(super) fn advance(&mut self) -> bool {
-        // This also skips the second byte of the line break that ended the previous record.
+        // Skipping also covers the second byte of the line break that ended the previous record.
         while let Some(b'\n' | b'\r') = self.bytes.get(self.left.at) {
             self.left.line += u64::from(ends_line(self.bytes, self.left.at));
             self.left.at += 1;
@@ -65,7 +65,7 @@ impl<'a> Records<'a> {
             let end = self.field();
             self.left.at = (end + 1).min(self.bytes.len());
             match self.bytes.get(end) {
-                // Another field follows. At the end of the block, that field is empty.
+                // A comma means that another field follows. At the end of the block, that field is empty.
                 Some(b',') => {}
                 last => {
                     self.left.line += u64::from(last.is_some() && ends_line(self.bytes, end));
@@ -94,7 +94,7 @@ impl<'a> Records<'a> {
         // A field whose quote is never closed extends to the end of the file.
         let quote = quote.unwrap_or(self.bytes.len());
 
-        // Text after the closing quote is part of the field.
+        // Text between the closing quote and the next comma also belongs to the field.
         let end = self.field_end((quote + 1).min(self.bytes.len()));
         // Without text after the closing quote, the field is the text between the quotes.
         let field = if end <= quote + 1 {
@@ -111,7 +111,7 @@ impl<'a> Records<'a> {
             }
         };
 
-        // Line breaks within quotes count, because `line` is the physical line of the file.
+        // Line breaks within quotes are counted, because `line` is a physical line of the file.
         self.left.line += n_lines(&self.bytes[start..quote]);
         self.fields.push(field);
         end
@@ -125,22 +125,22 @@ impl<'a> Records<'a> {
         }
     }
 
-    /// Returns the physical line on which the record starts, from 1.
+    /// Returns the physical line of the file on which the current record starts, from 1.
     pub(super) const fn line(&self) -> u64 {
         self.record_line
     }
 
-    /// Returns the record's fields.
+    /// Returns the fields of the current record.
     pub(super) fn fields(&self) -> &[Field] {
         &self.fields
     }
 
-    /// Returns the start of the record in the block, and its bytes.
+    /// Returns the offset of the current record in the block, and the record's bytes.
     pub(super) fn raw(&self) -> (usize, &'a [u8]) {
         (self.start, &self.bytes[self.start..self.left.at])
     }
 
-    /// Returns the value of a field, without its quotes.
+    /// Returns the value of a field of the current record, without its quotes.
     pub(super) fn value(&self, field: Field) -> Cow<'a, [u8]> {
         let raw = &self.bytes[field.start..field.end];
         if !field.quotes {
@@ -199,7 +199,7 @@ fn parts(raw: &[u8]) -> impl Iterator<Item = Range<usize>> {
             next = Some(quote + 1);
             return Some(start..quote);
         }
-        // The first quote of a pair is part of the value.
+        // Of two quotes in a row, the first one is part of the field's value.
         next = Some(quote + 2);
         Some(start..quote + 1)
     })

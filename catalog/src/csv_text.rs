@@ -38,7 +38,7 @@ const HEADER_LINES_MAX: usize = 5;
 /// Form of the column names in a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Header {
-    /// One line.
+    /// The header is one line.
     Line,
     /// FMA's levels (group, field, …), of which the last line starts with `track_id`. Names are joined with `_`.
     Levels,
@@ -49,7 +49,7 @@ impl Header {
     /// `track_id`. If that is the first line, both forms give the same column names.
     ///
     /// # Errors
-    /// `Read` if reading fails.
+    /// `Read` if reading the file fails.
     pub(super) fn detect<R: Read>(file: &str, input: R) -> Result<Self, CatalogError> {
         let mut block = Block::default();
         Blocks::new(input, BLOCK_BYTES)
@@ -70,19 +70,19 @@ impl Header {
     }
 }
 
-/// Name and schema of a CSV file, shared by all of its blocks.
+/// Name and schema of a CSV file, shared by all blocks of the file.
 #[derive(Clone, Debug)]
 pub(super) struct TextForm {
     file: String,
     schema: SchemaRef,
 }
 
-/// Number of records read, and the rejected records.
+/// Number of records read from a CSV file, and the records that were rejected.
 #[derive(Debug, Default)]
 pub(super) struct RecordCounts {
-    /// Number of records read so far, including rejected ones.
+    /// Number of records read from the file so far, including rejected ones.
     pub rows_read: u64,
-    /// Records rejected so far.
+    /// Rejects of the file's records so far.
     pub rejects: Vec<Reject>,
 }
 
@@ -90,7 +90,7 @@ pub(super) struct RecordCounts {
 pub(super) struct TextRows {
     lines: Int64Builder,
     columns: Vec<StringViewBuilder>,
-    /// Buffer for a field without its quotes, kept to reuse its memory.
+    /// Buffer for a field's value without quotes, kept to reuse its memory.
     unquoted: String,
 }
 
@@ -132,8 +132,8 @@ impl TextForm {
                     None
                 }
                 Ok(_) => Some(self.wrong_field_count(&records)),
-                // Rare. A record may be invalid although each of its fields is valid, if a quote separates the bytes of
-                // a character.
+                // Rare case: a record may be invalid although each of its fields is valid UTF-8, if a quote separates
+                // the bytes of a character.
                 Err(_) => match self.wrong_encoding(&records) {
                     None if records.fields().len() == wanted => {
                         rows.push(&records, base, "");
@@ -160,7 +160,7 @@ impl TextForm {
         reject.track_id = self.track_id(records);
         reject.line = Some(records.line());
 
-        // The first column without a value. If there are too many fields, the last column.
+        // The reject names the first column without a value or, if there are too many fields, the last column.
         reject.column = self
             .schema
             .fields()
@@ -216,10 +216,10 @@ impl TextRows {
         }
     }
 
-    /// Builds the batch with the schema of `form`.
+    /// Builds a batch of the appended rows, with the schema of `form`.
     ///
     /// # Errors
-    /// `Arrow` only.
+    /// `Arrow` if the batch cannot be built.
     pub(super) fn finish(mut self, form: &TextForm) -> Result<RecordBatch, CatalogError> {
         let mut arrays: Vec<ArrayRef> = vec![Arc::new(self.lines.finish())];
         arrays.extend(
@@ -235,9 +235,9 @@ impl TextRows {
 pub(super) struct TextReader<R> {
     form: TextForm,
     blocks: Blocks<R>,
-    /// The current block, with the records that are not read yet.
+    /// The block of the file whose records are being read.
     block: Block,
-    /// Counts and rejects of [`TextReader::next_batch`].
+    /// Number of records, and rejects, of all batches returned by [`TextReader::next_batch`].
     pub counted: RecordCounts,
 }
 
@@ -252,7 +252,7 @@ impl<R: Read> TextReader<R> {
         let is_whole = blocks
             .first_into(&mut block, HEADER_BYTES_MAX)
             .map_err(unreadable(file))?;
-        // The names are parsed before the length is checked, so that too many columns are reported as such.
+        // Column names are parsed before the header's length is checked, so that too many columns are reported as such.
         let names = column_names(file, &mut block, header)?;
         if !is_whole {
             let problem = format!(
@@ -284,7 +284,7 @@ impl<R: Read> TextReader<R> {
         })
     }
 
-    /// Returns the name and schema of the file.
+    /// Returns the name and schema of the CSV file.
     pub(super) const fn form(&self) -> &TextForm {
         &self.form
     }
@@ -295,7 +295,7 @@ impl<R: Read> TextReader<R> {
     /// # Errors
     /// `Read` if reading fails.
     pub(super) fn next_block(&mut self, block: &mut Block) -> Result<bool, CatalogError> {
-        // The remainder of the first block, after the header, is returned first.
+        // The remainder of the file's first block, after the header, is returned first.
         if !self.block.is_empty() {
             std::mem::swap(block, &mut self.block);
             self.block = Block::default();
@@ -371,7 +371,7 @@ fn column_names(
             .map(|&field| String::from_utf8(records.value(field).into_owned()));
         let level = values.collect::<Result<Vec<_>, _>>();
         levels.push(level.map_err(|_| CatalogError::header(file, "its header is not UTF-8"))?);
-        // The number of levels differs between files. The last level starts with `track_id`.
+        // FMA's files differ in the number of header levels. The last level starts with `track_id`.
         is_closed = levels
             .last()
             .and_then(|level| level.first())
@@ -393,10 +393,10 @@ fn column_names(
     }
 }
 
-/// Checks the number of columns, if it is known.
+/// Checks that a file has at most [`COLUMNS_MAX`] columns, if their number is known.
 ///
 /// # Errors
-/// `Header` for more than [`COLUMNS_MAX`].
+/// `Header` for more than [`COLUMNS_MAX`] columns.
 pub(super) fn refuse_columns(file: &str, columns: Option<usize>) -> Result<(), CatalogError> {
     match columns {
         Some(columns) if columns > COLUMNS_MAX => {
@@ -413,7 +413,7 @@ pub(super) fn refuse_columns(file: &str, columns: Option<usize>) -> Result<(), C
 /// Checks that a column of a file does not have the name of a column that the catalog adds.
 ///
 /// # Errors
-/// `Unusable` if it does.
+/// `Unusable` if the file's column has such a name.
 pub(super) fn refuse_own(file: &str, column: &str) -> Result<(), CatalogError> {
     if column == LINE || column == DROPPED_BY {
         return Err(CatalogError::Unusable(format!(

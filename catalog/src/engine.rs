@@ -33,12 +33,12 @@ const BATCH_ROWS: usize = 8192;
 /// Maximum number of characters of an engine message to show.
 const MESSAGE_CHARS_MAX: usize = 300;
 
-/// Runs the catalog's SQL.
+/// Runs SQL queries over the catalog's tables in one DataFusion session.
 pub(super) struct Engine {
-    /// The session with all tables and functions.
+    /// DataFusion session in which all tables and functions are registered.
     pub context: SessionContext,
     runtime: tokio::runtime::Runtime,
-    /// Progress of the job, which also states whether it was asked to stop.
+    /// Progress of the job, and whether the job was asked to stop.
     course: Arc<Course>,
 }
 
@@ -77,7 +77,7 @@ impl Engine {
     /// Registers `rows` as table `name`, replacing an earlier table of that name.
     ///
     /// # Errors
-    /// `Engine` if the table is refused.
+    /// `Engine` if DataFusion refuses the table.
     pub(super) fn set_table(&self, name: &str, rows: &RecordBatch) -> Result<(), CatalogError> {
         let n_rows = rows.num_rows();
         let starts = (0..n_rows).step_by(BATCH_ROWS);
@@ -87,7 +87,7 @@ impl Engine {
             .collect();
 
         let table = MemTable::try_new(rows.schema(), vec![slices])?;
-        // Registering a second table with the same name would fail.
+        // The earlier table is removed first, because registering a second table with the same name would fail.
         self.context.deregister_table(name)?;
         self.context.register_table(name, Arc::new(table))?;
         Ok(())
@@ -121,12 +121,12 @@ impl Engine {
         }))
     }
 
-    /// Returns the progress of the job, which also states whether it was asked to stop.
+    /// Returns the progress of the job, and whether the job was asked to stop.
     pub(super) const fn course(&self) -> &Arc<Course> {
         &self.course
     }
 
-    /// Returns the first unknown table that a query reads. `None` if there is none or if `sql` is not a query.
+    /// Returns the first unknown table that a query reads. `None` if all are known or if `sql` is not a query.
     pub(super) fn missing_table(&self, sql: &str) -> Option<String> {
         let state = self.context.state();
         let statement = state.sql_to_statement(sql, &Dialect::Generic).ok()?;
@@ -144,7 +144,7 @@ impl Engine {
         Some(missing.table().to_owned())
     }
 
-    /// Returns the names of all tables.
+    /// Returns the names of all registered tables.
     pub(super) fn tables(&self) -> Vec<String> {
         let mut tables = Vec::new();
         let catalogs = self.context.catalog_names().into_iter();
@@ -161,7 +161,7 @@ impl Engine {
 /// Casts all text columns to `Utf8View`, because functions and files produce any of arrow's three text types.
 ///
 /// # Errors
-/// An error of arrow's casts.
+/// Fails if an arrow cast fails.
 pub(super) fn text_views(rows: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     let mut fields = rows.schema().fields().to_vec();
     let mut columns = rows.columns().to_vec();
@@ -194,7 +194,7 @@ pub(super) fn one_line(error: &DataFusionError) -> String {
     }
 
     let message = match error.find_root() {
-        // DataFusion's own message would contain the error twice, once in its debug format.
+        // DataFusion's own message would contain this error twice, once in its debug format.
         DataFusionError::SQL(syntax, _) => syntax.to_string(),
         root => root.strip_backtrace(),
     };

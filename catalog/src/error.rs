@@ -13,23 +13,23 @@ pub enum CatalogError {
     /// A metadata file, folder or zip cannot be opened.
     #[error("metadata")]
     Source(#[from] SourceError),
-    /// The metadata or a cleaning step of the recipe cannot be used, or they do not fit each other.
+    /// The metadata or a cleaning step of the recipe cannot be used, or the recipe does not fit the metadata.
     #[error("{0}")]
     Unusable(String),
     /// The header of a CSV file is not valid.
     #[error("metadata file {file}: {problem}")]
     Header {
-        /// The file's name.
+        /// Name of the CSV file.
         file: String,
-        /// Description of the problem.
+        /// Description of the problem with the header.
         problem: String,
     },
     /// The operating system fails to read a file.
     #[error("metadata file {file}")]
     Read {
-        /// The file's name.
+        /// Name of the file that cannot be read.
         file: String,
-        /// The cause.
+        /// Cause of the failure.
         source: Box<dyn Error + Send + Sync>,
     },
     /// The bytes of a CSV or Parquet file cannot be decoded.
@@ -38,24 +38,24 @@ pub enum CatalogError {
          from its source, or rewrite it"
     )]
     Damaged {
-        /// The file's name.
+        /// Name of the damaged file.
         file: String,
-        /// The reader's message.
+        /// Message of the CSV or Parquet reader.
         problem: String,
     },
-    /// None of the rows has a file.
+    /// None of the metadata rows has a file below the audio root.
     #[error(
         "none of the {rows} rows has a file below the audio root: expected, for example, {example}{hint}"
     )]
     NoAudio {
-        /// Number of rows before the audio step.
+        /// Number of rows before the cleaning step `audio`.
         rows: usize,
-        /// The key of a missing file.
+        /// Key of one of the missing files, as an example.
         example: String,
-        /// A file that exists instead, preceded by a comma; empty if no file has a similar name.
+        /// End of the message, which names the existing file that the key probably means; empty if no file is similar.
         hint: String,
     },
-    /// The catalog's own SQL or the engine failed, for example because it ran out of memory.
+    /// A query of the catalog itself, or the engine, failed, for example because the engine ran out of memory.
     #[error("catalog query")]
     Engine(#[from] DataFusionError),
     /// The job was asked to stop.
@@ -67,7 +67,7 @@ pub enum CatalogError {
 }
 
 impl CatalogError {
-    /// Returns the exit code of the command. Metadata whose first lines are of another kind of file are a wrong path.
+    /// Returns the exit code of the command. A metadata file that begins like another file type counts as wrong usage.
     pub const fn exit_code(&self) -> u8 {
         match self {
             Self::Stopped => exit::INTERRUPTED,

@@ -20,7 +20,7 @@ use super::engine::Engine;
 use super::load::{stop_here, without_line};
 use super::types::{ColumnKind, Typer};
 
-/// A further table, which yields batches in the file's order.
+/// A further table of FMA, which returns batches in the order of its file.
 pub struct ExtraTable {
     name: String,
     reader: TextReader<Box<dyn Read + Send>>,
@@ -40,9 +40,9 @@ pub fn extra_tables(metadata: &Path) -> Result<Vec<ExtraTable>, CatalogError> {
         .collect())
 }
 
-/// Opens every further file. Returns its table, or the error if the file itself is at fault, such as by its header.
+/// Opens every further file. Returns the table of each file, or the error if the file itself is at fault (its header).
 pub(super) fn open_all(metadata: &Path) -> Result<Vec<NamedTable>, CatalogError> {
-    // The engine only compiles type conversions here, without running queries.
+    // This engine only compiles type conversions; no queries are run.
     let engine = Engine::new(0, Arc::default())?;
     let files = Files::open(metadata)?;
     let mut tables = Vec::new();
@@ -121,27 +121,27 @@ impl ExtraTable {
         })
     }
 
-    /// Returns the table's name.
+    /// Returns the name of the further table.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Returns the schema of every batch.
+    /// Returns the schema of the table's batches.
     pub fn schema(&self) -> SchemaRef {
-        // Without the line column, which is first.
+        // The schema excludes the line column, which is first.
         let fields = self.typer.schema().fields().iter().skip(1).cloned();
         Arc::new(Schema::new(fields.collect::<Vec<_>>()))
     }
 
-    /// Returns the records rejected so far, by line.
+    /// Returns the rejects of the table's records so far, ordered by line.
     pub fn rejects(&self) -> Vec<Reject> {
-        // Rejects of the typer and of the parser.
+        // Records are rejected by the type conversion or by the parser.
         let mut rejects = [self.rejects.as_slice(), &self.reader.counted.rejects].concat();
         rejects.sort_by_key(|reject| reject.line);
         rejects
     }
 
-    /// Reads the whole table, for a step that names it.
+    /// Reads the whole table, for a cleaning step that names it in its SQL.
     pub(super) fn read_whole(self, course: &Course) -> Result<RecordBatch, CatalogError> {
         let schema = self.schema();
         let mut batches = Vec::new();

@@ -12,18 +12,18 @@ use wavemill_source::{Media, Source, unsupported};
 
 use super::CleanedRows;
 
-/// Maximum number of name pairs in a warning, and in a report.
+/// Maximum number of pairs of a row's file name and a similar existing name, in a warning or a report.
 const PAIRS_SHOWN: usize = 3;
 const PAIRS_LISTED: usize = 20;
 
 /// The fate of a file that was found below the audio root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fate {
-    /// A cleaned row names the file.
+    /// A row that remains after cleaning names the file.
     Used,
     /// Only a row that a cleaning step dropped names the file.
     Dropped,
-    /// No row names the file, but one has a name that differs only in case or in Unicode normalization.
+    /// No row names the file, but a row has a name that differs from the file's only in case or Unicode normalization.
     NearRow,
     /// No row names the file.
     NoRow,
@@ -40,7 +40,7 @@ pub enum Fate {
 }
 
 impl Fate {
-    /// Returns the stored name, as in SQL.
+    /// Returns the name of the fate, as stored in the table `audio_files`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Used => "used",
@@ -72,44 +72,44 @@ impl Serialize for Fate {
     }
 }
 
-/// Files of one fate and extension: a row of the table `audio_files`.
+/// Number and examples of the files of one fate and extension: a row of the table `audio_files`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct FilesOfKind {
-    /// The fate of the files.
+    /// Fate of all files that this row counts.
     pub fate: Fate,
-    /// Extension in lower case; empty for files without one.
+    /// File extension in lower case; empty for files without an extension.
     pub extension: String,
-    /// Number of files.
+    /// Number of files with this fate and extension.
     pub files: u64,
-    /// Total size of the files.
+    /// Total size of these files in bytes.
     pub bytes: u64,
-    /// The first few paths.
+    /// Paths of the first few of these files.
     pub examples: Vec<String>,
-    /// For [`Fate::NearRow`], the name that a row has for each of the examples.
+    /// For [`Fate::NearRow`], the similar name that a metadata row contains for each of the example files.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub near_rows: Option<Vec<String>>,
 }
 
-/// A row that names no file, and the file that it probably means.
+/// A metadata row whose file does not exist, and the existing file that the row probably means.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct NearMatch {
-    /// The name in the row.
+    /// Name of the missing file, as written in the metadata row.
     pub row: String,
-    /// The name of the file.
+    /// Name of the existing file that the row probably means.
     pub file: String,
 }
 
 /// The account of all files below the audio root.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct FileAccount {
-    /// All files by fate, then by extension.
+    /// Counts of all files, ordered by fate, then by extension.
     pub found: Vec<FilesOfKind>,
     /// Number of rows without a file for which there is a file whose name differs only in case or in Unicode
     /// normalization.
     pub rows_near: usize,
-    /// The first of these rows, with their files.
+    /// The first rows for which there is a file with almost the same name, each with this file.
     pub near: Vec<NearMatch>,
-    /// Rejects for files of formats that are not decoded, if a dropped row names the file or it is in a class folder.
+    /// Rejects for files of undecoded formats, if a dropped row names the file or the file is in a class folder.
     #[serde(skip)]
     pub rejects: Vec<Reject>,
 }
@@ -175,14 +175,14 @@ impl CleanedRows {
         }
     }
 
-    /// Creates [`FileAccount::rejects`].
+    /// Creates the rejects for files of formats that are not decoded: [`FileAccount::rejects`].
     fn unsupported(&self, source: &dyn Source, dataset: Dataset) -> Vec<Reject> {
         let files = &source.others().unsupported;
         let is_clip = |key: &&String| {
             if dataset.is_of_folders() {
                 key.contains('/')
             } else {
-                // Rows that were not dropped are in the plan, and the reading stage rejects them.
+                // Files of rows that were not dropped are in the plan, and the reading stage rejects them.
                 self.catalog.absent.binary_search(key).is_ok()
             }
         };
@@ -196,7 +196,7 @@ impl CleanedRows {
         rejects
     }
 
-    /// Adds warnings about the files.
+    /// Adds warnings about the files below the audio root.
     pub fn warn_of(&mut self, files: &FileAccount) {
         self.catalog.warnings.extend(files.warnings());
     }
@@ -221,7 +221,7 @@ pub fn hint_of_file(clip_key: &str, source: &dyn Source) -> String {
     }
 }
 
-/// Counts of files by fate and extension.
+/// Numbers of files by fate and extension.
 type FileCounts = BTreeMap<(Fate, String), FileCount>;
 
 fn add(counts: &mut FileCounts, fate: Fate, key: &str, bytes: u64) {
@@ -229,7 +229,7 @@ fn add(counts: &mut FileCounts, fate: Fate, key: &str, bytes: u64) {
     count.add(key, bytes);
 }
 
-/// Turns counts into rows of the table. `near_rows` maps a file to the name that a row has for it.
+/// Converts counts to rows of the table `audio_files`. `near_rows` maps a file to its name in a metadata row.
 fn group_by_kind(counts: FileCounts, near_rows: &HashMap<&str, &str>) -> Vec<FilesOfKind> {
     let mut found = Vec::with_capacity(counts.len());
     for ((fate, extension), count) in counts {
@@ -248,8 +248,8 @@ fn group_by_kind(counts: FileCounts, near_rows: &HashMap<&str, &str>) -> Vec<Fil
     found
 }
 
-/// Finds, for each of the `absent` keys, the first of the `files` whose name differs only in case or in Unicode
-/// normalization.
+/// Finds, for each of the `absent` keys, the first of the `files` whose name differs from the key only in case or in
+/// Unicode normalization.
 fn near_matches<'a>(
     absent: &BTreeSet<&str>,
     files: impl Iterator<Item = &'a str>,
@@ -297,7 +297,7 @@ impl FileAccount {
         format!("files found {all} = {}", parts.join(" + "))
     }
 
-    /// Returns warnings about the files, one sentence each.
+    /// Returns warnings about the files below the audio root, one sentence each.
     fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         warnings.extend(self.files_of(Fate::Unsupported).map(|words| {
@@ -313,7 +313,7 @@ impl FileAccount {
         warnings
     }
 
-    /// Returns a warning about rows that almost have the name of a file.
+    /// Returns a warning about metadata rows whose file name is almost equal to that of an existing file.
     fn near_warning(&self) -> Option<String> {
         if self.near.is_empty() {
             return None;

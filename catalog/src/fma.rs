@@ -12,14 +12,14 @@ use super::types::ColumnKind;
 /// id with at least six digits, in a folder named after the first three.
 ///
 /// # Errors
-/// `Arrow` only.
+/// `Arrow` if the batch cannot be built.
 pub(super) fn keyed(tracks: &RecordBatch) -> Result<RecordBatch, CatalogError> {
     let ids = tracks["track_id"].as_primitive::<Int64Type>();
     let keys: StringViewArray = ids.iter().map(|id| id.map(clip_key)).collect();
 
     let mut fields = tracks.schema().fields().to_vec();
     let mut columns = tracks.columns().to_vec();
-    // After the line column, which is first.
+    // `clip_key` is inserted after the line column, which is first.
     fields.insert(
         1,
         Arc::new(Field::new("clip_key", DataType::Utf8View, true)),
@@ -36,7 +36,7 @@ fn clip_key(track_id: i64) -> String {
     [&name[..3], "/", &name, ".mp3"].concat()
 }
 
-/// Returns the file that contains a further table.
+/// Returns the name of the metadata file that contains a further table, such as `features.csv`.
 pub(super) fn file_of(table: &str) -> Option<String> {
     match table {
         "fma_features" => Some("features.csv".to_owned()),

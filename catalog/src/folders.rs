@@ -24,17 +24,17 @@ const KEY: &str = "clip_key";
 /// no folder).
 ///
 /// # Errors
-/// `Arrow` only.
+/// `Arrow` if the batch cannot be built.
 pub(super) fn rows(audio: &AudioIndex) -> Result<ParsedMetadata, CatalogError> {
     let n_clips: i64 = audio
         .len()
         .try_into()
         .expect("a count of map entries fits in i64");
-    // There is no metadata file, so clips are numbered in place of lines.
+    // There is no metadata file, so the line column contains the numbers of the clips.
     let lines = Int64Array::from_iter_values(1..=n_clips);
     let keys: StringViewArray = audio.keys().map(Some).collect();
     let ids = Int64Array::from_iter_values(audio.keys().map(|key| canonical::track_id(key)));
-    // The first folder is the class.
+    // The first folder of a clip's path is its class.
     let genres: StringViewArray = audio
         .keys()
         .map(|key| key.split_once('/').map(|(folder, _)| folder))
@@ -57,10 +57,10 @@ pub(super) fn rows(audio: &AudioIndex) -> Result<ParsedMetadata, CatalogError> {
     Ok(ParsedMetadata::from_rows(rows))
 }
 
-/// Adds the columns of a clip list to the rows of [`rows`]. Clips that are not in the list get nulls. Keys must be
-/// equal byte by byte.
+/// Adds the columns of a clip list to the clips' rows, which [`rows`] created. Clips that are not in the list get
+/// nulls. Keys must be equal byte by byte.
 ///
-/// `file` is the list's name for messages, `listed` its content.
+/// `file` is the name of the clip list for messages, `listed` the content of the list.
 ///
 /// # Errors
 /// `Unusable` if keys are missing, repeated or all unknown, or if the list has a column that the folders provide
@@ -90,7 +90,7 @@ pub(super) fn with_list(
             }
             _ => {
                 added.push(listed.rows.column(index));
-                // A column without nulls gets nulls for clips that are not listed.
+                // Clips that are not in the list get nulls, so every column must be nullable.
                 fields.push(Arc::new(field.as_ref().clone().with_nullable(true)));
             }
         }
@@ -113,7 +113,7 @@ pub(super) fn with_list(
     }
     Ok(ParsedMetadata {
         rows: RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?,
-        // Rows are clips, so rejected records of the list are counted separately.
+        // Rows of the catalog are clips, so rejected records of the clip list are counted separately.
         further_rejects: listed.rejects,
         absent,
         unlisted,
@@ -122,16 +122,16 @@ pub(super) fn with_list(
     })
 }
 
-/// The user's table that refers to clips.
+/// A clip list: a table of the user whose rows refer to clips.
 struct ClipList<'a> {
-    /// The list's name for messages.
+    /// Name of the clip list for messages.
     file: &'a str,
-    /// The list's rows, with their lines.
+    /// Rows of the clip list, with their line numbers.
     rows: &'a RecordBatch,
 }
 
 impl ClipList<'_> {
-    /// Returns the key of each row.
+    /// Returns the clip key of each row of the list.
     fn keys(&self) -> Result<StringViewArray, CatalogError> {
         let Some(column) = self.rows.column_by_name(KEY) else {
             let schema = self.rows.schema();
@@ -151,7 +151,7 @@ impl ClipList<'_> {
         Ok(text.as_string_view().clone())
     }
 
-    /// Returns for each clip of `clips` the index of the row that names it, or null.
+    /// Returns for each clip of `clips` the index of the list's row that names the clip, or null.
     fn places(
         &self,
         keys: &StringViewArray,
@@ -174,7 +174,7 @@ impl ClipList<'_> {
             .iter()
             .map(|key| row_of.get(key?).copied())
             .collect();
-        // If no key matches, the keys have another form, which must not leave every clip without a row.
+        // If no key of the list matches a clip, the keys have another form. This is an error, not a list without clips.
         if places.null_count() == places.len() {
             return Err(self.fault("", &no_match(keys, clip_keys)));
         }
@@ -218,7 +218,7 @@ impl ClipList<'_> {
         Ok(())
     }
 
-    /// Returns a warning for rows that name no clip, and one for clips that no row names.
+    /// Returns a warning for list rows that name no clip, and one for clips that no list row names.
     fn unmatched(
         &self,
         n_rows: usize,
@@ -243,7 +243,7 @@ impl ClipList<'_> {
         warnings
     }
 
-    /// Returns the keys that belong to no clip, in the list's order.
+    /// Returns the keys of the clip list that belong to no clip, in the list's order.
     fn absent(keys: &StringViewArray, places: &UInt32Array) -> Vec<String> {
         let mut is_matched = vec![false; keys.len()];
         for row in places.iter().flatten() {
@@ -255,7 +255,7 @@ impl ClipList<'_> {
             .collect()
     }
 
-    /// Returns the clips that no row names.
+    /// Returns the keys of the clips that no row of the clip list names.
     fn unlisted(places: &UInt32Array, clips: &RecordBatch) -> Vec<String> {
         let keys = clips[KEY].as_string_view().iter().flatten();
         let keys = keys.zip(places);
@@ -314,7 +314,7 @@ fn no_match(keys: &StringViewArray, clip_keys: &StringViewArray) -> String {
     )
 }
 
-/// Returns a key without its extension.
+/// Returns a clip key without its file extension.
 fn stem(key: &str) -> &str {
     key.rsplit_once('.').map_or(key, |(stem, _)| stem)
 }

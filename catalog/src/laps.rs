@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-/// A stopwatch for consecutive parts.
+/// A stopwatch for consecutive parts of a job.
 #[derive(Debug)]
 pub struct Laps {
     start: Instant,
-    /// Seconds per part.
+    /// Wall-clock seconds of each finished part of the job.
     pub wall_s: BTreeMap<&'static str, f64>,
 }
 
@@ -21,7 +21,7 @@ impl Laps {
         }
     }
 
-    /// Ends `part` and starts the next one.
+    /// Ends the current part, which is recorded under the name `part`, and starts the next part.
     pub fn end(&mut self, part: &'static str) {
         let now = Instant::now();
         *self.wall_s.entry(part).or_default() += (now - self.start).as_secs_f64();

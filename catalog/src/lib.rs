@@ -1,7 +1,7 @@
 //! Converts metadata files to cleaned rows, class lists and splits.
 //!
 //! A broken row becomes a reject with line and column, never an error. Cleaning runs the recipe's own SQL in
-//! DataFusion. This module never opens a clip: the index of the audio files is all it uses of them.
+//! DataFusion. This module never opens a clip: it only uses the index of the audio files.
 
 mod csv_blocks;
 mod csv_record;
@@ -56,10 +56,10 @@ pub use self::steps::AUDIO_STEP;
 use self::steps::Cleaner;
 pub use self::steps::where_query;
 
-/// Maximum number of split column values that a warning lists.
+/// Maximum number of values of the split column that a warning lists.
 const SIDES_LISTED_MAX: usize = 5;
 
-/// Limits of the catalog.
+/// Memory and thread limits of the catalog.
 #[derive(Clone, Copy, Debug)]
 pub struct CatalogSettings {
     /// Memory limit for sorts, joins and groups of the cleaning steps, in bytes. Memory for the rows themselves is not
@@ -71,7 +71,7 @@ pub struct CatalogSettings {
 }
 
 impl From<&Settings> for CatalogSettings {
-    /// Uses as many threads as the decoding stage.
+    /// Derives the limits from a run's settings: the catalog uses as many threads as the decoding stage.
     fn from(settings: &Settings) -> Self {
         Self {
             memory_bytes: settings.catalog_bytes(),
@@ -92,35 +92,35 @@ impl Default for CatalogSettings {
 /// One clip of the cleaned rows, with the values that the plan and the feature rows need.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClipRow {
-    /// Primary key: path relative to the audio root.
+    /// Primary key of the clip: its path relative to the audio root.
     pub clip_key: String,
-    /// The data set's own id, or a hash of the key.
+    /// Id of the track in the data set, or a hash of the clip's key.
     pub track_id: i64,
-    /// Class id per target, in the recipe's order; `None` if the clip is unlabelled.
+    /// Class id of the clip for each target, in the recipe's order; `None` if the clip is unlabelled.
     pub targets: Vec<Option<i32>>,
-    /// All genre ids.
+    /// Ids of all genres of the clip.
     pub genres_all: Vec<i32>,
-    /// Artist id, or `None` if unknown.
+    /// Artist id of the clip, or `None` if unknown.
     pub artist_id: Option<i64>,
-    /// Album id, or `None` if unknown.
+    /// Album id of the clip, or `None` if unknown.
     pub album_id: Option<i64>,
-    /// Side of the split by the recipe's rule: `training`, `validation`, `test`, `none`, or the value of the split
-    /// column. Always `none` under rule `segment`, where the plan assigns sides to segments instead of clips.
+    /// Split of the clip by the recipe's rule: `training`, `validation`, `test`, `none`, or the value of the split
+    /// column. Always `none` under rule `segment`, where the plan assigns segments instead of clips to splits.
     pub split: String,
 }
 
-/// Row counts of one cleaning step.
+/// Numbers of rows that one cleaning step kept and dropped.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct StepCount {
-    /// The step's name.
+    /// Name of the cleaning step.
     pub step: String,
-    /// Number of rows that the step dropped.
+    /// Number of rows that the cleaning step dropped.
     pub dropped: u64,
-    /// Number of rows that remain after the step.
+    /// Number of rows that remain after the cleaning step.
     pub kept: u64,
 }
 
-/// Hashes `audio_blake3` of clips, by `clip_key`. A clip without an entry counts as a separate recording.
+/// Audio hashes (`audio_blake3`) of clips, by `clip_key`. A clip without an entry counts as a separate recording.
 pub type AudioHashes = HashMap<String, blake3::Hash>;
 
 /// Duplicate recordings found for `split.group_duplicates`.
@@ -128,9 +128,9 @@ pub type AudioHashes = HashMap<String, blake3::Hash>;
 pub struct Duplicates {
     /// Number of clips whose audio was hashed.
     pub clips_hashed: u64,
-    /// Number of recordings that occur under two or more keys.
+    /// Number of recordings that occur under two or more clip keys.
     pub recordings: u64,
-    /// Number of clips of these recordings.
+    /// Number of clips whose recording occurs under two or more clip keys.
     pub clips: u64,
 }
 
@@ -150,14 +150,14 @@ impl Duplicates {
     }
 }
 
-/// A clip whose side differs from its side in the previous version.
+/// A clip whose split (training, validation or test) differs from its split in the previous version.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct SideMove {
-    /// The clip's key.
+    /// Key of the clip.
     pub clip_key: String,
-    /// The side in the previous version.
+    /// Split of the clip in the previous version.
     pub from: String,
-    /// The side in this version.
+    /// Split of the clip in this version.
     pub to: String,
 }
 
@@ -167,7 +167,7 @@ impl fmt::Display for SideMove {
     }
 }
 
-/// The cleaned rows, before they are assigned to sides.
+/// The cleaned rows, before they are assigned to training, validation and test.
 pub struct CleanedRows {
     rows: RecordBatch,
     labels: Vec<Labels>,
@@ -185,8 +185,8 @@ pub struct Catalog {
     pub clips: Vec<ClipRow>,
     /// Class names in id order, per target name.
     pub classes: ClassLists,
-    /// Those of the following tables that the data set provides: `tracks` (cleaned, with the sides by every split rule,
-    /// in the order of `clips`), `tracks_all` (as parsed, in file order, with `dropped_by`), `albums`, `artists`,
+    /// Those of the following tables that the data set provides: `tracks` (cleaned, with the splits by every rule, in
+    /// the order of `clips`), `tracks_all` (as parsed, in file order, with `dropped_by`), `albums`, `artists`,
     /// `genres`. Their text columns are `Utf8View`. For `sides` see `wavemill_schemas::tables::sides_schema`.
     pub tables: BTreeMap<String, RecordBatch>,
     /// Number of records in the main metadata file, without header lines.
@@ -194,16 +194,16 @@ pub struct Catalog {
     /// Counts per cleaning step, in order: `subset` if the recipe sets one, the recipe's steps, and `audio` if audio is
     /// required.
     pub steps: Vec<StepCount>,
-    /// Sorted keys without an audio file: keys of rows that step `audio` dropped, and keys of a `folders` clip list.
+    /// Sorted keys without an audio file: keys of rows that step `audio` dropped, and keys of a clip list (`folders`).
     pub absent: Vec<String>,
     /// Rejects `bad_row` and `bad_encoding` of the main metadata file, by line. Rows read = kept + dropped + these
     /// rejects.
     pub rejects: Vec<Reject>,
-    /// Rejects of the further metadata files, such as `genres.csv`. They are not part of that sum.
+    /// Rejects of the further metadata files, such as `genres.csv`; not included in the number of rows read.
     pub further_rejects: Vec<Reject>,
     /// Duplicate recordings; set only with `split.group_duplicates`.
     pub duplicates: Option<Duplicates>,
-    /// Clips that changed sides because their group was merged with a group of another side, by key.
+    /// Clips that changed splits because their group was merged with a group of another split, ordered by key.
     pub merges: Vec<SideMove>,
     /// Warnings for the user (such as: over half of the rows have no audio), one sentence each.
     pub warnings: Vec<String>,
@@ -325,12 +325,12 @@ impl CleanedRows {
         keys.into_iter().flat_map(|keys| keys.iter().flatten())
     }
 
-    /// Reports whether no row remains.
+    /// Reports whether no row remains after cleaning.
     pub fn is_empty(&self) -> bool {
         self.rows.num_rows() == 0
     }
 
-    /// Returns the counts of each cleaning step, in order.
+    /// Returns the row counts of each cleaning step, in order.
     pub fn steps(&self) -> &[StepCount] {
         &self.catalog.steps
     }
@@ -340,9 +340,9 @@ impl CleanedRows {
         &self.catalog.classes
     }
 
-    /// Assigns a side to each clip, and to each class the id that it has in `kept_classes`. The rules `artist` and
-    /// `stratified` keep clips with equal hashes together, and keep every group of clips on the side that it has in
-    /// `kept`.
+    /// Assigns each clip to a side of the split (such as training), and gives each class its id in `kept_classes`. The
+    /// rules `artist` and `stratified` keep clips with equal hashes together, and keep every group of clips on the side
+    /// that it has in `kept`.
     ///
     /// The rows are not consumed, so that they can be split again with other arguments. All catalogs made
     /// from the same rows share the columns of their tables.
@@ -375,7 +375,7 @@ impl CleanedRows {
             merges,
         } = rows::with_splits(rows, first_target, hashes, kept, recipe, threads)?;
 
-        // Table, id column, and the prefix of its column names.
+        // Name of each table, its id column, and the prefix of the names of its columns.
         let distinct = [
             ("albums", "album_id", "album_"),
             ("artists", "artist_id", "artist_"),
@@ -413,7 +413,7 @@ impl CleanedRows {
     }
 }
 
-/// Assigns to classes the ids that they have in `kept_classes`. Returns the labels by target, in the recipe's order.
+/// Gives classes the ids that they have in `kept_classes`. Returns the labels of each target, in the recipe's order.
 fn number_classes(
     catalog: &mut Catalog,
     recipe: &Recipe,
@@ -436,7 +436,7 @@ fn number_classes(
     numbered
 }
 
-/// Counts the clips of each side.
+/// Counts the clips of each split, such as training.
 fn clips_by_side(clips: &[ClipRow]) -> BTreeMap<&str, usize> {
     let mut sides: BTreeMap<&str, usize> = BTreeMap::new();
     for clip in clips {
@@ -460,7 +460,7 @@ fn sides_unknown(sides: &BTreeMap<&str, usize>) -> Option<String> {
     ))
 }
 
-/// Returns a warning if some sides have no clips: no model could be trained, chosen or tested on them.
+/// Returns a warning if training, validation or test has no clips: no model could be trained, chosen or tested.
 fn sides_empty(column: &str, sides: &BTreeMap<&str, usize>) -> Option<String> {
     let mut empty = SIDES.to_vec();
     empty.retain(|side| !sides.contains_key(side));
@@ -476,7 +476,7 @@ fn sides_empty(column: &str, sides: &BTreeMap<&str, usize>) -> Option<String> {
     ))
 }
 
-/// Formats the first sides by name, each with its number of clips.
+/// Formats the first split names in alphabetical order, each with its number of clips.
 fn first_sides(sides: &BTreeMap<&str, usize>) -> String {
     let mut told = Vec::with_capacity(SIDES_LISTED_MAX);
     for (side, n_clips) in sides.iter().take(SIDES_LISTED_MAX) {
@@ -614,7 +614,7 @@ fn load(
     }
 }
 
-/// Creates one row per audio file. A clip list, if given, adds columns.
+/// Creates one row per audio file. A clip list, if given, adds columns to the rows.
 fn load_folders(
     engine: &Engine,
     metadata: Option<&Path>,
@@ -637,7 +637,7 @@ fn load_fma(engine: &Engine, path: &Path, threads: usize) -> Result<ParsedMetada
     let files = Files::open(path)?;
     let tracks = main_file(&files, path, "tracks.csv")?;
     let genres = files.names().find(|name| *name == "genres.csv");
-    // Before either file is read: progress needs the size of both.
+    // Progress needs the size of both files (tracks and genres) before either of them is read.
     begin_reading(course, &files, [tracks].into_iter().chain(genres))?;
 
     let genres = match genres {
@@ -694,7 +694,7 @@ fn begin_reading<'a>(
     Ok(())
 }
 
-/// Opens a metadata file whose bytes are counted as they are read.
+/// Opens a metadata file for reading. Bytes read from it are counted as progress.
 fn counted(
     course: &Arc<Course>,
     files: &Files,
@@ -748,7 +748,7 @@ fn is_read(dataset: Dataset, name: &str, is_only_file: bool) -> bool {
     }
 }
 
-/// Returns the only file, or else the file named `wanted`.
+/// Returns the only metadata file, or else the metadata file named `wanted`.
 fn main_file<'a>(
     files: &'a Files,
     path: &Path,

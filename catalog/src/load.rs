@@ -35,19 +35,19 @@ use super::{CatalogError, fma};
 
 /// The parsed content of the metadata files.
 pub(super) struct ParsedMetadata {
-    /// One row per track, typed, ordered by [`LINE`].
+    /// One row per track, with typed columns, ordered by [`LINE`].
     pub rows: RecordBatch,
-    /// Number of records read, including rejected ones.
+    /// Number of metadata records read, including rejected ones.
     pub rows_read: u64,
-    /// Rejects `bad_row` and `bad_encoding` of the main file.
+    /// Rejects `bad_row` and `bad_encoding` of the main metadata file.
     pub rejects: Vec<Reject>,
-    /// Rejects `bad_row` and `bad_encoding` of the further files.
+    /// Rejects `bad_row` and `bad_encoding` of the further metadata files.
     pub further_rejects: Vec<Reject>,
-    /// Further tables, by name.
+    /// Further metadata tables, by name.
     pub tables: BTreeMap<String, RecordBatch>,
     /// Keys in a clip list that have no file.
     pub absent: Vec<String>,
-    /// Files that are missing from the clip list.
+    /// Clips whose files are missing from the clip list.
     pub unlisted: Vec<String>,
     /// Warnings for the user, one sentence each.
     pub warnings: Vec<String>,
@@ -55,20 +55,20 @@ pub(super) struct ParsedMetadata {
 
 /// A CSV file that is read as a whole.
 pub(super) struct CsvFile<'a, R> {
-    /// File name for messages.
+    /// Name of the CSV file for messages.
     pub file: &'a str,
-    /// Reader of the file's bytes.
+    /// Reader of the CSV file's bytes.
     pub input: R,
-    /// Form of the header.
+    /// Form of the CSV file's header.
     pub header: Header,
-    /// Name of a column in which every row needs a value.
+    /// Name of a column in which every row must have a value.
     pub required: Option<&'a str>,
 }
 
 /// Reads and types a CSV file block by block on `threads` threads. A bad row becomes a reject.
 ///
 /// # Errors
-/// `Read`, `Header`.
+/// `Read` if reading the file fails; `Header` if the header is not valid.
 pub(super) fn csv_file<R: Read + Send>(
     engine: &Engine,
     csv: CsvFile<'_, R>,
@@ -148,7 +148,7 @@ fn typed_blocks<R: Read>(
         form.read(&mut block, usize::MAX, &mut text, &mut counts);
         let rows = typer.typed(&text.finish(form)?, &mut counts.rejects)?;
 
-        // The next block has about as many rows. An eighth more capacity avoids growing its builders.
+        // The next block probably has about as many rows. An eighth more capacity avoids growing its builders.
         rows_likely = rows.num_rows() + rows.num_rows() / 8;
         typed.push(TypedBlock {
             number: block.number,
@@ -161,16 +161,16 @@ fn typed_blocks<R: Read>(
 
 /// An open metadata file.
 pub(super) struct NamedInput<'a, R> {
-    /// File name for messages.
+    /// Name of the metadata file for messages.
     pub name: &'a str,
-    /// Reader of the file's bytes.
+    /// Reader of the metadata file's bytes.
     pub input: R,
 }
 
 /// Reads FMA's `tracks.csv` and, if given, `genres.csv`.
 ///
 /// # Errors
-/// Those of [`csv_file`]; `Header` if there is no column `track_id`.
+/// The errors of [`csv_file`]; `Header` if there is no column `track_id`.
 pub(super) fn fma(
     engine: &Engine,
     tracks: NamedInput<'_, impl Read + Send>,
@@ -206,7 +206,7 @@ pub(super) fn fma(
 /// Reads a CSV file of unknown columns, with one header line. A column is numeric if all of its values are numbers.
 ///
 /// # Errors
-/// Those of [`csv_file`].
+/// The errors of [`csv_file`].
 pub(super) fn csv_table(
     engine: &Engine,
     file: &str,
@@ -242,7 +242,7 @@ pub(super) fn parquet_table(
     file: &str,
     input: impl ChunkReader + 'static,
 ) -> Result<ParsedMetadata, CatalogError> {
-    // Checked before the Parquet reader allocates memory for the columns.
+    // The number of columns is checked before the Parquet reader allocates memory for them.
     let announced = announced_columns(&input);
     refuse_columns(
         file,
@@ -267,7 +267,7 @@ fn parquet_rows(
 ) -> Result<RecordBatch, CatalogError> {
     let builder = ParquetRecordBatchReaderBuilder::try_new(input)
         .map_err(|source| unreadable(file, source))?;
-    // The announced number includes lists and structs; this number counts only leaf columns.
+    // The number in the footer includes lists and structs; this check only counts leaf columns.
     refuse_columns(file, Some(builder.parquet_schema().num_columns()))?;
 
     let schema = builder.schema().clone();
@@ -322,7 +322,7 @@ fn damaged(file: &str, problem: &str) -> CatalogError {
     }
 }
 
-/// Reports whether the operating system failed to read a file, as opposed to damage of its bytes.
+/// Reports whether the operating system failed to read a file; otherwise the file's bytes are damaged.
 fn is_of_system(error: &ParquetError) -> bool {
     match error {
         ParquetError::External(cause) => match cause.downcast_ref::<ArrowError>() {
@@ -447,10 +447,10 @@ impl ParsedMetadata {
     }
 }
 
-/// Checks whether the job was asked to stop.
+/// Returns an error if the job was asked to stop.
 ///
 /// # Errors
-/// `Stopped` if so.
+/// `Stopped` if the job was asked to stop.
 pub(super) fn stop_here(course: &Course) -> Result<(), CatalogError> {
     if course.is_stopped() {
         Err(CatalogError::Stopped)
@@ -459,7 +459,7 @@ pub(super) fn stop_here(course: &Course) -> Result<(), CatalogError> {
     }
 }
 
-/// Returns the columns without [`LINE`].
+/// Returns `rows` without the column [`LINE`].
 pub(super) fn without_line(rows: &RecordBatch) -> Result<RecordBatch, CatalogError> {
     let mut rows = rows.clone();
     if let Ok(index) = rows.schema().index_of(LINE) {

@@ -8,7 +8,7 @@ use super::rows::Labels;
 /// Class names in id order, by target.
 pub type ClassLists = BTreeMap<String, Vec<String>>;
 
-/// Returns the labels with the ids of the class list `before`, to which classes that it lacks are appended.
+/// Returns `labels` with the class ids of the list `before`. Classes that the list lacks are appended to it.
 pub(super) fn keep_ids(labels: &Labels, before: &[String]) -> Labels {
     let had_ids: HashSet<&String> = before.iter().collect();
     let new_classes = labels

@@ -12,7 +12,7 @@ use arrow::error::ArrowError;
 /// system cannot start as many.
 ///
 /// # Errors
-/// The first error of a worker. The other workers still run to their end.
+/// The first error of a worker. The other workers are not stopped by the error.
 pub(super) fn on_threads<T: Send, E: Send>(
     threads: usize,
     worker: impl Fn() -> Result<T, E> + Sync,
@@ -22,7 +22,7 @@ pub(super) fn on_threads<T: Send, E: Send>(
         for _ in 1..threads {
             match std::thread::Builder::new().spawn_scoped(scope, &worker) {
                 Ok(thread) => others.push(thread),
-                // The threads that were started do all the work.
+                // No further thread can be started: the threads that are running do all the work.
                 Err(_) => break,
             }
         }
@@ -38,7 +38,7 @@ pub(super) fn on_threads<T: Send, E: Send>(
 /// Computes `part(0)` to `part(n - 1)`, each on the first thread that is free.
 ///
 /// # Errors
-/// The error of one of the parts.
+/// The error of one of the failed parts.
 pub(super) fn in_parts<T: Send, E: Send>(
     threads: usize,
     n: usize,
@@ -62,7 +62,7 @@ pub(super) fn in_parts<T: Send, E: Send>(
     Ok(done.into_iter().map(|(_, result)| result).collect())
 }
 
-/// Computes a batch column by column, in parallel.
+/// Computes the columns of a batch in parallel.
 ///
 /// # Errors
 /// Any error of `column`, or of arrow if the columns do not fit `schema`.

@@ -12,7 +12,7 @@ use arrow::datatypes::{DataType, Field};
 use datafusion::error::Result;
 use datafusion::logical_expr::{ColumnarValue, ScalarUDF, Volatility, create_udf};
 
-/// Returns the SQL functions of this module.
+/// Returns the SQL functions `python_ints` and `python_texts`.
 pub(super) fn functions() -> [ScalarUDF; 2] {
     [
         list_function("python_ints", DataType::Int64, ints),
@@ -93,7 +93,7 @@ fn parse_texts(text: &str, row: &mut Vec<String>) -> Option<()> {
             .chars()
             .next()
             .filter(|quote| matches!(quote, '\'' | '"'))?;
-        // Both kinds of quotes are one byte long.
+        // Single and double quotes are both one byte long.
         let (item, behind) = quoted(&rest[1..], quote)?;
         row.push(item);
 
@@ -131,7 +131,7 @@ fn escaped(chars: &mut std::str::Chars<'_>) -> Option<char> {
         'U' => 8,
         plain => return Some(plain),
     };
-    // Not indexed directly, because the range may end within a character.
+    // The text is not indexed directly, because the range may end within a character.
     let digits = chars.as_str().get(..n_digits)?;
     *chars = chars.as_str()[n_digits..].chars();
     char::from_u32(u32::from_str_radix(digits, 16).ok()?)

@@ -1,4 +1,4 @@
-//! Derives ids, class lists and sides from the cleaned rows, as the plan needs them.
+//! Derives ids, class lists and splits from the cleaned rows, as the plan needs them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -31,7 +31,7 @@ const PART_ROWS: usize = 4096;
 pub(super) fn keyed(rows: &RecordBatch) -> Result<RecordBatch, CatalogError> {
     let keys = clip_keys(rows).map_err(CatalogError::clip_key)?;
     let mut rows = without_line(rows)?;
-    // Sorted by key, so that the result does not depend on the order of the file.
+    // Rows are sorted by key, so that the result does not depend on their order in the file.
     if !keys.iter().is_sorted() {
         rows = take_record_batch(&rows, &sort_to_indices(&keys, None, None)?)?;
     }
@@ -73,10 +73,10 @@ fn refuse_repeated_ids(ids: &Int64Array, keys: &StringViewArray) -> Result<(), C
     Ok(())
 }
 
-/// Class names in id order, and the class of every row.
+/// Class names of one target in id order, and the class of every row.
 #[derive(Clone)]
 pub(super) struct Labels {
-    /// Class names.
+    /// Class names of the target, in id order.
     pub classes: Vec<String>,
     /// Class id of each row, or `None` if the row is unlabelled.
     pub ids: Vec<Option<i32>>,
@@ -84,7 +84,7 @@ pub(super) struct Labels {
     pub unlisted: usize,
 }
 
-/// Returns the labels of one target.
+/// Returns the classes and the class ids of all rows for one target.
 ///
 /// # Errors
 /// `Unusable` if the target's column is missing or is not text.
@@ -93,7 +93,7 @@ pub(super) fn labels(rows: &RecordBatch, target: &TargetSpec) -> Result<Labels, 
     let classes = match &target.classes {
         Some(classes) => classes.clone(),
         None => {
-            // Sorted, so that class ids do not depend on the order of rows.
+            // Class names are sorted, so that class ids do not depend on the order of rows.
             let found: BTreeSet<&str> = column.iter().flatten().collect();
             found.into_iter().map(str::to_owned).collect()
         }
@@ -116,20 +116,20 @@ pub(super) fn labels(rows: &RecordBatch, target: &TargetSpec) -> Result<Labels, 
     })
 }
 
-/// The cleaned rows with their sides.
+/// The cleaned rows with their splits (training, validation or test).
 pub(super) struct SplitTables {
-    /// The rows, with `split_official`, `split_stratified`, `split_artist` (and `split_column`) as last columns.
+    /// The cleaned rows, with `split_official`, `split_stratified`, `split_artist` (and `split_column`) added.
     pub tracks: RecordBatch,
-    /// The side of every group that was ever placed: see [`sides_schema`].
+    /// The table `sides`: the split of every group that was ever assigned, see [`sides_schema`].
     pub sides: RecordBatch,
-    /// Rows that changed sides by the recipe's rule, ordered by key.
+    /// Rows that left their previous split under the recipe's split rule, ordered by key.
     pub merges: Vec<SideMove>,
 }
 
-/// Assigns a side to each row by every rule.
+/// Assigns each row to a side of the split (such as training) by every split rule.
 ///
 /// `classes` is the class of each row for the first target, `hashes` identifies recordings, and `kept` contains the
-/// sides to keep. The official side of a row is its own `split_official` or `set_split`.
+/// sides to keep. The official side of a row is the value of its column `split_official` or `set_split`.
 ///
 /// # Errors
 /// `Unusable` if the column of rule `column` is missing, or if a side is not a valid folder name.
@@ -154,7 +154,7 @@ pub(super) fn with_splits(
     }
 
     let official = official_sides(rows, recipe.split.rule)?;
-    // The slower rule is first.
+    // The slower split rule is computed first.
     let rules = [KeptRule::Artist, KeptRule::Stratified];
     let by_rule = in_parts(threads, rules.len(), |index| {
         Ok::<_, CatalogError>(RuleSides::new(rules[index], &split_rows, kept, recipe))
@@ -162,7 +162,7 @@ pub(super) fn with_splits(
 
     let mut columns = vec![("split_official", official)];
     let mut merges = Vec::new();
-    // The columns are in the reverse order of the rules above.
+    // The columns are added in the reverse order of the split rules above.
     for of_rule in by_rule.iter().rev() {
         let sides = of_rule.placement.sides.iter();
         let names: StringViewArray = sides.map(|&side| Some(SIDES[side])).collect();
@@ -185,13 +185,13 @@ pub(super) fn with_splits(
     })
 }
 
-/// Sides by one rule.
+/// The splits that one rule assigned to rows and to groups of rows.
 struct RuleSides {
     rule: KeptRule,
-    /// Name of the column in `tracks`.
+    /// Name of the rule's column in the table `tracks`.
     column: &'static str,
     placement: Placement,
-    /// Sides of the current groups and of all earlier ones.
+    /// Splits of the current groups and of all groups of earlier versions.
     groups: GroupSides,
 }
 
@@ -258,7 +258,7 @@ fn sides_table(by_rule: &[RuleSides]) -> Result<RecordBatch, CatalogError> {
     Ok(RecordBatch::try_new(sides_schema(), columns)?)
 }
 
-/// Returns the sides that the rows have in a column of their own, or no sides if there is no such column.
+/// Returns each row's value of its column `split_official` or `set_split`, or `none` if there is no such column.
 fn official_sides(rows: &RecordBatch, rule: SplitRule) -> Result<StringViewArray, CatalogError> {
     let own = ["split_official", "set_split"]
         .into_iter()
@@ -273,7 +273,7 @@ fn official_sides(rows: &RecordBatch, rule: SplitRule) -> Result<StringViewArray
     Ok(or_no_side(&values))
 }
 
-/// Checks that all sides are valid folder names. Sides of the rule in use become folders.
+/// Checks that all split names of a column are valid folder names: splits of the rule in use become folders.
 fn require_plain(column: &str, sides: &StringViewArray) -> Result<(), CatalogError> {
     match sides.iter().flatten().find(|side| !is_plain(side)) {
         Some(value) => Err(CatalogError::Unusable(format!(
@@ -304,7 +304,7 @@ fn with_last_columns(
     columns: Vec<(&'static str, StringViewArray)>,
 ) -> Result<RecordBatch, CatalogError> {
     let mut rows = rows.clone();
-    // A user's column with the same name is replaced.
+    // A user's column with the name of an added column is replaced.
     for (name, _) in &columns {
         if let Ok(index) = rows.schema().index_of(name) {
             rows.remove_column(index);
@@ -320,8 +320,8 @@ fn with_last_columns(
     Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays)?)
 }
 
-/// Returns the column of `tracks` that contains the sides by `rule`. `None` for the segment rules, where sides belong
-/// to segments instead of tracks.
+/// Returns the column of `tracks` that contains the splits by `rule`. `None` for the segment rules, which assign
+/// segments instead of tracks.
 pub const fn side_column(rule: SplitRule) -> Option<&'static str> {
     match rule {
         SplitRule::Official => Some("split_official"),
@@ -332,7 +332,7 @@ pub const fn side_column(rule: SplitRule) -> Option<&'static str> {
     }
 }
 
-/// Converts rows to the plan's form, in the order of `tracks`, the result of [`with_splits`].
+/// Converts the rows of `tracks`, the result of [`with_splits`], to the clips of a plan, in the same order.
 ///
 /// `labels` has one entry per target, in the recipe's order.
 ///
@@ -374,7 +374,7 @@ pub(super) fn clips(
     Ok(parts.into_iter().flatten().collect())
 }
 
-/// Returns the value of a row, or `None` if the data set lacks the column or the row has no value in it.
+/// Returns a column's value in a row, or `None` if the data set lacks the column or the row has no value in it.
 fn value_of(column: Option<&Int64Array>, row: usize) -> Option<i64> {
     let values = column?;
     values.is_valid(row).then(|| values.value(row))
@@ -444,7 +444,7 @@ fn genre_lists(tracks: &RecordBatch) -> Result<Option<ListArray>, CatalogError> 
 /// Only columns whose names start with `prefix` are included. `None` if there is no such id column.
 ///
 /// # Errors
-/// `Arrow` only.
+/// `Arrow` if an arrow function fails.
 pub(super) fn distinct(
     tracks: &RecordBatch,
     id: &str,
@@ -455,7 +455,7 @@ pub(super) fn distinct(
     };
     let track_ids = int_column(tracks, "track_id", "track_id")?;
 
-    // For each id, the smallest `track_id` and its row.
+    // Maps each id to the smallest `track_id` of its rows, and to the row of that track.
     let mut first: BTreeMap<i64, (i64, u32)> = BTreeMap::new();
     for (row, (id, &track_id)) in (0..).zip(ids.iter().zip(track_ids.values())) {
         let Some(id) = id else { continue };
@@ -464,7 +464,7 @@ pub(super) fn distinct(
     }
     let rows = arrow::array::UInt32Array::from_iter_values(first.values().map(|(_, row)| *row));
 
-    // Only the columns that describe the id: the columns of an album, for example, but not the columns of its track.
+    // Selects only the columns that describe the id: the columns of an album, for example, but not those of its track.
     let schema = tracks.schema();
     let fields = schema.fields();
     let wanted: Vec<usize> = (0..fields.len())

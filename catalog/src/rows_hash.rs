@@ -23,7 +23,7 @@ pub(super) fn rows_hash(rows: &RecordBatch) -> Result<String, ArrowError> {
     let mut hasher = blake3::Hasher::new();
     let mut bytes = Vec::with_capacity(2 * CHUNK_BYTES);
     for (field, column) in rows.schema().fields().iter().zip(rows.columns()) {
-        // Equal values with another column name or type must give another hash.
+        // The column's name and type are hashed too, so that equal values in another column give another hash.
         put_text(&mut bytes, field.name());
         put_text(&mut bytes, &type_name(field.data_type()));
         put_values(&mut bytes, column.as_ref(), &mut |bytes| {
@@ -37,7 +37,7 @@ pub(super) fn rows_hash(rows: &RecordBatch) -> Result<String, ArrowError> {
     Ok(hasher.finalize().to_hex().to_string())
 }
 
-/// Returns a name for the type, which is the same for all of arrow's text types.
+/// Returns a name for a column type. All of arrow's text types have the same name.
 fn type_name(data_type: &DataType) -> String {
     match data_type {
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "utf8".to_owned(),

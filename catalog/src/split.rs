@@ -9,44 +9,44 @@ use std::hash::Hash;
 
 use wavemill_schemas::canonical;
 
-/// Names of the three sides, in the order of a recipe's fractions.
+/// Names of the three sides of a split, in the order of a recipe's fractions.
 pub const SIDES: [&str; 3] = ["training", "validation", "test"];
 
-/// Name of the folder for rows to which the rule assigns no side.
+/// Name of the folder for rows that the rule assigns to neither training, validation nor test.
 pub const NO_SIDE: &str = "none";
 
-/// Minimum number of rows for a class to be split. A smaller class cannot be on all sides, and is used for training
-/// only.
+/// Minimum number of rows for a class to be split. A smaller class cannot be in all three splits, and is used for
+/// training only.
 const CLASS_ROWS_MIN: usize = 3;
 
 /// The values of one row that a split rule needs.
 #[derive(Clone, Debug)]
 pub struct SplitRow<'a> {
-    /// The clip's key, which is unique.
+    /// Key of the row's clip, which is unique.
     pub key: &'a str,
     /// Class of the row. Rows without a class are treated as a class of their own.
     pub class: Option<i32>,
-    /// Artist of the row; `None` makes the row a group of one.
+    /// Id of the row's artist; `None` makes the row a group of one.
     pub artist: Option<i64>,
-    /// Hash of the recording; both rules keep rows of one recording on one side. `None` makes the row a group of one.
+    /// Hash of the row's recording; both rules keep equal recordings together. `None` makes the row a group of one.
     pub recording: Option<blake3::Hash>,
 }
 
-/// The seed and the three fractions of a recipe.
+/// Seed and fractions of the split in a recipe.
 #[derive(Clone, Copy, Debug)]
 pub struct SplitSettings {
-    /// Seed of the hash order.
+    /// Seed of the hashes by which rows are ordered.
     pub seed: u64,
-    /// Fractions of training, validation and test; they add up to 1.
+    /// Fractions of rows for training, validation and test; they add up to 1.
     pub fractions: [f64; 3],
 }
 
-/// A rule whose sides are kept from version to version.
+/// A split rule that keeps groups on the side (such as training) on which they were in the previous version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeptRule {
-    /// See [`by_artist`].
+    /// Rule `artist`: see [`by_artist`].
     Artist,
-    /// See [`stratified`].
+    /// Rule `stratified`: see [`stratified`].
     Stratified,
 }
 
@@ -59,8 +59,8 @@ impl KeptRule {
         }
     }
 
-    /// Assigns a side to every row. Without `kept`, all sides are drawn. With `kept`, groups that it contains stay on
-    /// their side, and the other groups are assigned to the side where their classes are needed most.
+    /// Assigns every row to a side of the split. Without `kept`, all sides are drawn. Groups that `kept` contains stay
+    /// on their side, and the other groups are assigned to the side where their classes are needed most.
     pub fn place(
         self,
         rows: &[SplitRow<'_>],
@@ -78,7 +78,7 @@ impl KeptRule {
         }
     }
 
-    /// Returns the side of every group that `rows` belong to.
+    /// Returns the side of every group to which `rows` belong, given the `sides` of the rows.
     pub fn group_sides(self, rows: &[SplitRow<'_>], sides: &[usize]) -> GroupSides {
         let mut groups = Vec::with_capacity(rows.len() + rows.len() / 4);
         for (row, &side) in rows.iter().zip(sides) {
@@ -103,7 +103,7 @@ impl KeptRule {
         ]
     }
 
-    /// Returns the groups of rows that this rule keeps on one side.
+    /// Returns the groups of rows that this rule keeps on one side of the split.
     fn groups(self, rows: &[SplitRow<'_>]) -> Vec<Vec<usize>> {
         let mut linked = LinkedRows::new(rows);
         if self == Self::Artist {
@@ -133,7 +133,7 @@ impl KeptRule {
         let mut merges = Vec::new();
         let mut need = Need::new(rows, settings);
 
-        // Place all groups that already have a side first, so that new groups fill the remaining need.
+        // Groups that already have a side are assigned first, so that new groups fill the remaining need.
         let hash = canonical::hashes("split", settings.seed);
         let mut new_groups = Vec::new();
         for group in self.groups(rows) {
@@ -174,14 +174,14 @@ impl KeptRule {
         for &index in group {
             for atom in self.atoms(&rows[index]).into_iter().flatten() {
                 let side = kept.side(&atom.to_string());
-                // `SIDES` is ordered by precedence, so the minimum wins.
+                // `SIDES` is ordered by precedence, so the side with the smallest index takes precedence.
                 least = [least, side].into_iter().flatten().min();
             }
         }
         least
     }
 
-    /// Returns the side that a row had under its own name, or else the side of its artist.
+    /// Returns the side that the row's own key had, or else the side of its artist or recording.
     fn own_side(self, row: &SplitRow<'_>, kept: &GroupSides) -> Option<usize> {
         let mut atoms = self.atoms(row).into_iter().flatten();
         atoms.find_map(|atom| kept.side(&atom.to_string()))
@@ -225,23 +225,23 @@ pub fn recording_group(hash: &str) -> String {
     format!("recording:{hash}")
 }
 
-/// Sides of groups by one rule; each side is an index into [`SIDES`].
+/// Sides of groups under one split rule; each side is an index into [`SIDES`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GroupSides {
-    /// Pairs of group and side, sorted by group, without repeated groups.
+    /// Pairs of group name and side, sorted by group, without repeated groups.
     groups: Vec<(Box<str>, usize)>,
 }
 
 impl GroupSides {
-    /// Creates the list from pairs in any order. If a group has several sides, training takes precedence, then
-    /// validation.
+    /// Creates the list from pairs of group and side in any order. If a group has several sides, training takes
+    /// precedence, then validation.
     pub fn new(mut groups: Vec<(Box<str>, usize)>) -> Self {
         groups.sort_unstable();
         groups.dedup_by(|later, first| later.0 == first.0);
         Self { groups }
     }
 
-    /// Returns the side of a group, or `None` if it was never placed.
+    /// Returns the side of a group, or `None` if no version assigned the group to a side.
     pub fn side(&self, group: &str) -> Option<usize> {
         let found = self
             .groups
@@ -249,14 +249,14 @@ impl GroupSides {
         Some(self.groups[found.ok()?].1)
     }
 
-    /// Iterates over groups and sides, in the order of the groups' names.
+    /// Iterates over pairs of group and side, in the order of the groups' names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, usize)> {
         self.groups
             .iter()
             .map(|(name, side)| (name.as_ref(), *side))
     }
 
-    /// Adds the groups of `earlier` that are missing here, so that no group that was ever placed is forgotten.
+    /// Adds the groups of `earlier` that are missing here, so that no group's side is ever forgotten.
     #[must_use]
     pub fn with_earlier(mut self, earlier: &Self) -> Self {
         let mut gone = Vec::new();
@@ -270,17 +270,17 @@ impl GroupSides {
     }
 }
 
-/// Sides of the previous version, by both rules.
+/// Sides of all groups in the previous version, under both rules.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeptSides {
-    /// Sides by [`KeptRule::Artist`].
+    /// Sides of groups under [`KeptRule::Artist`].
     pub artist: GroupSides,
-    /// Sides by [`KeptRule::Stratified`].
+    /// Sides of groups under [`KeptRule::Stratified`].
     pub stratified: GroupSides,
 }
 
 impl KeptSides {
-    /// Reports whether a clip with this key ever had a side.
+    /// Reports whether a clip with this key was ever assigned to training, validation or test.
     pub fn has_placed(&self, clip_key: &str) -> bool {
         self.artist.side(&track_group(clip_key)).is_some()
     }
@@ -298,7 +298,7 @@ impl KeptSides {
         }
     }
 
-    /// Returns the sides by one rule.
+    /// Returns the sides of groups under one rule.
     pub const fn by(&self, rule: KeptRule) -> &GroupSides {
         match rule {
             KeptRule::Artist => &self.artist,
@@ -307,31 +307,31 @@ impl KeptSides {
     }
 }
 
-/// The sides that a rule assigned to rows.
+/// The result of a split rule: the side of each row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Placement {
-    /// An index into [`SIDES`] for every row, in the order of the rows.
+    /// For every row, in order, the index of its side in [`SIDES`].
     pub sides: Vec<usize>,
-    /// Rows that left their previous side, ordered by key.
+    /// Rows that left the side that they had in the previous version, ordered by key.
     pub merges: Vec<Merge>,
 }
 
 /// A row that left its previous side because a part of its group was on another side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Merge {
-    /// Index of the row.
+    /// Index of the row among the assigned rows.
     pub row: usize,
-    /// The previous side.
+    /// Side of the row in the previous version, as an index into [`SIDES`].
     pub was: usize,
 }
 
-/// Number of rows that each side still needs, by class.
+/// Number of rows that training, validation and test still need, by class.
 struct Need {
     by_class: BTreeMap<Option<i32>, [f64; 3]>,
 }
 
 impl Need {
-    /// Creates the need before any row is placed.
+    /// Computes the number of rows that each side needs before any row is assigned.
     fn new(rows: &[SplitRow<'_>], settings: SplitSettings) -> Self {
         let mut by_class: BTreeMap<_, [f64; 3]> = BTreeMap::new();
         for row in rows {
@@ -343,7 +343,7 @@ impl Need {
         Self { by_class }
     }
 
-    /// Returns the side with the greatest need for a group's classes. Ties go to the earlier side.
+    /// Returns the side that needs a group's classes most. If sides need them equally, returns the earlier side.
     fn neediest(&self, rows: &[SplitRow<'_>], group: &[usize]) -> usize {
         // Floating-point sums depend on the order of summation. The rows of a group are ordered by key.
         let mut wanted = [0.0; 3];
@@ -363,7 +363,7 @@ impl Need {
         neediest
     }
 
-    /// Subtracts a placed group from the need of its side.
+    /// Subtracts the rows of an assigned group from the need of its side.
     fn fill(&mut self, rows: &[SplitRow<'_>], group: &[usize], side: usize) {
         for &index in group {
             if let Some(need) = self.by_class.get_mut(&rows[index].class) {
@@ -376,7 +376,7 @@ impl Need {
 /// Splits each class at the cumulative fractions, with its recordings in hash order. One artist may be on several
 /// sides. All rows of a recording count towards the class of its first key.
 ///
-/// Returns an index into [`SIDES`] for every row, in the order of `rows`.
+/// Returns for every row, in the order of `rows`, its side as an index into [`SIDES`].
 pub fn stratified(rows: &[SplitRow<'_>], settings: SplitSettings) -> Vec<usize> {
     let mut linked = LinkedRows::new(rows);
     linked.link_by(|row| row.recording);
@@ -398,7 +398,7 @@ pub fn stratified(rows: &[SplitRow<'_>], settings: SplitSettings) -> Vec<usize> 
 
         let mut position = 0;
         for group in groups {
-            // The position of the group's first row decides, so that a recording is never split.
+            // A group's split follows from the position of its first row, so that a recording is never split.
             let side =
                 usize::from(position >= training) + usize::from(position >= training + validation);
             position += group.len();
@@ -413,9 +413,9 @@ pub fn stratified(rows: &[SplitRow<'_>], settings: SplitSettings) -> Vec<usize> 
 /// Splits the rows so that no artist is on two sides. Artists are placed in hash order, each as a whole on the side
 /// with the greatest need for its classes. Artists who share a recording count as one.
 ///
-/// Returns an index into [`SIDES`] for every row, in the order of `rows`.
+/// Returns for every row, in the order of `rows`, its side as an index into [`SIDES`].
 pub fn by_artist(rows: &[SplitRow<'_>], settings: SplitSettings) -> Vec<usize> {
-    // Without kept sides, every group is a new group.
+    // Without sides of a previous version, every group is a new group.
     let placed = KeptRule::Artist.place_beside(rows, settings, &GroupSides::default());
     placed.sides
 }
@@ -445,7 +445,7 @@ impl<'a, 'r> LinkedRows<'a, 'r> {
         }
     }
 
-    /// Links the rows for which `id` returns the same value.
+    /// Joins the groups of rows for which `id` returns the same value.
     fn link_by<T: Eq + Hash>(&mut self, id: impl Fn(&SplitRow<'r>) -> Option<T>) {
         let mut first = HashMap::new();
         for (index, row) in self.rows.iter().enumerate() {
@@ -459,7 +459,7 @@ impl<'a, 'r> LinkedRows<'a, 'r> {
 
     fn root(&mut self, mut index: usize) -> usize {
         while self.parent[index] != index {
-            // Path halving keeps long chains cheap.
+            // Path halving shortens long chains of links between rows.
             self.parent[index] = self.parent[self.parent[index]];
             index = self.parent[index];
         }
@@ -486,7 +486,7 @@ impl<'a, 'r> LinkedRows<'a, 'r> {
 }
 
 /// Returns the number of rows per side: the integer parts of the shares, plus one for the largest remainders until all
-/// rows are assigned. Ties go to the earlier side.
+/// rows are assigned. If remainders are equal, the earlier side gets the row.
 fn sizes(n: usize, fractions: [f64; 3]) -> [usize; 3] {
     if n < CLASS_ROWS_MIN {
         return [n, 0, 0];
@@ -547,7 +547,7 @@ mod tests {
             .collect()
     }
 
-    /// Reports whether rows with equal ids are all on one side.
+    /// Reports whether all rows with equal ids are on the same side of the split.
     fn is_whole<T: Eq + Hash>(ids: &[Option<T>], sides: &[usize]) -> bool {
         let mut side_of = HashMap::new();
         let pairs = ids
@@ -643,7 +643,7 @@ mod tests {
         );
     }
 
-    /// Returns the first 16 hex digits of a hash over sides.
+    /// Returns the first 16 hex digits of the hash of the rows' sides.
     fn hash_of(sides: &[usize]) -> String {
         let bytes: Vec<u8> = sides.iter().map(|&side| side as u8).collect();
         let mut hash = blake3::hash(&bytes).to_hex().to_string();
@@ -653,13 +653,13 @@ mod tests {
 
     const RULES: [KeptRule; 2] = [KeptRule::Artist, KeptRule::Stratified];
 
-    /// Returns the group sides that a first version stores.
+    /// Returns the sides of groups as the first version of a store contains them.
     fn first_sides(rule: KeptRule, rows: &[SplitRow<'_>]) -> GroupSides {
         let first = rule.place(rows, SETTINGS, None);
         rule.group_sides(rows, &first.sides)
     }
 
-    /// Returns the key of each merged row and the side that it left.
+    /// Returns the key of each merged row and the side that the row left.
     fn sides_left<'a>(rows: &[SplitRow<'a>], merges: &[Merge]) -> Vec<(&'a str, usize)> {
         let merges = merges.iter();
         merges
@@ -667,7 +667,7 @@ mod tests {
             .collect()
     }
 
-    /// Returns the side stored under the row's own name.
+    /// Returns the side that is stored for the track with this key.
     fn side_of_track(sides: &GroupSides, key: &str) -> usize {
         sides.side(&track_group(key)).expect("a side")
     }
@@ -688,7 +688,7 @@ mod tests {
                     prop_assert!(placed.sides[index] == was || left, "row {index} by {rule:?}");
                 }
 
-                // A merged group moves to a side where one of its parts was before.
+                // A row of a merged group only moves to a side of higher precedence.
                 for merge in &placed.merges {
                     prop_assert!(placed.sides[merge.row] < merge.was);
                 }
@@ -745,7 +745,7 @@ mod tests {
             for counts in counts.into_values().filter(|counts| counts.iter().sum::<usize>() >= 10) {
                 let n = counts.iter().sum::<usize>() as f64;
                 for (count, fraction) in counts.into_iter().zip(SETTINGS.fractions) {
-                    // Each of the two other sides may have one row too many, hence the tolerance of 2.
+                    // Validation and test may each have one row too many, hence the tolerance of 2.
                     prop_assert!((count as f64 - fraction * n).abs() <= 2.0, "{counts:?}");
                 }
             }
@@ -797,7 +797,7 @@ mod tests {
                 .collect();
             assert_eq!(placed.merges, left, "{was:?}");
 
-            // The other artist keeps its side, although it no longer has a track.
+            // Artist 2 keeps its side, although it no longer has a track.
             let after = KeptRule::Artist.group_sides(&rows, &placed.sides);
             let after = after.with_earlier(&kept);
             assert_eq!(after.side("artist:2"), Some(side_of_b));

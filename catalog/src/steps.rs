@@ -33,16 +33,16 @@ pub(super) struct Cleaner<'a> {
     all: RecordBatch,
     /// For each line, 1 + the index in `all` of the row that starts on it; 0 if no row starts there.
     places: Vec<u32>,
-    /// For each row of `all`, the index of the step that dropped it.
+    /// For each row of `all`, the index of the cleaning step that dropped it.
     dropped_by: Vec<Option<usize>>,
-    /// The remaining rows. [`LINE`] is always one of their columns.
+    /// The rows that no step has dropped so far. [`LINE`] is always one of their columns.
     pub rows: RecordBatch,
-    /// Counts of the steps that have run.
+    /// Row counts of the cleaning steps that have run.
     pub steps: Vec<StepCount>,
 }
 
 impl<'a> Cleaner<'a> {
-    /// Creates the state before the first step, with all parsed rows.
+    /// Creates the state before the first cleaning step, with all parsed rows.
     pub(super) fn new(
         engine: &'a Engine,
         fma_metadata: Option<&'a Path>,
@@ -84,7 +84,7 @@ impl<'a> Cleaner<'a> {
         marks
     }
 
-    /// Runs the step `subset`, then the recipe's steps.
+    /// Runs the cleaning step `subset`, then the cleaning steps of the recipe.
     ///
     /// # Errors
     /// `Unusable` if SQL is refused or fails, or if a query loses or repeats the keys of rows.
@@ -112,10 +112,10 @@ impl<'a> Cleaner<'a> {
         Ok(())
     }
 
-    /// Runs step `audio`, which keeps rows whose clip is in `audio`. Returns the number of dropped rows.
+    /// Runs the cleaning step `audio`, which keeps rows whose clip is in `audio`. Returns the number of dropped rows.
     ///
     /// # Errors
-    /// `NoAudio` if there were rows and none of them has a file.
+    /// `NoAudio` if there were rows and none of their clips has a file.
     pub(super) fn keep_with_audio(
         &mut self,
         keys: &StringViewArray,
@@ -127,7 +127,7 @@ impl<'a> Cleaner<'a> {
             .collect();
 
         let dropped = keys.len() - mask.true_count();
-        // If no row has a file, the folder is wrong, which must not drop every row.
+        // If no row has a file, the audio folder is wrong: this is an error, instead of dropping every row.
         if dropped == keys.len() && dropped > 0 {
             return Err(CatalogError::NoAudio {
                 rows: dropped,
@@ -146,7 +146,7 @@ impl<'a> Cleaner<'a> {
         let answer = self.query(step, &where_query(LINE, predicate))?;
         let kept = self.marks(lines(&answer));
 
-        // The rows keep their order, whatever the order of the query's result.
+        // The rows keep their order, regardless of the order of the query's result.
         let mut mask = Vec::with_capacity(self.rows.num_rows());
         for &line in lines(&self.rows).values() {
             mask.push(self.row_of(line).is_some_and(|row| kept[row]));
@@ -179,7 +179,7 @@ impl<'a> Cleaner<'a> {
             return Err(step_key(step, "no `clip_key`", "select it too, or `*`"));
         }
 
-        // Rows are identified by their lines, or else by their keys.
+        // Rows of the query's result are identified by their lines, or else by their keys.
         let lines = if output.column_by_name(LINE).is_some() {
             self.kept_lines(step, &output)?
         } else if let (true, Some(keys)) = (had_keys, &keys) {
@@ -192,7 +192,7 @@ impl<'a> Cleaner<'a> {
         Ok(())
     }
 
-    /// Runs a query that may select `*`.
+    /// Runs the query of a cleaning step, which may select `*`. Packs the columns of wide tables for the query.
     fn all_columns(&self, step: &str, sql: &str) -> Result<RecordBatch, CatalogError> {
         if let Some(packed) = wide::packed(&self.rows, sql) {
             self.engine.set_table("input", &packed)?;
@@ -211,7 +211,7 @@ impl<'a> Cleaner<'a> {
                 return CatalogError::Stopped;
             }
 
-            // The engine's own message does not contain the file that the table comes from.
+            // DataFusion's own message does not name the metadata file that contains the missing table.
             if let Some(table) = self.engine.missing_table(sql) {
                 let hint = self.table_hint(&table);
                 return CatalogError::Unusable(format!(
@@ -219,7 +219,7 @@ impl<'a> Cleaner<'a> {
                 ));
             }
 
-            // Not a `source`: the engine's message would list every known column.
+            // DataFusion's error is not kept as a `source`, because its message would list every known column.
             let message = one_line(&source);
             CatalogError::Unusable(format!("cleaning step `{step}`: {message}"))
         })
@@ -263,7 +263,7 @@ impl<'a> Cleaner<'a> {
         let before = clip_keys(&self.rows).map_err(CatalogError::clip_key)?;
         let line_of: HashMap<_, _> = before.iter().zip(lines(&self.rows).values()).collect();
 
-        // Keys are unique on both sides, because `clip_keys` refuses repeated keys.
+        // Keys are unique both before and after the query, because `clip_keys` refuses repeated keys.
         let mut found = Vec::with_capacity(keys.len());
         for key in keys {
             let Some(&&line) = line_of.get(&key) else {
@@ -320,10 +320,10 @@ impl<'a> Cleaner<'a> {
         self.rows = rows;
     }
 
-    /// Creates the table `tracks_all`: every parsed row, with the step that dropped it or null.
+    /// Creates the table `tracks_all`: every parsed row, with the name of the step that dropped it, or null.
     ///
     /// # Errors
-    /// `Arrow` only.
+    /// `Arrow` if an arrow function fails.
     pub(super) fn tracks_all(&self) -> Result<RecordBatch, CatalogError> {
         let steps = self.dropped_by.iter();
         let names = steps.map(|step| step.map(|step| self.steps[step].step.as_str()));
@@ -357,7 +357,7 @@ fn lines(rows: &RecordBatch) -> &Int64Array {
     rows[LINE].as_primitive::<Int64Type>()
 }
 
-/// Returns the keys as text. If keys are missing, null or repeated, the error describes the problem.
+/// Returns the clip keys of `rows` as text. If keys are missing, null or repeated, the error describes the problem.
 pub(super) fn clip_keys(rows: &RecordBatch) -> Result<StringViewArray, String> {
     let keys = rows
         .column_by_name("clip_key")

@@ -334,8 +334,8 @@ fn queries_that_lose_or_repeat_keys_are_errors() {
 #[test]
 fn query_that_restores_dropped_rows_is_an_error() {
     let tracks = some_tracks(6);
-    // The header has three lines, so the first track is on line 4. The queries return more rows than are left, or as
-    // many.
+    // The header has three lines, so the first track is on line 4. The queries return more rows than are left, or just
+    // as many.
     for (from, to) in [(4, 6), (5, 5)] {
         let sql = format!(
             "SELECT i AS csv_line, 'k' || i AS clip_key FROM generate_series({from}, {to}) AS t(i)"
@@ -459,7 +459,7 @@ fn list_provides_folders_sides_labels_and_artists() {
         ]
     );
 
-    // The rows are the clips, regardless of the list.
+    // There is one row per clip, regardless of the clip list.
     assert_eq!(catalog.rows_read, 3);
 
     // The condition of a cleaning step can use the list's columns.
@@ -471,7 +471,7 @@ fn list_provides_folders_sides_labels_and_artists() {
     assert_eq!(keys, ["jazz/a.mp3", "rock/c.mp3"]);
 }
 
-/// Returns the error of a list that cannot be used.
+/// Returns the error for a clip list that cannot be used.
 fn refused(list: &str) -> String {
     listed("list.csv", list, by_column_side).unwrap_err()
 }
@@ -506,7 +506,7 @@ fn list_errors_name_the_line() {
          audio root contains jazz/a.mp3; each `clip_key` must be the path below the audio root, including the file extension"
     );
 
-    // The error shows an existing file that differs from the listed one only in its extension.
+    // The error message shows an existing file that differs from the listed one only in its extension.
     let other = refused("clip_key,side\nrock/c.wav,test\n");
     assert!(
         other.contains("it lists rock/c.wav, but the audio root contains rock/c.mp3;"),
@@ -578,7 +578,7 @@ fn damaged_parquet_file_is_an_input_error() {
         let mut flipped = whole.clone();
         flipped[at] ^= 0xff;
         for bytes in [whole[..at].to_vec(), flipped] {
-            // A flipped byte may be in a place that no reader checks, or in a value.
+            // A flipped byte in a value, or where no reader checks it, is not noticed.
             match load::parquet_table("list.parquet", bytes::Bytes::from(bytes)) {
                 Ok(_) => {}
                 Err(CatalogError::Damaged { .. }) => n_damaged += 1,
@@ -964,7 +964,7 @@ fn labels_outside_the_listed_classes_count_as_unlabelled() {
     );
 }
 
-/// Returns the warnings about three tracks of these artists under the artist rule.
+/// Returns the warnings for three tracks with the given artists under the split rule `artist`.
 fn warned(artists: [&str; 3]) -> Vec<String> {
     let mut rows = String::new();
     for (id, artist) in (1..).zip(artists) {

@@ -1,6 +1,6 @@
 //! Column types of the known data sets, and the SQL that converts text to them.
 //!
-//! If a column's type cannot hold a value, the row becomes a `bad_row` reject with line and column.
+//! If a value cannot be converted to its column's type, the row becomes a `bad_row` reject with line and column.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -22,19 +22,19 @@ use super::csv_text::LINE;
 pub(super) enum ColumnKind {
     /// Text, unchanged, including HTML.
     Text,
-    /// i64.
+    /// 64-bit integer.
     Int,
-    /// i64, where −1 means null.
+    /// 64-bit integer, where −1 means null.
     Id,
-    /// f64.
+    /// 64-bit floating-point number.
     Float,
-    /// f32.
+    /// 32-bit floating-point number.
     Float32,
-    /// Microseconds since 1970, without a time zone.
+    /// Time in microseconds since 1970, without a time zone.
     Timestamp,
-    /// Python list of i64.
+    /// Python list of 64-bit integers.
     Ints,
-    /// Python list of text.
+    /// Python list of texts.
     Texts,
 }
 
@@ -53,7 +53,7 @@ impl ColumnKind {
         })
     }
 
-    /// Reports whether a text means null.
+    /// Reports whether a text means null in a column of this kind.
     fn is_null_text(self, text: &str) -> bool {
         self == Self::Id && text == "-1"
     }
@@ -99,7 +99,7 @@ fn is_float(value: &str) -> bool {
     let digits = value.trim_start_matches('-');
     let padded = digits.starts_with('0') && digits.len() > 1 && !digits.starts_with("0.");
     let is_beyond = digits.bytes().all(|b| b.is_ascii_digit()) && value.parse::<i64>().is_err();
-    // `inf` and `nan` parse as floats but do not start with a digit. Here they are words.
+    // `inf` and `nan` parse as floats but do not start with a digit. They count as words here.
     !padded
         && !is_beyond
         && digits.starts_with(|c: char| c.is_ascii_digit())
@@ -146,7 +146,7 @@ impl Conversion {
         }))
     }
 
-    /// Converts the values of one text column.
+    /// Converts the values of one text column to the type of this kind.
     fn run(&self, column: &ArrayRef) -> Result<ArrayRef, CatalogError> {
         let rows = column.len();
         let table = RecordBatch::try_new(Arc::clone(&self.text), vec![Arc::clone(column)])?;
@@ -176,7 +176,7 @@ impl Typer {
             } else {
                 kind_of(field.name())
             };
-            // Compiled for the first column of a kind, then shared with the others.
+            // The SQL of a kind is compiled for the kind's first column, then shared with the others.
             let conversion = match conversions.entry(kind) {
                 Entry::Occupied(known) => known.get().clone(),
                 Entry::Vacant(place) => place
@@ -209,7 +209,7 @@ impl Typer {
         &self.schema
     }
 
-    /// Converts one batch. Rows with an invalid value are added to `rejects`.
+    /// Converts one batch of text columns. Rows with an invalid value are added to `rejects`.
     ///
     /// # Errors
     /// `Engine` if an expression fails as a whole.
@@ -227,7 +227,7 @@ impl Typer {
                 continue;
             };
             let to = conversion.run(from)?;
-            // Equal null counts mean that every value is valid.
+            // Equal null counts before and after the conversion mean that every value is valid.
             let is_required = self.required == Some(index);
             if to.null_count() > from.null_count() || is_required && to.null_count() > 0 {
                 bad.extend(self.misfits(index, *kind, from, &to));
@@ -240,7 +240,7 @@ impl Typer {
             return Ok(typed);
         }
 
-        // One reject per row, for its first invalid column.
+        // Each row gets one reject, for its first invalid column.
         bad.sort_unstable();
         bad.dedup_by_key(|(row, _)| *row);
         let mut keep = vec![true; text.num_rows()];
@@ -280,7 +280,7 @@ impl Typer {
         let values = text.column(column).as_string_view();
         let field = self.schema.field(column);
         let kind = self.columns[column].0;
-        // Truncated, because a cell may contain a page of text.
+        // The value is truncated in the message, because a cell may contain a page of text.
         let shown: String = if values.is_null(row) {
             String::new()
         } else {

@@ -29,7 +29,7 @@ const WHOLE_ROW_SYNTAX: [&str; 9] = [
 /// result.
 pub(super) fn packed(rows: &RecordBatch, sql: &str) -> Option<RecordBatch> {
     let schema = rows.schema();
-    // A user's column with this prefix would be unpacked by mistake.
+    // A user's column whose name has the prefix of packed columns would be unpacked by mistake.
     if schema.fields().len() <= NARROW_COLUMNS_MAX
         || schema.fields().iter().any(|f| f.name().starts_with(PACKED))
     {
@@ -66,12 +66,12 @@ pub(super) fn packed(rows: &RecordBatch, sql: &str) -> Option<RecordBatch> {
 struct Packing {
     fields: Vec<FieldRef>,
     columns: Vec<ArrayRef>,
-    /// Unnamed columns since the last named column.
+    /// Columns since the last named column; they form the next struct column.
     open: Vec<(FieldRef, ArrayRef)>,
 }
 
 impl Packing {
-    /// Adds the open columns to the table as one struct column.
+    /// Packs the collected unnamed columns into one struct column of the table.
     fn close(&mut self) {
         if self.open.is_empty() {
             return;
@@ -90,7 +90,7 @@ impl Packing {
 /// Unpacks the packed columns of a query's result in their original positions.
 ///
 /// # Errors
-/// An error of arrow's kernels.
+/// Fails if an arrow function fails.
 pub(super) fn unpacked(rows: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     let mut fields = Vec::new();
     let mut columns = Vec::new();

@@ -1,9 +1,9 @@
-//! Measures the time to decode an MP3 clip, compared with symphonia and nanomp3. The file is part of the real test
-//! data; without it nothing is measured.
+//! Measures the time to decode an MP3 clip, compared with symphonia and nanomp3. The clip is part of the real test
+//! data; without that file nothing is measured.
 //!
 //! `cargo bench --profile dev -p wavemill-decode --bench layer3`: the profile optimises the measured code.
 
-// Criterion's macros define undocumented functions; a benchmark may panic.
+// Criterion's macros define functions without documentation; a benchmark may panic.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 #[path = "../tests/layer3/peer.rs"]
@@ -37,7 +37,7 @@ fn ours(criterion: &mut Criterion, file: &[u8], level: Level) {
     });
 }
 
-/// Decodes to mono, with the full bandwidth or a part of it.
+/// Decodes a clip to mono, with the full bandwidth or a part of it.
 fn mono(criterion: &mut Criterion, file: &[u8], name: &str, band: Band) {
     let frames = stream::frames(file);
     let mut samples = [0.0; FRAME_SAMPLES];

@@ -1,4 +1,4 @@
-//! Decodes MP3 files with another decoder and discards the samples, for comparison (scripts/peers/bench.py).
+//! Decodes MP3 files with symphonia or nanomp3 and discards the samples, to measure the time (scripts/peers/bench.py).
 //!
 //! usage: decode_mp3 symphonia|nanomp3 FILE.mp3…
 
@@ -12,7 +12,7 @@ use symphonia_core::codecs::audio::{AudioDecoder, AudioDecoderOptions};
 use symphonia_core::formats::{FormatOptions, FormatReader};
 use symphonia_core::io::MediaSourceStream;
 
-/// Decodes a file with symphonia and returns the number of samples of all channels.
+/// Decodes a file with symphonia and returns the total number of samples of all channels.
 fn by_symphonia(file: Vec<u8>) -> Result<usize> {
     let source = MediaSourceStream::new(Box::new(Cursor::new(file)), Default::default());
     let mut reader = MpaReader::try_new(source, FormatOptions::default())?;
@@ -30,7 +30,7 @@ fn by_symphonia(file: Vec<u8>) -> Result<usize> {
     Ok(n_samples)
 }
 
-/// Decodes a file with nanomp3 and returns the number of samples of all channels.
+/// Decodes a file with nanomp3 and returns the total number of samples of all channels.
 #[expect(clippy::unnecessary_wraps, reason = "as the other one")]
 fn by_nanomp3(file: Vec<u8>) -> Result<usize> {
     let decoded = nanomp3::decode_all::<f32>(&file);

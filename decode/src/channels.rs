@@ -1,29 +1,29 @@
-//! Audio as it is before downmix and resampling: what other decoders' output is compared with. Extraction has no use
-//! for it.
+//! Decodes audio to separate channels, without downmix and resampling, to compare it with the output of other decoders.
+//! Feature extraction does not use this.
 
 use wavemill_kernels::Level;
 use wavemill_schemas::reject::Reject;
 
 use super::{Decode, DecodeArgs, FileDecoder, Pcm};
 
-/// A clip's channels, trimmed and with silence for what is lost, just as they enter the downmix.
+/// The channels of a clip as they enter the downmix: trimmed, and with silence in place of lost audio.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Channels {
-    /// Rate of the file, Hz.
+    /// Sample rate of the file, Hz.
     pub rate_hz: u32,
-    /// Some of it has two channels.
+    /// Whether any part of the clip has two channels.
     pub is_stereo: bool,
-    /// Left and right, full scale ±1; the same twice where the file is mono.
+    /// Samples of left and right, full scale ±1. Both are equal where the file is mono.
     pub samples: Vec<[f32; 2]>,
 }
 
 impl Channels {
-    /// Decodes a whole file.
+    /// Decodes a whole file without mixing its channels.
     ///
     /// # Errors
-    /// A [`Reject`], as of any clip, but none for being short.
+    /// A [`Reject`] as for any clip, except that no clip is too short.
     pub fn decode(bytes: &[u8]) -> Result<Self, Reject> {
-        // What comes out behind the downmix is dropped, so its rate is any.
+        // The downmixed output is discarded, so any sample rate would do.
         let args = DecodeArgs {
             sample_rate_hz: 44_100,
             duration_s: None,
@@ -38,7 +38,7 @@ impl Channels {
         Ok(decoder.output.channels.take().unwrap_or_default())
     }
 
-    /// Adds one packet, or silence as long as it; `left` and `right` of equal length.
+    /// Adds one packet, or silence of the same length; `left` and `right` have equal lengths.
     pub(super) fn push(&mut self, left: &[f32], right: Option<&[f32]>, is_audio: bool) {
         self.is_stereo |= right.is_some();
         let pairs = left.iter().zip(right.unwrap_or(left));

@@ -11,7 +11,7 @@ use wavemill_schemas::reject::{Reason, Reject};
 
 use super::reject;
 
-/// A decoder and the samples of its last packet.
+/// One of symphonia's decoders and the samples of its last packet.
 pub(super) struct Codec {
     params: AudioCodecParameters,
     decoder: Box<dyn AudioDecoder>,
@@ -19,7 +19,7 @@ pub(super) struct Codec {
 }
 
 impl Codec {
-    /// Creates the decoder for these parameters.
+    /// Creates symphonia's decoder for these parameters.
     ///
     /// # Errors
     /// A [`Reject`] if symphonia has no decoder for the codec.
@@ -32,20 +32,20 @@ impl Codec {
         })
     }
 
-    /// Resets the state that depends on earlier packets, because the next packet follows a gap.
+    /// Resets the decoder's state that depends on earlier packets, because the next packet follows a gap.
     pub(super) fn reset(&mut self) {
         self.decoder.reset();
     }
 
     /// Decodes a packet and returns its samples, one plane per channel, full scale ±1; `None` if decoding fails.
     pub(super) fn decode(&mut self, data: &[u8]) -> Option<&[Vec<f32>]> {
-        // Track and timestamps are zero: the callers track the time, and the sink trims.
+        // Track and timestamps are zero: the caller tracks the time, and the output stage trims the samples.
         let packet = PacketRef::new(0, Timestamp::ZERO, Duration::ZERO, data);
         match guarded(|| self.decoder.decode_ref(&packet)) {
             Some(Ok(buffer)) => buffer.copy_to_vecs_planar(&mut self.planes),
             Some(Err(_)) => return None,
             None => {
-                // The state of a decoder is undefined after a panic, so create a new one.
+                // The state of symphonia's decoder is undefined after a panic, so create a new decoder.
                 if let Ok(decoder) = make(&self.params) {
                     self.decoder = decoder;
                 }
@@ -56,9 +56,9 @@ impl Codec {
     }
 }
 
-/// Runs a codec and returns its result; `None` if it panicked.
+/// Calls a decoder and returns its result; `None` if the decoder panicked.
 fn guarded<T>(decode: impl FnOnce() -> Result<T, Error>) -> Option<Result<T, Error>> {
-    // Unwind safe because the partial state is never observed: every caller recreates the decoder or resets it.
+    // Unwind safe because no one uses the decoder's partial state: every caller recreates the decoder or resets it.
     catch_unwind(AssertUnwindSafe(decode)).ok()
 }
 

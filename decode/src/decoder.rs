@@ -1,4 +1,4 @@
-//! The decoder for all formats: detects the format, calls the format's decoder, and checks its output.
+//! The decoder for all formats: detects a file's format, calls the decoder of that format, and checks the output.
 
 use wavemill_kernels::Level;
 use wavemill_kernels::resample::ResampleError;
@@ -12,8 +12,8 @@ use super::output::Output;
 use super::sniff::{Format, sniff};
 use super::{Decode, DecodeArgs, DecodeReport, FILE_BYTES_MAX, Pcm, flac, reject, wav};
 
-/// Decodes MP3 with wavemill's own decoder and all other formats with symphonia. It keeps its parsers, buffers and
-/// resampler plans from clip to clip.
+/// Decodes MP3 with wavemill's own decoder and all other formats with symphonia. Parsers, buffers and resampler plans
+/// are kept from clip to clip.
 pub struct FileDecoder {
     args: DecodeArgs,
     pub(super) output: Output,
@@ -22,7 +22,7 @@ pub struct FileDecoder {
 }
 
 impl FileDecoder {
-    /// Creates a decoder. Each worker needs its own.
+    /// Creates a decoder. Each worker thread needs its own.
     ///
     /// # Errors
     /// [`ResampleError`] if the output rate is out of range or the machine does not support `level`.
@@ -58,12 +58,12 @@ impl FileDecoder {
         self
     }
 
-    /// Rejects clips with too little or too much audio. Uses sample counts only, because `out.samples` is empty while
-    /// measuring, and at another rate if the file's rate is kept.
+    /// Rejects clips with too little or too much audio. Uses only sample counts, because `out.samples` is empty if the
+    /// duration is only measured, and has another rate if the file's rate is kept.
     fn judge(&self, loss: &Loss, out: &Pcm) -> Result<(), Reject> {
         let rate_hz = self.args.sample_rate_hz;
         let duration_s = out.n_samples as f64 / f64::from(rate_hz);
-        // Compare whole samples, as the cut does: a clip that is cut at exactly the minimum duration is long enough.
+        // Compare whole samples: a clip whose output is cut at exactly the minimum duration is long enough.
         let n_least = samples_in(self.args.min_duration_s, rate_hz)
             .max(usize::from(self.args.min_duration_s > 0.0));
         let min_duration_s = n_least as f64 / f64::from(rate_hz);
@@ -71,8 +71,8 @@ impl FileDecoder {
         // silence was trimmed.
         let audio_s = duration_s - loss.silenced_s;
 
-        // Check for damage before the two reasons below: a clip that is short or empty because audio was lost is
-        // `Damaged`.
+        // Check for damage before the reasons `too short` and `empty`: a clip that is short or empty because audio was
+        // lost is `Damaged`.
         let (reason, detail) = if self.output.is_too_long(out.n_samples) {
             (
                 Reason::TooLarge,
@@ -119,16 +119,16 @@ impl Decode for FileDecoder {
     }
 
     fn measure(&mut self, extension: &str, bytes: &[u8], out: &mut Pcm) -> Result<f64, Reject> {
-        // Measure by decoding, so that both always agree.
+        // Measure the duration by decoding, so that `measure` and `decode` always agree.
         self.output.is_measuring = true;
         let decoded = self.decode(extension, bytes, out);
-        // Reset the flag after a reject as well. After a panic the caller drops this decoder.
+        // Reset the flag even if the clip was rejected. After a panic the caller drops this decoder.
         self.output.is_measuring = false;
         decoded.map(|()| out.n_samples as f64 / f64::from(self.args.sample_rate_hz))
     }
 
     fn decode(&mut self, _extension: &str, bytes: &[u8], out: &mut Pcm) -> Result<(), Reject> {
-        // The formats' decoders set the key as soon as it is known, since rejects have one as well.
+        // The decoder of each format sets the decode key as soon as the key is known, since rejects have a key as well.
         out.decode_key = None;
         if bytes.is_empty() {
             return Err(reject(Reason::Empty, "the file has no bytes"));
@@ -140,7 +140,7 @@ impl Decode for FileDecoder {
             ));
         }
 
-        // Ignore the extension: archives contain files with wrong extensions.
+        // Ignore the file name's extension: archives contain files with wrong extensions.
         let DecodeReport { loss, audio_blake3 } = match sniff(bytes) {
             Format::Mpeg => self.mp3.decode(bytes, &mut self.output, out)?,
             Format::Unsupported(name) => {
@@ -154,7 +154,7 @@ impl Decode for FileDecoder {
             Format::Ogg => ogg::decode(bytes, &mut self.output, out)?,
         };
 
-        // The clip's memory permit was sized by the bound given to `expect`.
+        // The memory reserved for the clip depends on the duration bound given to `expect`.
         debug_assert!(
             self.output.is_as_expected(out.n_samples),
             "longer than it was thought possible"

@@ -1,21 +1,21 @@
-//! Hashes of a clip that are computed without decoding it. They identify a recording that occurs twice, and an input
-//! that decodes as it did before.
+//! Hashes of a clip that are computed without decoding it: one identifies copies of a recording, the other one files
+//! that decode to the same samples.
 
 use super::mp3::Surveyor;
 use super::sniff::{Format, sniff};
 use super::{FILE_BYTES_MAX, flac, ogg, wav};
 
-/// The hashes of one file. Either both are `Some`, or neither is.
+/// Both hashes of a file. Either both are `Some`, or neither is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct InputFacts {
-    /// The `audio_blake3` that decoding returns; `None` if the file contains no audio.
+    /// The `audio_blake3` that decoding the file returns; `None` if the file contains no audio.
     pub audio: Option<blake3::Hash>,
-    /// The [decode key](super::Pcm::decode_key) that decoding returns; `None` if the file contains no audio.
+    /// The [decode key](super::Pcm::decode_key) that decoding the file returns; `None` if the file contains no audio.
     pub decode: Option<blake3::Hash>,
 }
 
 impl InputFacts {
-    /// Creates the facts of a file that contains audio.
+    /// Creates the pair of hashes of a file that contains audio.
     pub(super) fn from_audio(audio_blake3: blake3::Hash, decode_key: blake3::Hash) -> Self {
         Self {
             audio: Some(audio_blake3),
@@ -24,14 +24,14 @@ impl InputFacts {
     }
 }
 
-/// Hashes files without decoding them. Each thread has its own, and the buffers are reused from clip to clip.
+/// Hashes files without decoding them. Each thread has its own hasher, whose buffers are reused from clip to clip.
 #[derive(Debug, Default)]
 pub struct InputHasher {
     surveyor: Surveyor,
 }
 
 impl InputHasher {
-    /// Scans a whole file as decoding does before it decodes, so that both always return the same hashes.
+    /// Scans a whole file in the same way as the first pass of decoding, so that both always return the same hashes.
     ///
     /// A file can have hashes even if decoding rejects it, for example because it is too short.
     pub fn read(&mut self, bytes: &[u8]) -> InputFacts {

@@ -15,19 +15,19 @@ pub(super) mod testing;
 #[cfg(test)]
 mod tests;
 
-/// Separates the key from every other hash. Change it whenever the items of a format change.
+/// Separates the decode key from every other hash. Change this whenever the items of a format's key change.
 const CONTEXT: &str = "wavemill 2026-11-21 decode key";
 
-/// Computes a key incrementally.
+/// Computes a decode key incrementally.
 ///
-/// Every item is prefixed by its length, so that different lists of items never produce the same bytes.
+/// Every item of the key is prefixed by its length, so that different lists of items never produce the same bytes.
 #[derive(Clone, Debug)]
 pub(super) struct KeyHasher {
     hasher: blake3::Hasher,
 }
 
 impl KeyHasher {
-    /// Starts the key of a file with this format.
+    /// Starts the decode key of a file with this format.
     pub(super) fn new(format: &str) -> Self {
         let hasher = blake3::Hasher::new_derive_key(CONTEXT);
         let mut key = Self { hasher };
@@ -35,7 +35,7 @@ impl KeyHasher {
         key
     }
 
-    /// Adds numbers under a name. An optional number is passed as a slice of zero or one element.
+    /// Adds numbers with a name to the key. An optional number is passed as a slice of zero or one element.
     pub(super) fn item(&mut self, name: &str, numbers: &[u64]) {
         self.bytes(name.as_bytes());
         self.number(numbers.len() as u64);
@@ -44,13 +44,13 @@ impl KeyHasher {
         }
     }
 
-    /// Adds a byte string.
+    /// Adds a byte string to the key.
     pub(super) fn bytes(&mut self, bytes: &[u8]) {
         self.number(bytes.len() as u64);
         self.hasher.update(bytes);
     }
 
-    /// Returns the key of all added items and the hash of the audio.
+    /// Returns the decode key of all added items and the hash of the audio.
     pub(super) fn finish(mut self, audio_blake3: &blake3::Hash) -> blake3::Hash {
         self.bytes(audio_blake3.as_bytes());
         self.hasher.finalize()

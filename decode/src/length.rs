@@ -1,7 +1,7 @@
-//! Computes an upper bound on a file's duration without decoding it. It determines the memory for the samples.
+//! Computes an upper bound on a file's duration without decoding it, to reserve memory for the samples.
 //!
-//! The bound accepts every announcement, so it can be far too high for a file with false counts. A caller for which it
-//! is too high measures the file by decoding it without keeping samples.
+//! The bound accepts every announced length, so it can be far too high for a file with false counts. If the bound is
+//! too high for a caller, the caller measures the duration by decoding the file without keeping samples.
 
 use memchr::memmem;
 use wavemill_kernels::resample::{MAX_FROM_HZ, MIN_HZ};
@@ -9,7 +9,7 @@ use wavemill_kernels::resample::{MAX_FROM_HZ, MIN_HZ};
 use super::sniff::{Format, sniff};
 use super::{flac, mp3, wav};
 
-/// Returns an upper bound on the seconds of audio that decoding `file` returns; 0 if its first bytes show an
+/// Returns an upper bound on the duration in seconds of the audio decoded from `file`; 0 if the first bytes show an
 /// unsupported format.
 pub fn longest_s(file: &[u8]) -> f64 {
     match sniff(file) {
@@ -23,37 +23,37 @@ pub fn longest_s(file: &[u8]) -> f64 {
 
 /// Size of the fixed part of an Ogg page header, in bytes.
 const OGG_HEADER_BYTES: usize = 27;
-/// Header flag of a page that begins a stream.
+/// Flag in an Ogg page header: the page begins a stream.
 const OGG_FIRST: u8 = 2;
 /// Maximum number of samples from one Vorbis packet: half the longest block.
 const VORBIS_PACKET_SAMPLES_MAX: u64 = 4_096;
 
-/// Returns the bound for an Ogg file. Counts for each apparent page either the packets that end on it, each with the
-/// maximum length, or the time between its granule and the one before, whichever is longer.
+/// Returns the bound for an Ogg file in seconds. Counts for each apparent page either the packets that end on the page,
+/// each with the maximum length, or the time between its granule and the one before, whichever is longer.
 fn ogg_longest_s(file: &[u8]) -> f64 {
-    // Without an identification header the packet length is unbounded. The caller measures such a file, which ends in a
-    // reject.
+    // Without an identification header the packet length is unbounded. The caller then measures the file by decoding
+    // it, which ends in a reject.
     let Some(idents) = VorbisIdents::find(file) else {
         return f64::INFINITY;
     };
     let n_samples = ogg_samples_max(file, idents.packet_samples_max);
-    // The lowest rate gives the longest time. Unsupported rates are clamped to the nearest supported one, as in
+    // The lowest sample rate gives the longest time. Unsupported rates are clamped to the nearest supported one, as in
     // `ogg/run.rs`.
     n_samples as f64 / f64::from(idents.rate_hz_min.clamp(MIN_HZ, MAX_FROM_HZ))
 }
 
-/// Returns an upper bound on the samples of all pages, if a packet yields at most `packet_samples_max`.
+/// Returns an upper bound on the samples of all Ogg pages, if a packet yields at most `packet_samples_max` samples.
 ///
 /// A page yields either all its packets, or silence and packets up to its granule, whichever is more
-/// (`ogg/granules.rs`). The maximum is taken per page. The maximum of the two totals would be too low: after a gap, a
-/// page may yield all its packets although its granule does not advance, and the next page may yield silence for time
+/// (`ogg/granules.rs`). The maximum is computed per page. The maximum of the two totals would be too low: after a gap,
+/// a page may yield all its packets although its granule does not advance, and the next page may yield silence for time
 /// that no packet covers. In an undamaged file no granule advances by more than the packets of its page, so only the
 /// packets count.
 fn ogg_samples_max(file: &[u8], packet_samples_max: u64) -> u64 {
     let mut n_samples = 0_u64;
     let mut last = None; // serial number and granule of the last page with a granule
 
-    // Checksums are not verified, and a page within another page counts as well. Both can only raise the bound.
+    // Page checksums are not verified, and a page within another page counts as well. Both can only raise the bound.
     for at in memmem::find_iter(file, b"OggS") {
         let Some(header) = file.get(at..at + OGG_HEADER_BYTES) else {
             break;
@@ -71,9 +71,9 @@ fn ogg_samples_max(file: &[u8], packet_samples_max: u64) -> u64 {
         let gone_through = match i64::try_from(granule) {
             Err(_) => 0,
             Ok(_) => {
-                // The time of a stream starts at 0, regardless of an earlier stream with the same serial number. Pages
-                // of multiplexed streams alternate; a page after one of another stream is counted from 0 too, which
-                // overestimates and never underestimates.
+                // The time of an Ogg stream starts at 0, regardless of an earlier stream with the same serial number.
+                // Pages of multiplexed streams alternate; a page after one of another stream is counted from 0 too,
+                // which overestimates and never underestimates the duration.
                 let from = match last {
                     Some((last_serial, granule)) if last_serial == serial && !is_first => granule,
                     _ => 0,
@@ -93,15 +93,15 @@ fn little_endian(bytes: &[u8]) -> u64 {
     most_first.fold(0, |number, &byte| number << 8 | u64::from(byte))
 }
 
-/// Extreme values over all apparent Vorbis identification headers of a file.
+/// Lowest sample rate and longest packet of all apparent Vorbis identification headers of a file.
 struct VorbisIdents {
     rate_hz_min: u32,
-    /// Maximum number of samples from one packet.
+    /// Maximum number of samples from one Vorbis packet.
     packet_samples_max: u64,
 }
 
 impl VorbisIdents {
-    /// Searches a file for identification headers; `None` if it contains none.
+    /// Searches a file for Vorbis identification headers; `None` if the file contains none.
     fn find(file: &[u8]) -> Option<Self> {
         let mut idents: Option<Self> = None;
         for at in memmem::find_iter(file, b"\x01vorbis") {
@@ -109,8 +109,8 @@ impl VorbisIdents {
                 break;
             };
             let rate_hz = u32::from_le_bytes([ident[5], ident[6], ident[7], ident[8]]);
-            // Byte 28 of the packet contains the exponents of both block sizes, with that of the long block in its
-            // upper half (Vorbis I §4.2.2).
+            // Byte 28 of the packet contains the exponents of both block sizes, with the exponent of the long block in
+            // the byte's upper half (Vorbis I §4.2.2).
             let half_long_block: u64 = 1 << (ident[21] >> 4) >> 1;
 
             let extremes = idents.get_or_insert(Self {
@@ -135,7 +135,7 @@ mod tests {
     use crate::wav::testing::{chunk, fmt, riff};
     use crate::{Decode, DecodeArgs, FileDecoder, Pcm};
 
-    /// Maximum ratio of the bound to the duration of an undamaged file: Vorbis packets have two lengths.
+    /// Maximum ratio of the bound to an undamaged file's duration. It exceeds 1: Vorbis packets have two lengths.
     const EXCESS_MAX: f64 = 2.5;
 
     fn decoder() -> FileDecoder {
@@ -196,14 +196,14 @@ mod tests {
         }
     }
 
-    /// Samples that a packet with a long block adds after another one.
+    /// Number of samples that a packet with a long block adds after another such packet.
     const LONG_SAMPLES: i64 = 1_024;
-    /// A silent packet with a long block.
+    /// A silent Vorbis packet with a long block.
     const LONG: &[u8] = &[2];
-    /// The maximum number of packets that can end on a page.
+    /// The maximum number of packets that can end on an Ogg page.
     const FULL_PAGE: &[&[u8]] = &[LONG; 255];
 
-    /// Returns the two header pages, both with this granule.
+    /// Returns the two pages of Vorbis headers, both with this granule.
     fn ogg_headers(granule: i64) -> Vec<pages::Page> {
         let comment = b"\x03vorbis\0\0\0\0\0\0\0\0\x01";
         let setup = Setup::default().bytes();
@@ -220,11 +220,11 @@ mod tests {
 
         let (mut granule, mut sequence) = (254 * LONG_SAMPLES, 3);
         for _ in 0..40 {
-            // After a missing page the granule does not advance, and all packets of this page are decoded.
+            // After the missing page the granule does not advance, and all packets of this page are decoded.
             sequence += 1;
             ogg.push(pages::packet_page(0, granule, sequence, FULL_PAGE));
 
-            // Half of the time by which the next granule advances is covered by no packet.
+            // No packets cover half of the time by which the next granule advances.
             granule += 2 * 255 * LONG_SAMPLES;
             sequence += 1;
             ogg.push(pages::packet_page(0, granule, sequence, FULL_PAGE));
@@ -242,8 +242,8 @@ mod tests {
         first.push(pages::packet_page(0, n_samples / 2, 2, FULL_PAGE));
         first.push(pages::packet_page(0, n_samples, 3, FULL_PAGE));
 
-        // The headers of the next link have the granule at which the first link ended. Two damaged pages follow, whose
-        // length is implied by the granule of the next page.
+        // The header pages of the next link have the granule at which the first link ended. Two damaged pages follow,
+        // whose duration is determined by the granule of the next page.
         let file = [
             pages::bytes(&first),
             pages::bytes(&ogg_headers(n_samples)),

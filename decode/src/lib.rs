@@ -25,32 +25,32 @@ pub use length::longest_s;
 use wavemill_kernels::{Backend, SampleBuffer};
 use wavemill_schemas::reject::{Reason, Reject, Stage};
 
-/// Name and version of the library that decodes all formats except MP3; part of the engine and of every feature's
-/// identity. Changes to wavemill's own MP3 decoder are covered by [`wavemill_schemas::NUMERICS_REVISION`].
+/// Name and version of the library that decodes all formats except MP3. They are part of the engine and of every
+/// feature's identity. Changes to wavemill's own MP3 decoder are covered by [`wavemill_schemas::NUMERICS_REVISION`].
 pub const NAME: &str = "symphonia 0.6.1";
 
-/// Largest accepted file, in bytes: half a gigabyte is hours of audio in any supported format.
+/// Size of the largest accepted audio file in bytes: half a gigabyte is hours of audio in any supported format.
 pub const FILE_BYTES_MAX: usize = wavemill_schemas::recipe::FILE_BYTES_MAX as usize;
-/// Default limit on the duration of the output, in seconds: 3 hours, which take 1.1 GB at 24 kHz. Audio after a
+/// Default limit on the duration of a clip's output, in seconds: 3 hours, which take 1.1 GB at 24 kHz. Audio after a
 /// requested duration does not count.
 pub const OUTPUT_S_MAX: f64 = 3.0 * 3600.0;
-/// Maximum number of channels in a file: mono or stereo.
+/// Maximum number of channels in an audio file: mono or stereo.
 pub const CHANNELS_MAX: usize = 2;
 
-/// Arguments of decoding; part of every feature's identity.
+/// Arguments of audio decoding. They are part of every feature's identity.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DecodeArgs {
-    /// Sample rate of the output, Hz.
+    /// Sample rate of the decoded output, Hz.
     pub sample_rate_hz: u32,
-    /// Duration after which the output is cut, in seconds; `None` decodes the whole file.
+    /// Duration after which the decoded output is cut, in seconds; `None` decodes the whole file.
     pub duration_s: Option<f64>,
-    /// Clips with less decoded audio than this, in seconds, are rejected.
+    /// Minimum duration of decoded audio in seconds. Shorter clips are rejected.
     pub min_duration_s: f64,
-    /// Keeps the samples at the file's rate, for a device that resamples them. Everything else is unchanged.
+    /// Keeps the samples at the file's sample rate, for a GPU that resamples them. Everything else is unchanged.
     pub keep_rate: bool,
 }
 
-/// A decoded clip. It is reused for the next clip, so that its buffers keep their capacity.
+/// A decoded audio clip. The same object is used for the next clip, so that its buffers keep their capacity.
 #[derive(Debug, Default)]
 pub struct Pcm {
     /// Mono samples, full scale ±1; always finite.
@@ -58,13 +58,13 @@ pub struct Pcm {
     /// Sample rate of `samples`, Hz: the requested rate, or the file's with [`DecodeArgs::keep_rate`]. In the latter
     /// case `samples` also contains the input that the resampling filter needs after the end of the clip.
     pub rate_hz: u32,
-    /// Number of samples at the requested rate.
+    /// Number of samples of the clip at the requested rate.
     pub n_samples: usize,
-    /// Decoded duration in seconds, before any padding: `n_samples` at the requested rate.
+    /// Decoded duration of the clip in seconds, before any padding: `n_samples` at the requested rate.
     pub duration_s: f32,
     /// Seconds of audio lost to damage. Frames before the first complete bit reservoir do not count.
     pub lost_s: f32,
-    /// blake3 over all audio frames of the file, lower-case hex.
+    /// blake3 over all audio frames of the file, in lower-case hex.
     pub audio_blake3: String,
     /// Hash over everything in the file that affects decoding, equal to the one from [`InputHasher`]. Files with equal
     /// keys decode to equal samples, `lost_s` and `audio_blake3`, or to rejects that differ at most in their offsets.
@@ -82,12 +82,12 @@ impl Pcm {
     }
 }
 
-/// A decoder. Each worker has its own, which holds parser state, scratch buffers and resampler plans.
+/// A decoder of audio files. Each worker has its own, which keeps parser state, buffers and resampler plans.
 pub trait Decode: Send {
-    /// Decodes a whole file into `out`. `extension` is only a hint (`mp3`, `wav`, …; may be empty).
+    /// Decodes a whole audio file into `out`. `extension` is only a hint (`mp3`, `wav`, …; may be empty).
     ///
     /// # Errors
-    /// A [`Reject`] with empty clip fields, which the caller fills in.
+    /// A [`Reject`] if the file is not decoded. Its clip fields are empty; the caller fills them in.
     fn decode(&mut self, extension: &str, bytes: &[u8], out: &mut Pcm) -> Result<(), Reject>;
 
     /// Decodes a whole file without keeping its samples and returns the duration in seconds that [`Decode::decode`]
@@ -97,12 +97,12 @@ pub trait Decode: Send {
     /// Same as [`Decode::decode`].
     fn measure(&mut self, extension: &str, bytes: &[u8], out: &mut Pcm) -> Result<f64, Reject>;
 
-    /// Sets an upper bound on the duration of the next file, in seconds. It determines how much memory is allocated at
-    /// once and affects no sample.
+    /// Sets an upper bound on the duration of the next file, in seconds. The bound determines how much memory is
+    /// allocated at once and affects no sample.
     fn expect(&mut self, longest_s: f64);
 }
 
-/// Results that a format's decoder returns in addition to the samples.
+/// Results that the decoder of a format returns in addition to the samples.
 struct DecodeReport {
     loss: loss::Loss,
     audio_blake3: blake3::Hash,

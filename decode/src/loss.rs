@@ -1,20 +1,20 @@
-//! Audio that a clip lost to damage, for all formats.
+//! Counts the audio that a clip lost to damage, for all formats.
 
-/// Seconds that are missing or silenced, and the position of the first damage. Losses after the requested duration do
+/// Seconds of audio missing or silenced, and the position of the first damage. Losses after the requested duration do
 /// not count: each loss adds at most [`super::output::Sink::n_wanted`], or at most the whole requested duration if no
-/// audio was output yet. A gap that is closed takes no output time, so the next gap may add the same amount again.
+/// audio was output yet. An unreplaced gap takes no output time, so the next gap may add as much again.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Loss {
-    /// Seconds of audio lost.
+    /// Duration of lost audio in seconds.
     pub lost_s: f64,
-    /// The part of `lost_s` that is silence in the output.
+    /// The part of `lost_s` that is replaced by silence in the output.
     pub silenced_s: f64,
-    /// File offset of the first damage.
+    /// File offset of the first damage in bytes.
     pub byte_offset: Option<u64>,
 }
 
 impl Loss {
-    /// Adds audio that is missing from the output, which continues without a gap. If `seconds` is 0, the offset is
+    /// Adds lost audio that is missing from the output, which continues without a gap. If `seconds` is 0, the offset is
     /// ignored too.
     pub(super) fn add_missing(&mut self, byte_offset: Option<usize>, seconds: f64) {
         if seconds <= 0.0 {
@@ -24,29 +24,29 @@ impl Loss {
         self.byte_offset = self.byte_offset.or(byte_offset.map(|offset| offset as u64));
     }
 
-    /// Adds audio that is replaced by silence in the output.
+    /// Adds lost audio that is replaced by silence in the output.
     pub(super) fn add_silenced(&mut self, byte_offset: Option<usize>, seconds: f64) {
         self.add_missing(byte_offset, seconds);
         self.silenced_s += seconds;
     }
 }
 
-/// Maximum ratio of an announced count to the actual count at which the announcement is still accepted.
+/// Maximum ratio of an announced count to the actual count up to which the announcement is accepted.
 ///
-/// A false count in a header takes no space, while audio takes bytes. The size of a layer III frame varies by a factor
+/// A false count in a header costs no space, while audio takes bytes. The size of a layer III frame varies by a factor
 /// of ten (32 to 320 kbit/s in MPEG-1), so ten times the actual count is about as much as the bytes of a file could
-/// hold at its format's lowest bit rate. A download that was interrupted within its first tenth is recognised only by
-/// its last frame.
+/// contain at its format's lowest bit rate. A download that was interrupted within its first tenth is recognised only
+/// by its last frame.
 const ANNOUNCED_TIMES_MAX: u64 = 10;
 
-/// Returns the largest accepted announcement for a file that contains `there` samples, frames or bytes. It limits the
-/// announced loss to nine times the audio in the file.
+/// Returns the largest accepted announced count for a file that contains `there` samples, frames or bytes. This limits
+/// the announced loss to nine times the audio in the file.
 pub(super) fn credible_max(there: u64) -> u64 {
     there.saturating_mul(ANNOUNCED_TIMES_MAX)
 }
 
-/// Reports whether an announcement of `announced` samples, frames or bytes is accepted for a file that contains `there`
-/// of them.
+/// Reports whether an announced count of `announced` samples, frames or bytes is accepted for a file that contains
+/// `there` of them.
 pub(super) fn is_credible(announced: u64, there: u64) -> bool {
     announced <= credible_max(there)
 }
@@ -76,15 +76,15 @@ mod tests {
         FileDecoder::new(args, Level::Scalar).expect("rates of the tests")
     }
 
-    /// Returns the lost seconds, or `None` for a reject.
+    /// Decodes a file and returns the lost seconds, or `None` if the file is rejected.
     fn lost_s(decoder: &mut FileDecoder, file: &[u8]) -> Option<f32> {
         let mut out = Pcm::default();
         decoder.decode("", file, &mut out).ok()?;
         Some(out.lost_s)
     }
 
-    /// All decoders have the same requested duration. Each reads past it, as far as its filter and its block size
-    /// require.
+    /// Decoders of several rates have the same requested duration. Each reads past that duration, as far as its filter
+    /// and its block size require.
     #[test]
     fn lost_duration_is_independent_of_rate_and_path() {
         let mut n_less = 0;
@@ -127,7 +127,7 @@ mod tests {
         assert!(n_less > 50, "{n_less} files lost less in their beginning");
     }
 
-    /// Compares the loss within the first `n_samples` samples at 44.1 kHz, both at that rate and after resampling.
+    /// Compares the loss in the first `n_samples` samples at 44.1 kHz, both at that rate and after resampling.
     fn assert_lost(file: &[u8], n_samples: u32, n_lost: u32) {
         let duration_s = f64::from(n_samples) / 44_100.0;
         for rate_hz in [44_100, 8_000] {
@@ -139,14 +139,14 @@ mod tests {
 
     #[test]
     fn only_the_requested_part_of_a_hole_counts() {
-        // Nine frames of 1,152 samples. The tenth runs into a gap, which then replaces three frames. The frame after
-        // the gap lacks its first granule.
+        // Nine frames of 1,152 samples. A gap follows the tenth frame and replaces three frames. The frame after the
+        // gap lacks its first granule.
         let frames = [mp3_frames(0..10), text(333), mp3_frames(11..22)].concat();
         assert_lost(&frames, 9 * 1_152, 0);
         assert_lost(&frames, 9 * 1_152 + 500, 500 + 500);
         assert_lost(&frames, 15_000, 3 * 1_152 + 576);
 
-        // Announces five more frames, which overrides the estimate from the gap's bytes. 1,105 samples are trimmed.
+        // The file announces five more frames. This overrides the estimate from the gap. 1,105 samples are trimmed.
         let announced = [Announced::with_frames(25).frame(), frames].concat();
         let n_there = 20 * 1_152 - 1_105;
         assert_lost(&announced, 9 * 1_152 - 1_105, 0);
@@ -154,8 +154,8 @@ mod tests {
         assert_lost(&announced, n_there + 913, 3 * 1_152 + 576 + 913);
         assert_lost(&announced, 44_100, 5 * 1_152 + 576);
 
-        // Eight frames of 576 samples, two missing frames, ten more frames, and 3,480 announced samples that are
-        // missing.
+        // A file of eight frames of 576 samples, two missing frames, ten more frames, and 3,480 announced samples that
+        // are missing.
         let flac = [head(15_000), flac_frames(0..8), flac_frames(10..20)].concat();
         assert_lost(&flac, 8 * 576, 0);
         assert_lost(&flac, 8 * 576 + 392, 392);
@@ -164,7 +164,7 @@ mod tests {
         assert_lost(&flac, 44_100, 2 * 576 + 3_480);
     }
 
-    /// The first frame lacks bits of the frame before it. That does not count as loss if a complete frame follows
+    /// The first MP3 frame lacks bits of the frame before it. Those do not count as loss if a complete frame follows
     /// within the requested duration.
     #[test]
     fn undecodable_beginning_is_lost_if_nothing_else_is_requested() {
@@ -174,7 +174,7 @@ mod tests {
         assert_lost(&cut, 1_153, 0);
     }
 
-    /// Returns an announced file whose side info is damaged in the first frame after `n_frames` frames.
+    /// Returns an MP3 file with an Info frame and damaged side info in the first frame after `n_frames` frames.
     fn damaged_behind(n_frames: u8, delay_samples: u16) -> Vec<u8> {
         let info = Announced {
             delay_samples,
@@ -188,9 +188,9 @@ mod tests {
         file
     }
 
-    /// With a delay of 1,105 samples, five frames end one sample before 4,656, where the band-limited decoder already
-    /// has all its 2,328 samples. With a delay of 1,107 samples, ten frames end five samples before 10,418, which
-    /// correspond to 2,604 samples at a quarter of the rate.
+    /// With a delay of 1,105 samples, five frames end one sample before sample 4,656, where the band-limited decoder
+    /// has already output all 2,328 samples. With a delay of 1,107 samples, ten frames end five samples before 10,418,
+    /// which correspond to 2,604 samples at a quarter of the rate.
     #[test]
     fn band_path_reports_damage_in_the_last_samples() {
         for (file, duration_s, rate_hz, n_lost) in [
@@ -209,7 +209,7 @@ mod tests {
     #[test]
     fn loss_before_the_first_decoded_link_is_limited_to_the_request() {
         let mut first = tone(0);
-        // The page with the setup header.
+        // Remove the page with the Vorbis set-up header.
         first.remove(2);
         let mut second = tone(0);
         for page in &mut second {
@@ -225,7 +225,7 @@ mod tests {
 
     #[test]
     fn loss_from_a_broken_announcement_is_limited_to_the_request() {
-        // The file contains half a second and announces two seconds.
+        // The WAV file contains half a second and announces two seconds.
         let wav = {
             let mut data = chunk(b"data", &vec![7; 44_100]);
             data[4..8].copy_from_slice(&(4 * 44_100_u32).to_le_bytes());
@@ -243,7 +243,7 @@ mod tests {
             assert_eq!(lost, Some(want), "{duration_s} s");
         }
 
-        // The maximum duration of a clip is not a requested duration.
+        // Losses count up to the requested duration, even if the maximum duration of a clip is shorter.
         let mut short = decoder(args(22_050, Some(0.76))).at_most(0.6);
         assert_eq!(lost_s(&mut short, &wav), Some(0.26));
         assert_eq!(lost_s(&mut decoder(args(22_050, None)), &wav), Some(1.5));
@@ -260,7 +260,7 @@ mod tests {
             });
 
             let outcome = decoder.decode("", &wav, &mut Pcm::default());
-            // 10 µs are less than one sample at this rate.
+            // 10 µs are less than one sample at this sample rate.
             assert_eq!(outcome.is_ok(), seconds > 0.001, "{seconds} s: {outcome:?}");
         }
     }

@@ -1,4 +1,4 @@
-//! Output stage of the decoders. Each packet is mixed down, trimmed, resampled and cut at the requested duration.
+//! Output stage of all decoders. Each packet is mixed down, trimmed, resampled and cut at the requested duration.
 
 use wavemill_kernels::Level;
 use wavemill_kernels::resample::{
@@ -9,28 +9,28 @@ use wavemill_schemas::samples::samples_in;
 
 use super::{Channels, DecodeArgs, OUTPUT_S_MAX, Pcm, reject};
 
-/// Largest valid sample: 24 dB over full scale. Louder samples, NaN and infinity are treated as damage; clipped music
-/// reaches 18 dB.
+/// Largest valid sample value: 24 dB over full scale. Louder samples, NaN and infinity are treated as damage; clipped
+/// music reaches 18 dB.
 const SAMPLE_ABS_MAX: f32 = 16.0;
-/// Maximum number of samples in a packet of any format: the longest FLAC block.
+/// Maximum number of samples per channel in a packet of any format: the longest FLAC block.
 pub(super) const PACKET_SAMPLES_MAX: usize = 1 << 16;
-/// A rate that occurs in every archive. Planning it in the constructor detects invalid arguments early.
+/// A sample rate that occurs in every archive. Planning a resampler for it detects invalid arguments early.
 const USUAL_RATE_HZ: u32 = 44_100;
 
-/// Resampler plans and the downmix buffer, which are kept from clip to clip.
+/// Output stage of one decoder: resampler plans and the downmix buffer, which are kept from clip to clip.
 pub(super) struct Output {
     sample_rate_hz: u32,
     keep_rate: bool,
-    /// Number of samples after which the output is cut.
+    /// Number of samples after which a clip's output is cut.
     n_samples_max: usize,
-    /// The requested duration.
+    /// The requested duration in seconds.
     duration_s: Option<f64>,
     /// Clips with more samples are rejected; `None` if the requested duration is within the limit.
     n_samples_allowed: Option<usize>,
     most_s: f64,
     /// Upper bound on the duration of the next clip, in seconds.
     expected_s: f64,
-    /// Counts samples without keeping them.
+    /// Whether samples are counted without keeping them.
     pub is_measuring: bool,
     resamplers: Resamplers,
     mono: Vec<f32>,
@@ -39,7 +39,7 @@ pub(super) struct Output {
 }
 
 impl Output {
-    /// Creates an output stage and checks the arguments by planning the usual rate.
+    /// Creates an output stage and checks the arguments by planning a resampler for the usual rate.
     ///
     /// # Errors
     /// [`ResampleError`] if the output rate is out of range or the machine does not support `level`.
@@ -65,10 +65,10 @@ impl Output {
         Ok(output)
     }
 
-    /// Sets the maximum duration of a clip. It does not apply if `args` cut all clips at or before `most_s`.
+    /// Sets the maximum duration of a clip in seconds. It does not apply if `args` cut all clips at or before `most_s`.
     pub(super) fn set_most(&mut self, args: &DecodeArgs, most_s: f64) {
         let n_most = samples_in(most_s, self.sample_rate_hz);
-        // A clip that is cut within the limit cannot be too long, because nothing after the cut is decoded.
+        // A clip that is cut within the limit cannot be too long, because no audio after the cut is decoded.
         match args.duration_s.filter(|cut_s| *cut_s <= most_s) {
             Some(cut_s) => {
                 self.n_samples_allowed = None;
@@ -76,7 +76,7 @@ impl Output {
             }
             None => {
                 self.n_samples_allowed = Some(n_most);
-                // One additional sample shows that a clip is longer.
+                // Decode one sample more than allowed, to detect that a clip is longer.
                 self.n_samples_max = n_most + 1;
             }
         }
@@ -106,10 +106,10 @@ impl Output {
         n_samples <= n_expected.saturating_add(PACKET_SAMPLES_MAX)
     }
 
-    /// Prepares a clip with sample rate `from_hz` and clears `out`.
+    /// Prepares the output stage for a clip with sample rate `from_hz` and clears `out`.
     ///
     /// # Errors
-    /// A [`Reject`] if the rate is out of range.
+    /// A [`Reject`] if the sample rate is out of range.
     pub(super) fn open<'a>(
         &'a mut self,
         from_hz: u32,
@@ -154,7 +154,7 @@ impl Output {
         let n_samples_max = self.n_samples_max;
         let (rate_hz, n_kept_max) = match self.keep_rate {
             false => (self.sample_rate_hz, n_samples_max),
-            // Decoding then ends at the same packet as with a resampler.
+            // If the file's rate is kept, decoding thereby ends at the same packet as with a resampler.
             true => (from_hz, rates.input_len(n_samples_max as u64) as usize),
         };
 
@@ -162,7 +162,7 @@ impl Output {
             samples_in(duration_s, clip_rates.from_hz) as u64
         });
 
-        // Reserve exactly what is needed: a buffer that grows by doubling takes up to twice as much, and three times
+        // Reserve exactly the needed memory: a buffer that grows by doubling takes up to twice as much, and three times
         // while it is copied.
         out.samples.clear_for(self.room(rates, rate_hz, n_kept_max));
         out.rate_hz = rate_hz;
@@ -198,7 +198,7 @@ impl Output {
         })
     }
 
-    /// Returns the maximum number of samples, including those that a block yields after the end.
+    /// Returns the maximum number of buffered samples, including those of the resampler's last block after the end.
     fn room(&self, rates: ResampleArgs, rate_hz: u32, n_kept_max: usize) -> usize {
         if self.is_measuring {
             return 0;
@@ -216,36 +216,36 @@ impl Output {
 
 /// Receives the audio of one clip at the clip's rate, or every `step`-th sample of it.
 pub(super) struct Sink<'a> {
-    /// Conversion from the clip's rate.
+    /// Rates of converting from the clip's sample rate to the output's.
     clip_rates: ResampleArgs,
-    /// Conversion from the rate of the pushed samples.
+    /// Rates of converting from the rate of the pushed samples to the output's.
     rates: ResampleArgs,
     step: usize,
-    /// `None` if the rate is kept.
+    /// `None` if the samples keep the file's rate.
     resampler: Option<&'a mut Resampler>,
     mono: &'a mut Vec<f32>,
     channels: Option<&'a mut Channels>,
     out: &'a mut Pcm,
-    /// Maximum number of output samples, at the requested rate.
+    /// Maximum number of output samples of a clip, at the requested rate.
     n_samples_max: usize,
-    /// The same limit at the rate of the kept samples. If the file's rate is kept, it includes the input that the
-    /// filter needs after the end.
+    /// Maximum number of output samples at the rate of the kept samples. If the file's rate is kept, it includes the
+    /// input that the resampling filter needs after the end.
     n_kept_max: usize,
-    /// Samples of the clip from the end of the start trim to the end of the requested duration; `u64::MAX` without one.
+    /// Number of samples from the end of the start trim to the end of the requested duration; `u64::MAX` without one.
     n_wanted_max: u64,
-    /// True if the output ends at the maximum duration of a clip instead of a requested duration.
+    /// True if the output ends at the maximum duration of a clip instead of at a requested duration.
     is_cut_by_most: bool,
-    /// Number of output samples that were counted and discarded; `None` if samples are kept.
+    /// Number of output samples that were counted and discarded; `None` if the output is kept.
     n_counted: Option<usize>,
-    /// Samples that trimming still drops, in samples of the clip's rate.
+    /// Number of samples that are still to be trimmed at the start, at the clip's rate.
     drop_samples: u64,
     keep_samples: u64,
-    /// Samples taken so far after trimming, at the clip's rate.
+    /// Number of samples accepted so far after trimming, at the clip's rate.
     n_taken: u64,
 }
 
 impl Sink<'_> {
-    /// Trims the samples that are pushed from now on: drops the first `start` samples and everything from sample `end`.
+    /// Trims the audio that is pushed from now on: drops the first `start` samples and everything from sample `end`.
     pub(super) fn trim(&mut self, start: u64, end: Option<u64>) {
         self.drop_samples = start;
         self.keep_samples = end.map_or(u64::MAX, |end| end.saturating_sub(start));
@@ -263,20 +263,20 @@ impl Sink<'_> {
         phase as usize
     }
 
-    /// Returns the requested duration in samples of the clip.
+    /// Returns the requested duration as a number of samples at the clip's rate.
     pub(super) fn n_wanted_max(&self) -> u64 {
         self.n_wanted_max
     }
 
     /// Returns how many of the next `n_samples` samples of the clip precede the end of the requested duration,
-    /// including those that trimming drops. More samples are pushed than that, because the resampler's filter and
+    /// including those that trimming drops. More samples than that are pushed, because the resampler's filter and
     /// blocks extend further. The number is the same for every output rate.
     pub(super) fn n_wanted(&self, n_samples: u64) -> u64 {
         let n_left = self.n_wanted_max.saturating_sub(self.n_taken);
         n_samples.min(self.drop_samples.saturating_add(n_left))
     }
 
-    /// Pushes one packet and mixes it down to the mean of its channels; `left` and `right` have equal lengths. Returns
+    /// Mixes one packet down to the mean of its channels and outputs it; `left` and `right` have equal lengths. Returns
     /// false and outputs silence if the samples are not valid audio.
     pub(super) fn push(&mut self, left: &[f32], right: Option<&[f32]>) -> bool {
         let (start, end) = self.take(left.len() * self.step);
@@ -292,7 +292,7 @@ impl Sink<'_> {
             None => self.mono.extend_from_slice(left),
         }
 
-        // Check the mean, since only the mean is used; infinities of opposite signs make it NaN.
+        // Check the mean of the channels, since only the mean is used; infinities of opposite signs make it NaN.
         let is_audio = self.mono.iter().fold(true, |is_audio, sample| {
             is_audio & (sample.abs() <= SAMPLE_ABS_MAX)
         });
@@ -307,11 +307,11 @@ impl Sink<'_> {
         is_audio
     }
 
-    /// Pushes zeros for `n_samples` samples of the clip, until the output is full.
+    /// Pushes silence of `n_samples` samples at the clip's rate, until the output is full.
     pub(super) fn push_silence(&mut self, n_samples: usize) {
         let (start, end) = self.take(n_samples);
         let mut left = end - start;
-        // A gap can be hours long, so its zeros are pushed in pieces.
+        // Push the zeros of a gap block by block, because a gap can be hours long.
         while left > 0 && !self.is_full() {
             let piece = left.min(PACKET_SAMPLES_MAX);
             left -= piece;
@@ -332,10 +332,10 @@ impl Sink<'_> {
         self.count();
     }
 
-    /// Counts and discards the output if samples are not kept.
+    /// If samples are not kept, counts the new output samples and discards them.
     fn count(&mut self) {
         if let Some(n_counted) = &mut self.n_counted {
-            // Discard after every push, so that measuring hours of audio takes only the memory of one push.
+            // Discard the samples after every push, so that measuring hours of audio takes only the memory of one push.
             *n_counted += self.out.samples.len();
             self.out.samples.clear();
         }
@@ -346,41 +346,41 @@ impl Sink<'_> {
         self.n_counted.unwrap_or(0) + self.out.samples.len()
     }
 
-    /// Reports whether the output is complete.
+    /// Reports whether the output of the clip is complete.
     pub(super) fn is_full(&self) -> bool {
-        // If only every `step`-th sample is pushed, the last output sample is before the requested end. Damage between
-        // the two must count, as it does if all samples are pushed.
+        // If only every `step`-th sample is pushed, the last output sample is before the end of the requested duration.
+        // Damage between the two must count, as it does if all samples are pushed.
         let is_at_end = self.n_taken >= self.n_wanted_max || self.is_cut_by_most;
         self.n_out() >= self.n_kept_max && is_at_end
     }
 
-    /// Finishes the clip.
+    /// Finishes the output of the clip.
     pub(super) fn finish(mut self) {
         let is_full = self.is_full();
         let n_made = match &mut self.resampler {
             Some(resampler) => {
-                // If the output is full, the samples still in the filter are after its end.
+                // If the output is full, the samples that are still in the resampler come after the end.
                 if !is_full {
                     resampler.finish(&mut self.out.samples);
                 }
                 self.n_out()
             }
-            // The kept samples are resampled later: compute the number of samples after that.
+            // The kept samples are resampled later: compute the number of samples after resampling.
             None if is_full => self.n_samples_max,
             None => self.rates.output_len(self.n_out() as u64) as usize,
         };
 
-        // The last step may extend past the end of the clip, which could make the output one sample too long.
+        // The last step may reach past the end of the clip, which could make the output one sample too long.
         let n_of_clip = self.clip_rates.output_len(self.n_taken) as usize;
         self.out.n_samples = n_made.min(self.n_samples_max).min(n_of_clip);
-        // A resampler outputs whole blocks, and so possibly more samples than requested.
+        // A resampler outputs whole blocks, so remove samples after the requested number.
         self.out.samples.truncate(match self.resampler {
             Some(_) => self.out.n_samples,
             None => self.n_kept_max,
         });
     }
 
-    /// Applies the trim to the next `n_samples` samples of the clip and returns the range of the pushed samples that
+    /// Applies the trim to the next `n_samples` samples of the clip. Returns the range of the pushed samples that
     /// remain.
     fn take(&mut self, n_samples: usize) -> (usize, usize) {
         let phase = self.phase();
@@ -390,7 +390,7 @@ impl Sink<'_> {
         self.keep_samples -= kept;
         self.n_taken += kept;
 
-        // Pushed sample `i` is sample `phase + i * step` of the clip.
+        // Pushed sample `i` corresponds to sample `phase + i * step` of the clip.
         let before = |end: u64| (end as usize).saturating_sub(phase).div_ceil(self.step);
         (before(start), before(start + kept))
     }

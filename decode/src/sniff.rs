@@ -1,23 +1,23 @@
-//! Detects the format of a file from its bytes, because extensions in archives can be wrong.
+//! Detects the format of an audio file from its bytes, because extensions in archives can be wrong.
 
 use super::{mp3, wav};
 
-/// The format of a file, which determines its decoder.
+/// The format of an audio file, which determines the decoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
-    /// MPEG audio frames, or no known signature: the frame search decides whether there is audio.
+    /// MPEG audio frames or an unknown signature. The search for frames decides whether the file contains audio.
     Mpeg,
     /// RIFF WAVE with any codec except MP3.
     Wav,
-    /// Native FLAC.
+    /// FLAC without a container.
     Flac,
-    /// Ogg pages.
+    /// An Ogg container.
     Ogg,
-    /// A known format that is not decoded, by name.
+    /// A known format that is not decoded, with its name.
     Unsupported(&'static str),
 }
 
-/// Signatures of formats that are not decoded: offset, bytes, name.
+/// Signatures of formats that are not decoded: offset in the file, bytes, and name of the format.
 const UNSUPPORTED: [(usize, &[u8], &str); 12] = [
     (4, b"ftyp", "MP4"),
     (0, b"\x1A\x45\xDF\xA3", "Matroska or WebM"),
@@ -33,7 +33,7 @@ const UNSUPPORTED: [(usize, &[u8], &str); 12] = [
     (0, b".snd", "AU"),
 ];
 
-/// Detects the format from the start of a file, after any tags.
+/// Detects a file's format from its first bytes, after any tags.
 pub(super) fn sniff(file: &[u8]) -> Format {
     let bytes = &file[mp3::behind_tags(file)..];
 
@@ -42,7 +42,7 @@ pub(super) fn sniff(file: &[u8]) -> Format {
     } else if bytes.starts_with(b"OggS") {
         Format::Ogg
     } else if bytes.starts_with(b"RIFF") && bytes.get(8..12) == Some(b"WAVE") {
-        // A WAV file may be a container of MPEG frames.
+        // A WAV file may contain MPEG frames.
         if wav::holds_mp3(bytes) {
             Format::Mpeg
         } else {
@@ -57,7 +57,7 @@ pub(super) fn sniff(file: &[u8]) -> Format {
     }
 }
 
-/// Returns the name of a known format that is not decoded.
+/// Returns the name of a file's format if the format is known and not decoded.
 fn unsupported(bytes: &[u8]) -> Option<&'static str> {
     for (at, signature, name) in UNSUPPORTED {
         let rest = bytes.get(at..).unwrap_or_default();
@@ -68,18 +68,18 @@ fn unsupported(bytes: &[u8]) -> Option<&'static str> {
     None
 }
 
-/// Size of an ADTS header without its checksum, in bytes (ISO/IEC 13818-7 §6.2).
+/// Size of the header of an ADTS frame (AAC) without its checksum, in bytes (ISO/IEC 13818-7 §6.2).
 const ADTS_HEADER_BYTES: usize = 7;
 
-/// Reports whether the bytes begin with three consecutive ADTS frames. Their layer field is 0, unlike that of MPEG
-/// audio.
+/// Reports whether the file begins with three consecutive ADTS frames (AAC). Their layer field is 0, unlike that of
+/// MPEG audio.
 fn is_adts(bytes: &[u8]) -> bool {
     let mut at = 0;
     (0..3).all(|_| {
         let Some(&[0xFF, b1, _, b3, b4, b5]) = bytes.get(at..).and_then(<[u8]>::first_chunk) else {
             return false;
         };
-        // Frame length including the header: 13 bits in three bytes.
+        // The frame length includes the header: 13 bits in three bytes.
         let frame_bytes = usize::from(b3 & 3) << 11 | usize::from(b4) << 3 | usize::from(b5 >> 5);
         at += frame_bytes;
         // Check the rest of the sync word and the layer; the version and checksum bits may have any value. The minimum

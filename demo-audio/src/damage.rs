@@ -7,8 +7,8 @@ use crate::rng::Rng;
 /// still declares the full duration.
 pub(crate) fn truncate(clip: &Mp3, seconds: f32, of_seconds: f32) -> Vec<u8> {
     let audio = clip.bytes.len() - clip.audio_at;
-    // At a constant bit rate, the share may end at a frame boundary and show no damage. 17 more bytes are within a
-    // frame.
+    // At a constant bit rate, the cut may be at a frame boundary and cause no damage. With 17 more bytes, it is within
+    // a frame.
     let keep = (audio as f32 * seconds / of_seconds) as usize + 17;
     clip.bytes[..clip.bytes.len().min(clip.audio_at + keep)].to_vec()
 }

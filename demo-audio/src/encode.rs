@@ -69,9 +69,9 @@ pub(crate) const ENCODINGS: [Encoding; 12] = [
 
 /// An encoded clip.
 pub(crate) struct Mp3 {
-    /// Tag, Info frame and audio frames.
+    /// Bytes of the MP3: tag, Info frame and audio frames.
     pub bytes: Vec<u8>,
-    /// Offset of the first audio frame.
+    /// Offset of the first audio frame in the MP3.
     pub audio_at: usize,
 }
 
@@ -82,7 +82,7 @@ pub(crate) struct Mp3 {
 pub(crate) fn mp3(canvas: &Canvas, encoding: &Encoding, tag: &[u8]) -> Result<Mp3> {
     let mut encoder = build(encoding)?;
 
-    // The bindings write into spare capacity and never grow the vector.
+    // The LAME bindings write into the spare capacity of a vector and never grow it.
     let mut frames =
         Vec::with_capacity(mp3lame_encoder::max_required_buffer_size(canvas.left.len()));
     if matches!(encoding.mode, Mode::Mono) {
@@ -132,7 +132,7 @@ fn build(encoding: &Encoding) -> Result<Encoder> {
     lame.set_sample_rate(encoding.rate_hz)?;
     lame.set_output_sample_rate(encoding.rate_hz.try_into().ok())?;
     lame.set_mode(encoding.mode)?;
-    // Ten times faster than the best quality. The difference does not matter to the small network of the demo.
+    // Encoding is ten times faster than at the best quality. The difference does not matter to the demo's network.
     lame.set_quality(Quality::Ok)?;
     lame.set_to_write_vbr_tag(true)?;
 

@@ -8,7 +8,7 @@ use crate::csv;
 use crate::rng::Rng;
 use crate::tracks::Catalog;
 
-/// Names and numbers of dimensions, in FMA's order.
+/// Names of the features and their numbers of dimensions, in FMA's order.
 const FEATURES: [(&str, usize); 11] = [
     ("chroma_cens", 12),
     ("chroma_cqt", 12),
@@ -29,7 +29,7 @@ const STATISTICS: [&str; 7] = ["kurtosis", "max", "mean", "median", "min", "skew
 /// Maximum contributions of genre, artist and track to a value.
 const SPREADS: [f32; 3] = [1.0, 0.7, 0.5];
 
-/// Returns the table with one row per track. Values are finite and have no unit.
+/// Returns `features.csv` with one row per track. Values are finite and have no unit.
 pub(crate) fn features_csv(seed: u64, catalog: &Catalog) -> String {
     let mut table = header();
     for track in &catalog.tracks {
@@ -49,7 +49,7 @@ pub(crate) fn features_csv(seed: u64, catalog: &Catalog) -> String {
     table
 }
 
-/// Returns the four header lines in the format of pandas: the names of three header levels, then the name of the index.
+/// Returns the four header lines in pandas' format: the names of three header levels, then the name of the index.
 fn header() -> String {
     let mut lines =
         ["feature", "statistics", "number", "track_id"].map(|name| vec![name.to_owned()]);

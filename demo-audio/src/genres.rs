@@ -15,7 +15,7 @@ pub(crate) static GENRES: LazyLock<Genres> = LazyLock::new(|| {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Genres {
-    /// Rows of `genres.csv`, sorted by id.
+    /// Genres of the tree, as rows of `genres.csv` sorted by id.
     pub tree: Vec<Node>,
     /// Genres of the demo, sorted by title.
     pub played: Vec<Genre>,
@@ -29,12 +29,12 @@ pub(crate) struct Genre {
     pub id: u32,
     /// FMA's title.
     pub title: String,
-    /// How the genre sounds.
+    /// Musical style in which the genre is played.
     pub style: Style,
 }
 
 impl Genre {
-    /// Returns the ids of the genres below this one.
+    /// Returns the ids of the subgenres of this genre.
     pub(crate) fn children(&self) -> Vec<u32> {
         let children = GENRES.tree.iter().filter(|node| node.parent == self.id);
         children.map(|node| node.id).collect()
@@ -45,11 +45,11 @@ impl Genre {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Node {
-    /// `genre_id`.
+    /// Column `genre_id`.
     pub id: u32,
-    /// `parent`; 0 for a root.
+    /// Column `parent`; 0 for a root of the tree.
     pub parent: u32,
-    /// `title`.
+    /// Column `title`.
     pub title: String,
 }
 

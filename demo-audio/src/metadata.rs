@@ -42,7 +42,7 @@ fn line(track: &Track, fields: &[String]) -> Vec<u8> {
         }
         Line::NotUtf8 => {
             let mut bytes = csv::record(&fields[..fields.len() - 1]).into_bytes();
-            // Replace the line feed by a last field that is not UTF-8.
+            // Replace the line feed at the end of the record by a last field that is not UTF-8.
             bytes.pop();
             bytes.extend_from_slice(b",Caf\xE9 noir\n"); // Windows-1252
             bytes
@@ -50,7 +50,7 @@ fn line(track: &Track, fields: &[String]) -> Vec<u8> {
     }
 }
 
-/// Returns the values of a track in the order of the header.
+/// Returns the fields of a track's row in `tracks.csv`, in the order of the header.
 fn fields(track: &Track, artist: &Artist, encoded: EncodedClip) -> Vec<String> {
     let mut lines = HEADER.lines();
     let groups = lines.next().unwrap_or_default().split(',');
@@ -67,8 +67,8 @@ fn fields(track: &Track, artist: &Artist, encoded: EncodedClip) -> Vec<String> {
     fields
 }
 
-// Most values are derived from ids by modulo instead of drawn, so that adding or removing a column does not change
-// others. Some are empty in some rows, as in FMA, so that every kind of column contains nulls.
+// Most fields are derived from ids by modulo instead of drawn, so that adding or removing a column does not change
+// other columns. Some are empty in some rows, as in FMA, so that every kind of column contains nulls.
 fn album_value(name: &str, artist: &Artist) -> String {
     match name {
         "comments" | "favorites" => "0".to_owned(),

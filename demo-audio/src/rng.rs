@@ -50,7 +50,7 @@ impl Rng {
         &items[self.below(items.len())]
     }
 
-    /// Returns true with this probability.
+    /// Draws a boolean that is true with this probability.
     pub(crate) fn chance(&mut self, probability: f32) -> bool {
         self.unit() < probability
     }

@@ -11,11 +11,11 @@ use serde::{Deserialize, Deserializer};
 use crate::rng::Rng;
 use crate::synth::{Canvas, Note, Voice, drums, effects, voices};
 
-/// How a genre sounds.
+/// Musical style of a genre.
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Style {
-    /// Parts and drums on a beat.
+    /// Style of parts and drums on a beat.
     Rhythm(Rhythm),
     /// Slowly changing coloured noise with occasional bells.
     Experimental,
@@ -36,7 +36,7 @@ pub(crate) struct Rhythm {
     stays_on_tonic: bool,
     /// Parts, which are played together, step by step.
     parts: Vec<Part>,
-    /// Drums, which are added after the parts, one after the other.
+    /// Drums, which are added to the recording after the parts.
     #[serde(default)]
     drums: Vec<Drum>,
     /// Whether the recording is a worn shellac record.
@@ -75,29 +75,29 @@ fn on_the_step() -> Vec<f32> {
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "snake_case")]
 enum Degrees {
-    /// Only the degree itself.
+    /// Play only the degree itself.
     #[default]
     Same,
-    /// A chord of these degrees.
+    /// Play a chord of these degrees.
     All(Vec<i32>),
-    /// One of these degrees, drawn each time.
+    /// Play one of these degrees, drawn each time.
     Any(Vec<i32>),
 }
 
-/// Time until the release of a note.
+/// Time from the start of a note until its release.
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "snake_case")]
 enum Length {
-    /// One step.
+    /// The length of one step.
     #[default]
     Step,
-    /// A number of steps.
+    /// The length of this number of steps.
     Steps(f32),
-    /// This part of a step.
+    /// The length of a step divided by this number.
     StepDividedBy(f32),
-    /// A fixed time.
+    /// A fixed time in seconds.
     Seconds(f32),
-    /// The first number of steps for 70 % of the notes, the second one for the others.
+    /// The first number of steps for 70 % of the notes, the second number for the others.
     ShortOrLong(f32, f32),
 }
 
@@ -114,7 +114,7 @@ struct Drum {
     level: f32,
 }
 
-/// Reads the name of a voice.
+/// Reads the name of an instrument and returns the function that renders its notes.
 fn voice<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Voice, D::Error> {
     Ok(match String::deserialize(deserializer)?.as_str() {
         "string" => voices::string,
@@ -177,7 +177,7 @@ impl PlayingStyle {
     }
 }
 
-/// Renders one piece: the part of the genre, a quiet part of the guest genre, the room effect and the mastering.
+/// Renders one piece of music: the genre's part, a quiet part of the guest genre, the room effect and the mastering.
 pub(crate) fn render(
     genre: &Style,
     guest: &Style,
@@ -201,7 +201,7 @@ pub(crate) fn render(
     canvas
 }
 
-/// Computes the root mean square of the left channel.
+/// Computes the root mean square of a recording's left channel.
 fn level(canvas: &Canvas) -> f32 {
     let energy: f64 = canvas.left.iter().map(|x| f64::from(x * x)).sum();
     (energy / canvas.left.len().max(1) as f64).sqrt() as f32
@@ -383,7 +383,7 @@ impl Stage<'_> {
     }
 }
 
-/// Plays [`Style::Experimental`].
+/// Plays a piece in the style [`Style::Experimental`].
 fn experimental(stage: &mut Stage) {
     let long_s = stage.canvas.seconds();
 
@@ -413,7 +413,7 @@ fn experimental(stage: &mut Stage) {
     }
 }
 
-/// Plays [`Style::Spoken`].
+/// Plays a piece in the style [`Style::Spoken`].
 fn spoken(stage: &mut Stage) {
     let base_hz = stage.rng.range(90.0, 220.0);
     let mut at_s = stage.rng.range(0.0, 0.4);
@@ -437,7 +437,7 @@ fn spoken(stage: &mut Stage) {
             stage.play(drums::hat, at_s + seconds, hiss);
         }
 
-        // The longer gap is a breath.
+        // The longer gap between syllables is a breath.
         at_s += seconds + if stage.rng.chance(0.15) { 0.45 } else { 0.05 };
     }
 }

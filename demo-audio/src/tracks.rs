@@ -26,23 +26,23 @@ pub(crate) struct Options {
     pub seconds: f32,
 }
 
-/// An artist, who plays one genre and is on one side of the official split.
+/// An artist, who plays one genre and whose tracks are all in the same official split.
 pub(crate) struct Artist {
-    /// `artist.id`.
+    /// Column `artist.id`.
     pub id: u32,
-    /// `artist.name`.
+    /// Column `artist.name`.
     pub name: String,
-    /// `artist.bio`, in HTML.
+    /// Column `artist.bio`, in HTML.
     pub bio: String,
-    /// Genre of all tracks.
+    /// Genre of all tracks of the artist.
     pub genre: &'static Genre,
-    /// Playing style.
+    /// Playing style of the artist.
     pub style: PlayingStyle,
-    /// `set.split`.
+    /// Column `set.split`: training, validation or test.
     pub split: &'static str,
-    /// `album.title` of the artist's only album.
+    /// Column `album.title`: the title of the artist's only album.
     pub album_title: String,
-    /// `album.id`; -1 is FMA's "none".
+    /// Column `album.id` of this album; -1 is FMA's "none".
     pub album_id: i64,
 }
 
@@ -57,15 +57,15 @@ pub(crate) enum Clip {
     Silence,
     /// An intact MP3 of 0.4 s.
     Short,
-    /// No file.
+    /// The file is missing.
     Missing,
     /// Truncated within a frame after 60 %; most of the audio is usable.
     Truncated,
-    /// Truncated after half a second; too little audio is left.
+    /// Truncated after half a second, which leaves too little audio.
     TruncatedEarly,
     /// A twelfth of the audio is overwritten.
     Damaged,
-    /// Tag and Info frame without audio.
+    /// Only the tag and the Info frame, without audio.
     TagOnly,
     /// An empty file.
     Empty,
@@ -78,53 +78,53 @@ pub(crate) enum Clip {
 /// Format of a track's line in `tracks.csv`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Line {
-    /// 53 fields in UTF-8.
+    /// A valid line: 53 fields in UTF-8.
     Good,
-    /// The last fields are missing.
+    /// A line without its last fields.
     TooFewFields,
-    /// One field too many.
+    /// A line with one field too many.
     TooManyFields,
-    /// A title in Windows-1252.
+    /// A line with a title in Windows-1252 instead of UTF-8.
     NotUtf8,
 }
 
-/// One row of `tracks.csv` and its file.
+/// One row of `tracks.csv` and the track's audio file.
 pub(crate) struct Track {
-    /// `track_id`.
+    /// Column `track_id`.
     pub id: u32,
-    /// Index into [`Catalog::artists`].
+    /// Index of the artist in [`Catalog::artists`].
     pub artist: usize,
-    /// `track.number`.
+    /// Column `track.number`.
     pub number: usize,
-    /// `track.title`.
+    /// Column `track.title`.
     pub title: String,
-    /// Second genre: a quiet guest, or an equal part of an unlabelled track.
+    /// Second genre: quiet in a labelled track, and about as loud as the artist's genre in an unlabelled track.
     pub guest: &'static Genre,
-    /// Whether the track has a `genre_top`. Otherwise the guest is as loud as the artist, and both roots are in
-    /// `genres`.
+    /// Whether the track has a `genre_top`. Otherwise its two genres are about equally loud, and the column `genres`
+    /// contains the roots of both.
     pub labelled: bool,
-    /// `track.genres`.
+    /// Column `track.genres`.
     pub genres: Vec<u32>,
-    /// `set.subset`.
+    /// Column `set.subset`.
     pub subset: &'static str,
-    /// Encoder settings of the clip.
+    /// Encoder settings of the track's audio clip.
     pub encoding: &'static Encoding,
-    /// Content of the file.
+    /// Content of the track's audio file.
     pub clip: Clip,
-    /// Format of the line in `tracks.csv`.
+    /// Format of the track's line in `tracks.csv`.
     pub line: Line,
 }
 
 /// The complete catalogue.
 pub(crate) struct Catalog {
-    /// All artists.
+    /// All artists of the data set.
     pub artists: Vec<Artist>,
-    /// All tracks, sorted by id.
+    /// All tracks of the data set, sorted by id.
     pub tracks: Vec<Track>,
 }
 
 impl Catalog {
-    /// Draws the catalogue for a seed.
+    /// Draws the catalogue of artists and tracks for a seed.
     pub(crate) fn draw(options: &Options) -> Self {
         let n_artists = GENRES.played.len() * ARTISTS_PER_GENRE;
         let artists: Vec<Artist> = (0..n_artists).map(|i| artist(options.seed, i)).collect();
@@ -147,7 +147,7 @@ impl Catalog {
     }
 }
 
-/// Properties of a track before it is drawn.
+/// Requested properties of a track, from which the track is drawn.
 #[derive(Clone, Copy)]
 struct TrackRequest {
     genre: usize,
@@ -157,8 +157,8 @@ struct TrackRequest {
     line: Line,
 }
 
-/// Kinds of clips with their names in the summary, in its order, and the numbers of tracks that are added to every data
-/// set, regardless of its size.
+/// Kinds of clips in the order of the summary, with their names in the summary, and the number of tracks that is added
+/// to every data set regardless of its size.
 pub(crate) const CLIPS: [(Clip, &str, usize); 12] = [
     (Clip::Whole, "whole", 0),
     (Clip::Duplicate, "duplicate", 1),
@@ -222,7 +222,7 @@ fn artist(seed: u64, index: usize) -> Artist {
     let mut rng = Rng::keyed(seed, &[2, index as u64]);
     let name = names::artist(index);
 
-    // Each group of ten artists plays all ten genres: the second group validates, the third one tests.
+    // Each group of ten artists plays all ten genres: the second group is for validation, the third one for the test.
     let split = match index / GENRES.played.len() {
         1 => "validation",
         2 => "test",
@@ -256,7 +256,7 @@ fn track(
     let played = &GENRES.played;
     let artist = request.artist * played.len() + request.genre;
     let genre = artists[artist].genre;
-    // Any genre except for the artist's own.
+    // Draw any genre except for the artist's own.
     let guest = &played[(request.genre + 1 + rng.below(played.len() - 1)) % played.len()];
 
     let children = genre.children();

@@ -19,8 +19,8 @@ use crate::tracks::{CLIPS, Catalog, Clip, Line, Options, Track};
 const METADATA: &str = "fma_metadata";
 const AUDIO: &str = "fma_demo";
 
-/// Creates the folder. If it is not empty, fails without `force`; with `force`, removes our two folders in it and
-/// nothing else.
+/// Creates the folder. If it is not empty, fails without `force`; with `force`, removes only the folders `fma_metadata`
+/// and `fma_demo` in it.
 ///
 /// # Errors
 /// If the folder is not empty, or cannot be created or cleared.
@@ -85,7 +85,7 @@ fn clips(folder: &Path, options: &Options, catalog: &Catalog) -> Result<Vec<Enco
     clips.collect()
 }
 
-/// Returns the properties of a track's clip for the table, and the bytes of its file if there is one.
+/// Returns the properties of a track's clip for `tracks.csv`, and the bytes of the track's file if it has one.
 fn clip(
     options: &Options,
     catalog: &Catalog,

@@ -17,13 +17,13 @@ use crate::threads::ExtractError;
 /// The error type of a run that ended without a version.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The audio cannot be listed.
+    /// The audio folder or zip cannot be listed.
     #[error(transparent)]
     Source(#[from] SourceError),
     /// The metadata cannot be used.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
-    /// The file of sides cannot be used.
+    /// The file of sides (`--sides`) cannot be used.
     #[error(transparent)]
     Sides(#[from] SidesError),
     /// The recipe's features cannot be computed.
@@ -38,43 +38,43 @@ pub enum RunError {
     /// The disk has too little free space.
     #[error(transparent)]
     Space(#[from] SpaceError),
-    /// There is nothing to extract.
+    /// No rows are left to extract.
     #[error("no rows are left after {step}: see the rows after each step with --dry-run")]
     NoRows {
-        /// The step that dropped the last row, as a phrase.
+        /// Phrase that names the cleaning step which dropped the last row.
         step: String,
     },
-    /// Clips of the previous version no longer have a file.
+    /// Too many clips of the previous version no longer have a file.
     #[error(
         "{count} of the {of} clips of the previous version no longer have a file ({examples}), more than --max-shrink \
          {fraction_max} allows: is a folder missing or not mounted? If they were removed on purpose, give --max-shrink \
          {remedy}"
     )]
     Shrunk {
-        /// Number of clips without a file.
+        /// Number of clips whose files are missing.
         count: usize,
-        /// Number of clips of that version that had a file.
+        /// Number of clips of the previous version that had a file.
         of: usize,
-        /// The first of these clips, as a list.
+        /// The first clips whose files are missing, as a list.
         examples: String,
-        /// The limit of `--max-shrink`.
+        /// Value of `--max-shrink`.
         fraction_max: f64,
-        /// The smallest limit that permits the run.
+        /// Smallest value of `--max-shrink` that permits the run.
         remedy: f64,
     },
-    /// The sums of rows and rejects do not match the inputs. This is a bug in wavemill.
+    /// The sums of rows and rejects do not match the number of inputs. This is a bug in wavemill.
     #[error("inconsistent counts: {what}; nothing was committed; please report this")]
     Accounting {
-        /// The sum that does not match.
+        /// Description of the sum that does not match.
         what: String,
     },
     /// The run was stopped before anything was written.
     #[error("interrupted while {phase}; nothing was written")]
     Stopped {
-        /// The phase in which it was stopped.
+        /// Phase in which the run was stopped.
         phase: Phase,
     },
-    /// Internal JSON cannot be serialized; this cannot happen.
+    /// JSON for internal use cannot be serialized; this cannot happen.
     #[error("metadata")]
     Json(#[from] serde_json::Error),
 }
@@ -103,7 +103,7 @@ impl RunError {
         }
     }
 
-    /// Reports whether the run ended because it was asked to stop.
+    /// Reports whether the run ended because the user asked it to stop.
     pub const fn is_interruption(&self) -> bool {
         matches!(
             self,
@@ -111,7 +111,7 @@ impl RunError {
         )
     }
 
-    /// Returns the rejects of a run that had too many of them.
+    /// Returns the list of rejects if the run ended because it had too many rejects.
     pub fn rejects(&self) -> Option<&[Reject]> {
         match self {
             Self::Extract(ExtractError::TooManyRejects { rejects, .. }) => Some(rejects),
@@ -120,75 +120,75 @@ impl RunError {
     }
 }
 
-/// Error type of reading a file of sides.
+/// Error type for reading a file of sides (`--sides`).
 #[derive(Debug, thiserror::Error)]
 pub enum SidesError {
-    /// The file cannot be opened or read.
+    /// The file of sides cannot be opened or read.
     #[error("--sides {path}: cannot read it")]
     Read {
-        /// Path of the file as given.
+        /// Path of the file of sides, as given.
         path: PathBuf,
-        /// The error of the operating system.
+        /// Error of the operating system.
         source: io::Error,
     },
-    /// The file is not CSV.
+    /// The file of sides is not valid CSV.
     #[error("--sides {path}: not a CSV file")]
     Csv {
-        /// Path of the file as given.
+        /// Path of the file of sides, as given.
         path: PathBuf,
-        /// The cause.
+        /// Cause of the error.
         source: csv::Error,
     },
-    /// The file is damaged, or a column contains no text.
+    /// The file of sides is damaged, or one of its columns contains no text.
     #[error("--sides {path}: not a Parquet file of sides")]
     Parquet {
-        /// Path of the file as given.
+        /// Path of the file of sides, as given.
         path: PathBuf,
-        /// The cause.
+        /// Cause of the error.
         source: ParquetError,
     },
-    /// A column is missing.
+    /// A column is missing from the file of sides.
     #[error(
         "--sides {path}: no column `{column}`: give the columns group and side, and rule if there are sides of both rules, \
          as in `wavemill sql 'SELECT * FROM sides'`"
     )]
     Column {
-        /// Path of the file as given.
+        /// Path of the file of sides, as given.
         path: PathBuf,
-        /// Name of the column.
+        /// Name of the missing column.
         column: &'static str,
     },
-    /// A row cannot be used.
+    /// A row of the file of sides cannot be used.
     #[error("--sides {path}, {place}: {problem}")]
     Row {
-        /// Path of the file as given.
+        /// Path of the file of sides, as given.
         path: PathBuf,
-        /// Position of the row.
+        /// Position of the unusable row in the file.
         place: Place,
-        /// The problem and its remedy.
+        /// Description of the problem and of its remedy.
         problem: String,
     },
-    /// The file has no rows.
+    /// The file of sides has no rows.
     #[error("--sides {path}: no rows in it: give the table `sides` of a store")]
     Empty {
-        /// Path of the file as given.
+        /// Path of the file of sides, as given.
         path: PathBuf,
     },
-    /// A column occurs twice.
+    /// A column occurs twice in the file of sides.
     #[error("--sides {path}: several columns `{column}`: keep only one of them")]
     Repeated {
-        /// Path of the file as given.
+        /// Path of the file of sides, as given.
         path: PathBuf,
-        /// Name of the column.
+        /// Name of the repeated column.
         column: &'static str,
     },
-    /// The file is about other data.
+    /// The file of sides names no track, artist or recording of the run's data.
     #[error(
         "--sides {path}: it names no track, artist or recording of this data: give the table `sides` of a store of the same \
          data"
     )]
     Foreign {
-        /// Path of the file as given.
+        /// Path of the file of sides, as given.
         path: PathBuf,
     },
     /// The canonical JSON could not be written; this cannot happen.
@@ -196,7 +196,7 @@ pub enum SidesError {
     Json(#[from] serde_json::Error),
 }
 
-/// Position of a row in its file.
+/// Position of a row in a file of sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     /// A line of a CSV file, from 1.
@@ -213,8 +213,8 @@ pub enum Place {
 pub struct SpaceError {
     /// Path of the store.
     pub path: PathBuf,
-    /// Estimated number of bytes.
+    /// Estimated number of bytes that the shards need.
     pub needed_bytes: u64,
-    /// Number of free bytes on its file system.
+    /// Number of free bytes on the store's file system.
     pub free_bytes: u64,
 }

@@ -14,14 +14,14 @@ use rustfft::{FftNum, FftPlannerAvx, FftPlannerScalar};
 pub use rustfft::num_complex;
 pub use rustfft::{Fft, FftDirection};
 
-/// A number type with transforms: `f32` or `f64`.
+/// A floating-point type with Fourier transforms: `f32` or `f64`.
 ///
-/// Both implementations contain the same lines, because a default method would be compiled in each crate that calls it.
+/// The implementations for `f32` and `f64` are equal: a default method would be compiled in each crate that calls it.
 pub trait Float: FftNum {
-    /// Creates a transform of `len` numbers that only uses instructions available on every machine.
+    /// Creates a Fourier transform of length `len` that only uses instructions available on every machine.
     fn portable(len: usize, direction: FftDirection) -> Arc<dyn Fft<Self>>;
 
-    /// Creates a transform of `len` numbers that uses AVX and FMA; `None` if the machine does not support them.
+    /// Creates a Fourier transform of length `len` that uses AVX and FMA; `None` if the machine does not support them.
     fn avx(len: usize, direction: FftDirection) -> Option<Arc<dyn Fft<Self>>>;
 }
 

@@ -1,5 +1,5 @@
-//! Decodes arbitrary bytes as an audio file of any format. The result must be samples or a reject, and measuring the
-//! duration must agree with decoding.
+//! Fuzz test: decodes arbitrary bytes as an audio file of any format. The result must be samples or an error, and the
+//! duration must agree with the decoded samples.
 
 #![no_main]
 
@@ -9,9 +9,9 @@ use libfuzzer_sys::fuzz_target;
 use wavemill_decode::{Decode, DecodeArgs, FileDecoder, Pcm};
 use wavemill_kernels::Level;
 
-/// Target sample rate, chosen so that MP3 at 44.1 kHz uses the band path if it is requested.
+/// Target sample rate in Hz: half of 44.1 kHz, so that the `band` decoder skips the upper sub-bands of such MP3 files.
 const RATE_HZ: u32 = 22_050;
-/// Maximum duration in seconds; longer songs are rejected. A few bytes can declare hours of silence.
+/// Maximum duration of a file in seconds, because a few bytes can declare hours of silence.
 const LONGEST_S: f64 = 60.0;
 
 struct Decoders {
@@ -21,7 +21,7 @@ struct Decoders {
 }
 
 thread_local! {
-    /// Decoders are reused for all inputs, as in a worker: state left by one file must not affect the next one.
+    /// Decoders are reused for all inputs, as in a worker, so that state left by one file is noticed.
     static DECODERS: RefCell<Decoders> = RefCell::new(Decoders {
         exact: decoder(),
         band: decoder().by_band(),

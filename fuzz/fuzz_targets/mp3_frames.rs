@@ -1,6 +1,6 @@
-//! Decodes arbitrary bytes as MPEG layer III frames. Every decoder must decode them or report an error.
+//! Fuzz test: decodes arbitrary bytes as MPEG layer III frames. Every decoder must decode them or report an error.
 //!
-//! The first byte selects the band of the mono decoder and its first sample. The remaining bytes are the file.
+//! The input's first byte selects the mono decoder's sub-bands and first sample. The remaining bytes are the file.
 
 #![no_main]
 
@@ -17,7 +17,7 @@ use paths::{BANDS, Paths};
 use stream::{Reservoir, frames};
 
 thread_local! {
-    /// Decoders are reused for all inputs, as in a worker.
+    /// Decoders are reused for all inputs, as in a worker, so that state left by one input is noticed.
     static PATHS: RefCell<Paths> = RefCell::new(Paths::new());
 }
 
@@ -32,7 +32,7 @@ fuzz_target!(|input: &[u8]| {
         paths.restart(band, phase);
         let mut reservoir = Reservoir::default();
         for frame in &frames(file) {
-            // A frame that fails to decode is a valid result. `decode` checks the invariants of both results.
+            // A frame that cannot be decoded is a valid result. `decode` itself checks its invariants in both cases.
             let _ = reservoir.feed(frame, |side, main| paths.decode(&frame.header, side, main));
         }
     });

@@ -25,7 +25,7 @@ const ROUNDS: usize = 20;
 /// Memory bandwidth of an H200 in bytes per second; set `WAVEMILL_GPU_BYTES_PER_S` for another GPU.
 const MEMORY_BYTES_PER_S: f64 = 4.8e12;
 
-/// Properties of the source clips of one case.
+/// Properties of the source clips in one case of the benchmark.
 struct Case {
     name: &'static str,
     sample_rate_hz: u32,
@@ -66,7 +66,7 @@ fn main() -> Result<(), KernelError> {
     CASES.iter().try_for_each(|case| case.measure(&cuda))
 }
 
-/// Log-mel of 128 bands in f16, as in the demo's recipe.
+/// Returns the log-mel feature of 128 bands in f16, as in the demo's recipe.
 fn features() -> Result<Vec<FeatureArgs>, KernelError> {
     let db = DbArgs {
         reference: DbRef::Max,
@@ -131,7 +131,7 @@ impl Case {
         samples
     }
 
-    /// Runs one batch a few times, for a profiler, which slows each kernel down many times.
+    /// Runs one batch four times without measuring, for use in a profiler, which slows each kernel down many times.
     fn once(&self, cuda: &Cuda) -> Result<(), KernelError> {
         let samples = self.samples(cuda);
         let row = 0..CLIP_S * RATE_HZ as usize;
@@ -184,7 +184,7 @@ impl Case {
         Ok(())
     }
 
-    /// Prints a line for each kind of work.
+    /// Prints one line of measurements for each kind of work on the GPU.
     fn print(&self, works: &[Work], n_clips: usize) {
         let rate = std::env::var("WAVEMILL_GPU_BYTES_PER_S")
             .ok()
@@ -219,14 +219,14 @@ impl Case {
         }
     }
 
-    /// Returns the minimum number of bytes that a kernel must read and write per clip; 0 if the number is not
-    /// meaningful.
+    /// Returns the minimum number of bytes that a kernel must read and write per clip, for known kernels that mainly
+    /// move bytes; otherwise 0.
     fn moved(&self, kernel: &str) -> f64 {
         let source = (CLIP_S * self.sample_rate_hz as usize * self.channels * 2) as f64;
         let mono = (CLIP_S * RATE_HZ as usize * 4) as f64;
         let bands = (128 * (1 + CLIP_S * RATE_HZ as usize / 512) * 4) as f64;
 
-        // A kernel has instances whose names extend its own: `decimate_s16_stereo`, `fused_mel_2048`.
+        // A kernel may have several instances, whose names begin with its own: `decimate_s16_stereo`, `fused_mel_2048`.
         let bytes = [
             ("copy_clips", source + mono),
             ("decimate", source + mono),

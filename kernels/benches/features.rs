@@ -1,4 +1,4 @@
-//! Measures clips per second for each feature: 30 s at 22,050 Hz, on one core.
+//! Measures clips per second on one core for each feature: clips of 30 s at 22,050 Hz.
 
 use criterion::{Criterion, Throughput};
 use wavemill_kernels::{
@@ -10,7 +10,7 @@ use wavemill_kernels::{
 const RATE_HZ: u32 = 22_050;
 const N_SAMPLES: usize = 661_500;
 
-/// Returns noise with a slow tremolo, which uses all bins and many exponents.
+/// Returns noise with a slow tremolo, so that all frequency bins and many floating-point exponents occur.
 fn clip() -> Vec<f32> {
     let mut state = 1u32;
     let mut samples = Vec::with_capacity(N_SAMPLES);

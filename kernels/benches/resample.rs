@@ -14,7 +14,7 @@ use rubato::{Fft, FixedSync, Resampler};
 use wavemill_kernels::resample::ResampleArgs;
 use wavemill_kernels::{Level, SampleBuffer};
 
-/// Samples that an MP3 decoder outputs at once.
+/// Number of samples that an MP3 decoder outputs per call.
 const PACKET_SAMPLES: usize = 1_152;
 const CLIP_S: usize = 30;
 

@@ -10,17 +10,17 @@
 use crate::backend::Cuda;
 use crate::error::KernelError;
 
-/// Devices to check in addition to the CPU.
+/// Devices on which checks run, in addition to the CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CheckedDevices {
     /// Whether the emulated device is checked, which runs the kernels compiled as C++.
     pub emulated: bool,
-    /// Whether a GPU must be available. Otherwise checks that need a GPU are ignored if there is none.
+    /// Whether a missing GPU is an error. Otherwise checks that need a GPU are ignored if there is none.
     pub cuda_required: bool,
 }
 
 impl CheckedDevices {
-    /// Reads the selection from the environment. Errors: an unknown device name.
+    /// Reads the selected devices from environment variables. Errors: an unknown device name.
     pub fn from_environment() -> Result<Self, KernelError> {
         let required = variable("WAVEMILL_REQUIRE_CUDA").is_some_and(|value| value == "1");
         Self::named(variable("WAVEMILL_PARITY_DEVICES").as_deref(), required)
@@ -35,7 +35,7 @@ impl CheckedDevices {
             });
         };
 
-        // If devices are listed, only they are checked.
+        // If devices are listed, checks run only on these.
         let mut devices = Self {
             emulated: false,
             cuda_required: required,

@@ -11,7 +11,7 @@ pub enum Samples<'a> {
     S16(&'a [i16]),
 }
 
-/// A decoded clip and the rows to compute from it.
+/// A decoded clip, and the ranges of its rows for which features are computed.
 #[derive(Clone, Copy, Debug)]
 pub struct Clip<'a> {
     /// The samples; two channels are interleaved, and features use their mean.
@@ -25,7 +25,7 @@ pub struct Clip<'a> {
 }
 
 impl Clip<'_> {
-    /// Returns the number of samples per channel. A last sample without its partner is ignored.
+    /// Returns the number of samples per channel. A last sample without a partner in the other channel is ignored.
     pub(crate) const fn n_frames(&self) -> usize {
         let n_samples = match self.samples {
             Samples::F32(samples) => samples.len(),
@@ -34,7 +34,7 @@ impl Clip<'_> {
         n_samples / self.channels
     }
 
-    /// Returns a range of the clip's sample frames as a clip without rows.
+    /// Returns the part of the clip in a range of sample frames, as a clip without rows.
     pub(crate) fn part(&self, frames: Range<usize>) -> Self {
         let range = frames.start * self.channels..frames.end * self.channels;
         let samples = match self.samples {

@@ -1,14 +1,14 @@
-//! Errors that can occur between PCM and bytes. All operations return the error type of this module.
+//! Errors of feature computation, from PCM to stored bytes. All operations return this error type.
 
 use wavemill_options::{Dtype, Fault, MAX_FROM_HZ, MAX_TO_HZ, MIN_HZ};
 
 use crate::level::Level;
 
-/// Largest sample that is accepted as audio. PCM is within ±1, decoders overshoot slightly; this limit keeps every
-/// power finite in f32: (n_fft · scale · sample)² ≤ (2^16 · 2^15 · 2^20)² = 2^102.
+/// Largest magnitude of a sample that is accepted as audio. PCM is within ±1, or slightly above after decoding. The
+/// limit keeps every power finite in f32: (n_fft · scale · sample)² ≤ (2^16 · 2^15 · 2^20)² = 2^102.
 pub(crate) const SAMPLE_MAX: f32 = 1_048_576.0;
 
-/// An impossible argument, a clip without features, or a value that a stored type cannot represent.
+/// An error of feature computation: an invalid argument or sample, a failed device, or a value that cannot be stored.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
     /// An argument outside of the allowed range.
@@ -33,20 +33,20 @@ pub enum KernelError {
     /// A sample that is NaN, infinite or extremely large: values computed from it would be meaningless.
     #[error("sample {index} is {value}: PCM must be finite and within ±{limit}", limit = SAMPLE_MAX)]
     Sample {
-        /// Index in the PCM.
+        /// Index of the invalid sample in the PCM.
         index: usize,
-        /// Value of the sample.
+        /// Value of the invalid sample.
         value: f32,
     },
-    /// Fewer frames than the window of deltas spans.
+    /// The clip has fewer frames than are needed to compute deltas.
     #[error("{frames} frames: deltas need at least {needed}")]
     TooFewFrames {
-        /// Frames of the clip.
+        /// Number of frames of the clip.
         frames: usize,
-        /// Frames of the window.
+        /// Number of frames over which deltas are fitted.
         needed: usize,
     },
-    /// A rate that cannot be converted.
+    /// A sample rate that cannot be converted.
     #[error(transparent)]
     Resample(#[from] ResampleError),
     /// A device that failed or is not available.
@@ -54,31 +54,31 @@ pub enum KernelError {
     Device {
         /// Name of the device.
         device: String,
-        /// The action that failed.
+        /// The action during which the device failed.
         action: &'static str,
         /// The device's message, and the remedy if one is known.
         detail: String,
     },
-    /// A feature that no device computes.
+    /// A feature that only the CPU can compute, requested for a GPU.
     #[error("op = \"{op}\" is computed only on the CPU")]
     CpuOnly {
-        /// The derived operation: `statistics`, `picture`.
+        /// The operation of the derived feature: `statistics` or `picture`.
         op: &'static str,
     },
-    /// An error of one feature of a plan.
+    /// An error while computing one feature of a plan.
     #[error("feature {place}")]
     Feature {
         /// Index of the feature in the plan.
         place: usize,
-        /// The error.
+        /// The error of this feature.
         source: Box<KernelError>,
     },
     /// A value that the stored type cannot represent.
     #[error("value {index} is {value}: {dtype} cannot hold it")]
     Pack {
-        /// Index in the feature.
+        /// Index of the value in the feature's tensor.
         index: usize,
-        /// The value.
+        /// The value that cannot be represented.
         value: f32,
         /// The stored type.
         dtype: Dtype,
@@ -116,20 +116,20 @@ impl KernelError {
 /// Error while planning a resampler.
 #[derive(Debug, thiserror::Error)]
 pub enum ResampleError {
-    /// A rate that is not supported.
+    /// A sample rate outside of the supported range.
     #[error(
         "cannot resample {from_hz} Hz to {to_hz} Hz: from {MIN_HZ} to {MAX_FROM_HZ} Hz, to {MIN_HZ} to {MAX_TO_HZ} Hz"
     )]
     Rate {
-        /// Rate of the input in Hz.
+        /// Sample rate of the input in Hz.
         from_hz: u32,
-        /// Rate of the output in Hz.
+        /// Sample rate of the output in Hz.
         to_hz: u32,
     },
-    /// This machine does not support the requested level.
+    /// This machine does not support the requested instruction set level.
     #[error("level {level:?} is not supported by this CPU")]
     Level {
-        /// The level.
+        /// The requested level.
         level: Level,
     },
 }

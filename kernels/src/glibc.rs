@@ -1,4 +1,4 @@
-//! Calls of the C library: its version, and the memory that its malloc retains after it was freed.
+//! Calls of the C library: its version, and settings of the memory that its malloc retains after it was freed.
 //!
 //! glibc retains large blocks after some have been freed, in one heap per thread: eight threads that each held a long
 //! clip retain the memory of eight clips, although only one was processed at a time. These calls are in this crate and
@@ -6,10 +6,10 @@
 
 #![allow(unsafe_code)]
 
-/// Blocks of at least this size are allocated from the system and returned to it after use. A tensor of a 30-s clip is
-/// smaller, so that usual clips cause no page faults.
+/// Blocks of at least this many bytes are allocated from the system and returned to it when freed. A tensor of a 30-s
+/// clip is smaller, so that usual clips cause no page faults.
 const SYSTEM_BLOCK_BYTES: i32 = 1 << 20;
-/// Free bytes that are retained at the end of a thread's heap: a few tensors.
+/// Number of free bytes that are retained at the end of a thread's heap: a few tensors.
 const HEAP_KEPT_BYTES: i32 = 4 << 20;
 
 /// Makes malloc return large blocks to the system when they are freed. For programs that guarantee a memory limit; must
@@ -17,7 +17,7 @@ const HEAP_KEPT_BYTES: i32 = 4 << 20;
 pub fn return_large_blocks() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
-        // From glibc's malloc.h.
+        // Parameter numbers from glibc's malloc.h.
         const M_TRIM_THRESHOLD: i32 = -1;
         const M_MMAP_THRESHOLD: i32 = -3;
         unsafe extern "C" {

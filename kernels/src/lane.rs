@@ -3,5 +3,5 @@
 /// Number of frames that are computed in parallel.
 pub const LANES: usize = 8;
 
-/// One value of [`LANES`] consecutive frames.
+/// A value of [`LANES`] consecutive frames, for example of one bin or band.
 pub type Lane = [f32; LANES];

@@ -1,4 +1,4 @@
-//! Instruction set levels of the fast path: the only place where code is compiled twice and selected at run time.
+//! Instruction set levels of the CPU's fast path. Only here, code is compiled twice and selected at run time.
 //!
 //! A level has a name and is not just detected, because a store's bytes depend on it: equal levels produce equal bits
 //! on every machine. Loops work on fixed lanes without fused multiply-add, so they round identically on every level;
@@ -51,23 +51,23 @@ impl fmt::Display for Level {
     }
 }
 
-/// A level that has been checked to be available; the only way to run code compiled for it.
+/// A level that this machine supports; needed to run code compiled for it.
 #[derive(Clone, Copy, Debug)]
 pub struct Lanes(Level);
 
 impl Lanes {
-    /// Returns `None` if the machine does not support the level.
+    /// Creates a `Lanes` for the level; returns `None` if the machine does not support the level.
     pub fn new(level: Level) -> Option<Self> {
         level.is_available().then_some(Self(level))
     }
 
-    /// Returns the level.
+    /// Returns the instruction set level.
     pub const fn level(self) -> Level {
         self.0
     }
 
-    /// Runs `body` compiled for the level. Functions called by `body` must be inlined (`#[inline(always)]`) to be
-    /// compiled for it.
+    /// Runs `body` compiled for the instruction set level. Functions called by `body` must be inlined
+    /// (`#[inline(always)]`) to be compiled for the same level.
     #[inline]
     #[cfg(target_arch = "x86_64")]
     #[allow(unsafe_code)]
@@ -83,7 +83,7 @@ impl Lanes {
         }
     }
 
-    /// Runs `body`; other targets have only one level.
+    /// Runs `body` unchanged; processors other than x86-64 have only one level.
     #[inline]
     #[cfg(not(target_arch = "x86_64"))]
     pub fn run<R>(self, body: impl FnOnce() -> R) -> R {

@@ -49,7 +49,7 @@ pub use lane::{LANES, Lane};
 pub use level::{Lanes, Level};
 pub use pack::pack_into;
 pub use samples::SampleBuffer;
-// Types that specify a feature.
+// Re-export the types with which a feature is specified.
 pub use wavemill_options::{
     DbArgs, DbRef, DbRefSpec, DbSpec, Derived, DimOrder, Dtype, Fault, FeatureArgs, FeatureSpec,
     Framing, LogArgs, MelArgs, MfccArgs, Norm, Normalize, Op, Packing, PadMode, Preset, Ramp,

@@ -11,8 +11,8 @@ use cudarc::driver::CudaContext;
 
 use crate::device::{PageLocked, Plain};
 
-/// A growable buffer of samples, similar to `Vec`. [`crate::Backend::sample_buffer`] creates a buffer that suits a
-/// backend; `SampleBuffer::default()` uses ordinary memory.
+/// A growable buffer of samples, similar to `Vec`. [`crate::Backend::sample_buffer`] creates a buffer in the memory
+/// that a backend needs; `SampleBuffer::default()` uses ordinary memory.
 ///
 /// Buffers should be reused for the next clip: locking pages takes the system about as long as copying them.
 pub struct SampleBuffer<T = f32> {
@@ -26,7 +26,7 @@ enum Memory<T> {
     Locked(Locked<T>),
 }
 
-/// The first `len` samples of page-locked memory.
+/// Page-locked memory, of which the first `len` samples are used.
 struct Locked<T> {
     memory: PageLocked<T>,
     len: usize,
@@ -70,7 +70,7 @@ impl<T: Plain> SampleBuffer<T> {
     }
 
     /// Reports whether page-locked memory was requested but the system provided none. A device can still copy from the
-    /// buffer, only more slowly.
+    /// buffer, but more slowly.
     pub fn lacks_lock(&self) -> bool {
         match &self.memory {
             Memory::Ordinary(samples) => self.locks.is_some() && samples.capacity() > 0,
@@ -91,13 +91,13 @@ impl<T: Plain> SampleBuffer<T> {
         }
     }
 
-    /// Appends one sample.
+    /// Appends one sample to the buffer.
     #[inline(always)]
     pub fn push(&mut self, sample: T) {
         self.extend_from_slice(&[sample]);
     }
 
-    /// Appends a slice of samples.
+    /// Appends a slice of samples to the buffer.
     #[inline(always)]
     pub fn extend_from_slice(&mut self, more: &[T]) {
         self.make_room(more.len());
@@ -174,7 +174,7 @@ impl<T: Plain> SampleBuffer<T> {
     /// Allocates page-locked memory for `n` samples; `None` if it was not requested or the system refuses.
     fn lock(&self, n: usize) -> Option<Locked<T>> {
         let context = self.locks.as_ref()?;
-        // The first call may only return the error of an earlier call, so try twice.
+        // cudarc's first call may only return the error of an earlier call, so try twice.
         let memory = PageLocked::new(context, n).or_else(|_| PageLocked::new(context, n));
         Some(Locked {
             memory: memory.ok()?,
@@ -192,7 +192,7 @@ impl<T: Plain> Locked<T> {
         &self.memory.as_slice()[..self.len]
     }
 
-    /// Returns the next `more` elements, which the caller writes and then adds to `len`. The capacity must be
+    /// Returns the next `more` unused elements, which the caller writes and then adds to `len`. The capacity must be
     /// sufficient.
     #[inline(always)]
     fn next(&mut self, more: usize) -> &mut [T] {

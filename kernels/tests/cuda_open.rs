@@ -13,8 +13,8 @@ use wavemill_kernels::{BackendChoice, CheckedDevices, CudaReport, Level};
 
 use stand_in::Machine;
 
-/// Opens the backend that the environment variables select. Runs in its own process, because libraries are searched
-/// once per process.
+/// Opens the backend that environment variables select. Runs in a separate process, because libraries are searched once
+/// per process.
 #[test]
 #[ignore = "started by the other tests"]
 fn open() {
@@ -42,7 +42,7 @@ fn open() {
     }
 }
 
-/// Returns the output of [`open`] on a machine.
+/// Returns the output of the test [`open`], run on a machine.
 fn said(machine: &Machine, choice: &str, devices: &str) -> String {
     let words = ["--exact", "open", "--ignored", "--nocapture"];
     let output = machine.start(&words, &[("OPEN", choice), ("OPEN_DEVICES", devices)]);
@@ -55,7 +55,7 @@ fn said(machine: &Machine, choice: &str, devices: &str) -> String {
         .to_owned()
 }
 
-/// Returns one line per compilation of kernels on a machine, which contains the options.
+/// Returns one line per compilation of kernels on a machine. The line contains the compiler options.
 fn compiled(machine: &Machine) -> Vec<String> {
     let text = fs::read_to_string(machine.notes()).unwrap_or_default();
     text.lines().map(str::to_owned).collect()
@@ -257,7 +257,7 @@ fn two_gpus_of_one_kind_have_two_streams_each() {
     );
 }
 
-/// Opens the GPU required by checks, in its own process.
+/// Opens the GPU that checks require, in a separate process.
 #[test]
 #[ignore = "started by the other tests"]
 fn check() {
@@ -291,7 +291,7 @@ fn refusing_gpu_is_an_error_if_required() {
     }
 }
 
-/// Prints the CUDA report, in its own process.
+/// Prints the CUDA report, in a separate process.
 #[test]
 #[ignore = "started by the other tests"]
 fn report() {

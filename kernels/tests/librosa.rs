@@ -18,17 +18,17 @@ use wavemill_tests::{Arguments, Failed, Trial};
 
 use stand_in::Machine;
 
-/// Error of STFT magnitudes as a fraction of the largest: an f32 transform of 2048 has an error of some 1e-7 of a
-/// frame's energy.
+/// Allowed error of STFT magnitudes as a fraction of the largest: an f32 transform of 2048 samples has an error of some
+/// 1e-7 of a frame's energy.
 const STFT_OF_MAX: f64 = 1e-6;
-/// Relative error of mel bands; librosa itself sums in f32 after an f64 transform.
+/// Allowed relative error of mel bands; librosa itself sums in f32 after an f64 transform.
 const MEL_REL_MAX: f64 = 1e-4;
-/// Bands below this fraction of the largest, for powers and for magnitudes, are f32 noise of louder bins.
+/// Smallest values, relative to the largest, that are compared, for powers and magnitudes. Smaller ones are f32 noise.
 const MEL_POWER_FROM: f64 = 1e-7;
 const MEL_MAGNITUDE_FROM: f64 = 1e-4;
-/// A relative error of 1e-4 is 4.3e-4 dB.
+/// Allowed error in decibels: a relative error of 1e-4 is 4.3e-4 dB.
 const DB_MAX: f64 = 1e-3;
-/// Coefficients reach 1e3, where f32 has steps of 6e-5.
+/// Allowed error of cepstral coefficients, which reach 1e3, where f32 has steps of 6e-5.
 const MFCC_MAX: f64 = 1e-3;
 
 const CLIPS: [&str; 6] = [
@@ -80,12 +80,12 @@ fn trial(name: &str, clip: &'static str, backend: &BackendAvailability) -> Trial
     }
 }
 
-/// The result of opening a backend.
+/// The result of opening a backend for the tests.
 enum BackendAvailability {
     Here(Arc<dyn Backend>),
-    /// The backend cannot be used, and is not required.
+    /// The backend cannot be used, and is not required: its tests are ignored.
     Absent,
-    /// The backend cannot be used, but is required. Contains the reason.
+    /// The backend cannot be used, but is required: its tests fail with this reason.
     Required(String),
 }
 
@@ -147,7 +147,7 @@ fn a_gpu_that_refuses_fails_and_never_passes() -> Result<(), Failed> {
     Ok(())
 }
 
-/// A clip's PCM and the arrays that librosa computed from it.
+/// A clip's PCM and the arrays that librosa computed from it, as the reference.
 struct Clip {
     folder: std::path::PathBuf,
     pcm: Vec<f32>,
@@ -155,14 +155,14 @@ struct Clip {
     arrays: serde_json::Map<String, Value>,
 }
 
-/// The allowed difference between two arrays.
+/// The allowed difference between an array and its reference.
 #[derive(Clone, Copy)]
 enum Bound {
-    /// Absolute.
+    /// The allowed absolute difference.
     Absolute(f64),
-    /// Relative, in cells above a fraction of the largest.
+    /// The allowed relative difference of values above a fraction of the largest.
     Relative(f64, f64),
-    /// As a fraction of the largest.
+    /// The allowed difference as a fraction of the largest value.
     OfMax(f64),
 }
 
@@ -259,7 +259,7 @@ impl Clip {
     }
 }
 
-/// Returns the arguments and the bound for a reference array, or `None` if there is no such feature yet.
+/// Returns a reference array's arguments and allowed difference, or `None` if the kernels lack the feature.
 fn wanted(name: &str, kwargs: &Value) -> Result<Option<(FeatureArgs, Bound)>, Failed> {
     fn db(reference: DbRef, top_db: Option<f64>) -> Option<DbSpec> {
         Some(DbSpec {
@@ -405,7 +405,7 @@ fn mel_overrides(kwargs: &Value) -> Result<FeatureSpec, Failed> {
     })
 }
 
-/// Returns the largest error, in the bound's measure.
+/// Returns the largest error of an array, in the unit of its bound.
 fn compare(got: &[f32], want: &[f32], bound: Bound) -> Result<f64, String> {
     if got.len() != want.len() {
         return Err(format!("{} values, librosa has {}", got.len(), want.len()));

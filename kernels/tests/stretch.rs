@@ -12,9 +12,9 @@ use wavemill_kernels::Level;
 use wavemill_kernels::stretch::{Complex32, N_BINS, Spectra, StretchArgs, Vocoder};
 use wavemill_tests::{Arguments, Failed};
 
-/// Relative to a bin's own magnitude. Both are rounded to f32 twice, which is 2e-7.
+/// Allowed error of a magnitude relative to itself: both magnitudes are rounded to f32 twice, which is 2e-7.
 const MAGNITUDE_REL_MAX: f64 = 1e-6;
-/// Error of the first column's phases in radians: an angle in f32, with its sine and cosine.
+/// Allowed error of the first column's phases in radians: an angle in f32, with its sine and cosine.
 const PHASE_MAX: f64 = 1e-5;
 /// Fraction of the second column's phases that may differ from librosa's. Phases reach 1,608 there, where f32 has steps
 /// of 1.2e-4: if the last bit of an angle differs, one in a few hundred phases is rounded to the other side.
@@ -55,12 +55,12 @@ fn main() {
     }
 
     let done = wavemill_tests::run(&args, tests);
-    // The folder does not exist if no transforms were requested.
+    // The folder does not exist if no transforms were requested, so ignore an error.
     let _ = std::fs::remove_dir_all(folder);
     done.exit();
 }
 
-/// librosa's transforms of all clips. One process computes them all, because it takes seconds to start.
+/// librosa's transforms of all clips, computed by one Python process, because it takes seconds to start.
 struct Librosa {
     folder: PathBuf,
     asked: OnceLock<Result<(), String>>,
@@ -165,7 +165,7 @@ fn compare(name: &str, got: &[Complex32], want: &[Complex32]) -> Result<(), Fail
     for (i, (got, want)) in got.iter().zip(want).enumerate() {
         n_equal += usize::from(got == want);
         let magnitude = magnitude(*want);
-        // The angle of zero is undefined.
+        // Skip zeros, whose angle is undefined.
         if magnitude < 1e-30 {
             continue;
         }

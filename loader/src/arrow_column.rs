@@ -1,7 +1,8 @@
-//! Reads rows that `pages.rs` cannot copy directly from a page: lz4, lists of values, rows of differing length.
+//! Reads rows that `pages.rs` cannot copy directly from a page: lz4 compression, lists of values, rows of differing
+//! length.
 //!
-//! Parquet's own Arrow reader reads one row at a time and decodes only the row's page. This is slower than `pages.rs`,
-//! but works for every layout that a recipe can request.
+//! Parquet's own Arrow reader reads one row at a time and decodes only the page of that row. This is slower than
+//! `pages.rs`, but works for every layout that a recipe can request.
 
 use std::fs::File;
 
@@ -18,31 +19,31 @@ use crate::DatasetError;
 use crate::form::Form;
 use crate::shard::Shard;
 
-/// One column of one file.
+/// The tensor column of one file, to be read with Parquet's Arrow reader.
 #[derive(Clone, Debug)]
 pub(crate) struct ArrowColumn {
     metadata: ArrowReaderMetadata,
     mask: ProjectionMask,
 }
 
-/// The bytes of a row, little-endian, in the layout of a binary column.
+/// The bytes of one row's tensor, little-endian, in the layout of a binary column.
 #[derive(Debug)]
 pub(crate) struct RowBytes {
     bytes: Buffer,
 }
 
 impl RowBytes {
-    /// Returns all bytes of the row.
+    /// Returns the bytes of the row's tensor.
     pub(crate) fn bytes(&self) -> &[u8] {
         self.bytes.as_slice()
     }
 }
 
 impl ArrowColumn {
-    /// Creates a reader for an existing column.
+    /// Creates a reader for a column that exists in the file.
     ///
     /// # Errors
-    /// [`DatasetError::Other`]: its values are neither bytes nor lists of the feature's type.
+    /// [`DatasetError::Other`] if the column's values are neither bytes nor lists of the feature's type.
     pub(crate) fn new(shard: &Shard, column: &str, form: &Form) -> Result<Self, DatasetError> {
         let found = shard.metadata.schema().column_with_name(column);
         let (place, field) =
@@ -53,7 +54,8 @@ impl ArrowColumn {
             Dtype::F32 => DataType::Float32,
             Dtype::U8 => DataType::UInt8,
         };
-        // Bytes can hold any type. A list must hold the feature's own type: its values are used as they are in memory.
+        // A column of bytes can have values of any type. A list must have the feature's type: its values are used as
+        // they are stored in memory.
         let fits = match field.data_type() {
             DataType::Binary | DataType::FixedSizeBinary(_) => true,
             DataType::List(of) => *of.data_type() == item,
@@ -71,10 +73,10 @@ impl ArrowColumn {
         })
     }
 
-    /// Reads a row of a row group. `file` must be opened for this call, because the reader seeks in it.
+    /// Reads one row of a row group. `file` must be opened for this call, because the reader changes its position.
     ///
     /// # Errors
-    /// Describes the problem with the page.
+    /// A description of the problem with the page.
     pub(crate) fn row(&self, file: File, row_group: usize, row: usize) -> Result<RowBytes, String> {
         let selection = RowSelection::from(vec![RowSelector::skip(row), RowSelector::select(1)]);
         let mut reader =
@@ -99,7 +101,7 @@ impl ArrowColumn {
     }
 }
 
-/// Returns the bytes of the single value of `column` in the layout of a binary column, or `None` if the value is not a
+/// Returns the bytes of the single value of `column` in the layout of a binary column; `None` if the value is not a
 /// tensor.
 pub fn bytes_of(column: &ArrayRef) -> Option<Buffer> {
     match column.data_type() {

@@ -1,4 +1,4 @@
-//! One rank's part of a global batch: rows in host memory, with their labels and metadata.
+//! One rank's part of a global batch: tensors of the rows in host memory, with the rows' labels and metadata.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use crossbeam_channel::Sender;
 
 use crate::{Dataset, DatasetError, HostMemory};
 
-/// The rows of a batch: first the rank's own rows, then those mix-up partners that belong to other ranks.
+/// The rows of a batch: first the rows of this rank, then those mix-up partners that belong to other ranks.
 #[derive(Debug)]
 pub struct Batch<M: HostMemory = Vec<u8>> {
     pub(crate) index: u64,
@@ -19,7 +19,7 @@ pub struct Batch<M: HostMemory = Vec<u8>> {
     pub(crate) partners: Option<Vec<i64>>,
     pub(crate) damaged: Vec<DatasetError>,
     pub(crate) memory: Option<M>,
-    /// Receives the memory when the batch is dropped.
+    /// Channel to which the host memory is sent when the batch is dropped.
     pub(crate) pool: Sender<M>,
 }
 
@@ -34,53 +34,52 @@ impl<M: HostMemory> Batch<M> {
         self.global_rows
     }
 
-    /// Returns the number of the rank's own rows, which come first in [`Self::rows`]; 0 if the last batch has fewer
-    /// rows than there are ranks.
+    /// Returns the number of rows in the batch that belong to this rank; they come first in [`Self::rows`]. It is 0 if
+    /// the last batch has fewer rows than there are ranks.
     pub const fn n_own(&self) -> usize {
         self.n_own
     }
 
-    /// Returns the dataset that the batch was read from.
+    /// Returns the dataset from which the batch was read.
     pub fn dataset(&self) -> &Dataset<M> {
         &self.dataset
     }
 
-    /// Returns the indices into [`Dataset::rows`] of all rows in the batch: own rows, then partners that belong to
-    /// other ranks.
+    /// Returns the indices into [`Dataset::rows`] of all rows in the batch: the rows of this rank, then mix-up partners
+    /// that belong to other ranks.
     pub fn rows(&self) -> &[u32] {
         &self.rows
     }
 
-    /// Returns the [`wavemill_schemas::rng::row_key`] of each of [`Self::rows`].
+    /// Returns the [`wavemill_schemas::rng::row_key`] of each row in [`Self::rows`].
     pub fn keys(&self) -> &[u64] {
         &self.keys
     }
 
-    /// Returns the mix-up partner of each own row, as an index into [`Self::rows`].
+    /// Returns the mix-up partner of each row of this rank, as an index into [`Self::rows`].
     pub fn partners(&self) -> Option<&[i64]> {
         self.partners.as_deref()
     }
 
-    /// Returns the errors of own rows that are missing because their row group is damaged; empty unless
+    /// Returns an error for each row of this rank that is missing because its row group is damaged; empty unless
     /// `data.skip_damaged` is set.
     pub fn damaged(&self) -> &[DatasetError] {
         &self.damaged
     }
 
-    /// Returns the stored bytes of [`Self::rows`], one row after another in the dataset's [`Form`](crate::Form); the
-    /// bytes after the last row are undefined. Returns `None` if the dataset was opened for a model without spectrogram
-    /// input, so that no tensor was read.
+    /// Returns the stored bytes of the rows in [`Self::rows`], one row after another in the dataset's
+    /// [`Form`](crate::Form); the bytes after the last row are undefined. Returns `None` if the model needs no tensors.
     pub const fn memory(&self) -> Option<&M> {
         self.memory.as_ref()
     }
 
-    /// Returns the number of frames that each row has in [`Self::memory`] before the padding; empty if all rows have
-    /// the same number.
+    /// Returns the number of frames that each row has in [`Self::memory`] before the zero padding; empty if all rows
+    /// have the same number.
     pub fn filled(&self) -> &[i64] {
         &self.filled
     }
 
-    /// Returns the class of each row for the target with this index; -1 for unlabelled rows.
+    /// Returns the class of each row for the target with index `target`; -1 for unlabelled rows.
     pub fn class_ids(&self, target: usize) -> Vec<i64> {
         let target = &self.dataset.targets[target];
         self.rows
@@ -89,8 +88,8 @@ impl<M: HostMemory> Batch<M> {
             .collect()
     }
 
-    /// Returns a row-major `[rows, classes]` matrix: 1 for each class that a row has, else 0; all 0 for an unlabelled
-    /// row.
+    /// Returns a row-major `[rows, classes]` matrix with 1 for each class that a row has, else 0. An unlabelled row has
+    /// only zeros.
     pub fn class_sets(&self, target: usize) -> Vec<f32> {
         let target = &self.dataset.targets[target];
         let n_classes = target.classes().len();
@@ -107,11 +106,11 @@ impl<M: HostMemory> Batch<M> {
 
 impl<M: HostMemory> Drop for Batch<M> {
     fn drop(&mut self) {
-        // A device may still be copying from memory that is not reusable. Only the library that lent the memory knows
+        // A GPU may still be copying from memory that is not reusable. Only the library that provides the memory knows
         // when the copy is complete.
         let reusable = self.memory.take().filter(HostMemory::is_reusable);
         if let Some(memory) = reusable {
-            // Sending fails if the loader was dropped and no longer needs the memory.
+            // Sending fails if the loader has been dropped and no longer needs the memory.
             let _ = self.pool.send(memory);
         }
     }

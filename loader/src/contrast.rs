@@ -1,35 +1,35 @@
-//! Checks that the labels of a side differ: training needs differences, and a score over a single class is meaningless.
+//! Checks that the labels of a split differ: a model cannot learn from equal labels, and scores over a single class are
+//! meaningless.
 //!
-//! The trainer treats training labels without a difference as an error. A validation or test side that lacks classes
-//! causes a warning.
+//! Training labels that do not differ are an error. If a validation or test split lacks classes, there is a warning.
 
 use std::collections::BTreeSet;
 
 use crate::{Dataset, Side, Target};
 
-/// Maximum number of names in one warning; the others are counted.
+/// Maximum number of class names in one warning. Further classes are only counted.
 const NAMES_MAX: usize = 8;
 
-/// The labels of one target on the rows of one side.
+/// Statistics of the labels of one target on the rows of one split.
 #[derive(Debug)]
 struct Labels {
     /// Number of rows with at least one label.
     rows: u64,
     /// Number of labelled rows in each class.
     counts: Vec<u64>,
-    /// Whether all labelled rows have the same labels.
+    /// Whether all labelled rows have the same set of labels.
     alike: bool,
 }
 
 impl Labels {
-    /// Returns the classes that have rows in `also`, but none here.
+    /// Returns the classes that have rows in `also`, but none in `self`.
     fn lacking<'a>(&self, target: &'a Target, also: &Self) -> Vec<&'a str> {
         self.named(target, |class| {
             self.counts[class] == 0 && also.counts[class] > 0
         })
     }
 
-    /// Returns the classes that every labelled row has.
+    /// Returns the classes that all labelled rows have.
     fn everywhere<'a>(&self, target: &'a Target) -> Vec<&'a str> {
         self.named(target, |class| self.counts[class] == self.rows)
     }
@@ -46,7 +46,8 @@ impl Labels {
 }
 
 impl<M> Dataset<M> {
-    /// Returns the first target that cannot be learned from the training rows, with the reason; `None` if all can.
+    /// Returns the first target that cannot be learned from the training rows, with the reason; `None` if all targets
+    /// can be learned.
     ///
     /// A target with one class per row needs at least two classes among the training rows. A target with several labels
     /// per row cannot be learned if all labelled training rows have the same labels.
@@ -69,7 +70,8 @@ impl<M> Dataset<M> {
         None
     }
 
-    /// Returns the first target, and its side, without any labelled row: no score can be computed there.
+    /// Returns the first target that has no labelled row in the validation or test split, with that split: no score can
+    /// be computed.
     pub fn unscorable(&self) -> Option<(&str, Side)> {
         for target in &self.targets {
             for side in [Side::Validation, Side::Test] {
@@ -81,11 +83,11 @@ impl<M> Dataset<M> {
         None
     }
 
-    /// Returns a sentence for each multi-label target with labels that every labelled training row has: a model can
-    /// only learn to predict such a label for every row.
+    /// Returns a warning for each multi-label target with labels that all labelled training rows have: a model can only
+    /// learn to predict such a label for every row.
     pub(crate) fn constant(&self) -> Vec<String> {
         let mut told = Vec::new();
-        // A target with one class per row is excluded: there this is an error, reported by `unlearnable`.
+        // For a target with one class per row, a single class is an error, which `unlearnable` reports.
         for target in self.targets.iter().filter(|target| target.is_multi()) {
             let everywhere = self.labels_on(Side::Training, target).everywhere(target);
             if !everywhere.is_empty() {
@@ -99,8 +101,8 @@ impl<M> Dataset<M> {
         told
     }
 
-    /// Returns a sentence for each target whose scores on `side` are limited by its labels: classes that occur in
-    /// training but not on `side`, a single class, or a label that every row has.
+    /// Returns a warning for each target whose scores on the split `side` are limited by its labels: classes that occur
+    /// in training but not in the split, a single class, or a label that all rows have.
     pub fn lacking(&self, side: Side) -> Vec<String> {
         self.targets
             .iter()
@@ -108,10 +110,10 @@ impl<M> Dataset<M> {
             .collect()
     }
 
-    /// Returns the sentence of [`Self::lacking`] for one target.
+    /// Returns the warning of [`Self::lacking`] for one target.
     fn lacking_of(&self, target: &Target, side: Side) -> Option<String> {
         let labels = self.labels_on(side, target);
-        // This is an error of its own, reported by `unscorable`.
+        // A split without labels is an error, which `unscorable` reports.
         if labels.rows == 0 {
             return None;
         }
@@ -153,14 +155,14 @@ impl<M> Dataset<M> {
         ))
     }
 
-    /// Counts the labels of `target` on the rows of `side`.
+    /// Counts the labels of `target` on the rows of the split `side`.
     fn labels_on(&self, side: Side, target: &Target) -> Labels {
         let mut counts = vec![0; target.classes().len()];
         let mut kinds = BTreeSet::new();
         let mut labelled = 0;
 
         for row in self.rows_of(side) {
-            // Compare sets, so that rows with the same labels in a different order count as alike.
+            // Compare sets of labels, so that the order of a row's labels has no effect.
             let labels: BTreeSet<i64> = target.labels(&self.rows, row).collect();
             if labels.is_empty() {
                 continue;
@@ -169,7 +171,7 @@ impl<M> Dataset<M> {
             for class in &labels {
                 counts[*class as usize] += 1;
             }
-            // Two different sets suffice to show that the labels differ.
+            // Two different sets of labels suffice to show that the labels differ.
             if kinds.len() < 2 {
                 kinds.insert(labels);
             }
@@ -183,7 +185,7 @@ impl<M> Dataset<M> {
     }
 }
 
-/// Joins names with commas; of a long list, only the first names and the number of the others.
+/// Joins names with commas. Of a long list, includes only the first names and the number of the others.
 pub(crate) fn listed(names: &[&str]) -> String {
     let shown = names[..names.len().min(NAMES_MAX)].join(", ");
     match names.len().saturating_sub(NAMES_MAX) {

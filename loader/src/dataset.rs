@@ -1,4 +1,4 @@
-//! The rows of a feature with their sides, labels and metadata, loaded before any tensor is read.
+//! The rows of a feature with their splits, labels and metadata, which are loaded before any tensor is read.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,20 +15,20 @@ use crate::splits::RuleInUse;
 use crate::store::require_content;
 use crate::{DatasetError, HostMemory, InputSpec, Side, Store, Target, splits};
 
-/// The inputs of a model; only these are read.
+/// The inputs that a model needs. Other data are not read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Needs {
-    /// `[n, bands, frames]`, or the shape of the feature's rows if they are not spectrograms.
+    /// Tensors of spectrograms, `[n, bands, frames]`, or of another feature in its shape.
     #[default]
     Spectrogram,
-    /// `[n, columns]`.
+    /// Metadata columns of the rows' tracks, `[n, columns]`.
     Metadata,
-    /// Both, and the ids of artist and album if they exist.
+    /// Tensors and metadata columns, and the ids of artist and album if they exist.
     All,
 }
 
 impl Needs {
-    /// Reports whether the model needs the feature's rows.
+    /// Reports whether the model needs the tensors of the feature.
     pub fn spectrogram(self) -> bool {
         self != Self::Metadata
     }
@@ -38,13 +38,13 @@ impl Needs {
         self != Self::Spectrogram
     }
 
-    /// Reports whether the model needs artist and album ids.
+    /// Reports whether the model needs the ids of artists and albums.
     pub fn ids(self) -> bool {
         self == Self::All
     }
 }
 
-/// A feature of a store with its rows, their sides and labels. Its batches use memory of type `M`.
+/// A feature of a store with its rows and the rows' splits and labels. Batches use host memory of type `M`.
 #[derive(Debug)]
 pub struct Dataset<M = Vec<u8>> {
     pub(crate) store: Store,
@@ -60,42 +60,42 @@ pub struct Dataset<M = Vec<u8>> {
     pub(crate) shuffle_window: usize,
     pub(crate) skip_damaged: bool,
     pub(crate) lost: Vec<LostFile>,
-    /// Memory that one epoch leaves to the next: allocating new pages costs as much as reading data into them.
+    /// Host memory that is reused in the next epoch: allocating new pages takes as long as reading data into them.
     pub(crate) spare: Mutex<Vec<M>>,
 }
 
-/// A file that could not be opened and was skipped because `data.skip_damaged` is set.
+/// A damaged file of a feature that was skipped because `data.skip_damaged` is set.
 #[derive(Debug)]
 pub struct LostFile {
-    /// The path in the manifest.
+    /// The path of the file in the manifest.
     pub path: String,
-    /// The number of rows according to the manifest.
+    /// The number of rows in the file, according to the manifest.
     pub rows: u64,
-    /// The reason that the file was skipped.
+    /// The reason why the file was skipped.
     pub error: DatasetError,
 }
 
 /// The inputs and outputs of a trained model, as stored in its checkpoint.
 #[derive(Clone, Copy, Debug)]
 pub struct ModelSignature<'a> {
-    /// The inputs of the model.
+    /// The inputs that the model expects.
     pub input: &'a InputSpec,
     /// The targets with their classes, in the order of the model's outputs.
     pub classes: &'a [(String, Vec<String>)],
 }
 
 impl<M> Dataset<M> {
-    /// Reads everything but the tensors, for training a model.
+    /// Reads rows, labels and metadata, but no tensors, for training a model.
     ///
     /// # Errors
-    /// [`DatasetError`]: the configuration names something that the store does not contain, or a file of the feature is
-    /// damaged.
+    /// [`DatasetError`] if the configuration names something that the store does not contain, or if a file of the
+    /// feature is damaged.
     pub fn open(store: Store, data: &Data, needs: Needs) -> Result<Arc<Self>, DatasetError> {
         let feature = store.feature(data.feature.as_deref())?;
         let spec = InputSpec::new(feature, data, store.manifest().stats.get(&feature.name))?;
         let mut dataset = Self::read(store, spec, data, needs)?;
 
-        // Sides must be known before anything is learned from rows: classes, means and vocabularies may use only
+        // The splits must be known before classes, means and vocabularies are computed, since these may use only
         // training rows.
         let training: Vec<u32> = on_side(&dataset.sides, Side::Training).collect();
         let store = &dataset.store;
@@ -115,12 +115,12 @@ impl<M> Dataset<M> {
         Ok(Arc::new(dataset))
     }
 
-    /// Opens the rows of this version for `model`, which was trained on another version. Nothing is learned from these
-    /// rows: feature, frames, means, vocabularies and classes are the model's. The feature is found by its name; the
-    /// caller must check that its `feature_id` is the model's.
+    /// Opens the rows of this version for `model`, which was trained on another version. Feature, frames, means,
+    /// vocabularies and classes are those of the model and are not computed from these rows. The feature is found by
+    /// its name; the caller must check that its `feature_id` is that of the model.
     ///
     /// # Errors
-    /// As [`Self::open`].
+    /// The same errors as for [`Self::open`].
     pub fn open_for(
         store: Store,
         data: &Data,
@@ -145,7 +145,7 @@ impl<M> Dataset<M> {
         Ok(Arc::new(dataset))
     }
 
-    /// Reads rows and their sides, but no targets and no metadata.
+    /// Reads the rows and their splits, but no labels and no metadata.
     fn read(
         store: Store,
         spec: InputSpec,
@@ -153,8 +153,8 @@ impl<M> Dataset<M> {
         needs: Needs,
     ) -> Result<Self, DatasetError> {
         let form = Form::new(&spec)?;
-        // Check files first if only labels are read, because they are not opened again, or if damaged files are
-        // skipped, because lost files must be known before rows have an order.
+        // Check the content of files first if no tensors are read, because the files are not opened again, or if
+        // damaged files are skipped, because these must be known before the order of rows is computed.
         let is_checked_first = store.checks_shards() && (data.skip_damaged || !needs.spectrogram());
         let Files {
             rows,
@@ -181,57 +181,58 @@ impl<M> Dataset<M> {
         })
     }
 
-    /// Returns the store version that the rows are read from.
+    /// Returns the version of the store from which the rows are read.
     pub const fn store(&self) -> &Store {
         &self.store
     }
 
-    /// Returns the inputs that are read for each row.
+    /// Returns the kinds of inputs that are read for each row.
     pub const fn needs(&self) -> Needs {
         self.needs
     }
 
-    /// Returns the feature's entry in the manifest; the user of a model compares its `feature_id`.
+    /// Returns the manifest's entry of the feature. The user of a trained model compares its `feature_id`.
     pub const fn feature(&self) -> &FeatureEntry {
         &self.spec.feature
     }
 
-    /// Returns the information that a model trained on this dataset needs to process rows from elsewhere.
+    /// Returns the inputs in the form that a model trained on this dataset stores, to process rows from elsewhere.
     pub const fn input_spec(&self) -> &InputSpec {
         &self.spec
     }
 
-    /// Returns the memory layout of a row's bytes.
+    /// Returns the layout of a row's bytes in host memory.
     pub const fn form(&self) -> &Form {
         &self.form
     }
 
-    /// Returns the small columns of all rows, regardless of their side.
+    /// Returns the columns of all rows, apart from tensors, in all splits.
     pub const fn rows(&self) -> &Rows {
         &self.rows
     }
 
-    /// Returns the rule that made the sides in use; [`SplitRule::Column`] for a column of the user's own.
+    /// Returns the rule by which rows are assigned to splits; [`SplitRule::Column`] for a user-defined column.
     pub const fn split_rule(&self) -> SplitRule {
         self.rule.kind
     }
 
-    /// Returns the name of the split, as used in `data.split`.
+    /// Returns the name of the split rule, as used in `data.split`.
     pub fn split_name(&self) -> &str {
         &self.rule.name
     }
 
-    /// Reports whether the sides come from the recipe's rule, so that a side's rows are only in that side's files.
+    /// Reports whether the recipe's split rule is used, so that the rows of a split are only in the files of that
+    /// split.
     pub const fn is_split_by_folder(&self) -> bool {
         self.rule.is_recipes
     }
 
-    /// Returns the targets in the order of the configuration.
+    /// Returns the targets to be predicted, in the order of the configuration.
     pub fn targets(&self) -> &[Target] {
         &self.targets
     }
 
-    /// Returns the files that were skipped because of `data.skip_damaged`.
+    /// Returns the damaged files that were skipped because of `data.skip_damaged`.
     pub fn lost(&self) -> &[LostFile] {
         &self.lost
     }
@@ -241,12 +242,12 @@ impl<M> Dataset<M> {
         self.lost.iter().map(|lost| lost.path.clone()).collect()
     }
 
-    /// Returns the number of bytes of the feature's column that all loaders have read so far.
+    /// Returns the number of bytes of the tensor column that all loaders have read so far.
     pub fn bytes_read(&self) -> u64 {
         self.pages.bytes_read()
     }
 
-    /// Returns the rows of a side, in manifest order.
+    /// Returns the rows of a split, in manifest order.
     pub fn rows_of(&self, side: Side) -> Vec<u32> {
         on_side(&self.sides, side).collect()
     }
@@ -256,15 +257,15 @@ impl<M> Dataset<M> {
         self.targets[target].counts(&self.rows, &self.rows_of(Side::Training))
     }
 
-    /// Returns a row-major `[rows, columns]` matrix: the metadata of these rows, standardised by
+    /// Returns a row-major `[rows, columns]` matrix: the metadata of `rows`, standardised by
     /// [`InputSpec::standardised`]. Returns `None` if the model uses no metadata.
     pub fn metadata_of(&self, rows: &[u32]) -> Option<Vec<f64>> {
         let values = self.metadata.as_ref()?.values(rows);
         self.spec.standardised(&values)
     }
 
-    /// Returns a row-major `[rows, 2]` matrix: the ids of these rows, converted by [`InputSpec::known_ids`]. Returns
-    /// `None` if the model uses no ids.
+    /// Returns a row-major `[rows, 2]` matrix: the ids of the artists and albums of `rows`, converted by
+    /// [`InputSpec::known_ids`]. Returns `None` if the model uses no ids.
     pub fn ids_of(&self, rows: &[u32]) -> Option<Vec<i64>> {
         let published = rows.iter().map(|&row| {
             [
@@ -275,16 +276,16 @@ impl<M> Dataset<M> {
         self.spec.known_ids(published)
     }
 
-    /// Stores memory that an epoch no longer needs.
+    /// Stores host memory that an epoch no longer needs, for reuse.
     pub(crate) fn keep(&self, memory: impl Iterator<Item = M>) {
-        // A poisoned lock is harmless: memory is only pushed or removed, and its content is irrelevant.
+        // A poisoned lock is harmless: the content of the memory is irrelevant.
         self.spare
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .extend(memory);
     }
 
-    /// Returns the rows of a side in each row group of the feature, in manifest order.
+    /// Returns the rows of a split in each row group of the feature, in manifest order.
     pub(crate) fn groups(&self, side: Side) -> Vec<Vec<u32>> {
         let mut groups = Vec::with_capacity(self.rows.groups.len());
         for RowGroup { rows, .. } in &self.rows.groups {
@@ -298,12 +299,12 @@ impl<M> Dataset<M> {
 }
 
 impl<M: HostMemory> Dataset<M> {
-    /// Returns memory of at least `bytes` bytes, reused from an earlier epoch or newly allocated. Page-locked memory is
-    /// always requested anew, which is cheap: the library that lends it caches freed memory.
+    /// Returns host memory of at least `bytes` bytes, reused from an earlier epoch or newly allocated. Page-locked
+    /// memory is always newly requested, which is cheap, because the library that provides it caches freed memory.
     pub(crate) fn memory(&self, bytes: usize, pinned: bool) -> Result<M, DatasetError> {
         if !pinned {
             let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
-            // Loaders of several sides and batch sizes leave their memory here, so the first piece may be too short.
+            // Loaders with other splits and batch sizes also leave their memory here, so a buffer may be too small.
             let found = spare.iter().position(|memory| memory.size() >= bytes);
             if let Some(place) = found {
                 return Ok(spare.swap_remove(place));
@@ -313,11 +314,11 @@ impl<M: HostMemory> Dataset<M> {
     }
 }
 
-/// The files of a feature, read except for their tensors.
+/// The files of a feature after reading everything but the tensors.
 struct Files {
     rows: Rows,
     pages: Pages,
-    /// The manifest's split of each file.
+    /// The split of each file, according to the manifest.
     folders: Vec<Option<String>>,
     lost: Vec<LostFile>,
 }
@@ -345,8 +346,8 @@ impl Files {
             lost: Vec::new(),
         };
         let unchecked = is_checked_first.then(|| store.clone().without_shard_checks());
-        // A lost file gets no number, so that the numbers of the others remain valid indices into `folders` and
-        // `pages`.
+        // A damaged file that is skipped gets no number, so that the numbers of other files are valid indices into
+        // `folders` and `pages`.
         for entry in store.manifest().files_of(&feature.name) {
             let appended = match is_checked_first {
                 true => store
@@ -368,7 +369,7 @@ impl Files {
         Ok(files)
     }
 
-    /// Adds the rows of one file; adds nothing if it fails.
+    /// Adds the rows of one file; adds no rows if reading the file fails.
     fn append(
         &mut self,
         store: &Store,
@@ -376,8 +377,8 @@ impl Files {
         feature: &FeatureEntry,
         targets: &[String],
     ) -> Result<(), DatasetError> {
-        // All fallible steps come first, and `Rows::append` fails before it appends anything. Otherwise rows could
-        // remain whose Parquet pages were never added.
+        // All fallible steps come first, and `Rows::append` fails before it appends anything. Otherwise there could be
+        // rows without a location in a file.
         let shard = Shard::open(store, entry, feature)?;
         let located = self.pages.locate(&shard)?;
 

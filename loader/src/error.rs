@@ -1,4 +1,4 @@
-//! Errors of reading a store for training, each a single line with the place and the remedy.
+//! Errors of reading a store for training. Each is a single line with the location of the problem and a remedy.
 
 use std::error::Error;
 use std::fmt::Display;
@@ -12,39 +12,39 @@ use wavemill_versions::StoreError;
 /// The error type of this crate.
 #[derive(Debug, thiserror::Error)]
 pub enum DatasetError {
-    /// The version cannot be found or read, or the operating system failed to read a file.
+    /// The version of the store cannot be found or read, or the operating system failed to read a file.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The configuration names something that the store does not contain, or does not fit the store.
     #[error("data.{setting}: {problem}")]
     Unfit {
-        /// The key below `data`, with its value if the value is the problem.
+        /// The configuration key below `data`, with its value if the value is the problem.
         setting: String,
-        /// The problem and its remedy.
+        /// Description of the problem, and a remedy.
         problem: String,
     },
-    /// The bytes of a file differ from the committed ones, or cannot be decoded.
+    /// The bytes of a file differ from the committed bytes, or cannot be decoded.
     #[error("{path}: {problem}")]
     Damaged {
-        /// The file.
+        /// The damaged file.
         path: PathBuf,
-        /// The problem and its remedy.
+        /// Description of the damage, and a remedy.
         problem: String,
-        /// The cause, if it is not described by `problem`.
+        /// The underlying error, if `problem` does not describe it.
         source: Option<ParquetError>,
     },
-    /// Any other failure, such as of a library that provides the memory of rows.
+    /// Any other failure, for example of a library that provides host memory.
     #[error("{message}")]
     Other {
-        /// The place and the problem.
+        /// Description of the failure and its location.
         message: String,
-        /// The cause, if it is not described by `message`.
+        /// The underlying error, if `message` does not describe it.
         source: Option<Box<dyn Error + Send + Sync>>,
     },
 }
 
 impl DatasetError {
-    /// Reports whether the error concerns the bytes of one file, which `data.skip_damaged` skips.
+    /// Reports whether a single file is damaged, which `data.skip_damaged` skips.
     pub const fn is_damage(&self) -> bool {
         matches!(self, Self::Damaged { .. })
     }
@@ -64,7 +64,7 @@ impl DatasetError {
         move |source| at(source).into()
     }
 
-    /// Returns a function that adds the path to an error of the Parquet reader.
+    /// Returns a function that adds the path of a file to an error of the Parquet reader.
     pub(crate) fn parquet_at<E: Into<ParquetError>>(path: &Path) -> impl FnOnce(E) -> Self {
         let path = path.to_owned();
         move |source| Self::Damaged {
@@ -75,7 +75,7 @@ impl DatasetError {
         }
     }
 
-    /// Creates the error for a file that differs from its manifest entry.
+    /// Creates the error for a file that differs from its entry in the manifest.
     pub(crate) fn changed(path: &Path, problem: impl Display) -> Self {
         Self::Damaged {
             path: path.to_owned(),
@@ -86,7 +86,7 @@ impl DatasetError {
         }
     }
 
-    /// Creates the error for a row group whose pages cannot be read. Row groups are numbered from 0.
+    /// Creates the error for a row group that cannot be read. Row groups are numbered from 0.
     pub(crate) fn row_group(path: &Path, row_group: usize, problem: impl Display) -> Self {
         Self::Damaged {
             path: path.to_owned(),
@@ -98,7 +98,7 @@ impl DatasetError {
         }
     }
 
-    /// Creates the error for a column that is missing or has another type.
+    /// Creates the error for a column of a file that is missing or has another type.
     pub(crate) fn column(path: &Path, column: &str, problem: impl Display) -> Self {
         Self::Other {
             message: format!("{}: column {column}: {problem}", path.display()),
@@ -106,7 +106,7 @@ impl DatasetError {
         }
     }
 
-    /// Creates the error for a key below `data` that does not fit the store.
+    /// Creates the error for a configuration key below `data` that does not fit the store.
     pub(crate) fn unfit(key: &str, problem: impl Into<String>) -> Self {
         Self::Unfit {
             setting: key.to_owned(),
@@ -114,7 +114,8 @@ impl DatasetError {
         }
     }
 
-    /// Creates the error for a value of a key below `data` that the store does not contain. `there` are the valid values.
+    /// Creates the error for a value of a configuration key below `data` that the store does not contain. `there` are
+    /// the valid values.
     pub(crate) fn not_there(key: &str, found: &str, there: &str) -> Self {
         Self::unfit(
             &format!("{key} = {found}"),

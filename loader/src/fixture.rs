@@ -1,8 +1,8 @@
 //! Small stores for tests and benches, written in the format of `wavemill extract`: same schema, pages, tables and
 //! manifest.
 //!
-//! The file names nothing of this crate, so that a bench can include it as a file. Classes can be learned from the
-//! values and from `fma_features`.
+//! This file uses nothing else of this crate, so that a bench can include it as a file. Classes can be learned from the
+//! tensors and from `fma_features`.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -33,60 +33,62 @@ pub(crate) const FEATURE: &str = "log_mel";
 
 const SIDES: [&str; 3] = ["training", "validation", "test"];
 
-/// Identifies one row by its origin.
+/// Identifies one row by its clip, segment and tempo.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RowId {
-    /// Index of the clip, starting at 0.
+    /// Index of the row's clip, starting at 0.
     pub clip: usize,
-    /// Index of the segment, starting at 0.
+    /// Index of the segment in the clip, starting at 0.
     pub segment: usize,
-    /// The tempo: 1.0, or 1.15 for copies of training clips.
+    /// The tempo of the row: 1.0, or 1.15 for stretched copies of training clips.
     pub variant: f32,
 }
 
-/// The properties of a store.
+/// The properties of a small store for tests.
 #[derive(Clone, Debug)]
 pub(crate) struct Fixture {
-    /// Number of clips. Under `split_stratified`, of every ten clips one is validation and the next one is test.
+    /// Number of clips. Under the rule `split_stratified`, of every ten clips one is for validation and the next one is
+    /// for test.
     pub clips: usize,
-    /// Rows per clip.
+    /// Number of rows per clip.
     pub segments: usize,
-    /// Clip i has class i mod `classes`.
+    /// Number of classes: clip i has class i mod `classes`.
     pub classes: usize,
-    /// Number of classes and genres inserted before the others and called `new 0` and so on: the others keep their
-    /// names, but their ids change.
+    /// Number of classes and genres inserted before the others and called `new 0` and so on: the other classes keep
+    /// their names, but their ids change.
     pub in_front: usize,
-    /// One in this many clips has the first inserted class and its genre; 0 for none.
+    /// One in this many clips has the first inserted class and its genre; 0 for no clips.
     pub of_new: usize,
-    /// Clip i is by artist i mod `artists`. The last two artists are in validation and test under the recipe's rule.
+    /// Number of artists: clip i is by artist i mod `artists`. Under the recipe's rule, the last two artists are in
+    /// validation and test.
     pub artists: usize,
-    /// Bands and frames.
+    /// Number of bands and frames of a row.
     pub shape: [usize; 2],
-    /// The stored type.
+    /// The stored number type of the tensors.
     pub dtype: Dtype,
-    /// The compression of the pages.
+    /// The compression of Parquet pages.
     pub compression: Compression,
-    /// The layout of the tensor column.
+    /// The layout of the tensor column in Parquet.
     pub layout: Layout,
-    /// Stores frames before bands.
+    /// Whether frames are stored before bands.
     pub frames_first: bool,
-    /// Clip i has i mod 4 fewer frames.
+    /// Whether rows differ in length: clip i has i mod 4 fewer frames.
     pub ragged: bool,
     /// Whether training clips are stored twice, the second time at tempo 1.15.
     pub stretched: bool,
-    /// The recipe's rule is `segment_stretched`, and copies are on all sides.
+    /// Whether the recipe's split rule is `segment_stretched`, with copies at another tempo in all splits.
     pub copies_everywhere: bool,
-    /// One in this many clips has no label; 0 for none.
+    /// One in this many clips has no label; 0 if all clips are labelled.
     pub unlabelled: usize,
-    /// A user-defined column in `tracks`, such as `split_mood`, with the sides of `split_stratified`.
+    /// A user-defined column in `tracks`, such as `split_mood`, with the values of `split_stratified`.
     pub own_column: Option<&'static str>,
-    /// Clips from this index on are not in `fma_features`.
+    /// Number of clips, from the first on, that `fma_features` contains.
     pub published: usize,
-    /// Clips per file.
+    /// Number of clips per file.
     pub shard_clips: usize,
-    /// Rows per row group.
+    /// Number of rows per Parquet row group.
     pub row_group_rows: usize,
-    /// Computes the values of a row, band by band, in [0, 1].
+    /// Function that computes the values of a row, band by band, from 0 to 1.
     pub values: fn(&Fixture, RowId) -> Vec<f32>,
 }
 
@@ -117,8 +119,8 @@ impl Default for Fixture {
     }
 }
 
-/// Returns values in which the bands of the row's class are louder; the rest is noise that depends only on the row's
-/// identity.
+/// Returns the values of a row in which the bands of its class are louder. The rest is noise that depends only on clip,
+/// segment and tempo.
 pub(crate) fn learnable(fixture: &Fixture, row: RowId) -> Vec<f32> {
     let [bands, frames] = [fixture.shape[0], fixture.frames(row.clip)];
     let key = format!("{} {} {}", row.clip, row.segment, row.variant);
@@ -138,12 +140,12 @@ pub(crate) fn learnable(fixture: &Fixture, row: RowId) -> Vec<f32> {
 }
 
 impl Fixture {
-    /// Returns the number of frames in a clip's rows.
+    /// Returns the number of frames in each row of a clip.
     pub(crate) fn frames(&self, clip: usize) -> usize {
         self.shape[1] - if self.ragged { clip % 4 } else { 0 }
     }
 
-    /// Returns the key of a clip.
+    /// Returns the key of a clip, its path below the audio root.
     pub(crate) fn clip_key(clip: usize) -> String {
         format!("{:03}/{clip:06}.mp3", clip / 1000)
     }
@@ -165,17 +167,17 @@ impl Fixture {
         self.in_front + clip % self.classes
     }
 
-    /// Returns the side under the recipe's rule, `artist`.
+    /// Returns the split of a clip under the recipe's rule, `artist`.
     pub(crate) fn side_by_artist(&self, clip: usize) -> &'static str {
         SIDES[(self.artist(clip) + 3).saturating_sub(self.artists)]
     }
 
-    /// Returns the side under `split_stratified`.
+    /// Returns the split of a clip under the rule `split_stratified`.
     pub(crate) fn side_stratified(clip: usize) -> &'static str {
         SIDES[(clip % 10).saturating_sub(7)]
     }
 
-    /// Returns the stored bytes of a row.
+    /// Returns the bytes of a row's tensor as stored in Parquet.
     pub(crate) fn stored(&self, row: RowId) -> Vec<u8> {
         let [bands, frames] = [self.shape[0], self.frames(row.clip)];
         let values = (self.values)(self, row);
@@ -192,7 +194,7 @@ impl Fixture {
         }
     }
 
-    /// Writes version 1 of a store to `root`.
+    /// Writes version 1 of a test store to `root`.
     pub(crate) fn write(&self, root: &Path) -> Manifest {
         let mut files = self.tables(root);
         let feature = self.feature();
@@ -308,7 +310,7 @@ impl Fixture {
         let mut genres = int_lists();
         let mut shapes = int_lists();
         for row in rows {
-            // The genre of the class, and a second genre shared by even clips.
+            // The genres of a row are the genre of its class and, for even clips, a second genre.
             genres
                 .values()
                 .append_slice(&[10 + self.place(row.clip) as i32]);
@@ -412,8 +414,8 @@ impl Fixture {
         ))
     }
 
-    /// Returns the writer properties of the pipeline: no dictionary, one row per page with compression and four
-    /// without.
+    /// Returns Parquet writer properties as in `wavemill extract`: no dictionary, one row per page with compression and
+    /// four rows without.
     fn properties(&self, schema: &SchemaRef) -> WriterProperties {
         let codec = match self.compression {
             Compression::Zstd => ParquetCodec::ZSTD(ZstdLevel::try_new(1).expect("a level")),
@@ -449,7 +451,7 @@ impl Fixture {
                     1
                 },
             )
-            // The pipeline writes rows one at a time.
+            // Write rows one at a time, as `wavemill extract` does.
             .set_write_batch_size(1)
             .set_max_row_group_row_count(None)
             .set_key_value_metadata(Some(metadata))
@@ -481,7 +483,7 @@ impl Fixture {
                 "chroma_cens_mean_01",
                 self.numbers(&|clip| Some(noise(clip))),
             ),
-            // Classes can be learned from this column.
+            // The class of a clip can be learned from this column.
             (
                 "mfcc_mean_01",
                 self.numbers(&|clip| Some(100.0 * (clip % self.classes) as f64 + noise(clip))),
@@ -510,12 +512,12 @@ impl Fixture {
         ]
     }
 
-    /// Creates a column with one text per clip.
+    /// Creates a table column with one text per clip.
     fn texts(&self, of: &dyn Fn(usize) -> String) -> ArrayRef {
         Arc::new(StringArray::from_iter_values((0..self.clips).map(of)))
     }
 
-    /// Creates a column with one number per clip.
+    /// Creates a table column with one number per clip.
     fn numbers(&self, of: &dyn Fn(usize) -> Option<f64>) -> ArrayRef {
         Arc::new(Float64Array::from_iter((0..self.clips).map(of)))
     }
@@ -580,7 +582,7 @@ impl Fixture {
         manifest
     }
 
-    /// Computes the statistics over the stored values of training rows.
+    /// Computes mean and deviation of each band over the stored values of training rows.
     fn stats(&self) -> Stats {
         let bands = self.shape[0];
         let mut sum = vec![0.0; bands];
@@ -610,7 +612,7 @@ impl Fixture {
     }
 }
 
-/// Returns a number from 0 to 1 that depends only on the clip.
+/// Returns a pseudo-random number from 0 to 1 that depends only on the clip.
 fn noise(clip: usize) -> f64 {
     canonical::hash("column", 0, &clip.to_string()) as f64 / u64::MAX as f64
 }

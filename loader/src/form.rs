@@ -1,9 +1,9 @@
-//! The layout of a stored row in host memory, and the conversion of its bytes to values: bands by frames, whatever the
-//! stored form. Each number of a row of statistics is a band with one frame; each channel of a picture is a band, and
-//! its pixels are the frames.
+//! The layout of a row in host memory, and the conversion of the row's bytes to values: always bands by frames. Each
+//! number of a row of statistics is a band with one frame; each channel of a picture is a band, and its pixels are the
+//! frames.
 //!
-//! Rows keep their stored type because they are transferred to a device in it: half the bandwidth for f16, a quarter
-//! for u8.
+//! Rows keep their stored type in host memory because they are copied to a GPU in this type: f16 needs half the
+//! bandwidth, u8 a quarter.
 
 use wavemill_schemas::manifest::{FeatureEntry, Scale, Stats};
 use wavemill_schemas::recipe::Dtype;
@@ -13,13 +13,13 @@ use crate::{DatasetError, InputSpec};
 /// The name of the time axis in a manifest.
 const FRAME: &str = "frame";
 
-/// The form of a feature's rows.
+/// The layout and number type of a feature's rows.
 #[derive(Clone, Debug)]
 pub struct Form {
     stored: Dtype,
     scale: Option<Scale>,
     bands: usize,
-    /// Frames of a row in host memory: the stored number, or the model's number if rows differ.
+    /// Number of frames of a row in host memory: as stored or, if rows differ in length, as the model expects.
     host_frames: usize,
     frames_first: bool,
     is_ragged: bool,
@@ -31,23 +31,23 @@ pub struct Form {
 /// The shape of a row as a model's input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RowKind {
-    /// `[bands, frames]`.
+    /// Shape `[bands, frames]`.
     Spectrogram,
-    /// `[columns]`: statistics, each of which is a band of [`Form`].
+    /// Shape `[columns]`: a row of statistics, each of which is a band of [`Form`].
     Columns,
-    /// `[channels, height, width]`; the channels are the bands of [`Form`].
+    /// Shape `[channels, height, width]`: a picture, whose channels are the bands of [`Form`].
     Picture {
-        /// Number of pixel rows.
+        /// Height of the picture in pixels.
         height: usize,
-        /// Number of pixel columns.
+        /// Width of the picture in pixels.
         width: usize,
     },
 }
 
-/// The axes of a row in the terms of [`Form`].
+/// The axes of a row as bands and frames, see [`Form`].
 struct Axes {
     bands: usize,
-    /// `None` if rows differ.
+    /// Number of frames; `None` if rows differ in length.
     frames: Option<usize>,
     frames_first: bool,
     kind: RowKind,
@@ -112,10 +112,10 @@ impl Axes {
 }
 
 impl Form {
-    /// Creates the form of a feature of this type and shape; `frames` and statistics are the model's.
+    /// Creates the form of a feature with this type and shape. `frames` and the statistics are those of the model.
     ///
     /// # Errors
-    /// [`DatasetError::Unfit`]: an unknown type, axes that are not bands and frames, pictures of several sizes.
+    /// [`DatasetError::Unfit`] if the type is unknown, the axes are not bands and frames, or pictures differ in size.
     pub fn new(spec: &InputSpec) -> Result<Self, DatasetError> {
         let feature = &spec.feature;
         let name = &feature.name;
@@ -166,32 +166,32 @@ impl Form {
         })
     }
 
-    /// Returns the number of bytes of a row in a batch's memory.
+    /// Returns the number of bytes of a row in host memory.
     pub const fn row_bytes(&self) -> usize {
         self.bands * self.host_frames * self.stored.bytes()
     }
 
-    /// Returns the type of the stored values, which are little-endian.
+    /// Returns the number type of the stored values, which are little-endian.
     pub const fn stored(&self) -> Dtype {
         self.stored
     }
 
-    /// Returns the scale that converts stored numbers to values, or `None` if the stored numbers are the values.
+    /// Returns the scale that converts stored numbers to values, or `None` if numbers are stored unscaled.
     pub const fn scale(&self) -> Option<Scale> {
         self.scale
     }
 
-    /// Returns the mean and deviation of each band, if rows are normalised.
+    /// Returns the mean and deviation of each band, if the model's rows are normalised.
     pub const fn stats(&self) -> Option<&Stats> {
         self.stats.as_ref()
     }
 
-    /// Returns the shape of a row as a model's input.
+    /// Returns the shape of a row as input of a model.
     pub const fn kind(&self) -> RowKind {
         self.kind
     }
 
-    /// Reports whether a row in host memory is frames by bands rather than bands by frames.
+    /// Reports whether a row in host memory is ordered frames by bands instead of bands by frames.
     pub const fn is_frames_first(&self) -> bool {
         self.frames_first
     }
@@ -201,17 +201,18 @@ impl Form {
         self.is_ragged
     }
 
-    /// Returns the number of bands.
+    /// Returns the number of bands of a row.
     pub const fn bands(&self) -> usize {
         self.bands
     }
 
-    /// Returns the number of frames that the model receives.
+    /// Returns the number of frames of a row as input of the model.
     pub const fn frames(&self) -> usize {
         self.frames
     }
 
-    /// Returns the number of frames in host memory: the stored number, or the model's number if rows differ.
+    /// Returns the number of frames of a row in host memory: as stored or, if rows differ in length, as the model
+    /// expects.
     pub const fn host_frames(&self) -> usize {
         self.host_frames
     }
@@ -220,9 +221,9 @@ impl Form {
     /// copied. If rows differ in length, the row is cut or padded with zero bytes.
     ///
     /// # Errors
-    /// Describes the problem with the row's length.
+    /// A description of the problem if the row has a wrong length.
     pub fn fill(&self, value: &[u8], slot: &mut [u8]) -> Result<usize, String> {
-        // A frame consists of one value of every band, in either order of the axes.
+        // A frame has one value of every band, whether frames or bands are stored first.
         let frame_bytes = self.bands * self.stored.bytes();
         let stored_frames = value.len() / frame_bytes;
         let fits = if self.is_ragged {
@@ -244,14 +245,15 @@ impl Form {
             return Ok(frames);
         }
 
-        // Frames by bands are one contiguous run of bytes, bands by frames are one run per band.
+        // A row stored frames by bands is one contiguous range of bytes; a row stored bands by frames has one range per
+        // band.
         let runs = if self.frames_first { 1 } else { self.bands };
         let run_bytes = |frames: usize| frames * frame_bytes / runs;
         let taken = run_bytes(frames);
 
-        // Memory is reused, so the slot may still contain a row of an earlier batch.
+        // Memory is reused, so it may still contain a row of an earlier batch.
         slot.fill(0);
-        // `chunks_exact` panics for a size of 0, which a row without frames would cause.
+        // `chunks_exact` panics for a size of 0, which a row without frames would have.
         let stored_runs = value.chunks_exact(run_bytes(stored_frames).max(1));
         let runs = slot.chunks_exact_mut(run_bytes(self.host_frames));
         for (stored, run) in stored_runs.zip(runs) {

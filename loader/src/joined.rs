@@ -1,4 +1,4 @@
-//! Data about a row's track other than its sound: columns of `fma_features`, artists and albums.
+//! Metadata of a row's track: columns of `fma_features`, artists and albums.
 //!
 //! Means, deviations and vocabularies are computed from training rows only.
 
@@ -12,16 +12,16 @@ use crate::rows::Rows;
 use crate::spec::MetadataColumn;
 use crate::{DatasetError, Store};
 
-/// The table of published numbers.
+/// Name of the table with the published features of tracks.
 const TABLE: &str = "fma_features";
 
-/// The published column values of each track.
+/// The metadata columns of each track, from the table `fma_features`.
 #[derive(Debug)]
 pub(crate) struct Metadata {
     names: Vec<String>,
-    /// The values, track by track; NaN if missing.
+    /// The values of all columns, track by track; NaN if missing.
     values: Vec<f32>,
-    /// The index of each row's track; `None` if the table does not contain the track.
+    /// The index of each row's track in `values`; `None` if the table does not contain the track.
     place_of: Vec<Option<u32>>,
 }
 
@@ -29,8 +29,8 @@ impl Metadata {
     /// Reads the columns of the store's `fma_features` that begin with one of `prefixes`, in the table's order.
     ///
     /// # Errors
-    /// [`DatasetError::Unfit`] if there is no such table or no prefix; [`DatasetError::Unfit`] with the existing
-    /// prefixes.
+    /// [`DatasetError::Unfit`] if there is no such table, no prefix, or no column for a prefix; the latter names the
+    /// existing prefixes.
     pub(crate) fn read(
         store: &Store,
         rows: &Rows,
@@ -52,7 +52,7 @@ impl Metadata {
                 names.push(field.name().clone());
             }
         }
-        // Each prefix must match: a model that silently received fewer columns than requested would only score worse.
+        // Each prefix must match a column: with fewer columns than requested, a model would only score worse.
         for prefix in prefixes {
             if !names.iter().any(|name| name.starts_with(prefix)) {
                 return Err(DatasetError::not_there("metadata", prefix, &stems(store)?));
@@ -62,10 +62,10 @@ impl Metadata {
         Self::from_columns(store, rows, &table, names)
     }
 
-    /// Reads the columns with these names, in this order.
+    /// Reads the columns of the store's `fma_features` with these names, in this order.
     ///
     /// # Errors
-    /// [`DatasetError::Unfit`] if there is no such table; [`DatasetError::Unfit`] with the existing prefixes.
+    /// [`DatasetError::Unfit`] if there is no such table or no such column; the error names the existing prefixes.
     pub(crate) fn named(
         store: &Store,
         rows: &Rows,
@@ -81,7 +81,7 @@ impl Metadata {
         Self::from_columns(store, rows, &table, names)
     }
 
-    /// Reads the values of each row's track in the columns `names` of `table`.
+    /// Reads the columns `names` of `table` for the track of each row.
     fn from_columns(
         store: &Store,
         rows: &Rows,
@@ -94,8 +94,8 @@ impl Metadata {
             values: Vec::new(),
             place_of: Vec::new(),
         };
-        // Segments of a track share its values, and the table may contain many tracks without a row here. Only tracks
-        // with rows are kept.
+        // Segments of a track share its values. Only tracks that have rows are kept, since the table may contain many
+        // others.
         let kept = metadata.place(rows, tracks.as_primitive::<Int64Type>().values());
 
         let width = metadata.names.len();
@@ -113,7 +113,7 @@ impl Metadata {
         Ok(metadata)
     }
 
-    /// Finds each row's track in the table and returns the table's rows that are kept.
+    /// Finds the track of each row in the table, and returns the indices of the tracks that are kept.
     fn place(&mut self, rows: &Rows, tracks: &[i64]) -> Vec<usize> {
         let in_table: HashMap<i64, usize> = tracks
             .iter()
@@ -137,7 +137,7 @@ impl Metadata {
         kept
     }
 
-    /// Returns the columns with mean and deviation over `training` rows.
+    /// Returns the columns with their mean and deviation over `training` rows.
     pub(crate) fn columns(&self, training: &[u32]) -> Vec<MetadataColumn> {
         let mut columns = Vec::with_capacity(self.names.len());
         for (place, name) in self.names.iter().enumerate() {
@@ -156,7 +156,7 @@ impl Metadata {
         columns
     }
 
-    /// Returns the values of `rows`, row by row; NaN if missing.
+    /// Returns the metadata of `rows`, row by row; NaN if missing.
     pub(crate) fn values(&self, rows: &[u32]) -> Vec<f32> {
         let mut values = Vec::with_capacity(rows.len() * self.names.len());
         for &row in rows {
@@ -168,7 +168,7 @@ impl Metadata {
         values
     }
 
-    /// Reports whether the table contains a row's track.
+    /// Reports whether the table contains the track of a row.
     pub(crate) fn has(&self, row: u32) -> bool {
         self.place_of[row as usize].is_some()
     }
@@ -192,19 +192,19 @@ fn moments(values: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
         least = value.min(least);
         most = value.max(most);
     }
-    // The condition also holds if there are no values. Rounding could give equal values a tiny deviation, and dividing
-    // by it would amplify noise.
+    // The condition is also true if there are no values. Rounding could give equal values a tiny deviation, and
+    // dividing by it would amplify noise.
     if least >= most {
         return (if n == 0 { 0.0 } else { least }, 0.0);
     }
 
     let mean = sum / n as f64;
-    // Use a second pass: the mean of squares minus the square of the mean would lose digits to cancellation.
+    // Compute the deviation in a second pass: the mean of squares minus the square of the mean would lose precision.
     let squares: f64 = values.map(|value| (value - mean).powi(2)).sum();
     (mean, (squares / n as f64).sqrt())
 }
 
-/// Reads `track_id` and the columns of `fma_features` for which `wanted` is true.
+/// Reads `track_id` and the columns of `fma_features` for whose name `wanted` returns true.
 fn published(store: &Store, wanted: impl Fn(&str) -> bool) -> Result<RecordBatch, DatasetError> {
     let table = store.table(TABLE, |name| name == "track_id" || wanted(name))?;
     table.ok_or_else(|| {
@@ -215,7 +215,7 @@ fn published(store: &Store, wanted: impl Fn(&str) -> bool) -> Result<RecordBatch
     })
 }
 
-/// Returns a column of the store's `table`, cast to type `to`.
+/// Returns a column of `table`, cast to the type `to`.
 fn column(
     store: &Store,
     table: &RecordBatch,
@@ -229,7 +229,7 @@ fn column(
         .map_err(|e| DatasetError::column(store.root(), name, format!("{e} in {TABLE}")))
 }
 
-/// Returns the prefixes of the table's columns: `mfcc` for `mfcc_mean_01`.
+/// Returns the prefixes of the table's column names: `mfcc` for `mfcc_mean_01`.
 fn stems(store: &Store) -> Result<String, DatasetError> {
     let mut stems = BTreeSet::new();
     for name in store.columns(TABLE)? {
@@ -241,7 +241,7 @@ fn stems(store: &Store) -> Result<String, DatasetError> {
     Ok(stems.into_iter().collect::<Vec<_>>().join(", "))
 }
 
-/// Returns the distinct ids of `rows` in ascending order: a vocabulary.
+/// Returns a vocabulary: the distinct ids of artists or albums of `rows`, in ascending order.
 pub(crate) fn vocabulary(ids: &[Option<i64>], rows: &[u32]) -> Vec<i64> {
     let known: BTreeSet<i64> = rows.iter().filter_map(|&row| ids[row as usize]).collect();
     known.into_iter().collect()

@@ -1,7 +1,7 @@
 //! Targets: the classes to be learned and the number of training rows in each class.
 //!
-//! Vocabularies and counts are computed from training rows only. Rows for an already trained model use the model's
-//! classes.
+//! Vocabularies and counts are computed from training rows only. If rows are read for a trained model, its classes are
+//! used.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -10,36 +10,37 @@ use wavemill_schemas::manifest::TargetEntry;
 use crate::rows::Rows;
 use crate::{DatasetError, Store};
 
-/// The multi-label target: ids of `genres_all` that occur in training rows.
+/// Name of the multi-label target, whose classes are the genres in `genres_all` of training rows.
 pub const GENRES_ALL: &str = "genres_all";
 
-/// A target with its classes.
+/// A target to be predicted, with its classes.
 #[derive(Clone, Debug)]
 pub struct Target {
     name: String,
     classes: Vec<String>,
     source: Source,
-    /// Names, by the store's id, of labels that rows have and `classes` lacks; empty unless the classes are a model's.
+    /// Names of the labels that rows have but the model's `classes` lack, by the store's id. Empty unless the classes
+    /// are those of a trained model.
     unknown: BTreeMap<i32, String>,
 }
 
 #[derive(Clone, Debug)]
 enum Source {
-    /// Index among the manifest's targets; the ids are the classes.
+    /// Index of the target in the manifest; the stored ids are the classes.
     Column(usize),
-    /// Index among the manifest's targets, and the class of each id.
+    /// Index of the target in the manifest, and the class of each stored id.
     Matched(usize, BTreeMap<i32, i64>),
-    /// The class of each genre id.
+    /// The class of each genre id in `genres_all`.
     Genres(BTreeMap<i32, i64>),
 }
 
 impl Target {
-    /// Returns the named targets, or the recipe's first target if `names` is empty.
+    /// Returns the targets with these names, or the recipe's first target if `names` is empty.
     ///
-    /// `training`: the training rows.
+    /// `training` are the indices of the training rows.
     ///
     /// # Errors
-    /// [`DatasetError::Unfit`] with the store's targets.
+    /// [`DatasetError::Unfit`], which names the store's targets, if a target does not exist.
     pub(crate) fn resolve(
         names: &[String],
         store: &Store,
@@ -83,11 +84,11 @@ impl Target {
         Err(not_there(name, entries))
     }
 
-    /// Returns the targets of a model, each with its name and classes. A row's label is matched to a class by its name
-    /// because its id may differ between versions of the store.
+    /// Returns the targets of a trained model, each with its name and classes. A row's label is matched to a class by
+    /// its name because its id may differ between versions of the store.
     ///
     /// # Errors
-    /// As [`Self::resolve`].
+    /// The same errors as for [`Self::resolve`].
     pub(crate) fn matched(
         targets: &[(String, Vec<String>)],
         store: &Store,
@@ -131,7 +132,7 @@ impl Target {
         })
     }
 
-    /// Creates the multi-label target: its classes are the genres of `training` rows, by ascending id.
+    /// Creates the multi-label target. Its classes are the genres of `training` rows, in ascending order of their ids.
     fn genres(store: &Store, rows: &Rows, training: &[u32]) -> Result<Self, DatasetError> {
         let ids = genre_ids(rows, training.iter().map(|&row| row as usize));
         if ids.is_empty() {
@@ -147,12 +148,12 @@ impl Target {
         })
     }
 
-    /// Returns the configured name.
+    /// Returns the name of the target, as configured.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Returns the names of the classes in id order.
+    /// Returns the names of the target's classes, in id order.
     pub fn classes(&self) -> &[String] {
         &self.classes
     }
@@ -162,7 +163,7 @@ impl Target {
         matches!(self.source, Source::Genres(_))
     }
 
-    /// Returns the class of a row; -1 if it has none, and for every row of a multi-label target.
+    /// Returns the class of a row; -1 if the row has no class, and for every row of a multi-label target.
     pub fn label(&self, rows: &Rows, row: u32) -> i64 {
         match &self.source {
             Source::Column(column) => i64::from(rows.targets[*column][row as usize]),
@@ -174,8 +175,7 @@ impl Target {
         }
     }
 
-    /// Returns the classes of a row, one or several; empty for an unlabelled row. Genres that do not occur in training
-    /// are left out.
+    /// Returns the classes of a row; empty for an unlabelled row. Genres that no training row has are left out.
     pub fn labels<'a>(&'a self, rows: &'a Rows, row: u32) -> impl Iterator<Item = i64> + 'a {
         let one = Some(self.label(rows, row)).filter(|label| *label >= 0);
         let genres: &[i32] = if self.is_multi() {
@@ -194,7 +194,8 @@ impl Target {
         }
     }
 
-    /// Returns the names of a row's labels that the model does not know; none if the classes are the store's own.
+    /// Returns the names of a row's labels that a trained model does not know; none if the classes are those of the
+    /// store.
     pub(crate) fn unknown_of<'a>(
         &'a self,
         rows: &'a Rows,
@@ -212,7 +213,7 @@ impl Target {
             .map(String::as_str)
     }
 
-    /// Returns the number of rows of `of` in each class.
+    /// Returns the number of the rows `of` in each class.
     pub fn counts(&self, rows: &Rows, of: &[u32]) -> Vec<u64> {
         let mut counts = vec![0; self.classes.len()];
         for &row in of {
@@ -224,11 +225,11 @@ impl Target {
     }
 }
 
-/// Matches the ids of `there` to classes by name, and returns the class of each id and the ids whose names match no
-/// class.
+/// Matches the stored ids and names `there` to classes by name. Returns the class of each id, and the ids whose names
+/// match no class.
 ///
-/// Genres may share a name. The first id of a name then gets the first class of that name, and so on; further ids get
-/// the last such class.
+/// If several genres share a name, the first id with this name gets the first class with this name, and so on; further
+/// ids get the last such class.
 fn by_name(
     classes: &[String],
     there: Vec<(i32, String)>,
@@ -254,13 +255,13 @@ fn by_name(
 }
 
 fn not_there(name: &str, entries: &[TargetEntry]) -> DatasetError {
-    // `genres_all` needs no entry in the manifest, so it is added to the store's targets.
+    // `genres_all` has no entry in the manifest, so it is added to the names of the store's targets.
     let mut there: Vec<&str> = entries.iter().map(|target| target.name.as_str()).collect();
     there.push(GENRES_ALL);
     DatasetError::not_there("targets", name, &there.join(", "))
 }
 
-/// Returns the genres that occur in the rows `of`.
+/// Returns the ids of the genres of the rows `of`.
 fn genre_ids(rows: &Rows, of: impl Iterator<Item = usize>) -> BTreeSet<i32> {
     of.flat_map(|row| rows.genres(row)).copied().collect()
 }
@@ -270,14 +271,14 @@ fn genre_names(store: &Store, ids: &BTreeSet<i32>) -> Result<Vec<String>, Datase
     let titles = genre_titles(store)?;
     let mut names = Vec::with_capacity(ids.len());
     for &id in ids {
-        // The table of genres may lack an id; the number is then the name.
+        // If the table `genres` lacks an id, the number is used as the name.
         let title = titles.get(&i64::from(id)).cloned();
         names.push(title.unwrap_or_else(|| id.to_string()));
     }
     Ok(names)
 }
 
-/// Returns titles by id from the store's table `genres`, or an empty map if there is no such table.
+/// Returns the titles of genres by id, from the store's table `genres`; empty if there is no such table.
 fn genre_titles(store: &Store) -> Result<BTreeMap<i64, String>, DatasetError> {
     let table = store.table("genres", |name| matches!(name, "genre_id" | "title"))?;
     let pairs = store.pairs(table.as_ref(), "genre_id", "title")?;

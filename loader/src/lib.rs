@@ -1,9 +1,9 @@
 //! Reads rows of a wavemill store in training order: manifest → row groups → rows → batches in host memory.
 //!
-//! The order depends neither on ranks nor on threads, and every omitted row is counted. A [`Dataset`] contains
-//! everything known before the first tensor is read, a [`Loader`] iterates over one epoch, and an [`InputSpec`]
-//! describes the inputs of a model for rows from elsewhere. Tensors here are bytes as stored: a library that makes its
-//! own tensors of them provides the memory ([`HostMemory`]). Augmentation, mixing and models are out of scope.
+//! The order depends neither on ranks nor on threads, and omitted rows are counted. A [`Dataset`] contains everything
+//! but the tensors, a [`Loader`] iterates over one epoch, and an [`InputSpec`] describes the inputs of a model. Tensors
+//! are bytes as stored, in memory of type [`HostMemory`], which another library may provide. Augmentation, mixing and
+//! models are out of scope.
 
 mod arrow_column;
 mod batch;

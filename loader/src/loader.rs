@@ -1,8 +1,7 @@
 //! Iterates over the batches of one epoch in order; reader threads prepare them ahead of time.
 //!
-//! Thread i of n makes batches i, i + n, …, and sends them through a queue of its own, so nothing is sorted and no lock
-//! is shared between threads. Host memory is recycled: a reader refills the memory of a dropped batch, in the next
-//! epoch too.
+//! Thread i of n reads batches i, i + n, …, and sends them through its own queue, so batches need not be sorted. Host
+//! memory of dropped batches is reused, also in the next epoch.
 
 use std::io;
 use std::ops::Range;
@@ -16,39 +15,40 @@ use wavemill_schemas::text::panic_message;
 use crate::page::Scratch;
 use crate::{Batch, Dataset, DatasetError, HostMemory, Side, order};
 
-/// The rows that an epoch reads and the way they are read.
+/// The rows that are read in an epoch, and how they are read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoaderPlan {
-    /// The side whose rows are read.
+    /// The split whose rows are read.
     pub side: Side,
-    /// Shuffles over windows of `data.shuffle_window` row groups; otherwise rows are in manifest order.
+    /// Whether rows are shuffled over windows of `data.shuffle_window` row groups; otherwise they are in manifest
+    /// order.
     pub shuffle: bool,
-    /// The seed of the order and of partners.
+    /// The seed of the shuffled order and of mix-up partners.
     pub seed: u64,
     /// The index of the epoch, starting at 0.
     pub epoch: u64,
     /// Number of rows in a global batch.
     pub batch_size: usize,
-    /// Whether a smaller last batch is dropped.
+    /// Whether the last batch is left out if it is smaller.
     pub drop_last: bool,
-    /// Whether rows have mix-up partners. Partners that belong to another rank are read, too.
+    /// Whether rows have mix-up partners. Partners that belong to other ranks are read, too.
     pub mixup: bool,
     /// The rank of this process.
     pub rank: usize,
     /// The number of ranks.
     pub world_size: usize,
-    /// The first global batch; earlier batches are not read.
+    /// The index of the first global batch to read.
     pub first_batch: u64,
     /// Number of reader threads.
     pub readers: usize,
-    /// Maximum number of finished batches that may wait; at least one per reader.
+    /// Maximum number of batches that are read ahead of time; at least one per reader thread.
     pub prefetch_batches: usize,
     /// Whether host memory is page-locked, for a CUDA device.
     pub pinned: bool,
 }
 
 impl Default for LoaderPlan {
-    /// Reads all training rows once, in manifest order, in batches of 16 for one rank, with one reader, two batches
+    /// Default: all training rows in manifest order, in batches of 16 for one rank, with one reader thread, two batches
     /// ahead.
     fn default() -> Self {
         Self {
@@ -69,9 +69,9 @@ impl Default for LoaderPlan {
     }
 }
 
-/// An iterator over an epoch's batches for one rank, in order; ends after the first error.
+/// An iterator over one rank's batches of an epoch, in order. It ends after the first error.
 ///
-/// If dropped early, it stops its threads and waits for them to finish at most the row that each is reading.
+/// If the iterator is dropped early, it stops the reader threads and waits until each has finished its current row.
 #[derive(Debug)]
 pub struct Loader<M: HostMemory = Vec<u8>> {
     shared: Arc<ReaderContext<M>>,
@@ -81,27 +81,27 @@ pub struct Loader<M: HostMemory = Vec<u8>> {
     end: u64,
 }
 
-/// State shared by the readers.
+/// State shared by the reader threads of an epoch.
 #[derive(Debug)]
 struct ReaderContext<M: HostMemory> {
     dataset: Arc<Dataset<M>>,
     plan: LoaderPlan,
     order: Vec<u32>,
     stop: AtomicBool,
-    /// Size of the memory for one batch, including the partners of its rows.
+    /// Number of bytes for one batch, including the mix-up partners of its rows.
     memory_bytes: usize,
-    /// Number of times that memory was requested from the dataset.
+    /// Number of times that host memory was requested from the dataset.
     n_taken: AtomicUsize,
-    /// Receives the memory of dropped batches.
+    /// Channel from which the host memory of dropped batches is received.
     used: Receiver<M>,
     pool: Sender<M>,
 }
 
 impl<M: HostMemory> Loader<M> {
-    /// Starts the readers.
+    /// Starts the reader threads of an epoch.
     ///
     /// # Errors
-    /// [`DatasetError::Other`].
+    /// [`DatasetError::Other`] if a thread cannot be started.
     pub fn start(dataset: &Arc<Dataset<M>>, plan: LoaderPlan) -> Result<Self, DatasetError> {
         let groups = dataset.groups(plan.side);
         let order = if plan.shuffle {
@@ -112,25 +112,24 @@ impl<M: HostMemory> Loader<M> {
         Self::over(dataset, plan, order)
     }
 
-    /// Starts readers over the rows `order`.
+    /// Starts reader threads for the rows `order`.
     fn over(
         dataset: &Arc<Dataset<M>>,
         mut plan: LoaderPlan,
         order: Vec<u32>,
     ) -> Result<Self, DatasetError> {
-        // The fields of a plan are public, and a batch size of 0 would divide by zero below.
+        // The fields of a plan are public; a batch size of 0 would cause a division by zero.
         plan.batch_size = plan.batch_size.max(1);
         let end = order::n_batches(order.len(), plan.batch_size, plan.drop_last);
         let next = plan.first_batch.min(end);
 
-        // Threads beyond the number of batches would have nothing to do.
+        // More threads than batches would have nothing to do.
         let n_left = usize::try_from(end - next).unwrap_or(usize::MAX);
         let n_readers = plan.readers.clamp(1, n_left.max(1));
-        // A reader holds one more finished batch while its queue is full.
+        // While its queue is full, a reader has one more finished batch.
         let ahead = (plan.prefetch_batches / n_readers).saturating_sub(1);
 
-        // The channel is unbounded but short: it holds only memory handed out by `memory`, which is limited by the
-        // batches ahead and in use.
+        // The channel is unbounded but short: the number of memory buffers is limited by the batches ahead and in use.
         let (pool, used) = unbounded();
         let shared = Arc::new(ReaderContext {
             dataset: Arc::clone(dataset),
@@ -143,8 +142,8 @@ impl<M: HostMemory> Loader<M> {
             pool,
         });
 
-        // Create the loader before its threads: if the system refuses a thread, dropping the loader stops the running
-        // ones.
+        // Create the loader before its threads: if a thread cannot be started, dropping the loader stops the running
+        // threads.
         let mut loader = Self {
             shared,
             queues: Vec::new(),
@@ -155,8 +154,8 @@ impl<M: HostMemory> Loader<M> {
         for reader in 0..n_readers {
             let (sender, queue) = bounded(ahead);
             let shared = Arc::clone(&loader.shared);
-            // `Iterator::next` polls the readers in turn, starting at `next`. So each reader must make every n-th batch
-            // from there.
+            // `Iterator::next` receives from the readers in turn, starting at `next`, so each reader must read every
+            // n-th batch from there.
             let numbers = (next + reader as u64..end).step_by(n_readers);
             let thread = std::thread::Builder::new()
                 .name(format!("reader-{reader}"))
@@ -177,7 +176,7 @@ impl<M: HostMemory> Loader<M> {
     /// Returns the number of rows that `drop_last` leaves out of this epoch.
     pub fn n_dropped(&self) -> usize {
         let ReaderContext { order, plan, .. } = &*self.shared;
-        // Count over the whole epoch, even if this loader starts in the middle of it.
+        // Count the rows of the whole epoch, even if this loader starts in the middle of it.
         if plan.drop_last {
             order.len() % plan.batch_size
         } else {
@@ -185,9 +184,9 @@ impl<M: HostMemory> Loader<M> {
         }
     }
 
-    /// Returns the error of a reader that ended without sending a batch.
+    /// Returns the error of a reader thread that ended without sending a batch.
     fn panic_of(&mut self, reader: usize) -> DatasetError {
-        // The queue is closed, so the thread has ended or is about to: joining it does not block.
+        // The queue is closed, so the thread has ended or is about to end: joining it does not block.
         let message = match self.threads[reader].take().map(JoinHandle::join) {
             Some(Err(payload)) => panic_message(payload.as_ref())
                 .unwrap_or("no message")
@@ -201,7 +200,7 @@ impl<M: HostMemory> Loader<M> {
     }
 }
 
-/// Returns the error for a reader thread that the system refuses to start.
+/// Returns the error for a reader thread that cannot be started.
 fn no_thread(error: io::Error) -> DatasetError {
     DatasetError::Other {
         message: "cannot start a reader thread".to_owned(),
@@ -209,11 +208,11 @@ fn no_thread(error: io::Error) -> DatasetError {
     }
 }
 
-/// Returns the maximum number of rows in a batch of this rank; at least 1.
+/// Returns the maximum number of rows of this rank in a batch; at least 1.
 fn rows_max(plan: &LoaderPlan, n_rows: usize) -> usize {
-    // `order::slice` gives each rank at most the quotient rounded up.
+    // `order::slice` gives each rank at most `batch_size / world_size` rows, rounded up.
     let own = plan.batch_size.min(n_rows).div_ceil(plan.world_size);
-    // The partner of each own row may belong to another rank and is then read, too.
+    // The mix-up partner of each row may belong to another rank and must then be read, too.
     let has_partners = plan.mixup && plan.world_size > 1;
     let rows = if has_partners { 2 * own } else { own };
     rows.max(1)
@@ -227,7 +226,7 @@ impl<M: HostMemory> Iterator for Loader<M> {
             return None;
         }
 
-        // Batches are distributed from `first_batch` on, which need not be a multiple of the number of readers.
+        // Readers take turns from `first_batch` on, which need not be a multiple of their number.
         let n_given = self.next - self.shared.plan.first_batch;
         let reader = (n_given % self.queues.len() as u64) as usize;
         let batch = self.queues[reader]
@@ -235,7 +234,7 @@ impl<M: HostMemory> Iterator for Loader<M> {
             .unwrap_or_else(|_| Err(self.panic_of(reader)));
 
         self.next += 1;
-        // Later batches may be ready, but are discarded: after a gap, the order would differ from the plan.
+        // After an error, discard later batches: a missing batch would change the order.
         if batch.is_err() {
             self.end = self.next;
         }
@@ -245,22 +244,22 @@ impl<M: HostMemory> Iterator for Loader<M> {
 
 impl<M: HostMemory> Drop for Loader<M> {
     fn drop(&mut self) {
-        // `Relaxed` suffices here and at the loads: no other data depend on the flag, and a reader that sees it late
-        // only reads rows that are discarded.
+        // `Relaxed` suffices for the flag: no other data depend on it, and a reader that sees it late only reads rows
+        // that are discarded.
         self.shared.stop.store(true, Ordering::Relaxed);
-        // A reader blocked on sending wakes up when its queue is dropped.
+        // A reader that is blocked on sending a batch wakes up when its queue is dropped.
         self.queues.clear();
         for thread in self.threads.iter_mut().filter_map(Option::take) {
-            // A panic was already reported by `next`, or its batch was never requested.
+            // The panic of a reader was already reported by `next`, or its batch was never requested.
             let _ = thread.join();
         }
-        // Threads have ended, so none of them holds memory that the next epoch could use.
+        // All readers have ended, so none of them has memory that the next epoch could use.
         self.shared.dataset.keep(self.shared.used.try_iter());
     }
 }
 
 impl<M: HostMemory> ReaderContext<M> {
-    /// Runs a reader: makes the batches with these numbers until one fails or the loader is dropped.
+    /// Runs a reader thread: reads the batches with these numbers until one fails or the loader is dropped.
     fn read(
         &self,
         numbers: impl Iterator<Item = u64>,
@@ -269,7 +268,7 @@ impl<M: HostMemory> ReaderContext<M> {
         let mut scratch = match Scratch::new() {
             Ok(scratch) => scratch,
             Err(source) => {
-                // Sending fails if the loader was dropped; the error is then irrelevant.
+                // Sending fails if the loader was dropped, so the batch or error is not needed.
                 let _ = queue.send(Err(no_thread(source)));
                 return;
             }
@@ -291,11 +290,12 @@ impl<M: HostMemory> ReaderContext<M> {
         let plan = &self.plan;
         let global = order::batch(&self.order, number, plan.batch_size);
         let own = order::slice(global.len(), plan.rank, plan.world_size);
-        // Partners are drawn over the whole global batch, so that the number of ranks does not change them.
+        // Partners are drawn over the whole global batch, so that they do not depend on the number of ranks.
         let partners = plan.mixup.then(|| self.partners(global, own.clone()));
 
         let n_own = own.len();
-        // Own rows come first, as `n_own` requires. A partner that is an own row is not read twice.
+        // The rows of this rank come first, as required by `n_own`. Their partners are only added if they belong to
+        // other ranks.
         let mut wanted = global[own].to_vec();
         for &partner in partners.iter().flatten() {
             if !wanted.contains(&partner) {
@@ -316,7 +316,7 @@ impl<M: HostMemory> ReaderContext<M> {
             memory: None,
             pool: self.pool.clone(),
         };
-        // A metadata-only model uses no tensors, so no page is opened and no memory is allocated.
+        // A model that uses only metadata needs no tensors, so no page is read and no memory is allocated.
         if !self.dataset.needs.spectrogram() {
             batch.n_own = n_own;
             batch.rows.clone_from(&wanted);
@@ -324,14 +324,13 @@ impl<M: HostMemory> ReaderContext<M> {
             return Ok(None);
         }
 
-        // Compute keys only now: `fill` may have left out damaged rows, and keys follow the order of the remaining
-        // rows.
+        // Compute the keys of rows after `fill`, which leaves out damaged rows.
         batch.keys = self.keys(&batch.rows);
         batch.partners = partners.map(|partners| places(&batch, &wanted, &partners));
         Ok(Some(batch))
     }
 
-    /// Returns the mix-up partner of each own row of a global batch.
+    /// Returns the mix-up partner of each of this rank's rows in a global batch.
     fn partners(&self, global: &[u32], own: Range<usize>) -> Vec<u32> {
         let partners = order::partners(&self.keys(global), self.plan.seed, self.plan.epoch);
         own.map(|place| global[partners[place]]).collect()
@@ -342,8 +341,8 @@ impl<M: HostMemory> ReaderContext<M> {
         rows.iter().map(|&row| keys[row as usize]).collect()
     }
 
-    /// Reads the `wanted` rows, of which the first `n_own` are the rank's own. Returns `false` if it was stopped before
-    /// the end.
+    /// Reads the tensors of the `wanted` rows, of which the first `n_own` belong to this rank. Returns `false` if the
+    /// loader was dropped in the meantime.
     fn fill(
         &self,
         batch: &mut Batch<M>,
@@ -354,7 +353,7 @@ impl<M: HostMemory> ReaderContext<M> {
         let Dataset { rows, pages, .. } = &*self.dataset;
         let mut memory = self.memory()?;
 
-        // Advance the slot only after a row was read, so that a damaged row leaves no gap between the others.
+        // Use the next slot only after a row was read, so that a damaged row leaves no gap between the others.
         let mut slots = memory.bytes_mut().chunks_exact_mut(pages.row_bytes());
         let mut slot = slots.next();
         for (place, &row) in wanted.iter().enumerate() {
@@ -376,7 +375,7 @@ impl<M: HostMemory> ReaderContext<M> {
                     slot = slots.next();
                 }
                 Err(error) if error.is_damage() && self.dataset.skip_damaged => {
-                    // Rows of another rank are counted by that rank.
+                    // Damaged rows of another rank are counted by that rank.
                     if place < n_own {
                         batch.damaged.push(error);
                     }
@@ -389,9 +388,9 @@ impl<M: HostMemory> ReaderContext<M> {
         Ok(true)
     }
 
-    /// Returns the memory of a dropped batch, or memory from the dataset if there is none.
+    /// Returns the host memory of a dropped batch, or memory from the dataset if there is none.
     fn memory(&self) -> Result<M, DatasetError> {
-        // Memory in this channel was handed out by this loader, so it is long enough for its batches.
+        // Memory in this channel was allocated by this loader, so it is large enough for its batches.
         if let Ok(used) = self.used.try_recv() {
             return Ok(used);
         }
@@ -400,11 +399,12 @@ impl<M: HostMemory> ReaderContext<M> {
     }
 }
 
-/// Returns the positions of the partners of own rows that could be read; a row whose partner could not be read is its
-/// own partner.
+/// Returns the index in the batch of each row's partner, for the rows of this rank that could be read. A row whose
+/// partner could not be read is its own partner.
 fn places<M: HostMemory>(batch: &Batch<M>, wanted: &[u32], partners: &[u32]) -> Vec<i64> {
     let mut places = Vec::with_capacity(batch.n_own);
-    // `partners` is indexed by positions in `wanted`, which includes damaged rows. So look up the row's position there.
+    // `partners` is indexed by positions in `wanted`, which includes damaged rows. The row's position in `wanted` must
+    // therefore be looked up.
     for (place, row) in batch.rows[..batch.n_own].iter().enumerate() {
         let partner = wanted
             .iter()
@@ -459,7 +459,7 @@ mod tests {
         );
     }
 
-    /// Returns the number of buffers that earlier epochs left.
+    /// Returns the number of memory buffers that earlier epochs left in the dataset.
     fn kept(dataset: &Dataset) -> usize {
         dataset.spare.lock().expect("no panic").len()
     }
@@ -484,7 +484,7 @@ mod tests {
             40
         );
 
-        // Four batches ahead, the one in use, and one that a reader requested before that one was returned.
+        // At most four buffers ahead, one in use, and one that a reader requested before the latter was returned.
         let buffers = loader.shared.n_taken.load(Ordering::Relaxed);
         assert!((1..=6).contains(&buffers), "{buffers}");
 

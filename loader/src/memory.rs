@@ -1,26 +1,26 @@
-//! The memory that readers write rows to: plain memory, or memory provided by another library.
+//! Host memory for the rows of batches: plain memory, or memory provided by another library.
 
 use std::fmt::Debug;
 use std::io;
 
 use crate::DatasetError;
 
-/// Host memory that the rows of one batch are read into.
+/// Host memory for the rows of one batch.
 pub trait HostMemory: Debug + Send + Sized + 'static {
     /// Allocates `bytes` zero bytes, page-locked if `pinned`, so that a GPU can copy from them without the CPU.
     ///
     /// # Errors
-    /// [`DatasetError::Other`]: the memory cannot be allocated.
+    /// [`DatasetError::Other`] if the memory cannot be allocated.
     fn zeroed(bytes: usize, pinned: bool) -> Result<Self, DatasetError>;
 
-    /// Returns the whole memory for writing.
+    /// Returns all bytes of the memory for writing.
     fn bytes_mut(&mut self) -> &mut [u8];
 
-    /// Returns the size in bytes.
+    /// Returns the size of the memory in bytes.
     fn size(&self) -> usize;
 
-    /// Reports whether the memory may be refilled as soon as its batch is dropped: false if a device may still be
-    /// copying from it.
+    /// Reports whether the memory may be reused as soon as its batch is dropped: false if a GPU may still be copying
+    /// from it.
     fn is_reusable(&self) -> bool;
 }
 

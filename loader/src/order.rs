@@ -1,9 +1,8 @@
-//! Assigns rows to batches with pure functions of rows, seed and epoch. Ranks and threads only select parts of the
-//! result.
+//! Assigns rows to batches with pure functions of rows, seed and epoch. Each rank and thread uses a part of the result.
 //!
-//! Row groups with rows of the split are permuted instead of following the manifest order; windows are taken from them
-//! one after another, and the rows of a window are permuted. Global batch k consists of the next `batch_size` rows, and
-//! rank r of w gets its r-th slice.
+//! Row groups with rows of the split are permuted instead of following the manifest order; they are then divided into
+//! windows, and the rows of each window are permuted. Global batch k consists of the next `batch_size` rows, and rank r
+//! of w gets its r-th slice.
 
 use std::ops::Range;
 
@@ -11,10 +10,11 @@ use wavemill_schemas::rng::{self, Rng};
 
 /// Returns the rows of an epoch in training order.
 ///
-/// `groups`: the split's rows in each row group, in manifest order; groups without rows do not count towards a window.
+/// `groups` are the split's rows in each row group, in manifest order. Groups without rows do not count towards a
+/// window.
 pub(crate) fn shuffled(groups: &[Vec<u32>], seed: u64, epoch: u64, window: usize) -> Vec<u32> {
     let mut groups: Vec<&Vec<u32>> = groups.iter().filter(|rows| !rows.is_empty()).collect();
-    // Each step and each window uses its own random stream. So a window's order does not depend on earlier draws.
+    // Each permutation uses its own random numbers, so a window's order does not depend on earlier windows.
     Rng::new(rng::mix("row-groups", &[seed, epoch])).shuffle(&mut groups);
     let mut order = Vec::with_capacity(groups.iter().map(|rows| rows.len()).sum());
     for (number, window) in (0..).zip(groups.chunks(window.max(1))) {
@@ -40,27 +40,27 @@ pub const fn n_batches(n_rows: usize, batch_size: usize, drop_last: bool) -> u64
     batches as u64
 }
 
-/// Returns global batch `index` of an epoch's order; empty if `index` is past the end.
+/// Returns the rows of global batch `index` in an epoch; empty if `index` is past the end.
 pub(crate) fn batch(order: &[u32], index: u64, batch_size: usize) -> &[u32] {
     let start = usize::try_from(index)
         .unwrap_or(usize::MAX)
-        // An index far past the end must produce an empty batch and not overflow into a valid one.
+        // An index far past the end must give an empty batch and must not overflow to a valid index.
         .saturating_mul(batch_size)
         .min(order.len());
     &order[start..start.saturating_add(batch_size).min(order.len())]
 }
 
-/// Returns rank `rank`'s part of a global batch of `n` rows. Sizes differ by at most one and may be 0.
+/// Returns the part of rank `rank` in a global batch of `n` rows. Sizes of parts differ by at most one and may be 0.
 pub(crate) const fn slice(n: usize, rank: usize, world_size: usize) -> Range<usize> {
     n * rank / world_size..n * (rank + 1) / world_size
 }
 
 /// Returns the mix-up partner of each row of a global batch, as an index into the batch: the next row in the order of a
-/// hash of (seed, epoch, row key). So each row is the partner of exactly one row, and no row is its own partner if
-/// there are at least two.
+/// hash of (seed, epoch, row key). Each row is the partner of exactly one row, and no row is its own partner if there
+/// are at least two.
 pub(crate) fn partners(keys: &[u64], seed: u64, epoch: u64) -> Vec<usize> {
     let mut ring: Vec<usize> = (0..keys.len()).collect();
-    // The key breaks ties between equal hashes, so the result never depends on the order of rows in the batch.
+    // Rows with equal hashes are sorted by key, so the result does not depend on the order of rows in the batch.
     ring.sort_by_cached_key(|&i| (rng::mix("mixup-partner", &[seed, epoch, keys[i]]), keys[i]));
     let mut partners = vec![0; keys.len()];
     for (place, &row) in ring.iter().enumerate() {
@@ -75,7 +75,7 @@ mod tests {
 
     use super::*;
 
-    /// Returns 23 groups of 0 to 12 rows with consecutive numbers.
+    /// Returns 23 row groups of 0 to 12 rows. Rows are numbered consecutively.
     fn groups() -> Vec<Vec<u32>> {
         let mut next = 0..;
         (0..23_usize)
@@ -99,7 +99,7 @@ mod tests {
         assert_eq!(shuffled(&groups, 7, 0, 4), orders[0]);
     }
 
-    /// Returns the index of the group that contains a row.
+    /// Returns the index of the row group that contains a row.
     fn group_of(groups: &[Vec<u32>], row: u32) -> Option<usize> {
         groups.iter().position(|group| group.contains(&row))
     }
@@ -112,7 +112,7 @@ mod tests {
         let mut start = 0;
         let mut seen = BTreeSet::new();
         while start < order.len() {
-            // The window's groups are those of its first rows until four groups are complete.
+            // The row groups of a window are those of its first rows, until there are four groups.
             let mut window = BTreeSet::new();
             let mut end = start;
             while end < order.len()

@@ -1,4 +1,5 @@
-//! Reads one data page of a fixed-size column without a Parquet reader: its bytes are the rows' bytes.
+//! Reads one data page of a fixed-size column without a Parquet reader: the bytes of the page are the bytes of the
+//! rows.
 //!
 //! Supports only the pages that wavemill writes: data pages V1 of a required column in plain encoding, which have
 //! neither levels nor a dictionary. Other pages are read differently (see `pages.rs`).
@@ -12,14 +13,14 @@ struct Header {
     kind: i32,
     uncompressed: i32,
     compressed: i32,
-    /// Number of bytes of the three fields; more fields follow.
+    /// Number of bytes of the three header fields; more fields follow.
     length: usize,
 }
 
-/// `DATA_PAGE` of Parquet's `PageType`.
+/// Code of the type `DATA_PAGE` in Parquet's `PageType`.
 const DATA_PAGE: i32 = 0;
 
-/// A field header: the next field number, of type i32.
+/// Thrift header of a field of type i32 whose number is one higher than that of the last field.
 const NEXT_I32: u8 = 0x15;
 
 fn header(page: &[u8]) -> Option<Header> {
@@ -32,7 +33,8 @@ fn header(page: &[u8]) -> Option<Header> {
     })
 }
 
-/// Parses the next field, which must be an i32 with the next field number: a zigzag-encoded variable-length integer.
+/// Parses the next field of the header, which must be an i32 with the next field number: a zigzag-encoded
+/// variable-length integer.
 fn next_i32(page: &[u8], at: &mut usize) -> Option<i32> {
     if *page.get(*at)? != NEXT_I32 {
         return None;
@@ -40,13 +42,13 @@ fn next_i32(page: &[u8], at: &mut usize) -> Option<i32> {
     *at += 1;
 
     let mut value = 0_u64;
-    // Five bytes of seven bits each cover 32 bits.
+    // Five bytes with seven bits each are enough for 32 bits.
     for shift in (0..35).step_by(7) {
         let byte = *page.get(*at)?;
         *at += 1;
         value |= u64::from(byte & 0x7f) << shift;
         if byte < 0x80 {
-            // The fifth byte may contain more than the remaining four bits of an i32.
+            // The fifth byte may have more bits than the remaining four bits of an i32.
             let zigzag = u32::try_from(value).ok()?;
             return Some((zigzag >> 1) as i32 ^ -((zigzag & 1) as i32));
         }
@@ -54,18 +56,18 @@ fn next_i32(page: &[u8], at: &mut usize) -> Option<i32> {
     None
 }
 
-/// The position of a row in its page.
+/// The position of a row in its Parquet page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RowInPage {
     /// Index of the row in the page, starting at 0.
     pub within: usize,
-    /// Number of rows in the page; greater than `within`.
+    /// Number of rows in the page.
     pub page_rows: usize,
 }
 
-/// Buffers that a reader thread reuses from row to row.
+/// Buffers that a reader thread reuses for each row.
 pub(crate) struct Scratch {
-    /// The page as stored in the file.
+    /// The Parquet page as stored in the file.
     pub page: Vec<u8>,
     rows: Vec<u8>,
     decompressor: Decompressor<'static>,
@@ -80,10 +82,10 @@ impl std::fmt::Debug for Scratch {
 }
 
 impl Scratch {
-    /// Creates empty buffers.
+    /// Creates empty buffers for a reader thread.
     ///
     /// # Errors
-    /// zstd cannot allocate memory.
+    /// An I/O error if zstd cannot allocate memory.
     pub(crate) fn new() -> std::io::Result<Self> {
         Ok(Self {
             page: Vec::new(),
@@ -92,18 +94,18 @@ impl Scratch {
         })
     }
 
-    /// Decompresses one row of the zstd page in `self.page` into `slot`, which must be as long as a row.
+    /// Decompresses one row of the zstd page in `self.page` into `slot`, whose length must be that of a row.
     ///
     /// # Errors
-    /// Describes the problem with the page.
+    /// A description of the problem with the page.
     pub(crate) fn decompress(&mut self, row: RowInPage, slot: &mut [u8]) -> Result<(), String> {
         let header = header(&self.page).ok_or("its page header is none")?;
         if header.kind != DATA_PAGE {
             return Err(format!("a page of type {}", header.kind));
         }
         let payload_bytes = usize::try_from(header.compressed).ok();
-        // More header fields, such as statistics, follow the third one. So the payload is located from the end of the
-        // page, and at least one byte of header must remain before it.
+        // More header fields, such as statistics, follow the third one. The payload is therefore located from the end
+        // of the page, and is preceded by at least one more header byte.
         let start = payload_bytes
             .and_then(|bytes| self.page.len().checked_sub(bytes))
             .filter(|start| *start > header.length)
@@ -115,7 +117,7 @@ impl Scratch {
             return Err(format!("its page header gives {rows_bytes} bytes of rows"));
         }
 
-        // A page of one row is the usual case and needs no copy.
+        // Most pages have one row, which is decompressed into `slot` without a copy.
         let is_one_row = row.page_rows == 1;
         let payload = &self.page[start..];
         let written = if is_one_row {
@@ -144,7 +146,7 @@ mod tests {
 
     #[test]
     fn the_first_fields_of_a_page_header_are_read_and_others_refused() {
-        // Type 0; 330,752 → zigzag 661,504; 250,000 → 500,000; then field 5.
+        // Expected header: type 0; 330,752 → zigzag 661,504; 250,000 → 500,000; then field 5.
         let bytes = [
             0x15, 0x00, 0x15, 0x80, 0xb0, 0x28, 0x15, 0xa0, 0xc2, 0x1e, 0x2c,
         ];
@@ -173,7 +175,7 @@ mod tests {
         );
     }
 
-    /// Returns a zstd page of `rows` whose header claims `claimed_bytes` of uncompressed data.
+    /// Returns a zstd page of `rows` whose header contains `claimed_bytes` as the uncompressed size.
     fn page(rows: &[u8], claimed_bytes: i32) -> Vec<u8> {
         let payload = zstd::bulk::compress(rows, 1).expect("memory");
 
@@ -188,7 +190,7 @@ mod tests {
             page.push(zigzag as u8);
         }
 
-        // The end of the header's fields.
+        // Byte that ends the header's fields.
         page.push(0);
         page.extend(payload);
         page

@@ -1,4 +1,5 @@
-//! Locates each row's tensor and reads it from the file into its slot of a batch with one copy and no Parquet reader.
+//! Locates the tensor of each row in a file, and copies it from there to the row's slot in a batch without a Parquet
+//! reader.
 //!
 //! An uncompressed row is a byte range of the file and is read directly. Under zstd, the row's page is read and
 //! decompressed into the batch. The offset index contains the positions of pages; only the pages of requested rows are
@@ -24,32 +25,32 @@ use crate::rows::RowGroup;
 use crate::shard::Shard;
 use crate::store::require_content;
 
-/// Maximum number of files kept open; further files are opened for each row, which takes some microseconds.
+/// Maximum number of files that are kept open. Other files are opened for each row, which takes some microseconds.
 const OPEN_FILES_MAX: usize = 512;
 
-/// The position of a row's bytes.
+/// The position of a row's bytes in a file.
 #[derive(Clone, Copy, Debug)]
 struct Place {
-    /// Offset in the file of the row (uncompressed) or of its first page.
+    /// Offset in the file of the row (if uncompressed) or of the row's page.
     offset: u64,
-    /// Length of the row, or of its pages with their headers.
+    /// Length in bytes of the row, or of the row's page with its header.
     bytes: u32,
-    /// Index of the row within the page, or within the row group if Arrow's reader reads it.
+    /// Index of the row within its page, or within its row group if Parquet's Arrow reader reads the row.
     within: u32,
 }
 
-/// The method of reading rows from a file.
+/// The method of reading the rows of a file.
 #[derive(Clone, Debug)]
 enum ReadMethod {
-    /// The row's bytes are stored unchanged.
+    /// The bytes of a row are stored unchanged and copied from the file.
     Plain,
-    /// The row's page is decompressed.
+    /// The page of a row is read and decompressed.
     Zstd,
-    /// Parquet's own reader decodes the row.
+    /// Parquet's Arrow reader decodes the row.
     Arrow(Box<ArrowColumn>),
 }
 
-/// The positions of one file's rows.
+/// The positions of the rows in one file.
 #[derive(Debug)]
 pub(crate) struct RowPlaces {
     method: ReadMethod,
@@ -60,23 +61,24 @@ pub(crate) struct RowPlaces {
 #[derive(Debug)]
 struct RowFile {
     path: PathBuf,
-    /// `None` for files beyond [`OPEN_FILES_MAX`].
+    /// The open file; `None` for files beyond [`OPEN_FILES_MAX`].
     file: Option<File>,
     method: ReadMethod,
-    /// `None` if the content is not checked.
+    /// The check of the file's content; `None` if the content is not checked.
     content: Option<ContentCheck>,
 }
 
-/// The comparison of a file with its blake3 before its first row is read.
+/// The comparison of a file with its blake3 hash before its first row is read.
 #[derive(Debug)]
 struct ContentCheck {
-    /// The hash of the whole file, lower-case hex.
+    /// The blake3 hash of the whole file, in lower-case hex.
     blake3: String,
-    /// The result, or `None` until the file has been compared. Other readers wait on the lock during the comparison.
+    /// Whether the hash is equal, or `None` until the file has been compared. Other readers wait on the lock during the
+    /// comparison.
     is_sound: Mutex<Option<bool>>,
 }
 
-/// The tensors of all rows.
+/// The locations of all rows' tensors in the files of a feature.
 #[derive(Debug)]
 pub(crate) struct Pages {
     column: String,
@@ -88,7 +90,7 @@ pub(crate) struct Pages {
 }
 
 impl Pages {
-    /// Creates an empty collection for a feature of this form.
+    /// Creates an empty collection for a feature with this form.
     pub(crate) fn new(column: &str, form: Form) -> Self {
         Self {
             column: column.to_owned(),
@@ -100,20 +102,21 @@ impl Pages {
         }
     }
 
-    /// Returns the number of bytes of a row.
+    /// Returns the number of bytes of a row in a batch.
     pub(crate) const fn row_bytes(&self) -> usize {
         self.row_bytes
     }
 
-    /// Returns the number of bytes of the tensor column read from files so far, including page headers.
+    /// Returns the number of bytes of the tensor column that were read from files so far, including page headers.
     pub(crate) fn bytes_read(&self) -> u64 {
         self.bytes_read.load(Ordering::Relaxed)
     }
 
-    /// Locates the rows of a file.
+    /// Locates the rows in a file.
     ///
     /// # Errors
-    /// [`DatasetError::Damaged`] for impossible pages; [`DatasetError::Other`] for a type that cannot hold tensors.
+    /// [`DatasetError::Damaged`] if the positions of pages are impossible; [`DatasetError::Other`] for a column type
+    /// that cannot be a tensor.
     pub(crate) fn locate(&self, shard: &Shard) -> Result<RowPlaces, DatasetError> {
         let groups = shard.metadata.metadata().row_groups();
         let mut columns = Vec::with_capacity(groups.len());
@@ -121,8 +124,8 @@ impl Pages {
             columns.push(self.column_in(shard, group)?);
         }
 
-        // Check all row groups before choosing a method: a single one with another encoding makes Arrow's reader read
-        // the whole file.
+        // Check all row groups before choosing a method: if one of them has another encoding, Parquet's Arrow reader
+        // reads the whole file.
         let chunks: Vec<&ColumnChunkMetaData> = groups
             .iter()
             .zip(&columns)
@@ -149,13 +152,13 @@ impl Pages {
             .ok_or_else(|| DatasetError::column(&shard.path, &self.column, "missing"))
     }
 
-    /// Returns the single method for all rows of a file whose tensor column has these chunks.
+    /// Returns the method of reading all rows of a file, from the metadata of its tensor column in each row group.
     fn method(
         &self,
         shard: &Shard,
         chunks: &[&ColumnChunkMetaData],
     ) -> Result<ReadMethod, DatasetError> {
-        // Rows of differing length may have to be cut or padded, so their bytes cannot be copied directly into the
+        // Rows that differ in length may have to be cut or padded, so their bytes cannot be copied directly into the
         // batch.
         let is_direct = !self.form.is_ragged()
             && chunks
@@ -172,10 +175,10 @@ impl Pages {
         Ok(ReadMethod::Arrow(Box::new(arrow_column)))
     }
 
-    /// Appends the rows of a file.
+    /// Adds a file whose rows have been located.
     pub(crate) fn append(&mut self, shard: Shard, located: RowPlaces) {
-        // The number of file descriptors per process is limited. `RowGroup::file` must remain this file's index in
-        // `sources`.
+        // The number of open files per process is limited. Each file is added even if it is not kept open, since
+        // `RowGroup::file` is an index into `sources`.
         let file = (self.sources.len() < OPEN_FILES_MAX).then_some(shard.file);
         self.sources.push(RowFile {
             path: shard.path,
@@ -189,7 +192,7 @@ impl Pages {
         self.places.extend(located.places);
     }
 
-    /// Locates the rows of one row group. The error describes the problem with its offset index.
+    /// Locates the rows of one row group. The error describes a problem with the group's offset index.
     fn locate_group(
         &self,
         shard: &Shard,
@@ -205,8 +208,7 @@ impl Pages {
             .ok_or("it has no offset index")?;
 
         for (number, page) in pages.iter().enumerate() {
-            // The index contains only the first row of each page. A page ends where the next one begins, and the last
-            // one ends with its row group.
+            // The offset index contains only the first row of each page. The last page ends with the row group.
             let end = pages
                 .get(number + 1)
                 .map_or(n_rows, |next| next.first_row_index);
@@ -215,7 +217,7 @@ impl Pages {
             self.locate_page(shard, page, rows, located)?;
         }
 
-        // The pages above are contiguous, so only rows before the first page can be missing.
+        // The pages are contiguous, so only rows before the first page can be missing.
         let n_located = pages
             .first()
             .map_or(0, |first| n_rows - first.first_row_index);
@@ -226,7 +228,7 @@ impl Pages {
         }
     }
 
-    /// Locates the rows of one page, which are `rows` of its row group.
+    /// Locates the rows of one page. `rows` are the indices of these rows within their row group.
     fn locate_page(
         &self,
         shard: &Shard,
@@ -261,8 +263,8 @@ impl Pages {
                     });
                 }
             }
-            // All rows of a page share its position: reading any of them reads the whole page. Arrow's reader finds the
-            // page itself, and counts rows within the row group.
+            // All rows of a page have the same position, since reading a row reads the whole page. Arrow's reader finds
+            // the page itself, and counts rows within the row group.
             ReadMethod::Zstd | ReadMethod::Arrow(_) => {
                 let is_zstd = matches!(located.method, ReadMethod::Zstd);
                 for within in if is_zstd { 0..n_rows } else { rows } {
@@ -277,10 +279,11 @@ impl Pages {
         Ok(())
     }
 
-    /// Reads a row into `slot`, which must be [`Self::row_bytes`] long, and returns its number of frames.
+    /// Copies a row's tensor to `slot`, which must be [`Self::row_bytes`] long, and returns the number of frames.
     ///
     /// # Errors
-    /// [`DatasetError::Damaged`] names file and row group; [`DatasetError::Store`] is a failure of the machine.
+    /// [`DatasetError::Damaged`] with file and row group if the row is damaged; [`DatasetError::Store`] if the
+    /// operating system cannot read the file.
     pub(crate) fn read(
         &self,
         row: u32,
@@ -306,7 +309,8 @@ impl Pages {
                     .map_err(|problem| DatasetError::row_group(&source.path, number, problem))?;
             }
             ReadMethod::Arrow(arrow_column) => {
-                // The reader's errors do not distinguish a bad disk from bad bytes, so read the bytes first.
+                // Read the bytes before Arrow's reader does, whose errors do not distinguish a failed read from damaged
+                // bytes.
                 scratch.page.resize(place.bytes as usize, 0);
                 source.read_at(&mut scratch.page, place.offset, group)?;
 
@@ -319,18 +323,18 @@ impl Pages {
             }
         }
 
-        // The counter is used for reports and tests. It orders nothing, so `Relaxed` suffices.
+        // The number of bytes is only used for reports and tests, so `Relaxed` suffices.
         self.bytes_read
             .fetch_add(u64::from(place.bytes), Ordering::Relaxed);
         Ok(frames)
     }
 
-    /// Returns the position of a row in its zstd page.
+    /// Returns the index of a row in its zstd page, and the number of rows in the page.
     fn row_in_page(&self, row: u32) -> RowInPage {
         let row = row as usize;
         let within = self.places[row].within as usize;
-        // Row indices of each page start at 0 and pages are contiguous, so the next row with index 0 begins another
-        // page. Most pages have one row, so this usually examines one entry.
+        // Row indices of each page start at 0 and pages are contiguous, so the next row with index 0 is the first of
+        // another page. Most pages have one row, so this usually examines one entry.
         let behind = &self.places[row + 1..];
         let n_behind = behind.iter().take_while(|place| place.within > 0).count();
         RowInPage {
@@ -341,7 +345,7 @@ impl Pages {
 }
 
 impl RowFile {
-    /// Reports whether the file's content is unchanged since it was committed.
+    /// Reports whether the hash of the file is the one that was committed.
     fn is_sound(&self) -> Result<bool, DatasetError> {
         let Some(content) = &self.content else {
             return Ok(true);
@@ -362,16 +366,16 @@ impl RowFile {
         Ok(is_sound)
     }
 
-    /// Fills `bytes`, which belong to `group`, from `offset` on.
+    /// Fills `bytes`, which are part of row group `group`, from the file's bytes at `offset`.
     fn read_at(&self, bytes: &mut [u8], offset: u64, group: &RowGroup) -> Result<(), DatasetError> {
-        // Positional reads let readers share the descriptor without moving a common file position.
+        // Positional reads let several readers share an open file.
         let read = match &self.file {
             Some(file) => file.read_exact_at(bytes, offset),
             None => File::open(&self.path).and_then(|file| file.read_exact_at(bytes, offset)),
         };
         match read {
-            // `locate` checked the position against the file's length. So the file was truncated since, which is damage
-            // and not a disk error.
+            // `locate` compared the position with the file's length, so the file was truncated since then: it is
+            // damaged, and the disk works.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 let problem = "the file ends within it";
                 let number = group.number as usize;
@@ -382,8 +386,8 @@ impl RowFile {
     }
 }
 
-/// Returns the rows from `first` up to `end`, or `None` if they are not within the row group's `n_rows` rows. All three
-/// numbers come from the file: without this check, they could create entries for billions of rows.
+/// Returns the range of rows from `first` up to `end`, or `None` if it is not within the row group's `n_rows` rows. All
+/// three numbers come from the file: without this check, a damaged file could create entries for billions of rows.
 fn rows_within(first: i64, end: i64, n_rows: i64) -> Option<Range<u32>> {
     if first > end || end > n_rows {
         return None;
@@ -391,12 +395,14 @@ fn rows_within(first: i64, end: i64, n_rows: i64) -> Option<Range<u32>> {
     Some(u32::try_from(first).ok()?..u32::try_from(end).ok()?)
 }
 
-/// Reports whether the pages of a column chunk contain the rows' bytes one after another.
+/// Reports whether the pages of a column chunk contain the bytes of one row after another, without levels or a
+/// dictionary.
 fn is_plain_fixed(chunk: &ColumnChunkMetaData, row_bytes: usize) -> bool {
     let column = chunk.column_descr();
     let is_fixed = column.physical_type() == Type::FIXED_LEN_BYTE_ARRAY
         && column.type_length() == row_bytes as i32;
-    // A column with nulls or lists has levels between the page's header and its values.
+    // A column with nulls or lists has levels (Parquet's encoding of structure) between the page's header and its
+    // values.
     let is_required = column.max_def_level() == 0 && column.max_rep_level() == 0;
     // The parquet crate always lists RLE, for the levels, even if a column has none (`column/writer/mod.rs`).
     // Dictionary-encoded values would be listed as `RLE_DICTIONARY`.
@@ -433,8 +439,8 @@ mod tests {
         Form::new(&spec).expect("a form")
     }
 
-    /// Returns the error message, or `located`, for a file whose first row group's offset index was changed by
-    /// `damage`.
+    /// Returns the error message of locating rows in a file whose offset index was changed by `damage`, or `located` if
+    /// there is no error.
     fn located(compression: Compression, damage: impl Fn(&mut [PageLocation])) -> String {
         let fixture = Fixture {
             compression,
@@ -468,7 +474,7 @@ mod tests {
     #[test]
     fn oversized_offset_index_is_damage() {
         for compression in [Compression::Zstd, Compression::None, Compression::Lz4] {
-            // Lz4 is read by Arrow's reader.
+            // Lz4 pages are read by Arrow's reader.
             assert_eq!(located(compression, |_| {}), "located");
 
             type Damage = fn(&mut [PageLocation]);
@@ -497,7 +503,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let manifest = Fixture::default().write(folder.path());
         let mut pages = Pages::new(FEATURE, form_of(&manifest.features[0]));
-        // Pages of three rows, of one, and of two.
+        // Three pages: of three rows, one row, and two rows.
         pages.places = [0, 1, 2, 0, 0, 1]
             .map(|within| Place {
                 offset: 4,

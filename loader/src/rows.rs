@@ -1,7 +1,7 @@
-//! The small columns of all feature rows: everything but the tensors, read once and held as a struct of arrays in
-//! manifest order.
+//! The columns of all rows of a feature, apart from the tensors, read once and stored as a struct of arrays in manifest
+//! order.
 //!
-//! Elsewhere, a row is identified by its index in this order. Rows of a row group are contiguous.
+//! In other modules, a row is identified by its index in this order. The rows of a row group are contiguous.
 
 use std::ops::Range;
 
@@ -18,7 +18,7 @@ use crate::DatasetError;
 use crate::shard::Shard;
 use wavemill_schemas::rng;
 
-/// Columns of every row, apart from its tensor and its targets.
+/// Names of the columns of every row, apart from its tensor and its targets.
 const SMALL_COLUMNS: [&str; 9] = [
     "clip_key",
     "track_id",
@@ -31,41 +31,41 @@ const SMALL_COLUMNS: [&str; 9] = [
     "audio_blake3",
 ];
 
-/// A row group of a file in the manifest.
+/// A Parquet row group of a file in the manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowGroup {
-    /// Index among the feature's files that were read.
+    /// Index of the file among the feature's files that were read.
     pub file: u32,
-    /// Index within the file, starting at 0.
+    /// Index of the row group within the file, starting at 0.
     pub number: u32,
-    /// The rows of the group.
+    /// The rows of the row group, as indices over all rows.
     pub rows: Range<u32>,
 }
 
-/// Columns of all rows of a feature, over every split.
+/// Columns of all rows of a feature, in all splits.
 #[derive(Debug, Default)]
 pub struct Rows {
-    /// Path of the clip below the audio root.
+    /// Path of each row's clip below the audio root.
     pub clip_keys: Vec<Box<str>>,
-    /// The data set's track number, or the hash of the key.
+    /// The track number in the data set, or the hash of the clip's path.
     pub track_ids: Vec<i64>,
-    /// Index of the segment within the clip, starting at 0.
+    /// Index of the row's segment within the clip, starting at 0.
     pub segments: Vec<i32>,
-    /// The start of the segment in seconds; 0 for a picture.
+    /// The start of the segment in the clip, in seconds; 0 for a picture.
     pub offsets_s: Vec<f32>,
-    /// The tempo; 1.0 is the recorded tempo.
+    /// The tempo of the row; 1.0 is the recorded tempo.
     pub variants: Vec<f32>,
-    /// `None` if unknown.
+    /// The id of the row's artist; `None` if unknown.
     pub artist_ids: Vec<Option<i64>>,
-    /// `None` if unknown.
+    /// The id of the row's album; `None` if unknown.
     pub album_ids: Vec<Option<i64>>,
     /// The hash of the recording, which identifies copies under two ids; empty for a picture.
     pub audio_blake3s: Vec<Box<str>>,
-    /// Labels by target of the manifest, then by row; -1 for unlabelled rows.
+    /// Class ids by target of the manifest, then by row; -1 for unlabelled rows.
     pub targets: Vec<Vec<i32>>,
     /// The [`rng::row_key`] of each row.
     pub keys: Vec<u64>,
-    /// The index of each row's group in [`Self::groups`].
+    /// The index of each row's row group in [`Self::groups`].
     pub group_of: Vec<u32>,
     /// The row groups in manifest order.
     pub groups: Vec<RowGroup>,
@@ -74,7 +74,7 @@ pub struct Rows {
 }
 
 impl Rows {
-    /// Creates an empty collection for a store with `n_targets` targets.
+    /// Creates empty columns for a store with `n_targets` targets.
     pub(crate) fn new(n_targets: usize) -> Self {
         Self {
             targets: vec![Vec::new(); n_targets],
@@ -102,10 +102,10 @@ impl Rows {
         &self.genres[start as usize..self.genres_end[row] as usize]
     }
 
-    /// Appends the rows of a file; appends nothing if it fails.
+    /// Appends the rows of a file; appends no rows if reading the file fails.
     ///
     /// # Errors
-    /// [`DatasetError::Damaged`], [`DatasetError::Other`].
+    /// [`DatasetError::Damaged`] if a column is missing or cannot be decoded, [`DatasetError::Other`].
     pub(crate) fn append(
         &mut self,
         shard: &Shard,
@@ -131,7 +131,7 @@ impl Rows {
         let genres = from.genres()?;
         let audio = from.text("audio_blake3")?;
 
-        // All columns are present: nothing can fail from here on.
+        // All columns have been read: from here on, no operation can fail.
         for (row, genres) in genres.iter().enumerate() {
             let key = keys.value(row);
             self.clip_keys.push(key.into());
@@ -159,7 +159,7 @@ impl Rows {
     fn append_groups(&mut self, shard: &Shard, file: u32) {
         let mut start = self.group_of.len() as u32;
         for (number, group) in (0..).zip(shard.metadata.metadata().row_groups()) {
-            // `Shard::open` compared these numbers with the manifest's.
+            // `Shard::open` has compared the rows per row group with the manifest.
             let end = start + group.num_rows() as u32;
             self.group_of.resize(end as usize, self.groups.len() as u32);
             self.groups.push(RowGroup {
@@ -172,7 +172,7 @@ impl Rows {
     }
 }
 
-/// Reads the small columns, including those of `targets`, of all rows of a file.
+/// Reads the columns of all rows in a file, including those of `targets` but not the tensors.
 fn read(shard: &Shard, targets: &[String]) -> Result<RecordBatch, DatasetError> {
     let mut columns = Vec::new();
     for (place, field) in shard.metadata.schema().fields().iter().enumerate() {
@@ -181,8 +181,8 @@ fn read(shard: &Shard, targets: &[String]) -> Result<RecordBatch, DatasetError> 
         }
     }
 
-    // The duplicate shares its file position with the shard's own descriptor. This is harmless because tensors are read
-    // by position.
+    // The duplicate shares its position with the shard's own file handle, which is harmless because tensors are read by
+    // offset.
     let file = shard
         .file
         .try_clone()
@@ -200,7 +200,7 @@ fn read(shard: &Shard, targets: &[String]) -> Result<RecordBatch, DatasetError> 
     concat_batches(&schema, &batches).map_err(DatasetError::parquet_at(&shard.path))
 }
 
-/// Looks up columns by name and type; its errors name the file.
+/// Looks up columns of a file by name and type. Errors name the file.
 struct Columns<'a> {
     batch: &'a RecordBatch,
     shard: &'a Shard,

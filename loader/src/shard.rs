@@ -1,4 +1,4 @@
-//! One Parquet file of a feature, opened once: footer, page index, and the checks against its manifest entry.
+//! One Parquet file of a feature, opened once: footer, page index, and comparison with its entry in the manifest.
 
 use std::fs::File;
 use std::io;
@@ -11,18 +11,19 @@ use wavemill_schemas::tables;
 
 use crate::{DatasetError, Store};
 
-/// A file of a feature.
+/// An open Parquet file of a feature.
 #[derive(Debug)]
 pub(crate) struct Shard {
     /// The path of the file.
     pub path: PathBuf,
-    /// The file, open for positional reads.
+    /// The file handle, for positional reads.
     pub file: File,
-    /// Footer and offset index.
+    /// Parquet footer and offset index.
     pub metadata: ArrowReaderMetadata,
     /// The size of the file in bytes.
     pub bytes: u64,
-    /// The hash that the content is compared with before its first tensor is read; `None` if it is not compared.
+    /// The hash with which the file's content is compared before its first tensor is read; `None` if it is not
+    /// compared.
     pub blake3: Option<String>,
 }
 
@@ -30,14 +31,15 @@ impl Shard {
     /// Opens the file of `entry` and compares its length, its rows per row group and its feature with the manifest.
     ///
     /// # Errors
-    /// [`DatasetError::Damaged`], [`DatasetError::Store`].
+    /// [`DatasetError::Damaged`] if the file is missing or differs from the manifest, [`DatasetError::Store`] if it
+    /// cannot be read.
     pub(crate) fn open(
         store: &Store,
         entry: &FileEntry,
         feature: &FeatureEntry,
     ) -> Result<Self, DatasetError> {
         let path = store.path(entry)?;
-        // A missing file is damage, which `data.skip_damaged` skips; other system errors are not.
+        // A missing file is damage, which `data.skip_damaged` skips; other operating system errors are not skipped.
         let file = match File::open(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 return Err(DatasetError::changed(&path, "missing"));
@@ -54,8 +56,8 @@ impl Shard {
             return Err(DatasetError::changed(&path, problem));
         }
 
-        // The offset index contains the positions of pages. The column index contains bounds of their values, which are
-        // not needed. `Pages::locate` rejects a file without an offset index and names the row group.
+        // Read the offset index, which contains the positions of pages, but not the column index with the bounds of
+        // values. `Pages::locate` rejects a file without an offset index.
         let options = ArrowReaderOptions::new()
             .with_column_index_policy(PageIndexPolicy::Skip)
             .with_offset_index_policy(PageIndexPolicy::Optional);
@@ -73,7 +75,7 @@ impl Shard {
             return Err(DatasetError::changed(&path, problem));
         }
 
-        // A file of equal length and layout may still contain a feature made with other options.
+        // A file with the same length and layout may still contain a feature that was extracted with other options.
         if feature_id(&metadata, &feature.name).as_deref() != Some(&feature.feature_id) {
             let problem = format!("not of feature {} {}", feature.name, feature.feature_id);
             return Err(DatasetError::changed(&path, problem));
@@ -89,7 +91,7 @@ impl Shard {
     }
 }
 
-/// Returns the id in the metadata of the tensor column, if present.
+/// Returns the feature id in the metadata of the tensor column, if present.
 fn feature_id(metadata: &ArrowReaderMetadata, column: &str) -> Option<String> {
     let field = metadata.schema().field_with_name(column).ok()?;
     let tensor: serde_json::Value =

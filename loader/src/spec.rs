@@ -1,7 +1,7 @@
-//! The inputs that a model was trained on, in a form that fits in a checkpoint: enough to feed rows to the model
-//! without their store.
+//! The inputs that a model was trained on, as stored in a checkpoint: sufficient to process new rows with the model,
+//! without the store of its training.
 //!
-//! Everything here is a function of the configuration and the training rows. Both batches and predictions use it.
+//! All values are computed from the configuration and the training rows only. Training and prediction use them.
 
 use serde::{Deserialize, Serialize};
 use wavemill_schemas::manifest::{FeatureEntry, Stats};
@@ -9,39 +9,44 @@ use wavemill_schemas::manifest::{FeatureEntry, Stats};
 use crate::DatasetError;
 use wavemill_schemas::config::Data;
 
-/// Inputs of a model.
+/// Description of a model's inputs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct InputSpec {
-    /// The feature as in the manifest; rows with another `feature_id` have other values.
+    /// The manifest's entry of the feature. Rows with another `feature_id` have other values.
     pub feature: FeatureEntry,
-    /// Number of frames that each row is cut or zero-padded to; 1 for statistics and pictures, which have none.
+    /// Number of frames that each row is cut or zero-padded to; 1 for statistics and pictures, which have no frames.
     pub frames: usize,
-    /// Mean and deviation of each band if rows are normalised, or of each number of statistics, which always are.
+    /// Mean and deviation of each band if rows are normalised. Rows of statistics are always normalised, number by
+    /// number.
     pub normalize: Option<Stats>,
-    /// Columns of `fma_features`, in the order of the model's inputs; empty if the model uses none.
+    /// Columns of `fma_features`, in the order of the model's inputs; empty if the model uses no metadata.
     pub metadata: Vec<MetadataColumn>,
-    /// Artists of training rows in ascending order: the first has id 1. Empty if the model uses none.
+    /// Ids of the artists of training rows in ascending order; the first has number 1. Empty if the model does not use
+    /// artists.
     pub artists: Vec<i64>,
-    /// Albums of training rows, numbered like the artists.
+    /// Ids of the albums of training rows, numbered like the artists.
     pub albums: Vec<i64>,
 }
 
-/// A metadata column and the parameters of its standardisation.
+/// A metadata column with its mean and deviation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MetadataColumn {
-    /// The name in `fma_features`.
+    /// The name of the column in `fma_features`.
     pub name: String,
-    /// Mean over training rows that have a value.
+    /// Mean over the training rows that have a value.
     pub mean: f64,
-    /// Population standard deviation over the same rows; 0 if all values are equal or there are none.
+    /// Population standard deviation over the training rows that have a value; 0 if all values are equal or there are
+    /// none.
     pub std: f64,
 }
 
 impl InputSpec {
-    /// Creates the inputs for `feature` under `data`, without metadata and vocabularies; `stats` are the manifest's.
+    /// Creates the description of the inputs `feature` under the configuration `data`, without metadata and
+    /// vocabularies. `stats` are those of the manifest.
     ///
     /// # Errors
-    /// [`DatasetError::Unfit`]: lengths that differ without `data.frames`, no statistics for `data.normalize`.
+    /// [`DatasetError::Unfit`] if rows differ in length without `data.frames`, or if there are no statistics for
+    /// `data.normalize`.
     pub fn new(
         feature: &FeatureEntry,
         data: &Data,
@@ -49,7 +54,8 @@ impl InputSpec {
     ) -> Result<Self, DatasetError> {
         let frames = frames_of(feature, data)?;
 
-        // The numbers of a statistics row have no common unit, so they are always standardised, like metadata columns.
+        // The numbers of a row of statistics have different units, so they are always standardised, like metadata
+        // columns.
         let is_normalised = data.normalize || feature.is_statistics();
         if is_normalised && stats.is_none_or(|stats| stats.values == 0) {
             let problem = "the store has no training rows, and therefore no statistics";
@@ -66,7 +72,8 @@ impl InputSpec {
         })
     }
 
-    /// Returns the number of entries in both vocabularies, including the unknown entry; 0 for an unused vocabulary.
+    /// Returns the sizes of the vocabularies of artists and albums, including the entry for unknown ids; 0 for an
+    /// unused vocabulary.
     pub fn vocabulary(&self) -> [i64; 2] {
         [&self.artists, &self.albums].map(|ids| {
             if ids.is_empty() {
@@ -77,10 +84,10 @@ impl InputSpec {
         })
     }
 
-    /// Returns a row-major `[n, columns]` matrix with standardised columns; `values` are as published, NaN if missing.
+    /// Returns a row-major `[n, columns]` matrix of standardised metadata. `values` are as published, NaN if missing.
     ///
-    /// A missing value becomes 0, the mean, and so does every value of a column without variance. Returns `None` if the
-    /// model uses no metadata.
+    /// A missing value becomes 0, the mean, and so does every value of a column whose values are all equal. Returns
+    /// `None` if the model uses no metadata.
     pub fn standardised(&self, values: &[f32]) -> Option<Vec<f64>> {
         if self.metadata.is_empty() {
             return None;
@@ -94,8 +101,8 @@ impl InputSpec {
         )
     }
 
-    /// Returns a row-major `[n, 2]` matrix: vocabulary ids of the artist and album of each row, 0 for ids that do not
-    /// occur in training. Returns `None` if the model uses neither.
+    /// Returns a row-major `[n, 2]` matrix: the numbers of each row's artist and album in the vocabularies, 0 for ids
+    /// that do not occur in training. Returns `None` if the model uses neither artists nor albums.
     pub fn known_ids(&self, rows: impl Iterator<Item = [Option<i64>; 2]>) -> Option<Vec<i64>> {
         if self.vocabulary() == [0; 2] {
             return None;
@@ -120,7 +127,7 @@ impl MetadataColumn {
     }
 }
 
-/// Returns the number of frames in a row as the model's input; 1 for a feature without frames.
+/// Returns the number of frames of a row as input of the model; 1 for a feature without frames.
 fn frames_of(feature: &FeatureEntry, data: &Data) -> Result<usize, DatasetError> {
     if feature.is_statistics() || feature.is_picture() {
         return match data.frames {
@@ -132,7 +139,7 @@ fn frames_of(feature: &FeatureEntry, data: &Data) -> Result<usize, DatasetError>
         };
     }
 
-    // Find the axis by name, because a recipe may store frames before bands.
+    // Find the axis of frames by name, because a recipe may store frames before bands.
     let axis = feature
         .dim_names
         .iter()
@@ -150,7 +157,7 @@ fn frames_of(feature: &FeatureEntry, data: &Data) -> Result<usize, DatasetError>
     })
 }
 
-/// Returns the position of an id in its vocabulary, starting at 1; 0 for an unknown id.
+/// Returns the number of an id in its vocabulary, starting at 1; 0 for an unknown id.
 fn known_id(vocabulary: &[i64], id: Option<i64>) -> i64 {
     id.and_then(|id| vocabulary.binary_search(&id).ok())
         .map_or(0, |place| place as i64 + 1)

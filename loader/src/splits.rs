@@ -1,4 +1,5 @@
-//! Determines the side of each row: by its folder under the recipe's rule, by a column of `tracks` under another.
+//! Assigns each row to the training, validation or test split: by its folder under the recipe's rule, by a column of
+//! `tracks` under another rule.
 
 use std::collections::HashMap;
 
@@ -8,23 +9,23 @@ use wavemill_schemas::recipe::SplitRule;
 use crate::rows::Rows;
 use crate::{DatasetError, Store};
 
-/// A side of a split.
+/// One of the three splits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub enum Side {
-    /// Rows to learn from.
+    /// Rows from which a model learns.
     #[default]
     Training,
-    /// Rows that decide when to stop.
+    /// Rows that determine when training stops.
     Validation,
-    /// Rows that are evaluated once.
+    /// Rows on which a model is evaluated once.
     Test,
 }
 
 impl Side {
-    /// All three sides in order.
+    /// The three splits in order.
     pub const ALL: [Self; 3] = [Self::Training, Self::Validation, Self::Test];
 
-    /// Returns the name used in manifests: `training`, `validation`, `test`.
+    /// Returns the name of the split in manifests: `training`, `validation`, `test`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Training => "training",
@@ -38,17 +39,18 @@ impl Side {
     }
 }
 
-/// Prefix of the columns of `tracks` that contain a rule's sides.
+/// Prefix of the columns of `tracks` that contain the splits of a rule.
 const COLUMN_PREFIX: &str = "split_";
 
-/// Returns the side of every row; `None` for rows that are on no side and never read.
+/// Returns the split of every row; `None` for rows that are in no split and are never read.
 ///
-/// `folders`: the manifest's split of each file by the index that [`Rows`] gives it; `rule`: the recipe's if `None`.
-/// Copies at another tempo are used only for training, except under the rule `segment_stretched`, whose purpose is that
-/// leak.
+/// `folders` has the manifest's split of each file, by the index that [`Rows`] gives it. `rule` is the requested rule,
+/// or `None` for the recipe's rule. Copies at another tempo are used only for training, except under the rule
+/// `segment_stretched`, which intends this leak.
 ///
 /// # Errors
-/// [`DatasetError::Unfit`] with the store's rules; those of [`Store::table`].
+/// [`DatasetError::Unfit`], which names the store's rules, if the rule does not exist, and the errors of
+/// [`Store::table`].
 pub(crate) fn sides(
     store: &Store,
     rows: &Rows,
@@ -61,8 +63,8 @@ pub(crate) fn sides(
     let tests_copies =
         asked.is_none() && store.manifest().recipe.split.rule == SplitRule::SegmentStretched;
     match asked {
-        // The recipe's own rule determined the folders. Under the rule `segment`, a track is on several sides, which a
-        // column by track cannot represent.
+        // The recipe's own rule determined the folders. Under the rule `segment`, a track is in several splits, which a
+        // column of `tracks` cannot represent.
         None => {
             for &group in &rows.group_of {
                 let file = rows.groups[group as usize].file;
@@ -81,7 +83,7 @@ pub(crate) fn sides(
         return Ok(sides);
     }
     for (side, variant) in sides.iter_mut().zip(&rows.variants) {
-        // Copies are for training only. In a score they would count their clip twice.
+        // Copies at another tempo are for training only. In validation and test, they would count their clip twice.
         if *variant != 1.0 && *side != Some(Side::Training) {
             *side = None;
         }
@@ -89,20 +91,20 @@ pub(crate) fn sides(
     Ok(sides)
 }
 
-/// The rule that determined the sides in use.
+/// The split rule that is in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RuleInUse {
     /// The name used in `data.split`: the name of a rule, or of a column of `tracks` without its prefix.
     pub name: String,
-    /// The kind of rule, which determines the use of the sides.
+    /// The kind of the split rule.
     pub kind: SplitRule,
-    /// Whether the rule is the recipe's, so that a side's rows are in that side's folder.
+    /// Whether the rule is that of the recipe, so that the rows of a split are in the folder of that split.
     pub is_recipes: bool,
 }
 
 impl RuleInUse {
-    /// Returns the requested rule, or the recipe's rule if `asked` is `None`. The caller must call [`sides`] first,
-    /// which rejects a name without a column in `tracks`.
+    /// Returns the requested split rule, or the recipe's rule if `asked` is `None`. The caller must call [`sides`]
+    /// first, which rejects a rule without a column in `tracks`.
     pub(crate) fn new(store: &Store, asked: Option<&str>) -> Self {
         let own = store.manifest().recipe.split.rule;
         let Some(name) = asked.filter(|name| *name != own.name()) else {
@@ -113,8 +115,8 @@ impl RuleInUse {
             };
         };
 
-        // wavemill writes a column for each of three rules. Any other column is the user's own, whatever its name: its
-        // sides apply to tracks, even if it is called `segment`.
+        // wavemill writes columns for three rules. Any other column is user-defined, whatever its name, and assigns
+        // tracks to splits, even if it is called `segment`.
         let written = [
             SplitRule::Official,
             SplitRule::Stratified,
@@ -131,7 +133,8 @@ impl RuleInUse {
     }
 }
 
-/// Returns the side of each track according to `rule`'s column of `tracks`; `own` is the rule that needs no column.
+/// Returns the split of each track according to the column of `tracks` for `rule`. `own` is the recipe's rule, which
+/// needs no column.
 fn by_track(store: &Store, rule: &str, own: &str) -> Result<HashMap<i64, Side>, DatasetError> {
     let column = format!("{COLUMN_PREFIX}{rule}");
     let table = store.table("tracks", |name| {
@@ -144,7 +147,7 @@ fn by_track(store: &Store, rule: &str, own: &str) -> Result<HashMap<i64, Side>, 
 
     let mut by_track = HashMap::new();
     for (track, side) in pairs {
-        // A track without a valid side is on no side: `Dataset::warnings` counts its rows.
+        // A track without a valid value is in no split: `Dataset::warnings` counts its rows.
         if let Some(side) = Side::named(&side) {
             by_track.insert(track, side);
         }
@@ -152,7 +155,7 @@ fn by_track(store: &Store, rule: &str, own: &str) -> Result<HashMap<i64, Side>, 
     Ok(by_track)
 }
 
-/// Lists the rules with a column in `tracks`, and the store's own rule.
+/// Lists the split rules that have a column in `tracks`, and the recipe's rule.
 fn rules_of(tracks: Option<&RecordBatch>, own: &str) -> String {
     let schema = tracks.map(RecordBatch::schema);
     let mut rules: Vec<&str> = schema
@@ -160,7 +163,7 @@ fn rules_of(tracks: Option<&RecordBatch>, own: &str) -> String {
         .flat_map(|schema| schema.fields())
         .filter_map(|field| field.name().strip_prefix(COLUMN_PREFIX))
         .collect();
-    // The rules `column` and `segment` have no such column, but can still be requested.
+    // The rules `column` and `segment` have no column in `tracks`, but can still be requested.
     if !rules.contains(&own) {
         rules.push(own);
     }

@@ -1,7 +1,7 @@
 //! A committed, read-only version of a feature store: its manifest and its files.
 //!
-//! A store is a local folder. Support for object stores would affect two places: this module (list versions, read a
-//! manifest) and `pages.rs` (read n bytes at an offset); nothing else opens files.
+//! A store is a local folder. Support for object stores would affect two modules: this one (list versions, read a
+//! manifest) and `pages.rs` (read n bytes at an offset).
 
 use std::fs::File;
 use std::io;
@@ -18,7 +18,7 @@ use wavemill_versions::{CommittedVersion, StoreFolder, hash_file};
 
 use crate::DatasetError;
 
-/// One version of a store.
+/// One committed version of a store.
 #[derive(Clone, Debug)]
 pub struct Store {
     folder: StoreFolder,
@@ -27,10 +27,10 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the requested version, or the latest one.
+    /// Opens the version with the name `name`, or the latest version.
     ///
     /// # Errors
-    /// [`DatasetError::Store`].
+    /// [`DatasetError::Store`] if the store or the version does not exist or cannot be read.
     pub fn open(root: &Path, name: Option<&VersionName>) -> Result<Self, DatasetError> {
         let folder = StoreFolder::open(root)?;
         let committed = folder.committed(folder.resolve(name)?)?;
@@ -41,8 +41,8 @@ impl Store {
         })
     }
 
-    /// Returns the same version without the comparison of each shard with its blake3 before its first row is read: for
-    /// shards that were already compared, or for a reader who accepts that a flipped bit changes a value. Tables are
+    /// Returns the same version, but without comparing each shard with its blake3 hash before its first row is read:
+    /// for shards that were already compared, or for readers who accept that a flipped bit changes a value. Tables are
     /// still compared.
     #[must_use]
     pub fn without_shard_checks(mut self) -> Self {
@@ -50,17 +50,18 @@ impl Store {
         self
     }
 
-    /// Reports whether shards are compared with their blake3: true unless [`Self::without_shard_checks`] was called.
+    /// Reports whether shards are compared with their blake3 hash: true unless [`Self::without_shard_checks`] was
+    /// called.
     pub const fn checks_shards(&self) -> bool {
         self.checks_shards
     }
 
-    /// Returns the folder of the store.
+    /// Returns the root folder of the store.
     pub fn root(&self) -> &Path {
         self.folder.root()
     }
 
-    /// Returns the version number.
+    /// Returns the number of the version.
     pub const fn version(&self) -> u64 {
         self.committed.version
     }
@@ -70,20 +71,20 @@ impl Store {
         &self.committed.manifest
     }
 
-    /// Returns the recipe's split rule, which determined folders and statistics.
+    /// Returns the split rule of the recipe, which determines folders and statistics.
     pub fn rule(&self) -> &'static str {
         self.manifest().recipe.split.rule.name()
     }
 
-    /// Returns the blake3 of the manifest's bytes as lower-case hex, which identifies this state of the store.
+    /// Returns the blake3 hash of the manifest as lower-case hex, which identifies this state of the store.
     pub fn manifest_hash(&self) -> &str {
         &self.committed.hash
     }
 
-    /// Returns the feature with this name, or the recipe's first feature for `None`.
+    /// Returns the feature with the name `name`, or the recipe's first feature for `None`.
     ///
     /// # Errors
-    /// [`DatasetError::Unfit`] with the existing names.
+    /// [`DatasetError::Unfit`], which names the existing features, if there is no such feature.
     pub fn feature(&self, name: Option<&str>) -> Result<&FeatureEntry, DatasetError> {
         let features = &self.manifest().features;
         let found = features
@@ -98,15 +99,16 @@ impl Store {
         })
     }
 
-    /// Returns the path of a file in the manifest; the file need not exist. The store's own folder may be a link.
+    /// Returns the path of a file that the manifest names; the file need not exist. The store's root folder may be a
+    /// symbolic link.
     ///
     /// # Errors
-    /// [`DatasetError::Store`]: a link in its path leads out of the store.
+    /// [`DatasetError::Store`] if a symbolic link in the path leads out of the store.
     pub fn path(&self, file: &FileEntry) -> Result<PathBuf, DatasetError> {
         Ok(self.folder.locate(&file.path)?)
     }
 
-    /// Compares the blake3 of every file of a feature or table with the manifest and returns the errors of damaged
+    /// Compares the blake3 hash of every file of a feature or table with the manifest. Returns the errors of damaged
     /// files, in file order.
     ///
     /// # Errors
@@ -115,8 +117,8 @@ impl Store {
         let mut damaged = Vec::new();
         for entry in self.manifest().files_of(name) {
             let path = self.path(entry)?;
-            // A missing file is damage and is listed. A failed read proves nothing about the bytes, so it ends the
-            // comparison.
+            // A missing file counts as damaged. A read error of the system does not show that bytes are damaged, so it
+            // ends the comparison.
             match require_content(&path, &entry.blake3) {
                 Err(error) if error.is_damage() => damaged.push(error),
                 compared => compared?,
@@ -125,10 +127,11 @@ impl Store {
         Ok(damaged)
     }
 
-    /// Reads the columns of a table for which `wanted` is true; returns `None` if the store has no such table.
+    /// Reads the columns of a table for whose name `wanted` returns true; returns `None` if the store has no such
+    /// table.
     ///
     /// # Errors
-    /// [`DatasetError::Store`], [`DatasetError::Damaged`].
+    /// [`DatasetError::Store`] if a file cannot be read, [`DatasetError::Damaged`] if a file is damaged.
     pub fn table(
         &self,
         name: &str,
@@ -161,8 +164,8 @@ impl Store {
         Ok(whole)
     }
 
-    /// Returns the numbers in the column `key` of `table`, each with the text in the column `text` of the same row.
-    /// Omits rows where one of the two is missing; returns `None` if the table lacks one of the columns.
+    /// Returns the pairs of the number in column `key` and the text in column `text` of each row of `table`. Omits rows
+    /// in which one of them is missing; returns `None` if the table lacks one of the columns.
     ///
     /// # Errors
     /// [`DatasetError::Other`] if a column has another type.
@@ -196,10 +199,10 @@ impl Store {
         Ok(Some(pairs))
     }
 
-    /// Returns the names of a table's columns; empty if the store has no such table.
+    /// Returns the column names of a table; empty if the store has no such table.
     ///
     /// # Errors
-    /// As [`Self::table`].
+    /// The same errors as for [`Self::table`].
     pub fn columns(&self, name: &str) -> Result<Vec<String>, DatasetError> {
         let Some(entry) = self.manifest().files_of(name).next() else {
             return Ok(Vec::new());
@@ -214,10 +217,10 @@ impl Store {
     }
 }
 
-/// Compares a file with its blake3.
+/// Compares a file with its blake3 hash.
 ///
 /// # Errors
-/// [`DatasetError::Damaged`] if the file is missing or has another content, [`DatasetError::Store`].
+/// [`DatasetError::Damaged`] if the file is missing or has another hash, [`DatasetError::Store`] if it cannot be read.
 pub(crate) fn require_content(path: &Path, blake3: &str) -> Result<(), DatasetError> {
     match hash_file(path) {
         Ok(hash) if hash == blake3 => Ok(()),
@@ -229,7 +232,7 @@ pub(crate) fn require_content(path: &Path, blake3: &str) -> Result<(), DatasetEr
     }
 }
 
-/// Opens a table's file and reads its footer.
+/// Opens a table's Parquet file and reads its footer.
 fn builder(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>, DatasetError> {
     let file = File::open(path).map_err(DatasetError::io_at(path, "open"))?;
     ParquetRecordBatchReaderBuilder::try_new(file).map_err(DatasetError::parquet_at(path))

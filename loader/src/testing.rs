@@ -1,7 +1,7 @@
-//! Helpers for tests: datasets and loads of small stores.
+//! Helpers for tests that create small stores, open them as datasets and load batches.
 //!
-//! The file names this crate only through `super`, because the trainer's tests include it in their module of datasets:
-//! there the same names mean datasets whose batches use libtorch's memory.
+//! This file refers to this crate only through `super`, because the trainer's tests include it in another module, in
+//! which the same names mean datasets with libtorch's memory.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,13 +15,13 @@ use super::{
     Batch, Dataset, DatasetError, InputSpec, Loader, LoaderPlan, MetadataColumn, Needs, Store,
 };
 
-/// Opens the store's latest version.
+/// Opens the latest version of a store as a dataset.
 pub(super) fn open(root: &Path, data: &Data, needs: Needs) -> Result<Arc<Dataset>, DatasetError> {
     Dataset::open(Store::open(root, None)?, data, needs)
 }
 
-/// Writes a store for `fixture` in a temporary folder and opens it with all inputs. The store is removed with the
-/// folder.
+/// Writes a store with the properties `fixture` to a temporary folder and opens it with all inputs. Dropping the folder
+/// removes the store.
 pub(super) fn made(fixture: &Fixture, data: &Data) -> (TempDir, Arc<Dataset>) {
     let folder = tempfile::tempdir().expect("a folder");
     fixture.write(folder.path());
@@ -29,7 +29,7 @@ pub(super) fn made(fixture: &Fixture, data: &Data) -> (TempDir, Arc<Dataset>) {
     (folder, dataset)
 }
 
-/// Returns the plan of an epoch in shuffled batches of ten.
+/// Returns a plan that reads an epoch in shuffled batches of ten rows.
 pub(super) fn training() -> LoaderPlan {
     LoaderPlan {
         shuffle: true,
@@ -47,7 +47,7 @@ pub(super) fn load(dataset: &Arc<Dataset>, plan: LoaderPlan) -> Vec<Batch> {
         .expect("no damage")
 }
 
-/// Returns the inputs for a feature of two bands in u8 standardised by band, two columns of metadata, one of them
+/// Returns a model's inputs: a u8 feature of two bands, standardised by band, two metadata columns, one of which is
 /// constant, and artists.
 pub(super) fn input_spec(
     shape: [Option<usize>; 2],

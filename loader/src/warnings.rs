@@ -1,4 +1,4 @@
-//! Warnings about the rows of a run before it starts: none is an error, but all of them affect a score.
+//! Warnings about the rows of a run before it starts, such as missing labels. They affect scores but are not errors.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use crate::contrast::listed;
 use crate::{Dataset, Side, Target};
 
 impl<M> Dataset<M> {
-    /// Returns the warnings, one sentence each; empty if there is nothing unusual.
+    /// Returns the warnings about a dataset, one sentence each; empty if there is nothing unusual.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         for lost in &self.lost {
@@ -37,7 +37,8 @@ impl<M> Dataset<M> {
         warnings
     }
 
-    /// Returns a sentence for each target with labels on `side` that the model of [`Self::open_for`] does not know.
+    /// Returns a warning for each target with labels in the split `side` that the model of [`Self::open_for`] does not
+    /// know.
     pub fn unknown_classes(&self, side: Side) -> Vec<String> {
         self.targets
             .iter()
@@ -45,7 +46,7 @@ impl<M> Dataset<M> {
             .collect()
     }
 
-    /// Returns the sentence of [`Self::unknown_classes`] for one target.
+    /// Returns the warning of [`Self::unknown_classes`] for one target.
     fn unknown_classes_of(&self, target: &Target, side: Side) -> Option<String> {
         let rows = self.rows_of(side);
         let mut n_rows = 0;
@@ -73,7 +74,7 @@ impl<M> Dataset<M> {
         })
     }
 
-    /// Warns that rows are normalised with statistics of another rule's training rows.
+    /// Warns that rows are normalised with statistics over the training rows of another split rule.
     fn other_statistics(&self) -> Option<String> {
         let own = self.store.rule();
         if self.is_split_by_folder() || self.spec.normalize.is_none() {
@@ -122,7 +123,7 @@ impl<M> Dataset<M> {
         ))
     }
 
-    /// Warns about classes of a target without training rows.
+    /// Warns about classes of a target that no training row has.
     fn unseen(&self, target: usize) -> Option<String> {
         let counts = self.class_counts(target);
         let target = &self.targets[target];
@@ -144,7 +145,7 @@ impl<M> Dataset<M> {
         ))
     }
 
-    /// Warns about the origin of numbers that this store did not compute.
+    /// Warns that the columns of `fma_features` were not computed by wavemill.
     fn published(&self) -> Option<String> {
         self.metadata.as_ref().map(|_| {
             "fma_features are columns as FMA published them: computed from whole songs, by an old librosa \
@@ -158,7 +159,7 @@ impl<M> Dataset<M> {
         let mut n_read = 0;
         let mut n_without = 0;
         for (row, side) in (0..).zip(&self.sides) {
-            // A row on no side is never read, so its missing metadata is irrelevant.
+            // A row in no split is never read, so its missing metadata is irrelevant.
             if side.is_some() {
                 n_read += 1;
                 n_without += u64::from(!metadata.has(row));

@@ -46,7 +46,7 @@ impl DimOrder {
     /// Parses `mel,frame` or `frame,mel`; the band axis is called `bin`, `mel` or `coefficient`, depending on `op`.
     ///
     /// # Errors
-    /// A [`Fault`] of `dim_order`.
+    /// A [`Fault`] of `dim_order` if the text is neither of the two orders.
     pub fn parse(text: &str, op: Op) -> Result<Self, Fault> {
         let axis = op.audio().axis;
         let band_frame = format!("{axis},frame");
@@ -69,7 +69,7 @@ impl DimOrder {
 /// values are equal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FeatureArgs {
-    /// Operation.
+    /// Operation that computes the feature.
     pub op: Op,
     /// Sample rate of the PCM in Hz.
     pub sample_rate_hz: u32,
@@ -79,9 +79,9 @@ pub struct FeatureArgs {
     pub power: f64,
     /// Mel bands; absent for [`Op::Stft`].
     pub mel: Option<MelArgs>,
-    /// Logarithm of the spectrum or bands.
+    /// Logarithm applied to the spectrum or the mel bands.
     pub log: LogArgs,
-    /// Cosine transform; only present for [`Op::Mfcc`].
+    /// Cosine transform of the mel bands; only present for [`Op::Mfcc`].
     pub mfcc: Option<MfccArgs>,
     /// Number of delta orders appended after the bands: 0, 1 or 2.
     pub delta: u8,
@@ -89,12 +89,12 @@ pub struct FeatureArgs {
     pub frames: Option<usize>,
     /// Normalization after all other computations.
     pub normalize: Normalize,
-    /// Order of the axes.
+    /// Order of the tensor's two axes.
     pub dim_order: DimOrder,
-    /// Stored type.
+    /// Type in which values are stored.
     pub dtype: Dtype,
-    /// Feature derived from the values; all other fields except for the stored type then describe its source. Not
-    /// serialized for features without it, so that their identity does not change.
+    /// Statistics or picture computed from the values. If set, the other fields except for the stored type describe the
+    /// source feature. Omitted from the serialized form if absent, so that identities of other features do not change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub derived: Option<Derived>,
 }
@@ -118,7 +118,7 @@ impl FeatureArgs {
         }
     }
 
-    /// Returns the number of frames computed from `n_samples` samples, before cropping; 0 if the clip is too short.
+    /// Returns the number of frames computed from `n_samples` samples, before cropping; 0 if there are too few samples.
     pub fn n_computed_frames(&self, n_samples: usize) -> usize {
         let n_signal = self.stft.n_signal(n_samples, self.frames);
         self.stft.n_frames(n_signal)
@@ -144,8 +144,8 @@ impl FeatureArgs {
         self.dims(frames, Some)
     }
 
-    /// Lists the dimensions in the tensor's order. `frames` is the size of the frame axis, and `fixed` converts the
-    /// sizes of the others to its type.
+    /// Lists the tensor's dimensions in order. `frames` is the size of the frame axis, and `fixed` converts the sizes
+    /// of the other axes to the same type `T`.
     fn dims<T>(&self, frames: T, fixed: impl Fn(usize) -> T) -> Vec<T> {
         let bands = self.n_bands();
         match &self.derived {
@@ -172,7 +172,7 @@ impl FeatureArgs {
         self.n_values(n_samples) * self.dtype.bytes()
     }
 
-    /// Returns the operation that only the CPU computes, if there is one.
+    /// Returns the feature's operation if only the CPU can compute it, otherwise `None`.
     pub fn cpu_only_op(&self) -> Option<Op> {
         let op = self.derived.as_ref().map_or(self.op, Derived::op);
         op.is_cpu_only().then_some(op)
@@ -194,7 +194,7 @@ impl FeatureArgs {
     /// A [`Fault`] of `dtype` for u8 without a known range, and for statistics in another type than f32.
     pub fn packing(&self) -> Result<Packing, Fault> {
         if self.derived == Some(Derived::Statistics) && self.dtype != Dtype::F32 {
-            // A kurtosis may be as large as the number of frames, and a mean as small as one step of f16.
+            // Beyond f16: a kurtosis can reach the number of frames, and a mean can be as small as one step of f16.
             return Err(Fault::new("dtype", "allowed for statistics: f32"));
         }
 
@@ -239,7 +239,7 @@ impl FeatureArgs {
         }
     }
 
-    /// Checks all arguments.
+    /// Checks all arguments of the feature.
     ///
     /// # Errors
     /// The first [`Fault`], with the name of the option.
@@ -250,14 +250,14 @@ impl FeatureArgs {
         faults.into_result()
     }
 
-    /// Adds all faults of the values.
+    /// Adds a fault to `faults` for each invalid argument of the feature.
     pub(crate) fn check(&self, faults: &mut Faults) {
         let rate_hz = f64::from(self.sample_rate_hz);
         faults.within(Some(rate_hz), 1.0..=1e6, "sample_rate_hz");
         self.stft.check(faults);
         self.check_power(faults);
 
-        // A delta needs all frames over which it is fitted.
+        // Deltas are fitted over several consecutive frames, so a fixed number of frames must not be smaller.
         let least = if self.delta > 0 { DELTA_WIDTH } else { 1 };
         if let Some(frames) = self.frames {
             faults.count_within(frames, least..=FRAMES_MAX, "frames");
@@ -277,7 +277,7 @@ impl FeatureArgs {
         self.check_dtype(faults);
     }
 
-    /// Checks that the arguments contain exactly the parts of the operation, which no preset violates.
+    /// Checks that mel bands and cosine transform are present exactly if the operation uses them, as in all presets.
     fn check_parts(&self, faults: &mut Faults) {
         let has_its_parts = self.op.is_of_audio()
             && self.mel.is_some() == self.op.has_mel_bands()

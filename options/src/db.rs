@@ -11,9 +11,9 @@ use crate::fault::{Fault, Faults};
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DbRef {
-    /// The largest value of the spectrogram.
+    /// The reference is the largest value of the spectrogram.
     Max,
-    /// A fixed power.
+    /// The reference is a fixed power.
     Power(f64),
 }
 
@@ -25,7 +25,7 @@ pub enum DbRef {
 /// values.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DbArgs {
-    /// Reference for 0 dB.
+    /// Reference power for 0 dB.
     pub reference: DbRef,
     /// Minimum power; smaller values are raised to it. Default 1e-10.
     pub amin: f64,
@@ -75,7 +75,7 @@ const POWERS: RangeInclusive<f64> = 1e-37..=1e30;
 const TOP_DB_MAX: f64 = 10_000.0;
 
 impl LogArgs {
-    /// Adds all faults of the arguments.
+    /// Adds a fault for each invalid argument of the logarithm.
     pub(crate) fn check(&self, faults: &mut Faults) {
         match *self {
             Self::Linear | Self::Whisper => {}
@@ -93,7 +93,7 @@ impl DbArgs {
         faults.within(Some(self.amin), POWERS, "db.amin");
         faults.positive(self.top_db, "db.top_db");
 
-        // Values that are not finite or not above 0 have a fault of their own.
+        // Skip values that are not finite or not above 0, which are already reported as faults.
         if let Some(top_db) = self.top_db.filter(|top_db| top_db.is_finite()) {
             let problem =
                 format!("{top_db} is out of range; allowed: above 0, at most {TOP_DB_MAX}");
@@ -102,7 +102,7 @@ impl DbArgs {
     }
 }
 
-/// Conversion to decibels: `db = { ref = "max", amin = 1e-10, top_db = 80.0 }`.
+/// Options of the conversion to decibels in a recipe: `db = { ref = "max", amin = 1e-10, top_db = 80.0 }`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DbSpec {
@@ -118,7 +118,7 @@ pub struct DbSpec {
 }
 
 impl DbSpec {
-    // The defaults of librosa's power_to_db, except that values are not limited if `top_db` is absent.
+    // Omitted options have the defaults of librosa's power_to_db, but an omitted `top_db` means no limit.
     fn default_reference() -> DbRefSpec {
         DbRefSpec::from(DbArgs::LIBROSA.reference)
     }
@@ -126,7 +126,7 @@ impl DbSpec {
         DbArgs::LIBROSA.amin
     }
 
-    /// Returns the arguments. An unknown reference is a fault and is replaced by the default.
+    /// Returns the decibel arguments. An unknown reference is a fault and is replaced by the default.
     pub(crate) fn args(&self, faults: &mut Faults) -> DbArgs {
         let reference = match &self.reference {
             DbRefSpec::Value(power) => DbRef::Power(*power),
@@ -154,15 +154,15 @@ impl From<DbArgs> for DbSpec {
     }
 }
 
-/// The only reference that is not a number: the largest value of the row.
+/// The only reference power in a recipe that is not a number: the largest value of the row.
 const MAX: &str = "max";
 const DB_REFS: &str = "\"max\" or a number above 0";
 
-/// Reference power of a recipe. Unknown names are kept until validation.
+/// Reference power in a recipe: a number or a word. Unknown words are kept until validation.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum DbRefSpec {
-    /// A fixed power.
+    /// A fixed reference power.
     Value(f64),
     /// `"max"`: the largest value of the row.
     Name(String),
@@ -177,7 +177,7 @@ impl From<DbRef> for DbRefSpec {
     }
 }
 
-// Implemented manually: for an untagged enum, serde's error contains the Rust type instead of the allowed values.
+// Implemented manually: serde's derived error for an untagged enum names the Rust type instead of the allowed values.
 impl<'de> Deserialize<'de> for DbRefSpec {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(DbRefVisitor)

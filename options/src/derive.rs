@@ -37,7 +37,7 @@ impl FeatureArgs {
         }
     }
 
-    /// Returns the faults of a derived feature's own options, without those of its source.
+    /// Returns the faults of a derived feature's own options, without those of its source feature.
     pub fn own_faults(&self) -> Vec<Fault> {
         let mut faults = Faults::default();
         if let Some(derived) = &self.derived {
@@ -49,8 +49,8 @@ impl FeatureArgs {
         faults.into_vec()
     }
 
-    /// Returns the arguments of the values before normalization. They are equal for features that can be computed from
-    /// each other's values.
+    /// Returns the arguments of the feature's values before normalization. Two features with equal results have the
+    /// same values, so a derived feature can be computed from either.
     pub fn source_values(&self) -> Self {
         Self {
             normalize: Normalize::None,
@@ -70,7 +70,7 @@ impl FeatureArgs {
 
         let mut columns = Vec::with_capacity(STATISTICS.len() * self.n_bands());
         for statistic in STATISTICS {
-            // Numbers start at 1 and have at least two digits.
+            // Statistics columns are numbered from 1 with at least two digits.
             columns.extend((1..=self.n_bands()).map(|n| format!("{source}_{statistic}_{n:02}")));
         }
         Some(columns)
@@ -185,7 +185,7 @@ mod tests {
         assert!(ColourMap::named("jet").is_err());
     }
 
-    /// The serialized form of a feature that is not derived has no new key.
+    /// A feature that is not derived must be serialized without the key `derived`.
     #[test]
     fn a_plain_feature_is_serialised_as_before() {
         let json = serde_json::to_string(&mfcc()).unwrap();

@@ -10,16 +10,16 @@ use crate::op::Op;
 use crate::pack::Dtype;
 use crate::words::Named;
 
-/// Statistics of a band, in the order of the tensor's rows and of the columns in FMA's `features.csv`.
+/// Names of the statistics of a band, in the order of the tensor's rows and of the columns in FMA's `features.csv`.
 pub const STATISTICS: [&str; 7] = ["kurtosis", "max", "mean", "median", "min", "skew", "std"];
 
-/// Number of channels: red, green and blue.
+/// Number of colour channels: red, green and blue.
 pub const CHANNELS: usize = 3;
 
-/// Maximum side of a picture in pixels: fits into a row of 2 GiB in f32, and is far beyond the input of any network.
+/// Maximum width or height of a picture in pixels: its f32 tensor is below 2 GiB, and no network takes larger input.
 pub const PICTURE_SIDE_MAX: usize = 8192;
 
-/// Operation on the values of the source.
+/// Operation that computes a derived feature from the values of its source feature.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", tag = "op")]
 pub enum Derived {
@@ -29,18 +29,18 @@ pub enum Derived {
     Picture(PictureArgs),
 }
 
-/// Conversion of values to pixels: scaled to [0, 1] by the minimum and maximum of the row, resized, then coloured.
+/// Options of a picture: values are scaled to [0, 1] by the row's minimum and maximum, resized, then coloured.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PictureArgs {
-    /// Colours for values from 0 to 1.
+    /// Colour map for values from 0 to 1.
     pub colour_map: ColourMap,
-    /// Height in pixels; one pixel per band if absent.
+    /// Height of the picture in pixels; one pixel per band if absent.
     pub height: Option<usize>,
-    /// Width in pixels; one pixel per frame if absent.
+    /// Width of the picture in pixels; one pixel per frame if absent.
     pub width: Option<usize>,
 }
 
-/// A table of 256 colours.
+/// A map of values to 256 colours.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ColourMap {
@@ -63,7 +63,7 @@ impl Named for ColourMap {
 }
 
 impl Derived {
-    /// Returns the operation.
+    /// Returns the operation's name as an [`Op`].
     pub(crate) const fn op(&self) -> Op {
         match self {
             Self::Statistics => Op::Statistics,
@@ -71,7 +71,7 @@ impl Derived {
         }
     }
 
-    /// Returns the default type. Pictures use one byte per channel, as in picture files; the range of statistics is
+    /// Returns the default stored type: u8 for pictures, as in picture files; f32 for statistics, whose range is
     /// unknown.
     pub(crate) const fn default_dtype(&self) -> Dtype {
         match self {
@@ -80,7 +80,7 @@ impl Derived {
         }
     }
 
-    /// Adds faults for impossible sizes.
+    /// Adds a fault for a width or height of a picture that is out of range.
     pub(crate) fn check(&self, faults: &mut Faults) {
         let Self::Picture(picture) = self else {
             return;

@@ -5,7 +5,7 @@ use serde::de::{Deserialize, Deserializer, Error};
 /// Deserializes an array of exactly `N` elements.
 ///
 /// # Errors
-/// If the number of elements differs, or an element has another type.
+/// If the array has another number of elements than `N`, or an element cannot be deserialized.
 pub fn array<'de, D, T, const N: usize>(deserializer: D) -> Result<[T; N], D::Error>
 where
     D: Deserializer<'de>,
@@ -22,7 +22,7 @@ where
 /// Deserializes an array of exactly `N` elements for a key that may be absent.
 ///
 /// # Errors
-/// The errors of [`array`].
+/// As for [`array()`].
 pub fn optional_array<'de, D, T, const N: usize>(
     deserializer: D,
 ) -> Result<Option<[T; N]>, D::Error>

@@ -2,13 +2,13 @@
 
 use std::ops::RangeInclusive;
 
-/// An invalid value of a key.
+/// An invalid value of an option.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{key}: {problem}")]
 pub struct Fault {
-    /// Name of the option, such as `n_mels` or `db.top_db`. In faults of a recipe, the full key: `features.1.n_mels`.
+    /// Name of the option, such as `n_mels` or `db.top_db`. For a whole recipe, the full key: `features.1.n_mels`.
     pub key: String,
-    /// Description of the error and of the allowed values.
+    /// Message for the user: what is wrong, and the allowed values.
     pub problem: String,
 }
 
@@ -22,12 +22,12 @@ impl Fault {
     }
 }
 
-/// A list of faults.
+/// A list of faults in option values.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Faults(Vec<Fault>);
 
 impl Faults {
-    /// Appends a fault.
+    /// Appends a fault to the list.
     pub fn push(&mut self, fault: Fault) {
         self.0.push(fault);
     }

@@ -1,4 +1,4 @@
-//! Arguments for features computed from picture files: crop, size and stored type.
+//! Arguments of features computed from picture files: crop, size and stored type.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,23 +6,23 @@ use crate::fault::{Fault, Faults};
 use crate::pack::Dtype;
 use crate::words::Named;
 
-/// Maximum side of a stored picture in pixels: far beyond the input of any network.
+/// Maximum width or height of a stored picture in pixels: no network takes larger input.
 pub const IMAGE_SIDE_MAX: usize = 8192;
 
-/// Maximum side of a decoded picture in pixels.
+/// Maximum width or height of a decoded picture file in pixels.
 pub const DECODED_SIDE_MAX: u32 = 16_384;
 
-/// Maximum number of pixels of a decoded picture, 8192 × 8192: a quarter of a square with the maximum side.
+/// Maximum number of pixels of a decoded picture, 8192 × 8192: a quarter of a square with the maximum width and height.
 pub const DECODED_PIXELS_MAX: u64 = 1 << 26;
 
 /// Channels of a stored picture: red, green and blue.
 const CHANNELS: usize = 3;
 
-/// Resampling filter, with the names of the crate `image`.
+/// Filter for resizing pictures, with the names of the crate `image`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ImageFilter {
-    /// Nearest pixel.
+    /// Takes the nearest pixel.
     Nearest,
     /// Bilinear; when reducing a picture, averages all pixels that the new pixel covers.
     #[default]
@@ -49,25 +49,25 @@ impl Named for ImageFilter {
 /// A rectangular part of a picture, in pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CropBox {
-    /// Number of columns to the left of the part.
+    /// Number of columns to the left of the rectangle.
     pub left: u32,
-    /// Number of rows above the part.
+    /// Number of rows above the rectangle.
     pub top: u32,
-    /// Number of columns.
+    /// Width of the rectangle in pixels.
     pub width: u32,
-    /// Number of rows.
+    /// Height of the rectangle in pixels.
     pub height: u32,
 }
 
 impl CropBox {
-    /// Reports whether any picture within the decoding limits contains this part.
+    /// Reports whether a picture within the decoding limits can contain this rectangle.
     fn fits_a_picture(self) -> bool {
         let [columns, rows] = self.least_picture();
         let side_max = u64::from(DECODED_SIDE_MAX);
         columns <= side_max && rows <= side_max && columns * rows <= DECODED_PIXELS_MAX
     }
 
-    /// Returns the number of columns and rows of the smallest picture that contains this part.
+    /// Returns the width and height in pixels of the smallest picture that contains this rectangle.
     fn least_picture(self) -> [u64; 2] {
         [
             u64::from(self.left) + u64::from(self.width),
@@ -76,7 +76,7 @@ impl CropBox {
     }
 }
 
-/// Describes why no picture contains a part.
+/// Formats the error message for a crop that lies outside of every picture within the decoding limits.
 fn beyond(crop: CropBox) -> String {
     let [columns, rows] = crop.least_picture();
     format!(
@@ -86,7 +86,7 @@ fn beyond(crop: CropBox) -> String {
 }
 
 impl From<[u32; 4]> for CropBox {
-    /// Converts `[left, top, width, height]`.
+    /// Converts `[left, top, width, height]` in pixels.
     fn from([left, top, width, height]: [u32; 4]) -> Self {
         Self {
             left,
@@ -100,29 +100,29 @@ impl From<[u32; 4]> for CropBox {
 /// All arguments of a feature computed from picture files. Its tensor is `[3, height, width]`: red, green and blue from
 /// 0 to 1.
 ///
-/// The serialized form identifies the values.
+/// The serialized form of the arguments identifies the stored values.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageArgs {
-    /// Number of columns of the tensor.
+    /// Width of the resized picture: the number of columns of the tensor.
     pub width: usize,
-    /// Number of rows of the tensor.
+    /// Height of the resized picture: the number of rows of the tensor.
     pub height: usize,
-    /// Part of the picture to use; the whole picture if absent.
+    /// Rectangle of the picture to use; the whole picture if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub crop: Option<CropBox>,
-    /// Filter for resizing the part.
+    /// Filter for resizing the cropped picture.
     pub filter: ImageFilter,
-    /// Stored type.
+    /// Type in which values are stored.
     pub dtype: Dtype,
 }
 
 impl ImageArgs {
-    /// Returns the shape `[3, height, width]`.
+    /// Returns the tensor's shape: `[3, height, width]`.
     pub fn shape(&self) -> [usize; 3] {
         [CHANNELS, self.height, self.width]
     }
 
-    /// Returns the names of the axes.
+    /// Returns the names of the tensor's axes.
     pub const fn dim_names() -> [&'static str; 3] {
         ["channel", "row", "column"]
     }
@@ -132,7 +132,7 @@ impl ImageArgs {
         self.shape().iter().product::<usize>() * self.dtype.bytes()
     }
 
-    /// Returns all faults of the arguments.
+    /// Returns a fault for each invalid argument.
     pub fn faults(&self) -> Vec<Fault> {
         let mut faults = Faults::default();
         for (side, key) in [(self.width, "width"), (self.height, "height")] {

@@ -1,9 +1,9 @@
 //! Definition of features: names of options, defaults of presets, allowed values, and the resulting shapes.
 //!
 //! Each of these rules is implemented once, in this crate. Recipes are checked against it before a run, and the kernels
-//! compute the features that it describes. [`Op`] describes each operation. An option is a field of [`FeatureSpec`],
-//! where it may be absent, and of [`FeatureArgs`], where every value is set; [`FeatureSpec::resolve`] converts the first
-//! into the second.
+//! compute the features that it describes. [`Op`] lists the operations. An option is a field of [`FeatureSpec`], where
+//! it may be absent, and of [`FeatureArgs`], where every value is set; [`FeatureSpec::resolve`] converts a
+//! `FeatureSpec` to `FeatureArgs`.
 //!
 //! This crate does not depend on TOML, audio or devices.
 

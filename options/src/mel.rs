@@ -12,9 +12,9 @@ pub const N_MELS_MAX: usize = 2_048;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Norm {
-    /// Divides by half of the band's width in Hz, so that all bands have the same area.
+    /// Divides the weights by half of the band's width in Hz, so that all bands have the same area.
     Slaney,
-    /// No normalization: each triangle has its peak at 1.
+    /// No normalization: the largest weight of each triangle is 1.
     None,
 }
 
@@ -28,9 +28,9 @@ impl Named for Norm {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Ramp {
-    /// Hz: librosa, torchaudio, Whisper.
+    /// Triangles with straight sides in Hz, as in librosa, torchaudio and Whisper.
     Hz,
-    /// Mel: Kaldi.
+    /// Triangles with straight sides in mel, as in Kaldi.
     Mel,
 }
 
@@ -40,7 +40,7 @@ pub enum Ramp {
 /// Source: Slaney, Auditory Toolbox (1998); O'Shaughnessy (1987) for `htk`; weights as in `librosa.filters.mel`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MelArgs {
-    /// Number of bands.
+    /// Number of mel bands.
     pub n_mels: usize,
     /// Lower edge of the first band in Hz.
     pub fmin: f64,
@@ -48,16 +48,16 @@ pub struct MelArgs {
     pub fmax: f64,
     /// Whether to use HTK's scale, `2595 · log10(1 + f / 700)`, instead of Slaney's, which is linear below 1 kHz.
     pub htk: bool,
-    /// Normalization of the weights.
+    /// Normalization of each band's weights.
     pub norm: Norm,
-    /// Frequency scale of the triangles.
+    /// Frequency scale on which the triangles have straight sides.
     pub ramp: Ramp,
 }
 
-/// Weights of the bins within a triangle.
+/// Weights of the frequency bins in one mel band.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Band {
-    /// First bin with a weight above 0.
+    /// Index of the first bin with a weight above 0.
     pub first_bin: usize,
     /// Weights of the first bin and the following ones, all above 0; empty if the band lies between two bins.
     pub weights: Vec<f64>,
@@ -83,7 +83,7 @@ impl MelArgs {
             .collect()
     }
 
-    /// Counts the bands between two adjacent bins, whose values are always 0.
+    /// Returns the number of bands that contain no frequency bin, so that their values are always 0.
     pub fn empty_bands(&self, sample_rate_hz: u32, n_fft: usize) -> usize {
         self.bands(sample_rate_hz, n_fft)
             .iter()
@@ -154,7 +154,7 @@ impl MelArgs {
         }
     }
 
-    /// Adds all faults of the arguments for PCM of `sample_rate_hz`.
+    /// Adds a fault for each invalid argument of the mel bands for PCM of `sample_rate_hz`.
     pub(crate) fn check(&self, sample_rate_hz: u32, faults: &mut Faults) {
         let nyquist = f64::from(sample_rate_hz) / 2.0;
         faults.count_within(self.n_mels, 1..=N_MELS_MAX, "n_mels");
@@ -172,7 +172,7 @@ impl MelArgs {
     }
 }
 
-/// A triangle of height 1, given by the positions of its corners.
+/// A triangle of height 1, given by the frequencies of its three corners.
 struct Triangle {
     left: f64,
     middle: f64,
@@ -180,7 +180,7 @@ struct Triangle {
 }
 
 impl Triangle {
-    /// Returns the height of the triangle at a position; 0 outside.
+    /// Returns the triangle's height at a frequency; 0 outside of the triangle.
     fn height(&self, at: f64) -> f64 {
         let rising = (at - self.left) / (self.middle - self.left);
         let falling = (self.right - at) / (self.right - self.middle);

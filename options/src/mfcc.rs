@@ -4,13 +4,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::fault::Faults;
 
-/// Maximum number of cepstral coefficients. The transform matrix has this many rows of up to
-/// [`N_MELS_MAX`](crate::N_MELS_MAX) values, 8 MB per worker.
+/// Maximum number of cepstral coefficients. A worker's transform matrix has this many rows of up to
+/// [`N_MELS_MAX`](crate::N_MELS_MAX) values: 8 MB.
 pub const N_MFCC_MAX: usize = 1_024;
 
 const LIFTER_MAX: f64 = 1e6;
 
-/// Coefficients of the orthonormal cosine transform over mel bands.
+/// Cosine transform of mel bands to cepstral coefficients.
 ///
 /// Shape: `[n_mels, n_frames]` → `[n_mfcc, n_frames]`. Source: `librosa.feature.mfcc`, `scipy.fft.dct(norm="ortho")`;
 /// Kaldi's `mel-computations.cc` for its lifter. Defaults come from the preset.
@@ -27,7 +27,7 @@ pub struct MfccArgs {
 }
 
 impl MfccArgs {
-    /// Adds all faults of the arguments for `n_mels` bands.
+    /// Adds a fault for each invalid argument of the cosine transform of `n_mels` bands.
     pub(crate) fn check(&self, n_mels: usize, faults: &mut Faults) {
         // A cosine transform of n bands has n coefficients.
         let n_mfcc = self.n_mfcc;
@@ -36,12 +36,12 @@ impl MfccArgs {
         faults.count_within(n_mfcc, 0..=N_MFCC_MAX, "n_mfcc");
 
         faults.within(Some(f64::from(self.dct_type)), 1.0..=3.0, "dct_type");
-        // The formula of type 1 divides by n_mels - 1.
+        // The formula of a type 1 transform divides by n_mels - 1.
         let problem = format!("1 is invalid; allowed with n_mels = {n_mels}: 2 or 3");
         faults.unless(self.dct_type != 1 || n_mels >= 2, "dct_type", problem);
 
         faults.within(Some(self.lifter), 0.0..=LIFTER_MAX, "lifter");
-        // Only set by presets, not by an option.
+        // `lifter_from` is set only by presets, not by an option.
         faults.within(Some(f64::from(self.lifter_from)), 0.0..=1.0, "lifter_from");
     }
 }

@@ -1,4 +1,4 @@
-//! Operations. Each has one description here, from which recipes, arguments, kernels and devices take what they need.
+//! Operations that compute features, each with one description that recipes, kernels and devices use.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,7 +6,7 @@ use crate::args::FeatureArgs;
 use crate::db::LogArgs;
 use crate::preset::{Defaults, HopLength};
 
-/// Keys of a feature that is computed from audio: framing and transform.
+/// Option names that apply to every feature computed from audio: framing and Fourier transform.
 const SPECTRUM: &[&str] = &[
     "preset",
     "n_fft",
@@ -17,20 +17,20 @@ const SPECTRUM: &[&str] = &[
     "pad_mode",
     "power",
 ];
-/// Keys of mel bands.
+/// Option names that apply to mel bands.
 const MEL: &[&str] = &["n_mels", "fmin", "fmax", "htk", "norm"];
-/// Keys of the cosine transform.
+/// Option names that apply to the cosine transform.
 const CEPSTRA: &[&str] = &["n_mfcc", "dct_type", "lifter"];
 const DELTA: &[&str] = &["delta"];
 const DB: &[&str] = &["db"];
-/// Keys of the tensor that is stored of a feature computed from audio.
+/// Option names for the stored tensor of a feature computed from audio.
 const TENSOR: &[&str] = &["normalize", "dim_order", "frames"];
 const SOURCE: &[&str] = &["source"];
 const COLOURS: &[&str] = &["colour_map"];
 const SIZE: &[&str] = &["height", "width"];
 const IMAGE: &[&str] = &["crop", "filter"];
 
-/// All keys that some operations do not use, in the order in which they are reported. All operations use `name`, `op`
+/// All option names that only some operations use, in the order of error messages. Every operation uses `name`, `op`
 /// and `dtype`.
 pub(crate) const KEYS: &[&[&str]] = &[
     SPECTRUM, MEL, CEPSTRA, DELTA, DB, TENSOR, SOURCE, COLOURS, SIZE, IMAGE,
@@ -57,31 +57,31 @@ pub enum Op {
 
 /// Description of an operation.
 struct Description {
-    /// Name used in recipes.
+    /// Name of the operation in recipes.
     name: &'static str,
-    /// Keys with an effect, as parts of [`KEYS`].
+    /// Option names that apply to the operation, as groups from [`KEYS`].
     keys: &'static [&'static [&'static str]],
-    /// Whether only the CPU computes the operation.
+    /// Whether only the CPU can compute the operation, not a GPU.
     is_cpu_only: bool,
-    /// Properties of an operation on audio.
+    /// Properties that only operations on audio have; otherwise `None`.
     audio: Option<AudioOp>,
 }
 
-/// Properties of an operation on audio.
+/// Properties of an operation that computes a feature from audio.
 #[derive(Clone, Copy)]
 pub(crate) struct AudioOp {
-    /// Name of the axis other than `frame`.
+    /// Name of the tensor's band axis; the other axis is `frame`.
     pub axis: &'static str,
-    /// Size of this axis without deltas.
+    /// Returns the size of the band axis without deltas.
     pub n_bands: fn(&FeatureArgs) -> usize,
-    /// Exponent of the magnitude in a preset.
+    /// Selects the operation's default exponent of the magnitude from a preset.
     pub power: fn(&Defaults) -> f64,
-    /// Hop length in a preset.
+    /// Selects the operation's default hop length from a preset.
     pub hop_length: fn(&Defaults) -> HopLength,
-    /// Logarithm in a preset.
+    /// Selects the operation's default logarithm from a preset.
     pub log: fn(&Defaults) -> LogArgs,
-    /// Values that f16 would round noticeably even in decibels or after normalization, and the rounding error. If there
-    /// are any, the default type is always f32.
+    /// Values of the operation that f16 would round noticeably even in decibels or after normalization, with the error.
+    /// If set, the default stored type is always f32.
     pub f16_rounds: Option<&'static str>,
 }
 
@@ -163,7 +163,7 @@ impl Op {
         self.description().name
     }
 
-    /// Reports whether only the CPU computes the operation.
+    /// Reports whether only the CPU can compute the operation, not a GPU.
     pub const fn is_cpu_only(self) -> bool {
         self.description().is_cpu_only
     }
@@ -189,22 +189,22 @@ impl Op {
         self.description().keys.contains(&CEPSTRA)
     }
 
-    /// Returns the values that f16 would round noticeably, and the rounding error: `MFCC by up to 0.25`.
+    /// Returns a text about values of the operation that f16 would round noticeably: `MFCC by up to 0.25`.
     pub fn f16_rounds(self) -> Option<&'static str> {
         self.description().audio?.f16_rounds
     }
 
-    /// Returns the properties of an operation on audio. The arguments of a feature always have one: a derived feature
-    /// has those of its source.
+    /// Returns the properties that only operations on audio have. The arguments of a derived feature contain the
+    /// operation of its source feature, which is always one on audio.
     ///
     /// # Panics
-    /// For another operation.
+    /// If the operation does not compute a feature from audio.
     pub(crate) fn audio(self) -> AudioOp {
         let audio = self.description().audio;
         audio.expect("the operation is one on audio")
     }
 
-    /// Lists the operations on audio, with `conjunction` before the last: `stft, mel or mfcc`.
+    /// Lists the names of the operations on audio, with `conjunction` before the last: `stft, mel or mfcc`.
     pub(crate) fn audio_names(conjunction: &str) -> String {
         let ops = Self::ALL.iter().filter(|op| op.is_of_audio());
         let names: Vec<&str> = ops.map(|op| op.name()).collect();

@@ -1,14 +1,14 @@
-//! Stored types, and the conversion of values to them.
+//! Types in which values are stored, and the conversion of f32 values to them.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Stored type of a value.
+/// Type in which values are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Dtype {
-    /// IEEE half precision: 11 bits, up to 65,504.
+    /// IEEE half precision: 11 significant bits, up to 65,504.
     F16,
     /// IEEE single precision.
     F32,
@@ -51,15 +51,15 @@ pub enum Packing {
     F32,
     /// Rounds to the nearest of 256 steps from `low` to `high`.
     U8 {
-        /// Value of a stored 0.
+        /// Value that is stored as 0.
         low: f32,
-        /// Value of a stored 255.
+        /// Value that is stored as 255.
         high: f32,
     },
 }
 
 impl Packing {
-    /// Returns the stored type.
+    /// Returns the type of the stored values.
     pub const fn dtype(self) -> Dtype {
         match self {
             Self::F16 => Dtype::F16,

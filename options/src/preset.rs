@@ -25,7 +25,7 @@ pub enum Preset {
     Whisper,
 }
 
-/// Whisper's sample rate, and the length of its 30 s at that rate.
+/// Whisper's sample rate in Hz, and the number of samples in its 30 s of audio.
 const WHISPER_RATE_HZ: u32 = 16_000;
 const WHISPER_SAMPLES: usize = 480_000;
 
@@ -35,11 +35,11 @@ pub(crate) struct Defaults {
     pub(crate) n_fft: TransformLength,
     pub(crate) win_length: WindowLength,
     pub(crate) hop_length: HopLength,
-    /// Hop length for `stft`.
+    /// Default hop length of the operation `stft`; other operations use `hop_length`.
     pub(crate) stft_hop_length: HopLength,
     pub(crate) window: Window,
     pub(crate) center: bool,
-    /// Framing if frames are not centred.
+    /// Position of the frames in the signal if `center` is false.
     pub(crate) uncentred: Framing,
     pub(crate) pad_mode: PadMode,
     pub(crate) scale: u32,
@@ -48,16 +48,16 @@ pub(crate) struct Defaults {
     pub(crate) n_samples: Option<usize>,
     pub(crate) drop_last_frame: bool,
     pub(crate) power: f64,
-    /// Power for `stft`.
+    /// Exponent of the magnitude for the operation `stft`.
     pub(crate) stft_power: f64,
     pub(crate) n_mels: usize,
     pub(crate) fmin: f64,
     pub(crate) htk: bool,
     pub(crate) norm: Norm,
     pub(crate) ramp: Ramp,
-    /// Logarithm of mel bands; `stft` has none by default.
+    /// Default logarithm of mel bands; the operation `stft` has none by default.
     pub(crate) mel_log: LogArgs,
-    /// Logarithm before the cosine transform.
+    /// Default logarithm of the mel bands before a cosine transform.
     pub(crate) mfcc_log: LogArgs,
     pub(crate) n_mfcc: usize,
     pub(crate) dct_type: u8,
@@ -65,15 +65,15 @@ pub(crate) struct Defaults {
     pub(crate) lifter_from: u8,
 }
 
-/// Default of `n_fft`.
+/// Default length of the Fourier transform, `n_fft`.
 pub(crate) enum TransformLength {
     /// A fixed number of samples.
     Samples(usize),
-    /// The next power of two of the window's length.
+    /// The smallest power of two that is at least the length of the window.
     PowerOfTwo,
 }
 
-/// Default of `win_length`.
+/// Default length of the window, `win_length`.
 pub(crate) enum WindowLength {
     /// The same as `n_fft`.
     Transform,
@@ -81,12 +81,12 @@ pub(crate) enum WindowLength {
     Milliseconds(usize),
 }
 
-/// Default of `hop_length`.
+/// Default distance between frames, `hop_length`.
 #[derive(Clone, Copy)]
 pub(crate) enum HopLength {
     /// A fixed number of samples.
     Samples(usize),
-    /// `win_length` divided by this number.
+    /// The length of the window, `win_length`, divided by this number.
     WindowOver(usize),
     /// A duration, rounded down to whole samples.
     Milliseconds(usize),
@@ -206,7 +206,7 @@ impl Preset {
                 norm: Norm::Slaney,
                 ramp: Ramp::Hz,
                 mel_log: LogArgs::Whisper,
-                // These values are unused: Whisper has no MFCC, so the combination is rejected.
+                // These cosine transform options are unused: the preset `whisper` is rejected for MFCC.
                 mfcc_log: LogArgs::Whisper,
                 n_mfcc: 20,
                 dct_type: 2,
@@ -216,7 +216,7 @@ impl Preset {
         }
     }
 
-    /// Returns the name used in recipes: `librosa`, `torchaudio`, `kaldi`, `whisper`.
+    /// Returns the preset's name in recipes: `librosa`, `torchaudio`, `kaldi` or `whisper`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Librosa => "librosa",
@@ -233,7 +233,7 @@ impl Preset {
             Self::Whisper => {
                 let problem = "`whisper` does not support op = \"mfcc\"";
                 faults.unless(!op.has_cepstra(), "preset", problem);
-                // Whisper's filters are a fixed table for this sample rate.
+                // Whisper's mel filters are a fixed table for this sample rate.
                 let problem =
                     format!("`whisper` requires audio.sample_rate_hz = {WHISPER_RATE_HZ}");
                 faults.unless(sample_rate_hz == WHISPER_RATE_HZ, "preset", problem);

@@ -1,4 +1,4 @@
-//! Resolves a feature of a recipe: replaces the values of its preset by the given ones.
+//! Converts a feature of a recipe to complete arguments: given options, and the preset's defaults for the others.
 
 use crate::args::{FeatureArgs, Normalize};
 use crate::db::LogArgs;
@@ -20,8 +20,8 @@ impl FeatureSpec {
         args
     }
 
-    /// Resolves the feature like [`FeatureSpec::unchecked`], but with mel bands and coefficients even if the operation
-    /// has none. An unknown word is a fault and is replaced by the preset's value, on which no rule depends.
+    /// Resolves the feature like [`FeatureSpec::unchecked`], but always with mel bands and cosine transform. An unknown
+    /// word is a fault and is replaced by the preset's value, on which no rule depends.
     pub(crate) fn with_all_parts(&self, sample_rate_hz: u32, faults: &mut Faults) -> FeatureArgs {
         let defaults = self.preset.defaults();
         let op = self.op.audio();
@@ -56,7 +56,7 @@ fn stft_of(
     sample_rate_hz: u32,
     faults: &mut Faults,
 ) -> StftArgs {
-    // Depending on the preset, the window's length follows from the transform's, or the other way round.
+    // Some presets derive the window's length from the transform's, others the transform's from the window's.
     let own_window = match defaults.win_length {
         WindowLength::Milliseconds(milliseconds) => Some(samples_in(milliseconds, sample_rate_hz)),
         WindowLength::Transform => None,
@@ -65,7 +65,7 @@ fn stft_of(
         TransformLength::Samples(samples) => samples,
         TransformLength::PowerOfTwo => {
             let window = spec.win_length.or(own_window).unwrap_or(N_FFT_MAX);
-            // A window longer than any transform has a fault of its own.
+            // A window longer than the longest transform is reported as a fault elsewhere.
             window.min(N_FFT_MAX).next_power_of_two()
         }
     });
@@ -79,7 +79,7 @@ fn stft_of(
         HopLength::Milliseconds(milliseconds) => samples_in(milliseconds, sample_rate_hz),
     });
 
-    // Parse the words in every case, so that an unknown one is reported.
+    // Parse all words, even of unused options, so that every unknown word is reported.
     let window = value(&spec.window, defaults.window, faults);
     let pad_mode = value(&spec.pad_mode, defaults.pad_mode, faults);
     let framing = if spec.center.unwrap_or(defaults.center) {
@@ -124,7 +124,7 @@ fn mel_of(
 
 fn mfcc_of(spec: &FeatureSpec, defaults: &Defaults) -> MfccArgs {
     let lifter = spec.lifter.unwrap_or(defaults.lifter);
-    // Without a lifter, `lifter_from` has no effect, so it must not distinguish features.
+    // Without a lifter, `lifter_from` has no effect, so features that differ only in it must have equal arguments.
     let lifter_from = if lifter == 0.0 {
         1
     } else {
@@ -138,8 +138,8 @@ fn mfcc_of(spec: &FeatureSpec, defaults: &Defaults) -> MfccArgs {
     }
 }
 
-/// Returns f16 for decibels and normalized values. Linear values overflow f16, and its precision is too low for cepstra
-/// and Kaldi's logarithm.
+/// Returns the default stored type: f16 for decibels and normalized values, otherwise f32. Linear values overflow f16,
+/// and f16 is too imprecise for cepstra and Kaldi's logarithm.
 fn default_dtype(op: &AudioOp, log: LogArgs, normalize: Normalize) -> Dtype {
     let is_scaled = matches!(normalize, Normalize::MinMax | Normalize::MeanVar);
     let is_decibels = matches!(log, LogArgs::Db(_) | LogArgs::Whisper);

@@ -18,15 +18,15 @@ use crate::preset::Preset;
 use crate::stft::{PadMode, Window};
 use crate::words::{Named, did_you_mean};
 
-/// `[[features]]`. Absent keys take the preset's value. Names, units and meanings are those of [`FeatureArgs`],
-/// [`PictureArgs`] and [`ImageArgs`].
+/// A feature of a recipe: `[[features]]`. Absent options take the preset's values. Names, units and meanings are those
+/// of [`FeatureArgs`], [`PictureArgs`] and [`ImageArgs`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs)] // documented in `FeatureArgs`
 pub struct FeatureSpec {
     pub name: String,
     pub op: Op,
-    /// Name of the feature of the recipe from which a derived feature is computed.
+    /// Name of another feature of the same recipe, from which this derived feature is computed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
     #[serde(default)]
@@ -69,7 +69,7 @@ pub struct FeatureSpec {
     pub normalize: Normalize,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dtype: Option<Dtype>,
-    /// `"mel,frame"` (default; the band axis has another name for the other ops) or the reverse order.
+    /// Order of the tensor's axes: `"mel,frame"` (default; `op` determines the name of the band axis) or the reverse.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dim_order: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -80,7 +80,7 @@ pub struct FeatureSpec {
     pub height: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub width: Option<usize>,
-    /// `[left, top, width, height]`.
+    /// Rectangle of a picture in pixels: `[left, top, width, height]`.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
@@ -104,7 +104,7 @@ impl FeatureSpec {
     pub fn resolve(&self, features: &[Self], sample_rate_hz: u32) -> Result<FeatureArgs, Fault> {
         if !self.op.is_of_audio() {
             let source = self.source_in(features)?;
-            // The source is not derived itself, so the recursion ends after one step.
+            // The source feature is not derived itself, so the recursion ends after one step.
             let source = source.resolve(features, sample_rate_hz)?;
             let mut faults = Faults::default();
             let derived = self.derived(&mut faults);
@@ -166,8 +166,8 @@ impl FeatureSpec {
         }
     }
 
-    /// Returns the operation of a derived feature. An unknown word is a fault and is replaced by a value on which no
-    /// rule depends.
+    /// Returns the operation that computes this derived feature from its source. An unknown word is a fault and is
+    /// replaced by a default on which no rule depends.
     pub fn derived(&self, faults: &mut Faults) -> Derived {
         if self.op == Op::Statistics {
             return Derived::Statistics;
@@ -205,7 +205,7 @@ impl FeatureSpec {
         }
     }
 
-    /// Returns a fault for each given key that the operation does not use: its author expects an effect.
+    /// Returns a fault for each option that is set although the operation does not use it.
     pub fn idle_keys(&self) -> Vec<Fault> {
         let problem = format!("op = \"{}\" does not use it", self.op.name());
         let given = self.given_keys();
@@ -216,7 +216,7 @@ impl FeatureSpec {
             .collect()
     }
 
-    /// Returns the given keys whose values differ from the defaults.
+    /// Returns the options of the feature that differ from the defaults.
     fn given_keys(&self) -> Map<String, Value> {
         fn keys(spec: &FeatureSpec) -> Map<String, Value> {
             match serde_json::to_value(spec) {
@@ -231,7 +231,7 @@ impl FeatureSpec {
         given
     }
 
-    /// Returns all faults of the options that are given for a feature of audio.
+    /// Returns a fault for each invalid option of a feature of audio.
     ///
     /// Values that follow from the options may be impossible too, which [`FeatureArgs::validate`] reports. Call it
     /// only if this function returns an empty list, because one invalid option can make other values invalid.
@@ -239,21 +239,21 @@ impl FeatureSpec {
         let mut faults = Faults::default();
         self.preset.check(self.op, sample_rate_hz, &mut faults);
 
-        // Report an impossible value even if the operation does not use the option: create all parts.
+        // Always create mel bands and cosine transform, so that their invalid options are reported even if unused.
         let mut words = Faults::default();
         let args = self.with_all_parts(sample_rate_hz, &mut words);
         let mut of_args = Faults::default();
         args.check(&mut of_args);
         let given = self.given_keys();
         for fault in of_args.into_vec() {
-            // `db.top_db` is given if `db` is.
+            // A fault of `db.top_db` belongs to the option `db`.
             let name = fault.key.split('.').next().unwrap_or_default();
             if given.contains_key(name) {
                 faults.push(fault);
             }
         }
 
-        // Only the first fault is reported for a --set: unknown words precede the fault of `dtype`.
+        // For `--set`, only the first fault is reported, so unknown words must precede the fault of `dtype`.
         let mut found = self.idle_keys();
         found.extend(faults.into_vec());
         let stored = found.iter().position(|fault| fault.key == "dtype");
@@ -262,7 +262,7 @@ impl FeatureSpec {
         found
     }
 
-    /// Returns the order of the axes.
+    /// Returns the order of the tensor's axes.
     pub(crate) fn dim_order(&self, faults: &mut Faults) -> DimOrder {
         let Some(text) = &self.dim_order else {
             return DimOrder::default();
@@ -274,7 +274,7 @@ impl FeatureSpec {
     }
 }
 
-/// A word that names a `T`. The text is kept as given, and parsed by [`value`]: a later `--set` may correct it.
+/// The name of a `T` in a recipe. It is kept as text until `value` parses it, because a later `--set` may correct it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Word<T> {
@@ -292,7 +292,7 @@ impl<T> From<&str> for Word<T> {
     }
 }
 
-/// Returns the value of a word, or `absent`. An unknown word is a fault and counts as absent.
+/// Returns the value named by a word, or `absent` without a word. An unknown word is a fault and also gives `absent`.
 pub(crate) fn value<T: Named>(word: &Option<Word<T>>, absent: T, faults: &mut Faults) -> T {
     match word.as_ref().map(|word| T::named(&word.text)) {
         Some(Ok(value)) => value,
@@ -308,7 +308,7 @@ pub(crate) fn value<T: Named>(word: &Option<Word<T>>, absent: T, faults: &mut Fa
 mod tests {
     use super::*;
 
-    /// A key without a group would have no effect on other operations, but no error either.
+    /// Every option must be in a group of options: otherwise it would be ignored without an error by some operations.
     #[test]
     fn every_key_belongs_to_a_group() {
         // serde's error lists the fields in backquotes, after the unknown one.

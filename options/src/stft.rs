@@ -12,7 +12,7 @@ pub const N_FFT_MAX: usize = 1 << 16;
 /// Maximum hop length in samples. A hop longer than a frame skips samples, which may be intended.
 const HOP_LENGTH_MAX: usize = 1 << 20;
 
-/// Together with [`N_FFT_MAX`], keeps every product of finite samples finite in f32.
+/// Maximum factor for samples. Together with [`N_FFT_MAX`], it keeps every product of finite samples finite in f32.
 const SCALE_MAX: usize = 32_768;
 
 /// Window function. Source: `scipy.signal.windows`; Kaldi's `feature-window.cc` for `povey`.
@@ -57,11 +57,11 @@ impl Named for Window {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PadMode {
-    /// Zeros; librosa's default since 0.10.
+    /// Pads with zeros; librosa's default since 0.10.
     Constant,
-    /// The signal mirrored at its first and last sample, repeatedly if it is short (as in numpy).
+    /// Pads with the signal mirrored at its first and last sample, repeatedly if the signal is short (as in numpy).
     Reflect,
-    /// The first or last sample repeated.
+    /// Pads with the first or last sample repeated.
     Edge,
 }
 
@@ -104,11 +104,11 @@ pub struct StftArgs {
     pub framing: Framing,
     /// Factor by which every sample is multiplied: 1, or Kaldi's 32768.
     pub scale: u32,
-    /// Whether to subtract the mean of each frame (Kaldi's `remove_dc_offset`).
+    /// Whether to subtract the mean of each frame before the window (Kaldi's `remove_dc_offset`).
     pub remove_dc: bool,
     /// Pre-emphasis within each frame: `x[i] -= preemphasis * x[i - 1]`; 0 disables it.
     pub preemphasis: f64,
-    /// Number of samples to which the signal is zero-padded or cut at first (Whisper's 30 s); unchanged if absent.
+    /// Number of samples to which the whole signal is first zero-padded or cut (Whisper's 30 s); unchanged if absent.
     pub n_samples: Option<usize>,
     /// Whether to drop the last frame (Whisper).
     pub drop_last_frame: bool,
@@ -148,7 +148,7 @@ impl StftArgs {
 
     /// Returns the minimum number of samples for `n_frames` frames; at least one.
     const fn samples_for(&self, n_frames: usize) -> usize {
-        // Distance from the first frame to the last one, including a frame that is dropped afterwards.
+        // Samples from the start of the first frame to that of the last, including a frame that is dropped afterwards.
         let span = (n_frames + self.drop_last_frame as usize - 1) * self.hop_length;
         let least = match self.framing {
             Framing::Center(_) => span + self.n_fft - 2 * (self.n_fft / 2),
@@ -158,7 +158,7 @@ impl StftArgs {
         if least == 0 { 1 } else { least }
     }
 
-    /// Returns the position of the first sample under the window of frame `frame`; negative in the padding.
+    /// Returns the index of the first sample under the window of frame `frame`; negative in the padding.
     pub const fn window_start(&self, frame: usize) -> isize {
         let middle = ((self.n_fft - self.win_length) / 2) as isize;
         let at = (frame * self.hop_length) as isize;
@@ -169,7 +169,7 @@ impl StftArgs {
         }
     }
 
-    /// Adds all faults of the arguments.
+    /// Adds a fault for each invalid argument of the transform.
     pub(crate) fn check(&self, faults: &mut Faults) {
         faults.count_within(self.n_fft, 2..=N_FFT_MAX, "n_fft");
         faults.count_within(self.hop_length, 1..=HOP_LENGTH_MAX, "hop_length");
@@ -179,7 +179,7 @@ impl StftArgs {
         let problem = format!("{} is longer than n_fft = {}", self.win_length, self.n_fft);
         faults.unless(self.win_length <= self.n_fft, "win_length", problem);
 
-        // Only set by presets, not by options.
+        // The following arguments are set only by presets, not by options.
         faults.count_within(self.scale as usize, 1..=SCALE_MAX, "scale");
         faults.within(Some(self.preemphasis), 0.0..=1.0, "preemphasis");
         let problem = "0 is invalid; allowed: a whole number, 1 or more";
@@ -209,7 +209,7 @@ mod tests {
 
     #[test]
     fn frame_counts_at_the_edges() {
-        // (n_fft, samples, frames if centred, frames inside), as in librosa's frames of padded signals.
+        // Columns: n_fft, samples, frames if centred, frames without padding. Counts are librosa's for padded signals.
         for (n_fft, n, centred, inside) in [
             (8, 0, 0, 0),
             (8, 1, 1, 0),
@@ -251,7 +251,7 @@ mod tests {
     #[test]
     fn window_names_are_those_used_in_identities() {
         for &(name, window) in Window::NAMES {
-            // `ones` is an alias of `boxcar` without an identity of its own.
+            // `ones` is an alias of `boxcar` and is serialized as `boxcar`.
             let name = if name == "ones" { "boxcar" } else { name };
             assert_eq!(
                 serde_json::to_string(&window).unwrap(),

@@ -1,18 +1,18 @@
-//! Parsing of named values.
+//! Parsing of option values that are names, such as `hann` or `reflect`.
 
 use crate::fault::Fault;
 
-/// A value that has a name in recipes.
+/// A type whose values have names in recipes.
 pub(crate) trait Named: Copy + 'static {
-    /// Key whose values have these names.
+    /// Name of the option that has this type.
     const KEY: &'static str;
-    /// All names; a value may have several.
+    /// All names with their values; a value may have several names.
     const NAMES: &'static [(&'static str, Self)];
 
     /// Returns the value called `name`.
     ///
     /// # Errors
-    /// A [`Fault`] of the key with the nearest name and all allowed names.
+    /// A [`Fault`] of the option if the name is unknown, with the nearest and all allowed names.
     fn named(name: &str) -> Result<Self, Fault> {
         if let Some((_, value)) = Self::NAMES.iter().find(|(known, _)| *known == name) {
             return Ok(*value);
@@ -41,9 +41,9 @@ pub fn did_you_mean(wrong: &str, allowed: &[&str]) -> String {
     }
 }
 
-/// Computes the Levenshtein distance: the number of inserted, deleted and replaced characters.
+/// Returns the Levenshtein distance of two words: the number of inserted, deleted and replaced characters.
 fn edit_distance(left: &str, right: &str) -> usize {
-    // Keeps one row of the table: `diagonal` is the cell up and to the left, which has already been overwritten.
+    // Keeps one row of the distance table: `diagonal` is the already overwritten cell above and to the left.
     let mut row: Vec<usize> = (0..=right.chars().count()).collect();
     for (i, l) in left.chars().enumerate() {
         let mut diagonal = std::mem::replace(&mut row[0], i + 1);

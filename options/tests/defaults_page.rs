@@ -1,13 +1,13 @@
 //! Compares the defaults of every preset with the table in docs/features.md, so that both are changed together.
 //!
-//! The test parses a cell as a number, a word, or a formula over other options. A cell that it cannot parse equals no
-//! default, so a new notation also fails the test.
+//! The test parses a table cell as a number, a word, or a formula over other options. An unknown notation equals no
+//! default, so it fails the test.
 
 use wavemill_options::{DbRef, FeatureArgs, FeatureSpec, Framing, LogArgs, Op, Preset};
 
 const PAGE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/features.md"));
 
-/// All options, in the order of the table.
+/// All options, in the order of the table in docs/features.md.
 const KEYS: [&str; 21] = [
     "n_fft",
     "win_length",
@@ -88,12 +88,12 @@ fn cell_of(cell: &str, op: Op) -> &str {
     cell
 }
 
-/// Returns the value of a cell's text, if the other options of the feature are those of `args`.
+/// Returns the value that the text of a table cell means, if the feature's other options are those of `args`.
 fn meaning(text: &str, args: &FeatureArgs) -> String {
     let rate_hz = args.sample_rate_hz as usize;
     let window = args.stft.win_length;
 
-    // Text in parentheses after a value is an explanation.
+    // Ignore an explanation in parentheses after the value of a table cell.
     let text = text.split(" (").next().unwrap_or(text);
     match text {
         "`n_fft`" => args.stft.n_fft.to_string(),
@@ -107,7 +107,7 @@ fn meaning(text: &str, args: &FeatureArgs) -> String {
     }
 }
 
-/// Formats a logarithm as on the page.
+/// Formats a logarithm as in the table of docs/features.md.
 fn log_words(log: LogArgs) -> String {
     match log {
         LogArgs::Linear => "none".to_owned(),
@@ -124,7 +124,7 @@ fn log_words(log: LogArgs) -> String {
     }
 }
 
-/// Returns the name used in recipes for a value of `args`.
+/// Returns the name of an option's value in recipes.
 fn word(value: &impl serde::Serialize) -> String {
     let json = serde_json::to_value(value).expect("a plain value");
     json.as_str().expect("a word").to_owned()
@@ -157,7 +157,7 @@ fn resolved(args: &FeatureArgs, key: &str) -> Option<String> {
     }
 }
 
-/// Returns the default padding of centred frames. Kaldi's frames are not centred by default.
+/// Returns a preset's default padding of centred frames, even if its frames are not centred by default (Kaldi).
 fn pad_mode(spec: &FeatureSpec, sample_rate_hz: u32) -> String {
     let centred = FeatureSpec {
         center: Some(true),
@@ -170,7 +170,7 @@ fn pad_mode(spec: &FeatureSpec, sample_rate_hz: u32) -> String {
     }
 }
 
-/// Compares the defaults of a preset for `op` with its column, except for options given by `overrides`.
+/// Compares a preset's defaults for `op` with the preset's column of the table, except for options in `overrides`.
 fn assert_documented(column: usize, op: Op, sample_rate_hz: u32, overrides: &FeatureSpec) {
     let preset = Preset::ALL[column];
     let spec = FeatureSpec {
@@ -210,7 +210,7 @@ fn assert_documented(column: usize, op: Op, sample_rate_hz: u32, overrides: &Fea
             "{preset:?}, {op:?} at {sample_rate_hz} Hz: the default of `{key}`, and docs/features.md"
         );
 
-        // Check the explanations in parentheses: position of the frames, and first number of the lifter.
+        // Check the explanations in parentheses: frame positions, and the index of the lifter's first coefficient.
         let has_snip_edges = args.stft.framing == Framing::SnipEdges;
         let counts_from_0 = args.mfcc.as_ref().is_some_and(|mfcc| mfcc.lifter_from == 0);
         if key == "center" {
@@ -230,7 +230,7 @@ fn the_table_has_every_option_once() {
 
 #[test]
 fn the_defaults_of_every_preset_are_those_of_the_table() {
-    // Options on which others depend: the default of `hop_length` is a fraction of `win_length`.
+    // Set options on which defaults of other options depend, such as `win_length` for `hop_length`.
     let given = [
         FeatureSpec::default(),
         FeatureSpec {

@@ -12,7 +12,7 @@ pub(crate) fn inline(value: &Value) -> String {
             '<' => safe.push_str("\\u003c"),
             '>' => safe.push_str("\\u003e"),
             '&' => safe.push_str("\\u0026"),
-            // These end a line in JavaScript, but not in JSON.
+            // U+2028 and U+2029 end a line in JavaScript, but not in JSON.
             '\u{2028}' => safe.push_str("\\u2028"),
             '\u{2029}' => safe.push_str("\\u2029"),
             other => safe.push(other),

@@ -1,4 +1,4 @@
-//! Pages that show the contents of a store or the course of a training: templates, style and charts shared by all
+//! Pages that show the contents of a store or the course of a training run: templates, style and charts shared by all
 //! programs.
 //!
 //! A page is one HTML file. It loads nothing, needs no script, and is readable in light and dark, on a phone and on

@@ -1,4 +1,4 @@
-//! A page: its frame and its parts.
+//! HTML pages: the frame of a page and its parts.
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use serde_json::Value;
@@ -16,7 +16,7 @@ pub const STYLE: &str = include_str!("style.css");
 /// case text ever passes the escaping.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; \
                       base-uri 'none'; form-action 'none'";
-/// Added to the policy of pages with players: sounds embedded in the page may be loaded.
+/// Addition to the content security policy of pages with players: sounds embedded in the page may be loaded.
 const SOUND_POLICY: &str = "; media-src data:";
 
 /// Prefix of the generator name in every page, by which these pages are recognized.
@@ -25,30 +25,30 @@ const GENERATOR: &str = "wavemill";
 /// Length of the prefix in which `Page::is_ours` looks for the generator name, in bytes.
 const HEAD_BYTES: usize = 1024;
 
-/// Maximum number of characters in a title.
+/// Maximum number of characters in a page's title.
 const TITLE_CHARS_MAX: usize = 120;
 
-/// One page.
+/// An HTML page.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Page {
-    /// The heading and the browser tab's title.
+    /// The heading of the page, also shown as the title of the browser tab.
     pub title: String,
-    /// A sentence below the heading.
+    /// A sentence below the page's heading.
     pub lead: String,
-    /// The most important values, shown in large type.
+    /// The most important values of the page, shown in large type.
     pub facts: Vec<Fact>,
-    /// The sections in order.
+    /// The sections of the page, in order.
     pub sections: Vec<Section>,
     /// A machine-readable description of the page, embedded as JSON.
     pub about: Value,
 }
 
-/// A number or word shown in large type at the top.
+/// A number or word shown in large type at the top of a page.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fact {
-    /// The name of the value.
+    /// The name of the shown value.
     pub name: String,
-    /// The formatted value.
+    /// The shown value, already formatted.
     pub value: String,
     /// Small text below the value; may be empty.
     pub note: String,
@@ -57,9 +57,9 @@ pub struct Fact {
 /// A part of a page with a heading, listed in the table of contents.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Section {
-    /// The heading.
+    /// The heading of the section.
     pub title: String,
-    /// The parts in order.
+    /// The elements of the section, in order.
     pub parts: Vec<Part>,
 }
 
@@ -74,12 +74,12 @@ pub enum Part {
     Charts(Vec<Chart>),
     /// A table that is always visible.
     Table(Table),
-    /// A table that opens when its line is clicked.
+    /// A table that is hidden until the reader clicks the line with this text.
     Details(String, Table),
 }
 
 impl Page {
-    /// Returns the whole file.
+    /// Returns the page as a complete HTML file.
     pub fn to_html(&self) -> String {
         let title = Shown::new(&self.title, TITLE_CHARS_MAX);
 
@@ -126,9 +126,9 @@ impl Page {
         policy
     }
 
-    /// Returns the number of groups in the scatter plot that has the most.
+    /// Returns the largest number of groups in a scatter plot of the page.
     fn groups_max(&self) -> usize {
-        // All scatter plots of a page share one style.
+        // All scatter plots of a page share the style rules for the largest number of groups.
         let mut most = 0;
         for chart in self.charts() {
             if let Plot::Scatter(scatter) = &chart.plot {
@@ -186,7 +186,7 @@ impl Fact {
 }
 
 impl Section {
-    /// Creates an empty section.
+    /// Creates a section without parts.
     pub fn new(title: &str) -> Self {
         Self {
             title: title.to_owned(),

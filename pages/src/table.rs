@@ -1,4 +1,4 @@
-//! Tables.
+//! Tables of a page.
 
 use maud::{Markup, html};
 
@@ -7,12 +7,12 @@ use crate::text::{self, Shown, TEXT_CHARS_MAX};
 /// Maximum number of rows shown in a page; longer tables are better read with SQL.
 const ROWS_MAX: usize = 500;
 
-/// One value of a table.
+/// The content of one cell of a table.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Cell {
-    /// Text from any source.
+    /// A text from any source.
     Text(String),
-    /// A count.
+    /// A number of items.
     Count(u64),
     /// A measured or computed value.
     Number(f64),
@@ -20,12 +20,12 @@ pub enum Cell {
     Measure(String),
     /// A link to another file.
     Link {
-        /// The visible text.
+        /// The visible text of the link.
         text: String,
         /// The path of the file, relative to the folder of the page: `pages/run-1.html`.
         path: String,
     },
-    /// No value.
+    /// No value: an empty cell.
     None,
 }
 
@@ -82,14 +82,14 @@ impl<T: Into<Self>> From<Option<T>> for Cell {
 pub struct Table {
     /// The caption above the table; may be empty if a title precedes the table.
     pub caption: String,
-    /// Names of the columns.
+    /// Names of the table's columns.
     pub head: Vec<String>,
     /// The rows, with as many cells as there are columns.
     pub rows: Vec<Vec<Cell>>,
 }
 
 impl Table {
-    /// Creates an empty table with these columns.
+    /// Creates a table without rows, with the given caption and column names.
     pub fn new(caption: &str, head: &[&str]) -> Self {
         Self {
             caption: caption.to_owned(),
@@ -137,7 +137,7 @@ impl Table {
         html! { td class=[self.class(place)] { (cell.markup()) } }
     }
 
-    /// Returns the class of a column: columns of numbers are aligned to the right.
+    /// Returns the CSS class of a column: columns of numbers are aligned to the right.
     fn class(&self, place: usize) -> Option<&'static str> {
         let mut cells = self.rows.iter().filter_map(|row| row.get(place));
         cells.any(Cell::is_number).then_some("number")

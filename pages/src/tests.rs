@@ -182,7 +182,7 @@ fn no_text_becomes_markup() {
         let html = page_of(text).to_html();
         assert_eq!(n_elements(&html), harmless, "{text}");
 
-        // An unescaped quote would end an attribute.
+        // An unescaped quote would end an attribute of an element.
         assert!(!html.contains("\"><img"), "{text}");
         assert!(!html.contains("<script>"), "{text}");
         assert_eq!(html.matches("</script>").count(), 1, "{text}");
@@ -467,7 +467,7 @@ fn a_map_is_coloured_by_buttons_and_its_points_are_all_there() {
     assert_eq!(html.matches("h0").count(), 1000);
     assert_eq!(html.matches("<g class=\"l p k").count(), 6);
 
-    // Points with a name have an element each, and the others share one.
+    // Each point with a name has an element of its own; points without a name share elements.
     assert_eq!(html.matches("h0\"><title>number ").count(), 10);
     assert!(html.contains("<title>number 300 &lt;b&gt;</title>"));
     assert_eq!(html.matches("h0\"/>").count(), 6);

@@ -8,13 +8,13 @@ pub(crate) const TEXT_CHARS_MAX: usize = 300;
 /// Maximum length of a link's path in bytes: no file can have a longer path.
 const PATH_BYTES_MAX: usize = 4096;
 
-/// Replaces the part of a text that was cut.
+/// The character that replaces the cut part of a text.
 pub(crate) const ELLIPSIS: char = '…';
 
 /// A text made safe to show: at most `chars_max` characters, with control characters and line breaks replaced by
 /// spaces.
 pub(crate) struct Shown {
-    /// The text, with an ellipsis if it was cut.
+    /// The shown text, with an ellipsis if it was cut.
     pub text: String,
     /// The number of characters before the cut, or `None` if the text was not cut.
     pub chars_before: Option<usize>,
@@ -23,7 +23,7 @@ pub(crate) struct Shown {
 impl Shown {
     pub(crate) fn new(text: &str, chars_max: usize) -> Self {
         let shown = text.chars().map(visible);
-        // One character more than fits shows whether the text must be cut, regardless of its length.
+        // Reading one character more than fits shows whether the text must be cut, regardless of its length.
         let begin: String = shown.clone().take(chars_max + 1).collect();
         if begin.chars().count() <= chars_max {
             return Self {
@@ -40,7 +40,7 @@ impl Shown {
         }
     }
 
-    /// Returns the escaped text, with a note if it was cut.
+    /// Returns the escaped text, followed by a note on its original length if it was cut.
     pub(crate) fn markup(&self) -> Markup {
         html! {
             (self.text)
@@ -55,7 +55,7 @@ fn visible(c: char) -> char {
     if c.is_control() { ' ' } else { c }
 }
 
-/// Returns the beginning of a chart label, without a note: the chart's data table shows more of it.
+/// Shortens a chart label, without a note on its original length: the chart's data table shows more of the label.
 pub(crate) fn label(text: &str, chars_max: usize) -> String {
     Shown::new(text, chars_max).text
 }

@@ -15,7 +15,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 /// still need memory for everything that they become.
 const AHEAD_SHARE: u64 = 4;
 
-/// A counting semaphore in bytes. Cheap to clone.
+/// A counting semaphore that limits memory in bytes. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct ByteBudget {
     state: Arc<State>,
@@ -28,7 +28,7 @@ struct State {
     total: u64,
 }
 
-/// Current use of the budget.
+/// Current use of the memory budget.
 #[derive(Debug, Default)]
 struct Ledger {
     /// Bytes held by all permits.
@@ -37,11 +37,11 @@ struct Ledger {
     busy: usize,
     /// Number, in plan order, of the clip that is admitted next.
     next: usize,
-    /// Number of files that have been read and whose clips are not admitted yet.
+    /// Number of clips whose file has been read and which are not admitted yet.
     files: usize,
-    /// Whether the next clip needs the memory of the files after it.
+    /// Whether the clip that is admitted next needs the memory of files that were read ahead.
     give_way: bool,
-    /// Whether the run has failed: no further clip is admitted.
+    /// Whether the run has failed, so that no further clip is admitted.
     closed: bool,
 }
 
@@ -50,16 +50,16 @@ struct Ledger {
 pub enum Refusal {
     /// The clip does not fit and never will: together with the rows that wait for it, it would exceed the budget.
     Full {
-        /// Bytes that would be held with the clip.
+        /// Bytes that all permits would hold together with the clip.
         needed: u64,
-        /// Bytes that are held by the waiting rows.
+        /// Bytes that are held by rows that wait for the clip.
         waiting: u64,
     },
-    /// The run has failed elsewhere.
+    /// No clip is admitted because the run has failed elsewhere.
     Closed,
 }
 
-/// A number of bytes held; released on drop.
+/// The right to use a number of bytes of the budget; they are released on drop.
 #[derive(Debug)]
 pub struct Permit {
     bytes: u64,
@@ -68,7 +68,7 @@ pub struct Permit {
     state: Arc<State>,
 }
 
-/// Marks work that will release memory without intervention, until the guard is dropped.
+/// Marks work after which memory will be released without intervention, until the guard is dropped.
 #[derive(Debug)]
 pub struct BusyGuard {
     state: Arc<State>,
@@ -112,7 +112,7 @@ impl ByteBudget {
     /// order.
     ///
     /// # Errors
-    /// [`Refusal`].
+    /// [`Refusal`] if the clip never fits or the run has failed.
     pub fn enter(&self, seq: usize, bytes: u64) -> Result<Permit, Refusal> {
         let mut permit = self.enter_file(seq, bytes)?;
         let is_in = permit.admit(seq, bytes)?;
@@ -124,14 +124,14 @@ impl ByteBudget {
     /// Must be called for one clip after the other, in plan order.
     ///
     /// # Errors
-    /// [`Refusal`].
+    /// [`Refusal`] if the file never fits or the run has failed.
     pub fn enter_file(&self, seq: usize, bytes: u64) -> Result<Permit, Refusal> {
         let mut permit = self.permit(0, false);
         permit.take_file(seq, bytes, false)?;
         Ok(permit)
     }
 
-    /// Returns a guard which indicates that memory will be released.
+    /// Returns a guard that marks work after which memory will be released.
     #[must_use]
     pub fn busy(&self) -> BusyGuard {
         self.state.lock().busy += 1;
@@ -140,7 +140,7 @@ impl ByteBudget {
         }
     }
 
-    /// Stops admitting clips and refuses those that wait.
+    /// Stops admitting clips, and refuses the clips that wait for memory.
     pub fn close(&self) {
         self.state.lock().closed = true;
         self.state.changed.notify_all();
@@ -174,7 +174,7 @@ impl Permit {
     /// [`Permit::retake`].
     ///
     /// # Errors
-    /// [`Refusal`].
+    /// [`Refusal`] if the clip never fits or the run has failed.
     pub fn admit(&mut self, seq: usize, bytes: u64) -> Result<bool, Refusal> {
         let state = Arc::clone(&self.state);
         let mut ledger = state.lock();
@@ -222,7 +222,7 @@ impl Permit {
     /// Takes memory for a file that gave way, once all clips before it are admitted.
     ///
     /// # Errors
-    /// [`Refusal`].
+    /// [`Refusal`] if the file never fits or the run has failed.
     pub fn retake(&mut self, seq: usize, bytes: u64) -> Result<(), Refusal> {
         self.take_file(seq, bytes, true)
     }
@@ -262,7 +262,7 @@ impl Permit {
         ledger.files -= usize::from(std::mem::take(&mut self.is_file));
     }
 
-    /// Changes the number of bytes held to `bytes`. An admitted clip may not grow.
+    /// Changes the number of bytes that the permit holds to `bytes`. An admitted clip may not grow.
     pub fn holds(&mut self, bytes: u64) {
         let mut ledger = self.state.lock();
         ledger.bytes = ledger.bytes + bytes - self.bytes;
@@ -306,7 +306,7 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    /// Asserts that clip `seq` of `bytes` is not admitted before `then` and is admitted after it.
+    /// Asserts that clip `seq` of `bytes` is only admitted after `then` was called.
     fn passes_only_after(budget: &ByteBudget, seq: usize, bytes: u64, then: impl FnOnce()) {
         let (sender, receiver) = crossbeam_channel::bounded(1);
 
@@ -371,7 +371,7 @@ mod tests {
         passes_only_after(&budget, 1, 50, || drop(first));
     }
 
-    /// A clip that waits while another one leaves sees either all of its bytes released or none.
+    /// A clip that waits while another clip ends sees either all bytes of the other clip released or none.
     #[test]
     fn finished_clip_returns_its_memory_atomically() {
         for _ in 0..2_000 {

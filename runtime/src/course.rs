@@ -1,7 +1,7 @@
 //! Phase and progress of a job, and whether it was asked to stop. The job's own code updates them, and other threads
 //! read them.
 //!
-//! This module knows nothing about the contents of the phases, so that every module of a job can use it.
+//! This module does not know the contents of the phases, so that every module of a job can use it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,33 +14,33 @@ use std::time::Instant;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Phase {
-    /// Listing the audio folder or zip; counts nothing.
+    /// Listing the audio folder or zip; this phase has no progress count.
     #[default]
     Listing,
-    /// Reading metadata files; counts bytes.
+    /// Reading metadata files; progress is counted in bytes.
     Metadata,
-    /// Running the recipe's SQL; counts steps.
+    /// Running the recipe's SQL; progress is counted in cleaning steps.
     Cleaning,
-    /// Reading files without decoding them, to find duplicates and changes; counts clips.
+    /// Reading files without decoding them, to find duplicates and changes; progress is counted in clips.
     Hashing,
-    /// Determining sides, shards, and the contents of the store; counts nothing.
+    /// Determining splits, shards, and the contents of the store; this phase has no progress count.
     Planning,
-    /// Waiting for another process that writes the store; counts nothing.
+    /// Waiting for another process that writes the store; this phase has no progress count.
     Waiting,
-    /// Writing metadata tables to the store; counts nothing.
+    /// Writing metadata tables to the store; this phase has no progress count.
     Tables,
-    /// Extracting clips, which have their own counters.
+    /// Extracting clips, whose progress is counted elsewhere, in the run's own counters.
     Clips,
     /// Writing the manifest.
     Commit,
-    /// Comparing files of a store with its manifest before they are read; counts bytes.
+    /// Comparing files of a store with its manifest before they are read; progress is counted in bytes.
     Checking,
-    /// Writing rows of a store to files of other formats; counts rows.
+    /// Writing rows of a store to files of other formats; progress is counted in rows.
     Exporting,
 }
 
 impl Phase {
-    // In order of declaration, because `Course::phase` looks up a phase by its number.
+    // The phases are in order of declaration, because `Course::phase` looks up a phase by its number.
     const ALL: [Self; 11] = [
         Self::Listing,
         Self::Metadata,
@@ -55,7 +55,7 @@ impl Phase {
         Self::Exporting,
     ];
 
-    /// Returns the phase's name for programs, in one word.
+    /// Returns the name of the phase for programs, in one word.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Listing => "listing",
@@ -72,7 +72,7 @@ impl Phase {
         }
     }
 
-    /// Returns the unit of progress, if the phase counts anything.
+    /// Returns the unit in which the phase counts its progress, or `None` if it does not.
     pub const fn unit(self) -> Option<&'static str> {
         match self {
             Self::Metadata | Self::Checking => Some("bytes"),
@@ -83,8 +83,8 @@ impl Phase {
         }
     }
 
-    /// Reports whether work of the phase must be completed in order. All other phases may be interrupted at any moment:
-    /// nothing is written before the plan is made, and an incomplete table or export has a temporary name.
+    /// Reports whether a phase must finish its work in flight when the job is stopped. All other phases may stop at any
+    /// moment: nothing is written before the plan is made, and an incomplete table or export has a temporary name.
     pub const fn ends_in_order(self) -> bool {
         matches!(self, Self::Clips | Self::Commit)
     }
@@ -119,7 +119,7 @@ impl fmt::Display for Phase {
 /// Phase and progress of one job.
 #[derive(Debug, Default)]
 pub struct Course {
-    /// Set this flag to stop the job. The job ends as interrupted; in [`Phase::Clips`], after the clips in flight.
+    /// Set this flag to stop the job. The job ends as interrupted; [`Phase::Clips`] first completes clips in flight.
     pub stop: AtomicBool,
     phase: AtomicU8,
     done: AtomicU64,
@@ -146,7 +146,7 @@ impl Times {
 }
 
 impl Course {
-    /// Starts the next phase with a total of `total` units; 0 if the total is unknown.
+    /// Starts the next phase of the job with a total of `total` units of progress; 0 if the total is unknown.
     pub fn enter(&self, phase: Phase, total: u64) {
         // Update the times first, while the old phase is still set. A reader between the stores below may see the new
         // count with the old phase: one line of progress is then wrong, and nothing else.
@@ -163,17 +163,17 @@ impl Course {
     /// Returns the wall-clock seconds of each phase, from the first one entered until now.
     pub fn seconds(&self) -> BTreeMap<&'static str, f64> {
         let mut times = self.lock_times();
-        // Restarts the current phase, so that a second call does not count the same time again.
+        // The current phase is restarted, so that a second call does not count the same time again.
         times.end(self.phase());
         times.seconds.clone()
     }
 
-    /// Adds to the units done in this phase.
+    /// Adds to the number of units done in the current phase.
     pub fn add(&self, done: u64) {
         self.done.fetch_add(done, Ordering::Relaxed);
     }
 
-    /// Returns the current phase.
+    /// Returns the current phase of the job.
     pub fn phase(&self) -> Phase {
         Phase::ALL
             .get(usize::from(self.phase.load(Ordering::Relaxed)))
@@ -181,12 +181,12 @@ impl Course {
             .unwrap_or_default()
     }
 
-    /// Returns the progress in this phase, in its unit.
+    /// Returns the number of units done in the current phase.
     pub fn done(&self) -> u64 {
         self.done.load(Ordering::Relaxed)
     }
 
-    /// Returns the total of this phase; 0 if unknown.
+    /// Returns the total number of units of the current phase; 0 if unknown.
     pub fn total(&self) -> u64 {
         self.total.load(Ordering::Relaxed)
     }

@@ -16,7 +16,7 @@ pub const WORKER_NAME: &str = "wavemill-worker";
 /// Environment variable that also enables Rust's own report, for debugging.
 const REPORT_VARIABLE: &str = "WAVEMILL_BACKTRACE";
 
-/// The first panic since the last one was caught. Panics that are raised again afterwards only state that a thread
+/// The first panic since the last panic was caught. Panics that are raised again afterwards only state that a thread
 /// panicked.
 static FIRST: Mutex<Option<Panic>> = Mutex::new(None);
 
@@ -65,7 +65,7 @@ pub fn silence() {
 /// Runs `run` and returns its result.
 ///
 /// # Errors
-/// The panic, if `run` panicked.
+/// The caught panic, if `run` panicked.
 pub fn caught<T>(run: impl FnOnce() -> T) -> Result<T, Panic> {
     catch_unwind(AssertUnwindSafe(run)).map_err(|payload| Panic::from_payload(payload.as_ref()))
 }

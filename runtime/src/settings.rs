@@ -13,12 +13,12 @@ pub const READ_THREADS: usize = 2;
 /// Compressed clips that wait for a worker, per worker: enough to avoid waiting for a disk seek.
 pub const READ_AHEAD_CLIPS: usize = 2;
 
-/// Empty PCM buffers that are kept, per worker. If a device computes, a batch returns many buffers at once, and as many
-/// are kept as the lanes can hold.
+/// Number of empty PCM buffers to keep per worker. If a device computes features, a batch returns many buffers at once,
+/// and as many are kept as the device's threads can hold.
 pub const SPARE_PCMS: usize = 2;
 
-/// `memory_limit_bytes` divided by this is the limit for all empty PCM buffers together. With two lanes it equals the
-/// limit of one batch.
+/// `memory_limit_bytes` divided by this is the limit for all empty PCM buffers together. With two lanes (threads of a
+/// device) it equals the limit of one batch.
 pub const SPARE_PCM_SHARE: u64 = 16;
 
 /// Maximum size of a buffer that is kept for the next clip, in bytes, even with plenty of memory: most clips need far
@@ -31,7 +31,7 @@ pub const SPARE_BYTES_MAX: u64 = 16 << 20;
 /// waits for memory that it holds itself.
 pub const BATCH_WAIT_MS_MAX: u64 = 20;
 
-/// `in_flight_bytes` divided by this is the limit for the PCM in batches, over all lanes: decoding continues in
+/// `in_flight_bytes` divided by this is the memory limit for the PCM in all batches together: decoding continues in
 /// parallel.
 pub const BATCH_SHARE: u64 = 4;
 
@@ -51,7 +51,7 @@ pub const MEMORY_LIMIT_BYTES: u64 = 4 << 30;
 /// Minimum of `--memory-limit`: below it the catalog does not fit even without clips.
 pub const MEMORY_LIMIT_BYTES_MIN: u64 = 256 << 20;
 
-/// More threads than any machine has. Each thread allocates memory before it starts to work.
+/// Maximum number of threads, more than any machine has. Each thread allocates memory before it starts to work.
 pub const THREADS_MAX: usize = 1024;
 
 /// Limits and options of one run.
@@ -63,27 +63,27 @@ pub struct Settings {
     pub memory_limit_bytes: u64,
     /// Maximum fraction of planned clips that may be rejected; if more are, nothing is committed.
     pub max_reject_fraction: Option<f64>,
-    /// Maximum fraction of the parent's clips whose files may be missing; if more are, nothing is written.
+    /// Maximum fraction of the previous version's clips whose files may be missing; if more are, nothing is written.
     pub max_shrink: f64,
     /// Keep only the first N clips in hash order.
     pub limit: Option<u64>,
-    /// Instruction set of the kernels; part of the engine's name.
+    /// Instruction set of the CPU kernels; part of the engine's name.
     pub level: Level,
     /// Backend that computes the features; part of the engine's name. Default: the CPU at `level`.
     pub backend: Arc<dyn Backend>,
-    /// Commit a further version if the plan differs from that of the latest one, instead of failing.
+    /// Commit a further version if the plan differs from that of the latest version, instead of failing.
     pub new_version: bool,
-    /// Draw all sides again and keep none of the previous version.
+    /// Assign all clips to splits again, and keep no split of the previous version.
     pub resplit: bool,
-    /// Number all classes again and keep no id of the previous version.
+    /// Number all classes again, and keep no class id of the previous version.
     pub renumber: bool,
-    /// Compute every row instead of linking files or copying rows. Stored bytes do not change.
+    /// Compute every row instead of linking files or copying rows. The stored bytes are the same.
     pub recompute: bool,
-    /// Drop an unfinished plan of another engine.
+    /// Drop an unfinished plan of another engine, instead of failing.
     pub restart: bool,
-    /// Follow links to targets outside of the audio root.
+    /// Follow symbolic links to targets outside of the audio root.
     pub allow_outside: bool,
-    /// The time that a run waits for the store's lock while another process holds it.
+    /// Maximum time that a run waits for the store's lock while another process holds it.
     pub lock_wait: Duration,
 }
 
@@ -110,7 +110,7 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Returns the size of DataFusion's memory pool, a quarter of the limit. Spilling starts there.
+    /// Returns the size in bytes of DataFusion's memory pool, a quarter of the limit. Larger queries use the disk.
     pub const fn catalog_bytes(&self) -> usize {
         (self.memory_limit_bytes / 4) as usize
     }
@@ -130,12 +130,12 @@ impl Settings {
         }
     }
 
-    /// Returns the memory for row groups being encoded, an eighth of the limit.
+    /// Returns the memory in bytes for row groups being encoded, an eighth of the limit.
     pub const fn encode_bytes(&self) -> u64 {
         self.memory_limit_bytes / 8
     }
 
-    /// Returns the limit for all empty PCM buffers together, a sixteenth of the limit.
+    /// Returns the memory limit in bytes for all empty PCM buffers together, a sixteenth of the limit of the process.
     pub const fn spare_pcm_bytes(&self) -> u64 {
         self.memory_limit_bytes / SPARE_PCM_SHARE
     }
@@ -163,11 +163,11 @@ impl Settings {
     }
 }
 
-/// Memory available to clips.
+/// Memory limit of the process and the share of it for clips.
 #[derive(Clone, Copy, Debug)]
 pub struct MemoryShares {
     /// Value of `--memory-limit`, in bytes.
     pub limit_bytes: u64,
-    /// The part of the limit for clips in flight.
+    /// Part of the limit for clips in flight, in bytes.
     pub clips_bytes: u64,
 }

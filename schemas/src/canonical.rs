@@ -8,9 +8,9 @@ use serde::Serialize;
 /// Returns the canonical JSON of `value`: sorted keys, no white space.
 ///
 /// # Errors
-/// If JSON cannot represent `value`, such as a map whose keys are not text.
+/// Fails if JSON cannot represent `value`, such as a map whose keys are not text.
 pub fn to_json<T: Serialize>(value: &T) -> Result<String, serde_json::Error> {
-    // `Value` stores maps as BTreeMap, so the fields of structs are sorted too.
+    // `Value` stores maps as BTreeMap, so the fields of structs are sorted by name too.
     serde_json::to_string(&serde_json::to_value(value)?)
 }
 
@@ -32,9 +32,9 @@ pub fn hash(domain: &str, seed: u64, key: &str) -> u64 {
     hashes(domain, seed)(key)
 }
 
-/// Returns the function [`hash`] for many keys; domain and seed are hashed only once.
+/// Returns a function that computes [`hash`] for many keys and hashes domain and seed only once.
 pub fn hashes(domain: &str, seed: u64) -> impl Fn(&str) -> u64 {
-    // Key derivation mode of BLAKE3: equal clip keys have unrelated hashes in different domains.
+    // The key derivation mode of BLAKE3 is used: equal clip keys have unrelated hashes in different domains.
     let mut start = blake3::Hasher::new_derive_key(domain);
     start.update(&seed.to_le_bytes());
 

@@ -1,9 +1,9 @@
-//! Errors of the operating system for which both programs use the same exit code.
+//! Exit codes, and errors of the operating system for which all programs use the same exit code.
 
 use std::error::Error;
 use std::io;
 
-/// Exit code of every failure without a code of its own.
+/// Exit code of every failure that has no exit code of its own.
 pub const FAILED: u8 = 1;
 
 /// Exit code of wrong usage, a wrong recipe or configuration, and inputs or stores that do not exist.
@@ -15,10 +15,10 @@ pub const DAMAGED: u8 = 3;
 /// Exit code if a store or a run belongs to another plan.
 pub const OTHER_PLAN: u8 = 4;
 
-/// Exit code if there is no space, or the file system is read-only. See [`is_no_space`].
+/// Exit code if the disk is full, or the file system is read-only. See [`is_no_space`].
 pub const NO_SPACE: u8 = 5;
 
-/// Exit code if another process holds the store's lock. 6 is used by the trainer.
+/// Exit code if another process holds the store's lock. Exit code 6 is used by the trainer.
 pub const BUSY: u8 = 7;
 
 /// Exit code of a preview of a run that has nothing to do.

@@ -26,5 +26,5 @@ pub mod version_name;
 /// increment it if a code change alters a stored value, or rejects a clip that had rows before.
 pub const NUMERICS_REVISION: u32 = 6;
 
-/// `format_version` of manifests written and read by this crate.
+/// Value of `format_version` in manifests that this crate writes and reads.
 pub const FORMAT_VERSION: u32 = 3;

@@ -9,14 +9,14 @@ use std::path::PathBuf;
     "only local paths are supported so far, not `{scheme}://`: use a file or folder on this machine"
 )]
 pub struct RemotePath {
-    /// The part before `://`.
+    /// Scheme of the address, the part before `://`.
     scheme: String,
 }
 
 /// Returns `path`, unless it begins with a scheme such as `s3://`, which the file system would treat as a folder `s3:`.
 ///
 /// # Errors
-/// [`RemotePath`].
+/// [`RemotePath`] if the path begins with such a scheme.
 pub fn require_local(path: PathBuf) -> Result<PathBuf, RemotePath> {
     match scheme(path.as_os_str()) {
         Some(scheme) => Err(RemotePath { scheme }),

@@ -25,7 +25,7 @@ pub fn sealed(json: &str) -> String {
 /// it.
 ///
 /// # Errors
-/// [`ManifestError::Encoding`], [`ManifestError::Checksum`] and [`ManifestError::Json`].
+/// [`ManifestError::Encoding`], [`ManifestError::Checksum`] or [`ManifestError::Json`] if the file is damaged.
 pub fn from_sealed<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ManifestError> {
     let text = utf8(bytes)?;
     let json = match text.split_once('\n') {
@@ -52,32 +52,32 @@ pub enum ManifestError {
     /// The file is not the expected JSON.
     #[error("not the JSON of a wavemill store")]
     Json(#[from] serde_json::Error),
-    /// The file was written by an earlier or a later version of wavemill. It is not damaged.
+    /// The file was written by an earlier or a later version of wavemill; the file is not damaged.
     #[error(
         "format version {found} is not supported: this version of wavemill reads {FORMAT_VERSION}"
     )]
     OtherFormat {
-        /// Format version in the file.
+        /// Format version in the manifest or receipt.
         found: u64,
     },
-    /// The content differs from the committed content.
+    /// The content of the file differs from the committed content.
     #[error("{problem}: the content differs from what was committed")]
     Checksum {
-        /// Description of the checksum error.
+        /// Description of how the checksum is wrong.
         problem: &'static str,
     },
-    /// A part of the manifest does not match its hash in the identity.
+    /// A part of the manifest does not match the hash of this part in the manifest's identity.
     #[error("the {part} does not match its hash in the identity")]
     Identity {
-        /// The part that does not match.
+        /// Name of the part that does not match.
         part: &'static str,
     },
-    /// A name that could lead out of the store, or that is not valid in a store.
+    /// The file contains a name that could lead out of the store, or that is not valid in a store.
     #[error("it contains the name {name:?}, which {problem}")]
     Name {
-        /// Name or path, as written in the file.
+        /// The name or path, as written in the file.
         name: String,
-        /// Description of the problem.
+        /// Description of the problem with the name.
         problem: &'static str,
     },
 }
@@ -91,31 +91,31 @@ pub fn remedy_of_format(found: u64) -> &'static str {
     }
 }
 
-/// One complete state of a store.
+/// A manifest: the description of one complete state of a store.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
     /// [`FORMAT_VERSION`] of the program that wrote the manifest.
     pub format_version: u32,
-    /// 16 hex digits; also the name of the data folder.
+    /// Id of the plan, 16 hex digits; also the name of the data folder.
     pub plan_id: String,
-    /// Hashes from which `plan_id` is derived. Comparing them shows which part of a plan changed.
+    /// Hashes from which `plan_id` is derived. Comparing them shows which parts of two plans differ.
     pub identity: Identity,
-    /// Software that computed the values.
+    /// Software and platform that computed the values.
     pub engine: Engine,
     /// Recipe with every `--set` applied.
     pub recipe: Recipe,
-    /// Targets, in the recipe's order.
+    /// Targets with their classes, in the recipe's order.
     pub targets: Vec<TargetEntry>,
     /// Features, in the recipe's order.
     pub features: Vec<FeatureEntry>,
-    /// Files, in the order in which the loader reads them.
+    /// Files of the version, in the order in which the loader reads them.
     pub files: Vec<FileEntry>,
-    /// Number of shards of each split, including shards without clips. Later versions of the store keep these numbers.
+    /// Number of shards of each split, including shards without clips. Later versions of the store keep this number.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub shards: BTreeMap<String, u64>,
     /// Number of inputs by outcome.
     pub counts: Counts,
-    /// Statistics by feature name; absent if there are no training rows.
+    /// Statistics of the training split by feature name; absent without training rows.
     pub stats: BTreeMap<String, Stats>,
 }
 
@@ -140,12 +140,12 @@ impl Manifest {
             return Err(ManifestError::OtherFormat { found });
         }
 
-        // Verify the checksum before the fields are parsed: it also covers keys that are unknown to this version.
+        // Verify the checksum before the fields are parsed: it also covers keys that this version does not know.
         take_checksum(&mut value)?;
         check_identity(&value)?;
 
         let manifest = Self::deserialize(value)?;
-        // The id is also a folder name, so it must be valid as one.
+        // The plan id is also a folder name, so it must be valid as one.
         check_name(&manifest.plan_id)?;
         manifest.files.iter().try_for_each(FileEntry::check)?;
         Ok(manifest)
@@ -157,7 +157,7 @@ impl Manifest {
     /// None in practice: every map has text keys.
     pub fn to_json(&self) -> Result<String, ManifestError> {
         let mut value = serde_json::to_value(self)?;
-        // The checksum covers the value without the checksum key.
+        // The checksum is computed over the manifest without the checksum key.
         let checksum = canonical::id(&value)?;
         value[CHECKSUM_KEY] = Value::String(checksum);
         Ok(canonical::to_json(&value)? + "\n")
@@ -169,7 +169,7 @@ impl Manifest {
     }
 }
 
-/// Removes the checksum from a manifest and compares it with the remaining content.
+/// Removes the checksum from a manifest and compares it with the checksum of the remaining content.
 fn take_checksum(manifest: &mut Value) -> Result<(), ManifestError> {
     let claimed = manifest
         .as_object_mut()
@@ -184,7 +184,7 @@ fn take_checksum(manifest: &mut Value) -> Result<(), ManifestError> {
 
 /// Compares recipe and engine with their hashes in the identity, and the plan id with the hash of the identity.
 ///
-/// Hashes the JSON as it was read: a parsed recipe would also contain keys that were added since.
+/// Hashes the JSON as it was read from the file: a parsed recipe would also contain keys that were added since.
 fn check_identity(manifest: &Value) -> Result<(), ManifestError> {
     let identity = &manifest["identity"];
     for part in ["recipe", "engine"] {
@@ -193,7 +193,7 @@ fn check_identity(manifest: &Value) -> Result<(), ManifestError> {
         }
     }
 
-    // The plan id covers all parts, including those that cannot be recomputed here.
+    // The plan id covers all hashes of the identity, including hashes that cannot be recomputed here.
     let plan_id = canonical::id(identity)?;
     if manifest["plan_id"] != plan_id[..PLAN_ID_DIGITS] {
         return Err(ManifestError::Identity { part: "plan_id" });
@@ -209,13 +209,13 @@ const PLAN_ID_DIGITS: usize = 16;
 pub struct Identity {
     /// Hash of the canonical recipe with every `--set` applied.
     pub recipe: String,
-    /// Hash of all columns of the cleaned rows.
+    /// Hash of all columns and values of the cleaned rows.
     pub rows: String,
     /// Hash of (`clip_key`, bytes) of every planned input.
     pub inputs: String,
-    /// Hash of the canonical engine.
+    /// Hash of the engine's canonical JSON.
     pub engine: String,
-    /// Value of `--limit`.
+    /// Value of `--limit`, the maximum number of clips.
     pub limit: Option<u64>,
     /// Hash of the `--sides` file. The field is absent without `--sides`, so that plans from before this option keep
     /// their ids.
@@ -240,11 +240,11 @@ impl Identity {
 /// Software and platform that computed the values. Equal engines produce equal bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Engine {
-    /// [`crate::NUMERICS_REVISION`].
+    /// Value of [`crate::NUMERICS_REVISION`] when the values were computed.
     pub numerics: u32,
-    /// `cpu` or `cuda`.
+    /// Backend that computed the features: `cpu` or `cuda`.
     pub backend: String,
-    /// `x86-64-v3` or `scalar`; for CUDA the architecture and the libraries.
+    /// Instruction set: `x86-64-v3` or `scalar`; for CUDA the architecture and the libraries.
     pub level: String,
     /// Name and version of the decoder.
     pub decoder: String,
@@ -256,12 +256,12 @@ pub struct Engine {
     pub writer: String,
 }
 
-/// A target and its classes.
+/// A target (a column to predict) and its classes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TargetEntry {
-    /// Column name in the feature rows.
+    /// Name of the target's column in the feature rows.
     pub name: String,
-    /// Class names in id order.
+    /// Names of the target's classes, in id order.
     pub classes: Vec<String>,
     /// Number of written clips per class, by split.
     pub counts: BTreeMap<String, Vec<u64>>,
@@ -270,21 +270,21 @@ pub struct TargetEntry {
 /// A feature and the format in which it is stored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FeatureEntry {
-    /// Name of the column and of the folder.
+    /// Name of the feature, of its column and of its folder.
     pub name: String,
-    /// BLAKE3 of everything that determines the stored values for given file bytes.
+    /// BLAKE3 hash of everything that determines the feature's stored values for given file bytes.
     pub feature_id: String,
-    /// `f16`, `f32` or `u8`.
+    /// Type of the stored values: `f16`, `f32` or `u8`.
     pub dtype: String,
     /// Conversion of stored integers to values; `None` for floats.
     pub scale: Option<Scale>,
-    /// Dimensions in row-major order; `None` for a dimension that varies between rows.
+    /// Dimensions of a row's tensor in row-major order; `None` for a dimension that varies between rows.
     pub shape: Vec<Option<usize>>,
-    /// Names of the dimensions, such as `["mel", "frame"]`.
+    /// Names of the tensor's dimensions, such as `["mel", "frame"]`.
     pub dim_names: Vec<String>,
     /// Sample rate of the audio; `None` if the feature is computed from picture files.
     pub sample_rate_hz: Option<u32>,
-    /// Samples between consecutive frames; `None` if the feature is computed from picture files.
+    /// Samples between consecutive frames (hop length); `None` if the feature is computed from picture files.
     pub hop_length: Option<usize>,
     /// Name of the preset with the conventions of the feature.
     pub preset: String,
@@ -294,7 +294,7 @@ pub struct FeatureEntry {
 }
 
 impl FeatureEntry {
-    /// Reports whether the rows are statistics of bands: vectors of numbers with one name each.
+    /// Reports whether the feature consists of statistics of bands: vectors of numbers with one name each.
     pub fn is_statistics(&self) -> bool {
         self.dim_names
             .first()
@@ -306,12 +306,12 @@ impl FeatureEntry {
         self.sample_rate_hz.is_some()
     }
 
-    /// Reports whether the rows are pictures with the dimensions channel, row and column.
+    /// Reports whether the feature consists of pictures with the dimensions channel, row and column.
     pub fn is_picture(&self) -> bool {
         self.dim_names == ["channel", "row", "column"]
     }
 
-    /// Returns type and shape for display: `f16[128,1292]`, with `?` for a dimension that varies.
+    /// Returns the feature's type and shape for display: `f16[128,1292]`, with `?` for a dimension that varies.
     pub fn tensor_type(&self) -> String {
         let dims: Vec<String> = self
             .shape
@@ -322,7 +322,7 @@ impl FeatureEntry {
     }
 }
 
-/// Conversion of stored integers: value = stored · `factor` + `offset`.
+/// Conversion of stored integers to values: value = stored · `factor` + `offset`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Scale {
     /// Difference between the values of consecutive integers.
@@ -334,26 +334,26 @@ pub struct Scale {
 /// A Parquet file of the version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileEntry {
-    /// Name of the metadata table in the file, or …
+    /// Name of the metadata table in the file; absent if the file contains a feature.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub table: Option<String>,
-    /// … name of the feature in the file.
+    /// Name of the feature in the file; absent if the file contains a metadata table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub feature: Option<String>,
-    /// Split of the rows; only for feature files.
+    /// Split of the file's rows; only for feature files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split: Option<String>,
-    /// Path relative to the store, separated by `/`.
+    /// Path of the file relative to the store, separated by `/`.
     pub path: String,
-    /// Number of rows.
+    /// Number of rows in the file.
     pub rows: u64,
     /// Size of the file in bytes.
     pub bytes: u64,
     /// BLAKE3 of the whole file, lower-case hex.
     pub blake3: String,
-    /// Number of rows of each row group.
+    /// Number of rows of each row group of the file.
     pub row_groups: Vec<u64>,
-    /// Everything after the pages; `None` in stores of earlier versions.
+    /// Page index and footer, the bytes after the pages; `None` in stores of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub footer: Option<FooterEntry>,
 }
@@ -388,7 +388,7 @@ impl FileEntry {
             });
         }
 
-        // The name becomes a part of paths in later plans.
+        // The name of the table or feature becomes a part of paths in later plans.
         check_name(self.name())?;
         if self.path.starts_with('/') {
             return Err(ManifestError::Name {
@@ -397,7 +397,7 @@ impl FileEntry {
             });
         }
 
-        // Report the whole path: the invalid part by itself is hard to find.
+        // Report the whole path, because the invalid component is hard to find without it.
         match self.path.split('/').try_for_each(check_name) {
             Err(ManifestError::Name { problem, .. }) => Err(ManifestError::Name {
                 name: self.path.clone(),
@@ -426,54 +426,54 @@ fn check_name(name: &str) -> Result<(), ManifestError> {
 /// Numbers of inputs by outcome. Every input is counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
-    /// Records of the metadata: kept + dropped + rejected.
+    /// Number of records in the metadata: kept + dropped + rejected.
     pub rows_read: u64,
-    /// Rows left after the last cleaning step.
+    /// Number of rows left after the last cleaning step.
     pub rows_kept: u64,
-    /// Rows dropped by each cleaning step, in order.
+    /// Number of rows dropped by each cleaning step, in order.
     pub rows_dropped: Vec<Dropped>,
-    /// Rows rejected as `bad_row` or `bad_encoding`.
+    /// Number of rows rejected as `bad_row` or `bad_encoding`.
     pub rows_rejected: u64,
-    /// Kept rows within `--limit`: written + rejected.
+    /// Number of kept rows within `--limit`: written + rejected.
     pub clips_planned: u64,
-    /// Clips with rows in the shards.
+    /// Number of clips with rows in the shards.
     pub clips_written: u64,
-    /// Clips without rows in the shards.
+    /// Number of planned clips without rows in the shards.
     pub clips_rejected: u64,
-    /// Rows (segments) in the shards of each feature.
+    /// Number of rows (segments) in the shards of each feature.
     pub feature_rows: u64,
-    /// Rejected rows and clips, by reason.
+    /// Number of rejected rows and clips, by reason.
     pub rejects: BTreeMap<String, u64>,
 }
 
 /// Number of rows dropped by one cleaning step.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dropped {
-    /// Name of the step in the recipe.
+    /// Name of the cleaning step in the recipe.
     pub step: String,
-    /// Number of rows.
+    /// Number of rows that the step dropped.
     pub rows: u64,
 }
 
 /// Mean and standard deviation per band, computed over the stored values of the training split.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Stats {
-    /// Mean of each band.
+    /// Mean of the stored values of each band.
     pub mean: Vec<f64>,
     /// Population standard deviation of each band.
     pub std: Vec<f64>,
-    /// Number of values per band.
+    /// Number of values per band that were summed up.
     pub values: u64,
 }
 
-/// Sums over one row group, per band. The sums of all row groups are added in file order.
+/// Sums over the values of one row group, per band. The sums of all row groups are added in file order.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Partial {
     /// Σ x of each band.
     pub sum: Vec<f64>,
     /// Σ x² of each band.
     pub sum_squares: Vec<f64>,
-    /// Number of values per band.
+    /// Number of values per band in the row group.
     pub values: u64,
 }
 
@@ -483,19 +483,19 @@ pub struct Partial {
 pub struct Receipt {
     /// BLAKE3 of everything that determines the bytes of the file, except for `rejects` of the stage `features`.
     pub key: String,
-    /// The file.
+    /// Entry of the finished file, as in the manifest.
     pub file: FileEntry,
     /// Clips of the shard that were rejected, in any feature of the plan.
     pub rejects: Vec<Reject>,
     /// BLAKE3 of all features of the plan. Rejects of the stage `features` are only valid for the same set of features.
     pub features: String,
-    /// Whether this plan computed every row, and did not copy or link any from another plan.
+    /// Whether this plan computed every row of the file, and did not copy or link any row from another plan.
     pub is_computed: bool,
-    /// Number of clips with rows.
+    /// Number of clips with rows in the file.
     pub clips_written: u64,
-    /// Sums of each row group; only for the training split.
+    /// Sums over the values of each row group; only for the training split.
     pub partials: Vec<Partial>,
-    /// Number of written clips per class, for each target.
+    /// Number of clips per class in the file, for each target.
     pub class_counts: Vec<Vec<u64>>,
 }
 
@@ -503,7 +503,7 @@ impl Receipt {
     /// Reads a [`sealed`] receipt and checks its path and its sums.
     ///
     /// # Errors
-    /// The errors of [`from_sealed`], and [`ManifestError::Name`].
+    /// The errors of [`from_sealed`], and [`ManifestError::Name`] for an invalid path.
     pub fn from_json(bytes: &[u8]) -> Result<Self, ManifestError> {
         let receipt: Self = from_sealed(bytes)?;
         receipt.file.check()?;

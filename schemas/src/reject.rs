@@ -12,17 +12,17 @@ pub enum Reason {
     Empty,
     /// The bytes are not in a known audio format.
     NotAudio,
-    /// The audio format is not supported by this version.
+    /// This version of wavemill does not support the audio format.
     UnsupportedCodec,
-    /// A valid container or tag without a single audio sample.
+    /// The file is a valid container or tag without a single audio sample.
     NoAudio,
-    /// Less than `min_duration_s` of audio, with no damage found; or a picture that does not contain the crop box.
+    /// The clip has less than `min_duration_s` of audio, without damage; or a picture does not contain the crop box.
     TooShort,
-    /// Exceeds a limit of bytes, channels, sample rate or pixels.
+    /// The clip exceeds a limit of bytes, channels, sample rate or pixels.
     TooLarge,
-    /// Damaged, with less than `min_duration_s` of audio left; or a picture that cannot be decoded completely.
+    /// The clip is damaged, with less than `min_duration_s` of audio left; or a picture cannot be decoded completely.
     Damaged,
-    /// The decoder or a kernel panicked on this clip.
+    /// The decoder or a kernel panicked on the clip.
     WorkerPanic,
     /// A metadata row that cannot be parsed.
     BadRow,
@@ -32,7 +32,7 @@ pub enum Reason {
     OutsideRoot,
     /// An encrypted zip entry.
     Encrypted,
-    /// Several zip entries have the same name; none of them is used.
+    /// Several zip entries have the same name; none of these entries is used.
     DuplicateEntry,
     /// The bytes are not in a known picture format.
     NotImage,
@@ -60,7 +60,7 @@ impl Reason {
 
     /// Returns the stored name, which is also used in SQL: `missing_file`, `empty`, ….
     pub const fn name(self) -> &'static str {
-        // The names must not change: they are in existing stores and in users' queries.
+        // The names of reasons must not change: they are in existing stores and in users' queries.
         match self {
             Self::MissingFile => "missing_file",
             Self::Empty => "empty",
@@ -80,7 +80,7 @@ impl Reason {
         }
     }
 
-    /// Reports whether the reason, when given by the catalog, rejects a whole metadata row, which names no clip.
+    /// Reports whether the reason, if given by the catalog, rejects a whole metadata row, which names no clip.
     pub const fn is_of_row(self) -> bool {
         matches!(self, Self::BadRow | Self::BadEncoding)
     }
@@ -103,7 +103,7 @@ pub enum Stage {
 impl Stage {
     /// Returns the stored name: `catalog`, `read`, `decode`, `features`.
     pub const fn name(self) -> &'static str {
-        // As for `Reason::name`, the names must not change.
+        // As for `Reason::name`, the names of stages must not change.
         match self {
             Self::Catalog => "catalog",
             Self::Read => "read",
@@ -118,26 +118,26 @@ impl Stage {
 pub struct Reject {
     /// Key of the clip; absent if a broken metadata row names none.
     pub clip_key: Option<String>,
-    /// Track id, if known.
+    /// Track id of the clip, if known.
     pub track_id: Option<i64>,
-    /// Stage that rejected the input.
+    /// Stage of the pipeline that rejected the input.
     pub stage: Stage,
-    /// Reason for the reject.
+    /// Reason for rejecting the input.
     pub reason: Reason,
-    /// Description, in one sentence.
+    /// Description of the problem, in one sentence.
     pub detail: String,
     /// Offset in the clip's bytes at which the problem begins.
     pub byte_offset: Option<u64>,
-    /// Physical line in the metadata file, from 1.
+    /// Physical line of the rejected record in the metadata file, from 1.
     pub line: Option<u64>,
-    /// Column name in the metadata file.
+    /// Name of the column in the metadata file with the problem.
     pub column: Option<String>,
     /// Number of seconds that were decoded before the clip was rejected.
     pub decoded_s: Option<f32>,
 }
 
 impl Reject {
-    /// Creates a reject; the optional fields are empty.
+    /// Creates a reject whose optional fields are empty.
     pub fn new(stage: Stage, reason: Reason, detail: impl Into<String>) -> Self {
         let detail = detail.into();
         Self {
@@ -158,11 +158,11 @@ impl Reject {
 mod tests {
     use super::*;
 
-    /// Returns the names of all variants, independent of `ALL`, as listed by serde's error.
+    /// Returns the names of all reasons, independent of `ALL`, as listed by serde's error.
     fn serde_names() -> Vec<String> {
         let error = serde_json::from_str::<Reason>("\"none\"").expect_err("no such reason");
         let error = error.to_string();
-        // The first name in backquotes is the unknown one.
+        // The first name in backquotes is the unknown reason.
         let names = error.split('`').skip(3).step_by(2);
         names.map(str::to_owned).collect()
     }
@@ -182,7 +182,7 @@ mod tests {
         names
     }
 
-    /// Returns `REASONS` of the script that reads stores without code of wavemill.
+    /// Returns the names in `REASONS` of the script that reads stores without code of wavemill.
     fn checked_names() -> Vec<&'static str> {
         let script = include_str!("../../scripts/check_store.py");
         let (_, rest) = script.split_once("\nREASONS = {").expect("the set");

@@ -9,7 +9,7 @@ use crate::canonical;
 /// keys.
 pub fn mix(domain: &str, parts: &[u64]) -> u64 {
     let mut hasher = blake3::Hasher::new_derive_key(domain);
-    // Eight bytes per part keep (1, 12) and (11, 2) distinct.
+    // Eight bytes per part keep parts such as (1, 12) and (11, 2) distinct.
     for part in parts {
         hasher.update(&part.to_le_bytes());
     }
@@ -20,7 +20,7 @@ pub fn mix(domain: &str, parts: &[u64]) -> u64 {
 
 /// Computes the key of a feature row: BLAKE3 of (`clip_key`, segment, variant).
 pub fn row_key(clip_key: &str, segment: i32, variant: f32) -> u64 {
-    // Both numbers keep all their bits, so that every pair gives a different seed.
+    // Segment and variant keep all their bits, so that every pair gives a different seed.
     canonical::hash(
         "row",
         u64::from(segment as u32) << 32 | u64::from(variant.to_bits()),
@@ -45,7 +45,7 @@ impl Rng {
             key: [key as u32, (key >> 32) as u32],
             block: 0,
             words: [0; 4],
-            // No words are available yet: the first draw computes the first block.
+            // No random words are available yet: the first draw computes the first block.
             used: 4,
         }
     }
@@ -58,7 +58,7 @@ impl Rng {
     /// Draws 32 bits.
     pub fn next_u32(&mut self) -> u32 {
         if self.used == 4 {
-            // Half of the counter is sufficient: no stream uses 2⁶⁴ blocks.
+            // Half of the counter's 128 bits is sufficient: no stream uses 2⁶⁴ blocks.
             self.words = philox(
                 [self.block as u32, (self.block >> 32) as u32, 0, 0],
                 self.key,

@@ -1,6 +1,6 @@
 //! Conversion of seconds to samples, with one rounding rule for segments, decoding, shapes, memory and recipe checks.
 //!
-//! With different rounding, a clip could be decoded to one sample less than its segments need.
+//! If modules rounded differently, a clip could be decoded to one sample less than its segments need.
 
 /// Returns the number of samples in `seconds` of audio at `rate_hz`, rounded to the nearest integer, half up.
 ///
@@ -21,8 +21,8 @@ mod tests {
         8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000,
     ];
 
-    /// Checks the result with integer arithmetic. Durations with a half sample may be rounded either way, depending on
-    /// the representation of the decimal numbers as f64.
+    /// Compares the result with integer arithmetic. Durations with a half sample may be rounded either way, depending
+    /// on the representation of the decimal numbers as f64.
     fn assert_is_nearest(length_ms: u64, rate_hz: u32) {
         let n_samples = samples_in(length_ms as f64 / 1000.0, rate_hz) as u64;
 
@@ -37,7 +37,7 @@ mod tests {
 
     #[test]
     fn every_length_that_a_recipe_may_have_gives_the_nearest_sample() {
-        // 7 has no factor in common with any usual rate, so all remainders occur.
+        // The step of 7 ms has no factor in common with any usual rate, so all remainders occur.
         for rate_hz in USUAL_RATES_HZ {
             for length_ms in (1..=LONGEST_MS).step_by(7) {
                 assert_is_nearest(length_ms, rate_hz);

@@ -15,7 +15,7 @@ pub const SETTINGS_BYTES_MAX: u64 = 1 << 20;
 /// `InvalidInput` for a pipe or a device; the errors of [`read`].
 pub fn read_file(path: &Path) -> io::Result<String> {
     let metadata = fs::metadata(path)?;
-    // For folders, the error of the operating system is better.
+    // For folders, the error message of the operating system is better.
     if !metadata.is_file() && !metadata.is_dir() {
         let words = "it is a pipe or a device: use a regular file";
         return Err(io::Error::new(io::ErrorKind::InvalidInput, words));
@@ -29,7 +29,7 @@ pub fn read_file(path: &Path) -> io::Result<String> {
 /// `FileTooLarge` above [`SETTINGS_BYTES_MAX`], regardless of the content; `InvalidData` if the file is not UTF-8;
 /// otherwise the error of the operating system.
 pub fn read(path: &Path) -> io::Result<String> {
-    // One additional byte distinguishes a file of the maximum size from a larger one. Pipes have no size to check.
+    // One byte more is read, to distinguish a file of the maximum size from a larger one. Pipes have no size to check.
     let mut bytes = Vec::new();
     File::open(path)?
         .take(SETTINGS_BYTES_MAX + 1)

@@ -1,4 +1,4 @@
-//! Names of the sides of a split in data sets.
+//! Names of the sides of a split (training, validation, test) as data sets use them.
 
 /// Returns the side with the name `name`: `training`, `validation` or `test`; `None` for any other name.
 ///

@@ -41,7 +41,7 @@ pub fn tensor_metadata(
         .iter()
         .map(|target| (target.name.as_str(), target.classes.as_slice()))
         .collect();
-    // Canonical JSON, because it is part of every file and equal plans must give equal bytes.
+    // The JSON is canonical, because it is part of every file and equal plans must give equal bytes.
     crate::canonical::to_json(&Tensor {
         dtype: &feature.dtype,
         shape: &feature.shape,
@@ -68,7 +68,7 @@ pub fn feature_schema(
 ) -> Result<SchemaRef, serde_json::Error> {
     let metadata = HashMap::from([(TENSOR_KEY.to_owned(), tensor_metadata(feature, targets)?)]);
 
-    // Columns about audio are null for picture files.
+    // Columns about audio are null in the rows of picture files.
     let no_audio = !feature.is_of_audio();
     let mut fields = vec![
         Field::new("clip_key", DataType::Utf8, false),
@@ -78,7 +78,7 @@ pub fn feature_schema(
         Field::new("variant", DataType::Float32, false),
     ];
     for target in targets {
-        // Null means unlabelled.
+        // A null in a target's column means that the row is unlabelled.
         fields.push(Field::new(&target.name, DataType::Int32, true));
     }
     fields.extend([
@@ -102,7 +102,7 @@ pub fn feature_schema(
         ));
     }
 
-    // Also on the file: some readers show only the metadata of files.
+    // The metadata is also stored on the file, because some readers show only the metadata of files.
     Ok(Arc::new(Schema::new_with_metadata(fields, metadata)))
 }
 
@@ -113,7 +113,7 @@ fn tensor_type(feature: &FeatureEntry, layout: Layout, dtype: Dtype) -> DataType
         .try_fold(1, |product, dim| dim.map(|n| product * n));
 
     match (layout, values) {
-        // Lists store their lengths, so the number of values is not needed.
+        // Lists store their lengths, so the type does not contain the number of values.
         (Layout::List, _) => list_of(match dtype {
             Dtype::F16 => DataType::Float16,
             Dtype::F32 => DataType::Float32,
@@ -132,7 +132,7 @@ pub fn list_of(item: DataType) -> DataType {
     DataType::List(Arc::new(Field::new("item", item, false)))
 }
 
-/// Schema of the `sides` table: the side of every group that was ever assigned, by rule (`artist`, `stratified`).
+/// Schema of the `sides` table: the split of every group that was ever assigned, by rule (`artist`, `stratified`).
 ///
 /// Groups are named `track:<clip_key>`, `artist:<id>` or `recording:<audio_blake3>`. Rows are sorted by rule and group.
 pub fn sides_schema() -> SchemaRef {

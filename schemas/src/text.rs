@@ -76,7 +76,7 @@ pub fn push_shown(line: &mut String, c: char) {
 const fn is_escaped(c: char) -> bool {
     // Unicode's category "format" is too broad: it includes joiners, which some scripts need.
     match c {
-        // C0, DEL and C1: escape sequences start with one of them.
+        // Control characters C0, DEL and C1: terminal escape sequences start with one of them.
         '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}' => true,
 
         // Characters that change the direction of text: marks, embeddings, overrides, isolates.

@@ -27,7 +27,7 @@ pub enum NameError {
         "a tag has at most 64 letters (a-z, A-Z), digits, `.`, `_` and `-`, and starts with a letter or a digit"
     )]
     Characters,
-    /// The text consists of digits only, so it is a number.
+    /// The text consists of digits only, so it is a version number and not a tag.
     #[error("a name of digits only is a version number: a tag needs another character")]
     AllDigits,
     /// The number exceeds the maximum version number.
@@ -35,31 +35,31 @@ pub enum NameError {
     TooLarge,
 }
 
-/// A reason why the file of a tag names no version that can be read.
+/// A reason why a tag does not name a version that can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TagProblem {
-    /// The content is not as written by [`tag_text`].
+    /// The tag's file does not contain a version number as written by [`tag_text`].
     #[error("it does not contain a version number")]
     Content,
-    /// The version of this number does not exist.
+    /// The version with the number in the tag's file does not exist.
     #[error("it refers to version {version}, which does not exist")]
     NoVersion {
-        /// Version number in the file.
+        /// Number of the version in the tag's file.
         version: u64,
     },
-    /// The data of the version was removed. A tag normally prevents this, so it did not exist at that time.
+    /// The data of the tag's version was removed. A tag normally prevents this, so it did not exist at that time.
     #[error("it names version {version}, whose data was removed by `wavemill gc`")]
     Collected {
-        /// Version number in the file.
+        /// Number of the version in the tag's file.
         version: u64,
     },
-    /// The file name is not a valid tag.
+    /// The name of the tag's file is not a valid tag.
     #[error("the file name is not a valid tag")]
     Name,
 }
 
 impl TagProblem {
-    /// Returns advice for solving the problem.
+    /// Returns advice for solving the problem with the tag.
     pub const fn remedy(self) -> &'static str {
         match self {
             Self::Content | Self::NoVersion { .. } | Self::Collected { .. } => {
@@ -110,9 +110,9 @@ impl fmt::Display for TagName {
 /// A version as named by a user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum VersionName {
-    /// Version number, from 1.
+    /// Number of the version, from 1.
     Number(u64),
-    /// Tag, which may refer to another version later.
+    /// Tag of the version; it may refer to another version later.
     Tag(TagName),
 }
 
@@ -137,7 +137,7 @@ impl fmt::Display for VersionName {
     }
 }
 
-/// Returns the content of a tag's file.
+/// Returns the content of the file of a tag that names `version`.
 pub fn tag_text(version: u64) -> String {
     format!("{version}\n")
 }
@@ -147,7 +147,7 @@ pub fn tag_text(version: u64) -> String {
 pub fn tagged_version(content: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(content).ok()?;
     let number = text.strip_suffix('\n').unwrap_or(text);
-    // `parse` accepts a sign, but tags must not contain one.
+    // `parse` accepts a sign before the number, but a tag's file must not contain one.
     if is_number(number) {
         number.parse().ok()
     } else {

@@ -2,7 +2,8 @@
 //!
 //! usage: map IN.f32 WIDTH PERPLEXITY SEED
 //!
-//! IN.f32: vectors of WIDTH values, one after another, as little-endian f32. Prints x and y of each vector as JSON.
+//! IN.f32: vectors of WIDTH values, one vector after another, as little-endian f32. Prints the x and y of each vector
+//! as JSON.
 
 use std::time::Instant;
 

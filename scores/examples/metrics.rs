@@ -2,8 +2,9 @@
 //!
 //! usage: metrics IN.json [--table]
 //!
-//! IN.json: `classes`, `track_ids`, `artist_ids` (null for none), `probabilities` `[n][classes]`, and `labels` (−1 for
-//! none) or `sets` (a list of booleans per row, or null). Prints the evaluation as JSON, or as a table with `--table`.
+//! IN.json has these keys: `classes`, `track_ids`, `artist_ids` (null for none), `probabilities` `[n][classes]`, and
+//! `labels` (−1 for none) or `sets` (a list of booleans per row, or null). Prints the scores as JSON, or as a table
+//! with `--table`.
 
 use std::time::Instant;
 

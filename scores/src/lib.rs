@@ -1,9 +1,9 @@
-//! Scores of predictions, decisions based on scores, and the records of a run.
+//! Scores of predictions, decisions based on scores, and the files of a run.
 //!
-//! [`metrics`] scores predictions. [`schedule`] and [`sweep`] use such scores to decide the learning rate, the end of a
-//! run, the runs of a sweep and which of them end early. [`records`] is the folder of a run with its log, and
-//! [`result`] contains the scores in it. [`map`] places a model's vectors in the plane. This crate uses neither tensors
-//! nor devices, and trains nothing.
+//! [`metrics`] scores predictions. [`schedule`] uses scores to choose learning rates and the end of a run; [`sweep`]
+//! generates the runs of a sweep and ends bad ones early. [`records`] reads and writes the folder of a run with its
+//! log, and [`result`] describes the scores in it. [`map`] places a model's vectors in the plane. This crate uses no
+//! tensors and trains no models.
 
 pub mod map;
 pub mod metrics;

@@ -1,12 +1,12 @@
 //! Maps vectors to points in the plane so that neighbouring vectors become neighbouring points (t-SNE).
 //!
-//! Distances between separate groups on the map carry little information, and the axes none.
+//! Distances between separate groups on the map are not meaningful, and neither are the axes.
 //!
 //! The crate `bhtsne` moves the points. This module does two things so that equal vectors and an equal seed give equal
 //! bytes on one machine: it finds the nearest neighbours exactly (the search in `bhtsne` begins at random points), and
-//! it moves the points on one thread (the parallel sums in `bhtsne` depend on which thread was free). Sources: van der
-//! Maaten and Hinton, "Visualizing data using t-SNE" (2008); van der Maaten, "Accelerating t-SNE using tree-based
-//! algorithms" (2014).
+//! it runs `bhtsne` on one thread (its parallel sums depend on the timing of threads). Sources: van der Maaten and
+//! Hinton, "Visualizing data using t-SNE" (2008); van der Maaten, "Accelerating t-SNE using tree-based algorithms"
+//! (2014).
 
 use std::cmp::Ordering;
 
@@ -15,58 +15,58 @@ use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 use wavemill_schemas::rng::{Rng, mix};
 
-/// Approximate number of neighbours of a point: the default of most programs.
+/// Perplexity: the approximate number of neighbours of a point. 30 is the default of most programs.
 pub const PERPLEXITY: f64 = 30.0;
-/// Maximum number of rows on a map: more would overlap, and take hours.
+/// Maximum number of rows on a map. More points would overlap, and take hours to compute.
 pub const ROWS_MAX: usize = 10_000;
-/// Number of iterations, each of which moves all points.
+/// Number of iterations of t-SNE, each of which moves all points.
 pub const STEPS: usize = 1000;
-/// Minimum number of rows that are placed by their vectors.
+/// Minimum number of rows for t-SNE; fewer rows get random positions.
 pub const ROWS_MIN: usize = 4;
 
 /// Accuracy parameter of the Barnes-Hut approximation, which treats a distant group of points as one point: the default
 /// of van der Maaten (2014) and of scikit-learn.
 const THETA: f64 = 0.5;
-/// Standard deviation of the initial positions: far smaller than the resulting distances, so that the positions only
-/// determine directions.
+/// Standard deviation of the initial positions. It is far smaller than the final distances between points.
 const START_DEVIATION: f64 = 1e-4;
-/// Number of neighbours considered per point, as a multiple of the perplexity (van der Maaten 2014).
+/// Number of nearest neighbours that are found for each point, as a multiple of the perplexity (van der Maaten 2014).
 const NEIGHBORS_PER_PERPLEXITY: f64 = 3.0;
-/// Number of parallel partial sums in a distance, for SIMD instructions.
+/// Number of partial sums in the computation of a distance, for SIMD instructions.
 const LANES: usize = 16;
 
-/// Settings of a map.
+/// Settings for computing a map.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MapSettings {
-    /// See [`PERPLEXITY`]; reduced if there are too few rows.
+    /// Requested perplexity, see [`PERPLEXITY`]. It is reduced if there are too few rows.
     pub perplexity: f64,
     /// The seed of the initial positions.
     pub seed: u64,
-    /// Number of threads that search for neighbours. It does not affect the result.
+    /// Number of threads that search for nearest neighbours. It does not affect the result.
     pub threads: usize,
 }
 
-/// The positions of all vectors.
+/// The positions of all vectors on the map.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Map {
     /// x and y of each vector, centred around 0.
     pub places: Vec<[f32; 2]>,
-    /// The perplexity used; 0 if there are fewer than [`ROWS_MIN`] vectors, whose positions are random.
+    /// The perplexity that was used; 0 if there are fewer than [`ROWS_MIN`] vectors, whose positions are then random.
     pub perplexity: f64,
 }
 
-/// The reason that a map cannot be computed.
+/// The reason why a map cannot be computed.
 #[derive(Debug, thiserror::Error)]
 pub enum MapError {
-    /// The vectors are not all of the same width, or contain NaN or an infinite value.
+    /// The vectors have different widths, or contain NaN or infinite values.
     #[error("{0}")]
     Vectors(String),
-    /// The system cannot start a thread.
+    /// The operating system cannot start a thread.
     #[error("cannot start a thread for the map")]
     Thread(#[from] ThreadPoolBuildError),
 }
 
-/// Selects the rows on a map of `n` rows, ascending: all, or [`ROWS_MAX`] of them at random. A pure function.
+/// Selects the rows that are shown on a map, in ascending order: all `n` rows, or [`ROWS_MAX`] of them at random. The
+/// result depends only on `n` and `seed`.
 pub fn rows_on_map(n: usize, seed: u64) -> Vec<usize> {
     let mut rows: Vec<usize> = (0..n).collect();
     if n > ROWS_MAX {
@@ -77,8 +77,8 @@ pub fn rows_on_map(n: usize, seed: u64) -> Vec<usize> {
     rows
 }
 
-/// Returns the perplexity for `n` rows: three times as many neighbours must exist for each row. Returns 0 below
-/// [`ROWS_MIN`].
+/// Returns the perplexity for `n` rows: the requested one, but at most a third of the number of other rows; 0 below
+/// [`ROWS_MIN`] rows.
 pub fn perplexity_for(n: usize, asked: f64) -> f64 {
     if n < ROWS_MIN {
         return 0.0;
@@ -86,13 +86,13 @@ pub fn perplexity_for(n: usize, asked: f64) -> f64 {
     asked.min((n - 1) as f64 / NEIGHBORS_PER_PERPLEXITY)
 }
 
-/// Computes the map of `vectors`, `[n, width]` in row-major order. Calls `progress` with the number of completed
+/// Computes the map of `vectors`, a row-major `[n, width]` matrix. Calls `progress` with the number of completed
 /// [`STEPS`].
 ///
-/// Time grows with n² · width for the neighbours, and with n · log n for the steps.
+/// Computing time grows with n² · width for the neighbours, and with n · log n for the steps.
 ///
 /// # Errors
-/// [`MapError`].
+/// [`MapError`] if the vectors are invalid or a thread cannot be started.
 pub fn map(
     vectors: &[f32],
     width: usize,
@@ -127,7 +127,7 @@ pub fn map(
 
     progress(0);
     let neighbors = pool(settings.threads)?.install(|| neighbors(&rows, perplexity));
-    // Use one thread: see the module documentation.
+    // Run `bhtsne` on one thread: see the module documentation.
     let places = pool(1)?.install(|| {
         let mut tsne: tSNE<'_, f64, &[f32]> = tSNE::new(&rows);
         tsne.perplexity(perplexity)
@@ -152,13 +152,13 @@ fn pool(threads: usize) -> Result<ThreadPool, ThreadPoolBuildError> {
         .build()
 }
 
-/// Returns alternating x and y of the initial positions.
+/// Returns the initial positions of the points: alternating x and y.
 fn first_places(n: usize, seed: u64) -> Vec<f64> {
     let mut rng = Rng::new(mix("wavemill map", &[seed]));
     (0..2 * n).map(|_| START_DEVIATION * rng.normal()).collect()
 }
 
-/// Returns the nearest neighbours of each row, the nearest first. Ties are broken by row order.
+/// Returns the nearest neighbours of each row, the nearest first. Neighbours at the same distance are sorted by row.
 fn neighbors(rows: &[&[f32]], perplexity: f64) -> Vec<Vec<Neighbor<f64>>> {
     let wanted = (NEIGHBORS_PER_PERPLEXITY * perplexity) as usize;
     let wanted = wanted.clamp(1, rows.len() - 1);
@@ -177,7 +177,7 @@ fn nearest(rows: &[&[f32]], own: usize, row: &[f32], wanted: usize) -> Vec<Neigh
         }
     }
 
-    // The order is total, so the selection algorithm does not affect the result.
+    // No two neighbours compare as equal, so the result does not depend on the selection algorithm.
     if wanted < others.len() {
         let _ = others.select_nth_unstable_by(wanted - 1, nearest_first);
         others.truncate(wanted);
@@ -186,7 +186,7 @@ fn nearest(rows: &[&[f32]], own: usize, row: &[f32], wanted: usize) -> Vec<Neigh
     others
 }
 
-/// Orders by distance, then by index.
+/// Orders neighbours by distance, then by index.
 fn nearest_first(a: &Neighbor<f64>, b: &Neighbor<f64>) -> Ordering {
     (a.distance.total_cmp(&b.distance)).then(a.index.cmp(&b.index))
 }
@@ -210,7 +210,7 @@ fn squared_distance(a: &[f32], b: &[f32]) -> f32 {
 mod tests {
     use super::*;
 
-    /// Returns `groups` groups of vectors, each around its own centre.
+    /// Returns vectors in `groups` groups, each of which is around its own centre.
     fn groups(groups: usize, rows: usize, width: usize) -> Vec<f32> {
         let mut rng = Rng::new(mix("test", &[groups as u64]));
         let mut values = Vec::new();
@@ -250,7 +250,7 @@ mod tests {
         let found = map(&vectors, 17, &settings(7, 2), &mut |done| steps = done).expect("a map");
         assert_eq!((found.perplexity, steps), (30.0, STEPS));
 
-        // The nearest point of each point belongs to the same group.
+        // The nearest point on the map belongs to the same group, for every point.
         let mut own = 0;
         for (index, place) in found.places.iter().enumerate() {
             let others = found.places.iter().enumerate();

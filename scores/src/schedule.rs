@@ -1,17 +1,17 @@
-//! Learning rates and early stopping: pure functions of the position in a run and of its validations.
+//! Learning rates and early stopping: pure functions of the position in a run and of the run's validation scores.
 //!
-//! Formulas are those of `torch.optim.lr_scheduler`. The history is reduced to a small state that a checkpoint
-//! contains.
+//! Formulas are those of `torch.optim.lr_scheduler`. The earlier validation scores are reduced to a small state, which
+//! is part of a checkpoint.
 
 use std::f64::consts::PI;
 
 use serde::{Deserialize, Serialize};
 use wavemill_schemas::config::{self, Metric};
 
-/// Figures of a validation at the end of an epoch.
+/// Loss and scores on the validation split at the end of an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Validation {
-    /// Mean of all targets' losses.
+    /// Mean loss over all targets.
     pub loss: f64,
     /// Accuracy of the first target, in 0 to 1.
     pub accuracy: f64,
@@ -20,7 +20,7 @@ pub struct Validation {
 }
 
 impl Validation {
-    /// Returns the figure named by `metric`.
+    /// Returns the loss or score that `metric` names.
     pub fn value(&self, metric: Metric) -> f64 {
         match metric {
             Metric::Loss => self.loss,
@@ -30,18 +30,18 @@ impl Validation {
     }
 }
 
-/// A position in a run, in optimiser steps and epochs from 0.
+/// The current step and epoch of a run, counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RunPosition {
-    /// The next step, counted over all epochs.
+    /// The next optimiser step, counted over all epochs.
     pub step: u64,
-    /// Number of steps in the whole run.
+    /// Number of optimiser steps in the whole run.
     pub steps_total: u64,
-    /// The epoch of the step.
+    /// The epoch of the next step.
     pub epoch: u64,
 }
 
-/// The best value so far and the number of epochs since. NaN is never better.
+/// The best validation value so far, and the number of epochs since then. NaN is never the best.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Best {
     value: Option<f64>,
@@ -49,11 +49,11 @@ struct Best {
 }
 
 impl Best {
-    /// Counts an epoch and reports whether the value is better: by more than `threshold` relative to the best, like
-    /// torch's `rel`.
+    /// Counts an epoch and reports whether its value is the best so far: better by more than `threshold` times the
+    /// best, like torch's `rel`.
     fn update(&mut self, metric: Metric, value: f64, threshold: f64) -> bool {
         let better = match (self.value, metric) {
-            // Comparisons with NaN are false, so neither NaN nor an infinite loss is ever the best.
+            // Comparisons with NaN are false, so neither NaN nor an infinite loss becomes the best value.
             (None, Metric::Loss) => value < f64::INFINITY,
             (None, _) => value > f64::NEG_INFINITY,
             (Some(best), Metric::Loss) => value < best * (1.0 - threshold),
@@ -71,14 +71,14 @@ impl Best {
     }
 }
 
-/// The state of [`Schedules`] in a checkpoint.
+/// The state of [`Schedules`], which is part of a checkpoint.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ScheduleState {
     plateau_factor: f64,
     plateau: Best,
 }
 
-/// The learning rate of every step: the configured rate times the factor of each configured schedule.
+/// The learning rate of every step: the configured rate times the factors of all configured schedules.
 #[derive(Clone, Debug)]
 pub struct Schedules {
     settings: config::Schedule,
@@ -87,10 +87,10 @@ pub struct Schedules {
 }
 
 impl Schedules {
-    /// torch's `eps`: `ReduceLROnPlateau` skips a cut that changes the rate by less.
+    /// torch's `eps`: `ReduceLROnPlateau` does not change the learning rate by less.
     const CUT_MIN: f64 = 1e-8;
 
-    /// Creates the schedules for a new run, with the optimiser's `lr`.
+    /// Creates the schedules of a new run, with the optimiser's learning rate `lr`.
     pub fn new(settings: &config::Schedule, lr: f64) -> Self {
         let state = ScheduleState {
             plateau_factor: 1.0,
@@ -103,12 +103,12 @@ impl Schedules {
         }
     }
 
-    /// Returns the learning rate of a step.
+    /// Returns the learning rate of the step at `place`.
     pub fn lr(&self, place: RunPosition) -> f64 {
         self.lr * self.lr_factor(place)
     }
 
-    /// Returns the product of all factors, or 1 if there is no schedule.
+    /// Returns the product of the factors of all schedules, or 1 if there is no schedule.
     fn lr_factor(&self, place: RunPosition) -> f64 {
         let cosine = self
             .settings
@@ -118,8 +118,8 @@ impl Schedules {
         self.by_epochs(place.epoch) * cosine
     }
 
-    /// Counts the validation after `epoch` for `ReduceLROnPlateau` (cooldown 0, minimum rate 0), and reports whether
-    /// the rate was cut.
+    /// Passes the validation after `epoch` to `ReduceLROnPlateau` (cooldown 0, minimum rate 0), and reports whether the
+    /// learning rate was reduced.
     pub fn epoch_ended(&mut self, epoch: u64, validation: &Validation) -> bool {
         let Some(plateau) = &self.settings.plateau else {
             return false;
@@ -128,15 +128,15 @@ impl Schedules {
         let best = &mut self.state.plateau;
         let value = validation.value(plateau.metric);
         best.update(plateau.metric, value, plateau.threshold);
-        // The rate is cut in the epoch after `patience` epochs without improvement, as in torch.
+        // As in torch, the learning rate is reduced in the epoch after `patience` epochs without improvement.
         if best.epochs_since <= plateau.patience {
             return false;
         }
 
-        // torch resets the counter even if the cut is too small to be applied.
+        // torch resets the counter even if the reduction is too small to be applied.
         best.epochs_since = 0;
         let factor = plateau.factor;
-        // torch compares `eps` with the change of the rate, not with the rate.
+        // torch compares `eps` with the change of the learning rate, not with the rate.
         let cut = self.lr * self.by_epochs(epoch) * (1.0 - factor) > Self::CUT_MIN;
         if cut {
             self.state.plateau_factor *= factor;
@@ -144,12 +144,12 @@ impl Schedules {
         cut
     }
 
-    /// Returns the state for a checkpoint.
+    /// Returns the state of the schedules for a checkpoint.
     pub fn state(&self) -> &ScheduleState {
         &self.state
     }
 
-    /// Restores the state of a checkpoint.
+    /// Restores the state of the schedules from a checkpoint.
     pub fn resume(&mut self, state: ScheduleState) {
         self.state = state;
     }
@@ -157,7 +157,7 @@ impl Schedules {
     /// Returns the factor of `StepLR` and `ReduceLROnPlateau`, which change only between epochs.
     fn by_epochs(&self, epoch: u64) -> f64 {
         let step = self.settings.step.as_ref().map_or(1.0, |s| {
-            // `every_epochs = 0` disables the cuts.
+            // `every_epochs = 0` means that the learning rate is not reduced.
             let cuts = epoch.checked_div(s.every_epochs).unwrap_or(0);
             s.gamma.powi(i32::try_from(cuts).unwrap_or(i32::MAX))
         });
@@ -165,7 +165,8 @@ impl Schedules {
     }
 }
 
-/// Rises linearly from 0 to 1 during the warm-up, then follows `CosineAnnealingLR` to 0 at the end of the last step.
+/// Returns a factor that rises linearly from 0 to 1 during the warm-up, then follows `CosineAnnealingLR` to 0 at the
+/// end of the last step.
 fn cosine(settings: &config::Cosine, place: RunPosition) -> f64 {
     let warmup = settings.warmup_steps;
     if place.step < warmup {
@@ -177,16 +178,16 @@ fn cosine(settings: &config::Cosine, place: RunPosition) -> f64 {
     f64::midpoint(1.0, (PI * done as f64 / length as f64).cos())
 }
 
-/// The consequences of a validation for the run.
+/// The consequences of an epoch's validation for the run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    /// The validation is better than all before: its checkpoint is the best now.
+    /// The validation is better than all earlier ones, so this epoch's checkpoint is the best.
     pub better: bool,
-    /// There was no improvement for the configured number of epochs: the run ends.
+    /// There was no improvement for the configured number of epochs, so the run ends.
     pub stop: bool,
 }
 
-/// Ends a run that does not improve, and tracks the best value.
+/// Early stopping: ends a run whose validation value does not improve, and tracks the best value.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EarlyStop {
     metric: Metric,
@@ -195,7 +196,7 @@ pub struct EarlyStop {
 }
 
 impl EarlyStop {
-    /// Creates a stop after `patience` epochs without a better value; 0 disables it.
+    /// Creates early stopping after `patience` epochs without a better value; 0 disables early stopping.
     pub fn new(metric: Metric, patience: u64) -> Self {
         Self {
             metric,
@@ -204,7 +205,7 @@ impl EarlyStop {
         }
     }
 
-    /// Counts a validation. Any improvement counts; an equal value does not.
+    /// Counts a validation. Any improvement is better than the best value; an equal value is not.
     pub fn epoch_ended(&mut self, validation: &Validation) -> Verdict {
         let better = self
             .best
@@ -215,7 +216,7 @@ impl EarlyStop {
         }
     }
 
-    /// Returns the best value so far, or `None` before the first validation.
+    /// Returns the best validation value so far, or `None` before the first validation.
     pub fn best(&self) -> Option<f64> {
         self.best.value
     }
@@ -280,7 +281,7 @@ mod tests {
     fn a_plateau_cuts_after_more_than_patience_epochs_and_counts_anew() {
         let mut schedules = Schedules::new(&plateau(Metric::Loss), 1.0);
 
-        // 0.99995 is better than 1 by less than the threshold.
+        // 0.99995 is better than 1, but by less than the threshold.
         let cuts: Vec<bool> = [
             1.0,
             0.999_95,

@@ -1,7 +1,7 @@
-//! Sweeps: many runs on one store with all combinations, or random draws, of values of some configuration keys.
+//! Sweeps: many runs on one store with all combinations, or random draws, of the values of some configuration keys.
 //!
-//! Trials are compared only on validation. The best one is not trained further, and is evaluated once on the test
-//! split.
+//! Trials are compared by their validation scores only. The best trial is not trained further, and is evaluated once on
+//! the test split.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,33 +15,34 @@ use wavemill_schemas::rng::{Rng, mix};
 use crate::records::{RecordError, RunDir, read_log, run_stem};
 use crate::result::RunResult;
 
-/// Maximum number of trials in a sweep. Each trial is a training; a grid of a few keys with many values has millions.
+/// Maximum number of trials in a sweep. Each trial is a training run; a grid of a few keys with many values has
+/// millions.
 pub const TRIALS_MAX: usize = 10_000;
 
-/// The method of choosing trials.
+/// The method of choosing the trials of a sweep.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Method {
-    /// Every combination of the values, in order of the keys.
+    /// All combinations of the values, in the order of the keys.
     #[default]
     Grid,
-    /// `trials` draws, independent for each key.
+    /// `trials` random draws, independently for each key.
     Random,
 }
 
-/// The values of one key.
+/// The possible values of one configuration key.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Values {
-    /// A list of values.
+    /// A list of possible values.
     Choice(Vec<toml::Value>),
     /// A range between two bounds; only for random sweeps.
     Range {
-        /// The lower bound.
+        /// The lower bound of the range.
         min: f64,
-        /// The upper bound.
+        /// The upper bound of the range.
         max: f64,
-        /// Whether the logarithm is uniformly distributed.
+        /// Whether the logarithm of the value is uniformly distributed, instead of the value.
         #[serde(default)]
         log: bool,
     },
@@ -68,7 +69,7 @@ impl Values {
         }
     }
 
-    /// Draws a value, formatted as TOML.
+    /// Draws a random value, formatted as TOML.
     fn draw(&self, rng: &mut Rng) -> String {
         match *self {
             Self::Choice(ref choices) => {
@@ -88,24 +89,24 @@ impl Values {
     }
 }
 
-/// A sweep file.
+/// The content of a sweep file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sweep {
-    /// Grid or random.
+    /// The method of choosing trials: grid or random.
     #[serde(default)]
     pub method: Method,
-    /// Number of draws of a random sweep.
+    /// Number of trials of a random sweep.
     #[serde(default = "ten")]
     pub trials: usize,
-    /// The seed of the draws.
+    /// The seed of the random draws.
     #[serde(default)]
     pub seed: u64,
-    /// Number of epochs after which a trial ends if its best value is worse than the median of the others at that
-    /// epoch; if absent, no trial ends early.
+    /// Number of epochs after which a trial ends if its best validation value is worse than the median of the other
+    /// trials; if absent, no trial ends early.
     #[serde(default)]
     pub median_stopping_after: Option<u64>,
-    /// Values by configuration key, such as `optimizer.lr`.
+    /// Possible values by configuration key, such as `optimizer.lr`.
     pub parameters: BTreeMap<String, Values>,
 }
 
@@ -117,7 +118,7 @@ impl Sweep {
     /// Reads a sweep file.
     ///
     /// # Errors
-    /// [`ConfigError`] naming the key.
+    /// [`ConfigError`] with the name of the invalid key.
     pub fn parse(text: &str, place: &str) -> Result<Self, ConfigError> {
         let sweep: Self = toml::from_str(text).map_err(|e| ConfigError::Parse {
             place: place.to_owned(),
@@ -132,7 +133,7 @@ impl Sweep {
         }
     }
 
-    /// Returns the first problem with the sweep.
+    /// Returns a description of the first problem with the sweep file.
     fn problem(&self) -> Option<String> {
         if self.method == Method::Random && self.trials == 0 {
             return Some("trials = 0: a random sweep needs at least 1".to_owned());
@@ -144,7 +145,7 @@ impl Sweep {
         of_values.or_else(|| self.too_many())
     }
 
-    /// Returns an error message if there are too many trials: all of them are generated before the first one begins.
+    /// Returns an error message if the sweep has too many trials: all trials are generated before the first one begins.
     fn too_many(&self) -> Option<String> {
         let n_trials = self.n_trials();
         if n_trials <= TRIALS_MAX {
@@ -159,7 +160,7 @@ impl Sweep {
         ))
     }
 
-    /// Returns the number of trials without generating them, saturating at the maximum.
+    /// Returns the number of trials without generating them. Too large numbers saturate at the maximum.
     fn n_trials(&self) -> usize {
         if self.method == Method::Random {
             return self.trials;
@@ -189,7 +190,7 @@ impl Sweep {
             let Values::Choice(choices) = values else {
                 continue;
             };
-            // In the order of the keys; the last one varies fastest.
+            // Combinations are in the order of the keys; the value of the last key varies fastest.
             let mut longer = Vec::with_capacity(trials.len() * choices.len());
             for trial in &trials {
                 for value in choices {
@@ -204,7 +205,7 @@ impl Sweep {
     }
 
     fn draw(&self, trial: u64) -> Vec<String> {
-        // Each trial has its own random stream: adding trials to the file does not change the first ones.
+        // Each trial has its own random numbers, so that more trials in the file do not change the first ones.
         let mut rng = Rng::new(mix("sweep", &[self.seed, trial]));
         self.parameters
             .iter()
@@ -213,23 +214,23 @@ impl Sweep {
     }
 }
 
-/// Validation values of finished trials by epoch, for the median stopping rule.
+/// Validation values of finished trials after each epoch, for the median stopping rule.
 #[derive(Clone, Debug, Default)]
 pub struct Medians {
     trials: Vec<Vec<f64>>,
 }
 
 impl Medians {
-    /// Adds a finished trial with its value after each epoch.
+    /// Adds the validation values of a finished trial, one per epoch.
     pub fn add(&mut self, values: Vec<f64>) {
         self.trials.push(values);
     }
 
-    /// Reports whether a trial with these values should end: its best value is worse than the median of the others'
-    /// means up to this epoch. Source: Golovin et al., "Google Vizier" (2017), median stopping.
+    /// Reports whether a trial with these values should end: its best value is worse than the median of the other
+    /// trials' mean values up to this epoch. Source: Golovin et al., "Google Vizier" (2017), median stopping.
     pub fn should_end(&self, values: &[f64], metric: Metric, after: u64) -> bool {
         let epoch = values.len();
-        // A trial that ended before this epoch has no mean up to it, and NaN cannot be ordered.
+        // A trial that ended before this epoch has no mean value up to it. NaN cannot be ordered.
         let mut means: Vec<f64> = self
             .trials
             .iter()
@@ -244,26 +245,26 @@ impl Medians {
 
         means.sort_by(f64::total_cmp);
         let median = (means[(means.len() - 1) / 2] + means[means.len() / 2]) / 2.0;
-        // A trial with only NaN so far has no best value, and ends.
+        // A trial whose values are all NaN has no best value, and ends.
         metric
             .best(values)
             .is_none_or(|best| metric.is_better(median, best))
     }
 }
 
-/// Applies the same rule to trials that run in parallel: each is judged as if all trials before it had ended, which
-/// requires only their values up to the same epoch.
+/// Applies the median stopping rule to trials that run in parallel: each trial is judged as if all trials before it had
+/// ended, which requires only their values up to the same epoch.
 #[derive(Clone, Debug)]
 pub struct SideBySide {
-    /// The metric of each trial.
+    /// The metric of each trial by which it is judged.
     metrics: Vec<Metric>,
     after: u64,
-    /// The values of each trial, and whether it has ended.
+    /// The validation values of each trial, and whether the trial has ended.
     trials: Vec<(Vec<f64>, bool)>,
 }
 
 impl SideBySide {
-    /// Creates the state of trials that have not begun, with the metric of each.
+    /// Creates the state of trials that have not begun, with the metric by which each is judged.
     pub fn new(metrics: Vec<Metric>, after: u64) -> Self {
         let trials = vec![(Vec::new(), false); metrics.len()];
         Self {
@@ -273,30 +274,31 @@ impl SideBySide {
         }
     }
 
-    /// Stores a trial's values so far.
+    /// Stores the validation values of a trial up to its current epoch.
     pub fn heard(&mut self, trial: usize, values: Vec<f64>) {
         self.trials[trial].0 = values;
     }
 
-    /// Marks a trial as ended; `values` are all its values, used if none were reported before.
+    /// Marks a trial as ended. `values` are all of its validation values, which are used if none were stored before.
     pub fn ended(&mut self, trial: usize, values: Vec<f64>) {
         let (heard, has_ended) = &mut self.trials[trial];
         *has_ended = true;
-        // Keep reported values, because a trial that was killed ends without values. A run that was finished earlier
-        // reports its values only now.
+        // Keep the stored values, because a killed trial ends without values. A trial that was already finished reports
+        // its values only when it ends.
         if heard.is_empty() {
             *heard = values;
         }
     }
 
-    /// Reports whether a trial should end; `None` while an earlier trial has not reached its epoch.
+    /// Reports whether a trial should end; `None` while an earlier trial has not reached the same epoch.
     pub fn should_end(&self, trial: usize) -> Option<bool> {
         let values = &self.trials[trial].0;
         if (values.len() as u64) < self.after {
             return Some(false);
         }
 
-        // Only earlier trials count, as if all ran in sequence: so the verdict does not depend on their speed.
+        // Only earlier trials are compared, as if all trials ran in sequence, so the result does not depend on their
+        // speed.
         let before = &self.trials[..trial];
         for (theirs, has_ended) in before {
             if !has_ended && theirs.len() < values.len() {
@@ -310,11 +312,11 @@ impl SideBySide {
     }
 }
 
-/// Finds the finished run of `config` in the folder `runs`, on the same store and with the same number of ranks; the
-/// first if there are several.
+/// Finds a finished run with the configuration `config` in the folder `runs`, on the same store and with the same
+/// number of ranks. Returns the first of several runs.
 ///
 /// # Errors
-/// An I/O error if the folder exists but cannot be listed.
+/// An I/O error if the folder `runs` exists but cannot be listed.
 pub fn finished(
     runs: &Path,
     config: &Config,
@@ -341,7 +343,7 @@ pub fn finished(
         let Ok(run) = RunDir::open(&path) else {
             continue;
         };
-        // An unreadable result counts as missing.
+        // A run whose result cannot be read counts as unfinished.
         let result = run.read_result::<RunResult>().unwrap_or_default();
         let is_this = result.is_some_and(|result| {
             result.config_hash == hash
@@ -355,10 +357,10 @@ pub fn finished(
     Ok(None)
 }
 
-/// Returns the validation values of `metric` after each epoch of a run, from its log.
+/// Returns the validation values of `metric` after each epoch of a run, as read from the run's log.
 ///
 /// # Errors
-/// [`RecordError`]: the log cannot be read.
+/// [`RecordError`] if the log cannot be read.
 pub fn values_of(run: &Path, metric: Metric) -> Result<Vec<f64>, RecordError> {
     let name = match metric {
         Metric::Loss => "validation/loss",
@@ -374,12 +376,12 @@ pub fn values_of(run: &Path, metric: Metric) -> Result<Vec<f64>, RecordError> {
     Ok(values)
 }
 
-/// Returns a trial's configuration: the base with the trial's `--set` arguments applied.
+/// Returns the configuration of a trial: the base configuration with the trial's `--set` arguments applied.
 ///
 /// # Errors
-/// [`ConfigError`].
+/// [`ConfigError`] if an argument is invalid.
 pub fn config_of(base: &Config, words: &[String], place: &str) -> Result<Config, ConfigError> {
-    // Convert to text, so that a trial's arguments are applied and checked by the same code as `--set`.
+    // Convert the base configuration to text, so that a trial's arguments are parsed and checked like those of `--set`.
     let text = toml::to_string(base).map_err(|error| ConfigError::Parse {
         place: place.to_owned(),
         message: error.to_string(),
@@ -401,7 +403,7 @@ mod tests {
         assert_eq!(trials[5], ["model.name=\"c\"", "optimizer.lr=0.01"]);
     }
 
-    /// Returns the error of an invalid file.
+    /// Returns the error message for an invalid sweep file.
     fn said(text: &str) -> String {
         Sweep::parse(text, "s.toml").expect_err(text).to_string()
     }
@@ -518,7 +520,7 @@ mod tests {
         assert!(!medians.should_end(&[2.0, 0.3], Metric::Loss, 1));
     }
 
-    /// Returns the number of epochs until a trial's own end or the verdict, one trial after another.
+    /// Returns the number of epochs of each trial if the trials run one after another.
     fn in_turn(curves: &[Vec<f64>], after: u64) -> Vec<usize> {
         let mut medians = Medians::default();
         let mut lengths = Vec::new();
@@ -545,7 +547,7 @@ mod tests {
             let mut lengths = vec![0; curves.len()];
             let mut left: Vec<usize> = (0..curves.len()).collect();
             while !left.is_empty() {
-                // A random running trial takes its next epoch, or waits for an earlier trial.
+                // A random trial that has not ended runs its next epoch, or waits for an earlier trial.
                 let trial = left[rng.below(left.len() as u64) as usize];
                 side.heard(trial, curves[trial][..=lengths[trial]].to_vec());
                 let Some(ends) = side.should_end(trial) else {

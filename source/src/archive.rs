@@ -1,7 +1,7 @@
-//! Random access to a zip. The directory is read once; entries are then read by position, from any thread, without a
-//! lock.
+//! Random access to a zip archive. The zip's directory is read once; entries are then read by position, from any
+//! thread, without a lock.
 //!
-//! Entries may be stored or compressed with deflate or bzip2. FMA's own archives use bzip2.
+//! Zip entries may be stored or compressed with deflate or bzip2. The archives of the FMA dataset use bzip2.
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -30,12 +30,12 @@ const BZIP2: u16 = 12;
 /// compressors add far less.
 const COMPRESSED_EXTRA_BYTES: u64 = 64 << 10;
 
-/// One entry of the directory.
+/// An entry of a zip's directory.
 #[derive(Debug)]
 pub(super) struct Entry {
-    /// Name as stored in the archive: `/`-separated, and UTF-8 unless the archive is old or written by another system.
+    /// Entry name as stored in the zip: `/`-separated, and UTF-8 unless the zip is old or written by another system.
     pub name: Box<[u8]>,
-    /// Name in the entry's own header, if it differs: the directory can contain an additional UTF-8 name.
+    /// Name in the entry's local header, if it differs: the zip's directory can contain an additional UTF-8 name.
     pub(super) header_name: Option<Box<[u8]>>,
     pub bytes: u64,
     pub crc32: u32,
@@ -54,7 +54,7 @@ pub(super) struct Archive {
     file_bytes: u64,
 }
 
-/// A thread keeps its buffer of compressed bytes up to this size. Music archives usually store their entries
+/// Each thread keeps its buffer of compressed bytes up to this size. Music archives usually store their entries
 /// uncompressed.
 const COMPRESSED_BYTES_KEPT: usize = 1 << 20;
 /// Maximum compression ratios. Deflate reaches 1,032 to 1: RFC 1951 has matches of 258 bytes at 2 bits. A bzip2 block
@@ -63,19 +63,19 @@ const DEFLATE_RATIO_MAX: u64 = 1_032;
 const BZIP2_RATIO_MAX: u64 = 900_000 / 5 * 259 / 32;
 
 thread_local! {
-    /// Inflate state and the compressed bytes of one entry. Both are reused between clips; a large buffer is shrunk.
+    /// Inflate state and compressed bytes of a zip entry. Both are reused for later clips; a large buffer is shrunk.
     static INFLATE: RefCell<(Decompress, Vec<u8>)> = RefCell::new((Decompress::new(false), Vec::new()));
 }
 
 impl Archive {
-    /// Opens a zip and reads its directory, but no content.
+    /// Opens a zip and reads its directory, but not the content of its entries.
     pub(super) fn open(path: &Path) -> Result<Self, SourceError> {
         let file = File::open(path).map_err(SourceError::open_at(path))?;
         let file_bytes = file.metadata().map_err(SourceError::open_at(path))?.len();
         let file = Arc::new(file);
 
         let entries = directory::read(&file, file_bytes).map_err(|source| {
-            // An error without an OS error code comes from the bytes of the zip.
+            // An error without an OS error code is caused by invalid bytes in the zip.
             if source.raw_os_error().is_some() {
                 return SourceError::open_at(path)(source);
             }
@@ -98,7 +98,7 @@ impl Archive {
     /// `InvalidData` or `UnexpectedEof` if the archive's bytes are wrong, `Unsupported` if the compression method is
     /// unknown to wavemill, and otherwise the operating system's error.
     pub(super) fn read(&self, entry: &Entry, buffer: &mut Vec<u8>) -> io::Result<()> {
-        // This also checks the sizes from the directory, so it comes before the memory is allocated.
+        // Call `data_start` before allocating memory, because it also checks the entry's sizes from the directory.
         let start = self.data_start(entry)?;
         make_room(buffer, entry.bytes as usize);
         buffer.resize(entry.bytes as usize, 0);
@@ -138,14 +138,14 @@ impl Archive {
         } else {
             inflate(state, compressed, buffer)
         };
-        // Shrink the buffer even if the entry is damaged.
+        // Shrink the buffer of compressed bytes even if the entry is damaged.
         compressed.clear();
         compressed.shrink_to(COMPRESSED_BYTES_KEPT);
         result
     }
 
-    /// Returns the number of bytes that [`Archive::read`] holds for an entry, or 0 if the sizes in the directory are
-    /// impossible.
+    /// Returns the number of bytes of memory that [`Archive::read`] needs for an entry, or 0 if the sizes in the
+    /// directory are impossible.
     pub(super) fn read_bytes(&self, entry: &Entry) -> u64 {
         if self.check_sizes(entry).is_err() {
             return 0;
@@ -157,10 +157,10 @@ impl Archive {
         }
     }
 
-    /// Returns a reader of an entry's content. It checks the CRC-32 at the end.
+    /// Returns a reader of a zip entry's content. The reader checks the CRC-32 at the end.
     ///
     /// # Errors
-    /// As for [`Archive::read`], from this function and from the reader.
+    /// Same as [`Archive::read`]. They can occur here or while reading from the returned reader.
     pub(super) fn stream(&self, entry: &Entry) -> io::Result<EntryReader> {
         let position = self.data_start(entry)?;
         let raw = Section {
@@ -177,7 +177,7 @@ impl Archive {
         };
 
         Ok(EntryReader {
-            // One additional byte detects content that is longer than announced.
+            // Allow reading one byte more than announced, to detect content that is too long.
             content: content.take(entry.bytes + 1),
             crc: Crc::new(),
             bytes: entry.bytes,
@@ -205,13 +205,13 @@ impl Archive {
             return Err(damaged(&words));
         }
 
-        // Use the lengths in the entry's own header: its extra field may differ from the directory's.
+        // Use the two lengths in the entry's own header: its extra field may differ from that in the directory.
         let name_bytes = u16_at(&header, 26);
         let extra_bytes = u16_at(&header, 28);
         let mut name = vec![0; usize::from(name_bytes)];
         let name_start = entry.header_start + LOCAL_HEADER_BYTES;
         self.file.read_exact_at(&mut name, name_start)?;
-        // Otherwise a corrupt directory could return another entry's audio under this key.
+        // Compare the names: a corrupt directory could otherwise return another entry's audio under this key.
         if name != **entry.header_name.as_ref().unwrap_or(&entry.name) {
             return Err(damaged(
                 "another name in its own header than in the directory",
@@ -225,7 +225,7 @@ impl Archive {
         Ok(start)
     }
 
-    /// Checks that the sizes in the directory are possible, because buffers are allocated by them.
+    /// Checks that an entry's sizes in the zip's directory are possible, because buffers are allocated by them.
     fn check_sizes(&self, entry: &Entry) -> io::Result<()> {
         let most = entry
             .bytes
@@ -241,7 +241,7 @@ impl Archive {
         } else {
             DEFLATE_RATIO_MAX
         };
-        // Compare a quotient, because the product may not fit in 64 bits.
+        // Divide instead of multiplying by the ratio, because the product may not fit in 64 bits.
         if entry.method != STORED && entry.bytes / ratio_max > entry.compressed_bytes {
             return Err(damaged("no compression makes so much of so little"));
         }
@@ -271,7 +271,7 @@ pub(super) fn damaged(what: &str) -> io::Error {
 
 /// Inflates to exactly the length of `buffer`. Fails on a zip bomb, which contains more bytes than it announces.
 fn inflate(state: &mut Decompress, compressed: &[u8], buffer: &mut [u8]) -> io::Result<()> {
-    // Raw deflate, without zlib's header. The state may be left over from an entry that failed half way.
+    // Use raw deflate, without zlib's header. The state may be left over from an entry that failed half way.
     state.reset(false);
     let status = state
         .decompress(compressed, buffer, FlushDecompress::Finish)
@@ -285,7 +285,7 @@ fn inflate(state: &mut Decompress, compressed: &[u8], buffer: &mut [u8]) -> io::
 /// Decompresses bzip2 like [`inflate`]. The decoder cannot be reused between entries.
 fn bunzip(compressed: &[u8], buffer: &mut [u8]) -> io::Result<()> {
     let mut decoder = BzDecoder::new(compressed);
-    // No bytes may follow the announced ones.
+    // The compressed data must not contain more bytes than announced.
     let beyond = decoder
         .read_exact(buffer)
         .and_then(|()| decoder.read(&mut [0]));
@@ -296,7 +296,7 @@ fn bunzip(compressed: &[u8], buffer: &mut [u8]) -> io::Result<()> {
     }
 }
 
-/// A part of a file, read by position.
+/// A byte range of a file, read by position.
 pub(super) struct Section {
     pub file: Arc<File>,
     pub position: u64,
@@ -314,7 +314,7 @@ impl Read for Section {
     }
 }
 
-/// A reader of an entry's content. It fails at the end if the content is not what the directory announced.
+/// A reader of a zip entry's content. Fails at the end if the content is not what the zip's directory announced.
 pub(super) struct EntryReader {
     content: io::Take<Box<dyn Read + Send>>,
     crc: Crc,
@@ -325,7 +325,7 @@ pub(super) struct EntryReader {
 impl Read for EntryReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let got = self.content.read(buffer).map_err(|error| {
-            // The operating system's own errors may be temporary and do not mean damage.
+            // An error of the operating system may be temporary and does not mean that the zip is damaged.
             if error.raw_os_error().is_some() {
                 return error;
             }
@@ -333,7 +333,7 @@ impl Read for EntryReader {
         })?;
         self.crc.update(&buffer[..got]);
 
-        // The limit is one byte more than announced. Reading that byte means that the content is too long.
+        // The limit is one byte more than the announced size. If that byte is read, the content is too long.
         let left = self.content.limit();
         let is_at_end = got == 0 && !buffer.is_empty();
         let is_whole = left == 1 && self.crc.sum() == self.crc32;

@@ -15,14 +15,14 @@ use super::archive::{Entry, LOCAL_HEADER_MAGIC, Section, damaged};
 /// Size in bytes of the end-of-directory record, without its comment.
 const END_BYTES: u64 = 22;
 const END_MAGIC: &[u8] = b"PK\x05\x06";
-/// Maximum length of the comment.
+/// Maximum length of the zip's comment in bytes.
 const COMMENT_BYTES_MAX: u64 = 0xffff;
 
-/// Size in bytes of the record that contains the position of the 64-bit end record. It directly precedes the end
-/// record.
+/// Size in bytes of the locator, the record that contains the position of the 64-bit end record. It directly precedes
+/// the end record.
 const LOCATOR_BYTES: u64 = 20;
 const LOCATOR_MAGIC: &[u8] = b"PK\x06\x07";
-/// Minimum size in bytes of the 64-bit end record.
+/// Minimum size in bytes of the 64-bit end-of-directory record.
 const END_64_BYTES: u64 = 56;
 const END_64_MAGIC: &[u8] = b"PK\x06\x06";
 
@@ -30,31 +30,31 @@ const END_64_MAGIC: &[u8] = b"PK\x06\x06";
 const ENTRY_BYTES: usize = 46;
 const ENTRY_MAGIC: &[u8] = b"PK\x01\x02";
 
-/// Number of entries that are tried. One of them must be where the directory states for its positions to be trusted.
+/// Number of directory entries that are checked. One must be at its stated position for the positions to be trusted.
 const TRIED_ENTRIES: usize = 16;
 
-/// Extra fields: 64-bit sizes and position, and a UTF-8 name.
+/// Ids of a zip's extra fields: 64-bit sizes and position, and a UTF-8 name.
 const EXTRA_ZIP64: u16 = 0x0001;
 const EXTRA_UNICODE_NAME: u16 = 0x7075;
 
-/// A 32-bit number that means that the value is in the 64-bit extra field.
+/// Placeholder for a 32-bit size or position whose value is in the 64-bit extra field.
 const STORED_IN_EXTRA: u64 = 0xffff_ffff;
 
-/// The end-of-directory record: the position and size of the directory.
+/// A zip's end-of-directory record: the position and size of the directory.
 struct End {
-    /// Position of the end record, and upper bound for the end of the directory.
+    /// Position of the end record. The directory ends there or earlier.
     position: u64,
-    /// Number of entries according to the record.
+    /// Number of entries according to the end record.
     entries: u64,
     /// Size of the directory in bytes.
     bytes: u64,
-    /// Position of the directory relative to the beginning of the archive.
+    /// Position of the directory relative to the beginning of the zip.
     offset: u64,
-    /// Whether the record has 64-bit counts. Otherwise they have 16 bits.
+    /// Whether the end record has 64-bit counts. Otherwise they have 16 bits.
     is_64: bool,
 }
 
-/// Reads all entries except folders, in the directory's order.
+/// Reads all entries of a zip's directory except folders, in the directory's order.
 ///
 /// # Errors
 /// `InvalidData` if the directory as a whole cannot be read, `Unsupported` for an archive that is split into several
@@ -72,8 +72,8 @@ pub(super) fn read(file: &Arc<File>, file_bytes: u64) -> io::Result<Vec<Entry>> 
 
     let mut entries = Vec::new();
     let mut n_records = 0_u64;
-    // The size of the directory determines how many entries are read. Their count is only compared afterwards, because
-    // old programs cannot write a large one.
+    // Read entries up to the directory's size in bytes. Compare their number with the stated count only afterwards,
+    // because old programs cannot write a large count.
     let mut left = end.bytes;
     while left > 0 {
         let (entry, record_bytes) =
@@ -85,13 +85,13 @@ pub(super) fn read(file: &Arc<File>, file_bytes: u64) -> io::Result<Vec<Entry>> 
             .checked_sub(record_bytes)
             .ok_or_else(|| damaged("an entry of the directory is truncated"))?;
         n_records += 1;
-        // An entry that stands for a folder has no content.
+        // Skip entries of folders, because they have no content.
         if !entry.name.ends_with(b"/") {
             entries.push(entry);
         }
     }
 
-    // Programs without the 64-bit form count modulo 65,536.
+    // Programs without the 64-bit form write the number of entries modulo 65,536.
     let counted = if end.is_64 {
         n_records
     } else {
@@ -108,10 +108,10 @@ pub(super) fn read(file: &Arc<File>, file_bytes: u64) -> io::Result<Vec<Entry>> 
     Ok(entries)
 }
 
-/// Adds the number of bytes before the archive's own beginning to the position of each entry.
+/// Corrects the positions of all entries for data before the zip: adds the number of preceding bytes.
 ///
-/// That number is computed from two numbers of the end record. If it leads to none of the first entries but the
-/// unshifted positions do, one of the two is damaged, and shifting would lose every entry.
+/// The number of preceding bytes is computed from two numbers of the end record. If it leads to none of the first
+/// entries but the unshifted positions do, one of the two numbers is damaged, and shifting would lose every entry.
 fn shift(file: &File, entries: &mut [Entry], prefix_bytes: u64) {
     if !leads_to_an_entry(file, entries, prefix_bytes) && leads_to_an_entry(file, entries, 0) {
         return;
@@ -121,8 +121,8 @@ fn shift(file: &File, entries: &mut [Entry], prefix_bytes: u64) {
     }
 }
 
-/// Reports whether one of the first entries is at its stated position, with `prefix_bytes` before the archive's
-/// beginning.
+/// Reports whether one of the first entries is at its stated position, if `prefix_bytes` bytes of other data precede
+/// the zip.
 fn leads_to_an_entry(file: &File, entries: &[Entry], prefix_bytes: u64) -> bool {
     entries.iter().take(TRIED_ENTRIES).any(|entry| {
         let mut magic = [0; 4];
@@ -141,7 +141,7 @@ fn find_end(file: &File, file_bytes: u64) -> io::Result<End> {
 
     let at = find_end_record(&tail).ok_or_else(|| damaged("no end record of a zip directory"))?;
     let record = &tail[at..];
-    // The number of this file of a split archive, and of the file in which the directory begins.
+    // The numbers of two files of a split archive: this file, and the file in which the directory begins.
     if u16_at(record, 4) != u16_at(record, 6) {
         return Err(io::Error::new(
             io::ErrorKind::Unsupported,
@@ -157,11 +157,11 @@ fn find_end(file: &File, file_bytes: u64) -> io::Result<End> {
         offset: u64::from(u32_at(record, 16)),
         is_64: false,
     };
-    // The 64-bit form takes precedence, because the short form may only refer to it.
+    // The 64-bit end record takes precedence, because the short record may only refer to it.
     Ok(find_end_64(file, position)?.unwrap_or(end))
 }
 
-/// Returns the position of the end record within the last bytes of the file.
+/// Returns the position of the end-of-directory record within the last bytes of the file.
 fn find_end_record(tail: &[u8]) -> Option<usize> {
     let n_places = tail.len().saturating_sub(END_BYTES as usize - 1);
     let mut last_with_room = None;
@@ -182,7 +182,7 @@ fn find_end_record(tail: &[u8]) -> Option<usize> {
     last_with_room
 }
 
-/// Finds the 64-bit form of the end record, if there is one.
+/// Finds the 64-bit end-of-directory record, if the zip has one.
 fn find_end_64(file: &File, end: u64) -> io::Result<Option<End>> {
     let Some(locator_at) = end.checked_sub(LOCATOR_BYTES) else {
         return Ok(None);
@@ -193,8 +193,8 @@ fn find_end_64(file: &File, end: u64) -> io::Result<Option<End>> {
         return Ok(None);
     }
 
-    // If the archive follows other data, the position in the locator is too small. The record is then directly before
-    // the locator.
+    // If other data precede the zip, the position in the locator is too small. The 64-bit record is then directly
+    // before the locator.
     let beside = locator_at.checked_sub(END_64_BYTES);
     for position in [Some(u64_at(&locator, 8)), beside].into_iter().flatten() {
         let mut record = [0; END_64_BYTES as usize];
@@ -221,9 +221,9 @@ fn find_end_64(file: &File, end: u64) -> io::Result<Option<End>> {
     ))
 }
 
-/// Returns the position of the directory and the number of bytes before the archive's own beginning.
+/// Returns the position of the directory and the number of bytes before the beginning of the zip.
 fn find_start(file: &File, end: &End) -> io::Result<(u64, u64)> {
-    // Usually the directory ends where the end record begins, but a signature may be in between.
+    // Usually the directory ends where the end record begins, but a digital signature may be in between.
     let before_end = end.position.checked_sub(end.bytes);
     for start in [before_end, Some(end.offset)].into_iter().flatten() {
         let Some(prefix_bytes) = start.checked_sub(end.offset) else {
@@ -239,7 +239,7 @@ fn find_start(file: &File, end: &End) -> io::Result<(u64, u64)> {
         let mut magic = [0; 4];
         let begins_with_entry =
             file.read_exact_at(&mut magic, start).is_ok() && magic == ENTRY_MAGIC;
-        // An archive without entries has no entry signature at this position.
+        // A zip without entries has no entry signature at the directory's position.
         if end.bytes == 0 || begins_with_entry {
             return Ok((start, prefix_bytes));
         }
@@ -247,7 +247,7 @@ fn find_start(file: &File, end: &End) -> io::Result<(u64, u64)> {
     Err(damaged("no directory at the position in the end record"))
 }
 
-/// Reads one entry and returns it with its length.
+/// Reads one entry of the directory and returns the entry and its length in bytes.
 fn read_entry(records: &mut impl Read) -> io::Result<(Entry, u64)> {
     let mut head = [0; ENTRY_BYTES];
     records.read_exact(&mut head)?;
@@ -257,13 +257,13 @@ fn read_entry(records: &mut impl Read) -> io::Result<(Entry, u64)> {
 
     let [name_bytes, extra_bytes, comment_bytes] =
         [28, 30, 32].map(|at| usize::from(u16_at(&head, at)));
-    // The three lengths have 16 bits each, so this allocation stays small even if they are wrong.
+    // The lengths of name, extra field and comment have 16 bits, so this allocation is small even if they are wrong.
     let mut rest = vec![0; name_bytes + extra_bytes + comment_bytes];
     records.read_exact(&mut rest)?;
     let (name, behind_name) = rest.split_at(name_bytes);
     let extra = &behind_name[..extra_bytes];
 
-    // Uncompressed size, compressed size, and position.
+    // The entry's uncompressed size, compressed size, and position.
     let mut wide = [24, 20, 42].map(|at| u64::from(u32_at(&head, at)));
     let mut shown_name = None;
     for (id, value) in extra_fields(extra) {
@@ -280,7 +280,7 @@ fn read_entry(records: &mut impl Read) -> io::Result<(Entry, u64)> {
         name: shown_name.unwrap_or(name).into(),
         bytes,
         crc32: u32_at(&head, 16),
-        // The lowest bit of the entry's flags.
+        // The lowest bit of the entry's flags means encrypted.
         encrypted: u16_at(&head, 8) & 1 == 1,
         method: u16_at(&head, 10),
         header_start: offset,
@@ -292,7 +292,7 @@ fn read_entry(records: &mut impl Read) -> io::Result<(Entry, u64)> {
     ))
 }
 
-/// Returns the ids and values of the extra fields of an entry. Stops at a truncated field.
+/// Returns the ids and values of a zip entry's extra fields. Stops at a truncated field.
 fn extra_fields(mut extra: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         if extra.len() < 4 {
@@ -306,20 +306,20 @@ fn extra_fields(mut extra: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     })
 }
 
-/// Replaces the placeholders among uncompressed size, compressed size and position by the 64-bit numbers of the extra
-/// field.
+/// Replaces the placeholders among an entry's uncompressed size, compressed size and position by the 64-bit numbers of
+/// the extra field.
 fn fill_wide(wide: &mut [u64; 3], value: &[u8]) {
     let mut given = value.chunks_exact(8);
-    // Only the numbers that do not fit are in the field, in this order (4.5.3).
+    // The extra field contains only the numbers that do not fit into 32 bits, in this order (APPNOTE.TXT 4.5.3).
     for number in wide.iter_mut().filter(|number| **number == STORED_IN_EXTRA) {
         let Some(next) = given.next() else { return };
         *number = u64_at(next, 0);
     }
 }
 
-/// Returns the UTF-8 name of an extra field if it was written for the current name of the entry.
+/// Returns the UTF-8 name in an extra field if that field was written for the current name of the entry.
 fn unicode_name<'a>(name: &[u8], value: &'a [u8]) -> Option<&'a [u8]> {
-    // Version 1, followed by the CRC-32 of the original name: a program may have renamed the entry since.
+    // Version 1, followed by the CRC-32 of the original name. Compare the CRC: a program may have renamed the entry.
     let is_of_name = value.len() > 5 && value[0] == 1 && u32_at(value, 1) == crc32(name);
     is_of_name.then(|| &value[5..])
 }

@@ -1,4 +1,4 @@
-//! Clips in a folder.
+//! Audio clips or pictures in a folder.
 //!
 //! Listing the folder looks at every name once and opens no file. Files that are not clips are counted. Every path with
 //! a clip's name is listed, even if it cannot be read as a clip (a folder, a pipe, a broken link): it is rejected later
@@ -27,7 +27,7 @@ pub(super) struct FolderSource {
     media: Media,
     root: PathBuf,
     index: AudioIndex,
-    /// Listed clips that cannot be read, with the reason, by key.
+    /// Reason why a listed clip cannot be read, by the clip's key. Contains only such clips.
     unreadable: BTreeMap<String, Fault>,
     rejects: Vec<Reject>,
     others: OtherFiles,
@@ -52,7 +52,7 @@ impl FolderSource {
         walk.folder(&top, false)?;
 
         let root_len = root_len(walk.found.keys().map(String::as_str));
-        // All paths share the bytes of the root, so it can be taken from the first path.
+        // All paths begin with the same audio root, so take the root from the first path.
         let first = walk.found.keys().next();
         let prefix = first.map_or("", |first| &first[..root_len]);
         let root = top.join(prefix);
@@ -68,7 +68,7 @@ impl FolderSource {
             index.insert(key, file.id);
         }
 
-        // A folder lists its names in arbitrary order.
+        // The operating system lists a folder in arbitrary order, so sort the rejects.
         walk.rejects.sort_by(|a, b| a.detail.cmp(&b.detail));
         Ok(Self {
             media,
@@ -145,11 +145,11 @@ fn missing(detail: &str) -> ReadFailure {
     ReadFailure::Reject(Reject::new(Stage::Read, Reason::MissingFile, detail))
 }
 
-/// Number of bytes by which the buffer grows if the file grows while it is read.
+/// Number of bytes by which the read buffer grows if the file grows while it is read.
 const GROWTH_BYTES: usize = 1 << 20;
 
-/// Reads the current content, even if the file has grown or shrunk since it was listed. Never opens a pipe, which would
-/// block until there is a writer.
+/// Reads a file's current content, even if the file has grown or shrunk since it was listed. Never opens a pipe, which
+/// would block until there is a writer.
 fn read_file(path: &Path, bytes_max: u64, buffer: &mut Vec<u8>) -> io::Result<()> {
     buffer.clear();
     let metadata = fs::metadata(path)?;
@@ -158,11 +158,11 @@ fn read_file(path: &Path, bytes_max: u64, buffer: &mut Vec<u8>) -> io::Result<()
     }
 
     if metadata.len() <= bytes_max {
-        // Read into uninitialized memory in one call. The additional byte lets the second call detect the end of the
-        // file.
+        // Read the file into uninitialized memory in one call. The additional byte lets the second call detect the end
+        // of the file.
         make_room(buffer, metadata.len() as usize + 1);
         let file = File::open(path)?;
-        // Stop at the limit if the file keeps growing.
+        // Stop at the maximum clip size if the file keeps growing.
         while buffer.len() as u64 <= bytes_max {
             if buffer.len() == buffer.capacity() {
                 buffer.reserve_exact(GROWTH_BYTES);
@@ -186,11 +186,11 @@ fn read_file(path: &Path, bytes_max: u64, buffer: &mut Vec<u8>) -> io::Result<()
 /// A file with a clip's name.
 struct ListedFile {
     id: InputId,
-    /// Reason why the file cannot be read, if any.
+    /// Reason why the listed file cannot be read, if any.
     fault: Option<Fault>,
 }
 
-/// Reason for rejecting a listed file without reading its content.
+/// Reason for rejecting a listed file before its content is read.
 #[derive(Clone, Copy)]
 struct Fault {
     reason: Reason,
@@ -207,16 +207,16 @@ struct FolderWalk {
     media: Media,
     top: PathBuf,
     allow_outside: bool,
-    /// Clips by path below `top`.
+    /// Listed clips by their path below the folder `top`.
     found: BTreeMap<String, ListedFile>,
     rejects: Vec<Reject>,
-    /// Other files by path below `top`.
+    /// Counts of the files that are not clips, with their paths below the folder `top`.
     others: OtherFiles,
 }
 
 impl FolderWalk {
-    /// Lists a folder. `linked` means that a link led here. Links to folders below a linked folder are not followed, so
-    /// the recursion ends.
+    /// Lists the files of a folder recursively. `linked` means that a link led to this folder. Links to folders below a
+    /// linked folder are not followed, so the recursion ends.
     fn folder(&mut self, folder: &Path, linked: bool) -> Result<(), SourceError> {
         for entry in folder.read_dir().map_err(SourceError::open_at(folder))? {
             let entry = entry.map_err(SourceError::open_at(folder))?;
@@ -227,7 +227,7 @@ impl FolderWalk {
                 continue;
             }
 
-            // Only links need another stat call. A dangling link is listed without a target.
+            // Call `stat` again only for links. A link without an existing target is listed without a target.
             let target = if kind.is_symlink() {
                 fs::metadata(&path).ok()
             } else {
@@ -248,7 +248,7 @@ impl FolderWalk {
                 }
             }
 
-            // A folder with a clip's name is rejected as a clip, but the clips in it are listed.
+            // A folder with a clip's name is rejected as a clip, but the clips in the folder are listed.
             if is_folder && !kind.is_symlink() {
                 self.folder(&path, linked)?;
             } else if is_folder && !linked && self.may_follow_folder(&path)? {
@@ -266,8 +266,8 @@ impl FolderWalk {
             return self.count(NoClip::Hidden, entry, &name);
         }
 
-        // No file of a hidden folder is read, so a hidden folder that cannot be listed does not end the run. It counts
-        // as one file.
+        // No file of a hidden folder is read, so a hidden folder that cannot be listed does not end the run. The folder
+        // counts as one file.
         let Ok(entries) = path
             .read_dir()
             .and_then(Iterator::collect::<io::Result<Vec<_>>>)
@@ -328,7 +328,7 @@ impl FolderWalk {
         target: Option<Metadata>,
     ) -> io::Result<ListedFile> {
         let fault = self.fault(path, kind, target.as_ref())?;
-        // A rejected link has its own modification time, because its target may be missing or outside.
+        // For a rejected link, use the link's own modification time, because its target may be missing.
         let metadata = match target {
             Some(target) if fault.is_none() => target,
             _ => fs::symlink_metadata(path)?,
@@ -398,13 +398,13 @@ impl FolderWalk {
     }
 }
 
-/// Returns the modification time in ns since the epoch. It is negative before the epoch.
+/// Returns a file's modification time in ns since the epoch. The time is negative before the epoch.
 fn mtime_ns(metadata: &Metadata) -> io::Result<i64> {
     let modified = metadata.modified()?;
     let ns = match modified.duration_since(UNIX_EPOCH) {
         Ok(after) => i64::try_from(after.as_nanos()),
         Err(before) => i64::try_from(before.duration().as_nanos()).map(|ns| -ns),
     };
-    // Only times centuries away from 1970 do not fit.
+    // Only times centuries away from 1970 do not fit into 64 bits.
     Ok(ns.unwrap_or(i64::MAX))
 }

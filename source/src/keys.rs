@@ -11,17 +11,17 @@ use std::path::Path;
 
 use super::others::{NoClip, extension_of};
 
-/// The kind of the clips.
+/// The kind of the clips: recordings or pictures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Media {
-    /// Recordings.
+    /// Audio recordings.
     Audio,
-    /// Pictures, such as those of spectrograms.
+    /// Pictures, such as images of spectrograms.
     Pictures,
 }
 
 impl Media {
-    /// Returns the extensions of clips. They are compared case-insensitively, and all other files are ignored.
+    /// Returns the file extensions of clips, which are compared case-insensitively. All other files are ignored.
     pub const fn extensions(self) -> &'static [&'static str] {
         match self {
             Self::Audio => &["mp3", "wav", "flac", "ogg", "oga"],
@@ -29,7 +29,7 @@ impl Media {
         }
     }
 
-    /// Returns the extensions of formats that may contain clips but that wavemill does not decode.
+    /// Returns the extensions of file formats that may contain clips but that wavemill does not decode.
     pub const fn unsupported_extensions(self) -> &'static [&'static str] {
         match self {
             Self::Audio => &[
@@ -53,8 +53,8 @@ impl Media {
         }
     }
 
-    /// Reports whether a file name is that of a clip. Names with a leading dot are not: editors and macOS create such
-    /// copies.
+    /// Reports whether a file name is that of a clip. Names with a leading dot are not, because editors and macOS
+    /// create hidden copies of files.
     pub fn is_clip_name(self, name: &OsStr) -> bool {
         let extension = Path::new(name).extension();
         let known = self
@@ -65,7 +65,7 @@ impl Media {
     }
 }
 
-/// Returns the length of the prefix of every clip key in the sorted `paths`: empty, or a path that ends in `/`.
+/// Returns the length of the audio root, the prefix of every clip in the sorted `paths`: empty, or ending in `/`.
 pub(super) fn root_len<'a>(mut paths: impl Iterator<Item = &'a str> + Clone) -> usize {
     let Some(first) = paths.clone().next() else {
         return 0;
@@ -73,7 +73,7 @@ pub(super) fn root_len<'a>(mut paths: impl Iterator<Item = &'a str> + Clone) -> 
 
     let mut root = 0;
     while let Some((name, _)) = first[root..].split_once('/') {
-        // Every clip must be inside this folder, and none directly in it.
+        // The audio root must contain every clip in its subfolders, and no clip directly.
         let folder = root + name.len() + 1;
         let holds_all = paths
             .clone()

@@ -22,39 +22,39 @@ use std::path::{Path, PathBuf};
 
 use self::others::OtherFiles;
 
-/// A value that changes when an input changes. It is known without reading the input.
+/// A value that changes when an input file or zip entry changes. It is known without reading the content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stamp {
-    /// Modification time of a file in ns since the epoch.
+    /// Modification time of an input file in ns since the epoch.
     MtimeNs(i64),
-    /// CRC-32 of a zip entry's content.
+    /// CRC-32 of the content of a zip entry.
     Crc32(u32),
 }
 
-/// Identity of one input.
+/// Size and stamp of one input file or zip entry, which are compared to detect changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct InputId {
-    /// Uncompressed size in bytes.
+    /// Uncompressed size of the input in bytes.
     pub bytes: u64,
-    /// Stamp of the input.
+    /// Modification time or CRC-32 of the input.
     pub stamp: Stamp,
 }
 
-/// The state of an input when it was read. Receipts store it so that a later run can detect changes.
+/// The state of an input when it was read. Receipts store the state so that a later run can detect changes.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct InputSeen {
-    /// Size and stamp.
+    /// Size and stamp of the input.
     #[serde(flatten)]
     pub id: Option<InputId>,
-    /// blake3 of the whole file in lower-case hex. Empty if the file could not be read.
+    /// blake3 of the whole input in lower-case hex. Empty if the input could not be read.
     pub content: String,
-    /// Hash of `wavemill_decode::InputHasher` in lower-case hex. Empty if the file contains no audio.
+    /// Hash from `wavemill_decode::InputHasher` in lower-case hex. Empty if the file contains no audio.
     pub decode_key: String,
 }
 
 impl InputSeen {
-    /// Creates the state of a file that could not be read. Without an `id` the file does not exist.
+    /// Creates the state of an input that could not be read. Without an `id` the input does not exist.
     pub const fn unreadable(id: Option<InputId>) -> Self {
         Self {
             id,
@@ -63,7 +63,7 @@ impl InputSeen {
         }
     }
 
-    /// Creates the state of a file that was read.
+    /// Creates the state of an input that was read.
     pub fn read(
         id: Option<InputId>,
         content: blake3::Hash,
@@ -78,37 +78,37 @@ impl InputSeen {
     }
 }
 
-/// Identity of every file below the audio root by `clip_key`.
+/// Size and stamp of every file below the audio root, by the file's `clip_key`.
 pub type AudioIndex = BTreeMap<String, InputId>;
 
 /// Reason why a clip's bytes could not be read.
 #[derive(Debug)]
 pub enum ReadFailure {
-    /// A fault of the clip. It is counted as a reject.
+    /// The clip cannot be read because of its content or name. It is counted as a reject.
     Reject(Reject),
-    /// A fault of the machine. The run stops and can be resumed.
+    /// The machine failed, for example its disk. The run stops and can be resumed.
     Io(std::io::Error),
 }
 
-/// A collection of clips. The reader threads share it.
+/// A collection of clips, which all reader threads share.
 pub trait Source: Send + Sync {
-    /// Returns the kind of the clips.
+    /// Returns whether the clips are recordings or pictures.
     fn media(&self) -> Media;
 
-    /// Returns all clips with their identities.
+    /// Returns all clips with their sizes and stamps.
     fn index(&self) -> &AudioIndex;
 
     /// Sets the maximum size of a clip in bytes; larger clips are rejected. The default is [`CLIP_BYTES_MAX`].
     fn set_bytes_max(&mut self, bytes: u64);
 
-    /// Returns the rejects that have no key: paths that are not UTF-8, and names and folder links that lead outside.
+    /// Returns the rejects without a key: paths that are not UTF-8 or that lead out of the audio folder.
     fn rejects(&self) -> &[Reject];
 
-    /// Returns the files that are not clips.
+    /// Returns the files that are not clips, counted by reason and extension.
     fn others(&self) -> &OtherFiles;
 
-    /// Returns the maximum number of bytes that [`Source::read`] holds, including compressed bytes, unless the file
-    /// grows meanwhile. Returns 0 for a clip that is rejected without being read.
+    /// Returns the maximum number of bytes of memory that [`Source::read`] needs for a clip, including compressed
+    /// bytes, unless the file grows meanwhile. Returns 0 for a clip that is rejected without being read.
     fn read_bytes(&self, clip_key: &str) -> u64;
 
     /// Reads a whole clip into `buffer`, which is cleared first.
@@ -141,7 +141,7 @@ pub fn open(
     } else if found.is_file() && is_zip(path)? {
         Box::new(zipped::ZipSource::open(path, media)?)
     } else {
-        // The file is not opened: opening a pipe would block.
+        // Do not open the file here: opening a pipe would block.
         return Err(SourceError::NotAPlace {
             path: path.to_owned(),
         });
@@ -157,17 +157,17 @@ pub fn open(
     Ok(source)
 }
 
-/// Empties `buffer` and reserves exactly the requested capacity.
+/// Empties `buffer` and reserves exactly the requested number of bytes.
 fn make_room(buffer: &mut Vec<u8>, bytes: usize) {
     buffer.clear();
     if buffer.capacity() < bytes {
-        // Free the old memory first: growing the vector would hold both allocations for a moment.
+        // Free the old memory first: growing the buffer would hold both allocations for a moment.
         *buffer = Vec::new();
         buffer.reserve_exact(bytes);
     }
 }
 
-/// Creates the reject of a file with the extension of a format that wavemill does not decode. Its clip fields are
+/// Creates the reject of a file whose extension is that of a format that wavemill does not decode. The clip fields are
 /// empty.
 pub fn unsupported(clip_key: &str, stage: Stage) -> Reject {
     let detail = format!(
@@ -189,10 +189,10 @@ fn too_large(bytes_max: u64) -> ReadFailure {
 /// The error type of sources of clips or metadata.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    /// The path is not a readable folder or file.
+    /// The given path is not a readable folder or file.
     #[error("cannot open {path}")]
     Open {
-        /// The path.
+        /// The path that cannot be opened.
         path: PathBuf,
         /// The operating system's error.
         source: io::Error,
@@ -202,35 +202,35 @@ pub enum SourceError {
         "{path}: the zip's directory is damaged or truncated; compare its sha1 with the publisher's and download it again"
     )]
     BrokenZip {
-        /// The archive.
+        /// Path of the zip.
         path: PathBuf,
-        /// The problem with the directory.
+        /// The reason why the directory cannot be read.
         source: io::Error,
     },
-    /// The path is neither a folder nor a zip.
+    /// The given path is neither a folder nor a zip.
     #[error(
         "{path} is neither a folder nor a zip; give the folder that contains the clips, or a zip of it"
     )]
     NotAPlace {
-        /// The path.
+        /// The path that is neither a folder nor a zip.
         path: PathBuf,
     },
     /// The folder or zip contains no clips.
     #[error("no clip ({}) below {path}: {}", media.extensions().join(", "), no_clips_remedy(unsupported))]
     NoClips {
-        /// The path.
+        /// Path of the folder or zip without clips.
         path: PathBuf,
         /// The kind of clips that was requested.
         media: Media,
-        /// Description of the files of other formats in it. Empty if there are none.
+        /// Description of the files of other formats in the folder or zip. Empty if there are none.
         unsupported: String,
     },
-    /// The metadata file does not exist.
+    /// The requested metadata file does not exist.
     #[error("{path} does not contain a file {name}")]
     NoSuchFile {
-        /// The folder or archive.
+        /// Path of the folder or archive.
         path: PathBuf,
-        /// The requested name.
+        /// The requested metadata file's name.
         name: String,
     },
     /// The archive contains several metadata files with the same name.
@@ -238,19 +238,19 @@ pub enum SourceError {
         "{path}: {n} entries are named {name}: create a zip with only one of them, or give the folder"
     )]
     Duplicates {
-        /// The archive.
+        /// Path of the archive.
         path: PathBuf,
-        /// The requested name.
+        /// The metadata file's name.
         name: String,
-        /// Number of entries with this name.
+        /// Number of metadata files with this name.
         n: usize,
     },
-    /// The metadata file is encrypted.
+    /// The metadata file is encrypted in its archive.
     #[error("{name} in {path} is encrypted: unpack it first")]
     EncryptedFile {
-        /// The archive.
+        /// Path of the archive.
         path: PathBuf,
-        /// The entry.
+        /// Name of the encrypted file.
         name: String,
     },
 }
@@ -269,7 +269,7 @@ impl SourceError {
     }
 }
 
-/// Reports whether a file is a zip by its first bytes: a local header, or the directory end of an empty archive.
+/// Reports whether a file is a zip by its first bytes: a local header, or the end-of-directory record of an empty zip.
 fn is_zip(path: &Path) -> Result<bool, SourceError> {
     let mut magic = Vec::with_capacity(4);
     let read = File::open(path).and_then(|file| file.take(4).read_to_end(&mut magic));
@@ -277,14 +277,14 @@ fn is_zip(path: &Path) -> Result<bool, SourceError> {
     Ok(magic == *b"PK\x03\x04" || magic == *b"PK\x05\x06")
 }
 
-/// Creates the reject of a clip that is not in the index: its path leaves the audio root, its format is not decoded, or
-/// it does not exist.
+/// Creates the reject of a clip key that is not in the audio index: its path leaves the audio root, its format is not
+/// decoded, or the clip does not exist.
 fn absent(clip_key: &str, others: &OtherFiles, detail: &str) -> ReadFailure {
     if others.unsupported.contains(clip_key) {
         return ReadFailure::Reject(unsupported(clip_key, Stage::Read));
     }
 
-    // Keys also come from metadata, which may contain any path.
+    // A clip key may come from metadata and so contain any path.
     let leaves = clip_key.starts_with('/') || clip_key.split('/').any(|part| part == "..");
     let (reason, detail) = if leaves {
         (Reason::OutsideRoot, "the path leaves the audio root")

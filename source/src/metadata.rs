@@ -1,4 +1,4 @@
-//! Metadata files by name, from a folder, a zip, or a single file.
+//! Access to metadata files by name, in a folder, in a zip, or as a single file.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -10,10 +10,10 @@ use flate2::Crc;
 use super::SourceError;
 use super::archive::{Archive, Entry};
 
-/// Size of the block that is held in memory while a file's CRC is computed.
+/// Size in bytes of the block that is held in memory while a file's CRC is computed.
 const CRC_BLOCK_BYTES: usize = 1 << 20;
 
-/// The files of one metadata folder, zip or single file.
+/// The metadata files of a folder or zip, or a single metadata file.
 #[derive(Debug)]
 pub struct Files {
     path: PathBuf,
@@ -22,15 +22,15 @@ pub struct Files {
 
 #[derive(Debug)]
 enum Container {
-    /// Paths of the files by name.
+    /// The paths of a folder's metadata files, by file name.
     Folder(BTreeMap<String, PathBuf>),
-    /// Positions of the entries by name. If several entries have the same name, none of them is used.
+    /// A zip and the numbers of its entries, by file name. If several entries have the same name, none of them is used.
     Zip(Archive, BTreeMap<String, Vec<usize>>),
 }
 
 impl Files {
     /// Opens a folder (the files in it, not those of its subfolders), a zip (all entries, without a leading folder that
-    /// all names share), or any other file (as a single file under its own name).
+    /// all names share), or any other file (as a single metadata file under its own name).
     ///
     /// # Errors
     /// [`SourceError`] if the path cannot be read or is a damaged zip.
@@ -43,7 +43,7 @@ impl Files {
             let names = entry_names(&archive);
             Container::Zip(archive, names)
         } else {
-            // A single file is like a folder with only this file.
+            // A single file is treated like a folder with only this file.
             let name = path
                 .file_name()
                 .unwrap_or_default()
@@ -58,7 +58,7 @@ impl Files {
         })
     }
 
-    /// Returns all names, sorted and `/`-separated, such as `tracks.csv`.
+    /// Returns the names of all metadata files, sorted and `/`-separated, such as `tracks.csv`.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         let names: Box<dyn Iterator<Item = &String> + '_> = match &self.place {
             Container::Folder(files) => Box::new(files.keys()),
@@ -67,7 +67,7 @@ impl Files {
         names.map(String::as_str)
     }
 
-    /// Returns the size of one of [`Files::names`] according to the file system or the zip's directory.
+    /// Returns the size in bytes of one of [`Files::names`] according to the file system or the zip's directory.
     ///
     /// # Errors
     /// [`SourceError::NoSuchFile`], or the error of the file system.
@@ -93,7 +93,7 @@ impl Files {
         }
     }
 
-    /// Returns the path of one of [`Files::names`], or `None` in a zip.
+    /// Returns the path of one of [`Files::names`], or `None` if the metadata files are in a zip.
     pub fn path(&self, name: &str) -> Option<&Path> {
         match &self.place {
             Container::Folder(files) => files.get(name).map(PathBuf::as_path),
@@ -101,8 +101,8 @@ impl Files {
         }
     }
 
-    /// Returns the CRC-32 and the size in bytes of the content of one of [`Files::names`], to detect changes. A folder
-    /// and a zip of it have equal fingerprints. For a zip both values are read from its directory.
+    /// Returns the CRC-32 and the size in bytes of the content of one of [`Files::names`], to detect changes. A file in
+    /// a folder and the same file in a zip have equal values. For a zip both are read from its directory.
     ///
     /// # Errors
     /// [`SourceError::NoSuchFile`], or the error that occurred while reading the file.
@@ -113,7 +113,7 @@ impl Files {
             return Ok(in_directory(archive, entries));
         }
 
-        // A folder stores no checksums, so the file has to be read.
+        // A folder stores no checksums, so compute the CRC-32 by reading the file.
         let mut file = self.read(name)?;
         let mut crc = Crc::new();
         let mut bytes = 0;
@@ -154,7 +154,7 @@ impl Files {
         }
     }
 
-    /// Returns the entry of a name if it is the only one and not encrypted.
+    /// Returns the zip entry with this name if it is the only one and not encrypted.
     fn only_entry<'a>(
         &self,
         archive: &'a Archive,
@@ -194,8 +194,8 @@ fn folder_names(folder: &Path) -> Result<BTreeMap<String, PathBuf>, SourceError>
     Ok(names)
 }
 
-/// Reports whether a path is a regular file. Returns false for a dangling link. A link that cannot be followed is an
-/// error, because otherwise its metadata would be missing silently.
+/// Reports whether a path is a regular file. Returns false for a link without an existing target. A link that cannot be
+/// followed is an error, because otherwise its metadata would be missing silently.
 fn is_regular_file(path: &Path) -> Result<bool, SourceError> {
     match std::fs::metadata(path) {
         Ok(found) => Ok(found.is_file()),
@@ -204,8 +204,8 @@ fn is_regular_file(path: &Path) -> Result<bool, SourceError> {
     }
 }
 
-/// Returns the CRC-32 and size of an entry. If several entries have the same name, none of them is read, and the values
-/// are the CRC-32 of their CRCs and their number.
+/// Returns the CRC-32 and size of a zip entry. If several entries have the same name, none of them is read: returns the
+/// CRC-32 of their checksums, and the number of entries.
 fn in_directory(archive: &Archive, entries: &[usize]) -> (u32, u64) {
     if let &[entry] = entries {
         return (archive.entries[entry].crc32, archive.entries[entry].bytes);
@@ -218,7 +218,7 @@ fn in_directory(archive: &Archive, entries: &[usize]) -> (u32, u64) {
     (crc.sum(), entries.len() as u64)
 }
 
-/// Returns the files of an archive, without the leading folder that all names share and without the entries that macOS
+/// Returns the files of a zip, without the leading folder that all names share and without the entries that macOS
 /// adds.
 fn entry_names(archive: &Archive) -> BTreeMap<String, Vec<usize>> {
     let mut names = Vec::new();
@@ -232,7 +232,7 @@ fn entry_names(archive: &Archive) -> BTreeMap<String, Vec<usize>> {
         return BTreeMap::new();
     };
 
-    // Remove the leading folder that all names share, so that a zip of a folder has the folder's names.
+    // Remove the leading folder that all names share, so that a zip of a folder has the same names as the folder.
     let leading = first
         .split_once('/')
         .map_or(0, |(folder, _)| folder.len() + 1);
@@ -251,7 +251,7 @@ fn entry_names(archive: &Archive) -> BTreeMap<String, Vec<usize>> {
     positions
 }
 
-/// Normalizes a name: `./a//b.csv` becomes `a/b.csv`.
+/// Normalizes the name of a zip entry: `./a//b.csv` becomes `a/b.csv`.
 fn plain_name(raw: &[u8]) -> String {
     let name = String::from_utf8_lossy(raw);
     let parts: Vec<&str> = name
@@ -319,7 +319,7 @@ mod tests {
     fn folder_and_zip_have_equal_fingerprints() {
         let folder = tempfile::tempdir().unwrap();
 
-        // One file is longer than a block. The other one is the input of the CRC-32 check value.
+        // `long.csv` is longer than a block. `check.csv` contains the standard test input of CRC-32.
         let long = "0123456789".repeat(200_000);
         std::fs::write(folder.path().join("long.csv"), &long).unwrap();
         std::fs::write(folder.path().join("check.csv"), "123456789").unwrap();
@@ -369,7 +369,7 @@ mod tests {
                 ],
             );
             let bytes = std::fs::read(&zip).unwrap();
-            // The zip crate cannot write the same name twice.
+            // Rename an entry in the zip's bytes, because the zip crate cannot write the same name twice.
             let text = bytes
                 .iter()
                 .map(|&b| if b == b'X' { b'v' } else { b })

@@ -1,41 +1,41 @@
-//! Files below the audio root that are not clips. They are counted, so that a run can account for every file that it
+//! Counts files below the audio root that are not clips, so that a run can account for every file that it
 //! finds.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// Maximum number of example paths per count.
+/// Maximum number of example paths that are stored with each count of files.
 const EXAMPLES: usize = 5;
 
-/// Maximum length of an extension. Together with the rule for digits it prevents `song.0001` from having its own count.
+/// Maximum length of a file extension. With the rule for digits it prevents `song.0001` from having its own count.
 const EXTENSION_CHARS_MAX: usize = 10;
 
 /// Reason why a file is not a clip.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NoClip {
-    /// Its extension belongs to a format that wavemill does not decode.
+    /// The file's extension belongs to a format that wavemill does not decode.
     Unsupported,
-    /// Its extension does not belong to a format of clips.
+    /// The file's extension does not belong to a format of clips.
     OtherKind,
-    /// Its name or the name of a parent folder begins with a dot, or macOS added it to an archive.
+    /// The name of the file or of a parent folder begins with a dot, or macOS added the file to an archive.
     Hidden,
-    /// It has a clip's name, but its path cannot be a key.
+    /// The file has a clip's name, but its path cannot be a clip key.
     BadName,
 }
 
-/// Files that are counted together.
+/// Files that are counted together because they have the same extension and the same reason for not being clips.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FileCount {
-    /// Number of files.
+    /// Number of files that were counted.
     pub files: u64,
-    /// Total size of the files.
+    /// Total size of the counted files in bytes.
     pub bytes: u64,
-    /// The first paths in the order of names.
+    /// The first paths that were counted, in the order of names.
     pub examples: BTreeSet<String>,
 }
 
 impl FileCount {
-    /// Counts one more file.
+    /// Adds one file to the count.
     pub fn add(&mut self, path: &str, bytes: u64) {
         self.files += 1;
         self.bytes += bytes;
@@ -55,20 +55,20 @@ impl FileCount {
 /// The files of a folder or zip that are not clips.
 #[derive(Clone, Debug, Default)]
 pub struct OtherFiles {
-    /// Counts by reason and by extension ([`extension_of`]).
+    /// Counts of files by reason and by extension ([`extension_of`]).
     pub counts: BTreeMap<(NoClip, String), FileCount>,
-    /// Files of formats that wavemill does not decode, by the key that each would have as a clip.
+    /// Files of formats that wavemill does not decode, by the key that each file would have as a clip.
     pub unsupported: BTreeSet<String>,
 }
 
 impl OtherFiles {
-    /// Counts a file. `path` is relative to the folder or zip that the user named.
+    /// Counts a file that is not a clip. `path` is relative to the folder or zip that the user named.
     pub(super) fn add(&mut self, why: NoClip, path: &str, bytes: u64) {
         let count = self.counts.entry((why, extension_of(path))).or_default();
         count.add(path, bytes);
     }
 
-    /// Makes the paths relative to the audio root, which is the folder `root` (empty, or ending in `/`).
+    /// Makes the paths of counted files relative to the audio root, the folder `root` (empty, or ending in `/`).
     pub(super) fn below(self, root: &str) -> Self {
         let mut counts = self.counts;
         for count in counts.values_mut() {
@@ -84,7 +84,7 @@ impl OtherFiles {
         }
     }
 
-    /// Describes the files in formats that wavemill does not decode, such as `10 m4a, 2 wma`. Empty if there are none.
+    /// Describes the files in formats that wavemill does not decode, such as `10 m4a, 2 wma`; empty without such files.
     pub fn format_unsupported(&self) -> String {
         let mut words = Vec::new();
         for ((why, extension), count) in &self.counts {
@@ -104,7 +104,7 @@ fn relative(path: &str, root: &str) -> String {
     }
 }
 
-/// Returns the extension under which a file is counted, in lower case. Empty if the name ends in no plausible
+/// Returns the lower-case extension under which a file is counted. Empty if the file name ends in no plausible
 /// extension.
 pub fn extension_of(path: &str) -> String {
     let extension = Path::new(path).extension().unwrap_or_default();

@@ -1,18 +1,18 @@
-//! Retries operations that fail because of the machine. Faults of a clip are not retried.
+//! Retries file operations that fail because of the machine. Failures caused by a clip itself are not retried.
 
 use std::io;
 use std::thread::sleep;
 use std::time::Duration;
 
 /// Delays before each retry, in total slightly more than a second. This is enough for other programs to close files and
-/// for a network share to reconnect, and short enough that a failing disk stops the run.
+/// for a network share to reconnect, and short enough that a failing disk soon stops the run.
 const WAITS: [Duration; 3] = [
     Duration::from_millis(20),
     Duration::from_millis(200),
     Duration::from_secs(1),
 ];
 
-/// Reports whether a retry can help. It cannot if the cause is the content or the name of the file.
+/// Reports whether retrying a failed file operation can help. It cannot if the cause is the file's content or name.
 fn is_passing(error: &io::Error) -> bool {
     use io::ErrorKind::{
         FileTooLarge, InvalidData, IsADirectory, NotADirectory, NotFound, PermissionDenied,
@@ -39,7 +39,7 @@ pub(super) fn with_retries(mut attempt: impl FnMut() -> io::Result<()>) -> io::R
             done => return done,
         }
     }
-    // The result of the last attempt is returned even if it is an error.
+    // Return the result of the last attempt even if that result is an error.
     attempt()
 }
 

@@ -22,7 +22,7 @@ fn put(folder: &Path, name: &str, bytes: &[u8]) {
 fn zip_of(path: &Path, method: zip::CompressionMethod, entries: &[(&str, &[u8])]) {
     let mut zip = zip::ZipWriter::new(File::create(path).unwrap());
     for (name, bytes) in entries {
-        // `large_file` writes every size in the 64-bit form as well.
+        // `large_file` writes every size of an entry in the 64-bit form as well.
         zip.start_file(
             *name,
             SimpleFileOptions::default()
@@ -36,8 +36,8 @@ fn zip_of(path: &Path, method: zip::CompressionMethod, entries: &[(&str, &[u8])]
     zip.finish().unwrap();
 }
 
-/// Writes a zip of one entry byte by byte, because the zip crate cannot write bzip2 here. `sizes` are the compressed
-/// and the uncompressed size in the directory.
+/// Writes a zip of one entry byte by byte, because the zip crate cannot write bzip2 here. `sizes` are the entry's
+/// compressed and uncompressed size in the directory.
 fn raw_zip(path: &Path, method: u16, name: &str, content: &[u8], data: &[u8], sizes: (u64, u64)) {
     let mut crc = flate2::Crc::new();
     crc.update(content);
@@ -46,7 +46,7 @@ fn raw_zip(path: &Path, method: u16, name: &str, content: &[u8], data: &[u8], si
         u16::try_from(name.len()).unwrap().to_le_bytes(),
     );
 
-    // The 64-bit sizes are in an extra field of 20 bytes: uncompressed, then compressed.
+    // An extra field of 20 bytes contains the 64-bit sizes: uncompressed, then compressed.
     let extra = [
         &[1, 0, 16, 0][..],
         &sizes.1.to_le_bytes(),
@@ -137,7 +137,7 @@ fn patch(path: &Path, old: &[u8], new: &[u8]) {
     fs::write(path, bytes).unwrap();
 }
 
-/// Overwrites bytes of the first directory entry, `offset` bytes after the start of its signature.
+/// Overwrites bytes of the first entry in a zip's directory, `offset` bytes after the start of the entry's signature.
 fn patch_directory(path: &Path, offset: usize, new: &[u8]) {
     let mut bytes = fs::read(path).unwrap();
     let at = bytes
@@ -375,7 +375,7 @@ fn damaged_and_hostile_entries_are_rejects() {
         [1; 100_000]
     );
 
-    // Flag bit 0: encrypted.
+    // Bit 0 of an entry's flags: encrypted.
     zip_of(&zip, Stored, &[("a.mp3", text)]);
     patch_directory(&zip, 8, &[1, 0]);
     assert_eq!(
@@ -383,7 +383,7 @@ fn damaged_and_hostile_entries_are_rejects() {
         Err(Reason::Encrypted)
     );
 
-    // A zip bomb with its real size in the directory, then with a false one.
+    // A zip bomb whose directory first contains the real size, then a false one.
     zip_of(&zip, Deflated, &[("a.mp3", &[0; 1_000_000])]);
     patch_directory(
         &zip,
@@ -400,7 +400,7 @@ fn damaged_and_hostile_entries_are_rejects() {
         Err(Reason::Damaged)
     );
 
-    // A compressed size past the end of the file.
+    // The directory contains a compressed size that reaches past the end of the file.
     patch_directory(&zip, 20, &0x7fff_ffff_u32.to_le_bytes());
     assert_eq!(
         read(&*open(&zip, Media::Audio, false).unwrap(), "a.mp3"),
@@ -447,7 +447,7 @@ fn entry_names_stay_inside_the_root() {
     );
 }
 
-/// Tests an entry with the same name, and entries whose names normalize to the same name. A third clip is not affected.
+/// Tests two entries whose names are equal or normalize to the same name. A third clip must not be affected.
 #[test]
 fn duplicate_entries_are_not_used() {
     let temp = TempDir::new().unwrap();
@@ -509,7 +509,7 @@ fn threads_read_one_zip_at_once() {
 fn bzip2_entries_are_read_whole_and_as_streams() {
     let temp = TempDir::new().unwrap();
     let zip = temp.path().join("x.zip");
-    // Longer than one bzip2 block of 900,000 bytes, short, and empty.
+    // Test contents: longer than one bzip2 block of 900,000 bytes, short, and empty.
     let long: Vec<u8> = (0..2_000_000_u32)
         .map(|i| (i.wrapping_mul(i) >> 7) as u8)
         .collect();
@@ -649,7 +649,7 @@ fn flipped_bit_of_a_zip_affects_one_clip() {
     assert!(opened > 500, "{opened}");
 }
 
-/// Returns the reject of a clip.
+/// Reads a clip of a zip and returns the reject.
 fn reject_of(zip: &Path, key: &str) -> Reject {
     let source = open(zip, Media::Audio, false).unwrap();
     match source.read(key, &mut Vec::new()) {
@@ -673,7 +673,7 @@ fn an_entry_whose_own_header_disagrees_is_a_reject() {
         "{detail}"
     );
 
-    // The directory points to another entry, and past the end of the file.
+    // An entry of the directory points to another entry, and past the end of the file.
     for place in [
         u32::try_from(
             fs::read(&zip)

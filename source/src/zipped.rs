@@ -1,4 +1,4 @@
-//! Clips in a zip, read in place.
+//! Audio clips or pictures in a zip, read without unpacking.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
@@ -15,12 +15,12 @@ use super::{
     AudioIndex, CLIP_BYTES_MAX, InputId, ReadFailure, Source, SourceError, Stamp, absent, too_large,
 };
 
-/// A zip of clips.
+/// A zip that contains clips.
 pub(super) struct ZipSource {
     media: Media,
     archive: Archive,
     index: AudioIndex,
-    /// Entry numbers by key. If a key has several entries, none of them is used.
+    /// Numbers of the zip entries of each clip key. If a key has several entries, none of them is used.
     positions: BTreeMap<String, Vec<usize>>,
     rejects: Vec<Reject>,
     others: OtherFiles,
@@ -37,13 +37,13 @@ impl ZipSource {
         let mut counted = HashSet::new();
         for (position, entry) in archive.entries.iter().enumerate() {
             match named(&entry.name, media) {
-                // Entries with the same name stay together, because it is unknown which of them is meant.
+                // Collect all entries with the same name under one key, because it is unknown which one is meant.
                 Named::Clip(name) => names.entry(name).or_default().push(position),
                 Named::Reject(reject, shown) => {
                     rejects.push(reject);
                     others.add(NoClip::BadName, &shown, entry.bytes);
                 }
-                // Entries with the same name count as one file, as after unpacking the zip.
+                // Zip entries with the same name count as one file, as after unpacking the zip.
                 Named::NoClip(_, shown) if !counted.insert(shown.clone()) => {}
                 Named::NoClip(why, shown) => {
                     others.add(why, &shown, entry.bytes);
@@ -100,7 +100,7 @@ impl Source for ZipSource {
     }
 
     fn read_bytes(&self, clip_key: &str) -> u64 {
-        // If several entries have the same name, none of them is read.
+        // If several zip entries have the same name, none of them is read.
         let Some(&[position]) = self.positions.get(clip_key).map(Vec::as_slice) else {
             return 0;
         };
@@ -134,7 +134,7 @@ impl Source for ZipSource {
             return Err(too_large(self.bytes_max));
         }
 
-        // Errors caused by the bytes of the zip are the clip's fault. All others are the machine's fault.
+        // Errors caused by the bytes of the zip are the clip's fault. All other errors are the machine's fault.
         with_retries(|| self.archive.read(entry, buffer)).map_err(|error| match error.kind() {
             io::ErrorKind::UnexpectedEof => {
                 reject(Reason::Damaged, "zip entry: the archive ends within it")
@@ -158,8 +158,8 @@ fn reject(reason: Reason, detail: &str) -> ReadFailure {
     ReadFailure::Reject(Reject::new(Stage::Read, reason, detail))
 }
 
-/// Returns the identity of a clip. Several entries with the same name are not a clip; the CRC-32 of their checksums is
-/// used to detect changes.
+/// Returns the size and stamp of a clip. Several entries with the same name are not a clip; the CRC-32 of their
+/// checksums is used to detect changes.
 fn identity(archive: &Archive, positions: &[usize]) -> InputId {
     if let &[position] = positions {
         let entry = &archive.entries[position];
@@ -179,19 +179,19 @@ fn identity(archive: &Archive, positions: &[usize]) -> InputId {
     }
 }
 
-/// The kind of an entry according to its name.
+/// Classification of a zip entry by its name.
 enum Named {
-    /// A clip with its normalized name.
+    /// A clip and its normalized name.
     Clip(String),
-    /// A file with a clip's name that cannot be a key, and its name for messages.
+    /// A file with a clip's name that cannot be a clip key, and the name for messages.
     Reject(Reject, String),
-    /// Another file with its normalized name.
+    /// A file that is not a clip, and its normalized name.
     NoClip(NoClip, String),
 }
 
 fn named(raw: &[u8], media: Media) -> Named {
     let lossy = String::from_utf8_lossy(raw);
-    // `a//b` and `./a/b` are `a/b`, as they are when the zip is unpacked.
+    // Normalize `a//b` and `./a/b` to `a/b`, the path that results from unpacking the zip.
     let parts = lossy.split('/').filter(|part| !matches!(*part, "" | "."));
     let parts: Vec<&str> = parts.collect();
     let name = parts.join("/");

@@ -18,7 +18,7 @@ use super::tensor::{TensorColumn, TensorType};
 
 const NAME: &str = "tensor_avg";
 
-/// Returns the function, ready for registration.
+/// Returns the aggregate function `tensor_avg`, ready for registration in DataFusion.
 pub(super) fn tensor_avg() -> AggregateUDF {
     AggregateUDF::new_from_impl(TensorAverage {
         signature: Signature::any(1, Volatility::Immutable),
@@ -59,7 +59,7 @@ impl AggregateUDFImpl for TensorAverage {
     }
 
     fn return_type(&self, _types: &[DataType]) -> Result<DataType> {
-        // A data type has no metadata. DataFusion calls `return_field`, which gets the column, instead.
+        // Always fail: a data type has no metadata. DataFusion calls `return_field` instead, which gets the column.
         plan_err!("the type of {NAME} follows from its column")
     }
 
@@ -92,14 +92,14 @@ impl AggregateUDFImpl for TensorAverage {
 struct Average {
     tensor: TensorType,
     result: DataType,
-    /// Sum of each element. Empty before the first row.
+    /// Sum of each tensor element over the rows so far. Empty before the first row.
     sums: Vec<f64>,
     rows: u64,
 }
 
 impl Average {
     fn add(&mut self, rows: u64, values: impl ExactSizeIterator<Item = f64>) -> Result<()> {
-        // The first row determines the number of values.
+        // The first row determines the number of values that every tensor must have.
         if self.rows == 0 {
             self.sums = vec![0.0; values.len()];
         }
@@ -136,7 +136,7 @@ impl Accumulator for Average {
             return exec_err!("{NAME} cannot read tensors from {}", columns[0].data_type());
         };
 
-        // Copy the type, because `add` borrows the whole of `self`.
+        // Copy the tensor type, because `add` borrows the whole of `self`.
         let tensor = self.tensor.clone();
         let mut values = Vec::new(); // one row's values, reused for the next row
         for row in 0..columns[0].len() {
@@ -154,7 +154,7 @@ impl Accumulator for Average {
         let rows = states[1].as_primitive::<UInt64Type>();
 
         for at in 0..sums.len() {
-            // A partition without rows has no sums and does not constrain the shape.
+            // A partition without rows has no sums and does not constrain the shape of the tensors.
             if rows.is_valid(at) && rows.value(at) > 0 {
                 let bytes = sums.value(at).chunks_exact(8);
                 self.add(rows.value(at), bytes.map(f64_of))?;
@@ -181,7 +181,7 @@ impl Accumulator for Average {
     }
 
     fn size(&self) -> usize {
-        // The memory pool counts this size. Every group of a GROUP BY holds its own sums.
+        // DataFusion's memory pool counts this size. Every group of a GROUP BY has its own sums.
         size_of_val(self) + self.sums.capacity() * size_of::<f64>()
     }
 }

@@ -33,8 +33,8 @@ pub(super) const RAW: &str = "raw";
 /// Manifest tables with this prefix are in the schema [`RAW`], without the prefix.
 const RAW_PREFIX: &str = "raw_";
 
-/// Builds the catalog of `manifest`'s version. Its files are below `store`, are read through `url`, and are recorded in
-/// `opened`.
+/// Builds the catalog of the version that `manifest` describes. Queries read its files, which are below `store`,
+/// through `url` and record them in `opened`.
 ///
 /// # Errors
 /// [`SqlError::Failed`] if Arrow rejects the tables created from the manifest, which does not occur in practice.
@@ -60,7 +60,7 @@ pub(super) fn build(
 
     own.add("classes", classes(manifest)?)?;
     own.add("files", files(manifest)?)?;
-    // A version without rejects has no file for them. A query over them returns no rows.
+    // A version without rejects has no file of the table `rejects`. A query over this table returns no rows.
     if !own.files.contains_key("rejects") {
         own.add("rejects", RecordBatch::new_empty(rejects_schema()))?;
     }
@@ -71,7 +71,7 @@ pub(super) fn build(
     Ok(catalog)
 }
 
-/// Returns the manifest's name of a file's table. The SQL name of `raw_x` is `raw.x`.
+/// Returns the name of a file's table in the manifest, such as `raw_x`. Its name in SQL is then `raw.x`.
 pub(super) fn table_name(entry: &FileEntry) -> String {
     match &entry.feature {
         Some(feature) => format!("features_{feature}"),
@@ -79,7 +79,7 @@ pub(super) fn table_name(entry: &FileEntry) -> String {
     }
 }
 
-/// Returns the SQL name of a file's table.
+/// Returns the name in SQL of the table to which a file belongs.
 fn sql_name(entry: &FileEntry) -> String {
     let name = table_name(entry);
     match name.strip_prefix(RAW_PREFIX) {
@@ -88,7 +88,7 @@ fn sql_name(entry: &FileEntry) -> String {
     }
 }
 
-/// A schema with the files of unopened tables and with open tables.
+/// A SQL schema: its open tables, and the files from which further tables are opened.
 #[derive(Debug)]
 struct StoreSchema {
     store: PathBuf,
@@ -160,12 +160,12 @@ impl SchemaProvider for StoreSchema {
         name: String,
         table: Arc<dyn TableProvider>,
     ) -> Result<Option<Arc<dyn TableProvider>>> {
-        // A table of the user, from `--table`, or from CREATE if that is permitted.
+        // The table was added by the user with `--table`, or with CREATE if that is permitted.
         Ok(self.tables().insert(name, table))
     }
 
     fn deregister_table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
-        // For a table of the store, this only removes the open one. The next query that uses it opens it again.
+        // For a table of the store, this only closes it. The next query that uses the table opens it again.
         Ok(self.tables().remove(name))
     }
 }

@@ -12,7 +12,7 @@ use super::{Format, Session, Sink, SqlError, output};
 /// Output settings of the console.
 #[derive(Clone, Copy, Debug)]
 pub struct Console {
-    /// Output format.
+    /// Output format of query results.
     pub format: Format,
     /// Whether tables have one line per value, for rows wider than the screen. `\x` toggles it.
     pub expanded: bool,
@@ -22,7 +22,7 @@ impl Console {
     /// Executes `text` and writes the results to standard output.
     ///
     /// # Errors
-    /// [`SqlError`]. Earlier results have already been written.
+    /// [`SqlError`] if a statement or command fails. Earlier results have already been written.
     pub fn show(&mut self, session: &Session, text: &str) -> Result<(), SqlError> {
         self.answer(session, text, BufWriter::new(io::stdout()))
     }
@@ -30,7 +30,7 @@ impl Console {
     /// Executes `text` and writes the results to `out`.
     ///
     /// # Errors
-    /// [`SqlError`]. Earlier results have already been written.
+    /// [`SqlError`] if a statement or command fails. Earlier results have already been written.
     pub fn answer(
         &mut self,
         session: &Session,

@@ -28,17 +28,17 @@ pub(super) const READER_FAILED: &str = "the reader failed";
 /// Number of bytes that are read at a time while a file is hashed.
 const BLOCK_BYTES: usize = 1 << 20;
 
-/// Files of the store that the running query has opened, the latest last.
+/// Files of the store that the running query has opened, in the order of their last opening.
 #[derive(Clone, Debug, Default)]
 pub(super) struct OpenedFiles(Arc<Mutex<Vec<String>>>);
 
 impl OpenedFiles {
-    /// Forgets the files of the previous query.
+    /// Clears the list of files that the previous query opened.
     pub(super) fn clear(&self) {
         self.paths().clear();
     }
 
-    /// Records that a file is being read. `path` is its path in the manifest.
+    /// Records that the file at `path`, as written in the manifest, is being read.
     pub(super) fn note(&self, path: &str) {
         let mut paths = self.paths();
         paths.retain(|known| known != path);
@@ -59,7 +59,7 @@ pub(super) struct UncheckedFooters {
 }
 
 impl UncheckedFooters {
-    /// Creates the set of all `entries`. `store` is the store's root folder.
+    /// Creates the set of the files `entries`, none of which has been checked. `store` is the root folder of the store.
     pub(super) fn new(store: &Path, entries: &[FileEntry]) -> Self {
         let entries = entries.iter().cloned();
         let entries = entries.map(|entry| (entry.path.clone(), entry)).collect();
@@ -196,7 +196,7 @@ impl Version {
             }
         }
 
-        // Every file is intact, so the reader's message is not about the store.
+        // Every file is intact, so the store is not the cause of the failure.
         match error {
             SqlError::Unreadable { detail } => SqlError::Failed { detail },
             other => other,
@@ -239,7 +239,7 @@ fn may_be_damage(error: &SqlError) -> bool {
     )
 }
 
-/// Returns the reader's message, shortened.
+/// Returns the message of the reader that failed, shortened to 200 characters.
 fn reader_message(error: &SqlError) -> String {
     match error {
         SqlError::Unreadable { detail } | SqlError::Failed { detail } => brief(detail),
@@ -248,7 +248,7 @@ fn reader_message(error: &SqlError) -> String {
     }
 }
 
-/// Returns the beginning of a reader's message, which may be a page long.
+/// Shortens a reader's message, which may be a page long, to 200 characters.
 pub(super) fn brief(words: &str) -> String {
     const CHARS_MAX: usize = 200;
     if words.chars().count() <= CHARS_MAX {
@@ -317,7 +317,7 @@ mod tests {
         Ok(out)
     }
 
-    /// Returns positions in the footer, and fewer positions before it. One bit of each byte is flipped.
+    /// Returns the positions of bytes to damage: every 11th byte of the footer, and every 61st before it.
     fn places(bytes: &[u8]) -> impl Iterator<Item = usize> {
         let length = bytes[bytes.len() - 8..bytes.len() - 4]
             .try_into()

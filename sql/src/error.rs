@@ -19,21 +19,21 @@ pub enum SqlError {
     /// The folder is not a store.
     #[error("{} is not a wavemill store: it has no _wavemill/versions (make one with `wavemill extract --store …`)", path.display())]
     NoStore {
-        /// The folder given by the user.
+        /// Path of the folder, as given by the user.
         path: PathBuf,
     },
     /// The manifest cannot be read.
     #[error("the manifest {} cannot be read: {detail}", path.display())]
     Manifest {
-        /// The manifest's file.
+        /// Path of the manifest.
         path: PathBuf,
-        /// The cause.
+        /// The reason why the manifest cannot be read.
         detail: String,
     },
     /// A file differs from the manifest.
     #[error("the store is damaged: {}: {detail}; `wavemill verify` lists every damaged file", path.display())]
     Damaged {
-        /// The file.
+        /// Path of the damaged file.
         path: PathBuf,
         /// Description of the damage.
         detail: String,
@@ -41,106 +41,106 @@ pub enum SqlError {
     /// The content of a file cannot be read, and the reader does not name the file.
     #[error("a file of the store is damaged ({detail}); `wavemill verify` reports which")]
     Unreadable {
-        /// The reader's message.
+        /// Message of the reader that failed.
         detail: String,
     },
-    /// `gc` removed the version before or while a query read it.
+    /// `gc` removed the data of the version before or while a query read it.
     #[error(
         "the data of version {version} was removed by `wavemill gc` in the meantime: use a later version"
     )]
     Collected {
-        /// The removed version.
+        /// Number of the removed version.
         version: u64,
     },
     /// A bug in wavemill, or in a library while it read intact bytes.
     #[error(transparent)]
     Panicked(#[from] Panic),
-    /// The table does not exist.
+    /// A table in a query or command does not exist.
     #[error("no table '{name}'{}", suggestion(near))]
     UnknownTable {
-        /// The name as written in the query.
+        /// Name of the missing table, as written by the user.
         name: String,
-        /// Tables with similar names.
+        /// Existing tables with similar names.
         near: Vec<String>,
     },
-    /// The column does not exist.
+    /// A query names a column that does not exist.
     #[error("no column '{name}'{}", suggestion(near))]
     UnknownColumn {
-        /// The name as written in the query.
+        /// Name of the missing column, as written in the query.
         name: String,
-        /// Columns with similar names.
+        /// Existing columns with similar names.
         near: Vec<String>,
     },
     /// The query is not valid SQL.
     #[error("{detail}")]
     Syntax {
-        /// The syntax error and its position.
+        /// Description and position of the syntax error.
         detail: String,
     },
-    /// The SQL is invalid for this store because of its types, functions or aggregates.
+    /// A query is valid SQL, but its types, functions or aggregates are invalid for this store.
     #[error("{detail}")]
     Meaning {
-        /// Description of the error.
+        /// Description of the invalid type, function or aggregate.
         detail: String,
     },
-    /// The command does not exist at the prompt.
+    /// A backslash command does not exist.
     #[error(
         "no command {name}: available are \\d, \\d TABLE and \\x, and at the prompt \\? and \\q"
     )]
     UnknownCommand {
-        /// The name as written.
+        /// Name of the unknown command, as written.
         name: String,
     },
-    /// A file of the user cannot be used as a table.
+    /// A file of the user cannot be used as a table (`--table NAME=FILE`).
     #[error("--table {name}={}: {detail}", file.display())]
     OwnTable {
-        /// The table's name.
+        /// Name that the user gave to the table.
         name: String,
-        /// The path as given by the user.
+        /// Path of the file, as given by the user.
         file: PathBuf,
-        /// The cause.
+        /// The reason why the file cannot be used.
         detail: String,
     },
     /// The query is empty.
     #[error("the query is empty: give SQL, such as \"SELECT count(*) FROM tracks\"")]
     Empty,
-    /// The statement writes, which is not permitted.
+    /// A statement would write, but `--allow-write` is missing.
     #[error("{statement} writes, but `wavemill sql` is read-only: add --allow-write to permit it")]
     Refused {
         /// Kind of the statement, such as `COPY`.
         statement: String,
     },
-    /// The target or source of the statement is inside the store.
+    /// A statement would write into the store, or create a table from its files.
     #[error("{path}: this path is inside the store: {statement} needs one outside it")]
     InStore {
         /// Kind of the statement, such as `COPY`.
         statement: &'static str,
-        /// The path as written.
+        /// Path inside the store, as written in the statement.
         path: String,
     },
-    /// A text format cannot represent tensors.
+    /// A text format cannot represent a column of tensors.
     #[error(
         "column '{column}' contains tensors, which {format} cannot show: select tensor({column}) or tensor_mean({column}), \
          or use --format arrow or parquet"
     )]
     TensorAsText {
-        /// The column.
+        /// Name of the column that contains tensors.
         column: String,
-        /// The requested format.
+        /// The requested text format.
         format: Format,
     },
     /// A binary format cannot be written to a terminal.
     #[error("{format} is a binary format: add --out FILE, or pipe it into a program")]
     BinaryToTerminal {
-        /// The requested format.
+        /// The requested binary format.
         format: Format,
     },
-    /// The format can only contain one result.
+    /// Several results were requested in a format that can only contain one.
     #[error(
         "{format} can contain only one result: give a single query, or --format table, csv or json"
     )]
     SeveralResults {
-        /// The requested format.
+        /// The requested format, which can contain one result.
         format: Format,
     },
     /// The query exceeds `--memory-limit`.
@@ -148,25 +148,25 @@ pub enum SqlError {
         "the query exceeds --memory-limit ({detail}): raise it, or exclude the tensors from sorts and joins"
     )]
     Memory {
-        /// The allocation that failed.
+        /// Description of the memory allocation that failed.
         detail: String,
     },
-    /// Interrupted by the user.
+    /// The query was interrupted by the user.
     #[error("interrupted")]
     Interrupted,
-    /// The output cannot be written.
+    /// The results of a query cannot be written.
     #[error("cannot write the result: {0}")]
     Output(#[from] std::io::Error),
-    /// The prompt's terminal failed.
+    /// The terminal of the interactive prompt failed.
     #[error("the prompt failed: {detail}")]
     Prompt {
-        /// The cause.
+        /// The reason why the terminal failed.
         detail: String,
     },
     /// Any other failure of a running query.
     #[error("the query failed: {detail}")]
     Failed {
-        /// The cause.
+        /// The reason why the query failed.
         detail: String,
     },
 }
@@ -209,7 +209,7 @@ impl SqlError {
 }
 
 impl SqlError {
-    /// Reports whether the reader of the output has closed it (`| head`), which is not a failure.
+    /// Reports whether the program that reads the output has closed the pipe (`| head`), which is not a failure.
     pub fn is_broken_pipe(&self) -> bool {
         matches!(self, Self::Output(error) if error.kind() == ErrorKind::BrokenPipe)
     }
@@ -278,7 +278,7 @@ impl From<ArrowError> for SqlError {
 /// Explains why a function does not accept tensors, which are binary values to DataFusion. Returns `None` for other
 /// messages.
 fn tensor_hint(message: &str) -> Option<String> {
-    // DataFusion has two wordings.
+    // DataFusion has two wordings of the error that a function does not accept its arguments.
     let (_, rest) = message
         .split_once("argument types '")
         .or_else(|| message.split_once("to satisfy a call to '"))?;
@@ -369,7 +369,7 @@ fn from_object_store(error: object_store::Error) -> SqlError {
 /// contain it.
 pub(super) fn nearest(wanted: &str, names: &[&str]) -> Vec<String> {
     let wanted = wanted.to_lowercase();
-    // A long word may contain more mistakes. A short one with as many would match any other word.
+    // Allow more edits in a longer word. A short word with as many edits would match any other word.
     let edits_max = 1 + wanted.chars().count() / 4;
 
     let mut near: Vec<(usize, &str)> = Vec::new();

@@ -21,7 +21,7 @@ use datafusion::logical_expr::{
 use super::parts::{self, Slice, TensorBuilder};
 use super::tensor::{TensorColumn, TensorType};
 
-/// Returns all functions, ready for registration.
+/// Returns all scalar functions over tensors, ready for registration in DataFusion.
 pub(super) fn all() -> impl Iterator<Item = ScalarUDF> {
     use TensorOp::{At, Max, Mean, Min, Shape, Slice, Values};
     [Values, Shape, Mean, Min, Max, At, Slice]
@@ -47,7 +47,7 @@ impl TensorOp {
         match self {
             Self::Min => line.fold(f32::NAN, f32::min),
             Self::Max => line.fold(f32::NAN, f32::max),
-            // The mean of an empty line would be 0 / 0. `Rows::along` returns null for it and does not call this.
+            // The mean of an empty line would be 0 / 0. `Rows::along` returns null for it and does not call `reduce`.
             _ => {
                 let mut sum = 0.0;
                 let mut n = 0_u32;
@@ -72,7 +72,7 @@ impl TensorFunction {
         let signature = match kind {
             // The number of arguments varies. DataFusion only calls `coerce_types` with this signature.
             TensorOp::At | TensorOp::Slice => Signature::user_defined(Volatility::Immutable),
-            // With an axis, or for the whole tensor.
+            // One argument reduces the whole tensor, and two arguments reduce it along an axis.
             TensorOp::Mean | TensorOp::Min | TensorOp::Max => Signature::one_of(
                 vec![TypeSignature::Any(1), TypeSignature::Any(2)],
                 Volatility::Immutable,
@@ -96,7 +96,7 @@ impl TensorFunction {
 }
 
 impl TensorFunction {
-    /// Returns the type of the result if it is a tensor. `constants` are the arguments after the tensor.
+    /// Returns the type of a result if it is a tensor, else `None`. `constants` are the arguments after the tensor.
     fn new_tensor(
         &self,
         tensor: &TensorType,
@@ -179,7 +179,7 @@ impl ScalarUDFImpl for TensorFunction {
 
     fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
         if self.kind == TensorOp::Slice {
-            // Types stay unchanged: a cast would hide that the arguments are constants.
+            // Do not cast the arguments: a cast would hide that they are constants.
             return match types.len() {
                 3 | 4 => Ok(types.to_vec()),
                 _ => plan_err!(
@@ -226,7 +226,7 @@ impl ScalarUDFImpl for TensorFunction {
             return Ok(ColumnarValue::Array(rows.slices(slice)?));
         }
 
-        // Mean, minimum or maximum along an axis. Without an axis they are one number for the whole tensor.
+        // Compute a mean, minimum or maximum along an axis. Without an axis, the code below reduces the whole tensor.
         if self.kind != TensorOp::At && !constants.is_empty() {
             return Ok(ColumnarValue::Array(self.along(&rows, constants[0])?));
         }
@@ -256,7 +256,7 @@ fn dims_text(tensor: &TensorType) -> String {
     }
 }
 
-/// The tensors of one batch.
+/// Column of tensors in one record batch.
 struct Rows<'a> {
     column: TensorColumn<'a>,
     tensor: TensorType,
@@ -346,7 +346,7 @@ impl Rows<'_> {
         )?)
     }
 
-    /// Returns the mean of each row, summed in f64. Null if a row has no values.
+    /// Returns the mean of the values in each row, summed in f64. Null if a row has no values.
     fn means(&self) -> arrow::array::Float64Array {
         let mut means = Float64Builder::with_capacity(self.len);
         self.for_each(|values| {
@@ -394,7 +394,7 @@ impl Rows<'_> {
         values.get(at).copied()
     }
 
-    /// Returns a range of one dimension of each row.
+    /// Returns a part of the tensor in each row: a range of one dimension.
     fn slices(&self, slice: Slice) -> Result<ArrayRef> {
         let mut builder = TensorBuilder::new(&slice.result(&self.tensor));
         let mut cut = Vec::new();
@@ -432,7 +432,7 @@ impl Rows<'_> {
         Ok(builder.finish())
     }
 
-    /// Returns the shape of a row, or `None` if the row is null or its shape does not follow from its length.
+    /// Returns the shape of the tensor in a row, or `None` for null or if the shape does not follow from its length.
     fn shape_of(&self, row: usize) -> Option<Vec<usize>> {
         if self.column.is_null(row) {
             return None;

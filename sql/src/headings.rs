@@ -6,7 +6,7 @@
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{Expr, Ident, Query, SelectItem, SetExpr, Statement as Sql};
 
-/// Returns `statement` with names for its results. Statements other than queries are returned unchanged.
+/// Returns `statement` with names for its result columns. Statements other than queries are returned unchanged.
 pub(super) fn named(statement: &Statement) -> Statement {
     // Copy the statement: if planning with these names fails, `Planner::plan` needs the original.
     let mut named = statement.clone();
@@ -22,7 +22,7 @@ fn name_query(query: &mut Query) {
     name_body(&mut query.body);
 }
 
-/// Names the expressions of a query body. A UNION takes its names from the first of its SELECTs.
+/// Names the expressions in the SELECT of a query. A UNION takes its names from the first of its SELECTs.
 fn name_body(body: &mut SetExpr) {
     match body {
         SetExpr::Select(select) => select.projection.iter_mut().for_each(name_item),
@@ -37,7 +37,7 @@ fn name_item(item: &mut SelectItem) {
     let SelectItem::UnnamedExpr(expr) = item else {
         return;
     };
-    // A column already has a name.
+    // A plain column already has a name and needs no alias.
     if matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_)) {
         return;
     }

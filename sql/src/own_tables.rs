@@ -47,7 +47,7 @@ async fn check(ctx: &SessionContext, name: &str, file: &Path) -> Result<PathBuf,
         ));
     }
     if ctx.table_exist(name)? {
-        // A table of the store has another type. A table that cannot be opened belongs to the store as well.
+        // Only the user's tables are of type `ListingTable`. A table that cannot be opened belongs to the store.
         let found = ctx.table_provider(name).await;
         let is_own = found.is_ok_and(|table| table.is::<ListingTable>());
         let detail = if is_own {
@@ -101,7 +101,7 @@ fn refusal(name: &str, file: &Path, detail: &str) -> SqlError {
     }
 }
 
-/// Returns the message without the context about the store, because the file does not belong to the store.
+/// Returns an error's message without advice about the store, because the user's file does not belong to the store.
 fn detail_of(error: DataFusionError) -> String {
     match SqlError::from(error) {
         SqlError::Unreadable { detail } | SqlError::Failed { detail } => detail,
@@ -109,7 +109,7 @@ fn detail_of(error: DataFusionError) -> String {
     }
 }
 
-/// Registers the file at `path`. The error is `None` if its extension is unknown.
+/// Registers the file at `path` as a table. The error is `None` if the file extension is unknown.
 async fn register(
     ctx: &SessionContext,
     name: &str,

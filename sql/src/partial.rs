@@ -20,32 +20,32 @@ pub(super) struct PartialOutput(Arc<Mutex<Option<Target>>>);
 struct Target {
     folder: PathBuf,
     files: TargetFiles,
-    /// Files in the folder before the statement. `None` if the folder did not exist.
+    /// Files in the folder before the statement began. `None` if the folder did not exist.
     before: Option<BTreeSet<OsString>>,
 }
 
-/// The files in the folder that the statement writes.
+/// The files in the folder that the statement may have written.
 enum TargetFiles {
-    /// COPY to a file: the file with this name.
+    /// COPY to a file: the file with this name, or its temporary file.
     One(OsString),
-    /// COPY to a folder: all files.
+    /// COPY to a folder: all files in it.
     All,
-    /// INSERT: files that do not have their final name yet.
+    /// INSERT: all files in the folder that do not have their final name yet.
     Unfinished,
 }
 
 impl PartialOutput {
-    /// Records that a COPY to `url` begins.
+    /// Registers the start of a COPY to `url`.
     pub(super) fn begin_copy(&self, url: &str) {
         *self.slot() = Target::from_copy(url);
     }
 
-    /// Records that an INSERT begins, into a table in the folder at `url`.
+    /// Registers the start of an INSERT into a table in the folder at `url`.
     pub(super) fn begin_insert(&self, url: &ListingTableUrl) {
         *self.slot() = Target::from_insert(url);
     }
 
-    /// Records that the statement is complete.
+    /// Registers the completion of the statement, whose files are then kept.
     pub(super) fn end(&self) {
         self.slot().take();
     }
@@ -65,7 +65,7 @@ impl PartialOutput {
 impl Target {
     fn from_copy(url: &str) -> Option<Self> {
         let path = local_path(&ListingTableUrl::parse(url).ok()?)?;
-        // The same rule by which DataFusion chooses between one file and a folder of files.
+        // DataFusion uses the same rule to choose between one file and a folder of files.
         let is_folder = url.ends_with('/') || path.is_dir() || path.extension().is_none();
         if is_folder {
             return Some(Self {
@@ -94,8 +94,8 @@ impl Target {
 
     fn remove(&self) {
         for found in names(&self.folder).unwrap_or_default() {
-            // A target that existed before is still the old file, because the new one gets its name only when it is
-            // complete.
+            // A target that existed before the COPY is still the old file, because the new file is renamed to it only
+            // when it is complete.
             if self.may_write(&found) && !self.was_there(&found) {
                 // Ignore this error: the error of the statement itself is the one to report.
                 let _ = fs::remove_file(self.folder.join(found));

@@ -16,7 +16,7 @@ use super::tensor::TensorType;
 /// name.
 ///
 /// # Errors
-/// Not a constant, or no such dimension. The metadata of a user's own file may also contain no dimensions.
+/// If the argument is not a constant or names no dimension. Tensors of a user's own file may have no dimensions.
 pub(super) fn axis(
     function: &str,
     tensor: &TensorType,
@@ -44,7 +44,7 @@ pub(super) fn axis(
         }
     };
 
-    // A file's metadata may also contain more names than dimensions.
+    // The metadata of a user's own file may also contain more names than dimensions.
     match found.filter(|axis| *axis < dims) {
         Some(axis) => Ok(axis),
         None if dims == 0 => plan_err!("{function}: no such axis: this tensor has no dimensions"),
@@ -68,7 +68,7 @@ impl Slice {
     /// Creates the range from the arguments after the tensor: axis, start, and optionally end.
     ///
     /// # Errors
-    /// Arguments that are not constants, an unknown axis, or an empty range.
+    /// If an argument is not a constant, the axis is unknown, or the range is empty.
     pub(super) fn from_arguments(
         tensor: &TensorType,
         arguments: &[Option<&ScalarValue>],
@@ -111,29 +111,29 @@ impl Slice {
         Ok(slice)
     }
 
-    /// Returns the type of the remaining part of `tensor`. The stored values are unchanged.
+    /// Returns the type of the part of `tensor` that is in the range. The stored values are unchanged.
     pub(super) fn result(&self, tensor: &TensorType) -> TensorType {
         let mut result = tensor.clone();
         result.shape[self.axis] = tensor.shape[self.axis].map(|n| self.range(n).len());
         result
     }
 
-    /// Returns the positions in a dimension of length `n`.
+    /// Returns the range as positions from the start of a dimension of length `n`.
     fn range(&self, n: usize) -> Range<usize> {
         let start = from_start(self.start, n);
         let end = self.end.map_or(n, |end| from_start(end, n));
-        // The two ends may cross, such as 2 and -2 in a dimension of 3. The range is empty then.
+        // The start may be after the end, such as 2 and -2 in a dimension of 3. The range is empty then.
         start..end.max(start)
     }
 
-    /// Appends the remaining bytes of one row.
+    /// Appends the bytes of one row that are in the range to `out`.
     pub(super) fn cut(&self, bytes: &[u8], shape: &[usize], dtype: Dtype, out: &mut Vec<u8>) {
         let range = self.range(shape[self.axis]);
-        // Row-major: `step` is the size of one position on the axis, and `whole` that of the complete axis.
+        // Row-major: `step` is the size in bytes of one position on the axis, and `whole` that of the complete axis.
         let step: usize = shape[self.axis + 1..].iter().product::<usize>() * dtype.bytes();
         let whole = shape[self.axis] * step;
 
-        // `chunks_exact` panics for 0. In that case the row has no values and nothing remains.
+        // `chunks_exact` panics for 0. In that case the row has no values, and there are no bytes to append.
         if whole > 0 {
             bytes.chunks_exact(whole).for_each(|part| {
                 out.extend_from_slice(&part[range.start * step..range.end * step])
@@ -171,7 +171,7 @@ pub(super) fn without_axis(function: &str, tensor: &TensorType, axis: usize) -> 
     Ok(result)
 }
 
-/// Reduces the values along `axis` with `one` and returns the results as bytes.
+/// Reduces the values of a tensor along `axis` with `one`, and returns the results as f32 bytes.
 pub(super) fn along(
     values: &[f32],
     shape: &[usize],
@@ -183,7 +183,7 @@ pub(super) fn along(
     let step: usize = shape[axis + 1..].iter().product();
 
     let mut out = Vec::with_capacity(values.len() / n.max(1) * 4);
-    // The size of a chunk must not be 0. Without `max` it would be if a dimension after the axis is empty.
+    // The chunk size must not be 0, but without `max` it would be if the axis or one after it is empty.
     for part in values.chunks_exact((n * step).max(1)) {
         for at in 0..step {
             let mut line = part[at..].iter().step_by(step).copied();
@@ -195,9 +195,9 @@ pub(super) fn along(
 
 /// Builder of a column of tensors. All rows have the same length if the type has a fixed size.
 pub(super) enum TensorBuilder {
-    /// Rows of the same length.
+    /// Builder for rows of the same length.
     Fixed(FixedSizeBinaryBuilder),
-    /// Rows of different lengths.
+    /// Builder for rows of different lengths.
     Binary(BinaryBuilder),
 }
 
@@ -213,10 +213,10 @@ impl TensorBuilder {
         }
     }
 
-    /// Appends the bytes of a row, or null.
+    /// Appends a row with these bytes, or null.
     ///
     /// # Errors
-    /// An error if the length is not that of the type.
+    /// If the type has a fixed size and the number of bytes differs from it.
     pub(super) fn append(&mut self, row: Option<&[u8]>) -> Result<(), ArrowError> {
         match (self, row) {
             (Self::Fixed(builder), Some(bytes)) => builder.append_value(bytes)?,

@@ -232,7 +232,7 @@ fn a_mean_over_rows_is_a_tensor_again() {
     let store = TestStore::small();
     let session = session(&store);
 
-    // Class 0 has clips 0, 3, 6 with values i, i + 1, …, so their mean equals clip 3.
+    // Class 0 has clips 0, 3, 6. Clip i has the values i, i + 1, …, so the mean of the class equals clip 3.
     let sql = "SELECT genre, tensor(tensor_avg(log_mel)) AS t FROM features_log_mel GROUP BY genre ORDER BY genre LIMIT 1";
     assert_eq!(
         csv(&session, sql),
@@ -274,7 +274,7 @@ fn a_mean_over_rows_is_a_tensor_again() {
     );
 }
 
-/// Returns the values of a tensor computed from that of track 0.
+/// Returns the values of the tensor that `expression` computes for track 0.
 fn value_of(session: &Session, expression: &str) -> String {
     let sql = format!("SELECT tensor({expression}) AS t FROM features_log_mel WHERE track_id = 0");
     csv(session, &sql)
@@ -289,7 +289,7 @@ fn parts_and_bands_of_tensors_are_tensors_again() {
     let store = TestStore::small();
     let session = session(&store);
 
-    // [[0, 1, 2], [3, 4, 5]] with dimensions mel × frame.
+    // The tensor of track 0 is [[0, 1, 2], [3, 4, 5]], with the dimensions mel × frame.
     assert_eq!(
         value_of(&session, "tensor_slice(log_mel, 'frame', 1, 3)"),
         "[1.0,2.0,4.0,5.0]"
@@ -345,7 +345,7 @@ fn parts_and_bands_of_tensors_are_tensors_again() {
     }
 }
 
-/// The metadata of a user's own file may contain such shapes.
+/// The metadata of a user's own file may contain shapes without dimensions, or with a dimension of 0.
 #[test]
 fn tensors_without_dimensions_or_values_have_no_parts() {
     let mut store = TestStore::small();

@@ -151,7 +151,7 @@ fn config() -> Config {
 
 /// Adds input to the history unless it begins with a space, as in a shell.
 fn remember(history: &mut DefaultHistory, text: &str) {
-    // A line that cannot be added to the history is executed all the same.
+    // A line that cannot be added to the history is still executed.
     let _ = history.add(text.trim_end());
 }
 

@@ -100,7 +100,7 @@ enum Event {
 /// Runs `query` on `workers` threads and writes its result to `sink` on the calling thread.
 ///
 /// # Errors
-/// The errors of the query and of the sink, and [`SqlError::Interrupted`].
+/// The errors of the query and of the sink, and [`SqlError::Interrupted`] if the query was stopped.
 pub(super) fn answer<Q>(
     workers: usize,
     armed: &StopGuard<'_>,
@@ -145,7 +145,7 @@ where
     Q: Future<Output = Result<SendableRecordBatchStream, SqlError>>,
 {
     let ended = send_batches(query, &events, &written).await;
-    // If the query was abandoned, the receiver is closed.
+    // Ignore a closed receiver: the caller has abandoned the query.
     let _ = events.send(Event::End(ended));
 }
 
@@ -158,12 +158,12 @@ where
     Q: Future<Output = Result<SendableRecordBatchStream, SqlError>>,
 {
     let mut batches = query.await?;
-    // If the receiver is closed, the batches are not needed. The runtime shuts down as well.
+    // Ignore a closed receiver: the batches are not needed then, and the runtime shuts down as well.
     let _ = events.send(Event::Columns(batches.schema()));
 
     while let Some(batch) = batches.next().await {
         let _ = events.send(Event::Rows(batch?));
-        // A permit is consumed by one written batch.
+        // Wait until a batch has been written. Each written batch adds one permit, which is used up here.
         if let Ok(permit) = written.acquire().await {
             permit.forget();
         }
@@ -225,7 +225,7 @@ impl Drop for Threads {
 /// rows can return many.
 ///
 /// # Errors
-/// Errors of DataFusion, which do not occur in practice.
+/// If DataFusion cannot rebuild the plan, which does not occur in practice.
 pub(super) fn cooperative(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
     plan.transform_up(|node| {
         // Match by name, because DataFusion has several kinds of join and all their names contain this word.

@@ -6,16 +6,16 @@
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
-/// A piece of a text.
+/// One part of a script: a backslash command or SQL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Piece<'a> {
-    /// A command such as `\d tracks`, without a closing `;`.
+    /// A backslash command such as `\d tracks`, without a closing `;`.
     Command(&'a str),
     /// SQL statements, separated by `;`.
     Sql(&'a str),
 }
 
-/// Splits a text into its pieces. A backslash within a statement is part of the SQL.
+/// Splits a script into SQL and backslash commands. A backslash within a statement is part of the SQL.
 pub(super) fn pieces(text: &str) -> Vec<Piece<'_>> {
     let mut pieces = Vec::new();
     let mut start = 0; // start of the SQL that is not part of a piece yet
@@ -47,7 +47,7 @@ fn is_open(sql: &str) -> bool {
         return true;
     };
 
-    // Comments count as white space. The last other token decides.
+    // Ignore white space and comments. The statement has ended if the last other token is a `;`.
     let last = tokens
         .iter()
         .rfind(|token| !matches!(token, Token::Whitespace(_)));

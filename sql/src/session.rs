@@ -47,7 +47,7 @@ const POOL_FRACTION: f64 = 0.4;
 /// Memory limit per worker thread: each worker keeps freed batches in its own heap. A sort of 3 GB of tensors under 1
 /// GiB peaked at 563 MiB with two workers and at 1,069 MiB with eight.
 const WORKER_BYTES: usize = 512 << 20;
-/// A join side up to this size is collected once. Partitioning it would copy the tensors of the other side.
+/// Up to this size in bytes, a join collects one input. Partitioning both would copy the tensors of the other one.
 const JOIN_COLLECT_BYTES: usize = 64 << 20;
 
 /// Scheme of the URL under which the store's files are registered in DataFusion.
@@ -79,7 +79,7 @@ pub struct Session {
     interrupt: Interrupt,
 }
 
-/// Turns a statement into a running query, on any thread.
+/// Plans statements and starts their execution, on any thread.
 #[derive(Clone)]
 struct Planner {
     store: Store,
@@ -173,7 +173,7 @@ impl Session {
     }
 
     fn run_statement(&self, statement: Statement, sink: &mut dyn Sink) -> Result<(), SqlError> {
-        // If the statement fails, only files that it opened itself can be the cause.
+        // If the statement fails, only files that the statement itself opened can be the cause.
         self.opened.clear();
         let armed = self.interrupt.arm();
         // The query runs on its own threads, so it needs its own planner.
@@ -197,7 +197,7 @@ impl Session {
         })
     }
 
-    /// Uses `interrupt`, which another thread may already hold, to stop the session's queries.
+    /// Replaces the session's interrupt by `interrupt`, with which another thread can stop the queries.
     #[must_use]
     pub fn with_interrupt(mut self, interrupt: Interrupt) -> Self {
         self.planner.interrupt = interrupt.clone();
@@ -208,7 +208,7 @@ impl Session {
     /// Adds one of the user's files as a read-only table.
     ///
     /// # Errors
-    /// [`SqlError::OwnTable`].
+    /// [`SqlError::OwnTable`] if the name is invalid or taken, or if the file cannot be read.
     pub fn add_table(&self, name: &str, file: &Path) -> Result<(), SqlError> {
         own_tables::add(&self.planner.ctx, name, file)
     }
@@ -231,7 +231,7 @@ impl Session {
     /// Returns the columns of one of [`Session::tables`].
     ///
     /// # Errors
-    /// [`SqlError::UnknownTable`], or [`SqlError::Damaged`].
+    /// [`SqlError::UnknownTable`] if the table does not exist, or [`SqlError::Damaged`] if its file is damaged.
     pub fn columns(&self, table: &str) -> Result<SchemaRef, SqlError> {
         self.planner.columns(table)
     }
@@ -263,7 +263,7 @@ impl Planner {
         // Existing files in the target's folder are the user's and must stay if the statement fails.
         self.note_target(&plan)?;
 
-        // DDL is executed here. For a query this only creates its plan.
+        // DDL is executed by this call. For a query, the call only creates a plan.
         let (mut state, plan) = self.ctx.execute_logical_plan(plan).await?.into_parts();
         // In the optimized plan a scan has only the columns that the query reads, which determine the width of its
         // rows.
@@ -363,7 +363,7 @@ impl Planner {
     fn check_tables(&self, statement: &Statement) -> Result<(), SqlError> {
         for table in self.ctx.state().resolve_table_references(statement)? {
             let schema = table.schema().unwrap_or(STORE);
-            // DataFusion checks the tables of `information_schema`.
+            // Only check the schemas of the store: DataFusion itself checks tables of `information_schema`.
             let is_ours = [STORE, RAW].contains(&schema);
             // Other statements may contain the name of a table that they create.
             let is_read = matches!(statement, Statement::Statement(inner) if is_query(inner));

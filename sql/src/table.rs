@@ -30,7 +30,7 @@ use super::SqlError;
 use super::damage::{OpenedFiles, READER_FAILED, RecordingReaders, UncheckedFooters, brief};
 use super::tensor::{RAGGED_ROW_BYTES, TensorType};
 
-/// Assumed size of a text or list value.
+/// Assumed size in bytes of a text or list value.
 const TEXT_BYTES: usize = 64;
 
 /// The files of one table, all with the same schema.
@@ -114,8 +114,8 @@ impl StoreTable {
         options
     }
 
-    /// Returns exact row counts and the estimated size of a scan's columns. Joins use them to hold the smaller side in
-    /// memory, which must never be the side with the tensors.
+    /// Returns exact row counts and the estimated size of a scan's columns. With them a join holds its smaller input in
+    /// memory, which must never be the input with the tensors.
     fn statistics(&self, projection: Option<&Vec<usize>>) -> Statistics {
         let row_bytes: usize = self.projected(projection).map(column_bytes).sum();
         Statistics::new_unknown(self.schema.table_schema())

@@ -25,7 +25,7 @@ pub const RAGGED_ROW_BYTES: usize = 660 << 10;
 /// The type of a tensor column, as stored in its metadata.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct TensorType {
-    /// Stored type of a value.
+    /// Number type in which the values are stored.
     pub dtype: Dtype,
     /// Conversion of stored integers to values. Absent for floats.
     #[serde(default)]
@@ -49,8 +49,8 @@ impl TensorType {
         serde_json::from_str(json).ok()
     }
 
-    /// Returns the field of a column of such tensors that an expression computes. It has no feature id, because it is
-    /// not a feature of a recipe.
+    /// Returns the Arrow field of a column of such tensors that is computed by an expression. It has no feature id,
+    /// because the column is not a feature of a recipe.
     pub fn field(&self, name: &str) -> Field {
         let data_type = match self.row_bytes().and_then(|bytes| i32::try_from(bytes).ok()) {
             Some(bytes) => DataType::FixedSizeBinary(bytes),
@@ -146,11 +146,11 @@ impl fmt::Display for TensorType {
     }
 }
 
-/// A column of tensors in one of its stored layouts.
+/// A column of tensors in one of the layouts in which tensors are stored.
 pub enum TensorColumn<'a> {
-    /// All rows have the same length.
+    /// Layout for tensors of the same length in all rows.
     Fixed(&'a FixedSizeBinaryArray),
-    /// Rows have different lengths.
+    /// Layout for tensors of different lengths.
     Binary(&'a BinaryArray),
     /// The list layout of shards written with `layout = "list"`.
     List(&'a ListArray),

@@ -35,16 +35,16 @@ pub struct TestStore {
     pub manifest: Manifest,
 }
 
-/// A clip for [`TestStore::write_feature`].
+/// A clip whose row [`TestStore::write_feature`] writes.
 #[derive(Clone)]
 pub struct Clip {
-    /// Number from which keys and ids are derived.
+    /// Number of the clip, from which its keys and ids are derived.
     pub id: i64,
-    /// Class id.
+    /// Class id of the clip.
     pub genre: Option<i32>,
-    /// Hash of the audio. Equal for duplicates.
+    /// Hash of the clip's audio. Equal for duplicates.
     pub hash: String,
-    /// Stored bytes.
+    /// Bytes of the stored tensor.
     pub tensor: Vec<u8>,
 }
 
@@ -236,7 +236,7 @@ impl TestStore {
         );
     }
 
-    /// Writes ten parsed tracks, the last of which was dropped by `labelled`, and genres 0 to 8.
+    /// Writes ten parsed tracks, the last of which was dropped by the cleaning step `labelled`, and genres 0 to 8.
     fn write_all_tracks_and_genres(&mut self) {
         let dropped_by = (0..10)
             .map(|i| (i == 9).then_some("labelled"))
@@ -276,7 +276,7 @@ impl TestStore {
             text("damaged"),
             text("cut"),
         ];
-        // The clip's offset, line, column and length are unknown.
+        // The remaining columns are null: the clip's offset, line, column and length.
         let nulls = schema.fields()[given.len()..]
             .iter()
             .map(|field| arrow::array::new_null_array(field.data_type(), 1));

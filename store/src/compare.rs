@@ -27,18 +27,18 @@ use crate::tensors::stats::{self, Bands};
 /// Number of rows that are decoded at a time for the sums. A tensor may have several megabytes.
 const SUMMED_BATCH_ROWS: usize = 16;
 
-/// Facts read from one file that the manifest states as well.
+/// Facts read from one file of a version, to be compared with the manifest's statements about the file.
 #[derive(Debug, Default)]
 pub(super) struct FileFacts {
     /// Set of the clips in a feature's file.
     clips: BTreeSet<String>,
     /// Number of clips per class for each target, from a feature's file.
     classes: Vec<Vec<u64>>,
-    /// Number of rows in `tracks_all` by the step that dropped them. Kept rows are counted under the empty string.
+    /// Number of rows in `tracks_all` by the step that dropped the rows. Kept rows are counted under the empty string.
     dropped: BTreeMap<String, u64>,
     /// Number of rows in `rejects` by reason.
     reasons: BTreeMap<String, u64>,
-    /// Number of planned clips in `rejects`.
+    /// Number of planned clips in the table `rejects`.
     clips_rejected: u64,
     /// Sums of each row group. Empty unless the file contains a feature of the training split.
     partials: Vec<Partial>,
@@ -83,7 +83,7 @@ pub(super) fn file(
 
     let wanted = counted_columns(entry, manifest);
     let mask = ProjectionMask::columns(reader.parquet_schema(), wanted.iter().map(String::as_str));
-    // Kept across batches because the rows of one clip may be in two batches.
+    // The current clip is kept across batches because the rows of one clip may be in two batches.
     let mut last_clip = None;
     let batches = reader.with_projection(mask).build().map_err(unreadable)?;
     for batch in batches {
@@ -101,7 +101,7 @@ pub(super) fn file(
 /// rely on these locations without checking them.
 ///
 /// # Errors
-/// A sentence that describes the fault.
+/// A sentence that describes the fault of the page locations.
 pub(super) fn pages(path: &Path) -> Result<(), String> {
     let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
     let file = File::open(path).map_err(unreadable)?;
@@ -151,7 +151,7 @@ fn summed_feature<'m>(entry: &FileEntry, manifest: &'m Manifest) -> Option<&'m F
         .find(|feature| feature.name == *name)
 }
 
-/// Recomputes the sums of each row group in the order in which the writer added them up.
+/// Recomputes the sums of a feature's values per row group, in the order in which the writer added them up.
 fn partials(
     path: &Path,
     feature: &FeatureEntry,
@@ -216,7 +216,7 @@ fn tensor(
         .ok_or("its column has no wavemill.tensor")?;
     let wanted =
         tables::tensor_metadata(wanted, &manifest.targets).map_err(|error| error.to_string())?;
-    // Compare parsed values: writers may format the same JSON in different ways.
+    // The parsed values are compared, because writers may format the same JSON in different ways.
     let [found, wanted] =
         [found, &wanted].map(|json| serde_json::from_str::<BTreeMap<String, Value>>(json));
     let (Ok(found), Ok(wanted)) = (found, wanted) else {
@@ -238,13 +238,13 @@ fn tensor(
     ))
 }
 
-/// Returns the keys with a verb: `shape is`, or `shape, dtype are`.
+/// Returns the keys followed by a verb: `shape is`, or `shape, dtype are`.
 fn format_keys(keys: &[&str]) -> String {
     let verb = if keys.len() == 1 { "is" } else { "are" };
     format!("{} {verb}", keys.join(", "))
 }
 
-/// Returns the columns whose rows are counted in the manifest.
+/// Returns the columns of a file whose rows are counted in the manifest.
 fn counted_columns(entry: &FileEntry, manifest: &Manifest) -> Vec<String> {
     if entry.feature.is_some() {
         let targets = manifest.targets.iter().map(|target| target.name.clone());
@@ -314,7 +314,7 @@ impl FileFacts {
         Ok(())
     }
 
-    /// Counts the rows of a table by the values in its columns, for the tables that need it.
+    /// Counts the rows of a table by the values in its columns, for those tables whose rows the manifest counts.
     fn add_rows(&mut self, batch: &RecordBatch, table: &str) -> Result<(), String> {
         match table {
             "tracks_all" => {
@@ -360,7 +360,7 @@ pub(super) fn whole(manifest: &Manifest, told: &[FileFacts]) -> Vec<String> {
     let counts = &manifest.counts;
     sums(counts, &mut wrong);
 
-    // Every feature has one row per segment.
+    // Every feature must have one row per segment.
     for feature in &manifest.features {
         let rows = manifest.files_of(&feature.name).map(|file| file.rows).sum();
         wrong.unless_equal(
@@ -376,7 +376,7 @@ pub(super) fn whole(manifest: &Manifest, told: &[FileFacts]) -> Vec<String> {
         let partials =
             of_feature(manifest, told, &feature.name).flat_map(|(_, told)| &told.partials);
         let (says, is) = (manifest.stats.get(&feature.name), stats::finish(partials));
-        // Equal to the bit, because both are added up in the same order.
+        // Statistics must be equal to the bit, because writer and check add up values in the same order.
         wrong.unless_equal(
             &format!("stats of {} and its shards", feature.name),
             says,
@@ -406,7 +406,7 @@ pub(super) fn whole(manifest: &Manifest, told: &[FileFacts]) -> Vec<String> {
     wrong.sentences
 }
 
-/// Returns the files of one feature, each with its facts.
+/// Returns the files of one feature, each with the facts read from it.
 fn of_feature<'a>(
     manifest: &'a Manifest,
     told: &'a [FileFacts],
@@ -449,14 +449,14 @@ fn shard_numbers(manifest: &Manifest, files: &[(&FileEntry, &FileFacts)], wrong:
     }
 }
 
-/// Differences found so far.
+/// Differences between manifest and files that were found so far.
 #[derive(Default)]
 struct Differences {
     sentences: Vec<String>,
 }
 
 impl Differences {
-    /// Adds a sentence if the two values differ. `what` names both sides of the comparison.
+    /// Adds a sentence if the two values differ. `what` names both values of the comparison.
     fn unless_equal<T: PartialEq + std::fmt::Debug>(&mut self, what: &str, says: T, is: T) {
         if says != is {
             self.sentences
@@ -482,7 +482,7 @@ fn sums(counts: &Counts, wrong: &mut Differences) {
     );
 }
 
-/// Compares the number of clips per class, by target and split.
+/// Compares the number of clips per class, by target and split, with the manifest.
 fn class_counts(
     targets: &[TargetEntry],
     files: &[(&FileEntry, &FileFacts)],
@@ -524,7 +524,7 @@ fn dropped(counts: &Counts, found: &BTreeMap<String, u64>, wrong: &mut Differenc
         );
     }
 
-    // A step that is not in the manifest may have dropped rows as well.
+    // A step that is not in the manifest may have dropped rows in `tracks_all` as well.
     let steps = counts
         .rows_dropped
         .iter()

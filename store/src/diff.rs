@@ -11,10 +11,10 @@ use wavemill_schemas::recipe::Recipe;
 /// Maximum number of recipe keys in a summary.
 const KEYS_MAX: usize = 3;
 
-/// A value that differs. `None` means that the value is absent.
+/// A value that differs between two versions. `None` means that a version lacks the value.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Change {
-    /// Dotted path, such as `features.log_mel.n_mels`.
+    /// Dotted path of the value, such as `features.log_mel.n_mels`.
     pub key: String,
     /// Value in the first version.
     pub from: Option<Value>,
@@ -37,9 +37,9 @@ fn format_value(value: Option<&Value>) -> String {
 /// The differences between two versions.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Diff {
-    /// Recipe keys that differ.
+    /// Recipe keys whose values differ.
     pub recipe: Vec<Change>,
-    /// Differences in engine, counts, targets and limit.
+    /// Differences in the engine, the counts, the targets and the limit of clips.
     pub manifest: Vec<Change>,
     /// Files that only the first version has, as paths below the plans' folders.
     pub files_removed: Vec<String>,
@@ -85,8 +85,8 @@ impl Diff {
         }
     }
 
-    /// Names the first recipe keys and the parts of the manifest that differ, such as `recipe split.seed, targets`. If
-    /// none differs, the summary is `files`, or `nothing` if all files are equal.
+    /// Names the first recipe keys that differ and the differing parts of the manifest, such as `recipe split.seed,
+    /// targets`. If none differs, the summary is `files`, or `nothing` if all files are equal.
     pub fn summary(&self) -> String {
         let keys = self.recipe.iter().take(KEYS_MAX);
         let mut words: Vec<String> = keys
@@ -99,7 +99,7 @@ impl Diff {
             let part = change.key.split('.').next().unwrap_or_default();
             words.push(part.to_owned());
         }
-        // The keys of a part are adjacent.
+        // Repeated names are adjacent, because the keys of a part are adjacent.
         words.dedup();
 
         if words.is_empty() {
@@ -121,7 +121,7 @@ fn compared_part(manifest: &Manifest) -> Value {
     })
 }
 
-/// Returns the blake3 of each file by its path below `data/<plan_id>/`.
+/// Returns the blake3 hash of each file by its path below `data/<plan_id>/`.
 fn files(manifest: &Manifest) -> BTreeMap<String, String> {
     let mut files = BTreeMap::new();
     for file in &manifest.files {
@@ -172,7 +172,7 @@ fn compare(key: String, from: Option<&Value>, to: Option<&Value>, changes: &mut 
     }
 
     if changes.len() == before {
-        // The same sections in another order.
+        // The other recipe contains the same sections in another order.
         changes.push(Change {
             key,
             from: from.cloned(),
@@ -185,11 +185,11 @@ fn compare(key: String, from: Option<&Value>, to: Option<&Value>, changes: &mut 
 fn children(value: Option<&Value>) -> Option<BTreeMap<&str, &Value>> {
     match value? {
         Value::Object(map) => Some(map.iter().map(|(key, v)| (key.as_str(), v)).collect()),
-        // Lists of sections are addressed by name, as in --set.
+        // Lists of sections are addressed by the names of their elements, as in --set.
         Value::Array(items) => {
             let mut sections = BTreeMap::new();
             for item in items {
-                // If an item has no name, the whole list is compared as one value.
+                // If an item of a list has no name, the whole list is compared as one value.
                 let name = item.get("name").or_else(|| item.get("step"))?;
                 sections.insert(name.as_str()?, item);
             }

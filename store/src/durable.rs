@@ -6,7 +6,7 @@ use std::path::Path;
 
 pub use wavemill_versions::leads_nowhere;
 
-/// Creates a folder and its parents, and makes each entry durable in its parent.
+/// Creates a folder and its parent folders, and makes the entry of each folder durable.
 ///
 /// # Errors
 /// The I/O error of the file system.

@@ -17,7 +17,7 @@ impl Store {
     /// replaced files. On a file system without links the files stay unchanged.
     ///
     /// # Errors
-    /// [`StoreError::Io`], [`StoreError::Damaged`].
+    /// [`StoreError::Io`] if a link cannot be replaced; [`StoreError::Damaged`] if a path leads out of the store.
     pub fn link_equal(&self, earlier: &Manifest, written: &Manifest) -> Result<usize, StoreError> {
         let mut by_hash: HashMap<&str, Vec<&FileEntry>> = HashMap::new();
         for file in &earlier.files {
@@ -34,7 +34,7 @@ impl Store {
         Ok(n_linked)
     }
 
-    /// Replaces `written` by a link to the first intact file in `equal`. Returns false if there is none, or if
+    /// Replaces the file `written` by a link to the first intact file in `equal`. Returns false if there is none, or if
     /// `written` already is such a link.
     fn link_to_one_of(
         &self,
@@ -70,9 +70,9 @@ fn is_same_file(earlier: &Path, written: &Path) -> io::Result<bool> {
 /// Replaces `to` by a link to `from`. Returns false if the file system refuses the link.
 fn link_over(from: &Path, to: &Path) -> io::Result<bool> {
     let temporary = temporary_beside(to);
-    // A killed run may have left this file. A link cannot be created while the name is taken.
+    // A killed run may have left the temporary file. A link cannot be created while the name is taken.
     let _ = fs::remove_file(&temporary);
-    // Fails on another file system, on one without links, and if the file has too many links.
+    // Creating a link fails on another file system, on one without links, and if the file has too many links.
     if hard_link(from, &temporary).is_err() {
         return Ok(false);
     }

@@ -11,24 +11,24 @@ use wavemill_versions::{leads_nowhere, list};
 
 use super::{Store, StoreError};
 
-/// The data that was removed, or would be removed without `dry_run`.
+/// The data that garbage collection removed, or would remove without `dry_run`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct GcReport {
-    /// Versions whose data is removed. Their manifests stay as history.
+    /// Versions whose data is removed. The manifests of these versions stay as history.
     pub versions: Vec<u64>,
     /// Plan folders that are removed, including those of unfinished plans.
     pub plans: Vec<String>,
     /// Total size in bytes of the files that lose their last name. A file that a kept version also links keeps its
     /// space.
     pub bytes: u64,
-    /// Versions that are kept only because of their tags.
+    /// Old versions that are kept only because of their tags.
     pub kept: Vec<KeptVersion>,
 }
 
-/// An old version that is kept.
+/// An old version that is kept because of its tags.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct KeptVersion {
-    /// Version number.
+    /// Number of the version.
     pub version: u64,
     /// Tags that keep the version.
     pub tags: Vec<String>,
@@ -40,7 +40,7 @@ impl Store {
     /// removed.
     ///
     /// # Errors
-    /// [`StoreError`], including the error of a damaged tag. In that case nothing has been removed.
+    /// [`StoreError`], including the error of a damaged tag. After an error of a tag, nothing has been removed.
     pub fn collect(&self, keep: usize, dry_run: bool) -> Result<GcReport, StoreError> {
         let versions = self.versions()?;
         // The latest version always keeps its data.
@@ -98,7 +98,7 @@ impl Store {
 
         let mut plans = Vec::new();
         for file in &manifest.files {
-            // A file that is already lost keeps no plan.
+            // A file that is already lost does not keep any plan.
             let real = real_path(&self.root().join(&file.path))?;
             let below = real
                 .as_deref()
@@ -112,7 +112,7 @@ impl Store {
     /// Returns the versions among `old` that have tags.
     fn kept_by_tags(&self, old: &[u64]) -> Result<Vec<KeptVersion>, StoreError> {
         let mut tags = self.tags()?;
-        // It is unknown which version a damaged tag should keep.
+        // A damaged tag is an error, because it is unknown which version the tag should keep.
         if !tags.damaged.is_empty() {
             return Err(tags.damaged.swap_remove(0));
         }
@@ -164,12 +164,12 @@ struct NamedFile {
     bytes: u64,
     /// Number of names of the file on the whole file system.
     names: u64,
-    /// Number of names that are removed.
+    /// Number of names of the file that are removed.
     going: u64,
 }
 
 impl FileNames {
-    /// Counts the file at `path`, or all files below it if it is a folder.
+    /// Counts the names of the file at `path`, or of all files below it if it is a folder.
     fn add(&mut self, path: &Path) {
         // Links are removed, not followed. An unreadable path counts as 0 bytes; its removal will report the error.
         let Ok(metadata) = fs::symlink_metadata(path) else {

@@ -13,21 +13,21 @@ use wavemill_schemas::manifest::{Manifest, remedy_of_format};
 use super::diff::Diff;
 use super::{Store, StoreError, Tags};
 
-/// One version in the list of versions.
+/// One version in the list of a store's versions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct VersionLine {
-    /// Version number.
+    /// Number of the version.
     pub version: u64,
-    /// Time at which its run ended, such as `2026-11-20T18:04:02Z`. `None` if no run record states it.
+    /// Time at which the version's run ended, such as `2026-11-20T18:04:02Z`. `None` if no run record states it.
     pub committed: Option<String>,
-    /// Its tags in order.
+    /// Tags of the version, in order.
     pub tags: Vec<String>,
-    /// What differs from the previous version, see [`Diff::summary`]. `None` if there is no previous version or one of the two
-    /// manifests cannot be used.
+    /// Differences from the previous version, see [`Diff::summary`]. `None` if there is no previous version or one of
+    /// the two manifests cannot be used.
     pub changed: Option<String>,
-    /// Content according to the manifest. `None` if the manifest cannot be used.
+    /// Content of the version according to its manifest. `None` if the manifest cannot be used.
     pub held: Option<VersionContent>,
-    /// Reason why the manifest cannot be used, if so.
+    /// Reason why the version's manifest cannot be used, if so.
     pub problem: Option<String>,
 }
 
@@ -40,15 +40,15 @@ pub struct VersionContent {
     pub clips: u64,
     /// Number of rows of one feature.
     pub rows: u64,
-    /// False if `wavemill gc` removed the data.
+    /// False if `wavemill gc` removed the version's data.
     pub data: bool,
 }
 
 impl Store {
-    /// Returns all versions in ascending order, with their `tags`.
+    /// Returns all versions in ascending order. `tags` are the tags of the store.
     ///
     /// # Errors
-    /// As for [`StoreFolder::versions`](crate::StoreFolder::versions).
+    /// The errors of [`StoreFolder::versions`](crate::StoreFolder::versions).
     pub fn history(&self, tags: &Tags) -> Result<Vec<VersionLine>, StoreError> {
         let committed = commits(&self.root().join("_wavemill/runs"));
         let mut lines = Vec::new();
@@ -127,7 +127,7 @@ fn commits(runs: &Path) -> BTreeMap<(String, u64), String> {
 
 fn commit(record: &str) -> Option<((String, u64), String)> {
     let run = WholeRun::read(record)?;
-    // The start comes from the system clock, the duration from a monotonic clock that is not affected by clock changes.
+    // The start is from the system clock, the duration from a monotonic clock that is not affected by clock changes.
     let end_ms = run.start["unix_ms"].as_i64()? + (run.end["seconds"].as_f64()? * 1e3) as i64;
     let time = timestamp_ms_to_datetime(end_ms)?
         .format("%Y-%m-%dT%H:%M:%SZ")
@@ -153,7 +153,7 @@ impl WholeRun {
         let start = lines.into_iter().next()?;
 
         let plan_id = start["plan_id"].as_str()?.to_owned();
-        // The end event of a failed or interrupted run has no report.
+        // The end event of a failed or interrupted run does not contain a report.
         let version = end["report"]["version"].as_u64()?;
         Some(Self {
             start,
@@ -167,11 +167,11 @@ impl WholeRun {
 /// Durations of the run that committed a version.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RunTimes {
-    /// Version of the program.
+    /// Version of the wavemill program.
     pub wavemill: String,
-    /// Number of threads.
+    /// Number of threads of the run.
     pub threads: u64,
-    /// Total wall-clock time.
+    /// Total wall-clock time of the run.
     pub seconds: f64,
     /// Wall-clock time by phase.
     pub wall_s: BTreeMap<String, f64>,

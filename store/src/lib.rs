@@ -1,4 +1,4 @@
-//! A store on disk: versions, receipts, and the one commit that makes a version exist.
+//! A store on disk: versions, receipts, and the commit by which a version comes into existence.
 //!
 //! Invariants: a path is never rewritten once a manifest names it. A manifest is never overwritten. Data that varies
 //! from run to run is stored in receipts and run records only.
@@ -34,7 +34,7 @@ pub use receipts::{PlanRecord, Receipts};
 pub use resume::{Decision, VersionInputs};
 pub use tags::{TagReport, Tags};
 pub use verify::has_footer;
-/// The version that a new version follows.
+/// The version that precedes a new version.
 pub use wavemill_versions::CommittedVersion as Parent;
 pub use wavemill_versions::{StoreError, StoreFolder};
 
@@ -58,7 +58,7 @@ impl Deref for Store {
     }
 }
 
-/// The exclusive lock of a store. It is released on drop, and also if the process is killed.
+/// The exclusive lock of a store. The lock is released on drop, and also if the process is killed.
 #[derive(Debug)]
 pub struct Lock {
     _file: File,
@@ -68,7 +68,7 @@ impl Store {
     /// Opens an existing store with at least one version.
     ///
     /// # Errors
-    /// As for [`StoreFolder::open`].
+    /// The errors of [`StoreFolder::open`].
     pub fn open(root: &Path) -> Result<Self, StoreError> {
         StoreFolder::open(root)?;
         Ok(Self::at(root))
@@ -86,7 +86,7 @@ impl Store {
     /// or until `is_stopped` returns true.
     ///
     /// # Errors
-    /// [`StoreError::Locked`], [`StoreError::Io`].
+    /// [`StoreError::Locked`] if the lock is not free in time; [`StoreError::Io`] if a folder cannot be created.
     pub fn lock(&self, wait: Duration, is_stopped: impl Fn() -> bool) -> Result<Lock, StoreError> {
         let start = Instant::now();
         loop {
@@ -99,12 +99,12 @@ impl Store {
         }
     }
 
-    /// Takes the lock like [`Store::lock`], but without waiting.
+    /// Takes the store's lock like [`Store::lock`], but without waiting.
     fn try_lock(&self) -> Result<Lock, StoreError> {
         let folder = self.root().join("_wavemill");
         durable::make_folder(&folder).map_err(StoreError::io_at(&folder, "create the folder"))?;
 
-        // The file is not removed on unlock: two processes that each create a new file would hold two different locks.
+        // The lock file is kept after unlocking: two processes that each create a new file would hold different locks.
         let path = folder.join("lock");
         let file = File::create(&path).map_err(StoreError::io_at(&path, "create"))?;
         match file.try_lock() {
@@ -112,7 +112,7 @@ impl Store {
             Err(TryLockError::WouldBlock) => Err(StoreError::Locked {
                 path: self.root().to_owned(),
             }),
-            // The file system has no locks. The commit itself is still put-if-absent.
+            // The file system has no locks, so the run continues without one. The commit itself is still put-if-absent.
             Err(TryLockError::Error(e)) if e.kind() == io::ErrorKind::Unsupported => {
                 Ok(Lock { _file: file })
             }

@@ -14,12 +14,12 @@ use super::commit::write_renamed;
 use super::durable::{self, leads_nowhere};
 use super::{Store, StoreError};
 
-/// The description that a plan writes when it begins, before its first shard.
+/// Description of a plan, which a run writes when the plan begins, before its first shard.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlanRecord {
-    /// The identity from which the plan's id is computed.
+    /// Hashes of the plan's parts, from which the plan's id is computed.
     pub identity: Identity,
-    /// The engine in readable form.
+    /// The engine that computes the features, in readable form.
     pub engine: Engine,
 }
 
@@ -34,10 +34,10 @@ impl Store {
         self.root().join("_wavemill/receipts").join(plan_id)
     }
 
-    /// Records that a plan has begun.
+    /// Writes the record which states that a plan has begun.
     ///
     /// # Errors
-    /// [`StoreError::Io`].
+    /// [`StoreError::Io`] if the record cannot be written.
     pub fn begin(&self, plan_id: &str, plan: &PlanRecord) -> Result<(), StoreError> {
         // An earlier run of the same plan may have written the record already. A damaged record is written again.
         if self.plan_record(plan_id)?.as_ref() == Some(plan) {
@@ -50,7 +50,7 @@ impl Store {
     /// Writes the receipt for a feature's file in the shard `label`. The file must already be durable.
     ///
     /// # Errors
-    /// [`StoreError::Io`].
+    /// [`StoreError::Io`] if the receipt cannot be written.
     pub fn write_receipt(
         &self,
         plan_id: &str,
@@ -63,10 +63,10 @@ impl Store {
     }
 
     /// Records the state of the inputs of the shard `label`. This record is written before the shard's receipts,
-    /// because it is needed to decide whether they are still valid.
+    /// because a later run needs it to decide whether the receipts are still valid.
     ///
     /// # Errors
-    /// [`StoreError::Io`].
+    /// [`StoreError::Io`] if the record cannot be written.
     pub fn write_seen(
         &self,
         plan_id: &str,
@@ -110,7 +110,7 @@ impl Store {
     /// Returns the files among a plan's receipts and records whose content is damaged.
     ///
     /// # Errors
-    /// [`StoreError::Io`].
+    /// [`StoreError::Io`] if a file cannot be read.
     pub(super) fn damaged_receipts(&self, plan_id: &str) -> Result<Vec<PathBuf>, StoreError> {
         let root = self.receipts_folder(plan_id);
         let mut damaged = Vec::new();
@@ -141,10 +141,10 @@ impl Store {
     /// version depends on them, so a record that cannot be parsed is ignored.
     ///
     /// # Errors
-    /// As for [`Store::receipts`].
+    /// The errors of [`Store::receipts`].
     pub fn seen(&self, plan_id: &str) -> Result<BTreeMap<String, InputSeen>, StoreError> {
         let mut inputs = BTreeMap::new();
-        // Under the rule `segment` several shards contain the same clip, and all of them recorded the same state.
+        // Under the rule `segment` several shards contain the same clip, and all recorded the same state of its file.
         let folder = self.receipts_folder(plan_id).join(SEEN_FOLDER);
         for receipts_of_shard in
             read_all(&folder, from_sealed::<BTreeMap<String, InputSeen>>)?.into_values()
@@ -154,7 +154,7 @@ impl Store {
         Ok(inputs)
     }
 
-    /// Returns the plans that have begun, with their records.
+    /// Returns the ids of the plans that have begun, each with its record.
     pub fn begun(&self) -> Result<Vec<(String, Option<PlanRecord>)>, StoreError> {
         let folder = self.root().join("_wavemill/receipts");
         self.require_folder()?;
@@ -179,7 +179,7 @@ impl Store {
     /// Reports whether any run has begun in this store.
     ///
     /// # Errors
-    /// [`StoreError::Io`].
+    /// [`StoreError::Io`] if the receipts cannot be listed.
     pub fn begun_any(&self) -> Result<bool, StoreError> {
         Ok(!self.begun()?.is_empty())
     }
@@ -209,7 +209,7 @@ impl Store {
     /// so that a read-only store needs no lock.
     ///
     /// # Errors
-    /// [`StoreError::Io`], and [`StoreError::Locked`] while another process writes the store.
+    /// [`StoreError::Io`] if a file cannot be removed; [`StoreError::Locked`] while another process writes the store.
     pub fn clear_manifest_temporaries(&self) -> Result<(), StoreError> {
         let mut left = list(&self.versions_folder())?;
         left.retain(|path| is_temporary(path));
@@ -232,7 +232,7 @@ impl Store {
     /// Removes temporary files left by a killed run. The caller must hold the store's lock.
     ///
     /// # Errors
-    /// [`StoreError::Io`].
+    /// [`StoreError::Io`] if a file cannot be removed.
     pub fn clear_temporaries(&self, plan_id: &str) -> Result<(), StoreError> {
         let mut folders = vec![
             self.data(plan_id),
@@ -243,7 +243,7 @@ impl Store {
 
         while let Some(folder) = folders.pop() {
             for path in list(&folder)? {
-                // Links are not followed: their targets were not written by a run.
+                // Links to folders are not followed: their targets were not written by a run.
                 if path.is_dir() && !path.is_symlink() {
                     folders.push(path);
                 } else if is_temporary(&path) {
@@ -255,7 +255,7 @@ impl Store {
     }
 }
 
-/// Receipts by feature and shard label.
+/// Receipts of a plan by feature and shard label.
 pub type Receipts = BTreeMap<(String, String), Receipt>;
 
 /// Reads the JSON files of a folder except [`PLAN_FILE`], by file stem. Skips damaged files.

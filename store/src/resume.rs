@@ -21,14 +21,14 @@ use crate::plan::engine;
 /// Number of threads that verify a version. The disk limits the speed.
 const VERIFY_THREADS: usize = 2;
 
-/// The result of comparing a run with the latest version.
+/// Result of comparing a run with the latest version: whether there is work to do.
 #[derive(Debug)]
 pub enum Decision {
     /// The latest version was made from the same inputs, recipe and engine.
     NothingToDo(u64, Box<Manifest>),
-    /// A new version has to be made.
+    /// There is work to do: a new version has to be made.
     Go {
-        /// The run's identity, with the parent's hash filled in.
+        /// Hashes that identify the run's plan, with the parent's hash filled in.
         identity: Identity,
     },
 }
@@ -42,7 +42,7 @@ pub struct VersionInputs<'a> {
     pub engine: &'a Engine,
     /// Number of rows that were dropped because their clip has no file.
     pub clips_absent: u64,
-    /// Whether all sides are drawn again (`--resplit`).
+    /// Whether all clips are assigned to splits again (`--resplit`).
     pub resplit: bool,
     /// The targets with their classes.
     pub targets: &'a [TargetEntry],
@@ -75,10 +75,10 @@ impl Store {
         };
         let latest = *latest;
 
-        // With the parent of the latest version filled in, the identities are equal unless this run does something
+        // With the parent of the latest version filled in, the identity hashes are equal unless this run does something
         // else.
         identity.parent.clone_from(&manifest.identity.parent);
-        // Only the refusal needs these differences, and finding them requires reading tables.
+        // Only the refusal needs the differences between tracks, and finding them requires reading tables.
         let tracks_differ = || match new_version {
             true => Vec::new(),
             false => what_differs(manifest),
@@ -133,11 +133,11 @@ impl Store {
         Ok(())
     }
 
-    /// Refuses to start if an unfinished plan differs from `plan` only in its engine. Drops that plan if `restart` is
-    /// set.
+    /// Refuses to start if an unfinished plan differs from `plan` only in its engine. Drops the unfinished plan if
+    /// `restart` is set.
     ///
     /// # Errors
-    /// [`StoreError::OtherPlan`].
+    /// [`StoreError::OtherPlan`] if there is such an unfinished plan and `restart` is false.
     pub fn refuse_other_engine(&self, plan: &PlanRecord, restart: bool) -> Result<(), StoreError> {
         let mut committed = Vec::new();
         for version in self.versions()? {
@@ -152,7 +152,7 @@ impl Store {
                 continue;
             };
 
-            // The other plan with the engine of this run. It equals this run's plan if nothing else differs.
+            // The other plan's identity with the engine of this run. It equals this run's if nothing else differs.
             let as_ours = Identity {
                 engine: plan.identity.engine.clone(),
                 ..other.identity.clone()
@@ -182,7 +182,7 @@ impl Store {
     /// Reports whether the file of a receipt exists with the right length and blake3.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`].
+    /// [`StoreError::Damaged`] if a link in the file's path leads out of the store.
     pub fn holds(&self, receipt: &Receipt) -> Result<bool, StoreError> {
         Ok(self.sound_file(&receipt.file)?.is_some())
     }
@@ -191,7 +191,7 @@ impl Store {
     /// file that was already verified is not read again.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`].
+    /// [`StoreError::Damaged`] if a link in the file's path leads out of the store.
     pub fn sound_file(&self, entry: &FileEntry) -> Result<Option<PathBuf>, StoreError> {
         let path = self.locate(&entry.path)?;
         if !has_length(&path, entry.bytes) {
@@ -235,7 +235,7 @@ fn has_length(path: &Path, bytes: u64) -> bool {
     fs::metadata(path).is_ok_and(|file| file.len() == bytes)
 }
 
-/// Links under a temporary name and renames, to replace a file that a killed run may have left at `to`.
+/// The link is created under a temporary name and renamed, to replace a file that a killed run may have left at `to`.
 fn link_file(from: &Path, to: &Path) -> io::Result<()> {
     durable::make_folder(to.parent().unwrap_or(Path::new(".")))?;
     let temporary = temporary_beside(to);
@@ -297,7 +297,7 @@ fn changes(
         changed.push(format!("--limit {from} -> {to}"));
     }
 
-    // Without `--sides` the sides are those of the previous version.
+    // Without `--sides` the splits are those of the previous version.
     if identity.sides.is_some() && was.sides != identity.sides {
         changed.push("--sides gives other sides than those of the version".to_owned());
     }
@@ -319,7 +319,7 @@ fn changes(
             was_absent if was_absent != clips_absent => {
                 format!("rows without an audio file: {was_absent} -> {clips_absent}")
             }
-            // Sides are columns of the rows, and the hashes do not show which columns differ.
+            // Splits are columns of the rows, and the hashes do not show which columns differ.
             _ if has_other_ids(&manifest.targets, targets) => {
                 "metadata changed, or --renumber gave other class ids".to_owned()
             }
@@ -328,11 +328,11 @@ fn changes(
         });
     }
 
-    // The planned inputs depend on everything above. Only if nothing else changed is it the audio that did.
+    // The hash of planned inputs depends on everything above. Only if nothing else changed did the audio files change.
     if changed.is_empty() && was.inputs != identity.inputs {
         changed.push("audio files were added, removed or changed size".to_owned());
     }
-    // The individual differences come last.
+    // The sentences about individual differences come last.
     changed.extend(differs);
 
     if manifest.engine != *engine {

@@ -16,9 +16,9 @@ use super::{Store, StoreError};
 /// All tags of a store.
 #[derive(Debug, Default)]
 pub struct Tags {
-    /// Version of each valid tag.
+    /// Version number of each valid tag.
     versions: BTreeMap<TagName, u64>,
-    /// Errors of the damaged tags.
+    /// Errors that describe the damaged tags.
     pub damaged: Vec<StoreError>,
 }
 
@@ -33,16 +33,16 @@ impl Tags {
     }
 }
 
-/// The result of tagging a version.
+/// The result of adding or moving a tag.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TagReport {
     /// The tag.
     pub tag: String,
-    /// The version that it names now.
+    /// Version that the tag names now.
     pub version: u64,
-    /// The version that it named before. `None` if the tag is new or was damaged.
+    /// Version that the tag named before. `None` if the tag is new or was damaged.
     pub was: Option<u64>,
-    /// Whether a damaged tag was replaced.
+    /// Whether the tag was damaged and was replaced.
     pub was_damaged: bool,
 }
 
@@ -50,13 +50,13 @@ impl Store {
     /// Returns all tags, with the damaged ones separate.
     ///
     /// # Errors
-    /// As for [`StoreFolder::versions`](crate::StoreFolder::versions). A damaged tag is not an error.
+    /// The errors of [`StoreFolder::versions`](crate::StoreFolder::versions). A damaged tag is not an error.
     pub fn tags(&self) -> Result<Tags, StoreError> {
         let versions = self.versions()?;
         let mut tags = Tags::default();
         let paths = match list(&self.tags_folder()) {
             Ok(paths) => paths,
-            // A folder that cannot be listed may contain any tag.
+            // A tag folder that cannot be listed may contain any tag, so it counts as a damaged tag.
             Err(error) => {
                 tags.damaged.push(error);
                 return Ok(tags);
@@ -65,7 +65,7 @@ impl Store {
 
         for path in paths {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            // A tag that is being written, or was being written when a process was killed.
+            // The name of a tag that is being written, or was being written when a process was killed.
             if name.starts_with('.') {
                 continue;
             }
@@ -88,7 +88,7 @@ impl Store {
     /// Adds a tag to a version, or moves the tag to it, under the store's lock. Waits for the lock for up to `wait`.
     ///
     /// # Errors
-    /// [`StoreError::Locked`], and those of [`StoreFolder::readable`](crate::StoreFolder::readable).
+    /// [`StoreError::Locked`], and the errors of [`StoreFolder::readable`](crate::StoreFolder::readable).
     pub fn tag(
         &self,
         version: &VersionName,
@@ -100,7 +100,7 @@ impl Store {
         let (version, _) = self.readable(self.resolve(Some(version))?)?;
         self.require_inside(&self.tags_folder(), TAGS_FOLDER)?;
 
-        // An old tag is replaced even if it is damaged.
+        // A tag of the same name is replaced even if it is damaged.
         let was = self.tagged(tag, &self.versions()?);
         let report = TagReport {
             tag: tag.to_string(),

@@ -15,10 +15,10 @@ use wavemill_versions::{hash_file, list};
 use super::compare::{self, FileFacts};
 use super::{Store, StoreError};
 
-/// A damaged file.
+/// A damaged file of a version.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Damage {
-    /// Path relative to the store.
+    /// Path of the file relative to the store.
     pub path: String,
     /// Description of the damage.
     pub problem: String,
@@ -59,9 +59,9 @@ impl Store {
             });
         }
 
-        // If a file is missing, all sums are wrong. Report only the file then.
+        // If a file is missing, all sums are wrong. Only the missing file is reported then.
         if damage.is_empty() {
-            // Without damage `told` has an entry for each file in the manifest's order, as `whole` requires.
+            // Without damage, `told` has facts of each file in the manifest's order, as `whole` requires.
             let wrong = compare::whole(manifest, &told);
             let path = format!("_wavemill/versions/{version:08}.json");
             damage.extend(wrong.into_iter().map(|problem| Damage {
@@ -118,7 +118,7 @@ impl Store {
         (damage, all_told)
     }
 
-    /// Returns the facts of one file, or a description of its damage.
+    /// Returns the facts read from one file, or a description of the file's damage.
     fn read_file(&self, entry: &FileEntry, manifest: &Manifest) -> Result<FileFacts, String> {
         let path = self
             .locate(&entry.path)
@@ -181,7 +181,7 @@ impl Store {
         Ok(found)
     }
 
-    /// Returns the path relative to the store.
+    /// Returns a path relative to the store, as text.
     fn name_of(&self, path: &Path) -> String {
         let name = path.strip_prefix(self.root()).unwrap_or(path);
         name.to_string_lossy().into_owned()

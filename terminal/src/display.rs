@@ -12,26 +12,26 @@ use crate::exit::UsageError;
 use crate::output::{OutputArgs, Progress, interval};
 use crate::program;
 
-/// Time between two updates of a bar, and between two checks whether a line is due.
+/// Interval at which the progress bar is updated, and at which the display checks whether a log line is due.
 const TICK: Duration = Duration::from_millis(200);
 
 /// The progress of a job at one moment, or an event of the job. The JSON form is the serialized value.
 pub trait Snapshot: Serialize {
-    /// Formats the progress for people.
+    /// Formats the progress or the event as one line of text for people.
     fn line(&self) -> String;
 
-    /// Returns the number of completed units.
+    /// Returns the number of completed units of work.
     fn done(&self) -> u64 {
         0
     }
 
-    /// Returns the number of all units, or `None` if it is unknown.
+    /// Returns the total number of units of work, or `None` if it is unknown.
     fn total(&self) -> Option<u64> {
         None
     }
 }
 
-/// The schedule of progress lines.
+/// Schedule that determines when the next progress line is due.
 #[derive(Debug)]
 pub struct Ticker {
     every: Duration,
@@ -39,12 +39,12 @@ pub struct Ticker {
 }
 
 impl Ticker {
-    /// Creates a schedule with a line every `every`.
+    /// Creates a schedule with one progress line after each interval of length `every`.
     pub const fn new(every: Duration) -> Self {
         Self { every, next: every }
     }
 
-    /// Reports whether a line is due at `now`, the time since the start. Missed lines are not written later.
+    /// Reports whether a progress line is due at `now`, the time since the start. Missed lines are never written.
     pub fn is_due(&mut self, now: Duration) -> bool {
         if now < self.next {
             return false;
@@ -64,10 +64,10 @@ pub struct Display {
 }
 
 impl Display {
-    /// Creates a display that shows nothing yet.
+    /// Creates a display that does not show any progress yet.
     ///
     /// # Errors
-    /// The errors of [`interval`].
+    /// [`UsageError`] if `WAVEMILL_PROGRESS_S` is not a number of seconds above 0.
     pub fn new() -> Result<Self, UsageError> {
         Ok(Self {
             shown: OutputArgs::get().shown(),
@@ -77,7 +77,7 @@ impl Display {
         })
     }
 
-    /// Makes the display show nothing if `is_hidden`.
+    /// Returns the display, which shows no progress from now on if `is_hidden`.
     pub fn hidden_if(mut self, is_hidden: bool) -> Self {
         if is_hidden {
             self.shown = Progress::None;
@@ -85,7 +85,7 @@ impl Display {
         self
     }
 
-    /// Shows the progress: draws the bar, or writes a line if one is due.
+    /// Shows the progress: redraws the bar, or writes a line to the log if one is due.
     pub fn update(&mut self, snapshot: &impl Snapshot) {
         if self.shown == Progress::Bar {
             self.draw(snapshot);
@@ -94,7 +94,7 @@ impl Display {
         }
     }
 
-    /// Shows an event at once.
+    /// Shows an event of the job immediately.
     pub fn show_event(&mut self, event: &impl Snapshot) {
         if self.shown == Progress::Bar {
             self.bar().println(event.line());
@@ -103,7 +103,7 @@ impl Display {
         }
     }
 
-    /// Removes the bar.
+    /// Removes the progress bar from the terminal.
     pub fn finish(&mut self) {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
@@ -128,16 +128,16 @@ impl Display {
             let display = Builder::new().spawn_scoped(scope, || {
                 let mut is_done = false;
                 while !is_done {
-                    // The thread is parked and does not sleep: the end of the job wakes it, and the scope need not
-                    // wait for the rest of a tick.
+                    // The display thread is parked instead of put to sleep, so that the end of the job wakes it and the
+                    // scope need not wait for the rest of a tick.
                     std::thread::park_timeout(TICK.min(self.ticker.every));
-                    // Read first, so that events from before the end are still shown.
+                    // The flag is read before the update, so that events from before the job's end are still shown.
                     is_done = done.load(Ordering::Relaxed);
                     watch(&mut self);
                 }
                 self.finish();
             })?;
-            // This guard is dropped at the end of the block, before the scope waits for the display.
+            // This guard is dropped at the end of the block, before the scope waits for the display thread.
             let _ending = DisplayEnd {
                 done: &done,
                 display: display.thread().clone(),
@@ -166,8 +166,8 @@ impl Display {
     /// Draws a bar if the total is known, otherwise a spinner.
     fn draw(&mut self, snapshot: &impl Snapshot) {
         let bar = self.bar();
-        // The style is set each time: the next phase may have a total although this one has none, or the other way
-        // round.
+        // The bar's style is set on every update, because the total may be known in one phase of the job and unknown in
+        // the next phase.
         match snapshot.total() {
             Some(total) => {
                 bar.set_style(style("{wide_bar:.green} {msg}"));
@@ -212,7 +212,7 @@ mod tests {
             .filter(|second| ticker.is_due(Duration::from_secs(*second)))
             .collect();
         assert_eq!(due, [30, 60, 90, 120, 150, 180]);
-        // As on a machine that was suspended.
+        // The time jumps, as on a machine that was suspended.
         assert!(ticker.is_due(Duration::from_secs(1000)));
         assert!(!ticker.is_due(Duration::from_secs(1001)));
     }

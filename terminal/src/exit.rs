@@ -1,4 +1,4 @@
-//! Converts errors to one line and an exit code.
+//! Converts errors to a message of one line and an exit code.
 
 use std::error::Error as StdError;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +14,7 @@ use crate::program;
 #[error("{0}")]
 pub struct UsageError(pub String);
 
-/// Prints the reason why the process ends. If two threads end the process at once, only the first one prints.
+/// Prints the reason why the process ends. If two threads end the process at once, only the first reason is printed.
 pub fn last_line(words: &str) {
     static LAST_LINE_PRINTED: AtomicBool = AtomicBool::new(false);
     if !LAST_LINE_PRINTED.swap(true, Ordering::Relaxed) {
@@ -35,14 +35,14 @@ pub fn finish(ended: Result<u8>, code: impl Fn(&Error) -> u8) -> u8 {
     }
 }
 
-/// Returns the documented exit code of an error. `known` returns that of a cause of a known type.
+/// Returns the documented exit code of an error. `known` returns the exit code of a single cause if its type has one.
 pub fn code(error: &Error, known: impl Fn(&(dyn StdError + 'static)) -> Option<u8>) -> u8 {
-    // A full disk shows in errors of every kind, so it takes precedence.
+    // A full disk can cause errors of every kind, so its exit code takes precedence.
     if error.chain().any(exit::is_no_space) {
         return exit::NO_SPACE;
     }
 
-    // The outermost cause with a code decides. Causes added by `context` have none.
+    // The outermost cause with an exit code determines the result. Causes added by `context` have no exit code.
     for cause in error.chain() {
         let own = code_of(cause, |_: &UsageError| exit::USAGE);
         if let Some(code) = own.or_else(|| known(cause)) {
@@ -52,7 +52,7 @@ pub fn code(error: &Error, known: impl Fn(&(dyn StdError + 'static)) -> Option<u
     exit::FAILED
 }
 
-/// Returns the exit code of a cause of type `E`.
+/// Returns the exit code that `code` computes for a cause of type `E`, or `None` for a cause of another type.
 pub fn code_of<E: StdError + 'static>(
     cause: &(dyn StdError + 'static),
     code: impl Fn(&E) -> u8,

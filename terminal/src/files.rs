@@ -1,4 +1,4 @@
-//! Output files that get their name only after they are complete, and are never replaced by mistake.
+//! Writes output files that get their final name only when complete, and that never replace foreign files by mistake.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
@@ -10,7 +10,7 @@ use wavemill_schemas::exit::is_no_space;
 use crate::exit::UsageError;
 use crate::interrupt::PartialFile;
 
-/// Number of bytes at the start of a file that are enough to recognize one of wavemill.
+/// Number of bytes at the start of a file that are enough to recognize a file written by wavemill.
 const HEAD_BYTES: u64 = 4096;
 
 /// Writes `path`, the value of the option `flag`, under a temporary name first: a command that fails leaves no partial
@@ -19,7 +19,7 @@ const HEAD_BYTES: u64 = 4096;
 /// `write` must flush the writer: a buffer that is only dropped hides the error of a full disk.
 ///
 /// # Errors
-/// [`UsageError`] for a path that cannot be a file; the errors of `write`.
+/// [`UsageError`] if `path` cannot be a file, for example because it is a folder; an I/O error; an error of `write`.
 pub fn write_file<T>(
     flag: &str,
     path: &Path,
@@ -40,7 +40,7 @@ pub fn write_file<T>(
         _ => {}
     }
 
-    // The next command overwrites the file that a killed command left.
+    // If the command is killed, its partial file remains, and the next command overwrites that file.
     let _removed = PartialFile::at(&part);
     let file = File::create(&part).map_err(|error| cannot_write(flag, path, error))?;
     let written = write(BufWriter::new(file)).and_then(|value| {
@@ -50,16 +50,16 @@ pub fn write_file<T>(
     });
 
     if written.is_err() {
-        // The partial file is of no use. The first error is reported, not that of the removal.
+        // The partial file is useless after an error. The first error is reported instead of an error of this removal.
         let _ = fs::remove_file(&part);
     }
     written
 }
 
-/// Writes a text file like [`write_file`].
+/// Writes `text` to a file in the same way as [`write_file`].
 ///
 /// # Errors
-/// The errors of [`write_file`], and I/O errors.
+/// [`UsageError`] if `path` cannot be a file; an I/O error if the text cannot be written.
 pub fn write_text(flag: &str, path: &Path, text: &str) -> Result<()> {
     write_file(flag, path, |mut file| {
         file.write_all(text.as_bytes())?;
@@ -67,7 +67,7 @@ pub fn write_text(flag: &str, path: &Path, text: &str) -> Result<()> {
     })
 }
 
-/// Returns the file that an output path refers to, after following links, and the temporary name next to it.
+/// Returns the path of an output file, after following links, and the path of its temporary file in the same folder.
 pub fn part_of(path: &Path) -> (PathBuf, PathBuf) {
     // A link to a file that does not exist yet cannot be canonicalized, but its target can be read.
     let target = fs::canonicalize(path)
@@ -90,10 +90,10 @@ pub fn cannot_write(flag: &str, path: &Path, error: io::Error) -> Error {
     }
 }
 
-/// Rejects a path where an output would replace a file that is not a `what` of wavemill.
+/// Rejects an output path if it contains a file that wavemill did not write as a `what`, for example as a `page`.
 ///
 /// # Errors
-/// [`UsageError`], or an I/O error.
+/// [`UsageError`] if the existing file must not be replaced or cannot be opened; an I/O error if it cannot be read.
 pub fn require_replaceable(
     flag: &str,
     path: &Path,
@@ -101,7 +101,7 @@ pub fn require_replaceable(
     is_ours: fn(&[u8]) -> bool,
 ) -> Result<()> {
     match fs::metadata(path) {
-        // `write_file` reports the problem of a path that cannot be a file.
+        // A missing file is accepted here; `write_file` reports an error if no file can be created at the path.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(cannot_write(flag, path, error)),
         // Pipes and devices are written directly, and `write_file` reports an error for a folder. Opening a pipe for

@@ -22,18 +22,18 @@ use crate::{exit, output};
 /// Maximum number of attempts to remove a folder: another thread may still write into it.
 const REMOVALS_MAX: usize = 20;
 
-/// Time between two checks whether a child has ended.
+/// Interval at which a waiting thread checks whether a child process has ended.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// The effect of a signal.
+/// The action that is taken when a signal arrives.
 #[derive(Clone, Default)]
 enum SignalAction {
-    /// No effect here: the command has handlers of its own.
+    /// Does nothing here: the command has its own signal handlers.
     #[default]
     Others,
-    /// Ends the process with this message.
+    /// Prints this message and ends the process at once.
     AtOnce(&'static str),
-    /// Calls this function.
+    /// Calls this function on each signal.
     Call(Arc<dyn Fn() + Send + Sync>),
 }
 
@@ -41,7 +41,7 @@ static ACTION: Mutex<SignalAction> = Mutex::new(SignalAction::Others);
 static CHILDREN: Mutex<Vec<Arc<Mutex<Child>>>> = Mutex::new(Vec::new());
 static PARTS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
-/// Locks a mutex whose value is valid even if a thread has panicked.
+/// Locks a mutex, even if a thread panicked while it held the lock: the value is still valid.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -50,10 +50,10 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// that receives signals.
 ///
 /// # Errors
-/// The handlers or their thread cannot be created.
+/// The signal handlers, or the thread that receives signals, cannot be created.
 pub fn at_once(words: &'static str) -> Result<()> {
     static IS_STARTED: AtomicBool = AtomicBool::new(false);
-    // The action is set before the handlers, so that every signal finds one.
+    // The action is set before the handlers are installed, so that every signal finds an action.
     set(SignalAction::AtOnce(words));
     if IS_STARTED.swap(true, Ordering::Relaxed) {
         return Ok(());
@@ -81,13 +81,13 @@ fn set(action: SignalAction) -> SignalAction {
     std::mem::replace(&mut *lock(&ACTION), action)
 }
 
-/// A guard: each signal calls a function until it is dropped; then the previous action is restored.
+/// Guard during whose lifetime each signal calls a function. Dropping the guard restores the previous action.
 pub struct SignalGuard {
     before: SignalAction,
 }
 
 impl SignalGuard {
-    /// Makes each signal call `action`.
+    /// Creates a guard that makes each signal call `action`.
     pub fn new(action: impl Fn() + Send + Sync + 'static) -> Self {
         Self {
             before: set(SignalAction::Call(Arc::new(action))),
@@ -112,8 +112,8 @@ fn answer() {
     }
 }
 
-/// Prints the last line, unless one was printed or `words` is empty, and ends the process without waiting for its
-/// threads. Kills the children and removes the partial files first.
+/// Ends the process without waiting for its threads, after killing the children and removing the partial files. Prints
+/// `words` as the last line, unless it is empty or a last line was already printed.
 pub fn end(words: &str) -> ! {
     // Children have process groups of their own and do not receive the signal, so that only one line is printed.
     for child in &*lock(&CHILDREN) {
@@ -155,25 +155,25 @@ pub fn signal_child(child: &mut Child, signal: i32) {
     }
 }
 
-/// A child that is killed when this process is interrupted. It must have a process group of its own.
+/// A child process that is killed if this process is interrupted. The child must have a process group of its own.
 #[derive(Debug)]
 pub struct ChildGuard(Arc<Mutex<Child>>);
 
 impl ChildGuard {
-    /// Registers a child that was just started.
+    /// Registers a child process that was just started.
     pub fn new(child: Child) -> Self {
         let child = Arc::new(Mutex::new(child));
         lock(&CHILDREN).push(Arc::clone(&child));
         Self(child)
     }
 
-    /// Waits until the child has ended.
+    /// Waits until the child process has ended.
     ///
     /// # Errors
-    /// The error of the operating system.
+    /// An I/O error if the operating system cannot report the status of the child process.
     pub fn wait(&self) -> io::Result<ExitStatus> {
         loop {
-            // The lock is not held while waiting, because an interruption needs it.
+            // The child is not locked while this thread waits, because an interruption needs the lock.
             if let Some(status) = lock(&self.0).try_wait()? {
                 return Ok(status);
             }
@@ -182,15 +182,15 @@ impl ChildGuard {
     }
 }
 
-/// A guard: while it exists, signals go to a child, which reports the first one in its own words, and this process
-/// waits for the child. A second signal ends all processes at once. Then the previous action is restored.
+/// Guard that passes the first signal on to a child process, which prints its own message, while this process waits for
+/// the child. A second signal ends all processes at once. Dropping the guard restores the previous action.
 pub struct ForwardedSignals {
     is_passed: Arc<AtomicBool>,
     _guard: SignalGuard,
 }
 
 impl ForwardedSignals {
-    /// Passes signals to `child`; `second` is the message after a second signal.
+    /// Passes signals on to `child`; `second` is the message that is printed after a second signal.
     pub fn to(child: &ChildGuard, second: &'static str) -> Self {
         let child = Arc::clone(&child.0);
         let is_passed = Arc::new(AtomicBool::new(false));
@@ -207,18 +207,18 @@ impl ForwardedSignals {
         }
     }
 
-    /// Reports whether a signal arrived.
+    /// Reports whether a signal has arrived since this guard was created.
     pub fn was_interrupted(&self) -> bool {
         self.is_passed.load(Ordering::Relaxed)
     }
 }
 
-/// A guard: the file or folder is removed if the process is interrupted before the guard is dropped.
+/// Guard that has a file or folder removed if the process is interrupted before the guard is dropped.
 #[derive(Debug)]
 pub struct PartialFile<'a>(&'a Path);
 
 impl<'a> PartialFile<'a> {
-    /// Registers the file or folder at `path`.
+    /// Registers the file or folder at `path` for removal.
     pub fn at(path: &'a Path) -> Self {
         lock(&PARTS).push(path.to_owned());
         Self(path)

@@ -1,7 +1,7 @@
-//! What the command lines of `wavemill` and `wavemill-train` share: global options, progress, signals, exit codes and
-//! output files.
+//! Code shared by the command lines of `wavemill` and `wavemill-train`: global options, progress, signals, exit codes
+//! and output files.
 //!
-//! This crate does not know stores, runs or models.
+//! This crate does not depend on stores, runs or models.
 
 pub mod display;
 pub mod exit;
@@ -23,12 +23,12 @@ static PROGRAM: OnceLock<String> = OnceLock::new();
 /// wrong (2).
 pub fn parse<C: Parser>() -> C {
     let command = with_local_paths(C::command());
-    // Only the first command line counts.
+    // Only the first command line sets the program's name.
     let _ = PROGRAM.set(command.get_name().to_owned());
     C::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
 }
 
-/// Returns the name of this program, with which its messages begin.
+/// Returns the name of this program, which is the prefix of its messages.
 fn program() -> &'static str {
     PROGRAM.get().map_or("wavemill", String::as_str)
 }

@@ -55,32 +55,32 @@ pub struct OutputArgs {
 static OUTPUT: OnceLock<OutputArgs> = OnceLock::new();
 
 impl OutputArgs {
-    /// Makes these the arguments of the process.
+    /// Stores these arguments as the output settings of the process.
     pub fn set(self) {
-        // Only the first command line counts.
+        // Only the first call has an effect.
         let _ = OUTPUT.set(self);
     }
 
-    /// Returns the arguments of the process.
+    /// Returns the output settings of the process, or the defaults if none were set.
     pub fn get() -> &'static Self {
         OUTPUT.get_or_init(Self::default)
     }
 
-    /// Returns the form in which progress is shown on this stderr.
+    /// Returns the form of progress to show, which depends on whether stderr is a terminal.
     pub fn shown(&self) -> Progress {
         let is_terminal = std::io::stderr().is_terminal();
         match self.progress {
             _ if self.quiet => Progress::None,
             Progress::Auto | Progress::Bar if is_terminal => Progress::Bar,
             Progress::Auto => Progress::Plain,
-            // A bar without a terminal would fill a log with its own copies.
+            // Without a terminal, every update of the bar would be appended to the log.
             Progress::Bar => Progress::None,
             other => other,
         }
     }
 }
 
-/// Clears the line that may contain a bar, so that the next message has a line of its own. The bar is drawn again soon.
+/// Clears the terminal line that contains a progress bar, so that a message fits there. The bar is drawn again soon.
 pub fn clear_bar() {
     if std::io::stderr().is_terminal() {
         eprint!("\r\x1b[2K");

@@ -379,8 +379,8 @@ fn same_with_other_batches(backend: &str, devices: &[&str]) -> Result<(), Failed
     let wanted = undisturbed(backend)?;
     let all = devices[devices.len() - 1];
 
-    // With slow decoders, batches are submitted by timeout before they are full. A second device changes which
-    // device computes a row.
+    // With slow decoders, batches are submitted by timeout before they are full. With a second device, a row may be
+    // computed on a different device.
     let slowly = "worker-panic=sleep(30)";
     // A device that is out of memory splits batches in halves.
     let full = "device-full=return(2)";
@@ -408,8 +408,8 @@ fn same_with_other_batches(backend: &str, devices: &[&str]) -> Result<(), Failed
     Ok(())
 }
 
-/// The first of two devices fails after its first batches: all its lanes end, and the lanes of the other device
-/// continue.
+/// The first of two devices fails after its first batches: all threads of this device end, and those of the other
+/// device continue.
 #[apply(trial)]
 #[needs(is_emulated)]
 fn device_failure_does_not_change_the_store() -> Result<(), Failed> {

@@ -58,7 +58,7 @@ fn subcommands(help: &str) -> Vec<String> {
         .collect()
 }
 
-/// Function that returns a command of a program with these arguments.
+/// Function that returns a command of one of the programs with the given arguments.
 type Start = fn(&[PathBuf]) -> Command;
 
 #[apply(trial)]
@@ -181,7 +181,7 @@ const WRONG: &[&str] = &[
     "completions nosuch",
 ];
 
-/// Command lines like [`WRONG`] for `wavemill-train`.
+/// Wrong command lines for `wavemill-train`, checked like [`WRONG`].
 const INVALID_TRAINER_ARGS: &[&str] = &[
     "frobnicate",
     "fit",
@@ -374,8 +374,8 @@ fn completions_for_every_shell() -> Result<(), Failed> {
     Ok(())
 }
 
-/// Runs the demo twice. The first run creates a store and prints its answers and rejects; the second run has
-/// nothing to do.
+/// Runs the demo twice. The first run creates a store and prints query results and rejects; the second run has nothing
+/// to do.
 #[apply(trial)]
 fn demo_prints_query_results() -> Result<(), Failed> {
     fn demo(folder: &Path) -> Result<Ran, Failed> {

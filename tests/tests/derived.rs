@@ -107,7 +107,7 @@ fn statistics(frames: &[f64]) -> [f64; 7] {
     ]
 }
 
-/// Returns the number `x` of a query's first row.
+/// Returns the number in the column `x` of a query's first result row.
 fn number(store: &Path, query: &str) -> Result<f64, Failed> {
     Ok(sql(store, query)?[0]["x"].as_f64().ok_or("no number")?)
 }
@@ -139,7 +139,7 @@ fn statistics_are_those_of_the_stored_source() -> Result<(), Failed> {
         7 * 13,
     )?;
 
-    // Compares each row with the row of its source.
+    // Compares each row of the statistics with statistics computed from its source row.
     let query = "SELECT tensor(s.mfcc_statistics) AS found, tensor(m.mfcc) AS source \
                  FROM features_mfcc_statistics s JOIN features_mfcc m USING (clip_key, segment)";
     let rows = sql(&store, query)?;
@@ -214,7 +214,7 @@ fn a_derived_feature_alone_is_the_same() -> Result<(), Failed> {
         .flatten()
         .flat_map(numbers)
         .collect();
-    // Compares numbers, because one of the two outputs prints f32 with the fewest digits.
+    // Compares numbers instead of text, because one of the two outputs prints f32 with the fewest digits.
     let stored = numbers(&row["x"]);
     same("numbers", values.len(), stored.len())?;
     for (found, wanted) in values.iter().zip(&stored) {
@@ -454,7 +454,7 @@ fn pictures_show_the_stored_source() -> Result<(), Failed> {
         within(key, value, from..=to)?;
     }
 
-    // The mean of stored bytes is the mean of the values that they encode.
+    // A mean over rows that are stored as bytes is the mean of the numbers that the bytes encode.
     let mean = "SELECT tensor_at(tensor_avg(grey), 1, 39, 5) AS x FROM features_grey";
     let means = "SELECT avg(tensor_at(grey, 1, 39, 5)) AS x FROM features_grey";
     near("tensor_avg", number(&store, mean)?, number(&store, means)?)?;

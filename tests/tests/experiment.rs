@@ -211,7 +211,7 @@ fn scores_are_compared_with_claims_without_repeated_work() -> Result<(), Failed>
     }
 
     let (text, value) = result(&out)?;
-    // Two models were trained under two split rules. The trainer applies the rule, so both use the same store.
+    // Two models were trained under two split rules. The trainer assigns the splits, so all four use the same store.
     assert_eq!(value["results"].as_array().map(Vec::len), Some(4));
     assert_eq!(value["stores"].as_array().map(Vec::len), Some(1));
 
@@ -247,7 +247,7 @@ fn scores_are_compared_with_claims_without_repeated_work() -> Result<(), Failed>
     assert!(again.err.contains("nothing to do"), "{}", again.err);
     assert_eq!((result(&out)?.0, again.out), (text, first.out));
 
-    // A lost page is written again with the same content, and all other files stay unchanged.
+    // A lost HTML page is written again with the same content, and all other files stay unchanged.
     let (name, _) = &pages[0];
     let lost = out.join("pages").join(name);
     let content = fs::read(&lost)?;
@@ -301,7 +301,7 @@ fn killed_experiment_resumes_to_the_same_result() -> Result<(), Failed> {
     for number in 1..=KILLS {
         let child = start(&mut asked(&file, &out));
         std::thread::sleep(Duration::from_millis(400 * number));
-        // A run that ended before the kill does not count, and is not a failure.
+        // An experiment that ended before the kill does not count, and is not a failure.
         kills += u64::from(kill(child).is_ok());
     }
     assert!(kills > 0, "nothing was killed");
@@ -309,7 +309,7 @@ fn killed_experiment_resumes_to_the_same_result() -> Result<(), Failed> {
     run(&mut asked(&file, &out)).exits(0)?;
     assert_eq!(result(&out)?.0, result(&whole)?.0);
 
-    // The pages of stores and runs contain durations; the index does not.
+    // The pages of stores and runs contain durations; the index page does not.
     assert_eq!(index(&out)?, index(&whole)?);
     assert_eq!(names(&out)?, names(&whole)?);
     Ok(())
@@ -368,7 +368,7 @@ fn shipped_experiments_run_on_the_synthetic_archive() -> Result<(), Failed> {
         ]);
         let ran = run(command.args(argv(words))).exits(0)?;
 
-        // Two of the documents used the data set's official split, which has no leak.
+        // Two of the shipped experiments use the data set's official split, which has no leak.
         let is_official = ["fma-small", "fma-windows"].contains(&name);
         let words = if is_official {
             "both columns show the same run"
@@ -451,7 +451,7 @@ fn missing_prerequisites_are_reported_first() -> Result<(), Failed> {
     .exits(2)?
     .says(&["model.name = lstn: no such model"])?;
 
-    // Checks splits and classes before any work, also under a rule other than the recipe's.
+    // Wrong splits and classes are reported before any work, also under a split rule other than the recipe's.
     let [rock, stratified, unknown] = [
         "targets.genre.classes=[\"Rock\"]",
         "data.split=\"stratified\"",
@@ -670,7 +670,7 @@ fn errors_are_one_line_with_a_remedy() -> Result<(), Failed> {
     misspelt
         .says(&["mine.toml:18: variants.20-bands.abot: unknown key (did you mean `about`?)"])?;
 
-    // A page that wavemill did not write is not overwritten, and the error is reported before any work.
+    // A page that wavemill did not write is not overwritten, and the error is reported before any extraction.
     if has_trainer() {
         let mine = folder.join("mine");
         fs::create_dir(&mine)?;
@@ -683,7 +683,7 @@ fn errors_are_one_line_with_a_remedy() -> Result<(), Failed> {
         assert!(!mine.join("stores").exists(), "nothing was extracted");
     }
 
-    // A zip with the published name but different content.
+    // Uses a zip with the name of the published one, but with different content.
     let data = folder.join("data");
     fs::create_dir(&data)?;
     fs::write(data.join("fma_metadata.zip"), "PK")?;

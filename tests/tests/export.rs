@@ -19,7 +19,7 @@ const MEAN_ERROR_MAX: f64 = 1e-4;
 /// Largest mean difference between the log-mel of an exported sound and the stored log-mel, in dB.
 const SOUND_DB_MAX: f64 = 3.0;
 
-/// Exports `feature` and returns the report.
+/// Exports `feature` and returns the JSON report of the command.
 fn export(store: &Path, feature: &str, format: &str, out: &Path) -> Result<Value, Failed> {
     let words = format!("export --feature {feature} --format {format} --json --store");
     let ran = run(wavemill(argv(&words)).arg(store).arg("--out").arg(out)).exits(0)?;
@@ -107,7 +107,7 @@ fn arrays_hold_the_rows_of_sql() -> Result<(), Failed> {
     same("rows", n_rows, exported)
 }
 
-/// Exports segments, rows of different lengths, bytes and lists: each format can represent them.
+/// Exports rows of segments, of different lengths, of bytes and of lists: every format can represent them.
 #[apply(trial)]
 fn every_kind_of_store() -> Result<(), Failed> {
     let kinds: [(&str, &str); 3] = [
@@ -194,7 +194,7 @@ fn sounds_have_the_bands_they_are_made_of() -> Result<(), Failed> {
     println!("{} sounds, {mean:.3} dB", differences.len());
     within(&format!("{differences:?}"), mean, ..=SOUND_DB_MAX)?;
 
-    // Exports a single split: other rows precede these, but the phases are the same.
+    // Exports a single split: its sounds equal those of the complete export, so phases do not depend on other rows.
     let alone = folder.join("alone");
     let words = ["export", "--feature", "log_mel", "--format", "wav"];
     let mut command = wavemill(words);
@@ -327,7 +327,7 @@ fn a_failure_leaves_nothing() -> Result<(), Failed> {
             let words = ["export", "--feature", "mfcc", "--format", format, "--store"];
             let mut command = wavemill(words);
             command.arg(whole()).arg("--out").arg(folder.join(name));
-            // Fails in a later batch, when the first files already exist.
+            // The export fails in a later batch, when its first files already exist.
             command.env("FAILPOINTS", "export-batch=2*off->return");
             run(&mut command).exits(5)?.says(&["cannot write"])?;
         }
@@ -396,7 +396,7 @@ fn damage_is_named() -> Result<(), Failed> {
     ])?;
     same("what it leaves", out.exists(), false)?;
 
-    // The files of the other feature are undamaged.
+    // The other feature can still be exported, because its files are undamaged.
     export(&store, "log_mel", "npy", &out)?;
     Ok(())
 }

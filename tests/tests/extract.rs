@@ -87,7 +87,7 @@ with zipfile.ZipFile(archive, 'w') as out:
 
     let folder = scratch("twice");
     let audio = &inputs().audio;
-    // Uses only clips with rows, so that they are rejected for no other reason.
+    // Uses only clips that have rows in the store, so that a duplicate name is the only reason for a reject.
     let written = sql(
         whole(),
         "SELECT DISTINCT clip_key FROM features_log_mel ORDER BY 1",
@@ -277,7 +277,7 @@ fn changed_inputs_are_found() -> Result<(), Failed> {
     let clip_key = some_clip(&store)?;
     let path = own.clip(&clip_key);
 
-    // A later modification time alone is not a change.
+    // A later modification time alone does not count as a change of a file.
     File::options()
         .write(true)
         .open(&path)?
@@ -314,7 +314,7 @@ fn changed_inputs_are_found() -> Result<(), Failed> {
     same("versions", versions(&store).len(), 1)
 }
 
-/// Neither the kept rows nor the file sizes change, but the table of genres in the store does.
+/// A renamed genre changes the table of genres in the store, but neither the kept rows nor the file sizes.
 #[apply(trial)]
 fn changed_genres_are_found() -> Result<(), Failed> {
     let folder = scratch("genres");
@@ -572,7 +572,7 @@ fn a_preview_ends_as_the_run_would() -> Result<(), Failed> {
         run(&mut inputs.extract(store)).exits(0)?;
     }
 
-    // The file's time changes, but not its content.
+    // The modification time of a file changes, but not its content.
     File::options()
         .write(true)
         .open(folder.clip(&key(3)))?
@@ -584,7 +584,7 @@ fn a_preview_ends_as_the_run_would() -> Result<(), Failed> {
         same("nothing to do", told["nothing_to_do"].as_bool(), Some(true))?;
     }
 
-    // The content changes, but not the size.
+    // The content of a file changes, but not its size.
     table.row(5).voice = 500;
     table.written()?;
     zip(&archive, &folder.audio)?;

@@ -109,7 +109,7 @@ fn wrong_inputs_write_nothing() -> Result<(), Failed> {
     let absent_name = absent.to_str().unwrap();
     let metadata = all.metadata.clone().unwrap();
 
-    // The audio folder contains clips, but none that the metadata list.
+    // The audio folder contains clips, but none that is listed in the metadata.
     let other = folder.join("other/199");
     fs::create_dir_all(&other)?;
     let a_clip = files_below(&all.audio).into_iter().next().unwrap();
@@ -288,7 +288,7 @@ fn too_many_rejects_end_the_run() -> Result<(), Failed> {
         "--max-reject-fraction 0.05",
         "nothing was committed",
     ];
-    // In the second run some shards are already finished. Their rejects count as well.
+    // In the second run some shards are already finished. The rejects of these shards count as well.
     for _ in 0..2 {
         let ran = run(&mut inputs().strict_extract(&store)).exits(1)?;
         ran.says(&said)?;
@@ -320,7 +320,7 @@ fn too_many_rejects_end_the_run() -> Result<(), Failed> {
 #[apply(trial)]
 fn full_disk_while_writing_a_shard() -> Result<(), Failed> {
     let store = scratch("append").join("store");
-    // Fails after some row groups have been written.
+    // The run fails after some row groups of a shard have been written.
     let failing = run(inputs()
         .extract(&store)
         .env("FAILPOINTS", "shard-append=9*off->return"))
@@ -443,7 +443,7 @@ fn a_run_waits_for_the_lock() -> Result<(), Failed> {
     same_versions(&store, whole())
 }
 
-/// The clip becomes a reject. All other rows are unchanged, and the output does not look like a crash.
+/// A clip that causes a panic becomes a reject. All other rows are unchanged, and the output shows no crash.
 #[apply(trial)]
 fn panic_on_one_clip() -> Result<(), Failed> {
     fn rows(store: &Path) -> Result<Vec<Value>, Failed> {
@@ -501,7 +501,7 @@ fn respects_file_modes() -> bool {
     fs::File::open(unreadable(&scratch("mode"))).is_err()
 }
 
-/// An I/O error is not a property of the clip, so it must not become a reject.
+/// An I/O error is not a property of the clip, so the run ends with an error instead of a reject.
 #[apply(trial)]
 #[needs(respects_file_modes)]
 fn unreadable_clip_stops_the_run() -> Result<(), Failed> {
@@ -548,7 +548,7 @@ impl Mount {
     /// Fills the file system with one file and returns its path.
     pub(crate) fn fill(&self) -> PathBuf {
         let filler = self.0.join("filler");
-        // The command is expected to fail with "no space left".
+        // `dd` is expected to fail with "no space left".
         run(Command::new("dd")
             .args(["if=/dev/zero", "bs=4k"])
             .arg(format!("of={}", filler.display())));
@@ -590,7 +590,7 @@ fn read_only_store() -> Result<(), Failed> {
         .exits(5)?
         .says(&["Read-only file system"])?;
 
-    // Reading commands work on a read-only file system.
+    // Commands that only read a store work on a read-only file system.
     for words in [
         &["verify"][..],
         &["info"],

@@ -12,7 +12,7 @@ use crate::support::{
     lacks, last_step, run, run_in, same, scratch, start, trainer, wait_until, whole,
 };
 
-/// Creates a store in which the split `side` has a single class.
+/// Creates a store in which all rows of the split `side` have the same class.
 fn store_of_one_class(side: &str) -> Result<PathBuf, Failed> {
     let folder = scratch("one-class");
     let (store, recipe) = (folder.join("store"), folder.join("one.toml"));
@@ -29,7 +29,7 @@ fn store_of_one_class(side: &str) -> Result<PathBuf, Failed> {
     Ok(store)
 }
 
-/// Before this check, such a run reported "accuracy 1.0000 [1.0000, 1.0000]".
+/// Without this check, a run on rows of a single class would report "accuracy 1.0000 [1.0000, 1.0000]".
 #[apply(trial)]
 #[needs(has_trainer)]
 fn single_class_is_rejected_before_the_first_step() -> Result<(), Failed> {
@@ -190,7 +190,7 @@ fn waiting_threads_spin_briefly() -> Result<(), Failed> {
 const SMALL: &str = "--set model.name=genregenie-cnn --set data.batch_size=4 --set data.frames=24 \
      --set loss.mixup=0.4 --set augment.enabled=true --set train.early_stop=0 \
      --set train.checkpoint_steps=5 --epochs 6";
-/// Number of steps of the whole run.
+/// Number of optimizer steps in a complete training run.
 const STEPS: u64 = 66;
 
 /// Returns the optimizer steps in a run's log as read by a program that does not know about resumed runs.
@@ -206,7 +206,7 @@ fn logged_steps(run: &Path) -> Vec<u64> {
         .collect()
 }
 
-/// Returns the bytes of the last checkpoint and of the scores.
+/// Returns the bytes of a run's last checkpoint and of its scores.
 fn end_of(run: &Path) -> Result<[Vec<u8>; 3], Failed> {
     let last = checkpoints(run).pop().ok_or("no checkpoint")?;
     let files = [
@@ -250,7 +250,7 @@ fn does_the_whole_job_when_requeued(nproc: usize) -> Result<(), Failed> {
     let nproc = ["--nproc".to_owned(), nproc.to_string()];
     run(fit(whole(), &undisturbed).args(argv(SMALL)).args(&nproc)).exits(0)?;
 
-    // The parent folders are created as well.
+    // The parent folders of the run's folder are created as well.
     let job = runs.join("jobs/night");
     // Kills the run before its first checkpoint.
     let mut child = start(&mut again(&job, &nproc, &[]));

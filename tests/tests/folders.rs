@@ -11,7 +11,7 @@ use crate::support::{
 };
 use crate::table::noise_of;
 
-/// Without metadata, the files are the rows. Renaming a folder is not a loss of its clips.
+/// Without metadata, each audio file is a row. A renamed folder is not reported as a loss of clips.
 #[apply(trial)]
 fn vanished_folder_is_rejected() -> Result<(), Failed> {
     let folder = scratch("vanished-folder");
@@ -113,7 +113,7 @@ fn list_provides_labels_and_sides() -> Result<(), Failed> {
         &vec!["dark".to_owned(), "light".to_owned()],
     )?;
 
-    // The list is part of the version's identity.
+    // The list of clips is part of the version's identity, so a changed list needs a new version.
     let again = run(inputs.extract(&store).args(BY_COLUMN)).exits(0)?;
     contains(&again.err, "nothing to do")?;
     fs::write(folder.join("list.csv"), list.replace("dark", "dusk"))?;

@@ -76,7 +76,7 @@ fn put(path: &Path, bytes: &[u8]) -> Result<(), Failed> {
     Ok(fs::write(path, bytes)?)
 }
 
-/// Creates the files and a table with these rows.
+/// Creates all files of [`FILES`] and a metadata table with the given rows.
 fn with_rows(folder: &Path, rows: &[&str]) -> Result<Inputs, Failed> {
     for (voice, (name, _)) in (0..).zip(FILES) {
         put(&folder.join("audio").join(name), &noise(voice))?;
@@ -162,7 +162,7 @@ fn a_folder_and_its_zip_are_accounted_for() -> Result<(), Failed> {
         })],
     )?;
 
-    // The row is dropped because wavemill cannot decode its clip. The reject states the reason.
+    // The row is dropped because wavemill cannot decode its clip. A reject states this reason.
     let rejects = sql(&store, "SELECT clip_key, stage, reason FROM rejects")?;
     same(
         "rejects",

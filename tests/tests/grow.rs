@@ -16,7 +16,7 @@ use crate::support::{
 };
 use crate::table::{Table, key};
 
-/// Delays a run before it takes the lock, for longer than another run takes.
+/// Fail point that delays a run before it takes the lock, for longer than another run takes.
 const HELD: &str = "run-before-lock=sleep(15000)";
 
 /// Returns the inode of each feature file of a version, by its path below the plan's folder.
@@ -128,7 +128,7 @@ fn parent_is_read_under_the_lock() -> Result<(), Failed> {
     contains(&ran.err, "nothing to do: version 4")
 }
 
-/// The splits of each track of a version, by the rules `artist` and `stratified`.
+/// Splits of each track of a version by two rules, `artist` and `stratified`.
 type Sides = BTreeMap<String, [String; 2]>;
 
 fn sides(store: &Path, version: u64) -> Result<Sides, Failed> {
@@ -229,14 +229,14 @@ fn returning_track_keeps_its_side() -> Result<(), Failed> {
         2,
     )?;
 
-    // Its artist is removed, because the stored split belongs to the track.
+    // The track comes back without its artist: it keeps its split, because splits are stored per track.
     table.add(track).artist = None;
     let told = next_version(&table, &[])?;
     same("new", told["new"].as_u64(), Some(1))?;
     same("sides", sides(&store, 3)?, sides(&store, 1)?)
 }
 
-/// A copy of the track vanishes when the track comes back, which looks as if the copy had been renamed.
+/// A track comes back when a copy of it vanishes, which looks as if the copy had been renamed.
 #[apply(trial)]
 fn returning_track_is_not_a_renamed_copy() -> Result<(), Failed> {
     let mut table = Table::new("copy", 60);
@@ -429,7 +429,7 @@ fn damaged_sides_are_not_silently_reassigned() -> Result<(), Failed> {
     Ok(())
 }
 
-/// 27 of 40 files are missing, as if their disk were not mounted.
+/// 27 of 40 audio files are missing, as if their disk were not mounted.
 #[apply(trial)]
 fn vanished_folder_is_rejected() -> Result<(), Failed> {
     fn next(inputs: &Inputs, store: &Path, words: &[&str]) -> Ran {
@@ -538,7 +538,7 @@ fn classes_keep_their_ids() -> Result<(), Failed> {
     Ok(())
 }
 
-/// Only the splits of the old store are left, as CSV or as the table itself.
+/// Splits of an old store are copied to a new store, from CSV or from the old store's Parquet file.
 #[apply(trial)]
 fn sides_can_be_copied_to_a_new_store() -> Result<(), Failed> {
     fn fresh(
@@ -589,7 +589,7 @@ fn sides_can_be_copied_to_a_new_store() -> Result<(), Failed> {
     same("named", by_csv.identity.sides.is_some(), true)?;
     same("plan without", without.identity.sides, None)?;
 
-    // From now on, the store itself keeps the splits.
+    // After the first run with `--sides`, the new store itself keeps the splits.
     let again = table.written()?.extract(&store.with_file_name("by-csv"));
     let again = run(&mut { again }).exits(0)?;
     contains(&again.err, "nothing to do")?;

@@ -239,7 +239,7 @@ fn limits_make_rejects_of_large_files() -> Result<(), Failed> {
         same("rows", manifest(&store, 1)?.counts.clips_written, 30)?;
     }
 
-    // With a larger limit the picture becomes a row: neither its reject nor the feature's identity is reused.
+    // With a larger limit the picture becomes a row, although the previous version rejected it.
     let mut more = inputs.extract(&folder.join("pixels"));
     more.args(argv(SMALL)).arg("--new-version");
     run(&mut more).exits(0)?;
@@ -286,7 +286,7 @@ fn invalid_picture_sources_are_rejected() -> Result<(), Failed> {
         .says(&["pictures"])
 }
 
-/// Rows of unchanged pictures are taken over, and the files equal those of a run that computes all rows.
+/// Rows of unchanged pictures are taken over, and the store equals one whose rows are all computed.
 #[apply(trial)]
 fn new_picture_computes_only_itself() -> Result<(), Failed> {
     let (folder, inputs) = pictures("more-images")?;
@@ -306,7 +306,7 @@ fn new_picture_computes_only_itself() -> Result<(), Failed> {
     run(inputs.strict_extract(&anew).args(argv(SMALL)).args(more)).exits(0)?;
     same_versions(&grown, &anew)?;
 
-    // Replaces the picture under the same name.
+    // Replaces a picture by another one with the same file name.
     let file = encoded(&RgbImage::new(64, 64), ImageFormat::Png)?;
     put(&inputs.audio.join("rock/rock00077.png"), &file)?;
     let more = ["--new-version"];
@@ -329,7 +329,7 @@ fn experiment_variant_uses_pictures() -> Result<(), Failed> {
     let ran = run(command.arg("--out").arg(&out)).exits(0)?;
 
     let result: Value = serde_json::from_str(&ran.out)?;
-    // One store for the document's split, and one for the recipe's.
+    // The experiment creates one store with its own split, and one with the recipe's split.
     let stores = result["stores"].as_array().ok_or("stores")?;
     let clips: Vec<Option<u64>> = stores.iter().map(|one| one["clips"].as_u64()).collect();
     same("clips", clips, vec![Some(30), Some(30)])

@@ -9,7 +9,7 @@
 #[macro_use]
 extern crate macro_rules_attribute;
 
-// Before the modules that use its macro.
+// The module `trial` must precede the modules that use its macro.
 #[macro_use]
 mod trial;
 

@@ -14,9 +14,9 @@ use crate::support::{
     scratch, sql_number, wavemill, whole,
 };
 
-/// What a store of an earlier format needs.
+/// Advice in the error message for a store of an earlier format.
 const REBUILD: &str = "has to be rebuilt in a new folder by `wavemill extract`";
-/// What a store of a later format needs.
+/// Advice in the error message for a store of a later format.
 const NEWER: &str = "needs a newer wavemill";
 
 /// Runs a command on a store.
@@ -68,7 +68,7 @@ fn flipped_digits_are_found() -> Result<(), Failed> {
         let mut bytes = text.clone().into_bytes();
         bytes[at] ^= 1;
 
-        // Changing the last digits of a float may give the same number. A leading zero makes a number invalid.
+        // Skip an equal value: changing the last digits of a float may give the same number.
         if serde_json::from_slice::<Value>(&bytes).is_ok_and(|is| is == whole) {
             continue;
         }
@@ -228,7 +228,7 @@ fn swap_digits(counts: &mut Value) {
     add(&mut training[other]);
 }
 
-/// The path points to another store's file with the correct bytes.
+/// The manifest contains a path to another store's file, which has the correct bytes.
 #[apply(trial)]
 fn paths_outside_the_store_are_not_read() -> Result<(), Failed> {
     let folder = scratch("places");
@@ -313,14 +313,14 @@ fn links_out_of_the_store_are_not_followed() -> Result<(), Failed> {
             .says(&[&path, "leads out of it"])?;
 
         fs::remove_file(&own)?;
-        // The file's content may be stored elsewhere within the store.
+        // Restores the file or folder of the store.
         symlink(&aside, &own)?;
         fs::remove_file(&own)?;
         fs::rename(&aside, &own)?;
     }
     on(&store, &["verify"]).exits(0)?;
 
-    // A run does not write to a place that readers refuse.
+    // A run does not write through a symbolic link out of the store, which readers refuse to follow.
     let store = folder.join("new");
     fs::create_dir_all(store.join("_wavemill"))?;
     fs::create_dir(folder.join("elsewhere"))?;
@@ -335,7 +335,7 @@ fn links_out_of_the_store_are_not_followed() -> Result<(), Failed> {
     )
 }
 
-/// Tests receipts of this plan, and receipts of another plan whose shards would be linked.
+/// Tests receipts of the current plan, and receipts of another plan whose shards would be linked.
 #[apply(trial)]
 fn receipts_cannot_name_paths_outside_the_store() -> Result<(), Failed> {
     let store = own_store("receipt");

@@ -401,7 +401,7 @@ with zipfile.ZipFile(archive, 'w', zipfile.ZIP_DEFLATED) as out:
         &"over 10000000 bytes, which is the recipe's max_file_bytes".into(),
     )?;
 
-    // The limit is part of the version's identity.
+    // The limit `max_file_bytes` is part of the version's identity: another limit needs a new version.
     let again = extract(&zip, &store, 256, 2, &["audio.max_file_bytes=20000000"])?;
     again.ran.exits(4)?.says(&["audio.max_file_bytes"])
 }

@@ -1,4 +1,4 @@
-//! `scripts/mlflow_import.py`: MLflow has what the folder of a run has, also of a run that was stopped and resumed.
+//! `scripts/mlflow_import.py` imports the folder of a training run into MLflow, also of a stopped and resumed run.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -28,7 +28,7 @@ fn with_mlflow(script: PathBuf, folder: &Path) -> Result<Command, Failed> {
     let mut command = Command::new(python);
     command
         .arg(script)
-        // Artifacts go to a folder below this one.
+        // MLflow writes artifacts to a folder below the working folder.
         .current_dir(folder)
         .env("MLFLOW_TRACKING_URI", uri)
         .env("MLFLOW_DISABLE_TELEMETRY", "true");
@@ -49,7 +49,7 @@ fn mlflow_has_what_the_folder_has() -> Result<(), Failed> {
     wait_until(&mut training, "a checkpoint", || last_step(&runs) > 0)?;
     let folder = run_in(&runs)?;
 
-    // `--follow` ends with the training.
+    // With `--follow`, the import ends when the training run ends.
     let mut command = with_mlflow(import_script(), &store)?;
     let mut following = start(command.arg(&folder).arg("--follow"));
     wait_until(&mut following, "a database", || {
@@ -71,7 +71,7 @@ fn mlflow_has_what_the_folder_has() -> Result<(), Failed> {
     Ok(())
 }
 
-/// Fails unless MLflow has this run alone, with the configuration, the metrics and the files of its folder.
+/// Fails unless MLflow contains only this run, with the configuration, the metrics and the files of its folder.
 fn is_of_folder(store: &Path, folder: &Path, status: &str) -> Result<(), Failed> {
     let read = run(&mut with_mlflow(script("read_mlflow.py"), store)?).exits(0)?;
     let found: Vec<Value> = serde_json::from_str(&read.out)?;
@@ -113,7 +113,7 @@ fn is_of_folder(store: &Path, folder: &Path, status: &str) -> Result<(), Failed>
     same("files", &found["files"], &Value::from(files))
 }
 
-/// The lines of a run's log that were written at the ends of epochs.
+/// Returns the lines of a run's log that were written at the ends of epochs.
 fn epochs_of(folder: &Path) -> Result<Vec<Value>, Failed> {
     let mut epochs = Vec::new();
     for line in std::fs::read_to_string(folder.join("log.jsonl"))?.lines() {

@@ -206,7 +206,7 @@ fn python_with_datasets(version: &str) -> Result<Command, Failed> {
     Ok(command)
 }
 
-/// Runs this repository's checker, which shares no code with wavemill.
+/// Runs the store checker of this repository, which shares no code with wavemill.
 fn check_store(store: &Path) -> Result<Ran, Failed> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/check_store.py");
     python(&script, &[store])
@@ -290,7 +290,7 @@ fn checker_names_what_is_damaged() -> Result<(), Failed> {
     fs::copy(store.join(&path), store.join(&unnamed))?;
     finds(&store, &[&unnamed, "not in the manifest"])?;
 
-    // A recomputed checksum hides no fault, because the rows are counted.
+    // The checker counts the rows, so it finds a wrong row count even if the manifest's checksum was recomputed.
     let store = own_store("wrong-rows");
     let rows = shard_of(&store, "log_mel")?.rows;
     let wrong = format!("rows: {rows}, but the manifest says {}", rows + 1);
@@ -355,8 +355,8 @@ fn rewrite(store: &Path, change: impl FnOnce(&mut Manifest)) -> Result<(), Faile
     Ok(())
 }
 
-/// A folder that is a symbolic link out of the audio root is a reject without a clip, and is in neither of the two
-/// sums.
+/// A folder that is a symbolic link out of the audio root gives a reject without a clip. It is in neither of the
+/// manifest's sums of rows and of clips.
 #[apply(trial)]
 #[needs(asks_for_peers)]
 fn rejects_without_a_clip_are_valid() -> Result<(), Failed> {

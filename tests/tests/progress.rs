@@ -77,7 +77,7 @@ fn a_log_of_training_has_lines_and_epochs() -> Result<(), Failed> {
     Ok(())
 }
 
-/// Runs on a terminal. While the pipe contains no data, the total amount is unknown.
+/// Runs `extract` on a terminal with metadata from a pipe. While the pipe is empty, the total amount is unknown.
 #[apply(trial)]
 #[needs(has_python)]
 fn progress_bar_starts_empty() -> Result<(), Failed> {

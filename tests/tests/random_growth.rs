@@ -50,7 +50,7 @@ struct Growth {
     has_mfcc: bool,
     n_mfcc: u32,
     flags: Vec<(&'static str, String)>,
-    /// Flags for the next step only.
+    /// Additional flags for the next run only.
     once: Vec<&'static str>,
 }
 

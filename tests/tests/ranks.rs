@@ -115,7 +115,7 @@ fn losses(runs: &Path) -> Result<Vec<f64>, Failed> {
 struct Parity {
     name: &'static str,
     sets: &'static str,
-    /// Largest relative difference of a weight or buffer. `None` if only the losses are compared.
+    /// Largest relative difference of a weight or buffer. `None` if only the losses of the steps are compared.
     weights_max: Option<f64>,
     losses_max: f64,
 }
@@ -301,7 +301,7 @@ fn killed_rank_ends_the_others(victim: usize) -> Result<(), Failed> {
     contains(&ran.err, &said)?;
     same("alive", ranks.values().filter(alive).count(), 0)?;
 
-    // The run can be resumed with another number of ranks, here one.
+    // The run can be resumed with another number of ranks, here with one rank.
     let run_folder = run_in(&runs)?;
     let state: Value = serde_json::from_slice(&fs::read(last(&runs)?.join("state.json"))?)?;
     let epochs = (state["epoch"].as_u64().ok_or("no epoch")? + 1).to_string();

@@ -161,7 +161,7 @@ fn leaks_are_found_between_sides_of_other_names() -> Result<(), Failed> {
     }
     table.row(2).side = "valid";
     table.row(3).side = "eval";
-    // A copy of a training track's recording, by an artist who also has training tracks.
+    // The test track is a copy of a training track's recording, by an artist who also has training tracks.
     table.row(3).voice = 0;
 
     let store = table.first("leaking", &[])?;
@@ -214,7 +214,7 @@ fn shown_classes() -> Result<usize, Failed> {
     Ok(counts.iter().filter(|n| **n > 0).count())
 }
 
-/// Counts the rows that a page lists as not playable.
+/// Counts the rows that a page lists as rows without audio.
 fn unheard(html: &str) -> usize {
     let Some((_, rest)) = html.split_once("Rows without audio</caption>") else {
         return 0;
@@ -250,7 +250,7 @@ fn typical_tracks_can_be_heard() -> Result<(), Failed> {
     lacks(&silent, "<audio")?;
     lacks(&silent, "media-src")?;
 
-    // Tests paths that are not archives.
+    // Tests `--audio` with folders that are not audio archives.
     let mut nowhere = wavemill(["report", "--audio", "nowhere", "--store"]);
     run(nowhere.arg(whole()).current_dir(&folder))
         .exits(2)?
@@ -298,7 +298,7 @@ fn changed_archive_is_reported() -> Result<(), Failed> {
         shown_classes()?,
     )?;
 
-    // Uses the archive of another data set.
+    // Writes the report with the audio archive of another data set.
     let other = scratch("report-audio-other");
     fs::copy(&outside, other.join("other.mp3"))?;
     let html = report_with(&other, &out)?;

@@ -39,7 +39,7 @@ fn killed_ten_times_equals_whole() -> Result<(), Failed> {
         wait_until(&mut child, "its shards", || {
             store.join("data").exists() && receipts(&store) >= wanted
         })?;
-        // Varies the time between the receipt and the kill.
+        // Each run is killed at a different time after its receipts were written.
         std::thread::sleep(Duration::from_millis(7 * time as u64));
         kill(child)?;
 
@@ -166,7 +166,7 @@ fn killed_at(moment: &Moment) -> Result<(), Failed> {
     let hold = format!("{}={}{ENDLESS_SLEEP}", moment.name, moment.passes);
     let mut child = start(inputs().extract(&store).env("FAILPOINTS", hold));
     wait_until(&mut child, moment.name, || (moment.reached)(&store))?;
-    // The files change shortly before the fail point is reached.
+    // Wait briefly, because the files change shortly before the program blocks at the fail point.
     std::thread::sleep(Duration::from_millis(100));
     kill(child)?;
 
@@ -220,7 +220,7 @@ fn killed_second_version_equals_whole() -> Result<(), Failed> {
 
         kill(child)?;
         same("versions", versions(&store).len(), 1)?;
-        // In the meantime, runs of the committed version succeed.
+        // After the kill, a run of the committed version succeeds.
         run(&mut inputs().extract(&store)).exits(0)?;
     }
 
@@ -228,7 +228,7 @@ fn killed_second_version_equals_whole() -> Result<(), Failed> {
     same_versions(&store, &wanted)
 }
 
-/// The clip keeps its size, so the plan is unchanged, but its shard is written again.
+/// A clip changes while a run is stopped. Its size and thus the plan are unchanged, but its shard is written again.
 #[apply(trial)]
 fn clip_changed_while_stopped() -> Result<(), Failed> {
     let folder = scratch("meanwhile");
@@ -255,7 +255,7 @@ fn clip_changed_while_stopped() -> Result<(), Failed> {
     fs::write(&path, &bytes)?;
 
     let ran = run(&mut own.extract(&store)).exits(0)?;
-    // One shard of each feature is written again.
+    // Only the shard of the changed clip is written again, once per feature.
     let n_features = manifest(whole(), 1)?.features.len();
     let reused = format!("{} shards already existed", receipts(whole()) - n_features);
     contains(&ran.err, &reused)?;
@@ -270,7 +270,7 @@ fn is_x86_64_v3() -> bool {
     std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma")
 }
 
-/// `scalar` is the only instruction set.
+/// On other processors, `scalar` is the only instruction set.
 #[cfg(not(target_arch = "x86_64"))]
 fn is_x86_64_v3() -> bool {
     false

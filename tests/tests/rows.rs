@@ -250,13 +250,13 @@ fn folders_and_lists_are_predicted_like_files() -> Result<(), Failed> {
         want.clone(),
     )?;
 
-    // Predicts with two models; here both are the same run.
+    // Predicts with two models, which are the same run here.
     let twin = trained().to_string_lossy().into_owned();
     let both = predict(&folder, &["--run", &twin, "in", "c.mp3"])
         .exits(0)?
         .out;
     same("lines of both", both.lines().count(), 6)?;
-    // Runs with the same name are identified by their paths.
+    // Models of runs with the same name are identified by the paths of the runs.
     let name = twin.as_str();
     let named = format!("\"run\":\"{name}\"");
     same(

@@ -307,7 +307,7 @@ fn answers_match_predict() -> Result<(), Failed> {
     }
     same("answers", got, want)?;
 
-    // Sends a form with the longest song that is not yet cut.
+    // Sends a form with a song of ten minutes.
     let form = [
         b"--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"c.wav\"\r\n\r\n"
             .as_slice(),
@@ -702,7 +702,7 @@ fn sigterm_waits_for_songs_in_progress() -> Result<(), Failed> {
     // An upload that has begun counts as a request in progress.
     let (first, rest) = song.split_at(song.len() / 2);
     let mut sending = server.begin("/api/predict", &headers, first)?;
-    // The server does not wait for a connection without a request.
+    // The server does not wait for a connection that has sent no request.
     let silent = server.connect()?;
     sleep(Duration::from_secs(1));
 

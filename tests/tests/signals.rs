@@ -75,7 +75,7 @@ fn taken(child: &mut Child, pipe: &Path) -> Result<File, Failed> {
     end.ok_or_else(|| "no pipe".into())
 }
 
-/// Sleeps, so that a program can start its work.
+/// Sleeps to give a started program time to begin its work.
 fn let_it_begin() {
     std::thread::sleep(Duration::from_millis(700));
 }

@@ -95,7 +95,7 @@ fn copies_are_used_only_for_training() -> Result<(), Failed> {
     same_versions(&store, &other_order)?;
     run(wavemill(["verify", "--store"]).arg(&store)).exits(0)?;
 
-    // Without stretching, the plain rows and the files of the other splits are the same, byte for byte.
+    // With `stretch=none`, the unstretched rows and the files of the other splits are the same, byte for byte.
     let plain = table.first("plain", &["--set", "audio.stretch=none"])?;
     let recorded = manifest(&plain, 1)?;
 
@@ -153,14 +153,14 @@ fn copies_are_on_all_sides_under_segment_stretched() -> Result<(), Failed> {
         }
     }
 
-    // A plain row is in the split that the rule `segment` assigns.
+    // An unstretched row is in the same split as under the rule `segment`.
     let sets = ["--set", "audio.stretch=none", "--set", "split.rule=segment"];
     let segments = table.first("segments", &sets)?;
     let sides = "SELECT clip_key, segment, split FROM features_log_mel WHERE variant = 1.0 \
                  ORDER BY clip_key, segment";
     same("sides", sql(&store, sides)?, sql(&segments, sides)?)?;
 
-    // Existing rows are assigned to splits again without decoding.
+    // With another seed, existing rows are assigned to splits again without decoding.
     let sets = ["--set", "split.seed=7", "--new-version", "--json"];
     let ran = run(&mut table.extract(&sets)?).exits(0)?;
     let told: Value = serde_json::from_str(&ran.out)?;

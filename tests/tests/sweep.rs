@@ -106,7 +106,7 @@ fn failed_trial_does_not_affect_others() -> Result<(), Failed> {
     same("as they were", lines(&ran.out)?[1..] == first[1..], true)?;
     same("runs", runs_in(&folder), 4)?;
 
-    // Without the failing trial, no trial is left to run.
+    // Without the failing trial, all trials of the sweep are already completed.
     let ran = run(&mut sweep(
         &folder,
         "[parameters]\n\"optimizer.lr\" = [1e-3, 1e-4]",
@@ -155,7 +155,7 @@ fn stopped_sweep_resumes_with_the_same_command() -> Result<(), Failed> {
     same("trials", lines(&ran.out)?.len(), 2)
 }
 
-/// Returns a trial's line without the folder of runs, and the weights of its last checkpoint.
+/// Returns the line of output about a trial, without the path of its folder, and the weights of its last checkpoint.
 fn without_folder(line: &Value, folder: &Path) -> Result<(String, Vec<u8>), Failed> {
     let run = line["run"].as_str().ok_or("no run")?;
     let text = line.to_string().replace(folder.to_str().unwrap(), "");
@@ -209,7 +209,7 @@ fn number_of_jobs_does_not_change_results() -> Result<(), Failed> {
     Ok(())
 }
 
-/// A trial is compared with earlier ones even if they are still running. One of them fails.
+/// Median stopping compares a trial with earlier ones, even if they are still running. One of the trials fails.
 #[apply(trial)]
 #[needs(has_trainer)]
 fn parallel_jobs_apply_the_same_median_stop() -> Result<(), Failed> {

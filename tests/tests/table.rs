@@ -50,22 +50,22 @@ const RATE_HZ: u32 = 8000;
 /// Samples in a quarter of a second.
 const SAMPLES: u32 = RATE_HZ / 4;
 
-/// Metadata and content of a track.
+/// Metadata of a track and content of its audio file.
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
     pub artist: Option<u32>,
     pub genre: &'static str,
     /// Split used by the rule `column`.
     pub side: &'static str,
-    /// Seed of the noise. Tracks with the same voice contain the same recording.
+    /// Seed of the track's noise. Tracks with the same voice contain the same recording.
     pub voice: u32,
     /// Text of an additional chunk in the file. The chunk is omitted if the text is empty.
     pub tag: &'static str,
-    /// Number of samples at 8 kHz.
+    /// Number of samples in the file, at 8 kHz.
     pub samples: u32,
 }
 
-/// Tracks by `clip_key`, which are written to a folder.
+/// Tracks by their `clip_key`, with the folder to which their files are written.
 #[derive(Clone, Debug)]
 pub(crate) struct Table {
     folder: PathBuf,

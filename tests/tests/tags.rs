@@ -35,13 +35,13 @@ fn tag_file(store: &Path, tag: &str) -> PathBuf {
     store.join("_wavemill/tags").join(tag)
 }
 
-/// Returns the output of `info --versions --json`.
+/// Returns the versions listed by `info --versions --json`.
 fn listed(store: &Path) -> Result<Vec<Value>, Failed> {
     let ran = on(store, &["info", "--versions", "--json"]).exits(0)?;
     Ok(serde_json::from_str(&ran.out)?)
 }
 
-/// Returns one field of each version in that list.
+/// Returns one field of each version listed by `info --versions`.
 fn field(store: &Path, name: &str) -> Result<Vec<Value>, Failed> {
     Ok(listed(store)?
         .iter()
@@ -88,7 +88,7 @@ fn tags_are_accepted_as_versions() -> Result<(), Failed> {
             let by_tag = on(&store, &[words, &["--version", tag]].concat()).exits(0)?;
             same(&words.join(" "), &by_tag.out, &by_number.out)?;
         }
-        // The latest version gives other output, so the command did not read that version.
+        // The output differs from that for the latest version, so the command did read the tagged version.
         let first = on(&store, &[words, &["--version", "paper"]].concat()).exits(0)?;
         let latest = on(&store, words).exits(0)?;
         same(&words.join(" "), first.out == latest.out, false)?;
@@ -383,7 +383,7 @@ fn damaged_tag_is_an_error_when_used() -> Result<(), Failed> {
             ])?;
         }
 
-        // Commands that do not use the tag succeed. Only a list of tags prints a warning.
+        // A damaged tag does not affect commands that do not use it. Only a list of tags prints a warning.
         for words in [
             &["verify"][..],
             &["sql", "--version", "good", "SELECT 1"],
@@ -410,7 +410,7 @@ fn damaged_tag_is_an_error_when_used() -> Result<(), Failed> {
         }
         same("files", files_below(&store), before)?;
 
-        // Both remedies work.
+        // Replacing a damaged tag and removing its file both work.
         if tag == "garbage" {
             let ran = on(&store, &["tag", "3", tag]).exits(0)?;
             contains(&ran.err, "the damaged tag was replaced")?;
@@ -418,7 +418,7 @@ fn damaged_tag_is_an_error_when_used() -> Result<(), Failed> {
         fs::remove_file(&file)?;
     }
 
-    // A file whose name is not valid for a tag may have been meant as one.
+    // `gc` removes nothing while a file has an invalid name for a tag, because the file may be meant as one.
     let file = tag_file(&store, "my tag");
     fs::write(&file, "2\n")?;
     on(&store, &["gc", "--keep", "1"]).exits(3)?.says(&[
@@ -555,7 +555,7 @@ fn versions_list_their_changes() -> Result<(), Failed> {
     table.row(3).genre = "Rock";
     run(&mut table.extract(&["--new-version"])?).exits(0)?;
 
-    // The content of the clip changes, but not its length.
+    // The content of the clip's file changes, but not its length.
     table.row(5).voice = 77;
     run(&mut table.extract(&["--new-version"])?).exits(0)?;
 

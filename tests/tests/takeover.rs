@@ -15,10 +15,10 @@ use crate::support::{
 };
 use crate::table::{MFCC, Table, key, noise};
 
-/// Number of tracks that fill four shards of one split.
+/// Number of tracks in the tests' tables, which fill four shards of one split.
 const TRACKS: u32 = 24;
 
-/// Two stores with the same versions. The second store computes every row of every version.
+/// Two stores with the same versions. Every run on the second store computes all rows.
 struct Twins {
     table: Table,
     store: PathBuf,
@@ -58,7 +58,7 @@ impl Twins {
         Ok(serde_json::from_str(&ran.out)?)
     }
 
-    /// Does the same as [`Self::next`], and fails unless the given number of clips was decoded.
+    /// Commits the next version like [`Self::next`], and fails unless the given number of clips was decoded.
     fn decodes(&self, what: &str, words: &[&str], clips: u64) -> Result<Value, Failed> {
         let told = self.next(words)?;
         same(what, &told["clips_decoded"], &clips.into())?;
@@ -66,8 +66,8 @@ impl Twins {
     }
 }
 
-/// Creates a table with splits by the column `side`. All tracks are in the training split unless a test changes
-/// them.
+/// Creates a table whose column `side` determines the splits. All tracks are in the training split unless a test
+/// changes them.
 fn by_column(name: &str, sections: &str, changes: &[(&str, &str)]) -> Table {
     let table = Table::new(name, TRACKS);
     set_recipe(&table, sections, changes);
@@ -79,7 +79,7 @@ fn set_recipe(table: &Table, sections: &str, changes: &[(&str, &str)]) {
     table.set_recipe(sections, &[&[rule], changes].concat());
 }
 
-/// Changed audio tags change no row, and no table except those of the inputs.
+/// Changed audio tags change no row, and no table except the two that list the input files.
 #[apply(trial)]
 fn equal_files_become_links() -> Result<(), Failed> {
     let mut table = by_column("equal", MFCC, &[]);
@@ -99,7 +99,7 @@ fn equal_files_become_links() -> Result<(), Failed> {
     same(
         "written again",
         written_by(&store, 2)?,
-        // Both tables contain the sizes of files.
+        // Both tables contain the sizes of the audio files, which changed.
         ["audio_files/audio_files.parquet", "inputs/inputs.parquet"]
             .map(str::to_owned)
             .to_vec(),
@@ -118,7 +118,7 @@ fn equal_files_become_links() -> Result<(), Failed> {
     )?;
     same("equal", &report["files_equal"], &(4 + tables - 2).into())?;
 
-    // A damaged file is not linked.
+    // A damaged table is written again instead of linked.
     let before = second.files.iter().find(|file| file.name() == "tracks_all");
     let damaged = store.join(&before.ok_or("no table")?.path);
     let mut bytes = fs::read(&damaged)?;
@@ -200,7 +200,7 @@ fn only_new_files_are_decoded() -> Result<(), Failed> {
     same("taken over", &told["rows_taken_over"], &0.into())
 }
 
-/// Splits are by artist, so a new artist could have changed the splits of all others.
+/// The split rule is `artist`, so a new artist could have changed the splits of all others.
 #[apply(trial)]
 fn one_file_more_among_3000_decodes_one_and_moves_none() -> Result<(), Failed> {
     const N: u32 = 3000;
@@ -245,7 +245,7 @@ fn features_are_extracted_alone() -> Result<(), Failed> {
     let told = twins.decodes("a feature less", &[], 0)?;
     same("linked", &told["shards_reused"], &4.into())?;
 
-    // The column has another name, but the same values.
+    // The feature has another name, but the same values.
     set_recipe(
         &twins.table,
         "",
@@ -255,10 +255,10 @@ fn features_are_extracted_alone() -> Result<(), Failed> {
     same("new", &told["files_new"], &4.into())
 }
 
-/// Rows are written to files of any layout, and read from files of any layout.
+/// Rows can be taken over from files of any layout, and be written to files of any layout.
 #[apply(trial)]
 fn other_shards_are_other_files() -> Result<(), Failed> {
-    // Without a fixed duration, each row has its own shape.
+    // Without a fixed duration, the tensors of the rows have different shapes.
     let open = [("duration_s = 0.25\n", "")];
     let mut table = by_column("files", MFCC, &open);
     table.row(3).samples = 1500;
@@ -276,7 +276,7 @@ fn other_shards_are_other_files() -> Result<(), Failed> {
         twins.decodes(set, &["--set", set], 0)?;
     }
 
-    // Reads lists and writes bytes.
+    // Writes rows in the list layout, then takes these rows over into the binary layout.
     twins.decodes("a list", &["--set", "shards.layout=list"], 0)?;
     twins.table.add(24).samples = 2222;
     twins.decodes("from lists, and a clip more", &[], 1)?;
@@ -303,7 +303,7 @@ fn touched_files_are_still_linked() -> Result<(), Failed> {
 #[apply(trial)]
 fn rejects_are_taken_over() -> Result<(), Failed> {
     let mut table = by_column("rejects", MFCC, &[]);
-    // Shorter than `min_duration_s`.
+    // The clip is shorter than `min_duration_s`, so it is rejected.
     table.row(5).samples = 100;
     let mut twins = Twins::new(table, &[])?;
     twins.table.row(7).genre = "Jazz";
@@ -311,7 +311,7 @@ fn rejects_are_taken_over() -> Result<(), Failed> {
     twins.decodes("labels", &[], 0)?;
     twins.decodes("other shards", &["--set", "shards.clips=100"], 0)?;
 
-    // The clip gets rows when it is long enough.
+    // The rejected clip gets rows when its file is longer.
     twins.table.row(5).samples = 2000;
     twins.decodes("a longer file", &[], 1)?;
     same(
@@ -321,7 +321,7 @@ fn rejects_are_taken_over() -> Result<(), Failed> {
     )
 }
 
-/// A clip has rows of either all features or none.
+/// A clip that is rejected by one feature has no rows of the other features.
 #[apply(trial)]
 fn a_feature_that_rejects_a_clip_takes_its_rows() -> Result<(), Failed> {
     fn count(of_clip: &str, twins: &Twins) -> Result<u64, Failed> {
@@ -339,7 +339,7 @@ fn a_feature_that_rejects_a_clip_takes_its_rows() -> Result<(), Failed> {
         0,
     )?;
 
-    // The frames are longer than the clip, and the clip is not padded.
+    // The frames of the feature are longer than the clip, and the clip is not padded.
     let long = MFCC.replace("n_fft = 256", "n_fft = 1600\ncenter = false");
     set_recipe(&twins.table, &long, &open);
     twins.next(&[])?;
@@ -372,7 +372,7 @@ fn damaged_parent_is_decoded_again_with_a_warning() -> Result<(), Failed> {
     bytes[middle] ^= 1;
     fs::write(&path, bytes)?;
 
-    // Every shard is written again.
+    // The changed genre causes a run that writes every shard again, including the damaged one.
     twins.table.row(7).genre = "Blues";
     let ran = run(&mut twins.table.extract(&["--new-version", "--json"])?).exits(0)?;
     ran_says(&ran.err, &[&file.path, "computed again"])?;
@@ -394,7 +394,7 @@ fn damaged_parent_is_decoded_again_with_a_warning() -> Result<(), Failed> {
     )?;
     run(wavemill(["verify", "--version", "2", "--store"]).arg(&twins.store)).exits(0)?;
 
-    // A missing file counts as damaged.
+    // A missing file is treated like a damaged one.
     fs::remove_file(twins.store.join(&manifest(&twins.store, 2)?.files[0].path))?;
     let feature = manifest(&twins.store, 2)?
         .files
@@ -409,7 +409,7 @@ fn damaged_parent_is_decoded_again_with_a_warning() -> Result<(), Failed> {
     Ok(())
 }
 
-/// The other segments of each clip are in files that still exist.
+/// A file with some segments is lost. The other segments of the same clips are in files that still exist.
 #[apply(trial)]
 fn lost_file_does_not_hide_segments() -> Result<(), Failed> {
     let table = Table::new("hidden", TRACKS);
@@ -428,13 +428,13 @@ fn lost_file_does_not_hide_segments() -> Result<(), Failed> {
         fs::remove_file(store.join(&lost.ok_or("no file")?.path))?;
     }
 
-    // Every shard is written again.
+    // The changed genre causes a run that writes every shard again.
     twins.table.row(3).genre = "Blues";
     twins.next(&[])?;
     Ok(())
 }
 
-/// The file of the first feature contains wrong keys, and rows of the second feature are taken over.
+/// The file of the first feature contains wrong keys. Rows of the second feature are taken over.
 #[apply(trial)]
 fn keys_from_a_damaged_file_are_ignored() -> Result<(), Failed> {
     let plain = ["--set", "shards.compression=none"];
@@ -511,15 +511,15 @@ fn segments_are_taken_over() -> Result<(), Failed> {
     twins.next(&[])?;
     twins.decodes("another seed", &["--set", "split.seed=7"], 0)?;
 
-    // Changes to a rule that assigns whole clips.
+    // Replaces the split rule by one that assigns whole clips.
     let segments = [("duration_s = 0.25", "duration_s = 0.25\nsegment_s = 0.05")];
     twins.table.set_recipe(MFCC, &segments);
     twins.decodes("by artist", &[], 0)?;
     Ok(())
 }
 
-/// A clip's rows are taken over only if all of its stretched copies exist. Copies that are not wanted are not taken
-/// over.
+/// A clip's rows are taken over only if all of its stretched copies exist. Copies that the recipe no longer requests
+/// are not taken over.
 #[apply(trial)]
 fn stretched_copies_are_taken_over() -> Result<(), Failed> {
     const STRETCH: &str = "audio.stretch=[0.5, 2.0]";
@@ -544,7 +544,7 @@ fn stretched_copies_are_taken_over() -> Result<(), Failed> {
     // Moving a clip out of the training split needs no decoding, and moving it back does.
     twins.table.row(3).side = "validation";
     twins.decodes("out of training", &["--set", STRETCH], 0)?;
-    // The genre changes as well, because otherwise the files of the version before last would be linked.
+    // Changes the genre as well, because otherwise the run would link the files of the version before last.
     twins.table.row(3).side = "training";
     twins.table.row(3).genre = "Rock";
     twins.decodes("into training", &["--set", STRETCH], 1)?;

@@ -19,17 +19,17 @@ use crate::support::{
 };
 use crate::table::Table;
 
-/// Settings with dropout, batch norm, augmentation and mix-up, with 11 steps per epoch and a checkpoint after each
-/// step.
+/// Settings for training with dropout, batch norm, augmentation and mix-up, with 11 steps per epoch and a checkpoint
+/// after each step.
 const SETS: &str = "--set model.name=genregenie-cnn --set data.batch_size=4 --set data.frames=24 \
      --set loss.mixup=0.4 --set augment.enabled=true --set train.epochs=8 --set train.early_stop=0 \
      --set train.checkpoint_steps=1";
-/// Number of steps of the whole run.
+/// Number of optimizer steps in a complete training run.
 const STEPS: u64 = 88;
-/// More epochs than any test waits for.
+/// Flags for a run of more epochs than any test waits for.
 const ENDLESS: [&str; 2] = ["--epochs", "100000"];
 
-/// Returns a `fit` command with [`SETS`].
+/// Returns a `fit` command with the settings [`SETS`].
 fn small(runs: &Path) -> Command {
     let mut command = fit(whole(), runs);
     command.args(argv(SETS));
@@ -42,7 +42,7 @@ fn resume(run: &Path) -> Command {
     command
 }
 
-/// Returns the bytes of the last checkpoint and of the scores.
+/// Returns the bytes of a run's last checkpoint and of its scores.
 fn left_by(run: &Path) -> Result<[Vec<u8>; 3], Failed> {
     fn read(path: PathBuf) -> Result<Vec<u8>, Failed> {
         fs::read(&path).map_err(|e| Failed::from(format!("{}: {e}", path.display())))
@@ -91,7 +91,7 @@ fn killed_five_times_equals_whole() -> Result<(), Failed> {
         })?;
 
         match time {
-            // Kills the run while a checkpoint is written or removed.
+            // Kills the run while it writes or removes a checkpoint.
             2 | 4 => wait_until(&mut child, "a part", || {
                 run_in(&runs).is_ok_and(|run| !parts_of(&run).is_empty())
             })?,
@@ -436,7 +436,7 @@ fn damaged_shards_are_named_or_skipped() -> Result<(), Failed> {
         .exits(0)?;
 
         let counted = result(&runs)?["damaged_rows"].as_u64().ok_or("no count")?;
-        // Rows that were damaged in both epochs are counted once.
+        // Rows that were found damaged in both epochs are counted once.
         same(
             "rows",
             if whole_file {
@@ -500,7 +500,7 @@ fn damaged_checkpoints_are_named() -> Result<(), Failed> {
         .says(&[state.to_str().unwrap()])?;
     fs::rename(&away, &state)?;
 
-    // Follows the advice of the message.
+    // Follows the advice of the error message to remove the folder of the damaged checkpoint.
     fs::write(&tensors, flipped(&whole, 20))?;
     fs::remove_dir_all(&last)?;
     goes_on(&begun)
@@ -548,7 +548,7 @@ fn grown() -> &'static Grown {
         for track in 30..33 {
             table.add(track).genre = "Blues";
         }
-        // The classes that the model knows get other ids.
+        // The classes that the trained model knows get other ids.
         extract_by_column(&table, &["--new-version", "--renumber"]);
 
         table.row(0).side = "test";
@@ -615,7 +615,7 @@ fn first_line(ran: &Ran) -> &str {
     ran.err.lines().next().unwrap_or_default()
 }
 
-/// Part of the warning about the third version's test split.
+/// Part of the warning about tracks in the third version's test split that the model already knows.
 const KNOWN: &str = "of 10 test tracks, 1 are tracks, 2 are recordings and 2 are by artists that";
 
 #[apply(trial)]
@@ -797,7 +797,7 @@ fn init_from_another_run_is_compared() -> Result<(), Failed> {
     let log = fs::read_to_string(started.join("log.jsonl"))?;
     contains(&log, &warning)?;
 
-    // The initial weights come from a run on twelve tracks, not all of which this run trains on.
+    // The initial weights come from a run on twelve tracks, which a warning counts even if this run trains on fewer.
     let ran = eval_on(&started, "1", &["--side", "training"])?;
     starts_with(
         first_line(&ran),

@@ -31,7 +31,7 @@ const SECTIONS: [&str; 9] = [
 /// Largest size of a page about two small runs.
 const PAGE_BYTES_MAX: usize = 2 << 20;
 
-/// Copies a trained run, which does not contain the files of `eval`.
+/// Copies a trained run to a new folder. The copy does not contain the files that `eval` writes.
 fn own_run(name: &str) -> PathBuf {
     let run = scratch(name).join("first");
     copy_folder(trained(), &run);
@@ -109,7 +109,7 @@ fn describes_contents_and_missing_parts_of_a_run() -> Result<(), Failed> {
         contains(&html, &format!("first: {file} not found."))?;
     }
 
-    // The page shows the figures of the result.
+    // The page contains the scores in the run's `result.json`.
     let result: Value = serde_json::from_str(&fs::read_to_string(folder.join("result.json"))?)?;
     same("result", &about(&html)?["results"][0], &result)?;
 
@@ -136,7 +136,7 @@ fn describes_contents_and_missing_parts_of_a_run() -> Result<(), Failed> {
     contains(&html, "type=\"radio\"")?;
     contains(&html, "Computed by t-SNE with perplexity ")?;
 
-    // Every point of the map has a title with the verdict, and the store provides titles and artists.
+    // The title of each point of the map states whether its prediction is correct. Artists come from the store.
     lacks(&html, "h0\"/>")?;
     let points = html.matches("h0\"><title>").count();
     within("points", points, 1..)?;
@@ -189,7 +189,7 @@ fn two_runs_are_on_common_axes() -> Result<(), Failed> {
         contains(&html, words)?;
     }
 
-    // `eval --against` reports the same intervals for these runs.
+    // `eval --against` reports the same confidence intervals for these two runs.
     let mut against = trainer(["eval", "--device", "cpu", "--threads", "1", "--json"]);
     let ran = run(against.arg(&runs[0]).arg("--against").arg(&runs[1])).exits(0)?;
     let paired = ran.out.lines().last().ok_or("no comparison")?;
@@ -200,7 +200,7 @@ fn two_runs_are_on_common_axes() -> Result<(), Failed> {
     let interval = format!("{low:+.3} to {high:+.3}").replace('-', "−");
     contains(&html, &interval)?;
 
-    // Each chart is also written to a file.
+    // Each chart of the page is also written to a separate SVG file.
     let files = files_below(&plots);
     same("files", files.len(), drawings(&html))?;
     same("told", texts(&written["plots"]).len(), files.len())?;
@@ -331,7 +331,7 @@ fn a_browser_finds_nothing_to_load() -> Result<(), Failed> {
     let chosen = visit.dom.matches("class=\"pick\" type=\"radio\"").count();
     same("a choice for each map", chosen, 2)?;
 
-    // The page of a sweep has other charts.
+    // The page of a sweep has other charts, which are loaded here.
     let runs = folder_of_two_runs("report-visit-sweep")?;
     page(std::slice::from_ref(&runs), &out, &[])?;
     quiet_visit(browser, &out)?;

@@ -65,7 +65,7 @@ fn says(ran: &Ran, part: &str) -> Result<(), Failed> {
     )
 }
 
-/// A tensor of a file.
+/// A tensor of a safetensors file.
 struct Tensor {
     shape: Vec<u64>,
     values: Vec<f32>,

@@ -1,6 +1,6 @@
 //! Writes fifty training steps of small networks as JSON, which scripts/peers/training.py reproduces with PyTorch.
 //!
-//! Optimizers, clipping, schedules and losses are the trainer's; networks and data are fixed and have no practical use.
+//! Optimizers, clipping, schedules and losses are those of the trainer; networks and data are fixed and artificial.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -23,10 +23,10 @@ const ROWS: i64 = 32;
 const INPUTS: i64 = 12;
 const HIDDEN: i64 = 20;
 const CLASSES: i64 = 5;
-/// Losses that stop improving twice, so that the plateau schedule lowers the rate.
+/// Validation losses that stop improving twice, so that the plateau schedule lowers the learning rate.
 const VALIDATIONS: [f64; 10] = [1.0, 0.9, 0.91, 0.92, 0.899_95, 0.93, 0.5, 0.6, 0.7, 0.8];
 
-/// Writes the trajectories.
+/// Writes training steps of small networks as JSON.
 #[derive(Parser)]
 struct Args {
     /// JSON file to write.
@@ -34,7 +34,7 @@ struct Args {
     out: PathBuf,
 }
 
-/// Settings that differ between trajectories.
+/// Settings of one training run.
 struct Case {
     name: &'static str,
     kind: Kind,
@@ -43,7 +43,7 @@ struct Case {
     loss: config::Loss,
 }
 
-/// Inputs and labels, the same for every case.
+/// Inputs and labels of all training runs.
 struct Data {
     inputs: Tensor,
     classes: Tensor,
@@ -184,7 +184,7 @@ fn random(stream: u64, shape: &[i64]) -> Tensor {
 fn data() -> Data {
     fn labels(stream: u64) -> Tensor {
         let mut rng = Rng::new(stream);
-        // One row in six has no label.
+        // About one row in six has no label.
         let labels: Vec<i64> = (0..ROWS)
             .map(|_| rng.below(CLASSES as u64 + 1) as i64 - 1)
             .collect();
@@ -232,7 +232,7 @@ fn logits(variables: &[(String, Tensor)], inputs: &Tensor) -> [Tensor; 2] {
     [genre(&hidden), several(&hidden)]
 }
 
-/// Returns the mean loss of the two targets.
+/// Returns the mean of the losses of the two targets.
 fn loss(case: &Case, criterion: &Criterion, data: &Data, logits: &[Tensor]) -> Tensor {
     let labels = [data.classes.shallow_clone(), data.several.shallow_clone()];
     let mixed = (case.loss.mixup > 0.0).then(|| MixedLabels {
@@ -315,7 +315,7 @@ fn train(case: &Case, data: &Data) -> Value {
     })
 }
 
-/// Returns every variable as `{"shape", "values"}`.
+/// Returns every variable as a JSON object `{"shape", "values"}`.
 fn values(variables: &[(String, Tensor)]) -> Value {
     let all = variables
         .iter()

@@ -19,7 +19,7 @@ pub(crate) use rows_file::{
     METADATA_KEY, ROWS_FORMAT, RowFileMetadata, RowFilePaths, RowFiles, RowsFileError,
 };
 
-/// Error evaluating a split.
+/// Error when evaluating a split.
 #[derive(Debug, thiserror::Error)]
 pub enum EvaluateError {
     #[error(transparent)]
@@ -37,7 +37,7 @@ pub enum EvaluateError {
 }
 
 impl EvaluateError {
-    /// Returns the exit code of a command that ends with this error.
+    /// Returns the exit code of the process for this error.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Dataset(error) => error.exit_code(),
@@ -48,8 +48,8 @@ impl EvaluateError {
     }
 }
 
-/// Predicts every row of the plan's side and returns predictions for each target, identical on every rank. Also writes
-/// every row to `files`, if any, in the manifest's order.
+/// Computes predictions for every row of the plan's split; the result is identical on every rank. Also writes the rows
+/// to `files`, if given, in the manifest's order.
 pub(crate) fn predict(
     learner: &Learner,
     data: &Arc<Dataset>,
@@ -65,7 +65,7 @@ pub(crate) fn predict(
 
     for batch in Loader::start(data, plan)? {
         let batch = batch?;
-        // A rank without rows in this batch computes nothing but still takes part in the gathering.
+        // A rank without rows in this batch computes no predictions but still takes part in gathering the rows.
         let answers = if batch.n_own() > 0 {
             Some(learner.answers(&batch)?)
         } else {
@@ -79,7 +79,7 @@ pub(crate) fn predict(
                 all[index].add_loss(weighted, weight);
             }
         }
-        // Call this on every rank and for every batch, because `append` gathers from all ranks.
+        // Every rank must call `append` for every batch, because it gathers rows from all ranks.
         if let Some(files) = &mut files {
             files.append(data, ranks, &batch, answers.as_ref())?;
         }
@@ -89,7 +89,8 @@ pub(crate) fn predict(
         return Ok(all);
     }
 
-    // Every rank receives all predictions, so that all compute the same scores and make the same decisions.
+    // Every rank receives all predictions, so that all ranks compute the same scores and end training at the same
+    // epoch.
     let mut merged = Vec::with_capacity(all.len());
     for own in &all {
         let of_ranks = ranks.gather(&own.to_bytes())?;
@@ -106,7 +107,7 @@ fn push(
     probabilities: &Tensor,
 ) -> Result<(), EvaluateError> {
     let classes = into.classes().len();
-    // Copies the whole batch once; the rows below are slices of it.
+    // Copy the probabilities of the whole batch once; each row is a slice of the copy.
     let values = Vec::<f32>::try_from(probabilities.f_contiguous()?.f_view(-1)?)?;
     let rows = data.rows();
     let target = &data.targets()[target];
@@ -124,7 +125,7 @@ fn push(
                 Label::Unknown
             }
         } else {
-            // An unlabelled row has −1, which is not a valid index.
+            // An unlabelled row has class −1, which is not a valid index.
             usize::try_from(target.label(rows, row)).map_or(Label::Unknown, Label::Class)
         };
 
@@ -142,14 +143,14 @@ fn push(
     Ok(())
 }
 
-/// Computes the figures for choosing epochs: the mean loss of all targets, and the accuracy and macro F1 of the first
-/// target. The "accuracy" of a multi-label target is the share of rows whose whole set of labels is correct.
+/// Computes the scores by which the best epoch is chosen: the mean loss of all targets, and the accuracy and macro F1
+/// of the first target. The "accuracy" of a multi-label target is the share of rows whose labels are all correct.
 ///
-/// A target whose rows all have weight 0 has no loss and is left out. If no target has a loss, the mean is NaN, which
-/// is never an improvement.
+/// A target whose rows all have weight 0 has no loss and is left out of the mean. If no target has a loss, the mean is
+/// NaN, which never counts as an improvement.
 ///
 /// # Errors
-/// [`EvaluateError::Metrics`] if there is no labelled row.
+/// [`EvaluateError::Metrics`] if no row has a label.
 pub(crate) fn validation(predictions: &[Predictions]) -> Result<Validation, EvaluateError> {
     let mut losses = Vec::new();
     for target in predictions {
@@ -171,7 +172,7 @@ pub(crate) fn validation(predictions: &[Predictions]) -> Result<Validation, Eval
     })
 }
 
-/// Computes all scores of each target, with intervals. All targets have the same `leaks`.
+/// Computes all scores of each target, with confidence intervals. `leaks` is the same for all targets.
 pub(crate) fn scores(
     predictions: &[Predictions],
     leaks: &Leaks,
@@ -183,7 +184,8 @@ pub(crate) fn scores(
         .collect()
 }
 
-/// Counts tracks, artists, albums and recordings that a side shares with training, over rows with and without a label.
+/// Counts the tracks, artists, albums and recordings that a split shares with the training split, including unlabelled
+/// rows.
 pub(crate) fn leaks(data: &Dataset, side: Side) -> Leaks {
     Leaks::new(
         data.split_rule(),
@@ -193,7 +195,7 @@ pub(crate) fn leaks(data: &Dataset, side: Side) -> Leaks {
     )
 }
 
-/// Returns the rows of a side with the fields by which leaks are detected.
+/// Returns the rows of a split with the ids that are compared between splits.
 pub(crate) fn members(data: &Dataset, side: Side) -> Vec<Member<'_>> {
     let rows = data.rows();
     let mut members = Vec::new();
@@ -203,7 +205,7 @@ pub(crate) fn members(data: &Dataset, side: Side) -> Vec<Member<'_>> {
             track_id: rows.track_ids[row],
             artist_id: rows.artist_ids[row],
             album_id: rows.album_ids[row],
-            // Rows of pictures have no audio hash, and are never counted as the same recording.
+            // Rows of pictures have no audio hash, so they never count as the same recording.
             audio_blake3: Some(&*rows.audio_blake3s[row]).filter(|hash| !hash.is_empty()),
         });
     }

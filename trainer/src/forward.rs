@@ -1,5 +1,5 @@
-//! The forward pass of a model, on a device and in a precision. Training, evaluation and prediction share it, so they
-//! agree bit for bit on equal batches.
+//! The forward pass of a model, on a device and in a precision. Training, evaluation and prediction share this code, so
+//! that equal batches give the same bits.
 
 use tch::{Device, Kind, TchError, Tensor};
 use wavemill_schemas::config::{Precision, Train};
@@ -10,11 +10,11 @@ use crate::models::{Inputs, ModelError, Net};
 /// The device and precision of a forward pass.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ForwardPass {
-    /// The CPU or a GPU.
+    /// The CPU or a GPU on which the model computes.
     pub device: Device,
-    /// Kind of weights and inputs.
+    /// Kind of number of weights and inputs.
     pub kind: Kind,
-    /// Whether products are computed in bf16.
+    /// Whether matrix products are computed in bf16.
     bf16: bool,
 }
 
@@ -46,7 +46,8 @@ impl ForwardPass {
         Ok(self.answer(net, inputs, train)?.1)
     }
 
-    /// Returns the vectors `[n, width]` that are the input of the heads, and the logits; both in [`Self::kind`].
+    /// Returns the vectors `[n, width]` that are the input of the heads, and the logits of each target; both in
+    /// [`Self::kind`].
     pub(crate) fn answer(
         self,
         net: &Net,
@@ -57,7 +58,7 @@ impl ForwardPass {
             return Ok(net.answer(inputs, train)?);
         }
 
-        // Autocast is a setting of the thread, so it is turned off again even if the model fails.
+        // Autocast is a setting of the current thread, so it must be turned off even if the model fails.
         ffi::set_autocast_bf16(self.device, true)?;
         let answered = net.answer(inputs, train);
         ffi::set_autocast_bf16(self.device, false)?;
@@ -69,8 +70,8 @@ impl ForwardPass {
         ))
     }
 
-    /// Returns probabilities `[n, classes]` as f32 on the CPU. They are independent of each other if a row has several
-    /// labels, otherwise they sum to 1.
+    /// Converts logits to probabilities `[n, classes]`, f32 on the CPU. They sum to 1, except for several labels per
+    /// row, where each class has an independent probability.
     pub(crate) fn probabilities(self, logits: &Tensor, is_multi: bool) -> Result<Tensor, TchError> {
         let probabilities = if is_multi {
             logits.f_sigmoid()?

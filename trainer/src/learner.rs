@@ -1,6 +1,7 @@
-//! A model with everything that its training needs, and a single optimiser step.
+//! A model with its optimizer, loss and gradients, and the computation of a single optimiser step.
 //!
-//! Deals with batches and ranks. Epochs, files and messages to the user belong to [`crate::run`].
+//! This module handles batches and the exchange between ranks. Epochs, files and messages to the user are in
+//! [`crate::run`].
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -27,10 +28,10 @@ mod output;
 
 pub(crate) use output::ModelOutput;
 
-/// The error type of training steps and of their setup.
+/// Error of a training step or of setting up a model for training.
 #[derive(Debug, thiserror::Error)]
 pub enum LearnError {
-    /// The architecture cannot be built for this store, or the model cannot compute its output.
+    /// The architecture cannot be built for this store, or the model cannot compute its outputs.
     #[error(transparent)]
     Model(#[from] ModelError),
     #[error(transparent)]
@@ -39,34 +40,34 @@ pub enum LearnError {
     Rank(#[from] RankError),
     #[error(transparent)]
     Dataset(#[from] DatasetError),
-    /// The tensors of a checkpoint cannot be read or do not fit.
+    /// The tensors of a checkpoint cannot be read or do not fit the model.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     /// A global setting of libtorch cannot be changed.
     #[error(transparent)]
     Torch(#[from] TorchError),
-    /// A libtorch operation failed.
+    /// An operation of libtorch failed.
     #[error("libtorch: {0}")]
     Tch(#[from] tch::TchError),
-    /// The loss is NaN or infinite.
+    /// The training loss is NaN or infinite.
     #[error(
         "the loss is {loss} at step {step}: lower optimizer.lr (now {lr:e}), or set optimizer.clip_norm=1.0"
     )]
     Diverged {
-        /// Value of the loss: NaN or infinite.
+        /// Value of the loss, which is NaN or infinite.
         loss: f64,
-        /// Number of optimiser steps done before this one.
+        /// Number of optimiser steps before this one.
         step: u64,
-        /// Learning rate of the step.
+        /// Learning rate of this step.
         lr: f64,
     },
-    /// Batch norm over all ranks needs at least one row on each rank.
+    /// Batch norm over all ranks is not possible, because a rank may have no rows in a forward pass.
     #[error("model.sync_batch_norm {0}")]
     SyncBatchNorm(String),
 }
 
 impl LearnError {
-    /// Returns the exit code of a command that ends with this error.
+    /// Returns the exit code of the process for this error.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Model(error) => error.exit_code(),
@@ -79,42 +80,42 @@ impl LearnError {
     }
 }
 
-/// Position of a step in a run. The random numbers of the step are a function of it.
+/// Position of a step in a run, from which the step's random numbers are derived.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct StepContext {
     /// Epoch, counted from 0.
     pub epoch: u64,
-    /// Number of optimiser steps done before this one.
+    /// Number of optimiser steps before this one.
     pub step: u64,
-    /// Learning rate of the step.
+    /// Learning rate of this step.
     pub lr: f64,
 }
 
-/// Results of one step, summed over all ranks.
+/// Results of one optimiser step, summed over all ranks.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct StepSummary {
-    /// Mean of the targets' losses, each Σ weight·loss / Σ weight.
+    /// Mean of the losses of all targets; each is Σ weight·loss / Σ weight.
     pub loss: f64,
-    /// Rows of the global batch.
+    /// Number of rows in the global batch.
     pub rows: u64,
-    /// Rows that have a label for the first target.
+    /// Number of rows that have a label for the first target.
     pub labelled: u64,
-    /// Rows whose first target was predicted correctly; 0 if the target has several labels per row.
+    /// Number of rows whose first target was predicted correctly; 0 for a multi-label target.
     pub correct: f64,
-    /// Number of ranks that were asked to stop.
+    /// Number of ranks that were asked to stop training.
     pub stops: u64,
-    /// Rows missing from the batch because they are damaged.
+    /// Number of rows that are missing from the batch because they are damaged.
     pub damaged: u64,
 }
 
-/// A model with its optimiser and gradients.
+/// A model with its optimiser and gradient buckets.
 #[derive(Debug)]
 pub(crate) struct Learner {
     config: Config,
     data: Arc<Dataset>,
     ranks: &'static dyn Collective,
     forward: ForwardPass,
-    /// Owns every weight and buffer.
+    /// Contains every weight and buffer of the model.
     store: nn::VarStore,
     net: Net,
     optimizer: Optimizer,
@@ -123,26 +124,27 @@ pub(crate) struct Learner {
     augmenter: Option<Augmenter>,
 }
 
-/// The rank's own rows as tensors on the device, without mixing partners.
+/// The rows of this rank as tensors on the device, after augmentation and mix-up.
 struct TrainingRows {
     inputs: Inputs,
     labels: Vec<Tensor>,
     mixed: Option<MixedLabels>,
 }
 
-/// Contribution of a micro-batch to its batch.
+/// Contribution of a micro-batch to the results of its batch.
 #[derive(Default)]
 struct LossShare {
     loss: f64,
-    /// Rows whose first target was predicted correctly.
+    /// Number of rows whose first target was predicted correctly.
     correct: f64,
 }
 
 impl Learner {
-    /// Checks that architecture, rows and number of ranks fit together. Creates no variables.
+    /// Checks that the architecture fits the stored rows and the number of ranks. Creates no variables.
     ///
     /// # Errors
-    /// [`LearnError::Model`], [`LearnError::SyncBatchNorm`].
+    /// [`LearnError::Model`] if the model cannot use the rows, [`LearnError::SyncBatchNorm`] if a rank may have no
+    /// rows.
     pub(crate) fn check(
         config: &Config,
         data: &Dataset,
@@ -152,10 +154,10 @@ impl Learner {
         check_parts(config, data, world_size)
     }
 
-    /// Creates a model with its initial weights, which depend only on the seed and are the same on every rank.
+    /// Creates a model with its initial weights, which depend only on the seed and are equal on all ranks.
     ///
     /// # Errors
-    /// [`LearnError`] if architecture, rows and number of ranks do not fit together, or libtorch fails.
+    /// [`LearnError`] if the architecture does not fit the rows or the number of ranks, or if libtorch fails.
     pub(crate) fn new(
         config: &Config,
         data: &Arc<Dataset>,
@@ -165,22 +167,22 @@ impl Learner {
         let forward = ForwardPass::new(&config.train, device)?;
         check_parts(config, data, ranks.world_size())?;
 
-        // Seeded just before the variables are drawn, so that they do not depend on earlier draws.
+        // Set the seed just before the weights are drawn, so that they do not depend on earlier random numbers.
         tch::manual_seed(mix("weights", &[config.seed]) as i64);
         let mut store = nn::VarStore::new(device);
         store.set_kind(forward.kind);
-        // A single rank holds all rows, so libtorch's own batch norm is sufficient.
+        // A single rank has all rows of a batch, so libtorch's own batch norm is sufficient.
         let over = (config.model.sync_batch_norm && ranks.world_size() > 1)
             .then(|| strategy::sum_group(ranks));
         let net = Net::build(&config.model, &data.dims(), &store.root(), over)?;
 
-        // Sorted by name, which gives the same order on every rank: gradients are exchanged in this order.
+        // Sort variables by name: gradients are exchanged in this order, which must be the same on all ranks.
         let trainable: Vec<_> = sorted(store.variables())
             .into_iter()
             .filter(|(_, v)| v.requires_grad())
             .collect();
         let buckets = Buckets::new(&trainable, EXTRAS);
-        // Augmentation applies to spectrograms only, not to columns or pictures; the run prints a warning for those.
+        // Augmentation applies to spectrograms only. For metadata columns and pictures, the run prints a warning.
         let augment = &config.augment;
         let is_augmented = augment.enabled
             && data.needs().spectrogram()
@@ -201,10 +203,10 @@ impl Learner {
         })
     }
 
-    /// Loads the weights in `file` for everything except the heads. Every rank reads the file.
+    /// Loads the weights in `file` for the whole model except the heads. Every rank reads the file.
     ///
     /// # Errors
-    /// [`ModelError::InitRead`], [`ModelError::Unfit`].
+    /// [`ModelError::InitRead`] if the file cannot be read, [`ModelError::Unfit`] if its weights do not fit the model.
     pub(crate) fn start_from(&self, file: &Path) -> Result<Origin, LearnError> {
         Ok(init::load(file, &self.store)?)
     }
@@ -219,12 +221,13 @@ impl Learner {
         &self.net
     }
 
-    /// Returns every weight and buffer, sorted by name.
+    /// Returns all weights and buffers of the model, sorted by name.
     pub(crate) fn variables(&self) -> Vec<(String, Tensor)> {
         sorted(self.store.variables())
     }
 
-    /// Runs one optimiser step on this rank's part of a global batch. Every rank learns how many ranks set `stop`.
+    /// Runs one optimiser step on this rank's part of a global batch. The result has the number of ranks that set
+    /// `stop`.
     pub(crate) fn step(
         &mut self,
         batch: &Batch,
@@ -232,16 +235,17 @@ impl Learner {
         stop: bool,
     ) -> Result<StepSummary, LearnError> {
         let training = self.training_rows(batch, context)?;
-        // Summed over all ranks before the backward pass, so that each rank scales several targets correctly.
+        // The weights of the rows are summed over all ranks before the backward pass, since each target's loss is
+        // divided by its sum.
         let mut weights = self
             .criterion
             .weight_sum(&training.labels, training.mixed.as_ref());
         self.sum_f64(&mut weights)?;
 
         let mut own = LossShare::default();
-        // A rank without a row in this batch runs no forward pass but still takes part in the sums below.
+        // A rank without rows in this batch runs no forward pass but still takes part in the sums over the ranks.
         for (index, part) in parts(batch.n_own(), self.config.train.micro_batches).enumerate() {
-            // Reseeded for each forward pass, so that a resumed run drops the same values.
+            // Set the seed before each forward pass, so that a resumed run draws the same dropout.
             let key = [
                 self.config.seed,
                 context.step,
@@ -265,7 +269,7 @@ impl Learner {
         ];
         self.buckets.reduce(self.ranks, &mut extras)?;
         let [loss, rows, labelled, correct, stops, damaged] = extras;
-        // The sum is the same on every rank, so all ranks stop here, before any weight changes.
+        // The loss is the same on all ranks, so all of them return the error, before any weight changes.
         if !loss.is_finite() {
             return Err(LearnError::Diverged {
                 loss,
@@ -274,7 +278,7 @@ impl Learner {
             });
         }
 
-        // After the reduction, so that the norm is that of the global batch and the same on every rank.
+        // Clip after the gradients are summed, so that the norm is that of the global batch and equal on all ranks.
         if let Some(max) = self.config.optimizer.clip_norm {
             let _norm = self.optimizer.clip_norm(max);
         }
@@ -291,14 +295,15 @@ impl Learner {
         })
     }
 
-    /// Averages batch norm's running statistics over the ranks, so that all ranks evaluate the same model.
+    /// Averages the running statistics of batch norm over the ranks, so that all ranks evaluate the same model.
     pub(crate) fn average_buffers(&self) -> Result<(), LearnError> {
         if self.ranks.world_size() == 1 {
             return Ok(());
         }
 
         for (_, buffer) in self.buffers() {
-            // On the CPU, where sums have the same bits in every run; on a GPU, the order of summation is up to NCCL.
+            // Sum on the CPU, where sums have the same bits in every run. On a GPU, NCCL chooses the order of
+            // summation.
             let mut mean = ffi::send(&buffer, Device::Cpu)?
                 .to_kind(Kind::Double)
                 .contiguous();
@@ -312,8 +317,8 @@ impl Learner {
         Ok(())
     }
 
-    /// Returns the tensors that a checkpoint stores: weights, every rank's buffers and the optimiser state. All ranks
-    /// must call it.
+    /// Returns the tensors of a checkpoint: weights, buffers of all ranks, and the optimiser's state. All ranks must
+    /// call this.
     pub(crate) fn tensors(&self) -> Result<Vec<(String, Tensor)>, LearnError> {
         let mut tensors: Vec<(String, Tensor)> = self
             .variables()
@@ -322,12 +327,12 @@ impl Learner {
             .collect();
         tensors.extend(self.optimizer.state());
 
-        // Each rank has its own running statistics until they are averaged at the end of an epoch.
+        // Until the end of an epoch, each rank has its own running statistics.
         let buffers = self.buffers();
         if self.ranks.world_size() == 1 || buffers.is_empty() {
             return Ok(tensors);
         }
-        // All buffers travel in one message, in the order of their names, which is the same on every rank.
+        // All buffers are sent in one message, sorted by name, so that the order is the same on every rank.
         let flat = Tensor::cat(
             &buffers
                 .iter()
@@ -336,7 +341,7 @@ impl Learner {
             0,
         );
 
-        // Gathered as bytes instead of summed, so that each rank resumes with exactly the bits that it had.
+        // Buffers are gathered from all ranks and not averaged, so that each rank resumes with exactly the same bits.
         let values = Vec::<f64>::try_from(ffi::send(&flat, Device::Cpu)?)?;
         let bytes: Vec<u8> = values.into_iter().flat_map(f64::to_le_bytes).collect();
         for (rank, bytes) in self.ranks.gather(&bytes)?.iter().enumerate() {
@@ -352,10 +357,10 @@ impl Learner {
     }
 
     /// Restores the tensors returned by [`Self::tensors`]. `world_size` is the number of ranks of the run that wrote
-    /// them; a rank's own buffers are restored only if it equals the current number of ranks.
+    /// them; the buffers of each rank are restored only if the number of ranks has not changed.
     ///
     /// # Errors
-    /// [`CheckpointError::Mismatch`] and others.
+    /// [`CheckpointError::Mismatch`] if the tensors do not fit the model, and other errors of reading a checkpoint.
     pub(crate) fn load(
         &mut self,
         tensors: &BTreeMap<String, Tensor>,
@@ -367,7 +372,7 @@ impl Learner {
 
         let own = tensors.get(&format!("rank{}.buffers", self.ranks.rank()));
         if let Some(flat) = own.filter(|_| world_size == self.ranks.world_size()) {
-            // In the order in which `tensors` concatenated them.
+            // Buffers are in the order in which `tensors` concatenated them.
             let mut offset = 0;
             for (_, buffer) in self.buffers() {
                 let values = flat
@@ -380,10 +385,10 @@ impl Learner {
         Ok(())
     }
 
-    /// Loads weights and buffers only, for evaluation.
+    /// Loads only weights and buffers of a checkpoint, for evaluation.
     ///
     /// # Errors
-    /// [`CheckpointError::Mismatch`] and others.
+    /// [`CheckpointError::Mismatch`] if the tensors do not fit the model, and other errors of reading a checkpoint.
     pub(crate) fn load_model(
         &self,
         tensors: &BTreeMap<String, Tensor>,
@@ -397,7 +402,7 @@ impl Learner {
         )?)
     }
 
-    /// Reports whether training normalises by the statistics of each batch. A frozen backbone uses its running
+    /// Reports whether batch norm uses the statistics of each batch in training. A frozen backbone uses its running
     /// statistics instead.
     pub(crate) fn trains_batch_norm(&self) -> bool {
         !self.config.model.freeze && !self.buffers().is_empty()
@@ -411,7 +416,7 @@ impl Learner {
     }
 
     fn sum_f64(&self, values: &mut [f64]) -> Result<(), LearnError> {
-        // With one rank, the values are the sums already.
+        // With one rank, the values are already the sums over all ranks.
         if self.ranks.world_size() > 1 {
             let mut sum = Tensor::from_slice(values);
             self.ranks.sum(&mut sum)?;
@@ -420,14 +425,15 @@ impl Learner {
         Ok(())
     }
 
-    /// Loads the rank's own rows, then augments and mixes them.
+    /// Creates the tensors for this rank's rows, then augments and mixes them.
     fn training_rows(
         &self,
         batch: &Batch,
         context: StepContext,
     ) -> Result<TrainingRows, LearnError> {
         let mut inputs = self.inputs(batch)?;
-        // Before mixing: a partner is augmented by its own key, so every rank that reads it computes the same values.
+        // Augment before mixing: a partner is augmented by its own key, so all ranks that read the partner compute the
+        // same values.
         if let Some(augmenter) = &self.augmenter {
             let rows = augment::Rows {
                 epoch: context.epoch,
@@ -436,7 +442,7 @@ impl Learner {
             inputs.spectrogram = augmenter.apply(&inputs.spectrogram, rows);
         }
 
-        // In a mixed batch, the partners follow the rank's own rows.
+        // In a batch with mix-up, partners that belong to other ranks follow the rows of this rank.
         let all_labels = self.labels(batch)?;
         let own = MicroBatch {
             first: 0,
@@ -452,7 +458,7 @@ impl Learner {
         };
 
         let device = self.forward.device;
-        // Drawn by the row's key, like its partner, so neither depends on the number of ranks.
+        // λ is drawn by the row's key, like the mix-up partner, so neither depends on the number of ranks.
         let mut lambda = Vec::with_capacity(batch.n_own());
         for &key in &batch.keys()[..batch.n_own()] {
             let alpha = self.config.loss.mixup;
@@ -500,9 +506,9 @@ impl Learner {
         Ok(labels)
     }
 
-    /// Counts the rank's own rows that have a label for the first target.
+    /// Counts the rows of this rank that have a label for the first target.
     fn labelled(&self, batch: &Batch) -> usize {
-        // Partners, which follow the own rows, are counted by the rank that owns them.
+        // Mix-up partners that belong to other ranks are counted by those ranks.
         let target = &self.data.targets()[0];
         batch.rows()[..batch.n_own()]
             .iter()
@@ -510,7 +516,7 @@ impl Learner {
             .count()
     }
 
-    /// Computes a micro-batch's share of the batch's loss and accumulates its gradients.
+    /// Computes the share of a micro-batch in the batch's loss, and adds its gradients to those of the batch.
     fn backward(&self, rows: &TrainingRows, weights: &[f64]) -> Result<LossShare, LearnError> {
         let logits = self.forward.logits(&self.net, &rows.inputs, true)?;
         let sums = self
@@ -520,9 +526,11 @@ impl Learner {
         let targets = sums.len() as f64;
         let mut means = Vec::with_capacity(sums.len());
         for (sum, &weight) in sums.into_iter().zip(weights) {
-            // No mean exists if no rank has a labelled row, or if the weight is 0 in f32: the gradients are then 0.
+            // The mean loss is undefined if no rank has a labelled row or the weight is 0 in f32. The gradients are
+            // then 0.
             let has_mean = weight >= f64::from(f32::MIN_POSITIVE);
-            // Divided by the weight of the whole batch, so gradients of micro-batches and ranks only need to be added.
+            // Divide by the weight of the whole batch, so that gradients of micro-batches and ranks only need to be
+            // added.
             means.push(if has_mean {
                 sum / (weight * targets)
             } else {
@@ -535,7 +543,7 @@ impl Learner {
         loss.f_backward()?;
 
         let mut correct = 0.0;
-        // With several labels per row, a row is not right or wrong as a whole.
+        // With several labels per row, a row does not count as correct or wrong.
         if !self.data.targets()[0].is_multi() {
             let hits = tch::no_grad(|| {
                 logits[0]
@@ -552,7 +560,8 @@ impl Learner {
     }
 }
 
-/// Number of values summed with the gradients: loss, rows, labelled rows, correct rows, stopping ranks, damaged rows.
+/// Number of values summed with the gradients: loss, rows, labelled rows, correct rows, ranks to be stopped, damaged
+/// rows.
 const EXTRAS: usize = 6;
 
 impl TrainingRows {
@@ -572,16 +581,16 @@ impl TrainingRows {
     }
 }
 
-/// The rank's own rows and the partner that each is mixed with.
+/// The rows of this rank and the mix-up partner of each.
 struct Pairs {
     own: MicroBatch,
-    /// `[n]` i64: index of each partner in the batch.
+    /// Index of each row's partner in the batch: `[n]` i64.
     partners: Tensor,
-    /// `[n]`: weight of the own row.
+    /// λ, the weight of each row; its partner has 1 − λ: `[n]`.
     lambda: Tensor,
 }
 
-/// Range of rows that forms a micro-batch.
+/// Range of the rows of a batch that form a micro-batch.
 #[derive(Clone, Copy)]
 struct MicroBatch {
     first: i64,
@@ -604,7 +613,7 @@ impl Pairs {
     }
 }
 
-/// Splits `rows` rows into micro-batches. Their sizes differ by at most one, and none is empty.
+/// Splits `rows` rows into micro-batches whose sizes differ by at most one. No micro-batch is empty.
 fn parts(rows: usize, micro_batches: usize) -> impl Iterator<Item = MicroBatch> {
     let count = micro_batches.min(rows);
     (0..count).map(move |i| {
@@ -629,7 +638,7 @@ fn criterion(config: &Config, data: &Dataset, device: Device) -> Criterion {
     Criterion::new(&config.loss, losses)
 }
 
-/// Checks that every rank takes part in every forward pass, which batch norm over ranks requires.
+/// Checks that every rank takes part in every forward pass, as required by batch norm over all ranks.
 fn check_parts(config: &Config, data: &Dataset, world_size: usize) -> Result<(), LearnError> {
     if !config.model.sync_batch_norm || config.model.freeze || world_size == 1 {
         return Ok(());
@@ -637,7 +646,7 @@ fn check_parts(config: &Config, data: &Dataset, world_size: usize) -> Result<(),
 
     let parts = world_size * config.train.micro_batches;
     let rows = data.rows_of(crate::dataset::Side::Training).len();
-    // Limited by the smallest batch of an epoch, which is split into micro-batches on every rank.
+    // The smallest batch of an epoch must have enough rows, since every rank splits its part into micro-batches.
     let last = rows % config.data.batch_size;
     let smallest = if last == 0 || config.data.drop_last {
         config.data.batch_size
@@ -651,7 +660,7 @@ fn check_parts(config: &Config, data: &Dataset, world_size: usize) -> Result<(),
         )));
     }
 
-    // A rank that lacks a row could run fewer forward passes than the others.
+    // A rank whose rows are damaged could run fewer forward passes than the other ranks.
     if config.data.skip_damaged {
         Err(LearnError::SyncBatchNorm(
             "over several ranks cannot skip damaged rows: train on one rank, or without data.skip_damaged, or without \
@@ -663,7 +672,7 @@ fn check_parts(config: &Config, data: &Dataset, world_size: usize) -> Result<(),
     }
 }
 
-/// Returns the variables sorted by name.
+/// Returns the variables sorted by name, with their names.
 pub(crate) fn sorted(
     variables: impl IntoIterator<Item = (String, Tensor)>,
 ) -> Vec<(String, Tensor)> {

@@ -1,7 +1,7 @@
 //! Trains and evaluates models on a wavemill feature store by streaming Parquet rows into libtorch.
 //!
-//! The overall flow is in [`run`]; docs/trainer.md describes formats and order. This crate handles stores and
-//! tensors, not audio: the `wavemill` program extracts the features.
+//! The overall flow is in [`run`]; docs/trainer.md describes formats and order. This crate reads no audio: the
+//! `wavemill` program extracts the features.
 
 mod augment;
 pub mod checkpoint;

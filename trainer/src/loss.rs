@@ -1,62 +1,63 @@
 //! The training loss: Σ weight · loss over the rows of all ranks, divided by Σ weight over the same rows.
 //!
-//! The two sums are returned separately, because the second one is over the whole batch and this process may hold only
-//! a part of it. Over a single process, their quotient is torch's `CrossEntropyLoss` with class weights and label
-//! smoothing. Does not average over targets, nor mix features ([`crate::mixup`] does).
+//! The two sums are returned separately, because a rank may have only a part of the batch's rows. On one rank, their
+//! quotient is torch's `CrossEntropyLoss` with class weights and label smoothing. This module neither averages over
+//! targets nor mixes features (see [`crate::mixup`]).
 
 use tch::{Device, Kind, Reduction, Tensor};
 use wavemill_schemas::config;
 
 use crate::ffi;
 
-/// Settings for the loss of one target.
+/// Settings of the loss of one target.
 #[derive(Debug)]
 pub struct TargetLoss {
-    /// `[classes]`, as returned by [`balanced_weights`]; all 1 if absent. Not used with several labels per row.
+    /// Weights of the classes, `[classes]`, as returned by [`balanced_weights`]; all 1 if absent. Not used with several
+    /// labels per row.
     pub class_weights: Option<Tensor>,
     /// Whether a row has several labels.
     pub multi_label: bool,
 }
 
-/// Second labels of a batch in which each row is a mix of two.
+/// Labels of the mix-up partners of a batch's rows.
 #[derive(Debug)]
 pub struct MixedLabels {
-    /// Labels for each target, in the same form as the first labels.
+    /// Labels of the partners for each target, in the same form as the labels of the rows.
     pub labels: Vec<Tensor>,
-    /// `[n]`, the weight of the first labels, in 0 to 1; on the logits' device.
+    /// λ, the weight of a row's own labels, `[n]`, from 0 to 1; on the device of the logits.
     pub lambda: Tensor,
 }
 
 impl MixedLabels {
-    /// Returns the weight of the first labels as f64 on `device`.
+    /// Returns λ, the weight of a row's own labels, as f64 on `device`.
     fn share_on(&self, device: Device) -> Tensor {
         ffi::on(&self.lambda, device).to_kind(Kind::Double)
     }
 }
 
-/// The loss of every target.
+/// The loss functions of all targets.
 ///
 /// Labels of a target: `[n]` i64, with −1 for a row without label; or, with several labels per row, `[n, classes]` of 0
 /// and 1 in any kind, with all 0 for a row without labels. Rows without labels have weight 0; others have the weight of
-/// their class, or 1. A mixed row counts as λ of its first and 1 − λ of its second row, in both loss and weight.
+/// their class, or 1. With mix-up, a row counts as λ of itself and 1 − λ of its partner, in both loss and weight.
 #[derive(Debug)]
 pub struct Criterion {
     smoothing: f64,
     targets: Vec<Target>,
 }
 
-/// A target with its class weights on every device that needs them.
+/// A target with its class weights in the memory of each device that needs them.
 #[derive(Debug)]
 struct Target {
     multi_label: bool,
-    /// Class weights on the model's device.
+    /// Class weights in the memory of the model's device.
     weights: Option<Tensor>,
-    /// Class weights as f64 on the host, so that summing weights there does not wait for a device.
+    /// Class weights as f64 in host memory, so that summing weights does not wait for a GPU.
     host_weights: Option<Tensor>,
 }
 
 impl Criterion {
-    /// Creates the loss of `targets`, in order. Label smoothing applies to targets with one label per row.
+    /// Creates the loss functions of `targets`, in order. Label smoothing applies to targets with one label per row.
     pub fn new(settings: &config::Loss, targets: Vec<TargetLoss>) -> Self {
         let mut all = Vec::with_capacity(targets.len());
         for target in targets {
@@ -76,7 +77,7 @@ impl Criterion {
         }
     }
 
-    /// Returns Σ of the rows' weights for each target. Waits for the device if the labels are not on the host.
+    /// Returns the sum of the rows' weights for each target. Waits for the device if the labels are not in host memory.
     pub fn weight_sum(&self, labels: &[Tensor], mixed: Option<&MixedLabels>) -> Vec<f64> {
         let mut sums = Vec::with_capacity(self.targets.len());
         for (index, target) in self.targets.iter().enumerate() {
@@ -87,7 +88,7 @@ impl Criterion {
                 continue;
             };
 
-            // A mixed row has two labels, each with the weight of its own class.
+            // With mix-up, a row has two labels, each with the weight of its class.
             let partner_labels = &mixed.labels[index];
             let partner_weights = target.row_weights(partner_labels);
             let share = mixed.share_on(labels.device());
@@ -99,8 +100,8 @@ impl Criterion {
         sums
     }
 
-    /// Returns Σ of weight · loss for each target, as f32 or f64 scalars with gradient. `logits` contains one tensor
-    /// `[n, classes]` per target on the labels' device; lower precisions are converted to f32.
+    /// Returns Σ weight · loss over the rows for each target, as f32 or f64 scalar tensors with gradients. `logits`
+    /// contains one tensor `[n, classes]` per target on the labels' device; lower precisions are converted to f32.
     pub fn weighted_sum(
         &self,
         logits: &[Tensor],
@@ -111,7 +112,7 @@ impl Criterion {
         for (index, target) in self.targets.iter().enumerate() {
             let logits = match logits[index].kind() {
                 Kind::Double => logits[index].shallow_clone(),
-                // Lower precisions are not sufficient for a sum over rows.
+                // A precision below f32 is not sufficient for a sum over rows.
                 _ => logits[index].to_kind(Kind::Float),
             };
 
@@ -120,7 +121,7 @@ impl Criterion {
                 None => first,
                 Some(mixed) => {
                     let lambda = mixed.lambda.to_kind(logits.kind());
-                    // Two losses instead of one against a mixed label, so that each keeps its class weight.
+                    // Compute the loss of both labels separately, so that each is weighted by its class.
                     let second = target.rows(&logits, &mixed.labels[index], self.smoothing);
                     first * &lambda + second * (1.0 - lambda)
                 }
@@ -142,7 +143,8 @@ impl Target {
             None => labelled,
             Some(weights) => {
                 ffi::on(weights, labels.device())
-                    // A row without label has −1, which is no index; multiplying by `labelled` sets its weight to 0.
+                    // An unlabelled row has class −1, which is no valid index. Multiplying by `labelled` sets its
+                    // weight to 0.
                     .index_select(0, &labels.clamp_min(0))
                     * labelled
             }
@@ -153,15 +155,14 @@ impl Target {
     fn rows(&self, logits: &Tensor, labels: &Tensor, smoothing: f64) -> Tensor {
         if self.multi_label {
             let labels = labels.to_kind(logits.kind());
-            // From logits instead of probabilities: if a sigmoid saturates to 0 or 1, the logarithm of the probability
-            // is infinite.
+            // Compute the loss from logits: a probability that is rounded to 0 or 1 would have an infinite loss.
             let each = logits.binary_cross_entropy_with_logits(
                 &labels,
                 None::<&Tensor>,
                 None,
                 Reduction::None,
             );
-            // The mean over classes, so that the weight of a row does not depend on the number of classes.
+            // Use the mean over classes, so that the weight of a row does not depend on the number of classes.
             return each.mean_dim(1, false, logits.kind())
                 * has_label(&labels).to_kind(logits.kind());
         }
@@ -170,7 +171,7 @@ impl Target {
             .weights
             .as_ref()
             .map(|weights| ffi::on(weights, logits.device()).to_kind(logits.kind()));
-        // −1 is the label of ignored rows.
+        // Rows with class −1 are ignored.
         logits.cross_entropy_loss(labels, weights, Reduction::None, -1, smoothing)
     }
 }
@@ -179,7 +180,8 @@ fn has_label(labels: &Tensor) -> Tensor {
     labels.gt(0).any_dim(1, false)
 }
 
-/// Returns n / (classes · n of the class) for classes with `counts` training rows, as `[classes]` f64 on `device`.
+/// Returns the balanced weight n / (classes · rows of the class) of each class, from the rows per class `counts`, as
+/// `[classes]` f64 on `device`.
 ///
 /// A class without rows has weight 0 and is not included in the number of classes. Source: scikit-learn's
 /// `compute_class_weight("balanced")`.
@@ -363,7 +365,7 @@ mod tests {
 
     #[test]
     fn balanced_weights_are_scikit_learns() {
-        // compute_class_weight("balanced", classes=[0, 1, 3], y=[0]*6 + [1]*3 + [3]) = [10/18, 10/9, 10/3].
+        // Expected: compute_class_weight("balanced", classes=[0, 1, 3], y=[0]*6 + [1]*3 + [3]) = [10/18, 10/9, 10/3].
         let weights =
             Vec::<f64>::try_from(balanced_weights(&[6, 3, 0, 1], Device::Cpu)).expect("f64");
         assert_eq!(weights, [10.0 / 18.0, 10.0 / 9.0, 0.0, 10.0 / 3.0]);

@@ -1,4 +1,4 @@
-//! The `wavemill-train` command. Runs the command line and exits with its exit code.
+//! The `wavemill-train` command. Runs the command line and exits with the returned exit code.
 
 use std::process::ExitCode;
 

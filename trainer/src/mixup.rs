@@ -1,35 +1,37 @@
 //! Mix-up: a row becomes λ of itself plus 1 − λ of a partner from the same global batch, in both features and labels.
 //!
 //! λ and the partner (`loader/src/order.rs`) are functions of (seed, epoch, row key) and therefore the same on every
-//! rank. Source: Zhang et al., "mixup: Beyond empirical risk minimization" (2018); here, λ is drawn per row instead of
-//! per batch.
+//! rank. Source: Zhang et al., "mixup: Beyond empirical risk minimization" (2018); here, λ is drawn for each row
+//! instead of each batch.
 
 use tch::Tensor;
 use wavemill_schemas::rng::Rng;
 
 use crate::ffi;
 
-/// Returns λ of the row `key`, drawn from Beta(α, α). `alpha` must be above 0.
+/// Returns λ, the weight of the row with key `key`, drawn from Beta(α, α). `alpha` must be above 0.
 pub fn lambda(seed: u64, epoch: u64, key: u64, alpha: f64) -> f64 {
     let mut rng = Rng::for_row(seed, epoch, key, "mixup.lambda");
-    // X / (X + Y), computed from logarithms: with a small α, both draws may be below the smallest f64.
+    // Beta is X / (X + Y) of two Gamma draws, computed from logarithms: with a small α, both draws may be below the
+    // smallest f64.
     let difference = log_gamma_draw(&mut rng, alpha) - log_gamma_draw(&mut rng, alpha);
     1.0 / (1.0 + (-difference).exp())
 }
 
-/// Mixes features `[n, …]` with their partners' in the same shape: λ · own + (1 − λ) · partner, with λ `[n]`.
+/// Mixes features `[n, …]` with those of the partners, which have the same shape: λ · own + (1 − λ) · partner, with λ
+/// `[n]`.
 pub fn blend(own: &Tensor, partners: &Tensor, lambda: &Tensor) -> Tensor {
     let mut shape = vec![1; own.dim()];
     shape[0] = -1;
     let lambda = ffi::on(lambda, own.device())
         .to_kind(own.kind())
         .view(shape.as_slice());
-    // Not lerp: the rounding of its fused multiply-add depends on an element's position in a vector.
+    // Do not use lerp: the rounding of its fused multiply-add depends on an element's position in a vector.
     own * &lambda + partners * (1.0 - lambda)
 }
 
-/// Returns ln of a draw from Gamma(`shape`, 1). Source: Marsaglia and Tsang, "A simple method for generating gamma
-/// variables" (2000), including their reduction of a shape below 1 to `shape` + 1.
+/// Returns the logarithm of a draw from Gamma(`shape`, 1). Source: Marsaglia and Tsang, "A simple method for generating
+/// gamma variables" (2000), including the case of a shape below 1, which is reduced to `shape` + 1.
 fn log_gamma_draw(rng: &mut Rng, shape: f64) -> f64 {
     if shape < 1.0 {
         let larger = log_gamma_draw(rng, shape + 1.0);
@@ -51,7 +53,7 @@ fn log_gamma_draw(rng: &mut Rng, shape: f64) -> f64 {
 mod tests {
     use super::*;
 
-    /// Number of draws; the standard error of a mean is then the deviation / 200.
+    /// Number of draws. The standard error of their mean is the standard deviation / 200.
     const DRAWS: u64 = 40_000;
 
     fn moments(draws: impl Iterator<Item = f64>) -> (f64, f64) {
@@ -80,7 +82,7 @@ mod tests {
     fn lambdas_have_the_moments_of_beta() {
         for alpha in [0.001, 0.2, 1.0, 8.0] {
             let (mean, variance) = moments((0..DRAWS).map(|key| lambda(1, 2, key, alpha)));
-            // Beta(α, α): mean ½, variance 1 / (4 (2α + 1)).
+            // Expected moments of Beta(α, α): mean ½, variance 1 / (4 (2α + 1)).
             let want = 0.25 / (2.0 * alpha + 1.0);
             assert!(
                 (mean - 0.5).abs() < 0.013 && (variance / want - 1.0).abs() < 0.03,

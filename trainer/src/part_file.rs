@@ -1,4 +1,4 @@
-//! Files that get their name only after they are complete. Until then, they have a temporary name in the same folder,
+//! Files that get their name only after they are complete. An incomplete file has a temporary name in the same folder,
 //! which never appears in errors because the user did not choose it.
 
 use std::fs::File;
@@ -7,7 +7,7 @@ use std::path::Path;
 
 use tempfile::TempPath;
 
-/// A file that is being written. Dropping it before it is complete removes it.
+/// A file that is being written under a temporary name. If it is dropped before it is complete, it is removed.
 #[derive(Debug)]
 pub(crate) struct PartFile {
     file: File,
@@ -15,17 +15,18 @@ pub(crate) struct PartFile {
 }
 
 impl PartFile {
-    /// Creates a temporary file in the folder of `path`, to be renamed to `path`. Its own name begins with `prefix`.
+    /// Creates a temporary file in the folder of `path`, to be renamed to `path`. The temporary name begins with
+    /// `prefix`.
     ///
     /// # Errors
-    /// Errors of the file system, without a path.
+    /// Errors of the file system, without a path, if the file cannot be created.
     pub(crate) fn beside(path: &Path, prefix: &str) -> io::Result<Self> {
         if path.is_dir() {
             return Err(io::ErrorKind::IsADirectory.into());
         }
 
-        // The file is opened here because tempfile's own method includes the temporary name in errors. It is in the
-        // folder of the target because a rename cannot cross file systems. Its permissions follow the user's umask.
+        // Open the file here, because tempfile's own method includes the temporary name in errors. The file is in the
+        // folder of `path`, because a rename cannot cross file systems. Its permissions follow the user's umask.
         let mut options = File::options();
         options.write(true).create_new(true);
         let made = tempfile::Builder::new()
@@ -36,14 +37,14 @@ impl PartFile {
         Ok(Self { file, place })
     }
 
-    /// Renames the file to `path`. Its content survives a power failure.
+    /// Renames the temporary file to `path`. The content of the file survives a power failure.
     ///
     /// # Errors
-    /// Errors of the file system, without a path.
+    /// Errors of the file system, without a path, if the file cannot be synced or renamed.
     pub(crate) fn finish(self, path: &Path) -> io::Result<()> {
         self.file.sync_all()?;
         self.place.persist(path).map_err(|failed| failed.error)?;
-        // The name is part of the folder, which must be synced separately (fsync(2)).
+        // The name of a file is part of its folder, which must be synced separately (fsync(2)).
         File::open(folder_of(path))?.sync_all()
     }
 }

@@ -1,4 +1,4 @@
-//! Trains and evaluates a model from a store and a configuration. This module has the overall flow; read it first.
+//! Trains and evaluates a model on a store with a configuration. This module contains the overall flow; read it first.
 //!
 //! store → rows → epochs of batches → steps → validation → checkpoint. At the end, the best checkpoint is scored on the
 //! test split, once. All ranks execute the same operations in the same order; only rank 0 writes files.
@@ -39,27 +39,27 @@ pub use error::RunError;
 pub use monitor::{EpochSummary, Phase, RunMonitor};
 pub(crate) use training_list::known_side;
 
-/// Everything that a run needs: its configuration, its folder and its resources.
+/// Inputs of [`fit`]: the run's configuration, its folder and its resources.
 pub struct Job {
-    /// The configuration, which determines the numeric results.
+    /// The run's configuration, which determines the numeric results.
     pub config: Config,
-    /// The run's folder. Every rank reads checkpoints from it; only rank 0 writes.
+    /// The run's folder. Every rank reads checkpoints from it; only rank 0 writes to it.
     pub folder: PathBuf,
-    /// Whether to continue from the run's last checkpoint.
+    /// Whether to resume from the run's last checkpoint.
     pub resume: bool,
-    /// Device for computation: CPU or a GPU.
+    /// Device on which the model is computed: CPU or a GPU.
     pub device: Device,
-    /// Number of reader threads.
+    /// Number of threads that read rows from the store.
     pub readers: usize,
-    /// Number of batches to prefetch.
+    /// Number of batches to prefetch for the device.
     pub prefetch_batches: usize,
-    /// Whether to score the test split at the end. Trials of a sweep do not.
+    /// Whether to score the test split at the end. Trials of a sweep do not score it.
     pub test: bool,
-    /// Callback that receives the values of the selecting metric after each epoch; returning false ends the run.
+    /// Callback that is passed the values of `train.select` after each epoch; returning false ends the run.
     pub keep_going: Option<KeepGoing>,
 }
 
-/// Reports whether a run is worth another epoch, given its validation values so far.
+/// Reports whether a run should train for another epoch, given its values of `train.select` on validation so far.
 pub type KeepGoing = Box<dyn Fn(&[f64]) -> bool + Send + Sync>;
 
 /// Trains a model and evaluates its best checkpoint on the test split.
@@ -73,7 +73,7 @@ pub fn fit(
     monitor: &RunMonitor,
 ) -> Result<FitOutcome, RunError> {
     let mut run = Run::begin(job, data, ranks, monitor)?;
-    // A resumed run that had already ended does not evaluate the test split again and leaves its folder unchanged.
+    // A resumed run that had already ended is not evaluated on the test split again, and its folder is unchanged.
     if let Some(result) = run.ended_before()? {
         return Ok(FitOutcome {
             result,
@@ -83,7 +83,7 @@ pub fn fit(
     }
 
     run.open_records()?;
-    // The run was stopped in the last step that `train.steps` allows, before the end of that epoch was processed.
+    // The run was stopped after the last step that `train.steps` allows, before the epoch's validation.
     if run.is_over() && run.state.batch > 0 {
         run.end_epoch()?;
     }
@@ -98,11 +98,11 @@ pub fn fit(
 /// The outcome of a completed run.
 #[derive(Debug)]
 pub struct FitOutcome {
-    /// Contents of `result.json`.
+    /// Result of the run, the contents of `result.json`.
     pub result: RunResult,
-    /// Values of the selecting metric on validation, one per epoch of this process.
+    /// Values of the metric `train.select` on validation, one per epoch of this process.
     pub values: Vec<f64>,
-    /// Whether the run had already ended before this call, so that nothing was done.
+    /// Whether the run had already ended before this call, which then did nothing.
     pub ended_before: bool,
 }
 
@@ -116,18 +116,18 @@ struct Run<'a> {
     state: State,
     schedules: Schedules,
     checkpoints: Checkpoints,
-    /// Number of global batches in an epoch.
+    /// Number of global batches (batches over all ranks) in an epoch.
     batches: u64,
-    /// Warnings for readers of the results.
+    /// Warnings to store in the log and in the result.
     warnings: Vec<String>,
-    /// Tracks that the run which provided the initial weights was trained on.
+    /// Training tracks of the run that provided the initial weights.
     inherited: Option<TrainingList>,
     values: Vec<f64>,
-    /// Part of [`RunMonitor::wait_ns`] that is already in the log.
+    /// Part of [`RunMonitor::wait_ns`] that earlier lines of the log contain.
     logged_wait_ns: u64,
-    /// Log and event files; `None` on ranks other than 0.
+    /// Writers of the log and event files; `None` on ranks other than 0.
     records: Option<Records>,
-    /// Time at which this process began the epoch.
+    /// Time at which this process began the epoch in progress.
     epoch_start: Instant,
 }
 
@@ -149,7 +149,7 @@ impl<'a> Run<'a> {
         if job.resume {
             let last = go_on(&mut learner, job, data, &checkpoints.last()?)?;
             schedules.resume(last.schedules.clone());
-            // Fields that describe this process, not the process that wrote the checkpoint.
+            // These fields describe this process instead of the process that wrote the checkpoint.
             state = State {
                 format_version: checkpoint::FORMAT_VERSION,
                 world_size: state.world_size,
@@ -167,7 +167,7 @@ impl<'a> Run<'a> {
         monitor.first_step.store(state.step, Ordering::Relaxed);
 
         let mut warnings = warnings(config, data, &learner, ranks.world_size());
-        // The checkpoint of the best epoch may have been removed by a user because it was damaged.
+        // A user may have removed the checkpoint of the best epoch because it was damaged.
         if let Some(lost) = state.best.take_if(|best| !checkpoints.has(best.step)) {
             let epoch = lost.epoch + 1;
             warnings.push(format!(
@@ -175,7 +175,7 @@ impl<'a> Run<'a> {
             ));
         }
 
-        // Applies to resumed runs as well, since their weights derive from `model.init` too.
+        // Resumed runs are compared as well, since their weights derive from `model.init` too.
         let mut inherited = None;
         if let Some(weights) = &config.model.init {
             let start = StartRun::find(weights, &job.folder, data);
@@ -208,7 +208,7 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// Opens the records. The run's folder is not written to before this point.
+    /// Opens the log and event files. Before this call, nothing is written to the run's folder.
     fn open_records(&mut self) -> Result<(), RunError> {
         if self.ranks.rank() == 0 {
             let mut records = Records::open(self.job, &self.state, self.ranks.world_size())?;
@@ -227,13 +227,13 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Writes a changed configuration (more epochs, or `skip_damaged`) to a checkpoint immediately, so that it still
-    /// applies if the run is killed before its next checkpoint. Then updates `config.toml`.
+    /// If the configuration has changed (more epochs, or `skip_damaged`), writes a checkpoint with it immediately, so
+    /// that it still applies if the run is killed before its next checkpoint. Then updates `config.toml`.
     fn keep_config(&mut self) -> Result<(), RunError> {
-        // No rank may write before all ranks have read the checkpoint.
+        // No rank may write to the run's folder before all ranks have read the checkpoint.
         self.ranks.barrier().map_err(LearnError::from)?;
         if self.state.config != *self.config {
-            // A run that has ended continues only if the new configuration asks for more epochs.
+            // A run that has ended continues only if the new configuration has more epochs.
             self.state.finished &= self.config.train.epochs <= self.state.config.train.epochs;
             self.state.config = self.config.clone();
             self.save()?;
@@ -254,30 +254,30 @@ impl<'a> Run<'a> {
                 .is_some_and(|steps| self.state.step >= steps)
     }
 
-    /// Returns the stored result if the run had already reached this same end. Every rank returns the same value.
+    /// Returns the stored result if the run had already ended with this step and configuration; the same on all ranks.
     fn ended_before(&self) -> Result<Option<RunResult>, RunError> {
         if !self.job.resume || !self.is_over() {
             return Ok(None);
         }
 
-        // A result that cannot be read is computed and written again.
+        // An unreadable `result.json` is treated as missing: the result is computed and written again.
         let result = RunDir::open(&self.job.folder)?
             .read_result::<RunResult>()
             .unwrap_or_default();
         let found = result.filter(|result| {
             let is_this_end =
                 result.steps == self.state.step && result.config_hash == self.config.hash();
-            // A sweep's trial ends without the test split, so a run that includes the test split is not complete yet.
+            // A sweep's trial has a result without the test split, so `fit` still has to score the test split.
             let has_test = result.test_asked > 0 || !self.job.test;
             is_this_end && has_test
         });
 
-        // No rank may write before all ranks have read the result.
+        // No rank may write to the run's folder before all ranks have read the result.
         self.ranks.barrier().map_err(LearnError::from)?;
         Ok(found)
     }
 
-    /// Trains on the remaining batches of the epoch.
+    /// Trains on the remaining batches of the epoch in progress.
     fn train_epoch(&mut self) -> Result<(), RunError> {
         let mut batches = Loader::start(
             self.data,
@@ -305,12 +305,12 @@ impl<'a> Run<'a> {
                 lr: self.lr(),
             };
 
-            // The step sums the stop request over all ranks, so that all ranks stop after the same step.
+            // A step sums the stop requests of all ranks, so that all ranks stop after the same step.
             let stop = self.monitor.stop.load(Ordering::Relaxed);
             let stepped = self.learner.step(&batch, context, stop)?;
             self.advance(stepped, context)?;
 
-            // Save before requesting the next batch, so that the state includes every batch taken from the loader.
+            // Save before requesting the next batch, so that the saved state counts every batch taken from the loader.
             if stepped.stops > 0 {
                 self.save()?;
                 return Err(RunError::Stopped {
@@ -334,9 +334,9 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Runs validation, updates schedules and early stopping, and writes a checkpoint.
+    /// Runs validation, updates learning rate schedules and early stopping, and writes a checkpoint.
     fn end_epoch(&mut self) -> Result<(), RunError> {
-        // Average before validation, so that all ranks evaluate the same model.
+        // Average batch norm's buffers before validation, so that all ranks evaluate the same model.
         self.learner.average_buffers()?;
         let predictions = self.predictions(Side::Validation)?;
         let validation = evaluate::validation(&predictions)?;
@@ -357,7 +357,7 @@ impl<'a> Run<'a> {
         self.report_epoch(&validation, verdict.better);
         self.schedules.epoch_ended(self.state.epoch, &validation);
 
-        // From here on, the state is that of the next epoch.
+        // The following values belong to the next epoch.
         self.state.epoch += 1;
         self.state.batch = 0;
         self.state.damaged_rows = self.state.damaged_rows.max(self.state.sums.damaged);
@@ -372,12 +372,12 @@ impl<'a> Run<'a> {
         self.save()
     }
 
-    /// Scores the best checkpoint on validation and, for the first and only time, on test.
+    /// Scores the best checkpoint on validation and, for the first and only time in the run, on test.
     fn finish(mut self) -> Result<FitOutcome, RunError> {
-        // Rank 0 must complete its checkpoint before another rank looks for it.
+        // Rank 0 must have written its last checkpoint before another rank looks for the best one.
         self.ranks.barrier().map_err(LearnError::from)?;
 
-        // The learner still has the weights of the last epoch; the scores are those of the best epoch on validation.
+        // The learner has the weights of the last epoch; replace them by those of the best epoch on validation.
         let best = self.checkpoints.best()?;
         self.learner
             .load_model(&checkpoint::read_tensors(&best)?, &best)?;
@@ -412,7 +412,7 @@ impl<'a> Run<'a> {
 
         if let Some(records) = &mut self.records {
             if self.job.test {
-                // The previous result contains the number of times that the test split was evaluated before.
+                // The previous result contains the number of earlier evaluations on the test split.
                 result.count_test(records.folder.read_result().unwrap_or_default().as_ref());
             }
             records.folder.write_result(&result)?;
@@ -427,7 +427,7 @@ impl<'a> Run<'a> {
 
     fn score(&self, side: Side) -> Result<SideScores, RunError> {
         let predictions = self.predictions(side)?;
-        // Every readable row has a prediction, so the rows without one are damaged.
+        // Every readable row has a prediction, so rows without a prediction are damaged.
         let rows = predictions.first().map_or(0, Predictions::len);
         Ok(SideScores {
             evaluations: evaluate::scores(
@@ -439,7 +439,7 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// Publishes a summary of the epoch through the monitor.
+    /// Passes a summary of the completed epoch to the readers of the monitor.
     fn report_epoch(&self, validation: &Validation, best: bool) {
         let sums = &self.state.sums;
         let summary = EpochSummary {
@@ -462,7 +462,7 @@ impl<'a> Run<'a> {
             .push(summary);
     }
 
-    /// Warns once per run if the loss has diverged. A loss of NaN or infinity ends the run at its step instead.
+    /// Warns once per run if the training loss has diverged. A loss of NaN or infinity ends the run immediately.
     fn look_for_divergence(&mut self) -> Result<(), RunError> {
         if self.state.diverged.is_some() {
             return Ok(());
@@ -472,7 +472,7 @@ impl<'a> Run<'a> {
             return Ok(());
         };
 
-        // Only rank 0 reaches this line.
+        // Only rank 0 has records, so only rank 0 prints the warning.
         eprintln!("warning: {diverged}");
         records.warning(self.state.epoch, self.state.step, &diverged.to_string())
     }
@@ -496,7 +496,7 @@ impl<'a> Run<'a> {
     }
 
     fn lr(&self) -> f64 {
-        // The total is that of the whole run, so that a resumed run has the learning rates of an uninterrupted one.
+        // The number of steps of the whole run, so that a resumed run has the learning rates of an uninterrupted one.
         let planned = self.config.train.epochs * self.batches;
         let steps_total = self
             .config
@@ -513,7 +513,7 @@ impl<'a> Run<'a> {
     fn advance(&mut self, stepped: StepSummary, context: StepContext) -> Result<(), RunError> {
         let state = &mut self.state;
         if state.step == 0 {
-            // The loss of the untrained model, to which later losses are compared.
+            // The loss of the untrained model, to which the losses of later epochs are compared.
             state.first_loss = Some(stepped.loss);
         }
 
@@ -529,7 +529,7 @@ impl<'a> Run<'a> {
         self.monitor.steps.fetch_add(1, Ordering::Relaxed);
         self.monitor.rows.fetch_add(stepped.rows, Ordering::Relaxed);
         self.monitor
-            // `Relaxed`: the figures are independent, and a reader may see values of two different steps.
+            // `Relaxed`: the figures are independent, so a reader may see values of two different steps.
             .loss
             .store(stepped.loss.to_bits(), Ordering::Relaxed);
 
@@ -547,7 +547,7 @@ impl<'a> Run<'a> {
         let accuracy = sums.labelled.map(|rows| sums.correct / rows.max(1) as f64);
 
         let wait_ns = self.monitor.wait_ns.load(Ordering::Relaxed);
-        // Time waited since the previous epoch's log line.
+        // Time that training waited for batches since the previous epoch's log line.
         let waited_ns = wait_ns - std::mem::replace(&mut self.logged_wait_ns, wait_ns);
         let mut values = vec![
             ("training/loss", sums.loss / sums.rows.max(1) as f64),
@@ -557,17 +557,17 @@ impl<'a> Run<'a> {
             ("data_wait_s", waited_ns as f64 / 1e9),
         ];
 
-        // A multi-label target has no accuracy per row.
+        // Accuracy per row is not defined for a multi-label target.
         if !self.data.targets()[0].is_multi() {
             values.extend(accuracy.map(|accuracy| ("training/accuracy", accuracy)));
         }
         records.epoch(self.state.epoch, self.state.step, &values)
     }
 
-    /// Writes a checkpoint. Every rank contributes its tensors; rank 0 writes.
+    /// Writes a checkpoint. Every rank provides its tensors; only rank 0 writes files.
     fn save(&mut self) -> Result<(), RunError> {
         self.state.schedules = self.schedules.state().clone();
-        // Called on all ranks, including those that write nothing, because `tensors` gathers every rank's buffers.
+        // Call `tensors` on all ranks, including those that write nothing, because it gathers every rank's buffers.
         let tensors = self.learner.tensors()?;
         if self.records.is_some() {
             self.checkpoints.save(&self.state, &tensors)?;
@@ -576,7 +576,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Scores of one side and the number of its rows that could not be read.
+/// Scores of a split (validation or test), and the number of its rows that could not be read.
 #[derive(Default)]
 struct SideScores {
     evaluations: Vec<Evaluation>,
@@ -587,7 +587,7 @@ fn plan(job: &Job, side: Side, state: &State, ranks: &dyn Collective) -> LoaderP
     let config = &job.config;
     let training = side == Side::Training;
 
-    // Evaluation reads every row once, in the manifest's order, regardless of the settings for training batches.
+    // Validation and test read every row once, in manifest order, regardless of the settings for training batches.
     LoaderPlan {
         side,
         shuffle: training,
@@ -598,7 +598,7 @@ fn plan(job: &Job, side: Side, state: &State, ranks: &dyn Collective) -> LoaderP
         mixup: training && config.loss.mixup > 0.0,
         rank: ranks.rank(),
         world_size: ranks.world_size(),
-        // A run that resumes within an epoch continues with that epoch's next batch.
+        // A run that resumes within an epoch continues with the next batch of that epoch.
         first_batch: if training { state.batch } else { 0 },
         readers: job.readers,
         prefetch_batches: job.prefetch_batches,
@@ -606,7 +606,7 @@ fn plan(job: &Job, side: Side, state: &State, ranks: &dyn Collective) -> LoaderP
     }
 }
 
-/// Loads the tensors of the checkpoint at `path` into the learner and returns the checkpoint's state.
+/// Loads the tensors of the checkpoint at `path` into `learner` and returns the checkpoint's state.
 fn go_on(learner: &mut Learner, job: &Job, data: &Dataset, path: &Path) -> Result<State, RunError> {
     let state = checkpoint::read_state(path)?;
     same_store(&state, data, path)?;

@@ -1,7 +1,9 @@
-//! Safetensors files as written by checkpoints and exports: length of the header, header in JSON, values.
+//! Safetensors files as written by checkpoints and exports: length of the header, header in JSON, values of the
+//! tensors.
 //!
-//! tch's own writer does not support metadata and hides file system errors. Tensors are read with tch. Source:
-//! github.com/huggingface/safetensors, "Format". Values are stored as in memory, which is little-endian.
+//! tch's own writer does not support metadata and hides file system errors. This module writes tensors; they are read
+//! with tch. Source: github.com/huggingface/safetensors, "Format". Values are stored as in memory, which is
+//! little-endian.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -14,13 +16,15 @@ use tch::{Device, Kind, Tensor};
 
 use crate::ffi;
 
-/// Maximum length of a header that is read. The header of a model with ten thousand tensors takes about a megabyte.
+/// Maximum length in bytes of a header that is read. The header of a model with ten thousand tensors has about a
+/// megabyte.
 const HEADER_BYTES_MAX: u64 = 100 << 20;
 
-/// The header is padded with spaces to a multiple of this. With the widest values first, all values are then aligned.
+/// The length of the header is padded to a multiple of this number of bytes. With the widest values first, all values
+/// are then aligned.
 const ALIGNMENT: usize = 8;
 
-/// Returns the metadata value under `key`, or `None` if the key or the file does not exist.
+/// Returns the value of `key` in a file's metadata, or `None` if the key does not exist or the file cannot be read.
 pub(crate) fn metadata(path: &Path, key: &str) -> Option<String> {
     let mut file = File::open(path).ok()?;
     let mut length = [0; 8];
@@ -40,13 +44,13 @@ pub(crate) fn metadata(path: &Path, key: &str) -> Option<String> {
 /// hash in hex.
 ///
 /// # Errors
-/// Errors of the file system, or a tensor of a kind that no model uses.
+/// Errors of the file system, or of a tensor whose kind no model uses.
 pub(crate) fn write(
     path: &Path,
     tensors: &[(String, Tensor)],
     metadata: &[(&str, String)],
 ) -> io::Result<String> {
-    // Widest values first, so that all are aligned; then by name, so that equal tensors give equal files.
+    // Write the widest values first, so that all are aligned, and sort by name, so that equal tensors give equal files.
     let mut ordered: Vec<&(String, Tensor)> = tensors.iter().collect();
     ordered
         .sort_by_key(|(name, tensor)| (Reverse(tensor.kind().elt_size_in_bytes()), name.clone()));
@@ -57,7 +61,7 @@ pub(crate) fn write(
             metadata.iter().map(|(key, value)| (*key, value)).collect();
         header.insert("__metadata__".to_owned(), json!(metadata));
     }
-    // Offsets are relative to the end of the header, whose length is not known yet.
+    // Offsets of tensors are relative to the end of the header, whose length is not known yet.
     let mut end = 0;
     for (name, tensor) in &ordered {
         let begin = end;
@@ -88,7 +92,7 @@ pub(crate) fn write(
     Ok(file.hasher.finalize().to_hex().to_string())
 }
 
-/// A file and the hash of its content so far.
+/// A file that is being written, and the hash of the bytes written so far.
 struct HashedFile {
     file: File,
     hasher: blake3::Hasher,

@@ -1,4 +1,4 @@
-//! Test helpers: a small store and a model trained on it, for tests of the steps after training.
+//! Test helpers: a small store and a model trained on it, for tests of evaluation, prediction, export and reports.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,8 +16,8 @@ use crate::learner::{Learner, StepContext};
 use crate::models::registry;
 use crate::strategy::Solo;
 
-/// Locks the random seeds, which are global to the process, so that one test at a time uses a model, and selects the
-/// deterministic algorithms, a run's default. Sets libtorch to one thread, since tests already run in parallel.
+/// Locks libtorch's random numbers, which are global to the process, so that only one test at a time uses a model. Also
+/// selects deterministic algorithms, which are the default, and one thread, since tests already run in parallel.
 pub(crate) fn alone() -> MutexGuard<'static, ()> {
     static SEEDED: Mutex<()> = Mutex::new(());
     let guard = SEEDED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -26,7 +26,7 @@ pub(crate) fn alone() -> MutexGuard<'static, ()> {
     guard
 }
 
-/// Returns the default configuration of `lstm`, overridden by `sets`.
+/// Returns the default configuration of the model `lstm`, overridden by `sets`.
 pub(crate) fn config(sets: &[&str]) -> Config {
     let sets: Vec<String> = ["model.name=lstm"]
         .iter()
@@ -36,7 +36,7 @@ pub(crate) fn config(sets: &[&str]) -> Config {
     Config::parse("", "the test", &sets).expect("a configuration")
 }
 
-/// Returns a group that simulates two ranks with equal values, one of which is this process.
+/// Returns a group that simulates two ranks with equal values; there is only this process.
 pub(crate) fn two_equal_ranks() -> &'static Group {
     struct EqualRanks;
 
@@ -50,16 +50,16 @@ pub(crate) fn two_equal_ranks() -> &'static Group {
     Box::leak(Box::new(&EqualRanks as Group))
 }
 
-/// A model after a few training steps, and its checkpoint.
+/// A model after a few training steps, and its saved checkpoint.
 pub(crate) struct TrainedFixture {
-    /// Temporary folder, removed when this value is dropped.
+    /// Temporary folder of the test, removed when this value is dropped.
     pub folder: TempDir,
     pub data: Arc<Dataset>,
     pub learner: Learner,
     pub checkpoint: PathBuf,
 }
 
-/// Writes `fixture` to `folder` and opens it as a dataset for the model of `config`.
+/// Writes the store `fixture` to `folder` and opens it as a dataset for the model of `config`.
 pub(crate) fn opened(fixture: &Fixture, config: &Config, folder: &TempDir) -> Arc<Dataset> {
     fixture.write(folder.path());
     let needs = registry::find(&config.model.name).expect("a model").needs;
@@ -71,7 +71,8 @@ pub(crate) fn opened(fixture: &Fixture, config: &Config, folder: &TempDir) -> Ar
     .expect("a dataset")
 }
 
-/// Trains for `steps` steps and writes a checkpoint. The guard `alone` proves that no other test uses the random seeds.
+/// Trains a model for `steps` steps and writes a checkpoint. The guard `alone` ensures that no other test uses random
+/// numbers.
 pub(crate) fn made(
     fixture: &Fixture,
     config: &Config,

@@ -1,4 +1,4 @@
-//! Loads a run's model for inference from its checkpoint, without a store, an optimizer or gradients.
+//! Loads a trained model for inference from a run's checkpoint, without a store, an optimizer or gradients.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use crate::forward::ForwardPass;
 use crate::learner::{LearnError, sorted};
 use crate::models::{Inputs, Net};
 
-/// A model for inference.
+/// A trained model for inference.
 #[derive(Debug)]
 pub(crate) struct TrainedModel {
     state: State,
@@ -21,17 +21,18 @@ pub(crate) struct TrainedModel {
 }
 
 impl TrainedModel {
-    /// Loads the checkpoint in the folder `path`.
+    /// Loads a trained model from the checkpoint in the folder `path`.
     ///
     /// # Errors
-    /// [`LearnError::Checkpoint`], [`LearnError::Torch`].
+    /// [`LearnError::Checkpoint`] if the checkpoint cannot be read or does not fit, [`LearnError::Torch`] if libtorch
+    /// fails.
     pub(crate) fn load(path: &Path, device: Device) -> Result<Self, LearnError> {
         let state = checkpoint::read_state(path)?;
         let forward = ForwardPass::new(&state.config.train, device)?;
         let mut variables = VarStore::new(device);
         variables.set_kind(forward.kind);
 
-        // The group is `None`, because sums over ranks are needed only in training.
+        // No group of ranks is needed, because sums over ranks are used only in training.
         let net = Net::build(&state.config.model, &state.dims, &variables.root(), None)?;
         checkpoint::copy_into(
             &sorted(variables.variables()),
@@ -50,17 +51,17 @@ impl TrainedModel {
         })
     }
 
-    /// Returns the checkpoint's state, which has everything except the tensors.
+    /// Returns the state stored in the checkpoint: everything except the tensors.
     pub(crate) const fn state(&self) -> &State {
         &self.state
     }
 
-    /// Returns the forward pass, which determines device and precision.
+    /// Returns the forward pass, which defines the model's device and precision.
     pub(crate) const fn forward(&self) -> ForwardPass {
         self.forward
     }
 
-    /// Returns all weights and buffers with their names, sorted by name.
+    /// Returns all weights and buffers of the model with their names, sorted by name.
     pub(crate) fn variables(&self) -> Vec<(String, Tensor)> {
         sorted(self.variables.variables())
     }
@@ -69,7 +70,7 @@ impl TrainedModel {
         &self.net
     }
 
-    /// Computes probabilities `[n, classes]` as f32 on the CPU, for each target in order.
+    /// Computes the probabilities of each target, in order: `[n, classes]` f32 on the CPU.
     pub(crate) fn probabilities(&self, inputs: &Inputs) -> Result<Vec<Tensor>, LearnError> {
         tch::no_grad(|| {
             let logits = self.forward.logits(&self.net, inputs, false)?;

@@ -1,7 +1,7 @@
-//! Tests that a run that is stopped after any of its steps and resumed in a new learner ends with the same bits as an
-//! uninterrupted run.
+//! Tests that a run that is stopped after any step and then resumed ends with the same bits as an uninterrupted run.
 //!
-//! A separate test program, because other tests would advance libtorch's global random generator, used by dropout.
+//! This is a separate test program, because other tests would advance libtorch's global random generator, which dropout
+//! uses.
 
 #[allow(dead_code)]
 #[path = "../../loader/src/fixture.rs"]
@@ -26,7 +26,8 @@ use wavemill_trainer::strategy::Solo;
 
 use fixture::Fixture;
 
-/// Enables everything with state or randomness: dropout, batch norm, augmentation, mix-up, Adam, all schedules.
+/// Configuration with everything that has state or randomness: dropout, batch norm, augmentation, mix-up, Adam, all
+/// schedules.
 const CONFIG: &str = "
     seed = 11
     [data]
@@ -52,7 +53,7 @@ const CONFIG: &str = "
     keep = 1000
 ";
 
-/// Number of steps after which a stop is tested separately.
+/// Number of steps that are tested as the only stop of a run.
 const STOPS: usize = 50;
 
 struct Scene {
@@ -82,14 +83,14 @@ impl Scene {
         }
     }
 
-    /// Creates a new run's folder.
+    /// Creates the folder of a new run.
     fn run(&self, id: &str) -> RunDir {
         let run = RunDir::create(self.folder.path(), id).expect("a folder");
         run.write_config(CONFIG).expect("room");
         run
     }
 
-    /// Trains to the end, or for one step if `stop` is true.
+    /// Trains a run to its end, or for one step if `stop` is true.
     fn fit(&self, run: &RunDir, resume: bool, stop: bool) -> Result<FitOutcome, RunError> {
         self.fit_as(self.config.clone(), run, resume, stop)
     }
@@ -128,7 +129,7 @@ impl Scene {
         run::fit(&job, data, &Solo, &monitor)
     }
 
-    /// Returns the keys of the rows in some batches of the first epoch, over all ranks.
+    /// Returns the keys of the rows in a range of batches of the first epoch, over all ranks.
     fn keys(&self, world_size: usize, batches: Range<u64>) -> Vec<u64> {
         let (seed, batch_size) = (self.config.seed, self.config.data.batch_size);
         let mut keys = Vec::new();
@@ -166,7 +167,7 @@ fn state(run: &RunDir) -> State {
     checkpoint::read_state(&last(run)).expect("a state")
 }
 
-/// Returns the bytes of three files: tensors (weights, buffers, optimizer), state, and result.
+/// Returns the bytes of three files of a run: tensors (weights, buffers, optimizer), state, and result.
 fn left_by(run: &RunDir) -> [Vec<u8>; 3] {
     let last = last(run);
     let files = [
@@ -177,7 +178,7 @@ fn left_by(run: &RunDir) -> [Vec<u8>; 3] {
     files.map(|path| fs::read(path).expect("a file"))
 }
 
-/// Returns the bits of all logged figures by kind and step, without the time spent waiting.
+/// Returns the bits of all logged figures by kind and step, without the time spent waiting for data.
 fn figures(run: &RunDir) -> BTreeMap<(String, u64), BTreeMap<String, u64>> {
     let mut figures = BTreeMap::new();
     for entry in read_log(&run.log()).expect("a log") {
@@ -191,7 +192,7 @@ fn figures(run: &RunDir) -> BTreeMap<(String, u64), BTreeMap<String, u64>> {
     figures
 }
 
-/// Creates a run's folder with only the checkpoint of `from` at `step` and the best checkpoint at that step.
+/// Creates a run's folder that contains only the checkpoint of `from` at `step` and the best checkpoint at that time.
 fn stopped_at(scene: &Scene, from: &RunDir, step: u64) -> RunDir {
     fn named(run: &RunDir, step: u64) -> PathBuf {
         run.checkpoints().join(format!("step-{step:08}"))
@@ -231,7 +232,7 @@ fn stopped_after_any_step_a_run_ends_with_the_same_bits() {
     let steps = state(&whole).step;
     assert!(steps >= STOPS as u64, "{steps} steps");
 
-    // Stop after every single step.
+    // Run that is stopped and resumed after every step.
     let halting = scene.run("halting");
     for step in 1..=steps {
         let stopped = scene.fit(&halting, step > 1, true);
@@ -244,7 +245,7 @@ fn stopped_after_any_step_a_run_ends_with_the_same_bits() {
     assert!(left_by(&halting) == wanted, "stopped after each step");
     assert!(figures(&halting) == wanted_figures);
 
-    // Stop once, after any one step.
+    // Runs that are stopped once, each after another step.
     let mut order: Vec<u64> = (1..=steps).collect();
     Rng::new(50).shuffle(&mut order);
 
@@ -270,7 +271,8 @@ fn a_run_that_came_to_its_end_stays_there_unless_more_is_asked_for() {
     });
     let run = scene.run("ended");
 
-    // With this learning rate no weight changes, so validation changes only through the statistics of batch norm.
+    // With this learning rate, no weight changes, so the validation scores change only through the statistics of batch
+    // norm.
     let sets = ["optimizer.lr=1e-30", "train.early_stop=1", "train.epochs=9"].map(str::to_owned);
     let config = Config::parse(CONFIG, "the test", &sets).expect("a configuration");
 
@@ -477,7 +479,8 @@ fn a_longer_run_counts_its_test_scores_and_one_at_its_end_asks_no_more() {
             warning.starts_with("the test split was asked 2 times, before this after 2 ")
         });
 
-        // The few rows of this scene lack classes on two sides, and each run warns about that. Allow no other warning.
+        // This test has few rows, so two splits lack classes, and each run warns about that. No other warning is
+        // allowed.
         assert!(
             others
                 .iter()
@@ -524,7 +527,7 @@ fn a_longer_run_counts_its_test_scores_and_one_at_its_end_asks_no_more() {
     );
     assert!(left_by(&run) == wanted);
 
-    // A missing result is written again.
+    // If the result file is missing, the resumed run writes it again.
     fs::remove_file(run.result()).expect("a file");
     assert_eq!(
         asked(scene.fit_as(more, &run, true, false).expect("to the end")),
@@ -566,7 +569,7 @@ fn without_its_best_checkpoint_a_run_comes_to_its_end_and_says_so() {
     let run = scene.run("lost");
     scene.fit(&run, false, false).expect("to the end");
 
-    // Simulate that the best checkpoint was another one, which a user has removed.
+    // Simulate that an earlier checkpoint was the best one and that a user has removed it.
     let path = last(&run).join("state.json");
     let mut json: serde_json::Value =
         serde_json::from_slice(&fs::read(&path).expect("a file")).expect("JSON");

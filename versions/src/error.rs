@@ -1,4 +1,4 @@
-//! The error type of a store.
+//! The error type for reading and writing a feature store.
 
 use std::error::Error;
 use std::io;
@@ -8,54 +8,54 @@ use wavemill_schemas::manifest::{ManifestError, remedy_of_format};
 use wavemill_schemas::version_name::TagProblem;
 use wavemill_schemas::{FORMAT_VERSION, exit};
 
-/// The error type of a store.
+/// The error type for reading and writing a feature store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// A file system operation failed.
     #[error("{path}: cannot {action}")]
     Io {
-        /// The file or folder.
+        /// The file or folder that was accessed.
         path: PathBuf,
-        /// The operation that failed, such as `read`.
+        /// The failed operation, such as `read`.
         action: &'static str,
-        /// The operating system's error.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// The store, the version or the tag does not exist, or the data of the version was removed on purpose.
+    /// The store, the version or the tag does not exist, or the version's data was removed on purpose.
     #[error("{path}: {problem}")]
     Absent {
-        /// The store.
+        /// The root folder of the store.
         path: PathBuf,
         /// Description of the problem and its remedy.
         problem: String,
     },
-    /// The manifest has another format than this program reads. It is not damaged.
+    /// The format of the manifest is not the one that this program reads. The manifest is not damaged.
     #[error(
         "{path}: this store {}: its format version is {found}, and this wavemill reads {FORMAT_VERSION}",
         remedy_of_format(*found)
     )]
     OtherFormat {
-        /// The manifest's file.
+        /// The path of the manifest.
         path: PathBuf,
         /// The format version of the manifest.
         found: u64,
     },
-    /// The tag does not name a readable version.
+    /// The tag does not name a version that can be read.
     #[error("{path}: damaged tag: {problem}: {}", problem.remedy())]
     Tag {
-        /// The tag's file.
+        /// The path of the tag's file.
         path: PathBuf,
-        /// The problem with the tag.
+        /// Description of the problem with the tag.
         problem: TagProblem,
     },
-    /// A file is missing, has another content than was committed, or lies outside of the store.
+    /// A file is missing, differs from the committed file, or is outside of the store.
     #[error("{path}: {problem}")]
     Damaged {
-        /// The file, or the store.
+        /// The path of the file or of the store.
         path: PathBuf,
         /// Description of the problem and its remedy.
         problem: String,
-        /// The cause, if it is not described by `problem`.
+        /// The underlying error, if `problem` does not describe it.
         source: Option<ManifestError>,
     },
     /// A table of the latest version, which the next version needs, cannot be read.
@@ -64,17 +64,17 @@ pub enum StoreError {
          sides again with --resplit"
     )]
     Needed {
-        /// The table's file.
+        /// The path of the table's file.
         path: PathBuf,
-        /// The cause.
+        /// The reason why the table cannot be read.
         source: Box<dyn Error + Send + Sync>,
     },
-    /// Rows cannot be encoded, written, or read to copy them.
+    /// Rows cannot be encoded, written, or read for copying.
     #[error("{problem}")]
     Rows {
-        /// The place and the problem.
+        /// Description of the problem and its location.
         problem: String,
-        /// The cause.
+        /// The underlying error.
         source: Box<dyn Error + Send + Sync>,
     },
     /// Another process holds the store's lock.
@@ -85,7 +85,7 @@ pub enum StoreError {
         /// Root folder of the store.
         path: PathBuf,
     },
-    /// A version or an unfinished plan of the store differs from this run's plan.
+    /// A version or an unfinished plan in the store differs from the plan of this run.
     #[error("{path}: {problem}")]
     OtherPlan {
         /// Root folder of the store.
@@ -93,17 +93,17 @@ pub enum StoreError {
         /// Description of the differences and the remedy.
         problem: String,
     },
-    /// The store's own JSON cannot be written. This does not happen.
+    /// A JSON file of the store cannot be encoded, which does not happen.
     #[error("store metadata")]
     Json(#[from] serde_json::Error),
 }
 
 impl StoreError {
-    /// Returns the exit code of the command.
+    /// Returns the exit code of the command for this error.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Absent { .. } | Self::OtherFormat { .. } => exit::USAGE,
-            // A path through a file.
+            // A component of the path is a file instead of a folder.
             Self::Io { source, .. } if source.kind() == io::ErrorKind::NotADirectory => exit::USAGE,
             Self::Tag { .. } | Self::Damaged { .. } | Self::Needed { .. } => exit::DAMAGED,
             Self::OtherPlan { .. } => exit::OTHER_PLAN,
@@ -112,7 +112,7 @@ impl StoreError {
         }
     }
 
-    /// Returns the I/O error because of which a file could not be accessed or rows could not be written, if any.
+    /// Returns the I/O error, if any, because of which a file could not be accessed or rows could not be written.
     pub fn io(&self) -> Option<&io::Error> {
         match self {
             Self::Io { source, .. } => Some(source),
@@ -121,7 +121,7 @@ impl StoreError {
         }
     }
 
-    /// Returns a function that adds the path and the action to an I/O error.
+    /// Returns a function that adds the path and the failed operation to an I/O error.
     pub fn io_at(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Io {
@@ -131,7 +131,7 @@ impl StoreError {
         }
     }
 
-    /// Returns a function that adds the place and the problem to an error of Arrow or Parquet.
+    /// Returns a function that adds a description of the problem to an error of Arrow or Parquet.
     pub fn rows<E: Into<Box<dyn Error + Send + Sync>>>(
         problem: impl Into<String>,
     ) -> impl FnOnce(E) -> Self {
@@ -142,7 +142,7 @@ impl StoreError {
         }
     }
 
-    /// Returns a function that maps an error of the manifest at `path` to [`StoreError::OtherFormat`] or
+    /// Returns a function that converts an error of parsing the manifest at `path` to [`StoreError::OtherFormat`] or
     /// [`StoreError::Damaged`].
     pub fn manifest_at(path: PathBuf) -> impl FnOnce(ManifestError) -> Self {
         move |source| match source {

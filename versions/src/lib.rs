@@ -1,5 +1,5 @@
 //! The versions of a store on disk: finding them by number or tag, reading their manifests, and locating their files.
-//! Both programs read stores through this crate. It writes nothing and reads no row.
+//! Both programs, `wavemill` and `wavemill-train`, use this crate. It writes no files and reads no rows.
 
 mod error;
 mod place;
@@ -13,21 +13,21 @@ use wavemill_schemas::manifest::Manifest;
 
 pub use error::StoreError;
 
-/// A folder that contains, or will contain, versions.
+/// A folder that contains versions of a feature store, or will contain them.
 #[derive(Clone, Debug)]
 pub struct StoreFolder {
     root: PathBuf,
 }
 
-/// A committed version.
+/// A committed version of a store.
 #[derive(Clone, Debug)]
 pub struct CommittedVersion {
-    /// Version number.
+    /// Number of the version.
     pub version: u64,
-    /// Its manifest.
+    /// Manifest of the version.
     pub manifest: Manifest,
-    /// blake3 of the manifest's file in lower-case hex, which identifies this state of the store. It is part of the next
-    /// plan's identity.
+    /// blake3 hash of the manifest in lower-case hex, which identifies this state of the store. The plan id of the next
+    /// version depends on it.
     pub hash: String,
 }
 
@@ -44,7 +44,7 @@ impl StoreFolder {
         }
     }
 
-    /// Creates the handle of a store that may not exist yet.
+    /// Creates a handle for a store that may not exist yet.
     pub fn at(root: &Path) -> Self {
         let root = root.to_owned();
         Self { root }
@@ -61,18 +61,18 @@ impl StoreFolder {
         &self.root
     }
 
-    /// Returns the path `data/<plan_id>` in the store.
+    /// Returns the path of a plan's data, `data/<plan_id>` in the store.
     pub fn data(&self, plan_id: &str) -> PathBuf {
         self.root.join("data").join(plan_id)
     }
 
-    /// Reports whether `path`, which need not exist, is the store's folder or a path inside it, after following all
-    /// links.
+    /// Reports whether `path`, which need not exist, is the store's folder or a path inside it, after resolving all
+    /// symbolic links.
     pub fn encloses(&self, path: &Path) -> bool {
         real(path).starts_with(real(&self.root))
     }
 
-    /// Returns the folder of the manifests.
+    /// Returns the folder of the store's manifests.
     pub fn versions_folder(&self) -> PathBuf {
         self.root.join("_wavemill/versions")
     }
@@ -85,7 +85,7 @@ impl StoreFolder {
     /// Checks that the path of the store is not a file.
     ///
     /// # Errors
-    /// [`StoreError::Absent`].
+    /// [`StoreError::Absent`] if the path is a file.
     pub fn require_folder(&self) -> Result<(), StoreError> {
         if self.root.is_file() {
             let problem = "is a file, not the folder of a store: check --store";
@@ -97,18 +97,19 @@ impl StoreFolder {
     /// Returns the numbers of the committed versions in ascending order.
     ///
     /// # Errors
-    /// [`StoreError::Io`] if the folder exists but cannot be read, and those of [`StoreFolder::require_folder`].
+    /// [`StoreError::Io`] if the folder exists but cannot be read, and the errors of [`StoreFolder::require_folder`].
     pub fn versions(&self) -> Result<Vec<u64>, StoreError> {
         self.require_folder()?;
-        // The folder also contains temporary files of commits. Their names do not parse as version numbers.
+        // The folder also contains temporary files, whose names are not version numbers.
         let paths = list(&self.versions_folder())?;
         Ok(paths.iter().filter_map(|path| version_of(path)).collect())
     }
 
-    /// Returns a version, by default the latest one.
+    /// Returns the version with this number, or the latest version for `None`.
     ///
     /// # Errors
-    /// [`StoreError::Absent`], [`StoreError::Damaged`], [`StoreError::OtherFormat`], [`StoreError::Io`].
+    /// [`StoreError::Absent`] if there is no such version, and errors of reading its manifest: [`StoreError::Damaged`],
+    /// [`StoreError::OtherFormat`], [`StoreError::Io`].
     pub fn committed(&self, version: Option<u64>) -> Result<CommittedVersion, StoreError> {
         let versions = self.versions()?;
         let Some(&latest) = versions.last() else {
@@ -120,7 +121,7 @@ impl StoreFolder {
             let there = if versions.len() == 1 {
                 format!("version {latest} only")
             } else {
-                // Manifests are never removed, so there are no gaps.
+                // Manifests are never removed, so version numbers have no gaps.
                 format!("1 to {latest}")
             };
             let problem = format!("no version {version}; available: {there}");
@@ -129,20 +130,20 @@ impl StoreFolder {
         self.read(version)
     }
 
-    /// Returns the number and the manifest of a version like [`StoreFolder::committed`].
+    /// Returns only the number and the manifest of a version, like [`StoreFolder::committed`].
     ///
     /// # Errors
-    /// As for [`StoreFolder::committed`].
+    /// The same errors as for [`StoreFolder::committed`].
     pub fn manifest(&self, version: Option<u64>) -> Result<(u64, Manifest), StoreError> {
         let committed = self.committed(version)?;
         Ok((committed.version, committed.manifest))
     }
 
-    /// Returns the latest version, or `None` if nothing has been committed yet. Unless the caller holds the store's
+    /// Returns the latest version, or `None` if no version has been committed yet. Unless the caller holds the store's
     /// lock, another version may be committed at any time.
     ///
     /// # Errors
-    /// As for [`StoreFolder::committed`], except that a store without versions is not an error.
+    /// The same errors as for [`StoreFolder::committed`], except that a store without versions is not an error.
     pub fn latest(&self) -> Result<Option<CommittedVersion>, StoreError> {
         let latest = self.versions()?.last().copied();
         latest.map(|version| self.read(version)).transpose()
@@ -151,7 +152,7 @@ impl StoreFolder {
     /// Reads the manifest of an existing version.
     fn read(&self, version: u64) -> Result<CommittedVersion, StoreError> {
         let path = self.manifest_path(version);
-        // Read the file once, so that the manifest and the hash belong to the same bytes.
+        // Read the file once, so that the manifest and the hash are of the same bytes.
         let bytes = fs::read(&path).map_err(StoreError::io_at(&path, "read"))?;
         let hash = blake3::hash(&bytes).to_hex().to_string();
         let manifest = Manifest::from_json(bytes).map_err(StoreError::manifest_at(path))?;
@@ -162,11 +163,11 @@ impl StoreFolder {
         })
     }
 
-    /// Returns a version's manifest like [`StoreFolder::manifest`], but only if the version's data still exists inside
-    /// the store.
+    /// Returns a version's number and manifest like [`StoreFolder::manifest`], but only if the data of the version
+    /// exist inside the store.
     ///
     /// # Errors
-    /// Those of [`StoreFolder::committed`].
+    /// The errors of [`StoreFolder::committed`], and [`StoreError::Absent`] if the data were removed.
     pub fn readable(&self, version: Option<u64>) -> Result<(u64, Manifest), StoreError> {
         let committed = self.committed(version)?;
         let version = committed.version;
@@ -180,23 +181,24 @@ impl StoreFolder {
         Ok((version, committed.manifest))
     }
 
-    /// Reports whether `gc` removed the data of a version. `versions` are all versions of the store.
+    /// Reports whether `wavemill gc` has removed the data of a version. `versions` are the numbers of all versions of
+    /// the store.
     fn was_collected(
         &self,
         committed: &CommittedVersion,
         versions: &[u64],
     ) -> Result<bool, StoreError> {
-        // `gc` never removes the data of the latest version. If that data is missing, it was lost.
+        // `gc` never removes the data of the latest version. If they are missing, they were lost.
         let is_old = versions
             .last()
             .is_some_and(|latest| committed.version < *latest);
         Ok(is_old && !self.has_data(&committed.manifest)?)
     }
 
-    /// Reports whether the data folder of a manifest exists.
+    /// Reports whether the data folder named in a manifest exists.
     ///
     /// # Errors
-    /// [`StoreError::Io`].
+    /// [`StoreError::Io`] if this cannot be determined.
     pub fn has_data(&self, manifest: &Manifest) -> Result<bool, StoreError> {
         let data = self.data(&manifest.plan_id);
         let is_there = data.try_exists();
@@ -204,7 +206,7 @@ impl StoreFolder {
     }
 }
 
-/// Returns the version whose manifest has this path.
+/// Returns the number of the version whose manifest has the path `path`.
 fn version_of(path: &Path) -> Option<u64> {
     let number = path.file_name()?.to_str()?.strip_suffix(".json")?;
     if number.len() != 8 {
@@ -213,7 +215,7 @@ fn version_of(path: &Path) -> Option<u64> {
     number.parse().ok()
 }
 
-/// Resolves the symbolic links and `..` of `path` as far as it exists, and appends the rest.
+/// Resolves symbolic links and `..` in the existing part of `path`, and appends the rest.
 fn real(path: &Path) -> PathBuf {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let mut real = PathBuf::new();
@@ -222,14 +224,14 @@ fn real(path: &Path) -> PathBuf {
             Component::ParentDir => _ = real.pop(),
             other => real.push(other),
         }
-        // Canonicalize after each component: `..` refers to the parent of the folder that a link points to.
+        // Resolve links after each component: `..` means the parent of the folder that a link points to.
         real = real.canonicalize().unwrap_or(real);
     }
     real
 }
 
-/// Reports whether an error means that a path does not exist. With any other error, such as EIO or EACCES, this is
-/// unknown, and treating it as absence would lose data silently.
+/// Reports whether an error means that a path does not exist. After any other error, such as EIO or EACCES, the path
+/// may exist, and data would be lost if it were treated as absent.
 pub fn leads_nowhere(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -240,7 +242,7 @@ pub fn leads_nowhere(error: &io::Error) -> bool {
 /// Returns the sorted entries of a folder, or an empty list if the folder does not exist.
 ///
 /// # Errors
-/// [`StoreError::Io`].
+/// [`StoreError::Io`] if the folder exists but cannot be read.
 pub fn list(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
     let entries = match fs::read_dir(folder) {
         Err(error) if leads_nowhere(&error) => return Ok(Vec::new()),
@@ -252,10 +254,10 @@ pub fn list(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
     Ok(paths)
 }
 
-/// Returns the blake3 of a file in lower-case hex.
+/// Returns the blake3 hash of a file in lower-case hex.
 ///
 /// # Errors
-/// The I/O error of the file system.
+/// An I/O error if the file cannot be read.
 pub fn hash_file(path: &Path) -> io::Result<String> {
     let mut hasher = blake3::Hasher::new();
     hasher.update_reader(File::open(path)?)?;

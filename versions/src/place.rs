@@ -1,6 +1,7 @@
-//! Locates files named by a manifest or a receipt, and rejects links that lead out of the store.
+//! Locates files named by a manifest or a receipt, and rejects symbolic links that lead out of the store.
 //!
-//! Names are validated when they are read (`schemas/src/manifest.rs`), but links can only be checked on the disk.
+//! File names are validated when a manifest is read (`schemas/src/manifest.rs`), but links can only be checked on the
+//! disk.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +13,8 @@ impl StoreFolder {
     /// Returns the path of a file that a manifest or a receipt names. The file need not exist.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] if a link in the path leads out of the store. The store's own folder may be a link.
+    /// [`StoreError::Damaged`] if a symbolic link in the path leads out of the store. The store's root folder may be a
+    /// link.
     pub fn locate(&self, name: &str) -> Result<PathBuf, StoreError> {
         let path = self.root.join(name);
         self.require_inside(&path, name)?;
@@ -22,7 +24,7 @@ impl StoreFolder {
     /// Checks that every file of a manifest is inside the store.
     ///
     /// # Errors
-    /// As for [`StoreFolder::locate`], for the first file outside.
+    /// The errors of [`StoreFolder::locate`], for the first file that is outside of the store.
     pub(crate) fn locate_all(&self, manifest: &Manifest) -> Result<(), StoreError> {
         for file in &manifest.files {
             self.locate(&file.path)?;
@@ -30,10 +32,10 @@ impl StoreFolder {
         Ok(())
     }
 
-    /// Refuses a run whose folders lead out of the store: it would write files that no reader would read.
+    /// Returns an error if the folders of a run are outside of the store, since readers would not read files in them.
     ///
     /// # Errors
-    /// As for [`StoreFolder::locate`].
+    /// The same errors as for [`StoreFolder::locate`].
     pub fn require_own_folders(&self, plan_id: &str) -> Result<(), StoreError> {
         for folder in [
             self.data(plan_id),
@@ -49,15 +51,15 @@ impl StoreFolder {
         Ok(())
     }
 
-    /// Checks that `path`, which is called `name` in the store, does not lead out of the store.
+    /// Checks that `path`, whose name in the store is `name`, does not lead out of the store.
     ///
     /// # Errors
-    /// As for [`StoreFolder::locate`].
+    /// The same errors as for [`StoreFolder::locate`].
     pub fn require_inside(&self, path: &Path, name: &str) -> Result<(), StoreError> {
-        // Resolve the links of both paths, because the store's own folder may be a link.
+        // Resolve the symbolic links of both paths, because the store's root folder may be a link.
         let is_inside = match (path.canonicalize(), self.root.canonicalize()) {
             (Ok(path), Ok(root)) => path.starts_with(root),
-            // One of the paths does not exist yet, or is a dangling link.
+            // One of the paths does not exist yet, or is a link to a missing file.
             _ => self.encloses(path),
         };
         if is_inside {
@@ -81,7 +83,7 @@ mod tests {
 
     use super::*;
 
-    /// Creates a store whose root is a symbolic link, and another folder next to it.
+    /// Creates a store whose root folder is a symbolic link, and another folder next to the store.
     fn linked_store(folder: &Path) -> StoreFolder {
         for name in ["real/data/p/t", "other/data/p/t"] {
             fs::create_dir_all(folder.join(name)).expect("folders");

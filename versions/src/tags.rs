@@ -1,4 +1,4 @@
-//! Resolves names of versions. Each tag is a small file next to the versions that contains a number.
+//! Resolves version names, such as numbers and tags. Each tag is a small file that contains a version number.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -11,7 +11,7 @@ use wavemill_schemas::version_name::{
 use crate::{StoreError, StoreFolder, list};
 
 impl StoreFolder {
-    /// Returns the folder of the tags' files.
+    /// Returns the folder that contains the files of tags.
     pub fn tags_folder(&self) -> PathBuf {
         self.root.join(TAGS_FOLDER)
     }
@@ -21,11 +21,11 @@ impl StoreFolder {
         self.tags_folder().join(tag.as_str())
     }
 
-    /// Resolves a version name to a version number. `None` means the latest version and is returned unchanged. Does not
-    /// check that a version with a given number exists; the caller that reads the version does.
+    /// Resolves a version name to a version number. `None` means the latest version and is returned unchanged. If the
+    /// name is a number, this function does not check that the version exists.
     ///
     /// # Errors
-    /// [`StoreError::Absent`], [`StoreError::Tag`], [`StoreError::Io`].
+    /// [`StoreError::Absent`] if there is no such tag, [`StoreError::Tag`] if its file is damaged, [`StoreError::Io`].
     pub fn resolve(&self, name: Option<&VersionName>) -> Result<Option<u64>, StoreError> {
         match name {
             None => Ok(None),
@@ -46,8 +46,8 @@ impl StoreFolder {
         Err(StoreError::absent(&self.root, problem))
     }
 
-    /// Returns the names of all tags in order, including damaged ones. They only serve as a hint in an error: if they
-    /// cannot be listed, the list is empty.
+    /// Returns the names of all tags in order, including damaged tags. They are only shown as a hint in an error: if
+    /// they cannot be listed, the list is empty.
     fn tag_names(&self) -> Vec<String> {
         let paths = list(&self.tags_folder()).unwrap_or_default();
         let names = paths.iter().filter_map(|path| path.file_name()?.to_str());
@@ -57,15 +57,16 @@ impl StoreFolder {
             .collect()
     }
 
-    /// Returns the version that a tag names, which must be one of `versions`. Returns `None` if there is no such tag.
+    /// Returns the version number that a tag names, which must be one of `versions`. Returns `None` if there is no such
+    /// tag.
     ///
     /// # Errors
-    /// [`StoreError::Tag`], [`StoreError::Io`].
+    /// [`StoreError::Tag`] if the tag's file is damaged or names no version, [`StoreError::Io`] if it cannot be read.
     pub fn tagged(&self, tag: &TagName, versions: &[u64]) -> Result<Option<u64>, StoreError> {
         let path = self.tag_path(tag);
         let content = match read_tag(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            // A folder is not a valid tag. Report a damaged tag instead of an I/O error.
+            // If the path of a tag is a folder, report a damaged tag instead of an I/O error.
             Err(error) if error.kind() == io::ErrorKind::IsADirectory => Vec::new(),
             other => other.map_err(StoreError::io_at(&path, "read"))?,
         };
@@ -76,14 +77,14 @@ impl StoreFolder {
         }
     }
 
-    /// Returns the version that the content of a tag's file names. It must be one of `versions`.
+    /// Returns the version number in the content of a tag's file. It must be one of `versions`.
     fn check_tag(&self, content: &[u8], versions: &[u64]) -> Result<u64, TagProblem> {
         let version = tagged_version(content).ok_or(TagProblem::Content)?;
         if !versions.contains(&version) {
             return Err(TagProblem::NoVersion { version });
         }
 
-        // A damaged manifest or folder is not the tag's fault and is reported by the caller that reads it.
+        // A damaged manifest or folder does not make the tag invalid; the caller reports it when reading the version.
         if let Ok(committed) = self.read(version)
             && let Ok(true) = self.was_collected(&committed, versions)
         {

@@ -30,7 +30,7 @@ fn wide_table(n_columns: usize) -> tempfile::TempDir {
     folder
 }
 
-/// Reads and splits a table of `n_columns` and returns the CPU time that it took, in seconds.
+/// Reads and splits a table of `n_columns` and returns the CPU time of doing so, in seconds.
 fn cpu_s(n_columns: usize) -> f64 {
     let sql = "SELECT *, c2 + 1 AS d FROM input WHERE c1 = 'x'";
     let mut recipe = recipe(Dataset::Table, vec![query("more", sql)]);
@@ -55,7 +55,7 @@ fn cpu_s(n_columns: usize) -> f64 {
         .unwrap();
     let took = wavemill_runtime::clock::cpu_time() - before;
 
-    // The new columns are `d`, the track's id and the three sides.
+    // The added columns are `d`, the track's id and the splits by three rules.
     assert_eq!(catalog.tables["tracks"].num_columns(), n_columns + 5);
     assert_eq!(catalog.tables["tracks_all"].num_columns(), n_columns + 2);
     took.as_secs_f64()
@@ -63,7 +63,7 @@ fn cpu_s(n_columns: usize) -> f64 {
 
 #[test]
 fn read_time_is_linear_in_columns() {
-    // The constant part of the time is in both figures and reduces the ratio. Before the fix, the ratio was 20 or more.
+    // Both times include a constant part, which reduces their ratio. Before the fix, the ratio was 20 or more.
     let (few, many) = (cpu_s(1_250), cpu_s(10_000));
     assert!(
         many / few < 12.0,
@@ -72,7 +72,7 @@ fn read_time_is_linear_in_columns() {
     );
 }
 
-/// Reader that repeats `line` without end and counts the bytes.
+/// Reader that repeats `line` without end and counts the bytes that were read.
 struct Endless<'a> {
     line: std::iter::Cycle<std::slice::Iter<'a, u8>>,
     bytes: &'a std::cell::Cell<usize>,
@@ -129,7 +129,7 @@ fn too_many_columns_are_detected_in_the_header() {
     );
 }
 
-/// Returns the message for a table that is rejected.
+/// Returns the error message for a table that is refused.
 fn usage_error(path: &Path) -> String {
     let error = run(&recipe(Dataset::Table, vec![]), path).unwrap_err();
     assert_eq!(error.exit_code(), exit::USAGE);

@@ -1,11 +1,11 @@
-//! Parses the STREAMINFO block of a FLAC file and the header of each frame.
+//! Parses the STREAMINFO block of a FLAC file and the header of each FLAC frame.
 //!
 //! Source: RFC 9639 §8.2 (STREAMINFO), §9.1 (frame header).
 
 use symphonia::core::checksum::Crc8Ccitt;
 use symphonia::core::io::Monitor;
 
-/// First bytes of a file.
+/// First bytes of a FLAC file.
 pub(super) const MARKER: &[u8; 4] = b"fLaC";
 /// Size in bytes of a metadata block's type and size fields.
 const BLOCK_HEADER_BYTES: usize = 4;
@@ -14,19 +14,19 @@ const STREAM_INFO_BYTES: usize = 34;
 /// Minimum size of a frame header in bytes: sync code, four codes and CRC-8, without number, size and rate.
 const FRAME_HEADER_BYTES_MIN: usize = 6;
 
-/// The contents of the STREAMINFO block. If frames differ from it, the frames are used, because they have checksums.
+/// A FLAC file's STREAMINFO block. If frame headers differ from it, they take precedence: they have checksums.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct StreamInfo {
     /// Sample rate, Hz; not validated.
     pub rate_hz: u32,
     /// Bits per sample, 1 to 32.
     pub bits: u8,
-    /// Samples per channel; `None` if not given.
+    /// Total number of samples per channel; `None` if not stated.
     pub n_samples: Option<u64>,
 }
 
 impl StreamInfo {
-    /// Parses the block after the marker; `None` if it is not STREAMINFO.
+    /// Parses the first metadata block of a FLAC file; `None` if that block is not STREAMINFO.
     pub(super) fn parse(file: &[u8]) -> Option<Self> {
         let block = file.strip_prefix(MARKER)?;
         let is_stream_info = block.first()? & 0x7F == 0;
@@ -40,21 +40,21 @@ impl StreamInfo {
         is_stream_info.then_some(Self {
             rate_hz,
             bits,
-            // Writers store 0 if they do not know the length.
+            // Encoders store 0 if they do not know the number of samples.
             n_samples: (n_samples > 0).then_some(n_samples),
         })
     }
 
-    /// Returns the bits per sample of frames that do not state them; `None` if symphonia does not support that number.
+    /// Returns the bits per sample for frames that do not state them; `None` if symphonia does not support that number.
     pub(super) fn decodable_bits(&self) -> Option<u8> {
         (self.bits >= 4).then_some(self.bits)
     }
 
-    /// Returns a STREAMINFO block with these values, one size for all frames and no length. symphonia's decoder
-    /// receives it instead of the file's own block.
+    /// Returns a STREAMINFO block with these values, the same size for all frames and no total length. symphonia's
+    /// decoder receives it instead of the file's own block.
     pub(super) fn block(rate_hz: u32, channels: u8, bits: u8, frame_samples: u32) -> Box<[u8]> {
         let mut block = [0; STREAM_INFO_BYTES];
-        // symphonia rejects sizes below 16, but the last frame may be shorter.
+        // symphonia rejects frame sizes below 16 samples, but the last frame may be shorter.
         let frame_samples = frame_samples.clamp(16, 65_535) as u16;
         block[..2].copy_from_slice(&frame_samples.to_be_bytes());
         block[2..4].copy_from_slice(&frame_samples.to_be_bytes());
@@ -66,8 +66,8 @@ impl StreamInfo {
     }
 }
 
-/// Returns the offset of the end of the metadata that start at `at`, or `at` if there are none. The metadata end before
-/// a block with a size beyond the end of the file, so that a wrong size does not skip audio.
+/// Returns the offset of the end of the metadata that start at `at`, or `at` if there are none. A block whose size
+/// reaches beyond the end of the file is not part of the metadata, so that a wrong size does not skip audio.
 pub(super) fn skip_metadata(file: &[u8], at: usize) -> usize {
     if !file.get(at..).is_some_and(|rest| rest.starts_with(MARKER)) {
         return at;
@@ -88,12 +88,12 @@ pub(super) fn skip_metadata(file: &[u8], at: usize) -> usize {
     at
 }
 
-/// Position of a frame in its stream.
+/// Position of a FLAC frame in its stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Number {
-    /// Number of frames before it, in streams with a fixed frame size.
+    /// Number of frames before this one, in streams with a fixed frame size.
     Frame(u64),
-    /// Number of samples before it, in streams with a variable frame size.
+    /// Number of samples before the frame, in streams with a variable frame size.
     Sample(u64),
 }
 
@@ -104,30 +104,30 @@ impl Number {
     }
 }
 
-/// A frame header with a correct checksum.
+/// A FLAC frame header with a correct checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
     /// Position of the frame in its stream.
     pub number: Number,
-    /// Samples per channel, 1 to 65,535.
+    /// Samples per channel in the frame, 1 to 65,535.
     pub n_samples: u32,
-    /// Sample rate, Hz; `None` if only STREAMINFO contains it.
+    /// Sample rate, Hz; `None` if only the STREAMINFO block states it.
     pub rate_hz: Option<u32>,
     /// Number of channels, 1 to 8.
     pub channels: u8,
     /// True if one of two channels is stored as their difference, which takes one more bit per sample.
     pub has_side: bool,
-    /// Bits per sample; `None` if only STREAMINFO contains them.
+    /// Bits per sample; `None` if only the STREAMINFO block states them.
     pub bits: Option<u8>,
-    /// Size of the header in bytes, including its checksum.
+    /// Size of the frame header in bytes, including its checksum.
     pub bytes: usize,
 }
 
 impl Header {
-    /// Parses the header at the start of `bytes`; `None` if it is invalid.
+    /// Parses the frame header at the start of `bytes`; `None` if the header is invalid.
     pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
         let &[sync, strategy, sizes, layout, ..] = bytes.first_chunk::<FRAME_HEADER_BYTES_MIN>()?;
-        // The sync code, and reserved bits that are always 0.
+        // Check the sync code, and the reserved bits that are always 0.
         if sync != 0xFF || strategy & 0xFE != 0xF8 || layout & 1 != 0 {
             return None;
         }
@@ -143,7 +143,7 @@ impl Header {
         let n_samples = rest.frame_samples(sizes >> 4)?;
         let rate_hz = rest.rate_hz(sizes & 15)?;
 
-        // Up to eight independent channels, or two channels of which one is stored as a difference.
+        // Up to eight independent channels, or two channels of which one is stored as the difference of both.
         let (channels, has_side) = match layout >> 4 {
             code @ 0..=7 => (code + 1, false),
             8..=10 => (2, true),
@@ -170,7 +170,7 @@ impl Header {
     }
 }
 
-/// The part of a frame header whose length varies.
+/// The end of a FLAC frame header, whose length varies: position, size and sample rate.
 struct HeaderTail<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -197,7 +197,7 @@ impl HeaderTail<'_> {
             _ => return None,
         };
 
-        // The mask also keeps the zero after the leading ones, which has no effect.
+        // The mask also keeps the zero bit after the leading ones, which does not change the number.
         let mut number = u64::from(first) & (0x7F >> n_more);
         for _ in 0..n_more {
             let byte = self.byte()?;
@@ -215,13 +215,13 @@ impl HeaderTail<'_> {
             1 => Some(192),
             2..=5 => Some(576 << (code - 2)),
             6 => Some(u32::from(self.byte()?) + 1),
-            // 65,536 samples do not fit into the size fields of STREAMINFO.
+            // A frame of 65,536 samples does not fit into the size fields of STREAMINFO, so reject it.
             7 => Some(self.word()? + 1).filter(|&n_samples| n_samples < 1 << 16),
             _ => Some(256 << (code - 8)),
         }
     }
 
-    /// Reads the sample rate; the inner `None` means that of STREAMINFO.
+    /// Reads the sample rate; the inner `None` means that only STREAMINFO states the rate.
     fn rate_hz(&mut self, code: u8) -> Option<Option<u32>> {
         const KNOWN: [u32; 12] = [
             0, 88_200, 176_400, 192_000, 8_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000,

@@ -1,8 +1,8 @@
 //! Decodes the frames of native FLAC files with symphonia's decoder and accounts for every lost sample.
 //!
 //! A frame that cannot be decoded becomes silence of the same length. A gap becomes silence whose length follows from
-//! the frames' numbers, so that later audio keeps its position; if the numbers do not show the length, the gap is
-//! closed. Both count as lost. A stream has the format of most of its frames; frames of other formats are not decoded.
+//! the frames' numbers, so that later audio keeps its position; if the numbers do not show the length, nothing replaces
+//! the gap. Both count as lost. A stream has the format of most of its frames; frames of other formats become silence.
 
 mod frames;
 mod gaps;
@@ -26,18 +26,18 @@ use super::loss::Loss;
 use super::output::{Output, Sink};
 use super::{CHANNELS_MAX, DecodeReport, InputFacts, Pcm, reject};
 
-/// Bits per sample for the decoder if the STREAMINFO block does not state them.
+/// Bits per sample that the decoder assumes if the STREAMINFO block does not state them.
 const BITS_UNSTATED: u8 = 16;
 
-/// Returns an upper bound on the seconds of audio that decoding `file` returns.
+/// Returns an upper bound on the duration in seconds of the audio decoded from `file`.
 pub(super) fn longest_s(file: &[u8]) -> f64 {
     Survey::new(file).longest_s()
 }
 
-/// Decodes a file into `out`, which is cleared first. `audio_blake3` is computed over all frames.
+/// Decodes a FLAC file into `out`, which is cleared first. `audio_blake3` is computed over all frames.
 ///
 /// # Errors
-/// A [`Reject`] if the file has no frames, or values are over a limit.
+/// A [`Reject`] if the file has no frames, or its values exceed a limit.
 pub(super) fn decode(
     file: &[u8],
     output: &mut Output,
@@ -74,13 +74,13 @@ pub(super) fn decode(
     })
 }
 
-/// Returns the same hashes of a file as decoding; none if it has no frames.
+/// Returns the same hashes of a FLAC file as decoding does; none if the file has no frames.
 pub(super) fn facts(file: &[u8]) -> InputFacts {
     Survey::new(file).facts()
 }
 
-/// Returns the codec's parameters: the format of most frames, and the bits per sample of frames that do not state them.
-/// Nothing else of the file's own STREAMINFO block is used.
+/// Returns the parameters for symphonia's decoder: the format of most frames, and the bits per sample of frames that do
+/// not state them. Nothing else of the file's own STREAMINFO block is used.
 fn params(survey: &Survey, format: Format) -> AudioCodecParameters {
     let bits = survey.decodable_bits().unwrap_or(BITS_UNSTATED);
     let mut params = AudioCodecParameters::new();
@@ -95,28 +95,28 @@ fn params(survey: &Survey, format: Format) -> AudioCodecParameters {
     params
 }
 
-/// The state of decoding one file.
+/// The state of decoding one FLAC file.
 struct FlacDecoder<'a> {
     survey: &'a Survey,
     format: Format,
     codec: Codec,
     sink: Sink<'a>,
     loss: Loss,
-    /// Number of samples output so far, including silence.
+    /// Number of output samples so far, including silence.
     n_samples: u64,
-    /// Estimated number of samples in gaps of unknown length.
+    /// Estimated number of lost samples in gaps of unknown length.
     n_closed: u64,
 }
 
 impl FlacDecoder<'_> {
-    /// Decodes the frames until the output is complete, or else to the end of the file.
+    /// Decodes the FLAC frames until the output is complete, or else to the end of the file.
     fn decode(&mut self, file: &[u8]) {
         let mut gaps = GapTracker::default();
         let mut frames = Frames::new(file);
 
         for frame in &mut frames {
             self.gap(gaps.gap(&frame), &frame);
-            // If the silence completed the output, the frame is after its end.
+            // If the silence in place of the gap completed the output, the frame starts after the end of the output.
             if self.sink.is_full() {
                 return;
             }
@@ -129,14 +129,14 @@ impl FlacDecoder<'_> {
         self.end(file.len(), frames.broken());
     }
 
-    /// Handles the gap before a frame.
+    /// Handles the gap before a FLAC frame.
     fn gap(&mut self, gap: Gap, frame: &Frame) {
         match gap {
             Gap::None => {}
             Gap::Known(n_samples) if self.survey.gaps_are_credible() => {
                 self.silence(frame.offset - frame.skipped_bytes, n_samples);
             }
-            // Jumps that are not credible do not determine a length.
+            // Jumps in the frame numbers that are not credible do not determine the length of a gap.
             Gap::Known(_) | Gap::Unknown => self.hole(frame),
         }
     }
@@ -145,7 +145,7 @@ impl FlacDecoder<'_> {
         let n_samples = u64::from(frame.header.n_samples);
         if !self.is_decodable(&frame.header) {
             // Replace a frame of another format by silence of the same duration at this stream's rate. A frame that
-            // refers to a missing STREAMINFO block has no rate, and is counted at the lowest supported one.
+            // refers to a missing STREAMINFO block has no rate; the lowest supported rate is assumed.
             let format = self.survey.format_of(&frame.header);
             let rate_hz = format.map_or(0, |format| format.rate_hz);
             let n_samples =
@@ -171,9 +171,9 @@ impl FlacDecoder<'_> {
         }
     }
 
-    /// Reports whether a frame has the stream's format and symphonia decodes it correctly.
+    /// Reports whether a frame has the stream's format and symphonia decodes the frame correctly.
     fn is_decodable(&self, header: &Header) -> bool {
-        // symphonia reads at most 32 bits per sample, and the difference of two 32-bit channels has 33.
+        // symphonia reads at most 32 bits per sample, but the difference of two 32-bit channels has 33 bits.
         let bits = header.bits.or(self.survey.decodable_bits());
         self.survey.format_of(header) == Some(self.format)
             && bits.is_some_and(|bits| bits + u8::from(header.has_side) <= 32)
@@ -188,12 +188,12 @@ impl FlacDecoder<'_> {
         self.n_samples += n_samples;
     }
 
-    /// Counts a gap of unknown length as lost: as many frames as would fill it, but at least one.
+    /// Counts a gap of unknown length as lost: as many frames as its bytes could contain, but at least one.
     fn hole(&mut self, frame: &Frame) {
         let frame_bytes = self.survey.n_bytes as f64 / self.survey.n_frames as f64;
         let n_frames = (frame.skipped_bytes as f64 / frame_bytes).round().max(1.0) as u64;
         let n_samples = n_frames * self.survey.n_samples / self.survey.n_frames;
-        // Prevents the announced length from counting the same samples again.
+        // Remember the lost samples, so that the announced length does not count them again.
         self.n_closed += n_samples;
 
         let file_offset = frame.offset - frame.skipped_bytes;
@@ -202,10 +202,10 @@ impl FlacDecoder<'_> {
             .add_missing(Some(file_offset), self.seconds(n_wanted));
     }
 
-    /// Counts the loss at the end of the file: the announced samples that are missing or, without an announcement, the
-    /// truncated frame `broken`.
+    /// Counts the loss at the end of the file: the announced samples that are missing or, without an announced length,
+    /// the truncated frame `broken`.
     fn end(&mut self, file_bytes: usize, broken: Option<(usize, Header)>) {
-        // An announced length includes the truncated frame.
+        // The announced length includes the samples of the truncated frame.
         let n_missing = match (self.survey.announced(), broken) {
             (Some(announced), _) => announced.saturating_sub(self.n_samples + self.n_closed),
             (None, Some((_, header))) => u64::from(header.n_samples),

@@ -1,4 +1,4 @@
-//! The first pass over a FLAC file, which determines its format, its length and the hash of its frames.
+//! The first pass over a FLAC file, which determines the format, the length and the hash of its frames.
 
 use wavemill_kernels::resample::{MAX_FROM_HZ, MIN_HZ};
 
@@ -10,7 +10,7 @@ use crate::key::KeyHasher;
 use crate::loss::is_credible;
 use crate::mp3::behind_tags;
 
-/// Properties that all frames of one stream share.
+/// The sample format that all frames of one FLAC stream share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Format {
     /// Sample rate, Hz; not validated.
@@ -24,33 +24,33 @@ pub(super) fn credible_rate_hz(rate_hz: u32) -> u32 {
     rate_hz.clamp(MIN_HZ, MAX_FROM_HZ)
 }
 
-/// The results of scanning a whole file.
+/// The results of scanning a whole FLAC file.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Survey {
     /// The file's STREAMINFO block.
     info: Option<StreamInfo>,
-    /// The most frequent format, or the earlier one if two are equally frequent; `None` without frames.
+    /// The most frequent frame format, or the earlier one if two are equally frequent; `None` without frames.
     pub format: Option<Format>,
-    /// Number of samples of the longest frame.
+    /// Number of samples of the longest frame in the file.
     pub frame_samples_max: u32,
-    /// Number of frames of all formats.
+    /// Number of FLAC frames of all formats.
     pub n_frames: u64,
     /// Total size of the frames in bytes.
     pub n_bytes: u64,
-    /// Total number of samples of the frames.
+    /// Total number of samples in all frames.
     pub n_samples: u64,
-    /// Total duration of the frames in seconds, each at its own rate.
+    /// Total duration of the frames in seconds, computed with each frame's own sample rate.
     seconds: f64,
-    /// Number of samples missing between the frames, according to their numbers.
+    /// Number of samples missing between the frames, according to the frames' numbers.
     n_gap_samples: u64,
-    /// blake3 hash of the frames.
+    /// blake3 hash over all frames.
     pub audio_blake3: blake3::Hash,
-    /// Hash over everything that affects decoding.
+    /// Decode key: a hash over everything that affects decoding.
     decode_key: blake3::Hash,
 }
 
 impl Survey {
-    /// Scans a whole file.
+    /// Scans a whole FLAC file.
     pub(super) fn new(file: &[u8]) -> Self {
         let nothing = blake3::hash(&[]);
         let mut survey = Self {
@@ -76,7 +76,7 @@ impl Survey {
         let mut frames = Frames::new(file);
 
         for frame in &mut frames {
-            // The frame is covered by the audio hash, but the hash does not show where the frame ends.
+            // The audio hash covers the frame's bytes but not where the frame ends, so add its size to the key.
             key.item(
                 "frame",
                 &[frame.bytes.len() as u64, frame.skipped_bytes as u64],
@@ -89,7 +89,7 @@ impl Survey {
                 formats.add(format);
             }
 
-            // Adjacent frames are hashed together, because blake3 is fast only for long input.
+            // Frames without bytes between them are hashed together, because blake3 is fast only for long input.
             if frame.offset != run.end {
                 hasher.update(&file[run]);
                 run = frame.offset..frame.offset;
@@ -98,7 +98,7 @@ impl Survey {
         }
         hasher.update(&file[run]);
 
-        // Decoding uses the nominal length of a truncated frame. Stores contain keys with this name of the item.
+        // The decoder uses the nominal length of a truncated frame. Stored decode keys contain this item's name.
         let broken = frames.broken();
         let n_samples = broken.map(|(_, header)| u64::from(header.n_samples));
         key.item("piece", n_samples.as_slice());
@@ -109,7 +109,7 @@ impl Survey {
         survey
     }
 
-    /// Adds what decoding uses of the STREAMINFO block to the key.
+    /// Adds to the decode key what the decoder uses of the STREAMINFO block.
     fn add_info(&self, key: &mut KeyHasher) {
         key.item("stream", &[]);
         if let Some(info) = self.info {
@@ -118,7 +118,7 @@ impl Survey {
         }
     }
 
-    /// Returns the file's hashes; none if it has no frames.
+    /// Returns the file's hashes; none if the file has no frames.
     pub(super) fn facts(&self) -> InputFacts {
         if self.n_frames == 0 {
             return InputFacts::default();
@@ -137,7 +137,7 @@ impl Survey {
         }
     }
 
-    /// Returns an upper bound on the decoded duration in seconds: all frames, and all gaps between them as silence.
+    /// Returns an upper bound on the decoded duration in seconds: all frames, and silence for all gaps.
     pub(super) fn longest_s(&self) -> f64 {
         let rate_hz = self
             .format
@@ -145,7 +145,7 @@ impl Survey {
         self.seconds + self.n_gap_samples as f64 / f64::from(rate_hz)
     }
 
-    /// Reports whether the frame numbers are credible: the gaps are in total no longer than the actual audio allows.
+    /// Reports whether the frame numbers are credible: all gaps together are no longer than the actual audio allows.
     pub(super) fn gaps_are_credible(&self) -> bool {
         is_credible(
             self.n_samples.saturating_add(self.n_gap_samples),
@@ -153,14 +153,14 @@ impl Survey {
         )
     }
 
-    /// Returns the announced length in samples; `None` if it is missing or not credible.
+    /// Returns the announced length in samples; `None` if the length is missing or not credible.
     pub(super) fn announced(&self) -> Option<u64> {
         self.info?
             .n_samples
             .filter(|&announced| is_credible(announced, self.n_samples))
     }
 
-    /// Returns the format of a frame; `None` if it refers to a missing STREAMINFO block.
+    /// Returns the format of a frame; `None` if the frame refers to a missing STREAMINFO block.
     pub(super) fn format_of(&self, header: &Header) -> Option<Format> {
         let rate_hz = header.rate_hz.or(self.info.map(|info| info.rate_hz))?;
         Some(Format {
@@ -169,35 +169,35 @@ impl Survey {
         })
     }
 
-    /// Returns the bits per sample of frames that do not state them; `None` if they are unknown or symphonia does not
+    /// Returns the bits per sample for frames that do not state them; `None` if they are unknown or symphonia does not
     /// support that number.
     pub(super) fn decodable_bits(&self) -> Option<u8> {
         self.info.and_then(|info| info.decodable_bits())
     }
 }
 
-/// Formats, and the number of frames with each.
+/// Formats of FLAC frames, and the number of frames with each format.
 #[derive(Default)]
 struct FormatCounts {
     counts: Vec<(Format, u64)>,
 }
 
 impl FormatCounts {
-    /// Maximum number of formats that are counted, which is more than any real file has.
+    /// Maximum number of frame formats that are counted, which is more than any real file has.
     const FORMATS_MAX: usize = 64;
 
     fn add(&mut self, format: Format) {
         match self.counts.iter().position(|(known, _)| *known == format) {
             Some(at) => self.counts[at].1 += 1,
-            // The most frequent format is among the first ones.
+            // Ignore further formats, because the most frequent format is among the first ones.
             None if self.counts.len() < Self::FORMATS_MAX => self.counts.push((format, 1)),
             None => {}
         }
     }
 
-    /// Returns the most frequent format; the earlier one if two are equally frequent.
+    /// Returns the most frequent frame format; the earlier one if two are equally frequent.
     fn most_frequent(&self) -> Option<Format> {
-        // `max_by_key` returns the last of several maxima, so the order is reversed.
+        // `max_by_key` returns the last of several maxima, so search in reverse order.
         let most = self.counts.iter().rev().max_by_key(|(_, count)| *count);
         most.map(|(format, _)| *format)
     }

@@ -8,8 +8,8 @@ use super::header::{MARKER, StreamInfo};
 pub(crate) const RATE_HZ: u32 = 44_100;
 pub(crate) const FRAME_SAMPLES: usize = 576;
 
-/// Returns a frame with the given subframes and adds its checksums. `header` ends with the frame number, which must be
-/// less than 128.
+/// Returns a FLAC frame with the given subframes and adds its checksums. `header` ends with the frame number, which
+/// must be less than 128.
 pub(crate) fn sealed(header: &[u8], body: &[u8]) -> Vec<u8> {
     let mut crc8 = Crc8Ccitt::new(0);
     crc8.process_buf_bytes(header);
@@ -20,19 +20,19 @@ pub(crate) fn sealed(header: &[u8], body: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// Returns the frame with this number. Its samples are the number plus one, times 100.
+/// Returns the FLAC frame with this number. Each of its samples is the number plus one, times 100.
 pub(crate) fn frame(number: u8) -> Vec<u8> {
     let sample = (i16::from(number) + 1) * 100;
     let body = [&[0x02][..], &sample.to_be_bytes().repeat(FRAME_SAMPLES)].concat();
     sealed(&[0xFF, 0xF8, 0x29, 0x08, number], &body)
 }
 
-/// Returns the marker and a STREAMINFO block for 16 bits, mono, 44.1 kHz. With 0 samples, the length is unspecified.
+/// Returns the FLAC marker and a STREAMINFO block for 16 bits, mono, 44.1 kHz. With 0 samples, no length is given.
 pub(crate) fn head(n_samples: u64) -> Vec<u8> {
     head_of(RATE_HZ, 16, n_samples)
 }
 
-/// Like [`head`], with another rate or number of bits per sample.
+/// Like [`head`], with the given sample rate and bits per sample.
 pub(crate) fn head_of(rate_hz: u32, bits: u8, n_samples: u64) -> Vec<u8> {
     let mut info = StreamInfo::block(rate_hz, 1, bits, FRAME_SAMPLES as u32);
     let numbers = u64::from_be_bytes(info[10..18].try_into().unwrap()) | n_samples;

@@ -1,4 +1,4 @@
-//! Tests with generated streams: verbatim frames with 16 bits, mono, 44.1 kHz.
+//! Tests with generated FLAC streams: verbatim frames with 16 bits, mono, 44.1 kHz.
 
 use wavemill_kernels::Level;
 use wavemill_schemas::reject::{Reason, Reject};
@@ -28,7 +28,7 @@ fn decode(file: &[u8]) -> Result<Pcm, Reject> {
     Ok(out)
 }
 
-/// Decodes a file of constant frames. Returns the number of the source frame for each frame length of the output (-1
+/// Decodes a FLAC file of constant frames. Returns the source frame's number for each frame length of the output (-1
 /// for silence), and the number of lost frames.
 fn heard(file: &[u8]) -> (Vec<i64>, f32) {
     let out = decode(file).unwrap();
@@ -65,7 +65,7 @@ fn damaged_frames_keep_their_length() {
     assert_heard(&damaged, &[0, 1, -1, 3, 4], 1.0);
     damaged[third] = 0;
     assert_heard(&damaged, &[0, 1, -1, 3, 4], 1.0);
-    // Also damage the first frame, whose bytes still show that it existed.
+    // Also damage the first frame, whose remaining bytes still show that there was a frame.
     damaged[head(0).len() + 50] ^= 1;
     assert_heard(&damaged, &[-1, 1, -1, 3, 4], 2.0);
 }
@@ -78,7 +78,7 @@ fn missing_frames_become_silence_of_their_numbered_length() {
         &[0, 1, -1, -1, 4],
         3.0,
     );
-    // The frame numbers of a clip that was cut out of a longer stream do not start at 0.
+    // The frame numbers of a clip that was cut out of a longer FLAC stream do not start at 0.
     assert_heard(&stream(0, &[7, 8, 9]), &[7, 8, 9], 0.0);
 }
 
@@ -89,7 +89,7 @@ fn holes_of_unknown_length_are_closed() {
     joined.extend(frame(0));
     assert_heard(&joined, &[3, 4, 0], 2.0);
 
-    // Duplicated frames and joined streams do not count as loss.
+    // Duplicated frames and joined streams do not count as lost audio.
     assert_heard(&stream(0, &[0, 1, 1, 2]), &[0, 1, 1, 2], 0.0);
     assert_heard(
         &[stream(0, &[0, 1]), stream(0, &[0])].concat(),
@@ -97,7 +97,7 @@ fn holes_of_unknown_length_are_closed() {
         0.0,
     );
 
-    // Foreign bytes between consecutive frames do not count as loss either.
+    // Foreign bytes between frames with consecutive numbers do not count as lost audio either.
     let inserted = [stream(0, &[0]), vec![0; 5_000], frame(1)].concat();
     assert_heard(&inserted, &[0, 1], 0.0);
 }
@@ -110,7 +110,7 @@ fn announced_length_is_limited_by_file_size() {
     assert_heard(&stream((1 << 36) - 1, &[0, 1]), &[0, 1], 0.0);
     assert_heard(&stream(samples, &[0, 1]), &[0, 1], 0.0);
 
-    // Frame numbers are limited in the same way; a jump that is not credible is a gap of unknown length.
+    // Frame numbers must be credible as well; a jump that is not credible is a gap of unknown length.
     assert_heard(
         &stream(0, &[0, 10]),
         &[0, -1, -1, -1, -1, -1, -1, -1, -1, -1, 10],
@@ -144,13 +144,13 @@ fn metadata_is_skipped_regardless_of_claimed_size() {
     file.extend([frame(0), frame(1), frame(2)].concat());
     assert_heard(&file, &[0, 1, 2], 0.0);
 
-    // A block with a size beyond the end of the file, and one whose size covers the first frames.
+    // A metadata block whose size reaches beyond the end of the file, and one whose size covers the first frames.
     file[n_head - 5] = 0xFF;
     assert_heard(&file, &[0, 1, 2], 0.0);
     file[n_head - 5..n_head - 2].copy_from_slice(&[0, 4, 0]);
     assert_heard(&file, &[0, 1, 2], 0.0);
 
-    // A STREAMINFO block with invalid rate, size and bits is ignored if the frames state them.
+    // A STREAMINFO block with invalid rate, size and bits is ignored if the frames state these values.
     let mut nonsense = stream(0, &[0, 1]);
     nonsense[8..26].fill(0);
     assert_heard(&nonsense, &[0, 1], 0.0);
@@ -164,7 +164,7 @@ fn metadata_is_skipped_regardless_of_claimed_size() {
 
 #[test]
 fn frames_of_another_format_become_silence_and_count_as_lost() {
-    // A frame at 88.2 kHz, with half the duration of the other frames.
+    // A frame at 88.2 kHz, which lasts half as long as the other frames.
     let other = sealed(
         &[0xFF, 0xF8, 0x21, 0x08, 2],
         &[&[0x02][..], &[1; 2 * FRAME_SAMPLES]].concat(),
@@ -221,7 +221,7 @@ fn a_header_without_frames_is_not_audio() {
     );
 }
 
-/// Returns a frame of 65,535 zero samples whose header contains the given rate in Hz.
+/// Returns a FLAC frame of 65,535 zero samples whose header contains the given rate in Hz.
 fn constant_frame_of(rate_hz: u16) -> Vec<u8> {
     let [high, low] = rate_hz.to_be_bytes();
     sealed(
@@ -235,7 +235,7 @@ fn frame_with_unsupported_rate_adds_no_long_silence() {
     let file = [stream(0, &[0, 1]), constant_frame_of(1), frame(3)].concat();
     let out = decode(&file).unwrap();
 
-    // 65,535 samples at 8 kHz, the lowest supported rate.
+    // A frame of 65,535 samples at 8 kHz, the lowest supported rate.
     assert!(
         (out.lost_s - 65_535.0 / 8_000.0).abs() < 1e-3,
         "{} s lost",
@@ -247,7 +247,7 @@ fn frame_with_unsupported_rate_adds_no_long_silence() {
 
 #[test]
 fn longest_s_is_at_least_the_decoded_duration() {
-    // Many gaps, and a STREAMINFO block with a wrong rate.
+    // A FLAC file with many gaps, and with a wrong rate in the STREAMINFO block.
     let numbers: Vec<u8> = [0, 9].repeat(20);
     let mut file = stream(0, &numbers);
     let out = decode(&file).unwrap();

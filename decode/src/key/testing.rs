@@ -1,18 +1,18 @@
-//! Test files in parts: audio, and data that decoding skips.
+//! Builds test files from parts: audio, and data that decoding skips.
 
 use crate::flac::testing::{frame, head};
 use crate::ogg::testing::{self as pages, CONTINUED, LAST, Page};
 use crate::wav::testing::{chunk, fmt};
 
-/// A part of a file.
+/// A part of a test file.
 #[derive(Clone, Debug)]
 pub(crate) struct Part {
     pub bytes: Vec<u8>,
-    /// True if the part contains audio. Tags, text, encoder announcements and junk are not audio.
+    /// True if the part contains audio. Tags, text, an encoder's announcements and junk are not audio.
     pub is_audio: bool,
 }
 
-/// Creates a file whose tags have slightly more than the given number of bytes.
+/// A function that creates a test file whose tags have slightly more than the given number of bytes.
 pub(crate) type MakeFile = fn(usize) -> Vec<Part>;
 
 /// Names of the test files and functions that create them.
@@ -45,7 +45,7 @@ pub(crate) fn joined(parts: &[Part]) -> Vec<u8> {
         .collect()
 }
 
-/// Returns bytes that do not begin a frame or a page.
+/// Returns bytes that do not begin an MP3 or FLAC frame or an Ogg page.
 pub(crate) fn text(n_bytes: usize) -> Vec<u8> {
     (0..n_bytes).map(|at| (at * 7 % 251) as u8).collect()
 }
@@ -55,7 +55,7 @@ pub(super) fn id3v1() -> Vec<u8> {
 }
 
 pub(super) fn id3v2(n_bytes: usize) -> Vec<u8> {
-    // Seven bits per byte.
+    // The size of an ID3v2 tag has seven bits per byte.
     let size = [21, 14, 7, 0].map(|shift| (n_bytes >> shift & 0x7F) as u8);
     [&b"ID3\x04\0\0"[..], &size, &text(n_bytes)].concat()
 }
@@ -79,7 +79,7 @@ fn ape_end(n_bytes: usize, flags: u32) -> Vec<u8> {
 
 /// Size of the test MP3 frames in bytes: 64 kbit/s, mono, at 44.1 kHz.
 pub(crate) const MP3_FRAME_BYTES: usize = 208;
-/// Size of their header and side info in bytes.
+/// Size of a test frame's header and side info in bytes.
 const MP3_SIDE_BYTES: usize = 4 + 17;
 const MP3_HEADER: [u8; 4] = [0xFF, 0xFB, 0x50, 0xC4];
 
@@ -104,21 +104,21 @@ impl BitWriter {
     }
 }
 
-/// Returns a frame of noise. All frames except number 0 take 20 bytes of main data from the previous frame.
+/// Returns an MP3 frame of noise. All frames except number 0 take 20 bytes of main data from the previous frame.
 pub(super) fn mp3_frame(number: u8) -> Vec<u8> {
     let mut side = BitWriter::default();
-    // Distance to the start of the main data in bytes; private bits; no shared scale factors.
+    // Side info: distance to the start of the main data in bytes; private bits; no shared scale factors.
     side.write(if number == 0 { 0 } else { 20 }, 9);
     side.write(0, 5 + 4);
 
     for _ in 0..2 {
-        // Size of the granule in bits, number of line pairs, gain, scale factors of zero bits, long blocks.
+        // For each granule: size in bits, number of line pairs, gain, scale factors of zero bits, long blocks.
         side.write(600, 12);
         side.write(80, 9);
         side.write(180, 8);
         side.write(0, 4 + 1);
 
-        // Table 1, in which every bit sequence is valid, for three regions, and the ends of the regions.
+        // Huffman table 1, in which every bit sequence is valid, for three regions, and the ends of the regions.
         side.write(1, 5);
         side.write(1, 5);
         side.write(1, 5);
@@ -131,7 +131,7 @@ pub(super) fn mp3_frame(number: u8) -> Vec<u8> {
     let mut main_data = Vec::new();
     for _ in MP3_SIDE_BYTES..MP3_FRAME_BYTES {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        // Keep bytes below 0x80, so that none can begin a header.
+        // Keep bytes below 0x80, so that none of them can begin a frame header.
         main_data.push((state >> 24) as u8 & 0x7F);
     }
     [&MP3_HEADER[..], &side.bytes, &main_data].concat()
@@ -141,7 +141,7 @@ pub(crate) fn mp3_frames(numbers: std::ops::Range<u8>) -> Vec<u8> {
     numbers.flat_map(mp3_frame).collect()
 }
 
-/// The announcements of an Info frame by LAME.
+/// The data that LAME announces in an Info frame.
 #[derive(Clone, Copy)]
 pub(crate) struct Announced {
     pub n_frames: u32,
@@ -151,7 +151,7 @@ pub(crate) struct Announced {
 }
 
 impl Announced {
-    /// Creates the announcement for `n_frames` test frames.
+    /// Creates the data of an Info frame that announces `n_frames` test frames.
     pub(crate) fn with_frames(n_frames: u32) -> Self {
         Self {
             n_frames,
@@ -165,14 +165,14 @@ impl Announced {
         let mut frame = MP3_HEADER.to_vec();
         frame.resize(MP3_SIDE_BYTES, 0);
 
-        // The flags announce the numbers of frames and bytes.
+        // The flags of the Info frame: numbers of frames and bytes are present.
         frame.extend(b"Info\0\0\0\x03");
         frame.extend(self.n_frames.to_be_bytes());
         frame.extend(self.n_bytes.to_be_bytes());
         frame.extend(b"LAME3.100");
         frame.extend([0; 12]);
 
-        // Delay and padding, 12 bits each.
+        // Delay and padding in samples, 12 bits each.
         let trim = u32::from(self.delay_samples) << 12 | u32::from(self.padding_samples);
         frame.extend(&trim.to_be_bytes()[1..]);
 
@@ -203,7 +203,7 @@ pub(super) fn saw(n_samples: usize) -> Vec<u8> {
 fn wav(n_tag_bytes: usize) -> Vec<Part> {
     let list = [b"INFOINAM".to_vec(), text(n_tag_bytes)].concat();
 
-    // 500 samples are missing at the end.
+    // The `data` chunk announces 500 samples more than it contains.
     let mut data = chunk(b"data", &saw(9_500));
     data[4..8].copy_from_slice(&20_000_u32.to_le_bytes());
 
@@ -246,7 +246,7 @@ fn flac(n_tag_bytes: usize) -> Vec<Part> {
     ]
 }
 
-/// Splits pages into parts: the first page and the comment's pages are not audio, the others are. Adds junk between
+/// Splits Ogg pages into parts: the first page and the comment's pages are not audio, the others are. Adds junk between
 /// audio pages.
 fn parts_of(pages: &[Page]) -> Vec<Part> {
     let rest = pages[2..].iter();
@@ -265,13 +265,13 @@ fn parts_of(pages: &[Page]) -> Vec<Part> {
     parts
 }
 
-/// Returns the test tone with a comment of `n_tag_bytes` bytes.
+/// Returns the pages of the test tone with a comment of `n_tag_bytes` bytes.
 pub(crate) fn tone(n_tag_bytes: usize) -> Vec<Page> {
     pages::tone(&text(n_tag_bytes), 4)
 }
 
 fn vorbis(n_tag_bytes: usize) -> Vec<Part> {
-    // The setup header counts as audio here.
+    // The pages with the Vorbis set-up header count as audio here.
     let mut parts = vec![other(id3v2(n_tag_bytes))];
     parts.extend(parts_of(&tone(n_tag_bytes)));
     parts.push(other(id3v1()));
@@ -280,7 +280,7 @@ fn vorbis(n_tag_bytes: usize) -> Vec<Part> {
 
 fn two_links(n_tag_bytes: usize) -> Vec<Part> {
     let mut first = tone(n_tag_bytes);
-    // A gap in the granules without a missing page.
+    // Adds a gap to the granules, although no page is missing.
     for page in first.iter_mut().rev().take(5) {
         page.granule += 4_000;
     }
@@ -291,7 +291,7 @@ fn two_links(n_tag_bytes: usize) -> Vec<Part> {
     }
 
     if let Some(last) = second.last_mut() {
-        // The stream is truncated: no page is marked as its last.
+        // Truncate the stream: no page is marked as the stream's last.
         last.flags &= !LAST;
     }
 

@@ -1,4 +1,4 @@
-//! The key covers everything that decoding reads, and no tag.
+//! Tests that the decode key covers everything that decoding reads, and no tag.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -17,7 +17,7 @@ use crate::ogg::testing::{self as pages, CONTINUED, FIRST, LAST, Page, Setup};
 use crate::wav::testing::{chunk, fmt, riff};
 use crate::{Decode, DecodeArgs, FileDecoder, InputFacts, InputHasher, Pcm};
 
-/// All results of decoding, with the samples as a hash. The offset of a reject is omitted, because tags change it.
+/// The results of decoding a file, with a hash of the samples. The offset of a reject is omitted: tags change it.
 #[derive(Clone, Debug, PartialEq)]
 struct Row {
     samples: blake3::Hash,
@@ -29,7 +29,7 @@ struct Row {
 
 type Outcome = Result<Row, Reject>;
 
-/// Decodes and hashes files with several configurations.
+/// Decodes and hashes test files with several configurations.
 struct Tester {
     whole: FileDecoder,
     start: FileDecoder,
@@ -60,7 +60,7 @@ impl Tester {
         }
     }
 
-    /// Hashes a file, decodes all of it and its start, and compares the hashes.
+    /// Hashes a file, decodes the whole file and its start, and compares the hashes.
     fn read(&mut self, file: &[u8]) -> (InputFacts, [Outcome; 2]) {
         let facts = self.hasher.read(file);
         let decoders = [&mut self.whole, &mut self.start];
@@ -80,7 +80,7 @@ impl Tester {
 }
 
 fn outcome(decoder: &mut FileDecoder, file: &[u8], out: &mut Pcm) -> Outcome {
-    // Set a stale key, which decoding must overwrite.
+    // Set the key of another file, which decoding must overwrite.
     out.decode_key = Some(blake3::hash(b"of another file"));
     decoder.decode("", file, out).map_err(|reject| Reject {
         byte_offset: None,
@@ -130,7 +130,7 @@ fn rejects_have_keys_if_the_file_contains_audio() {
     };
 
     let mut many = pages::tone(&[], 4);
-    // Change the identification header of the second link, so that the pass of decoding ends before the audio after it.
+    // Change the identification header of the second link, so that decoding ends before the audio that follows.
     let mut second = pages::tone(&[], 4);
     second[0].packets[0][11] = 6;
     many.extend(second);
@@ -153,7 +153,7 @@ fn rejects_have_keys_if_the_file_contains_audio() {
         assert!(facts.decode.is_some(), "{number}");
         assert!(outcomes.iter().all(Result::is_err), "{number}");
     }
-    // Layer II, a WAV file without samples, text, and an empty file.
+    // Files without supported audio: Layer II, a WAV file without samples, text, and an empty file.
     let layer_2 = [&[0xFF, 0xFD, 0x50, 0xC4][..], &[0; 257]].concat();
     let none = riff(&[fmt(1, 1, 16), chunk(b"data", &[])]);
     for file in [layer_2.repeat(4), none, text(4_000), Vec::new()] {
@@ -161,7 +161,7 @@ fn rejects_have_keys_if_the_file_contains_audio() {
     }
 }
 
-/// Returns files with this MP3 audio and tags at either end.
+/// Returns files with this MP3 audio and different tags at either end.
 fn with_tags(audio: &[u8]) -> Vec<Vec<u8>> {
     vec![
         [audio.to_vec(), id3v1()].concat(),
@@ -172,7 +172,7 @@ fn with_tags(audio: &[u8]) -> Vec<Vec<u8>> {
     ]
 }
 
-/// Returns twelve FLAC frames after these metadata blocks.
+/// Returns a FLAC file with these metadata blocks and twelve frames.
 fn with_blocks(blocks: &[Vec<u8>]) -> Vec<u8> {
     let mut head = head(12 * FRAME_SAMPLES as u64);
     head[4] = 0;
@@ -188,7 +188,7 @@ fn tagged() -> Vec<(&'static str, Vec<Vec<u8>>)> {
     let announced = [Announced::with_frames(12).frame(), mp3_frames(0..12)].concat();
     let mut info = with_tags(&announced);
     info.push(announced.clone());
-    // Bytes that decoding does not read: the end of the encoder's name, and the gain.
+    // Change bytes of the Info frame that decoding does not read: the end of the encoder's name, and the gain.
     let mut renamed = announced;
     renamed[45] ^= 1;
     renamed[56] = 77;
@@ -216,7 +216,7 @@ fn tagged() -> Vec<(&'static str, Vec<Vec<u8>>)> {
     let padding = block(0x81, &[0; 8_192]);
 
     let alone = [head(12 * FRAME_SAMPLES as u64), flac_frames(0..12)].concat();
-    // Change the MD5 checksum of the samples and the bounds of block and frame sizes.
+    // Change fields of STREAMINFO: the MD5 checksum of the samples, and the bounds of block and frame sizes.
     let mut unsummed = alone.clone();
     unsummed[8..18].fill(1);
     unsummed[26..42].fill(0);
@@ -256,20 +256,20 @@ fn tags_do_not_change_the_key() {
     }
 }
 
-/// Two files that differ in one property and decode differently, although their audio hashes are equal.
+/// Two files that differ in one property and decode differently, although the hashes of their audio are equal.
 struct Pair {
     differs: &'static str,
     files: [Vec<u8>; 2],
 }
 
-/// Returns twelve MP3 frames after an Info frame with this change.
+/// Returns an Info frame with this change, followed by twelve MP3 frames.
 fn announced(change: fn(&mut Announced)) -> Vec<u8> {
     let mut announced = Announced::with_frames(12);
     change(&mut announced);
     [announced.frame(), mp3_frames(0..12)].concat()
 }
 
-/// Returns twelve MP3 frames with `n_bytes` bytes of text after the first `before` frames.
+/// Returns twelve MP3 frames, with `n_bytes` bytes of text after the first `before` frames.
 fn mp3_with_hole(before: usize, n_bytes: usize) -> Vec<u8> {
     let mut file = mp3_frames(0..12);
     let at = before * MP3_FRAME_BYTES;
@@ -321,7 +321,7 @@ fn mp3_pairs() -> Vec<Pair> {
                 mp3_with_hole(7, MP3_FRAME_BYTES),
             ],
         },
-        // The frame before the gap is rejected.
+        // The frame before the skipped text is rejected.
         Pair {
             differs: "the length of a hole",
             files: [mp3_with_hole(4, 300), mp3_with_hole(4, 1_000)],
@@ -343,7 +343,7 @@ fn mp3_pairs() -> Vec<Pair> {
     ]
 }
 
-/// Returns 16,000 bytes of WAV data of which `n_announced` are announced.
+/// Returns a WAV file with 16,000 bytes of audio data, of which the header announces `n_announced`.
 fn wav(fmt: Vec<u8>, n_announced: u32) -> Vec<u8> {
     let mut data = chunk(b"data", &saw(8_000));
     data[4..8].copy_from_slice(&n_announced.to_le_bytes());
@@ -379,17 +379,17 @@ fn wav_pairs() -> Vec<Pair> {
     ]
 }
 
-/// Returns FLAC frames that refer to the STREAMINFO block for rate and bits.
+/// Returns a FLAC file whose frames refer to the STREAMINFO block for rate and bits per sample.
 fn plain_flac(rate_hz: u32, bits: u8) -> Vec<u8> {
     let sample = 1_000_i16.to_be_bytes();
-    // Valid for both numbers of bits: a constant subframe of 16 bits, or one of 12 bits followed by 4 more bits.
+    // A subframe that is valid for both sizes: a constant of 16 bits, or one of 12 bits followed by 4 more bits.
     let body = [&[0x00][..], &sample].concat();
     let frame = sealed(&[0xFF, 0xF8, 0x20, 0x00, 0], &body);
     [head_of(rate_hz, bits, 0), frame.repeat(12)].concat()
 }
 
-/// Returns twelve FLAC frames with text after the first five. Their numbers decrease, so that the length of the gap is
-/// unknown.
+/// Returns twelve FLAC frames with text after the first five. The frame numbers decrease, so that the length of the gap
+/// is unknown.
 fn flac_with_hole(n_bytes: usize) -> Vec<u8> {
     let frames: Vec<Vec<u8>> = (9..=20).rev().map(frame).collect();
     let (start, end) = frames.split_at(5);
@@ -427,21 +427,21 @@ fn flac_pairs() -> Vec<Pair> {
     ]
 }
 
-/// Adds samples to the granules of these pages.
+/// Adds `n_samples` to the granules of these Ogg pages.
 fn delay(pages: &mut [Page], n_samples: i64) {
     for page in pages {
         page.granule += n_samples;
     }
 }
 
-/// Adds `n_pages` to the sequence numbers of these pages.
+/// Adds `n_pages` to the sequence numbers of these Ogg pages.
 fn renumber(pages: &mut [Page], n_pages: u32) {
     for page in pages {
         page.sequence += n_pages;
     }
 }
 
-/// Makes a page begin with the end of a packet.
+/// Makes an Ogg page begin with the end of a packet whose start is missing.
 fn tear(page: &mut Page) {
     page.flags |= CONTINUED;
     page.packets.insert(0, b"the end of a packet".to_vec());
@@ -451,7 +451,7 @@ fn last(pages: &mut [Page]) -> &mut Page {
     pages.last_mut().expect("pages")
 }
 
-/// Returns the test tone after a change to its pages.
+/// Returns the test tone as an Ogg file, after `change` has modified the pages.
 fn tone_but(change: fn(&mut [Page])) -> Vec<u8> {
     let mut pages = tone(100);
     change(&mut pages);
@@ -578,13 +578,13 @@ fn ogg_pairs() -> Vec<Pair> {
     ]
 }
 
-/// Pads a file to a fixed length with a tag before it, so that changes in the rest do not affect the length.
+/// Prepends a tag that pads a file to a fixed length, so that changes in the rest do not affect the length.
 fn padded(file: &[u8]) -> Vec<u8> {
     let tag = id3v2(10_000 - file.len() - id3v2(0).len());
     [&tag[..], file].concat()
 }
 
-/// Returns a file with junk at two positions: where a page without a known duration is missing, and where no page is
+/// Returns an Ogg file with junk at two positions: in place of a missing page of unknown duration, and where no page is
 /// missing.
 fn with_junk(n_bytes: [usize; 2]) -> Vec<u8> {
     let mut pages = tone(100);
@@ -597,7 +597,7 @@ fn with_junk(n_bytes: [usize; 2]) -> Vec<u8> {
     padded(&[start, hole, middle, junk, end].concat())
 }
 
-/// Appends bytes to a stream without a page marked as its last.
+/// Appends bytes to the test tone, in which no page is marked as the stream's last.
 fn with_tail(bytes: &[u8]) -> Vec<u8> {
     let file = tone_but(|pages| last(pages).flags = 0);
     padded(&[&file[..], bytes].concat())
@@ -610,7 +610,7 @@ fn damaged_page(granule: i64) -> Vec<u8> {
     page
 }
 
-/// Appends a page of another stream to the test tone.
+/// Appends a page of an unknown Ogg stream to the test tone.
 fn with_orphan(n_bytes: usize) -> Vec<u8> {
     let page = Page {
         serial: 99,
@@ -619,14 +619,14 @@ fn with_orphan(n_bytes: usize) -> Vec<u8> {
     padded(&[tone_but(|_| {}), pages::page(&page)].concat())
 }
 
-/// Returns packets of silence with long or short blocks.
+/// Returns an Ogg file with packets of silence that have long or short blocks.
 fn silent(rate_hz: u32, is_long: bool) -> Vec<u8> {
     let setup = Setup {
         modes: vec![false, is_long],
         ..Setup::default()
     };
 
-    // The page has no granule, so its packets determine its duration.
+    // The page of audio has no granule, so its packets determine its duration.
     pages::bytes(&[
         pages::packet_page(FIRST, 0, 0, &[&pages::ident(1, rate_hz)]),
         pages::packet_page(0, 0, 1, &[b"\x03vorbis", &setup.bytes()]),
@@ -641,7 +641,7 @@ fn bytes_used_by_the_decoder_change_the_key() {
     for Pair { differs, files } in pairs.into_iter().flatten() {
         let [first, second] = files.map(|file| tester.read(&file));
 
-        // The pair is a valid test only if its audio hashes are equal and its outcomes differ.
+        // The pair is a valid test only if the audio hashes of both files are equal and their outcomes differ.
         assert!(first.0.audio.is_some(), "{differs}");
         assert_eq!(first.0.audio, second.0.audio, "{differs}");
         assert_ne!(first.1, second.1, "{differs}");
@@ -661,7 +661,7 @@ fn removed_bytes_change_the_key() {
         keys.push(tester.read(&whole).0.decode);
         keys.push(tester.read(&whole[..whole.len() - 700]).0.decode);
 
-        // Remove each part of the audio in turn.
+        // Remove each audio part of the file in turn.
         for at in 0..parts.len() {
             let mut rest = parts.clone();
             if rest.remove(at).is_audio {
@@ -677,7 +677,7 @@ fn removed_bytes_change_the_key() {
     assert!(known.len() > 40, "{}", known.len());
 }
 
-/// Returns the test tone with a comment, and with `n_samples` samples missing.
+/// Returns the test tone with a comment, and with a gap of `n_samples` samples in the granules.
 fn tone_with_gap(n_tag_bytes: usize, n_samples: i64) -> Vec<u8> {
     let mut pages = tone(n_tag_bytes);
     delay(&mut pages[8..], n_samples);
@@ -687,23 +687,23 @@ fn tone_with_gap(n_tag_bytes: usize, n_samples: i64) -> Vec<u8> {
 #[test]
 fn gap_accepted_due_to_file_size_changes_the_key() {
     let mut tester = Tester::new();
-    // 36 s are more than ten times what the small file can contain.
+    // A gap of 36 s is more than ten times the audio that the small file can contain.
     let (small_facts, small) = tester.read(&tone_with_gap(10, 1_600_000));
     let (large_facts, large) = tester.read(&tone_with_gap(60_000, 1_600_000));
     assert_ne!(small, large);
     assert_ne!(small_facts.decode, large_facts.decode);
 
-    // Without gaps, the key does not depend on the length of the file.
+    // Without a gap, the decode key does not depend on the length of the file.
     assert_eq!(
         tester.read(&tone_with_gap(10, 0)),
         tester.read(&tone_with_gap(60_000, 0))
     );
 }
 
-/// One damage to a file.
+/// One change that damages a file.
 #[derive(Clone, Debug)]
 struct Damage {
-    /// Position as a fraction of all bytes that may be damaged.
+    /// Position of the damage as a fraction of all bytes that may be damaged.
     at: f64,
     edit: Edit,
 }
@@ -716,7 +716,7 @@ enum Edit {
 }
 
 impl Damage {
-    /// Damages either the audio parts or the other parts.
+    /// Damages either the audio parts of a file or the other parts.
     fn apply(&self, parts: &mut [Part], is_audio: bool) {
         let damaged = parts.iter_mut().filter(|part| part.is_audio == is_audio);
         let damaged: Vec<&mut Vec<u8>> = damaged.map(|part| &mut part.bytes).collect();
@@ -767,7 +767,7 @@ fn any_damage(n_most: usize) -> impl Strategy<Value = Vec<Damage>> {
     prop::collection::vec(damage, 0..=n_most)
 }
 
-/// Two files with the same damage to their audio, and with different tags that are damaged as well.
+/// Two files with the same damage to their audio, and with different, damaged tags.
 #[derive(Clone, Debug)]
 struct Twins {
     format: usize,
@@ -811,7 +811,7 @@ const N_TWINS: u32 = 400;
 fn equal_keys_decode_to_equal_samples() {
     let n_twins = std::env::var("WAVEMILL_KEY_TWINS").map_or(N_TWINS, |n| n.parse().unwrap());
     let tester = RefCell::new(Tester::new());
-    // Outcomes by key over all files of the test, including files that are not twins.
+    // Outcomes of decoding by decode key, over all files of the test, including files that are not twins.
     let known = RefCell::new(HashMap::new());
     let n_equal = RefCell::new([0; FORMATS.len()]);
 
@@ -819,7 +819,7 @@ fn equal_keys_decode_to_equal_samples() {
         failure_persistence: None,
         ..ProptestConfig::with_cases(n_twins)
     };
-    // Use a fixed seed, so that the count below does not depend on chance.
+    // Use a fixed seed, so that the counts below do not depend on chance.
     let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
     let outcome = TestRunner::new_with_rng(config, rng).run(&any_twins(), |twins| {
         let files = [twins.file(0), twins.file(1)];
@@ -840,7 +840,7 @@ fn equal_keys_decode_to_equal_samples() {
     let n_equal = n_equal.into_inner();
     println!("{n_twins} twins; of equal keys, by format: {n_equal:?}");
     let enough = n_twins / FORMATS.len() as u32 / 20;
-    // The last format has missing audio, so its key depends on the length of the file, and thus on the tags.
+    // Exclude the last format: its audio has a gap, so its key depends on the length of the file, and thus on the tags.
     let with_twins = &n_equal[..FORMATS.len() - 1];
     assert!(with_twins.iter().all(|&n| n >= enough), "{n_equal:?}");
 }

@@ -4,18 +4,18 @@ use std::sync::LazyLock;
 
 use super::{LINES, SUB_BAND_LINES, SUB_BANDS};
 
-/// Lines on each side of a border.
+/// Number of spectral lines on each side of a border between sub-bands that the butterflies change.
 pub(super) const REACH: usize = 8;
 /// The standard's `c_i` (table 3-B.9).
 pub(super) const COEFFICIENTS: [f64; REACH] = [
     -0.6, -0.535, -0.33, -0.185, -0.095, -0.041, -0.0142, -0.0037,
 ];
 
-/// Lines around a border.
+/// Number of spectral lines around a border between sub-bands that the butterflies change.
 const AROUND: usize = 2 * REACH;
 
-/// For each line around a border, `cs_i = 1 / √(1 + c²)` for the line itself and `ca_i = c / √(1 + c²)` for the
-/// opposite line, with its sign: lines above the border add their opposite line, and lines below subtract it.
+/// For each spectral line around a border, `cs_i = 1 / √(1 + c²)` for the line itself and `ca_i = c / √(1 + c²)` for
+/// the opposite line, with its sign: lines above the border add their opposite line, and lines below subtract it.
 struct Factors {
     own: [f32; AROUND],
     opposite: [f32; AROUND],
@@ -44,12 +44,12 @@ impl Factors {
     }
 }
 
-/// Processes the borders between the first `n_sub_bands` sub-bands. All lines from `n_lines` on are zero before;
-/// returns the same bound for the lines after.
+/// Applies the butterflies at the borders between the first `n_sub_bands` sub-bands. All input lines from `n_lines` on
+/// are zero; returns the same bound for the output lines.
 #[inline(always)]
 pub(super) fn antialias(n_sub_bands: usize, n_lines: usize, lines: &mut [f32; LINES]) -> usize {
     let factors = Factors::get();
-    // The last border is the one above the last nonzero sub-band.
+    // Stop at the border above the last sub-band that contains a nonzero line.
     let n_borders = (n_sub_bands - 1).min(n_lines.div_ceil(SUB_BAND_LINES));
     for border in 1..=n_borders {
         let first = border * SUB_BAND_LINES - REACH;

@@ -5,9 +5,9 @@ use super::LINES;
 use super::header::{FrameHeader, Version};
 use super::side_info::{Block, Granule};
 
-/// First lines of the 22 bands of a long block, and the end of the last band.
+/// First lines of the 22 scale factor bands of a long block, and the end of the last band.
 type LongBands = [u16; 23];
-/// First lines of the 13 bands of each window of a short block, and the end of the last band.
+/// First lines of the 13 scale factor bands of each window of a short block, and the end of the last band.
 type ShortBands = [u16; 14];
 
 #[rustfmt::skip]
@@ -31,18 +31,18 @@ const SHORT_24000: ShortBands = [0, 4, 8, 12, 18, 26, 36, 48, 62, 80, 104, 136, 
 const SHORT_16000: ShortBands = [0, 4, 8, 12, 18, 26, 36, 48, 62, 80, 104, 134, 174, 192];
 const SHORT_8000: ShortBands = [0, 8, 16, 24, 36, 52, 72, 96, 124, 160, 162, 164, 166, 192];
 
-/// Maximum number of bands of a granule: 13 in each of three windows.
+/// Maximum number of scale factor bands of a granule: 13 in each of three windows.
 pub(super) const BANDS_MAX: usize = 39;
-/// The first band of the short part of a mixed block.
+/// The first scale factor band of the short part of a mixed block.
 const MIXED_SHORT_FROM: usize = 3;
 
-/// The bands of a granule in the order of its lines: the long bands, then the three windows of each short band.
+/// The scale factor bands of a granule in the order of its lines: the long bands, then three windows per short band.
 #[derive(Debug)]
 pub(super) struct Bands {
     edges: [u16; BANDS_MAX + 1],
-    /// Number of all bands.
+    /// Number of all scale factor bands.
     pub(super) n: usize,
-    /// Number of long bands.
+    /// Number of scale factor bands with a long window.
     pub(super) n_long: usize,
 }
 
@@ -69,13 +69,13 @@ impl Bands {
         Self { edges, n, n_long }
     }
 
-    /// Returns the lines of a band.
+    /// Returns the range of spectral lines of a scale factor band.
     #[inline]
     pub(super) fn lines(&self, band: usize) -> std::ops::Range<usize> {
         usize::from(self.edges[band])..usize::from(self.edges[band + 1])
     }
 
-    /// Returns the window of a band, which is 0 for a long band.
+    /// Returns the window of a scale factor band: 0 to 2, or 0 for a long band.
     pub(super) fn window(&self, band: usize) -> usize {
         band.saturating_sub(self.n_long) % 3
     }
@@ -90,7 +90,7 @@ impl Bands {
     }
 }
 
-/// The bands of a sample rate.
+/// The scale factor bands of long, short and mixed blocks at a sample rate.
 #[derive(Debug)]
 pub(super) struct RateBands {
     long: Bands,
@@ -107,7 +107,7 @@ impl RateBands {
         }
     }
 
-    /// Returns the bands for a frame's sample rate.
+    /// Returns the scale factor bands for a frame's version and sample rate.
     pub(super) fn from_header(header: &FrameHeader) -> &'static Self {
         let version = match header.version {
             Version::Mpeg1 => 0,
@@ -117,7 +117,7 @@ impl RateBands {
         &RATES[version][header.rate_index]
     }
 
-    /// Returns the bands of a granule.
+    /// Returns the scale factor bands of a granule.
     pub(super) fn for_granule(&self, granule: &Granule) -> &Bands {
         match granule.block {
             Block::Short if granule.is_mixed => &self.mixed,
@@ -126,17 +126,17 @@ impl RateBands {
         }
     }
 
-    /// Returns the first line of a long band, or the end of the lines after the last band.
+    /// Returns the first spectral line of a long band, or the end of the lines after the last band.
     pub(super) fn long_edge(&self, band: usize) -> usize {
         usize::from(self.long.edges[band.min(22)])
     }
 
-    /// Returns the first line of the second region, for granules with window switching.
+    /// Returns the first spectral line of the second Huffman region, for granules with window switching.
     pub(super) fn first_region_end(&self, version: Version, granule: &Granule) -> usize {
         match granule.block {
-            // Decoders disagree about mixed blocks of MPEG-2.5: mpg123 counts long bands, ffmpeg short ones.
+            // Decoders disagree on the region in mixed blocks of MPEG-2.5: mpg123 counts long bands, ffmpeg short ones.
             Block::Short if granule.is_mixed && version == Version::Mpeg25 => self.long_edge(8),
-            // Three bands with three windows each.
+            // The first region of a short block contains three bands with three windows each.
             Block::Short => usize::from(self.short.edges[9]),
             _ => self.long_edge(8),
         }

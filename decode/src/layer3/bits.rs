@@ -1,6 +1,6 @@
-//! Bits of main data and side info, most significant first.
+//! Reads the bits of main data and side info, most significant bit first.
 
-/// Reads bits of a slice. After the end it returns zeros; [`BitReader::position`] shows whether that happened.
+/// Reads the bits of a byte slice. Returns zeros after its end, which [`BitReader::position`] reveals.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BitReader<'a> {
     bytes: &'a [u8],
@@ -13,7 +13,7 @@ impl<'a> BitReader<'a> {
         Self { bytes, position }
     }
 
-    /// Returns the next bits, starting at the highest bit of the word. 57 of them are valid.
+    /// Returns a word of the next bits, starting at the word's highest bit. 57 bits of it are valid.
     #[inline(always)]
     pub(super) fn word(&self) -> u64 {
         let first = self.position / 8;
@@ -24,7 +24,7 @@ impl<'a> BitReader<'a> {
         word << (self.position % 8)
     }
 
-    /// Returns up to eight bytes, padded with zeros after the end of the slice.
+    /// Returns up to eight bytes of the slice, padded with zeros after its end.
     #[cold]
     fn last_word(&self, first: usize) -> u64 {
         let mut word = [0; 8];
@@ -44,7 +44,7 @@ impl<'a> BitReader<'a> {
     /// Reads the next `n` bits, up to 32.
     #[inline]
     pub(super) fn read(&mut self, n: u32) -> u32 {
-        // Two shifts, because a single shift by 64 (if `n` is 0) is undefined.
+        // Shift twice, because a single shift by 64 (if `n` is 0) is undefined.
         let value = self.word() >> 1 >> (63 - n);
         self.skip(n);
         value as u32

@@ -1,4 +1,4 @@
-//! Uses another decoder as a black box: decodes crafted frames and derives the values that it read from the samples.
+//! Uses symphonia's MP3 decoder as a black box: decodes crafted frames and derives the coded values from the samples.
 //!
 //! The code tables of `huffman/tables.rs` were created and are checked in this way. The input consists only of bits
 //! that the standard's syntax defines, and the output only of samples: nothing depends on the internals of the other
@@ -11,14 +11,14 @@ use symphonia_core::codecs::audio::{AudioCodecParameters, AudioDecoder, AudioDec
 use symphonia_core::packet::PacketRef;
 use symphonia_core::units::{Duration, Timestamp};
 
-/// 320 kbit/s at 44.1 kHz, mono.
+/// Frame size in bytes at 320 kbit/s, 44.1 kHz, mono.
 const FRAME_BYTES: usize = 1_044;
-/// Minimum number of bits of the crafted granule's main data.
+/// Minimum number of bits of main data in the crafted granule.
 const MAIN_BITS: usize = 64;
-/// Length of the longest code word of all books.
+/// Length in bits of the longest code word of all Huffman books.
 const CODE_BITS_MAX: usize = 19;
 
-/// Writes bits, most significant first.
+/// Writes bits to a byte buffer, most significant bit first.
 #[derive(Default)]
 pub(super) struct BitWriter {
     pub(super) bytes: Vec<u8>,
@@ -38,14 +38,14 @@ impl BitWriter {
     }
 }
 
-/// Creates the other decoder.
+/// Creates symphonia's MP3 decoder.
 pub(super) fn decoder() -> MpaDecoder {
     let mut params = AudioCodecParameters::new();
     params.for_codec(CODEC_ID_MP3);
     MpaDecoder::try_new(&params, &AudioDecoderOptions::default().gapless(false)).unwrap()
 }
 
-/// Returns the samples of a frame, one plane per channel, or `None` if it does not decode.
+/// Returns the samples of a frame, one plane per channel, or `None` if symphonia cannot decode the frame.
 pub(super) fn decode(decoder: &mut MpaDecoder, frame: &[u8]) -> Option<Vec<Vec<f32>>> {
     let packet = PacketRef::new(0, Timestamp::ZERO, Duration::ZERO, frame);
     match decoder.decode_ref(&packet) {
@@ -58,25 +58,25 @@ pub(super) fn decode(decoder: &mut MpaDecoder, frame: &[u8]) -> Option<Vec<Vec<f
     }
 }
 
-/// Returns a mono frame whose first granule has these values, each +1 or -1, as its lowest lines; the second granule is
+/// Returns a mono frame. The lowest lines of the first granule have these values, each +1 or -1; the second granule is
 /// silent.
 pub(super) fn long_frame(signs: &[i32]) -> Vec<u8> {
     let mut bits = Vec::new();
     for quad in signs.chunks(4) {
-        // The book of inverted bits: 0000 means that all four values are nonzero.
+        // Use quadruple book B, whose code words are the inverted bits: 0000 means that all four values are nonzero.
         bits.extend([false; 4]);
         bits.extend(quad.iter().map(|&sign| sign < 0));
     }
     frame(0, 0, 1, &bits)
 }
 
-/// Returns a mono frame whose first granule has `bits`, padded with ones, as its Huffman codes; the second granule is
+/// Returns a mono frame with `bits`, padded with ones, as the Huffman codes of the first granule; the second granule is
 /// silent.
 fn frame(table: u8, big_values: u32, count1_table: u32, bits: &[bool]) -> Vec<u8> {
     let n_bits = bits.len().max(MAIN_BITS);
     let mut out = BitWriter::default();
     out.put(0xFFFB_E0C0, 32);
-    // Start of the main data, private bits, scale factor selection.
+    // Side info: start of the main data, private bits, scale factor selection.
     out.put(0, 9 + 5 + 4);
 
     for granule in 0..2 {
@@ -84,17 +84,17 @@ fn frame(table: u8, big_values: u32, count1_table: u32, bits: &[bool]) -> Vec<u8
         out.put(if has_codes { n_bits as u32 } else { 0 }, 12);
         out.put(if has_codes { big_values } else { 0 }, 9);
 
-        // A gain of 210 is a factor of one; no scale factors, no window switching.
+        // Side info: a gain of 210, which is a factor of one; no scale factors, no window switching.
         out.put(210, 8);
         out.put(0, 4 + 1);
 
-        // All big values are in the first region.
+        // Put all big values into the first region.
         out.put(u32::from(table), 5);
         out.put(0, 10);
         out.put(15, 4);
         out.put(0, 3);
 
-        // Preflag, scale of the scale factors.
+        // Side info: preflag, scale of the scale factors.
         out.put(0, 2);
         out.put(count1_table, 1);
     }
@@ -106,10 +106,10 @@ fn frame(table: u8, big_values: u32, count1_table: u32, bits: &[bool]) -> Vec<u8
     out.bytes
 }
 
-/// Reads the first spectral lines of crafted frames.
+/// Determines the values of the first spectral lines of crafted frames from decoded samples.
 pub(super) struct Probe {
     decoder: MpaDecoder,
-    /// Samples of the response to each of the first four lines.
+    /// Decoded samples of a frame in which only one line is nonzero, for each of the first four lines.
     responses: Vec<Vec<f32>>,
 }
 
@@ -119,7 +119,7 @@ impl Probe {
             decoder: decoder(),
             responses: Vec::new(),
         };
-        // The codes of table B are known: the inverted bits of four values, followed by their signs.
+        // The code words of quadruple table B are known: the inverted bits of four values, followed by the signs.
         for line in 0..4 {
             let mut bits = [true; 5];
             bits[line] = false;
@@ -138,7 +138,7 @@ impl Probe {
         samples
     }
 
-    /// Returns the values of the first four lines, by least squares.
+    /// Returns the values of a frame's first four spectral lines, computed from the samples by least squares.
     fn lines(&mut self, frame_bytes: &[u8]) -> [i32; 4] {
         let samples = self.samples(frame_bytes);
 
@@ -151,7 +151,7 @@ impl Probe {
         }
 
         let values = solve(rows);
-        // Requantisation raises to the power 4/3.
+        // Invert the requantisation, which raises values to the power 4/3.
         std::array::from_fn(|line| {
             let value = values[line].unwrap();
             value.abs().powf(0.75).copysign(value).round() as i32
@@ -164,11 +164,11 @@ fn dot(a: &[f32], b: &[f32]) -> f64 {
     products.sum()
 }
 
-/// Solves a linear system whose rows end with their right-hand sides. Undetermined unknowns are `None`.
+/// Solves a linear system. Each row ends with its right-hand side. Unknowns that are not determined are `None`.
 pub(super) fn solve(mut rows: Vec<Vec<f64>>) -> Vec<Option<f64>> {
     let n = rows.len();
-    // The matrix consists of inner products, so a zero on the diagonal implies a row of zeros. A residue of it is
-    // rounding noise.
+    // The matrix consists of inner products, so a zero on the diagonal implies a row of zeros. A small remainder there
+    // is rounding noise.
     let smallest = 1e-6 * (0..n).map(|at| rows[at][at]).fold(0.0, f64::max);
 
     for pivot in 0..n {
@@ -192,7 +192,7 @@ pub(super) fn solve(mut rows: Vec<Vec<f64>>) -> Vec<Option<f64>> {
         .collect()
 }
 
-/// A code word and its values.
+/// A Huffman code word and the values that it encodes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Code {
     pub(super) values: Vec<i32>,
@@ -215,8 +215,8 @@ impl Probe {
         }
     }
 
-    /// Finds all codes of a table. Flipping a bit within a code word changes the values; flipping a bit after it does
-    /// not.
+    /// Finds all codes of a Huffman table. Flipping a bit within a code word changes the values; flipping a bit after
+    /// it does not.
     pub(super) fn codes(&mut self, table: Table) -> Vec<Code> {
         let mut codes = Vec::new();
         let mut prefixes = vec![Vec::new()];

@@ -8,7 +8,7 @@
 use std::f64::consts::PI;
 use std::sync::LazyLock;
 
-/// `1 / (2 cos(π (2k + 1) / 2n))` for transforms of `n` points.
+/// The factors `1 / (2 cos(π (2k + 1) / 2n))` of transforms of `n` points.
 #[derive(Debug)]
 pub(super) struct Secants {
     of_32: [f32; 16],
@@ -19,7 +19,7 @@ pub(super) struct Secants {
 }
 
 impl Secants {
-    /// Returns the secants, which are created together with the first decoder.
+    /// Returns the secant tables, which are created together with the first decoder.
     pub(super) fn get() -> &'static Self {
         static SECANTS: LazyLock<Secants> = LazyLock::new(|| Secants {
             of_32: secants(),
@@ -39,7 +39,7 @@ fn secants<const HALF: usize>() -> [f32; HALF] {
     })
 }
 
-/// Defines a transform of `$n` points by two transforms of `$half` points.
+/// Defines a cosine transform of `$n` points that uses two transforms of `$half` points.
 macro_rules! transform {
     ($name:ident, $n:literal, $half:literal, $secants:ident, $next:ident) => {
         #[inline(always)]
@@ -57,7 +57,7 @@ macro_rules! transform {
             let mut c = [0.0; $n];
             for k in 0..$half {
                 c[2 * k] = even[k];
-                // The output after the last one is zero.
+                // The sum for the last odd output has only one term, because the next term is zero.
                 c[2 * k + 1] = if k + 1 < $half {
                     odd[k] + odd[k + 1]
                 } else {

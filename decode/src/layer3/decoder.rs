@@ -1,4 +1,4 @@
-//! Runs all decoding steps for a whole frame.
+//! Runs all layer III decoding steps for a whole frame.
 
 use wavemill_kernels::KernelError;
 use wavemill_kernels::{Lanes, Level};
@@ -15,27 +15,27 @@ use super::{
     SUB_BANDS,
 };
 
-/// The main data of a frame.
+/// The main data of a layer III frame.
 #[derive(Clone, Copy, Debug)]
 pub struct MainData<'a> {
-    /// The bytes from the start of the frame's main data on, or from the first one of them that is available.
+    /// The frame's main data from their start on, or from the first available byte if the start is missing.
     pub bytes: &'a [u8],
-    /// Number of bits before `bytes` that are missing. Granules that begin in the missing bits are silent.
+    /// Number of missing bits of main data before `bytes`. Granules that begin in the missing bits are silent.
     pub n_missing_bits: usize,
 }
 
-/// Decodes the consecutive frames of one stream.
+/// Decodes the consecutive frames of one MP3 stream.
 pub struct FrameDecoder {
     lanes: Lanes,
     reader: GranuleReader,
     channels: [Channel; MAX_CHANNELS],
-    /// Spectra by granule, then by channel.
+    /// Spectral lines, indexed by granule, then by channel.
     spectra: Box<[[Spectrum; MAX_CHANNELS]; 2]>,
     slots: Box<[[f32; SUB_BANDS]; FRAME_SLOTS]>,
     ordered: Box<[f32; LINES]>,
 }
 
-/// The state that a channel keeps from frame to frame.
+/// The state that is kept for a channel from frame to frame.
 struct Channel {
     imdct: Imdct,
     synthesis: Synthesis,
@@ -67,7 +67,7 @@ impl FrameDecoder {
         &self.spectra
     }
 
-    /// Clears the state of earlier frames. Needed if the next frame follows a gap or belongs to another stream.
+    /// Clears the state of earlier frames. Call this if the next frame follows a gap or belongs to another stream.
     pub fn reset(&mut self) {
         for channel in &mut self.channels {
             channel.imdct.reset();
@@ -97,7 +97,7 @@ impl FrameDecoder {
         Ok(header.n_granules() * GRANULE_SAMPLES)
     }
 
-    /// Reads the main data into the spectra of left and right.
+    /// Decodes the main data of a frame to the spectral lines of left and right.
     fn read_spectra(
         &mut self,
         header: &FrameHeader,
@@ -128,7 +128,7 @@ impl FrameDecoder {
         Ok(())
     }
 
-    /// Transforms the spectra to samples.
+    /// Transforms the spectral lines of a frame to samples.
     #[inline(always)]
     fn sound(
         &mut self,

@@ -1,4 +1,4 @@
-//! Main data → coded spectra: scale factors and codes, one channel of a granule after another.
+//! Decodes main data to spectral lines: reads scale factors and Huffman codes, one channel of a granule after another.
 
 use super::bands::{Bands, RateBands};
 use super::bits::BitReader;
@@ -10,7 +10,7 @@ use super::side_info::{Granule, SideInfo};
 use super::stereo::{self, JointGranule, Positions};
 use super::{FrameError, LINES, MAX_CHANNELS, MainData};
 
-/// Lines of one channel of a granule, zero from `n_lines` on.
+/// Spectral lines of one channel of a granule. All lines from `n_lines` on are zero.
 #[derive(Clone, Copy)]
 pub(super) struct Spectrum {
     pub(super) lines: [f32; LINES],
@@ -23,7 +23,7 @@ impl Spectrum {
         n_lines: 0,
     };
 
-    /// Sets all lines to zero.
+    /// Sets all spectral lines to zero.
     pub(super) fn silence(&mut self) {
         self.lines.fill(0.0);
         self.n_lines = 0;
@@ -31,7 +31,7 @@ impl Spectrum {
 }
 
 impl JointGranule<'_> {
-    /// Converts both channels to left and right. All lines from `n_lines` on are zero.
+    /// Converts both channels of a jointly coded granule to left and right. All lines from `n_lines` on are zero.
     pub(super) fn unjoin(&self, n_lines: usize, left: &mut Spectrum, right: &mut Spectrum) {
         stereo::decode(self, n_lines, &mut left.lines, &mut right.lines);
         left.n_lines = n_lines;
@@ -39,10 +39,10 @@ impl JointGranule<'_> {
     }
 }
 
-/// The tables for reading granules, and buffers for the gains of a granule.
+/// The Huffman tables for reading granules, and buffers for the gains of a granule.
 pub(super) struct GranuleReader {
     codes: huffman::Reader,
-    /// Gains by channel.
+    /// Gains of the spectral lines, by channel.
     gains: [Gains; MAX_CHANNELS],
 }
 
@@ -63,7 +63,7 @@ pub(super) struct CodedFrame<'a> {
     bands: &'static RateBands,
     first_factors: [ScaleFactors; MAX_CHANNELS],
     n_skipped_bits: usize,
-    /// First bit of the next channel.
+    /// Index of the first bit of the next channel in the main data.
     start: usize,
 }
 
@@ -80,7 +80,7 @@ impl<'a> CodedFrame<'a> {
         }
     }
 
-    /// Returns the channels of a granule.
+    /// Returns the side info of a granule's channels.
     fn channels(&self, index: usize) -> &'a [Granule] {
         &self.side.granules[index][..self.header.n_channels()]
     }
@@ -89,7 +89,7 @@ impl<'a> CodedFrame<'a> {
         self.bands.for_granule(granule)
     }
 
-    /// Skips a granule whose bits are missing. Returns whether it was skipped, in which case it is silent.
+    /// Skips a granule if its first bits are missing. Returns whether it was skipped and must be silent.
     pub(super) fn passes_over(&mut self, index: usize) -> bool {
         if self.n_skipped_bits >= self.main.n_missing_bits {
             return false;
@@ -100,13 +100,13 @@ impl<'a> CodedFrame<'a> {
         true
     }
 
-    /// Skips a channel whose lines are not needed.
+    /// Skips the bits of a channel whose spectral lines are not needed.
     pub(super) fn skip(&mut self, index: usize, channel: usize) -> Result<(), FrameError> {
         self.start = self.end(&self.channels(index)[channel])?;
         Ok(())
     }
 
-    /// Reads at least the first `n_wanted` lines of a channel, if it has that many, and returns its scale factors.
+    /// Reads at least the first `n_wanted` lines of a channel, if there are that many. Returns the scale factors.
     pub(super) fn read(
         &mut self,
         reader: &mut GranuleReader,
@@ -122,7 +122,7 @@ impl<'a> CodedFrame<'a> {
         Ok(factors)
     }
 
-    /// Reads both channels of a granule as [`Self::read`] does, and returns the scale factors of the second channel.
+    /// Reads both channels of a granule like [`Self::read`], and returns the scale factors of the second channel.
     pub(super) fn read_both(
         &mut self,
         reader: &mut GranuleReader,
@@ -141,7 +141,7 @@ impl<'a> CodedFrame<'a> {
         Ok(factors)
     }
 
-    /// Reads the scale factors of the next channel and advances past its codes, which are returned for reading.
+    /// Reads the scale factors of the next channel and skips its Huffman codes. Returns factors and unread codes.
     fn open<'b>(
         &mut self,
         index: usize,
@@ -187,7 +187,7 @@ impl<'a> CodedFrame<'a> {
         Ok((factors, coded))
     }
 
-    /// Returns the number of lines that were read, or an error if the codes extend beyond the main data.
+    /// Returns the number of spectral lines that were read, or an error if the codes extend beyond the main data.
     fn n_lines(&self, coded: CodedLines) -> Result<usize, FrameError> {
         if coded.bits.position() > 8 * self.main.bytes.len() {
             return Err(FrameError::MainData);
@@ -195,8 +195,8 @@ impl<'a> CodedFrame<'a> {
         Ok(coded.n_lines)
     }
 
-    /// Returns how to convert a jointly coded granule to left and right, if it is one; `factors` are the right
-    /// channel's.
+    /// Returns the parameters for converting a jointly coded granule to left and right, or `None` if it is not jointly
+    /// coded. `factors` are the right channel's.
     pub(super) fn joint<'b>(
         &self,
         index: usize,
@@ -225,7 +225,7 @@ impl<'a> CodedFrame<'a> {
         })
     }
 
-    /// Returns the end of the bits of a channel that begins at `start`.
+    /// Returns the index of the first bit after a channel whose bits begin at `start`.
     fn end(&self, granule: &Granule) -> Result<usize, FrameError> {
         let end = self.start + granule.n_bits;
         if end > 8 * self.main.bytes.len() {

@@ -1,7 +1,7 @@
 //! The fields of a frame header that decoding depends on. Frame lengths and bit rates are left to the code that finds
 //! the frames.
 
-/// The edition of the standard that a frame follows.
+/// The edition of the MPEG standard that a frame follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
     /// ISO/IEC 11172-3, with two granules per frame.
@@ -19,17 +19,17 @@ pub enum Mode {
     Mono,
     /// Two independent channels.
     Stereo,
-    /// Two channels with bands that may be coded jointly.
+    /// Two channels with scale factor bands that may be coded jointly.
     Joint {
-        /// Whether middle and side are coded in place of left and right.
+        /// Whether middle and side channels are coded in place of left and right.
         mid_side: bool,
-        /// Whether bands above a bound are coded as one channel and a position.
+        /// Whether scale factor bands above a bound are coded as one channel and a stereo position.
         intensity: bool,
     },
 }
 
 impl Mode {
-    /// Reports whether bands may be coded jointly. Joint stereo with both flags off is plain left and right.
+    /// Reports whether bands may be coded jointly. Joint stereo with both of its flags off is plain left and right.
     pub(super) const fn is_joined(self) -> bool {
         match self {
             Self::Mono | Self::Stereo => false,
@@ -41,19 +41,19 @@ impl Mode {
     }
 }
 
-/// The fields of a layer III frame header that its decoding depends on.
+/// The fields of a layer III frame header that decoding the frame depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameHeader {
-    /// Edition of the standard.
+    /// Edition of the MPEG standard.
     pub version: Version,
-    /// Index of the sample rate, as in the header: 44.1, 48, 32 kHz, or a half or a quarter of them.
+    /// Index of the sample rate, as in the frame header: 44.1, 48, 32 kHz, or a half or a quarter of them.
     pub(super) rate_index: usize,
-    /// Channel mode.
+    /// Channel mode of the frame.
     pub mode: Mode,
 }
 
 impl FrameHeader {
-    /// Parses the four bytes of a header. Returns `None` if they are not a layer III header. The bit rate is ignored.
+    /// Parses the four bytes of a header; `None` if they are not a layer III header. The bit rate is ignored.
     pub fn parse([sync, b1, b2, b3]: [u8; 4]) -> Option<Self> {
         let version = match b1 >> 3 & 3 {
             0 => Version::Mpeg25,
@@ -82,7 +82,7 @@ impl FrameHeader {
         })
     }
 
-    /// Returns the number of channels, 1 or 2.
+    /// Returns the number of channels of the frame, 1 or 2.
     pub fn n_channels(&self) -> usize {
         if self.mode == Mode::Mono { 1 } else { 2 }
     }
@@ -93,7 +93,7 @@ impl FrameHeader {
         if self.version == Version::Mpeg1 { 2 } else { 1 }
     }
 
-    /// Returns the number of bytes of the side info.
+    /// Returns the size of the frame's side info in bytes.
     pub fn side_info_bytes(&self) -> usize {
         match (self.version, self.n_channels()) {
             (Version::Mpeg1, 1) => 17,

@@ -1,4 +1,4 @@
-//! Lines of one channel of a granule → samples of its sub-bands: reordering, anti-aliasing butterflies, IMDCT.
+//! Transforms the lines of one channel of a granule to sub-band samples: reordering, anti-aliasing butterflies, IMDCT.
 
 use super::antialias::antialias;
 use super::bands::{Bands, RateBands};
@@ -8,7 +8,7 @@ use super::reorder::reorder;
 use super::side_info::{Block, Granule};
 use super::{LINES, SUB_BAND_LINES, SUB_BANDS, SubBandSamples};
 
-/// A spectrum with the parameters of its transform.
+/// The spectral lines of one channel of a granule, with the parameters of their transform.
 pub(super) struct Lines<'a> {
     bands: &'static Bands,
     granule: &'a Granule,
@@ -28,8 +28,8 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// Computes the samples of the lowest `n_sub_bands`. Samples above are undefined. `ordered` is a buffer for
-    /// reordered lines.
+    /// Computes the samples of the lowest `n_sub_bands` sub-bands. Samples of higher sub-bands are undefined. `ordered`
+    /// is a buffer for reordered lines.
     #[inline(always)]
     pub(super) fn transform(
         self,
@@ -48,7 +48,7 @@ impl<'a> Lines<'a> {
             n_long_sub_bands = if granule.is_mixed { MIXED_SUB_BANDS } else { 1 };
         }
 
-        // Borders up to the one above the highest sub-band.
+        // Apply butterflies at all borders up to the one above the highest requested sub-band.
         n_lines = antialias(n_long_sub_bands.min(n_sub_bands + 1), n_lines, lines);
 
         let windows = Windows {

@@ -1,5 +1,5 @@
-//! Lines → sub-band samples: the inverse modified discrete cosine transform, windowing, overlap with the previous
-//! granule, and the inversion of every other sample of every other sub-band (ISO/IEC 11172-3 §2.4.3.4.10).
+//! Transforms spectral lines to sub-band samples: the inverse modified discrete cosine transform, windowing, overlap
+//! with the previous granule, and inversion of odd samples of odd sub-bands (ISO/IEC 11172-3 §2.4.3.4.10).
 //!
 //! The long transform is a DCT of type IV with 18 points, whose outputs are repeated with signs. It is computed as a
 //! complex Fourier transform of 9 points between two multiplications by twiddle factors. Eight sub-bands are computed
@@ -14,33 +14,33 @@ use super::side_info::Block;
 use super::wide::{Complex, Wide, interleave};
 use super::{LINES, SUB_BAND_LINES, SUB_BANDS, SubBandSamples};
 
-/// Samples of a sub-band in a granule.
+/// Number of samples of a sub-band in a granule.
 const SLOTS: usize = SUB_BAND_LINES;
-/// Number of groups of sub-bands that are computed at once.
+/// Number of groups of eight sub-bands, which are computed at once.
 const GROUPS: usize = SUB_BANDS / LANES;
-/// Sub-bands that are transposed at once.
+/// Number of sub-bands that are transposed at once.
 const QUAD: usize = 4;
-/// Lines of each window of a short block.
+/// Number of spectral lines of each window of a short block.
 const SHORT_LINES: usize = SUB_BAND_LINES / 3;
-/// Sub-bands of a mixed block that have the long window.
+/// Number of sub-bands of a mixed block that have the long window.
 pub(super) const MIXED_SUB_BANDS: usize = 2;
 
-/// The windows of a granule.
+/// The window shapes of a granule.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Windows {
     pub(super) block: Block,
     pub(super) is_mixed: bool,
 }
 
-/// Half a window of eight sub-bands.
+/// 18 values for each of eight sub-bands, which are half a window.
 type Half = [Wide; SLOTS];
 
-/// The transform of one channel, with the samples that overlap with the next granule.
+/// The IMDCT of one channel, with the samples that overlap with the next granule.
 #[derive(Debug)]
 pub(super) struct Imdct {
     tables: &'static Tables,
     overlap: [Half; GROUPS],
-    /// From this group on, all overlap is zero.
+    /// Number of groups of sub-bands whose overlap may be nonzero.
     n_overlapping: usize,
 }
 
@@ -53,13 +53,13 @@ impl Imdct {
         }
     }
 
-    /// Clears the overlap of earlier granules.
+    /// Clears the samples that overlap from earlier granules.
     pub(super) fn reset(&mut self) {
         self.overlap = [[Wide::ZERO; SLOTS]; GROUPS];
         self.n_overlapping = 0;
     }
 
-    /// Computes the samples of a granule from its lines, which are zero from `n_lines` on.
+    /// Computes the sub-band samples of a granule from its spectral lines, which are zero from `n_lines` on.
     #[inline(always)]
     pub(super) fn run(
         &mut self,
@@ -128,7 +128,7 @@ impl Imdct {
     }
 }
 
-/// Returns the lines of a group, by line, then by sub-band.
+/// Returns the spectral lines of a group of eight sub-bands, by line, then by sub-band.
 #[inline(always)]
 fn load(group: usize, lines: &[f32; LINES]) -> Half {
     let mut input = [Wide::ZERO; SLOTS];
@@ -150,7 +150,7 @@ fn store(samples: &Half, group: usize, out: &mut SubBandSamples) {
     }
 }
 
-/// Computes the long transform: adds its first half to `samples`, and stores its second half in `overlap`.
+/// Computes the long transform: adds the first half of its output to `samples`, and stores the other in `overlap`.
 #[inline(always)]
 fn long(
     input: &Half,
@@ -190,7 +190,7 @@ fn dct4(x: &[f32; SLOTS], tables: &Tables) -> [f32; SLOTS] {
         t[n] = pair.turned(tables.twist_in[n]);
     }
 
-    // 9 = 3 · 3 points: by residue of the input, then by residue of the output.
+    // Compute the 9 points as 3 · 3 points: by residue of the input index, then by residue of the output index.
     let mut s = [[Complex::default(); 3]; 3];
     for residue in 0..3 {
         s[residue] = fourier3([t[residue], t[residue + 3], t[residue + 6]]);
@@ -223,7 +223,7 @@ fn fourier3([a, b, c]: [Complex; 3]) -> [Complex; 3] {
         re: a.re - sum.re * 0.5,
         im: a.im - sum.im * 0.5,
     };
-    // -i · sin 60° · (b - c)
+    // The product `-i · sin 60° · (b - c)`.
     let side = Complex {
         re: difference.im * SIN_60,
         im: -difference.re * SIN_60,
@@ -231,7 +231,7 @@ fn fourier3([a, b, c]: [Complex; 3]) -> [Complex; 3] {
     [a + sum, middle + side, middle - side]
 }
 
-/// Computes the three short transforms, which overlap within the granule.
+/// Computes the three short transforms of a block, which overlap within the granule.
 #[inline(always)]
 fn short(input: &Half, tables: &Tables, samples: &mut Half, overlap: &mut Half) {
     *overlap = [Wide::ZERO; SLOTS];
@@ -241,7 +241,7 @@ fn short(input: &Half, tables: &Tables, samples: &mut Half, overlap: &mut Half) 
             for k in 0..SHORT_LINES {
                 sum = sum + input[3 * k + window] * tables.short[i][k];
             }
-            // Windows begin six samples apart, after six samples of silence.
+            // The windows of a short block begin six samples apart, after six samples of silence.
             let at = SHORT_LINES * (window + 1) + i;
             let sum = sum * tables.signs[at % 2];
             if at < SLOTS {
@@ -253,26 +253,26 @@ fn short(input: &Half, tables: &Tables, samples: &mut Half, overlap: &mut Half) 
     }
 }
 
-/// Constants that are computed from formulas.
+/// Window factors and signs that are computed from formulas.
 #[derive(Debug)]
 struct Tables {
-    /// A factor for each sample of both halves, by window shape. It includes the signs of the transform's symmetry and
-    /// of the inversion in odd sub-bands.
+    /// A factor for each sample of both halves of the output, by window shape. It includes the signs of the transform's
+    /// symmetry and of the inversion in odd sub-bands.
     windows: [[Wide; 2 * SLOTS]; 4],
-    /// The factors for mixed blocks, with the long window in the two lowest sub-bands.
+    /// The same factors for mixed blocks, with the long window in the two lowest sub-bands.
     mixed: [[Wide; 2 * SLOTS]; 4],
-    /// The short transform with its window.
+    /// The matrix of the short transform, multiplied by its window.
     short: [[f32; SHORT_LINES]; 2 * SHORT_LINES],
-    /// Signs of even and odd samples, in even and odd sub-bands.
+    /// The signs of even and odd samples, each for eight sub-bands.
     signs: [Wide; 2],
     twist_in: [[f32; 2]; 9],
     twist_out: [[f32; 2]; 9],
-    /// `exp(-2πi·n / 9)`.
+    /// The constants `exp(-2πi·n / 9)`.
     ninths: [[f32; 2]; 5],
 }
 
 impl Tables {
-    /// Returns the tables, which are created together with the first decoder.
+    /// Returns the table of factors, which are created together with the first decoder.
     fn get() -> &'static Self {
         static TABLES: LazyLock<Tables> = LazyLock::new(Tables::new);
         &TABLES
@@ -282,7 +282,7 @@ impl Tables {
         let blocks = [Block::Long, Block::Start, Block::Short, Block::End];
         let windows = blocks.map(|block| {
             std::array::from_fn(|i| {
-                // Samples 9 to 35 are outputs of the transform with inverted signs.
+                // Samples 9 to 35 are outputs of the cosine transform with inverted signs.
                 let symmetry = if i < 9 { 1.0 } else { -1.0 };
                 let factor = (symmetry * window(block, i)) as f32;
                 Wide(std::array::from_fn(|lane| factor * inversion(i, lane)))
@@ -318,7 +318,7 @@ fn turn(angle: f64) -> [f32; 2] {
     [libm::cos(angle) as f32, -libm::sin(angle) as f32]
 }
 
-/// Returns the sign of a sample: odd samples of odd sub-bands are inverted.
+/// Returns the sign of a sub-band sample: odd samples of odd sub-bands are inverted.
 fn inversion(slot: usize, sub_band: usize) -> f32 {
     if slot % 2 == 1 && sub_band % 2 == 1 {
         -1.0
@@ -327,12 +327,12 @@ fn inversion(slot: usize, sub_band: usize) -> f32 {
     }
 }
 
-/// Returns sample `i` of the 12 of a short window.
+/// Returns factor `i` of the 12 factors of a short window.
 fn short_window(i: usize) -> f64 {
     libm::sin(PI / 12.0 * (i as f64 + 0.5))
 }
 
-/// Returns sample `i` of the 36 of a window.
+/// Returns factor `i` of the 36 factors of a window; 0 for short windows.
 fn window(block: Block, i: usize) -> f64 {
     let long = libm::sin(PI / 36.0 * (i as f64 + 0.5));
     match (block, i) {

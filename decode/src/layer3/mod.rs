@@ -39,41 +39,41 @@ pub use header::{FrameHeader, Mode, Version};
 pub use mono::{Band, MonoDecoder};
 pub use side_info::SideInfo;
 
-/// Spectral lines of a granule.
+/// Number of spectral lines of a granule.
 const LINES: usize = 576;
-/// Sub-bands of the synthesis filter.
+/// Number of sub-bands of the synthesis filter.
 const SUB_BANDS: usize = 32;
-/// Lines of a sub-band, which is also the number of its samples in a granule.
+/// Number of spectral lines of a sub-band, which is also the number of its samples in a granule.
 const SUB_BAND_LINES: usize = LINES / SUB_BANDS;
-/// Time slots in a frame of two granules. A slot has one sample of each sub-band.
+/// Number of time slots in a frame of two granules. A slot has one sample of each sub-band.
 const FRAME_SLOTS: usize = 2 * SUB_BAND_LINES;
 /// Maximum number of channels of a frame.
 const MAX_CHANNELS: usize = 2;
 
-/// Samples of a granule per channel.
+/// Number of samples of a granule per channel.
 pub const GRANULE_SAMPLES: usize = LINES;
-/// Samples of a frame of two granules per channel.
+/// Number of samples of a frame of two granules per channel.
 pub const FRAME_SAMPLES: usize = 2 * GRANULE_SAMPLES;
 
-/// Samples of a granule's sub-bands, by slot.
+/// Samples of all sub-bands in a granule, by time slot, then by sub-band.
 type SubBandSamples = [[f32; SUB_BANDS]; SUB_BAND_LINES];
 
-/// The reason why a frame cannot be decoded: its bits are damaged.
+/// The reason why a layer III frame cannot be decoded: its bits are damaged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
-    /// A granule has more big values than lines.
+    /// A granule has more big values than spectral lines.
     #[error("more big values than lines")]
     BigValues,
-    /// Window switching is on, but selects the normal long window.
+    /// A granule uses window switching, but selects the normal long window.
     #[error("windows switched to none")]
     BlockType,
-    /// Two channels are coded jointly, but have different bands.
+    /// Two channels are coded jointly, but have different scale factor bands.
     #[error("joint stereo of unequal bands")]
     UnequalBlocks,
-    /// The scale factors are longer than their granule, which also includes the codes.
+    /// The scale factors of a granule are longer than the granule, which also includes Huffman codes.
     #[error("scale factors longer than their granule")]
     ScaleFactors,
-    /// The codes extend beyond the end of the main data.
+    /// The Huffman codes extend beyond the end of the main data.
     #[error("codes behind the end of the main data")]
     MainData,
 }

@@ -1,17 +1,17 @@
-//! All steps from requantisation on in f64, directly from the standard's formulas.
+//! Slow reference in f64 for all decoding steps from requantisation on, directly from the standard's formulas.
 
 use std::f64::consts::PI;
 
 use super::side_info::Block;
 use super::window::window;
 
-/// Computes `sign(q) · |q|^(4/3) · 2^(gain / 4)`.
+/// Requantises a value: computes `sign(q) · |q|^(4/3) · 2^(gain / 4)`.
 pub(super) fn requantise(value: i32, gain: i32) -> f64 {
     let magnitude = f64::from(value.abs()).powf(4.0 / 3.0);
     magnitude.copysign(f64::from(value)) * (f64::from(gain) / 4.0).exp2()
 }
 
-/// Applies the butterflies at the first `n_borders` borders of sub-bands.
+/// Applies the anti-aliasing butterflies at the first `n_borders` borders between sub-bands.
 pub(super) fn antialias(lines: &mut [f64], n_borders: usize) {
     for border in 1..=n_borders {
         let coefficients = [
@@ -28,7 +28,7 @@ pub(super) fn antialias(lines: &mut [f64], n_borders: usize) {
     }
 }
 
-/// Returns the 36 windowed samples of 18 lines.
+/// Returns the 36 windowed samples of the IMDCT of 18 lines.
 pub(super) fn imdct(block: Block, lines: &[f64]) -> [f64; 36] {
     if block == Block::Short {
         let mut samples = [0.0; 36];
@@ -79,7 +79,7 @@ impl Hybrid {
         }
     }
 
-    /// Returns the sub-band samples of each slot.
+    /// Returns the sub-band samples of each time slot of a granule.
     pub(super) fn run(&mut self, block: Block, is_mixed: bool, lines: &[f64]) -> Vec<[f64; 32]> {
         let mut slots = vec![[0.0; 32]; 18];
         for sub_band in 0..32 {
@@ -112,7 +112,7 @@ impl Filter {
         }
     }
 
-    /// Adds a slot and returns the values that are multiplied by the window.
+    /// Adds the sub-band samples of a time slot and returns the values that are multiplied by the window.
     pub(super) fn enter(&mut self, samples: &[f64; 32]) -> Vec<f64> {
         self.v.copy_within(..960, 64);
         for i in 0..64 {
@@ -133,7 +133,7 @@ impl Filter {
         u
     }
 
-    /// Returns the 32 samples of a slot.
+    /// Returns the 32 output samples of a time slot.
     pub(super) fn run(&mut self, samples: &[f64; 32]) -> [f64; 32] {
         let u = self.enter(samples);
         std::array::from_fn(|j| (0..16).map(|i| u[j + 32 * i] * window(j + 32 * i)).sum())

@@ -1,4 +1,4 @@
-//! Side info, which describes how to read the main data of a frame (ISO/IEC 11172-3 §2.4.1.7, ISO/IEC 13818-3
+//! Parses side info, which describes how to read the main data of a frame (ISO/IEC 11172-3 §2.4.1.7, ISO/IEC 13818-3
 //! §2.4.1.7).
 
 use super::FrameError;
@@ -7,67 +7,67 @@ use super::bits::BitReader;
 use super::header::{FrameHeader, Version};
 use super::{LINES, MAX_CHANNELS};
 
-/// Pairs of lines in a granule, which is the maximum number of pairs of big values.
+/// Number of pairs of lines in a granule, which is the maximum for the pairs of big values.
 const PAIRS_MAX: usize = LINES / 2;
 
 /// The window shape of a granule.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Block {
-    /// One long window.
+    /// A block with one long window.
     #[default]
     Long,
-    /// One window with a steep end.
+    /// A block with one long window that ends steeply, before a short block.
     Start,
-    /// Three short windows.
+    /// A block with three short windows.
     Short,
-    /// One window with a steep start.
+    /// A block with one long window that starts steeply, after a short block.
     End,
 }
 
 /// Side info of one channel of a granule.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Granule {
-    /// Bits of the scale factors (part 2) and Huffman codes (part 3).
+    /// Number of bits of the scale factors (part 2) and Huffman codes (part 3).
     pub(super) n_bits: usize,
-    /// Lines that are coded in pairs.
+    /// Number of spectral lines that are coded in pairs.
     pub(super) n_big: usize,
     /// Gain of the quantiser, in quarters of an octave; 210 is a factor of one.
     pub(super) global_gain: u8,
-    /// Index of the lengths of the scale factors.
+    /// Index of the lengths of the scale factors (`scalefac_compress`).
     pub(super) scalefac_compress: u16,
-    /// Window shape.
+    /// Window shape of the granule.
     pub(super) block: Block,
     /// Whether the two lowest sub-bands have long windows although the block is short.
     pub(super) is_mixed: bool,
-    /// Code book of each region of the big values.
+    /// Huffman table number of each region of the big values.
     pub(super) table_select: [u8; 3],
-    /// End of each of the first two regions, in lines.
+    /// End of each of the first two regions of big values, as an index of a spectral line.
     pub(super) region_ends: [usize; 2],
-    /// Attenuation of each short window, in units of two octaves.
+    /// Attenuation of each short window, in units of two octaves (a factor of four).
     pub(super) subblock_gain: [u8; 3],
-    /// Whether a table is added to the scale factors of high bands.
+    /// Whether the preflag table is added to the scale factors of high bands.
     pub(super) preflag: bool,
-    /// Whether scale factors have double weight.
+    /// Whether the scale factors have double weight.
     pub(super) scalefac_scale: bool,
-    /// Whether quadruples are coded with the second code book.
+    /// Whether quadruples are coded with the second Huffman book of quadruples.
     pub(super) uses_quads_b: bool,
 }
 
-/// The side info of a frame.
+/// The side info of a layer III frame.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SideInfo {
-    /// Offset of the main data, in bytes before the frame's own main data bytes.
+    /// Number of bytes by which the main data begin before the frame's own main data bytes.
     pub main_data_begin: usize,
-    /// For each channel, the groups of scale factors that the second granule shares with the first one.
+    /// For each channel, whether the second granule shares each group of scale factors with the first one.
     pub(super) shares: [[bool; 4]; MAX_CHANNELS],
-    /// Granules by their number, then by channel.
+    /// Side info by granule, then by channel.
     pub(super) granules: [[Granule; MAX_CHANNELS]; 2],
 }
 
 impl SideInfo {
-    /// Parses the side info that follows a header and its checksum.
+    /// Parses the side info, which follows the frame header and its checksum.
     ///
-    /// [`FrameError`] for side info that no encoder writes: more big values than lines, window switching to the normal
+    /// [`FrameError`] if no encoder writes this side info: more big values than lines, window switching to the normal
     /// long window, or two channels that are coded jointly and have different bands.
     pub fn parse(header: &FrameHeader, bytes: &[u8]) -> Result<Self, FrameError> {
         let n_channels = header.n_channels();
@@ -75,7 +75,7 @@ impl SideInfo {
         let mut bits = BitReader::new(bytes, 0);
         let mut side = Self::default();
 
-        // The private bits that follow are ignored.
+        // Skip the private bits.
         if is_mpeg1 {
             side.main_data_begin = bits.read(9) as usize;
             bits.read(if n_channels == 1 { 5 } else { 3 });
@@ -99,8 +99,8 @@ impl SideInfo {
         Ok(side)
     }
 
-    /// Returns the offset of the main data, in bytes before the frame's own main data bytes. Side info that
-    /// [`Self::parse`] refuses states it as well.
+    /// Returns by how many bytes the main data begin before the frame's own main data bytes, even for side info that
+    /// [`Self::parse`] refuses.
     pub fn main_data_begin(header: &FrameHeader, bytes: &[u8]) -> usize {
         let n_bits = if header.version == Version::Mpeg1 {
             9
@@ -110,7 +110,7 @@ impl SideInfo {
         BitReader::new(bytes, 0).read(n_bits) as usize
     }
 
-    /// Returns the number of bits of each granule's main data, over all channels.
+    /// Returns the number of bits of main data of each granule, over all channels.
     pub fn granule_bits(&self) -> [usize; 2] {
         self.granules
             .map(|channels| channels.iter().map(|channel| channel.n_bits).sum())
@@ -118,8 +118,8 @@ impl SideInfo {
 }
 
 impl Granule {
-    /// Reports whether two channels have the same bands. Only short windows have other bands than long ones, and mixed
-    /// blocks have fewer of them.
+    /// Reports whether two channels have the same scale factor bands. Only short windows have other bands than long
+    /// ones, and mixed blocks have fewer short bands.
     fn has_bands_of(&self, other: &Self) -> bool {
         match (self.block, other.block) {
             (Block::Short, Block::Short) => self.is_mixed == other.is_mixed,
@@ -156,13 +156,13 @@ impl Granule {
             granule.region_ends = [bands.first_region_end(header.version, &granule), LINES];
         } else {
             granule.table_select = std::array::from_fn(|_| bits.read(5) as u8);
-            // Counts of bands, minus one.
+            // The fields contain the numbers of bands of the first two regions, minus one.
             let first = bits.read(4) as usize + 1;
             let second = bits.read(3) as usize + 1;
             granule.region_ends = [bands.long_edge(first), bands.long_edge(first + second)];
         }
 
-        // MPEG-2 has no such bit: the scale factor lengths imply the preflag.
+        // MPEG-2 has no preflag bit: the scale factor lengths imply the preflag.
         granule.preflag = is_mpeg1 && bits.flag();
         granule.scalefac_scale = bits.flag();
         granule.uses_quads_b = bits.flag();

@@ -1,5 +1,5 @@
-//! Decodes channels that were coded jointly, as middle and side or as intensity stereo (ISO/IEC 11172-3 §2.4.3.4.9,
-//! ISO/IEC 13818-3 §2.4.3.2).
+//! Converts jointly coded channels, which are middle and side or intensity stereo, to left and right (ISO/IEC 11172-3
+//! §2.4.3.4.9, ISO/IEC 13818-3 §2.4.3.2).
 
 use std::sync::LazyLock;
 
@@ -10,25 +10,25 @@ use super::scale_factors::ScaleFactors;
 
 const SQRT_HALF: f32 = std::f32::consts::FRAC_1_SQRT_2;
 
-/// Parameters for decoding a granule of joint stereo.
+/// Parameters for converting a granule of joint stereo to left and right.
 pub(super) struct JointGranule<'a> {
     pub(super) bands: &'a Bands,
-    /// Whether bands without intensity stereo are coded as middle and side.
+    /// Whether scale factor bands without intensity stereo are coded as middle and side.
     pub(super) mid_side: bool,
-    /// The positions, if intensity stereo is used.
+    /// Stereo positions of the bands, if the granule uses intensity stereo.
     pub(super) intensity: Option<Positions<'a>>,
 }
 
-/// The positions between left and right of the intensity stereo bands.
+/// The positions of intensity stereo bands between left and right.
 pub(super) struct Positions<'a> {
-    /// Scale factors of the right channel.
+    /// Scale factors of the right channel, which are the positions.
     pub(super) factors: &'a ScaleFactors,
     pub(super) version: Version,
     /// `intensity_scale` of MPEG-2: the lowest bit of the right channel's `scalefac_compress`.
     pub(super) is_coarse: bool,
 }
 
-/// Converts jointly coded channels to left and right. In both channels all lines from `n_lines` on are zero.
+/// Converts jointly coded channels to left and right. All lines of both channels from `n_lines` on are zero.
 pub(super) fn decode(
     granule: &JointGranule,
     n_lines: usize,
@@ -63,7 +63,7 @@ pub(super) fn decode(
     }
 }
 
-/// Converts middle and side to left and right.
+/// Converts lines of middle and side to left and right.
 fn unmix(middle: &mut [f32], side: &mut [f32]) {
     for (middle, side) in middle.iter_mut().zip(side) {
         let left = (*middle + *side) * SQRT_HALF;
@@ -73,7 +73,7 @@ fn unmix(middle: &mut [f32], side: &mut [f32]) {
     }
 }
 
-/// Splits one channel into two.
+/// Computes left and right by multiplying the lines of one channel by two weights.
 fn pan(left: &mut [f32], right: &mut [f32], weights: [f32; 2]) {
     for (left, right) in left.iter_mut().zip(right) {
         *right = *left * weights[1];
@@ -82,7 +82,7 @@ fn pan(left: &mut [f32], right: &mut [f32], weights: [f32; 2]) {
 }
 
 /// Returns which bands use intensity stereo: those above the last nonzero band of the right channel in the same window.
-/// The long bands of a mixed block use it only if all windows are zero.
+/// Long bands of a mixed block use it only if all windows are zero.
 fn intensity_bands(bands: &Bands, right: &[f32; LINES]) -> [bool; BANDS_MAX] {
     let mut is_intensity = [false; BANDS_MAX];
     let mut is_silent = [true; 3];
@@ -103,9 +103,9 @@ fn intensity_bands(bands: &Bands, right: &[f32; LINES]) -> [bool; BANDS_MAX] {
 }
 
 impl Positions<'_> {
-    /// Returns the weights of an intensity stereo band, or `None` if its position is not a legal one.
+    /// Returns the weights of left and right in an intensity stereo band; `None` if its position is not legal.
     fn weights(&self, bands: &Bands, band: usize, is_intensity: &[bool]) -> Option<[f32; 2]> {
-        // The highest band has the position of the band below it, in the same window.
+        // Take the highest band's position from the band below it, in the same window.
         let is_highest = band >= bands.n_transmitted();
         let source = if is_highest {
             band - (bands.n - bands.n_transmitted())
@@ -114,7 +114,7 @@ impl Positions<'_> {
         };
 
         // If the source band does not use intensity stereo, its scale factor is not a position. The sound is then
-        // placed in the middle, as in the reference of the vectors `l3-test45` and `l3-test46`.
+        // placed in the middle, as in the reference output of the test vectors `l3-test45` and `l3-test46`.
         let position = match self.factors.values[source] {
             _ if !is_intensity[source] => self.middle(),
             position if position == self.factors.illegal[source] => return None,
@@ -123,7 +123,7 @@ impl Positions<'_> {
 
         let weights = Weights::get();
         let table = match (self.version, self.is_coarse) {
-            // Position 7 means "no position", and so do larger ones, which no encoder writes.
+            // Position 7 means "no position". Larger positions, which no encoder writes, are treated in the same way.
             (Version::Mpeg1, _) => return weights.mpeg1.get(usize::from(position)).copied(),
             (_, false) => &weights.fine,
             (_, true) => &weights.coarse,
@@ -131,18 +131,18 @@ impl Positions<'_> {
         Some(table[usize::from(position) % 32])
     }
 
-    /// Returns the position with equal weights.
+    /// Returns the position at which left and right have equal weights.
     fn middle(&self) -> u8 {
         if self.version == Version::Mpeg1 { 3 } else { 0 }
     }
 }
 
-/// Weights of left and right for each position.
+/// Weights of left and right for each intensity stereo position.
 struct Weights {
     mpeg1: [[f32; 2]; 7],
-    /// In steps of a quarter of an octave.
+    /// Weights in MPEG-2, in steps of a quarter of an octave.
     fine: [[f32; 2]; 32],
-    /// In steps of half an octave.
+    /// Weights in MPEG-2, in steps of half an octave.
     coarse: [[f32; 2]; 32],
 }
 
@@ -157,7 +157,7 @@ impl Weights {
     }
 }
 
-/// Returns `ratio / (1 + ratio)` and `1 / (1 + ratio)` for `ratio = tan(position · π / 12)`, avoiding the pole at 6.
+/// Returns the weights `r / (1 + r)` and `1 / (1 + r)` with `r = tan(position · π / 12)`, avoiding the pole at 6.
 pub(super) fn mpeg1_weights(position: usize) -> [f64; 2] {
     let angle = position as f64 * std::f64::consts::PI / 12.0;
     let (sin, cos) = libm::sincos(angle);
@@ -167,8 +167,8 @@ pub(super) fn mpeg1_weights(position: usize) -> [f64; 2] {
     [sin / (sin + cos), cos / (sin + cos)]
 }
 
-/// Returns the weights of a position. Odd positions attenuate the left channel and even ones the right one, by
-/// `octaves` for every two positions.
+/// Returns the weights of left and right for an MPEG-2 position. Odd positions attenuate the left channel and even ones
+/// the right one, by `octaves` for every two positions.
 pub(super) fn mpeg2_weights(position: usize, octaves: f64) -> [f64; 2] {
     let steps = position.div_ceil(2) as f64;
     let weak = libm::exp2(-octaves * steps);

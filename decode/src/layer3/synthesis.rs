@@ -1,4 +1,4 @@
-//! Sub-band samples → sound: the polyphase synthesis filter (ISO/IEC 11172-3 §2.4.3.2.2).
+//! The polyphase synthesis filter, which converts sub-band samples to audio (ISO/IEC 11172-3 §2.4.3.2.2).
 //!
 //! The standard's matrixing computes 64 values from 32 samples, 33 of which are different: they are the outputs `c` of
 //! a cosine transform, repeated with signs. Output `j` and output `32 - j` of a slot are sums over the same values with
@@ -17,46 +17,46 @@ use super::wide::{Wide, interleave};
 use super::window::window;
 use super::{FRAME_SLOTS, SUB_BANDS};
 
-/// Slots before the new ones. The window spans 15 of them; 16 is a multiple of eight.
+/// Number of earlier time slots that are kept. The window needs 15 of them; 16 is a multiple of eight.
 const HISTORY: usize = 16;
-/// Slots that are computed: those of a frame, rounded up to a multiple of eight.
+/// Number of time slots that are computed: those of a frame, rounded up to a multiple of eight.
 const SLOTS: usize = FRAME_SLOTS.next_multiple_of(LANES);
-/// Slots of a window that are of the same kind, which is every second one.
+/// Number of time slots that contribute values of one kind to a sample, which is every second slot of a window.
 const TAPS: usize = 8;
-/// The output that is its own mirror.
+/// Index of the output `j` for which `32 - j` is the same output.
 const MIDDLE: usize = SUB_BANDS / 2;
-/// Sub-bands or slots that are transposed at once.
+/// Number of sub-bands or time slots that are transposed at once.
 const QUAD: usize = 4;
 
-/// Values of one kind in time, history first.
+/// One of the values `c[n]` at all time slots, earlier slots first.
 type Column = [f32; HISTORY + SLOTS];
 
-/// The filter of one channel with its history.
+/// The synthesis filter of one channel, with values of earlier time slots.
 #[derive(Debug)]
 pub(super) struct Synthesis {
     secants: &'static Secants,
     factors: &'static Factors,
-    /// `c[0]` to `c[32]`; the last one is always zero.
+    /// The values `c[0]` to `c[32]` over time; `c[32]` is always zero.
     columns: Box<[Column; SUB_BANDS + 1]>,
-    /// Samples by output, then by slot. The row after the last output receives the unused mirror of the first output.
+    /// Samples by output, then by time slot. An additional last row receives the unused mirror of the first output.
     sound: Box<[[f32; SLOTS]; SUB_BANDS + QUAD]>,
 }
 
 /// Window factors for the outputs `j` and `32 - j`.
 #[derive(Clone, Copy, Debug)]
 struct Tap {
-    /// Factors of `c[16 + j]`.
+    /// Factors of `c[16 + j]` for both outputs.
     even: [f32; 2],
-    /// Factors of `c[16 - j]`, one slot earlier.
+    /// Factors of `c[16 - j]` for both outputs, one slot earlier.
     odd: [f32; 2],
 }
 
-/// Taps by `j`, then by pair of slots, the newest first.
+/// Window factors by output `j`, then by pair of time slots, the newest first.
 #[derive(Debug)]
 struct Factors([[Tap; TAPS]; MIDDLE + 1]);
 
 impl Factors {
-    /// Returns the factors, which are created together with the first decoder.
+    /// Returns the window factors, which are created together with the first decoder.
     fn get() -> &'static Self {
         static FACTORS: LazyLock<Factors> = LazyLock::new(Factors::new);
         &FACTORS
@@ -69,7 +69,7 @@ impl Factors {
     }
 
     fn tap(j: usize, at: usize) -> Tap {
-        // The mirror of output 0 would be output 32, which does not exist.
+        // The mirror output of output 0 would be output 32, which does not exist.
         let mirror = |at: usize| if j == 0 { 0.0 } else { -window(at - j) };
         Tap {
             even: [window(at + j), mirror(at + 32)].map(|factor| factor as f32),
@@ -88,14 +88,14 @@ impl Synthesis {
         }
     }
 
-    /// Clears the history.
+    /// Clears the values of earlier time slots.
     pub(super) fn reset(&mut self) {
         for column in &mut *self.columns {
             column.fill(0.0);
         }
     }
 
-    /// Computes 32 samples of each slot, for at most [`FRAME_SLOTS`] slots.
+    /// Computes 32 samples of each time slot, for at most [`FRAME_SLOTS`] slots.
     #[inline(always)]
     pub(super) fn run(&mut self, slots: &[[f32; SUB_BANDS]], out: &mut [f32]) {
         for (at, slots) in slots.chunks(LANES).enumerate() {
@@ -107,7 +107,7 @@ impl Synthesis {
         let out = &mut out.as_chunks_mut::<SUB_BANDS>().0[..slots.len()];
         self.leave(out);
 
-        // The last slots are the history of the next call.
+        // Keep the values of the last slots for the next call.
         for column in &mut *self.columns {
             let last: [f32; HISTORY] = *column[slots.len()..]
                 .first_chunk()
@@ -116,12 +116,12 @@ impl Synthesis {
         }
     }
 
-    /// Transforms up to eight slots and appends their values to the columns.
+    /// Transforms the sub-band samples of up to eight time slots and appends the results to the columns.
     #[inline(always)]
     fn enter(&mut self, at: usize, slots: &[[f32; SUB_BANDS]]) {
         let mut samples = [[0.0; LANES]; SUB_BANDS];
         for (at, slots) in slots.chunks(QUAD).enumerate() {
-            // Slots that do not exist may have any values, which never reach the output.
+            // The values of slots that do not exist never reach the output, so they are not cleared.
             let rows = std::array::from_fn(|row| slots.get(row).unwrap_or(&slots[0]));
             let mut quads = [[0.0; QUAD]; SUB_BANDS];
             interleave(rows, &mut quads);
@@ -132,7 +132,7 @@ impl Synthesis {
         transform(&samples, self.secants, &mut self.columns, at);
     }
 
-    /// Computes the outputs `j` and `32 - j` of all slots. A frame of one granule fits into the first part.
+    /// Computes the outputs `j` and `32 - j` of all time slots. A frame of one granule needs only the first call.
     #[inline(always)]
     fn filter(&mut self, j: usize, n_slots: usize) {
         self.filter_slots::<3>(j, 0);
@@ -141,7 +141,7 @@ impl Synthesis {
         }
     }
 
-    /// Computes the outputs of `N` times eight slots, where `N` is limited by the registers for their sums.
+    /// Computes the outputs of `N` times eight time slots. The registers for the sums limit `N`.
     #[inline(always)]
     fn filter_slots<const N: usize>(&mut self, j: usize, first: usize) {
         let upper = &self.columns[MIDDLE + j];
@@ -164,7 +164,7 @@ impl Synthesis {
         }
     }
 
-    /// Writes the outputs by slot.
+    /// Writes the output samples in the order of time slots.
     #[inline(always)]
     fn leave(&self, out: &mut [[f32; SUB_BANDS]]) {
         let mut quads = [[0.0; QUAD]; SLOTS];
@@ -177,8 +177,8 @@ impl Synthesis {
     }
 }
 
-/// Computes the cosine transform of eight slots. Samples are read one at a time, not as a copy of all: only this is
-/// vectorised.
+/// Computes the cosine transform of eight slots. Samples are read one at a time, because only then the compiler
+/// vectorises this.
 #[inline(always)]
 fn transform(
     samples: &[Lane; SUB_BANDS],
@@ -199,7 +199,7 @@ fn transform(
     }
 }
 
-/// Returns eight slots of a column.
+/// Returns the values of eight time slots of a column.
 #[inline(always)]
 fn window_of(column: &Column, at: usize) -> Lane {
     *column[at..]

@@ -1,4 +1,4 @@
-//! Compares each step with the reference and the tables with another decoder, and decodes damaged frames.
+//! Compares each decoding step with the reference and the code tables with another decoder, and decodes damaged frames.
 
 use wavemill_kernels::Level;
 
@@ -15,10 +15,10 @@ use super::synthesis::Synthesis;
 use super::window::window;
 use super::{FRAME_SAMPLES, FrameDecoder, LINES, MainData, SUB_BANDS};
 
-/// Relative to a transform's largest output: some tens of f32 roundings of 6e-8 each.
+/// Maximum error relative to a transform's largest output: some tens of f32 roundings of 6e-8 each.
 pub(super) const TRANSFORM_REL_MAX: f64 = 2e-6;
 
-/// A frame whose side info and main data are noise.
+/// A frame with random side info and main data.
 pub(super) struct NoiseFrame {
     pub(super) header: FrameHeader,
     pub(super) side: SideInfo,
@@ -55,13 +55,13 @@ impl Noise {
         (self.next() >> 8) as u8
     }
 
-    /// Returns a number within ±1.
+    /// Returns a random number within ±1.
     pub(super) fn value(&mut self) -> f64 {
         self.next() as f64 / f64::from(1_u32 << 30) - 1.0
     }
 
-    /// Returns a frame of any format, or `None` if its random header or side info is invalid. Some frames lack bits of
-    /// their main data.
+    /// Returns a random frame of any format, or `None` if the random header or side info is invalid. Some frames lack
+    /// bits of their main data.
     pub(super) fn frame(&mut self) -> Option<NoiseFrame> {
         let head = [
             0xFF,
@@ -118,7 +118,7 @@ fn code_books_are_complete_and_match_the_reference() {
     for (name, table) in pairs.into_iter().chain(quads) {
         let own: Vec<_> = code_words(table).collect();
 
-        // Kraft's sum, in units of the longest possible code word.
+        // Kraft's sum of the code words, in units of the longest possible word.
         let kraft: u64 = own.iter().map(|word| 1 << (32 - word.n_bits)).sum();
         assert_eq!(kraft, 1 << 32, "{name:?}");
 
@@ -171,7 +171,7 @@ fn window_matches_the_reference() {
     let mut outputs = Vec::new();
 
     for _ in 0..20 {
-        // Some of the lowest lines are ±1; the second granule is silent.
+        // Some of the lowest spectral lines are ±1; the second granule is silent.
         let signs: Vec<i32> = (0..72).map(|_| noise.next() as i32 % 2 * 2 - 1).collect();
         let mut lines = vec![0.0; LINES];
         for (line, sign) in lines.iter_mut().zip(&signs) {
@@ -200,7 +200,7 @@ fn window_matches_the_reference() {
         }
 
         for (i, factor) in super::black_box::solve(rows).into_iter().enumerate() {
-            // Column 16 of every other block is multiplied by nothing: its cosines are zero.
+            // Some factors in column 16 of every other block are undetermined: the cosines there are zero.
             if let Some(factor) = factor {
                 n_found += 1;
                 let units = (factor * 65_536.0).round();
@@ -303,8 +303,8 @@ fn intensity_weights_match_the_formula() {
     assert_eq!(super::stereo::mpeg2_weights(7, 0.25), [0.5, 1.0]);
 }
 
-/// Decodes noise as side info and main data in every format, with and without missing bits. There must be no panic, and
-/// all samples must be finite.
+/// Decodes frames of noise in every format, with and without missing bits. The decoder must not panic, and all samples
+/// must be finite.
 #[test]
 fn noise_decodes_to_finite_samples_or_errors() {
     let mut noise = Noise(4);
@@ -365,7 +365,7 @@ fn levels_give_equal_bits() {
     }
 }
 
-/// Returns a granule with random regions, books and end. Its codes are noise as well.
+/// Returns the side info of a granule with random regions, books and end. Its codes will be random as well.
 fn noise_granule(noise: &mut Noise) -> Granule {
     let first_end = 2 * noise.below(100) as usize;
 
@@ -379,7 +379,7 @@ fn noise_granule(noise: &mut Noise) -> Granule {
     }
 }
 
-/// Two channels of a granule to be read.
+/// Random codes of a granule's two channels, to be read.
 struct CodedChannels<'a> {
     bytes: &'a [u8],
     granules: &'a [Granule; 2],
@@ -388,7 +388,7 @@ struct CodedChannels<'a> {
 }
 
 impl<'a> CodedChannels<'a> {
-    /// Returns both channels, whose lines are read into `lines`.
+    /// Returns readers of both channels, which write the spectral lines to `lines`.
     fn lines(&self, lines: &'a mut [[f32; LINES]; 2]) -> [CodedLines<'a>; 2] {
         let [left, right] = lines;
         [(0, left), (1, right)].map(|(channel, lines)| CodedLines {
@@ -417,7 +417,7 @@ fn reading_two_channels_at_once_equals_reading_each() {
         let granules = [(); 2].map(|()| noise_granule(&mut noise));
         let n_wanted = [(); 2].map(|()| noise.next() as usize % (LINES + 1));
 
-        // Earlier contents of the lines must not have any effect.
+        // Start with NaN, because earlier contents of the lines must not have any effect.
         let mut alone = [[f32::NAN; LINES]; 2];
         let mut at_once = [[f32::NAN; LINES]; 2];
         let coded = CodedChannels {

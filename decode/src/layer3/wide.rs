@@ -1,16 +1,16 @@
-//! Eight values side by side, as used by the transforms: sub-bands in the IMDCT, time slots in the synthesis.
+//! Vectors of eight values, as used by the transforms: sub-bands in the IMDCT, time slots in the synthesis.
 //!
-//! Each lane is rounded like a scalar, at every instruction set level.
+//! Each of the eight values is rounded like a scalar, at every instruction set level.
 //!
-//! Only a few operations are written with [`Wide`]. A whole transform is written for one lane, in a loop over the
-//! lanes, which the compiler turns into eight lanes of vector code. A transform written with [`Wide`] becomes mostly
-//! shuffles, because the compiler then packs adjacent values of one lane.
+//! Only a few operations are written with [`Wide`]. A whole transform is written for one of the eight values (lanes),
+//! in a loop over the lanes, which the compiler turns into vector code. A transform written with [`Wide`] becomes
+//! mostly shuffles, because the compiler then packs adjacent values of one lane.
 
 use std::ops::{Add, Mul, Sub};
 
 use wavemill_kernels::{LANES, Lane};
 
-/// One value of each lane.
+/// A vector of eight values.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Wide(pub(super) Lane);
 
@@ -74,7 +74,7 @@ pub(super) struct Complex {
 }
 
 impl Complex {
-    /// Returns the product with another complex number.
+    /// Returns the product with the complex number `[re, im]`.
     #[inline(always)]
     pub(super) fn turned(self, [re, im]: [f32; 2]) -> Self {
         Self {

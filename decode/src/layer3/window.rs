@@ -4,10 +4,10 @@
 //! `D[512 - i] = D[i]` if `i` is a multiple of 64. The tests check the table: they feed known sub-band samples to
 //! another decoder, solve for all 512 factors, and compare.
 
-/// Number of factors of the window.
+/// Number of factors of the synthesis window.
 pub(super) const WINDOW_LEN: usize = 512;
 
-/// Value of a factor of one.
+/// The integer that represents a window factor of one.
 const ONE: f64 = 65_536.0;
 
 #[rustfmt::skip]
@@ -47,7 +47,7 @@ const FIRST_HALF: [i32; 257] = [
     75038,
 ];
 
-/// Returns `D[i]`.
+/// Returns the window factor `D[i]`.
 pub(super) fn window(i: usize) -> f64 {
     let value = if i < FIRST_HALF.len() {
         FIRST_HALF[i]

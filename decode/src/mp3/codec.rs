@@ -1,5 +1,5 @@
-//! Decodes frames to samples in one of two ways: to the mean of the channels, which features are computed from, or to
-//! both channels.
+//! Decodes MP3 frames to samples in one of two ways: to the mean of the channels, which features are computed from, or
+//! to both channels separately.
 
 use wavemill_kernels::Level;
 use wavemill_kernels::resample::ResampleError;
@@ -10,16 +10,16 @@ use crate::layer3::{
 
 use crate::output::Sink;
 
-/// The decoders of one worker, which are kept from file to file.
+/// The MP3 decoders of one worker, which are kept from file to file.
 pub(super) struct Codecs {
     level: Level,
-    /// If `Some`, only the sub-bands that reach output at this rate are decoded of streams with at least twice the
+    /// If `Some`, streams with at least twice this rate are decoded only in the sub-bands that reach output at this
     /// rate.
     band_hz: Option<u32>,
     /// One decoder per band used so far; there are at most as many as sample rates in MP3.
     monos: Vec<MonoDecoder>,
     mono: Box<[f32; FRAME_SAMPLES]>,
-    /// Created on first use, because feature extraction does not need it.
+    /// Decoder of both channels. Created on first use, because feature extraction does not need it.
     stereo: Option<StereoCodec>,
 }
 
@@ -29,7 +29,7 @@ struct StereoCodec {
     planes: Box<[[f32; FRAME_SAMPLES]; 2]>,
 }
 
-/// The decoder of one file's frames and its output buffer.
+/// The decoder of one file's MP3 frames and its output buffer.
 pub(super) enum Codec<'a> {
     Mono {
         decoder: &'a mut MonoDecoder,
@@ -42,7 +42,7 @@ pub(super) enum Codec<'a> {
 }
 
 impl Codecs {
-    /// Creates decoders for the full band.
+    /// Creates MP3 decoders for the full band.
     ///
     /// # Errors
     /// [`ResampleError::Level`] if this machine does not support `level`.
@@ -63,7 +63,7 @@ impl Codecs {
         self.band_hz = Some(to_hz);
     }
 
-    /// Returns the decoder for streams with this rate, and creates it if necessary.
+    /// Returns the decoder for MP3 streams with this rate, and creates it if necessary.
     pub(super) fn for_stream(&mut self, rate_hz: u32) -> Codec<'_> {
         let part = self.band_hz.and_then(|to_hz| Band::new(rate_hz, to_hz));
         let band = part.unwrap_or(Band::WHOLE);
@@ -81,7 +81,7 @@ impl Codecs {
         }
     }
 
-    /// Returns the decoder that keeps left and right separate.
+    /// Returns the decoder that keeps left and right channels separate.
     pub(super) fn for_both_channels(&mut self) -> Codec<'_> {
         let stereo = self.stereo.get_or_insert_with(|| StereoCodec {
             decoder: FrameDecoder::new(self.level).expect("`new` created a decoder of this level"),
@@ -103,7 +103,7 @@ impl Codec<'_> {
         }
     }
 
-    /// Resets the state that depends on earlier frames.
+    /// Resets the decoder state that depends on earlier frames.
     pub(super) fn reset(&mut self) {
         match self {
             Self::Mono { decoder, .. } => decoder.reset(),
@@ -111,10 +111,10 @@ impl Codec<'_> {
         }
     }
 
-    /// Decodes a frame and returns the number of output samples. The first one is sample `phase` of the frame.
+    /// Decodes an MP3 frame and returns the number of output samples. The first one is sample `phase` of the frame.
     ///
     /// # Errors
-    /// [`FrameError`] if the frame cannot be decoded.
+    /// [`FrameError`] if the frame is damaged.
     pub(super) fn decode(
         &mut self,
         header: &FrameHeader,
@@ -131,7 +131,7 @@ impl Codec<'_> {
         }
     }
 
-    /// Pushes the `n` samples of the last decoded frame. Returns false and pushes silence if they are not valid audio.
+    /// Pushes the last frame's `n` samples to the sink, or silence if they are not valid audio (returns false).
     pub(super) fn push(&self, n: usize, n_channels: u8, sink: &mut Sink) -> bool {
         match self {
             Self::Mono { mono, .. } => sink.push(&mono[..n], None),

@@ -11,15 +11,15 @@ use super::header::{HEADER_BYTES, Header};
 use super::tags::{self, Info};
 use crate::layer3::FrameHeader;
 
-/// A whole frame.
+/// A complete MPEG audio frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Frame<'a> {
     pub header: Header,
     /// File offset of the frame.
     pub offset: usize,
-    /// Bytes of the frame, header included.
+    /// Bytes of the frame, including its header.
     pub bytes: &'a [u8],
-    /// Number of bytes since the previous frame that are neither frame nor tag. 0 for the first frame.
+    /// Number of bytes since the previous frame that belong neither to a frame nor to a tag. 0 for the first frame.
     pub skipped_bytes: usize,
 }
 
@@ -39,7 +39,7 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// Iterator over the frames of a file.
+/// Iterator over the frames of an MPEG audio file.
 #[derive(Clone, Debug)]
 pub(crate) struct Frames<'a> {
     search: Search<'a>,
@@ -47,7 +47,7 @@ pub(crate) struct Frames<'a> {
     truncated_at: Option<usize>,
 }
 
-/// A header that was accepted as the start of a frame.
+/// A header that was accepted as the start of a frame, which may be incomplete.
 #[derive(Clone, Copy, Debug)]
 struct Candidate {
     offset: usize,
@@ -55,7 +55,7 @@ struct Candidate {
     skipped_bytes: usize,
 }
 
-/// The data after a frame.
+/// The data that follow a frame.
 enum Successor {
     /// Another frame, directly or after tags.
     Frame(Candidate),
@@ -66,8 +66,8 @@ enum Successor {
 }
 
 impl<'a> Frames<'a> {
-    /// Finds the first frame, after any tags and foreign bytes. Searches for free format only if there are no other
-    /// frames.
+    /// Finds the first frame of the file, after any tags and foreign bytes. Searches for free format only if there are
+    /// no other frames.
     pub(super) fn new(file: &'a [u8]) -> Self {
         let mut search = Search {
             file,
@@ -81,7 +81,7 @@ impl<'a> Frames<'a> {
             }
         }
 
-        // Foreign bytes before the audio do not count as loss.
+        // Foreign bytes before the first frame do not count as lost audio.
         let first = first.map(|first| Candidate {
             skipped_bytes: 0,
             ..first
@@ -93,7 +93,7 @@ impl<'a> Frames<'a> {
         }
     }
 
-    /// Returns the frame size of a free-format file in bytes, without padding; `None` for other files.
+    /// Returns the frame size of a free-format file in bytes, without padding; `None` for files in other formats.
     pub(super) fn free_bytes(&self) -> Option<usize> {
         self.search.free_bytes
     }
@@ -122,8 +122,8 @@ impl<'a> Frames<'a> {
     fn successor(&self, frame: &Candidate) -> Successor {
         let end = frame.offset + frame.header.bytes;
         let Some(rest) = self.search.file.get(end..) else {
-            // Either the file ends within the frame or its header is a false one; `resynchronise` distinguishes the
-            // two.
+            // Either the file ends within the frame or the frame's header is a false one; `resynchronise` distinguishes
+            // the two cases.
             return Successor::Junk;
         };
 
@@ -157,7 +157,7 @@ impl<'a> Frames<'a> {
         }
     }
 
-    /// Handles a frame that is followed by junk. Returns the frame to yield now, if any, and the next candidate.
+    /// Handles a frame that is followed by junk. Returns the frame to yield, if any, and the next candidate for one.
     fn resynchronise(&self, frame: Candidate) -> (Option<Candidate>, Option<Candidate>) {
         let end = frame.offset + frame.header.bytes;
         // Search from within the frame: if its header is false, the true frames may begin before its supposed end.
@@ -178,7 +178,7 @@ impl<'a> Frames<'a> {
             );
         }
 
-        // Otherwise the frame is rejected, and its bytes are counted as part of the gap.
+        // Otherwise the frame is rejected, and its bytes are counted as skipped bytes before the next frame.
         let skipped_bytes = frame.skipped_bytes + next.offset - frame.offset;
         (
             None,
@@ -196,7 +196,7 @@ impl<'a> Iterator for Frames<'a> {
     fn next(&mut self) -> Option<Frame<'a>> {
         loop {
             let frame = self.next.take()?;
-            // A candidate that is not a complete frame is skipped.
+            // Skip candidates until one is a complete frame.
             let whole = match self.successor(&frame) {
                 Successor::Frame(next) => {
                     self.next = Some(next);
@@ -232,7 +232,7 @@ impl<'a> Iterator for Frames<'a> {
     }
 }
 
-/// A file and the properties that are needed to find its frames.
+/// A file and the free-format frame size that is needed to find its frames.
 #[derive(Clone, Copy, Debug)]
 struct Search<'a> {
     file: &'a [u8],
@@ -241,16 +241,16 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// Parses the header at the start of `bytes`.
+    /// Parses the frame header at the start of `bytes`.
     fn header(&self, bytes: &[u8]) -> Option<Header> {
         Header::parse_with(bytes, self.free_bytes)
     }
 
-    /// Finds the first frame of the file.
+    /// Finds the first MPEG audio frame of the file.
     fn first(&self) -> Option<Candidate> {
         let behind_tags = tags::skip(self.file, 0);
         self.find(behind_tags, None).or_else(|| {
-            // A tag with a wrong size may have covered the audio.
+            // Search the tags as well, because a tag with a wrong size may cover the audio.
             if behind_tags > HEADER_BYTES {
                 self.find(HEADER_BYTES, None)
             } else {
@@ -259,14 +259,14 @@ impl Search<'_> {
         })
     }
 
-    /// Finds the next position from `from` on at which frames start: two headers that match `stream`, or three that
-    /// match each other.
+    /// Finds the next position from `from` on at which frames start: two consecutive headers that match `stream`, or
+    /// three that match each other.
     fn find(&self, from: usize, stream: Option<&Header>) -> Option<Candidate> {
         let mut at = from;
         while let Some(hop) = memchr(0xFF, self.file.get(at..)?) {
             at += hop;
             if let Some(header) = self.header(&self.file[at..]) {
-                // If the stream is known, a single further header is sufficient evidence.
+                // If the stream is known, one further header is sufficient evidence.
                 let is_expected = stream.is_some_and(|stream| header.same_stream(stream));
                 if self.is_info(at, &header)
                     || self.is_followed(at, &header, if is_expected { 1 } else { 2 })
@@ -297,22 +297,22 @@ impl Search<'_> {
         })
     }
 
-    /// Reports whether the header at `at` is followed by `n_more` headers of its stream, or by fewer and then a tag or
-    /// the end of the file.
+    /// Reports whether the header at `at` is followed by `n_more` headers of the same stream, or by fewer and then a
+    /// tag or the end of the file.
     fn is_followed(&self, at: usize, header: &Header, n_more: usize) -> bool {
         let mut end = at + header.bytes;
         for n_seen in 0..n_more {
-            // The file ends within a frame: a single header after the first is sufficient evidence.
+            // The file ends within a frame: one further header after the first is sufficient evidence.
             let Some(rest) = self.file.get(end..) else {
                 return n_seen > 0;
             };
-            // The audio ends here. Files of one or two frames are accepted as well.
+            // The audio ends here. Files with only one or two frames are accepted as well.
             if rest.is_empty() || tags::skip(self.file, end) > end {
                 return true;
             }
             match self.header(rest) {
                 Some(next) if next.same_stream(header) => end += next.bytes,
-                // The file may end within the next header.
+                // The file may end within the next frame header.
                 _ => return rest.len() < HEADER_BYTES && rest[0] == 0xFF,
             }
         }
@@ -324,7 +324,7 @@ impl Search<'_> {
 mod tests {
     use super::*;
 
-    /// 128 kbit/s stereo at 44.1 kHz.
+    /// Frame header of 128 kbit/s stereo at 44.1 kHz.
     const FRAME_BYTES: usize = 417;
 
     fn frame() -> Vec<u8> {
@@ -333,7 +333,7 @@ mod tests {
         frame
     }
 
-    /// Returns the offset and skipped bytes of each frame, and the offset of a truncated frame.
+    /// Returns the offset and number of skipped bytes of each frame, and the offset of a truncated frame.
     fn walk(file: &[u8]) -> (Vec<(usize, usize)>, Option<usize>) {
         let mut frames = Frames::new(file);
         let found = frames
@@ -384,8 +384,8 @@ mod tests {
         assert_eq!(walk(&file).1, None);
         assert_eq!(walk(&[]), (vec![], None));
 
-        // Bytes that cannot begin a header of this stream are foreign. The checksum flag and the bit rate of a header
-        // may differ.
+        // A file may end with a truncated header whose checksum flag or bit rate differs. Bytes that cannot begin a
+        // header of this stream are foreign.
         for cut in [
             &b"\xFF"[..],
             b"\xFF\xFB",

@@ -1,16 +1,16 @@
-//! Free format: frames of arbitrary bit rate, whose length follows only from the distance between headers. All frames
-//! of a stream have the same length, except for padding.
+//! MP3 files in free format, whose frames have an arbitrary bit rate, so that their length follows only from the
+//! distance between headers. All frames of a stream have the same length, except for padding.
 //!
-//! Layer III is decoded like any other stream once the frame length is known. The other layers are recognised only for
-//! the message of the reject.
+//! Free-format layer III is decoded like any other stream once the frame length is known. The other layers are
+//! recognised only for the message of the reject.
 
 use memchr::memchr_iter;
 
 use super::header::{HEADER_BYTES, Header};
 
-/// Maximum frame length in bytes. 640 kbit/s at 8 kHz would be longer, but no encoder writes it.
+/// Maximum length of a free-format frame in bytes. Frames of 640 kbit/s at 8 kHz would be longer, but are not written.
 const FRAME_BYTES_MAX: usize = 4_608;
-/// Maximum number of headers to try, which bounds the time for a file with many false headers.
+/// Maximum number of free-format headers to try, which bounds the time for a file with many false headers.
 const CANDIDATES_MAX: usize = 64;
 
 /// Returns the length in bytes of a layer III frame without padding, if the file contains three matching free-format
@@ -19,14 +19,14 @@ pub(super) fn frame_bytes(file: &[u8]) -> Option<usize> {
     repeated_headers(file).find_map(|(at, distance)| {
         let second = at + distance;
         let bytes = distance - padding(file, at);
-        // Headers of other layers, and frames too short for their own side info, are rejected.
+        // Reject headers of other layers, and frames that are too short for their own side info.
         let is_frame = Header::parse_with(&file[at..], Some(bytes)).is_some();
         let third = second + bytes + padding(file, second);
         (is_frame && stream_key(file, third) == stream_key(file, at)).then_some(bytes)
     })
 }
 
-/// Returns the padding in bytes of the layer III frame at `at`.
+/// Returns the number of padding bytes of the layer III frame at `at`.
 fn padding(file: &[u8], at: usize) -> usize {
     file.get(at + 2)
         .map_or(0, |byte| usize::from(byte >> 1 & 1))
@@ -58,7 +58,7 @@ fn is_header(bytes: &[u8]) -> bool {
     let Some(&[sync, b1, b2, _]) = bytes.first_chunk::<HEADER_BYTES>() else {
         return false;
     };
-    // Same conditions as in `Header::parse_with`, but with bit-rate index 0.
+    // Check the same conditions as `Header::parse_with`, but for bit-rate index 0.
     sync == 0xFF
         && b1 >= 0xE0
         && b1 >> 3 & 3 != 1
@@ -78,14 +78,14 @@ fn stream_key(file: &[u8], at: usize) -> Option<[u8; 3]> {
 mod tests {
     use super::*;
 
-    /// Returns a frame of 653 bytes plus padding.
+    /// Returns a free-format frame of 653 bytes plus padding.
     fn padded_frame(padding: u8) -> Vec<u8> {
         let mut frame = vec![0; 653 + usize::from(padding)];
         frame[..4].copy_from_slice(&[0xFF, 0xFB, padding << 1, 0x64]);
         frame
     }
 
-    /// Returns a frame of this length without padding.
+    /// Returns a free-format frame of this length without padding.
     fn frame(n_bytes: usize) -> Vec<u8> {
         [&[0xFF, 0xFB, 0x00, 0x64][..], &vec![0; n_bytes - 4]].concat()
     }

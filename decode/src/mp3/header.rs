@@ -1,8 +1,8 @@
-//! MPEG audio frame headers.
+//! Parses MPEG audio frame headers.
 //!
 //! Sources: ISO/IEC 11172-3 §2.4.1.3, ISO/IEC 13818-3 §2.4.1.3; MPEG-2.5 as written by all encoders.
 
-/// Bytes of a frame header.
+/// Size of a frame header in bytes.
 pub(super) const HEADER_BYTES: usize = 4;
 
 /// Bit rates in kbit/s by bit-rate index. Rows: MPEG-1 layer I, II, III, MPEG-2 layer I, MPEG-2 layer II and III.
@@ -22,40 +22,40 @@ const KBPS: [[u16; 15]; 5] = [
     [0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160],
 ];
 
-/// A valid frame header. A free-format header does not contain the frame length, so it is valid only if the length is
-/// known.
+/// A valid MPEG audio frame header. A free-format header does not contain the frame length, so it is valid only if the
+/// length is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
     /// True for MPEG-1, false for MPEG-2 and MPEG-2.5.
     pub mpeg1: bool,
-    /// Layer, 1 to 3.
+    /// MPEG audio layer, 1 to 3.
     pub layer: u8,
-    /// Sample rate, Hz; it distinguishes MPEG-2 from MPEG-2.5.
+    /// Sample rate, Hz, which distinguishes MPEG-2 from MPEG-2.5.
     pub rate_hz: u32,
     /// Number of channels, 1 or 2.
     pub channels: u8,
     /// True if a two-byte checksum follows the header.
     pub has_crc: bool,
-    /// Length of the frame in bytes, header included.
+    /// Length of the frame in bytes, including its header.
     pub bytes: usize,
 }
 
 impl Header {
-    /// Parses the header at the start of `bytes`; `None` if it is invalid or in free format.
+    /// Parses the frame header at the start of `bytes`; `None` if the header is invalid or in free format.
     #[cfg(test)]
     pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
         Self::parse_with(bytes, None)
     }
 
-    /// Parses the header at the start of `bytes`; `None` if it is invalid. A free-format frame, supported for layer III
-    /// only, has `free_bytes` bytes plus padding.
+    /// Parses the frame header at the start of `bytes`; `None` if the header is invalid. A free-format frame, supported
+    /// for layer III only, has `free_bytes` bytes plus padding.
     pub(crate) fn parse_with(bytes: &[u8], free_bytes: Option<usize>) -> Option<Self> {
         let &[sync, b1, b2, b3] = bytes.first_chunk()?;
         let version = b1 >> 3 & 3;
         let layer_bits = b1 >> 1 & 3;
         let kbps_index = b2 >> 4;
         let rate_index = b2 >> 2 & 3;
-        // Eleven sync bits. Version 1, layer 0, rate 3 and bit rate 15 are reserved.
+        // Check the eleven sync bits. Version 1, layer 0, rate 3 and bit rate 15 are reserved.
         if sync != 0xFF
             || b1 < 0xE0
             || version == 1
@@ -68,7 +68,7 @@ impl Header {
 
         let mpeg1 = version == 3;
         let layer = 4 - layer_bits;
-        // MPEG-2 has half the sample rates of MPEG-1, MPEG-2.5 a quarter.
+        // The sample rates of MPEG-2 are half of those of MPEG-1, the rates of MPEG-2.5 a quarter.
         let rate_hz =
             [44_100, 48_000, 32_000][usize::from(rate_index)] >> [2, 0, 1, 0][usize::from(version)];
 
@@ -102,7 +102,7 @@ impl Header {
             has_crc: b1 & 1 == 0,
             bytes,
         };
-        // Frames with a bit rate always have room for their side info. Free-format frames can be of any length.
+        // Frames with a bit-rate index always have room for their side info. Free-format frames can be of any length.
         (kbps_index > 0 || header.main_data_offset() <= bytes).then_some(header)
     }
 
@@ -112,12 +112,12 @@ impl Header {
         (self.mpeg1, self.layer, self.rate_hz) == (other.mpeg1, other.layer, other.rate_hz)
     }
 
-    /// Reports whether one decoder can decode both frames: they also have the same number of channels.
+    /// Reports whether one decoder can decode both frames: same stream and same number of channels.
     pub(crate) fn same_decoder(&self, other: &Self) -> bool {
         self.same_stream(other) && self.channels == other.channels
     }
 
-    /// Returns the number of samples per channel of a frame.
+    /// Returns the number of samples per channel of an MPEG audio frame.
     pub(crate) fn samples(&self) -> u64 {
         match self.layer {
             1 => 384,
@@ -185,7 +185,7 @@ mod tests {
             ([0xFF, 0xFB, 0x00, 0x64], Some(653)),
             ([0xFF, 0xFB, 0x02, 0x64], Some(654)),
             ([0xFF, 0xFB, 0x90, 0x64], Some(417)),
-            // Layer II.
+            // Layer II in free format is not supported.
             ([0xFF, 0xFD, 0x00, 0x64], None),
         ] {
             let header = Header::parse_with(&bytes, Some(653));

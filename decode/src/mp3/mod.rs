@@ -1,12 +1,12 @@
-//! Decodes MP3 files with the layer III decoder of the kernels and accounts for every lost sample.
+//! Decodes MP3 files with the decoder in `layer3` and accounts for every lost sample.
 //!
-//! The kernels decode single frames. This module finds the frames in two passes: a survey hashes the whole file and
+//! `layer3` decodes single frames. This module finds the frames in two passes: a survey hashes the whole file and
 //! determines the stream's format, then the requested duration is decoded. The bit reservoir is kept here too, because
 //! it shows which frames are missing.
 //!
-//! Frames that cannot be decoded become silence of the same length, so that later audio keeps its position; gaps of
-//! unknown length are closed. Both count as lost. A stream has the format of most of its frames; frames of other
-//! formats are not decoded.
+//! Frames that cannot be decoded become silence of the same length, so that later audio keeps its position; nothing
+//! replaces gaps of unknown length. Both count as lost. A stream has the format of most of its frames; frames of other
+//! formats become silence.
 
 mod codec;
 mod frames;
@@ -41,7 +41,7 @@ pub(super) struct Mp3Decoder {
 }
 
 impl Mp3Decoder {
-    /// Creates a decoder. Each worker needs its own.
+    /// Creates an MP3 decoder. Each worker needs its own.
     ///
     /// # Errors
     /// [`ResampleError::Level`] if this machine does not support `level`.
@@ -58,7 +58,7 @@ impl Mp3Decoder {
         self.codecs.by_band(to_hz);
     }
 
-    /// Decodes a file into `out`, which is cleared first.
+    /// Decodes an MP3 file into `out`, which is cleared first.
     ///
     /// # Errors
     /// A [`Reject`] if the file has no layer III frames.
@@ -68,7 +68,7 @@ impl Mp3Decoder {
         output: &mut Output,
         out: &mut Pcm,
     ) -> Result<DecodeReport, Reject> {
-        // The first pass determines the stream's format. The second pass decodes the requested duration.
+        // The first pass determines the stream's format. The second pass decodes the requested duration of the file.
         let survey = self.surveyor.survey(file);
         out.decode_key = survey.facts().decode;
         let Some(stream) = survey.stream else {
@@ -91,7 +91,7 @@ impl Mp3Decoder {
         let (start, end) = survey.trim(&stream);
         sink.trim(start, end);
 
-        // The sink applies the encoder's trim, so it receives every sample of every frame.
+        // The sink trims the encoder's delay and padding, so pass every sample of every frame to it.
         let mut decoder = StreamDecoder::new(codec, &mut self.reservoir, stream, sink);
         let mut frames = Frames::new(file);
         if decoder.decode(&mut frames, &survey) {
@@ -105,19 +105,19 @@ impl Mp3Decoder {
     }
 }
 
-/// The state of decoding one file.
+/// The state of decoding one MP3 file.
 struct StreamDecoder<'a> {
     codec: Codec<'a>,
     reservoir: &'a mut Reservoir,
     stream: Header,
     sink: Sink<'a>,
     loss: Loss,
-    /// The part of the loss that was estimated from the bytes of gaps.
+    /// Seconds of lost audio that were estimated from the bytes of gaps.
     holes_s: f64,
-    /// Samples with missing bits before the first complete frame. They count as damage only if no complete frame
-    /// follows.
+    /// Number of samples with missing bits before the first complete frame. They count as damage only if no complete
+    /// frame follows.
     n_before_complete: u64,
-    /// True after a complete frame within the requested duration.
+    /// True once a complete frame was decoded within the requested duration.
     was_complete: bool,
 }
 
@@ -128,7 +128,7 @@ impl<'a> StreamDecoder<'a> {
         stream: Header,
         sink: Sink<'a>,
     ) -> Self {
-        // Both still contain the overlap and the bytes of the previous clip.
+        // Codec and reservoir still contain the overlap and the bytes of the previous clip.
         codec.reset();
         reservoir.restart();
         Self {
@@ -143,10 +143,10 @@ impl<'a> StreamDecoder<'a> {
         }
     }
 
-    /// Decodes frames. Returns true at the end of the file, or false as soon as the output is complete.
+    /// Decodes the MP3 frames. Returns true at the end of the file, or false as soon as the output is complete.
     fn decode(&mut self, frames: &mut Frames, survey: &Survey) -> bool {
         for frame in frames {
-            // Handle the gap before checking the frame's type: an Info frame may follow a gap as well.
+            // Handle the gap before checking the frame's type: a gap may also precede an Info frame.
             if frame.skipped_bytes > 0 {
                 self.hole(&frame, survey);
             }
@@ -167,7 +167,7 @@ impl<'a> StreamDecoder<'a> {
         true
     }
 
-    /// Counts skipped bytes as lost: as many frames as would fill them, but at least one.
+    /// Counts the skipped bytes of a gap as lost: as many frames as these bytes could contain, but at least one.
     fn hole(&mut self, frame: &Frame, survey: &Survey) {
         self.restart();
         let n_frames = (frame.skipped_bytes as f64 / survey.frame_bytes())
@@ -181,7 +181,7 @@ impl<'a> StreamDecoder<'a> {
     }
 
     /// Counts the loss at the end of the file: the announced frames that are missing, which replace the estimates for
-    /// gaps. Without an announcement, only the frame in which the file ends is lost.
+    /// gaps. Without an announced number, only the frame in which the file ends is lost.
     fn end(&mut self, survey: &Survey, truncated_at: Option<usize>, file_bytes: usize) {
         let n_wanted = self.sink.n_wanted(u64::MAX);
         // If the requested duration is complete, the end of the file does not matter, and the estimates for gaps are
@@ -195,7 +195,7 @@ impl<'a> StreamDecoder<'a> {
         let missing_s = self.seconds(n_frames * self.stream.samples());
         let mut wanted_s = self.seconds(n_wanted);
 
-        // The announced number of frames includes those lost in gaps.
+        // The announced number of frames includes frames that were lost in gaps.
         if announced.is_some() {
             self.loss.lost_s -= self.holes_s;
             wanted_s += self.holes_s;
@@ -210,7 +210,7 @@ impl<'a> StreamDecoder<'a> {
         let granule_bits = side.as_ref().map(SideInfo::granule_bits);
         let missing = self.reservoir.enter(
             SideInfo::main_data_begin(&header, frame.side_info()),
-            // The reservoir is discarded below if there are none.
+            // Without granule sizes, the frame fails below and the reservoir is discarded.
             &granule_bits.unwrap_or_default()[..header.n_granules()],
             &frame.bytes[frame.header.main_data_offset()..],
         );
@@ -230,7 +230,7 @@ impl<'a> StreamDecoder<'a> {
                 if is_audio { missing.samples } else { n_samples }
             }
             Err(_) => {
-                // Discard the reservoir: after a decoding failure, the following main data cannot be trusted.
+                // Discard the reservoir: after a decoding failure, later main data in it cannot be trusted.
                 self.reservoir.clear();
                 self.sink.push_silence(n_samples as usize);
                 n_samples
@@ -238,7 +238,7 @@ impl<'a> StreamDecoder<'a> {
         };
 
         let n_silent = n_silent.min(n_wanted);
-        // A stream copy begins with frames whose bits are missing. `finish` decides whether the file is one.
+        // A file cut by stream copy begins with frames whose bits are missing. `finish` detects such files.
         if missing.is_damage {
             self.loss
                 .add_silenced(Some(frame.offset), self.seconds(n_silent));
@@ -250,7 +250,7 @@ impl<'a> StreamDecoder<'a> {
     /// Replaces a frame of another layer, rate or channel count by silence of the same duration.
     fn foreign_frame(&mut self, frame: &Frame) {
         self.restart();
-        // Convert to samples of this stream's rate, so that the duration is kept.
+        // Convert the frame's length to samples of this stream's rate, so that the duration is kept.
         let n_samples = frame.header.samples() * u64::from(self.stream.rate_hz)
             / u64::from(frame.header.rate_hz);
         let n_wanted = self.sink.n_wanted(n_samples);
@@ -259,7 +259,7 @@ impl<'a> StreamDecoder<'a> {
             .add_silenced(Some(frame.offset), self.seconds(n_wanted));
     }
 
-    /// Discards the state before a gap: after the gap it would decode to noise.
+    /// Discards the decoder state from before a gap, which would turn into noise after the gap.
     fn restart(&mut self) {
         self.codec.reset();
         self.reservoir.clear();
@@ -279,10 +279,10 @@ impl<'a> StreamDecoder<'a> {
     }
 }
 
-/// Returns the total duration of all frames in seconds, an upper bound on the decoded duration.
+/// Returns the total duration of all frames in seconds, which is an upper bound on the decoded duration.
 pub(super) fn longest_s(file: &[u8]) -> f64 {
-    // Frames of other formats count too, since each becomes silence of the same length. Gaps are closed, and trimming
-    // only shortens the output.
+    // Frames of other formats count too, since each becomes silence of the same length. Gaps become no output, and
+    // trimming only shortens the output.
     let frames = Frames::new(file).map(|frame| frame.header);
     let seconds = frames.map(|header| header.samples() as f64 / f64::from(header.rate_hz));
     seconds.sum()
@@ -293,7 +293,7 @@ pub(super) fn behind_tags(file: &[u8]) -> usize {
     tags::skip(file, 0)
 }
 
-/// Returns the reject for a file without audio frames.
+/// Returns the reject for an MP3 file without audio frames.
 fn no_stream(file: &[u8], survey: &Survey) -> Reject {
     if survey.info.is_some() {
         return reject(Reason::NoAudio, "an Info frame without audio behind it");

@@ -1,38 +1,38 @@
-//! The bit reservoir: the main data of frames, which may begin in earlier frames, and the number of bits missing from
-//! it.
+//! The bit reservoir of an MP3 stream: the main data of frames, which may begin in earlier frames, and the number of
+//! bits missing from them.
 //!
 //! The main data of consecutive frames do not overlap: `main_data_begin` may reach neither into bytes that the previous
-//! frame used, nor before the first available byte. If it does, a frame in between is missing.
+//! frame used, nor before the first available byte. If it reaches further back, a frame in between is missing.
 
 use crate::layer3::MainData;
 
 const GRANULE_SAMPLES: u64 = 576;
 
-/// Main data that the current frame and later ones may refer to.
+/// Main data that the current MP3 frame and later ones may refer to.
 #[derive(Debug, Default)]
 pub(super) struct Reservoir {
     bytes: Vec<u8>,
-    /// Number of these bytes that the current frame uses.
+    /// Number of reservoir bytes that the current frame uses.
     n_used: usize,
-    /// Number of bits that the current frame refers to and that are missing.
+    /// Number of missing bits that the current frame refers to.
     n_missing_bits: usize,
-    /// True once a frame was complete; missing bits count as damage from then on.
+    /// True once a frame was complete. From then on, missing bits count as damage.
     was_complete: bool,
 }
 
 impl Reservoir {
-    /// Adds a frame with its own main data. The main data of its granules begin `main_data_begin` bytes before those and
-    /// have `granule_bits` bits.
+    /// Adds a frame with its own main data. The main data of its granules begin `main_data_begin` bytes before the
+    /// frame's own main data and have `granule_bits` bits.
     ///
-    /// Returns the samples that the decoder replaces by zeros because of missing bits, and whether they are damage. They
-    /// are not before the first complete frame, because a clip cut by stream copy starts this way.
+    /// Returns the number of samples that the decoder replaces by zeros because of missing bits, and whether they are
+    /// damage. They are not before the first complete frame, because a clip cut by stream copy starts in this way.
     pub(super) fn enter(
         &mut self,
         main_data_begin: usize,
         granule_bits: &[usize],
         main_data: &[u8],
     ) -> MissingBits {
-        // The frame refers to the last bytes that the previous frame left unused. Bytes before those are padding.
+        // The frame uses the last unused bytes of the previous frame. Any unused bytes before them are padding.
         let n_unread = self.bytes.len() - self.n_used;
         let n_reused = main_data_begin.min(n_unread);
         self.bytes.drain(..self.bytes.len() - n_reused);
@@ -41,7 +41,7 @@ impl Reservoir {
         let underflow_bits = 8 * (main_data_begin - n_reused);
         self.n_missing_bits = underflow_bits;
 
-        // The missing bits belong to the first granules, which are decoded as zeros.
+        // The missing bits belong to the frame's first granules, which are decoded as zeros.
         let mut skipped_bits = 0;
         let mut used_bits = 0;
         let mut zeroed_granules = 0;
@@ -63,7 +63,7 @@ impl Reservoir {
         }
     }
 
-    /// Returns the main data of the frame added last.
+    /// Returns the main data of the frame that was added last.
     pub(super) fn main_data(&self) -> MainData<'_> {
         MainData {
             bytes: &self.bytes,
@@ -71,30 +71,30 @@ impl Reservoir {
         }
     }
 
-    /// Reports whether a frame was complete.
+    /// Reports whether any frame since the last restart was complete.
     pub(super) fn was_complete(&self) -> bool {
         self.was_complete
     }
 
-    /// Discards all main data, because a frame could not be decoded or a gap follows.
+    /// Discards all main data. Called if a frame could not be decoded or a gap follows.
     pub(super) fn clear(&mut self) {
         self.bytes.clear();
         self.n_used = 0;
     }
 
-    /// Resets the reservoir for another stream.
+    /// Resets the reservoir for another MP3 stream.
     pub(super) fn restart(&mut self) {
         self.clear();
         self.was_complete = false;
     }
 }
 
-/// Samples of a frame that are replaced by zeros.
+/// Samples of a frame that the decoder replaces by zeros.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct MissingBits {
-    /// Samples per channel.
+    /// Number of samples per channel.
     pub samples: u64,
-    /// True if they count as lost.
+    /// True if the samples count as lost.
     pub is_damage: bool,
 }
 
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     fn enter(reservoir: &mut Reservoir, main_data_begin: usize, n_bits: usize) -> (u64, bool) {
-        // 128 kbit/s at 44.1 kHz: 417 bytes, 381 of main data.
+        // Size of a frame of 128 kbit/s at 44.1 kHz: 417 bytes, 381 of which are main data.
         let missing = reservoir.enter(main_data_begin, &[n_bits; 2], &[0; 381]);
         (missing.samples, missing.is_damage)
     }
@@ -120,7 +120,7 @@ mod tests {
     fn missing_frame_is_detected_by_overlapping_main_data() {
         let mut reservoir = Reservoir::default();
         assert_eq!(enter(&mut reservoir, 0, 8 * 190), (0, true));
-        // One byte is unused: the next frame may reach back one byte, but not a hundred.
+        // One byte of the reservoir is unused: the next frame may reach back one byte, but not a hundred.
         assert_eq!(enter(&mut reservoir, 1, 8 * 190), (0, true));
         assert_eq!(enter(&mut reservoir, 100, 8 * 190), (576, true));
     }

@@ -8,21 +8,21 @@ use crate::InputFacts;
 use crate::key::KeyHasher;
 use crate::loss::is_credible;
 
-/// The results of scanning a whole file.
+/// The results of scanning a whole MP3 file.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Survey {
-    /// A header in the most frequent format, or in the earlier one if two are equally frequent; `None` without audio
-    /// frames.
+    /// A frame header in the most frequent format, or in the earlier one if two are equally frequent; `None` without
+    /// audio frames.
     pub stream: Option<Header>,
-    /// The announcement in the first Info, Xing or VBRI frame.
+    /// The data announced in the first Info, Xing or VBRI frame.
     pub info: Option<Info>,
     /// Number of audio frames of all formats.
     pub n_frames: u64,
     /// Total size of the audio frames in bytes.
     pub n_bytes: u64,
-    /// blake3 hash of the audio frames.
+    /// blake3 hash over all audio frames.
     pub audio_blake3: blake3::Hash,
-    /// Hash over everything that affects decoding.
+    /// Decode key: a hash over everything that affects decoding.
     decode_key: blake3::Hash,
 }
 
@@ -37,13 +37,13 @@ impl Survey {
         }
     }
 
-    /// Returns the mean frame size in bytes.
+    /// Returns the mean size of the audio frames in bytes.
     pub(crate) fn frame_bytes(&self) -> f64 {
         self.n_bytes as f64 / self.n_frames.max(1) as f64
     }
 
-    /// Returns the number of announced frames that are missing; `None` if the announcement is absent or does not fit
-    /// this stream. It fits if its mean frame size is within a factor of two of the actual one, and if the file
+    /// Returns the number of announced frames that are missing; `None` if none is announced or the announcement does
+    /// not fit this stream. It fits if its mean frame size is within a factor of two of the actual one, and if the file
     /// contains a credible share of the announced frames and bytes.
     pub(crate) fn missing_frames(&self) -> Option<u64> {
         let info = self
@@ -58,8 +58,8 @@ impl Survey {
         (is_like_this && is_backed).then(|| info.n_frames.saturating_sub(self.n_frames))
     }
 
-    /// Returns the trim announced by the encoder: the number of samples to drop at the start, and the sample before
-    /// which the audio ends. If fewer frames are announced than exist, the end is unknown.
+    /// Returns the trim announced by the encoder: the number of samples to drop at the start, and the index of the
+    /// sample before which the audio ends. If fewer frames are announced than exist, the end is unknown.
     pub(crate) fn trim(&self, stream: &Header) -> (u64, Option<u64>) {
         let Some((info, trim)) = self.info.and_then(|info| Some((info, info.trim?))) else {
             return (0, None);
@@ -72,7 +72,7 @@ impl Survey {
     }
 }
 
-/// Creates surveys. The buffers are reused from file to file.
+/// Creates surveys of MP3 files. The buffers are reused from file to file.
 #[derive(Debug, Default)]
 pub(crate) struct Surveyor {
     hasher: blake3::Hasher,
@@ -80,7 +80,7 @@ pub(crate) struct Surveyor {
 }
 
 impl Surveyor {
-    /// Scans a whole file.
+    /// Scans a whole MP3 file.
     pub(crate) fn survey(&mut self, file: &[u8]) -> Survey {
         self.hasher.reset();
         self.formats.clear();
@@ -95,20 +95,20 @@ impl Surveyor {
             key.item("free", &[free_bytes as u64]);
         }
         for frame in &mut frames {
-            // The frames are covered by the audio hash, and their headers determine where each one ends.
+            // The audio hash covers the frames and thereby their lengths, so only gaps are added to the key.
             if frame.skipped_bytes > 0 {
                 key.item("hole", &[n_frames, frame.skipped_bytes as u64]);
             }
 
             if let Some(announced) = Info::parse(&frame) {
-                // Concatenated files contain one such frame each.
+                // Use the first Info frame, because concatenated files contain one each.
                 info.get_or_insert(announced);
                 continue;
             }
             n_frames += 1;
             n_bytes += frame.bytes.len() as u64;
 
-            // Adjacent frames are hashed together, because blake3 is fast only for long input.
+            // Frames without bytes between them are hashed together, because blake3 is fast only for long input.
             if frame.offset != run.end {
                 self.hasher.update(&file[run]);
                 run = frame.offset..frame.offset;
@@ -127,7 +127,7 @@ impl Surveyor {
         }
         key.item("truncated", &[u64::from(frames.truncated_at().is_some())]);
 
-        // `max_by_key` would return the last of several maxima; the first is needed.
+        // Do not use `max_by_key`, which returns the last of several maxima: the first is needed.
         let most = self.formats.iter().map(|(_, count)| *count).max();
         let stream = self
             .formats

@@ -1,6 +1,6 @@
-//! Data in MP3 files that are not audio: ID3 and APE tags, and the Info, Xing or VBRI frame.
+//! Parses data in MP3 files that are not audio: ID3 and APE tags, and the Info, Xing or VBRI frame.
 //!
-//! Lyrics3 needs no code: it follows the last frame, where foreign bytes do not count as loss.
+//! Lyrics3 tags need no code: they follow the last frame, where foreign bytes do not count as loss.
 //!
 //! Sources: id3.org (2.4.0 structure §3), the APEv2 specification, the LAME "Mp3 Info Tag" description (rev. 1).
 
@@ -15,7 +15,7 @@ const APE_HEADER_BYTES: usize = 32;
 const DECODER_DELAY_SAMPLES: u64 = 529;
 
 /// Returns the offset of the end of the tags that start at `at`, or `at` if there are none. If a tag's size reaches
-/// beyond the end of the file, only its header is skipped, so that a wrong size does not skip audio.
+/// beyond the end of the file, only the tag's header is skipped, so that a wrong size does not skip audio.
 pub(super) fn skip(bytes: &[u8], mut at: usize) -> usize {
     while let Some(tag_bytes) = tag_bytes(&bytes[at..]) {
         at += tag_bytes;
@@ -29,7 +29,7 @@ fn tag_bytes(bytes: &[u8]) -> Option<usize> {
         .or_else(|| id3v1_bytes(bytes))
 }
 
-/// Returns the size of a tag in `bytes`: the claimed size if it fits, otherwise that of the header.
+/// Returns the size of a tag at the start of `bytes`: the claimed size if it fits, otherwise that of its header.
 fn believed(bytes: &[u8], claimed: usize, header: usize) -> usize {
     if claimed <= bytes.len() {
         claimed
@@ -38,9 +38,9 @@ fn believed(bytes: &[u8], claimed: usize, header: usize) -> usize {
     }
 }
 
-/// Returns the size of an ID3v2 tag, or of the footer of one.
+/// Returns the size of the ID3v2 tag, or of an ID3v2 footer, at the start of `bytes`.
 fn id3v2_bytes(bytes: &[u8]) -> Option<usize> {
-    // `ID3` begins a tag, `3DI` a footer.
+    // `ID3` begins an ID3v2 tag, `3DI` a footer.
     let &[
         b'I' | b'3',
         b'D',
@@ -60,12 +60,12 @@ fn id3v2_bytes(bytes: &[u8]) -> Option<usize> {
     if major == 0xFF || revision == 0xFF || (a | b | c | d) & 0x80 != 0 {
         return None;
     }
-    // A footer whose tag was cut off counts as a tag of its own.
+    // A footer without the rest of its tag counts as a tag of its own.
     if bytes[0] == b'3' {
         return Some(ID3V2_HEADER_BYTES);
     }
 
-    // Each size byte has seven bits, so that no size looks like the start of a frame.
+    // Each byte of the tag size has seven bits, so that no size looks like the start of a frame.
     let digits = [a, b, c, d];
     let size = digits
         .iter()
@@ -76,8 +76,8 @@ fn id3v2_bytes(bytes: &[u8]) -> Option<usize> {
     Some(believed(bytes, claimed, ID3V2_HEADER_BYTES))
 }
 
-/// Returns the size of an APE tag. The size in its header covers the items and the footer; if the header is missing,
-/// only the footer is skipped.
+/// Returns the size of an APE tag. The size in the tag's header covers the items and the footer; if the header is
+/// missing, only the footer is skipped.
 fn ape_bytes(bytes: &[u8]) -> Option<usize> {
     if !bytes.starts_with(b"APETAGEX") {
         return None;
@@ -86,7 +86,7 @@ fn ape_bytes(bytes: &[u8]) -> Option<usize> {
     let size = u32::from_le_bytes([header[12], header[13], header[14], header[15]]);
     let flags = u32::from_le_bytes([header[20], header[21], header[22], header[23]]);
 
-    // Bit 29 is set in a header and clear in a footer.
+    // Bit 29 of the flags is set in a header and clear in a footer.
     let is_header = flags & 1 << 29 != 0;
     let content = if is_header { size as usize } else { 0 };
     Some(believed(
@@ -96,7 +96,7 @@ fn ape_bytes(bytes: &[u8]) -> Option<usize> {
     ))
 }
 
-/// Returns the size of an ID3v1 tag, or of the extended tag before it.
+/// Returns the size of an ID3v1 tag, or of the extended tag before an ID3v1 tag.
 fn id3v1_bytes(bytes: &[u8]) -> Option<usize> {
     if bytes.starts_with(b"TAG+") {
         Some(believed(bytes, 227, 4))
@@ -110,27 +110,27 @@ fn id3v1_bytes(bytes: &[u8]) -> Option<usize> {
 /// The contents of an Info, Xing or VBRI frame. Compare them with the stream before use, because they may be wrong.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Info {
-    /// Number of audio frames; 0 if not given.
+    /// Announced number of audio frames; 0 if not given.
     pub n_frames: u64,
-    /// Size of the stream in bytes; 0 if not given.
+    /// Announced size of the stream in bytes; 0 if not given.
     pub n_bytes: u64,
-    /// Samples to drop at the start and at the end, if the encoder states them.
+    /// Number of samples to drop at the start and at the end, if the encoder states them.
     pub trim: Option<Trim>,
 }
 
 /// Gapless playback information as written by LAME and compatible encoders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Trim {
-    /// Samples to drop at the start, including the decoder's own delay.
+    /// Number of samples to drop at the start, including the decoder's own delay.
     pub start_samples: u64,
-    /// Samples to drop at the end of the announced frames.
+    /// Number of samples to drop at the end of the announced frames.
     pub end_samples: u64,
 }
 
 impl Info {
-    /// Reads the announcement in a frame; `None` for an audio frame.
+    /// Reads the data announced in an Info, Xing or VBRI frame; `None` for an audio frame.
     pub(crate) fn parse(frame: &Frame) -> Option<Self> {
-        // The offset of a Xing or Info signature does not include a checksum.
+        // The offset of a Xing or Info signature does not include a checksum after the frame header.
         let body = frame
             .bytes
             .get(HEADER_BYTES + frame.header.side_info_bytes()..)?;
@@ -138,11 +138,11 @@ impl Info {
             return Some(Self::xing(body));
         }
 
-        // VBRI has a fixed offset, independent of the length of the side info.
+        // VBRI has a fixed offset in the frame, independent of the length of the side info.
         let vbri = frame.bytes.get(HEADER_BYTES + 32..)?;
         if vbri.starts_with(b"VBRI") {
             return Some(Self {
-                // After name, version, delay and quality.
+                // The sizes follow VBRI's name, version, delay and quality.
                 n_bytes: word(vbri, 10),
                 n_frames: word(vbri, 14),
                 trim: None,
@@ -157,7 +157,7 @@ impl Info {
             flags: word(body, 4),
             at: 8,
         };
-        // Order of flags and fields: frames, bytes, seek table, quality.
+        // Order of the Xing header's flags and fields: frames, bytes, seek table, quality.
         let n_frames = fields.next(1, 4);
         let n_bytes = fields.next(2, 4);
         let _seek_table = fields.next(4, 100);
@@ -180,7 +180,7 @@ struct XingFields<'a> {
 }
 
 impl XingFields<'_> {
-    /// Returns the first four bytes of the next field, which is `bytes` long; 0 if the field is absent.
+    /// Returns the first four bytes of the Xing header's next field, which has `bytes` bytes; 0 if it is absent.
     fn next(&mut self, flag: u64, bytes: usize) -> u64 {
         if self.flags & flag == 0 {
             return 0;
@@ -191,25 +191,25 @@ impl XingFields<'_> {
     }
 }
 
-/// Reads delay and padding from the LAME extension, 12 bits each.
+/// Reads delay and padding from the LAME extension of a Xing header, 12 bits each.
 fn lame_trim(extension: &[u8]) -> Option<Trim> {
     let encoder = extension.get(..4)?;
     let is_known = [b"LAME", b"Lavf", b"Lavc", b"L3.9", b"GOGO"]
         .iter()
         .any(|known| encoder == *known);
-    // After name, revision, low-pass, peak, gains, flags and bit rate.
+    // Delay and padding follow name, revision, low-pass, peak, gains, flags and bit rate.
     let &[a, b, c] = extension.get(21..24)?.first_chunk()?;
     let delay = u64::from(a) << 4 | u64::from(b >> 4);
     let padding = u64::from(b & 15) << 8 | u64::from(c);
 
-    // The decoder's delay shifts the audio: more samples are dropped at the start, and equally fewer at the end.
+    // The decoder's delay shifts the audio: drop more samples at the start, and equally fewer at the end.
     is_known.then(|| Trim {
         start_samples: delay + DECODER_DELAY_SAMPLES,
         end_samples: padding.saturating_sub(DECODER_DELAY_SAMPLES),
     })
 }
 
-/// Reads a four-byte big-endian number; 0 if bytes are missing.
+/// Reads a four-byte big-endian number; 0 if the input is too short.
 fn word(bytes: &[u8], at: usize) -> u64 {
     bytes.get(at..at + 4).map_or(0, |word| {
         word.iter()

@@ -1,9 +1,9 @@
-//! Computes the length of a packet from its first byte and the preceding packet (Vorbis I §4.3.1).
+//! Computes the number of samples of a Vorbis packet from its first byte and the preceding packet (Vorbis I §4.3.1).
 
 use super::headers::{Ident, PacketKind};
 use super::setup::{Modes, ilog};
 
-/// Contribution of a packet to the audio.
+/// Contribution of a Vorbis packet to the audio.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PacketLength {
     /// The packet adds this number of samples.
@@ -11,13 +11,13 @@ pub(super) enum PacketLength {
     /// The packet adds no samples because it is the first one, or the first one after a hole. Only the next packet
     /// overlaps with it.
     First,
-    /// The packet is not part of the audio.
+    /// The packet does not contain audio.
     NoAudio,
-    /// The packet should be audio, but is not valid.
+    /// The packet should contain audio, but is not valid.
     Broken,
 }
 
-/// Tracks the block sizes of a sequence of packets.
+/// Tracks the block sizes of a sequence of Vorbis packets.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Blocks {
     modes: Modes,
@@ -36,16 +36,16 @@ impl Blocks {
         }
     }
 
-    /// Starts again: the next packet has nothing to overlap with and adds no samples.
+    /// Starts again: the next Vorbis packet has nothing to overlap with and adds no samples.
     pub(super) fn restart(&mut self) {
         self.before_samples = None;
     }
 
-    /// Returns the length of the next packet.
+    /// Returns the contribution of the next Vorbis packet to the audio.
     pub(super) fn next(&mut self, packet: &[u8]) -> PacketLength {
         match (PacketKind::from_bytes(packet), self.block_samples(packet)) {
             (PacketKind::Audio, Some(samples)) => match self.before_samples.replace(samples) {
-                // A quarter of the previous block and a quarter of this one (Vorbis I §4.3.8).
+                // The number of samples is a quarter of the previous block and a quarter of this one (Vorbis I §4.3.8).
                 Some(before) => PacketLength::Samples((before + samples) / 4),
                 None => PacketLength::First,
             },
@@ -53,12 +53,12 @@ impl Blocks {
                 self.restart();
                 PacketLength::Broken
             }
-            // A header or an empty packet.
+            // The packet is a header or empty.
             _ => PacketLength::NoAudio,
         }
     }
 
-    /// Returns the number of samples that all `packets` add.
+    /// Returns the number of samples that all `packets` together add to the audio.
     pub(super) fn sum(mut self, packets: &[&[u8]]) -> u64 {
         let mut sum = 0;
         for packet in packets {
@@ -69,9 +69,9 @@ impl Blocks {
         sum
     }
 
-    /// Returns the size of the packet's block. The packet's mode is in its first byte, after one bit.
+    /// Returns the block size of a Vorbis packet. The packet's mode is in its first byte, after one bit.
     fn block_samples(&self, packet: &[u8]) -> Option<u64> {
-        // The mode has as many bits as the highest mode needs, and none if there is only one mode.
+        // The mode's number has as many bits as the highest mode needs, and none if there is only one mode.
         let n_bits = ilog(self.modes.n - 1);
         let mode = u32::from(packet.first()? >> 1) & ((1 << n_bits) - 1);
         if mode >= self.modes.n {

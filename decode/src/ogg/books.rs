@@ -1,47 +1,47 @@
-//! Code books of a Vorbis set-up header (Vorbis I §3.2), and the memory that symphonia would allocate for them.
+//! Reads code books of a Vorbis set-up header (Vorbis I §3.2), and computes the memory symphonia allocates for them.
 
 use symphonia::core::io::{BitReaderRtl, ReadBitsRtl};
 
 use super::setup::{Fault, ilog};
 
-/// Sync pattern "BCV" at the start of a book.
+/// Sync pattern "BCV" at the start of a Vorbis code book.
 const SYNC: u32 = 0x56_4342;
-/// Maximum length of a code word, in bits.
+/// Maximum length of a Vorbis code word, in bits.
 const CODE_BITS_MAX: u32 = 32;
-/// symphonia's own limits on a book. libvorbis's encoder has up to 6,561 entries, 3⁸ in eight dimensions.
+/// Limits of symphonia on a code book. libvorbis's encoder has up to 6,561 entries, 3⁸ in eight dimensions.
 const ENTRIES_MAX: u32 = 128 * 1024;
 const DIMENSIONS_MAX: u32 = 32;
-/// Maximum size of all books of a set-up header, in bytes of symphonia's tables. The largest books of libvorbis, for 8
-/// to 96 kHz, mono and stereo, at all qualities, take 4.7 MB by the same count.
+/// Maximum size of all code books of a set-up header, in bytes of symphonia's tables. The largest books of libvorbis,
+/// for 8 to 96 kHz, mono and stereo, at all qualities, take 4.7 MB by the same count.
 pub(super) const BOOKS_BYTES_MAX: u64 = 8 << 20;
 
-/// Bytes per entry while its table is built: code length, number, code word, and position in the tree.
+/// Memory per code book entry while its table is built: code length, number, code word, and position in the tree.
 const ENTRY_BYTES: u64 = 64;
-/// symphonia's tables decode eight bits at a time with 256 slots of 8 bytes, in addition to the node of the tree.
+/// symphonia's tables decode eight bits at a time with 256 slots of 8 bytes, in addition to a node of the code tree.
 const TABLE_BITS: u32 = 8;
 const TABLE_BYTES: u64 = 256 * 8 + 256;
-/// Bytes per vector value, and per number from which the values are computed (in a `Vec` that grows by doubling).
+/// Bytes per vector value, and per number from which values are computed (in a `Vec` that grows by doubling).
 const VALUE_BYTES: u64 = 4;
 const MULTIPLICAND_BYTES: u64 = 4;
 
-/// Properties of a book that later parts of the header depend on, and its memory use.
+/// Properties of a code book that later parts of the set-up header depend on, and its memory use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Book {
-    /// Number of entries in the book.
+    /// Number of entries in the code book.
     pub n_entries: u32,
-    /// Whether any entry has a code word.
+    /// Whether any entry of the book has a code word.
     pub is_used: bool,
-    /// Whether the entries are vectors.
+    /// Whether the entries of the book are vectors.
     pub has_vectors: bool,
-    /// Upper bound on the memory that symphonia allocates for the book, in bytes.
+    /// Upper bound on the memory that symphonia allocates for the code book, in bytes.
     pub bytes: u64,
 }
 
-/// Summary of the code word lengths of a book.
+/// Summary of the code word lengths of a code book.
 #[derive(Clone, Copy, Debug, Default)]
 struct Codes {
     n: u64,
-    /// Kraft sum: Σ 2³²⁻ˡᵉⁿᵍᵗʰ.
+    /// Kraft sum of the code words: Σ 2³²⁻ˡᵉⁿᵍᵗʰ.
     kraft: u64,
     /// Numbers of code words longer than 8, 16 and 24 bits.
     n_longer: [u64; 3],
@@ -59,7 +59,7 @@ impl Codes {
             )));
         }
 
-        // Cannot overflow: at most 2¹⁷ entries add at most 2³¹ each.
+        // These sums cannot overflow: at most 2¹⁷ entries add at most 2³¹ each.
         let n = u64::from(n);
         self.n += n;
         self.kraft += n << (CODE_BITS_MAX - bits);
@@ -99,7 +99,7 @@ impl Codes {
         let mut n_tables = 1;
         for (&n_longer, level) in self.n_longer.iter().zip(1..) {
             let n_slots_above = 1 << (TABLE_BITS * level);
-            // The number of tables is also limited by the number of slots in the level above.
+            // The number of tables is also limited by the number of table slots for the bits before.
             n_tables += (n_longer / 2).min(n_slots_above);
         }
         n_tables * TABLE_BYTES
@@ -144,7 +144,7 @@ fn read_codes(bits: &mut BitReaderRtl, n_entries: u32) -> Result<Codes, Fault> {
 
     let is_ordered = bits.read_bool()?;
     if is_ordered {
-        // The header states how many entries have each length, in ascending order, until all entries have one.
+        // The header states how many entries have each code length, in ascending order, for all entries.
         let mut length = bits.read_bits_leq32(5)? + 1;
         let mut n_left = n_entries;
         while n_left > 0 {
@@ -152,7 +152,7 @@ fn read_codes(bits: &mut BitReaderRtl, n_entries: u32) -> Result<Codes, Fault> {
             let Some(left) = n_left.checked_sub(n) else {
                 return Err(Fault::broken("more code words than entries"));
             };
-            // Checked even if no entry has this length, because symphonia counts lengths in a byte.
+            // Check the length even if no entry has this length, because symphonia counts lengths in a byte.
             if length > CODE_BITS_MAX {
                 return Err(Fault::broken(format!(
                     "a code word of {length} bits, at most {CODE_BITS_MAX}"
@@ -168,7 +168,7 @@ fn read_codes(bits: &mut BitReaderRtl, n_entries: u32) -> Result<Codes, Fault> {
 
     let is_sparse = bits.read_bool()?;
     for _ in 0..n_entries {
-        // The entry has no code word.
+        // Skip entries without a code word.
         if is_sparse && !bits.read_bool()? {
             continue;
         }
@@ -177,7 +177,7 @@ fn read_codes(bits: &mut BitReaderRtl, n_entries: u32) -> Result<Codes, Fault> {
     Ok(codes)
 }
 
-/// Skips the vectors. Returns the bytes that symphonia allocates for them, or `None` if the book has no vectors.
+/// Skips the vectors of a code book. Returns the bytes that symphonia allocates for them; `None` without vectors.
 fn read_vectors(
     bits: &mut BitReaderRtl,
     n_entries: u32,
@@ -207,11 +207,11 @@ fn read_vectors(
     ))
 }
 
-/// Returns the largest integer whose power of `n_dimensions` is at most `n_entries` (Vorbis I §9.2.3).
+/// Returns the largest integer that, to the power of `n_dimensions`, is at most `n_entries` (Vorbis I §9.2.3).
 fn lattice(n_entries: u32, n_dimensions: u32) -> Result<u32, Fault> {
     let mut side = symphonia_lattice(n_entries, n_dimensions);
 
-    // symphonia computes a root in f32. If the result is too large, symphonia panics; if it is too small, symphonia
+    // symphonia computes this root in f32. If the result is too large, symphonia panics; if it is too small, symphonia
     // reads the rest of the header at the wrong position.
     if !lattice_fits(side, n_entries, n_dimensions) {
         side -= 1;
@@ -231,12 +231,12 @@ fn lattice_fits(side: u32, n_entries: u32, n_dimensions: u32) -> bool {
     power.is_some_and(|power| power <= n_entries)
 }
 
-/// Computes the lattice size as symphonia does.
+/// Computes the number of values per dimension as symphonia does, in f32.
 fn symphonia_lattice(n_entries: u32, n_dimensions: u32) -> u32 {
     (n_entries as f32).powf(1.0 / n_dimensions as f32).floor() as u32
 }
 
-/// All code books of a header.
+/// All code books of a Vorbis set-up header.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Books {
     books: Vec<Book>,
@@ -244,7 +244,7 @@ pub(super) struct Books {
 }
 
 impl Books {
-    /// Adds a book if the total size stays within the limit.
+    /// Adds a code book if the total size stays within the limit.
     pub(super) fn add(&mut self, book: Book) -> Result<(), Fault> {
         self.bytes += book.bytes;
         if self.bytes > BOOKS_BYTES_MAX {
@@ -262,7 +262,7 @@ impl Books {
         self.bytes
     }
 
-    /// Returns a book that is used for decoding. Without entries, symphonia would look up code words in an empty table.
+    /// Returns a code book that is used for decoding. Fails without entries: symphonia's table would be empty.
     pub(super) fn with_entries(&self, number: u32) -> Result<&Book, Fault> {
         let book = self.books.get(number as usize);
         let book =
@@ -275,7 +275,7 @@ impl Books {
         Ok(book)
     }
 
-    /// Returns a book whose vectors are used.
+    /// Returns a code book whose vectors are used. Fails if the book has no vectors.
     pub(super) fn with_vectors(&self, number: u32) -> Result<&Book, Fault> {
         let book = self.with_entries(number)?;
         if !book.has_vectors {

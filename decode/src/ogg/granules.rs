@@ -1,5 +1,5 @@
-//! Computes time from the granules of pages. A granule is accepted only if the bytes of the file could hold that much
-//! audio.
+//! Computes the time of a Vorbis stream from the granules of its pages. A granule is accepted only if the bytes of the
+//! file could hold that much audio.
 //!
 //! A granule is the number of the sample after the last packet that ends on its page. From one page to the next it must
 //! grow by the number of samples of the packets between: if it grows by more, some samples are missing. On the last
@@ -8,16 +8,16 @@
 use super::super::loss::{credible_max, is_credible};
 use super::packets::Hole;
 
-/// Minimum size of a packet in a file, in bytes: one for the packet and one for its length. Digital silence is coded
-/// so.
+/// Minimum size of a Vorbis packet in a file, in bytes: one for the packet and one for its length. Digital silence is
+/// coded in this way.
 const PACKET_BYTES_MIN: usize = 2;
-/// Maximum number of packets that end on a page.
+/// Maximum number of packets that end on an Ogg page.
 const PAGE_PACKETS_MAX: u64 = 255;
-/// Packets lost with a hole in addition to those on missing pages: one that the hole tears, and the next one, which
-/// overlaps with it.
+/// Number of packets lost with a hole in addition to those on missing pages: the packet that the hole interrupts, and
+/// the next one, which overlaps with it.
 const HOLE_EDGE_PACKETS: u64 = 2;
 
-/// Budget for the samples that may be assumed missing from a file: no more than its bytes could hold.
+/// Number of samples that may be assumed to be missing from a file: no more than the file's bytes could hold.
 ///
 /// Two limits apply: the number of shortest packets that fit in the file, and a multiple of the samples that the file
 /// would hold at the density of the audio decoded so far.
@@ -40,7 +40,7 @@ impl LossBudget {
         }
     }
 
-    /// Updates the density of the audio.
+    /// Updates the budget with the number of samples per byte of the audio decoded so far.
     pub(super) fn measure(&mut self, heard: &Density) {
         self.file_samples = heard.samples_in(self.file_bytes);
     }
@@ -48,7 +48,7 @@ impl LossBudget {
     /// Takes `samples` missing samples from the budget. Returns `false` if they exceed it.
     fn take(&mut self, samples: u64, packet_samples_max: u64) -> bool {
         let taken = self.taken_samples.saturating_add(samples);
-        // Compare all missing samples plus those that the file holds with those that the file holds.
+        // Compare two totals: missing samples plus those that the file contains, and those that the file contains.
         if !is_credible(taken.saturating_add(self.file_samples), self.file_samples) {
             return false;
         }
@@ -62,8 +62,8 @@ impl LossBudget {
         true
     }
 
-    /// Takes as many of `samples` as the budget allows and returns their number. Estimates have the same limits as
-    /// announced lengths.
+    /// Takes as many of `samples` missing samples as the budget allows and returns their number. Estimated losses have
+    /// the same limits as announced lengths.
     pub(super) fn take_most(&mut self, samples: u64, packet_samples_max: u64) -> u64 {
         let known = self.file_samples.saturating_add(self.taken_samples);
         let most_by_density = credible_max(self.file_samples).saturating_sub(known);
@@ -76,8 +76,8 @@ impl LossBudget {
     }
 }
 
-/// Ratio of decoded samples to bytes, packets and pages. It serves to estimate the length of a hole if nothing states
-/// that length.
+/// Ratio of decoded samples to bytes, packets and pages. Used to estimate the length of a hole if nothing states that
+/// length.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Density {
     samples: u64,
@@ -87,7 +87,7 @@ pub(super) struct Density {
 }
 
 impl Density {
-    /// Adds a page of audio.
+    /// Adds the samples and packets of a page of audio.
     pub(super) fn add(&mut self, samples: u64, packets: &[&[u8]]) {
         self.samples += samples;
         self.bytes += packets
@@ -112,32 +112,32 @@ impl Density {
         }
     }
 
-    /// Returns the expected number of samples in `bytes` bytes.
+    /// Returns the expected number of samples in `bytes` bytes of audio.
     pub(super) fn samples_in(&self, bytes: usize) -> u64 {
         (self.samples as f64 * bytes as f64 / self.bytes.max(1) as f64) as u64
     }
 
-    /// Returns the expected number of samples on `n_pages` pages.
+    /// Returns the expected number of samples on `n_pages` pages of audio.
     pub(super) fn samples_on(&self, n_pages: u64) -> u64 {
         (self.samples as f64 * n_pages as f64 / self.pages.max(1) as f64) as u64
     }
 }
 
-/// The audio missing before a page.
+/// The audio missing before an Ogg page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Gap {
-    /// Nothing is missing.
+    /// No audio is missing.
     None,
-    /// This number of samples is missing; silence takes their place.
+    /// This number of samples is missing and is replaced by silence.
     Silent(u64),
-    /// This number of samples is missing before the first decoded page, according to the page numbers. Nothing takes
-    /// their place.
+    /// This number of samples is missing before the first decoded page, according to the page numbers. Nothing replaces
+    /// them.
     Before(u64),
-    /// An unknown amount is missing.
+    /// An unknown number of samples is missing.
     Unknown,
 }
 
-/// Data of a page that determine its time.
+/// Data of an Ogg page that determine its time.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PageTime {
     pub granule: Option<u64>,
@@ -148,15 +148,15 @@ pub(super) struct PageTime {
     pub is_last: bool,
 }
 
-/// Result of comparing a page with the time expected for it.
+/// Result of comparing the granule of a page with the time expected for the page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Verdict {
     pub gap: Gap,
-    /// Number of the page's samples that only fill the last block and are not music.
+    /// Number of samples that only fill the page's last block and are not music.
     pub trimmed_samples: u64,
 }
 
-/// Current time in one stream.
+/// Current time in one Vorbis stream.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Granules {
     packet_samples_max: u64,
@@ -178,7 +178,7 @@ impl Granules {
             .is_some_and(|end| Some(end.saturating_add(samples)) == granule)
     }
 
-    /// Advances the time by a page with audio.
+    /// Advances the time by an Ogg page with audio.
     pub(super) fn page(&mut self, page: &PageTime, room: &mut LossBudget) -> Verdict {
         let unknown = if page.hole.is_some() {
             Gap::Unknown
@@ -186,7 +186,7 @@ impl Granules {
             Gap::None
         };
 
-        // A page without a granule ends where its packets end.
+        // A page without a granule ends at the time at which its packets end.
         let Some(granule) = page.granule else {
             self.end = self.end.map(|end| end.saturating_add(page.samples));
             return Verdict {
@@ -195,7 +195,7 @@ impl Granules {
             };
         };
 
-        // Continue from the granule, unless a check below rejects it.
+        // Continue the time from the page's granule, unless a check below rejects the granule.
         let Some(end) = self.end.replace(granule) else {
             return self.first_page(granule, page, room);
         };
@@ -206,7 +206,7 @@ impl Granules {
             let gap = match missing {
                 0 => unknown,
                 _ if self.could_be(missing, page.hole, room) => Gap::Silent(missing),
-                // The granule is not credible: continue from the packets that are present.
+                // The granule is not credible: continue the time from the packets that are present.
                 _ => {
                     self.end = Some(expected);
                     unknown
@@ -218,13 +218,13 @@ impl Granules {
             };
         }
 
-        // Only the last page may end within a packet. On any other page a small granule trims nothing.
+        // Only the last page may end within a packet. On any other page a too small granule trims no samples.
         let trimmed_samples = if page.is_last && granule >= end {
             expected - granule
         } else {
             0
         };
-        // If nothing is missing, the packets are right and the granule is wrong.
+        // If no audio is missing, the packets are right and the granule is wrong.
         if page.hole.is_none() {
             self.end = Some(expected);
         }
@@ -235,7 +235,7 @@ impl Granules {
     }
 
     /// Handles the first page of a stream. A stream that was cut from a longer one may begin at any time, so audio
-    /// missing before its first page counts only if page numbers reveal it.
+    /// missing before the first page counts only if page numbers reveal it.
     fn first_page(&self, granule: u64, page: &PageTime, room: &mut LossBudget) -> Verdict {
         // If the granule is smaller than the number of samples and no page follows, the audio ends at the granule.
         let Some(before) = granule.checked_sub(page.samples) else {
@@ -254,7 +254,7 @@ impl Granules {
             Some(_) if before == 0 => Gap::None,
             Some(hole) if self.could_be(before, page.hole, room) => {
                 // Damaged bytes contained audio of this stream. If only page numbers are missing, the stream may
-                // instead have been joined late; the end of the link decides.
+                // instead have been cut from a longer one, which is decided at the end of the link.
                 if hole.bytes > 0 {
                     Gap::Silent(before)
                 } else {
@@ -270,20 +270,20 @@ impl Granules {
         }
     }
 
-    /// Returns the number of samples in the damaged end of a stream, according to `granule`. It comes from the header
-    /// of a damaged page without a valid checksum, so it must be an amount that the damaged bytes could hold.
+    /// Returns the number of samples in the damaged end of a stream, according to `granule`. The granule is from the
+    /// header of a damaged page without a valid checksum, so the damaged bytes must be able to hold that much audio.
     pub(super) fn tail(&self, granule: u64, bytes: usize, room: &mut LossBudget) -> Option<u64> {
         let missing = granule.checked_sub(self.end?)?;
         let is_held = missing <= samples_in(bytes, self.packet_samples_max);
         (missing > 0 && is_held && room.take(missing, self.packet_samples_max)).then_some(missing)
     }
 
-    /// Reports whether the file's bytes and the missing pages could hold `samples`. If so, takes them from the budget.
+    /// Reports whether the file's bytes and the missing pages could hold `samples`. If so, reduces the budget.
     fn could_be(&self, samples: u64, hole: Option<Hole>, room: &mut LossBudget) -> bool {
         let n_packets_max = match hole {
             Some(hole) if hole.n_pages > 0 => hole.n_pages * PAGE_PACKETS_MAX + HOLE_EDGE_PACKETS,
             Some(hole) => (hole.bytes / PACKET_BYTES_MIN) as u64 + HOLE_EDGE_PACKETS,
-            // No hole is known: only the budget of the file limits the gap.
+            // No pages are known to be missing: only the budget of the file limits the gap.
             None => u64::MAX,
         };
         let is_held = samples.div_ceil(self.packet_samples_max) <= n_packets_max;

@@ -1,15 +1,15 @@
-//! Kinds of Vorbis packets, and the identification header (Vorbis I §4.2).
+//! Classifies Vorbis packets and parses the identification header (Vorbis I §4.2).
 
 use wavemill_schemas::reject::{Reason, Reject};
 
 use super::super::reject;
 
-/// Length of an identification header, in bytes.
+/// Length of a Vorbis identification header in bytes.
 pub(super) const IDENT_BYTES: usize = 30;
-/// Block sizes as powers of two: 64 to 8192 samples (Vorbis I §4.2.2).
+/// Allowed block sizes as powers of two: 64 to 8192 samples (Vorbis I §4.2.2).
 const BLOCK_EXPONENTS: std::ops::RangeInclusive<u8> = 6..=13;
 
-/// Kind of a packet according to its first bytes.
+/// Kind of a Vorbis packet according to its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PacketKind {
     /// The identification header.
@@ -18,14 +18,14 @@ pub(super) enum PacketKind {
     Comment,
     /// The set-up header.
     Setup,
-    /// Audio, recognized by the first bit.
+    /// Audio, recognized by the packet's first bit.
     Audio,
-    /// Not a Vorbis packet.
+    /// Not a valid Vorbis packet.
     Other,
 }
 
 impl PacketKind {
-    /// Returns the kind of a packet that begins with `bytes`. Seven bytes are sufficient.
+    /// Returns the kind of a Vorbis packet that begins with `bytes`. Seven bytes are sufficient.
     pub(super) fn from_bytes(bytes: &[u8]) -> Self {
         match bytes {
             [1, b'v', b'o', b'r', b'b', b'i', b's', ..] => Self::Ident,
@@ -37,7 +37,7 @@ impl PacketKind {
     }
 }
 
-/// An identification header that conforms to the specification.
+/// A Vorbis identification header that conforms to the specification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ident {
     pub n_channels: u8,
@@ -46,12 +46,12 @@ pub(super) struct Ident {
     pub short_exponent: u8,
     /// Size of a long block in samples, as a power of two; not less than that of a short block.
     pub long_exponent: u8,
-    /// The header's bytes, which symphonia needs.
+    /// Bytes of the identification header, which symphonia needs.
     pub bytes: [u8; IDENT_BYTES],
 }
 
 impl Ident {
-    /// Reads an identification header.
+    /// Parses a Vorbis identification header.
     ///
     /// # Errors
     /// A [`Reject`] if the specification does not allow the header.
@@ -91,7 +91,7 @@ impl Ident {
         Ok(ident)
     }
 
-    /// Returns the maximum number of samples that one packet adds: half of a long block.
+    /// Returns the maximum number of samples that one Vorbis packet adds: half of a long block.
     pub(super) fn packet_samples_max(&self) -> u64 {
         1 << (self.long_exponent - 1)
     }
@@ -127,7 +127,7 @@ mod tests {
             (8, 11, 1_024)
         );
 
-        // Version, channels, rate, block sizes (too small, too large, short over long), last bit.
+        // Invalid fields: version, channels, rate, block sizes (too small, too large, short over long), last bit.
         let faults = [(7, 1), (11, 0), (28, 0xB5), (28, 0xE8), (28, 0x8B), (29, 0)];
         for (at, byte) in faults {
             let mut bad = good;

@@ -12,22 +12,22 @@ use super::headers::{Ident, PacketKind};
 use super::setup::Setup;
 use super::walk::{AudioPage, Tail};
 
-/// Key of a walk in progress.
+/// Decode key of a walk through an Ogg file in progress.
 #[derive(Clone, Debug)]
 pub(super) struct WalkKey {
     key: KeyHasher,
-    /// Time within the current link.
+    /// Time within the current link of the Ogg file.
     time: LinkTime,
     /// Whether decoding may depend on how much audio the file's bytes could hold.
     may_lack: bool,
 }
 
-/// Checks that the pages of a link follow one another in time without gaps.
+/// Checks that the pages of an Ogg link follow one another in time without gaps.
 #[derive(Clone, Debug, Default)]
 struct LinkTime {
-    /// `None` until a valid set-up header has been read.
+    /// Block sizes of the link; `None` until a valid set-up header has been read.
     blocks: Option<Blocks>,
-    /// Number of the sample after the last page; `None` before the first page.
+    /// Number of the sample after the link's last page; `None` before the first page.
     end: Option<u64>,
 }
 
@@ -40,22 +40,22 @@ impl WalkKey {
         }
     }
 
-    /// Starts a link.
+    /// Starts a link of the Ogg file.
     pub(super) fn begin(&mut self, ident: &Ident) {
         self.key.item("link", &[]);
         self.key.bytes(&ident.bytes);
         self.time = LinkTime::default();
     }
 
-    /// Adds the set-up header of the link. `setup` is `None` if the header is not valid.
+    /// Adds the set-up header of a link to the key. `setup` is `None` if the header is not valid.
     pub(super) fn setup(&mut self, ident: &Ident, packet: &[u8], setup: Option<&Setup>) {
         self.key.item("setup", &[]);
         self.key.bytes(packet);
         self.time.blocks = setup.map(|setup| Blocks::new(ident, setup.modes));
     }
 
-    /// Adds a page with audio. The audio's hash covers the packets themselves, except packets that are not Vorbis:
-    /// decoding only uses the length of these.
+    /// Adds a page with audio to the key. The audio's hash covers the packets themselves, except packets that are not
+    /// Vorbis: decoding only uses the length of these.
     pub(super) fn audio(&mut self, page: &AudioPage) {
         self.key.item("page", &[u64::from(page.is_last)]);
         self.key.item("granule", page.granule.as_slice());
@@ -73,7 +73,7 @@ impl WalkKey {
         self.may_lack |= !self.time.goes_on_with(page);
     }
 
-    /// Ends a link. Decoding ignores everything after a page that is flagged as the last one of its stream.
+    /// Ends a link of the file. Decoding ignores everything after a page that is flagged as the last of its stream.
     pub(super) fn end(&mut self, tail: &Tail) {
         if tail.is_ended {
             return;
@@ -88,15 +88,15 @@ impl WalkKey {
         self.may_lack |= tail.bytes > 0 || tail.claimed_granule.is_some();
     }
 
-    /// Adds a page of an unknown stream. If the page is of a `foreign` audio stream, the audio's hash covers its bytes.
+    /// Adds a page of an unknown stream to the key. The audio's hash covers pages of a `foreign` audio stream.
     pub(super) fn orphan(&mut self, bytes: usize, is_foreign: bool) {
         self.key
             .item("orphan", &[bytes as u64, u64::from(is_foreign)]);
         self.may_lack = true;
     }
 
-    /// Returns the hashes of a file of `file_bytes` bytes as decoding computes them, or none if it contains no audio
-    /// packet.
+    /// Returns the hashes of a file of `file_bytes` bytes as decoding computes them, or none if the file contains no
+    /// audio packet.
     pub(super) fn finish(mut self, audio: &blake3::Hasher, file_bytes: usize) -> InputFacts {
         if audio.count() == 0 {
             return InputFacts::default();
@@ -110,8 +110,8 @@ impl WalkKey {
 }
 
 impl LinkTime {
-    /// Adds the next page. Returns `true` if nothing is missing before it or on it, by the criteria that decoding uses.
-    /// After the first `false`, further results are meaningless.
+    /// Adds the next page of a link. Returns `true` if no audio is missing before or on the page, by the criteria that
+    /// decoding uses. After the first `false`, further results are meaningless.
     fn goes_on_with(&mut self, page: &AudioPage) -> bool {
         let Some(blocks) = &mut self.blocks else {
             return false;
@@ -129,8 +129,8 @@ impl LinkTime {
             return false;
         }
 
-        // As in `Granules::page`: time may begin anywhere, and a granule below the end of the packets is wrong or trims
-        // the last block.
+        // Same rules as in `Granules::page`: time may begin anywhere, and a granule below the end of the packets is
+        // wrong or trims the last block.
         let expected = self.end.map(|end| end.saturating_add(samples));
         let is_late = match (expected, page.granule) {
             (Some(expected), Some(granule)) => granule > expected,

@@ -6,9 +6,9 @@
 //! Headers are read and checked completely before symphonia receives them ([`setup`]), because some make its codec
 //! panic, and others make it allocate gigabytes.
 //!
-//! A page that is damaged, or missing according to its number, is a hole. If the granule after the hole states its
-//! length, and the file's bytes could hold that much audio, silence takes its place. Otherwise the hole is closed. In
-//! both cases the audio counts as lost.
+//! A hole is a page that is damaged, or missing according to its number. If the granule after the hole states its
+//! length, and the file's bytes could hold that much audio, silence replaces the hole. Otherwise nothing does. In both
+//! cases the audio counts as lost.
 
 mod blocks;
 mod books;
@@ -34,10 +34,10 @@ use self::walk::{AudioPage, Tail, Visitor, Walk};
 use super::output::Output;
 use super::{DecodeReport, InputFacts, Pcm};
 
-/// Decodes a file into `out`, which is emptied first. `audio_blake3` covers the data of all audio packets of all links.
+/// Decodes an Ogg file into `out`, which is emptied first. `audio_blake3` covers all audio packets of all links.
 ///
 /// # Errors
-/// A [`Reject`] if there is no Vorbis, or its headers are broken or exceed a limit.
+/// A [`Reject`] if the file contains no Vorbis, or its headers are broken or exceed a limit.
 pub(super) fn decode(
     file: &[u8],
     output: &mut Output,
@@ -49,7 +49,7 @@ pub(super) fn decode(
             Ok(report)
         }
         Err(fault) => {
-            // A refused header may have ended the walk, but the key covers the whole file.
+            // A refused header may have ended the walk early, but the decode key covers the whole file.
             out.decode_key = facts(file).decode;
             Err(fault)
         }
@@ -71,7 +71,7 @@ fn decode_links(
     Ok((report, facts))
 }
 
-/// Returns the hashes of a file as decoding computes them, or none if it contains no audio packet.
+/// Returns the hashes of an Ogg file as decoding computes them, or none if the file contains no audio packet.
 pub(super) fn facts(file: &[u8]) -> InputFacts {
     match Walk::new(HashOnly).run(file) {
         Ok(walked) => walked.facts(file),
@@ -79,7 +79,7 @@ pub(super) fn facts(file: &[u8]) -> InputFacts {
     }
 }
 
-/// Visitor that ignores the audio: only the hashes of the walk are needed.
+/// Visitor that ignores the audio of an Ogg file, for callers that need only the hashes from the walk.
 struct HashOnly;
 
 impl Visitor for HashOnly {

@@ -1,29 +1,29 @@
-//! Finds the pages of an Ogg file (RFC 3533 §6), even if it is damaged, in time linear in its size.
+//! Finds the pages of an Ogg file (RFC 3533 §6), even if the file is damaged, in time linear in its size.
 //!
 //! A page is accepted if its checksum is correct. All bytes outside of such pages are counted. If they look like the
-//! beginning of a page, the time in its header is kept: it reveals how long a damaged last page was.
+//! beginning of a page, the time in that page's header is kept: it reveals how long a damaged last page was.
 
 use memchr::memmem;
 use symphonia::core::checksum::Crc32;
 use symphonia::core::io::Monitor;
 
 const CAPTURE: &[u8; 4] = b"OggS";
-/// Size of the fixed part of a page's header; the lacing values follow it.
+/// Size in bytes of the fixed part of an Ogg page's header; the lacing values follow it.
 const HEADER_BYTES: usize = 27;
-/// Offset of the checksum in the header.
+/// Offset of the checksum in an Ogg page's header.
 const CRC_AT: usize = 22;
-/// The rest of a file is skipped once checksums over this many times its bytes have failed. A damaged page costs at
-/// most its own length. Without a limit, a file of nested headers would cost time quadratic in its length.
+/// The rest of a file is skipped once failed checksums have covered this many times the file's size. A damaged page
+/// costs at most its own length. Without a limit, a file of nested headers would cost time quadratic in its length.
 const FAILED_BYTES_FACTOR: usize = 4;
-/// Lower bound on that limit for small files, in bytes: a few of the largest pages (65,307 bytes each).
+/// Lower bound on the limit of failed checksums for small files, in bytes: a few of the largest pages (65,307 bytes).
 const FAILED_BYTES_MIN: usize = 1 << 20;
 
-/// A complete page.
+/// A complete Ogg page.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Page<'a> {
     /// Offset of the page in the file.
     pub offset: usize,
-    /// Bytes between the previous page and this one.
+    /// Bytes between the previous page and this one that belong to no page.
     pub skipped: SkippedBytes,
     /// The page's header.
     pub header: PageHeader,
@@ -37,28 +37,28 @@ pub(super) struct Page<'a> {
     body: &'a [u8],
 }
 
-/// Stream, number and time of a page.
+/// Serial number, page number and time of an Ogg page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct PageHeader {
     /// Serial number of the stream to which the page belongs.
     pub serial: u32,
-    /// Number of the page in the stream.
+    /// Number of the page in its stream.
     pub sequence: u32,
     /// Time at the end of the last packet that ends on the page, in samples since the start of the stream. `None` if no
     /// packet ends on the page, or if the number is not a time.
     pub granule: Option<u64>,
 }
 
-/// Bytes that are not in any complete page.
+/// Bytes of an Ogg file that are not in any complete page.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct SkippedBytes {
-    /// Number of bytes.
+    /// Number of skipped bytes.
     pub bytes: usize,
-    /// Header of the last damaged page among the bytes. No checksum confirms it.
+    /// Header of the last damaged page among the skipped bytes. No checksum confirms this header.
     pub claim: Option<PageHeader>,
 }
 
-/// A packet on a page, or a part of one.
+/// A packet on an Ogg page, or a part of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Part<'a> {
     /// The packet's bytes on this page.
@@ -68,7 +68,7 @@ pub(super) struct Part<'a> {
 }
 
 impl<'a> Page<'a> {
-    /// Returns the packets on the page, in order.
+    /// Returns the packets on the page, in the order of the file.
     pub(super) fn parts(&self) -> impl Iterator<Item = Part<'a>> + use<'a> {
         let mut lacing = self.lacing;
         let mut body = self.body;
@@ -98,15 +98,15 @@ impl<'a> Page<'a> {
     }
 }
 
-/// Result of checking the bytes at a capture pattern.
+/// Result of checking the bytes at a capture pattern, which marks the start of an Ogg page.
 enum PageCheck<'a> {
     /// A page with a correct checksum, and its length in bytes.
     Whole(Page<'a>, usize),
-    /// Anything else: the claimed page header, and the number of bytes that were checked.
+    /// No valid page: contains the page header as far as it looks valid, and the number of bytes that were checked.
     Damaged(Option<PageHeader>, usize),
 }
 
-/// Iterator over the pages of a file.
+/// Iterator over the pages of an Ogg file.
 #[derive(Clone, Debug)]
 pub(super) struct Pages<'a> {
     file: &'a [u8],
@@ -116,7 +116,7 @@ pub(super) struct Pages<'a> {
 }
 
 impl<'a> Pages<'a> {
-    /// Creates an iterator over the pages from `start`, which is the end of any tags.
+    /// Creates an iterator over the pages from offset `start`, which is the end of any tags.
     pub(super) fn new(file: &'a [u8], start: usize) -> Self {
         let failed_bytes_left = file
             .len()
@@ -135,7 +135,7 @@ impl<'a> Pages<'a> {
         self.skipped
     }
 
-    /// Skips bytes that are not part of a page.
+    /// Skips bytes that are not part of an Ogg page.
     fn skip(&mut self, n_bytes: usize) {
         self.at += n_bytes;
         self.skipped.bytes += n_bytes;
@@ -177,21 +177,21 @@ impl<'a> Iterator for Pages<'a> {
     }
 }
 
-/// Reads the page at `offset`, where the capture pattern has been found.
+/// Checks the page at `offset`, where the capture pattern has been found.
 fn read(file: &[u8], offset: usize) -> PageCheck<'_> {
     let rest = &file[offset..];
     let Some(fixed) = rest.first_chunk::<HEADER_BYTES>() else {
         return PageCheck::Damaged(None, 0);
     };
 
-    // There is only one version, and there are three flags.
+    // An Ogg page has version 0 and no flags other than the three that are defined.
     let version = fixed[4];
     let flags = fixed[5];
     if version != 0 || flags & !7 != 0 {
         return PageCheck::Damaged(None, 0);
     }
 
-    // From here on this may be a damaged page of the stream, so its header is kept.
+    // From here on the bytes may be a damaged page of the stream, so the header is kept.
     let header = header(fixed);
 
     let lacing_end = HEADER_BYTES + usize::from(fixed[26]);
@@ -235,7 +235,7 @@ fn word(fixed: &[u8; HEADER_BYTES], at: usize) -> u32 {
     u32::from_le_bytes([fixed[at], fixed[at + 1], fixed[at + 2], fixed[at + 3]])
 }
 
-/// Returns the checksum of a page, which is computed with zeros in its place.
+/// Returns the checksum of an Ogg page, which is computed with zeros in the checksum field.
 pub(super) fn checksum(page: &[u8]) -> u32 {
     let mut crc = Crc32::new(0);
     crc.process_buf_bytes(&page[..CRC_AT]);

@@ -17,17 +17,17 @@ use super::setup::Setup;
 use super::walk::{AudioPage, Tail, Visitor};
 
 /// Maximum total size of the code books created for one file, in bytes. A link that repeats the headers of the previous
-/// link costs nothing, so the limit allows about a thousand changes of encoder. It bounds the time spent on a file full
-/// of headers.
+/// link needs no new books, so the limit allows about a thousand changes of encoder. It bounds the time spent on a file
+/// full of headers.
 const FILE_BOOKS_BYTES_MAX: u64 = 4 << 30;
-/// Size of the windows and transforms that a decoder has in addition to its code books, in bytes.
+/// Size of the windows and transforms that symphonia's decoder has in addition to its code books, in bytes.
 const CODEC_BYTES: u64 = 1 << 20;
 /// Maximum number of samples that any Vorbis packet adds: half of the longest block.
 const ORPHAN_PACKET_SAMPLES_MAX: u64 = 4_096;
 
-/// Decoder of one file.
+/// Decoder of one Ogg Vorbis file.
 pub(super) struct VorbisDecoder<'a> {
-    /// Output and buffer of the file, until the first link that can be decoded determines the sample rate.
+    /// Output stage and buffer of the file, until the first link that can be decoded determines the sample rate.
     unopened: Option<(&'a mut Output, &'a mut Pcm)>,
     sink: Option<OpenSink<'a>>,
     codec: Option<LinkCodec>,
@@ -38,9 +38,9 @@ pub(super) struct VorbisDecoder<'a> {
     books_bytes_left: u64,
     orphans: OrphanPages,
     early: EarlyLinks,
-    /// The budget at the end of the requested duration. How far decoding continues after it depends on the resampler.
+    /// The loss budget at the end of the requested duration. Decoding may continue after it, due to the resampler.
     room_at_end: Option<LossBudget>,
-    /// Why the first link that could not be decoded was refused.
+    /// Reason why the first link that could not be decoded was refused.
     fault: Option<Reject>,
 }
 
@@ -49,16 +49,16 @@ struct OpenSink<'a> {
     rate_hz: u32,
 }
 
-/// symphonia's decoder, and the headers from which it was created.
+/// symphonia's decoder of a link, and the headers from which it was created.
 struct LinkCodec {
     headers: Vec<u8>,
     codec: Codec,
 }
 
-/// The current link.
+/// The current link of the Ogg file.
 struct Link {
     ident: Ident,
-    /// `None` until the set-up header has been read.
+    /// Block sizes of the link; `None` until the set-up header has been read.
     blocks: Option<Blocks>,
     /// Whether the link is decoded. If not, its audio counts as lost.
     is_heard: bool,
@@ -68,29 +68,29 @@ struct Link {
     unmeasured: UnmeasuredLink,
 }
 
-/// Pages missing before the first page with audio.
+/// Audio on pages that are missing before the first page with audio.
 struct MissingStart {
     n_pages: u64,
     seconds: f64,
     offset: usize,
 }
 
-/// Everything known about the length of a link whose set-up header is lost.
+/// The data that show the length of a link whose set-up header is lost.
 #[derive(Default)]
 struct UnmeasuredLink {
     n_packets: u64,
     last_granule: u64,
 }
 
-/// Pages that belong to no known stream.
+/// Pages that belong to no known Ogg stream.
 #[derive(Default)]
 struct OrphanPages {
     bytes: usize,
     offset: Option<usize>,
 }
 
-/// Links without a set-up header before the first decoded link. How much of their length is accepted is decided at the
-/// end of the file.
+/// Links without a set-up header before the first decoded link. At the end of the file it is decided how much of their
+/// length is accepted.
 #[derive(Default)]
 struct EarlyLinks {
     samples: u64,
@@ -111,7 +111,7 @@ impl Link {
         }
     }
 
-    /// Returns the sample rate in Hz, clamped to the range that decoders support.
+    /// Returns the sample rate of the link in Hz, clamped to the range that decoders support.
     fn credible_rate_hz(&self) -> u32 {
         self.ident.rate_hz.clamp(MIN_HZ, MAX_FROM_HZ)
     }
@@ -139,10 +139,10 @@ impl<'a> VorbisDecoder<'a> {
         }
     }
 
-    /// Ends the clip.
+    /// Ends the clip and returns the lost audio.
     ///
     /// # Errors
-    /// A [`Reject`] if no link could be decoded.
+    /// A [`Reject`] if no link of the file could be decoded.
     pub(super) fn finish(mut self) -> Result<Loss, Reject> {
         let Some(OpenSink { sink, rate_hz }) = self.sink.take() else {
             return Err(self.fault.unwrap_or_else(|| {
@@ -153,15 +153,15 @@ impl<'a> VorbisDecoder<'a> {
         if let Some(room) = self.room_at_end {
             self.room = room;
         }
-        // These links only claim a length. Before any audio was decoded, it was unknown how much the file's bytes could
-        // hold.
+        // These early links only claim a length. Before any audio was decoded, it was unknown how much audio the file's
+        // bytes could hold.
         if self.early.samples > 0 {
             let believed = self
                 .room
                 .take_most(self.early.samples, ORPHAN_PACKET_SAMPLES_MAX);
-            // The links may differ in sample rate, so the accepted fraction of the samples is applied to the seconds.
+            // The links may differ in sample rate, so apply the accepted fraction of their samples to the seconds.
             let seconds = self.early.seconds * believed as f64 / self.early.samples as f64;
-            // The links come before all decoded audio, so at most the whole requested duration is lost.
+            // The early links come before all decoded audio, so at most the whole requested duration is lost.
             let whole_s = sink.n_wanted_max() as f64 / f64::from(rate_hz);
             self.loss
                 .add_missing(self.early.offset, seconds.min(whole_s));
@@ -180,7 +180,7 @@ impl<'a> VorbisDecoder<'a> {
         Ok(self.loss)
     }
 
-    /// Returns how many of the next `seconds` of audio come before the end of the requested duration.
+    /// Returns how many seconds of the next `seconds` of audio come before the end of the requested duration.
     fn wanted_s(&self, seconds: f64) -> f64 {
         // Before the first decoded link there is no sink; `open` limits the loss when it creates the sink.
         let Some(open) = &self.sink else {
@@ -200,17 +200,17 @@ impl<'a> VorbisDecoder<'a> {
         if let Some((output, out)) = self.unopened.take() {
             let sink = output.open(rate_hz, out)?;
             let whole_s = sink.n_wanted_max() as f64 / f64::from(rate_hz);
-            // Losses counted before the sink was opened were not limited to the requested duration.
+            // Losses counted before the sink was opened were not yet limited to the requested duration.
             self.loss.lost_s = self.loss.lost_s.min(whole_s);
             self.sink = Some(OpenSink { sink, rate_hz });
         }
         Ok(())
     }
 
-    /// Prepares symphonia's decoder for a link. Keeps the existing decoder if the headers are the same.
+    /// Prepares symphonia's decoder for a link. Keeps the existing decoder if its headers are the same.
     fn make_codec(&mut self, ident: &Ident, packet: &[u8], books_bytes: u64) -> Result<(), Reject> {
         let headers = [&ident.bytes, packet].concat();
-        // A file of many links with the same headers creates one decoder.
+        // A file of many links with the same headers creates only one decoder.
         if let Some(same) = self.codec.as_mut().filter(|codec| codec.headers == headers) {
             same.codec.reset();
             return Ok(());
@@ -225,7 +225,7 @@ impl<'a> VorbisDecoder<'a> {
         };
         self.books_bytes_left = left;
 
-        // Drop the old decoder first, so that there is only one at a time.
+        // Drop the old decoder first, so that only one decoder is in memory at a time.
         self.codec = None;
         let mut params = AudioCodecParameters::new();
         params
@@ -249,9 +249,9 @@ impl<'a> VorbisDecoder<'a> {
             blocks.restart();
         }
 
-        // Sum again, because the first packet after a hole adds no samples.
+        // Sum the samples again, because the first packet after a hole adds none.
         let samples = blocks.sum(page.packets);
-        // Measure before judging the page: until some audio has been decoded, the budget accepts no loss.
+        // Update the budget before judging the page: until some audio has been decoded, the budget accepts no loss.
         self.heard.add(samples, page.packets);
         self.room.measure(&self.heard);
 
@@ -264,7 +264,7 @@ impl<'a> VorbisDecoder<'a> {
         let verdict = link.granules.page(&time, &mut self.room);
 
         self.gap(link, verdict.gap, hole, page.offset);
-        // Otherwise the first packet would overlap with a packet from before the hole.
+        // Reset the codec, so that the first packet does not overlap with a packet from before the hole.
         if hole.is_some() {
             self.restart_codec();
         }
@@ -280,20 +280,20 @@ impl<'a> VorbisDecoder<'a> {
                     samples_left -= n_kept;
                     self.packet(link, packet, samples, n_kept, page.offset);
                 }
-                // The packet is decoded nevertheless, because the next one overlaps with it.
+                // The first packet adds no samples, but decode it nevertheless, because the next one overlaps with it.
                 PacketLength::First => self.packet(link, packet, 0, 0, page.offset),
                 PacketLength::NoAudio => {}
                 PacketLength::Broken => self.broken_packet(link, verdict.gap, page.offset),
             }
         }
 
-        // `blocks` is a copy. Store it, because the next page continues after its last block.
+        // Store `blocks`, which is a copy, because the next page continues after its last block.
         link.blocks = Some(blocks);
     }
 
-    /// Accounts for the audio missing before a page.
+    /// Accounts for the audio that is missing before a page.
     fn gap(&mut self, link: &mut Link, gap: Gap, hole: Option<Hole>, offset: usize) {
-        // Report damage at the start of the hole, not at the page after it.
+        // Report damage at the file offset of the hole's start, not of the page after it.
         let offset = offset - hole.map_or(0, |hole| hole.bytes.min(offset));
 
         match gap {
@@ -321,8 +321,8 @@ impl<'a> VorbisDecoder<'a> {
         }
     }
 
-    /// Accounts for a hole of unknown length, which is closed in the output. The loss is estimated from the hole's
-    /// bytes or pages and is at least one packet.
+    /// Accounts for a hole of unknown length, for which the output contains no silence. The loss is estimated from the
+    /// hole's bytes or pages and is at least one packet.
     fn estimate(&mut self, link: &Link, bytes: usize, n_pages: u64, offset: usize) {
         let most = link.ident.packet_samples_max();
 
@@ -359,7 +359,7 @@ impl<'a> VorbisDecoder<'a> {
             }
         };
 
-        // The part that would overlap with the next packet is lost, so the next packet adds no samples.
+        // The part of the packet that would overlap with the next packet is lost, so the next packet adds no samples.
         if is_broken {
             self.restart_codec();
         }
@@ -368,14 +368,14 @@ impl<'a> VorbisDecoder<'a> {
         }
     }
 
-    /// Resets the codec, so that nothing overlaps with the next packet.
+    /// Resets symphonia's decoder, so that nothing overlaps with the next packet.
     fn restart_codec(&mut self) {
         if let Some(LinkCodec { codec, .. }) = &mut self.codec {
             codec.reset();
         }
     }
 
-    /// Handles a packet that does not reveal its length. If a gap was found before the page, the loss is already
+    /// Handles an invalid packet, whose length is unknown. If a gap was found before the page, the loss is already
     /// counted.
     fn broken_packet(&mut self, link: &Link, gap: Gap, offset: usize) {
         self.restart_codec();
@@ -392,7 +392,7 @@ impl<'a> VorbisDecoder<'a> {
             return;
         };
 
-        // Track the time nevertheless, so that the silence is as long as the audio was.
+        // Track the time nevertheless, so that the silence in the output is as long as the audio was.
         let samples = blocks.sum(page.packets);
         for packet in page.packets {
             blocks.next(packet);
@@ -423,7 +423,7 @@ impl<'a> VorbisDecoder<'a> {
         let seconds = self.wanted_s(link.seconds(samples));
         match &self.sink {
             Some(open) => {
-                // Convert to the sink's rate. The product of a claimed length and a rate may exceed 64 bits.
+                // Convert the number to the sink's rate. The product of a claimed length and a rate may exceed 64 bits.
                 let samples = samples as u128 * u128::from(open.rate_hz)
                     / u128::from(link.credible_rate_hz());
                 self.loss.add_silenced(Some(offset), seconds);
@@ -441,14 +441,14 @@ impl<'a> VorbisDecoder<'a> {
         }
     }
 
-    /// Accounts for audio missing at the end of a link.
+    /// Accounts for audio that is missing at the end of a link.
     fn lost_tail(&mut self, link: &mut Link, tail: &Tail) {
         if tail.is_ended {
             return;
         }
 
-        // The header of a damaged last page states the time. Without it, the damaged bytes are estimated; if there are
-        // none, count a packet that was begun and never ended.
+        // The header of a damaged last page states the time. Without such a header, estimate the audio in the damaged
+        // bytes; if there are none, count a packet that was begun and never ended.
         let told = tail
             .claimed_granule
             .and_then(|granule| link.granules.tail(granule, tail.bytes, &mut self.room));
@@ -468,7 +468,7 @@ impl<'a> VorbisDecoder<'a> {
         }
     }
 
-    /// Accounts for a link without a set-up header: its length is its last granule if its packets could hold that much.
+    /// Counts a link without a set-up header as lost. Its length is its last granule if its packets could be so long.
     fn lose_unmeasured(&mut self, link: &Link, offset: usize) {
         let UnmeasuredLink {
             n_packets,
@@ -495,7 +495,7 @@ impl<'a> VorbisDecoder<'a> {
         self.lose(link, samples, offset);
     }
 
-    /// Prepares a link for decoding with its set-up header.
+    /// Reads a link's set-up header and prepares the link for decoding.
     fn set_up(
         &mut self,
         link: &mut Link,
@@ -505,7 +505,7 @@ impl<'a> VorbisDecoder<'a> {
         let ident = link.ident;
         let setup = match setup {
             Ok(setup) => setup,
-            // A header over a limit rejects the whole clip as `too_large`. A link with a broken header is only lost.
+            // A header over a limit rejects the whole clip as `too_large`. With a broken header, only the link is lost.
             Err(fault) if fault.reason == Reason::TooLarge => return Err(fault),
             Err(fault) => {
                 self.fault.get_or_insert(fault);
@@ -514,7 +514,7 @@ impl<'a> VorbisDecoder<'a> {
         };
         link.blocks = Some(Blocks::new(&ident, setup.modes));
 
-        // A clip has one sample rate: a link with another rate is lost.
+        // A clip has one sample rate, so a link with another rate is not decoded and counts as lost.
         let has_other_rate = self
             .sink
             .as_ref()
@@ -525,7 +525,7 @@ impl<'a> VorbisDecoder<'a> {
 
         match self.make_codec(&ident, packet, setup.books_bytes) {
             Ok(()) => self.open(ident.rate_hz)?,
-            // The file's budget for code books is also a limit that rejects the whole clip.
+            // If the code books of all links exceed the file's limit, the whole clip is rejected too.
             Err(fault) if fault.reason == Reason::TooLarge => return Err(fault),
             Err(fault) => {
                 self.fault.get_or_insert(fault);
@@ -537,8 +537,8 @@ impl<'a> VorbisDecoder<'a> {
     }
 
     fn audio_page(&mut self, link: &mut Link, page: &AudioPage) {
-        // Pages after the end of the output count too: `end` compares the count with the pages missing before the
-        // first one.
+        // Count pages after the end of the output too: `end_link` compares the count with the number of pages missing
+        // before the first one.
         link.n_pages += 1;
         if self.is_full() {
             return;
@@ -555,7 +555,7 @@ impl<'a> VorbisDecoder<'a> {
     }
 
     fn end_link(&mut self, link: &mut Link, tail: &Tail) {
-        // If more pages are missing before the first one than follow it, the stream was cut from a longer one and has
+        // If more pages are missing before the first page than follow it, the stream was cut from a longer one and has
         // lost nothing to damage.
         if let Some(before) = link.before.take()
             && before.n_pages <= link.n_pages
@@ -574,10 +574,10 @@ impl<'a> VorbisDecoder<'a> {
     }
 }
 
-// The methods above borrow the link beside the decoder, so it is taken out of `link` while they run.
+// The methods above borrow the link and the decoder separately, so it is taken out of `link` while they run.
 impl Visitor for VorbisDecoder<'_> {
     fn begin(&mut self, ident: &Ident) -> Result<(), Reject> {
-        // Checked for every link, decoded or not, because the limit applies to the file.
+        // Check the channels of every link, decoded or not, because the limit applies to the whole file.
         let n_channels = usize::from(ident.n_channels);
         if n_channels > CHANNELS_MAX {
             return Err(reject(
@@ -628,10 +628,10 @@ mod tests {
     use super::*;
 
     const RATE_HZ: u32 = 44_100;
-    /// A silent packet with a long block.
+    /// A silent Vorbis packet with a long block.
     const LONG: &[u8] = &[2];
 
-    /// Creates a link whose set-up header has `n_books` code books, with one page of silent packets.
+    /// Creates an Ogg link whose set-up header has `n_books` code books, with one page of silent packets.
     fn link(n_books: usize) -> Vec<u8> {
         let mut setup = Setup::default();
         setup.books.resize(n_books, testing::book(true));
@@ -643,7 +643,7 @@ mod tests {
         ])
     }
 
-    /// Decodes with a budget for the code books of three links.
+    /// Decodes an Ogg file with a limit that allows the code books of three links.
     fn decode(links: &[Vec<u8>]) -> Result<usize, Reject> {
         let args = DecodeArgs {
             sample_rate_hz: RATE_HZ,
@@ -674,7 +674,7 @@ mod tests {
             Err(Reason::TooLarge)
         );
 
-        // Repeated headers cost nothing.
+        // Links with repeated headers need no new code books.
         let same = vec![two; 10];
         assert_eq!(decode(&same).map_err(|fault| fault.reason), Ok(90 * 1_024));
     }

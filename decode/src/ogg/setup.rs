@@ -1,4 +1,4 @@
-//! Reads the whole set-up header of Vorbis (Vorbis I §4.2.4) and checks it before symphonia receives it.
+//! Reads the whole Vorbis set-up header (Vorbis I §4.2.4) and checks it before symphonia receives the header.
 //!
 //! symphonia's codec does not check a header sufficiently: code words longer than 32 bits, books without entries,
 //! floors with two points at the same position and similar errors make it panic, and its code books take as much memory
@@ -17,9 +17,9 @@ use super::headers::Ident;
 /// Maximum size of a set-up header, in bytes. Those of libvorbis, for 8 to 96 kHz, mono and stereo, at all qualities,
 /// have 2.5 to 4.2 kB.
 pub(super) const SETUP_BYTES_MAX: usize = 1 << 16;
-/// symphonia counts code books in a byte, so 256 books would count as none. libvorbis's encoder writes up to 44.
+/// symphonia counts code books in a byte, so 256 books would count as none. libvorbis's encoder writes up to 44 books.
 const BOOKS_MAX: u32 = 255;
-/// symphonia indexes a list of 16 books with a number that has five bits if there are 16 books.
+/// Maximum number of books of a floor of type 0. With 16 books symphonia would index a list of 16 by a five-bit number.
 const FLOOR0_BOOKS_MAX: u32 = 15;
 /// Maximum number of points of a floor, including both ends (Vorbis I §7.2.2).
 const FLOOR1_POINTS_MAX: usize = 65;
@@ -28,7 +28,7 @@ const FLOOR1_POINTS_MAX: usize = 65;
 /// streams.
 const FLOOR1_BOOK_ENTRIES_MAX: u32 = 1 << 15;
 
-/// Why a header is refused.
+/// Reason why a set-up header is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Fault {
     reason: Reason,
@@ -36,13 +36,13 @@ pub(super) struct Fault {
 }
 
 impl Fault {
-    /// The header would take more memory than that of any encoder.
+    /// The header would take more memory than the headers of all known encoders.
     pub(super) fn too_large(what: String) -> Self {
         let reason = Reason::TooLarge;
         Self { reason, what }
     }
 
-    /// The header is not valid Vorbis I.
+    /// The set-up header is not valid Vorbis I.
     pub(super) fn broken(what: impl Into<String>) -> Self {
         Self {
             reason: Reason::Damaged,
@@ -50,7 +50,7 @@ impl Fault {
         }
     }
 
-    /// symphonia cannot read the header.
+    /// symphonia cannot read this set-up header.
     pub(super) fn unsupported(what: String) -> Self {
         let reason = Reason::UnsupportedCodec;
         Self { reason, what }
@@ -58,27 +58,27 @@ impl Fault {
 }
 
 impl From<io::Error> for Fault {
-    /// Converts the error that a bit reader returns at the end of the header.
+    /// Converts the error of a bit reader that has reached the end of the header.
     fn from(_: io::Error) -> Self {
         Self::broken("it is cut short")
     }
 }
 
-/// Returns the number of bits needed for `x`: 0 for 0, 3 for 7 (Vorbis I §9.2.1).
+/// Returns the number of bits needed to store `x`: 0 for 0, 3 for 7 (Vorbis I §9.2.1).
 pub(super) fn ilog(x: u32) -> u32 {
     u32::BITS - x.leading_zeros()
 }
 
-/// Modes of a stream: they state which audio packets have long blocks.
+/// Modes of a Vorbis stream, which determine which audio packets have long blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Modes {
     /// Number of modes, 1 to 64.
     pub n: u32,
-    /// Bit mask with one bit for each mode, set if its blocks are long.
+    /// Bit mask with one bit for each mode, set if packets of that mode have long blocks.
     pub are_long: u64,
 }
 
-/// Facts about a set-up header that symphonia may read safely.
+/// Properties of a set-up header that passed all checks, so that symphonia may read it safely.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Setup {
     pub modes: Modes,
@@ -86,7 +86,7 @@ pub(super) struct Setup {
     pub books_bytes: u64,
 }
 
-/// Reads a set-up header, including its signature.
+/// Reads a Vorbis set-up header, including its signature.
 ///
 /// # Errors
 /// A [`Reject`]: `too_large` if a limit is exceeded, `damaged` if the specification does not allow the header,
@@ -143,7 +143,7 @@ fn read_books(bits: &mut BitReaderRtl) -> Result<Books, Fault> {
     Ok(books)
 }
 
-/// Reads the time domain transforms. Vorbis I reserves them and defines none.
+/// Reads the time domain transforms of a set-up header. Vorbis I reserves them and defines none.
 fn read_times(bits: &mut BitReaderRtl) -> Result<(), Fault> {
     let n_times = bits.read_bits_leq32(6)? + 1;
     for _ in 0..n_times {
@@ -198,7 +198,7 @@ fn read_floor1(bits: &mut BitReaderRtl, books: &Books) -> Result<(), Fault> {
         partitions.push(bits.read_bits_leq32(4)? as usize);
     }
 
-    // The header contains all classes up to the highest one, including classes that no partition has.
+    // The header describes all classes up to the highest one in use, including classes that no partition has.
     let n_classes = partitions.iter().max().map_or(0, |max| max + 1);
     let mut class_points = [0; 16];
     for n_points in &mut class_points[..n_classes] {
@@ -207,7 +207,7 @@ fn read_floor1(bits: &mut BitReaderRtl, books: &Books) -> Result<(), Fault> {
 
     let _multiplier = bits.read_bits_leq32(2)?;
     let range_bits = bits.read_bits_leq32(4)?;
-    // The two ends of the range are implicit points.
+    // Add the two ends of the range, which are implicit points of the floor.
     let mut points = vec![0, 1 << range_bits];
     for class in partitions {
         let n_points = class_points[class];
@@ -222,7 +222,7 @@ fn read_floor1(bits: &mut BitReaderRtl, books: &Books) -> Result<(), Fault> {
     }
 
     // Two points at the same position would cause a division by zero. symphonia does not compare points with the two
-    // ends.
+    // ends of the range.
     let n_points = points.len();
     points.sort_unstable();
     points.dedup();
@@ -236,7 +236,7 @@ fn read_floor1(bits: &mut BitReaderRtl, books: &Books) -> Result<(), Fault> {
 fn read_floor1_class(bits: &mut BitReaderRtl, books: &Books) -> Result<usize, Fault> {
     let n_points = bits.read_bits_leq32(3)? as usize + 1;
     let subclass_bits = bits.read_bits_leq32(2)?;
-    // The code book that selects a subclass.
+    // Check the code book that selects a subclass.
     if subclass_bits > 0 {
         books.with_entries(bits.read_bits_leq32(8)?)?;
     }
@@ -268,7 +268,7 @@ fn read_residues(bits: &mut BitReaderRtl, books: &Books) -> Result<u32, Fault> {
     Ok(n_residues)
 }
 
-/// Reads a residue (Vorbis I §8.6.1).
+/// Reads a residue of a set-up header (Vorbis I §8.6.1).
 fn read_residue(bits: &mut BitReaderRtl, books: &Books) -> Result<(), Fault> {
     let begin = bits.read_bits_leq32(24)?;
     let end = bits.read_bits_leq32(24)?;
@@ -280,7 +280,7 @@ fn read_residue(bits: &mut BitReaderRtl, books: &Books) -> Result<(), Fault> {
     let n_classes = bits.read_bits_leq32(6)? + 1;
     books.with_entries(bits.read_bits_leq32(8)?)?;
 
-    // The header first states in which of eight passes each class takes part, and then the book of each such pass.
+    // The header first states in which of eight passes each class takes part, and then the code book of each such pass.
     let mut n_books = 0;
     for _ in 0..n_classes {
         let low = bits.read_bits_leq32(3)?;
@@ -292,7 +292,7 @@ fn read_residue(bits: &mut BitReaderRtl, books: &Books) -> Result<(), Fault> {
         n_books += low.count_ones() + high.count_ones();
     }
     for _ in 0..n_books {
-        // symphonia refuses book 0 here, although Vorbis allows it. The error is raised when the decoder is created.
+        // symphonia refuses code book 0 in a residue, although Vorbis allows it. Creating the decoder then fails.
         books.with_vectors(bits.read_bits_leq32(8)?)?;
     }
     Ok(())
@@ -314,7 +314,7 @@ fn read_mappings(
     Ok(n_mappings)
 }
 
-/// Reads a mapping (Vorbis I §4.2.4).
+/// Reads a mapping of a set-up header (Vorbis I §4.2.4).
 fn read_mapping(
     bits: &mut BitReaderRtl,
     n_channels: u32,
@@ -344,7 +344,7 @@ fn read_mapping(
     if bits.read_bits_leq32(2)? != 0 {
         return Err(Fault::broken("a mapping with reserved bits set"));
     }
-    // Each channel states the number of its submap.
+    // Each channel has the number of its submap in the header.
     if n_submaps > 1 {
         for _ in 0..n_channels {
             if bits.read_bits_leq32(4)? >= n_submaps {

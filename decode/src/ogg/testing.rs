@@ -5,16 +5,16 @@ use super::headers::{IDENT_BYTES, Ident};
 use super::pages::{Pages, checksum};
 use super::setup;
 
-/// A page to be written.
+/// An Ogg page to be written.
 #[derive(Clone, Debug)]
 pub(crate) struct Page {
     pub flags: u8,
     pub granule: i64,
     pub serial: u32,
     pub sequence: u32,
-    /// The packets, or parts of packets, on the page.
+    /// The packets, or parts of packets, that the page contains.
     pub packets: Vec<Vec<u8>>,
-    /// Whether the last packet continues on the next page.
+    /// Whether the page's last packet continues on the next page.
     pub is_open: bool,
 }
 
@@ -22,7 +22,7 @@ pub(crate) const CONTINUED: u8 = 1;
 pub(crate) const FIRST: u8 = 2;
 pub(crate) const LAST: u8 = 4;
 
-/// Returns the bytes of a page with its checksum. The length of an open packet must be a multiple of whole segments.
+/// Returns the bytes of an Ogg page with its checksum. An open packet must consist of whole segments.
 pub(crate) fn page(page: &Page) -> Vec<u8> {
     let mut lacing = Vec::new();
     for (at, packet) in page.packets.iter().enumerate() {
@@ -49,7 +49,7 @@ pub(crate) fn page(page: &Page) -> Vec<u8> {
     bytes
 }
 
-/// Creates a page of complete packets in the stream with serial number 7.
+/// Creates an Ogg page of complete packets in the stream with serial number 7.
 pub(crate) fn packet_page(flags: u8, granule: i64, sequence: u32, packets: &[&[u8]]) -> Page {
     let packets = packets.iter().map(|packet| packet.to_vec()).collect();
     Page {
@@ -62,9 +62,9 @@ pub(crate) fn packet_page(flags: u8, granule: i64, sequence: u32, packets: &[&[u
     }
 }
 
-/// Creates as many pages as one packet needs.
+/// Creates as many Ogg pages as one packet needs.
 pub(crate) fn long(sequence: u32, packet: &[u8]) -> Vec<Page> {
-    // One segment less than the maximum of a page, because the last piece may need a value that ends it.
+    // One segment less than the maximum of a page, because the last part may need a value that ends the packet.
     let pieces: Vec<&[u8]> = packet.chunks(254 * 255).collect();
     let n_pieces = pieces.len();
     let mut pages = Vec::new();
@@ -80,7 +80,7 @@ pub(crate) fn long(sequence: u32, packet: &[u8]) -> Vec<Page> {
     pages
 }
 
-/// Creates the pages of the test tone with this comment and `n_packets` audio packets per page.
+/// Creates the Ogg pages of the test tone with this comment and `n_packets` audio packets per page.
 pub(crate) fn tone(comment: &[u8], n_packets: usize) -> Vec<Page> {
     let packets = tone_packets();
     let [ident, _, setup, audio @ ..] = &packets[..] else {
@@ -103,7 +103,7 @@ pub(crate) fn tone(comment: &[u8], n_packets: usize) -> Vec<Page> {
             blocks.next(packet);
         }
 
-        // The last block is trimmed.
+        // Trim the last block to the end of the tone.
         let granule = granule.min(TONE_SAMPLES) as i64;
         pages.push(packet_page(0, granule, pages.len() as u32, &packets));
     }
@@ -115,10 +115,10 @@ pub(crate) fn tone(comment: &[u8], n_packets: usize) -> Vec<Page> {
     pages
 }
 
-/// Number of samples of the tone.
+/// Number of samples of the test tone.
 const TONE_SAMPLES: u64 = 48_000;
 
-/// Reads the three headers and the audio packets of the tone.
+/// Reads the three headers and the audio packets of the test tone.
 fn tone_packets() -> Vec<Vec<u8>> {
     let file = include_bytes!("../../tests/data/tone_32000_mono.ogg");
     let mut packets = Vec::new();
@@ -136,18 +136,18 @@ fn tone_packets() -> Vec<Vec<u8>> {
     packets
 }
 
-/// Concatenates the bytes of pages.
+/// Concatenates the bytes of Ogg pages.
 pub(crate) fn bytes(pages: &[Page]) -> Vec<u8> {
     pages.iter().flat_map(page).collect()
 }
 
-/// Writes the correct checksum into a page.
+/// Writes the correct checksum into an Ogg page.
 pub(crate) fn seal(page: &mut [u8]) {
     let crc = checksum(page);
     page[22..26].copy_from_slice(&crc.to_le_bytes());
 }
 
-/// Creates an identification header with blocks of 256 and 2,048 samples.
+/// Creates a Vorbis identification header with blocks of 256 and 2,048 samples.
 pub(crate) fn ident(n_channels: u8, rate_hz: u32) -> [u8; IDENT_BYTES] {
     let mut bytes = [0; IDENT_BYTES];
     bytes[..7].copy_from_slice(b"\x01vorbis");
@@ -179,18 +179,18 @@ impl BitWriter {
     }
 }
 
-/// The parts of a set-up header. Each fault in the tests affects one of them.
+/// The parts of a Vorbis set-up header. Each fault in the tests affects one of them.
 #[derive(Clone, Debug)]
 pub(crate) struct Setup {
     pub books: Vec<BitWriter>,
     pub floor: BitWriter,
     pub residue: BitWriter,
     pub mapping: BitWriter,
-    /// Whether each mode has long blocks.
+    /// For each mode, whether its blocks are long.
     pub modes: Vec<bool>,
 }
 
-/// Creates a code book with two entries of one bit, optionally with vectors of one value each.
+/// Creates a Vorbis code book with two entries of one bit, optionally with vectors of one value each.
 pub(crate) fn book(has_vectors: bool) -> BitWriter {
     let mut bits = BitWriter::default();
     bits.write(0x56_4342, 24)
@@ -214,12 +214,12 @@ pub(crate) fn book(has_vectors: bool) -> BitWriter {
     bits
 }
 
-/// Creates a floor of one class, with points at `points` of 7 bits each.
+/// Creates a Vorbis floor of one class, with points at the positions `points` of 7 bits each.
 pub(crate) fn floor1(points: &[u64]) -> BitWriter {
     let mut bits = BitWriter::default();
     let n_points = points.len() as u64;
 
-    // One partition of class 0; its points; no subclasses; book 0; multiplier; bits of a point.
+    // Fields: one partition of class 0; its points; no subclasses; book 0; multiplier; bits of a point.
     bits.write(1, 16)
         .write(1, 5)
         .write(0, 4)
@@ -237,11 +237,11 @@ pub(crate) fn floor1(points: &[u64]) -> BitWriter {
 }
 
 impl Default for Setup {
-    /// Creates the smallest set-up header that can be decoded: a book without vectors and one with them, a floor of
-    /// four points, one residue.
+    /// Creates the smallest Vorbis set-up header that can be decoded: a book without vectors and one with vectors, a
+    /// floor of four points, one residue.
     fn default() -> Self {
         let mut residue = BitWriter::default();
-        // Type 1, 0 to 128, parts of 32, one class, book 0; book 1 in the first pass.
+        // Fields: type 1, range 0 to 128, partitions of 32, one class, book 0; book 1 in the first pass.
         residue
             .write(1, 16)
             .write(0, 24)
@@ -269,7 +269,7 @@ impl Default for Setup {
 }
 
 impl Setup {
-    /// Returns the bytes of the header.
+    /// Returns the bytes of the set-up header.
     pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut bits = BitWriter::default();
         bits.write(self.books.len() as u64 - 1, 8);

@@ -1,4 +1,4 @@
-//! Tests with files made page by page: decoded samples, lost samples, and refused headers.
+//! Tests with Ogg files made page by page: decoded samples, lost samples, and refused headers.
 
 use wavemill_kernels::Level;
 use wavemill_schemas::reject::{Reason, Reject};
@@ -14,12 +14,12 @@ use super::testing::{
 use crate::flac::testing::{frame, head};
 
 const RATE_HZ: u32 = 44_100;
-/// Number of samples that a packet with a long block adds after another one.
+/// Number of samples that a packet with a long block adds after another such packet.
 const PACKET_SAMPLES: usize = 1_024;
-/// A silent packet with a long block.
+/// A silent Vorbis packet with a long block.
 const LONG: &[u8] = &[2];
 
-/// Creates the two pages of headers.
+/// Creates the two Ogg pages of Vorbis headers.
 fn headers(rate_hz: u32, setup: &[u8]) -> Vec<Page> {
     let comment = b"\x03vorbis\0\0\0\0\0\0\0\0\x01";
     vec![
@@ -28,7 +28,7 @@ fn headers(rate_hz: u32, setup: &[u8]) -> Vec<Page> {
     ]
 }
 
-/// Creates a stream with `n_pages` pages of ten long packets each. The first packet adds no samples.
+/// Creates an Ogg stream with `n_pages` pages of ten long packets each. The first packet adds no samples.
 fn stream(n_pages: u32) -> Vec<Page> {
     let mut pages = headers(RATE_HZ, &Setup::default().bytes());
     for number in 1..=n_pages {
@@ -39,7 +39,7 @@ fn stream(n_pages: u32) -> Vec<Page> {
     pages
 }
 
-/// Returns the number of decoded samples and of lost samples.
+/// Decodes an Ogg file and returns the number of decoded samples and of lost samples.
 fn decode(file: &[u8]) -> Result<(usize, usize), Reject> {
     let args = DecodeArgs {
         sample_rate_hz: RATE_HZ,
@@ -83,12 +83,12 @@ fn a_whole_stream_is_decoded_and_trimmed_by_its_last_granule() {
         (29 * PACKET_SAMPLES - 1_500, 0)
     );
 
-    // With a single page of audio, the granule is the length of the audio.
+    // With a single page of audio, the page's granule is the length of the audio.
     let mut single = stream(1);
     single[2].granule = 5_000;
     assert_eq!(decode(&bytes(&single)).unwrap(), (5_000, 0));
 
-    // A stream that was cut from a longer one begins late and has lost nothing.
+    // A stream that was cut from a longer one has a late first granule and has lost no audio.
     let mut late = stream(3);
     late.iter_mut()
         .skip(2)
@@ -105,7 +105,7 @@ fn missing_pages_become_silence_of_their_length() {
         (49 * PACKET_SAMPLES, 11 * PACKET_SAMPLES)
     );
 
-    // At the start nothing replaces the missing page. The first packet after it adds no samples either.
+    // Nothing replaces a page missing at the start. The first packet after the page adds no samples either.
     let mut pages = stream(5);
     pages.remove(2);
     assert_eq!(
@@ -113,7 +113,7 @@ fn missing_pages_become_silence_of_their_length() {
         (39 * PACKET_SAMPLES, 10 * PACKET_SAMPLES)
     );
 
-    // If page numbers jump but time does not, nothing is missing.
+    // If page numbers jump but granules do not, no audio is missing.
     let mut pages = stream(5);
     pages.iter_mut().skip(4).for_each(|page| page.sequence += 3);
     assert_eq!(decode(&bytes(&pages)).unwrap(), (49 * PACKET_SAMPLES, 0));
@@ -143,7 +143,7 @@ fn damaged_pages_become_silence_and_trailing_ones_are_lost() {
         );
     }
 
-    // The header of the damaged last page states its length. A header with too large a length is not believed.
+    // The header of the damaged last page states the audio's length. A header with too large a length is ignored.
     let at = bytes(&pages[..6]).len();
     let mut file = bytes(&pages);
     file[at + 40] ^= 1;
@@ -188,7 +188,7 @@ fn packets_span_pages_and_torn_packets_are_lost() {
 
     assert_eq!(decode(&bytes(&pages)).unwrap(), (30 * PACKET_SAMPLES, 0));
 
-    // The end of the long packet is lost, and with it the packet itself and the one that overlaps with it.
+    // The end of the long packet is missing. Lost are the long packet and the next one, which overlaps with it.
     pages[3].flags = 0;
     pages[3].packets.remove(0);
     assert_eq!(
@@ -196,7 +196,7 @@ fn packets_span_pages_and_torn_packets_are_lost() {
         (30 * PACKET_SAMPLES, 2 * PACKET_SAMPLES)
     );
 
-    // The file ends within the long packet.
+    // The file ends within the long packet, which is lost.
     assert_eq!(
         decode(&bytes(&pages[..3])).unwrap(),
         (9 * PACKET_SAMPLES, PACKET_SAMPLES)
@@ -210,7 +210,7 @@ fn chained_streams_are_decoded_one_after_the_other() {
     let both = [bytes(&first), bytes(&second)].concat();
     assert_eq!(decode(&both).unwrap(), (48 * PACKET_SAMPLES, 0));
 
-    // A link with two channels is joined as well. A link with another rate becomes silence of the same length.
+    // A link with two channels is also decoded. A link with another rate becomes silence of the same length.
     second[0].packets[0] = ident(2, RATE_HZ).to_vec();
     let both = [bytes(&first), bytes(&second)].concat();
     assert_eq!(decode(&both).unwrap(), (48 * PACKET_SAMPLES, 0));
@@ -221,7 +221,7 @@ fn chained_streams_are_decoded_one_after_the_other() {
         ((29 + 2 * 19) * PACKET_SAMPLES, 2 * 19 * PACKET_SAMPLES)
     );
 
-    // If the set-up header is broken, the granules state the length of the link.
+    // If a link's set-up header is broken, the granules state the length of the link.
     second[0].packets[0] = ident(1, RATE_HZ).to_vec();
     second[1].packets[1][20] ^= 1;
     let both = [bytes(&first), bytes(&second)].concat();
@@ -230,7 +230,7 @@ fn chained_streams_are_decoded_one_after_the_other() {
         (48 * PACKET_SAMPLES, 19 * PACKET_SAMPLES)
     );
 
-    // If the first page is damaged, the rest of the link is unknown. The estimated loss is what its bytes would hold.
+    // If the first page is damaged, the rest of the link is unknown. The loss is estimated from the link's bytes.
     let mut both = [bytes(&first), bytes(&stream(2))].concat();
     both[bytes(&first).len() + 40] ^= 1;
     let (n_samples, n_lost) = decode(&both).unwrap();
@@ -261,7 +261,7 @@ fn vorbis_is_selected_among_parallel_streams() {
 
 #[test]
 fn rejects_name_the_codec_of_streams_that_are_not_decoded() {
-    // A STREAMINFO block, a comment, and frames, as an encoder of FLAC writes them.
+    // Write a STREAMINFO block, a comment, and frames, as a FLAC encoder stores them in Ogg.
     let flac = [
         packet_page(
             FIRST,
@@ -291,7 +291,7 @@ fn rejects_name_the_codec_of_streams_that_are_not_decoded() {
 
 #[test]
 fn hole_before_a_page_without_granule_counts_once() {
-    // Page 4 is missing. On page 5 a packet continues, but none ends.
+    // Page 4 is missing. On page 5 a packet continues, but no packet ends.
     let mut pages = stream(6);
     pages.remove(4);
     pages[4].packets = vec![[LONG, &[0; 254]].concat()];
@@ -301,7 +301,7 @@ fn hole_before_a_page_without_granule_counts_once() {
     pages[5].packets[0] = vec![0; 10];
 
     let total = 59 * PACKET_SAMPLES;
-    // The packets of two pages, and the packet that overlaps with them.
+    // Lost are the packets of two pages, and the packet that overlaps with them.
     assert_eq!(
         decode(&bytes(&pages)).unwrap(),
         (total, 21 * PACKET_SAMPLES)
@@ -323,7 +323,7 @@ fn foreign_bytes_around_pages_are_not_lost_audio() {
 
 #[test]
 fn nested_headers_take_linear_time() {
-    // Each of these begins a page that claims the following 65,025 bytes, and none of them is a valid page.
+    // Each of these headers begins a page that claims the following 65,025 bytes, and none of the pages is valid.
     let mut head = b"OggS\0\0".to_vec();
     head.resize(26, 0xFF);
     head.push(0xFF);
@@ -334,18 +334,18 @@ fn nested_headers_take_linear_time() {
     let start = std::time::Instant::now();
     decode(&file).unwrap();
 
-    // Checksums over 2.7 MB take milliseconds; over the square of that they would take hours.
+    // Checksums over 2.7 MB take milliseconds; over the square of that number of bytes they would take hours.
     assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
 }
 
-/// Returns the reason for which a set-up header is refused.
+/// Returns the reason why a set-up header is refused, if it is.
 fn refused(setup: &Setup) -> Option<Reason> {
     let ident = Ident::parse(&ident(1, RATE_HZ)).unwrap();
     let reason = setup::parse(&setup.bytes(), &ident)
         .err()
         .map(|reject| reject.reason);
 
-    // The decoder refuses it for the same reason, without a panic.
+    // Decoding a file with this header is refused for the same reason, without a panic.
     let mut pages = stream(1);
     pages[1].packets[1] = setup.bytes();
     assert_eq!(
@@ -355,7 +355,7 @@ fn refused(setup: &Setup) -> Option<Reason> {
     reason
 }
 
-/// Creates a code book up to the lengths of its code words.
+/// Creates a Vorbis code book, but only the fields before the lengths of its code words.
 fn book_of(n_dimensions: u64, n_entries: u64) -> BitWriter {
     let mut bits = BitWriter::default();
     bits.write(0x56_4342, 24)
@@ -382,7 +382,7 @@ fn code_books_that_are_not_trees_are_rejected() {
     assert_eq!(refused(&Setup::default()), None);
     assert_eq!(refused(&with_book(book(true))), None);
 
-    // Too many code words; too few; one longer than 32 bits in an ordered list.
+    // Code books with too many code words, with too few, and with a word longer than 32 bits in an ordered list.
     let mut many = book_of(1, 3);
     many.write(0, 2).write(0, 15).write(0, 4);
     assert_eq!(refused(&with_book(many)), Some(Reason::Damaged));
@@ -399,7 +399,7 @@ fn code_books_that_are_not_trees_are_rejected() {
         .write(0, 4);
     assert_eq!(refused(&with_book(long)), Some(Reason::Damaged));
 
-    // One entry of one bit is also a tree. A book without entries is allowed if it is never used.
+    // A book with one entry of one bit is also valid. A book without entries is allowed if it is never used.
     let mut single = book_of(1, 1);
     single.write(0, 2).write(0, 5).write(0, 4);
     assert_eq!(refused(&with_book(single.clone())), None);
@@ -414,7 +414,7 @@ fn code_books_that_are_not_trees_are_rejected() {
     };
     assert_eq!(refused(&read), Some(Reason::Damaged));
 
-    // The residue needs vectors.
+    // Both books have no vectors, but the residue needs some.
     let flat = Setup {
         books: vec![book(false), book(false)],
         ..Setup::default()
@@ -431,7 +431,7 @@ fn oversized_code_books_are_too_large() {
         Some(Reason::TooLarge)
     );
 
-    // 2^17 entries of 17 bits in a few bytes, each a vector of 31 values: 16 MB for a book.
+    // A header of a few bytes with 2^17 entries of 17 bits, each a vector of 31 values: 16 MB of memory for a book.
     let mut vectors = book_of(31, 1 << 17);
     vectors
         .write(1, 1)
@@ -460,8 +460,8 @@ fn oversized_code_books_are_too_large() {
 
 #[test]
 fn lattices_with_wrong_root_in_symphonia_are_rejected() {
-    // All powers that are a possible number of entries, and one less. Those that are refused made symphonia panic or
-    // read on at the wrong position.
+    // Numbers of entries that are a power of the number of values, and one less. Headers that are refused made
+    // symphonia panic or read on at the wrong position.
     for n_dimensions in 1..=16_u32 {
         for side in 2..=64_u64 {
             let Some(power) = side
@@ -480,7 +480,7 @@ fn lattices_with_wrong_root_in_symphonia_are_rejected() {
                 let n_values = if is_power { side } else { side - 1 };
 
                 let mut book = book_of(u64::from(n_dimensions), n_entries);
-                // A sparse list of two code words.
+                // Write a sparse list with two code words.
                 book.write(2, 2)
                     .write(1, 1)
                     .write(0, 5)
@@ -507,7 +507,7 @@ fn lattices_with_wrong_root_in_symphonia_are_rejected() {
 
 #[test]
 fn checksum_matches_the_definition() {
-    // A fixed header, in which the checksum takes four bytes at offset 22, and up to 73 bytes behind it.
+    // A fixed page header, in which the checksum takes four bytes at offset 22, and up to 73 bytes after the header.
     let page: Vec<u8> = (0..100_u32).map(|i| (i * i + 7) as u8).collect();
 
     for n_bytes in 27..=page.len() {
@@ -543,7 +543,7 @@ fn floors_that_divide_by_zero_are_rejected() {
         );
     }
 
-    // More than 65 points: nine partitions of class 0 with 8 points each.
+    // A floor with more than 65 points: nine partitions of class 0 with 8 points each.
     let mut many = BitWriter::default();
     many.write(1, 16)
         .write(9, 5)
@@ -558,7 +558,7 @@ fn floors_that_divide_by_zero_are_rejected() {
     }
     assert_eq!(refused(&with_floor(many)), Some(Reason::Damaged));
 
-    // A book that does not exist.
+    // A floor with the number of a code book that does not exist.
     let mut other = BitWriter::default();
     other
         .write(1, 16)
@@ -622,7 +622,7 @@ fn truncated_or_flipped_headers_never_panic() {
 
 #[test]
 fn estimates_are_limited_by_the_loss_budget() {
-    // A tenth of the file's bytes contained 1,000 samples, so the file holds 10,000, and up to 90,000 may be missing.
+    // A tenth of the file's bytes held 1,000 samples, so the file holds 10,000, and up to 90,000 may be missing.
     let file_bytes = 5_000;
     let mut heard = Density::default();
     heard.add(1_000, &[&[0; 500]]);
@@ -636,7 +636,7 @@ fn estimates_are_limited_by_the_loss_budget() {
 
 #[test]
 fn loss_of_a_link_without_headers_is_limited_by_file_size() {
-    // Packets of two bytes, which could have 4,096 samples each if the link had long blocks.
+    // Packets of two bytes without a set-up header. Each could have 4,096 samples if its block were long.
     let mut headless = stream(1);
     headless[0].packets[0][28] = 0xDD;
     headless[1].packets.truncate(1);
@@ -647,7 +647,7 @@ fn loss_of_a_link_without_headers_is_limited_by_file_size() {
         pages.push(packet_page(0, granule, number + 2, &[LONG; 200]));
     }
 
-    // Packets that take a hundred bytes each for a quarter of the samples.
+    // Make the packets of the decoded link long: a hundred bytes each for a quarter of the samples.
     let mut sound = stream(3);
     for packet in sound.iter_mut().skip(2).flat_map(|page| &mut page.packets) {
         packet.resize(100, 0);
@@ -693,7 +693,7 @@ fn link_with_unsupported_rate_adds_no_long_loss() {
 
     let (n_samples, n_lost) = decode(&[bytes(&stream(3)), bytes(&slow)].concat()).unwrap();
 
-    // The length of the packets at 8 kHz, the lowest supported rate.
+    // The total length of the packets in seconds at 8 kHz, the lowest supported rate.
     let expected = (29 * PACKET_SAMPLES) as f64 * 44_100.0 / 8_000.0;
     assert!(
         (n_lost as f64 - expected).abs() < 2.0,

@@ -1,6 +1,6 @@
 //! Walks through an Ogg file link by link, and in each link through the pages of one Vorbis stream.
 //!
-//! A link is a group of streams that begin together. If it contains several Vorbis streams, the one with the lowest
+//! A link is a group of Ogg streams that begin together. If it contains several Vorbis streams, the one with the lowest
 //! serial number is used, and all other streams are skipped. The walk hashes the audio packets of all links, decoded or
 //! not, and everything that it reports to its visitor. A file therefore has one hash and one key, no matter how much of
 //! it is requested.
@@ -14,25 +14,25 @@ use super::packets::{Hole, Packets};
 use super::pages::{Page, PageHeader, Pages, SkippedBytes};
 use super::setup::{self, Setup};
 
-/// Receives the contents of a file during a walk. Everything reported to a visitor is also part of the decode key
+/// Receives the contents of an Ogg file during a walk. Everything reported to a visitor is also part of the decode key
 /// (`key.rs`).
 pub(super) trait Visitor {
-    /// Handles the start of a Vorbis stream.
+    /// Handles the start of a Vorbis stream with its identification header.
     ///
     /// # Errors
-    /// A [`Reject`] ends the walk.
+    /// Returns a [`Reject`] to end the walk.
     fn begin(&mut self, ident: &Ident) -> Result<(), Reject>;
 
-    /// Handles the set-up header of the stream, which is either valid or refused.
+    /// Handles the set-up header of the Vorbis stream, which is either valid or refused.
     ///
     /// # Errors
-    /// A [`Reject`] ends the walk.
+    /// Returns a [`Reject`] to end the walk.
     fn setup(&mut self, packet: &[u8], setup: Result<Setup, Reject>) -> Result<(), Reject>;
 
-    /// Handles a page with packets other than headers.
+    /// Handles a page with Vorbis packets other than headers.
     fn audio(&mut self, page: &AudioPage);
 
-    /// Handles the end of the stream.
+    /// Handles the end of the Vorbis stream.
     fn end(&mut self, tail: &Tail);
 
     /// Handles the bytes of a page that belongs to no known stream because its first page is lost, or to a chained
@@ -40,42 +40,42 @@ pub(super) trait Visitor {
     fn orphan(&mut self, offset: usize, bytes: usize);
 }
 
-/// A page of the stream with audio packets.
+/// A page with audio packets of the Vorbis stream.
 #[derive(Debug)]
 pub(super) struct AudioPage<'p> {
     /// Offset of the page in the file.
     pub offset: usize,
     pub granule: Option<u64>,
     pub hole: Option<Hole>,
-    /// Complete packets that end on the page.
+    /// The packets that end on the page and are complete.
     pub packets: &'p [&'p [u8]],
     /// Whether no page of the stream follows.
     pub is_last: bool,
 }
 
-/// Everything after the last page of a stream, with which the stream should have continued.
+/// Everything after the last page of a Vorbis stream that should have continued.
 #[derive(Debug)]
 pub(super) struct Tail<'p> {
-    /// Offset of the last page.
+    /// File offset of the stream's last page.
     pub offset: usize,
     /// Whether the last page is flagged as the end of the stream.
     pub is_ended: bool,
     /// Number of bytes after the last page that are in no valid page.
     pub bytes: usize,
-    /// Granule in the header of a damaged page of this stream among these bytes.
+    /// Granule in the header of a damaged page of this stream among the bytes after the last page.
     pub claimed_granule: Option<u64>,
-    /// The available part of a packet that continues after the last page.
+    /// The available part of a packet that would continue after the last page.
     pub unfinished: Option<&'p [u8]>,
 }
 
-/// Streams seen so far; used to explain why a file contains no Vorbis.
+/// Kinds of Ogg streams seen so far, to explain why a file contains no Vorbis.
 #[derive(Debug, Default)]
 struct SeenStreams {
-    /// Error of the first identification header that was refused.
+    /// Error for the first Vorbis identification header that was refused.
     fault: Option<Reject>,
-    /// Whether a stream of another codec was found.
+    /// Whether a stream of another codec than Vorbis was found.
     has_other: bool,
-    /// The first audio codec that was found and is not decoded.
+    /// Name of the first audio codec that was found and is not decoded.
     other_audio: Option<&'static str>,
     /// Whether a Vorbis stream was found.
     has_vorbis: bool,
@@ -101,33 +101,33 @@ impl SeenStreams {
     }
 }
 
-/// The active stream.
+/// The Vorbis stream that is being read.
 struct Stream<'a> {
     serial: u32,
     ident: Ident,
     packets: Packets,
     has_setup: bool,
-    /// A hole before a page that has no time, because no audio packet ends on it.
+    /// A hole before a page that has no granule, because no audio packet ends on it.
     hole: Option<Hole>,
-    /// The newest page, which is held back until it is known whether another one follows.
+    /// The stream's newest page, which is held back until it is known whether another page follows.
     pending: Option<PendingPage<'a>>,
 }
 
 #[derive(Clone, Copy)]
 struct PendingPage<'a> {
     page: Page<'a>,
-    /// Number of bytes in no page between the stream's previous page and this one.
+    /// Number of bytes between the stream's previous page and this one that belong to no page.
     skipped_bytes: usize,
 }
 
 impl Stream<'_> {
-    /// Reports whether the newest page is flagged as the last one.
+    /// Reports whether the stream's newest page is flagged as the last one.
     fn is_over(&self) -> bool {
         self.pending.is_some_and(|pending| pending.page.is_last)
     }
 
-    /// Reports whether `page` belongs to this stream. After the last page, another stream may use the same serial
-    /// number; a page of this stream is then recognized by its consecutive page number.
+    /// Reports whether `page` belongs to this stream. After the stream's last page, another stream may use the same
+    /// serial number; a page of this stream is then recognized by its consecutive page number.
     fn goes_on_with(&self, page: &Page) -> bool {
         if page.header.serial != self.serial {
             return false;
@@ -139,14 +139,14 @@ impl Stream<'_> {
     }
 }
 
-/// Audio codecs that are not decoded: first bytes of a stream's first packet, and name.
+/// Audio codecs that are not decoded: the first bytes of a stream's first packet, and the codec's name.
 const OTHER_CODECS: [(&[u8], &str); 3] = [
     (b"\x7FFLAC", "FLAC"),
     (b"OpusHead", "Opus"),
     (b"Speex   ", "Speex"),
 ];
 
-/// Returns the name of the audio codec of a stream that begins with `packet` and is not decoded.
+/// Returns the name of the audio codec of a stream that begins with `packet`, if that codec is not decoded.
 fn other_audio(packet: &[u8]) -> Option<&'static str> {
     let mut codecs = OTHER_CODECS.iter();
     codecs
@@ -154,14 +154,14 @@ fn other_audio(packet: &[u8]) -> Option<&'static str> {
         .map(|(_, name)| *name)
 }
 
-/// Serial numbers of the streams of a link that are skipped.
+/// Serial numbers of the streams in a link that are skipped.
 #[derive(Debug, Default)]
 struct OtherStreams {
     serials: Vec<u32>,
 }
 
 impl OtherStreams {
-    /// Maximum number of stored serial numbers. Streams beyond it are treated like streams without a first page.
+    /// Maximum number of stored serial numbers. Further streams are treated like streams without a first page.
     const N_MAX: usize = 64;
 
     fn add(&mut self, serial: u32) {
@@ -171,33 +171,33 @@ impl OtherStreams {
     }
 }
 
-/// A walk through one file.
+/// A walk through one Ogg file.
 pub(super) struct Walk<'a, V> {
     visitor: V,
     hasher: blake3::Hasher,
     key: WalkKey,
     stream: Option<Stream<'a>>,
-    /// Candidate in the group of first pages that is being read: serial number, identification header and page number.
+    /// Selected Vorbis stream among the first pages of a link: serial number, identification header and page number.
     beginning: Option<(u32, Ident, u32)>,
     is_beginning: bool,
-    /// The current group contains audio of another codec and no Vorbis, and an earlier group contained Vorbis.
+    /// Whether the current link contains audio of another codec and no Vorbis, and an earlier link contained Vorbis.
     is_foreign: bool,
     others: OtherStreams,
-    /// Bytes in no page since the stream's newest page.
+    /// Bytes since the stream's newest page that belong to no page.
     skipped: SkippedBytes,
     seen: SeenStreams,
 }
 
-/// A completed walk.
+/// The results of a completed walk.
 pub(super) struct Walked<V> {
     pub visitor: V,
-    /// Hasher of all audio packets.
+    /// Hasher over all audio packets of the file.
     pub hasher: blake3::Hasher,
     key: WalkKey,
 }
 
 impl<V> Walked<V> {
-    /// Returns the hashes of the file, or none if it contains no audio packet.
+    /// Returns the hashes of the file, or none if the file contains no audio packet.
     pub(super) fn facts(&self, file: &[u8]) -> InputFacts {
         self.key.clone().finish(&self.hasher, file.len())
     }
@@ -219,10 +219,10 @@ impl<'a, V: Visitor> Walk<'a, V> {
         }
     }
 
-    /// Walks through the whole file.
+    /// Walks through the whole Ogg file.
     ///
     /// # Errors
-    /// A [`Reject`] from the visitor, or if the file contains no Vorbis.
+    /// A [`Reject`] if the visitor returns one, or if the file contains no Vorbis.
     pub(super) fn run(mut self, file: &'a [u8]) -> Result<Walked<V>, Reject> {
         let mut pages = Pages::new(file, mp3::behind_tags(file));
         for page in pages.by_ref() {
@@ -230,7 +230,7 @@ impl<'a, V: Visitor> Walk<'a, V> {
         }
 
         self.skip(pages.tail());
-        // If the file ends with first pages, their stream begins and ends here.
+        // If the file ends with first pages of streams, the selected stream begins and ends here.
         self.begin_stream()?;
         self.end_stream()?;
         if self.seen.has_vorbis {
@@ -249,7 +249,7 @@ impl<'a, V: Visitor> Walk<'a, V> {
         if page.is_first {
             return self.first_page(&page);
         }
-        // Any other page ends the group of first pages.
+        // A page that is not the first of its stream ends the group of first pages.
         self.begin_stream()?;
 
         let is_of_stream = self
@@ -257,7 +257,7 @@ impl<'a, V: Visitor> Walk<'a, V> {
             .as_ref()
             .is_some_and(|stream| stream.goes_on_with(&page));
         if is_of_stream {
-            // Another page follows, so the pending page is not the last one.
+            // Another page of the stream follows, so the pending page is not the last one.
             self.process_pending(false)?;
             let skipped_bytes = std::mem::take(&mut self.skipped).bytes;
             if let Some(stream) = &mut self.stream {
@@ -276,14 +276,14 @@ impl<'a, V: Visitor> Walk<'a, V> {
             && !self.others.serials.contains(&page.header.serial)
         {
             // While a stream is active, a page with an unknown serial number is assumed to be of a stream multiplexed
-            // with it. Here no stream is active.
+            // with the active one. Here no stream is active.
             self.key.orphan(page.body().len(), false);
             self.visitor.orphan(page.offset, page.body().len());
         }
         Ok(())
     }
 
-    /// Handles the first page of a stream. A group of such pages begins a link.
+    /// Handles the first page of an Ogg stream. A group of such pages begins a link.
     fn first_page(&mut self, page: &Page<'a>) -> Result<(), Reject> {
         // The first page of a group begins a link, so the previous link is complete.
         if !self.is_beginning {
@@ -321,19 +321,19 @@ impl<'a, V: Visitor> Walk<'a, V> {
         Ok(())
     }
 
-    /// Begins the selected stream after the group of first pages.
+    /// Begins the selected Vorbis stream after the group of first pages.
     fn begin_stream(&mut self) -> Result<(), Reject> {
         if !std::mem::take(&mut self.is_beginning) {
             return Ok(());
         }
 
-        // The bytes skipped so far are before or among the headers and contain no audio.
+        // The bytes skipped so far are before or among the headers and contain no audio, so do not count them.
         self.skipped = SkippedBytes::default();
         let Some((serial, ident, sequence)) = self.beginning.take() else {
             return Ok(());
         };
 
-        // The serial number was added while the stream was one of several candidates. Now its pages are used.
+        // The stream was skipped as one of several candidates. Do not skip its pages from now on.
         self.others.serials.retain(|&other| other != serial);
         // The group contains Vorbis, so other audio in it is multiplexed with the Vorbis stream, not chained after it.
         self.is_foreign = false;
@@ -352,7 +352,7 @@ impl<'a, V: Visitor> Walk<'a, V> {
         Ok(())
     }
 
-    /// Ends the stream.
+    /// Ends the active stream and passes its last page to the visitor.
     fn end_stream(&mut self) -> Result<(), Reject> {
         // The pending page is the last one. Only the last page may end within a block.
         self.process_pending(true)?;
@@ -376,7 +376,7 @@ impl<'a, V: Visitor> Walk<'a, V> {
         Ok(())
     }
 
-    /// Passes the pending page to the visitor.
+    /// Passes the pending page to the visitor as audio, or as a header.
     fn process_pending(&mut self, is_last: bool) -> Result<(), Reject> {
         let Some(stream) = &mut self.stream else {
             return Ok(());
@@ -397,7 +397,7 @@ impl<'a, V: Visitor> Walk<'a, V> {
             match PacketKind::from_bytes(packet) {
                 PacketKind::Setup if !stream.has_setup => {
                     stream.has_setup = true;
-                    // Anything missing among the headers is not audio.
+                    // Pages missing among the headers contained no audio.
                     stream.hole = None;
                     let setup = setup::parse(packet, &stream.ident);
                     self.key.setup(&stream.ident, packet, setup.as_ref().ok());
@@ -408,7 +408,7 @@ impl<'a, V: Visitor> Walk<'a, V> {
                     self.hasher.update(packet);
                     audio.push(packet);
                 }
-                // Not hashed as audio, but the visitor counts it as a packet that cannot be decoded.
+                // Do not hash an invalid packet as audio. The visitor counts it as a packet that cannot be decoded.
                 PacketKind::Other => audio.push(packet),
             }
         }
@@ -429,7 +429,7 @@ impl<'a, V: Visitor> Walk<'a, V> {
 
     fn skip(&mut self, skipped: SkippedBytes) {
         self.skipped.bytes += skipped.bytes;
-        // The later header is closer to the end of the stream.
+        // Keep the later of two damaged headers, which is closer to the end of the stream.
         self.skipped.claim = skipped.claim.or(self.skipped.claim);
     }
 }

@@ -2,25 +2,25 @@
 
 use image::ImageFormat;
 
-/// First bytes of every PNG.
+/// First bytes of every PNG file.
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\n";
-/// First bytes of every JPEG: the start marker and the beginning of the first segment's marker.
+/// First bytes of every JPEG file: the start marker and the beginning of the first segment's marker.
 const JPEG: &[u8] = &[0xff, 0xd8, 0xff];
 
-/// A picture's header.
+/// Format, size and memory use of a picture, according to its header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
-    /// Format of the file.
+    /// Format of the picture file.
     pub format: ImageFormat,
-    /// Number of columns, at least 1.
+    /// Number of pixel columns, at least 1.
     pub width: u32,
-    /// Number of rows, at least 1.
+    /// Number of pixel rows, at least 1.
     pub height: u32,
-    /// Maximum number of bytes that a pixel takes during decoding.
+    /// Maximum number of bytes of memory that a pixel takes during decoding.
     pub pixel_bytes: u64,
 }
 
-/// Reason for a missing header.
+/// Reason why a picture's header cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NoHeader {
     /// The file does not begin like a PNG or a JPEG.
@@ -30,10 +30,10 @@ pub(super) enum NoHeader {
 }
 
 impl Header {
-    /// Reads the header of a file.
+    /// Reads the header of a picture file.
     ///
     /// # Errors
-    /// [`NoHeader`].
+    /// [`NoHeader`] if the file is not a PNG or JPEG, or its size cannot be read.
     pub(super) fn read(file: &[u8]) -> Result<Self, NoHeader> {
         if file.starts_with(PNG) {
             png(file).ok_or(NoHeader::NoSize("a PNG without the size of its picture"))
@@ -44,13 +44,13 @@ impl Header {
         }
     }
 
-    /// Returns the number of pixels. Cannot overflow, because each side has 32 bits.
+    /// Returns the number of pixels. The product cannot overflow, because width and height have 32 bits.
     pub(super) fn pixels(&self) -> u64 {
         u64::from(self.width) * u64::from(self.height)
     }
 }
 
-/// Reads the IHDR chunk, which is the first one of every PNG: width and height, 32 bits each, and the bit depth of a
+/// Reads the IHDR chunk, which is the first chunk of every PNG: width and height, 32 bits each, and the bit depth of a
 /// sample.
 fn png(file: &[u8]) -> Option<Header> {
     let chunk = file.get(PNG.len()..)?;
@@ -58,7 +58,7 @@ fn png(file: &[u8]) -> Option<Header> {
         return None;
     }
     let depth = *chunk.get(16)?;
-    // Four samples of one or two bytes each. Samples with fewer bits are widened.
+    // A pixel takes four samples of one or two bytes each. Samples with fewer bits are widened.
     let pixel_bytes = if depth > 8 { 8 } else { 4 };
     header(
         ImageFormat::Png,
@@ -68,16 +68,16 @@ fn png(file: &[u8]) -> Option<Header> {
     )
 }
 
-/// Reads the first frame header (SOF). Only segments with lengths come before it, and no data.
+/// Reads the first frame header (SOF) of a JPEG. Only segments with lengths come before it, and no image data.
 ///
 /// Source: ITU-T T.81, B.1.1.2 and B.2.2.
 fn jpeg(file: &[u8]) -> Option<Header> {
-    // Samples, their 16-bit coefficients, and the four bytes of a pixel, at most.
+    // At most, a pixel takes four samples, their 16-bit coefficients, and four bytes of output.
     const PIXEL_BYTES: u64 = 4 + 4 * 2 + 4;
 
     let mut at = 2;
     loop {
-        // Any number of fill bytes may precede a marker.
+        // Skip any number of fill bytes before a marker.
         let skipped = file.get(at..)?.iter().position(|&byte| byte != 0xff)?;
         if skipped == 0 {
             return None;
@@ -85,14 +85,14 @@ fn jpeg(file: &[u8]) -> Option<Header> {
         let marker = file[at + skipped];
         let segment = file.get(at + skipped + 1..)?;
 
-        // SOF0 to SOF15, without the table markers (DHT, JPG, DAC) in the same range.
+        // Markers SOF0 to SOF15, without the table markers (DHT, JPG, DAC) in the same range.
         let is_frame = (0xc0..=0xcf).contains(&marker) && !matches!(marker, 0xc4 | 0xc8 | 0xcc);
         if is_frame {
             let height = be16(segment.get(3..5)?);
             let width = be16(segment.get(5..7)?);
             return header(ImageFormat::Jpeg, width, height, PIXEL_BYTES);
         }
-        // Image data, or the end of the file, before any frame header.
+        // Image data or the end of the file come before any frame header.
         if matches!(marker, 0x00 | 0xd9 | 0xda) {
             return None;
         }

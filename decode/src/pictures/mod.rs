@@ -19,24 +19,24 @@ use wavemill_schemas::reject::{Reason, Reject, Stage};
 
 use self::header::{Header, NoHeader};
 
-/// Name and version of the decoder; part of the engine and of every feature's identity.
+/// Name and version of the picture decoder. They are part of the engine and of every feature's identity.
 pub const NAME: &str = "image 0.25";
 
-/// Bytes per pixel of the decoded picture: red, green and blue.
+/// Bytes per pixel of the decoded RGB picture: red, green and blue.
 const RGB_BYTES: u64 = 3;
 /// Bytes per pixel between the two passes of resizing: four f32.
 const RESIZING_BYTES: u64 = 16;
 
-/// Returns the maximum number of bytes that a picture holds while its tensors are made, in addition to its file.
-/// Returns 0 if the picture will be rejected for its first bytes.
+/// Returns the maximum number of bytes of memory that a picture needs while its tensors are made, in addition to its
+/// file. Returns 0 if the picture will be rejected because of its first bytes.
 ///
-/// `pixels_max` is the limit for a picture to be decoded. `heights` are those of the tensors.
+/// `pixels_max` is the maximum number of pixels of a picture to be decoded. `heights` are the heights of the tensors.
 pub fn held_bytes(file: &[u8], pixels_max: u64, heights: impl Iterator<Item = usize>) -> u64 {
     let Ok(header) = checked_header(file, pixels_max) else {
         return 0;
     };
 
-    // The JPEG decoder copies its file. The decoded picture is converted to RGB, and a part of it may be cropped.
+    // The JPEG decoder copies its file. The decoded picture is converted to RGB, and a part may be cropped.
     let decoded = header.pixels() * (header.pixel_bytes + 2 * RGB_BYTES) + file.len() as u64;
     let rows = heights.max().unwrap_or(0) as u64;
     decoded + u64::from(header.width) * rows * RESIZING_BYTES
@@ -62,7 +62,7 @@ pub fn decode(file: &[u8], pixels_max: u64) -> Result<RgbImage, Reject> {
     let mut reader = ImageReader::with_format(Cursor::new(file), header.format);
     reader.limits(limits());
     let picture = reader.decode().map_err(|error| undecodable(&error))?;
-    // The memory was budgeted for the size in the header.
+    // Memory was reserved for the picture size in the header, so the decoded picture must have that size.
     if (picture.width(), picture.height()) != (header.width, header.height) {
         return Err(reject(
             Reason::Damaged,
@@ -86,7 +86,7 @@ pub fn tensor(picture: &RgbImage, args: &ImageArgs) -> Result<Vec<u8>, Reject> {
     };
 
     let mut bytes = Vec::with_capacity(args.row_bytes());
-    // The tensor stores the channels one after the other; a picture stores them pixel by pixel.
+    // The tensor stores the color channels one after the other; a picture stores them pixel by pixel.
     for channel in 0..3 {
         for pixel in sized.pixels() {
             let value = pixel.0[channel];
@@ -121,13 +121,13 @@ fn cropped(picture: &RgbImage, crop: CropBox) -> Result<RgbImage, Reject> {
     Ok(imageops::crop_imm(picture, left, top, width, height).to_image())
 }
 
-/// Reports whether `length` pixels starting at `from` fit within a side.
+/// Reports whether `length` pixels from pixel `from` on fit within a side of the picture.
 fn fits(from: u32, length: u32, side: u32) -> bool {
     u64::from(from) + u64::from(length) <= u64::from(side)
 }
 
 fn resized(picture: &RgbImage, args: &ImageArgs) -> RgbImage {
-    // The recipe's check keeps both far below 2³².
+    // The check of the recipe keeps width and height far below 2³².
     let width = args.width as u32;
     let height = args.height as u32;
     if picture.dimensions() == (width, height) {
@@ -144,7 +144,7 @@ fn resized(picture: &RgbImage, args: &ImageArgs) -> RgbImage {
     imageops::resize(picture, width, height, filter)
 }
 
-/// Reads the header of a picture and checks its limits.
+/// Reads the header of a picture and rejects pictures that exceed the limits.
 fn checked_header(file: &[u8], pixels_max: u64) -> Result<Header, Reject> {
     let header = Header::read(file).map_err(|none| match none {
         NoHeader::OtherFormat => reject(
@@ -165,7 +165,7 @@ fn checked_header(file: &[u8], pixels_max: u64) -> Result<Header, Reject> {
     Ok(header)
 }
 
-/// Returns the same limits for the decoder, with memory for profiles, text and tables in addition to the pixels.
+/// Returns the same size limits for the decoder, with memory for profiles, text and tables in addition to the pixels.
 fn limits() -> Limits {
     let mut limits = Limits::default();
     limits.max_image_width = Some(SIDE_MAX);
@@ -174,7 +174,7 @@ fn limits() -> Limits {
     limits
 }
 
-/// Reports whether the last scan of a JPEG is followed by an end marker. Decoders fill missing parts with grey.
+/// Reports whether an end marker follows the last scan of a JPEG. Without it, decoders fill missing parts with grey.
 ///
 /// Within a scan, 0xff is always followed by 0x00 or by a restart marker, so both markers found here are real.
 fn ends_as_jpeg(file: &[u8]) -> bool {
@@ -189,7 +189,7 @@ fn undecodable(error: &ImageError) -> Reject {
         ImageError::Limits(_) => Reason::TooLarge,
         _ => Reason::Damaged,
     };
-    // Joins the decoder's message to one line.
+    // Joins the lines of the decoder's message to one line.
     let words: Vec<String> = error.to_string().lines().map(str::to_owned).collect();
     reject(reason, words.join(", "))
 }
@@ -268,7 +268,7 @@ mod tests {
         assert!(tensor(&picture, &args).is_err());
     }
 
-    /// The triangle filter halves the size: its weights within the picture are 1, 3, 3, 1 eighths.
+    /// The triangle filter halves the picture's size: its weights within the picture are 1, 3, 3, 1 eighths.
     #[test]
     fn downscaling_computes_weighted_means() {
         let picture = RgbImage::from_fn(8, 1, |x, _| image::Rgb([(x * x) as u8 * 5; 3]));
@@ -308,7 +308,7 @@ mod tests {
             detail.detail
         );
 
-        // Each side alone would be allowed.
+        // Width and height are each allowed, but not their product.
         assert_eq!(reason(&png_header(16_384, 16_384)), Reason::TooLarge);
         assert_eq!(
             held_bytes(&png_header(100_000, 100_000), PIXELS_MAX, [1].into_iter()),

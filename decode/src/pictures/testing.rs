@@ -1,20 +1,20 @@
-//! Small pictures for tests.
+//! Creates small pictures for tests.
 
 use std::io::Cursor;
 
 use image::{ImageFormat, Rgb, RgbImage};
 
-/// Color of a pixel. It changes smoothly, so that JPEG preserves it, and differs between the channels.
+/// Returns the color of a test pixel. Colors change smoothly, so that JPEG preserves them. The channels differ.
 pub(super) fn pixel(x: u32, y: u32) -> [u8; 3] {
     [(2 * x + 20) as u8, (2 * y + 60) as u8, (x + y + 100) as u8]
 }
 
-/// Encodes the picture given by [`pixel`] as PNG.
+/// Encodes the test picture given by [`pixel`] as PNG.
 pub(super) fn png(width: u32, height: u32) -> Vec<u8> {
     encoded(width, height, ImageFormat::Png)
 }
 
-/// Encodes the picture given by [`pixel`] as JPEG.
+/// Encodes the test picture given by [`pixel`] as JPEG.
 pub(super) fn jpeg(width: u32, height: u32) -> Vec<u8> {
     encoded(width, height, ImageFormat::Jpeg)
 }
@@ -26,7 +26,7 @@ fn encoded(width: u32, height: u32, format: ImageFormat) -> Vec<u8> {
     file.into_inner()
 }
 
-/// Creates the beginning of a PNG with this size in its header, and no data after it.
+/// Creates the beginning of a PNG file with this size in its header, and no image data.
 pub(super) fn png_header(width: u32, height: u32) -> Vec<u8> {
     let mut chunk = b"IHDR".to_vec();
     chunk.extend(width.to_be_bytes());

@@ -16,13 +16,13 @@ use wavemill_schemas::reject::{Reason, Reject};
 
 use crate::{CHANNELS_MAX, reject};
 
-/// Size in bytes of `RIFF`, the file size, and `WAVE`.
+/// Size in bytes of a file's start: `RIFF`, the file size, and `WAVE`.
 const RIFF_HEADER_BYTES: usize = 12;
 /// Size in bytes of a chunk's name and size fields.
 const CHUNK_HEADER_BYTES: usize = 8;
 /// Size in bytes of the part that every `fmt ` chunk has.
 const FMT_BYTES: usize = 16;
-/// Size field of a `data` chunk whose writer could not seek back to fill it in.
+/// Size field of a `data` chunk if the writer could not seek back to fill in the size.
 const SIZE_UNKNOWN: u32 = u32::MAX;
 
 const TAG_PCM: u16 = 1;
@@ -31,7 +31,7 @@ const TAG_ALAW: u16 = 6;
 const TAG_MULAW: u16 = 7;
 const TAG_MP3: u16 = 0x55;
 const TAG_EXTENSIBLE: u16 = 0xFFFE;
-/// Offset of the format in an extensible chunk. It is a GUID that begins with the format tag.
+/// Offset of the format in an extensible `fmt ` chunk. The format is a GUID that begins with the format tag.
 const GUID_AT: usize = 24;
 /// Last 14 bytes of the GUIDs for plain audio and for audio in Ambisonic B-format.
 const GUID_ENDS: [[u8; 14]; 2] = [
@@ -44,13 +44,13 @@ const GUID_ENDS: [[u8; 14]; 2] = [
 #[derive(Clone, Copy, Debug)]
 struct Chunk<'a> {
     name: [u8; 4],
-    /// Size as stated in the header; `body` may be shorter.
+    /// Size of the chunk as stated in its header; `body` may be shorter.
     size: u32,
     body: &'a [u8],
     offset: usize,
 }
 
-/// Iterator over the chunks of a file.
+/// Iterator over the chunks of a RIFF WAVE file.
 struct Chunks<'a> {
     file: &'a [u8],
     at: usize,
@@ -91,7 +91,7 @@ impl<'a> Iterator for Chunks<'a> {
     }
 }
 
-/// The format of a file's samples.
+/// The format of a WAV file's samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Format {
     /// symphonia's identifier of the sample format.
@@ -110,7 +110,7 @@ impl Format {
         self.sample_bytes * self.channels
     }
 
-    /// Parses the body of a `fmt ` chunk.
+    /// Parses the body of a WAV file's `fmt ` chunk.
     fn parse(body: &[u8]) -> Result<Self, Reject> {
         if body.len() < FMT_BYTES {
             return Err(broken("its fmt chunk is too short"));
@@ -154,8 +154,8 @@ impl Format {
     }
 }
 
-/// Returns the format tag of a `fmt ` chunk, or the one in its GUID. The speaker mask next to the GUID is ignored: one
-/// or two channels are averaged, regardless of their speakers.
+/// Returns the format tag of a `fmt ` chunk, or the format tag in its GUID. The speaker mask next to the GUID is
+/// ignored: one or two channels are averaged, regardless of their speakers.
 fn tag(body: &[u8]) -> Result<u16, Reject> {
     let tag = word(body, 0);
     if tag != TAG_EXTENSIBLE {
@@ -174,22 +174,22 @@ fn tag(body: &[u8]) -> Result<u16, Reject> {
     Ok(word(guid, 0))
 }
 
-/// The audio of a WAVE file.
+/// The audio of a WAV file.
 #[derive(Debug)]
 pub(super) struct Wave<'a> {
     /// Format of the samples.
     pub format: Format,
-    /// Bytes of the complete samples in the file; one sample comprises all channels.
+    /// Bytes of the complete samples in the file. A sample here comprises all channels.
     pub data: &'a [u8],
-    /// Number of samples announced by the header; `None` if the writer did not know it.
+    /// Number of samples announced by the header; `None` if the program that wrote the file did not know the number.
     pub n_announced: Option<u64>,
 }
 
 impl<'a> Wave<'a> {
-    /// Finds the format and the samples of a file that begins with a RIFF WAVE header.
+    /// Finds the format and the samples of a WAV file that begins with a RIFF WAVE header.
     ///
     /// # Errors
-    /// A [`Reject`] if one of them is missing, if two formats contradict each other, or if the format is not supported.
+    /// A [`Reject`] if format or samples are missing, if two formats differ, or if the format is not supported.
     pub(super) fn parse(file: &'a [u8]) -> Result<Self, Reject> {
         let mut format = None;
 
@@ -197,7 +197,7 @@ impl<'a> Wave<'a> {
             match &chunk.name {
                 b"fmt " => {
                     let found = Format::parse(chunk.body).map_err(|reject| at(reject, &chunk))?;
-                    // Two equal chunks are harmless. If they differ, there is no way to know which one is right.
+                    // Two equal `fmt ` chunks are harmless. If they differ, there is no way to know which one is right.
                     if format.is_some_and(|format| format != found) {
                         return Err(at(broken("it has two fmt chunks that differ"), &chunk));
                     }
@@ -217,7 +217,7 @@ impl<'a> Wave<'a> {
 
     fn new(format: Format, chunk: &Chunk<'a>) -> Self {
         let frame_bytes = format.frame_bytes();
-        // Omit an incomplete last sample of a truncated file, because some of its channels are missing.
+        // Omit an incomplete last sample of a truncated file, because the sample lacks some channels.
         let data = &chunk.body[..chunk.body.len() / frame_bytes * frame_bytes];
         let is_known = chunk.size != SIZE_UNKNOWN;
         Self {
@@ -366,7 +366,7 @@ mod tests {
         );
     }
 
-    /// Returns an extensible `fmt ` chunk of two channels, and data.
+    /// Returns an extensible `fmt ` chunk for two channels, followed by a `data` chunk.
     fn extensible(bits: u16, mask: u32, guid_tag: u8, guid_end: &[u8]) -> [Vec<u8>; 2] {
         let mut body = fmt(0xFFFE, 2, bits)[8..].to_vec();
         body.extend([22, 0, bits as u8, 0]);

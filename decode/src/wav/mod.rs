@@ -1,4 +1,4 @@
-//! Decodes WAV files: finds and checks the chunks, and converts the samples with symphonia.
+//! Decodes WAV files: finds and checks the RIFF chunks, and converts the samples with symphonia.
 
 mod chunks;
 #[cfg(test)]
@@ -19,15 +19,15 @@ use super::mp3::behind_tags;
 use super::output::Output;
 use super::{DecodeReport, InputFacts, Pcm};
 
-/// Samples per channel that are converted at once. As in an MP3 frame, there are few, so that an invalid sample
-/// silences little of the audio around it.
+/// Number of samples per channel that are converted at once. As in an MP3 frame, there are few, so that an invalid
+/// sample silences little of the audio around it.
 const PACKET_SAMPLES: usize = 1_152;
 
-/// Decodes a file into `out`, which is cleared first. `audio_blake3` is computed over the samples as stored in the
+/// Decodes a WAV file into `out`, which is cleared first. `audio_blake3` is computed over the samples as stored in the
 /// file.
 ///
 /// # Errors
-/// A [`Reject`] for a broken header, an unsupported format, or values over a limit.
+/// A [`Reject`] if the header is broken, the format is unsupported, or values exceed a limit.
 pub(super) fn decode(
     file: &[u8],
     output: &mut Output,
@@ -62,7 +62,7 @@ pub(super) fn decode(
         }
     }
 
-    // A truncated download is recognised by the length in the header.
+    // A truncated file is recognised by the length in its header.
     let n_there = (wave.data.len() / frame_bytes) as u64;
     let announced = wave
         .n_announced
@@ -76,16 +76,16 @@ pub(super) fn decode(
     Ok(DecodeReport { loss, audio_blake3 })
 }
 
-/// Returns the duration in seconds of the audio data in the file; 0 without any.
+/// Returns the duration in seconds of the audio data in a WAV file; 0 if the file contains none.
 pub(super) fn longest_s(file: &[u8]) -> f64 {
     Wave::parse(&file[behind_tags(file)..]).map_or(0.0, |wave| {
         let n_samples = wave.data.len() / wave.format.frame_bytes();
-        // Decoding rejects files with a rate of 0.
+        // Avoid a division by zero. Decoding rejects files with a rate of 0.
         n_samples as f64 / f64::from(wave.format.rate_hz.max(1))
     })
 }
 
-/// Returns the same hashes of a file as decoding; none if it has no samples.
+/// Returns the same hashes of a WAV file as decoding does; none if the file has no samples.
 pub(super) fn facts(file: &[u8]) -> InputFacts {
     match Wave::parse(&file[behind_tags(file)..]) {
         Ok(wave) => hashes(&wave, blake3::hash(wave.data)),

@@ -1,4 +1,4 @@
-//! Tests of all sample formats and of announced lengths.
+//! Tests of all WAV sample formats and of announced lengths.
 
 use wavemill_kernels::Level;
 
@@ -52,7 +52,7 @@ fn all_sample_formats_are_converted() {
     assert_eq!(samples(3, 1, 32, &0.25_f32.to_le_bytes()), [0.25]);
     assert_eq!(samples(3, 1, 64, &(-1.5_f64).to_le_bytes()), [-1.5]);
 
-    // G.711: the codes of the smallest positive A-law step, of µ-law's zero, and of its negative maximum.
+    // G.711 codes: the smallest positive step of A-law, and the zero and the negative maximum of µ-law.
     assert_eq!(samples(6, 1, 8, &[0xD5]), [8.0 / 32_768.0]);
     assert_eq!(samples(7, 1, 8, &[0xFF, 0x00]), [0.0, -32_124.0 / 32_768.0]);
 
@@ -88,7 +88,7 @@ fn loudness_limit_applies_to_the_channel_mean() {
     }
 }
 
-/// Returns the lost seconds of 882 bytes of data of which `n_announced` are announced.
+/// Returns the lost seconds of a WAV file with 882 bytes of data, of which the header announces `n_announced`.
 fn lost_s(n_announced: u32) -> f32 {
     let mut data = chunk(b"data", &[0; 882]);
     data[4..8].copy_from_slice(&n_announced.to_le_bytes());

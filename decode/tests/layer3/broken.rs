@@ -1,12 +1,12 @@
-//! Damages real frames and files and decodes them with all decoders. There must be no panic, and samples must be finite
-//! and as many as a frame has.
+//! Damages real MP3 frames and files and decodes them with all decoders. No decoder may panic, and each must return as
+//! many samples as a frame has, all of them finite.
 //!
 //! The amount of work is bounded by the input: a frame is decoded once, has a fixed number of lines and samples, and
 //! its main data is limited to its own bytes and those that it may refer back to. So frames and bytes are counted here
 //! instead of measuring time.
 //!
-//! `WAVEMILL_MP3_MUTANTS` sets the number of damaged frames and files. Equal numbers damage the same ones in the same
-//! order.
+//! `WAVEMILL_MP3_MUTANTS` sets the number of damaged frames and files. Equal numbers result in the same damage in the
+//! same order.
 
 use std::ops::Range;
 
@@ -15,16 +15,16 @@ use wavemill_decode::layer3::{FrameError, FrameHeader, MainData};
 use super::paths::{BANDS, Paths};
 use super::stream::{Frame, HEADER_BYTES, Reservoir, frames};
 
-/// Default number of mutants, which takes some seconds.
+/// Default number of damaged frames and files, which takes some seconds.
 const MUTANTS: usize = 20_000;
-/// Number of consecutive frames of a file that are damaged, so that each one meets the state that earlier damaged
-/// frames left.
+/// Number of consecutive frames of a file that are damaged, so that each frame is decoded in the state that earlier
+/// damaged frames left.
 const RUN_FRAMES: usize = 24;
-/// One in this number of runs damages a piece of a file as a whole.
+/// One in this number of runs damages a part of a file as a whole instead of single frames.
 const RUNS_PER_FILE: usize = 2;
-/// Maximum length of a piece of a file.
+/// Maximum length in bytes of the part of a file that is damaged as a whole.
 const FILE_BYTES: usize = 6_000;
-/// Maximum number of bytes before a frame at which its main data can begin.
+/// Maximum number of bytes by which a frame's main data can begin before the frame.
 const MAIN_DATA_BEGIN_MAX: usize = 511;
 
 /// Damages frames and files until the requested number of mutants is reached.
@@ -67,7 +67,7 @@ pub(crate) fn do_no_harm(files: &[Vec<u8>]) {
     assert!(tally.n_refused > n_wanted / 100, "{}", tally.n_refused);
 }
 
-/// Number of mutants, and of frames that did and did not decode.
+/// Number of damaged inputs, and of frames that did and did not decode.
 #[derive(Default)]
 struct Tally {
     n_mutants: usize,
@@ -85,7 +85,7 @@ impl Tally {
 }
 
 impl Drop for Tally {
-    /// Prints the number of the mutant if a test panics.
+    /// Prints the number of the damaged input if a test panics.
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("at mutant {}", self.n_mutants);
@@ -113,7 +113,7 @@ impl Random {
         self.below(256) as u8
     }
 
-    /// Returns a part of `within` of at most `n_max` items.
+    /// Returns a random part of `within` that has at most `n_max` items.
     fn part(&mut self, within: Range<usize>, n_max: usize) -> Range<usize> {
         if within.is_empty() {
             return within;
@@ -124,7 +124,7 @@ impl Random {
     }
 }
 
-/// All decoders, and the state between frames. One reservoir feeds all of them, so that their results can be compared.
+/// All MP3 decoders, and the state between frames. They share one reservoir, so that their results can be compared.
 struct Decoders {
     paths: Paths,
     reservoir: Reservoir,
@@ -143,7 +143,7 @@ impl Decoders {
         self.paths.restart(random.below(BANDS), random.below(4));
     }
 
-    /// Decodes the frames that are found in a damaged file.
+    /// Decodes the frames that are found in a damaged MP3 file.
     fn decode_file(&mut self, file: &[u8], tally: &mut Tally) {
         tally.n_mutants += 1;
         let frames = frames(file);
@@ -156,7 +156,7 @@ impl Decoders {
         }
     }
 
-    /// Damages a frame, and sometimes also its main data from the reservoir, and decodes it.
+    /// Damages an MP3 frame, and sometimes also its main data from the reservoir, and decodes the frame.
     fn decode_broken(&mut self, random: &mut Random, frame: &Frame, tally: &mut Tally) {
         tally.n_mutants += 1;
         let breaks_main = random.one_in(4);
@@ -180,7 +180,7 @@ impl Decoders {
         tally.count(decoded);
     }
 
-    /// Decodes a frame with two decoders. If `damage` is given, it is used to damage the main data as well.
+    /// Decodes a frame with two decoders. If `damage` is given, it damages the main data first.
     fn decode(&mut self, frame: &Frame, damage: Option<&mut Random>) -> Result<(), FrameError> {
         let paths = &mut self.paths;
         self.reservoir.feed(frame, |side, main| {
@@ -200,14 +200,14 @@ impl Decoders {
     }
 }
 
-/// Damages the bytes of a frame that was valid with this header. The sync word and the layer are not changed.
+/// Damages the bytes of a frame that was valid with this header. Sync word and layer are not changed.
 fn break_frame(random: &mut Random, header: &FrameHeader, bytes: &mut Vec<u8>) {
     let side_start = HEADER_BYTES + if bytes[1] & 1 == 0 { 2 } else { 0 };
     let side_end = bytes.len().min(side_start + header.side_info_bytes());
 
     match random.below(8) {
         0 => flip_bits(random, &mut bytes[HEADER_BYTES..]),
-        // Version and checksum flag; sample rate; mode and joint stereo flags.
+        // Change version and checksum flag; sample rate; mode and joint stereo flags.
         1 => {
             let (at, mask) = [(1, 0x19), (2, 0x0C), (3, 0xF0)][random.below(3)];
             bytes[at] ^= random.byte() & mask;
@@ -220,7 +220,7 @@ fn break_frame(random: &mut Random, header: &FrameHeader, bytes: &mut Vec<u8>) {
     }
 }
 
-/// Damages main data and returns how many bits to report as missing before it.
+/// Damages main data and returns how many bits before the data to report as missing.
 fn break_main(random: &mut Random, bytes: &mut Vec<u8>, n_missing_bits: usize) -> usize {
     match random.below(4) {
         0 => bytes.truncate(random.below(bytes.len() + 1)),
@@ -231,7 +231,7 @@ fn break_main(random: &mut Random, bytes: &mut Vec<u8>, n_missing_bits: usize) -
     n_missing_bits
 }
 
-/// Returns a damaged piece of a file. Half of the pieces are from the start of the file.
+/// Returns a damaged part of a file. Half of these parts are from the start of the file.
 fn broken_file(random: &mut Random, file: &[u8]) -> Vec<u8> {
     let start = if random.one_in(2) {
         0
@@ -248,7 +248,7 @@ fn broken_file(random: &mut Random, file: &[u8]) -> Vec<u8> {
             1 => overwrite(random, &mut bytes),
             2 => drop(bytes.drain(part)),
             3 => bytes.extend_from_within(part),
-            // Looks like the start of a frame, but is not one.
+            // These bytes look like the start of a frame header, but are none.
             4 => bytes[part].fill(0xFF),
             _ => bytes.truncate(part.end),
         }
@@ -292,7 +292,7 @@ fn overwrite(random: &mut Random, bytes: &mut [u8]) {
     }
 }
 
-/// Appends noise.
+/// Appends random bytes.
 fn extend(random: &mut Random, bytes: &mut Vec<u8>) {
     let n_bytes = random.below(1_000);
     bytes.extend((0..n_bytes).map(|_| random.byte()));

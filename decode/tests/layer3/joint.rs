@@ -1,5 +1,5 @@
-//! Joint stereo whose channels have different window shapes. Few encoders write it, so these tests reinterpret plain
-//! stereo frames as joint stereo.
+//! Tests of joint stereo whose channels have different window shapes. Few encoders write such frames, so these tests
+//! reinterpret plain stereo frames as joint stereo.
 
 use std::fs;
 use std::path::Path;
@@ -10,8 +10,8 @@ use wavemill_tests::Failed;
 use crate::stream::{self, Frame};
 use crate::{MONO_MAX, PEER_MAX, beside_the_mean, files, show, stream as new_stream};
 
-/// Number of first frames that are not compared: a file that was cut out of a stream begins with frames that refer back
-/// to missing data, and decoders treat these differently.
+/// Number of frames at the start that are not compared: a file that was cut out of a stream begins with frames that
+/// refer back to missing data, and decoders treat these differently.
 const N_COLD: usize = 4;
 
 /// Checks that a joint stereo frame without jointly coded bands decodes like plain stereo, even if the windows of its
@@ -42,9 +42,9 @@ pub(crate) fn may_be_left_and_right(data: &Path) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Checks middle and side with different windows, using left and right reinterpreted as middle and side. They are mixed
-/// line by line, and then each channel is transformed with its own windows, as in nanomp3, whose arithmetic is
-/// minimp3's. The mono decoder's result must be the mean of both channels.
+/// Checks middle and side with different windows, using left and right channels reinterpreted as middle and side. They
+/// are mixed line by line, and then each channel is transformed with its own windows, as in nanomp3, whose arithmetic
+/// is minimp3's. The mono decoder's result must be the mean of both channels.
 pub(crate) fn middle_and_side_keep_their_windows(data: &Path) -> Result<(), Failed> {
     let mut n_unequal = 0;
     let mut most = 0.0_f32;
@@ -84,7 +84,7 @@ pub(crate) fn middle_and_side_keep_their_windows(data: &Path) -> Result<(), Fail
     Ok(())
 }
 
-/// Returns the bytes of a stereo frame with the header of a middle/side frame, unless that would be an error because
+/// Returns the bytes of a stereo frame, with its header changed to middle/side, unless that would be an error because
 /// only one channel has short windows.
 fn joined(frame: &Frame) -> Vec<u8> {
     let mut bytes = frame.bytes.to_vec();
@@ -97,7 +97,7 @@ fn joined(frame: &Frame) -> Vec<u8> {
     bytes
 }
 
-/// Returns the largest difference from nanomp3's samples, for frames of two channels.
+/// Decodes frames of two channels and returns the largest difference from nanomp3's samples.
 fn beside_nanomp3(frames: &[Frame]) -> Result<f32, Failed> {
     let mut stream = new_stream();
     let mut peer = nanomp3::Decoder::new();
@@ -142,7 +142,7 @@ fn has_unequal_windows(frame: &Frame) -> bool {
         .any(|left| block_type(side, left, frame) != block_type(side, left + n_bits, frame))
 }
 
-/// Returns the block type of the channel whose side info begins at bit `start`; 0 is long.
+/// Returns the block type of the channel whose side info begins at bit `start`; 0 is a long block.
 fn block_type(side: &[u8], start: usize, frame: &Frame) -> u8 {
     let compress_bits = if frame.header.version == Version::Mpeg1 {
         4

@@ -1,5 +1,5 @@
-//! Compares the layer III decoder with the reference of the conformance vectors, and with symphonia's decoder on all
-//! available MP3 files. `WAVEMILL_SHOW_PARITY=1` prints the largest differences.
+//! Compares the layer III decoder with the reference output of the conformance test vectors, and with symphonia's
+//! decoder on all available MP3 files. `WAVEMILL_SHOW_PARITY=1` prints the largest differences.
 
 #![allow(missing_docs, clippy::unwrap_used)] // test code
 
@@ -18,18 +18,18 @@ use wavemill_decode::layer3::{Band, FRAME_SAMPLES, FrameDecoder, MonoDecoder};
 use wavemill_kernels::Level;
 use wavemill_tests::{Arguments, Failed};
 
-/// The references are rounded to 16 bits, with an error of half a step, or of one step where they are clipped at full
-/// scale.
+/// Maximum difference from a reference: it is rounded to 16 bits, with an error of half a step, or of one step where it
+/// is clipped at full scale.
 const VECTOR_ABS_MAX: f32 = 1.02 / 32_768.0;
-/// Largest difference from symphonia's samples, relative for samples louder than full scale. Both decoders round in
+/// Maximum difference from symphonia's samples, relative for samples louder than full scale. Both decoders round in
 /// f32, but in different orders.
 const PEER_MAX: f32 = 1e-5;
 
-/// Largest difference between the mean of the channels mixed before the transforms and the mean mixed after them.
+/// Maximum difference between the mean of channels mixed before the transforms and the mean of channels mixed after.
 const MONO_MAX: f32 = 2e-6;
 
-/// Vectors with a reference that begins with their first frame and ends at most one frame early. Not included: vectors
-/// of sine waves, whose references begin elsewhere, and streams that are broken on purpose.
+/// Conformance vectors with a reference that begins with their first frame and ends at most one frame early. Not
+/// included: vectors of sine waves, whose references begin elsewhere, and streams that are broken on purpose.
 const VECTORS: [&str; 16] = [
     "M2L3_bitrate_16_all",
     "M2L3_bitrate_22_all",
@@ -49,7 +49,7 @@ const VECTORS: [&str; 16] = [
     "l3-test46",
 ];
 
-/// Vectors for which symphonia 0.6.1 differs from the reference: mixed blocks, and intensity stereo of MPEG-2.
+/// Test vectors for which symphonia 0.6.1 differs from the reference: mixed blocks, intensity stereo of MPEG-2.
 const NOT_AS_PEER: [&str; 3] = ["l3-si_block.bit", "l3-test45.bit", "l3-test46.bit"];
 
 fn main() {
@@ -106,7 +106,7 @@ fn is_the_reference(data: &Path, vector: &str) -> Result<(), Failed> {
         let planes = stream.decode(&frame)?;
         for at in 0..planes[0].len() {
             for plane in &planes {
-                // The references of some vectors are one frame shorter.
+                // The references of some vectors are one frame shorter than the decoded output.
                 let Some(want) = reference.next() else {
                     continue;
                 };
@@ -169,7 +169,7 @@ fn all_are_means(data: &Path) -> Result<(), Failed> {
     }
 
     show("mono", most_of_all);
-    // The two paths cannot round identically everywhere.
+    // If no sample differed, nothing was compared: mono and stereo decoder cannot round identically everywhere.
     assert!(most_of_all > 0.0);
     Ok(())
 }
@@ -184,7 +184,7 @@ fn beside_the_mean(frames: &[Frame]) -> Result<f32, Failed> {
     let mut most = 0.0_f32;
 
     for (at, frame) in frames.iter().enumerate() {
-        // Skipped: with one decoder per channel, a channel that disappears and returns keeps its old overlap.
+        // Skip the frame: with one decoder per channel, a channel that disappears and returns keeps its old overlap.
         if frame.header.n_channels() != frames[0].header.n_channels() {
             continue;
         }
@@ -221,7 +221,7 @@ fn beside_symphonia(frames: &[Frame]) -> Result<f32, Failed> {
     let mut most = 0.0_f32;
 
     for (at, frame) in frames.iter().enumerate() {
-        // symphonia keeps the format of the first frame.
+        // Skip the frame: symphonia keeps the rate and the channels of the first frame.
         if frame.rate_hz != first.rate_hz || frame.header.n_channels() != first.header.n_channels()
         {
             continue;
@@ -264,7 +264,7 @@ fn show(name: &str, most: f32) {
     }
 }
 
-/// Returns all MP3 files of the data folder, sorted.
+/// Returns the paths of all MP3 files in the test data folder, sorted.
 fn files(data: &Path) -> Vec<PathBuf> {
     let mut folders = vec![data.to_owned()];
     let mut files = Vec::new();

@@ -1,5 +1,5 @@
-//! Decodes damaged frames with all decoders and checks what must hold for any bits. Used by tests and by a fuzzer
-//! (`fuzz/`).
+//! Decodes damaged MP3 frames with all decoders and checks conditions that must hold for any bits. Used by tests and by
+//! a fuzzer (`fuzz/`).
 
 use wavemill_decode::layer3::{
     Band, FRAME_SAMPLES, FrameDecoder, FrameError, FrameHeader, GRANULE_SAMPLES, MainData,
@@ -7,14 +7,14 @@ use wavemill_decode::layer3::{
 };
 use wavemill_kernels::Level;
 
-/// Number of bands to choose from: the whole band, and two parts.
+/// Number of frequency bands to choose from: the whole band, and two parts.
 pub(crate) const BANDS: usize = 3;
 
-/// The decoders and their output buffers.
+/// The MP3 decoders that are compared, and their output buffers.
 pub(crate) struct Paths {
     full: FrameDecoder,
     monos: [MonoDecoder; BANDS],
-    /// Index of the band that is decoded, and its first sample.
+    /// Index of the frequency band that is decoded.
     band: usize,
     phase: usize,
     planes: [[f32; FRAME_SAMPLES]; 2],
@@ -38,7 +38,7 @@ impl Paths {
         }
     }
 
-    /// Resets the decoders. From then on, `band` (below [`BANDS`]) is decoded from the sample `phase` on.
+    /// Resets the decoders. From then on, they decode `band` (below [`BANDS`]) from the sample `phase` on.
     pub(crate) fn restart(&mut self, band: usize, phase: usize) {
         self.full.reset();
         self.monos[band].reset();
@@ -46,8 +46,8 @@ impl Paths {
         self.phase = phase;
     }
 
-    /// Returns the result of the stereo decoder. A decoder of a part of the band reads less, so it may fail only if the
-    /// stereo decoder fails.
+    /// Decodes a frame with all decoders and returns the stereo decoder's result. The decoder of a part of the band
+    /// reads less, so it may fail only if the stereo decoder fails.
     pub(crate) fn decode(
         &mut self,
         header: &FrameHeader,
@@ -72,7 +72,7 @@ impl Paths {
         }
 
         let samples = self.planes.iter().flatten().chain(&self.mono);
-        // No early exit, so that the loop is vectorised.
+        // Do not exit the loop early, so that it is vectorised.
         let are_finite = samples.fold(true, |are_finite, sample| are_finite & sample.is_finite());
         assert!(are_finite);
         of_full.map(|_| ())

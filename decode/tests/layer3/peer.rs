@@ -1,4 +1,4 @@
-//! symphonia's layer III decoder, frame by frame.
+//! Decodes MP3 frames one by one with symphonia's layer III decoder.
 
 use symphonia_bundle_mp3::MpaDecoder;
 use symphonia_core::audio::{Audio, GenericAudioBufferRef};
@@ -17,7 +17,7 @@ impl Peer {
         Self(MpaDecoder::try_new(&params, &options).unwrap())
     }
 
-    /// Returns the planes of a frame, or `None` if it does not decode.
+    /// Returns the samples of a frame, one plane per channel, or `None` if symphonia cannot decode the frame.
     pub(crate) fn decode(&mut self, frame: &[u8]) -> Option<Vec<Vec<f32>>> {
         let packet = PacketRef::new(0, Timestamp::ZERO, Duration::ZERO, frame);
         let Ok(GenericAudioBufferRef::F32(buffer)) = self.0.decode_ref(&packet) else {

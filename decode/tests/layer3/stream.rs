@@ -1,13 +1,13 @@
-//! Finds the frames of a file and their main data, as far as these tests need it. wavemill's reader of real files is in
-//! its own crate.
+//! Finds the frames of an MP3 file and their main data, as far as these tests need
+//! them.
 
 use wavemill_decode::layer3::{
     FRAME_SAMPLES, FrameDecoder, FrameError, FrameHeader, MainData, SideInfo, Version,
 };
 
-/// Bytes of a frame header.
+/// Size of a frame header in bytes.
 pub(crate) const HEADER_BYTES: usize = 4;
-/// kbit/s of MPEG-1 and of MPEG-2, by the header's index.
+/// Bit rates in kbit/s of MPEG-1 and of MPEG-2, by the index in the frame header.
 const KBPS: [[usize; 16]; 2] = [
     [
         0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 0,
@@ -17,7 +17,7 @@ const KBPS: [[usize; 16]; 2] = [
     ],
 ];
 
-/// A whole frame.
+/// A complete MP3 frame.
 #[derive(Clone, Copy)]
 pub(crate) struct Frame<'a> {
     pub header: FrameHeader,
@@ -26,7 +26,7 @@ pub(crate) struct Frame<'a> {
 }
 
 impl<'a> Frame<'a> {
-    /// Returns the side info and the bytes after it, as far as they exist.
+    /// Returns the side info and the bytes after it, or fewer bytes if the frame is too short.
     pub(crate) fn side_and_main(&self) -> (&'a [u8], &'a [u8]) {
         let has_crc = self.bytes[1] & 1 == 0;
         let start = HEADER_BYTES + if has_crc { 2 } else { 0 };
@@ -84,14 +84,14 @@ fn parse(bytes: &[u8]) -> Option<(FrameHeader, usize, usize)> {
     (kbps > 0).then_some((header, rate_hz, n_bytes))
 }
 
-/// The bytes that later frames may refer back to.
+/// The bit reservoir: bytes of main data that later frames may refer back to.
 #[derive(Default)]
 pub(crate) struct Reservoir {
     bytes: Vec<u8>,
 }
 
 impl Reservoir {
-    /// Calls `decode` with a frame's side info and main data, and returns its result.
+    /// Passes a frame's side info and main data to `decode`, and returns the result.
     pub(crate) fn feed<T>(
         &mut self,
         frame: &Frame,
@@ -100,7 +100,7 @@ impl Reservoir {
         let (side_bytes, main_bytes) = frame.side_and_main();
 
         let decoded = SideInfo::parse(&frame.header, side_bytes).and_then(|side| {
-            // Drop bytes that the previous frame did not use and this one does not refer back to.
+            // Drop bytes that the previous frame did not use and that this frame does not refer back to.
             let n_unread = self.bytes.len();
             let n_reused = side.main_data_begin.min(n_unread);
             self.bytes.drain(..n_unread - n_reused);
@@ -135,7 +135,7 @@ impl Reservoir {
     }
 }
 
-/// A decoder and the state that it needs between frames.
+/// An MP3 decoder and the state that it needs between frames.
 pub(crate) struct Stream {
     decoder: FrameDecoder,
     reservoir: Reservoir,
@@ -151,7 +151,7 @@ impl Stream {
         }
     }
 
-    /// Returns the planes of a frame.
+    /// Decodes a frame and returns its samples, one plane per channel.
     pub(crate) fn decode(&mut self, frame: &Frame) -> Result<Vec<&[f32]>, FrameError> {
         let [left, right] = &mut self.planes;
         let n = self.reservoir.feed(frame, |side, main| {

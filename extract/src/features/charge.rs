@@ -14,11 +14,11 @@ use wavemill_store::shards::TAKEN_BATCH_ROWS;
 
 use super::FeaturePlan;
 
-/// Bytes per row in addition to its tensors: the struct, its list of tensors, and malloc's overhead.
+/// Memory of a feature row in bytes, without its tensors: the struct, its list of tensors, and malloc's overhead.
 const ROW_BYTES: u64 = 192;
-/// Bytes per tensor of a row in addition to its values.
+/// Memory of a row's tensor in bytes, without its values.
 const TENSOR_BYTES: u64 = 64;
-/// Samples of PCM beyond a clip's length: a packet, and the output of one block of a resampler.
+/// Samples that a PCM buffer may hold beyond a clip's length: a packet, and a block of resampler output.
 const EXTRA_SAMPLES: usize = 131_072;
 /// Copies of a tensor while Parquet encodes its page: plain values while their buffer grows, the page, and the
 /// compressed page.
@@ -40,19 +40,19 @@ impl FeaturePlan {
         bounded && !self.is_of_images()
     }
 
-    /// Returns the maximum seconds of a clip within the recipe's limits, if its file can contain up to `longest_s`.
+    /// Returns the maximum duration of a clip in seconds under the recipe's limits. Its file has at most `longest_s`.
     pub fn clip_s(&self, longest_s: f64) -> f64 {
         longest_s.min(self.audio.longest_s())
     }
 
-    /// Returns the bytes for the longest clip that the recipe allows, if its file takes `read_bytes`.
+    /// Returns the bytes of memory for the longest clip that the recipe allows, if its file takes `read_bytes`.
     pub(crate) fn closed_charge(&self, read_bytes: u64) -> u64 {
         self.charge(read_bytes, self.audio.longest_s())
     }
 
-    /// Returns the bytes that a clip of at most `seconds` holds, if its file has `file_bytes`. This is the maximum of
-    /// three phases: the file and samples during decoding; samples, rows and the kernels' buffers after that; rows and
-    /// the buffers for encoding them at the end.
+    /// Returns the bytes of memory that a clip of at most `seconds` holds, if its file has `file_bytes`. This is the
+    /// maximum of three phases: the file and samples during decoding; samples, rows and the kernels' buffers after
+    /// that; rows and the buffers for encoding them at the end.
     pub(crate) fn charge(&self, file_bytes: u64, seconds: f64) -> u64 {
         // Samples are sent to a device at the file's own rate.
         let rate_hz = if self.keeps_rate() {
@@ -87,8 +87,8 @@ impl FeaturePlan {
         (file_bytes + pcm_bytes).max(computing).max(encoding)
     }
 
-    /// Returns the bytes that the picture in `file` holds: the file and its pixels during decoding, its row, and the
-    /// buffers for encoding it.
+    /// Returns the bytes of memory that the picture in `file` holds: the file and its pixels during decoding, its row,
+    /// and the buffers for encoding it.
     pub(crate) fn picture_charge(&self, file: &[u8]) -> u64 {
         let heights = self.images.iter().map(|image| image.height);
         let held_bytes = pictures::held_bytes(file, self.image.pixels_max(), heights);
@@ -96,13 +96,13 @@ impl FeaturePlan {
         decoding + self.row_bytes(0) + self.picture_row_bytes()
     }
 
-    /// Returns the bytes that the row of a picture holds until it is on disk.
+    /// Returns the bytes of memory that the row of a picture holds until it is on disk.
     pub(crate) fn picture_row_bytes(&self) -> u64 {
         self.row_held_bytes(0) + self.encode_excess(0)
     }
 
-    /// Returns the bytes that a decoded clip holds while its rows are computed. Its buffer has room for `n_pcm`
-    /// samples, which become `n_out` samples at the recipe's rate.
+    /// Returns the bytes of memory that a decoded clip holds while its rows are computed. Its buffer has room for
+    /// `n_pcm` samples, which become `n_out` samples at the recipe's rate.
     pub(crate) fn computing_bytes(&self, n_pcm: usize, n_out: usize, rows: &[Segment]) -> u64 {
         let stretched_bytes = self.stretched_bytes(n_out, rows);
         let n_out = n_out + EXTRA_SAMPLES;
@@ -115,15 +115,15 @@ impl FeaturePlan {
             .max(self.rows_bytes(rows))
     }
 
-    /// Returns the bytes that a clip's rows hold until they are on disk.
+    /// Returns the bytes of memory that a clip's rows hold until they are on disk.
     pub(crate) fn rows_bytes(&self, rows: &[Segment]) -> u64 {
         let longest = rows.iter().map(|row| row.len).max().unwrap_or(0);
         let held: u64 = rows.iter().map(|row| self.row_held_bytes(row.len)).sum();
         held + self.encode_excess(longest)
     }
 
-    /// Returns the bytes that copied rows of a clip of `duration_s` hold until they are on disk, and the number of
-    /// samples of the longest row.
+    /// Returns the bytes of memory that copied rows of a clip of `duration_s` hold until they are on disk, and the
+    /// number of samples of the longest row.
     pub(crate) fn taken_bytes(&self, duration_s: f32) -> (u64, usize) {
         let clip_s = self.clip_s(f64::from(duration_s));
         let (n_rows, row_samples) = self.rows_at_most(self.samples_at_most(clip_s));
@@ -131,8 +131,8 @@ impl FeaturePlan {
         (held + self.encode_excess(row_samples), row_samples)
     }
 
-    /// Returns the bytes that a clip's copied rows hold while they are read: one feature at a time, with Parquet's
-    /// pages and arrays in addition to the rows.
+    /// Returns the bytes of memory that a clip's copied rows hold while they are read: one feature at a time, with
+    /// Parquet's pages and arrays in addition to the rows.
     pub(crate) fn taken_charge(&self, duration_s: f32) -> u64 {
         let clip_s = self.clip_s(f64::from(duration_s));
         let (n_rows, row_samples) = self.rows_at_most(self.samples_at_most(clip_s));
@@ -155,9 +155,9 @@ impl FeaturePlan {
         rows_bytes * if self.is_batched() { 2 } else { 1 }
     }
 
-    /// Returns the bytes of a row group and the clip that completes it.
+    /// Returns the bytes of memory for a row group and for the clip that completes it.
     pub fn least_bytes(&self, row_group_rows: usize) -> u64 {
-        // Without a limit there is no longest clip: each clip is checked separately when it is read.
+        // Without a limit on clip lengths there is no longest clip: each clip is checked separately when it is read.
         if !self.is_closed() {
             return 0;
         }
@@ -216,7 +216,7 @@ impl FeaturePlan {
         self.row_bytes(n_samples) + ROW_BYTES + TENSOR_BYTES * self.entries.len() as u64
     }
 
-    /// Returns the maximum number of rows of a clip of `n_out` samples on any side, and the number of samples of the
+    /// Returns the maximum number of rows of a clip of `n_out` samples in any split, and the number of samples of the
     /// longest row.
     fn rows_at_most(&self, n_out: usize) -> (u64, usize) {
         let mut n_rows = 0;

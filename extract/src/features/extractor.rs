@@ -1,4 +1,4 @@
-//! Runs the kernels of one worker or lane, and converts their output to rows or a reject.
+//! Runs the kernels of one thread (a worker or a lane of a GPU), and converts their output to rows or a reject.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -16,10 +16,10 @@ use wavemill_store::tensors::Tensor;
 
 use super::{FeatureError, FeaturePlan};
 
-/// Kernels and buffers of one worker, or of one lane of a device.
+/// Kernels and buffers of one thread: a worker, or a lane of a GPU.
 pub struct Extractor {
     kernels: Box<dyn Plan>,
-    /// `None` if the recipe has no stretched copies.
+    /// Plan of time stretching; `None` if the recipe has no stretched copies.
     stretch: Option<StretchPlan>,
     /// Samples of a stretched copy of the clip. Reused for each factor, until [`Self::forget_scratch`].
     stretched: Vec<f32>,
@@ -50,7 +50,7 @@ impl From<FeatureError> for NoRows {
 }
 
 impl NoRows {
-    /// Adds the results of decoding to a reject. A clip that is too short because of damage becomes `damaged`.
+    /// Adds facts of the decoded audio to a reject. A clip that is too short because of damage becomes `damaged`.
     #[must_use]
     pub fn with_clip(mut self, pcm: &Pcm) -> Self {
         if let Self::Reject(reject) = &mut self {
@@ -77,22 +77,22 @@ impl Extractor {
         })
     }
 
-    /// Frees memory that grew with the last clip.
+    /// Frees buffers that grew with the size of the last clip.
     pub(crate) fn forget_scratch(&mut self) {
         self.kernels.forget_scratch();
         self.stretched = Vec::new();
     }
 
-    /// Computes every segment of every clip, padded with zeros if the clip ends earlier. Segments of stretched copies
-    /// come after the plain ones, and are computed on the CPU only.
+    /// Computes the features of every segment of every clip, padded with zeros if the clip ends earlier. Segments of
+    /// stretched copies come after the plain ones, and are computed on the CPU only.
     ///
     /// # Errors
-    /// Errors of the device. No results are returned for any clip then.
+    /// Errors of the device. In this case no results are returned for any clip.
     pub(crate) fn run(
         &mut self,
         clips: &[(&Pcm, &[Segment])],
     ) -> Result<Vec<SegmentResults>, KernelError> {
-        // Collected first, because the kernels' clips borrow them.
+        // The ranges are collected first, because the kernels' input borrows them.
         let places: Vec<Vec<Range<usize>>> = clips
             .iter()
             .map(|(_, segments)| plain(segments).iter().map(sample_range).collect())
@@ -122,7 +122,7 @@ impl Extractor {
         Ok(by_clip)
     }
 
-    /// Computes the segments of one stretched copy.
+    /// Computes the features of the segments of one stretched copy.
     fn stretched_rows(
         &mut self,
         pcm: &Pcm,
@@ -131,7 +131,7 @@ impl Extractor {
         let (Some(plan), Some(first)) = (&mut self.stretch, segments.first()) else {
             return Ok(Vec::new());
         };
-        // Includes room for the appended zeros, so that the kernels need no copy and the buffer is allocated once.
+        // The buffer includes room for the appended zeros, so that the kernels need no copy and it is allocated once.
         let rate = first.variant;
         let end = end_of(segments);
         let len = variant_len(pcm.n_samples, rate).max(end);
@@ -181,13 +181,13 @@ impl FeaturePlan {
             segments.extend(stretched_segments(&self.audio, n_samples));
         }
 
-        // Segments on other sides are rows of other shards. If none is left, the clip is not rejected.
+        // Segments of other splits become rows of other shards. A clip without remaining segments is not rejected.
         segments.retain(|s| self.is_row_of(clip_key, s.variant, s.number, split));
         Ok(segments)
     }
 
-    /// Reports whether a segment of a variant is a row on the side `split`. Only under the rules by segment can a clip
-    /// have segments on several sides.
+    /// Reports whether a segment of a variant becomes a row of the split `split`. Only under the rules by segment can a
+    /// clip have segments in several splits.
     pub(crate) fn is_row_of(
         &self,
         clip_key: &str,
@@ -235,7 +235,7 @@ impl FeaturePlan {
         Ok(rows)
     }
 
-    /// Combines a row's packed bytes with their shapes.
+    /// Combines the packed bytes of a row's features with their shapes.
     fn tensors(&self, packed: Vec<Vec<u8>>, n_samples: usize) -> Result<Vec<Tensor>, NoRows> {
         let mut tensors = Vec::with_capacity(packed.len());
         for ((feature, entry), bytes) in self.features.iter().zip(&self.entries).zip(packed) {
@@ -285,7 +285,7 @@ mod tests {
     /// Zeros that the caller appends, to save the kernels a copy, have the same effect as padding by the kernels.
     #[test]
     fn trailing_zeros_do_not_change_rows() {
-        // A clip shorter than `duration_s`, and a clip whose last segment extends past its end.
+        // The cases: a clip shorter than `duration_s`, and a clip whose last segment extends past the clip's end.
         for (name, n_samples) in [("demo", 30_000), ("gtzan-segments", 125_000)] {
             let recipe = Recipe::load(name, &[]).unwrap();
             let plan = FeaturePlan::new(&recipe, &Settings::default()).unwrap();

@@ -36,7 +36,7 @@ impl FeaturePlan {
 /// Creates the manifest entry of an image feature.
 ///
 /// # Errors
-/// [`FeatureError::Json`], which cannot happen.
+/// [`FeatureError::Json`] if internal JSON cannot be serialized, which cannot happen.
 pub(super) fn entry(
     spec: &FeatureSpec,
     args: &ImageArgs,

@@ -33,15 +33,15 @@ pub use extractor::{Extractor, NoRows};
 /// The error type for features that cannot be planned or computed.
 #[derive(Debug, thiserror::Error)]
 pub enum FeatureError {
-    /// An argument is invalid.
+    /// An option of a feature is invalid.
     #[error("features.{feature}")]
     Args {
         /// Name of the feature in the recipe.
         feature: String,
-        /// The key, and its allowed values.
+        /// The key of the invalid option, and its allowed values.
         source: Fault,
     },
-    /// A value of a clip does not fit the stored type.
+    /// A value computed from a clip does not fit the type in which the feature is stored.
     #[error(
         "{clip_key}: features.{feature} does not fit its type: set features.{feature}.dtype = \"f32\""
     )]
@@ -50,7 +50,7 @@ pub enum FeatureError {
         clip_key: String,
         /// Name of the feature in the recipe.
         feature: String,
-        /// The error with the value.
+        /// Error of the kernel, which contains the value.
         source: KernelError,
     },
     /// The kernels cannot be planned.
@@ -64,23 +64,23 @@ pub enum FeatureError {
     RowBytes {
         /// Name of the feature in the recipe.
         feature: String,
-        /// Size of the row.
+        /// Size of the row in bytes.
         row_bytes: u64,
     },
-    /// Rules by segment require a limit on the number of segments per clip.
+    /// The split rule is a rule by segment, and the recipe does not limit the number of segments per clip.
     #[error(
         "split.rule = \"{rule}\" needs audio.segment_s, and audio.segments_max or audio.duration_s"
     )]
     UnboundedSegments {
-        /// Name of the rule.
+        /// Name of the split rule.
         rule: &'static str,
     },
-    /// Devices have no kernel for time stretching.
+    /// The recipe has stretched copies, but devices have no kernel for time stretching.
     #[error(
         "audio.stretch is computed only on the CPU: use --backend cpu, or --set audio.stretch=none"
     )]
     StretchOnDevice,
-    /// Internal JSON cannot be serialized; this cannot happen.
+    /// JSON for internal use cannot be serialized; this cannot happen.
     #[error("feature metadata")]
     Json(#[from] serde_json::Error),
 }
@@ -100,9 +100,9 @@ impl FeatureError {
 
 /// The plan that converts PCM or pictures to stored bytes. It does not change during a run.
 pub struct FeaturePlan {
-    /// Features of audio.
+    /// Features that are computed from audio.
     features: Vec<FeatureArgs>,
-    /// Features of picture files. The features of a recipe are all of one kind, so one of the lists is empty.
+    /// Features of picture files. All features of a recipe are of one kind, so `features` or `images` is empty.
     images: Vec<ImageArgs>,
     entries: Vec<FeatureEntry>,
     audio: AudioSpec,
@@ -111,7 +111,7 @@ pub struct FeaturePlan {
     split: SplitSpec,
     level: Level,
     backend: Arc<dyn Backend>,
-    /// Memory reserved for encoding rows.
+    /// Memory in bytes that is reserved for encoding rows.
     encode_limit_bytes: u64,
 }
 
@@ -123,14 +123,14 @@ impl FeaturePlan {
     pub fn new(recipe: &Recipe, settings: &Settings) -> Result<Self, FeatureError> {
         let audio = recipe.audio.clone();
         let rule = recipe.split.rule;
-        // Under these rules, shards are planned from the maximum number of segments of a clip, before any clip is
-        // decoded.
+        // Under the rules by segment, shards are planned from the maximum number of segments of a clip, before any clip
+        // is decoded.
         if rule.is_by_segment()
             && (audio.segment_s.is_none() || segments_at_most(&audio, PLAIN) == usize::MAX)
         {
             return Err(FeatureError::UnboundedSegments { rule: rule.name() });
         }
-        // A device's lanes take clips as decoded, without stretched copies. The command line has already considered this
+        // A device computes clips as decoded, without stretched copies. The command line has already considered this
         // when it chose the backend.
         if !audio.stretch.is_empty() && settings.backend.batch_clips() > 1 {
             return Err(FeatureError::StretchOnDevice);
@@ -155,7 +155,7 @@ impl FeaturePlan {
                 .map_err(impossible)?;
 
             let entry = entry(spec, recipe, &args)?;
-            // Arrow counts the bytes of a value in an i32.
+            // Arrow stores the number of bytes of a value in an i32.
             let row_bytes =
                 entry.shape.iter().flatten().product::<usize>() as u64 * args.dtype.bytes() as u64;
             if row_bytes > i32::MAX as u64 {
@@ -198,10 +198,10 @@ impl FeaturePlan {
         self.is_batched() && !reaches_behind(&self.audio)
     }
 
-    /// Returns a plan of some of the features, by their indices in the recipe.
+    /// Returns a plan with only the features whose indices in the recipe are `numbers`.
     pub fn only(&self, numbers: &[usize]) -> Self {
         Self {
-            // One of the two lists is empty.
+            // One of the lists `features` and `images` is empty.
             features: chosen(&self.features, numbers),
             images: chosen(&self.images, numbers),
             entries: numbers.iter().map(|&n| self.entries[n].clone()).collect(),
@@ -222,7 +222,7 @@ impl FeaturePlan {
     /// Creates the format of each feature's files.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError`] if a schema cannot be written as Parquet.
     pub fn formats(
         &self,
         targets: &[TargetEntry],
@@ -235,10 +235,10 @@ impl FeaturePlan {
             .collect()
     }
 
-    /// Creates a decoder for one worker.
+    /// Creates a decoder of audio files for one worker.
     ///
     /// # Errors
-    /// [`FeatureError::Rate`].
+    /// [`FeatureError::Rate`] if the resampler does not support the sample rate.
     pub fn decoder(&self) -> Result<Box<dyn Decode>, FeatureError> {
         self.decoder_up_to(self.audio.max_duration_s)
     }
@@ -247,7 +247,7 @@ impl FeaturePlan {
     /// not part of a feature's identity, because it only affects which clips have rows, and no values.
     ///
     /// # Errors
-    /// [`FeatureError::Rate`].
+    /// [`FeatureError::Rate`] if the resampler does not support the sample rate.
     pub(crate) fn decoder_up_to(&self, most_s: f64) -> Result<Box<dyn Decode>, FeatureError> {
         let AudioSpec {
             sample_rate_hz,
@@ -275,7 +275,7 @@ impl FeaturePlan {
         Ok(Box::new(decoder.at_most(most_s)))
     }
 
-    /// Creates the kernels and buffers for one worker, or for a lane of a device.
+    /// Creates the kernels and buffers for one worker, or for one thread of a device.
     ///
     /// # Errors
     /// [`KernelError`], including errors of the device.
@@ -283,13 +283,13 @@ impl FeaturePlan {
         Extractor::new(self, lane)
     }
 
-    /// Returns the bytes of one row in all features, for a segment of `n_samples` samples.
+    /// Returns the size in bytes of one row with all features, for a segment of `n_samples` samples.
     pub fn row_bytes(&self, n_samples: usize) -> u64 {
         let tensors = self.tensor_bytes(n_samples);
         tensors.map(|bytes| bytes as u64).sum()
     }
 
-    /// Returns the bytes of each tensor of such a row.
+    /// Returns the size in bytes of each tensor of a row, for a segment of `n_samples` samples.
     fn tensor_bytes(&self, n_samples: usize) -> impl Iterator<Item = usize> {
         let of_audio = self
             .features
@@ -298,12 +298,12 @@ impl FeaturePlan {
         of_audio.chain(self.images.iter().map(ImageArgs::row_bytes))
     }
 
-    /// Reports whether clips on this side also have rows of stretched copies.
+    /// Reports whether clips of the split `split` also have rows of stretched copies.
     pub fn is_stretched(&self, split: &str) -> bool {
         self.variants_on(split).len() > 1
     }
 
-    /// Returns the variants for which clips on this side have rows, in the order of the rows.
+    /// Returns the variants for which clips of the split `split` have rows, in the order of the rows.
     pub fn variants_on(&self, split: &str) -> Vec<f64> {
         variants_on(&self.audio, self.split.rule, split)
     }
@@ -329,7 +329,7 @@ impl FeaturePlan {
     }
 }
 
-/// Returns the elements with these indices, ignoring indices past the end.
+/// Returns the elements of `all` whose indices are `numbers`, ignoring indices past the end.
 fn chosen<T: Clone>(all: &[T], numbers: &[usize]) -> Vec<T> {
     let chosen = numbers.iter().filter_map(|&number| all.get(number));
     chosen.cloned().collect()
@@ -338,9 +338,9 @@ fn chosen<T: Clone>(all: &[T], numbers: &[usize]) -> Vec<T> {
 /// Totals of the clips for which rows are computed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ClipTotals {
-    /// Number of clips.
+    /// Number of clips for which rows are computed.
     pub all: u64,
-    /// Number of these clips that also have stretched copies.
+    /// Number of clips that also have stretched copies.
     pub stretched: u64,
     /// Total size of the clips' files in bytes.
     pub file_bytes: u64,
@@ -351,7 +351,7 @@ fn entry(
     recipe: &Recipe,
     args: &FeatureArgs,
 ) -> Result<FeatureEntry, FeatureError> {
-    // Everything that affects a value of the feature, and therefore its id.
+    // Everything that affects a value of the feature, and therefore the feature's id.
     #[derive(Serialize)]
     struct Identity<'a> {
         audio: &'a AudioSpec,
@@ -372,7 +372,7 @@ fn entry(
         feature: args,
     };
 
-    // A derived feature follows the conventions of its source, and its columns are named after the source.
+    // A derived feature follows the conventions of its source feature, and its columns are named after that feature.
     let source = if spec.op.is_of_audio() {
         spec
     } else {

@@ -37,9 +37,9 @@ pub(crate) struct DraftInputs<'j, 'a> {
 pub(crate) struct Draft<'j> {
     /// The latest version; `None` in a new store.
     pub parent: Option<Parent>,
-    /// Clips that have another key in the parent.
+    /// Renamed clips: those that have another key in the parent version.
     pub renames: Renames,
-    /// The cleaned rows, with their sides.
+    /// The cleaned rows, with their splits (training, validation or test).
     pub catalog: Catalog,
     pub plan: Plan<'j>,
 }
@@ -63,7 +63,7 @@ impl<'j> DraftInputs<'j, '_> {
 
         let mut kept_sides = self.kept_sides(parent.as_ref())?;
         if let Some(kept) = &mut kept_sides {
-            // A key that already has a side is taken for the same clip and keeps its side, even if the file has changed.
+            // A key that already has a split is taken for the same clip and keeps the split, even if the file changed.
             renames.retain(|now, _| !kept.has_placed(now));
             kept.rename(&renames);
         }
@@ -130,10 +130,10 @@ impl DraftInputs<'_, '_> {
 }
 
 impl<'j> Draft<'j> {
-    /// Drafts again, unless this draft was made for `parent`.
+    /// Makes the draft again, unless it was made for the version `parent`.
     ///
     /// # Errors
-    /// As [`DraftInputs::draft`].
+    /// The errors of [`DraftInputs::draft`].
     pub(crate) fn renew(
         &mut self,
         inputs: &DraftInputs<'j, '_>,
@@ -185,7 +185,7 @@ impl<'j> Draft<'j> {
         )
     }
 
-    /// Returns the number of the version that the draft would become.
+    /// Returns the number that the drafted version would get.
     pub(crate) fn version(&self) -> u64 {
         self.parent.as_ref().map_or(1, |parent| parent.version + 1)
     }

@@ -19,15 +19,15 @@ use crate::threads::survey;
 
 /// The inputs of a run.
 pub(crate) struct Input {
-    /// The source of the clips' files.
+    /// Folder or zip from which the clips' files are read.
     pub source: Box<dyn Source>,
-    /// Rows without sides, because sides also depend on the latest version in the store.
+    /// Cleaned rows without splits, because splits also depend on the latest version in the store.
     pub cleaned: CleanedRows,
-    /// Shows which files below the audio root are used, and why the others are not.
+    /// Account of the files below the audio root: which ones are used, and why the others are not.
     pub files: FileAccount,
     /// Audio hashes by which duplicates are found, if `split.group_duplicates` is set.
     pub hashes: AudioHashes,
-    /// Sides to keep instead of the previous version's sides.
+    /// Splits read from `--sides`, to keep instead of those of the previous version.
     pub given_sides: Option<GivenSides>,
     /// Known contents of files that had to be read to find duplicates.
     pub known: KnownInputs,
@@ -37,7 +37,7 @@ impl Input {
     /// Lists the audio, cleans the metadata, and finds duplicates if the recipe requires it.
     ///
     /// # Errors
-    /// [`RunError::Stopped`], and the errors of these steps.
+    /// [`RunError::Stopped`], and the errors of listing, cleaning and hashing.
     pub(crate) fn open(
         job: &Job,
         settings: &Settings,
@@ -69,13 +69,13 @@ impl Input {
         Ok(input)
     }
 
-    /// Hashes the audio of every cleaned clip before sides are assigned, so that all copies of a recording are on the
-    /// same side. A clip that cannot be hashed is treated as a recording of its own; if it cannot be decoded either,
-    /// the run counts it as a reject.
+    /// Hashes the audio of every cleaned clip before clips are assigned to splits, so that all copies of a recording
+    /// are in the same split. A clip that cannot be hashed is treated as a recording of its own; if it cannot be
+    /// decoded either, the run counts it as a reject.
     fn find_duplicates(&mut self, settings: &Settings, course: &Course) -> Result<(), RunError> {
         let keys = self.cleaned.clip_keys();
         let contents = survey::read_files(keys, &*self.source, settings, course)?;
-        // If stopped, the pass leaves clips out, and copies of a recording could be assigned to different sides.
+        // A stopped pass leaves out clips, so copies of a recording could be assigned to different splits.
         if course.is_stopped() {
             return Err(RunError::Stopped {
                 phase: Phase::Hashing,
@@ -106,7 +106,7 @@ impl Input {
         Err(RunError::NoRows { step })
     }
 
-    /// Returns the source. Rows that no catalog shares are dropped.
+    /// Returns the source of the clips' files. Drops rows that no catalog shares.
     pub(crate) fn into_source(self) -> Box<dyn Source> {
         self.source
     }
@@ -131,7 +131,7 @@ fn clean(
         course,
     );
 
-    // The catalog's error does not contain the phase in which it was stopped; the course does.
+    // The catalog's error does not contain the phase in which the job was stopped, so `course` supplies it.
     cleaned.map_err(|error| match error {
         CatalogError::Stopped => RunError::Stopped {
             phase: course.phase(),

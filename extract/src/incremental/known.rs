@@ -10,7 +10,7 @@ use wavemill_source::{AudioIndex, InputSeen, Source};
 use crate::error::RunError;
 use crate::threads::survey::{self, FileContents};
 
-/// Inputs by `clip_key`, each with its current stamp.
+/// Known contents of input files by `clip_key`, each with the file's current stamp.
 #[derive(Debug, Default)]
 pub(crate) struct KnownInputs {
     by_clip: HashMap<String, InputSeen>,
@@ -24,13 +24,13 @@ impl KnownInputs {
         known
     }
 
-    /// Returns the contents of a clip's file; `None` if its current state has not been read.
+    /// Returns the contents of a clip's file; `None` if the file's current state has not been read.
     pub(crate) fn get(&self, clip_key: &str) -> Option<&InputSeen> {
         self.by_clip.get(clip_key)
     }
 
-    /// Adds inputs whose stamp is unchanged. Returns the clips whose stamp differs: these must be read to find out
-    /// whether their contents changed.
+    /// Adds inputs whose file has an unchanged stamp. Returns the clips whose stamp differs: their files must be read
+    /// to find out whether the contents changed.
     pub(crate) fn recall(
         &mut self,
         seen: BTreeMap<String, InputSeen>,
@@ -55,7 +55,7 @@ impl KnownInputs {
     /// Reads the files of `clips` that are not known yet.
     ///
     /// # Errors
-    /// [`RunError::Extract`], [`RunError::Stopped`].
+    /// [`RunError::Extract`] if a file cannot be read; [`RunError::Stopped`] if the run was stopped.
     pub(crate) fn read<'c>(
         &mut self,
         clips: impl IntoIterator<Item = &'c str>,
@@ -79,7 +79,7 @@ impl KnownInputs {
         course.enter(phase, 0);
 
         self.learn(&contents, source.index());
-        // A missing file is recorded as unreadable, so that it is not looked up again.
+        // A missing file is recorded as unreadable, so that the file is not looked up again.
         for key in unknown {
             self.by_clip
                 .entry(key.to_owned())

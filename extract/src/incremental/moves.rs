@@ -1,4 +1,4 @@
-//! Finds tracks whose side changed since the previous version. Models trained on that version must not be tested on
+//! Finds tracks whose split changed since the previous version. Models trained on that version must not be tested on
 //! such tracks.
 
 use std::collections::BTreeMap;
@@ -12,44 +12,44 @@ use wavemill_store::{Store, StoreError};
 use super::draft::Draft;
 use crate::incremental::parent;
 
-/// Maximum number of moves that are listed individually, in addition to moves caused by merged groups.
+/// Maximum number of moved tracks that are listed individually, in addition to those moved by merged groups.
 const EXAMPLES: usize = 20;
 
-/// Changes of planned tracks and their sides since the previous version.
+/// Changes of planned tracks and of their splits since the previous version.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct SideChanges {
-    /// Number of tracks that are not in the previous version.
+    /// Number of planned tracks that are not in the previous version.
     pub new: u64,
     /// Number of tracks that are only in the previous version.
     pub gone: u64,
-    /// Numbers of tracks that changed sides.
+    /// Numbers of tracks that moved, by previous and current split.
     pub moved: Vec<MoveCount>,
-    /// The first of these tracks, ordered by key.
+    /// The first tracks whose split changed, ordered by key.
     pub examples: Vec<SideMove>,
-    /// All tracks that left their side because their group was merged with a group of another side, ordered by key.
-    /// This includes tracks that are not in the previous version but whose artist had a side.
+    /// All tracks that left their split because their group was merged with a group of another split, ordered by key.
+    /// This includes tracks that are not in the previous version but whose artist had a split.
     pub merged: Vec<SideMove>,
 }
 
-/// Number of tracks that moved from one side to another.
+/// Number of tracks that moved from one split to another.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct MoveCount {
-    /// Side in the previous version.
+    /// Split in the previous version.
     pub from: String,
-    /// Current side.
+    /// Current split.
     pub to: String,
-    /// Number of tracks.
+    /// Number of tracks that moved between these splits.
     pub tracks: u64,
 }
 
 impl SideChanges {
-    /// Compares a draft with its parent; `None` if there is no parent, or sides are assigned to segments instead of
-    /// tracks.
+    /// Compares a draft with its parent; `None` if there is no parent, or segments instead of tracks are assigned to
+    /// splits.
     ///
     /// # Errors
     /// [`StoreError::Needed`] if the parent's tracks cannot be read.
     fn compare(store: &Store, draft: &Draft<'_>) -> Result<Option<Self>, StoreError> {
-        // Under the rule `segment`, tracks have no side.
+        // Under the rule `segment`, tracks have no split; their segments do.
         let has_sides = side_column(draft.plan.recipe.split.rule).is_some();
         let Some(parent) = draft.parent.as_ref().filter(|_| has_sides) else {
             return Ok(None);
@@ -94,8 +94,8 @@ impl SideChanges {
         Ok(Some(changes))
     }
 
-    /// Like [`SideChanges::compare`], but adds a warning to the draft on failure, so that a damaged version can be created
-    /// again.
+    /// Like [`SideChanges::compare`], but a failure becomes a warning of the draft, so that a damaged version can be
+    /// created again.
     pub(crate) fn or_warning(store: &Store, draft: &mut Draft<'_>) -> Option<Self> {
         match Self::compare(store, draft) {
             Ok(changes) => changes,
@@ -118,7 +118,7 @@ impl SideChanges {
         }
     }
 
-    /// Returns the number of tracks that changed sides.
+    /// Returns the number of tracks whose split changed.
     pub fn n_moved(&self) -> u64 {
         self.moved.iter().map(|count| count.tracks).sum()
     }

@@ -26,11 +26,11 @@ pub(crate) struct Plan<'a> {
     pub shard_plan: ShardPlan,
     /// The features to compute for each clip.
     pub features: FeaturePlan,
-    /// The targets with their classes, without counts: these come from the receipts.
+    /// The targets with their classes, without numbers of clips, which come from the receipts.
     pub targets: Vec<TargetEntry>,
     /// The engine that computes the features.
     pub engine: Engine,
-    /// The identity without the parent, which the store fills in.
+    /// Hashes that identify the plan, without the parent's hash, which the store fills in.
     pub identity: Identity,
     /// Number of rows that were dropped because their clip has no file.
     clips_absent: u64,
@@ -69,7 +69,7 @@ impl<'a> Plan<'a> {
         })
     }
 
-    /// Returns the limits of the run.
+    /// Returns the run's limits of memory, threads and rejects.
     ///
     /// # Errors
     /// [`RunError::Extract`] if the memory limit is too small.
@@ -142,7 +142,7 @@ fn identity(
 ) -> Result<Identity, RunError> {
     let metadata = catalog::fingerprints(job.recipe.catalog.dataset, job.metadata.as_deref())?;
 
-    // Only sizes, without stamps: a modification time differs between machines.
+    // The hash covers the sizes of the files but no stamps: modification times differ between machines.
     let mut inputs = Vec::with_capacity(shard_plan.planned.len());
     for &row in &shard_plan.planned {
         let clip_key = &catalog.clips[row].clip_key;

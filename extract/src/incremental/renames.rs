@@ -16,7 +16,7 @@ pub(crate) type Renames = HashMap<String, String>;
 /// size matches are read.
 ///
 /// # Errors
-/// [`RunError::Store`], [`RunError::Extract`], [`RunError::Stopped`].
+/// [`RunError::Store`], [`RunError::Extract`] if the store or a file cannot be read; [`RunError::Stopped`].
 pub(crate) fn find(
     inputs: &DraftInputs<'_, '_>,
     parent: &Parent,

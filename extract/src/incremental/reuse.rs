@@ -24,12 +24,12 @@ pub(crate) struct EarlierRuns<'a> {
     plan_id: &'a str,
     /// Receipts of an interrupted run of this plan.
     own: Receipts,
-    /// Receipts of all other plans, by key.
+    /// Receipts of all other plans, by the key of the file that each describes.
     others: BTreeMap<String, Vec<Receipt>>,
-    /// All plans of the store: first this plan, then the parent's plan.
+    /// Ids of all plans of the store: first this plan, then the parent's plan, then all others.
     plans: Vec<String>,
     parent: Option<&'a Manifest>,
-    /// Counts only files whose rows were all computed by this plan.
+    /// If true, only files whose rows were all computed by this plan count as finished.
     recompute: bool,
     /// True for a preview: no file is linked, and none is read to check for damage.
     only_looks: bool,
@@ -39,7 +39,7 @@ impl<'a> EarlierRuns<'a> {
     /// Reads the store's receipts. `parent` is the latest version.
     ///
     /// # Errors
-    /// [`RunError::Store`].
+    /// [`RunError::Store`] if the receipts cannot be read.
     pub(crate) fn new(
         store: &'a Store,
         plan_id: &'a str,
@@ -55,7 +55,7 @@ impl<'a> EarlierRuns<'a> {
         let mut others: BTreeMap<String, Vec<Receipt>> = BTreeMap::new();
         for other in plans.iter().filter(|id| *id != plan_id && !recompute) {
             for receipt in store.receipts(other)?.into_values() {
-                // One of several equal files is enough. Files of one key differ if another feature rejected clips.
+                // One of several equal files is enough. Files with one key differ if another feature rejected clips.
                 let of_key = others.entry(receipt.key.clone()).or_default();
                 if of_key
                     .iter()
@@ -89,7 +89,7 @@ impl<'a> EarlierRuns<'a> {
     /// file is unchanged; otherwise the file is read.
     ///
     /// # Errors
-    /// [`RunError::Store`], [`RunError::Extract`], [`RunError::Stopped`].
+    /// [`RunError::Store`], [`RunError::Extract`] if the store or a file cannot be read; [`RunError::Stopped`].
     pub(crate) fn look_at_inputs(
         &self,
         known: &mut KnownInputs,
@@ -119,7 +119,7 @@ impl<'a> EarlierRuns<'a> {
     /// linked from another plan.
     ///
     /// # Errors
-    /// [`RunError::Store`], [`ExtractError::Interrupted`].
+    /// [`RunError::Store`] if files cannot be checked or linked; [`ExtractError::Interrupted`] if the run was stopped.
     pub(crate) fn finished(
         mut self,
         plan: &Plan<'_>,
@@ -132,7 +132,7 @@ impl<'a> EarlierRuns<'a> {
         let features_id = plan.features_id()?;
         let mut finished = FinishedShards::new(shard_plan.shards.len(), keys.features.len());
         for (place, shard) in shard_plan.shards.iter().enumerate() {
-            // Checked before each shard, because the shard's files are read to compare their hashes.
+            // The stop flag is checked before each shard, because the shard's files are read to compare their hashes.
             if course.is_stopped() {
                 return Err(ExtractError::Interrupted {
                     done: finished.n_done(),
@@ -251,7 +251,7 @@ fn inputs_of(
 
 /// Shards to be written for the same features, in plan order.
 pub(crate) struct Pass<'a> {
-    /// Indices of the features in the recipe.
+    /// Indices of the pass's features in the recipe.
     pub features: Vec<usize>,
     pub todo: Vec<ShardTask<'a>>,
 }

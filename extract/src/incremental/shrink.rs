@@ -19,16 +19,16 @@ const EXAMPLES: usize = 3;
 /// Clips of the previous version whose files are not found.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct VanishedClips {
-    /// Number of these clips.
+    /// Number of clips of the previous version whose files are missing.
     pub count: usize,
-    /// Number of clips of that version that had a file.
+    /// Number of clips of the previous version that had a file.
     pub of: usize,
-    /// The first of these clips, ordered by key.
+    /// The first clips whose files are missing, ordered by key.
     pub examples: Vec<String>,
 }
 
 impl VanishedClips {
-    /// Returns their fraction of the clips of that version, 0 to 1.
+    /// Returns the fraction (0 to 1) of the previous version's clips whose files are missing.
     fn fraction(&self) -> f64 {
         self.count as f64 / self.of.max(1) as f64
     }
@@ -36,7 +36,7 @@ impl VanishedClips {
     /// Refuses a run that would lose more than `fraction_max` of the clips of the previous version.
     ///
     /// # Errors
-    /// [`RunError::Shrunk`].
+    /// [`RunError::Shrunk`] if the run would lose more clips.
     pub(crate) fn require_at_most(&self, fraction_max: f64) -> Result<(), RunError> {
         if self.fraction() <= fraction_max {
             return Ok(());
@@ -51,7 +51,7 @@ impl VanishedClips {
             of: self.of,
             examples: self.examples.join(", ") + more,
             fraction_max,
-            // Rounded up, so that the message names a value that permits the run.
+            // The fraction is rounded up, so that the message names a value that permits the run.
             remedy: (self.fraction() * 100.0).ceil() / 100.0,
         })
     }
@@ -60,7 +60,7 @@ impl VanishedClips {
 /// Returns the vanished clips of the draft's parent; `None` in a new store.
 ///
 /// # Errors
-/// [`RunError::Store`].
+/// [`RunError::Store`] if a table of the parent cannot be read.
 pub(crate) fn vanished(
     inputs: &DraftInputs<'_, '_>,
     draft: &Draft<'_>,

@@ -23,7 +23,7 @@ use crate::incremental::parent::{self, ClipRows, ParentInput, RowIndex};
 
 /// Returns, for each feature of the plan, the parent's entry if its stored values can be copied.
 ///
-/// Values are equal if both the `feature_id` and the engine are equal.
+/// Stored values are equal if both the `feature_id` and the engine are equal.
 pub(crate) fn kept_features<'p>(
     parent: Option<&'p Parent>,
     plan: &Plan<'_>,
@@ -47,13 +47,13 @@ pub(crate) struct ParentRows<'a> {
     store: &'a Store,
     parent: &'a Parent,
     inputs: HashMap<String, ParentInput>,
-    /// Positions of rows in the files of the feature `indexed`.
+    /// Positions of the clips' rows in the parent's files of the feature `indexed`.
     index: RowIndex,
     indexed: String,
-    /// Clips that were rejected because of the contents of their files.
+    /// Clips of the parent that were rejected because of the contents of their files.
     rejects: HashMap<String, Reject>,
     renames: &'a Renames,
-    /// Warnings about unreadable files, one sentence each.
+    /// Warnings about unreadable files of the parent, one sentence each.
     warnings: Vec<String>,
 }
 
@@ -61,7 +61,7 @@ impl<'a> ParentRows<'a> {
     /// Reads the parent's tables of inputs and rejects, but no tensors.
     ///
     /// # Errors
-    /// [`RunError::Store`].
+    /// [`RunError::Store`] if a table of the parent cannot be read.
     pub(crate) fn new(
         store: &'a Store,
         parent: &'a Parent,
@@ -86,7 +86,7 @@ impl<'a> ParentRows<'a> {
     /// damaged file could hide some of them, so all files must be intact.
     ///
     /// # Errors
-    /// [`RunError::Store`].
+    /// [`RunError::Store`] if a file of the parent cannot be checked.
     pub(crate) fn index_by(
         &mut self,
         feature: &FeatureEntry,
@@ -119,7 +119,7 @@ impl<'a> ParentRows<'a> {
     /// file.
     ///
     /// # Errors
-    /// [`RunError::Store`].
+    /// [`RunError::Store`] if a file of the parent cannot be checked.
     pub(crate) fn taken(
         &mut self,
         pass: &Pass<'_>,
@@ -209,7 +209,7 @@ impl<'a> ParentRows<'a> {
         variants.iter().all(|wanted| made.contains(wanted))
     }
 
-    /// Fills in the files of the shards from which rows are copied, and compares each with its blake3.
+    /// Fills in the files of the shards from which rows are copied, and compares each file with its blake3 hash.
     fn find_files(
         &self,
         taken: &mut TakenRows,
@@ -253,7 +253,7 @@ impl<'a> ParentRows<'a> {
         Ok(damaged)
     }
 
-    /// Returns the files of `entries` that differ from the committed bytes, each with its shard.
+    /// Returns the files of `entries` whose bytes differ from the committed bytes, each with its shard.
     fn damaged_files<'e>(
         &self,
         entries: &[(usize, &'e FileEntry)],
@@ -292,11 +292,11 @@ fn computed_again(entry: &FileEntry) -> String {
     format!("{path}: lost or damaged: its {rows} rows are computed again and not taken over")
 }
 
-/// Files of the parent that cannot be copied from.
+/// Damaged files of the parent, from which no rows can be copied.
 #[derive(Default)]
 struct Damaged {
-    /// Indices of shards of the parent.
+    /// Indices of the parent's shards that have damaged files.
     shards: BTreeSet<usize>,
-    /// One sentence per file.
+    /// Warnings about the damaged files, one sentence each.
     warnings: Vec<String>,
 }

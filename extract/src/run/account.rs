@@ -15,7 +15,7 @@ use crate::error::RunError;
 use crate::incremental::plan::Plan;
 use crate::threads::{ExtractError, Limits, RejectTally};
 
-/// All features have rows of the same clips and reject the others, so counts are taken from the first one.
+/// Index of the feature from which counts are taken. All features have rows of the same clips and reject the others.
 const FIRST: usize = 0;
 
 /// The inputs of a manifest.
@@ -23,7 +23,7 @@ pub(super) struct ManifestParts<'a> {
     pub version: &'a NewVersion,
     pub plan: &'a Plan<'a>,
     pub catalog: &'a Catalog,
-    /// The files of all features.
+    /// The feature files of all shards.
     pub finished: &'a FinishedShards,
     /// Metadata tables, in the manifest's order.
     pub tables: Vec<FileEntry>,
@@ -53,7 +53,7 @@ pub(super) fn manifest(parts: ManifestParts<'_>) -> Result<Manifest, RunError> {
         target.counts = class_counts(index, n_classes, shard_plan, finished);
     }
 
-    // Ordered by feature, and each feature in plan order: the manifest guarantees this order, which is the loader's.
+    // Files are ordered by feature, and within a feature in plan order: the loader reads them in this order.
     let mut files = tables;
     let mut stats = BTreeMap::new();
     for (index, feature) in features.iter().enumerate() {
@@ -66,7 +66,7 @@ pub(super) fn manifest(parts: ManifestParts<'_>) -> Result<Manifest, RunError> {
         }
     }
 
-    // The later file would have replaced the earlier one.
+    // Of two files with the same path, the later one would have replaced the earlier one.
     if let Some(path) = named_twice(&files) {
         return Err(RunError::Accounting {
             what: format!("{path} belongs to two shards"),
@@ -74,7 +74,7 @@ pub(super) fn manifest(parts: ManifestParts<'_>) -> Result<Manifest, RunError> {
     }
 
     let mut counts = counts(catalog, shard_plan, &files, features, finished)?;
-    // Added after the check, because these rejects are neither rows of the tracks nor planned clips.
+    // These rejects are added after the check, because they are neither rows of the tracks nor planned clips.
     count_reasons(&mut counts.rejects, other_rejects);
 
     Ok(Manifest {
@@ -160,7 +160,7 @@ fn counts(
     Ok(counts)
 }
 
-/// Returns the number of rows in all files of a feature.
+/// Returns the total number of rows in all files of a feature.
 fn rows_of(feature: &FeatureEntry, files: &[FileEntry]) -> u64 {
     files
         .iter()

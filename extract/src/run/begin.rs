@@ -14,18 +14,18 @@ use crate::incremental::shrink;
 
 /// The decision about a draft.
 pub(super) enum Start {
-    /// The latest version was made from exactly these inputs.
+    /// Nothing to do: the latest version was made from exactly the inputs of this run.
     NothingToDo(u64, Box<Manifest>),
-    /// A version is to be created, and its folders exist.
+    /// A new version is to be created, and its folders exist.
     Version(NewVersion),
 }
 
 /// The version that a run creates.
 pub(super) struct NewVersion {
-    /// The identity, including the parent's hash.
+    /// Hashes that identify the plan, including the parent's hash.
     pub identity: Identity,
     pub plan_id: String,
-    /// Held until the version is committed.
+    /// Lock of the store, held until the version is committed.
     _lock: Lock,
 }
 

@@ -16,16 +16,16 @@ use crate::incremental::take::{self, ParentRows};
 /// The work that a run would have to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Forecast {
-    /// Number of feature files that would be reused or written.
+    /// Numbers of feature files that would be reused, rewritten or created.
     #[serde(flatten)]
     pub reuse: FileReuse,
     /// Number of clips to decode. A clip counts once for each set of features that is computed separately.
     pub clips_to_decode: u64,
     /// Number of rows to copy from the previous version, counted for every feature.
     pub rows_to_take_over: u64,
-    /// Estimated size of the rows to write in bytes, before compression.
+    /// Estimated size in bytes of the rows to write, before compression.
     pub bytes_to_write: u64,
-    /// Lower bound for the disk space of these rows, in bytes. A run checks the free space against the same bound.
+    /// Lower bound in bytes for the disk space of the rows to write. A run checks the free space against this bound.
     #[serde(skip)]
     pub least_bytes: u64,
     /// Number of tables to write. Tables that are equal to the parent's become links.

@@ -53,9 +53,9 @@ pub struct RunMonitor {
     pub course: Arc<Course>,
     /// Number of clips that this run has to process; 0 until the number is known.
     pub clips_total: AtomicU64,
-    /// Counts the work done so far.
+    /// Counters of the work that the run has done so far.
     pub counters: Counters,
-    /// Called with the recipe and, if there is a previous version, with the changes of sides, as soon as these are
+    /// Called with the recipe and, if there is a previous version, with the changes of splits, as soon as these are
     /// known. This is long before the commit.
     pub on_plan: Option<fn(&Recipe, Option<&SideChanges>)>,
     /// True once `on_plan` was called. A run that fails earlier has no plan.
@@ -74,7 +74,7 @@ impl RunMonitor {
 /// Runs an extraction. This is all of `wavemill extract` except its command line.
 ///
 /// # Errors
-/// [`RunError`]. Finished work is kept, and the same call resumes from there.
+/// [`RunError`] if no version is committed. Finished work is kept, and the same call resumes from there.
 pub fn run(job: &Job, settings: &Settings, monitor: &RunMonitor) -> Result<Report, RunError> {
     let mut input = Input::open(job, settings, &monitor.course)?;
     input.require_rows()?;
@@ -89,8 +89,8 @@ pub fn run(job: &Job, settings: &Settings, monitor: &RunMonitor) -> Result<Repor
         store: &store,
         course: &monitor.course,
     };
-    // Reads the store without its lock. A limit that is too small for the recipe is reported before anything is
-    // written.
+    // The store is read without its lock. A memory limit that is too small for the recipe is reported before anything
+    // is written.
     let mut draft = inputs.draft(store.latest()?, &mut known)?;
     let limits = draft.plan.limits(settings)?;
 
@@ -116,7 +116,7 @@ pub fn run(job: &Job, settings: &Settings, monitor: &RunMonitor) -> Result<Repor
     let source = input.into_source();
     let mut catalog = draft.catalog;
 
-    // From here on the run has a record. `end` writes its last line even if the run fails.
+    // From here on the run has a record in the store. `end` writes the record's last line even if the run fails.
     let record = RunRecord::begin(&store, &version.plan_id, limits.threads)?;
     let run = Run {
         job,
@@ -149,7 +149,7 @@ struct Run<'a> {
     parent: Option<&'a Parent>,
     renames: &'a Renames,
     source: &'a dyn Source,
-    /// Shows which files of the source are used, and why the others are not.
+    /// Account of the files of the source: which ones are used, and why the others are not.
     files: &'a FileAccount,
     limits: &'a Limits,
     version: &'a NewVersion,
@@ -161,7 +161,7 @@ struct Run<'a> {
 struct Output {
     /// The files of all features.
     finished: FinishedShards,
-    /// Number of these files that existed already, were rewritten or are new.
+    /// Numbers of feature files that existed already, were rewritten or are new.
     reuse: FileReuse,
     /// Metadata tables, except the table of rejects.
     tables: Vec<FileEntry>,
@@ -177,7 +177,7 @@ impl Run<'_> {
         let plan = self.plan;
         let course = &self.monitor.course;
 
-        // Files that exist already need no more space, so they are found before free space is checked.
+        // Files that exist already need no more space, so these files are found before free space is checked.
         let mut finished = self.finished_shards(catalog, &mut known)?;
         let file_reuse = FileReuse::classify(&finished, plan, self.parent);
         let kept = self.kept_features();
@@ -264,7 +264,7 @@ impl Run<'_> {
         let mut warnings = Vec::new();
         let mut parent_rows = None;
         for pass in passes {
-            // Either all features of a pass are kept or none: see `passes`.
+            // Rows of either all features of a pass or of none are copied: see `passes`.
             let columns: Option<Vec<&FeatureEntry>> =
                 pass.features.iter().map(|&n| kept[n]).collect();
             let (Some(columns), Some(parent)) = (columns, self.parent) else {
@@ -371,7 +371,7 @@ impl Run<'_> {
             other_rejects,
             warnings,
         } = output;
-        // The order is fixed because it determines the bytes of the table.
+        // The order of the rejects is fixed, because it determines the bytes of their table.
         let rejects = catalog
             .rejects
             .iter()
@@ -394,7 +394,7 @@ impl Run<'_> {
             tables,
             other_rejects: &other_rejects,
         })?;
-        // Checks all shards again: during extraction, the limit is only checked when a new reject is added.
+        // Checks the rejects of all shards again: during extraction, the limit is only checked when a reject is added.
         account::check_rejects(&finished, self.limits)?;
 
         let files_equal = match self.parent {
@@ -409,7 +409,7 @@ impl Run<'_> {
         Ok(report)
     }
 
-    /// Ends the run's record and completes the report with warnings for the user.
+    /// Completes the run's record, and adds warnings for the user to the report.
     fn end(
         &self,
         catalog: Catalog,
@@ -428,7 +428,7 @@ impl Run<'_> {
             Err(error) => return Err(record.failed(error, &warnings)),
         };
 
-        // `on_plan` has already shown the recipe's own warnings and the warning about sides.
+        // `on_plan` has already shown the recipe's own warnings and the warning about moved tracks.
         let lane_warnings = self.monitor.counters.lanes.warnings();
         warnings.extend_from_slice(&lane_warnings);
         warnings.extend_from_slice(&report.warnings);
@@ -440,7 +440,7 @@ impl Run<'_> {
         report.sides = sides;
         report.wall_s = self.monitor.course.seconds();
 
-        // The version is committed even if its record cannot be ended.
+        // The version is committed even if the last line of its record cannot be written.
         if let Err(error) = record.end(&report, &warnings) {
             let words = format!("cannot complete the run record: {error}");
             report.warnings.push(words);

@@ -40,16 +40,16 @@ pub(super) const TYPICAL_BYTES_PER_S: f64 = 24_000.0;
 pub struct Preview {
     /// Number of records in the metadata.
     pub rows_read: u64,
-    /// Number of these records that cannot be parsed.
+    /// Number of metadata records that cannot be parsed.
     pub rows_rejected: u64,
-    /// Number of rows after every cleaning step.
+    /// Row counts of every cleaning step.
     pub steps: Vec<StepCount>,
     /// Number of clips within `--limit`.
     pub clips_planned: u64,
-    /// Number of planned clips with rows on each side. A clip has rows on one side only, except under the rule
+    /// Number of planned clips with rows in each split. A clip has rows in one split only, except under the rule
     /// `segment`.
     pub splits: BTreeMap<String, u64>,
-    /// Labels of the planned clips by rule and side: under the recipe's rule, and under each column `split_RULE`.
+    /// Labels of the planned clips by rule and split: under the recipe's rule, and under each column `split_RULE`.
     #[serde(skip)]
     pub labels: BTreeMap<String, BTreeMap<String, SideLabels>>,
     /// The result that a run would have with the current state of the store, as a sentence.
@@ -63,7 +63,7 @@ pub struct Preview {
     pub shards: usize,
     /// The features that would be stored.
     pub features: Vec<FeatureEntry>,
-    /// Estimated size of the rows in bytes before compression.
+    /// Estimated size in bytes of the rows to be stored, before compression.
     pub feature_bytes: u64,
     /// Bytes of compressed audio to read.
     pub audio_bytes: u64,
@@ -71,15 +71,15 @@ pub struct Preview {
     pub seconds: f64,
     /// Number of worker threads.
     pub threads: usize,
-    /// Shows which files below the audio root are used, and why the others are not.
+    /// Account of the files below the audio root: which ones are used, and why the others are not.
     pub files_found: FileAccount,
     /// The duplicates that were found, if `split.group_duplicates` is set.
     pub duplicates: Option<Duplicates>,
-    /// Changes of sides since the latest version, if there is one.
+    /// Changes of the tracks' splits since the latest version, if there is one.
     pub sides: Option<SideChanges>,
-    /// Clips of the latest version whose files are not found, if there is one.
+    /// Clips of the latest version whose files are not found, if there is such a version.
     pub vanished: Option<VanishedClips>,
-    /// Changes of tracks since the latest version, if there is one: the counts, and the first changes of each kind.
+    /// Changes of tracks since the latest version, if there is one: number and first examples of each kind.
     pub changes: Option<DataChanges>,
     /// The work that a run would have to do; `None` if it would have nothing to do or would be refused.
     pub work: Option<Forecast>,
@@ -89,12 +89,12 @@ pub struct Preview {
     pub wall_s: BTreeMap<&'static str, f64>,
 }
 
-/// Labels of the planned clips on one side.
+/// Labels of the planned clips in one split.
 #[derive(Clone, Debug, Default)]
 pub struct SideLabels {
-    /// Planned clips with rows on this side.
+    /// Number of planned clips with rows in this split.
     pub clips: u64,
-    /// Clips of each class id, per target in the recipe's order; clips without a label are not counted.
+    /// Number of clips of each class id, per target in the recipe's order; clips without a label are not counted.
     pub classes: Vec<BTreeMap<i32, u64>>,
 }
 
@@ -183,11 +183,11 @@ pub fn preview(job: &Job, settings: &Settings, course: &Arc<Course>) -> Result<P
     })
 }
 
-/// Counts the labels of planned clips by rule and side.
+/// Counts the labels of planned clips by rule and split.
 fn labels(catalog: &Catalog, plan: &Plan<'_>) -> BTreeMap<String, BTreeMap<String, SideLabels>> {
     let mut by_rule: BTreeMap<String, BTreeMap<String, SideLabels>> = BTreeMap::new();
 
-    // Under a rule by segment, the column contains no sides, so they are read from the shards.
+    // Under a rule by segment, the column contains no splits, so they are read from the shards.
     let own_rule = plan.recipe.split.rule.name();
     let own_sides = by_rule.entry(own_rule.to_owned()).or_default();
     for shard in &plan.shard_plan.shards {
@@ -255,16 +255,16 @@ fn changes(
 
 /// The result that a run would have.
 enum Outcome {
-    /// The latest version was made from exactly these inputs.
+    /// Nothing to do: the latest version was made from exactly the inputs of this run.
     NothingToDo { version: u64 },
-    /// The run would create this version.
+    /// The run would create a version with this number.
     Version { version: u64, plan_id: String },
     /// The run would fail with this error before it writes anything.
     Refused(RunError),
 }
 
 impl Outcome {
-    /// Makes the decision that [`run`](crate::run::run) would make. Inputs that had to be read are added to `known`.
+    /// Determines the outcome that [`run`](crate::run::run) would have. Adds inputs that had to be read to `known`.
     ///
     /// # Errors
     /// The errors of [`begin::decide`], except refusals.
@@ -311,7 +311,7 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// Makes the decision of a run without the lock. Nothing is written or dropped.
+/// Decides without the lock whether a run would have work. Nothing is written or dropped.
 fn decide(
     inputs: &DraftInputs<'_, '_>,
     draft: &Draft<'_>,
@@ -326,7 +326,7 @@ fn decide(
         if let Some(vanished) = vanished {
             vanished.require_at_most(settings.max_shrink)?;
         }
-        // A run with `--restart` drops the other plan. A preview drops nothing, so it does not check for one.
+        // A run with `--restart` drops the plan of another engine. A preview drops nothing and does not check for one.
         if !settings.restart {
             let plan_record = PlanRecord {
                 identity: identity.clone(),

@@ -25,7 +25,7 @@ impl RunRecord {
     /// Creates `_wavemill/runs/<run id>.jsonl` and writes its first line.
     ///
     /// # Errors
-    /// [`StoreError::Io`].
+    /// [`StoreError::Io`] if the record cannot be created.
     pub(super) fn begin(store: &Store, plan_id: &str, threads: usize) -> Result<Self, StoreError> {
         let folder = store.root().join("_wavemill/runs");
         durable::make_folder(&folder).map_err(StoreError::io_at(&folder, "create the folder"))?;
@@ -33,7 +33,7 @@ impl RunRecord {
         let unix_ms = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |t| t.as_millis());
-        // Includes the process id, since two runs may start in the same millisecond.
+        // The file name includes the process id, since two runs may start in the same millisecond.
         let path = folder.join(format!("{unix_ms}-{}.jsonl", std::process::id()));
         let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let version = env!("CARGO_PKG_VERSION");
@@ -49,10 +49,10 @@ impl RunRecord {
         Ok(record)
     }
 
-    /// Adds the last line of a run that committed a version. `warnings` are all warnings that the user has seen.
+    /// Adds the last line to the record of a run that committed a version. `warnings` are all those shown to the user.
     ///
     /// # Errors
-    /// [`StoreError::Io`].
+    /// [`StoreError::Io`] if the record cannot be written.
     pub(super) fn end(self, report: &Report, warnings: &[String]) -> Result<(), StoreError> {
         let mut report = serde_json::to_value(report)?;
         report["warnings"] = warnings.into();
@@ -62,8 +62,8 @@ impl RunRecord {
         )
     }
 
-    /// Adds the last line of a run that was interrupted or failed. An error about too many rejects then refers to this
-    /// record, which lists them; other errors are returned unchanged.
+    /// Adds the last line to the record of a run that was interrupted or failed. An error about too many rejects then
+    /// refers to this record, which lists them; other errors are returned unchanged.
     pub(super) fn failed(self, error: RunError, warnings: &[String]) -> RunError {
         let outcome = if error.is_interruption() {
             "interrupted"
@@ -82,7 +82,7 @@ impl RunRecord {
         self.listing_rejects(error, is_written)
     }
 
-    /// Adds the path of this record to an error about too many rejects, if they were written.
+    /// Adds the path of this record to an error about too many rejects, if the rejects were written to the record.
     fn listing_rejects(self, mut error: RunError, is_written: bool) -> RunError {
         if let RunError::Extract(ExtractError::TooManyRejects { list, .. }) = &mut error {
             *list = is_written.then_some(self.path);
@@ -96,7 +96,7 @@ impl RunRecord {
             .append(true)
             .open(&self.path)
             .map_err(StoreError::io_at(&self.path, "open"))?;
-        // A single write, so that a line is never incomplete in the file of a run that continues.
+        // The line is written in a single call, so that the record of a run in progress contains no partial line.
         let line = format!("{line}\n");
         file.write_all(line.as_bytes())
             .and_then(|()| file.sync_data())

@@ -18,13 +18,13 @@ use crate::threads::{Counters, LaneTimes, WorkerTimes};
 pub struct Report {
     /// Number of the version that contains the result.
     pub version: u64,
-    /// True if that version existed already.
+    /// True if the version existed already, so that there was nothing to do.
     pub nothing_to_do: bool,
-    /// Id of the version's plan.
+    /// Id of the plan of the version.
     pub plan_id: String,
-    /// Counts that account for every input.
+    /// Numbers of inputs by outcome; every input is counted.
     pub counts: Counts,
-    /// Number of feature files that were reused or written.
+    /// Numbers of feature files that were reused, rewritten or created.
     #[serde(flatten)]
     pub reuse: FileReuse,
     /// Number of written feature files and tables that are equal to files of the previous version and were replaced by
@@ -42,38 +42,38 @@ pub struct Report {
     pub workers_busy: Option<f64>,
     /// Wall-clock seconds by phase: `metadata`, `cleaning`, …, `clips`, `commit`.
     pub wall_s: BTreeMap<&'static str, f64>,
-    /// Files of the version.
+    /// All files of the version.
     #[serde(skip)]
     pub files: Vec<FileEntry>,
     /// Number of compressed bytes read.
     pub bytes_read: u64,
     /// The backend that computed the features, as named in the manifest's engine.
     pub backend: String,
-    /// Use of the device, if one computed the features.
+    /// Use of the device (GPU), if a device computed the features.
     pub device: Option<DeviceReport>,
-    /// Shows which files below the audio root are used, and why the others are not.
+    /// Account of the files below the audio root: which ones are used, and why the others are not.
     pub files_found: FileAccount,
     /// The duplicates that were found, if `split.group_duplicates` is set.
     pub duplicates: Option<Duplicates>,
-    /// Changes of sides since the previous version, if there is one.
+    /// Changes of the tracks' splits since the previous version, if there is one.
     pub sides: Option<SideChanges>,
     /// Warnings for the user.
     pub warnings: Vec<String>,
 }
 
-/// Counts of feature files. There is one file per feature and shard.
+/// Numbers of feature files. There is one file per feature and shard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct FileReuse {
-    /// Files that an earlier run had finished, or that are linked from another version.
+    /// Number of files that an earlier run had finished, or that are linked from another version.
     pub shards_reused: usize,
-    /// Files that exist in the previous version with other contents.
+    /// Number of files that exist in the previous version with other contents.
     pub files_rewritten: usize,
-    /// All other files.
+    /// Number of all other files.
     pub files_new: usize,
 }
 
 impl FileReuse {
-    /// Classifies the files that remain to be written in addition to the `finished` ones.
+    /// Counts the `finished` files, and divides the files that remain to be written into rewritten and new ones.
     pub(super) fn classify(
         finished: &FinishedShards,
         plan: &Plan<'_>,
@@ -109,19 +109,19 @@ fn below_plan(path: &str) -> Option<&str> {
     path.splitn(3, '/').nth(2)
 }
 
-/// Use of a device.
+/// Use of a device (GPU) during a run.
 #[derive(Debug, Serialize)]
 pub struct DeviceReport {
-    /// Number of batches.
+    /// Number of batches that the device computed.
     pub batches: u64,
-    /// Number of clips in these batches.
+    /// Number of clips in the batches that the device computed.
     pub clips: u64,
-    /// Fraction of time that lanes spent on batches, including copies. Otherwise they waited for decoders.
+    /// Fraction of time that the device's threads spent on batches, with copies. Otherwise they waited for decoders.
     pub busy: f64,
 }
 
 impl DeviceReport {
-    /// Returns `None` if no batch was computed.
+    /// Creates the report from the times of a device's threads. Returns `None` if no batch was computed.
     fn new(lanes: &LaneTimes) -> Option<Self> {
         let [batches, clips, busy, total] =
             [&lanes.batches, &lanes.clips, &lanes.busy, &lanes.total]

@@ -1,4 +1,4 @@
-//! Checks free space before the work starts. It is not checked again during the work.
+//! Checks free disk space before a run starts its work. The space is not checked again during the work.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::features::ClipTotals;
 use crate::incremental::plan::Plan;
 use crate::incremental::reuse::Pass;
 
-/// Lower bound for the fraction of its size to which zstd compresses f16 log-mel (measured: 0.75).
+/// Lower bound for the compressed size of f16 log-mel, as a fraction of the uncompressed size (measured: 0.75).
 const ZSTD_RATIO: f64 = 0.7;
 
 /// Bytes per second of 16-bit stereo at 48 kHz. A refusal needs a lower bound of the needed space, so clips of unknown
@@ -57,7 +57,7 @@ pub(super) fn least_bytes(
 /// Refuses a run whose shards cannot fit on the store's file system.
 ///
 /// # Errors
-/// [`SpaceError`]. If the free space is unknown, it is assumed to be sufficient.
+/// [`SpaceError`] if the space is too small. If the free space is unknown, it is assumed to be sufficient.
 pub(super) fn check(store: &Path, needed_bytes: u64) -> Result<(), SpaceError> {
     let Some(free_bytes) = free_bytes(store) else {
         return Ok(());
@@ -75,13 +75,13 @@ pub(super) fn check(store: &Path, needed_bytes: u64) -> Result<(), SpaceError> {
 
 /// Returns the number of bytes that an unprivileged user can still write at `path`, which need not exist yet.
 pub fn free_bytes(path: &Path) -> Option<u64> {
-    // The store may not exist yet. Its nearest existing ancestor is on the file system that will contain it.
+    // The store may not exist yet. The nearest existing parent folder is on the file system that will contain it.
     let there = path
         .ancestors()
         .find(|p| p.exists())
         .filter(|p| !p.as_os_str().is_empty())
         .unwrap_or(Path::new("."));
     let stat = rustix::fs::statvfs(there).ok()?;
-    // Not `f_bfree`, which counts blocks that only root may take (statvfs(3)).
+    // `f_bavail` is used, not `f_bfree`, which counts blocks that only root may take (statvfs(3)).
     Some(stat.f_bavail * stat.f_frsize)
 }

@@ -27,7 +27,7 @@ use crate::job::Job;
 /// Returns the large tables of FMA, which are streamed to the store and never held in memory.
 ///
 /// # Errors
-/// [`RunError::Catalog`].
+/// [`RunError::Catalog`] if the metadata cannot be read.
 pub(super) fn further(job: &Job) -> Result<Vec<ExtraTable>, RunError> {
     match (&job.metadata, job.recipe.catalog.dataset) {
         (Some(metadata), Dataset::Fma) => Ok(catalog::extra_tables(metadata)?),
@@ -39,7 +39,7 @@ pub(super) fn further(job: &Job) -> Result<Vec<ExtraTable>, RunError> {
 /// `inputs` and `audio_files`.
 ///
 /// # Errors
-/// As [`further`].
+/// The errors of [`further`].
 pub(super) fn count(job: &Job, catalog: &Catalog) -> Result<usize, RunError> {
     Ok(catalog.tables.len() + further(job)?.len() + 3)
 }
@@ -61,7 +61,7 @@ pub(super) fn write(
 ) -> Result<(Vec<FileEntry>, Vec<Reject>), RunError> {
     let mut files = Vec::with_capacity(tables.len() + 1);
     for (name, batch) in tables {
-        // `--limit` only applies to this table: the others describe the whole data set.
+        // `--limit` only applies to the table `tracks`: the others describe the whole data set.
         let batch = if name == "tracks" {
             planned_rows(batch, shard_plan)?
         } else {
@@ -80,7 +80,7 @@ pub(super) fn write(
             .by_ref()
             .map(|batch| require_not_stopped().and_then(|()| Ok(batch?)));
         files.push(write_table(store.root(), path, &name, schema, batches)?);
-        // The rejects are only known when the whole table has been read.
+        // The rejects of a table are only known when the whole table has been read.
         rejects.extend(table.rejects());
     }
     Ok((files, rejects))
@@ -99,7 +99,7 @@ fn planned_rows(batch: RecordBatch, shard_plan: &ShardPlan) -> Result<RecordBatc
 /// Writes the `rejects` table, in the given order.
 ///
 /// # Errors
-/// [`RunError::Store`].
+/// [`RunError::Store`] if the table cannot be written.
 pub(super) fn write_rejects<'a>(
     store: &Store,
     plan_id: &str,
@@ -107,7 +107,7 @@ pub(super) fn write_rejects<'a>(
 ) -> Result<FileEntry, RunError> {
     let rejects: Vec<&Reject> = rejects.collect();
 
-    // In the order of `rejects_schema`, against which `try_new` checks the columns.
+    // The columns are in the order of `rejects_schema`, against which `try_new` checks them.
     let columns = vec![
         texts(&rejects, |r| r.clip_key.as_deref()),
         numbers(&rejects, |r| r.track_id),
@@ -128,7 +128,7 @@ pub(super) fn write_rejects<'a>(
 /// Writes the `inputs` table: sizes and hashes of the planned clips' files, by `clip_key`.
 ///
 /// # Errors
-/// [`RunError::Store`].
+/// [`RunError::Store`] if the table cannot be written.
 pub(super) fn write_inputs(
     store: &Store,
     plan_id: &str,
@@ -138,7 +138,7 @@ pub(super) fn write_inputs(
     let contents = inputs.values().map(|seen| some_text(&seen.content));
     let decode_keys = inputs.values().map(|seen| some_text(&seen.decode_key));
 
-    // In the order of `inputs_schema`, against which `try_new` checks the columns.
+    // The columns are in the order of `inputs_schema`, against which `try_new` checks them.
     let columns: Vec<ArrayRef> = vec![
         Arc::new(StringArray::from_iter_values(inputs.keys())),
         Arc::new(Int64Array::from_iter(bytes)),
@@ -154,7 +154,7 @@ pub(super) fn write_inputs(
 /// Writes the `audio_files` table: the number of files of each kind below the audio root, and how they were used.
 ///
 /// # Errors
-/// [`RunError::Store`].
+/// [`RunError::Store`] if the table cannot be written.
 pub(super) fn write_audio_files(
     store: &Store,
     plan_id: &str,
@@ -170,7 +170,7 @@ pub(super) fn write_audio_files(
         near_rows.append_option(rows.map(|rows| rows.iter().map(Some)));
     }
 
-    // In the order of `audio_files_schema`, against which `try_new` checks the columns.
+    // The columns are in the order of `audio_files_schema`, against which `try_new` checks them.
     let columns: Vec<ArrayRef> = vec![
         Arc::new(StringArray::from_iter_values(
             found.iter().map(|kind| kind.fate.name()),

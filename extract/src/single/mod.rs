@@ -25,10 +25,10 @@ use crate::features::{Extractor, FeatureError, FeaturePlan, NoRows};
 /// [`FeatureError`] naming the feature and the key.
 pub fn plan(recipe: &Recipe, number: usize) -> Result<FeaturePlan, FeatureError> {
     let mut recipe = recipe.clone();
-    // Use the segments of all sides at the recorded tempo: stretched copies are for training.
+    // Use the segments of all splits at the recorded tempo: stretched copies are for training.
     recipe.split.rule = SplitRule::Artist;
     recipe.audio.stretch.clear();
-    // Plan the whole recipe, because the feature may be computed from another one.
+    // Plan all features of the recipe, because the feature may be computed from another feature.
     Ok(FeaturePlan::new(&recipe, &Settings::default())?.only(&[number]))
 }
 
@@ -36,7 +36,7 @@ pub fn plan(recipe: &Recipe, number: usize) -> Result<FeaturePlan, FeatureError>
 /// columns are all null.
 ///
 /// # Errors
-/// [`StoreError`].
+/// [`StoreError`] if the schema cannot be written as Parquet.
 pub fn stream_format(plan: &FeaturePlan, recipe: &Recipe) -> Result<Format, StoreError> {
     let mut targets = Vec::new();
     for target in &recipe.targets {
@@ -47,7 +47,7 @@ pub fn stream_format(plan: &FeaturePlan, recipe: &Recipe) -> Result<Format, Stor
         });
     }
     let mut formats = plan.formats(&targets, &recipe.shards)?;
-    // The plan has only one feature.
+    // The plan has only one feature, so there is only one format.
     Ok(formats.swap_remove(0))
 }
 
@@ -79,7 +79,7 @@ impl RowExtractor {
     /// recipe cuts them earlier.
     ///
     /// # Errors
-    /// The same as for planning.
+    /// The same errors as for planning.
     pub fn new(plan: &Arc<FeaturePlan>, most_s: f64) -> Result<Self, FeatureError> {
         Ok(Self {
             plan: Arc::clone(plan),
@@ -126,12 +126,12 @@ impl RowExtractor {
             duration_s: self.pcm.duration_s,
             lost_s: self.pcm.lost_s,
             audio_blake3: self.pcm.audio_blake3.clone(),
-            // Only one clip is held at a time, so there is no memory budget.
+            // Only one clip is in memory at a time, so there is no memory budget.
             permit: None,
         });
 
         let segments = self.plan.segments(self.pcm.n_samples, clip_key, "")?;
-        // As in a run: zeros up to the end of the last row save the kernels a copy.
+        // As in a run, zeros up to the end of the last row are appended, which saves the kernels a copy.
         self.pcm.samples.pad_to(end_of(&segments), 0.0);
         let computed = self
             .extractor

@@ -1,4 +1,4 @@
-//! A clip on its way through the threads of a run: as bytes, as PCM, and as the event that ends it.
+//! The states of a clip on its way through the threads of a run: file bytes, PCM samples, and a final event.
 
 use std::any::Any;
 use std::path::Path;
@@ -18,23 +18,23 @@ use super::event::Event;
 use super::{ExtractError, Work};
 use crate::features::{FeatureError, NoRows, SegmentResults};
 
-/// Identifies a clip, and holds the hashes of its file.
+/// Identifies a clip among the threads of a run, and contains the hashes of its file.
 pub(super) struct Ticket {
-    /// Position in plan order.
+    /// Position of the clip in plan order.
     pub seq: usize,
-    /// Index into the shards to write.
+    /// Index of the clip's shard among the shards to write.
     pub todo: usize,
-    /// Index into the cleaned rows.
+    /// Index of the clip in the cleaned rows.
     pub row: usize,
-    /// Hashes of the file; marked as unreadable until the file was read.
+    /// Hashes of the clip's file; marked as unreadable until the file was read.
     pub seen: InputSeen,
 }
 
-/// A clip that was read, on its way to a worker.
+/// A clip whose file was read, on its way to a worker.
 pub(super) struct ClipBytes {
     /// Identifies the clip.
     pub ticket: Ticket,
-    /// Contents of the file.
+    /// Contents of the clip's file.
     pub bytes: Vec<u8>,
     /// Upper bound on the length of the clip in seconds.
     pub longest_s: f64,
@@ -48,16 +48,16 @@ pub(super) struct ClipBytes {
 pub(super) struct DecodedClip {
     /// Identifies the clip.
     pub ticket: Ticket,
-    /// Samples at the recipe's rate, or at the file's rate for a device.
+    /// Samples of the clip at the recipe's rate, or at the file's rate for a device.
     pub pcm: Pcm,
     /// Segments that become the clip's rows, in samples at the recipe's rate.
     pub segments: Vec<Segment>,
-    /// Permit for the memory that is currently held.
+    /// Permit for the memory that the clip currently holds.
     pub permit: Permit,
 }
 
 impl Ticket {
-    /// Counts the clip as done and creates its event.
+    /// Counts the clip as done and creates its event for the writing thread.
     pub(super) fn end(self, work: &Work<'_>, result: Result<Vec<FeatureRow>, Failure>) -> Event {
         let outcome = match result {
             Ok(rows) => Outcome::Rows(rows),
@@ -65,7 +65,7 @@ impl Ticket {
                 work.counters.rejects.fetch_add(1, Ordering::Relaxed);
                 Outcome::Rejected(self.named(*reject, work))
             }
-            // Not counted as done: a resumed run decodes the clip again.
+            // The clip is not counted as done, because a resumed run decodes it again.
             Err(Failure::Run(error)) => return Event::Failed(*error),
         };
 
@@ -90,7 +90,7 @@ impl DecodedClip {
     /// Reduces the permit from the worst case to the memory that is needed from here on: samples, rows, and the
     /// kernels' buffers.
     pub(super) fn hold(&mut self, work: &Work<'_>) {
-        // The capacity counts, because a reused buffer may be longer than this clip.
+        // The buffer's capacity is used, because a reused buffer may be longer than this clip.
         let end = end_of(plain(&self.segments));
         let n_pcm = self.pcm.samples.capacity().max(end);
         let n_out = self.pcm.n_samples;
@@ -109,9 +109,9 @@ impl DecodedClip {
         size_of_val(&self.pcm.samples[..]) as u64
     }
 
-    /// Ends the clip with the results of the kernels. Returns its event and its PCM buffer.
+    /// Completes the clip with the results of the kernels. Returns the clip's event and its PCM buffer.
     pub(super) fn end(mut self, work: &Work<'_>, computed: SegmentResults) -> (Event, Pcm) {
-        // From here on only the rows are held: the samples are returned to the decoders.
+        // From here on the permit only covers the rows, because the samples are returned to the decoders.
         self.permit.holds(work.features.rows_bytes(&self.segments));
         let Self {
             ticket,
@@ -120,7 +120,7 @@ impl DecodedClip {
             permit,
         } = self;
 
-        // All rows of the clip share these facts, so that the permit is released with the last row.
+        // All rows of the clip share these facts about it, so that the permit is released with the last row.
         let audio = Arc::new(AudioFacts {
             duration_s: pcm.duration_s,
             lost_s: pcm.lost_s,
@@ -140,7 +140,7 @@ impl DecodedClip {
 pub(super) enum Failure {
     /// The clip is rejected.
     Reject(Box<Reject>),
-    /// An error of the recipe or the machine, which ends the run.
+    /// An error of the recipe or of the machine, which ends the run.
     Run(Box<ExtractError>),
 }
 

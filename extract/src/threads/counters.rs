@@ -6,76 +6,76 @@ use std::time::{Duration, Instant};
 
 use wavemill_runtime::clock::cpu_time;
 
-/// CPU nanoseconds by stage, over all threads.
+/// CPU time of each stage in nanoseconds, summed over all threads.
 #[derive(Debug, Default)]
 pub struct StageTimes {
-    /// Reading compressed bytes.
+    /// Time for reading compressed bytes.
     pub read: AtomicU64,
-    /// Decoding and resampling.
+    /// Time for decoding and resampling.
     pub decode: AtomicU64,
-    /// STFT to packed tensors.
+    /// Time for computing features, from the STFT to packed tensors.
     pub features: AtomicU64,
-    /// Parquet encoding and compression.
+    /// Time for Parquet encoding and compression.
     pub encode: AtomicU64,
-    /// Reading rows of an earlier version.
+    /// Time for reading rows of an earlier version.
     pub take: AtomicU64,
 }
 
 /// Counters that are updated while the run is in progress.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Clips that have become rows or rejects.
+    /// Number of clips that have become rows or rejects.
     pub clips: AtomicU64,
-    /// Rejects among them.
+    /// Number of clips that were rejected.
     pub rejects: AtomicU64,
-    /// Clips among them that were decoded, or at least read.
+    /// Number of clips that were decoded, or at least read.
     pub clips_read: AtomicU64,
-    /// Rows that were copied from an earlier version, each counted once for every feature.
+    /// Number of rows that were copied from an earlier version, each counted once for every feature.
     pub rows_taken: AtomicU64,
-    /// Compressed bytes read.
+    /// Number of compressed bytes read.
     pub bytes: AtomicU64,
     /// CPU times of the stages.
     pub times: StageTimes,
-    /// Times that workers waited.
+    /// Waiting and running times of workers.
     pub workers: WorkerTimes,
-    /// Work and times of a device's lanes.
+    /// Work and times of the lanes, the threads of a device.
     pub lanes: LaneTimes,
 }
 
-/// Times that workers waited, summed over all workers.
+/// Waiting and running times, summed over all workers.
 #[derive(Debug, Default)]
 pub struct WorkerTimes {
-    /// Wall-clock nanoseconds without a clip or a row group, or waiting for memory or a device with one.
+    /// Wall-clock nanoseconds in which workers had no clip or row group, or waited for memory or a device.
     pub waiting: AtomicU64,
-    /// Wall-clock nanoseconds from the start of each worker to its end.
+    /// Wall-clock nanoseconds from the start of each worker thread to its end.
     pub total: AtomicU64,
 }
 
-/// Work and times of lanes, summed over all lanes.
+/// Work and times, summed over all lanes (threads of a device).
 #[derive(Debug, Default)]
 pub struct LaneTimes {
-    /// Wall-clock nanoseconds spent on batches, including copies.
+    /// Wall-clock nanoseconds that lanes spent on batches, including copies.
     pub busy: AtomicU64,
-    /// Wall-clock nanoseconds from waiting for the first batch to the end.
+    /// Wall-clock nanoseconds from the time when lanes start to wait for the first batch to their end.
     pub total: AtomicU64,
-    /// Number of computed batches.
+    /// Number of batches that were computed.
     pub batches: AtomicU64,
-    /// Number of clips in these batches.
+    /// Number of clips in the computed batches.
     pub clips: AtomicU64,
     /// Number of these clips that could not be decoded into page-locked memory, so that the driver copied them once
     /// more.
     pub slow_clips: AtomicU64,
-    /// Reasons why lanes ended early, one sentence each.
+    /// Reasons why lanes (threads of a device) ended early, one sentence each.
     failures: Mutex<Vec<String>>,
 }
 
 impl LaneTimes {
-    /// Records why a lane ended early.
+    /// Records the reason why a lane (a thread of a device) ended early.
     pub fn fail(&self, words: String) {
         self.lock_failures().push(words);
     }
 
-    /// Returns warnings for the user, one sentence each: why lanes ended early, and what slowed them down.
+    /// Returns warnings for the user, one sentence each: why lanes (threads of a device) ended early or were slow.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = self.lock_failures().clone();
         let slow_clips = self.slow_clips.load(Ordering::Relaxed);
@@ -94,10 +94,10 @@ impl LaneTimes {
     }
 }
 
-/// Adds the calling thread's CPU time since `start`; returns its current CPU time.
+/// Adds the calling thread's CPU time since `start` to `total`; returns the thread's current CPU time.
 pub(super) fn add_time(total: &AtomicU64, start: Duration) -> Duration {
     let now = cpu_time();
-    // Relaxed, here and for the other counters, because they do not synchronize access to other data.
+    // The memory order is relaxed, here and for the other counters, because counters do not synchronize other data.
     total.fetch_add(
         now.saturating_sub(start).as_nanos() as u64,
         Ordering::Relaxed,
@@ -105,7 +105,7 @@ pub(super) fn add_time(total: &AtomicU64, start: Duration) -> Duration {
     now
 }
 
-/// Adds the wall-clock time since `start`.
+/// Adds the wall-clock time since `start` to `total`.
 pub(super) fn add_wall(total: &AtomicU64, start: Instant) {
     total.fetch_add(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
 }

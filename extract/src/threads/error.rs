@@ -26,7 +26,7 @@ pub enum ExtractError {
     Read {
         /// Key of the clip.
         clip_key: String,
-        /// The system's error, after retries.
+        /// Error of the operating system, after retries.
         source: io::Error,
     },
     /// A file changed after part of the store had been computed from it.
@@ -40,7 +40,7 @@ pub enum ExtractError {
     /// No thread can be started.
     #[error("cannot start a worker: use fewer --threads")]
     Threads {
-        /// The system's error.
+        /// Error of the operating system.
         source: io::Error,
     },
     /// The memory limit is too small for one row group and one clip.
@@ -48,15 +48,15 @@ pub enum ExtractError {
         "--memory-limit: {limit_bytes} bytes are not enough: this recipe needs {needed_bytes}, or a smaller shards.row_group_rows"
     )]
     Memory {
-        /// The limit that was set.
+        /// Memory limit that was set, in bytes.
         limit_bytes: u64,
-        /// The smallest limit that is sufficient.
+        /// Smallest memory limit that is sufficient, in bytes.
         needed_bytes: u64,
     },
-    /// An allowed clip does not fit into memory.
+    /// A clip that the recipe allows does not fit into memory.
     #[error(transparent)]
     ClipMemory(#[from] ClipMemory),
-    /// Another thread has failed and has reported its error.
+    /// Another thread of the run has failed and has reported its error.
     #[error("another thread of the run failed")]
     Elsewhere,
     /// More clips were rejected than `--max-reject-fraction` allows.
@@ -68,7 +68,7 @@ pub enum ExtractError {
     TooManyRejects {
         /// Number of planned clips.
         planned: u64,
-        /// The maximum fraction of rejects.
+        /// Maximum fraction of planned clips that may be rejected.
         fraction: f64,
         /// Rejects so far, in order of arrival.
         rejects: Vec<Reject>,
@@ -80,9 +80,9 @@ pub enum ExtractError {
         "interrupted: {done} of {total} shards are complete; run the same command again to continue"
     )]
     Interrupted {
-        /// Number of complete shards.
+        /// Number of finished feature files.
         done: usize,
-        /// Number of shards in the plan.
+        /// Number of feature files in the plan.
         total: usize,
     },
     /// All devices have failed.
@@ -93,7 +93,7 @@ pub enum ExtractError {
         /// The error of the last device.
         source: KernelError,
     },
-    /// Encoding or a device's lane panicked. This is a bug in wavemill.
+    /// The encoding of rows, or a thread of the device, panicked. This is a bug in wavemill.
     #[error("{what} panicked ({words}); nothing was committed; please report this")]
     Panic {
         /// The operation that panicked.

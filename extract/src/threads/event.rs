@@ -5,13 +5,13 @@ use wavemill_store::shards::{EncodedGroup, Outcome};
 
 use super::ExtractError;
 
-/// A result of a thread.
+/// A result that another thread sends to the writing thread.
 pub(super) enum Event {
-    /// A clip became rows or a reject. This includes clips whose worker panicked.
+    /// A clip became rows or a reject. This includes a clip on which a worker panicked.
     Clip {
-        /// Position in plan order.
+        /// Position of the clip in plan order.
         seq: usize,
-        /// The rows or the reject.
+        /// Rows of the clip, or the reason for its rejection.
         outcome: Outcome,
         /// Hashes of the clip's file.
         seen: InputSeen,
@@ -21,7 +21,7 @@ pub(super) enum Event {
         /// Number of clips that were handed to workers.
         clips: usize,
     },
-    /// A row group is encoded.
+    /// A row group was encoded.
     Encoded(EncodedGroup),
     /// An error that is not caused by a clip. The run stops and can be resumed.
     Failed(ExtractError),

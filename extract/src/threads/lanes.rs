@@ -1,4 +1,4 @@
-//! A device's lanes: threads that collect decoded clips into batches, compute their features and end them.
+//! Lanes: threads of a GPU that collect decoded clips into batches, compute features and send rows to the writer.
 //!
 //! A lane is one stream of one device. With two lanes per device, one batch is prepared and the rows of another are
 //! fetched while the device computes a third. A lane whose device fails hands its batch to the other lanes and ends; if
@@ -33,10 +33,10 @@ pub(super) fn start<'env>(
 ) -> Sender<DecodedClip> {
     let backend = work.features.backend();
     let lanes = backend.lanes();
-    // One clip per lane, in addition to the clips that lanes hold: a longer queue would be a batch that no lane
-    // computes.
+    // The queue holds one clip per lane, in addition to the clips that lanes hold: a longer queue would be a batch that
+    // no lane computes.
     let (clip_sender, clips) = bounded(lanes);
-    // A lane hands over at most one batch, so sending never waits for space.
+    // A lane hands over at most one batch to other lanes, so sending never waits for space.
     let (hand, handed) = bounded(lanes);
     let shared = Arc::new(LaneGroup {
         turn: Mutex::new(()),
@@ -61,9 +61,9 @@ pub(super) fn start<'env>(
     clip_sender
 }
 
-/// State shared by all lanes.
+/// State shared by all lanes of a run.
 struct LaneGroup {
-    /// Held while a batch is collected, because one full batch is faster than two half-full ones.
+    /// Locked while a lane collects a batch, because one full batch is faster than two half-full ones.
     turn: Mutex<()>,
     /// Number of lanes that have not failed.
     working: AtomicUsize,
@@ -71,8 +71,8 @@ struct LaneGroup {
     batch_bytes: u64,
 }
 
-/// Some clips, and the sender to hand them to another lane. While a batch exists, lanes wait for clips that it may hand
-/// over.
+/// Clips to compute together, and the sender that hands them to another lane. While a batch exists, lanes wait for
+/// clips that may be handed over.
 struct Batch {
     clips: Vec<DecodedClip>,
     hand: Sender<Batch>,
@@ -100,7 +100,7 @@ impl Lane<'_> {
             })
         });
         if let Err(error) = result {
-            // Sending cannot fail: the receiver lives until all senders are dropped.
+            // Sending an event cannot fail: the receiver lives until all senders are dropped.
             let _ = self.events.send(Event::Failed(error));
         }
     }
@@ -112,7 +112,7 @@ impl Lane<'_> {
         let result = match self.work.features.extractor(self.number) {
             Ok(extractor) => self.compute_batches(extractor, hand),
             Err(error) => {
-                // If kernels cannot be planned on a device, the device has failed before it received clips.
+                // If kernels cannot be planned on a device, the device has failed before its lane received clips.
                 let clips = Vec::new();
                 self.retire(Batch { clips, hand }, error)
             }
@@ -173,7 +173,7 @@ impl Lane<'_> {
         })
     }
 
-    /// Computes a batch and ends its clips; returns the batch if the device fails.
+    /// Computes a batch and sends events for its clips; returns the batch if the device fails.
     fn finish(&self, extractor: &mut Extractor, batch: Batch) -> Result<(), (Batch, KernelError)> {
         let computed = match self.compute(extractor, &batch.clips) {
             Ok(computed) => computed,
@@ -182,14 +182,14 @@ impl Lane<'_> {
         for (clip, computed) in batch.clips.into_iter().zip(computed) {
             let (event, pcm) = clip.end(self.work, computed);
             self.spare_pcms.give_back(pcm);
-            // Sending cannot fail: the receiver lives until all senders are dropped.
+            // Sending an event cannot fail: the receiver lives until all senders are dropped.
             let _ = self.events.send(event);
         }
         Ok(())
     }
 
-    /// Computes clips as one batch, or in halves if that fails: clips that do not fit on a device in one batch may fit
-    /// in two. A device that no longer works fails at the first clip.
+    /// Computes the features of clips as one batch, or in halves if that fails: clips that do not fit on a device in
+    /// one batch may fit in two. A device that no longer works fails at the first clip.
     fn compute(
         &self,
         extractor: &mut Extractor,
@@ -249,7 +249,7 @@ impl Lane<'_> {
         self.work.counters.lanes.fail(words);
         let Batch { clips, hand } = batch;
         if !clips.is_empty() {
-            // Another lane is working, so there is a receiver, and the queue has space.
+            // Another lane is working, so the handed batch has a receiver, and the queue has space.
             let _ = hand.send(Batch {
                 clips,
                 hand: hand.clone(),

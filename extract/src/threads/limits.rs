@@ -15,16 +15,16 @@ const fn worker_room(settings: &Settings) -> u64 {
     settings.memory_limit_bytes / 8
 }
 
-/// Limits of a run, checked against its recipe.
+/// Limits of a run, checked against the needs of its recipe.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Number of worker threads.
     pub threads: usize,
-    /// Memory limit of the process, as set.
+    /// Memory limit of the process in bytes, as set.
     pub memory_limit_bytes: u64,
-    /// Limit for clips, from reading their file until their rows are on disk.
+    /// Memory limit in bytes for clips, from reading their file until their rows are on disk.
     pub in_flight_bytes: u64,
-    /// Limit for encoding row groups.
+    /// Memory limit in bytes for encoding row groups.
     pub encode_bytes: u64,
     /// Size of the largest file buffer or scratch buffer that is kept from clip to clip.
     pub kept_bytes: usize,
@@ -34,12 +34,12 @@ pub struct Limits {
     pub row_group_rows: usize,
     /// Number of planned clips.
     pub planned: u64,
-    /// Maximum fraction of these clips that may be rejected.
+    /// Maximum fraction of planned clips that may be rejected.
     pub reject_fraction: f64,
 }
 
 impl Limits {
-    /// Returns the memory limit, and the share of it for clips.
+    /// Returns the process's memory limit, and the share of this limit for clips.
     pub const fn shares(&self) -> MemoryShares {
         MemoryShares {
             limit_bytes: self.memory_limit_bytes,

@@ -13,7 +13,7 @@ use super::event::Event;
 use super::worker::{Worker, WorkerQueues};
 
 impl Worker<'_> {
-    /// Processes a picture and returns its event.
+    /// Decodes a picture, computes its features and returns the clip's event.
     pub(super) fn picture(&mut self, clip: ClipBytes, queues: &WorkerQueues) -> Event {
         let ClipBytes {
             mut ticket,
@@ -42,7 +42,7 @@ impl Worker<'_> {
                 n_samples: 0,
                 offset_s: 0.0,
                 silent: false,
-                // Stored as nulls: see `tables::feature_schema`.
+                // The facts about audio are stored as nulls for pictures: see `tables::feature_schema`.
                 audio: Arc::new(AudioFacts {
                     duration_s: 0.0,
                     lost_s: 0.0,

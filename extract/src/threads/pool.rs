@@ -5,9 +5,9 @@
 //! Threads never wait in a cycle: workers wait for lanes, no thread waits for the writing thread, and the writing
 //! thread waits for no other thread. Rows and row groups on their way to the writing thread and back are limited in
 //! bytes by the rows' permits, not in number. Workers therefore continue while the writing thread syncs a file, which
-//! can take as long as several clips. Clips are admitted in plan order ([`wavemill_runtime::budget`]), so the oldest clip is
-//! always admitted. A batch waits for more clips only for a limited time, so the memory that it holds cannot block the
-//! clips that follow.
+//! can take as long as several clips. Clips are admitted in plan order ([`wavemill_runtime::budget`]), so the oldest
+//! clip is always admitted. A batch waits for more clips only for a limited time, so its memory cannot block the clips
+//! that follow.
 
 use std::sync::{Arc, Mutex};
 use std::thread::Scope;
@@ -23,9 +23,9 @@ use super::spare_pcms::SparePcms;
 use super::worker::{Worker, WorkerQueues};
 use super::{ExtractError, Work, lanes};
 
-/// The writing thread's ends of the queues.
+/// The ends of the queues that the writing thread uses.
 pub(super) struct Queues {
-    /// Results of the other threads. The queue ends when all threads have ended.
+    /// Results of the other threads. This queue is closed when all these threads have ended.
     pub events: Receiver<Event>,
     /// Row groups to encode; sending never waits. Must be dropped when no more row groups will be sent.
     pub groups: Sender<RowGroup>,
@@ -42,14 +42,14 @@ impl<'scope> Spawner<'scope, '_> {
     pub(super) fn spawn(&self, name: &str, body: impl FnOnce() + Send + 'scope) {
         let thread = std::thread::Builder::new().name(format!("{WORKER_NAME}-{name}"));
         if let Err(source) = thread.spawn_scoped(self.scope, body) {
-            // The receiver exists: the thread that starts the others holds it.
+            // The receiver still exists, because the thread that starts the others owns it.
             let failed = Event::Failed(ExtractError::Threads { source });
             let _ = self.events.try_send(failed);
         }
     }
 }
 
-/// Starts readers, workers and lanes. They end when all clips are done and `groups` is dropped.
+/// Starts readers, workers and lanes. These threads end when all clips are done and `groups` is dropped.
 pub(super) fn start<'scope, 'env>(
     scope: &'scope Scope<'scope, 'env>,
     work: &'env Work<'env>,
@@ -57,7 +57,7 @@ pub(super) fn start<'scope, 'env>(
     let threads = work.limits.threads;
     let (clip_sender, clips) = bounded(threads * READ_AHEAD_CLIPS);
     let (spare_sender, spare) = bounded(threads * READ_AHEAD_CLIPS + READ_THREADS);
-    // Not limited in number, because the permits of the rows limit both queues in bytes.
+    // These queues are not limited in number, because the permits of the rows limit both queues in bytes.
     let (event_sender, events) = unbounded();
     let (groups, group_receiver) = unbounded();
 

@@ -23,13 +23,13 @@ use super::counters::add_time;
 use super::event::Event;
 use super::{ExtractError, Work, survey};
 
-/// A reader's ends of the queues.
+/// The ends of the queues that a reader uses.
 pub(super) struct ReaderQueues {
-    /// Clips for the workers.
+    /// Queue of clips for the workers.
     pub clips: Sender<ClipBytes>,
-    /// Empty file buffers that workers return.
+    /// Queue of empty file buffers that workers return.
     pub spare: Receiver<Vec<u8>>,
-    /// Events for the writing thread.
+    /// Queue of events for the writing thread.
     pub events: Sender<Event>,
 }
 
@@ -81,9 +81,9 @@ fn lock(order: &Mutex<ReadOrder>) -> MutexGuard<'_, ReadOrder> {
 
 /// Determines which clip is read next. Clips are numbered and take their permits in plan order.
 pub(super) struct ReadOrder {
-    /// Index into the shards to write.
+    /// Index of the current shard among the shards to write.
     todo: usize,
-    /// Index into that shard's members.
+    /// Index of the next clip among the members of that shard.
     member: usize,
     /// Number of clips handed out so far.
     seq: usize,
@@ -110,7 +110,7 @@ impl ReadOrder {
         };
         let clip_key = &work.clips[row].clip_key;
         let taken = work.taken.clips.get(&row);
-        // If a clip's rows are copied, its file is not read.
+        // If a clip's rows are copied from the parent, the clip's file is not read.
         let read_bytes = match taken {
             Some(_) => 0,
             None => work.source.read_bytes(clip_key),
@@ -157,7 +157,7 @@ impl ReadOrder {
 
 /// The length of a clip, as far as it is known before decoding.
 enum ClipLength {
-    /// Upper bound in seconds.
+    /// Upper bound on the length of the clip in seconds.
     AtMost(f64),
     Rejected(Reject),
 }
@@ -238,7 +238,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Waits until there is memory for all processing of the clip.
+    /// Waits until there is memory for all processing of a clip whose file was read.
     fn let_in(&self, mut clip: ClipBytes) -> Result<ClipBytes, ExtractError> {
         let Work {
             source,
@@ -249,7 +249,7 @@ impl<'a> Reader<'a> {
         let clip_key = &clips[clip.ticket.row].clip_key;
         let seq = clip.ticket.seq;
         loop {
-            // A clip without samples becomes a reject, and holds its file until then.
+            // A clip without samples becomes a reject, and its file stays in memory until then.
             let file_bytes = clip.bytes.len() as u64;
             let wanted = match clip.failure {
                 Some(_) => file_bytes,
@@ -267,7 +267,7 @@ impl<'a> Reader<'a> {
             let read_bytes = source.read_bytes(clip_key);
             let taken = clip.permit.retake(seq, read_bytes);
             taken.map_err(|refusal| self.refused(refusal, clip_key, read_bytes))?;
-            // A clip that was rejected while it was measured no longer needs its bytes.
+            // The file of a clip that was rejected while it was measured is not read again.
             if clip.ticket.seen.content.is_empty() {
                 clip.failure = self.read_file(&clip.ticket, &mut clip.bytes)?;
             }
@@ -371,7 +371,7 @@ impl<'a> Reader<'a> {
         let measured = self.measure(ticket, bytes)?;
         add_time(&counters.times.decode, start);
         if let ClipLength::Rejected(_) = measured {
-            // The file was read completely, so its hashes are recorded with the reject.
+            // The file was read completely, so its hashes are recorded together with the reject.
             let decode_key = survey::facts_of(&mut InputHasher::default(), bytes).decode;
             let content = blake3::hash(bytes);
             ticket.seen = InputSeen::read(ticket.seen.id, content, decode_key);

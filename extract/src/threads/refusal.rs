@@ -19,13 +19,13 @@ pub struct ClipMemory {
     pub clip_key: String,
     /// Kind of clip: audio or picture.
     pub media: Media,
-    /// Memory needed for the clip and for the rows that wait for it.
+    /// Memory in bytes needed for the clip and for the rows that wait for it.
     pub needed_bytes: u64,
-    /// Size of the clip's file.
+    /// Size of the clip's file in bytes.
     pub file_bytes: u64,
-    /// Memory of rows that wait for the clip to fill their row group.
+    /// Memory in bytes of rows that wait for the clip to fill their row group.
     pub waiting_bytes: u64,
-    /// Memory limit, and the share of it for clips.
+    /// Memory limit of the process, and the share of this limit for clips.
     pub shares: MemoryShares,
 }
 
@@ -100,7 +100,7 @@ impl ClipMemory {
     }
 }
 
-/// Rounds up to whole mebibytes.
+/// Returns the number of mebibytes in `bytes`, rounded up.
 const fn mib(bytes: u64) -> u64 {
     bytes.div_ceil(1 << 20)
 }

@@ -1,4 +1,4 @@
-//! Counts rejected clips and ends a run with too many of them.
+//! Counts rejected clips and ends a run with too many rejects.
 
 use std::collections::BTreeSet;
 
@@ -26,7 +26,7 @@ impl RejectTally {
         tally
     }
 
-    // Under the rule `segment` a clip is a member of several shards, and each of them rejects it.
+    // Under the rule `segment` a clip is a member of several shards, and each of them rejects the clip.
     fn insert(&mut self, reject: &Reject) {
         let clip_key = reject.clip_key.clone().unwrap_or_default();
         if self.clip_keys.insert(clip_key) {
@@ -34,10 +34,10 @@ impl RejectTally {
         }
     }
 
-    /// Adds a reject.
+    /// Adds the reject of a clip.
     ///
     /// # Errors
-    /// [`ExtractError::TooManyRejects`] as soon as the run can no longer be committed.
+    /// [`ExtractError::TooManyRejects`] as soon as there are too many rejects for a commit.
     pub(crate) fn add(&mut self, reject: &Reject, limits: &Limits) -> Result<(), ExtractError> {
         self.insert(reject);
         let planned = limits.planned;

@@ -32,7 +32,7 @@ impl SparePcms {
         }
     }
 
-    /// Takes a buffer from the pool, or creates one from which `backend` can copy.
+    /// Takes a buffer from the pool, or creates a buffer from which `backend` can copy samples.
     pub(super) fn take(&self, backend: &dyn Backend) -> Pcm {
         match self.take.try_recv() {
             Ok(pcm) => {
@@ -50,7 +50,7 @@ impl SparePcms {
             return;
         }
 
-        // Counted before the buffer is in the pool, so that the limit always holds.
+        // The size is added before the buffer is in the pool, so that the limit is never exceeded.
         let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
         let is_kept = before + bytes <= self.most_bytes && self.give.try_send(pcm).is_ok();
         if !is_kept {
@@ -86,7 +86,7 @@ mod tests {
             spare.give_back(pcm_with_bytes(bytes));
         }
 
-        // The third and the last buffer no longer fit.
+        // The pool has no space for the third and the last buffer.
         let kept = [400, 400, 200, 0].map(|_| held_bytes(&spare.take(&CPU)));
         assert_eq!(kept, [400, 400, 200, 0]);
         assert_eq!(spare.bytes.load(Ordering::Relaxed), 0);

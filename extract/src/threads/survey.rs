@@ -27,12 +27,12 @@ pub struct FileContent {
 /// Files by `clip_key`; `None` for a file that could not be read, which the run counts when it processes the clip.
 pub(crate) type FileContents = HashMap<String, Option<FileContent>>;
 
-/// Reads the clips of `keys` that have a file.
+/// Reads and hashes the files of those clips of `keys` that have a file.
 ///
 /// If `course` was stopped, the remaining clips are missing from the result, and the caller must check for this.
 ///
 /// # Errors
-/// [`ExtractError::Read`], [`ExtractError::Threads`], [`ExtractError::ClipMemory`].
+/// [`ExtractError::Read`] if a file cannot be read; [`ExtractError::Threads`], [`ExtractError::ClipMemory`].
 pub fn read_files<'k>(
     keys: impl Iterator<Item = &'k str>,
     source: &dyn Source,
@@ -56,11 +56,11 @@ pub fn read_files<'k>(
     pass.run(settings.threads.max(1))
 }
 
-/// One pass over the clips, shared by its threads.
+/// One pass over the files of clips, shared by the threads of the pass.
 struct Pass<'a> {
     /// Key and file size in bytes of each clip.
     clips: Vec<(&'a str, u64)>,
-    /// Index of the next clip to read; threads end when it is past the last clip.
+    /// Index of the next clip to read; threads end when the index is past the last clip.
     next: AtomicUsize,
     source: &'a dyn Source,
     budget: ByteBudget,
@@ -83,7 +83,7 @@ impl Pass<'_> {
             let mut contents = FileContents::with_capacity(self.clips.len());
             for thread in spawned {
                 let joined = thread?.join();
-                // Panics while reading a file are caught below, so this one is a bug in wavemill.
+                // Panics while reading a file are caught below, so a panic here is a bug in wavemill.
                 let found = joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
                 contents.extend(found?);
             }
@@ -102,7 +102,7 @@ impl Pass<'_> {
                 break;
             };
 
-            // For a compressed zip entry, this includes the compressed bytes.
+            // For a compressed zip entry, the permit includes the compressed bytes.
             let permit = self
                 .budget
                 .take(self.source.read_bytes(key))
@@ -126,7 +126,7 @@ impl Pass<'_> {
             };
             contents.insert(key.to_owned(), content);
 
-            // A large buffer is freed before its permit is released.
+            // A large buffer is freed before the permit for its memory is released.
             bytes.clear();
             bytes.shrink_to(self.settings.kept_bytes());
             drop(permit);
@@ -144,7 +144,7 @@ impl Pass<'_> {
         ))
     }
 
-    /// Stops the other threads and returns the error.
+    /// Makes the other threads stop, and returns the error.
     fn fail(&self, error: ExtractError) -> ExtractError {
         self.next.store(self.clips.len(), Ordering::Relaxed);
         error

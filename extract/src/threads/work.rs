@@ -10,13 +10,13 @@ use wavemill_store::shards::{Format, KeyInputs, ShardTask, TakenRows};
 use super::{Counters, Limits};
 use crate::features::FeaturePlan;
 
-/// State shared by readers, workers and lanes.
+/// State shared by readers, workers and lanes (threads of a device).
 pub struct Work<'a> {
-    /// Cleaned rows.
+    /// Cleaned rows of the catalog.
     pub clips: &'a [ClipRow],
-    /// Inputs of the keys of files, restricted to the features that are computed.
+    /// Inputs from which the keys of feature files are computed, restricted to the computed features.
     pub keys: &'a KeyInputs<'a>,
-    /// Indices of these features in the recipe.
+    /// Indices of the computed features in the recipe.
     pub feature_numbers: &'a [usize],
     /// Id of the set of all features of the plan.
     pub features_id: &'a str,
@@ -26,20 +26,20 @@ pub struct Work<'a> {
     pub taken: &'a TakenRows,
     /// Source of the clips' files.
     pub source: &'a dyn Source,
-    /// Features to compute.
+    /// Plan of the features to compute.
     pub features: &'a FeaturePlan,
     /// Number of classes of each target.
     pub class_sizes: &'a [usize],
     /// Format of each feature's files.
     pub formats: &'a [Format],
-    /// If true, no further clips are read.
+    /// Set to stop the run: no further clips are read then.
     pub stop: &'a AtomicBool,
     /// Counters for progress and the report.
     pub counters: &'a Counters,
-    /// Limits of the run.
+    /// Limits of the run, checked against the recipe.
     pub limits: &'a Limits,
-    /// Memory for clips.
+    /// Memory budget for clips.
     pub budget: ByteBudget,
-    /// Memory for encoding row groups, in addition to their rows.
+    /// Memory budget for encoding row groups, in addition to the memory of their rows.
     pub encoding: ByteBudget,
 }

@@ -22,26 +22,26 @@ use super::spare_pcms::SparePcms;
 use super::{ExtractError, Work, survey};
 use crate::features::{Extractor, SegmentResults};
 
-/// A worker's ends of the queues.
+/// The ends of the queues that a worker uses.
 pub(super) struct WorkerQueues {
-    /// Clips to decode.
+    /// Queue of clips to decode.
     pub clips: Receiver<ClipBytes>,
-    /// Row groups to encode.
+    /// Queue of row groups to encode.
     pub groups: Receiver<RowGroup>,
-    /// Takes back file buffers for the readers.
+    /// Queue that returns empty file buffers to the readers.
     pub spare: Sender<Vec<u8>>,
     /// Free PCM buffers, shared by all threads.
     pub spare_pcms: Arc<SparePcms>,
-    /// Decoded clips for a device's lanes, if there is a device.
+    /// Queue of decoded clips for a device's lanes (threads), if there is a device.
     pub device: Option<Sender<DecodedClip>>,
-    /// Results for the writing thread.
+    /// Queue of results for the writing thread.
     pub events: Sender<Event>,
 }
 
 /// State that a worker thread keeps from clip to clip.
 pub(super) struct Worker<'a> {
     pub(super) work: &'a Work<'a>,
-    // Both are dropped after a panic, which may leave them in an invalid state, and created again.
+    // Decoder and extractor are dropped after a panic, which may leave them in an invalid state, and created again.
     decoder: Option<Box<dyn Decode>>,
     extractor: Option<Extractor>,
     /// Computes the decode key of files that decoding rejects.
@@ -62,7 +62,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Works until no more clips or row groups can arrive.
+    /// Processes clips and row groups until no more of them can arrive.
     pub(super) fn run(mut self, queues: &WorkerQueues) {
         let start = Instant::now();
         self.take_turns(queues);
@@ -70,7 +70,7 @@ impl<'a> Worker<'a> {
     }
 
     fn take_turns(&mut self, queues: &WorkerQueues) {
-        // A closed queue is replaced by one that never receives anything.
+        // A closed queue is replaced by a queue that never receives anything.
         let no_clips = never();
         let no_groups = never();
         let mut clips = Some(&queues.clips);
@@ -79,7 +79,7 @@ impl<'a> Worker<'a> {
         let waiting = &self.work.counters.workers.waiting;
         while clips.is_some() || groups.is_some() {
             let start = Instant::now();
-            // Encoding has priority because it frees memory.
+            // Encoding of row groups has priority over clips, because it frees memory.
             let event = select_biased! {
                 recv(groups.unwrap_or(&no_groups)) -> group => {
                     add_wall(waiting, start);
@@ -142,7 +142,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Processes a clip and returns its event; `None` if a device computes its features.
+    /// Decodes a clip and computes its features. Returns its event; `None` if a device computes the features.
     fn clip(&mut self, clip: ClipBytes, queues: &WorkerQueues) -> Option<Event> {
         if let Some(taken) = self.work.taken.clips.get(&clip.ticket.row) {
             return Some(self.take_over(clip.ticket, clip.permit, taken));
@@ -179,7 +179,7 @@ impl<'a> Worker<'a> {
                 decoded
             }
         };
-        // The file is released before features are computed, because the permit covers only one of the two.
+        // The file's buffer is released before features are computed, because the permit covers only one of the two.
         self.give_back(bytes, queues);
 
         let mut clip = match decoded {
@@ -196,7 +196,7 @@ impl<'a> Worker<'a> {
         };
         clip.hold(self.work);
         if let Some(device) = &queues.device {
-            // Sending fails only if no lane is left. Then the run has already failed, and clips are only drained.
+            // Sending fails only if no lane is left. Then the run has already failed, and remaining clips are dropped.
             let waiting_since = Instant::now();
             let _ = device.send(clip);
             add_wall(&self.work.counters.workers.waiting, waiting_since);
@@ -217,7 +217,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Ends a clip with its rows or its reject from an earlier version.
+    /// Creates the event of a clip from its rows or its reject in an earlier version.
     fn take_over(&mut self, ticket: Ticket, permit: Permit, taken: &TakenClip) -> Event {
         let runs = match &taken.outcome {
             Ok(runs) => runs,
@@ -272,7 +272,7 @@ impl<'a> Worker<'a> {
             if !features.is_row_of(clip_key, variant, row.segment as usize, split) {
                 continue;
             }
-            // All rows of a clip share these facts, which come from a single decoding.
+            // All rows of a clip share the facts about its audio, which come from a single decoding.
             let audio = audio.get_or_insert_with(|| {
                 Arc::new(AudioFacts {
                     duration_s: row.duration_s,
@@ -303,7 +303,7 @@ impl<'a> Worker<'a> {
     /// Returns a file buffer to the readers for reuse.
     pub(super) fn give_back(&self, bytes: Vec<u8>, queues: &WorkerQueues) {
         if bytes.capacity() <= self.work.limits.kept_bytes {
-            // If enough buffers are waiting, this one is dropped.
+            // If enough empty buffers are waiting, this one is dropped.
             let _ = queues.spare.try_send(bytes);
         }
     }

@@ -48,7 +48,7 @@ pub(crate) fn write_shards(
     };
     std::thread::scope(|scope| take_events(pool::start(scope, work), &mut files))?;
 
-    // There was no error, but shards are missing, so the run was asked to stop.
+    // There was no error, but shards are missing, so the user asked the run to stop.
     if files.shards_written < work.todo.len() {
         return Err(ExtractError::Interrupted {
             done: finished.n_done(),
@@ -75,7 +75,7 @@ fn take_events(queues: Queues, files: &mut Files<'_, '_>) -> Result<(), ExtractE
             work.budget.close();
         }
 
-        // Workers end when no more row groups can arrive.
+        // Dropping the sender of row groups lets the workers end: no more row groups can arrive.
         if result.is_err() || files.has_all_clips() {
             groups = None;
         }
@@ -116,7 +116,7 @@ impl Files<'_, '_> {
             }
             Event::Clip { seq, outcome, seen } => {
                 self.clips_taken += 1;
-                // The rows may fill a row group, which frees memory. Until this is known, waiting clips must not be
+                // The rows may complete a row group, which frees memory. Until this is known, waiting clips must not be
                 // refused.
                 let _busy = self.work.budget.busy();
                 outcome.taken();
@@ -142,7 +142,7 @@ impl Files<'_, '_> {
         Ok(())
     }
 
-    /// Makes a shard's receipts durable, after the hashes of its inputs.
+    /// Writes the hashes of a shard's inputs, and then the shard's receipts.
     fn put(&mut self, finished: FinishedShard) -> Result<(), ExtractError> {
         let FinishedShard {
             index,
@@ -152,8 +152,8 @@ impl Files<'_, '_> {
         let todo = &self.work.todo[index];
         let label = todo.shard.label();
 
-        // Another feature of the shard, or another side of the clip, may have been computed from earlier contents of
-        // the file.
+        // Another feature of the shard, or another shard that contains the clip, may have been computed from earlier
+        // contents of the file.
         for (clip_key, seen) in &inputs {
             let before = self.finished.inputs.get(clip_key);
             if before.is_some_and(|before| before.content != seen.content) {

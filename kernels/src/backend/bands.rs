@@ -1,4 +1,4 @@
-//! The bands of each operation: what it computes from a spectrum before the logarithm.
+//! The bands of each operation: values computed from a spectrum before the logarithm.
 
 use wavemill_options::{FeatureArgs, Op};
 
@@ -9,7 +9,7 @@ use crate::mel;
 /// Computes the bands of a block of spectra with precomputed tables, `[n_bins]` → `[n_bands]`, with eight frames each.
 pub(super) type BandsPlan = Box<dyn Fn(&[Lane], &mut [Lane]) + Send>;
 
-/// Creates the plan of a feature's bands. Returns `None` if they are the bins of the spectrum.
+/// Creates the plan that computes a feature's bands, or returns `None` if the bands are the bins of the spectrum.
 pub(super) fn plan(args: &FeatureArgs, lanes: Lanes) -> Option<BandsPlan> {
     match args.op {
         Op::Mel | Op::Mfcc => {

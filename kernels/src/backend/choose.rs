@@ -13,10 +13,10 @@ use crate::level::Level;
 /// Backend requested by the user.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BackendChoice {
-    /// CUDA if it can be opened, otherwise the CPU.
+    /// CUDA if a GPU can be opened, otherwise the CPU.
     #[default]
     Auto,
-    /// The CPU.
+    /// The CPU, even if there is a GPU.
     Cpu,
     /// NVIDIA GPUs, or an error if they cannot be used.
     Cuda,
@@ -34,7 +34,7 @@ impl BackendChoice {
         Self::Emulated,
     ];
 
-    /// Returns the name: `auto`, `cpu` or `cuda`; in tests also `emulated`.
+    /// Returns the backend's name: `auto`, `cpu` or `cuda`; in tests also `emulated`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Auto => "auto",
@@ -45,11 +45,11 @@ impl BackendChoice {
         }
     }
 
-    /// Opens the backend: CUDA's `devices` by number (default: the first), or the CPU at `level`. Listing devices
-    /// excludes the CPU. `cpu_only` is a requested operation that no device supports, if there is one.
+    /// Opens the backend: the GPUs with the numbers `devices` (default: the first), or the CPU at `level`. If devices
+    /// are listed, the CPU is never used. `cpu_only` is a requested operation that no GPU supports, if there is one.
     ///
-    /// Errors: those of [`Cuda::open`] if CUDA is required; devices listed for the CPU; [`KernelError::CpuOnly`] if a
-    /// device is required.
+    /// Errors: those of [`Cuda::open`] if CUDA is required; devices are listed for the CPU backend;
+    /// [`KernelError::CpuOnly`] if a GPU is required.
     pub fn open(
         self,
         devices: &[usize],
@@ -93,10 +93,10 @@ impl BackendChoice {
     }
 }
 
-/// Returns the notice that the CPU computes features, with the reason.
+/// Returns the notice for the user that the CPU computes features, with the reason.
 fn fallback(error: &KernelError) -> String {
     match error {
-        // Device and action concern only CUDA, so show just the detail.
+        // The error's device and action would not help the user, so show only the detail.
         KernelError::Device { detail, .. } => format!("features are computed on the CPU: {detail}"),
         other => format!("features are computed on the CPU: {other}"),
     }

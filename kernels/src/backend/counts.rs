@@ -17,42 +17,42 @@ use crate::device::{Counts, EmulatedDevice, Order, unit};
 
 /// Sample rate of the features.
 const RATE_HZ: u32 = 22_050;
-/// Samples of the counted clip at that rate: 64 frames with hop 512, which is eight whole tiles.
+/// Number of samples of the counted clip at that rate: 64 frames with hop 512, in eight tiles of eight frames.
 const N_SAMPLES: usize = 63 * 512;
-/// Lines of the page that enclose the table.
+/// Lines of docs/cuda-kernels.md before and after the table.
 const BEGIN: &str = "<!-- counts: begin -->\n";
 const END: &str = "<!-- counts: end -->\n";
 
-/// Unit by which counts are divided.
+/// Unit to which counts of memory accesses refer.
 #[derive(Clone, Copy)]
 enum Per {
     Frame,
-    /// 1,000 samples at the features' rate.
+    /// 1,000 samples at the features' sample rate.
     ThousandSamples,
 }
 
-/// Upper bound for a kernel of a case: wavefronts of shared memory plus lines of global memory, per unit.
+/// Upper bound of a kernel's memory accesses in a case, per unit: shared memory wavefronts plus global memory lines.
 struct Bound {
     kernel: String,
     per: Per,
     most: f64,
 }
 
-/// A feature, a clip and the kernels that are counted.
+/// One case: a feature, a clip, and bounds for the kernels whose memory accesses are counted.
 struct Case {
     what: String,
     op: Op,
     overrides: FeatureSpec,
     source: Source,
-    /// The row that is computed, in samples at the features' rate.
+    /// Range of the row that is computed, in samples at the features' sample rate.
     row: Range<usize>,
     bounds: Vec<Bound>,
 }
 
-/// Properties of a decoded clip.
+/// Properties of a decoded clip that is the input of a case.
 #[derive(Clone, Copy)]
 struct Source {
-    /// Number of samples after conversion to the features' rate.
+    /// Number of samples after conversion to the features' sample rate.
     n_samples: usize,
     rate_hz: u32,
     channels: usize,
@@ -100,7 +100,7 @@ fn mel(what: &str, overrides: FeatureSpec, bounds: Vec<Bound>) -> Case {
     }
 }
 
-/// A mel spectrum with another length of the transform; hop and number of bands are proportional to it.
+/// Returns a case of a mel spectrum with transforms of another length; hop and number of bands are proportional to it.
 fn mel_of_length(n_fft: usize, power: f64, most: f64) -> Case {
     let hop_length = n_fft / 4;
     let n_mels = (n_fft / 16).min(128);
@@ -121,9 +121,9 @@ fn mel_of_length(n_fft: usize, power: f64, most: f64) -> Case {
     mel(&what, overrides, vec![frame(&kernel, most)])
 }
 
-/// A clip with another rate and sample format.
+/// Returns a case of a clip with another sample rate and sample format.
 fn source(what: &str, rate_hz: u32, channels: usize, is_s16: bool, bound: Bound) -> Case {
-    // Emulating the resampling filters takes long, so the clip is shorter.
+    // Emulating the resampling filters takes long, so this clip is shorter than in other cases.
     let n_samples = N_SAMPLES / 4;
     Case {
         source: Source {
@@ -160,14 +160,14 @@ fn cases() -> Vec<Case> {
         cases.push(mel_of_length(n_fft, 1.5, most));
     }
 
-    // Levels of parts of clips: those of whole clips are computed during conversion.
+    // For part of a clip, a separate kernel computes the peak level; for a whole clip, the conversion computes it.
     let levels = vec![samples("levels", 50.0)];
     cases.push(Case {
         row: 0..N_SAMPLES / 2,
         ..mel("22.05 kHz, half a clip", FeatureSpec::default(), levels)
     });
 
-    // Conversion of clips: both kinds of ratio and equal rates, each for every sample format.
+    // Conversion of clips: whole and other ratios of the sample rates, and equal rates, each for every sample format.
     for (format, channels, is_s16, copy_max) in [
         ("f32", 1, false, 82.0),
         ("f32_stereo", 2, false, 115.0),
@@ -188,7 +188,7 @@ fn cases() -> Vec<Case> {
     cases
 }
 
-/// The other order of the axes, transforms by cuFFT, coefficients.
+/// Returns the cases that do not use the fused kernels: frames first, transforms by cuFFT, and cepstral coefficients.
 fn cases_outside_the_fused_path() -> [Case; 4] {
     let frame_first = FeatureSpec {
         dim_order: Some("frame,mel".to_owned()),
@@ -239,7 +239,7 @@ fn cases_outside_the_fused_path() -> [Case; 4] {
     ]
 }
 
-/// Decibels relative to the row's maximum, as in the demo's recipe.
+/// Returns options for decibels relative to the row's maximum, as in the demo's recipe.
 fn loudest() -> Option<DbSpec> {
     Some(DbSpec {
         reference: DbRef::Max.into(),
@@ -247,7 +247,7 @@ fn loudest() -> Option<DbSpec> {
     })
 }
 
-/// Runs a case and returns the counts of its kernels.
+/// Runs a case and returns the memory accesses of its kernels.
 fn count(at: usize, case: &Case) -> Vec<Line> {
     let spec = FeatureSpec {
         op: case.op,
@@ -293,7 +293,7 @@ fn count(at: usize, case: &Case) -> Vec<Line> {
     lines
 }
 
-/// Counts all cases, each in its own thread, because counts are per thread.
+/// Counts memory accesses of all cases, each in its own thread, because counts are kept per thread.
 fn count_all(cases: &[Case]) -> Vec<Line> {
     thread::scope(|scope| {
         let counts: Vec<_> = cases
@@ -308,7 +308,7 @@ fn count_all(cases: &[Case]) -> Vec<Line> {
     })
 }
 
-/// Formats the counts as Markdown, one line per kernel and case.
+/// Formats the counts as a Markdown table with one line per kernel and case.
 fn table(cases: &[Case], lines: &[Line]) -> String {
     let mut text = String::from(
         "| kernel | of | per | shared: accesses | wavefronts | global: accesses | lines | wavefronts and lines | at most |\n\
@@ -372,7 +372,7 @@ fn kernels_stay_within_their_bounds() {
     }
 }
 
-/// Exempts `packed_value_at`, which reads one value for an error message.
+/// Checks that counts exist for every kernel except `packed_value_at`, which reads one value for an error message.
 #[test]
 fn every_kernel_is_counted() {
     let source = unit();
@@ -392,8 +392,8 @@ fn every_kernel_is_counted() {
     }
 }
 
-/// Counting must not change the code that runs, and compiler optimisation must not change a bit: g++ 12 fused complex
-/// products.
+/// Code compiled for counting, without optimisation, must return the same bits as optimised code: neither counting nor
+/// the compiler may change a result. (g++ 12 fused complex products.)
 #[test]
 fn counting_does_not_change_results() {
     for n_fft in [256, 512, 1024, 2048, 4096] {
@@ -410,7 +410,7 @@ fn counting_does_not_change_results() {
         let clip = Clip {
             samples: Samples::F32(&pcm),
             channels: 1,
-            // The different rate makes the comparison include the resampler.
+            // Twice the features' sample rate, so that the resampler is compared, too.
             sample_rate_hz: 2 * RATE_HZ,
             rows,
         };

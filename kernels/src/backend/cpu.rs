@@ -13,10 +13,10 @@ use crate::resample::Resamplers;
 use crate::samples::SampleBuffer;
 use crate::stft::{Signal, StftPlan, check_samples};
 
-/// The CPU with an instruction set level.
+/// The CPU as a backend, at one instruction set level.
 #[derive(Clone, Copy, Debug)]
 pub struct Cpu {
-    /// Instructions that may be used.
+    /// Instruction set level of the compiled code that is used.
     pub level: Level,
 }
 
@@ -101,31 +101,31 @@ struct Spectrum {
     features: Vec<SpectrumFeature>,
 }
 
-/// The values of a feature, and the outputs that are stored of them.
+/// A feature computed from a shared spectrum, and the outputs that contain its values or features derived from them.
 struct SpectrumFeature {
     plan: FeaturePlan,
-    /// The feature's [`FeatureArgs::source_values`], which identify the features that can be derived from it.
+    /// [`FeatureArgs::source_values`] of the feature: features with equal ones can be derived from the same values.
     values_args: FeatureArgs,
     output: Output,
     derived: Vec<DerivedOutput>,
 }
 
-/// Location of a feature's values.
+/// Location of a feature's values: one of the outputs, or a separate buffer.
 enum Output {
-    /// The values are stored at this index of the outputs.
+    /// The feature is requested itself: its values are in the output with this index.
     Place(usize),
-    /// Only features that are derived from the values are stored; the values are in this buffer.
+    /// Only features derived from it are requested: its values are in this buffer.
     Own(Vec<f32>),
 }
 
-/// A derived feature and its index among the outputs.
+/// A feature derived from the values, and the index of its output.
 struct DerivedOutput {
     place: usize,
     plan: DerivedPlan,
 }
 
 impl CpuPlan {
-    /// Creates a plan. Errors: an impossible argument; [`KernelError::Level`] if this machine does not support `level`.
+    /// Creates a plan. Errors: an invalid argument; [`KernelError::Level`] if this machine does not support `level`.
     pub fn new(features: &[FeatureArgs], level: Level) -> Result<Self, KernelError> {
         let lanes = Lanes::new(level).ok_or(KernelError::Level { level })?;
         let mut plan = Self {
@@ -153,7 +153,7 @@ impl CpuPlan {
         Ok(plan)
     }
 
-    /// Adds a feature that is not derived.
+    /// Adds a feature that is not derived from another feature.
     fn add(&mut self, args: &FeatureArgs, output: Output) -> &mut SpectrumFeature {
         // The spectrum takes most of the time, so features with equal spectra share it.
         let found = self.spectra.iter().position(|s| s.is_that_of(args));
@@ -223,7 +223,7 @@ impl CpuPlan {
 }
 
 impl Output {
-    /// Returns the values, which are either one of the outputs `out` or the feature's own buffer.
+    /// Returns the feature's values, which are either in one of the outputs `out` or in a separate buffer.
     fn values<'a>(&'a mut self, out: &'a mut [Vec<f32>]) -> &'a mut Vec<f32> {
         match self {
             Self::Place(place) => &mut out[*place],
@@ -238,14 +238,14 @@ impl SpectrumFeature {
         self.plan.start(n_frames, values);
     }
 
-    /// Like [`FeaturePlan::block`].
+    /// Computes the feature for one block of the spectrum, like [`FeaturePlan::block`].
     fn block(&mut self, power: &[Lane], first: usize, count: usize, out: &mut [Vec<f32>]) {
         let values = self.output.values(out);
         self.plan.block(power, first, count, values);
     }
 
     fn finish(&mut self, out: &mut [Vec<f32>]) -> Result<(), KernelError> {
-        // Take the values out temporarily, because derived values are written to the outputs, too.
+        // Take the values out temporarily, because features derived from them are written to `out` as well.
         let mut values = std::mem::take(self.output.values(out));
         let finished = self.plan.finish_values(&mut values);
         if let Ok(n_frames) = &finished {
@@ -282,8 +282,8 @@ struct ClipPlan {
     packings: Vec<Packing>,
     /// Resamplers from other rates to the features' rate.
     resamplers: Resamplers,
-    /// A clip that needs conversion, after downmixing (`mono`) and at the features' rate (`pcm`). Extraction passes no
-    /// such clips.
+    /// Buffers for a clip that needs conversion: `mono` after downmixing, `pcm` at the features' sample rate. Clips of
+    /// extraction need no conversion.
     mono: Vec<f32>,
     pcm: SampleBuffer,
     values: Vec<Vec<f32>>,
@@ -405,8 +405,8 @@ pub(crate) fn downmix(clip: &Clip<'_>, out: &mut Vec<f32>) {
 const S16_SCALE: f32 = 1.0 / 32_768.0;
 
 impl Spectrum {
-    /// Reports whether a feature uses this spectrum. `frames` is compared as well: it determines how much a short clip
-    /// is padded.
+    /// Reports whether a feature uses this spectrum. `frames` must be equal, too, because it determines how far a short
+    /// clip is padded.
     fn is_that_of(&self, args: &FeatureArgs) -> bool {
         self.stft == args.stft && self.frames_min == args.frames && self.wide == args.is_wide()
     }
@@ -418,7 +418,7 @@ impl Spectrum {
             feature.start(n_frames, out);
         }
 
-        // Each block is used by all features while it is still in the cache.
+        // All features read a block of the spectrum while it is still in the cache.
         for first in (0..n_frames).step_by(LANES) {
             let count = LANES.min(n_frames - first);
             let block = self.plan.block(signal, first, count);

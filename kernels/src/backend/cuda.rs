@@ -22,7 +22,7 @@ const BATCH_CLIPS: usize = 64;
 /// Streams per device: one copies while the other computes.
 const DEVICE_LANES: usize = 2;
 
-/// Some GPUs of the same kind, which produce equal bits.
+/// One or more GPUs of the same kind, which produce equal bits.
 pub struct Cuda {
     gpus: Vec<(Gpu, Arc<CudaModule>)>,
     level: String,
@@ -73,8 +73,8 @@ impl Cuda {
         })
     }
 
-    /// Measures the work of a batch on the first device, in execution order: the medians of `rounds`, after the device
-    /// has worked for [`crate::WARM_UP`]. No other work runs on the device, so that the durations add up.
+    /// Measures each kind of work in a batch on the first device, in execution order: medians of `rounds` rounds, after
+    /// [`crate::WARM_UP`]. No other work runs on the device, so that the durations add up.
     ///
     /// Errors: those of [`Plan::run`] for the batch; errors of single rows are ignored.
     pub fn profile(
@@ -103,8 +103,8 @@ impl Cuda {
         Ok(profile.medians())
     }
 
-    /// Creates a batch whose samples stay on the first device. Errors: those of [`Plan::run`] for the batch; errors of
-    /// single rows are ignored.
+    /// Creates a batch whose samples remain in the memory of the first device. Errors: those of [`Plan::run`] for the
+    /// batch; errors of single rows are ignored.
     pub fn resident(
         &self,
         features: &[FeatureArgs],
@@ -112,7 +112,7 @@ impl Cuda {
     ) -> Result<ResidentBatch, KernelError> {
         let record = Record::default();
         let mut plan = self.device_plan(0, features, Some(record.clone()))?;
-        // The first batch allocates the buffers and loads the kernels, so keep the record of the second one.
+        // The first batch allocates buffers and loads kernels, so discard its record and keep that of the second.
         plan.run(clips)?;
         drop(record.take_again());
 
@@ -123,7 +123,7 @@ impl Cuda {
         })
     }
 
-    /// Creates only the stream of a lane.
+    /// Creates the stream of a lane without a plan, for tests.
     #[cfg(test)]
     pub(crate) fn lane(&self, lane: usize) -> Result<CudaDevice, KernelError> {
         let (gpu, module) = &self.gpus[lane % self.gpus.len()];
@@ -161,12 +161,12 @@ impl Cuda {
 /// A batch on a device that can be computed repeatedly without copies.
 pub struct ResidentBatch {
     again: Vec<Again>,
-    /// Owns the buffers and transforms that `again` uses.
+    /// Owns the device memory and transforms that the recorded work in `again` uses.
     plan: DevicePlan<CudaDevice>,
 }
 
 impl ResidentBatch {
-    /// Computes all features again and waits for the device. Errors: the device's.
+    /// Computes all features again and waits for the device. Errors: those of the device.
     pub fn run(&mut self) -> Result<(), KernelError> {
         self.again.iter().try_for_each(|again| again())?;
         self.plan.synchronize()
@@ -182,7 +182,7 @@ pub struct Work {
     pub times: usize,
     /// Bytes copied or cleared; 0 for kernels and transforms.
     pub bytes: u64,
-    /// Milliseconds between events on the stream, the median of all rounds.
+    /// Median over all rounds of the milliseconds that the device spent on this work.
     pub ms: f64,
 }
 
@@ -199,7 +199,7 @@ struct WorkTimes {
 }
 
 impl Profile {
-    /// Adds the duration of one item of work of a round.
+    /// Adds the duration of one recorded item of work to its kind of work in a round.
     fn note(&mut self, round: usize, what: &'static str, bytes: usize, ms: f64) {
         let known = self.works.iter().position(|times| times.work.what == what);
         let at = known.unwrap_or(self.works.len());
@@ -217,7 +217,7 @@ impl Profile {
 
         let WorkTimes { work, round_ms } = &mut self.works[at];
         round_ms[round] += ms;
-        // All rounds do the same work, so only the first one is counted.
+        // Work is the same in all rounds, so calls and bytes are counted only in the first round.
         if round == 0 {
             work.times += 1;
             work.bytes += bytes as u64;

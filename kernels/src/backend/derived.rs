@@ -1,4 +1,4 @@
-//! Plans for all features that are derived from another feature's values.
+//! Plans of the two kinds of derived features: statistics and pictures.
 
 use wavemill_options::{Derived, FeatureArgs};
 
@@ -8,9 +8,9 @@ use crate::statistics::StatisticsPlan;
 
 /// Tables and buffers of one derived feature.
 pub(super) enum DerivedPlan {
-    /// See [`Derived::Statistics`].
+    /// Plan of [`Derived::Statistics`].
     Statistics(StatisticsPlan),
-    /// See [`Derived::Picture`].
+    /// Plan of [`Derived::Picture`].
     Picture(PicturePlan),
 }
 
@@ -22,12 +22,12 @@ impl DerivedPlan {
         }
     }
 
-    /// Returns the number of f32 values that the plan holds while it computes a clip of `n_samples` samples, in
-    /// addition to the source's and its own.
+    /// Returns the number of f32 values in the plan's buffers for a clip of `n_samples` samples, without the values of
+    /// the source feature and of the derived feature.
     pub(super) fn n_scratch_values(args: &FeatureArgs, n_samples: usize) -> usize {
         match &args.derived {
             None => 0,
-            // The sorted frames of one band.
+            // Buffer for the sorted frames of one band.
             Some(Derived::Statistics) => args.n_frames(n_samples),
             Some(Derived::Picture(picture)) => {
                 let width = picture.width.unwrap_or(args.n_frames(n_samples));
@@ -36,7 +36,7 @@ impl DerivedPlan {
         }
     }
 
-    /// Computes the tensor from the source's values, `[bands, n_frames]`; it is empty if there are no frames.
+    /// Computes the derived tensor from the source feature's values, `[bands, n_frames]`; empty if there are no frames.
     pub(super) fn run(&mut self, values: &[f32], n_frames: usize, out: &mut Vec<f32>) {
         match self {
             Self::Statistics(plan) => plan.run(values, n_frames, out),

@@ -18,7 +18,7 @@ pub struct Emulation {
 }
 
 impl Emulation {
-    /// Creates a backend with this number of devices.
+    /// Creates a backend with this number of emulated devices.
     pub fn new(devices: usize) -> Self {
         Self {
             devices,

@@ -1,4 +1,4 @@
-//! Computes the values of a feature from blocks of a shared spectrum, and the finished tensor from these values.
+//! Computes the values of one feature from blocks of a shared spectrum, and the finished tensor from the values.
 
 use wavemill_options::{DimOrder, FeatureArgs};
 
@@ -11,20 +11,20 @@ use crate::level::Lanes;
 use crate::mfcc::MfccPlan;
 use crate::normalize::normalize;
 
-/// Tables and buffers of one feature.
+/// Tables and buffers of one feature on the CPU.
 pub(super) struct FeaturePlan {
     args: FeatureArgs,
     lanes: Lanes,
-    /// `None` if the bands are the bins of the spectrum.
+    /// Plan of the bands; `None` if the bands are the bins of the spectrum.
     bands_plan: Option<BandsPlan>,
     log: LogPlan,
     mfcc: Option<MfccPlan>,
-    /// Frames of the current clip, before cropping.
+    /// Number of frames of the current clip, before cropping.
     n_frames: usize,
-    /// A block of the spectrum raised to `power`, and its bands.
+    /// Buffers for a block of the spectrum raised to `power`, and for the block's bands.
     raised: Vec<Lane>,
     bands: Vec<Lane>,
-    /// A whole clip's log mel bands before the cosine transform, or its tensor before the axes are swapped.
+    /// Buffer for a whole clip: log mel bands before the cosine transform, or the tensor before its axes are swapped.
     spare: Vec<f32>,
 }
 
@@ -56,11 +56,11 @@ impl FeaturePlan {
         }
     }
 
-    /// Allocates memory for a clip of `n_frames` frames.
+    /// Allocates memory for the values of a clip with `n_frames` frames.
     pub(super) fn start(&mut self, n_frames: usize, out: &mut Vec<f32>) {
         self.n_frames = n_frames;
 
-        // Deltas are appended in the same memory.
+        // Deltas are later appended to the values in the same memory.
         make_room(out, self.args.n_bands() * n_frames);
         out.resize(self.args.n_base_bands() * n_frames, 0.0);
 
@@ -75,7 +75,7 @@ impl FeaturePlan {
         self.spare = Vec::new();
     }
 
-    /// Takes `count` frames of the power spectrum, starting with frame `first`.
+    /// Computes bands from `count` frames of the power spectrum, starting with frame `first`.
     pub(super) fn block(&mut self, power: &[Lane], first: usize, count: usize, out: &mut [f32]) {
         // Other features read the same spectrum, so another exponent is applied to a copy.
         let spectrum = if self.args.power == 2.0 {
@@ -105,7 +105,7 @@ impl FeaturePlan {
             out
         };
 
-        // A lane contains eight frames of one band, a row all frames of it.
+        // A lane contains eight frames of one band; a row of the values contains all frames of one band.
         for (row, lane) in whole.chunks_exact_mut(self.n_frames).zip(rows) {
             row[first..first + count].copy_from_slice(&lane[..count]);
         }
@@ -122,8 +122,8 @@ impl FeaturePlan {
             None => self.log.run(out),
         }
 
-        // Deltas depend on neighbouring frames, so they are computed before the crop. Normalization uses only frames
-        // that are kept.
+        // Deltas depend on neighbouring frames, so they are computed before cropping. Normalization depends only on the
+        // frames that remain after cropping.
         delta::append(out, self.n_frames, self.args.delta)?;
         let kept = self
             .args
@@ -174,7 +174,7 @@ fn crop(values: &mut Vec<f32>, n_frames: usize, kept: usize) {
     }
 
     let n_rows = values.len() / n_frames;
-    // Rows move to the front in order, so that none overwrites a row that has not moved yet.
+    // Rows move towards the start in order, so that none overwrites a row that has not moved yet.
     for row in 1..n_rows {
         values.copy_within(row * n_frames..row * n_frames + kept, row * kept);
     }

@@ -30,13 +30,13 @@ pub use crate::clip::{Clip, Samples};
 use crate::error::KernelError;
 use crate::samples::SampleBuffer;
 
-/// An opened backend: one kind of device.
+/// An opened backend, which computes features on the CPU or on devices of one kind.
 pub trait Backend: Send + Sync {
-    /// Returns `cpu`, `cuda` or `emulated`, which manifests contain as the engine's backend.
+    /// Returns `cpu`, `cuda` or `emulated`; manifests contain this name as the engine's backend.
     fn kind(&self) -> &'static str;
 
-    /// Returns the other properties that determine the bits: an instruction set level, or an architecture and the
-    /// versions of its libraries.
+    /// Returns the other properties that affect the bits of features: an instruction set level, or a GPU architecture
+    /// and the versions of its libraries.
     fn level(&self) -> String;
 
     /// Returns the preferred number of clips per call of a plan's `run`. 1 means that a clip is computed on the thread
@@ -51,22 +51,22 @@ pub trait Backend: Send + Sync {
         SampleBuffer::default()
     }
 
-    /// Creates tables and buffers on a lane. All `features` must use the same sample rate. Errors: an impossible
+    /// Creates the plan of all `features` on a lane. The features must have the same sample rate. Errors: an invalid
     /// argument, or a device that cannot be used.
     fn plan(&self, lane: usize, features: &[FeatureArgs]) -> Result<Box<dyn Plan>, KernelError>;
 }
 
-/// The features of one row.
+/// The computed features of one row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
-    /// Whether every sample is exactly 0.
+    /// Whether every sample of the row is exactly 0.
     pub silent: bool,
     /// One tensor per feature: [`FeatureArgs::shape`] for the row's length, row-major, packed according to
     /// [`FeatureArgs::packing`], little-endian; empty if the row is too short for one frame.
     pub tensors: Vec<Vec<u8>>,
 }
 
-/// Tables and buffers for a set of features.
+/// Plan for computing a set of features: their tables and buffers.
 pub trait Plan: Send {
     /// Computes every feature of every row of every clip, in order.
     ///

@@ -33,7 +33,7 @@ pub fn median_s<E>(rounds: usize, mut work: impl FnMut() -> Result<(), E>) -> Re
     Ok(median(&mut seconds))
 }
 
-/// Returns the middle value, or the mean of the two middle values; 0 if there are no values.
+/// Returns the median: the middle value, or the mean of the two middle values; 0 if there are no values.
 pub fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
@@ -55,7 +55,7 @@ mod tests {
         assert_eq!(median(&mut []), 0.0);
     }
 
-    /// Simulates a GPU's clock, which is slow in the first half second.
+    /// Simulates work that takes longer at the beginning, as on a GPU with a low clock rate.
     #[test]
     fn warm_up_rounds_do_not_count() {
         let start = Instant::now();

@@ -6,7 +6,7 @@ use wavemill_options::{DbArgs, DbRef, LogArgs};
 use crate::level::Lanes;
 use crate::normalize::extremes;
 
-/// Parameters of one kind of logarithm.
+/// Parameters and instruction set level for computing one kind of logarithm.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LogPlan {
     lanes: Lanes,
@@ -25,7 +25,7 @@ pub(super) const WHISPER_DB: DbArgs = DbArgs {
 };
 
 impl LogPlan {
-    /// Creates a plan. `power` is the exponent of the spectrum: the decibels of magnitudes are those of their squares.
+    /// Creates a plan. `power` is the exponent of the spectrum: decibels of magnitudes are computed from their squares.
     pub(crate) fn new(args: LogArgs, power: f64, lanes: Lanes) -> Self {
         Self {
             lanes,
@@ -54,7 +54,7 @@ impl LogPlan {
     }
 
     fn decibels(&self, values: &mut [f32], db: &DbArgs) {
-        // The decibels of a magnitude are those of its square.
+        // Decibels of a magnitude are defined as those of the squared magnitude.
         if self.squared {
             self.lanes.run(
                 #[inline(always)]
@@ -74,7 +74,7 @@ impl LogPlan {
             DbRef::Max => largest,
             DbRef::Power(power) => power as f32,
         };
-        // Bounds are computed by the same code as all values, so that the largest value is exactly 0 dB.
+        // The reference is converted by the same code as all values, so that the largest value is exactly 0 dB.
         logarithms(
             std::slice::from_mut(&mut reference),
             amin,
@@ -130,7 +130,7 @@ fn ln(x: f32) -> f32 {
 mod tests {
     use super::*;
 
-    /// Two units in the last place: rounding of the exponent's product and of the sum.
+    /// Allowed error in units in the last place: one each for rounding the exponent's product and the sum.
     const LN_ULPS_MAX: f64 = 2.0;
 
     /// Returns the error of [`ln`] in units in the last place of the result, or of 1/2 if that is larger.
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn ln_is_within_two_units_in_the_last_place() {
-        // Some mantissas of every exponent.
+        // About one in a thousand of all normal positive numbers, with every exponent.
         let of_all = (0x0080_0000..0x7f80_0000u32).step_by(1013);
         // All mantissas around 1, where the exponent's term is 0 and hides no error of the series. Elsewhere the
         // exponent only adds its product.

@@ -7,11 +7,11 @@ use crate::device::{Address, Device, Launch, RowTable, blocks, plain};
 use crate::error::KernelError;
 
 const THREADS: u32 = 256;
-/// Values per thread, if there are enough of them.
+/// Number of values per thread, if there are enough values.
 const VALUES_PER_THREAD: usize = 8;
 
 plain! {
-    /// `Logarithm` in db.cu.
+    /// `Logarithm` in db.cu: parameters of a logarithm.
     struct LogParams {
         kind: i32,
         is_squared: i32,
@@ -23,7 +23,7 @@ plain! {
 }
 
 plain! {
-    /// `LogarithmInPlace` in db.cu.
+    /// `LogarithmInPlace` in db.cu: parameters of the kernel that replaces values by their logarithms.
     struct LogInPlace {
         values: Address,
         rows: Address,
@@ -35,7 +35,7 @@ plain! {
 }
 
 impl LogParams {
-    /// Leaves values unchanged.
+    /// No logarithm: values are left unchanged.
     pub(crate) const LINEAR: Self = Self {
         kind: 0,
         is_squared: 0,
@@ -71,12 +71,12 @@ impl LogParams {
             is_max_reference,
             amin: db.amin as f32,
             reference,
-            // An infinite distance from the largest value means that there is no floor.
+            // Without `top_db`, the distance from the largest value is infinite, so there is no lower limit.
             top_db: db.top_db.map_or(f32::INFINITY, |top_db| top_db as f32),
         }
     }
 
-    /// Reports whether values are left unchanged.
+    /// Reports whether the logarithm leaves values unchanged.
     pub(crate) fn is_linear(&self) -> bool {
         self.kind == Self::LINEAR.kind
     }
@@ -149,7 +149,7 @@ mod tests {
         let lanes = Lanes::new(Level::Scalar).unwrap();
         let rows = Rows::new(device, &RAGGED);
 
-        // Values from 1e-14 to 1, and some zeros.
+        // Test values from 1e-14 to 1, and some zeros.
         let mut values: Vec<f32> = noise(N_BANDS * rows.n_frames())
             .iter()
             .map(|x| x.abs().powi(14))

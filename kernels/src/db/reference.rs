@@ -1,4 +1,4 @@
-//! Logarithms computed from their definitions in f64.
+//! Reference for tests: logarithms computed from their definitions in f64.
 
 use wavemill_options::{DbArgs, DbRef, LogArgs};
 
@@ -17,7 +17,7 @@ pub(crate) fn log(args: &LogArgs, power: f64, values: &[Vec<f64>]) -> Vec<Vec<f6
 }
 
 fn decibels(db: &DbArgs, power: f64, values: &[Vec<f64>]) -> Vec<Vec<f64>> {
-    // The decibels of a magnitude are defined as those of its square.
+    // Decibels of a magnitude are defined as those of the squared magnitude.
     let powers = each(values, |x| if power == 1.0 { x * x } else { x });
 
     let reference = match db.reference {

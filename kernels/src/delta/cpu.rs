@@ -3,7 +3,7 @@
 use super::WIDTH;
 use crate::error::KernelError;
 
-/// Taps of a derivative, from the oldest frame to the newest.
+/// Weights of nine frames in a derivative, from the oldest frame to the newest.
 pub(super) type Taps = [f64; WIDTH];
 
 /// Appends orders 1 ..= `orders` after the rows of `values`: `[rows, n_frames]` → `[rows · (1 + orders), n_frames]`.
@@ -40,7 +40,7 @@ pub(crate) fn append(
     Ok(())
 }
 
-/// Returns the taps of order 1 (slope of the fitted line) or order 2 (second derivative of the fitted parabola).
+/// Returns the weights for order 1 (slope of the fitted line) or order 2 (second derivative of the fitted parabola).
 ///
 /// Source: Savitzky and Golay (1964); least squares over k = -4 ..= 4.
 pub(super) fn taps(order: u8) -> Taps {

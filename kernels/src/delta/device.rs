@@ -7,7 +7,7 @@ use crate::error::KernelError;
 const THREADS: u32 = 256;
 
 plain! {
-    /// `Delta` in delta.cu.
+    /// `Delta` in delta.cu: parameters of the kernel that appends deltas.
     struct DeltaParams {
         base: Address,
         out: Address,
@@ -34,7 +34,7 @@ pub(crate) fn run<D: Device>(
         out,
         rows: rows.address,
         first: taps(1),
-        // The kernel does not read these taps if `orders` is 1.
+        // If `orders` is 1, the kernel does not read the weights of the second derivative.
         second: taps(2),
         n_bands: bands.n_base as i32,
         orders: i32::from(bands.orders),
@@ -49,12 +49,12 @@ pub(crate) fn run<D: Device>(
     device.launch("delta", launch, &params)
 }
 
-/// Number of bands and of derivatives.
+/// Number of bands, and of delta orders appended to them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bands {
     /// Number of bands without deltas.
     pub(crate) n_base: usize,
-    /// Number of orders: 0, 1 or 2.
+    /// Number of delta orders: 0, 1 or 2.
     pub(crate) orders: u8,
 }
 

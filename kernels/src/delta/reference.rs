@@ -1,4 +1,4 @@
-//! Derivatives of fitted polynomials in f64; each fit is solved separately.
+//! Reference for tests: derivatives of polynomials fitted in f64, separately for each frame.
 
 /// Returns the derivative of order `order` of a polynomial of that degree, fitted to the nine frames around each frame,
 /// and at both ends to the outermost nine frames.

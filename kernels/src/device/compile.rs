@@ -12,8 +12,8 @@ use cudarc::nvrtc::{result, sys};
 use self::cache::{Cache, hash};
 use crate::error::KernelError;
 
-/// Compiler options in addition to the architecture. Multiplications and additions are fused where the source permits
-/// it; all other floating-point semantics are strict.
+/// NVRTC options in addition to the architecture. Multiplications and additions are fused where the source permits it;
+/// all other floating-point semantics are strict.
 const OPTIONS: [&str; 3] = ["--std=c++17", "--fmad=true", "--generate-line-info"];
 
 /// Compiles `source` for `architecture` (for example `sm_90`) with NVRTC of version `nvrtc`, or loads the result from
@@ -26,7 +26,7 @@ pub(crate) fn cubin(
     nvrtc: [i32; 2],
 ) -> Result<Vec<u8>, KernelError> {
     let version = nvrtc.map(|number| number.to_string()).join(".");
-    // The key contains everything that determines the machine code.
+    // The cache key contains everything that determines the machine code.
     let parts = [source, architecture, &version, &OPTIONS.join(" ")];
     let key = hash(parts.map(str::as_bytes));
 
@@ -52,7 +52,7 @@ struct Program(sys::nvrtcProgram);
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // SAFETY: created by `create_program`, destroyed once. An error cannot be handled.
+        // SAFETY: the program was created by `create_program` and is destroyed once. An error cannot be handled.
         let _ = unsafe { result::destroy_program(self.0) };
     }
 }
@@ -74,7 +74,7 @@ fn compile(source: &str, architecture: &str) -> Result<Vec<u8>, String> {
     }
 
     let source = CString::new(source).map_err(|error| error.to_string())?;
-    // The program may refer to the source during its lifetime.
+    // NVRTC's program may refer to `source` as long as it exists.
     let program =
         Program(result::create_program(&source, None).map_err(|error| format!("{:?}", error.0))?);
 
@@ -93,14 +93,14 @@ fn compile(source: &str, architecture: &str) -> Result<Vec<u8>, String> {
     take_cubin(&program).map_err(|error| format!("{:?}", error.0))
 }
 
-/// Returns the architectures that NVRTC supports: 75, 80, …
+/// Returns the GPU architectures for which NVRTC can compile: 75, 80, …
 fn architectures() -> Result<Vec<i32>, result::NvrtcError> {
     let mut count = 0;
-    // SAFETY: writes one number.
+    // SAFETY: NVRTC writes one number, to `count`.
     unsafe { sys::nvrtcGetNumSupportedArchs(&mut count) }.result()?;
     let mut known = vec![0; usize::try_from(count).unwrap_or(0)];
 
-    // SAFETY: writes as many numbers as the previous call returned.
+    // SAFETY: NVRTC writes as many numbers as the previous call returned, which is the length of `known`.
     unsafe { sys::nvrtcGetSupportedArchs(known.as_mut_ptr()) }.result()?;
     Ok(known)
 }
@@ -123,7 +123,7 @@ fn take_cubin(program: &Program) -> Result<Vec<u8>, result::NvrtcError> {
     unsafe { sys::nvrtcGetCUBINSize(program.0, &mut size) }.result()?;
 
     let mut cubin = vec![0_u8; size];
-    // SAFETY: as above; writes the `size` bytes that the previous call returned.
+    // SAFETY: as for the previous call; NVRTC writes `size` bytes, which is the length of `cubin`.
     unsafe { sys::nvrtcGetCUBIN(program.0, cubin.as_mut_ptr().cast()) }.result()?;
     Ok(cubin)
 }

@@ -24,23 +24,23 @@ use super::record::{Piece, Record};
 use super::{Address, Device, FoundDevice, Launch, Plain, wait};
 use crate::error::KernelError;
 
-/// Dynamic shared memory in bytes that a kernel may use by default; more must be requested.
+/// Dynamic shared memory in bytes that a kernel may use unless a larger limit is set.
 const SHARED_BYTES_DEFAULT: u32 = 48 << 10;
 
-/// A GPU's primary context.
+/// A GPU, with its primary CUDA context.
 pub(crate) struct Gpu {
     context: Arc<CudaContext>,
-    /// Name in error messages, for example `cuda:0 (NVIDIA H200)`.
+    /// Name of the GPU in error messages, for example `cuda:0 (NVIDIA H200)`.
     label: Arc<str>,
     /// The vendor's name of the GPU.
     pub(crate) name: String,
-    /// Major and minor compute capability.
+    /// Major and minor version of the GPU's compute capability.
     pub(crate) capability: (i32, i32),
 }
 
 impl Gpu {
-    /// Returns the number of GPUs that the driver shows to this process. Errors: the driver's; having no GPU is one of
-    /// them.
+    /// Returns the number of GPUs that the driver shows to this process. Errors: those of the driver, which include
+    /// that there is no GPU.
     pub(crate) fn count() -> Result<usize, KernelError> {
         let none = "the driver sees no GPU (check nvidia-smi and CUDA_VISIBLE_DEVICES)";
         match CudaContext::device_count() {
@@ -52,8 +52,8 @@ impl Gpu {
         }
     }
 
-    /// Lists the GPUs that the driver shows to this process, without opening them. Errors: the driver's; having no GPU
-    /// is one of them.
+    /// Lists the GPUs that the driver shows to this process, without opening them. Errors: the driver's, also if there
+    /// is no GPU.
     pub(crate) fn all() -> Result<Vec<FoundDevice>, KernelError> {
         use CUdevice_attribute_enum::{
             CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR as MAJOR,
@@ -67,9 +67,9 @@ impl Gpu {
 
             // SAFETY: `device` is a handle of the driver, which `count` has initialised.
             let major = unsafe { result::device::get_attribute(device, MAJOR) }.map_err(&failed)?;
-            // SAFETY: as above.
+            // SAFETY: `device` is a handle of the initialised driver.
             let minor = unsafe { result::device::get_attribute(device, MINOR) }.map_err(&failed)?;
-            // SAFETY: as above.
+            // SAFETY: `device` is a handle of the initialised driver.
             let memory_bytes = unsafe { result::device::total_mem(device) }.map_err(&failed)?;
 
             found.push(FoundDevice {
@@ -106,12 +106,12 @@ impl Gpu {
         Arc::clone(&self.context)
     }
 
-    /// Returns the architecture, for example `sm_90`.
+    /// Returns the GPU's architecture, for example `sm_90`.
     pub(crate) fn architecture(&self) -> String {
         format!("sm_{}{}", self.capability.0, self.capability.1)
     }
 
-    /// Returns a description, for example `cuda:0 (NVIDIA H200, sm_90)`.
+    /// Returns a description of the GPU, for example `cuda:0 (NVIDIA H200, sm_90)`.
     pub(crate) fn described(&self) -> String {
         format!(
             "cuda:{} ({}, {})",
@@ -121,12 +121,12 @@ impl Gpu {
         )
     }
 
-    /// Returns the name for error messages, for example `cuda:0 (NVIDIA H200)`.
+    /// Returns the GPU's name for error messages, for example `cuda:0 (NVIDIA H200)`.
     pub(crate) fn label(&self) -> &str {
         &self.label
     }
 
-    /// Loads compiled kernels. Errors: the driver's, for example for code of another architecture.
+    /// Loads compiled kernels on the GPU. Errors: the driver's, for example for code of another architecture.
     pub(crate) fn load(&self, cubin: &[u8]) -> Result<Arc<CudaModule>, KernelError> {
         self.context
             .load_module(Ptx::from_binary(cubin.to_vec()))
@@ -140,14 +140,14 @@ pub(crate) struct CudaDevice {
     stream: Arc<CudaStream>,
     module: Arc<CudaModule>,
     kernels: RefCell<HashMap<&'static str, Kernel>>,
-    /// Durations of the queued work; `None` unless they are measured.
+    /// Record of queued work and its durations; `None` unless work is measured.
     record: Option<Record>,
 }
 
-/// A kernel that has been looked up.
+/// A kernel that has been looked up in the loaded module.
 struct Kernel {
     function: CudaFunction,
-    /// Dynamic shared memory in bytes that the kernel may use.
+    /// Current limit of the kernel's dynamic shared memory in bytes.
     shared_bytes: u32,
 }
 
@@ -171,7 +171,7 @@ impl CudaDevice {
         })
     }
 
-    /// Queues `work` and records its duration if this device has a record.
+    /// Queues `work`; if this device has a record, records its name, bytes and duration.
     fn noted(
         &self,
         what: &'static str,
@@ -194,14 +194,14 @@ impl CudaDevice {
         Ok(())
     }
 
-    /// Queues an event after all queued work, which stores the time at which the GPU reaches it.
+    /// Queues an event after all queued work; the event stores the time at which the GPU reaches it.
     fn timed_event(&self) -> Result<CudaEvent, KernelError> {
         self.stream
             .record_event(Some(CUevent_flags_enum::CU_EVENT_DEFAULT))
             .map_err(self.failed("record an event"))
     }
 
-    /// Like [`Self::noted`], for work that may be queued again later: the closure owns all host data that it needs.
+    /// Like [`Self::noted`], but also records `work`, which owns all its data, so that it can be queued again.
     fn noted_again(
         &self,
         what: &'static str,
@@ -245,9 +245,9 @@ impl CudaDevice {
         }
     }
 
-    /// Returns the kernel with this name, looked up once, with permission to use this much dynamic shared memory.
+    /// Returns the kernel `name`, looked up once and permitted to use `shared_bytes` of dynamic shared memory.
     fn function(&self, name: &'static str, shared_bytes: u32) -> Result<CudaFunction, KernelError> {
-        // On a lane of several GPUs, the thread may have just freed memory of another GPU.
+        // A thread may use several GPUs, and freeing memory of another GPU makes that one current.
         self.bind("look up a kernel")?;
         let mut kernels = self.kernels.borrow_mut();
         let kernel = match kernels.entry(name) {
@@ -263,7 +263,7 @@ impl CudaDevice {
             }
         };
 
-        // The driver refuses a launch with more than the default unless it was requested before.
+        // The driver refuses a launch with more dynamic shared memory than the kernel's current limit.
         if shared_bytes > kernel.shared_bytes {
             let most = CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             let set = kernel
@@ -296,7 +296,7 @@ impl Device for CudaDevice {
     const FFT_SAMPLES: usize = 1 << 22;
 
     fn alloc(&self, bytes: usize) -> Result<CudaSlice<u8>, KernelError> {
-        // SAFETY: any content is valid for bytes, and `Device::alloc` promises none. The driver refuses 0 bytes.
+        // SAFETY: any content is valid for bytes, and `Device::alloc` promises no content. The driver refuses 0 bytes.
         unsafe { self.stream.alloc(bytes.max(1)) }.map_err(|error| {
             KernelError::device(
                 &self.label,
@@ -333,11 +333,11 @@ impl Device for CudaDevice {
         }
         self.bind(action)?;
 
-        // The second value would record an event when dropped, but `Gpu::open` has disabled events.
+        // The ignored second value would record an event when dropped, but `Gpu::open` has disabled such events.
         let (to, _) = to.device_ptr_mut(&self.stream);
         self.noted(action, bytes, || {
-            // SAFETY: both buffers hold `bytes`; `from` is neither written nor freed before the event of `queued` has
-            // completed.
+            // SAFETY: both buffers contain `bytes` bytes; `from` is neither written nor freed before the event recorded
+            // by `queued` has completed.
             let copied = unsafe {
                 result::memcpy_htod_async(to, from.bytes(bytes), self.stream.cu_stream())
             };
@@ -383,7 +383,7 @@ impl Device for CudaDevice {
 
         let (from, _) = from.device_ptr(&self.stream);
         self.noted(action, bytes, || {
-            // SAFETY: as in `upload`; `to` is not read before the event has completed either.
+            // SAFETY: both buffers are large enough, as in `upload`; `to` is not accessed before its event is complete.
             let copied = unsafe {
                 result::memcpy_dtoh_async(to.bytes_mut(bytes), from, self.stream.cu_stream())
             };
@@ -402,11 +402,11 @@ impl Device for CudaDevice {
         self.bind(action)?;
 
         let (start, _) = buffer.device_ptr_mut(&self.stream);
-        // As in `launch`, the closure owns everything it uses.
+        // As in `launch`, the closure owns all its data.
         let failed = self.failed(action);
         let stream = self.stream.clone();
         self.noted_again(action, bytes, move || {
-            // SAFETY: the buffer holds `bytes`; it belongs to this stream and is freed in the stream's order.
+            // SAFETY: the buffer contains `bytes` bytes; it belongs to this stream and is freed in the stream's order.
             unsafe { result::memset_d8_async(start, 0, bytes, stream.cu_stream()) }.map_err(&failed)
         })
     }
@@ -430,7 +430,7 @@ impl Device for CudaDevice {
             shared_mem_bytes: launch.shared_bytes,
         };
 
-        // A record may launch the kernel again later, so the closure owns everything it uses.
+        // A record may launch the kernel again later, so the closure owns all its data.
         let params = Parameter(*params);
         let stream = self.stream.clone();
         let label = self.label.clone();
@@ -486,7 +486,7 @@ impl Device for CudaDevice {
     }
 }
 
-/// A kernel's parameter.
+/// A kernel's parameter struct.
 #[repr(transparent)]
 struct Parameter<P>(P);
 
@@ -504,7 +504,7 @@ pub(crate) struct CudaFft {
 }
 
 impl CudaFft {
-    /// Plans `count` transforms of `n` samples. The stream's context must be current. Errors: cuFFT's.
+    /// Plans `count` transforms of `n` samples. The CUDA context of `stream` must be current. Errors: cuFFT's.
     fn new(stream: &Arc<CudaStream>, n: usize, count: usize, wide: bool) -> Result<Self, String> {
         use cufft::sys::cufftType_t::{CUFFT_D2Z, CUFFT_R2C};
 
@@ -519,7 +519,7 @@ impl CudaFft {
             cufft::result::plan_many(1, &mut length, none, 1, length, none, 1, bins, kind, batch)
         };
 
-        // From here on, dropping `fft` frees the plan, also if the next call fails.
+        // From here on, `fft` owns the plan and frees it when dropped, also if the next call fails.
         let real_bytes = if wide { 8 } else { 4 };
         let fft = Self {
             handle: handle.map_err(describe_fft_error)?,
@@ -529,8 +529,8 @@ impl CudaFft {
             bytes_out: count * n_bins * 2 * real_bytes,
         };
 
-        // By default cuFFT uses the default stream.
-        // SAFETY: the plan is new and keeps the stream alive.
+        // A cuFFT plan uses the default stream unless another one is set. SAFETY: the plan is new and keeps the stream
+        // alive.
         unsafe { cufft::result::set_stream(fft.handle, stream.cu_stream().cast()) }
             .map_err(describe_fft_error)?;
         Ok(fft)
@@ -544,7 +544,7 @@ impl CudaFft {
     }
 }
 
-/// Copyable handle that executes a plan which is still alive.
+/// Copyable handle of a cuFFT plan. Must not be used after the plan has been freed.
 #[derive(Clone, Copy)]
 struct Transform {
     handle: cufft::sys::cufftHandle,
@@ -553,10 +553,10 @@ struct Transform {
 
 impl Transform {
     /// # Safety
-    /// The plan is alive; `input` and `output` are `bytes_in` and `bytes_out` bytes of device memory of the plan's
-    /// stream.
+    /// The plan must not have been freed; `input` and `output` are `bytes_in` and `bytes_out` bytes of device memory of
+    /// its stream.
     unsafe fn exec(self, input: Address, output: Address) -> Result<(), cufft::result::CufftError> {
-        // SAFETY: by this function's own contract.
+        // SAFETY: guaranteed by the caller, see above.
         unsafe {
             if self.wide {
                 cufft::result::exec_d2z(self.handle, input as *mut _, output as *mut _)
@@ -576,12 +576,12 @@ impl Drop for CudaFft {
     }
 }
 
-/// Converts a count to 32 bits, as cuFFT requires.
+/// Converts a count to i32, as cuFFT requires.
 fn fft_count(n: usize) -> Result<i32, String> {
     i32::try_from(n).map_err(|_| format!("{n} exceeds cuFFT's 32-bit counts"))
 }
 
-/// Formats an error as its name: cuFFT has no messages.
+/// Formats a cuFFT error as its name, because cuFFT has no messages.
 fn describe_fft_error(error: cufft::result::CufftError) -> String {
     format!("{:?}", error.0)
 }

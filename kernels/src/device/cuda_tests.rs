@@ -41,7 +41,7 @@ fn pinned_copies_preserve_all_bytes() {
     }
 }
 
-/// Checks also the following bytes: a partial copy does not change them.
+/// Checks that clearing and partial copies do not change the bytes that follow.
 #[test]
 #[ignore = "needs a GPU"]
 fn clearing_and_partial_copies_stay_in_range() {
@@ -58,7 +58,7 @@ fn clearing_and_partial_copies_stay_in_range() {
     assert_eq!(&got[400..], bytes_of(&[1.5_f32; 900]));
 }
 
-/// Copies from page-locked and from ordinary memory, to any offset.
+/// Tests copies from page-locked and from ordinary memory to any offset.
 #[test]
 #[ignore = "needs a GPU"]
 fn lent_memory_is_copied_to_its_place() {
@@ -100,7 +100,7 @@ fn oversized_copies_are_rejected() {
     device.synchronize().unwrap();
 }
 
-/// Prints the duration, for comparison with the benchmark.
+/// Prints how long the copy took, for comparison with the benchmark.
 #[test]
 #[ignore = "needs a GPU"]
 fn dropping_host_memory_waits_for_copies() {

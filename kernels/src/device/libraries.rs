@@ -15,17 +15,17 @@ use crate::error::KernelError;
 
 /// Minimum driver version: the first that runs the output of CUDA 13's libraries.
 const DRIVER_MIN: i32 = 13_000;
-/// Version of CUDA 12; older versions lack functions that are called here.
+/// Minimum major version of NVRTC: that of CUDA 12, because older versions lack functions that are called here.
 const NVRTC_MAJOR_MIN: i32 = 12;
-/// Version of CUDA 12.
+/// Minimum major version of cuFFT: that of CUDA 12.
 const CUFFT_MAJOR_MIN: i32 = 11;
 
-/// Versions of the libraries found.
+/// Versions of the driver, cuFFT and NVRTC that were found.
 #[derive(Clone, Debug)]
 pub(crate) struct Versions {
     /// CUDA version that the driver implements, 1000 × major + 10 × minor.
     pub(crate) driver: i32,
-    /// The driver's own version, if the kernel reports it.
+    /// Version of the driver itself, if the operating system reports it.
     pub(crate) module: Option<String>,
     /// Version of cuFFT: major, minor, patch.
     pub(crate) cufft: [i32; 3],
@@ -48,15 +48,15 @@ impl fmt::Display for Versions {
     }
 }
 
-/// A shared library by NVIDIA.
+/// One of NVIDIA's shared libraries, and how to find it.
 struct Library {
     name: &'static str,
     /// Name passed to the dynamic loader, which is also the file name in a wheel.
     file: &'static str,
     /// Reports whether cudarc finds the library under one of the names that it tries.
     is_present: unsafe fn() -> bool,
-    /// Folder below a folder of wheels. `None` for a library that is part of the system and is found only by the
-    /// loader.
+    /// Location in a folder of Python wheels. `None` for a library that is part of the system and is found only by the
+    /// dynamic loader.
     wheel: Option<&'static str>,
     /// Prefix of the names of files that the library itself opens later by name, from its own folder.
     helpers: Option<&'static str>,
@@ -103,7 +103,7 @@ const NCCL: Library = Library {
     remedy: "pip install nvidia-nccl-cu13==2.28.9: without it, training on several GPUs sums gradients in host memory",
 };
 
-/// Opens the driver, cuFFT and NVRTC. Errors: the first library that is missing or too old, with the remedy.
+/// Opens the driver, cuFFT and NVRTC. Errors: names the first library that is missing or too old, with the remedy.
 pub(crate) fn open() -> Result<Versions, KernelError> {
     // Find all three first, because calling a missing library would panic.
     for library in [&DRIVER, &CUFFT, &NVRTC] {
@@ -138,7 +138,7 @@ pub(crate) fn open() -> Result<Versions, KernelError> {
     })
 }
 
-/// Describes each library for [`super::report`].
+/// Examines all libraries for [`super::report`].
 pub(crate) fn inspect() -> Vec<FoundLibrary> {
     vec![
         DRIVER.inspected(describe_driver),
@@ -154,7 +154,7 @@ pub(crate) fn inspect() -> Vec<FoundLibrary> {
     ]
 }
 
-/// Returns the driver's own version, if the kernel reports it, and CUDA's version.
+/// Returns the driver's own version, if the operating system reports it, and CUDA's version.
 fn describe_driver() -> Result<String, KernelError> {
     let cuda = cuda_version(driver_version()?);
     Ok(match module_version() {
@@ -176,7 +176,7 @@ pub(crate) fn refused(why: impl ToString) -> KernelError {
 }
 
 impl Library {
-    /// Makes sure that cudarc finds the library. Errors: it is not installed.
+    /// Makes sure that cudarc can open the library. Errors: the library is not installed.
     fn find(&self) -> Result<(), KernelError> {
         // cudarc opens libraries by name. After a library has been opened by path, the loader also finds it by name.
         if self.can_be_opened() || self.open_elsewhere() && self.can_be_opened() {
@@ -193,7 +193,7 @@ impl Library {
         unsafe { (self.is_present)() }
     }
 
-    /// Returns the folders outside the loader's search path, in the order in which they are tried.
+    /// Returns the folders to search in addition to the loader's search path, in this order.
     fn folders(&self) -> Vec<PathBuf> {
         let Some(wheel) = self.wheel else {
             return Vec::new();
@@ -227,7 +227,7 @@ impl Library {
         let is_found = found.is_ok();
         let (version, problem) = match found {
             Ok(version) => (Some(version), None),
-            // The report already contains the library's name, so the detail is enough.
+            // The report contains the library's name already, so the error's detail is sufficient.
             Err(KernelError::Device { detail, .. }) => (None, Some(detail)),
             Err(error) => (None, Some(error.to_string())),
         };
@@ -262,7 +262,7 @@ fn open_for_good(file: &Path) -> bool {
         .is_ok()
 }
 
-/// Returns the files of a folder whose names start with `prefix`, sorted.
+/// Returns the files of a folder whose names start with `prefix`, sorted by path.
 fn beginning_with(folder: &Path, prefix: &str) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(folder) else {
         return Vec::new();
@@ -295,8 +295,8 @@ fn toolkit() -> PathBuf {
 }
 
 /// Returns the folders in which PyPI wheels are unpacked: of the active environment, next to this program, next to
-/// torch, below the folders of LD_LIBRARY_PATH, and of every `python3` on PATH. Each appears once, the most likely
-/// first.
+/// torch, below the folders of LD_LIBRARY_PATH, and of every `python3` on PATH. The list has no duplicates and begins
+/// with the most likely folder.
 fn wheel_roots() -> Vec<PathBuf> {
     let mut roots = Vec::new();
     if let Some(environment) = variable("VIRTUAL_ENV") {
@@ -307,7 +307,7 @@ fn wheel_roots() -> Vec<PathBuf> {
         roots.extend(program.ancestors().skip(1).take(2).map(Path::to_owned));
     }
 
-    // `torch` and `nvidia` are in the same folder.
+    // LIBTORCH is the folder `torch`, which is in the same folder as `nvidia`.
     if let Some(libtorch) = variable("LIBTORCH") {
         roots.extend(Path::new(&libtorch).parent().map(Path::to_owned));
     }
@@ -333,8 +333,8 @@ fn wheel_roots() -> Vec<PathBuf> {
     roots
 }
 
-/// Returns the package folders of a Python by its layout, without running it: first those of its virtual environment,
-/// then those of the Python that it links to.
+/// Returns the package folders of a Python program without running it: first those of its virtual environment, then
+/// those of the Python to which its path links.
 fn packages_of_python(python: &Path) -> Vec<PathBuf> {
     let Ok(itself) = python.canonicalize() else {
         return Vec::new();
@@ -343,7 +343,7 @@ fn packages_of_python(python: &Path) -> Vec<PathBuf> {
     for program in [python, &itself] {
         if let Some(prefix) = program.ancestors().nth(2) {
             found.extend(site_packages(prefix));
-            // Debian's own Python has two more folders.
+            // Debian's own Python has further package folders below `local`.
             found.extend(site_packages(&prefix.join("local")));
         }
     }
@@ -399,12 +399,12 @@ fn cufft_property(which: cufft::sys::libraryPropertyType) -> Result<i32, KernelE
         .map_err(|error| refused(format!("cannot query cuFFT's version: {:?}", error.0)))
 }
 
-/// Returns the version of the driver's kernel module.
+/// Returns the version of the driver's kernel module, as reported by the operating system.
 fn module_version() -> Option<String> {
     find_version(&std::fs::read_to_string("/proc/driver/nvidia/version").ok()?)
 }
 
-/// Returns the first word that consists of numbers separated by points.
+/// Returns the first word of a text that consists of numbers separated by points.
 fn find_version(text: &str) -> Option<String> {
     text.split_whitespace()
         .find(|word| is_version(word))
@@ -417,7 +417,7 @@ fn is_version(word: &str) -> bool {
         && numbers.all(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
 }
 
-/// Returns the file of a loaded library whose name starts with `prefix`, from the kernel's list of mapped files.
+/// Returns the path of a loaded library whose file name starts with `prefix`, from the kernel's list of mapped files.
 fn loaded_from(prefix: &str) -> Option<PathBuf> {
     let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
     maps.lines()
@@ -427,14 +427,14 @@ fn loaded_from(prefix: &str) -> Option<PathBuf> {
 }
 
 /// # Safety
-/// The call loads NVIDIA's library, whose initialisers need nothing of this process.
+/// Loads NVIDIA's NCCL, whose initialisers have no preconditions in this process.
 unsafe fn nccl_is_present() -> bool {
     open_for_good(Path::new(NCCL.file))
 }
 
 fn nccl_version() -> Result<String, KernelError> {
     let mut version = 0;
-    // SAFETY: the library has been opened and stays open; every NCCL has this function, which writes one number.
+    // SAFETY: NCCL has been opened and stays open; every version has this function, which writes one number.
     let result = unsafe {
         let nccl = libloading::Library::new(NCCL.file).map_err(no_nccl_version)?;
         let get = nccl

@@ -16,7 +16,7 @@ pub(crate) struct Loans<'a, 'env, D: Device> {
 }
 
 /// Calls `queue`, which may lend borrowed memory to `device`, and always waits for the device before it returns, even
-/// if `queue` fails or panics. So the copies end before the borrow does. (`std::thread::scope` works similarly.)
+/// if `queue` fails or panics. So all copies end before the borrow. (`std::thread::scope` works similarly.)
 ///
 /// Errors: those of `queue`; the device's, including those of queued work.
 pub(crate) fn lending<'env, D: Device, T>(
@@ -55,7 +55,7 @@ struct Wait<'a, D: Device>(&'a D);
 
 impl<D: Device> Drop for Wait<'_, D> {
     fn drop(&mut self) {
-        // The panic is already being reported. A device that fails now no longer copies.
+        // The panic of `queue` is already being reported, so ignore an error: a failed device no longer copies.
         let _ = self.0.synchronize();
     }
 }
@@ -67,8 +67,8 @@ mod tests {
     use super::*;
     use crate::device::{EmulatedDevice, Order};
 
-    /// Lends four bytes and then ends with `end`; returns the number of copies that may be unfinished after `lending`
-    /// has returned.
+    /// Queues a copy from lent memory and then calls `end`, which may fail or panic; returns the number of copies that
+    /// may be unfinished after `lending` has returned.
     fn unfinished_after(end: fn() -> Result<(), KernelError>) -> usize {
         let device = EmulatedDevice::new(Order::Ascending).expect("the machine has a C++ compiler");
         let mut there = device.alloc(4).expect("4 bytes");

@@ -19,7 +19,7 @@ impl<D: Device> Default for DeviceMemory<D> {
 }
 
 impl<D: Device> DeviceMemory<D> {
-    /// Returns device memory of at least `bytes` bytes.
+    /// Returns device memory of at least `bytes` bytes, with undefined content.
     pub(crate) fn ensure(
         &mut self,
         device: &D,
@@ -33,14 +33,14 @@ impl<D: Device> DeviceMemory<D> {
             self.bytes = roomy(self.bytes, bytes);
         }
 
-        // There is no buffer before the first use, nor after a failed allocation.
+        // There is no device memory before the first use, nor after a failed allocation.
         match &mut self.buffer {
             Some(buffer) => Ok(buffer),
             none => Ok(none.insert(device.alloc(self.bytes)?)),
         }
     }
 
-    /// Like [`Self::ensure`], but returns the address.
+    /// Like [`Self::ensure`], but returns the memory's device address.
     pub(crate) fn address(&mut self, device: &D, bytes: usize) -> Result<Address, KernelError> {
         self.ensure(device, bytes)
             .map(|buffer| device.address(buffer))
@@ -52,8 +52,8 @@ impl<D: Device> DeviceMemory<D> {
     }
 }
 
-/// Returns the size to allocate if `had` bytes are less than `needed`: with spare capacity, because batches that grew
-/// once grow again.
+/// Returns the size to allocate if the `had` bytes so far are fewer than `needed`: 25 % more than needed, except at
+/// first.
 const fn roomy(had: usize, needed: usize) -> usize {
     if had == 0 {
         needed
@@ -81,7 +81,7 @@ impl<D: Device> HostMemory<D> {
     /// Returns host memory of at least `bytes` bytes.
     pub(crate) fn ensure(&mut self, device: &D, bytes: usize) -> Result<&mut D::Host, KernelError> {
         if bytes > self.bytes {
-            // A copy from or to the old memory may still be running.
+            // A copy that uses the old memory may still be running.
             device.synchronize()?;
             self.host = None;
             self.bytes = roomy(self.bytes, bytes);
@@ -92,7 +92,7 @@ impl<D: Device> HostMemory<D> {
         }
     }
 
-    /// Returns the content.
+    /// Returns the bytes of the host memory.
     pub(crate) fn bytes(&self) -> &[u8] {
         self.host.as_ref().map(AsRef::as_ref).unwrap_or_default()
     }
@@ -126,7 +126,7 @@ impl<D: Device> Table<D> {
         Ok(&mut self.host.ensure(device, bytes)?.as_mut()[..bytes])
     }
 
-    /// Queues the copy of the first `bytes` to the device.
+    /// Queues the copy of the first `bytes` bytes of the table to the device.
     pub(crate) fn upload(&mut self, device: &D, bytes: usize) -> Result<Address, KernelError> {
         let host = self.host.ensure(device, bytes)?;
         let buffer = self.device.ensure(device, bytes)?;
@@ -134,7 +134,7 @@ impl<D: Device> Table<D> {
         Ok(device.address(buffer))
     }
 
-    /// Replaces the content of the table.
+    /// Replaces the content of the table by `values` and queues the copy to the device.
     pub(crate) fn send<T: Plain>(
         &mut self,
         device: &D,
@@ -178,7 +178,7 @@ impl<D: Device> RowWords<D> {
         Ok(device.address(buffer))
     }
 
-    /// Queues the copy to the host.
+    /// Queues the copy of all words from the device to the host.
     pub(crate) fn fetch(&mut self, device: &D) -> Result<(), KernelError> {
         let bytes = self.n_rows * size_of::<u32>();
         let host = self.host.ensure(device, bytes)?;
@@ -186,7 +186,7 @@ impl<D: Device> RowWords<D> {
         device.download(buffer, bytes, host)
     }
 
-    /// Returns the fetched words, one per row. Call after the device has been synchronized.
+    /// Returns the words copied to the host, one per row. Call after the device has been synchronized.
     pub(crate) fn words(&self) -> impl Iterator<Item = u32> {
         let words = self
             .host

@@ -56,7 +56,7 @@ pub(crate) struct Launch {
 /// Address in device memory.
 pub(crate) type Address = u64;
 
-/// One stream of one device.
+/// One stream of one device, on which work is queued.
 pub(crate) trait Device: Send {
     /// Device memory of a fixed size.
     type Buffer: Send;
@@ -65,13 +65,13 @@ pub(crate) trait Device: Send {
     /// A planned batch of real transforms.
     type Fft: Send;
 
-    /// Samples per transform call; the last call of a batch is padded to this size.
+    /// Number of samples in one transform call; the last call of a batch is padded to this size.
     const FFT_SAMPLES: usize;
 
     /// Allocates device memory with undefined content; `bytes` may be 0.
     fn alloc(&self, bytes: usize) -> Result<Self::Buffer, KernelError>;
 
-    /// Allocates host memory.
+    /// Allocates host memory for copies.
     fn alloc_host(&self, bytes: usize) -> Result<Self::Host, KernelError>;
 
     /// Returns the start address of `buffer`, which is aligned to 256 bytes.
@@ -120,7 +120,7 @@ pub(crate) trait Device: Send {
     /// output; f64 if `wide` is set, otherwise f32.
     fn plan_fft(&self, n: usize, count: usize, wide: bool) -> Result<Self::Fft, KernelError>;
 
-    /// Transforms the data at the start of `input` to the start of `output`.
+    /// Transforms the samples at the start of `input` and writes the spectra to the start of `output`.
     fn run_fft(
         &self,
         fft: &Self::Fft,

@@ -20,13 +20,13 @@ pub(crate) struct PageLocked<T> {
     owned: PhantomData<T>,
 }
 
-// SAFETY: owns the memory at `start`, like `_memory`, which is Send.
+// SAFETY: `PageLocked` owns the memory at `start`, like `_memory`, which is Send.
 unsafe impl<T: Plain> Send for PageLocked<T> {}
-// SAFETY: shared references only read numbers.
+// SAFETY: a shared reference only permits reading numbers.
 unsafe impl<T: Plain> Sync for PageLocked<T> {}
 
 impl<T: Plain> PageLocked<T> {
-    /// Allocates memory for `len` values. Errors: the driver's; the system refuses to lock more pages.
+    /// Allocates page-locked memory for `len` values. Errors: the driver's, also if no more pages can be locked.
     pub(crate) fn new(context: &Arc<CudaContext>, len: usize) -> Result<Self, DriverError> {
         let too_large = DriverError(CUresult::CUDA_ERROR_OUT_OF_MEMORY);
         let bytes = len.checked_mul(size_of::<T>()).ok_or(too_large)?;
@@ -34,7 +34,7 @@ impl<T: Plain> PageLocked<T> {
             return Err(too_large);
         }
 
-        // SAFETY: the bytes are written below, before they are read. The flags exclude write-combined memory, cudarc's
+        // SAFETY: all bytes are written below before they are read. The flags exclude write-combined memory, cudarc's
         // default, which is slow to read. The driver refuses 0 bytes.
         let mut memory = unsafe {
             context.alloc_pinned_with_flags::<u8>(bytes.max(1), CU_MEMHOSTALLOC_PORTABLE)
@@ -67,9 +67,9 @@ impl<T: Plain> PageLocked<T> {
 /// Page-locked memory that waits for its copies: access and deallocation wait until the last copy queued for it has
 /// completed. (cudarc's type has an event for this, but does not record it if events between streams are disabled.)
 pub(crate) struct PinnedMemory {
-    /// Dropped after `PinnedMemory::drop` has waited.
+    /// Freed only after `PinnedMemory::drop` has waited for the last copy.
     memory: PageLocked<u8>,
-    /// Recorded after the last copy.
+    /// Event recorded after the last copy.
     copied: CudaEvent,
 }
 
@@ -81,12 +81,12 @@ impl PinnedMemory {
         Ok(Self { memory, copied })
     }
 
-    /// Returns the size in bytes.
+    /// Returns the size of the memory in bytes.
     pub(super) fn len(&self) -> usize {
         self.memory.len
     }
 
-    /// Returns the first `bytes` for a copy without waiting.
+    /// Returns the first `bytes` bytes, to be used by a copy, without waiting for earlier copies.
     ///
     /// # Safety
     /// `bytes` is at most `self.len()`; the bytes must not be read while a copy writes to them.

@@ -10,32 +10,32 @@ use cudarc::driver::CudaEvent;
 
 use crate::error::KernelError;
 
-/// Work on a stream, in order.
+/// Record of all work queued on a stream, in order.
 #[derive(Clone, Default)]
 pub(crate) struct Record(Arc<Mutex<StreamWork>>);
 
-/// Work on a stream since the last call of `take` or `take_again`.
+/// Recorded work of a stream since the last call of `take` or `take_again`.
 #[derive(Default)]
 struct StreamWork {
     pieces: Vec<Piece>,
     again: Vec<Again>,
 }
 
-/// Queues an item of work again, on the same stream and the same buffers.
+/// A closure that queues an item of work again, on the same stream with the same buffers.
 pub(crate) type Again = Box<dyn Fn() -> Result<(), KernelError> + Send>;
 
 /// An item of work between two events.
 pub(crate) struct Piece {
-    /// A kernel's name, or a description of other work.
+    /// Name of the kernel, or description of a copy, clearing or transform.
     pub(crate) what: &'static str,
-    /// Bytes copied or cleared; 0 for other work.
+    /// Number of bytes copied or cleared; 0 for kernels and transforms.
     pub(crate) bytes: usize,
     pub(super) start: CudaEvent,
     pub(super) end: CudaEvent,
 }
 
 impl Piece {
-    /// Returns the duration in milliseconds. Call after the stream has been synchronized. Errors: the driver's.
+    /// Returns the work's duration in milliseconds. Call after the stream has been synchronized. Errors: the driver's.
     pub(crate) fn ms(&self) -> Result<f64, KernelError> {
         match self.start.elapsed_ms(&self.end) {
             Ok(ms) => Ok(f64::from(ms)),
@@ -59,7 +59,7 @@ impl Record {
         self.lock().again.push(again);
     }
 
-    /// Returns the items of work since the last call.
+    /// Returns the items of work recorded since the last call.
     pub(crate) fn take(&self) -> Vec<Piece> {
         let mut work = self.lock();
         // Clear the unused list, which would otherwise grow with each batch.
@@ -67,7 +67,7 @@ impl Record {
         std::mem::take(&mut work.pieces)
     }
 
-    /// Returns the closures that queue the work since the last call again.
+    /// Returns closures that queue the work recorded since the last call again.
     pub(crate) fn take_again(&self) -> Vec<Again> {
         let mut work = self.lock();
         // Clear the unused list, which would otherwise grow with each batch.

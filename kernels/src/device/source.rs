@@ -1,6 +1,6 @@
 //! The device code of all operations as one translation unit.
 
-/// Files of the unit in the order of their dependencies: name for messages, and text.
+/// Source files in the order of their dependencies: name for compiler messages, and text.
 const FILES: &[(&str, &str)] = &[
     ("device/device.cuh", include_str!("device.cuh")),
     ("stft/frames.cu", include_str!("../stft/frames.cu")),

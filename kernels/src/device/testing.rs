@@ -14,7 +14,7 @@ pub(crate) fn devices() -> Vec<EmulatedDevice> {
         .into()
 }
 
-/// Returns a lane of the first GPU. Panics with the error if it cannot be used.
+/// Returns a stream of the first GPU. Panics with the error if the GPU cannot be used.
 pub(crate) fn cuda() -> CudaDevice {
     let opened = Cuda::open(&[]).and_then(|cuda| cuda.lane(0));
     opened.unwrap_or_else(|error| panic!("a GPU is required: {error}"))
@@ -46,7 +46,7 @@ macro_rules! on_devices {
 }
 pub(crate) use on_devices;
 
-/// Copies `values` to a device.
+/// Copies `values` to new memory on a device.
 pub(crate) fn sent<D: Device, T: Plain>(device: &D, values: &[T]) -> D::Buffer {
     let bytes = bytes_of(values);
     let mut host = device.alloc_host(bytes.len()).unwrap();
@@ -57,7 +57,7 @@ pub(crate) fn sent<D: Device, T: Plain>(device: &D, values: &[T]) -> D::Buffer {
     buffer
 }
 
-/// Copies the first `n` bytes of a buffer from a device.
+/// Copies the first `n` bytes of a device buffer to the host.
 pub(crate) fn fetched<D: Device>(device: &D, buffer: &D::Buffer, n: usize) -> Vec<u8> {
     let mut host = device.alloc_host(n).unwrap();
     device.download(buffer, n, &mut host).unwrap();
@@ -65,7 +65,7 @@ pub(crate) fn fetched<D: Device>(device: &D, buffer: &D::Buffer, n: usize) -> Ve
     host.as_ref()[..n].to_vec()
 }
 
-/// Copies the first `n` numbers of a buffer from a device.
+/// Copies the first `n` numbers of a device buffer to the host.
 pub(crate) fn fetched_f32<D: Device>(device: &D, buffer: &D::Buffer, n: usize) -> Vec<f32> {
     let bytes = fetched(device, buffer, 4 * n);
     bytes
@@ -74,17 +74,17 @@ pub(crate) fn fetched_f32<D: Device>(device: &D, buffer: &D::Buffer, n: usize) -
         .collect()
 }
 
-/// A batch of rows on a device.
+/// A batch of rows on a device, for tests.
 pub(crate) struct Rows<D: Device> {
     pub(crate) entries: Vec<RowEntry>,
     pub(crate) table: RowTable,
-    /// Address of the number of stored frames before each row, i64.
+    /// Address of a table with the number of stored frames before each row, as i64.
     pub(crate) kept: Address,
     _buffers: [D::Buffer; 2],
 }
 
 impl<D: Device> Rows<D> {
-    /// Creates rows with these numbers of computed and stored frames.
+    /// Creates rows from their numbers of computed and stored frames.
     pub(crate) fn new(device: &D, lengths: &[(usize, usize)]) -> Self {
         let (mut frame, mut kept) = (0, 0);
         let (mut entries, mut kepts) = (Vec::new(), Vec::new());
@@ -132,7 +132,7 @@ impl<D: Device> Rows<D> {
         self.entries.iter().map(|row| row.n_frames as usize).sum()
     }
 
-    /// Returns each row's part of `values`, which have `n_bands` bands, with the row's entry.
+    /// Returns each row's entry and its part of `values`, which have `n_bands` bands.
     pub(crate) fn split<'a>(
         &'a self,
         values: &'a [f32],
@@ -145,7 +145,7 @@ impl<D: Device> Rows<D> {
     }
 }
 
-/// Rows with no frame, one frame, a few, more than any block can process, and some cropped rows.
+/// Computed and stored frames of test rows: none, one, a few, more than a block can process, and some cropped rows.
 pub(crate) const RAGGED: [(usize, usize); 7] = [
     (0, 0),
     (1, 1),
@@ -167,7 +167,7 @@ pub(crate) fn noise(n: usize) -> Vec<f32> {
     values
 }
 
-/// Returns the keys of the smallest and largest value, as kernels compute them: `Range` in device.cuh.
+/// Returns the integer keys of the smallest and largest value, as kernels compute them: `Range` in device.cuh.
 pub(crate) fn range_keys(values: impl IntoIterator<Item = f32>) -> [u32; 2] {
     let (mut max, mut min) = (0, 0);
     for x in values {

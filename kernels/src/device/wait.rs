@@ -11,14 +11,14 @@ use cudarc::driver::{CudaContext, CudaEvent, CudaStream, DriverError, result};
 /// Waits for all work queued on `stream`. Errors: those of a device that has failed permanently and no longer copies.
 pub(super) fn for_stream(stream: &CudaStream) -> Result<(), DriverError> {
     enter(stream.context())?;
-    // SAFETY: the stream lives as long as its borrow.
+    // SAFETY: the reference keeps the stream alive during the call.
     unsafe { result::stream::synchronize(stream.cu_stream()) }
 }
 
 /// Waits for `event`; returns immediately if it was never recorded. Errors: as for [`for_stream`].
 pub(super) fn for_event(event: &CudaEvent) -> Result<(), DriverError> {
     enter(event.context())?;
-    // SAFETY: the event lives as long as its borrow.
+    // SAFETY: the reference keeps the event alive during the call.
     unsafe { result::event::synchronize(event.cu_event()) }
 }
 

@@ -5,14 +5,14 @@ use wavemill_options::{DbArgs, DbRef, Framing, LogArgs, MelArgs, StftArgs};
 /// Largest value of a band. It is far above every sound, and its square root keeps all sums finite.
 const BAND_MAX: f64 = 1e30;
 
-/// Parameters with which the bands were computed. Names and meanings as in `FeatureArgs`.
+/// Parameters with which the mel bands were computed, named as in `FeatureArgs`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GriffinLimArgs {
     /// Sample rate in Hz.
     pub sample_rate_hz: u32,
-    /// Frames and their transform.
+    /// Framing and Fourier transform.
     pub stft: StftArgs,
-    /// Exponent of the magnitude, above 0 and up to 2.
+    /// Exponent of the magnitude, above 0 and up to 2, before the mel bands.
     pub power: f64,
     /// The mel bands.
     pub mel: MelArgs,
@@ -26,7 +26,7 @@ impl GriffinLimArgs {
         self.stft.hop_length.saturating_mul(n_frames)
     }
 
-    /// Returns the number of samples under `n_frames` frames, some of which may be after [`GriffinLimArgs::n_samples`].
+    /// Returns the number of samples covered by `n_frames` frames; may exceed [`GriffinLimArgs::n_samples`].
     pub(super) const fn n_covered(&self, n_frames: usize) -> usize {
         if n_frames == 0 {
             return 0;
@@ -46,22 +46,22 @@ impl GriffinLimArgs {
             LogArgs::Linear => value,
             LogArgs::Ln { .. } => libm::exp(value),
             LogArgs::Db(db) => self.band_of_decibels(value, db),
-            // The logarithm is (log10 S + 4) / 4.
+            // Inverts Whisper's logarithm, which is (log10 S + 4) / 4.
             LogArgs::Whisper => libm::pow(10.0, 4.0 * value - 4.0),
         };
 
-        // Comparisons with NaN are false.
+        // Comparisons with NaN are false, so NaN becomes 0.
         if band > 0.0 { band.min(BAND_MAX) } else { 0.0 }
     }
 
     fn band_of_decibels(&self, decibels: f64, db: DbArgs) -> f64 {
         let reference = match db.reference {
-            // The largest value is no longer known. Assume 1, so that the level of the sound is arbitrary.
+            // The largest value of the original is unknown. Assume 1, so that the level of the sound is arbitrary.
             DbRef::Max => 1.0,
             DbRef::Power(power) => power.max(db.amin),
         };
         let power = reference * libm::pow(10.0, decibels / 10.0);
-        // The decibels of a magnitude are those of its square.
+        // Decibels of a magnitude are defined as those of the squared magnitude.
         if self.power == 1.0 {
             power.sqrt()
         } else {
@@ -73,7 +73,7 @@ impl GriffinLimArgs {
     pub(super) fn conditioning(&self, bin: usize) -> f64 {
         let turn = std::f64::consts::TAU * bin as f64 / self.stft.n_fft as f64;
         let factor = self.stft.preemphasis;
-        // 1 - factor · exp(-i turn)|
+        // Squared magnitude: |1 - factor · exp(-i turn)|².
         let square = 1.0 - 2.0 * factor * libm::cos(turn) + factor * factor;
         f64::from(self.stft.scale) * square.max(0.0).sqrt()
     }

@@ -17,17 +17,17 @@ const STEPS: usize = 30;
 /// Largest magnitude: the square root of the largest value of a band.
 const MAGNITUDE_MAX: f64 = 1e15;
 
-/// Tables and buffers.
+/// Tables and buffers for computing one frame's spectrum from its bands.
 pub(super) struct Inverse {
     power: f64,
     bands: Vec<Band>,
-    /// 1 / Σ of the weights of all bands for a bin; 0 if no band contains the bin.
+    /// For each bin, the inverse of the sum of its weights in all bands; 0 if no band contains the bin.
     shares: Vec<f64>,
     /// The values of the bands of one frame.
     values: Vec<f64>,
     /// The magnitudes of one frame's bins, raised to the exponent `power`.
     spectrum: Vec<f64>,
-    /// The growth of each bin of one frame, before division by the sum of weights.
+    /// The sum of weighted ratios for each bin of one frame, before division by the sum of weights.
     growth: Vec<f64>,
 }
 
@@ -43,7 +43,7 @@ impl Inverse {
             }
         }
 
-        // A bin in no band has a sum of 0, and is not changed by any band.
+        // A bin that is in no band has a sum of weights of 0, and no band changes it.
         let mut shares = Vec::with_capacity(n_bins);
         for sum in sums {
             shares.push(if sum > 0.0 { 1.0 / sum } else { 0.0 });
@@ -65,7 +65,7 @@ impl Inverse {
             *value = given;
         }
 
-        // Steps multiply, so a bin that starts at 0 would stay 0.
+        // Each step multiplies the bins by ratios, so a bin that starts at 0 would stay 0.
         self.spectrum.fill(1.0);
         for _ in 0..STEPS {
             self.step();
@@ -81,7 +81,7 @@ impl Inverse {
         for (band, value) in self.bands.iter().zip(&self.values) {
             let bins = &self.spectrum[band.first_bin..][..band.weights.len()];
             let sum: f64 = bins.iter().zip(&band.weights).map(|(x, w)| x * w).sum();
-            // A band between two bins contains no bin, and a silent band adds no growth.
+            // Skip bands between two bins, which contain no bin, and silent bands, which add nothing.
             if *value == 0.0 || sum <= 0.0 {
                 continue;
             }
@@ -100,7 +100,7 @@ impl Inverse {
     }
 }
 
-/// Returns the magnitude that has this power.
+/// Returns the magnitude whose `power`-th power is `value`.
 fn root(value: f64, power: f64) -> f64 {
     if power == 2.0 {
         value.sqrt()

@@ -1,4 +1,4 @@
-//! Converts a row of band values to samples.
+//! Reconstructs samples from the mel bands of a row.
 
 use super::args::GriffinLimArgs;
 use super::bands::Inverse;
@@ -6,31 +6,31 @@ use super::phases::Phases;
 use crate::error::KernelError;
 use crate::level::Level;
 
-/// Number of iterations, librosa's default.
+/// Number of Griffin-Lim iterations: librosa's default.
 const N_ITER: usize = 32;
-/// Momentum, librosa's default.
+/// Momentum of the Griffin-Lim iterations: librosa's default.
 const MOMENTUM: f64 = 0.99;
 
-/// Tables and buffers of one thread. After planning, memory is allocated only for a row that is longer than all
-/// previous rows.
+/// Tables and buffers of one thread for reconstruction. After planning, memory is allocated only for a row that is
+/// longer than all previous rows.
 ///
 /// A row of n frames needs 4 bytes for each of its n · (`n_fft` / 2 + 1) magnitudes, and 16 bytes per sample.
 pub struct GriffinLimPlan {
     args: GriffinLimArgs,
     bands: Inverse,
     phases: Phases,
-    /// Magnitudes of all bins, `[n_frames, n_bins]`.
+    /// Magnitudes of all bins of a row, `[n_frames, n_bins]`.
     magnitudes: Vec<f32>,
-    /// Three successive signals: the current one, the previous one, and the next one.
+    /// Signals of three successive iterations: the current one, the previous one, and the next one.
     current: Vec<f32>,
     previous: Vec<f32>,
     next: Vec<f32>,
 }
 
 impl GriffinLimPlan {
-    /// Number of iterations that estimate the phases.
+    /// Number of iterations for estimating the phases.
     pub const N_ITER: usize = N_ITER;
-    /// Fraction of the previous step's direction that is added to a step.
+    /// Momentum: the fraction of the previous step's direction that is added to a step.
     pub const MOMENTUM: f64 = MOMENTUM;
 
     /// Creates tables and buffers.
@@ -67,7 +67,7 @@ impl GriffinLimPlan {
         out.resize(n_samples, 0.0);
     }
 
-    /// Computes the magnitudes of all complete frames.
+    /// Computes the magnitudes of all complete frames from their bands.
     fn find_magnitudes(&mut self, values: &[f32]) {
         let n_bins = self.args.stft.n_bins();
         let frames = values.chunks_exact(self.args.mel.n_mels);

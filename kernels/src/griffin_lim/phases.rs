@@ -19,7 +19,7 @@ use crate::stft::{Signal, fft_plan, window_values};
 /// the largest sum, and the ends fade instead.
 const SUM_LEAST: f32 = 0.01;
 
-/// Tables and buffers.
+/// Tables and buffers for transforming between signals and spectra.
 pub(super) struct Phases {
     stft: StftArgs,
     forward: Arc<dyn Fft<f64>>,
@@ -27,7 +27,7 @@ pub(super) struct Phases {
     window: Vec<f64>,
     pair: Vec<Complex64>,
     scratch: Vec<Complex64>,
-    /// For each sample, the factor that is applied to the sum of windowed frames.
+    /// For each sample, the gain: the factor for the sum of windowed frames.
     gains: Vec<f32>,
 }
 
@@ -90,7 +90,7 @@ impl Phases {
                 self.put(k, a, Complex64::default());
             }
 
-            // The last frame may have no partner.
+            // If the number of frames is odd, the last frame has no partner.
             for (k, magnitude) in second.iter().enumerate() {
                 let b = at_turn(*magnitude, turns());
                 self.add_second(k, b);
@@ -102,7 +102,7 @@ impl Phases {
         self.normalise(out);
     }
 
-    /// Computes the signal of `magnitudes` with the phases of `signal`.
+    /// Computes the signal from `magnitudes` and the phases of `signal`.
     pub(super) fn project(&mut self, signal: &[f32], magnitudes: &[f32], out: &mut [f32]) {
         let n_bins = self.stft.n_bins();
         out.fill(0.0);
@@ -126,7 +126,7 @@ impl Phases {
         self.normalise(out);
     }
 
-    /// Loads two windowed frames as real and imaginary parts.
+    /// Loads two windowed frames of the signal as real and imaginary parts of the transform's input.
     fn load(&mut self, signal: &[f32], frame: usize, has_second: bool) {
         self.pair.fill(Complex64::default());
         self.load_frame(signal, frame, |z, x| z.re = x);
@@ -172,7 +172,7 @@ impl Phases {
     fn put(&mut self, k: usize, a: Complex64, b: Complex64) {
         let mirror = self.mirror(k);
         if mirror == k {
-            // These bins of a real frame have no imaginary part.
+            // Bins of a real frame that are their own mirror image have no imaginary part.
             self.pair[k] = Complex64::new(a.re, b.re);
             return;
         }
@@ -191,7 +191,7 @@ impl Phases {
         (self.stft.n_fft - k) % self.stft.n_fft
     }
 
-    /// Applies the inverse transform, and adds the windowed frames to their samples.
+    /// Applies the inverse transform, and adds both windowed frames to their samples of the output.
     fn add_frames(&mut self, frame: usize, has_second: bool, out: &mut [f32]) {
         self.inverse
             .process_with_scratch(&mut self.pair, &mut self.scratch);
@@ -212,7 +212,7 @@ impl Phases {
         }
     }
 
-    /// Divides by the sums of the squared windows.
+    /// Multiplies each sample by its gain, which divides by the sum of the squared windows.
     fn normalise(&self, out: &mut [f32]) {
         for (sample, gain) in out.iter_mut().zip(&self.gains) {
             *sample *= gain;
@@ -226,7 +226,7 @@ fn at_turn(magnitude: f32, turn: f64) -> Complex64 {
     Complex64::new(libm::cos(angle), libm::sin(angle)) * f64::from(magnitude)
 }
 
-/// Returns the number with the same angle and this magnitude; 0 if the angle is undefined.
+/// Returns the complex number with the angle of `z` and this magnitude; 0 if the angle is undefined.
 fn with_magnitude(z: Complex64, magnitude: f32) -> Complex64 {
     let norm = (z.re * z.re + z.im * z.im).sqrt();
     if norm > 0.0 {
@@ -236,7 +236,7 @@ fn with_magnitude(z: Complex64, magnitude: f32) -> Complex64 {
     }
 }
 
-/// The part of a window that is inside of a signal.
+/// The part of a frame's window that is inside of the signal.
 struct FramePlace {
     in_frame: usize,
     in_signal: usize,
@@ -244,7 +244,7 @@ struct FramePlace {
 }
 
 impl FramePlace {
-    /// Computes the part for a frame of a signal of `n_samples` samples.
+    /// Computes the part of frame `frame` that is inside of a signal of `n_samples` samples.
     fn new(stft: &StftArgs, frame: usize, n_samples: usize) -> Self {
         let start = stft.window_start(frame);
         let end = start.saturating_add_unsigned(stft.win_length).max(0) as usize;

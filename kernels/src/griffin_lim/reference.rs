@@ -7,7 +7,7 @@ use wavemill_options::{Framing, PadMode, StftArgs};
 use crate::stft::window_values;
 
 const MOMENTUM: f64 = 0.99;
-/// Least sum of squared windows relative to the largest; same value as in the fast path.
+/// Minimum sum of squared windows relative to the largest sum; same value as in the fast path.
 const SUM_LEAST: f64 = 0.01;
 
 /// A complex number: real and imaginary part.
@@ -53,7 +53,7 @@ pub(super) fn griffin_lim(
     inverse(args, &columns, n_samples)
 }
 
-/// Returns the spectra of the frames; the transform begins at the start of the window.
+/// Returns the spectra of all frames of a signal; each transform begins at the start of the window.
 pub(super) fn forward(args: &StftArgs, signal: &[f64], n_frames: usize) -> Vec<Vec<Bin>> {
     let window = window_values(args.window, args.win_length);
     let n = args.n_fft;
@@ -95,7 +95,7 @@ fn sample(args: &StftArgs, signal: &[f64], at: isize) -> f64 {
         .unwrap_or(0.0)
 }
 
-/// Returns the sum of the windowed frames, divided by the sum of the squared windows.
+/// Returns the signal of the spectra: the sum of the windowed frames, divided by the sum of the squared windows.
 fn inverse(args: &StftArgs, columns: &[Vec<Bin>], n_samples: usize) -> Vec<f64> {
     let window = window_values(args.window, args.win_length);
     let mut signal = vec![0.0; n_samples];

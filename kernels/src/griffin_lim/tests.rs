@@ -30,7 +30,7 @@ fn sound(n: usize) -> Vec<f32> {
         .collect()
 }
 
-/// Returns a generator of numbers from 0 to 1.
+/// Returns a generator of pseudo-random numbers from 0 to 1.
 fn noise(seed: u32) -> impl FnMut() -> f64 {
     let mut state = seed;
     move || {
@@ -39,7 +39,7 @@ fn noise(seed: u32) -> impl FnMut() -> f64 {
     }
 }
 
-/// Returns a mel feature with frames first, in f32.
+/// Returns the arguments of a mel feature with frames first, stored in f32.
 fn mel(preset: Preset, overrides: &FeatureSpec) -> FeatureArgs {
     let spec = FeatureSpec {
         preset,
@@ -67,7 +67,7 @@ fn plan(feature: &FeatureArgs) -> GriffinLimPlan {
     GriffinLimPlan::new(&griffin_lim_args(feature), Level::Scalar).unwrap()
 }
 
-/// Returns the values of a feature, computed by the CPU plan.
+/// Returns the values of a feature of `pcm`, computed by the CPU plan.
 fn values(feature: &FeatureArgs, pcm: &[f32]) -> Vec<f32> {
     let mut out = vec![Vec::new()];
     let mut plan = CpuPlan::new(std::slice::from_ref(feature), Level::Scalar).unwrap();
@@ -231,7 +231,7 @@ fn spectra_converge() {
 #[test]
 fn a_sine_comes_back_at_its_frequency_and_level() {
     let feature = with_log(LogArgs::Db(DbArgs::default()));
-    // A tone in bin 93 of 2,048: 1,001 Hz.
+    // A tone at the centre of bin 93 of a 2,048-point transform: 1,001 Hz.
     let mut pcm = Vec::new();
     for i in 0..22_050 {
         let tone = (std::f64::consts::TAU * 93.0 * f64::from(i) / 2_048.0).sin();
@@ -242,7 +242,7 @@ fn a_sine_comes_back_at_its_frequency_and_level() {
 
     let power = crate::stft::reference::power(&feature.stft, &sound[8_192..12_288], 0);
     let loudest = (0..power.len()).max_by(|a, b| power[*a][4].total_cmp(&power[*b][4]));
-    // A band is three bins wide here, which limits the resolution.
+    // A mel band is three bins wide at this frequency, which limits the resolution.
     assert!(loudest.unwrap().abs_diff(93) <= 2, "{loudest:?}");
     let [got, want] = [&sound, &pcm].map(|pcm| {
         let middle = &pcm[4_096..18_000];
@@ -268,7 +268,7 @@ fn all_logarithms_are_inverted() {
     };
     let none = FeatureSpec::default();
     let whisper = FeatureArgs {
-        // Whisper's own framing pads to 30 s.
+        // Use librosa's framing here, because Whisper's pads the signal to 30 s.
         stft: magnitudes.stft.clone(),
         ..mel(Preset::Librosa, &none)
     };
@@ -299,7 +299,7 @@ fn all_logarithms_are_inverted() {
     for feature in features {
         let sound = back(&feature, &values(&feature, &pcm));
 
-        // Levels are compared as well, unless the reference level is lost.
+        // Compare levels as well, unless decibels were relative to the unknown largest value.
         let is_relative = matches!(feature.log, LogArgs::Db(db) if db.reference == DbRef::Max);
         let reference = if is_relative {
             DbRef::Max

@@ -5,14 +5,14 @@ use wavemill_options::MelArgs;
 use crate::lane::{LANES, Lane};
 use crate::level::Lanes;
 
-/// A bank of mel bands.
+/// Plan for computing mel bands: the weights of all bands.
 pub(crate) struct MelPlan {
     lanes: Lanes,
     bands: Vec<Band>,
     weights: Vec<f32>,
 }
 
-/// The range of bins of a band, and the start of its weights.
+/// The range of bins in a mel band, and the index of the band's first weight.
 struct Band {
     first_bin: usize,
     first_weight: usize,
@@ -69,7 +69,7 @@ fn weighted_sum(bins: &[Lane], weights: &[f32]) -> Lane {
         }
     }
 
-    // Up to three bins are left. They are added to the first sum.
+    // Up to three bins remain. Add them to the first sum.
     for (bin, weight) in rest {
         for (sum, power) in sums[0].iter_mut().zip(bin) {
             *sum += power * weight;

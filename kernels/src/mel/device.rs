@@ -9,7 +9,7 @@ use crate::error::KernelError;
 const LINE_FLOATS: usize = 32;
 
 plain! {
-    /// `MelBand` in mel.cu.
+    /// `MelBand` in mel.cu: the range of bins in a mel band.
     struct MelBand {
         first_bin: i32,
         n_bins: i32,
@@ -18,12 +18,12 @@ plain! {
 
 /// The bins of each band and their weights, on a device.
 pub(crate) struct BandTables<D: Device> {
-    /// Number of bands.
+    /// Number of mel bands.
     pub n_mels: usize,
-    /// A `MelBand` per band.
+    /// Table of one `MelBand` per band.
     pub bands: Table<D>,
-    /// `[i][band]`, f32: weights of the bands' first bins, then of their second bins, and so on; 0 after a band's last
-    /// bin.
+    /// Table of weights, `[i][band]`, f32: weights of the bands' first bins, then of their second bins, and so on; 0
+    /// after a band's last bin.
     pub weights: Table<D>,
     /// Floats in a row of weights: the bands, and zeros up to whole lines.
     pub weight_step: usize,

@@ -1,4 +1,4 @@
-//! Mel bands computed from their definition in f64: every bin is weighted by every triangle.
+//! Reference for tests: mel bands from their definition in f64, weighting every bin by every triangle.
 
 use wavemill_options::{MelArgs, Norm, Ramp};
 

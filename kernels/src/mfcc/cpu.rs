@@ -10,9 +10,9 @@ use crate::level::Lanes;
 pub(crate) struct MfccPlan {
     lanes: Lanes,
     n_mels: usize,
-    /// `[n_mfcc][n_mels]`
+    /// Matrix of the transform and lifter, `[n_mfcc][n_mels]`.
     matrix: Vec<f32>,
-    /// Eight frames of every band.
+    /// Buffer for eight frames of every band.
     block: Vec<Lane>,
 }
 
@@ -27,7 +27,7 @@ impl MfccPlan {
         }
     }
 
-    /// Computes `[n_mels, n_frames]` → `[n_mfcc, n_frames]`; `bands` and `out` have exactly these lengths.
+    /// Computes coefficients, `[n_mels, n_frames]` → `[n_mfcc, n_frames]`; `bands` and `out` must have these lengths.
     pub(crate) fn run(&mut self, bands: &[f32], n_frames: usize, out: &mut [f32]) {
         for first in (0..n_frames).step_by(LANES) {
             let count = LANES.min(n_frames - first);

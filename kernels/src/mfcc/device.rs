@@ -6,13 +6,13 @@ use super::matrix::matrix;
 use crate::device::{Address, Device, Launch, RowTable, Table, blocks, plain};
 use crate::error::KernelError;
 
-/// The same as in mfcc.cu: frames per block, threads per block, and bytes of the two tiles in shared memory.
+/// Constants of mfcc.cu: frames per block, threads per block, and bytes of the two tiles in shared memory.
 const FRAMES: usize = 64;
 const THREADS: u32 = 4 * FRAMES as u32;
 const SHARED_BYTES: u32 = 4 * 32 * (FRAMES as u32 + 32);
 
 plain! {
-    /// `Mfcc` in mfcc.cu.
+    /// `Mfcc` in mfcc.cu: parameters of the kernel.
     struct MfccParams {
         bands: Address,
         coefficients: Address,
@@ -27,14 +27,14 @@ plain! {
 pub(crate) struct MfccDevice<D: Device> {
     n_mels: usize,
     n_mfcc: usize,
-    /// `[n_mels][n_mfcc]`
+    /// Matrix of the transform and lifter, `[n_mels][n_mfcc]`.
     matrix: Table<D>,
 }
 
 impl<D: Device> MfccDevice<D> {
     pub(crate) fn new(device: &D, args: &MfccArgs, n_mels: usize) -> Result<Self, KernelError> {
         let rows = matrix(args, n_mels);
-        // The kernel reads the weights of one band for several coefficients at a time, so these are adjacent.
+        // The kernel reads one band's weights for several coefficients at a time, so these weights are adjacent.
         let columns = (0..n_mels).flat_map(|n| rows.iter().skip(n).step_by(n_mels));
         let matrix: Vec<f32> = columns.map(|x| *x as f32).collect();
         Ok(Self {
@@ -44,7 +44,7 @@ impl<D: Device> MfccDevice<D> {
         })
     }
 
-    /// Computes `[row][n_mels][frame]` → `[row][n_mfcc][frame]`.
+    /// Computes the coefficients of all rows, `[row][n_mels][frame]` → `[row][n_mfcc][frame]`.
     pub(crate) fn run(
         &mut self,
         device: &D,

@@ -4,7 +4,7 @@ use std::f64::consts::PI;
 
 use wavemill_options::MfccArgs;
 
-/// Computes `[n_mels][n_frames]` → `[n_mfcc][n_frames]`.
+/// Computes the coefficients, `[n_mels][n_frames]` → `[n_mfcc][n_frames]`.
 pub(crate) fn mfcc(args: &MfccArgs, bands: &[Vec<f64>]) -> Vec<Vec<f64>> {
     let n_frames = bands[0].len();
     let columns: Vec<Vec<f64>> = (0..n_frames)
@@ -37,7 +37,7 @@ fn coefficient(dct_type: u8, x: &[f64], k: usize) -> f64 {
     let last = x.len() - 1;
     let terms = x.iter().enumerate();
 
-    // Each case is scipy's formula without a norm, and then the factor that `norm="ortho"` adds.
+    // Each case is scipy's formula without normalization, multiplied by the factor that `norm="ortho"` adds.
     match dct_type {
         1 => {
             let inner = x[1..last].iter().enumerate();

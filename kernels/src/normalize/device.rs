@@ -8,12 +8,12 @@ use crate::error::KernelError;
 /// Each row is processed by one block.
 const THREADS: u32 = 512;
 
-/// Bytes of `Range` and `Spread`.
+/// Sizes in bytes of `Range` and `Spread`.
 const RANGE_BYTES: usize = 2 * size_of::<u32>();
 const SPREAD_BYTES: usize = 2 * size_of::<f64>();
 
 plain! {
-    /// `RowSpread` in normalize.cu.
+    /// `RowSpread` in normalize.cu: parameters of the kernel that computes moments.
     struct RowSpread {
         values: Address,
         rows: Address,
@@ -27,23 +27,23 @@ plain! {
 /// The kind of normalization, with the addresses of its parameters for each row.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Scale {
-    /// Values are unchanged.
+    /// No normalization: values are unchanged.
     None,
-    /// Scales to [0, 1], with a table of `Range`s over the stored frames.
+    /// Scales values to [0, 1], with a table of one `Range` per row over the stored frames.
     MinMax {
-        /// Ranges before the logarithm, if the logarithm is computed in the same pass.
+        /// Address of the ranges. If the logarithm is applied in the same pass, they are those before the logarithm.
         ranges: Address,
     },
-    /// Scales by mean and deviation.
+    /// Subtracts the mean and divides by the standard deviation of each row.
     MeanVar {
-        /// Ranges as for `MinMax`, to recognise constant rows.
+        /// Address of the ranges as for `MinMax`, by which constant rows are recognised.
         ranges: Address,
-        /// `Spread`s in normalize.cu.
+        /// Address of one `Spread` per row, see normalize.cu.
         spreads: Address,
     },
 }
 
-/// Ranges and moments of a batch's rows.
+/// Buffers for ranges and moments of a batch's rows.
 pub(crate) struct NormalizeDevice<D: Device> {
     how: Normalize,
     ranges: DeviceMemory<D>,
@@ -71,7 +71,7 @@ impl<D: Device> NormalizeDevice<D> {
             return Ok(Scale::None);
         }
 
-        // The kernel raises the keys of each range from 0.
+        // Ranges start at 0, because the kernel raises their integer keys.
         let range_bytes = rows.n_rows * RANGE_BYTES;
         let buffer = self.ranges.ensure(device, range_bytes)?;
         device.zero(buffer, range_bytes)?;
@@ -84,7 +84,7 @@ impl<D: Device> NormalizeDevice<D> {
         let launch = Launch {
             grid: [rows.n_rows as u32, 1],
             threads: THREADS,
-            // Room for the sum of each warp.
+            // Shared memory for one partial sum per warp.
             shared_bytes: THREADS / 32 * size_of::<f64>() as u32,
         };
         let params = RowSpread {

@@ -8,10 +8,10 @@ use wavemill_options::Packing;
 
 use crate::error::KernelError;
 
-/// Number of values that are converted at a time, on the stack.
+/// Number of values that are converted at a time in a buffer on the stack.
 const CHUNK: usize = 256;
 
-/// The largest f16 plus half of its last step: values from here on are rounded to infinity.
+/// The largest f16 plus half of its last step. Values of at least this magnitude would be rounded to infinity.
 const F16_OVERFLOW: f32 = 65_520.0;
 
 /// Replaces `bytes` by the packed `values`. Allocates only if `bytes` is smaller than ever needed before.
@@ -58,7 +58,7 @@ pub fn pack_into(values: &[f32], packing: Packing, bytes: &mut Vec<u8>) -> Resul
     Ok(())
 }
 
-/// Exclusive bounds of the values that a stored type can represent.
+/// Exclusive lower and upper bound of the values that a stored type can represent.
 pub(super) struct Bounds {
     pub(super) below: f32,
     pub(super) above: f32,
@@ -75,7 +75,7 @@ impl Bounds {
                 below: f32::NEG_INFINITY,
                 above: f32::INFINITY,
             },
-            // Being outside of a closed range is the same as being outside of the next larger open one.
+            // Exclusive bounds are the next f32 below `low` and above `high`, so that `low` and `high` are allowed.
             Packing::U8 { low, high } => Self {
                 below: low.next_down(),
                 above: high.next_up(),
@@ -83,7 +83,7 @@ impl Bounds {
         }
     }
 
-    /// Reports whether a value is within the bounds. NaN never is.
+    /// Reports whether a value is within the bounds; NaN never is.
     #[inline(always)]
     fn hold(&self, value: f32) -> bool {
         self.below < value && value < self.above
@@ -119,7 +119,7 @@ mod tests {
     #[test]
     fn f16_rounds_to_nearest_even() {
         let ulp = 1.0 / 1024.0;
-        // Halfway above 1 rounds down to even, halfway above 1 + ulp rounds up to even; just above halfway rounds up.
+        // Half a step above 1 rounds down to even, half a step above 1 + ulp up to even; more than half a step, up.
         let values = [
             1.0 + ulp / 2.0,
             1.0 + 1.5 * ulp,

@@ -1,4 +1,4 @@
-//! Packing on a device: the last step, including the logarithm and the scaling if they are still to be done.
+//! Packing of values on a device: the last step of a feature. Applies the logarithm and the scaling if necessary.
 
 use wavemill_options::{DimOrder, Dtype, Packing};
 
@@ -11,12 +11,12 @@ use crate::error::KernelError;
 use crate::normalize::Scale;
 
 const THREADS: u32 = 256;
-/// The same as in pack.cu: frames per block, and bytes of its tile, padded by a column.
+/// Constants of pack.cu: frames per block, and bytes of the tile, padded by a column.
 const TILE: usize = 32;
 const SHARED_BYTES: u32 = (TILE * (TILE + 1) * size_of::<f32>()) as u32;
 
 plain! {
-    /// `Pack` in pack.cu.
+    /// `Pack` in pack.cu: parameters of the kernel that packs values.
     struct PackParams {
         values: Address,
         rows: Address,
@@ -39,7 +39,7 @@ plain! {
 }
 
 plain! {
-    /// `PackedValue` in pack.cu.
+    /// `PackedValue` in pack.cu: parameters of the kernel that returns one scaled value.
     struct PackedValue {
         value: Address,
         pack: PackParams,
@@ -51,27 +51,27 @@ plain! {
 /// The values to pack, and how to scale them.
 #[derive(Clone, Copy)]
 pub(crate) struct PackInput {
-    /// `[row][band][frame]`
+    /// Address of the values, `[row][band][frame]`.
     pub(crate) values: Address,
-    /// One i64 per row: the number of stored frames before it in the batch.
+    /// Address of one i64 per row: the number of stored frames of all rows before it in the batch.
     pub(crate) kept: Address,
-    /// The logarithm, unless it has been computed before.
+    /// The logarithm to apply; linear if it has been computed before.
     pub(crate) log: LogParams,
-    /// One `Range` per row, over all frames before the logarithm. Not read without a logarithm.
+    /// Address of one `Range` per row, over all frames before the logarithm. Not read without a logarithm.
     pub(crate) log_ranges: Address,
-    /// Scaling after the logarithm. Its ranges are those before the logarithm.
+    /// Scaling after the logarithm. Its ranges are those of values before the logarithm.
     pub(crate) scale: Scale,
-    /// Destination of the bytes. Each row starts after the stored values of all previous rows.
+    /// Address of the packed bytes. Each row starts after the stored values of all previous rows.
     pub(crate) bytes: Address,
 }
 
-/// Packing of one feature.
+/// Packs the values of one feature on a device.
 pub(crate) struct PackDevice<D: Device> {
     n_bands: usize,
     order: DimOrder,
     packing: Packing,
     faults: RowWords<D>,
-    /// Parameters of the last run.
+    /// Parameters of the last run, for [`PackDevice::error`].
     params: Option<PackParams>,
     value: DeviceMemory<D>,
     host: HostMemory<D>,
@@ -91,7 +91,7 @@ impl<D: Device> PackDevice<D> {
         }
     }
 
-    /// Packs a batch. After waiting for the device, check [`PackDevice::faults`].
+    /// Packs the values of a batch. After waiting for the device, check [`PackDevice::faults`].
     pub(crate) fn run(
         &mut self,
         device: &D,
@@ -157,14 +157,14 @@ impl<D: Device> PackDevice<D> {
             .map(|word| (word != 0).then_some(!word as usize))
     }
 
-    /// Returns the error for such a value. Waits for the device, which must still hold the last run's input.
+    /// Returns the error for value `index` of a row. Waits for the device, which must still have the last run's input.
     pub(crate) fn error(
         &mut self,
         device: &D,
         row: usize,
         index: usize,
     ) -> Result<KernelError, KernelError> {
-        // The values on the device are not scaled yet, so a kernel computes the value again that would have been
+        // The values on the device are not scaled yet, so a kernel computes again the value that should have been
         // stored.
         let mut value = f32::NAN;
         if let Some(pack) = self.params {

@@ -92,7 +92,7 @@ fn packed<D: Device>(
         Normalize::MinMax => Scale::MinMax {
             ranges: device.address(&kept),
         },
-        // The moments are computed from the given values, so the logarithm has to come first.
+        // Moments are those of the values after the logarithm, so compute the logarithm first.
         _ => {
             params
                 .run(device, &rows.table, n_bands, at, device.address(&all))
@@ -149,7 +149,7 @@ fn stored_bytes_are_the_cpus<D: Device>(device: &D) {
         .map(|x| x.abs().powi(5))
         .collect();
 
-    // A row with a constant value.
+    // Give one row a constant value.
     let constant = rows.entries[2];
     values[N_BANDS * constant.frame as usize..][..N_BANDS * constant.n_frames as usize].fill(0.25);
 
@@ -213,7 +213,7 @@ fn mean_and_deviation_are_taken_out<D: Device>(device: &D) {
     }
 }
 
-/// Returns all finite halves, the midpoints between neighbours, and the next values on both sides of each midpoint.
+/// Returns all finite f16 numbers, the midpoints between neighbours, and both f32 neighbours of each midpoint.
 fn around_halves() -> Vec<f32> {
     let mut positive = vec![
         f32::MIN_POSITIVE,
@@ -288,7 +288,7 @@ fn what_a_type_cannot_hold_is_found<D: Device>(device: &D) {
     ] {
         for order in ORDERS {
             let mut values = vec![0.5; 4 * rows.n_frames()];
-            // Row 1: bands 2 and 3. Row 2: a frame that is not stored.
+            // Invalid values: in row 1, in bands 2 and 3; in row 2, in a frame that is not stored.
             let row = 4 * 3;
             values[row + 2 * 40 + 30] = value;
             values[row + 3 * 40 + 4] = value;

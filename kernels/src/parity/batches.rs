@@ -4,14 +4,14 @@
 use super::*;
 use crate::backend::Plan;
 
-/// One clip of a batch.
+/// One clip of a test batch.
 struct BatchClip {
     samples: Vec<f32>,
     sample_rate_hz: u32,
     rows: Vec<std::ops::Range<usize>>,
 }
 
-/// Features for both methods of computing bands, both precisions, odd lengths, and steps that have a separate pass.
+/// Returns features for both methods of computing bands, both precisions, odd lengths, and steps with a separate pass.
 fn features() -> Vec<FeatureArgs> {
     let plain = FeatureSpec {
         db: db(DbRef::Max, 80.0),
@@ -59,7 +59,7 @@ fn of_length(n_fft: usize, hop_length: usize) -> FeatureSpec {
     }
 }
 
-/// Clips of several lengths and rates, some cut into segments, one silent.
+/// Returns clips of several lengths and sample rates, some of them cut into segments, one silent.
 fn batch_clips() -> Vec<BatchClip> {
     let mut batch_clips = Vec::new();
     for (place, n) in [5000, 12_345, 3000, 30_011, 22_050, 4001, 9000, 16_000, 2500]
@@ -87,7 +87,7 @@ fn batch_clips() -> Vec<BatchClip> {
     batch_clips
 }
 
-/// Returns every row's tensors, in order.
+/// Returns the tensors of every row, in the order of the clips.
 fn run(plan: &mut dyn Plan, batch_clips: &[&BatchClip]) -> Vec<Row> {
     let mut clips = Vec::new();
     for batch_clip in batch_clips {
@@ -120,7 +120,7 @@ fn batches_change_no_byte(on: &Machines) {
             name(&**backend)
         );
 
-        // Smaller batches mean other neighbours and other positions in the buffers.
+        // In smaller batches, a clip has other neighbours and other positions in the buffers.
         for size in [1, 2, 5] {
             let mut got = Vec::new();
             for some in all.chunks(size) {
@@ -129,7 +129,7 @@ fn batches_change_no_byte(on: &Machines) {
             assert_eq!(got, want, "{}: batches of {size}", name(&**backend));
         }
 
-        // The last clip first; rows of a clip stay in order.
+        // Reverse the order of the clips; the rows of a clip remain in order.
         let backwards: Vec<&BatchClip> = all.iter().rev().copied().collect();
         let mut got = run(&mut *backend.plan(0, &features).unwrap(), &backwards).into_iter();
         let mut by_clip = Vec::new();

@@ -33,7 +33,7 @@ fn presets_match_their_references(on: &Machines) {
     );
 
     let mut whisper = resolve(Op::Mel, Preset::Whisper, 16_000, none);
-    // 30 s would take the reference a minute; padding and cropping work the same at half a second.
+    // With 30 s, the reference would take a minute. Padding and cropping work the same with half a second.
     whisper.stft.n_samples = Some(8000);
     check_all(on, &whisper, &signal(5000));
     check_all(on, &whisper, &signal(9000));
@@ -59,7 +59,7 @@ fn every_option_matches_its_reference(on: &Machines) {
     for window in windows {
         let overrides = FeatureSpec {
             window: Some(window.into()),
-            // With an odd length, the window is not exactly centred in the frame.
+            // A window of odd length is not exactly centred in the frame.
             win_length: Some(201),
             ..small()
         };
@@ -164,7 +164,7 @@ fn few_samples_match_their_references(on: &Machines) {
         }
     }
 
-    // There are fewer frames than a delta needs, so both sides must return an error.
+    // There are fewer frames than a delta needs, so both the backend and the reference must return an error.
     let delta = FeatureSpec {
         delta: Some(1),
         ..small_mel()
@@ -231,7 +231,7 @@ fn rows_of(plan: &mut dyn Plan, clip: Clip<'_>) -> Vec<Row> {
         .collect()
 }
 
-/// A row with more samples than kernels can count makes its batch fail after copies have been queued.
+/// The failing batch has a row with more samples than kernels can count, detected after copies have been queued.
 fn a_plan_whose_batch_failed_computes_the_next(on: &Machines) {
     let args = [resolve(Op::Mel, Preset::Librosa, 22_050, small_mel())];
     let failing_pcm = signal(4000);
@@ -338,7 +338,7 @@ fn odd_sizes_match_their_references(on: &Machines) {
         .unwrap();
 }
 
-/// The CPU transforms eight frames of 2,048 points at once; tests frames that share samples, frames that do not, and
+/// The CPU transforms eight frames of 2,048 samples at once: test frames that share samples, frames that do not, and
 /// frames that are mostly padding.
 fn frames_of_2048_match_at_every_hop(on: &Machines) {
     for (hop, n) in [(1, 10), (63, 600), (441, 3000), (2048, 9000), (3000, 9000)] {

@@ -8,7 +8,7 @@ use crate::{picture, statistics};
 /// Tolerance relative to the size of a statistic, or to 1 if larger: rounding to f32, and sums in another order.
 const STATISTIC_REL_MAX: f64 = 1e-5;
 
-/// Returns sources with normalization and axis orders that must not affect the derived features.
+/// Returns source features whose normalization and axis order must not affect the derived features.
 fn sources() -> Vec<FeatureArgs> {
     let in_decibels = FeatureSpec {
         db: db(DbRef::Max, 80.0),
@@ -66,7 +66,7 @@ fn a_derived_feature_is_the_same_beside_its_source_and_without_it(on: &Machines)
     let pcm = signal(4000);
     let mut all = Vec::new();
     for source in sources() {
-        // Also before their source.
+        // Request derived features before and after their source.
         all.push(source.derive(Derived::Statistics, None).unwrap());
         all.push(source.clone());
         all.push(source.derive(coloured(), None).unwrap());
@@ -101,7 +101,7 @@ fn pictures_are_those_of_the_values_before_scaling(on: &Machines) {
 
         let got = &values(backend, std::slice::from_ref(&derived), &[&pcm]).unwrap()[0][0];
         assert_eq!(got.len(), want.len());
-        // A value near the boundary of two colours may have either colour.
+        // A value near the boundary of two colours may have either colour, so allow some differences.
         let others = got.iter().zip(&want);
         let others = others.filter(|(got, want)| (f64::from(**got) - **want).abs() > 1e-6);
         assert!(others.count() * 100 <= want.len(), "{}", name(backend));

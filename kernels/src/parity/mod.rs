@@ -31,11 +31,11 @@ const LN_MAX: f64 = DB_MAX * 0.231;
 /// Tolerance of coefficients: a norm-preserving sum of decibels, liftered by up to 12; deltas are smaller.
 const MFCC_MAX: f64 = 1.2e-2;
 
-/// Backends on which a check runs.
+/// Backends on which a parity test runs.
 struct Machines {
-    /// The CPU at all levels that this machine supports.
+    /// The CPU backend at each level that this machine supports.
     cpus: Vec<Arc<dyn Backend>>,
-    /// Backends that compute in batches.
+    /// Backends that compute in batches: emulated devices and GPUs.
     devices: Vec<Arc<dyn Backend>>,
 }
 
@@ -80,7 +80,7 @@ impl Machines {
     }
 }
 
-/// Returns the first GPU, opened once. Panics with the error if it cannot be used.
+/// Returns the CUDA backend with the first GPU, opened once. Panics with the error if the GPU cannot be used.
 fn cuda() -> Arc<Cuda> {
     static CUDA: OnceLock<Arc<Cuda>> = OnceLock::new();
     let opened = CUDA.get_or_init(|| match Cuda::open(&[]) {
@@ -124,7 +124,7 @@ fn signal(n: usize) -> Vec<f32> {
     samples
 }
 
-/// Computes the feature from its definitions, row-major.
+/// Computes the reference values of a feature from its definitions, row-major.
 fn reference(args: &FeatureArgs, pcm: &[f32]) -> Result<Vec<f64>, KernelError> {
     let power = stft::reference::power(&args.stft, pcm, args.frames.unwrap_or(0));
     if power[0].is_empty() {
@@ -163,7 +163,7 @@ fn reference(args: &FeatureArgs, pcm: &[f32]) -> Result<Vec<f64>, KernelError> {
     })
 }
 
-/// Returns the allowed difference between values.
+/// Returns the allowed difference between a value and its reference.
 fn tolerance(args: &FeatureArgs, want: &[f64]) -> f64 {
     let largest = want.iter().fold(0.0f64, |a, b| a.max(b.abs()));
     let unscaled = match (args.op, args.log) {
@@ -173,7 +173,7 @@ fn tolerance(args: &FeatureArgs, want: &[f64]) -> f64 {
         (_, LogArgs::Ln { .. }) => LN_MAX,
         (_, LogArgs::Whisper) => DB_MAX / 40.0,
     };
-    // Normalization divides by a range or a deviation of several units.
+    // Normalization divides values by several units: a range or a deviation.
     if args.normalize == Normalize::None {
         unscaled
     } else {
@@ -211,7 +211,7 @@ fn values(
         });
     }
 
-    // Run twice, because used buffers must not affect the result.
+    // Run the plan twice, because used buffers must not affect the result.
     plan.run(&batch)?;
     let mut values = Vec::with_capacity(clips.len());
     for row in plan.run(&batch)? {
@@ -254,7 +254,7 @@ fn check(backend: &dyn Backend, args: &FeatureArgs, pcm: &[f32]) -> Result<(), S
 
     let most = tolerance(args, want);
     for (i, (got, want)) in got.iter().zip(want).enumerate() {
-        // False if the value is NaN.
+        // The comparison is false if the value is NaN.
         let is_close = (f64::from(*got) - want).abs() <= most;
         if !is_close {
             return Err(format!(

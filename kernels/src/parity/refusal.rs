@@ -6,10 +6,10 @@ mod stand_in;
 
 use stand_in::Machine;
 
-/// A fast test.
+/// Name of a fast parity test, which the tests below start.
 const TEST: &str = "parity::cases::silence_is_all_zero_after_minmax";
 
-/// Runs tests of this program on a machine whose driver refuses; returns whether they succeed, and the output.
+/// Runs tests of this program with a CUDA driver that refuses to initialise; returns their success and output.
 fn ran(name: &str, words: &[&str], variables: &[(&str, &str)]) -> (bool, String) {
     let refusing = Machine::new(name).with("FAKE_INIT", "999");
     let output = refusing.start(&[&["--exact"], words].concat(), variables);

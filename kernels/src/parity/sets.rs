@@ -14,32 +14,32 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 /// (`POWER_REL`).
 const POWER_REL_TO_MAX: f64 = 1e-6;
 const POWER_REL: f64 = 1e-4;
-/// For decibels: an f32 transform has an error of at most this fraction of a row's largest amplitude, so quiet cells
+/// Error of an f32 transform relative to a row's largest amplitude, for the tolerance of decibels: quieter values may
 /// differ by more decibels.
 const AMPLITUDE_REL_TO_MAX: f64 = 1e-6;
 /// Tolerance in decibels for the rounding of the logarithm and of the row's reference.
 const DB_ROUNDING: f64 = 2e-4;
-/// Rows with more frames are compared only with the CPU: the references are naive.
+/// Rows with more frames are compared only with the CPU, because the references are slow.
 const REFERENCE_FRAMES: usize = 8;
-/// Limit of products that the references of one set compute, at n_fft² / 2 per frame.
+/// Limit of the products that the references compute for one set, at n_fft² / 2 products per frame.
 const REFERENCE_PRODUCTS: usize = 20_000_000;
 /// Approximate limit of frames per set: more frames reveal no more errors and take long in the emulation.
 const SET_FRAMES: usize = 3000;
 
-/// Content of a clip.
+/// Kind of sound in a test clip.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Sound {
     Noise,
     Silence,
-    /// A square wave at full scale: its spectral lines are far above everything between them.
+    /// A square wave at full scale, whose spectral lines are far above everything between them.
     Square,
 }
 
-/// One clip of a set.
+/// One clip of a random set.
 #[derive(Clone, Debug)]
 struct SetClip {
     sound: Sound,
-    /// Samples per channel.
+    /// Number of samples per channel.
     n: usize,
     channels: usize,
     sixteen_bits: bool,
@@ -47,7 +47,7 @@ struct SetClip {
     rows: Vec<Range<usize>>,
 }
 
-/// A feature and a batch of clips.
+/// A random set: a feature and a batch of clips.
 #[derive(Clone, Debug)]
 struct Set {
     args: FeatureArgs,
@@ -64,7 +64,7 @@ impl SetClip {
                 .collect(),
         };
 
-        // The channels differ; their mean is close to `mono`.
+        // The second channel differs in level; the mean of both is close to `mono`.
         let mut samples = Vec::with_capacity(self.n * self.channels);
         for x in mono {
             for side in 0..self.channels {
@@ -98,7 +98,7 @@ fn overrides_strategy() -> impl Strategy<Value = FeatureSpec> {
     })
 }
 
-/// Generates frames, padding and bands.
+/// Generates random options of framing, padding and bands.
 fn transform_strategy() -> impl Strategy<Value = FeatureSpec> {
     let n_fft = prop_oneof![
         3 => prop::sample::select(vec![256usize, 512, 1024, 2048, 4096]),
@@ -125,7 +125,7 @@ fn transform_strategy() -> impl Strategy<Value = FeatureSpec> {
     })
 }
 
-/// Generates the options that apply to the bands.
+/// Generates random options for the values of the bands.
 fn values_strategy() -> impl Strategy<Value = FeatureSpec> {
     let power = 0usize..4;
     let range = 0usize..4;
@@ -135,7 +135,7 @@ fn values_strategy() -> impl Strategy<Value = FeatureSpec> {
 
     let drawn = (power, range, scale, any::<bool>(), frames, delta);
     drawn.prop_map(|(power, range, scale, htk, frames, delta)| {
-        // The largest index is outside `ranges` and means no decibels.
+        // An index beyond the end of `ranges` means no decibels.
         let ranges = [
             (DbRef::Max, Some(80.0)),
             (DbRef::Power(1.0), Some(60.0)),
@@ -216,7 +216,7 @@ fn clips_strategy() -> impl Strategy<Value = Vec<SetClip>> {
     })
 }
 
-/// Generates a clip of up to `n_max` samples per channel, which may be cut into segments.
+/// Generates a random clip of up to `n_max` samples per channel, which may be cut into segments.
 fn clip_strategy(n_max: usize, may_be_cut: bool) -> impl Strategy<Value = SetClip> {
     let sound = prop_oneof![
         3 => Just(Sound::Noise),
@@ -269,12 +269,12 @@ fn set_strategy() -> impl Strategy<Value = Set> {
             args.stft.hop_length = args.stft.hop_length.max(n_samples / SET_FRAMES);
 
             for clip in &mut clips {
-                // Normalization, cosine transforms and deltas mix quiet cells with loud ones.
+                // Normalization, cosine transforms and deltas combine quiet values with loud ones.
                 let is_mixed = args.normalize != Normalize::None || args.op == Op::Mfcc;
                 if clip.sound == Sound::Square && is_mixed {
                     clip.sound = Sound::Noise;
                 }
-                // Below 80 dB, the different rounding of the CPU's resampler becomes visible.
+                // Beyond a range of 80 dB, the different rounding of the CPU's resampler becomes visible.
                 if is_mixed && (args.is_wide() || matches!(args.log, LogArgs::Ln { .. })) {
                     clip.sample_rate_hz = args.sample_rate_hz;
                 }
@@ -319,7 +319,7 @@ fn run(backend: &dyn Backend, set: &Set) -> Result<Rows, KernelError> {
         .run(&clips)
 }
 
-/// Returns the values of the row's only feature.
+/// Returns the values of a row that has only one feature.
 fn values_of(row: &Row) -> Vec<f64> {
     floats(&row.tensors[0]).into_iter().map(f64::from).collect()
 }
@@ -345,8 +345,8 @@ pub(super) fn bounds(args: &FeatureArgs, want: &[f64]) -> Vec<f64> {
     bounds
 }
 
-/// Allowed difference of a magnitude to the power `exponent`, derived from the allowed error of its power in both
-/// directions.
+/// Returns the allowed difference of a magnitude to the power `exponent`, derived from the allowed error of its power
+/// in both directions.
 fn linear_bound(exponent: f64, largest: f64, x: f64) -> f64 {
     let power = x.powf(2.0 / exponent);
     let most = POWER_REL_TO_MAX * largest.powf(2.0 / exponent) + POWER_REL * power;
@@ -356,8 +356,8 @@ fn linear_bound(exponent: f64, largest: f64, x: f64) -> f64 {
     (above - x).max(x - below)
 }
 
-/// Allowed difference of a logarithmic value in which one decibel equals `unit`, derived from the error of the
-/// amplitude.
+/// Returns the allowed difference of a logarithmic value in which one decibel equals `unit`, derived from the error of
+/// the amplitude.
 fn decibel_bound(unit: f64, largest: f64, x: f64) -> f64 {
     let amplitude_error = AMPLITUDE_REL_TO_MAX * 10f64.powf((largest - x) / unit / 20.0);
     unit * (20.0 * (1.0 + amplitude_error).log10() + DB_ROUNDING)
@@ -378,7 +378,7 @@ fn compare(what: &str, args: &FeatureArgs, got: &[f64], want: &[f64]) -> Result<
     Ok(())
 }
 
-/// Compares the CPU's rows with the references, where these are fast enough.
+/// Compares the CPU's rows with the references, if these are fast enough.
 fn check_references(set: &Set, rows: &Rows) -> Result<(), TestCaseError> {
     let mut left = REFERENCE_PRODUCTS;
     let owners = set
@@ -391,7 +391,7 @@ fn check_references(set: &Set, rows: &Rows) -> Result<(), TestCaseError> {
         let n_signal = Signal::len_of(place.len(), stft, set.args.frames);
         let n_frames = stft.n_frames(n_signal);
         let products = n_frames * set.args.stft.n_fft.pow(2) / 2;
-        // The references take mono f32 at the feature's own rate.
+        // The references take mono f32 samples at the feature's sample rate.
         let usual = clip.sample_rate_hz == set.args.sample_rate_hz
             && clip.channels == 1
             && !clip.sixteen_bits;
@@ -455,7 +455,7 @@ fn check_set(on: &Machines, set: &Set) -> Result<(), TestCaseError> {
             }
         }
 
-        // The bits must not depend on the order of threads. Another device may produce different bits.
+        // Bits must not depend on the emulated device's order of threads. A GPU may produce different bits.
         match &first {
             Some(first) if device.kind() == "emulated" => {
                 let equal = first

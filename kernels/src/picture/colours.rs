@@ -6,15 +6,15 @@
 
 use wavemill_options::ColourMap;
 
-/// Number of colours of a map.
+/// Number of colours of a colour map.
 const N_COLOURS: usize = 256;
 
-/// The colours of one map, with components from 0 to 1.
+/// The colours of a colour map: red, green and blue from 0 to 1.
 pub(super) struct Colours([[f32; 3]; N_COLOURS]);
 
 impl Colours {
-    /// Returns the colour of a share from 0 to 1 as matplotlib does: 256 parts of equal width, the last one including
-    /// its end.
+    /// Returns the colour for a number from 0 to 1 as matplotlib does: 256 intervals of equal width, the last one
+    /// including its end.
     #[inline(always)]
     pub(super) fn at(&self, share: f32) -> [f32; 3] {
         self.of_index((share * N_COLOURS as f32) as usize)
@@ -27,7 +27,7 @@ impl Colours {
     }
 }
 
-/// Returns the colours of a map.
+/// Returns the table of a colour map.
 pub(super) const fn colours_of(map: ColourMap) -> &'static Colours {
     match map {
         ColourMap::Magma => &MAGMA,

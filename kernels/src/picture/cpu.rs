@@ -1,4 +1,4 @@
-//! Renders one row of pixels after another, each interpolated between two bands.
+//! Renders a picture one row of pixels after another, each interpolated between two bands.
 
 use wavemill_options::{CHANNELS, PictureArgs};
 
@@ -11,16 +11,16 @@ pub(crate) struct PicturePlan {
     lanes: Lanes,
     args: PictureArgs,
     colours: &'static Colours,
-    /// The position of each column of pixels.
+    /// For each column of pixels, its position between two frames.
     columns: Vec<Interpolation>,
 }
 
 /// The position of a pixel's centre between two values along one axis.
 #[derive(Clone, Copy)]
 struct Interpolation {
-    /// Index of the value before the centre.
+    /// Index of the first value: the one before the centre.
     first: usize,
-    /// Index of the value after it, or the same value at the end of the axis.
+    /// Index of the second value: the one after the centre, or the same value at the end of the axis.
     second: usize,
     /// Weight of the second value.
     weight: f32,
@@ -31,7 +31,7 @@ impl Interpolation {
     fn new(pixel: usize, n_in: usize, n_out: usize) -> Self {
         let centre = (pixel as f64 + 0.5) * n_in as f64 / n_out as f64 - 0.5;
         let last = n_in - 1;
-        // There are no values before the first centre and after the last one.
+        // Centres of pixels before the first value or after the last one are moved to that value.
         let centre = centre.clamp(0.0, last as f64);
         let first = centre as usize;
         Self {
@@ -73,7 +73,7 @@ impl PicturePlan {
         let n_bands = values.len() / n_frames;
         let height = self.args.height.unwrap_or(n_bands);
         let width = self.args.width.unwrap_or(n_frames);
-        // Reserve the exact size, because growth by doubling takes up to twice as much.
+        // Reserve exactly the required size, because growth by doubling takes up to twice as much.
         out.reserve_exact(CHANNELS * height * width);
         out.resize(CHANNELS * height * width, 0.0);
 
@@ -86,7 +86,7 @@ impl PicturePlan {
             #[inline(always)]
             || extremes(values),
         );
-        // A constant row has no span to divide by.
+        // A constant row is not divided by its range, which is 0.
         let span = if max > min { max - min } else { 1.0 };
         let (red, rest) = out.split_at_mut(height * width);
         let (green, blue) = rest.split_at_mut(height * width);
@@ -135,7 +135,7 @@ mod tests {
         levels
             .map(|lanes| {
                 let mut plan = PicturePlan::new(args, lanes);
-                // The contents of an earlier clip must be overwritten.
+                // The plan must overwrite the contents of the output from an earlier clip.
                 let mut out = vec![9.0; 100];
                 plan.run(values, n_frames, &mut out);
                 plan.run(values, n_frames, &mut out);
@@ -209,7 +209,7 @@ mod tests {
 
     #[test]
     fn a_resized_picture_lies_between_its_values() {
-        // Twice as wide: centres at -0.25, 0.25, 0.75 and 1.25 of two values.
+        // Two values stretched to four pixels: their centres are at -0.25, 0.25, 0.75 and 1.25.
         let args = sized(ColourMap::Grey, None, Some(4));
         for got in run(&args, &[0.0, 1.0], 2) {
             let indices = [0.0, 64.0, 192.0, 255.0].map(|index| index / 255.0);

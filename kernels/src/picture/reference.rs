@@ -1,4 +1,4 @@
-//! Pictures computed from their definition in f64.
+//! Reference for tests: pictures computed from their definition in f64.
 
 use wavemill_options::PictureArgs;
 
@@ -19,7 +19,7 @@ pub(crate) fn picture(args: &PictureArgs, rows: &[Vec<f64>]) -> Vec<f64> {
     for channel in 0..3 {
         for row in 0..height {
             for column in 0..width {
-                // Rows are counted from the bottom.
+                // Rows of values are counted from the bottom of the picture.
                 let y = centre(height - 1 - row, bands, height);
                 let x = centre(column, frames, width);
                 let value = between(rows, y, x);
@@ -38,7 +38,7 @@ pub(crate) fn picture(args: &PictureArgs, rows: &[Vec<f64>]) -> Vec<f64> {
     channels
 }
 
-/// Returns the centre of a pixel as an index of the values.
+/// Returns the position of a pixel's centre as an index of the values.
 fn centre(pixel: usize, n_in: usize, n_out: usize) -> f64 {
     ((pixel as f64 + 0.5) * n_in as f64 / n_out as f64 - 0.5).clamp(0.0, n_in as f64 - 1.0)
 }

@@ -7,7 +7,7 @@ use super::ResampleError;
 /// End of the pass band as a fraction of the lower Nyquist frequency; the stop band begins at 1. Same value as soxr's
 /// HQ.
 pub const PASS_BAND: f64 = 0.913;
-/// Attenuation for which the filter is designed, in dB; 100 are guaranteed.
+/// Attenuation in dB for which the filter is designed; 100 dB are guaranteed.
 pub const STOP_BAND_DB: f64 = 120.0;
 
 /// Sample rates of a conversion, with mono f32 input and output.

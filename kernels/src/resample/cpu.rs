@@ -1,4 +1,4 @@
-//! The overlap-save resampler.
+//! The CPU's resampler, which uses the overlap-save method.
 //!
 //! Two neighbouring real blocks are stored as the real and imaginary part of one complex block. The filter has zero
 //! phase, so its spectrum is real, the two blocks never mix, and no packing of half spectra is needed.
@@ -23,7 +23,7 @@ const BLOCK_SAMPLES_MIN: usize = 4_096;
 /// 1,280 (96,000 to 11,025 Hz); longer periods would make blocks and plans that cost more than a short clip.
 const PERIOD_SAMPLES_MAX: usize = 2_048;
 
-/// A planned conversion. After planning, only the caller's output buffer is allocated.
+/// A resampler for one pair of sample rates. After planning, only the caller's output buffer is allocated.
 pub struct Resampler {
     args: ResampleArgs,
     method: Method,
@@ -31,13 +31,13 @@ pub struct Resampler {
     n_out: u64,
 }
 
-/// Method of conversion.
+/// Method of converting the sample rate.
 enum Method {
-    /// Equal rates: copies the samples.
+    /// Copies the samples, for equal sample rates.
     Copy,
-    /// Converts blocks by FFT.
+    /// Converts blocks of samples by FFT.
     Blocks(Box<Blocks>),
-    /// Computes each sample separately.
+    /// Computes each output sample separately.
     Phases(Box<Phases>),
 }
 
@@ -101,12 +101,12 @@ impl ResampleArgs {
 }
 
 impl Resampler {
-    /// Returns the rates.
+    /// Returns the sample rates of input and output.
     pub const fn args(&self) -> ResampleArgs {
         self.args
     }
 
-    /// Takes any number of samples and appends to `out` the output that they determine.
+    /// Takes any number of input samples and appends the output samples that they determine to `out`.
     ///
     /// Output is produced in steps of a few thousand samples; the division of the input into calls does not change a
     /// bit of it.
@@ -129,7 +129,7 @@ impl Resampler {
         while self.n_out < wanted {
             let before = out.len();
             match &mut self.method {
-                // The output is already as long as the input.
+                // With equal rates, the output is already as long as the input.
                 Method::Copy => break,
                 Method::Blocks(blocks) => blocks.push_end(out),
                 Method::Phases(phases) => phases.push_end(out),
@@ -142,7 +142,7 @@ impl Resampler {
         self.reset();
     }
 
-    /// Discards the state of all input so far.
+    /// Discards all previous input, so that a new signal can begin.
     pub fn reset(&mut self) {
         self.n_in = 0;
         self.n_out = 0;
@@ -159,10 +159,10 @@ struct Blocks {
     /// Input of both blocks: the first begins at 0, the second at `hop`; `span` samples when full.
     pending: Vec<f32>,
     span: usize,
-    /// Input samples between the starts of two blocks, and the number of output samples that they become.
+    /// Number of input samples between the starts of two blocks, and number of output samples computed from them.
     hop: usize,
     hop_out: usize,
-    /// Number of zeros before the first sample, and of samples that the filter makes invalid on each side of a block.
+    /// Number of zeros before the first sample, and of samples that the filter makes invalid at each end of a block.
     pad: usize,
     pad_out: usize,
     /// Spectrum of the filter including the scaling of both FFTs, from bin 0 to the last bin below the lower Nyquist
@@ -175,7 +175,7 @@ struct Blocks {
     scratch: Vec<Complex32>,
 }
 
-/// Sizes of blocks of `len` samples; the fields are those of [`Blocks`].
+/// Returns the sizes of blocks of `len` samples; the fields are those of [`Blocks`].
 struct Layout {
     len: usize,
     pad: usize,
@@ -188,12 +188,12 @@ impl Layout {
         let Ratio { down, up } = args.ratio();
         let n_taps = filter.half_len() + 1;
 
-        // Every block begins at a sample that exists at both rates, which is a multiple of `down`.
+        // Every block must begin at a sample that exists at both rates, which is a multiple of `down`.
         let pad = n_taps.next_multiple_of(down);
         let len_min = BLOCK_SAMPLES_MIN.max(8 * n_taps).max(4 * pad);
         let len = down * len_min.div_ceil(down).next_power_of_two();
 
-        // The filter makes `pad` samples on each side of a block invalid. The rest is the hop.
+        // The filter makes `pad` samples on each side of a block invalid. The remaining samples are the hop.
         let hop = len - 2 * pad;
         Self {
             len,
@@ -220,7 +220,7 @@ impl Blocks {
         let taps: Vec<f64> = (0..=filter.half_len())
             .map(|n| filter.at(n as f64))
             .collect();
-        // Only bins below the lower Nyquist frequency pass. All others are in the stop band.
+        // Only bins below the lower Nyquist frequency are kept. All others are in the stop band.
         let n_bins = len.min(len_out).div_ceil(2);
 
         let FftPair { forward, inverse } = FftPair::plan(level, len, len_out)?;
@@ -254,7 +254,7 @@ impl Blocks {
     fn push(&mut self, input: &[f32], out: &mut SampleBuffer) {
         let mut rest = input;
         while !rest.is_empty() {
-            // Take as much as the current pair of blocks still needs.
+            // Take as many samples as the current pair of blocks still needs.
             let (now, later) = rest.split_at(rest.len().min(self.missing()));
             self.pending.extend_from_slice(now);
             self.convert_if_full(out);
@@ -304,14 +304,14 @@ impl Blocks {
         self.pending.truncate(self.span - 2 * self.hop);
     }
 
-    /// Copies bins `0..n` and their mirror images, multiplied by the filter, and clears the rest of the output's
-    /// spectrum.
+    /// Copies bins `0..n` and their mirror images from the input's to the output's spectrum, multiplied by the filter,
+    /// and clears the output's other bins.
     fn filter_bins(&mut self) {
         let n = self.filter.len();
         let len = self.spectrum.len();
         let len_out = self.output.len();
 
-        // The output's spectrum may be longer or shorter than the input's. These bins are in both.
+        // The output's spectrum may be longer or shorter than the input's; both contain these bins.
         for ((to, from), gain) in self.output.iter_mut().zip(&self.spectrum).zip(&self.filter) {
             *to = from * gain;
         }
@@ -327,14 +327,14 @@ impl Blocks {
     }
 }
 
-/// Transform to the spectrum of a block, and the inverse transform at the other rate.
+/// Transforms of a block: forward at the input rate, inverse at the output rate.
 struct FftPair {
     forward: Arc<dyn Fft<f32>>,
     inverse: Arc<dyn Fft<f32>>,
 }
 
 impl FftPair {
-    /// Plans transforms for the given level, independent of the machine's capabilities.
+    /// Plans transforms for the given level, whatever other instructions the machine supports.
     fn plan(level: Level, len: usize, len_out: usize) -> Result<Self, ResampleError> {
         let forward = fft_plan(len, level, FftDirection::Forward);
         let inverse = fft_plan(len_out, level, FftDirection::Inverse);
@@ -397,7 +397,7 @@ impl Filter {
 
         let window = bessel_i0(self.beta * (1.0 - x * x).sqrt()) / self.window_at_centre;
         let t = n * PI;
-        // At the centre, use the limit of the sinc. The window is 1 there.
+        // At the centre, the window is 1 and the sinc has a limit.
         if n == 0.0 {
             2.0 * self.cutoff
         } else {

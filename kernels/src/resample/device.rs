@@ -10,23 +10,23 @@ use crate::clip::{Clip, Samples};
 use crate::device::{Address, Device, Launch, RowTable, RowWords, Table, blocks, bytes_of, plain};
 use crate::error::KernelError;
 
-/// Threads per block of kernels that read each sample once.
+/// Threads per block of the kernels that read each sample only once.
 const THREADS: usize = 256;
-/// Samples per thread of these kernels, if there are enough.
+/// Samples per thread of the kernels that read each sample only once, if there are enough samples.
 const SAMPLES_PER_THREAD: usize = 8;
-/// Outputs per thread; equal to the constant in resample.cu.
+/// Output samples per thread of the resampling kernels; equal to the constant in resample.cu.
 const OUTPUTS: usize = 8;
-/// Shared memory in floats that every architecture provides without a request.
+/// Shared memory, in floats, that a kernel may use on every architecture without setting a larger limit.
 const SHARED_FLOATS: usize = 48 * 1024 / size_of::<f32>();
 /// Size limit of a table of taps in bytes: it should fit into a level-2 cache together with the other data. Common
 /// rates need less than 2 MiB; a rate that shares no large factor with the features' rate (44,101 Hz) would need 31
 /// MiB.
 const TABLE_BYTES_MAX: usize = 8 << 20;
-/// Number of tables kept from batch to batch: archives have two or three rates.
+/// Number of tables of taps that are kept from batch to batch: archives have two or three sample rates.
 const BANKS_MAX: usize = 8;
 
 plain! {
-    /// `SourceClip` in resample.cu.
+    /// `SourceClip` in resample.cu: table entry of a clip.
     struct SourceEntry {
         source: i64,
         out: i64,
@@ -38,7 +38,7 @@ plain! {
 }
 
 plain! {
-    /// `CopyClips` in resample.cu.
+    /// `CopyClips` in resample.cu: parameters of the kernel for equal rates.
     struct CopyClips {
         upload: Address,
         mono: Address,
@@ -48,7 +48,7 @@ plain! {
 }
 
 plain! {
-    /// `Decimate` in resample.cu.
+    /// `Decimate` in resample.cu: parameters of the kernel for whole ratios.
     struct Decimate {
         upload: Address,
         mono: Address,
@@ -63,7 +63,7 @@ plain! {
 }
 
 plain! {
-    /// `Polyphase` in resample.cu.
+    /// `Polyphase` in resample.cu: parameters of the kernel for other ratios.
     struct Polyphase {
         upload: Address,
         mono: Address,
@@ -80,7 +80,7 @@ plain! {
 }
 
 plain! {
-    /// `Levels` in resample.cu.
+    /// `Levels` in resample.cu: parameters of the kernel that computes peak levels of rows.
     struct Levels {
         mono: Address,
         rows: Address,
@@ -88,7 +88,7 @@ plain! {
     }
 }
 
-/// Reports whether a device converts between two rates. The CPU converts the others.
+/// Reports whether a device can convert between two sample rates. The CPU converts between others.
 pub(crate) fn is_for_device(from_hz: u32, to_hz: u32) -> bool {
     from_hz == to_hz || Shape::new(ResampleArgs { from_hz, to_hz }).is_some()
 }
@@ -100,20 +100,20 @@ pub(crate) struct SourceClip {
     pub(crate) source: usize,
     /// Index of the clip's first sample in the mono buffer, at the features' rate.
     pub(crate) out: usize,
-    /// Samples per channel.
+    /// Number of samples per channel.
     pub(crate) n_source: usize,
     /// Whether samples are signed 16-bit integers instead of f32.
     pub(crate) is_s16: bool,
-    /// 1 or 2; two channels are interleaved.
+    /// Number of channels, 1 or 2; two channels are interleaved.
     pub(crate) channels: usize,
-    /// Sample rate in Hz.
+    /// Sample rate of the clip in Hz.
     pub(crate) sample_rate_hz: u32,
-    /// The row that is the whole clip, if there is one: the conversion computes its level, too.
+    /// Index of the row that is the whole clip, if there is one: the conversion also computes this row's peak level.
     pub(crate) level: Option<usize>,
 }
 
 impl SourceClip {
-    /// Describes `clip`, copied to byte `source`, without a row whose level is computed.
+    /// Describes `clip`, which is copied to byte `source`; its conversion computes no row's peak level.
     pub(crate) fn new(clip: &Clip<'_>, source: usize, out: usize) -> Self {
         Self {
             source,
@@ -136,7 +136,7 @@ impl SourceClip {
         }
     }
 
-    /// Returns the sort key of the conversion. Clips with equal keys are converted by one kernel launch with one table.
+    /// Returns a sort key: one kernel launch converts all clips of equal sample rate and format with one table.
     fn conversion(&self) -> (u32, Format) {
         (self.sample_rate_hz, self.format())
     }
@@ -151,7 +151,7 @@ impl SourceClip {
         self.n_source * self.channels * sample_bytes
     }
 
-    /// Returns the number of samples after conversion to `to_hz`.
+    /// Returns the number of samples per channel after conversion to `to_hz`.
     pub(crate) fn n_out(&self, to_hz: u32) -> usize {
         ResampleArgs {
             from_hz: self.sample_rate_hz,
@@ -199,7 +199,7 @@ impl Format {
     }
 }
 
-/// How a conversion is divided into tiles. Taps and samples of a tile are in shared memory.
+/// Division of a conversion into tiles, whose taps and samples are in shared memory.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Shape {
     /// The source rate is a whole multiple of the output rate.
@@ -210,7 +210,7 @@ enum Shape {
         stride: usize,
         threads: usize,
     },
-    /// Any other ratio.
+    /// Any other ratio of the sample rates.
     Polyphase {
         up: usize,
         down: usize,
@@ -221,7 +221,7 @@ enum Shape {
 }
 
 impl Shape {
-    /// Returns the shape for these rates, or `None` if shared memory or the table would be too large.
+    /// Returns the shape for two sample rates, or `None` if shared memory or the table would be too large.
     fn new(args: ResampleArgs) -> Option<Self> {
         args.validate().ok()?;
         let half = Filter::new(args).half_len();
@@ -259,7 +259,7 @@ impl Shape {
     /// Creates a shape with about 512 outputs per row of the tile, or one period of the phases if that is longer.
     fn polyphase(up: usize, down: usize, half: usize) -> Self {
         let mut periods = (512 / up).max(1);
-        // Even a single period may be too large; `of` checks this.
+        // Even a single period may need too much shared memory; `of` checks this.
         while periods > 1 && !Self::polyphase_of(up, down, half, periods).fits() {
             periods -= 1;
         }
@@ -314,7 +314,7 @@ impl Shape {
         }
     }
 
-    /// Returns the taps in the order in which the kernel reads them.
+    /// Returns the filter's taps in the order in which the kernel reads them.
     fn table(&self, filter: &Filter) -> Vec<f32> {
         let mut taps = Vec::with_capacity(self.n_table());
 
@@ -348,32 +348,32 @@ impl Shape {
     }
 }
 
-/// Shape and table for one source rate.
+/// Shape and table of taps for one source rate.
 struct Bank<D: Device> {
     from_hz: u32,
     shape: Shape,
     taps: Table<D>,
 }
 
-/// Converts clips of any supported rates to one rate.
+/// Converts clips of any supported sample rates to one rate.
 pub(crate) struct ResampleDevice<D: Device> {
     to_hz: u32,
     banks: Vec<Bank<D>>,
     clips: Table<D>,
 }
 
-/// Input and output buffers of a conversion.
+/// Device addresses of input and output of a conversion.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ClipBuffers {
-    /// Clips as decoded.
+    /// Clips as decoded, one after another.
     pub(crate) upload: Address,
     /// Mono f32 samples at the features' rate.
     pub(crate) mono: Address,
-    /// One word per row, indexed by [`SourceClip::level`].
+    /// Peak levels: one word per row, indexed by [`SourceClip::level`].
     pub(crate) levels: Address,
 }
 
-/// A run of clips with the same rate and format.
+/// Consecutive clips of equal sample rate and format, which one launch converts.
 #[derive(Clone, Copy)]
 struct Group {
     from_hz: u32,
@@ -417,7 +417,7 @@ impl<D: Device> ResampleDevice<D> {
         let n_old = self.banks.len().saturating_sub(BANKS_MAX);
         self.banks.drain(..n_old);
 
-        // One launch converts all clips of one rate and format.
+        // One kernel launch converts all clips of equal sample rate and format.
         let mut clips = clips.to_vec();
         clips.sort_by_key(SourceClip::conversion);
         let entries: Vec<SourceEntry> = clips.iter().map(|clip| self.entry(clip)).collect();
@@ -526,7 +526,7 @@ impl<D: Device> ResampleDevice<D> {
 
     fn bank(&mut self, device: &D, from_hz: u32) -> Result<&mut Bank<D>, KernelError> {
         match self.banks.iter().position(|bank| bank.from_hz == from_hz) {
-            // Banks are in order of use; the most recently used is last.
+            // Tables of taps are in order of use; the most recently used one is last.
             Some(at) => self.banks[at..].rotate_left(1),
             None => {
                 let args = ResampleArgs {
@@ -571,12 +571,12 @@ impl<D: Device> Default for LevelsDevice<D> {
 }
 
 impl<D: Device> LevelsDevice<D> {
-    /// Allocates one word per row, all 0, whose values kernels increase.
+    /// Allocates one word per row for the peak levels, all 0. Kernels raise them.
     pub(crate) fn start(&mut self, device: &D, n_rows: usize) -> Result<Address, KernelError> {
         self.answers.start(device, n_rows)
     }
 
-    /// Computes the level of every row; `levels` is the address returned by [`Self::start`].
+    /// Computes the peak level of every row; `levels` is the address returned by [`Self::start`].
     pub(crate) fn run(
         device: &D,
         rows: &RowTable,
@@ -597,13 +597,13 @@ impl<D: Device> LevelsDevice<D> {
         device.launch("levels", launch, &params)
     }
 
-    /// Queues the copy to the host.
+    /// Queues the copy of the peak levels to the host.
     pub(crate) fn fetch(&mut self, device: &D) -> Result<(), KernelError> {
         self.answers.fetch(device)
     }
 
-    /// Returns each row's largest magnitude: NaN if a sample is NaN, 0 for a row without samples. Valid after the
-    /// device has been synchronized.
+    /// Returns each row's peak level, its largest magnitude: NaN if a sample is NaN, 0 for a row without samples. Call
+    /// after the device has been synchronized.
     pub(crate) fn largest(&self) -> impl Iterator<Item = f32> {
         self.answers.words().map(f32::from_bits)
     }

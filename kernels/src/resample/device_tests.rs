@@ -16,7 +16,7 @@ const RATES_HZ: [u32; 7] = [44_100, 48_000, 32_000, 22_050, 16_000, 8_000, 11_02
 /// Lengths below and above the outputs of a tile, which are 1024 for whole ratios and up to some 5,000 for others.
 const LENGTHS: [usize; 5] = [0, 1, 100, 2_048, 12_345];
 
-/// A clip's samples as decoded.
+/// A clip's samples as decoded, in f32 and 16 bits.
 struct Source {
     f32: Vec<f32>,
     s16: Vec<i16>,
@@ -72,7 +72,7 @@ fn converted<D: Device>(device: &D, sources: &[Source], to_hz: u32) -> Vec<Vec<f
     converted_and_levels(device, sources, to_hz).0
 }
 
-/// Like [`converted`], and also returns each clip's largest magnitude, computed during conversion.
+/// Like [`converted`], but also returns each clip's largest magnitude, which the conversion computes.
 fn converted_and_levels<D: Device>(
     device: &D,
     sources: &[Source],
@@ -90,7 +90,7 @@ fn converted_and_levels<D: Device>(
         clips.push(clip);
     }
 
-    // Reinterpret the bytes as words, which are sent to the device.
+    // Reinterpret the bytes as 4-byte words, because the test helper copies numbers to the device.
     let words = bytes
         .chunks_exact(4)
         .map(|word| f32::from_ne_bytes([word[0], word[1], word[2], word[3]]));
@@ -146,7 +146,7 @@ fn assert_converted(source: &Source, to_hz: u32, got: &[f32]) {
     let cpu = on_cpu(args, &mono);
     assert_eq!(got.len(), cpu.len(), "{case}");
     for (m, (got, cpu)) in got.iter().zip(&cpu).enumerate() {
-        // The error of the CPU adds to that of the device.
+        // The CPU's error adds to the device's, so twice the tolerance is allowed.
         let error = f64::from((got - cpu).abs());
         assert!(
             error <= 2.0 * ERROR_MAX,

@@ -12,27 +12,27 @@ use super::cpu::Filter;
 use crate::level::Lanes;
 use crate::samples::SampleBuffer;
 
-/// Phases per input sample if the output rate is not lower; fewer if the filter is stretched for a lower rate.
+/// Number of filter phases per input sample; fewer for a lower output rate, which stretches the filter.
 ///
 /// The error of linear interpolation is at most (π / 768)² / 8 = 2.1e-6 of full scale, which is -114 dB.
 const PHASES: f64 = 768.0;
 
-/// Steps of half of the filter, from its centre to its end, in the table from which all plans are computed: 380 per
-/// period of its sinc. A cubic through four of them has an error of 2e-9, far below the precision of f32.
+/// Number of steps from the filter's centre to its end in the table from which all plans are computed: 380 per period
+/// of the sinc. A cubic through four of them has an error of 2e-9, far below the precision of f32.
 const SHAPE_STEPS: usize = 16_384;
 
 /// Number of partial sums that are computed in parallel.
 const LANES: usize = 8;
 
-/// Used input is removed when it has this many samples: rarely enough that it costs no time.
+/// Number of used input samples at which they are removed from the buffer: rarely enough that it costs no time.
 const DROP_SAMPLES: usize = 4_096;
 
-/// Input samples that contribute to an output sample.
+/// Range of the input samples that contribute to an output sample.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct InputRange {
-    /// Input samples before the time of an output.
+    /// Number of contributing input samples before the time of the output sample.
     before: usize,
-    /// Input samples of a sum: the length of the filter, rounded up to whole lanes.
+    /// Number of contributing input samples: the length of the filter, rounded up to whole lanes.
     n_taps: usize,
 }
 
@@ -52,20 +52,20 @@ impl InputRange {
     }
 }
 
-/// Tables and current input of one conversion.
+/// Tables and current input of one resampler.
 pub(super) struct Phases {
     reach: InputRange,
     down: usize,
     up: usize,
     n_phases: usize,
-    /// `n_phases + 1` rows of taps: the last row is the first row of the next sample.
+    /// Filter taps in `n_phases + 1` rows, one per phase: the last row is the first row of the next input sample.
     table: Vec<f32>,
     lanes: Lanes,
-    /// Input that is still needed, which begins with zeros for the time before the first sample.
+    /// Input samples that are still needed, beginning with zeros for the time before the first sample.
     pending: Vec<f32>,
-    /// Index in `pending` of the next output's first tap.
+    /// Index in `pending` of the first input sample that contributes to the next output sample.
     at: usize,
-    /// Fractional part of the next output's time, in units of 1 / `up` samples.
+    /// Fractional part of the next output sample's time, in units of 1 / `up` input samples.
     part: usize,
 }
 
@@ -109,7 +109,7 @@ impl Phases {
         self.pending.resize(self.reach.before, 0.0);
     }
 
-    /// Takes input and appends the output that it determines.
+    /// Takes input samples and appends the output samples that they determine to `out`.
     pub(super) fn push(&mut self, input: &[f32], out: &mut SampleBuffer) {
         self.pending.extend_from_slice(input);
         let lanes = self.lanes;
@@ -118,7 +118,7 @@ impl Phases {
             || self.convert(out),
         );
 
-        // With a large ratio, `at` can be after the end of all input so far.
+        // At a large ratio of the rates, `at` can be after the end of all input so far.
         let used = self.at.min(self.pending.len());
         if used >= DROP_SAMPLES {
             self.pending.drain(..used);
@@ -126,10 +126,10 @@ impl Phases {
         }
     }
 
-    /// Appends zeros after the last sample, enough to produce all remaining output.
+    /// Appends as many zeros to the input as are needed to produce all remaining output.
     pub(super) fn push_end(&mut self, out: &mut SampleBuffer) {
         let zeros = [0.0; 256];
-        // After as many zeros as the filter has taps, the last sample no longer contributes.
+        // After as many zeros as the filter has taps, the last input sample no longer contributes to the output.
         for _ in 0..self.reach.n_taps.div_ceil(zeros.len()) {
             self.push(&zeros, out);
         }
@@ -183,13 +183,13 @@ struct Shape(Vec<f64>);
 fn shape() -> &'static Shape {
     static SHAPE: OnceLock<Shape> = OnceLock::new();
     SHAPE.get_or_init(|| {
-        // The shape is the same for any ratio.
+        // The filter's shape is the same for any ratio, so use equal rates.
         let filter = Filter::new(ResampleArgs {
             from_hz: super::MIN_HZ,
             to_hz: super::MIN_HZ,
         });
 
-        // One more step on each side, for the cubic.
+        // The cubic needs one more step at each end of the table.
         let steps = (0..SHAPE_STEPS + 3).map(|step| (step as f64 - 1.0) / SHAPE_STEPS as f64);
         Shape(
             steps
@@ -200,7 +200,7 @@ fn shape() -> &'static Shape {
 }
 
 impl Shape {
-    /// Returns the filter's value `n` input samples from its centre.
+    /// Returns the value of `filter` at `n` input samples from its centre.
     fn at(&self, filter: &Filter, n: f64) -> f64 {
         let x = (n / filter.half()).abs();
         if x > 1.0 {
@@ -208,7 +208,7 @@ impl Shape {
         }
 
         let place = x * SHAPE_STEPS as f64;
-        // The end itself belongs to the last step.
+        // At the end of the filter, use the last step.
         let step = (place as usize).min(SHAPE_STEPS - 1);
         let t = place - step as f64;
         let [a, b, c, d] = [
@@ -231,7 +231,7 @@ impl Shape {
 mod tests {
     use super::*;
 
-    /// Tolerance: half a step of f32 at the filter's height, and the error of the cubic.
+    /// Allowed error: half of an f32's last step at the filter's height, and the error of the cubic.
     const SHAPE_ERROR_MAX: f64 = 1e-8;
 
     #[test]

@@ -11,7 +11,7 @@ pub const PLANS_MAX: usize = 4;
 pub struct Resamplers {
     to_hz: u32,
     level: Level,
-    /// Plans in order of use; the most recently used is last.
+    /// Cached resamplers in order of use; the most recently used one is last.
     plans: Vec<Resampler>,
 }
 
@@ -42,11 +42,11 @@ impl Resamplers {
             }
             .plan(self.level)?,
         };
-        // The last clip that used this plan may have been left unfinished.
+        // The last clip converted by this resampler may have been left unfinished.
         plan.reset();
 
         if self.plans.len() == PLANS_MAX {
-            // The first plan is the least recently used.
+            // The first resampler in the list is the least recently used.
             self.plans.remove(0);
         }
         self.plans.push(plan);
@@ -70,7 +70,7 @@ mod tests {
             let mut out = SampleBuffer::default();
             let plan = plans.get(from_hz).expect("a rate in range");
             plan.push(&input, &mut out);
-            // Leave this conversion unfinished: the rest must not affect the next clip.
+            // Leave the conversion from 8,000 Hz unfinished: its remaining input must not affect the next clip.
             if from_hz != 8_000 {
                 plan.finish(&mut out);
             }

@@ -1,5 +1,5 @@
-//! The formula in f64, for tests: every output sample is a sum of the input weighted by a Kaiser-windowed sinc centred
-//! at the sample's time.
+//! Reference for tests, in f64: every output sample is a sum of the input weighted by a Kaiser-windowed sinc centred at
+//! the sample's time.
 
 use std::f64::consts::PI;
 
@@ -29,7 +29,7 @@ pub(super) fn resample_at(args: ResampleArgs, input: &[f32], m: usize) -> f64 {
     sum
 }
 
-/// Returns I0(x) as the mean of exp(x cos a) over a circle.
+/// Returns the Bessel function I0(x) as the mean of exp(x cos a) over a circle.
 fn bessel(x: f64) -> f64 {
     (0..64)
         .map(|i| (x * (2.0 * PI * f64::from(i) / 64.0).cos()).exp())

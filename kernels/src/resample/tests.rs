@@ -1,4 +1,4 @@
-//! Tests the documented properties at every level that this machine supports.
+//! Tests the resampler's documented properties at every level that this machine supports.
 
 use std::f64::consts::PI;
 
@@ -62,7 +62,7 @@ fn tone(hz: f64, rate_hz: u32, n: usize) -> Vec<f32> {
         .collect()
 }
 
-/// `input_len` is minimal, and later samples do not change the output.
+/// Checks that `input_len` is the minimum, and that later samples do not change the output.
 #[test]
 fn input_len_suffices_for_the_output() {
     let input = noise(40_000);

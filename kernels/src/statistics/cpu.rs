@@ -1,14 +1,14 @@
-//! Computes one band at a time: extremes, then moments about the mean in f64, then the median.
+//! Computes the statistics of one band at a time: extremes, then moments about the mean in f64, then the median.
 
 use wavemill_options::STATISTICS;
 
 use crate::level::Lanes;
 use crate::normalize::{Extremes, extremes, sum};
 
-/// Buffer for the statistics of one feature.
+/// Buffer for computing the statistics of one feature.
 pub(crate) struct StatisticsPlan {
     lanes: Lanes,
-    /// The frames of a band, which the search for the median reorders.
+    /// Copy of one band's frames, which the search for the median reorders.
     ordered: Vec<f32>,
 }
 
@@ -31,8 +31,8 @@ impl StatisticsPlan {
         }
     }
 
-    /// Computes `[bands, n_frames]` → `[7, bands]`, or nothing for 0 frames. Allocates only if `out` or the internal
-    /// buffer is smaller than ever needed before.
+    /// Computes statistics, `[bands, n_frames]` → `[7, bands]`, or nothing for 0 frames. Allocates only if `out` or the
+    /// internal buffer is smaller than ever needed before.
     pub(crate) fn run(&mut self, values: &[f32], n_frames: usize, out: &mut Vec<f32>) {
         out.clear();
         if n_frames == 0 {
@@ -100,7 +100,7 @@ impl StatisticsPlan {
 }
 
 impl Summary {
-    /// Returns the values in the order of [`STATISTICS`].
+    /// Returns the statistics in the order of [`STATISTICS`].
     const fn in_order(&self) -> [f64; STATISTICS.len()] {
         [
             self.kurtosis,
@@ -139,7 +139,7 @@ mod tests {
     use super::*;
     use crate::level::Level;
 
-    /// Rounding of a stored f32, and of sums in another order.
+    /// Allowed error: rounding to a stored f32, and sums in another order.
     const REL_MAX: f64 = 1e-6;
 
     fn run(values: &[f32], n_frames: usize) -> Vec<Vec<f32>> {
@@ -149,7 +149,7 @@ mod tests {
         levels
             .map(|lanes| {
                 let mut plan = StatisticsPlan::new(lanes);
-                // The contents of an earlier clip must be overwritten.
+                // The plan must overwrite the contents of the output from an earlier clip.
                 let mut out = vec![9.0; 100];
                 plan.run(values, n_frames, &mut out);
                 plan.run(values, n_frames, &mut out);
@@ -164,7 +164,7 @@ mod tests {
         for i in 0..n {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             let noise = f32::from((state >> 16) as u16) / 32_768.0 - 1.0;
-            // Not symmetric, so that skew and kurtosis are far from 0.
+            // Test values that are not symmetric, so that skew and kurtosis are far from 0.
             values.push(-40.0 + 30.0 * noise * noise * noise + (i % 5) as f32);
         }
         values
@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn statistics_match_the_reference_at_every_level() {
-        // One frame, an even and an odd number, lanes and a rest.
+        // Numbers of frames: one, even and odd ones, whole lanes, and lanes with a rest.
         for n_frames in [1, 2, 3, 8, 130, 1291, 1292] {
             let values = noise(3 * n_frames);
             let rows: Vec<Vec<f64>> = values

@@ -1,4 +1,4 @@
-//! Statistics computed from their definitions in f64.
+//! Reference for tests: statistics computed from their definitions in f64.
 
 /// Returns 7 rows with one value per band of `[bands][frames]`: kurtosis, max, mean, median, min, skew, std.
 pub(crate) fn statistics(rows: &[Vec<f64>]) -> Vec<f64> {
@@ -13,7 +13,7 @@ fn mean(row: &[f64]) -> f64 {
     row.iter().sum::<f64>() / row.len() as f64
 }
 
-/// Returns the mean of the powers of the distances from the mean.
+/// Returns the mean of the values' distances from their mean, raised to a power.
 fn moment(row: &[f64], power: i32) -> f64 {
     let mean = mean(row);
     row.iter().map(|x| (x - mean).powi(power)).sum::<f64>() / row.len() as f64

@@ -11,7 +11,7 @@ use crate::error::{KernelError, SAMPLE_MAX};
 use crate::lane::{LANES, Lane};
 use crate::level::Lanes;
 
-/// Checks samples. Errors: [`KernelError::Sample`] with the first sample that is NaN, infinite or beyond
+/// Checks all samples. Errors: [`KernelError::Sample`] with the first sample that is NaN, infinite or beyond
 /// [`SAMPLE_MAX`].
 pub(crate) fn check_samples(pcm: &[f32], lanes: Lanes) -> Result<(), KernelError> {
     if lanes.run(
@@ -35,13 +35,13 @@ fn are_sound(pcm: &[f32]) -> bool {
     pcm.iter().fold(true, |sound, x| sound & is_sound(*x))
 }
 
-/// Reports whether a sample is valid; NaN is not.
+/// Reports whether a sample is valid; NaN is invalid.
 #[inline(always)]
 fn is_sound(sample: f32) -> bool {
     sample.abs() <= SAMPLE_MAX
 }
 
-/// Tables and buffers for one set of STFT arguments.
+/// Tables and buffers for computing spectra with one set of STFT arguments.
 pub(crate) struct StftPlan {
     args: StftArgs,
     lanes: Lanes,
@@ -50,9 +50,9 @@ pub(crate) struct StftPlan {
 
 /// Method of transforming eight frames.
 enum Method {
-    /// All frames at once.
+    /// Transforms all frames at once.
     EightFrameFft(EightFrameFft),
-    /// One frame after another.
+    /// Transforms one frame after another.
     SingleFrameFft(SingleFrameFft),
 }
 
@@ -135,7 +135,7 @@ struct SingleFrameFft {
     fft: Box<dyn Transform>,
     /// Copy of a frame's samples that cannot be read from the signal directly.
     frame: Vec<f32>,
-    /// Powers of each frame of a block, `[LANES, padded bins]`.
+    /// Powers of each frame of a block, `[LANES, n_bins]`, with bins padded to whole tiles.
     rows: Vec<f32>,
     /// The transposed powers, `[bins]` of eight frames.
     block: Vec<Lane>,
@@ -185,7 +185,7 @@ impl SingleFrameFft {
         &self.block[..bins]
     }
 
-    /// Computes the powers of one frame and writes them to the range `place` of `rows`.
+    /// Computes the powers of one frame and writes them to the elements `place` of `rows`.
     fn power(
         &mut self,
         args: &StftArgs,
@@ -209,7 +209,7 @@ impl SingleFrameFft {
     }
 }
 
-/// Reports whether a frame is not changed before windowing.
+/// Reports whether a frame is windowed without scaling, DC removal or pre-emphasis.
 fn is_raw(args: &StftArgs) -> bool {
     args.scale == 1 && !args.remove_dc && args.preemphasis == 0.0
 }

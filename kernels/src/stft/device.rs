@@ -12,13 +12,13 @@ use crate::device::{Address, Device, DeviceMemory, Launch, RowTable, Table, plai
 use crate::error::KernelError;
 use crate::mel::BandTables;
 
-/// Threads per block.
+/// Number of threads per block.
 const THREADS: u32 = 256;
-/// Maximum number of blocks along y.
+/// CUDA's maximum number of blocks along y.
 pub(super) const GRID_Y_MAX: usize = 65_535;
 
 plain! {
-    /// `Framing` in frames.cu.
+    /// `Framing` in frames.cu: parameters of the kernel that writes frames.
     struct FramingParams {
         n_fft: i32,
         hop_length: i32,
@@ -85,38 +85,38 @@ plain! {
     }
 }
 
-/// Input and output of a batch's spectra.
+/// Addresses of input and output for computing a batch's spectra.
 #[derive(Clone, Copy)]
 pub(crate) struct Batch {
     /// Address of the mono samples of all clips.
     pub pcm: Address,
-    /// Positions of the rows in `pcm`.
+    /// Table with the positions of the rows in `pcm`.
     pub rows: RowTable,
     /// Number of frames of all rows.
     pub n_frames: usize,
-    /// Address of the output, `[row][band][frame]` f32.
+    /// Address of the output, `[row][band][frame]` in f32.
     pub out: Address,
 }
 
-/// Value ranges of each row; the memory must be zeroed before.
+/// Addresses of the value ranges of each row; the memory must be zeroed before.
 #[derive(Clone, Copy)]
 pub(crate) struct Ranges {
-    /// Ranges over all frames.
+    /// Address of the ranges over all frames of each row.
     pub all: Address,
-    /// Ranges over the stored frames.
+    /// Address of the ranges over the stored frames of each row.
     pub kept: Address,
 }
 
 /// Tables and buffers of one feature's spectrum.
 pub(crate) enum SpectrumDevice<D: Device> {
-    /// One kernel from samples to bands.
+    /// One kernel computes bands from samples.
     Fused(FusedSpectrum<D>),
-    /// Transforms by the FFT library.
+    /// The FFT library computes transforms.
     Fft(FftSpectrum<D>),
 }
 
 impl<D: Device> SpectrumDevice<D> {
-    /// Creates the tables and buffers of the fused method if it supports the feature, otherwise of the other.
+    /// Selects the fused method if it supports the feature, otherwise the FFT library, and creates tables and buffers.
     pub(crate) fn new(device: &D, args: &FeatureArgs) -> Result<Self, KernelError> {
         match (FusedShape::new(args), BandTables::new(device, args)?) {
             (Some(shape), Some(bands)) => {
@@ -147,7 +147,7 @@ pub(crate) struct FftSpectrum<D: Device> {
     n_bands: usize,
     exponent: f32,
     wide: bool,
-    /// Frames per transform call.
+    /// Number of frames per transform call.
     chunk: usize,
     fft: D::Fft,
     window: Table<D>,
@@ -235,7 +235,7 @@ impl<D: Device> FftSpectrum<D> {
         let threads = (self.framing.n_fft as u32)
             .next_multiple_of(32)
             .min(THREADS);
-        // Scratch: one double per warp.
+        // Shared memory for one double per warp.
         let launch = Launch {
             grid: [self.chunk as u32, 1],
             threads,
@@ -300,7 +300,7 @@ impl<D: Device> FftSpectrum<D> {
     }
 }
 
-/// Creates the window in the transform's precision. A zero follows a window of odd length, because it is read in pairs.
+/// Creates the window in the transform's precision. A zero follows a window of odd length, because kernels read pairs.
 pub(super) fn window<D: Device, T: crate::device::Plain>(
     device: &D,
     args: &StftArgs,

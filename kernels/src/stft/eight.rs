@@ -17,26 +17,26 @@ use wide::f32x4;
 
 use crate::lane::{LANES, Lane};
 
-/// Points of the transform.
+/// Number of points of the transform.
 pub(super) const N_FFT: usize = 2048;
-/// Bins of the transform.
+/// Number of bins of the transform.
 pub(super) const N_BINS: usize = N_FFT / 2 + 1;
-/// Points of the real transforms, and the number of distinct bins of each.
+/// Number of points of the real transforms, and number of distinct bins of each.
 const REAL_POINTS: usize = 64;
 const REAL_BINS: usize = REAL_POINTS / 2 + 1;
-/// Points of the complex transforms.
+/// Number of points of the complex transforms.
 const POINTS: usize = N_FFT / REAL_POINTS;
-/// Points of one step in both transforms.
+/// Number of points in one step of the real and the complex transforms.
 const EIGHT: usize = 8;
-/// Number of n₂ that are loaded together: a cache line contains as many samples of a frame.
+/// Number of consecutive n₂ that are loaded together: a cache line contains as many samples of a frame.
 const GROUP: usize = 16;
 /// The same sample of all frames, four frames per vector. `wide` has vectors of eight only in programs that are
 /// compiled for AVX as a whole.
 type Sample = [f32x4; LANES / 4];
-/// Points of a step in the first pass of the complex transforms.
+/// Number of points of a step in the first pass of the complex transforms.
 const FOUR: usize = POINTS / EIGHT;
 
-/// A complex number of each frame: one cache line.
+/// A complex number for each of the eight frames: one cache line.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
 struct Wide {
@@ -66,7 +66,7 @@ impl Wide {
 /// would all be mapped to the same few sets of the level-1 cache.
 type Between = [[Wide; POINTS + 1]; REAL_BINS];
 
-/// Window and twiddle factors.
+/// Tables of the window and of twiddle factors.
 struct Tables {
     window: [f32; N_FFT],
     /// Twiddle factors `exp(-2πi j k / 64)` for k = 1 to 3, `[j][k - 1]`.
@@ -98,7 +98,7 @@ fn turn(step: usize, n: usize) -> Complex32 {
     Complex32::new(libm::cos(angle) as f32, -libm::sin(angle) as f32)
 }
 
-/// Intermediate values between two steps.
+/// Buffers for intermediate values between two steps.
 #[repr(align(64))]
 struct Scratch {
     /// Windowed samples n₂ + 32 n₁ of the frames for a group of n₂, `[n₁][n₂]`.
@@ -114,7 +114,7 @@ struct Scratch {
     powers: [[Lane; 2]; POINTS],
 }
 
-/// Computes the power spectra of eight frames.
+/// Computes the power spectra of eight frames at once.
 pub(super) struct EightFrames {
     tables: Box<Tables>,
     scratch: Box<Scratch>,
@@ -172,7 +172,7 @@ impl EightFrames {
             }
         }
 
-        // The last row has no neighbour and is its own mirror image.
+        // The last row is its own mirror image, and no other row remains to be computed with it.
         let k = REAL_BINS - 1;
         complex_32(&between[k], &tables.inner, scratch, 0);
         for (k2, pair) in scratch.powers[..POINTS / 2].iter().enumerate() {
@@ -208,7 +208,7 @@ fn load(
     }
 }
 
-/// Splits samples into groups of four.
+/// Splits a slice of samples into groups of four.
 #[inline(always)]
 fn fours(samples: &[f32]) -> &[[f32; 4]] {
     samples.as_chunks().0
@@ -332,7 +332,7 @@ fn plus_i(a: Complex32, b: Complex32) -> Complex32 {
     Complex32::new(a.re - b.im, a.im + b.re)
 }
 
-/// Cosine and sine of π / 4, and of π / 8.
+/// Cosine of π / 4, and cosine and sine of π / 8.
 const HALF_ROOT: f32 = FRAC_1_SQRT_2 as f32;
 const COS_EIGHTH: f32 = 0.923_879_5;
 const SIN_EIGHTH: f32 = 0.382_683_43;
@@ -479,7 +479,7 @@ mod tests {
         let beside_noise = powers(&samples, &window, Level::detect());
         assert_eq!(beside_noise, powers(&samples, &window, Level::Scalar));
 
-        // A silent frame and a quiet one between the loudest frames.
+        // Fill all frames with loud samples, except for a silent one and a quiet one.
         for lane in 0..LANES {
             let frame = &mut samples[lane * N_FFT..][..N_FFT];
             match lane {

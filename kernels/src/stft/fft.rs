@@ -20,7 +20,7 @@ use crate::level::{Lanes, Level};
 
 /// Computes the powers of one frame after another, in single or double precision.
 pub(super) trait Transform: Send {
-    /// Returns the number of samples that `powers` takes: the window's length, rounded up to whole pairs.
+    /// Returns the number of samples that `powers` needs: the window's length, rounded up to whole pairs.
     fn n_loaded(&self) -> usize;
 
     /// Computes `|X[k]|²` of the windowed `samples`, for k = 0 ..= n / 2.
@@ -55,7 +55,7 @@ impl Real for f64 {
     }
 }
 
-/// Tables and buffers for one length.
+/// Tables and buffers for transforms of one length.
 pub(super) struct RealFft<T> {
     /// Whether the transform works on pairs of samples; otherwise it is a complex transform of all samples.
     even: bool,
@@ -171,7 +171,7 @@ fn load_pairs<T: Real>(buffer: &mut [Complex<T>], samples: &[f32], window: &[T])
             T::from_double(f64::from(x[1])) * w[1],
         );
     }
-    // The window may be shorter than the transform.
+    // A window that is shorter than the transform is followed by zeros.
     tail.fill(Complex::new(T::zero(), T::zero()));
 }
 
@@ -181,7 +181,7 @@ fn load_real<T: Real>(buffer: &mut [Complex<T>], samples: &[f32], window: &[T]) 
     for ((z, x), w) in head.iter_mut().zip(samples).zip(window) {
         *z = Complex::new(T::from_double(f64::from(*x)) * *w, T::zero());
     }
-    // The window may be shorter than the transform.
+    // A window that is shorter than the transform is followed by zeros.
     tail.fill(Complex::new(T::zero(), T::zero()));
 }
 
@@ -243,7 +243,7 @@ fn separate<T: Real>(z: &[Complex<T>], twiddles: &[Complex<T>], row: &mut [f32])
     }
 }
 
-/// Computes [`pair`] for eight `a` and eight mirrored `b`; the second result is mirrored like `b`.
+/// Computes [`pair`] for eight values of `a` and eight of `b` in reverse order; the second result is reversed like `b`.
 #[inline(always)]
 fn pairs<T: Real>(a: &[Complex<T>], b: &[Complex<T>], w: &[Complex<T>]) -> (Lane, Lane) {
     let mut p = [0.0; LANES];

@@ -9,17 +9,17 @@ use crate::device::{Address, Device, Launch, Table, plain};
 use crate::error::KernelError;
 use crate::mel::BandTables;
 
-/// Frames per tile if they fit: each band's row of the tile is then one 32-byte sector.
+/// Number of frames per tile, if shared memory permits: each band's row of the tile is then one 32-byte sector.
 const TILE_FRAMES: usize = 8;
-/// Minimum number of threads of a block; shorter transforms run in parallel in a block.
+/// Minimum number of threads of a block: a block computes several short transforms in parallel.
 const THREADS_MIN: usize = 256;
-/// Shared memory in bytes that every architecture provides without a request.
+/// Shared memory in bytes that a kernel may use on every architecture without setting a larger limit.
 const SHARED_BYTES: usize = 48 * 1024;
-/// Rows of twiddle factors are multiples of this length, which is a cache line.
+/// Number of twiddle factors in a cache line; rows of factors are padded to a multiple of it.
 const LINE_TWIDDLES: usize = 16;
 
 plain! {
-    /// `FusedMel` in fused.cu.
+    /// `FusedMel` in fused.cu: parameters of the kernels.
     struct FusedMel {
         pcm: Address,
         rows: Address,
@@ -40,11 +40,11 @@ plain! {
     }
 }
 
-/// Kernel and block size for a feature.
+/// Kernel, tile size and block size for a feature.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct FusedShape {
     kernel: &'static str,
-    /// Frames per tile, a power of two.
+    /// Number of frames per tile, a power of two.
     tile_frames: usize,
     threads: usize,
     shared_bytes: usize,
@@ -52,7 +52,7 @@ pub(super) struct FusedShape {
 
 impl FusedShape {
     /// Returns the shape for a feature, or `None` if the FFT library must be used: for other lengths, double precision,
-    /// no bands, or too many bands.
+    /// no mel bands, or too many of them.
     pub(super) fn new(args: &FeatureArgs) -> Option<Self> {
         let n_mels = args.mel.as_ref()?.n_mels;
         if args.is_wide() {
@@ -60,7 +60,7 @@ impl FusedShape {
         }
         let kernel = kernel(args.stft.n_fft, args.power)?;
 
-        // One group of threads transforms one frame at a time.
+        // Each group of threads in a block transforms one frame at a time.
         let group_threads = args.stft.n_fft / 8;
         let groups = (THREADS_MIN / group_threads).max(1);
 
@@ -82,7 +82,7 @@ impl FusedShape {
     }
 }
 
-/// Returns the name of the kernel for a length, if there is one.
+/// Returns the name of the kernel for a transform length, if there is one.
 fn kernel(n_fft: usize, power: f64) -> Option<&'static str> {
     // Other exponents need `pow`, which uses twice as many registers, so they have separate kernels.
     let is_root = power == 1.0 || power == 2.0;
@@ -111,7 +111,7 @@ fn shared_floats(stft: &StftArgs, groups: usize, n_mels: usize, tile_frames: usi
     work + samples + power + tile
 }
 
-/// Tables of the fused kernels.
+/// Tables for the fused kernels on a device.
 pub(crate) struct FusedSpectrum<D: Device> {
     shape: FusedShape,
     framing: FramingParams,
@@ -144,7 +144,7 @@ impl<D: Device> FusedSpectrum<D> {
         })
     }
 
-    /// Computes bands of every row, and their ranges.
+    /// Computes mel bands of every row, and their value ranges.
     pub(super) fn run(
         &mut self,
         device: &D,
@@ -194,24 +194,24 @@ fn twiddle_steps(n_fft: usize) -> Vec<usize> {
     let m = n_fft / 2;
     let mut steps = Vec::new();
 
-    // Stages of radix 4, starting with the second.
+    // Twiddle factors for the stages of radix 4, starting with the second stage.
     let mut done = 4;
     while done * 4 <= m {
         for r in 1..4 {
             let row = (0..done).map(|k| r * 2 * k * (m / (done * 4)));
             steps.extend(row);
-            // Every row begins with a new cache line.
+            // Every row of twiddle factors begins with a new cache line.
             steps.resize(steps.len().next_multiple_of(LINE_TWIDDLES), 0);
         }
         done *= 4;
     }
 
-    // A stage of radix 2, if the length requires one.
+    // Twiddle factors for a stage of radix 2, if the length requires one.
     if done < m {
         steps.extend((0..done).map(|k| 2 * k));
     }
 
-    // Factors that separate the spectra of even and odd samples.
+    // Twiddle factors that separate the spectra of even and odd samples.
     steps.extend(0..=m / 2);
     steps
 }

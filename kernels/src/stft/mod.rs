@@ -21,5 +21,5 @@ pub(crate) use fft::plan as fft_plan;
 pub(crate) use signal::Signal;
 pub(crate) use window::values as window_values;
 
-// Backends refuse samples beyond this limit, too.
+// Device backends reject samples beyond the same limit.
 pub(crate) use crate::error::SAMPLE_MAX;

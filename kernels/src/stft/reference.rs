@@ -1,4 +1,4 @@
-//! The transform by its definition, in f64.
+//! Reference for tests: the short-time Fourier transform by its definition, in f64.
 
 use std::f64::consts::PI;
 
@@ -24,7 +24,7 @@ pub(crate) fn power(args: &StftArgs, pcm: &[f32], frames_min: usize) -> Vec<Vec<
         .collect()
 }
 
-/// Returns windowed frames of `n_fft` samples.
+/// Returns the windowed frames of a signal, `n_fft` samples each.
 fn frames_of(args: &StftArgs, signal: &[f64]) -> Vec<Vec<f64>> {
     if signal.is_empty() {
         return Vec::new();
@@ -57,7 +57,7 @@ fn frames_of(args: &StftArgs, signal: &[f64]) -> Vec<Vec<f64>> {
     frames
 }
 
-/// Pads by `n` samples on each side; reflection repeats back and forth.
+/// Pads the signal by `n` samples on each side; reflection repeats back and forth.
 fn pad(signal: &[f64], n: usize, mode: PadMode) -> Vec<f64> {
     let left = (1..=n)
         .rev()
@@ -66,7 +66,7 @@ fn pad(signal: &[f64], n: usize, mode: PadMode) -> Vec<f64> {
     left.chain(signal.iter().copied()).chain(right).collect()
 }
 
-/// Returns the sample that is `steps` before the first sample, or after the last one.
+/// Returns the padding `steps` samples before the first sample of the signal, or after the last one.
 fn beyond(signal: &[f64], mode: PadMode, steps: usize, from_end: bool) -> f64 {
     let last = signal.len() - 1;
     let (mut at, mut forward) = if from_end { (last, true) } else { (0, false) };
@@ -99,7 +99,7 @@ fn condition(samples: &[f64], args: &StftArgs) -> Vec<f64> {
     };
     let centred: Vec<f64> = scaled.iter().map(|x| x - mean).collect();
     (0..centred.len())
-        // The sample before the first one is assumed to be equal to it.
+        // For pre-emphasis, the sample before the first one is assumed to be equal to the first one.
         .map(|i| centred[i] - args.preemphasis * centred[i.saturating_sub(1)])
         .collect()
 }

@@ -5,9 +5,9 @@ use wavemill_options::{Framing, PadMode, StftArgs};
 /// PCM followed by zeros up to a length, with a padding rule for positions outside.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Signal<'a> {
-    /// Existing samples; at most `len`.
+    /// Samples of the PCM; at most `len`.
     pub pcm: &'a [f32],
-    /// Length including the zeros that follow.
+    /// Length of the signal in samples, including the zeros that follow the PCM.
     pub len: usize,
 }
 
@@ -42,7 +42,7 @@ impl<'a> Signal<'a> {
         spare
     }
 
-    /// Copies the samples starting at `start` to `out`.
+    /// Copies samples of the signal, starting at `start`, to `out`.
     pub(crate) fn copy(&self, start: isize, framing: Framing, out: &mut [f32]) {
         let end = start + out.len() as isize;
         if start >= 0 && end <= self.pcm.len() as isize {

@@ -30,7 +30,7 @@ const ATAN_TERMS: usize = 22;
 /// Terms of the series of sine and cosine, for the same precision at π / 4.
 const SIN_TERMS: usize = 9;
 
-/// (-1)^k / (2k + 1).
+/// Coefficients of the arc tangent: (-1)^k / (2k + 1).
 const ATAN: [f64; ATAN_TERMS] = {
     let mut terms = [0.0; ATAN_TERMS];
     let mut k = 0;
@@ -41,12 +41,12 @@ const ATAN: [f64; ATAN_TERMS] = {
     }
     terms
 };
-/// (-1)^k / (2k + 1)!
+/// Coefficients of the sine: (-1)^k / (2k + 1)!
 const SIN: [f64; SIN_TERMS] = alternating(1);
-/// (-1)^k / (2k)!
+/// Coefficients of the cosine: (-1)^k / (2k)!
 const COS: [f64; SIN_TERMS] = alternating(0);
 
-/// Returns (-1)^k / (2k + first)!
+/// Returns the coefficients (-1)^k / (2k + first)!
 const fn alternating(first: usize) -> [f64; SIN_TERMS] {
     let mut terms = [0.0; SIN_TERMS];
     let mut factorial = 1.0;
@@ -79,7 +79,7 @@ pub(super) fn sin_cos(angle: f64) -> (f64, f64) {
     let sin = rest * series(&SIN, square);
     let cos = series(&COS, square);
 
-    // The last bits of the sum are those of the whole number.
+    // The last two bits of `shifted` are those of the number of quarter turns.
     let quarter = shifted.to_bits() & 3;
     let (sin, cos) = if quarter & 1 == 1 {
         (cos, sin)
@@ -117,7 +117,7 @@ pub(super) fn angle(re: f64, im: f64) -> f64 {
     half.copysign(im)
 }
 
-/// Returns Σ terms[k] · x^k.
+/// Returns the power series Σ terms[k] · x^k.
 #[inline(always)]
 fn series<const N: usize>(terms: &[f64; N], x: f64) -> f64 {
     let mut sum = terms[N - 1];
@@ -167,7 +167,7 @@ mod tests {
     fn sine_and_cosine_match_the_library() {
         for exponent in 0..32 {
             for i in 0..1_000 {
-                // Use f32 numbers, as the vocoder does.
+                // Angles of the vocoder are f32 numbers, so test such numbers.
                 let at = (f64::from(i) * 0.001_234_5 + 1.0) as f32 * (exponent as f32).exp2();
                 for angle in [f64::from(at), -f64::from(at), f64::from(at) * 1e-6] {
                     let (sin, cos) = sin_cos(angle);
@@ -189,7 +189,7 @@ mod tests {
     #[test]
     fn quarter_turn_is_split_without_gaps() {
         assert_eq!(PART_1 + PART_2 + PART_3, FRAC_PI_2);
-        // The product of 2^32 - 1 and a number of 20 bits has 52 bits.
+        // The product of 2^32 - 1 and a number of 20 bits has 52 bits, so f64 represents it exactly.
         let most = f64::from(u32::MAX);
         for part in [PART_1, PART_2] {
             assert_eq!((most * part) / part, most);

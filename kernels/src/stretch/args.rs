@@ -11,10 +11,10 @@ pub const HOP_LENGTH: usize = N_FFT / 4;
 /// Bins per column.
 pub const N_BINS: usize = N_FFT / 2 + 1;
 
-/// Tempo change of a track.
+/// Change of a track's tempo.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StretchArgs {
-    /// Factor of the tempo. Above 1: faster and shorter; below 1: slower and longer.
+    /// Factor by which the tempo changes. Above 1: faster and shorter; below 1: slower and longer.
     pub rate: f64,
 }
 
@@ -30,7 +30,7 @@ impl StretchArgs {
         (n as f64 / self.rate).ceil() as usize
     }
 
-    /// Checks the rate. Errors: a rate out of range.
+    /// Checks the tempo factor. Errors: a factor out of range.
     pub(super) fn validate(self) -> Result<(), KernelError> {
         if (STRETCH_MIN..=STRETCH_MAX).contains(&self.rate) {
             return Ok(());
@@ -40,7 +40,7 @@ impl StretchArgs {
     }
 }
 
-/// Returns the number of columns of the spectrum of `n` samples: frames are centred at multiples of the hop.
+/// Returns the number of columns in the spectrum of `n` samples: one frame is centred at each multiple of the hop.
 pub(super) const fn n_columns(n: usize) -> usize {
     1 + n / HOP_LENGTH
 }

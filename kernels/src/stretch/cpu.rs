@@ -8,7 +8,7 @@ use super::vocoder::{Spectra, Vocoder};
 use crate::error::KernelError;
 use crate::level::Level;
 
-/// Tables and buffers of one thread, for all rates. After planning, only the caller's output buffer is allocated.
+/// Tables and buffers of one thread, for all tempo factors. After planning, only the output buffer is allocated.
 pub struct StretchPlan {
     transform: Transform,
     vocoder: Vocoder,
@@ -32,7 +32,7 @@ impl StretchPlan {
     /// Stretches `pcm` (mono) to [`StretchArgs::output_len`] samples, which replace the content of `out`.
     ///
     /// # Errors
-    /// [`KernelError::Argument`] for a rate out of range.
+    /// [`KernelError::Argument`] for a tempo factor out of range.
     pub fn run(
         &mut self,
         args: StretchArgs,
@@ -43,13 +43,13 @@ impl StretchPlan {
         let n_out = args.output_len(pcm.len());
         out.clear();
         out.resize(n_out, 0.0);
-        // One or two samples may become none.
+        // An input of one or two samples may have no output.
         if n_out == 0 {
             return Ok(());
         }
 
         let n_columns = n_columns(pcm.len());
-        // Later frames begin after the last sample.
+        // Columns after this number would begin after the last output sample.
         let reached = (n_out + N_FFT).div_ceil(HOP_LENGTH);
         let n_steps = args.n_steps(n_columns).min(reached);
 
@@ -64,7 +64,7 @@ impl StretchPlan {
     }
 }
 
-/// Input and output samples of the vocoder.
+/// Input and output samples of a track, between which the vocoder converts columns.
 struct Track<'a> {
     transform: &'a mut Transform,
     pcm: &'a [f32],

@@ -1,5 +1,5 @@
-//! The three steps by their formulas, in f64 with plain loops. The phase is summed in f64 as well, so it agrees with
-//! the fast path only for the first columns.
+//! Reference for tests: the three steps by their formulas, in f64 with plain loops. The phase is summed in f64 as well,
+//! so it agrees with the fast path only for the first columns.
 
 use std::f64::consts::PI;
 
@@ -54,7 +54,7 @@ fn hann(i: usize) -> f64 {
 /// Returns the columns at 0, `rate`, 2 `rate` …: magnitude and phase of each bin.
 pub(super) fn vocode(columns: &[Vec<Bin>], rate: f64) -> Vec<Vec<(f64, f64)>> {
     let zeros = vec![[0.0; 2]; N_FFT / 2 + 1];
-    // There is silence after the last column.
+    // The signal is silent after the last column.
     let column = |number: usize| columns.get(number).unwrap_or(&zeros);
 
     let mut phases: Vec<f64> = columns[0].iter().map(|[re, im]| im.atan2(*re)).collect();
@@ -85,7 +85,7 @@ pub(super) fn vocode(columns: &[Vec<Bin>], rate: f64) -> Vec<Vec<(f64, f64)>> {
     made
 }
 
-/// Returns `n_out` samples as the sum of windowed frames of these columns, divided by the sum of the squared windows.
+/// Returns `n_out` samples as the sum of the columns' windowed frames, divided by the sum of the squared windows.
 pub(super) fn overlap_add(columns: &[Vec<Bin>], n_out: usize) -> Vec<f64> {
     let circle = circle();
     let n = N_FFT + HOP * columns.len() + n_out;

@@ -62,7 +62,7 @@ fn lengths_are_rounded_as_python_rounds() {
         assert_eq!(StretchArgs { rate }.output_len(n), want, "{n} at {rate}");
     }
 
-    // As computed by `numpy.arange(0, n, rate)`.
+    // Expected numbers of columns, as returned by `len(numpy.arange(0, n, rate))`.
     for (n, rate, want) in [
         (1_292, 0.85, 1_520),
         (1_292, 1.15, 1_124),
@@ -112,7 +112,7 @@ fn columns_match_the_formula() {
 
 #[test]
 fn overlap_add_matches_the_formula() {
-    // Includes a column that is not the spectrum of any track.
+    // Change one column so that it is not the spectrum of any track.
     let mut columns = reference::columns(&sound(2_500));
     columns[2].iter_mut().for_each(|bin| bin[1] = -2.0 * bin[0]);
 
@@ -143,7 +143,7 @@ fn overlap_add_matches_the_formula() {
     }
 }
 
-/// Given columns as input, and a list of the output columns.
+/// Test double of the vocoder's input and output: given columns, and a list of the output columns.
 struct GivenColumns {
     columns: Vec<Vec<Complex32>>,
     made: Vec<Vec<Complex32>>,
@@ -218,7 +218,7 @@ fn all_levels_and_earlier_tracks_give_the_same_sound() {
         sounds.push(first);
     }
 
-    // Only the rounding of the transforms differs.
+    // Results of different levels differ only by the rounding of the transforms.
     for sound in &sounds[1..] {
         let energy: f64 = sound.iter().map(|x| f64::from(*x).powi(2)).sum();
         let differences = sound.iter().zip(&sounds[0]);

@@ -17,10 +17,10 @@ use crate::stft::{fft_plan, window_values};
 
 /// Length of the complex transform, over pairs of an even and an odd sample, with which a real transform is computed.
 const N_PAIRS: usize = N_FFT / 2;
-/// Samples before the middle of a frame.
+/// Number of samples of a frame before its middle.
 const BEFORE: usize = N_FFT / 2;
 
-/// Tables and buffers.
+/// Tables and buffers for transforming frames to columns and back.
 pub(super) struct Transform {
     forward: Arc<dyn Fft<f64>>,
     inverse: Arc<dyn Fft<f64>>,
@@ -89,12 +89,12 @@ impl Transform {
             let x = even + self.twiddles[k] * odd;
             *bin = Complex32::new(x.re as f32, x.im as f32);
         }
-        // These bins of a real signal have no imaginary part.
+        // The first and the last bin of a real signal have no imaginary part.
         spectrum[0].im = 0.0;
         spectrum[N_PAIRS].im = 0.0;
     }
 
-    /// Adds the windowed frame of a spectrum to its samples.
+    /// Adds the windowed frame of a spectrum to its samples in the output.
     pub(super) fn synthesise(&mut self, spectrum: &[Complex32], column: usize, out: &mut [f32]) {
         // The inverse: Z[k] = E + i·O, with E = (X[k] + conj X[m-k]) / 2 and O = (X[k] - conj X[m-k]) / 2W.
         for (k, pair) in self.pairs.iter_mut().enumerate() {
@@ -155,7 +155,7 @@ fn bin(spectrum: &[Complex32], k: usize) -> Complex64 {
     Complex64::new(f64::from(re), f64::from(im))
 }
 
-/// The part of a frame that is inside of the samples.
+/// The part of a frame that is within the signal.
 struct FramePlace {
     in_frame: usize,
     in_samples: usize,
@@ -163,7 +163,7 @@ struct FramePlace {
 }
 
 impl FramePlace {
-    /// Computes the part of the frame of `column`, for `n` samples.
+    /// Computes the part of the frame of `column` that is within `n` samples.
     fn new(column: usize, n: usize) -> Self {
         let middle = column * HOP_LENGTH;
         let in_samples = middle.saturating_sub(BEFORE).min(n);

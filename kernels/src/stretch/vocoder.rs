@@ -16,29 +16,29 @@ use crate::level::{Lanes, Level};
 /// A full turn in radians.
 const TURN: f64 = 2.0 * PI;
 
-/// Source and destination of the vocoder's columns.
+/// Source of the vocoder's input columns, and destination of its output columns.
 pub trait Spectra {
     /// Writes column `column` of the original, [`N_BINS`] bins, to `spectrum`.
     fn read(&mut self, column: usize, spectrum: &mut [Complex32]);
 
-    /// Takes column `column` of the result.
+    /// Receives column `column` of the result.
     fn write(&mut self, column: usize, spectrum: &[Complex32]);
 }
 
-/// Tables and buffers.
+/// Tables and buffers of the phase vocoder.
 pub struct Vocoder {
     lanes: Lanes,
-    /// Phase advance per hop of each bin's own frequency.
+    /// Phase advance per hop at each bin's centre frequency, in radians.
     advances: Vec<f64>,
     /// Phases of the result, summed in f32 as in librosa: f64 would produce another waveform.
     phases: Vec<f32>,
-    /// Column c is at index c mod 2, so that two neighbours are available at once.
+    /// The two current columns of the original: column c is at index c mod 2.
     columns: [Column; 2],
     /// A column before its conversion to polar form, or a column of the result.
     spectrum: Vec<Complex32>,
 }
 
-/// A column as magnitudes and angles.
+/// A column of the original as magnitudes and angles.
 struct Column {
     number: Option<usize>,
     magnitudes: Vec<f32>,
@@ -160,11 +160,11 @@ fn take_apart(spectrum: &[Complex32], magnitudes: &mut [f32], angles: &mut [f32]
     }
 }
 
-/// Input of one step of the vocoder.
+/// Input of one step of the vocoder: two neighbouring columns.
 struct Bins<'a> {
     before: &'a Column,
     behind: &'a Column,
-    /// Position of the step between the two columns, 0 to 1.
+    /// Position of the step between the two columns, from 0 to 1.
     part: f64,
     advances: &'a [f64],
 }

@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use std::sync::OnceLock;
 use std::{env, fs};
 
-/// A machine with some of NVIDIA's libraries.
+/// An emulated machine with some of NVIDIA's libraries.
 pub(crate) struct Machine {
     folder: PathBuf,
     variables: Vec<(&'static str, String)>,
@@ -43,7 +43,7 @@ impl Machine {
         Self::without(name, &[])
     }
 
-    /// Sets a variable that controls the fake library; `fake_cuda.c` defines the names.
+    /// Sets an environment variable that controls the fake library; `fake_cuda.c` defines the names.
     pub(crate) fn with(mut self, name: &'static str, value: &str) -> Self {
         self.variables.push((name, value.to_owned()));
         self
@@ -80,7 +80,7 @@ impl Machine {
         self.folder.join("compiled")
     }
 
-    /// Starts this program on the machine, in its own process, because libraries are searched once per process.
+    /// Starts this program on the machine, in a separate process, because libraries are searched once per process.
     pub(crate) fn start(&self, words: &[&str], variables: &[(&str, &str)]) -> Output {
         let mut command = Command::new(env::current_exe().unwrap());
         command.args(words);
@@ -94,7 +94,7 @@ impl Machine {
         }
 
         command
-            // Hides the host's Python, whose wheels might be searched.
+            // Exclude the host's Python, whose wheels might be searched.
             .env("PATH", self.folder.join("bin"))
             .env("CUDA_HOME", &self.folder)
             .env("XDG_CACHE_HOME", self.cache())
@@ -107,7 +107,7 @@ impl Machine {
     }
 }
 
-/// Returns the folder of the machines. cargo provides no folder for unit tests of the library.
+/// Returns the folder that contains the emulated machines. cargo provides no folder for unit tests of the library.
 fn root() -> PathBuf {
     option_env!("CARGO_TARGET_TMPDIR")
         .map_or_else(|| env::temp_dir().join("wavemill-stand-in"), PathBuf::from)

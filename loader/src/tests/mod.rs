@@ -1,4 +1,4 @@
-//! Tests that load whole small stores: order, values, damage, threads.
+//! Tests that load whole small stores: order of rows, values, damaged files, threads.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, OpenOptions};
@@ -23,12 +23,12 @@ use crate::*;
 mod odd;
 mod versions;
 
-/// Opens a store as the trainer does.
+/// Opens a store as a dataset, as the trainer does.
 fn opened(root: &Path, data: &Data) -> Result<Arc<Dataset>, DatasetError> {
     crate::testing::open(root, data, Needs::default())
 }
 
-/// Opens a store without comparing whole files, so that damage reaches the pages.
+/// Opens a store without comparing the hashes of files, so that damaged pages are read.
 fn open(root: &Path, data: &Data) -> Arc<Dataset> {
     Dataset::open(
         Store::open(root, None)
@@ -62,7 +62,7 @@ fn rows_of(batches: &[Batch]) -> Vec<Vec<u32>> {
         .collect()
 }
 
-/// Returns the bytes of each row of a batch.
+/// Returns the bytes of each row's tensor in a batch.
 fn bytes_of_rows(batch: &Batch) -> Vec<Vec<u8>> {
     let row_bytes = batch.dataset().form().row_bytes();
     let memory = batch.memory().expect("tensors were asked for");
@@ -215,7 +215,7 @@ fn a_rank_reads_its_share_of_the_bytes() {
     }
 }
 
-/// Clip, segment, and the bits of the variant.
+/// Key of a row: clip, segment, and the bits of the tempo.
 type Key = (String, i32, u32);
 
 fn key_of(dataset: &Dataset, row: u32) -> Key {
@@ -232,7 +232,7 @@ fn column<'a>(batch: &'a RecordBatch, name: &str) -> &'a ArrayRef {
     batch.column_by_name(name).expect("a column")
 }
 
-/// Reads the tensors with Arrow's reader.
+/// Reads the tensors of all rows with Parquet's Arrow reader.
 fn by_arrow(dataset: &Dataset) -> BTreeMap<Key, Vec<u8>> {
     let mut tensors = BTreeMap::new();
     for entry in dataset.store().manifest().files_of(FEATURE) {
@@ -299,7 +299,7 @@ fn bytes_match_arrow_reader() {
     }
 }
 
-/// Returns the rows of each batch with their bytes.
+/// Returns the rows of each batch with the bytes of their tensors.
 fn content(dataset: &Arc<Dataset>, plan: LoaderPlan) -> Vec<(Vec<u32>, Vec<Vec<u8>>)> {
     load(dataset, plan)
         .iter()
@@ -383,7 +383,7 @@ fn another_rule_takes_its_sides_from_the_tracks() {
 fn user_columns_are_supported_as_splits() {
     for (column, split, name, kind, is_by_folder) in [
         ("split_mood", Some("mood"), "mood", SplitRule::Column, false),
-        // The sides of a column are those of tracks, whatever its name.
+        // A user-defined column assigns tracks to splits, whatever its name.
         (
             "split_segment",
             Some("segment"),
@@ -429,7 +429,7 @@ fn user_columns_are_supported_as_splits() {
     }
 }
 
-/// Returns the bits of the variants on a side.
+/// Returns the bits of the tempos that occur in a split.
 fn variants(dataset: &Dataset, side: Side) -> BTreeSet<u32> {
     let rows = dataset.rows_of(side);
     rows.iter()
@@ -472,8 +472,8 @@ fn stretched_copies_are_used_only_for_training() {
     );
 }
 
-/// Copies are on all sides under `segment_stretched`; under another rule of the same store they are only used for
-/// training.
+/// Under `segment_stretched`, copies at another tempo are in all splits. Under another rule of the same store, they are
+/// only used for training.
 #[test]
 fn stretched_copies_are_tested_under_their_own_rule() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -541,7 +541,7 @@ fn the_last_batch_is_left_out_only_when_asked_and_its_rows_are_counted() {
     assert_eq!((loader.n_dropped(), loader.count()), (0, rows / 7 + 1));
 }
 
-/// Returns the plan of one rank with mix-up.
+/// Returns the plan of one rank for an epoch with mix-up.
 fn mixed(rank: usize, world_size: usize) -> LoaderPlan {
     LoaderPlan {
         mixup: true,
@@ -551,7 +551,7 @@ fn mixed(rank: usize, world_size: usize) -> LoaderPlan {
     }
 }
 
-/// Returns the partner of each row of all ranks, with the partner's bytes.
+/// Returns the mix-up partner of each row, over all ranks, with the partner's bytes.
 fn pairs(dataset: &Arc<Dataset>, world_size: usize) -> BTreeMap<u32, (u32, Vec<u8>)> {
     let mut pairs = BTreeMap::new();
     for rank in 0..world_size {
@@ -587,7 +587,7 @@ fn a_partner_is_the_same_row_for_every_number_of_ranks_and_its_values_are_there(
     assert_eq!(pairs(&dataset, 8), alone);
 }
 
-/// Returns the path of the first training file and the offset and length of the page with row 5.
+/// Returns the path of the first training file, and the offset and length of the page that contains row 5.
 fn page_of_row_5(dataset: &Dataset) -> (std::path::PathBuf, u64, u64) {
     let entry = dataset
         .store()
@@ -616,7 +616,7 @@ fn overwrite(path: &Path, offset: u64, bytes: &[u8]) {
     file.write_all_at(bytes, offset).expect("room");
 }
 
-/// Returns the position of the zstd frame in a page.
+/// Returns the offset of the zstd frame in a page.
 fn magic(page: &[u8]) -> usize {
     page.windows(4)
         .position(|at| at == [0x28, 0xb5, 0x2f, 0xfd])
@@ -676,14 +676,14 @@ fn a_damaged_page_is_an_error_that_names_file_and_row_group_or_is_counted() {
         assert_eq!(rows.len(), dataset.rows_of(Side::Training).len() - 1);
         assert!(!rows.contains(&5));
 
-        // The damaged row leaves no gap between the others.
+        // A damaged row leaves no gap between the other rows of the batch.
         for batch in &batches {
             for (got, &row) in bytes_of_rows(batch).iter().zip(batch.rows()) {
                 assert_eq!(got, &undamaged[&key_of(&dataset, row)]);
             }
         }
 
-        // A damaged row is counted by its own rank, and not again by the rank of its mix-up partner.
+        // A damaged row is counted by the rank that it belongs to, and not by the rank of which it is a mix-up partner.
         let counted: usize = (0..3)
             .flat_map(|rank| load(&dataset, mixed(rank, 3)))
             .map(|batch| batch.damaged().len())
@@ -770,7 +770,7 @@ fn a_flipped_bit_is_found_when_its_shard_is_first_read() {
     });
     let (path, offset, bytes) = page_of_row_5(&unchecked);
     overwrite(&path, offset + bytes - 1, &[0x7b]);
-    // The damage is not visible in any page.
+    // The damage is not noticed when pages are read.
     assert_eq!(load(&unchecked, training()).len(), 8);
 
     let checked = opened(folder.path(), &Data::default()).expect("a dataset");
@@ -900,7 +900,7 @@ fn errors_for_missing_names_list_available_ones() {
     );
 }
 
-/// Returns the version that a store opens for `name`, or the error.
+/// Returns the number of the version that is opened for the name `name`, or the error message.
 fn version_of(root: &Path, name: &str) -> Result<u64, String> {
     let name: VersionName = name.parse().expect("a name");
     Store::open(root, Some(&name))
@@ -946,7 +946,7 @@ fn a_tag_names_a_version() {
         assert!(said.contains(words), "{said}");
     }
 
-    // Only the missing data of an old version counts as removed on purpose; the latest version still opens.
+    // Missing data of an old version count as removed on purpose. The latest version can still be opened.
     fs::rename(folder.path().join("data"), folder.path().join("elsewhere")).expect("room");
     let said = version_of(root, "paper").expect_err("no data");
     assert!(said.contains("whose data was removed"), "{said}");

@@ -1,4 +1,4 @@
-//! Tests of odd layouts, of configurations that the store cannot satisfy, and of warnings.
+//! Tests of unusual layouts, of configurations that the store cannot satisfy, and of warnings.
 
 use std::fs;
 
@@ -66,7 +66,7 @@ fn damaged_page_of_unusual_layout_is_named() {
     let folder = tempfile::tempdir().expect("a folder");
     fixture.write(folder.path());
 
-    // Do not compare whole files, so that damage reaches the pages.
+    // Do not compare the hashes of files, so that damaged pages are read.
     let store = Store::open(folder.path(), None).expect("a store");
     let data = Data {
         skip_damaged: true,
@@ -85,7 +85,7 @@ fn damaged_page_of_unusual_layout_is_named() {
 
     let mut bytes = fs::read(&path).expect("a file");
     let clean = bytes.clone();
-    // Tensors make up most of the file.
+    // Tensors make up most of the file, so these bytes are part of tensors.
     let (from, to) = (bytes.len() / 8, bytes.len() / 4);
     bytes[from..to].fill(0xff);
     fs::write(&path, &bytes).expect("room");
@@ -128,14 +128,14 @@ fn damaged_page_of_unusual_layout_is_named() {
 
 #[test]
 fn unusual_rows_are_described_in_warnings() {
-    // Enough artists for every side to have all classes.
+    // There are enough artists for every split to have all classes.
     let varied = Fixture {
         artists: 11,
         ..Fixture::default()
     };
     let (folder, plain) = made(&varied, &Data::default());
 
-    // The only warning is about the origin of the metadata columns.
+    // The only warning is that the metadata columns were not computed by wavemill.
     let told = plain.warnings();
     assert_eq!(told.len(), 1, "{told:#?}");
     assert!(told[0].starts_with("fma_features are columns"), "{told:#?}");
@@ -203,7 +203,7 @@ fn unusual_rows_are_described_in_warnings() {
         "{warnings:#?}"
     );
 
-    // Every third clip has the last class, and these clips have no label.
+    // Every third clip has the last class and no label, so the class has no labelled rows.
     let (_folder, dataset) = made(
         &Fixture {
             unlabelled: 3,

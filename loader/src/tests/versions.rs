@@ -1,4 +1,4 @@
-//! Tests of rows of one version read for a model that was trained on another.
+//! Tests of reading rows of one store version for a model that was trained on another version.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use crate::fixture::Fixture;
 use crate::testing::{made, open};
 use crate::*;
 
-/// Returns a configuration with both kinds of targets.
+/// Returns a configuration with a target of each kind: one class per row, and several labels per row.
 fn both() -> Data {
     Data {
         targets: ["genre", GENRES_ALL].map(str::to_owned).to_vec(),
@@ -18,7 +18,7 @@ fn both() -> Data {
     }
 }
 
-/// Opens the store's rows for a model that was trained on `old`.
+/// Opens the latest version of a store for a model that was trained on the dataset `old`.
 fn seen_by(old: &Dataset, root: &Path, data: &Data) -> Result<Arc<Dataset>, DatasetError> {
     let mut classes = Vec::new();
     for target in old.targets() {
@@ -31,7 +31,7 @@ fn seen_by(old: &Dataset, root: &Path, data: &Data) -> Result<Arc<Dataset>, Data
     Dataset::open_for(Store::open(root, None)?, data, Needs::All, model)
 }
 
-/// Returns the labels of every row, target by target.
+/// Returns the labels of all rows of each target.
 fn labels(dataset: &Dataset) -> Vec<Vec<Vec<i64>>> {
     let mut all = Vec::new();
     for target in dataset.targets() {
@@ -73,7 +73,7 @@ fn unknown_class_is_unlabelled_with_a_warning() {
     let (folder, own) = made(&grown, &both());
     let seen = seen_by(&old, folder.path(), &both()).expect("rows");
 
-    // Of the eight test clips, which are 11, 23 and so on, the 59th has the new class.
+    // The eight test clips are 11, 23 and so on. One of them, the 59th clip, has the new class.
     assert_eq!(
         seen.unknown_classes(Side::Test),
         [
@@ -95,7 +95,7 @@ fn unknown_class_is_unlabelled_with_a_warning() {
 #[test]
 fn learned_statistics_are_kept_for_new_versions() {
     let (_folder, old) = made(&Fixture::default(), &both());
-    // More rows change means, artists and albums; and the last class is removed.
+    // The new version has more rows, which changes means, artists and albums, and lacks the last class.
     let other = Fixture {
         clips: 150,
         classes: 2,
@@ -113,7 +113,7 @@ fn learned_statistics_are_kept_for_new_versions() {
     assert_ne!(seen.metadata_of(&test), own.metadata_of(&test));
 }
 
-/// Returns the error of opening the store's rows for a model with `input` that predicts `target`.
+/// Returns the error message of opening a store for a model with the inputs `input` and the target `target`.
 fn error_for(root: &Path, input: &InputSpec, target: &str) -> String {
     let classes = [(target.to_owned(), vec!["class 0".to_owned()])];
     let model = ModelSignature {

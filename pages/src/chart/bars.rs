@@ -10,19 +10,19 @@ use super::{Key, LABEL_CHARS_MAX};
 use crate::table::{Cell, Table};
 use crate::text::{self, label};
 
-/// Maximum number of bars drawn; the table has all of them.
+/// Maximum number of bars drawn; the chart's table contains the others, too.
 const BARS_MAX: usize = 40;
-/// Distance between the tops of adjacent bars, in units.
+/// Distance between the tops of adjacent bars, in SVG units.
 const BAR_STEP: u32 = 21;
-/// Gap between two bars, in units.
+/// Gap between two bars, in SVG units.
 const BAR_GAP: i32 = 5;
-/// Maximum width of a name, in units, so that enough width remains for the bars.
+/// Maximum width of a name, in SVG units, so that enough width remains for the bars.
 const NAME_WIDTH: u32 = 180;
 /// Maximum number of characters in the unit after a number.
 const UNIT_CHARS_MAX: usize = 8;
 /// Relative difference up to which bar lengths count as equal: sums of shares are rounded.
 const EQUAL: f64 = 1e-4;
-/// Margin above the first and below the last bar, in units.
+/// Margin above the first and below the last bar, in SVG units.
 const EDGE: u32 = 4;
 
 /// A bar chart of named values.
@@ -30,7 +30,7 @@ const EDGE: u32 = 4;
 pub struct Bars {
     /// The kind of thing that the names denote: the heading of the table's first column.
     pub named: String,
-    /// The names, from top to bottom.
+    /// The names of the bars, from top to bottom.
     pub names: Vec<String>,
     /// The parts of each bar, from left to right.
     pub series: Vec<Series>,
@@ -38,17 +38,17 @@ pub struct Bars {
     pub unit: String,
 }
 
-/// One part of every bar.
+/// A series of values: one part of every bar.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Series {
-    /// The name in the legend.
+    /// The name of the series in the legend.
     pub name: String,
-    /// One value for each name.
+    /// The length of this part in each bar.
     pub values: Vec<f64>,
 }
 
 impl Bars {
-    /// Creates a chart of counts with one series.
+    /// Creates a chart with one series of counts.
     pub fn counts(named: &str, counted: &str, counts: &[(String, u64)]) -> Self {
         Self {
             named: named.to_owned(),
@@ -116,8 +116,8 @@ impl Bars {
         Ok(())
     }
 
-    /// Returns the sizes of the first `n` bars as text. The texts are empty if the bars have several parts and the same
-    /// length, as shares of a whole do: the length carries no information then.
+    /// Returns the sizes of the first `n` bars as text. The texts are empty if the bars have several parts and equal
+    /// lengths, as shares of a whole do: such lengths carry no information.
     fn sizes(&self, n: usize) -> Vec<String> {
         let totals: Vec<f64> = (0..n).map(|row| self.total(row)).collect();
         let first = totals.first().copied().unwrap_or(0.0);
@@ -188,7 +188,7 @@ impl Bars {
     }
 }
 
-/// Returns the length of a part; negative and non-finite values have length 0.
+/// Returns the length of one part of a bar; negative and non-finite values have length 0.
 fn size_of(series: &Series, row: usize) -> f64 {
     let value = series.values.get(row).copied().unwrap_or(0.0);
     if value.is_finite() {

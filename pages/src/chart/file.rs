@@ -8,7 +8,7 @@ use super::Chart;
 use super::svg::{Ink, TEXT_SIZE, text_width};
 use crate::text::{Shown, TEXT_CHARS_MAX};
 
-/// Light and dark colours by class number; the same as in style.css.
+/// CSS class numbers with their colours in light and in dark mode; the same as in style.css.
 const COLOURS: [(u8, &str, &str); 15] = [
     (0, "#1d2126", "#e6e9ec"),
     (1, "#5d6570", "#a0a8b2"),
@@ -26,19 +26,19 @@ const COLOURS: [(u8, &str, &str); 15] = [
     (20, "#8a5a33", "#c79a70"),
     (21, "#c457b9", "#f0a3e8"),
 ];
-/// The background colour in light and in dark.
+/// The background colour in light and in dark mode.
 const PAPER: [&str; 2] = ["#fff", "#1c2024"];
 
-/// Marks a file as a chart written by this program.
+/// Text in an SVG file that identifies it as a chart written by this program.
 const MAKER: &str = "wavemill chart";
 /// Length of the prefix in which `Chart::is_ours` looks for the mark, in bytes.
 const HEAD_BYTES: usize = 512;
 
-/// Height of the title above the drawing, in units.
+/// Height of the title above the drawing, in SVG units.
 const TITLE: u32 = 30;
-/// Height of a legend line, in units.
+/// Height of a legend line, in SVG units.
 const KEY_STEP: u32 = 20;
-/// Margin at the left and right of the legend, in units.
+/// Margin at the left and right of the legend, in SVG units.
 const EDGE: u32 = 10;
 /// Maximum number of characters in a title: as many as fit the width of a drawing.
 const TITLE_CHARS_MAX: usize = 62;

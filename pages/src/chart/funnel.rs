@@ -8,14 +8,14 @@ use super::svg::{Area, DrawError, Ink, Picture, TEXT_SIZE, WIDTH, text_style};
 use crate::table::{Cell, Table};
 use crate::text::{count, fraction, label};
 
-/// Distance between steps, in units: a line of text above a bar.
+/// Distance between two steps, in SVG units: space for a bar and the line of text above it.
 const STEP: i32 = 40;
-/// Height of a bar, in units.
+/// Height of a bar, in SVG units.
 const BAR: i32 = 16;
-/// Margin above the first and below the last step, in units.
+/// Margin above the first and below the last step, in SVG units.
 const EDGE: u32 = 4;
 
-/// The number of items left after each step.
+/// A funnel chart: the number of items left after each step.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Funnel {
     /// The kind of items that are counted.
@@ -56,7 +56,7 @@ impl Funnel {
         for (place, step) in self.steps.iter().enumerate() {
             let top = (n - place) as f64;
             let before = self.before(place);
-            // The bar of the items left covers the bar of the items before, so the difference stays visible.
+            // The items left after a step are drawn over the items left before it, so the removed part stays visible.
             let marks = [(before, Ink::Faint(0)), (step.left, Ink::Series(0))];
             for (value, ink) in marks {
                 let corners = [(0.0, top), (value as f64, top - 1.0)];

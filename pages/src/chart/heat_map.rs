@@ -9,10 +9,10 @@ use super::{Axis, Sound, Span, lines, png};
 use crate::table::{Cell, Table};
 use crate::text::{Shown, TEXT_CHARS_MAX, number};
 
-/// Height of the drawing, in units.
+/// Height of the drawing, in SVG units.
 const HEIGHT: u32 = 210;
 
-/// Values over two axes, such as a spectrogram with time on the horizontal axis and bands on the vertical axis.
+/// A heat map: values over two axes, such as a spectrogram with time across and frequency bands upwards.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct HeatMap {
     /// The horizontal axis.
@@ -62,7 +62,7 @@ impl HeatMap {
         html! {
             div.map {
                 (axes)
-                // An `svg` element of its own, drawn over the axes: the element in `axes` is already closed.
+                // This `svg` element is drawn over the axes, because the element in `axes` is already closed.
                 svg aria-hidden="true" viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } {
                     (PreEscaped(format!(
                         "<image x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\" preserveAspectRatio=\"none\" \
@@ -108,7 +108,7 @@ impl HeatMap {
         }
     }
 
-    /// Returns a summary of the values for each row: a table of every value would be useless.
+    /// Returns a table that summarizes each row of the heat map: a table of every value would be useless.
     pub(super) fn table(&self) -> Table {
         let mean = format!("mean of {}", self.measured);
         let mut table = Table::new("", &[&self.up.name, &mean, "lowest", "highest"]);

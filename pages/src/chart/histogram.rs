@@ -7,17 +7,17 @@ use super::{Axis, Span, lines};
 use crate::table::{Cell, Table};
 use crate::text::{count, number};
 
-/// Height of the drawing, in units.
+/// Height of the drawing, in SVG units.
 const HEIGHT: u32 = 190;
 
-/// Counts in bins of equal width.
+/// A histogram: counts in bins of equal width.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Histogram {
     /// The measured quantity; the axis ends at the outer edges of the first and the last bin.
     pub axis: Axis,
     /// The kind of items that are counted.
     pub counted: String,
-    /// One count for each bin.
+    /// The number of items in each bin.
     pub counts: Vec<u64>,
 }
 
@@ -28,7 +28,7 @@ impl Histogram {
 
     fn draw(&self, area: &Area<'_>) -> Result<(), DrawError> {
         let largest = self.counts.iter().copied().max().unwrap_or(0).max(1);
-        // Leave some space above the largest bar.
+        // Leave some space above the highest bar.
         let counts = Span {
             low: 0.0,
             high: largest as f64 * 1.05,
@@ -49,7 +49,7 @@ impl Histogram {
         Ok(())
     }
 
-    /// Returns the lower edge of a bin.
+    /// Returns the position of a bin's lower edge on the axis.
     fn edge(&self, bin: usize) -> f64 {
         let share = bin as f64 / self.counts.len() as f64;
         let Span { low, high } = self.axis.span();

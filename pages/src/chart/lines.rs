@@ -11,11 +11,11 @@ use super::{Key, Span};
 use crate::table::{Cell, Table};
 use crate::text::{label, number};
 
-/// Height of the drawing, in units.
+/// Height of the drawing, in SVG units.
 const HEIGHT: u32 = 220;
-/// Width reserved for the numbers at the left, in units.
+/// Width reserved for the numbers at the left, in SVG units.
 const LEFT: u32 = 52;
-/// Height reserved for the numbers and the axis name below the chart, in units.
+/// Height reserved for the numbers and the axis name below the chart, in SVG units.
 const BELOW: u32 = 38;
 
 /// A line chart: values along an axis.
@@ -32,9 +32,9 @@ pub struct Lines {
 /// One line of a `Lines` chart.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Line {
-    /// The name in the legend.
+    /// The name of the line in the legend.
     pub name: String,
-    /// The points in order along the axis.
+    /// The points of the line, in order along the axis.
     pub points: Vec<(f64, f64)>,
     /// The range of values around each point; either empty or one for each point.
     pub spread: Vec<Spread>,
@@ -43,9 +43,9 @@ pub struct Line {
 /// The range of values around a point of a line.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Spread {
-    /// The low end.
+    /// The low end of the range.
     pub low: f64,
-    /// The high end.
+    /// The high end of the range.
     pub high: f64,
 }
 
@@ -60,7 +60,7 @@ impl Lines {
         let spreads = spreads.flat_map(|spread| [spread.low, spread.high]);
         let values = self.points().map(|(_, y)| y).chain(spreads);
         let measured = Span::from_values(values).unwrap_or(Span::UNIT).widened();
-        // Keep the highest point off the frame.
+        // A margin keeps the highest point away from the frame.
         let margin = (measured.high - measured.low) * 0.05;
 
         let mut chart = chart_on(area, along.widened(), measured.with_margin(margin))?;
@@ -77,7 +77,7 @@ impl Lines {
         // Draw the lines last so that no spread hides them.
         for (place, line) in self.lines.iter().enumerate() {
             let points = line.finite_points();
-            // A path of a single point would be invisible.
+            // A single point is drawn as a circle, because a path of one point would be invisible.
             if let [point] = points[..] {
                 let style = Ink::Series(place).colour().filled();
                 chart.draw_series([Circle::new(point, 3, style)])?;
@@ -160,7 +160,7 @@ impl Line {
     }
 }
 
-/// A chart between two numeric axes.
+/// A plotters chart between two numeric axes.
 pub(super) type Chart<'a, 'b> =
     ChartContext<'a, Svg<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
 
@@ -178,7 +178,7 @@ pub(super) fn chart_on<'a, 'b>(
         .build_cartesian_2d(across.low..across.high, up.low..up.high)
 }
 
-/// Draws both axes and the name of the horizontal one.
+/// Draws both axes and the name of the horizontal axis.
 pub(super) fn draw_axes(
     chart: &mut Chart<'_, '_>,
     name: &str,
@@ -207,7 +207,7 @@ pub(super) fn draw_axes(
 /// Formats a number for an axis: `12k` for 12,000.
 pub(super) fn axis_number(value: &f64) -> String {
     let size = value.abs();
-    // A rounding error left over from summing axis steps.
+    // Such a small number is a rounding error left over from summing axis steps.
     if size < 1e-9 {
         return "0".to_owned();
     }

@@ -10,49 +10,49 @@ use crate::text::{count, fraction, label};
 
 /// Maximum number of names for which the cells are large enough to contain numbers.
 const NUMBERED_MAX: usize = 24;
-/// Size of a cell that contains numbers, in units.
+/// Size of a cell that contains numbers, in SVG units.
 const CELL: CellSize = CellSize {
     width: 42,
     height: 34,
 };
-/// Width and height of all cells together if they contain no numbers, in units.
+/// Width and height of the matrix if its cells contain no numbers, in SVG units.
 const CELLS: u32 = 960;
-/// Minimum cell size at which a name fits next to a row, in units.
+/// Minimum size of a cell at which a name fits next to its row, in SVG units.
 const NAMED_CELL_MIN: u32 = 14;
-/// Minimum cell size, in units.
+/// Minimum size of a cell, in SVG units.
 const CELL_MIN: u32 = 4;
-/// Maximum number of characters in a name.
+/// Maximum number of characters shown of a row or column name.
 const NAME_CHARS_MAX: usize = 16;
-/// Width that fits in half of a page, in units.
+/// Maximum width of a drawing that fits in half of a page, in SVG units.
 const HALF_PAGE: u32 = 620;
-/// Gap between names and cells, in units.
+/// Gap between names and cells, in SVG units.
 const GAP: u32 = 6;
 
-/// Counts by true name, from top to bottom, and by predicted name, from left to right.
+/// A confusion matrix: counts by true name, from top to bottom, and by predicted name, from left to right.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Matrix {
     /// The heading of the rows, such as `true class`.
     pub down: String,
     /// The heading of the columns, such as `predicted class`.
     pub across: String,
-    /// The names of both rows and columns.
+    /// The names of the classes, used for both rows and columns.
     pub names: Vec<String>,
     /// The counts, row by row; as many rows and columns as there are names.
     pub counts: Vec<Vec<u64>>,
 }
 
-/// Positions of the parts of a drawing, in units.
+/// Sizes of the parts of a confusion matrix in a drawing, in SVG units.
 struct Layout {
-    /// Height of the column names above the cells.
+    /// Height of the space for column names above the cells.
     top: u32,
-    /// Width of the row names to the left of the cells.
+    /// Width of the space for row names to the left of the cells.
     left: u32,
     cell: CellSize,
     has_numbers: bool,
     has_names: bool,
 }
 
-/// Width and height of a cell, in units.
+/// Width and height of a cell, in SVG units.
 #[derive(Clone, Copy)]
 struct CellSize {
     width: u32,
@@ -90,7 +90,7 @@ impl Matrix {
             _ => GAP,
         };
         Layout {
-            // One line is added for the heading of the columns.
+            // The height includes one line for the heading of the columns.
             top: room + 20,
             left: room + GAP,
             cell,
@@ -137,7 +137,7 @@ impl Matrix {
                 draw_cell(area, layout, &counted)?;
             }
         }
-        // Names next to cells this small would overlap.
+        // Next to cells this small, names would overlap.
         if !layout.has_names {
             return Ok(());
         }
@@ -183,7 +183,7 @@ impl Matrix {
         words
     }
 
-    /// Returns the largest cell off the diagonal; of equal cells, the first.
+    /// Returns row, column and count of the largest cell off the diagonal; of equal cells, the first.
     fn most_confused(&self) -> Option<(usize, usize, u64)> {
         let mut most: Option<(usize, usize, u64)> = None;
         for (row, counts) in self.counts.iter().enumerate() {
@@ -217,7 +217,7 @@ impl Matrix {
     }
 }
 
-/// Draws one cell, coloured by its share of its row.
+/// Draws one cell, whose colour shows the cell's share of the counts in its row.
 fn draw_cell(area: &Area<'_>, layout: &Layout, cell: &Counted) -> Result<(), DrawError> {
     let width = layout.cell.width as i32;
     let height = layout.cell.height as i32;

@@ -41,7 +41,7 @@ pub struct Chart {
     pub title: String,
     /// An explanation below the chart; may be empty.
     pub note: String,
-    /// The plot itself.
+    /// The plot of the numbers.
     pub plot: Plot,
 }
 
@@ -54,7 +54,7 @@ pub enum Plot {
     Histogram(Histogram),
     /// The number of items left after each step.
     Funnel(Funnel),
-    /// Values along an axis.
+    /// Lines: values along an axis.
     Lines(Lines),
     /// Values over two axes, such as a spectrogram.
     HeatMap(HeatMap),
@@ -69,9 +69,9 @@ pub enum Plot {
 pub struct Axis {
     /// The measured quantity, with its unit.
     pub name: String,
-    /// The low end.
+    /// The low end of the axis.
     pub from: f64,
-    /// The high end.
+    /// The high end of the axis.
     pub to: f64,
 }
 
@@ -82,7 +82,7 @@ struct Key {
 }
 
 impl Chart {
-    /// Reports whether the page must be allowed to play sounds.
+    /// Reports whether the chart contains a sound, which the policy of its page must allow to be played.
     pub(crate) fn has_sound(&self) -> bool {
         self.plot.has_sound()
     }
@@ -104,7 +104,7 @@ impl Chart {
     }
 }
 
-/// Returns the legend. A single series needs none: the title describes it.
+/// Returns the legend of a chart. A single series needs no legend, because the title describes it.
 fn legend(keys: &[Key]) -> Markup {
     html! {
         @if keys.len() > 1 {
@@ -118,7 +118,7 @@ fn legend(keys: &[Key]) -> Markup {
 }
 
 impl Plot {
-    /// Returns the markup of the plot for a page.
+    /// Returns the HTML markup of the plot for a page.
     fn drawing(&self, alt: &str) -> Markup {
         match self {
             Self::HeatMap(map) => map.drawing(alt),
@@ -130,7 +130,7 @@ impl Plot {
         }
     }
 
-    /// Returns the vector drawing, or `None` for plots that are images of pixels.
+    /// Returns the plot as a vector drawing, or `None` if the plot is an image of pixels.
     fn picture(&self) -> Option<Picture> {
         match self {
             Self::Bars(bars) => Some(bars.picture()),
@@ -161,7 +161,7 @@ impl Plot {
         matches!(self, Self::Scatter(_))
     }
 
-    /// Returns one sentence for readers who cannot see the chart.
+    /// Summarizes the chart in one sentence for readers who cannot see it.
     fn summary(&self) -> String {
         match self {
             Self::Bars(bars) => bars.summary(),
@@ -196,7 +196,7 @@ impl Plot {
     }
 }
 
-/// A range of values.
+/// A range of numeric values.
 #[derive(Clone, Copy, Debug)]
 struct Span {
     low: f64,
@@ -228,7 +228,7 @@ impl Span {
         span
     }
 
-    /// Returns a range of non-zero length, as required for an axis.
+    /// Returns the range, widened if its length is 0, because an axis needs a non-zero length.
     fn widened(self) -> Self {
         if self.low < self.high {
             return self;
@@ -236,7 +236,7 @@ impl Span {
         self.with_margin(self.low.abs().max(1.0) * 0.5)
     }
 
-    /// Extends the range by `margin` at both ends.
+    /// Extends the range by `margin` at each of its two ends.
     fn with_margin(self, margin: f64) -> Self {
         Self {
             low: self.low - margin,

@@ -75,7 +75,7 @@ mod tests {
         for kind in [&b"IHDR"[..], b"PLTE", b"IDAT", b"IEND"] {
             assert!(png.windows(4).any(|part| part == kind));
         }
-        // The checksum of an empty IEND is the same in every PNG.
+        // The checksum of an empty IEND chunk is the same in every PNG file.
         assert!(png.ends_with(&[0xae, 0x42, 0x60, 0x82]));
     }
 }

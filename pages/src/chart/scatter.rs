@@ -13,11 +13,11 @@ use super::{Key, Span};
 use crate::table::{Cell, Table};
 use crate::text::{Shown, TEXT_CHARS_MAX, count, fraction};
 
-/// Height of the drawing, in units.
+/// Height of the drawing, in SVG units.
 const HEIGHT: u32 = 400;
-/// Margin around the points, in units.
+/// Margin around the points, in SVG units.
 const EDGE: f64 = 8.0;
-/// Maximum number of letters in an id.
+/// Maximum number of characters in the id of a scatter plot.
 const ID_CHARS_MAX: usize = 20;
 /// Maximum number of groups with a button that shows only that group.
 const ALONE_MAX: usize = 60;
@@ -29,11 +29,11 @@ const NAME_CHARS_MAX: usize = 160;
 pub struct Scatter {
     /// Distinguishes the buttons from those of other scatter plots on the page; consists of letters and digits.
     pub id: String,
-    /// The name of the points, in the plural.
+    /// The plural noun for the points.
     pub counted: String,
     /// The name of the grouping, such as `class`.
     pub grouped: String,
-    /// Names of the groups.
+    /// Names of the groups of points.
     pub groups: Vec<String>,
     /// The points, in any order.
     pub points: Vec<Point>,
@@ -42,9 +42,9 @@ pub struct Scatter {
 /// A point of a [`Scatter`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Point {
-    /// The horizontal position, from left to right.
+    /// The horizontal position of the point, from left to right.
     pub x: f64,
-    /// The vertical position, upwards.
+    /// The vertical position of the point, upwards.
     pub y: f64,
     /// The index of the point's group, or `None` if the group is unknown.
     pub group: Option<usize>,
@@ -54,7 +54,7 @@ pub struct Point {
     pub name: String,
 }
 
-/// Counts of correct and wrong points in a group.
+/// Numbers of points, correct predictions and wrong predictions in a group.
 #[derive(Clone, Copy, Debug, Default)]
 struct Tally {
     points: u64,
@@ -65,7 +65,7 @@ struct Tally {
 impl Scatter {
     pub(super) fn picture(&self) -> Picture {
         let mut picture = Picture::new((WIDTH, HEIGHT), |area| {
-            // The points are written separately: all points of a kind share an element that sets their look.
+            // The points are written after the frame: points of one kind share an element that sets their look.
             let frame = [(0, 0), (WIDTH as i32 - 1, HEIGHT as i32 - 1)];
             area.draw(&Rectangle::new(frame, Ink::Grid.colour()))?;
             Ok::<(), DrawError>(())
@@ -76,7 +76,7 @@ impl Scatter {
         picture
     }
 
-    /// Writes an element for each group and verdict. Wrong points come last so that no correct point hides them.
+    /// Writes an SVG element for the points of each group and verdict. Wrong ones come last so that they stay visible.
     fn write_points(&self, marks: &mut String) {
         let Some(place_of) = self.places() else {
             return;
@@ -87,7 +87,7 @@ impl Scatter {
             (Some(true), "right"),
             (Some(false), "wrong"),
         ];
-        // Points without a group come first: points of a group may cover them.
+        // Points without a group are written first, because points of a group may cover them.
         let groups = (0..self.groups.len()).map(Some);
         let groups: Vec<Option<usize>> = std::iter::once(None).chain(groups).collect();
 
@@ -138,7 +138,7 @@ impl Scatter {
         let width = f64::from(WIDTH) - 2.0 * EDGE;
         let height = f64::from(HEIGHT) - 2.0 * EDGE;
         let scale = (width / span_x).min(height / span_y);
-        // If all points coincide, there are no distances to scale.
+        // If all points coincide, there are no distances to scale, and the scale is 1.
         let scale = if scale.is_finite() && scale < 1e12 {
             scale
         } else {
@@ -240,10 +240,10 @@ impl Scatter {
     }
 }
 
-/// Points that share a look.
+/// SVG elements of points that look the same.
 #[derive(Clone, Debug, Default)]
 struct Dots {
-    /// One path of all points without a name: a tenth of the size of one element per point.
+    /// One path for all points without a name, a tenth of the size of one element per point.
     nameless: String,
     /// One element for each point with a name.
     named: String,
@@ -251,7 +251,7 @@ struct Dots {
 
 impl Dots {
     fn add(&mut self, (x, y): (f64, f64), name: &str) {
-        // A line of length zero is drawn as a dot because of its round ends. Writing to a string cannot fail.
+        // A line of length 0 is drawn as a dot because its ends are round. Writing to a string cannot fail.
         if name.is_empty() {
             let _ = write!(self.nameless, "M{x:.1} {y:.1}h0");
             return;

@@ -3,7 +3,7 @@
 //! The sound is a WAVE file embedded in the page, because a page loads no other files. The file is written here from
 //! samples: no byte of the source file reaches a browser's decoder.
 //!
-//! Layout: IBM and Microsoft, Multimedia Programming Interface and Data Specifications 1.0 (1991).
+//! Layout of the file: IBM and Microsoft, Multimedia Programming Interface and Data Specifications 1.0 (1991).
 
 use std::fmt::Write;
 
@@ -14,33 +14,33 @@ use maud::{Markup, PreEscaped, html};
 use super::svg::{Ink, WIDTH};
 use crate::text::number;
 
-/// Height of a waveform, in units.
+/// Height of a waveform, in SVG units.
 const HEIGHT: u32 = 56;
-/// Maximum number of lines in a waveform: two units each.
+/// Maximum number of lines in a waveform: each is two SVG units wide.
 const SPANS: usize = 240;
-/// Maximum number of samples of one sound in a page: more than a minute and a half at 44.1 kHz, 11 MB as text.
+/// Maximum number of samples of one sound in a page: more than 90 s at 44.1 kHz, or 11 MB in base64.
 const SAMPLES_MAX: usize = 1 << 22;
 
-/// `WAVE_FORMAT_PCM`.
+/// The format code `WAVE_FORMAT_PCM` of a WAVE file.
 const PCM: u16 = 1;
-/// Bytes per sample.
+/// Bytes per sample in the WAVE file.
 const SAMPLE_BYTES: u16 = 2;
-/// Size of the file without its samples and its first eight bytes: `WAVE`, and the headers and bodies of two chunks.
+/// Size of the WAVE file without samples and its first 8 bytes: `WAVE`, and the headers and bodies of two chunks.
 const OTHER_BYTES: u32 = 4 + (8 + 16) + 8;
 
-/// A sound of one channel.
+/// A sound of one channel, to be shown and played in a page.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sound {
-    /// The sample rate.
+    /// The sample rate of the sound.
     pub sample_rate_hz: u32,
-    /// The start of the sound in the recording that it was taken from.
+    /// The start of the sound within its recording, in seconds.
     pub from_s: f64,
     /// The samples; full scale is ±1, and louder samples are clipped.
     pub samples: Vec<f32>,
 }
 
 impl Sound {
-    /// Returns the samples that are embedded in a page.
+    /// Returns the samples that are embedded in a page: at most [`SAMPLES_MAX`].
     fn samples(&self) -> &[f32] {
         &self.samples[..self.samples.len().min(SAMPLES_MAX)]
     }
@@ -68,7 +68,7 @@ impl Sound {
         }
     }
 
-    /// Returns the waveform: for each span, a line from its lowest to its highest sample.
+    /// Returns the waveform as an SVG path: for each span, a line from its lowest to its highest sample.
     fn waveform(&self) -> String {
         let samples = self.samples();
         let span = samples.len().div_ceil(SPANS).max(1);
@@ -79,7 +79,7 @@ impl Sound {
             let low = span.iter().copied().fold(1.0, f32::min);
             let high = span.iter().copied().fold(-1.0, f32::max);
             let top = height_of(high);
-            // Silence is drawn as a line, too.
+            // Silence is drawn as a line of minimum length.
             let bottom = height_of(low).max(top + 1.0);
             let x = (place as f64 + 0.5) * step;
             // Writing to a string cannot fail.
@@ -114,7 +114,7 @@ impl Sound {
         file.extend(b"data");
         file.extend(sample_bytes.to_le_bytes());
         for sample in samples {
-            // NaN becomes 0.
+            // The cast converts NaN to 0.
             let value = (sample.clamp(-1.0, 1.0) * f32::from(i16::MAX)).round() as i16;
             file.extend(value.to_le_bytes());
         }
@@ -122,7 +122,7 @@ impl Sound {
     }
 }
 
-/// Returns the distance of a sample from the top.
+/// Returns the distance of a sample from the top of the waveform, in SVG units.
 fn height_of(sample: f32) -> f64 {
     let half = f64::from(HEIGHT) / 2.0;
     half - f64::from(sample.clamp(-1.0, 1.0)) * (half - 1.0)

@@ -16,10 +16,10 @@ use plotters_backend::{
 
 use crate::text::{ELLIPSIS, TEXT_CHARS_MAX, label};
 
-/// Width of a drawing, in units. A drawing is scaled to the space available, which is about this wide on a phone.
+/// Width of a drawing, in SVG units. A drawing is scaled to the space available, which is about this wide on a phone.
 pub(super) const WIDTH: u32 = 480;
 
-/// Font size, in units.
+/// Font size, in SVG units.
 pub(super) const TEXT_SIZE: i32 = 13;
 
 /// Average width of a letter relative to the font size. Browsers choose the font, so this is an estimate for the
@@ -38,22 +38,22 @@ const SHARE_ALPHA_MAX: f64 = 0.55;
 /// A colour of the page's style.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Ink {
-    /// Text.
+    /// The colour of text.
     Text,
-    /// Less important text.
+    /// The colour of less important text.
     Muted,
-    /// Lines below the marks.
+    /// The colour of lines below the marks.
     Grid,
-    /// The marks of a series.
+    /// The colour of the marks of a series.
     Series(usize),
-    /// The translucent colour of a series.
+    /// The translucent variant of a series' colour.
     Faint(usize),
     /// The colour of the first series below text, more opaque for larger shares, from 0 to 1.
     Share(f64),
 }
 
 impl Ink {
-    /// Returns the number in the name of the colour's class.
+    /// Returns the number in the name of this colour's CSS class.
     pub(super) fn code(self) -> u8 {
         match self {
             Self::Text => 0,
@@ -64,7 +64,7 @@ impl Ink {
         }
     }
 
-    /// Returns the colour in the form that plotters passes through unchanged.
+    /// Returns the colour in a form that plotters passes through unchanged: the class number is its red part.
     pub(super) fn colour(self) -> RGBAColor {
         let alpha = match self {
             Self::Faint(_) => 0.25,
@@ -75,7 +75,7 @@ impl Ink {
     }
 }
 
-/// A drawing area of fixed size.
+/// A plotters drawing area of fixed size.
 pub(super) type Area<'a> = DrawingArea<Svg<'a>, Shift>;
 
 /// The reason that a chart could not be drawn: no axis can represent its numbers.
@@ -84,14 +84,14 @@ pub(super) type DrawError = DrawingAreaErrorKind<Infallible>;
 /// A drawing for a page or for a standalone file.
 #[derive(Clone, Debug)]
 pub(super) struct Picture {
-    /// Width and height, in units.
+    /// Width and height, in SVG units.
     pub size: (u32, u32),
     /// SVG elements, or `None` if no axis can represent the numbers.
     pub marks: Option<String>,
 }
 
 impl Picture {
-    /// Creates a picture of this size by calling `draw`.
+    /// Creates a picture of the given size by calling `draw`.
     pub(super) fn new(
         size: (u32, u32),
         draw: impl FnOnce(&Area<'_>) -> Result<(), DrawError>,
@@ -111,12 +111,12 @@ impl Picture {
         }
     }
 
-    /// Returns the markup for a page, with `alt` for readers who cannot see it. A picture that could not be drawn is
-    /// left out: the table below it contains the same numbers.
+    /// Returns the HTML markup for a page, with the text `alt` for readers who cannot see the picture. A picture that
+    /// could not be drawn is left out: the table below it contains the same numbers.
     pub(super) fn markup(&self, alt: &str) -> Markup {
         let (width, height) = self.size;
 
-        // A wider drawing keeps its font size, and scrolls if the window is too narrow.
+        // A drawing wider than [`WIDTH`] keeps its font size, and scrolls if the window is too narrow.
         let sizes = (width > WIDTH).then(|| {
             let least = width * 4 / 5;
             let most = width * 6 / 5;
@@ -147,7 +147,7 @@ pub(super) fn drawing(
     Picture::new((WIDTH, height), draw).markup(alt)
 }
 
-/// Returns the style of text in a chart, anchored by `pos`.
+/// Returns the style of text in a chart, with the colour `ink` and anchored by `pos`.
 pub(super) fn text_style(ink: Ink, pos: Pos) -> TextStyle<'static> {
     TextStyle {
         font: ("sans-serif", TEXT_SIZE).into_font(),
@@ -156,8 +156,8 @@ pub(super) fn text_style(ink: Ink, pos: Pos) -> TextStyle<'static> {
     }
 }
 
-/// Estimates the width of a text in units. The estimate is rather too wide than too narrow because the layout reserves
-/// space by it.
+/// Estimates the width of a text in SVG units. The estimate is rather too wide than too narrow because the layout
+/// reserves this space.
 pub(super) fn text_width(text: &str) -> u32 {
     let heights: f64 = text.chars().map(letter_width).sum();
     (heights * f64::from(TEXT_SIZE)).ceil() as u32
@@ -168,14 +168,14 @@ fn letter_width(c: char) -> f64 {
     match c {
         'i' | 'j' | 'l' | 't' | 'f' | 'r' | 'I' | ' ' | '.' | ',' | ':' | ';' | '\'' | '|' => 0.42,
         'm' | 'w' | 'M' | 'W' | '@' | '%' | '…' | '—' => 1.0,
-        // Scripts with square letters, and emoji.
+        // Square letters of some scripts, and emoji, are a little wider than the font size.
         '\u{1100}'.. => 1.05,
         c if c.is_uppercase() => 0.75,
         _ => 0.64,
     }
 }
 
-/// Shortens a text to fit in `width` units.
+/// Shortens a text to fit in `width` SVG units.
 pub(super) fn fitting(text: &str, width: u32) -> String {
     let shown = label(text, TEXT_CHARS_MAX);
     if text_width(&shown) <= width {
@@ -196,8 +196,8 @@ pub(super) fn fitting(text: &str, width: u32) -> String {
     cut
 }
 
-/// Separates the shown part of a text from the whole text. No shown text contains it, because control characters are
-/// replaced by spaces.
+/// Separates the shown part of a text from the whole text. No shown text contains this character, because control
+/// characters are replaced by spaces.
 const WHOLE: char = '\0';
 
 /// Joins the two parts of a text for [`Svg`], which plotters passes through unchanged: `shown` is visible, and `whole`
@@ -207,7 +207,7 @@ pub(super) fn with_whole(shown: &str, whole: &str) -> String {
     format!("{shown}{WHOLE}{whole}")
 }
 
-/// The plotters backend.
+/// The plotters backend that writes SVG.
 pub(super) struct Svg<'a> {
     out: &'a mut String,
     size: (u32, u32),
@@ -333,7 +333,7 @@ impl DrawingBackend for Svg<'_> {
             HPos::Center => "middle",
             HPos::Right => "end",
         };
-        // The offset of the baseline from the anchor.
+        // The vertical distance of the text's baseline from its anchor.
         let down = match style.anchor().v_pos {
             VPos::Top => ".8em",
             VPos::Center => ".35em",
@@ -359,7 +359,7 @@ impl DrawingBackend for Svg<'_> {
             Some((shown, whole)) => (shown, Some(whole)),
             None => (text, None),
         };
-        // `Escaper` escapes everything written to it.
+        // `Escaper` escapes every text that is written to it.
         let _ = write!(Escaper::new(self.out), "{shown}");
         if let Some(whole) = whole {
             self.put(format_args!("<title>"));

@@ -7,9 +7,9 @@ use super::{Config, ConfigError, ShippedConfig, apply_set};
 /// A configuration, and its differences from the shipped configuration on which it is based.
 #[derive(Debug)]
 pub struct LayeredConfig {
-    /// The merged configuration.
+    /// The configuration merged from all layers.
     pub config: Config,
-    /// One sentence for each value of the shipped configuration that was overridden.
+    /// One sentence for each value of the shipped configuration that the file or a `--set` has overridden.
     pub replaced: Vec<String>,
 }
 
@@ -28,7 +28,7 @@ impl Config {
         place: &str,
         sets: &[String],
     ) -> Result<LayeredConfig, ConfigError> {
-        // Parse the file separately first, so that an error names its line.
+        // The file is parsed separately first, so that an error names the file's line.
         let _: Self = read(text, place)?;
         let base = like
             .map(|shipped| table(shipped.text, shipped.name))
@@ -39,7 +39,7 @@ impl Config {
         put_over(&mut document, table(text, place)?);
         let mut config: Self = typed(&document, place)?;
 
-        // Apply the sets one by one, so that an error names the invalid one.
+        // Apply the `--set` options one by one, so that an error names the invalid option.
         for set in sets {
             let place = format!("--set {set}");
             apply_set(&mut document, set).map_err(|message| ConfigError::Parse {
@@ -91,12 +91,12 @@ fn typed(document: &Table, place: &str) -> Result<Config, ConfigError> {
         })
 }
 
-/// Merges two configurations section by section. If both have a section, its values are combined and those of `upper`
-/// take precedence.
+/// Merges two configurations section by section. If both have a section, its values are combined, and the values of
+/// `upper` take precedence.
 fn put_over(lower: &mut Table, upper: Table) {
     for (key, value) in upper {
         match (lower.get_mut(&key), value) {
-            // The other arm replaces `[schedule]` as a whole: see `layered`.
+            // `[schedule]` is not merged but replaced as a whole, by the other arm of this match: see `layered`.
             (Some(Value::Table(lower)), Value::Table(upper)) if key != "schedule" => {
                 lower.extend(upper)
             }
@@ -119,7 +119,7 @@ fn replaced(
     let mut sentences = Vec::new();
     // Keys that the shipped file does not contain are defaults, so changing them overrides nothing.
     for (key, _) in dotted(base) {
-        // Compare typed values: 1 and 1.0 are equal.
+        // Compare values as parsed, with their types: 1 and 1.0 are equal.
         let (Some(theirs), ours) = (at(&theirs, &key), at(&ours, &key)) else {
             continue;
         };
@@ -143,7 +143,7 @@ fn as_table(config: &Config, place: &str) -> Result<Table, ConfigError> {
     })
 }
 
-/// Returns all values that are not sections by their dotted keys, in the order of the table.
+/// Returns the values of a table and of its sections by dotted key (`section.key`), in the order of the table.
 pub fn dotted(table: &Table) -> Vec<(String, &Value)> {
     let mut values = Vec::new();
     for (key, value) in table {

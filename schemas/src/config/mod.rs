@@ -21,15 +21,15 @@ use crate::canonical;
 /// The error type for training configurations.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// Invalid TOML, an unknown key, or a value of the wrong type.
+    /// The configuration is not valid TOML, or contains an unknown key or a value of the wrong type.
     #[error("{place}: {message}")]
     Parse {
-        /// File, or the `--set` as given.
+        /// Name of the file with the error, or the `--set` option as given.
         place: String,
-        /// Message of the parser, with the allowed keys.
+        /// Message of the parser, including the allowed keys.
         message: String,
     },
-    /// A value that is not allowed.
+    /// The configuration contains a value that is not allowed.
     #[error("{} = {}", .0.key, .0.problem)]
     Value(Fault),
 }
@@ -52,7 +52,7 @@ pub struct Config {
     pub loss: Loss,
     /// Augmentation of training rows, computed on the device.
     pub augment: Augment,
-    /// Duration, precision and checkpoints of the run.
+    /// Duration, arithmetic precision and checkpoints of the training run.
     pub train: Train,
 }
 
@@ -60,18 +60,18 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Data {
-    /// Name of a feature of the store; the first one of the recipe if absent.
+    /// Name of a feature of the store; if absent, the first feature of the recipe.
     pub feature: Option<String>,
     /// Names of targets of the store, or `genres_all` (several labels per track). If empty, the first target of the
     /// recipe is used.
     pub targets: Vec<String>,
-    /// Split rule (`official`, `stratified`, `artist`); the rule of the recipe if absent.
+    /// Split rule (`official`, `stratified`, `artist`); if absent, the rule of the recipe.
     pub split: Option<String>,
     /// Number of rows in a global batch, over all ranks and micro-batches.
     pub batch_size: usize,
     /// Number of row groups in the window within which rows are shuffled.
     pub shuffle_window: usize,
-    /// Whether to skip the last batch of an epoch if it is smaller.
+    /// Whether to skip the last batch of an epoch if it is smaller than the others.
     pub drop_last: bool,
     /// Whether to normalize each band to mean 0 and standard deviation 1 with the statistics of the manifest.
     pub normalize: bool,
@@ -107,7 +107,7 @@ impl Default for Data {
 pub struct Model {
     /// Name of the architecture, as listed by `wavemill-train models`.
     pub name: String,
-    /// Dropout rate; that of the architecture if absent.
+    /// Dropout rate; if absent, that of the architecture.
     pub dropout: Option<f64>,
     /// Pretrained weights (safetensors, keys of torchvision or timm); the head is initialized randomly.
     pub init: Option<PathBuf>,
@@ -212,7 +212,7 @@ impl Default for Schedule {
 pub struct StepLr {
     /// Number of epochs between two reductions.
     pub every_epochs: u64,
-    /// Factor of each reduction.
+    /// Factor by which each reduction multiplies the learning rate.
     pub gamma: f64,
 }
 
@@ -231,10 +231,10 @@ impl Default for StepLr {
 pub struct Plateau {
     /// Metric that has to improve.
     pub metric: Metric,
-    /// Number of epochs without improvement before the rate is reduced. Our choice: torch's default of 10 exceeds the
-    /// patience of the early stop.
+    /// Number of epochs without improvement before the rate is reduced. Wavemill's own default: that of torch, 10,
+    /// exceeds the patience of the early stop.
     pub patience: u64,
-    /// Factor of each reduction. Our choice.
+    /// Factor by which each reduction multiplies the learning rate. Not torch's default.
     pub factor: f64,
     /// Minimum relative change that counts as an improvement.
     pub threshold: f64,
@@ -274,7 +274,7 @@ pub enum Metric {
 impl Metric {
     /// Reports whether `a` is better than `b`.
     pub fn is_better(self, a: f64, b: f64) -> bool {
-        // Both comparisons are false if either value is NaN.
+        // Both comparisons are false if `a` or `b` is NaN.
         if self == Self::Loss { a < b } else { a > b }
     }
 
@@ -286,11 +286,11 @@ impl Metric {
     }
 }
 
-/// Class weights.
+/// Weights of the classes in the loss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ClassWeights {
-    /// All rows have the same weight.
+    /// All classes have the weight 1, so all rows count equally.
     None,
     /// n / (classes · n of the class), over training rows, as in scikit-learn.
     Balanced,
@@ -300,9 +300,9 @@ pub enum ClassWeights {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Loss {
-    /// Weights of the classes in the mean.
+    /// Weights of the classes in the mean loss.
     pub class_weights: ClassWeights,
-    /// Share of each label that is distributed uniformly over all classes.
+    /// Label smoothing: share of each label's probability that is distributed uniformly over all classes.
     pub label_smoothing: f64,
     /// α of Beta(α, α) for mix-up (Zhang 2018); 0 disables mix-up.
     pub mixup: f64,
@@ -381,7 +381,7 @@ pub struct Train {
     pub steps: Option<u64>,
     /// Number of epochs without an improvement of `select` before the run ends; 0 disables the early stop.
     pub early_stop: u64,
-    /// Metric that decides about the early stop and the best checkpoint.
+    /// Metric that determines the early stop and the best checkpoint.
     pub select: Metric,
     /// Number of parts into which a rank's share of a batch is split; they are computed one after another before each
     /// step.
@@ -419,12 +419,12 @@ impl Config {
     /// Parses a document, applies `sets` (`key.path=value`) and checks the result.
     ///
     /// # Errors
-    /// [`ConfigError`] with the file or the `--set`, the key and the allowed values.
+    /// [`ConfigError`], which names the file or the `--set`, the key and the allowed values.
     pub fn parse(text: &str, place: &str, sets: &[String]) -> Result<Self, ConfigError> {
         Ok(Self::layered(None, text, place, sets)?.config)
     }
 
-    /// Returns the BLAKE3 hash of the canonical form. Runs with equal hashes compute the same.
+    /// Returns the BLAKE3 hash of the configuration's canonical form. Runs with equal hashes compute the same results.
     pub fn hash(&self) -> String {
         canonical::id(self).expect("all keys of a configuration are strings")
     }

@@ -1,4 +1,4 @@
-//! Rules for values that the types cannot express: each with key, value and a description of the allowed values.
+//! Rules for configuration values that types cannot express: each with key, value and the allowed values.
 
 use std::fmt::Display;
 
@@ -25,7 +25,7 @@ impl Config {
     }
 
     fn check_counts(&self, faults: &mut Faults) {
-        // An absent section is checked with its default values, which are valid.
+        // An absent section is checked with its default values, which follow all rules.
         let step = self.schedule.step.clone().unwrap_or_default();
         for (key, count) in [
             ("data.batch_size", self.data.batch_size as u64),
@@ -49,7 +49,7 @@ impl Config {
         for (key, value) in [
             ("optimizer.weight_decay", self.optimizer.weight_decay),
             ("optimizer.eps", self.optimizer.eps),
-            // A gamma above 1 increases the rate; torch allows this too.
+            // A gamma above 1 increases the learning rate; torch allows this too.
             ("schedule.step.gamma", step.gamma),
             ("schedule.plateau.threshold", plateau.threshold),
         ] {
@@ -83,7 +83,7 @@ impl Config {
         let allowed = "two values from 0 to below 1";
         rule(faults, holds, "optimizer.betas", found, allowed);
 
-        // Same rule as in torch's SGD.
+        // Nesterov momentum needs a momentum above 0, as in torch's SGD.
         let holds = !optimizer.nesterov || optimizer.momentum > 0.0;
         let allowed = "false if momentum is 0";
         rule(faults, holds, "optimizer.nesterov", true, allowed);

@@ -6,11 +6,11 @@ use super::{Config, ConfigError};
 /// A shipped configuration.
 #[derive(Debug)]
 pub struct ShippedConfig {
-    /// Name, the same as that of the document's recipe.
+    /// Name of the configuration, the same as that of the document's recipe.
     pub name: &'static str,
-    /// Description, in one line.
+    /// Description of the configuration, in one line.
     pub about: &'static str,
-    /// TOML text; the comment after each value states its origin.
+    /// TOML text of the configuration; the comment after each value states the value's origin.
     pub text: &'static str,
 }
 
@@ -87,7 +87,7 @@ impl ShippedConfig {
         let own = Config::parse(self.text, self.name, &[])?;
         // Use the same serializer as for `config`, so that equal values give equal lines.
         let own = lines_by_key(&text_of(&own)?);
-        // The origins are comments, which only exist in the original text.
+        // The origins of values are comments, which only exist in the original text.
         let marks = lines_by_key(self.text);
 
         let mut out = String::new();

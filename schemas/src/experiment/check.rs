@@ -1,4 +1,4 @@
-//! Rules for experiment files that their types cannot express.
+//! Rules for experiment files that the types of the fields cannot express.
 
 use std::collections::BTreeSet;
 
@@ -11,14 +11,14 @@ use crate::config::Config;
 use crate::recipe::Recipe;
 use crate::text::shown;
 
-/// Maximum number of trainings, over the base and all variants. Each is a separate run, and `check` builds the recipe
-/// and configuration of each, which takes milliseconds.
+/// Maximum number of training runs, over the base and all variants. `check` builds the recipe and configuration of each
+/// run, which takes milliseconds.
 const TRAININGS_MAX: usize = 1000;
 
 /// Maximum length of a name in bytes. Names are parts of folder names, which file systems limit to 255 bytes.
 const NAME_BYTES_MAX: usize = 64;
 
-/// Returns the first fault. Elements in its key are given by number (`train.1.name`).
+/// Returns the first fault of an experiment file. Elements in the fault's key are given by number (`train.1.name`).
 pub(super) fn first_fault(experiment: &Experiment) -> Option<Fault> {
     named_once(experiment)
         .or_else(|| too_many(experiment))
@@ -29,7 +29,7 @@ pub(super) fn first_fault(experiment: &Experiment) -> Option<Fault> {
         })
 }
 
-/// Checks the names: they become folder names, and each must be unique.
+/// Checks the names in an experiment: they become folder names, and each must be unique.
 fn named_once(experiment: &Experiment) -> Option<Fault> {
     if let Some(problem) = name_problem(&experiment.name) {
         return Some(Fault::new("name", problem));
@@ -84,7 +84,7 @@ const fn is_allowed_in_names(c: char) -> bool {
     matches!(c, 'a'..='z' | '0'..='9' | '-' | '_')
 }
 
-/// Limits the number of trainings. More of them are probably an error in the program that generated the file.
+/// Limits the number of training runs. More runs are probably an error in the program that generated the file.
 fn too_many(experiment: &Experiment) -> Option<Fault> {
     let n_variants = experiment.variants.len();
     let n_train = experiment.train.len();
@@ -216,7 +216,7 @@ pub(super) fn against_recipe(
     Ok(())
 }
 
-/// Checks that a recipe has the target of a claim.
+/// Checks that a recipe has the target that a claim names.
 pub(super) fn claimed_target(claim: &Claim, recipe: &Recipe) -> Result<(), ExperimentError> {
     match &claim.target {
         Some(target) => has_target(target, recipe, || {

@@ -32,35 +32,35 @@ pub enum ExperimentError {
     /// The file cannot be found, read or parsed, or contains an impossible value.
     #[error(transparent)]
     File(#[from] RecipeError),
-    /// The experiment has no such variant.
+    /// The experiment does not have the requested variant.
     #[error(
         "--variant {name}: {experiment} has no such variant{}; there are: {}",
         did_you_mean(name, &there.iter().map(String::as_str).collect::<Vec<_>>()),
         there.join(", ")
     )]
     NoVariant {
-        /// Name, as given.
+        /// Name of the missing variant, as given.
         name: String,
         /// Name of the experiment.
         experiment: String,
-        /// Names of the existing variants.
+        /// Names of the experiment's variants.
         there: Vec<String>,
     },
-    /// The experiment has no training of that name.
+    /// The experiment does not have the requested training.
     #[error(
         "--train {name}: {experiment} has no such training{}; there are: {}",
         did_you_mean(name, &there.iter().map(String::as_str).collect::<Vec<_>>()),
         there.join(", ")
     )]
     NoTrain {
-        /// Name, as given.
+        /// Name of the missing training, as given.
         name: String,
         /// Name of the experiment.
         experiment: String,
-        /// Names of the existing trainings.
+        /// Names of the experiment's trainings (`[[train]]`).
         there: Vec<String>,
     },
-    /// The recipe cannot be loaded, or not with the changes of a variant.
+    /// The recipe cannot be loaded, or the changes of a variant cannot be applied to it.
     #[error("variant {variant}")]
     Recipe {
         /// Name of the variant.
@@ -71,14 +71,14 @@ pub enum ExperimentError {
     /// The experiment refers to a feature or target that the recipe does not have.
     #[error("{what}: the recipe has no {kind} of this name; it has: {there}")]
     Missing {
-        /// The referring key and the missing name.
+        /// The key in the experiment that refers to the feature or target, and the missing name.
         what: String,
-        /// `feature` or `target`.
+        /// Kind of the missing name: `feature` or `target`.
         kind: &'static str,
-        /// Existing names, separated by commas.
+        /// Names that the recipe has, separated by commas.
         there: String,
     },
-    /// A training configuration cannot be loaded, or not with the changes of a variant.
+    /// A training configuration cannot be loaded, or the changes of a variant cannot be applied to it.
     #[error("train {train}, variant {variant}")]
     Config {
         /// Name of the training.
@@ -94,7 +94,7 @@ pub enum ExperimentError {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Experiment {
-    /// Name, as shown by `experiment list`.
+    /// Name of the experiment, as shown by `experiment list`.
     pub name: String,
     /// Purpose of the experiment, in one line.
     pub description: String,
@@ -103,10 +103,10 @@ pub struct Experiment {
     pub document: Option<String>,
     /// Name of a shipped recipe, or path of a recipe file relative to the experiment file.
     pub recipe: String,
-    /// Names of the data set's archives.
+    /// File names of the data set's archives.
     #[serde(default)]
     pub data: DataSpec,
-    /// Variants of the recipe and the trainings, selected by `--variant`.
+    /// Variants, which change the recipe and the training configurations; selected by `--variant`.
     #[serde(default)]
     pub variants: Vec<Variant>,
     /// Models to train.
@@ -123,10 +123,10 @@ pub struct Experiment {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataSpec {
-    /// Names of the metadata; empty if the data set has none.
+    /// File names of the metadata; empty if the data set has none.
     #[serde(default)]
     pub metadata: Vec<String>,
-    /// Names of the audio.
+    /// File names of the audio.
     #[serde(default)]
     pub audio: Vec<String>,
     /// Archives whose checksums are known.
@@ -155,7 +155,7 @@ pub struct Variant {
     /// Recipe that replaces the experiment's: a shipped name, or a path relative to the experiment file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recipe: Option<String>,
-    /// Names of that recipe's audio; they replace `data.audio`.
+    /// File names of the audio for the variant's own `recipe`; they replace `data.audio`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audio: Option<Vec<String>>,
     /// Changes of the recipe, as `key=value`.
@@ -175,7 +175,7 @@ pub struct Variant {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainSpec {
-    /// Name, used in `--train`, tables and folders.
+    /// Name of the training, used in `--train`, tables and folders.
     pub name: String,
     /// Shipped configuration to start from (`wavemill train fit --like list`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -195,21 +195,21 @@ pub struct SweepSpec {
     /// Shipped configuration shared by all trials.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub like: Option<String>,
-    /// Changes of that configuration, as `key=value`.
+    /// Changes of the shared configuration, as `key=value`.
     #[serde(default)]
     pub set: Vec<String>,
     /// Search space, in the format of a `wavemill-train sweep` file.
     pub search: toml::Table,
 }
 
-/// A side of the split whose rows are not used to fit weights.
+/// A split (validation or test) whose rows are not used to fit weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Side {
-    /// Scored once, at the end.
+    /// The test split, which is scored once, at the end.
     #[default]
     Test,
-    /// Scored after each epoch, to select the best one.
+    /// The validation split, which is scored after each epoch, to select the best one.
     Validation,
 }
 
@@ -263,23 +263,23 @@ impl ClaimMetric {
 pub struct Claim {
     /// Metric of the result.
     pub metric: ClaimMetric,
-    /// Value; shares are between 0 and 1.
+    /// Value of the metric; shares are between 0 and 1.
     pub value: f64,
-    /// Name of the training.
+    /// Name of the training (`[[train]]`) to which the claim refers.
     pub train: String,
-    /// Name of the variant.
+    /// Name of the variant to which the claim refers.
     #[serde(default = "base")]
     pub variant: String,
-    /// Name of the target; the recipe's first target if absent.
+    /// Name of the target to which the claim refers; if absent, the recipe's first target.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
-    /// Side of the split on which the document scored.
+    /// Split on which the document scored: validation or test.
     #[serde(default)]
     pub side: Side,
-    /// Unit over which the document scored.
+    /// Unit over which the document scored: tracks or segments.
     #[serde(default)]
     pub counted: Counted,
-    /// Number of classes; absent if the document does not state it.
+    /// Number of classes in the document; absent if the document does not state it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub classes: Option<u64>,
     /// Description of the split that the document used.
@@ -307,7 +307,7 @@ pub enum SplitKind {
 pub struct VariantRecipe {
     /// Name or file of the recipe, as accepted by `extract --recipe`.
     pub source: String,
-    /// Changes, as accepted by `extract --set`.
+    /// Changes of the recipe, as accepted by `extract --set`.
     pub sets: Vec<String>,
     /// The recipe with its changes applied.
     pub recipe: Recipe,
@@ -322,20 +322,20 @@ pub struct VariantConfig {
     pub like: Option<String>,
     /// Configuration file, as accepted by `fit --config`.
     pub file: Option<PathBuf>,
-    /// Changes, as accepted by `fit --set`.
+    /// Changes of the configuration, as accepted by `fit --set`.
     pub sets: Vec<String>,
     /// The configuration with all changes applied.
     pub config: Config,
 }
 
-/// An experiment and its source.
+/// An experiment and the origin of its text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ExperimentSource {
     /// The parsed experiment.
     pub experiment: Experiment,
-    /// Text of the file, including comments.
+    /// Text of the experiment file, including comments.
     pub text: String,
-    /// Folder of the file; `None` for shipped experiments.
+    /// Folder of the experiment file; `None` for shipped experiments.
     folder: Option<PathBuf>,
 }
 
@@ -398,7 +398,7 @@ impl ExperimentSource {
     /// Checks that a store of `recipe` contains the feature and the targets that `config` trains on.
     ///
     /// # Errors
-    /// [`ExperimentError::Missing`].
+    /// [`ExperimentError::Missing`] if the recipe lacks the feature or a target.
     pub fn check_pair(
         train: &TrainSpec,
         variant: &str,
@@ -411,7 +411,7 @@ impl ExperimentSource {
     /// Returns the recipe of a variant with `sets` applied on top. Variants joined by `+` are applied in order.
     ///
     /// # Errors
-    /// [`ExperimentError::NoVariant`], [`ExperimentError::Recipe`].
+    /// [`ExperimentError::NoVariant`]; [`ExperimentError::Recipe`] if the changed recipe is not valid.
     pub fn recipe(
         &self,
         variant: &str,
@@ -452,7 +452,7 @@ impl ExperimentSource {
     /// Returns a training configuration in a variant with `sets` applied on top.
     ///
     /// # Errors
-    /// [`ExperimentError::NoVariant`], [`ExperimentError::Config`].
+    /// [`ExperimentError::NoVariant`]; [`ExperimentError::Config`] if the changed configuration is not valid.
     pub fn config(
         &self,
         train: &TrainSpec,
@@ -530,7 +530,7 @@ fn key_of(set: &str) -> &str {
 }
 
 impl Claim {
-    /// Reports whether `other` is a claim about the same result.
+    /// Reports whether `other` is a claim about the same metric, split, unit, training, variant and target.
     fn is_of_the_same(&self, other: &Self) -> bool {
         self.metric == other.metric
             && self.side == other.side
@@ -545,7 +545,7 @@ impl Experiment {
     /// Returns the variants named by a `--variant` argument, in its order. [`BASE`] adds no variant.
     ///
     /// # Errors
-    /// [`ExperimentError::NoVariant`].
+    /// [`ExperimentError::NoVariant`] if a name is unknown.
     pub fn variants_of(&self, names: &str) -> Result<Vec<&Variant>, ExperimentError> {
         let mut found = Vec::new();
         for name in names.split(JOIN).filter(|name| *name != BASE) {
@@ -603,7 +603,7 @@ impl Experiment {
         own.flatten().cloned().collect()
     }
 
-    /// Returns the claims with the variants of `done` whose results they can be compared with.
+    /// Returns the claims of the document, each with those variants of `done` whose results can be compared with it.
     ///
     /// A claim is about a document's rows and models, independent of our split. It is repeated for its own variant and
     /// for each variant that adds only another split: claims of `stretched` also for `stretched+fault-filtered`. The
@@ -644,10 +644,10 @@ impl Experiment {
         variant.is_some_and(Variant::changes_split_alone)
     }
 
-    /// Returns the trainings of these names, in the file's order, or all trainings if `names` is empty.
+    /// Returns the trainings with the given names, in the file's order, or all trainings if `names` is empty.
     ///
     /// # Errors
-    /// [`ExperimentError::NoTrain`].
+    /// [`ExperimentError::NoTrain`] if a name is unknown.
     pub fn trainings(&self, names: &[String]) -> Result<Vec<&TrainSpec>, ExperimentError> {
         for name in names {
             if !self.train.iter().any(|train| train.name == *name) {
@@ -665,7 +665,7 @@ impl Experiment {
     }
 }
 
-/// Builds the configuration in the same way as `fit`.
+/// The configuration is built in the same way as by `fit`.
 fn layered(train: &TrainSpec, file: Option<&Path>, sets: &[String]) -> Result<Config, ConfigError> {
     let like = train.like.as_deref().map(ShippedConfig::find).transpose()?;
     let mut text = String::new();

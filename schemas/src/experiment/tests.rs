@@ -223,10 +223,10 @@ fn claims_match_their_variant_under_any_split() {
             &["fault-filtered+stretched"],
             &["base 0.74", "fault-filtered+stretched 0.92"],
         ),
-        // A variant with another feature trains another model.
+        // The variant `plain` has another feature, so its trainings use another model.
         (&["plain"], &["base 0.74", "stretched 0.92"]),
     ] {
-        // The accuracy identifies which of the document's two models a claim is about.
+        // The accuracy identifies which of the document's two models a returned claim is about.
         let claims = experiment.claims_beside(done).into_iter();
         let accuracies = claims.filter(|claim| claim.metric == ClaimMetric::Accuracy);
         let told = accuracies.map(|claim| format!("{} {}", claim.variant, claim.value));

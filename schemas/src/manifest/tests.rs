@@ -1,6 +1,6 @@
 use super::*;
 
-/// Creates a small manifest with a valid identity.
+/// Creates a small manifest whose identity hashes are valid.
 fn manifest() -> Manifest {
     let recipe = "name = 'r'\n[catalog]\ndataset = 'fma'\n[split]\nrule = 'official'\n\
                   [[targets]]\nname = 'genre'\ncolumn = 'track_genre_top'\n\
@@ -110,13 +110,13 @@ fn flipped_bits_of_a_manifest_are_detected() {
         + format.len();
 
     for at in 0..json.len() {
-        // Over the whole file, every bit of digits and letters is flipped many times.
+        // Two bits of each byte are flipped. Over the whole file, every bit of digits and letters is flipped often.
         for bit in [at % 8, (at + 3) % 8] {
             let mut flipped = json.clone();
             flipped[at] ^= 1 << bit;
 
             match Manifest::from_json(&flipped) {
-                // Changed white space after the end, or another notation of the same number.
+                // The flipped bit only changed white space after the end, or the notation of a number.
                 Ok(read) => assert_eq!(read, good, "byte {at}, bit {bit}"),
                 Err(ManifestError::OtherFormat { .. }) => {
                     assert_eq!(at, digit, "byte {at}, bit {bit}");

@@ -8,7 +8,7 @@ use super::place;
 /// Keys for which `none` is a value instead of removing the key.
 const KEYS_WITH_NONE: [&str; 3] = ["normalize", "norm", "compression"];
 
-/// Applies the set `flag` to `document` and returns the new text.
+/// Applies the `--set` option `flag` to the recipe in `document` and returns the new text.
 pub(super) fn set(document: &mut DocumentMut, flag: &str) -> Result<String, Fault> {
     let (key, value) = flag
         .split_once('=')
@@ -19,7 +19,7 @@ pub(super) fn set(document: &mut DocumentMut, flag: &str) -> Result<String, Faul
         .split_last()
         .ok_or_else(|| Fault::new(key, "missing key before the `=`"))?;
 
-    // Descend to the table that contains the key. `path` is the full key of the table reached so far, for error messages.
+    // Descend to the table that contains the key. `path` is the key of the table reached so far, for error messages.
     let mut item = document.as_item_mut();
     let mut path = String::new();
     for step in parents {
@@ -42,14 +42,14 @@ pub(super) fn set(document: &mut DocumentMut, flag: &str) -> Result<String, Faul
 /// created.
 fn descend<'a>(item: &'a mut Item, step: &str, path: &str) -> Result<&'a mut Item, String> {
     if item.is_array_of_tables() || item.is_array() {
-        // Names stay valid if an element is inserted before this one; indices would not.
+        // Elements are addressed by name: names stay valid if an element is inserted before them; indices would not.
         let index = element(item, step, path)?;
         return item
             .get_mut(index)
             .ok_or_else(|| format!("{path} is too short"));
     }
 
-    // A table within an inline table must be inline too: it cannot have a header.
+    // A table within an inline table must be inline too, because it cannot have a header.
     let empty = if item.is_table() {
         toml_edit::table()
     } else {
@@ -120,7 +120,7 @@ fn put(parent: &mut Item, name: &str, text: &str, path: &str) -> Result<(), Stri
 
     match table.get(name).and_then(Item::as_value) {
         Some(old) if inline => *value.decor_mut() = old.decor().clone(),
-        // The old comment describes the origin of the old value.
+        // The comment after a value describes the value's origin, so the old comment is replaced.
         _ if !inline => value.decor_mut().set_suffix("  # --set"),
         _ => {}
     }

@@ -10,7 +10,7 @@ use super::limits::{CLIP_S_MAX, LENGTH_S_MIN, ROW_BYTES_MAX};
 use super::{AudioSpec, Dataset, FeatureSpec, Op, Recipe};
 use crate::samples::samples_in;
 
-/// Adds the faults of `spec`, whose key in `recipe` is `key`: `features.1`.
+/// Adds the faults of the feature `spec`, whose key in `recipe` is `key`, such as `features.1`.
 pub(super) fn check(spec: &FeatureSpec, key: &str, recipe: &Recipe, faults: &mut Faults) {
     let mut found = spec.idle_keys();
     if spec.op.is_of_audio() {
@@ -95,7 +95,7 @@ fn picture_bytes(args: &FeatureArgs, audio: &AudioSpec) -> Option<Fault> {
         return None;
     }
 
-    // A given height or width is too small to be the cause, so the message suggests other keys.
+    // The user's height or width is too small to be the cause, so the message suggests other keys.
     let problem = format!(
         "a picture of {row_s} s would have {height} x {width:.0} pixels, {:.1} GB, more than the limit of 2.1 GB; \
          allowed: a width, or a smaller audio.max_duration_s, audio.duration_s or audio.segment_s",
@@ -110,7 +110,7 @@ struct LongestRow {
     plain_s: f64,
     /// Duration at the slowest tempo of its stretched copies, in seconds.
     row_s: f64,
-    /// Approximate number of frames; never too small.
+    /// Approximate number of frames of the longest row; never too small.
     n_frames: f64,
 }
 
@@ -154,7 +154,7 @@ fn row_bytes(args: &FeatureArgs, spec: &FeatureSpec, audio: &AudioSpec) -> Optio
     let n_bands = (args.n_base_bands() as f64 * n_orders).max(n_mels as f64);
     let bytes = n_bands * n_frames * size_of::<f32>() as f64;
 
-    // Numbers out of range have a fault of their own.
+    // Numbers out of range are reported as faults of their own, so they are not checked here.
     let is_sound = (LENGTH_S_MIN..=CLIP_S_MAX).contains(&plain_s)
         && audio.longest_stretch() <= 1.0 / STRETCH_MIN
         && spec.n_mels.is_none_or(|n_mels| n_mels <= N_MELS_MAX)

@@ -35,14 +35,14 @@ use wavemill_options::exact;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
-    /// Name, as shown by `recipe list`.
+    /// Name of the recipe, as shown by `recipe list`.
     pub name: String,
     /// Purpose of the recipe, in one line.
     #[serde(default)]
     pub description: String,
-    /// Data set and selection of its rows.
+    /// Data set of the recipe and selection of its rows.
     pub catalog: CatalogSpec,
-    /// Target columns.
+    /// Columns to predict.
     #[serde(default)]
     pub targets: Vec<TargetSpec>,
     /// Assignment of clips to training, validation and test.
@@ -56,7 +56,7 @@ pub struct Recipe {
     pub image: ImageSpec,
     /// Features computed from PCM or pictures.
     pub features: Vec<FeatureSpec>,
-    /// Layout of the stored files.
+    /// Layout of the stored files, and their compression.
     #[serde(default)]
     pub shards: ShardSpec,
 }
@@ -105,11 +105,11 @@ impl Dataset {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Subset {
-    /// 8,000 clips of 8 balanced genres.
+    /// Subset of 8,000 clips of 8 balanced genres.
     Small,
-    /// 25,000 clips of 16 genres.
+    /// Subset of 25,000 clips of 16 genres.
     Medium,
-    /// 106,574 clips.
+    /// All 106,574 clips.
     Large,
 }
 
@@ -135,12 +135,12 @@ pub struct CatalogSpec {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CleanStep {
-    /// Name, shown with the count of the step.
+    /// Name of the cleaning step, shown with the count of dropped rows.
     pub step: String,
-    /// Predicate; rows for which it is true are kept.
+    /// SQL predicate; rows for which it is true are kept.
     #[serde(rename = "where", default, skip_serializing_if = "Option::is_none")]
     pub predicate: Option<String>,
-    /// Complete query over `input` and the other tables.
+    /// Complete SQL query over `input` and the other tables.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sql: Option<String>,
 }
@@ -149,7 +149,7 @@ pub struct CleanStep {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TargetSpec {
-    /// Column name in the feature rows.
+    /// Name of the target's column in the feature rows.
     pub name: String,
     /// Column of the cleaned rows that contains the label as text.
     pub column: String,
@@ -164,16 +164,16 @@ pub struct TargetSpec {
 pub enum SplitRule {
     /// The official split of the data set.
     Official,
-    /// Stratified by class, in hash order. Leaky, with a warning: tracks of one artist are on several sides.
+    /// Stratified by class, in hash order. Leaky, with a warning: tracks of one artist are in several splits.
     Stratified,
-    /// Tracks of one artist are on the same side.
+    /// Tracks of one artist are in the same split.
     #[default]
     Artist,
-    /// The values of a column.
+    /// The split of each track is its value in a column.
     Column,
-    /// Segments of one track are on several sides. Leaky, with a warning.
+    /// Segments of one track are in several splits. Leaky, with a warning.
     Segment,
-    /// As `Segment`, and stretched copies may be on other sides than the original segment. Leaky, with a warning.
+    /// As `Segment`, and stretched copies may be in other splits than the original segment. Leaky, with a warning.
     SegmentStretched,
 }
 
@@ -190,7 +190,7 @@ impl SplitRule {
         }
     }
 
-    /// Reports whether the side is chosen for each row, so that a clip can have rows on several sides.
+    /// Reports whether the rule assigns each row to a split, so that a clip can have rows in several splits.
     pub const fn is_by_segment(self) -> bool {
         matches!(self, Self::Segment | Self::SegmentStretched)
     }
@@ -208,11 +208,11 @@ impl SplitRule {
     }
 }
 
-/// `[split]`: assignment of rows to sides.
+/// `[split]`: assignment of rows to training, validation and test.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SplitSpec {
-    /// Rule that assigns the sides.
+    /// Rule that assigns rows to splits.
     #[serde(default)]
     pub rule: SplitRule,
     /// Shares of training, validation and test; their sum is 1.
@@ -221,13 +221,13 @@ pub struct SplitSpec {
         deserialize_with = "exact::array"
     )]
     pub fractions: [f64; 3],
-    /// Seed of every hash order.
+    /// Seed of every hash by which rows are ordered.
     #[serde(default = "SplitSpec::default_seed")]
     pub seed: u64,
-    /// Column for the rule `column`; not allowed with other rules.
+    /// Name of the column for the rule `column`; not allowed with other rules.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub column: Option<String>,
-    /// Whether tracks with equal `audio_blake3` are assigned to the same side. This requires an additional, counted
+    /// Whether tracks with equal `audio_blake3` are assigned to the same split. This requires an additional, counted
     /// hashing pass.
     #[serde(default)]
     pub group_duplicates: bool,

@@ -22,17 +22,17 @@ pub enum RecipeError {
         shipped.join(", ")
     )]
     Unknown {
-        /// `recipe` or `experiment`.
+        /// Kind of the file: `recipe` or `experiment`.
         kind: &'static str,
-        /// Name, as given.
+        /// Name of the recipe or experiment, as given.
         name: String,
-        /// Names of the shipped ones.
+        /// Names of the shipped recipes or experiments.
         shipped: Vec<&'static str>,
     },
     /// The file exists, but cannot be read.
     #[error("{kind} {}: cannot read the file", path.display())]
     Read {
-        /// `recipe` or `experiment`.
+        /// Kind of the file: `recipe` or `experiment`.
         kind: &'static str,
         /// Path of the file.
         path: PathBuf,
@@ -47,19 +47,19 @@ pub enum RecipeError {
         /// Message of the TOML parser.
         problem: String,
     },
-    /// An unknown key, a wrong type or an impossible value.
+    /// The file contains an unknown key, a wrong type or an impossible value.
     #[error("{place}: {key}: {problem}")]
     Invalid {
         /// Position of the error.
         place: Place,
-        /// Key with dots between its parts and elements by name: `features.log_mel.n_mels`.
+        /// Key of the invalid value, with dots between its parts and elements by name: `features.log_mel.n_mels`.
         key: String,
         /// Description of the error and of the allowed values.
         problem: String,
     },
 }
 
-/// The text of a recipe or an experiment, and its origin.
+/// The text of a recipe or an experiment, and the text's origin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
     /// Path of the file or name of the shipped recipe, for error messages.
@@ -69,15 +69,15 @@ pub struct Source {
 }
 
 impl Source {
-    /// Reads the shipped recipe of that name, or else the file at that path.
+    /// Reads the text of the shipped recipe of that name, or else of the file at that path.
     ///
     /// # Errors
-    /// [`RecipeError::Unknown`], [`RecipeError::Read`].
+    /// [`RecipeError::Unknown`] for an unknown name; [`RecipeError::Read`] if the file cannot be read.
     pub fn find(name_or_file: &str) -> Result<Self, RecipeError> {
         Self::find_among("recipe", &SHIPPED, name_or_file)
     }
 
-    /// Reads a text like [`Source::find`]. `shipped` contains the names and texts of the shipped files of a `kind`.
+    /// Reads a file of a `kind` like [`Source::find`]. `shipped` contains the names and texts of the shipped files.
     pub(crate) fn find_among(
         kind: &'static str,
         shipped: &[(&'static str, &str)],
@@ -108,7 +108,7 @@ impl Source {
         })
     }
 
-    /// Parses the recipe with `sets` applied. Returns it together with the edited text, whose comments are preserved.
+    /// Parses the recipe with `sets` applied. Returns it together with the edited text, which keeps the comments.
     ///
     /// Parses the recipe after applying `sets`, overrides of the form `key=value`: see [`Recipe::load`].
     ///
@@ -118,7 +118,7 @@ impl Source {
         let (document, recipe) = self.read()?;
         let root = document.as_item();
 
-        // Keep the recipe after each set, so that a fault can be attributed to the set that introduced it.
+        // Keep the recipe after each `--set`, so that a fault can be attributed to the option that introduced it.
         let mut edited = document.clone().into_mut();
         let mut history = vec![recipe];
         for flag in sets {
@@ -137,10 +137,10 @@ impl Source {
         Ok((recipe, edited.to_string()))
     }
 
-    /// Deserializes the text. Also returns it as a document, which maps keys to lines.
+    /// Deserializes the recipe's text. Also returns the text as a document, which maps keys to lines.
     ///
     /// # Errors
-    /// [`RecipeError::Syntax`], [`RecipeError::Invalid`].
+    /// [`RecipeError::Syntax`]; [`RecipeError::Invalid`] for a wrong key or type.
     pub(crate) fn read<T: DeserializeOwned>(&self) -> Result<(Document<&str>, T), RecipeError> {
         let document =
             Document::parse(self.text.as_str()).map_err(|error| RecipeError::Syntax {
@@ -157,7 +157,7 @@ impl Source {
         Ok((document, value))
     }
 
-    /// Returns the error for an invalid value at its line.
+    /// Returns the error for an invalid value, with the line of the value's key.
     pub(crate) fn invalid(&self, root: &Item, fault: Fault) -> RecipeError {
         RecipeError::Invalid {
             place: self.line(place::offset_of(root, &fault.key)),
@@ -166,7 +166,7 @@ impl Source {
         }
     }
 
-    /// Reports the first impossible value by its line in the file, or else the first one that a set introduced.
+    /// Reports the first impossible value by its line in the file, or else the first one that a `--set` introduced.
     fn check(
         &self,
         history: &[Recipe],
@@ -174,7 +174,7 @@ impl Source {
         root: &Item,
         edited: &Item,
     ) -> Result<(), RecipeError> {
-        // A set may correct a fault of the file, so only the faults after the last set count.
+        // A `--set` may correct a fault of the file, so only the faults after the last `--set` count.
         let faults: Vec<Vec<Fault>> = history.iter().map(validate::faults).collect();
         let Some(now) = faults.last() else {
             return Ok(());
@@ -201,7 +201,7 @@ impl Source {
                 Origin::File(offset) => self.line(offset),
                 Origin::Set(index) => Place::Flag(sets[index].clone()),
             },
-            // Look up the key in the edited document: a set may have added it.
+            // Look up the key in the edited document, because a `--set` may have added it.
             key: place::shown(edited, &fault.key),
             problem: fault.problem.clone(),
         })
@@ -242,12 +242,12 @@ impl Recipe {
     }
 }
 
-/// Origin of a fault. Faults of the file compare as less than those of any set.
+/// Origin of a fault in a recipe. Faults of the file compare as less than those of any `--set`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Origin {
-    /// The file, at this byte offset.
+    /// The fault is in the file, at this byte offset.
     File(usize),
-    /// The set with this index.
+    /// The fault was introduced by the `--set` with this index.
     Set(usize),
 }
 
@@ -255,9 +255,9 @@ enum Origin {
 struct TypeFault {
     /// Byte offset of the error in the text.
     offset: usize,
-    /// Key with dots between its parts and elements by number.
+    /// Key of the wrong value, with dots between its parts and elements by number.
     key: String,
-    /// Description in plain words.
+    /// Description of the type error in plain words.
     problem: String,
 }
 
@@ -266,7 +266,7 @@ fn deserialise<T: DeserializeOwned>(text: &str, root: &Item) -> Result<T, TypeFa
     toml::from_str(text).map_err(|error| {
         let span = error.span().unwrap_or_default();
 
-        // Errors about the whole file have an empty span.
+        // Errors about the whole file have an empty span of bytes.
         let mut key = if span.is_empty() {
             String::new()
         } else {
@@ -290,9 +290,9 @@ fn deserialise<T: DeserializeOwned>(text: &str, root: &Item) -> Result<T, TypeFa
     })
 }
 
-/// Parses an edited text. Faults use element names in their keys and have no position.
+/// Parses a recipe's text after a `--set`. Faults use element names in their keys and have no position.
 fn reparse(text: &str) -> Result<Recipe, Fault> {
-    // Lines of the edited text would be meaningless to the author, who has never seen it.
+    // Line numbers of the edited text would be meaningless to the user, who has never seen this text.
     let document =
         Document::parse(text).map_err(|error| Fault::new("", one_line(error.message())))?;
     let root = document.as_item();

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use toml_edit::{Item, TableLike};
 
-/// Origin of an invalid value.
+/// Origin of an invalid value in a recipe or experiment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
     /// A line of a file or shipped recipe.
@@ -18,7 +18,7 @@ pub enum Place {
         /// Line number, from 1.
         line: usize,
     },
-    /// A `--set`, as given: `key=value`.
+    /// A `--set` option, as given: `key=value`.
     Flag(String),
 }
 
@@ -33,7 +33,7 @@ impl fmt::Display for Place {
 
 /// Returns the line number, from 1, of the byte at `offset` in `text`.
 pub(crate) fn line_of(text: &str, offset: usize) -> usize {
-    // TOML's offsets count bytes, and the byte of a line feed occurs in no other UTF-8 character.
+    // TOML's offsets count bytes, and in UTF-8 the byte of a line feed is not part of any other character.
     1 + text
         .as_bytes()
         .iter()
@@ -96,7 +96,7 @@ pub(crate) fn offset_of(root: &Item, key: &str) -> usize {
             break;
         };
 
-        // Elements have no key. For a table, the header is more useful than the position of `b` within `[a.b]`.
+        // Array elements have no key. For a table, the header is more useful than the position of `b` within `[a.b]`.
         let header = if child.is_table() { child.span() } else { None };
         offset = header
             .or(name)

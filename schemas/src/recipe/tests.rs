@@ -1,9 +1,9 @@
-//! Tests of error messages, sets and the shipped recipes.
+//! Tests of a recipe's error messages, of `--set` options and of the shipped recipes.
 
 use super::{DbRefSpec, DbSpec, Dtype, Recipe, RecipeError, SHIPPED, Source};
 use crate::canonical;
 
-/// A recipe of eight lines; text appended by a test case starts at line 9.
+/// The smallest recipe, eight lines; text appended by a test case starts at line 9.
 const SMALLEST: &str = r#"
 name = "mine"
 [catalog]
@@ -31,7 +31,7 @@ fn parse(text: &str, sets: &[&str]) -> Result<Recipe, RecipeError> {
     Recipe::parse(text, "my.toml", &sets)
 }
 
-/// Loads a recipe by its name, with sets.
+/// Loads the recipe of the given name and applies `--set` options.
 fn load(name: &str, sets: &[&str]) -> Recipe {
     let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
     Recipe::load(name, &sets).expect("valid sets")
@@ -41,7 +41,7 @@ fn to_json(recipe: &Recipe) -> String {
     canonical::to_json(recipe).expect("plain struct")
 }
 
-/// Compares the results for all recipes in `errors.txt`.
+/// Compares the error messages of all recipes in `errors.txt` with those listed there.
 #[test]
 fn errors_are_as_listed() {
     let mut recipe = "";
@@ -270,8 +270,8 @@ fn warnings_cover_leaks_rounding_and_empty_filters() {
         ]
     );
 
-    // Many edges coincide with a bin. Three filters have a weight there only because of rounding, so they are not
-    // empty.
+    // Many edges of mel filters coincide with an FFT bin. Three filters have a weight there only because of rounding,
+    // so they are not empty.
     let on_bins = [
         "audio.sample_rate_hz=8000",
         "features.log_mel.n_fft=240",
@@ -322,7 +322,7 @@ fn recipe_errors_are_one_line_with_location() {
     }
 }
 
-/// The default of `max_duration_s` does not change the identity of a recipe, whether it is given or not.
+/// The default of `max_duration_s` does not change a recipe's hash, whether it is given or not.
 #[test]
 fn max_duration_affects_identity_only_if_not_default() {
     fn json_with(text: &str) -> String {
@@ -337,7 +337,7 @@ fn max_duration_affects_identity_only_if_not_default() {
     assert!(json_with("[audio]\nmax_duration_s = 600\n").contains("\"max_duration_s\":600"));
 }
 
-/// Limits that a recipe does not set are not part of its identity.
+/// Limits that a recipe does not set are not part of the recipe's hash.
 #[test]
 fn file_limits_affect_identity_only_if_set() {
     let plain = parse(SMALLEST, &[]).expect("sound");

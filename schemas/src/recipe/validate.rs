@@ -14,9 +14,9 @@ use crate::columns::{ROW_COLUMNS, shape_column};
 /// Name of the partition folder `split=…`, which readers show as a column.
 const SPLIT_COLUMN: &str = "split";
 
-/// Names of the steps that implement `catalog.subset` and `catalog.require_audio`.
+/// Names of the cleaning steps that implement `catalog.subset` and `catalog.require_audio`.
 const OWN_STEPS: [&str; 2] = ["subset", "audio"];
-/// Tables of a store, in addition to `raw_…`.
+/// Names of a store's metadata tables, in addition to `raw_…`.
 const TABLES: [&str; 11] = [
     "tracks",
     "tracks_all",
@@ -59,13 +59,13 @@ pub(super) fn faults(recipe: &Recipe) -> Vec<Fault> {
     faults.into_vec()
 }
 
-/// Checks the rules that assign segments of one clip to several sides.
+/// Checks the split rules that assign segments of one clip to several splits.
 fn by_segment(recipe: &Recipe, faults: &mut Faults) {
     let audio = &recipe.audio;
     let rule = recipe.split.rule;
     let is_stretched = !audio.stretch.is_empty();
 
-    // Each segment is assigned to a side, so the number of segments must be known before any clip is decoded.
+    // Each segment is assigned to a split, so the number of segments must be known before any clip is decoded.
     let bounded =
         audio.segment_s.is_some() && (audio.segments_max.is_some() || audio.duration_s.is_some());
     let problem = format!(
@@ -74,7 +74,7 @@ fn by_segment(recipe: &Recipe, faults: &mut Faults) {
     );
     faults.unless(bounded || !rule.is_by_segment(), "split.rule", problem);
 
-    // These rules assign rows instead of clips, so the rule must also determine the side of stretched copies.
+    // These rules assign rows instead of clips, so the rule must also determine the split of stretched copies.
     let problem = "`segment` does not assign stretched copies to a side: `segment_stretched` assigns them to all sides \
                    (leaky), the other rules to training";
     faults.unless(
@@ -91,7 +91,7 @@ fn by_segment(recipe: &Recipe, faults: &mut Faults) {
 }
 
 fn catalog(spec: &CatalogSpec, faults: &mut Faults) {
-    // Subsets are a column of FMA's tracks.csv.
+    // Subsets only exist in FMA, where a column of tracks.csv contains them.
     let subset_has_meaning = spec.subset.is_none() || spec.dataset == Dataset::Fma;
     faults.unless(
         subset_has_meaning,
@@ -176,7 +176,7 @@ fn columns(recipe: &Recipe, faults: &mut Faults) {
         "is empty; at least one feature is required",
     );
 
-    // Names with their keys, targets first: of two equal names, the second is reported.
+    // Names of columns with their keys, targets first: of two equal names, the second is reported.
     let mut names: Vec<(String, &str)> = Vec::new();
     for (i, target) in recipe.targets.iter().enumerate() {
         names.push((format!("targets.{i}.name"), &target.name));
@@ -236,7 +236,7 @@ fn targets(targets: &[TargetSpec], faults: &mut Faults) {
             "is empty",
         );
 
-        // The id of a class is its index in the list, so names must be unique.
+        // The id of a class is its index in the list of classes, so class names must be unique.
         if let Some(classes) = &target.classes {
             let distinct = classes.iter().collect::<HashSet<_>>().len() == classes.len();
             let problem = "allowed: at least one class name, without duplicates";
@@ -290,7 +290,7 @@ fn split(dataset: Dataset, spec: &SplitSpec, faults: &mut Faults) {
         _ => {}
     }
 
-    // The other rules determine the side of every clip, including duplicates.
+    // The other split rules determine the split of every clip, including duplicates.
     let drawn = matches!(spec.rule, SplitRule::Stratified | SplitRule::Artist);
     let problem = "only the rules stratified and artist can put duplicates on one side";
     faults.unless(
@@ -430,7 +430,7 @@ fn too_many_segments(spec: &AudioSpec, segment_s: f64, faults: &mut Faults) {
     let stretch = spec.longest_stretch();
     let longest_s = spec.longest_s() * stretch;
     let segments = (longest_s / hop_s).min(spec.segments_max.map_or(f64::INFINITY, f64::from));
-    // A length or factor out of range has a fault of its own.
+    // A length or factor out of range is reported as a fault of its own.
     let lengths = LENGTH_S_MIN..=CLIP_S_MAX;
     let is_sound = [hop_s, segment_s, spec.longest_s()]
         .iter()

@@ -19,7 +19,7 @@ impl Recipe {
 }
 
 fn feature_warnings(recipe: &Recipe, feature: &FeatureSpec, warnings: &mut Vec<String>) {
-    // Derived features have no warnings of their own: the source gets them.
+    // Derived features have no warnings of their own: they are reported for the source feature.
     if !feature.op.is_of_audio() {
         return;
     }

@@ -46,7 +46,7 @@ fn plain_types(message: &str) -> String {
         ("an array of length 4", "four numbers"),
     ];
 
-    // An enum's value that is neither a string nor a table.
+    // serde's message for an enum value that is neither a string nor a table.
     if message == "wanted string or table" {
         return "expected a string in quotes".to_owned();
     }
@@ -54,7 +54,7 @@ fn plain_types(message: &str) -> String {
         return message.to_owned();
     };
 
-    // A value was given for a section: serde reports the Rust type of the section.
+    // A value was given for a whole section: serde's message contains the Rust type of the section.
     if let Some(section) = expected.strip_prefix("struct ") {
         let value = found.split(['"', '`']).nth(1).unwrap_or("VALUE");
         let such_as =
@@ -62,7 +62,7 @@ fn plain_types(message: &str) -> String {
         return format!("is a table: set one of its keys{such_as}");
     }
 
-    // Other types are not used by any key and keep serde's name.
+    // No key of a recipe uses other types; they keep serde's name.
     let expected = WORDS
         .iter()
         .find(|(rust, _)| *rust == expected)

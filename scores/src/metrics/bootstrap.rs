@@ -1,9 +1,9 @@
-//! The uncertainty of scores: 95 % bootstrap intervals of scores, and of the difference of two models on the same
-//! tracks. Whole artists (or tracks) are resampled, never segments.
+//! 95 % bootstrap intervals of scores, and of the difference between two models on the same tracks. Whole artists (or
+//! tracks) are resampled, never segments.
 //!
-//! Segments of a track, and usually tracks of an artist, are not independent: resampling them one by one gives
-//! intervals that are too narrow. A resample is a pure function of (seed, its number), so the number of threads does
-//! not matter. Source: Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), percentile intervals.
+//! Segments of a track, and usually tracks of an artist, are not independent: resampling single segments or tracks
+//! gives intervals that are too narrow. A resample depends only on the seed and its number, and not on the number of
+//! threads. Source: Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), percentile intervals.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::num::NonZero;
@@ -16,109 +16,109 @@ use super::classification::{Margins, mean};
 use super::multilabel::{Ranking, decide, rankings};
 use super::predictions::{Label, Predictions, likeliest};
 
-/// Number of figures per class: precision, recall, F1.
+/// Number of scores per class: precision, recall, F1.
 const CLASS_FIGURES: usize = 3;
 
-/// Number of resamples for an interval.
+/// Number of resamples for a bootstrap interval.
 pub const RESAMPLES: usize = 2000;
 
-/// The unit of resampling.
+/// The unit that the bootstrap resamples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Unit {
-    /// All tracks of an artist; a track without an artist is a unit of its own.
+    /// Units are artists with all of their tracks; a track without an artist is a unit of its own.
     Artist,
-    /// Single tracks, because no track has an artist.
+    /// Units are single tracks, because no track has an artist.
     Track,
 }
 
-/// The number and the kind of the resampled units.
+/// The kind and the number of the units that the bootstrap resamples.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Draws {
-    /// The unit of resampling.
+    /// The kind of the units.
     pub unit: Unit,
     /// Number of units.
     pub units: u64,
-    /// Number of labelled tracks in the units.
+    /// Number of labelled tracks in all units.
     pub tracks: u64,
-    /// Number of these tracks without an artist.
+    /// Number of labelled tracks without an artist.
     pub tracks_without_artist: u64,
-    /// Always [`RESAMPLES`].
+    /// Number of resamples, always [`RESAMPLES`].
     pub resamples: u64,
-    /// The seed of the draws.
+    /// The seed from which resamples are drawn.
     pub seed: u64,
 }
 
-/// A figure with its 2.5 and 97.5 percentiles.
+/// A score with the 2.5 and 97.5 percentiles of its resamples.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Interval {
-    /// The figure over the original rows.
+    /// The score over the original rows.
     pub value: f64,
-    /// 2.5 % of resamples are below this value.
+    /// 2.5 % of the resamples have a lower score.
     pub low: f64,
-    /// 2.5 % of resamples are above this value.
+    /// 2.5 % of the resamples have a higher score.
     pub high: f64,
 }
 
-/// Intervals by the name of the figure.
+/// Bootstrap intervals by the name of the score.
 ///
-/// One class per row: `accuracy`, `balanced_accuracy`, `macro_f1`. Labels in sets: `exact_match`, `f1_macro`,
-/// `f1_micro`, `roc_auc_macro`. An undefined figure (no class has rows of both kinds) is absent; resamples in which it
-/// is undefined are left out.
+/// Scores with one class per row: `accuracy`, `balanced_accuracy`, `macro_f1`. Scores with several labels per row:
+/// `exact_match`, `f1_macro`, `f1_micro`, `roc_auc_macro`. An undefined score (no class has rows with and without it)
+/// is absent; resamples in which a score is undefined are left out.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Bootstrap {
-    /// The resampled units.
+    /// The number and kind of the resampled units.
     pub draws: Draws,
-    /// Intervals by name of the figure.
+    /// Intervals by the name of the score.
     pub intervals: BTreeMap<String, Interval>,
 }
 
-/// Intervals of one class's figures. A figure is `None` if its denominator is 0, such as the precision of a class that
-/// was never predicted. Resamples with a denominator of 0 are left out.
+/// Bootstrap intervals of the scores of one class. A score is `None` if its denominator is 0, such as the precision of
+/// a class that was never predicted. Resamples in which the denominator is 0 are left out.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ClassInterval {
-    /// The share of rows predicted as the class that belong to it.
+    /// Precision: the share of rows predicted as the class that belong to it.
     pub precision: Option<Interval>,
-    /// The share of rows of the class that are predicted as it.
+    /// Recall: the share of rows of the class that are predicted as the class.
     pub recall: Option<Interval>,
-    /// The harmonic mean of the two.
+    /// F1: the harmonic mean of precision and recall.
     pub f1: Option<Interval>,
 }
 
-/// Intervals for each class.
+/// Bootstrap intervals for each class.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClassIntervals {
-    /// The resampled units.
+    /// The number and kind of the resampled units.
     pub draws: Draws,
-    /// One entry per class, in id order.
+    /// Intervals of each class, in id order.
     pub classes: Vec<ClassInterval>,
 }
 
-/// A figure of two models, and their difference with its interval.
+/// A score of two models, and the difference between them with its bootstrap interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Difference {
-    /// The figure of the first model.
+    /// The score of the first model.
     pub a: f64,
-    /// The figure of the second model.
+    /// The score of the second model.
     pub b: f64,
-    /// a − b, with percentiles over resamples shared by both models.
+    /// Score of the first model minus that of the second, with percentiles over resamples that both models share.
     pub difference: Interval,
 }
 
-/// The differences between two models on the same tracks.
+/// The differences between the scores of two models on the same tracks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Paired {
-    /// The units, resampled for both models at once.
+    /// The number and kind of the units, which are resampled for both models at once.
     pub draws: Draws,
-    /// Differences by name of the figure, as in [`Bootstrap::intervals`].
+    /// Differences by the name of the score, with the names of [`Bootstrap::intervals`].
     pub differences: BTreeMap<String, Difference>,
 }
 
-/// Computes the intervals of `predictions`; returns `None` if there is only a single artist or track, which cannot be
-/// resampled.
+/// Computes the bootstrap intervals of `predictions`; returns `None` if there is only a single artist or track, which
+/// cannot be resampled.
 ///
 /// # Errors
-/// [`MetricsError::NoLabels`].
+/// [`MetricsError::NoLabels`] if no row has a label.
 pub(super) fn bootstrap(
     predictions: &Predictions,
     seed: u64,
@@ -130,8 +130,7 @@ pub(super) fn bootstrap(
     }
 
     let statistic = Statistic::from_predictions(predictions, &groups, units);
-    // Weight 1 for each group gives the figures over the original rows, computed in the same way as those of a
-    // resample.
+    // Weight 1 for each unit gives the scores over the original rows, computed in the same way as those of a resample.
     let whole = statistic.values(&vec![1; units]);
     let resamples = resample(&draws, whole.len(), |weights| statistic.values(weights));
 
@@ -144,11 +143,11 @@ pub(super) fn bootstrap(
     Ok(Some(Bootstrap { draws, intervals }))
 }
 
-/// Computes the intervals of each class's figures from the draws of [`Bootstrap`]; returns `None` if there is only a
-/// single artist or track.
+/// Computes the intervals of each class's scores from the same resamples as [`Bootstrap`]; returns `None` if there is
+/// only a single artist or track.
 ///
 /// # Errors
-/// [`MetricsError::Kind`] for labels in sets; [`MetricsError::NoLabels`].
+/// [`MetricsError::Kind`] if rows have several labels; [`MetricsError::NoLabels`] if no row has a label.
 pub fn class_intervals(
     predictions: &Predictions,
     seed: u64,
@@ -181,14 +180,15 @@ pub fn class_intervals(
     Ok(Some(ClassIntervals { draws, classes }))
 }
 
-/// Computes the difference of two models with the same resamples for both: it varies less than either model's figure.
+/// Computes the difference between two models with the same resamples for both. The difference varies less than the
+/// score of either model.
 ///
-/// Both need one row per track (such as [`Predictions::per_track_mean`]). Artists are those of `a`. Returns `None` if
-/// there is only a single artist or track.
+/// Both predictions need one row per track (see [`Predictions::per_track_mean`]). Artists are those of `a`. Returns
+/// `None` if there is only a single artist or track.
 ///
 /// # Errors
-/// [`MetricsError::ClassSets`]; [`MetricsError::Rows`] naming the tracks that only one of them has;
-/// [`MetricsError::NoLabels`].
+/// [`MetricsError::ClassSets`] if the classes differ; [`MetricsError::Rows`] with the tracks that only one of them has;
+/// [`MetricsError::NoLabels`] if no row has a label.
 pub fn paired(a: &Predictions, b: &Predictions, seed: u64) -> Result<Option<Paired>, MetricsError> {
     a.check_same_classes(b)?;
     let b = aligned(a, b)?;
@@ -198,7 +198,7 @@ pub fn paired(a: &Predictions, b: &Predictions, seed: u64) -> Result<Option<Pair
         return Ok(None);
     }
 
-    // `aligned` put the rows of `b` in the order of `a`, so both have the same groups.
+    // `aligned` put the rows of `b` in the order of `a`, so the rows of both are in the same units.
     let of_a = Statistic::from_predictions(a, &groups, units);
     let of_b = Statistic::from_predictions(&b, &groups, units);
     let whole_a = of_a.values(&vec![1; units]);
@@ -220,19 +220,19 @@ pub fn paired(a: &Predictions, b: &Predictions, seed: u64) -> Result<Option<Pair
     Ok(Some(Paired { draws, differences }))
 }
 
-/// Returns one figure of every resample.
+/// Returns one score of every resample.
 fn column(resamples: &[Vec<f64>], figure: usize) -> impl Iterator<Item = f64> {
     resamples.iter().map(move |figures| figures[figure])
 }
 
-/// Returns the group of each labelled row, and a description of the groups.
+/// Returns the index of each labelled row's unit (artist or track), and a description of the units.
 fn groups(predictions: &Predictions, seed: u64) -> Result<(Vec<u32>, Draws), MetricsError> {
-    // Groups are numbered by first appearance and only looked up, so the order of the hash map has no effect.
+    // Units are numbered in the order of their first row, so the order of the hash map has no effect.
     let mut group_of: HashMap<(bool, i64), u32> = HashMap::new();
     let mut tracks = HashMap::new();
     let mut groups = Vec::new();
     for row in predictions.labelled() {
-        // An artist and a track with the same number are different groups.
+        // An artist and a track with the same id are different units.
         let key = row
             .artist_id
             .map_or((false, row.track_id), |artist| (true, artist));
@@ -261,9 +261,9 @@ fn groups(predictions: &Predictions, seed: u64) -> Result<(Vec<u32>, Draws), Met
     Ok((groups, draws))
 }
 
-/// Returns `b`'s labelled rows in the order of `a`'s.
+/// Returns the labelled rows of `b` in the order of those of `a`.
 fn aligned(a: &Predictions, b: &Predictions) -> Result<Predictions, MetricsError> {
-    // If a track had several rows, the last one would silently replace the others.
+    // If a track had several rows, the last row would silently replace the others.
     let mut place = HashMap::new();
     for row in b.labelled() {
         if place.insert(row.track_id, row).is_some() {
@@ -285,7 +285,8 @@ fn aligned(a: &Predictions, b: &Predictions) -> Result<Predictions, MetricsError
             )));
         }
         match place.get(&row.track_id) {
-            // Require equal labels: otherwise the difference would be due to the labels and not to the models.
+            // Labels must be equal in `a` and `b`: otherwise the difference would be due to the labels and not to the
+            // models.
             Some(other) if other.label == row.label => out.push(other)?,
             Some(_) => {
                 return Err(other_tracks(format!(
@@ -301,7 +302,7 @@ fn aligned(a: &Predictions, b: &Predictions) -> Result<Predictions, MetricsError
         .into_keys()
         .filter(|track_id| !seen.contains(track_id))
         .collect();
-    // The order of a hash map must not appear in an error message.
+    // Sort the tracks: the order of a hash map must not appear in an error message.
     extra.sort_unstable();
     if missing.is_empty() && extra.is_empty() {
         return Ok(out);
@@ -313,7 +314,7 @@ fn aligned(a: &Predictions, b: &Predictions) -> Result<Predictions, MetricsError
     )))
 }
 
-/// Creates [`MetricsError::Rows`].
+/// Creates [`MetricsError::Rows`] for two predictions with different tracks.
 fn other_tracks(reason: String) -> MetricsError {
     MetricsError::Rows(format!("not the same tracks: {reason}"))
 }
@@ -331,16 +332,16 @@ fn listed(tracks: &[i64]) -> String {
     }
 }
 
-/// Rows aggregated by group, so that the cost of a resample is proportional to the number of groups.
+/// Counts of rows by unit (artist or track), so that the time for a resample is proportional to the number of units.
 enum Statistic {
-    /// `(class, predicted, rows)` of group g at `starts[g]..starts[g + 1]`.
+    /// `cells` has `(class, predicted class, rows)` of unit g at `starts[g]..starts[g + 1]`.
     Classes {
         n_classes: usize,
         starts: Vec<usize>,
         cells: Vec<(u32, u32, u32)>,
     },
-    /// `(class × 4 + truth × 2 + guess, rows)` at the same positions; per group, the number of rows and of rows with
-    /// every label correct.
+    /// `cells` has `(class × 4 + truth × 2 + guess, rows)` of unit g at `starts[g]..starts[g + 1]`. `rows` has for each
+    /// unit the number of rows and the number of rows whose labels are all correct.
     Sets {
         starts: Vec<usize>,
         cells: Vec<(u32, u32)>,
@@ -350,11 +351,11 @@ enum Statistic {
 }
 
 impl Statistic {
-    /// Aggregates `predictions`, whose labelled rows are in these groups.
+    /// Counts the labelled rows of `predictions`, whose units are `groups`.
     fn from_predictions(predictions: &Predictions, groups: &[u32], units: usize) -> Self {
         let mut cells: Vec<BTreeMap<(u32, u32), u32>> = vec![BTreeMap::new(); units];
         let mut rows = vec![[0; 2]; units];
-        // `groups` has one entry for each labelled row, in this order.
+        // `groups` has the unit of each labelled row, in the order of the rows.
         for (row, &group) in predictions.labelled().zip(groups) {
             let cells = &mut cells[group as usize];
             match row.label {
@@ -365,7 +366,7 @@ impl Statistic {
                 }
                 Label::Set(set) => {
                     let exact = decide(row.probabilities, set, |class, truth, guess| {
-                        // A label that is neither true nor predicted affects no figure.
+                        // A label that is neither true nor predicted affects no score.
                         if truth || guess {
                             let kind = u32::from(truth) << 1 | u32::from(guess);
                             *cells.entry((class as u32, kind)).or_default() += 1;
@@ -377,7 +378,7 @@ impl Statistic {
             }
         }
 
-        // Store one flat list with the start of each group: each of the 2,000 resamples iterates over all of it.
+        // Store the counts of all units in one flat list: each of the 2,000 resamples iterates over all of it.
         let mut starts = vec![0];
         let mut n_cells = 0;
         for cells in &cells {
@@ -389,7 +390,7 @@ impl Statistic {
         if predictions.is_multi() {
             Self::Sets {
                 starts,
-                // Storing class and kind in one number limits a cell to eight bytes.
+                // One number for class, truth and guess limits a cell to eight bytes.
                 cells: cells
                     .map(|(class, kind, n)| (class << 2 | kind, n))
                     .collect(),
@@ -406,15 +407,15 @@ impl Statistic {
     }
 
     fn names(&self) -> &'static [&'static str] {
-        // In the order of the figures in `values`.
+        // Names in the order of the scores in `values`.
         match self {
             Self::Classes { .. } => &["accuracy", "balanced_accuracy", "macro_f1"],
             Self::Sets { .. } => &["exact_match", "f1_macro", "f1_micro", "roc_auc_macro"],
         }
     }
 
-    /// Returns the [`CLASS_FIGURES`] of each class with group g weighted by `weights[g]`; NaN if a denominator is 0.
-    /// Labels in sets have no such figures.
+    /// Returns the [`CLASS_FIGURES`] scores of each class, with unit g weighted by `weights[g]`; NaN if a denominator
+    /// is 0. Not available with several labels per row.
     fn class_values(&self, weights: &[u32]) -> Vec<f64> {
         let Self::Classes {
             n_classes,
@@ -438,7 +439,7 @@ impl Statistic {
         values
     }
 
-    /// Returns the figures with group g weighted by `weights[g]`; NaN for undefined figures.
+    /// Returns the scores with unit g weighted by `weights[g]`; NaN for undefined scores.
     fn values(&self, weights: &[u32]) -> Vec<f64> {
         match self {
             Self::Classes {
@@ -472,13 +473,13 @@ impl Statistic {
                     }
                 }
 
-                // A class without rows of both kinds in this resample has no AUC, and is left out of the mean.
+                // A class that all or no rows of this resample have has no AUC, and is left out of the mean.
                 let auc = mean(
                     rankings
                         .iter()
                         .filter_map(|ranking| ranking.roc_auc(weights)),
                 );
-                // Every group has a labelled row and at least one group was drawn, so `n_rows` is above 0.
+                // Every unit has a labelled row and at least one unit was drawn, so `n_rows` is above 0.
                 vec![
                     n_exact as f64 / n_rows as f64,
                     margins.f1_over_all(),
@@ -490,12 +491,12 @@ impl Statistic {
     }
 }
 
-/// Returns `value`, or NaN if `whole` is 0.
+/// Returns `value`, or NaN if its denominator `whole` is 0.
 fn if_any(whole: u64, value: f64) -> f64 {
     if whole == 0 { f64::NAN } else { value }
 }
 
-/// Counts the rows of each class with group g weighted by `weights[g]`.
+/// Counts the rows of each class with unit g weighted by `weights[g]`.
 fn class_margins(
     n_classes: usize,
     starts: &[usize],
@@ -511,7 +512,7 @@ fn class_margins(
     margins
 }
 
-/// Returns the drawn groups with their weights.
+/// Returns the drawn units with their weights.
 fn drawn(weights: &[u32]) -> impl Iterator<Item = (usize, u64)> {
     weights
         .iter()
@@ -520,7 +521,7 @@ fn drawn(weights: &[u32]) -> impl Iterator<Item = (usize, u64)> {
         .map(|(group, &weight)| (group, u64::from(weight)))
 }
 
-/// Computes the figures of every resample, in order of their numbers, on as many threads as there are cores.
+/// Computes the scores of every resample, in the order of the resamples, on as many threads as there are cores.
 fn resample(
     draws: &Draws,
     figures: usize,
@@ -529,8 +530,7 @@ fn resample(
     let units = draws.units as usize;
     let mut out = vec![vec![f64::NAN; figures]; RESAMPLES];
     let n_threads = std::thread::available_parallelism().map_or(1, NonZero::get);
-    // All chunks but the last have the same length. So `part * share + i` is a resample's number for any number of
-    // threads.
+    // All chunks but the last have the same length, so `part * share + i` is the number of a resample.
     let share = RESAMPLES.div_ceil(n_threads);
 
     std::thread::scope(|scope| {
@@ -540,7 +540,7 @@ fn resample(
                 let mut weights = vec![0_u32; units];
                 for (i, slot) in chunk.iter_mut().enumerate() {
                     let number = (part * share + i) as u64;
-                    // Each resample has its own random stream: its draws depend neither on the thread nor on earlier
+                    // Each resample has its own random numbers, which do not depend on the thread or on earlier
                     // resamples.
                     let mut rng = Rng::new(mix("bootstrap", &[draws.seed, number]));
 
@@ -556,7 +556,8 @@ fn resample(
     out
 }
 
-/// Returns `value` with the percentiles of `resamples`, which may contain NaN; `None` for an undefined value.
+/// Returns the score `value` with the percentiles of `resamples`, which may contain NaN; `None` if the score is
+/// undefined.
 fn interval(value: f64, resamples: impl Iterator<Item = f64>) -> Option<Interval> {
     let mut sorted: Vec<f64> = resamples.filter(|x| !x.is_nan()).collect();
     sorted.sort_by(f64::total_cmp);
@@ -570,9 +571,9 @@ fn interval(value: f64, resamples: impl Iterator<Item = f64>) -> Option<Interval
     })
 }
 
-/// Returns the quantile by linear interpolation between the two nearest values, the default of `numpy.quantile`.
+/// Returns a quantile by linear interpolation between the two nearest values, the default of `numpy.quantile`.
 fn quantile(sorted: &[f64], q: f64) -> f64 {
-    // `sorted` has indices 0 to n − 1, so both neighbours exist for every q from 0 to 1.
+    // `sorted` has indices 0 to n − 1, so both nearest values exist for every q from 0 to 1.
     let at = q * (sorted.len() - 1) as f64;
     let below = sorted[at.floor() as usize];
     let above = sorted[at.ceil() as usize];
@@ -602,8 +603,8 @@ mod tests {
         );
     }
 
-    /// Returns coin throws: 300 of 400 tracks are correct, either independently or in groups of four tracks by one
-    /// artist that are correct or wrong together.
+    /// Returns predictions for 400 tracks, 300 of them correct, in groups of four successive tracks. `per_artist` is
+    /// the number of tracks per artist.
     fn coins(per_artist: i64) -> Predictions {
         let rows = (0..400).map(|track| {
             let artist = (per_artist > 1).then_some(track / per_artist);
@@ -660,7 +661,7 @@ mod tests {
             ];
 
             for (interval, value, whole) in figures {
-                // The third class has no rows and was never predicted.
+                // The third class has no rows and was never predicted, so its scores are undefined.
                 assert_eq!(interval.is_some(), whole > 0, "{}", class.name);
                 if let Some(found) = interval {
                     assert_eq!(found.value, value);
@@ -829,7 +830,7 @@ mod tests {
     fn paired_interval_is_narrower_than_two_intervals() {
         let a = coins(1);
 
-        // The same errors as `a` and twelve more.
+        // `b` has the same errors as `a` and twelve more.
         let wrong =
             |row: &super::super::predictions::Row| row.track_id < 12 || row.probabilities == NO;
         let b: Vec<_> = a

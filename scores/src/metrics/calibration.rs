@@ -1,23 +1,24 @@
-//! Calibration of a model's probabilities: of the rows with a confidence of 80 %, are 80 % correct?
+//! Calibration of a model's probabilities: are 80 % of the rows predicted with a confidence of 80 % correct?
 //!
-//! Rows are put into bins by the probability of their likeliest class. Each bin compares the share of correct rows with
-//! the mean of that probability. Source: Guo et al., "On Calibration of Modern Neural Networks" (2017), section 2: the
-//! reliability diagram, the expected calibration error (3) and the maximum one (5), also with 15 bins.
+//! Rows are divided into bins by the probability of their likeliest class. In each bin, the share of correct rows is
+//! compared with the mean of this probability. Source: Guo et al., "On Calibration of Modern Neural Networks" (2017),
+//! section 2: the reliability diagram, the expected calibration error (equation 3) and the maximum calibration error
+//! (equation 5), also with 15 bins.
 
 use super::MetricsError;
 use super::predictions::{Label, Predictions, likeliest};
 
-/// Number of bins of equal width from 0 to 1.
+/// Number of bins of equal width for probabilities from 0 to 1.
 pub const CALIBRATION_BINS: usize = 15;
 
-/// Rows whose likeliest class has a probability of `m / 15` to `(m + 1) / 15`; the upper end belongs to the bin.
+/// Bin of the rows whose likeliest class has a probability above `m / 15` and up to `(m + 1) / 15`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct CalibrationBin {
-    /// Number of rows.
+    /// Number of rows in the bin.
     pub rows: u64,
-    /// Mean probability of the rows' likeliest class; 0 without rows.
+    /// Mean probability of the likeliest class over the rows of the bin; 0 without rows.
     pub confidence: f64,
-    /// Share of rows whose likeliest class is true; 0 without rows.
+    /// Share of the bin's rows whose likeliest class is true; 0 without rows.
     pub accuracy: f64,
 }
 
@@ -26,9 +27,9 @@ pub struct CalibrationBin {
 pub struct Calibration {
     /// Number of labelled rows.
     pub rows: u64,
-    /// Mean distance between confidence and accuracy over the bins, weighted by their rows; 0 is best.
+    /// Expected calibration error: mean distance between confidence and accuracy over the bins, weighted by their rows.
     pub expected_error: f64,
-    /// The largest distance of a bin that has rows.
+    /// Maximum calibration error: the largest distance between confidence and accuracy in a bin that has rows.
     pub largest_error: f64,
     /// Mean confidence minus accuracy over all rows; positive if the model is overconfident.
     pub overconfidence: f64,
@@ -40,11 +41,11 @@ impl Calibration {
     /// Computes the calibration of `predictions`.
     ///
     /// # Errors
-    /// [`MetricsError::Kind`] for labels in sets; [`MetricsError::NoLabels`].
+    /// [`MetricsError::Kind`] if rows have several labels; [`MetricsError::NoLabels`] if no row has a label.
     pub fn from_predictions(predictions: &Predictions) -> Result<Self, MetricsError> {
         predictions.check_kind(false)?;
 
-        // Number of rows, number of correct rows, and sum of probabilities.
+        // Of each bin: number of rows, number of correct rows, and sum of the probabilities of the likeliest classes.
         let mut sums = [(0_u64, 0_u64, 0.0_f64); CALIBRATION_BINS];
         for row in predictions.labelled() {
             let Label::Class(truth) = row.label else {
@@ -75,7 +76,7 @@ impl Calibration {
         Ok(calibration)
     }
 
-    /// Adds the next bin.
+    /// Appends the next bin from its number of rows, number of correct rows and sum of probabilities.
     fn add(&mut self, rows: u64, right: u64, sum: f64) {
         if rows == 0 {
             self.bins.push(CalibrationBin::default());
@@ -95,9 +96,9 @@ impl Calibration {
     }
 }
 
-/// Returns the bin of a probability.
+/// Returns the index of the bin of a probability.
 fn bin_of(confidence: f64) -> usize {
-    // Probabilities above 1 due to rounding belong to the last bin.
+    // Rounding may give a probability above 1, which belongs to the last bin.
     let above = (confidence * CALIBRATION_BINS as f64).ceil() as usize;
     above.saturating_sub(1).min(CALIBRATION_BINS - 1)
 }
@@ -123,7 +124,7 @@ mod tests {
         let calibration = Calibration::from_predictions(&predictions).unwrap();
         assert_eq!((calibration.rows, calibration.bins.len()), (6, 15));
 
-        // 0.75 · 15 = 11.25: the twelfth bin.
+        // A probability of 0.75 is in the twelfth bin: 0.75 · 15 = 11.25.
         for (at, rows, confidence, accuracy) in [(11, 2, 0.75, 0.5), (14, 4, 1.0, 0.75)] {
             let want = CalibrationBin {
                 rows,

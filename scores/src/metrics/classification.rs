@@ -1,8 +1,8 @@
 //! Scores of a target with one class per row, following scikit-learn's conventions, in f64.
 //!
-//! A figure with a denominator of 0 is 0 (`zero_division = 0`). Macro means include the classes that occur in labels or
-//! predictions, balanced accuracy those that occur in labels: both are scikit-learn's defaults. Rows without a label
-//! are counted, but not scored.
+//! A score with a denominator of 0 is 0 (`zero_division = 0`). Macro means include the classes that occur in labels or
+//! predictions; balanced accuracy includes the classes that occur in labels. Both are scikit-learn's defaults. Rows
+//! without a label are counted, but not scored.
 
 use std::collections::HashSet;
 
@@ -14,14 +14,14 @@ use super::predictions::{Label, Predictions, likeliest};
 /// Minimum number of tracks of a class for its F1 to be included in [`ClassReport::macro_f1_supported`].
 pub const SUPPORTED_TRACKS_MIN: u64 = 10;
 
-/// Precision, recall and F1, each averaged over classes.
+/// Means of precision, recall and F1 over classes.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Means {
-    /// The share of rows predicted as a class that belong to it.
+    /// Mean precision: the share of rows predicted as a class that belong to it.
     pub precision: f64,
-    /// The share of rows of a class that are predicted as it.
+    /// Mean recall: the share of rows of a class that are predicted as the class.
     pub recall: f64,
-    /// The harmonic mean of the two, computed per class and then averaged.
+    /// Mean F1: the harmonic mean of precision and recall, computed per class and then averaged.
     pub f1: f64,
 }
 
@@ -30,54 +30,55 @@ pub struct Means {
 pub struct ClassScore {
     /// The name of the class.
     pub name: String,
-    /// Number of rows of the class.
+    /// Number of labelled rows of the class.
     pub support: u64,
-    /// Number of tracks of the class.
+    /// Number of labelled tracks of the class.
     pub tracks: u64,
     /// Number of rows predicted as the class.
     pub predicted: u64,
-    /// No row was predicted as the class: precision and F1 are 0 by convention, not by measurement.
+    /// Whether no row was predicted as the class. Precision and F1 are then 0 by convention, not by measurement.
     pub never_predicted: bool,
-    /// 0 if the class was never predicted.
+    /// Precision; 0 if the class was never predicted.
     pub precision: f64,
-    /// 0 if the class has no rows.
+    /// Recall; 0 if the class has no rows.
     pub recall: f64,
-    /// 0 if no prediction of the class is correct.
+    /// F1; 0 if no prediction of the class is correct.
     pub f1: f64,
 }
 
-/// All scores over a set of rows.
+/// All scores of a target with one class per row.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ClassReport {
     /// Number of labelled rows.
     pub rows: u64,
     /// Number of unlabelled rows, which are not scored.
     pub unlabelled: u64,
-    /// Number of tracks of the labelled rows.
+    /// Number of tracks that have labelled rows.
     pub tracks: u64,
     /// Share of rows whose likeliest class is true; of equal probabilities, the lowest id is the likeliest.
     pub accuracy: f64,
-    /// Mean recall over classes with support.
+    /// Mean recall over the classes that have rows.
     pub balanced_accuracy: f64,
-    /// Share of rows whose class is among the three likeliest; of equal probabilities the higher id ranks first, as in
+    /// Share of rows whose class is among the three likeliest. Of equal probabilities, the higher id ranks first, as in
     /// `top_k_accuracy_score`. `None` for three classes or fewer, where the score is meaningless.
     pub top_3: Option<f64>,
     /// Unweighted means over classes that occur in labels or predictions.
     pub macro_mean: Means,
-    /// Means over classes weighted by their support.
+    /// Means over classes, weighted by their number of rows.
     pub weighted_mean: Means,
     /// Macro F1 over classes with at least [`SUPPORTED_TRACKS_MIN`] tracks; `None` if there is no such class.
     pub macro_f1_supported: Option<f64>,
-    /// Number of classes with at least that many tracks.
+    /// Number of classes with at least [`SUPPORTED_TRACKS_MIN`] tracks.
     pub supported_classes: u64,
-    /// One entry per class, in id order.
+    /// Scores of each class, in id order.
     pub classes: Vec<ClassScore>,
     /// Number of rows by true class, then by predicted class.
     pub confusion: Vec<Vec<u64>>,
 }
 
-/// Counts for each class of its rows, the rows predicted as it, and the rows correctly predicted as it: sufficient for
-/// all averages. Shared with the bootstrap, so that an interval belongs to exactly the figure that it is shown with.
+/// Number of rows of each class, of rows predicted as the class, and of correctly predicted rows. All averages are
+/// computed from these. The bootstrap uses the same code, so that an interval belongs to exactly the score that is
+/// shown with it.
 #[derive(Clone, Debug)]
 pub(super) struct Margins {
     pub support: Vec<u64>,
@@ -90,9 +91,9 @@ fn ratio(a: u64, b: u64) -> f64 {
     if b == 0 { 0.0 } else { a as f64 / b as f64 }
 }
 
-/// Returns the mean, or `None` if there are no values.
+/// Returns the mean of several values, or `None` if there are none.
 pub(super) fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
-    // Sum sequentially: the order of a sum determines its last bits.
+    // Sum sequentially: the order of the additions determines the last bits of the sum.
     let (sum, n) = values.fold((0.0, 0_u64), |(sum, n), value| (sum + value, n + 1));
     (n > 0).then(|| sum / n as f64)
 }
@@ -106,7 +107,7 @@ impl Margins {
         }
     }
 
-    /// Counts `n` rows of class `truth` predicted as `guess`.
+    /// Adds `n` rows of class `truth` that are predicted as class `guess` to the counts.
     pub(super) fn add(&mut self, truth: usize, guess: usize, n: u64) {
         self.support[truth] += n;
         self.predicted[guess] += n;
@@ -122,14 +123,14 @@ impl Margins {
     }
 
     pub(super) fn f1(&self, class: usize) -> f64 {
-        // The harmonic mean expressed in counts, whose denominator is 0 only if the class does not occur.
+        // F1 expressed in counts. Its denominator is 0 only if the class does not occur.
         ratio(
             2 * self.hits[class],
             self.support[class] + self.predicted[class],
         )
     }
 
-    /// Returns the F1 of all decisions together, which equals the accuracy for one class per row.
+    /// Returns F1 over the predictions of all classes together, which equals the accuracy for one class per row.
     pub(super) fn f1_micro(&self) -> f64 {
         let hits: u64 = self.hits.iter().sum();
         let support: u64 = self.support.iter().sum();
@@ -142,7 +143,7 @@ impl Margins {
     }
 
     pub(super) fn balanced_accuracy(&self) -> f64 {
-        // As `balanced_accuracy_score`, which leaves out classes without rows.
+        // Like scikit-learn's `balanced_accuracy_score`, leave out classes without rows.
         let with_support = self.ids().filter(|&class| self.support[class] > 0);
         mean(with_support.map(|class| self.recall(class))).unwrap_or(0.0)
     }
@@ -161,7 +162,7 @@ impl Margins {
             .filter(|&c| self.support[c] + self.predicted[c] > 0)
     }
 
-    /// Returns the three figures averaged with `weight` over classes that occur.
+    /// Returns precision, recall and F1, averaged with `weight` over the classes that occur.
     fn means(&self, weight: impl Fn(usize) -> f64) -> Means {
         Means {
             precision: self.average(&weight, |class| self.precision(class)),
@@ -170,9 +171,9 @@ impl Margins {
         }
     }
 
-    /// Returns one figure averaged with `weight` over classes that occur.
+    /// Returns one score averaged with `weight` over the classes that occur.
     fn average(&self, weight: &impl Fn(usize) -> f64, score: impl Fn(usize) -> f64) -> f64 {
-        // A labelled row makes its class occur, so there is at least one class, and the weights of classes that occur
+        // The class of a labelled row occurs, so there is at least one class, and the weights of the classes that occur
         // are not all 0.
         let total: f64 = self.occurring().map(weight).sum();
         let weighted = self.occurring().map(|class| weight(class) * score(class));
@@ -184,7 +185,7 @@ impl ClassReport {
     /// Computes all scores of `predictions`.
     ///
     /// # Errors
-    /// [`MetricsError::Kind`] for labels in sets; [`MetricsError::NoLabels`].
+    /// [`MetricsError::Kind`] if rows have several labels; [`MetricsError::NoLabels`] if no row has a label.
     pub fn from_predictions(predictions: &Predictions) -> Result<Self, MetricsError> {
         predictions.check_kind(false)?;
         let n_classes = predictions.classes().len();
@@ -217,9 +218,9 @@ impl ClassReport {
             tracks,
             accuracy: margins.accuracy(),
             balanced_accuracy: margins.balanced_accuracy(),
-            // With three classes or fewer every row would be correct.
+            // With three classes or fewer, the true class is always among the three likeliest.
             top_3: (n_classes > 3).then(|| ratio(in_top_3, rows)),
-            // Use the function of the bootstrap, so that the figure has the same bits as the value of its interval.
+            // Use the same function as the bootstrap, so that the score has the same bits as the value of its interval.
             macro_mean: Means {
                 f1: margins.macro_f1(),
                 ..margins.means(|_| 1.0)
@@ -250,7 +251,7 @@ impl Margins {
     }
 }
 
-/// Returns the rank of class `truth` by probability, starting at 0; of equal probabilities the higher id ranks first.
+/// Returns the rank of class `truth` by probability, starting at 0. Of equal probabilities, the higher id ranks first.
 fn rank(probabilities: &[f32], truth: usize) -> usize {
     let own = probabilities[truth];
     probabilities
@@ -260,10 +261,10 @@ fn rank(probabilities: &[f32], truth: usize) -> usize {
         .count()
 }
 
-/// Counts the labelled tracks, and those of each class.
+/// Counts the tracks that have labelled rows: in total, and for each class.
 pub(super) fn count_tracks(predictions: &Predictions) -> (u64, Vec<u64>) {
     let mut all = HashSet::new();
-    // Count distinct ids, because the segments of a track are several rows.
+    // Count distinct track ids, because a track has several rows (segments).
     let mut of_class: Vec<HashSet<i64>> = vec![HashSet::new(); predictions.classes().len()];
     for row in predictions.labelled() {
         all.insert(row.track_id);
@@ -286,10 +287,11 @@ pub(super) fn count_tracks(predictions: &Predictions) -> (u64, Vec<u64>) {
     (all.len() as u64, counts.collect())
 }
 
-/// Returns the mean −ln of the true class's probability, without class weights, so that models trained with different
-/// weights are comparable. Probabilities are clamped to ε from 0 and 1, as in scikit-learn's `log_loss` on f64.
+/// Returns the log loss, the mean −ln of the true class's probability, without class weights, so that models trained
+/// with different weights are comparable. Probabilities are clamped to ε from 0 and 1, as in scikit-learn's `log_loss`
+/// on f64.
 ///
-/// Returns `None` for labels in sets, or if there are no labels.
+/// Returns `None` if rows have several labels, or if no row has a label.
 pub(super) fn log_loss(predictions: &Predictions) -> Option<f64> {
     let losses = predictions.labelled().filter_map(|row| match row.label {
         Label::Class(class) => {
@@ -310,7 +312,8 @@ mod tests {
         assert!((got - want).abs() < 1e-12, "{got} is not {want}");
     }
 
-    /// Six labelled rows and one unlabelled; class 2 has support but is never predicted, class 3 has neither.
+    /// Six labelled rows and one unlabelled row. Class 2 has rows but is never predicted; class 3 has no rows and is
+    /// never predicted.
     fn example() -> Predictions {
         single(&[
             (1, None, 0, &[0.7, 0.1, 0.1, 0.1]),

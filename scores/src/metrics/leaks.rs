@@ -1,11 +1,12 @@
-//! Leakage from training to test through a split, counted on the rows that were actually used.
+//! Leakage between training and test (tracks, recordings, artists or albums in both splits), counted on the rows that
+//! were used.
 //!
-//! A rule's promise may not hold for the data; an official split may still contain the same recording under two ids. So
-//! track, recording, artist and album of each test track are looked up on the training side. Leakage is unknown for
-//! missing ids.
+//! A split rule may not keep its promise for the data; an official split may contain the same recording under two ids.
+//! So track, recording, artist and album of each test track are looked up among the training rows. Leakage is unknown
+//! for missing ids.
 //!
-//! The training side is that of the tested version. A run that was trained on another version has seen other tracks, so
-//! its test is compared with the list of those instead.
+//! The training tracks are those of the tested version of the store. A run that was trained on another version has seen
+//! other tracks, so its test tracks are compared with the list of the tracks that it was trained on.
 
 use std::collections::{BTreeMap, HashSet};
 use std::hash::Hash;
@@ -13,71 +14,72 @@ use std::hash::Hash;
 use serde::{Deserialize, Serialize};
 use wavemill_schemas::recipe::SplitRule;
 
-/// A row of either side with the ids through which it can leak. Rows of one track count once.
+/// A row of the training or the test split with the ids through which it can leak. Rows of the same track count once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Member<'a> {
-    /// The track.
+    /// The id of the row's track.
     pub track_id: i64,
-    /// The artist.
+    /// The id of the row's artist.
     pub artist_id: Option<i64>,
-    /// The album.
+    /// The id of the row's album.
     pub album_id: Option<i64>,
-    /// The hash of the recording.
+    /// The hash of the row's recording.
     pub audio_blake3: Option<&'a str>,
 }
 
-/// The leakage of one kind of id.
+/// The leakage by one kind of id: track, recording, artist or album.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Leak {
-    /// Number of test tracks whose track, recording, artist or album occurs in training.
+    /// Number of test tracks whose id of this kind also occurs in training.
     pub tracks: u64,
-    /// Their share of all test tracks, 0 to 1.
+    /// Share of the test tracks whose id also occurs in training, 0 to 1.
     pub share: f64,
-    /// Number of test tracks whose id is known.
+    /// Number of test tracks whose id of this kind is known.
     pub known: u64,
 }
 
-/// The tracks that a side is compared with.
+/// The training tracks that a test split is compared with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ComparedWith {
-    /// The training side of the same version of the store.
+    /// The training tracks of the same version of the store.
     #[default]
     Training,
-    /// The tracks that the run trained on, which was on another version.
+    /// The tracks that a run was trained on, from another version of the store.
     Run,
-    /// Nothing: the run was trained on another version, and its list of tracks is unavailable.
+    /// No tracks: the run was trained on another version of the store, and its list of tracks is unavailable.
     Nothing,
 }
 
 impl ComparedWith {
-    /// Reports whether this is the original comparison, which results omit for compatibility.
+    /// Reports whether the comparison is with the same version's training tracks. Results omit this case for
+    /// compatibility.
     fn is_training(&self) -> bool {
         *self == Self::Training
     }
 }
 
-/// The leakage from training to a test.
+/// The leakage from the training split to a test or validation split.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Leaks {
-    /// The rule that made the sides.
+    /// The rule by which tracks were assigned to splits.
     pub rule: SplitRule,
-    /// The promise of the rule.
+    /// The promise of the split rule, as text.
     pub promise: String,
-    /// The tested side: `test` or `validation`.
+    /// The tested split: `test` or `validation`.
     pub split: String,
-    /// Number of tracks on the tested side.
+    /// Number of tracks in the tested split.
     pub tracks: u64,
-    /// Number of tracks that the side is compared with.
+    /// Number of training tracks that the tested split is compared with.
     pub training_tracks: u64,
-    /// The origin of the tracks that the side is compared with.
+    /// The origin of the training tracks that the tested split is compared with.
     #[serde(default, skip_serializing_if = "ComparedWith::is_training")]
     pub compared_with: ComparedWith,
-    /// Leakage by `track`, `recording`, `artist`, `album`; a run's list has no albums.
+    /// Leakage by `track`, `recording`, `artist`, `album`. A run's list of tracks has no albums.
     pub shared: BTreeMap<String, Leak>,
 }
 
-/// Returns the promise of a rule as text. Only known artists are kept on one side.
+/// Returns the promise of a split rule as text, with the number of known artists if some artists are unknown.
 fn promise(rule: SplitRule, training: &[Member<'_>], test: &[Member<'_>]) -> String {
     let all = training.iter().chain(test);
     let artists = all.filter(|member| member.artist_id.is_some()).count();
@@ -95,7 +97,7 @@ fn promise(rule: SplitRule, training: &[Member<'_>], test: &[Member<'_>]) -> Str
     }
 }
 
-/// Returns the promise of a rule if all artists are known.
+/// Returns the promise of a split rule as text, if all artists are known.
 const fn describe_rule(rule: SplitRule) -> &'static str {
     match rule {
         SplitRule::Official => "the data set's own sides",
@@ -113,7 +115,7 @@ const fn describe_rule(rule: SplitRule) -> &'static str {
     }
 }
 
-/// The kinds of leakage, the worst first: name, and the text that completes "… is in training".
+/// The kinds of leakage, the worst first: the name, and the text that completes "… is in training".
 const KINDS: [(&str, &str); 4] = [
     ("track", "are also in training"),
     ("recording", "have the same recording in training"),
@@ -122,17 +124,17 @@ const KINDS: [(&str, &str); 4] = [
 ];
 
 impl Leaks {
-    /// Counts the ids that `test` (the side named `split`) shares with `training`.
+    /// Counts the ids that the split `test`, called `split`, shares with `training`.
     pub fn new<'a>(
         rule: SplitRule,
         split: &str,
         training: impl IntoIterator<Item = Member<'a>>,
         test: impl IntoIterator<Item = Member<'a>>,
     ) -> Self {
-        // Segments of a track leak together, so they count once.
+        // Count one row per track, since all segments of a track leak together.
         let training = tracks(training);
         let test = tracks(test);
-        // In the order of `KINDS`.
+        // Counts in the order of `KINDS`.
         let counts = [
             shared(&training, &test, |member| Some(member.track_id)),
             shared(&training, &test, |member| member.audio_blake3),
@@ -151,8 +153,8 @@ impl Leaks {
         }
     }
 
-    /// Compares the same side, `test`, with the tracks that a run trained on instead of the training side of a version
-    /// that the run never used. `trained` is `None` if those tracks are unknown. Their albums are always unknown.
+    /// Compares the split `test` with the tracks that a run was trained on, which are from another version of the
+    /// store. `trained` is `None` if those tracks are unknown. Their albums are always unknown.
     pub fn compared_with_run<'a>(
         self,
         trained: Option<&[Member<'a>]>,
@@ -167,7 +169,8 @@ impl Leaks {
             };
         };
 
-        // All of a run's members count: it may have trained on two recordings of one track, from different versions.
+        // Keep all rows of the run's list: the run may have been trained on two recordings of one track, from different
+        // versions.
         let test = tracks(test);
         let counts = [
             shared(trained, &test, |member| Some(member.track_id)),
@@ -183,9 +186,9 @@ impl Leaks {
         }
     }
 
-    /// Returns the warning to show before the scores of a side that shares ids with the training tracks of `run`, such
-    /// as `this run`; the sentence contains all three numbers. Returns `None` if nothing is shared, or if the side was
-    /// not compared with a run.
+    /// Returns the warning to print before the scores of a split that shares ids with the training tracks of `run`,
+    /// such as `this run`. The warning has the numbers of shared tracks, recordings and artists. Returns `None` if
+    /// there are none, or if the split was not compared with a run.
     pub fn warning(&self, run: &str) -> Option<String> {
         let tracks = self.tracks_that_share("track");
         let recordings = self.tracks_that_share("recording");
@@ -204,7 +207,7 @@ impl Leaks {
         self.shared.get(kind).map_or(0, |leak| leak.tracks)
     }
 
-    /// Returns a one-sentence summary.
+    /// Returns a summary of the leakage in one sentence.
     pub fn sentence(&self) -> String {
         let mut found = Vec::new();
         let mut unknown = Vec::new();
@@ -253,7 +256,7 @@ impl Leaks {
     }
 }
 
-/// Labels the counts with the first kinds of [`KINDS`].
+/// Returns the counts by the names of the first kinds in [`KINDS`].
 fn by_kind<const N: usize>(counts: [Leak; N]) -> BTreeMap<String, Leak> {
     KINDS
         .iter()
@@ -262,7 +265,7 @@ fn by_kind<const N: usize>(counts: [Leak; N]) -> BTreeMap<String, Leak> {
         .collect()
 }
 
-/// Returns the first member of each track.
+/// Returns the first row of each track.
 fn tracks<'a>(members: impl IntoIterator<Item = Member<'a>>) -> Vec<Member<'a>> {
     let mut seen = HashSet::new();
     members
@@ -271,7 +274,7 @@ fn tracks<'a>(members: impl IntoIterator<Item = Member<'a>>) -> Vec<Member<'a>> 
         .collect()
 }
 
-/// Counts the members of `test` whose `id` also occurs in `training`.
+/// Counts the tracks in `test` whose `id` also occurs in `training`.
 fn shared<'a, T: Hash + Eq>(
     training: &[Member<'a>],
     test: &[Member<'a>],
@@ -281,7 +284,7 @@ fn shared<'a, T: Hash + Eq>(
     let known: Vec<T> = test.iter().filter_map(&id).collect();
     let tracks = known.iter().filter(|id| there.contains(id)).count();
 
-    // The denominator includes tracks with an unknown id, so the share is a lower bound.
+    // The share is of all tracks, including those with an unknown id, so it is a lower bound.
     let share = if test.is_empty() {
         0.0
     } else {
@@ -307,7 +310,7 @@ mod tests {
         }
     }
 
-    /// Returns the numbers of shared and of known ids.
+    /// Returns the number of test tracks with a shared id and with a known id of this kind.
     fn count(leaks: &Leaks, kind: &str) -> (u64, u64) {
         (leaks.shared[kind].tracks, leaks.shared[kind].known)
     }
@@ -391,10 +394,10 @@ mod tests {
             }
         }
 
-        // Track 2 was trained on with two recordings, and its artist is unknown.
+        // The run was trained on two recordings of track 2, whose artist is unknown.
         let trained = [member(1, 10, None, "a"), nobody("b"), nobody("c")];
 
-        // In the tested version, only track 5 is a training track.
+        // In the tested version, track 5 is the only training track.
         let training = [member(5, 10, Some(7), "e")];
         let test = [
             member(1, 10, Some(7), "new"),

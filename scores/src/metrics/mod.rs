@@ -1,8 +1,7 @@
 //! Scores of segments and of tracks, with intervals over artists and a report of the split's leakage.
 //!
 //! The input are the [`Predictions`] of all ranks, the output is an [`Evaluation`] as stored in `result.json`, and as a
-//! table. This module computes no predictions and decides nothing: the configuration chooses the validation figure that
-//! stops a run.
+//! table. This module computes no predictions.
 
 mod bootstrap;
 mod calibration;
@@ -33,32 +32,32 @@ use classification::log_loss;
 /// Minimum probability at which a label counts as predicted in a multi-label target.
 pub const THRESHOLD: f32 = 0.5;
 
-/// The reason that scores cannot be computed or compared.
+/// The reason why scores cannot be computed or compared.
 #[derive(Debug, thiserror::Error)]
 pub enum MetricsError {
-    /// Rows are invalid or cannot be read, or do not fit together.
+    /// Rows of predictions are invalid, cannot be decoded, or are not comparable.
     #[error("{0}")]
     Rows(String),
-    /// Scores over different classes are not comparable.
+    /// The classes of two predictions or scores differ, so they are not comparable.
     #[error("targets with different classes are not compared: {left} and {right}")]
     ClassSets {
-        /// Target and classes of the first.
+        /// Target and classes of the first prediction or score.
         left: String,
-        /// Target and classes of the second.
+        /// Target and classes of the second prediction or score.
         right: String,
     },
     /// No row has a label.
     #[error("target {target}: no row has a label")]
     NoLabels {
-        /// The target.
+        /// The name of the target.
         target: String,
     },
     /// The target has one class per row where several labels were expected, or the reverse.
     #[error("target {target} has {found} per row")]
     Kind {
-        /// The target.
+        /// The name of the target.
         target: String,
-        /// The kind of labels that it has.
+        /// The kind of labels that the target has.
         found: &'static str,
     },
 }
@@ -102,21 +101,21 @@ impl Predictions {
     }
 }
 
-/// Scores of either kind of target.
+/// Scores of a target, with one or with several labels per row.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "labels", rename_all = "lowercase")]
 pub enum Report {
-    /// One class per row.
+    /// Scores of a target with one class per row.
     Single(ClassReport),
-    /// Any number of labels per row.
+    /// Scores of a target with any number of labels per row.
     Multi(SetReport),
 }
 
 impl Report {
-    /// Computes the scores of `predictions` according to their kind.
+    /// Computes the scores of `predictions`, according to the number of labels per row.
     ///
     /// # Errors
-    /// [`MetricsError::NoLabels`].
+    /// [`MetricsError::NoLabels`] if no row has a label.
     pub fn from_predictions(predictions: &Predictions) -> Result<Self, MetricsError> {
         if predictions.is_multi() {
             SetReport::from_predictions(predictions).map(Self::Multi)
@@ -129,20 +128,20 @@ impl Report {
 /// Scores of individual rows, or of rows aggregated by track.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Level {
-    /// The scores.
+    /// The scores of the rows.
     pub report: Report,
-    /// Mean −ln of the true class's probability, unweighted; `None` for labels in sets and for majorities, whose values
-    /// are votes.
+    /// Log loss: mean −ln of the true class's probability, unweighted. `None` with several labels per row, and for
+    /// majorities, whose values are votes.
     pub log_loss: Option<f64>,
-    /// Intervals; `None` if there is only a single artist or track.
+    /// Bootstrap intervals; `None` if there is only a single artist or track.
     pub bootstrap: Option<Bootstrap>,
 }
 
 impl Level {
-    /// Computes scores, log loss and intervals, with draws from `seed`.
+    /// Computes scores, log loss and bootstrap intervals. `seed` determines the resamples.
     ///
     /// # Errors
-    /// [`MetricsError::NoLabels`].
+    /// [`MetricsError::NoLabels`] if no row has a label.
     pub fn from_predictions(predictions: &Predictions, seed: u64) -> Result<Self, MetricsError> {
         Ok(Self {
             report: Report::from_predictions(predictions)?,
@@ -157,27 +156,30 @@ impl Level {
 pub struct Evaluation {
     /// The name of the target.
     pub target: String,
-    /// Names of its classes, in id order.
+    /// Names of the target's classes, in id order.
     pub classes: Vec<String>,
-    /// Eight hex digits that identify the classes: scores over different classes never share a column.
+    /// Eight hex digits that identify the classes. Scores over different classes are never shown in one column.
     pub class_set: String,
     /// Mean loss weighted as in training; `None` if it was not computed.
     pub loss: Option<f64>,
     /// Scores of individual rows.
     pub segments: Level,
-    /// Scores of tracks by the mean of their rows' probabilities; `None` if each track has one row.
+    /// Scores of tracks, from the mean of the probabilities of a track's rows; `None` if each track has one row.
     pub tracks_mean: Option<Level>,
-    /// Scores of tracks by a vote of their rows; `None` if each track has one row.
+    /// Scores of tracks, from a vote of a track's rows; `None` if each track has one row.
     pub tracks_majority: Option<Level>,
-    /// The split's rule and its leakage, or the overlap of the side with the tracks of a run of another version.
+    /// The split's rule and its leakage, or the overlap of the split with the training tracks of a run on another
+    /// version.
     pub leaks: Leaks,
 }
 
 impl Evaluation {
-    /// Computes all scores of `predictions` on the side that `leaks` describes, with draws from `seed`.
+    /// Computes all scores of `predictions` on the split that `leaks` describes. `seed` determines the bootstrap
+    /// resamples.
     ///
     /// # Errors
-    /// [`MetricsError::NoLabels`], [`MetricsError::Rows`].
+    /// [`MetricsError::NoLabels`] if no row has a label; [`MetricsError::Rows`] if the rows of a track have different
+    /// labels.
     pub fn from_predictions(
         predictions: &Predictions,
         seed: u64,
@@ -185,14 +187,13 @@ impl Evaluation {
     ) -> Result<Self, MetricsError> {
         let mut tracks_mean = None;
         let mut tracks_majority = None;
-        // If each track has one row, mean and vote would repeat the scores of the rows.
+        // If each track has one row, mean and vote of its rows would have the same scores as the rows.
         if predictions.has_segments() {
             tracks_mean = Some(Level::from_predictions(
                 &predictions.per_track_mean()?,
                 seed,
             )?);
-            // The values of a vote order the classes but are not probabilities, so their logarithm would be
-            // meaningless.
+            // The values of a vote are not probabilities, so they have no log loss.
             let votes = Level::from_predictions(&predictions.per_track_majority()?, seed)?;
             tracks_majority = Some(Level {
                 log_loss: None,
@@ -212,7 +213,8 @@ impl Evaluation {
         })
     }
 
-    /// Returns the track level: by the mean, or the rows themselves if each track has one row.
+    /// Returns the scores of tracks by the mean of their rows' probabilities. If each track has one row, returns the
+    /// scores of the rows.
     pub fn tracks(&self) -> &Level {
         self.tracks_mean.as_ref().unwrap_or(&self.segments)
     }
@@ -220,7 +222,8 @@ impl Evaluation {
 
 /// Returns eight hex digits that identify the class names and their order.
 fn class_set(classes: &[String]) -> String {
-    // Hash the names in id order: equal names in another order are another set, because the columns of a matrix differ.
+    // Hash the class names in id order: the same names in another order give other digits, because the columns of
+    // matrices differ.
     let id = canonical::id(&classes).expect("a list of text is JSON");
     id[..8].to_owned()
 }

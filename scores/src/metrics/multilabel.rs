@@ -1,7 +1,7 @@
 //! Scores of a target with several labels per row, following scikit-learn's conventions, in f64.
 //!
-//! Ranking scores (ROC-AUC, average precision) need no threshold; the others use [`THRESHOLD`]. A class whose rows are
-//! all of one kind has no ranking score: the score is absent and left out of the macro mean.
+//! Ranking scores (ROC-AUC, average precision) need no threshold; other scores use [`THRESHOLD`]. If all or no rows
+//! have a class, its ranking scores are undefined: they are absent and left out of macro means.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,75 +9,77 @@ use super::classification::{Margins, count_tracks, mean};
 use super::predictions::{Label, Predictions};
 use super::{MetricsError, THRESHOLD};
 
-/// Scores of one class.
+/// Scores of one class of a multi-label target.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SetScore {
     /// The name of the class.
     pub name: String,
-    /// Number of rows with the class.
+    /// Number of rows that have the class.
     pub support: u64,
-    /// Number of tracks with the class.
+    /// Number of tracks that have the class.
     pub tracks: u64,
     /// Number of rows for which the class is predicted.
     pub predicted: u64,
-    /// The class is never predicted: precision and F1 are 0 by convention, not by measurement.
+    /// Whether the class is never predicted. Precision and F1 are then 0 by convention, not by measurement.
     pub never_predicted: bool,
-    /// Probability that a row with the class is ranked above a row without it (ties count one half); `None` without
-    /// rows of both kinds.
+    /// ROC-AUC: probability that a row with the class is ranked above a row without it (ties count one half). `None` if
+    /// all or no rows have the class.
     pub roc_auc: Option<f64>,
-    /// Σ (recall gained) · precision over falling thresholds; `None` without rows of both kinds.
+    /// Average precision: Σ (recall gained) · precision over falling thresholds. `None` if all or no rows have the
+    /// class.
     pub average_precision: Option<f64>,
-    /// 0 if the class is never predicted.
+    /// Precision; 0 if the class is never predicted.
     pub precision: f64,
-    /// 0 if the class has no rows.
+    /// Recall; 0 if the class has no rows.
     pub recall: f64,
-    /// 0 if no prediction of the class is correct.
+    /// F1; 0 if no prediction of the class is correct.
     pub f1: f64,
 }
 
-/// All scores over a set of rows.
+/// All scores of a multi-label target.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SetReport {
     /// Number of labelled rows.
     pub rows: u64,
     /// Number of unlabelled rows, which are not scored.
     pub unlabelled: u64,
-    /// Number of tracks of the labelled rows.
+    /// Number of tracks that have labelled rows.
     pub tracks: u64,
-    /// Mean ROC-AUC over classes that have one.
+    /// Mean ROC-AUC over the classes that have a ROC-AUC.
     pub roc_auc_macro: Option<f64>,
-    /// ROC-AUC of all decisions (row and class) as one ranking.
+    /// ROC-AUC of all decisions (pairs of row and class) in one ranking.
     pub roc_auc_micro: Option<f64>,
-    /// Number of classes with a ranking score.
+    /// Number of classes that have ranking scores.
     pub ranked_classes: u64,
-    /// Mean average precision over classes that have one.
+    /// Mean average precision over the classes that have one.
     pub average_precision_macro: Option<f64>,
-    /// Average precision of all decisions as one ranking.
+    /// Average precision of all decisions (pairs of row and class) in one ranking.
     pub average_precision_micro: Option<f64>,
-    /// Share of rows with every label correct.
+    /// Share of rows whose labels are all correct.
     pub exact_match: f64,
     /// Mean F1 over all classes.
     pub f1_macro: f64,
-    /// F1 of all decisions together.
+    /// F1 over all decisions (pairs of row and class) together.
     pub f1_micro: f64,
-    /// One entry per class, in id order.
+    /// Scores of each class, in id order.
     pub classes: Vec<SetScore>,
 }
 
-/// Rows of one class in descending order of score, in a form that a bootstrap can reweight without sorting.
+/// Rows with and without one class in descending order of score. A bootstrap can weight the rows without sorting them
+/// again.
 #[derive(Clone, Debug)]
 pub(super) struct Ranking {
-    /// `group << 2 | k`, where k is 0 for a negative, else twice the amount that a positive adds to the positives
-    /// above. A positive that ties with a negative is stored before and after it with k = 1, so that the pair counts
-    /// one half; any other positive is stored once with k = 2.
+    /// `group << 2 | k`, where k is 0 for a negative row, else twice the number of positive rows that the entry counts
+    /// for. A positive row that ties with a negative row is stored before and after it with k = 1, so that the pair
+    /// counts one half; any other positive row is stored once with k = 2.
     entries: Vec<u32>,
     average_precision: Option<f64>,
 }
 
 impl Ranking {
-    /// Creates a ranking from `(score, positive, group)`.
+    /// Creates a ranking from `(score, positive, group)` of each row.
     pub(super) fn new(mut scores: Vec<(f32, bool, u32)>) -> Self {
-        // `total_cmp` sorts 0 above −0, but they remain adjacent, so `chunk_by` still treats them as equal.
+        // `total_cmp` sorts 0 above −0, but they are adjacent, so `chunk_by` still treats them as equal scores.
         scores.sort_by(|a, b| b.0.total_cmp(&a.0));
 
         let mut entries = Vec::with_capacity(scores.len());
@@ -86,20 +88,20 @@ impl Ranking {
         let mut seen = 0;
         for tied in scores.chunk_by(|a, b| a.0 == b.0) {
             let gained = entries_of(tied, true).count();
-            // The tie contains no negative: nothing to halve.
+            // The tied rows are all positive: there are no pairs to count one half.
             if gained == tied.len() {
                 entries.extend(entries_of(tied, true).map(|entry| entry | 2));
             } else {
-                // Half of each positive precedes the negatives and the other half follows them, so lower-ranked rows
-                // count it as a whole.
+                // Half of each positive row is stored before the negative rows with the same score, and half after
+                // them.
                 entries.extend(entries_of(tied, true).map(|entry| entry | 1));
                 entries.extend(entries_of(tied, false));
                 entries.extend(entries_of(tied, true).map(|entry| entry | 1));
             }
             hits += gained;
             seen += tied.len();
-            // As `average_precision_score`: precision at this threshold, times the positives that it adds. Equal scores
-            // share a threshold.
+            // As `average_precision_score`: precision at this threshold, times the number of positive rows at this
+            // score. Equal scores share a threshold.
             sum += gained as f64 * hits as f64 / seen as f64;
         }
 
@@ -110,11 +112,11 @@ impl Ranking {
         }
     }
 
-    /// Computes the area under the ROC curve with the rows of group g weighted by `weights[g]`; returns `None` without
-    /// rows of both kinds.
+    /// Computes the area under the ROC curve with the rows of group g weighted by `weights[g]`; returns `None` if all
+    /// rows are positive or all are negative.
     ///
     /// The area is the share of correctly ordered pairs, with ties counting one half: Mann and Whitney's U with
-    /// midranks. The loop has no branches because a bootstrap spends all its time here.
+    /// midranks. The loop has no branches, because a bootstrap spends most of its time in it.
     pub(super) fn roc_auc(&self, weights: &[u32]) -> Option<f64> {
         let mut doubled_pairs = 0_u64;
         let mut doubled_above = 0_u64;
@@ -132,20 +134,21 @@ impl Ranking {
         both.then(|| doubled_pairs as f64 / (doubled_above as f64 * negatives as f64))
     }
 
-    /// Returns the average precision with each row counting once; `None` without rows of both kinds.
+    /// Returns the average precision with equal weights of all rows; `None` if all rows are positive or all are
+    /// negative.
     pub(super) fn average_precision(&self) -> Option<f64> {
         self.average_precision
     }
 }
 
-/// Returns the rows of one kind as entries of a [`Ranking`] with k = 0.
+/// Returns the positive or the negative rows as entries of a [`Ranking`] with k = 0.
 fn entries_of(rows: &[(f32, bool, u32)], positive: bool) -> impl Iterator<Item = u32> {
     rows.iter()
         .filter(move |row| row.1 == positive)
         .map(|row| row.2 << 2)
 }
 
-/// Returns one ranking per class over the labelled rows, with row i in group `group(i)`.
+/// Returns one ranking per class over the labelled rows, with labelled row i in group `group(i)`.
 pub(super) fn rankings(predictions: &Predictions, group: impl Fn(usize) -> u32) -> Vec<Ranking> {
     let mut rankings = Vec::with_capacity(predictions.classes().len());
     for class in 0..predictions.classes().len() {
@@ -160,7 +163,8 @@ pub(super) fn rankings(predictions: &Predictions, group: impl Fn(usize) -> u32) 
     rankings
 }
 
-/// Counts a row's decisions and reports whether all are correct.
+/// Calls `count` for each class with the truth and the prediction of a row, and reports whether all predictions are
+/// correct.
 pub(super) fn decide(
     probabilities: &[f32],
     set: &[bool],
@@ -168,7 +172,7 @@ pub(super) fn decide(
 ) -> bool {
     let mut exact = true;
     for (class, (&p, &truth)) in probabilities.iter().zip(set).enumerate() {
-        // A probability equal to the threshold counts as predicted, here and in the votes of tracks.
+        // A probability equal to the threshold counts as predicted, also in the votes of tracks.
         let guess = p >= THRESHOLD;
         exact &= guess == truth;
         count(class, truth, guess);
@@ -180,7 +184,7 @@ impl SetReport {
     /// Computes all scores of `predictions`.
     ///
     /// # Errors
-    /// [`MetricsError::Kind`] for one class per row; [`MetricsError::NoLabels`].
+    /// [`MetricsError::Kind`] if rows have one class; [`MetricsError::NoLabels`] if no row has a label.
     pub fn from_predictions(predictions: &Predictions) -> Result<Self, MetricsError> {
         predictions.check_kind(true)?;
         let n_classes = predictions.classes().len();
@@ -194,7 +198,7 @@ impl SetReport {
             exact += u64::from(decide(row.probabilities, set, |class, truth, guess| {
                 margins.add_decision(class, truth, guess, 1)
             }));
-            // Micro scores treat each pair of row and class as a row of one large ranking.
+            // For micro scores, each pair of row and class is an entry of one large ranking.
             for (&probability, &truth) in row.probabilities.iter().zip(set) {
                 all.push((probability, truth, 0));
             }
@@ -204,7 +208,7 @@ impl SetReport {
         }
 
         let (tracks, tracks_of) = count_tracks(predictions);
-        // One group with weight 1: each row counts once.
+        // All rows are in one group with weight 1, so that each row counts once.
         let rankings = rankings(predictions, |_| 0);
         let mut classes: Vec<SetScore> = Vec::with_capacity(n_classes);
         for (class, name) in predictions.classes().iter().enumerate() {
@@ -235,7 +239,7 @@ impl SetReport {
 }
 
 impl Margins {
-    /// Counts `n` rows in which `class` is true (`truth`) and predicted (`guess`).
+    /// Adds `n` rows in which `class` is true (`truth`) or not and is predicted (`guess`) or not.
     pub(super) fn add_decision(&mut self, class: usize, truth: bool, guess: bool, n: u64) {
         self.support[class] += if truth { n } else { 0 };
         self.predicted[class] += if guess { n } else { 0 };
@@ -269,7 +273,7 @@ pub(super) mod tests {
     use super::super::predictions::tests::names;
     use super::*;
 
-    /// Returns predictions with a distinct track and artist for each row.
+    /// Returns predictions in which each row has its own track and artist.
     pub(in crate::metrics) fn sets(rows: &[(Option<&[bool]>, &[f32])]) -> Predictions {
         let mut out = Predictions::multi("genres_all", &names(rows[0].1.len()));
         for (i, &(set, probabilities)) in rows.iter().enumerate() {
@@ -309,9 +313,9 @@ pub(super) mod tests {
         let report = SetReport::from_predictions(&example()).unwrap();
         assert_eq!((report.rows, report.unlabelled, report.tracks), (4, 1, 4));
 
-        // Class 0: .9 beats .6 and .1; .6 ties with .6 and beats .1: (2 + 1.5) / 4.
+        // Expected ROC-AUC of class 0: .9 beats .6 and .1; .6 ties with .6 and beats .1: (2 + 1.5) / 4.
         close(report.classes[0].roc_auc, 3.5 / 4.0);
-        // Class 1: .7 beats both; .2 beats .1 only.
+        // Expected ROC-AUC of class 1: .7 beats both; .2 beats .1 only.
         close(report.classes[1].roc_auc, 3.0 / 4.0);
 
         assert_eq!(
@@ -324,9 +328,9 @@ pub(super) mod tests {
     #[test]
     fn average_precision_takes_equal_scores_together() {
         let report = SetReport::from_predictions(&example()).unwrap();
-        // Class 0: at .9 recall ½ with precision 1; at .6 recall 1 with precision 2/3.
+        // Expected average precision of class 0: at .9 recall ½ with precision 1; at .6 recall 1 with precision 2/3.
         close(report.classes[0].average_precision, 0.5 + 0.5 * 2.0 / 3.0);
-        // Class 1: at .7 precision 1; at .2 precision 2/3.
+        // Expected average precision of class 1: at .7 precision 1; at .2 precision 2/3.
         close(report.classes[1].average_precision, 0.5 + 0.5 * 2.0 / 3.0);
         assert_eq!(report.classes[2].average_precision, None);
     }
@@ -334,7 +338,7 @@ pub(super) mod tests {
     #[test]
     fn decisions_at_one_half_by_hand() {
         let report = SetReport::from_predictions(&example()).unwrap();
-        // Predicted: {0}, {0, 1}, {0}, {}; true: {0, 1}, {1}, {0}, {}.
+        // Predicted classes: {0}, {0, 1}, {0}, {}; true classes: {0, 1}, {1}, {0}, {}.
         assert_eq!(report.exact_match, 0.5);
         close(Some(report.classes[0].f1), 4.0 / 5.0);
         close(Some(report.classes[1].f1), 2.0 / 3.0);

@@ -1,7 +1,7 @@
-//! A model's predictions for the rows of a split, with their labels: the only input of every score.
+//! A model's predictions for the rows of a split, with the true labels: the only input of every score.
 //!
-//! Rows are validated on insertion, so a score never encounters a non-finite probability or an invalid label. This
-//! module does not use tensors: the caller copies a batch's probabilities out of libtorch.
+//! Rows are validated when they are added, so scores are never computed from a non-finite probability or an invalid
+//! label.
 
 use std::collections::HashMap;
 
@@ -12,39 +12,40 @@ use super::{MetricsError, THRESHOLD};
 /// The label of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Label<'a> {
-    /// The label is unknown: the row has predictions but is not scored.
+    /// The label is unknown: the row has a prediction but is not scored.
     Unknown,
-    /// The class id.
+    /// The id of the only class of the row.
     Class(usize),
-    /// Whether each class applies, in class order: several labels per track.
+    /// Several labels per row: for each class, in class order, whether it is true.
     Set(&'a [bool]),
 }
 
 /// A row of a split with its prediction.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Row<'a> {
-    /// Index in the split's order, starting at 0; unique over all ranks.
+    /// Index of the row in the split's order, starting at 0; unique over all ranks.
     pub index: u64,
-    /// The key of the clip.
+    /// The key of the row's clip.
     pub clip_key: &'a str,
-    /// The segment within the clip.
+    /// The index of the segment within the clip.
     pub segment: i32,
-    /// The id of the track.
+    /// The id of the row's track.
     pub track_id: i64,
-    /// The id of the artist, if known.
+    /// The id of the row's artist, if known.
     pub artist_id: Option<i64>,
-    /// The label.
+    /// The true label.
     pub label: Label<'a>,
-    /// `[classes]`, in class order.
+    /// Probabilities of the classes, in class order.
     pub probabilities: &'a [f32],
 }
 
-/// The aggregation of a track's rows into one prediction.
+/// The method of combining the predictions of a track's rows into one prediction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum TrackRule {
     /// The mean of the rows' probabilities.
     Mean,
-    /// A vote of each row for its likeliest class (or, in a multi-label target, for the classes from 0.5).
+    /// A vote of the rows: each votes for its likeliest class (or, with several labels per row, for every class from
+    /// 0.5).
     Majority,
 }
 
@@ -59,13 +60,13 @@ pub struct Predictions {
     pub(super) segments: Vec<i32>,
     pub(super) track_ids: Vec<i64>,
     pub(super) artist_ids: Vec<Option<i64>>,
-    /// Class id, −1 for unknown; 0 if the label is a set.
+    /// Class id of each row, −1 for unknown; 0 if the row has a set of labels.
     pub(super) labels: Vec<i32>,
-    /// `[n, classes]`; empty if rows have one class.
+    /// Whether each row has each class, `[n, classes]`; empty if rows have one class.
     pub(super) sets: Vec<bool>,
-    /// `[n, classes]`, row-major.
+    /// Probabilities, `[n, classes]`, row-major.
     pub(super) probabilities: Vec<f32>,
-    /// Σ weight · loss and Σ weight.
+    /// Σ weight · loss and Σ weight over the rows.
     #[serde(skip)]
     pub(super) loss: [f64; 2],
 }
@@ -81,8 +82,8 @@ impl Predictions {
         Self::new(target, classes, true)
     }
 
-    /// Creates an empty collection for a target whose rows have one class each or, if `multi` is true, any number of
-    /// labels.
+    /// Creates an empty collection for a target whose rows have any number of labels if `multi` is true, otherwise one
+    /// class.
     pub fn new(target: &str, classes: &[String], multi: bool) -> Self {
         Self {
             target: target.to_owned(),
@@ -92,15 +93,15 @@ impl Predictions {
         }
     }
 
-    /// Creates an empty collection for the same target.
+    /// Creates an empty collection for the same target and classes.
     pub(super) fn like(&self) -> Self {
         Self::new(&self.target, &self.classes, self.multi)
     }
 
-    /// Adds a row.
+    /// Adds the prediction of a row.
     ///
     /// # Errors
-    /// [`MetricsError`] unless there is one finite probability for each class and the label is valid.
+    /// [`MetricsError`] if a probability is missing or not finite, or if the label is invalid.
     pub fn push(&mut self, row: &Row) -> Result<(), MetricsError> {
         let n_classes = self.classes.len();
         if row.probabilities.len() != n_classes {
@@ -112,7 +113,7 @@ impl Predictions {
             let p = row.probabilities[at];
             return Err(self.refused(row, format!("probability of class {name} is {p}")));
         }
-        // `multi` determines the storage of labels, so a label of the other kind is rejected and never converted.
+        // `multi` determines how labels are stored, so a label of the other kind is rejected.
         let (label, set) = match row.label {
             Label::Unknown => (-1, &[][..]),
             Label::Class(class) if !self.multi && class < n_classes => (class as i32, &[][..]),
@@ -124,7 +125,7 @@ impl Predictions {
         };
 
         if self.multi {
-            // A row with an unknown label gets an empty set.
+            // In a multi-label target, a row with an unknown label gets an empty set.
             self.sets.extend_from_slice(set);
             self.sets.resize((self.labels.len() + 1) * n_classes, false);
         }
@@ -145,13 +146,13 @@ impl Predictions {
         ))
     }
 
-    /// Adds a batch's Σ weight · loss and Σ weight.
+    /// Adds Σ weight · loss and Σ weight of a batch.
     pub fn add_loss(&mut self, weighted: f64, weight: f64) {
         self.loss[0] += weighted;
         self.loss[1] += weight;
     }
 
-    /// Returns the accumulated Σ weight · loss and Σ weight.
+    /// Returns Σ weight · loss and Σ weight over all batches.
     pub fn loss_sums(&self) -> [f64; 2] {
         self.loss
     }
@@ -193,7 +194,7 @@ impl Predictions {
     /// If `i` is out of bounds.
     pub fn row(&self, i: usize) -> Row<'_> {
         let cells = i * self.classes.len()..(i + 1) * self.classes.len();
-        // In a multi-label target, 0 means that the row's set is known; it may be empty.
+        // In a multi-label target, 0 means that the row's set of labels is known; it may be empty.
         let label = match self.labels[i] {
             -1 => Label::Unknown,
             _ if self.multi => Label::Set(&self.sets[cells.clone()]),
@@ -210,12 +211,12 @@ impl Predictions {
         }
     }
 
-    /// Returns all rows in order.
+    /// Returns all rows in the order in which they were added.
     pub fn rows(&self) -> impl Iterator<Item = Row<'_>> {
         (0..self.len()).map(|i| self.row(i))
     }
 
-    /// Returns the rows with a known label, in order.
+    /// Returns the rows with a known label, in the order in which they were added.
     pub fn labelled(&self) -> impl Iterator<Item = Row<'_>> {
         self.rows().filter(|row| row.label != Label::Unknown)
     }
@@ -225,9 +226,9 @@ impl Predictions {
         self.tracks().iter().any(|rows| rows.len() > 1)
     }
 
-    /// Returns the rows of each track, with tracks in order of their first row.
+    /// Returns the indices of the rows of each track. Tracks are in the order of their first row.
     fn tracks(&self) -> Vec<Vec<usize>> {
-        // The map only finds a track's index; the order is that of the rows, so the output does not depend on hashing.
+        // The hash map is only used to look up a track's index, so the order of tracks does not depend on hashing.
         let mut place = HashMap::new();
         let mut tracks: Vec<Vec<usize>> = Vec::new();
         for (i, track_id) in self.track_ids.iter().enumerate() {
@@ -240,22 +241,22 @@ impl Predictions {
         tracks
     }
 
-    /// Returns one row per track: the mean of its rows' probabilities, summed in f64.
+    /// Returns one prediction per track: the mean of the probabilities of the track's rows, summed in f64.
     ///
     /// # Errors
-    /// [`MetricsError::Rows`].
+    /// [`MetricsError::Rows`] if the rows of a track have different labels.
     pub fn per_track_mean(&self) -> Result<Self, MetricsError> {
         self.per_track(TrackRule::Mean)
     }
 
-    /// Returns one row per track by a vote of its rows; ties go to the higher mean probability, then to the lower
-    /// class.
+    /// Returns one prediction per track by a vote of the track's rows. Ties go to the class with the higher mean
+    /// probability, then to the lower class id.
     ///
-    /// A class has the value (votes + mean probability) / (rows + 1): values are ordered by votes, then by means (to
-    /// the precision of f32), and the values of a row sum to 1 if the probabilities do.
+    /// The value of a class is (votes + mean probability) / (rows + 1), so that values are ordered by votes, then by
+    /// mean probabilities. The values of a track sum to 1 if the probabilities of each row do.
     ///
     /// # Errors
-    /// [`MetricsError::Rows`].
+    /// [`MetricsError::Rows`] if the rows of a track have different labels.
     pub fn per_track_majority(&self) -> Result<Self, MetricsError> {
         self.per_track(TrackRule::Majority)
     }
@@ -264,7 +265,7 @@ impl Predictions {
         let mut out = self.like();
         for rows in self.tracks() {
             let first = self.row(rows[0]);
-            // The track gets a single prediction, so it must have a single label.
+            // A track gets a single prediction, so its rows must have the same label.
             if rows.iter().any(|&i| self.row(i).label != first.label) {
                 return Err(MetricsError::Rows(format!(
                     "target {}: rows of track {} are labelled in different ways",
@@ -272,7 +273,7 @@ impl Predictions {
                 )));
             }
 
-            // Sum in f64 to avoid rounding errors over many segments.
+            // Sum in f64 to avoid rounding errors over the many segments of a track.
             let mut sums = vec![0.0_f64; self.classes.len()];
             let mut votes = sums.clone();
             for &i in &rows {
@@ -300,7 +301,7 @@ impl Predictions {
         Ok(out)
     }
 
-    /// Adds a row's vote for each class.
+    /// Adds the vote of a row for each class.
     fn vote(&self, probabilities: &[f32], votes: &mut [f64]) {
         if self.multi {
             for (vote, &p) in votes.iter_mut().zip(probabilities) {
@@ -314,7 +315,8 @@ impl Predictions {
     }
 }
 
-/// Returns the class with the highest probability, the lowest id among ties; 0 if there are no classes.
+/// Returns the class with the highest probability. Of equal probabilities, the lowest id is returned; 0 if there are no
+/// classes.
 pub fn likeliest(probabilities: &[f32]) -> usize {
     let mut best = 0;
     for (class, p) in probabilities.iter().enumerate() {
@@ -335,7 +337,7 @@ pub(super) mod tests {
         (0..n).map(|i| format!("class {i}")).collect()
     }
 
-    /// Returns predictions with one row per `(track, artist, label, probabilities)`; label −1 means unknown.
+    /// Returns predictions for rows given as `(track, artist, label, probabilities)`; label −1 means unknown.
     pub(in crate::metrics) fn single(rows: &[(i64, Option<i64>, i32, &[f32])]) -> Predictions {
         let mut out = Predictions::single("genre", &names(rows[0].3.len()));
         for (i, &(track_id, artist_id, label, probabilities)) in rows.iter().enumerate() {

@@ -1,8 +1,8 @@
 //! Formats scores as text for a terminal: one line per class, totals with their intervals, at most 100 columns.
 //!
 //! Values that are conventions and not measurements are shown as `-`: precision and F1 of a class that was never
-//! predicted, recall of a class without rows, undefined ranking scores. The tables are for people; programs read
-//! `result.json`.
+//! predicted, recall of a class without rows, undefined ranking scores. Programs should read `result.json` instead of
+//! the tables.
 
 use std::fmt::{self, Display};
 
@@ -13,31 +13,31 @@ use super::classification::{ClassReport, ClassScore, SUPPORTED_TRACKS_MIN};
 use super::multilabel::SetReport;
 use super::{Evaluation, Level, Report, THRESHOLD};
 
-/// Width of a class name in columns.
+/// Width of the column with class names, in characters.
 const NAME: usize = 26;
-/// Width in columns of the class that rows are most often mistaken for.
+/// Width in characters of the column with the class that a class is most often mistaken for.
 const TAKEN: usize = 20;
 
-/// Headings of the columns that both kinds of target have.
+/// Headings of the columns in the tables of both kinds of targets.
 const HEAD: [&str; 5] = ["tracks", "rows", "precision", "recall", "f1"];
 
-/// Label of [`Evaluation::loss`], the loss minimized in training, which depends on the configuration.
+/// Label of [`Evaluation::loss`] in the table: the loss minimized in training, which depends on the configuration.
 const TRAINING_LOSS: &str =
     "loss (training objective, with the configured class weights and label smoothing):";
-/// Label of [`Level::log_loss`], which is comparable between configurations.
+/// Label of [`Level::log_loss`] in the table: it is comparable between configurations.
 const LOG_LOSS: &str = "log loss (rows weighted equally)";
 
-/// Fits `text`, which may be a name from the data, into `width` columns; longer text is cut with `…`.
+/// Pads or cuts `text`, which may be a name from the data, to `width` characters; cut text ends with `…`.
 fn fit(text: &str, width: usize) -> String {
     let text = shown(text);
-    // Count characters and not bytes, since names may contain letters of any alphabet.
+    // Count characters and not bytes, since names may contain non-ASCII letters.
     if text.chars().count() <= width {
         return format!("{text:<width$}");
     }
     text.chars().take(width - 1).chain(['…']).collect()
 }
 
-/// Formats a score, or `-` if it is undefined.
+/// Formats a score, or `-` if the score is undefined.
 fn score(value: f64, is_there: bool) -> String {
     if is_there {
         format!("{value:.3}")
@@ -46,7 +46,7 @@ fn score(value: f64, is_there: bool) -> String {
     }
 }
 
-/// Formats classes and totals of a target with one class per row.
+/// Formats the table of a target with one class per row: classes and totals.
 fn class_table(report: &ClassReport, bootstrap: Option<&Bootstrap>) -> String {
     let mut out = String::new();
     line(
@@ -99,7 +99,7 @@ fn class_table(report: &ClassReport, bootstrap: Option<&Bootstrap>) -> String {
     out
 }
 
-/// Formats classes and totals of a target with several labels per row.
+/// Formats the table of a target with several labels per row: classes and totals.
 fn set_table(report: &SetReport, bootstrap: Option<&Bootstrap>) -> String {
     let mut out = String::new();
     line(
@@ -155,7 +155,8 @@ fn set_table(report: &SetReport, bootstrap: Option<&Bootstrap>) -> String {
     out
 }
 
-/// Writes the counts of a target with several labels per row, and an explanation of its columns.
+/// Writes the numbers of rows and tracks of a target with several labels per row, and an explanation of the table's
+/// columns.
 fn legend(out: &mut String, report: &SetReport) {
     let SetReport {
         rows,
@@ -179,7 +180,7 @@ fn legend(out: &mut String, report: &SetReport) {
     out.push_str("- : never predicted (0 in the means), or no rows both with and without it (not in the means)\n");
 }
 
-/// Formats the figures of two models next to each other, and their difference.
+/// Formats the scores of two models next to each other, and the differences between them.
 pub fn paired_table(paired: &Paired, names: [&str; 2]) -> String {
     let mut out = format!(
         "{:<NAME$}{:>14} {:>14}   {:<26}\n",
@@ -191,7 +192,7 @@ pub fn paired_table(paired: &Paired, names: [&str; 2]) -> String {
 
     for (figure, Difference { a, b, difference }) in &paired.differences {
         let Interval { value, low, high } = *difference;
-        // An interval that contains 0 allows for either sign.
+        // An interval that contains 0 does not show which model is better.
         let unsure = if low <= 0.0 && high >= 0.0 {
             "  may be chance"
         } else {
@@ -206,13 +207,13 @@ pub fn paired_table(paired: &Paired, names: [&str; 2]) -> String {
     out + &describe_draws(&paired.draws) + "\n"
 }
 
-/// Returns the class that most rows of `class` are wrongly predicted as, with its share.
+/// Returns the class that the rows of `class` are most often wrongly predicted as, with the share of these rows.
 fn taken_for(class: &ClassScore, row: &[u64], classes: &[ClassScore]) -> String {
     let others = row
         .iter()
         .zip(classes)
         .filter(|(n, other)| **n > 0 && other.name != class.name);
-    // Among ties, the first class.
+    // If several classes have the same number, take the first.
     let most = others.rev().max_by_key(|(n, _)| **n);
     most.map_or(String::new(), |(n, other)| {
         let percent = 100.0 * *n as f64 / class.support as f64;
@@ -220,7 +221,7 @@ fn taken_for(class: &ClassScore, row: &[u64], classes: &[ClassScore]) -> String 
     })
 }
 
-/// Writes the line of one class, or the heading of the table.
+/// Writes the table's line for one class, or its heading.
 fn line(out: &mut String, name: &str, cells: &[String; 5], last: &str) {
     let [tracks, rows, precision, recall, f1] = cells;
     let line = format!(
@@ -231,7 +232,7 @@ fn line(out: &mut String, name: &str, cells: &[String; 5], last: &str) {
     out.push('\n');
 }
 
-/// Writes one figure, with the bootstrap interval of `figure` if it exists.
+/// Writes one score, with the bootstrap interval named `figure` if it exists.
 fn total(
     out: &mut String,
     name: &str,
@@ -257,7 +258,7 @@ fn footer(out: &mut String, unlabelled: u64, bootstrap: Option<&Bootstrap>) {
     }
 }
 
-/// Describes the units that the intervals are based on.
+/// Describes the units (artists or tracks) that the bootstrap intervals are based on.
 fn describe_draws(draws: &Draws) -> String {
     let Draws {
         units,
@@ -304,7 +305,7 @@ impl Display for Evaluation {
             writeln!(f, "{text}")?;
         }
 
-        // If each track has one row, a single table is complete.
+        // If each track has one row, the table of rows is also that of tracks.
         match (&self.tracks_mean, &self.tracks_majority) {
             (Some(mean), Some(majority)) => {
                 writeln!(
@@ -327,7 +328,7 @@ fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split(' ') {
         let last = lines.last().map_or(0, |line| line.chars().count());
-        // The first word of a line is kept whatever its length: otherwise an empty line would precede it.
+        // The first word of a line is never wrapped, even if it is too long: otherwise an empty line would precede it.
         match lines.last_mut() {
             Some(line) if last == 0 => line.push_str(word),
             Some(line) if last + 1 + word.chars().count() <= width => {
@@ -364,7 +365,7 @@ mod tests {
 
     #[test]
     fn no_line_is_wider_than_a_hundred_columns_and_columns_are_aligned() {
-        /// Returns the column behind the last occurrence of a word.
+        /// Returns the column after the last occurrence of a word.
         fn column(line: &str, word: &str) -> usize {
             let rest = line.split(word).last();
             line.chars().count() - rest.map_or(0, |rest| rest.chars().count())

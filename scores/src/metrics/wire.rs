@@ -1,24 +1,24 @@
-//! Serialization of predictions, so that ranks can send their rows to each other; the receiver sorts all rows.
+//! Serialization of predictions, which ranks send to each other; the receiver merges and sorts the rows of all ranks.
 //!
-//! The bytes are JSON, column by column. They are never stored: both ends are the same program.
+//! The bytes are JSON, column by column. They are only exchanged between processes of the same program and never
+//! stored.
 
 use super::MetricsError;
 use super::predictions::{Predictions, Row};
 
 impl Predictions {
-    /// Serializes all rows as JSON, preceded by the bits of the sums of the loss, which JSON would not preserve.
+    /// Serializes all rows as JSON. The bits of the loss sums come first, since JSON does not preserve every number.
     pub fn to_bytes(&self) -> Vec<u8> {
         let loss = self.loss.map(f64::to_bits);
         serde_json::to_vec(&(loss, self)).expect("lists of numbers and text are JSON")
     }
 
-    /// Reads what [`to_bytes`](Self::to_bytes) wrote.
+    /// Deserializes the predictions that [`to_bytes`](Self::to_bytes) returned.
     ///
     /// # Errors
     /// [`MetricsError::Rows`] if the bytes are truncated or come from another program, or a row is invalid.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, MetricsError> {
-        // Another process wrote these columns. Their rows are added one by one through `push`, which validates each
-        // like a new row.
+        // Another process sent these columns. Their rows are added one by one with `push`, which validates them.
         let (loss, unchecked): ([u64; 2], Self) =
             serde_json::from_slice(bytes).map_err(|_| unreadable())?;
         // `row` slices the columns by the number of classes, and would panic if a column were too short.
@@ -34,10 +34,10 @@ impl Predictions {
         Ok(out)
     }
 
-    /// Reports whether every column has a value for each row.
+    /// Reports whether every column has a value for each row of the predictions.
     fn has_whole_rows(&self) -> bool {
         let n_rows = self.len();
-        // Both numbers come from the bytes, so their product may overflow.
+        // Both numbers come from another process, so their product may overflow.
         let Some(n_cells) = n_rows.checked_mul(self.classes.len()) else {
             return false;
         };
@@ -69,13 +69,13 @@ impl Predictions {
         let mut rows: Vec<Row> = Vec::new();
         for part in &parts {
             first.check_same_classes(part)?;
-            // Add in rank order, so that the sum has the same bits on every rank.
+            // Add the loss sums in rank order, so that the total has the same bits on every rank.
             let [weighted, weight] = part.loss_sums();
             out.add_loss(weighted, weight);
             rows.extend(part.rows());
         }
 
-        // Each rank had a slice of every batch, so the rows of different ranks are interleaved.
+        // Each rank had a slice of every batch, so rows must be sorted after the ranks' rows are joined.
         rows.sort_by_key(|row| row.index);
         if let Some(pair) = rows.windows(2).find(|pair| pair[0].index == pair[1].index) {
             let Row {
@@ -115,7 +115,7 @@ mod tests {
         predictions
     }
 
-    /// Returns the rows of rank `rank` of `world`, with its share of the loss.
+    /// Returns the serialized rows of rank `rank` of `world` ranks, with the rank's share of the loss.
     fn slice(all: &Predictions, rank: usize, world: usize) -> Vec<u8> {
         let mut part = all.like();
         (rank..all.len())

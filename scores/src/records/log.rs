@@ -1,9 +1,8 @@
 //! The log of a run: one JSON object per line, appended.
 //!
 //! A line is written in one call, so a killed run loses at most the line being written. A run resumed from a checkpoint
-//! repeats the steps after it: their lines are cut off, and a line `resumed` contains their number. So no step occurs
-//! twice, even for readers that do not know about resumed runs. Logs of earlier versions kept such lines; [`read_log`]
-//! drops them.
+//! repeats the steps after it: the lines of these steps are cut off, and a line `resumed` contains their number, so no
+//! step occurs twice. Earlier versions of wavemill kept the lines of repeated steps; [`read_log`] drops them.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -15,23 +14,23 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::RecordError;
 
-/// Kind of the line written when a run is resumed.
+/// Kind of the log line written when a run is resumed.
 const RESUMED: &str = "resumed";
-/// Kind of an optimiser step's line.
+/// Kind of the log line of an optimiser step.
 const STEP: &str = "step";
-/// Kinds of lines written at the end of an epoch.
+/// Kinds of log lines written at the end of an epoch.
 const EPOCH_EVENTS: [&str; 2] = ["epoch", "warning"];
 
-/// A line of the log.
+/// A line of a run's log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
     /// The kind of the event: `start`, `warning`, `step`, `epoch`, …
     pub kind: String,
-    /// Number of completed optimiser steps.
+    /// Number of optimiser steps completed so far.
     pub step: u64,
     /// Index of the epoch, starting at 0.
     pub epoch: u64,
-    /// Figures by name. Non-finite values are written as text: `"NaN"`, `"inf"`, `"-inf"`.
+    /// Figures (such as losses and scores) by name. Non-finite values are written as text: `"NaN"`, `"inf"`, `"-inf"`.
     #[serde(
         default,
         skip_serializing_if = "BTreeMap::is_empty",
@@ -39,15 +38,15 @@ pub struct Entry {
         deserialize_with = "get_values"
     )]
     pub values: BTreeMap<String, f64>,
-    /// Text by name, such as the device.
+    /// Texts by name, such as the device.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub notes: BTreeMap<String, String>,
-    /// The time of writing, in seconds since 1970.
+    /// The time of writing the line, in seconds since 1970.
     pub unix_s: f64,
 }
 
 impl Entry {
-    /// Creates an entry without figures and text, with the current time.
+    /// Creates an entry without figures and texts, with the current time.
     fn now(kind: &str, epoch: u64, step: u64) -> Self {
         Self {
             kind: kind.to_owned(),
@@ -59,15 +58,15 @@ impl Entry {
         }
     }
 
-    /// Reports whether the entry remains valid for a run resumed after `step`, in `epoch`.
+    /// Reports whether the log line remains valid for a run resumed after `step`, in `epoch`.
     fn holds(&self, epoch: u64, step: u64) -> bool {
-        // A checkpoint of an epoch's last step may precede the end of that epoch.
+        // A checkpoint of an epoch's last step may be written before the end of that epoch is logged.
         let comes_anew = EPOCH_EVENTS.contains(&self.kind.as_str()) && self.epoch >= epoch;
         self.step < step || self.step == step && !comes_anew
     }
 }
 
-/// The JSON form of a figure: JSON has no infinite numbers.
+/// The JSON form of a figure, since JSON has no infinite numbers and no NaN.
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
 enum Number {
@@ -100,7 +99,7 @@ fn get_values<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, f64
     Ok(values)
 }
 
-/// Appends to a log. The file is locked while this value exists, so only one process can write.
+/// A run's log, opened for appending. The file is locked while this value exists, so only one process can write to it.
 #[derive(Debug)]
 pub struct Log {
     file: File,
@@ -108,11 +107,11 @@ pub struct Log {
 }
 
 impl Log {
-    /// Opens the log at `path`, creating it if necessary. An incomplete line at its end, left by a killed run, is cut
+    /// Opens the log at `path`, creating it if necessary. An incomplete last line, which a killed run leaves, is cut
     /// off.
     ///
     /// # Errors
-    /// [`RecordError::Busy`], [`RecordError::Io`].
+    /// [`RecordError::Busy`] if another process writes the log, [`RecordError::Io`].
     pub fn open(path: &Path) -> Result<Self, RecordError> {
         let options = OpenOptions::new()
             .create(true)
@@ -122,14 +121,14 @@ impl Log {
             .open(path);
         let mut file = options.map_err(RecordError::io(path, "open"))?;
 
-        // Continue if the file system does not support locks.
+        // Continue without a lock if the file system does not support locks.
         if let Err(TryLockError::WouldBlock) = file.try_lock() {
             return Err(RecordError::Busy {
                 path: path.to_owned(),
             });
         }
 
-        // Read after locking: an incomplete line may belong to a process that is still writing it.
+        // Read the log after locking it: an incomplete line may belong to a process that is still writing.
         let text = fs::read(path).map_err(RecordError::io(path, "read"))?;
         let whole = whole_lines(&text).len() as u64;
         file.set_len(whole)
@@ -141,10 +140,10 @@ impl Log {
         })
     }
 
-    /// Appends an entry with the current time in one write.
+    /// Appends a log line with the current time, in one write.
     ///
     /// # Errors
-    /// [`RecordError::Io`].
+    /// [`RecordError::Io`] if the log cannot be written.
     pub fn append(
         &mut self,
         kind: &str,
@@ -159,10 +158,10 @@ impl Log {
         })
     }
 
-    /// Appends an entry like [`Log::append`], with text instead of figures.
+    /// Appends a log line like [`Log::append`], with texts instead of figures.
     ///
     /// # Errors
-    /// [`RecordError::Io`].
+    /// [`RecordError::Io`] if the log cannot be written.
     pub fn note(
         &mut self,
         kind: &str,
@@ -181,7 +180,7 @@ impl Log {
     /// Reports whether the log is empty.
     ///
     /// # Errors
-    /// [`RecordError::Io`].
+    /// [`RecordError::Io`] if the log's size cannot be read.
     pub fn is_empty(&self) -> Result<bool, RecordError> {
         let length = self
             .file
@@ -191,11 +190,11 @@ impl Log {
         Ok(length == 0)
     }
 
-    /// Records that the run is resumed after `step`, in `epoch`. The lines of the steps to be repeated are cut off and
-    /// counted.
+    /// Appends a line that the run is resumed after `step`, in `epoch`. The lines of steps that will be repeated are
+    /// cut off, and the new line contains their number.
     ///
     /// # Errors
-    /// [`RecordError::Io`].
+    /// [`RecordError::Io`] if the log cannot be read or written.
     pub fn resumed(&mut self, epoch: u64, step: u64) -> Result<(), RecordError> {
         let undone_steps = self.undo(epoch, step)?;
         self.append(
@@ -207,12 +206,12 @@ impl Log {
     }
 
     /// Truncates the log after its last line that is valid for a run resumed after `step`, and returns the number of
-    /// steps that were undone.
+    /// steps whose lines were cut off.
     fn undo(&mut self, epoch: u64, step: u64) -> Result<u64, RecordError> {
         let text = fs::read(&self.path).map_err(RecordError::io(&self.path, "read"))?;
 
-        // Lines before the last valid one are kept, even if they are invalid: logs of earlier versions have such lines,
-        // and `read_log` drops them.
+        // Lines before the last valid line are kept, even if they are invalid: logs of earlier versions have such
+        // lines, and `read_log` drops them.
         let mut whole = 0;
         let mut kept = 0;
         let mut undone_steps = 0;
@@ -222,7 +221,7 @@ impl Log {
                 Ok(entry) if !entry.holds(epoch, step) => {
                     undone_steps += u64::from(entry.kind == STEP)
                 }
-                // A damaged line is kept, so that readers report it.
+                // A damaged line is kept, so that readers of the log report it.
                 _ => {
                     kept = whole;
                     undone_steps = 0;
@@ -244,7 +243,7 @@ impl Log {
             line: None,
             source,
         })?;
-        // Write the line and its line end in one call, see the module documentation.
+        // Write the line and its line break in one call, so that a killed run leaves at most one incomplete line.
         self.file
             .write_all((line + "\n").as_bytes())
             .map_err(RecordError::io(&self.path, "write"))
@@ -258,7 +257,7 @@ pub(super) fn now() -> f64 {
         .map_or(0.0, |since| since.as_secs_f64())
 }
 
-/// Returns `text` up to its last line end.
+/// Returns `text` up to its last line break.
 fn whole_lines(text: &[u8]) -> &[u8] {
     &text[..text
         .iter()
@@ -266,12 +265,12 @@ fn whole_lines(text: &[u8]) -> &[u8] {
         .map_or(0, |at| at + 1)]
 }
 
-/// Reads the valid entries of the log at `path`, in order of writing: without steps that a resumed run repeated, and
-/// with only the last line of each kind (and text) at a step. An incomplete line at the end is skipped: its run may
-/// still be writing it.
+/// Reads the valid lines of the log at `path`, in the order of writing: without lines of steps that a resumed run
+/// repeated, and with only the last line of each kind (and text) at a step. An incomplete line at the end is skipped:
+/// the run may still be writing it.
 ///
 /// # Errors
-/// [`RecordError::Io`]; [`RecordError::Json`] naming the line.
+/// [`RecordError::Io`] if the log cannot be read; [`RecordError::Json`] with the number of an invalid line.
 pub fn read_log(path: &Path) -> Result<Vec<Entry>, RecordError> {
     let text = fs::read(path).map_err(RecordError::io(path, "read"))?;
     let mut entries: Vec<Entry> = Vec::new();
@@ -284,14 +283,14 @@ pub fn read_log(path: &Path) -> Result<Vec<Entry>, RecordError> {
             line: Some(i + 1),
             source,
         })?;
-        // Only logs of earlier versions still contain such lines; `undo` now cuts them off.
+        // Lines of repeated steps exist only in logs of earlier versions; `undo` now cuts them off.
         if entry.kind == RESUMED {
             entries.retain(|earlier| earlier.holds(entry.epoch, entry.step));
         }
         entries.push(entry);
     }
 
-    // Iterate from the end, so that the last of equal entries is kept.
+    // Iterate from the end, so that the last of equal lines is kept.
     let mut seen = HashSet::new();
     entries.reverse();
     entries.retain(|entry| seen.insert((entry.kind.clone(), entry.step, entry.notes.clone())));
@@ -359,7 +358,7 @@ mod tests {
         assert_eq!(steps(&path), want, "step 4 was never taken again");
     }
 
-    /// Returns (kind, step) of every line, as seen by a reader that does not know about resumed runs.
+    /// Returns (kind, step) of every line of the log, including lines that `read_log` would drop.
     fn lines(path: &Path) -> Vec<(String, u64)> {
         let text = fs::read_to_string(path).unwrap();
         let entries = text
@@ -385,7 +384,8 @@ mod tests {
         log.append("epoch", 1, 8, &[]).unwrap();
         drop(log);
 
-        // The last checkpoint was written at the epoch's last step, but before its end: the epoch ends again.
+        // The last checkpoint was written at the epoch's last step, but before the epoch's end, so the end is logged
+        // again.
         let mut log = Log::open(&path).unwrap();
         log.resumed(1, 8).unwrap();
         log.append("epoch", 1, 8, &[]).unwrap();

@@ -1,7 +1,7 @@
-//! The files of a run: `runs/<id>/` with its configuration, log, TensorBoard events, checkpoints and result.
+//! The files of a run in `runs/<id>/`: configuration, log, TensorBoard events, checkpoints and result.
 //!
-//! The JSONL log is authoritative; the events repeat its figures for other tools. Times are written only to these two.
-//! This module writes no checkpoints, it only defines their paths.
+//! The log is authoritative; the TensorBoard events repeat its figures for other tools. Times are written only to log
+//! and events. This module writes no checkpoints, it only defines their paths.
 
 mod log;
 mod run_dir;
@@ -15,59 +15,59 @@ pub use run_dir::{RunDir, run_stem};
 pub use tensorboard::{EventWriter, ResumePoint};
 use wavemill_schemas::exit;
 
-/// The reason that a run's folder cannot be used.
+/// The reason why a run's folder cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
-    /// A file system operation failed.
+    /// A file system operation on a run's files failed.
     #[error("{path}: cannot {action}")]
     Io {
-        /// The file or folder.
+        /// The file or folder that was accessed.
         path: PathBuf,
-        /// The operation, such as `write`.
+        /// The failed operation, such as `write`.
         action: &'static str,
         /// The error of the operating system.
         source: io::Error,
     },
-    /// The content of a file is invalid.
+    /// The content of a run's file is invalid.
     #[error("{path}{}: not a valid file of a run", line.map_or(String::new(), |line| format!(", line {line}")))]
     Json {
-        /// The file.
+        /// The invalid file.
         path: PathBuf,
-        /// The line, starting at 1, in a file with one value per line.
+        /// The number of the invalid line, starting at 1, in a file with one value per line.
         line: Option<usize>,
-        /// The parser's error.
+        /// The error of the JSON parser.
         source: serde_json::Error,
     },
-    /// The id is not a valid name of a single folder.
+    /// The id of the run is not the valid name of a single folder.
     #[error("{id:?} is not a valid name for a run: use a single folder name")]
     Id {
-        /// The id as given.
+        /// The id as the user has given it.
         id: String,
     },
-    /// A run already exists in the folder of a new run.
+    /// The folder for a new run already contains a run.
     #[error("{path}: a run already exists; continue it with --resume, or choose another id")]
     Exists {
-        /// The folder.
+        /// The folder with the existing run.
         path: PathBuf,
     },
-    /// The folder contains no run.
+    /// The folder does not contain a run.
     #[error("{path}: not a run (no config.toml)")]
     Missing {
-        /// The folder that was searched.
+        /// The folder in which a run was expected.
         path: PathBuf,
     },
-    /// No run can begin in the folder.
+    /// No run can begin in the folder, because it contains other files.
     #[error("{path}: {problem}")]
     Taken {
-        /// The folder.
+        /// The folder in which a run should begin.
         path: PathBuf,
-        /// What the folder contains, and a remedy.
+        /// Description of the folder's content, and a remedy.
         problem: String,
     },
     /// Another process is writing the run.
     #[error("{path}: another process is writing this run")]
     Busy {
-        /// The log of the run.
+        /// The path of the run's log.
         path: PathBuf,
     },
 }
@@ -82,7 +82,7 @@ impl RecordError {
         }
     }
 
-    /// Returns a closure for `map_err`.
+    /// Returns a closure for `map_err` that adds a path and the failed operation to an I/O error.
     fn io(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Io {

@@ -1,4 +1,4 @@
-//! The folder of a run: the paths of its files, and atomic writes.
+//! The folder of a run: the paths of the run's files, and atomic writes.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
@@ -12,9 +12,10 @@ use super::RecordError;
 
 const RESULT: &str = "result.json";
 const TRAINING_LIST: &str = "training.parquet";
-/// Prefix of the names of TensorBoard files.
+/// Prefix of the names of TensorBoard event files.
 const EVENTS: &str = "events.out.tfevents.";
-/// Other files that a run writes before its first checkpoint; the ranks of a run look for `.ranks` at the start.
+/// Names of other files that a run writes before its first checkpoint. The ranks of a run look for `.ranks` at the
+/// start.
 const BEGINNING: [&str; 9] = [
     "config.toml",
     "config.tmp",
@@ -27,7 +28,7 @@ const BEGINNING: [&str; 9] = [
     ".ranks",
 ];
 
-/// `runs/<id>/`.
+/// The folder of a run, `runs/<id>/`.
 ///
 /// | file | content |
 /// |---|---|
@@ -52,9 +53,10 @@ impl RunDir {
     /// Creates a new folder `id` in `root`, which is created if necessary.
     ///
     /// # Errors
-    /// [`RecordError::Exists`], [`RecordError::Id`], [`RecordError::Io`].
+    /// [`RecordError::Exists`] if the folder exists, [`RecordError::Id`] if the id is no folder name,
+    /// [`RecordError::Io`].
     pub fn create(root: &Path, id: &str) -> Result<Self, RecordError> {
-        // `part == id` also rejects `a/`, whose only component is `a`.
+        // `part == id` also rejects an id such as `a/`, whose only component is `a`.
         let mut parts = Path::new(id).components();
         if !matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == id)
         {
@@ -63,8 +65,8 @@ impl RunDir {
 
         fs::create_dir_all(root).map_err(RecordError::io(root, "create the folder"))?;
         let path = root.join(id);
-        // Do not use `create_dir_all`: the call must fail if the folder exists, so that only one of two processes gets
-        // it.
+        // Do not use `create_dir_all`: the call must fail if the folder exists, so that two processes never use the
+        // same folder.
         match fs::create_dir(&path) {
             Err(e) if e.kind() == ErrorKind::AlreadyExists => {
                 return Err(RecordError::Exists { path });
@@ -81,7 +83,7 @@ impl RunDir {
     /// Creates a new folder `<stem>-<n>` in `root`, with the first unused n from 1: two processes never share a folder.
     ///
     /// # Errors
-    /// [`RecordError::Id`], [`RecordError::Io`].
+    /// [`RecordError::Id`] if `stem` is no folder name, [`RecordError::Io`].
     pub fn create_next(root: &Path, stem: &str) -> Result<Self, RecordError> {
         let mut n = 1_u64;
         loop {
@@ -92,11 +94,11 @@ impl RunDir {
         }
     }
 
-    /// Prepares the folder `path` for a new run: creates it with its parents, or reuses the folder of a run that ended
-    /// before its first checkpoint.
+    /// Prepares the folder `path` for a new run: creates it with its parents, or reuses it if a run ended there before
+    /// its first checkpoint.
     ///
     /// # Errors
-    /// [`RecordError::Io`].
+    /// [`RecordError::Io`] if the folder cannot be created.
     pub fn take(path: &Path) -> Result<Self, RecordError> {
         let run = Self {
             path: path.to_owned(),
@@ -106,18 +108,18 @@ impl RunDir {
         Ok(run)
     }
 
-    /// Checks that a run may begin in the folder `path`, which has no checkpoint: the folder does not exist, is empty,
-    /// or contains only files that a run writes before its first checkpoint.
+    /// Checks that a run may begin in the folder `path`, which has no checkpoint: it does not exist, is empty, or
+    /// contains only files that a run writes before its first checkpoint.
     ///
     /// # Errors
-    /// [`RecordError::Taken`], [`RecordError::Io`].
+    /// [`RecordError::Taken`] if the folder contains other files or a result, [`RecordError::Io`].
     pub fn may_begin(path: &Path) -> Result<(), RecordError> {
         let entries = match fs::read_dir(path) {
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
             entries => entries.map_err(RecordError::io(path, "list"))?,
         };
 
-        // A run with a result has ended. Its scores must not be replaced by those of a new run in the same folder.
+        // If the folder has a result, its run has ended. A new run must not replace the result.
         let result = path.join(RESULT);
         if result
             .try_exists()
@@ -148,7 +150,7 @@ impl RunDir {
     /// Opens the run in the folder `path`, such as `runs/cnn2d-1a2b3c4d-1`.
     ///
     /// # Errors
-    /// [`RecordError::Missing`].
+    /// [`RecordError::Missing`] if the folder contains no run.
     pub fn open(path: &Path) -> Result<Self, RecordError> {
         let run = Self {
             path: path.to_owned(),
@@ -162,50 +164,50 @@ impl RunDir {
         }
     }
 
-    /// Returns the folder of the run.
+    /// Returns the path of the run's folder.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Returns the name of the folder.
+    /// Returns the name of the run's folder.
     pub fn id(&self) -> String {
         self.path
             .file_name()
             .map_or(String::new(), |name| name.to_string_lossy().into_owned())
     }
 
-    /// Returns the path of the configuration.
+    /// Returns the path of the run's configuration.
     pub fn config(&self) -> PathBuf {
         self.path.join("config.toml")
     }
 
-    /// Returns the path of the log.
+    /// Returns the path of the run's log.
     pub fn log(&self) -> PathBuf {
         self.path.join("log.jsonl")
     }
 
-    /// Returns the path of the folder of checkpoints.
+    /// Returns the path of the folder with the run's checkpoints.
     pub fn checkpoints(&self) -> PathBuf {
         self.path.join("checkpoints")
     }
 
-    /// Returns the path of the scores.
+    /// Returns the path of the run's result, which contains the scores.
     pub fn result(&self) -> PathBuf {
         self.path.join(RESULT)
     }
 
-    /// Writes the configuration atomically.
+    /// Writes the run's configuration atomically.
     ///
     /// # Errors
-    /// [`RecordError::Io`].
+    /// [`RecordError::Io`] if the file cannot be written.
     pub fn write_config(&self, text: &str) -> Result<(), RecordError> {
         self.replace(&self.config(), text.as_bytes())
     }
 
-    /// Returns the text of the configuration.
+    /// Returns the text of the run's configuration.
     ///
     /// # Errors
-    /// [`RecordError::Io`].
+    /// [`RecordError::Io`] if the file cannot be read.
     pub fn read_config(&self) -> Result<String, RecordError> {
         settings::read(&self.config()).map_err(RecordError::io(&self.config(), "read"))
     }
@@ -218,23 +220,23 @@ impl RunDir {
     /// Writes the list of training tracks atomically.
     ///
     /// # Errors
-    /// [`RecordError::Io`].
+    /// [`RecordError::Io`] if the file cannot be written.
     pub fn write_training_list(&self, bytes: &[u8]) -> Result<(), RecordError> {
         self.replace(&self.training_list(), bytes)
     }
 
-    /// Writes the scores atomically, indented and with sorted keys, so that equal results are equal bytes.
+    /// Writes the run's result atomically, as indented JSON with sorted keys, so that equal results are equal bytes.
     ///
     /// # Errors
-    /// [`RecordError::Io`]; [`RecordError::Json`] for a value that JSON cannot represent.
+    /// [`RecordError::Io`] if the file cannot be written; [`RecordError::Json`] for a value that JSON cannot represent.
     pub fn write_result<T: Serialize>(&self, result: &T) -> Result<(), RecordError> {
-        // Convert to `Value`, whose map is ordered.
+        // Convert to `Value`, whose map sorts the keys.
         let value = serde_json::to_value(result).map_err(|source| self.no_json(source))?;
         let text = serde_json::to_string_pretty(&value).map_err(|source| self.no_json(source))?;
         self.replace(&self.result(), (text + "\n").as_bytes())
     }
 
-    /// Creates [`RecordError::Json`] for the scores.
+    /// Creates [`RecordError::Json`] for the run's result.
     fn no_json(&self, source: serde_json::Error) -> RecordError {
         RecordError::Json {
             path: self.result(),
@@ -243,10 +245,10 @@ impl RunDir {
         }
     }
 
-    /// Reads the scores; returns `None` while the run is not complete.
+    /// Reads the run's result; returns `None` while the run is not complete.
     ///
     /// # Errors
-    /// [`RecordError::Io`], [`RecordError::Json`].
+    /// [`RecordError::Io`] if the file cannot be read, [`RecordError::Json`] if its content is invalid.
     pub fn read_result<T: DeserializeOwned>(&self) -> Result<Option<T>, RecordError> {
         let path = self.result();
 
@@ -274,7 +276,8 @@ impl RunDir {
     }
 }
 
-/// Replaces the file `path` in `folder` with `bytes`: temporary file, fsync, rename, fsync of the folder.
+/// Atomically replaces the file `path` in `folder` with `bytes`: writes a temporary file, syncs and renames it, and
+/// syncs the folder.
 fn replace_in(folder: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
     // The temporary name is always the same, so the next write overwrites a file left by a killed process.
     let temporary = path.with_extension("tmp");
@@ -282,8 +285,8 @@ fn replace_in(folder: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)?;
     file.sync_all()?;
 
-    // The content reaches the disk before the name does, and the folder is synced last: after a power failure the name
-    // refers to old or new content, and never to part of it.
+    // Sync the file before renaming it, and the folder last: after a power failure, the file has either its old or its
+    // new content.
     fs::rename(&temporary, path)?;
     File::open(folder)?.sync_all()
 }

@@ -1,10 +1,10 @@
-//! Writes TensorBoard event files without a protobuf library: scalars, with only the required fields.
+//! Writes TensorBoard event files with scalar values, without a protobuf library.
 //!
 //! A file is a sequence of TFRecords: length (u64), its checksum, an `Event`, its checksum; checksums are CRC-32C,
 //! rotated and shifted. Source: tensorflow/core/lib/io/record_writer.h, tensorflow/core/util/event.proto,
-//! framework/summary.proto. A resumed run opens a new file, whose name sorts after the last. The events of steps that
-//! it repeats are cut off from the earlier files; and the new file marks its first step, for readers that have already
-//! read those events.
+//! framework/summary.proto. A resumed run opens a new file, whose name sorts after all others. The events of steps that
+//! the run repeats are cut off from the earlier files. The new file also marks its first step, for readers that have
+//! already read those events.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufReader, ErrorKind, Read, Write};
@@ -15,24 +15,24 @@ use super::log::now;
 
 const MASK: u32 = 0xA282_EAD8;
 const PREFIX: &str = "events.out.tfevents.";
-/// Prefix of the tags that are written only at the end of an epoch, and never for a step.
+/// Prefix of the tags that are written only at the end of an epoch, and not after each step.
 const EPOCH_PREFIX: &str = "validation/";
-/// Size of a record's length with its checksum, and of the checksum after its data.
+/// Number of bytes before a record's data (length and checksum) and after it (checksum).
 const HEAD_BYTES: usize = 12;
 const TAIL_BYTES: usize = 4;
-/// Larger than any event of this writer: a longer length is invalid.
+/// Maximum length of a record's data in bytes. Events of this writer are smaller, so a longer record is invalid.
 const EVENT_BYTES_MAX: u64 = 1 << 20;
 
-/// The position from which a run is resumed.
+/// The step after which a run is resumed.
 #[derive(Clone, Copy, Debug)]
 pub struct ResumePoint {
-    /// The last optimiser step that remains valid.
+    /// The last optimiser step whose events remain valid.
     pub step: u64,
-    /// Whether the epoch of that step has ended; otherwise its end is repeated.
+    /// Whether the epoch of that step has ended. Otherwise the events of the epoch's end are repeated.
     pub epoch_ended: bool,
 }
 
-/// Appends events to a file of its own.
+/// Appends events to a new TensorBoard file.
 #[derive(Debug)]
 pub struct EventWriter {
     file: File,
@@ -40,14 +40,14 @@ pub struct EventWriter {
 }
 
 impl EventWriter {
-    /// Creates a new `events.out.tfevents.<seconds>.<n>` in `folder`. If the run is `resumed`, the events that it
-    /// repeats are cut off from earlier files.
+    /// Creates a new `events.out.tfevents.<seconds>.<n>` in `folder`. If the run is `resumed`, the events of the steps
+    /// that it repeats are cut off from earlier files.
     ///
     /// # Errors
-    /// [`RecordError::Io`].
+    /// [`RecordError::Io`] if an event file cannot be read or written.
     pub fn create(folder: &Path, resumed: Option<ResumePoint>) -> Result<Self, RecordError> {
         if let Some(resumed) = resumed {
-            // Leave files of other programs unchanged: `holds` understands only events of this writer.
+            // Leave event files of other programs unchanged: `holds` understands only events of this writer.
             own_files(folder)?
                 .iter()
                 .try_for_each(|(path, _)| undo(path, resumed))?;
@@ -60,19 +60,19 @@ impl EventWriter {
         writer.put(&version)?;
 
         if let Some(ResumePoint { step, .. }) = resumed {
-            // On a start event, TensorBoard drops the events that it has read from this step on.
+            // When TensorBoard reads a start event, it drops all events from this step on that it has read before.
             let mut start = event(now(), step + 1);
-            // SessionLog { status: START }.
+            // Protobuf encoding of SessionLog { status: START }.
             put_bytes(&mut start, 7, &[0x08, 0x01]);
             writer.put(&start)?;
         }
         Ok(writer)
     }
 
-    /// Writes the figures of one step, by tag such as `validation/loss`. The format stores them as f32.
+    /// Writes the figures of one step by tag, such as `validation/loss`, as f32.
     ///
     /// # Errors
-    /// [`RecordError::Io`].
+    /// [`RecordError::Io`] if the file cannot be written.
     pub fn scalars(&mut self, step: u64, values: &[(&str, f64)]) -> Result<(), RecordError> {
         let event = scalars(now(), step, values);
         self.put(&event)
@@ -85,7 +85,8 @@ impl EventWriter {
     }
 }
 
-/// Returns the event files of this writer, with the seconds in their names. Other programs append a host name.
+/// Returns the event files that this writer created, with the seconds in their names. Other programs append a host name
+/// to the file name.
 fn own_files(folder: &Path) -> Result<Vec<(PathBuf, u64)>, RecordError> {
     let entries = fs::read_dir(folder).map_err(RecordError::io(folder, "list"))?;
     let mut own = Vec::new();
@@ -98,7 +99,7 @@ fn own_files(folder: &Path) -> Result<Vec<(PathBuf, u64)>, RecordError> {
     Ok(own)
 }
 
-/// Returns the seconds in the name of an event file of this writer; `None` for any other file.
+/// Returns the seconds in the name of an event file of this writer; `None` for the name of any other file.
 fn own_seconds(path: &Path) -> Option<u64> {
     let name = path.file_name()?.to_str()?;
     let (seconds, number) = name.strip_prefix(PREFIX)?.split_once('.')?;
@@ -108,8 +109,8 @@ fn own_seconds(path: &Path) -> Option<u64> {
     seconds.parse().ok()
 }
 
-/// Truncates a file of this writer before the first event that a run resumed from `resumed` repeats, or that a kill
-/// left incomplete. Steps increase within a file, so no valid event follows.
+/// Truncates an event file before the first event that the resumed run repeats, or that a killed run left incomplete.
+/// Steps increase within a file, so no valid event follows.
 fn undo(path: &Path, resumed: ResumePoint) -> Result<(), RecordError> {
     let file = OpenOptions::new()
         .read(true)
@@ -133,7 +134,7 @@ fn undo(path: &Path, resumed: ResumePoint) -> Result<(), RecordError> {
     Ok(())
 }
 
-/// Returns the data of the next record; `None` at the end, or if the rest is not a record.
+/// Returns the data of the next record; `None` at the end of the file or if the rest is not a record.
 fn next_event(reader: &mut impl Read) -> Result<Option<Vec<u8>>, std::io::Error> {
     let mut length = [0; 8];
     let mut rest = Vec::new();
@@ -142,7 +143,7 @@ fn next_event(reader: &mut impl Read) -> Result<Option<Vec<u8>>, std::io::Error>
         read => read?,
     }
     let length = u64::from_le_bytes(length);
-    // The bytes left by a killed process may be parsed as any length. The check also limits the size of the read below.
+    // An incomplete record of a killed process may have any length. The check also limits the size of the read below.
     if length > EVENT_BYTES_MAX {
         return Ok(None);
     }
@@ -154,13 +155,13 @@ fn next_event(reader: &mut impl Read) -> Result<Option<Vec<u8>>, std::io::Error>
     Ok(is_whole.then(|| rest[HEAD_BYTES - 8..wanted - TAIL_BYTES].to_vec()))
 }
 
-/// Reports whether an event of this writer remains valid.
+/// Reports whether an event of this writer remains valid when a run is resumed.
 fn holds(event: &[u8], resumed: ResumePoint) -> bool {
-    // The layout written by `event`: a key and eight bytes of time, a key, the step.
+    // `event` writes a key and eight bytes of time, then a key and the step.
     let Some(step) = event.get(10..).and_then(varint) else {
         return false;
     };
-    // Tags are plain bytes within an event, so no protobuf parser is needed.
+    // Tags are plain bytes within an event, so they are found without a protobuf parser.
     let is_of_epoch = event
         .windows(EPOCH_PREFIX.len())
         .any(|bytes| bytes == EPOCH_PREFIX.as_bytes());
@@ -179,15 +180,15 @@ fn varint(bytes: &[u8]) -> Option<u64> {
     None
 }
 
-/// Creates a file that sorts after all existing ones, even if the clock was changed.
+/// Creates an event file whose name sorts after all existing ones, even if the clock was set back.
 fn new_file(folder: &Path) -> Result<(File, PathBuf), RecordError> {
-    // TensorBoard reads the files of a folder in order of their names. The clock may have been set back since the last
-    // file.
+    // TensorBoard reads the files of a folder in the order of their names, so the new name must be the last one even if
+    // the clock was set back.
     let latest = own_files(folder)?.iter().map(|(_, seconds)| *seconds).max();
     let seconds = latest.unwrap_or(0).max(now() as u64);
 
     for n in 0..u32::MAX {
-        // With ten digits, names sort in numeric order.
+        // Pad the number to ten digits, so that names sort in numeric order.
         let path = folder.join(format!("{PREFIX}{seconds:010}.{n:04}"));
         match OpenOptions::new().write(true).create_new(true).open(&path) {
             Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
@@ -203,7 +204,7 @@ fn new_file(folder: &Path) -> Result<(File, PathBuf), RecordError> {
     })
 }
 
-/// Encodes `Event { wall_time: double = 1, step: int64 = 2 }`, to which the caller adds the content.
+/// Encodes `Event { wall_time: double = 1, step: int64 = 2 }`. The caller adds the fields with the content.
 fn event(wall_time_s: f64, step: u64) -> Vec<u8> {
     let mut out = vec![1 << 3 | 1];
     out.extend(wall_time_s.to_le_bytes());
@@ -212,7 +213,8 @@ fn event(wall_time_s: f64, step: u64) -> Vec<u8> {
     out
 }
 
-/// Encodes `Event.summary = 5` of `Summary.value = 1` of `Value { tag: string = 1, simple_value: float = 2 }`.
+/// Encodes one scalar: `Event.summary = 5` of `Summary.value = 1` of `Value { tag: string = 1, simple_value: float = 2
+/// }`.
 fn scalars(wall_time_s: f64, step: u64, values: &[(&str, f64)]) -> Vec<u8> {
     let mut summary = Vec::new();
     for (tag, value) in values {
@@ -227,7 +229,7 @@ fn scalars(wall_time_s: f64, step: u64, values: &[(&str, f64)]) -> Vec<u8> {
     out
 }
 
-/// Writes a length-delimited protobuf field.
+/// Writes a protobuf field with its length in front.
 fn put_bytes(out: &mut Vec<u8>, field: u8, bytes: &[u8]) {
     out.push(field << 3 | 2);
     put_varint(out, bytes.len() as u64);
@@ -243,7 +245,7 @@ fn put_varint(out: &mut Vec<u8>, mut value: u64) {
 }
 
 fn framed(data: &[u8]) -> Vec<u8> {
-    // The length has its own checksum: a reader trusts it before it reads the data.
+    // The length has its own checksum, because a reader uses it before the data are read.
     let length = (data.len() as u64).to_le_bytes();
     [&length[..], &checksum(&length), data, &checksum(data)].concat()
 }
@@ -259,7 +261,7 @@ fn checksum(bytes: &[u8]) -> [u8; 4] {
 mod tests {
     use super::*;
 
-    /// The content of an event, decoded independently of the writer.
+    /// The content of an event, as decoded by code that is independent of the writer.
     #[derive(Debug, Default, PartialEq)]
     struct Read {
         step: u64,
@@ -287,7 +289,7 @@ mod tests {
         head
     }
 
-    /// Decodes fields as (number, payload); fixed and varint payloads are little-endian bytes.
+    /// Decodes protobuf fields as (number, payload). Payloads of fixed and varint fields are little-endian bytes.
     fn fields(mut bytes: &[u8]) -> Vec<(u64, Vec<u8>)> {
         let mut out = Vec::new();
         while !bytes.is_empty() {
@@ -406,7 +408,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let first = EventWriter::create(folder.path(), None).unwrap();
 
-        // Simulates a clock that was set back.
+        // The clock is set back between two runs.
         fs::write(
             folder.path().join("events.out.tfevents.9000000000.0000"),
             "",
@@ -430,7 +432,7 @@ mod tests {
         assert_eq!((events[1].step, events[1].restarts), (8, true));
     }
 
-    /// Returns steps and tags of all files' figures.
+    /// Returns the step and tag of every figure in all event files.
     fn figures(folder: &Path) -> Vec<(u64, String)> {
         let events = files(folder).into_iter().flat_map(|path| read(&path));
         events
@@ -473,7 +475,7 @@ mod tests {
             .write_all(&[9; 30])
             .unwrap();
 
-        // Resume within an epoch, at an epoch's last step but before its end, and after that end.
+        // Resume within an epoch, then at an epoch's last step but before the epoch's end, then after the epoch's end.
         write(
             folder.path(),
             Some(ResumePoint {

@@ -37,9 +37,9 @@ enum SingleResult<W, T> {
 }
 
 impl<W, T> SingleResult<W, T> {
-    /// Takes the writer. Returns an error if it has already been taken.
+    /// Returns the writer for the first result, and an error for every further result.
     fn start(&mut self, format: Format) -> Result<W, SqlError> {
-        // Leave `Done` in its place, so that a second result is refused even if the first one was not finished.
+        // Leave `Done` in the writer's place, so that a second result is refused even if the first one is unfinished.
         match std::mem::replace(self, Self::Done) {
             Self::Unused(out) => Ok(out),
             Self::Open(_) | Self::Done => Err(SqlError::SeveralResults { format }),
@@ -133,7 +133,7 @@ fn properties(schema: &Schema) -> WriterProperties {
         properties = properties
             .set_column_dictionary_enabled(path.clone(), false)
             .set_column_statistics_enabled(path, EnabledStatistics::None)
-            // The writer checks the page size only between such batches: 1,024 rows of tensors would be one page.
+            // The writer checks the page size only after each write batch: 1,024 rows of tensors would be one page.
             .set_write_batch_size(1)
             .set_max_row_group_row_count(Some(rows));
     }

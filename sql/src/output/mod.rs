@@ -52,16 +52,16 @@ impl fmt::Display for Format {
 
 /// Receives results. For each statement `begin`, `write` and `finish` are called in this order.
 pub trait Sink {
-    /// Begins a result with these columns.
+    /// Begins a result with the columns of `schema`.
     ///
     /// # Errors
-    /// Columns that the format cannot represent, or an I/O error of the writer.
+    /// If the format cannot represent a column or another result, or the output cannot be written.
     fn begin(&mut self, schema: &SchemaRef) -> Result<(), SqlError>;
 
     /// Writes the next rows of the result.
     ///
     /// # Errors
-    /// An I/O error of the writer.
+    /// If the output cannot be written.
     fn write(&mut self, batch: &RecordBatch) -> Result<(), SqlError>;
 
     /// Switches between one line per value and one line per row. Only affects tables.
@@ -70,7 +70,7 @@ pub trait Sink {
     /// Completes the result.
     ///
     /// # Errors
-    /// An I/O error of the writer.
+    /// If the output cannot be written.
     fn finish(&mut self) -> Result<(), SqlError>;
 }
 

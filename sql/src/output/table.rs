@@ -19,7 +19,7 @@ use crate::tensor::{TensorColumn, TensorType};
 const CELL_CHARS: usize = 80;
 /// Maximum length of a value in characters if each value has its own line.
 const LINE_CHARS: usize = 2000;
-/// Number of rows from which the widths are computed.
+/// Number of leading rows from which the column widths are computed.
 const HEAD_ROWS: usize = 1000;
 /// Names of the columns of EXPLAIN.
 const PLAN_COLUMNS: [&str; 2] = ["plan_type", "plan"];
@@ -32,19 +32,19 @@ pub(super) struct TableSink<W> {
     is_expanded: bool,
     /// Whether a result has been written. An empty line separates it from the next one.
     is_second: bool,
-    /// Rows that wait until the widths are known.
+    /// Buffered rows, which are written as soon as the column widths are known.
     head: Vec<Vec<String>>,
     widths: Option<Vec<usize>>,
     /// Number of rows of this result so far.
     rows: usize,
 }
 
-/// Layout of a result.
+/// Layout of a result as text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Layout {
-    /// One line per row.
+    /// One line per row of the result.
     Rows,
-    /// One line per value.
+    /// One line per value of the result.
     Values,
     /// The text of EXPLAIN, which has several lines.
     Plan,
@@ -64,7 +64,7 @@ impl<W: Write> TableSink<W> {
         }
     }
 
-    /// Computes the widths and writes the header and the buffered rows. Later calls only write the rows.
+    /// Computes the column widths and writes the header and the buffered rows. Later calls only write the rows.
     fn flush_head(&mut self) -> Result<(), SqlError> {
         let Some(schema) = self.schema.clone() else {
             return Ok(());

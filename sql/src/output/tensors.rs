@@ -26,7 +26,7 @@ const EXTENSION: &str = "arrow.fixed_shape_tensor";
 /// Converts the tensor columns of batches with the same schema.
 pub(super) struct TensorStream {
     schema: SchemaRef,
-    /// Value type of each converted column. `None` for the others.
+    /// Value type of the tensors in each column. `None` for columns that are not converted.
     dtypes: Vec<Option<Dtype>>,
 }
 
@@ -63,7 +63,7 @@ impl TensorStream {
     /// Converts the tensors of a batch to fixed-size lists that share its bytes.
     ///
     /// # Errors
-    /// An error if a column does not match the schema.
+    /// An error if a column of the batch does not match the schema.
     pub(super) fn convert(&self, batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
         let mut columns = batch.columns().to_vec();
 
@@ -75,7 +75,7 @@ impl TensorStream {
             if let (Some(dtype), DataType::FixedSizeList(item, n_values)) =
                 (dtype, field.data_type())
             {
-                // The list's values are the column's own bytes.
+                // The values of the list share the bytes of the tensor column.
                 let bytes = column.as_fixed_size_binary().clone();
                 let nulls = bytes.nulls().cloned();
                 *column = Arc::new(FixedSizeListArray::try_new(
@@ -123,7 +123,7 @@ fn numbers(bytes: FixedSizeBinaryArray, dtype: Dtype) -> ArrayRef {
 }
 
 fn primitive<T: ArrowPrimitiveType>(data: Buffer) -> ArrayRef {
-    // Bytes may be unaligned, but numbers must be aligned.
+    // Stored bytes may be unaligned, but Arrow requires aligned numbers: copy the bytes if necessary.
     let aligned = data.as_ptr().align_offset(align_of::<T::Native>()) == 0;
     let data = if aligned {
         data

@@ -31,7 +31,7 @@ fn is_bytes(field: &Field) -> bool {
     is_binary || TensorType::from_field(field).is_some()
 }
 
-/// Writes results as CSV, each with a header.
+/// Writes results as CSV, each result with its own header.
 pub(super) struct CsvSink<W: Write> {
     out: csv::Writer<W>,
 }
@@ -103,7 +103,7 @@ impl<'a> CsvColumn<'a> {
 
     fn write(&mut self, row: usize, cell: &mut Vec<u8>) -> Result<(), SqlError> {
         match self {
-            // Skip the encoder for a null: it would write the bytes below it, but in CSV a null is an empty field.
+            // Skip the encoder for a null: it would write the bytes stored there, but a null is an empty field in CSV.
             Self::Json(encoder) if encoder.is_null(row) => {}
             Self::Json(encoder) => encoder.encode(row, cell),
             Self::Plain(formatter) => write!(cell, "{}", formatter.value(row))?,

@@ -8,11 +8,11 @@ use wavemill_schemas::manifest::Engine;
 /// Separator between the level of a device and that of the CPU.
 const DECODING: &str = "; decoding ";
 
-/// Returns the engine of a run on this machine whose inputs `decoder` decodes.
+/// Returns the engine of a run on this machine; `decoder` is the name of the decoder of the run's inputs.
 pub fn current(settings: &Settings, decoder: &str) -> Engine {
     let backend = &settings.backend;
     let isa = settings.level;
-    // The device computes and the CPU decodes, so both determine the bytes.
+    // Features are computed on the device from samples decoded on the CPU, so both determine the stored bytes.
     let level = if backend.batch_clips() > 1 {
         format!("{}{DECODING}{isa}", backend.level())
     } else {
@@ -43,7 +43,7 @@ pub(crate) fn flags_back(was: &Engine, now: &Engine) -> String {
     flags.join(" ")
 }
 
-/// Returns the CPU's instruction set, which is also used for decoding if a device computes.
+/// Returns the CPU's instruction set, which is also used for decoding if a device computes features.
 fn isa(engine: &Engine) -> &str {
     match engine.level.rsplit_once(DECODING) {
         Some((_device, isa)) => isa,

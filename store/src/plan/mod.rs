@@ -1,8 +1,8 @@
 //! Assigns clips to shards, from the cleaned rows and the recipe. This is a pure function without I/O or a clock, with
 //! the same result on every machine.
 //!
-//! The shard of a clip and its position there depend on hashes of its key. Adding or dropping clips therefore does not
-//! move any other clip, as long as the number of shards stays the same.
+//! The shard of a clip and the clip's position in it depend on hashes of the clip's key. Adding or dropping clips
+//! therefore does not move any other clip, as long as the number of shards stays the same.
 
 pub mod engine;
 pub mod segments;
@@ -16,14 +16,14 @@ use wavemill_schemas::recipe::{Recipe, SplitSpec};
 
 use self::segments::{PLAIN, segments_at_most, variants_on};
 
-/// A part of a split's clips in order, stored as one file per feature.
+/// A shard: a part of a split's clips in order, stored as one file per feature.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shard {
-    /// Side of the clips; determines the name of the folder.
+    /// Split of the shard's clips; determines the name of the folder.
     pub split: String,
-    /// Number within the split, from 0.
+    /// Number of the shard within its split, from 0.
     pub number: usize,
-    /// Indices into the cleaned rows, in file order.
+    /// Indices of the shard's clips in the cleaned rows, in file order.
     pub members: Vec<usize>,
 }
 
@@ -58,7 +58,7 @@ pub(crate) fn split_folder(plan_id: &str, feature: &str, split: &str) -> String 
 pub struct ShardPlan {
     /// Shards in loader order: training, validation, test, then other splits by name; by number within a split.
     pub shards: Vec<Shard>,
-    /// Number of shards among which the clips of each side are distributed, including shards without a clip.
+    /// Number of shards among which the clips of each split are distributed, including shards without a clip.
     pub counts: BTreeMap<String, u64>,
     /// Indices of the planned rows (all, or the first by `--limit`), ascending.
     pub planned: Vec<usize>,
@@ -67,7 +67,7 @@ pub struct ShardPlan {
 /// Assigns every clip to a shard. Classes and splits have already been determined over all rows, so `limit` does not
 /// change them.
 ///
-/// `kept` is the number of shards of each side in the previous version; it is empty if there is none.
+/// `kept` is the number of shards of each split in the previous version; it is empty if there is none.
 pub fn shards(
     rows: &[ClipRow],
     recipe: &Recipe,
@@ -77,7 +77,7 @@ pub fn shards(
     let seed = recipe.split.seed;
     let planned = limited(rows, seed, limit);
 
-    // Sort by rank first, so that the sides are in the loader's order and other splits follow by name.
+    // Sort by rank first, so that the splits are in the loader's order and other splits follow by name.
     let mut sides: BTreeMap<(usize, String), Vec<usize>> = BTreeMap::new();
     for &row in &planned {
         let ClipRow {
@@ -124,14 +124,14 @@ fn limited(rows: &[ClipRow], seed: u64, limit: Option<u64>) -> Vec<usize> {
     order
 }
 
-/// Returns the sides that hold rows of a clip: one side, except under the rules by segment.
+/// Returns the splits in which a clip has rows: one split, except under the rules by segment.
 fn sides_of(clip_key: &str, split: &str, recipe: &Recipe) -> Vec<String> {
     if !recipe.split.rule.is_by_segment() {
         return vec![split.to_owned()];
     }
 
-    // Assume the length of the longest clip, because the length of this one is unknown until it is decoded. A shard may
-    // therefore have a member without rows.
+    // Assume the length of the longest clip, because the length of this clip is unknown until it is decoded. A shard
+    // may therefore have a member without rows.
     let mut sides = Vec::new();
     for variant in variants_on(&recipe.audio, recipe.split.rule, split) {
         for segment in 0..segments_at_most(&recipe.audio, variant) {
@@ -144,8 +144,8 @@ fn sides_of(clip_key: &str, split: &str, recipe: &Recipe) -> Vec<String> {
     sides
 }
 
-/// Returns the side of one segment under the rules by segment, by comparing its hash with the cumulative fractions.
-/// Both rules put a plain row on the same side.
+/// Returns the split of one segment under the rules by segment, by comparing the segment's hash with the cumulative
+/// fractions. Both rules put a plain row into the same split.
 pub fn segment_side(
     split: &SplitSpec,
     clip_key: &str,
@@ -160,7 +160,7 @@ pub fn segment_side(
 
     let draw = hash("segment", split.seed, &row) as f64 / 2f64.powi(64);
 
-    // The last side takes the rest, so that rounding leaves no gap: `draw` can be exactly 1.0.
+    // The last split takes the rest, so that rounding leaves no gap: `draw` can be exactly 1.0.
     let [training, validation, _] = split.fractions;
     if draw < training {
         SIDES[0]
@@ -188,13 +188,13 @@ fn split_shards(
 
     let number_of = shard_numbers(seed, n_shards as u64);
     for row in members {
-        // There is always at least one shard.
+        // The number of a clip's shard is always known here, because there is at least one shard.
         if let Some(number) = number_of(&rows[row].clip_key) {
             shards[number].members.push(row);
         }
     }
 
-    // The key decides if two hashes are equal.
+    // Clips are ordered by hash; the key determines the order if two hashes are equal.
     let order_hash = hashes("order", seed);
     for shard in &mut shards {
         shard
@@ -230,13 +230,13 @@ fn shard_count(members: usize, clips: usize) -> usize {
     members.div_ceil(clips.max(1)).max(1).next_power_of_two()
 }
 
-/// Returns the number of shards of a side that had `was` shards in the previous version: the same number, unless the
+/// Returns the number of shards of a split that had `was` shards in the previous version: the same number, unless the
 /// mean exceeds `clips` (then it doubles) or falls below a quarter of that (then it halves). The two thresholds are far
 /// apart, so that a clip that is repeatedly added and removed near one of them does not redistribute all others each
 /// time.
 fn shard_count_kept(members: usize, clips: usize, was: Option<u64>) -> usize {
     let was = was.and_then(|was| usize::try_from(was).ok());
-    // No plan produces a number that is not a power of two.
+    // Only powers of two are kept: no plan produces another number.
     let Some(mut n_shards) = was.filter(|was| was.is_power_of_two()) else {
         return shard_count(members, clips);
     };
@@ -373,11 +373,11 @@ mod tests {
         for (members, clips, was, want) in [
             (512, 512, None, 1),
             (513, 512, None, 2),
-            // One clip too many doubles the number, and one less does not halve it.
+            // One clip too many doubles the number of shards, and one clip less does not halve it.
             (512, 512, Some(1), 1),
             (513, 512, Some(1), 2),
             (512, 512, Some(2), 2),
-            // A mean of exactly a quarter keeps the number; a smaller one halves it.
+            // A mean of exactly a quarter of the maximum keeps the number of shards; a smaller mean halves it.
             (256, 512, Some(2), 2),
             (255, 512, Some(2), 1),
             (1, 512, Some(1), 1),
@@ -386,10 +386,10 @@ mod tests {
             (5000, 512, Some(16), 16),
             (5000, 512, Some(32), 32),
             (5000, 512, Some(64), 32),
-            // The recipe specifies another shard size.
+            // The new recipe specifies another number of clips per shard.
             (5000, 10, Some(16), 512),
             (5000, 5000, Some(16), 4),
-            // Numbers that no plan produces are not kept.
+            // Numbers of shards that no plan produces are not kept.
             (513, 512, Some(0), 2),
             (513, 512, Some(3), 2),
             (513, 512, Some(u64::MAX), 2),
@@ -420,7 +420,7 @@ mod tests {
         for row in &mut rows {
             row.split = "training".to_owned();
         }
-        // Without a previous version, the threshold between 512 and 513 clips redistributes half of them.
+        // Without a previous version, the threshold between 512 and 513 clips redistributes half of the clips.
         let grown = shards(&rows, &recipe, None, &BTreeMap::new());
         assert_eq!(grown.counts["training"], 2);
         let shrunk = shards(&rows[..512], &recipe, None, &BTreeMap::new());
@@ -449,11 +449,11 @@ mod tests {
             .count();
         assert!((5_800..6_200).contains(&training), "{training} of 10000");
 
-        // A stretched copy draws its side independently.
+        // A stretched copy is assigned to a split independently of the original segment.
         let together = (0..10_000).filter(|&s| {
             segment_side(&split, "a.wav", PLAIN, s) == segment_side(&split, "a.wav", 0.85, s)
         });
-        // 0.6² + 0.2² + 0.2².
+        // The expected fraction is 0.6² + 0.2² + 0.2².
         let together = together.count();
         assert!((4_200..4_600).contains(&together), "{together} of 10000");
     }

@@ -9,16 +9,16 @@ use wavemill_schemas::samples::samples_in;
 /// Variant of rows at the recorded tempo.
 pub const PLAIN: f64 = 1.0;
 
-/// Part of a clip that becomes one row.
+/// A segment: the part of a clip that becomes one row.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Segment {
     /// [`PLAIN`], or the factor by which the whole clip is stretched before it is cut.
     pub variant: f64,
-    /// Number within the variant, from 0. Segments on other sides are counted too.
+    /// Number of the segment within the variant, from 0. Segments of other splits are counted too.
     pub number: usize,
-    /// First sample.
+    /// First sample of the segment.
     pub start: usize,
-    /// Length in samples. The clip is padded if it ends earlier.
+    /// Length of the segment in samples. The clip is padded if it ends earlier.
     pub len: usize,
 }
 
@@ -36,7 +36,7 @@ pub fn segments(audio: &AudioSpec, n_samples: usize) -> Vec<Segment> {
         }];
     };
 
-    // At least one sample each, to avoid a division by a hop of 0.
+    // Segment and hop have at least one sample each, to avoid a division by a hop of 0.
     let len = samples(audio, segment_s).max(1);
     let hop = match audio.segment_hop_s {
         Some(hop_s) => samples(audio, hop_s).max(1),
@@ -48,8 +48,8 @@ pub fn segments(audio: &AudioSpec, n_samples: usize) -> Vec<Segment> {
         (n_samples - len) / hop + 1
     };
 
-    // The rest starts where the next segment would start. If segments overlap, the last complete one contains a part of
-    // it.
+    // The incomplete segment starts where the next segment would start. If segments overlap, the last complete segment
+    // contains a part of it.
     let rest = n_samples.saturating_sub(whole * hop);
     let is_padded = audio
         .segment_min_s
@@ -91,7 +91,7 @@ pub fn variant_len(n_samples: usize, variant: f64) -> usize {
 /// Returns the variants that have rows in a shard of `split`, in the order of the rows.
 pub fn variants_on(audio: &AudioSpec, rule: SplitRule, split: &str) -> Vec<f64> {
     let mut variants = vec![PLAIN];
-    // Stretched copies are for training only, except under the leaky rule that distributes them over all sides.
+    // Stretched copies are for training only, except under the leaky rule that distributes them over all splits.
     if split == TRAINING || rule == SplitRule::SegmentStretched {
         variants.extend(&audio.stretch);
     }
@@ -104,7 +104,7 @@ pub fn plain(segments: &[Segment]) -> &[Segment] {
     &segments[..end.unwrap_or(segments.len())]
 }
 
-/// Returns the end of the last of `segments`, in samples of its variant; 0 if there are none. The variant may end
+/// Returns the end of the last of `segments`, in samples of its variant; 0 without segments. The variant may end
 /// earlier.
 pub fn end_of(segments: &[Segment]) -> usize {
     let ends = segments.iter().map(|s| s.start + s.len);
@@ -117,7 +117,7 @@ pub fn segments_at_most(audio: &AudioSpec, variant: f64) -> usize {
     match (audio.segment_s, audio.duration_s) {
         (None, _) => 1,
         (Some(_), None) => by_count,
-        // A shorter clip can end in a padded part that the longest one does not have.
+        // A shorter clip can end in a padded segment that the longest clip does not have.
         (Some(_), Some(longest_s)) => {
             let padded = usize::from(audio.segment_min_s.is_some());
             let n_samples = variant_len(samples(audio, longest_s), variant);
@@ -140,7 +140,7 @@ fn samples(audio: &AudioSpec, seconds: f64) -> usize {
     samples_in(seconds, audio.sample_rate_hz)
 }
 
-/// The side that receives stretched copies.
+/// The split that receives stretched copies.
 const TRAINING: &str = SIDES[0];
 
 #[cfg(test)]
@@ -278,7 +278,7 @@ mod tests {
         })
     }
 
-    /// 30 s in segments of 3 s, at both tempos of the document, as its recipe cuts them.
+    /// The clip of 30 s is cut into segments of 3 s, at both tempos of the document, as its recipe cuts clips.
     #[test]
     fn stretched_copies_have_segments_of_their_own_length() {
         let mut audio = AudioSpec {
@@ -292,7 +292,7 @@ mod tests {
         assert_eq!(counts(&audio, 30.0), [12, 9]);
         audio.segments_max = Some(10);
         assert_eq!(counts(&audio, 30.0), [10, 9]);
-        // A plain segment fits, but none of the faster copy.
+        // A segment of the original fits into 3.1 s, but none of the faster copy.
         audio.segment_min_s = None;
         assert_eq!(counts(&audio, 3.1), [1, 0]);
 

@@ -1,7 +1,7 @@
-//! Column chunks whose page headers have a CRC-32, which parquet-rs checks (feature `crc`) but does not write.
+//! Writes column chunks with a CRC-32 in each page header, which parquet-rs checks (feature `crc`) but does not write.
 //!
-//! A column writer hands each page to a page store in two pieces: the header and the payload. Here the checksum goes into
-//! the header, and the lengths and offsets that the writer recorded are corrected before the chunk joins its row group.
+//! A column writer hands each page to a page store in two parts: header and payload. Here the checksum goes into the
+//! header, and the lengths and offsets that the writer recorded are corrected before the chunk joins its row group.
 
 use std::io::{self, Read};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,24 +20,24 @@ use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 /// Thrift's compact protocol: header of an i32 field whose number follows that of the field before.
 const NEXT_I32: u8 = 0x15;
 
-/// The lowest step of field numbers in a field header, whose high four bits hold the step.
+/// Field headers store the difference between field numbers in the high four bits. This is a difference of one.
 const ONE_FIELD: u8 = 0x10;
 
 /// `DICTIONARY_PAGE` of Parquet's `PageType`, zigzag-encoded.
 const DICTIONARY_PAGE: u8 = 2 << 1;
 
-/// A page as it goes into the file.
+/// A page with its checksum, as written to the file.
 #[derive(Debug)]
 struct Page {
     header: Bytes,
     payload: Bytes,
-    /// Bytes that the checksum added to the header.
+    /// Number of bytes that the checksum added to the header.
     added: usize,
 }
 
 type SharedPages = Arc<Mutex<Vec<Page>>>;
 
-/// Writes one leaf column of a row group.
+/// Encodes one leaf column of a row group as pages with checksums.
 pub(super) struct ChecksummedColumn {
     writer: ArrowColumnWriter,
     pages: SharedPages,
@@ -45,16 +45,16 @@ pub(super) struct ChecksummedColumn {
 
 /// A column chunk whose pages have checksums.
 pub struct ChecksummedChunk {
-    /// The dictionary page first, if there is one.
+    /// Pages of the chunk, with the dictionary page first, if there is one.
     pages: Vec<Page>,
     close: ColumnCloseResult,
 }
 
 impl ChecksummedColumn {
-    /// The leaf columns of row group `number` of files such as `file`, in the schema's order.
+    /// Creates writers for the leaf columns of row group `number` of files such as `file`, in the schema's order.
     ///
     /// # Errors
-    /// The schema cannot be written as Parquet.
+    /// Fails if the schema cannot be written as Parquet.
     pub(super) fn from_row_group<W: io::Write + Send>(
         file: &SerializedFileWriter<W>,
         schema: &SchemaRef,
@@ -72,23 +72,23 @@ impl ChecksummedColumn {
             .collect())
     }
 
-    /// Appends values.
+    /// Appends the values of an array to the column.
     ///
     /// # Errors
-    /// The values cannot be encoded.
+    /// Fails if the values cannot be encoded.
     pub(super) fn write(&mut self, leaf: &ArrowLeafColumn) -> Result<()> {
         self.writer.write(leaf)
     }
 
-    /// Ends the chunk.
+    /// Completes the column chunk.
     ///
     /// # Errors
-    /// The last page cannot be encoded.
+    /// Fails if the last page cannot be encoded.
     pub(super) fn close(self) -> Result<ChecksummedChunk> {
         let mut close = self.writer.close()?.close().clone();
         let mut pages =
             std::mem::take(&mut *self.pages.lock().unwrap_or_else(PoisonError::into_inner));
-        // The dictionary is complete, and written, after the last value; in the file it comes first.
+        // The dictionary is complete, and written, after the last value; in the file its page comes first.
         pages.sort_by_key(|page| !page.is_dictionary());
         correct(&mut close, &pages)?;
         Ok(ChecksummedChunk { pages, close })
@@ -96,10 +96,10 @@ impl ChecksummedColumn {
 }
 
 impl ChecksummedChunk {
-    /// Appends the chunk to a row group, whose next column it must be.
+    /// Appends the chunk to a row group. The chunk must be that of the row group's next column.
     ///
     /// # Errors
-    /// The file cannot be written.
+    /// Fails if the file cannot be written.
     pub(super) fn append_to<W: io::Write + Send>(
         self,
         group: &mut SerializedRowGroupWriter<'_, W>,
@@ -110,7 +110,7 @@ impl ChecksummedChunk {
     }
 }
 
-/// Corrects sizes and offsets for the bytes that checksums added to `pages`, which are in the file's order.
+/// Corrects the chunk's sizes and offsets for the bytes that checksums added to `pages`, which are in file order.
 fn correct(close: &mut ColumnCloseResult, pages: &[Page]) -> Result<()> {
     let added: usize = pages.iter().map(|page| page.added).sum();
     let dictionary_len = match pages.first() {
@@ -143,10 +143,10 @@ fn correct(close: &mut ColumnCloseResult, pages: &[Page]) -> Result<()> {
 }
 
 impl Page {
-    /// `None` if `header` is not a page header without a checksum.
+    /// Adds a checksum to a page header. Returns `None` if `header` is not a page header without a checksum.
     fn new(header: &[u8], payload: Bytes) -> Option<Self> {
-        // The first three fields are i32: type, uncompressed size, compressed size. The fourth is the checksum, and which
-        // one comes next depends on the type.
+        // The first three fields are i32: type, uncompressed size, compressed size. The fourth field is the checksum,
+        // and the type determines the field after it.
         let mut at = 0;
         for _ in 0..3 {
             if *header.get(at)? != NEXT_I32 {
@@ -182,7 +182,7 @@ impl Page {
     }
 }
 
-/// Appends a number as Thrift does: zigzag-encoded, in groups of seven bits, the lowest first.
+/// Appends an integer in Thrift's compact encoding: zigzag, in groups of seven bits, the lowest first.
 fn push_i32(bytes: &mut Vec<u8>, value: i32) {
     let mut rest = ((value << 1) ^ (value >> 31)) as u32;
     while rest >= 0x80 {
@@ -192,7 +192,7 @@ fn push_i32(bytes: &mut Vec<u8>, value: i32) {
     bytes.push(rest as u8);
 }
 
-/// Makes the page stores of one row group and keeps what they are given, column by column.
+/// Creates the page stores of one row group and keeps their pages, column by column.
 #[derive(Debug, Default)]
 struct PageStores(Mutex<Vec<SharedPages>>);
 
@@ -208,9 +208,9 @@ impl PageStoreFactory for PageStores {
     }
 }
 
-/// Receives the pages of one column.
+/// Page store that receives the pages of one column.
 struct PageCollector {
-    /// A header whose payload has not come yet.
+    /// Header of a page whose payload has not been received yet.
     header: Option<Bytes>,
     pages: SharedPages,
 }
@@ -236,7 +236,7 @@ impl PageStore for PageCollector {
     }
 }
 
-/// Pieces of a chunk one after another, as a file to be read from its start.
+/// The headers and payloads of a chunk one after another, read like a file from its start.
 struct Pieces(Vec<Bytes>);
 
 impl Length for Pieces {
@@ -301,7 +301,7 @@ mod tests {
 
     use super::*;
 
-    /// A column that gets a dictionary, one of lists with a null, and one of numbers.
+    /// Creates a batch with a column that gets a dictionary, a column of lists with a null, and a column of numbers.
     fn rows() -> RecordBatch {
         let words = (0..300).map(|n| Some(["one", "two", "three"][n % 3]));
         let lists = (0..300).map(|n| (n != 7).then(|| vec![Some(n); n as usize % 4]));
@@ -323,7 +323,7 @@ mod tests {
         RecordBatch::try_new(Arc::new(schema), columns.to_vec()).expect("a batch")
     }
 
-    /// [`rows`] twice, as two row groups of several pages.
+    /// Writes [`rows`] twice to a Parquet file, as two row groups of several pages.
     fn file(compression: Compression) -> Bytes {
         let rows = rows();
 
@@ -377,7 +377,7 @@ mod tests {
             .expect("metadata with a page index")
     }
 
-    /// Places of all pages with their headers, dictionaries too.
+    /// Returns the byte ranges of all pages with their headers, including dictionary pages.
     fn pages(file: &Bytes) -> Vec<Range<usize>> {
         let metadata = metadata(file);
         let mut pages = Vec::new();
@@ -448,7 +448,7 @@ mod tests {
         }
     }
 
-    /// The four i32 fields that a page header begins with: type, uncompressed and compressed bytes, checksum.
+    /// Returns the four i32 fields at the start of a page header: type, uncompressed and compressed bytes, checksum.
     fn first_fields(header: &[u8]) -> [i32; 4] {
         let mut rest = header;
         [(); 4].map(|()| {
@@ -483,7 +483,7 @@ mod tests {
         let payload = Bytes::from_static(b"x");
         let good = [0x15, 0, 0x15, 2, 0x15, 2, 0x2c, 0];
         assert!(Page::new(&good, payload.clone()).is_some());
-        // With a checksum already, cut short, and with another first field.
+        // Invalid headers: with a checksum already, cut short, and with another first field.
         let summed = [0x15, 0, 0x15, 2, 0x15, 2, 0x15, 0];
         for header in [&summed[..], &good[..6], &good[..3], &[0x25, 0], &[]] {
             assert!(Page::new(header, payload.clone()).is_none(), "{header:?}");

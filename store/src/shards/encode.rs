@@ -30,7 +30,7 @@ use crate::StoreError;
 use crate::tensors::Tensor;
 use crate::tensors::stats::{self, Bands};
 
-/// Level 1 compresses f16 log-mel by a factor of 1.33 at 1.2 GB/s; higher levels take several times as long for 2 % more.
+/// Level 1 compresses f16 log-mel 1.33 times at 1.2 GB/s; higher levels take several times as long for 2 % more.
 const ZSTD_LEVEL: i32 = 1;
 
 /// Rows per page without compression. Readers need not skip pages then, and several rows per page need fewer headers.
@@ -42,11 +42,11 @@ pub struct Format {
     pub feature: FeatureEntry,
     /// Arrow schema of the rows.
     pub schema: SchemaRef,
-    /// Parquet properties of every file.
+    /// Parquet properties of every file of the feature.
     pub properties: WriterProperties,
     layout: Layout,
     dtype: Dtype,
-    /// A file writer without a file, from which the column writers are created.
+    /// A Parquet writer that writes no file; the column writers are created from it.
     model: SerializedFileWriter<Sink>,
 }
 
@@ -88,7 +88,7 @@ impl Format {
     /// Converts rows to an Arrow batch with the files' schema. `index` is the feature's index among the rows' tensors.
     ///
     /// # Errors
-    /// [`StoreError::Rows`].
+    /// [`StoreError::Rows`] if the rows do not fit the schema.
     pub fn batch(
         &self,
         index: usize,
@@ -133,7 +133,7 @@ fn properties(
         .map(|dim| dim.unwrap_or(1))
         .product::<usize>()
         * dtype.bytes();
-    // A page ends with the write that reaches the limit, and rows are written one by one.
+    // A page ends with the write that reaches its size limit, and rows are written one by one.
     let page_bytes = if spec.compression == Compression::None {
         row_bytes * ROWS_A_PAGE_PLAIN
     } else {
@@ -152,51 +152,51 @@ fn properties(
     let metadata = metadata.map(|(key, value)| KeyValue::new(key.clone(), value.clone()));
     WriterProperties::builder()
         .set_compression(codec)
-        // Tensors do not repeat, and minimum and maximum of their bytes are of no use.
+        // Tensors do not repeat, and the minimum and maximum of their bytes are of no use.
         .set_dictionary_enabled(false)
         .set_column_statistics_enabled(tensor.clone(), EnabledStatistics::None)
         .set_column_data_page_size_limit(tensor, page_bytes.max(1))
-        // The writer of row groups determines where they end.
+        // Row groups have no maximum size here, because the code that writes them determines where they end.
         .set_max_row_group_row_count(None)
         .set_key_value_metadata(Some(metadata.collect()))
         .build()
 }
 
-/// Rows of one row group that a worker encodes.
+/// Rows of one row group, to be encoded by a worker.
 pub struct RowGroup {
-    /// Index into the plan's shards.
+    /// Index of the shard in the plan.
     pub shard: usize,
-    /// From 0 within the shard.
+    /// Number of the row group within the shard, from 0.
     pub number: usize,
-    /// Rows in file order.
+    /// Rows of the row group, in file order.
     pub rows: Vec<FeatureRow>,
-    /// True for training rows, which alone are part of the statistics.
+    /// True for rows of the training split, which are the only rows in the statistics.
     pub training: bool,
-    /// Reports to the budget that memory will be released when the group is on disk.
+    /// Reports to the memory budget that memory will be released when the row group is on disk.
     pub busy: BusyGuard,
 }
 
-/// An encoded row group, ready to be appended.
+/// An encoded row group, ready to be appended to the files of its shard.
 pub struct EncodedGroup {
-    /// Index into the plan's shards.
+    /// Index of the shard in the plan.
     pub shard: usize,
-    /// From 0 within the shard.
+    /// Number of the row group within the shard, from 0.
     pub number: usize,
-    /// Number of rows.
+    /// Number of rows in the row group.
     pub rows: u64,
-    /// One part per feature, in the recipe's order.
+    /// Encoded columns of each feature, in the recipe's order.
     pub features: Vec<EncodedFeature>,
-    /// Memory permits of its clips, released when the group is on disk.
+    /// Memory permits of the group's clips, released when the row group is on disk.
     _permits: Vec<Arc<AudioFacts>>,
-    /// Reports to the budget until then that they will be released.
+    /// Reports to the memory budget that the permits will be released.
     _busy: BusyGuard,
 }
 
-/// One feature's part of a row group.
+/// Columns of a row group for one feature's file.
 pub struct EncodedFeature {
     /// Column chunks, one per Parquet leaf column.
     pub chunks: Vec<ChecksummedChunk>,
-    /// Sums over the values; empty outside the training split.
+    /// Sums over the feature's values; empty outside the training split.
     pub partial: Partial,
 }
 
@@ -204,7 +204,7 @@ impl RowGroup {
     /// Encodes every feature of the group.
     ///
     /// # Errors
-    /// [`StoreError::Rows`].
+    /// [`StoreError::Rows`] if the rows cannot be encoded.
     pub fn encode(
         self,
         formats: &[Format],
@@ -246,7 +246,7 @@ impl RowGroup {
         }
 
         let n_rows = rows.len() as u64;
-        // Drops the rows. The facts about their clips hold the memory permits until the group is on disk.
+        // Drops the rows. The facts about the rows' clips hold the memory permits until the row group is on disk.
         let clips = rows.into_iter().map(|r| r.audio).collect();
         Ok(EncodedGroup {
             shard,
@@ -281,7 +281,7 @@ fn encode_feature(
     let is_ragged = format.feature.shape.contains(&None);
     let shapes = is_ragged.then(|| shape_list(&tensors));
 
-    // Columns in the schema's order: scalars, the tensor, and its shapes where they differ.
+    // The columns are in the schema's order: scalars, the tensor, and its shapes where they differ.
     let fields = format.schema.fields();
     let n_scalars = fields.len() - 1 - usize::from(is_ragged);
     let is_of_audio = format.feature.is_of_audio();
@@ -307,12 +307,12 @@ fn write_column(
     field: &Field,
     arrays: impl Iterator<Item = ArrayRef>,
 ) -> Result<(), ParquetError> {
-    // Every column type used here has one leaf.
+    // Every column type used here has one leaf column.
     let mut column = columns
         .next()
         .expect("a row group has a column for each leaf");
 
-    // Row by row, because a page can end only after a write.
+    // The tensor is written row by row, because a page can end only after a write.
     for array in arrays {
         for leaf in compute_leaves(field, &array)? {
             column.write(&leaf)?;
@@ -332,7 +332,7 @@ fn scalar_columns(rows: &[FeatureRow], clips: &[ClipRow], is_of_audio: bool) -> 
     let segments = rows.iter().map(|row| row.segment);
     let offsets = rows.iter().map(|row| is_of_audio.then_some(row.offset_s));
     let variants = rows.iter().map(|row| row.variant);
-    // In the order of `tables::feature_schema`.
+    // The columns are in the order of `tables::feature_schema`.
     let mut columns: Vec<ArrayRef> = vec![
         Arc::new(StringArray::from_iter_values(keys)),
         Arc::new(Int64Array::from_iter_values(track_ids)),
@@ -393,7 +393,7 @@ fn shape_list(tensors: &[Tensor]) -> ArrayRef {
     Arc::new(shapes.finish())
 }
 
-/// Wraps one row's tensor in an array of one value without copying its bytes.
+/// Wraps one row's tensor in an Arrow array of one value without copying its bytes.
 fn tensor_array(tensor: Tensor, format: &Format) -> ArrayRef {
     let bytes = tensor.bytes.len();
     let buffer = Buffer::from_vec(tensor.bytes);

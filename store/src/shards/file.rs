@@ -1,4 +1,4 @@
-//! One Parquet file: temporary name, write, fsync, rename, fsync folder.
+//! Writes a Parquet file durably: write to a temporary name, fsync, rename, fsync of the folder.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, IntoInnerError, Write};
@@ -23,22 +23,22 @@ use crate::{StoreError, durable};
 /// Size of the write buffer, large enough to write a row group with few system calls.
 const WRITE_BUFFER_BYTES: usize = 1 << 20;
 
-/// Rows in a row group of a metadata table: eight times DataFusion's default batch size.
+/// Number of rows in a row group of a metadata table: eight times DataFusion's default batch size.
 const TABLE_ROW_GROUP_ROWS: usize = 65_536;
 
 /// A Parquet file under its temporary name. Dropping it unfinished removes the file.
 pub(super) struct ParquetFile {
     writer: SerializedFileWriter<BufWriter<HashingFile>>,
     place: FileTarget,
-    /// Rows of each row group that is in the file.
+    /// Number of rows of each row group that is in the file.
     row_groups: Vec<u64>,
 }
 
 impl ParquetFile {
-    /// Opens a file below `root`.
+    /// Creates a file below `root` under a temporary name.
     ///
     /// # Errors
-    /// [`StoreError::Io`], [`StoreError::Rows`].
+    /// [`StoreError::Io`] if the file cannot be created; [`StoreError::Rows`] for a wrong schema.
     pub(super) fn create(
         root: &Path,
         relative: String,
@@ -47,7 +47,7 @@ impl ParquetFile {
     ) -> Result<Self, StoreError> {
         let place = FileTarget::create(root, relative)?;
         let hashing = place.open()?;
-        // Arrow's writer adds the Arrow schema to the file. Row groups arrive encoded, so only the writer below it is kept.
+        // Arrow's writer adds the Arrow schema to the file. Row groups arrive encoded, so only the raw writer is kept.
         let writer = ArrowWriter::try_new(hashing, Arc::clone(schema), Some(properties))
             .and_then(ArrowWriter::into_serialized_writer)
             .map_err(|source| place.failed(0, source))?;
@@ -58,10 +58,10 @@ impl ParquetFile {
         })
     }
 
-    /// Appends the next row group of a shard.
+    /// Appends the next row group of a shard to a feature's file.
     ///
     /// # Errors
-    /// [`StoreError::Rows`].
+    /// [`StoreError::Rows`] if the row group cannot be written.
     pub(super) fn append_feature(
         &mut self,
         rows: u64,
@@ -84,16 +84,16 @@ impl ParquetFile {
         Ok(())
     }
 
-    /// Returns the error for the next row group.
+    /// Creates the error for a failure in the file's next row group.
     fn failed(&self, source: ParquetError) -> StoreError {
         self.place.failed(self.row_groups.len(), source)
     }
 
-    /// Completes the file, syncs it and renames it to its final path. The returned entry lacks the name of its feature or
-    /// table.
+    /// Completes the file, syncs it and renames it to its final path. The returned entry lacks the name of its feature
+    /// or table.
     ///
     /// # Errors
-    /// [`StoreError::Io`], [`StoreError::Rows`].
+    /// [`StoreError::Io`], [`StoreError::Rows`] if the file cannot be written.
     pub(super) fn finish(self) -> Result<FileEntry, StoreError> {
         let Self {
             writer,
@@ -145,17 +145,17 @@ pub fn write_table<E: From<StoreError>>(
     })
 }
 
-/// A metadata table on its way into its file.
+/// A metadata table that is being written to a file.
 struct TableFile {
     file: ParquetFile,
     schema: SchemaRef,
-    /// Columns of the row group that is being filled.
+    /// Column writers of the row group that is being filled.
     columns: Vec<ChecksummedColumn>,
     rows_in_group: usize,
 }
 
 impl TableFile {
-    /// Appends rows, and ends each row group that is full.
+    /// Appends rows to the file, and ends each row group that is full.
     fn append(&mut self, batch: &RecordBatch) -> Result<(), ParquetError> {
         let mut start = 0;
         while start < batch.num_rows() {
@@ -170,7 +170,7 @@ impl TableFile {
         Ok(())
     }
 
-    /// Encodes rows of one row group.
+    /// Encodes rows into the current row group.
     fn fill(&mut self, rows: &RecordBatch) -> Result<(), ParquetError> {
         if self.columns.is_empty() {
             let ParquetFile {
@@ -210,17 +210,17 @@ impl TableFile {
     }
 }
 
-/// Ends a file whose row groups are all written.
+/// Completes a file whose row groups are all written.
 fn with_footer(
     mut writer: SerializedFileWriter<BufWriter<HashingFile>>,
 ) -> Result<BufWriter<HashingFile>, ParquetError> {
-    // Empties all buffers, so that all further bytes belong to the page index and the footer.
+    // All buffers are emptied, so that all further bytes belong to the page index and the footer.
     writer.flush()?;
     writer.inner_mut().get_mut().begin_footer();
     writer.into_inner()
 }
 
-/// The final path of a file and its temporary path.
+/// The final path and the temporary path of a file.
 struct FileTarget {
     relative: String,
     path: PathBuf,
@@ -274,18 +274,18 @@ impl FileTarget {
 
 impl Drop for FileTarget {
     fn drop(&mut self) {
-        // Does nothing if the file was finished. A leftover file is also removed at the next start.
+        // Has no effect if the file was finished. A leftover temporary file is also removed at the next start.
         let _ = fs::remove_file(&self.temporary);
     }
 }
 
-/// A file that knows its length and blake3, so that nothing is read back to hash it. The buffer is before it: blake3 is
-/// fastest over large pieces.
+/// A file that computes its length and blake3 while it is written, so that nothing is read back to hash it. The buffer
+/// is before it: blake3 is fastest over large parts.
 struct HashingFile {
     file: File,
     hasher: blake3::Hasher,
     bytes: u64,
-    /// Offset and hash of what follows the pages.
+    /// Offset and hash of the bytes after the pages.
     footer: Option<(u64, blake3::Hasher)>,
 }
 
@@ -299,7 +299,7 @@ impl HashingFile {
         }
     }
 
-    /// All bytes from here on are of the page index and the footer.
+    /// Starts the hash of the footer: all bytes from here on are of the page index and the footer.
     fn begin_footer(&mut self) {
         self.footer = Some((self.bytes, blake3::Hasher::new()));
     }
@@ -327,7 +327,7 @@ impl HashingFile {
 impl Write for HashingFile {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
         let n = self.file.write(buffer)?;
-        // A writer may take less than it is given.
+        // A writer may accept only a part of the bytes.
         self.hasher.update(&buffer[..n]);
         if let Some((_, hasher)) = &mut self.footer {
             hasher.update(&buffer[..n]);

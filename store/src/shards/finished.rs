@@ -15,7 +15,7 @@ pub struct FinishedShards {
 }
 
 impl FinishedShards {
-    /// Creates a plan of which nothing is finished.
+    /// Creates the state of a plan of which nothing is finished.
     pub fn new(n_shards: usize, n_features: usize) -> Self {
         Self {
             receipts: vec![vec![None; n_features]; n_shards],
@@ -23,7 +23,7 @@ impl FinishedShards {
         }
     }
 
-    /// Records the receipt of a finished file.
+    /// Stores the receipt of a finished file.
     pub fn put(&mut self, place: usize, feature: usize, receipt: Receipt) {
         self.receipts[place][feature] = Some(receipt);
     }
@@ -50,18 +50,18 @@ impl FinishedShards {
         self.receipts.iter().flatten().flatten()
     }
 
-    /// Returns the number of finished files.
+    /// Returns the number of finished feature files.
     pub fn n_done(&self) -> usize {
         self.receipts().count()
     }
 
-    /// Returns the number of files in the plan.
+    /// Returns the number of feature files in the plan.
     pub fn n_total(&self) -> usize {
         self.receipts.iter().map(Vec::len).sum()
     }
 
-    /// Returns the shards whose features reject different clips. A clip must have rows in all features or in none, so these
-    /// shards have to be written again with all features at once.
+    /// Returns the shards whose features reject different clips. A clip must have rows in all features or in none, so
+    /// these shards have to be written again with all features at once.
     pub fn in_dispute(&self) -> Vec<usize> {
         let mut places = Vec::new();
         for (place, receipts_of_shard) in self.receipts.iter().enumerate() {

@@ -1,5 +1,5 @@
-//! The key of a feature's file of one shard, a hash over everything that determines its bytes. Files with equal keys are
-//! equal, so a later version links them.
+//! The key of a feature's file of one shard: a hash over everything that determines the file's bytes. Files with equal
+//! keys are equal, so a later version links them.
 
 use serde::Serialize;
 use wavemill_catalog::ClipRow;
@@ -16,21 +16,21 @@ use crate::plan::segments::variants_on;
 pub struct KeyInputs<'a> {
     /// The cleaned rows of the catalog.
     pub clips: &'a [ClipRow],
-    /// The recipe. Keys depend on its sections audio and shards, the feature's own section, and the split if the rule cuts
-    /// clips into segments.
+    /// The recipe. Keys depend on its sections audio and shards, the feature's own section, and the split if the rule
+    /// cuts clips into segments.
     pub recipe: &'a Recipe,
     /// Features whose files get keys; all of them are features of the recipe.
     pub features: &'a [FeatureEntry],
-    /// Targets with their classes.
+    /// Targets of the plan with their classes.
     pub targets: &'a [TargetEntry],
     /// The engine that computes the features.
     pub engine: &'a Engine,
 }
 
-/// The part of a key that all members of a shard share. It contains no other feature, so adding one changes no key.
+/// The part of a file's key that all clips of a shard share. It contains no other feature: adding one changes no key.
 #[derive(Serialize)]
 struct FileIdentity<'a> {
-    // Contains only the time-stretch factors that apply to the shard's side.
+    // Contains only the time-stretch factors that apply to the shard's split.
     audio: AudioSpec,
     section: Option<&'a FeatureSpec>,
     feature: &'a FeatureEntry,
@@ -54,13 +54,13 @@ struct Member<'a> {
     input: InputState<'a>,
 }
 
-/// The state of a member's file.
+/// The state of the file of a shard's member.
 #[derive(Serialize)]
 #[serde(rename_all = "snake_case")]
 enum InputState<'a> {
-    /// blake3 of the whole file, independent of its path and modification time.
+    /// blake3 hash of the file's content, independent of its path and modification time.
     Content(&'a str),
-    /// The file could not be read, and only a different stamp shows that it may be readable now. `None` if it is missing.
+    /// The file could not be read; only a different stamp shows that it may be readable now. `None` if it is missing.
     Unreadable(Option<&'a InputId>),
 }
 
@@ -69,7 +69,7 @@ impl<'a> KeyInputs<'a> {
     /// input. `seen` returns a member's input by `clip_key`. Returns `None` if the input of a member is not known yet.
     ///
     /// # Errors
-    /// Serialization fails, which does not happen in practice.
+    /// Fails if serialization fails, which does not happen in practice.
     pub fn keys<'s>(
         &self,
         shard: &Shard,
@@ -88,7 +88,7 @@ impl<'a> KeyInputs<'a> {
 
         let mut keys = Vec::with_capacity(self.features.len());
         for feature in self.features {
-            // Derived for this purpose, so that no hash computed for another purpose can be equal.
+            // The hash is derived for this purpose, so that no hash computed for another purpose can be equal.
             let mut hasher = blake3::Hasher::new_derive_key("shard key");
             let shared = canonical::to_json(&self.shared(shard, feature))?;
             hasher.update(shared.as_bytes());
@@ -105,7 +105,7 @@ impl<'a> KeyInputs<'a> {
         let variants = variants_on(&recipe.audio, rule, &shard.split);
 
         FileIdentity {
-            // Only the sections that determine bytes: the name of the recipe is not part of the key.
+            // Only the sections that determine bytes are included: the name of the recipe is not part of the key.
             audio: AudioSpec {
                 stretch: variants[1..].to_vec(),
                 ..recipe.audio.clone()

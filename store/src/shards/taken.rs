@@ -23,7 +23,7 @@ use wavemill_source::InputSeen;
 use crate::StoreError;
 use crate::tensors::{self, Tensor};
 
-/// Number of rows of a clip that are read at a time. The batch that Parquet decodes needs memory in addition to the rows.
+/// Number of rows of a clip that are read at a time. The batch that Parquet decodes needs memory besides the rows.
 pub const TAKEN_BATCH_ROWS: usize = 4;
 
 /// Maximum number of shards whose files a thread keeps open.
@@ -32,15 +32,15 @@ const OPEN_SHARDS: usize = 8;
 /// Consecutive rows of one variant of a clip in one row group.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RowRun {
-    /// 1.0, or the factor by which the clip was stretched.
+    /// Variant of the rows: 1.0, or the factor by which the clip was stretched.
     pub variant: f32,
     /// Index into the shards of [`TakenRows::files`].
     pub shard: usize,
-    /// The row group, from 0.
+    /// Number of the row group in the file, from 0.
     pub group: usize,
-    /// The first row, from 0 within the group.
+    /// First row of the run, from 0 within the row group.
     pub first: usize,
-    /// Number of rows.
+    /// Number of rows in the run.
     pub n: usize,
 }
 
@@ -49,7 +49,7 @@ pub struct RowRun {
 pub struct TakenClip {
     /// Rows of all segments of the requested variants, or the reason why the clip has none.
     pub outcome: Result<Vec<RowRun>, Reject>,
-    /// Seconds decoded, before padding; 0 for a reject.
+    /// Decoded duration of the clip in seconds, before padding; 0 for a reject.
     pub duration_s: f32,
     /// The current content of the clip's file.
     pub seen: InputSeen,
@@ -58,19 +58,19 @@ pub struct TakenClip {
 /// All rows that are copied in one pass.
 #[derive(Debug, Default)]
 pub struct TakenRows {
-    /// Clips by index into the cleaned rows.
+    /// Copied clips by index into the cleaned rows.
     pub clips: HashMap<usize, TakenClip>,
-    /// Files by shard of the earlier version, then by feature of the pass. Each was compared with its blake3.
+    /// Files to copy from, by shard of the earlier version, then by feature of the pass. Their blake3 was checked.
     pub files: Vec<Vec<PathBuf>>,
-    /// The entry of each feature of the pass in the earlier version, which names its column.
+    /// Entry of each feature of the pass in the earlier version's manifest, which names the feature's column.
     pub columns: Vec<FeatureEntry>,
 }
 
 /// A row of an earlier version.
 pub struct TakenRow {
-    /// 1.0, or the factor by which the clip was stretched.
+    /// Variant of the row: 1.0, or the factor by which the clip was stretched.
     pub variant: f32,
-    /// From 0 within the variant.
+    /// Number of the segment within the variant, from 0.
     pub segment: i32,
     /// Start of the segment in seconds.
     pub offset_s: f32,
@@ -86,7 +86,7 @@ pub struct TakenRow {
     pub tensors: Vec<Tensor>,
 }
 
-/// Reads copied rows; each thread has its own reader.
+/// Reads rows to be copied from an earlier version; each thread has its own reader.
 pub struct RowReader<'a> {
     taken: &'a TakenRows,
     /// The open files of each shard, one per feature.
@@ -111,7 +111,7 @@ impl<'a> RowReader<'a> {
     /// Returns the rows of a clip, ordered by variant (the original tempo first) and segment.
     ///
     /// # Errors
-    /// [`StoreError::Rows`].
+    /// [`StoreError::Rows`] if the rows cannot be read.
     pub fn rows(&mut self, runs: &[RowRun]) -> Result<Vec<TakenRow>, StoreError> {
         let mut rows = Vec::new();
         for run in runs {
@@ -173,7 +173,7 @@ impl OpenFile {
         })
     }
 
-    /// Returns the tensors of a feature in the rows of `run`. Appends the rows to `facts`, if it is given.
+    /// Returns the tensors of a feature in the rows of `run`. Appends the other columns to `facts`, if it is given.
     fn read_run(
         &self,
         run: &RowRun,
@@ -232,7 +232,7 @@ impl OpenFile {
     }
 }
 
-/// Returns the error for a file whose content is the committed one but whose rows cannot be read.
+/// Returns the error for a file whose bytes are as committed but whose rows cannot be read.
 fn unreadable(path: &Path, error: ParquetError) -> StoreError {
     let path = path.display();
     let problem =

@@ -1,4 +1,4 @@
-//! Encoded shards, read back.
+//! Tests that write encoded shards and read them back.
 
 use std::sync::Arc;
 

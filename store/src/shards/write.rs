@@ -1,6 +1,6 @@
 //! Receives the outcomes of clips in any order, restores plan order, cuts row groups, and writes files and receipts.
 //!
-//! Runs on one thread. Encoding is left to the workers.
+//! The shard writer runs on one thread. Encoding is left to the workers.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -22,7 +22,7 @@ use crate::plan::Shard;
 /// The result of processing one clip.
 #[derive(Debug)]
 pub enum Outcome {
-    /// The rows of the clip's segments. Empty if the rule `segment` puts all of them on other sides.
+    /// The rows of the clip's segments. Empty if the rule `segment` puts all of them into other splits.
     Rows(Vec<FeatureRow>),
     /// The clip has no rows, and the reject is counted.
     Rejected(Reject),
@@ -37,7 +37,7 @@ impl Outcome {
         }
     }
 
-    /// Reports to the budget that the writing thread has received the rows.
+    /// Reports to the memory budget that the writing thread has received the rows.
     pub fn taken(&self) {
         if let Self::Rows(rows) = self {
             for permit in rows.iter().filter_map(|row| row.audio.permit.as_ref()) {
@@ -50,9 +50,9 @@ impl Outcome {
 /// A shard to write.
 #[derive(Debug)]
 pub struct ShardTask<'a> {
-    /// Index into the plan's shards.
+    /// Index of the shard in the plan.
     pub place: usize,
-    /// From the plan.
+    /// The shard as planned.
     pub shard: &'a Shard,
 }
 
@@ -66,7 +66,7 @@ pub struct WriterArgs<'a> {
     pub clips: &'a [ClipRow],
     /// Inputs from which the keys of files are computed.
     pub keys: &'a KeyInputs<'a>,
-    /// Identifies the set of all features of the plan in receipts.
+    /// Id of the set of all features of the plan, stored in receipts.
     pub features_id: &'a str,
     /// Rows that are copied from an earlier version instead of being computed.
     pub taken: &'a TakenRows,
@@ -76,7 +76,7 @@ pub struct WriterArgs<'a> {
     pub class_sizes: &'a [usize],
     /// File format of each feature.
     pub formats: &'a [Format],
-    /// Memory budget that clips hold permits of; rows return them.
+    /// Memory budget from which clips hold permits; rows return them.
     pub budget: &'a ByteBudget,
     /// Maximum number of rows in a row group.
     pub row_group_rows: usize,
@@ -107,9 +107,9 @@ struct OpenShard {
     groups_made: usize,
     groups_done: usize,
     parked: BTreeMap<usize, EncodedGroup>,
-    /// One file per feature, with the sums over each of its row groups.
+    /// One open file per feature, with the sums over each of the file's row groups.
     files: Vec<(ParquetFile, Vec<Partial>)>,
-    /// Inputs of the members, as they were read.
+    /// Inputs of the shard's members, as they were read.
     inputs: BTreeMap<String, InputSeen>,
     rejects: Vec<Reject>,
     clips_written: u64,
@@ -118,16 +118,16 @@ struct OpenShard {
 
 /// A shard whose files are complete.
 pub struct FinishedShard {
-    /// Index into the shards to write.
+    /// Index of the shard among the shards to write.
     pub index: usize,
     /// One receipt per feature, in the order of the formats.
     pub receipts: Vec<Receipt>,
-    /// Inputs of the members, as they were read.
+    /// Inputs of the shard's members, as they were read.
     pub inputs: BTreeMap<String, InputSeen>,
 }
 
 impl OpenShard {
-    /// Reports whether every clip was received and every row group was appended.
+    /// Reports whether every clip of the shard was received and every row group was appended.
     fn is_complete(&self) -> bool {
         self.members_left == 0 && self.groups_done == self.groups_made
     }
@@ -179,18 +179,18 @@ impl<'a> ShardWriter<'a> {
         }
     }
 
-    /// Accepts the outcome of clip number `seq`, counted over all shards of `todo` in plan order. Returns the row groups
-    /// that are now ready to be encoded and the receipts of shards that ended without a row.
+    /// Accepts the outcome of clip number `seq`, counted over all shards of `todo` in plan order. Returns the row
+    /// groups that are now ready to be encoded and the receipts of shards that ended without a row.
     ///
     /// # Errors
-    /// [`StoreError`] when a file cannot be opened or ended.
+    /// [`StoreError`] if a file cannot be opened or completed.
     pub fn outcome(
         &mut self,
         seq: usize,
         outcome: Outcome,
         seen: InputSeen,
     ) -> Result<Vec<RowGroup>, StoreError> {
-        // Outcomes that arrive before their turn wait here.
+        // Outcomes of clips that arrive before their turn wait here.
         self.parked.insert(seq, (outcome, seen));
         let mut ready = Vec::new();
         while let Some((outcome, seen)) = self.parked.remove(&self.next) {
@@ -215,7 +215,7 @@ impl<'a> ShardWriter<'a> {
         }
 
         let open = self.open.get_mut(&index).expect("opened above");
-        // Clips arrive in plan order, so this is the first member that has not been received yet.
+        // Clips arrive in plan order, so this clip is the first member that has not been received yet.
         let member = &self.clips[todo.shard.members[todo.shard.members.len() - open.members_left]];
         open.members_left -= 1;
         open.inputs.insert(member.clip_key.clone(), seen);
@@ -280,7 +280,7 @@ impl<'a> ShardWriter<'a> {
     /// Appends an encoded row group, or keeps it until the groups before it are appended.
     ///
     /// # Errors
-    /// [`StoreError`] when the file system or Parquet refuses.
+    /// [`StoreError`] if the file system or Parquet refuses the row group.
     pub fn encoded(&mut self, group: EncodedGroup) -> Result<(), StoreError> {
         let open = self
             .open
@@ -302,7 +302,7 @@ impl<'a> ShardWriter<'a> {
     /// Finishes the files of every complete shard.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError`] if a file cannot be completed.
     pub fn finished(&mut self) -> Result<Vec<FinishedShard>, StoreError> {
         let complete = self.open.iter().filter(|(_, open)| open.is_complete());
         let indices: Vec<usize> = complete.map(|(index, _)| *index).collect();
@@ -325,7 +325,7 @@ impl<'a> ShardWriter<'a> {
             ..
         } = open;
         let shard = self.todo[index].shard;
-        // Computed from the inputs as they were read now: a file may have changed since it was last seen.
+        // The key is computed from the inputs as they were read now: a file may have changed since it was last seen.
         let keys = self.keys.keys(shard, |clip_key| inputs.get(clip_key))?;
         let keys = keys.expect("every member was taken with its input");
 
@@ -335,7 +335,7 @@ impl<'a> ShardWriter<'a> {
             .any(|row| self.taken.clips.contains_key(row));
         let mut receipts = Vec::with_capacity(files.len());
         for (((file, mut partials), format), key) in files.into_iter().zip(self.formats).zip(keys) {
-            // Only training rows are summed.
+            // Only rows of the training split are summed, so other files have no sums.
             if partials.iter().all(|partial| partial.values == 0) {
                 partials.clear();
             }

@@ -5,11 +5,11 @@ mod stored;
 
 pub use stored::{columns, read};
 
-/// Packed values of one feature.
+/// The values of one feature in one row, packed as bytes.
 #[derive(Debug)]
 pub struct Tensor {
     /// The values, little-endian and row-major.
     pub bytes: Vec<u8>,
-    /// Number of rows and columns, preceded by the number of channels for a picture.
+    /// Dimensions: number of rows and columns, preceded by the number of channels for a picture.
     pub shape: Vec<usize>,
 }

@@ -7,19 +7,19 @@ use wavemill_schemas::recipe::Dtype;
 
 use super::Tensor;
 
-/// Describes how to read a tensor's bytes for the sums.
+/// Describes how the bytes of a tensor are read to sum up its values.
 #[derive(Clone, Copy, Debug)]
 pub struct Bands {
     /// Type of the stored values.
     dtype: Dtype,
     /// Scale of stored integers.
     scale: Option<Scale>,
-    /// Values that belong to one band.
+    /// Grouping of the tensor's values into bands.
     axis: BandAxis,
 }
 
 impl Bands {
-    /// Returns how the tensors of `feature` are read.
+    /// Returns how the tensors of `feature` are read to sum up their values.
     pub fn of_feature(feature: &FeatureEntry) -> Self {
         let first = feature.dim_names.first().map(String::as_str);
         Self {
@@ -42,7 +42,7 @@ enum BandAxis {
     Rows,
     /// Each column of a two-dimensional tensor is a band.
     Columns,
-    /// Each value is a band: the mean of a coefficient and its kurtosis have nothing in common.
+    /// Each value is a band of its own, because a coefficient's mean and its kurtosis have nothing in common.
     Values,
 }
 
@@ -50,7 +50,7 @@ enum BandAxis {
 pub fn add(partial: &mut Partial, tensor: &Tensor, bands: Bands, values: &mut Vec<f32>) {
     unpack(&tensor.bytes, bands.dtype, bands.scale, values);
 
-    // `max`, because a chunk size of 0 panics.
+    // `max` is needed because a chunk size of 0 panics.
     let n_rows = tensor.shape.first().copied().unwrap_or(0);
     let row_len = values.len() / n_rows.max(1);
     let (n_bands, per_band) = match bands.axis {
@@ -162,7 +162,7 @@ fn stored_type(feature: &FeatureEntry) -> Dtype {
 /// Returns mean and standard deviation from the sums of row groups in file order; `None` without values.
 pub fn finish<'a>(partials: impl IntoIterator<Item = &'a Partial>) -> Option<Stats> {
     let mut total = Partial::default();
-    // The order determines the bits of a sum.
+    // Row groups are added in file order, because the order determines the bits of a sum.
     for partial in partials {
         total
             .sum

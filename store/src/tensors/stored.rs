@@ -8,7 +8,7 @@ use wavemill_schemas::tables::shape_column;
 
 use super::Tensor;
 
-/// Returns the columns that hold the tensors of a feature: the values, and the shapes if they differ.
+/// Returns the columns that contain the tensors of a feature: the values, and the shapes if they differ.
 pub fn columns(feature: &FeatureEntry) -> Vec<String> {
     let mut columns = vec![feature.name.clone()];
     if feature.shape.contains(&None) {

@@ -1,9 +1,9 @@
-//! Random changes to training rows, applied on the device to each batch, so that a row differs in every epoch.
+//! Augmentation: random changes to training rows, applied on the device to each batch. A row differs in every epoch.
 //!
-//! The changes to a row depend only on (seed, epoch, row key, operation) and are reproducible to the bit: neither the
-//! number of ranks nor the other rows of the batch affect them. Therefore only arithmetic that rounds each element
-//! independently is used (IEEE sums and products, integers, look-ups), no sine or logarithm, whose last bit depends on
-//! an element's position in a vector.
+//! The changes to a row depend only on seed, epoch, row key and operation, and are reproducible to the bit: neither the
+//! number of ranks nor the other rows of the batch affect them. Therefore augmentation uses only arithmetic that rounds
+//! each element independently (IEEE sums and products, integers, look-ups), no sine or logarithm, whose last bit
+//! depends on an element's position in a vector.
 
 use tch::{Device, Kind, Tensor};
 use wavemill_schemas::config;
@@ -13,10 +13,10 @@ use crate::ffi;
 
 mod noise;
 
-/// First column of [`Draws::whole_numbers`] that describes masks.
+/// Index of the first column of [`Draws::whole_numbers`] that describes masks.
 const FIRST_MASK: i64 = 3;
 
-/// Applies the changes of one configuration on one device.
+/// Augments batches on one device with the settings of one configuration.
 ///
 /// Each row is changed independently, in this order: rotation in time by up to `time_shift` of its frames in either
 /// direction, as `numpy.roll`; a shift by up to `frequency_shift_bands` up or down, with zeros entering at the edge;
@@ -26,20 +26,20 @@ const FIRST_MASK: i64 = 3;
 pub(crate) struct Augmenter {
     settings: config::Augment,
     seed: u64,
-    /// Table of noise values, from [`noise::table`].
+    /// Table of noise values from [`noise::table`]; `None` without noise.
     noise: Option<Tensor>,
 }
 
-/// The rows of a batch and their epoch.
+/// Keys of the rows of a batch, and the epoch.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rows<'a> {
-    /// Epoch, counted from 0.
+    /// Epoch in progress, from 0.
     pub epoch: u64,
-    /// [`wavemill_schemas::rng::row_key`] of each row.
+    /// Key of each row, from [`wavemill_schemas::rng::row_key`].
     pub keys: &'a [u64],
 }
 
-/// Source of a row's random numbers. They are drawn on the host and combined into one i64 tensor `[n, columns]`.
+/// Draws a row's random numbers on the host. The numbers of all rows are combined into one i64 tensor `[n, columns]`.
 struct Draws<'a> {
     settings: &'a config::Augment,
     seed: u64,
@@ -50,7 +50,7 @@ struct Draws<'a> {
 }
 
 impl Augmenter {
-    /// Creates an augmenter with a run's `settings` and `seed`, for features of `kind` (f32 or f64) on `device`.
+    /// Creates an augmenter with a run's settings and seed, for features of `kind` (f32 or f64) on `device`.
     pub(crate) fn new(settings: &config::Augment, seed: u64, kind: Kind, device: Device) -> Self {
         let noise =
             (settings.noise_std > 0.0).then(|| noise::table(settings.noise_std, kind, device));
@@ -61,11 +61,11 @@ impl Augmenter {
         }
     }
 
-    /// Returns augmented features `[n, bands, frames]` with the same shape, kind and device. Returns them unchanged if
-    /// augmentation is disabled.
+    /// Returns augmented features `[n, bands, frames]` with the same shape, kind and device. Returns the features
+    /// unchanged if augmentation is disabled.
     ///
     /// # Panics
-    /// If the number of keys differs from the number of rows.
+    /// If `rows` has another number of keys than `features` has rows.
     pub(crate) fn apply(&self, features: &Tensor, rows: Rows<'_>) -> Tensor {
         if !self.settings.enabled || rows.keys.is_empty() {
             return features.shallow_clone();
@@ -90,7 +90,7 @@ impl Augmenter {
                 whole_numbers.extend(draws.whole_numbers());
                 factors.push(draws.amplitude());
             }
-            // Drawn on the host, so the numbers do not depend on the device.
+            // The random numbers are drawn on the host, so they do not depend on the device.
             let drawn = ffi::on(
                 &Tensor::from_slice(&whole_numbers).view([n, -1]),
                 features.device(),
@@ -100,7 +100,7 @@ impl Augmenter {
                 features.device(),
             );
 
-            // A copy, which the following operations change in place.
+            // `moved` returns a copy, which the following operations change in place.
             let mut out = moved(features, &drawn);
             let _ = out.g_mul_(&factors.view([n, 1, 1]));
             if let Some(table) = &self.noise {
@@ -113,7 +113,7 @@ impl Augmenter {
         })
     }
 
-    /// Applies the masks given in the columns of `drawn` from [`FIRST_MASK`] on.
+    /// Sets the masked bands and frames to 0. The masks are the columns of `drawn` from [`FIRST_MASK`] on.
     fn mask(&self, out: &mut Tensor, drawn: &Tensor) {
         let (_, bands, frames) = out.size3().expect("features are [rows, bands, frames]");
         let band_masks = self.settings.frequency_masks as i64;
@@ -136,10 +136,10 @@ impl Draws<'_> {
         Rng::for_row(self.seed, self.epoch, self.key, operation)
     }
 
-    /// Returns the frames to rotate by, the bands to shift by, the key of the noise, then start and end of each mask.
+    /// Returns the frames to rotate by, the bands to shift by, the key of the noise, and start and end of each mask.
     fn whole_numbers(&self) -> Vec<i64> {
         let s = self.settings;
-        // Each operation draws from its own stream, so disabling one does not change the others.
+        // Each operation has its own random number stream, so disabling one does not change the others.
         let frames = (s.time_shift * self.frames as f64) as u64;
         let mut drawn = vec![
             self.either_way(frames, "augment.time_shift"),
@@ -161,7 +161,7 @@ impl Draws<'_> {
         drawn
     }
 
-    /// Draws a number from −`most` to `most`.
+    /// Draws a whole number from −`most` to `most`.
     fn either_way(&self, most: u64, operation: &str) -> i64 {
         self.rng(operation).below(2 * most + 1) as i64 - most as i64
     }
@@ -172,32 +172,32 @@ impl Draws<'_> {
     }
 }
 
-/// Draws the start and end of a mask of at most `widest` on an axis of `length`.
+/// Draws the start and end of a mask on an axis of `length`. The mask covers at most `widest` positions.
 fn mask_bounds(rng: &mut Rng, widest: u64, length: u64) -> [i64; 2] {
-    // The width is drawn first, so that every position at which the whole mask fits is equally likely.
+    // The width is drawn before the start, so that every start at which the whole mask fits is equally likely.
     let width = rng.below(widest + 1);
     let start = rng.below(length - width + 1);
     [start as i64, (start + width) as i64]
 }
 
-/// Rotates rows in time and shifts them in frequency, by columns 0 and 1 of `drawn`.
+/// Rotates rows in time by column 0 of `drawn`, and shifts them in frequency by column 1.
 fn moved(features: &Tensor, drawn: &Tensor) -> Tensor {
     let (n, bands, frames) = features
         .size3()
         .expect("features are [rows, bands, frames]");
     let device = features.device();
 
-    // For each output position, the frame and band of the input from which its value is taken.
+    // The frame and the band of the input from which the value at each output position is taken.
     let frame_shift = drawn.narrow(1, 0, 1).view([n, 1, 1]);
     let band_shift = drawn.narrow(1, 1, 1).view([n, 1, 1]);
-    // `remainder` has the sign of its divisor, so frames before the first one come from the end.
+    // `remainder` is never negative here, so frames before the first one are taken from the end of the row.
     let from_frame = (indices(frames, device).view([1, 1, frames]) - frame_shift).remainder(frames);
     let from_band = indices(bands, device).view([1, bands, 1]) - band_shift;
     let outside = from_band.lt(0).logical_or(&from_band.ge(bands));
 
     let all = [n, bands, frames];
     let rotated = features.gather(2, &from_frame.expand(all, false), false);
-    // The clamp only keeps the indices valid: values from outside are set to 0 below.
+    // The clamp only keeps band indices valid: values from bands outside the row are set to 0 below.
     let mut moved = rotated.gather(1, &from_band.clamp(0, bands - 1).expand(all, false), false);
     moved.masked_fill_(&outside, 0.0)
 }
@@ -206,8 +206,8 @@ fn indices(length: i64, device: Device) -> Tensor {
     Tensor::arange(length, (Kind::Int64, device))
 }
 
-/// Returns `[n, length]` bool: whether each position is within any of the masks, whose starts and ends are `bounds`
-/// `[n, 2 · masks]`.
+/// Returns, as bool `[n, length]`, whether each position is within any mask of its row. `bounds` `[n, 2 · masks]`
+/// contains the start and end of each mask.
 fn inside(bounds: &Tensor, length: i64) -> Tensor {
     let n = bounds.size()[0];
     let bounds = bounds.reshape([n, -1, 2]);
@@ -341,7 +341,7 @@ mod tests {
             seen.extend([("frames", frames), ("bands", bands)]);
         }
 
-        // ±3 of 20 frames and ±2 bands: every shift occurs.
+        // With ±3 of 20 frames and ±2 bands, every possible shift occurs.
         assert_eq!(seen.len(), 7 + 5, "{seen:?}");
     }
 

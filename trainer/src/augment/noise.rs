@@ -1,24 +1,24 @@
-//! Gaussian noise as a function of key and position, with the same bits on every device: an integer hash and a table.
+//! Gaussian noise as a function of row key and position, with the same bits on every device: a hash and a table.
 
 use tch::{Device, Kind, Tensor};
 
 use crate::ffi;
 
-/// Number of entries in the table: one for each value of 16 random bits.
+/// Number of entries in the noise table: one for each value of 16 random bits.
 const NORMALS: usize = 1 << 16;
 
-/// Returns `[NORMALS]` normally distributed values in ascending order, with standard deviation `std`.
+/// Returns the noise table: [`NORMALS`] normally distributed values in ascending order, with standard deviation `std`.
 pub(super) fn table(std: f64, kind: Kind, device: Device) -> Tensor {
     let table: Vec<f64> = normal_table().iter().map(|x| x * std).collect();
     ffi::on(&Tensor::from_slice(&table).to_kind(kind), device)
 }
 
-/// Returns `[n, values]` entries of `table`, each selected by 16 bits of a hash of (row's key, position).
+/// Returns noise `[n, values]`: entries of `table`, each selected by 16 bits of a hash of row key and position.
 ///
-/// The hash is SplitMix64 (Steele, Lea, Flood 2014), the same on every device. A 64-bit word gives four values.
+/// The hash is SplitMix64 (Steele, Lea, Flood 2014). Each 64-bit hash selects four values.
 pub(super) fn draw(table: &Tensor, keys: &Tensor, values: i64) -> Tensor {
     let words = (values + 3) / 4;
-    // From 1: SplitMix64 adds its constant before mixing, so its first state is the key plus one step.
+    // Counters begin at 1: SplitMix64 adds its constant before mixing, so its first state is the key plus one step.
     let mut counters =
         Tensor::arange_start(1, words + 1, (Kind::Int64, keys.device())).view([1, words]);
     let _ = counters.g_mul_scalar_(0x9E37_79B9_7F4A_7C15_u64 as i64);
@@ -29,7 +29,7 @@ pub(super) fn draw(table: &Tensor, keys: &Tensor, values: i64) -> Tensor {
     let _ = x.g_mul_scalar_(0x94D0_49BB_1331_11EB_u64 as i64);
     fold_in(&mut x, 31);
 
-    // A 64-bit word is split into four of 16 bits, which libtorch treats as signed numbers.
+    // Split each 64-bit hash into four 16-bit numbers, which libtorch treats as signed.
     let chosen = x
         .view_dtype(Kind::Int16)
         .narrow(1, 0, values)
@@ -38,7 +38,7 @@ pub(super) fn draw(table: &Tensor, keys: &Tensor, values: i64) -> Tensor {
     table.index_select(0, &chosen.view(-1)).view([-1, values])
 }
 
-/// Computes x ^= x >> bits on unsigned 64-bit numbers: shifting an i64 would copy its sign bit.
+/// Computes x ^= x >> bits for unsigned 64-bit numbers stored as i64, whose shift would copy the sign bit.
 fn fold_in(x: &mut Tensor, bits: i64) {
     let shifted = x
         .bitwise_right_shift_tensor_scalar(bits)
@@ -46,15 +46,15 @@ fn fold_in(x: &mut Tensor, bits: i64) {
     let _ = x.bitwise_xor_tensor_(&shifted);
 }
 
-/// Returns the normal distribution's quantiles at the centres of [`NORMALS`] equal shares: mean 0, standard deviation 1
-/// to 1e-4, absolute values up to 4.3.
+/// Returns the quantiles of the normal distribution at the centres of [`NORMALS`] equal shares: mean 0, standard
+/// deviation 1 to 1e-4, absolute values up to 4.3.
 fn normal_table() -> Vec<f64> {
     (0..NORMALS)
         .map(|i| normal_quantile((i as f64 + 0.5) / NORMALS as f64))
         .collect()
 }
 
-/// Returns the normal distribution's quantile of `p`, with a relative error of 1.2e-9. Source: Acklam, "An algorithm
+/// Returns the quantile `p` of the normal distribution, with a relative error of 1.2e-9. Source: Acklam, "An algorithm
 /// for computing the inverse normal cumulative distribution function" (2003).
 fn normal_quantile(p: f64) -> f64 {
     const A: [f64; 6] = [
@@ -88,12 +88,12 @@ fn normal_quantile(p: f64) -> f64 {
         3.754_408_661_907_416,
         1.0,
     ];
-    // The approximation covers the lower half; the upper half is its mirror image.
+    // The approximation is for p up to 0.5; the upper half of the distribution is its mirror image.
     if p > 0.5 {
         return -normal_quantile(1.0 - p);
     }
 
-    // Acklam's boundary between the tail and the central region.
+    // Acklam's boundary between the lower tail and the central region.
     if p < 0.024_25 {
         let q = (-2.0 * p.ln()).sqrt();
         return polynomial(&C, q) / polynomial(&D, q);
@@ -103,7 +103,7 @@ fn normal_quantile(p: f64) -> f64 {
     q * polynomial(&A, q * q) / polynomial(&B, q * q)
 }
 
-/// Evaluates a polynomial by Horner's rule. The coefficient of the highest power comes first.
+/// Evaluates a polynomial by Horner's rule. `coefficients` begins with the highest power.
 fn polynomial(factors: &[f64], x: f64) -> f64 {
     factors.iter().fold(0.0, |sum, factor| sum * x + factor)
 }
@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn the_table_holds_the_normal_distribution() {
-        // Known quantiles, then the moments of the table itself.
+        // Checks known quantiles, then the moments of the noise table.
         for (p, want) in [
             (0.5, 0.0),
             (0.975, 1.959_963_984_540_054),

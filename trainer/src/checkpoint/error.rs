@@ -7,14 +7,14 @@ use wavemill_schemas::exit;
 
 use super::FORMAT_VERSION;
 
-/// Advice for damaged checkpoints.
+/// Advice in the message about a damaged checkpoint.
 const REMEDY: &str = "restore it from a copy, or remove its folder: fit --resume and --checkpoint last then use the \
                       previous one";
 
-/// Error writing or reading a checkpoint.
+/// Error that occurs when a checkpoint is written or read.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
-    /// A file or folder cannot be read or written.
+    /// A file or folder of a checkpoint cannot be read or written.
     #[error("checkpoint {path}")]
     Io {
         /// Path of the file or folder.
@@ -22,21 +22,21 @@ pub enum CheckpointError {
         /// The error from the operating system.
         source: io::Error,
     },
-    /// A file is missing or differs from what was written.
+    /// A file of a checkpoint is missing or has other contents than were written.
     #[error("checkpoint {path}: damaged ({problem}): {REMEDY}")]
     Damaged {
-        /// Path of the file.
+        /// Path of the missing or damaged file.
         path: PathBuf,
         /// Description of the damage.
         problem: String,
     },
-    /// A tensor of the model is missing in the checkpoint or has another shape there.
+    /// A tensor of the model is missing in the checkpoint, or has another shape in the checkpoint.
     #[error(
         "checkpoint {path}: {name} is missing or has another shape: the checkpoint belongs to another model or \
          configuration"
     )]
     Mismatch {
-        /// Path of the checkpoint.
+        /// Path of the checkpoint's folder.
         path: PathBuf,
         /// Name of the tensor.
         name: String,
@@ -46,18 +46,18 @@ pub enum CheckpointError {
         "checkpoint {path}: format version {found}; this wavemill-train reads up to {FORMAT_VERSION}: use a newer one"
     )]
     Version {
-        /// Path of the state.
+        /// Path of the checkpoint's `state.json`.
         path: PathBuf,
-        /// Format version in the state.
+        /// Format version found in `state.json`.
         found: u32,
     },
-    /// There is no checkpoint to resume from.
+    /// The folder contains no checkpoint to resume from.
     #[error(
         "no checkpoint in {path}: was the run stopped before its first one? restart it there with --resume-or-start \
          and its original flags"
     )]
     None {
-        /// The folder that was searched.
+        /// Path of the folder that was searched for checkpoints.
         path: PathBuf,
     },
 }

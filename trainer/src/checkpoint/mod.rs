@@ -1,4 +1,4 @@
-//! Saves a run's state to disk between two optimizer steps. A checkpoint is either complete or absent.
+//! Saves the state of a run to disk between two optimizer steps. A checkpoint is either complete or absent.
 //!
 //! `checkpoints/step-00000123/` holds `tensors.safetensors` (weights, buffers, optimizer) and `state.json` (the rest).
 //! A folder is written under a temporary name, synced and renamed, and renamed again before it is removed, so that a
@@ -27,24 +27,24 @@ pub use error::CheckpointError;
 
 /// Version of the checkpoint format. Increase it when the format changes.
 ///
-/// 2: `state.json` has `tensors_blake3`. Checkpoints of version 1 lack that hash and are read without a check.
+/// Since version 2, `state.json` has `tensors_blake3`. Checkpoints of version 1 are read without checking that hash.
 pub const FORMAT_VERSION: u32 = 2;
-/// First version whose state contains the hash of the tensors.
+/// First format version in which the state contains the hash of the tensors.
 const FIRST_WITH_HASH: u32 = 2;
 
-/// Sums over the completed part of an epoch.
+/// Sums over the completed batches of the epoch in progress.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EpochSums {
-    /// Σ over batches of loss · rows.
+    /// Sum over all batches of the batch's mean loss times its number of rows.
     pub loss: f64,
-    /// Rows processed by all ranks.
+    /// Number of rows processed by all ranks.
     pub rows: u64,
-    /// Rows with a label of the first target. `None` if the epoch was begun by a version that did not count them.
+    /// Number of rows with a label for the first target. `None` if the epoch was begun by a version without this count.
     #[serde(default)]
     pub labelled: Option<u64>,
-    /// Rows whose first target was predicted correctly.
+    /// Number of rows whose first target was predicted correctly.
     pub correct: f64,
-    /// Rows that were skipped because they are damaged.
+    /// Number of rows that were skipped because they are damaged.
     #[serde(default)]
     pub damaged: u64,
 }
@@ -61,21 +61,21 @@ impl Default for EpochSums {
     }
 }
 
-/// The epoch with the best value of the selecting metric so far.
+/// The epoch with the best value of the metric `train.select` so far.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BestEpoch {
-    /// Value of the metric on validation.
+    /// Value of the metric on the validation split.
     pub value: f64,
-    /// Number of the epoch, from 0.
+    /// Number of the best epoch, from 0.
     pub epoch: u64,
-    /// Number of optimizer steps at the end of the epoch.
+    /// Number of optimizer steps at the end of the best epoch.
     pub step: u64,
 }
 
-/// A finite loss so high that the model cannot be learning.
+/// A finite training loss that is so high that the model cannot be learning.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Divergence {
-    /// Number of the epoch, from 0.
+    /// Number of the epoch with this loss, from 0.
     pub epoch: u64,
     /// Mean training loss over the epoch's rows.
     pub mean: f64,
@@ -84,12 +84,12 @@ pub struct Divergence {
 }
 
 impl Divergence {
-    /// Largest accepted ratio of an epoch's mean loss to the first step's loss, which is that of an untrained model.
+    /// Largest accepted ratio of an epoch's mean loss to the first step's loss, that of the untrained model.
     const TIMES: f64 = 10.0;
 
-    /// Returns the divergence if the mean loss of the epoch that `state` has just completed is too high.
+    /// Returns a divergence if the mean loss of the epoch that `state` has just completed is too high.
     pub fn detect(state: &State) -> Option<Self> {
-        // The loss is 0 if the first batch had no labelled row.
+        // The first loss is 0 if the first batch had no labelled row; no ratio is computed then.
         let first = state.first_loss.filter(|first| *first > 0.0)?;
         let mean = state.sums.loss / state.sums.rows.max(1) as f64;
         (mean > Self::TIMES * first).then_some(Self {
@@ -112,63 +112,63 @@ impl fmt::Display for Divergence {
     }
 }
 
-/// The state of a run, except for its tensors.
+/// The state of a run, except for its tensors; the contents of `state.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct State {
-    /// [`FORMAT_VERSION`]; in a state that was read from disk, the version of the program that wrote it.
+    /// [`FORMAT_VERSION`] of this program; in a state that was read from disk, that of the program that wrote it.
     pub format_version: u32,
-    /// The configuration, with all command-line flags applied.
+    /// The run's configuration, with all command-line flags applied.
     pub config: Config,
-    /// blake3 of the store's manifest.
+    /// blake3 hash of the manifest of the store.
     pub manifest_hash: String,
-    /// Id of the feature.
+    /// Id of the feature that the model reads.
     pub feature_id: String,
-    /// Class names of each target, in head order.
+    /// Name and class names of each target, in the order of the model's heads.
     pub classes: Vec<(String, Vec<String>)>,
-    /// Dimensions that the model was built for.
+    /// Dimensions of inputs and outputs that the model was built for.
     pub dims: Dims,
-    /// The part of a row that the model receives as input.
+    /// Inputs of the model: feature, frames, normalisation, metadata columns, artists and albums.
     pub input: InputSpec,
-    /// Origin of the model's first weights.
+    /// Origin of the weights with which training began.
     pub origin: Origin,
-    /// Number of ranks. Each rank has its own buffers.
+    /// Number of ranks. Each rank has its own buffers in the checkpoint.
     pub world_size: usize,
-    /// Threads of libtorch on each rank: they determine how sums on a CPU are split. Missing in older checkpoints.
+    /// Number of libtorch threads per rank, which determines how sums on a CPU are split. Missing in older checkpoints.
     #[serde(default)]
     pub threads: Option<u32>,
-    /// Paths of the store's files that are skipped, as in the manifest. The order of rows is that of the remaining
+    /// Manifest paths of the store's files that the run skips. The order of training rows is drawn over the remaining
     /// files. Missing in older checkpoints.
     #[serde(default)]
     pub lost: Option<Vec<String>>,
     /// Epoch in progress, from 0.
     pub epoch: u64,
-    /// Index of the next global batch in the epoch.
+    /// Index of the next global batch (batch over all ranks) in the epoch.
     pub batch: u64,
-    /// Number of optimizer steps done.
+    /// Number of optimizer steps done since the run began.
     pub step: u64,
-    /// Sums over the epoch in progress.
+    /// Sums over the completed batches of the epoch in progress.
     pub sums: EpochSums,
-    /// Highest number of damaged training rows in an epoch so far. May grow, since files can be damaged during a run.
+    /// Highest number of damaged training rows in any epoch so far. Files can be damaged during a run, so it may grow.
     #[serde(default)]
     pub damaged_rows: u64,
-    /// Training loss of the first step. Unknown for runs that began with format version 1.
+    /// Training loss of the run's first step. Unknown for runs that began with format version 1.
     #[serde(default)]
     pub first_loss: Option<f64>,
-    /// First epoch, if any, whose loss was far above the first loss.
+    /// First epoch, if any, whose mean loss was far above the first step's loss.
     #[serde(default)]
     pub diverged: Option<Divergence>,
     /// State of the learning rate schedules.
     pub schedules: ScheduleState,
-    /// Number of epochs without a better value.
+    /// State of early stopping, such as the number of epochs without a better value.
     pub early_stop: EarlyStop,
-    /// The best epoch so far.
+    /// The best epoch so far; `None` before the first validation.
     pub best: Option<BestEpoch>,
-    /// Whether the run has ended.
+    /// Whether the run has ended and needs no more training.
     pub finished: bool,
 }
 
 impl State {
-    /// Returns the state before the first step.
+    /// Returns the state of a run before its first step.
     pub fn first(
         config: &Config,
         data: &Dataset,
@@ -176,7 +176,7 @@ impl State {
         world_size: usize,
     ) -> Self {
         Self {
-            // The origin of the run, for programs that resume or score it.
+            // Values fixed at the start of the run, for programs that resume or score it.
             format_version: FORMAT_VERSION,
             config: config.clone(),
             manifest_hash: data.store().manifest_hash().to_owned(),
@@ -193,7 +193,7 @@ impl State {
             threads: u32::try_from(tch::get_num_threads()).ok(),
             lost: Some(data.lost_paths()),
 
-            // The position in training.
+            // Progress of training: position and sums.
             epoch: 0,
             batch: 0,
             step: 0,
@@ -202,7 +202,7 @@ impl State {
             first_loss: None,
             diverged: None,
 
-            // The decisions made from validation.
+            // Values that change with the results of validation.
             schedules,
             early_stop: EarlyStop::new(config.train.select, config.train.early_stop),
             best: None,
@@ -211,40 +211,40 @@ impl State {
     }
 }
 
-/// The folder of a run's checkpoints.
+/// The folder that contains the checkpoints of a run.
 #[derive(Clone, Debug)]
 pub struct Checkpoints {
     folder: PathBuf,
     keep: usize,
 }
 
-/// Name prefix of a complete checkpoint.
+/// Prefix of the folder name of a complete checkpoint.
 const WHOLE: &str = "step-";
-/// Name prefix of an older, complete checkpoint of the same step, kept until the new one has been renamed.
+/// Prefix of the folder name of a complete checkpoint that a new one of the same step is about to replace.
 const BEFORE: &str = ".old-";
-/// Name prefix of a checkpoint that is being written or removed.
+/// Prefix of the folder name of a checkpoint that is being written or removed.
 const PART: &str = ".part-";
 const STATE: &str = "state.json";
 const TENSORS: &str = "tensors.safetensors";
 
 impl Checkpoints {
-    /// Creates `folder` if necessary. Only the last `keep` checkpoints in it and the best one are kept.
+    /// Creates `folder` if necessary. Each save removes all checkpoints except the last `keep` and the best.
     ///
     /// # Errors
-    /// [`CheckpointError::Io`].
+    /// [`CheckpointError::Io`] if the folder cannot be created.
     pub fn open(folder: PathBuf, keep: usize) -> Result<Self, CheckpointError> {
         fs::create_dir_all(&folder).map_err(at(&folder))?;
-        // The last checkpoint is kept even if `keep` is 0: it names the best one, and a run resumes from it.
+        // The last checkpoint is kept even if `keep` is 0: it names the best checkpoint, and a run resumes from it.
         Ok(Self {
             folder,
             keep: keep.max(1),
         })
     }
 
-    /// Writes a checkpoint, then removes those that are neither the best nor among the last `keep`.
+    /// Writes a checkpoint, then removes all checkpoints except the best and the last `keep`.
     ///
     /// # Errors
-    /// [`CheckpointError`]; the previous checkpoints are still complete.
+    /// [`CheckpointError`] if a file cannot be written or renamed; the previous checkpoints are still complete.
     pub fn save(
         &self,
         state: &State,
@@ -254,33 +254,33 @@ impl Checkpoints {
         let before = self.named(BEFORE, state.step);
         let part = self.named(PART, state.step);
 
-        // A killed run may have left a partial folder.
+        // A killed run may have left a partly written folder of this step.
         let _ = fs::remove_dir_all(&part);
         fs::create_dir_all(&part).map_err(at(&part))?;
         let written = write(&part, state, tensors);
         if let Err(error) = written {
-            // The disk may be full, so free the space.
+            // The disk may be full, so remove the partly written checkpoint.
             let _ = fs::remove_dir_all(&part);
             return Err(error);
         }
 
-        // A checkpoint of this step exists if one was saved within the epoch just before its end.
+        // A checkpoint of the same step exists if one was saved after the epoch's last batch, before validation.
         if path.exists() {
             let _ = fs::remove_dir_all(&before);
             fs::rename(&path, &before).map_err(at(&path))?;
         }
         fs::rename(&part, &path).map_err(at(&path))?;
 
-        // The new name must be on disk before an older checkpoint is removed.
+        // The new folder's name must be on disk before an older checkpoint is removed.
         sync(&self.folder)?;
         self.prune(state)?;
         Ok(path)
     }
 
-    /// Returns the path of the last checkpoint.
+    /// Returns the path of the checkpoint with the highest step.
     ///
     /// # Errors
-    /// [`CheckpointError::None`] if there is none.
+    /// [`CheckpointError::None`] if the folder contains no checkpoint.
     pub fn last(&self) -> Result<PathBuf, CheckpointError> {
         let last = self.steps()?.last().copied();
         last.map(|step| self.path_of(step))
@@ -289,19 +289,19 @@ impl Checkpoints {
             })
     }
 
-    /// Returns the path of the checkpoint with the best validation, or of the last one if no epoch has ended.
+    /// Returns the path of the checkpoint that is best on validation, or of the last one if no epoch has ended.
     ///
     /// # Errors
     /// The errors of [`Self::last`], and those of reading the last checkpoint's state.
     pub fn best(&self) -> Result<PathBuf, CheckpointError> {
-        // Only the last state has the current best: a checkpoint named by an older state may have been surpassed.
+        // Only the last state names the current best checkpoint: one named by an older state may have been surpassed.
         let last = self.last()?;
         Ok(read_state(&last)?
             .best
             .map_or(last, |best| self.path_of(best.step)))
     }
 
-    /// Reports whether there is a checkpoint of `step`.
+    /// Reports whether the folder contains a complete checkpoint of `step`.
     pub fn has(&self, step: u64) -> bool {
         self.path_of(step).is_dir()
     }
@@ -310,7 +310,7 @@ impl Checkpoints {
         self.folder.join(format!("{kind}{step:08}"))
     }
 
-    /// Returns the path of a checkpoint, which has its other name if the run was killed between two renames.
+    /// Returns the path of a checkpoint, which has the prefix `.old-` if the run was killed between two renames.
     fn path_of(&self, step: u64) -> PathBuf {
         let path = self.named(WHOLE, step);
         let before = self.named(BEFORE, step);
@@ -328,7 +328,7 @@ impl Checkpoints {
             .filter_map(|name| step_of(name))
             .collect();
         steps.sort_unstable();
-        // A step may have a checkpoint under both names.
+        // A step may have a checkpoint under both prefixes.
         steps.dedup();
         Ok(steps)
     }
@@ -342,9 +342,9 @@ impl Checkpoints {
         Ok(names)
     }
 
-    /// Removes outdated checkpoints after one of `state` has been written.
+    /// Removes outdated checkpoints after a checkpoint of `state` has been written.
     fn prune(&self, state: &State) -> Result<(), CheckpointError> {
-        // Remove replaced checkpoints first: without the new one of their step, they would count as checkpoints again.
+        // Remove replaced checkpoints first: once a step's newer checkpoint is gone, its older one would count again.
         for name in self.names()? {
             let step = name.strip_prefix(BEFORE).and_then(|step| step.parse().ok());
             if let Some(step) = step
@@ -360,7 +360,7 @@ impl Checkpoints {
         let steps = self.steps()?;
         let best = state.best.as_ref().map(|best| best.step);
         let old = &steps[..steps.len().saturating_sub(self.keep)];
-        // Rename each folder before removing it: a partly removed folder must not have a checkpoint's name.
+        // Rename each folder before removing it: a partly removed folder must not look like a complete checkpoint.
         for step in old.iter().filter(|step| Some(**step) != best) {
             let path = self.path_of(*step);
             let part = self.named(PART, *step);
@@ -368,7 +368,7 @@ impl Checkpoints {
             fs::rename(&path, &part).map_err(at(&path))?;
         }
 
-        // Includes folders left by a run that was killed or could not remove them.
+        // Remove all renamed folders, including those left by a run that was killed or could not remove them.
         for name in self.names()? {
             if name.starts_with(PART) {
                 let path = self.folder.join(name);
@@ -379,7 +379,7 @@ impl Checkpoints {
     }
 }
 
-/// Parses the step from the name of a checkpoint's folder, with either prefix.
+/// Parses the step from the name of a complete checkpoint's folder, with the prefix `step-` or `.old-`.
 fn step_of(name: &str) -> Option<u64> {
     name.strip_prefix(WHOLE)
         .or_else(|| name.strip_prefix(BEFORE))?
@@ -387,7 +387,7 @@ fn step_of(name: &str) -> Option<u64> {
         .ok()
 }
 
-/// Writes and syncs both files of a checkpoint, the tensors first, since the state contains their hash.
+/// Writes and syncs both files of a checkpoint: the tensors, then the state, which contains the tensors' hash.
 fn write(
     folder: &Path,
     state: &State,
@@ -411,25 +411,25 @@ fn write(
     let json = json.map_err(no_state(&file))?;
 
     write_synced(&file, &json)?;
-    // Sync the folder as well, because it contains the names of both files.
+    // Sync the folder as well, so that the names of both files are on disk.
     sync(folder)
 }
 
-/// The fields that are read from a state before all others.
+/// The fields of `state.json` that are read before all others.
 #[derive(Deserialize)]
 struct StateHeader {
     format_version: u32,
     tensors_blake3: Option<String>,
 }
 
-/// Reads a checkpoint's `state.json` and returns its bytes and its parsed header.
+/// Reads a checkpoint's `state.json`. Returns the file's bytes, and the fields that are parsed before all others.
 fn read_head(path: &Path) -> Result<(Vec<u8>, StateHeader), CheckpointError> {
     let file = path.join(STATE);
     let text = fs::read(&file).map_err(lost(&file))?;
     let head = serde_json::from_slice::<StateHeader>(&text);
     let head = head.map_err(no_state(&file))?;
 
-    // Check the version first, because a newer format may differ in every other field.
+    // Check the format version first, because a newer format may differ in every other field.
     if head.format_version > FORMAT_VERSION {
         return Err(CheckpointError::Version {
             path: file,
@@ -445,28 +445,28 @@ fn read_head(path: &Path) -> Result<(Vec<u8>, StateHeader), CheckpointError> {
     Ok((text, head))
 }
 
-/// Reads a checkpoint's `state.json`.
+/// Reads a run's state from a checkpoint's `state.json`.
 ///
 /// # Errors
-/// [`CheckpointError`].
+/// [`CheckpointError`] if the file is missing, damaged or of a newer version.
 pub fn read_state(path: &Path) -> Result<State, CheckpointError> {
     let (text, _) = read_head(path)?;
     serde_json::from_slice(&text).map_err(no_state(&path.join(STATE)))
 }
 
-/// Reads a checkpoint's tensors to the CPU, by name. Verifies the hash of their file.
+/// Reads a checkpoint's tensors to the CPU, by name. Verifies the hash of the tensors' file.
 ///
 /// # Errors
-/// [`CheckpointError::Damaged`], and the errors of reading the header.
+/// [`CheckpointError::Damaged`], and the errors of reading `state.json`.
 pub fn read_tensors(path: &Path) -> Result<BTreeMap<String, Tensor>, CheckpointError> {
     let (_, head) = read_head(path)?;
     let file = path.join(TENSORS);
 
-    // Compare the hash before parsing, because a parser may accept damaged bytes.
+    // Compare the file's hash before parsing, because a parser may accept damaged bytes.
     let mut hasher = blake3::Hasher::new();
     let read = File::open(&file).and_then(|opened| hasher.update_reader(opened).map(drop));
     read.map_err(lost(&file))?;
-    // Format version 1 has no hash to compare.
+    // A checkpoint of format version 1 contains no hash to compare.
     if head
         .tensors_blake3
         .is_some_and(|wanted| wanted != hasher.finalize().to_hex().as_str())
@@ -486,10 +486,10 @@ pub fn read_tensors(path: &Path) -> Result<BTreeMap<String, Tensor>, CheckpointE
     }
 }
 
-/// Copies `tensors["<prefix><name>"]` into each of `variables`.
+/// Copies the tensor named `<prefix><name>` into each variable `name`.
 ///
 /// # Errors
-/// [`CheckpointError::Mismatch`] with the name of the first tensor that is missing or has another shape.
+/// [`CheckpointError::Mismatch`], naming the first tensor that is missing or has another shape.
 pub(crate) fn copy_into(
     variables: &[(String, Tensor)],
     tensors: &BTreeMap<String, Tensor>,
@@ -508,7 +508,7 @@ pub(crate) fn copy_into(
                 });
             };
 
-            // The shapes are equal; `copy_` converts to the variable's kind and device.
+            // `copy_` converts the tensor, which has the same shape, to the variable's kind and device.
             variable.shallow_clone().copy_(found);
         }
         Ok(())
@@ -532,7 +532,7 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> CheckpointError {
     move |source| CheckpointError::Io { path, source }
 }
 
-/// Returns a function for `map_err` that reports a state that cannot be parsed or serialized.
+/// Returns a function for `map_err` that converts a JSON error of the file `path` to [`CheckpointError::Damaged`].
 fn no_state(path: &Path) -> impl FnOnce(serde_json::Error) -> CheckpointError {
     let path = path.to_owned();
     move |error| CheckpointError::Damaged {
@@ -541,7 +541,7 @@ fn no_state(path: &Path) -> impl FnOnce(serde_json::Error) -> CheckpointError {
     }
 }
 
-/// Converts errors like [`at`], but reports a missing file as damage.
+/// Returns a function for `map_err` that converts errors like [`at`], but reports a missing file as damage.
 fn lost(path: &Path) -> impl FnOnce(io::Error) -> CheckpointError {
     let path = path.to_owned();
     move |source| match source.kind() {

@@ -1,4 +1,4 @@
-//! Tests for checkpoints that are written, interrupted, damaged and read again.
+//! Tests of checkpoints that are written, interrupted, damaged and read again.
 
 use wavemill_schemas::config::Schedule;
 use wavemill_scores::schedule::Schedules;
@@ -107,7 +107,7 @@ fn only_last_and_best_checkpoints_are_kept() {
             .ends_with("step-00000002")
     );
 
-    // A later run keeps fewer checkpoints.
+    // The run is resumed with a setting that keeps fewer checkpoints.
     let checkpoints = Checkpoints::open(folder.path().join("checkpoints"), 1).expect("a folder");
     state.best = Some(BestEpoch {
         value: 0.4,
@@ -135,14 +135,14 @@ fn kill_during_saving_loses_no_checkpoint() {
     let last = checkpoints.last().expect("under its other name");
     assert_eq!(read_state(&last).expect("whole").step, 9);
 
-    // Write the same step again, then the next one.
+    // Write a checkpoint of the same step again, then one of the next step.
     for step in [9, 10] {
         save(&checkpoints, &mut state, step);
         assert_eq!(names(&checkpoints), [format!("step-{step:08}")]);
     }
 }
 
-/// Writes one checkpoint, at step 3, and returns its path.
+/// Writes a checkpoint of step 3 and returns its path.
 fn one(folder: &Path) -> PathBuf {
     let mut state = state(&folder.join("store"));
     save(
@@ -159,7 +159,7 @@ fn flipped_tensor_byte_is_damage_with_file_and_remedy() {
     let file = path.join(TENSORS);
     let whole = fs::read(&file).expect("a file");
 
-    // Offsets in the header's length, a name, a dtype or shape, the header's end, and the values.
+    // Byte offsets to change: in the header's length, a name, a dtype or shape, the header's end, and the values.
     for at in [
         0,
         9,

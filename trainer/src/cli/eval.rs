@@ -85,7 +85,7 @@ pub(crate) struct EvalCommand {
     machine: MachineArgs,
 }
 
-/// A side of the split.
+/// The split to evaluate: training, validation or test.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum SideArg {
     Training,
@@ -103,7 +103,7 @@ impl SideArg {
     }
 }
 
-/// Selects a checkpoint of a run.
+/// Selects the best or the last checkpoint of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum CheckpointArg {
     /// The best checkpoint on validation.
@@ -113,10 +113,10 @@ pub(crate) enum CheckpointArg {
 }
 
 impl CheckpointArg {
-    /// Returns the path of the checkpoint's folder.
+    /// Returns the path of the selected checkpoint's folder.
     ///
     /// # Errors
-    /// The folder is not a run, or has no checkpoint yet.
+    /// `run` is not the folder of a run, or the run has no checkpoint yet.
     pub(crate) fn find(self, run: &Path) -> Result<PathBuf> {
         let checkpoints = Checkpoints::open(RunDir::open(run)?.checkpoints(), 1)?;
         let checkpoint = match self {
@@ -127,21 +127,21 @@ impl CheckpointArg {
     }
 }
 
-/// A run's checkpoint and the rows to evaluate.
+/// A run's checkpoint, opened together with the rows on which it is evaluated.
 struct OpenedRun {
     data: Arc<Dataset>,
     state: State,
-    /// Path of the checkpoint.
+    /// Path of the checkpoint's folder.
     path: PathBuf,
-    /// Overlap with the run's training tracks, if the rows are of another version than it was trained on.
+    /// Overlap of the rows with the run's training tracks; `None` on the store version that the run was trained on.
     known: Option<Leaks>,
 }
 
 impl EvalCommand {
-    /// Evaluates the run and prints the scores.
+    /// Evaluates the run's checkpoint and prints the scores.
     ///
     /// # Errors
-    /// The folder is not a run, the store is another one, or no row has a label.
+    /// The folder is not a run's, the store lacks the run's feature, or no row of the split has a label.
     pub(crate) fn run(&self) -> Result<u8> {
         self.check_files()?;
 
@@ -159,7 +159,7 @@ impl EvalCommand {
         let evaluated = opened
             .load(group, device)
             .and_then(|learner| self.evaluate(&opened, &learner, group));
-        // The other ranks are waiting for this rank's outcome.
+        // The other ranks wait until this rank reports success or failure.
         match &evaluated {
             Ok(()) => group.finish()?,
             Err(error) => group.fail(&error_line(error.as_ref())),
@@ -197,7 +197,7 @@ impl EvalCommand {
         let OpenedRun { data, state, .. } = run;
         let own = self.predict(run, learner, group, true)?;
 
-        // All ranks have all predictions; only rank 0 prints.
+        // Every rank has the predictions of all rows, so rank 0 computes and prints the scores without the others.
         let speaks = group.rank() == 0;
         if speaks {
             let leaks = match &run.known {
@@ -239,7 +239,7 @@ impl EvalCommand {
         seed: u64,
         other: &Path,
     ) -> Result<()> {
-        // Compare per track, because two runs may divide clips into different segments.
+        // Compare per track instead of per row, because two runs may divide clips into different segments.
         let compared = paired(&own.per_track_mean()?, &theirs.per_track_mean()?, seed)?;
         let Some(compared) = compared else {
             bail!("cannot compute intervals: a single artist or track cannot be resampled")
@@ -254,7 +254,7 @@ impl EvalCommand {
         Ok(())
     }
 
-    /// Opens a run's checkpoint and the rows to evaluate. `name` is the run's name in warnings, which are printed if
+    /// Opens a run's checkpoint and the rows to evaluate. `name` denotes the run in warnings, which are printed if
     /// `speaks` is true.
     fn open(&self, run: &Path, name: &str, speaks: bool) -> Result<OpenedRun> {
         let path = self.checkpoint.find(run)?;
@@ -262,7 +262,7 @@ impl EvalCommand {
         let folder = RunDir::open(run)?;
 
         let (store, version) = match (&self.store, input::recorded_store(&folder)) {
-            // With another store, the recorded version number would mean another state.
+            // The recorded version number belongs to the recorded store and is not valid for the store in `--store`.
             (Some(store), _) => (store.clone(), self.version.clone()),
             (None, Some((store, version))) => {
                 let recorded = VersionName::Number(version);
@@ -280,7 +280,7 @@ impl EvalCommand {
             .open_for(&store, version.as_ref(), &state, &path)?;
         run::require_rows(&data, side)?;
 
-        // On the version that the run was trained on, its training side shows the overlaps, and all classes are known.
+        // No comparison for the version that the run was trained on: its own training split shows the overlaps.
         let mut known = None;
         if data.store().manifest_hash() != state.manifest_hash {
             let found = run::known_side(&folder, name, &data, side);
@@ -300,7 +300,7 @@ impl EvalCommand {
         })
     }
 
-    /// Predicts every row of the side. Writes the requested output files if `asked` is true.
+    /// Predicts every row of the evaluated split. Writes the requested output files if `asked` is true.
     fn predict(
         &self,
         run: &OpenedRun,
@@ -311,7 +311,7 @@ impl EvalCommand {
         let OpenedRun {
             data, state, known, ..
         } = run;
-        // The defaults are the manifest's order and no mix-up, which the order of rows in the files depends on.
+        // The defaults read rows in the manifest's order without mix-up; the rows of the output files rely on both.
         let plan = LoaderPlan {
             side: self.side.side(),
             batch_size: state.config.data.batch_size,
@@ -357,7 +357,7 @@ impl EvalCommand {
         Ok(predictions)
     }
 
-    /// Reports how the map of `rows` rows differs from what was requested.
+    /// Prints notes if the map of `rows` rows shows fewer rows, or uses a lower perplexity, than requested.
     fn report_map(&self, rows: usize) {
         let on_map = rows.min(ROWS_MAX);
         if on_map < rows {
@@ -381,7 +381,7 @@ impl EvalCommand {
 }
 
 impl OpenedRun {
-    /// Creates the model with the weights of its checkpoint.
+    /// Creates the model and loads its weights from the checkpoint.
     fn load(&self, group: &'static dyn Collective, device: Device) -> Result<Learner> {
         let learner = Learner::new(&self.state.config, &self.data, group, device)?;
         learner.load_model(&checkpoint::read_tensors(&self.path)?, &self.path)?;
@@ -389,7 +389,7 @@ impl OpenedRun {
     }
 }
 
-/// Returns the path of an output file in canonical form, to detect different spellings of the same folder.
+/// Returns the path of an output file with its folder in canonical form, to detect two spellings of one path.
 fn place(file: &Path) -> PathBuf {
     let folder = file
         .parent()
@@ -397,7 +397,7 @@ fn place(file: &Path) -> PathBuf {
     let folder = folder.unwrap_or(Path::new("."));
     match (folder.canonicalize(), file.file_name()) {
         (Ok(folder), Some(name)) => folder.join(name),
-        // The folder does not exist; writing the file reports that error.
+        // The folder cannot be resolved; the error is reported when the file is written.
         _ => file.to_owned(),
     }
 }

@@ -27,11 +27,11 @@ use crate::strategy::RankError;
     "{files} damaged files: restore them from a copy, extract again, or skip them with --skip-damaged"
 )]
 pub(crate) struct DamagedFiles {
-    /// Number of damaged files.
+    /// Number of files that differ from their hashes.
     pub files: usize,
 }
 
-/// Formats the first line of a panic message, such as of an exception of libtorch.
+/// Formats the message for a caught panic, with the first line of the panic's own text.
 pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
     let words = text::panic_message(panic).unwrap_or("no message");
     let line = words.lines().next().unwrap_or_default();
@@ -47,12 +47,12 @@ pub(crate) fn is_lost_reader(panic: &(dyn Any + Send)) -> bool {
         .is_some_and(|words| words.starts_with("failed printing to stdout: Broken pipe"))
 }
 
-/// Returns the documented exit code of an error.
+/// Returns the documented exit code for an error.
 pub(crate) fn code(error: &Error) -> u8 {
     exit::code(error, known)
 }
 
-/// Returns the exit code of an error of a known type.
+/// Returns the exit code of an error type of this crate; `None` for other types.
 fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if cause.is::<ConfigError>() {
         return Some(USAGE);

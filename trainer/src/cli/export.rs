@@ -48,12 +48,12 @@ enum Format {
 }
 
 impl ExportCommand {
-    /// Writes the model.
+    /// Writes the run's model to the output file.
     ///
     /// # Errors
-    /// The folder is not a run, or the file cannot be written.
+    /// The folder is not a run's, or the exported file cannot be written.
     pub(crate) fn run(&self) -> Result<u8> {
-        // Load on the CPU, since the exported tensors must not depend on a device.
+        // Load the model on the CPU, since the exported tensors must not depend on a device.
         let trained = TrainedModel::load(&self.checkpoint.find(&self.run)?, Device::Cpu)?;
         let about = ModelCard::new(&trained, &input::recipe_of(&RunDir::open(&self.run)?))?;
         match self.format {

@@ -115,10 +115,10 @@ pub(crate) struct FitCommand {
 }
 
 impl FitCommand {
-    /// Runs the command.
+    /// Trains the model, or prints the requested listing or configuration.
     ///
     /// # Errors
-    /// UsageError, an error of the store, or the error that ended the run.
+    /// `UsageError` for wrong options, an error of the store, or the error that ended the run.
     pub(crate) fn run(&self) -> Result<u8> {
         if let Some(listing) = self.like.listing() {
             print!("{listing}");
@@ -139,7 +139,7 @@ impl FitCommand {
         let begun = self.begun(ranks.world_size)?;
         let (store, version) = begun.store(self.store.as_deref(), self.version.as_ref())?;
         let data = self.machine.open(&store, version.as_ref(), &begun.config)?;
-        // Check the rows before ranks wait for each other, so that errors are reported immediately.
+        // Check the rows before this rank waits for the others, so that errors are reported immediately.
         run::check(&begun.config, &data, ranks.world_size)?;
         if begun.from.is_none() {
             self.look_at_what_begins(&data, &ranks)?;
@@ -148,15 +148,15 @@ impl FitCommand {
         let device = self.machine.device(&ranks, begun.threads)?;
         let group = join(&ranks, &data, &data.lost_paths(), &begun.config, device)?;
         let ended = self.fit(begun, &store, &data, group, device);
-        // The other ranks are waiting for this rank's outcome.
+        // The other ranks wait until this rank reports success or failure.
         match &ended {
             Ok(_) => group.finish()?,
-            // Has no effect if all ranks were asked to stop, since they have left the group by then.
+            // No effect if all ranks were asked to stop: all of them have left the group before this call.
             Err(error) => group.fail(&error_line(error.as_ref())),
         }
 
         match ended {
-            // Only rank 0 reports it.
+            // Only rank 0 prints the message about the stopped run.
             Err(error) if group.rank() > 0 && is_stopped(&error) => Ok(super::exit::code(&error)),
             ended => ended,
         }
@@ -177,7 +177,7 @@ impl FitCommand {
         }
     }
 
-    /// Determines the run's start. No rank may write to the folder before all ranks have called this.
+    /// Determines how the run starts. No rank may write to its folder before every rank has called this function.
     fn begun(&self, world_size: usize) -> Result<RunStart> {
         if let Some(run) = &self.resume {
             let changes = Changes {
@@ -207,7 +207,7 @@ impl FitCommand {
         group: &'static dyn Collective,
         device: Device,
     ) -> Result<u8> {
-        // No rank has written yet: if ranks see different states of the folder, all of them end here.
+        // No rank has written to the folder yet: if ranks see different checkpoints in it, all of them exit here.
         run_folder::agree(begun.from, group)?;
 
         let config = begun.config;
@@ -256,7 +256,7 @@ impl FitCommand {
         Ok(0)
     }
 
-    /// Builds the configuration from `--like`, the file, the flags and `--set`. Later ones override earlier ones.
+    /// Builds the configuration from `--like`, `--config`, the flags and `--set`. Later sources override earlier ones.
     fn config(&self) -> Result<LayeredConfig> {
         let targets = toml::Value::from(self.targets.clone()).to_string();
         let flags = [
@@ -287,7 +287,7 @@ impl FitCommand {
         for (key, value) in flags {
             sets.extend(value.map(|value| format!("{key}={value}")));
         }
-        // `--set` comes after the flags, because later values take precedence.
+        // `--set` follows the other flags, because later values override earlier ones.
         sets.extend(self.sets.iter().cloned());
         self.like.read(self.config.as_deref(), &sets)
     }
@@ -297,14 +297,14 @@ fn toml_text(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
 }
 
-/// Reports whether the run was stopped in an orderly way, by a signal.
+/// Reports whether the run ended because a signal requested a stop.
 pub(crate) fn is_stopped(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(RunError::Stopped { .. }))
 }
 
-/// Trains with signal handling and progress output. The first signal requests an orderly stop, the second exits.
+/// Trains with signal handling and progress output. The first signal requests a stop after the step, the second exits.
 ///
-/// Ranks that are asked to stop leave the group together: one that left early would be lost while rank 0 still writes.
+/// Ranks that stop on request leave the group together: rank 0 may still be writing, and an early leaver seems lost.
 ///
 /// # Errors
 /// The errors of [`run::fit`].
@@ -340,7 +340,7 @@ fn say_details(monitor: &RunMonitor, job: &Job, seconds: f64) {
          {evaluated:.1}"
     );
 
-    // Errors reading the folder are ignored, since the run has succeeded.
+    // Errors of listing the folder are ignored, since the run has succeeded.
     let mut files: Vec<_> = std::fs::read_dir(&job.folder)
         .into_iter()
         .flatten()
@@ -352,10 +352,10 @@ fn say_details(monitor: &RunMonitor, job: &Job, seconds: f64) {
     }
 }
 
-/// Joins the job's ranks and checks that they agree on their work. `lost` lists the files that this rank skips.
+/// Joins the job's ranks and checks that all have the same task. `lost` lists the damaged files that this rank skips.
 ///
 /// # Errors
-/// A rank is missing, works on something else, or uses another kind of device.
+/// A rank is missing, has another store, configuration or program version, or uses another kind of device.
 pub(crate) fn join(
     ranks: &Ranks,
     data: &Dataset,

@@ -1,4 +1,4 @@
-//! Records a run's input in its folder: the store, the feature, and the recipe to extract features from other audio.
+//! Records a run's input in the run's folder: store, feature, and the recipe to extract features from other audio.
 
 use std::path::{Path, PathBuf};
 
@@ -11,12 +11,12 @@ use crate::dataset::Dataset;
 const INPUT: &str = "input.json";
 const RECIPE: &str = "recipe.toml";
 
-/// Returns the path of a run's copy of its store's recipe.
+/// Returns the path of the recipe in a run's folder, a copy of the recipe of the store.
 pub(crate) fn recipe_of(run: &RunDir) -> PathBuf {
     run.path().join(RECIPE)
 }
 
-/// Contents of `input.json`. It contains a path of this machine, so it is kept apart from the result.
+/// Contents of `input.json`, kept apart from the result because it contains a path of this machine.
 #[derive(Debug, Serialize, Deserialize)]
 struct Input {
     store: PathBuf,
@@ -28,10 +28,10 @@ struct Input {
 /// Writes `input.json` and the store's recipe to a new run's folder.
 ///
 /// # Errors
-/// The folder is not writable.
+/// The run's folder is not writable.
 pub(crate) fn write(run: &RunDir, store: &Path, data: &Dataset) -> Result<()> {
     let input = Input {
-        // An absolute path, because a run may be resumed from another working directory.
+        // The store's path is absolute, because a run may be resumed from another working directory.
         store: store.canonicalize().unwrap_or_else(|_| store.to_owned()),
         version: data.store().version(),
         feature: data.feature().name.clone(),
@@ -50,9 +50,9 @@ fn put(run: &RunDir, name: &str, text: String) -> Result<()> {
     std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Returns the store and version that a run was started on, if recorded in its folder.
+/// Returns the path and version of the store that a run was started on, if recorded in the run's folder.
 pub(crate) fn recorded_store(run: &RunDir) -> Option<(PathBuf, u64)> {
-    // An unreadable file is treated like a missing one: the user is asked for `--store`.
+    // An unreadable `input.json` is treated like a missing one: the user is asked for `--store`.
     let text = std::fs::read(run.path().join(INPUT)).ok()?;
     let input: Input = serde_json::from_slice(&text).ok()?;
     Some((input.store, input.version))

@@ -1,5 +1,5 @@
-//! Stops a training run on a signal: it ends after the step in progress, with a checkpoint. A message states the reason
-//! for the delay.
+//! Stops a training run on a signal, with a checkpoint after the step in progress. A message states why the stop takes
+//! time.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,25 +12,25 @@ use wavemill_terminal::interrupt::{self, end, exit_now, lock};
 
 use crate::run::{Phase, RunMonitor};
 
-/// Time before a message reports what the process is waiting for. Most steps take less.
+/// Time between a signal and the message about the unfinished step. Most steps take less.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// Set by a program that starts this process and keeps its stdin open. End of input then means that the other program
-/// has ended or was killed.
+/// Environment variable, set by a program that starts this process and keeps its stdin open: when stdin ends, that
+/// program has ended, and this process ends as well.
 const END_WITH_STDIN: &str = "WAVEMILL_END_WITH_STDIN";
 
-/// True once the run has ended. The lock is held while printing, so that no message follows the last line.
+/// True once the run has ended. The lock is held while printing, so that no message about waiting follows the last one.
 static IS_OVER: Mutex<bool> = Mutex::new(false);
 
-/// Makes signals end the process from now on. Only rank 0 prints the message `words`.
+/// Makes every later signal end the process immediately. Only rank 0 prints the message `words`.
 ///
 /// # Errors
-/// The handler cannot be installed, or its thread cannot be started.
+/// The signal handler cannot be installed, or the handler's thread cannot be started.
 pub(crate) fn at_once(words: &'static str) -> Result<()> {
     interrupt::at_once(if speaks() { words } else { "" })
 }
 
-/// Returns a monitor for a run that signals stop. All monitors share one flag, since trials of a sweep are sequential.
+/// Returns a run's monitor, which signals can stop. All share one stop flag, since trials of a sweep run in sequence.
 pub(crate) fn monitor() -> RunMonitor {
     static STOP: Mutex<Option<Arc<AtomicBool>>> = Mutex::new(None);
     let stop = Arc::clone(lock(&STOP).get_or_insert_default());
@@ -43,11 +43,11 @@ pub(crate) fn monitor() -> RunMonitor {
     monitor
 }
 
-/// Ends this process when the program that started it ends, if that program has requested so. Otherwise an abandoned
-/// run would continue and block its folder for a restart, which can resume from the last checkpoint.
+/// If requested by the program that started this process, ends this process when that program ends. An abandoned run
+/// would otherwise continue and block its folder for a restart, which can resume from the last checkpoint.
 ///
 /// # Errors
-/// The thread cannot be started.
+/// The thread that waits for the end of stdin cannot be started.
 pub(crate) fn end_with_starter() -> Result<()> {
     if std::env::var_os(END_WITH_STDIN).is_none() {
         return Ok(());
@@ -55,8 +55,8 @@ pub(crate) fn end_with_starter() -> Result<()> {
     std::thread::Builder::new()
         .name("starter".to_owned())
         .spawn(|| {
-            // The parent process never sends input, so the end of input means that it has ended. A read error may mean the
-            // same, and ends this process too.
+            // The parent process sends no input, so the end of stdin means that the parent has ended. A read error may
+            // mean the same, and ends this process too.
             let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
             exit_now(INTERRUPTED)
         })?;
@@ -68,7 +68,7 @@ pub(crate) fn over() {
     *lock(&IS_OVER) = true;
 }
 
-/// Asks the run to stop; a second signal ends the process.
+/// Asks the run to stop after its step; on a second signal, ends the process.
 fn stop_run(stop: &AtomicBool, phase: &Arc<Phase>) {
     if stop.swap(true, Ordering::Relaxed) {
         end(if speaks() {
@@ -82,9 +82,9 @@ fn stop_run(stop: &AtomicBool, phase: &Arc<Phase>) {
     }
 }
 
-/// Prints what the process is waiting for, unless the run ends first.
+/// Prints what the process is waiting for, unless the run ends within [`PATIENCE`].
 fn say_later(phase: Arc<Phase>) {
-    // If the thread cannot be started, no message is printed.
+    // If the thread for the message cannot be started, no message is printed.
     let _ = std::thread::Builder::new().spawn(move || {
         std::thread::sleep(PATIENCE);
         let is_over = lock(&IS_OVER);

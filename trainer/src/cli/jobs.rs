@@ -1,10 +1,10 @@
 //! Runs several trials of a sweep at once, each in its own process: libtorch has one random number generator per
 //! process, which trials in threads would share.
 //!
-//! A trial is this program's `sweep` with `--trial N`, which trains that trial and prints its result as a line. Before
-//! that, it may ask after each epoch whether to continue: it prints a line that begins with `QUESTION` and reads the
-//! answer from stdin. A trial's result does not depend on the trials that run at the same time. This module knows no
-//! models or stores.
+//! A trial's process is this program's `sweep` with `--trial N`, which trains one trial and prints its result as a
+//! line. Before that, it may ask after each epoch whether to continue: it prints a line that begins with `QUESTION` and
+//! reads the answer from stdin. A trial's result does not depend on the trials that run at the same time. This module
+//! does not depend on models or stores.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -19,79 +19,79 @@ use signal_hook::iterator::Signals;
 use wavemill_schemas::exit::INTERRUPTED;
 use wavemill_terminal::interrupt::{self, exit_now, signal_child};
 
-/// Interval at which the children, and the parent, are checked.
+/// Interval at which the parent checks its child processes, and each child checks its parent.
 const POLL: Duration = Duration::from_millis(50);
-/// Prefix of the line in which a trial asks whether to continue, and the two answers.
+/// Prefix of the line in which a trial asks whether to continue; below, the two possible answers.
 const QUESTION: &str = "? ";
 const GO_ON: &str = "go on";
 const END: &str = "end";
 
-/// A trial's process ended the whole sweep, for example because the disk is full.
+/// A trial failed in a way that ended the whole sweep, for example because the disk is full.
 #[derive(Debug, thiserror::Error)]
 #[error("trial {trial} ended the sweep with exit code {code}: see its output above")]
 pub(crate) struct FatalTrial {
-    /// Number of the trial, from 0.
+    /// Number of the failed trial, from 0.
     pub trial: usize,
-    /// Exit code of the trial's process, which becomes this program's.
+    /// Exit code of the trial's process; the sweep exits with the same code.
     pub code: u8,
 }
 
 /// Outcome of a trial's process.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// The line that the process printed.
+    /// The output of the process, a single line with the trial's result.
     Line(String),
-    /// The process was killed by this signal.
+    /// The process was killed by the signal with this number.
     Killed(i32),
 }
 
-/// Description of the trials to run.
+/// The trials of a sweep, and how to start them.
 pub(crate) struct JobPlan<'a> {
-    /// Number of trials at once.
+    /// Number of trials that run at the same time.
     pub jobs: usize,
-    /// Key of each trial. Trials with equal keys compute the same: the later trial waits and reuses the earlier run.
+    /// Key of each trial. Of trials with equal keys, the first trains, and the later ones wait and reuse its run.
     pub keys: &'a [String],
-    /// Creates the command for a trial in a slot, both from 0. There are as many slots as jobs.
+    /// Creates the command for a trial (first argument) in a slot (second argument), both from 0. A job has one slot.
     pub command: &'a dyn Fn(usize, usize) -> Command,
 }
 
-/// Decides whether trials continue with another epoch.
+/// Decides after each epoch whether a trial should continue.
 pub(crate) trait Judge {
-    /// Receives a trial's question, with its values so far.
+    /// Receives a trial's question whether to continue, with its metric values so far.
     fn asked(&mut self, trial: usize, values: Vec<f64>);
 
-    /// Receives the outcome of a trial.
+    /// Receives the outcome of a trial that has ended.
     fn ended(&mut self, trial: usize, outcome: &Outcome);
 
-    /// Returns the answer to a trial's question, or `None` while the answer depends on another trial's next epoch.
+    /// Returns whether `trial` should continue, or `None` while that depends on another trial's next epoch.
     fn goes_on(&self, trial: usize) -> Option<bool>;
 }
 
-/// Asks the parent process whether a trial with these values should continue with another epoch.
+/// Asks the parent process whether a trial with the metric values `values` should continue with another epoch.
 pub(crate) fn ask(values: &[f64]) -> bool {
     let words: Vec<String> = values.iter().map(|value| format!("{value:?}")).collect();
     println!("{QUESTION}{}", words.join(" "));
 
     let mut answer = String::new();
-    // Without an answer the parent has ended, and the trial continues.
+    // If stdin ends without an answer, the parent process has ended, and the trial continues.
     let _ = io::stdin().lock().read_line(&mut answer);
     answer.trim() != END
 }
 
-/// A running trial.
+/// The process of a running trial.
 struct TrialProcess {
     trial: usize,
     slot: usize,
     child: Child,
     answers: ChildStdin,
     questions: Receiver<Vec<f64>>,
-    /// Whether the trial is waiting for an answer.
+    /// Whether the trial has asked whether to continue and is waiting for the answer.
     waits: bool,
     out: JoinHandle<String>,
     err: JoinHandle<()>,
 }
 
-/// The running trials, which are killed on drop.
+/// The processes of the running trials, which are killed on drop.
 struct Jobs {
     running: Vec<TrialProcess>,
 }
@@ -99,24 +99,24 @@ struct Jobs {
 impl Drop for Jobs {
     fn drop(&mut self) {
         for job in &mut self.running {
-            // Killing fails only if the process has already ended.
+            // Killing a child fails only if the process has already ended.
             let _ = job.child.kill();
             let _ = job.child.wait();
         }
     }
 }
 
-/// Runs all trials and passes their outcomes to `told` in trial order. If a signal stopped the sweep, returns the trial
-/// where it stopped.
+/// Runs all trials and passes their outcomes to `told` in trial order. If a signal stopped the sweep, returns the
+/// number of the first trial whose outcome was not passed.
 ///
 /// # Errors
-/// [`FatalTrial`], after the other trials have been stopped; an error if a process cannot start; errors of `told`.
+/// [`FatalTrial`], after the other trials have been stopped; an error of `told`, or of starting a process.
 pub(crate) fn run(
     plan: &JobPlan<'_>,
     judge: &mut dyn Judge,
     mut told: impl FnMut(usize, Outcome) -> Result<()>,
 ) -> Result<Option<usize>> {
-    // Register before the first child starts: a signal in between would end only this process.
+    // Handle signals before the first child starts: an earlier signal would end only this process, not the child.
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     interrupt::leave_to_others();
     let mut jobs = Jobs {
@@ -141,7 +141,7 @@ pub(crate) fn run(
                     judge.ended(trial, &outcome);
                     outcomes[trial] = Some(outcome);
                 }
-                // This trial was asked to stop together with the others.
+                // This trial was stopped on purpose, together with the others.
                 Err(INTERRUPTED) if stopped || fatal.is_some() => {}
                 Err(code) => {
                     fatal.get_or_insert(FatalTrial { trial, code });
@@ -152,7 +152,7 @@ pub(crate) fn run(
         let ends = stopped || fatal.is_some();
         jobs.answer(judge, ends);
 
-        // Report in trial order, regardless of the order in which the trials ended.
+        // Report outcomes in trial order, regardless of the order in which the trials ended.
         while let Some(outcome) = outcomes.get_mut(next_told).and_then(Option::take) {
             told(next_told, outcome)?;
             next_told += 1;
@@ -179,11 +179,11 @@ impl Jobs {
         }
     }
 
-    /// Answers the waiting trials as far as possible. If `stops` is true, answers all of them, so that they can end.
+    /// Sends available answers to waiting trials. If `stops` is true, undecided trials may continue, so that they end.
     fn answer(&mut self, judge: &mut dyn Judge, stops: bool) {
-        // Receive all questions first, because an answer may depend on the other trials' epochs.
+        // Receive all questions before answering, because an answer may depend on the other trials' epochs.
         for job in &mut self.running {
-            // A trial waits for its answer, so at most one question is pending.
+            // A trial waits for the answer to its question, so at most one question per trial is pending.
             if let Ok(values) = job.questions.try_recv() {
                 judge.asked(job.trial, values);
                 job.waits = true;
@@ -194,13 +194,13 @@ impl Jobs {
             let Some(goes_on) = judge.goes_on(job.trial).or(stops.then_some(true)) else {
                 continue;
             };
-            // Writing fails only if the process has already ended.
+            // Writing the answer fails only if the trial's process has already ended.
             let _ = writeln!(job.answers, "{}", if goes_on { GO_ON } else { END });
             job.waits = false;
         }
     }
 
-    /// Starts trials in the free slots, in trial order. All trials before `next_told` have ended.
+    /// Starts trials in the free slots, in trial order. All trials with a number below `next_told` have ended.
     fn start(
         &mut self,
         plan: &JobPlan<'_>,
@@ -213,7 +213,7 @@ impl Jobs {
                 continue;
             }
 
-            // A trial with the same key as an earlier one waits for the earlier one to end, and then reuses its run.
+            // A trial with the key of an earlier trial starts after the earlier one has ended, and reuses that run.
             let mut may_begin = (0..started.len()).filter(|&trial| {
                 let waits = (0..trial).any(|other| {
                     let has_ended = other < next_told || outcomes[other].is_some();
@@ -233,7 +233,7 @@ impl Jobs {
         Ok(())
     }
 
-    /// Removes the trials that have ended. Returns each one's outcome, or its exit code if it printed no line.
+    /// Removes the trials that have ended. Returns their outcomes, or the exit code of a trial that printed no line.
     fn ended(&mut self) -> Result<Vec<(usize, Result<Outcome, u8>)>> {
         let mut ended = Vec::new();
         let mut still = Vec::new();
@@ -250,7 +250,7 @@ impl Jobs {
 
 impl TrialProcess {
     fn start(trial: usize, slot: usize, mut command: Command) -> Result<Self> {
-        // The child gets its own process group, so that Ctrl-C in a terminal reaches it only once, through its parent.
+        // The child gets its own process group: Ctrl-C in a terminal then signals only the parent, which forwards it.
         command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -264,7 +264,7 @@ impl TrialProcess {
         let answers = child.stdin.take().context("a piped child has a stdin")?;
 
         let (asked, questions) = unbounded();
-        // Both pipes are read continuously, because a trial blocks when a pipe is full.
+        // stdout and stderr are both read continuously, because a trial blocks when a pipe is full.
         let out = std::thread::spawn(move || listen(out, &asked));
         let err = std::thread::spawn(move || pass_on(trial, err));
 
@@ -282,18 +282,18 @@ impl TrialProcess {
 
     fn outcome(self, status: ExitStatus) -> Result<Outcome, u8> {
         let line = self.out.join().unwrap_or_default();
-        // Wait for the child's last lines on stderr before its outcome is reported.
+        // Wait until the child's last lines of stderr are printed, before its outcome is reported.
         let _ = self.err.join();
 
         if let Some(signal) = status.signal() {
             return Ok(Outcome::Killed(signal));
         }
-        // A printed line is the trial's result, regardless of the exit code.
+        // A printed line is the trial's result, regardless of the process's exit code.
         if !line.trim().is_empty() {
             return Ok(Outcome::Line(line));
         }
 
-        // Without a line the trial did not finish, so an exit code of 0 is treated as an error.
+        // A trial that printed no line has not finished, so an exit code of 0 is reported as 1.
         Err(status
             .code()
             .and_then(|code| u8::try_from(code).ok())
@@ -302,17 +302,17 @@ impl TrialProcess {
     }
 }
 
-/// Reads a trial's output and sends its questions to `asked`. Returns all other lines.
+/// Reads a trial's stdout, sends the values in its questions to `asked`, and returns all other lines.
 fn listen(out: ChildStdout, asked: &Sender<Vec<f64>>) -> String {
     let mut text = String::new();
-    // Stops at a read error; the missing line is then noticed as a missing result.
+    // A read error ends the loop; the caller then finds no result line and reports a failed trial.
     for line in BufReader::new(out).lines().map_while(Result::ok) {
         match line.strip_prefix(QUESTION) {
             Some(values) => {
                 let values = values
                     .split_whitespace()
                     .map(|word| word.parse().unwrap_or(f64::NAN));
-                // Sending fails only if the receiver was dropped because the trial is being ended.
+                // Sending fails only if the receiver was dropped because the trial's process is being ended.
                 let _ = asked.send(values.collect());
             }
             None => text += &(line + "\n"),
@@ -321,17 +321,17 @@ fn listen(out: ChildStdout, asked: &Sender<Vec<f64>>) -> String {
     text
 }
 
-/// Prints every line of a trial to stderr, prefixed with the trial's number.
+/// Prints every line of a trial's stderr to this process's stderr, prefixed with the trial's number.
 fn pass_on(trial: usize, err: ChildStderr) {
     for line in BufReader::new(err).lines().map_while(Result::ok) {
         eprintln!("trial {trial}: {line}");
     }
 }
 
-/// Ends this process when its parent has ended, because then no process would read its result.
+/// Starts a thread that ends this process when its parent has ended, because no process would read the result.
 ///
 /// # Errors
-/// The thread cannot be started.
+/// The thread that watches the parent process cannot be started.
 pub(crate) fn end_with_parent() -> Result<()> {
     let parent = std::os::unix::process::parent_id();
     std::thread::Builder::new()
@@ -363,7 +363,7 @@ mod tests {
         }
     }
 
-    /// Ends trials that have asked twice, and does not answer trial 0 before trial 1 has asked.
+    /// A judge that ends trials after their second question and does not answer trial 0 before trial 1 has asked.
     #[derive(Default)]
     struct Twice {
         asked: Vec<(usize, Vec<f64>)>,
@@ -405,7 +405,7 @@ mod tests {
     #[test]
     fn parallel_trials_are_reported_in_order() {
         let keys = keys(&["a", "b", "c", "d"]);
-        // The first trial takes longest; slots are 0 and 1.
+        // The first trial takes longest. The two trials run in slots 0 and 1.
         let command =
             shell(|trial, slot| format!("sleep 0.{}; echo {trial} $(({slot} < 2))", 6 - trial));
 

@@ -1,4 +1,4 @@
-//! `--like NAME`: starts from the configuration of a recipe's document, which the user's own settings override.
+//! `--like NAME`: uses the shipped configuration of a recipe's document, overridden by the user's own settings.
 
 use std::path::Path;
 
@@ -10,10 +10,10 @@ use wavemill_terminal::exit::UsageError;
 
 use crate::dataset::Dataset;
 
-/// Name that lists the available configurations.
+/// Value of `--like` that lists the names of the shipped configurations.
 const LIST: &str = "list";
 
-/// Option for a document's configuration as a base.
+/// The option `--like`, which selects a document's configuration as a base.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct LikeArgs {
     /// Start from the configuration of a recipe's document, such as gtzan-segments; --config and flags override it;
@@ -23,20 +23,20 @@ pub(crate) struct LikeArgs {
 }
 
 impl LikeArgs {
-    /// Returns a line for each available name, if `--like list` was given.
+    /// Returns one line for each shipped configuration if `--like list` was given, else `None`.
     pub(crate) fn listing(&self) -> Option<String> {
         (self.like.as_deref() == Some(LIST)).then(ShippedConfig::listing)
     }
 
-    /// Returns the name as given.
+    /// Returns the value of `--like` as given by the user.
     pub(crate) fn name(&self) -> Option<&str> {
         self.like.as_deref()
     }
 
-    /// Reads the shipped configuration, overridden by the file and then by `sets`.
+    /// Reads the configuration selected by `--like`, overridden by `file` and then by `sets`.
     ///
     /// # Errors
-    /// The configuration is unknown, the file cannot be read, or a key or value is invalid.
+    /// The name in `--like` is unknown, the file cannot be read, or a key or value is invalid.
     pub(crate) fn read(&self, file: Option<&Path>, sets: &[String]) -> Result<LayeredConfig> {
         let source = file.map_or("defaults".to_owned(), |path| path.display().to_string());
         let text = match file {
@@ -47,10 +47,10 @@ impl LikeArgs {
         Ok(Config::layered(self.shipped()?, &text, &source, sets)?)
     }
 
-    /// Formats `config` as TOML, with the source of each value that is still the document's.
+    /// Formats `config` as TOML, and marks the values that come from the configuration selected by `--like`.
     ///
     /// # Errors
-    /// The configuration is unknown.
+    /// The name in `--like` is unknown.
     pub(crate) fn printed(&self, config: &Config) -> Result<String> {
         Ok(match self.shipped()? {
             Some(shipped) => shipped.marked(config)?,
@@ -58,7 +58,7 @@ impl LikeArgs {
         })
     }
 
-    /// Returns notes for the user: values that override `--like`, or the name of a configuration for this recipe.
+    /// Returns notes for the user: settings that override `--like`, or else the `--like` name for this store's recipe.
     pub(crate) fn notes(
         &self,
         layered: &LayeredConfig,

@@ -1,4 +1,4 @@
-//! The command line: a file per subcommand, and shared parts. Data goes to stdout, everything else to stderr.
+//! The command line: one file per subcommand, and shared parts. Data is printed to stdout, everything else to stderr.
 
 mod eval;
 mod exit;
@@ -73,8 +73,8 @@ enum Command {
     Export(export::ExportCommand),
 }
 
-/// Options for device and speed. On a CPU, another number of threads changes the last bits of the results; none of the
-/// other options changes the results of a run on the same kind of device.
+/// Options for device and speed. On a CPU, another number of threads changes the last bits of the results; the other
+/// options do not change the results of a run on the same kind of device.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct MachineArgs {
     #[command(flatten)]
@@ -93,7 +93,7 @@ pub(crate) struct MachineArgs {
     pub no_verify: bool,
 }
 
-/// Options for the compute device.
+/// Options for the device and the threads of computations.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ComputeArgs {
     /// auto, cpu, cuda, or cuda:N (auto uses CUDA if a device is available)
@@ -105,10 +105,10 @@ pub(crate) struct ComputeArgs {
     pub threads: Option<u16>,
 }
 
-/// Resources of a machine that are divided among several processes of this program, each with its own slot.
+/// Resources of a machine, divided among several processes of this program. Each process has a slot, numbered from 0.
 #[derive(Debug)]
 pub(crate) struct MachineShares {
-    /// Devices, assigned to slots in turn.
+    /// Names of the devices, assigned to slots in turn.
     devices: Vec<String>,
     threads: u32,
     readers: u16,
@@ -117,9 +117,9 @@ pub(crate) struct MachineShares {
 }
 
 impl MachineShares {
-    /// Adds the arguments for device and threads of the process at `slot` to `command`.
+    /// Adds the options for the device and threads of the process in `slot` to `command`.
     pub(crate) fn add_args(&self, command: &mut std::process::Command, slot: usize) {
-        // `devices` is never empty.
+        // `devices` contains at least one device.
         let device = &self.devices[slot % self.devices.len()];
         command.args(["--device", device, "--threads", &self.threads.to_string()]);
         command.args(["--readers", &self.readers.to_string()]);
@@ -131,7 +131,7 @@ impl MachineShares {
 }
 
 impl ComputeArgs {
-    /// Sets libtorch's number of threads and returns this rank's device. `recorded` is the number of a resumed run.
+    /// Sets libtorch's number of threads and returns this rank's device. `recorded` is a resumed run's thread count.
     ///
     /// # Errors
     /// The device name is unknown, or CUDA was requested but is not available.
@@ -180,7 +180,7 @@ impl ComputeArgs {
         Ok(Device::Cuda(number))
     }
 
-    /// Returns the requested number of threads, else `recorded`, else a rank's share of the cores.
+    /// Returns the number of threads: the one requested, else `recorded`, else a rank's share of the cores.
     fn threads(&self, ranks: &Ranks, recorded: Option<u32>) -> u32 {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let share = (cores / ranks.world_size).max(1);
@@ -209,12 +209,12 @@ fn unused_gpu(has_gpu: bool, reason: &str) -> Option<String> {
 }
 
 impl MachineArgs {
-    /// Divides the machine among `processes`: GPUs in turn, or the CPU; the requested threads, or a share of the cores.
+    /// Divides the machine among `processes`. Each gets a GPU in turn or the CPU, and the requested threads or a share.
     ///
     /// # Errors
     /// The errors of [`Self::device`].
     pub(crate) fn shared_by(&self, processes: usize) -> Result<MachineShares> {
-        // The processes share the machine's cores in the same way as ranks do.
+        // Processes share the machine's cores in the same way as the ranks of a job do.
         let alone = Ranks {
             world_size: processes,
             ..Ranks::solo()
@@ -237,7 +237,7 @@ impl MachineArgs {
         })
     }
 
-    /// Returns the device, like [`ComputeArgs::device`].
+    /// Sets the threads and returns the device, like [`ComputeArgs::device`].
     ///
     /// # Errors
     /// The errors of [`ComputeArgs::device`].
@@ -245,7 +245,7 @@ impl MachineArgs {
         self.compute.device(ranks, recorded)
     }
 
-    /// Opens a version of a store, whose files are compared with their blake3 unless `--no-verify` was given.
+    /// Opens a version of a store. Files are compared with their blake3 hash when read, unless `--no-verify` was given.
     fn store(&self, path: &Path, version: Option<&VersionName>) -> Result<Store> {
         let store = Store::open(path, version)?;
         Ok(match self.no_verify {
@@ -254,10 +254,10 @@ impl MachineArgs {
         })
     }
 
-    /// Opens the rows of a store and checks the files if `--verify` was given.
+    /// Opens the rows of a store, after checking their files if `--verify` was given.
     ///
     /// # Errors
-    /// [`crate::dataset::DatasetError`], or an error if the model is unknown.
+    /// [`crate::dataset::DatasetError`] if the store or its rows cannot be opened, or an error if the model is unknown.
     pub(crate) fn open(
         &self,
         store: &Path,
@@ -272,10 +272,10 @@ impl MachineArgs {
     }
 
     /// Opens the rows of a store for the model of the checkpoint in `path`, whose state is `state`. On a version that
-    /// the model was not trained on, its normalization is unchanged and classes are matched by name.
+    /// the model was not trained on, rows are normalized as in training, and classes are matched by name.
     ///
     /// # Errors
-    /// The errors of [`Self::open`], and an error if the rows are of another feature.
+    /// The errors of [`Self::open`], and an error if the store lacks the feature that the model was trained on.
     pub(crate) fn open_for(
         &self,
         store: &Path,
@@ -300,8 +300,8 @@ impl MachineArgs {
         Ok(Dataset::open_for(store, &config.data, needs, model)?)
     }
 
-    /// Compares the files of a feature with the manifest if `--verify` was given. Intact files are not checked again
-    /// when they are read.
+    /// Compares the files of a feature with their hashes in the manifest if `--verify` was given. If all files are
+    /// intact, they are not checked again when read.
     fn checked(&self, store: Store, feature: Option<&str>, config: &Config) -> Result<Store> {
         if !self.verify {
             return Ok(store);
@@ -309,7 +309,7 @@ impl MachineArgs {
 
         let name = store.feature(feature)?.name.clone();
         let damaged = store.verify(&name)?;
-        // Report all damaged files, not only the first.
+        // Print all damaged files, not only the first.
         for error in &damaged {
             eprintln!("{}", shown(&error.to_string()));
         }
@@ -323,12 +323,12 @@ impl MachineArgs {
 
 /// Runs the command line of this process and returns its exit code.
 pub fn main() -> u8 {
-    // tch panics on exceptions of libtorch. Suppress the backtrace; one line is printed below.
+    // tch panics on exceptions of libtorch. The empty hook suppresses the backtrace; one line is printed below.
     std::panic::set_hook(Box::new(|_| {}));
 
     let Cli { command, output } = wavemill_terminal::parse();
     output.set();
-    // Must be called before the first tensor is created.
+    // `keep_memory` must be called before the first tensor is created.
     ffi::keep_memory();
 
     let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(command)));
@@ -343,7 +343,7 @@ pub fn main() -> u8 {
     }
 }
 
-/// Returns the message for a command interrupted by a signal; for `fit` and `sweep`, before they begin to train.
+/// Returns the message for a command that a signal interrupts; for `fit` and `sweep`, before training begins.
 const fn interrupted(command: &Command) -> &'static str {
     match command {
         Command::Fit(_) | Command::Sweep(_) => {
@@ -359,7 +359,7 @@ const fn interrupted(command: &Command) -> &'static str {
 
 fn run(command: Command) -> Result<u8> {
     interrupt::at_once(interrupted(&command))?;
-    // The other commands start processes, which would inherit the signal mask.
+    // `fit`, `eval` and `sweep` start processes, which would inherit the blocked signals.
     if matches!(
         command,
         Command::Predict(_) | Command::Models(_) | Command::Report(_) | Command::Export(_)

@@ -55,10 +55,10 @@ fn axis(text: &str) -> Option<i64> {
 }
 
 impl ModelsCommand {
-    /// Prints the architectures.
+    /// Prints a table of the architectures, or the stages of one.
     ///
     /// # Errors
-    /// The model is unknown, or the rows do not suit it.
+    /// The model is unknown, or the architecture does not accept the size of the rows.
     pub(crate) fn run(&self) -> Result<u8> {
         if let Some(name) = &self.name {
             let model = describe(name, self.shape, self.classes)?;
@@ -78,7 +78,7 @@ impl ModelsCommand {
         Ok(0)
     }
 
-    /// Describes all models as JSON. A model that does not suit the rows is listed with its error.
+    /// Describes all models as JSON. A model that does not accept the size of the rows is listed with its error.
     fn all_as_json(&self) -> Result<Value> {
         let mut models = Vec::new();
         for architecture in TABLE {
@@ -100,7 +100,7 @@ impl ModelsCommand {
             let name = architecture.name;
             match describe(name, self.shape, self.classes) {
                 Ok(model) => print!("{}", block(&model)),
-                // A shape that is too small for one architecture may suit others, so continue with the table.
+                // Other architectures may accept a size that is too small for this one, so continue with the table.
                 Err(error @ ModelError::TooSmall { .. }) => println!("{name:<20}{error}\n"),
                 Err(error) => return Err(error.into()),
             }
@@ -130,7 +130,7 @@ fn block(model: &Description) -> String {
     out + "\n"
 }
 
-/// Returns the sources of an architecture, one line per source.
+/// Returns one line for each source of an architecture: document, text, repository and our choice.
 fn sources(model: &Description) -> [String; 4] {
     [
         format!("origin: {}", model.origin),
@@ -192,7 +192,7 @@ fn stages(model: &Description) -> String {
     out
 }
 
-/// The name of a stage, after that of its branch.
+/// The name of a stage, preceded by the name of its branch.
 fn stage_name(stage: &Stage) -> String {
     match stage.branch {
         Some(branch) => format!("{branch}: {}", stage.name),
@@ -200,7 +200,7 @@ fn stage_name(stage: &Stage) -> String {
     }
 }
 
-/// Operations in order, with their settings.
+/// The operations of a stage in order, with their settings.
 fn operations(operations: &[Operation]) -> String {
     let mut shown = Vec::new();
     for operation in operations {

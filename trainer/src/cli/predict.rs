@@ -53,17 +53,17 @@ pub(crate) struct PredictCommand {
 }
 
 impl PredictCommand {
-    /// Classifies the rows and prints the results.
+    /// Classifies the rows of the input streams and prints the results.
     ///
     /// # Errors
-    /// The folder is not a run, the input is not a stream, or the rows are of another feature.
+    /// The folder is not a run's, the input is not a stream of rows, or its feature differs from the model's.
     pub(crate) fn run(&self) -> Result<u8> {
         let folder = RunDir::open(&self.run)?;
         let trained = TrainedModel::load(
             &self.checkpoint.find(&self.run)?,
             self.compute.device(&Ranks::solo(), None)?,
         )?;
-        // Check before reading the stream: a model with inputs that the stream does not have cannot classify any row.
+        // Check the model's inputs before reading rows: a stream cannot provide metadata or ids of artist and album.
         predict::check(&trained)?;
 
         let recipe = input::recipe_of(&folder);

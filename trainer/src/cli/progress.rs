@@ -1,5 +1,5 @@
-//! Shows the progress of a training run on stderr, and a line at the end of each epoch. Also shows the progress of a
-//! map, which has only steps.
+//! Shows the progress of a training run on stderr, and a line at the end of each epoch. Also shows the progress of
+//! computing a t-SNE map, which has steps but no epochs.
 
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
@@ -13,28 +13,28 @@ use wavemill_terminal::exit::UsageError;
 
 use crate::run::{EpochSummary, RunMonitor};
 
-/// Progress of a run, as shown in a line.
+/// Progress of a run at one moment, as shown in one line.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 struct Snapshot {
     event: &'static str,
-    /// `training`, `validation` or `test`.
+    /// Phase of the run: `training`, `validation` or `test`.
     phase: &'static str,
-    /// Epoch in progress, from 1, and number of epochs.
+    /// Epoch in progress, from 1; below, the number of epochs.
     epoch: u64,
     epochs: u64,
-    /// Completed steps of this epoch, and number of steps in it.
+    /// Completed steps of the epoch in progress; below, the number of steps in an epoch.
     batch: u64,
     batches: u64,
-    /// Completed steps of the run, including those of earlier processes, and the maximum number of steps.
+    /// Completed steps of the run, including those of earlier processes; below, the maximum number of steps.
     step: u64,
     steps: u64,
-    /// Loss of the last step.
+    /// Training loss of the last step.
     loss: f64,
-    /// Rows per second over all ranks, in this process's time.
+    /// Rows per second over all ranks, averaged since this process began to train.
     rows_per_s: f64,
-    /// Fraction of the time that the device waited for rows, 0 to 1.
+    /// Fraction of the time, from 0 to 1, in which training waited for rows.
     data_wait: f64,
-    /// Upper bound on the remaining seconds, at this process's rate: a run may end early. `None` before the first step.
+    /// Upper bound on the remaining seconds at this process's rate: a run may end early. `None` before the first step.
     #[serde(skip_serializing_if = "Option::is_none")]
     eta_s: Option<f64>,
     /// Seconds since this process began to train.
@@ -42,13 +42,13 @@ struct Snapshot {
 }
 
 impl Snapshot {
-    /// Captures the progress of a run that this process has trained for `elapsed`.
+    /// Reads the progress of a run from `monitor`. This process has trained the run for `elapsed`.
     fn new(monitor: &RunMonitor, config: &Config, elapsed: Duration) -> Self {
         let batch = monitor.batches.load(Ordering::Relaxed);
         let batches = monitor.batches_total.load(Ordering::Relaxed);
         let done = monitor.steps.load(Ordering::Relaxed);
         let step = monitor.first_step.load(Ordering::Relaxed) + done;
-        // The same count of steps as in `Run::lr`.
+        // The maximum number of steps, calculated as in `Run::lr`.
         let planned = config.train.epochs * batches;
         let steps = config
             .train
@@ -56,9 +56,9 @@ impl Snapshot {
             .map_or(planned, |steps| steps.min(planned));
 
         let elapsed_s = elapsed.as_secs_f64();
-        // The first line may come immediately; avoid a division by 0.
+        // The first progress line may be shown immediately; the minimum avoids a division by 0.
         let seconds = elapsed_s.max(0.001);
-        // Steps of earlier processes count as done, but only this process's steps determine the rate.
+        // Steps of earlier processes count as completed, but the rate contains only the steps of this process.
         let left = steps.saturating_sub(step) as f64;
 
         Self {
@@ -129,12 +129,12 @@ impl display::Snapshot for EpochSummary {
     }
 }
 
-/// Takes the summaries of epochs that ended since the last call.
+/// Removes and returns the summaries of epochs that ended since the last call.
 fn ended(monitor: &RunMonitor) -> Vec<EpochSummary> {
     std::mem::take(&mut *monitor.ended.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// Shows the epochs that ended since the last call, and the progress since `start`.
+/// Shows the epochs that ended since the last call, and the progress of the run, which began at `start`.
 pub(crate) fn update(display: &mut Display, monitor: &RunMonitor, config: &Config, start: Instant) {
     for epoch in ended(monitor) {
         display.show_event(&epoch);
@@ -142,7 +142,7 @@ pub(crate) fn update(display: &mut Display, monitor: &RunMonitor, config: &Confi
     display.update(&Snapshot::new(monitor, config, start.elapsed()));
 }
 
-/// Shows the progress of a map in the form that the command line requests.
+/// Shows the progress of computing a t-SNE map, in the form that the command line requests.
 #[derive(Debug)]
 pub(crate) struct MapProgress {
     steps: usize,
@@ -150,7 +150,7 @@ pub(crate) struct MapProgress {
     display: Display,
 }
 
-/// JSON form of the progress.
+/// JSON form of the progress of a t-SNE map.
 #[derive(Serialize)]
 struct MapSnapshot {
     event: &'static str,
@@ -175,7 +175,7 @@ impl display::Snapshot for MapSnapshot {
 }
 
 impl MapProgress {
-    /// Creates the progress of a map with `steps` steps.
+    /// Creates the display for a t-SNE map that takes `steps` steps.
     ///
     /// # Errors
     /// The errors of [`Display::new`].
@@ -187,7 +187,7 @@ impl MapProgress {
         })
     }
 
-    /// Updates the progress: `step` steps are done, 0 while the neighbours are being searched.
+    /// Shows that `step` steps of the t-SNE map are done; 0 while the neighbours of rows are being searched.
     pub(crate) fn update(&mut self, step: usize) {
         self.display.update(&MapSnapshot {
             event: "progress",
@@ -214,7 +214,7 @@ mod tests {
         config.train.epochs = 10;
         let monitor = RunMonitor::default();
 
-        // 10 epochs of 100 steps: 900 steps were done before, and 20 by this process in 10 s.
+        // 10 epochs of 100 steps: 900 steps were completed by earlier processes, and 20 by this process in 10 s.
         for (number, value) in [
             (&monitor.batches_total, 100),
             (&monitor.batches, 20),
@@ -239,7 +239,7 @@ mod tests {
              at most 40 seconds left"
         );
 
-        // With `train.steps`, the run ends earlier.
+        // `train.steps` limits the run to fewer steps than its epochs have.
         config.train.steps = Some(930);
         assert_eq!(
             Snapshot::new(&monitor, &config, Duration::from_secs(10)).eta_s,

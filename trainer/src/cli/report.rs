@@ -39,7 +39,7 @@ An existing page of wavemill is replaced, but no other file. The same applies to
 Exit codes: 0 ok, 1 failed, 2 wrong usage, or no such run, 3 damaged file of a run, 5 no space or
 read-only, 130 interrupted (no page was written).";
 
-/// Maximum number of characters of a chart's title in its file name.
+/// Maximum number of characters of a chart's title that are used in its file name.
 const TITLE_CHARS_MAX: usize = 60;
 
 /// Write a page about training runs: curves, scores, mistakes, maps
@@ -63,24 +63,24 @@ pub(crate) struct ReportCommand {
 /// Output of `report --json`.
 #[derive(Debug, Serialize)]
 struct Written<'a> {
-    /// Names of the runs, in order; for a sweep, the best one first.
+    /// Names of the runs in the order of the page; for a sweep, from best to worst.
     runs: Vec<&'a str>,
-    /// Path of the page.
+    /// Path of the HTML page.
     out: &'a Path,
-    /// Size of the page in bytes.
+    /// Size of the HTML page in bytes.
     bytes: usize,
     /// Titles of the page's sections, in order.
     sections: Vec<&'a str>,
-    /// Paths of the charts that were written as files.
+    /// Paths of the SVG files of charts.
     plots: Vec<&'a Path>,
     /// Duration of the command in seconds.
     seconds: f64,
 }
 
-/// The subject of a page.
+/// The runs that a page is about.
 enum Subject {
     Runs(Vec<RunRecord>),
-    /// A folder of runs.
+    /// All runs in one folder, such as the trials of a sweep.
     Sweep(SweepRecord),
 }
 
@@ -100,22 +100,22 @@ impl Subject {
     }
 }
 
-/// An SVG file of a chart, not yet written.
+/// Path and contents of a chart's SVG file, before the file is written.
 struct PlotFile {
     path: PathBuf,
     svg: String,
 }
 
 impl ReportCommand {
-    /// Writes the page.
+    /// Writes the HTML page, and the SVG files of its charts if requested.
     ///
     /// # Errors
-    /// [`UsageError`], `ReportError`.
+    /// [`UsageError`] if an output path cannot be used, and the `ReportError`s of reading the runs.
     pub(crate) fn run(&self) -> Result<u8> {
         let start = Instant::now();
         let subject = self.read()?;
         let out = self.out_of(&subject);
-        // Check the path before the work, which may take seconds.
+        // Check the page's path before building the page, which may take seconds.
         require_replaceable("--out", &out, "page", Page::is_ours)?;
 
         let page = subject.page();
@@ -124,7 +124,7 @@ impl ReportCommand {
             Some(folder) => plots_of(&page, folder),
             None => Vec::new(),
         };
-        // Check all paths before writing anything.
+        // Check the paths of all charts before writing any file.
         for plot in &plots {
             require_replaceable("--plots", &plot.path, "chart", Chart::is_ours)?;
         }
@@ -152,7 +152,7 @@ impl ReportCommand {
     }
 
     fn read(&self) -> Result<Subject> {
-        // A folder that is not a run may contain runs.
+        // A path that is not the folder of a run may be a folder of runs.
         if let [path] = &self.runs[..]
             && RunDir::open(path).is_err()
             && let Some(sweep) = SweepRecord::read(path)?
@@ -220,7 +220,7 @@ impl ReportCommand {
     }
 }
 
-/// Uses the paths of runs as their names if several runs have the same name.
+/// Names runs by their paths if several runs have the same name.
 fn make_names_unique(runs: &mut [RunRecord]) {
     let names: Vec<String> = runs.iter().map(|run| run.name.clone()).collect();
     for run in runs {
@@ -230,7 +230,7 @@ fn make_names_unique(runs: &mut [RunRecord]) {
     }
 }
 
-/// Returns the charts of a page that have an SVG form, numbered in page order.
+/// Returns the SVG files of a page's charts, numbered in page order. Charts without an SVG form are skipped.
 fn plots_of(page: &Page, folder: &Path) -> Vec<PlotFile> {
     let mut plots: Vec<PlotFile> = Vec::new();
     let parts = page.sections.iter().flat_map(|section| &section.parts);
@@ -250,7 +250,7 @@ fn plots_of(page: &Page, folder: &Path) -> Vec<PlotFile> {
     plots
 }
 
-/// Converts a title to lower-case letters, digits and hyphens.
+/// Converts a chart's title to lower-case letters, digits and hyphens.
 fn file_name(title: &str) -> String {
     let mut name = String::new();
     for c in title.chars().take(TITLE_CHARS_MAX) {

@@ -1,4 +1,4 @@
-//! Determines whether this process is one of a job's ranks or their launcher.
+//! Determines whether this process is one of a job's ranks or the launcher that starts them.
 
 use anyhow::Result;
 use wavemill_terminal::interrupt;
@@ -8,22 +8,22 @@ use crate::strategy::{self, Ranks};
 
 /// Role of this process in its job.
 pub(crate) enum Role {
-    /// One of the job's ranks, possibly the only one.
+    /// One of the job's ranks, or the only one.
     Rank(Ranks),
-    /// The launcher of the ranks. They have ended, with this exit code.
+    /// The launcher of the ranks, after all of them have ended; contains the exit code of the job.
     Launcher(u8),
 }
 
-/// Determines the role: a rank if the environment says so, else the launcher of `nproc` ranks, or the only rank if
-/// `nproc` is at most 1.
+/// Determines the role of this process: a rank if environment variables define one, else the launcher of `nproc` ranks,
+/// or the only rank if `nproc` is at most 1.
 ///
 /// # Errors
-/// The environment variables are inconsistent, or the ranks cannot be started.
+/// The environment variables of a rank are inconsistent, or the ranks cannot be started.
 pub(crate) fn role(nproc: Option<u16>) -> Result<Role> {
     let ranks = match (Ranks::from_env()?, nproc) {
         (Some(ranks), _) => ranks,
         (None, Some(nproc)) if nproc > 1 => {
-            // This process only starts the ranks and forwards signals to them.
+            // The launcher starts the ranks and forwards signals to them.
             interrupt::leave_to_others();
             let code = strategy::launch(usize::from(nproc))?;
             return Ok(Role::Launcher(code.try_into().unwrap_or(1)));
@@ -31,7 +31,7 @@ pub(crate) fn role(nproc: Option<u16>) -> Result<Role> {
         _ => Ranks::solo(),
     };
 
-    // From here on, libtorch starts threads, which must not run signal handlers.
+    // libtorch starts threads after this call, which must not run signal handlers.
     ffi::keep_signals_away();
     Ok(Role::Rank(ranks))
 }

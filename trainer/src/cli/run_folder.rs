@@ -1,4 +1,4 @@
-//! Determines a run's folder and start: a new folder, or the folder of a run to resume.
+//! Determines the folder and the starting point of a run: a new folder, or the folder of a run to resume.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -14,26 +14,26 @@ use crate::checkpoint::{self, CheckpointError, Checkpoints};
 use crate::dataset::Dataset;
 use crate::strategy::Collective;
 
-/// Maximum number of differing configuration keys in an error message.
+/// Maximum number of differing configuration keys listed in an error message.
 const KEYS_MAX: usize = 3;
 
-/// The start of a run, new or resumed.
+/// Everything needed to start or resume a run.
 #[derive(Debug)]
 pub(crate) struct RunStart {
-    /// Configuration from the command line, or from the checkpoint.
+    /// Configuration of the run, from the command line or from the checkpoint.
     pub config: Config,
-    /// Store and version that the run was started on. A number even if a tag was given, since tags can move.
+    /// Path and version of the store that the run was started on. A number instead of a tag, since tags can move.
     pub input: Option<(PathBuf, u64)>,
-    /// Number of libtorch's threads.
+    /// Number of libtorch threads recorded in the checkpoint; `None` if there is none to reuse.
     pub threads: Option<u32>,
-    /// Folder of the run, if it is known before all ranks have joined.
+    /// Folder of the run; `None` if rank 0 chooses it after all ranks have joined.
     pub folder: Option<PathBuf>,
     /// Step of the checkpoint to resume from; `None` for a new run.
     pub from: Option<u64>,
 }
 
 impl RunStart {
-    /// Creates the start of a new run, whose folder does not exist yet.
+    /// Creates the start of a new run. `folder` is `None` if a new folder is to be created.
     pub(crate) const fn new(config: Config, folder: Option<PathBuf>) -> Self {
         Self {
             config,
@@ -44,11 +44,11 @@ impl RunStart {
         }
     }
 
-    /// Returns the store and version to read: those requested, else those recorded. If the store is the one that the
-    /// run was started on, the recorded version is used, even if others were committed or tagged since.
+    /// Returns the requested store and version, or else the recorded ones. If the store is the one that the run was
+    /// started on, the recorded version is used, even if other versions were committed or tagged since.
     ///
     /// # Errors
-    /// [`UsageError`] if no store is known.
+    /// [`UsageError`] if no store is requested or recorded.
     pub(crate) fn store(
         &self,
         asked: Option<&Path>,
@@ -61,7 +61,7 @@ impl RunStart {
             return Ok((store.clone(), version_of(version, Some(*recorded))));
         };
 
-        // The recorded version does not apply to another store.
+        // The recorded version number is meaningless in a store other than the recorded one.
         let recorded = recorded
             .filter(|(store, _)| asked.canonicalize().is_ok_and(|asked| asked == *store))
             .map(|(_, version)| *version);
@@ -69,9 +69,9 @@ impl RunStart {
     }
 }
 
-/// Chooses the version to read. Only a version number overrides the recorded one, and it is rejected later if it is
-/// another version's. A tag does not, since it may have been moved since the run started, and repeating the same
-/// command must resume the run.
+/// Chooses the version of the store. Only a version number overrides the recorded version; another version is then
+/// rejected later. A tag does not, since it may have moved since the run started, and repeating the same command must
+/// resume the run.
 fn version_of(asked: Option<&VersionName>, recorded: Option<u64>) -> Option<VersionName> {
     match (asked, recorded) {
         (Some(VersionName::Tag(_)) | None, Some(recorded)) => Some(VersionName::Number(recorded)),
@@ -79,25 +79,25 @@ fn version_of(asked: Option<&VersionName>, recorded: Option<u64>) -> Option<Vers
     }
 }
 
-/// Changes to the configuration of a resumed run.
+/// Changes that `--epochs` and `--skip-damaged` make to a resumed run.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Changes {
-    /// Total number of epochs, if given.
+    /// Total number of epochs; `None` keeps the run's number.
     pub epochs: Option<u64>,
-    /// Whether to skip damaged files from now on.
+    /// Whether to skip damaged files from now on, even if the run did not skip them before.
     pub skip_damaged: bool,
 }
 
-/// Reads the start of the run in `folder` from its last checkpoint, with `changes` applied.
+/// Reads the configuration and progress of the run in `folder` from its last checkpoint, and applies `changes`.
 ///
 /// # Errors
-/// There is no run or no checkpoint, or `changes` has fewer epochs than the run has begun.
+/// The folder has no run or no checkpoint, or `changes` has fewer epochs than the run has begun.
 pub(crate) fn resumed(folder: &Path, changes: Changes, world_size: usize) -> Result<RunStart> {
     let run = RunDir::open(folder)?;
     let checkpoints = Checkpoints::open(run.checkpoints(), 1)?;
     let state = checkpoint::read_state(&checkpoints.last()?)?;
 
-    // Count an epoch in progress as begun.
+    // An epoch in progress counts as begun.
     let begun = state.epoch + u64::from(state.batch > 0);
     if let Some(epochs) = changes.epochs.filter(|epochs| *epochs < begun) {
         return Err(UsageError(format!(
@@ -108,9 +108,9 @@ pub(crate) fn resumed(folder: &Path, changes: Changes, world_size: usize) -> Res
 
     let mut config = state.config;
     config.train.epochs = changes.epochs.unwrap_or(config.train.epochs);
-    // Can only be turned on: without it, a run that has skipped damaged files would fail at them.
+    // `skip_damaged` is never switched off: a run that has skipped damaged files would fail at them.
     config.data.skip_damaged |= changes.skip_damaged;
-    // With another number of ranks, the share of cores differs, and the results differ in their last bits anyway.
+    // Results with another number of ranks differ in their last bits anyway, so the recorded threads are not needed.
     let threads = state.threads.filter(|_| state.world_size == world_size);
     Ok(RunStart {
         config,
@@ -121,10 +121,10 @@ pub(crate) fn resumed(folder: &Path, changes: Changes, world_size: usize) -> Res
     })
 }
 
-/// Resumes the run in `folder` if it has a checkpoint, which must be of `config`; otherwise starts a run there.
+/// Resumes the run in `folder` if it has a checkpoint with configuration `config`; otherwise starts a run in `folder`.
 ///
 /// # Errors
-/// The errors of [`resumed`]; the configuration differs in a key that must not change; the folder is not a run's.
+/// The errors of [`resumed`]; a fixed key of the configuration differs; `folder` contains something other than a run.
 pub(crate) fn resumed_or_started(
     folder: &Path,
     config: Config,
@@ -142,7 +142,7 @@ pub(crate) fn resumed_or_started(
     let begun = resumed(folder, changes, world_size)?;
 
     let mut asked = config;
-    // Skipping damaged files stays enabled once it was, so this key is not compared.
+    // Skipping damaged files is never switched off, so a difference in this key is no error.
     asked.data.skip_damaged = begun.config.data.skip_damaged;
     match differences(&begun.config, &asked)? {
         None => Ok(begun),
@@ -167,7 +167,7 @@ fn has_checkpoint(folder: &Path) -> Result<bool> {
     }
 }
 
-/// Lists the keys in which two configurations differ, with both values; `None` if there are none.
+/// Lists the keys whose values differ between two configurations, with both values; `None` if all are equal.
 fn differences(begun: &Config, asked: &Config) -> Result<Option<String>> {
     let begun = values(begun)?;
     let asked = values(asked)?;
@@ -191,7 +191,7 @@ fn differences(begun: &Config, asked: &Config) -> Result<Option<String>> {
     Ok((!told.is_empty()).then(|| told.join("; ")))
 }
 
-/// Returns every key of a configuration that has a value, by its dotted path.
+/// Returns the values of a configuration by dotted key, such as `train.epochs`.
 fn values(config: &Config) -> Result<BTreeMap<String, String>> {
     let table = toml::Table::try_from(config)?;
     let values = dotted(&table).into_iter();
@@ -200,7 +200,7 @@ fn values(config: &Config) -> Result<BTreeMap<String, String>> {
         .collect())
 }
 
-/// Returns the default folder in `runs` for a run of `config`.
+/// Returns the default path, in the folder `runs`, for a run with configuration `config`.
 pub(crate) fn folder_of(runs: &Path, config: &Config) -> PathBuf {
     runs.join(format!(
         "{}-1",
@@ -208,10 +208,10 @@ pub(crate) fn folder_of(runs: &Path, config: &Config) -> PathBuf {
     ))
 }
 
-/// Creates a new run's folder on rank 0 and sends its path to the other ranks.
+/// Creates a new run's folder on rank 0 and sends the folder's path to the other ranks.
 ///
 /// # Errors
-/// The folder cannot be created.
+/// The run's folder cannot be created.
 pub(crate) fn new_folder(
     runs: &Path,
     config: &Config,
@@ -220,7 +220,7 @@ pub(crate) fn new_folder(
     data: &Dataset,
 ) -> Result<PathBuf> {
     let mut name = Vec::new();
-    // Only one rank looks for the next free number, because otherwise each rank would create a folder.
+    // Only rank 0 looks for the next free number, because otherwise each rank would create a folder.
     if group.rank() == 0 {
         let run = RunDir::create_next(runs, &run_stem(&config.model.name, &config.hash()))?;
         describe(&run, config, store, data)?;
@@ -230,10 +230,10 @@ pub(crate) fn new_folder(
     Ok(PathBuf::from(String::from_utf8(names[0].clone())?))
 }
 
-/// Creates `folder` on rank 0, or reuses one in which no run has reached a checkpoint.
+/// Prepares `folder` for a new run on rank 0: creates it, or reuses that of a run without a checkpoint.
 ///
 /// # Errors
-/// Another process writes to the folder, or it cannot be created.
+/// Another process writes to the folder, or the folder cannot be created.
 pub(crate) fn begin_in(
     folder: &Path,
     config: &Config,
@@ -245,7 +245,7 @@ pub(crate) fn begin_in(
         return Ok(());
     }
     let run = RunDir::take(folder)?;
-    // Check for a locked log before changing anything: a process that writes this run holds the lock.
+    // Check whether the log is locked before changing files: a process that writes this run holds the lock.
     drop(Log::open(&run.log())?);
     describe(&run, config, store, data)
 }
@@ -255,10 +255,10 @@ fn describe(run: &RunDir, config: &Config, store: &Path, data: &Dataset) -> Resu
     input::write(run, store, data)
 }
 
-/// Checks that all ranks resume from the same step, or that all start. Call this before any rank writes to the folder.
+/// Checks that all ranks found a checkpoint of the same step, or none. Call this before any rank writes to the folder.
 ///
 /// # Errors
-/// [`UsageError`] on every rank, naming the first rank that differs from rank 0.
+/// [`UsageError`] on every rank; the message names the first rank that differs from rank 0.
 pub(crate) fn agree(from: Option<u64>, group: &dyn Collective) -> Result<()> {
     let own = from.map_or("no checkpoint".to_owned(), |step| {
         format!("a checkpoint of step {step}")
@@ -373,7 +373,7 @@ mod tests {
         };
         let recorded = VersionName::Number(3);
         let other = VersionName::Number(4);
-        // The tag may have been moved to another version since then.
+        // The tag may have been moved to another version since the run started.
         let tag: VersionName = "paper".parse().expect("a tag");
         let elsewhere = Path::new("/");
 

@@ -1,4 +1,4 @@
-//! Checks that all ranks see the run's folder: rank 0 writes there, and the others read its checkpoints at the end.
+//! Checks that all ranks see the same run folder: rank 0 writes there, and the others read its checkpoints at the end.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -8,17 +8,17 @@ use wavemill_terminal::exit::UsageError;
 
 use crate::strategy::{self, Collective};
 
-/// Maximum time until a file written by rank 0 is visible on another machine.
+/// Maximum time until a file that rank 0 wrote is visible on another machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
-/// Time between two attempts to read the token.
+/// Time between two attempts to read the token from the run's folder.
 const RETRY: Duration = Duration::from_millis(50);
-/// Name of the file that rank 0 writes to the folder and then removes.
+/// Name of the token file, which rank 0 writes to the run's folder and then removes.
 const TOKEN: &str = ".ranks";
 
-/// Writes a token to the run's folder on rank 0, and requires every rank to find it there before the first step.
+/// Writes a token file to the run's folder on rank 0. Before the first step, every rank must find the token there.
 ///
 /// # Errors
-/// [`UsageError`] on a rank that does not find the token; an error if the folder is not writable.
+/// [`UsageError`] on a rank that does not find the token; an error on rank 0 if the folder is not writable.
 pub(crate) fn check(folder: &Path, group: &dyn Collective, patience: Duration) -> Result<()> {
     if group.world_size() == 1 {
         return Ok(());
@@ -26,7 +26,7 @@ pub(crate) fn check(folder: &Path, group: &dyn Collective, patience: Duration) -
     let file = folder.join(TOKEN);
     let mut token = Vec::new();
     if group.rank() == 0 {
-        // The token is random, so that a file left by an earlier start is not mistaken for it.
+        // The token is random, so that a token left by an earlier start is not mistaken for the new one.
         token = format!("{:032x}", u128::from_le_bytes(strategy::random()?)).into_bytes();
         std::fs::write(&file, &token)
             .with_context(|| format!("cannot write {}", file.display()))?;
@@ -47,7 +47,7 @@ pub(crate) fn check(folder: &Path, group: &dyn Collective, patience: Duration) -
         std::thread::sleep(RETRY);
     }
 
-    // Keep the token until all ranks have read it.
+    // Keep the token file until all ranks have read the token.
     group.barrier()?;
     if group.rank() == 0 {
         std::fs::remove_file(&file).with_context(|| format!("cannot remove {}", file.display()))?;
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
     use crate::strategy::RankError;
 
-    /// Rank 1 of two, which receives `token` from rank 0.
+    /// Simulates rank 1 of two, to which rank 0 sends `token`.
     #[derive(Debug)]
     struct Second {
         token: &'static str,
@@ -108,7 +108,7 @@ mod tests {
             "{error}"
         );
 
-        // A copy of the folder, with a token left by an earlier start.
+        // The rank sees a copy of the folder, with a token left by an earlier start.
         std::fs::write(folder.path().join(TOKEN), "another start").expect("room");
         look(folder.path()).expect_err("another start");
         std::fs::write(folder.path().join(TOKEN), "this start").expect("room");

@@ -1,4 +1,4 @@
-//! `wavemill-train sweep`: runs many trials and compares them on validation, without the test split.
+//! `wavemill-train sweep`: trains many configurations and compares them on validation, without the test split.
 
 mod trial;
 
@@ -57,7 +57,7 @@ in the folder of runs and train the others.
 --jobs N runs N trials in parallel, each in its own process; results do not depend on it for the
 same --threads, which defaults to an equal share of the cores. GPUs are assigned in turn.";
 
-/// The sweep was stopped by SIGINT or SIGTERM.
+/// Error for a sweep that was stopped by SIGINT or SIGTERM.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "stopped in trial {trial}; run the same command to continue: completed trials are reused from {}, and this one \
@@ -105,28 +105,28 @@ pub(crate) struct SweepCommand {
     machine: MachineArgs,
 }
 
-/// A trial before it begins.
+/// A trial before its training begins.
 struct PlannedTrial {
     number: usize,
     set: Vec<String>,
     config: Config,
 }
 
-/// All trials, and the damaged files that any of them skips.
+/// All trials of a sweep, and the damaged files that any of them skips.
 struct SweepPlan {
     trials: Vec<PlannedTrial>,
     lost: Vec<String>,
 }
 
-/// Outcome of the trials.
+/// Outcome of a sweep in this process.
 enum SweepEnd {
     Trials(Vec<Trial>),
-    /// An exit code without output, because another process prints the results.
+    /// Only an exit code, because another process prints the results.
     Silent(u8),
 }
 
-/// Cache of the dataset that was opened last. Consecutive trials often read the same rows, and each dataset keeps every
-/// file of the store's feature open, so only one of them is held at a time.
+/// Cache of the dataset that was opened last. Consecutive trials often read the same rows. Only one dataset is kept,
+/// because a dataset keeps every file of the store's feature open.
 struct DatasetCache {
     store: PathBuf,
     version: Option<VersionName>,
@@ -150,10 +150,10 @@ impl DatasetCache {
         }
     }
 
-    /// Returns the dataset for `config`: the cached one if it reads the same rows.
+    /// Returns the dataset for `config`: the cached dataset if `config` reads the same rows, else a new one.
     fn open(&mut self, config: &Config) -> Result<Arc<Dataset>> {
         let needs = registry::find(&config.model.name)?.needs;
-        // Take it out of `last`, so that its files are closed before others are opened.
+        // Take the cached dataset out of `last`, so that its files are closed before another dataset opens its own.
         if let Some(last) = self.last.take()
             && last.data == config.data
             && last.needs == needs
@@ -166,7 +166,7 @@ impl DatasetCache {
         let rows = self
             .machine
             .open(&self.store, self.version.as_ref(), config)?;
-        // All trials read the same version, even if a tag is moved or a version is committed meanwhile.
+        // All trials read the version opened first, even if a tag is moved or a version is committed meanwhile.
         self.version = Some(VersionName::Number(rows.store().version()));
         self.last = Some(CachedDataset {
             data: config.data.clone(),
@@ -178,10 +178,10 @@ impl DatasetCache {
 }
 
 impl SweepCommand {
-    /// Runs all trials, one after another or `--jobs` at once.
+    /// Runs all trials, one after another or up to `--jobs` at once.
     ///
     /// # Errors
-    /// An unknown key or model, before the first trial; [`SweepInterrupted`]; at the end, an error if trials failed.
+    /// An unknown key or model, before the first trial; [`SweepInterrupted`]; at the end, an error if any trial failed.
     pub(crate) fn run(&self) -> Result<u8> {
         interrupt::end_with_starter()?;
         let source = self.file.display().to_string();
@@ -200,7 +200,7 @@ impl SweepCommand {
             .into());
         }
 
-        // With several jobs, trials are child processes, which would inherit the signal mask.
+        // With several jobs, trials are child processes, which would inherit the blocked signals.
         if !at_once {
             ffi::keep_signals_away();
         }
@@ -212,7 +212,7 @@ impl SweepCommand {
 
         let mut rows = DatasetCache::new(self);
         let plan = self.plan(&sweep, &base, &source, ranks.world_size, &mut rows)?;
-        // `plan` has already verified the files.
+        // `plan` has already checked the files' hashes.
         rows.machine.verify = false;
         let ended = if at_once {
             self.side_by_side(&plan.trials, rows, &sweep)?
@@ -224,7 +224,7 @@ impl SweepCommand {
             SweepEnd::Silent(code) => return Ok(code),
         };
 
-        // Select by validation only; the test split is left to `eval`.
+        // The best trial is selected by validation only; its test scores are left to `eval`.
         let Some(best) = best_of(&trials, base.train.select) else {
             bail!("no trial has a score on validation")
         };
@@ -259,7 +259,7 @@ impl SweepCommand {
         let mut trials = Vec::new();
         let mut lost = BTreeSet::new();
         for (number, set) in sweep.trials().into_iter().enumerate() {
-            // The parent process has checked the other trials.
+            // In a trial's process, the parent has already checked the other trials.
             if self.trial.is_some_and(|trial| trial != number) {
                 continue;
             }
@@ -281,7 +281,7 @@ impl SweepCommand {
         })
     }
 
-    /// Runs all trials in this process, or only the one for which it was started.
+    /// Runs all trials in this process one after another, or only trial `--trial` if a parent process requests that.
     fn in_turn(
         &self,
         plan: SweepPlan,
@@ -294,19 +294,19 @@ impl SweepCommand {
             bail!("trial {} does not exist", self.trial.unwrap_or_default())
         };
         if self.trial.is_some() {
-            // Another process started this one and reads its result.
+            // A parent process started this one and reads the trial's result.
             jobs::end_with_parent()?;
         }
 
         let device = self.machine.device(ranks, None)?;
         let first_rows = rows.open(&first.config)?;
         let group = fit::join(ranks, &first_rows, &plan.lost, base, device)?;
-        // From here on, only the cache holds the dataset and its open files.
+        // From here on, only the cache keeps the dataset and its files open.
         drop(first_rows);
 
         let trials = match self.trials(plan.trials, rows, sweep, group, device) {
             Ok(trials) => trials,
-            // Rank 0 or the parent process reports the error.
+            // The interruption is reported by rank 0 or by the parent process.
             Err(error)
                 if error.is::<SweepInterrupted>() && (group.rank() > 0 || self.trial.is_some()) =>
             {
@@ -327,7 +327,7 @@ impl SweepCommand {
         })
     }
 
-    /// Runs the trials in child processes.
+    /// Runs each trial in its own child process.
     fn side_by_side(
         &self,
         planned: &[PlannedTrial],
@@ -335,7 +335,7 @@ impl SweepCommand {
         sweep: &Sweep,
     ) -> Result<SweepEnd> {
         let version = rows.version.clone();
-        // The trials open the files themselves.
+        // The child processes open the store's files themselves.
         drop(rows);
 
         let machine = self.machine.shared_by(usize::from(self.jobs))?;
@@ -369,7 +369,7 @@ impl SweepCommand {
         }
     }
 
-    /// Adds the arguments for training one trial at `slot` to `command`.
+    /// Adds the arguments for training trial `trial` in slot `slot` to `command`.
     fn add_trial_args(
         &self,
         command: &mut Command,
@@ -385,7 +385,7 @@ impl SweepCommand {
             .arg(&self.store)
             .arg("--runs")
             .arg(&self.runs);
-        // A trial reports to its parent with one JSON line on stdout, see `jobs.rs`.
+        // A trial's process prints its result for the parent as one JSON line on stdout, see `jobs.rs`.
         command.args(["--trial", &trial.to_string(), "--json"]);
         if let Some(version) = version {
             command.args(["--version", &version.to_string()]);
@@ -400,7 +400,7 @@ impl SweepCommand {
             command.args(["--set", set]);
         }
 
-        // The parent prefixes each line of a trial with the trial's number, so the lines would not be valid JSON.
+        // The parent prefixes each progress line with the trial's number, so the line would not be valid JSON.
         let progress = match OutputArgs::get().shown() {
             Progress::Json | Progress::None => "none",
             _ => "plain",
@@ -409,7 +409,7 @@ impl SweepCommand {
         machine.add_args(command, slot);
     }
 
-    /// Trains `planned` one after another.
+    /// Trains the trials `planned` one after another.
     fn trials(
         &self,
         planned: Vec<PlannedTrial>,
@@ -428,12 +428,12 @@ impl SweepCommand {
         {
             let select = config.train.select;
             let epochs = config.train.epochs;
-            // If another process started this trial, that process decides, because it has the values of all trials.
+            // In a trial's process, the parent decides when to stop early, because it has the values of all trials.
             let stopping = sweep.median_stopping_after.map(|after| match self.trial {
                 Some(_) => Box::new(jobs::ask) as KeepGoing,
                 None => judge(&medians, select, after),
             });
-            // The rows were checked before the first trial. If they cannot be opened now, only this trial fails.
+            // All trials' rows were checked before the first trial. If they cannot be opened now, only this one fails.
             let (run, ended) = match rows.open(&config) {
                 Ok(data) => self.trial(config, &data, group, device, stopping),
                 Err(error) => (PathBuf::new(), Err(error)),
@@ -465,7 +465,7 @@ impl SweepCommand {
                 error: failure,
             };
 
-            // A failed trial counts with the values it had: with `--jobs`, others are compared with it before it fails.
+            // The median includes a failed trial's values: with `--jobs`, others are compared with it before it fails.
             let counted = if trial.error.is_some() {
                 values_of(&trial.run, select).unwrap_or_default()
             } else {
@@ -484,7 +484,7 @@ impl SweepCommand {
         Ok(trials)
     }
 
-    /// Returns a trial's folder and its validation values, from a finished run or a new one.
+    /// Returns the folder of a trial's run and its validation values. Reuses a finished run or trains a new one.
     fn trial(
         &self,
         config: Config,
@@ -519,7 +519,7 @@ impl SweepCommand {
             keep_going,
         };
 
-        // With several ranks, a panic leaves the other ranks in the middle of a step, so it must end all of them.
+        // With several ranks, a panic leaves the other ranks waiting within a step, so it must end all ranks.
         let values = if group.world_size() == 1 {
             let fitted = catch_unwind(AssertUnwindSafe(|| fit_values(&job, data, group)));
             fitted.unwrap_or_else(|panic: Box<dyn Any + Send>| {
@@ -531,8 +531,8 @@ impl SweepCommand {
         (folder, values)
     }
 
-    /// Returns the finished run of the same configuration and store, if there is one. Rank 0 searches and sends the
-    /// result to the others.
+    /// Returns the folder of a finished run with the same configuration and store, if any. Rank 0 searches and sends
+    /// the path to the other ranks.
     fn done_before(
         &self,
         config: &Config,
@@ -584,7 +584,7 @@ impl SweepCommand {
     }
 }
 
-/// Checks one trial's rows and initial weights. Returns the files that its dataset skips.
+/// Checks the rows and initial weights of a trial. Returns the damaged files that its dataset skips.
 fn check_trial(config: &Config, world_size: usize, rows: &mut DatasetCache) -> Result<Vec<String>> {
     let data = rows.open(config)?;
     run::check(config, &data, world_size)?;
@@ -598,9 +598,9 @@ fn fit_values(job: &Job, data: &Arc<Dataset>, group: &'static dyn Collective) ->
     Ok(monitored(job, data, group)?.values)
 }
 
-/// Reports whether to continue with other trials: false if the disk is full, or if the error may differ between ranks.
+/// Reports whether a sweep continues after an error: not if the disk is full, or if the error may differ between ranks.
 fn goes_on(error: &Error, group: &dyn Collective) -> bool {
-    // Errors caused by a loss or a model's shape occur on every rank.
+    // Errors caused by a diverged loss or by the model occur on every rank.
     let is_on_all_ranks = matches!(
         error.downcast_ref(),
         Some(RunError::Learn(
@@ -612,7 +612,7 @@ fn goes_on(error: &Error, group: &dyn Collective) -> bool {
 
 fn judge(medians: &Arc<Mutex<Medians>>, metric: Metric, after: u64) -> KeepGoing {
     let medians = Arc::clone(medians);
-    // Ranks have equal values, so all of them reach the same verdict without communication.
+    // All ranks have equal values, so they reach the same decision without communication.
     Box::new(move |values| {
         !medians
             .lock()
@@ -621,11 +621,11 @@ fn judge(medians: &Arc<Mutex<Medians>>, metric: Metric, after: u64) -> KeepGoing
     })
 }
 
-/// Returns the trial with the best value; the first one among equal values.
+/// Returns the trial with the best value; of equal values, the first trial.
 fn best_of(trials: &[Trial], metric: Metric) -> Option<&Trial> {
     let mut best: Option<(&Trial, f64)> = None;
     for trial in trials {
-        // Replace only by a better value, so that the first of equal trials is kept.
+        // Replace the trial only by a better one, so that the first of equal trials is kept.
         if let Some(value) = trial.best
             && best.is_none_or(|(_, best)| metric.is_better(value, best))
         {

@@ -1,30 +1,30 @@
-//! Rows and labels of a batch as tensors.
+//! Conversion of a batch's rows and labels to tensors.
 
 use tch::{Device, Kind, Tensor};
 
 use super::{Batch, DatasetError, form, matrix, refused};
 use crate::ffi;
 
-/// Conversion of a batch to tensors.
+/// Tensors of a batch: the rows' features and labels.
 pub trait BatchTensors {
-    /// Returns `[rows, bands, frames]` of `kind` on `device`, normalised and cropped or padded as configured, in newly
-    /// allocated memory. Pictures are `[rows, channels, height, width]`. If the dataset was opened for a model that
-    /// reads no spectrogram, returns `[rows, 0, 0]`, and no tensor was read.
+    /// Returns the rows' features `[rows, bands, frames]` of `kind` on `device`, normalised and cropped or padded as
+    /// configured, in newly allocated memory. Pictures are `[rows, channels, height, width]`. If the dataset was opened
+    /// for a model that reads no spectrogram, returns `[rows, 0, 0]`; no features were read then.
     ///
     /// # Errors
-    /// [`DatasetError::Other`].
+    /// [`DatasetError::Other`] if libtorch fails.
     fn spectrogram(&self, device: Device, kind: Kind) -> Result<Tensor, DatasetError>;
 
-    /// Returns the class of each row for the target with this index, as `[rows]` i64; -1 for an unlabelled row.
+    /// Returns the class id of each row for the target with index `target`, as `[rows]` i64; -1 for an unlabelled row.
     ///
     /// # Errors
-    /// [`DatasetError::Other`].
+    /// [`DatasetError::Other`] if libtorch fails.
     fn labels(&self, target: usize, device: Device) -> Result<Tensor, DatasetError>;
 
-    /// Returns `[rows, classes]` f32 of 0 and 1; all 0 for an unlabelled row.
+    /// Returns the labels of each row as `[rows, classes]` f32: 1 for a class of the row, else 0; all 0 if unlabelled.
     ///
     /// # Errors
-    /// [`DatasetError::Other`].
+    /// [`DatasetError::Other`] if libtorch fails.
     fn multi_hot(&self, target: usize, device: Device) -> Result<Tensor, DatasetError>;
 }
 

@@ -1,6 +1,6 @@
-//! Conversion of stored bytes to the input of a model: bands by frames in f32 or f64, for any storage format.
+//! Conversion of rows as stored to the input of a model: bands by frames in f32 or f64, for any storage format.
 //!
-//! Bytes are copied to the device as stored and converted to numbers there, which halves the transfer for f16 and
+//! Rows are copied to the device as stored and converted to f32 or f64 there, which halves the transfer for f16 and
 //! quarters it for u8.
 
 use tch::{Device, Kind, TchError, Tensor};
@@ -11,10 +11,10 @@ use wavemill_schemas::recipe::Dtype;
 use crate::ffi::{self, HostBuffer};
 use crate::models::Inputs;
 
-/// Creates model inputs from rows returned by [`spectrogram`]. Statistics become columns, like metadata.
+/// Creates model inputs from rows returned by [`spectrogram`]. A feature of statistics becomes metadata columns.
 ///
 /// # Errors
-/// Errors of libtorch.
+/// Errors of libtorch, such as lack of memory.
 pub(super) fn inputs(form: &Form, rows: Tensor) -> Result<Inputs, TchError> {
     if form.kind() != RowKind::Columns {
         return Ok(Inputs {
@@ -30,14 +30,14 @@ pub(super) fn inputs(form: &Form, rows: Tensor) -> Result<Inputs, TchError> {
     })
 }
 
-/// Returns `[n_rows, bands, frames]` of `kind` on `device`, in newly allocated memory. Pictures are
-/// `[n_rows, channels, height, width]`.
+/// Returns the rows in `memory` as `[n_rows, bands, frames]` of `kind` on `device`, in newly allocated memory. Pictures
+/// are `[n_rows, channels, height, width]`.
 ///
-/// `filled` contains the result of [`Form::fill`] for each row if rows differ in length. Values are normalised by band
-/// before rows are cropped or zero-padded, so the padding is the mean instead of some level of silence.
+/// If rows differ in length, `filled` contains the result of [`Form::fill`] for each row. Each band is normalised
+/// before rows are cropped or zero-padded, so the padding equals the band's mean instead of some level of silence.
 ///
 /// # Errors
-/// Errors of libtorch: out of memory, or no such device.
+/// Errors of libtorch: out of memory, or the device does not exist.
 pub(super) fn spectrogram(
     form: &Form,
     memory: &HostBuffer,
@@ -53,7 +53,7 @@ pub(super) fn spectrogram(
         Kind::Float
     };
 
-    // Never a view of `host`, whose memory is reused later. Copied to the device before the conversion to wider values.
+    // The result is never a view of `host`, whose memory is reused later. Rows are sent before they are widened.
     let moved = if device == Device::Cpu {
         host
     } else {
@@ -72,8 +72,8 @@ pub(super) fn spectrogram(
     }
 
     let host_frames = form.host_frames() as i64;
-    // After normalisation, because the zero bytes after a short row were scaled and shifted like values, but must be
-    // the mean, which is 0.
+    // Set padding to 0, the mean, after normalisation, because the zero bytes after a short row were scaled and shifted
+    // like values.
     if filled.iter().any(|&frames| frames < host_frames) {
         let ends = ffi::send(&Tensor::f_from_slice(filled)?.f_view([-1, 1, 1])?, device)?;
         let frame = Tensor::f_arange(host_frames, (Kind::Int64, device))?;
@@ -86,7 +86,7 @@ pub(super) fn spectrogram(
     } else if frames > host_frames {
         x = x.f_constant_pad_nd([0, frames - host_frames])?;
     }
-    // A row stored as frames by bands is still a transposed view here.
+    // A row stored as frames by bands is still a transposed view here, so make the tensor contiguous.
     x = x.f_to_kind(kind)?.f_contiguous()?;
     match form.kind() {
         RowKind::Spectrogram | RowKind::Columns => Ok(x),
@@ -96,7 +96,7 @@ pub(super) fn spectrogram(
     }
 }
 
-/// Returns the first rows of `memory` in their stored type and order of dimensions.
+/// Returns a view of the first `n_rows` rows in `memory`, with their stored type and order of dimensions.
 fn view(form: &Form, memory: &HostBuffer, n_rows: usize) -> Tensor {
     let stored = match form.stored() {
         Dtype::F16 => Kind::Half,
@@ -112,14 +112,14 @@ fn view(form: &Form, memory: &HostBuffer, n_rows: usize) -> Tensor {
     memory.view(stored, &shape)
 }
 
-/// Normalises each band of `x` to mean 0 and standard deviation 1.
+/// Normalises each band of `x` by the mean and standard deviation in `stats`.
 fn normalised(
     mut x: Tensor,
     stats: &Stats,
     work: Kind,
     device: Device,
 ) -> Result<Tensor, TchError> {
-    // A band that never varies contains no information: it becomes 0 instead of infinite.
+    // Replace a standard deviation of 0, so that a band that never varies becomes 0 instead of infinite or NaN.
     let std: Vec<f64> = stats
         .std
         .iter()
@@ -130,7 +130,7 @@ fn normalised(
     x.f_div_(&by_band(&std, work, device)?)
 }
 
-/// Returns one value per band, as `[1, bands, 1]`.
+/// Returns a tensor `[1, bands, 1]` with one value per band.
 fn by_band(values: &[f64], work: Kind, device: Device) -> Result<Tensor, TchError> {
     let bands = Tensor::f_from_slice(values)?.f_view([1, -1, 1])?;
     ffi::send(&bands, device)?.f_to_kind(work)

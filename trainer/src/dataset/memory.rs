@@ -1,4 +1,4 @@
-//! Memory of libtorch for the reader threads of the loader.
+//! Memory of libtorch, into which the loader's reader threads read rows.
 
 use wavemill_loader::HostMemory;
 
@@ -19,7 +19,7 @@ impl HostMemory for HostBuffer {
     }
 
     fn is_reusable(&self) -> bool {
-        // A copy from page-locked memory may still be running; only libtorch's pool knows when it is done.
+        // A copy from page-locked memory may still be running; only libtorch's memory pool knows when the copy is done.
         !self.is_pinned()
     }
 }

@@ -1,7 +1,7 @@
-//! Rows of a store as tensors: wavemill-loader reads them into libtorch's memory, and this module converts them to the
+//! Rows of a store as tensors: wavemill-loader reads rows into libtorch's memory, and this module converts them to the
 //! inputs of a model.
 //!
-//! Order, files and labels belong to the loader. Augmentation, mixing and models are implemented elsewhere.
+//! wavemill-loader handles row order, files and labels. Augmentation, mixing and models are implemented elsewhere.
 
 mod batch;
 mod form;
@@ -33,21 +33,21 @@ use crate::models::{Dims, Inputs};
 /// A dataset whose batches are stored in libtorch's memory.
 pub type Dataset = wavemill_loader::Dataset<HostBuffer>;
 
-/// A batch in libtorch's memory.
+/// A batch of rows stored in libtorch's memory.
 pub type Batch = wavemill_loader::Batch<HostBuffer>;
 
-/// An epoch's batches in libtorch's memory.
+/// Loads the batches of an epoch into libtorch's memory.
 pub type Loader = wavemill_loader::Loader<HostBuffer>;
 
 /// Conversion of a dataset's rows to the inputs of a model.
 pub trait DatasetTensors {
-    /// Returns the sizes for which a model is built.
+    /// Returns the sizes of inputs and outputs for which a model on this dataset is built.
     fn dims(&self) -> Dims;
 
-    /// Returns the model inputs for all rows of a batch, in `kind` on `device`, as selected by [`Needs`].
+    /// Returns the inputs of a model for the rows of a batch, in `kind` on `device`. [`Needs`] selects the inputs.
     ///
     /// # Errors
-    /// [`DatasetError::Other`].
+    /// [`DatasetError::Other`] if libtorch fails.
     fn inputs(&self, batch: &Batch, device: Device, kind: Kind) -> Result<Inputs, DatasetError>;
 }
 
@@ -66,7 +66,7 @@ impl DatasetTensors for Dataset {
             RowKind::Picture { height, width } => {
                 (height, width, Some(form.bands() as i64), published)
             }
-            // Columns of a feature replace the published metadata columns.
+            // A feature of statistics replaces the published metadata columns.
             RowKind::Columns if self.needs().spectrogram() => (0, 0, None, form.bands() as i64),
             RowKind::Columns => (0, 0, None, published),
         };
@@ -104,19 +104,19 @@ impl DatasetTensors for Dataset {
     }
 }
 
-/// Creates a tensor of `shape` and `kind` on `device` from row-major values.
+/// Creates a matrix of `shape` and `kind` on `device` from row-major values.
 fn matrix<T: Element>(
     values: &[T],
     shape: [usize; 2],
     kind: Kind,
     device: Device,
 ) -> Result<Tensor, TchError> {
-    // Converted before it is sent, so that only one copy goes to the device.
+    // Values are converted on the host before they are sent, so that the device receives a single copy.
     let host = Tensor::f_from_slice(values)?.f_view(shape.map(|n| n as i64))?;
     ffi::send(&host.f_to_kind(kind)?, device)
 }
 
-/// Converts an error of libtorch to an error of the loader.
+/// Converts an error of libtorch to an error of wavemill-loader.
 fn refused(error: TchError) -> DatasetError {
     DatasetError::Other {
         message: "libtorch".to_owned(),

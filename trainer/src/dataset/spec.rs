@@ -1,4 +1,4 @@
-//! Conversion of rows from outside a store to tensors.
+//! Conversion of rows that do not come from a store to tensors.
 
 use tch::{Device, Kind, Tensor};
 use wavemill_loader::Form;
@@ -7,13 +7,13 @@ use super::{DatasetError, InputSpec, form, refused};
 use crate::ffi::HostBuffer;
 use crate::models::Inputs;
 
-/// Conversion of rows to the inputs of a model without their store.
+/// Conversion of stored bytes to the inputs of a model, without the store.
 pub trait SpecTensors {
-    /// Converts the stored bytes of each row, in order, to `[n, bands, frames]` of `kind` on `device`; pictures to
-    /// `[n, channels, height, width]`.
+    /// Converts the bytes of each row to a tensor `[n, bands, frames]` of `kind` on `device`, in the order of `rows`;
+    /// pictures to `[n, channels, height, width]`.
     ///
     /// # Errors
-    /// [`DatasetError::Other`] if bytes are not a row of this feature, or if libtorch fails.
+    /// [`DatasetError::Other`] if the bytes of a row do not fit the feature, or if libtorch fails.
     fn spectrogram(
         &self,
         rows: &[&[u8]],
@@ -21,10 +21,10 @@ pub trait SpecTensors {
         kind: Kind,
     ) -> Result<Tensor, DatasetError>;
 
-    /// Converts rows as [`Self::spectrogram`] does and returns them as the inputs of a model.
+    /// Converts rows like [`Self::spectrogram`] and returns them as the inputs of a model.
     ///
     /// # Errors
-    /// As [`Self::spectrogram`].
+    /// The errors of [`Self::spectrogram`].
     fn inputs(&self, rows: &[&[u8]], device: Device, kind: Kind) -> Result<Inputs, DatasetError>;
 }
 
@@ -48,7 +48,7 @@ impl SpecTensors for InputSpec {
                     message: format!("column {}, row {row}: {problem}", self.feature.name),
                     source: None,
                 })?;
-            // Set even if all rows have the same length: none is then shorter, so nothing is masked.
+            // `filled` is also set if all rows have the same length: no row is then shorter, so nothing is masked.
             filled.push(frames as i64);
         }
 
@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn rows_of_their_own_length_are_cut_and_filled_with_the_mean() {
-        // The stored bands are [2, 4, 6] and [8, 10, 12]; the result is (x / 2 + 1 - mean) / std.
+        // The bands of the first row are stored as [2, 4, 6] and [8, 10, 12] and become (x / 2 + 1 - mean) / std.
         let want = [2.0, 4.0, 3.0, 4.0];
 
         for (shape, names, row) in [

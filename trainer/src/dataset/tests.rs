@@ -1,4 +1,4 @@
-//! Tests of the model inputs from small stores: values, labels, metadata, ids and unusual layouts.
+//! Tests of model inputs created from small stores: values, labels, metadata, ids and unusual layouts.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::fixture::{Fixture, RowId};
 use super::testing::{load, made, open, training};
 use super::*;
 
-/// Returns all rows of a side as one batch.
+/// Returns all rows of a split as one batch.
 fn whole(dataset: &Arc<Dataset>, side: Side) -> Batch {
     let plan = LoaderPlan {
         side,
@@ -89,7 +89,7 @@ fn metadata_is_standardised_by_training_rows_alone() {
         "a constant column says nothing"
     );
 
-    // The raw value of a test row is 100 · class + noise in [0, 1).
+    // The value of a test row before standardisation is 100 · class + noise in [0, 1).
     let batch = whole(&dataset, Side::Test);
     let seen = dataset
         .inputs(&batch, Device::Cpu, Kind::Double)
@@ -107,8 +107,8 @@ fn metadata_is_standardised_by_training_rows_alone() {
 fn ids_are_those_of_training_artists_and_others_are_0() {
     let (_folder, dataset) = made(&Fixture::default(), &Data::default());
 
-    // The last two of 12 artists are in validation and test; clips 6, 13, … have no artist. The album id is half the
-    // clip number.
+    // The last two of 12 artists are in the validation and test splits; clips 6, 13, … have no artist. The album id is
+    // half the clip number.
     assert_eq!(dataset.input_spec().artists, (0..10).collect::<Vec<i64>>());
     assert_eq!(
         dataset.dims().vocabulary,
@@ -263,7 +263,7 @@ fn a_model_of_a_spec_sees_what_a_model_of_the_store_sees() {
     );
 }
 
-/// Returns the expected input of a model for a row of `fixture`, without normalisation.
+/// Returns the expected model input for a row of the store `fixture`, without normalisation.
 fn seen(fixture: &Fixture, clip: usize, frames: usize) -> Vec<f64> {
     let own = fixture.frames(clip);
     let values = (fixture.values)(

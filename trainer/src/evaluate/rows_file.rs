@@ -1,8 +1,8 @@
 //! Writes a model's outputs for each row of a split to Parquet files for other programs: predictions, vectors, and a
 //! map of the vectors.
 //!
-//! Rows are written as they are computed, in the manifest's order, regardless of the number of ranks. A file gets its
-//! final name only when it is complete.
+//! Rows are written while they are computed, in the manifest's order, regardless of the number of ranks. A file gets
+//! its final name only when it is complete.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -31,14 +31,14 @@ use rank_rows::RankRows;
 
 pub(crate) use columns::{ROWS_FORMAT, RowFileMetadata};
 
-/// Approximate number of value bytes per row group, which are held in memory until the group is written.
+/// Approximate number of bytes of values per Parquet row group. A group is held in memory until it is written.
 const ROW_GROUP_BYTES: usize = 16 << 20;
-/// Name prefix of an incomplete file. `wavemill experiment run` removes those that a killed process left.
+/// Name prefix of an incomplete row file. `wavemill experiment run` removes incomplete files of killed processes.
 const PREFIX: &str = ".rows-";
-/// Key of the JSON in a file's metadata.
+/// Key under which a Parquet file's metadata contains the description of the rows as JSON.
 pub(crate) const METADATA_KEY: &str = "wavemill";
 
-/// Error writing a file of rows.
+/// Error when writing a row file.
 #[derive(Debug, thiserror::Error)]
 pub enum RowsFileError {
     #[error("cannot write {path}")]
@@ -46,36 +46,36 @@ pub enum RowsFileError {
         path: PathBuf,
         source: Box<dyn Error + Send + Sync>,
     },
-    /// The columns do not form a valid table.
+    /// The columns of a row file do not form a valid table.
     #[error("cannot encode the predictions as rows")]
     Arrow(#[from] ArrowError),
-    /// Another rank's rows cannot be read.
+    /// The rows that another rank sent cannot be decoded.
     #[error("another rank's rows cannot be read: do all ranks run the same wavemill-train?")]
     Bytes,
-    /// The positions on the map cannot be computed.
+    /// The positions on the map of the vectors cannot be computed.
     #[error("cannot compute a map of the vectors")]
     Map(#[from] MapError),
 }
 
-/// Paths of the files to write.
+/// Paths of the row files to write; `None` for files that were not requested.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RowFilePaths {
-    /// Labels, classes, probabilities and logits of each row.
+    /// File for the labels, classes, probabilities and logits of each row.
     pub predictions: Option<PathBuf>,
-    /// The vector of each row that is the input of the heads.
+    /// File for the vector of each row that is the input of the heads.
     pub embeddings: Option<PathBuf>,
-    /// The position of each vector on a map, and the map's settings.
+    /// File for the position of each vector on a map, and the settings of the map.
     pub map: Option<(PathBuf, MapSettings)>,
 }
 
 impl RowFilePaths {
-    /// Reports whether no file was requested.
+    /// Reports whether no row file was requested.
     pub(crate) const fn is_empty(&self) -> bool {
         self.predictions.is_none() && self.embeddings.is_none() && self.map.is_none()
     }
 }
 
-/// The files of one evaluation. Rank 0 writes them; the other ranks send their rows.
+/// The row files of one evaluation. Rank 0 writes them; the other ranks send their rows to rank 0.
 #[derive(Debug)]
 pub(crate) struct RowFiles {
     has_vectors: bool,
@@ -90,13 +90,13 @@ struct MapFile {
     path: PathBuf,
     about: RowFileMetadata,
     settings: MapSettings,
-    /// Indices of the rows on the map, ascending.
+    /// Indices of the rows that are on the map, in ascending order.
     wanted: Vec<u32>,
-    /// The rows collected so far.
+    /// The rows of the map that have been collected so far.
     rows: RankRows,
 }
 
-/// A file that is being written under a temporary name.
+/// A Parquet file that is being written under a temporary name.
 #[derive(Debug)]
 struct RowsFile {
     path: PathBuf,
@@ -105,10 +105,11 @@ struct RowsFile {
 }
 
 impl RowFiles {
-    /// Begins the files of `side` at `paths`. Only rank 0 has files; the other ranks still have to call `append`.
+    /// Creates the row files of the split `side` at `paths`. Only rank 0 writes files, but all ranks have to call
+    /// `append`.
     ///
     /// # Errors
-    /// [`RowsFileError`] if a folder does not exist or is not writable.
+    /// [`RowsFileError`] if a file cannot be created, for example because its folder does not exist or is not writable.
     pub(crate) fn create(
         paths: &RowFilePaths,
         about: &RowFileMetadata,
@@ -140,8 +141,8 @@ impl RowFiles {
         Ok(files)
     }
 
-    /// Gathers and writes the rows of a batch, in rank order. All ranks must call this for each batch, with `answers`
-    /// if they have rows.
+    /// Gathers the rows of a batch from all ranks and writes them. All ranks must call this for each batch, with the
+    /// model's outputs `answers` if they have rows.
     pub(crate) fn append(
         &mut self,
         data: &Dataset,
@@ -155,7 +156,7 @@ impl RowFiles {
             parts.push(own);
         } else {
             let gathered = ranks.gather(&own.to_bytes())?;
-            // Only rank 0 needs the gathered rows.
+            // Only rank 0 writes the gathered rows.
             if ranks.rank() == 0 {
                 for bytes in &gathered {
                     parts.push(RankRows::from_bytes(bytes)?);
@@ -163,7 +164,7 @@ impl RowFiles {
             }
         }
 
-        // Successive ranks have consecutive slices of the batch, so the rows are in the manifest's order.
+        // Each rank has one contiguous slice of the batch, in rank order, so the rows are in the manifest's order.
         let files = [&mut self.predictions, &mut self.embeddings];
         for file in files.into_iter().flatten() {
             for part in parts.iter().filter(|part| !part.rows.is_empty()) {
@@ -179,7 +180,8 @@ impl RowFiles {
         Ok(())
     }
 
-    /// Completes and renames the files. Computes the map last; `progress` receives its completed steps, of [`STEPS`].
+    /// Completes the row files and renames them. The map is computed last; `progress` receives its completed steps, of
+    /// [`STEPS`].
     pub(crate) fn finish(
         self,
         data: &Dataset,
@@ -196,14 +198,14 @@ impl RowFiles {
 }
 
 impl MapFile {
-    /// Prepares the map file; `rows` are all rows of the side.
+    /// Prepares the map file; `rows` are all rows of the split.
     fn new(
         path: &Path,
         settings: MapSettings,
         about: &RowFileMetadata,
         rows: &[u32],
     ) -> Result<Self, RowsFileError> {
-        // Report a path that is not writable now, before the map is computed.
+        // Report a path that is not writable before the map is computed.
         let _ = temporary_for(path)?;
 
         let wanted = rows_wanted(rows, settings.seed);
@@ -239,7 +241,7 @@ impl MapFile {
     }
 }
 
-/// Draws the rows of a side that fit on a map, ascending.
+/// Draws the rows of a split that are shown on its map, in ascending order.
 fn rows_wanted(rows: &[u32], seed: u64) -> Vec<u32> {
     let on_map = rows_on_map(rows.len(), seed);
     let mut wanted: Vec<u32> = on_map.iter().map(|&at| rows[at]).collect();
@@ -247,7 +249,8 @@ fn rows_wanted(rows: &[u32], seed: u64) -> Vec<u32> {
     wanted
 }
 
-/// Computes the position of each row. Rows whose vector has a non-finite value get none and are excluded from the map.
+/// Computes the position of each row on the map. Rows whose vector has a non-finite value are excluded and get no
+/// position.
 fn places(
     rows: &RankRows,
     settings: &MapSettings,
@@ -309,7 +312,7 @@ fn temporary_for(path: &Path) -> Result<PartFile, RowsFileError> {
     PartFile::beside(path, PREFIX).map_err(write_error(path))
 }
 
-/// Returns a function for `map_err` that adds the path of the file.
+/// Returns a function for `map_err` that adds the path of the row file.
 fn write_error<E: Into<Box<dyn Error + Send + Sync>>>(
     path: &Path,
 ) -> impl FnOnce(E) -> RowsFileError {

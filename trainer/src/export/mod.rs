@@ -1,5 +1,5 @@
-//! Export of a trained model for other programs: its weights as safetensors, or the whole model as TorchScript, with
-//! the information needed to prepare its inputs and interpret its outputs.
+//! Exports a trained model for other programs: its weights as safetensors, or the whole model as TorchScript, with the
+//! information needed to prepare the inputs and interpret the outputs.
 //!
 //! ONNX is not supported: libtorch has no maintained ONNX export from C++.
 
@@ -25,12 +25,12 @@ use crate::part_file::folder_of;
 use crate::safetensors;
 use crate::trained::{TrainedModel, is_multi};
 
-/// Incremented when the format of [`ModelCard`] changes.
+/// Format version of [`ModelCard`]. Increase it when the format changes.
 pub(crate) const FORMAT_VERSION: u32 = 1;
-/// Metadata key of the JSON in a safetensors file.
+/// Key in a safetensors file's metadata under which the JSON of [`ModelCard`] is stored.
 pub(crate) const METADATA_KEY: &str = "wavemill";
 
-/// The error type of exports.
+/// Error of exporting a model.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ExportError {
     #[error("cannot write {path}")]
@@ -44,7 +44,7 @@ pub(crate) enum ExportError {
     Learn(#[from] LearnError),
     #[error("libtorch: {0}")]
     Tch(#[from] TchError),
-    /// Names and numbers that cannot be represented as JSON.
+    /// The description of the model cannot be represented as JSON.
     #[error("cannot describe the model")]
     Json(#[from] serde_json::Error),
 }
@@ -59,64 +59,64 @@ impl ExportError {
     }
 }
 
-/// An argument of the exported model.
+/// An argument of the exported model's forward pass.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Argument {
-    /// `spectrogram` as described by [`ModelCard::input`], `metadata`, or `ids` of artist and album.
+    /// Name: `spectrogram` as described by [`ModelCard::input`], `metadata`, or `ids` of artist and album.
     pub name: String,
-    /// `None` stands for any number of rows.
+    /// Length of each axis. `None` stands for any number of rows.
     pub shape: Vec<Option<i64>>,
-    /// Data type: `f32`, `f64` or `i64`.
+    /// Data type of the tensor: `f32`, `f64` or `i64`.
     pub dtype: String,
 }
 
-/// The columns of one target in the model's output `[rows, columns]`, the concatenated logits of all targets.
+/// Columns of one target in the output `[rows, columns]` of the model, the concatenated logits of all targets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Output {
     pub target: String,
-    /// First column of the target.
+    /// Index of the target's first column.
     pub column: usize,
-    /// Class of each column, starting at the first column of the target.
+    /// Name of the class of each column, beginning with the target's first column.
     pub classes: Vec<String>,
-    /// Whether probabilities are the sigmoid of each logit instead of the softmax over all.
+    /// Whether probabilities are the sigmoid of each logit instead of the softmax over all logits of the target.
     pub multi_label: bool,
 }
 
-/// Description exported with a model. Contains no times and no folders.
+/// Description of a model, exported together with it. Contains no times and no paths of folders.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ModelCard {
-    /// [`FORMAT_VERSION`] of the program that wrote the file.
+    /// [`FORMAT_VERSION`] of the program that exported the model.
     pub format_version: u32,
     pub wavemill: String,
-    /// Architecture and its settings, as configured.
+    /// Architecture and its settings, as configured for the run.
     pub model: config::Model,
-    /// Sizes for which the model was built.
+    /// Sizes of inputs and outputs for which the model was built.
     pub dims: Dims,
-    /// Arguments of the model, in order.
+    /// Arguments of the model's forward pass, in order.
     pub arguments: Vec<Argument>,
-    /// Columns of the model's output.
+    /// Columns of the model's output, one entry per target.
     pub outputs: Vec<Output>,
-    /// Identity of the feature on which the model was trained.
+    /// Id of the feature on which the model was trained.
     pub feature_id: String,
-    /// Conversion of stored rows to arguments.
+    /// Conversion of a store's rows to arguments of the model.
     pub input: InputSpec,
-    /// The recipe that creates such rows, for `wavemill features --recipe`.
+    /// Recipe with which `wavemill features --recipe` creates input rows for the model.
     pub recipe: Value,
-    /// Origin of the initial weights.
+    /// Origin of the weights with which training began.
     pub origin: Origin,
-    /// Number of optimiser steps in training.
+    /// Number of optimiser steps with which the model was trained.
     pub step: u64,
-    /// blake3 of the configuration.
+    /// blake3 hash of the run's configuration.
     pub config_hash: String,
-    /// blake3 of the manifest of the training store.
+    /// blake3 hash of the manifest of the store used for training.
     pub manifest_hash: String,
 }
 
 impl ModelCard {
-    /// Creates the description of a model, with the recipe in the file `recipe`.
+    /// Creates the description of a trained model, including the recipe in the file `recipe`.
     ///
     /// # Errors
-    /// [`ExportError::Io`], [`ExportError::Recipe`].
+    /// [`ExportError::Io`] or [`ExportError::Recipe`] if the recipe cannot be read or parsed.
     pub(crate) fn new(trained: &TrainedModel, recipe: &Path) -> Result<Self, ExportError> {
         let text = settings::read(recipe).map_err(at(recipe))?;
         let recipe: Value = toml::from_str(&text).map_err(|source| ExportError::Recipe {
@@ -124,7 +124,7 @@ impl ModelCard {
             source,
         })?;
 
-        // File names without their folders: an exported description must not contain paths of this machine.
+        // Keep only the names of weight files: an exported description must not contain folders of this machine.
         let state = trained.state();
         let init = state.config.model.init.as_deref().map(file_name);
         let origin = match &state.origin {
@@ -173,10 +173,10 @@ fn file_name(path: &Path) -> PathBuf {
         .map_or_else(|| path.to_owned(), PathBuf::from)
 }
 
-/// Writes weights and buffers, with the names that `fit --init` expects and with `card` in the metadata.
+/// Writes a model's weights and buffers, named as `fit --init` expects, to a safetensors file with `card` as metadata.
 ///
 /// # Errors
-/// [`ExportError::Io`]; `out` is then unchanged.
+/// [`ExportError::Io`] if the file cannot be written; `out` is then unchanged.
 pub(crate) fn write_safetensors(
     trained: &TrainedModel,
     card: &ModelCard,
@@ -194,10 +194,10 @@ pub(crate) fn write_safetensors(
 }
 
 /// Writes the model as TorchScript, traced on one row of zeros on the CPU, and `card` to a file with the same name plus
-/// `.json`. The exported model accepts any number of rows. Weights are constants of the graph.
+/// `.json`. The exported model accepts any number of rows. The weights are constants in its graph.
 ///
 /// # Errors
-/// [`ExportError`]; `out` is then unchanged.
+/// [`ExportError`] if tracing or writing fails; `out` is then unchanged.
 pub(crate) fn write_torchscript(
     trained: &TrainedModel,
     card: &ModelCard,
@@ -209,7 +209,7 @@ pub(crate) fn write_torchscript(
     let beside = PathBuf::from(beside);
     let text = serde_json::to_string_pretty(card)? + "\n";
 
-    // The description is written first, so that a model never exists without it.
+    // Write the description before the model, so that a model never exists without its description.
     whole(&beside, |file| fs::write(file, &text).map_err(at(&beside)))?;
     whole(out, |file| Ok(module.save(file)?))?;
     Ok(beside)
@@ -249,10 +249,10 @@ fn argument(name: &str, axes: &[i64], dtype: &str) -> Argument {
     }
 }
 
-/// Assigns the tensors `given`, in the order of [`ModelCard::arguments`], to model inputs.
+/// Converts the tensors `given`, which are in the order of [`ModelCard::arguments`], to the inputs of the model.
 fn inputs(trained: &TrainedModel, arguments: &[Argument], given: &[Tensor]) -> Inputs {
     let dims = &trained.state().dims;
-    // A model without a spectrogram argument ignores the spectrogram.
+    // A model without a spectrogram argument never reads this tensor of zeros.
     let spectrogram = named("spectrogram", arguments, given).unwrap_or_else(|| {
         let shape = [vec![1], dims.row_shape()].concat();
         Tensor::zeros(shape, (trained.forward().kind, Device::Cpu))
@@ -271,7 +271,7 @@ fn named(name: &str, arguments: &[Argument], given: &[Tensor]) -> Option<Tensor>
     Some(given[index].shallow_clone())
 }
 
-/// Returns the concatenated logits of all targets, because a TorchScript method has one result.
+/// Returns the logits of all targets in one tensor, because a TorchScript method has a single result.
 fn forward(
     trained: &TrainedModel,
     arguments: &[Argument],
@@ -286,7 +286,7 @@ fn forward(
 
 fn trace(trained: &TrainedModel) -> Result<CModule, ExportError> {
     let arguments = arguments(trained)?;
-    // One row: the trace records operations, and none of them depends on the number of rows.
+    // Trace with one row: the recorded operations do not depend on the number of rows.
     let mut given = Vec::new();
     for argument in &arguments {
         let kind = if argument.dtype == "i64" {
@@ -302,7 +302,7 @@ fn trace(trained: &TrainedModel) -> Result<CModule, ExportError> {
         given.push(Tensor::f_zeros(shape, (kind, Device::Cpu))?);
     }
 
-    // Run the model once before tracing, so that errors occur here: a trace cannot be aborted.
+    // Run the model once before tracing, to report errors here: an error within a trace would be a panic.
     let _ = forward(trained, &arguments, &given)?;
 
     Ok(CModule::create_by_tracing(
@@ -326,11 +326,11 @@ fn whole(
         .file_name()
         .ok_or_else(|| at(out)(io::ErrorKind::InvalidFilename.into()))?;
 
-    // TorchScript stores its file's name in the file, so the temporary file must have the final name.
+    // TorchScript stores the file's name in the file, so the temporary file already has the final name.
     let part = tempfile::Builder::new()
         .prefix(".export-")
         .tempdir_in(folder);
-    // Only the kind of the error is kept: its message contains the temporary name, which the user did not choose.
+    // Only the kind of the error is reported, because its message contains the name of the temporary folder.
     let part = part.map_err(|error| at(out)(error.kind().into()))?;
     let file = part.path().join(name);
     write(&file)?;
@@ -339,7 +339,7 @@ fn whole(
         .and_then(|file| file.sync_all())
         .map_err(at(out))?;
     fs::rename(&file, out).map_err(at(out))?;
-    // Sync the folder, so that the new name is on disk as well.
+    // Sync the folder, so that the file's new name is on disk as well.
     File::open(folder)
         .and_then(|folder| folder.sync_all())
         .map_err(at(out))

@@ -1,4 +1,4 @@
-//! Tests that exported files can be read back and return the same output as the model.
+//! Tests that an exported file can be read back and gives the same output as the model.
 
 use std::collections::BTreeMap;
 
@@ -16,8 +16,8 @@ use crate::run::{self, Job, RunMonitor};
 use crate::strategy::Solo;
 use crate::testing::{TrainedFixture, alone, made};
 
-/// Maximum difference of a logit. A trace runs the same operations, but a fused pair of operations rounds once less,
-/// which changes logits around 1 by about 1e-7.
+/// Maximum difference of a logit. A trace executes the same operations, but a fused pair of operations rounds once
+/// less, which changes logits around 1 by about 1e-7.
 const LOGIT_ABS_MAX: f64 = 1e-6;
 
 fn config(model: &str) -> Config {
@@ -35,7 +35,7 @@ fn config(model: &str) -> Config {
     }
 }
 
-/// Returns rows that `model` accepts, with a few steps for recurrent layers.
+/// Returns input rows that the architecture `model` accepts, with a few steps for recurrent layers.
 fn fixture(model: &str) -> Fixture {
     let [bands, frames] = (registry::find(model).expect("a model").least)();
     Fixture {
@@ -221,7 +221,7 @@ fn a_run_starts_from_exported_weights_and_remembers_it() {
         format!("from weights.safetensors ({tensors} tensors)")
     );
 
-    // A resumed run does not need the file.
+    // A resumed run does not need the file with the initial weights.
     fs::remove_file(&weights).expect("the file");
     (job.resume, job.config.train.epochs) = (true, 2);
     let second = run::fit(&job, &made.data, &Solo, &RunMonitor::default())
@@ -290,7 +290,7 @@ fn failed_export_leaves_no_files() {
         .expect_err("no folder");
     assert!(error.to_string().ends_with("no such/model"), "{error}");
 
-    // The path is a non-empty folder, which cannot be replaced by the file.
+    // A file cannot replace a non-empty folder, so the export to this path fails.
     let taken = made.folder.path().join("taken");
     fs::create_dir(&taken).expect("room");
     fs::write(taken.join("file"), "kept").expect("room");

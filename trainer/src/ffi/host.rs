@@ -8,7 +8,7 @@ use tch::{Device, Kind, TchError, Tensor};
 
 use super::{checked, wavemill_pinned, wavemill_send};
 
-/// Bytes in the storage of a tensor, page-locked if they are to be copied to CUDA.
+/// Memory that belongs to a libtorch tensor, page-locked if it is to be copied to a GPU.
 #[derive(Debug)]
 pub struct HostBuffer {
     storage: Tensor,
@@ -20,7 +20,7 @@ impl HostBuffer {
     /// Creates a buffer of `bytes` zeros, in page-locked memory if `pinned`.
     ///
     /// # Errors
-    /// The error of libtorch if it cannot allocate the memory, for example because CUDA is missing.
+    /// The error of libtorch if the memory cannot be allocated, for example because CUDA is missing.
     pub(crate) fn new(bytes: usize, pinned: bool) -> Result<Self, TchError> {
         let storage = if pinned {
             page_locked(bytes)?
@@ -38,25 +38,27 @@ impl HostBuffer {
         self.bytes
     }
 
-    /// Reports whether the buffer is page-locked. If it is, it must not be written to after a copy from it was queued
-    /// ([`send`]): drop it and create a new one, for which libtorch reuses the memory after the copy has finished.
+    /// Reports whether the buffer is page-locked. A page-locked buffer must not be written to after [`send`] has queued
+    /// a copy from it: drop the buffer and create a new one. libtorch reuses the memory after the copy has finished.
     pub(crate) fn is_pinned(&self) -> bool {
         self.pinned
     }
 
-    /// Returns the bytes for writing. Changes are visible in the tensors returned by [`Self::view`].
+    /// Returns the bytes of the buffer for writing. Changes are visible in tensors returned by [`Self::view`].
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         if self.bytes == 0 {
             return &mut [];
         }
-        // SAFETY: a contiguous CPU tensor of `bytes` u8, alive as long as `self`; `&mut self` excludes other slices.
+        // SAFETY: the tensor is contiguous, on the CPU, has `bytes` u8, and lives as long as `self`; `&mut self`
+        // excludes other slices.
         unsafe { std::slice::from_raw_parts_mut(self.storage.data_ptr().cast(), self.bytes) }
     }
 
-    /// Returns the first bytes as a tensor of `kind` and `shape` that shares memory with this buffer.
+    /// Returns the first bytes of the buffer as a tensor of `kind` and `shape`, which shares memory with the buffer.
     ///
     /// # Panics
-    /// If the tensor needs more bytes than the buffer has: shapes are checked when the store is opened.
+    /// If the tensor needs more bytes than the buffer has. The shapes of stored rows are checked when the store is
+    /// opened.
     pub(crate) fn view(&self, kind: Kind, shape: &[i64]) -> Tensor {
         let wanted = shape.iter().product::<i64>() * kind.elt_size_in_bytes() as i64;
         assert!(
@@ -71,14 +73,14 @@ impl HostBuffer {
     }
 }
 
-// Tensors are handles with an atomic reference count, and a buffer moves between threads without remaining views.
+// Tensors are handles with an atomic reference count, and no views of a buffer remain when it moves to another thread.
 // SAFETY: see above; `tch::Tensor` is itself `Send`.
 unsafe impl Sync for HostBuffer {}
 
-/// Allocates page-locked zeros from libtorch's pool of such memory.
+/// Allocates page-locked memory, filled with zeros, from libtorch's pool.
 fn page_locked(bytes: usize) -> Result<Tensor, TchError> {
     let mut out = std::ptr::null_mut();
-    // SAFETY: `out` is written only on success.
+    // SAFETY: the shim writes `out` only on success.
     let taken = checked(|message, size| unsafe {
         wavemill_pinned(bytes as i64, &raw mut out, message, size)
     });
@@ -86,19 +88,19 @@ fn page_locked(bytes: usize) -> Result<Tensor, TchError> {
     taken.map_err(|error| TchError::Torch(error.to_string()))?;
     // SAFETY: the shim allocated this tensor for the caller with `new`, like the tensors that tch owns.
     let mut storage = unsafe { Tensor::from_ptr(out.cast()) };
-    // Slices of the storage are exposed, so it must not contain uninitialised memory.
+    // The memory is exposed as a slice, so it must not contain uninitialised bytes.
     storage.f_zero_()
 }
 
-/// Copies a tensor to `device`, or returns it if it is there already. `clippy.toml` disallows tch's own method, which
-/// waits for every copy.
+/// Copies a tensor to `device`, or returns it if it is already there. `clippy.toml` disallows tch's own method, which
+/// waits for every copy to complete.
 ///
 /// A copy from the CPU to a GPU goes through page-locked memory, and the function returns immediately: later work on
 /// the GPU waits for the copy. The tensor may be dropped in the meantime; it must not be written to if it is
 /// page-locked. A copy from a GPU is complete when the function returns.
 ///
 /// # Errors
-/// Errors of libtorch: out of memory, or no such device.
+/// Errors of libtorch, for example if memory is exhausted or the device does not exist.
 #[allow(clippy::disallowed_methods)]
 pub(crate) fn send(tensor: &Tensor, device: Device) -> Result<Tensor, TchError> {
     let (Device::Cpu, Device::Cuda(gpu)) = (tensor.device(), device) else {
@@ -106,7 +108,7 @@ pub(crate) fn send(tensor: &Tensor, device: Device) -> Result<Tensor, TchError> 
     };
     let mut out = std::ptr::null_mut();
     let sent = checked(|message, size| {
-        // SAFETY: tch's tensors are `at::Tensor`; `out` is written only on success.
+        // SAFETY: tch's tensors are `at::Tensor`; the shim writes `out` only on success.
         unsafe {
             wavemill_send(
                 tensor.as_ptr().cast(),
@@ -119,11 +121,11 @@ pub(crate) fn send(tensor: &Tensor, device: Device) -> Result<Tensor, TchError> 
     });
 
     sent.map_err(|error| TchError::Torch(error.to_string()))?;
-    // SAFETY: as in `page_locked`.
+    // SAFETY: the shim allocated this tensor for the caller with `new`, like the tensors that tch owns.
     Ok(unsafe { Tensor::from_ptr(out.cast()) })
 }
 
-/// Same as [`send`], for code whose other calls of tch return no `Result` either.
+/// Copies a tensor like [`send`], for callers that return no `Result`.
 ///
 /// # Panics
 /// If the copy fails, for example because the device is out of memory.
@@ -133,7 +135,7 @@ pub(crate) fn on(tensor: &Tensor, device: Device) -> Tensor {
 
 /// Returns the values of a contiguous CPU tensor of `T`'s kind, row-major; `None` for any other tensor.
 ///
-/// Writes are visible through other handles to the same storage. None of them may be used while the slice exists.
+/// Writes change every tensor that shares the memory. None of these tensors may be used while the slice exists.
 pub(crate) fn slice_mut<T: Element>(tensor: &mut Tensor) -> Option<&mut [T]> {
     let fits = tensor.defined()
         && tensor.device() == Device::Cpu
@@ -146,7 +148,7 @@ pub(crate) fn slice_mut<T: Element>(tensor: &mut Tensor) -> Option<&mut [T]> {
     }
     match tensor.numel() {
         0 => Some(&mut []),
-        // SAFETY: a contiguous CPU tensor holds `values` values of T at `data_ptr` and lives as long as the borrow.
+        // SAFETY: a contiguous CPU tensor has `values` values of type T at `data_ptr`, and lives as long as the borrow.
         values => Some(unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast(), values) }),
     }
 }
@@ -182,7 +184,7 @@ mod tests {
         );
     }
 
-    /// Without CUDA, this is an error, neither a panic nor a fallback to other memory.
+    /// Without CUDA, page-locked memory is an error: there is neither a panic nor a fallback to other memory.
     #[test]
     fn page_locked_memory_requires_cuda() {
         let pinned = HostBuffer::new(12, true);
@@ -201,7 +203,7 @@ mod tests {
         assert_eq!(Vec::<f32>::try_from(&here).expect("f32"), [1.0, 2.0]);
     }
 
-    /// Memory that is freed during a copy is not reused before the copy has finished.
+    /// Page-locked memory that is freed during a copy to the GPU is not reused before the copy has finished.
     #[test]
     #[ignore = "needs a GPU"]
     fn page_locked_memory_is_not_reused_during_copies() {

@@ -77,30 +77,31 @@ fn checked(call: impl FnOnce(*mut c_char, usize) -> c_int) -> Result<(), TorchEr
     })
 }
 
-/// Restricts libtorch to deterministic algorithms. An operation without one then fails.
+/// Restricts libtorch to deterministic algorithms. An operation that has none then fails.
 pub(crate) fn set_deterministic(on: bool) -> Result<(), TorchError> {
-    // SAFETY: the buffer is valid for `size` bytes; the shim does not keep the pointer.
+    // SAFETY: the error buffer is valid for `size` bytes; the shim does not keep the pointer.
     checked(|message, size| unsafe { wavemill_set_deterministic(on, message, size) })
 }
 
-/// Makes the C library keep freed memory for the next step instead of returning it to the system.
+/// Makes the C library keep freed memory for the next training step instead of returning it to the system.
 pub(crate) fn keep_memory() {
-    // SAFETY: sets parameters of malloc, which is allowed at any time.
+    // SAFETY: the call only sets parameters of malloc, which is allowed at any time.
     unsafe { wavemill_keep_memory() }
 }
 
-/// Blocks SIGINT and SIGTERM in this thread and in the threads that it starts. An existing thread must handle them.
+/// Blocks SIGINT and SIGTERM in this thread and in the threads that it starts. The signals must be handled by a thread
+/// that was started before.
 ///
 /// oneDNN's recurrent kernels move the stack pointer into a buffer on the heap. A signal handler on such a thread would
 /// write its frame there, and the process would crash with a corrupted heap instead of writing a checkpoint.
 pub(crate) fn keep_signals_away() {
-    // SAFETY: changes the mask of the calling thread, which later threads inherit.
+    // SAFETY: the call changes the signal mask of this thread; threads started later inherit it.
     unsafe { wavemill_block_stop_signals() }
 }
 
-/// Enables TF32 in matrix products and convolutions on CUDA. If disabled, they use f32.
+/// Enables or disables TF32 in matrix products and convolutions on CUDA. If TF32 is disabled, they use f32.
 pub(crate) fn set_tf32(on: bool) -> Result<(), TorchError> {
-    // SAFETY: as above.
+    // SAFETY: the error buffer is valid for `size` bytes; the shim does not keep the pointer.
     checked(|message, size| unsafe { wavemill_set_tf32(on, message, size) })
 }
 
@@ -108,14 +109,14 @@ pub(crate) fn set_tf32(on: bool) -> Result<(), TorchError> {
 pub(crate) fn set_autocast_bf16(device: Device, on: bool) -> Result<(), TorchError> {
     let is_cuda = device.is_cuda();
     let own_loops = !is_cuda && !onednn_has_bf16();
-    // SAFETY: as above.
+    // SAFETY: the error buffer is valid for `size` bytes; the shim does not keep the pointer.
     checked(|message, size| unsafe {
         wavemill_set_autocast_bf16(is_cuda, own_loops, on, message, size)
     })
 }
 
-/// Reports whether oneDNN supports bf16, which needs AVX-512. libtorch checks this for convolutions and products, but
-/// not for an LSTM, which fails with "could not create a primitive descriptor".
+/// Reports whether oneDNN supports bf16 on this CPU, which needs AVX-512. libtorch checks for support in convolutions
+/// and products, but not for an LSTM, which fails with "could not create a primitive descriptor".
 fn onednn_has_bf16() -> bool {
     #[cfg(target_arch = "x86_64")]
     {
@@ -129,26 +130,27 @@ fn onednn_has_bf16() -> bool {
     }
 }
 
-/// A sum over all ranks, in place.
+/// A sum of tensors over all ranks, in place.
 pub trait SumOverRanks: Sync {
-    /// Sums `tensor`, which is contiguous. Every rank makes the same calls with the same shapes, in the same order.
+    /// Sums the contiguous `tensor` over the ranks. Every rank makes the same calls with the same shapes, in the same
+    /// order.
     ///
     /// # Errors
-    /// A one-line message.
+    /// A one-line message if the sum fails.
     fn sum_in_place(&self, tensor: &mut Tensor) -> Result<(), String>;
 }
 
-/// A group that lives as long as the process, because the autograd graph may outlive any scope.
+/// Reference to a group of ranks that is never freed, because the autograd graph may outlive any scope.
 pub(crate) type Group = &'static (dyn SumOverRanks + 'static);
 
 unsafe extern "C" fn sum_in_place(group: *const c_void, tensor: *mut AtTensor) -> c_int {
     // SAFETY: `group` is the pointer to a leaked `Group` that `sum_over_ranks` passed; `tensor` is valid for this call,
     // and `clone_from_ptr` creates a separate handle to the same storage.
     let group = unsafe { *group.cast::<Group>() };
-    // SAFETY: as above.
+    // SAFETY: `tensor` is valid for this call, and `clone_from_ptr` creates a separate handle to the same storage.
     let mut tensor = unsafe { Tensor::clone_from_ptr(tensor.cast()) };
 
-    // A panic must not unwind into C++.
+    // A panic in Rust must not unwind into C++.
     match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         group.sum_in_place(&mut tensor)
     })) {
@@ -160,12 +162,12 @@ unsafe extern "C" fn sum_in_place(group: *const c_void, tensor: *mut AtTensor) -
 /// Sums `tensor` over the ranks. Differentiable: the backward pass sums the gradient over the ranks as well.
 ///
 /// # Errors
-/// [`TorchError`] if the group fails.
+/// [`TorchError`] if the sum over the ranks fails.
 pub(crate) fn sum_over_ranks(tensor: &Tensor, group: &'static Group) -> Result<Tensor, TorchError> {
     let mut out = std::ptr::null_mut();
     let group: *const Group = group;
     checked(|message, size| {
-        // SAFETY: tch's tensors are `at::Tensor`; `group` is 'static; `out` is written only on success.
+        // SAFETY: tch's tensors are `at::Tensor`; `group` is 'static; the shim writes `out` only on success.
         unsafe {
             wavemill_sum_over_ranks(
                 tensor.as_ptr().cast(),
@@ -183,11 +185,11 @@ pub(crate) fn sum_over_ranks(tensor: &Tensor, group: &'static Group) -> Result<T
 
 /// Loads libtorch_cuda in addition to the linked libtorch.
 ///
-/// Linkers drop a library if none of its symbols is used, which allows one program to run with and without CUDA. The
-/// library is therefore loaded by name, once, before devices are first queried.
+/// libtorch_cuda is not linked, so that one program runs with and without CUDA: it is loaded by name, once, before
+/// devices are first queried.
 ///
 /// # Errors
-/// The reason why no CUDA device can be used.
+/// The reason why no CUDA device can be used, as text.
 pub(crate) fn load_cuda() -> Result<(), String> {
     static LOADED: std::sync::OnceLock<Result<(), String>> = std::sync::OnceLock::new();
     LOADED
@@ -203,7 +205,7 @@ pub(crate) fn load_cuda() -> Result<(), String> {
         .clone()
 }
 
-/// Loads a library, which is never closed.
+/// Loads a shared library, which is never closed.
 fn open_for_good(name: &CStr) -> Result<(), String> {
     // SAFETY: dlopen of a library whose initialisers only register kernels. dlerror returns null or a NUL-terminated
     // string that is valid until this thread's next call of the loader; the string is copied before that.

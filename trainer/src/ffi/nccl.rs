@@ -1,7 +1,8 @@
-//! NCCL through cudarc's raw bindings, so that GPUs sum without the host. libcuda and libnccl are loaded at their first
-//! use: if one is missing, every function here returns an error instead of panicking.
+//! NCCL through cudarc's raw bindings, so that GPUs sum tensors without host memory. libcuda and libnccl are loaded at
+//! their first use; if one is missing, functions return an error instead of panicking.
 //!
-//! Manages one communicator over one GPU per process. Other modules decide how ranks meet and which tensors are summed.
+//! This module manages one communicator with one GPU per process. Other modules connect the ranks and choose the
+//! tensors.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, c_char, c_int};
@@ -14,9 +15,9 @@ use tch::{Device, Kind, Tensor};
 
 use super::nccl_library::{Nccl, nccl as library};
 
-/// 2.13, the first version with all functions used in this file.
+/// Minimum version of NCCL: 2.13, the first version with all functions that this file uses.
 pub(super) const VERSION_MIN: c_int = 21_300;
-/// Length of the id returned by [`nccl_id`], in bytes.
+/// Length in bytes of the communicator id returned by [`nccl_id`].
 const ID_BYTES: usize = 128;
 
 /// An error of CUDA or NCCL.
@@ -24,16 +25,16 @@ const ID_BYTES: usize = 128;
 pub enum NcclError {
     #[error("NCCL {} is older than {}", version_text(*.found), version_text(VERSION_MIN))]
     Old {
-        /// Version as returned by `ncclGetVersion`.
+        /// Installed version, as returned by `ncclGetVersion`.
         found: i32,
     },
-    /// A library or one of its functions is missing, or a call failed.
+    /// A library or one of its functions is missing, or a call of NCCL or CUDA failed.
     #[error("{0}")]
     Failed(String),
-    /// The communicator cannot sum this tensor.
+    /// The tensor is of a kind or on a device that the communicator cannot sum.
     #[error("NCCL sums contiguous f32 and f64 on {device:?} only, not {found}")]
     Tensor {
-        /// Device of the communicator.
+        /// Device of the communicator's GPU.
         device: Device,
         found: String,
     },
@@ -42,7 +43,7 @@ pub enum NcclError {
     Ended,
 }
 
-/// Formats a version number of NCCL for display.
+/// Formats a version number of NCCL, such as 22809, as 2.28.9.
 pub(crate) fn version_text(version: i32) -> String {
     format!(
         "{}.{}.{}",
@@ -59,7 +60,7 @@ fn check_cuda(call: &str, result: cuda::CUresult) -> Result<(), NcclError> {
     }
 }
 
-/// Converts a result that NCCL returned. For an error, it queries the library for details.
+/// Converts the result code of an NCCL call to a `Result`. After an error, queries NCCL for details.
 fn check(call: &str, result: nccl::ncclResult_t) -> Result<(), NcclError> {
     use nccl::ncclResult_t::{ncclInProgress, ncclSuccess};
     if matches!(result, ncclSuccess | ncclInProgress) {
@@ -67,8 +68,8 @@ fn check(call: &str, result: nccl::ncclResult_t) -> Result<(), NcclError> {
     }
 
     let log = match library() {
-        // SAFETY: the communicator argument is ignored, and the returned text, if any, belongs to NCCL. Another thread
-        // may overwrite it, but it remains NUL-terminated.
+        // SAFETY: NCCL ignores the communicator argument, and the returned text, if any, belongs to NCCL. Another
+        // thread may overwrite it, but it remains NUL-terminated.
         Ok(Nccl { get_last_error, .. }) => unsafe {
             let text = get_last_error(ptr::null_mut());
             if text.is_null() {
@@ -83,7 +84,7 @@ fn check(call: &str, result: nccl::ncclResult_t) -> Result<(), NcclError> {
     Err(NcclError::Failed(format!("NCCL's {call}: {words}")))
 }
 
-/// Describes an error, with the last line that NCCL logged, if any.
+/// Describes an error of NCCL, with the last line that NCCL logged, if any.
 fn explain(result: nccl::ncclResult_t, log: &str) -> String {
     use nccl::ncclResult_t as R;
     let words = match result {
@@ -112,20 +113,20 @@ fn need_cuda() -> Result<(), NcclError> {
 /// Returns the version of the installed NCCL, as returned by `ncclGetVersion`: 22809 is 2.28.9.
 ///
 /// # Errors
-/// [`NcclError::Failed`] if NCCL or libcuda is missing; [`NcclError::Old`].
+/// [`NcclError::Failed`] if NCCL or libcuda is missing; [`NcclError::Old`] if NCCL is too old.
 pub(crate) fn nccl_version() -> Result<i32, NcclError> {
     need_cuda()?;
     library().map(|nccl| nccl.version)
 }
 
-/// Creates the id by which ranks find each other: one rank creates it, and all ranks pass it to [`Communicator::join`].
+/// Creates the id of a communicator: one rank creates it, and all ranks pass it to [`Communicator::join`].
 pub(crate) fn nccl_id() -> Result<Vec<u8>, NcclError> {
     need_cuda()?;
     let calls = library()?;
     let mut id = nccl::ncclUniqueId {
         internal: [0; ID_BYTES],
     };
-    // SAFETY: writes to `id` only.
+    // SAFETY: the call writes only to `id`.
     check("ncclGetUniqueId", unsafe {
         (calls.get_unique_id)(&raw mut id)
     })?;
@@ -139,7 +140,7 @@ pub(crate) fn nccl_id() -> Result<Vec<u8>, NcclError> {
 fn cuda_device(index: usize) -> Result<cuda::CUdevice, NcclError> {
     need_cuda()?;
     let mut device = 0;
-    // SAFETY: the library is loaded; the second call writes one number.
+    // SAFETY: libcuda is loaded; the second call writes one number.
     unsafe {
         check_cuda("cuInit", cuda::cuInit(0))?;
         check_cuda(
@@ -150,7 +151,7 @@ fn cuda_device(index: usize) -> Result<cuda::CUdevice, NcclError> {
     Ok(device)
 }
 
-/// Returns a GPU's globally unique id in hexadecimal, since `Device::Cuda(index)` can differ between processes.
+/// Returns the UUID of a GPU in hexadecimal, since the index in `Device::Cuda(index)` can differ between processes.
 ///
 /// # Errors
 /// [`NcclError`] if libcuda or the GPU is missing.
@@ -168,16 +169,16 @@ pub(crate) fn gpu_uuid(index: usize) -> Result<String, NcclError> {
         .collect())
 }
 
-/// A GPU's primary context, which libtorch uses as well. Never released: it is used until the process ends.
+/// The CUDA context of a GPU that libtorch uses as well (primary context). It is never released.
 #[derive(Debug)]
 struct Context(cuda::CUcontext);
 
-// SAFETY: the driver allows a context to be current in any number of threads.
+// SAFETY: the driver allows a CUDA context to be current in any number of threads.
 unsafe impl Send for Context {}
-// SAFETY: as above.
+// SAFETY: the driver allows a CUDA context to be current in any number of threads.
 unsafe impl Sync for Context {}
 
-/// Guard that keeps a context current in this thread.
+/// Guard that keeps a CUDA context current in this thread until it is dropped.
 struct CurrentContext;
 
 impl Context {
@@ -191,9 +192,10 @@ impl Context {
         Ok(Self(context))
     }
 
-    /// Makes the context current in this thread: NCCL, like the CUDA runtime, uses the device of the current context.
+    /// Makes the CUDA context current in this thread: NCCL uses the device of the current context, like the CUDA
+    /// runtime.
     fn enter(&self) -> Result<CurrentContext, NcclError> {
-        // SAFETY: the context was retained by `of`.
+        // SAFETY: the context was retained when `self` was created by `of`.
         check_cuda("cuCtxPushCurrent", unsafe {
             cuda::cuCtxPushCurrent_v2(self.0)
         })?;
@@ -204,7 +206,8 @@ impl Context {
 impl Drop for CurrentContext {
     fn drop(&mut self) {
         let mut context = ptr::null_mut();
-        // SAFETY: pops the context that `enter` pushed; NCCL leaves the stack balanced. Fails only if the driver fails.
+        // SAFETY: the call pops the context that `enter` pushed, since NCCL leaves the stack of contexts unchanged. It
+        // fails only if the driver fails.
         let _ = unsafe { cuda::cuCtxPopCurrent_v2(&raw mut context) };
     }
 }
@@ -212,13 +215,13 @@ impl Drop for CurrentContext {
 #[derive(Clone, Copy, Debug)]
 struct Comm(nccl::ncclComm_t);
 
-// SAFETY: NCCL binds a communicator to a device, not to a thread. `Communicator` makes one call at a time, except for
-// the query of asynchronous errors, which NCCL allows during another call.
+// SAFETY: NCCL binds a communicator to a device, not to a thread. `Communicator` makes one call at a time; only the
+// query for asynchronous errors may run during another call.
 unsafe impl Send for Comm {}
-// SAFETY: as above.
+// SAFETY: `Communicator` makes one call at a time, except for queries for errors, which NCCL allows.
 unsafe impl Sync for Comm {}
 
-/// A rank and its GPU, for [`Communicator::join`].
+/// A rank and its GPU, as passed to [`Communicator::join`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NcclRank {
     /// Number of this rank, counted from 0.
@@ -229,19 +232,19 @@ pub(crate) struct NcclRank {
     pub device: usize,
 }
 
-/// The connection of this process's GPU with those of all ranks.
+/// The NCCL connection between this process's GPU and the GPUs of all ranks.
 #[derive(Debug)]
 pub(crate) struct Communicator {
     calls: &'static Nccl,
     device: Device,
     context: Context,
-    /// `None` after the communicator has ended. Locked for writing only to take it out.
+    /// NCCL's communicator; `None` after [`Communicator::end`], which locks it for writing.
     comm: RwLock<Option<Comm>>,
     one_at_a_time: Mutex<()>,
 }
 
 impl Communicator {
-    /// Joins the other ranks. Waits, without limit, until all ranks have joined with the same `id`.
+    /// Joins a communicator. Blocks, without a time limit, until all ranks have joined with the same `id`.
     pub(crate) fn join(id: &[u8], own: NcclRank) -> Result<Self, NcclError> {
         need_cuda()?;
         let calls = library()?;
@@ -257,7 +260,7 @@ impl Communicator {
         let mut comm = ptr::null_mut();
         let world_size = own.world_size as c_int;
         let rank = own.rank as c_int;
-        // SAFETY: writes one pointer, which this communicator owns until `end`.
+        // SAFETY: the call writes one pointer, which this communicator owns until `end`.
         check("ncclCommInitRank", unsafe {
             (calls.comm_init_rank)(&raw mut comm, world_size, id, rank)
         })?;
@@ -276,7 +279,7 @@ impl Communicator {
     /// tensor wait for the sum.
     ///
     /// # Errors
-    /// [`NcclError`]; [`NcclError::Tensor`] before any work is queued.
+    /// [`NcclError::Tensor`] if the tensor cannot be summed, before any work is queued, and other [`NcclError`]s.
     pub(crate) fn sum(&self, tensor: &mut Tensor) -> Result<(), NcclError> {
         let kind = self.kind_of(tensor)?;
         if tensor.numel() == 0 {
@@ -295,11 +298,11 @@ impl Communicator {
         let _current = self.context.enter()?;
 
         let data = tensor.data_ptr();
-        // libtorch uses the device's default stream, CUDA's null stream, because this crate never sets another.
+        // libtorch uses CUDA's null stream, the default stream of the device, because this crate sets no other stream.
         let stream = ptr::null_mut();
         let sum = nccl::ncclRedOp_t::ncclSum;
         // SAFETY: `data` holds `numel` contiguous values of `kind` on the communicator's device, and `&mut` excludes
-        // other calls with it. libtorch reuses freed memory only for later work on the same stream.
+        // other uses of the tensor. libtorch reuses freed memory only for later work on the same stream.
         check("ncclAllReduce", unsafe {
             (self.calls.all_reduce)(data, data, tensor.numel(), kind, sum, comm, stream)
         })
@@ -320,7 +323,8 @@ impl Communicator {
         }
     }
 
-    /// Returns the asynchronous error of the GPU or of another rank, if any. Never waits; for use in a separate thread.
+    /// Returns an asynchronous error of this GPU or of another rank, if there is one. Does not block; may be called
+    /// from another thread.
     pub(crate) fn fault(&self) -> Option<NcclError> {
         let comm = match self.comm.try_read() {
             Ok(comm) => comm,
@@ -337,7 +341,8 @@ impl Communicator {
         asked.and_then(|()| check("sum over ranks", state)).err()
     }
 
-    /// Waits until the GPU has finished and destroys the communicator. Every rank must call it. Later calls do nothing.
+    /// Waits until the GPU has finished its work and destroys the communicator. Every rank must call `end`. Later calls
+    /// do nothing.
     pub(crate) fn end(&self) -> Result<(), NcclError> {
         let Some(Comm(comm)) = self
             .comm
@@ -349,9 +354,9 @@ impl Communicator {
         };
 
         let _current = self.context.enter()?;
-        // SAFETY: waits for the current context, which belongs to this GPU.
+        // SAFETY: the call waits for the current context, which belongs to this communicator's GPU.
         check_cuda("cuCtxSynchronize", unsafe { cuda::cuCtxSynchronize() })?;
-        // SAFETY: taken out of the lock above, so no other thread has access to it now or later.
+        // SAFETY: the communicator was taken out of the lock, so no other thread can use it.
         check("ncclCommDestroy", unsafe {
             (self.calls.comm_destroy)(comm)
         })
@@ -436,7 +441,8 @@ mod tests {
         );
     }
 
-    /// Prints the version of NCCL. Runs in a separate process, because NCCL is loaded only once per process.
+    /// Prints the version of NCCL. Other tests run this in a separate process, because NCCL is loaded only once per
+    /// process.
     #[test]
     #[ignore = "started by another test"]
     fn report_nccl_version() {
@@ -446,7 +452,8 @@ mod tests {
         );
     }
 
-    /// Sets up the library as a torch wheel does. The driver next to it is a stub, since a version query needs none.
+    /// Tests with NCCL installed under the name used in torch wheels. The driver is a stub, since a version query needs
+    /// none.
     #[test]
     fn nccl_is_found_by_its_wheel_name() {
         const CALLS: &str = "int ncclGetVersion(int *version) { return *version = 22809, 0; }
@@ -509,7 +516,7 @@ mod tests {
             );
         }
 
-        // An unsupported tensor is rejected, and the communicator remains usable.
+        // A tensor of an unsupported kind is rejected, and the communicator remains usable.
         let refused = one.sum(&mut Tensor::zeros([3], (Kind::Float, Device::Cpu)));
         assert!(
             matches!(refused, Err(NcclError::Tensor { .. })),

@@ -1,7 +1,7 @@
 //! Loads libnccl at its first use, by one of its known names.
 //!
 //! A torch wheel contains only the name `libnccl.so.2`; a distribution's development package contains `libnccl.so` as
-//! well. cudarc tries many names but not the first of these, so only its types are used here, not its loader.
+//! well. cudarc's loader does not try `libnccl.so.2`, so only cudarc's types are used here.
 #![allow(unsafe_code)] // loads and calls foreign code
 
 use std::ffi::{c_char, c_int, c_void};
@@ -14,13 +14,13 @@ use libloading::Library;
 
 use super::nccl::{NcclError, VERSION_MIN};
 
-/// If libtorch was loaded from a wheel, its own NCCL is already loaded in the process under the first name.
+/// File names of NCCL. If libtorch was installed from a wheel, its NCCL is already loaded under the first name.
 const NAMES: [&str; 2] = ["libnccl.so.2", "libnccl.so"];
 
-/// Functions of NCCL, as declared in its header. The library is never closed.
+/// Pointers to NCCL's functions, as declared in nccl.h. The library is never closed.
 #[derive(Debug)]
 pub(super) struct Nccl {
-    /// Version as returned by `ncclGetVersion`: 22809 is 2.28.9.
+    /// Version of NCCL as returned by `ncclGetVersion`: 22809 is 2.28.9.
     pub(super) version: c_int,
     pub(super) get_last_error: unsafe extern "C" fn(ncclComm_t) -> *const c_char,
     pub(super) get_unique_id: unsafe extern "C" fn(*mut ncclUniqueId) -> ncclResult_t,
@@ -32,7 +32,7 @@ pub(super) struct Nccl {
     pub(super) comm_destroy: unsafe extern "C" fn(ncclComm_t) -> ncclResult_t,
 }
 
-/// Source, destination, number of values, data type, operation, communicator and stream.
+/// Parameters: source, destination, number of values, data type, operation, communicator, stream.
 type AllReduce = unsafe extern "C" fn(
     *const c_void,
     *mut c_void,
@@ -43,7 +43,7 @@ type AllReduce = unsafe extern "C" fn(
     cudaStream_t,
 ) -> ncclResult_t;
 
-/// Returns the NCCL of this process. Fails if none is found or it is too old; the next call then tries again.
+/// Returns the NCCL library of this process. Fails if it is not found or too old; the next call then tries again.
 pub(super) fn nccl() -> Result<&'static Nccl, NcclError> {
     static NCCL: OnceLock<Nccl> = OnceLock::new();
     if let Some(nccl) = NCCL.get() {
@@ -78,7 +78,7 @@ impl Nccl {
             return Err(NcclError::Old { found: version });
         }
 
-        // SAFETY: the signatures are those of nccl.h, which has not changed them since the minimum version.
+        // SAFETY: these signatures are those of nccl.h, and are the same in all versions since the minimum version.
         unsafe {
             Ok(Self {
                 version,
@@ -93,15 +93,15 @@ impl Nccl {
     }
 }
 
-/// Looks up a function by its name.
+/// Looks up a function of NCCL by its name.
 ///
 /// # Safety
-/// `F` must be the function's signature.
+/// `F` must be the signature of the function.
 unsafe fn look_up<F: Copy + 'static>(
     library: &'static Library,
     call: &str,
 ) -> Result<F, NcclError> {
-    // SAFETY: guaranteed by the caller of this function; the library is never closed.
+    // SAFETY: the caller guarantees the signature; the library is never closed.
 
     let found = unsafe { library.get::<F>(call.as_bytes()) };
     found

@@ -1,4 +1,4 @@
-//! Output of a model outside of training.
+//! Output of a model in evaluation and prediction.
 
 use tch::Tensor;
 
@@ -8,7 +8,7 @@ use crate::dataset::Batch;
 /// Output of a model for n rows.
 #[derive(Debug)]
 pub(crate) struct ModelOutput {
-    /// `[n, width]`: the input of the heads.
+    /// Vectors that are the input of the heads: `[n, width]`.
     pub vectors: Tensor,
     /// Output for each target, in the order of the targets.
     pub targets: Vec<TargetOutput>,
@@ -17,16 +17,17 @@ pub(crate) struct ModelOutput {
 /// Output of a model for n rows and one target.
 #[derive(Debug)]
 pub(crate) struct TargetOutput {
-    /// `[n, classes]`.
+    /// Logits: `[n, classes]`.
     pub logits: Tensor,
-    /// `[n, classes]` f32 on the CPU.
+    /// Probabilities: `[n, classes]`, f32 on the CPU.
     pub probabilities: Tensor,
-    /// Σ weight · loss and Σ weight.
+    /// Σ weight · loss and Σ weight over the n rows.
     pub loss: [f64; 2],
 }
 
 impl Learner {
-    /// Computes the model's output for a batch as in evaluation: with running statistics, without dropout or mix-up.
+    /// Computes the model's output for a batch in evaluation mode: with running statistics, and without dropout or
+    /// mix-up.
     pub(crate) fn answers(&self, batch: &Batch) -> Result<ModelOutput, LearnError> {
         let inputs = self.inputs(batch)?;
         let labels = self.labels(batch)?;

@@ -1,4 +1,4 @@
-//! Tests of single steps on small stores.
+//! Tests of single training steps on small stores.
 
 use super::*;
 use crate::dataset::fixture::Fixture;
@@ -50,7 +50,7 @@ fn a_batch_without_a_labelled_row_adds_nothing_and_labelled_rows_are_counted() {
     }
 }
 
-/// Returns whether training uses batch statistics, and the result of checking the configuration for two ranks.
+/// Returns whether training normalises by batch statistics, and the result of checking the configuration for two ranks.
 fn train_batch_norm(sets: &[&str]) -> (bool, Result<(), String>) {
     let _alone = testing::alone();
     let folder = tempfile::tempdir().expect("a folder");

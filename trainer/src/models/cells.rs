@@ -1,7 +1,7 @@
 //! Recurrent layers over frames.
 //!
-//! Layers are called one by one with dropout between them: cuDNN's own dropout keeps a random state that no seed
-//! resets, so a resumed run could not reproduce it.
+//! Layers are executed one by one with dropout between them: cuDNN's own dropout has a random state that no seed
+//! resets, so a resumed run could not reproduce its results.
 
 use tch::Tensor;
 
@@ -11,9 +11,9 @@ use super::walk::{Operation, OperationKind};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cell {
-    /// Hochreiter and Schmidhuber 1997, as in torch.
+    /// LSTM, Hochreiter and Schmidhuber 1997, as in torch.
     Lstm,
-    /// Cho et al. 2014, as in torch.
+    /// GRU, Cho et al. 2014, as in torch.
     Gru,
 }
 
@@ -21,18 +21,18 @@ pub(crate) enum Cell {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RecurrentArgs {
     pub cell: Cell,
-    /// Length of the state of one direction.
+    /// Length of the state vector of one direction.
     pub width: i64,
     /// Number of stacked layers.
     pub layers: i64,
-    /// Whether each layer also runs backwards in time.
+    /// Whether each layer also processes the steps in reverse order.
     pub both_ways: bool,
-    /// Dropout rate between two layers.
+    /// Dropout rate between two layers; `None` for no dropout.
     pub dropout: Option<f64>,
 }
 
 impl RecurrentArgs {
-    /// Returns the number of output values per step, over both directions.
+    /// Returns the number of values that a layer returns per step, over both directions.
     pub(crate) const fn outputs(&self) -> i64 {
         if self.both_ways {
             2 * self.width
@@ -51,13 +51,13 @@ pub(crate) struct Recurrent {
 }
 
 impl Recurrent {
-    /// Creates the layers. `from` is the number of input values per step.
+    /// Creates the variables of all layers. `from` is the number of input values per step.
     pub(crate) fn new(
         scope: &VarScope<'_>,
         from: i64,
         args: RecurrentArgs,
     ) -> Result<Self, ModelError> {
-        // torch stores the weights of all gates of a cell in one matrix.
+        // torch stores the weights of all gates of a layer in one matrix.
         let gates = match args.cell {
             Cell::Lstm => 4 * args.width,
             Cell::Gru => 3 * args.width,
@@ -96,7 +96,7 @@ impl Recurrent {
         })
     }
 
-    /// Describes the stack as operations of a stage, one per layer.
+    /// Describes the recurrent layers as operations, one per layer, with dropout between them.
     pub(crate) fn operations(&self) -> Vec<Operation> {
         let name = match (self.args.cell, self.args.both_ways) {
             (Cell::Lstm, false) => "LSTM",
@@ -125,14 +125,14 @@ impl Recurrent {
         operations
     }
 
-    /// Maps `[n, steps, values]` to the last layer's state after every step, `[n, steps, outputs]`, and to the final
-    /// states of its directions, concatenated to `[n, outputs]`.
+    /// Maps `[n, steps, values]` to the last layer's state after every step, `[n, steps, outputs]`, and to the last
+    /// layer's final states, with both directions concatenated, `[n, outputs]`.
     pub(crate) fn forward(&self, x: &Tensor, train: bool) -> Result<(Tensor, Tensor), ModelError> {
-        // Under autocast a convolution returns bf16, while these weights stay f32.
+        // Under autocast a preceding convolution returns bf16, while the recurrent weights stay f32.
         let x = x.f_to_kind(self.layers[0][0].kind())?;
         let directions = self.args.outputs() / self.args.width;
 
-        // Derived from `x`, so that a trace of this code follows the number of rows.
+        // The zeros are derived from `x`, so that a traced model accepts any number of rows.
         let zeros = x.f_select(1, 0)?.f_narrow(1, 0, 1)?.f_zeros_like()?;
         let zeros = zeros
             .f_unsqueeze(0)?
@@ -142,7 +142,7 @@ impl Recurrent {
         let mut steps = x;
         let mut last = zeros.shallow_clone();
         for (i, layer) in self.layers.iter().enumerate() {
-            // Dropout is applied between layers, so not before the first.
+            // No dropout before the first layer.
             if let (1.., Some(share)) = (i, self.args.dropout) {
                 steps = steps.f_dropout(share, train)?;
             }
@@ -162,7 +162,7 @@ impl Recurrent {
         let both_ways = self.args.both_ways;
         let variables: Vec<&Tensor> = layer.iter().collect();
 
-        // libtorch applies its own dropout (0.0 here) only between layers, and this is one layer. Batch axis first.
+        // libtorch's own dropout rate is 0.0, since it applies only between the layers of one call. Batch axis first.
         match self.args.cell {
             Cell::Lstm => {
                 let start = [zeros, zeros];

@@ -45,7 +45,7 @@ const CNN2D: &[Block] = &[
     },
 ];
 
-/// The two poolings after the blocks, along either axis.
+/// The two poolings after the blocks of `cnn2d`, the same for bands and frames.
 const POOLINGS: [Window; 2] = [Window::tile(2); 2];
 
 /// Returns the minimum number of bands and frames of `cnn2d`.
@@ -53,7 +53,7 @@ pub(crate) fn least_2d() -> [i64; 2] {
     [least_2d_along(1), least_2d_along(0)]
 }
 
-/// Returns the minimum length of an axis for which blocks and poolings leave one value (0: frames, 1: bands).
+/// Returns the minimum length of an axis (0: frames, 1: bands) for which blocks and poolings leave one value.
 fn least_2d_along(from_last: usize) -> i64 {
     let mut windows = windows_along(CNN2D, from_last);
     windows.extend(POOLINGS);
@@ -72,7 +72,7 @@ pub(crate) struct Cnn2d {
 
 impl Cnn2d {
     pub(crate) fn new(scope: &VarScope<'_>, dims: &Dims) -> Result<Self, ModelError> {
-        // Number of values per row that remain after blocks and poolings.
+        // Number of values per row after the blocks and poolings.
         let bands = length_behind(&POOLINGS, behind(CNN2D, 1, dims.bands));
         let frames = length_behind(&POOLINGS, behind(CNN2D, 0, dims.frames));
         let values = 64 * bands * frames;
@@ -134,13 +134,13 @@ const fn block_1d(width: i64) -> Block {
 
 const CNN1D: &[Block] = &[block_1d(128), block_1d(128), block_1d(256)];
 
-/// Returns one band and the minimum number of frames of `cnn1d`.
+/// Returns the minimum shape of `cnn1d`: one band, and the minimum number of frames.
 pub(crate) fn least_1d() -> [i64; 2] {
     [1, least_for(CNN1D)[1]]
 }
 
-/// `cnn1d` of document 002, which gives no widths. Pooling over time follows its reference (van den Oord, Dieleman and
-/// Schrauwen, "Deep content-based music recommendation", 2013).
+/// `cnn1d` of document 002, which does not state widths. Pooling over time follows the document's reference (van den
+/// Oord, Dieleman and Schrauwen, "Deep content-based music recommendation", 2013).
 ///
 /// `[n, bands, frames]` → 128, 128, 256 channels, each time a quarter of the frames → mean and maximum over frames,
 /// concatenated, 512 → dense 128.
@@ -163,7 +163,7 @@ impl Backbone for Cnn1d {
     fn embed(&self, inputs: &Inputs, train: bool, walk: &mut Walk) -> Result<Tensor, ModelError> {
         let x = self.blocks.forward(&inputs.spectrogram, train, walk)?;
 
-        // Mean and maximum accept any number of frames, so only the number of bands is fixed.
+        // Mean and maximum accept any number of frames, so the model fits rows with any number of frames.
         let x = Tensor::f_cat(&[mean_over(&x, &[2])?, x.f_amax(2, false)?], 1)?;
         walk.stage("mean, maximum", &x, || {
             vec![Operation::fixed("mean and maximum", "over frames")]

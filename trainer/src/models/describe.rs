@@ -1,7 +1,7 @@
 //! The descriptions shown by `wavemill-train models`: stages with their shapes and operations, branches, parameters,
 //! and the sources of the architecture.
 //!
-//! Everything is read from a model that is built and run once on zeros, so the table cannot differ from the code.
+//! A description is read from a model that is built and run once on zeros, so it cannot differ from the code.
 
 use serde::Serialize;
 use tch::nn::VarStore;
@@ -14,53 +14,53 @@ use super::{Dims, Inputs, ModelError, Net};
 
 /// Number of `mfcc` columns in the published `features.csv`: 7 statistics of 20 coefficients.
 const MFCC_COLUMNS: i64 = 140;
-/// Sizes of the artist and album vocabularies assumed in descriptions, approximately those of FMA small.
+/// Sizes of the artist and album vocabularies assumed in descriptions, about those of the data set FMA small.
 const VOCABULARY: [i64; 2] = [2400, 2800];
 
-/// An input of a model.
+/// An input that a model reads.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Input {
-    /// `spectrogram`, `metadata` or `ids`.
+    /// Name of the input: `spectrogram`, `metadata` or `ids`.
     pub name: &'static str,
-    /// Shape for one row, without n.
+    /// Shape of the input for one row, without n.
     pub shape: Vec<i64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Description {
-    /// Name used in `model.name`.
+    /// Name of the architecture, as in `model.name`.
     pub name: &'static str,
-    /// One-line description.
+    /// One-line description of the architecture.
     pub about: &'static str,
     /// The document that describes the architecture.
     pub origin: &'static str,
-    /// Properties given in the document's text.
+    /// Properties of the architecture that the document's text gives.
     pub text: &'static str,
-    /// Properties taken from its authors' repository.
+    /// Properties of the architecture that are taken from its authors' repository.
     pub repository: &'static str,
-    /// Properties that neither source gives, or that differ from the sources.
+    /// Properties that neither document nor repository gives, or that differ from them.
     pub our_choice: &'static str,
-    /// Inputs of one row.
+    /// Inputs of the model for one row.
     pub inputs: Vec<Input>,
-    /// Minimum number of bands and frames.
+    /// Minimum number of bands and frames of a row.
     pub least: [i64; 2],
-    /// Parallel branches; empty if the stages form one sequence. The first stage that has no branch joins them.
+    /// Parallel branches; empty if the stages form one sequence. The first stage after the branches joins them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub branches: Vec<Branch>,
-    /// Stages in order, without the heads.
+    /// Stages in order of execution, without the heads.
     pub stages: Vec<Stage>,
-    /// Length of the vector that is the input of the heads.
+    /// Length of the vector that the heads receive for each row.
     pub width: i64,
-    /// Targets with their number of classes.
+    /// Name and number of classes of each target.
     pub heads: Vec<(String, i64)>,
     /// Number of trainable parameters, including the heads.
     pub parameters: i64,
-    /// Dropout rates, in the order of the layers.
+    /// Dropout rates of all dropout layers, in order of execution.
     pub dropout: Vec<f64>,
 }
 
 impl Description {
-    /// Returns the number of parameters of a head: one weight per value of the vector and one bias, for every class.
+    /// Returns a head's number of parameters: for each class, one weight per value of the input vector and one bias.
     pub(crate) const fn head_parameters(&self, classes: i64) -> i64 {
         (self.width + 1) * classes
     }
@@ -79,7 +79,7 @@ pub(crate) fn thousands(number: i64) -> String {
     out
 }
 
-/// Returns the dimensions used in an architecture's document, overridden by `shape` (bands, frames) and `classes`.
+/// Returns the dimensions used in an architecture's document. `shape` (bands, frames) and `classes` override them.
 fn dims_of(architecture: &Architecture, shape: Option<[i64; 2]>, classes: Option<i64>) -> Dims {
     let [bands, frames, own_classes] = architecture.document;
     let [bands, frames] = shape.unwrap_or([bands, frames]);
@@ -104,10 +104,10 @@ fn dims_of(architecture: &Architecture, shape: Option<[i64; 2]>, classes: Option
     }
 }
 
-/// Describes the architecture `name`, built for its document's rows or for other dimensions.
+/// Describes the architecture `name`, for the dimensions in its document or for the given ones.
 ///
 /// # Errors
-/// [`ModelError`] if the name is unknown or the rows do not fit the architecture.
+/// [`ModelError`] if the name is unknown or the dimensions do not fit the architecture.
 pub(crate) fn describe(
     name: &str,
     shape: Option<[i64; 2]>,
@@ -132,7 +132,7 @@ fn describe_for(
     let store = VarStore::new(Device::Cpu);
     let net = Net::build(model, dims, &store.root(), None)?;
 
-    // One row is sufficient because nothing is trained: batch norm uses its running statistics.
+    // One row is sufficient, since batch norm uses its running statistics outside of training.
     let inputs = Inputs {
         spectrogram: zeros(&[1, dims.bands, dims.frames], Kind::Float)?,
         metadata: if architecture.needs.metadata() {
@@ -154,7 +154,7 @@ fn describe_for(
     shown_inputs.extend(inputs.metadata.iter().map(|x| input("metadata", x)));
     shown_inputs.extend(inputs.ids.iter().map(|x| input("ids", x)));
 
-    // The same forward pass as in training, so the description contains exactly the stages that a row passes.
+    // Use the forward pass of training, so that the description contains exactly the stages that are executed.
     let mut walk = Walk::recorded();
     let _ = tch::no_grad(|| net.walk(&inputs, false, &mut walk))?;
     let walked = walk.into_record();

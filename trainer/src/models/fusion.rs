@@ -7,21 +7,21 @@ use super::recurrent::{CRNN_SIMPLE, ConvRecurrent};
 use super::walk::{Operation, OperationKind, Walk};
 use super::{Backbone, Dims, Inputs, ModelError, metadata};
 
-/// Length of the embedding of an artist or album.
+/// Length of the vector of an artist or album.
 const EMBEDDED: i64 = 16;
 const DENSE: i64 = 128;
-/// Names of the id columns.
+/// Names of the columns in the input `ids`.
 const ID_NAMES: [&str; 2] = ["artist", "album"];
 
 /// Concatenates a spectrogram branch (convolutions and an LSTM, as `crnn-simple`), metadata, and embeddings of artist
-/// and album, followed by a dense layer. Artist or album is left out if its vocabulary is empty.
+/// and album, followed by a dense layer. The artist or album embedding is left out if its vocabulary is empty.
 ///
 /// `[n, bands, frames]` → 64; `[n, columns]` unchanged; `[n, 2]` ids → 16 each, all 0 for the unknown id 0 even after
 /// training → dense 128.
 #[derive(Debug)]
 pub(crate) struct Fusion {
     branch: ConvRecurrent,
-    /// Id columns with their embedding tables.
+    /// Index of each used column of the input `ids`, with its embedding table.
     vectors: Vec<(usize, Tensor)>,
     dense: DenseRelu,
 }
@@ -42,7 +42,7 @@ impl Fusion {
                 &[entries, EMBEDDED],
                 Initializer::Normal(0.1),
             )?;
-            // An unknown artist carries no information. `f_embedding` below gives row 0 no gradient, so it stays 0.
+            // Row 0 is for unknown ids and has no information. `f_embedding` gives it no gradient, so it stays 0.
             let _ = tch::no_grad(|| table.f_get(0)?.f_zero_())?;
             vectors.push((column, table));
         }
@@ -56,7 +56,7 @@ impl Fusion {
     }
 }
 
-/// Describes an embedding as an operation of a stage.
+/// Describes an embedding table as an operation of a stage.
 fn embedding(table: &Tensor) -> Operation {
     Operation {
         kind: OperationKind::Dense,
@@ -71,7 +71,7 @@ impl Backbone for Fusion {
         walk.branch("spectrogram", "spectrogram");
         let heard = self.branch.embed(inputs, train, walk)?;
 
-        // Metadata is passed on unchanged, so this branch has no stage.
+        // The metadata branch has no stage, because metadata is passed on unchanged.
         walk.branch("metadata", "metadata");
         let mut parts = vec![heard, metadata(inputs, "fusion")?.shallow_clone()];
 

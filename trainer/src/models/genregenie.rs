@@ -1,4 +1,4 @@
-//! `genregenie-cnn` of document 001.
+//! The architecture `genregenie-cnn` of document 001.
 
 use tch::Tensor;
 
@@ -17,7 +17,7 @@ const POOL: Window = Window::tile(2);
 const CHAIN: [Window; 6] = [CONV, POOL, CONV, POOL, CONV, POOL];
 const DENSE: i64 = 128;
 
-/// Returns the minimum number of bands and frames: 8 of each.
+/// Returns the minimum number of bands and frames of a row: 8 of each.
 pub(crate) fn least() -> [i64; 2] {
     [least_before(&CHAIN); 2]
 }
@@ -43,7 +43,7 @@ struct Block {
 }
 
 impl Block {
-    /// Describes the block as operations of a stage.
+    /// Describes the operations of a block, in order.
     fn operations(&self) -> Vec<Operation> {
         let mut operations = vec![self.conv.operation()];
         operations.extend(pool_operation(&[POOL; 2]));
@@ -78,7 +78,7 @@ impl GenreGenie {
             from = to;
         }
 
-        // The dense layer reads all remaining values of a row, so it fits rows of one shape only.
+        // The dense layer reads all remaining values of a row, so the model fits rows of one shape only.
         let values = from * length_behind(&CHAIN, dims.bands) * length_behind(&CHAIN, dims.frames);
         Ok(Self {
             blocks,
@@ -93,7 +93,7 @@ impl Backbone for GenreGenie {
         let mut x = as_picture(&inputs.spectrogram, self.channels)?;
 
         for (i, block) in self.blocks.iter().enumerate() {
-            // Pooling before batch norm, in the document's order.
+            // The document pools before batch norm.
             x = max_pool(&block.conv.forward(&x)?, &[POOL; 2])?;
             x = block
                 .norm

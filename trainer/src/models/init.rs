@@ -1,7 +1,7 @@
-//! Loading of initial weights from a file that uses the variable names of torchvision and timm (or our own).
+//! Loads initial weights from a file that uses the variable names of torchvision and timm (or of wavemill's models).
 //!
-//! Except for the heads, the file must contain every variable with the right shape, and no others: otherwise
-//! weights of a deeper network of the same family would be accepted, because its names include those of this model.
+//! Except for the heads, the file must contain every variable of the model with the right shape, and no others:
+//! otherwise weights of a deeper network of the same family, which has all names of the model, would be accepted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -19,18 +19,18 @@ use super::{ModelError, is_head};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Origin {
-    /// Drawn at random.
+    /// All weights were drawn at random.
     #[default]
     Scratch,
-    /// Read from a file, except for the heads, which are drawn at random.
+    /// Weights were read from a file, except for the heads, which were drawn at random.
     Pretrained {
         file: PathBuf,
-        /// Number of tensors read from the file.
+        /// Number of tensors copied from the file.
         tensors: usize,
     },
 }
 
-/// Names the file without its folder, because results contain this text and must not contain paths.
+/// Shows the weight file's name without its folder, because results contain this text and must not contain paths.
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -43,16 +43,16 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Maximum number of faults listed in an error.
+/// Maximum number of differing tensors listed in an error message.
 const LISTED_MAX: usize = 5;
 
-/// File name extensions under which PyTorch pickles are published.
+/// File name extensions under which PyTorch weights are published as pickles.
 const PICKLED: [&str; 5] = ["pth", "pt", "ckpt", "bin", "pkl"];
 
-/// Checks by its first bytes whether `file` can be safetensors. PyTorch's own files get a separate error.
+/// Checks by the first bytes of `file` whether it may be a safetensors file. PyTorch pickles get a separate error.
 ///
 /// # Errors
-/// [`ModelError::InitRead`], [`ModelError::Unfit`].
+/// [`ModelError::InitRead`] if the file cannot be read; [`ModelError::Unfit`] if it is a pickle.
 pub(crate) fn check_form(file: &Path) -> Result<(), ModelError> {
     let mut first = Vec::new();
     let read = File::open(file).and_then(|opened| opened.take(9).read_to_end(&mut first));
@@ -69,7 +69,7 @@ pub(crate) fn check_form(file: &Path) -> Result<(), ModelError> {
         .extension()
         .is_some_and(|suffix| PICKLED.iter().any(|known| suffix == *known));
 
-    // Reading a pickle can execute code, so it is never attempted; the error names the command that converts it.
+    // A pickle is never loaded, because that can execute code; the error names the command that converts it.
     // Safetensors files with a pickle's extension are accepted.
     if !is_safetensors && (is_pickle || is_named_so) {
         return Err(ModelError::Unfit(format!(
@@ -82,12 +82,12 @@ pub(crate) fn check_form(file: &Path) -> Result<(), ModelError> {
     Ok(())
 }
 
-/// Copies the weights in `file` (safetensors) into `store`, except for those of the heads. A leading `module.` is
-/// removed from keys; `num_batches_tracked` and the file's own head (`fc.…`) are ignored. Values are converted to the
-/// kind and device of the store.
+/// Copies the weights in the safetensors file `file` into `store`, except for those of the heads. A leading `module.`
+/// is removed from keys; `num_batches_tracked` and the file's own head (`fc.…`) are ignored. Values are converted to
+/// the kind and device of the store.
 ///
 /// # Errors
-/// As [`check_form`]; [`ModelError::Unfit`], in which case nothing was copied; [`ModelError::Torch`].
+/// The errors of [`check_form`]; [`ModelError::Unfit`] if tensors do not match, before any copy; [`ModelError::Torch`].
 pub(crate) fn load(file: &Path, store: &VarStore) -> Result<Origin, ModelError> {
     check_form(file)?;
     let read = Tensor::read_safetensors(file).map_err(|source| ModelError::InitRead {
@@ -95,8 +95,8 @@ pub(crate) fn load(file: &Path, store: &VarStore) -> Result<Origin, ModelError> 
         source,
     })?;
 
-    // Published files contain the prefix of PyTorch's wrapper for several devices, counters that are not used here, and
-    // a head for other classes.
+    // Published files contain the prefix of PyTorch's wrapper for several devices, counters of batches that are not
+    // used here, and a head for other classes.
     let mut given: BTreeMap<String, Tensor> = BTreeMap::new();
     for (key, tensor) in read {
         let key = key.strip_prefix("module.").unwrap_or(&key);
@@ -110,7 +110,7 @@ pub(crate) fn load(file: &Path, store: &VarStore) -> Result<Origin, ModelError> 
         .filter(|(key, _)| !is_head(key))
         .collect();
 
-    // All keys of both sides are compared before anything is copied, so a file that does not fit changes nothing.
+    // All keys of file and model are compared before any copy, so a file that does not fit changes no weights.
     let keys: BTreeSet<&String> = wanted.keys().chain(given.keys()).collect();
     let faults: Vec<String> = keys
         .into_iter()
@@ -182,7 +182,7 @@ mod tests {
         }
     }
 
-    /// Writes a file like the published ones: with 1000 classes, the prefix of PyTorch's wrapper, and counters.
+    /// Writes a weight file like the published ones: with 1000 classes, the prefix of PyTorch's wrapper, and counters.
     fn published(
         name: &str,
         folder: &Path,

@@ -1,7 +1,7 @@
 //! Building blocks shared by the architectures: variables with their initial values, convolutions, dense layers,
 //! pooling, dropout.
 //!
-//! Every step returns a `Result`: lack of device memory or a lost rank is an error, not a panic.
+//! Every operation returns a `Result`: lack of device memory or a lost rank is an error instead of a panic.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -16,24 +16,24 @@ use super::walk::{Operation, OperationKind, Walk};
 use super::window::{Window, describe_windows, least_before, length_behind};
 use crate::ffi::Group;
 
-/// Distribution of a variable's initial values.
+/// Distribution from which a variable's initial values are drawn.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Initializer {
-    /// Every value is this constant.
+    /// All values equal this constant.
     Constant(f64),
-    /// Uniform in ±`bound`.
+    /// Uniform distribution in ±`bound`.
     Uniform(f64),
-    /// Normal with this standard deviation.
+    /// Normal distribution with mean 0 and this standard deviation.
     Normal(f64),
-    /// torch's default for convolutions and dense layers: uniform in ±1 / √fan-in.
+    /// torch's default for convolutions and dense layers: uniform distribution in ±1 / √fan-in.
     Torch,
-    /// Keras's `he_normal`: normal, truncated at two standard deviations, with variance 2 / fan-in after truncation.
+    /// Keras's `he_normal`: normal distribution, truncated at two standard deviations, then with variance 2 / fan-in.
     HeNormal,
-    /// Default of torchvision and timm for convolutions: normal with variance 2 / fan-out.
+    /// Default of torchvision and timm for convolutions: normal distribution with variance 2 / fan-out.
     FanOut,
 }
 
-/// Standard deviation of a standard normal distribution truncated at ±2.
+/// Standard deviation of the standard normal distribution after truncation at ±2.
 const CUT_NORMAL_STD: f64 = 0.879_625_661_034_239_8;
 
 /// A path in the variable store, with the settings shared by all layers of a model.
@@ -53,7 +53,7 @@ impl std::fmt::Debug for VarScope<'_> {
 }
 
 impl<'a> VarScope<'a> {
-    /// Creates the scope of a model's root. `ranks` is ignored unless the model enables batch norm over ranks.
+    /// Creates the scope of a model's root path. `ranks` is ignored unless the model enables batch norm over ranks.
     pub(crate) fn new(
         path: &Path<'a>,
         model: &config::Model,
@@ -71,14 +71,14 @@ impl<'a> VarScope<'a> {
 
     /// Returns the scope of a child path. `name` must not contain a dot.
     pub(crate) fn at(&self, name: impl ToString) -> Self {
-        // The clone shares `dropped`, so the model's list contains the rates of all its layers.
+        // The clone shares `dropped`, so the model's list contains the dropout rates of all its layers.
         Self {
             path: self.path.sub(name),
             ..self.clone()
         }
     }
 
-    /// Returns the same scope with variables that are trained even if the model is frozen.
+    /// Returns the same scope, in which new variables are trained even if the model is frozen.
     pub(crate) fn trained(&self) -> Self {
         Self {
             frozen: false,
@@ -86,36 +86,36 @@ impl<'a> VarScope<'a> {
         }
     }
 
-    /// Returns the configured dropout rate, or the architecture's `own`, and adds it to [`Self::dropped`].
+    /// Returns the configured dropout rate, or else the architecture's rate `own`. Adds the rate to [`Self::dropped`].
     pub(crate) fn dropout(&self, own: f64) -> f64 {
         let share = self.dropout.unwrap_or(own);
         self.dropped.borrow_mut().push(share);
         share
     }
 
-    /// Returns the rates of all dropout layers created so far, in order.
+    /// Returns the rates of all dropout layers created so far in the model, in order.
     pub(crate) fn dropped(&self) -> Vec<f64> {
         self.dropped.borrow().clone()
     }
 
-    /// Returns the group of ranks over which batch norm sums.
+    /// Returns the ranks over which batch norm computes its statistics; `None` for this rank only.
     pub(crate) fn ranks(&self) -> Option<&'static Group> {
         self.ranks
     }
 
-    /// Creates a variable, which is trained unless the scope is frozen.
+    /// Creates a variable with initial values drawn from `start`. It is trained unless the scope is frozen.
     pub(crate) fn variable(
         &self,
         name: &str,
         dims: &[i64],
         start: Initializer,
     ) -> Result<Tensor, ModelError> {
-        // Dimensions are `[out, in, window…]`, which is torch's convention for computing fans.
+        // `dims` is `[out, in, window…]`, from which torch computes fan-in and fan-out.
         let field: i64 = dims.iter().skip(2).product();
         let fan_in = (dims.get(1).unwrap_or(&1) * field) as f64;
         let fan_out = (dims.first().unwrap_or(&1) * field) as f64;
 
-        // Drawn from the process's generator right away: the initial weights depend on the order of creation.
+        // Values are drawn immediately from the process's generator: initial weights depend on the order of creation.
         let mut values = Tensor::f_zeros(dims, (self.path.kind(), self.path.device()))?;
         let _ = match start {
             Initializer::Constant(value) => values.f_fill_(value)?,
@@ -137,9 +137,9 @@ impl<'a> VarScope<'a> {
         Ok(self.path.add(name, values, false))
     }
 
-    /// Creates a dense layer from `from` to `to` values with torch's initialisation. Variables: `weight`, `bias`.
+    /// Creates a dense layer from `from` to `to` values, initialised as in torch. Variables: `weight`, `bias`.
     pub(crate) fn linear(&self, from: i64, to: i64) -> Result<Linear, ModelError> {
-        // Bias before weight: changing the order of draws would change the weights that a seed gives.
+        // The bias is drawn before the weight: another order would change the weights that a seed gives.
         let bias = self.variable(
             "bias",
             &[to],
@@ -152,11 +152,11 @@ impl<'a> VarScope<'a> {
     }
 }
 
-/// Fills `values` with normal values truncated at ±2, times `deviation`, using the inverse distribution function.
+/// Fills `values` by the inverse distribution function with normal values truncated at ±2, times `deviation`.
 fn cut_normal(values: &mut Tensor, deviation: f64) -> Result<Tensor, ModelError> {
-    // erf(2 / √2): the share of a normal distribution within two standard deviations.
+    // erf(2 / √2): the share of a normal distribution within ±2 standard deviations.
     const INSIDE: f64 = 0.954_499_736_103_641_6;
-    // Uniform shares within ±2 standard deviations, mapped by the inverse error function: nothing is redrawn.
+    // Map uniform numbers to shares within ±2 standard deviations, then by the inverse error function; no redrawing.
     let drawn = values
         .f_uniform_(-INSIDE, INSIDE)?
         .f_erfinv()?
@@ -175,7 +175,7 @@ pub(crate) fn dense_operation(weight: &Tensor, bias: Option<&Tensor>) -> Operati
     }
 }
 
-/// Computes `x · weightᵀ + bias`.
+/// Computes the output `x · weightᵀ + bias` of a dense layer.
 pub(crate) fn dense(layer: &Linear, x: &Tensor) -> Result<Tensor, ModelError> {
     Ok(x.f_linear(&layer.ws, layer.bs.as_ref())?)
 }
@@ -192,22 +192,22 @@ pub(crate) struct Conv {
 /// Arguments of [`Conv::new`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ConvArgs<'a> {
-    /// Input channels.
+    /// Number of input channels.
     pub from: i64,
-    /// Output channels.
+    /// Number of output channels.
     pub to: i64,
-    /// One window per axis.
+    /// Kernel, stride and padding along each axis.
     pub windows: &'a [Window],
-    /// 1, or `from` for one filter per channel.
+    /// Number of groups: 1, or `from` for a separate filter per channel.
     pub groups: i64,
-    /// Initial values of the weight.
+    /// Distribution of the initial values of the weight.
     pub start: Initializer,
 }
 
 impl Conv {
-    /// Creates the variable `weight` in `scope`.
+    /// Creates the convolution and its variable `weight` in `scope`.
     pub(crate) fn new(scope: &VarScope<'_>, args: ConvArgs<'_>) -> Result<Self, ModelError> {
-        // torch's order: output channels, input channels of a group, then the window.
+        // Order of dimensions as in torch: output channels, input channels of a group, then the window.
         let mut dims = vec![args.to, args.from / args.groups];
         dims.extend(args.windows.iter().map(|window| window.kernel));
         let weight = scope.variable("weight", &dims, args.start)?;
@@ -218,7 +218,7 @@ impl Conv {
         })
     }
 
-    /// Creates a convolution over both axes of a picture, initialized as in torchvision and timm.
+    /// Creates a convolution over both axes of a picture, initialised as in torchvision and timm.
     pub(crate) fn over_picture(
         scope: &VarScope<'_>,
         from: i64,
@@ -236,12 +236,12 @@ impl Conv {
         Self::new(scope, args)
     }
 
-    /// Returns the number of output channels.
+    /// Returns the number of output channels of the convolution.
     pub(crate) fn channels(&self) -> i64 {
         self.weight.size()[0]
     }
 
-    /// Returns the stride along the first axis.
+    /// Returns the stride of the convolution along the first axis.
     pub(crate) fn stride(&self) -> i64 {
         self.windows.first().map_or(1, |window| window.stride)
     }
@@ -260,7 +260,7 @@ impl Conv {
         }
     }
 
-    /// Returns a tensor `[n, output channels, …]`.
+    /// Applies the convolution and returns a tensor `[n, output channels, …]`.
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor, ModelError> {
         let stride: Vec<i64> = self.windows.iter().map(|w| w.stride).collect();
         let padding: Vec<i64> = self.windows.iter().map(|w| w.padding).collect();
@@ -273,7 +273,7 @@ impl Conv {
     }
 }
 
-/// Describes max pooling as an operation of a stage; `None` without windows.
+/// Describes max pooling as an operation of a stage, or returns `None` if there are no windows.
 pub(crate) fn pool_operation(windows: &[Window]) -> Option<Operation> {
     // Pooling windows are adjacent by default, so a stride is named only if it differs from the kernel.
     (!windows.is_empty()).then(|| {
@@ -284,7 +284,7 @@ pub(crate) fn pool_operation(windows: &[Window]) -> Option<Operation> {
     })
 }
 
-/// Applies max pooling with one window per axis, or returns `x` if `windows` is empty.
+/// Applies max pooling with one window per axis. Returns `x` if `windows` is empty.
 pub(crate) fn max_pool(x: &Tensor, windows: &[Window]) -> Result<Tensor, ModelError> {
     let kernel: Vec<i64> = windows.iter().map(|w| w.kernel).collect();
     let stride: Vec<i64> = windows.iter().map(|w| w.stride).collect();
@@ -300,14 +300,14 @@ pub(crate) fn max_pool(x: &Tensor, windows: &[Window]) -> Result<Tensor, ModelEr
 /// Activation function after batch norm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Activation {
-    /// max(0, x).
+    /// ReLU: max(0, x).
     Relu,
-    /// x, or e^x − 1 for negative x.
+    /// ELU: x, or e^x − 1 for negative x.
     Elu,
 }
 
 impl Activation {
-    /// Describes the activation as an operation of a stage.
+    /// Describes the activation function as an operation of a stage.
     fn operation(self) -> Operation {
         Operation::fixed(
             match self {
@@ -322,16 +322,16 @@ impl Activation {
 /// Kind and rate of dropout.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Dropout {
-    /// No dropout.
+    /// No dropout is applied.
     None,
-    /// Drops single values.
+    /// Sets single values to 0, with this rate.
     Values(f64),
-    /// Drops whole channels of a row.
+    /// Sets whole channels of a row to 0, with this rate.
     Channels(f64),
 }
 
 impl Dropout {
-    /// Returns this dropout with the configured rate, if the configuration sets one.
+    /// Returns the same kind of dropout, with the configured rate if there is one.
     #[must_use]
     pub(crate) fn at(self, scope: &VarScope<'_>) -> Self {
         match self {
@@ -341,7 +341,7 @@ impl Dropout {
         }
     }
 
-    /// Describes the dropout as an operation of a stage; `None` if nothing is dropped.
+    /// Describes the dropout as an operation of a stage. Returns `None` if the rate is 0.
     pub(crate) fn operation(self) -> Option<Operation> {
         let (name, share) = match self {
             Self::None => return None,
@@ -352,7 +352,7 @@ impl Dropout {
     }
 }
 
-/// Sets the dropped parts of `x` to 0 and scales up the rest in training; returns `x` otherwise.
+/// In training, sets values or channels of `x` to 0 and scales up the rest; otherwise returns `x`.
 pub(crate) fn drop(x: &Tensor, dropout: Dropout, train: bool) -> Result<Tensor, ModelError> {
     Ok(match dropout {
         Dropout::None => x.shallow_clone(),
@@ -361,18 +361,18 @@ pub(crate) fn drop(x: &Tensor, dropout: Dropout, train: bool) -> Result<Tensor, 
     })
 }
 
-/// Convolution, batch norm, activation, max pooling and dropout.
+/// Arguments of a block: convolution, batch norm, activation, max pooling and dropout, in this order.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Block {
-    /// Output channels.
+    /// Number of output channels of the block.
     pub width: i64,
-    /// One window per axis.
+    /// Window of the convolution along each axis.
     pub conv: &'static [Window],
-    /// Applied after batch norm.
+    /// Activation function after batch norm.
     pub activation: Activation,
-    /// One window per axis, or empty for no pooling.
+    /// Window of max pooling along each axis; empty for no pooling.
     pub pool: &'static [Window],
-    /// Applied last.
+    /// Dropout at the end of the block.
     pub dropout: Dropout,
 }
 
@@ -384,7 +384,7 @@ pub(crate) struct ConvNorm {
 }
 
 impl ConvNorm {
-    /// Creates a convolution over both axes of a picture, and its batch norm.
+    /// Creates a convolution over both axes of a picture, followed by batch norm.
     pub(crate) fn over_picture(
         [conv, norm]: [&VarScope<'_>; 2],
         from: i64,
@@ -397,18 +397,18 @@ impl ConvNorm {
         })
     }
 
-    /// Describes both layers as operations of a stage.
+    /// Describes the convolution and the batch norm as operations of a stage.
     pub(crate) fn operations(&self) -> [Operation; 2] {
         [self.conv.operation(), self.norm.operation()]
     }
 
-    /// Returns a tensor `[n, output channels, …]`.
+    /// Applies convolution and batch norm, and returns a tensor `[n, output channels, …]`.
     pub(crate) fn forward(&self, x: &Tensor, train: bool) -> Result<Tensor, ModelError> {
         self.norm.forward(&self.conv.forward(x)?, train)
     }
 }
 
-/// A dense layer, ReLU and dropout.
+/// A dense layer, followed by ReLU and dropout.
 #[derive(Debug)]
 pub(crate) struct DenseRelu {
     layer: Linear,
@@ -416,7 +416,7 @@ pub(crate) struct DenseRelu {
 }
 
 impl DenseRelu {
-    /// Creates a layer from `from` to `to` values in `scope`. `own_dropout` is the architecture's rate.
+    /// Creates a dense layer from `from` to `to` values in `scope`. `own_dropout` is the architecture's dropout rate.
     pub(crate) fn new(
         scope: &VarScope<'_>,
         from: i64,
@@ -429,7 +429,7 @@ impl DenseRelu {
         })
     }
 
-    /// Describes the layers as operations of a stage.
+    /// Describes the dense layer, ReLU and dropout as operations of a stage.
     pub(crate) fn operations(&self) -> Vec<Operation> {
         let mut operations = vec![
             dense_operation(&self.layer.ws, self.layer.bs.as_ref()),
@@ -439,7 +439,7 @@ impl DenseRelu {
         operations
     }
 
-    /// Maps `[n, from]` to `[n, to]`.
+    /// Maps values `[n, from]` to `[n, to]`.
     pub(crate) fn forward(&self, x: &Tensor, train: bool) -> Result<Tensor, ModelError> {
         Ok(dense(&self.layer, x)?
             .f_relu()?
@@ -447,13 +447,13 @@ impl DenseRelu {
     }
 }
 
-/// A sequence of blocks. Variables: `convI.weight` and `normI.*`, I from 1.
+/// A sequence of blocks. Variables of block I (from 1): `convI.weight` and `normI.*`.
 #[derive(Debug)]
 pub(crate) struct Blocks {
     layers: Vec<BlockLayers>,
 }
 
-/// The layers built from a [`Block`].
+/// The layers built from the arguments in a [`Block`].
 #[derive(Debug)]
 struct BlockLayers {
     conv_norm: ConvNorm,
@@ -463,7 +463,7 @@ struct BlockLayers {
 }
 
 impl BlockLayers {
-    /// Describes the layers as operations of a stage.
+    /// Describes the layers of the block as operations of a stage.
     fn operations(&self) -> Vec<Operation> {
         let mut operations = self.conv_norm.operations().to_vec();
         operations.push(self.activation.operation());
@@ -474,7 +474,7 @@ impl BlockLayers {
 }
 
 impl Blocks {
-    /// Creates the layers of `blocks`. `from` is the number of input channels.
+    /// Creates the layers of all `blocks`. `from` is the number of input channels.
     pub(crate) fn new(
         scope: &VarScope<'_>,
         mut from: i64,
@@ -505,7 +505,7 @@ impl Blocks {
         Ok(Self { layers })
     }
 
-    /// Maps `[n, channels, …]` to `[n, width of the last block, …]`. Reports each block to `walk` as `convI`.
+    /// Maps `[n, channels, …]` to `[n, width of the last block, …]`. Reports block I to `walk` as the stage `convI`.
     pub(crate) fn forward(
         &self,
         x: &Tensor,
@@ -529,12 +529,12 @@ impl Blocks {
     }
 }
 
-/// Returns the windows of `blocks` along an axis, counted from the last axis (0: frames, 1: bands).
+/// Returns the windows of the convolutions and poolings in `blocks` along frames (`from_last` 0) or bands (1).
 pub(crate) fn windows_along(blocks: &[Block], from_last: usize) -> Vec<Window> {
     let mut windows = Vec::new();
     for block in blocks {
-        // In the order in which a block applies them. A block over frames only has no window along bands and keeps
-        // their number.
+        // Windows are listed in the order in which a block applies them. A block over frames only has no window along
+        // bands and preserves their number.
         for step in [block.conv, block.pool] {
             windows.extend(step.iter().rev().nth(from_last));
         }
@@ -542,12 +542,12 @@ pub(crate) fn windows_along(blocks: &[Block], from_last: usize) -> Vec<Window> {
     windows
 }
 
-/// Returns the length of an axis after `blocks`.
+/// Returns the length of an axis after `blocks`. `from_last` is 0 for frames and 1 for bands.
 pub(crate) fn behind(blocks: &[Block], from_last: usize, length: i64) -> i64 {
     length_behind(&windows_along(blocks, from_last), length)
 }
 
-/// Returns the minimum number of bands and frames for which the output of `blocks` is not empty.
+/// Returns the minimum number of bands and frames for which `blocks` leave at least one value.
 pub(crate) fn least_for(blocks: &[Block]) -> [i64; 2] {
     [
         least_before(&windows_along(blocks, 1)),
@@ -555,7 +555,7 @@ pub(crate) fn least_for(blocks: &[Block]) -> [i64; 2] {
     ]
 }
 
-/// Computes the mean over `axes` in the tensor's own kind.
+/// Computes the mean over `axes`, in the kind of `x`.
 pub(crate) fn mean_over(x: &Tensor, axes: &[i64]) -> Result<Tensor, ModelError> {
     Ok(x.f_mean_dim(axes, false, None::<Kind>)?)
 }

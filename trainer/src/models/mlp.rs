@@ -1,7 +1,7 @@
 //! Dense layers over a track's metadata: `mlp-4` and `mlp-1` of document 002, which gives no widths.
 //!
-//! In the document, the columns are the 140 MFCC statistics of the published `features.csv`; here they can also be
-//! computed by a store.
+//! In the document, the columns are the 140 MFCC statistics of the published `features.csv`. Here they can also be a
+//! feature of statistics in a store.
 
 use tch::Tensor;
 
@@ -13,20 +13,20 @@ use super::{Backbone, Dims, Inputs, ModelError, metadata};
 #[derive(Debug)]
 pub(crate) struct MlpArgs {
     pub widths: &'static [i64],
-    /// Whether batch norm is applied between a layer and its ReLU.
+    /// Whether batch norm is applied between a dense layer and its ReLU.
     pub norm: bool,
-    /// Applied after each ReLU.
+    /// Dropout rate after each ReLU.
     pub dropout: Dropout,
 }
 
-/// `[n, columns]` → 512 → 256 → 128 → 64, each with batch norm, ReLU and dropout.
+/// Arguments of `mlp-4`: `[n, columns]` → 512 → 256 → 128 → 64, each with batch norm, ReLU and dropout.
 pub(crate) const FOUR: MlpArgs = MlpArgs {
     widths: &[512, 256, 128, 64],
     norm: true,
     dropout: Dropout::Values(0.3),
 };
 
-/// `[n, columns]` → 128, ReLU.
+/// Arguments of `mlp-1`: `[n, columns]` → 128, ReLU.
 pub(crate) const ONE: MlpArgs = MlpArgs {
     widths: &[128],
     norm: false,
@@ -42,7 +42,7 @@ struct Layer {
 }
 
 impl Layer {
-    /// Describes the layer as operations of a stage.
+    /// Describes a dense layer, with its batch norm, ReLU and dropout, as operations of a stage.
     fn operations(&self) -> Vec<Operation> {
         let mut operations = vec![dense_operation(&self.weight, self.bias.as_ref())];
         operations.extend(self.norm.as_ref().map(BatchNorm::operation));
@@ -52,7 +52,7 @@ impl Layer {
     }
 }
 
-/// Dense layers described by [`MlpArgs`]. Variables: `denseI.*` and `normI.*`, I from 1.
+/// Dense layers built from [`MlpArgs`]. Variables of layer I (from 1): `denseI.*` and `normI.*`.
 #[derive(Debug)]
 pub(crate) struct Mlp {
     layers: Vec<Layer>,
@@ -71,7 +71,7 @@ impl Mlp {
             let at = scope.at(format!("dense{}", i + 1));
             let weight = at.variable("weight", &[width, from], Initializer::Torch)?;
 
-            // Batch norm would cancel a bias, so a layer has one or the other.
+            // Batch norm would cancel a bias, so a dense layer has either a bias or batch norm.
             let mut bias = None;
             let mut norm = None;
             if args.norm {

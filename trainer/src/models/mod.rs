@@ -1,7 +1,7 @@
 //! The model architectures, selected by name from one registry.
 //!
 //! A model is a backbone, which maps the inputs to one vector per row, and a linear head for each target. Tools such as
-//! t-SNE use the vector as well. Contains no loss and no optimiser, and reads no file except initial weights.
+//! t-SNE use the vectors as well. This module has no loss and no optimiser, and reads no file except initial weights.
 
 pub(crate) mod cells;
 mod cnn;
@@ -34,28 +34,28 @@ use crate::ffi::{Group, TorchError};
 use layers::VarScope;
 use walk::Walk;
 
-/// The error type of building and running a model.
+/// Error of building or running a model.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
-    /// The configuration or the rows do not suit the architecture, or the initial weights do not suit the model.
+    /// The configuration or the rows do not fit the architecture, or the initial weights do not fit the model.
     #[error("{0}")]
     Unfit(String),
-    /// An axis is so short that pooling would leave no value.
+    /// The rows are so short along an axis that pooling would leave no value.
     #[error("{model} needs at least {least} {axis}, rows have {found}")]
     TooSmall {
         model: &'static str,
         /// Name of the axis: `bands` or `frames`.
         axis: &'static str,
-        /// Length of the axis in the rows.
+        /// Length of the rows along the axis.
         found: i64,
-        /// Minimum length that the architecture accepts.
+        /// Minimum length along the axis that the architecture accepts.
         least: i64,
     },
     /// The file with initial weights cannot be read.
     #[error("model.init = {path}: cannot be read as safetensors")]
     InitRead {
         path: PathBuf,
-        /// Error of libtorch's Rust binding.
+        /// Error message of libtorch's Rust binding.
         source: TchError,
     },
     /// A libtorch operation failed, for example because the device is out of memory.
@@ -76,13 +76,13 @@ impl ModelError {
     }
 }
 
-/// Input of a model for a batch of n rows.
+/// Inputs of a model for a batch of n rows.
 #[derive(Debug)]
 pub struct Inputs {
-    /// `[n, bands, frames]`, f32 or f64, independent of the stored order of dimensions; `[n, channels, bands, frames]`
-    /// for pictures; `[n, 0, 0]` if the model reads no spectrogram.
+    /// Spectrograms `[n, bands, frames]`, f32 or f64, regardless of the stored order of dimensions; or pictures `[n,
+    /// channels, bands, frames]`; or `[n, 0, 0]` if the model reads neither.
     pub spectrogram: Tensor,
-    /// `[n, columns]`, standardised, from `fma_features` or a feature of statistics; only if the model needs metadata.
+    /// Standardised metadata `[n, columns]`, from `fma_features` or a feature of statistics; `None` if not needed.
     pub metadata: Option<Tensor>,
     /// `[n, 2]` i64: vocabulary ids of artist and album; 0 for an artist or album not seen in training.
     pub ids: Option<Tensor>,
@@ -91,18 +91,18 @@ pub struct Inputs {
 /// Sizes of the inputs and outputs for which a model is built.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dims {
-    /// Bands (mel, MFCC) of a row, or pixel rows of a picture; 0 for statistics.
+    /// Number of bands (mel, MFCC) of a row, or pixel rows of a picture; 0 for statistics.
     pub bands: i64,
-    /// Frames of a row, or pixel columns of a picture; 0 for statistics.
+    /// Number of frames of a row, or pixel columns of a picture; 0 for statistics.
     pub frames: i64,
-    /// Channels of a picture; absent for other rows.
+    /// Number of channels of a picture; `None` for other rows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub channels: Option<i64>,
-    /// Number of metadata columns; 0 for none.
+    /// Number of metadata columns; 0 for a model without metadata.
     pub metadata: i64,
-    /// Sizes of the artist and album vocabularies, including the unknown entry; 0 for none.
+    /// Sizes of the artist and album vocabularies, including the unknown entry; 0 for a model without ids.
     pub vocabulary: [i64; 2],
-    /// Name and number of classes of each target, in order.
+    /// Name and number of classes of each target, in the order of the heads.
     pub heads: Vec<(String, i64)>,
 }
 
@@ -117,13 +117,13 @@ impl Dims {
     }
 }
 
-/// A network that maps each row to one vector.
+/// A network that maps each row to one vector, the input of the heads.
 pub(crate) trait Backbone: std::fmt::Debug + Send {
-    /// Returns the vectors, `[n, width]`. `train` enables dropout and makes batch norm use the statistics of the batch.
-    /// Reports each stage to `walk`; every operation with parameters belongs to a stage.
+    /// Returns the rows' vectors, `[n, width]`. `train` enables dropout and makes batch norm use the statistics of the
+    /// batch. Reports each stage to `walk`; every operation with parameters belongs to a stage.
     ///
     /// # Errors
-    /// [`ModelError::Torch`], [`ModelError::Ffi`], [`ModelError::Unfit`] if an input is missing.
+    /// [`ModelError::Unfit`] if an input is missing; [`ModelError::Torch`] or [`ModelError::Ffi`] if libtorch fails.
     fn embed(&self, inputs: &Inputs, train: bool, walk: &mut Walk) -> Result<Tensor, ModelError>;
 
     /// Returns the length of a row's vector.
@@ -132,7 +132,7 @@ pub(crate) trait Backbone: std::fmt::Debug + Send {
 
 /// A backbone with a linear head for each target.
 ///
-/// The heads' variables are `fc.weight` and `fc.bias` for one target, as in torchvision and timm, and `fc.0.weight` …
+/// Variables of the heads are `fc.weight` and `fc.bias` for one target, as in torchvision and timm, and `fc.0.weight` …
 /// for several targets.
 #[derive(Debug)]
 pub(crate) struct Net {
@@ -143,11 +143,11 @@ pub(crate) struct Net {
 }
 
 impl Net {
-    /// Creates the variables of `model` at `path`, with the path's kind and device. Call `tch::manual_seed` first.
+    /// Creates the variables of `model` under `path`, with the path's kind and device. Call `tch::manual_seed` first.
     /// Frozen variables are not part of `VarStore::trainable_variables`.
     ///
     /// # Errors
-    /// [`ModelError`]; if the rows do not fit the architecture, no variable has been created.
+    /// [`ModelError`]; if the rows do not fit the architecture, before any variable is created.
     pub(crate) fn build(
         model: &config::Model,
         dims: &Dims,
@@ -157,7 +157,7 @@ impl Net {
         let architecture = registry::find(&model.name)?;
         architecture.check(model, dims)?;
 
-        // The backbone must draw its weights before the heads: another order changes the weights that a seed gives.
+        // The backbone draws its weights before the heads: another order changes the weights that a seed gives.
         let scope = VarScope::new(path, model, ranks);
         let backbone = (architecture.build)(&scope, dims, model)?;
 
@@ -180,15 +180,15 @@ impl Net {
         })
     }
 
-    /// Returns the logits `[n, classes]` of each target, in the order of [`Dims::heads`].
+    /// Returns the logits `[n, classes]` for each target, in the order of [`Dims::heads`].
     ///
     /// # Errors
-    /// [`ModelError::Torch`], [`ModelError::Ffi`], [`ModelError::Unfit`].
+    /// [`ModelError::Unfit`] if an input is missing; [`ModelError::Torch`] or [`ModelError::Ffi`] if libtorch fails.
     pub(crate) fn forward(&self, inputs: &Inputs, train: bool) -> Result<Vec<Tensor>, ModelError> {
         Ok(self.answer(inputs, train)?.1)
     }
 
-    /// Returns the vectors `[n, width]` that are the input of the heads, and the logits as in [`Self::forward`].
+    /// Returns the rows' vectors `[n, width]`, the input of the heads, and the logits as in [`Self::forward`].
     pub(crate) fn answer(
         &self,
         inputs: &Inputs,
@@ -203,10 +203,10 @@ impl Net {
         Ok((vectors, logits))
     }
 
-    /// Returns the vectors `[n, width]`, the input of the heads, computed with running statistics and without dropout.
+    /// Returns the rows' vectors `[n, width]`, computed with batch norm's running statistics and without dropout.
     ///
     /// # Errors
-    /// [`ModelError::Torch`], [`ModelError::Unfit`].
+    /// [`ModelError::Unfit`] if an input is missing; [`ModelError::Torch`] if libtorch fails.
     #[cfg(test)]
     pub(crate) fn embed(&self, inputs: &Inputs) -> Result<Tensor, ModelError> {
         self.walk(inputs, false, &mut Walk::unheard())
@@ -217,12 +217,12 @@ impl Net {
         self.backbone.width()
     }
 
-    /// Returns the dropout rates in use, in the order of the layers.
+    /// Returns the rates of all dropout layers, in the order of the layers.
     pub(crate) fn dropout(&self) -> &[f64] {
         &self.dropout
     }
 
-    /// Runs the backbone. A frozen one uses its running statistics and no dropout.
+    /// Computes the rows' vectors. A frozen backbone uses batch norm's running statistics and no dropout.
     fn walk(&self, inputs: &Inputs, train: bool, walk: &mut Walk) -> Result<Tensor, ModelError> {
         self.backbone.embed(inputs, train && !self.frozen, walk)
     }
@@ -233,14 +233,14 @@ fn metadata<'a>(inputs: &'a Inputs, model: &str) -> Result<&'a Tensor, ModelErro
     metadata.ok_or_else(|| ModelError::Unfit(format!("{model} needs {COLUMNS}")))
 }
 
-/// Missing input of architectures that need metadata, and the keys that provide it.
+/// Error text for a model that lacks its metadata input, with the configuration keys that provide the input.
 const COLUMNS: &str = "columns: set data.metadata to columns of fma_features, or data.feature to a feature of \
                        statistics";
 
 /// Name of the variable path that contains the heads.
 const HEAD: &str = "fc";
 
-/// Reports whether a variable belongs to a head.
+/// Reports whether the variable with this name belongs to a head.
 pub(crate) fn is_head(variable: &str) -> bool {
     variable.split('.').next() == Some(HEAD)
 }

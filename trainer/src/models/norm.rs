@@ -1,7 +1,7 @@
-//! Batch norm over the rows of one rank, or over those of all ranks.
+//! Batch norm with the statistics of one rank's rows, or with those of the rows of all ranks.
 //!
-//! The first is libtorch's own. The second computes two differentiable sums over ranks and so returns the same result
-//! as a single process that holds all rows. Supports f32 and f64, and keeps its statistics in the weights' precision.
+//! Over one rank, libtorch does the work. Over all ranks, two differentiable sums over ranks give the same result as a
+//! single process with all rows. Supports f32 and f64, and keeps its statistics in the precision of the weights.
 
 use tch::Tensor;
 
@@ -10,15 +10,15 @@ use super::layers::{Initializer, VarScope};
 use super::walk::Operation;
 use crate::ffi::{self, Group};
 
-/// Weight of a batch in the running statistics, as torch's default.
+/// Weight of a batch in the update of the running statistics; equal to torch's default.
 const MOMENTUM: f64 = 0.1;
-/// Added to the variance; equal to torch's default.
+/// Number added to the variance, to avoid a division by 0; equal to torch's default.
 const EPS: f64 = 1e-5;
 
-/// Normalises each channel of `[n, channels, …]` to mean 0 and variance 1, then scales and shifts it.
+/// Normalises each channel of `[n, channels, …]` to mean 0 and variance 1, then scales and shifts the result.
 ///
-/// Variables: `weight` (1), `bias` (0), and the untrained `running_mean` (0) and `running_var` (1), all `[channels]`.
-/// Source: Ioffe and Szegedy 2015; unbiased running variance, as in torch.
+/// Variables, with initial values: `weight` (1), `bias` (0), and the untrained `running_mean` (0) and `running_var`
+/// (1), all `[channels]`. Source: Ioffe and Szegedy 2015; unbiased running variance, as in torch.
 pub(crate) struct BatchNorm {
     weight: Tensor,
     bias: Tensor,
@@ -39,7 +39,7 @@ impl std::fmt::Debug for BatchNorm {
 }
 
 impl BatchNorm {
-    /// Creates the four variables in `scope`.
+    /// Creates the four variables of batch norm in `scope`.
     pub(crate) fn new(scope: &VarScope<'_>, channels: i64) -> Result<Self, ModelError> {
         Ok(Self {
             weight: scope.variable("weight", &[channels], Initializer::Constant(1.0))?,
@@ -58,12 +58,12 @@ impl BatchNorm {
         }
     }
 
-    /// Normalises by the running statistics, or, if `train`, by those of the batch, which also update the running ones.
+    /// Normalises by the running statistics, or if `train` by those of the batch, which then update the running ones.
     pub(crate) fn forward(&self, x: &Tensor, train: bool) -> Result<Tensor, ModelError> {
         let values = x.numel() as i64 / self.weight.size()[0].max(1);
         match self.ranks {
             Some(_) if train => self.by_sums(x),
-            // libtorch's unbiased variance of a single value is NaN.
+            // libtorch's unbiased variance of a single value is NaN, so the variance is computed here.
             None if train && values == 1 => self.by_sums(x),
             _ => Ok(x.f_batch_norm(
                 Some(&self.weight),
@@ -81,22 +81,22 @@ impl BatchNorm {
     /// Normalises by Σ x and then Σ (x − mean)², over all ranks if a group is set. Two passes avoid cancellation.
     fn by_sums(&self, x: &Tensor) -> Result<Tensor, ModelError> {
         let kind = x.kind();
-        // Under autocast `x` is bf16, which has too little precision for sums over rows.
+        // Under autocast `x` is bf16, whose precision is too low for sums over rows.
         let x = x.f_to_kind(self.weight.kind())?;
         let channels = self.weight.size()[0];
 
-        // All axes except the channels, and the shape that broadcasts one value per channel over `x`.
+        // The axes to sum over, which are all except the channels, and a shape that broadcasts one value per channel.
         let mut over: Vec<i64> = (0..x.dim() as i64).collect();
         over.remove(1);
         let mut shape = vec![1; x.dim()];
         shape[1] = channels;
 
-        // The count is summed as well, because ranks may have different numbers of rows.
+        // The number of values is summed as well, because ranks may have different numbers of rows.
         let own_count = x.numel() as f64 / channels as f64;
         let own_count = Tensor::f_full([1], own_count, (x.kind(), x.device()))?;
         let own_sums = x.f_sum_dim_intlist(&over[..], false, None)?;
         let sums = self.summed(&Tensor::f_cat(&[&own_sums, &own_count], 0)?)?;
-        // Detached: the number of values does not depend on the values.
+        // Detached, because the number of values has no gradient.
         let count = sums.f_narrow(0, channels, 1)?.f_detach()?;
         let mean = sums.f_narrow(0, 0, channels)?.f_div(&count)?;
 
@@ -123,10 +123,10 @@ impl BatchNorm {
     }
 
     fn remember(&self, mean: &Tensor, squares: &Tensor, count: &Tensor) -> Result<(), ModelError> {
-        // A single value has no unbiased variance: the clamp keeps 0 / 0 out of the running variance.
+        // A single value has no unbiased variance: the clamp avoids 0 / 0 in the running variance.
         let unbiased = squares.f_div(&count.f_sub_scalar(1.0)?.f_clamp_min(1.0)?)?;
 
-        // Handles to the same variables, through which libtorch writes in place.
+        // Shallow clones share the memory of the variables, which libtorch updates in place.
         let mut running_mean = self.running_mean.shallow_clone();
         let mut running_var = self.running_var.shallow_clone();
         let _ = running_mean.f_lerp_(mean, MOMENTUM)?;
@@ -164,7 +164,7 @@ mod tests {
         (a - b).abs().max().double_value(&[])
     }
 
-    /// Computes the loss of one rank with weights that differ by element, so that the gradients differ as well.
+    /// Computes the loss of one rank with another weight for each element, so that the gradients differ as well.
     fn loss(norm: &BatchNorm, x: &Tensor, weights: &Tensor) -> (Tensor, Tensor) {
         let y = norm.forward(x, true).unwrap();
         let loss = (&y * weights * &y).sum(Kind::Double);
@@ -191,7 +191,7 @@ mod tests {
             let (want, of_all) = loss(&whole, &twice, &Tensor::cat(&[&weights, &weights], 0));
             of_all.backward();
 
-            // Rounding of f64 only: a few hundred values of size 10 are summed.
+            // Tolerance for the rounding of f64: a few hundred values of size 10 are summed.
             const MAX: f64 = 1e-12;
             assert!(off(&y, &want.narrow(0, 0, shape[0])) < MAX, "{shape:?}");
             assert!(
@@ -199,7 +199,7 @@ mod tests {
                 "{shape:?}"
             );
 
-            // Parameters are shared by both ranks, and each rank computes half of their gradient.
+            // Both ranks have the same parameters, and each rank computes half of their gradient.
             assert!(
                 off(&(part.weight.grad() * 2.0), &whole.weight.grad()) < MAX,
                 "{shape:?}"

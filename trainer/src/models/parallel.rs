@@ -23,7 +23,7 @@ const fn block(width: i64, pool: &'static [Window]) -> Block {
 }
 
 const HALF: &[Window] = &[Window::tile(2); 2];
-/// The paper's last poolings are 4 × 4. Pooling by 2 over bands reduces the minimum to 32 bands.
+/// The last poolings in the paper are 4 × 4. Pooling by 2 over bands reduces the minimum number of bands to 32.
 const QUARTER: &[Window] = &[Window::tile(2), Window::tile(4)];
 
 const BLOCKS: &[Block] = &[
@@ -42,16 +42,16 @@ const GRU: RecurrentArgs = RecurrentArgs {
     dropout: None,
 };
 
-/// Number of bands and frames that are pooled into one step of the recurrent branch.
+/// Number of bands and of frames that are pooled into one value of the recurrent branch.
 const STEP: [Window; 2] = [Window::tile(2), Window::tile(4)];
 
-/// Returns the minimum number of bands and frames: 32 and 128.
+/// Returns the minimum number of bands and frames of a row: 32 and 128.
 pub(crate) fn least() -> [i64; 2] {
     least_for(BLOCKS)
 }
 
-/// Two parallel branches. The document gives the bidirectional GRU 32; the paper (Feng, Liu and Yao 2017,
-/// arXiv:1712.08370) gives five convolutions in parallel with it. The widths are ours.
+/// Two parallel branches. The document states a bidirectional GRU of width 32; the paper (Feng, Liu and Yao 2017,
+/// arXiv:1712.08370) states five convolutions in parallel with it. The other widths are chosen here.
 ///
 /// `[n, 1, bands, frames]` → 16, 32, 64, 64, 64 channels → flattened, 1,280 values at 128 × 646. `[n, bands, frames]` →
 /// maximum of 2 bands × 4 frames → bidirectional GRU → last state of each direction, 64.
@@ -90,7 +90,7 @@ impl Backbone for Parallel {
             .f_flatten(1, -1)?;
 
         walk.branch("recurrent", "spectrogram");
-        // Pooling over two axes needs a channel axis, the recurrent layer does not.
+        // Max pooling over two axes needs a channel axis; it is removed for the recurrent layer.
         let steps = max_pool(&picture, &STEP)?
             .f_squeeze_dim(1)?
             .f_transpose(1, 2)?;

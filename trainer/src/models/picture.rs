@@ -1,4 +1,4 @@
-//! Conversion of spectrograms and pictures to the input of networks for pictures.
+//! Conversion of spectrograms and pictures to the input of networks designed for pictures.
 
 use tch::Tensor;
 
@@ -6,19 +6,19 @@ use super::ModelError;
 use super::walk::Operation;
 use crate::ffi;
 
-/// Expands `[n, bands, frames]` to `[n, channels, bands, frames]` with equal channels. Returns a picture unchanged,
-/// with its own channels.
+/// Expands a spectrogram `[n, bands, frames]` to `[n, channels, bands, frames]` with equal channels. Returns a picture
+/// unchanged, with its own channels.
 pub(crate) fn as_picture(spectrogram: &Tensor, channels: i64) -> Result<Tensor, ModelError> {
     if spectrogram.dim() == 4 {
         return Ok(spectrogram.shallow_clone());
     }
-    // A view, so the channels take no additional memory.
+    // The result is a view, so the repeated channels take no additional memory.
     Ok(spectrogram
         .f_unsqueeze(1)?
         .f_expand([-1, channels, -1, -1], false)?)
 }
 
-/// Returns the input as a picture with three channels, scaled by `scale` if present.
+/// Returns a spectrogram or picture as a picture with three channels, scaled by `scale` if present.
 pub(crate) fn as_colour_picture(
     spectrogram: &Tensor,
     scale: Option<&Scale>,
@@ -30,8 +30,8 @@ pub(crate) fn as_colour_picture(
     }
 }
 
-/// Describes the repetition of a spectrogram's channel as an operation of a stage; empty for a picture, which has its
-/// own colours.
+/// Describes the repetition of a spectrogram's channel as an operation of a stage. Returns no operation for a picture,
+/// which has its own colours.
 pub(crate) fn copied_channel(spectrogram: &Tensor) -> Vec<Operation> {
     if spectrogram.dim() == 4 {
         return Vec::new();
@@ -39,17 +39,17 @@ pub(crate) fn copied_channel(spectrogram: &Tensor) -> Vec<Operation> {
     vec![Operation::fixed("channel", "repeated 3 times")]
 }
 
-/// Scaling of the pictures on which published weights were trained.
+/// Mean and deviation of the pictures on which published weights were trained, to scale rows alike.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scale {
-    /// Mean of each channel, for values in 0..1.
+    /// Mean of each colour channel, for values in 0..1.
     pub mean: [f64; 3],
-    /// Standard deviation of each channel.
+    /// Standard deviation of each colour channel.
     pub deviation: [f64; 3],
 }
 
 impl Scale {
-    /// Computes (x − mean) / deviation for `[n, 3, …]`.
+    /// Computes (x − mean) / deviation for a picture `[n, 3, …]`.
     pub(crate) fn apply(&self, x: &Tensor) -> Result<Tensor, ModelError> {
         let mean = by_channel(&self.mean, x)?;
         let deviation = by_channel(&self.deviation, x)?;
@@ -57,8 +57,8 @@ impl Scale {
     }
 }
 
-/// Returns one value per channel with the kind and device of `x`, in a shape that broadcasts over `[n, 3, bands,
-/// frames]`.
+/// Returns a tensor with one value per channel and the kind and device of `x`, in a shape that broadcasts over `[n, 3,
+/// bands, frames]`.
 fn by_channel(values: &[f64; 3], x: &Tensor) -> Result<Tensor, ModelError> {
     Ok(ffi::send(&Tensor::f_from_slice(values)?, x.device())?
         .f_to_kind(x.kind())?

@@ -1,5 +1,5 @@
 //! Recurrent layers over frames, optionally preceded by convolutions: one structure, and the arguments of the eight
-//! architectures that use it.
+//! architectures that have this structure.
 
 use tch::Tensor;
 
@@ -10,19 +10,19 @@ use super::walk::{Operation, Walk};
 use super::window::Window;
 use super::{Backbone, Dims, Inputs, ModelError};
 
-/// Reduction of a sequence of states to one vector.
+/// Reduction of a sequence of states, one per step, to one vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Summary {
-    /// The last state of each direction.
+    /// The final state of each direction, concatenated.
     Last,
-    /// The mean over steps.
+    /// The mean of the states over all steps.
     Mean,
-    /// Mean and maximum over steps, concatenated.
+    /// Mean and maximum of the states over all steps, concatenated.
     MeanMax,
 }
 
 impl Summary {
-    /// Describes the summary as an operation of a stage.
+    /// Describes the reduction as an operation of a stage.
     fn operation(self) -> Operation {
         let (name, settings) = match self {
             Self::Last => ("last state", ""),
@@ -33,18 +33,18 @@ impl Summary {
     }
 }
 
-/// Arguments of an architecture of this family.
+/// Arguments of an architecture with convolutions and recurrent layers.
 #[derive(Debug)]
 pub(crate) struct ConvRecurrentArgs {
-    /// Convolutions before the recurrent layers. Blocks over two axes get a picture `[n, 1, bands, frames]`, others
-    /// `[n, bands, frames]`.
+    /// Convolutions before the recurrent layers. Blocks over two axes receive `[n, 1, bands, frames]`, blocks over one
+    /// axis `[n, bands, frames]`.
     pub blocks: &'static [Block],
     pub recurrent: RecurrentArgs,
-    /// Summary of the states of the recurrent layers.
+    /// Reduction of the recurrent layers' states to one vector.
     pub summary: Summary,
     pub dropout: Option<f64>,
     pub norm: bool,
-    /// Width and dropout rate of a dense layer with ReLU after the summary.
+    /// Width and dropout rate of a dense layer with ReLU after the summary; `None` for no such layer.
     pub dense: Option<(i64, f64)>,
 }
 
@@ -89,14 +89,14 @@ const VALID_1D: &[Window] = &[Window::valid(3)];
 const HALF_1D: &[Window] = &[Window::tile(2)];
 const HALF_2D: &[Window] = &[Window::tile(2); 2];
 
-/// Document 000's three 1-D convolutions: 128, 256, 512 channels; a quarter of the frames remains.
+/// Three 1-D convolutions of document 000: 128, 256, 512 channels; a quarter of the frames remains.
 const XNAP_1D: &[Block] = &[
     block(128, FIVE_1D, HALF_1D, Dropout::None),
     block(256, THREE_1D, HALF_1D, Dropout::None),
     block(512, THREE_1D, &[], Dropout::Values(0.4)),
 ];
 
-/// Document 000's convolutions in two dimensions, with 1, 2 and 4 times `width` channels; a quarter of the bands and
+/// Three 2-D convolutions of document 000, with 1, 2 and 4 times `width` channels; a quarter of the bands and of the
 /// frames remains.
 const fn xnap_2d(width: i64) -> [Block; 3] {
     [
@@ -106,7 +106,7 @@ const fn xnap_2d(width: i64) -> [Block; 3] {
     ]
 }
 
-/// Document 000, with the widths in its authors' repository: `[n, 512, frames / 4]` → 512 per step → mean → 128.
+/// `cnn1d-gru` of document 000, with its authors' widths: `[n, 512, frames / 4]` → 512 per step → mean → 128.
 pub(crate) const CNN1D_GRU: ConvRecurrentArgs = ConvRecurrentArgs {
     blocks: XNAP_1D,
     recurrent: both_ways(stack(Cell::Gru, 256, 2), None),
@@ -116,7 +116,7 @@ pub(crate) const CNN1D_GRU: ConvRecurrentArgs = ConvRecurrentArgs {
     dense: Some((128, 0.4)),
 };
 
-/// Document 000, with the widths in its authors' repository: `[n, 512, frames / 4]` → 256 per step → 512 → 128.
+/// `cnn1d-lstm` of document 000, with its authors' widths: `[n, 512, frames / 4]` → 256 per step → 512 → 128.
 pub(crate) const CNN1D_LSTM: ConvRecurrentArgs = ConvRecurrentArgs {
     blocks: XNAP_1D,
     recurrent: both_ways(stack(Cell::Lstm, 128, 2), None),
@@ -126,7 +126,7 @@ pub(crate) const CNN1D_LSTM: ConvRecurrentArgs = ConvRecurrentArgs {
     dense: Some((128, 0.3)),
 };
 
-/// Document 000, with the widths in its authors' repository: `[n, 512, bands / 4, frames / 4]` → channels and bands
+/// `cnn2d-gru` of document 000, with its authors' widths: `[n, 512, bands / 4, frames / 4]` → channels and bands
 /// concatenated, 16,384 values per step at 128 bands → 256 per step → mean → 128.
 pub(crate) const CNN2D_GRU: ConvRecurrentArgs = ConvRecurrentArgs {
     blocks: &xnap_2d(128),
@@ -137,8 +137,8 @@ pub(crate) const CNN2D_GRU: ConvRecurrentArgs = ConvRecurrentArgs {
     dense: Some((128, 0.4)),
 };
 
-/// Document 000, with the widths in its authors' repository: `[n, 256, bands / 4, frames / 4]` → 8,192 values per step
-/// at 128 bands → 256 per step → 512 → 128.
+/// `cnn2d-lstm` of document 000, with its authors' widths: `[n, 256, bands / 4, frames / 4]` → 8,192 values per step at
+/// 128 bands → 256 per step → mean and maximum, 512 → 128.
 pub(crate) const CNN2D_LSTM: ConvRecurrentArgs = ConvRecurrentArgs {
     blocks: &xnap_2d(64),
     recurrent: both_ways(stack(Cell::Lstm, 128, 2), Some(0.4)),
@@ -158,7 +158,7 @@ const fn elu(width: i64, pool: &'static [Window]) -> Block {
     }
 }
 
-/// Document 002's `GenreClassifier`, built like the repository that it names: `[n, 128, frames / 48]` → last state 64 →
+/// `GenreClassifier` of document 002, built like the repository named there: `[n, 128, frames / 48]` → last state 64 →
 /// dropout, batch norm → 64.
 pub(crate) const CRNN: ConvRecurrentArgs = ConvRecurrentArgs {
     blocks: &[
@@ -173,7 +173,7 @@ pub(crate) const CRNN: ConvRecurrentArgs = ConvRecurrentArgs {
     dense: Some((64, 0.3)),
 };
 
-/// Document 002's `SimpleClassifier`, with our widths: `[n, 128, frames / 16]` → last state 64.
+/// `SimpleClassifier` of document 002, with widths chosen here: `[n, 128, frames / 16]` → last state 64.
 pub(crate) const CRNN_SIMPLE: ConvRecurrentArgs = ConvRecurrentArgs {
     blocks: &[
         block(64, THREE_1D, &[Window::tile(4)], Dropout::Values(0.2)),
@@ -186,7 +186,7 @@ pub(crate) const CRNN_SIMPLE: ConvRecurrentArgs = ConvRecurrentArgs {
     dense: None,
 };
 
-/// Document 002's `SimpleClassifier_RNN`, with our widths: `[n, frames, bands]` → last state 128 → 64.
+/// `SimpleClassifier_RNN` of document 002, with widths chosen here: `[n, frames, bands]` → last state 128 → 64.
 pub(crate) const LSTM: ConvRecurrentArgs = ConvRecurrentArgs {
     blocks: &[],
     recurrent: RecurrentArgs {
@@ -199,8 +199,8 @@ pub(crate) const LSTM: ConvRecurrentArgs = ConvRecurrentArgs {
     dense: Some((64, 0.3)),
 };
 
-/// Document 003's "CRNN" with its LSTM 64 and dropout in all layers, otherwise with our widths: `[n, 64, frames / 8]` →
-/// last state 64 → 64.
+/// "CRNN" of document 003, with its LSTM of width 64 and dropout in all layers; other widths are chosen here: `[n, 64,
+/// frames / 8]` → last state 64 → 64.
 pub(crate) const CRNN_LSTM64: ConvRecurrentArgs = ConvRecurrentArgs {
     blocks: &[block(64, FIVE_1D, HALF_1D, Dropout::Values(0.4)); 3],
     recurrent: stack(Cell::Lstm, 64, 1),
@@ -223,7 +223,7 @@ pub(crate) struct ConvRecurrent {
     width: i64,
 }
 
-/// Creates a backbone from its arguments.
+/// Creates the backbone described by `args`.
 pub(crate) fn boxed(
     scope: &VarScope<'_>,
     dims: &Dims,
@@ -238,7 +238,7 @@ impl ConvRecurrent {
         dims: &Dims,
         args: &ConvRecurrentArgs,
     ) -> Result<Self, ModelError> {
-        // Blocks over two axes need a picture; blocks over one axis use the bands as channels.
+        // Blocks over two axes receive a picture; blocks over one axis receive the bands as channels.
         let picture = args
             .blocks
             .first()
@@ -246,7 +246,7 @@ impl ConvRecurrent {
         let channels_in = if picture { 1 } else { dims.bands };
         let blocks = Blocks::new(scope, channels_in, args.blocks)?;
 
-        // With a picture, the channels and bands of a step are concatenated.
+        // After blocks over two axes, the channels and bands of a step are concatenated.
         let channels = args.blocks.last().map_or(dims.bands, |block| block.width);
         let values = if picture {
             channels * behind(args.blocks, 1, dims.bands)
@@ -321,7 +321,7 @@ impl Backbone for ConvRecurrent {
             let x = self
                 .blocks
                 .forward(&spectrogram.f_unsqueeze(1)?, train, walk)?;
-            // Frames become steps, and the channels and bands of a frame are concatenated.
+            // Each frame becomes a step, with the channels and bands of the frame concatenated.
             x.f_permute([0, 3, 1, 2])?.f_flatten(2, 3)?
         } else {
             self.blocks
@@ -340,7 +340,7 @@ impl Backbone for ConvRecurrent {
 
         let mut x = self.states(&steps, train, walk)?;
 
-        // In the order of document 002's model: dropout, batch norm, dense.
+        // Order of layers as in document 002: dropout, batch norm, dense.
         if let Some(share) = self.dropout {
             x = x.f_dropout(share, train)?;
         }

@@ -1,8 +1,8 @@
-//! The table of architectures: a description, the origin, the required inputs and the constructor of each.
+//! The table of architectures: description, origin, required inputs and constructor of each architecture.
 //!
-//! Each entry states which properties come from the document's text, which from its authors' repository, and which are
-//! our choice. A test compares the texts with the variables of the model, so that, for example, a convolution without
-//! bias is always mentioned.
+//! Each entry states which properties come from the document's text, which from its authors' repository, and which were
+//! chosen in wavemill. A test compares the texts with the variables of the model, so that, for example, a convolution
+//! without bias is always mentioned.
 
 use wavemill_loader::Needs;
 use wavemill_schemas::config;
@@ -14,37 +14,37 @@ use super::{
     xception,
 };
 
-/// Creates a backbone in a scope of the variable store.
+/// Creates the backbone of an architecture in a scope of the variable store.
 pub(crate) type BuildBackbone =
     fn(&VarScope<'_>, &Dims, &config::Model) -> Result<Box<dyn Backbone>, ModelError>;
 
 #[derive(Debug)]
 pub(crate) struct Architecture {
-    /// Name used in `model.name`.
+    /// Name of the architecture, as in `model.name`.
     pub name: &'static str,
-    /// One-line description.
+    /// One-line description of the architecture.
     pub about: &'static str,
     /// The document that describes the architecture, and the work that the document followed.
     pub origin: &'static str,
-    /// Properties given in the document's text.
+    /// Properties of the architecture that the document's text gives.
     pub text: &'static str,
-    /// Properties taken from code published by the document's authors or by those whose work it followed.
+    /// Properties taken from code that was published by the document's authors or by those whose work they followed.
     pub repository: &'static str,
-    /// Properties that neither source gives, or that differ from the sources.
+    /// Properties that neither document nor code gives, or that differ from them.
     pub our_choice: &'static str,
     pub needs: Needs,
-    /// Supported values of `model.channels`.
+    /// Values of `model.channels` that the architecture supports.
     pub channels: &'static [i64],
-    /// Bands, frames and classes used in the document.
+    /// Numbers of bands, frames and classes used in the document.
     pub document: [i64; 3],
-    /// Returns the minimum number of bands and frames.
+    /// Returns the minimum number of bands and frames of a row.
     pub least: fn() -> [i64; 2],
     pub build: BuildBackbone,
 }
 
 impl Architecture {
-    /// Returns the inputs to read from a store in which `feature` is in use. A feature of statistics serves as metadata
-    /// itself and replaces the columns named by `data.metadata`.
+    /// Returns the inputs that the architecture reads from a store if `feature` is selected. A feature of statistics is
+    /// used as metadata itself, instead of the columns in `data.metadata`.
     pub(crate) fn reads(&self, feature: &FeatureEntry) -> Needs {
         if self.needs == Needs::Metadata && feature.is_statistics() {
             Needs::Spectrogram
@@ -53,15 +53,15 @@ impl Architecture {
         }
     }
 
-    /// Reports whether the architecture accepts pictures. Only the networks designed for pictures take three channels.
+    /// Reports whether the architecture accepts pictures. Only networks designed for pictures accept three channels.
     fn takes_pictures(&self) -> bool {
         self.channels.contains(&3)
     }
 
-    /// Checks whether the rows and the configuration fit the architecture.
+    /// Checks whether rows with the dimensions `dims` and the configuration `model` fit the architecture.
     ///
     /// # Errors
-    /// [`ModelError::TooSmall`], [`ModelError::Unfit`].
+    /// [`ModelError::TooSmall`] if rows have too few bands or frames; otherwise [`ModelError::Unfit`].
     pub(crate) fn check(&self, model: &config::Model, dims: &Dims) -> Result<(), ModelError> {
         if dims.heads.is_empty() || dims.heads.iter().any(|&(_, classes)| classes < 1) {
             return Err(ModelError::Unfit(format!(
@@ -77,14 +77,14 @@ impl Architecture {
             )));
         }
 
-        // Kept values are divided by 1 − rate, so a rate of 1 is undefined.
+        // Dropout divides the kept values by 1 − rate, so a rate of 1 is undefined.
         if let Some(share) = model.dropout.filter(|share| !(0.0..1.0).contains(share)) {
             return Err(ModelError::Unfit(format!(
                 "model.dropout = {share}: from 0 to below 1, or absent"
             )));
         }
 
-        // A frozen backbone with random weights would never learn anything.
+        // A frozen backbone with random weights would never be trained.
         if model.freeze && model.init.is_none() {
             return Err(ModelError::Unfit(
                 "model.freeze = true: only with model.init, because random weights must be trained"
@@ -96,7 +96,7 @@ impl Architecture {
             return Err(self.needs_input(COLUMNS));
         }
 
-        // The minimum lengths apply to spectrograms only.
+        // The minimum numbers of bands and frames do not apply to models without a spectrogram.
         if !self.needs.spectrogram() {
             return Ok(());
         }
@@ -134,10 +134,10 @@ impl Architecture {
     }
 }
 
-/// Returns the architecture with this name.
+/// Returns the architecture with the given name.
 ///
 /// # Errors
-/// [`ModelError::Unfit`], which lists all names.
+/// [`ModelError::Unfit`] if the name is unknown; the message lists all names.
 pub(crate) fn find(name: &str) -> Result<&'static Architecture, ModelError> {
     let found = TABLE.iter().find(|architecture| architecture.name == name);
     found.ok_or_else(|| {
@@ -153,7 +153,7 @@ fn least_1d(blocks: &[Block]) -> [i64; 2] {
     [1, least_for(blocks)[1]]
 }
 
-/// All architectures, in the order of their documents.
+/// All architectures, in the order of the documents that describe them.
 pub(crate) const TABLE: &[Architecture] = &[
     Architecture {
         name: "cnn2d",
@@ -242,7 +242,7 @@ pub(crate) const TABLE: &[Architecture] = &[
         document: [128, 130, 10],
         least: genregenie::least,
         build: |scope, dims, model| {
-            // A picture has its own number of channels.
+            // The number of channels of a picture overrides `model.channels`.
             let channels = dims.channels.unwrap_or(model.channels);
             Ok(Box::new(genregenie::GenreGenie::new(
                 scope, dims, channels,

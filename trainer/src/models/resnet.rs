@@ -1,4 +1,4 @@
-//! `resnet50` of document 004, with torchvision's layout and names, so that its published weights can be loaded.
+//! `resnet50` of document 004, with torchvision's layout and names, so that torchvision's weights can be loaded.
 
 use tch::Tensor;
 
@@ -8,7 +8,7 @@ use super::walk::{Operation, OperationKind, Walk, repeated};
 use super::window::Window;
 use super::{Backbone, Inputs, ModelError};
 
-/// Number of bottlenecks of each layer, and their inner width. The output has four times as many channels.
+/// Number of bottlenecks of each layer, and their inner width. A bottleneck's output has four times as many channels.
 const LAYERS: [(i64, i64); 4] = [(3, 64), (4, 128), (6, 256), (3, 512)];
 const WIDTH: i64 = 2048;
 /// Mean and deviation per channel of the pictures on which torchvision's weights were trained, for values in 0..1.
@@ -25,7 +25,7 @@ const fn stepping(kernel: i64, stride: i64) -> Window {
     }
 }
 
-/// Creates the `i`-th convolution of a scope and its batch norm.
+/// Creates the convolution `convI` and its batch norm `bnI` in a scope, where I is `i`.
 fn conv_norm(
     scope: &VarScope<'_>,
     i: i64,
@@ -37,8 +37,8 @@ fn conv_norm(
     ConvNorm::over_picture(scopes.each_ref(), from, to, window)
 }
 
-/// 1 × 1, 3 × 3 and 1 × 1 convolutions with a shortcut. The 3 × 3 convolution has the stride ("v1.5"), whereas He et
-/// al. put it on the first convolution.
+/// 1 × 1, 3 × 3 and 1 × 1 convolutions with a shortcut. The 3 × 3 convolution has the stride ("v1.5"), whereas in He et
+/// al. the first convolution has it.
 #[derive(Debug)]
 struct Bottleneck {
     layers: [ConvNorm; 3],
@@ -54,7 +54,7 @@ impl Bottleneck {
             conv_norm(scope, 3, inner, to, stepping(1, 1))?,
         ];
 
-        // The input is added unchanged if the layers keep its shape.
+        // Without a shortcut convolution, the block's input is added unchanged, since its shape equals the output's.
         let shortcut = if from == to && stride == 1 {
             None
         } else {
@@ -124,7 +124,7 @@ pub(crate) struct ResNet50 {
 }
 
 impl ResNet50 {
-    /// `pretrained`: scale the rows (values in 0..1) like the pictures on which the published weights were trained.
+    /// With `pretrained`, rows (values in 0..1) are scaled like the pictures that the weights were trained on.
     pub(crate) fn new(scope: &VarScope<'_>, pretrained: bool) -> Result<Self, ModelError> {
         let first = conv_norm(scope, 1, 3, 64, stepping(7, 2))?;
 
@@ -134,7 +134,7 @@ impl ResNet50 {
             let at = scope.at(format!("layer{}", i + 1));
             let mut layer = Vec::new();
             for block in 0..blocks {
-                // Pooling has already halved the input of the first layer.
+                // The first layer has no stride, since pooling has already halved its input.
                 let stride = if i > 0 && block == 0 { 2 } else { 1 };
                 layer.push(Bottleneck::new(&at.at(block), from, inner, stride)?);
                 from = 4 * inner;
@@ -146,7 +146,7 @@ impl ResNet50 {
             first,
             layers,
             scale: pretrained.then_some(IMAGENET),
-            // No dropout unless the configuration sets a rate.
+            // Dropout rate 0, unless the configuration sets a rate.
             dropout: scope.dropout(0.0),
         })
     }

@@ -1,4 +1,4 @@
-//! Tests that apply to every architecture: training, saving and loading, and reproducible output.
+//! Tests of every architecture: training, saving and loading, and reproducible output.
 
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
@@ -22,7 +22,7 @@ fn dims() -> Dims {
     }
 }
 
-/// Returns small dimensions that `name` accepts, with a few steps for recurrent layers.
+/// Returns small dimensions that the architecture `name` accepts, with a few steps for recurrent layers.
 fn dims_for(name: &str) -> Dims {
     let [bands, frames] = (find(name).unwrap().least)();
     Dims {
@@ -62,7 +62,7 @@ fn loss(net: &Net, inputs: &Inputs) -> Tensor {
         .sum()
 }
 
-/// Runs one step of plain gradient descent and returns the variables with no usable gradient.
+/// Executes one step of gradient descent. Returns the variables whose gradient is missing, zero or not finite.
 fn step(store: &VarStore, loss: &Tensor) -> Vec<String> {
     loss.backward();
 
@@ -94,7 +94,7 @@ fn same(a: &[Tensor], b: &[Tensor]) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.equal(b))
 }
 
-/// Trains for ten steps with gradients for all variables and a decreasing loss, then loads the saved net.
+/// Checks that ten training steps give all variables gradients and decrease the loss, then loads the saved model.
 fn trains_and_comes_back(name: &str) {
     let _alone = alone();
     tch::manual_seed(1);
@@ -217,7 +217,7 @@ fn variables_have_the_names_and_number_of_torchvision_and_timm() {
         keys
     }
 
-    // Without `num_batches_tracked`: ResNet-50 has 53 convolutions and batch norms and a head; Xception has 74 and 40.
+    // Variables without `num_batches_tracked`. ResNet-50: 53 convolutions and batch norms, a head. Xception: 74 and 40.
     let resnet = keys("resnet50");
     assert_eq!(resnet.len(), 53 * 5 + 2);
     for key in [
@@ -410,7 +410,7 @@ fn he_normal_has_its_variance_and_its_cut() {
 
     let want = (2.0 / (64.0 * 9.0_f64)).sqrt();
     let deviation = weight.std(true).double_value(&[]);
-    // With 147,456 draws, the standard error of the deviation is 0.2 %.
+    // With 147,456 draws, the standard error of the measured deviation is 0.2 %.
     assert!(
         (deviation / want - 1.0).abs() < 0.01,
         "{deviation} instead of {want}"
@@ -536,7 +536,7 @@ fn equal_operations_are_counted() {
     );
 }
 
-/// Returns the biases that convolutions and dense layers could have but lack.
+/// Returns the names of biases that convolutions and dense layers could have but lack.
 fn without_bias(store: &VarStore) -> Vec<String> {
     let variables = store.variables();
     let is_layer =

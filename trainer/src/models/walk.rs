@@ -1,14 +1,14 @@
-//! The path of a row through a model: stages, the operations of each stage, and branches.
+//! The path of a row through a model: stages, the operations of each stage, and parallel branches.
 //!
 //! The model records this path during its forward pass, so a description cannot differ from the code. Training uses a
-//! disabled [`Walk`], for which no description is created.
+//! disabled [`Walk`], which records no path.
 
 use std::fmt::Display;
 
 use serde::Serialize;
 use tch::Tensor;
 
-/// Kind of an operation.
+/// Kind of an operation in a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum OperationKind {
@@ -20,20 +20,20 @@ pub(crate) enum OperationKind {
     Other,
 }
 
-/// An operation on a row.
+/// An operation that a model applies to a row.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Operation {
     pub kind: OperationKind,
-    /// Name, such as `2-D convolution`.
+    /// Name of the operation, such as `2-D convolution`.
     pub name: &'static str,
-    /// Window, stride, width or rate in words; empty if the operation has no settings.
+    /// Settings of the operation in words (window, stride, width or rate); empty if there are none.
     pub settings: String,
-    /// Number of trainable parameters.
+    /// Number of trainable parameters of the operation.
     pub parameters: i64,
 }
 
 impl Operation {
-    /// Creates an operation without parameters.
+    /// Creates an operation that has no parameters.
     pub(crate) fn fixed(name: &'static str, settings: impl Into<String>) -> Self {
         Self {
             kind: OperationKind::Other,
@@ -43,13 +43,13 @@ impl Operation {
         }
     }
 
-    /// Creates the operation that flattens a row's values into one axis for a dense layer.
+    /// Creates the operation that flattens a row's values into one axis, as input of a dense layer.
     pub(crate) fn flatten() -> Self {
         Self::fixed("flatten", "")
     }
 }
 
-/// Merges runs of equal operations into one operation each, with the number of repetitions in its settings.
+/// Merges consecutive equal operations into one operation, whose settings contain the number of repetitions.
 pub(crate) fn repeated(operations: Vec<Operation>) -> Vec<Operation> {
     let mut folded: Vec<Operation> = Vec::new();
     for run in operations.chunk_by(|a, b| a == b) {
@@ -63,32 +63,32 @@ pub(crate) fn repeated(operations: Vec<Operation>) -> Vec<Operation> {
     folded
 }
 
-/// A stage: its operations and the shape of its output.
+/// A stage of a model: consecutive operations, and the shape of their output.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Stage {
-    /// Name in the architecture's definition.
+    /// Name of the stage in the architecture's definition.
     pub name: String,
-    /// Shape of the output for one row, without n.
+    /// Shape of the stage's output for one row, without n.
     pub shape: Vec<i64>,
-    /// Branch that contains the stage; `None` before a fork and after the join.
+    /// Name of the branch that contains the stage; `None` before a fork and after the join.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub branch: Option<&'static str>,
-    /// Operations in the order of execution.
+    /// Operations of the stage in the order of execution.
     pub operations: Vec<Operation>,
-    /// Parameters of all operations.
+    /// Number of parameters of all operations.
     pub parameters: i64,
 }
 
 /// One of several parallel branches, from an input to the stage that joins them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Branch {
-    /// Name, as in [`Stage::branch`].
+    /// Name of the branch, as in [`Stage::branch`].
     pub name: &'static str,
-    /// Name of the input that the branch starts with.
+    /// Name of the input with which the branch begins.
     pub input: &'static str,
 }
 
-/// Records each stage that a model reports during a forward pass, in order, unless it is disabled.
+/// Records, in order, each stage that a model reports during a forward pass; a disabled walk records nothing.
 #[derive(Debug, Default)]
 pub(crate) struct Walk {
     record: Option<WalkRecord>,
@@ -98,7 +98,7 @@ pub(crate) struct Walk {
 #[derive(Debug, Default)]
 pub(crate) struct WalkRecord {
     pub stages: Vec<Stage>,
-    /// Branches from left to right; empty if the stages form one sequence.
+    /// Branches in the order in which they begin; empty if the stages form one sequence.
     pub branches: Vec<Branch>,
     current: Option<&'static str>,
 }
@@ -109,19 +109,19 @@ impl Walk {
         Self { record: None }
     }
 
-    /// Creates a walk that records everything.
+    /// Creates an enabled walk, which records stages and branches.
     pub(crate) fn recorded() -> Self {
         Self {
             record: Some(WalkRecord::default()),
         }
     }
 
-    /// Returns the recorded stages and branches; none if the walk is disabled.
+    /// Returns the recorded stages and branches; the record is empty if the walk is disabled.
     pub(crate) fn into_record(self) -> WalkRecord {
         self.record.unwrap_or_default()
     }
 
-    /// Records a stage: its name, its output `[n, …]`, and the operations since the previous stage.
+    /// Records a stage with its name, its output `x` (`[n, …]`), and the operations since the previous stage.
     pub(crate) fn stage(
         &mut self,
         name: impl Display,
@@ -141,7 +141,7 @@ impl Walk {
         });
     }
 
-    /// Starts the branch `name`, which begins at `input` and contains the stages that follow.
+    /// Begins the branch `name`, which starts with `input` and contains the stages that follow.
     pub(crate) fn branch(&mut self, name: &'static str, input: &'static str) {
         if let Some(record) = &mut self.record {
             record.branches.push(Branch { name, input });
@@ -149,7 +149,7 @@ impl Walk {
         }
     }
 
-    /// Ends all branches. The next stage concatenates their outputs.
+    /// Ends all branches. The next stage concatenates the branches' outputs.
     pub(crate) fn join(&mut self) {
         if let Some(record) = &mut self.record {
             record.current = None;

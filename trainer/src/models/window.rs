@@ -1,20 +1,20 @@
-//! Effect of convolutions and poolings on the length of an axis, and the minimum length that leaves at least one value.
+//! Effect of convolutions and poolings on the length of an axis, and the minimum length that leaves one value or more.
 //!
-//! Layers are built from the same constants, so a row that is too short is reported before any tensor is created.
+//! Layers are built from the same windows, so a row that is too short is reported before any tensor is created.
 
-/// A window that slides along one axis.
+/// The window of a convolution or pooling that slides along one axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Window {
-    /// Number of values that it covers.
+    /// Number of values that the window covers.
     pub kernel: i64,
-    /// Number of values by which it moves.
+    /// Number of values by which the window moves.
     pub stride: i64,
-    /// Number of zeros (ignored by a maximum) added before and after the axis.
+    /// Number of zeros added before and after the axis; a maximum ignores them.
     pub padding: i64,
 }
 
 impl Window {
-    /// Returns a window of odd length with stride 1 and padding that preserves the length of the axis.
+    /// Returns a window of odd length, with stride 1 and with padding that preserves the length of the axis.
     pub(crate) const fn same(kernel: i64) -> Self {
         Self {
             kernel,
@@ -41,21 +41,21 @@ impl Window {
         }
     }
 
-    /// Returns the number of positions on an axis of `length`: ⌊(length + 2 · padding − kernel) / stride⌋ + 1, or 0 if
-    /// the axis is too short.
+    /// Returns the window's number of positions on an axis of `length`, which is ⌊(length + 2 · padding − kernel) /
+    /// stride⌋ + 1, or 0 if the axis is too short.
     pub(crate) fn places(self, length: i64) -> i64 {
         let room = length + 2 * self.padding - self.kernel;
         if room < 0 { 0 } else { room / self.stride + 1 }
     }
 
-    /// Returns the minimum length of an axis with `places` positions.
+    /// Returns the minimum length of an axis on which the window has `places` positions.
     pub(crate) fn least(self, places: i64) -> i64 {
         ((places - 1) * self.stride + self.kernel - 2 * self.padding).max(1)
     }
 }
 
-/// Describes kernels, strides and paddings in words, such as `3 × 3, stride 2, padding 1`. The stride is omitted if all
-/// windows have the one returned by `usual`.
+/// Describes kernels, strides and paddings in words, such as `3 × 3, stride 2, padding 1`. Strides are omitted if each
+/// window has the stride that `usual` returns.
 pub(crate) fn describe_windows(windows: &[Window], usual: fn(&Window) -> i64) -> String {
     let kernels: Vec<String> = windows.iter().map(|w| w.kernel.to_string()).collect();
     let mut words = kernels.join(" × ");
@@ -71,7 +71,7 @@ pub(crate) fn describe_windows(windows: &[Window], usual: fn(&Window) -> i64) ->
     words
 }
 
-/// Formats one number per axis, or a single number if all are equal.
+/// Formats one number per axis, or a single number if the numbers of all axes are equal.
 fn format_numbers(numbers: &[i64]) -> String {
     match numbers {
         [first, rest @ ..] if rest.iter().all(|number| number == first) => first.to_string(),
@@ -94,7 +94,7 @@ pub(crate) fn least_before(windows: &[Window]) -> i64 {
     windows
         .iter()
         .rev()
-        // Start from one remaining value and go back through the windows.
+        // Begin with one remaining value and apply the windows in reverse order.
         .fold(1, |length, window| window.least(length))
 }
 

@@ -1,4 +1,4 @@
-//! `xception` of document 004, with timm's layout and names (`legacy_xception`), to load its published weights.
+//! `xception` of document 004, with the layout and names of timm's `legacy_xception`, whose weights can be loaded.
 
 use tch::Tensor;
 
@@ -27,12 +27,12 @@ const SCALE: Scale = Scale {
     deviation: [0.5; 3],
 };
 
-/// Returns the minimum number of bands and frames: 7 of each.
+/// Returns the minimum number of bands and frames of a row: 7 of each.
 pub(crate) fn least() -> [i64; 2] {
     [least_before(&[FIRST, SECOND, HALVE, HALVE, HALVE, HALVE]); 2]
 }
 
-/// A 3 × 3 filter for each channel, then a 1 × 1 convolution over all channels, then batch norm.
+/// A separable convolution: a 3 × 3 filter per channel, then a 1 × 1 convolution over all channels, then batch norm.
 #[derive(Debug)]
 struct Separable {
     channels: Conv,
@@ -54,7 +54,7 @@ impl Separable {
         })
     }
 
-    /// Describes the layers as operations of a stage.
+    /// Describes the separable convolution and the batch norm as operations of a stage.
     fn operations(&self) -> [Operation; 2] {
         let parts = [self.channels.operation(), self.across.operation()];
         let convolution = Operation {
@@ -72,21 +72,21 @@ impl Separable {
     }
 }
 
-/// Parameters in which the twelve blocks differ.
+/// Properties in which the twelve blocks of Xception differ.
 #[derive(Clone, Copy, Debug)]
 struct Shape {
     from: i64,
     to: i64,
-    /// Number of separable convolutions.
+    /// Number of separable convolutions in the block.
     convs: usize,
     halve: bool,
-    /// Whether the first convolution is also preceded by ReLU.
+    /// Whether ReLU also precedes the block's first convolution.
     relu_first: bool,
-    /// Index of the convolution that changes the number of channels.
+    /// Index of the convolution in which the number of channels changes from `from` to `to`.
     grows_at: usize,
 }
 
-/// Returns a block that halves bands and frames. The last block, in the exit flow, has this form as well.
+/// Returns a block that halves bands and frames. Used for blocks 1 to 3 and for the last block, in the exit flow.
 const fn entry_flow(from: i64, to: i64) -> Shape {
     Shape {
         from,
@@ -98,9 +98,9 @@ const fn entry_flow(from: i64, to: i64) -> Shape {
     }
 }
 
-/// Returns timm's twelve blocks, `block1` to `block12`.
+/// Returns the shapes of timm's twelve blocks, `block1` to `block12`.
 fn shapes() -> Vec<Shape> {
-    // The middle flow preserves the shape.
+    // Blocks of the middle flow preserve the shape of their input.
     let middle = Shape {
         from: 728,
         to: 728,
@@ -110,7 +110,7 @@ fn shapes() -> Vec<Shape> {
         grows_at: 0,
     };
 
-    // Blocks 1 to 3, the middle flow, and the block of the exit flow, whose second convolution adds channels.
+    // Blocks 1 to 3, the eight of the middle flow, and that of the exit flow, whose second convolution adds channels.
     let mut shapes = vec![
         Shape {
             relu_first: false,
@@ -127,7 +127,7 @@ fn shapes() -> Vec<Shape> {
     shapes
 }
 
-/// Separable convolutions with a shortcut.
+/// A block of separable convolutions with a shortcut.
 #[derive(Debug)]
 struct Block {
     convs: Vec<Separable>,
@@ -141,8 +141,8 @@ impl Block {
         let mut convs = Vec::new();
 
         for i in 0..shape.convs {
-            // In timm's list, a ReLU precedes each convolution, except for the first one of a block without
-            // `relu_first`.
+            // Index in timm's list of layers, where a ReLU precedes each convolution, except for the first one of a
+            // block without `relu_first`.
             let place = 3 * i + usize::from(shape.relu_first);
 
             let from = if i <= shape.grows_at {
@@ -184,7 +184,7 @@ impl Block {
         })
     }
 
-    /// Describes the block as operations of a stage.
+    /// Describes the layers of the block as operations of a stage.
     fn operations(&self) -> Vec<Operation> {
         let mut operations = Vec::new();
         for (i, conv) in self.convs.iter().enumerate() {
@@ -213,7 +213,7 @@ impl Block {
         let mut y = x.shallow_clone();
         for (i, conv) in self.convs.iter().enumerate() {
             if i > 0 || self.shape.relu_first {
-                // Not in place: `y` starts as a handle to `x`, which the shortcut still needs.
+                // ReLU is not applied in place: `y` begins as a handle to `x`, which the shortcut still needs.
                 y = y.f_relu()?;
             }
             y = conv.forward(&y, train)?;
@@ -246,7 +246,7 @@ pub(crate) struct Xception {
 }
 
 impl Xception {
-    /// `pretrained`: scale the rows (values in 0..1) like the pictures on which the published weights were trained.
+    /// With `pretrained`, rows (values in 0..1) are scaled like the pictures that the weights were trained on.
     pub(crate) fn new(scope: &VarScope<'_>, pretrained: bool) -> Result<Self, ModelError> {
         let first = [
             ConvNorm::over_picture([&scope.at("conv1"), &scope.at("bn1")], 3, 32, FIRST)?,
@@ -267,7 +267,7 @@ impl Xception {
             blocks,
             last,
             scale: pretrained.then_some(SCALE),
-            // No dropout unless the configuration sets a rate.
+            // Dropout rate 0, unless the configuration sets a rate.
             dropout: scope.dropout(0.0),
         })
     }

@@ -1,4 +1,4 @@
-//! Adam, AdamW and SGD over named variables, with a state that can be saved, unlike libtorch's own through tch.
+//! Adam, AdamW and SGD over named variables. Their state can be saved, unlike that of libtorch's optimisers in tch.
 //!
 //! The learning rate is passed to each step (see [`wavemill_scores::schedule`]). Gradients are not summed over ranks
 //! here: sum them before [`Optimizer::clip_norm`] and [`Optimizer::step`], whose results are then equal on all ranks.
@@ -11,10 +11,11 @@ use wavemill_schemas::config::{self, OptimizerKind};
 #[cfg(test)]
 mod tests;
 
-/// Name of the tensor with the number of updates of each variable: `[variables]` i64, in the order of names.
+/// Name of the tensor with the number of updates of each variable: `[variables]` i64, in the order of the variables'
+/// names.
 const STEPS: &str = "optimizer.steps";
 
-/// The error type of restoring a saved state.
+/// Error when restoring the saved state of an optimiser.
 #[derive(Debug, thiserror::Error)]
 #[error("{name}: {problem}")]
 pub struct OptimError {
@@ -27,20 +28,20 @@ pub struct OptimError {
 struct Variable {
     name: String,
     tensor: Tensor,
-    /// Number of updates so far. A step without a gradient does not count.
+    /// Number of updates of the variable so far. Steps without a gradient do not count.
     steps: i64,
-    /// One tensor for each of [`slots`], with the shape of the variable.
+    /// State tensors named by [`slots`], each with the shape of the variable.
     slots: Vec<Tensor>,
 }
 
-/// An optimiser and its state, over variables that it shares with the model.
+/// An optimiser and its state. It shares the variables with the model.
 #[derive(Debug)]
 pub struct Optimizer {
     settings: config::Optimizer,
     variables: Vec<Variable>,
 }
 
-/// Returns the state tensors that an optimiser keeps for each variable, by torch's names.
+/// Returns the names of the state tensors that an optimiser keeps for each variable, as in torch.
 fn slots(settings: &config::Optimizer) -> &'static [&'static str] {
     match settings.name {
         OptimizerKind::Adam | OptimizerKind::Adamw => &["exp_avg", "exp_avg_sq"],
@@ -50,7 +51,7 @@ fn slots(settings: &config::Optimizer) -> &'static [&'static str] {
 }
 
 impl Optimizer {
-    /// Creates a new state for `variables` (name and tensor; f32 or f64) and sorts them by name.
+    /// Creates an optimiser without saved state for `variables` (name and tensor; f32 or f64), which it sorts by name.
     pub fn new(settings: &config::Optimizer, variables: Vec<(String, Tensor)>) -> Self {
         let mut variables: Vec<Variable> = variables
             .into_iter()
@@ -61,7 +62,7 @@ impl Optimizer {
                 steps: 0,
             })
             .collect();
-        // `optimizer.steps` has one number per variable and no names: the order must be the same in every run.
+        // The tensor `optimizer.steps` has no names, so the variables must be in the same order in every run.
         variables.sort_by(|a, b| a.name.cmp(&b.name));
 
         Self {
@@ -76,7 +77,7 @@ impl Optimizer {
         no_grad(|| {
             for variable in &mut self.variables {
                 let grad = variable.tensor.grad();
-                // As in torch, a step without a gradient does not change a variable's moments and count.
+                // As in torch, a step in which a variable has no gradient does not change its moments and its count.
                 if !grad.defined() {
                     continue;
                 }
@@ -88,7 +89,7 @@ impl Optimizer {
                     slots,
                     ..
                 } = variable;
-                // The function `slots` determines their number: two for Adam, one for SGD with momentum.
+                // The number of state tensors is that of `slots`: two for Adam, one for SGD with momentum.
                 match slots.as_mut_slice() {
                     [mean, square] => adam(
                         settings,
@@ -108,13 +109,14 @@ impl Optimizer {
         });
     }
 
-    /// Sets the gradients to zero in place.
+    /// Sets the gradients of all variables to zero, in place.
     pub fn zero_grad(&mut self) {
         self.variables.iter_mut().for_each(|v| v.tensor.zero_grad());
     }
 
-    /// Scales all gradients by one factor so that their joint L2 norm is at most `max`, as `clip_grad_norm_`. Returns
-    /// the norm before scaling, a scalar tensor on the variables' device: reading it waits for the device.
+    /// Scales all gradients by one factor so that their joint L2 norm is at most `max`, as torch's `clip_grad_norm_`.
+    /// Returns the norm before scaling, a scalar tensor on the variables' device: reading the value waits for the
+    /// device.
     pub fn clip_norm(&mut self, max: f64) -> Tensor {
         no_grad(|| {
             let mut grads: Vec<Tensor> = self
@@ -127,12 +129,12 @@ impl Optimizer {
                 return Tensor::from(0.0_f64);
             }
 
-            // The norm of the variables' norms equals the norm of all values.
+            // The norm of the gradients' norms equals the norm of all values.
             let norms: Vec<Tensor> = grads.iter().map(Tensor::norm).collect();
             let norm = Tensor::stack(&norms, 0).norm();
-            // torch adds 1e-6 to avoid a division by zero.
+            // torch adds 1e-6 to the norm to avoid a division by zero.
             let factor = (max / (&norm + 1e-6)).clamp_max(1.0);
-            // The factor remains a tensor, so that nothing waits for the device here.
+            // The factor remains a tensor, since reading its value would wait for the device.
             for grad in &mut grads {
                 let _ = grad.g_mul_(&factor);
             }
@@ -140,8 +142,8 @@ impl Optimizer {
         })
     }
 
-    /// Returns the state, as `optimizer.<slot>.<variable>` and `optimizer.steps`. The tensors are handles to the live
-    /// state: copy them if they must outlive the next step.
+    /// Returns the optimiser's state as the tensors `optimizer.<slot>.<variable>` and `optimizer.steps`. The next step
+    /// changes these tensors in place: copy them to keep their values.
     pub fn state(&self) -> Vec<(String, Tensor)> {
         let steps: Vec<i64> = self.variables.iter().map(|v| v.steps).collect();
         let mut state = vec![(STEPS.to_owned(), Tensor::from_slice(&steps))];
@@ -155,13 +157,14 @@ impl Optimizer {
     /// Restores a state returned by [`Self::state`]. Ignores tensors whose names do not begin with `optimizer.`.
     ///
     /// # Errors
-    /// [`OptimError`] naming the tensor; the optimiser is then unchanged.
+    /// [`OptimError`] with the name of a tensor that is missing or has another shape or kind. The optimiser is then
+    /// unchanged.
     pub fn load(&mut self, state: &BTreeMap<String, Tensor>) -> Result<(), OptimError> {
         let count = self.variables.len() as i64;
         let steps_like = Tensor::zeros([count], (Kind::Int64, Device::Cpu));
         let steps = find(state, STEPS, &steps_like)?;
 
-        // Check that every tensor exists and fits before changing anything.
+        // Check that every tensor exists and fits before changing the optimiser.
         let mut known = vec![STEPS.to_owned()];
         let mut saved = Vec::with_capacity(self.variables.len());
         for (name, tensor) in self.slots() {
@@ -188,7 +191,7 @@ impl Optimizer {
         Ok(())
     }
 
-    /// Iterates over all slots with their names in a saved state.
+    /// Iterates over all state tensors with their names in a saved state.
     fn slots(&self) -> impl Iterator<Item = (String, &Tensor)> {
         let names = slots(&self.settings);
         self.variables.iter().flat_map(move |v| {
@@ -209,7 +212,7 @@ fn zero_slots(settings: &config::Optimizer, variable: &Tensor) -> Vec<Tensor> {
     })
 }
 
-/// Returns the saved tensor with this name, which must have the kind and shape of `like`.
+/// Returns the saved tensor with this name, which must have the same kind and shape as `like`.
 fn find<'a>(
     state: &'a BTreeMap<String, Tensor>,
     name: &str,
@@ -238,11 +241,12 @@ fn layout(tensor: &Tensor) -> String {
 struct Moments<'a> {
     mean: &'a mut Tensor,
     square: &'a mut Tensor,
-    /// Number of this update, counted from 1.
+    /// Number of the current update, counted from 1.
     steps: i64,
 }
 
-/// Kingma and Ba 2015; Loshchilov and Hutter 2019. Allocates one temporary with the shape of the variable.
+/// Updates a variable with Adam (Kingma and Ba 2015) or AdamW (Loshchilov and Hutter 2019). Allocates one temporary
+/// tensor of the variable's shape.
 fn adam(
     settings: &config::Optimizer,
     lr: f64,
@@ -259,7 +263,7 @@ fn adam(
     let decay = settings.weight_decay;
     let decoupled = settings.name == OptimizerKind::Adamw;
 
-    // AdamW shrinks the variable itself; Adam adds the decay to the gradient.
+    // AdamW applies weight decay to the variable; Adam adds it to the gradient.
     if decoupled && decay != 0.0 {
         let _ = variable.g_mul_scalar_(1.0 - lr * decay);
     }
@@ -274,7 +278,8 @@ fn adam(
     };
     let _ = square.lerp_(&scratch, 1.0 - beta2);
 
-    // The moments start at 0, so both are divided by the total weight of the gradients that they contain.
+    // The moments start at 0 and are therefore too small at first. Both are divided by the sum of the weights of all
+    // gradients so far.
     let unbiased_mean = 1.0 - beta1.powf(steps as f64);
     let unbiased_square = 1.0 - beta2.powf(steps as f64);
     // As in torch, ε is added after the square root of the unbiased moment.
@@ -286,8 +291,8 @@ fn adam(
     let _ = variable.g_add_(&scratch);
 }
 
-/// Momentum as in torch: the buffer does not include the learning rate, and there is no dampening. Allocates one
-/// temporary; two with Nesterov momentum.
+/// Updates a variable with SGD. Momentum is as in torch: the buffer does not include the learning rate, and there is no
+/// dampening. Allocates one temporary tensor, or two with Nesterov momentum.
 fn sgd(
     settings: &config::Optimizer,
     lr: f64,
@@ -299,7 +304,7 @@ fn sgd(
     let _ = update.g_add_(grad);
 
     if let Some(buffer) = buffer {
-        // The buffer starts at 0, so after the first update it equals the gradient, as in torch.
+        // The momentum buffer starts at 0, so after the first update it equals the gradient, as in torch.
         let _ = buffer.g_mul_scalar_(settings.momentum);
         let _ = buffer.g_add_(&update);
         if settings.nesterov {

@@ -1,15 +1,15 @@
-//! Compares the optimisers with libtorch's own, which tch can run but not save.
+//! Compares the optimisers with those of libtorch, which tch can run but whose state it cannot save.
 
 use tch::nn::{self, Module, OptimizerConfig};
 
 use super::*;
 
-/// Maximum difference of a weight after 50 steps. f64: rounding of ~10 operations per step (1e-16 each) through a
-/// smooth net; f32: the same at 6e-8, and Adam divides by √v, which is near 0 for some weights.
+/// Maximum difference of a weight from libtorch's after 50 steps. f64: rounding errors of about 10 operations per step
+/// (1e-16 each); f32: the same with 6e-8 each, and Adam divides by √v, which is near 0 for some weights.
 const F64_MAX: f64 = 1e-12;
 const F32_MAX: f64 = 1e-6;
 
-/// A net of two layers whose weights, inputs and classes are the same for every call.
+/// A network of two layers. Its weights, inputs and classes are always the same.
 struct Net {
     store: nn::VarStore,
     layers: nn::Sequential,
@@ -304,7 +304,7 @@ fn clipping_scales_all_gradients_to_the_norm_and_never_up() {
     );
 
     assert_eq!(optimizer.clip_norm(1.0).double_value(&[]), 5.0);
-    // torch computes 1 / (5 + 1e-6).
+    // torch scales gradients by 1 / (5 + 1e-6).
     assert!((a.grad().double_value(&[0]) - 3.0 / 5.000_001).abs() < 1e-15);
     assert!((b.grad().double_value(&[0]) - 4.0 / 5.000_001).abs() < 1e-15);
 }

@@ -1,6 +1,6 @@
-//! Predictions as JSON lines: one line per row and target, then one per target for each clip with several rows.
+//! Predictions as JSON lines: one line per row and target, then, for each clip with several rows, one line per target.
 //!
-//! A clip's class is the one with the highest mean probability; the line also contains the majority vote of its rows.
+//! A clip's class has the highest mean probability. The line also contains the class predicted for most of its rows.
 
 use std::collections::HashMap;
 
@@ -47,7 +47,7 @@ struct ClipLine<'a> {
     prediction: Prediction<'a>,
 }
 
-/// Sums over the rows of a clip, for one target.
+/// Sums over the rows of a clip, for one target: probabilities and votes per class.
 #[derive(Debug)]
 struct Sums {
     probabilities: Vec<f64>,
@@ -58,23 +58,23 @@ struct Sums {
 struct Clip {
     key: String,
     rows: u64,
-    /// Sums of each target.
+    /// Sums over the clip's rows, one entry per target.
     sums: Vec<Sums>,
 }
 
-/// Formats the lines of rows and collects the sums for the lines of clips.
+/// Formats the lines of rows, and collects sums over rows for the lines of clips.
 #[derive(Debug)]
 pub(crate) struct JsonLines<'a> {
     targets: &'a [(String, Vec<String>)],
     top: usize,
-    /// Index in `clips` of each key.
+    /// Index in `clips` of each clip key.
     indices: HashMap<String, usize>,
     /// Clips in the order of their first rows.
     clips: Vec<Clip>,
 }
 
 impl<'a> JsonLines<'a> {
-    /// Creates an empty state for `targets` with their classes in head order, with `top` classes per line.
+    /// Creates a formatter for `targets` with their classes in head order. Lines list the `top` most likely classes.
     pub(crate) fn new(targets: &'a [(String, Vec<String>)], top: usize) -> Self {
         Self {
             targets,
@@ -84,7 +84,7 @@ impl<'a> JsonLines<'a> {
         }
     }
 
-    /// Formats the lines of `rows`. `probabilities` contains one `[row][class]` array per target.
+    /// Formats one line per row and target. `probabilities` contains one `[row][class]` array per target.
     pub(crate) fn rows(&mut self, rows: &[Row], probabilities: &[Vec<f32>]) -> String {
         let mut lines = String::new();
         for (at, row) in rows.iter().enumerate() {
@@ -107,10 +107,10 @@ impl<'a> JsonLines<'a> {
         lines
     }
 
-    /// Formats the lines of clips that have several rows, in the order of their first rows.
+    /// Formats one line per target for each clip with several rows, in the order of the clips' first rows.
     pub(crate) fn clips(&self) -> String {
         let mut lines = String::new();
-        // A clip with one row has been reported with that row.
+        // The line of a clip with one row would repeat the row's line.
         for clip in self.clips.iter().filter(|clip| clip.rows > 1) {
             for ((target, classes), sums) in self.targets.iter().zip(&clip.sums) {
                 let mean: Vec<f32> = sums
@@ -168,11 +168,11 @@ impl Sums {
         self.votes[likeliest(probabilities)] += 1;
     }
 
-    /// Returns the class of most rows. Ties go to the higher mean probability, then to the lower class.
+    /// Returns the class predicted for most rows. Ties go to the higher mean probability, then to the lower class id.
     fn majority(&self) -> usize {
         let mut best = 0;
         for class in 1..self.votes.len() {
-            // Sums can be compared instead of means because both classes have the same number of rows.
+            // Compare sums of probabilities instead of means, because both classes have the same number of rows.
             let is_better = self.votes[class]
                 .cmp(&self.votes[best])
                 .then(self.probabilities[class].total_cmp(&self.probabilities[best]))
@@ -188,7 +188,7 @@ impl Sums {
 impl<'a> Prediction<'a> {
     fn new(target: &str, classes: &'a [String], probabilities: &[f32], top: usize) -> Self {
         let mut order: Vec<usize> = (0..classes.len()).collect();
-        // Ties are ordered by class, so that equal rows give equal lines.
+        // Classes with equal probability are ordered by id, so that equal rows give equal lines.
         order.sort_by(|&a, &b| {
             probabilities[b]
                 .total_cmp(&probabilities[a])

@@ -1,8 +1,8 @@
-//! Predictions of a trained model for feature rows that arrive as a stream: without a store, without labels, and
-//! without keeping anything but sums.
+//! Predictions of a trained model for feature rows that arrive as a stream: without a store or labels, and with only
+//! sums kept in memory.
 //!
-//! Rows are processed in batches of a fixed size, so the same stream always gives the same bytes. Scores against labels
-//! are computed by [`crate::evaluate`].
+//! Rows are processed in batches of a fixed size, so the same stream always gives the same output. Scores against
+//! labels are computed by [`crate::evaluate`].
 
 mod json_lines;
 mod stream;
@@ -24,38 +24,38 @@ use crate::models::ModelError;
 use crate::models::registry;
 use crate::trained::TrainedModel;
 
-/// The error type of predictions.
+/// Error of predicting the classes of a stream's rows.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PredictError {
-    /// The input is no stream of features, or the model needs inputs that such a stream does not contain.
+    /// The input is not a stream of features, or the model needs inputs that such a stream does not contain.
     #[error("{0}")]
     Unfit(String),
-    /// The stream is incomplete or damaged.
+    /// The stream of rows is incomplete or damaged.
     #[error("the stream is {problem} after {rows} rows: did the program that wrote it end early?")]
     Cut {
-        /// `cut off` or `damaged`.
+        /// Kind of the error: `cut off` or `damaged`.
         problem: &'static str,
-        /// Number of complete rows before the error.
+        /// Number of complete rows in the stream before the error.
         rows: u64,
         source: ArrowError,
     },
-    /// The rows belong to another feature and have a different meaning.
+    /// The stream's rows are of another feature than the model's.
     #[error(
         "the stream contains {found}, but the model was trained on {wanted}: use the recipe that it was trained with, \
          `wavemill features … --recipe {recipe} --feature {feature} --format arrow --out -`"
     )]
     OtherFeature {
-        /// Names and identities of the features in the stream.
+        /// Names and shortened ids of the features in the stream.
         found: String,
-        /// Name and identity of the model's feature.
+        /// Name and shortened id of the model's feature.
         wanted: String,
         recipe: PathBuf,
         feature: String,
     },
-    /// A column is missing or has an unexpected type.
+    /// A column of the stream is missing or has an unexpected type.
     #[error("column {column} of the stream: {problem}")]
     Column { column: String, problem: String },
-    /// Rows are not valid for their feature.
+    /// Rows of the stream are not valid for their feature.
     #[error(transparent)]
     Dataset(#[from] DatasetError),
     #[error(transparent)]
@@ -86,19 +86,19 @@ impl PredictError {
     }
 }
 
-/// Options for predictions.
+/// Options for predicting a stream of rows.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AnswerOptions {
-    /// Number of likeliest classes that each line lists.
+    /// Number of most likely classes that each line lists.
     pub top: usize,
-    /// Number of rows per batch; at least 1.
+    /// Number of rows per batch; 0 is treated as 1.
     pub batch_rows: usize,
 }
 
-/// Checks that a stream contains all inputs of a model.
+/// Checks that a stream of feature rows provides all inputs of a model.
 ///
 /// # Errors
-/// [`PredictError::Unfit`].
+/// [`PredictError::Unfit`] if the model needs metadata or ids of artist and album.
 pub(crate) fn check(trained: &TrainedModel) -> Result<(), PredictError> {
     let model = &trained.state().config.model.name;
     let architecture = registry::find(model).map_err(LearnError::from)?;
@@ -113,8 +113,8 @@ pub(crate) fn check(trained: &TrainedModel) -> Result<(), PredictError> {
     )))
 }
 
-/// Writes a JSON line for each row and target whenever a batch is complete, then one per target for each clip with
-/// several rows. Returns the number of rows. Rows before an error are still processed.
+/// Writes a JSON line per row and target after each batch, and at the end a line per target for each clip with several
+/// rows. Returns the number of rows. If a row is an error, the rows before it are still processed.
 pub(crate) fn answer(
     trained: &TrainedModel,
     rows: impl Iterator<Item = Result<Row, PredictError>>,
@@ -123,7 +123,7 @@ pub(crate) fn answer(
 ) -> Result<u64, PredictError> {
     check(trained)?;
     let mut answers = JsonLines::new(&trained.state().classes, options.top);
-    // The loop polls the iterator again after its end, to get an empty batch.
+    // The loop calls `next` again after the end of the rows, to get an empty batch.
     let mut rows = rows.fuse();
     let mut answered = 0;
 
@@ -140,7 +140,7 @@ pub(crate) fn answer(
             }
         }
 
-        // Rows before a failure are processed before the failure is returned.
+        // Predict the rows before an error, and only then return the error.
         if !batch.is_empty() {
             let lines = answers.rows(&batch, &probabilities(trained, &batch)?);
             write(out, &lines)?;
@@ -157,8 +157,8 @@ pub(crate) fn answer(
     Ok(answered)
 }
 
-/// Processes consecutive streams, each as if it were the only one, and writes an empty line after the output for each.
-/// This way, another program can start this one once and request song by song. It can send a stream without rows to
+/// Processes consecutive streams independently, and writes an empty line after the output for each stream. Another
+/// program can thus start this one once and request predictions song by song. It can send a stream without rows to
 /// check whether the model is ready.
 pub(crate) fn answer_each(
     trained: &TrainedModel,
@@ -174,14 +174,14 @@ pub(crate) fn answer_each(
     Ok(())
 }
 
-/// Writes and flushes the lines, so that a program that reads them receives them immediately.
+/// Writes the lines and flushes `out`, so that a program that reads the lines receives them immediately.
 fn write(out: &mut impl Write, lines: &str) -> Result<(), PredictError> {
     out.write_all(lines.as_bytes())
         .and_then(|()| out.flush())
         .map_err(|source| PredictError::Write { source })
 }
 
-/// Returns the probabilities of each target as `[row][class]`, row-major.
+/// Returns the probabilities as one row-major array `[row][class]` per target.
 fn probabilities(trained: &TrainedModel, rows: &[Row]) -> Result<Vec<Vec<f32>>, PredictError> {
     let spec = &trained.state().input;
     let forward = trained.forward();

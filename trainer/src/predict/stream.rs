@@ -1,6 +1,6 @@
 //! Reads feature rows from an Arrow IPC stream, one by one.
 //!
-//! A stream ends with a marker. A stream without it was cut off, even if the cut is at the end of a message.
+//! A stream ends with an end marker. A stream without the marker was cut off, even if it ends after a complete message.
 
 use std::io::{Chain, Cursor, Read};
 use std::path::Path;
@@ -21,36 +21,36 @@ use crate::dataset::value_bytes;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
-    /// Key of the clip.
+    /// Key of the row's clip.
     pub clip_key: String,
-    /// Index of the segment in the clip, from 0.
+    /// Index of the row's segment in the clip, from 0.
     pub segment: i32,
-    /// Start of the segment, in seconds.
+    /// Start of the row's segment in the clip, in seconds.
     pub offset_s: f32,
     bytes: Buffer,
 }
 
 impl Row {
-    /// Returns the tensor as it would be stored.
+    /// Returns the bytes of the row's feature tensor, in the format of a store.
     pub(crate) fn bytes(&self) -> &[u8] {
         self.bytes.as_slice()
     }
 }
 
-/// The feature that a stream must contain.
+/// The feature that a stream of rows must contain.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ExpectedFeature<'a> {
-    /// The feature of the model.
+    /// The feature that the model was trained on.
     pub feature: &'a FeatureEntry,
-    /// The recipe that creates the feature, named in the error for a stream with another feature.
+    /// Path of the recipe that creates the feature, named in the error for a stream with another feature.
     pub recipe: &'a Path,
 }
 
-/// First bytes of each message.
+/// First bytes of each message of an Arrow IPC stream.
 const CONTINUATION: [u8; 4] = [0xFF; 4];
-/// End marker of a stream: a message of length 0.
+/// End marker of an Arrow IPC stream: a message of length 0.
 const END: [u8; 8] = [0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0];
-/// First bytes of other formats that users may pass by mistake.
+/// First bytes of files in other formats, which users may pass by mistake.
 const OTHERS: [(&[u8], &str); 7] = [
     (b"ARROW1", "an Arrow file (random access format)"),
     (b"PAR1", "a Parquet file"),
@@ -61,7 +61,7 @@ const OTHERS: [(&[u8], &str); 7] = [
     (b"fLaC", "a FLAC file"),
 ];
 
-/// A reader that keeps the last eight bytes that were read.
+/// A reader that remembers the last eight bytes read, to recognise a stream's end marker.
 #[derive(Debug)]
 struct TailReader<R> {
     inner: R,
@@ -71,7 +71,7 @@ struct TailReader<R> {
 impl<R: Read> Read for TailReader<R> {
     fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
         let n = self.inner.read(into)?;
-        // Only the last eight bytes of a longer read matter.
+        // If more than eight bytes were read at once, only the last eight are remembered.
         let fresh = &into[n.saturating_sub(8)..n];
         self.bytes.rotate_left(fresh.len());
         self.bytes[8 - fresh.len()..].copy_from_slice(fresh);
@@ -81,7 +81,7 @@ impl<R: Read> Read for TailReader<R> {
 
 pub(crate) struct Rows<R: Read> {
     reader: StreamReader<TailReader<Chain<Cursor<Vec<u8>>, R>>>,
-    /// Index of the feature's column.
+    /// Index of the column that contains the feature.
     column: usize,
     batch: Option<Columns>,
     next: usize,
@@ -97,24 +97,24 @@ struct Columns {
 }
 
 impl<R: Read> Rows<R> {
-    /// Opens a stream and reads its schema.
+    /// Opens a stream of feature rows and reads its schema.
     ///
     /// # Errors
-    /// [`PredictError::Unfit`], [`PredictError::OtherFeature`], [`PredictError::Cut`].
+    /// [`PredictError::Unfit`] for another format, [`PredictError::OtherFeature`], or [`PredictError::Cut`].
     pub(crate) fn open(input: R, wanted: ExpectedFeature<'_>) -> Result<Self, PredictError> {
         Self::open_next(input, wanted)?.ok_or_else(|| no_stream("empty"))
     }
 
-    /// Opens the next of several consecutive streams; returns `None` at the end of the input. Nothing is read after a
-    /// stream's end marker, so the input is then positioned at the next stream.
+    /// Opens the next of several consecutive streams, or returns `None` at the end of the input. No bytes are read
+    /// after a stream's end marker, so the next stream can then be opened on the same input.
     ///
     /// # Errors
-    /// As [`Rows::open`], except that an empty input is not an error.
+    /// The errors of [`Rows::open`], except that an empty input is not an error.
     pub(crate) fn open_next(
         mut input: R,
         wanted: ExpectedFeature<'_>,
     ) -> Result<Option<Self>, PredictError> {
-        // The first bytes identify other formats, before a parser fails on them.
+        // The first bytes identify another format before the Arrow parser reports a less helpful error.
         let mut head = Vec::new();
         input
             .by_ref()
@@ -160,9 +160,9 @@ impl<R: Read> Rows<R> {
                 return Ok(Some(row));
             }
 
-            // A batch may have no rows, so the loop checks again after each batch.
+            // A batch may have no rows, so the loop tests each new batch for rows again.
             let Some(batch) = self.reader.next() else {
-                // The reader treats a stream that was cut off between two messages as complete.
+                // Arrow's reader returns no error for a stream that was cut off between two messages.
                 if self.reader.get_ref().bytes == END {
                     return Ok(None);
                 }
@@ -184,7 +184,7 @@ impl<R: Read> Iterator for Rows<R> {
             return None;
         }
         let row = self.row();
-        // After its end or an error, the stream is not read again.
+        // After the end of the stream or an error, no more bytes are read from the input.
         self.ended = !matches!(row, Ok(Some(_)));
         row.transpose()
     }
@@ -217,7 +217,7 @@ impl Columns {
     }
 }
 
-/// Returns a column converted to type `to`. It must not contain nulls.
+/// Returns the column `name` converted to type `to`, or an error if the column contains nulls.
 fn cast_column(batch: &RecordBatch, name: &str, to: &DataType) -> Result<ArrayRef, PredictError> {
     let Some(column) = batch.column_by_name(name) else {
         return Err(column_error(name, "missing".to_owned()));
@@ -242,7 +242,7 @@ fn column_error(name: &str, problem: String) -> PredictError {
     }
 }
 
-/// Finds the column of the wanted feature by identity instead of name.
+/// Finds the column of the expected feature by `feature_id` instead of by name.
 fn feature_column(
     fields: &[Arc<Field>],
     wanted: ExpectedFeature<'_>,
@@ -261,7 +261,7 @@ fn feature_column(
             column_error(field.name(), format!("metadata {TENSOR_KEY}: {error}"))
         })?;
         if tensor.feature_id == wanted.feature.feature_id {
-            // The same identity means the same numbers, independent of the column's name.
+            // Columns with equal `feature_id` contain the same feature, even if their names differ.
             return Ok(index);
         }
         found.push(identity(field.name(), &tensor.feature_id));
@@ -282,7 +282,7 @@ fn feature_column(
     })
 }
 
-/// Formats a name with the beginning of the identity.
+/// Formats a feature's name with the first 12 characters of its id.
 fn identity(name: &str, feature_id: &str) -> String {
     format!("{name} {}", feature_id.chars().take(12).collect::<String>())
 }

@@ -1,4 +1,4 @@
-//! Tests that streams of a small store's rows give the same predictions as evaluation, or an error.
+//! Tests that a stream of a store's rows gives the same predictions as evaluation on the store, or an error.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -52,7 +52,7 @@ fn fixture() -> Fixture {
     }
 }
 
-/// Returns all row groups in the files of a side.
+/// Returns all rows in the files of one split of the store, in batches.
 fn batches(made: &TrainedFixture, side: &str) -> (SchemaRef, Vec<RecordBatch>) {
     let manifest = made.data.store().manifest();
     let (mut schema, mut batches) = (None, Vec::new());
@@ -109,7 +109,7 @@ fn run_answer(
     )
 }
 
-/// Returns the predictions of evaluation for the test rows, one per target.
+/// Returns the predictions of `evaluate` for the test split, one entry per target.
 fn evaluated(made: &TrainedFixture) -> Vec<Predictions> {
     let plan = LoaderPlan {
         side: Side::Test,
@@ -119,13 +119,13 @@ fn evaluated(made: &TrainedFixture) -> Vec<Predictions> {
     evaluate::predict(&made.learner, &made.data, &Solo, plan, None).expect("probabilities")
 }
 
-/// Returns the class with the highest probability, and that probability.
+/// Returns the class with the highest probability, together with that probability.
 fn likeliest_of<'a>(probabilities: &[f32], classes: &'a [String]) -> (&'a str, f32) {
     let class = wavemill_scores::metrics::likeliest(probabilities);
     (&classes[class], probabilities[class])
 }
 
-/// Returns the class and probability in a line, or in an entry of its list.
+/// Returns the class and probability in a JSON line, or in an entry of the line's `top` list.
 fn said(line: &Value) -> (&str, f32) {
     (
         line["class"].as_str().expect("a class"),
@@ -282,7 +282,7 @@ fn concatenated_streams_are_predicted_independently() {
     answer_each(&trained, all.as_slice(), wanted, TEST_OPTIONS, &mut said).expect("answers");
     assert_eq!(said, want);
 
-    // Rows before the end of an incomplete stream are processed.
+    // The rows before the cut of an incomplete stream are predicted.
     said.clear();
     let cut = [first.as_slice(), &second[..second.len() - 9]].concat();
     let error = answer_each(&trained, cut.as_slice(), wanted, TEST_OPTIONS, &mut said);

@@ -27,7 +27,7 @@ pub(super) fn section(runs: &[RunRecord], targets: &[String]) -> Section {
     for target in targets {
         let mut lines = Vec::new();
         for run in runs {
-            // Calibration is undefined for several labels per row and for rows without labels.
+            // Calibration is not defined for targets with several labels per row, or without labelled rows.
             let predictions = run.predictions_of(target);
             let Some(Ok(calibration)) = predictions.map(Calibration::from_predictions) else {
                 continue;
@@ -55,7 +55,7 @@ pub(super) fn section(runs: &[RunRecord], targets: &[String]) -> Section {
     section
 }
 
-/// Returns the line through all bins that contain rows.
+/// Returns the line through the confidence bins that contain rows.
 fn line_of(run: &RunRecord, calibration: &Calibration) -> Line {
     let filled = calibration.bins.iter().filter(|bin| bin.rows > 0);
     Line {
@@ -76,7 +76,7 @@ fn row_of(run: &RunRecord, target: &str, calibration: &Calibration) -> Vec<Cell>
     ]
 }
 
-/// Draws the lines of the runs together with the diagonal of a perfectly calibrated model.
+/// Draws one calibration line per run, and the diagonal of a perfectly calibrated model.
 fn chart_of(target: &str, mut lines: Vec<Line>) -> Chart {
     lines.push(Line {
         name: "perfect calibration".to_owned(),

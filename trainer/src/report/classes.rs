@@ -1,4 +1,4 @@
-//! Scores of each class: with intervals if predictions are available, otherwise from the result.
+//! Scores per class: with confidence intervals if `predictions.parquet` exists, otherwise from the result of the run.
 
 use wavemill_pages::{Cell, Part, Section, Table, fraction};
 use wavemill_scores::metrics::{
@@ -10,7 +10,7 @@ use super::RunRecord;
 use super::run_record::PREDICTIONS;
 use super::words;
 
-/// Columns that all tables share.
+/// Columns that the tables of all targets have in common.
 const HEAD: [&str; 6] = ["class", "tracks", "rows", "precision", "recall", "F1"];
 
 pub(super) fn section(runs: &[RunRecord], targets: &[String]) -> Section {
@@ -41,7 +41,7 @@ pub(super) fn section(runs: &[RunRecord], targets: &[String]) -> Section {
 }
 
 fn add_run(section: &mut Section, run: &RunRecord, target: &str) {
-    // Intervals per class are not available for targets with several labels per row.
+    // Intervals per class are not computed for targets with several labels per row.
     let single = run.predictions_of(target).filter(|of| !of.is_multi());
     if let Some(predictions) = single {
         let caption = format!("{}, {target} on {}", run.name, run.predicted_side());
@@ -75,7 +75,7 @@ fn add_run(section: &mut Section, run: &RunRecord, target: &str) {
     section.parts.push(Part::Table(table));
 }
 
-/// Computes the scores of the tracks and the intervals of each class.
+/// Computes the scores per track and the confidence intervals of each class.
 fn with_intervals(
     predictions: &Predictions,
     seed: u64,
@@ -86,14 +86,14 @@ fn with_intervals(
     Ok((report, intervals))
 }
 
-/// Builds the table of a target with one class per row. `intervals` contains one entry per class or is empty.
+/// Builds the table for a target with one class per row. `intervals` contains one entry per class or is empty.
 fn class_table(caption: &str, report: &ClassReport, intervals: &[ClassInterval]) -> Table {
     let mut table = Table::new(caption, &HEAD);
     table.head.push("most confused with".to_owned());
 
     for (place, class) in report.classes.iter().enumerate() {
         let of = intervals.get(place);
-        // F1 is undefined for a class that neither occurs nor was predicted.
+        // F1 is undefined for a class that neither occurs among the labels nor was predicted.
         let occurs = class.support + class.predicted > 0;
 
         table.rows.push(vec![
@@ -120,7 +120,7 @@ fn cell(interval: Option<Interval>, is_there: bool, value: f64) -> Cell {
     }
 }
 
-/// Returns the wrong class that was predicted most often for rows of this class. The first one wins a tie.
+/// Returns the wrong class that was predicted most often for rows of `class`. Ties go to the class with the lower id.
 fn most_taken_for(report: &ClassReport, place: usize, class: &ClassScore) -> Cell {
     let mut most: Option<(u64, &ClassScore)> = None;
     for (other, (&n, guess)) in report.confusion[place]

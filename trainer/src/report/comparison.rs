@@ -1,4 +1,4 @@
-//! Compares two runs on the same tracks: their differences, with intervals over resamples that both runs share.
+//! Compares two runs on the same tracks: differences of scores, with intervals from resamples that both runs share.
 
 use wavemill_pages::{Cell, Part, Section, Table};
 use wavemill_scores::metrics::{MetricsError, Paired, Predictions, paired};
@@ -45,7 +45,7 @@ fn add_pair(section: &mut Section, target: &str, first: &RunRecord, other: &RunR
 
     let side = first.predicted_side();
     match by_tracks(a, b, first.seed()) {
-        // Other pairs of runs may still be comparable, so the page continues.
+        // The error is shown on the page, because other pairs of runs may still be comparable.
         Err(error) => {
             let words = format!("{names} are not compared: {error}.");
             section.parts.push(Part::Text(words));
@@ -64,7 +64,7 @@ fn add_pair(section: &mut Section, target: &str, first: &RunRecord, other: &RunR
     }
 }
 
-/// Compares by track, since two runs may split clips into different segments.
+/// Compares two runs per track, since they may divide clips into different segments.
 fn by_tracks(a: &Predictions, b: &Predictions, seed: u64) -> Result<Option<Paired>, MetricsError> {
     paired(&a.per_track_mean()?, &b.per_track_mean()?, seed)
 }
@@ -76,7 +76,7 @@ fn table(caption: &str, pair: &Paired, names: [&str; 2]) -> Table {
 
     for (figure, difference) in &pair.differences {
         let interval = &difference.difference;
-        // An interval that contains 0 is compatible with no difference.
+        // A difference whose interval contains 0 may be due to chance.
         let may_be_chance = interval.low <= 0.0 && interval.high >= 0.0;
         let verdict = if may_be_chance { "not significant" } else { "" };
 
@@ -96,7 +96,7 @@ fn table(caption: &str, pair: &Paired, names: [&str; 2]) -> Table {
     table
 }
 
-/// Formats a difference with its sign.
+/// Formats a difference of scores with its sign and three decimals.
 fn signed(value: f64) -> String {
     format!("{value:+.3}").replace('-', "−")
 }

@@ -1,4 +1,4 @@
-//! The configurations of the runs and the differences between them.
+//! The configurations of a report's runs, and the differences between them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,7 @@ use wavemill_schemas::config::dotted;
 
 use super::RunRecord;
 
-/// All values of a configuration by dotted key, in the syntax of `--set`.
+/// The values of a configuration by dotted key, such as `train.epochs`, in the syntax of `--set`.
 pub(super) type Values = BTreeMap<String, String>;
 
 pub(super) fn section(runs: &[RunRecord]) -> Section {
@@ -42,7 +42,7 @@ pub(super) fn section(runs: &[RunRecord]) -> Section {
     section
 }
 
-/// Builds a table with a row for each key and a column for each run.
+/// Builds a table with one row per configuration key and one column per run.
 fn table(caption: &str, runs: &[RunRecord], all: &[Values], keys: &BTreeSet<&String>) -> Table {
     let mut table = Table::new(caption, &["key"]);
     table.head.extend(runs.iter().map(|run| run.name.clone()));
@@ -56,7 +56,7 @@ fn table(caption: &str, runs: &[RunRecord], all: &[Values], keys: &BTreeSet<&Str
     table
 }
 
-/// Flattens a configuration to its values by dotted key.
+/// Converts a configuration to a flat map from dotted keys to values.
 pub(super) fn values(config: &toml::Table) -> Values {
     let mut values = Values::new();
     for (key, value) in dotted(config) {

@@ -1,4 +1,4 @@
-//! Confusion matrices of the runs.
+//! Confusion matrices of a report's runs.
 
 use wavemill_pages::{Chart, Matrix, Part, Plot, Section};
 use wavemill_scores::metrics::{Evaluation, Report};
@@ -27,7 +27,7 @@ pub(super) fn section(runs: &[RunRecord], targets: &[String]) -> Section {
     section
 }
 
-/// Returns `None` for a target with several labels per row, for which no confusion matrix is defined.
+/// Returns `None` for a target with several labels per row, which has no confusion matrix.
 fn matrix(run: &RunRecord, evaluation: &Evaluation) -> Option<Chart> {
     let Report::Single(report) = &evaluation.tracks().report else {
         return None;

@@ -1,5 +1,5 @@
-//! Learning curves: losses and scores by epoch, learning rate and loss by step, run time, and time spent waiting for
-//! data.
+//! Learning curves: loss and scores by epoch, learning rate and loss by step, time per epoch, and time spent waiting
+//! for data.
 
 use wavemill_pages::{
     Cell, Chart, Line, Lines, Part, Plot, Section, Spread, Table, fraction, seconds,
@@ -8,14 +8,14 @@ use wavemill_scores::records::Entry;
 
 use super::RunRecord;
 
-/// Maximum number of points of a line over steps.
+/// Maximum number of points of a curve over steps.
 const POINTS_MAX: usize = 240;
 
-/// Figures that are shown in one chart for a single run.
+/// Log values that share one chart on the page of a single run.
 struct Group {
     title: &'static str,
     measured: &'static str,
-    /// Names of the figures in the log, and of their lines in a chart with several figures.
+    /// Key of each value in the log, and name of its line in the chart.
     curves: &'static [[&'static str; 2]],
 }
 
@@ -75,7 +75,7 @@ pub(super) fn section(runs: &[RunRecord]) -> Section {
     section
 }
 
-/// Returns one chart with all figures for a single run, or one chart per figure with a line per run for several runs.
+/// Returns the charts of a group by epoch: one chart for a single run; for several runs, one chart per log value.
 fn by_epoch(runs: &[RunRecord], group: &Group) -> Vec<Chart> {
     if let [run] = runs {
         let mut found = Lines {
@@ -115,7 +115,7 @@ fn best_epoch(run: &RunRecord) -> String {
     })
 }
 
-/// Returns a line for each run that has points.
+/// Returns one line for each run whose line has points.
 fn lines(
     runs: &[RunRecord],
     along: &str,
@@ -140,7 +140,7 @@ fn lines(
     }
 }
 
-/// Returns a chart, or `None` if it has no lines.
+/// Returns a chart with the lines `lines`, or `None` if there are no lines.
 fn chart(title: &str, note: &str, lines: Lines) -> Option<Chart> {
     if lines.lines.is_empty() {
         return None;
@@ -152,7 +152,7 @@ fn chart(title: &str, note: &str, lines: Lines) -> Option<Chart> {
     })
 }
 
-/// Returns a figure at the end of each epoch. The page counts epochs from 1.
+/// Returns the log value `key` at the end of each epoch. Epochs on the page begin at 1.
 fn points(run: &RunRecord, key: &str) -> Vec<(f64, f64)> {
     let mut points = Vec::new();
     for entry in run.epochs() {
@@ -163,7 +163,7 @@ fn points(run: &RunRecord, key: &str) -> Vec<(f64, f64)> {
     points
 }
 
-/// Returns a figure at each step.
+/// Returns the log value `key` at each step.
 fn values_by_step(run: &RunRecord, key: &str) -> Vec<(f64, f64)> {
     let mut points = Vec::new();
     for entry in run.log.iter().filter(|entry| entry.kind == "step") {
@@ -174,13 +174,13 @@ fn values_by_step(run: &RunRecord, key: &str) -> Vec<(f64, f64)> {
     points
 }
 
-/// Returns a sample of the learning rates that includes the last one.
+/// Returns the learning rate at evenly spaced steps and at the last step.
 fn rates(run: &RunRecord) -> Line {
     let all = values_by_step(run, "lr");
     let every = all.len().div_ceil(POINTS_MAX).max(1);
     let mut points: Vec<(f64, f64)> = all.iter().copied().step_by(every).collect();
 
-    // The last value shows where the schedule ended.
+    // Include the last step, because it shows where the schedule ended.
     if let Some(&last) = all.last()
         && points.last() != Some(&last)
     {
@@ -192,10 +192,10 @@ fn rates(run: &RunRecord) -> Line {
     }
 }
 
-/// Returns the means and ranges of groups of neighbouring steps.
+/// Returns the mean and range of the loss over groups of neighbouring steps.
 fn losses(run: &RunRecord) -> Line {
     let all = values_by_step(run, "loss");
-    // Groups grow with the length of the run, so that the number of points is limited.
+    // Groups contain more steps in longer runs, so that the number of points is limited.
     let together = all.len().div_ceil(POINTS_MAX).max(1);
 
     let mut line = Line::default();
@@ -215,26 +215,26 @@ fn losses(run: &RunRecord) -> Line {
         line.spread.push(Spread { low, high });
     }
 
-    // A group of a single step has no range.
+    // A group of a single step has no range, so no range is drawn.
     if together == 1 {
         line.spread.clear();
     }
     line
 }
 
-/// Elapsed time of an epoch, and the part of it in which training waited for rows.
+/// Elapsed time of an epoch, and the part of that time in which training waited for rows.
 struct EpochTime {
     epoch: f64,
     time_s: f64,
     wait_s: f64,
 }
 
-/// Returns the times of all epochs whose start, or the start of their process, is in the log.
+/// Returns the times of all epochs whose beginning is in the log: the end of the previous epoch, or a start of the run.
 fn times(run: &RunRecord) -> Vec<EpochTime> {
     let mut times = Vec::new();
     let mut since: Option<&Entry> = None;
     for entry in &run.log {
-        // The time between two processes of a run does not count.
+        // The pause between two processes of the run is not part of an epoch's time.
         if entry.kind == "start" {
             since = Some(entry);
         }
@@ -272,7 +272,7 @@ fn add_times(section: &mut Section, runs: &[RunRecord]) {
             (times.len() as u64).into(),
             Cell::Measure(seconds(time_s)),
             Cell::Measure(seconds(wait_s)),
-            // In milliseconds, because `fraction` takes integers.
+            // Convert seconds to milliseconds, because `fraction` takes integers.
             Cell::Measure(fraction((wait_s * 1e3) as u64, (time_s * 1e3) as u64)),
         ]);
     }

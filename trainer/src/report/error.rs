@@ -1,4 +1,4 @@
-//! Errors of the report.
+//! Errors of reading runs for a report.
 
 use std::io;
 use std::path::PathBuf;
@@ -8,38 +8,38 @@ use wavemill_scores::records::RecordError;
 
 use crate::evaluate::ROWS_FORMAT;
 
-/// Errors that prevent a report from being written.
+/// Error that prevents a report from being written.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReportError {
-    /// The folder contains no run, or its log or result is damaged.
+    /// The folder contains no run, or the log or result in it is damaged.
     #[error(transparent)]
     Record(#[from] RecordError),
-    /// A file cannot be read.
+    /// A file of the run cannot be read.
     #[error("cannot read {path}")]
     Read {
-        /// Path of the file.
+        /// Path of the unreadable file.
         path: PathBuf,
         /// Error of the operating system.
         source: io::Error,
     },
-    /// A file of the run is damaged.
+    /// The contents of a file of the run are damaged.
     #[error("{path} is damaged ({problem}): {remedy}")]
     Damaged {
-        /// Path of the file.
+        /// Path of the damaged file.
         path: PathBuf,
         /// Description of the damage.
         problem: String,
-        /// Advice for this file.
+        /// Advice on how to replace the file.
         remedy: String,
     },
-    /// A file of rows was written by a later version of wavemill.
+    /// A file with predictions or a map was written by a later version of wavemill.
     #[error(
         "{path}: format {found}; this wavemill-train reads up to {ROWS_FORMAT}: use a newer one"
     )]
     Newer {
-        /// Path of the file.
+        /// Path of the file with predictions or a map.
         path: PathBuf,
-        /// Format version of the file.
+        /// Format version found in the file.
         found: u32,
     },
 }

@@ -1,4 +1,4 @@
-//! Map of the rows' vectors, coloured by class. A tooltip describes the point under the pointer.
+//! t-SNE map of the rows' vectors, coloured by class. A tooltip describes the row under the pointer.
 
 use std::collections::HashSet;
 
@@ -9,7 +9,7 @@ use super::rows::{MapRows, MapTarget};
 use super::run_record::MAP;
 use super::titles::Titles;
 
-/// Maximum number of points with a tooltip on a page. Each is a separate element, and too many make the browser slow.
+/// Maximum number of points with a tooltip on a page. Each tooltip is an element, and too many make the browser slow.
 const NAMED_MAX: usize = 10_000;
 
 pub(super) fn section(runs: &[RunRecord]) -> Section {
@@ -32,7 +32,7 @@ pub(super) fn section(runs: &[RunRecord]) -> Section {
             let names = names_of(map, target, &titles, named_max);
             charts.push(chart_of(run, map, target, names, id));
         }
-        // If there are predictions, the section about mistakes already contains this message.
+        // If there are predictions, the section about mistakes already states why titles are missing.
         if run.predictions.is_none() {
             section.parts.extend(titles.missing.map(Part::Text));
         }
@@ -58,10 +58,10 @@ pub(super) fn section(runs: &[RunRecord]) -> Section {
     section
 }
 
-/// Returns the tooltips of up to `named_max` rows, and an empty text for the other rows.
+/// Returns the tooltips of up to `named_max` rows, and an empty text for each other row.
 fn names_of(map: &MapRows, target: &MapTarget, titles: &Titles, named_max: usize) -> Vec<String> {
     let mut rows: Vec<usize> = (0..map.places.len()).collect();
-    // Mistakes are the most interesting rows. The sort is stable.
+    // Misclassified rows get tooltips first. The sort is stable, so other rows keep their order.
     rows.sort_by_key(|&row| !target.is_wrong(row));
 
     let mut names = vec![String::new(); rows.len()];
@@ -70,7 +70,7 @@ fn names_of(map: &MapRows, target: &MapTarget, titles: &Titles, named_max: usize
         let known: Vec<String> = title.into_iter().chain(artist).collect();
         let clip = &map.clip_keys[row];
         names[row] = match &known[..] {
-            // The classes come first, because a long title may be cut off.
+            // The tooltip begins with the classes, because a long title may be cut off.
             [] => format!("{}: {clip}", target.verdict(row)),
             known => format!("{}: {} ({clip})", target.verdict(row), known.join(" – ")),
         };
@@ -79,7 +79,7 @@ fn names_of(map: &MapRows, target: &MapTarget, titles: &Titles, named_max: usize
 }
 
 impl MapTarget {
-    /// Reports whether the predicted class is wrong. Rows without a label never are.
+    /// Reports whether the predicted class of a row is wrong. For a row without a label, returns false.
     fn is_wrong(&self, row: usize) -> bool {
         self.truths[row].is_some() && self.truths[row] != self.predicted[row]
     }
@@ -111,7 +111,7 @@ fn chart_of(
     let classes = target.truths.iter().zip(&target.predicted);
     let rows = map.places.iter().zip(classes).zip(names);
     for ((place, (truth, predicted)), name) in rows {
-        // Vectors with a value that is not a number have no position.
+        // A row whose vector contains a value that is not a number has no position on the map.
         let Some([x, y]) = *place else { continue };
         points.push(Point {
             x: f64::from(x),
@@ -135,7 +135,7 @@ fn chart_of(
     }
 }
 
-/// Describes how the map was computed.
+/// Describes how the map was computed, as a note below the chart.
 fn note(map: &MapRows) -> String {
     let Some(made) = &map.about.map else {
         return String::new();

@@ -1,4 +1,4 @@
-//! The wrong predictions with the highest confidence.
+//! The misclassified tracks of a run, by descending confidence of the prediction.
 
 use std::collections::HashSet;
 
@@ -10,7 +10,7 @@ use super::run_record::PREDICTIONS;
 use super::titles::Titles;
 use super::words;
 
-/// Maximum number of mistakes shown per run. A longer list can be queried with SQL.
+/// Maximum number of misclassified tracks shown per run and target. A longer list can be queried with SQL.
 const MISTAKES_MAX: usize = 100;
 
 /// A track for which the wrong class was predicted.
@@ -28,7 +28,7 @@ pub(super) fn section(runs: &[RunRecord], targets: &[String]) -> Section {
             section.parts.push(Part::Text(words));
         }
         for target in targets {
-            // With several labels per row, a prediction may be partly right, so these targets are skipped.
+            // Targets with several labels per row are skipped, because a prediction may be partly right.
             let single = run.predictions_of(target).filter(|of| !of.is_multi());
             if let Some(predictions) = single {
                 add_run(&mut section, run, predictions, runs.len() > 1);
@@ -45,7 +45,7 @@ fn add_run(section: &mut Section, run: &RunRecord, predictions: &Predictions, is
         predictions.target(),
         run.predicted_side()
     );
-    // All rows of a track have the same label, so each track is shown once.
+    // All rows of a track have the same label, so mistakes are listed per track.
     let tracks = match predictions.per_track_mean() {
         Ok(tracks) => tracks,
         Err(error) => {
@@ -93,8 +93,8 @@ fn add_run(section: &mut Section, run: &RunRecord, predictions: &Predictions, is
     }
 }
 
-/// Returns the mistakes in descending order of confidence. Mistakes with equal confidence stay in the order of the
-/// rows.
+/// Returns the misclassified tracks in descending order of confidence. Tracks with equal confidence stay in the order
+/// of `tracks`.
 fn mistakes_of(tracks: &Predictions) -> Vec<Mistake<'_>> {
     let mut mistakes = Vec::new();
     for row in tracks.labelled() {
@@ -111,7 +111,7 @@ fn mistakes_of(tracks: &Predictions) -> Vec<Mistake<'_>> {
 }
 
 impl Mistake<'_> {
-    /// Returns the probability of the predicted class.
+    /// Returns the confidence, which is the probability of the predicted class.
     fn sure(&self) -> f32 {
         self.row.probabilities[self.guess]
     }
@@ -135,7 +135,7 @@ fn table(mistakes: &[Mistake<'_>], classes: &[String], titles: &Titles) -> Table
         let [title, artist] = titles.get(track_id);
         let of_truth = mistake.row.probabilities[mistake.truth];
         table.rows.push(vec![
-            // Track ids are formatted without thousands separators.
+            // Track ids are shown without thousands separators.
             Cell::Text(track_id.to_string()),
             classes[mistake.truth].as_str().into(),
             classes[mistake.guess].as_str().into(),
@@ -147,7 +147,7 @@ fn table(mistakes: &[Mistake<'_>], classes: &[String], titles: &Titles) -> Table
         ]);
     }
 
-    // Omit columns without values.
+    // Omit the columns of titles and artists if they are not available.
     if titles.missing.is_some() {
         remove_columns(&mut table, &["title", "artist"]);
     }

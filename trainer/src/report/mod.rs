@@ -1,9 +1,9 @@
 //! Builds an HTML page about training runs: learning curves, scores, the confusion matrix and wrong predictions.
 //!
-//! [`page`] builds the page of runs with one function per section, and [`sweep_page`] that of a folder of runs. The
-//! data comes from the runs' folders: configuration, log, result, and the files written by `eval`
+//! [`page`] builds the page of runs with one function per section, and [`sweep_page`] builds that of a folder of runs.
+//! The data comes from the runs' folders: configuration, log, result, and the files written by `eval`
 //! (`predictions.parquet`, `map.parquet`) if they exist. A section whose file is missing names the command that writes
-//! it. Titles come from the store. This module writes no files, does not train and does not need a device.
+//! it. Titles come from the store. This module writes no files, trains no model and needs no GPU.
 
 mod calibration;
 mod classes;
@@ -36,7 +36,7 @@ pub(crate) use self::trials::SweepRecord;
 /// Maximum number of runs whose accuracy is shown at the top of the page.
 const FACTS_MAX: usize = 4;
 
-/// Builds the page of `runs`, which must not be empty. The first run is compared with each of the others.
+/// Builds the page about `runs`, which must not be empty. The first run is compared with each of the others.
 pub(crate) fn page(runs: &[RunRecord]) -> Page {
     let targets = targets(runs);
     let sections = vec![
@@ -57,7 +57,7 @@ pub(crate) fn page(runs: &[RunRecord]) -> Page {
         title: names.join(", "),
         lead: lead(runs),
         facts: facts(runs),
-        // Omit sections for which the runs have no data.
+        // Omit sections for which no run has data.
         sections: sections
             .into_iter()
             .filter(|section| !section.parts.is_empty())
@@ -70,7 +70,7 @@ pub(crate) fn page(runs: &[RunRecord]) -> Page {
     }
 }
 
-/// Builds the page of a sweep.
+/// Builds the page about the trials of a sweep.
 pub(crate) fn sweep_page(sweep: &SweepRecord) -> Page {
     let sections = vec![
         trials::section(sweep),
@@ -90,7 +90,7 @@ pub(crate) fn sweep_page(sweep: &SweepRecord) -> Page {
     }
 }
 
-/// Returns the names of all targets for which a run has scores or predictions, in order of appearance.
+/// Returns the names of all targets for which any run has scores or predictions, in order of appearance.
 fn targets(runs: &[RunRecord]) -> Vec<String> {
     let mut targets: Vec<String> = Vec::new();
     for run in runs {
@@ -122,7 +122,7 @@ fn lead(runs: &[RunRecord]) -> String {
     }
 }
 
-/// Returns the key figures for the top of the page.
+/// Returns the figures shown at the top of the page.
 fn facts(runs: &[RunRecord]) -> Vec<Fact> {
     let mut facts = Vec::new();
     for run in runs.iter().take(FACTS_MAX) {
@@ -155,7 +155,7 @@ fn facts(runs: &[RunRecord]) -> Vec<Fact> {
     facts
 }
 
-/// Returns the accuracy on the first target, or macro F1 if its rows have several labels.
+/// Returns the run's accuracy on its first target, or macro F1 if rows have several labels for that target.
 fn accuracy_of(run: &RunRecord, is_named: bool) -> Option<Fact> {
     let evaluation = run.evaluations().first()?;
     let level = evaluation.tracks();
@@ -169,7 +169,7 @@ fn accuracy_of(run: &RunRecord, is_named: bool) -> Option<Fact> {
         evaluation.target, evaluation.leaks.split
     );
 
-    // With few tracks the interval is wide, so it is shown next to the figure.
+    // The confidence interval is shown next to the score, because it is wide with few tracks.
     let intervals = level.bootstrap.as_ref().map(|draws| &draws.intervals);
     let interval = intervals.and_then(|intervals| intervals.get(figure));
     let note = interval.map_or(String::new(), |interval| {

@@ -1,4 +1,4 @@
-//! Table of all runs, and warnings about them.
+//! Table of a report's runs, and the warnings of these runs.
 
 use wavemill_pages::{Cell, Part, Section, Table, seconds};
 
@@ -48,8 +48,8 @@ pub(super) fn section(runs: &[RunRecord]) -> Section {
     section
 }
 
-/// Returns warnings about files of `eval` that belong to other weights or another version of the store than the result.
-/// The run may have continued after they were written.
+/// Returns warnings about files written by `eval` for other weights or another store version than the result. The run
+/// may have continued after `eval`.
 fn other_weights(run: &RunRecord) -> Vec<String> {
     let mut texts = Vec::new();
     for (file, about) in run.files_of_eval() {
@@ -87,7 +87,7 @@ fn row_of(run: &RunRecord) -> Vec<Cell> {
         device_of(run).into(),
         epochs.or(logged.map(|entry| entry.epoch + 1)).into(),
         steps.or(logged.map(|entry| entry.step)).into(),
-        // The page counts epochs from 1.
+        // Epochs on the page begin at 1.
         result
             .and_then(|result| result.best_epoch)
             .map(|epoch| epoch + 1)
@@ -101,7 +101,7 @@ fn model_of(run: &RunRecord) -> Option<String> {
     model.as_str().map(str::to_owned)
 }
 
-/// Returns the device and the number of ranks at the last start of the run.
+/// Returns the device and the number of ranks of the run's last start.
 fn device_of(run: &RunRecord) -> Option<String> {
     let mut starts = run.log.iter().rev();
     let start = starts.find(|entry| entry.kind == "start")?;
@@ -112,7 +112,7 @@ fn device_of(run: &RunRecord) -> Option<String> {
     }
 }
 
-/// Returns the total run time. Pauses between two processes of the run are not counted.
+/// Returns the total run time, without the pauses between two processes of the run.
 fn time_s(run: &RunRecord) -> f64 {
     let mut time_s = 0.0;
     for lines in run.log.windows(2) {
@@ -123,7 +123,7 @@ fn time_s(run: &RunRecord) -> f64 {
     time_s
 }
 
-/// Returns the distinct warnings of the result, or of the log if there is no result yet.
+/// Returns the distinct warnings in the run's result, or in its log if there is no result yet.
 fn warnings(run: &RunRecord) -> Vec<String> {
     let mut texts: Vec<String> = Vec::new();
     let found: Vec<&String> = match &run.result {

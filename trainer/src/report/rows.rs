@@ -1,4 +1,4 @@
-//! Reads the files that `eval` writes: the predictions for each row, and the positions of their vectors on a map.
+//! Reads the files that `eval` writes: the predictions for each row, and the positions of the rows' vectors on a map.
 
 use std::fs::File;
 use std::io::ErrorKind;
@@ -15,40 +15,40 @@ use wavemill_scores::metrics::{Label, Predictions, Row};
 use super::ReportError;
 use crate::evaluate::{METADATA_KEY, ROWS_FORMAT};
 
-/// Value of `labels` in the metadata of a target with several labels per row.
+/// Value of a target's `labels` in the metadata if the target has several labels per row.
 const MULTI_LABEL: &str = "multi";
 
-/// Metadata of a file.
+/// Metadata of a file with predictions or a map.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct RowsMetadata {
     format: u32,
-    /// Training step of the checkpoint.
+    /// Training step of the checkpoint that was evaluated.
     pub step: u64,
-    /// Side of the split.
+    /// Split that the rows belong to: `training`, `validation` or `test`.
     pub side: String,
-    /// blake3 hash of the store's manifest.
+    /// blake3 hash of the manifest of the evaluated store.
     pub manifest: String,
     targets: Vec<TargetMetadata>,
-    /// Only present in a map.
+    /// Parameters of the map; `None` in a file with predictions.
     pub map: Option<MapMetadata>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
 struct TargetMetadata {
     name: String,
-    /// Class names in the order of their ids.
+    /// Names of the target's classes in the order of their ids.
     classes: Vec<String>,
     labels: String,
 }
 
-/// Parameters of a map.
+/// Parameters with which a map was computed.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct MapMetadata {
     /// Name of the method, for example `t-SNE`.
     pub method: String,
     /// Perplexity, about the number of neighbours of a row.
     pub perplexity: f64,
-    /// Number of rows from which the rows of the map were sampled.
+    /// Number of rows in the split from which the rows of the map were sampled.
     pub rows_of_side: u64,
 }
 
@@ -56,7 +56,7 @@ pub(crate) struct MapMetadata {
 #[derive(Clone, Debug)]
 pub(crate) struct PredictionRows {
     pub about: RowsMetadata,
-    /// Predictions for each target.
+    /// Predictions of all rows, one entry per target.
     pub targets: Vec<Predictions>,
 }
 
@@ -64,36 +64,36 @@ pub(crate) struct PredictionRows {
 #[derive(Clone, Debug)]
 pub(crate) struct MapRows {
     pub about: RowsMetadata,
-    /// Clip key of each row.
+    /// Clip key of each row on the map.
     pub clip_keys: Vec<String>,
-    /// Track id of each row.
+    /// Track id of each row on the map.
     pub track_ids: Vec<i64>,
-    /// Position of each row. `None` if its vector contains a value that is not a number.
+    /// Position of each row on the map. `None` if the row's vector contains a value that is not a number.
     pub places: Vec<Option<[f32; 2]>>,
-    /// Targets with one class per row.
+    /// True and predicted classes for each target with one class per row.
     pub targets: Vec<MapTarget>,
 }
 
-/// True and predicted classes of a map's rows.
+/// True and predicted classes of a map's rows, for one target.
 #[derive(Clone, Debug)]
 pub(crate) struct MapTarget {
     pub name: String,
-    /// Class names in the order of their ids.
+    /// Names of the target's classes in the order of their ids.
     pub classes: Vec<String>,
     /// True class of each row. `None` if the row has no label.
     pub truths: Vec<Option<usize>>,
-    /// Predicted class of each row.
+    /// Predicted class of each row, as an index in `classes`.
     pub predicted: Vec<Option<usize>>,
 }
 
-/// The contents of a file, or a description of the damage.
+/// The metadata and rows of a Parquet file, or a description of the damage.
 type Content = Result<(RowsMetadata, Vec<RecordBatch>), String>;
 
 impl PredictionRows {
-    /// Reads the file at `path`. Returns `None` if it does not exist.
+    /// Reads the predictions in the file `path`. Returns `None` if the file does not exist.
     ///
     /// # Errors
-    /// [`ReportError::Read`], [`ReportError::Damaged`], [`ReportError::Newer`].
+    /// [`ReportError::Read`], [`ReportError::Damaged`], or [`ReportError::Newer`].
     pub(super) fn read(path: &Path) -> Result<Option<Self>, ReportError> {
         read(path, "--predictions", Self::from_batches)
     }
@@ -108,10 +108,10 @@ impl PredictionRows {
 }
 
 impl MapRows {
-    /// Reads the file at `path`. Returns `None` if it does not exist.
+    /// Reads the map in the file `path`. Returns `None` if the file does not exist.
     ///
     /// # Errors
-    /// The same as [`PredictionRows::read`].
+    /// The errors of [`PredictionRows::read`].
     pub(super) fn read(path: &Path) -> Result<Option<Self>, ReportError> {
         read(path, "--map", Self::from_batches)
     }
@@ -151,7 +151,7 @@ impl MapRows {
     }
 }
 
-/// Reads the file at `path` and converts its contents with `of`.
+/// Reads the file `path` and converts its metadata and rows with `of`. Returns `None` if the file does not exist.
 fn read<T>(
     path: &Path,
     flag: &str,
@@ -168,7 +168,7 @@ fn read<T>(
         Ok(file) => file,
     };
 
-    // The Parquet reader panics on some damaged pages.
+    // The Parquet reader panics on some damaged pages, so panics are reported as damage.
     let content = catch_unwind(AssertUnwindSafe(|| content_of(file)));
     let content = content.unwrap_or_else(|_panic| Err("its pages cannot be read".to_owned()));
     let understood = match content {
@@ -192,7 +192,7 @@ fn read<T>(
         })
 }
 
-/// Reads all columns except the logits, which are not shown on a page.
+/// Reads all columns of a file except the logits, which a report does not show.
 fn content_of(file: File) -> Content {
     let builder =
         ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| error.to_string())?;
@@ -221,11 +221,11 @@ fn content_of(file: File) -> Content {
     Ok((about, batches))
 }
 
-/// Column with the true labels of the rows.
+/// Column with the true classes of the rows.
 enum Truths<'a> {
-    /// One class id per row.
+    /// One class id per row, or null for an unlabelled row.
     One(&'a PrimitiveArray<Int32Type>),
-    /// Any number of class ids per row.
+    /// A list of class ids per row, or null for an unlabelled row.
     Several(&'a ListArray),
 }
 
@@ -238,7 +238,7 @@ fn predictions(target: &TargetMetadata, batches: &[RecordBatch]) -> Result<Predi
     Ok(all)
 }
 
-/// Appends the rows of a batch.
+/// Appends the rows of `batch` to the predictions `all`.
 fn append(all: &mut Predictions, batch: &RecordBatch) -> Result<(), String> {
     let target = all.target().to_owned();
     let clip_keys = texts(batch, "clip_key")?;
@@ -281,7 +281,7 @@ fn append(all: &mut Predictions, batch: &RecordBatch) -> Result<(), String> {
     Ok(())
 }
 
-/// Sets the flags of the classes in `ids` and clears all others.
+/// Sets the elements of `set` at the class ids in `ids` to true, and all others to false.
 fn fill(set: &mut [bool], ids: &ArrayRef) -> Result<(), String> {
     set.fill(false);
     let ids = ids.as_primitive_opt::<Int32Type>();
@@ -297,7 +297,7 @@ fn class_of(id: i32) -> Result<usize, String> {
     usize::try_from(id).map_err(|_| format!("class {id} does not exist"))
 }
 
-/// Returns the class of each row. `None` stands for a row without a class.
+/// Reads the class of each row from the column `name`. Returns `None` for a null.
 fn class_ids(batches: &[RecordBatch], name: &str) -> Result<Vec<Option<usize>>, String> {
     let mut classes = Vec::new();
     for batch in batches {

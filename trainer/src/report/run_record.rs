@@ -1,4 +1,4 @@
-//! Reads the contents of a run's folder that are shown on a page.
+//! Reads those contents of a run's folder that a report shows.
 
 use std::path::{Path, PathBuf};
 
@@ -9,46 +9,46 @@ use wavemill_scores::result::RunResult;
 use super::ReportError;
 use super::rows::{MapRows, PredictionRows, RowsMetadata};
 
-/// File name under which a page expects the output of `eval --predictions`.
+/// Name of the file in a run's folder in which a report expects the output of `eval --predictions`.
 pub(super) const PREDICTIONS: &str = "predictions.parquet";
-/// File name under which a page expects the output of `eval --map`.
+/// Name of the file in a run's folder in which a report expects the output of `eval --map`.
 pub(super) const MAP: &str = "map.parquet";
 
 /// The store that a run was trained on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RunStore {
-    /// Folder of the store. It may no longer exist.
+    /// Path of the store's folder, which may no longer exist.
     pub root: PathBuf,
-    /// Version of the store.
+    /// Version number of the store.
     pub version: u64,
 }
 
-/// A training run.
+/// The data of a training run that a page shows.
 #[derive(Clone, Debug)]
 pub(crate) struct RunRecord {
-    /// Name shown on the page.
+    /// Name of the run on the page.
     pub name: String,
-    /// Path of its folder as given by the user.
+    /// Path of the run's folder as given by the user.
     pub path: PathBuf,
     /// Configuration of the run.
     pub config: toml::Table,
-    /// Entries of its log. Empty if it has no log.
+    /// Entries of the run's log; empty if there is no log.
     pub log: Vec<Entry>,
-    /// Scores of the run. `None` until it is complete.
+    /// Result of the run; `None` until the run is complete.
     pub result: Option<RunResult>,
-    /// Predictions for each row, if the file exists.
+    /// Predictions for each row, if `predictions.parquet` exists.
     pub predictions: Option<PredictionRows>,
-    /// Positions of the rows' vectors on a map, if the file exists.
+    /// Positions of the rows' vectors on a map, if `map.parquet` exists.
     pub map: Option<MapRows>,
-    /// The store that the run was trained on, if it is recorded.
+    /// The store that the run was trained on, if its location is recorded.
     pub store: Option<RunStore>,
 }
 
 impl RunRecord {
-    /// Reads the run in the folder `path`.
+    /// Reads the configuration, log, result and files of `eval` in the run's folder `path`.
     ///
     /// # Errors
-    /// [`ReportError`] if the folder contains no run or if one of its files is damaged.
+    /// [`ReportError`] if the folder contains no run, or if a file in it is damaged.
     pub(crate) fn read(path: &Path, store: Option<RunStore>) -> Result<Self, ReportError> {
         let folder = RunDir::open(path)?;
         let text = folder.read_config()?;
@@ -58,7 +58,7 @@ impl RunRecord {
             remedy: "restore it from a copy of the run".to_owned(),
         })?;
 
-        // A run that was killed at its start has no log.
+        // A run that was killed at its start may have no log.
         let log = if folder.log().try_exists().unwrap_or(true) {
             read_log(&folder.log())?
         } else {
@@ -76,8 +76,8 @@ impl RunRecord {
         })
     }
 
-    /// Returns the final scores: on test, or on validation if the run was not evaluated on test, like the trials of a
-    /// sweep.
+    /// Returns the run's scores for all targets: on test, or on validation if the run was not evaluated on test, as in
+    /// a sweep.
     pub(super) fn evaluations(&self) -> &[Evaluation] {
         match &self.result {
             None => &[],
@@ -86,36 +86,36 @@ impl RunRecord {
         }
     }
 
-    /// Returns the final scores for one target.
+    /// Returns the run's scores for one target.
     pub(super) fn evaluation(&self, target: &str) -> Option<&Evaluation> {
         let mut all = self.evaluations().iter();
         all.find(|evaluation| evaluation.target == target)
     }
 
-    /// Returns the predictions of each row for one target.
+    /// Returns the predictions of all rows for one target.
     pub(super) fn predictions_of(&self, target: &str) -> Option<&Predictions> {
         let rows = self.predictions.as_ref()?;
         rows.targets.iter().find(|of| of.target() == target)
     }
 
-    /// Returns the side of the split that the predictions belong to.
+    /// Returns the name of the split that the predictions belong to: `training`, `validation` or `test`.
     pub(super) fn predicted_side(&self) -> &str {
         let rows = self.predictions.as_ref();
         rows.map_or("test", |rows| rows.about.side.as_str())
     }
 
-    /// Returns the seed for the draws of intervals. It is the seed of the run, which `fit` and `eval` use as well.
+    /// Returns the run's seed, with which confidence intervals are drawn, as in `fit` and `eval`.
     pub(super) fn seed(&self) -> u64 {
         let seed = self.config.get("seed").and_then(toml::Value::as_integer);
         seed.and_then(|seed| u64::try_from(seed).ok()).unwrap_or(0)
     }
 
-    /// Returns the log entries at the end of each epoch, in order.
+    /// Returns the log entries written at the end of each epoch, in order.
     pub(super) fn epochs(&self) -> impl Iterator<Item = &Entry> {
         self.log.iter().filter(|entry| entry.kind == "epoch")
     }
 
-    /// Returns the metadata of the files written by `eval`, by file name.
+    /// Returns the name and metadata of each existing file written by `eval`.
     pub(super) fn files_of_eval(&self) -> Vec<(&'static str, &RowsMetadata)> {
         let predictions = self.predictions.as_ref();
         let map = self.map.as_ref();
@@ -125,7 +125,7 @@ impl RunRecord {
         files
     }
 
-    /// Returns the step of the weights that the result belongs to, if the log contains it.
+    /// Returns the training step of the weights that the result was computed with, if the log contains it.
     pub(super) fn scored_step(&self) -> Option<u64> {
         let best = self.result.as_ref()?.best_epoch?;
         let mut epochs = self.epochs();
@@ -145,7 +145,7 @@ impl RunRecord {
     }
 }
 
-/// Returns the name of a folder, even if the path is `.`.
+/// Returns the name of the folder at `path`, even if `path` is `.`.
 pub(super) fn name_of(path: &Path) -> String {
     let whole = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let name = whole.file_name().unwrap_or(path.as_os_str());

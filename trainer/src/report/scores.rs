@@ -1,4 +1,4 @@
-//! Table of the runs' scores, with intervals and with leaks of the split.
+//! Table of the runs' scores, with confidence intervals and with overlaps between training and scored tracks.
 
 use wavemill_pages::{Cell, Part, Section, Table};
 use wavemill_scores::metrics::{ClassReport, Evaluation, Level, Report, SetReport};
@@ -6,7 +6,7 @@ use wavemill_scores::metrics::{ClassReport, Evaluation, Level, Report, SetReport
 use super::RunRecord;
 use super::words;
 
-/// Figures of targets with one class per row: the name on the page and the name in the result.
+/// Scores of targets with one class per row: name on the page and key in the result.
 const SINGLE: [[&str; 2]; 8] = [
     ["accuracy", "accuracy"],
     ["balanced accuracy", "balanced_accuracy"],
@@ -18,7 +18,7 @@ const SINGLE: [[&str; 2]; 8] = [
     ["log loss", "log_loss"],
 ];
 
-/// Figures of targets with several labels per row.
+/// Scores of targets with several labels per row: name on the page and key in the result.
 const MULTI: [[&str; 2]; 7] = [
     ["macro ROC-AUC", "roc_auc_macro"],
     ["micro ROC-AUC", "roc_auc_micro"],
@@ -41,7 +41,7 @@ pub(super) fn section(runs: &[RunRecord], targets: &[String]) -> Section {
     section
 }
 
-/// Adds the scores of one target for all runs that have any.
+/// Adds the scores for one target of all runs that have any.
 fn add_target(section: &mut Section, scored: &[(&RunRecord, &Evaluation)]) {
     let Some((_, first)) = scored.first() else {
         return;
@@ -75,7 +75,7 @@ fn add_target(section: &mut Section, scored: &[(&RunRecord, &Evaluation)]) {
         section.parts.push(Part::Text(words));
     }
 
-    // If each track is a single row, the scores by row are the same.
+    // If each track has a single row, the scores per segment equal those per track and are omitted.
     let segments: Vec<(&RunRecord, &Level)> = scored
         .iter()
         .filter(|(_, evaluation)| evaluation.tracks_mean.is_some())
@@ -88,7 +88,7 @@ fn add_target(section: &mut Section, scored: &[(&RunRecord, &Evaluation)]) {
     }
 }
 
-/// Builds a table with a row for each figure and a column for each run.
+/// Builds a table with one row per kind of score and one column per run.
 fn table(caption: &str, levels: &[(&RunRecord, &Level)]) -> Table {
     let is_multi = levels
         .iter()
@@ -122,7 +122,7 @@ fn table(caption: &str, levels: &[(&RunRecord, &Level)]) -> Table {
     table
 }
 
-/// Formats a figure, with its interval if there is one.
+/// Formats a score, with its confidence interval if there is one.
 fn cell(level: &Level, figure: &str) -> Cell {
     let value = match &level.report {
         Report::Single(_) if figure == "log_loss" => level.log_loss,

@@ -1,4 +1,4 @@
-//! Tests of the pages of synthetic runs, and of reading the files of `eval`.
+//! Tests of report pages about synthetic runs, and of reading the files written by `eval`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,10 +19,10 @@ use crate::evaluate::{RowFileMetadata, RowFilePaths, RowFiles, predict};
 use crate::strategy::Solo;
 use crate::testing::{alone, config, made};
 
-/// Number of tracks of the synthetic runs.
+/// Number of tracks in the predictions of a synthetic run.
 const TRACKS: usize = 60;
 
-/// Creates tracks of three classes. Each `every`-th track is predicted as the next class.
+/// Creates predictions for tracks of three classes. Each `every`-th track is predicted as the next class.
 fn predictions(every: usize) -> Predictions {
     let classes = ["Rock", "Jazz", "Folk"].map(str::to_owned);
     let mut predictions = Predictions::single("genre", &classes);
@@ -52,7 +52,7 @@ fn predictions(every: usize) -> Predictions {
     predictions
 }
 
-/// Creates tracks with one of three labels. The label of each `every`-th track gets a low probability.
+/// Creates predictions for tracks with one of three labels. The label of each `every`-th track gets a low probability.
 fn several(every: usize) -> Predictions {
     let labels = ["Rock", "Jazz", "Folk"].map(str::to_owned);
     let mut predictions = Predictions::multi("genres_all", &labels);
@@ -79,7 +79,7 @@ fn several(every: usize) -> Predictions {
     predictions
 }
 
-/// Creates the metadata of a file as written by `eval`.
+/// Creates the metadata of a file written by `eval`.
 fn about() -> rows::RowsMetadata {
     let about = json!({
         "format": 1, "run": "x", "step": 20, "model": "lstm", "side": "test", "split_rule": "artist", "feature": "log_mel",
@@ -105,7 +105,7 @@ fn line(kind: &str, epoch: u64, step: u64, unix_s: f64, values: &[(&str, f64)]) 
     }
 }
 
-/// Creates a log of three epochs with ten steps each.
+/// Creates the log of a run of three epochs with ten steps each.
 fn log() -> Vec<Entry> {
     let mut log = vec![line("start", 0, 0, 100.0, &[])];
     log[0].notes.insert("device".to_owned(), "Cpu".to_owned());
@@ -159,7 +159,7 @@ fn result(predictions: &Predictions) -> RunResult {
     }
 }
 
-/// Creates a completed run without the files of `eval`.
+/// Creates a completed run without files written by `eval`.
 fn run(name: &str, every: usize) -> RunRecord {
     RunRecord {
         name: name.to_owned(),
@@ -176,7 +176,7 @@ fn run(name: &str, every: usize) -> RunRecord {
     }
 }
 
-/// Creates a completed run with both files of `eval`.
+/// Creates a completed run with both files written by `eval`.
 fn evaluated(name: &str, every: usize) -> RunRecord {
     let own = predictions(every);
     let truths: Vec<Option<usize>> = (0..TRACKS).map(|track| Some(track % 3)).collect();
@@ -208,7 +208,7 @@ fn titles_of(page: &Page) -> Vec<&str> {
     sections.map(|section| section.title.as_str()).collect()
 }
 
-/// Returns all paragraphs of a section.
+/// Returns the text of all paragraphs of a section.
 fn paragraphs(section: &Section) -> String {
     let mut text = String::new();
     for part in &section.parts {
@@ -256,7 +256,7 @@ fn a_run_without_files_of_eval_names_the_commands() {
     assert!(words.contains("lstm-1: something to know"), "{words}");
 
     let html = page.to_html();
-    // 48 of 60 predictions are right: 12 tracks are multiples of five.
+    // 48 of 60 predictions are right: the 12 tracks whose id is a multiple of five are misclassified.
     for words in [
         ">0.800</strong>",
         "48 of 60 (80.0 %) are on the diagonal.",
@@ -296,7 +296,7 @@ fn mistakes_are_the_wrong_tracks_with_the_surest_first() {
     ];
     assert_eq!(table.head, wanted);
 
-    // Track 55 has class 1 and was predicted as class 2.
+    // Track 55 has class 1 (Jazz) and was predicted as class 2 (Folk).
     let first: Vec<String> = table.rows[0]
         .iter()
         .map(|cell| format!("{cell:?}"))
@@ -329,7 +329,7 @@ fn points_say_what_they_are_and_mistakes_come_first() {
     assert_eq!(html.matches("h0\"><title>").count(), TRACKS);
     assert!(!html.contains("points of each map have a tooltip"));
 
-    // If there are too many points, the wrong one still gets a tooltip.
+    // If there are more points than tooltips, the misclassified row still gets a tooltip.
     let map = run.map.as_mut().expect("a map");
     let n_rows = 20_000;
     map.clip_keys = vec!["x.mp3".to_owned(); n_rows];
@@ -356,7 +356,7 @@ fn runs_are_compared_with_the_first_one() {
     );
 
     let html = page.to_html();
-    // 54 and 40 of 60 predictions are right.
+    // 54 of 60 predictions of run `good` are right, and 40 of 60 of run `bad`.
     for words in [
         "genre: good and bad, on test",
         "+0.233",
@@ -529,7 +529,7 @@ fn files_of_eval_are_read_back() {
         assert_eq!(found.is_multi(), scored.is_multi());
         assert_eq!(found.len(), scored.len());
         for (found, scored) in found.rows().zip(scored.rows()) {
-            // The file does not contain the index of a row in the store.
+            // `predictions.parquet` does not contain the index of a row in the store.
             let index = found.index;
             assert_eq!(found, Row { index, ..scored });
         }

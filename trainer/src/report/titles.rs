@@ -11,22 +11,22 @@ use wavemill_schemas::version_name::VersionName;
 use super::RunStore;
 use crate::dataset::Store;
 
-/// Columns of `tracks` that may contain the title, in order of preference.
+/// Columns of the table `tracks` that may contain a track's title, in order of preference.
 const TITLES: [&str; 2] = ["track_title", "title"];
-/// Columns of `tracks` that may contain the artist, in order of preference.
+/// Columns of the table `tracks` that may contain a track's artist, in order of preference.
 const ARTISTS: [&str; 2] = ["artist_name", "artist"];
 
-/// Titles and artists of some tracks in a store.
+/// Titles and artists of the tracks shown on a page.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Titles {
     tracks: HashMap<i64, [Option<String>; 2]>,
-    /// The reason why there are no titles, as a sentence.
+    /// Sentence that states why titles and artists are not available; `None` if they are.
     pub missing: Option<String>,
 }
 
 impl Titles {
     /// Reads the titles of the tracks `wanted` from the version of `store` whose manifest has the hash `manifest`.
-    /// Never fails: if the store cannot be read, the page shows only the ids of the tracks.
+    /// Never fails: if titles cannot be read, the page shows only the ids of the tracks.
     pub(super) fn read(store: Option<&RunStore>, manifest: &str, wanted: &HashSet<i64>) -> Self {
         let Some(store) = store else {
             return Self::without("the run does not record the location of its store");
@@ -43,7 +43,7 @@ impl Titles {
 
         let is_wanted =
             |name: &str| name == "track_id" || TITLES.contains(&name) || ARTISTS.contains(&name);
-        // The Parquet reader panics on some damaged pages.
+        // The Parquet reader panics on some damaged pages, so panics are caught.
         let table = catch_unwind(AssertUnwindSafe(|| opened.table("tracks", is_wanted)));
         let Ok(Ok(Some(table))) = table else {
             return Self::without("the store's tracks cannot be read");
@@ -65,13 +65,13 @@ impl Titles {
         }
     }
 
-    /// Returns the title and artist of a track.
+    /// Returns the title and artist of a track, if known.
     pub(super) fn get(&self, track_id: i64) -> [Option<String>; 2] {
         self.tracks.get(&track_id).cloned().unwrap_or_default()
     }
 }
 
-/// Returns title and artist by track id. Returns `None` if the table has no id column, or neither titles nor artists.
+/// Returns titles and artists by track id, or `None` if the table has no column of ids, or neither titles nor artists.
 fn tracks_of(
     table: &RecordBatch,
     wanted: &HashSet<i64>,
@@ -97,7 +97,7 @@ fn tracks_of(
     Some(tracks)
 }
 
-/// Returns the values of the first of these columns that exists, as text.
+/// Returns the values of the first existing column among the given names, as text.
 fn first_texts(table: &RecordBatch, names: &[&str]) -> Option<Vec<Option<String>>> {
     let mut columns = names.iter().filter_map(|name| table.column_by_name(name));
     let texts = cast(columns.next()?, &DataType::Utf8).ok()?;

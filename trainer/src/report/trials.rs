@@ -1,6 +1,6 @@
-//! The trials of a sweep: the settings that they changed and their scores on validation.
+//! The trials of a sweep: the configuration values in which they differ, and their scores on validation.
 //!
-//! A sweep writes only a folder of runs, so this module reads such a folder.
+//! A sweep writes only a folder of runs, so this module reads each run in that folder.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,47 +17,47 @@ use super::configuration::{Values, values};
 use super::run_record::name_of;
 use super::{ReportError, RunRecord, words};
 
-/// Maximum number of trials whose curves are shown. More lines are hard to distinguish.
+/// Maximum number of trials whose learning curves are shown. More lines are hard to distinguish.
 const CURVES_MAX: usize = 8;
 
-/// The runs of a folder, sorted from best to worst.
+/// The runs in a folder, sorted from best to worst.
 #[derive(Clone, Debug)]
 pub(crate) struct SweepRecord {
-    /// Name shown on the page.
+    /// Name of the folder, shown on the page.
     pub name: String,
-    /// Metric by which the trials are compared.
+    /// Metric on validation by which the trials are compared.
     metric: Metric,
     trials: Vec<Trial>,
-    /// The best trials, whose curves are shown.
+    /// The best trials, whose learning curves are shown.
     pub best: Vec<RunRecord>,
 }
 
-/// The values of a run that are compared with those of other runs.
+/// A trial's values that are compared with those of other trials.
 #[derive(Clone, Debug)]
 struct Trial {
     name: String,
     path: PathBuf,
     config: Values,
-    /// Best score on validation. `None` if no epoch has ended, or if the run selected its best epoch by another metric.
+    /// Best score on validation. `None` if no epoch has ended, or if the run chose its best epoch by another metric.
     score: Option<f64>,
     epochs: u64,
     has_ended: bool,
 }
 
 impl SweepRecord {
-    /// Reads the runs in the folder `path`. Returns `None` if it contains no runs.
+    /// Reads the runs in the folder `path`. Returns `None` if the folder contains no runs.
     ///
     /// # Errors
     /// [`ReportError`] if a file of a run is damaged.
     pub(crate) fn read(path: &Path) -> Result<Option<Self>, ReportError> {
         let mut folders = Vec::new();
-        // A folder that cannot be listed is treated as one without runs.
+        // A folder that cannot be listed is treated as a folder without runs.
         for entry in fs::read_dir(path).into_iter().flatten().flatten() {
             if RunDir::open(&entry.path()).is_ok() {
                 folders.push(entry.path());
             }
         }
-        // The order of a directory listing is unspecified.
+        // Sort the runs by name, because the order of a directory listing is unspecified.
         folders.sort();
         let Some(first) = folders.first() else {
             return Ok(None);
@@ -68,7 +68,7 @@ impl SweepRecord {
         for folder in &folders {
             trials.push(Trial::read(folder, metric)?);
         }
-        // The sort is stable: equal trials stay in the order of their names.
+        // The sort is stable: trials with equal scores stay in the order of their names.
         trials.sort_by(|a, b| a.compare(b, metric));
 
         let mut best = Vec::new();
@@ -83,7 +83,7 @@ impl SweepRecord {
         }))
     }
 
-    /// Returns the names of the runs, the best first.
+    /// Returns the names of the runs, from best to worst.
     pub(crate) fn names(&self) -> Vec<&str> {
         self.trials
             .iter()
@@ -91,7 +91,7 @@ impl SweepRecord {
             .collect()
     }
 
-    /// Returns the key figures for the top of the page.
+    /// Returns the figures shown at the top of the page.
     pub(super) fn facts(&self) -> Vec<Fact> {
         let ended = self.trials.iter().filter(|trial| trial.has_ended);
         let mut facts = vec![Fact {
@@ -113,7 +113,7 @@ impl SweepRecord {
         facts
     }
 
-    /// Returns the results in machine-readable form.
+    /// Returns the trials' scores as JSON, to be embedded in the page.
     pub(super) fn about(&self) -> Value {
         let mut trials = Vec::new();
         for trial in &self.trials {
@@ -160,7 +160,7 @@ impl SweepRecord {
 impl Trial {
     fn read(path: &Path, metric: Metric) -> Result<Self, ReportError> {
         let run = RunRecord::read(path, None)?;
-        // A run that was killed at its start has no log.
+        // A run that was killed at its start may have no log.
         let is_comparable = metric_of(&run) == metric && !run.log.is_empty();
         let scores = if is_comparable {
             values_of(path, metric)?
@@ -177,7 +177,7 @@ impl Trial {
         })
     }
 
-    /// Orders better trials first and trials without a score last.
+    /// Orders trials from best to worst score, followed by trials without a score.
     fn compare(&self, other: &Self, metric: Metric) -> Ordering {
         match (self.score, other.score) {
             (Some(a), Some(b)) if metric.is_better(a, b) => Ordering::Less,
@@ -189,7 +189,7 @@ impl Trial {
     }
 }
 
-/// Returns the metric by which a run chose its best epoch.
+/// Returns the metric by which a run chose its best epoch (`train.select`).
 fn metric_of(run: &RunRecord) -> Metric {
     let train = run.config.get("train");
     let select = train.and_then(|train| train.get("select")).cloned();

@@ -1,19 +1,19 @@
-//! Formatting of figures, shared by all sections.
+//! Formatting of scores, shared by all sections of a report.
 
 use wavemill_pages::Cell;
 use wavemill_scores::metrics::{Bootstrap, Draws, Interval, Unit};
 
-/// Formats a score.
+/// Formats a score with three decimals.
 pub(super) fn score(value: f64) -> Cell {
     Cell::Measure(format!("{value:.3}"))
 }
 
-/// Formats a score, or a dash if the value is a convention instead of a measurement.
+/// Formats a score, or a dash if `is_there` is false because the score is undefined.
 pub(super) fn score_if(is_there: bool, value: f64) -> Cell {
     if is_there { score(value) } else { Cell::None }
 }
 
-/// Formats a score with its interval.
+/// Formats a score with its confidence interval.
 pub(super) fn between(interval: &Interval) -> Cell {
     Cell::Measure(format!(
         "{:.3} [{:.3}, {:.3}]",
@@ -21,7 +21,7 @@ pub(super) fn between(interval: &Interval) -> Cell {
     ))
 }
 
-/// Formats a score with the interval `name` if there is one.
+/// Formats a score, with its confidence interval if `bootstrap` contains one under `name`.
 pub(super) fn figure(value: f64, bootstrap: Option<&Bootstrap>, name: &str) -> Cell {
     match bootstrap.and_then(|bootstrap| bootstrap.intervals.get(name)) {
         Some(interval) => between(interval),
@@ -29,7 +29,7 @@ pub(super) fn figure(value: f64, bootstrap: Option<&Bootstrap>, name: &str) -> C
     }
 }
 
-/// Describes the resampling that the intervals are based on, as a sentence.
+/// Describes the resampling from which the confidence intervals were computed, as a sentence.
 pub(super) fn draws(draws: &Draws) -> String {
     let what = match draws.unit {
         Unit::Artist => "artists, each with all of their tracks",

@@ -1,4 +1,4 @@
-//! Checks before a run starts or resumes: errors that prevent the run, and warnings about influences on its scores.
+//! Checks before a run starts or resumes: errors that prevent the run, and warnings about effects on its scores.
 
 use std::path::Path;
 
@@ -9,16 +9,16 @@ use crate::checkpoint::State;
 use crate::dataset::{Dataset, RowKind, Side, Store, n_batches};
 use crate::learner::Learner;
 
-/// Checks a configuration and a store before anything is written.
+/// Checks whether a run with this configuration is possible on a store, before any file is written.
 ///
 /// # Errors
-/// [`RunError::Unfit`], [`RunError::DamagedFiles`], and the errors of [`Learner::check`].
+/// [`RunError::Unfit`], [`RunError::DamagedFiles`], or an error of [`Learner::check`].
 pub(crate) fn check(config: &Config, data: &Dataset, world_size: usize) -> Result<(), RunError> {
     for side in Side::ALL {
         require_rows(data, side)?;
     }
 
-    // Reject targets with nothing to learn, or without validation labels to choose the best epoch by.
+    // Reject targets whose training labels are all equal, and targets without validation or test labels to score.
     if let Some((target, problem)) = data.unlearnable() {
         return Err(RunError::Unfit(format!(
             "target {target}: {problem}: there is nothing to learn; choose another target (--target) or split \
@@ -44,10 +44,10 @@ pub(crate) fn check(config: &Config, data: &Dataset, world_size: usize) -> Resul
     Ok(Learner::check(config, data, world_size)?)
 }
 
-/// Returns an error if a side has no rows.
+/// Returns an error if a split (training, validation or test) has no rows.
 ///
 /// # Errors
-/// [`RunError::Unfit`], [`RunError::DamagedFiles`].
+/// [`RunError::DamagedFiles`] if skipped damaged files are the likely cause, otherwise [`RunError::Unfit`].
 pub(crate) fn require_rows(data: &Dataset, side: Side) -> Result<(), RunError> {
     if data.rows_of(side).is_empty() {
         Err(no_rows(data, side))
@@ -56,13 +56,13 @@ pub(crate) fn require_rows(data: &Dataset, side: Side) -> Result<(), RunError> {
     }
 }
 
-/// Returns the error for a side without rows. If damaged files were skipped, the error names them as the likely cause.
+/// Returns the error for a split without rows, which names skipped damaged files as the likely cause, if there are any.
 fn no_rows(data: &Dataset, side: Side) -> RunError {
     let split = side.name();
     let rule = data.split_name();
     let mut lost = data.lost_paths();
 
-    // If the split is by folder, the rows of a side are only in that side's files.
+    // If the split is by folder, only the files in a split's own folder can contain its rows.
     if data.is_split_by_folder() {
         lost.retain(|path| path.contains(&format!("/split={split}/")));
     }
@@ -81,7 +81,7 @@ fn no_rows(data: &Dataset, side: Side) -> RunError {
     ))
 }
 
-/// Returns warnings about influences on the scores: from the data, from rows left out, from batch norm over ranks.
+/// Returns warnings about influences on the scores: the data, rows left out, augmentation, batch norm over ranks.
 pub(super) fn warnings(
     config: &Config,
     data: &Dataset,
@@ -115,10 +115,10 @@ pub(super) fn warnings(
     warnings
 }
 
-/// Checks that a version has the feature that the model was trained on, so that the model can process its rows.
+/// Checks that a store version contains the feature that the model was trained on, because it cannot process others.
 ///
 /// # Errors
-/// [`RunError::OtherStore`].
+/// [`RunError::OtherStore`] if the version has no such feature, or one with another id.
 pub(crate) fn same_feature(state: &State, store: &Store, path: &Path) -> Result<(), RunError> {
     let name = &state.input.feature.name;
     let features = &store.manifest().features;
@@ -138,10 +138,10 @@ pub(crate) fn same_feature(state: &State, store: &Store, path: &Path) -> Result<
     )))
 }
 
-/// Checks that a resumed run has the same rows as before.
+/// Checks that a resumed run reads the same feature and store version as before.
 ///
 /// # Errors
-/// [`RunError::OtherStore`].
+/// [`RunError::OtherStore`] if the feature's id or the manifest's hash differs.
 pub(super) fn same_store(state: &State, data: &Dataset, path: &Path) -> Result<(), RunError> {
     let feature = data.feature().feature_id.as_str();
     let manifest = data.store().manifest_hash();
@@ -161,23 +161,23 @@ pub(super) fn same_store(state: &State, data: &Dataset, path: &Path) -> Result<(
     Ok(())
 }
 
-/// Checks that a run resumed within an epoch reads the same training files as before: they determine the order of rows.
+/// Checks that a run resumed within an epoch reads the same training files as before: they determine the row order.
 ///
 /// # Errors
-/// [`RunError::DamagedFiles`].
+/// [`RunError::DamagedFiles`] if training files have become unreadable or readable since then.
 pub(super) fn same_files(state: &State, data: &Dataset, run: &Path) -> Result<(), RunError> {
-    // At the end of an epoch, the next order is drawn from the files present then. Older checkpoints have no list of
-    // files and are not checked.
+    // A run resumed between epochs draws the next row order from the files readable now. Older checkpoints do not list
+    // skipped files and are not checked.
     let Some(then) = state.lost.as_ref().filter(|_| state.batch > 0) else {
         return Ok(());
     };
     let now = data.lost_paths();
 
-    // A file that was lost or restored since then shifts the rows after it to other places in the order.
+    // A file that became unreadable or readable since the checkpoint shifts the rows after it in the row order.
     let fresh = now.iter().filter(|path| !then.contains(path));
     let back = then.iter().filter(|path| !now.contains(path));
     let mut files: Vec<&str> = fresh.chain(back).map(String::as_str).collect();
-    // If the split is by folder, only the training files matter.
+    // If the split is by folder, files of other splits do not affect the order of training rows.
     if data.is_split_by_folder() {
         files.retain(|path| path.contains("/split=training/"));
     }
@@ -196,7 +196,7 @@ pub(super) fn same_files(state: &State, data: &Dataset, run: &Path) -> Result<()
     )))
 }
 
-/// Shortens a hash or id for display.
+/// Shortens a hash or id to 16 characters for display.
 fn short(hash: &str) -> &str {
     hash.get(..16).unwrap_or(hash)
 }
@@ -211,7 +211,7 @@ mod tests {
     use crate::strategy::Solo;
     use crate::testing;
 
-    /// Returns the warnings for a run of `model` on two ranks.
+    /// Returns the warnings for a run of the architecture `model` on two ranks.
     fn warnings_of(model: &str, sets: &[&str]) -> String {
         let _alone = testing::alone();
         let folder = tempfile::tempdir().expect("a folder");
@@ -235,7 +235,7 @@ mod tests {
         warnings(&config, &data, &learner, 2).join("; ")
     }
 
-    /// Returns the error that prevents a run on `fixture`, or the warnings about its rows.
+    /// Returns the error that prevents a run on the store `fixture`, or else the warnings about the rows.
     fn checked(fixture: &Fixture, target: &str) -> Result<String, String> {
         let folder = tempfile::tempdir().expect("a folder");
         let config = testing::config(&[&format!("data.targets=[\"{target}\"]")]);
@@ -293,7 +293,7 @@ mod tests {
 
     #[test]
     fn a_side_without_any_label_is_an_error_before_the_first_step() {
-        // The eleventh of the twelve clips is the only one in validation, and the only one without a label.
+        // The eleventh of the twelve clips is the only one in the validation split, and the only one without a label.
         let fixture = Fixture {
             clips: 12,
             unlabelled: 11,
@@ -309,7 +309,7 @@ mod tests {
 
     #[test]
     fn a_side_that_lacks_classes_is_a_warning() {
-        // With the split by artist, validation has only class 1 and test has only class 2.
+        // With the split by artist, the validation split has only class 1 and the test split has only class 2.
         let said = checked(&Fixture::default(), "genre").expect("two classes");
         assert!(
             said.contains(
@@ -322,7 +322,7 @@ mod tests {
             "{said}"
         );
 
-        // With ten artists and four classes, validation has only the even classes and test only the odd ones.
+        // With ten artists and four classes, the validation split has only even classes, and the test split only odd.
         let some = Fixture {
             classes: 4,
             artists: 10,
@@ -334,7 +334,7 @@ mod tests {
             "{said}"
         );
 
-        // Validation has only even clips: all of them have the label Even, and none has Genre 1 or Genre 3.
+        // The validation split has only even clips: all of them have the label Even, and none has Genre 1 or Genre 3.
         assert!(
             !checked(&some, "genres_all")
                 .expect("labels")
@@ -351,7 +351,7 @@ mod tests {
         );
     }
 
-    /// Returns the error for a store whose only file of `split` is truncated in the middle.
+    /// Returns the error for a store in which the only file of `split` is cut off in the middle.
     fn warnings_without(split: &str) -> String {
         let _alone = testing::alone();
         let folder = tempfile::tempdir().expect("a folder");

@@ -11,40 +11,40 @@ use crate::dataset::DatasetError;
 use crate::evaluate::EvaluateError;
 use crate::learner::LearnError;
 
-/// Error that ends a run early.
+/// Error that ends a training run early.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// Error of the store.
+    /// Error reading the store.
     #[error(transparent)]
     Dataset(#[from] DatasetError),
     /// Error in a training step.
     #[error(transparent)]
     Learn(#[from] LearnError),
-    /// Error of a checkpoint.
+    /// Error reading or writing a checkpoint.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// Error in an evaluation.
+    /// Error evaluating the model on validation or test.
     #[error(transparent)]
     Evaluate(#[from] EvaluateError),
-    /// Error writing or reading the run's folder.
+    /// Error writing or reading a file in the run's folder.
     #[error(transparent)]
     Record(#[from] RecordError),
-    /// The list of training tracks cannot be encoded as Parquet.
+    /// The list of tracks in the training split cannot be encoded as Parquet.
     #[error("cannot encode the list of the tracks that the run trains on")]
     TrainingList(#[from] ParquetError),
-    /// The configuration leaves nothing to train on or to score.
+    /// The configuration and the store leave no rows or labels to train on or to score.
     #[error("{0}")]
     Unfit(String),
     /// The store's version or feature differs from the one that the model was trained on.
     #[error("{0}")]
     OtherStore(String),
-    /// Files of the store that the run needs are damaged, or were when it was stopped.
+    /// The run needs files of the store that are damaged, or that were damaged when the run was stopped.
     #[error("{0}")]
     DamagedFiles(String),
     /// The run was stopped by SIGINT or SIGTERM and wrote a checkpoint.
     #[error("stopped at step {step}; resume with: wavemill-train fit --resume {path}")]
     Stopped {
-        /// Number of optimizer steps done.
+        /// Number of optimizer steps done before the stop.
         step: u64,
         /// Path of the run's folder.
         path: PathBuf,

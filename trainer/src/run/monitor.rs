@@ -8,29 +8,29 @@ use crate::dataset::Side;
 /// Progress figures of a run, readable from other threads, and a flag that stops the run.
 #[derive(Debug, Default)]
 pub struct RunMonitor {
-    /// Set to end the run after the step in progress.
+    /// Set to true by another thread to end the run after the step in progress.
     pub stop: Arc<AtomicBool>,
     /// Epoch in progress, from 0.
     pub epoch: AtomicU64,
-    /// Number of global batches of that epoch that are done.
+    /// Number of completed global batches (batches over all ranks) of the epoch in progress.
     pub batches: AtomicU64,
-    /// Number of global batches in an epoch.
+    /// Number of global batches (batches over all ranks) in an epoch.
     pub batches_total: AtomicU64,
-    /// Number of steps done by this process.
+    /// Number of optimizer steps done by this process.
     pub steps: AtomicU64,
-    /// Number of steps done before this process started.
+    /// Number of optimizer steps done before this process started.
     pub first_step: AtomicU64,
-    /// Number of rows processed by all ranks.
+    /// Number of training rows processed by all ranks since this process started.
     pub rows: AtomicU64,
-    /// Loss of the last step, as f64 bits.
+    /// Training loss of the last step, as the bits of an f64.
     pub loss: AtomicU64,
-    /// Nanoseconds spent waiting for data.
+    /// Nanoseconds that training has waited for batches.
     pub wait_ns: AtomicU64,
-    /// Nanoseconds spent on validation and test.
+    /// Nanoseconds that this process spent on validation and test.
     pub evaluation_ns: AtomicU64,
-    /// Current phase of the run.
+    /// Current phase of the run: training, validation or test.
     pub phase: Arc<Phase>,
-    /// Summaries of completed epochs, until a reader takes them.
+    /// Summaries of completed epochs that no reader has taken yet.
     pub ended: Mutex<Vec<EpochSummary>>,
 }
 
@@ -48,12 +48,12 @@ impl Phase {
         self.0.store(number, Ordering::Relaxed);
     }
 
-    /// Returns the phase as one word, for machine-readable output.
+    /// Returns the name of the phase as one word, for machine-readable output.
     pub fn name(&self) -> &'static str {
         ["training", "validation", "test"][usize::from(self.0.load(Ordering::Relaxed).min(2))]
     }
 
-    /// Describes, for people, the operation that must complete before a run stops.
+    /// Describes the operation that must complete before a stopped run ends, for messages to the user.
     pub fn describe(&self) -> &'static str {
         match self.name() {
             "validation" => "the current validation, with a checkpoint",
@@ -66,21 +66,21 @@ impl Phase {
 /// Summary of a completed epoch.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct EpochSummary {
-    /// Always `epoch`.
+    /// Kind of the JSON record, always `epoch`.
     pub event: &'static str,
-    /// Number of the epoch, from 1.
+    /// Number of the completed epoch, from 1.
     pub epoch: u64,
-    /// Maximum number of epochs.
+    /// Maximum number of epochs of the run.
     pub epochs: u64,
-    /// Steps of the run so far.
+    /// Number of optimizer steps of the run so far.
     pub steps: u64,
-    /// Mean loss over the epoch's training rows.
+    /// Mean training loss over the rows of the epoch.
     pub training_loss: f64,
-    /// Loss on validation.
+    /// Loss on the validation split.
     pub validation_loss: f64,
-    /// Accuracy on validation.
+    /// Accuracy on the validation split.
     pub accuracy: f64,
-    /// Macro F1 on validation.
+    /// Macro F1 on the validation split.
     pub macro_f1: f64,
     /// Whether the weights after this epoch are the best so far.
     pub best: bool,

@@ -1,4 +1,4 @@
-//! Writes the log, TensorBoard events and configuration of a run, on rank 0.
+//! Writes a run's log, TensorBoard events and configuration to the run's folder, on rank 0.
 
 use std::io;
 
@@ -18,9 +18,9 @@ pub(super) struct Records {
 impl Records {
     pub(super) fn open(job: &Job, state: &State, world_size: usize) -> Result<Self, RunError> {
         let folder = RunDir::open(&job.folder)?;
-        // Open the log first, because it takes the lock: another process writing this run must not lose events below.
+        // Open the log first, because it takes the lock, so that events of another writer of this run are not lost.
         let mut log = Log::open(&folder.log())?;
-        // A run that was killed before its first checkpoint starts over in the same folder.
+        // An existing log is continued, also if the run was killed before its first checkpoint and starts over.
         let goes_on = !log.is_empty()?;
 
         let resumed = ResumePoint {
@@ -44,7 +44,7 @@ impl Records {
         })
     }
 
-    /// Updates `config.toml` to the configuration of this run.
+    /// Writes `config` to the run's `config.toml` if the file differs.
     pub(super) fn keep_config(&self, config: &Config) -> Result<(), RunError> {
         let text = toml::to_string(config).map_err(|error| RecordError::Io {
             path: self.folder.config(),
@@ -57,7 +57,7 @@ impl Records {
         Ok(())
     }
 
-    /// Logs a warning for readers of the results.
+    /// Writes a warning to the log, for readers of the run's scores.
     pub(super) fn warning(&mut self, epoch: u64, step: u64, text: &str) -> Result<(), RunError> {
         Ok(self
             .log

@@ -1,4 +1,4 @@
-//! Builds the result of a run from its state and scores.
+//! Builds the contents of a run's `result.json` from the run's state and scores.
 
 use wavemill_scores::metrics::Evaluation;
 use wavemill_scores::result::RunResult;
@@ -7,7 +7,7 @@ use crate::checkpoint::State;
 use crate::dataset::{Dataset, Side};
 use crate::learner::Learner;
 
-/// Returns the result of a run in `state`, evaluated by `learner`.
+/// Returns the result of a run in `state`, with its scores on validation and test.
 pub(super) fn result_of(
     learner: &Learner,
     data: &Dataset,
@@ -39,7 +39,7 @@ pub(super) fn result_of(
         steps: state.step,
         best_epoch: state.best.as_ref().map(|best| best.epoch),
         training_rows: data.rows_of(Side::Training).len() as u64,
-        // `Run::finish` sets `damaged_rows` and `warnings`, and `RunResult::count_test` sets `test_asked`.
+        // `Run::finish` sets `damaged_rows` and `warnings` later, and `RunResult::count_test` sets `test_asked`.
         damaged_rows: 0,
         warnings: Vec::new(),
         validation,

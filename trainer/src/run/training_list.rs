@@ -1,8 +1,8 @@
-//! Keeps the list of tracks that a run was trained on, because another version's test side may contain some of them.
+//! Stores the tracks that a run was trained on, because the test split of another version may contain some of them.
 //!
-//! `training.parquet`, in the run's folder, has a row for each track of the training side: `track_id`, `artist_id`,
-//! `audio_blake3`. A run that starts from another run's weights includes that run's tracks as well. Rank 0 writes
-//! the list when the run begins; a resumed run keeps the list and adds missing tracks.
+//! `training.parquet`, in the run's folder, has a row for each track of the training split: `track_id`, `artist_id`,
+//! `audio_blake3`. A run that starts from another run's weights includes that run's tracks as well. Rank 0 writes the
+//! list when the run begins; a resumed run keeps the list and adds missing tracks.
 
 use std::collections::{BTreeSet, HashSet};
 use std::fmt::Display;
@@ -30,46 +30,46 @@ use crate::evaluate;
 use crate::export;
 use crate::safetensors;
 
-/// Version of the file format. Increase it when the columns change.
+/// Version of the format of `training.parquet`. Increase it when the columns change.
 const FORMAT: u32 = 1;
-/// Key of the JSON in the file's metadata.
+/// Key in the Parquet metadata of `training.parquet` under which the JSON [`Metadata`] is stored.
 const METADATA_KEY: &str = "wavemill";
 
 /// A track that a run was trained on.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct TrainedTrack {
     track_id: i64,
-    /// `None` if unknown.
+    /// Id of the track's artist; `None` if unknown.
     artist_id: Option<i64>,
-    /// Hash of the track's audio; `None` if unknown.
+    /// blake3 hash of the track's audio; `None` if unknown.
     audio_blake3: Option<Box<str>>,
 }
 
-/// The tracks that a run was trained on, ordered by id.
+/// The tracks that a run was trained on, ordered by track id.
 ///
-/// A track has several entries if its audio or artist differs between versions of the store.
+/// A track has several entries if its audio or artist differs between versions of a store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct TrainingList {
     tracks: BTreeSet<TrainedTrack>,
 }
 
-/// Metadata of the list's file.
+/// Metadata stored in `training.parquet`.
 #[derive(Serialize, Deserialize)]
 struct Metadata {
     format: u32,
-    /// Hash of the values, because Parquet does not detect changed bytes.
+    /// Hash of the listed values, because Parquet does not detect changed bytes.
     blake3: String,
 }
 
 impl TrainingList {
-    /// Lists the tracks of the dataset's training side.
+    /// Lists the tracks in the training split of a dataset.
     pub(super) fn from_dataset(data: &Dataset) -> Self {
         let rows = data.rows();
         let mut seen = HashSet::new();
         let mut tracks = BTreeSet::new();
         for row in data.rows_of(Side::Training) {
             let row = row as usize;
-            // All segments of a track, and its tempo-stretched copies, count as one track.
+            // List a track once, although it may have rows for several segments and tempo-stretched copies.
             if !seen.insert(rows.track_ids[row]) {
                 continue;
             }
@@ -83,10 +83,10 @@ impl TrainingList {
         Self { tracks }
     }
 
-    /// Reads the list from a run's folder. Returns `None` if there is none, as in runs by older versions of wavemill.
+    /// Reads the list from a run's folder. Returns `None` if the run has none, as runs by older versions of wavemill.
     ///
     /// # Errors
-    /// A sentence that begins with `shown`, the file's path as it is displayed.
+    /// The list cannot be read; the message begins with the file's path as given in `shown`.
     pub(crate) fn read(run: &RunDir, shown: &Path) -> Result<Option<Self>, String> {
         let path = run.training_list();
         let file = match File::open(&path) {
@@ -94,14 +94,14 @@ impl TrainingList {
             Err(error) => return Err(format!("cannot read {}: {error}", shown.display())),
             Ok(file) => file,
         };
-        // The Parquet reader panics on some damaged pages.
+        // The Parquet reader panics on some damaged pages, so panics are reported as damage.
         match catch_unwind(AssertUnwindSafe(|| Self::from_parquet(file, shown))) {
             Ok(read) => read.map(Some),
             Err(_panic) => Err(damaged(shown, "its pages cannot be read")),
         }
     }
 
-    /// Converts each track to a [`Member`], for comparison with the tracks of a test side.
+    /// Converts each listed track to a [`Member`], for comparison with the tracks of a test split.
     pub(crate) fn members(&self) -> Vec<Member<'_>> {
         let mut members = Vec::with_capacity(self.tracks.len());
         for track in &self.tracks {
@@ -123,14 +123,14 @@ impl TrainingList {
         self.tracks.is_subset(&other.tracks)
     }
 
-    /// Returns the blake3 hash of the values, in hexadecimal.
+    /// Returns the blake3 hash of all listed values, in hexadecimal.
     fn hash(&self) -> String {
         let mut hasher = blake3::Hasher::new();
         for track in &self.tracks {
             hasher.update(&track.track_id.to_le_bytes());
             hasher.update(&[u8::from(track.artist_id.is_some())]);
             hasher.update(&track.artist_id.unwrap_or_default().to_le_bytes());
-            // The length comes first, so that no two lists are hashed from the same bytes.
+            // The text's length precedes the text, so that different lists never produce the same bytes to hash.
             let recording = track.audio_blake3.as_deref().unwrap_or_default();
             hasher.update(&(recording.len() as u64).to_le_bytes());
             hasher.update(recording.as_bytes());
@@ -161,7 +161,7 @@ impl TrainingList {
             format: FORMAT,
             blake3: self.hash(),
         };
-        // Serialization of a number and a string cannot fail.
+        // Serializing [`Metadata`], a number and a string, cannot fail.
         let json = serde_json::to_string(&metadata).unwrap_or_default();
         let properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
@@ -208,7 +208,7 @@ impl TrainingList {
         Ok(list)
     }
 
-    /// Adds the rows of a batch, or returns a description of what is wrong with it.
+    /// Adds the rows of a batch to the list, or returns a description of the batch's fault.
     fn append(&mut self, batch: &RecordBatch) -> Result<(), String> {
         let track_ids = column(batch, "track_id", &DataType::Int64)?.as_primitive::<Int64Type>();
         let artist_ids = column(batch, "artist_id", &DataType::Int64)?.as_primitive::<Int64Type>();
@@ -227,7 +227,7 @@ impl TrainingList {
     }
 }
 
-/// Returns the column of this name and type, or an error message.
+/// Returns the column with name `name` and type `wanted`, or an error message.
 fn column<'a>(
     batch: &'a RecordBatch,
     name: &str,
@@ -246,10 +246,10 @@ fn damaged(path: &Path, problem: impl Display) -> String {
     )
 }
 
-/// Writes the list of a run that trains on `data`, plus the tracks in `inherited`. A resumed run keeps its entries.
+/// Writes the list of tracks in the training split of `data` and in `inherited`. A resumed run's entries are kept.
 ///
 /// # Errors
-/// The folder cannot be written.
+/// The list cannot be written to the run's folder.
 pub(super) fn keep(
     run: &RunDir,
     goes_on: bool,
@@ -259,13 +259,13 @@ pub(super) fn keep(
     let mut list = TrainingList::from_dataset(data);
     list.add(inherited.unwrap_or_default());
 
-    // A run that starts over in its folder may have other rows than before, so only a resumed run keeps old entries.
+    // A run that starts over in its folder may have other rows than before. Only a resumed run keeps earlier entries.
     if goes_on {
         match TrainingList::read(run, &run.training_list()) {
             Ok(Some(kept)) if list.is_within(&kept) => return Ok(()),
-            // Files that were skipped before may have been restored since then.
+            // The new list may have more tracks, if files that were skipped before have been restored since.
             Ok(Some(kept)) => list.add(kept),
-            // The list is missing or damaged. The store is unchanged, so the list can be rebuilt from it.
+            // The stored list is missing or damaged. The store is unchanged, so the list can be rebuilt from the store.
             Ok(None) | Err(_) => {}
         }
     }
@@ -273,21 +273,21 @@ pub(super) fn keep(
     Ok(run.write_training_list(&list.to_parquet()?)?)
 }
 
-/// Overlap between a side and the training tracks of a run on another version of the store.
+/// Overlap between a split and the tracks that a run was trained on, in another version of the store.
 pub(crate) struct KnownSide {
-    /// Leaks to store with the scores.
+    /// Overlap to store together with the scores.
     pub leaks: Leaks,
-    /// Warning to print before the scores.
+    /// Warning to print before the scores of the split.
     pub warning: Option<String>,
 }
 
-/// Compares `side` with the tracks that the run in `run` was trained on. `name` is the run's name in warnings.
+/// Compares the tracks of split `side` with the training tracks of the run in `run`, called `name` in warnings.
 pub(crate) fn known_side(run: &RunDir, name: &str, data: &Dataset, side: Side) -> KnownSide {
     let test = evaluate::members(data, side);
     let leaks = evaluate::leaks(data, side);
     let split = side.name();
 
-    // Scores are still computed without the list, with a warning that the test tracks may not be unknown to the model.
+    // Without a list, scores are still computed, with a warning that training tracks may be among the scored tracks.
     let problem = match TrainingList::read(run, &run.training_list()) {
         Ok(Some(list)) => {
             let leaks = leaks.compared_with_run(Some(&list.members()), test);
@@ -305,16 +305,16 @@ pub(crate) fn known_side(run: &RunDir, name: &str, data: &Dataset, side: Side) -
     }
 }
 
-/// The run, if any, whose weights another run starts from.
+/// Training tracks of another run whose weights this run starts from, and the warnings that they cause.
 pub(super) struct StartRun {
-    /// Warnings about overlaps with the sides that are scored.
+    /// Warnings about overlaps of those tracks with the validation and test splits.
     pub warnings: Vec<String>,
-    /// Training tracks of that run.
+    /// Training tracks of the other run; `None` if unknown.
     pub list: Option<TrainingList>,
 }
 
 impl StartRun {
-    /// Finds the run whose folder contains `weights`, unless that folder is `own`.
+    /// Finds the run whose folder contains the file `weights`, unless that folder is `own`.
     pub(super) fn find(weights: &Path, own: &Path, data: &Dataset) -> Self {
         let mut start = Self {
             warnings: Vec::new(),
@@ -329,7 +329,7 @@ impl StartRun {
         }
 
         let name = format!("run {} (model.init)", run.id());
-        // Warnings are stored in the result, which must not contain paths of this machine.
+        // Only the file name is shown: warnings are stored in the result, which must not contain paths of this machine.
         let path = run.training_list();
         let file_name = Path::new(path.file_name().unwrap_or_default());
         let list = match TrainingList::read(&run, file_name) {
@@ -349,7 +349,7 @@ impl StartRun {
             }
         };
 
-        // Skip the comparison if this run trains on all of those tracks as well: its own leaks then include them.
+        // Skip the comparison if this run trains on all listed tracks as well: its own leaks then include all overlaps.
         if !list.is_within(&TrainingList::from_dataset(data)) {
             let trained = list.members();
             for side in [Side::Test, Side::Validation] {
@@ -363,7 +363,7 @@ impl StartRun {
     }
 }
 
-/// Returns the run whose folder contains a file, at any depth.
+/// Returns the run whose folder contains `file`, directly or in a subfolder.
 fn run_around(file: &Path) -> Option<RunDir> {
     let file = file.canonicalize().ok()?;
     let mut folders = file.ancestors().skip(1);
@@ -374,7 +374,7 @@ fn run_around(file: &Path) -> Option<RunDir> {
     })
 }
 
-/// Returns a warning if the weights come from a run on another version and are not in any run's folder.
+/// Returns a warning if the file `weights`, outside any run's folder, was exported from a run on another store version.
 fn exported_elsewhere(weights: &Path, data: &Dataset) -> Option<String> {
     #[derive(Deserialize)]
     struct Card {
@@ -430,7 +430,7 @@ mod tests {
     fn tracks_are_listed_once_and_round_trip() {
         let (_store, data) = data(96, &[]);
         let list = TrainingList::from_dataset(&data);
-        // Ten of twelve artists are in training. A track has four rows: two segments and a copy of each.
+        // Ten of the twelve artists are in the training split. A track has four rows: two segments and a copy of each.
         assert_eq!(data.rows_of(Side::Training).len(), 4 * 80);
         let members = list.members();
         assert_eq!(members.len(), 80);
@@ -464,13 +464,13 @@ mod tests {
         keep(&run, true, &few, None).expect("room");
         assert_eq!(inode(&run), first, "it is not written again");
 
-        // A file that was skipped is restored, then lost again.
+        // A file of the store that was skipped is restored, then lost again.
         keep(&run, true, &all, None).expect("room");
         assert_eq!(read(&run), Ok(Some(list_of_all.clone())));
         keep(&run, true, &few, None).expect("room");
         assert_eq!(read(&run), Ok(Some(list_of_all.clone())));
 
-        // The run starts over, as it does if it was killed before its first checkpoint.
+        // The run starts over, as if it had been killed before its first checkpoint.
         keep(&run, false, &few, None).expect("room");
         assert_eq!(read(&run), Ok(Some(list_of_few.clone())));
         fs::write(run.training_list(), "no list").expect("room");
@@ -504,7 +504,7 @@ mod tests {
         for bytes in &broken {
             fs::write(run.training_list(), bytes).expect("room");
             match read(&run) {
-                // The changed byte is not part of a track's values.
+                // The changed byte is in a part of the file that does not contain a track's values.
                 Ok(list) => assert_eq!(list.as_ref(), Some(&whole)),
                 Err(said) => {
                     assert!(said.contains(&name), "{said}");
@@ -569,8 +569,8 @@ mod tests {
             panic!("{:?}", found.warnings);
         };
 
-        // The stratified split takes every tenth clip as a test clip. Two of the 12 artists were not in training, and
-        // six clips in seven have an artist.
+        // The stratified split assigns every tenth clip to the test split. Two of the 12 artists are not in the
+        // training split, and six clips in seven have an artist.
         assert!(
             test.ends_with("by artists that run a-1 (model.init) trained on"),
             "{test}"
@@ -583,7 +583,7 @@ mod tests {
 
         assert_eq!(found.list, Some(TrainingList::from_dataset(&by_artist)));
 
-        // The training side contains all tracks that the other run was trained on.
+        // The new run's training split contains all tracks that the other run was trained on.
         assert_eq!(
             StartRun::find(&weights, own.path(), &by_artist).warnings,
             Vec::<String>::new()
@@ -595,7 +595,7 @@ mod tests {
         let alone = StartRun::find(&elsewhere, own.path(), &stratified);
         assert!(alone.warnings.is_empty() && alone.list.is_none());
 
-        // Weights in a file written by `export`, outside of any run's folder.
+        // Initial weights in a file written by `export`, outside any run's folder.
         let hashes = [stratified.store().manifest_hash(), "another"];
         let [same, said] = hashes.map(|manifest_hash| {
             let card = format!("{{\"manifest_hash\":\"{manifest_hash}\"}}");

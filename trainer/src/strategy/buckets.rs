@@ -1,23 +1,22 @@
-//! Flat gradient buckets that live as long as the run: one reduction per 25 MiB or so, instead of one per variable.
+//! Flat buffers (buckets) for gradients: one sum over the ranks per 25 MiB or so, instead of one per variable.
 //!
-//! Gradients are copied into the buckets after the backward pass and back before the optimizer's step. Both copies
-//! write to memory that is already allocated. Gradients are not scaled: losses are weighted sums, and the caller that
-//! divides by Σ weight gets it from the extras.
+//! Gradients are copied into the buckets after the backward pass and back before the optimizer's step. The memory of
+//! the buckets is allocated once. Gradients are summed and not averaged; the caller divides the loss by Σ weight.
 
 use tch::{Device, Kind, Tensor};
 
 use super::{Collective, RankError};
 use crate::ffi;
 
-/// Maximum size of a bucket that contains more than one variable. Source: PyTorch's `bucket_cap_mb`. It results in few
-/// reductions per step, and a second copy of 25 MiB is cheap.
+/// Maximum size of a gradient bucket with several variables, as PyTorch's `bucket_cap_mb`: there are few reductions per
+/// step, and a second copy of 25 MiB is cheap.
 const BUCKET_BYTES: usize = 25 << 20;
 
-/// A variable and its part of a bucket.
+/// A variable and the part of the bucket that contains its gradient.
 #[derive(Debug)]
 struct Slot {
     variable: Tensor,
-    /// View of the bucket's memory in the variable's shape.
+    /// Part of the bucket's memory as a tensor in the shape of the variable.
     view: Tensor,
 }
 
@@ -27,26 +26,27 @@ struct Bucket {
     slots: Vec<Slot>,
 }
 
-/// Buckets for all gradients of a model, and a few additional numbers.
+/// Buckets for the gradients of all variables of a model, and a few other numbers that are summed over the ranks.
 #[derive(Debug)]
 pub(crate) struct Buckets {
     buckets: Vec<Bucket>,
-    /// f64 values, always on the CPU: the extras, followed by a flag for each variable that states whether this rank
-    /// has a gradient for it.
+    /// f64 values on the CPU: the caller's extra numbers, then 1 for each variable that has a gradient on this rank,
+    /// else 0.
     numbers: Tensor,
     extras: usize,
 }
 
 impl Buckets {
-    /// Allocates buckets for the gradients of `variables` and for `extras` f64 values. All variables are on one device,
-    /// and their order must be the same on every rank. A bucket contains values of one kind, f32 or f64.
+    /// Allocates buckets for the gradients of `variables` and for `extras` other numbers (f64). All variables are on
+    /// one device, and their order must be the same on every rank. A bucket contains values of one kind, f32 or f64.
     pub(crate) fn new(variables: &[(String, Tensor)], extras: usize) -> Self {
-        // A new bucket starts if the next variable would make the current one too large or is of another kind.
+        // A new bucket starts if the next variable is of another kind (f32 or f64) or would make the current bucket too
+        // large.
         let mut groups: Vec<Vec<&Tensor>> = Vec::new();
         let mut bytes = 0;
         for (_, variable) in variables {
             let size = variable.numel() * variable.kind().elt_size_in_bytes();
-            // A variable that is larger than a bucket gets its own bucket in the second arm.
+            // A variable that is larger than the maximum size of a bucket gets its own bucket in the second arm.
             let fits = bytes + size <= BUCKET_BYTES;
             match groups.last_mut() {
                 Some(group) if fits && group[0].kind() == variable.kind() => {
@@ -77,7 +77,7 @@ impl Buckets {
     /// undefined. Does nothing if there is only one rank.
     ///
     /// # Errors
-    /// [`RankError`].
+    /// [`RankError`] if the sum over the ranks fails, for example because a rank is lost.
     ///
     /// # Panics
     /// If the number of extras differs from the one passed to [`Self::new`].
@@ -98,7 +98,7 @@ impl Buckets {
 
         let rank = group.rank();
         tch::no_grad(|| {
-            // The numbers are summed first, because `present` decides below which gradients are copied back.
+            // The counts are summed before the gradients, because `present` determines which gradients are copied back.
             self.sum_numbers(group, extras)?;
 
             // Number of ranks that have a gradient for each variable, in the order of the slots.
@@ -107,7 +107,7 @@ impl Buckets {
                 bucket.fill().map_err(RankError::torch(rank))?;
                 group.sum(&mut bucket.flat)?;
                 for (slot, &ranks) in bucket.slots.iter().zip(present.by_ref()) {
-                    // A gradient that no rank has stays undefined, and the optimizer skips its variable.
+                    // A gradient that is undefined on every rank stays undefined, and the optimizer skips its variable.
                     if ranks > 0.0 {
                         slot.give_back().map_err(RankError::torch(rank))?;
                     }
@@ -157,7 +157,7 @@ fn bucket(variables: Vec<&Tensor>) -> Bucket {
     let mut start = 0;
     for variable in variables {
         let length = variable.numel() as i64;
-        // The slots are views of the bucket's memory, so that a sum over the bucket sums every gradient.
+        // The slots are views of the bucket's memory, so that one sum over the bucket sums all of its gradients.
         let view = flat
             .narrow(0, start, length)
             .view(variable.size().as_slice());
@@ -187,7 +187,8 @@ impl Bucket {
 impl Slot {
     fn give_back(&self) -> Result<(), tch::TchError> {
         if !self.variable.grad().defined() {
-            // tch cannot set a gradient. The gradient of 0 · Σ variable allocates one with zeros.
+            // tch cannot assign a gradient to a variable. The backward pass of 0 · Σ variable allocates a gradient of
+            // zeros.
             tch::with_grad(|| {
                 self.variable
                     .f_sum(self.variable.kind())?

@@ -1,6 +1,7 @@
-//! Chooses how tensors are summed from the devices of all ranks: with NCCL, or in host memory if NCCL is not available.
+//! Chooses how the ranks sum tensors: with NCCL if it can be used on the GPUs of all ranks, else in host memory.
 //!
-//! Every rank sends a description of its device to all others, and each rank derives the same decision from them.
+//! Every rank sends a description of its device to all other ranks, and all ranks choose the same method from the
+//! descriptions.
 
 use std::io;
 
@@ -13,13 +14,13 @@ use crate::ffi;
 /// Device and NCCL version of a rank.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Equipment {
-    /// `cpu` or `cuda`.
+    /// Kind of the device: `cpu` or `cuda`.
     kind: String,
-    /// Device name for messages.
+    /// Name of the device for messages.
     name: String,
     /// UUID of the GPU, if the driver reported it.
     uuid: Option<String>,
-    /// NCCL's version, or the reason why it is not available. Not queried on a CPU.
+    /// NCCL's version, or the reason why NCCL is not available. Not queried for a CPU.
     nccl: Result<i32, String>,
 }
 
@@ -35,7 +36,7 @@ impl Equipment {
             };
         };
 
-        // A shared GPU can only be detected by its UUID, so NCCL is not used without one.
+        // Two ranks on one GPU can only be detected by the UUID of the GPU, so NCCL is not used without a UUID.
         let uuid = ffi::gpu_uuid(index);
         let nccl = ffi::nccl_version();
         Self {
@@ -50,7 +51,7 @@ impl Equipment {
         }
     }
 
-    /// Formats NCCL's version or the reason why it is not available.
+    /// Formats NCCL's version or the reason why NCCL is not available.
     fn nccl_text(&self) -> String {
         match &self.nccl {
             Ok(version) => ffi::version_text(*version),
@@ -59,32 +60,33 @@ impl Equipment {
     }
 }
 
-/// Method that sums the tensors of a rank's device.
+/// Method by which the ranks sum tensors.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Backend {
-    /// The ring, for tensors in host memory.
+    /// The TCP ring, for tensors in host memory.
     Ring,
-    /// NCCL, with one GPU per rank.
+    /// NCCL, which requires a separate GPU for each rank.
     Nccl {
         /// Index of this rank's GPU.
         device: usize,
     },
-    /// The ring, with copies in host memory.
+    /// The TCP ring, with copies of the GPU tensors in host memory.
     Host {
         /// Reason why NCCL is not used, for messages.
         reason: String,
     },
 }
 
-/// Collects the devices of all ranks and chooses the backend.
+/// Collects the devices of all ranks and chooses the method by which tensors are summed.
 ///
 /// # Errors
-/// [`RankError::Disagree`], on every rank, and the errors of `group`.
+/// [`RankError::Disagree`], on every rank, if the ranks have different kinds of devices or share a GPU, and the errors
+/// of `group`.
 pub(super) fn agree(group: &dyn Collective, device: Device) -> Result<Backend, RankError> {
     let own =
         serde_json::to_vec(&Equipment::from_device(device)).expect("text and numbers are JSON");
 
-    // Uses the ring, which already works for every device.
+    // Gathers over the TCP ring, which already works for every kind of device.
     let mut all: Vec<Equipment> = Vec::new();
     for (rank, bytes) in group.gather(&own)?.iter().enumerate() {
         let equipment = serde_json::from_slice(bytes)
@@ -95,7 +97,8 @@ pub(super) fn agree(group: &dyn Collective, device: Device) -> Result<Backend, R
     decide(&all, device)
 }
 
-/// Chooses the backend. It depends only on `all` and the kind of device, so that every rank makes the same decision.
+/// Chooses the summation method from the devices `all` and the kind of `device` only, so that all ranks choose the same
+/// one.
 fn decide(all: &[Equipment], device: Device) -> Result<Backend, RankError> {
     let first = &all[0];
     if let Some(rank) = all.iter().position(|other| other.kind != first.kind) {
@@ -106,7 +109,7 @@ fn decide(all: &[Equipment], device: Device) -> Result<Backend, RankError> {
         return Ok(Backend::Ring);
     };
 
-    // NCCL does not support two ranks on one GPU, and they would be slower than one rank.
+    // NCCL does not support two ranks on one GPU, and two ranks that share a GPU would be slower than one.
     for (rank, other) in all.iter().enumerate() {
         if let Some(earlier) = all[..rank]
             .iter()
@@ -173,7 +176,7 @@ mod tests {
             Ok(Backend::Nccl { device: 1 })
         );
 
-        // Each process may see only its own GPU, under the same index.
+        // If each process sees only its own GPU, different GPUs have the same index.
         assert_eq!(
             decided(&[gpu(0, "a"), gpu(0, "b")]),
             Ok(Backend::Nccl { device: 1 })
@@ -202,7 +205,7 @@ mod tests {
             "ranks 1 and 2 have the same GPU (cuda:1): start at most as many ranks as there are GPUs"
         );
 
-        // A shared GPU is also an error if NCCL is not available.
+        // Two ranks on one GPU are an error even if NCCL is not available.
         let without = Equipment {
             nccl: Err("libnccl.so.2 was not found".to_owned()),
             ..gpu(0, "a")
@@ -240,7 +243,7 @@ mod tests {
             host("rank 1 has NCCL 2.27.3, rank 0 has 2.28.9")
         );
 
-        // GPUs without a known UUID are not treated as the same GPU.
+        // GPUs without a known UUID are assumed to be different.
         let unknown = Equipment {
             uuid: None,
             nccl: Err("CUDA's cuInit: X".to_owned()),

@@ -10,10 +10,10 @@ use crate::ffi;
 /// Errors that prevent ranks from starting or continuing together.
 #[derive(Debug, thiserror::Error)]
 pub enum RankError {
-    /// The ranks differ in something that must be the same, or use the same GPU. Every rank finds this out.
+    /// The ranks differ in a setting that must be equal, or two ranks use the same GPU. All ranks return this error.
     #[error("{0}")]
     Disagree(String),
-    /// A rank ended or stopped responding, or reported a failure.
+    /// A rank ended, stopped responding, or reported a failure.
     #[error("rank {rank} ended: {reason}; the last checkpoint is intact")]
     Lost {
         /// Rank that was lost.
@@ -21,7 +21,7 @@ pub enum RankError {
         /// Reason given by the lost rank, or derived from the state of its connection.
         reason: String,
     },
-    /// The connection to a neighbour in the ring broke.
+    /// The connection to the next or previous rank in the ring broke.
     #[error(
         "rank {rank} lost its connection to rank {neighbour}: {source}; the last checkpoint is intact"
     )]
@@ -33,12 +33,12 @@ pub enum RankError {
         /// Error of the operating system.
         source: io::Error,
     },
-    /// The group cannot sum this tensor.
+    /// The tensor is of a kind or on a device that the ranks cannot sum.
     #[error("ranks can sum only contiguous f32 and f64 tensors on {device}, not {found}")]
     Tensor {
-        /// Devices on which this group sums tensors.
+        /// Devices on which tensors can be summed.
         device: &'static str,
-        /// Description of the tensor.
+        /// Description of the rejected tensor.
         found: String,
     },
     /// NCCL or CUDA returned an error.
@@ -49,13 +49,13 @@ pub enum RankError {
         /// Error returned by NCCL or CUDA.
         source: ffi::NcclError,
     },
-    /// Any other error. Its message names the rank and the cause.
+    /// Any other error of distributed training. The message names the rank and the cause.
     #[error("{0}")]
     Other(String),
 }
 
 impl RankError {
-    /// Returns the exit code of a command that ends with this error.
+    /// Returns the exit code of the process for this error.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Lost { .. } | Self::Neighbour { .. } => LOST,
@@ -70,18 +70,17 @@ impl RankError {
         ))
     }
 
-    /// Returns a function for `map_err` that reports an error of the operating system on `rank` during the action
-    /// `what`.
+    /// Returns a function for `map_err` that adds the rank and the failed action `what` to an operating system error.
     pub(super) fn system(rank: usize, what: &str) -> impl Fn(io::Error) -> Self {
         move |source| Self::Other(format!("rank {rank}: {what}: {source}"))
     }
 
-    /// Returns a function for `map_err` that reports that the process of `rank` cannot be started or watched.
+    /// Returns a function for `map_err` that reports that the process of rank `rank` cannot be started or waited for.
     pub(super) fn launch(rank: usize) -> impl Fn(io::Error) -> Self {
         move |source| Self::Other(format!("rank {rank} cannot be started: {source}"))
     }
 
-    /// Returns a function for `map_err` that reports an error of libtorch on `rank`.
+    /// Returns a function for `map_err` that adds the number of the rank to an error of libtorch.
     pub(super) fn torch(rank: usize) -> impl Fn(tch::TchError) -> Self {
         move |source| Self::Other(format!("rank {rank}: {source}"))
     }

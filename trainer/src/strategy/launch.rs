@@ -15,38 +15,39 @@ use wavemill_terminal::interrupt::signal_child;
 
 use super::{RankError, watchdog, wire};
 
-/// Time for which ranks wait for each other at the start. Some nodes need a minute to read a store's manifest.
+/// Maximum time for which a rank waits for the other ranks at the start. Some nodes need a minute to read a store's
+/// manifest.
 pub(super) const JOIN_TIMEOUT: Duration = Duration::from_secs(60);
-/// Time for which the other ranks may continue after one has failed, before they are killed.
+/// Time for which the other ranks may continue after a rank has failed, before they are killed.
 const GRACE: Duration = Duration::from_secs(10);
-/// [`watchdog::LOST`] as the exit code of a process.
+/// Exit code [`watchdog::LOST`] as an i32.
 const LOST: i32 = watchdog::LOST as i32;
 /// Interval at which the state of the child processes is polled.
 const POLL: Duration = Duration::from_millis(50);
 
-/// Position of this process among the ranks of its job.
+/// The rank of this process, and the connection settings of its job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Ranks {
     /// Rank of this process, from 0.
     pub rank: usize,
     /// Number of ranks.
     pub world_size: usize,
-    /// Rank of this process on its machine, from 0. It is also the index of its GPU.
+    /// Rank among the processes on this machine, from 0; also the index of this rank's GPU.
     pub local_rank: usize,
     /// Host name or IP address of rank 0.
     pub address: String,
-    /// Port on which rank 0 accepts the other ranks.
+    /// Port on which rank 0 accepts connections of the other ranks.
     pub port: u16,
     /// Secret that the ranks of a job share: `WAVEMILL_JOB`, else `TORCHELASTIC_RUN_ID`, else empty.
     pub token: String,
-    /// Process id of the parent that runs [`launch`]. The rank ends when this process ends.
+    /// Process id of the launcher ([`launch`]). The rank ends when the launcher ends.
     pub launcher: Option<u32>,
-    /// Time for which ranks wait for each other at the start. Default: 60 s.
+    /// Maximum time for which this rank waits for the other ranks at the start. Default: 60 s.
     pub join_timeout: Duration,
 }
 
 impl Ranks {
-    /// Returns the values for a job with a single process.
+    /// Returns the settings of a job with a single process.
     pub(crate) fn solo() -> Self {
         Self {
             rank: 0,
@@ -60,10 +61,11 @@ impl Ranks {
         }
     }
 
-    /// Reads the environment variables. Returns `None` if neither `RANK`, `WORLD_SIZE` nor `LOCAL_RANK` is set.
+    /// Reads the rank from the launcher's environment variables. Returns `None` if neither `RANK`, `WORLD_SIZE` nor
+    /// `LOCAL_RANK` is set.
     ///
     /// # Errors
-    /// [`RankError`] with the name of the missing or invalid variable.
+    /// [`RankError`] with the name of a missing or invalid environment variable.
     pub(crate) fn from_env() -> Result<Option<Self>, RankError> {
         Self::from_variables(|name| std::env::var(name).ok())
     }
@@ -71,7 +73,7 @@ impl Ranks {
     fn from_variables(
         get: impl Fn(&'static str) -> Option<String>,
     ) -> Result<Option<Self>, RankError> {
-        // If one of these variables is set, all of them must be set.
+        // If one of the launcher's variables is set, all of them must be set.
         let Some(set) = ["RANK", "WORLD_SIZE", "LOCAL_RANK"]
             .into_iter()
             .find(|&name| get(name).is_some())
@@ -105,7 +107,7 @@ impl Ranks {
             variables.wrong(name, problem)
         })?;
 
-        // torchrun's run id is not secret, but it distinguishes two jobs that use the same port.
+        // torchrun's run id is not a secret, but it distinguishes two jobs that use the same port.
         let token = (variables.get)("WAVEMILL_JOB")
             .or_else(|| (variables.get)("TORCHELASTIC_RUN_ID"))
             .unwrap_or_default();
@@ -122,7 +124,7 @@ impl Ranks {
         }))
     }
 
-    /// Reports whether the address of rank 0 is loopback, so that no other machine needs to reach the ranks.
+    /// Reports whether the address of rank 0 is a loopback address, so that all ranks are on one machine.
     pub(super) fn is_local(&self) -> bool {
         self.address == "localhost"
             || self
@@ -157,16 +159,16 @@ impl<G: Fn(&'static str) -> Option<String>> Variables<G> {
     }
 }
 
-/// Starts this program `nproc` times with the same arguments, as the ranks of one job on this machine, and waits for
-/// them.
+/// Starts the current program `nproc` times with the same arguments, as the ranks of one job on this machine, and waits
+/// until they end.
 ///
-/// Returns the exit code of the first rank that failed itself (128 + n if it was ended by signal n), 1 if ranks only
-/// reported the loss of another rank, else 0. When a rank fails, the others get 10 s before they are killed. SIGINT and
-/// SIGTERM are forwarded to the ranks. Each rank has its own process group, so that a terminal's Ctrl-C reaches it only
-/// once, through this process. Ranks have no standard input.
+/// Returns the exit code of the first rank that failed (128 + n if it was ended by signal n), 1 if ranks only reported
+/// the loss of another rank, else 0. When a rank fails, the others get 10 s before they are killed. SIGINT and SIGTERM
+/// are forwarded to the ranks. Each rank has its own process group, so that a terminal's Ctrl-C reaches it only once,
+/// through this process. Ranks have no standard input.
 ///
 /// # Errors
-/// [`RankError`] if a process cannot be started or watched.
+/// [`RankError`] if a rank's process cannot be started or waited for.
 pub(crate) fn launch(nproc: usize) -> Result<i32, RankError> {
     let program = std::env::current_exe().map_err(RankError::system(0, "finding this program"))?;
     launch_program(nproc, GRACE, || {
@@ -176,13 +178,13 @@ pub(crate) fn launch(nproc: usize) -> Result<i32, RankError> {
     })
 }
 
-/// Runs [`launch`] with any program.
+/// Runs [`launch`] with any program instead of the current one.
 fn launch_program(
     nproc: usize,
     grace: Duration,
     program: impl Fn() -> Command,
 ) -> Result<i32, RankError> {
-    // Register before starting the first child: an earlier signal would end only the parent.
+    // Catch signals before starting the first rank: an earlier signal would end only the launcher.
     let mut signals =
         Signals::new([SIGINT, SIGTERM]).map_err(RankError::system(0, "catching signals"))?;
 
@@ -192,12 +194,12 @@ fn launch_program(
     let token: [u8; 16] = wire::random().map_err(RankError::system(0, "generating a token"))?;
     let token = u128::from_le_bytes(token);
 
-    // Kills the ranks that have been started if a later one cannot be started, because it is dropped on return.
+    // If a rank cannot be started, dropping `children` on return kills the ranks that are already running.
     let mut children = Children {
         running: Vec::new(),
     };
     for rank in 0..nproc {
-        // Both variables contain the free port. `WAVEMILL_PORT` is used as it is, without adding 1.
+        // `MASTER_PORT` and `WAVEMILL_PORT` both contain the free port. Ranks use `WAVEMILL_PORT` without adding 1.
         let mut command = program();
         command
             .env("RANK", rank.to_string())
@@ -216,23 +218,23 @@ fn launch_program(
     children.wait(&mut signals, grace)
 }
 
-/// Returns a port that was free a moment ago. Rank 0 reports an error if another program takes it first.
+/// Returns a free TCP port. If another program takes the port before rank 0 does, rank 0 reports an error.
 fn free_port() -> io::Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
-/// A rank that was started by this process.
+/// A rank that was started by this launcher.
 struct Child {
     rank: usize,
     process: process::Child,
 }
 
-/// Ranks that have been started and not yet waited for. They are killed on drop.
+/// Ranks that have been started and may still be running. They are killed on drop.
 struct Children {
     running: Vec<Child>,
 }
 
-/// Exit code to return, and the time at which the other ranks are killed.
+/// Exit code of the failed rank, and the time at which the other ranks are killed.
 #[derive(Clone, Copy)]
 struct Failure {
     code: i32,
@@ -255,14 +257,15 @@ impl Children {
                         code,
                         deadline: Instant::now() + grace,
                     }),
-                    // The rank that caused the loss may take longer to end than the ranks that detected it.
+                    // The exit code of the rank that failed replaces the code `LOST` of the ranks that only noticed the
+                    // failure.
                     Some(first) if first.code == LOST && code != 0 => {
                         Some(Failure { code, ..first })
                     }
                     failure => failure,
                 };
             }
-            // Ranks that are still running are killed when `self` is dropped.
+            // Dropping `self` kills the ranks that are still running.
             if failure.is_some_and(|failure| Instant::now() >= failure.deadline) {
                 break;
             }
@@ -302,14 +305,14 @@ impl Children {
 impl Drop for Children {
     fn drop(&mut self) {
         for child in &mut self.running {
-            // Fails only if the child has already ended.
+            // Fails only if the process has already ended.
             let _ = child.process.kill();
             let _ = child.process.wait();
         }
     }
 }
 
-/// Converts a status to an exit code as a shell does.
+/// Converts the exit status of a process to an exit code as a shell does.
 fn exit_code(status: ExitStatus) -> i32 {
     status
         .code()

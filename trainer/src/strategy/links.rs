@@ -1,7 +1,7 @@
 //! Connections of a rank in the ring: it sends to the next rank while it receives from the previous one.
 //!
-//! A separate thread sends, so that ranks which all send first cannot deadlock. Its buffers are reused: no memory is
-//! allocated after the first few chunks. This module does not depend on the order of the steps.
+//! Data is sent by a separate thread, so that ranks which all send before they receive cannot deadlock. The send
+//! buffers are allocated once and reused.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -11,18 +11,19 @@ use arrow::buffer::MutableBuffer;
 use arrow::datatypes::{ArrowNativeType, ToByteSlice};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-/// Bytes per write: large enough to amortize the system call, small enough for sending and receiving to overlap.
+/// Bytes per write to a TCP connection: large enough to amortize the system call, small enough for sending and
+/// receiving to overlap.
 pub(super) const CHUNK_BYTES: usize = 256 * 1024;
 /// Maximum number of chunks that wait to be sent.
 const CHUNKS: usize = 4;
-/// Maximum size of a chunk that is sent without the sending thread, to avoid a context switch. A chunk of this size
-/// always fits into the socket's send buffer if everything before it has been sent.
+/// Maximum size in bytes of a chunk that is sent without the sending thread, which avoids a context switch. A chunk of
+/// this size always fits into the socket's send buffer if all earlier chunks have been sent.
 const DIRECT_BYTES_MAX: usize = 4096;
 
-// Values are sent in their memory representation, so all ranks need the same byte order.
+// Numbers are sent as their bytes in memory, so all ranks need the same byte order.
 const _: () = assert!(cfg!(target_endian = "little"));
 
-/// Error of a connection.
+/// Error of a connection between two ranks.
 #[derive(Debug)]
 pub(super) struct LinkError {
     /// Rank on the other side of the connection.
@@ -31,27 +32,27 @@ pub(super) struct LinkError {
     pub(super) source: io::Error,
 }
 
-/// A connection and the rank on its other side.
+/// A connection to another rank, and the number of that rank.
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) rank: usize,
     pub(super) stream: TcpStream,
 }
 
-/// Both connections of a rank.
+/// Connections of a rank to the next and the previous rank in the ring.
 #[derive(Debug)]
 pub(super) struct Links {
     next: usize,
     previous: usize,
     /// Queue of chunks for the sending thread.
     full: Sender<Vec<u8>>,
-    /// Chunks that have been sent and can be filled again.
+    /// Buffers of chunks that have been sent; they can be filled again.
     spare: Receiver<Vec<u8>>,
     /// Error that stopped the sending thread.
     error: Arc<Mutex<Option<io::Error>>>,
     incoming: TcpStream,
     outgoing: TcpStream,
-    /// Receive buffer, aligned for all number types.
+    /// Receive buffer, aligned for every number type.
     received: MutableBuffer,
 }
 
@@ -59,11 +60,11 @@ impl Links {
     /// Creates the links from a connection to the next rank and one from the previous rank.
     ///
     /// # Errors
-    /// I/O errors if a thread cannot be spawned or a connection cannot be cloned.
+    /// I/O errors if the sending thread cannot be started or a connection cannot be cloned.
     pub(super) fn new(next: Peer, previous: Peer) -> io::Result<Self> {
         let (full, to_send) = bounded::<Vec<u8>>(CHUNKS);
         let (sent, spare) = bounded(CHUNKS);
-        // All buffers start as spare, so that `push` waits for a buffer only if all of them are in use.
+        // All buffers are spare at the start, so that `push` waits only if all of them are in use.
         for _ in 0..CHUNKS {
             sent.send(Vec::with_capacity(CHUNK_BYTES))
                 .map_err(io::Error::other)?;
@@ -104,10 +105,11 @@ impl Links {
         self.previous
     }
 
-    /// Sends `values`, at most [`CHUNK_BYTES`]. Blocks only if [`CHUNKS`] chunks are waiting to be sent.
+    /// Sends `values`, at most [`CHUNK_BYTES`], to the next rank. Blocks only if [`CHUNKS`] chunks are waiting to be
+    /// sent.
     pub(super) fn push<T: ArrowNativeType>(&mut self, values: &[T]) -> Result<(), LinkError> {
         let bytes = values.to_byte_slice();
-        // All chunks are spare, so these bytes cannot overtake a chunk in the queue.
+        // No chunk is waiting in the queue, so bytes that are written directly cannot overtake another chunk.
         if bytes.len() <= DIRECT_BYTES_MAX && self.spare.len() == CHUNKS {
             return self.outgoing.write_all(bytes).map_err(|source| LinkError {
                 neighbour: self.next,
@@ -135,18 +137,18 @@ impl Links {
         }
     }
 
-    /// Clones the handles of both connections, so that the watchdog can shut them down.
+    /// Clones the handles of both connections, so that the watchdog can close them.
     ///
     /// # Errors
-    /// I/O errors if a handle cannot be cloned.
+    /// I/O errors if a handle of a connection cannot be cloned.
     pub(super) fn handles(&self) -> io::Result<[TcpStream; 2]> {
         Ok([self.incoming.try_clone()?, self.outgoing.try_clone()?])
     }
 
-    /// Shuts down both connections. Threads that wait for them get an error.
+    /// Closes both connections. Threads that wait for data from them get an error.
     pub(super) fn cut(&self) {
         for stream in [&self.incoming, &self.outgoing] {
-            // Fails if the connection is already shut down.
+            // Fails if the connection is already closed.
             let _ = stream.shutdown(Shutdown::Both);
         }
     }

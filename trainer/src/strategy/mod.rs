@@ -2,7 +2,7 @@
 //!
 //! Gradients are reduced after the backward pass, in flat buckets. The reduction does not overlap with the backward
 //! pass, since libtorch offers this crate no hook on gradients. A rank is a process, started by torchrun or by
-//! `launch`. This module does not read stores and does not depend on the model.
+//! `launch`. This module reads no stores and does not depend on models.
 
 mod buckets;
 mod devices;
@@ -32,48 +32,50 @@ pub(crate) use ring::RingGroup;
 pub(crate) use watchdog::{LOST, OnLoss, exit_on_loss};
 pub(crate) use wire::random;
 
-/// The ranks of one job.
+/// The ranks of one training job, and the operations in which all ranks take part.
 ///
-/// Every rank must make the same calls in the same order. A group cannot be used any more after an error.
+/// All ranks must call the same operations of a group in the same order. After an error, the group cannot be used any
+/// more.
 pub trait Collective: ffi::SumOverRanks + Send + Sync + std::fmt::Debug {
-    /// Returns the number of this process, counted from 0.
+    /// Returns the rank of this process, counted from 0.
     fn rank(&self) -> usize;
 
-    /// Returns the number of ranks.
+    /// Returns the number of ranks of the job.
     fn world_size(&self) -> usize;
 
     /// Sums a contiguous f32 or f64 tensor over the ranks, in place. The tensor is on the CPU or on the rank's own
     /// device.
     ///
-    /// The result has the same bits on every rank. On CPUs, it also has the same bits in every run with the same number
-    /// of ranks. On GPUs that depends on NCCL, which chooses its algorithm by the hardware that connects the GPUs.
+    /// The sum has the same bits on every rank. On CPUs, it also has the same bits in every run with the same number of
+    /// ranks. On GPUs, this depends on the algorithm that NCCL chooses.
     ///
     /// # Errors
-    /// [`RankError`].
+    /// [`RankError`] if a rank is lost or the tensor cannot be summed.
     fn sum(&self, tensor: &mut Tensor) -> Result<(), RankError>;
 
-    /// Collects the bytes of every rank, in rank order. Blocks until all ranks have called it.
+    /// Returns the bytes that each rank passed, in rank order. Blocks until all ranks have called `gather`.
     ///
     /// # Errors
-    /// [`RankError`].
+    /// [`RankError`] if a rank is lost or the ranks call different operations.
     fn gather(&self, bytes: &[u8]) -> Result<Vec<Vec<u8>>, RankError>;
 
-    /// Blocks until every rank has called it.
+    /// Blocks until every rank has called `barrier`.
     ///
     /// # Errors
-    /// [`RankError`].
+    /// [`RankError`] if a rank is lost or the ranks call different operations.
     fn barrier(&self) -> Result<(), RankError> {
         self.gather(&[]).map(drop)
     }
 
-    /// Ends the job successfully: waits until every rank has called it. Ranks that exit afterwards are not reported as
-    /// lost.
+    /// Ends the job successfully: blocks until every rank has called `finish`. Ranks that exit afterwards are not
+    /// reported as lost.
     ///
     /// # Errors
-    /// [`RankError::Lost`].
+    /// [`RankError::Lost`] if a rank is lost before all ranks have called `finish`.
     fn finish(&self) -> Result<(), RankError>;
 
-    /// Tells the other ranks that this rank is ending and why. They end with the same reason.
+    /// Reports to the other ranks that this rank is ending, and the reason. The other ranks then end with the same
+    /// reason.
     fn fail(&self, reason: &str);
 }
 
@@ -83,21 +85,22 @@ impl<T: Collective> ffi::SumOverRanks for T {
     }
 }
 
-/// Converts the group to the type that [`ffi::sum_over_ranks`] takes. Leaks a pointer: call it once per process.
+/// Converts the group to the type that [`ffi::sum_over_ranks`] takes. Leaks memory: call this once per process.
 pub(crate) fn sum_group(group: &'static dyn Collective) -> &'static ffi::Group {
     Box::leak(Box::new(group as ffi::Group))
 }
 
 /// Joins the ranks into a group: [`Solo`] for one rank, a ring over TCP for several, with NCCL in addition if all ranks
-/// use GPUs. The group lives as long as the process, since the autograd graph may point to it.
+/// use GPUs. The group is never freed, since the autograd graph may point to it.
 ///
-/// Blocks until every rank has connected and its `fingerprint` has been compared with that of rank 0. All ranks need
+/// Blocks until every rank has connected and has the same `fingerprint` (versions and hashes) as rank 0. All ranks need
 /// the same kind of `device`, and each rank needs a GPU of its own if they use GPUs. In that case [`ffi::load_cuda`]
-/// must have been called before. If NCCL is not available, rank 0 prints one line to stderr and tensors on GPUs are
-/// summed in host memory.
+/// must have been called before. Without NCCL, rank 0 prints one line to stderr and tensors on GPUs are summed in host
+/// memory.
 ///
 /// # Errors
-/// [`RankError`] with the same reason on every rank that connected.
+/// [`RankError`] with the same reason on every rank that connected, for example if a rank is missing or has other
+/// settings.
 pub(crate) fn join(
     ranks: &Ranks,
     fingerprint: &Fingerprint,
@@ -124,8 +127,8 @@ pub(crate) fn join(
             }
         }
         Err(error @ RankError::Disagree(_)) => {
-            // All ranks got the same error. `finish` keeps each connection open until every rank has got that far, so
-            // that each of them can report the error.
+            // All ranks return the same error. `finish` keeps the connections open until every rank has received the
+            // error.
             let _ = ring.finish();
             return Err(error);
         }
@@ -135,7 +138,7 @@ pub(crate) fn join(
     Ok(Box::leak(Box::new(ring)))
 }
 
-/// The group of a job with a single process.
+/// The group of a job that has a single process.
 #[derive(Debug)]
 pub struct Solo;
 

@@ -1,7 +1,8 @@
-//! A group of ranks with one GPU each: NCCL sums tensors on GPUs, and the TCP ring does everything else.
+//! A group of ranks with one GPU each: NCCL sums tensors on GPUs, and the TCP ring sums tensors on CPUs and gathers
+//! bytes.
 //!
-//! On its own, NCCL could wait forever for a lost rank. The ring's watchdog therefore monitors this group, too, and
-//! additionally polls NCCL for errors. If [`OnLoss`](super::OnLoss) does not end the process, the GPU keeps waiting.
+//! NCCL may wait forever for a lost rank. The watchdog of the TCP ring therefore monitors the ranks and also polls NCCL
+//! for errors. If [`OnLoss`](super::OnLoss) does not end the process, the GPU keeps waiting.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +13,8 @@ use super::ring::RingGroup;
 use super::{Collective, RankError};
 use crate::ffi::{self, Communicator, NcclError, NcclRank};
 
-/// Maximum duration of NCCL's initialization after all ranks have connected. Many nodes need tens of seconds, and NCCL
-/// waits forever on a network that it cannot use.
+/// Maximum duration of NCCL's initialization after all ranks have connected. With many nodes, it takes tens of seconds.
+/// On a network that NCCL cannot use, NCCL would wait forever.
 const BEGIN_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A group of ranks on GPUs, connected by NCCL.
@@ -24,11 +25,12 @@ pub(crate) struct NcclGroup {
 }
 
 impl NcclGroup {
-    /// Creates the NCCL communicator between GPU `device` and the GPUs of the other ranks. All ranks must call it. A
-    /// failure is reported to the other ranks over `ring`.
+    /// Creates the NCCL communicator of GPU `device` and the GPUs of the other ranks. All ranks must call `begin`.
+    /// Failures are reported to the other ranks over `ring`.
     ///
     /// # Errors
-    /// [`RankError::Nccl`], [`RankError::Other`] if NCCL takes too long, and the errors of the ring.
+    /// [`RankError::Nccl`] if NCCL fails, [`RankError::Other`] if its initialization takes too long, and the errors of
+    /// the ring.
     pub(super) fn begin(ring: RingGroup, device: usize) -> Result<Self, RankError> {
         match communicator(&ring, device) {
             Ok(communicator) => {
@@ -42,7 +44,7 @@ impl NcclGroup {
             }
 
             Err(error) => {
-                // Send only the source, since the other ranks already add the number of this rank to the message.
+                // Report only the cause: the other ranks add the number of this rank themselves.
                 match &error {
                     RankError::Nccl { source, .. } => ring.fail(&source.to_string()),
                     _ => ring.fail(&error.to_string()),
@@ -52,7 +54,8 @@ impl NcclGroup {
         }
     }
 
-    /// Returns the loss that caused an error, if there was one. An unsupported tensor has no other cause.
+    /// Returns the loss of a rank that caused an error of NCCL, if there was one. A rejected tensor is never caused by
+    /// a loss.
     fn explain(&self, source: NcclError) -> RankError {
         match source {
             NcclError::Tensor { found, .. } => RankError::Tensor {
@@ -76,7 +79,7 @@ fn communicator(ring: &RingGroup, device: usize) -> Result<Communicator, RankErr
     };
     let rank = own_rank.rank;
 
-    // Rank 0 creates the id of the communicator and the other ranks receive it.
+    // Rank 0 creates the id of the communicator and sends it to the other ranks.
     let own = if rank == 0 {
         ffi::nccl_id().map_err(|source| RankError::Nccl { rank, source })?
     } else {
@@ -116,7 +119,7 @@ impl Collective for NcclGroup {
                 .map_err(|source| self.explain(source));
         }
 
-        // Tensors on the CPU, for example counts.
+        // Sums tensors on the CPU, for example counts of rows, over the TCP ring.
         self.ring.sum(tensor)
     }
 
@@ -125,7 +128,7 @@ impl Collective for NcclGroup {
     }
 
     fn finish(&self) -> Result<(), RankError> {
-        // Before the watchdog stops, since NCCL waits for all ranks here.
+        // End NCCL's communicator before the watchdog stops, since NCCL waits here for all ranks.
         self.communicator
             .end()
             .map_err(|source| self.explain(source))?;

@@ -1,9 +1,9 @@
-//! Connects the ranks of one job: all ranks connect to rank 0, prove that they know the token, and receive the
+//! Connects the ranks of one job: all ranks connect to rank 0, prove that they know the job's token, and receive the
 //! addresses of the other ranks.
 //!
-//! Rank 0 waits until all ranks have connected, compares their settings with its own, and then replies to all of them,
-//! so that every rank learns about a difference. Connections that cannot prove the token are dropped and do not affect
-//! the others. The connections to rank 0 stay open for the watchdog.
+//! Rank 0 waits until all ranks have connected, compares their settings with its own, and reports any difference to all
+//! of them. Connections that cannot prove the token are dropped and do not affect the others. The connections to rank 0
+//! stay open for the watchdog.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,33 +16,34 @@ use super::links::Peer;
 use super::wire::{self, Key};
 use super::{RankError, Ranks};
 
-/// Timeout for the authentication of one connection.
+/// Timeout for authenticating one connection with the job's token.
 const PROOF_TIMEOUT: Duration = Duration::from_secs(5);
-/// Interval between two attempts to connect to rank 0 or, on rank 0, to bind its port.
+/// Time between two attempts to connect to rank 0 or, on rank 0, to bind its port.
 const RETRY: Duration = Duration::from_millis(50);
-/// Time for which neighbours try to connect to each other after all ranks have connected to rank 0.
+/// Maximum time in which each rank connects to its neighbours in the ring, after all ranks have connected to rank 0.
 const RING_TIMEOUT: Duration = Duration::from_secs(15);
-/// Time for which rank 0 tries to bind its port. Connection attempts of other ranks may occupy a port that has just
-/// become free.
+/// Maximum time for which rank 0 tries to bind its port. Connection attempts of other ranks may occupy a port that has
+/// just become free.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Settings that must be equal on all ranks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Fingerprint {
-    /// Version of wavemill.
+    /// Version of wavemill that the rank runs.
     pub version: String,
-    /// Hash of the store's manifest.
+    /// Hash of the manifest of the rank's store.
     pub manifest_hash: String,
-    /// Hash of the configuration.
+    /// Hash of the rank's configuration.
     pub config_hash: String,
-    /// Id of the stored feature.
+    /// Id of the stored feature on which the model is trained.
     pub feature_id: String,
-    /// Damaged files that are skipped. The order of the rows is computed over the other files.
+    /// Names of the damaged files that are skipped. They must be equal on all ranks, since the order of rows depends on
+    /// them.
     pub lost_files: String,
 }
 
 impl Fingerprint {
-    /// Returns the name of the first field that differs, the value of `self` and the value of `other`.
+    /// Returns the name of the first setting that differs between two ranks, with both values.
     fn difference(&self, other: &Self) -> Option<(&'static str, String, String)> {
         let fields = [
             ("wavemill", &self.version, &other.version),
@@ -63,7 +64,7 @@ impl Fingerprint {
 struct Hello {
     rank: usize,
     world_size: usize,
-    /// Port of the rank's listener for the ring.
+    /// Port on which the rank accepts the connection of the previous rank in the ring.
     port: u16,
     fingerprint: Fingerprint,
 }
@@ -71,7 +72,8 @@ struct Hello {
 /// Reply of rank 0 after all ranks have connected.
 #[derive(Debug, Serialize, Deserialize)]
 enum Verdict {
-    /// Listener address of each rank. A loopback address means the machine of rank 0.
+    /// Address on which each rank listens for the previous rank in the ring. A loopback address means the machine of
+    /// rank 0.
     Begin {
         table: Vec<SocketAddr>,
     },
@@ -85,7 +87,7 @@ enum Verdict {
 pub(super) struct Rendezvous {
     /// On rank 0, connections to every other rank. On other ranks, the connection to rank 0.
     pub(super) control: Vec<Peer>,
-    /// Listener for the connection of the previous rank in the ring.
+    /// Listener that accepts the connection of the previous rank in the ring.
     pub(super) listener: TcpListener,
     /// Addresses at which this rank can reach each rank's listener.
     pub(super) table: Vec<SocketAddr>,
@@ -94,7 +96,7 @@ pub(super) struct Rendezvous {
 /// Blocks until all ranks have connected to rank 0.
 ///
 /// # Errors
-/// [`RankError`], with the same reason on every rank that connected.
+/// [`RankError`] if a rank is missing or has other settings, with the same reason on every rank that connected.
 pub(super) fn meet(ranks: &Ranks, fingerprint: &Fingerprint) -> Result<Rendezvous, RankError> {
     if ranks.rank > 0 {
         return visit(ranks, fingerprint);
@@ -131,19 +133,19 @@ fn listening_ip(ranks: &Ranks) -> IpAddr {
     match known.first() {
         Some(address) if ranks.is_local() => address.ip(),
         None if ranks.is_local() => Ipv4Addr::LOCALHOST.into(),
-        // The name resolves only to IPv6 addresses, so the ranks would not reach a listener for IPv4.
+        // The host name resolves only to IPv6 addresses, so the ranks would not reach an IPv4 listener.
         Some(_) if known.iter().all(SocketAddr::is_ipv6) => Ipv6Addr::UNSPECIFIED.into(),
         _ => Ipv4Addr::UNSPECIFIED.into(),
     }
 }
 
-/// A rank that has proved the token.
+/// A rank that has connected to rank 0 and proved that it knows the job's token.
 struct Guest {
     hello: Hello,
     stream: TcpStream,
 }
 
-/// Runs the rendezvous on rank 0.
+/// Runs the rendezvous on rank 0: waits for the other ranks, compares their settings, and sends them all addresses.
 fn receive_ranks(
     ranks: &Ranks,
     fingerprint: &Fingerprint,
@@ -153,10 +155,10 @@ fn receive_ranks(
     let ring = TcpListener::bind((listening_ip(ranks), 0)).map_err(&ring_error)?;
     let ring_port = ring.local_addr().map_err(&ring_error)?.port();
 
-    // Keyed by rank, so that the result does not depend on the order of arrival.
+    // Ranks are sorted by number, so that the result does not depend on the order in which they connect.
     let mut guests = BTreeMap::new();
     let verdict = gather_guests(ranks, listener, &mut guests);
-    // Check for differences first: a rank that differs may explain why others are missing.
+    // Compare settings before reporting missing ranks: a difference may explain why other ranks are missing.
     let verdict = guests
         .values()
         .try_for_each(|guest| agree(guest, ranks, fingerprint))
@@ -172,7 +174,7 @@ fn receive_ranks(
         return Err(error);
     }
 
-    // Rank 0 is entered as loopback. Each other rank replaces it by the address at which it reached rank 0.
+    // The address of rank 0 is sent as loopback. Each rank replaces it with the address at which it reached rank 0.
     let mut table = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, ring_port))];
     for guest in guests.values() {
         let address = guest
@@ -224,15 +226,15 @@ fn agree(guest: &Guest, ranks: &Ranks, fingerprint: &Fingerprint) -> Result<(), 
     }
 }
 
-/// Fills `guests` until all ranks have connected. Each connection is authenticated in its own thread, so that a silent
-/// peer does not delay the others.
+/// Collects authenticated ranks in `guests` until all have connected. Each connection is authenticated in its own
+/// thread, so that a silent peer does not delay the others.
 fn gather_guests(
     ranks: &Ranks,
     listener: &TcpListener,
     guests: &mut BTreeMap<usize, Guest>,
 ) -> Result<(), RankError> {
     listener
-        // Non-blocking, so that the loop also checks the deadline and the authenticated ranks.
+        // `accept` must not block, because the loop also checks the deadline and receives the authenticated ranks.
         .set_nonblocking(true)
         .map_err(RankError::system(0, "listening for ranks"))?;
     let (arrived, arrivals) = crossbeam_channel::unbounded();
@@ -244,14 +246,14 @@ fn gather_guests(
             return Err(missing_ranks(ranks, guests));
         }
 
-        // Other errors concern a single connection or are temporary. The deadline ends the loop if they persist.
+        // Errors of `accept` concern a single connection or are temporary. If they persist, the deadline ends the loop.
         if let Ok((stream, _)) = listener.accept() {
             let arrived = arrived.clone();
             std::thread::Builder::new()
                 .name("rank-greeting".to_owned())
                 .spawn(move || {
                     if let Ok(guest) = greet(stream, &key) {
-                        // Fails if the start has failed and the receiver has been dropped.
+                        // Sending fails if the start of the job has failed and the receiver has been dropped.
                         let _ = arrived.send(guest);
                     }
                 })
@@ -294,15 +296,15 @@ fn greet(mut stream: TcpStream, key: &Key) -> io::Result<Guest> {
 }
 
 fn prepare(stream: &TcpStream) -> io::Result<()> {
-    // On some systems an accepted stream inherits the non-blocking mode of its listener.
+    // On some systems, an accepted connection inherits the non-blocking mode of its listener.
     stream.set_nonblocking(false)?;
-    // The other side waits for small headers, so they must not be delayed by Nagle's algorithm.
+    // Ranks wait for small messages, which Nagle's algorithm would delay.
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PROOF_TIMEOUT))?;
     stream.set_write_timeout(Some(PROOF_TIMEOUT))
 }
 
-/// Runs the rendezvous on every other rank.
+/// Runs the rendezvous on a rank other than 0: connects to rank 0 and receives the addresses of all ranks.
 fn visit(ranks: &Ranks, fingerprint: &Fingerprint) -> Result<Rendezvous, RankError> {
     let deadline = Instant::now() + ranks.join_timeout;
     let (mut stream, listener) = loop {
@@ -323,7 +325,7 @@ fn visit(ranks: &Ranks, fingerprint: &Fingerprint) -> Result<Rendezvous, RankErr
         }
     };
 
-    // Rank 0 started to wait before this rank connected, so it replies or ends before this timeout.
+    // Rank 0 began to wait before this rank connected, so it replies or ends within this timeout.
     let patience = Some(ranks.join_timeout + PROOF_TIMEOUT);
     stream
         .set_read_timeout(patience)
@@ -336,7 +338,7 @@ fn visit(ranks: &Ranks, fingerprint: &Fingerprint) -> Result<Rendezvous, RankErr
             "rank 0 cancelled the start: {reason}"
         ))),
         Verdict::Begin { mut table } => {
-            // Loopback means the machine of rank 0.
+            // A loopback address in the table means the machine of rank 0.
             for address in &mut table {
                 if address.ip().is_loopback() {
                     address.set_ip(home);
@@ -352,7 +354,7 @@ fn visit(ranks: &Ranks, fingerprint: &Fingerprint) -> Result<Rendezvous, RankErr
     }
 }
 
-/// Tries once to connect to rank 0 and to authenticate.
+/// Tries once to connect to rank 0 and to prove knowledge of the job's token.
 fn introduce(ranks: &Ranks, fingerprint: &Fingerprint) -> io::Result<(TcpStream, TcpListener)> {
     let addresses: Vec<SocketAddr> = (ranks.address.as_str(), ranks.port)
         .to_socket_addrs()?
@@ -380,7 +382,7 @@ fn introduce(ranks: &Ranks, fingerprint: &Fingerprint) -> io::Result<(TcpStream,
     Ok((stream, listener))
 }
 
-/// Connects to the first address that accepts a connection.
+/// Connects to the first of several addresses that accepts a connection.
 fn connect(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no addresses");
     for address in addresses {
@@ -412,7 +414,7 @@ fn explain_refusal(error: &io::Error) -> String {
     }
 }
 
-/// Converts the error of a connection to the loss of the rank on its other side.
+/// Converts an error of a connection to the loss of the connected rank.
 pub(super) fn lost(rank: usize, error: &io::Error) -> RankError {
     let reason = match error.kind() {
         io::ErrorKind::UnexpectedEof
@@ -424,10 +426,11 @@ pub(super) fn lost(rank: usize, error: &io::Error) -> RankError {
     RankError::Lost { rank, reason }
 }
 
-/// Connects to the next rank and accepts the connection of the previous one. Connections of other peers are dropped.
+/// Connects to the next rank in the ring and accepts the connection of the previous rank. Other connections are
+/// dropped.
 ///
 /// # Errors
-/// [`RankError::Lost`] with the number of the neighbour.
+/// [`RankError::Lost`] with the number of a neighbour that cannot be connected.
 pub(super) fn connect_ring(
     ranks: &Ranks,
     listener: &TcpListener,
@@ -438,7 +441,7 @@ pub(super) fn connect_ring(
     let previous = (ranks.rank + ranks.world_size - 1) % ranks.world_size;
     let deadline = Instant::now() + RING_TIMEOUT;
 
-    // Connect and accept concurrently, because every rank is connecting to its next rank at the same time.
+    // Connect and accept at the same time, because all ranks connect to their next rank at the same time.
     let (out, into) = std::thread::scope(|scope| {
         let waiting = scope.spawn(|| accept_from(previous, listener, &key, deadline));
         let out = introduce_to(table[next], ranks.rank, &key, deadline);
@@ -475,7 +478,7 @@ fn introduce_to(
     deadline: Instant,
 ) -> io::Result<TcpStream> {
     loop {
-        // The neighbour may not be listening yet, or may be busy with another peer.
+        // The next rank may not be listening yet, or may be busy with another connection.
         let attempt = connect(&[address])
             .and_then(|mut stream| wire::introduce(&mut stream, key, &rank).map(|()| stream));
         match attempt {
@@ -491,7 +494,7 @@ fn accept_from(
     key: &Key,
     deadline: Instant,
 ) -> io::Result<TcpStream> {
-    // Poll instead of blocking: a neighbour that never connects must not block this rank beyond the deadline.
+    // Poll instead of blocking, so that this rank stops waiting for its neighbours at the deadline.
     listener.set_nonblocking(true)?;
     while Instant::now() < deadline {
         let Ok((mut stream, _)) = listener.accept() else {
@@ -499,7 +502,7 @@ fn accept_from(
             continue;
         };
 
-        // An unknown peer may block for one second at most. The neighbour retries if it had to wait.
+        // An unknown program that connects may block this rank for one second at most. The previous rank retries.
         let heard = prepare(&stream)
             .and_then(|()| stream.set_read_timeout(Some(Duration::from_secs(1))))
             .and_then(|()| wire::receive_introduction::<usize>(&mut stream, key, &()));

@@ -2,11 +2,11 @@
 //! one, and every rank gets the same bits. Source: Patarasuk and Yuan, "Bandwidth optimal all-reduce algorithms for
 //! clusters of workstations" (2009).
 //!
-//! A tensor is cut into one segment per rank. Each segment travels round the ring and is summed in n − 1 steps, and the
-//! sums travel round in n − 1 more. The order of the additions in a segment depends only on the ring, not on timing. A
-//! header is exchanged before the values, which detects ranks that call different operations.
+//! A tensor is cut into one segment per rank. Each segment travels round the ring and is summed in n − 1 steps; the
+//! sums are sent round in n − 1 more. The order of the additions in a segment depends only on the ring, not on timing.
+//! A header is exchanged before the values, which detects ranks that call different operations.
 //!
-//! Tensors on GPUs are copied to host memory and summed there. This is the path for machines without NCCL.
+//! Tensors on GPUs are copied to host memory and summed there, on machines without NCCL.
 
 use std::ops::{AddAssign, Range};
 use std::sync::{Mutex, PoisonError};
@@ -21,7 +21,7 @@ use super::watchdog::{Check, OnLoss, Watchdog};
 use super::{Collective, RankError, Ranks};
 use crate::ffi;
 
-/// A collective operation. All ranks must call the same one.
+/// An operation in which all ranks take part. All ranks must call the same operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Operation {
     SumF32 { values: u64 },
@@ -38,7 +38,7 @@ impl Operation {
         }
     }
 
-    /// Formats an operation for error messages.
+    /// Formats an operation and its number for error messages.
     fn describe([operation, values]: [u64; 2], count: u64) -> String {
         match operation {
             1 => format!("operation {count}, a sum of {values} f32"),
@@ -49,7 +49,7 @@ impl Operation {
     }
 }
 
-/// Returns the range of segment `index` if `length` values are cut into `parts` segments.
+/// Returns the range of values of segment `index` if `length` values are cut into `parts` segments.
 fn segment(length: usize, parts: usize, index: usize) -> Range<usize> {
     length * index / parts..length * (index + 1) / parts
 }
@@ -60,7 +60,7 @@ fn add<T: ArrowNativeType + AddAssign>(values: &mut [T], others: &[T]) {
     }
 }
 
-/// Error of an operation, before the watchdog has been consulted for its cause.
+/// Error of an operation over the ring. The watchdog may know the cause.
 enum Fault {
     Link(LinkError),
     OutOfStep { here: String, there: String },
@@ -72,25 +72,26 @@ impl From<LinkError> for Fault {
     }
 }
 
-/// State of the ring on one rank.
+/// State of one rank's ring.
 #[derive(Debug)]
 struct Ring {
     rank: usize,
     world_size: usize,
     links: Links,
-    /// Number of operations so far.
+    /// Number of operations completed so far.
     count: u64,
 }
 
 impl Ring {
-    /// Sends the header of this operation to the next rank and compares it with the header from the previous rank.
+    /// Sends the header of an operation (number, kind and length) to the next rank and compares it with the previous
+    /// rank's header.
     fn begin(&mut self, operation: Operation) -> Result<(), Fault> {
         let code = operation.code();
         let header = [self.count, code[0], code[1]];
 
         self.links.push(&header)?;
         let theirs = self.links.pull::<u64>(header.len())?;
-        // Ranks in different operations would add up unrelated numbers.
+        // If two ranks ran different operations, unrelated numbers would be summed.
         if theirs != header {
             let here = Operation::describe(code, self.count);
             return Err(Fault::OutOfStep {
@@ -103,12 +104,12 @@ impl Ring {
         Ok(())
     }
 
-    /// Sends all segments but one round the ring, beginning with segment `held`. `fold` merges a received segment into
-    /// the local one.
+    /// Sends all segments but one to the next rank, beginning with segment `held`, and receives as many from the
+    /// previous rank. `fold` adds or copies a received segment to the local one.
     ///
-    /// For each chunk, a rank first hands its own chunk to the sending thread and then waits for a chunk from the
-    /// previous rank. The slowest rank therefore never waits for a buffer, and the chunk that it waits for has already
-    /// been handed over, so that the ring cannot deadlock.
+    /// For each chunk, a rank first passes its own chunk to the sending thread and then waits for a chunk from the
+    /// previous rank. The slowest rank never waits for a buffer, and the chunk that it waits for has already been
+    /// queued or sent, so that the ring cannot deadlock.
     fn pass<T: ArrowNativeType>(
         &mut self,
         values: &mut [T],
@@ -118,7 +119,7 @@ impl Ring {
     ) -> Result<(), LinkError> {
         let parts = self.world_size;
         for step in 0..parts - 1 {
-            // The multiples of `parts` only prevent the subtraction from underflowing.
+            // Adding multiples of `parts` prevents the subtraction from underflowing.
             let out = bounds((held + parts - step) % parts);
             let into = bounds((held + 2 * parts - step - 1) % parts);
             self.exchange(values, out, into, fold)?;
@@ -159,8 +160,8 @@ impl Ring {
     ) -> Result<(), Fault> {
         self.begin(operation)?;
 
-        // Reduce-scatter: every rank adds its values to the segments that pass, until each rank holds one complete sum.
-        // Then the sums are passed round.
+        // Reduce-scatter: every rank adds its values to the segments that it receives, until each rank has the complete
+        // sum of one segment. Then the sums are sent round the ring.
         let length = values.len();
         let parts = self.world_size;
         self.pass(
@@ -170,7 +171,7 @@ impl Ring {
             add,
         )?;
 
-        // The last segment received in the first round: all ranks have added their values to it.
+        // The segment received last contains the values of all ranks.
         let whole = (self.rank + 1) % parts;
         self.pass(
             values,
@@ -184,7 +185,8 @@ impl Ring {
     fn gather(&mut self, bytes: &[u8]) -> Result<Vec<Vec<u8>>, Fault> {
         self.begin(Operation::Gather)?;
 
-        // The lengths are exchanged first, so that each rank knows the positions of all other ranks' bytes.
+        // The lengths are exchanged before the bytes, so that each rank knows where the bytes of every other rank
+        // begin.
         let mut lengths = vec![0; self.world_size];
         lengths[self.rank] = bytes.len() as u64;
         self.pass(
@@ -200,7 +202,7 @@ impl Ring {
             end += length as usize;
             starts.push(end);
         }
-        // The announced lengths are trusted for the allocation, since all ranks have proved that they know the job's
+        // The received lengths determine the size of an allocation. They are trusted, since all ranks know the job's
         // token.
         let mut all = vec![0; end];
         all[starts[self.rank]..starts[self.rank + 1]].copy_from_slice(bytes);
@@ -228,13 +230,12 @@ pub(crate) struct RingGroup {
 }
 
 impl RingGroup {
-    /// Connects to the other ranks. Blocks until every rank has connected and its `fingerprint` has been compared with
-    /// that of rank 0.
+    /// Connects to the other ranks. Blocks until every rank has connected and has the same `fingerprint` as rank 0.
     ///
-    /// From then on, the threads of a watchdog monitor all ranks and call `on_loss` when one of them is lost.
+    /// Afterwards, a watchdog monitors all ranks and calls `on_loss` when one of them is lost.
     ///
     /// # Errors
-    /// [`RankError`] with the same reason on every rank that connected.
+    /// [`RankError`] if a rank is missing or has other settings, with the same reason on every rank that connected.
     pub(crate) fn join(
         ranks: &Ranks,
         fingerprint: &Fingerprint,
@@ -242,8 +243,8 @@ impl RingGroup {
     ) -> Result<Self, RankError> {
         let rank = ranks.rank;
         let met = rendezvous::meet(ranks, fingerprint)?;
-        // Start the watchdog before joining the ring: the loss of a rank in the meantime is then reported with its
-        // number, instead of as a missing neighbour.
+        // Start the watchdog before connecting the ring: a rank that is lost in the meantime is then reported by its
+        // number.
         let watchdog = Watchdog::start(ranks, met.control, on_loss)
             .map_err(RankError::system(rank, "starting the watchdog"))?;
 
@@ -272,17 +273,17 @@ impl RingGroup {
         })
     }
 
-    /// Registers a check that the watchdog calls every second. If the check returns a message, this rank is lost.
+    /// Registers a check that the watchdog calls every second. If it returns a message, this rank is reported as lost.
     pub(super) fn watch(&self, check: Check) {
         self.watchdog.also_ask(check);
     }
 
-    /// Returns the loss that caused `error` if one is known or reported within a short time, else `error`.
+    /// Returns the loss of a rank that caused `error`, if one is reported within a short time, else `error`.
     pub(super) fn explain(&self, error: RankError) -> RankError {
         self.watchdog.known_loss().unwrap_or(error)
     }
 
-    /// Runs one operation. Closes the connections after a fault, since unread data may still be in transit.
+    /// Runs one operation. After an error, closes the connections, since they may still contain unread data.
     fn run<R>(
         &self,
         operation: impl FnOnce(&mut Ring) -> Result<R, Fault>,
@@ -301,7 +302,7 @@ impl RingGroup {
                 "rank {rank} is at {here}, rank {neighbour} at {there}: all ranks must call the same operations in the \
                  same order"
             ))),
-            // The ring often notices the end of a neighbour first. The watchdog knows the cause or receives it soon.
+            // The ring often notices first that a neighbour has ended. The watchdog soon receives the cause.
             Fault::Link(LinkError { neighbour, source }) => {
                 Err(self.explain(RankError::Neighbour {
                     rank,
@@ -332,13 +333,13 @@ fn unfit(tensor: &Tensor) -> RankError {
     }
 }
 
-/// Copies a tensor to host memory, sums the copy and copies the result back.
+/// Copies a GPU tensor to host memory, sums the copy over the ranks, and copies the sum back.
 pub(super) fn through_host(
     rank: usize,
     tensor: &mut Tensor,
     sum: impl FnOnce(&mut Tensor) -> Result<(), RankError>,
 ) -> Result<(), RankError> {
-    // The copy is forced (`copy`) and blocking (no `non_blocking`), because its values are read immediately.
+    // The arguments force a copy (`copy`) and wait until it is complete (`non_blocking` is false).
     let mut copy = tensor
         .f_to_device_(Device::Cpu, tensor.kind(), false, true)
         .map_err(RankError::torch(rank))?;

@@ -19,29 +19,31 @@ use super::links::Peer;
 use super::rendezvous::lost;
 use super::{RankError, Ranks, wire};
 
-/// Interval between two heartbeats.
+/// Time between two heartbeats.
 const BEAT: Duration = Duration::from_secs(1);
-/// Time without a message after which a rank counts as lost.
+/// Time without a message from a rank after which the rank counts as lost.
 const SILENCE: Duration = Duration::from_secs(5);
-/// Time for which a rank with a broken ring waits for a report of the cause.
+/// Time for which a rank waits for the cause of a broken connection in the ring.
 const CAUSE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Action of a rank when another is lost. It is called once, on a thread of the watchdog, with [`RankError::Lost`].
+/// Function that a rank calls when another rank is lost. It is called once, on a watchdog thread, with
+/// [`RankError::Lost`].
 pub(crate) type OnLoss = Box<dyn Fn(&RankError) + Send + Sync>;
 
-/// Check that is called every second. It returns a message if this rank cannot continue, and must not block.
+/// Check that the watchdog calls every second. It must not block, and returns a message if this rank cannot continue.
 pub(super) type Check = Box<dyn Fn() -> Option<String> + Send>;
 
 /// Exit code of a rank that ends because another rank was lost. The lost rank reports the cause.
 pub(crate) const LOST: u8 = 6;
 
-/// Returns an action that prints on one line of stderr which rank was lost, and exits the process with code [`LOST`],
-/// regardless of its other threads.
+/// Returns a function that prints to stderr, on one line, which rank was lost, and then exits the process with code
+/// [`LOST`].
 pub(crate) fn exit_on_loss(ranks: &Ranks) -> OnLoss {
     let rank = ranks.rank;
     Box::new(move |loss| {
         let line = format!("wavemill-train: rank {rank} stops: {loss}");
-        // stderr may be a pipe that is not being read, so the exit waits for the write only for a limited time.
+        // If stderr is a pipe that is not being read, printing blocks. The exit therefore waits for it only for a
+        // limited time.
         let (done, told) = crossbeam_channel::bounded(1);
         std::thread::spawn(move || {
             eprintln!("{line}");
@@ -52,14 +54,14 @@ pub(crate) fn exit_on_loss(ranks: &Ranks) -> OnLoss {
     })
 }
 
-/// Messages on the control connection.
+/// Messages between a rank and rank 0.
 #[derive(Debug, Serialize, Deserialize)]
 enum Message {
     /// Heartbeat.
     Beat,
-    /// This rank has finished its work. From rank 0: every rank has finished.
+    /// From a rank: it has finished its work. From rank 0: every rank has finished.
     Finished,
-    /// A rank is lost or is about to end.
+    /// The named rank is lost or is about to end.
     Failed { rank: usize, reason: String },
 }
 
@@ -67,12 +69,12 @@ enum Message {
 struct State {
     /// Ranks that have reported their successful end.
     finished: BTreeSet<usize>,
-    /// Whether a loss is known and is being reported to the other ranks.
+    /// Whether a rank is lost and the loss is being reported to the other ranks.
     losing: bool,
-    /// The first loss, set after [`OnLoss`] has returned. If `OnLoss` ends the process, no other thread can report the
-    /// loss.
+    /// The first lost rank, set after [`OnLoss`] has returned. If `OnLoss` ends the process, no other thread can report
+    /// the loss.
     loss: Option<Loss>,
-    /// Whether all ranks have finished or this rank is ending. No losses are reported from then on.
+    /// Whether all ranks have finished or this rank is ending. From then on, no losses are reported.
     over: bool,
 }
 
@@ -91,7 +93,7 @@ impl From<Loss> for RankError {
 struct WatchdogInner {
     rank: usize,
     launcher: Option<u32>,
-    /// Control connections, used for writing.
+    /// Connections to rank 0 or, on rank 0, to all other ranks; used for writing.
     peers: Vec<Mutex<TcpStream>>,
     state: Mutex<State>,
     changed: Condvar,
@@ -100,7 +102,7 @@ struct WatchdogInner {
     on_loss: OnLoss,
 }
 
-/// Monitors the ranks from its start until the successful end of the job or the first loss.
+/// Monitors all ranks until they have finished successfully or one of them is lost.
 pub(super) struct Watchdog(Arc<WatchdogInner>);
 
 impl std::fmt::Debug for Watchdog {
@@ -117,13 +119,13 @@ impl Watchdog {
     /// rank 0.
     ///
     /// # Errors
-    /// I/O errors if a thread cannot be spawned or a connection cannot be cloned.
+    /// I/O errors if a watchdog thread cannot be started or a connection cannot be cloned.
     pub(super) fn start(ranks: &Ranks, control: Vec<Peer>, on_loss: OnLoss) -> io::Result<Self> {
         let mut readers = Vec::new();
         let mut peers = Vec::new();
         for peer in control {
-            // Both sides send every second, so a longer wait counts as silence. The write timeout keeps a peer that
-            // does not read from delaying messages to the others.
+            // A peer sends a heartbeat every second, so a read that takes longer than the timeout counts as silence.
+            // The write timeout limits how long a peer that does not read can delay messages to the others.
             peer.stream.set_read_timeout(Some(SILENCE))?;
             peer.stream.set_write_timeout(Some(BEAT))?;
             readers.push(Peer {
@@ -157,7 +159,7 @@ impl Watchdog {
         Ok(Self(shared))
     }
 
-    /// Registers connections that are closed when a rank is lost, so that no thread waits on them forever.
+    /// Registers connections to close when a rank is lost, so that no thread waits for their data forever.
     pub(super) fn guard(&self, streams: impl IntoIterator<Item = TcpStream>) {
         self.0
             .guarded
@@ -166,7 +168,7 @@ impl Watchdog {
             .extend(streams);
     }
 
-    /// Registers an additional check of whether this rank can continue.
+    /// Registers an additional check whether this rank can continue.
     pub(super) fn also_ask(&self, check: Check) {
         self.0
             .checks
@@ -175,7 +177,7 @@ impl Watchdog {
             .push(check);
     }
 
-    /// Returns the loss that explains a broken connection, if one is known or reported within [`CAUSE_TIMEOUT`].
+    /// Returns the lost rank that explains a broken connection, if one is reported within [`CAUSE_TIMEOUT`].
     pub(super) fn known_loss(&self) -> Option<RankError> {
         let deadline = Instant::now() + CAUSE_TIMEOUT;
         let state = self
@@ -184,17 +186,17 @@ impl Watchdog {
         state.loss.clone().map(RankError::from)
     }
 
-    /// Ends the job successfully: waits until all ranks have called it. No losses are reported afterwards.
+    /// Ends the job successfully: blocks until all ranks have called `finish`. Afterwards, no losses are reported.
     ///
     /// # Errors
-    /// [`RankError::Lost`] if a rank is lost before that.
+    /// [`RankError::Lost`] if a rank is lost before all ranks have called `finish`.
     pub(super) fn finish(&self) -> Result<(), RankError> {
         let shared = &self.0;
         if shared.rank > 0 {
             shared.send_to_all(&Message::Finished);
         }
 
-        // Rank 0 waits for all other ranks, and they wait for its message.
+        // Rank 0 waits for the message `Finished` of all other ranks, and they wait for that of rank 0.
         let mut state = shared.state();
         while state.loss.is_none()
             && !state.over
@@ -209,7 +211,7 @@ impl Watchdog {
             return Err(loss.into());
         }
 
-        // Rank 0 sends the message once, even if this function is called again.
+        // Rank 0 sends `Finished` once, even if this function is called again.
         let first = !std::mem::replace(&mut state.over, true);
         drop(state);
 
@@ -220,7 +222,7 @@ impl Watchdog {
         Ok(())
     }
 
-    /// Tells the other ranks why this rank ends, and stops monitoring.
+    /// Reports to the other ranks why this rank ends, and stops monitoring.
     pub(super) fn fail(&self, reason: &str) {
         if self.0.end_quietly() {
             self.0.send_to_all(&Message::Failed {
@@ -237,7 +239,7 @@ impl Drop for Watchdog {
         self.0.end_quietly();
         for peer in &self.0.peers {
             let stream = peer.lock().unwrap_or_else(PoisonError::into_inner);
-            // Fails if the other side has already closed the connection.
+            // Fails if the peer has already closed the connection.
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
@@ -270,7 +272,8 @@ impl WatchdogInner {
         was_on
     }
 
-    /// Sends a message to every peer. Errors are ignored, since the reader of a broken connection detects them.
+    /// Sends a message to every connected rank. Errors are ignored: the thread that reads the broken connection reports
+    /// them.
     fn send_to_all(&self, message: &Message) {
         for peer in &self.peers {
             let mut stream = peer.lock().unwrap_or_else(PoisonError::into_inner);
@@ -278,7 +281,7 @@ impl WatchdogInner {
         }
     }
 
-    /// Sends a heartbeat every second, after checking that the launcher is alive and running the registered checks.
+    /// Every second, checks that the launcher is alive, runs the registered checks, and sends a heartbeat.
     fn beat(&self) {
         loop {
             let state = self.wait_until(Instant::now() + BEAT, |state| state.over || state.losing);
@@ -295,7 +298,7 @@ impl WatchdogInner {
         }
     }
 
-    /// Returns the reason if this rank cannot continue.
+    /// Returns the reason why this rank cannot continue: the launcher has ended, or a registered check failed.
     fn own_end(&self) -> Option<String> {
         if self
             .launcher
@@ -310,7 +313,7 @@ impl WatchdogInner {
             .find_map(|check| check())
     }
 
-    /// Reads messages from one peer until monitoring stops.
+    /// Reads messages from one connected rank until monitoring stops.
     fn listen(&self, mut peer: Peer) {
         loop {
             match wire::receive(&mut peer.stream) {
@@ -318,7 +321,7 @@ impl WatchdogInner {
                 Ok(Message::Finished) => {
                     let mut state = self.state();
                     state.finished.insert(peer.rank);
-                    // Rank 0 sends this message after every rank has finished.
+                    // Rank 0 sends `Finished` after every rank has finished.
                     state.over |= peer.rank == 0;
                     drop(state);
                     self.changed.notify_all();
@@ -338,14 +341,14 @@ impl WatchdogInner {
         }
     }
 
-    /// Handles the first loss. Rank 0 and the failing rank report it to the others.
+    /// Handles the first loss of a rank. Rank 0 and the lost rank report it to the others.
     fn lose(&self, rank: usize, reason: String) {
         let mut state = self.state();
         if state.over || std::mem::replace(&mut state.losing, true) {
             return;
         }
 
-        // Release the lock first: sending to a peer that does not read can block for the write timeout.
+        // Release the lock before sending: a peer that does not read can block the write until its timeout.
         drop(state);
         if self.rank == 0 || self.rank == rank {
             self.send_to_all(&Message::Failed {
@@ -359,8 +362,8 @@ impl WatchdogInner {
             reason: reason.clone(),
         });
 
-        // Set only now: `known_loss` wakes the main thread, which would end the process before `on_loss` has printed
-        // the reason.
+        // Set the loss only after `on_loss` has printed the reason: it wakes the main thread, which would end the
+        // process.
         self.state().loss = Some(Loss { rank, reason });
         self.changed.notify_all();
 

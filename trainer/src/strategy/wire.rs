@@ -2,19 +2,19 @@
 //! to the same job.
 //!
 //! A frame is a length (u32, little-endian) followed by JSON. The proof is a keyed hash over the message and a random
-//! number from the other side, so that the job's token is never sent. Nothing is encrypted: gradients cross the network
-//! in the clear as well.
+//! number from the other rank, so that the job's token is never sent. Messages and gradients are not encrypted.
 
 use std::io::{self, Read, Write};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// First bytes sent by a listener. They distinguish a rank from another program that listens on the port.
+/// First bytes sent by a rank that accepts connections. They distinguish it from another program that listens on the
+/// port.
 const MAGIC: &[u8; 16] = b"wavemill ranks 1";
-/// Length of the random numbers that prevent replay attacks.
+/// Length in bytes of the random numbers that prevent replay attacks.
 const NONCE_BYTES: usize = 32;
-/// Maximum size of a message. The longest message is the table of addresses, with about 25 bytes per rank.
+/// Maximum size of a message in bytes. The longest message is the table of addresses, with about 25 bytes per rank.
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
 
 type Nonce = [u8; NONCE_BYTES];
@@ -24,7 +24,7 @@ type Nonce = [u8; NONCE_BYTES];
 pub(super) struct Key([u8; 32]);
 
 impl Key {
-    /// Derives the key from the job's token.
+    /// Derives the secret key from the job's token.
     pub(super) fn from_token(token: &str) -> Self {
         Self(blake3::derive_key(
             "wavemill trainer: ranks of one job",
@@ -32,7 +32,8 @@ impl Key {
         ))
     }
 
-    /// Computes the keyed hash of a message. `side` prevents the listener's own messages from being replayed to it.
+    /// Computes the keyed hash of a message. `side` is the role of the sender, so that a rank's own message cannot be
+    /// replayed to it.
     fn proof(&self, side: &str, nonce: &Nonce, body: &[u8]) -> blake3::Hash {
         let mut hasher = blake3::Hasher::new_keyed(&self.0);
         hasher.update(side.as_bytes()).update(nonce).update(body);
@@ -49,7 +50,7 @@ impl std::fmt::Debug for Key {
 /// Returns random bytes from the operating system.
 ///
 /// # Errors
-/// I/O errors of /dev/urandom.
+/// I/O errors of /dev/urandom, if it cannot be opened or read.
 pub(crate) fn random<const N: usize>() -> io::Result<[u8; N]> {
     let mut bytes = [0; N];
     std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
@@ -80,7 +81,7 @@ fn receive_body(stream: &mut impl Read) -> io::Result<Vec<u8>> {
     let mut length = [0; 4];
     stream.read_exact(&mut length)?;
     let length = u32::from_le_bytes(length) as usize;
-    // Check the length before allocating: the sender has not been authenticated yet.
+    // Check the length before allocating memory: the sender has not been authenticated yet.
     check_length(length)?;
 
     let mut body = vec![0; length];
@@ -88,7 +89,7 @@ fn receive_body(stream: &mut impl Read) -> io::Result<Vec<u8>> {
     Ok(body)
 }
 
-/// Sends one message in a single write.
+/// Sends one message with a single write.
 pub(super) fn send(stream: &mut impl Write, message: &impl Serialize) -> io::Result<()> {
     stream.write_all(&frame(message)?)
 }
@@ -131,17 +132,18 @@ fn receive_proven<T: DeserializeOwned>(
     Ok(serde_json::from_slice(&body)?)
 }
 
-/// Authenticates the connecting side: sends `message` with a proof of the token, and checks the proof in the listener's
-/// reply.
+/// Authenticates a rank that connects to a listener: sends `message` with a proof of the token, and checks the proof in
+/// the listener's reply.
 ///
 /// # Errors
-/// `PermissionDenied`, `UnexpectedEof` (the listener has another token), or an I/O error of the stream.
+/// `PermissionDenied` if the proof is wrong, `UnexpectedEof` if the listener has another token, or an I/O error of the
+/// stream.
 pub(super) fn introduce<A: DeserializeOwned>(
     stream: &mut (impl Read + Write),
     key: &Key,
     message: &impl Serialize,
 ) -> io::Result<A> {
-    // Read first, so that another program which listens on this port receives nothing about this job.
+    // Read from the listener first: another program that listens on this port then receives nothing about this job.
     let mut opening = [0; MAGIC.len() + NONCE_BYTES];
     stream.read_exact(&mut opening)?;
     let (magic, theirs) = opening.split_at(MAGIC.len());
@@ -159,11 +161,11 @@ pub(super) fn introduce<A: DeserializeOwned>(
     receive_proven(stream, key, "host", &ours)
 }
 
-/// Authenticates the listening side: returns the message of a peer that proved the token, after sending `answer` with a
-/// proof.
+/// Authenticates a rank that connects to this listener: returns its message, after sending `answer` with a proof of the
+/// token.
 ///
 /// # Errors
-/// `PermissionDenied` or an I/O error of the stream.
+/// `PermissionDenied` if the proof is wrong, or an I/O error of the stream.
 pub(super) fn receive_introduction<T: DeserializeOwned>(
     stream: &mut (impl Read + Write),
     key: &Key,
@@ -173,7 +175,7 @@ pub(super) fn receive_introduction<T: DeserializeOwned>(
     stream.write_all(&[MAGIC.as_slice(), &ours].concat())?;
     let mut theirs: Nonce = [0; NONCE_BYTES];
     stream.read_exact(&mut theirs)?;
-    // Check the proof before sending the answer, so that an unauthenticated peer receives only a random number.
+    // Check the peer's proof before sending the answer: an unauthenticated peer receives only a random number.
     let message = receive_proven(stream, key, "guest", &ours)?;
     send_proven(stream, key, "host", &theirs, answer)?;
     Ok(message)

@@ -34,9 +34,9 @@ pub struct BackendArgs {
 }
 
 impl BackendArgs {
-    /// Opens the backend for the features of `recipe`, with the CPU at `level`. A note on stderr names the place where
-    /// features are computed if it is not the requested one or is not obvious. A recipe that stretches tracks is
-    /// computed on the CPU only.
+    /// Opens the backend that computes the features of `recipe`; a CPU backend uses the instruction set `level`. A note
+    /// on stderr names the backend if it is not the requested one or is not obvious. The features of a recipe that
+    /// stretches tracks are computed on the CPU only.
     ///
     /// # Errors
     /// [`UsageError`] for an unknown name, a missing device or CUDA library, or a recipe that no device can compute.
@@ -63,7 +63,7 @@ impl BackendArgs {
                 })?
         };
 
-        // On a machine without a GPU, the note would be of no use.
+        // On a machine without a GPU, a note about the choice of the CPU would be useless.
         let is_told = self.backend.is_some() || backend.kind() != "cpu" || has_nvidia_device();
         if let Some(notice) = notice.filter(|_| is_told) {
             eprintln!("note: {}", shown(&notice));
@@ -71,10 +71,10 @@ impl BackendArgs {
         Ok(backend)
     }
 
-    /// Opens the CPU, unless a device was requested.
+    /// Opens the CPU backend for a recipe that stretches tracks. A request for a GPU is an error.
     fn open_for_stretch(&self, choice: BackendChoice, level: Level) -> Result<ChosenBackend> {
         let asked = match (choice, self.devices.first()) {
-            // The CPU's own error about a device number is equally good.
+            // With `--backend cpu`, opening the CPU reports a useful error about a device number.
             (BackendChoice::Cpu, _) | (BackendChoice::Auto, None) => None,
             (BackendChoice::Auto, Some(device)) => Some(format!("--devices {device}")),
             (other, _) => Some(format!("--backend {other}")),
@@ -102,7 +102,7 @@ fn refused(backend: &str, error: KernelError) -> UsageError {
             value,
             allowed,
         } => {
-            // The kernels name one device, whereas the flag lists several.
+            // The kernels' error names the key `device`, but the flag is `--devices`.
             let flag = if key == "device" { "devices" } else { key };
             UsageError(format!("--{flag} {value}: must be {allowed}"))
         }

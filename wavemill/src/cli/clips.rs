@@ -40,8 +40,8 @@ impl ClipArgs {
     pub fn find(&self) -> Result<ClipList> {
         let mut found = ClipList::default();
         for clip in &self.clips {
-            // The path is compared as bytes, since it need not be text. Within a list, `@` has no meaning and begins a
-            // file name.
+            // The path is compared as bytes, since it need not be valid UTF-8. Within a list file, `@` has no meaning:
+            // it begins a file name.
             match clip.as_os_str().as_bytes() {
                 [b'@', list @ ..] => found.list(Path::new(OsStr::from_bytes(list)))?,
                 _ => found.add(clip.clone())?,
@@ -65,7 +65,7 @@ impl ClipList {
             self.clips.push(path);
             return Ok(());
         }
-        // Unreadable paths count as well: they are reported later, and the folder is not empty.
+        // Unreadable paths are counted, too: they are reported later, and the folder is not empty.
         let before = self.clips.len() + self.unreadable.len();
         self.folder(&path);
 
@@ -112,7 +112,7 @@ impl ClipList {
                 return;
             }
         };
-        // Sorted, because a file system lists its entries in any order.
+        // The entries are sorted, because a file system lists them in any order.
         let mut below: Vec<PathBuf> = entries.iter().map(fs::DirEntry::path).collect();
         below.sort();
 
@@ -123,7 +123,7 @@ impl ClipList {
             if name.as_bytes().starts_with(b".") {
                 continue;
             }
-            // The metadata of the link itself: its target is examined only if the link has the name of a clip.
+            // The metadata is that of a link itself: its target is examined only if the link has the name of a clip.
             let is_folder = match fs::symlink_metadata(&path) {
                 Ok(metadata) => metadata.is_dir(),
                 Err(error) => {
@@ -150,7 +150,7 @@ impl ClipList {
 
 /// Parses the paths of a list. Empty lines are skipped, and lines may end in CRLF.
 fn paths(bytes: &[u8]) -> Vec<PathBuf> {
-    // In the format of `find -print0`, a line break is part of a name.
+    // In the format of `find -print0`, a line break is part of a file name.
     let by_zero = bytes.contains(&0);
     let separator = if by_zero { 0 } else { b'\n' };
 

@@ -56,10 +56,10 @@ pub struct DemoCommand {
 }
 
 impl DemoCommand {
-    /// Creates the data set, extracts it and runs the queries.
+    /// Creates the demo's data set, extracts its features into a store, and runs SQL queries on the store.
     ///
     /// # Errors
-    /// The program `demo-audio` is missing, or an error of the commands that are run.
+    /// The program `demo-audio` is missing, or one of the commands that the demo runs has failed.
     pub fn run(&self) -> Result<()> {
         let data = self.dir.join("data");
         if is_complete(&data)? {
@@ -84,7 +84,7 @@ impl DemoCommand {
         ));
         extract(&data, &store)?.run()?;
 
-        // The queries handle signals themselves.
+        // The `sql` commands of the demo handle signals themselves.
         interrupt::leave_to_others();
         for (number, (question, query)) in QUESTIONS.iter().enumerate() {
             let number = number + 3;
@@ -103,8 +103,8 @@ impl DemoCommand {
     }
 }
 
-/// Reports whether the data set is complete: `demo-audio` writes these two files after all clips, each under a
-/// temporary name until it is complete.
+/// Reports whether the data set in `data` is complete: `demo-audio` writes two files of metadata after all clips, each
+/// under a temporary name until the file is complete.
 fn is_complete(data: &Path) -> io::Result<bool> {
     let metadata = data.join("fma_metadata");
     Ok(metadata.join("tracks.csv").try_exists()? && metadata.join("genres.csv").try_exists()?)
@@ -142,7 +142,7 @@ fn holds_only_ours(data: &Path) -> bool {
         return false;
     };
     for entry in entries {
-        // An entry that cannot be read has no name here and counts as another program's file.
+        // The name of an entry that cannot be read is unknown, so it counts as another program's file.
         let name = entry.map(|entry| entry.file_name()).unwrap_or_default();
         if name != "fma_metadata" && name != "fma_demo" {
             return false;
@@ -157,7 +157,7 @@ fn extract(data: &Path, store: &Path) -> Result<ExtractCommand> {
     command_of(&[
         OsStr::new("--recipe"),
         OsStr::new("demo"),
-        // Some of the demo's clips are broken on purpose.
+        // Some clips of the demo are broken on purpose, so a larger fraction of rejected clips is allowed.
         OsStr::new("--max-reject-fraction"),
         OsStr::new("0.2"),
         OsStr::new("--metadata"),

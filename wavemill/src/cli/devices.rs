@@ -8,7 +8,7 @@ use indicatif::BinaryBytes;
 use wavemill_kernels::{CudaReport, FoundLibrary};
 use wavemill_schemas::text::shown;
 
-/// Examines this machine and writes the report to stdout.
+/// Examines the GPUs and CUDA libraries of this machine, and writes a report to stdout.
 ///
 /// # Errors
 /// Standard output cannot be written.

@@ -16,26 +16,26 @@ use wavemill_terminal::exit::{self as terminal, code_of};
 use crate::export::ExportError;
 use crate::report::ReportError;
 
-/// A failure that another program has reported on stderr.
+/// Error for a failure that another program has already reported on stderr.
 #[derive(Debug, thiserror::Error)]
 #[error("see the messages above")]
 pub struct ChildFailure {
-    /// Exit code of the other program.
+    /// Exit code of the program that failed.
     pub code: u8,
 }
 
-/// A signal requested the end of the command, and the command ended in order.
+/// Error of a command that ended in order after a signal; contains the message.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Interrupted(pub String);
 
-/// A store whose bytes differ from its manifest.
+/// Error for a store whose files differ from its manifest.
 #[derive(Debug, thiserror::Error)]
 #[error("{files} damaged {word}: restore them from a copy, {}", self.remedy(), word = if *files == 1 { "file" } else { "files" })]
 pub struct DamagedStore {
-    /// Number of damaged files.
+    /// Number of damaged files in the version.
     pub files: usize,
-    /// Number of versions after the damaged one.
+    /// Number of versions after the damaged version.
     pub later: usize,
     /// Tags of the damaged version, which protect it from `gc`.
     pub tags: Vec<String>,
@@ -49,7 +49,7 @@ impl DamagedStore {
         format!(" (remove its tags first: {})", self.tags.join(", "))
     }
 
-    /// Returns the alternative to restoring a copy. Only a damaged latest version can be replaced by a new one.
+    /// Returns a remedy besides restoring files from a copy. Only the latest version can be replaced by a new one.
     fn remedy(&self) -> String {
         match self.later {
             0 => "or extract again with --new-version".to_owned(),
@@ -61,7 +61,7 @@ impl DamagedStore {
     }
 }
 
-/// Returns the documented exit code of an error.
+/// Returns the documented exit code of a command's error.
 pub fn code(error: &Error) -> u8 {
     if store_is_closed(error) {
         return exit::NO_SPACE;
@@ -69,7 +69,7 @@ pub fn code(error: &Error) -> u8 {
     terminal::code(error, known)
 }
 
-/// Returns the exit code of an error of a known type.
+/// Returns the exit code of a single cause of an error, or `None` if the type of the cause has none.
 fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if cause.is::<RecipeError>() || cause.is::<ExperimentError>() {
         return Some(exit::USAGE);
@@ -90,7 +90,7 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
         .or_else(|| code_of(cause, RunError::exit_code))
 }
 
-/// Reports whether the user may not write the store, which has the exit code of a read-only file system.
+/// Reports whether the user lacks the permission to write the store. The exit code is that of a read-only disk.
 fn store_is_closed(error: &Error) -> bool {
     let store = error.downcast_ref().and_then(StoreError::io);
     let run = || error.downcast_ref().and_then(RunError::io);

@@ -69,15 +69,15 @@ pub struct ExportCommand {
 }
 
 impl ExportCommand {
-    /// Exports the feature to the folder `out`.
+    /// Exports the requested feature to the folder `out`.
     ///
     /// # Errors
-    /// [`UsageError`], `StoreError`, `ExportError`.
+    /// [`UsageError`] for an invalid `--out`; `StoreError` for an unreadable store; `ExportError` if the export fails.
     pub fn run(&self) -> Result<()> {
         let store = Store::open(&self.store)?;
         let version = store.resolve(self.version.as_ref())?;
         let (version, manifest) = store.readable(version)?;
-        // Only runs may write into a store.
+        // Only extraction runs may write into a store's folder.
         if store.encloses(&self.out) {
             let words = format!("--out {}: must be outside the store", self.out.display());
             return Err(UsageError(words).into());
@@ -148,13 +148,13 @@ impl ExportCommand {
 /// temporary folder is inside it.
 #[derive(Debug)]
 struct NewFolder {
-    /// Path as typed, for errors.
+    /// Output path as typed, for error messages.
     out: PathBuf,
-    /// Final path of the folder.
+    /// Final path of the output folder.
     target: PathBuf,
-    /// Temporary path while the folder is written.
+    /// Temporary path of the output folder while it is written.
     part: PathBuf,
-    /// True if the target already exists as an empty folder.
+    /// True if the output folder already exists and is empty.
     is_there: bool,
 }
 
@@ -210,7 +210,7 @@ impl NewFolder {
             .map_err(|error| cannot_write("--out", &self.out, error))
     }
 
-    /// Moves the complete folder to its final name.
+    /// Moves the complete temporary folder to its final path.
     fn finish(&self) -> Result<()> {
         let finished = if self.is_there {
             move_all(&self.part, &self.target).and_then(|()| fs::remove_dir(&self.part))
@@ -232,7 +232,7 @@ fn refused(out: &Path, why: &str) -> UsageError {
     UsageError(format!("--out {}: {why}", out.display()))
 }
 
-/// Reports whether a folder is empty except for the leftover of a killed command.
+/// Reports whether a folder is empty, apart from the leftover of a killed command.
 fn is_empty(folder: &Path) -> io::Result<bool> {
     for entry in fs::read_dir(folder)? {
         if entry?.file_name() != PART {
@@ -283,7 +283,7 @@ mod tests {
             let left = NewFolder::at(&out).unwrap();
             fs::create_dir(&left.part).unwrap();
             fs::write(left.part.join("x"), "half").unwrap();
-            // As after a kill: `drop` does not run.
+            // The leftover remains as after a kill: `drop` does not run.
             std::mem::forget(left);
 
             let failed = NewFolder::at(&out).unwrap();

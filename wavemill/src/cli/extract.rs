@@ -39,7 +39,7 @@ To continue a killed or interrupted run, repeat the same command. On a complete 
 Exit codes: 0 ok (with --dry-run: there is work to do), 1 failed, 2 wrong usage or recipe, 3 store damaged, 4 store of another plan, or too many files not found, 5 no space or read-only, \
 7 another wavemill is writing the store, 8 nothing to do (only with --dry-run), 130 interrupted.";
 
-/// Number of tracks that a summary line names; the complete list is in the JSON.
+/// Maximum number of moved tracks that a summary line names; the JSON report contains all of them.
 const MERGES_SHOWN: usize = 3;
 
 /// Create a version of a store from metadata and audio
@@ -123,7 +123,7 @@ impl ExtractCommand {
     /// [`wavemill_extract::run::RunError`], an error of the recipe, or wrong usage; with `--dry-run` also the error that would
     /// stop the run.
     pub fn run(&self) -> Result<u8> {
-        // Otherwise the heaps of the threads retain the memory that clips have freed.
+        // Without this call, the heaps of the threads would retain the memory that clips have freed.
         wavemill_kernels::return_large_blocks();
         let job = self.job()?;
         let warnings = job.recipe.warnings();
@@ -150,7 +150,7 @@ impl ExtractCommand {
         print_warnings(&report.warnings);
 
         if self.json {
-            // The warnings about sides and the recipe come first, in the order in which they were printed.
+            // The warnings about changes of the split and about the recipe come first, in the order printed.
             let of_sides = report.sides.as_ref().and_then(SideChanges::warning);
             let told = of_sides.into_iter().chain(warnings);
             report.warnings.splice(0..0, told);
@@ -162,10 +162,10 @@ impl ExtractCommand {
         Ok(0)
     }
 
-    /// Returns a preview of [`ExtractCommand::run`] without writing anything.
+    /// Returns a preview of the extraction ([`ExtractCommand::run`]) without writing anything.
     ///
     /// # Errors
-    /// The errors of `run`, up to its plan.
+    /// The errors of [`ExtractCommand::run`] that can occur until the extraction is planned.
     pub(super) fn forecast(&self) -> Result<Preview> {
         let job = self.job()?;
         let settings = self.settings(&job.recipe)?;
@@ -195,7 +195,7 @@ impl ExtractCommand {
             }
             None => default.level,
         };
-        // Checked before the backend is opened, so that a number out of range is reported without waiting for a driver.
+        // Options are checked before the backend is opened, so that errors are reported without waiting for a driver.
         self.check_ranges()?;
 
         Ok(Settings {
@@ -276,8 +276,8 @@ fn print_warnings(warnings: &[String]) {
     }
 }
 
-/// Prints warnings and the changes of sides before anything is committed, while the run can still be stopped. The
-/// warning about changes that invalidate the scores of earlier models comes first.
+/// Prints warnings, and the number of tracks on another side of the split, before anything is committed, while the run
+/// can still be stopped. The warning about changes that invalidate the scores of earlier models comes first.
 fn print_plan(recipe: &Recipe, sides: Option<&SideChanges>) {
     output::clear_bar();
     let of_sides = sides.and_then(SideChanges::warning);
@@ -345,7 +345,7 @@ fn summary(report: &Report, elapsed: Duration, verbose: bool) -> String {
     } else {
         format!(" ({})", by_step.join(", "))
     };
-    // All rows read and all clips planned are accounted for, and a person can add up the numbers here.
+    // The numbers in each line add up: every row that was read, and every clip that was planned, is counted once.
     text += &format!(
         "  rows read {} = kept {} + dropped {dropped}{steps} + rejected {}\n",
         counts.rows_read, counts.rows_kept, counts.rows_rejected
@@ -391,7 +391,7 @@ fn summary(report: &Report, elapsed: Duration, verbose: bool) -> String {
         );
     }
     if let Some(device) = &report.device {
-        // Small batches and idle lanes indicate that decoding, not the device, limits the run.
+        // Small batches and idle lanes (GPU threads) indicate that decoding, not the device, limits the run.
         let clips_each = device.clips as f64 / device.batches.max(1) as f64;
         let busy = device.busy * 100.0;
         text += &format!(
@@ -405,7 +405,7 @@ fn summary(report: &Report, elapsed: Duration, verbose: bool) -> String {
         .iter()
         .map(|(stage, s)| format!("{stage} {s:.1}"))
         .collect();
-    // Idle workers indicate that reading, memory or a device limits the run, or that there are few clips.
+    // Idle workers indicate that reading, memory or a device limits the run's speed, or that there are few clips.
     let busy = match report.workers_busy {
         Some(busy) => format!("; workers busy {:.0} %", busy * 100.0),
         None => String::new(),
@@ -421,7 +421,7 @@ fn summary(report: &Report, elapsed: Duration, verbose: bool) -> String {
     text
 }
 
-/// Formats the wall seconds by phase and the version's files.
+/// Formats the wall-clock seconds of each phase, and the files of the version.
 fn details(report: &Report) -> String {
     let seconds: Vec<String> = report
         .wall_s

@@ -69,10 +69,10 @@ enum Output {
 }
 
 impl FeaturesCommand {
-    /// Computes the rows of the clips and writes them.
+    /// Computes the feature rows of the clips and writes them to the output file.
     ///
     /// # Errors
-    /// Wrong usage, or a clip that cannot be read or yields no rows (after the others were written).
+    /// Wrong usage; or a clip that cannot be read or has no rows, after the rows of the other clips were written.
     pub fn run(&self) -> Result<()> {
         let recipe = Recipe::load(&self.recipe, &self.sets)?;
         if recipe.catalog.dataset == recipe::Dataset::Images {
@@ -146,7 +146,7 @@ impl FeaturesCommand {
 
         let mut known = Vec::new();
         for path in &found.clips {
-            // A clip is added before its rows, which refer to it by its index in this list.
+            // A clip is added to `known` before its rows, which refer to the clip by its index in `known`.
             let clip_key = path.to_string_lossy().replace('\\', "/");
             known.push(single::clip_row(clip_key, recipe.targets.len()));
             match rows_of(&mut clips, known.len() - 1, path)? {
@@ -175,17 +175,17 @@ impl ClipList {
     }
 }
 
-/// The result of a clip that does not end the command.
+/// The result of reading one clip, which does not end the command.
 enum ClipOutcome {
     Rows(Vec<FeatureRow>),
-    /// The reason why the clip has no rows.
+    /// The reason why the clip has no feature rows.
     Rejected(String),
 }
 
-/// Reads a clip and computes its rows.
+/// Reads a clip and computes its feature rows.
 ///
 /// # Errors
-/// A fault of the recipe or of the device.
+/// An error of the recipe or of the device, but not a rejected clip.
 fn rows_of(clips: &mut RowExtractor, clip: usize, path: &Path) -> Result<ClipOutcome> {
     let mut bytes = Vec::new();
     let read = File::open(path)
@@ -235,7 +235,7 @@ fn write_json(
     Ok(writeln!(out, "{line}")?)
 }
 
-/// Converts values to nested lists, one level per dimension.
+/// Converts a tensor's values to nested JSON lists, one level per dimension.
 fn nested(values: &[f32], shape: &[usize]) -> Value {
     match shape {
         [] | [_] => json!(values),
@@ -247,7 +247,7 @@ fn nested(values: &[f32], shape: &[usize]) -> Value {
     }
 }
 
-/// Writes rows in NumPy's format 1.0.
+/// Writes feature rows as an npy file in NumPy's format 1.0.
 fn write_npy(out: &mut impl Write, entry: &FeatureEntry, rows: &[FeatureRow]) -> Result<()> {
     // A NumPy type consists of byte order, kind and bytes per value.
     let descr = match entry.dtype.as_str() {
@@ -271,7 +271,7 @@ fn write_npy(out: &mut impl Write, entry: &FeatureEntry, rows: &[FeatureRow]) ->
     let shape: Vec<usize> = std::iter::once(&rows.len()).chain(shape).copied().collect();
     out.write_all(&npy_header(descr, &shape))?;
     for row in rows {
-        // The stored bytes are already little-endian and row-major.
+        // The stored bytes of a tensor are already little-endian and row-major.
         out.write_all(&row.tensors[0].bytes)?;
     }
     Ok(())
@@ -307,7 +307,7 @@ impl<W: Write> Sink<W> {
         }
     }
 
-    /// Writes a clip's rows; `clips` contains an entry for each clip so far.
+    /// Writes the rows of one clip; `clips` contains an entry for each clip so far.
     fn write(
         &mut self,
         entry: &FeatureEntry,

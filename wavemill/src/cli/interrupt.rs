@@ -1,5 +1,5 @@
-//! Stops a job on a signal: the first one asks it to stop, and it has half a second to clean up; only while it extracts
-//! or commits does the process wait for it. A second signal ends the process at once.
+//! Stops a job on a signal. After the first signal, the job has half a second to end, or as long as it needs if it is
+//! extracting or committing. A second signal ends the process at once.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,14 +8,14 @@ use std::time::Duration;
 use wavemill_runtime::course::Course;
 use wavemill_terminal::interrupt::{SignalGuard, end};
 
-/// Time for a job to end in order, in a phase that may be abandoned at any moment.
+/// Time that a job has to end in order after a signal, in a phase that may be abandoned at any moment.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// The last line after a second signal.
+/// The last line that the process prints after a second signal.
 pub(super) const STOPPED_AT_ONCE: &str =
     "stopped at once by a second signal; run the same command again to continue";
 
-/// Makes signals stop the job with this course until the guard is dropped.
+/// Makes signals stop the job that `course` controls, until the returned guard is dropped.
 pub(super) fn stops(course: &Arc<Course>) -> SignalGuard {
     let course = Arc::clone(course);
     SignalGuard::new(move || stop(&course))
@@ -30,7 +30,7 @@ fn stop(course: &Arc<Course>) {
         return;
     }
 
-    // A separate thread is used, so that a second signal still ends the process at once.
+    // The time limit is watched by a separate thread, so that a second signal still ends the process at once.
     let course = Arc::clone(course);
     let last_resort = std::thread::Builder::new().spawn(move || end_late(&course));
     if last_resort.is_err() {
@@ -38,7 +38,7 @@ fn stop(course: &Arc<Course>) {
     }
 }
 
-/// Ends the process if the job has not ended in time, unless it is in a phase that it has to complete.
+/// Ends the process if the job has not ended in time, unless the job is in a phase that it has to complete.
 fn end_late(course: &Course) {
     std::thread::sleep(GRACE);
     // The phase is read again: the job may have begun to extract meanwhile, and then the process waits for it.

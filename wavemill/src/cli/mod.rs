@@ -98,12 +98,12 @@ enum Command {
 
 /// Runs the command line of this process and returns its exit code.
 pub fn main() -> u8 {
-    // This precedes anything that could panic: from here on, a panic is reported in one line.
+    // This call precedes all code that could panic: from here on, a panic is reported in one line.
     panics::silence();
 
-    // Only builds for the tests contain fail points; other builds ignore the variable.
+    // Only builds for the tests contain fail points; other builds ignore the variable `FAILPOINTS`.
     if fail::has_failpoints() && std::env::var_os("FAILPOINTS").is_some() {
-        // Dropping the scenario would disarm the fail points.
+        // Dropping the scenario would disable the fail points.
         std::mem::forget(fail::FailScenario::setup());
     }
 

@@ -9,16 +9,16 @@ use wavemill_schemas::text::shown;
 /// Number of spaces between two columns of a table.
 const GAP: usize = 2;
 
-/// The JSON lines of `wavemill-train predict`, for one run after another.
+/// Predictions of several runs, as JSON lines of `wavemill-train predict`.
 #[derive(Debug, Default)]
 pub(super) struct ModelAnswers {
     runs: Vec<String>,
-    /// Lines, each with the index of its run.
+    /// JSON lines, each with the index of its run.
     lines: Vec<(usize, Map<String, Value>)>,
 }
 
 impl ModelAnswers {
-    /// Adds all lines of a run.
+    /// Adds all JSON lines that the trainer printed for a run.
     ///
     /// # Errors
     /// A line is not a JSON object, as from a trainer of another version.
@@ -34,7 +34,7 @@ impl ModelAnswers {
         Ok(())
     }
 
-    /// Formats the lines again, each with the name of its run.
+    /// Formats all predictions as JSON lines again, each with the name of its run.
     pub(super) fn lines(&self) -> String {
         let mut text = String::new();
         for (run, line) in &self.lines {
@@ -59,7 +59,7 @@ impl ModelAnswers {
                 });
                 songs.len() - 1
             });
-            // If a song has several segments, its last line is about all of them.
+            // If a song has several segments, its last line contains the prediction for the whole song.
             songs[place].answers[*run] = Some(line);
         }
 
@@ -72,12 +72,12 @@ impl ModelAnswers {
     }
 }
 
-/// A song and target: one line of the table.
+/// A line of the table: the predictions for one song and target.
 #[derive(Debug)]
 struct Song<'a> {
     clip_key: &'a str,
     target: &'a str,
-    /// Predictions, by run.
+    /// The prediction of each run, or `None` if a run has no prediction.
     answers: Vec<Option<&'a Map<String, Value>>>,
 }
 
@@ -88,7 +88,7 @@ impl Song<'_> {
         } else {
             self.clip_key.to_owned()
         }];
-        // A name that contains a line feed would take two rows.
+        // A song name that contains a line feed would take two lines of the table.
         row[0] = shown(&row[0]).into_owned();
         for answer in &self.answers {
             row.push(answer.map_or("-".to_owned(), format_prediction));
@@ -97,7 +97,7 @@ impl Song<'_> {
     }
 }
 
-/// Formats the probability as ` 0.91`; empty if a line has none.
+/// Formats the probability of a prediction as ` 0.91`; empty if there is none.
 fn probability(of: &Map<String, Value>) -> String {
     let value = of.get("probability").and_then(Value::as_f64);
     value.map_or(String::new(), |value| format!(" {value:.2}"))

@@ -1,4 +1,4 @@
-//! Snapshots of the progress of a run, which are shown while it goes on.
+//! Snapshots of a run's progress, which are shown during the run.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -25,7 +25,7 @@ pub struct Snapshot {
     /// Number of units to complete in this phase; absent if unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     total: Option<u64>,
-    /// Units per second, averaged over the phase.
+    /// Completed units per second, averaged over the phase.
     per_s: f64,
     /// Seconds left in the phase at that rate; absent if nothing is done yet, or the total is unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -87,7 +87,7 @@ impl display::Snapshot for Snapshot {
         }
 
         if let Some(total) = self.total {
-            // More can be done than was announced, for example if a file grows while it is read.
+            // More units can be completed than were announced, for example if a file grows while it is read.
             let percent = self.done.min(total) as f64 / total as f64 * 100.0;
             line += &format!(" ({} %)", percent as u64);
         }
@@ -99,7 +99,7 @@ impl display::Snapshot for Snapshot {
             line += &format!(", {audio}/s, {} rejects", self.rejects);
         }
         if let Some(eta_s) = self.eta_s {
-            // At the start the rate may be close to zero, and a `Duration` cannot represent every number of seconds.
+            // At the start, the rate may be close to 0, so the seconds left may be too many for a `Duration`.
             let left = Duration::from_secs_f64(eta_s.min(1e9));
             line += &format!(", {} left", HumanDuration(left));
         }
@@ -124,7 +124,7 @@ pub fn accompanied<T, E: Into<anyhow::Error>>(
     monitor: &RunMonitor,
     job: impl FnOnce() -> Result<T, E>,
 ) -> anyhow::Result<T> {
-    // Created before the job begins: a wrong value of `WAVEMILL_PROGRESS_S` ends the command at once.
+    // The display is created before the job begins, so that a wrong `WAVEMILL_PROGRESS_S` ends the command at once.
     let display = Display::new()?;
     let _stopped = interrupt::stops(&monitor.course);
     let mut clock = PhaseClock::new(monitor);

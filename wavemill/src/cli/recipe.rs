@@ -125,7 +125,7 @@ fn list(out: &mut impl Write) -> Result<()> {
     Ok(())
 }
 
-/// Formats the split rule as `artist` or `stratified (leaky)`.
+/// Formats the split rule of a recipe as `artist` or `stratified (leaky)`.
 fn split(recipe: &Recipe) -> String {
     let rule = recipe.split.rule;
     let leak = if rule.leak().is_some() {
@@ -150,8 +150,8 @@ fn check(recipe: &Recipe, out: &mut impl Write) -> Result<()> {
     Ok(())
 }
 
-/// Checks the SQL of the cleaning steps. Only its syntax can be checked, because the names are known only with the
-/// data.
+/// Checks the SQL of the cleaning steps. Only its syntax can be checked, because table and column names are known only
+/// with the data.
 fn check_sql(steps: &[CleanStep]) -> Result<()> {
     for CleanStep {
         step,
@@ -161,8 +161,8 @@ fn check_sql(steps: &[CleanStep]) -> Result<()> {
     {
         let query = match (sql, predicate) {
             (Some(sql), _) => sql.clone(),
-            // The predicate is checked within the run's query: a predicate that closes the surrounding brackets is
-            // invalid.
+            // The predicate is checked as part of the query that a run would use: a predicate that closes the
+            // surrounding brackets is invalid.
             (None, Some(predicate)) => where_query("*", predicate),
             (None, None) => String::new(),
         };

@@ -36,7 +36,7 @@ archive does not contain, or contains as another recording.
 Exit codes: 0 ok, 1 failed, 2 wrong usage, or no such store or version, 3 store damaged, 5 no space or read-only, \
 130 interrupted (no page was written).";
 
-/// Memory limit of the page's queries in bytes; they read small columns.
+/// Memory limit of the page's queries in bytes; the queries read only small columns.
 const MEMORY_BYTES: usize = 1 << 30;
 
 /// Create a page that shows the contents of a version
@@ -76,10 +76,10 @@ struct Written<'a> {
 }
 
 impl ReportCommand {
-    /// Writes the page.
+    /// Creates the page of the requested version and writes it to a file.
     ///
     /// # Errors
-    /// [`UsageError`], `StoreError`, `ReportError`.
+    /// [`UsageError`] for an invalid argument; `StoreError` or `ReportError` if the version cannot be read.
     pub fn run(&self) -> Result<()> {
         let start = Instant::now();
         let store = Store::open(&self.store)?;
@@ -88,12 +88,12 @@ impl ReportCommand {
             Some(out) => out.clone(),
             None => format!("report-{version}.html").into(),
         };
-        // Only runs may write into a store.
+        // Only extraction runs may write into a store's folder.
         if store.encloses(&out) {
             let words = format!("--out {}: must be outside the store", out.display());
             return Err(UsageError(words).into());
         }
-        // Checked before the work, which may take seconds.
+        // The output path is checked before the page is built, which may take seconds.
         require_replaceable("--out", &out, "page", Page::is_ours)?;
         let archive = self.archive(version, &manifest)?;
 
@@ -112,7 +112,7 @@ impl ReportCommand {
         self.print_summary(&written)
     }
 
-    /// Opens the archive of audio if one is given.
+    /// Opens the archive of audio if `--audio` is given.
     fn archive(&self, version: u64, manifest: &Manifest) -> Result<Option<Box<dyn Source>>> {
         let Some(path) = &self.audio else {
             return Ok(None);
@@ -151,7 +151,7 @@ impl ReportCommand {
 /// Builds the page of a version, with sounds if the archive is given.
 ///
 /// # Errors
-/// `StoreError`, `ReportError`.
+/// `StoreError` or `ReportError` if the version cannot be read.
 pub(super) fn page_of(
     store: &Store,
     version: u64,

@@ -69,14 +69,14 @@ pub struct SqlCommand {
 }
 
 impl SqlCommand {
-    /// Runs the query, or starts the prompt.
+    /// Runs the query, or starts an interactive prompt.
     ///
     /// # Errors
-    /// `SqlError`, whose `exit_code` is that of the command; otherwise a failure to read the query or write the file.
+    /// `SqlError` if the SQL fails, with the command's exit code; or an error of reading the query or writing the file.
     pub fn run(&self) -> Result<()> {
         let at_prompt = self.query.is_none() && io::stdin().is_terminal();
         let interrupt = Interrupt::default();
-        // The line editor of the prompt handles SIGINT, too, so our handlers have to be installed after it.
+        // The prompt's line editor also handles SIGINT, so this command's handlers have to be installed after it.
         if !at_prompt {
             self.stop_on_signals(interrupt.clone(), false)?;
         }
@@ -150,7 +150,7 @@ impl SqlCommand {
             return Ok(self.console().show(session, &query)?);
         }
 
-        // As with COPY within a session, a query must not write into the store.
+        // The result of a query must not be written into the store, as with COPY within a session.
         if Store::at(&self.store).encloses(&self.out) {
             return Err(UsageError(format!(
                 "--out {}: must be outside the store",
@@ -167,7 +167,7 @@ impl SqlCommand {
     /// Makes SIGINT and SIGTERM stop the query, which then cleans up, and end the process; at a prompt SIGINT stops
     /// only the query. In every state, the process ends within a second.
     fn stop_on_signals(&self, interrupt: Interrupt, at_prompt: bool) -> Result<()> {
-        // The main thread may be stuck, so the signal thread removes the unfinished file.
+        // The main thread may be stuck, so the signal thread removes the unfinished output file.
         let part = (self.out != Path::new("-")).then(|| part_of(&self.out));
 
         let mut signals = Signals::new([SIGINT, SIGTERM]).context("cannot handle signals")?;
@@ -179,13 +179,13 @@ impl SqlCommand {
                 }
 
                 if is_stopping {
-                    // Longer than `running::LEAVE`: the main thread may clean up and end the process first.
+                    // `STOP_WAIT` exceeds `running::LEAVE`, so the main thread can end the process in order first.
                     std::thread::sleep(STOP_WAIT);
                 }
 
                 interrupt.clean();
                 if let Some((_, part)) = &part {
-                    // The file may be that of an earlier run, or not exist.
+                    // The unfinished output file may be from an earlier run, or may not exist.
                     let _ = std::fs::remove_file(part);
                 }
 
@@ -197,7 +197,7 @@ impl SqlCommand {
     }
 }
 
-/// Time for a stopped query to end in order.
+/// Time that a stopped query has to end in order.
 const STOP_WAIT: Duration = Duration::from_millis(700);
 
 /// Parses a size such as `512MiB`, `1GiB`, `2G` or `1000000` to bytes; units are powers of 1024.

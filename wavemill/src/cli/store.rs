@@ -89,10 +89,10 @@ pub struct InfoCommand {
 }
 
 impl InfoCommand {
-    /// Writes the requested information to stdout.
+    /// Writes the requested information about a store or this machine to stdout.
     ///
     /// # Errors
-    /// `StoreError`, or [`UsageError`] for an unknown feature.
+    /// `StoreError` if the store cannot be read; [`UsageError`] for an unknown feature.
     pub fn run(&self) -> Result<()> {
         let Some(folder) = &self.store else {
             return devices::print(self.json);
@@ -149,7 +149,7 @@ impl InfoCommand {
 
         if let (true, Some(name)) = (paths.is_empty(), &self.feature) {
             let mut names: Vec<&str> = manifest.files.iter().map(|f| f.name()).collect();
-            // Duplicates are adjacent, since a manifest lists the files of a feature one after the other.
+            // Duplicate names are adjacent, since a manifest lists the files of a feature one after the other.
             names.dedup();
             return Err(UsageError(format!(
                 "--feature {name}: not in this version, which has {}",
@@ -163,7 +163,7 @@ impl InfoCommand {
         } else if self.sql {
             let quoted: Vec<String> = paths
                 .iter()
-                // A path may contain a quote, which SQL doubles.
+                // A path may contain a quote, which has to be doubled in SQL.
                 .map(|p| format!("'{}'", p.replace('\'', "''")))
                 .collect();
             writeln!(stdout(), "{}", quoted.join(","))?;
@@ -183,7 +183,7 @@ fn sound_tags(store: &Store) -> Result<Tags, StoreError> {
     Ok(tags)
 }
 
-/// Formats one line per version, each after `indent`.
+/// Formats one line for each version, with the prefix `indent`.
 fn version_lines(history: &[VersionLine], indent: &str) -> String {
     let mut lines = String::new();
     for line in history {
@@ -294,10 +294,10 @@ pub struct VerifyCommand {
 }
 
 impl VerifyCommand {
-    /// Reads and checks all files of the version.
+    /// Reads all files of the version and compares them with its manifest.
     ///
     /// # Errors
-    /// [`DamagedStore`] or `StoreError`.
+    /// [`DamagedStore`] if a file is damaged; `StoreError` if the store or its manifest cannot be read.
     pub fn run(&self) -> Result<()> {
         let store = Store::open(&self.store)?;
         let (version, manifest) = store.readable(store.resolve(self.version.as_ref())?)?;
@@ -314,7 +314,7 @@ impl VerifyCommand {
         }
 
         if !verified.damage.is_empty() {
-            // The remedy depends on this number: `--new-version` replaces only the latest version.
+            // The remedy depends on the number of later versions: `--new-version` replaces only the latest.
             let later = store
                 .versions()?
                 .into_iter()
@@ -367,7 +367,7 @@ impl GcCommand {
     /// Removes the data of old versions and of unfinished runs.
     ///
     /// # Errors
-    /// [`UsageError`] for `--keep 0`; `StoreError`.
+    /// [`UsageError`] for `--keep 0`; `StoreError` if the store cannot be read or changed.
     pub fn run(&self) -> Result<()> {
         if self.keep == 0 {
             return Err(UsageError(
@@ -384,7 +384,7 @@ impl GcCommand {
             Store::open(&self.store)?
         };
 
-        // Locking creates the lock's file if it is missing, and a dry run writes nothing.
+        // A dry run writes nothing, so it takes no lock: locking creates the lock's file if it is missing.
         let _lock = if self.dry_run {
             None
         } else {
@@ -407,7 +407,7 @@ impl GcCommand {
     }
 
     fn format_report(&self, collected: &GcReport) -> String {
-        // Each collected version has one plan in this list; the other plans were never committed.
+        // Each removed version has one plan in this list; the other plans are those of runs that were never committed.
         let unfinished = collected.plans.len() - collected.versions.len();
         let numbers: Vec<String> = collected.versions.iter().map(ToString::to_string).collect();
         let versions = if numbers.is_empty() {
@@ -461,10 +461,10 @@ pub struct DiffCommand {
 }
 
 impl DiffCommand {
-    /// Writes the differences to stdout.
+    /// Writes the differences between the two versions to stdout.
     ///
     /// # Errors
-    /// `StoreError`.
+    /// `StoreError` if one of the versions does not exist or cannot be read.
     pub fn run(&self) -> Result<()> {
         let store = Store::open(&self.store)?;
         let (_, from) = store.manifest(store.resolve(Some(&self.from))?)?;
@@ -537,7 +537,7 @@ impl DiffCommand {
     }
 }
 
-/// Reports whether a version's data folder was removed.
+/// Reports whether the data folder of a version was removed.
 fn has_no_data(store: &Store, manifest: &Manifest) -> bool {
     let is_there = store.data(&manifest.plan_id).try_exists();
     is_there.is_ok_and(|is_there| !is_there)
@@ -554,9 +554,9 @@ struct TableChanges {
 struct WholeDiff {
     #[serde(flatten)]
     diff: Diff,
-    /// Null if the tables of a version cannot be read.
+    /// Changes to the rows of tables; null if the tables of a version cannot be read.
     data: Option<DataChanges>,
-    /// Changes to the columns of tables; null in the same case.
+    /// Changes to the columns of tables; null if the tables of a version cannot be read.
     columns: Option<Vec<ColumnChange>>,
     /// The facts that are not compared, and the reason; null if everything is compared.
     not_compared: Option<String>,

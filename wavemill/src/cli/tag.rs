@@ -44,10 +44,10 @@ pub struct TagCommand {
 }
 
 impl TagCommand {
-    /// Writes the tag.
+    /// Writes the tag to the store and prints a confirmation.
     ///
     /// # Errors
-    /// `StoreError`.
+    /// `StoreError` if the version does not exist or the tag cannot be written.
     pub fn run(&self) -> Result<()> {
         let store = Store::open(&self.store)?;
         let tagged = store.tag(&self.version, &self.name, self.wait.duration())?;

@@ -68,7 +68,7 @@ impl TrainCommand {
     /// Replaces this process by the trainer; returns only on failure.
     ///
     /// # Errors
-    /// The program cannot be started.
+    /// The trainer's program cannot be started.
     pub fn run(&self) -> Result<()> {
         // With `exec`, terminal, signals and exit code are the trainer's own, and no process remains in between.
         Err(Command::new(beside(TRAINER))
@@ -93,19 +93,19 @@ pub struct PredictCommand {
     table: bool,
 }
 
-/// The part of a run's `input.json` that is read here.
+/// The keys of a run's `input.json` that this program reads.
 #[derive(Deserialize)]
 struct RunInput {
     feature: String,
 }
 
 impl PredictCommand {
-    /// Computes features here and passes them to the trainer's program.
+    /// Computes features in this program and passes them to the trainer's program, which computes the predictions.
     ///
     /// # Errors
     /// A folder that is not a run, a missing trainer, or the exit code of either program.
     pub fn run(&self) -> Result<()> {
-        // All runs are checked before the first one computes for an hour.
+        // All run folders are checked before the first model computes predictions, which may take an hour.
         let mut features = Vec::new();
         for run in &self.runs {
             features.push(feature_of(run)?);
@@ -117,7 +117,7 @@ impl PredictCommand {
         for (run, feature) in self.runs.iter().zip(&features) {
             let mut said = is_collected.then(String::new);
             let code = self.answer(run, feature, said.as_mut())?;
-            // The first failure determines the exit code, and the other models still predict.
+            // The first failure determines the exit code, and the remaining models still predict.
             failed = if failed == 0 { code } else { failed };
             if let Some(said) = said {
                 answers.add(&name_among(&self.runs, run), &said)?;
@@ -135,7 +135,7 @@ impl PredictCommand {
         }
     }
 
-    /// Runs one model and writes its predictions to `said`, or directly to stdout. Returns the exit code.
+    /// Runs one model and writes its predictions to `said`, or to stdout if that is `None`. Returns the exit code.
     fn answer(&self, run: &Path, feature: &str, said: Option<&mut String>) -> Result<u8> {
         // The command is this very program, not another one of the same name on PATH.
         let mut features = Command::new(std::env::current_exe()?)
@@ -151,7 +151,7 @@ impl PredictCommand {
             .arg(run.join("recipe.toml"))
             .args(["--feature", feature, "--format", "arrow", "--out", "-"])
             .stdout(Stdio::piped())
-            // A signal of the terminal reaches only this program, which ends its children itself.
+            // A signal from the terminal reaches only this program, which ends its child processes itself.
             .process_group(0)
             .spawn()?;
         let mut stream = features
@@ -171,7 +171,7 @@ impl PredictCommand {
         };
 
         let computed = code_of(features.wait()?);
-        // `features` ends with 1 if a clip gave no row, even if the trainer has predicted all the others.
+        // `features` ends with exit code 1 if any clip has no rows, even if the trainer has predicted all others.
         let failed = [predicted, computed].into_iter().find(|code| *code != 0);
         Ok(failed.unwrap_or(0))
     }
@@ -195,7 +195,7 @@ pub(super) fn feature_of(run: &Path) -> Result<String> {
     Ok(feature)
 }
 
-/// Runs the trainer on a stream and writes its predictions to `said`, or directly to stdout. Returns its exit code.
+/// Runs the trainer on a stream and writes the predictions to `said`, or directly to stdout. Returns its exit code.
 fn predict(run: &Path, mut stream: impl Read, said: Option<&mut String>) -> Result<u8> {
     let mut command = Command::new(beside(TRAINER));
     command
@@ -219,14 +219,14 @@ fn predict(run: &Path, mut stream: impl Read, said: Option<&mut String>) -> Resu
     let child = ChildGuard::new(child);
 
     std::thread::scope(|scope| {
-        // The output is read while the input is written: a full pipe would block the trainer.
+        // The trainer's output is read while its input is written: a full pipe would block the trainer.
         let reader = scope.spawn(|| match (stdout, said) {
             (Some(mut stdout), Some(said)) => stdout.read_to_string(said).map(|_| ()),
             _ => Ok(()),
         });
 
         let sent = io::copy(&mut stream, &mut stdin);
-        // If its input remained open, the trainer would wait for more.
+        // If the trainer's input remained open, the trainer would wait for more rows.
         drop(stdin);
         let code = code_of(child.wait()?);
         match reader.join() {
@@ -235,7 +235,7 @@ fn predict(run: &Path, mut stream: impl Read, said: Option<&mut String>) -> Resu
         }
 
         match sent {
-            // The trainer ended before its input did, and its exit code gives the reason.
+            // A broken pipe: the trainer ended before its input did, and its exit code shows the reason.
             Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
             _ => Ok(code),
         }
@@ -261,7 +261,7 @@ fn run_name(run: &Path) -> String {
         .into_owned()
 }
 
-/// Returns the output flags that all commands of both programs take, as they were given.
+/// Returns the output flags (such as `--quiet`) to pass to another program, as the user gave them.
 pub(super) fn output_args() -> Vec<String> {
     let output = OutputArgs::get();
     let mut words = Vec::new();

@@ -1,5 +1,5 @@
-//! The format `npy`: one array per side, and a CSV file with the keys of its rows; or one array per row if rows differ
-//! in shape.
+//! The format `npy`: one array per side of the split, and a CSV file with the keys of its rows; or one array per row if
+//! rows differ in shape.
 
 use std::fs;
 use std::path::Path;
@@ -11,10 +11,10 @@ use super::output::OutFile;
 use super::reader::{Reader, Tensors, tensor_columns};
 use super::{Format, names, npy};
 
-/// Writes all sides below `folder`.
+/// Writes the arrays and CSV files of all exported sides of the split below `folder`.
 ///
 /// # Errors
-/// [`ExportError`].
+/// [`ExportError`] if rows cannot be read or a file cannot be written.
 pub(super) fn write(
     content: &Content<'_>,
     reader: &Reader<'_>,
@@ -44,7 +44,7 @@ fn array_a_side(
         let keys = Keys::from_batch(batch, content)?;
         let tensors = Tensors::from_batch(batch, content)?;
         for row in 0..batch.num_rows() {
-            // Called only for its check.
+            // This call only checks that the shape of the tensor matches its values.
             tensors.shape(row)?;
             array.put(&tensors.bytes(row))?;
             table.row(&keys, row, "")?;
@@ -90,7 +90,7 @@ fn array_a_row(
     table.finish()
 }
 
-/// Returns the header of the array with all rows of a side.
+/// Returns the npy header of the array with all rows of a side of the split.
 fn header(content: &Content<'_>, side: &Side<'_>) -> Vec<u8> {
     let mut shape = vec![side.rows as usize];
     shape.extend(content.tensor.shape.iter().flatten());
@@ -109,7 +109,7 @@ pub(super) fn columns(content: &Content<'_>) -> Vec<String> {
     columns
 }
 
-/// Converts column names to the type that [`Reader`] expects.
+/// Converts column names to string slices, the type that [`Reader`] expects.
 pub(super) fn as_strs(columns: &[String]) -> Vec<&str> {
     columns.iter().map(String::as_str).collect()
 }

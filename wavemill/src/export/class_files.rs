@@ -15,15 +15,15 @@ use super::output::OutFile;
 use super::reader::{Reader, Tensors};
 use super::{Format, arrays, names};
 
-/// Folder of rows without a class.
+/// Name of the folder for rows without a class.
 const UNLABELLED: &str = "unlabelled";
 
-/// Column with the duration of the clip before padding.
+/// Name of the column with the duration of the clip before padding.
 const DURATION: &str = "duration_s";
-/// Column that is true if all samples are zero.
+/// Name of the column that is true if all samples are zero.
 const SILENT: &str = "silent";
 
-/// Rows of a batch, with the data for their files.
+/// Rows of a batch, with the columns from which their files are made.
 pub(super) struct Rows<'b> {
     pub keys: Keys<'b>,
     pub tensors: Tensors<'b>,
@@ -45,10 +45,10 @@ impl<'b> Rows<'b> {
     }
 }
 
-/// Writes all sides below `folder`. `make` returns the bytes of each row's file. Returns notes for users of the files.
+/// Writes one file per row below `folder`; `make` returns the bytes of a row's file. Returns notes for users.
 ///
 /// # Errors
-/// [`ExportError`].
+/// [`ExportError`] if rows cannot be read or a file cannot be written.
 pub(super) fn write(
     content: &Content<'_>,
     reader: &Reader<'_>,
@@ -79,7 +79,7 @@ pub(super) fn write(
         ));
     }
     if !missing.is_empty() {
-        // `ImageFolder` numbers the folders that it finds.
+        // `ImageFolder` numbers the folders that it finds, so a missing folder changes the class numbers.
         notes.push(format!(
             "a side without a folder for each class: numbers that a loader gives to folders differ between sides; missing: {}",
             missing.join(", ")
@@ -88,9 +88,9 @@ pub(super) fn write(
     Ok(notes)
 }
 
-/// Folder names of the classes.
+/// Folder names of the classes of a target.
 struct ClassFolders {
-    /// In the order of class ids.
+    /// Folder names, in the order of class ids.
     names: Vec<String>,
 }
 
@@ -109,7 +109,7 @@ impl ClassFolders {
         }
     }
 
-    /// Returns the classes without a file on a side.
+    /// Returns the classes for which a side of the split has no file.
     fn missing(&self, side: &Side<'_>, made: &BTreeSet<String>) -> Vec<String> {
         let absent = self.names.iter().filter(|name| !made.contains(*name));
         absent.map(|name| format!("{}/{name}", side.name)).collect()
@@ -139,13 +139,13 @@ impl ClassFolders {
     }
 }
 
-/// Writes the files of one side.
+/// Writes the files of one side of the split.
 struct SideFiles<'a> {
     content: &'a Content<'a>,
     format: Format,
     folders: &'a ClassFolders,
     folder: PathBuf,
-    /// Class folders that have been created.
+    /// Names of the class folders that have been created.
     made: BTreeSet<String>,
 }
 
@@ -168,7 +168,7 @@ impl SideFiles<'_> {
         reader.side(side, &arrays::as_strs(&columns), |batch| {
             let rows = Rows::from_batch(batch, content)?;
             for row in 0..batch.num_rows() {
-                // A sound takes a second or more, and a batch contains many rows.
+                // The stop request is checked for each row, because computing a sound takes a second or more.
                 reader.go_on()?;
                 let name = self.name(&rows.keys, row)?;
                 let bytes = make(&rows, row)?;
@@ -183,7 +183,7 @@ impl SideFiles<'_> {
         table.finish()
     }
 
-    /// Returns a row's path below the side's folder, and creates the folder of its class if necessary.
+    /// Returns the path of a row's file below the folder of its side, and creates the class folder if necessary.
     fn name(&mut self, keys: &Keys<'_>, row: usize) -> Result<String, ExportError> {
         let class = match self.content.target {
             Some(target) => keys.class(target, row)?,

@@ -1,4 +1,4 @@
-//! Selects the contents of an export: a feature, sides, and their files.
+//! Selects the contents of an export: a feature, sides of the split, and the files of the store that contain them.
 
 use std::collections::BTreeMap;
 
@@ -12,45 +12,45 @@ use wavemill_sql::tensor::TensorType;
 use super::error::ExportError;
 use super::{Format, Job, names, sound};
 
-/// The side that other tools call `train`.
+/// The side of the split that other tools call `train`.
 const TRAINING: &str = "training";
 
-/// The contents of an export.
+/// The contents of an export: a feature and the rows of sides of the split.
 #[derive(Debug)]
 pub(super) struct Content<'a> {
     /// The exported feature.
     pub feature: &'a FeatureEntry,
-    /// Type of its tensors.
+    /// Type of the feature's tensors.
     pub tensor: TensorType,
-    /// All targets of the version.
+    /// All targets of the exported version.
     pub targets: &'a [TargetEntry],
-    /// The target whose classes name the folders.
+    /// The target whose classes are used as folder names.
     pub target: Option<&'a TargetEntry>,
-    /// Exported sides, in the manifest's order.
+    /// Exported sides of the split, in the manifest's order.
     pub sides: Vec<Side<'a>>,
-    /// Number of rows on each of the other sides.
+    /// Number of rows on each side that is not exported.
     pub left_out: BTreeMap<String, u64>,
-    /// True if the values are known to be between 0 and 1.
+    /// True if the feature's values are known to be between 0 and 1.
     pub is_unit_range: bool,
-    /// Arguments from which the values were computed, if the manifest's recipe contains the feature.
+    /// Arguments from which the feature was computed, if the manifest's recipe contains the feature.
     pub args: Option<FeatureArgs>,
 }
 
-/// A side of an export.
+/// One side of the split in an export.
 #[derive(Debug)]
 pub(super) struct Side<'a> {
-    /// Name in the store.
+    /// Name of the side in the store.
     pub split: &'a str,
-    /// Name in the export, safe in a path.
+    /// Name of the side in the export, safe in a path.
     pub name: String,
     /// Files of the side, in the manifest's order.
     pub files: Vec<&'a FileEntry>,
-    /// Number of rows in these files.
+    /// Number of rows in the side's files.
     pub rows: u64,
 }
 
 impl<'a> Side<'a> {
-    /// Creates a side without files.
+    /// Creates a side of the split without files.
     const fn new(split: &'a str) -> Self {
         Self {
             split,
@@ -62,10 +62,10 @@ impl<'a> Side<'a> {
 }
 
 impl<'a> Content<'a> {
-    /// Selects the contents that a job requests.
+    /// Selects the contents of the export that `job` describes.
     ///
     /// # Errors
-    /// [`ExportError::Name`], [`ExportError::Unfit`].
+    /// [`ExportError::Name`] for an unknown name; [`ExportError::Unfit`] if the format cannot represent the feature.
     pub(super) fn select(job: &Job<'a>) -> Result<Self, ExportError> {
         let feature = feature(job)?;
         let recipe = &job.manifest.recipe;
@@ -150,7 +150,7 @@ impl<'a> Content<'a> {
         Ok(())
     }
 
-    /// Checks that `format` can represent the rows.
+    /// Checks that `format` can represent the rows of the feature.
     fn require_fit(&self, format: Format) -> Result<(), ExportError> {
         let shape = self.feature.tensor_type();
         let problem = match format {
@@ -170,17 +170,17 @@ impl<'a> Content<'a> {
         })
     }
 
-    /// Reports whether rows differ in shape.
+    /// Reports whether the rows of the feature differ in shape.
     pub(super) fn is_ragged(&self) -> bool {
         self.tensor.row_bytes().is_none()
     }
 
-    /// Returns the number of rows on all exported sides.
+    /// Returns the number of rows on all exported sides of the split.
     pub(super) fn rows(&self) -> u64 {
         self.sides.iter().map(|side| side.rows).sum()
     }
 
-    /// Returns notes that apply to every format.
+    /// Returns the notes for users that apply to every format.
     pub(super) fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
         if let Some(scale) = self.feature.scale {
@@ -192,7 +192,7 @@ impl<'a> Content<'a> {
         notes
     }
 
-    /// Maps the tensor's dimensions to a picture's; `None` if the tensor is not a picture.
+    /// Maps the tensor's dimensions to those of a picture; `None` if the tensor cannot be shown as a picture.
     pub(super) fn picture_axes(&self) -> Option<PictureAxes> {
         let shape = &self.feature.shape;
         let channel = match shape.len() {
@@ -210,7 +210,7 @@ impl<'a> Content<'a> {
         } else {
             (first, second)
         };
-        // A tensor without a time axis is a picture already, and is not flipped.
+        // A tensor without a time axis is already a picture, and is not flipped.
         let flipped = is_time_first || self.is_time(second);
         Some(PictureAxes {
             channel,
@@ -239,7 +239,7 @@ impl<'a> Content<'a> {
     }
 }
 
-/// Name of the time dimension in recipes.
+/// Name of the time dimension of a tensor in recipes.
 const TIME: &str = "frame";
 
 /// Maps the dimensions of a tensor to the dimensions of a picture.
@@ -247,9 +247,9 @@ const TIME: &str = "frame";
 pub(super) struct PictureAxes {
     /// Dimension of red, green and blue; `None` for a grey picture.
     pub channel: Option<usize>,
-    /// Dimension from the top, or from the bottom if `flipped`.
+    /// Dimension along the picture's height, from the top, or from the bottom if `flipped`.
     pub height: usize,
-    /// Dimension from the left.
+    /// Dimension along the picture's width, from the left.
     pub width: usize,
     /// True if the first value is the lowest frequency, which is shown at the bottom.
     pub flipped: bool,
@@ -321,10 +321,10 @@ fn has_unit_range(spec: &FeatureSpec) -> bool {
     spec.normalize == Normalize::MinMax
 }
 
-/// Returns the name of a side in an export.
+/// Returns the name that a side of the split has in an export.
 fn side_name(split: &str, format: Format) -> String {
     match format {
-        // The conventional name in `datasets`.
+        // The conventional name of the training split in `datasets`.
         Format::Huggingface if split == TRAINING => "train".to_owned(),
         // `datasets` allows letters, digits and _, and dots between them.
         Format::Huggingface => split.replace(|c: char| !c.is_ascii_alphanumeric(), "_"),

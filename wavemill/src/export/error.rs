@@ -12,45 +12,45 @@ use wavemill_store::shards::is_failing_disk;
 /// The error type of an export.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ExportError {
-    /// A name does not exist in the version, or is missing.
+    /// A requested name does not exist in the version, or a required name is missing.
     #[error("{option}: this version has {there}")]
     Name {
-        /// The option as typed.
+        /// The command-line option as typed.
         option: String,
-        /// The names that exist.
+        /// The names that exist in the version.
         there: String,
     },
-    /// The format cannot represent the feature.
+    /// The export format cannot represent the feature.
     #[error("--format {format}: {problem}")]
     Unfit {
-        /// Name of the format.
+        /// Name of the export format.
         format: &'static str,
-        /// The reason and a remedy.
+        /// The reason why the format is unfit, and a remedy.
         problem: String,
     },
-    /// The store cannot be used.
+    /// The store returned an error.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A file differs from the committed one.
+    /// The content of a file differs from the committed content.
     #[error(
         "{path}: damaged: its content differs from the committed one; `wavemill verify` names every such file and the remedy"
     )]
     Damaged {
-        /// Path of the file.
+        /// Path of the damaged file.
         path: PathBuf,
     },
-    /// A file has the right hash, but cannot be read as a shard.
+    /// A file has the right hash, but cannot be read as a Parquet file of rows.
     #[error("{path}: cannot read its rows")]
     Read {
-        /// Path of the file.
+        /// Path of the unreadable file.
         path: PathBuf,
-        /// The error from Parquet.
+        /// The error from the Parquet reader.
         source: ParquetError,
     },
-    /// Rows do not have the layout of docs/store.md.
+    /// The layout of rows differs from docs/store.md.
     #[error("damaged store: {problem}")]
     Rows {
-        /// Description of the problem.
+        /// Description of the layout problem.
         problem: String,
     },
     /// A file or folder cannot be accessed.
@@ -58,7 +58,7 @@ pub(crate) enum ExportError {
     Io {
         /// Path of the file or folder.
         path: PathBuf,
-        /// The action that failed.
+        /// The action that failed, such as `create`.
         action: &'static str,
         /// The system's error.
         source: io::Error,
@@ -66,31 +66,31 @@ pub(crate) enum ExportError {
     /// A Parquet file cannot be written.
     #[error("{path}: cannot write it")]
     Write {
-        /// Path of the file.
+        /// Path of the file that cannot be written.
         path: PathBuf,
-        /// The error from Parquet.
+        /// The error from the Parquet writer.
         source: ParquetError,
     },
-    /// The disk has too little free space.
+    /// The disk has too little free space for the export.
     #[error(
         "--out: about {needed_bytes} bytes are needed and {free_bytes} are free: free some space, or write to another file system"
     )]
     Space {
-        /// Size of the feature's values.
+        /// Size of the feature's values in bytes.
         needed_bytes: u64,
-        /// Free bytes on the file system.
+        /// Number of free bytes on the file system.
         free_bytes: u64,
     },
-    /// The export was stopped.
+    /// The user stopped the export.
     #[error("interrupted while {phase}; nothing was written")]
     Stopped {
-        /// The phase in which it was stopped.
+        /// The phase in which the export was stopped.
         phase: Phase,
     },
 }
 
 impl ExportError {
-    /// Returns the exit code of the command.
+    /// Returns the exit code of a command that failed with this error.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Store(error) => error.exit_code(),

@@ -28,7 +28,7 @@ pub(super) fn key_columns(content: &Content<'_>) -> Vec<String> {
         .collect()
 }
 
-/// Keys and classes of the rows of a batch.
+/// Values of the key columns and class ids, for the rows of a batch.
 pub(super) struct Keys<'b> {
     pub clip_key: &'b StringArray,
     pub track_id: &'b Int64Array,
@@ -42,7 +42,7 @@ impl<'b> Keys<'b> {
     /// Reads the keys and classes of a batch that contains [`key_columns`].
     ///
     /// # Errors
-    /// [`ExportError::Rows`].
+    /// [`ExportError::Rows`] if a column is missing or has another type.
     pub(super) fn from_batch(
         batch: &'b RecordBatch,
         content: &'b Content<'_>,
@@ -64,7 +64,7 @@ impl<'b> Keys<'b> {
     /// Returns the class id of a row for `target`.
     ///
     /// # Errors
-    /// [`ExportError::Rows`].
+    /// [`ExportError::Rows`] if the class id is not in the manifest.
     pub(super) fn class(
         &self,
         target: &TargetEntry,
@@ -85,10 +85,10 @@ pub(super) struct Classes<'b> {
 }
 
 impl<'b> Classes<'b> {
-    /// Reads the class ids of a target.
+    /// Reads the class ids of a target from a batch.
     ///
     /// # Errors
-    /// [`ExportError::Rows`].
+    /// [`ExportError::Rows`] if the column is missing or has another type.
     pub(super) fn from_batch(
         batch: &'b RecordBatch,
         target: &'b TargetEntry,
@@ -100,7 +100,7 @@ impl<'b> Classes<'b> {
     /// Returns the class id of a row, which is an index into the manifest's list of classes; `None` if unlabelled.
     ///
     /// # Errors
-    /// [`ExportError::Rows`].
+    /// [`ExportError::Rows`] if the class id is not in the manifest.
     pub(super) fn id(&self, row: usize) -> Result<Option<usize>, ExportError> {
         if self.ids.is_null(row) {
             return Ok(None);
@@ -115,20 +115,20 @@ impl<'b> Classes<'b> {
     }
 }
 
-/// Returns a column of strings.
+/// Returns the string column `name` of a batch.
 ///
 /// # Errors
-/// [`ExportError::Rows`].
+/// [`ExportError::Rows`] if the column is missing or has another type.
 fn text<'b>(batch: &'b RecordBatch, name: &str) -> Result<&'b StringArray, ExportError> {
     let column = batch.column_by_name(name);
     let column = column.and_then(|column| column.as_string_opt::<i32>());
     column.ok_or_else(|| other_type(name))
 }
 
-/// Returns a column of numbers.
+/// Returns the numeric column `name` of a batch.
 ///
 /// # Errors
-/// [`ExportError::Rows`].
+/// [`ExportError::Rows`] if the column is missing or has another type.
 pub(super) fn numbers<'b, T: ArrowPrimitiveType>(
     batch: &'b RecordBatch,
     name: &str,
@@ -144,7 +144,7 @@ fn other_type(column: &str) -> ExportError {
     ))
 }
 
-/// A CSV file with one line per row.
+/// A CSV file of keys and classes, with one line per row of the export.
 pub(super) struct KeyTable {
     path: PathBuf,
     writer: csv::Writer<File>,
@@ -156,7 +156,7 @@ impl KeyTable {
     /// column.
     ///
     /// # Errors
-    /// [`ExportError::Unfit`] if two columns have the same name; [`ExportError::Io`].
+    /// [`ExportError::Unfit`] if two columns have the same name; [`ExportError::Io`] if the file cannot be created.
     pub(super) fn create(
         path: &Path,
         content: &Content<'_>,
@@ -183,10 +183,10 @@ impl KeyTable {
         Ok(table)
     }
 
-    /// Appends a row.
+    /// Appends the line of a row to the CSV file.
     ///
     /// # Errors
-    /// [`ExportError::Rows`], [`ExportError::Io`].
+    /// [`ExportError::Rows`] if a class id is not in the manifest; [`ExportError::Io`] if the line cannot be written.
     pub(super) fn row(
         &mut self,
         keys: &Keys<'_>,
@@ -207,7 +207,7 @@ impl KeyTable {
                     record.push(classes.target.classes[id].clone());
                     record.push(id.to_string());
                 }
-                // Both columns are empty if the row is unlabelled.
+                // An unlabelled row has empty values in both columns of the target: class and id.
                 None => record.extend([String::new(), String::new()]),
             }
         }
@@ -229,10 +229,10 @@ impl KeyTable {
         })
     }
 
-    /// Flushes the file.
+    /// Flushes the CSV file.
     ///
     /// # Errors
-    /// [`ExportError::Io`].
+    /// [`ExportError::Io`] if the file cannot be written.
     pub(super) fn finish(mut self) -> Result<(), ExportError> {
         self.writer
             .flush()
@@ -243,7 +243,7 @@ impl KeyTable {
 /// Refuses duplicate column names, because one of the columns would be lost.
 ///
 /// # Errors
-/// [`ExportError::Unfit`].
+/// [`ExportError::Unfit`] if two columns have the same name.
 fn require_distinct(names: &[String], format: &'static str) -> Result<(), ExportError> {
     for (place, name) in names.iter().enumerate() {
         if names[..place].contains(name) {

@@ -39,7 +39,7 @@ pub(crate) use self::npy::header as npy_header;
 use self::output::OutFile;
 use self::reader::Reader;
 
-/// The file that describes the export.
+/// Name of the file that describes the export.
 const ABOUT: &str = "export.json";
 
 /// File format of an export.
@@ -67,7 +67,7 @@ impl Format {
     }
 }
 
-/// An export job.
+/// An export job: the feature, the sides of the split and the file format.
 #[derive(Debug)]
 pub(crate) struct Job<'a> {
     /// The store that contains the version.
@@ -80,7 +80,7 @@ pub(crate) struct Job<'a> {
     pub feature: Option<&'a str>,
     /// The target whose classes name the folders of pictures and sounds; `None` for the first target.
     pub target: Option<&'a str>,
-    /// Names of the sides; if empty, all sides, without the rows that have no side.
+    /// Names of the sides of the split; if empty, all sides, without the rows that have no side.
     pub splits: &'a [String],
     /// File format.
     pub format: Format,
@@ -95,37 +95,37 @@ pub(crate) struct Report {
     pub feature: String,
     /// Id of the feature, which covers everything that affects its values.
     pub feature_id: String,
-    /// Type and shape of a tensor, such as `f16[96,431]`.
+    /// Type and shape of the feature's tensors, such as `f16[96,431]`.
     pub tensor: String,
     /// Name of the format.
     pub format: &'static str,
-    /// Exported sides, in the manifest's order.
+    /// Exported sides of the split, in the manifest's order.
     pub sides: Vec<SideReport>,
-    /// Number of rows on each of the other sides.
+    /// Number of rows on each side that is not exported.
     pub left_out: BTreeMap<String, u64>,
-    /// Number of files written.
+    /// Number of files that the export wrote.
     pub files: u64,
-    /// Total size of these files in bytes.
+    /// Total size of the written files in bytes.
     pub bytes: u64,
-    /// Notes for users of the files.
+    /// Notes for users of the exported files.
     pub notes: Vec<String>,
 }
 
-/// One side of a [`Report`].
+/// One side of the split in a [`Report`].
 #[derive(Debug, Serialize)]
 pub(crate) struct SideReport {
-    /// Name in the store.
+    /// Name of the side in the store.
     pub split: String,
-    /// Name in the export.
+    /// Name of the side in the export.
     pub name: String,
-    /// Number of rows.
+    /// Number of rows on the side.
     pub rows: u64,
 }
 
 /// Writes the export to `folder`, which must not exist yet. After an error, the contents of the folder are incomplete.
 ///
 /// # Errors
-/// [`ExportError`].
+/// [`ExportError`] if the feature cannot be exported, a file cannot be read or written, or the export is stopped.
 pub(crate) fn run(job: &Job<'_>, folder: &Path, course: &Course) -> Result<Report, ExportError> {
     let content = Content::select(job)?;
     require_space(&content, job.format, folder)?;
@@ -141,7 +141,7 @@ pub(crate) fn run(job: &Job<'_>, folder: &Path, course: &Course) -> Result<Repor
         Format::Wav => notes.extend(sound::write(&content, &reader, folder)?),
         Format::Huggingface => notes.extend(dataset::write(job, &content, &reader, folder)?),
     }
-    // A dataset contains this information in its README, because `datasets` could mistake a JSON file for data.
+    // A dataset has a README instead of `export.json`, because `datasets` could mistake a JSON file for data.
     if job.format != Format::Huggingface {
         write_about(job, &content, folder)?;
     }
@@ -185,7 +185,7 @@ fn require_space(content: &Content<'_>, format: Format, folder: &Path) -> Result
     }
 }
 
-/// Writes `export.json` with the information that the files do not contain.
+/// Writes `export.json` with the information about the export that its data files do not contain.
 fn write_about(job: &Job<'_>, content: &Content<'_>, folder: &Path) -> Result<(), ExportError> {
     let classes: BTreeMap<&str, &[String]> = content
         .targets

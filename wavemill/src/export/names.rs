@@ -11,7 +11,7 @@ const HASH_DIGITS: usize = 16;
 /// Separates the hash from the name. It occurs nowhere else in a name.
 const BEFORE_HASH: char = '~';
 
-/// Replacement for `/`.
+/// Replacement for the character `/` in a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Slash {
     /// `-`, for names of classes and sides, which are few.
@@ -66,7 +66,7 @@ pub(super) fn name_of_key(key: &str) -> String {
     hashed(&name, key)
 }
 
-/// Reports whether no other key has this name.
+/// Reports whether no other clip key is converted to `name`.
 fn is_unique_name(key: &str, name: &str) -> bool {
     // Every `__` stands for `/` if the key contains no `__`, and no `_` next to `/`.
     let is_reversible = !key.contains("__") && !key.contains("_/") && !key.contains("/_");

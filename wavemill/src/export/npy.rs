@@ -2,10 +2,10 @@
 
 use wavemill_schemas::recipe::Dtype;
 
-/// Bytes of the magic string (6), version (2) and length of the rest (2).
+/// Number of bytes before the text of a header: magic string (6), version (2) and length of the text (2).
 const FIXED_BYTES: usize = 10;
 
-/// The length of the header is a multiple of this, so that the values are aligned.
+/// The length of a header in bytes is a multiple of this number, so that the values are aligned.
 const ALIGNMENT: usize = 64;
 
 /// Returns NumPy's name of a stored type: byte order, kind, bytes per value.
@@ -17,7 +17,7 @@ pub(super) const fn descr(dtype: Dtype) -> &'static str {
     }
 }
 
-/// Returns the header of an array, which is followed by its values in row-major order.
+/// Returns the npy header of an array, which is followed by the array's values in row-major order.
 ///
 /// `descr` is NumPy's name of the type. Shapes of up to about 1,000 dimensions fit.
 pub(crate) fn header(descr: &str, shape: &[usize]) -> Vec<u8> {
@@ -30,7 +30,7 @@ pub(crate) fn header(descr: &str, shape: &[usize]) -> Vec<u8> {
     let dims = dims.trim_end();
     let text = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({dims}), }}");
 
-    // The header ends with a newline.
+    // The header ends with a newline, which counts towards its padded length.
     let padded = (FIXED_BYTES + text.len() + 1).next_multiple_of(ALIGNMENT) - FIXED_BYTES;
     let length = u16::try_from(padded).expect("the header of a short shape fits in a u16");
     let mut header = b"\x93NUMPY\x01\x00".to_vec();

@@ -6,22 +6,22 @@ use std::path::{Path, PathBuf};
 
 use super::error::ExportError;
 
-/// Size of the write buffer.
+/// Size of the write buffer in bytes.
 const BUFFER_BYTES: usize = 1 << 20;
 
-/// A file that is written sequentially.
+/// An output file that is written sequentially.
 pub(super) struct OutFile {
     path: PathBuf,
     inner: BufWriter<File>,
 }
 
 impl OutFile {
-    /// Creates the file, which must not exist yet.
+    /// Creates an output file, which must not exist yet.
     ///
     /// # Errors
-    /// [`ExportError::Io`].
+    /// [`ExportError::Io`] if the file exists or cannot be created.
     pub(super) fn create(path: &Path) -> Result<Self, ExportError> {
-        // Rows have distinct names. If two were equal, an existing file must not be overwritten silently.
+        // Files of rows have distinct names; if two were equal, an existing file must not be overwritten silently.
         let file = File::create_new(path).map_err(ExportError::io_at(path, "create"))?;
         Ok(Self {
             path: path.to_owned(),
@@ -29,10 +29,10 @@ impl OutFile {
         })
     }
 
-    /// Appends bytes.
+    /// Appends bytes to the file.
     ///
     /// # Errors
-    /// [`ExportError::Io`].
+    /// [`ExportError::Io`] if the bytes cannot be written.
     pub(super) fn put(&mut self, bytes: &[u8]) -> Result<(), ExportError> {
         self.inner
             .write_all(bytes)
@@ -42,7 +42,7 @@ impl OutFile {
     /// Flushes the file. Only then is it known that all bytes could be written.
     ///
     /// # Errors
-    /// [`ExportError::Io`].
+    /// [`ExportError::Io`] if the buffered bytes cannot be written.
     pub(super) fn finish(mut self) -> Result<(), ExportError> {
         self.inner
             .flush()

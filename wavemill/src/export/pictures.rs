@@ -12,10 +12,10 @@ use super::error::ExportError;
 use super::png::{SIDE_MAX, encode};
 use super::reader::{Reader, Tensors};
 
-/// Writes all sides below `folder`; returns notes for users of the files.
+/// Writes a picture for each row of all exported sides below `folder`; returns notes for users of the files.
 ///
 /// # Errors
-/// [`ExportError`].
+/// [`ExportError`] if rows cannot be read or a file cannot be written.
 pub(super) fn write(
     content: &Content<'_>,
     reader: &Reader<'_>,
@@ -54,13 +54,13 @@ fn unfit(problem: &str) -> ExportError {
     }
 }
 
-/// Converts rows to pictures.
+/// Converts the tensors of rows to PNG pictures.
 struct Pictures<'a> {
     content: &'a Content<'a>,
     axes: PictureAxes,
-    /// Scratch buffer.
+    /// Scratch buffer for the values of a row.
     values: Vec<f32>,
-    /// Scratch buffer.
+    /// Scratch buffer for the pixels of a picture.
     pixels: Vec<u8>,
 }
 
@@ -111,7 +111,7 @@ impl Pictures<'_> {
     }
 }
 
-/// The values that are mapped to black and white.
+/// The tensor values that are shown as black and as white.
 #[derive(Clone, Copy, Debug)]
 struct Range {
     low: f32,
@@ -120,20 +120,20 @@ struct Range {
 
 impl Range {
     fn byte(self, value: f32) -> u8 {
-        // In f64, because the difference of two f32 can exceed the largest f32.
+        // The span is computed in f64, because the difference of two f32 can exceed the largest f32.
         let span = f64::from(self.high) - f64::from(self.low);
         if span <= 0.0 {
             return 0;
         }
         let share = (f64::from(value) - f64::from(self.low)) / span;
-        // The cast saturates at 0 and 255.
+        // The cast to u8 saturates at 0 and 255.
         (share * 255.0).round() as u8
     }
 }
 
-/// Arranges the values of a tensor in lines from the top, with interleaved channels.
+/// Arranges the values of a tensor in picture lines from top to bottom, with interleaved channels.
 fn arranged(values: &[u8], shape: &[usize], axes: PictureAxes) -> Vec<u8> {
-    // Distance between neighbouring elements of each dimension.
+    // Distance between neighbouring elements along each dimension of the tensor.
     let mut strides = vec![1; shape.len()];
     for axis in (1..shape.len()).rev() {
         strides[axis - 1] = strides[axis] * shape[axis];
@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn low_frequencies_are_at_the_bottom_and_time_goes_to_the_right() {
-        // Two bands of three frames; the first band has the lower frequency.
+        // A tensor of two bands and three frames; the first band has the lower frequency.
         let bands_first = [1, 2, 3, 11, 12, 13];
         let wanted = [11, 12, 13, 1, 2, 3];
         assert_eq!(arranged(&bands_first, &[2, 3], GREY), wanted);

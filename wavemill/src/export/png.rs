@@ -2,11 +2,11 @@
 
 use png::{BitDepth, ColorType, Encoder};
 
-/// Maximum width and height of the format.
+/// Maximum width and height of a PNG picture, in pixels.
 pub(super) const SIDE_MAX: usize = (1 << 31) - 1;
 
-/// Encodes a picture as a complete file. `pixels` contains lines from the top, pixels from the left, and interleaved
-/// channels.
+/// Encodes a picture as a complete PNG file. `pixels` contains the lines from top to bottom, each with its pixels from
+/// left to right and with interleaved channels.
 ///
 /// # Panics
 /// If the length of `pixels` does not match the width and height, or if one of them is 0 or above [`SIDE_MAX`].

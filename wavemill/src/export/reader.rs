@@ -19,14 +19,14 @@ use wavemill_store::Store;
 use super::content::{Content, Side};
 use super::error::ExportError;
 
-/// Size of the tensors that are read at a time. Writing nested lists takes more than twenty bytes per value of two
-/// bytes.
+/// Approximate size of the tensors in a batch, in bytes. Batches are small because writing nested lists takes more than
+/// twenty bytes per value of two bytes.
 const BATCH_BYTES: usize = 4 << 20;
 
 /// Maximum number of rows per batch.
 const BATCH_ROWS_MAX: usize = 8_192;
 
-/// Reads the files of an export.
+/// Reads the files of a store for an export.
 pub(super) struct Reader<'a> {
     store: &'a Store,
     content: &'a Content<'a>,
@@ -34,7 +34,7 @@ pub(super) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// Creates a reader without opening a file.
+    /// Creates a reader without opening a file yet.
     pub(super) const fn new(
         store: &'a Store,
         content: &'a Content<'a>,
@@ -51,7 +51,7 @@ impl<'a> Reader<'a> {
     /// included, although their pages have no checksums.
     ///
     /// # Errors
-    /// [`ExportError::Damaged`], [`ExportError::Stopped`].
+    /// [`ExportError::Damaged`] if a file differs from the manifest; [`ExportError::Stopped`] after a stop request.
     pub(super) fn check(&self) -> Result<(), ExportError> {
         let files = self.content.sides.iter().flat_map(|side| &side.files);
         let bytes: u64 = files.clone().map(|file| file.bytes).sum();
@@ -69,15 +69,15 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Adds to the progress the number of rows that were written.
+    /// Adds a number of written rows to the progress of the export.
     pub(super) fn done(&self, rows: usize) {
         self.course.add(rows as u64);
     }
 
-    /// Calls `visit` with batches of some columns, for all rows of a side.
+    /// Calls `visit` with batches of the given columns, for all rows on a side of the split.
     ///
     /// # Errors
-    /// [`ExportError::Read`], [`ExportError::Stopped`], and the error of `visit`.
+    /// [`ExportError::Read`] for an unreadable file; [`ExportError::Stopped`] after a stop; an error of `visit`.
     pub(super) fn side(
         &self,
         side: &Side<'_>,
@@ -89,10 +89,10 @@ impl<'a> Reader<'a> {
             .try_for_each(|file| self.file(file, columns, &mut visit))
     }
 
-    /// Calls `visit` with batches of some columns, for all rows of a file.
+    /// Calls `visit` with batches of the given columns, for all rows of a file.
     ///
     /// # Errors
-    /// As [`Reader::side`].
+    /// The same errors as [`Reader::side`].
     pub(super) fn file(
         &self,
         file: &FileEntry,
@@ -125,7 +125,7 @@ impl<'a> Reader<'a> {
             visit(&batch)?;
         }
 
-        // The number of rows must match the number that was written in headers.
+        // The number of rows must match the manifest's number, which was already written in the headers of outputs.
         if rows != file.rows {
             let problem = format!("{rows} rows, but {} in the manifest", file.rows);
             return Err(failed(ParquetError::General(problem)));
@@ -138,10 +138,10 @@ impl<'a> Reader<'a> {
         (BATCH_BYTES / row_bytes.max(1)).clamp(1, BATCH_ROWS_MAX)
     }
 
-    /// Checks whether the export was stopped.
+    /// Checks that the user has not stopped the export.
     ///
     /// # Errors
-    /// [`ExportError::Stopped`].
+    /// [`ExportError::Stopped`] if the user has stopped the export.
     pub(super) fn go_on(&self) -> Result<(), ExportError> {
         if self.course.is_stopped() {
             return Err(ExportError::Stopped {
@@ -178,7 +178,7 @@ impl<'b> Tensors<'b> {
     /// Reads the tensors of a batch that contains [`tensor_columns`].
     ///
     /// # Errors
-    /// [`ExportError::Rows`].
+    /// [`ExportError::Rows`] if a tensor column is missing or has another type.
     pub(super) fn from_batch(
         batch: &'b RecordBatch,
         content: &'b Content<'_>,
@@ -210,7 +210,7 @@ impl<'b> Tensors<'b> {
     /// Returns the shape of a row, after checking that it matches the number of values.
     ///
     /// # Errors
-    /// [`ExportError::Rows`].
+    /// [`ExportError::Rows`] if the shape does not match the number of values.
     pub(super) fn shape(&self, row: usize) -> Result<Vec<usize>, ExportError> {
         let n_values = self.values.n_values(row, self.tensor);
         let shape = match self.shapes {

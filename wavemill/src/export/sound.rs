@@ -19,22 +19,22 @@ use super::wav;
 
 /// Seed of the random phases, which also depend on the row's key.
 const SEED: u64 = 0;
-/// Name of the stream of random numbers.
+/// Name of the stream of random numbers from which the phases are drawn.
 const STREAM: &str = "wavemill export: phases of a sound";
 
-/// Instruction set, fixed so that equal versions give equal bytes on every machine.
+/// Instruction set of the computation, fixed so that equal versions give equal bytes on every machine.
 const LEVEL: Level = Level::Scalar;
 
-/// Peak of the samples of a row whose level is unknown.
+/// Peak to which the samples of a row are scaled if the original level of the row is unknown.
 const PEAK: f32 = 0.5;
 
 /// Part of error messages that describes which features can be exported.
 const ALLOWED: &str = "only features with op = \"mel\" and normalize = \"none\" can be exported";
 
-/// Writes all sides below `folder`; returns notes for users of the files.
+/// Writes a sound for each row of all exported sides below `folder`; returns notes for users of the files.
 ///
 /// # Errors
-/// [`ExportError`].
+/// [`ExportError`] if rows cannot be read or a file cannot be written.
 pub(super) fn write(
     content: &Content<'_>,
     reader: &Reader<'_>,
@@ -62,7 +62,7 @@ pub(super) fn write(
     Ok(notes)
 }
 
-/// Returns the parameters of the reconstruction for `export.json`.
+/// Returns the parameters by which sound is reconstructed, for `export.json`.
 pub(super) fn about(content: &Content<'_>) -> Value {
     let args = content.args.as_ref();
     json!({
@@ -78,7 +78,7 @@ pub(super) fn about(content: &Content<'_>) -> Value {
 /// Returns the feature's arguments if sound can be computed from its values.
 ///
 /// # Errors
-/// A sentence with the reason.
+/// The reason as a sentence, if sound cannot be computed from the feature.
 pub(super) fn invertible<'a>(content: &'a Content<'_>) -> Result<&'a FeatureArgs, String> {
     let name = &content.feature.name;
     // Features of picture files have no sample rate.
@@ -120,7 +120,7 @@ fn unfit(problem: String) -> ExportError {
     }
 }
 
-/// Returns how far below its loudest band the values of a row were cut off, in dB; `None` if they were not.
+/// Returns how far below the loudest band of a row its values were cut off, in dB; `None` if they were not cut off.
 fn top_db(args: &FeatureArgs) -> Option<f64> {
     match args.log {
         LogArgs::Db(db) => db.top_db,
@@ -134,16 +134,16 @@ fn has_no_level(args: &FeatureArgs) -> bool {
     matches!(args.log, LogArgs::Db(db) if db.reference == DbRef::Max)
 }
 
-/// Converts rows to WAVE files.
+/// Converts mel spectrograms of rows to WAVE files.
 struct Sounds<'a> {
     args: &'a FeatureArgs,
     plan: GriffinLimPlan,
     n_mels: usize,
-    /// Scratch buffer: values as stored.
+    /// Scratch buffer: a row's values as stored.
     values: Vec<f32>,
-    /// Scratch buffer: frame by frame, without deltas.
+    /// Scratch buffer: a row's mel bands frame by frame, without deltas.
     frames: Vec<f32>,
-    /// Scratch buffer.
+    /// Scratch buffer: the samples of a sound.
     samples: Vec<f32>,
 }
 
@@ -177,7 +177,7 @@ impl<'a> Sounds<'a> {
     fn file(&mut self, rows: &Rows<'_>, row: usize) -> Result<Vec<u8>, ExportError> {
         let n_frames = self.load(rows, row)?;
         if rows.silent.value(row) {
-            // The decibels of a silent row may be 0, which is also the value of the loudest band in other rows.
+            // Silence is written as zeros: its decibels may be 0, which in other rows is the loudest band's value.
             self.samples.clear();
             self.samples
                 .resize(n_frames * self.args.stft.hop_length, 0.0);
@@ -201,7 +201,7 @@ impl<'a> Sounds<'a> {
         })
     }
 
-    /// Loads a row's bands frame by frame, up to the end of the clip; returns the number of frames.
+    /// Loads the mel bands of a row frame by frame, up to the end of the clip; returns the number of frames.
     fn load(&mut self, rows: &Rows<'_>, row: usize) -> Result<usize, ExportError> {
         let shape = rows.tensors.shape(row)?;
         self.values.clear();
@@ -222,7 +222,7 @@ impl<'a> Sounds<'a> {
         let n_frames = self.n_valid_frames(rows, row, n_stored);
         self.frames.clear();
         for frame in 0..n_frames {
-            // Deltas come after the bands.
+            // The values of deltas follow those of the mel bands and are not used.
             for band in 0..self.n_mels {
                 let at = match self.args.dim_order {
                     DimOrder::BandFrame => band * n_stored + frame,
@@ -234,7 +234,7 @@ impl<'a> Sounds<'a> {
         Ok(n_frames)
     }
 
-    /// Returns how many of the `n_stored` frames contain samples of the clip, but at least one. The rest is padding.
+    /// Returns how many of a row's `n_stored` frames contain samples of the clip, at least one. The rest is padding.
     fn n_valid_frames(&self, rows: &Rows<'_>, row: usize, n_stored: usize) -> usize {
         let rate_hz = self.args.sample_rate_hz;
         let variant = f64::from(rows.keys.variant.value(row));
@@ -243,14 +243,14 @@ impl<'a> Sounds<'a> {
         let start = samples_in(f64::from(rows.keys.offset_s.value(row)), rate_hz);
 
         let stft = &self.args.stft;
-        // Limits an invalid duration, which could overflow the number of frames.
+        // The number of samples is limited, because an invalid duration could overflow the number of frames.
         let most = stft.hop_length.saturating_mul(n_stored) + stft.n_fft;
         let n_samples = clip.saturating_sub(start).min(most);
         stft.n_frames(n_samples).max(1).min(n_stored)
     }
 }
 
-/// Scales samples so that their peak is [`PEAK`].
+/// Scales samples so that their maximum absolute value is [`PEAK`].
 fn raise_to_peak(samples: &mut [f32]) {
     let loudest = samples.iter().fold(0.0_f32, |a, b| a.max(b.abs()));
     if loudest > 0.0 {

@@ -149,7 +149,7 @@ fn pictures_lie_in_a_folder_a_class() {
     );
 }
 
-/// Creates the small store with a recipe that describes `log_mel`. `more` adds keys to the feature's two bands.
+/// Creates the small store with a recipe that defines `log_mel` with two bands; `more` adds keys to the feature.
 fn store_of_bands(more: serde_json::Value) -> TestStore {
     let mut store = TestStore::small();
     let mut spec = serde_json::json!({
@@ -174,7 +174,7 @@ fn sounds_lie_in_a_folder_a_class() {
 
     let wav = exported.bytes("training/Folk/000__000000.mp3_0.wav");
     assert!(wav.starts_with(b"RIFF"));
-    // The row has three frames.
+    // The row has three frames with a hop of 512 samples.
     assert_eq!(wav.len(), 58 + 3 * 512 * 4);
 
     assert!(
@@ -195,7 +195,7 @@ fn sounds_lie_in_a_folder_a_class() {
             .any(|note| note.contains("an approximation"))
     );
 
-    // An export of a single side has the same bytes, although no rows precede it.
+    // An export of a single side of the split has the same bytes, although no rows of other sides precede it.
     let alone = try_export(&store, "log_mel", Format::Wav, &["validation"]).expect("an export");
     let name = "validation/Rock/000__000005.mp3_0.wav";
     assert_eq!(alone.bytes(name), exported.bytes(name));

@@ -3,15 +3,15 @@
 //! Layout: IBM and Microsoft, Multimedia Programming Interface and Data Specifications 1.0 (1991); format 3 (IEEE
 //! float) and its `fact` chunk: Microsoft, Multiple Channel Audio Data and WAVE Files.
 
-/// `WAVE_FORMAT_IEEE_FLOAT`.
+/// The format code `WAVE_FORMAT_IEEE_FLOAT` of a WAVE file.
 const FLOAT: u16 = 3;
-/// Bytes per sample.
+/// Bytes per sample in the WAVE file.
 const SAMPLE_BYTES: u32 = 4;
-/// Bytes of the file in addition to its samples, without the first eight: `WAVE`, and the headers and contents of three
-/// chunks.
+/// Size of the WAVE file in bytes without samples and its first eight bytes: `WAVE`, and the headers and contents of
+/// three chunks.
 const OTHER_BYTES: u32 = 4 + (8 + 18) + (8 + 4) + 8;
 
-/// Encodes samples as a file; `None` if their number or the rate exceeds the range of the format's 32-bit fields.
+/// Encodes samples as a WAVE file; `None` if their number or rate exceeds the range of the format's 32-bit fields.
 pub(super) fn encode(samples: &[f32], sample_rate_hz: u32) -> Option<Vec<u8>> {
     let n_samples = u32::try_from(samples.len()).ok()?;
     let sample_bytes = n_samples.checked_mul(SAMPLE_BYTES)?;

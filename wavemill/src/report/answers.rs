@@ -10,9 +10,9 @@ use wavemill_sql::{Limits, Session, Sink, SqlError};
 
 use super::{ReportError, Subject};
 
-/// An SQL session on a version.
+/// An SQL session on a version of a store.
 pub(super) struct Answers<'a> {
-    /// The version that is queried.
+    /// The version of the store that is queried.
     pub subject: Subject<'a>,
     session: Session,
 }
@@ -26,7 +26,7 @@ impl<'a> Answers<'a> {
     /// Runs a query and returns all rows of its result, which must be few.
     ///
     /// # Errors
-    /// [`ReportError::Sql`], [`ReportError::Answer`].
+    /// [`ReportError::Sql`] if the query fails; [`ReportError::Answer`] if the columns of its result are inconsistent.
     pub(super) fn ask(&self, query: &str) -> Result<Answer, ReportError> {
         let mut rows = Rows::default();
         self.session.run(query, &mut rows)?;
@@ -46,7 +46,7 @@ impl<'a> Answers<'a> {
         Ok(self.session.columns(table)?)
     }
 
-    /// Returns the quoted name of a feature table. The columns about clips are the same in every feature table.
+    /// Returns the quoted name of a feature table. All feature tables have the same columns about clips.
     pub(super) fn rows_table(&self) -> Option<String> {
         let feature = self.subject.manifest.features.first()?;
         // A version without clips has no file for the feature.
@@ -65,7 +65,7 @@ pub(super) fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
-/// Rows of a query result.
+/// The result of a query: all rows in one batch.
 pub(super) struct Answer {
     batch: RecordBatch,
 }
@@ -75,7 +75,7 @@ impl Answer {
         self.batch.num_rows()
     }
 
-    /// Returns a column as texts.
+    /// Returns a column of the result as texts.
     ///
     /// # Errors
     /// [`ReportError::Answer`] if the column does not exist.
@@ -85,10 +85,10 @@ impl Answer {
         Ok(texts.iter().map(|text| text.map(str::to_owned)).collect())
     }
 
-    /// Returns a column as counts, with 0 for null.
+    /// Returns a column of the result as counts, with 0 for null.
     ///
     /// # Errors
-    /// The same as [`Answer::texts`].
+    /// The same errors as [`Answer::texts`].
     pub(super) fn counts(&self, name: &str) -> Result<Vec<u64>, ReportError> {
         let column = cast(self.column(name)?, &DataType::Int64)?;
         let counts = column.as_primitive::<Int64Type>();
@@ -98,10 +98,10 @@ impl Answer {
             .collect())
     }
 
-    /// Returns a column as numbers.
+    /// Returns a column of the result as floating-point numbers.
     ///
     /// # Errors
-    /// The same as [`Answer::texts`].
+    /// The same errors as [`Answer::texts`].
     pub(super) fn numbers(&self, name: &str) -> Result<Vec<Option<f64>>, ReportError> {
         let column = cast(self.column(name)?, &DataType::Float64)?;
         Ok(column.as_primitive::<Float64Type>().iter().collect())
@@ -113,7 +113,7 @@ impl Answer {
     }
 }
 
-/// Sink that stores all batches in memory.
+/// Receiver of query results that keeps all batches in memory.
 #[derive(Debug)]
 struct Rows {
     schema: SchemaRef,

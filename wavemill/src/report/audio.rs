@@ -5,9 +5,9 @@ use wavemill_pages::{Axis, Cell, Chart, Histogram, Part, Plot, Section, Table, s
 use super::ReportError;
 use super::answers::{Answer, Answers};
 
-/// Number of clips in the list of the largest losses.
+/// Maximum number of clips in the list of clips that lost the most audio.
 const LOST_MAX: usize = 10;
-/// Number of bins for the decoded lengths.
+/// Number of bins in the histogram of decoded lengths.
 const BINS: u64 = 30;
 
 pub(super) fn section(answers: &Answers<'_>) -> Result<Section, ReportError> {
@@ -19,7 +19,7 @@ pub(super) fn section(answers: &Answers<'_>) -> Result<Section, ReportError> {
     let Some(rows) = answers.rows_table() else {
         return Ok(section);
     };
-    // One row per clip. Each row of a clip contains the same results of decoding.
+    // The subquery has one row per clip, because all feature rows of a clip contain the same decoding results.
     let clips = format!(
         "(SELECT clip_key, max(duration_s) AS duration_s, max(lost_s) AS lost_s, bool_and(silent) AS silent,
                  min(audio_blake3) AS audio_blake3 FROM {rows} GROUP BY clip_key)"
@@ -96,7 +96,7 @@ fn most_lost(answers: &Answers<'_>, clips: &str) -> Result<Table, ReportError> {
     Ok(table)
 }
 
-/// Returns a histogram of the decoded lengths, or `None` if they are nearly equal.
+/// Returns a histogram of the decoded lengths of clips, or `None` if the lengths are nearly equal.
 fn lengths(answers: &Answers<'_>, clips: &str) -> Result<Option<Chart>, ReportError> {
     let range = answers.ask(&format!(
         "SELECT min(duration_s) AS low, max(duration_s) AS high FROM {clips}"

@@ -28,13 +28,13 @@ pub(crate) enum ReportError {
         /// Error of the Parquet reader.
         source: ParquetError,
     },
-    /// A query result has other columns than expected. This is a bug.
+    /// The result of a query has other columns than expected, which is a bug.
     #[error("a query result does not have the expected columns")]
     Answer(#[from] ArrowError),
 }
 
 impl ReportError {
-    /// Returns the exit code of the command.
+    /// Returns the exit code of a command that failed with this error.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Store(error) => error.exit_code(),

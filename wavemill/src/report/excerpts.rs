@@ -13,27 +13,27 @@ use wavemill_schemas::recipe::{AudioSpec, DecodePath};
 use wavemill_schemas::samples::samples_in;
 use wavemill_source::{ReadFailure, Source};
 
-/// Maximum duration of an excerpt, enough to recognize a clip.
+/// Maximum duration of an excerpt in seconds, enough to recognize a clip.
 const EXCERPT_S_MAX: f64 = 10.0;
 /// Maximum number of samples in all excerpts of a page. Each sample takes two bytes, plus a third for base64. These 6
 /// MB leave room for everything else in a page of 10 MB.
 const SAMPLES_MAX: usize = 2_250_000;
 
-/// Origin of a row.
+/// Origin of a feature row: a clip and an offset in the clip.
 #[derive(Clone, Debug)]
 pub(super) struct RowOrigin {
     pub clip_key: String,
-    /// Offset of the row in the clip.
+    /// Offset of the row in the clip, in seconds.
     pub offset_s: f64,
-    /// Hash of the clip's decoded audio. `None` if the version does not contain it.
+    /// Hash of the clip's decoded audio; `None` if the version does not record it.
     pub audio_blake3: Option<String>,
 }
 
-/// Reads excerpts one at a time.
+/// Reads excerpts of clips from an archive, one at a time.
 pub(super) struct Excerpts<'a> {
     archive: &'a dyn Source,
     audio: &'a AudioSpec,
-    /// Maximum number of samples of one excerpt.
+    /// Maximum number of samples in one excerpt.
     samples_max: usize,
     bytes: Vec<u8>,
     pcm: Pcm,
@@ -56,10 +56,10 @@ impl<'a> Excerpts<'a> {
         }
     }
 
-    /// Reads the beginning of a row, decoded in the same way as for its features.
+    /// Reads the audio at the beginning of a feature row, decoded in the same way as for the features.
     ///
     /// # Errors
-    /// The reason why the row cannot be read, as a sentence without a final period.
+    /// The reason why the audio cannot be read, as a sentence without a final period.
     pub(super) fn read(&mut self, row: &RowOrigin) -> Result<Sound, String> {
         let read = self.archive.read(&row.clip_key, &mut self.bytes);
         read.map_err(|failure| match failure {
@@ -73,7 +73,7 @@ impl<'a> Excerpts<'a> {
         let to = from + self.samples_max;
         self.decode(to as f64 / f64::from(rate_hz))?;
 
-        // The archive may contain another file under this name by now.
+        // By now, the archive may contain another recording under the name of the clip.
         let recording = row.audio_blake3.as_ref();
         if recording.is_some_and(|recording| *recording != self.pcm.audio_blake3) {
             return Err("the archive contains another recording under this name".to_owned());
@@ -91,7 +91,7 @@ impl<'a> Excerpts<'a> {
         }
     }
 
-    /// Decodes the bytes read before, up to `end_s`, in the same way as a run.
+    /// Decodes the clip's bytes, which were read before, up to `end_s`, in the same way as an extraction run.
     fn decode(&mut self, end_s: f64) -> Result<(), String> {
         let args = DecodeArgs {
             sample_rate_hz: self.audio.sample_rate_hz,
@@ -106,7 +106,7 @@ impl<'a> Excerpts<'a> {
         }
 
         decoder.expect(decode::longest_s(&self.bytes).min(end_s));
-        // A decoder is not reused after a panic.
+        // A decoder is not reused after a panic, which may leave it in an invalid state.
         match panics::caught(|| decoder.decode("", &self.bytes, &mut self.pcm)) {
             Ok(decoded) => decoded.map_err(|reject| single::describe_reject(&reject)),
             Err(_panic) => Err("the decoder panicked on this clip".to_owned()),
@@ -166,7 +166,7 @@ mod tests {
         let behind = excerpts.read(&row("a.wav", 1e30)).expect_err("nothing");
         assert!(behind.contains("ends before"), "{behind}");
 
-        // Many excerpts share the available space.
+        // With many excerpts, each may have only a small share of the page's samples.
         let mut excerpts = Excerpts::new(archive.as_ref(), &audio, 1_000);
         let sound = excerpts.read(&row("a.wav", 0.0)).expect("a sound");
         assert_eq!(sound.samples.len(), 2_250);

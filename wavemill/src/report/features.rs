@@ -4,7 +4,7 @@ use wavemill_pages::{Cell, Chart, Line, Lines, Part, Plot, Section, Spread, Tabl
 use wavemill_schemas::manifest::{FeatureEntry, Manifest, Stats};
 
 pub(super) fn section(manifest: &Manifest) -> Section {
-    // Presets only apply to audio.
+    // Presets apply only to features of audio, not of pictures.
     let has_preset = !manifest.recipe.catalog.dataset.is_of_pictures();
     let head: &[&str] = if has_preset {
         &["feature", "shape", "preset", "rows", "size"]

@@ -9,7 +9,7 @@ const TABLE: &str = "audio_files";
 
 pub(super) fn section(answers: &Answers<'_>) -> Result<Section, ReportError> {
     let mut section = Section::new("Files below the audio root");
-    // Versions written by earlier releases do not have this table.
+    // Versions written by earlier releases do not have the table of files.
     if answers.columns(TABLE)?.fields().is_empty() {
         return Ok(section);
     }

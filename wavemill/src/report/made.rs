@@ -1,4 +1,4 @@
-//! How the version was made: run times, engine and recipe.
+//! Shows how a version was made: run times, engine and recipe.
 
 use std::collections::BTreeMap;
 

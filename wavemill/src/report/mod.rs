@@ -1,5 +1,5 @@
 //! Builds an HTML page about a version of a store: the rows that were kept and dropped, the contents, leaks between the
-//! sides, example spectrograms, and how the version was made.
+//! sides of the split, example spectrograms, and how the version was made.
 //!
 //! [`page`] builds the page with one function per section. Numbers come from the manifest if it contains them, and
 //! otherwise from SQL over small columns. Only a bounded number of tensors is read, and only a few clips from the archive

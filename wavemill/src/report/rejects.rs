@@ -5,7 +5,7 @@ use wavemill_pages::{Bars, Cell, Chart, Part, Plot, Section, Table};
 use super::ReportError;
 use super::answers::{Answers, literal};
 
-/// Maximum number of examples per reason.
+/// Maximum number of examples per reason of rejection.
 const EXAMPLES: usize = 5;
 
 pub(super) fn section(answers: &Answers<'_>) -> Result<Section, ReportError> {

@@ -1,4 +1,4 @@
-//! Sizes of the training, validation and test sides, and items that occur on several sides.
+//! Sizes of the training, validation and test sides of the split, and items that occur on several sides.
 
 use wavemill_catalog::split::SIDES;
 use wavemill_pages::{Cell, Part, Section, Table, count, fraction};
@@ -8,10 +8,10 @@ use wavemill_schemas::sides::side_meant;
 use super::ReportError;
 use super::answers::{Answers, literal, quoted};
 
-/// Hash of a clip's audio. Pictures have none.
+/// Name of the column with the hash of a clip's audio. Pictures have no such hash.
 const AUDIO_COLUMN: &str = "audio_blake3";
 
-/// Columns whose values two sides should not share, and a plural noun for the values of each.
+/// Columns whose values should not occur on two sides of the split, each with a plural noun for its values.
 const SHARED: [(&str, &str); 4] = [
     ("clip_key", "clips"),
     (AUDIO_COLUMN, "identical recordings"),
@@ -86,12 +86,12 @@ pub(super) fn section(answers: &Answers<'_>) -> Result<Section, ReportError> {
 }
 
 fn rule_name(rule: SplitRule) -> String {
-    // Formats the rule as it is written in a recipe.
+    // The split rule is formatted as it is written in a recipe.
     let name = serde_json::to_value(rule).unwrap_or_default();
     name.as_str().unwrap_or_default().to_owned()
 }
 
-/// Sizes of one side of the version.
+/// Sizes of one side of the split in a version.
 struct SideSize {
     name: String,
     clips: u64,
@@ -99,7 +99,7 @@ struct SideSize {
     artists: u64,
 }
 
-/// Returns the sides of the rows, in the order training, validation, test, others.
+/// Returns the sides of the split with their sizes, in the order training, validation, test, others.
 fn sides_of(answers: &Answers<'_>, rows: &str) -> Result<Vec<SideSize>, ReportError> {
     let answer = answers.ask(&format!(
         "SELECT split, count(DISTINCT clip_key) AS clips, count(*) AS n, count(DISTINCT artist_id) AS artists
@@ -123,7 +123,7 @@ fn sides_of(answers: &Answers<'_>, rows: &str) -> Result<Vec<SideSize>, ReportEr
     Ok(sides)
 }
 
-/// Returns the position of a side in tables and charts: training, validation, test, and then any other.
+/// Returns the position of a side of the split in tables and charts: training, validation, test, and then any other.
 pub(super) fn place(side: &str) -> usize {
     let places = SIDES
         .iter()
@@ -131,7 +131,7 @@ pub(super) fn place(side: &str) -> usize {
     places.unwrap_or(SIDES.len())
 }
 
-/// Builds a table with the clips, rows and artists of each side.
+/// Builds a table with the numbers of clips, rows and artists on each side of the split.
 fn sizes(sides: &[SideSize]) -> Table {
     let mut table = Table::new("Sides", &["side", "clips", "share", "rows", "artists"]);
     let all: u64 = sides.iter().map(|side| side.clips).sum();
@@ -147,11 +147,11 @@ fn sizes(sides: &[SideSize]) -> Table {
     table
 }
 
-/// The sides that are compared for leaks.
+/// The sides of the split that are compared for leaks.
 struct Compared<'a> {
     training: Vec<&'a str>,
     test: Vec<&'a str>,
-    /// Number of clips on the test sides.
+    /// Number of clips on the test sides of the split.
     test_clips: u64,
 }
 
@@ -168,7 +168,7 @@ impl<'a> Compared<'a> {
         }
     }
 
-    /// Explains why no leak can be computed. Returns `None` if leaks can be computed.
+    /// Explains why no leaks between sides can be computed. Returns `None` if they can be computed.
     fn problem(&self, sides: &[SideSize]) -> Option<String> {
         let missing = match (self.training.is_empty(), self.test.is_empty()) {
             (false, false) => return None,
@@ -185,17 +185,17 @@ impl<'a> Compared<'a> {
     }
 }
 
-/// Returns the SQL condition that a row is on one of these sides. `names` must not be empty.
+/// Returns the SQL condition that a row is on one of the sides `names`, which must not be empty.
 fn on_sides(names: &[&str]) -> String {
     let names: Vec<String> = names.iter().map(|name| literal(name)).collect();
     format!("split IN ({})", names.join(", "))
 }
 
-/// Overlap of the sides in one column.
+/// Overlap of the sides of the split in the values of one column.
 struct Leak {
-    /// Number of distinct values.
+    /// Number of distinct values in the column.
     known: u64,
-    /// Number of values that occur on more than one side.
+    /// Number of values that occur on more than one side of the split.
     on_several: u64,
     /// Number of clips on the test side whose value also occurs on the training side. `None` if nothing was compared.
     test_clips: Option<u64>,
@@ -209,7 +209,7 @@ impl Leak {
         compared: &Compared<'_>,
     ) -> Result<Self, ReportError> {
         let column = quoted(column);
-        // Rows of the split `none` belong to no side.
+        // Rows whose split is `none` belong to no side and are not compared.
         let answer = answers.ask(&format!(
             "SELECT count(*) AS known, count(*) FILTER (WHERE sides > 1) AS on_several FROM
              (SELECT count(DISTINCT split) AS sides FROM {rows}

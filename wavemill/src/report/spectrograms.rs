@@ -27,11 +27,11 @@ use super::answers::{Answers, literal, quoted};
 use super::excerpts::{Excerpts, RowOrigin};
 use super::features::band_name;
 
-/// Maximum number of rows read per class.
+/// Maximum number of rows that are read per class.
 const ROWS_OF_CLASS: usize = 16;
 /// Maximum number of classes shown. The largest ones are chosen.
 const CLASSES_MAX: usize = 16;
-/// Maximum number of files whose small columns are scanned.
+/// Maximum number of store files whose small columns are scanned.
 const FILES_MAX: usize = 64;
 /// Maximum number of columns and bands of a picture, about the resolution at which a screen shows it.
 const COLUMNS_MAX: usize = 160;
@@ -103,10 +103,10 @@ pub(super) fn section(
     Ok(section)
 }
 
-/// Audio of the typical rows.
+/// Excerpts of the audio of typical rows.
 struct Sounds<'a> {
     excerpts: Excerpts<'a>,
-    /// Rows without audio, each with the reason.
+    /// Table of typical rows without audio, each with the reason.
     unheard: Table,
 }
 
@@ -128,7 +128,7 @@ impl Sounds<'_> {
 struct Frames {
     bands: usize,
     frames: usize,
-    /// True if the values of one frame are contiguous, false if those of one band are.
+    /// True if the values of one frame are contiguous, false if the values of one band are.
     is_frame_first: bool,
 }
 
@@ -292,7 +292,7 @@ fn class_at(batch: &RecordBatch, target: &str, row: usize) -> Option<usize> {
     usize::try_from(classes.value(row)).ok()
 }
 
-/// A row, downsampled for display.
+/// A feature row, downsampled for display.
 #[derive(Clone, Debug)]
 struct Picture {
     class: Option<usize>,
@@ -300,7 +300,7 @@ struct Picture {
     columns: usize,
     /// Values band by band, the lowest band first.
     values: Vec<f32>,
-    /// Layout of the row before downsampling.
+    /// Memory layout of the row before downsampling.
     frames: Frames,
 }
 
@@ -328,7 +328,7 @@ fn read_file(
     if rows.is_empty() {
         return Ok(());
     }
-    // With the offset index, only the pages of these rows are read.
+    // With the offset index, only the Parquet pages that contain the selected rows are read.
     let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
     let reader = ParquetRecordBatchReaderBuilder::try_new_with_options(File::open(path)?, options)?;
     let n_rows = usize::try_from(reader.metadata().file_metadata().num_rows()).unwrap_or(0);
@@ -392,7 +392,7 @@ fn smaller(values: &[f32], frames: Frames) -> (usize, Vec<f32>) {
         }
     }
 
-    // Several values fall into one cell if the feature is larger than the picture.
+    // A cell's value is the mean of several values of the feature if the feature is larger than the picture.
     for (sum, n) in sums.iter_mut().zip(counts) {
         *sum /= n.max(1) as f32;
     }

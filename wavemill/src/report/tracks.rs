@@ -1,4 +1,4 @@
-//! Distribution of the tracks by class and side, year, bit rate and length.
+//! Distribution of the tracks by class and side of the split, year, bit rate and length.
 
 use std::collections::BTreeMap;
 
@@ -10,17 +10,17 @@ use super::ReportError;
 use super::answers::{Answers, quoted};
 use super::sides;
 
-/// Columns of `tracks` that contain a date, with a description of the date.
+/// Columns of the table `tracks` that contain a date, each with a description of the date.
 const DATES: [(&str, &str); 3] = [
     ("album_date_released", "year of the album's release"),
     ("track_date_recorded", "year of the recording"),
     ("track_date_created", "year of the upload"),
 ];
-/// Maximum number of bit rates with a bar of their own.
+/// Maximum number of bit rates that have a bar of their own.
 const RATES_MAX: usize = 12;
 /// Maximum number of years shown. The latest ones are chosen, since metadata also contain years such as 1.
 const YEARS_MAX: i64 = 120;
-/// Up to this number of years, each year has a labelled bar. The axis of a histogram would have fractional labels.
+/// Up to this number of years, a bar chart with a label per year is drawn, since a histogram would label fractions.
 const FEW_YEARS: i64 = 12;
 /// Width of a length bin in seconds.
 const LENGTH_BIN_S: u64 = 30;
@@ -45,7 +45,7 @@ pub(super) fn section(answers: &Answers<'_>) -> Result<Section, ReportError> {
     Ok(section)
 }
 
-/// Returns a stacked bar chart of the clips in each class, with one part per side.
+/// Returns a stacked bar chart of the clips in each class, with one part per side of the split.
 fn by_class(target: &TargetEntry) -> Chart {
     let mut order: Vec<usize> = (0..target.classes.len()).collect();
     order.sort_by_key(|&class| std::cmp::Reverse(total(target, class)));
@@ -80,13 +80,13 @@ fn by_class(target: &TargetEntry) -> Chart {
     }
 }
 
-/// Returns the number of clips of a class on all sides.
+/// Returns the number of clips of a class on all sides of the split.
 fn total(target: &TargetEntry, class: usize) -> u64 {
     let by_side = target.counts.values();
     by_side.filter_map(|counts| counts.get(class)).sum()
 }
 
-/// Returns the sides in the order training, validation, test, and then others by name.
+/// Returns the sides of the split in the order training, validation, test, and then others by name.
 fn sides_in_order(counts: &BTreeMap<String, Vec<u64>>) -> Vec<&str> {
     let mut sides: Vec<&str> = counts.keys().map(String::as_str).collect();
     sides.sort_by_key(|side| sides::place(side));

@@ -5,9 +5,9 @@ use wavemill_pages::{Axis, Bars, Chart, HeatMap, Line, Lines, Part, Plot, Series
 
 use super::song::{Song, Spectrogram};
 
-/// Number of classes in a segment's bar. The remaining classes are combined.
+/// Maximum number of classes in a segment's bar. The remaining classes are combined.
 const CLASSES_SHOWN: usize = 5;
-/// Number of classes in the chart of mean probabilities.
+/// Maximum number of classes in the chart of mean probabilities.
 const MEANS_SHOWN: usize = 10;
 
 /// Predictions of all models for a song.
@@ -15,9 +15,9 @@ const MEANS_SHOWN: usize = 10;
 pub(crate) struct Answer {
     pub file: String,
     pub song: Song,
-    /// Name and elapsed seconds of each model.
+    /// Name of each model, and the time of its prediction in seconds.
     pub models: Vec<(String, f64)>,
-    /// Lines in the format of `wavemill predict`, each with its `run`.
+    /// JSON lines in the format of `wavemill predict`, each with its `run`.
     pub lines: Vec<Map<String, Value>>,
 }
 
@@ -26,12 +26,12 @@ struct Verdict<'a> {
     run: &'a str,
     target: &'a str,
     segments: Vec<&'a Map<String, Value>>,
-    /// Line with the mean over all segments.
+    /// JSON line with the mean over all segments.
     whole: &'a Map<String, Value>,
 }
 
 impl Answer {
-    /// Adds the output of a model.
+    /// Adds the JSON lines that a model printed for the song.
     ///
     /// # Errors
     /// An error if a line is not a JSON object.
@@ -144,7 +144,7 @@ impl Answer {
 }
 
 impl Verdict<'_> {
-    /// Returns the class with the highest mean probability, or all labels.
+    /// Returns the class with the highest mean probability, or all predicted labels.
     fn said(&self) -> String {
         let Some(labels) = self.whole.get("labels").and_then(Value::as_array) else {
             return text(self.whole, "class").to_owned();
@@ -220,7 +220,7 @@ impl Verdict<'_> {
             let mut rests = Vec::with_capacity(self.segments.len());
             for place in 0..self.segments.len() {
                 let shown = series.iter().map(|class| class.values[place]).sum::<f64>();
-                // Because of rounding, the sum may be slightly above 1.
+                // Because of rounding, the sum of probabilities may be slightly above 1.
                 rests.push((1.0 - shown).max(0.0));
             }
             series.push(Series {
@@ -262,7 +262,7 @@ fn votes(verdicts: &[Verdict<'_>]) -> Table {
     for verdict in verdicts {
         let class = text(verdict.whole, "class");
         let majority = verdict.whole.get("majority").and_then(Value::as_str);
-        // With several labels, there is no majority vote.
+        // With several labels per song, there is no majority vote.
         let is_one = verdict.whole.contains_key("class");
 
         table.rows.push(vec![
@@ -357,7 +357,7 @@ fn number(line: &Map<String, Value>, key: &str) -> f64 {
     line.get(key).and_then(Value::as_f64).unwrap_or_default()
 }
 
-/// Rounds to microseconds.
+/// Rounds a number of seconds to microseconds.
 fn rounded(seconds: f64) -> f64 {
     (seconds * 1e6).round() / 1e6
 }

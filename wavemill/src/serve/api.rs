@@ -40,7 +40,7 @@ const HEADERS: [(HeaderName, &str); 5] = [
 
 type Shared = Arc<Server>;
 
-/// Returns all paths with their handlers.
+/// Returns all URL paths of the server with their handlers.
 pub(crate) fn routes() -> [(&'static str, MethodRouter<Shared>); 7] {
     [
         ("/", get(index)),
@@ -53,7 +53,7 @@ pub(crate) fn routes() -> [(&'static str, MethodRouter<Shared>); 7] {
     ]
 }
 
-/// Builds the router of all operations.
+/// Builds the HTTP router with all paths of the server.
 pub(crate) fn router(server: &Shared) -> Router {
     let mut router = Router::new();
     for (path, handler) in routes() {

@@ -20,7 +20,7 @@ use tokio::time::{sleep, timeout};
 
 use super::limits::Limits;
 
-/// Maximum size of a request's head.
+/// Maximum size of a request's head in bytes.
 const HEAD_BYTES: usize = 64 << 10;
 /// Delay before accepting again after an error, for example if the process has no free file descriptor.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
@@ -45,7 +45,7 @@ pub(crate) async fn serve(
             _ = stop.wait_for(|stop| *stop) => break,
         };
 
-        // Remove connections that have ended.
+        // Remove the tasks of connections that have ended.
         while connections.try_join_next().is_some() {}
         match accepted {
             Ok((stream, _)) => {
@@ -60,7 +60,7 @@ pub(crate) async fn serve(
         }
     }
 
-    // Close the listener: the system then rejects new connections.
+    // Close the listening socket: the system then rejects new connections.
     drop(listener);
     let all = async { while connections.join_next().await.is_some() {} };
     let _ = timeout(limits.connection(), all).await;

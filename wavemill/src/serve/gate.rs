@@ -21,7 +21,7 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    /// Checks whether a request is accepted.
+    /// Checks whether a request is addressed to this server and does not come from a page of another site.
     ///
     /// # Errors
     /// Status 400 without exactly one `Host`, 421 if `Host` names another server, 403 for a page of another site.

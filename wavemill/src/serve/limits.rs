@@ -11,7 +11,7 @@ pub(crate) const IN_FLIGHT: usize = 8;
 /// Maximum time from the end of an upload to the response, in seconds.
 pub(crate) const ANSWER_S: u64 = 120;
 
-/// Maximum duration of an upload in seconds.
+/// Maximum time to receive an upload, in seconds.
 const UPLOAD_S: u64 = 60;
 /// Maximum time without data during an upload, in seconds.
 const SILENCE_S: u64 = 10;
@@ -22,9 +22,9 @@ const READ_S: u64 = 30;
 /// Maximum number of concurrent connections. Further connections wait in the system's queue. An idle connection is
 /// closed after `HEAD_S`.
 const CONNECTIONS: usize = 256;
-/// Maximum time to load a model, in seconds.
+/// Maximum time to load one model, in seconds.
 const LOAD_S: u64 = 300;
-/// Seconds after which a client may retry if all places are taken.
+/// Seconds after which a client may retry if too many songs are in progress.
 pub(crate) const RETRY_AFTER_S: u64 = 1;
 /// Maximum length of a stored file name in characters.
 pub(crate) const NAME_CHARS: usize = 200;
@@ -34,7 +34,7 @@ pub(crate) const FORM_BYTES: usize = 64 << 10;
 /// would be reset and the client would not receive the response.
 pub(crate) const DRAIN_S: u64 = 2;
 
-/// Limits of a server.
+/// Limits of the HTTP server.
 #[derive(Clone, Debug)]
 pub(crate) struct Limits {
     pub upload_bytes: usize,

@@ -17,7 +17,7 @@ pub(crate) enum Part {
     Decode,
     Features,
     Model,
-    /// From the end of the upload to the response.
+    /// The whole processing, from the end of the upload to the response.
     Whole,
 }
 
@@ -32,7 +32,7 @@ impl Part {
     }
 }
 
-/// Metrics of the server.
+/// Prometheus metrics of the server.
 pub(crate) struct Metrics {
     registry: Registry,
     requests: IntCounterVec,
@@ -44,7 +44,7 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    /// Registers all metrics.
+    /// Creates and registers all metrics.
     ///
     /// # Errors
     /// An error if a name is invalid or registered twice.
@@ -95,7 +95,7 @@ impl Metrics {
         times.observe(seconds);
     }
 
-    /// Returns the counter of the starts of a model's process.
+    /// Returns the counter of how often the process of a model was started.
     pub(crate) fn model_starts(&self, run: &str) -> IntCounter {
         self.model_starts.with_label_values(&[run])
     }

@@ -4,8 +4,8 @@
 //! `wavemill features`. The trainer's program computes the predictions, in one process per model ([`model`]). Uploads
 //! are never written to disk. Requests that exceed a limit ([`limits`]) get an error response ([`refusal`]).
 //!
-//! This module does not know which program computes the predictions or how a file is read. The command line passes
-//! both.
+//! This module does not know which program computes the predictions or how a file is decoded. The command line passes
+//! both functions.
 
 mod answer;
 mod api;

@@ -21,16 +21,16 @@ const END: Duration = Duration::from_secs(2);
 /// Errors of a model.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ModelError {
-    /// The program does not exist, or the system cannot start it.
+    /// The model's program does not exist, or the system cannot start it.
     #[error("cannot start the process of model {run}")]
     Start { run: String, source: io::Error },
-    /// The process ended. It may have printed the reason to stderr.
+    /// The model's process ended. It may have printed the reason to stderr.
     #[error("the process of model {run} ended ({how})", how = status.map_or("unknown".to_owned(), |s| s.to_string()))]
     Ended {
         run: String,
         status: Option<ExitStatus>,
     },
-    /// The process took too long for one song, or hangs.
+    /// The model's process took too long for one song, or hangs.
     #[error("model {run} did not respond within {seconds} s and was stopped")]
     Slow { run: String, seconds: u64 },
 }
@@ -38,31 +38,31 @@ pub(crate) enum ModelError {
 /// Function that creates the command of a model's process.
 pub(crate) type MakeCommand = Box<dyn Fn() -> std::process::Command + Send + Sync>;
 
-/// Configuration of a model.
+/// Configuration of a model and of its process.
 pub(crate) struct ModelSetup {
     /// Name of the model in responses.
     pub run: String,
-    /// Index of the stream of a song that the model reads.
+    /// Index of the model's input among the streams of a song.
     pub input: usize,
     pub command: MakeCommand,
-    /// Input without rows. The model replies with the empty line only, as soon as it is loaded.
+    /// Stream without rows. The model replies to it with an empty line only, as soon as it is loaded.
     pub greeting: Vec<u8>,
 }
 
 /// A model and its process. It handles one song at a time, and other songs wait for their turn.
 pub(crate) struct Model {
     setup: ModelSetup,
-    /// `None` if the process must be started.
+    /// The running process; `None` if it has to be started.
     process: Mutex<Option<Process>>,
-    /// Whether the process has been loaded and has replied to every request since.
+    /// Whether the model is loaded and its process has replied to every request so far.
     is_loaded: AtomicBool,
-    /// Number of starts of the process.
+    /// Counter of how often the process was started.
     starts: IntCounter,
     load: Duration,
     answer: Duration,
 }
 
-/// Output of a model for one song.
+/// Output of a model's process for one song.
 #[derive(Debug)]
 pub(crate) struct Answered {
     pub lines: Vec<String>,
@@ -71,7 +71,7 @@ pub(crate) struct Answered {
 }
 
 struct Process {
-    /// The child process, which is killed on drop.
+    /// The child process that runs the model; it is killed on drop.
     child: Child,
     stdin: ChildStdin,
     lines: Lines<BufReader<ChildStdout>>,
@@ -116,10 +116,10 @@ impl Model {
         self.is_loaded.load(Ordering::Relaxed)
     }
 
-    /// Starts the process unless it is running.
+    /// Starts the model's process unless it is running.
     ///
     /// # Errors
-    /// [`ModelError`].
+    /// [`ModelError`] if the process cannot be started, ends, or does not load the model in time.
     pub(crate) async fn make_ready(&self) -> Result<(), ModelError> {
         let mut place = self.process.lock().await;
         if !place.as_mut().is_some_and(Process::is_alive) {
@@ -319,7 +319,7 @@ mod tests {
             assert_eq!(model.ask(b"a\n").await.expect("an answer").lines, ["a"]);
             assert_eq!(model.starts.get(), 2);
 
-            // If a process ended while idle, no song fails.
+            // If a model's process ended while idle, it is restarted, and the next song does not fail.
             let pid = model
                 .process
                 .lock()

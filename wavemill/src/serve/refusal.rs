@@ -9,9 +9,9 @@ use serde_json::json;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {
     pub status: StatusCode,
-    /// Description of the error and its remedy.
+    /// Description of the error and its remedy, as a sentence.
     pub words: String,
-    /// Seconds after which the client may retry.
+    /// Seconds after which the client may retry, for the `Retry-After` header.
     pub retry_after_s: Option<u64>,
 }
 

@@ -36,7 +36,7 @@ pub(crate) struct Server {
     pub metrics: Metrics,
     readers: Arc<Readers>,
     models: Vec<Model>,
-    /// Permits for songs in progress.
+    /// Permits for songs in progress, one per song.
     places: Arc<Semaphore>,
 }
 
@@ -102,16 +102,16 @@ impl Server {
         self.metrics.text(in_flight, &models)
     }
 
-    /// Receives a song and returns the predictions for it.
+    /// Receives an uploaded song and returns the predictions of all models for it.
     ///
     /// # Errors
-    /// See the table in docs/serve.md.
+    /// A [`Refusal`] with one of the statuses in the table of docs/serve.md.
     pub(crate) async fn predict(
         self: &Arc<Self>,
         request: Request,
         name: Option<String>,
     ) -> Result<Answer, Refusal> {
-        // Try before reading the body: a rejected upload then uses no memory.
+        // The permit is requested before the body is read, so that a rejected upload uses no memory.
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
             upload::drain_aside(request.into_body());
             return Err(Refusal {
@@ -188,7 +188,7 @@ impl Server {
 
         let streams = std::mem::take(&mut answer.song.streams);
         for model in &self.models {
-            // Stop if the client has disconnected.
+            // Stop before the next model if the client has disconnected.
             if tell.is_closed() {
                 return Err(Refusal::bad_request("The client has disconnected."));
             }
@@ -210,7 +210,7 @@ impl Server {
     }
 }
 
-/// Returns status 502 with the cause, and states that the model is restarted.
+/// Returns an error response with status 502, the cause, and the information that the model is restarted.
 fn bad_gateway(error: &ModelError) -> Refusal {
     let mut words = error.to_string();
     if let Some(cause) = std::error::Error::source(error) {

@@ -8,53 +8,53 @@ use tokio::sync::Semaphore;
 use super::refusal::Refusal;
 use super::upload::Upload;
 
-/// Contents of a decoded file.
+/// Contents of a decoded song.
 #[derive(Debug, Default)]
 pub(crate) struct Song {
     /// Duration of the decoded audio in seconds.
     pub duration_s: f32,
-    /// Duration lost to damage in seconds.
+    /// Duration of audio lost to damage in the file, in seconds.
     pub lost_s: f32,
-    /// Minimum and maximum samples in time spans of equal length.
+    /// Minimum and maximum sample in each of several time spans of equal length.
     pub waveform: Vec<(f32, f32)>,
     /// Spectrogram of the first segment. `None` if its feature has no frames.
     pub spectrogram: Option<Spectrogram>,
-    /// Stream for each model input.
+    /// Stream of feature rows for each input of the models.
     pub streams: Vec<Vec<u8>>,
     pub decode_s: f64,
     pub features_s: f64,
 }
 
-/// Feature of a segment for display.
+/// Feature values of one segment, for display.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Spectrogram {
-    /// Name of the feature.
+    /// Name of the shown feature.
     pub name: String,
-    /// Number of frames.
+    /// Number of frames of the segment.
     pub columns: usize,
-    /// Values band by band, the lowest band first.
+    /// Feature values band by band, the lowest band first.
     pub values: Vec<f32>,
     /// Start and end of the segment in seconds.
     pub from_s: f64,
     pub to_s: f64,
 }
 
-/// Errors of reading a file.
+/// Errors of reading an uploaded file.
 #[derive(Debug)]
 pub(crate) enum Unreadable {
     /// The file is not valid. Contains the reason and details.
     Clip(String),
-    /// Internal error of the server.
+    /// The server failed for another reason than the file.
     Fault(String),
 }
 
 /// Converts files to model inputs. Readers block the calling thread.
 pub(crate) trait Reader: Send {
-    /// Reads one file and drops its bytes.
+    /// Decodes one file, computes the inputs of the models, and drops the bytes of the file.
     fn read(&mut self, upload: Upload) -> Result<Song, Unreadable>;
 }
 
-/// Function that creates a reader for another thread.
+/// Function that creates a [`Reader`] for another thread.
 pub(crate) type MakeReader = Box<dyn Fn() -> Result<Box<dyn Reader>, Unreadable> + Send + Sync>;
 
 fn fault(name: &str, words: &str) -> Refusal {
@@ -89,7 +89,7 @@ impl Readers {
         let turn = Arc::clone(&self.turns).acquire_owned().await;
         let readers = Arc::clone(self);
         let read = tokio::task::spawn_blocking(move || {
-            // The permit is released when the thread is done, even if the client has disconnected.
+            // The permit is released when the thread has read the song, even if the client has disconnected.
             let _turn = turn;
             readers.read_here(upload)
         });
@@ -101,7 +101,7 @@ impl Readers {
                 format!("{name} cannot be processed: {words}."),
             )),
             Ok(Err(Unreadable::Fault(words))) => Err(fault(&name, &words)),
-            // The reader is lost with its thread. The next song gets a new reader.
+            // A reader that panicked is lost. The next song gets a new reader.
             Err(_) => Err(fault(&name, "the reader panicked")),
         }
     }

@@ -39,7 +39,7 @@ impl Reader for FakeReader {
     }
 }
 
-/// A server that runs on its own port.
+/// A test server that listens on its own port.
 struct Running {
     address: SocketAddr,
     stop: watch::Sender<bool>,
@@ -234,7 +234,7 @@ fn invalid_uploads_get_an_explanation() {
     assert_eq!(running.get("/nothing").status, 404);
     assert_eq!(running.get("/api/predict").status, 405);
 
-    // The server still works after all of these requests.
+    // The server still works after all of the preceding invalid requests.
     assert_eq!(running.predict("a song").status, 200);
     running.end();
 }

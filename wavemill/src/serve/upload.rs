@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::limits::{DRAIN_S, FORM_BYTES, Limits, NAME_CHARS};
 use super::refusal::Refusal;
 
-/// A file that was received completely.
+/// An uploaded file that was received completely.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Upload {
     /// File name given by the client, without directories.
@@ -21,7 +21,7 @@ pub(crate) struct Upload {
     pub bytes: Vec<u8>,
 }
 
-/// A file that is being received.
+/// An uploaded file that is being received.
 enum Incoming {
     /// The request body is the file.
     Plain(BodyDataStream),
@@ -94,7 +94,7 @@ impl Incoming {
     ) -> Result<Upload, Refusal> {
         match self {
             Self::Plain(stream) => {
-                // Reserve the announced size, so that the buffer is not copied while it grows.
+                // The announced size is reserved, so that the buffer is not copied while it grows.
                 let mut bytes = Vec::with_capacity(announced.unwrap_or(0));
                 while let Some(chunk) = in_time(stream.next(), limits).await? {
                     let chunk = chunk.map_err(|_| broken())?;
@@ -110,7 +110,7 @@ impl Incoming {
                     .await?
                     .map_err(bad_form)?
                 {
-                    // A browser sends the file name. Other clients may only name the part.
+                    // Browsers send the name of the file. Other clients may only name the part of the form `file`.
                     let is_file = field.file_name().is_some() || field.name() == Some("file");
                     if !is_file {
                         return Err(Refusal::bad_request(
@@ -155,7 +155,7 @@ impl Incoming {
     }
 }
 
-/// Receives a part of a form.
+/// Receives one part of a multipart form as a file.
 async fn part(
     mut field: Field<'_>,
     name: Option<&str>,

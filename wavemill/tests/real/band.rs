@@ -10,7 +10,7 @@ use wavemill_tests::{Failed, Trial, real};
 
 use crate::decode::mp3s;
 
-/// Half and a quarter of 44.1 kHz, two rates with other ratios, and a rate for which the band path is not used.
+/// Sample rates: half and a quarter of 44.1 kHz, two with other ratios, and one for which the band path is not used.
 const RATES_HZ: [u32; 5] = [22_050, 11_025, 16_000, 8_000, 24_000];
 /// Maximum power of the difference, relative to the signal's power, without frequencies near the Nyquist frequency.
 const DIFFERENCE_MAX: f64 = 1e-6;
@@ -26,7 +26,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// One decoder per path.
+/// One decoder for the exact path and one for the band path.
 struct Paths {
     exact: FileDecoder,
     band: FileDecoder,
@@ -109,7 +109,7 @@ fn kept_rates(data: &Path) -> Result<(), Failed> {
     Ok(())
 }
 
-/// The band path does not detect damage above the lines that it reads. Both paths reject the same files.
+/// Checks that both paths reject the same damaged files, although the band path does not read the highest frequencies.
 fn damaged_clips(data: &Path) -> Result<(), Failed> {
     let mut n_rows = 0;
     for folder in ["fma_like_bad", "rate_variants", "mp3_odd"] {

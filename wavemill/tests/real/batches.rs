@@ -1,5 +1,5 @@
-//! Checks that clips decoded in one place and computed in another give the same rows. A CPU that acts as two devices
-//! must write the same bytes as the CPU, for all rates, kinds of damage and lengths of the clips.
+//! Checks that clips decoded by the host and computed by a device give the same rows: a CPU that acts as two devices
+//! must write the same bytes as the CPU backend, for all rates, kinds of damage and lengths of the clips.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// A CPU backend that computes clips in batches.
+/// A CPU backend that computes clips in batches, as a device does.
 struct Batches {
     cpu: Cpu,
     clips: usize,
@@ -181,7 +181,7 @@ impl Plan for OverlappingPlan {
     }
 }
 
-/// With one lane, or with lanes that take turns, the device would idle while the host ends a batch and starts the next.
+/// Checks that two batches overlap: otherwise, the device would idle while the host ends one and starts the next.
 fn a_batch_is_begun_while_another_is_waited_for(data: &Path) -> Result<(), Failed> {
     let scratch = tempfile::tempdir()?;
     let never_met = Arc::new(AtomicBool::new(false));
@@ -241,7 +241,7 @@ fn same_rows([left, right]: &[PathBuf; 2]) -> Result<(), String> {
     }
 }
 
-/// Returns the names below the plan's folder and the contents of all files, sorted.
+/// Returns the relative paths and the contents of all files below the plan's folder, sorted.
 fn files(data: &Path) -> Vec<(String, Vec<u8>)> {
     let (mut found, mut folders) = (Vec::new(), vec![data.to_owned()]);
     while let Some(folder) = folders.pop() {

@@ -16,7 +16,7 @@ use wavemill_schemas::reject::Reason;
 use wavemill_source::{AudioIndex, InputId, Stamp};
 use wavemill_tests::{Failed, Trial, real};
 
-/// Returns one trial per input.
+/// Returns the tests of the catalog.
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         real("catalog_real_slice", real_slice),

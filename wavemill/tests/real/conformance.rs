@@ -9,9 +9,9 @@ use wavemill_decode::Channels;
 use wavemill_schemas::reject::{Reason, Reject};
 use wavemill_tests::{Failed, Trial, real};
 
-/// The limit of ISO/IEC 11172-4 for full accuracy, full scale ±1: 2^-15 / √12.
+/// Maximum RMS error for full accuracy by ISO/IEC 11172-4, with full scale ±1: 2^-15 / √12.
 const RMS_MAX: f64 = 1.0 / 32_768.0 / 3.464_101_615_137_754_6;
-/// Maximum difference in length. According to the README, the ends of two decoders may differ by two frames.
+/// Maximum difference in length, in samples. According to the README, two decoders may end two frames apart.
 const END_SAMPLES_MAX: usize = 2 * 1_152;
 /// Value in the last column of `manifest.csv` that marks the vectors for a strict test.
 const STRICT_LSB: &str = "1";
@@ -27,14 +27,14 @@ const KNOWN_DEVIATIONS: [(&str, Outcome); 6] = [
     ("other_layers/l2-test32.bit", Outcome::Refused),
 ];
 
-/// Outcome of one vector.
+/// Outcome of the test of one vector.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Outcome {
-    /// The error is below the limit.
+    /// The RMS error is below the limit.
     Passes,
-    /// The error is at or above the limit.
+    /// The RMS error is at or above the limit.
     Fails,
-    /// The layer or kind of stream is not supported.
+    /// The decoder does not support the vector's layer or kind of stream.
     Refused,
 }
 
@@ -45,7 +45,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     )]
 }
 
-/// Prints a table of all strict vectors.
+/// Decodes all strict vectors and prints a table of their outcomes.
 fn vectors(data: &Path) -> Result<(), Failed> {
     let folder = data.join("mp3_conformance");
     let manifest = fs::read_to_string(folder.join("manifest.csv"))?;
@@ -95,7 +95,7 @@ fn vectors(data: &Path) -> Result<(), Failed> {
     }
 }
 
-/// Reads the PCM that comes with the vector: s16, interleaved.
+/// Reads the reference PCM of a test vector: interleaved 16-bit samples.
 fn reference(vector: &Path) -> Result<Vec<i16>, Failed> {
     let raw = zstd::decode_all(fs::read(vector.with_extension("pcm.zst"))?.as_slice())?;
     Ok(raw
@@ -104,8 +104,8 @@ fn reference(vector: &Path) -> Result<Vec<i16>, Failed> {
         .collect())
 }
 
-/// Returns the root mean square, full scale ±1, of the difference between our samples, rounded and clipped to s16, and
-/// the reference, over all channels.
+/// Returns the root mean square, full scale ±1, of the difference between wavemill's samples, rounded and clipped to
+/// s16, and the reference, over all channels.
 fn rms(name: &str, got: &Channels, reference: &[i16]) -> f64 {
     let n_channels = 1 + usize::from(got.is_stereo);
     let n_samples = reference.len() / n_channels;

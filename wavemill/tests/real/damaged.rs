@@ -14,7 +14,7 @@ use super::decode::{decode, decoder, mismatch};
 
 /// A clip of 1,148 frames at 44.1 kHz. The damaged files are made from it without its Info frame: 1,322,496 samples.
 const GOOD_CLIP: &str = "audio/fma_real/000/000002.mp3";
-/// Minimum duration: one frame is too short, two frames are long enough.
+/// Minimum duration of a clip in seconds: one frame is too short, two frames are long enough.
 const MIN_DURATION_S: f64 = 0.05;
 
 /// Files that differ only in their tags, or in foreign bytes around the audio.
@@ -35,7 +35,7 @@ const SAME_AUDIO: [&str; 14] = [
     "suffix_html.mp3",
 ];
 
-/// The samples at 44.1 kHz and the seconds lost, or the reason of the reject.
+/// Expected outcome of each file: the samples at 44.1 kHz and the seconds lost, or the reason of the reject.
 #[rustfmt::skip]
 const OUTCOMES: [(&str, Outcome); 84] = [
     ("all_ff_100k.mp3", No(NotAudio)),
@@ -180,7 +180,7 @@ fn outcomes(data: &Path) -> Result<(), Failed> {
     }
 }
 
-/// The decode key of a file, and the decoded values that it identifies.
+/// The decode key of a file, and the decoded values that the key identifies.
 #[derive(Debug, PartialEq)]
 struct KeyedRow {
     key: String,
@@ -211,7 +211,7 @@ fn check_keys(rows: &BTreeMap<&str, KeyedRow>) {
     for name in SAME_AUDIO {
         assert_eq!(rows[name], rows[SAME_AUDIO[0]], "{name}");
     }
-    // Cuts, holes and announced lengths must change the key, unlike tags.
+    // Cuts, holes and announced lengths must change the decode key, unlike tags.
     assert!(by_key.len() > 25, "{} keys", by_key.len());
 }
 

@@ -10,18 +10,18 @@ use wavemill_kernels::Level;
 use wavemill_schemas::reject::{Reason, Reject};
 use wavemill_tests::{Failed, Trial, real};
 
-/// First compared sample, after four MPEG-1 frames. The decoders differ before it, because the bit reservoir is
-/// missing.
+/// Index of the first compared sample, after four MPEG-1 frames. The decoders differ before it, because the bit
+/// reservoir is missing.
 const COMPARED_FROM: usize = 4_608;
-/// Maximum absolute difference. ffmpeg and mpg123 differ by up to 3.9e-6 on these clips, also after two
-/// channels are averaged.
+/// Maximum absolute difference between the samples of two decoders. ffmpeg and mpg123 differ by up to 3.9e-6 on these
+/// clips, also after two channels are averaged.
 const VALUE_ABS_MAX: f32 = 1e-5;
 
 /// Expected outcome for a file on which the three reference decoders differ, or wavemill differs from them on purpose.
 pub(crate) enum Outcome {
     /// Number of samples at the file's own rate, and seconds lost.
     Row(usize, f32),
-    /// The reject's reason.
+    /// The reason why the file is rejected.
     Reject(Reason),
 }
 
@@ -36,7 +36,7 @@ const ONE_FRAME: &str =
     "one frame at 48 kHz (1,152 samples, here at 44.1), which the others leave out";
 const CUT_FRAME: &str = "the last frame is cut: lost, where ffmpeg decodes what is there";
 
-/// Outcomes that differ from the common sample count of all three reference decoders.
+/// Expected outcomes that differ from the common sample count of all three reference decoders.
 #[rustfmt::skip]
 const OWN_OUTCOMES: [(&str, Outcome, &str); 45] = [
     ("fma_like_bad/099/099134.mp3", No(NoAudio), INFO_ONLY),
@@ -228,7 +228,7 @@ fn values(data: &Path) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Decodes every clip of these folders with a sample rate of 22,050 Hz and a minimum length of one second.
+/// Decodes every clip of the test folders with a sample rate of 22,050 Hz and a minimum length of one second.
 fn folders(data: &Path) -> Result<(), Failed> {
     let rejects: BTreeMap<&str, Reason> = FOLDER_REJECTS.into_iter().collect();
     let mut n_rejects = 0;
@@ -274,7 +274,7 @@ fn folders(data: &Path) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Files without audio after the tag, or with less than a second; all others give rows.
+/// Expected rejects of the test folders, each with its reason; all other files give rows.
 const FOLDER_REJECTS: [(&str, Reason); 10] = [
     ("098567", Reason::TooShort),
     ("099134", Reason::NoAudio),
@@ -373,7 +373,7 @@ fn wav(data: &Path) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Tones of 440 Hz from ffmpeg's `sine`, 1.5 s at 32 kHz. The amplitude is 1/8 according to its manual.
+/// Tests with tones of 440 Hz from ffmpeg's `sine`, 1.5 s at 32 kHz, whose amplitude is 1/8 by ffmpeg's manual.
 fn tones() -> Result<(), Failed> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../decode/tests/data");
 

@@ -8,14 +8,14 @@ use wavemill_tests::{Failed, Trial, real};
 use super::decode::Outcome::{self, Reject as No, Row};
 use super::decode::{decode, decoder, mismatch};
 
-/// Headers with 65,535 channels, after 5,000 bytes of another chunk, and after a valid header.
+/// WAVE files with a header of 65,535 channels, after 5,000 bytes of another chunk or after a valid header.
 #[rustfmt::skip]
 const WAV: [(&str, Outcome); 2] = [
     ("hostile/panic_wav/g/late_65535.wav", No(TooLarge)),
     ("hostile/panic_wav/g/two_fmt_65535.wav", No(TooLarge)),
 ];
 
-/// Clips of 1.5 seconds at 44.1 kHz whose header announces the correct length, 8.6 million seconds, no length, and
+/// FLAC clips of 1.5 seconds at 44.1 kHz whose header announces the correct length, 8.6 million seconds, no length, and
 /// 1,000 samples.
 #[rustfmt::skip]
 const FLAC: [(&str, Outcome); 4] = [

@@ -15,7 +15,7 @@ const LIMIT: &str = "1GiB";
 const LIMIT_BYTES: u64 = 1 << 30;
 const ROWS: i64 = 9_000;
 const SHARD_ROWS: i64 = 256;
-/// Values per row: f16[128,1292], 30 s of log-mel.
+/// Number of values per row, f16[128,1292]: 30 s of log-mel.
 const VALUES: usize = 128 * 1292;
 const ROW_BYTES: u64 = 2 * VALUES as u64;
 /// Number of distinct values between 0 and 1. With 64, zstd halves the store's 3 GB, about as it does for real
@@ -27,7 +27,7 @@ const FREE_BYTES_MIN: u64 = 4 << 30;
 /// interval is missed.
 const LOOK: Duration = Duration::from_millis(2);
 
-/// A query and its expected end.
+/// A query and its expected outcome.
 struct Query {
     name: &'static str,
     format: &'static str,
@@ -114,7 +114,7 @@ fn sql_stays_under_its_limit() -> Result<(), Failed> {
     }
 }
 
-/// The outcome of a query's process.
+/// The outcome of a process that ran a query.
 #[derive(Debug)]
 struct QueryEnd {
     ok: bool,
@@ -175,7 +175,7 @@ fn watch(child: &mut Child) -> Result<u64, Failed> {
         let mark = status
             .lines()
             .find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
-        // The status of a process that has ended but was not waited for has no such line.
+        // The status of a process that has ended but was not waited for has no `VmHWM` line.
         peak = mark.map_or(Ok(0), str::parse::<u64>)?.max(peak);
         std::thread::sleep(LOOK);
     }

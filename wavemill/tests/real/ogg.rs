@@ -15,22 +15,22 @@ use super::decode::{decode, decoder, mismatch};
 
 /// Sample rate of the short and the long file, in Hz.
 const RATE_HZ: u32 = 22_050;
-/// Number of samples of the short file, and of the long file.
+/// Number of samples of the short file and of the long file.
 const SHORT: usize = 33_075;
 const LONG: usize = 1_323_000;
-/// Maximum number of samples that a packet of these files adds (half a long block), and its minimum size in a file.
+/// Maximum number of samples that one packet of the test files adds (half a long block), and its minimum size in bytes.
 const PACKET_SAMPLES_MAX: f64 = 512.0;
 const PACKET_BYTES_MIN: f64 = 2.0;
 
-/// The samples and the seconds lost, or the reason of the reject.
+/// Expected outcome of each file: the samples and the seconds lost, or the reason of the reject.
 #[rustfmt::skip]
 const OUTCOMES: [(&str, Outcome); 19] = [
     ("ogg_loss/00_ref.ogg", Row(SHORT, 0.0)),
     ("ogg_loss/01_chain_same.ogg", Row(2 * SHORT, 0.0)),
     ("ogg_loss/02_chain_newserial.ogg", Row(2 * SHORT, 0.0)),
-    // The second stream has another rate. It is replaced by 1.5 s of silence and counted as lost.
+    // The second stream has another sample rate. It is replaced by 1.5 s of silence and counted as lost.
     ("ogg_loss/03_chain_otherrate.ogg", Row(2 * SHORT, 1.5)),
-    // One page of 22 packets, and the packet that overlaps with it.
+    // A page of 22 packets is lost, and with it the packet that overlaps with the page.
     ("ogg_loss/04_crc_mid.ogg", Row(SHORT, 0.5166)),
     ("ogg_loss/05_body_flip_mid.ogg", Row(SHORT, 0.5166)),
     // The false length is ignored, so the samples are not trimmed either.
@@ -105,7 +105,7 @@ fn hashes(data: &Path) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Flips a bit of each page of the long file, and removes each page.
+/// Damages or removes each page of the long file in turn, and checks the loss that the decoder reports.
 fn pages_lost(data: &Path) -> Result<(), Failed> {
     let good = fs::read(data.join("hostile/ogg_loss/long_00_ref.ogg"))?;
     let whole = samples_of(&good).unwrap();
@@ -207,7 +207,7 @@ fn pages(file: &[u8]) -> Vec<(usize, usize)> {
     pages
 }
 
-/// Writes the correct checksum to a page.
+/// Writes the correct checksum into the header of an Ogg page.
 fn seal(page: &mut [u8]) {
     page[22..26].fill(0);
     let mut crc = 0_u32;
@@ -270,7 +270,7 @@ fn mutants(data: &Path) -> Result<(), Failed> {
             "round {round}"
         );
 
-        // Each hole, and each packet that cannot be decoded, is counted once.
+        // At most, each hole and each packet that cannot be decoded is counted as lost once.
         let held_s =
             2.0 * bytes.len() as f64 / PACKET_BYTES_MIN * PACKET_SAMPLES_MAX / f64::from(RATE_HZ);
         assert!(

@@ -1,4 +1,4 @@
-//! Lookup tables for codes, created once from the code words.
+//! Lookup tables for Huffman codes, created once from the code words.
 
 use std::sync::LazyLock;
 
@@ -7,16 +7,16 @@ use super::tables::{
     PAIRS_12, PAIRS_13, PAIRS_15, PAIRS_16, PAIRS_24, QUADS_A, QUADS_B,
 };
 
-/// Bits of the first lookup. The most frequent codes of every book fit into them, including their signs.
+/// Number of bits of the first table lookup. Each book's most frequent codes fit into them, including signs.
 const FIRST_BITS: u32 = 10;
 const FIRST_ENTRIES: usize = 1 << FIRST_BITS;
-/// Number of codes from the first lookup that always fit into the 57 bits of a word.
+/// Number of short Huffman codes that always fit into the 57 valid bits of a word. A short code needs only one lookup.
 pub(super) const SHORT_CODES_PER_WORD: u32 = 57 / FIRST_BITS;
 
-/// The magnitude in a pair that marks an escaped value, to which more bits are added.
+/// The magnitude in a pair that marks an escaped value. More bits, to be added to the value, follow the code.
 pub(super) const ESCAPE: u32 = 15;
 
-/// The books of pairs with their numbers in the standard. Books from 16 on have escapes.
+/// The Huffman books of pairs, with their numbers in the standard. Books from 16 on have escapes.
 pub(in crate::layer3) const PAIR_BOOKS: [(u8, &[u32]); 15] = [
     (1, &PAIRS_1),
     (2, &PAIRS_2),
@@ -35,21 +35,21 @@ pub(in crate::layer3) const PAIR_BOOKS: [(u8, &[u32]); 15] = [
     (24, &PAIRS_24),
 ];
 
-/// Number of bits that are added to an escaped value, by table number. From 16 on the tables share two books.
+/// Number of additional bits of an escaped value, by table number. Tables from 16 on share two books.
 #[rustfmt::skip]
 const ESCAPE_BITS: [u32; 32] = [
     0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
     1, 2, 3, 4, 6, 8, 10, 13, 4, 5, 6, 7, 8, 9, 11, 13,
 ];
 
-/// A code word: its bits and their number.
+/// A Huffman code word: its bits and their number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::layer3) struct Word {
     pub(in crate::layer3) bits: u32,
     pub(in crate::layer3) n_bits: u32,
 }
 
-/// Returns the code words of a table, in which each word follows a leading one bit.
+/// Returns the code words of a table in `tables.rs`, where each word follows a leading one bit.
 pub(in crate::layer3) fn code_words(table: &[u32]) -> impl Iterator<Item = Word> {
     table.iter().map(|&word| {
         let n_bits = word.ilog2();
@@ -62,9 +62,9 @@ pub(in crate::layer3) fn code_words(table: &[u32]) -> impl Iterator<Item = Word>
 
 /// An entry of a lookup table: both values of a pair and the number of bits of their code, or a link to a second table.
 ///
-/// From the lowest bits on, it consists of 8 bits for the length, 8 bits for each value, and two flags. Signed values
-/// are stored with [`Entry::ZERO`] added. In a link, the length is that of the second lookup, and the values are the
-/// start of its table.
+/// From the lowest bits on, an entry consists of 8 bits for the length, 8 bits for each value, and two flags. Signed
+/// values are stored with [`Entry::ZERO`] added. In a link, the length is that of the second lookup, and the values are
+/// the start of the second table.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Entry(u32);
 
@@ -90,13 +90,13 @@ impl Entry {
         self.0 & 0xFF
     }
 
-    /// Reports whether the code fits into the first lookup and has no escape.
+    /// Reports whether the code needs only the first lookup and has no escape.
     #[inline(always)]
     pub(super) fn is_short(self) -> bool {
         self.0 & (Self::IS_ESCAPE | Self::IS_LINK) == 0
     }
 
-    /// Reports whether the code continues in a second table.
+    /// Reports whether the code continues in a second lookup table.
     #[inline(always)]
     pub(super) fn is_link(self) -> bool {
         self.0 & Self::IS_LINK != 0
@@ -107,20 +107,20 @@ impl Entry {
         self.0 & Self::IS_ESCAPE != 0
     }
 
-    /// Returns both values plus 16, each below 32.
+    /// Returns both values of the pair plus 16, each below 32.
     #[inline(always)]
     pub(super) fn signed(self) -> (usize, usize) {
         ((self.0 >> 8 & 31) as usize, (self.0 >> 16 & 31) as usize)
     }
 
-    /// Returns both values of an escape entry, without signs.
+    /// Returns both values of an escape entry, without their signs.
     #[inline(always)]
     pub(super) fn magnitudes(self) -> [u32; 2] {
         [self.0 >> 8 & 31, self.0 >> 16 & 31]
     }
 }
 
-/// A book of pairs.
+/// The lookup tables of a Huffman book of pairs.
 #[derive(Debug)]
 pub(super) struct Book {
     first: Box<[Entry; FIRST_ENTRIES]>,
@@ -128,7 +128,7 @@ pub(super) struct Book {
 }
 
 impl Book {
-    /// Looks up the code at the start of `word`, from its highest bit on. Returns the entry of the code or a link.
+    /// Looks up the code at the start of `word`, from the word's highest bit on. Returns the code's entry or a link.
     #[inline(always)]
     pub(super) fn first(&self, word: u64) -> Entry {
         self.first[first_index(word)]
@@ -139,7 +139,7 @@ impl Book {
     pub(super) fn second(&self, word: u64, link: Entry) -> Entry {
         let start = (link.0 >> 8 & 0xFFFF) as usize;
         let rest = word << FIRST_BITS >> (64 - link.n_bits());
-        // Every link has its table, so the default is never returned.
+        // Every link has a second table, so the default is never returned.
         self.second
             .get(start + rest as usize)
             .copied()
@@ -157,9 +157,9 @@ impl Book {
             fill(&mut book.first[..], FIRST_BITS, code.word, code.entry);
         }
 
-        // Every prefix that longer codes share gets a second table, as wide as the longest of these codes needs.
+        // Create a second table for every prefix that longer codes share, as wide as the longest of these codes needs.
         for beginning in 0..FIRST_ENTRIES {
-            // No longer code starts with a complete short code.
+            // Skip entries of complete short codes: no longer code starts with such a code.
             if book.first[beginning].n_bits() > 0 {
                 continue;
             }
@@ -193,20 +193,20 @@ impl Book {
     }
 }
 
-/// Returns the highest bits of a word.
+/// Returns the highest `n_bits` bits of a word.
 #[inline(always)]
 fn first_index(word: u64) -> usize {
     (word >> (u64::BITS - FIRST_BITS)) as usize
 }
 
-/// A code with its signs, and its table entry.
+/// A Huffman code with its signs, and its table entry.
 struct Code {
     word: Word,
     entry: Entry,
 }
 
-/// Returns every word of a table with all signs that may follow it. After an escape the signs come later, so they are
-/// left out.
+/// Returns every code word of a table with all signs that may follow it. After an escape the signs come later, so they
+/// are left out.
 fn signed_codes(table: &[u32], has_escapes: bool) -> Vec<Code> {
     let side = table.len().isqrt() as u32;
     let mut codes = Vec::new();
@@ -219,7 +219,7 @@ fn signed_codes(table: &[u32], has_escapes: bool) -> Vec<Code> {
             continue;
         }
 
-        // A value of 0 has no sign.
+        // A value of 0 has no sign bit.
         let n_signs = u32::from(x > 0) + u32::from(y > 0);
         for signs in 0..1 << n_signs {
             let x_is_negative = x > 0 && signs >> (n_signs - 1) & 1 == 1;
@@ -242,14 +242,14 @@ fn signed_codes(table: &[u32], has_escapes: bool) -> Vec<Code> {
     codes
 }
 
-/// Writes `entry` to every index that starts with `word`, in a table with indices of `n_bits` bits.
+/// Writes `entry` to every index that starts with the bits of `word`, in a table with indices of `n_bits` bits.
 fn fill<T: Copy>(table: &mut [T], n_bits: u32, word: Word, entry: T) {
     let n_free = n_bits - word.n_bits;
     let start = (word.bits as usize) << n_free;
     table[start..start + (1 << n_free)].fill(entry);
 }
 
-/// Four values of -1, 0 or 1, and the number of bits of their code.
+/// Four values of -1, 0 or 1 that one Huffman code encodes, and the number of bits of that code.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Quad {
     values: [i8; 4],
@@ -268,7 +268,7 @@ impl Quad {
     }
 }
 
-/// A book of quadruples. All its codes fit into the first lookup, including their signs.
+/// A Huffman book of quadruples. All its codes fit into the first lookup, including their signs.
 #[derive(Debug)]
 pub(super) struct QuadBook(Box<[Quad; FIRST_ENTRIES]>);
 
@@ -313,17 +313,17 @@ impl QuadBook {
     }
 }
 
-/// All books.
+/// All Huffman books of pairs and quadruples.
 #[derive(Debug)]
 pub(super) struct Books {
-    /// Index in `pairs` by table number.
+    /// Index in `pairs` of the book for each table number.
     by_select: [Option<usize>; 32],
     pairs: Vec<Book>,
     quads: [QuadBook; 2],
 }
 
 impl Books {
-    /// Returns the books, which are created together with the first decoder.
+    /// Returns all Huffman books, which are created together with the first decoder.
     pub(super) fn get() -> &'static Self {
         static BOOKS: LazyLock<Books> = LazyLock::new(Books::new);
         &BOOKS
@@ -331,7 +331,7 @@ impl Books {
 
     fn new() -> Self {
         let by_select = std::array::from_fn(|select| {
-            // Table 0 contains only zeros, and two numbers have no table.
+            // Table 0 contains only zeros, and two of the table numbers are unused.
             let number = match select {
                 16..24 => 16,
                 24.. => 24,
@@ -349,14 +349,14 @@ impl Books {
         }
     }
 
-    /// Returns the book of pairs for a table number and its number of escape bits, or `None` if all values are zero.
+    /// Returns the book of pairs and the number of escape bits for a table number; `None` if all values are zero.
     pub(super) fn pairs(&self, select: u8) -> Option<(&Book, u32)> {
         let select = usize::from(select % 32);
         let book = self.by_select[select]?;
         Some((&self.pairs[book], ESCAPE_BITS[select]))
     }
 
-    /// Returns the second book of quadruples or the first one.
+    /// Returns the second book of quadruples if `is_second`, otherwise the first one.
     pub(super) fn quads(&self, is_second: bool) -> &QuadBook {
         &self.quads[usize::from(is_second)]
     }

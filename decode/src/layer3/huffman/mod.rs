@@ -1,8 +1,8 @@
-//! Huffman codes → spectral lines (ISO/IEC 11172-3 §2.4.3.4.6), including requantisation.
+//! Decodes Huffman codes to spectral lines (ISO/IEC 11172-3 §2.4.3.4.6), including requantisation.
 //!
 //! One lookup in a table of 2^10 entries returns both values of a pair with their signs, and the number of bits of
-//! their code. The few longer codes continue in a second table. Escaped values take additional bits after that. So one
-//! word of bits serves for several codes, and is reloaded early only after a long code.
+//! their code. The few longer codes continue in a second table. Escaped values take additional bits after that. A word
+//! of bits therefore contains several codes, and is reloaded early only after a long code.
 
 mod books;
 mod tables;
@@ -18,58 +18,58 @@ pub(super) use books::{PAIR_BOOKS, code_words};
 #[cfg(test)]
 pub(super) use tables::{QUADS_A, QUADS_B};
 
-/// The tables that are needed to read codes.
+/// The tables that are needed to read Huffman codes.
 #[derive(Clone, Copy)]
 pub(super) struct Reader {
     books: &'static Books,
     powers: &'static PowerTable,
 }
 
-/// The codes of one channel of a granule, and the lines that they decode to.
+/// The Huffman codes of one channel of a granule, and the lines that they decode to.
 pub(super) struct CodedLines<'a> {
     pub(super) bits: BitReader<'a>,
-    /// End of the granule's bits. The last code may extend beyond it.
+    /// Index of the bit after the channel's bits in this granule. The last code may extend beyond it.
     pub(super) end: usize,
     pub(super) granule: &'a Granule,
-    /// Number of lines that are needed. Reading may stop after them, although there are more.
+    /// Number of spectral lines that are needed. Reading may stop after them, although the granule has more.
     pub(super) n_wanted: usize,
     pub(super) gains: &'a Gains,
     pub(super) lines: &'a mut [f32; LINES],
-    /// Number of lines that have been read.
+    /// Number of spectral lines that have been read.
     pub(super) n_lines: usize,
 }
 
-/// A run of pairs that are coded with one book.
+/// A part of a granule whose pairs of lines are coded with one Huffman book.
 struct Region<'a> {
-    /// Start of the first code.
+    /// Reader at the start of the region's first code.
     start: BitReader<'a>,
     bits: BitReader<'a>,
-    /// End of the granule's bits.
+    /// Index of the bit after the bits of the granule.
     end: usize,
     code: PairCode<'a>,
-    /// The factor of each pair.
+    /// The gain factor of each pair.
     gains: &'a [f32],
     pairs: &'a mut [[f32; 2]],
 }
 
-/// The result of reading a region.
+/// The result of reading a region of pairs.
 #[derive(Clone, Copy)]
 struct ReadPairs {
     n_pairs: usize,
-    /// End of the bits that were read.
+    /// Index of the bit after the last code that was read.
     end: usize,
 }
 
-/// A book of pairs, and the number of additional bits of an escaped value.
+/// A Huffman book of pairs, and the number of additional bits of an escaped value.
 #[derive(Clone, Copy)]
 struct PairCode<'a> {
     book: &'a Book,
     escape_bits: u32,
 }
 
-/// Regions of pairs in a granule.
+/// Number of regions of pairs in a granule.
 const REGIONS: usize = 3;
-/// Pairs that are read from one word of bits. After a long code the word is reloaded.
+/// Number of pairs that are read from one word of bits. After a long code the word is reloaded.
 const PAIRS_PER_WORD: usize = SHORT_CODES_PER_WORD as usize;
 
 impl CodedLines<'_> {
@@ -77,8 +77,8 @@ impl CodedLines<'_> {
         self.bits.position() >= self.end
     }
 
-    /// Returns the part of a region after the lines already read, or `None` if no codes have to be read or no bits are
-    /// left.
+    /// Returns the part of a region after the lines already read, or `None` if the region has no codes to read or no
+    /// bits are left.
     fn region(&mut self, number: usize, books: &'static Books) -> Option<Region<'_>> {
         let n_big = self.granule.n_big.min(self.n_wanted.next_multiple_of(2));
         let [first_end, second_end] = self.granule.region_ends;
@@ -89,7 +89,7 @@ impl CodedLines<'_> {
         }
 
         let Some((book, escape_bits)) = books.pairs(self.granule.table_select[number]) else {
-            // A region of zeros takes no bits.
+            // A region of zeros has no bits in the file.
             self.lines[start..end].fill(0.0);
             self.n_lines = end;
             return None;
@@ -108,12 +108,12 @@ impl CodedLines<'_> {
         })
     }
 
-    /// Sets the lines that were not read to zero.
+    /// Sets the spectral lines that were not read to zero.
     fn fill_up(&mut self) {
         self.lines[self.n_lines..].fill(0.0);
     }
 
-    /// Advances past the pairs of a region, if it had any.
+    /// Continues after the pairs of a region that has been read, if there was one.
     fn take(&mut self, pairs: Option<ReadPairs>) {
         if let Some(pairs) = pairs {
             self.n_lines += 2 * pairs.n_pairs;
@@ -130,7 +130,7 @@ impl Reader {
         }
     }
 
-    /// Reads the lines of a channel and sets the remaining ones to zero.
+    /// Reads the spectral lines of a channel and sets the remaining ones to zero.
     pub(super) fn read(&self, channel: &mut CodedLines) {
         if !channel.is_at_end() {
             for number in 0..REGIONS {
@@ -143,8 +143,8 @@ impl Reader {
         channel.fill_up();
     }
 
-    /// Reads two channels at once. Each code depends on the previous one, so the processor has time for those of
-    /// another channel.
+    /// Reads two channels alternately. Each code depends on the previous one, so the processor can work on the codes of
+    /// the other channel in the meantime.
     pub(super) fn read_two(&self, a: &mut CodedLines, b: &mut CodedLines) {
         if a.is_at_end() || b.is_at_end() {
             self.read(a);
@@ -161,7 +161,7 @@ impl Reader {
         b.fill_up();
     }
 
-    /// Reads the region with this number in both channels.
+    /// Reads the region of pairs with this number in both channels.
     fn read_regions(&self, number: usize, a: &mut CodedLines, b: &mut CodedLines) {
         let (of_a, of_b) = match (a.region(number, self.books), b.region(number, self.books)) {
             (Some(mut of_a), Some(mut of_b)) => {
@@ -183,8 +183,8 @@ impl Reader {
         self.finished(region)
     }
 
-    /// Returns the result of a region whose pairs were all read, even beyond the end of the bits. If so, the region is
-    /// read again up to the end. Most regions end before the bits do, so the end is checked only afterwards.
+    /// Returns the result of a region whose pairs were all read. If codes extend beyond the end of the bits, reads the
+    /// region again up to that end. Most regions end before the bits do, so the end is checked only afterwards.
     fn finished(&self, mut region: Region) -> ReadPairs {
         let mut n_pairs = region.pairs.len();
         if region.bits.position() > region.end {
@@ -198,7 +198,7 @@ impl Reader {
         }
     }
 
-    /// Reads all pairs of two regions, alternating between them while both have pairs left.
+    /// Reads all pairs of two regions, alternating between the regions while both have pairs left.
     fn read_side_by_side(&self, a: &mut Region, b: &mut Region) {
         let n_words = a.pairs.len().min(b.pairs.len()) / PAIRS_PER_WORD;
         let n_both = n_words * PAIRS_PER_WORD;
@@ -223,7 +223,7 @@ impl Reader {
         self.read_pairs(b, n_both);
     }
 
-    /// Reads all pairs of a region, starting at pair number `first`.
+    /// Reads all pairs of a region, beginning with the pair of index `first`.
     #[inline(always)]
     fn read_pairs(&self, region: &mut Region, first: usize) {
         let pairs = region.pairs[first..].chunks_mut(PAIRS_PER_WORD);
@@ -236,7 +236,7 @@ impl Reader {
         }
     }
 
-    /// Reads the pairs of a region that start before the end of the bits, and returns their number.
+    /// Reads the pairs of a region whose codes start before the end of the bits, and returns their number.
     #[cold]
     fn read_pairs_until_end(&self, region: &mut Region) -> usize {
         for (n_pairs, (pair, &gain)) in region.pairs.iter_mut().zip(region.gains).enumerate() {
@@ -249,7 +249,7 @@ impl Reader {
         region.pairs.len()
     }
 
-    /// Reads the pair at the start of `word`.
+    /// Reads the pair whose code is at the start of `word`.
     #[inline(always)]
     fn read_pair(
         &self,
@@ -279,8 +279,8 @@ impl Reader {
         ]
     }
 
-    /// Reads a pair whose code continues in the second table or has escapes. A code has at most 19 bits and two signs,
-    /// or two times 13 more bits with escapes, which fits into a word.
+    /// Reads a pair whose code continues in the second table or has escapes. The code has at most 19 bits and two
+    /// signs, or twice 13 more bits with escapes, which fits into a word.
     #[inline(always)]
     fn read_long(&self, bits: &mut BitReader, first: Entry, code: PairCode, gain: f32) -> [f32; 2] {
         let word = bits.word();
@@ -305,13 +305,13 @@ impl Reader {
         let mut pair = [0.0; 2];
         let mut n_bits = entry.n_bits();
         for (line, magnitude) in pair.iter_mut().zip(entry.magnitudes()) {
-            // These conditions cannot be predicted from earlier codes, so there are no branches.
+            // Avoid branches, because the processor cannot predict these conditions from earlier codes.
             let n_more = if magnitude == books::ESCAPE {
                 escape_bits
             } else {
                 0
             };
-            // Two shifts, because a single shift by 64 (if `n_more` is 0) is undefined.
+            // Shift twice, because a single shift by 64 (if `n_more` is 0) is undefined.
             let value = magnitude + (word << n_bits >> 1 >> (63 - n_more)) as u32;
             n_bits += n_more;
 
@@ -325,7 +325,7 @@ impl Reader {
         (pair, n_bits)
     }
 
-    /// Reads quadruples of values from -1 to 1, which follow the pairs, up to the end of the bits.
+    /// Reads quadruples of values from -1 to 1, which follow the pairs, up to the end of the granule's bits.
     fn read_quads(&self, channel: &mut CodedLines) {
         let quads = self.books.quads(channel.granule.uses_quads_b);
         let first = channel.n_lines;
@@ -353,7 +353,7 @@ impl Reader {
             }
         }
 
-        // Encoders pad a granule with bits that are not codes. A last quadruple that includes padding is discarded.
+        // Encoders pad a granule with bits that are not codes. The last quadruple is discarded if it includes padding.
         let is_too_far = bits.position() > channel.end;
         channel.n_lines = if is_too_far && at > first { at - 4 } else { at };
         channel.bits = bits;

@@ -1,4 +1,4 @@
-//! Runs all decoding steps for the mean of a frame's channels.
+//! Decodes a frame to the mean of its channels: runs all decoding steps.
 
 use wavemill_kernels::KernelError;
 use wavemill_kernels::{Lanes, Level};
@@ -19,19 +19,19 @@ use crate::layer3::{
 
 const SQRT_HALF: f32 = std::f32::consts::FRAC_1_SQRT_2;
 
-/// Decodes the consecutive frames of one stream to the mean of their channels.
+/// Decodes the consecutive frames of one MP3 stream to the mean of their channels.
 pub struct MonoDecoder {
     lanes: Lanes,
     band: Band,
     reader: GranuleReader,
-    /// Spectra by granule, then by channel.
+    /// Spectral lines, indexed by granule, then by channel.
     spectra: Box<[[Spectrum; MAX_CHANNELS]; 2]>,
     hybrid: Hybrid,
     synthesis: AnySynthesis,
     slots: Box<[[f32; SUB_BANDS]; FRAME_SLOTS]>,
 }
 
-/// The synthesis filter, by the number of samples that it computes per slot.
+/// The synthesis filter for each number of samples per time slot: 32, 16 or 8.
 enum AnySynthesis {
     Whole(Synthesis),
     Half(PartSynthesis<16>),
@@ -40,18 +40,18 @@ enum AnySynthesis {
 
 /// Transforms spectral lines to sub-band samples.
 struct Hybrid {
-    /// Transform of the mean of both channels, or of the left channel if their windows differ.
+    /// Transform of the mean of both channels, or of the left channel if the windows of both channels differ.
     mean: Imdct,
-    /// Transform of the right channel, used if the windows differ.
+    /// Transform of the right channel, used if the windows of both channels differ.
     right: Imdct,
-    /// Whether the next granule overlaps with samples of the right channel's transform.
+    /// Whether samples of the right channel's transform overlap with the next granule.
     right_overlaps: bool,
     ordered: Box<[f32; LINES]>,
     right_samples: Box<SubBandSamples>,
 }
 
 impl MonoDecoder {
-    /// Creates a decoder of `band` for streams of any rate, mono or stereo.
+    /// Creates a decoder of the sub-bands `band` for streams of any rate, mono or stereo.
     ///
     /// # Errors
     /// [`KernelError::Level`] if this machine does not support the level.
@@ -79,12 +79,12 @@ impl MonoDecoder {
         })
     }
 
-    /// Returns the band that this decoder computes.
+    /// Returns the part of the frequency range that this decoder computes.
     pub fn band(&self) -> Band {
         self.band
     }
 
-    /// Clears the state of earlier frames. Needed if the next frame follows a gap or belongs to another stream.
+    /// Clears the state of earlier frames. Call this if the next frame follows a gap or belongs to another stream.
     pub fn reset(&mut self) {
         self.hybrid.mean.reset();
         self.hybrid.right.reset();
@@ -121,8 +121,8 @@ impl MonoDecoder {
         Ok(header.n_granules() * GRANULE_SAMPLES / self.band.step())
     }
 
-    /// Reads main data into one spectrum per granule if both channels have the same windows, otherwise into two. The
-    /// sum of their transforms is the mean of the channels.
+    /// Decodes main data to one spectrum per granule if both channels have the same windows, otherwise to two. The sum
+    /// of the transformed spectra is the mean of the channels.
     fn read_spectra(
         &mut self,
         header: &FrameHeader,
@@ -143,13 +143,13 @@ impl MonoDecoder {
         Ok(())
     }
 
-    /// Reads the middle channel, which is the sum of both channels over √2. The side channel cancels out in their mean.
+    /// Reads the middle channel, the sum of left and right over √2. The side channel does not affect their mean.
     fn read_middle(&mut self, frame: &mut CodedFrame, index: usize) -> Result<(), FrameError> {
         let bands = frame.bands_of(&frame.side.granules[index][0]);
         let n_wanted = n_coded(bands, self.band.n_lines());
         let [middle, side] = &mut self.spectra[index];
         if self.band == Band::WHOLE {
-            // The side channel is read only to detect damage, which rejects the whole frame.
+            // Read the side channel only to detect damage, for which the whole frame is rejected.
             let n_wanted = [n_wanted, LINES];
             frame.read_both(&mut self.reader, index, n_wanted, [&mut *middle, side])?;
         } else {
@@ -161,7 +161,7 @@ impl MonoDecoder {
         Ok(())
     }
 
-    /// Reads the mean of a granule's channels, or half of each channel if their windows differ.
+    /// Reads the mean of both channels of a granule, or half of each channel if the windows of both differ.
     fn read_granule(&mut self, frame: &mut CodedFrame, index: usize) -> Result<(), FrameError> {
         let [left_side, right_side] = &frame.side.granules[index];
         let [left, right] = &mut self.spectra[index];
@@ -171,7 +171,7 @@ impl MonoDecoder {
             return Ok(());
         }
 
-        // Intensity stereo begins where the right channel ends, which may be above the edge.
+        // Intensity stereo begins above the right channel's last nonzero line, which may be above the needed lines.
         let n_right = match frame.header.mode {
             Mode::Joint {
                 intensity: true, ..
@@ -189,7 +189,7 @@ impl MonoDecoder {
         Ok(())
     }
 
-    /// Transforms the spectra to samples.
+    /// Transforms the spectral lines of a frame to samples.
     #[inline(always)]
     fn sound(
         &mut self,
@@ -237,7 +237,7 @@ impl Hybrid {
                 &mut self.ordered,
                 &mut self.right_samples,
             ),
-            // The second half of the right channel's previous window is still due.
+            // Finish the right channel: the second half of its previous window is not yet part of the output.
             None => {
                 let windows = Windows {
                     block: Block::Long,
@@ -257,8 +257,8 @@ impl Hybrid {
     }
 }
 
-/// Returns how many lines to read for the lowest `n_wanted`: short blocks store the windows of a band one after
-/// another.
+/// Returns how many lines must be read to get the lowest `n_wanted` lines: short blocks store the windows of a band one
+/// after another.
 pub(super) fn n_coded(bands: &Bands, n_wanted: usize) -> usize {
     let short = (bands.n_long..bands.n).step_by(3);
     short
@@ -273,7 +273,7 @@ pub(super) fn n_coded(bands: &Bands, n_wanted: usize) -> usize {
         })
 }
 
-/// Reports whether the frame has a middle channel in place of the left one, and the mean needs nothing else.
+/// Reports whether the frame has a middle channel in place of the left one, and the mean depends on that channel only.
 fn has_middle(header: &FrameHeader, side: &SideInfo) -> bool {
     let is_mid_side = matches!(
         header.mode,
@@ -293,8 +293,8 @@ fn have_equal_windows(left: &Granule, right: &Granule) -> bool {
     left.block == right.block && left.is_mixed == right.is_mixed
 }
 
-/// Mixes two spectra. With equal windows the first one becomes the mean, otherwise both are halved so that their sum is
-/// the mean.
+/// Mixes the spectra of two channels. With equal windows the first one becomes the mean, otherwise both are halved so
+/// that their sum is the mean.
 fn mix(left: &mut Spectrum, right: &mut Spectrum, have_equal_windows: bool) {
     if !have_equal_windows {
         scale(&mut left.lines[..left.n_lines], 0.5);

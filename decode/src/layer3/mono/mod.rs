@@ -32,16 +32,16 @@ pub use decoder::MonoDecoder;
 
 use super::{LINES, SUB_BAND_LINES, SUB_BANDS};
 
-/// The part of a stream's band that is decoded.
+/// The part of an MP3 stream's frequency range that is decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Band {
-    /// Whether every sample, every second or every fourth one is computed.
+    /// Whether every sample of the stream, every second or every fourth one is computed.
     step: Step,
-    /// Number of sub-bands that affect the output, from the lowest on.
+    /// Number of sub-bands that affect the output, counted from the lowest one.
     n_sub_bands: usize,
 }
 
-/// Number of the stream's samples per output sample.
+/// Number of stream samples per output sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     One,
@@ -50,14 +50,14 @@ pub(super) enum Step {
 }
 
 impl Band {
-    /// The whole band of a stream.
+    /// The whole frequency range of a stream.
     pub const WHOLE: Self = Self {
         step: Step::One,
         n_sub_bands: SUB_BANDS,
     };
 
-    /// Returns the band that is needed for output at `to_hz`, or `None` if `to_hz` is zero or more than half of the
-    /// stream's rate, or if the stream's rate is odd.
+    /// Returns the band that must be decoded for output at `to_hz`, or `None` if `to_hz` is zero or more than half of
+    /// the stream's rate, or if the stream's rate is odd.
     pub fn new(from_hz: u32, to_hz: u32) -> Option<Self> {
         if to_hz == 0 {
             return None;
@@ -79,13 +79,13 @@ impl Band {
         Some(Self { step, n_sub_bands })
     }
 
-    /// Returns the number of the stream's samples per output sample: 1, 2 or 4.
+    /// Returns the number of stream samples per output sample: 1, 2 or 4.
     pub fn step(&self) -> usize {
         self.step.n_samples()
     }
 
-    /// Returns the number of lines that are needed: those up to the edge, and those above it that butterflies mix with
-    /// them.
+    /// Returns the number of spectral lines that are needed: those up to the band's edge, and those above it that
+    /// butterflies mix with them.
     fn n_lines(&self) -> usize {
         LINES.min(self.n_sub_bands * SUB_BAND_LINES + super::antialias::REACH)
     }

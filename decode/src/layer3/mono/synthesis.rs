@@ -1,4 +1,4 @@
-//! The synthesis filter, computed for every second or fourth sample only.
+//! The synthesis filter, computed only for every second or fourth sample.
 //!
 //! The standard's matrixing computes 64 values per slot. Output `j` needs two kinds of them: value `j` of the even ones
 //! of 16 slots, and value `32 + j` of the odd ones. For `N` outputs per slot these are `2 · N` sums over the sub-bands
@@ -10,29 +10,29 @@ use std::f64::consts::PI;
 use crate::layer3::window::window;
 use crate::layer3::{FRAME_SLOTS, SUB_BANDS};
 
-/// Rows before the new one: the window spans 16 rows.
+/// Number of earlier rows of values that are kept: the window spans 16 rows, including the new one.
 const HISTORY: usize = 15;
-/// Rows of a window that are of the same kind, which is every second one.
+/// Number of rows that contribute one kind of value to a sample, which is every second row of a window.
 const TAPS: usize = 8;
 
-/// Computes `N` of the 32 samples of each slot: `phase`, `phase + 32 / N` and so on.
+/// Synthesis filter that computes `N` of the 32 samples of each time slot: `phase`, `phase + 32 / N` and so on.
 #[derive(Debug)]
 pub(super) struct PartSynthesis<const N: usize> {
     phases: Vec<Phase<N>>,
     phase: usize,
     n_sub_bands: usize,
-    /// Value `j` of each row, for the outputs `j` that are computed.
+    /// Matrixing value `j` of each row, for the outputs `j` that are computed.
     first: Box<[[f32; N]; HISTORY + FRAME_SLOTS]>,
-    /// Value `32 + j` of each row, for the same outputs.
+    /// Matrixing value `32 + j` of each row, for the outputs `j` that are computed.
     second: Box<[[f32; N]; HISTORY + FRAME_SLOTS]>,
 }
 
-/// The factors of one phase.
+/// The factors for one phase, the index of the first sample that is computed.
 #[derive(Debug)]
 struct Phase<const N: usize> {
-    /// Cosines for both kinds of values, by sub-band.
+    /// Cosines of the matrixing for both kinds of values, by sub-band.
     cosines: [[[f32; N]; 2]; SUB_BANDS],
-    /// Window factors for both kinds of values, by tap.
+    /// Window factors for both kinds of values, by filter tap.
     window: [[[f32; N]; 2]; TAPS],
 }
 
@@ -74,14 +74,14 @@ impl<const N: usize> PartSynthesis<N> {
         }
     }
 
-    /// Clears the history.
+    /// Clears the values of earlier time slots.
     pub(super) fn reset(&mut self) {
         self.first.fill([0.0; N]);
         self.second.fill([0.0; N]);
     }
 
-    /// Computes `N` samples of each slot, for at most [`FRAME_SLOTS`] slots. If the phase differs from that of the last
-    /// call, the history is useless and is cleared.
+    /// Computes `N` samples of each time slot, for at most [`FRAME_SLOTS`] slots. If the phase differs from that of the
+    /// last call, the values of earlier slots cannot be used and are cleared.
     #[inline(always)]
     pub(super) fn run(&mut self, phase: usize, slots: &[[f32; SUB_BANDS]], out: &mut [f32]) {
         if phase != self.phase {
@@ -103,7 +103,7 @@ impl<const N: usize> PartSynthesis<N> {
             *out = factors.output(first, second);
         }
 
-        // The last rows are the history of the next call.
+        // Keep the last rows for the next call.
         let n = slots.len();
         self.first.copy_within(n..n + HISTORY, 0);
         self.second.copy_within(n..n + HISTORY, 0);
@@ -111,7 +111,7 @@ impl<const N: usize> PartSynthesis<N> {
 }
 
 impl<const N: usize> Phase<N> {
-    /// Computes the row of a slot.
+    /// Computes the row of matrixing values of a time slot.
     #[inline(always)]
     fn values(&self, slot: &[f32]) -> [[f32; N]; 2] {
         let mut values = [[0.0; N]; 2];
@@ -125,7 +125,7 @@ impl<const N: usize> Phase<N> {
         values
     }
 
-    /// Computes the samples of a slot, whose row is the last one of 16.
+    /// Computes the output samples of a time slot from 16 rows of values; the last row belongs to the slot.
     #[inline(always)]
     fn output(
         &self,
@@ -144,7 +144,7 @@ impl<const N: usize> Phase<N> {
     }
 }
 
-/// Returns the rows that the window spans.
+/// Returns the first 16 rows, which one window spans.
 #[inline(always)]
 fn window_rows<T>(rows: &[T]) -> &[T; HISTORY + 1] {
     rows.first_chunk().expect("each slot has its history")

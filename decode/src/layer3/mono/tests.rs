@@ -1,4 +1,4 @@
-//! Compares the synthesis with the reference and the decoder with the stereo decoder, and decodes damaged frames.
+//! Compares the mono synthesis with the reference, compares mono and stereo decoder, and decodes damaged frames.
 
 use wavemill_kernels::Level;
 
@@ -13,11 +13,11 @@ use crate::layer3::side_info::{Block, Granule, SideInfo};
 use crate::layer3::tests::{Noise, TRANSFORM_REL_MAX, assert_close};
 use crate::layer3::{FRAME_SAMPLES, FrameDecoder, FrameError, LINES, MainData, SUB_BANDS};
 
-/// Largest difference from the mean of the full decoder's planes, relative to their loudest sample. Each path has two
-/// transforms for each of two channels, all of which are within `TRANSFORM_REL_MAX` of the reference.
+/// Maximum difference from the mean of the stereo decoder's channels, relative to their loudest sample. Each decoder
+/// has two transforms for each of two channels, all of which are within `TRANSFORM_REL_MAX` of the reference.
 const PATHS_REL_MAX: f32 = 8.0 * TRANSFORM_REL_MAX as f32;
 
-/// Returns the step, the sub-bands and the lines of the band for these rates.
+/// Returns the step, the number of sub-bands and the number of lines of the band for these sample rates.
 fn step_and_sizes(from_hz: u32, to_hz: u32) -> Option<(usize, usize, usize)> {
     let band = Band::new(from_hz, to_hz)?;
     Some((band.step(), band.n_sub_bands, band.n_lines()))
@@ -29,7 +29,7 @@ fn steps_and_sub_bands_follow_from_the_rates() {
     assert_eq!(step_and_sizes(48_000, 24_000), Some((2, 16, 296)));
     assert_eq!(step_and_sizes(44_100, 11_025), Some((4, 8, 152)));
     assert_eq!(step_and_sizes(48_000, 8_000), Some((4, 6, 116)));
-    // 8 kHz is in sub-band 11, and sub-band 12 reaches down to 7.92 kHz.
+    // 8 kHz is in sub-band 11, and the filter of sub-band 12 reaches down to 7.92 kHz.
     assert_eq!(step_and_sizes(44_100, 16_000), Some((2, 13, 242)));
     assert_eq!(step_and_sizes(48_000, 16_000), Some((2, 12, 224)));
     assert_eq!(step_and_sizes(48_000, 22_050), Some((2, 16, 296)));
@@ -45,11 +45,11 @@ fn steps_and_sub_bands_follow_from_the_rates() {
     assert_eq!((whole.step(), whole.n_lines()), (1, LINES));
 }
 
-/// The widest short band, at 48 kHz, has 66 lines in each of three windows.
+/// Number of lines of the widest short band: at 48 kHz it has 66 lines in each of three windows.
 const WIDEST_BAND_LINES: usize = 3 * 66;
 
-/// Reordering interleaves the three windows of a short band, so low lines come from positions after those of higher
-/// ones.
+/// Reordering interleaves the three windows of a short band, so a low line may be stored after lines of higher
+/// frequencies.
 #[test]
 fn lines_read_cover_the_lowest_sub_bands() {
     let numbers = std::array::from_fn(|at| at as f32);
@@ -59,7 +59,7 @@ fn lines_read_cover_the_lowest_sub_bands() {
         (Block::Short, true),
     ];
 
-    // Three versions with three rates each.
+    // Headers of three MPEG versions with three sample rates each.
     let headers = [0xFB, 0xF3, 0xE3]
         .into_iter()
         .flat_map(|version| [0x90, 0x94, 0x98].map(|rate| [0xFF, version, rate, 0]));
@@ -90,14 +90,14 @@ fn lines_read_cover_the_lowest_sub_bands() {
                     "{place}: {n} of {n_needed}"
                 );
                 assert!(n - n_wanted < WIDEST_BAND_LINES, "{place}: {n}");
-                // At the end of a band, no line of the next one is read.
+                // If `n` is the end of a band, no line of the next band is read.
                 assert_eq!(n_coded(bands, n), n, "{place}");
             }
         }
     }
 }
 
-/// Compares the synthesis with those samples of the reference that it computes.
+/// Compares the samples that the partial synthesis computes with the same samples of the reference.
 fn synthesis_is_the_references<const N: usize>(n_sub_bands: usize) {
     let mut noise = Noise(6);
     for phase in 0..SUB_BANDS / N {
@@ -131,7 +131,7 @@ fn synthesis_is_every_second_or_fourth_sample_of_the_references() {
     synthesis_is_the_references::<8>(5);
 }
 
-/// A noise frame whose granules have so few values that each channel ends below `n_lines`.
+/// A frame of noise whose granules have so few values that the lines of each channel end below `n_lines`.
 struct LowFrame {
     header: FrameHeader,
     side: SideInfo,
@@ -139,7 +139,7 @@ struct LowFrame {
 }
 
 impl LowFrame {
-    /// Returns `None` if the noise is not a valid frame.
+    /// Creates a frame of noise. Returns `None` if the random side info is not valid.
     fn new(noise: &mut Noise, head: [u8; 4], n_lines: usize) -> Option<Self> {
         let header = FrameHeader::parse(head)?;
         let bytes: Vec<u8> = (0..header.side_info_bytes())
@@ -148,10 +148,10 @@ impl LowFrame {
         let mut side = SideInfo::parse(&header, &bytes).ok()?;
 
         for granule in side.granules.iter_mut().flatten() {
-            // Usually enough bits for scale factors. Four values take about five bits.
+            // Usually enough bits for the scale factors. Four values take about five bits.
             granule.n_big = noise.next() as usize % (n_lines / 4) * 2;
             granule.n_bits = 60 + noise.next() as usize % n_lines;
-            // Loud values would hide errors of the others.
+            // Limit the gain, because loud values would hide errors in the others.
             granule.global_gain = 150 + granule.global_gain % 16;
         }
 
@@ -170,11 +170,11 @@ impl LowFrame {
     }
 }
 
-/// A frame without lines above the edge decodes to the mean of both channels, at every sample, every second or every
-/// fourth one, and for any phase.
+/// A frame without lines above the band's edge decodes to the mean of both channels, at every sample, every second or
+/// every fourth one, and for any phase.
 #[test]
 fn low_frequencies_are_the_mean_of_both_channels() {
-    // Stereo, joint stereo of each kind, mono; MPEG-1 and 2.
+    // Headers of stereo, joint stereo of each kind, and mono, for MPEG-1 and MPEG-2.
     let heads = [
         [0xFF, 0xFB, 0x90, 0x00],
         [0xFF, 0xFB, 0x90, 0x40],
@@ -197,7 +197,7 @@ fn low_frequencies_are_the_mean_of_both_channels() {
     }
 }
 
-/// Returns frames that decode and have no lines from `n_lines` on.
+/// Returns frames of noise that decode without error and have no nonzero lines from `n_lines` on.
 fn low_frames(noise: &mut Noise, head: [u8; 4], n_lines: usize) -> Vec<LowFrame> {
     let mut frames = Vec::new();
     for _ in 0..20_000 {
@@ -219,7 +219,7 @@ fn part_is_of_the_whole(frames: &[LowFrame], step: Step, phase: usize) {
     let mut part = MonoDecoder::new(band, Level::detect()).unwrap();
     let mut got = Vec::new();
     let mut want = Vec::new();
-    // Measured over both channels: their difference is rounded in the full decoder, but is not part of the mean.
+    // Take the loudest sample of both channels: the stereo decoder also rounds their difference, unlike the mean.
     let mut loudest = 0.0_f32;
 
     for frame in frames {
@@ -253,7 +253,7 @@ fn part_is_of_the_whole(frames: &[LowFrame], step: Step, phase: usize) {
     }
 }
 
-/// Reports whether a frame decodes and all its lines from `n_lines` on are zero.
+/// Reports whether a frame decodes and all its spectral lines from `n_lines` on are zero.
 fn is_low(frame: &LowFrame, n_lines: usize) -> bool {
     let mut decoder = FrameDecoder::new(Level::detect()).unwrap();
     let mut planes = [[0.0; FRAME_SAMPLES]; 2];
@@ -268,7 +268,7 @@ fn is_low(frame: &LowFrame, n_lines: usize) -> bool {
             .all(|spectrum| spectrum.lines[n_lines..LINES] == [0.0; LINES][n_lines..])
 }
 
-/// Decodes a frame to the bits of its samples.
+/// Decodes a frame and returns the bit patterns of its samples.
 fn decoded_bits(decoder: &mut MonoDecoder, frame: &LowFrame) -> [u32; FRAME_SAMPLES] {
     let mut out = [0.0; FRAME_SAMPLES];
     let decoded = decoder.decode(&frame.header, &frame.side, frame.main(), 0, &mut out);
@@ -295,9 +295,9 @@ fn reset_decoder_equals_a_new_one() {
     }
 }
 
-/// Decodes noise as side info and main data in every format. There must be no panic, and all samples must be finite.
-/// For the whole band the errors must be those of the full decoder, and a part of the band may fail only if the full
-/// decoder does.
+/// Decodes frames of noise in every format. The decoder must not panic, and all samples must be finite. For the whole
+/// band the errors must be those of the stereo decoder, and a part of the band may fail only if the stereo decoder
+/// does.
 #[test]
 fn noise_decodes_to_finite_samples_or_errors() {
     let mut noise = Noise(8);

@@ -9,7 +9,7 @@ use wavemill_store::{Store, StoreError};
 
 use crate::incremental::parent;
 
-/// A column that only one version has, or that has another type in the other version.
+/// A column that only one of two versions has, or whose type differs between them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ColumnChange {
     /// Name of the table.

@@ -20,44 +20,44 @@ use self::state::Track;
 /// A clip with a new key: its file has the same content as the file of exactly one key that disappeared.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Renamed {
-    /// The key before.
+    /// Key of the clip in the first state.
     pub from: String,
-    /// The key now.
+    /// Key of the clip in the second state.
     pub to: String,
 }
 
-/// A track with another label.
+/// A track whose label differs between two states.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Relabelled {
-    /// Current key of the clip.
+    /// Key of the clip in the second state.
     pub clip_key: String,
     /// Name of the target.
     pub target: String,
-    /// The label before; `None` if the track had none.
+    /// Label in the first state; `None` if the track had none.
     pub from: Option<String>,
-    /// The label now.
+    /// Label in the second state.
     pub to: Option<String>,
 }
 
-/// A class with another id.
+/// A class whose id differs between two states.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ClassId {
     /// Name of the target.
     pub target: String,
     /// Name of the class.
     pub class: String,
-    /// The id before; `None` if the class had none.
+    /// Id in the first state; `None` if the class had none.
     pub from: Option<usize>,
-    /// The id now.
+    /// Id in the second state.
     pub to: Option<usize>,
 }
 
-/// Changes of one kind.
+/// Number and list of changes of one kind, such as added tracks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Listed<T> {
-    /// Total number of changes.
+    /// Total number of changes of this kind.
     pub count: usize,
-    /// All changes, or the first ones, sorted by key.
+    /// All changes of this kind, or the first ones, sorted by key.
     pub rows: Vec<T>,
 }
 
@@ -70,12 +70,12 @@ impl<T> Listed<T> {
     }
 }
 
-/// Numbers of clips in one class.
+/// Number of clips of one class in each of two states.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ClassCount {
-    /// Number of clips with rows before, on all sides together.
+    /// Number of clips with rows in the first state, over all splits.
     pub before: u64,
-    /// Number of clips with rows now.
+    /// Number of clips with rows in the second state, over all splits.
     pub after: u64,
 }
 
@@ -90,11 +90,11 @@ pub struct DataChanges {
     pub renamed: Listed<Renamed>,
     /// Tracks with another label of a target that exists in both states.
     pub relabelled: Listed<Relabelled>,
-    /// Tracks on another side.
+    /// Tracks that are in another split (training, validation or test).
     pub moved: Listed<SideMove>,
-    /// Tracks whose file has a different content that decodes to the same audio.
+    /// Tracks whose file has different bytes that decode to the same audio.
     pub retagged: Listed<String>,
-    /// Tracks whose file has a different content otherwise.
+    /// Tracks whose file has different bytes, and not known to decode to the same audio.
     pub replaced: Listed<String>,
     /// Classes that exist only in the second state.
     pub class_ids_added: Listed<ClassId>,
@@ -111,7 +111,7 @@ pub struct DataChanges {
 }
 
 impl DataChanges {
-    /// Compares two states.
+    /// Computes the differences between two states of the data.
     pub fn between(from: &State, to: &State) -> Self {
         let renames = renames(from, to);
         let kept_as: HashMap<&str, &str> = renames
@@ -191,7 +191,7 @@ impl DataChanges {
         self.features_removed = removed.cloned().collect();
     }
 
-    /// Keeps at most `examples` rows of each kind. The counts do not change.
+    /// Keeps at most `examples` listed changes of each kind. The numbers of changes stay the same.
     pub fn shorten(&mut self, examples: usize) {
         self.added.rows.truncate(examples);
         self.removed.rows.truncate(examples);
@@ -205,13 +205,13 @@ impl DataChanges {
     }
 }
 
-/// Returns the keys that only `to` has, each with a key that only `from` has and whose file had the same content.
+/// Returns renamed keys: each key that only `to` has, with the key that only `from` has for a file of equal content.
 fn renames(from: &State, to: &State) -> Vec<Renamed> {
     let vanished = by_content(from, to);
     let appeared = by_content(to, from);
     let mut renames = Vec::new();
     for (content, keys) in appeared {
-        // If either state has copies, it is unknown which file became which.
+        // If either state has several files with equal content, a renamed file cannot be identified.
         if let ([now], Some([before])) = (&*keys, vanished.get(content).map(Vec::as_slice)) {
             renames.push(Renamed {
                 from: (*before).to_owned(),
@@ -223,7 +223,7 @@ fn renames(from: &State, to: &State) -> Vec<Renamed> {
     renames
 }
 
-/// Returns the tracks of `of` that `other` does not have, by the content of their files.
+/// Returns the tracks that `of` has and `other` does not have, by the content of their files.
 fn by_content<'s>(of: &'s State, other: &State) -> BTreeMap<&'s str, Vec<&'s str>> {
     let mut by_content: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for key in of
@@ -241,7 +241,7 @@ fn by_content<'s>(of: &'s State, other: &State) -> BTreeMap<&'s str, Vec<&'s str
 fn labels_that_differ(key: &str, was: &Track, is: &Track) -> Vec<Relabelled> {
     let mut changes = Vec::new();
     for (target, to) in &is.labels {
-        // If only one state has a target, the recipe has changed.
+        // A target that only one state has is a change of the recipe, not of a label.
         if let Some(from) = was.labels.get(target)
             && from != to
         {
@@ -256,11 +256,11 @@ fn labels_that_differ(key: &str, was: &Track, is: &Track) -> Vec<Relabelled> {
     changes
 }
 
-/// Kind of a file's change.
+/// Kind of the difference between two files of a track.
 enum FileChange {
     /// The file decodes to the same audio.
     Tags,
-    /// The decoded audio differs, or one of the files has not been read.
+    /// The decoded audio differs, or one of the two files has not been read.
     Audio,
 }
 
@@ -285,7 +285,7 @@ fn file_change(from: &State, key_before: &str, to: &State, key: &str) -> Option<
 fn class_ids_that_differ(from: &State, to: &State) -> Vec<ClassId> {
     let mut changes = Vec::new();
     for (target, is) in &to.classes {
-        // If only one state has a target, the recipe has changed.
+        // A target that only one state has is a change of the recipe, not of class ids.
         let Some(was) = from.classes.get(target) else {
             continue;
         };

@@ -1,4 +1,4 @@
-//! State of the data: tracks with labels, sides and files.
+//! State of the data: tracks with their labels, splits and files.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -11,7 +11,7 @@ use wavemill_store::{Store, StoreError};
 
 use crate::incremental::parent::{self, ParentInput};
 
-/// State of the data in a version, or in the planned result of a run.
+/// Tracks, splits, labels and files of a version, or of the planned result of a run.
 #[derive(Debug, Default)]
 pub struct State {
     /// The planned tracks by `clip_key`.
@@ -25,12 +25,12 @@ pub struct State {
     targets: Vec<TargetEntry>,
 }
 
-/// Label and side of a track.
+/// Labels and split of a track.
 #[derive(Debug, Default)]
 pub(super) struct Track {
     /// Labels by target; `None` if the track has no label.
     pub labels: BTreeMap<String, Option<String>>,
-    /// Side according to the recipe's rule; `None` under the rule `segment`.
+    /// Split of the track under the recipe's rule; `None` under the rule `segment`.
     pub side: Option<String>,
 }
 
@@ -60,7 +60,7 @@ impl State {
     /// their files.
     ///
     /// # Errors
-    /// [`ParquetError`] if the rows have no columns for labels and sides; this cannot happen with a checked recipe.
+    /// [`ParquetError`] if the rows have no columns for labels and splits; this cannot happen with a checked recipe.
     pub(crate) fn from_plan(
         tracks: &RecordBatch,
         planned: &[usize],
@@ -79,7 +79,7 @@ impl State {
         })
     }
 
-    /// Returns each target and class with the number of its clips that have rows, on all sides together.
+    /// Returns each target and class with the number of the class's clips that have rows, over all splits.
     pub(super) fn class_counts(&self) -> Vec<(&str, &str, u64)> {
         let mut counts = Vec::new();
         for target in &self.targets {
@@ -106,9 +106,9 @@ fn feature_ids(features: &[FeatureEntry]) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// The columns of `tracks` that are compared.
+/// Columns of the table `tracks` that are compared between two states.
 struct Columns<'r> {
-    /// Pairs of target and column.
+    /// Pairs of target name and column name.
     labels: Vec<(&'r str, &'r str)>,
     side: Option<&'static str>,
 }

@@ -12,19 +12,19 @@ use super::table::{ParentTable, text_column};
 /// An input file of a version.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ParentInput {
-    /// Size of the file; `None` if there was no file.
+    /// Size of the file in bytes; `None` if there was no file.
     pub bytes: Option<u64>,
     /// blake3 of the whole file in lower-case hex; empty if the file could not be read.
     pub content: String,
-    /// Hash of everything that decoding read from the file; empty if this is unknown or nothing was read.
+    /// Hash of everything that decoding read from the file; empty if the hash is unknown or nothing was read.
     pub decode_key: String,
 }
 
-/// Reads the inputs of a version by `clip_key`. If the table of inputs is lost or damaged, they are read from the records
-/// of the version's plan.
+/// Reads the inputs of a version by `clip_key`. If the table of inputs is lost or damaged, the inputs are read from the
+/// records of the version's plan.
 ///
 /// # Errors
-/// [`StoreError::Io`], [`StoreError::Damaged`].
+/// [`StoreError::Io`] or [`StoreError::Damaged`] if the records of the plan cannot be read.
 pub fn inputs(
     store: &Store,
     manifest: &Manifest,
@@ -71,7 +71,7 @@ fn stored_inputs(
     Ok(inputs)
 }
 
-/// Returns an empty string for null.
+/// Returns the text in a row of a column, or an empty string for null.
 fn text_at(column: &StringViewArray, row: usize) -> String {
     if column.is_null(row) {
         return String::new();

@@ -28,11 +28,11 @@ pub(crate) use self::table::{column_types, read_table};
 
 use self::table::{ParentTable, text_column};
 
-/// Returns the side of each of the parent's clips under the parent's own rule, by `clip_key`; `None` if sides are
-/// assigned to segments.
+/// Returns the split of each clip of the parent under the parent's own rule, by `clip_key`; `None` if segments instead
+/// of clips are assigned to splits.
 ///
 /// # Errors
-/// [`StoreError::Needed`].
+/// [`StoreError::Needed`] if the parent's table is lost or damaged.
 pub(crate) fn sides_of_clips(
     store: &Store,
     parent: &Parent,

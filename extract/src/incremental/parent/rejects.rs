@@ -48,7 +48,7 @@ fn of_rows(rows: &RecordBatch) -> Result<HashMap<String, Reject>, ParquetError> 
 
     let mut rejects = HashMap::new();
     for row in 0..rows.num_rows() {
-        // The row rejects a record of the metadata, not a clip.
+        // This row of the table is the reject of a metadata record, not of a clip.
         if clip_keys.is_null(row) || lines.is_valid(row) {
             continue;
         }
@@ -71,7 +71,7 @@ fn of_rows(rows: &RecordBatch) -> Result<HashMap<String, Reject>, ParquetError> 
     Ok(rejects)
 }
 
-/// Returns the stage or reason with this name in the table.
+/// Returns the stage or reason that has this name in the table `rejects`.
 fn named<T: serde::de::DeserializeOwned>(name: &str) -> Option<T> {
     let name: Value = json!(name);
     serde_json::from_value(name).ok()

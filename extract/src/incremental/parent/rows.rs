@@ -15,16 +15,16 @@ use wavemill_store::{Parent, Store, StoreError};
 
 use super::table::{general, guarded, text};
 
-/// Rows of a clip in the parent. They are the same in each of the parent's features.
+/// Positions of a clip's rows in the parent's files. They are equal in all features of the parent.
 #[derive(Clone, Debug)]
 pub(crate) struct ClipRows {
-    /// Runs of consecutive rows, in the order of the files.
+    /// Runs of consecutive rows of the clip, in the order of the files.
     pub runs: Vec<RowRun>,
-    /// Decoded duration before padding, in seconds.
+    /// Decoded duration of the clip before padding, in seconds.
     pub duration_s: f32,
 }
 
-/// Rows by `clip_key`.
+/// Positions of the rows of each clip, by `clip_key`.
 pub(crate) type RowIndex = HashMap<String, ClipRows>;
 
 /// Returns the parent's files of a feature in plan order, one per shard.
@@ -37,7 +37,7 @@ pub fn files_of<'p>(parent: &'p Parent, feature: &'p str) -> Vec<&'p FileEntry> 
 /// can name any file.
 ///
 /// # Errors
-/// [`StoreError::Damaged`].
+/// [`StoreError::Damaged`] if a link in a file's path leads out of the store.
 pub(crate) fn row_index<'p>(
     store: &Store,
     files: &[(usize, &'p FileEntry)],
@@ -48,7 +48,7 @@ pub(crate) fn row_index<'p>(
         let path = store.locate(&entry.path)?;
         match guarded(|| read_keys(&path)) {
             Ok(keys) => add(&mut index, shard, entry, &keys),
-            // The clips of this file are computed like new ones.
+            // The clips of an unreadable file are computed like new clips.
             Err(_) => unreadable.push(entry),
         }
     }

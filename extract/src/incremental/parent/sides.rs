@@ -1,4 +1,4 @@
-//! Sides assigned by the parent, for the two rules that keep sides.
+//! Reads the splits that the parent assigned under the two rules that keep splits.
 
 use arrow::array::StringViewArray;
 use wavemill_catalog::split::{GroupSides, KeptRule, KeptSides, SIDES};
@@ -7,12 +7,12 @@ use wavemill_store::{Parent, Store, StoreError};
 
 use super::table::{ParentTable, general, text_column};
 
-/// Returns the parent's sides that a new version with `recipe` keeps; `None` if the recipe draws sides differently.
+/// Returns the parent's splits that a new version with `recipe` keeps; `None` if the recipe draws splits differently.
 ///
-/// The rule itself may be different, because the sides of each rule are kept separately.
+/// The rule of the new recipe may be different, because the splits by each rule are stored separately.
 ///
 /// # Errors
-/// [`StoreError::Needed`].
+/// [`StoreError::Needed`] if the parent's table is lost or damaged.
 pub(crate) fn kept_sides(
     store: &Store,
     parent: &Parent,
@@ -26,7 +26,7 @@ pub(crate) fn kept_sides(
     Ok(Some(stored_sides(store, parent)?))
 }
 
-/// Reports whether everything that determines drawn sides, except the rows, is equal.
+/// Reports whether everything that determines drawn splits, except the rows, is equal in two recipes.
 fn draw_alike(was: &SplitSpec, now: &SplitSpec) -> bool {
     was.seed == now.seed
         && was.fractions.map(f64::to_bits) == now.fractions.map(f64::to_bits)
@@ -56,7 +56,7 @@ fn stored_sides(store: &Store, parent: &Parent) -> Result<KeptSides, StoreError>
     })
 }
 
-/// Returns the index into [`SIDES`].
+/// Returns the side in a row of the table, as an index into [`SIDES`].
 fn side_at(table: &ParentTable, sides: &StringViewArray, row: usize) -> Result<usize, StoreError> {
     let name = sides.value(row);
     let side = SIDES.iter().position(|side| *side == name);

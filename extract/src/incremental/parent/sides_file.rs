@@ -1,5 +1,5 @@
-//! Reads the sides of another store from a file (`--sides`): its table `sides` in Parquet, or the same table as CSV, as
-//! `wavemill sql` writes it.
+//! Reads the splits of another store from a file (`--sides`): that store's table `sides` in Parquet, or the same table
+//! as CSV, as `wavemill sql` writes it.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -33,17 +33,17 @@ impl fmt::Display for Place {
     }
 }
 
-/// Sides read from a file.
+/// Sides of the split (such as training) of groups, read from a file.
 #[derive(Clone, Debug)]
 pub(crate) struct GivenSides {
-    /// The sides, which are kept like those of an earlier version.
+    /// The sides of groups, which are kept like those of an earlier version.
     pub sides: KeptSides,
-    /// Hash of the content. Does not depend on the format of the file or the order of its rows.
+    /// Hash of the file's content. Does not depend on the format of the file or the order of its rows.
     pub id: String,
 }
 
 impl GivenSides {
-    /// Reports whether a side is given to a track, an artist or a recording of `clips`.
+    /// Reports whether the file assigns any track, artist or recording of `clips` to a side of the split.
     pub(crate) fn name_any_of(&self, clips: &[ClipRow], hashes: &AudioHashes) -> bool {
         let is_given = |group: &str| {
             let mut rules = RULES.iter();
@@ -59,10 +59,10 @@ impl GivenSides {
     }
 }
 
-/// Reads a file of sides. Without a column `rule`, each row applies to both rules.
+/// Reads a file of sides. Without a column `rule`, each row applies to both rules, `artist` and `stratified`.
 ///
 /// # Errors
-/// [`SidesError`].
+/// [`SidesError`] if the file or one of its rows cannot be used.
 pub(crate) fn read_sides(path: &Path) -> Result<GivenSides, SidesError> {
     let mut rows = Rows {
         path,
@@ -93,12 +93,12 @@ enum OpenFile {
     Csv(File),
 }
 
-/// Rows of a file that were read so far.
+/// Rows of a file of sides that were read so far.
 struct Rows<'p> {
     path: &'p Path,
-    /// Sides of groups, in the order of [`RULES`].
+    /// Sides of groups under each rule, in the order of [`RULES`].
     sides: [Vec<(Box<str>, usize)>; 2],
-    /// Position of each group, by rule.
+    /// Position of each group in the file, by rule.
     places: HashMap<(usize, Box<str>), Place>,
 }
 
@@ -149,7 +149,7 @@ impl Rows<'_> {
         for record in reader.into_records() {
             let record = record.map_err(failed)?;
             let place = Place::Line(record.position().map_or(0, csv::Position::line));
-            // The reader refuses records of another length than the header's.
+            // The CSV reader refuses records whose number of fields differs from the header's.
             let cell = |column: usize| record.get(column).unwrap_or_default();
             self.add(place, rule.map(cell), cell(group), cell(side))?;
         }
@@ -207,7 +207,7 @@ impl Rows<'_> {
         }
     }
 
-    /// Checks and adds a row. `rule` is `None` if the file has no such column.
+    /// Checks and adds a row of the file. `rule` is `None` if the file has no column `rule`.
     fn add(
         &mut self,
         place: Place,

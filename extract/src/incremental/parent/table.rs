@@ -15,7 +15,7 @@ use wavemill_schemas::manifest::Manifest;
 use wavemill_store::durable::leads_nowhere;
 use wavemill_store::{Store, StoreError};
 
-/// A table whose content matches the manifest.
+/// A table of the parent whose content matches the manifest.
 #[derive(Debug)]
 pub(super) struct ParentTable {
     path: PathBuf,
@@ -25,7 +25,7 @@ impl ParentTable {
     /// Compares the table's file with its blake3 hash: a wrong value read here would silently move clips.
     ///
     /// # Errors
-    /// [`StoreError::Needed`], [`StoreError::Damaged`].
+    /// [`StoreError::Needed`] or [`StoreError::Damaged`] if the table is lost or damaged.
     pub(super) fn open(store: &Store, manifest: &Manifest, name: &str) -> Result<Self, StoreError> {
         let Some(entry) = manifest.files_of(name).next() else {
             return Err(StoreError::Needed {
@@ -43,7 +43,7 @@ impl ParentTable {
     /// Returns the names of all columns, each with its type as Arrow names it.
     ///
     /// # Errors
-    /// [`StoreError::Needed`].
+    /// [`StoreError::Needed`] if the table cannot be read.
     fn column_types(&self) -> Result<BTreeMap<String, String>, StoreError> {
         let reader = guarded(|| ParquetRecordBatchReaderBuilder::try_new(File::open(&self.path)?));
         let reader = reader.map_err(|source| self.needed(source))?;
@@ -52,10 +52,10 @@ impl ParentTable {
         Ok(types.collect())
     }
 
-    /// Reads all rows, with those of the columns `names` that the table has.
+    /// Reads all rows of the table, with those of the columns `names` that the table has.
     ///
     /// # Errors
-    /// [`StoreError::Needed`].
+    /// [`StoreError::Needed`] if the table cannot be read.
     pub(super) fn read(&self, names: &[&str]) -> Result<RecordBatch, StoreError> {
         guarded(|| self.columns(names)).map_err(|source| self.needed(source))
     }
@@ -70,7 +70,7 @@ impl ParentTable {
         Ok(concat_batches(&schema, &batches)?)
     }
 
-    /// Returns the error for a fault of this table.
+    /// Returns the error for a fault of this table that `source` describes.
     pub(super) fn needed(&self, source: ParquetError) -> StoreError {
         StoreError::Needed {
             path: self.path.clone(),
@@ -79,7 +79,7 @@ impl ParentTable {
     }
 }
 
-/// Returns the error for a file that is not sound: the system refuses to open it, or its content differs.
+/// Returns the error for an unsound file: the system refuses to open the file, or the file's content differs.
 fn unsound(path: PathBuf) -> StoreError {
     match File::open(&path) {
         Err(error) if !leads_nowhere(&error) => StoreError::io_at(&path, "open")(error),
@@ -93,7 +93,7 @@ fn unsound(path: PathBuf) -> StoreError {
 /// Reads columns of a version's table and converts all rows with `read`.
 ///
 /// # Errors
-/// [`StoreError::Needed`].
+/// [`StoreError::Needed`] if the table cannot be read.
 pub(crate) fn read_table<T>(
     store: &Store,
     manifest: &Manifest,
@@ -109,7 +109,7 @@ pub(crate) fn read_table<T>(
 /// Reads the names of all columns of a version's table, each with its type as Arrow names it.
 ///
 /// # Errors
-/// [`StoreError::Needed`].
+/// [`StoreError::Needed`] if the table cannot be read.
 pub(crate) fn column_types(
     store: &Store,
     manifest: &Manifest,
@@ -146,7 +146,7 @@ pub fn text(rows: &RecordBatch, name: &str) -> Result<StringViewArray, ParquetEr
 /// them.
 ///
 /// # Errors
-/// Those of `read`.
+/// The errors of `read`.
 pub(super) fn guarded<T>(
     read: impl FnOnce() -> Result<T, ParquetError>,
 ) -> Result<T, ParquetError> {

@@ -11,7 +11,7 @@ use wavemill_store::shards::write_table;
 
 use super::*;
 
-/// Creates a store whose only version has these tables and nothing else.
+/// Creates a store whose only version has the given tables and nothing else.
 pub(super) fn store_with(root: &Path, recipe: Recipe, tables: Vec<(&str, RecordBatch)>) -> Store {
     let engine: Engine = serde_json::from_value(json!({
         "numerics": 1, "backend": "cpu", "level": "scalar", "decoder": "none", "target": "test", "libc": "none",
@@ -101,7 +101,7 @@ fn sides_are_kept_by_a_recipe_that_draws_alike() {
     assert_eq!(kept.stratified.side("track:a"), Some(0));
     assert_eq!(kept.stratified.side("artist:7"), None);
 
-    // A recipe that draws sides differently keeps none. The rule may be different.
+    // A recipe that draws splits differently keeps none of them. The split rule may be different.
     for other in [
         "rule='artist'\nseed=4",
         "rule='artist'\nseed=3\nfractions=[0.6, 0.2, 0.2]",

@@ -31,7 +31,7 @@ pub(super) struct ClipLoader<D: Device> {
     spans: Vec<Span>,
     /// Clip index of each row.
     owners: Vec<usize>,
-    /// Whether a row's level is computed during the conversion of its clip.
+    /// For each row: whether its peak level is computed during the conversion of its clip.
     found_along: Vec<bool>,
 }
 
@@ -39,19 +39,19 @@ pub(super) struct ClipLoader<D: Device> {
 struct Room {
     /// Bytes of the uploaded clips.
     upload_bytes: usize,
-    /// Number of samples at the features' rate.
+    /// Number of samples of all clips after conversion to the features' rate.
     n_mono: usize,
 }
 
-/// Conversion on the CPU, for rates whose tables would be too large for a device.
+/// Conversion of clips on the CPU, for sample rates whose filter tables would be too large for a device.
 pub(super) struct HostConversion {
     sample_rate_hz: u32,
-    /// Resamplers of the scalar level, which every machine supports, so that bits do not depend on the CPU.
+    /// Resamplers of the scalar level, which every machine supports, so that results do not depend on the CPU's level.
     resamplers: Resamplers,
     mono: Vec<f32>,
-    /// The clips of the batch in order; `None` if the device converts the clip.
+    /// Converted clips, one entry per clip of the batch; `None` if the device converts the clip.
     converted: Vec<Option<SampleBuffer>>,
-    /// Rates used so far, and whether the device converts them.
+    /// Sample rates used so far, and whether the device converts clips of that rate.
     rates: Vec<(u32, bool)>,
 }
 
@@ -101,7 +101,7 @@ impl<D: Device> ClipLoader<D> {
         let upload = device.address(upload);
 
         let mono = self.mono.address(device, room.n_mono * size_of::<f32>())?;
-        // Levels start as zeros. The conversion increases some of them, the search after it the others.
+        // Peak levels start as zeros. The conversion of clips computes some of them, a search in the rows the others.
         let levels = self.levels.start(device, self.spans.len())?;
         let buffers = ClipBuffers {
             upload,
@@ -115,7 +115,7 @@ impl<D: Device> ClipLoader<D> {
         Ok(mono)
     }
 
-    /// Assigns positions to all clips and rows.
+    /// Assigns positions in device memory to all clips and rows.
     fn place(&mut self, clips: &[Clip<'_>], host: &HostConversion) -> Result<Room, KernelError> {
         self.sources.clear();
         self.spans.clear();
@@ -144,7 +144,7 @@ impl<D: Device> ClipLoader<D> {
 
             for row in clip.rows {
                 let n_pcm = n_out.min(row.end).saturating_sub(row.start);
-                // If a row is the whole clip, the conversion of the clip computes the row's level.
+                // If a row is the whole clip, its peak level is computed by the conversion of the clip.
                 let is_whole = n_pcm == n_out && placed.level.is_none();
                 if is_whole {
                     placed.level = Some(self.spans.len());
@@ -182,8 +182,8 @@ impl<D: Device> ClipLoader<D> {
             return Ok(());
         }
 
-        // Levels are stored by row, so the table contains all rows. Rows whose level is already computed have no
-        // samples here.
+        // The table contains all rows, because levels are stored by row. Rows whose level is already computed get a
+        // length of 0 here.
         let mut entries = Vec::with_capacity(self.spans.len());
         let mut n_pcm_max = 0;
         for (span, found) in self.spans.iter().zip(&self.found_along) {
@@ -228,7 +228,7 @@ impl<D: Device> ClipLoader<D> {
             }
         }
 
-        // Every input sample is valid, but the filter overshoots the limit.
+        // All input samples are valid, but the resampling filter overshoots the limit.
         KernelError::Sample {
             index: 0,
             value: largest,
@@ -247,7 +247,7 @@ impl HostConversion {
         }
     }
 
-    /// Converts the clips that the device does not convert.
+    /// Converts the clips that the device cannot convert.
     pub(super) fn convert(&mut self, clips: &[Clip<'_>]) -> Result<(), KernelError> {
         self.converted.clear();
         for clip in clips {
@@ -264,7 +264,7 @@ impl HostConversion {
             let n_out = resampler.args().output_len(n_frames as u64) as usize;
             out.clear_for(n_out + resampler.args().step_len());
 
-            // The size of the pieces does not change any bit.
+            // The size of the pieces has no influence on the result.
             for start in (0..n_frames).step_by(PIECE_FRAMES) {
                 let end = n_frames.min(start + PIECE_FRAMES);
                 downmix(&clip.part(start..end), &mut self.mono);
@@ -291,7 +291,7 @@ impl HostConversion {
             return *converts;
         }
 
-        // This requires designing a filter, so the result is cached for each rate.
+        // The check designs a resampling filter, so its result is stored for each sample rate.
         let converts = is_for_device(from_hz, self.sample_rate_hz);
         self.rates.push((from_hz, converts));
         converts

@@ -1,4 +1,4 @@
-//! One feature of a batch: spectrum, bands, logarithm, cosine transform, deltas, normalization, packing.
+//! Computes a feature of a batch on a device: spectrum, bands, logarithm, cosine transform, deltas, scaling, packing.
 
 use wavemill_options::{FeatureArgs, Normalize};
 
@@ -15,7 +15,7 @@ use crate::stft::{Batch, Ranges, Signal, SpectrumDevice};
 /// Size of a `Range` in device.cuh.
 const RANGE_BYTES: usize = 2 * size_of::<u32>();
 
-/// Tables and buffers of one feature.
+/// Tables and buffers of one feature on a device.
 pub(super) struct FeatureDevice<D: Device> {
     args: FeatureArgs,
     spectrum: SpectrumDevice<D>,
@@ -24,28 +24,28 @@ pub(super) struct FeatureDevice<D: Device> {
     normalize: NormalizeDevice<D>,
     pack: PackDevice<D>,
     rows: Table<D>,
-    /// Number of stored frames before each row.
+    /// For each row, the number of stored frames of all rows before it.
     kept: Table<D>,
-    /// Number of frames of all rows of the batch.
+    /// Number of computed frames of all rows of the batch.
     n_frames: usize,
-    /// Start of each row's packed bytes, followed by the end of the last row.
+    /// Offset of each row's packed bytes in the host buffer, followed by the end of the last row.
     packed_at: Vec<usize>,
     packed: DeviceMemory<D>,
     host: HostMemory<D>,
-    /// The fault of each row of the last batch, if any.
+    /// For each row of the last batch, the error of a value that the stored type cannot represent, if any.
     faults: Vec<Option<KernelError>>,
-    /// Ranges over all frames, followed by those over the stored frames.
+    /// Value ranges of all rows over all frames, followed by those over the stored frames.
     ranges: DeviceMemory<D>,
     bands: DeviceMemory<D>,
     coefficients: DeviceMemory<D>,
     derived: DeviceMemory<D>,
 }
 
-/// Values of all rows, and the steps that are applied while they are packed.
+/// Values of all rows, with the logarithm and the scaling that are applied during packing.
 struct FeatureValues {
     values: Address,
     log: LogParams,
-    /// Not read if `log` is linear.
+    /// Value ranges before the logarithm; not read if `log` is linear.
     log_ranges: Address,
     scale: Scale,
 }
@@ -80,14 +80,14 @@ impl<D: Device> FeatureDevice<D> {
         })
     }
 
-    /// Returns the number of frames of a row of `len` samples if it is too small for deltas.
+    /// Returns the number of frames of a row of `len` samples if there are too few frames for deltas, otherwise `None`.
     pub(super) fn too_few_frames(&self, len: usize) -> Option<usize> {
         let n_signal = Signal::len_of(len, &self.args.stft, self.args.frames);
         let n_frames = self.args.stft.n_frames(n_signal);
         (self.args.delta > 0 && (1..WIDTH).contains(&n_frames)).then_some(n_frames)
     }
 
-    /// Queues all work up to and including the copy of the packed rows to the host.
+    /// Queues all work from the samples to the copy of the packed rows to the host.
     pub(super) fn run(
         &mut self,
         device: &D,
@@ -126,9 +126,9 @@ impl<D: Device> FeatureDevice<D> {
             return self.finish(device, &rows, feature);
         }
 
-        // The next steps need the logarithms themselves, so they are computed in a separate pass.
+        // Cosine transform and deltas need the logarithms themselves, so logarithms are computed in a separate pass.
         self.log.run(device, &rows, n_spectrum, bands, ranges.all)?;
-        // From here on, each step replaces `values` with its output.
+        // From here on, each step writes a new buffer, and `values` is the address of the latest one.
         let mut values = bands;
 
         let n_base = self.args.n_base_bands();
@@ -189,7 +189,7 @@ impl<D: Device> FeatureDevice<D> {
     pub(super) fn find_faults(&mut self, device: &D) -> Result<(), KernelError> {
         let places: Vec<Option<usize>> = self.pack.faults().collect();
         self.faults.clear();
-        // Every fault costs a launch and a wait, which is acceptable because faults are rare.
+        // Getting the value of a fault takes a launch and a wait, which is acceptable because faults are rare.
         for (row, place) in places.into_iter().enumerate() {
             let fault = place
                 .map(|index| self.pack.error(device, row, index))
@@ -199,7 +199,7 @@ impl<D: Device> FeatureDevice<D> {
         Ok(())
     }
 
-    /// Takes the fault of a row that [`Self::find_faults`] has found.
+    /// Removes and returns the fault of a row that [`Self::find_faults`] has found.
     pub(super) fn take_fault(&mut self, row: usize) -> Option<KernelError> {
         self.faults.get_mut(row).and_then(Option::take)
     }
@@ -209,12 +209,12 @@ impl<D: Device> FeatureDevice<D> {
         &self.host.bytes()[self.packed_at[row]..self.packed_at[row + 1]]
     }
 
-    /// Returns the bytes of `n_bands` bands of all frames.
+    /// Returns the size in bytes of `n_bands` f32 bands of all frames.
     fn bytes_of_bands(&self, n_bands: usize) -> usize {
         n_bands * self.n_frames * size_of::<f32>()
     }
 
-    /// Reports whether only a logarithm and a monotone scaling are applied between bands and packing.
+    /// Reports whether only a logarithm and a monotone scaling are applied between the bands and packing.
     fn is_plain(&self) -> bool {
         self.mfcc.is_none() && self.args.delta == 0 && self.args.normalize != Normalize::MeanVar
     }
@@ -255,10 +255,10 @@ impl<D: Device> FeatureDevice<D> {
         })
     }
 
-    /// Creates the entry of a row that has `frame` frames before it.
+    /// Creates the table entry of a row; all rows before it have `frame` frames.
     fn entry(&self, span: Span, frame: usize) -> Result<RowEntry, KernelError> {
         let n_signal = Signal::len_of(span.len, &self.args.stft, self.args.frames);
-        // A row with an error gets no frames, so that kernels need not know of it.
+        // A row with an error gets 0 frames, so that kernels skip it.
         let n_frames = match self.too_few_frames(span.len) {
             Some(_) => 0,
             None => self.args.stft.n_frames(n_signal),
@@ -268,7 +268,7 @@ impl<D: Device> FeatureDevice<D> {
         Ok(RowEntry {
             pcm: span.pcm as i64,
             frame: frame as i64,
-            // Samples after a crop are never read, because `n_signal` ends there.
+            // Samples that are cut off before framing are never read, because `n_signal` ends before them.
             n_pcm: count("samples of a row", span.n_pcm.min(n_signal))?,
             n_signal: count("samples of a row", n_signal)?,
             n_frames: count("frames of a row", n_frames)?,
@@ -278,7 +278,7 @@ impl<D: Device> FeatureDevice<D> {
 
     fn zero_ranges(&mut self, device: &D, n_rows: usize) -> Result<Ranges, KernelError> {
         let bytes = 2 * n_rows * RANGE_BYTES;
-        // Kernels increase the keys of a range. They start at 0, which is below the key of every float.
+        // Kernels raise the integer keys of a range's limits. Keys start at 0, which is below the key of every float.
         let buffer = self.ranges.ensure(device, bytes)?;
         device.zero(buffer, bytes)?;
 

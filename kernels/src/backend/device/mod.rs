@@ -16,7 +16,7 @@ use crate::device::{Device, lending};
 use crate::error::KernelError;
 use crate::stft::SAMPLE_MAX;
 
-/// Tables and buffers of all features on one stream of a device.
+/// Tables and buffers of all features of a plan on one stream of a device.
 pub(crate) struct DevicePlan<D: Device> {
     device: D,
     loader: ClipLoader<D>,
@@ -24,20 +24,20 @@ pub(crate) struct DevicePlan<D: Device> {
     features: Vec<FeatureDevice<D>>,
 }
 
-/// The samples of a row: their location in the mono buffer, and the requested length.
+/// Position of a row's samples in the mono buffer, and the row's requested length.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Span {
-    /// Index of the first sample in the mono buffer.
+    /// Index of the row's first sample in the mono buffer.
     pub pcm: usize,
-    /// Number of samples that exist.
+    /// Number of samples of the clip within the row.
     pub n_pcm: usize,
-    /// Requested number of samples; zeros follow the existing ones.
+    /// Requested number of samples of the row; zeros follow the clip's samples.
     pub len: usize,
 }
 
 impl<D: Device> DevicePlan<D> {
-    /// Creates a plan. Errors: an impossible argument; [`KernelError::CpuOnly`]; features with different rates; the
-    /// device's errors.
+    /// Creates a plan. Errors: an invalid argument; [`KernelError::CpuOnly`]; features with different sample rates;
+    /// those of the device.
     pub(crate) fn new(device: D, features: &[FeatureArgs]) -> Result<Self, KernelError> {
         let sample_rate_hz = features.first().map_or(0, |args| args.sample_rate_hz);
         for args in features {
@@ -59,7 +59,7 @@ impl<D: Device> DevicePlan<D> {
             .iter()
             .map(|args| FeatureDevice::new(&device, args))
             .collect::<Result<_, _>>()?;
-        // The tables are still being copied from memory that the next batch may overwrite.
+        // Wait for the copies of the tables, because the next batch may overwrite their source in host memory.
         device.synchronize()?;
         Ok(Self {
             device,
@@ -84,8 +84,8 @@ impl<D: Device> DevicePlan<D> {
         } = self;
         host.convert(clips)?;
 
-        // Work queued before an error still reads clips, and tables that the next batch overwrites, so wait for it as
-        // well.
+        // After an error, queued work may still read clips, and tables that the next batch overwrites. So wait in every
+        // case.
         let computed = lending(device, |loans| {
             let pcm = loader.load(device, loans, clips, host)?;
             features
@@ -96,7 +96,7 @@ impl<D: Device> DevicePlan<D> {
         computed
     }
 
-    /// Returns row `at`, whose largest magnitude is `largest`. Call after the device has been synchronized.
+    /// Returns the result of row `at` with largest magnitude `largest`. Call after the device has been synchronized.
     fn row(
         &mut self,
         clips: &[Clip<'_>],
@@ -104,7 +104,7 @@ impl<D: Device> DevicePlan<D> {
         span: Span,
         largest: f32,
     ) -> Result<Row, KernelError> {
-        // A row with several errors reports the same one as on the CPU: first samples, then frames, then values.
+        // If a row has several errors, report the same one as the CPU: of samples, else of frames, else of values.
         if largest.is_nan() || largest > SAMPLE_MAX {
             return Err(self.loader.unsound(clips, at, largest));
         }
@@ -142,7 +142,7 @@ impl<D: Device> DevicePlan<D> {
 impl<D: Device> Plan for DevicePlan<D> {
     fn run(&mut self, clips: &[Clip<'_>]) -> Result<Vec<Result<Row, KernelError>>, KernelError> {
         self.compute(clips)?;
-        // `compute` has waited for the device, so the downloaded memory can be read.
+        // `compute` has waited for the device, so the packed values in host memory can be read.
         for feature in &mut self.features {
             feature.find_faults(&self.device)?;
         }
@@ -225,7 +225,7 @@ mod tests {
             staged_bytes.push(uploads.staged_bytes);
         }
 
-        // The first batch creates the table of its rate; after that, only a few numbers per row are copied.
+        // The first batch copies the filter table of its sample rate; later batches copy only a few numbers per row.
         assert_eq!(
             staged_bytes[1], staged_bytes[2],
             "no matter how long the clips are"

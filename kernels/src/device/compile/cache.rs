@@ -23,7 +23,7 @@ pub(super) fn hash<const N: usize>(parts: [&[u8]; N]) -> u128 {
     hash
 }
 
-/// A folder that no other user can read or write.
+/// A cache folder that no other user can read or write.
 pub(super) struct Cache(PathBuf);
 
 impl Cache {
@@ -49,7 +49,7 @@ impl Cache {
         (mode & 0o077 == 0).then_some(Self(folder))
     }
 
-    /// Returns the entry of `key`, if it is intact.
+    /// Returns the compiled kernels stored under `key`, if the entry is intact.
     pub(super) fn get(&self, architecture: &str, key: u128) -> Option<Vec<u8>> {
         let mut entry = fs::read(self.path(architecture, key)).ok()?;
         // The checksum is at the end, so a truncated file fails the check.
@@ -68,7 +68,7 @@ impl Cache {
             .and_then(|()| fs::rename(&part, path))
             .is_err()
         {
-            // For example, the disk is full. The next run compiles again.
+            // Writing fails, for example, on a full disk. Then the next run compiles the kernels again.
             let _ = fs::remove_file(part);
         }
     }
@@ -78,14 +78,14 @@ impl Cache {
     }
 }
 
-/// Returns the folder that an environment variable contains, if it is an absolute path.
+/// Returns the folder named by an environment variable, if it is an absolute path.
 fn folder_of(variable: &str) -> Option<PathBuf> {
     std::env::var_os(variable)
         .map(PathBuf::from)
         .filter(|path| path.is_absolute())
 }
 
-/// Returns the checksum at the end of an entry: the hash of its key and its bytes.
+/// Returns the checksum at the end of a cache entry: the hash of the entry's key and bytes.
 fn seal(key: u128, bytes: &[u8]) -> [u8; 16] {
     hash([&key.to_le_bytes(), bytes]).to_le_bytes()
 }
@@ -114,8 +114,8 @@ mod tests {
 
     #[test]
     fn the_hash_is_fnv_1a_and_keeps_parts_apart() {
-        // The published value of "foobar" cannot be used, because its length is hashed first. So the algorithm is
-        // repeated here with decimal constants, over length and text.
+        // The hash includes the length of each part, so FNV's published value of "foobar" does not apply. The test
+        // repeats the algorithm with decimal constants, over length and text.
         let mut want = 144_066_263_297_769_815_596_495_629_667_062_367_629_u128;
         for byte in [6, 0, 0, 0, 0, 0, 0, 0].into_iter().chain(*b"foobar") {
             want = (want ^ u128::from(byte)).wrapping_mul(309_485_009_821_345_068_724_781_371);

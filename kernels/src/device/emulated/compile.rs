@@ -17,7 +17,7 @@ use libloading::{Library, Symbol};
 use super::refused;
 use crate::error::KernelError;
 
-/// Headers that precede device.cuh.
+/// Headers of the emulation that are compiled before device.cuh.
 const HEADERS: [(&str, &str); 4] = [
     ("fibre.h", include_str!("fibre.h")),
     ("block.h", include_str!("block.h")),
@@ -25,8 +25,8 @@ const HEADERS: [(&str, &str); 4] = [
     ("cuda.h", include_str!("cuda.h")),
 ];
 
-/// The same floating-point semantics as on a GPU. Multiplications and additions are fused only where kernels do so
-/// explicitly: when g++ 12 vectorises, it fuses complex products even with -ffp-contract=off.
+/// Compiler options for the floating-point semantics of a GPU. Only explicit calls fuse multiplications and additions:
+/// without these options, g++ 12 fuses complex products in vectorised loops.
 const FLAGS: [&str; 7] = [
     "-std=c++17",
     "-O2",
@@ -46,22 +46,22 @@ const SANITIZE_FLAGS: [&str; 3] = [
     "-fno-sanitize-recover=undefined",
 ];
 
-/// Remedy if no compiler can be started.
+/// Advice in the error message if no compiler can be started.
 const REMEDY: &str =
     "install a C++ compiler (apt-get install build-essential, dnf install gcc-c++), or set CXX";
 
-/// Loaded units, which are never unloaded: threads own stacks that a unit's code frees when they end.
+/// Libraries loaded so far. They are never unloaded, because threads run a library's code to free stacks when they end.
 static LOADED: Mutex<Option<HashMap<u64, Arc<Unit>>>> = Mutex::new(None);
 
-/// A loaded library of compiled kernels.
+/// A loaded shared library of compiled kernels.
 pub(super) struct Unit {
     library: Library,
     sanitized: bool,
 }
 
 impl Unit {
-    /// Returns a unit that is already loaded, or loads it from the cache, or compiles `source` with the additional
-    /// `options`.
+    /// Returns the library compiled from `source` with the additional `options`: already loaded, or loaded from the
+    /// cache, or newly compiled.
     pub(super) fn load(source: &str, options: &[&'static str]) -> Result<Arc<Self>, KernelError> {
         let mut compiler = Compiler::from_environment()?;
         compiler.flags.extend(options);
@@ -98,24 +98,24 @@ impl Unit {
         Ok(unit)
     }
 
-    /// Reports whether the unit was compiled with sanitizers.
+    /// Reports whether the library was compiled with sanitizers.
     pub(super) fn is_sanitized(&self) -> bool {
         self.sanitized
     }
 
-    /// Returns the unit's exported symbol with this name, if there is one.
+    /// Returns the library's exported symbol called `name`, if there is one.
     pub(super) fn symbol<T>(&self, name: &str) -> Option<Symbol<'_, T>> {
-        // SAFETY: callers use a type that matches the declaration in cuda.h.
+        // SAFETY: callers pass the type that cuda.h declares for the symbol.
         unsafe { self.library.get(name.as_bytes()) }.ok()
     }
 
-    /// Makes the sanitizers, if enabled, report accesses to `zones` (start, bytes).
+    /// Makes the sanitizers, if enabled, report accesses to two address ranges `(start, bytes)`.
     pub(super) fn poison(&self, zones: [(usize, usize); 2]) {
         if self.sanitized {
             let poison = self.symbol::<unsafe extern "C" fn(usize, usize)>("emulated_poison");
             let poison = poison.expect("cuda.h exports it from every unit");
             for (start, bytes) in zones {
-                // SAFETY: the function only marks the zone as inaccessible, and no code reads a zone.
+                // SAFETY: the function only marks an address range as inaccessible, and no code reads from that range.
                 unsafe { poison(start, bytes) };
             }
         }
@@ -129,7 +129,7 @@ pub(crate) fn compiler_version() -> Result<String, KernelError> {
 
 #[derive(Clone)]
 struct Compiler {
-    /// Program and arguments; CXX may contain several words.
+    /// Program and arguments of the compiler; the variable CXX may contain several words.
     words: Vec<OsString>,
     version: String,
     flags: Vec<&'static str>,
@@ -137,7 +137,7 @@ struct Compiler {
 }
 
 impl Compiler {
-    /// Returns the compiler for the values of CXX and WAVEMILL_EMULATED_SANITIZE at the first call.
+    /// Returns the compiler selected by the variables CXX and WAVEMILL_EMULATED_SANITIZE at the first call.
     fn from_environment() -> Result<Self, KernelError> {
         static FIRST: OnceLock<Compiler> = OnceLock::new();
         if let Some(compiler) = FIRST.get() {
@@ -181,7 +181,7 @@ impl Compiler {
         Ok(compiler)
     }
 
-    /// Returns a hash of everything that determines the library's bytes. It is stable only within one build of
+    /// Returns a hash of everything that determines the compiled library. It is stable only within one build of
     /// wavemill, which is sufficient.
     fn key(&self, source: &str) -> u64 {
         let mut hasher = DefaultHasher::new();
@@ -210,8 +210,8 @@ impl Compiler {
 
         let mut child = command.spawn().map_err(|error| self.not_started(&error))?;
         if let Some(mut stdin) = child.stdin.take() {
-            // Ignore a write error: a compiler that has exited early reports the reason below. It writes no output
-            // before it has read all of its input.
+            // Ignore a write error: if the compiler has exited early, its own error is reported below. There is no
+            // deadlock, because it writes no output before it has read all of its input.
             let _ = stdin.write_all(input.as_bytes());
         }
         let output = child
@@ -238,7 +238,7 @@ impl Compiler {
 /// Returns the cache folder of this user: `$XDG_CACHE_HOME/wavemill/emulated`, or a folder per user in the folder for
 /// temporary files.
 ///
-/// Errors: it cannot be created, belongs to another user, or is accessible to other users.
+/// Errors: the folder cannot be created, belongs to another user, or is accessible to other users.
 fn folder() -> Result<PathBuf, KernelError> {
     let cache = std::env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)

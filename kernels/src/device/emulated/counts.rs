@@ -4,8 +4,8 @@ use super::{EmulatedDevice, Order};
 use crate::device::unit;
 use crate::error::KernelError;
 
-/// Every access in the source calls a function of counts.h; no access is removed or merged, so that counts do not
-/// depend on the compiler's version. The sanitizer's own library is not linked.
+/// Compiler options that turn every memory access in the source into a call of a function of counts.h. Nothing is
+/// optimised, so that counts do not depend on the compiler's version. The sanitizer's own library is not linked.
 const OPTIONS: [&str; 6] = [
     "-DWAVEMILL_EMULATED_COUNT",
     "-O0",
@@ -15,7 +15,7 @@ const OPTIONS: [&str; 6] = [
     "-Wl,--no-as-needed,-lstdc++,-lm,-lc,-lgcc_s",
 ];
 
-/// `Counts` in counts.h. An access of a warp comprises the accesses of all its lanes.
+/// `Counts` in counts.h: memory accesses of a kernel. An access of a warp comprises the accesses of all its lanes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
@@ -23,7 +23,7 @@ pub(crate) struct Counts {
     /// Number of sequential accesses to shared memory.
     pub(crate) shared_wavefronts: u64,
     pub(crate) global_accesses: u64,
-    /// Number of lines of 128 bytes.
+    /// Number of lines of 128 bytes of global memory that were accessed.
     pub(crate) global_lines: u64,
 }
 
@@ -34,14 +34,14 @@ impl Counts {
     }
 }
 
-/// `Zone` in counts.h.
+/// `Zone` in counts.h: the address range of a buffer.
 #[repr(C)]
 struct Zone {
     start: usize,
     bytes: usize,
 }
 
-/// Registers the buffers of a device with counts.h until it is dropped.
+/// Keeps the buffers of a device registered with counts.h until it is dropped.
 pub(super) struct Zones<'a> {
     device: &'a EmulatedDevice,
     _all: Vec<Zone>,
@@ -59,12 +59,12 @@ impl EmulatedDevice {
         Self::counting_of(&unit())
     }
 
-    /// Like [`Self::counting`] for other kernels.
+    /// Like [`Self::counting`], for the kernels in `source`.
     pub(super) fn counting_of(source: &str) -> Result<Self, KernelError> {
         Self::with_source(source, &OPTIONS, Order::Ascending)
     }
 
-    /// Returns the counts of a kernel's launches on this thread since the last call.
+    /// Returns and resets the counts of a kernel's launches on this thread.
     pub(crate) fn take_counts(&self, kernel: &str) -> Counts {
         let take = self
             .unit
@@ -80,7 +80,7 @@ impl EmulatedDevice {
         counts
     }
 
-    /// Registers this device's buffers with counts.h, if the unit contains it.
+    /// Registers this device's buffers with counts.h, if the kernels were compiled for counting.
     pub(super) fn count_zones(&self) -> Zones<'_> {
         let all: Vec<Zone> = self
             .buffers
@@ -115,7 +115,7 @@ mod tests {
     use crate::device::{Address, Device, Launch, plain};
 
     plain! {
-        /// `Test` in tests.cu.
+        /// `Test` in tests.cu: parameters of the test kernels.
         struct Test {
             out: Address,
             n: i32,
@@ -123,7 +123,7 @@ mod tests {
         }
     }
 
-    /// Launches one warp of `kernel` and returns its counts.
+    /// Launches one warp of the test kernel `kernel` and returns its counts.
     fn counted(kernel: &'static str, n: i32) -> Result<Counts, KernelError> {
         let source = concat!(
             include_str!("../device.cuh"),
@@ -194,7 +194,7 @@ mod tests {
     #[test]
     fn the_nth_time_of_each_lane_is_one_access() {
         let counts = counted("uneven_turns", 0).unwrap();
-        // 31 iterations, each touching one line; then one write, and one read after the barrier.
+        // Global: 31 writes of one line, and one after the barrier. Shared: a write, and a read after the barrier.
         let want = Counts {
             shared_accesses: 2,
             shared_wavefronts: 2,

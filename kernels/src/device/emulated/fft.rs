@@ -1,4 +1,4 @@
-//! Replaces cuFFT by rustfft.
+//! Computes the batched real transforms of the emulated device with rustfft instead of cuFFT.
 
 use std::sync::Arc;
 
@@ -38,7 +38,7 @@ impl EmulatedFft {
     }
 }
 
-/// `count` separate transforms of `n` samples, computed as complex transforms: simple instead of fast.
+/// A batch of `count` real transforms of `n` samples, computed as complex transforms, which is simple but slow.
 pub(crate) struct Batch<T> {
     n: usize,
     count: usize,

@@ -11,11 +11,11 @@ use super::super::Address;
 use super::refused;
 use crate::error::KernelError;
 
-/// Bytes of the red zones before and after a buffer; also its alignment.
+/// Size of the red zones before and after a buffer in bytes; also the alignment of buffers.
 const RED_ZONE: usize = 256;
-/// Initial value of the red zones.
+/// Initial value of the bytes in red zones.
 const RED: u8 = 0xa5;
-/// Initial value of new memory: NaN as f32 and as f64.
+/// Initial value of the bytes in new buffers: NaN as f32 and as f64.
 const FRESH: u8 = 0xff;
 
 /// Address range of a buffer, without its red zones.
@@ -72,7 +72,7 @@ impl Registry {
             };
 
             for offset in range.red_zone_offsets() {
-                // SAFETY: as above.
+                // SAFETY: as above, the buffer's memory and red zones exist.
                 unsafe { start.offset(offset).write(RED) };
             }
             let bytes = range.bytes;
@@ -84,7 +84,7 @@ impl Registry {
     }
 }
 
-/// Memory of a fixed size.
+/// Memory of a fixed size that emulates a buffer on a device.
 pub(crate) struct EmulatedBuffer {
     start: NonNull<u8>,
     bytes: usize,
@@ -130,7 +130,7 @@ impl EmulatedBuffer {
         self.start.as_ptr().expose_provenance() as Address
     }
 
-    /// Returns address and length of both red zones.
+    /// Returns address and length of both red zones of the buffer.
     pub(super) fn red_zones(&self) -> [(usize, usize); 2] {
         let start = self.start.addr().get();
         [(start - RED_ZONE, RED_ZONE), (start + self.bytes, RED_ZONE)]
@@ -141,11 +141,11 @@ impl EmulatedBuffer {
         self.write_at(0, from)
     }
 
-    /// Copies `from` to byte `at`.
+    /// Copies `from` to the buffer, starting at byte `at`.
     pub(super) fn write_at<T: Copy>(&mut self, at: usize, from: &[T]) -> Result<(), KernelError> {
         let bytes = size_of_val(from);
         self.check(at.saturating_add(bytes), "write")?;
-        // SAFETY: it fits, and `from` cannot overlap the buffer, because no slice is ever created of this memory.
+        // SAFETY: `from` fits, and cannot overlap the buffer, because no slice of the buffer is ever created.
         unsafe {
             self.start
                 .add(at)
@@ -189,7 +189,7 @@ impl Drop for EmulatedBuffer {
     }
 }
 
-/// Number of times that a device was synchronized.
+/// Counts how often a device was synchronized.
 #[derive(Clone, Default)]
 pub(super) struct Waits(Arc<AtomicU64>);
 
@@ -203,7 +203,7 @@ impl Waits {
     }
 }
 
-/// Host memory. Copies are executed immediately, but using the memory before the device is synchronized panics.
+/// Host memory for copies, which are executed immediately; using it before the device is synchronized panics.
 pub(crate) struct EmulatedHost {
     bytes: Vec<u8>,
     waits: Waits,
@@ -222,7 +222,7 @@ impl EmulatedHost {
         }
     }
 
-    /// Returns the first `bytes` as the source of a copy.
+    /// Returns the first `bytes` bytes as the source of a copy.
     pub(super) fn sent(&self, bytes: usize) -> Result<&[u8], KernelError> {
         self.sent.set(Some(self.waits.so_far()));
         let size = self.bytes.len();
@@ -231,7 +231,7 @@ impl EmulatedHost {
             .ok_or_else(|| refused("upload", format!("{bytes} of {size} bytes")))
     }
 
-    /// Returns the first `bytes` as the destination of a copy.
+    /// Returns the first `bytes` bytes as the destination of a copy.
     pub(super) fn received(&mut self, bytes: usize) -> Result<&mut [u8], KernelError> {
         self.received = Some(self.waits.so_far());
         let size = self.bytes.len();

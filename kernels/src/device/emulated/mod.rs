@@ -30,22 +30,22 @@ use self::memory::{EmulatedBuffer, EmulatedHost, Registry, Waits};
 use super::{Address, Device, Launch, Plain, unit};
 use crate::error::KernelError;
 
-/// Buffer size for the error message of a launch.
+/// Size in bytes of the buffer for a launch's error message.
 const REPORT_BYTES: usize = 512;
 
 /// Order in which blocks run, and in which a block's threads run from one barrier to the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(not(test), allow(dead_code, reason = "tests try all of them"))]
 pub(crate) enum Order {
-    /// In order of increasing index.
+    /// By increasing index.
     Ascending,
-    /// In order of decreasing index.
+    /// By decreasing index.
     Descending,
     /// Pseudo-random, different for each phase of each block; reproducible for the same seed.
     Random(u64),
 }
 
-/// `Launch` in block.h.
+/// `Launch` in block.h: sizes and thread order of a kernel launch.
 #[repr(C)]
 struct RawLaunch {
     seed: u64,
@@ -68,7 +68,7 @@ pub(crate) struct EmulatedDevice {
     launches: Cell<u64>,
     buffers: Arc<Registry>,
     waits: Waits,
-    /// Copies to the device.
+    /// Statistics of copies to this device, for tests.
     #[cfg(test)]
     uploads: RefCell<Uploads>,
 }
@@ -77,11 +77,11 @@ pub(crate) struct EmulatedDevice {
 #[cfg(test)]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Uploads {
-    /// Bytes that the host had copied to the device's own kind of host memory before.
+    /// Bytes that were first copied to host memory for copies, and from there to the device.
     pub(crate) staged_bytes: usize,
-    /// Address and length of each copy directly from the caller's memory.
+    /// Address and length of each copy made directly from the caller's memory.
     pub(crate) lent: Vec<(usize, usize)>,
-    /// Number of these copies that may be unfinished, because the device has not been synchronized since.
+    /// Number of copies from the caller's memory that may be unfinished: those since the last synchronization.
     pub(crate) unfinished: usize,
 }
 
@@ -109,7 +109,7 @@ impl EmulatedDevice {
         Self::with_source(&unit(), &[], order)
     }
 
-    /// Like [`Self::new`] for other kernels, whose source begins with device.cuh, with additional compiler `options`.
+    /// Like [`Self::new`], for kernels whose `source` begins with device.cuh, with additional compiler `options`.
     fn with_source(
         source: &str,
         options: &[&'static str],
@@ -126,7 +126,7 @@ impl EmulatedDevice {
         })
     }
 
-    /// Returns the copies to the device since the last call.
+    /// Returns and resets the statistics of copies to the device.
     #[cfg(test)]
     pub(crate) fn take_uploads(&self) -> Uploads {
         self.uploads.take()
@@ -139,7 +139,7 @@ impl EmulatedDevice {
             Order::Random(seed) => (2, seed),
         };
 
-        // Every launch uses another seed, and therefore another order.
+        // Every launch uses another seed, and therefore runs threads in another pseudo-random order.
         let n_before = self.launches.replace(self.launches.get() + 1);
         RawLaunch {
             seed: seed.wrapping_add(n_before),
@@ -157,7 +157,7 @@ impl Device for EmulatedDevice {
     type Host = EmulatedHost;
     type Fft = EmulatedFft;
 
-    /// Small: tests use small batches, and padding costs as much time as samples.
+    /// Small transform calls: batches of tests are small, and padding takes as much time as samples.
     const FFT_SAMPLES: usize = 1 << 15;
 
     fn alloc(&self, bytes: usize) -> Result<EmulatedBuffer, KernelError> {
@@ -265,7 +265,7 @@ impl Device for EmulatedDevice {
     }
 
     fn synchronize(&self) -> Result<(), KernelError> {
-        // All work is already done. The counter detects host memory that is used before the device was synchronized.
+        // All work is already done. Count the wait, so that host memory used before it is detected.
         self.waits.count();
         #[cfg(test)]
         self.uploads.borrow_mut().note_wait();
@@ -273,7 +273,7 @@ impl Device for EmulatedDevice {
     }
 }
 
-/// Creates a [`KernelError::Device`] of this device.
+/// Creates a [`KernelError::Device`] with this device's name.
 fn refused(action: &'static str, detail: impl ToString) -> KernelError {
     KernelError::device("emulated", action, detail)
 }

@@ -6,7 +6,7 @@ use super::*;
 use crate::device::plain;
 
 plain! {
-    /// `Test` in tests.cu.
+    /// `Test` in tests.cu: parameters of the test kernels.
     struct Test {
         out: Address,
         n: i32,
@@ -43,7 +43,7 @@ fn grid(blocks: u32, threads: u32, shared_bytes: u32) -> Launch {
     }
 }
 
-/// Launches `kernel` with `n` and returns the `len` floats that it wrote, as bits.
+/// Launches the test kernel `kernel` with parameter `n` and returns the first `len` floats of its output, as bits.
 fn run(
     device: &EmulatedDevice,
     kernel: &'static str,
@@ -184,7 +184,7 @@ fn deadlocked_threads_are_reported_with_their_lines() {
     );
 }
 
-/// Returns the number of lines before the first line that contains `text`.
+/// Returns the number of lines in tests.cu before the first line that contains `text`.
 fn source_line(text: &str) -> usize {
     include_str!("tests.cu")
         .lines()
@@ -477,7 +477,7 @@ fn copies_keep_to_their_buffers() {
     assert!(device.zero(&mut buffer, 5).is_err());
 }
 
-/// Uses as many barriers as the largest kernels have, and as many blocks as some clips need.
+/// Measures a kernel with as many barriers as the largest real kernels, and as many blocks as some clips need.
 #[test]
 #[ignore = "prints a duration; run with --nocapture"]
 fn measure_barriers() {

@@ -1,4 +1,4 @@
-//! The result of a trial, printed as a line of a sweep and sent between its processes.
+//! The result of a trial, which a sweep prints as a line and a trial's process sends to its parent as JSON.
 
 use std::path::PathBuf;
 
@@ -9,14 +9,14 @@ use wavemill_scores::sweep::{SideBySide, Sweep};
 use super::PlannedTrial;
 use crate::cli::jobs::{Judge, Outcome};
 
-/// The result of a trial.
+/// The result of a trial of a sweep.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Trial {
     pub trial: usize,
     pub set: Vec<String>,
-    /// Folder of the run; empty if none was created.
+    /// Folder of the trial's run; empty if none was created.
     pub run: PathBuf,
-    /// Values of the selecting metric, one per epoch.
+    /// Values of the metric `train.select` on validation, one per epoch.
     #[serde(deserialize_with = "numbers")]
     pub values: Vec<f64>,
     pub best: Option<f64>,
@@ -27,7 +27,7 @@ pub(super) struct Trial {
     pub error: Option<String>,
 }
 
-/// Deserializes numbers in which null stands for NaN, since JSON has no NaN.
+/// Deserializes a list of numbers in which null stands for NaN, since JSON has no NaN.
 fn numbers<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<f64>, D::Error> {
     let values = Vec::<Option<f64>>::deserialize(from)?;
     Ok(values
@@ -37,10 +37,10 @@ fn numbers<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<f64>, D::Error> {
 }
 
 impl Trial {
-    /// Converts the outcome of a trial's process to a result.
+    /// Converts the outcome of a trial's process to the trial's result.
     ///
     /// # Errors
-    /// The process printed something other than a trial's result.
+    /// The process printed something other than the result of a trial.
     pub(crate) fn from_outcome(planned: &PlannedTrial, outcome: Outcome) -> Result<Self> {
         match outcome {
             Outcome::Line(line) => serde_json::from_str(&line).with_context(|| {
@@ -62,9 +62,9 @@ impl Trial {
     }
 }
 
-/// Decides by the sweep's median rule whether trials that run at the same time continue.
+/// Decides by the sweep's median rule whether each of several simultaneous trials continues.
 pub(super) struct MedianJudge {
-    /// `None` if no trial is to end early.
+    /// State of the median rule; `None` if the sweep ends no trial early.
     medians: Option<SideBySide>,
 }
 

@@ -1,4 +1,5 @@
-//! Columns of the files: the row's key and a set of columns per target, with types that all Parquet readers support.
+//! Columns of the row files: the key of each row and several columns per target, with types that all Parquet readers
+//! support.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,58 +17,59 @@ use super::RowsFileError;
 use super::rank_rows::RankRows;
 use crate::dataset::{Dataset, Side, Target};
 
-/// Version of the file format. Increase it when the columns change.
+/// Version of the format of row files. Increase it when the columns change.
 pub(crate) const ROWS_FORMAT: u32 = 1;
 
-/// Metadata of a file, stored in it as JSON. Contains no times and no paths.
+/// Metadata of a row file, stored in the file as JSON. Contains no times and no paths.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct RowFileMetadata {
     format: u32,
     /// Name of the run's folder.
     pub run: String,
-    /// Step of the checkpoint.
+    /// Training step of the checkpoint.
     pub step: u64,
     pub model: String,
     side: &'static str,
-    /// Rule of the split.
+    /// Rule by which rows are assigned to splits.
     split_rule: &'static str,
     feature: String,
     feature_id: String,
     /// Hash of the store's manifest.
     manifest: String,
     targets: Vec<TargetMetadata>,
-    /// Overlap of the side with the run's training tracks, if the run was trained on another version.
+    /// Number of tracks, artists and recordings that the split shares with the run's training tracks, if the run was
+    /// trained on another version.
     #[serde(skip_serializing_if = "Option::is_none")]
     leaks: Option<Leaks>,
-    /// Settings of the map; only in map files.
+    /// Settings of the map of the vectors; only in map files.
     #[serde(skip_serializing_if = "Option::is_none")]
     map: Option<MapMetadata>,
 }
 
-/// Settings from which a map was computed.
+/// Settings with which a map of vectors was computed.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct MapMetadata {
     pub method: &'static str,
-    /// Effective perplexity; 0 if there were too few rows, so that positions were drawn at random.
+    /// Effective perplexity of the map; 0 if there were too few rows, so that positions were drawn at random.
     pub perplexity: f64,
     pub seed: u64,
     pub steps: usize,
-    /// Number of rows of the side, from which the file's rows were drawn.
+    /// Number of rows of the split, from which the rows of the map were drawn.
     pub rows_of_side: usize,
 }
 
 #[derive(Clone, Debug, Serialize)]
 struct TargetMetadata {
     name: String,
-    /// Class names in id order, which is also the order of probabilities and logits.
+    /// Class names in id order. Probabilities and logits are in the same order.
     classes: Vec<String>,
     /// `single` for one class per row, `multi` for any number.
     labels: &'static str,
 }
 
 impl RowFileMetadata {
-    /// Describes `side` of `data` as processed by model `model` from the run's checkpoint at `step`. `leaks` is given
-    /// if the run was trained on another version.
+    /// Creates the metadata for the outputs of model `model` on the split `side` of `data`, from the run's checkpoint
+    /// at `step`. `leaks` is given if the run was trained on another version.
     pub(crate) fn new(
         run: String,
         step: u64,
@@ -101,7 +103,7 @@ impl RowFileMetadata {
         }
     }
 
-    /// Returns a copy with the settings of a map.
+    /// Returns a copy of the metadata with the settings of a map.
     pub(crate) fn with_map(&self, map: MapMetadata) -> Self {
         Self {
             map: Some(map),
@@ -109,14 +111,14 @@ impl RowFileMetadata {
         }
     }
 
-    /// Returns the JSON for the file's metadata.
+    /// Returns the metadata as JSON.
     pub(crate) fn json(&self) -> String {
-        // Serialization of strings and numbers cannot fail.
+        // Serializing strings and numbers cannot fail.
         serde_json::to_string(self).unwrap_or_default()
     }
 }
 
-/// The columns of a file.
+/// The columns of a row file.
 #[derive(Debug)]
 pub(crate) struct Layout {
     schema: SchemaRef,
@@ -124,7 +126,7 @@ pub(crate) struct Layout {
     content: Content,
 }
 
-/// The kind of content that a file has after the columns of the row's key.
+/// Content of a row file: the columns that follow the row's key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Content {
     Predictions,
@@ -133,7 +135,8 @@ enum Content {
 }
 
 impl Layout {
-    /// Row key, then for each target its true classes, predicted classes, probabilities and logits.
+    /// Columns of predictions: row key, then for each target its true classes, predicted classes, probabilities and
+    /// logits.
     pub(crate) fn predictions(data: &Dataset, about: &RowFileMetadata) -> Self {
         let mut fields = key_fields();
         for target in data.targets() {
@@ -144,7 +147,7 @@ impl Layout {
         Self::new(fields, about, Content::Predictions)
     }
 
-    /// Row key, then the true class of each target, then the vector.
+    /// Columns of embeddings: row key, then the true class of each target, then the vector.
     pub(crate) fn embeddings(data: &Dataset, about: &RowFileMetadata) -> Self {
         let mut fields = key_fields();
         fields.extend(
@@ -156,7 +159,7 @@ impl Layout {
         Self::new(fields, about, Content::Embeddings)
     }
 
-    /// Row key, then true and predicted classes of each target, then the position on the map.
+    /// Columns of a map: row key, then true and predicted classes of each target, then the position on the map.
     pub(crate) fn map(data: &Dataset, about: &RowFileMetadata) -> Self {
         let mut fields = key_fields();
         for target in data.targets() {
@@ -175,12 +178,12 @@ impl Layout {
         }
     }
 
-    /// Returns the schema of the file.
+    /// Returns the Arrow schema of the file.
     pub(crate) fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
     }
 
-    /// Converts the rows of `part` to a record batch. `part` must not be empty.
+    /// Converts the rows of `part` to an Arrow record batch. `part` must have at least one row.
     pub(crate) fn batch(
         &self,
         data: &Dataset,
@@ -194,7 +197,7 @@ impl Layout {
                 columns.push(names);
                 continue;
             }
-            // In the order of `class_fields`, which created the schema.
+            // Columns are in the order of `class_fields`, which created the schema.
             columns.extend(truth);
             columns.extend(predicted(target, probabilities));
             if self.content == Content::Predictions {
@@ -228,7 +231,7 @@ impl Layout {
         let artist_ids = rows.iter().map(|&row| all.artist_ids[row]);
         let sides = rows.iter().map(|_| self.side);
 
-        // In the order of `key_fields`.
+        // Columns are in the order of `key_fields`, which created the schema.
         vec![
             Arc::new(StringArray::from_iter_values(clip_keys)),
             Arc::new(Int32Array::from_iter_values(segments)),
@@ -257,7 +260,8 @@ fn list_of(item: DataType) -> DataType {
     DataType::List(Arc::new(Field::new("item", item, false)))
 }
 
-/// Returns the fields for true classes: id and name, or lists of both. They are null if a row has no label.
+/// Returns the fields for the true classes of a target: id and name, or lists of both. They are null for unlabelled
+/// rows.
 fn truth_fields(target: &Target) -> [Field; 2] {
     let name = target.name();
     if target.is_multi() {
@@ -272,7 +276,7 @@ fn truth_fields(target: &Target) -> [Field; 2] {
     ]
 }
 
-/// Returns the fields for true and predicted classes.
+/// Returns the fields for the true and predicted classes of a target.
 fn class_fields(target: &Target) -> Vec<Field> {
     let name = target.name();
     let mut predicted_id = Field::new(format!("{name}_predicted_id"), DataType::Int32, false);
@@ -292,7 +296,8 @@ fn class_fields(target: &Target) -> Vec<Field> {
     fields
 }
 
-/// Returns the field of a list with one value per class. The field's metadata has the classes, in the same order.
+/// Returns a field whose values are lists with one number per class. The field's metadata has the class names in the
+/// same order.
 fn per_class_field(target: &Target, suffix: &str) -> Field {
     let classes = serde_json::to_string(target.classes()).unwrap_or_default();
     let name = format!("{}_{suffix}", target.name());
@@ -300,7 +305,7 @@ fn per_class_field(target: &Target, suffix: &str) -> Field {
         .with_metadata(HashMap::from([("classes".to_owned(), classes)]))
 }
 
-/// Returns the true classes of `rows`, in columns of [`truth_fields`].
+/// Returns the true classes of `rows`, as columns with the fields of [`truth_fields`].
 fn truths(data: &Dataset, target: &Target, rows: &[u32]) -> [ArrayRef; 2] {
     let mut labels: Vec<Vec<i32>> = Vec::with_capacity(rows.len());
     for &row in rows {
@@ -311,7 +316,7 @@ fn truths(data: &Dataset, target: &Target, rows: &[u32]) -> [ArrayRef; 2] {
     if target.is_multi() {
         let mut lists = Vec::with_capacity(rows.len());
         for mut classes in labels {
-            // In ascending order, like the predicted classes.
+            // Class ids in ascending order, as in the columns of predicted classes.
             classes.sort_unstable();
             lists.push((!classes.is_empty()).then_some(classes));
         }
@@ -326,9 +331,10 @@ fn truths(data: &Dataset, target: &Target, rows: &[u32]) -> [ArrayRef; 2] {
     [Arc::new(ids), Arc::new(names)]
 }
 
-/// Returns the most likely class of each row or, for a multi-label target, all classes from [`THRESHOLD`] on.
+/// Returns the most likely class of each row or, for a multi-label target, all classes with a probability of at least
+/// [`THRESHOLD`].
 fn predicted(target: &Target, probabilities: &[f32]) -> [ArrayRef; 2] {
-    // `max`, because chunks of length 0 would panic.
+    // `max` avoids chunks of length 0, which would panic.
     let rows = probabilities.chunks_exact(target.classes().len().max(1));
     if target.is_multi() {
         let mut lists = Vec::new();
@@ -351,7 +357,7 @@ fn name_of(target: &Target, class: i32) -> &str {
         .map_or("", String::as_str)
 }
 
-/// Returns the lists of class ids and the lists of their names.
+/// Returns a column with lists of class ids and a column with lists of their names.
 fn class_lists(target: &Target, rows: Vec<Option<Vec<i32>>>) -> [ArrayRef; 2] {
     let mut ids = ListBuilder::new(Int32Builder::new()).with_field(Field::new(
         "item",
@@ -376,7 +382,7 @@ fn class_lists(target: &Target, rows: Vec<Option<Vec<i32>>>) -> [ArrayRef; 2] {
     [Arc::new(ids.finish()), Arc::new(names.finish())]
 }
 
-/// Returns a column of lists with `length` values each.
+/// Returns a column of lists, each with `length` values.
 fn lists_of(values: &[f32], length: usize) -> ArrayRef {
     let item = Arc::new(Field::new("item", DataType::Float32, false));
     let rows = values.len() / length.max(1);

@@ -1,25 +1,26 @@
-//! One rank's rows of a batch with the model's outputs, and the byte encoding in which they are sent to rank 0.
+//! Rows of one rank in a batch, with the model's outputs, and the byte encoding in which they are sent to rank 0.
 
 use super::{RowsFileError, values};
 use crate::dataset::Batch;
 use crate::evaluate::EvaluateError;
 use crate::learner::ModelOutput;
 
-/// Rows of one rank, in their order.
+/// Rows of one rank and the model's outputs for them, in the order of the batch.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct RankRows {
-    /// Indices into [`crate::dataset::Dataset::rows`].
+    /// Indices of the rows in [`crate::dataset::Dataset::rows`].
     pub rows: Vec<u32>,
-    /// Probabilities and logits of each target, `[rows, classes]` each.
+    /// Probabilities and logits of each target, each of shape `[rows, classes]`.
     pub targets: Vec<[Vec<f32>; 2]>,
-    /// Vectors `[rows, width]`; empty if none were requested.
+    /// Vectors of the rows, `[rows, width]`; empty if no vectors were requested.
     pub vectors: Vec<f32>,
-    /// Positions on a map, which rank 0 computes from all vectors; not part of the encoded bytes.
+    /// Positions of the rows on a map, which rank 0 computes from all vectors; not part of the encoded bytes.
     pub places: Vec<Option<[f32; 2]>>,
 }
 
 impl RankRows {
-    /// Collects the rank's own rows of a batch; returns no rows if `answers` is `None`.
+    /// Collects the rows of this rank in a batch, with the model's outputs `answers`; returns no rows if `answers` is
+    /// `None`.
     pub(crate) fn from_batch(
         batch: &Batch,
         answers: Option<&ModelOutput>,
@@ -51,12 +52,12 @@ impl RankRows {
         })
     }
 
-    /// Returns the number of values in a vector.
+    /// Returns the number of values in the vector of a row.
     pub(crate) fn width(&self) -> usize {
         self.vectors.len() / self.rows.len().max(1)
     }
 
-    /// Adds the rows of `part` that are in `wanted`, without their logits. `wanted` must be in ascending order.
+    /// Adds the rows of `part` whose index is in `wanted`, without their logits. `wanted` must be in ascending order.
     pub(crate) fn keep(&mut self, part: &Self, wanted: &[u32]) {
         let rows = part.rows.len();
         let width = part.width();
@@ -81,7 +82,7 @@ impl RankRows {
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let mut out = Vec::new();
         put(&mut out, self.rows.iter().copied());
-        // Floats are encoded as bits, so that the files contain exactly the values of the scores.
+        // Floats are encoded bit for bit, so that the files contain exactly the values from which scores are computed.
         put(&mut out, self.vectors.iter().map(|value| value.to_bits()));
         for list in self.targets.iter().flatten() {
             put(&mut out, list.iter().map(|value| value.to_bits()));
@@ -89,7 +90,7 @@ impl RankRows {
         out
     }
 
-    /// Decodes the bytes of [`Self::to_bytes`].
+    /// Decodes the bytes that [`Self::to_bytes`] returns.
     pub(crate) fn from_bytes(mut bytes: &[u8]) -> Result<Self, RowsFileError> {
         let rows = take_words(&mut bytes)?;
         let vectors = floats(&mut bytes)?;
@@ -106,7 +107,7 @@ impl RankRows {
     }
 }
 
-/// Appends a list to `out`, preceded by its length.
+/// Appends a list to `out`, preceded by the length of the list.
 fn put(out: &mut Vec<u8>, words: impl ExactSizeIterator<Item = u32>) {
     out.extend((words.len() as u64).to_le_bytes());
     for word in words {
@@ -114,10 +115,10 @@ fn put(out: &mut Vec<u8>, words: impl ExactSizeIterator<Item = u32>) {
     }
 }
 
-/// Removes a list from the front of `bytes` and returns it.
+/// Removes a list from the front of `bytes` and returns the list.
 fn take_words(bytes: &mut &[u8]) -> Result<Vec<u32>, RowsFileError> {
     let (length, rest) = bytes.split_first_chunk::<8>().ok_or(RowsFileError::Bytes)?;
-    // Check the length against the remaining bytes, because it comes from another process.
+    // Compare the list's length with the remaining bytes, because another process has sent it.
     let length = usize::try_from(u64::from_le_bytes(*length))
         .ok()
         .and_then(|words| words.checked_mul(4));

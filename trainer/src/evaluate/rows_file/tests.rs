@@ -1,4 +1,4 @@
-//! Tests that the files contain, row by row, the values from which the scores are computed.
+//! Tests that row files contain, row by row, the values from which the scores are computed.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};

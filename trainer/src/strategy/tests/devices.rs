@@ -1,4 +1,4 @@
-//! Tests of groups with different devices. Only the last test needs two GPUs; it is ignored and run by name.
+//! Tests of groups with different devices. Only the last test needs two GPUs; it is ignored and must be run by name.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::groups::each_join;
 use super::*;
 use crate::strategy::ring::through_host;
 
-/// Runs `body` on each rank of a job with these devices, each rank in its own thread.
+/// Runs `body` on each rank of a job with the given devices, each rank in a thread.
 fn each_device<R: Send>(
     devices: &[Device],
     body: impl Fn(&'static dyn Collective) -> R + Sync,
@@ -67,7 +67,7 @@ fn ranks_on_cpus_sum_by_the_ring_after_joining() {
 
 #[test]
 fn gpus_that_nobody_can_ask_are_joined_without_nccl_and_without_a_panic() {
-    // No machine has GPUs with these indices, so the driver, if there is one, does not know them.
+    // GPU indices that exist on no machine, so the driver, if there is one, reports an error.
     let sums = each_device(&[Device::Cuda(4000), Device::Cuda(4001)], |group| {
         // CPU tensors are summed in the same way in every group.
         (one_and_two(group, Device::Cpu), format!("{group:?}"))

@@ -1,4 +1,4 @@
-//! Tests of rings whose ranks are threads: sums, gathers, mismatched settings, unknown peers and lost ranks.
+//! Tests of rings whose ranks are threads: sums, gathers, different settings, unknown peers, and lost ranks.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -15,7 +15,7 @@ fn values(rank: usize, length: usize) -> Vec<f64> {
     (0..length).map(|_| rng.normal()).collect()
 }
 
-/// Lengths of tensors: empty, fewer values than ranks, and several chunks that do not divide evenly.
+/// Lengths of the summed tensors: 0, fewer values than ranks, and several chunks that do not divide evenly.
 const LENGTHS: [usize; 5] = [0, 1, 3, 1000, 700_001];
 
 fn sums(world_size: usize, kind: Kind) -> Vec<Vec<Vec<f64>>> {
@@ -55,7 +55,8 @@ fn sums_are_right_and_have_the_same_bits_on_every_rank_and_in_every_run() {
                 for (at, &value) in sum.iter().enumerate() {
                     let exact: f64 = parts.iter().map(|part| part[at]).sum();
                     let size: f64 = parts.iter().map(|part| part[at].abs()).sum();
-                    // Each part is rounded once, and so is each of the n − 1 additions.
+                    // Bound of the rounding error: each rank's value is rounded once, and so is each of the n − 1
+                    // additions.
                     let most = size * epsilon * world_size as f64;
                     assert!(
                         (value - exact).abs() <= most,
@@ -126,7 +127,7 @@ fn differing_tensors_are_reported_with_both_sizes() {
         },
     );
 
-    // The slower rank may only see that the other rank has closed its connection.
+    // The slower rank may only notice that the other rank has closed the connection.
     let names_both = heard.iter().any(|error| {
         let error = error.as_ref().expect("both joined");
         error.contains("sum of 5 f32") && error.contains("sum of 6 f32")
@@ -134,7 +135,8 @@ fn differing_tensors_are_reported_with_both_sizes() {
     assert!(names_both, "{heard:?}");
 }
 
-/// Joins each of `ranks` in its own thread. `body` receives the group and the messages of its watchdog.
+/// Joins the group on each of `ranks`, in a thread per rank. `body` receives the group and the messages of its
+/// watchdog.
 pub(super) fn each_join<R: Send>(
     ranks: Vec<Ranks>,
     fingerprint: impl Fn(usize) -> Fingerprint + Sync,
@@ -412,7 +414,7 @@ fn autograd_sums_over_ranks_forward_and_backward() {
             let own = Tensor::from_slice(&[1.0 + group.rank() as f64]).set_requires_grad(true);
             let total = ffi::sum_over_ranks(&own, sum_group(group)).expect("all take part");
 
-            // Gradient of Σ over ranks of weight · total²: 2 · 3 · (1 + 10).
+            // Expected gradient of Σ over ranks of weight · total²: 2 · 3 · (1 + 10).
             let weight = [1.0, 10.0][group.rank()];
             (&total * &total * weight).sum(Kind::Double).backward();
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::*;
 
-/// Returns the ranks of one job on this machine, to be run as threads.
+/// Returns the settings for the ranks of one job on this machine, which run as threads.
 pub(super) fn world(world_size: usize) -> Vec<Ranks> {
     let port = TcpListener::bind("127.0.0.1:0")
         .expect("loopback")
@@ -43,12 +43,12 @@ pub(super) fn fingerprint() -> Fingerprint {
     }
 }
 
-/// Action for tests in which no rank should be lost.
+/// Watchdog action for tests in which no rank is lost.
 pub(super) fn no_loss() -> OnLoss {
     Box::new(|loss| eprintln!("a loss that the test did not expect: {loss}"))
 }
 
-/// Runs `body` on each rank of a ring, in threads. Returns the results in rank order.
+/// Runs `body` on each rank of a ring, in a thread per rank. Returns the results in rank order.
 pub(super) fn each_rank<R: Send>(
     world_size: usize,
     body: impl Fn(&RingGroup) -> R + Sync,

@@ -1,4 +1,4 @@
-//! Training on several ranks gives the same result as on one rank: the same global batches are divided among the ranks.
+//! Tests that training on several ranks, which divide the same global batches, gives the same result as on one rank.
 
 use tch::{Device, Kind, Tensor};
 use wavemill_schemas::rng::Rng;
@@ -8,7 +8,7 @@ use super::*;
 const STEPS: usize = 50;
 const BATCH: i64 = 12;
 
-/// Creates two layers, and one variable that no batch uses.
+/// Creates a model of two layers, and one variable that no batch uses.
 fn model(kind: Kind) -> Vec<(String, Tensor)> {
     let mut rng = Rng::new(7);
     let shapes: [(&str, &[i64]); 5] = [
@@ -30,7 +30,7 @@ fn model(kind: Kind) -> Vec<(String, Tensor)> {
     variables
 }
 
-/// Returns the rows, classes and weights of a step's global batch.
+/// Returns the rows, classes and weights of the global batch of a step.
 fn batch(step: usize, kind: Kind) -> (Tensor, Tensor, Tensor) {
     let mut rng = Rng::new(1000 + step as u64);
     let rows: Vec<f64> = (0..BATCH * 6).map(|_| rng.normal()).collect();
@@ -57,7 +57,7 @@ fn train(group: &dyn Collective, kind: Kind) -> Vec<f64> {
         let (rows, classes, weights) = batch(step, kind);
         let (rank, world) = (group.rank() as i64, group.world_size() as i64);
 
-        // At step 3, rank 1 gets an empty slice and its gradients stay undefined.
+        // At step 3, rank 1 has no rows, so its gradients stay undefined.
         let whole_to_first = step == 3;
         let (start, end) = match (whole_to_first, rank) {
             (true, 0) => (0, BATCH),
@@ -113,7 +113,7 @@ fn two_and_four_ranks_match_one_rank() {
         values.iter().map(|value| value * value).sum::<f64>().sqrt()
     }
 
-    // The f64 runs show that the sums are equal. The f32 runs add their own rounding over 50 steps.
+    // In f64, the results must be equal up to rounding. In f32, rounding errors of 50 steps add up.
     for (kind, most) in [(Kind::Double, 1e-12), (Kind::Float, 1e-5)] {
         let alone = train(&Solo, kind);
         assert!(
@@ -142,8 +142,7 @@ fn two_and_four_ranks_match_one_rank() {
     }
 }
 
-/// Returns the reduced gradient of each of three ranks. `own` returns the value of a rank's own gradient, or `None` if
-/// the rank has none.
+/// Returns the summed gradient on each of three ranks. `own` returns the gradient of a rank before the sum, or `None`.
 fn reduced(own: impl Fn(usize) -> Option<f64> + Sync) -> Vec<Option<f64>> {
     each_rank(3, |group| {
         let variable = Tensor::ones([2, 2], (Kind::Float, Device::Cpu)).set_requires_grad(true);

@@ -1,4 +1,4 @@
-//! Tests with ranks as processes, which can be killed, stopped and signalled. Each process is this test program,
+//! Tests in which ranks are processes, which can be killed, stopped and signalled. Each process is this test program,
 //! started again with an environment variable that names its task.
 
 use std::path::Path;
@@ -9,7 +9,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::*;
 
-/// Documented limit: the other ranks end within this time after a rank's death.
+/// Documented limit: if one rank dies, the other ranks end within this time.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
 const TASK: &str = "WAVEMILL_TEST_TASK";
 const FOLDER: &str = "WAVEMILL_TEST_FOLDER";
@@ -32,7 +32,7 @@ fn this_program(task: &str, folder: &Path) -> Command {
     command
 }
 
-/// Runs the task of a started process.
+/// Runs the task of a process that a test has started.
 #[test]
 #[ignore = "started by the other tests"]
 fn child() {
@@ -100,7 +100,7 @@ fn await_files(folder: &Path, world_size: usize) {
     }
 }
 
-/// Waits until a process has ended, at most for [`END_TIMEOUT`] from `since`.
+/// Waits until a process has ended. Kills it and fails if [`END_TIMEOUT`] has passed since `since`.
 fn end_of(mut child: Child, since: Instant) -> Output {
     while child.try_wait().expect("a child").is_none() {
         if since.elapsed() > END_TIMEOUT {
@@ -126,8 +126,8 @@ fn signal(pid: u32, name: &str) {
     assert!(sent.success(), "kill -{name} {pid}");
 }
 
-/// Sends the signal `how` to rank `victim` of three ranks. The others must report the loss and exit with `LOST` in
-/// time.
+/// Sends the signal `how` to rank `victim` of three ranks. The other ranks must report the loss and exit with code
+/// `LOST` in time.
 fn others_end(task: &str, victim: usize, how: &str, words: &str) {
     let folder = tempfile::tempdir().expect("a folder");
     let mut children = start(task, folder.path(), 3);
@@ -201,7 +201,7 @@ fn a_signal_to_our_launcher_reaches_its_ranks() {
     await_files(folder.path(), 2);
     let since = Instant::now();
     signal(launcher.id(), "TERM");
-    // The ranks of this test do not handle signals, so the first one is ended by the signal: 128 + 15.
+    // The ranks of this test do not handle signals, so the first rank is ended by SIGTERM: exit code 128 + 15.
     assert_eq!(end_of(launcher, since).status.code(), Some(143));
 }
 
@@ -226,7 +226,8 @@ fn ranks_do_not_outlive_their_launcher() {
     }
 }
 
-/// Reports whether a process has ended but has not been waited for. In a container, orphans may stay in this state.
+/// Reports whether a process is a zombie: it has ended, but no parent has waited for it. In a container, orphans may
+/// stay zombies.
 fn is_zombie(pid: &str) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "))
 }

@@ -19,28 +19,28 @@ use wavemill_terminal::output::{self, OutputArgs, Progress, report};
 /// Size of the blocks in which an archive is read to compute its sha1.
 const BLOCK_BYTES: usize = 1 << 20;
 
-/// Paths of the data that the command line names.
+/// Paths of metadata and audio given on the command line.
 #[derive(Clone, Debug, Default)]
 pub(super) struct DataPaths {
-    /// Folder that contains both metadata and audio.
+    /// Folder that contains both the metadata and the audio.
     pub folder: Option<PathBuf>,
-    /// Metadata to use instead of that in the folder.
+    /// Metadata to use instead of the metadata in the folder.
     pub metadata: Option<PathBuf>,
-    /// Audio to use instead of that in the folder.
+    /// Audio to use instead of the audio in the folder.
     pub audio: Option<PathBuf>,
 }
 
-/// Paths of metadata and audio, as `extract` takes them.
+/// Paths of metadata and audio, in the form that `extract` expects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct FoundData {
-    /// `None` for a data set without metadata.
+    /// Path of the metadata; `None` for a data set without metadata.
     pub metadata: Option<PathBuf>,
-    /// Folder or zip of the audio.
+    /// Path of the folder or zip that contains the audio.
     pub audio: PathBuf,
 }
 
-/// Stamp and sha1 of a file that matched the published sha1. The file is not read again while its size and time of
-/// change are the same.
+/// Size, modification time and sha1 of an archive whose sha1 matched the published one. The archive is not read again
+/// while its size and modification time are the same.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct CheckedArchive {
     bytes: u64,
@@ -48,11 +48,11 @@ pub(super) struct CheckedArchive {
     sha1: String,
 }
 
-/// Checked archives by path.
+/// Checked archives, by the path of the archive.
 pub(super) type CheckedArchives = BTreeMap<String, CheckedArchive>;
 
 impl DataPaths {
-    /// Returns the archives that `spec` names, or those given instead.
+    /// Returns the paths of metadata and audio: those of the command line, otherwise those that `spec` names.
     ///
     /// # Errors
     /// [`UsageError`] if an archive does not exist; the message names the flag that provides it.
@@ -62,7 +62,7 @@ impl DataPaths {
             None => self.audio_below(spec, dataset)?,
         };
 
-        // A data set of folders may have a list of tracks next to it, whose path only the user knows.
+        // A data set of folders needs no metadata: only the user knows the path of a list of tracks, if there is one.
         let needs_metadata = matches!(dataset, Dataset::Fma | Dataset::Table);
         let metadata = match &self.metadata {
             Some(metadata) => Some(metadata.clone()),
@@ -75,7 +75,7 @@ impl DataPaths {
     fn audio_below(&self, spec: &DataSpec, dataset: Dataset) -> Result<PathBuf, UsageError> {
         let found = self.below("audio", &spec.audio);
         match (&self.folder, found) {
-            // One folder per genre: the given folder may itself be the one that contains the genres.
+            // In a data set with one folder per genre, the given folder may itself contain the genre folders.
             (Some(folder), Err(_)) if dataset.is_of_folders() && folder.is_dir() => {
                 Ok(folder.clone())
             }
@@ -83,9 +83,9 @@ impl DataPaths {
         }
     }
 
-    /// Returns the path of the first of `names` that is in the folder.
+    /// Returns the path of the first of `names` that exists in the folder.
     fn below(&self, what: &str, names: &[String]) -> Result<PathBuf, UsageError> {
-        // An experiment over folders needs no metadata, but its recipe can be changed to a data set that does.
+        // An experiment over folders names no metadata, but its recipe can be changed to a data set that needs some.
         if names.is_empty() {
             return Err(UsageError(format!(
                 "no {what}: the experiment names none: give --{what} PATH"
@@ -125,11 +125,11 @@ impl FoundData {
             .map(PathBuf::as_path)
     }
 
-    /// Compares the archives that have a published name with the published sha1. Archives that are unchanged since they
-    /// were added to `known` are not read again; newly read ones are added to it.
+    /// Compares the sha1 of each archive that has a published name with the published sha1. Archives that are unchanged
+    /// since they were added to `known` are not read again; newly read ones are added to it.
     ///
     /// # Errors
-    /// [`UsageError`] if the content differs; an I/O error if a file cannot be read.
+    /// [`UsageError`] if the content of an archive differs from the published one; an I/O error if it cannot be read.
     pub(super) fn check_published(
         &self,
         published: &[PublishedArchive],
@@ -140,7 +140,7 @@ impl FoundData {
             let Some(published) = published.iter().find(|one| name == one.name.as_str()) else {
                 continue;
             };
-            // A folder with that name was unpacked by the user: there is no checksum to compare it with.
+            // A folder with the name of an archive was unpacked by the user: there is no checksum to compare it with.
             if !path.is_file() {
                 continue;
             }
@@ -163,7 +163,7 @@ impl FoundData {
     }
 }
 
-/// Returns a file's stamp and sha1. Reads the file only if its stamp differs from the known one.
+/// Returns an archive's size, time and sha1. Reads the archive only if its size or time differs from the known one.
 fn checked(path: &Path, known: &CheckedArchives) -> Result<CheckedArchive> {
     let cannot_read = || format!("cannot read {}", path.display());
     let file = File::open(path).with_context(cannot_read)?;
@@ -233,7 +233,7 @@ mod tests {
         DataSpec {
             metadata: vec!["m.zip".to_owned(), "m".to_owned()],
             audio: vec!["a.zip".to_owned(), "a".to_owned()],
-            // sha1 of the three letters abc, from FIPS 180.
+            // The sha1 of the three letters abc, from FIPS 180.
             published: vec![PublishedArchive {
                 name: "m.zip".to_owned(),
                 sha1: "a9993e364706816aba3e25717850c26c9cd0d89d".to_owned(),

@@ -1,9 +1,9 @@
-//! `wavemill experiment`: reproduces a document by name, from an archive to scores next to the document's claims.
+//! `wavemill experiment`: reproduces the results of a document, and compares the scores with the document's claims.
 //!
-//! An experiment's file defines the extraction, the trainings and the claims (`wavemill_schemas::experiment`). This
-//! folder finds the data (`data`), determines the requested stores and trainings (`work`), checks that the data meets
-//! their needs (`needs`), creates them with the commands that a user would type (`run`, `trainer`, `rows`, `sweep`),
-//! compares the scores with the claims (`outcome`), and shows both as text (`tables`) and as pages (`pages`).
+//! An experiment's file defines the extraction, the training runs and the claims (`wavemill_schemas::experiment`). This
+//! module finds the data (`data`), determines the requested stores and training runs (`work`), checks that the data
+//! meets their needs (`needs`), creates them with the commands that a user would type (`run`, `trainer`, `rows`,
+//! `sweep`), compares the scores with the claims (`outcome`), and shows both as text (`tables`) and as pages (`pages`).
 
 mod data;
 mod needs;
@@ -52,7 +52,7 @@ Example:
 
 Exit codes: 0 valid, 1 failed, 2 experiment not found or invalid, or a variant makes its recipe invalid.";
 
-/// Width of the name column in lists.
+/// Width of the name column in lists, in characters.
 const NAME_COLUMNS: usize = 20;
 
 /// Reproduce a document by name: extract, train, and compare scores with its claims
@@ -115,7 +115,7 @@ fn show(experiment: &str, is_toml: bool, out: &mut impl Write) -> Result<()> {
         description(&source.experiment)
     };
 
-    // A file receives the text byte for byte; on a terminal, control characters in comments must have no effect.
+    // A file receives the experiment's text unchanged; on a terminal, control characters must have no effect.
     let text = if io::stdout().is_terminal() {
         shown_lines(&text)
     } else {
@@ -124,7 +124,7 @@ fn show(experiment: &str, is_toml: bool, out: &mut impl Write) -> Result<()> {
     Ok(write!(out, "{text}")?)
 }
 
-/// Checks every recipe and configuration of an experiment, and its sweep.
+/// Checks every recipe and training configuration of an experiment, and its sweep, for errors.
 fn check(experiment: &str, out: &mut impl Write) -> Result<()> {
     let source = ExperimentSource::find(experiment)?;
     source.check()?;
@@ -154,7 +154,7 @@ fn list(out: &mut impl Write) -> Result<()> {
     Ok(())
 }
 
-/// Describes an experiment in words.
+/// Describes an experiment as text for people.
 fn description(experiment: &Experiment) -> String {
     let mut text = format!("{}: {}\n", experiment.name, shown(&experiment.description));
     if let Some(document) = &experiment.document {

@@ -1,5 +1,5 @@
-//! Checks that the data has everything the trainings need, before any store is extracted: a missing table would end
-//! the command after hours of work.
+//! Checks that the data contains everything that the training runs need, before any store is extracted: otherwise, a
+//! missing table would end the command after hours of work.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ use super::run::RunArgs;
 use super::trainer;
 use super::work::{Cell, StoreWork, Work};
 
-/// Table whose columns `data.metadata` names.
+/// Table whose columns are listed under `data.metadata` in a training configuration.
 const TABLE: &str = "fma_features";
 
 /// The inputs of an architecture, as `wavemill-train models --json` lists them.
@@ -30,17 +30,17 @@ pub(super) struct ModelInputs {
 
 #[derive(Debug, Deserialize)]
 struct ModelInput {
-    /// `spectrogram`, `metadata` or `ids`.
+    /// Kind of the input: `spectrogram`, `metadata` or `ids`.
     name: String,
 }
 
-/// A problem, and the names of the trainings that it prevents.
+/// A problem, and the names of the training runs that it prevents.
 struct Problem {
     trainings: Vec<String>,
     words: String,
 }
 
-/// The data of a store that will be extracted.
+/// The data from which a store will be extracted, and a preview of the extraction.
 struct StoreData<'a> {
     work: &'a StoreWork,
     found: &'a FoundData,
@@ -50,7 +50,7 @@ struct StoreData<'a> {
 }
 
 impl ModelInputs {
-    /// Reads the inputs of all architectures from the trainer.
+    /// Reads the inputs of all model architectures from `wavemill-train models`.
     ///
     /// # Errors
     /// The trainer fails, or its output is not the expected JSON.
@@ -66,12 +66,12 @@ impl ModelInputs {
     }
 }
 
-/// Rejects stores and trainings that `data` cannot provide for: extractions that `extract` would refuse, missing
-/// columns and sides, and too little disk space for all stores together. Without `models`, the inputs of models are not
-/// checked.
+/// Rejects stores and training runs for which the data is not sufficient: extractions that `extract` would refuse,
+/// missing columns, empty sides of a split, and too little disk space for all stores together. Without `models`, the
+/// inputs of models are not checked.
 ///
 /// # Errors
-/// [`UsageError`] with the trainings, the problem and the remedy; the refusal of a preview; [`SpaceError`].
+/// [`UsageError`] if the data lacks something that a training run needs; the refusal of a preview; [`SpaceError`].
 pub(super) fn check(
     args: &RunArgs,
     work: &Work,
@@ -111,7 +111,7 @@ pub(super) fn check(
     require_space(args, needed_bytes(&previews))
 }
 
-/// Returns the columns of the table that a store will have from the metadata's `features.csv`.
+/// Returns the columns of the table `fma_features` that a store will have, read from the metadata's `features.csv`.
 fn table_columns(store: &StoreWork, data: &FoundData) -> Result<Option<Vec<String>>> {
     let (Some(metadata), Dataset::Fma) = (&data.metadata, store.recipe.recipe.catalog.dataset)
     else {
@@ -127,7 +127,7 @@ fn table_columns(store: &StoreWork, data: &FoundData) -> Result<Option<Vec<Strin
 }
 
 impl StoreData<'_> {
-    /// Returns the first problem that keeps a training with `config` from running on this store.
+    /// Returns the first problem that prevents a training run with `config` on this store.
     fn problem(&self, config: &config::Config, models: Option<&[ModelInputs]>) -> Option<String> {
         if let Some(models) = models {
             let name = &config.model.name;
@@ -172,8 +172,8 @@ impl StoreData<'_> {
         ))
     }
 
-    /// Reports whether the feature in use consists of statistics, which replace metadata for a model that reads nothing
-    /// else.
+    /// Reports whether the feature that the configuration selects consists of statistics, which can replace metadata
+    /// for a model that reads nothing else.
     fn is_statistics(&self, data: &config::Data) -> bool {
         let mut features = self.preview.features.iter();
         let feature = match &data.feature {
@@ -183,7 +183,7 @@ impl StoreData<'_> {
         feature.is_some_and(|feature| feature.is_statistics())
     }
 
-    /// Returns the problem if a side has no clip, or its clips lack the labels that the trainer requires.
+    /// Returns a problem if a side of the split has no clip, or its clips lack the labels that the trainer requires.
     fn sides_problem(&self, data: &config::Data) -> Option<String> {
         let labels = &self.preview.labels;
         let rule = match &data.split {
@@ -217,15 +217,15 @@ impl StoreData<'_> {
         ))
     }
 
-    /// Returns the problem if a side has too few classes. Training needs two classes of each target, and the other
-    /// sides need one, to compute a score.
+    /// Returns a problem if a side of the split has too few classes. Training needs two classes of each target, and the
+    /// other sides need one, to compute a score.
     fn labels_problem(
         &self,
         data: &config::Data,
         sides: &BTreeMap<String, SideLabels>,
     ) -> Option<String> {
         for (index, target) in self.work.recipe.recipe.targets.iter().enumerate() {
-            // The trainer reads the first target if none is named.
+            // The trainer reads the first target if the configuration names none.
             let is_read = match data.targets.as_slice() {
                 [] => index == 0,
                 names => names.contains(&target.name),
@@ -271,7 +271,7 @@ fn add(problems: &mut Vec<Problem>, train: &str, words: String) {
     }
 }
 
-/// Formats all problems on one line, with the flags that select the other trainings.
+/// Formats all problems on one line, with the flags that select only the training runs without a problem.
 fn describe_problems(problems: &[Problem], cells: &[Cell]) -> String {
     let mut words = Vec::new();
     for Problem {

@@ -1,5 +1,5 @@
-//! `result.json` of an experiment and its tables: the document's claims, and our scores under the document's split and
-//! under the recipe's.
+//! Contents of `result.json` and of the tables: the document's claims, and wavemill's scores under the document's split
+//! and under the recipe's split.
 
 use serde::Serialize;
 use wavemill_schemas::experiment::{Claim, ClaimMetric, Counted, Experiment, Side, SplitKind};
@@ -20,85 +20,85 @@ pub(super) struct Outcome {
     pub document: Option<String>,
     /// True if the data was used without comparing it with the published sha1 (`--any-data`).
     pub any_data: bool,
-    /// Limit on the clips of each store, if any.
+    /// Maximum number of clips in each store, if limited.
     pub limit: Option<u64>,
-    /// Changes by the command to every recipe, as `key=value`.
+    /// Changes that the command makes to every recipe, as `key=value`.
     pub sets: Vec<String>,
-    /// Changes by the command to every training configuration, as `key=value`.
+    /// Changes that the command makes to every training configuration, as `key=value`.
     pub train_sets: Vec<String>,
-    /// Number of threads of every training.
+    /// Number of threads of every training run.
     pub threads: u16,
-    /// Extracted stores.
+    /// Stores that were extracted for the experiment.
     pub stores: Vec<StoreOutcome>,
-    /// Result of each training in each variant under each split.
+    /// Result of each training run in each variant under each split.
     pub results: Vec<CellOutcome>,
-    /// Claims of the document, each with our figures.
+    /// Claims of the document, each with wavemill's figures.
     pub claims: Vec<ClaimOutcome>,
     /// Trials of the sweep, in order.
     pub sweep: Vec<TrialOutcome>,
 }
 
-/// A store of the experiment.
+/// A store that was extracted for the experiment.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct StoreOutcome {
     /// Name of the store's folder in `stores/`.
     pub name: String,
-    /// Changes to the recipe, as `key=value`.
+    /// Changes to the recipe of this store, as `key=value`.
     pub sets: Vec<String>,
-    /// Identifier of the store's plan.
+    /// Identifier of the plan by which the store was extracted.
     pub plan_id: String,
     /// blake3 of the store's manifest.
     pub manifest_hash: String,
-    /// Number of clips with rows.
+    /// Number of clips that have feature rows.
     pub clips: u64,
-    /// Classes of each target, and the number of clips of each class on every side.
+    /// Classes of each target, and the number of clips of each class on every side of the split.
     pub targets: Vec<TargetEntry>,
 }
 
-/// Result of one training in a variant under a split.
+/// Result of one training run in a variant under a split.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct CellOutcome {
     /// Name of the variant, without its split.
     pub variant: String,
-    /// Split under which the model was trained and tested.
+    /// Split by which the model was trained and tested.
     pub split: SplitKind,
-    /// Name of the training.
+    /// Name of the training run in the experiment's file.
     pub train: String,
     /// Name of the run's folder in `runs/`.
     pub run: String,
     /// Name of the store's folder in `stores/`.
     pub store: String,
-    /// Scores of the run.
+    /// Scores of the training run.
     pub result: RunResult,
 }
 
-/// A claim and our figures for it; they are `None` if the model that the claim is about was not trained.
+/// A claim and wavemill's figures for it, which are `None` if the model of the claim was not trained.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct ClaimOutcome {
-    /// The claim as in the experiment's file, except that `variant` names the variant of our figures, which may have
-    /// another split.
+    /// The claim as in the experiment's file, except that `variant` names the variant of wavemill's figures, which may
+    /// have another split.
     #[serde(flatten)]
     pub claim: Claim,
-    /// Our figure under the document's split.
+    /// Wavemill's figure under the document's split.
     pub as_in_document: Option<Figure>,
-    /// Our figure under the recipe's split.
+    /// Wavemill's figure under the recipe's split.
     pub recipe: Option<Figure>,
 }
 
-/// A score with its interval, if it has one.
+/// A score, with its bootstrap interval if there is one.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(super) struct Figure {
-    /// Score over the original rows, without resampling.
+    /// Score over the original test or validation rows, without resampling.
     pub value: f64,
-    /// Lower limit: 2.5 % of the resamples are below it.
+    /// Lower limit of the interval: 2.5 % of the resamples are below it.
     pub low: Option<f64>,
-    /// Upper limit: 2.5 % of the resamples are above it.
+    /// Upper limit of the interval: 2.5 % of the resamples are above it.
     pub high: Option<f64>,
-    /// Number of classes of the target.
+    /// Number of classes of the predicted target.
     pub classes: u64,
 }
 
-/// The figure that a line of a table shows.
+/// The metric, the side of the split and the counted unit of the figure in a table's line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Question {
     metric: ClaimMetric,
@@ -107,7 +107,7 @@ struct Question {
 }
 
 impl Outcome {
-    /// Creates an outcome without scores.
+    /// Creates an outcome that contains no scores yet.
     pub(super) fn new(
         experiment: &Experiment,
         threads: u16,
@@ -129,7 +129,7 @@ impl Outcome {
         }
     }
 
-    /// Adds the scores of all runs and our figures for the claims. `results` is in the order of `work.runs`.
+    /// Adds the scores of all runs and wavemill's figures for the claims. `results` is in the order of `work.runs`.
     pub(super) fn add(&mut self, experiment: &Experiment, work: &Work, results: &[RunResult]) {
         for cell in &work.cells {
             let run = &work.runs[cell.run];
@@ -154,7 +154,7 @@ impl Outcome {
         }
     }
 
-    /// Returns our figure for a claim.
+    /// Returns wavemill's figure for a claim under a split, or `None` if there is no such figure.
     fn claimed(&self, claim: &Claim, split: SplitKind) -> Option<Figure> {
         let cell = self.cell(&claim.variant, &claim.train, split)?;
         let evaluation = evaluation(&cell.result, claim.side, claim.target.as_deref())?;
@@ -167,7 +167,7 @@ impl Outcome {
             .find(|cell| cell.variant == variant && cell.train == train && cell.split == split)
     }
 
-    /// Returns a table for each variant and target.
+    /// Returns a table of scores for each variant and target.
     pub(super) fn tables(&self) -> Vec<ScoreTable> {
         let mut tables = Vec::new();
         let mut seen: Vec<(&str, &str)> = Vec::new();
@@ -218,7 +218,7 @@ impl Outcome {
     }
 
     /// Returns the notes below a table: the leakage of the splits, and the reasons why the document's figures may not
-    /// be comparable with ours.
+    /// be comparable with wavemill's figures.
     fn notes(&self, variant: &str, target: &str, n_classes: usize) -> Vec<String> {
         let mut notes = Vec::new();
         let runs = [SplitKind::AsInDocument, SplitKind::Recipe]
@@ -289,7 +289,7 @@ impl Outcome {
         }
     }
 
-    /// Returns one cell of a variant under a split. All such cells have the same rows.
+    /// Returns one result of a variant under a split. All such results were computed from the same rows.
     fn first_cell(&self, variant: &str, split: SplitKind) -> Option<&CellOutcome> {
         let mut cells = self.results.iter();
         cells.find(|cell| cell.variant == variant && cell.split == split)
@@ -302,7 +302,7 @@ impl Outcome {
     }
 
     /// Reports whether a claim belongs to the table of a variant and target. A claim without a target is about the
-    /// first one.
+    /// variant's first target.
     fn is_about(&self, claim: &Claim, variant: &str, target: &str) -> bool {
         let mut cells = self.results.iter();
         let cell = cells.find(|cell| cell.variant == variant);
@@ -314,7 +314,7 @@ impl Outcome {
         claim.variant == variant && claimed == Some(target)
     }
 
-    /// Returns the variants that were run, each once.
+    /// Returns the names of the variants that were run, without duplicates.
     fn variants(&self) -> Vec<&str> {
         let mut names: Vec<&str> = Vec::new();
         for cell in &self.results {
@@ -325,7 +325,7 @@ impl Outcome {
         names
     }
 
-    /// Returns the trainings of a variant, each once.
+    /// Returns the names of the training runs of a variant, without duplicates.
     fn trainings(&self, variant: &str) -> Vec<&str> {
         let mut names: Vec<&str> = Vec::new();
         for cell in self.results.iter().filter(|cell| cell.variant == variant) {
@@ -343,8 +343,8 @@ impl Outcome {
             .collect()
     }
 
-    /// Returns the figures of a table: accuracy and macro F1 of test tracks, followed by those that the document
-    /// claims.
+    /// Returns the figures that a table shows: accuracy and macro F1 of test tracks, followed by the figures that the
+    /// document claims.
     fn questions(&self, claims: &[&Claim]) -> Vec<Question> {
         let mut questions: Vec<Question> = [ClaimMetric::Accuracy, ClaimMetric::MacroF1]
             .map(|metric| Question {
@@ -362,12 +362,12 @@ impl Outcome {
     }
 }
 
-/// Reports whether it is known that no test track shares its `kind` (track, recording or artist) with training.
+/// Reports whether it is known that no test track has the same `kind` (track, recording or artist) as a training track.
 fn is_clean(leaks: &Leaks, kind: &str) -> bool {
     leaks.shared.get(kind).is_some_and(|leak| leak.tracks == 0)
 }
 
-/// Reports whether a test measures performance on new music, as far as can be known.
+/// Reports whether test scores are known to be those of new music: no track, recording or artist leaks into the test.
 fn is_honest(leaks: &Leaks) -> bool {
     let artists = leaks.shared.get("artist").map_or(0, |leak| leak.known);
     leaks.rule.leak().is_none()
@@ -378,7 +378,7 @@ fn is_honest(leaks: &Leaks) -> bool {
 }
 
 impl ClaimOutcome {
-    /// Returns the claimed figure in words, such as `accuracy, segments`.
+    /// Describes the claimed figure, such as `accuracy, segments`.
     pub(super) fn measure(&self) -> String {
         Question::from_claim(&self.claim).describe()
     }
@@ -393,7 +393,7 @@ impl Question {
         }
     }
 
-    /// Formats the question as `accuracy`, `accuracy, segments` or `loss, validation`.
+    /// Describes the figure as `accuracy`, `accuracy, segments` or `loss, validation`.
     fn describe(self) -> String {
         let mut words = self.metric.display_name().to_owned();
         if self.counted == Counted::Segments {
@@ -416,7 +416,7 @@ impl Figure {
     }
 }
 
-/// Returns the evaluation of a target on a side; without a target, that of the first one.
+/// Returns the evaluation of a target on a side of the split; without a target, that of the first target.
 fn evaluation<'a>(
     result: &'a RunResult,
     side: Side,
@@ -443,7 +443,7 @@ fn figure(evaluation: &Evaluation, question: Question) -> Option<Figure> {
         metric => value_of(metric, level)?,
     };
 
-    // No intervals are computed for the other metrics.
+    // Bootstrap intervals are computed only for these three metrics.
     let name = match question.metric {
         ClaimMetric::Accuracy => Some("accuracy"),
         ClaimMetric::BalancedAccuracy => Some("balanced_accuracy"),
@@ -562,7 +562,7 @@ mod tests {
             assert!(line.contains(figures), "{variant}: {line}");
         }
 
-        // Another feature makes another model, about which the document claims nothing.
+        // The variant `plain` has another feature and so another model, about which the document claims nothing.
         let tables = text(&outcome(&["plain"]));
         assert!(!tables.contains("accuracy, segments"), "{tables}");
     }

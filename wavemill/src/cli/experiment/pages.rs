@@ -1,6 +1,6 @@
 //! Pages next to `result.json`: one for each store and each run, and an index that compares the claims with the scores.
 //!
-//! A page depends only on its content, so it is created once: `experiment.json` records the content of each page. No
+//! A page is created again only if its content has changed: `experiment.json` records a hash of each page's content. No
 //! score depends on a page.
 
 use std::collections::BTreeMap;
@@ -23,19 +23,19 @@ use super::trainer;
 use super::work::Work;
 use crate::cli::report::page_of;
 
-/// File name of the index in the results folder.
+/// File name of the index page in the results folder.
 const INDEX: &str = "index.html";
-/// Folder of the other pages.
+/// Folder of the pages of stores and runs.
 const FOLDER: &str = "pages";
-/// Part of each page's identity: another version of the program may render the same content differently.
+/// Part of the hash of each page's content: another version of the program may render the same content differently.
 const PROGRAM: &str = env!("CARGO_PKG_VERSION");
-/// Files from which a run's page is made. The files of rows are not listed because they follow from these.
+/// Files that determine the content of a run's page. Prediction and map files are omitted: they follow from these.
 const RUN_FILES: [&str; 3] = ["config.toml", "log.jsonl", "result.json"];
 
-/// Identity of the content of each page, by the page's file name.
+/// Hash of each page's content, by the page's file name.
 pub(super) type PagesMade = BTreeMap<String, String>;
 
-/// Content of a store's page, from which its identity is computed.
+/// Content of a store's page, from which the page's hash is computed.
 #[derive(Serialize)]
 struct StoreIdentity<'a> {
     program: &'static str,
@@ -43,7 +43,7 @@ struct StoreIdentity<'a> {
     tags: &'a [String],
 }
 
-/// Content of a run's page, from which its identity is computed.
+/// Content of a run's page, from which the page's hash is computed.
 #[derive(Serialize)]
 struct RunIdentity {
     program: &'static str,
@@ -51,7 +51,7 @@ struct RunIdentity {
     files: Vec<String>,
 }
 
-/// Returns `store-NAME.html`, the file name of a store's page.
+/// Returns the file name of a store's page, `store-NAME.html`.
 fn store_page(name: &str) -> String {
     format!("store-{name}.html")
 }
@@ -61,10 +61,10 @@ fn run_page(name: &str) -> String {
     format!("run-{name}.html")
 }
 
-/// Rejects files of other programs in the place of pages, before work that may take days.
+/// Rejects files of other programs at the paths of pages, before work that may take days.
 ///
 /// # Errors
-/// [`wavemill_terminal::exit::UsageError`].
+/// [`wavemill_terminal::exit::UsageError`] if a page would replace a file of another program.
 pub(super) fn check(out: &Path, work: &Work) -> Result<()> {
     let folder = out.join(FOLDER);
     let mut pages = vec![out.join(INDEX)];
@@ -81,11 +81,11 @@ pub(super) fn check(out: &Path, work: &Work) -> Result<()> {
     Ok(())
 }
 
-/// Creates the page of the store in `folder` if it does not exist or shows another state. Returns whether it was
-/// created.
+/// Creates the page of the store in `folder` if the page does not exist or its content has changed. Returns whether the
+/// page was created.
 ///
 /// # Errors
-/// The errors of `wavemill report`.
+/// An error of `wavemill report`, which builds the page.
 pub(super) fn make_store(
     out: &Path,
     folder: &Path,
@@ -112,11 +112,11 @@ pub(super) fn make_store(
     Ok(true)
 }
 
-/// Creates the page of the finished run in `folder` if it does not exist or shows another state. Returns whether it was
-/// created.
+/// Creates the page of the finished run in `folder` if the page does not exist or its content has changed. Returns
+/// whether the page was created.
 ///
 /// # Errors
-/// The errors of `wavemill-train report`.
+/// An error of `wavemill-train report`, which creates the page.
 pub(super) fn make_run(
     out: &Path,
     folder: &Path,
@@ -163,10 +163,10 @@ fn path_if_needed(
     Ok(Some(path))
 }
 
-/// Writes the index, which takes no noticeable time, and returns its path.
+/// Writes the index page every time, because this takes no noticeable time, and returns its path.
 ///
 /// # Errors
-/// The file cannot be written.
+/// The index page cannot be written.
 pub(super) fn write_index(
     out: &Path,
     experiment: &Experiment,
@@ -177,7 +177,7 @@ pub(super) fn write_index(
     Ok(path)
 }
 
-/// Builds the index: all scores with the document's claims, and links to the other pages.
+/// Builds the index page: all scores with the document's claims, and links to the other pages.
 fn index(experiment: &Experiment, outcome: &Outcome) -> Page {
     let mut sections: Vec<Section> = outcome.tables().iter().map(scores).collect();
     sections.push(claims(outcome));
@@ -274,7 +274,7 @@ fn sentence(note: &str) -> String {
     first.unwrap_or_default() + letters.as_str() + "."
 }
 
-/// Lists every claim, including those about models that were not trained.
+/// Lists every claim of the document, including claims about models that were not trained.
 fn claims(outcome: &Outcome) -> Section {
     let mut section = Section::new("Claims of the document");
     if outcome.claims.is_empty() {

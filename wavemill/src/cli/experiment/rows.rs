@@ -1,5 +1,5 @@
-//! Creates the files of rows next to the result of each run: the prediction for every test row, and its position on a
-//! map. Pages and queries read these files; no score depends on them.
+//! Creates two files next to each run's result: the predictions for all test rows, and the positions of these rows on a
+//! map. Pages and queries read the files; no score depends on them.
 
 use std::fs;
 use std::path::Path;
@@ -9,18 +9,18 @@ use wavemill_terminal::output::report;
 
 use super::trainer;
 
-/// File of predictions in a run's folder.
+/// Name of the file with the predictions, in a run's folder.
 const PREDICTIONS: &str = "predictions.parquet";
-/// File of map positions in a run's folder.
+/// Name of the file with the positions of test rows on a map, in a run's folder.
 const MAP: &str = "map.parquet";
 
-/// Prefix and suffix of the name of such a file while it is incomplete.
+/// Prefix and suffix of the name of a prediction or map file while it is incomplete.
 const PART: [&str; 2] = [".rows-", ".part"];
 
-/// Removes the files of the run in `folder`, which is about to be trained again.
+/// Removes the prediction and map files of the run in `folder`, which is about to be trained again.
 ///
 /// # Errors
-/// A file cannot be removed.
+/// An I/O error if a file cannot be removed.
 pub(super) fn forget(folder: &Path) -> Result<()> {
     for name in [PREDICTIONS, MAP] {
         remove(&folder.join(name))?;
@@ -28,14 +28,14 @@ pub(super) fn forget(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Creates the files of the finished run in `folder`, which was trained on `store`, unless they exist.
+/// Creates the prediction and map files of the finished run in `folder`, trained on `store`, unless they exist.
 ///
 /// # Errors
-/// The errors of `wavemill-train eval`.
+/// An error of `wavemill-train eval`, which computes the files.
 pub(super) fn make(folder: &Path, store: &Path, threads: u16, device: &str) -> Result<()> {
     let predictions = folder.join(PREDICTIONS);
     let map = folder.join(MAP);
-    // A file gets its final name only when it is complete.
+    // Existing files are complete, because a file gets its final name only when it is complete.
     if predictions.try_exists()? && map.try_exists()? {
         return Ok(());
     }
@@ -53,7 +53,7 @@ pub(super) fn make(folder: &Path, store: &Path, threads: u16, device: &str) -> R
     Ok(())
 }
 
-/// Removes the incomplete files that a killed command left.
+/// Removes incomplete prediction and map files that a killed command left.
 fn remove_parts(folder: &Path) -> Result<()> {
     let [prefix, suffix] = PART;
     let cannot_read = || format!("cannot read {}", folder.display());

@@ -120,20 +120,20 @@ pub struct RunArgs {
 struct FolderState {
     /// Name of the experiment.
     experiment: String,
-    /// Number of threads of every training.
+    /// Number of threads of every training run.
     threads: u16,
-    /// Archives whose sha1 was compared with the published one.
+    /// Archives whose sha1 was compared with the published sha1.
     #[serde(default)]
     checked: CheckedArchives,
-    /// Identity of the content from which each page was made.
+    /// Hash of each page's content.
     #[serde(default)]
     pages: PagesMade,
 }
 
-/// Runs the experiment as `args` request.
+/// Runs the experiment that `args` describes.
 ///
 /// # Errors
-/// The errors of the commands that the experiment runs.
+/// An error of one of the commands that the experiment runs.
 pub(super) fn run(args: &RunArgs, out: &mut impl Write) -> Result<()> {
     let source = ExperimentSource::find(&args.experiment)?;
     let selection = args.selection();
@@ -232,7 +232,7 @@ impl RunArgs {
         }
     }
 
-    /// Finds the data of each store.
+    /// Finds the metadata and audio of each store.
     fn data(&self, work: &Work) -> Result<Vec<FoundData>> {
         let asked = DataPaths {
             folder: self.data.clone(),
@@ -278,14 +278,14 @@ impl RunArgs {
     }
 }
 
-/// Previews the extraction of each store.
+/// Returns a preview of the extraction of each store.
 fn previews(args: &RunArgs, work: &Work, data: &[FoundData]) -> Result<Vec<Preview>> {
     let mut previews = Vec::new();
     for (store, data) in work.stores.iter().zip(data) {
         let preview = args.extract(store, data)?.forecast();
         previews.push(preview.with_context(|| format!("store {}", store.name))?);
     }
-    // The signal handling of the last preview has ended with it, so it is set again.
+    // The signal handling of the preview has ended with the preview, so that of the experiment is set again.
     interrupt::at_once("interrupted; run the same command again to continue")?;
     Ok(previews)
 }
@@ -336,7 +336,7 @@ fn make_store(args: &RunArgs, store: &StoreWork, data: &FoundData) -> Result<Sto
     args.extract(store, data)?
         .run()
         .with_context(|| format!("store {} (other data need another --out)", store.name))?;
-    // The signal handling of the extraction has ended with it, so it is set again.
+    // The signal handling of the extraction has ended with it, so that of the experiment is set again.
     interrupt::at_once("interrupted; run the same command again to continue")?;
 
     let latest = Store::at(&path).latest()?;
@@ -352,7 +352,7 @@ fn make_store(args: &RunArgs, store: &StoreWork, data: &FoundData) -> Result<Sto
 }
 
 /// Returns the result of a run: reads it if the run is finished, otherwise trains with `wavemill-train fit`. Also
-/// creates the run's files of rows.
+/// creates the run's prediction and map files.
 fn train(
     args: &RunArgs,
     run: &RunWork,
@@ -363,7 +363,7 @@ fn train(
     let folder = args.out.join("runs").join(&run.name);
     let result = folder.join("result.json");
     let store_path = args.store_path(store);
-    // `fit` writes this file last.
+    // `fit` writes `result.json` last, so a run with this file is finished.
     if let Some(finished) = read_result(&result)?
         && finished.manifest_hash == manifest_hash
         && finished.config_hash == run.config.config.hash()
@@ -401,7 +401,7 @@ fn make_pages(args: &RunArgs, work: &Work, state: &mut FolderState) -> Result<()
     for StoreWork { name, .. } in &work.stores {
         let folder = args.store_path(name);
         if pages::make_store(&args.out, &folder, name, &mut state.pages)? {
-            // Saved after each page, so that a kill loses at most one.
+            // The state is saved after each page, so that a kill loses at most one page.
             state.write(&args.out)?;
         }
     }

@@ -14,31 +14,31 @@ use wavemill_terminal::files::write_text;
 use super::trainer;
 use super::work::{Selection, Work};
 
-/// A sweep to run.
+/// A sweep over training configurations to run.
 #[derive(Clone, Debug)]
 pub(super) struct SweepWork {
-    /// Index of the sweep's store.
+    /// Index of the sweep's store in `Work::stores`.
     pub store: usize,
     spec: SweepSpec,
     /// Changes to the configuration of every trial, as `key=value`.
     sets: Vec<String>,
 }
 
-/// A trial, as in `result.json`.
+/// A trial of a sweep, as written to `result.json`.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct TrialOutcome {
     /// Changes to the configuration in this trial.
     pub set: Value,
-    /// Value of the selection metric after each epoch.
+    /// Values of the selection metric after each epoch.
     pub values: Value,
-    /// Best of the values.
+    /// Best value of the selection metric.
     pub best: Value,
     /// True if the trial ended before its last epoch.
     pub ended_early: Value,
 }
 
 impl TrialOutcome {
-    /// Returns the best value, or `None` if the trial has none.
+    /// Returns the best value of the trial, or `None` if it has none.
     pub(super) fn best_value(&self) -> Option<f64> {
         self.best.as_f64()
     }
@@ -54,7 +54,7 @@ impl TrialOutcome {
 /// Checks that `wavemill-train sweep` can read the experiment's sweep.
 ///
 /// # Errors
-/// [`UsageError`] that names the key.
+/// [`UsageError`] if a key of the sweep is invalid; the message names the key.
 pub(super) fn check(experiment: &Experiment) -> Result<(), UsageError> {
     let Some(sweep) = &experiment.sweep else {
         return Ok(());
@@ -66,7 +66,7 @@ pub(super) fn check(experiment: &Experiment) -> Result<(), UsageError> {
         return Err(UsageError(words.to_owned()));
     }
 
-    // Each value is checked separately, so that a wrong one is reported now and not after all trainings.
+    // Each value of a parameter is checked here, so that an error is not found only after all training runs.
     let like = sweep.like.as_deref().map(ShippedConfig::find).transpose();
     let like = like.map_err(|error| UsageError(format!("sweep.like: {error}")))?;
     for (key, values) in &search.parameters {
@@ -113,7 +113,7 @@ impl SweepWork {
     /// Trains the trials that are not trained yet. Their runs are stored in `out/sweep`.
     ///
     /// # Errors
-    /// The errors of `wavemill-train sweep`.
+    /// An error of `wavemill-train sweep`, which trains the trials.
     pub(super) fn run(
         &self,
         out: &Path,

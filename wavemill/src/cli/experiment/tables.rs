@@ -5,7 +5,7 @@ use wavemill_schemas::text::shown;
 use super::outcome::{Figure, Outcome};
 use super::sweep::TrialOutcome;
 
-/// Widths of the tables' columns.
+/// Widths of the columns of score tables.
 const TRAIN_COLUMNS: usize = 20;
 const FIGURE_COLUMNS: usize = 26;
 const DOCUMENT_COLUMNS: usize = 12;
@@ -15,8 +15,8 @@ const SCORE_COLUMNS: usize = 26;
 pub(super) const SWEEP_NOTE: &str =
     "best validation value of `train.select` in each trial (for loss, lower is better)";
 
-/// Scores of a variant and target in three columns: the document's, ours under the document's split, and ours under the
-/// recipe's.
+/// Scores of a variant and target in three columns: the document's claim, and wavemill's scores under the document's
+/// split and under the recipe's split.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct ScoreTable {
     /// Name of the variant, without its split.
@@ -25,28 +25,28 @@ pub(super) struct ScoreTable {
     pub target: String,
     /// Number of classes of the target.
     pub n_classes: usize,
-    /// Heading of our scores under the document's split.
+    /// Heading of wavemill's scores under the document's split.
     pub as_in_document: String,
-    /// Heading of our scores under the recipe's split.
+    /// Heading of wavemill's scores under the recipe's split.
     pub recipe: String,
-    /// Lines, in the order of trainings.
+    /// Lines of the table, in the order of the training runs.
     pub lines: Vec<ScoreLine>,
     /// Notes about the leakage of the splits, the document's claims, and the changes by the command.
     pub notes: Vec<String>,
 }
 
-/// One figure of a training, a line of a table.
+/// One line of a score table: one figure of a training run.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct ScoreLine {
-    /// Name of the training.
+    /// Name of the training run.
     pub train: String,
     /// Name of the figure, such as `accuracy, segments`.
     pub measure: String,
-    /// Value that the document claims.
+    /// Value that the document claims for the figure.
     pub document: Option<f64>,
-    /// Our figure under the document's split.
+    /// Wavemill's figure under the document's split.
     pub as_in_document: Option<Figure>,
-    /// Our figure under the recipe's split.
+    /// Wavemill's figure under the recipe's split.
     pub recipe: Option<Figure>,
 }
 
@@ -58,12 +58,12 @@ impl ScoreLine {
     }
 }
 
-/// Formats one of our figures; a dash if there is none.
+/// Formats one of wavemill's figures; a dash if there is none.
 pub(super) fn format_figure(figure: Option<&Figure>) -> String {
     figure.map_or("-".to_owned(), Figure::format_with_interval)
 }
 
-/// Formats all tables of an outcome.
+/// Formats all score tables of an outcome as text.
 pub(super) fn text(outcome: &Outcome) -> String {
     let mut text = String::new();
     for table in outcome.tables() {
@@ -94,7 +94,7 @@ impl ScoreTable {
 
         let mut train_before = None;
         for line in &self.lines {
-            // The name of a training is shown only in its first line.
+            // The name of a training run is shown only in the first of its lines.
             let is_first = train_before != Some(&line.train);
             let name = if is_first { line.train.as_str() } else { "" };
             train_before = Some(&line.train);
@@ -116,7 +116,7 @@ impl ScoreTable {
     }
 }
 
-/// Formats a line for each trial, in their order.
+/// Formats a line for each trial of a sweep, in the order of the trials.
 fn sweep_text(trials: &[TrialOutcome]) -> String {
     let mut text = String::new();
     for trial in trials {

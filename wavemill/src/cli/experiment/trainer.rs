@@ -19,7 +19,7 @@ use crate::cli::{beside, not_there};
 /// Checks that the trainer can be started and has this program's version, before hours of extraction.
 ///
 /// # Errors
-/// [`UsageError`] with the command that builds the trainer.
+/// [`UsageError`] if the trainer is missing or has another version; the message names the command that builds it.
 pub(super) fn check() -> Result<(), UsageError> {
     let answer = Command::new(beside(TRAINER))
         .arg("--version")

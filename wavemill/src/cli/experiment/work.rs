@@ -1,4 +1,4 @@
-//! Determines the stores and trainings of an experiment: each recipe and each configuration once.
+//! Determines the stores and training runs of an experiment, without duplicates of a recipe or configuration.
 
 use anyhow::Result;
 use serde::Serialize;
@@ -8,52 +8,52 @@ use wavemill_schemas::experiment::{
     VariantRecipe,
 };
 
-/// Number of digits of an identity in a folder's name.
+/// Number of digits of an identity hash in a folder's name.
 const ID_DIGITS: usize = 8;
 
-/// The requested part of an experiment.
+/// The part of an experiment that the user requests.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Selection {
     /// Variants, each a name or several joined by `+`.
     pub variants: Vec<String>,
-    /// Trainings; all of them if empty.
+    /// Names of the training runs; all of them if empty.
     pub trainings: Vec<String>,
     /// Changes to the recipe of every variant, as `key=value`.
     pub sets: Vec<String>,
     /// Changes to every training configuration, as `key=value`.
     pub train_sets: Vec<String>,
-    /// Limit on the clips of each store, if any.
+    /// Maximum number of clips in each store, if limited.
     pub limit: Option<u64>,
 }
 
-/// A store to create.
+/// A store to extract.
 #[derive(Clone, Debug)]
 pub(super) struct StoreWork {
     /// Name of the store's folder.
     pub name: String,
-    /// Recipe of the extraction.
+    /// Recipe by which the store is extracted.
     pub recipe: VariantRecipe,
 }
 
-/// A run to train.
+/// A training run to perform.
 #[derive(Clone, Debug)]
 pub(super) struct RunWork {
     /// Name of the run's folder.
     pub name: String,
     /// Index of the run's store in [`Work::stores`].
     pub store: usize,
-    /// Configuration of the training.
+    /// Configuration of the training run.
     pub config: VariantConfig,
 }
 
-/// A place in the tables, and the run that has its scores.
+/// A cell of the score tables, with the index of the run that has its scores.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Cell {
     /// Name of the variant, without its split.
     pub variant: String,
-    /// Split under which the model is trained and tested.
+    /// Split by which the model is trained and tested.
     pub split: SplitKind,
-    /// Name of the training.
+    /// Name of the training run in the experiment's file.
     pub train: String,
     /// Index of the run in [`Work::runs`].
     pub run: usize,
@@ -66,11 +66,11 @@ pub(super) struct Work {
     pub stores: Vec<StoreWork>,
     /// Runs, one for each configuration on each store.
     pub runs: Vec<RunWork>,
-    /// Cells, one for each variant, split and training.
+    /// Cells of the score tables, one for each variant, split and training run.
     pub cells: Vec<Cell>,
 }
 
-/// A variant without its split, and the requested splits.
+/// A variant's name without its split, and the splits that are requested for the variant.
 struct VariantSplits {
     variant: String,
     splits: &'static [SplitKind],
@@ -97,7 +97,7 @@ impl VariantSplits {
     }
 }
 
-/// The content from which the name of a store's folder is computed.
+/// The content from which the hash in the name of a store's folder is computed.
 #[derive(Serialize)]
 struct StoreIdentity<'a> {
     recipe: &'a wavemill_schemas::recipe::Recipe,
@@ -105,7 +105,7 @@ struct StoreIdentity<'a> {
 }
 
 impl Work {
-    /// Determines the work for `selection`.
+    /// Determines the stores and runs that `selection` requests.
     ///
     /// # Errors
     /// [`wavemill_schemas::experiment::ExperimentError`] if a variant or training does not exist, or a change is
@@ -139,7 +139,7 @@ impl Work {
         Ok(work)
     }
 
-    /// Returns the index of the store of a recipe, and adds the store if it is new.
+    /// Returns the index of the store for a recipe, and adds the store if it is new.
     ///
     /// # Errors
     /// An error of the JSON writer, which cannot happen.

@@ -43,7 +43,7 @@ Exit codes: 0 ok, 1 failed, 2 wrong usage, or no such run, 130 stopped by SIGINT
 
 /// Number of threads for network I/O; computations have threads of their own.
 const HTTP_THREADS: usize = 2;
-/// Number of classes in a prediction: all of them, because the page shows more classes than a line of `predict`.
+/// Number of classes requested per prediction: all, because the page shows more classes than a line of `predict`.
 const TOP: &str = "65535";
 
 /// Serve trained models for uploaded songs, by a web page and an HTTP interface
@@ -81,10 +81,10 @@ pub struct ServeCommand {
 }
 
 impl ServeCommand {
-    /// Serves requests until a signal arrives.
+    /// Loads the models and serves HTTP requests until a signal arrives.
     ///
     /// # Errors
-    /// Wrong usage, a model that cannot be loaded, and at the end [`Interrupted`].
+    /// Wrong usage; a model that cannot be loaded; [`Interrupted`] after a signal.
     pub fn run(&self) -> Result<()> {
         let server = Arc::new(Server::new(self.setup()?));
         let runtime = runtime::Builder::new_multi_thread()
@@ -96,7 +96,7 @@ impl ServeCommand {
             .context("cannot start threads")?;
 
         let ended = runtime.block_on(self.answer(&server));
-        // Does not wait for threads that are decoding a song whose client has disconnected.
+        // The shutdown does not wait for threads that are decoding a song whose client has disconnected.
         runtime.shutdown_background();
         ended
     }
@@ -110,7 +110,7 @@ impl ServeCommand {
                 return Err(UsageError(format!("--run {}: given twice", run.display())).into());
             }
             let input = Input::from_run(run)?;
-            // Models with the same feature share its rows.
+            // Models that read the same feature share the rows of that feature.
             let known = inputs
                 .iter()
                 .position(|known| known.feature_id() == input.feature_id());
@@ -158,7 +158,7 @@ impl ServeCommand {
     }
 
     async fn answer(&self, server: &Arc<Server>) -> Result<()> {
-        // The handlers are installed first, so that no signal is lost.
+        // The signal handlers are installed first, before models are loaded, so that no signal is lost.
         let mut signals = Signals::new()?;
         let address = SocketAddr::new(self.listen, self.port);
         let listener = TcpListener::bind(address).await.map_err(|error| {
@@ -185,7 +185,7 @@ impl ServeCommand {
             let _ = stop.send(true);
             eprintln!("stopping after the songs in progress; a second signal stops at once");
             signals.next().await;
-            // The models' processes end when the pipes from this process close.
+            // The models' processes end when the pipes from this process are closed.
             last_line("stopped at once by a second signal");
             std::process::exit(i32::from(INTERRUPTED));
         });
@@ -197,7 +197,7 @@ impl ServeCommand {
     }
 }
 
-/// Receivers of SIGINT and SIGTERM.
+/// Receivers of the signals SIGINT and SIGTERM.
 struct Signals {
     int: Signal,
     term: Signal,
@@ -281,7 +281,7 @@ mod tests {
         Ok(command_of::<ServeCommand>(&words)?.limits())
     }
 
-    /// Each default appears twice: in the flags, for the help, and in the limits, with its reason.
+    /// Each default value appears twice: in the flags, for the help text, and in the limits, with its reason.
     #[test]
     fn the_defaults_of_flags_are_those_of_the_limits() {
         let found = limits(&[]).expect("defaults");

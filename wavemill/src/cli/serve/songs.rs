@@ -18,7 +18,7 @@ use wavemill_terminal::exit::UsageError;
 use crate::cli::train::feature_of;
 use crate::serve::{Reader, Song, Spectrogram, Unreadable, Upload};
 
-/// Number of spans of a waveform: as many as a chart can show.
+/// Number of time spans of a waveform: as many as a chart can show.
 const WAVEFORM_SPANS: usize = 240;
 /// Maximum number of frames of a spectrogram: as many as a chart can show.
 const SPECTROGRAM_COLUMNS: usize = 320;
@@ -60,7 +60,7 @@ impl Input {
         &self.entry().feature_id
     }
 
-    /// Encodes rows as a complete Arrow stream.
+    /// Encodes the feature rows of a clip as a complete Arrow stream.
     pub(super) fn stream(&self, clip_key: &str, rows: Vec<FeatureRow>) -> Result<Vec<u8>> {
         let clips = [single::clip_row(clip_key.to_owned(), self.n_targets)];
         let mut writer = StreamWriter::try_new(Vec::new(), &self.format.schema)?;
@@ -72,7 +72,7 @@ impl Input {
     }
 
     fn entry(&self) -> &FeatureEntry {
-        // The plan has exactly one feature.
+        // The feature plan of an input has exactly one feature.
         &self.plan.entries()[0]
     }
 }
@@ -80,7 +80,7 @@ impl Input {
 /// A reader that computes the rows of a song for all inputs.
 pub(super) struct SongReader {
     inputs: Arc<Vec<Input>>,
-    /// One extractor for each input.
+    /// One extractor of feature rows for each input.
     extractors: Vec<RowExtractor>,
 }
 
@@ -88,7 +88,7 @@ impl SongReader {
     /// Creates a reader with kernels and buffers of its own. Songs longer than `most_s` seconds are rejected.
     ///
     /// # Errors
-    /// [`Unreadable::Fault`].
+    /// [`Unreadable::Fault`] if the kernels for an input cannot be created.
     pub(super) fn new(inputs: &Arc<Vec<Input>>, most_s: f64) -> Result<Self, Unreadable> {
         let mut extractors = Vec::new();
         for input in inputs.iter() {
@@ -146,7 +146,7 @@ fn fault(error: anyhow::Error) -> Unreadable {
     Unreadable::Fault(error_line(error.as_ref()))
 }
 
-/// Returns the lowest and the highest sample of each of several spans of equal length.
+/// Splits samples into spans of equal length and returns the lowest and the highest sample of each span.
 fn waveform(samples: &[f32]) -> Vec<(f32, f32)> {
     let span = samples.len().div_ceil(WAVEFORM_SPANS).max(1);
     let mut waveform = Vec::with_capacity(WAVEFORM_SPANS);

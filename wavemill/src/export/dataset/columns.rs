@@ -10,7 +10,7 @@ use wavemill_schemas::recipe::Dtype;
 use super::super::content::Content;
 use super::super::keys::KEY_COLUMNS;
 
-/// Ranks for which `datasets` has array types.
+/// Numbers of dimensions for which `datasets` has array types.
 const ARRAY_RANKS: std::ops::RangeInclusive<usize> = 2..=5;
 
 /// A column of the dataset.
@@ -18,11 +18,11 @@ const ARRAY_RANKS: std::ops::RangeInclusive<usize> = 2..=5;
 pub(super) struct Column<'a> {
     /// Name of the column, as in the store.
     pub name: &'a str,
-    /// Type of the column.
+    /// Type of the column in the dataset.
     pub kind: Kind<'a>,
 }
 
-/// Type of a column.
+/// Type of a column of the dataset.
 #[derive(Debug)]
 pub(super) enum Kind<'a> {
     /// A single value, with its type's name in `datasets`.
@@ -31,18 +31,18 @@ pub(super) enum Kind<'a> {
     List(&'static str),
     /// Ids of a target's classes; null if unlabelled.
     Classes(&'a TargetEntry),
-    /// Nested lists of one type.
+    /// A tensor, as nested lists of one value type.
     Tensor {
-        /// Name of the value type in `datasets`.
+        /// Name of the tensor's value type in `datasets`.
         dtype: &'static str,
-        /// Shape of all rows; `None` if rows differ in shape.
+        /// Shape of the tensors of all rows; `None` if rows differ in shape.
         shape: Option<Vec<usize>>,
-        /// Number of dimensions.
+        /// Number of dimensions of the tensors.
         rank: usize,
     },
 }
 
-/// Columns in addition to keys, targets and the tensor.
+/// Further columns of the dataset, with their types: all but keys, targets and the tensor.
 const FACTS: [(&str, Kind<'static>); 7] = [
     ("genres_all", Kind::List("int32")),
     ("artist_id", Kind::Value("int64")),
@@ -53,10 +53,10 @@ const FACTS: [(&str, Kind<'static>); 7] = [
     ("audio_blake3", Kind::Value("string")),
 ];
 
-/// Types of [`KEY_COLUMNS`].
+/// Names of the types of [`KEY_COLUMNS`] in `datasets`.
 const KEY_TYPES: [&str; 5] = ["string", "int64", "int32", "float32", "float32"];
 
-/// Returns all columns, in the order of the store.
+/// Returns all columns of the dataset, in the order of the store.
 pub(super) fn all_columns<'a>(content: &'a Content<'_>) -> Vec<Column<'a>> {
     let mut columns = Vec::new();
     for (name, dtype) in KEY_COLUMNS.into_iter().zip(KEY_TYPES) {
@@ -94,11 +94,11 @@ const fn dtype_name(dtype: Dtype) -> &'static str {
     }
 }
 
-/// Returns the JSON in which `datasets` stores its types in a Parquet file.
+/// Returns the JSON in which `datasets` stores the types of columns in a Parquet file.
 pub(super) fn info(columns: &[Column<'_>]) -> String {
     let mut features = Vec::with_capacity(columns.len());
     for column in columns {
-        // Built piece by piece, because an object of `serde_json` would sort the columns.
+        // The JSON text is joined from parts, because an object of `serde_json` would sort the columns.
         features.push(format!("{}: {}", json!(column.name), column.json()));
     }
     format!(

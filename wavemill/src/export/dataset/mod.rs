@@ -1,4 +1,4 @@
-//! The format `huggingface`: a folder of Parquet files that `datasets.load_dataset` opens, with its sides as splits.
+//! The format `huggingface`: a folder of Parquet files that `datasets.load_dataset` opens, with one split per side.
 //!
 //! If `datasets` opens a store directly, it merges sides or rejects the type of the tensors. In the export, each side
 //! is a split whose files are listed in the README, tensors are nested lists, and the metadata of each file contains
@@ -37,10 +37,10 @@ const METADATA_KEY: &str = "huggingface";
 /// one at a time.
 const GROUP_BYTES: usize = 16 << 20;
 
-/// Writes all sides and the README below `folder`; returns notes for users of the files.
+/// Writes all exported sides and the README below `folder`; returns notes for users of the files.
 ///
 /// # Errors
-/// [`ExportError`].
+/// [`ExportError`] if rows cannot be read or a file cannot be written.
 pub(super) fn write(
     job: &Job<'_>,
     content: &Content<'_>,
@@ -73,7 +73,7 @@ pub(super) fn write(
         .collect())
 }
 
-/// Writes the Parquet files, one per file of the store.
+/// Writes the Parquet files of the dataset, one for each file of the store.
 struct Shards<'a> {
     content: &'a Content<'a>,
     reader: &'a Reader<'a>,
@@ -93,7 +93,7 @@ impl<'a> Shards<'a> {
         let info = columns::info(columns);
         let fields: Vec<_> = columns.iter().map(Column::field).collect();
 
-        // Stored twice, as pyarrow does: in the schema, and in the metadata of the file, where other readers look.
+        // The types are stored twice, as pyarrow does: in the schema, and in the file's metadata for other readers.
         let metadata = [(METADATA_KEY.to_owned(), info.clone())];
         let schema = Schema::new_with_metadata(fields, metadata.into());
 
@@ -146,7 +146,7 @@ impl<'a> Shards<'a> {
             wanted.push(column.name);
         }
         let of_tensors = tensor_columns(self.content);
-        // The first tensor column is included already; the second contains the shapes, if rows differ in shape.
+        // The first tensor column is included already; the second one has the shapes, if rows differ in shape.
         wanted.extend(of_tensors.iter().skip(1).map(String::as_str));
 
         self.reader.file(file, &wanted, |batch| {
@@ -179,7 +179,7 @@ impl<'a> Shards<'a> {
             }
             Kind::Classes(target) => {
                 let classes = Classes::from_batch(batch, target)?;
-                // Checks every id, because `datasets` rejects ids without a class name.
+                // Every class id is checked, because `datasets` rejects ids without a class name.
                 for row in 0..batch.num_rows() {
                     classes.id(row)?;
                 }

@@ -11,26 +11,26 @@ pub(super) struct SplitLine {
     pub split: String,
     /// Name of the split in the dataset.
     pub name: String,
-    /// Number of rows.
+    /// Number of rows in the split.
     pub rows: u64,
-    /// Total size of its files in bytes.
+    /// Total size of the split's files in bytes.
     pub bytes: u64,
 }
 
-/// The inputs of a README.
+/// The data from which the README is written.
 pub(super) struct Readme<'a> {
-    /// The export job.
+    /// The export job that the README describes.
     pub job: &'a Job<'a>,
     /// The contents of the export.
     pub content: &'a Content<'a>,
-    /// Columns in the order of the files.
+    /// Columns of the dataset, in the order of the files.
     pub columns: &'a [Column<'a>],
-    /// Splits in the order of the sides.
+    /// Splits of the dataset, in the order of the store's sides.
     pub splits: &'a [SplitLine],
 }
 
 impl Readme<'_> {
-    /// Returns the text of the README.
+    /// Returns the complete text of the README.
     pub(super) fn text(&self) -> String {
         format!("---\n{}---\n\n{}", self.header(), self.body())
     }
@@ -38,7 +38,7 @@ impl Readme<'_> {
     fn header(&self) -> String {
         let mut text = String::from("configs:\n- config_name: default\n  data_files:\n");
         for line in self.splits {
-            // Quoted, because a split may have a name such as `null` or `1`, which YAML would not read as a string.
+            // Split names are quoted, because YAML would not read a name such as `null` or `1` as a string.
             text += &format!("  - split: {}\n", quoted(&line.name));
             text += &format!("    path: {}\n", quoted(&format!("data/{}-*", line.name)));
         }
