@@ -54,7 +54,7 @@ impl ForwardPass {
         train: bool,
     ) -> Result<(Tensor, Vec<Tensor>), ModelError> {
         if !self.bf16 {
-            return Ok(net.answer(inputs, train)?);
+            return net.answer(inputs, train);
         }
 
         // Autocast is a setting of the thread, so it is turned off again even if the model fails.
