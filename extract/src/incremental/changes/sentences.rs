@@ -34,7 +34,7 @@ impl DataChanges {
         words
     }
 
-    /// Returns a line for each row that [`DataChanges::words`] counts.
+    /// Returns a line for each row that [`DataChanges::sentences`] counts.
     pub fn row_lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
         list(&mut lines, "added", &self.added);
