@@ -111,6 +111,7 @@ impl Op {
                     f16_rounds: None,
                 }),
             },
+
             Self::Mel => Description {
                 name: "mel",
                 keys: &[SPECTRUM, MEL, DELTA, DB, TENSOR],
@@ -124,6 +125,7 @@ impl Op {
                     f16_rounds: None,
                 }),
             },
+
             Self::Mfcc => Description {
                 name: "mfcc",
                 keys: &[SPECTRUM, MEL, CEPSTRA, DELTA, DB, TENSOR],
@@ -137,18 +139,21 @@ impl Op {
                     f16_rounds: Some("MFCC by up to 0.25"),
                 }),
             },
+
             Self::Statistics => Description {
                 name: "statistics",
                 keys: &[SOURCE],
                 is_cpu_only: true,
                 audio: None,
             },
+
             Self::Picture => Description {
                 name: "picture",
                 keys: &[SOURCE, COLOURS, SIZE],
                 is_cpu_only: true,
                 audio: None,
             },
+
             Self::Image => Description {
                 name: "image",
                 keys: &[SIZE, IMAGE],

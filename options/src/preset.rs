@@ -128,6 +128,7 @@ impl Preset {
                 lifter: 0.0,
                 lifter_from: 1,
             },
+
             Self::Torchaudio => Defaults {
                 n_fft: TransformLength::Samples(400),
                 win_length: WindowLength::Transform,
@@ -156,6 +157,7 @@ impl Preset {
                 lifter: 0.0,
                 lifter_from: 1,
             },
+
             Self::Kaldi => Defaults {
                 n_fft: TransformLength::PowerOfTwo,
                 win_length: WindowLength::Milliseconds(25),
@@ -184,6 +186,7 @@ impl Preset {
                 lifter: 22.0,
                 lifter_from: 0,
             },
+
             Self::Whisper => Defaults {
                 n_fft: TransformLength::Samples(400),
                 win_length: WindowLength::Transform,

@@ -55,7 +55,7 @@ impl ForwardPass {
         train: bool,
     ) -> Result<(Tensor, Vec<Tensor>), ModelError> {
         if !self.bf16 {
-            return Ok(net.answer(inputs, train)?);
+            return net.answer(inputs, train);
         }
 
         // Autocast is a setting of the current thread, so it must be turned off even if the model fails.

@@ -365,7 +365,8 @@ mod tests {
             members
         }
 
-        let cases: [(&[Option<i64>], &[Option<i64>], &str); 3] = [
+        type Artists = &'static [Option<i64>];
+        let cases: [(Artists, Artists, &str); 3] = [
             (&[Some(1), Some(2)], &[Some(3)], "no artist is on two sides"),
             (
                 &[None, None],
