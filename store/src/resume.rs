@@ -1,5 +1,6 @@
 //! Compares a run with the store and decides whether there is nothing to do, or a new version has to be made, or an
-//! unfinished plan is in the way.
+//! unfinished plan is in the way. `extract/src/incremental/reuse.rs` decides which files of an unfinished run count as
+//! finished.
 
 use std::fs::{self, File};
 use std::io;

@@ -350,9 +350,7 @@ fn frames_of_2048_match_at_every_hop(on: &Machines) {
             let mut args = resolve(Op::Stft, Preset::Librosa, 22_050, overrides);
             args.stft.framing = Framing::Center(PadMode::Reflect);
             args.stft.preemphasis = preemphasis;
-            for cpu in &on.cpus {
-                check(cpu.as_ref(), &args, &signal(n)).unwrap();
-            }
+            check_cpus(on, &args, &signal(n));
         }
     }
 }

@@ -271,6 +271,13 @@ fn check_all(on: &Machines, args: &FeatureArgs, pcm: &[f32]) {
     }
 }
 
+/// Checks what only the CPU computes, or computes in another way than devices.
+fn check_cpus(on: &Machines, args: &FeatureArgs, pcm: &[f32]) {
+    for cpu in &on.cpus {
+        check(cpu.as_ref(), args, pcm).unwrap();
+    }
+}
+
 fn resolve(op: Op, preset: Preset, rate: u32, overrides: FeatureSpec) -> FeatureArgs {
     let spec = FeatureSpec {
         op,

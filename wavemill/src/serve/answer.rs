@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 use wavemill_pages::{Axis, Bars, Chart, HeatMap, Line, Lines, Part, Plot, Series, Spread, Table};
 
-use super::song::{Song, Spectrogram};
+use super::readers::{Song, Spectrogram};
 
 /// Maximum number of classes in a segment's bar. The remaining classes are combined.
 const CLASSES_SHOWN: usize = 5;

@@ -34,20 +34,30 @@ pub(crate) const FORM_BYTES: usize = 64 << 10;
 /// would be reset and the client would not receive the response.
 pub(crate) const DRAIN_S: u64 = 2;
 
-/// Limits of the HTTP server.
+/// Limits of a server, each with its flag, if there is one, and the file that enforces it.
 #[derive(Clone, Debug)]
 pub(crate) struct Limits {
+    /// [`UPLOAD_BYTES`]: `--max-upload`, `upload.rs`.
     pub upload_bytes: usize,
+    /// [`SONG_S`]: `--max-duration`, `cli/serve/songs.rs`.
     pub song_s: f64,
+    /// [`IN_FLIGHT`]: `--in-flight`, `server.rs`.
     pub in_flight: usize,
-    /// Number of songs that are decoded and computed concurrently.
+    /// Number of songs that are decoded and computed concurrently: `--threads`, `readers.rs`.
     pub threads: usize,
+    /// [`ANSWER_S`]: `--timeout`, `server.rs`; also limits each reply of a model in `model.rs`.
     pub answer: Duration,
+    /// [`UPLOAD_S`]: `upload.rs`.
     pub upload: Duration,
+    /// [`SILENCE_S`]: `upload.rs`.
     pub silence: Duration,
+    /// [`HEAD_S`]: `connections.rs`.
     pub head: Duration,
+    /// [`READ_S`]: `connections.rs`, as a part of [`Limits::connection`].
     pub read: Duration,
+    /// [`LOAD_S`]: `model.rs`.
     pub load: Duration,
+    /// [`CONNECTIONS`]: `connections.rs`.
     pub connections: usize,
 }
 

@@ -1,8 +1,9 @@
 //! HTTP server with a web page that predicts the classes of uploaded songs.
 //!
-//! [`upload`] receives a song. [`song`] decodes it and computes feature rows, with the same code as
-//! `wavemill features`. The trainer's program computes the predictions, in one process per model ([`model`]). Uploads
-//! are never written to disk. Requests that exceed a limit ([`limits`]) get an error response ([`refusal`]).
+//! [`upload`] receives a song. [`readers`] passes it to a [`Reader`], which decodes it and computes feature rows; the
+//! implementation is in `cli/serve/songs.rs`. The trainer's program computes the predictions, in one process per model
+//! ([`model`]). Uploads are never written to disk. Requests that exceed a limit ([`limits`]) get an error response
+//! ([`refusal`]).
 //!
 //! This module does not know which program computes the predictions or how a file is decoded. The command line passes
 //! both functions.
@@ -15,9 +16,9 @@ mod limits;
 mod metrics;
 mod model;
 mod page;
+mod readers;
 mod refusal;
 mod server;
-mod song;
 #[cfg(test)]
 mod tests;
 mod upload;
@@ -29,8 +30,8 @@ use tokio::sync::watch;
 
 pub(crate) use limits::Limits;
 pub(crate) use model::{ModelError, ModelSetup};
+pub(crate) use readers::{Reader, Song, Spectrogram, Unreadable};
 pub(crate) use server::{Server, ServerSetup};
-pub(crate) use song::{Reader, Song, Spectrogram, Unreadable};
 pub(crate) use upload::Upload;
 
 /// Serves requests until `stop` is set to true, and then finishes the requests in progress and ends the models.

@@ -14,8 +14,8 @@ use super::gate::Gate;
 use super::limits::{Limits, RETRY_AFTER_S};
 use super::metrics::{Metrics, Part};
 use super::model::{Model, ModelError, ModelSetup};
+use super::readers::{MakeReader, Readers};
 use super::refusal::Refusal;
-use super::song::{MakeReader, Readers};
 use super::upload::{self, Upload};
 
 /// Configuration of a server.

@@ -1,4 +1,5 @@
-//! Decodes uploads and computes the inputs of the models, with one reader per thread.
+//! The trait of the readers that convert uploads to inputs of the models, and a pool with one reader per thread.
+//! `cli/serve/songs.rs` implements the trait.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
