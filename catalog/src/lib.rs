@@ -196,10 +196,10 @@ pub struct Catalog {
     pub steps: Vec<StepCount>,
     /// Sorted keys without an audio file: keys of rows that step `audio` dropped, and keys of a clip list (`folders`).
     pub absent: Vec<String>,
-    /// Rejects `bad_row` and `bad_encoding` of the main metadata file, by line. Rows read = kept + dropped + these
-    /// rejects.
+    /// Rejected rows of the main metadata file, with the reason `bad_row` or `bad_encoding`, by line. Rows read = kept +
+    /// dropped + these rejects.
     pub rejects: Vec<Reject>,
-    /// Rejects of the further metadata files, such as `genres.csv`; not included in the number of rows read.
+    /// Rejected rows of the other metadata files, such as `genres.csv`; not included in the number of rows read.
     pub further_rejects: Vec<Reject>,
     /// Duplicate recordings; set only with `split.group_duplicates`.
     pub duplicates: Option<Duplicates>,
@@ -524,9 +524,9 @@ fn classes(targets: &[TargetSpec], labels: &[Labels], warnings: &mut Vec<String>
     classes
 }
 
-/// Registers the further tables that a cleaning step names; the others are not read. Their broken rows are counted
-/// elsewhere, when the whole table is copied. A table that cannot be opened is an error if a step names it, otherwise
-/// a warning.
+/// Registers only those additional metadata tables that a cleaning step names. Broken rows of these tables are counted
+/// later, when the whole table is copied. A table that cannot be opened is an error if a step names it, otherwise a
+/// warning.
 fn set_extra_tables(
     engine: &Engine,
     spec: &CatalogSpec,

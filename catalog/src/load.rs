@@ -39,9 +39,9 @@ pub(super) struct ParsedMetadata {
     pub rows: RecordBatch,
     /// Number of metadata records read, including rejected ones.
     pub rows_read: u64,
-    /// Rejects `bad_row` and `bad_encoding` of the main metadata file.
+    /// Rejected rows of the main metadata file, with the reason `bad_row` or `bad_encoding`.
     pub rejects: Vec<Reject>,
-    /// Rejects `bad_row` and `bad_encoding` of the further metadata files.
+    /// Rejected rows of the other metadata files, with the reason `bad_row` or `bad_encoding`.
     pub further_rejects: Vec<Reject>,
     /// Further metadata tables, by name.
     pub tables: BTreeMap<String, RecordBatch>,

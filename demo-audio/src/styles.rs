@@ -93,7 +93,7 @@ enum Length {
     Step,
     /// The length of this number of steps.
     Steps(f32),
-    /// The length of a step divided by this number.
+    /// A duration of one step of the rhythm divided by this number.
     StepDividedBy(f32),
     /// A fixed time in seconds.
     Seconds(f32),

@@ -126,7 +126,7 @@ pub enum SidesError {
     /// The file of sides cannot be opened or read.
     #[error("--sides {path}: cannot read it")]
     Read {
-        /// Path of the file of sides, as given.
+        /// Path of the file that assigns clips to splits (`--sides`), as given.
         path: PathBuf,
         /// Error of the operating system.
         source: io::Error,
@@ -134,7 +134,7 @@ pub enum SidesError {
     /// The file of sides is not valid CSV.
     #[error("--sides {path}: not a CSV file")]
     Csv {
-        /// Path of the file of sides, as given.
+        /// Path of the file that assigns clips to splits (`--sides`), as given.
         path: PathBuf,
         /// Cause of the error.
         source: csv::Error,
@@ -142,7 +142,7 @@ pub enum SidesError {
     /// The file of sides is damaged, or one of its columns contains no text.
     #[error("--sides {path}: not a Parquet file of sides")]
     Parquet {
-        /// Path of the file of sides, as given.
+        /// Path of the file that assigns clips to splits (`--sides`), as given.
         path: PathBuf,
         /// Cause of the error.
         source: ParquetError,
@@ -153,7 +153,7 @@ pub enum SidesError {
          as in `wavemill sql 'SELECT * FROM sides'`"
     )]
     Column {
-        /// Path of the file of sides, as given.
+        /// Path of the file that assigns clips to splits (`--sides`), as given.
         path: PathBuf,
         /// Name of the missing column.
         column: &'static str,
@@ -161,7 +161,7 @@ pub enum SidesError {
     /// A row of the file of sides cannot be used.
     #[error("--sides {path}, {place}: {problem}")]
     Row {
-        /// Path of the file of sides, as given.
+        /// Path of the file that assigns clips to splits (`--sides`), as given.
         path: PathBuf,
         /// Position of the unusable row in the file.
         place: Place,
@@ -171,13 +171,13 @@ pub enum SidesError {
     /// The file of sides has no rows.
     #[error("--sides {path}: no rows in it: give the table `sides` of a store")]
     Empty {
-        /// Path of the file of sides, as given.
+        /// Path of the file that assigns clips to splits (`--sides`), as given.
         path: PathBuf,
     },
     /// A column occurs twice in the file of sides.
     #[error("--sides {path}: several columns `{column}`: keep only one of them")]
     Repeated {
-        /// Path of the file of sides, as given.
+        /// Path of the file that assigns clips to splits (`--sides`), as given.
         path: PathBuf,
         /// Name of the repeated column.
         column: &'static str,
@@ -188,7 +188,7 @@ pub enum SidesError {
          data"
     )]
     Foreign {
-        /// Path of the file of sides, as given.
+        /// Path of the file that assigns clips to splits (`--sides`), as given.
         path: PathBuf,
     },
     /// The canonical JSON could not be written; this cannot happen.

@@ -139,7 +139,7 @@ fn lie_in_order(chunk: &ColumnChunkMetaData, pages: &[PageLocation], n_rows: i64
     })
 }
 
-/// Returns the feature of a file whose values are part of the statistics. Only files of the training split are.
+/// Returns the feature of a file that contributes to the statistics, that is, of a file of the training split.
 fn summed_feature<'m>(entry: &FileEntry, manifest: &'m Manifest) -> Option<&'m FeatureEntry> {
     let name = entry
         .feature

@@ -198,7 +198,7 @@ impl StoreFolder {
     /// Reports whether the data folder named in a manifest exists.
     ///
     /// # Errors
-    /// [`StoreError::Io`] if this cannot be determined.
+    /// [`StoreError::Io`] if the existence of the data folder cannot be determined.
     pub fn has_data(&self, manifest: &Manifest) -> Result<bool, StoreError> {
         let data = self.data(&manifest.plan_id);
         let is_there = data.try_exists();

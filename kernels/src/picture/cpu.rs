@@ -6,7 +6,7 @@ use super::colours::{Colours, colours_of};
 use crate::level::Lanes;
 use crate::normalize::{Extremes, extremes};
 
-/// Tables and buffers for the pictures of one feature.
+/// Tables and buffers that convert the values of one spectrogram feature to pictures.
 pub(crate) struct PicturePlan {
     lanes: Lanes,
     args: PictureArgs,

@@ -35,7 +35,7 @@ pub struct Resampler {
 enum Method {
     /// Copies the samples, for equal sample rates.
     Copy,
-    /// Converts blocks of samples by FFT.
+    /// Resamples blocks of samples with an FFT.
     Blocks(Box<Blocks>),
     /// Computes each output sample separately.
     Phases(Box<Phases>),

@@ -110,7 +110,7 @@ struct Scratch {
     bins: [Wide; REAL_BINS],
     /// Values between the two passes of a complex transform.
     complex: [[Wide; EIGHT]; FOUR],
-    /// Powers of two neighbouring k₁, `[k₂][k₁]`.
+    /// Power spectrum at two adjacent values of k₁, indexed `[k₂][k₁]`.
     powers: [[Lane; 2]; POINTS],
 }
 

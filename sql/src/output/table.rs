@@ -15,7 +15,7 @@ use wavemill_schemas::text::{push_shown, shown};
 use super::{Sink, SqlError};
 use crate::tensor::{TensorColumn, TensorType};
 
-/// Maximum length of a value in characters. The other formats write whole values.
+/// Maximum length of a value in the table output, in characters. The other output formats write whole values.
 const CELL_CHARS: usize = 80;
 /// Maximum length of a value in characters if each value has its own line.
 const LINE_CHARS: usize = 2000;

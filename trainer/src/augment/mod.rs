@@ -65,7 +65,7 @@ impl Augmenter {
     /// unchanged if augmentation is disabled.
     ///
     /// # Panics
-    /// If `rows` has another number of keys than `features` has rows.
+    /// If the number of keys in `rows` differs from the number of rows in `features`.
     pub(crate) fn apply(&self, features: &Tensor, rows: Rows<'_>) -> Tensor {
         if !self.settings.enabled || rows.keys.is_empty() {
             return features.shallow_clone();

@@ -14,9 +14,9 @@ const BEFORE_HASH: char = '~';
 /// Replacement for the character `/` in a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Slash {
-    /// `-`, for names of classes and sides, which are few.
+    /// A slash becomes `-`, in names of classes and splits.
     Dash,
-    /// `__`, for keys of clips: `000/000002.mp3` becomes `000__000002.mp3`.
+    /// A slash becomes `__`, in keys of clips: `000/000002.mp3` becomes `000__000002.mp3`.
     Underscores,
 }
 
