@@ -196,8 +196,8 @@ pub struct Catalog {
     pub steps: Vec<StepCount>,
     /// Sorted keys without an audio file: keys of rows that step `audio` dropped, and keys of a clip list (`folders`).
     pub absent: Vec<String>,
-    /// Rejected rows of the main metadata file, with the reason `bad_row` or `bad_encoding`, by line. Rows read = kept +
-    /// dropped + these rejects.
+    /// Rejected rows of the main metadata file, with the reason `bad_row` or `bad_encoding`, by line. The rows read are
+    /// the kept, the dropped and these rejected rows.
     pub rejects: Vec<Reject>,
     /// Rejected rows of the other metadata files, such as `genres.csv`; not included in the number of rows read.
     pub further_rejects: Vec<Reject>,

@@ -304,7 +304,7 @@ impl<M: HostMemory> Dataset<M> {
     pub(crate) fn memory(&self, bytes: usize, pinned: bool) -> Result<M, DatasetError> {
         if !pinned {
             let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
-            // Loaders of other splits and batch sizes return their buffers to this pool too, so a buffer may be too small.
+            // Loaders of other splits and batch sizes return their buffers here too, so a buffer may be too small.
             let found = spare.iter().position(|memory| memory.size() >= bytes);
             if let Some(place) = found {
                 return Ok(spare.swap_remove(place));

@@ -584,7 +584,9 @@ fn versions_list_their_changes() -> Result<(), Failed> {
         json!("recipe features.log_mel.n_mels, recipe split.seed, counts, targets"),
         json!("nothing"),
         json!("engine"),
-        json!("recipe features.chroma, counts, limit, targets"),
+        json!(
+            "recipe features.chroma, recipe features.log_mel.n_mels, recipe split.seed, counts, limit, targets"
+        ),
     ];
     same("changed", field(&store, "changed")?, wanted.to_vec())?;
 
