@@ -188,9 +188,9 @@ mod tests {
         file
     }
 
-    /// With a delay of 1,105 samples, five frames end one sample before sample 4,656, where the band-limited decoder
-    /// has already output all 2,328 samples. With a delay of 1,107 samples, ten frames end five samples before 10,418,
-    /// which correspond to 2,604 samples at a quarter of the rate.
+    /// The request ends inside damaged frames, but rounding gives the band-limited decoder all its output samples. Five
+    /// frames with a delay of 1,105 samples give 4,655 of 4,656 requested samples, and all 2,328 at half the rate. Ten
+    /// frames with a delay of 1,107 samples give 10,413 of 10,418 samples, and all 2,604 at a quarter of the rate.
     #[test]
     fn band_path_reports_damage_in_the_last_samples() {
         for (file, duration_s, rate_hz, n_lost) in [

@@ -118,8 +118,8 @@ impl SideInfo {
 }
 
 impl Granule {
-    /// Reports whether two channels have the same scale factor bands. Only short windows have other bands than long
-    /// ones, and mixed blocks have fewer short bands.
+    /// Reports whether two channels have the same scale factor bands. The bands depend only on the block type: short
+    /// blocks have other bands than long ones, and mixed blocks have fewer short bands.
     fn has_bands_of(&self, other: &Self) -> bool {
         match (self.block, other.block) {
             (Block::Short, Block::Short) => self.is_mixed == other.is_mixed,

@@ -293,8 +293,9 @@ mod tests {
 
     #[test]
     fn missing_device_error_states_the_device_count() {
-        let refusal =
-            |devices: &[usize], count| check_ordinals(devices, count).unwrap_err().to_string();
+        fn refusal(devices: &[usize], count: usize) -> String {
+            check_ordinals(devices, count).unwrap_err().to_string()
+        }
 
         assert!(check_ordinals(&[0], 1).is_ok());
         assert!(check_ordinals(&[3, 0, 2], 4).is_ok());

@@ -14,7 +14,7 @@ pub(crate) struct LogPlan {
     squared: bool,
 }
 
-/// dB per natural unit (neper): 10 / ln 10.
+/// Decibels per unit of the natural logarithm of a power: 10 / ln 10.
 const DB_PER_NEPER: f32 = (10.0 / std::f64::consts::LN_10) as f32;
 
 /// Whisper's logarithm is decibels over 40, plus 1: (log10 S + 4) / 4.

@@ -50,7 +50,8 @@ impl Phases {
         })
     }
 
-    /// Computes the gains for signals of `n_samples` samples and `n_frames` frames.
+    /// Computes the factor of each sample that undoes the overlap of the windows, for signals of `n_samples` samples and
+    /// `n_frames` frames.
     pub(super) fn prepare(&mut self, n_samples: usize, n_frames: usize) {
         self.gains.clear();
         self.gains.resize(n_samples, 0.0);

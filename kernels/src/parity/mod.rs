@@ -4,7 +4,7 @@ mod batches;
 mod cases;
 mod derived;
 mod long_clips;
-mod refusal;
+mod required_gpu;
 mod sets;
 
 use std::sync::{Arc, OnceLock};

@@ -161,7 +161,7 @@ impl Reader {
         b.fill_up();
     }
 
-    /// Reads the region of pairs with this number in both channels.
+    /// Decodes the big-value region `number` (0 to 2) of both channels, side by side.
     fn read_regions(&self, number: usize, a: &mut CodedLines, b: &mut CodedLines) {
         let (of_a, of_b) = match (a.region(number, self.books), b.region(number, self.books)) {
             (Some(mut of_a), Some(mut of_b)) => {
