@@ -23,14 +23,18 @@ pub fn last_line(words: &str) {
 }
 
 /// Returns the exit code of a command that has ended, after printing its error. If the reader of the output has closed
-/// its pipe (`| head`), the command ends without an error.
+/// its pipe (`| head`), the command ends without an error. An error with a code of its own is reported even if a closed
+/// pipe caused it, because that pipe may be the connection to another rank.
 pub fn finish(ended: Result<u8>, code: impl Fn(&Error) -> u8) -> u8 {
     match ended {
         Ok(code) => code,
-        Err(error) if error.chain().any(exit::is_broken_pipe) => 0,
         Err(error) => {
+            let code = code(&error);
+            if code == exit::FAILED && error.chain().any(exit::is_broken_pipe) {
+                return 0;
+            }
             last_line(&error_line(error.as_ref()));
-            code(&error)
+            code
         }
     }
 }

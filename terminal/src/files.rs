@@ -44,9 +44,12 @@ pub fn write_file<T>(
     let _removed = PartialFile::at(&part);
     let file = File::create(&part).map_err(|error| cannot_write(flag, path, error))?;
     let written = write(BufWriter::new(file)).and_then(|value| {
-        fs::rename(&part, &target)
-            .map(|()| value)
-            .with_context(|| format!("cannot write {}", path.display()))
+        // Without the sync, a power failure could leave an empty file in place of the one that the rename replaced.
+        File::open(&part)
+            .and_then(|file| file.sync_all())
+            .and_then(|()| fs::rename(&part, &target))
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(value)
     });
 
     if written.is_err() {
@@ -62,8 +65,9 @@ pub fn write_file<T>(
 /// [`UsageError`] if `path` cannot be a file; an I/O error if the text cannot be written.
 pub fn write_text(flag: &str, path: &Path, text: &str) -> Result<()> {
     write_file(flag, path, |mut file| {
-        file.write_all(text.as_bytes())?;
-        Ok(file.flush()?)
+        file.write_all(text.as_bytes())
+            .and_then(|()| file.flush())
+            .with_context(|| format!("{flag} {}: cannot write it", path.display()))
     })
 }
 

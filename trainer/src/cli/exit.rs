@@ -13,6 +13,7 @@ use super::jobs::FatalTrial;
 use super::sweep::SweepInterrupted;
 use crate::checkpoint::CheckpointError;
 use crate::dataset::DatasetError;
+use crate::evaluate::EvaluateError;
 use crate::export::ExportError;
 use crate::learner::LearnError;
 use crate::models::ModelError;
@@ -70,6 +71,7 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
         .or_else(|| code_of(cause, ModelError::exit_code))
         .or_else(|| code_of(cause, LearnError::exit_code))
         .or_else(|| code_of(cause, RankError::exit_code))
+        .or_else(|| code_of(cause, EvaluateError::exit_code))
         .or_else(|| code_of(cause, PredictError::exit_code))
         .or_else(|| code_of(cause, ExportError::exit_code))
         .or_else(|| code_of(cause, ReportError::exit_code))
@@ -83,7 +85,6 @@ mod tests {
     use wavemill_terminal::exit::{UsageError, finish};
 
     use super::*;
-    use crate::evaluate::EvaluateError;
 
     fn damaged() -> DatasetError {
         DatasetError::Damaged {
@@ -115,7 +116,7 @@ mod tests {
             reason: String::new(),
         };
 
-        let cases: [(Error, u8); 14] = [
+        let cases: [(Error, u8); 16] = [
             (UsageError(String::new()).into(), 2),
             (RunError::from(damaged()).into(), 3),
             (RunError::from(LearnError::from(damaged())).into(), 3),
@@ -143,6 +144,8 @@ mod tests {
             (lost().into(), 6),
             (RunError::from(LearnError::from(lost())).into(), 6),
             (RunError::from(EvaluateError::from(lost())).into(), 6),
+            (EvaluateError::from(lost()).into(), 6),
+            (EvaluateError::from(damaged()).into(), 3),
             (Error::msg("what nobody knows"), 1),
         ];
 

@@ -30,7 +30,7 @@ use super::{MachineArgs, MachineShares, fit, interrupt};
 use crate::dataset::{Dataset, Needs};
 use crate::ffi;
 use crate::learner::LearnError;
-use crate::models::{init, registry};
+use crate::models::{ModelError, init, registry};
 use crate::run::{self, Job, KeepGoing, RunError};
 use crate::strategy::{Collective, Ranks};
 use trial::{MedianJudge, Trial};
@@ -600,13 +600,12 @@ fn fit_values(job: &Job, data: &Arc<Dataset>, group: &'static dyn Collective) ->
 
 /// Reports whether a sweep continues after an error: not if the disk is full, or if the error may differ between ranks.
 fn goes_on(error: &Error, group: &dyn Collective) -> bool {
-    // Errors caused by a diverged loss or by the model occur on every rank.
-    let is_on_all_ranks = matches!(
-        error.downcast_ref(),
-        Some(RunError::Learn(
-            LearnError::Diverged { .. } | LearnError::Model(_)
-        ))
-    );
+    // Errors caused by a diverged loss or by the model occur on every rank, except errors of libtorch's settings.
+    let is_on_all_ranks = match error.downcast_ref() {
+        Some(RunError::Learn(LearnError::Model(error))) => !matches!(error, ModelError::Ffi(_)),
+        Some(RunError::Learn(LearnError::Diverged { .. })) => true,
+        _ => false,
+    };
     exit::code(error) != NO_SPACE && (group.world_size() == 1 || is_on_all_ranks)
 }
 
