@@ -79,47 +79,34 @@ fn put_values(
         DataType::Utf8View => put_all(bytes, column.as_string_view().iter(), flush, put_text),
         DataType::Utf8 => put_all(bytes, column.as_string::<i32>().iter(), flush, put_text),
         DataType::LargeUtf8 => put_all(bytes, column.as_string::<i64>().iter(), flush, put_text),
-        DataType::Int64 => put_all(
-            bytes,
-            column.as_primitive::<Int64Type>().iter(),
-            flush,
-            put_i64,
-        ),
+
+        DataType::Int64 => {
+            let values = column.as_primitive::<Int64Type>();
+            put_all(bytes, values.iter(), flush, put_i64);
+        }
         DataType::Int32 => {
-            put_all(
-                bytes,
-                column
-                    .as_primitive::<Int32Type>()
-                    .iter()
-                    .map(|value| value.map(i64::from)),
-                flush,
-                put_i64,
-            );
+            let values = column.as_primitive::<Int32Type>();
+            let values = values.iter().map(|value| value.map(i64::from));
+            put_all(bytes, values, flush, put_i64);
         }
         DataType::Timestamp(TimeUnit::Microsecond, _) => {
-            put_all(
-                bytes,
-                column.as_primitive::<TimestampMicrosecondType>().iter(),
-                flush,
-                put_i64,
-            );
+            let values = column.as_primitive::<TimestampMicrosecondType>();
+            put_all(bytes, values.iter(), flush, put_i64);
         }
-        DataType::Float64 => put_all(
-            bytes,
-            column.as_primitive::<Float64Type>().iter(),
-            flush,
-            |bytes, value| {
+
+        DataType::Float64 => {
+            let values = column.as_primitive::<Float64Type>();
+            put_all(bytes, values.iter(), flush, |bytes, value| {
                 bytes.extend_from_slice(&value.to_le_bytes());
-            },
-        ),
-        DataType::Float32 => put_all(
-            bytes,
-            column.as_primitive::<Float32Type>().iter(),
-            flush,
-            |bytes, value| {
+            });
+        }
+        DataType::Float32 => {
+            let values = column.as_primitive::<Float32Type>();
+            put_all(bytes, values.iter(), flush, |bytes, value| {
                 bytes.extend_from_slice(&value.to_le_bytes());
-            },
-        ),
+            });
+        }
+
         DataType::List(_) => {
             for list in column.as_list::<i32>().iter() {
                 bytes.push(u8::from(list.is_some()));
@@ -129,6 +116,7 @@ fn put_values(
                 }
             }
         }
+
         // Other types are rare, and are hashed as formatted by arrow.
         _ => {
             for row in 0..column.len() {

@@ -189,8 +189,10 @@ impl SqlError {
             | Self::TensorAsText { .. }
             | Self::BinaryToTerminal { .. }
             | Self::SeveralResults { .. } => exit::USAGE,
+
             Self::Manifest { .. } | Self::Damaged { .. } | Self::Unreadable { .. } => exit::DAMAGED,
             Self::Interrupted => exit::INTERRUPTED,
+
             Self::Output(error)
                 if matches!(
                     error.kind(),
@@ -199,6 +201,7 @@ impl SqlError {
             {
                 exit::NO_SPACE
             }
+
             Self::Memory { .. }
             | Self::Output(_)
             | Self::Prompt { .. }
@@ -206,9 +209,7 @@ impl SqlError {
             | Self::Panicked(_) => exit::FAILED,
         }
     }
-}
 
-impl SqlError {
     /// Reports whether the program that reads the output has closed the pipe (`| head`), which is not a failure.
     pub fn is_broken_pipe(&self) -> bool {
         matches!(self, Self::Output(error) if error.kind() == ErrorKind::BrokenPipe)
@@ -225,6 +226,8 @@ impl From<DataFusionError> for SqlError {
                     detail: one_line(&other.to_string()),
                 },
             },
+
+            // Errors of the statement.
             DataFusionError::SchemaError(error, _) => from_schema(*error),
             DataFusionError::SQL(error, _) => Self::Syntax {
                 detail: one_line(&error.to_string()),
@@ -237,6 +240,8 @@ impl From<DataFusionError> for SqlError {
                     detail: tensor_hint(&message).unwrap_or(message),
                 }
             }
+
+            // Errors of the data and of the machine.
             DataFusionError::ParquetError(error) => Self::Unreadable {
                 detail: one_line(&error.to_string()),
             },

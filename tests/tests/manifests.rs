@@ -312,9 +312,7 @@ fn links_out_of_the_store_are_not_followed() -> Result<(), Failed> {
             .exits(3)?
             .says(&[&path, "leads out of it"])?;
 
-        fs::remove_file(&own)?;
-        // Restores the file or folder of the store.
-        symlink(&aside, &own)?;
+        // Restore the file or folder of the store.
         fs::remove_file(&own)?;
         fs::rename(&aside, &own)?;
     }
