@@ -6,7 +6,7 @@
 mod csv;
 mod damage;
 mod encode;
-mod features;
+mod fma_features;
 mod genres;
 mod metadata;
 mod names;

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use crate::damage;
 use crate::encode::{Mp3, id3v2, mp3};
-use crate::features;
+use crate::fma_features;
 use crate::genres::GENRES;
 use crate::metadata::{self, EncodedClip};
 use crate::rng::Rng;
@@ -61,7 +61,7 @@ pub(crate) fn dataset(out_dir: &Path, options: &Options) -> Result<String> {
     let tables = [
         (
             "features.csv",
-            features::features_csv(options.seed, &catalog).into_bytes(),
+            fma_features::features_csv(options.seed, &catalog).into_bytes(),
         ),
         ("tracks.csv", metadata::tracks_csv(&catalog, &encoded)),
         ("genres.csv", metadata::genres_csv(&catalog).into_bytes()),

@@ -77,7 +77,7 @@ pub struct FeatureArgs {
     pub stft: StftArgs,
     /// Exponent of the magnitude: 1, 2, or any other number above 0 and up to 2.
     pub power: f64,
-    /// Mel bands; absent for [`Op::Stft`].
+    /// Mel bands; only present for operations that use them.
     pub mel: Option<MelArgs>,
     /// Logarithm applied to the spectrum or the mel bands.
     pub log: LogArgs,

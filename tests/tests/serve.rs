@@ -1,5 +1,5 @@
 //! `wavemill serve`: predictions equal those of `predict`, invalid files get an error message, and no request harms
-//! the server.
+//! the server. Routes, limits and formats are tested in `wavemill/src/serve/tests.rs`, with a model that stands in.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
