@@ -18,7 +18,7 @@ mod output;
 mod sniff;
 mod wav;
 
-pub use channels::Channels;
+pub use channels::{Channels, ClipFacts};
 pub use decoder::FileDecoder;
 pub use hash::{InputFacts, InputHasher};
 pub use length::longest_s;

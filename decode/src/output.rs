@@ -301,7 +301,10 @@ impl Sink<'_> {
         }
 
         if let Some(channels) = &mut self.channels {
-            channels.push(left, right.map(|right| &right[start..end]), is_audio);
+            channels.is_stereo |= right.is_some();
+            if self.n_counted.is_none() {
+                channels.push(left, right.map(|right| &right[start..end]), is_audio);
+            }
         }
         self.keep();
         is_audio
@@ -317,7 +320,9 @@ impl Sink<'_> {
             left -= piece;
             self.mono.clear();
             self.mono.resize(piece, 0.0);
-            if let Some(channels) = &mut self.channels {
+            if let Some(channels) = &mut self.channels
+                && self.n_counted.is_none()
+            {
                 channels.push(self.mono, None, false);
             }
             self.keep();

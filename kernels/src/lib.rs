@@ -49,6 +49,7 @@ pub use lane::{LANES, Lane};
 pub use level::{Lanes, Level};
 pub use pack::pack_into;
 pub use samples::SampleBuffer;
+pub use stft::window_values;
 // Re-export the types with which a feature is specified.
 pub use wavemill_options::{
     DbArgs, DbRef, DbRefSpec, DbSpec, Derived, DimOrder, Dtype, Fault, FeatureArgs, FeatureSpec,

@@ -19,7 +19,7 @@ pub(crate) use cpu::{StftPlan, check_samples};
 pub(crate) use device::{Batch, Ranges, SpectrumDevice};
 pub(crate) use fft::plan as fft_plan;
 pub(crate) use signal::Signal;
-pub(crate) use window::values as window_values;
+pub use window::values as window_values;
 
 // Device backends reject samples beyond the same limit.
 pub(crate) use crate::error::SAMPLE_MAX;

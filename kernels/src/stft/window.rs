@@ -5,7 +5,7 @@ use std::f64::consts::PI;
 use wavemill_options::Window;
 
 /// Returns the window's `n` values in f64.
-pub(crate) fn values(window: Window, n: usize) -> Vec<f64> {
+pub fn values(window: Window, n: usize) -> Vec<f64> {
     if n == 1 {
         return vec![1.0];
     }

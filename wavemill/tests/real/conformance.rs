@@ -58,7 +58,7 @@ fn vectors(data: &Path) -> Result<(), Failed> {
 
     let mut faults = Vec::new();
     for name in names {
-        let (outcome, words) = match Channels::decode(&fs::read(folder.join(name))?) {
+        let (outcome, words) = match Channels::decode(&fs::read(folder.join(name))?, None) {
             Err(Reject {
                 reason: Reason::UnsupportedCodec,
                 detail,

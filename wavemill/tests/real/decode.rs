@@ -402,7 +402,7 @@ fn channels() -> Result<(), Failed> {
         ("tone_32000_stereo.flac", true),
         ("tone_32000_mono.ogg", false),
     ] {
-        let got = Channels::decode(&fs::read(folder.join(name))?).unwrap();
+        let got = Channels::decode(&fs::read(folder.join(name))?, None).unwrap();
         assert_eq!((got.rate_hz, got.is_stereo), (32_000, is_stereo), "{name}");
 
         let mono = decode(&mut decoder(32_000, None, 1.0), &folder.join(name))
