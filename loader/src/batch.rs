@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use crossbeam_channel::Sender;
-
-use crate::{Dataset, DatasetError, HostMemory};
+use crate::{BatchMemory, Dataset, DatasetError, HostMemory};
 
 /// The rows of a batch: first the rows of this rank, then those mix-up partners that belong to other ranks.
 #[derive(Debug)]
@@ -18,9 +16,8 @@ pub struct Batch<M: HostMemory = Vec<u8>> {
     pub(crate) n_own: usize,
     pub(crate) partners: Option<Vec<i64>>,
     pub(crate) damaged: Vec<DatasetError>,
-    pub(crate) memory: Option<M>,
-    /// Channel to which the host memory is sent when the batch is dropped.
-    pub(crate) pool: Sender<M>,
+    pub(crate) host_frames: usize,
+    pub(crate) memory: Option<BatchMemory<M>>,
 }
 
 impl<M: HostMemory> Batch<M> {
@@ -68,13 +65,26 @@ impl<M: HostMemory> Batch<M> {
     }
 
     /// Returns the stored bytes of the rows in [`Self::rows`], one row after another in the dataset's
-    /// [`Form`](crate::Form); the bytes after the last row are undefined. Returns `None` if the model needs no tensors.
-    pub const fn memory(&self) -> Option<&M> {
-        self.memory.as_ref()
+    /// [`Form`](crate::Form) with [`Self::host_frames`]; the bytes after the last row are undefined. Returns `None` if
+    /// the model needs no tensors.
+    pub fn memory(&self) -> Option<&M> {
+        self.memory.as_ref().map(BatchMemory::get)
     }
 
-    /// Returns the number of frames that each row has in [`Self::memory`] before the zero padding; empty if all rows
-    /// have the same number.
+    /// Takes the memory out of the batch, which then has none.
+    pub fn take_memory(&mut self) -> Option<BatchMemory<M>> {
+        self.memory.take()
+    }
+
+    /// Returns the number of frames of each row in [`Self::memory`], with the zero padding:
+    /// [`Form::host_frames`](crate::Form::host_frames) unless [`LoaderPlan::frames`](crate::LoaderPlan::frames) selects
+    /// others.
+    pub const fn host_frames(&self) -> usize {
+        self.host_frames
+    }
+
+    /// Returns the number of frames that each row has in [`Self::memory`] before the zero padding; empty if all stored
+    /// rows have the same number.
     pub fn filled(&self) -> &[i64] {
         &self.filled
     }
@@ -101,17 +111,5 @@ impl<M: HostMemory> Batch<M> {
             }
         }
         sets
-    }
-}
-
-impl<M: HostMemory> Drop for Batch<M> {
-    fn drop(&mut self) {
-        // A GPU may still be copying from memory that is not reusable. Only the library that provides the memory knows
-        // when the copy is complete.
-        let reusable = self.memory.take().filter(HostMemory::is_reusable);
-        if let Some(memory) = reusable {
-            // Sending fails if the loader has been dropped and no longer needs the memory.
-            let _ = self.pool.send(memory);
-        }
     }
 }

@@ -1,7 +1,9 @@
 //! The rows of a feature with their splits, labels and metadata, which are loaded before any tensor is read.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crossbeam_channel::{Receiver, Sender, bounded};
 use wavemill_schemas::config::Data;
 use wavemill_schemas::manifest::{FeatureEntry, FileEntry};
 use wavemill_schemas::recipe::SplitRule;
@@ -62,7 +64,12 @@ pub struct Dataset<M = Vec<u8>> {
     pub(crate) lost: Vec<LostFile>,
     /// Host memory that is reused in the next epoch: allocating new pages takes as long as reading data into them.
     pub(crate) spare: Mutex<Vec<M>>,
+    /// Host memory of dropped batches that [`Loader::read`](crate::Loader::read) reuses.
+    pub(crate) reads: (Sender<M>, Receiver<M>),
 }
+
+/// Maximum number of batches of [`Loader::read`](crate::Loader::read) whose host memory is kept for reuse.
+const READS_KEPT_MAX: usize = 4;
 
 /// A damaged file of a feature that was skipped because `data.skip_damaged` is set.
 #[derive(Debug)]
@@ -93,7 +100,7 @@ impl<M> Dataset<M> {
     pub fn open(store: Store, data: &Data, needs: Needs) -> Result<Arc<Self>, DatasetError> {
         let feature = store.feature(data.feature.as_deref())?;
         let spec = InputSpec::new(feature, data, store.manifest().stats.get(&feature.name))?;
-        let mut dataset = Self::read(store, spec, data, needs)?;
+        let mut dataset = Self::read(store, spec, data, needs, &AtomicBool::new(false))?;
 
         // The splits must be known before classes, means and vocabularies are computed, since these may use only
         // training rows.
@@ -131,7 +138,7 @@ impl<M> Dataset<M> {
             feature: store.feature(Some(&model.input.feature.name))?.clone(),
             ..model.input.clone()
         };
-        let mut dataset = Self::read(store, spec, data, needs)?;
+        let mut dataset = Self::read(store, spec, data, needs, &AtomicBool::new(false))?;
 
         let store = &dataset.store;
         let rows = &dataset.rows;
@@ -145,12 +152,40 @@ impl<M> Dataset<M> {
         Ok(Arc::new(dataset))
     }
 
-    /// Reads the rows and their splits, but no labels and no metadata.
+    /// Opens the rows of a feature as they are stored, for a model of another program: not normalised, in their full
+    /// length, with the labels of `data.targets` if it names any, and without metadata. `data.frames` is not used.
+    ///
+    /// # Errors
+    /// The same errors as for [`Self::open`], and [`DatasetError::Other`] if `stop` is set meanwhile.
+    pub fn open_stored(
+        store: Store,
+        data: &Data,
+        stop: &AtomicBool,
+    ) -> Result<Arc<Self>, DatasetError> {
+        let spec = InputSpec::stored(store.feature(data.feature.as_deref())?);
+        let mut dataset = Self::read(store, spec, data, Needs::Spectrogram, stop)?;
+
+        // The lengths of rows are only known after all files have been opened.
+        if let Some(longest) = dataset.rows.frames.iter().max() {
+            dataset.spec.frames = (*longest).max(1) as usize;
+            dataset.form = Form::new(&dataset.spec)?;
+        }
+
+        if !data.targets.is_empty() {
+            let training: Vec<u32> = on_side(&dataset.sides, Side::Training).collect();
+            dataset.targets =
+                Target::resolve(&data.targets, &dataset.store, &dataset.rows, &training)?;
+        }
+        Ok(Arc::new(dataset))
+    }
+
+    /// Reads the rows and their splits, but no labels and no metadata, until `stop` is set.
     fn read(
         store: Store,
         spec: InputSpec,
         data: &Data,
         needs: Needs,
+        stop: &AtomicBool,
     ) -> Result<Self, DatasetError> {
         let form = Form::new(&spec)?;
         // Check the content of files first if no tensors are read, because the files are not opened again, or if
@@ -161,7 +196,14 @@ impl<M> Dataset<M> {
             pages,
             folders,
             lost,
-        } = Files::read(&store, &spec, &form, data.skip_damaged, is_checked_first)?;
+        } = Files::read(
+            &store,
+            &spec,
+            &form,
+            data.skip_damaged,
+            is_checked_first,
+            stop,
+        )?;
 
         Ok(Self {
             sides: splits::sides(&store, &rows, &folders, data.split.as_deref())?,
@@ -178,6 +220,7 @@ impl<M> Dataset<M> {
             skip_damaged: data.skip_damaged,
             lost,
             spare: Mutex::default(),
+            reads: bounded(READS_KEPT_MAX),
         })
     }
 
@@ -250,6 +293,24 @@ impl<M> Dataset<M> {
     /// Returns the rows of a split, in manifest order.
     pub fn rows_of(&self, side: Side) -> Vec<u32> {
         on_side(&self.sides, side).collect()
+    }
+
+    /// Reports whether the files of `rows` have been compared with their hashes, or are not to be compared.
+    pub fn are_files_checked(&self, rows: &[u32]) -> bool {
+        let mut files = rows.iter().map(|&row| self.rows.file_of(row));
+        files.all(|file| self.pages.is_checked(file))
+    }
+
+    /// Compares the files of `rows` with their hashes, which otherwise happens when their first row is read. The rows
+    /// of a file that differs cannot be read afterwards.
+    ///
+    /// # Errors
+    /// [`DatasetError::Store`] if a file cannot be read, or if `stop` is set meanwhile.
+    pub fn check_files(&self, rows: &[u32], stop: &AtomicBool) -> Result<(), DatasetError> {
+        for &row in rows {
+            self.pages.check(self.rows.file_of(row), stop)?;
+        }
+        Ok(())
     }
 
     /// Returns the number of training rows in each class of a target.
@@ -330,6 +391,7 @@ impl Files {
         form: &Form,
         skip_damaged: bool,
         is_checked_first: bool,
+        stop: &AtomicBool,
     ) -> Result<Self, DatasetError> {
         let feature = &spec.feature;
         let targets: Vec<String> = store
@@ -349,10 +411,13 @@ impl Files {
         // A damaged file that is skipped gets no number, so that the numbers of other files are valid indices into
         // `folders` and `pages`.
         for entry in store.manifest().files_of(&feature.name) {
+            if stop.load(Ordering::Relaxed) {
+                return Err(stopped());
+            }
             let appended = match is_checked_first {
                 true => store
                     .path(entry)
-                    .and_then(|path| require_content(&path, &entry.blake3)),
+                    .and_then(|path| require_content(&path, &entry.blake3, Some(stop))),
                 false => Ok(()),
             };
             let store = unchecked.as_ref().unwrap_or(store);
@@ -383,10 +448,18 @@ impl Files {
         let located = self.pages.locate(&shard)?;
 
         let file = self.folders.len() as u32;
-        self.rows.append(&shard, file, targets)?;
+        self.rows.append(&shard, file, feature, targets)?;
         self.pages.append(shard, located);
         self.folders.push(entry.split.clone());
         Ok(())
+    }
+}
+
+/// Returns the error for work that was stopped.
+fn stopped() -> DatasetError {
+    DatasetError::Other {
+        message: "opening the feature was stopped".to_owned(),
+        source: None,
     }
 }
 

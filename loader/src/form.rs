@@ -8,6 +8,7 @@
 use wavemill_schemas::manifest::{FeatureEntry, Scale, Stats};
 use wavemill_schemas::recipe::Dtype;
 
+use crate::frames::Excerpt;
 use crate::{DatasetError, InputSpec};
 
 /// The name of the time axis in a manifest.
@@ -21,8 +22,9 @@ pub struct Form {
     bands: usize,
     /// Number of frames of a row in host memory: as stored or, if rows differ in length, as the model expects.
     host_frames: usize,
+    /// Number of frames of a stored row; `None` if rows differ in length.
+    stored_frames: Option<usize>,
     frames_first: bool,
-    is_ragged: bool,
     frames: usize,
     stats: Option<Stats>,
     kind: RowKind,
@@ -155,8 +157,8 @@ impl Form {
             scale: feature.scale,
             bands,
             host_frames: frames.unwrap_or(spec.frames),
+            stored_frames: frames,
             frames_first,
-            is_ragged: frames.is_none(),
             frames: match (kind, frames) {
                 (RowKind::Columns | RowKind::Picture { .. }, Some(all)) => all,
                 _ => spec.frames,
@@ -166,9 +168,24 @@ impl Form {
         })
     }
 
+    /// Returns the form of the same rows with `frames` frames in host memory, at least 1. Longer rows are cut, shorter
+    /// rows are zero-padded.
+    #[must_use]
+    pub fn with_host_frames(&self, frames: usize) -> Self {
+        Self {
+            host_frames: frames.max(1),
+            ..self.clone()
+        }
+    }
+
     /// Returns the number of bytes of a row in host memory.
     pub const fn row_bytes(&self) -> usize {
-        self.bands * self.host_frames * self.stored.bytes()
+        self.host_frames * self.frame_bytes()
+    }
+
+    /// Returns the number of bytes of a frame, which has one value of every band.
+    const fn frame_bytes(&self) -> usize {
+        self.bands * self.stored.bytes()
     }
 
     /// Returns the number type of the stored values, which are little-endian.
@@ -198,7 +215,17 @@ impl Form {
 
     /// Reports whether stored rows differ in their number of frames.
     pub const fn is_ragged(&self) -> bool {
-        self.is_ragged
+        self.stored_frames.is_none()
+    }
+
+    /// Returns the number of frames of a stored row, or `None` if rows differ in length.
+    pub const fn stored_frames(&self) -> Option<usize> {
+        self.stored_frames
+    }
+
+    /// Reports whether the bytes of a row in host memory are always those of the stored row.
+    pub(crate) fn is_as_stored(&self) -> bool {
+        self.stored_frames == Some(self.host_frames)
     }
 
     /// Returns the number of bands of a row.
@@ -218,25 +245,34 @@ impl Form {
     }
 
     /// Copies a stored row into `slot`, which must be [`Self::row_bytes`] long, and returns the number of frames
-    /// copied. If rows differ in length, the row is cut or padded with zero bytes.
+    /// copied. A longer row is cut at its end, a shorter one is padded with zero bytes.
     ///
     /// # Errors
     /// A description of the problem if the row has a wrong length.
     pub fn fill(&self, value: &[u8], slot: &mut [u8]) -> Result<usize, String> {
+        self.fill_excerpt(value, Excerpt::Start, slot)
+    }
+
+    /// Copies a row like [`Self::fill`], but takes the frames `excerpt` of a longer row.
+    ///
+    /// # Errors
+    /// The errors of [`Self::fill`].
+    pub(crate) fn fill_excerpt(
+        &self,
+        value: &[u8],
+        excerpt: Excerpt,
+        slot: &mut [u8],
+    ) -> Result<usize, String> {
         // A frame has one value of every band, whether frames or bands are stored first.
-        let frame_bytes = self.bands * self.stored.bytes();
+        let frame_bytes = self.frame_bytes();
         let stored_frames = value.len() / frame_bytes;
-        let fits = if self.is_ragged {
-            value.len().is_multiple_of(frame_bytes)
-        } else {
-            value.len() == slot.len()
+        let fits = match self.stored_frames {
+            None => value.len().is_multiple_of(frame_bytes),
+            Some(frames) => value.len() == frames * frame_bytes,
         };
         if !fits {
-            return Err(format!(
-                "a row of {} bytes, not {}",
-                value.len(),
-                slot.len()
-            ));
+            let wanted = self.stored_frames.unwrap_or(self.host_frames) * frame_bytes;
+            return Err(format!("a row of {} bytes, not {wanted}", value.len()));
         }
 
         let frames = stored_frames.min(self.host_frames);
@@ -250,14 +286,17 @@ impl Form {
         let runs = if self.frames_first { 1 } else { self.bands };
         let run_bytes = |frames: usize| frames * frame_bytes / runs;
         let taken = run_bytes(frames);
+        let first = run_bytes(excerpt.first_frame(stored_frames, frames));
 
-        // Memory is reused, so it may still contain a row of an earlier batch.
-        slot.fill(0);
+        if frames < self.host_frames {
+            // Memory is reused, so it may still contain a row of an earlier batch.
+            slot.fill(0);
+        }
         // `chunks_exact` panics for a size of 0, which a row without frames would have.
         let stored_runs = value.chunks_exact(run_bytes(stored_frames).max(1));
         let runs = slot.chunks_exact_mut(run_bytes(self.host_frames));
         for (stored, run) in stored_runs.zip(runs) {
-            run[..taken].copy_from_slice(&stored[..taken]);
+            run[..taken].copy_from_slice(&stored[first..first + taken]);
         }
         Ok(frames)
     }

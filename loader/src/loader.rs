@@ -8,66 +8,16 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, Select, Sender, bounded, unbounded};
 use wavemill_schemas::text::panic_message;
 
+use crate::form::Form;
 use crate::page::Scratch;
-use crate::{Batch, Dataset, DatasetError, HostMemory, Side, order};
-
-/// The rows that are read in an epoch, and how they are read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LoaderPlan {
-    /// The split whose rows are read.
-    pub side: Side,
-    /// Whether rows are shuffled over windows of `data.shuffle_window` row groups; otherwise they are in manifest
-    /// order.
-    pub shuffle: bool,
-    /// The seed of the shuffled order and of mix-up partners.
-    pub seed: u64,
-    /// The index of the epoch, starting at 0.
-    pub epoch: u64,
-    /// Number of rows in a global batch.
-    pub batch_size: usize,
-    /// Whether the last batch is left out if it is smaller.
-    pub drop_last: bool,
-    /// Whether rows have mix-up partners. Partners that belong to other ranks are read, too.
-    pub mixup: bool,
-    /// The rank of this process.
-    pub rank: usize,
-    /// The number of ranks.
-    pub world_size: usize,
-    /// The index of the first global batch to read.
-    pub first_batch: u64,
-    /// Number of reader threads.
-    pub readers: usize,
-    /// Maximum number of batches that are read ahead of time; at least one per reader thread.
-    pub prefetch_batches: usize,
-    /// Whether host memory is page-locked, for a CUDA device.
-    pub pinned: bool,
-}
-
-impl Default for LoaderPlan {
-    /// Default: all training rows in manifest order, in batches of 16 for one rank, with one reader thread, two batches
-    /// ahead.
-    fn default() -> Self {
-        Self {
-            side: Side::Training,
-            shuffle: false,
-            seed: 0,
-            epoch: 0,
-            batch_size: 16,
-            drop_last: false,
-            mixup: false,
-            rank: 0,
-            world_size: 1,
-            first_batch: 0,
-            readers: 1,
-            prefetch_batches: 2,
-            pinned: false,
-        }
-    }
-}
+use crate::pages::RowToRead;
+use crate::plan::LoaderPlan;
+use crate::{Batch, BatchMemory, Dataset, DatasetError, HostMemory, order};
 
 /// An iterator over one rank's batches of an epoch, in order. It ends after the first error.
 ///
@@ -77,8 +27,10 @@ pub struct Loader<M: HostMemory = Vec<u8>> {
     shared: Arc<ReaderContext<M>>,
     queues: Vec<Receiver<Result<Batch<M>, DatasetError>>>,
     threads: Vec<Option<JoinHandle<()>>>,
-    next: u64,
-    end: u64,
+    /// Number of batches that were returned.
+    n_returned: u64,
+    /// Number of batches that will have been returned at the end.
+    n_to_return: u64,
 }
 
 /// State shared by the reader threads of an epoch.
@@ -101,15 +53,45 @@ impl<M: HostMemory> Loader<M> {
     /// Starts the reader threads of an epoch.
     ///
     /// # Errors
-    /// [`DatasetError::Other`] if a thread cannot be started.
+    /// [`DatasetError::Unfit`] if the rows cannot be cropped or bucketed as planned; [`DatasetError::Other`] if a
+    /// thread cannot be started.
     pub fn start(dataset: &Arc<Dataset<M>>, plan: LoaderPlan) -> Result<Self, DatasetError> {
+        plan.check(dataset)?;
         let groups = dataset.groups(plan.side);
-        let order = if plan.shuffle {
+        let mut order = if plan.shuffle {
             order::shuffled(&groups, plan.seed, plan.epoch, dataset.shuffle_window)
         } else {
             order::in_order(&groups)
         };
+        if plan.buckets > 1 {
+            let frames = &dataset.rows.frames;
+            order = order::bucketed(&order, frames, plan.buckets, plan.batch_size.max(1));
+        }
         Self::over(dataset, plan, order)
+    }
+
+    /// Reads `rows` in this order on the calling thread. Only the plan's frames are used, with their seed and epoch.
+    ///
+    /// # Errors
+    /// [`DatasetError::Unfit`] if the rows cannot be cropped as planned, and the errors of reading.
+    pub fn read(
+        dataset: &Arc<Dataset<M>>,
+        plan: &LoaderPlan,
+        rows: &[u32],
+    ) -> Result<Batch<M>, DatasetError> {
+        plan.check(dataset)?;
+        let plan = LoaderPlan {
+            frames: plan.frames,
+            seed: plan.seed,
+            epoch: plan.epoch,
+            batch_size: rows.len().max(1),
+            ..LoaderPlan::default()
+        };
+        let pool = dataset.reads.clone();
+        let shared = ReaderContext::new(dataset, plan, rows.to_vec(), pool)?;
+        let mut scratch = Scratch::new().map_err(no_thread)?;
+        let batch = shared.batch(0, &mut scratch)?;
+        Ok(batch.expect("only dropping a loader stops its readers"))
     }
 
     /// Starts reader threads for the rows `order`.
@@ -118,29 +100,21 @@ impl<M: HostMemory> Loader<M> {
         mut plan: LoaderPlan,
         order: Vec<u32>,
     ) -> Result<Self, DatasetError> {
-        // The fields of a plan are public; a batch size of 0 would cause a division by zero.
+        // The fields of a plan are public; a batch size or stride of 0 would cause a division by zero.
         plan.batch_size = plan.batch_size.max(1);
+        plan.stride = plan.stride.max(1);
         let end = order::n_batches(order.len(), plan.batch_size, plan.drop_last);
-        let next = plan.first_batch.min(end);
+        let first = plan.first_batch.min(end);
+        let n_to_return = (end - first).div_ceil(plan.stride);
 
         // More threads than batches would have nothing to do.
-        let n_left = usize::try_from(end - next).unwrap_or(usize::MAX);
+        let n_left = usize::try_from(n_to_return).unwrap_or(usize::MAX);
         let n_readers = plan.readers.clamp(1, n_left.max(1));
         // While its queue is full, a reader has one more finished batch.
         let ahead = (plan.prefetch_batches / n_readers).saturating_sub(1);
-
+        let stride = plan.stride;
         // The channel is unbounded but short: the number of memory buffers is limited by the batches ahead and in use.
-        let (pool, used) = unbounded();
-        let shared = Arc::new(ReaderContext {
-            dataset: Arc::clone(dataset),
-            memory_bytes: rows_max(&plan, order.len()) * dataset.pages.row_bytes(),
-            plan,
-            order,
-            stop: AtomicBool::new(false),
-            n_taken: AtomicUsize::new(0),
-            used,
-            pool,
-        });
+        let shared = Arc::new(ReaderContext::new(dataset, plan, order, unbounded())?);
 
         // Create the loader before its threads: if a thread cannot be started, dropping the loader stops the running
         // threads.
@@ -148,15 +122,16 @@ impl<M: HostMemory> Loader<M> {
             shared,
             queues: Vec::new(),
             threads: Vec::new(),
-            next,
-            end,
+            n_returned: 0,
+            n_to_return,
         };
         for reader in 0..n_readers {
             let (sender, queue) = bounded(ahead);
             let shared = Arc::clone(&loader.shared);
-            // `Iterator::next` receives from the readers in turn, starting at `next`, so each reader must read every
-            // n-th batch from there.
-            let numbers = (next + reader as u64..end).step_by(n_readers);
+            // `Iterator::next` receives from the readers in turn, so each one must read every n-th of the batches to
+            // return.
+            let turns = (reader as u64..n_to_return).step_by(n_readers);
+            let numbers = turns.map(move |turn| first + turn * stride);
             let thread = std::thread::Builder::new()
                 .name(format!("reader-{reader}"))
                 .spawn(move || shared.read(numbers, &sender))
@@ -171,6 +146,22 @@ impl<M: HostMemory> Loader<M> {
     pub fn n_batches(&self) -> u64 {
         let ReaderContext { order, plan, .. } = &*self.shared;
         order::n_batches(order.len(), plan.batch_size, plan.drop_last)
+    }
+
+    /// Waits at most `timeout` until `next` returns without waiting, and reports whether it does. A caller can thereby
+    /// notice between two waits that it has been interrupted.
+    pub fn wait(&self, timeout: Duration) -> bool {
+        if self.n_returned == self.n_to_return {
+            return true;
+        }
+        let mut select = Select::new();
+        select.recv(&self.queues[self.reader()]);
+        select.ready_timeout(timeout).is_ok()
+    }
+
+    /// Returns the index of the thread that reads the next batch: threads take turns.
+    fn reader(&self) -> usize {
+        (self.n_returned % self.queues.len() as u64) as usize
     }
 
     /// Returns the number of rows that `drop_last` leaves out of this epoch.
@@ -222,21 +213,19 @@ impl<M: HostMemory> Iterator for Loader<M> {
     type Item = Result<Batch<M>, DatasetError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.next == self.end {
+        if self.n_returned == self.n_to_return {
             return None;
         }
 
-        // Readers take turns from `first_batch` on, which need not be a multiple of their number.
-        let n_given = self.next - self.shared.plan.first_batch;
-        let reader = (n_given % self.queues.len() as u64) as usize;
+        let reader = self.reader();
         let batch = self.queues[reader]
             .recv()
             .unwrap_or_else(|_| Err(self.panic_of(reader)));
 
-        self.next += 1;
+        self.n_returned += 1;
         // After an error, discard later batches: a missing batch would change the order.
         if batch.is_err() {
-            self.end = self.next;
+            self.n_to_return = self.n_returned;
         }
         Some(batch)
     }
@@ -259,6 +248,40 @@ impl<M: HostMemory> Drop for Loader<M> {
 }
 
 impl<M: HostMemory> ReaderContext<M> {
+    /// Creates the state for reading the rows `order`. Memory of dropped batches goes through the channel.
+    ///
+    /// # Errors
+    /// [`DatasetError::Unfit`] if a batch would be too large for the address space.
+    fn new(
+        dataset: &Arc<Dataset<M>>,
+        plan: LoaderPlan,
+        order: Vec<u32>,
+        (pool, used): (Sender<M>, Receiver<M>),
+    ) -> Result<Self, DatasetError> {
+        // The form of all rows of the epoch is that of the batch with the longest rows.
+        let form = plan.form_of(&dataset.form, &dataset.rows.frames, &order);
+        let rows = rows_max(&plan, order.len());
+        let memory_bytes = form.row_bytes().checked_mul(rows);
+        let memory_bytes = memory_bytes.ok_or_else(|| {
+            let frames = form.host_frames();
+            DatasetError::unfit(
+                "batch_size",
+                format!("{rows} rows of {frames} frames are too large"),
+            )
+        })?;
+
+        Ok(Self {
+            dataset: Arc::clone(dataset),
+            memory_bytes,
+            plan,
+            order,
+            stop: AtomicBool::new(false),
+            n_taken: AtomicUsize::new(0),
+            used,
+            pool,
+        })
+    }
+
     /// Runs a reader thread: reads the batches with these numbers until one fails or the loader is dropped.
     fn read(
         &self,
@@ -313,15 +336,22 @@ impl<M: HostMemory> ReaderContext<M> {
             n_own: 0,
             partners: None,
             damaged: Vec::new(),
+            host_frames: 0,
             memory: None,
-            pool: self.pool.clone(),
         };
         // A model that uses only metadata needs no tensors, so no page is read and no memory is allocated.
         if !self.dataset.needs.spectrogram() {
             batch.n_own = n_own;
             batch.rows.clone_from(&wanted);
-        } else if !self.fill(&mut batch, &wanted, n_own, scratch)? {
-            return Ok(None);
+        } else {
+            let form = plan.form_of(&self.dataset.form, &self.dataset.rows.frames, global);
+            match self.fill(&mut batch, &form, &wanted, n_own, scratch) {
+                Ok(true) => {}
+                // Comparing the hash of a file is an error if the loader is dropped meanwhile.
+                Err(_) if self.stop.load(Ordering::Relaxed) => return Ok(None),
+                Ok(false) => return Ok(None),
+                Err(error) => return Err(error),
+            }
         }
 
         // Compute the keys of rows after `fill`, which leaves out damaged rows.
@@ -341,20 +371,25 @@ impl<M: HostMemory> ReaderContext<M> {
         rows.iter().map(|&row| keys[row as usize]).collect()
     }
 
-    /// Reads the tensors of the `wanted` rows, of which the first `n_own` belong to this rank. Returns `false` if the
-    /// loader was dropped in the meantime.
+    /// Reads the tensors of the `wanted` rows, of which the first `n_own` belong to this rank, in `form`. Returns
+    /// `false` if the loader was dropped in the meantime.
     fn fill(
         &self,
         batch: &mut Batch<M>,
+        form: &Form,
         wanted: &[u32],
         n_own: usize,
         scratch: &mut Scratch,
     ) -> Result<bool, DatasetError> {
         let Dataset { rows, pages, .. } = &*self.dataset;
-        let mut memory = self.memory()?;
+        let mut memory = BatchMemory::new(self.memory()?, self.pool.clone());
+        batch.host_frames = form.host_frames();
 
         // Use the next slot only after a row was read, so that a damaged row leaves no gap between the others.
-        let mut slots = memory.bytes_mut().chunks_exact_mut(pages.row_bytes());
+        let mut slots = memory
+            .get_mut()
+            .bytes_mut()
+            .chunks_exact_mut(form.row_bytes());
         let mut slot = slots.next();
         for (place, &row) in wanted.iter().enumerate() {
             if self.stop.load(Ordering::Relaxed) {
@@ -365,10 +400,17 @@ impl<M: HostMemory> ReaderContext<M> {
             let bytes = slot
                 .as_deref_mut()
                 .expect("a batch's memory has a slot for each of its rows");
-            match pages.read(row, group, bytes, scratch) {
+            let to_read = RowToRead {
+                row,
+                group,
+                form,
+                excerpt: self.plan.excerpt(rows.keys[row as usize]),
+                stop: &self.stop,
+            };
+            match pages.read(to_read, bytes, scratch) {
                 Ok(frames) => {
                     batch.rows.push(row);
-                    if self.dataset.form.is_ragged() {
+                    if form.is_ragged() {
                         batch.filled.push(frames as i64);
                     }
                     batch.n_own += usize::from(place < n_own);
@@ -390,9 +432,10 @@ impl<M: HostMemory> ReaderContext<M> {
 
     /// Returns the host memory of a dropped batch, or memory from the dataset if there is none.
     fn memory(&self) -> Result<M, DatasetError> {
-        // Memory in this channel was allocated by this loader, so it is large enough for its batches.
-        if let Ok(used) = self.used.try_recv() {
-            return Ok(used);
+        // All batches of a loader have memory of one size, but not those of single reads.
+        let mut used = self.used.try_iter();
+        if let Some(memory) = used.find(|memory| memory.size() >= self.memory_bytes) {
+            return Ok(memory);
         }
         self.n_taken.fetch_add(1, Ordering::Relaxed);
         self.dataset.memory(self.memory_bytes, self.plan.pinned)

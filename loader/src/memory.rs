@@ -1,7 +1,10 @@
 //! Host memory for the rows of batches: plain memory, or memory provided by another library.
 
 use std::fmt::Debug;
+use std::hint::black_box;
 use std::io;
+
+use crossbeam_channel::Sender;
 
 use crate::DatasetError;
 
@@ -32,6 +35,17 @@ impl HostMemory for Vec<u8> {
                 source: Some(io::Error::from(io::ErrorKind::Unsupported).into()),
             });
         }
+        // A failed allocation of `vec!` would abort the process, so the memory is first requested in a way that returns
+        // an error. `black_box` keeps the compiler from removing that request.
+        let mut probe = Vec::<u8>::new();
+        let reserved = probe.try_reserve_exact(bytes);
+        reserved.map_err(|error| DatasetError::Other {
+            message: format!("{bytes} bytes of memory for a batch"),
+            source: Some(error.into()),
+        })?;
+        drop(black_box(probe));
+
+        // `vec!` takes zeroed pages from the system, which `resize` would write.
         Ok(vec![0; bytes])
     }
 
@@ -45,5 +59,48 @@ impl HostMemory for Vec<u8> {
 
     fn is_reusable(&self) -> bool {
         true
+    }
+}
+
+/// Memory of a batch. When it is dropped, the loader reuses it for another batch.
+#[derive(Debug)]
+pub struct BatchMemory<M: HostMemory = Vec<u8>> {
+    /// The memory; `None` only while it is dropped.
+    memory: Option<M>,
+    /// The channel to the loader that uses the memory again.
+    pool: Sender<M>,
+}
+
+impl<M: HostMemory> BatchMemory<M> {
+    pub(crate) const fn new(memory: M, pool: Sender<M>) -> Self {
+        Self {
+            memory: Some(memory),
+            pool,
+        }
+    }
+
+    /// Returns the memory.
+    pub fn get(&self) -> &M {
+        self.memory.as_ref().expect(UNTIL_DROPPED)
+    }
+
+    /// Returns the memory for writing.
+    pub fn get_mut(&mut self) -> &mut M {
+        self.memory.as_mut().expect(UNTIL_DROPPED)
+    }
+}
+
+/// Why [`BatchMemory`] always contains memory.
+const UNTIL_DROPPED: &str = "only `drop` takes the memory out";
+
+impl<M: HostMemory> Drop for BatchMemory<M> {
+    fn drop(&mut self) {
+        // A GPU may still be copying from memory that is not reusable. Only the library that provides the memory knows
+        // when the copy is complete.
+        let reusable = self.memory.take().filter(HostMemory::is_reusable);
+        if let Some(memory) = reusable {
+            // Sending fails if the loader has been dropped and no longer needs the memory, or has enough.
+            let _ = self.pool.try_send(memory);
+        }
     }
 }

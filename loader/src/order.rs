@@ -30,6 +30,54 @@ pub(crate) fn in_order(groups: &[Vec<u32>]) -> Vec<u32> {
     groups.concat()
 }
 
+/// Orders the rows of an epoch so that the rows of a batch have similar lengths. `frames` has the length of every row
+/// of the feature.
+///
+/// The rows are divided by length into `n_buckets` buckets of about the same size. They are taken in the order of the
+/// epoch, and whenever `batch_size` rows of a bucket have been taken, these are the next batch. The rows that remain
+/// form batches in the order of their buckets. The last rows of the order that fill no batch keep their place, so
+/// leaving out the last batch favours no length.
+pub(crate) fn bucketed(
+    order: &[u32],
+    frames: &[u32],
+    n_buckets: usize,
+    batch_size: usize,
+) -> Vec<u32> {
+    let (whole, rest) = order.split_at(order.len() - order.len() % batch_size);
+    let bounds = bucket_bounds(whole, frames, n_buckets);
+
+    let mut bucketed = Vec::with_capacity(order.len());
+    let mut buckets: Vec<Vec<u32>> = vec![Vec::new(); bounds.len() + 1];
+    for &row in whole {
+        let bucket = bounds.partition_point(|&bound| bound <= frames[row as usize]);
+        buckets[bucket].push(row);
+        if buckets[bucket].len() == batch_size {
+            bucketed.append(&mut buckets[bucket]);
+        }
+    }
+
+    for bucket in &buckets {
+        bucketed.extend_from_slice(bucket);
+    }
+    bucketed.extend_from_slice(rest);
+    bucketed
+}
+
+/// Returns the smallest length of each bucket but the first, in ascending order without repetitions.
+fn bucket_bounds(rows: &[u32], frames: &[u32], n_buckets: usize) -> Vec<u32> {
+    let mut lengths: Vec<u32> = rows.iter().map(|&row| frames[row as usize]).collect();
+    lengths.sort_unstable();
+
+    // More buckets than rows would be empty.
+    let n_buckets = n_buckets.clamp(1, lengths.len().max(1));
+    let mut bounds: Vec<u32> = (1..n_buckets)
+        .map(|bucket| lengths[lengths.len() * bucket / n_buckets])
+        .collect();
+    // Rows of one length are in one bucket.
+    bounds.dedup();
+    bounds
+}
+
 /// Returns the number of batches in an epoch of `n_rows` rows.
 pub const fn n_batches(n_rows: usize, batch_size: usize, drop_last: bool) -> u64 {
     let batches = if drop_last {
@@ -179,6 +227,54 @@ mod tests {
 
         assert_ne!(partners(&keys, 1, 3), found);
         assert_eq!(partners(&keys[..1], 1, 2), [0]);
+    }
+
+    #[test]
+    fn batches_of_buckets_have_similar_lengths_and_all_rows() {
+        let groups = groups();
+        let order = shuffled(&groups, 7, 1, 4);
+        let frames: Vec<u32> = (0..order.len() as u64)
+            .map(|row| rng::mix("test", &[row]) as u32 % 1000)
+            .collect();
+        let grouped = bucketed(&order, &frames, 4, 5);
+
+        let mut sorted = grouped.clone();
+        sorted.sort_unstable();
+        assert_eq!(sorted, groups.concat());
+        assert_eq!(bucketed(&order, &frames, 4, 5), grouped);
+        assert_ne!(
+            bucketed(&shuffled(&groups, 7, 2, 4), &frames, 4, 5),
+            grouped
+        );
+
+        let padding = |order: &[u32]| -> u32 {
+            let lengths = order.chunks(5).map(|batch| {
+                let lengths = batch.iter().map(|&row| frames[row as usize]);
+                let longest = lengths.clone().max().unwrap_or(0);
+                lengths.map(|length| longest - length).sum::<u32>()
+            });
+            lengths.sum()
+        };
+        let (with, without) = (padding(&grouped), padding(&order));
+        assert!(with < without / 2, "{with} and {without} padded frames");
+    }
+
+    #[test]
+    fn rows_without_a_whole_batch_stay_at_the_end() {
+        let order = [0, 9, 1, 8, 2, 7, 3, 6, 4, 5, 10];
+        let frames: Vec<u32> = (0..11).collect();
+        assert_eq!(
+            bucketed(&order, &frames, 2, 4),
+            [0, 1, 2, 3, 9, 8, 7, 6, 4, 5, 10]
+        );
+    }
+
+    #[test]
+    fn buckets_of_equal_lengths_change_no_order() {
+        let order = [3, 1, 2, 0];
+        assert_eq!(bucketed(&order, &[7; 4], 8, 2), order);
+        assert_eq!(bucketed(&order, &[7; 4], 8, 9), order);
+        assert_eq!(bucketed(&[], &[], 8, 2), [0; 0]);
     }
 
     #[test]

@@ -69,6 +69,8 @@ pub(crate) struct RowInPage {
 pub(crate) struct Scratch {
     /// The Parquet page as stored in the file.
     pub page: Vec<u8>,
+    /// A row of which a part is used.
+    pub row: Vec<u8>,
     rows: Vec<u8>,
     decompressor: Decompressor<'static>,
 }
@@ -89,6 +91,7 @@ impl Scratch {
     pub(crate) fn new() -> std::io::Result<Self> {
         Ok(Self {
             page: Vec::new(),
+            row: Vec::new(),
             rows: Vec::new(),
             decompressor: Decompressor::new()?,
         })

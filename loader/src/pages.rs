@@ -10,7 +10,7 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use parquet::basic::{Compression, Encoding, Type};
@@ -20,6 +20,7 @@ use parquet::file::page_index::offset_index::PageLocation;
 use crate::DatasetError;
 use crate::arrow_column::ArrowColumn;
 use crate::form::Form;
+use crate::frames::Excerpt;
 use crate::page::{RowInPage, Scratch};
 use crate::rows::RowGroup;
 use crate::shard::Shard;
@@ -78,11 +79,27 @@ struct ContentCheck {
     is_sound: Mutex<Option<bool>>,
 }
 
+/// A row to be copied, and the frames of it that are wanted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RowToRead<'a> {
+    /// The index of the row over all rows.
+    pub row: u32,
+    /// The row group of the row.
+    pub group: &'a RowGroup,
+    /// The form of the row in host memory.
+    pub form: &'a Form,
+    /// The frames that are taken if the row has more than `form`.
+    pub excerpt: Excerpt,
+    /// Whether the row is no longer needed.
+    pub stop: &'a AtomicBool,
+}
+
 /// The locations of all rows' tensors in the files of a feature.
 #[derive(Debug)]
 pub(crate) struct Pages {
     column: String,
     form: Form,
+    /// Number of bytes of a stored row; of no meaning if rows differ in length.
     row_bytes: usize,
     sources: Vec<RowFile>,
     places: Vec<Place>,
@@ -100,11 +117,6 @@ impl Pages {
             places: Vec::new(),
             bytes_read: AtomicU64::new(0),
         }
-    }
-
-    /// Returns the number of bytes of a row in a batch.
-    pub(crate) const fn row_bytes(&self) -> usize {
-        self.row_bytes
     }
 
     /// Returns the number of bytes of the tensor column that were read from files so far, including page headers.
@@ -279,33 +291,57 @@ impl Pages {
         Ok(())
     }
 
-    /// Copies a row's tensor to `slot`, which must be [`Self::row_bytes`] long, and returns the number of frames.
+    /// Reports whether a file has been compared with its hash, or is not to be compared.
+    pub(crate) fn is_checked(&self, file: u32) -> bool {
+        let content = self.sources[file as usize].content.as_ref();
+        content.is_none_or(|content| {
+            let known = content.is_sound.lock();
+            known.unwrap_or_else(PoisonError::into_inner).is_some()
+        })
+    }
+
+    /// Compares a file with its hash, unless this was done before.
+    ///
+    /// # Errors
+    /// [`DatasetError::Store`] if the file cannot be read, or if `stop` is set meanwhile.
+    pub(crate) fn check(&self, file: u32, stop: &AtomicBool) -> Result<(), DatasetError> {
+        self.sources[file as usize].is_sound(stop)?;
+        Ok(())
+    }
+
+    /// Copies the frames of a row to `slot` and returns their number.
     ///
     /// # Errors
     /// [`DatasetError::Damaged`] with file and row group if the row is damaged; [`DatasetError::Store`] if the
     /// operating system cannot read the file.
     pub(crate) fn read(
         &self,
-        row: u32,
-        group: &RowGroup,
+        row: RowToRead<'_>,
         slot: &mut [u8],
         scratch: &mut Scratch,
     ) -> Result<usize, DatasetError> {
-        let place = self.places[row as usize];
+        let RowToRead { group, form, .. } = row;
+        let place = self.places[row.row as usize];
         let source = &self.sources[group.file as usize];
         let number = group.number as usize;
-        if !source.is_sound()? {
+        if !source.is_sound(row.stop)? {
             let problem = "other bytes (blake3 differs)";
             return Err(DatasetError::row_group(&source.path, number, problem));
         }
-        let mut frames = self.form.host_frames();
+
+        let mut frames = form.host_frames();
         match &source.method {
-            ReadMethod::Plain => source.read_at(slot, place.offset, group)?,
-            ReadMethod::Zstd => {
-                scratch.page.resize(place.bytes as usize, 0);
-                source.read_at(&mut scratch.page, place.offset, group)?;
-                scratch
-                    .decompress(self.row_in_page(row), slot)
+            ReadMethod::Plain | ReadMethod::Zstd if form.is_as_stored() => {
+                self.read_direct(row, slot, scratch)?;
+            }
+            ReadMethod::Plain | ReadMethod::Zstd => {
+                let mut whole = std::mem::take(&mut scratch.row);
+                whole.resize(self.row_bytes, 0);
+                let read = self.read_direct(row, &mut whole, scratch);
+                scratch.row = whole;
+                read?;
+                frames = form
+                    .fill_excerpt(&scratch.row, row.excerpt, slot)
                     .map_err(|problem| DatasetError::row_group(&source.path, number, problem))?;
             }
             ReadMethod::Arrow(arrow_column) => {
@@ -318,7 +354,7 @@ impl Pages {
                     File::open(&source.path).map_err(DatasetError::io_at(&source.path, "open"))?;
                 let value = arrow_column.row(file, number, place.within as usize);
                 frames = value
-                    .and_then(|value| self.form.fill(value.bytes(), slot))
+                    .and_then(|value| form.fill_excerpt(value.bytes(), row.excerpt, slot))
                     .map_err(|problem| DatasetError::row_group(&source.path, number, problem))?;
             }
         }
@@ -327,6 +363,30 @@ impl Pages {
         self.bytes_read
             .fetch_add(u64::from(place.bytes), Ordering::Relaxed);
         Ok(frames)
+    }
+
+    /// Copies the bytes of a row, in a file that Parquet's Arrow reader does not have to read, to `slot`, which must be
+    /// `row_bytes` long.
+    fn read_direct(
+        &self,
+        row: RowToRead<'_>,
+        slot: &mut [u8],
+        scratch: &mut Scratch,
+    ) -> Result<(), DatasetError> {
+        let RowToRead { row, group, .. } = row;
+        let place = self.places[row as usize];
+        let source = &self.sources[group.file as usize];
+
+        if !matches!(source.method, ReadMethod::Zstd) {
+            return source.read_at(slot, place.offset, group);
+        }
+        scratch.page.resize(place.bytes as usize, 0);
+        source.read_at(&mut scratch.page, place.offset, group)?;
+        scratch
+            .decompress(self.row_in_page(row), slot)
+            .map_err(|problem| {
+                DatasetError::row_group(&source.path, group.number as usize, problem)
+            })
     }
 
     /// Returns the index of a row in its zstd page, and the number of rows in the page.
@@ -345,8 +405,9 @@ impl Pages {
 }
 
 impl RowFile {
-    /// Reports whether the hash of the file is the one that was committed.
-    fn is_sound(&self) -> Result<bool, DatasetError> {
+    /// Reports whether the hash of the file is the one that was committed. Computing the hash ends with an error if
+    /// `stop` is set meanwhile.
+    fn is_sound(&self, stop: &AtomicBool) -> Result<bool, DatasetError> {
         let Some(content) = &self.content else {
             return Ok(true);
         };
@@ -358,7 +419,7 @@ impl RowFile {
             return Ok(is_sound);
         }
 
-        let is_sound = match require_content(&self.path, &content.blake3) {
+        let is_sound = match require_content(&self.path, &content.blake3, Some(stop)) {
             Err(error) if error.is_damage() => false,
             compared => compared.map(|()| true)?,
         };

@@ -12,6 +12,7 @@ use arrow::compute::{cast, concat_batches};
 use arrow::datatypes::{ArrowPrimitiveType, DataType, Float32Type, Int32Type, Int64Type};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use wavemill_schemas::manifest::FeatureEntry;
 use wavemill_schemas::tables;
 
 use crate::DatasetError;
@@ -69,6 +70,8 @@ pub struct Rows {
     pub group_of: Vec<u32>,
     /// The row groups in manifest order.
     pub groups: Vec<RowGroup>,
+    /// Number of frames of each row's tensor if rows differ in length, else empty.
+    pub frames: Vec<u32>,
     genres: Vec<i32>,
     genres_end: Vec<u32>,
 }
@@ -92,6 +95,11 @@ impl Rows {
         self.keys.is_empty()
     }
 
+    /// Returns the index of a row's file among the feature's files that were read.
+    pub(crate) fn file_of(&self, row: u32) -> u32 {
+        self.groups[self.group_of[row as usize] as usize].file
+    }
+
     /// Returns the ids of all genres of a row.
     pub fn genres(&self, row: usize) -> &[i32] {
         let start = if row == 0 {
@@ -102,7 +110,7 @@ impl Rows {
         &self.genres[start as usize..self.genres_end[row] as usize]
     }
 
-    /// Appends the rows of a file; appends no rows if reading the file fails.
+    /// Appends the rows of a file of `feature`; appends no rows if reading the file fails.
     ///
     /// # Errors
     /// [`DatasetError::Damaged`] if a column is missing or cannot be decoded, [`DatasetError::Other`].
@@ -110,9 +118,10 @@ impl Rows {
         &mut self,
         shard: &Shard,
         file: u32,
+        feature: &FeatureEntry,
         targets: &[String],
     ) -> Result<(), DatasetError> {
-        let batch = read(shard, targets)?;
+        let batch = read(shard, feature, targets)?;
         let from = Columns {
             batch: &batch,
             shard,
@@ -128,7 +137,8 @@ impl Rows {
             .iter()
             .map(|t| from.numbers::<Int32Type>(t))
             .collect::<Result<_, _>>()?;
-        let genres = from.genres()?;
+        let genres = from.lists("genres_all")?;
+        let frames = from.frames(feature)?;
         let audio = from.text("audio_blake3")?;
 
         // All columns have been read: from here on, no operation can fail.
@@ -140,6 +150,7 @@ impl Rows {
             self.genres.extend(genres);
             self.genres_end.push(self.genres.len() as u32);
         }
+        self.frames.extend(frames);
         self.track_ids.extend(tracks.values());
         self.segments.extend(segments.values());
         self.offsets_s.extend(offsets.values());
@@ -173,10 +184,16 @@ impl Rows {
 }
 
 /// Reads the columns of all rows in a file, including those of `targets` but not the tensors.
-fn read(shard: &Shard, targets: &[String]) -> Result<RecordBatch, DatasetError> {
+fn read(
+    shard: &Shard,
+    feature: &FeatureEntry,
+    targets: &[String],
+) -> Result<RecordBatch, DatasetError> {
+    let shape = tables::shape_column(&feature.name);
     let mut columns = Vec::new();
     for (place, field) in shard.metadata.schema().fields().iter().enumerate() {
-        if SMALL_COLUMNS.contains(&field.name().as_str()) || targets.contains(field.name()) {
+        let is_small = SMALL_COLUMNS.contains(&field.name().as_str()) || *field.name() == shape;
+        if is_small || targets.contains(field.name()) {
             columns.push(place);
         }
     }
@@ -226,13 +243,31 @@ impl Columns<'_> {
         Ok(self.cast(name, &DataType::Utf8)?.as_string::<i32>().clone())
     }
 
-    fn genres(&self) -> Result<Vec<Vec<i32>>, DatasetError> {
-        let lists = self.cast("genres_all", &tables::list_of(DataType::Int32))?;
-        let mut genres = Vec::with_capacity(lists.len());
-        for list in lists.as_list::<i32>().iter() {
-            let ids = list.map(|ids| ids.as_primitive::<Int32Type>().values().to_vec());
-            genres.push(ids.unwrap_or_default());
+    fn lists(&self, name: &str) -> Result<Vec<Vec<i32>>, DatasetError> {
+        let column = self.cast(name, &tables::list_of(DataType::Int32))?;
+        let mut lists = Vec::with_capacity(column.len());
+        for list in column.as_list::<i32>().iter() {
+            let numbers = list.map(|list| list.as_primitive::<Int32Type>().values().to_vec());
+            lists.push(numbers.unwrap_or_default());
         }
-        Ok(genres)
+        Ok(lists)
+    }
+
+    /// Returns the number of frames of each row, or no numbers if rows do not differ in length.
+    fn frames(&self, feature: &FeatureEntry) -> Result<Vec<u32>, DatasetError> {
+        let Some(axis) = feature.shape.iter().position(Option::is_none) else {
+            return Ok(Vec::new());
+        };
+
+        let column = tables::shape_column(&feature.name);
+        let mut frames = Vec::new();
+        for shape in self.lists(&column)? {
+            let length = shape.get(axis).and_then(|&n| u32::try_from(n).ok());
+            frames.push(length.ok_or_else(|| {
+                let problem = format!("the shape {shape:?} has no length");
+                DatasetError::column(&self.shard.path, &column, problem)
+            })?);
+        }
+        Ok(frames)
     }
 }

@@ -72,6 +72,21 @@ impl InputSpec {
         })
     }
 
+    /// Creates the description of rows as they are stored, which are not normalised. If rows differ in length, `frames`
+    /// is 1 until their lengths are known.
+    pub(crate) fn stored(feature: &FeatureEntry) -> Self {
+        let frames = feature.shape.get(frame_axis(feature)).copied().flatten();
+        let has_frames = !feature.is_statistics() && !feature.is_picture();
+        Self {
+            feature: feature.clone(),
+            frames: frames.filter(|_| has_frames).unwrap_or(1),
+            normalize: None,
+            metadata: Vec::new(),
+            artists: Vec::new(),
+            albums: Vec::new(),
+        }
+    }
+
     /// Returns the sizes of the vocabularies of artists and albums, including the entry for unknown ids; 0 for an
     /// unused vocabulary.
     pub fn vocabulary(&self) -> [i64; 2] {
@@ -139,13 +154,7 @@ fn frames_of(feature: &FeatureEntry, data: &Data) -> Result<usize, DatasetError>
         };
     }
 
-    // Find the axis of frames by name, because a recipe may store frames before bands.
-    let axis = feature
-        .dim_names
-        .iter()
-        .position(|name| name == "frame")
-        .unwrap_or(1);
-    let stored = feature.shape.get(axis).copied().flatten();
+    let stored = feature.shape.get(frame_axis(feature)).copied().flatten();
     data.frames.or(stored).ok_or_else(|| {
         DatasetError::unfit(
             "frames",
@@ -155,6 +164,12 @@ fn frames_of(feature: &FeatureEntry, data: &Data) -> Result<usize, DatasetError>
             ),
         )
     })
+}
+
+/// Returns the index of the axis of frames. It is found by name, because a recipe may store frames before bands.
+fn frame_axis(feature: &FeatureEntry) -> usize {
+    let names = &feature.dim_names;
+    names.iter().position(|name| name == "frame").unwrap_or(1)
 }
 
 /// Returns the number of an id in its vocabulary, starting at 1; 0 for an unknown id.

@@ -4,8 +4,9 @@
 //! manifest) and `pages.rs` (read n bytes at an offset).
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow::array::{AsArray, RecordBatch, RecordBatchReader};
 use arrow::compute::{cast, concat_batches};
@@ -14,7 +15,7 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use wavemill_schemas::manifest::{FeatureEntry, FileEntry, Manifest};
 use wavemill_schemas::version_name::VersionName;
-use wavemill_versions::{CommittedVersion, StoreFolder, hash_file};
+use wavemill_versions::{CommittedVersion, StoreFolder, hash_reader};
 
 use crate::DatasetError;
 
@@ -119,7 +120,7 @@ impl Store {
             let path = self.path(entry)?;
             // A missing file counts as damaged. A read error of the system does not show that bytes are damaged, so it
             // ends the comparison.
-            match require_content(&path, &entry.blake3) {
+            match require_content(&path, &entry.blake3, None) {
                 Err(error) if error.is_damage() => damaged.push(error),
                 compared => compared?,
             }
@@ -140,7 +141,7 @@ impl Store {
         let mut whole: Option<RecordBatch> = None;
         for entry in self.manifest().files_of(name) {
             let path = self.path(entry)?;
-            require_content(&path, &entry.blake3)?;
+            require_content(&path, &entry.blake3, None)?;
             let builder = builder(&path)?;
 
             let fields = builder.schema().fields();
@@ -217,18 +218,41 @@ impl Store {
     }
 }
 
-/// Compares a file with its blake3 hash.
+/// Compares a file with its blake3 hash, until the flag `stop` is set.
 ///
 /// # Errors
-/// [`DatasetError::Damaged`] if the file is missing or has another hash, [`DatasetError::Store`] if it cannot be read.
-pub(crate) fn require_content(path: &Path, blake3: &str) -> Result<(), DatasetError> {
-    match hash_file(path) {
+/// [`DatasetError::Damaged`] if the file is missing or has another hash, [`DatasetError::Store`] if it cannot be read
+/// or the comparison was stopped.
+pub(crate) fn require_content(
+    path: &Path,
+    blake3: &str,
+    stop: Option<&AtomicBool>,
+) -> Result<(), DatasetError> {
+    let hashed = File::open(path).and_then(|file| hash_reader(Stoppable { file, stop }));
+    match hashed {
         Ok(hash) if hash == blake3 => Ok(()),
         Ok(_) => Err(DatasetError::changed(path, "other bytes (blake3 differs)")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             Err(DatasetError::changed(path, "missing"))
         }
         Err(error) => Err(DatasetError::io_at(path, "read")(error)),
+    }
+}
+
+/// A file that can be read until a flag is set.
+struct Stoppable<'a> {
+    file: File,
+    stop: Option<&'a AtomicBool>,
+}
+
+impl Read for Stoppable<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        // `Relaxed` suffices: if the flag is seen late, only more bytes are read.
+        if self.stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
+            // `ErrorKind::Interrupted` would make the caller read again.
+            return Err(io::Error::other("stopped"));
+        }
+        self.file.read(buffer)
     }
 }
 

@@ -24,7 +24,7 @@ use wavemill_scores::result::RunResult;
 use wavemill_scores::schedule::{RunPosition, Schedules, Validation};
 
 use crate::checkpoint::{self, BestEpoch, Checkpoints, Divergence, EpochSums, State};
-use crate::dataset::{Dataset, Loader, LoaderPlan, Side, n_batches};
+use crate::dataset::{Dataset, Loader, LoaderPlan, RowFrames, Side, n_batches};
 use crate::evaluate;
 use crate::learner::{LearnError, Learner, StepContext, StepSummary};
 use crate::strategy::Collective;
@@ -595,11 +595,14 @@ fn plan(job: &Job, side: Side, state: &State, ranks: &dyn Collective) -> LoaderP
         epoch: state.epoch,
         batch_size: config.data.batch_size,
         drop_last: training && config.data.drop_last,
+        frames: RowFrames::Fixed,
+        buckets: 1,
         mixup: training && config.loss.mixup > 0.0,
         rank: ranks.rank(),
         world_size: ranks.world_size(),
         // A run that resumes within an epoch continues with the next batch of that epoch.
         first_batch: if training { state.batch } else { 0 },
+        stride: 1,
         readers: job.readers,
         prefetch_batches: job.prefetch_batches,
         pinned: job.device.is_cuda(),

@@ -259,8 +259,16 @@ pub fn list(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
 /// # Errors
 /// An I/O error if the file cannot be read.
 pub fn hash_file(path: &Path) -> io::Result<String> {
+    hash_reader(File::open(path)?)
+}
+
+/// Returns the blake3 hash of everything that `reader` returns, in lower-case hex.
+///
+/// # Errors
+/// The errors of `reader`.
+pub fn hash_reader(reader: impl io::Read) -> io::Result<String> {
     let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(File::open(path)?)?;
+    hasher.update_reader(reader)?;
     Ok(hasher.finalize().to_hex().to_string())
 }
 

@@ -20,6 +20,7 @@ use crate::fixture::{FEATURE, Fixture};
 use crate::testing::{load, training};
 use crate::*;
 
+mod frames;
 mod odd;
 mod versions;
 
