@@ -4,20 +4,17 @@ use std::sync::Arc;
 
 use tch::Tensor;
 use wavemill_schemas::exit;
-use wavemill_scores::metrics::{
-    Evaluation, Label, Leaks, Member, MetricsError, Predictions, Report, Row,
-};
+use wavemill_scores::metrics::{Evaluation, Leaks, MetricsError, Predictions, Report};
 use wavemill_scores::schedule::Validation;
 
 mod rows_file;
 
-use crate::dataset::{Batch, Dataset, DatasetError, Loader, LoaderPlan, Side};
+use crate::dataset::{Batch, Dataset, DatasetError, Loader, LoaderPlan};
 use crate::learner::{LearnError, Learner};
 use crate::strategy::{Collective, RankError};
 
-pub(crate) use rows_file::{
-    METADATA_KEY, ROWS_FORMAT, RowFileMetadata, RowFilePaths, RowFiles, RowsFileError,
-};
+pub(crate) use rows_file::{RowFileMetadata, RowFilePaths, RowFiles, RowsFileError};
+pub(crate) use wavemill_evaluation::{leaks, members};
 
 /// Error when evaluating a split.
 #[derive(Debug, thiserror::Error)]
@@ -106,40 +103,10 @@ fn push(
     batch: &Batch,
     probabilities: &Tensor,
 ) -> Result<(), EvaluateError> {
-    let classes = into.classes().len();
     // Copy the probabilities of the whole batch once; each row is a slice of the copy.
     let values = Vec::<f32>::try_from(probabilities.f_contiguous()?.f_view(-1)?)?;
-    let rows = data.rows();
-    let target = &data.targets()[target];
-
-    let mut set = vec![false; classes];
-    for (index, &row) in batch.rows()[..batch.n_own()].iter().enumerate() {
-        let label = if target.is_multi() {
-            set.fill(false);
-            for class in target.labels(rows, row) {
-                set[class as usize] = true;
-            }
-            if set.contains(&true) {
-                Label::Set(&set)
-            } else {
-                Label::Unknown
-            }
-        } else {
-            // An unlabelled row has class −1, which is not a valid index.
-            usize::try_from(target.label(rows, row)).map_or(Label::Unknown, Label::Class)
-        };
-
-        let at = row as usize;
-        into.push(&Row {
-            index: u64::from(row),
-            clip_key: &rows.clip_keys[at],
-            segment: rows.segments[at],
-            track_id: rows.track_ids[at],
-            artist_id: rows.artist_ids[at],
-            label,
-            probabilities: &values[index * classes..(index + 1) * classes],
-        })?;
-    }
+    let rows = &batch.rows()[..batch.n_own()];
+    wavemill_evaluation::push(into, data, target, rows, &values)?;
     Ok(())
 }
 
@@ -184,37 +151,10 @@ pub(crate) fn scores(
         .collect()
 }
 
-/// Counts the tracks, artists, albums and recordings that a split shares with the training split, including unlabelled
-/// rows.
-pub(crate) fn leaks(data: &Dataset, side: Side) -> Leaks {
-    Leaks::new(
-        data.split_rule(),
-        side.name(),
-        members(data, Side::Training),
-        members(data, side),
-    )
-}
-
-/// Returns the rows of a split with the ids that are compared between splits.
-pub(crate) fn members(data: &Dataset, side: Side) -> Vec<Member<'_>> {
-    let rows = data.rows();
-    let mut members = Vec::new();
-    for row in data.rows_of(side) {
-        let row = row as usize;
-        members.push(Member {
-            track_id: rows.track_ids[row],
-            artist_id: rows.artist_ids[row],
-            album_id: rows.album_ids[row],
-            // Rows of pictures have no audio hash, so they never count as the same recording.
-            audio_blake3: Some(&*rows.audio_blake3s[row]).filter(|hash| !hash.is_empty()),
-        });
-    }
-    members
-}
-
 #[cfg(test)]
 mod tests {
     use wavemill_schemas::config::Metric;
+    use wavemill_scores::metrics::{Label, Row};
     use wavemill_scores::schedule::EarlyStop;
 
     use super::*;

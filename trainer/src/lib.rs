@@ -18,7 +18,6 @@ mod models;
 pub mod optim;
 mod part_file;
 mod predict;
-mod report;
 pub mod run;
 mod safetensors;
 pub mod strategy;

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::num::NonZero;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Serialize};
 use wavemill_schemas::rng::{Rng, mix};
@@ -21,6 +22,9 @@ const CLASS_FIGURES: usize = 3;
 
 /// Number of resamples for a bootstrap interval.
 pub const RESAMPLES: usize = 2000;
+
+/// The flag of computations that nothing stops.
+static NEVER: AtomicBool = AtomicBool::new(false);
 
 /// The unit that the bootstrap resamples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,10 +122,11 @@ pub struct Paired {
 /// cannot be resampled.
 ///
 /// # Errors
-/// [`MetricsError::NoLabels`] if no row has a label.
+/// [`MetricsError::NoLabels`] if no row has a label; [`MetricsError::Stopped`] if `stop` becomes true.
 pub(super) fn bootstrap(
     predictions: &Predictions,
     seed: u64,
+    stop: &AtomicBool,
 ) -> Result<Option<Bootstrap>, MetricsError> {
     let (groups, draws) = groups(predictions, seed)?;
     let units = draws.units as usize;
@@ -132,7 +137,9 @@ pub(super) fn bootstrap(
     let statistic = Statistic::from_predictions(predictions, &groups, units);
     // Weight 1 for each unit gives the scores over the original rows, computed in the same way as those of a resample.
     let whole = statistic.values(&vec![1; units]);
-    let resamples = resample(&draws, whole.len(), |weights| statistic.values(weights));
+    let resamples = resample(&draws, whole.len(), stop, |weights| {
+        statistic.values(weights)
+    })?;
 
     let mut intervals = BTreeMap::new();
     for (figure, name) in statistic.names().iter().enumerate() {
@@ -162,9 +169,9 @@ pub fn class_intervals(
     let n_classes = predictions.classes().len();
     let statistic = Statistic::from_predictions(predictions, &groups, units);
     let whole = statistic.class_values(&vec![1; units]);
-    let resamples = resample(&draws, whole.len(), |weights| {
+    let resamples = resample(&draws, whole.len(), &NEVER, |weights| {
         statistic.class_values(weights)
-    });
+    })?;
 
     let mut classes = Vec::with_capacity(n_classes);
     for class in 0..n_classes {
@@ -203,11 +210,11 @@ pub fn paired(a: &Predictions, b: &Predictions, seed: u64) -> Result<Option<Pair
     let of_b = Statistic::from_predictions(&b, &groups, units);
     let whole_a = of_a.values(&vec![1; units]);
     let whole_b = of_b.values(&vec![1; units]);
-    let resamples = resample(&draws, whole_a.len(), |weights| {
+    let resamples = resample(&draws, whole_a.len(), &NEVER, |weights| {
         let a = of_a.values(weights);
         let b = of_b.values(weights);
         a.iter().zip(&b).map(|(a, b)| a - b).collect()
-    });
+    })?;
 
     let mut differences = BTreeMap::new();
     for (figure, name) in of_a.names().iter().enumerate() {
@@ -522,11 +529,15 @@ fn drawn(weights: &[u32]) -> impl Iterator<Item = (usize, u64)> {
 }
 
 /// Computes the scores of every resample, in the order of the resamples, on as many threads as there are cores.
+///
+/// # Errors
+/// [`MetricsError::Stopped`] if `stop` becomes true.
 fn resample(
     draws: &Draws,
     figures: usize,
+    stop: &AtomicBool,
     values: impl Fn(&[u32]) -> Vec<f64> + Sync,
-) -> Vec<Vec<f64>> {
+) -> Result<Vec<Vec<f64>>, MetricsError> {
     let units = draws.units as usize;
     let mut out = vec![vec![f64::NAN; figures]; RESAMPLES];
     let n_threads = std::thread::available_parallelism().map_or(1, NonZero::get);
@@ -539,6 +550,9 @@ fn resample(
             scope.spawn(move || {
                 let mut weights = vec![0_u32; units];
                 for (i, slot) in chunk.iter_mut().enumerate() {
+                    if stop.load(Ordering::Relaxed) {
+                        return;
+                    }
                     let number = (part * share + i) as u64;
                     // Each resample has its own random numbers, which do not depend on the thread or on earlier
                     // resamples.
@@ -553,7 +567,10 @@ fn resample(
             });
         }
     });
-    out
+    if stop.load(Ordering::Relaxed) {
+        return Err(MetricsError::Stopped);
+    }
+    Ok(out)
 }
 
 /// Returns the score `value` with the percentiles of `resamples`, which may contain NaN; `None` if the score is
@@ -587,8 +604,19 @@ mod tests {
     use super::super::predictions::tests::single;
     use super::*;
 
+    fn bootstrap(predictions: &Predictions, seed: u64) -> Result<Option<Bootstrap>, MetricsError> {
+        super::bootstrap(predictions, seed, &NEVER)
+    }
+
     const YES: &[f32] = &[0.9, 0.1];
     const NO: &[f32] = &[0.1, 0.9];
+
+    #[test]
+    fn resampling_ends_when_it_is_stopped() {
+        let predictions = single(&[(1, None, 0, YES), (2, None, 0, NO)]);
+        let stopped = super::bootstrap(&predictions, 1, &AtomicBool::new(true));
+        assert!(matches!(stopped, Err(MetricsError::Stopped)), "{stopped:?}");
+    }
 
     #[test]
     fn quantiles_lie_between_neighbours() {

@@ -5,6 +5,8 @@
 //! section 2: the reliability diagram, the expected calibration error (equation 3) and the maximum calibration error
 //! (equation 5), also with 15 bins.
 
+use serde::Serialize;
+
 use super::MetricsError;
 use super::predictions::{Label, Predictions, likeliest};
 
@@ -12,7 +14,7 @@ use super::predictions::{Label, Predictions, likeliest};
 pub const CALIBRATION_BINS: usize = 15;
 
 /// Bin of the rows whose likeliest class has a probability above `m / 15` and up to `(m + 1) / 15`.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct CalibrationBin {
     /// Number of rows in the bin.
     pub rows: u64,
@@ -23,7 +25,7 @@ pub struct CalibrationBin {
 }
 
 /// The calibration of probabilities over a set of rows.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Calibration {
     /// Number of labelled rows.
     pub rows: u64,

@@ -12,6 +12,8 @@ mod predictions;
 mod table;
 mod wire;
 
+use std::sync::atomic::AtomicBool;
+
 use serde::{Deserialize, Serialize};
 use wavemill_schemas::canonical;
 
@@ -52,6 +54,9 @@ pub enum MetricsError {
         /// The name of the target.
         target: String,
     },
+    /// The computation was stopped by its caller.
+    #[error("stopped")]
+    Stopped,
     /// The target has one class per row where several labels were expected, or the reverse.
     #[error("target {target} has {found} per row")]
     Kind {
@@ -141,12 +146,16 @@ impl Level {
     /// Computes scores, log loss and bootstrap intervals. `seed` determines the resamples.
     ///
     /// # Errors
-    /// [`MetricsError::NoLabels`] if no row has a label.
-    pub fn from_predictions(predictions: &Predictions, seed: u64) -> Result<Self, MetricsError> {
+    /// [`MetricsError::NoLabels`] if no row has a label; [`MetricsError::Stopped`] if `stop` becomes true.
+    fn from_predictions(
+        predictions: &Predictions,
+        seed: u64,
+        stop: &AtomicBool,
+    ) -> Result<Self, MetricsError> {
         Ok(Self {
             report: Report::from_predictions(predictions)?,
             log_loss: log_loss(predictions),
-            bootstrap: bootstrap(predictions, seed)?,
+            bootstrap: bootstrap(predictions, seed, stop)?,
         })
     }
 }
@@ -185,6 +194,20 @@ impl Evaluation {
         seed: u64,
         leaks: Leaks,
     ) -> Result<Self, MetricsError> {
+        Self::unless_stopped(predictions, seed, leaks, &AtomicBool::new(false))
+    }
+
+    /// Computes all scores like [`Self::from_predictions`], and ends early if another thread sets `stop`: resampling
+    /// takes seconds for many rows with hundreds of classes.
+    ///
+    /// # Errors
+    /// [`MetricsError::Stopped`], and the errors of [`Self::from_predictions`].
+    pub fn unless_stopped(
+        predictions: &Predictions,
+        seed: u64,
+        leaks: Leaks,
+        stop: &AtomicBool,
+    ) -> Result<Self, MetricsError> {
         let mut tracks_mean = None;
         let mut tracks_majority = None;
         // If each track has one row, mean and vote of its rows would have the same scores as the rows.
@@ -192,9 +215,10 @@ impl Evaluation {
             tracks_mean = Some(Level::from_predictions(
                 &predictions.per_track_mean()?,
                 seed,
+                stop,
             )?);
             // The values of a vote are not probabilities, so they have no log loss.
-            let votes = Level::from_predictions(&predictions.per_track_majority()?, seed)?;
+            let votes = Level::from_predictions(&predictions.per_track_majority()?, seed, stop)?;
             tracks_majority = Some(Level {
                 log_loss: None,
                 ..votes
@@ -206,7 +230,7 @@ impl Evaluation {
             classes: predictions.classes().to_vec(),
             class_set: class_set(predictions.classes()),
             loss: predictions.loss(),
-            segments: Level::from_predictions(predictions, seed)?,
+            segments: Level::from_predictions(predictions, seed, stop)?,
             tracks_mean,
             tracks_majority,
             leaks,

@@ -348,6 +348,7 @@ mod tests {
     use super::super::predictions::tests::single;
     use super::super::{Label, Leaks, Row, paired};
     use super::*;
+    use std::sync::atomic::AtomicBool;
     use wavemill_schemas::recipe::SplitRule;
 
     fn widest(text: &str) -> usize {
@@ -465,7 +466,7 @@ mod tests {
         let table = Level {
             report: Report::from_predictions(&a).unwrap(),
             log_loss: None,
-            bootstrap: super::super::bootstrap(&a, 1).unwrap(),
+            bootstrap: super::super::bootstrap(&a, 1, &AtomicBool::new(false)).unwrap(),
         }
         .to_string();
 

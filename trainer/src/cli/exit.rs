@@ -3,6 +3,7 @@
 use std::any::Any;
 
 use anyhow::Error;
+use wavemill_evaluation::report::ReportError;
 use wavemill_schemas::config::ConfigError;
 use wavemill_schemas::exit::{DAMAGED, INTERRUPTED, USAGE};
 use wavemill_schemas::text::{self, shown};
@@ -18,7 +19,6 @@ use crate::export::ExportError;
 use crate::learner::LearnError;
 use crate::models::ModelError;
 use crate::predict::PredictError;
-use crate::report::ReportError;
 use crate::run::RunError;
 use crate::strategy::RankError;
 

@@ -326,7 +326,10 @@ pub fn main() -> u8 {
     // tch panics on exceptions of libtorch. The empty hook suppresses the backtrace; one line is printed below.
     std::panic::set_hook(Box::new(|_| {}));
 
-    let Cli { command, output } = wavemill_terminal::parse();
+    let Cli { command, output } = match wavemill_terminal::parse(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
     output.set();
     // `keep_memory` must be called before the first tensor is created.
     ffi::keep_memory();

@@ -8,6 +8,7 @@ use std::time::Instant;
 use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
+use wavemill_evaluation::report::{self, RunRecord, RunStore, SweepRecord};
 use wavemill_pages::{Chart, Page, Part};
 use wavemill_schemas::text::shown;
 use wavemill_scores::records::RunDir;
@@ -16,7 +17,6 @@ use wavemill_terminal::files::{cannot_write, require_replaceable, write_text};
 use wavemill_terminal::output;
 
 use super::input;
-use crate::report::{self, RunRecord, RunStore, SweepRecord};
 
 const EXAMPLES: &str = "\
 Examples:

@@ -14,6 +14,7 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 use tch::{Device, Kind, TchError, Tensor};
+use wavemill_evaluation::report::METADATA_KEY;
 use wavemill_scores::map::{MapError, MapSettings, STEPS, map, perplexity_for, rows_on_map};
 
 use super::EvaluateError;
@@ -29,14 +30,12 @@ mod rank_rows;
 use columns::{Layout, MapMetadata};
 use rank_rows::RankRows;
 
-pub(crate) use columns::{ROWS_FORMAT, RowFileMetadata};
+pub(crate) use columns::RowFileMetadata;
 
 /// Approximate number of bytes of values per Parquet row group. A group is held in memory until it is written.
 const ROW_GROUP_BYTES: usize = 16 << 20;
 /// Name prefix of an incomplete row file. `wavemill experiment run` removes incomplete files of killed processes.
 const PREFIX: &str = ".rows-";
-/// Key under which a Parquet file's metadata contains the description of the rows as JSON.
-pub(crate) const METADATA_KEY: &str = "wavemill";
 
 /// Error when writing a row file.
 #[derive(Debug, thiserror::Error)]

@@ -11,14 +11,12 @@ use arrow::array::{
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use serde::Serialize;
+use wavemill_evaluation::report::ROWS_FORMAT;
 use wavemill_scores::metrics::{Leaks, THRESHOLD, likeliest};
 
 use super::RowsFileError;
 use super::rank_rows::RankRows;
 use crate::dataset::{Dataset, Side, Target};
-
-/// Version of the format of row files. Increase it when the columns change.
-pub(crate) const ROWS_FORMAT: u32 = 1;
 
 /// Metadata of a row file, stored in the file as JSON. Contains no times and no paths.
 #[derive(Clone, Debug, Serialize)]

@@ -3,19 +3,22 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{Float32Type, Int32Type, Int64Type};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::Value;
+use wavemill_evaluation::report::RunRecord;
+use wavemill_evaluation::{Answers, EvaluationSettings, evaluate};
 use wavemill_schemas::config::Config;
-use wavemill_scores::metrics::{Label, Predictions, Report, likeliest};
+use wavemill_scores::metrics::{Evaluation, Label, Predictions, Report, Row, likeliest};
 
 use super::*;
 use crate::dataset::fixture::Fixture;
-use crate::dataset::{GENRES_ALL, LoaderPlan, Side};
-use crate::evaluate::predict;
+use crate::dataset::{GENRES_ALL, LoaderPlan, Side, Store};
+use crate::evaluate::{leaks, predict, scores};
 use crate::strategy::Solo;
 use crate::testing::{TrainedFixture, alone, made};
 
@@ -315,6 +318,93 @@ fn a_vector_that_is_no_number_has_no_place() {
     let places = places(&rows, &settings(), &mut |_| {}).expect("a map");
     let has_place: Vec<bool> = places.iter().map(Option::is_some).collect();
     assert_eq!(has_place, [true, true, true, false, true, true]);
+}
+
+#[test]
+fn files_are_read_back_for_a_report() {
+    let alone = alone();
+    let fixture = Fixture {
+        segments: 2,
+        unlabelled: 5,
+        ..Fixture::default()
+    };
+    let made = made(&fixture, &config(), 4, &alone);
+    let folder = made.folder.path();
+    let paths = RowFilePaths {
+        predictions: Some(folder.join("predictions.parquet")),
+        map: Some((folder.join("map.parquet"), settings())),
+        ..RowFilePaths::default()
+    };
+    let scored = write(&made, &paths);
+
+    fs::write(folder.join("config.toml"), "seed = 3\n").expect("room");
+    let run = RunRecord::read(folder, None).expect("a run");
+    assert_eq!((run.seed(), run.predicted_side()), (3, "training"));
+
+    let found = run.predictions.expect("predictions");
+    assert_eq!(found.targets.len(), 2);
+    for (found, scored) in found.targets.iter().zip(&scored) {
+        assert_eq!(found.classes(), scored.classes());
+        assert_eq!(found.is_multi(), scored.is_multi());
+        assert_eq!(found.len(), scored.len());
+        for (found, scored) in found.rows().zip(scored.rows()) {
+            // `predictions.parquet` does not contain the index of a row in the store.
+            let index = found.index;
+            assert_eq!(found, Row { index, ..scored });
+        }
+    }
+
+    let map = run.map.expect("a map");
+    assert_eq!(map.places.len(), scored[0].len());
+    assert_eq!(map.targets.len(), 1, "not of several labels");
+    for (place, row) in scored[0].rows().enumerate() {
+        assert_eq!(map.clip_keys[place], row.clip_key);
+        assert_eq!(map.track_ids[place], row.track_id);
+    }
+    for (truth, row) in map.targets[0].truths.iter().zip(scored[0].rows()) {
+        let wanted = match row.label {
+            Label::Class(class) => Some(class),
+            _ => None,
+        };
+        assert_eq!(*truth, wanted);
+    }
+}
+
+#[test]
+fn a_file_of_predictions_has_the_scores_of_the_model() {
+    let alone = alone();
+    let fixture = Fixture {
+        segments: 2,
+        unlabelled: 5,
+        ..Fixture::default()
+    };
+    let made = made(&fixture, &config(), 4, &alone);
+    let path = made.folder.path().join("predictions.parquet");
+    let paths = RowFilePaths {
+        predictions: Some(path.clone()),
+        ..RowFilePaths::default()
+    };
+    let leaks = leaks(&made.data, Side::Training);
+    let scored = scores(&write(&made, &paths), &leaks, 3).expect("labels");
+
+    let answers = Answers::read(&path).expect("a file");
+    for scored in scored {
+        let store = Store::open(made.folder.path(), None).expect("a store");
+        let settings = EvaluationSettings {
+            target: scored.target.clone(),
+            side: Side::Training,
+            seed: 3,
+            ..EvaluationSettings::default()
+        };
+        let evaluated =
+            evaluate(store, &answers, &settings, &AtomicBool::new(false)).expect("scores");
+        // The loss depends on weights of the training run and is not in the file.
+        let wanted = Evaluation {
+            loss: None,
+            ..scored
+        };
+        assert_eq!(evaluated.evaluation, wanted);
+    }
 }
 
 #[test]

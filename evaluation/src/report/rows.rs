@@ -13,14 +13,18 @@ use serde::Deserialize;
 use wavemill_scores::metrics::{Label, Predictions, Row};
 
 use super::ReportError;
-use crate::evaluate::{METADATA_KEY, ROWS_FORMAT};
+
+/// Version of the format of row files. Increase it when the columns change.
+pub const ROWS_FORMAT: u32 = 1;
+/// Key under which a Parquet file's metadata contains the description of the rows as JSON.
+pub const METADATA_KEY: &str = "wavemill";
 
 /// Value of a target's `labels` in the metadata if the target has several labels per row.
 const MULTI_LABEL: &str = "multi";
 
 /// Metadata of a file with predictions or a map.
 #[derive(Clone, Debug, Deserialize)]
-pub(crate) struct RowsMetadata {
+pub struct RowsMetadata {
     format: u32,
     /// Training step of the checkpoint that was evaluated.
     pub step: u64,
@@ -43,7 +47,7 @@ struct TargetMetadata {
 
 /// Parameters with which a map was computed.
 #[derive(Clone, Debug, Deserialize)]
-pub(crate) struct MapMetadata {
+pub struct MapMetadata {
     /// Name of the method, for example `t-SNE`.
     pub method: String,
     /// Perplexity, about the number of neighbours of a row.
@@ -54,7 +58,8 @@ pub(crate) struct MapMetadata {
 
 /// Contents of `predictions.parquet`.
 #[derive(Clone, Debug)]
-pub(crate) struct PredictionRows {
+pub struct PredictionRows {
+    /// Metadata of the file.
     pub about: RowsMetadata,
     /// Predictions of all rows, one entry per target.
     pub targets: Vec<Predictions>,
@@ -62,7 +67,8 @@ pub(crate) struct PredictionRows {
 
 /// Contents of `map.parquet`.
 #[derive(Clone, Debug)]
-pub(crate) struct MapRows {
+pub struct MapRows {
+    /// Metadata of the file.
     pub about: RowsMetadata,
     /// Clip key of each row on the map.
     pub clip_keys: Vec<String>,
@@ -76,7 +82,8 @@ pub(crate) struct MapRows {
 
 /// True and predicted classes of a map's rows, for one target.
 #[derive(Clone, Debug)]
-pub(crate) struct MapTarget {
+pub struct MapTarget {
+    /// Name of the target.
     pub name: String,
     /// Names of the target's classes in the order of their ids.
     pub classes: Vec<String>,
@@ -88,6 +95,20 @@ pub(crate) struct MapTarget {
 
 /// The metadata and rows of a Parquet file, or a description of the damage.
 type Content = Result<(RowsMetadata, Vec<RecordBatch>), String>;
+
+impl RowsMetadata {
+    /// Creates the metadata of predictions that are not in a file.
+    pub(super) fn new(side: &str, manifest: &str) -> Self {
+        Self {
+            format: ROWS_FORMAT,
+            step: 0,
+            side: side.to_owned(),
+            manifest: manifest.to_owned(),
+            targets: Vec::new(),
+            map: None,
+        }
+    }
+}
 
 impl PredictionRows {
     /// Reads the predictions in the file `path`. Returns `None` if the file does not exist.

@@ -8,6 +8,7 @@ use wavemill_scores::result::RunResult;
 
 use super::ReportError;
 use super::rows::{MapRows, PredictionRows, RowsMetadata};
+use crate::Evaluated;
 
 /// Name of the file in a run's folder in which a report expects the output of `eval --predictions`.
 pub(super) const PREDICTIONS: &str = "predictions.parquet";
@@ -16,7 +17,7 @@ pub(super) const MAP: &str = "map.parquet";
 
 /// The store that a run was trained on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct RunStore {
+pub struct RunStore {
     /// Path of the store's folder, which may no longer exist.
     pub root: PathBuf,
     /// Version number of the store.
@@ -25,23 +26,25 @@ pub(crate) struct RunStore {
 
 /// The data of a training run that a page shows.
 #[derive(Clone, Debug)]
-pub(crate) struct RunRecord {
+pub struct RunRecord {
     /// Name of the run on the page.
     pub name: String,
     /// Path of the run's folder as given by the user.
     pub path: PathBuf,
     /// Configuration of the run.
-    pub config: toml::Table,
+    pub(super) config: toml::Table,
     /// Entries of the run's log; empty if there is no log.
-    pub log: Vec<Entry>,
+    pub(super) log: Vec<Entry>,
     /// Result of the run; `None` until the run is complete.
-    pub result: Option<RunResult>,
+    pub(super) result: Option<RunResult>,
+    /// Scores of a model that was trained elsewhere; empty for a run, whose result contains its scores.
+    pub(super) scores: Vec<Evaluation>,
     /// Predictions for each row, if `predictions.parquet` exists.
     pub predictions: Option<PredictionRows>,
     /// Positions of the rows' vectors on a map, if `map.parquet` exists.
     pub map: Option<MapRows>,
     /// The store that the run was trained on, if its location is recorded.
-    pub store: Option<RunStore>,
+    pub(super) store: Option<RunStore>,
 }
 
 impl RunRecord {
@@ -49,7 +52,7 @@ impl RunRecord {
     ///
     /// # Errors
     /// [`ReportError`] if the folder contains no run, or if a file in it is damaged.
-    pub(crate) fn read(path: &Path, store: Option<RunStore>) -> Result<Self, ReportError> {
+    pub fn read(path: &Path, store: Option<RunStore>) -> Result<Self, ReportError> {
         let folder = RunDir::open(path)?;
         let text = folder.read_config()?;
         let config = toml::from_str(&text).map_err(|error| ReportError::Damaged {
@@ -70,17 +73,42 @@ impl RunRecord {
             config,
             log,
             result: folder.read_result()?,
+            scores: Vec::new(),
             predictions: PredictionRows::read(&path.join(PREDICTIONS))?,
             map: MapRows::read(&path.join(MAP))?,
             store,
         })
     }
 
+    /// Creates the record of a model that was trained elsewhere: it has predictions and scores, but no configuration and
+    /// no log.
+    pub(super) fn from_evaluated(evaluated: &Evaluated) -> Self {
+        let seed = i64::try_from(evaluated.seed).unwrap_or(i64::MAX);
+        let about = RowsMetadata::new(evaluated.side.name(), &evaluated.manifest_hash);
+        Self {
+            name: evaluated.name.clone(),
+            path: PathBuf::new(),
+            config: toml::Table::from_iter([("seed".to_owned(), seed.into())]),
+            log: Vec::new(),
+            result: None,
+            scores: vec![evaluated.evaluation.clone()],
+            predictions: Some(PredictionRows {
+                about,
+                targets: vec![evaluated.predictions.clone()],
+            }),
+            map: None,
+            store: Some(RunStore {
+                root: evaluated.store.clone(),
+                version: evaluated.version,
+            }),
+        }
+    }
+
     /// Returns the run's scores for all targets: on test, or on validation if the run was not evaluated on test, as in
     /// a sweep.
     pub(super) fn evaluations(&self) -> &[Evaluation] {
         match &self.result {
-            None => &[],
+            None => &self.scores,
             Some(result) if result.test.is_empty() => &result.validation,
             Some(result) => &result.test,
         }
@@ -99,13 +127,13 @@ impl RunRecord {
     }
 
     /// Returns the name of the split that the predictions belong to: `training`, `validation` or `test`.
-    pub(super) fn predicted_side(&self) -> &str {
+    pub fn predicted_side(&self) -> &str {
         let rows = self.predictions.as_ref();
         rows.map_or("test", |rows| rows.about.side.as_str())
     }
 
     /// Returns the run's seed, with which confidence intervals are drawn, as in `fit` and `eval`.
-    pub(super) fn seed(&self) -> u64 {
+    pub fn seed(&self) -> u64 {
         let seed = self.config.get("seed").and_then(toml::Value::as_integer);
         seed.and_then(|seed| u64::try_from(seed).ok()).unwrap_or(0)
     }

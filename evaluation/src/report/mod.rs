@@ -1,6 +1,7 @@
 //! Builds an HTML page about training runs: learning curves, scores, the confusion matrix and wrong predictions.
 //!
-//! [`page`] builds the page of runs with one function per section, and [`sweep_page`] builds that of a folder of runs.
+//! [`page`] builds the page of runs with one function per section, [`sweep_page`] that of a folder of runs, and
+//! [`evaluation_page`] that of predictions of models that were trained elsewhere.
 //! The data comes from the runs' folders: configuration, log, result, and the files written by `eval`
 //! (`predictions.parquet`, `map.parquet`) if they exist. A section whose file is missing names the command that writes
 //! it. Titles come from the store. This module writes no files, trains no model and needs no GPU.
@@ -15,6 +16,7 @@ mod error;
 mod map;
 mod mistakes;
 mod overview;
+mod predictions;
 mod rows;
 mod run_record;
 mod scores;
@@ -26,18 +28,23 @@ mod words;
 mod tests;
 
 use serde_json::json;
-use wavemill_pages::{Fact, Page, count};
+use wavemill_pages::{Fact, Page, Section, count};
 use wavemill_scores::metrics::Report;
 
-pub(crate) use self::error::ReportError;
-pub(crate) use self::run_record::{RunRecord, RunStore};
-pub(crate) use self::trials::SweepRecord;
+use crate::Evaluated;
+
+pub use self::error::ReportError;
+pub use self::rows::{
+    METADATA_KEY, MapMetadata, MapRows, MapTarget, PredictionRows, ROWS_FORMAT, RowsMetadata,
+};
+pub use self::run_record::{RunRecord, RunStore};
+pub use self::trials::SweepRecord;
 
 /// Maximum number of runs whose accuracy is shown at the top of the page.
 const FACTS_MAX: usize = 4;
 
 /// Builds the page about `runs`, which must not be empty. The first run is compared with each of the others.
-pub(crate) fn page(runs: &[RunRecord]) -> Page {
+pub fn page(runs: &[RunRecord]) -> Page {
     let targets = targets(runs);
     let sections = vec![
         overview::section(runs),
@@ -57,11 +64,7 @@ pub(crate) fn page(runs: &[RunRecord]) -> Page {
         title: names.join(", "),
         lead: lead(runs),
         facts: facts(runs),
-        // Omit sections for which no run has data.
-        sections: sections
-            .into_iter()
-            .filter(|section| !section.parts.is_empty())
-            .collect(),
+        sections: with_parts(sections),
         about: json!({
             "page": "training",
             "runs": names,
@@ -71,7 +74,7 @@ pub(crate) fn page(runs: &[RunRecord]) -> Page {
 }
 
 /// Builds the page about the trials of a sweep.
-pub(crate) fn sweep_page(sweep: &SweepRecord) -> Page {
+pub fn sweep_page(sweep: &SweepRecord) -> Page {
     let sections = vec![
         trials::section(sweep),
         curves::section(&sweep.best),
@@ -88,6 +91,47 @@ pub(crate) fn sweep_page(sweep: &SweepRecord) -> Page {
         sections,
         about: sweep.about(),
     }
+}
+
+/// Builds the page about predictions of models that were trained elsewhere; `evaluations` must not be empty. The first
+/// predictions are compared with each of the others for the same target.
+pub fn evaluation_page(evaluations: &[&Evaluated]) -> Page {
+    let mut runs = Vec::new();
+    for evaluated in evaluations {
+        runs.push(RunRecord::from_evaluated(evaluated));
+    }
+    let targets = targets(&runs);
+    let mut sections = vec![
+        predictions::section(evaluations),
+        scores::section(&runs, &targets),
+        confusion::section(&runs, &targets),
+        classes::section(&runs, &targets),
+        calibration::section(&runs, &targets),
+        mistakes::section(&runs, &targets),
+    ];
+    let first = &evaluations[0].evaluation.target;
+    if runs[1..].iter().any(|run| run.evaluation(first).is_some()) {
+        sections.insert(2, comparison::section(&runs, &targets));
+    }
+
+    let names: Vec<&str> = runs.iter().map(|run| run.name.as_str()).collect();
+    Page {
+        title: names.join(", "),
+        lead: "Scores of predictions for the rows of a wavemill store.".to_owned(),
+        facts: facts(&runs),
+        sections: with_parts(sections),
+        about: json!({
+            "page": "evaluation",
+            "predictions": names,
+            "results": evaluations.iter().map(|of| &of.evaluation).collect::<Vec<_>>(),
+        }),
+    }
+}
+
+/// Returns the sections for which there are data.
+fn with_parts(mut sections: Vec<Section>) -> Vec<Section> {
+    sections.retain(|section| !section.parts.is_empty());
+    sections
 }
 
 /// Returns the names of all targets for which any run has scores or predictions, in order of appearance.

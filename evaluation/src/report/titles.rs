@@ -6,10 +6,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
+use wavemill_loader::Store;
 use wavemill_schemas::version_name::VersionName;
 
 use super::RunStore;
-use crate::dataset::Store;
 
 /// Columns of the table `tracks` that may contain a track's title, in order of preference.
 const TITLES: [&str; 2] = ["track_title", "title"];

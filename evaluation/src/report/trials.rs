@@ -22,14 +22,14 @@ const CURVES_MAX: usize = 8;
 
 /// The runs in a folder, sorted from best to worst.
 #[derive(Clone, Debug)]
-pub(crate) struct SweepRecord {
+pub struct SweepRecord {
     /// Name of the folder, shown on the page.
     pub name: String,
     /// Metric on validation by which the trials are compared.
     metric: Metric,
     trials: Vec<Trial>,
     /// The best trials, whose learning curves are shown.
-    pub best: Vec<RunRecord>,
+    pub(super) best: Vec<RunRecord>,
 }
 
 /// A trial's values that are compared with those of other trials.
@@ -49,7 +49,7 @@ impl SweepRecord {
     ///
     /// # Errors
     /// [`ReportError`] if a file of a run is damaged.
-    pub(crate) fn read(path: &Path) -> Result<Option<Self>, ReportError> {
+    pub fn read(path: &Path) -> Result<Option<Self>, ReportError> {
         let mut folders = Vec::new();
         // A folder that cannot be listed is treated as a folder without runs.
         for entry in fs::read_dir(path).into_iter().flatten().flatten() {
@@ -84,7 +84,7 @@ impl SweepRecord {
     }
 
     /// Returns the names of the runs, from best to worst.
-    pub(crate) fn names(&self) -> Vec<&str> {
+    pub fn names(&self) -> Vec<&str> {
         self.trials
             .iter()
             .map(|trial| trial.name.as_str())

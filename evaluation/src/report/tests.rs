@@ -1,23 +1,17 @@
-//! Tests of report pages about synthetic runs, and of reading the files written by `eval`.
+//! Tests of report pages about synthetic runs.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::json;
-use wavemill_pages::{Part, Section};
+use wavemill_loader::Side;
+use wavemill_pages::Part;
 use wavemill_schemas::recipe::SplitRule;
-use wavemill_scores::map::MapSettings;
 use wavemill_scores::metrics::{Evaluation, Label, Leaks, Predictions, Row};
 use wavemill_scores::records::{Entry, RunDir};
 use wavemill_scores::result::RunResult;
 
-use super::rows::{MapRows, MapTarget, PredictionRows};
 use super::*;
-use crate::dataset::fixture::Fixture;
-use crate::dataset::{GENRES_ALL, LoaderPlan, Side};
-use crate::evaluate::{RowFileMetadata, RowFilePaths, RowFiles, predict};
-use crate::strategy::Solo;
-use crate::testing::{alone, config, made};
 
 /// Number of tracks in the predictions of a synthetic run.
 const TRACKS: usize = 60;
@@ -170,6 +164,7 @@ fn run(name: &str, every: usize) -> RunRecord {
         .expect("TOML"),
         log: log(),
         result: Some(result(&predictions(every))),
+        scores: Vec::new(),
         predictions: None,
         map: None,
         store: None,
@@ -345,6 +340,68 @@ fn points_say_what_they_are_and_mistakes_come_first() {
     assert!(html.contains("10,000 points of each map have a tooltip"));
 }
 
+/// Creates the scores of a model that was trained elsewhere.
+fn elsewhere(name: &str, own: Predictions) -> Evaluated {
+    let leaks = Leaks::new(SplitRule::Artist, "test", [], []);
+    Evaluated {
+        name: name.to_owned(),
+        evaluation: Evaluation::from_predictions(&own, 7, leaks).expect("labels"),
+        predictions: own,
+        warnings: vec!["no test row of genre is Pop".to_owned()],
+        side: Side::Test,
+        seed: 7,
+        store: "nowhere".into(),
+        version: 3,
+        manifest_hash: "2".to_owned(),
+    }
+}
+
+#[test]
+fn predictions_made_elsewhere_have_the_sections_of_a_run_about_them() {
+    let one = elsewhere("mine", predictions(5));
+    let page = evaluation_page(&[&one]);
+    let wanted = [
+        "Predictions",
+        "Scores",
+        "Confusion matrix",
+        "Scores per class",
+        "Calibration",
+        "Misclassified tracks",
+    ];
+    assert_eq!(titles_of(&page), wanted);
+    let words = paragraphs(titled(&page, "Predictions"));
+    assert_eq!(words, "mine: no test row of genre is Pop\n");
+
+    // Apart from the first, the sections are those of a run with the same predictions.
+    let run = super::page(&[evaluated("mine", 5)]);
+    for title in [
+        "Scores",
+        "Confusion matrix",
+        "Scores per class",
+        "Calibration",
+    ] {
+        assert_eq!(titled(&page, title), titled(&run, title));
+    }
+
+    let html = page.to_html();
+    assert!(html.contains(">0.800</strong>"), "{html}");
+    assert!(!html.contains("wavemill-train"), "{html}");
+}
+
+#[test]
+fn predictions_made_elsewhere_are_compared_for_the_same_target() {
+    let one = elsewhere("one", predictions(10));
+    let other = elsewhere("other", predictions(3));
+    let tags = elsewhere("tags", several(4));
+
+    let html = evaluation_page(&[&one, &other, &tags]).to_html();
+    for words in ["genre: one and other, on test", "+0.233", "genres_all"] {
+        assert!(html.contains(words), "{words}: {html}");
+    }
+    let alone = evaluation_page(&[&one, &tags]);
+    assert!(!titles_of(&alone).contains(&"Differences"), "{alone:?}");
+}
+
 #[test]
 fn runs_are_compared_with_the_first_one() {
     let runs = [evaluated("good", 10), evaluated("bad", 3), run("blind", 4)];
@@ -473,82 +530,6 @@ fn names_of_classes_and_runs_stay_texts() {
     assert!(!html.contains("<script>alert"));
     assert_eq!(html.matches("</script>").count(), 1);
     assert!(html.contains("&lt;script&gt;alert(1)"));
-}
-
-#[test]
-fn files_of_eval_are_read_back() {
-    let alone = alone();
-    let targets = format!("data.targets=[\"genre\", \"{GENRES_ALL}\"]");
-    let fixture = Fixture {
-        segments: 2,
-        unlabelled: 5,
-        ..Fixture::default()
-    };
-
-    let made = made(
-        &fixture,
-        &config(&["data.batch_size=7", &targets]),
-        4,
-        &alone,
-    );
-
-    let folder = made.folder.path();
-    let paths = RowFilePaths {
-        predictions: Some(folder.join("predictions.parquet")),
-        map: Some((
-            folder.join("map.parquet"),
-            MapSettings {
-                perplexity: 30.0,
-                seed: 3,
-                threads: 2,
-            },
-        )),
-        ..RowFilePaths::default()
-    };
-
-    let side = Side::Training;
-    let about = RowFileMetadata::new("lstm-1".to_owned(), 4, "lstm", side, &made.data, None);
-    let mut files = RowFiles::create(&paths, &about, &made.data, side, 0).expect("room");
-    let plan = LoaderPlan {
-        side,
-        batch_size: 7,
-        ..LoaderPlan::default()
-    };
-    let scored =
-        predict(&made.learner, &made.data, &Solo, plan, Some(&mut files)).expect("answers");
-    files.finish(&made.data, &mut |_| {}).expect("room");
-
-    std::fs::write(folder.join("config.toml"), "seed = 3\n").expect("room");
-    let run = RunRecord::read(folder, None).expect("a run");
-    assert_eq!((run.seed(), run.predicted_side()), (3, "training"));
-
-    let found = run.predictions.expect("predictions");
-    assert_eq!(found.targets.len(), 2);
-    for (found, scored) in found.targets.iter().zip(&scored) {
-        assert_eq!(found.classes(), scored.classes());
-        assert_eq!(found.is_multi(), scored.is_multi());
-        assert_eq!(found.len(), scored.len());
-        for (found, scored) in found.rows().zip(scored.rows()) {
-            // `predictions.parquet` does not contain the index of a row in the store.
-            let index = found.index;
-            assert_eq!(found, Row { index, ..scored });
-        }
-    }
-
-    let map = run.map.expect("a map");
-    assert_eq!(map.places.len(), scored[0].len());
-    assert_eq!(map.targets.len(), 1, "not of several labels");
-    for (place, row) in scored[0].rows().enumerate() {
-        assert_eq!(map.clip_keys[place], row.clip_key);
-        assert_eq!(map.track_ids[place], row.track_id);
-    }
-    for (truth, row) in map.targets[0].truths.iter().zip(scored[0].rows()) {
-        let wanted = match row.label {
-            Label::Class(class) => Some(class),
-            _ => None,
-        };
-        assert_eq!(*truth, wanted);
-    }
 }
 
 #[test]

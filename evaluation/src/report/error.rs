@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use wavemill_schemas::exit;
 use wavemill_scores::records::RecordError;
 
-use crate::evaluate::ROWS_FORMAT;
+use super::ROWS_FORMAT;
 
 /// Error that prevents a report from being written.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ReportError {
+pub enum ReportError {
     /// The folder contains no run, or the log or result in it is damaged.
     #[error(transparent)]
     Record(#[from] RecordError),
@@ -46,7 +46,7 @@ pub(crate) enum ReportError {
 
 impl ReportError {
     /// Returns the exit code of a command that ends with this error.
-    pub(crate) fn exit_code(&self) -> u8 {
+    pub fn exit_code(&self) -> u8 {
         match self {
             Self::Record(error) => error.exit_code(),
             Self::Damaged { .. } => exit::DAMAGED,
