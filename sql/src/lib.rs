@@ -18,6 +18,7 @@ mod parts;
 #[cfg(test)]
 mod people_tests;
 mod prompt;
+mod rows;
 mod running;
 mod script;
 mod session;
@@ -32,5 +33,6 @@ pub use console::Console;
 pub use error::SqlError;
 pub use output::{Format, Sink};
 pub use prompt::Prompt;
+pub use rows::Rows;
 pub use running::Interrupt;
 pub use session::{Limits, Session, open};

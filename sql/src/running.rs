@@ -57,13 +57,18 @@ impl Interrupt {
 
     /// Lets [`Interrupt::stop`] stop a query until the returned guard is dropped.
     pub(super) fn arm(&self) -> StopGuard<'_> {
+        StopGuard {
+            interrupt: self,
+            stop: self.listen(),
+        }
+    }
+
+    /// Lets [`Interrupt::stop`] stop a query, which receives a message then.
+    pub(super) fn listen(&self) -> Receiver<()> {
         // Capacity for the only signal, so that sending it never blocks.
         let (sender, stop) = bounded(1);
         *self.slot() = Some(sender);
-        StopGuard {
-            interrupt: self,
-            stop,
-        }
+        stop
     }
 
     fn slot(&self) -> MutexGuard<'_, Option<Sender<()>>> {
@@ -110,41 +115,95 @@ pub(super) fn answer<Q>(
 where
     Q: Future<Output = Result<SendableRecordBatchStream, SqlError>> + Send + 'static,
 {
-    let threads = Threads::start(workers)?;
-    // Unbounded, because the semaphore `written` already limits the number of batches.
-    let (sender, events) = unbounded();
-    // The next batch is only computed after this one is written, so there is one batch in memory at a time.
-    let written = Arc::new(Semaphore::new(0));
-    let task = threads.spawn(send_all(query, sender, Arc::clone(&written)));
+    let mut running = RunningQuery::start(workers, query)?;
+    sink.begin(&running.columns(&armed.stop)?)?;
+    while let Some(batch) = running.next(&armed.stop)? {
+        // The batch is freed before the next one is requested.
+        sink.write(&batch)?;
+    }
+    sink.finish()
+}
 
-    loop {
-        let event = select! {
-            recv(events) -> event => event,
-            recv(armed.stop) -> _ => return Err(SqlError::Interrupted),
-        };
-        match event {
-            Ok(Event::Columns(schema)) => sink.begin(&schema)?,
-            Ok(Event::Rows(batch)) => {
-                sink.write(&batch)?;
-                // Free the batch before adding the permit that allows the next one.
-                drop(batch);
-                written.add_permits(1);
-            }
-            Ok(Event::End(ended)) => {
-                ended?;
-                return sink.finish();
-            }
-            // The task has ended without an `End` event.
-            Err(_) => return Err(threads.panic_of(task)),
+/// A query on its own threads, whose batches are taken one after the other. The threads end when it is dropped.
+pub(super) struct RunningQuery {
+    threads: Threads,
+    task: Option<JoinHandle<()>>,
+    events: Receiver<Event>,
+    /// Adds a permit for each batch after the first one, which is computed only then: one batch is in memory at a time.
+    taken: Arc<Semaphore>,
+    has_given: bool,
+}
+
+impl RunningQuery {
+    /// Starts `query` on `workers` threads.
+    ///
+    /// # Errors
+    /// The threads cannot be started.
+    pub(super) fn start<Q>(workers: usize, query: Q) -> Result<Self, SqlError>
+    where
+        Q: Future<Output = Result<SendableRecordBatchStream, SqlError>> + Send + 'static,
+    {
+        let threads = Threads::start(workers)?;
+        // Unbounded, because the semaphore `taken` already limits the number of batches.
+        let (sender, events) = unbounded();
+        let taken = Arc::new(Semaphore::new(0));
+        let task = threads.spawn(send_all(query, sender, Arc::clone(&taken)));
+        Ok(Self {
+            threads,
+            task,
+            events,
+            taken,
+            has_given: false,
+        })
+    }
+
+    /// Waits until the query is planned, and returns the columns of its result. Must be called once, before the first
+    /// batch is taken.
+    ///
+    /// # Errors
+    /// The errors of planning, and [`SqlError::Interrupted`] after a message to `stop`.
+    pub(super) fn columns(&mut self, stop: &Receiver<()>) -> Result<SchemaRef, SqlError> {
+        match self.event(stop)? {
+            Event::Columns(schema) => Ok(schema),
+            Event::End(Err(error)) => Err(error),
+            Event::Rows(_) | Event::End(Ok(())) => Err(SqlError::Failed {
+                detail: "no columns before the rows".to_owned(),
+            }),
         }
+    }
+
+    /// Waits for the next batch; returns `None` after the last one.
+    ///
+    /// # Errors
+    /// The errors of the query, and [`SqlError::Interrupted`] after a message to `stop`.
+    pub(super) fn next(&mut self, stop: &Receiver<()>) -> Result<Option<RecordBatch>, SqlError> {
+        if std::mem::replace(&mut self.has_given, true) {
+            self.taken.add_permits(1);
+        }
+        match self.event(stop)? {
+            Event::Rows(batch) => Ok(Some(batch)),
+            Event::End(ended) => ended.map(|()| None),
+            Event::Columns(_) => Err(SqlError::Failed {
+                detail: "columns after the rows".to_owned(),
+            }),
+        }
+    }
+
+    fn event(&mut self, stop: &Receiver<()>) -> Result<Event, SqlError> {
+        let event = select! {
+            recv(self.events) -> event => event,
+            recv(stop) -> _ => return Err(SqlError::Interrupted),
+        };
+        // All senders are dropped if the task has ended without an `End` event.
+        event.map_err(|_| self.threads.panic_of(self.task.take()))
     }
 }
 
-async fn send_all<Q>(query: Q, events: Sender<Event>, written: Arc<Semaphore>)
+async fn send_all<Q>(query: Q, events: Sender<Event>, taken: Arc<Semaphore>)
 where
     Q: Future<Output = Result<SendableRecordBatchStream, SqlError>>,
 {
-    let ended = send_batches(query, &events, &written).await;
+    let ended = send_batches(query, &events, &taken).await;
     // Ignore a closed receiver: the caller has abandoned the query.
     let _ = events.send(Event::End(ended));
 }
@@ -152,7 +211,7 @@ where
 async fn send_batches<Q>(
     query: Q,
     events: &Sender<Event>,
-    written: &Semaphore,
+    taken: &Semaphore,
 ) -> Result<(), SqlError>
 where
     Q: Future<Output = Result<SendableRecordBatchStream, SqlError>>,
@@ -163,8 +222,8 @@ where
 
     while let Some(batch) = batches.next().await {
         let _ = events.send(Event::Rows(batch?));
-        // Wait until a batch has been written. Each written batch adds one permit, which is used up here.
-        if let Ok(permit) = written.acquire().await {
+        // Wait until the batch is no longer used. Each such batch adds one permit, which is used up here.
+        if let Ok(permit) = taken.acquire().await {
             permit.forget();
         }
     }

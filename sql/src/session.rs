@@ -3,6 +3,7 @@
 //! Rows with tensors take hundreds of kilobytes, but DataFusion limits batches by rows. The batch size is therefore
 //! derived from the widest row that a query reads, before the query is planned.
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -29,6 +30,7 @@ use super::catalog::{self, CATALOG, RAW, STORE};
 use super::damage::{OpenedFiles, Version};
 use super::error::nearest;
 use super::output::Sink;
+use super::rows::{Origin, Rows};
 use super::running::{self, Interrupt};
 use super::tensor::{RAGGED_ROW_BYTES, TensorType};
 use super::{SqlError, average, functions, headings, own_tables};
@@ -159,17 +161,31 @@ impl Session {
     /// [`SqlError`]. The results of earlier statements have already been written.
     pub fn run(&self, sql: &str, sink: &mut dyn Sink) -> Result<(), SqlError> {
         // Parse all statements before the first one runs, so that a syntax error in the last one leaves none executed.
-        let statements = DFParserBuilder::new(sql)
-            .build()
-            .and_then(|mut parser| parser.parse_statements())?;
-
-        if statements.is_empty() {
-            return Err(SqlError::Empty);
-        }
-
-        statements
+        statements(sql)?
             .into_iter()
             .try_for_each(|statement| self.run_statement(statement, sink))
+    }
+
+    /// Starts a single statement and returns its rows. The session's interrupt stops it.
+    ///
+    /// # Errors
+    /// [`SqlError`], also if there are several statements.
+    pub fn rows(self, sql: &str) -> Result<Rows, SqlError> {
+        let mut statements = statements(sql)?;
+        let (Some(statement), None) = (statements.pop_front(), statements.pop_front()) else {
+            let detail = "several statements: give one at a time".to_owned();
+            return Err(SqlError::Meaning { detail });
+        };
+
+        let Self {
+            planner,
+            version,
+            opened,
+            interrupt,
+        } = self;
+        let workers = planner.limits.workers();
+        let query = async move { planner.stream(statement).await };
+        Rows::start(workers, query, Origin::new(version, opened, interrupt))
     }
 
     fn run_statement(&self, statement: Statement, sink: &mut dyn Sink) -> Result<(), SqlError> {
@@ -422,6 +438,17 @@ impl Planner {
             .map(|provider| provider.schema())
             .ok_or_else(|| self.unknown_table(table))
     }
+}
+
+/// Parses the statements of a query, of which there is at least one.
+fn statements(sql: &str) -> Result<VecDeque<Statement>, SqlError> {
+    let statements = DFParserBuilder::new(sql)
+        .build()
+        .and_then(|mut parser| parser.parse_statements())?;
+    if statements.is_empty() {
+        return Err(SqlError::Empty);
+    }
+    Ok(statements)
 }
 
 fn is_query(statement: &datafusion::sql::sqlparser::ast::Statement) -> bool {

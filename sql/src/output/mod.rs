@@ -4,7 +4,7 @@
 
 mod binary;
 mod table;
-mod tensors;
+pub(crate) mod tensors;
 mod text;
 
 use std::fmt;
