@@ -10,22 +10,34 @@ pub mod interrupt;
 pub mod output;
 
 use std::any::TypeId;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Command, Parser};
+use wavemill_schemas::exit::USAGE;
 use wavemill_schemas::local_path::require_local;
 
 static PROGRAM: OnceLock<String> = OnceLock::new();
 
-/// Parses the command line of this process. Ends the process if help is requested (exit code 0) or the command line is
-/// wrong (2).
-pub fn parse<C: Parser>() -> C {
+/// Parses a command line, whose first word is the path of the program.
+///
+/// # Errors
+/// The exit code, after help was printed (0) or an error of the command line (2).
+pub fn parse<C: Parser>(args: impl IntoIterator<Item = OsString>) -> Result<C, u8> {
     let command = with_local_paths(C::command());
     // Only the first command line sets the program's name.
     let _ = PROGRAM.set(command.get_name().to_owned());
-    C::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
+
+    let matches = command.try_get_matches_from(args);
+    matches
+        .and_then(|matches| C::from_arg_matches(&matches))
+        .map_err(|error| {
+            // An error of the terminal cannot be reported on it.
+            let _ = error.print();
+            error.exit_code().try_into().unwrap_or(USAGE)
+        })
 }
 
 /// Returns the name of this program, which is the prefix of its messages.
@@ -34,7 +46,7 @@ fn program() -> &'static str {
 }
 
 /// Makes every option of `command` that takes a path reject addresses such as `s3://bucket/store`.
-fn with_local_paths(command: Command) -> Command {
+pub fn with_local_paths(command: Command) -> Command {
     let command = command.mut_args(|arg| {
         if arg.get_value_parser().type_id() != TypeId::of::<PathBuf>() {
             return arg;

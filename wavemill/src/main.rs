@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    ExitCode::from(wavemill::cli::main())
+    ExitCode::from(wavemill::cli::main(std::env::args_os()))
 }

@@ -11,9 +11,10 @@ use clap::Args;
 use wavemill_terminal::interrupt::{self, ChildGuard};
 use wavemill_terminal::output::report;
 
+use super::command_of;
 use super::extract::ExtractCommand;
+use super::program::{beside, not_there};
 use super::sql::SqlCommand;
-use super::{beside, command_of, not_there};
 
 const EXAMPLES: &str = "\
 Examples:

@@ -1,5 +1,6 @@
 //! `wavemill extract`: turns metadata and audio into a committed version.
 
+use std::ffi::{OsStr, OsString};
 use std::io::{Write, stdout};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
@@ -19,9 +20,9 @@ use wavemill_schemas::text::{shown, shown_lines};
 use wavemill_terminal::exit::UsageError;
 use wavemill_terminal::output::{self, OutputArgs};
 
-use super::WaitArgs;
 use super::backend::BackendArgs;
 use super::progress::accompanied;
+use super::{WaitArgs, command_of};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -125,9 +126,8 @@ impl ExtractCommand {
     pub fn run(&self) -> Result<u8> {
         // Without this call, the heaps of the threads would retain the memory that clips have freed.
         wavemill_kernels::return_large_blocks();
-        let job = self.job()?;
+        let (job, settings) = self.plan()?;
         let warnings = job.recipe.warnings();
-        let settings = self.settings(&job.recipe)?;
 
         let monitor = RunMonitor {
             on_plan: Some(print_plan),
@@ -146,15 +146,11 @@ impl ExtractCommand {
         if !monitor.is_planned.load(Ordering::Relaxed) {
             print_warnings(&warnings);
         }
-        let mut report = report?;
+        let report = report?;
         print_warnings(&report.warnings);
 
         if self.json {
-            // The warnings about changes of the split and about the recipe come first, in the order printed.
-            let of_sides = report.sides.as_ref().and_then(SideChanges::warning);
-            let told = of_sides.into_iter().chain(warnings);
-            report.warnings.splice(0..0, told);
-            writeln!(stdout(), "{}", serde_json::to_string(&report)?)?;
+            writeln!(stdout(), "{}", report_json(report, warnings)?)?;
         } else {
             let summary = summary(&report, start.elapsed(), OutputArgs::get().verbose);
             output::report(&shown_lines(&summary));
@@ -162,13 +158,36 @@ impl ExtractCommand {
         Ok(0)
     }
 
+    /// Parses options as if they had been typed.
+    ///
+    /// # Errors
+    /// [`UsageError`] if an option does not exist or has a wrong value.
+    pub fn from_options(options: &[OsString]) -> Result<Self> {
+        let line: Vec<&OsStr> = options.iter().map(OsString::as_os_str).collect();
+        command_of(&line).map_err(|error| {
+            let message = error.to_string();
+            // The usage and the hint at --help follow after an empty line.
+            let first = message.split("\n\n").next().unwrap_or_default();
+            UsageError(first.trim_start_matches("error: ").to_owned()).into()
+        })
+    }
+
+    /// Returns inputs and settings of the run, as [`run::run`] takes them.
+    ///
+    /// # Errors
+    /// An error of the recipe, or wrong usage.
+    pub fn plan(&self) -> Result<(Job, Settings)> {
+        let job = self.job()?;
+        let settings = self.settings(&job.recipe)?;
+        Ok((job, settings))
+    }
+
     /// Returns a preview of the extraction ([`ExtractCommand::run`]) without writing anything.
     ///
     /// # Errors
     /// The errors of [`ExtractCommand::run`] that can occur until the extraction is planned.
     pub(super) fn forecast(&self) -> Result<Preview> {
-        let job = self.job()?;
-        let settings = self.settings(&job.recipe)?;
+        let (job, settings) = self.plan()?;
         let monitor = RunMonitor::default();
         accompanied(&monitor, || run::preview(&job, &settings, &monitor.course))
     }
@@ -268,6 +287,18 @@ impl ExtractCommand {
             None => Ok(0),
         }
     }
+}
+
+/// Returns a report as JSON. The warnings about changes of the split and `warnings`, which are those about the recipe,
+/// come first, in the order printed.
+///
+/// # Errors
+/// An error of `serde_json`.
+pub fn report_json(mut report: Report, warnings: Vec<String>) -> Result<String> {
+    let of_sides = report.sides.as_ref().and_then(SideChanges::warning);
+    let told = of_sides.into_iter().chain(warnings);
+    report.warnings.splice(0..0, told);
+    Ok(serde_json::to_string(&report)?)
 }
 
 fn print_warnings(warnings: &[String]) {

@@ -12,6 +12,7 @@ pub mod extract;
 pub mod features;
 mod interrupt;
 mod model_answers;
+pub mod program;
 pub mod progress;
 pub mod recipe;
 pub mod report;
@@ -21,9 +22,8 @@ pub mod store;
 pub mod tag;
 pub mod train;
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -33,6 +33,7 @@ use wavemill_runtime::panics;
 use wavemill_terminal::exit::finish;
 use wavemill_terminal::interrupt::at_once;
 use wavemill_terminal::output::OutputArgs;
+use wavemill_terminal::with_local_paths;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -96,8 +97,8 @@ enum Command {
     },
 }
 
-/// Runs the command line of this process and returns its exit code.
-pub fn main() -> u8 {
+/// Runs the command line `args`, whose first word is the path of the program, and returns its exit code.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
     // This call precedes all code that could panic: from here on, a panic is reported in one line.
     panics::silence();
 
@@ -107,7 +108,10 @@ pub fn main() -> u8 {
         std::mem::forget(fail::FailScenario::setup());
     }
 
-    let Cli { command, output } = wavemill_terminal::parse();
+    let Cli { command, output } = match wavemill_terminal::parse(args) {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
     output.set();
 
     let ended = panics::caught(|| run(command)).unwrap_or_else(|panic| Err(panic.into()));
@@ -189,32 +193,13 @@ impl WaitArgs {
 }
 
 /// Parses a command from `line` as if it had been typed, so that the defaults of its flags apply.
-fn command_of<C: Args>(line: &[&OsStr]) -> Result<C> {
+///
+/// # Errors
+/// An error of clap if the line is wrong.
+pub fn command_of<C: Args>(line: &[&OsStr]) -> Result<C> {
     let command = C::augment_args(clap::Command::new("wavemill").no_binary_name(true));
+    let command = with_local_paths(command);
     Ok(C::from_arg_matches(&command.try_get_matches_from(line)?)?)
-}
-
-/// Returns the path of another wavemill program: next to this one if it exists there, otherwise the bare name, which is
-/// looked up in PATH.
-fn beside(name: &str) -> PathBuf {
-    let beside = std::env::current_exe()
-        .unwrap_or_default()
-        .with_file_name(name);
-    if beside.exists() {
-        beside
-    } else {
-        PathBuf::from(name)
-    }
-}
-
-/// Returns the error message for a program that [`beside`] did not find: the places searched, and the command that
-/// builds it.
-fn not_there(name: &str, build: &str) -> String {
-    let folder = std::env::current_exe().unwrap_or_default();
-    let folder = folder.parent().unwrap_or(Path::new(".")).display();
-    format!(
-        "cannot start {name}: searched in {folder} and on PATH; build it next to wavemill with {build}"
-    )
 }
 
 #[cfg(test)]
@@ -266,23 +251,5 @@ mod tests {
                 assert!(shown.lines().any(|shown| shown == line), "{name}: {line}");
             }
         }
-    }
-
-    #[test]
-    fn missing_program_error_names_searched_paths() {
-        let folder = std::env::current_exe()
-            .expect("this test")
-            .parent()
-            .expect("a folder")
-            .display()
-            .to_string();
-
-        let words = not_there("demo-audio", "`x`");
-        assert!(
-            words.contains(&format!("searched in {folder} and on PATH")),
-            "{words}"
-        );
-
-        assert_eq!(beside("no-such-program"), Path::new("no-such-program"));
     }
 }

@@ -135,13 +135,14 @@ pub fn accompanied<T, E: Into<anyhow::Error>>(
 }
 
 /// The current phase of a run, and the time when it began.
-struct PhaseClock {
+pub struct PhaseClock {
     phase: Phase,
     start: Instant,
 }
 
 impl PhaseClock {
-    fn new(monitor: &RunMonitor) -> Self {
+    /// Creates the clock of a run that is about to begin.
+    pub fn new(monitor: &RunMonitor) -> Self {
         Self {
             phase: monitor.course.phase(),
             start: Instant::now(),
@@ -149,7 +150,7 @@ impl PhaseClock {
     }
 
     /// Returns the progress of the run. Restarts the clock if a new phase has begun.
-    fn look(&mut self, monitor: &RunMonitor) -> Snapshot {
+    pub fn look(&mut self, monitor: &RunMonitor) -> Snapshot {
         if monitor.course.phase() != self.phase {
             *self = Self::new(monitor);
         }

@@ -460,6 +460,39 @@ pub struct DiffCommand {
     json: bool,
 }
 
+/// Returns the history of a store's versions as JSON, as `info --versions --json` prints it.
+///
+/// # Errors
+/// `StoreError` if the store cannot be read.
+pub fn versions_json(folder: &Path) -> Result<String> {
+    let store = Store::open(folder)?;
+    Ok(serde_json::to_string(
+        &store.history(&sound_tags(&store)?)?,
+    )?)
+}
+
+/// Returns the differences between two versions as JSON, as `diff --json` prints them.
+///
+/// # Errors
+/// `StoreError` if one of the versions does not exist or cannot be read.
+pub fn diff_json(folder: &Path, from: VersionName, to: VersionName, rows: bool) -> Result<String> {
+    let command = DiffCommand {
+        store: folder.to_owned(),
+        from,
+        to,
+        rows,
+        json: true,
+    };
+    let store = Store::open(folder)?;
+    let (_, from) = store.manifest(store.resolve(Some(&command.from))?)?;
+    let (_, to) = store.manifest(store.resolve(Some(&command.to))?)?;
+    let whole = WholeDiff::new(
+        Diff::new(&from, &to),
+        command.compare_tables(&store, &from, &to),
+    );
+    Ok(serde_json::to_string(&whole)?)
+}
+
 impl DiffCommand {
     /// Writes the differences between the two versions to stdout.
     ///

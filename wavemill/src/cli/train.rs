@@ -18,7 +18,7 @@ use wavemill_terminal::output::{OutputArgs, Progress};
 use super::clips::ClipArgs;
 use super::exit::ChildFailure;
 use super::model_answers::ModelAnswers;
-use super::{beside, not_there};
+use super::program::{beside, not_there, this_program};
 
 /// Name of the trainer's program.
 pub(super) const TRAINER: &str = "wavemill-train";
@@ -138,7 +138,7 @@ impl PredictCommand {
     /// Runs one model and writes its predictions to `said`, or to stdout if that is `None`. Returns the exit code.
     fn answer(&self, run: &Path, feature: &str, said: Option<&mut String>) -> Result<u8> {
         // The command is this very program, not another one of the same name on PATH.
-        let mut features = Command::new(std::env::current_exe()?)
+        let mut features = this_program()?
             .arg("features")
             .args(&self.clips.clips)
             .args(

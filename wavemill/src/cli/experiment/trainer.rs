@@ -13,8 +13,8 @@ use wavemill_terminal::output::report;
 
 use crate::cli::exit::ChildFailure;
 use crate::cli::interrupt::STOPPED_AT_ONCE;
+use crate::cli::program::{beside, not_there};
 use crate::cli::train::{BUILD_TRAINER, TRAINER, code_of, output_args};
-use crate::cli::{beside, not_there};
 
 /// Checks that the trainer can be started and has this program's version, before hours of extraction.
 ///

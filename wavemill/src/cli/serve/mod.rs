@@ -23,9 +23,9 @@ use wavemill_terminal::output;
 
 use self::songs::{Input, SongReader};
 use super::exit::{ChildFailure, Interrupted};
+use super::program::{beside, not_there};
 use super::sql::parse_bytes;
 use super::train::{BUILD_TRAINER, TRAINER, code_of, name_among};
-use super::{beside, not_there};
 use crate::serve::{self, Limits, ModelError, ModelSetup, Reader, Server, ServerSetup, Unreadable};
 
 const EXAMPLES: &str = "\

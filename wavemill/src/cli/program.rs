@@ -1,0 +1,83 @@
+//! This program and the programs beside it, for commands that start them.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// The words that start this program, if it is not the executable of this process.
+static WORDS: OnceLock<Vec<OsString>> = OnceLock::new();
+
+/// Sets the words that start this program: an executable and its first arguments, such as `python -m wavemill`. Without
+/// this call, the executable of this process is started. Only the first call has an effect.
+pub fn starts_with(words: Vec<OsString>) {
+    let _ = WORDS.set(words);
+}
+
+/// Returns the command that starts this program.
+///
+/// # Errors
+/// The path of this process's executable is unknown.
+pub(super) fn this_program() -> io::Result<Command> {
+    match WORDS.get().and_then(|words| words.split_first()) {
+        Some((program, args)) => {
+            let mut command = Command::new(program);
+            command.args(args);
+            Ok(command)
+        }
+        None => Ok(Command::new(std::env::current_exe()?)),
+    }
+}
+
+/// Returns the path of this program's executable, or an empty path if it is unknown.
+fn executable() -> PathBuf {
+    match WORDS.get().and_then(|words| words.first()) {
+        Some(program) => PathBuf::from(program),
+        None => std::env::current_exe().unwrap_or_default(),
+    }
+}
+
+/// Returns the path of another wavemill program: next to this one if it exists there, otherwise the bare name, which is
+/// looked up in PATH.
+pub(super) fn beside(name: &str) -> PathBuf {
+    let beside = executable().with_file_name(name);
+    if beside.exists() {
+        beside
+    } else {
+        PathBuf::from(name)
+    }
+}
+
+/// Returns the error message for a program that [`beside`] did not find: the places searched, and the command that
+/// builds it.
+pub(super) fn not_there(name: &str, build: &str) -> String {
+    let executable = executable();
+    let folder = executable.parent().unwrap_or(Path::new(".")).display();
+    format!(
+        "cannot start {name}: searched in {folder} and on PATH; build it next to wavemill with {build}"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_program_error_names_searched_paths() {
+        let folder = std::env::current_exe()
+            .expect("this test")
+            .parent()
+            .expect("a folder")
+            .display()
+            .to_string();
+
+        let words = not_there("demo-audio", "`x`");
+        assert!(
+            words.contains(&format!("searched in {folder} and on PATH")),
+            "{words}"
+        );
+
+        assert_eq!(beside("no-such-program"), Path::new("no-such-program"));
+    }
+}
