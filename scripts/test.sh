@@ -76,6 +76,7 @@ if [[ ${WAVEMILL_PEERS:-} == 1 ]]; then
         --binary "${CARGO_TARGET_DIR:-target}/debug/examples/metrics"
     beside 'maps compared with scikit-learn' .venv/bin/python scripts/peers/map.py \
         --binary "${CARGO_TARGET_DIR:-target}/debug/examples/map"
+    beside 'Python package' scripts/python_check.sh
 fi
 step 'real files and whole runs' cargo test --locked "${packages[@]}" --test '*' -- --test-threads "$threads"
 join_steps

@@ -43,6 +43,14 @@ def librosa_mel(samples):
     return librosa.power_to_db(power)
 
 
+def wavemill_mel(path):
+    """Return the log-mel of a file by wavemill's Python package."""
+    import wavemill
+
+    samples, rate = wavemill.load(path)
+    return wavemill.power_to_db(wavemill.feature.melspectrogram(y=samples, sr=rate))
+
+
 def essentia_loader():
     """Return path -> mono samples at 22.05 kHz; the loader does all of it."""
     import essentia
@@ -125,6 +133,8 @@ def chain(peer):
     if peer == "essentia":
         load, log_mel = essentia_loader(), essentia_mel()
         return lambda path: log_mel(load(path))
+    if peer == "wavemill":
+        return wavemill_mel
     import torch
 
     mel = torch_mel()

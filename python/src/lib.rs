@@ -1,0 +1,47 @@
+//! The native module of the Python package `wavemill`.
+//!
+//! It converts between Python's objects and the crates of this workspace, and contains no rules of its own. The public
+//! interface, with its documentation and types, is in the Python files of `python/wavemill/`.
+
+mod audio;
+mod build;
+mod dataset;
+mod errors;
+mod evaluate;
+mod interrupt;
+mod sql;
+mod versions;
+
+use std::ffi::OsString;
+
+use pyo3::prelude::*;
+
+#[pymodule]
+mod _wavemill {
+    #[pymodule_export]
+    use super::audio::{
+        decode_channels, decode_mono, inspect, mel_weights, resample, spectrogram, window,
+    };
+    #[pymodule_export]
+    use super::build::build;
+    #[pymodule_export]
+    use super::dataset::{PyBatchMemory, PyBatches, PyOpenSplit};
+    #[pymodule_export]
+    use super::evaluate::{PyEvaluated, evaluate, write_report};
+    #[pymodule_export]
+    use super::run_command;
+    #[pymodule_export]
+    use super::sql::query;
+    #[pymodule_export]
+    use super::versions::{diff, manifest, resolve_version, versions};
+}
+
+/// Runs the command `wavemill` with these arguments, of which the first is the program's name; returns its exit code.
+/// `program` are the words with which the command starts itself again.
+#[pyfunction]
+fn run_command(py: Python<'_>, program: Vec<OsString>, args: Vec<OsString>) -> u8 {
+    py.detach(|| {
+        wavemill::cli::program::starts_with(program);
+        wavemill::cli::main(args)
+    })
+}

@@ -1,0 +1,60 @@
+//! Versions of a store, and what differs between them.
+
+use std::path::PathBuf;
+
+use pyo3::prelude::*;
+use wavemill::cli::store::{diff_json, versions_json};
+use wavemill_loader::Store;
+use wavemill_schemas::version_name::VersionName;
+
+use crate::{dataset, errors};
+
+/// Returns the number of the version with this number or tag, or of the latest one.
+#[pyfunction]
+pub(crate) fn resolve_version(
+    py: Python<'_>,
+    root: PathBuf,
+    version: Option<&str>,
+) -> PyResult<u64> {
+    let name = version.map(|name| parsed(py, name)).transpose()?;
+    let opened = py.detach(|| Store::open(&root, name.as_ref()));
+    match opened {
+        Ok(store) => Ok(store.version()),
+        Err(error) => Err(dataset::exception(py, &error)),
+    }
+}
+
+/// Returns the manifest of a version as JSON.
+#[pyfunction]
+pub(crate) fn manifest(py: Python<'_>, root: PathBuf, version: u64) -> PyResult<String> {
+    let store = Store::open(&root, Some(&VersionName::Number(version)))
+        .map_err(|error| dataset::exception(py, &error))?;
+    let json = store.manifest().to_json();
+    json.map_err(|error| errors::exception(py, wavemill_schemas::exit::FAILED, &error))
+}
+
+/// Returns the versions of a store as JSON.
+#[pyfunction]
+pub(crate) fn versions(py: Python<'_>, root: PathBuf) -> PyResult<String> {
+    let listed = py.detach(|| versions_json(&root));
+    listed.map_err(|error| errors::of_command(py, &error))
+}
+
+/// Returns the differences between two versions as JSON, with all tracks if `rows` is set.
+#[pyfunction]
+pub(crate) fn diff(
+    py: Python<'_>,
+    root: PathBuf,
+    from: &str,
+    to: &str,
+    rows: bool,
+) -> PyResult<String> {
+    let (from, to) = (parsed(py, from)?, parsed(py, to)?);
+    let compared = py.detach(|| diff_json(&root, from, to, rows));
+    compared.map_err(|error| errors::of_command(py, &error))
+}
+
+fn parsed(py: Python<'_>, name: &str) -> PyResult<VersionName> {
+    name.parse()
+        .map_err(|error| errors::usage(py, &format!("version: {error}")))
+}

@@ -1,0 +1,115 @@
+"""Stores: what they contain, queries that other tools read, and errors."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import subprocess
+import sys
+import threading
+import unittest
+from pathlib import Path
+
+import numpy as np
+
+import support
+import wavemill as wm
+
+
+def command(*words: str) -> str:
+    """Return what the command prints."""
+    ran = subprocess.run([sys.executable, "-m", "wavemill", *words], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+class StoreTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.path = str(support.demo_store())
+        cls.store = wm.open(cls.path)
+
+    def test_answers_are_those_of_the_command(self) -> None:
+        store = ("--store", self.path)
+        self.assertEqual(self.store.info(), json.loads(command("info", *store, "--json")))
+        self.assertEqual(self.store.versions(), json.loads(command("info", *store, "--versions", "--json")))
+        self.assertEqual(self.store.diff(1, 1), json.loads(command("diff", *store, "1", "1", "--json")))
+        self.assertEqual(self.store.version, 1)
+
+    def test_contents(self) -> None:
+        classes = self.store.classes("genre")
+        self.assertEqual(len(classes), len(set(classes)))
+        self.assertGreater(len(classes), 3)
+        feature = self.store.info()["features"][0]["name"]
+        self.assertGreater(self.store.stats(feature)["values"], 0)
+        rejects = self.store.rejects.to_arrow()
+        self.assertGreater(rejects.num_rows, 0)
+        self.assertIn("reason", rejects.column_names)
+        self.assertIn("version 1", repr(self.store))
+        self.assertIn("<th>genre</th>", self.store._repr_html_())
+
+    def test_queries_are_read_by_other_tools(self) -> None:
+        query = "SELECT clip_key, log_mel FROM features_log_mel ORDER BY clip_key"
+        table = self.store.sql(query).to_arrow()
+        feature = self.store.info()["features"][0]
+        tensors = table["log_mel"].combine_chunks().to_numpy_ndarray()
+        self.assertEqual(list(tensors.shape), [table.num_rows, *feature["shape"]])
+
+        rows = self.store.map("log_mel", split="test")
+        places = {key: place for place, key in enumerate(table["clip_key"].to_pylist())}
+        keys = self.store.sql("SELECT clip_key FROM features_log_mel WHERE split = 'test'").to_arrow()["clip_key"].to_pylist()
+        self.assertEqual(len(keys), len(rows))
+        np.testing.assert_array_equal(rows[0]["log_mel"], tensors[places[keys[0]]])
+
+        counts = "SELECT split, count(*) AS n FROM features_log_mel GROUP BY 1 ORDER BY 1"
+        wanted = self.store.sql(counts).to_arrow().to_pylist()
+        self.assertEqual(sum(row["n"] for row in wanted), table.num_rows)
+        self.assertEqual(self.store.sql(counts).to_polars().to_dicts(), wanted)
+        self.assertEqual(self.store.sql(counts).to_pandas().to_dict("records"), wanted)
+        duckdb = __import__("duckdb")
+        arrow = self.store.sql(counts).to_arrow()
+        self.assertEqual(duckdb.sql("SELECT sum(n) FROM arrow").fetchall(), [(table.num_rows,)])
+        datafusion = __import__("datafusion")
+        frame = datafusion.SessionContext().from_arrow(self.store.sql(counts))
+        self.assertEqual(frame.to_pylist(), wanted)
+        del arrow
+
+    def test_errors_name_what_exists(self) -> None:
+        cases = [
+            ("no such store", lambda: wm.open("no such store")),
+            ("7", lambda: wm.open(self.path, version=7)),
+            ("mood", lambda: wm.open(self.path, version="mood")),
+            ("genre", lambda: self.store.classes("mood")),
+            ("log_mel", lambda: self.store.stats("mood")),
+            ("9", lambda: self.store.diff(1, 9)),
+            ("no_column", lambda: self.store.sql("SELECT no_column FROM tracks")),
+            ("SELEC", lambda: self.store.sql("SELEC 1")),
+            ("one at a time", lambda: self.store.sql("SELECT 1; SELECT 2")),
+            ("", lambda: self.store.sql("DROP TABLE tracks")),
+            ("memory_limit", lambda: self.store.sql("SELECT 1", memory_limit=1)),
+            ("threads", lambda: self.store.sql("SELECT 1", threads=0)),
+        ]
+        for words, call in cases:
+            with self.subTest(words=words), self.assertRaises(wm.UsageError) as caught:
+                call()
+            self.assertIn(words, str(caught.exception))
+
+    def test_unfinished_queries_leave_nothing_behind(self) -> None:
+        def resources() -> tuple[int, int]:
+            gc.collect()
+            return threading.active_count() + len(os.listdir("/proc/self/task")), len(os.listdir("/proc/self/fd"))
+
+        for _ in range(3):
+            self.store.sql("SELECT * FROM features_log_mel")
+        before = resources()
+        for _ in range(50):
+            self.store.sql("SELECT * FROM features_log_mel")
+            wm.open(self.path).classes("genre")
+        after = resources()
+        self.assertLessEqual(after[0], before[0] + 1, (before, after))
+        self.assertLessEqual(after[1], before[1] + 1, (before, after))
+
+
+if __name__ == "__main__":
+    unittest.main()

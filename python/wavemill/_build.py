@@ -1,0 +1,149 @@
+"""Building stores."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, TextIO
+
+from . import _wavemill
+
+log = logging.getLogger("wavemill")
+
+
+def build(
+    store: str | os.PathLike[str],
+    *,
+    recipe: str | os.PathLike[str],
+    audio: str | os.PathLike[str],
+    metadata: str | os.PathLike[str] | None = None,
+    set: Mapping[str, Any] | None = None,
+    progress: bool = True,
+    threads: int | None = None,
+    memory_limit: int | str | None = None,
+    limit: int | None = None,
+    new_version: bool = False,
+    **options: Any,
+) -> dict[str, Any]:
+    """Build a version of a store from metadata and audio, as ``wavemill extract`` does.
+
+    A run that was stopped, killed or failed continues where it stopped if it is started again with the same arguments.
+    Ctrl-C stops it within half a second, except for the clips in flight.
+
+    Parameters
+    ----------
+    store : path
+        Folder of the store; created if it does not exist.
+    recipe : str or path
+        Name of a shipped recipe, or a TOML file.
+    audio, metadata : path
+        Folder or zip of the audio; folder, zip or file of the metadata, if the recipe needs any.
+    set : dict
+        Values of the recipe to change, such as ``{"features.log_mel.n_mels": 96}``.
+    progress : bool
+        Whether to show progress: with tqdm if it is installed, otherwise as a line on a terminal.
+    threads : int
+        Number of decoding threads; by default one per processor.
+    memory_limit : int or str
+        Memory limit of the process, in bytes or such as ``"2GiB"`` (default 4 GiB).
+    limit : int
+        Number of clips to keep, chosen by hash.
+    new_version : bool
+        Whether to commit another version if the latest one was made differently.
+    **options
+        Other options of ``wavemill extract --help``, with underscores: ``max_reject_fraction=0.1``, ``resplit=True``.
+
+    Returns
+    -------
+    dict
+        The report, as ``wavemill extract --json`` prints it: ``version``, ``counts``, ``rejects``, …
+
+    Raises
+    ------
+    UsageError, OtherPlanError, NoSpaceError, StoreInUseError, DamagedStoreError, Error
+        No version was committed; the message says why, and what to do.
+
+    Examples
+    --------
+    >>> report = wm.build("store", recipe="fma-large", metadata="fma_metadata.zip", audio="fma_large.zip")
+    >>> report["version"]
+    1
+    """
+    named = {"store": store, "recipe": recipe, "audio": audio, "metadata": metadata, "threads": threads}
+    named |= {"memory_limit": memory_limit, "limit": limit, "new_version": new_version}
+    words = []
+    for name, value in (named | options).items():
+        flag = f"--{name.replace('_', '-')}"
+        if value is True:
+            words.append(flag)
+        elif value is not None and value is not False:
+            words.append(f"{flag}={os.fspath(value) if isinstance(value, os.PathLike) else value}")
+    words += [f"--set={key}={_toml(value)}" for key, value in (set or {}).items()]
+
+    with _Progress() if progress else _NoProgress() as shown:
+        report: dict[str, Any] = json.loads(_wavemill.build(words, shown))
+    for warning in report["warnings"]:
+        log.warning("%s", warning)
+    return report
+
+
+def _toml(value: Any) -> str:
+    """Return a value of a recipe as TOML; texts are given as they are, as on the command line."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key} = {_element(element)}" for key, element in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(_element, value)) + "]"
+    return json.dumps(value)
+
+
+def _element(value: Any) -> str:
+    """Return a value within another one as TOML; JSON's texts are texts of TOML."""
+    return json.dumps(value) if isinstance(value, str) else _toml(value)
+
+
+class _NoProgress:
+    def __enter__(self) -> Callable[[str, int, int | None], object]:
+        return lambda line, done, total: None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        pass
+
+
+class _Progress:
+    """Shows the progress of a run with tqdm, or as a line on a terminal."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
+        self._bar: Any = None
+        self._width = 0
+
+    def __enter__(self) -> Callable[[str, int, int | None], object]:
+        try:
+            from tqdm.auto import tqdm
+        except ImportError:
+            return self._line if self._stream.isatty() else lambda line, done, total: None
+        self._bar = tqdm(bar_format="{desc}|{bar}|", file=self._stream, leave=False)
+        return self._update_bar
+
+    def _update_bar(self, line: str, done: int, total: int | None) -> None:
+        self._bar.total = total
+        self._bar.n = min(done, total or done)
+        self._bar.set_description_str(line)
+
+    def _line(self, line: str, done: int, total: int | None) -> None:
+        self._stream.write(f"\r{line:<{self._width}}")
+        self._stream.flush()
+        self._width = len(line)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        elif self._width:
+            self._stream.write(f"\r{'':<{self._width}}\r")
+            self._stream.flush()

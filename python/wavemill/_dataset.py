@@ -1,0 +1,496 @@
+"""Rows of a store for training: batches in a reproducible order, and random access."""
+
+from __future__ import annotations
+
+import logging
+import operator
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, SupportsIndex, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from . import _wavemill
+from .errors import UsageError
+
+log = logging.getLogger("wavemill")
+
+#: Arrays of a batch or values of a row, by name.
+Arrays: TypeAlias = "dict[str, npt.NDArray[Any]]"
+
+
+@dataclass(frozen=True)
+class _Selection:
+    """Which rows are opened: the fields of the native module's ``Selection``."""
+
+    feature: str
+    split: str
+    target: str | None
+    split_rule: str | None
+    shuffle_window: int
+    skip_damaged: bool
+    verify: bool
+
+
+class _Split:
+    """A split of a feature, which is opened again in each process that uses it.
+
+    Reader threads and locks do not survive a fork, and neither do open files survive pickling.
+    """
+
+    def __init__(self, store: str, version: int, selection: _Selection) -> None:
+        self.store = store
+        self.version = version
+        self.selection = selection
+        self._opened: _wavemill.OpenSplit | None = None
+        self._process = 0
+
+    @property
+    def native(self) -> _wavemill.OpenSplit:
+        if self._opened is None or self._process != os.getpid():
+            self._opened = _wavemill.OpenSplit(self.store, self.version, asdict(self.selection))
+            self._process = os.getpid()
+        return self._opened
+
+    def __reduce__(self) -> tuple[type[_Split], tuple[str, int, _Selection]]:
+        return _Split, (self.store, self.version, self.selection)
+
+
+class _Rows:
+    """Properties that batches and single rows of a split have in common."""
+
+    _split: _Split
+
+    @property
+    def store(self) -> str:
+        """Folder of the store."""
+        return self._split.store
+
+    @property
+    def version(self) -> int:
+        """Version of the store."""
+        return self._split.version
+
+    @property
+    def feature(self) -> str:
+        """Name of the feature, which is also the key of its arrays."""
+        return self._split.selection.feature
+
+    @property
+    def split(self) -> str:
+        """``"training"``, ``"validation"`` or ``"test"``."""
+        return self._split.selection.split
+
+    @property
+    def target(self) -> str | None:
+        """Name of the target, or ``None`` without labels."""
+        return self._split.selection.target
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the target's classes, in the order of their ids; empty without a target."""
+        return self._split.native.classes() or []
+
+    @property
+    def class_counts(self) -> list[int]:
+        """Number of rows of the split in each class; empty without a target."""
+        return self._split.native.class_counts() or []
+
+    @property
+    def shape(self) -> tuple[int | None, ...]:
+        """Shape of a stored row; ``None`` for the axis on which rows differ in length."""
+        return tuple(self._split.native.shape())
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the feature's values, as stored."""
+        return np.dtype(self._split.native.dtype())
+
+
+class Dataset(_Rows):
+    """Batches of a split in a reproducible order; made by `wavemill.Store.dataset`, which has the documentation.
+
+    Iterating reads one epoch. The order is a function of seed and epoch: call `set_epoch` before each epoch, or every
+    epoch has the same order.
+    """
+
+    def __init__(
+        self,
+        split: _Split,
+        *,
+        batch_size: int,
+        seed: int,
+        shuffle: bool,
+        drop_last: bool,
+        rank: int | None,
+        world_size: int | None,
+        crop_frames: int | None,
+        buckets: int,
+        readers: int,
+        prefetch_batches: int,
+    ) -> None:
+        self._split = split
+        self._ranks = _given_ranks(rank, world_size)
+        self._plan = {
+            "shuffle": shuffle,
+            "seed": seed,
+            "batch_size": batch_size,
+            "drop_last": drop_last,
+            "crop_frames": crop_frames,
+            "buckets": buckets,
+            "readers": readers,
+            "prefetch_batches": prefetch_batches,
+        }
+        self._epoch = 0
+        # Number of batches of the epoch that were yielded before the next one.
+        self._n_yielded = 0
+        # Whether the next iterator starts behind these batches.
+        self._resumes = False
+        # Number of iterators and positions so far: only the latest iterator counts its batches here.
+        self._n_positions = 0
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that iterating reads, from 0."""
+        return self._epoch
+
+    @property
+    def batch_size(self) -> int:
+        """Number of rows of a global batch, over all ranks."""
+        return int(self._plan["batch_size"] or 0)
+
+    @property
+    def rank(self) -> int:
+        """Index of this process among those that train together."""
+        return (self._ranks or _ranks_of_environment())[0]
+
+    @property
+    def world_size(self) -> int:
+        """Number of processes that train together."""
+        return (self._ranks or _ranks_of_environment())[1]
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows of the split, over all ranks."""
+        return len(self._split.native)
+
+    def __len__(self) -> int:
+        """Return the number of batches in an epoch, which is the same on every rank."""
+        return self._split.native.n_batches(self.batch_size, bool(self._plan["drop_last"]))
+
+    def __iter__(self) -> Batches:
+        return self._batches(0, 1)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Select the epoch that iterating reads, from 0.
+
+        After `load_state_dict`, the epoch of the state continues where it stopped, and any other epoch starts at its
+        first batch.
+
+        Examples
+        --------
+        >>> for epoch in range(10):
+        ...     dataset.set_epoch(epoch)
+        ...     for batch in dataset:
+        ...         train(batch)
+        """
+        epoch = _whole("epoch", epoch, 0)
+        if epoch != self._epoch:
+            self._move(epoch, 0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position in the epoch, from which `load_state_dict` continues.
+
+        The state is a dict of numbers and texts. ``batch`` is the number of global batches that the latest iterator
+        yielded; batches that were read ahead do not count. The state neither depends on the rank nor on the number of
+        ranks.
+
+        Examples
+        --------
+        >>> torch.save({"model": model.state_dict(), "data": dataset.state_dict()}, "checkpoint.pt")
+        """
+        return {"epoch": self._epoch, "batch": self._n_yielded, **self._identity()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a state: the next iterator starts at the batch after the last one that was yielded.
+
+        The number of ranks may be another one. Everything else that determines the order must be equal.
+
+        Raises
+        ------
+        UsageError
+            The state is of another store, or of a dataset with another order.
+
+        Examples
+        --------
+        >>> dataset.load_state_dict(torch.load("checkpoint.pt")["data"])
+        """
+        for key, here in self._identity().items():
+            if key not in state:
+                raise UsageError(f"state: it has no {key}, so it is not a state of a wavemill dataset")
+            if state[key] != here:
+                raise UsageError(f"state: its {key} is {state[key]!r}, that of this dataset {here!r}")
+
+        epoch = _whole("state['epoch']", state.get("epoch"), 0)
+        n_yielded = _whole("state['batch']", state.get("batch"), 0)
+        self._move(epoch, n_yielded)
+        self._resumes = True
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Another process may not know the ranks.
+        return {**self.__dict__, "_ranks": (self.rank, self.world_size)}
+
+    def __repr__(self) -> str:
+        rows = f"{self.n_rows} rows in {len(self)} batches of {self.batch_size}"
+        return f"<wavemill.Dataset {self.feature}, {self.split}: {rows}, rank {self.rank} of {self.world_size}>"
+
+    def _batches(self, worker: int, n_workers: int) -> Batches:
+        """Start the batches of one of several workers, which take turns."""
+        first = self._n_yielded if self._resumes else 0
+        plan = {
+            **self._plan,
+            "epoch": self._epoch,
+            "rank": self.rank,
+            "world_size": self.world_size,
+            "first_batch": first + worker,
+            "stride": n_workers,
+        }
+        native = self._split.native.start(plan)
+        self._move(self._epoch, first)
+        return Batches(self, native, n_workers)
+
+    def _move(self, epoch: int, n_yielded: int) -> None:
+        """Set the position. Iterators that are still in use no longer change it."""
+        self._epoch = epoch
+        self._n_yielded = n_yielded
+        self._n_positions += 1
+        self._resumes = False
+
+    def _identity(self) -> dict[str, Any]:
+        """Return everything that determines the order of the rows of an epoch."""
+        selection = self._split.selection
+        return {
+            "manifest": self._split.native.manifest_hash(),
+            "feature": selection.feature,
+            "split": selection.split,
+            "split_rule": selection.split_rule,
+            "shuffle_window": selection.shuffle_window,
+            **{key: self._plan[key] for key in ("shuffle", "seed", "batch_size", "drop_last", "buckets")},
+            # Less than all rows of the split if damaged files are left out.
+            "rows": self.n_rows,
+        }
+
+
+class Batches(Iterator[Arrays]):
+    """The batches of an epoch, which threads read ahead. `close` ends the threads, as dropping the iterator does."""
+
+    def __init__(self, dataset: Dataset, native: _wavemill.Batches, stride: int) -> None:
+        self._dataset = dataset
+        self._native = native
+        self._stride = stride
+        self._position = dataset._n_positions
+
+    def __next__(self) -> Arrays:
+        read = self._native.next_batch()
+        if read is None:
+            raise StopIteration
+        if self._dataset._n_positions == self._position:
+            self._dataset._n_yielded += self._stride
+        arrays, damaged = read
+        for problem in damaged:
+            log.warning("a row is left out: %s", problem)
+        return arrays
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._native.close()
+
+
+class MapDataset(_Rows):
+    """Rows of a split by index; made by `wavemill.Store.map`, which has the documentation."""
+
+    def __init__(self, split: _Split, *, crop_frames: int | None, seed: int) -> None:
+        self._split = split
+        self._crop_frames = crop_frames
+        self._seed = seed
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Select the epoch for which crops are drawn, from 0."""
+        self._epoch = _whole("epoch", epoch, 0)
+
+    def __len__(self) -> int:
+        return len(self._split.native)
+
+    def __iter__(self) -> Iterator[Arrays]:
+        for index in range(len(self)):
+            yield self[index]
+
+    def __getitem__(self, index: SupportsIndex | slice | Sequence[SupportsIndex] | npt.NDArray[Any]) -> Arrays:
+        """Return a row as a dict of its arrays and numbers or, for a slice or several indices, a batch of rows."""
+        if isinstance(index, slice):
+            return self._batch(range(*index.indices(len(self))))
+        if isinstance(index, (Sequence, np.ndarray)):
+            return self._batch(index)
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[SupportsIndex]) -> list[Arrays]:
+        """Return a dict for each row, in this order. Tensors are views of one array."""
+        batch = self._batch(indices)
+        rows: list[Arrays] = []
+        for place in range(len(indices)):
+            row = {name: values[place] for name, values in batch.items()}
+            if "frames" in row:
+                row[self.feature] = self._without_padding(row)
+            rows.append(row)
+        return rows
+
+    def _batch(self, indices: Iterable[SupportsIndex]) -> Arrays:
+        n_rows = len(self)
+        places = []
+        for index in indices:
+            place = operator.index(index)
+            if not -n_rows <= place < n_rows:
+                raise IndexError(f"index {place}: the {self.split} split of {self.feature} has {n_rows} rows")
+            places.append(place % n_rows)
+        arrays, _ = self._split.native.read(places, self._crop_frames, self._seed, self._epoch)
+        return arrays
+
+    def _without_padding(self, row: Arrays) -> npt.NDArray[Any]:
+        tensor = row[self.feature]
+        if self._crop_frames is not None:
+            return tensor
+        axis = self.shape.index(None)
+        return tensor[(slice(None),) * axis + (slice(int(row["frames"])),)]
+
+    def __repr__(self) -> str:
+        return f"<wavemill.MapDataset {self.feature}, {self.split}: {len(self)} rows>"
+
+
+def dataset(
+    store: str | os.PathLike[str],
+    version: int,
+    feature: str,
+    *,
+    split: str = "training",
+    target: str | None = "genre",
+    batch_size: int = 64,
+    seed: int = 0,
+    shuffle: bool | None = None,
+    drop_last: bool = False,
+    rank: int | None = None,
+    world_size: int | None = None,
+    crop_frames: int | None = None,
+    buckets: int | None = None,
+    split_rule: str | None = None,
+    shuffle_window: int = 16,
+    skip_damaged: bool = False,
+    verify: bool = True,
+    readers: int = 2,
+    prefetch_batches: int = 4,
+) -> Dataset:
+    """Open a split for training; `wavemill.Store.dataset` has the documentation."""
+    selection = _Selection(
+        feature=feature,
+        split=split,
+        target=target,
+        split_rule=split_rule,
+        shuffle_window=_whole("shuffle_window", shuffle_window, 1),
+        skip_damaged=skip_damaged,
+        verify=verify,
+    )
+    crop_frames = None if crop_frames is None else _whole("crop_frames", crop_frames, 1)
+    n_buckets = 1 if buckets is None else _whole("buckets", buckets, 1)
+    return Dataset(
+        _opened(store, version, selection, crop_frames, n_buckets),
+        batch_size=_whole("batch_size", batch_size, 1),
+        seed=_whole("seed", seed, 0),
+        shuffle=split == "training" if shuffle is None else bool(shuffle),
+        drop_last=bool(drop_last),
+        rank=rank,
+        world_size=world_size,
+        crop_frames=crop_frames,
+        buckets=n_buckets,
+        readers=_whole("readers", readers, 1, 64),
+        prefetch_batches=_whole("prefetch_batches", prefetch_batches, 1, 1024),
+    )
+
+
+def map_rows(
+    store: str | os.PathLike[str],
+    version: int,
+    feature: str,
+    *,
+    split: str = "training",
+    target: str | None = "genre",
+    crop_frames: int | None = None,
+    seed: int = 0,
+    split_rule: str | None = None,
+    verify: bool = True,
+) -> MapDataset:
+    """Open a split for random access; `wavemill.Store.map` has the documentation."""
+    selection = _Selection(
+        feature=feature,
+        split=split,
+        target=target,
+        split_rule=split_rule,
+        shuffle_window=1,
+        skip_damaged=False,
+        verify=verify,
+    )
+    crop_frames = None if crop_frames is None else _whole("crop_frames", crop_frames, 1)
+    opened = _opened(store, version, selection, crop_frames, 1)
+    return MapDataset(opened, crop_frames=crop_frames, seed=_whole("seed", seed, 0))
+
+
+def _opened(
+    store: str | os.PathLike[str], version: int, selection: _Selection, crop_frames: int | None, buckets: int
+) -> _Split:
+    """Open a split, which finds errors in its arguments."""
+    # A relative path would be another one after a change of the working directory.
+    split = _Split(os.path.abspath(os.fspath(store)), version, selection)
+    split.native.check(crop_frames, buckets)
+    for warning in split.native.warnings():
+        log.info("%s", warning)
+    return split
+
+
+def _given_ranks(rank: int | None, world_size: int | None) -> tuple[int, int] | None:
+    """Return rank and number of ranks if the arguments have them."""
+    if rank is None and world_size is None:
+        return None
+    if rank is None or world_size is None:
+        raise UsageError("rank, world_size: give both or none of them")
+    world_size = _whole("world_size", world_size, 1)
+    return _whole("rank", rank, 0, world_size - 1), world_size
+
+
+def _ranks_of_environment() -> tuple[int, int]:
+    """Return rank and number of ranks of torch.distributed or, if it is not initialised, of torchrun's variables."""
+    torch = sys.modules.get("torch")
+    # While torch is imported, it has no attribute `distributed` yet.
+    distributed = getattr(torch, "distributed", None)
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+
+    rank, world_size = os.environ.get("RANK"), os.environ.get("WORLD_SIZE")
+    if rank is None or world_size is None:
+        return 0, 1
+    if not (rank.isdecimal() and world_size.isdecimal() and int(rank) < int(world_size)):
+        raise UsageError(f"RANK={rank}, WORLD_SIZE={world_size}: the variables are not a rank and a number of ranks")
+    return int(rank), int(world_size)
+
+
+def _whole(name: str, value: Any, least: int, most: int = 2**63 - 1) -> int:
+    """Return `value` as an int between two bounds."""
+    try:
+        whole = operator.index(value)
+    except TypeError:
+        raise UsageError(f"{name}: {value!r} is not a whole number") from None
+    if not least <= whole <= most:
+        bounds = f"at least {least}" if most == 2**63 - 1 else f"between {least} and {most}"
+        raise UsageError(f"{name}: {whole} is not {bounds}")
+    return whole

@@ -1,0 +1,256 @@
+"""Features of audio, with the names, arguments, defaults and values of ``librosa.feature``.
+
+float32 input is computed by wavemill's kernels in single precision, which is enough for decibels of the usual range of
+80 dB. For a wider range (``top_db=None``), pass float64: float64 input, and arguments that the kernels do not have, such
+as a window given as an array, are computed by numpy in double precision.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from . import _wavemill
+from ._audio import Array, Window, power_to_db, rows, stft, valid_audio
+from .errors import UsageError
+
+__all__ = ["delta", "melspectrogram", "mfcc"]
+
+#: Modes of padding that the kernels have.
+_KERNEL_PAD_MODES = ("constant", "reflect", "edge")
+
+
+def melspectrogram(
+    *,
+    y: npt.ArrayLike | None = None,
+    sr: float = 22050,
+    S: npt.ArrayLike | None = None,
+    n_fft: int = 2048,
+    hop_length: int = 512,
+    win_length: int | None = None,
+    window: Window = "hann",
+    center: bool = True,
+    pad_mode: str = "constant",
+    power: float = 2.0,
+    n_mels: int = 128,
+    fmin: float = 0.0,
+    fmax: float | None = None,
+    htk: bool = False,
+    norm: str | None = "slaney",
+) -> Array:
+    """Compute a mel spectrogram, like ``librosa.feature.melspectrogram``.
+
+    Parameters
+    ----------
+    y : array of shape (…, n)
+        Samples, float32 or float64; or
+    S : array of shape (…, n_fft // 2 + 1, frames)
+        a spectrum of magnitudes to the power of ``power``.
+    sr : int
+        Sample rate in Hz.
+    n_fft, hop_length, win_length, window, center, pad_mode
+        As for `wavemill.stft`.
+    power : float
+        Exponent of the magnitudes: 1 is magnitude, 2 power.
+    n_mels, fmin, fmax : int, float, float
+        Number of bands, and their range in Hz (default up to ``sr / 2``).
+    htk : bool
+        Whether to use HTK's mel scale instead of Slaney's.
+    norm : "slaney" or None
+        Whether all bands have the same area.
+
+    Returns
+    -------
+    array of shape (…, n_mels, frames)
+
+    Examples
+    --------
+    >>> mel = wm.feature.melspectrogram(y=y, sr=sr, n_mels=128)
+    """
+    mel: dict[str, Any] = {"n_mels": n_mels, "fmin": fmin, "fmax": fmax, "htk": htk, "norm": norm or "none"}
+    if S is not None:
+        return _mel_bands(np.asarray(S), sr, mel)
+    if y is None:
+        raise UsageError("y: is missing; give y or S")
+
+    samples = valid_audio(y)
+    spectrum: dict[str, Any] = {"n_fft": n_fft, "hop_length": hop_length, "win_length": win_length, "window": window}
+    is_of_kernels = isinstance(window, str) and 0.0 < power <= 2.0 and sr == int(sr)
+    is_of_kernels &= not center or pad_mode in _KERNEL_PAD_MODES
+    if samples.dtype == np.float32 and is_of_kernels:
+        options = mel | spectrum | {"power": power, "center": center}
+        if center:
+            options["pad_mode"] = pad_mode
+        values = _wavemill.spectrogram(rows(samples), int(sr), _options(options))
+        return values.reshape(*samples.shape[:-1], *values.shape[1:])
+
+    transform = stft(samples, center=center, pad_mode=pad_mode, **spectrum)
+    return _mel_bands(np.abs(transform) ** power, sr, mel)
+
+
+def mfcc(
+    *,
+    y: npt.ArrayLike | None = None,
+    sr: float = 22050,
+    S: npt.ArrayLike | None = None,
+    n_mfcc: int = 20,
+    dct_type: int = 2,
+    norm: str | None = "ortho",
+    lifter: float = 0,
+    mel_norm: str | None = "slaney",
+    **kwargs: Any,
+) -> Array:
+    """Compute mel-frequency cepstral coefficients, like ``librosa.feature.mfcc``.
+
+    Parameters
+    ----------
+    y : array of shape (…, n)
+        Samples; or
+    S : array of shape (…, n_mels, frames)
+        a mel spectrogram in decibels.
+    sr : int
+        Sample rate in Hz.
+    n_mfcc : int
+        Number of coefficients, starting with the lowest.
+    dct_type, norm : int, "ortho" or None
+        Type (1, 2 or 3) and normalization of the cosine transform.
+    lifter : float
+        Weight of higher coefficients; 0 changes nothing.
+    **kwargs
+        Other arguments of `melspectrogram`.
+
+    Returns
+    -------
+    array of shape (…, n_mfcc, frames)
+
+    Examples
+    --------
+    >>> coefficients = wm.feature.mfcc(y=y, sr=sr, n_mfcc=13)
+    """
+    if S is None:
+        decibels = power_to_db(melspectrogram(y=y, sr=sr, norm=mel_norm, **kwargs))
+    else:
+        decibels = np.asarray(S)
+    n_mels = decibels.shape[-2]
+    if not 1 <= n_mfcc <= n_mels:
+        raise UsageError(f"n_mfcc = {n_mfcc}: must be from 1 to the number of mel bands, {n_mels}")
+    if not lifter >= 0:
+        raise UsageError(f"lifter = {lifter}: must be 0 or more")
+
+    matrix = _dct_matrix(n_mels, dct_type, norm)[:n_mfcc]
+    if lifter > 0:
+        matrix *= 1 + lifter / 2 * np.sin(np.pi * np.arange(1, 1 + n_mfcc) / lifter)[:, np.newaxis]
+    return matrix.astype(decibels.dtype) @ decibels
+
+
+def delta(
+    data: npt.ArrayLike, *, width: int = 9, order: int = 1, axis: int = -1, mode: str = "interp", cval: float = 0.0
+) -> Array:
+    """Compute the derivative along ``axis`` with a Savitzky–Golay filter, like ``librosa.feature.delta``.
+
+    Parameters
+    ----------
+    data : array
+        A feature, such as the result of `mfcc`.
+    width : int
+        Number of frames over which a polynomial is fitted; odd, at least 3.
+    order : int
+        Order of the derivative and of the polynomial.
+    axis : int
+        Axis of time.
+    mode : str
+        How the ends are computed: ``"interp"`` continues the outermost polynomials; ``"nearest"``, ``"mirror"``,
+        ``"constant"`` (with ``cval``) and ``"wrap"`` extend the data.
+
+    Returns
+    -------
+    array of the shape of ``data``
+
+    Examples
+    --------
+    >>> slopes = wm.feature.delta(wm.feature.mfcc(y=y, sr=sr))
+    """
+    values = np.moveaxis(np.asarray(data), axis, -1)
+    half = width // 2
+    if width < 3 or width % 2 == 0:
+        raise UsageError(f"width = {width}: must be odd, and 3 or more")
+    if not 1 <= order < width:
+        raise UsageError(f"order = {order}: must be from 1 to width - 1")
+    if mode == "interp" and values.shape[-1] < width:
+        raise UsageError(f"width = {width}: the data have only {values.shape[-1]} frames, too few for mode='interp'")
+
+    taps = _derivative_taps(width, order).astype(values.dtype)
+    modes = {"interp": "edge", "nearest": "edge", "mirror": "reflect", "wrap": "wrap", "constant": "constant"}
+    if mode not in modes:
+        raise UsageError(f"mode = {mode!r}: must be one of {', '.join(modes)}")
+    fill: dict[str, Any] = {"constant_values": cval} if mode == "constant" else {}
+    pad = [(0, 0)] * (values.ndim - 1) + [(half, half)]
+    padded = np.pad(values, pad, mode=modes[mode], **fill)  # type: ignore[call-overload]
+    out = np.lib.stride_tricks.sliding_window_view(padded, width, axis=-1) @ taps
+
+    if mode == "interp":
+        # The derivative of full order of the outermost polynomial is constant.
+        out[..., :half] = out[..., half : half + 1]
+        out[..., -half:] = out[..., -half - 1 : -half]
+    return np.moveaxis(out, -1, axis)
+
+
+def _mel_bands(spectrum: Array, sr: float, mel: dict[str, Any]) -> Array:
+    """Return the mel bands of a spectrum of shape (…, bins, frames)."""
+    if spectrum.ndim < 2:
+        raise UsageError(f"S: must have shape (…, bins, frames), not {spectrum.shape}")
+    n_fft = 2 * (spectrum.shape[-2] - 1)
+    if sr != int(sr):
+        raise UsageError(f"sr = {sr}: must be a whole number of Hz")
+    weights = _wavemill.mel_weights(int(sr), _options(mel | {"n_fft": n_fft}))
+    dtype = np.result_type(spectrum.dtype, np.float32)
+    return weights.astype(dtype) @ spectrum
+
+
+def _options(options: dict[str, Any]) -> str:
+    """Return the description of a feature for the native module; options that are None take their defaults."""
+    given = {key: value for key, value in options.items() if value is not None}
+    return json.dumps({"name": "mel", "op": "mel", "dtype": "f32"} | given)
+
+
+def _dct_matrix(n: int, dct_type: int, norm: str | None) -> npt.NDArray[np.float64]:
+    """Return the matrix of a cosine transform as ``scipy.fft.dct`` defines it, of shape (n, n)."""
+    if norm not in ("ortho", None):
+        raise UsageError(f"norm = {norm!r}: must be 'ortho' or None")
+    if dct_type not in (1, 2, 3) or (dct_type == 1 and n < 2):
+        raise UsageError(f"dct_type = {dct_type}: must be 1 (with 2 bands or more), 2 or 3")
+
+    out, at = np.arange(n)[:, np.newaxis], np.arange(n)[np.newaxis, :]
+    if dct_type == 1:
+        matrix = 2 * np.cos(np.pi * out * at / (n - 1))
+        matrix[:, [0, -1]] /= 2
+        if norm == "ortho":
+            matrix[:, [0, -1]] *= math.sqrt(2)
+            matrix[[0, -1], :] /= math.sqrt(2)
+            matrix *= math.sqrt(1 / (2 * (n - 1)))
+        return matrix
+
+    inner, outer = (at, out) if dct_type == 2 else (out, at)
+    matrix = 2 * np.cos(np.pi * (2 * inner + 1) * outer / (2 * n))
+    if dct_type == 3:
+        matrix[:, 0] /= 2
+    if norm == "ortho":
+        matrix *= math.sqrt(1 / (2 * n))
+        if dct_type == 2:
+            matrix[0] /= math.sqrt(2)
+        else:
+            matrix[:, 0] *= math.sqrt(2)
+    return matrix
+
+
+def _derivative_taps(width: int, order: int) -> npt.NDArray[np.float64]:
+    """Return the weights of ``width`` frames in the derivative of a polynomial of degree ``order`` fitted to them."""
+    offsets = np.arange(width) - width // 2
+    powers = offsets[:, np.newaxis] ** np.arange(order + 1)
+    # Row k of the pseudo-inverse gives the coefficient of x^k, and the derivative at 0 is k! times that.
+    taps: npt.NDArray[np.float64] = np.linalg.pinv(powers)[order] * math.factorial(order)
+    return taps

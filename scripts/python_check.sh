@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Checks the Python package in python/ with the module of the last debug build: types, tests, and the notebook.
+#
+# usage: scripts/python_check.sh [TEST…]
+#   TEST   names of unittest, such as test_audio or test_feature.BadInput; all tests and checks by default
+#
+# Needs scripts/peers/setup.sh (.venv), which WAVEMILL_PEERS=1 of scripts/test.sh runs. Tests with torch use .libtorch.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+if [[ ${1:-} == --help ]]; then usage "${BASH_SOURCE[0]}"; exit 0; fi
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+cargo build --locked --workspace --lib --bins --tests
+module=${CARGO_TARGET_DIR:-target}/debug/lib_wavemill.so
+# Python maps the module into memory, so a running process must keep the old file.
+cp "$module" python/wavemill/_wavemill.abi3.so.part
+mv python/wavemill/_wavemill.abi3.so.part python/wavemill/_wavemill.abi3.so
+
+python=$PWD/.venv/bin/python
+PYTHONPATH=$PWD/python:$PWD/python/tests${PYTHONPATH:+:$PYTHONPATH}
+# The torch of the trainer is enough for the tests, unless the benches' own is installed.
+if ! "$python" -c 'import torch' 2>/dev/null; then PYTHONPATH+=:$PWD/.libtorch; fi
+export PYTHONPATH
+cd python
+if (($#)); then exec "$python" -m unittest -v "$@"; fi
+step 'types of the Python package' "$python" -m mypy wavemill tests/typed_example.py
+step 'tests of the Python package' "$python" -m unittest discover -s tests
+step 'notebook' "$python" ../scripts/peers/run_notebook.py ../docs/python.ipynb
