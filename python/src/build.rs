@@ -29,6 +29,7 @@ pub(crate) fn build(
 ) -> PyResult<String> {
     let monitor = RunMonitor::default();
     let progress = progress.unbind();
+
     let built = py.detach(|| {
         let (sender, receiver) = mpsc::channel();
         thread::scope(|scope| {
@@ -63,6 +64,7 @@ fn watch(
 ) -> PyResult<anyhow::Result<String>> {
     let mut clock = PhaseClock::new(monitor);
     let mut raised = None;
+
     loop {
         match receiver.recv_timeout(SIGNALS_EVERY) {
             Ok(ran) => return raised.map_or(Ok(ran), Err),

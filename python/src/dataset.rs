@@ -53,6 +53,7 @@ impl Selection {
             skip_damaged: self.skip_damaged,
             ..Data::default()
         };
+
         let mut store = Store::open(root, Some(&VersionName::Number(version)))?;
         if !self.verify {
             store = store.without_shard_checks();
@@ -61,7 +62,7 @@ impl Selection {
     }
 }
 
-/// How the rows of an epoch are read: the fields of a [`LoaderPlan`].
+/// Settings for reading an epoch, the fields of a [`LoaderPlan`].
 #[derive(FromPyObject)]
 #[pyo3(from_item_all)]
 pub(crate) struct Plan {
@@ -157,7 +158,7 @@ impl PyOpenSplit {
         target.map(|target| target.counts(self.dataset.rows(), &self.rows))
     }
 
-    /// Whether a row may have several classes.
+    /// Reports whether a row may have several classes.
     fn is_multi(&self) -> bool {
         let target = self.dataset.targets().first();
         target.is_some_and(|target| target.is_multi())
@@ -205,7 +206,7 @@ impl PyOpenSplit {
         })
     }
 
-    /// Reads the rows at these places of the split. Returns what [`PyBatches::next_batch`] does.
+    /// Reads the rows at these places of the split. Returns a value as [`PyBatches::next_batch`].
     fn read<'py>(
         &self,
         py: Python<'py>,
@@ -298,7 +299,7 @@ impl PyBatches {
         match loader.next() {
             Some(batch) => Waited::Batch(Box::new(batch)),
             None => {
-                // The threads have ended; what they used is no longer needed.
+                // The threads have ended, so their memory can be freed.
                 *shared = None;
                 Waited::End
             }
@@ -341,10 +342,10 @@ impl Drop for PyBatches {
     }
 }
 
-/// Memory of a batch, of which numpy makes an array.
+/// Memory of a batch as the base of a numpy array.
 #[pyclass(frozen, module = "wavemill._wavemill", name = "BatchMemory")]
 pub(crate) struct PyBatchMemory {
-    /// The memory; `None` only while it is dropped. Nothing but the array uses its bytes.
+    /// The memory; `None` only while it is dropped. Only the array uses its bytes.
     memory: Option<BatchMemory>,
     /// The address of the first byte.
     address: usize,

@@ -44,7 +44,7 @@ pub(crate) enum Given<'py> {
     Matrix(PyReadonlyArray2<'py, f64>),
     /// The path of a Parquet file.
     File(PathBuf),
-    /// Named columns of one length.
+    /// Columns of equal length, by name.
     Columns(Vec<(String, Column<'py>)>),
     /// Any object with a stream of Arrow data.
     Table(PyTable),
@@ -140,6 +140,7 @@ fn settings_of(py: Python<'_>, settings: Settings) -> PyResult<EvaluationSetting
             &format!("split: {split:?} is not training, validation or test"),
         )
     })?;
+
     let trained_on = match settings.trained_on {
         None => None,
         Some(name) => {
@@ -147,6 +148,7 @@ fn settings_of(py: Python<'_>, settings: Settings) -> PyResult<EvaluationSetting
             Some(parsed.map_err(|error| errors::usage(py, &format!("trained_on: {error}")))?)
         }
     };
+
     Ok(EvaluationSettings {
         name: settings.name,
         target: settings.target,
@@ -175,6 +177,7 @@ fn answers_of(py: Python<'_>, given: Given<'_>) -> PyResult<Answers> {
                 .map(|(name, column)| Ok((name, array_of(&column)?)))
                 .collect::<Result<Vec<_>, ArrowError>>()
                 .and_then(RecordBatch::try_from_iter);
+
             match batch {
                 Ok(batch) => Ok(Answers::Table(vec![batch])),
                 Err(error) => Err(errors::usage(py, &format!("predictions: {error}"))),
@@ -202,6 +205,7 @@ fn array_of(column: &Column<'_>) -> Result<ArrayRef, ArrowError> {
         Column::Lists(lists) => {
             let width = i32::try_from(lists.shape()[1])
                 .map_err(|error| ArrowError::InvalidArgumentError(error.to_string()))?;
+
             let values = Float64Array::from_iter_values(lists.as_array().iter().copied());
             let item = Arc::new(Field::new("item", DataType::Float64, true));
             Arc::new(FixedSizeListArray::try_new(

@@ -8,6 +8,7 @@ mod build;
 mod dataset;
 mod errors;
 mod evaluate;
+mod extract;
 mod interrupt;
 mod sql;
 mod versions;
@@ -28,6 +29,8 @@ mod _wavemill {
     use super::dataset::{PyBatchMemory, PyBatches, PyOpenSplit};
     #[pymodule_export]
     use super::evaluate::{PyEvaluated, evaluate, write_report};
+    #[pymodule_export]
+    use super::extract::extract;
     #[pymodule_export]
     use super::run_command;
     #[pymodule_export]

@@ -94,6 +94,27 @@ except KeyboardInterrupt:
             self.assertIn(words, str(caught.exception))
             self.assertFalse((self.store / "data").exists())
 
+    def test_extract_computes_the_rows_of_a_store(self) -> None:
+        self.build()
+        store = wm.open(self.store)
+        files = sorted(str(path) for path in clips.archive().rglob("*.wav"))
+        missing = str(self.store.with_name("missing.wav"))
+        found = wm.extract([*files, missing], recipe=self.recipe, feature="log_mel", threads=2)
+
+        pyarrow = __import__("pyarrow")
+        rows, rejects = pyarrow.table(found.rows), pyarrow.table(found.rejects)
+        self.assertEqual(rows["clip_key"].to_pylist(), files)
+        self.assertEqual(rejects["clip_key"].to_pylist(), [missing])
+        stored = store.sql("SELECT clip_key, log_mel FROM features_log_mel").to_arrow().to_pylist()
+        by_key = {row["clip_key"]: row["log_mel"] for row in stored}
+        for row in rows.to_pylist():
+            key = str(Path(row["clip_key"]).relative_to(clips.archive()))
+            self.assertEqual(row["log_mel"], by_key[key], key)
+
+        for wrong in ({"feature": "mood"}, {"recipe": "mood"}, {"threads": 0}, {"feature": None}):
+            with self.subTest(**wrong), self.assertRaises(wm.UsageError):
+                wm.extract(files, **{"recipe": self.recipe, "feature": "log_mel", **wrong})
+
     def test_an_exception_in_progress_stops_the_build(self) -> None:
         class Broken(RuntimeError):
             pass

@@ -22,6 +22,8 @@ def audio() -> None:
 
 def store() -> None:
     report = wm.build("store", recipe="fma-small", metadata="m", audio="a", set={"features.log_mel.n_mels": 96}, limit=10)
+    extracted: wm.Extracted = wm.extract(["a.mp3"], recipe="fma-small", feature="log_mel", threads=2)
+    print(extracted.rows, extracted.rejects)
     opened = wm.open("store", version=report["version"])
     print(opened, opened.path, opened.version, opened.info(), opened.classes("genre"), opened.stats("log_mel"))
     print(opened.versions(), opened.diff(1, 2, rows=True), opened.rejects.to_arrow())

@@ -21,7 +21,7 @@ from ._audio import (
     resample,
     stft,
 )
-from ._build import build
+from ._build import Extracted, build, extract
 from ._dataset import Dataset, MapDataset
 from ._evaluate import Evaluation, report
 from ._store import Result, Store
@@ -43,6 +43,7 @@ __all__ = [
     "Dataset",
     "Error",
     "Evaluation",
+    "Extracted",
     "MapDataset",
     "NoSpaceError",
     "OtherPlanError",
@@ -52,6 +53,7 @@ __all__ = [
     "UsageError",
     "amplitude_to_db",
     "build",
+    "extract",
     "feature",
     "inspect",
     "istft",

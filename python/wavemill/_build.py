@@ -6,11 +6,13 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, TextIO
 
 from . import _wavemill
+from .errors import UsageError
 
 log = logging.getLogger("wavemill")
 
@@ -82,13 +84,68 @@ def build(
             words.append(flag)
         elif value is not None and value is not False:
             words.append(f"{flag}={os.fspath(value) if isinstance(value, os.PathLike) else value}")
-    words += [f"--set={key}={_toml(value)}" for key, value in (set or {}).items()]
+    words += [f"--set={change}" for change in _sets(set)]
 
     with _Progress() if progress else _NoProgress() as shown:
         report: dict[str, Any] = json.loads(_wavemill.build(words, shown))
     for warning in report["warnings"]:
         log.warning("%s", warning)
     return report
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """The result of `wavemill.extract`: two tables of Arrow, for ``pyarrow.table(…)`` or ``polars.DataFrame(…)``."""
+
+    #: The rows in the order of the files, with the columns that a feature's table has in SQL: ``clip_key`` (the path),
+    #: ``segment``, the feature, …
+    rows: Any
+    #: The files without rows: ``clip_key`` and ``problem``.
+    rejects: Any
+
+
+def extract(
+    paths: Iterable[str | os.PathLike[str]],
+    recipe: str | os.PathLike[str] = "fma-large",
+    *,
+    feature: str | None = None,
+    set: Mapping[str, Any] | None = None,
+    threads: int | None = None,
+) -> Extracted:
+    """Compute a recipe's feature of files, in memory and without a store.
+
+    Parameters
+    ----------
+    paths : iterable of paths
+        Audio files.
+    recipe : str or path
+        Name of a shipped recipe, or a TOML file.
+    feature : str
+        Name of a feature of the recipe; may be omitted if it has only one.
+    set : dict
+        Values of the recipe to change, as for `build`.
+    threads : int
+        Number of threads; by default one per processor.
+
+    Raises
+    ------
+    UsageError
+        There is no such recipe or feature. Files that cannot be read or decoded are rejects.
+
+    Examples
+    --------
+    >>> rows = polars.DataFrame(wm.extract(["a.mp3", "b.mp3"], recipe="fma-large").rows)
+    """
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads = {threads}: must be 1 or more")
+    words = [os.fspath(path) for path in paths]
+    rows, rejects = _wavemill.extract(words, os.fspath(recipe), _sets(set), feature, threads or os.cpu_count() or 1)
+    return Extracted(rows, rejects)
+
+
+def _sets(values: Mapping[str, Any] | None) -> list[str]:
+    """Return changes of a recipe as the command takes them."""
+    return [f"{key}={_toml(value)}" for key, value in (values or {}).items()]
 
 
 def _toml(value: Any) -> str:

@@ -31,6 +31,7 @@ mod tests;
 
 pub use console::Console;
 pub use error::SqlError;
+pub use output::tensors::TensorStream;
 pub use output::{Format, Sink};
 pub use prompt::Prompt;
 pub use rows::Rows;

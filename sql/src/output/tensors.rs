@@ -24,7 +24,7 @@ use crate::tensor::TensorType;
 const EXTENSION: &str = "arrow.fixed_shape_tensor";
 
 /// Converts the tensor columns of batches with the same schema.
-pub(crate) struct TensorStream {
+pub struct TensorStream {
     schema: SchemaRef,
     /// Value type of the tensors in each column. `None` for columns that are not converted.
     dtypes: Vec<Option<Dtype>>,
@@ -32,7 +32,7 @@ pub(crate) struct TensorStream {
 
 impl TensorStream {
     /// Creates a converter for batches with the columns of `schema`.
-    pub(crate) fn new(schema: &Schema) -> Self {
+    pub fn new(schema: &Schema) -> Self {
         let mut dtypes = Vec::new();
         let mut fields: Vec<FieldRef> = Vec::new();
         for field in schema.fields() {
@@ -56,7 +56,7 @@ impl TensorStream {
     }
 
     /// Returns the schema of the converted batches.
-    pub(crate) fn schema(&self) -> &SchemaRef {
+    pub fn schema(&self) -> &SchemaRef {
         &self.schema
     }
 
@@ -64,7 +64,7 @@ impl TensorStream {
     ///
     /// # Errors
     /// An error if a column of the batch does not match the schema.
-    pub(crate) fn convert(&self, batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    pub fn convert(&self, batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
         let mut columns = batch.columns().to_vec();
 
         for ((column, dtype), field) in columns

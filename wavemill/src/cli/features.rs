@@ -82,7 +82,7 @@ impl FeaturesCommand {
             );
             return Err(UsageError(words).into());
         }
-        let number = self.number_in(&recipe)?;
+        let number = feature_number(&recipe, self.feature.as_deref())?;
 
         let to_stdout = self.out == Path::new("-");
         if to_stdout && self.format != Output::Json && io::stdout().is_terminal() {
@@ -102,28 +102,6 @@ impl FeaturesCommand {
             })?
         };
         found.rejected(n_rejected)
-    }
-
-    /// Returns the index of the requested feature in the recipe.
-    fn number_in(&self, recipe: &Recipe) -> Result<usize, UsageError> {
-        let names: Vec<&str> = recipe.features.iter().map(|f| f.name.as_str()).collect();
-        let Some(wanted) = &self.feature else {
-            return match names.len() {
-                1 => Ok(0),
-                _ => Err(UsageError(format!(
-                    "--feature: required, one of {}",
-                    names.join(", ")
-                ))),
-            };
-        };
-
-        let number = names.iter().position(|name| name == wanted);
-        number.ok_or_else(|| {
-            UsageError(format!(
-                "--feature {wanted}: not in this recipe, which has {}",
-                names.join(", ")
-            ))
-        })
     }
 
     /// Writes the rows of every clip for the feature at index `number`. Returns how many clips have no rows.
@@ -163,6 +141,31 @@ impl FeaturesCommand {
     }
 }
 
+/// Returns the index in the recipe of the feature `wanted`, or of its only feature.
+///
+/// # Errors
+/// [`UsageError`], which names the features, if there is no such feature, or if one of several has to be chosen.
+pub fn feature_number(recipe: &Recipe, wanted: Option<&str>) -> Result<usize, UsageError> {
+    let names: Vec<&str> = recipe.features.iter().map(|f| f.name.as_str()).collect();
+    let Some(wanted) = wanted else {
+        return match names.len() {
+            1 => Ok(0),
+            _ => Err(UsageError(format!(
+                "--feature: required, one of {}",
+                names.join(", ")
+            ))),
+        };
+    };
+
+    let number = names.iter().position(|name| *name == wanted);
+    number.ok_or_else(|| {
+        UsageError(format!(
+            "--feature {wanted}: not in this recipe, which has {}",
+            names.join(", ")
+        ))
+    })
+}
+
 impl ClipList {
     fn rejected(&self, rejected: usize) -> Result<()> {
         if rejected > 0 {
@@ -176,7 +179,8 @@ impl ClipList {
 }
 
 /// The result of reading one clip, which does not end the command.
-enum ClipOutcome {
+pub enum ClipOutcome {
+    /// Its feature rows.
     Rows(Vec<FeatureRow>),
     /// The reason why the clip has no feature rows.
     Rejected(String),
@@ -186,7 +190,7 @@ enum ClipOutcome {
 ///
 /// # Errors
 /// An error of the recipe or of the device, but not a rejected clip.
-fn rows_of(clips: &mut RowExtractor, clip: usize, path: &Path) -> Result<ClipOutcome> {
+pub fn rows_of(clips: &mut RowExtractor, clip: usize, path: &Path) -> Result<ClipOutcome> {
     let mut bytes = Vec::new();
     let read = File::open(path)
         // One byte over the limit is enough for the decoder to reject the file, and no more of it is held in memory.
