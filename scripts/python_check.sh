@@ -4,7 +4,8 @@
 # usage: scripts/python_check.sh [TEST…]
 #   TEST   names of unittest, such as test_audio or test_feature.BadInput; all tests and checks by default
 #
-# Needs scripts/peers/setup.sh (.venv), which WAVEMILL_PEERS=1 of scripts/test.sh runs. Tests with torch use .libtorch.
+# Needs scripts/peers/setup.sh (.venv), which WAVEMILL_PEERS=1 of scripts/test.sh runs. Tests with torch need its option
+# --bench.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 if [[ ${1:-} == --help ]]; then usage "${BASH_SOURCE[0]}"; exit 0; fi
@@ -18,8 +19,6 @@ mv python/wavemill/_wavemill.abi3.so.part python/wavemill/_wavemill.abi3.so
 
 python=$PWD/.venv/bin/python
 PYTHONPATH=$PWD/python:$PWD/python/tests${PYTHONPATH:+:$PYTHONPATH}
-# The torch of the trainer is enough for the tests, unless the benches' own is installed.
-if ! "$python" -c 'import torch' 2>/dev/null; then PYTHONPATH+=:$PWD/.libtorch; fi
 export PYTHONPATH
 cd python
 if (($#)); then exec "$python" -m unittest -v "$@"; fi

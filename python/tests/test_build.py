@@ -57,8 +57,11 @@ class BuildTest(unittest.TestCase):
         given |= {"max_reject_fraction": 0.2, "threads": 1, "progress": False}
         wm.build(whole, **given)
 
+        # A shell's background jobs ignore SIGINT, and so would their children.
         code = f"""
+import signal
 import wavemill as wm
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import PosixPath
 try:
     wm.build({str(self.store)!r}, **{given!r})

@@ -465,8 +465,10 @@ except KeyboardInterrupt:
     def test_ctrl_c_ends_waiting_for_a_batch(self) -> None:
         # A pipe in place of a file makes the readers wait for bytes that never come.
         code = """
-import os, sys, time, wavemill as wm
+import os, signal, sys, time, wavemill as wm
 from pathlib import Path
+# A shell's background jobs ignore SIGINT, and so would their children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 root = Path(sys.argv[1])
 dataset = wm.open(root).dataset("log_mel", batch_size=2)
 for file in root.glob("data/*/features/log_mel/split=training/*.parquet"):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -131,8 +131,14 @@ def mfcc(
     --------
     >>> coefficients = wm.feature.mfcc(y=y, sr=sr, n_mfcc=13)
     """
+    if S is None and y is None:
+        raise UsageError("y: is missing; give y or S")
     if S is None:
-        decibels = power_to_db(melspectrogram(y=y, sr=sr, norm=mel_norm, **kwargs))
+        samples = valid_audio(cast(npt.ArrayLike, y))
+        # A lifter multiplies errors of the transform, which is therefore computed in double precision.
+        exact = samples.astype(np.float64) if lifter > 0 else samples
+        mel = melspectrogram(y=exact, sr=sr, norm=mel_norm, **kwargs)
+        decibels = power_to_db(mel).astype(samples.dtype, copy=False)
     else:
         decibels = np.asarray(S)
     n_mels = decibels.shape[-2]
@@ -144,7 +150,8 @@ def mfcc(
     matrix = _dct_matrix(n_mels, dct_type, norm)[:n_mfcc]
     if lifter > 0:
         matrix *= 1 + lifter / 2 * np.sin(np.pi * np.arange(1, 1 + n_mfcc) / lifter)[:, np.newaxis]
-    return matrix.astype(decibels.dtype) @ decibels
+    coefficients: Array = matrix.astype(decibels.dtype) @ decibels
+    return coefficients
 
 
 def delta(
