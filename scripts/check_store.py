@@ -69,7 +69,7 @@ RULES_BY_SEGMENT = {"segment", "segment_stretched"}
 # `tracks`.
 KEPT_RULES = {"artist": "split_artist", "stratified": "split_stratified"}
 
-DTYPES = {"f16": "<f2", "f32": "<f4", "u8": "u1"}
+DTYPES = {"f16": "<f2", "f32": "<f4", "u8": "u1", "s16": "<i2"}
 HEX_64 = re.compile(r"[0-9a-f]{64}")
 
 # Statistics are sums of f64 in a different order than here. A variance is the difference of two such sums, so it
@@ -330,8 +330,8 @@ def first_line(error):
 
 def wanted_columns(feature, targets, layout):
     """Returns name → (type, may be null) of every column of a feature's file, in order."""
-    # Columns about audio are null for pictures.
-    no_audio = feature["sample_rate_hz"] is None
+    # Columns about audio are null for picture files. Pictures of spectrograms have a sample rate.
+    no_audio = feature["sample_rate_hz"] is None and feature["dim_names"] == ["channel", "row", "column"]
     columns = {
         "clip_key": (pa.utf8(), False),
         "track_id": (pa.int64(), False),
@@ -366,7 +366,8 @@ def shape_column(feature):
 
 def tensor_type(feature, layout):
     if layout == "list":
-        return list_of({"f16": pa.float16(), "f32": pa.float32(), "u8": pa.uint8()}[feature["dtype"]])
+        items = {"f16": pa.float16(), "f32": pa.float32(), "u8": pa.uint8(), "s16": pa.int16()}
+        return list_of(items[feature["dtype"]])
     if None in feature["shape"]:
         return pa.binary()
     return pa.binary(int(np.prod(feature["shape"])) * np.dtype(DTYPES[feature["dtype"]]).itemsize)
@@ -548,15 +549,21 @@ def count_clip(row, split, manifest, told):
 
 def add_sums(values, feature, told):
     """Adds a tensor to the sums over the training split; stored integers are converted to the values that they represent."""
+    first = feature["dim_names"][0]
+    # The bytes of files have no statistics.
+    if first == "byte":
+        return
     values = values.astype(np.float64)
     if feature["scale"] is not None:
         scaled = values * feature["scale"]["factor"] + feature["scale"]["offset"]
         values = scaled.astype(np.float32).astype(np.float64)
 
-    # Arranges the values with one row per band. For statistics each value is a band, and for pictures each channel.
-    first = feature["dim_names"][0]
+    # Arranges the values with one row per band. For statistics each value is a band, for pictures each channel, and all
+    # samples of a clip are one band.
     if first == "frame":
         bands = values.T
+    elif first == "sample":
+        bands = values.reshape(1, values.size)
     elif first == "statistic":
         bands = values.reshape(values.size, 1)
     else:

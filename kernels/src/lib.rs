@@ -47,7 +47,7 @@ pub use error::KernelError;
 pub use glibc::{glibc_version, return_large_blocks};
 pub use lane::{LANES, Lane};
 pub use level::{Lanes, Level};
-pub use pack::pack_into;
+pub use pack::{pack_into, pack_s16};
 pub use samples::SampleBuffer;
 pub use stft::window_values;
 // Re-export the types with which a feature is specified.

@@ -8,7 +8,7 @@ use std::fs::File;
 
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::buffer::Buffer;
-use arrow::datatypes::{DataType, Float16Type, Float32Type, UInt8Type};
+use arrow::datatypes::{DataType, Float16Type, Float32Type, Int16Type, UInt8Type};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ParquetRecordBatchReaderBuilder, RowSelection, RowSelector,
@@ -53,6 +53,7 @@ impl ArrowColumn {
             Dtype::F16 => DataType::Float16,
             Dtype::F32 => DataType::Float32,
             Dtype::U8 => DataType::UInt8,
+            Dtype::S16 => DataType::Int16,
         };
         // A column of bytes can have values of any type. A list must have the feature's type: its values are used as
         // they are stored in memory.
@@ -120,6 +121,7 @@ fn bytes_of_list(values: &ArrayRef) -> Option<Buffer> {
         DataType::Float16 => values.as_primitive::<Float16Type>().values().inner(),
         DataType::Float32 => values.as_primitive::<Float32Type>().values().inner(),
         DataType::UInt8 => values.as_primitive::<UInt8Type>().values().inner(),
+        DataType::Int16 => values.as_primitive::<Int16Type>().values().inner(),
         _ => return None,
     };
     Some(bytes.clone())

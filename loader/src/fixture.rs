@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use arrow::array::{
     ArrayRef, BinaryArray, BooleanArray, FixedSizeBinaryArray, Float16Array, Float32Array,
-    Float64Array, Int32Array, Int32Builder, Int64Array, ListArray, ListBuilder, RecordBatch,
-    StringArray, UInt8Array,
+    Float64Array, Int16Array, Int32Array, Int32Builder, Int64Array, ListArray, ListBuilder,
+    RecordBatch, StringArray, UInt8Array,
 };
 use arrow::buffer::{Buffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -72,6 +72,8 @@ pub(crate) struct Fixture {
     pub layout: Layout,
     /// Whether frames are stored before bands.
     pub frames_first: bool,
+    /// Whether the feature consists of samples: the frames of its only band.
+    pub samples: bool,
     /// Whether rows differ in length: clip i has i mod 4 fewer frames.
     pub ragged: bool,
     /// Whether training clips are stored twice, the second time at tempo 1.15.
@@ -106,6 +108,7 @@ impl Default for Fixture {
             compression: Compression::Zstd,
             layout: Layout::Binary,
             frames_first: false,
+            samples: false,
             ragged: false,
             stretched: false,
             copies_everywhere: false,
@@ -191,6 +194,9 @@ impl Fixture {
                 .collect(),
             Dtype::F32 => ordered.flat_map(f32::to_le_bytes).collect(),
             Dtype::U8 => ordered.map(|x| (x * 255.0).round() as u8).collect(),
+            Dtype::S16 => ordered
+                .flat_map(|x| ((x * 32_767.0).round() as i16).to_le_bytes())
+                .collect(),
         }
     }
 
@@ -257,25 +263,31 @@ impl Fixture {
     }
 
     fn feature(&self) -> FeatureEntry {
-        let mut axes = [
-            (Some(self.shape[0]), "mel"),
-            ((!self.ragged).then_some(self.shape[1]), "frame"),
-        ];
+        let frames = (!self.ragged).then_some(self.shape[1]);
+        let mut axes = vec![(Some(self.shape[0]), "mel"), (frames, "frame")];
         if self.frames_first {
             axes.reverse();
         }
+        if self.samples {
+            axes = vec![(frames, "sample")];
+        }
 
+        let factor = match self.dtype {
+            Dtype::U8 => Some(1.0 / 255.0),
+            Dtype::S16 => Some(1.0 / 32_768.0),
+            Dtype::F16 | Dtype::F32 => None,
+        };
         FeatureEntry {
             name: FEATURE.to_owned(),
             feature_id: canonical::id(&format!("{:?} {:?}", self.shape, self.dtype))
                 .expect("an id"),
             dtype: format!("{:?}", self.dtype).to_lowercase(),
-            scale: (self.dtype == Dtype::U8).then_some(Scale {
-                factor: 1.0 / 255.0,
+            scale: factor.map(|factor| Scale {
+                factor,
                 offset: 0.0,
             }),
-            shape: axes.map(|(n, _)| n).to_vec(),
-            dim_names: axes.map(|(_, name)| name.to_owned()).to_vec(),
+            shape: axes.iter().map(|(n, _)| *n).collect(),
+            dim_names: axes.iter().map(|(_, name)| (*name).to_owned()).collect(),
             sample_rate_hz: Some(22_050),
             hop_length: Some(512),
             preset: "librosa".to_owned(),
@@ -321,11 +333,14 @@ impl Fixture {
 
             let bands = self.shape[0] as i32;
             let frames = self.frames(row.clip) as i32;
-            shapes.values().append_slice(&if self.frames_first {
-                [frames, bands]
-            } else {
-                [bands, frames]
-            });
+            let mut shape = vec![bands, frames];
+            if self.frames_first {
+                shape.reverse();
+            }
+            if self.samples {
+                shape = vec![frames];
+            }
+            shapes.values().append_slice(&shape);
             shapes.append(true);
         }
 
@@ -401,6 +416,10 @@ impl Fixture {
             Dtype::U8 => (
                 DataType::UInt8,
                 Arc::new(UInt8Array::new(ScalarBuffer::new(bytes, 0, n), None)),
+            ),
+            Dtype::S16 => (
+                DataType::Int16,
+                Arc::new(Int16Array::new(ScalarBuffer::new(bytes, 0, n), None)),
             ),
         };
 

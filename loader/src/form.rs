@@ -1,6 +1,6 @@
 //! The layout of a row in host memory, and the conversion of the row's bytes to values: always bands by frames. Each
 //! number of a row of statistics is a band with one frame; each channel of a picture is a band, and its pixels are the
-//! frames.
+//! frames; the samples of a clip are one band, and each of them is a frame.
 //!
 //! Rows keep their stored type in host memory because they are copied to a GPU in this type: f16 needs half the
 //! bandwidth, u8 a quarter.
@@ -37,6 +37,8 @@ pub enum RowKind {
     Spectrogram,
     /// Shape `[columns]`: a row of statistics, each of which is a band of [`Form`].
     Columns,
+    /// Shape `[samples]`: the samples of a clip, each of which is a frame of [`Form`].
+    Samples,
     /// Shape `[channels, height, width]`: a picture, whose channels are the bands of [`Form`].
     Picture {
         /// Height of the picture in pixels.
@@ -86,6 +88,15 @@ impl Axes {
             });
         }
 
+        if let (true, &[samples]) = (feature.is_pcm(), feature.shape.as_slice()) {
+            return Ok(Self {
+                bands: 1,
+                frames: samples,
+                frames_first: false,
+                kind: RowKind::Samples,
+            });
+        }
+
         let &[first, second] = feature.shape.as_slice() else {
             let n_axes = feature.shape.len();
             return Err(DatasetError::unfit(
@@ -122,17 +133,10 @@ impl Form {
         let feature = &spec.feature;
         let name = &feature.name;
 
-        let stored = match feature.dtype.as_str() {
-            "f16" => Dtype::F16,
-            "f32" => Dtype::F32,
-            "u8" => Dtype::U8,
-            other => {
-                return Err(DatasetError::unfit(
-                    "feature",
-                    format!("{name} holds {other}, not f16, f32 or u8"),
-                ));
-            }
-        };
+        let stored = Dtype::named(&feature.dtype).ok_or_else(|| {
+            let problem = format!("{name} holds {}, not f16, f32, u8 or s16", feature.dtype);
+            DatasetError::unfit("feature", problem)
+        })?;
 
         let Axes {
             bands,

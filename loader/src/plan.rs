@@ -92,7 +92,7 @@ impl LoaderPlan {
         let name = &dataset.spec.feature.name;
 
         if let RowFrames::Crop(frames) = self.frames {
-            let has_frames = form.kind() == RowKind::Spectrogram;
+            let has_frames = matches!(form.kind(), RowKind::Spectrogram | RowKind::Samples);
             let problem = match form.stored_frames() {
                 _ if !has_frames => Some(format!("rows of {name} have no frames")),
                 _ if frames == 0 => Some("0: must be at least 1".to_owned()),

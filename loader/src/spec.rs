@@ -14,7 +14,8 @@ use wavemill_schemas::config::Data;
 pub struct InputSpec {
     /// The manifest's entry of the feature. Rows with another `feature_id` have other values.
     pub feature: FeatureEntry,
-    /// Number of frames that each row is cut or zero-padded to; 1 for statistics and pictures, which have no frames.
+    /// Number of frames that each row is cut or zero-padded to; 1 for statistics and pictures, which have no frames. The
+    /// frames of a feature that consists of samples are the samples.
     pub frames: usize,
     /// Mean and deviation of each band if rows are normalised. Rows of statistics are always normalised, number by
     /// number.
@@ -45,13 +46,21 @@ impl InputSpec {
     /// vocabularies. `stats` are those of the manifest.
     ///
     /// # Errors
-    /// [`DatasetError::Unfit`] if rows differ in length without `data.frames`, or if there are no statistics for
-    /// `data.normalize`.
+    /// [`DatasetError::Unfit`] if the feature has no values, if rows differ in length without `data.frames`, or if there
+    /// are no statistics for `data.normalize`.
     pub fn new(
         feature: &FeatureEntry,
         data: &Data,
         stats: Option<&Stats>,
     ) -> Result<Self, DatasetError> {
+        if feature.is_original() {
+            let problem = format!(
+                "rows of {} are files, which have to be decoded: set data.feature to another feature, such as one with \
+                 op = \"pcm\"",
+                feature.name
+            );
+            return Err(DatasetError::unfit("feature", problem));
+        }
         let frames = frames_of(feature, data)?;
 
         // The numbers of a row of statistics have different units, so they are always standardised, like metadata
@@ -154,20 +163,25 @@ fn frames_of(feature: &FeatureEntry, data: &Data) -> Result<usize, DatasetError>
         };
     }
 
+    let name = if feature.is_pcm() { "sample" } else { "frame" };
     let stored = feature.shape.get(frame_axis(feature)).copied().flatten();
     data.frames.or(stored).ok_or_else(|| {
         DatasetError::unfit(
             "frames",
             format!(
-                "rows of {} differ in length: set data.frames to the number of frames of every row",
+                "rows of {} differ in length: set data.frames to the number of {name}s of every row",
                 feature.name
             ),
         )
     })
 }
 
-/// Returns the index of the axis of frames. It is found by name, because a recipe may store frames before bands.
+/// Returns the index of the axis of frames. It is found by name, because a recipe may store frames before bands. Each
+/// sample of `pcm` counts as a frame.
 fn frame_axis(feature: &FeatureEntry) -> usize {
+    if feature.is_pcm() {
+        return 0;
+    }
     let names = &feature.dim_names;
     names.iter().position(|name| name == "frame").unwrap_or(1)
 }

@@ -48,7 +48,7 @@ impl DimOrder {
     /// # Errors
     /// A [`Fault`] of `dim_order` if the text is neither of the two orders.
     pub fn parse(text: &str, op: Op) -> Result<Self, Fault> {
-        let axis = op.audio().axis;
+        let axis = op.spectral().axis;
         let band_frame = format!("{axis},frame");
         let frame_band = format!("frame,{axis}");
         if text == band_frame {
@@ -107,7 +107,7 @@ impl FeatureArgs {
 
     /// Returns the size of the band axis without deltas.
     pub fn n_base_bands(&self) -> usize {
-        (self.op.audio().n_bands)(self)
+        (self.op.spectral().n_bands)(self)
     }
 
     /// Returns the number of bands before a cosine transform.
@@ -181,9 +181,9 @@ impl FeatureArgs {
     /// Returns the names of the axes in the tensor's order.
     pub fn dim_names(&self) -> Vec<&'static str> {
         match (&self.derived, self.dim_order) {
-            (None, DimOrder::BandFrame) => vec![self.op.audio().axis, "frame"],
-            (None, DimOrder::FrameBand) => vec!["frame", self.op.audio().axis],
-            (Some(Derived::Statistics), _) => vec!["statistic", self.op.audio().axis],
+            (None, DimOrder::BandFrame) => vec![self.op.spectral().axis, "frame"],
+            (None, DimOrder::FrameBand) => vec!["frame", self.op.spectral().axis],
+            (Some(Derived::Statistics), _) => vec!["statistic", self.op.spectral().axis],
             (Some(Derived::Picture(_)), _) => vec!["channel", "row", "column"],
         }
     }
@@ -201,6 +201,10 @@ impl FeatureArgs {
         match (self.dtype, self.known_range()) {
             (Dtype::F16, _) => Ok(Packing::F16),
             (Dtype::F32, _) => Ok(Packing::F32),
+            (Dtype::S16, _) => {
+                let problem = "s16 is for the samples of op = \"pcm\"; allowed: f16, f32, u8";
+                Err(Fault::new("dtype", problem))
+            }
             (Dtype::U8, Some((low, high))) => Ok(Packing::U8 { low, high }),
             (Dtype::U8, None) => {
                 let problem = "the range is unknown; allowed: f16, f32, or u8 with normalize = \"minmax\" or db with ref = \"max\" and top_db";
@@ -279,7 +283,7 @@ impl FeatureArgs {
 
     /// Checks that mel bands and cosine transform are present exactly if the operation uses them, as in all presets.
     fn check_parts(&self, faults: &mut Faults) {
-        let has_its_parts = self.op.is_of_audio()
+        let has_its_parts = self.op.is_spectral()
             && self.mel.is_some() == self.op.has_mel_bands()
             && self.mfcc.is_some() == self.op.has_cepstra();
         let problem = "is not the operation of these mel bands and coefficients";

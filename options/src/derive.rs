@@ -17,7 +17,7 @@ impl FeatureArgs {
     /// A [`Fault`] of `source` if this feature is derived itself, or a [`Fault`] of `width`, `height` or `dtype`.
     pub fn derive(&self, derived: Derived, dtype: Option<Dtype>) -> Result<Self, Fault> {
         if self.derived.is_some() {
-            let ops = Op::audio_names("and");
+            let ops = Op::spectral_names("and");
             let problem = format!("is itself derived from another feature; allowed: {ops}");
             return Err(Fault::new("source", problem));
         }

@@ -138,6 +138,8 @@ impl ImageArgs {
         for (side, key) in [(self.width, "width"), (self.height, "height")] {
             faults.within(Some(side as f64), 1.0..=IMAGE_SIDE_MAX as f64, key);
         }
+        let problem = "allowed for image: u8, f16, f32";
+        faults.unless(self.dtype != Dtype::S16, "dtype", problem);
         if let Some(crop) = self.crop {
             let problem =
                 "allowed: [left, top, width, height] with a width and a height of at least 1 pixel";
@@ -200,5 +202,11 @@ mod tests {
         assert_eq!(args(1, Some([5, 5, 0, 1])).faults()[0].key, "crop");
         assert_eq!(args(1, Some([5, 5, 0, 1])).faults().len(), 1);
         assert!(ImageFilter::named("bicubic").is_err());
+
+        let samples = ImageArgs {
+            dtype: Dtype::S16,
+            ..args(1, None)
+        };
+        assert_eq!(samples.faults()[0].key, "dtype");
     }
 }

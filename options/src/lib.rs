@@ -3,7 +3,7 @@
 //! Each of these rules is implemented once, in this crate. Recipes are checked against it before a run, and the kernels
 //! compute the features that it describes. [`Op`] lists the operations. An option is a field of [`FeatureSpec`], where
 //! it may be absent, and of [`FeatureArgs`], where every value is set; [`FeatureSpec::resolve`] converts a
-//! `FeatureSpec` to `FeatureArgs`.
+//! `FeatureSpec` to `FeatureArgs`. [`TensorArgs`] also covers the operations that compute nothing from spectra.
 //!
 //! This crate does not depend on TOML, audio or devices.
 
@@ -21,9 +21,11 @@ mod pack;
 mod preset;
 mod rates;
 mod resolve;
+mod sound;
 mod spec;
 mod stft;
 mod stretch;
+mod tensor;
 mod words;
 
 pub use args::{DELTA_WIDTH, DimOrder, FeatureArgs, Normalize};
@@ -35,11 +37,13 @@ pub use image::{
 };
 pub use mel::{Band, MelArgs, N_MELS_MAX, Norm, Ramp};
 pub use mfcc::{MfccArgs, N_MFCC_MAX};
-pub use op::Op;
+pub use op::{Input, Op, SpectralOp};
 pub use pack::{Dtype, Packing};
 pub use preset::Preset;
 pub use rates::{MAX_FROM_HZ, MAX_TO_HZ, MIN_HZ};
+pub use sound::{S16_FULL_SCALE, SoundArgs};
 pub use spec::{FeatureSpec, Word};
 pub use stft::{Framing, N_FFT_MAX, PadMode, StftArgs, Window};
 pub use stretch::{STRETCH_MAX, STRETCH_MIN, STRETCHES_MAX};
+pub use tensor::TensorArgs;
 pub use words::did_you_mean;

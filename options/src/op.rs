@@ -6,7 +6,7 @@ use crate::args::FeatureArgs;
 use crate::db::LogArgs;
 use crate::preset::{Defaults, HopLength};
 
-/// Option names that apply to every feature computed from audio: framing and Fourier transform.
+/// Option names that apply to every feature computed from spectra: framing and Fourier transform.
 const SPECTRUM: &[&str] = &[
     "preset",
     "n_fft",
@@ -23,7 +23,7 @@ const MEL: &[&str] = &["n_mels", "fmin", "fmax", "htk", "norm"];
 const CEPSTRA: &[&str] = &["n_mfcc", "dct_type", "lifter"];
 const DELTA: &[&str] = &["delta"];
 const DB: &[&str] = &["db"];
-/// Option names for the stored tensor of a feature computed from audio.
+/// Option names for the stored tensor of a feature computed from spectra.
 const TENSOR: &[&str] = &["normalize", "dim_order", "frames"];
 const SOURCE: &[&str] = &["source"];
 const COLOURS: &[&str] = &["colour_map"];
@@ -36,7 +36,7 @@ pub(crate) const KEYS: &[&[&str]] = &[
     SPECTRUM, MEL, CEPSTRA, DELTA, DB, TENSOR, SOURCE, COLOURS, SIZE, IMAGE,
 ];
 
-/// `op`: the operation that computes a feature from audio, from another feature or from a picture file.
+/// `op`: the operation that computes a feature from a clip, from another feature or from a picture file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Op {
@@ -53,6 +53,25 @@ pub enum Op {
     Picture,
     /// A decoded picture file: [`ImageArgs`](crate::ImageArgs).
     Image,
+    /// The clip's samples: [`SoundArgs::Pcm`](crate::SoundArgs::Pcm).
+    Pcm,
+    /// The bytes of the clip's file: [`SoundArgs::Original`](crate::SoundArgs::Original).
+    Original,
+}
+
+/// The data from which an operation computes a feature.
+#[derive(Clone, Copy)]
+pub enum Input {
+    /// Spectra of the clip's samples.
+    Spectra(SpectralOp),
+    /// The values of another feature.
+    Feature,
+    /// The clip's samples.
+    Samples,
+    /// The clip's file, without decoding it.
+    File,
+    /// The decoded picture of a picture file.
+    Picture,
 }
 
 /// Description of an operation.
@@ -61,39 +80,41 @@ struct Description {
     name: &'static str,
     /// Option names that apply to the operation, as groups from [`KEYS`].
     keys: &'static [&'static [&'static str]],
-    /// Whether only the CPU can compute the operation, not a GPU.
+    /// Whether a recipe with the operation cannot use a GPU.
     is_cpu_only: bool,
-    /// Properties that only operations on audio have; otherwise `None`.
-    audio: Option<AudioOp>,
+    /// The data from which the feature is computed.
+    input: Input,
 }
 
-/// Properties of an operation that computes a feature from audio.
+/// Properties that only operations on spectra have.
 #[derive(Clone, Copy)]
-pub(crate) struct AudioOp {
+pub struct SpectralOp {
     /// Name of the tensor's band axis; the other axis is `frame`.
-    pub axis: &'static str,
+    pub(crate) axis: &'static str,
     /// Returns the size of the band axis without deltas.
-    pub n_bands: fn(&FeatureArgs) -> usize,
+    pub(crate) n_bands: fn(&FeatureArgs) -> usize,
     /// Selects the operation's default exponent of the magnitude from a preset.
-    pub power: fn(&Defaults) -> f64,
+    pub(crate) power: fn(&Defaults) -> f64,
     /// Selects the operation's default hop length from a preset.
-    pub hop_length: fn(&Defaults) -> HopLength,
+    pub(crate) hop_length: fn(&Defaults) -> HopLength,
     /// Selects the operation's default logarithm from a preset.
-    pub log: fn(&Defaults) -> LogArgs,
+    pub(crate) log: fn(&Defaults) -> LogArgs,
     /// Values of the operation that f16 would round noticeably even in decibels or after normalization, with the error.
     /// If set, the default stored type is always f32.
-    pub f16_rounds: Option<&'static str>,
+    pub(crate) f16_rounds: Option<&'static str>,
 }
 
 impl Op {
     /// All operations.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::Stft,
         Self::Mel,
         Self::Mfcc,
         Self::Statistics,
         Self::Picture,
         Self::Image,
+        Self::Pcm,
+        Self::Original,
     ];
 
     const fn description(self) -> Description {
@@ -102,7 +123,7 @@ impl Op {
                 name: "stft",
                 keys: &[SPECTRUM, DELTA, DB, TENSOR],
                 is_cpu_only: false,
-                audio: Some(AudioOp {
+                input: Input::Spectra(SpectralOp {
                     axis: "bin",
                     n_bands: |args| args.stft.n_bins(),
                     power: |preset| preset.stft_power,
@@ -116,7 +137,7 @@ impl Op {
                 name: "mel",
                 keys: &[SPECTRUM, MEL, DELTA, DB, TENSOR],
                 is_cpu_only: false,
-                audio: Some(AudioOp {
+                input: Input::Spectra(SpectralOp {
                     axis: "mel",
                     n_bands: |args| args.mel.as_ref().map_or(0, |mel| mel.n_mels),
                     power: |preset| preset.power,
@@ -130,7 +151,7 @@ impl Op {
                 name: "mfcc",
                 keys: &[SPECTRUM, MEL, CEPSTRA, DELTA, DB, TENSOR],
                 is_cpu_only: false,
-                audio: Some(AudioOp {
+                input: Input::Spectra(SpectralOp {
                     axis: "coefficient",
                     n_bands: |args| args.mfcc.as_ref().map_or(0, |mfcc| mfcc.n_mfcc),
                     power: |preset| preset.power,
@@ -144,21 +165,36 @@ impl Op {
                 name: "statistics",
                 keys: &[SOURCE],
                 is_cpu_only: true,
-                audio: None,
+                input: Input::Feature,
             },
 
             Self::Picture => Description {
                 name: "picture",
                 keys: &[SOURCE, COLOURS, SIZE],
                 is_cpu_only: true,
-                audio: None,
+                input: Input::Feature,
             },
 
             Self::Image => Description {
                 name: "image",
                 keys: &[SIZE, IMAGE],
                 is_cpu_only: true,
-                audio: None,
+                input: Input::Picture,
+            },
+
+            // The host stores samples and files for every backend, so these operations do not exclude a GPU.
+            Self::Pcm => Description {
+                name: "pcm",
+                keys: &[],
+                is_cpu_only: false,
+                input: Input::Samples,
+            },
+
+            Self::Original => Description {
+                name: "original",
+                keys: &[],
+                is_cpu_only: false,
+                input: Input::File,
             },
         }
     }
@@ -168,14 +204,19 @@ impl Op {
         self.description().name
     }
 
-    /// Reports whether only the CPU can compute the operation, not a GPU.
+    /// Reports whether a recipe with the operation cannot use a GPU.
     pub const fn is_cpu_only(self) -> bool {
         self.description().is_cpu_only
     }
 
-    /// Reports whether the feature is computed from audio, instead of another feature or a picture file.
-    pub const fn is_of_audio(self) -> bool {
-        self.description().audio.is_some()
+    /// Returns the kind of data from which the feature is computed.
+    pub const fn input(self) -> Input {
+        self.description().input
+    }
+
+    /// Reports whether the feature is computed from spectra of the clip's samples.
+    pub const fn is_spectral(self) -> bool {
+        matches!(self.input(), Input::Spectra(_))
     }
 
     /// Reports whether a key of a recipe has an effect on the operation.
@@ -196,22 +237,29 @@ impl Op {
 
     /// Returns a text about values of the operation that f16 would round noticeably: `MFCC by up to 0.25`.
     pub fn f16_rounds(self) -> Option<&'static str> {
-        self.description().audio?.f16_rounds
+        match self.input() {
+            Input::Spectra(op) => op.f16_rounds,
+            Input::Feature | Input::Samples | Input::File | Input::Picture => None,
+        }
     }
 
-    /// Returns the properties that only operations on audio have. The arguments of a derived feature contain the
-    /// operation of its source feature, which is always one on audio.
+    /// Returns the properties that only operations on spectra have. The arguments of a derived feature contain the
+    /// operation of its source feature, which is always one on spectra.
     ///
     /// # Panics
-    /// If the operation does not compute a feature from audio.
-    pub(crate) fn audio(self) -> AudioOp {
-        let audio = self.description().audio;
-        audio.expect("the operation is one on audio")
+    /// If the operation does not compute a feature from spectra.
+    pub(crate) fn spectral(self) -> SpectralOp {
+        match self.input() {
+            Input::Spectra(op) => op,
+            Input::Feature | Input::Samples | Input::File | Input::Picture => {
+                panic!("{} is not an operation on spectra", self.name())
+            }
+        }
     }
 
-    /// Lists the names of the operations on audio, with `conjunction` before the last: `stft, mel or mfcc`.
-    pub(crate) fn audio_names(conjunction: &str) -> String {
-        let ops = Self::ALL.iter().filter(|op| op.is_of_audio());
+    /// Lists the names of the operations on spectra, with `conjunction` before the last: `stft, mel or mfcc`.
+    pub(crate) fn spectral_names(conjunction: &str) -> String {
+        let ops = Self::ALL.iter().filter(|op| op.is_spectral());
         let names: Vec<&str> = ops.map(|op| op.name()).collect();
         listed(&names, conjunction)
     }

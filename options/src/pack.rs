@@ -14,24 +14,35 @@ pub enum Dtype {
     F32,
     /// 256 steps over a range determined by the arguments.
     U8,
+    /// Samples of 16 bits: 65,536 steps of 1/32,768, from −1.
+    S16,
 }
 
 impl Dtype {
+    /// All types, in the order of error messages.
+    pub const ALL: [Self; 4] = [Self::F16, Self::F32, Self::U8, Self::S16];
+
+    /// Returns the type called `name` in recipes and manifests; `None` for an unknown name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|dtype| dtype.name() == name)
+    }
+
     /// Returns the size of a value in bytes.
     pub const fn bytes(self) -> usize {
         match self {
-            Self::F16 => 2,
+            Self::F16 | Self::S16 => 2,
             Self::F32 => 4,
             Self::U8 => 1,
         }
     }
 
-    /// Returns the name `f16`, `f32` or `u8`.
+    /// Returns the name `f16`, `f32`, `u8` or `s16`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::F16 => "f16",
             Self::F32 => "f32",
             Self::U8 => "u8",
+            Self::S16 => "s16",
         }
     }
 }

@@ -5,14 +5,14 @@ use crate::db::LogArgs;
 use crate::fault::Faults;
 use crate::mel::MelArgs;
 use crate::mfcc::MfccArgs;
-use crate::op::AudioOp;
+use crate::op::SpectralOp;
 use crate::pack::Dtype;
 use crate::preset::{Defaults, HopLength, TransformLength, WindowLength};
 use crate::spec::{FeatureSpec, value};
 use crate::stft::{Framing, N_FFT_MAX, StftArgs};
 
 impl FeatureSpec {
-    /// Resolves a feature of audio without checks. The result may be invalid and should only be used for checking.
+    /// Resolves a spectral feature without checks. The result may be invalid and should only be used for checking.
     pub fn unchecked(&self, sample_rate_hz: u32) -> FeatureArgs {
         let mut args = self.with_all_parts(sample_rate_hz, &mut Faults::default());
         args.mel = args.mel.filter(|_| self.op.has_mel_bands());
@@ -24,7 +24,7 @@ impl FeatureSpec {
     /// word is a fault and is replaced by the preset's value, on which no rule depends.
     pub(crate) fn with_all_parts(&self, sample_rate_hz: u32, faults: &mut Faults) -> FeatureArgs {
         let defaults = self.preset.defaults();
-        let op = self.op.audio();
+        let op = self.op.spectral();
         let stft = stft_of(self, &op, &defaults, sample_rate_hz, faults);
         let mel = mel_of(self, &defaults, sample_rate_hz, faults);
         let given_db = self.db.as_ref().map(|db| db.args(faults));
@@ -51,7 +51,7 @@ impl FeatureSpec {
 
 fn stft_of(
     spec: &FeatureSpec,
-    op: &AudioOp,
+    op: &SpectralOp,
     defaults: &Defaults,
     sample_rate_hz: u32,
     faults: &mut Faults,
@@ -140,7 +140,7 @@ fn mfcc_of(spec: &FeatureSpec, defaults: &Defaults) -> MfccArgs {
 
 /// Returns the default stored type: f16 for decibels and normalized values, otherwise f32. Linear values overflow f16,
 /// and f16 is too imprecise for cepstra and Kaldi's logarithm.
-fn default_dtype(op: &AudioOp, log: LogArgs, normalize: Normalize) -> Dtype {
+fn default_dtype(op: &SpectralOp, log: LogArgs, normalize: Normalize) -> Dtype {
     let is_scaled = matches!(normalize, Normalize::MinMax | Normalize::MeanVar);
     let is_decibels = matches!(log, LogArgs::Db(_) | LogArgs::Whisper);
     if op.f16_rounds.is_none() && (is_decibels || is_scaled) {

@@ -12,7 +12,7 @@ use crate::exact;
 use crate::fault::{Fault, Faults};
 use crate::image::{CropBox, ImageArgs, ImageFilter};
 use crate::mel::Norm;
-use crate::op::{KEYS, Op};
+use crate::op::{Input, KEYS, Op};
 use crate::pack::Dtype;
 use crate::preset::Preset;
 use crate::stft::{PadMode, Window};
@@ -92,26 +92,36 @@ pub struct FeatureSpec {
 }
 
 impl FeatureSpec {
-    /// Resolves all options of the feature for PCM of `sample_rate_hz`. `features` are all features of the recipe,
-    /// because a derived feature is computed from another one.
+    /// Resolves all options of a feature that is computed from spectra or derived from one, for PCM of
+    /// `sample_rate_hz`. `features` are all features of the recipe, because a derived feature is computed from another
+    /// one.
     ///
     /// Defaults that depend on another option use its given value: `win_length` depends on `n_fft`, and `fmax` on the
     /// sample rate.
     ///
     /// # Errors
-    /// A [`Fault`] with the option and its allowed values, also for options that the operation does not use. Features
-    /// of a parsed recipe have no faults.
+    /// A [`Fault`] with the option and its allowed values, also for options that the operation does not use, and for
+    /// an operation without spectra. Features of a parsed recipe have no faults of their options.
     pub fn resolve(&self, features: &[Self], sample_rate_hz: u32) -> Result<FeatureArgs, Fault> {
-        if !self.op.is_of_audio() {
-            let source = self.source_in(features)?;
-            // The source feature is not derived itself, so the recursion ends after one step.
-            let source = source.resolve(features, sample_rate_hz)?;
-            let mut faults = Faults::default();
-            let derived = self.derived(&mut faults);
-            faults.into_result()?;
-            return source.derive(derived, self.dtype);
+        match self.op.input() {
+            Input::Spectra(_) => self.resolve_spectral(sample_rate_hz),
+            Input::Feature => {
+                let source = self.source_in(features)?;
+                // The source feature is not derived itself, so the recursion ends after one step.
+                let source = source.resolve(features, sample_rate_hz)?;
+                let mut faults = Faults::default();
+                let derived = self.derived(&mut faults);
+                faults.into_result()?;
+                source.derive(derived, self.dtype)
+            }
+            Input::Samples | Input::File | Input::Picture => {
+                let problem = format!("`{}` is not computed from spectra", self.op.name());
+                Err(Fault::new("op", problem))
+            }
         }
+    }
 
+    fn resolve_spectral(&self, sample_rate_hz: u32) -> Result<FeatureArgs, Fault> {
         let faults = self.audio_faults(sample_rate_hz);
         if let Some(fault) = faults.into_iter().next() {
             return Err(fault);
@@ -128,11 +138,11 @@ impl FeatureSpec {
     pub fn source_in<'a>(&self, features: &'a [Self]) -> Result<&'a Self, Fault> {
         let allowed: Vec<&str> = features
             .iter()
-            .filter(|feature| feature.op.is_of_audio())
+            .filter(|feature| feature.op.is_spectral())
             .map(|feature| feature.name.as_str())
             .collect();
         let names = if allowed.is_empty() {
-            let ops = Op::audio_names("or");
+            let ops = Op::spectral_names("or");
             format!("a feature with op {ops} (the recipe has none)")
         } else {
             allowed.join(", ")
@@ -151,10 +161,15 @@ impl FeatureSpec {
         }
 
         match features.iter().find(|feature| feature.name == *wanted) {
-            Some(source) if source.op.is_of_audio() => Ok(source),
-            Some(_) => {
-                let problem =
-                    format!("`{wanted}` is itself derived from another feature; allowed: {names}");
+            Some(source) => {
+                let what = match source.op.input() {
+                    Input::Spectra(_) => return Ok(source),
+                    Input::Feature => "is itself derived from another feature".to_owned(),
+                    Input::Samples | Input::File | Input::Picture => {
+                        format!("has op = \"{}\", which has no bands", source.op.name())
+                    }
+                };
+                let problem = format!("`{wanted}` {what}; allowed: {names}");
                 Err(Fault::new("source", problem))
             }
             None => {
@@ -231,7 +246,7 @@ impl FeatureSpec {
         given
     }
 
-    /// Returns a fault for each invalid option of a feature of audio.
+    /// Returns a fault for each invalid option of a feature that is computed from spectra.
     ///
     /// Values that follow from the options may be impossible too, which [`FeatureArgs::validate`] reports. Call it
     /// only if this function returns an empty list, because one invalid option can make other values invalid.

@@ -429,6 +429,7 @@ fn memory_of(mut memory: BatchMemory, batch: &Batch) -> PyBatchMemory {
             shape.extend([batch.host_frames(), form.bands()]);
         }
         RowKind::Spectrogram => shape.extend([form.bands(), batch.host_frames()]),
+        RowKind::Samples => shape.push(batch.host_frames()),
         // These rows all have the shape of the feature.
         RowKind::Columns | RowKind::Picture { .. } => {
             shape.extend(dataset.feature().shape.iter().copied().flatten());
@@ -456,6 +457,7 @@ const fn numpy_type(stored: Dtype) -> &'static str {
         Dtype::F16 => "<f2",
         Dtype::F32 => "<f4",
         Dtype::U8 => "|u1",
+        Dtype::S16 => "<i2",
     }
 }
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+import clips
 import support
 import wavemill as wm
 
@@ -74,6 +75,33 @@ class StoreTest(unittest.TestCase):
         frame = datafusion.SessionContext().from_arrow(self.store.sql(counts))
         self.assertEqual(frame.to_pylist(), wanted)
         del arrow
+
+    def test_samples_and_files_beside_features(self) -> None:
+        recipe = clips.folder() / "sounds.toml"
+        sounds = '[[features]]\nname = "wave"\nop = "pcm"\ndtype = "s16"\n[[features]]\nname = "file"\nop = "original"\n'
+        clips.store()
+        text = (clips.folder() / "recipe.toml").read_text()
+        recipe.write_text(text.replace("[shards]", sounds + "[shards]"))
+        root = clips.folder() / "sounds"
+        wm.build(root, recipe=recipe, audio=clips.archive(), progress=False)
+        store = wm.open(root)
+
+        rows = store.map("wave", split="test")
+        key = store.sql("SELECT clip_key FROM features_wave WHERE split = 'test'").to_arrow()["clip_key"][0].as_py()
+        samples, _ = wm.load(clips.archive() / key, sr=None)
+        stored = rows[0]["wave"]
+        self.assertEqual(stored.dtype, np.int16)
+        n_samples = min(len(samples), len(stored))
+        np.testing.assert_allclose(stored[:n_samples] / 32768, samples[:n_samples], atol=1 / 32768)
+        batch = next(iter(store.dataset("wave", split="test", batch_size=2, crop_frames=100)))
+        self.assertEqual(batch["wave"].shape, (2, 100))
+
+        files = store.sql("SELECT clip_key, file FROM features_file").to_arrow().to_pylist()
+        self.assertEqual(len(files), len(rows) + len(store.map("wave")) + len(store.map("wave", split="validation")))
+        for row in files:
+            self.assertEqual(row["file"], (clips.archive() / row["clip_key"]).read_bytes())
+        with self.assertRaises(wm.UsageError):
+            store.dataset("file")
 
     def test_errors_name_what_exists(self) -> None:
         cases = [

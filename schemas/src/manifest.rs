@@ -274,7 +274,7 @@ pub struct FeatureEntry {
     pub name: String,
     /// BLAKE3 hash of everything that determines the feature's stored values for given file bytes.
     pub feature_id: String,
-    /// Type of the stored values: `f16`, `f32` or `u8`.
+    /// Type of the stored values: `f16`, `f32`, `u8` or `s16`.
     pub dtype: String,
     /// Conversion of stored integers to values; `None` for floats.
     pub scale: Option<Scale>,
@@ -282,11 +282,11 @@ pub struct FeatureEntry {
     pub shape: Vec<Option<usize>>,
     /// Names of the tensor's dimensions, such as `["mel", "frame"]`.
     pub dim_names: Vec<String>,
-    /// Sample rate of the audio; `None` if the feature is computed from picture files.
+    /// Sample rate of the audio; `None` if the feature is computed from picture files or contains files.
     pub sample_rate_hz: Option<u32>,
-    /// Samples between consecutive frames (hop length); `None` if the feature is computed from picture files.
+    /// Samples between consecutive frames (hop length); `None` if the feature has no frames.
     pub hop_length: Option<usize>,
-    /// Name of the preset with the conventions of the feature.
+    /// Name of the preset with the conventions of the feature; empty if the feature contains samples or files.
     pub preset: String,
     /// Names of the values in row-major order, if each has one. Statistics are named as in FMA's `features.csv`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -301,9 +301,20 @@ impl FeatureEntry {
             .is_some_and(|name| name == "statistic")
     }
 
-    /// Reports whether the feature is computed from audio, not from picture files.
-    pub const fn is_of_audio(&self) -> bool {
-        self.sample_rate_hz.is_some()
+    /// Reports whether the rows of the feature are of audio files, not of picture files.
+    pub fn is_of_audio(&self) -> bool {
+        // Pictures of spectrograms have a sample rate, and files of audio have other dimensions.
+        self.sample_rate_hz.is_some() || !self.is_picture()
+    }
+
+    /// Reports whether the feature consists of the clips' samples.
+    pub fn is_pcm(&self) -> bool {
+        self.dim_names == ["sample"]
+    }
+
+    /// Reports whether the feature consists of the bytes of the clips' files.
+    pub fn is_original(&self) -> bool {
+        self.dim_names == ["byte"]
     }
 
     /// Reports whether the feature consists of pictures with the dimensions channel, row and column.

@@ -118,6 +118,7 @@ fn tensor_type(feature: &FeatureEntry, layout: Layout, dtype: Dtype) -> DataType
             Dtype::F16 => DataType::Float16,
             Dtype::F32 => DataType::Float32,
             Dtype::U8 => DataType::UInt8,
+            Dtype::S16 => DataType::Int16,
         }),
         // Arrow stores the size of fixed-size values as i32; recipes with rows of 2 GiB are rejected earlier.
         (Layout::Binary, Some(values)) => {

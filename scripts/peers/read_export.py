@@ -21,7 +21,7 @@ import tempfile
 import numpy as np
 import pyarrow.parquet as pq
 
-DTYPES = {"f16": "<f2", "f32": "<f4", "u8": "u1"}
+DTYPES = {"f16": "<f2", "f32": "<f4", "u8": "u1", "s16": "<i2"}
 # As described in docs/export-data.md; other splits keep their names.
 SPLITS = {"training": "train"}
 # Largest additional distance of wavemill's sounds from the stored bands compared with that of librosa's sounds: a

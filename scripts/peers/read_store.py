@@ -18,7 +18,7 @@ import pandas as pd
 import polars as pl
 import pyarrow.parquet as pq
 
-DTYPES = {"f16": "<f2", "f32": "<f4", "u8": "u1"}
+DTYPES = {"f16": "<f2", "f32": "<f4", "u8": "u1", "s16": "<i2"}
 
 # As shown in the README: functions from a path to a table.
 READERS = {

@@ -32,7 +32,7 @@ use super::error::nearest;
 use super::output::Sink;
 use super::rows::{Origin, Rows};
 use super::running::{self, Interrupt};
-use super::tensor::{RAGGED_ROW_BYTES, TensorType};
+use super::tensor::TensorType;
 use super::{SqlError, average, functions, headings, own_tables};
 
 /// Maximum size in bytes of the tensors in one batch (8,192 rows of 330 KB were 5.4 GB resident, 64 were 0.4).
@@ -495,9 +495,7 @@ fn widest_row(plan: &LogicalPlan) -> Result<Option<usize>, SqlError> {
         if let LogicalPlan::TableScan(scan) = node {
             let fields = scan.projected_schema.fields().iter();
             let tensors = fields.filter_map(|field| TensorType::from_field(field));
-            let bytes: usize = tensors
-                .map(|tensor| tensor.row_bytes().unwrap_or(RAGGED_ROW_BYTES))
-                .sum();
+            let bytes: usize = tensors.map(|tensor| tensor.usual_row_bytes()).sum();
 
             widest = widest.max((bytes > 0).then_some(bytes));
         }

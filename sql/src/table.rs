@@ -28,7 +28,7 @@ use wavemill_schemas::manifest::FileEntry;
 
 use super::SqlError;
 use super::damage::{OpenedFiles, READER_FAILED, RecordingReaders, UncheckedFooters, brief};
-use super::tensor::{RAGGED_ROW_BYTES, TensorType};
+use super::tensor::TensorType;
 
 /// Assumed size in bytes of a text or list value.
 const TEXT_BYTES: usize = 64;
@@ -180,7 +180,7 @@ impl TableProvider for StoreTable {
 /// Returns the estimated number of bytes per row of a column.
 fn column_bytes(field: &FieldRef) -> usize {
     if let Some(tensor) = TensorType::from_field(field) {
-        return tensor.row_bytes().unwrap_or(RAGGED_ROW_BYTES);
+        return tensor.usual_row_bytes();
     }
     field.data_type().primitive_width().unwrap_or(TEXT_BYTES)
 }

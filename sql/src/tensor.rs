@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, FixedSizeBinaryArray, ListArray};
-use arrow::datatypes::{DataType, Field, Float16Type, Float32Type, UInt8Type};
+use arrow::datatypes::{DataType, Field, Float16Type, Float32Type, Int16Type, UInt8Type};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use serde::Deserialize;
@@ -20,7 +20,13 @@ use wavemill_schemas::tables::TENSOR_KEY;
 const BLOCK: usize = 256;
 
 /// Assumed row size of tensors with varying lengths: about a minute of the usual log-mel.
-pub const RAGGED_ROW_BYTES: usize = 660 << 10;
+const RAGGED_ROW_BYTES: usize = 660 << 10;
+
+/// Assumed size of an audio file in bytes: about a minute of MP3.
+const FILE_BYTES: usize = 2 << 20;
+
+/// Number of samples in a minute at the usual rate.
+const SAMPLES_A_MINUTE: usize = 60 * 22_050;
 
 /// The type of a tensor column, as stored in its metadata.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -74,6 +80,16 @@ impl TensorType {
             .try_fold(self.dtype.bytes(), |bytes, dim| dim.map(|n| bytes * n))
     }
 
+    /// Returns the number of bytes per row; that of about a minute of audio if it varies.
+    pub fn usual_row_bytes(&self) -> usize {
+        let ragged = match self.dim_names.first().map(String::as_str) {
+            Some("sample") => SAMPLES_A_MINUTE * self.dtype.bytes(),
+            Some("byte") => FILE_BYTES,
+            _ => RAGGED_ROW_BYTES,
+        };
+        self.row_bytes().unwrap_or(ragged)
+    }
+
     /// Returns the shape of a row of `values` values. One unknown dimension is computed from the rest. Returns `None`
     /// if more dimensions are unknown or `values` does not fit.
     pub(crate) fn shape_of(&self, values: usize) -> Option<Vec<usize>> {
@@ -106,6 +122,11 @@ impl TensorType {
                 );
             }
             Dtype::U8 => out.extend(bytes.iter().map(|&b| f32::from(b))),
+            Dtype::S16 => out.extend(
+                bytes
+                    .chunks_exact(2)
+                    .map(|b| f32::from(i16::from_le_bytes([b[0], b[1]]))),
+            ),
         }
         self.apply_scale(&mut out[start..]);
     }
@@ -221,6 +242,11 @@ fn list_bytes(array: &ListArray, row: usize) -> Vec<u8> {
             .collect()
     } else if let Some(bytes) = values.as_primitive_opt::<UInt8Type>() {
         bytes.values()[range].to_vec()
+    } else if let Some(samples) = values.as_primitive_opt::<Int16Type>() {
+        samples.values()[range]
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect()
     } else {
         // `layout = "list"` does not write lists of other types.
         Vec::new()
@@ -238,6 +264,8 @@ fn read_list(array: &ListArray, row: usize, tensor: &TensorType, out: &mut Vec<f
         out.extend(halves.values()[range].iter().map(|half| half.to_f32()));
     } else if let Some(bytes) = values.as_primitive_opt::<UInt8Type>() {
         out.extend(bytes.values()[range].iter().map(|&b| f32::from(b)));
+    } else if let Some(samples) = values.as_primitive_opt::<Int16Type>() {
+        out.extend(samples.values()[range].iter().map(|&s| f32::from(s)));
     }
 
     tensor.apply_scale(&mut out[start..]);
@@ -245,6 +273,8 @@ fn read_list(array: &ListArray, row: usize, tensor: &TensorType, out: &mut Vec<f
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     fn tensor(dtype: Dtype, shape: &[Option<usize>]) -> TensorType {
@@ -282,6 +312,31 @@ mod tests {
         let mut out = Vec::new();
         quantised.decode(&[0, 51, 255], &mut out);
         assert_eq!(out, [-80.0, -64.0, 0.0]);
+    }
+
+    #[test]
+    fn samples_are_scaled_to_full_scale_in_both_layouts() {
+        let mut samples = tensor(Dtype::S16, &[None]);
+        samples.scale = Some(Scale {
+            factor: 1.0 / 32_768.0,
+            offset: 0.0,
+        });
+        let stored = [i16::MIN, -1, 16_384];
+        let wanted = [-1.0, -1.0 / 32_768.0, 0.5];
+
+        let bytes = stored.map(i16::to_le_bytes).concat();
+        let mut out = Vec::new();
+        samples.decode(&bytes, &mut out);
+        assert_eq!(out, wanted);
+
+        let list = ListArray::from_iter_primitive::<Int16Type, _, _>([Some(stored.map(Some))]);
+        let list: ArrayRef = Arc::new(list);
+        let column = TensorColumn::new(&list).unwrap();
+        out.clear();
+        column.read(0, &samples, &mut out);
+        assert_eq!(out, wanted);
+        assert_eq!(*column.bytes(0), bytes);
+        assert_eq!(samples.label(3), "s16[3]");
     }
 
     #[test]

@@ -157,7 +157,9 @@ fn partials(
     feature: &FeatureEntry,
     row_groups: usize,
 ) -> Result<Vec<Partial>, ParquetError> {
-    let bands = Bands::of_feature(feature);
+    let Some(bands) = Bands::of_feature(feature) else {
+        return Ok(Vec::new());
+    };
     let columns = tensors::columns(feature);
     let metadata = ArrowReaderMetadata::load(&File::open(path)?, ArrowReaderOptions::default())?;
     let columns = columns.iter().map(String::as_str);

@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 use serde_json::Value;
 use wavemill_tests::Failed;
 
+use crate::sounds::with_sounds;
 use crate::support::{
     Inputs, RECIPE, contains, inputs, kill, manifest, receipts, run, same, same_versions, scratch,
     sql, start, versions, wait_until, wavemill, whole, within,
@@ -289,6 +290,38 @@ fn both_agree(
 #[needs(is_emulated)]
 fn emulated_equals_cpu() -> Result<(), Failed> {
     equals_cpu(EMULATED, "0,1")
+}
+
+#[apply(trial)]
+#[needs(is_emulated)]
+fn emulated_stores_the_samples_of_the_cpu() -> Result<(), Failed> {
+    stores_samples_of_cpu(EMULATED, "0,1")
+}
+
+#[apply(trial)]
+#[needs(runs_cuda)]
+fn cuda_stores_the_samples_of_the_cpu() -> Result<(), Failed> {
+    stores_samples_of_cpu(CUDA, "0")
+}
+
+/// The host stores samples and files for every backend, so their bytes are the same.
+fn stores_samples_of_cpu(backend: &str, devices: &str) -> Result<(), Failed> {
+    let folder = scratch("sounds-on-devices");
+    let inputs = with_sounds(&folder);
+    let [cpu, device] = ["cpu", backend].map(|name| folder.join(name));
+    run(&mut inputs.extract(&cpu)).exits(0)?;
+    run(&mut on(&mut inputs.extract(&device), backend, devices)).exits(0)?;
+
+    let [ours, theirs] = [manifest(&device, 1)?, manifest(&cpu, 1)?];
+    same("backend", ours.engine.backend.as_str(), backend)?;
+    for feature in ["wave", "short", "original"] {
+        let [ours, theirs] = [&ours, &theirs].map(|manifest| {
+            let files = manifest.files_of(feature);
+            files.map(|file| file.blake3.clone()).collect::<Vec<_>>()
+        });
+        same(feature, ours, theirs)?;
+    }
+    Ok(())
 }
 
 #[apply(trial)]

@@ -42,6 +42,7 @@ mod rows;
 mod segments;
 mod serve;
 mod signals;
+mod sounds;
 mod sql;
 mod store;
 mod stretch;

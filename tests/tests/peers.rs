@@ -15,6 +15,7 @@ use wavemill_schemas::manifest::{FileEntry, Manifest};
 use wavemill_tests::Failed;
 
 use crate::rows::trained;
+use crate::sounds::with_sounds;
 use crate::support::{
     Ran, argv, asks_for_peers, contains, files_below, has_trainer, inputs, manifest, own_store,
     program, run, same, scratch, sql, sql_number, starts_with, trainer, wavemill, whole,
@@ -248,6 +249,14 @@ fn stores_keep_the_contract() -> Result<(), Failed> {
     let leaky = ["--set", "split.rule=segment_stretched", "--new-version"];
     run(inputs().extract(&stretched).args(copies).args(leaky)).exits(0)?;
 
+    let folder = scratch("sounds-checked");
+    let sounds = folder.join("store");
+    let inputs_with_sounds = with_sounds(&folder);
+    run(&mut inputs_with_sounds.extract(&sounds)).exits(0)?;
+    let lists_of_samples = folder.join("lists");
+    let sets = argv("--set audio.duration_s=none --set shards.layout=list");
+    run(inputs_with_sounds.extract(&lists_of_samples).args(sets)).exits(0)?;
+
     let demo = scratch("demo");
     run(wavemill(["demo", "--tracks", "40"]).arg(&demo)).exits(0)?;
 
@@ -260,6 +269,8 @@ fn stores_keep_the_contract() -> Result<(), Failed> {
         &windows,
         &lists,
         &stretched,
+        &sounds,
+        &lists_of_samples,
         &demo.join("store"),
     ] {
         let ran = check_store(store)?.exits(0)?;

@@ -79,6 +79,9 @@ pub fn decode(file: &[u8], pixels_max: u64) -> Result<RgbImage, Reject> {
 ///
 /// # Errors
 /// `too_short` if the crop box exceeds the picture.
+///
+/// # Panics
+/// If the stored type is s16, which [`ImageArgs::faults`] does not permit.
 pub fn tensor(picture: &RgbImage, args: &ImageArgs) -> Result<Vec<u8>, Reject> {
     let sized = match args.crop {
         Some(crop) => resized(&cropped(picture, crop)?, args),
@@ -97,6 +100,7 @@ pub fn tensor(picture: &RgbImage, args: &ImageArgs) -> Result<Vec<u8>, Reject> {
                     bytes.extend_from_slice(&value.to_le_bytes());
                 }
                 Dtype::F32 => bytes.extend_from_slice(&(f32::from(value) / 255.0).to_le_bytes()),
+                Dtype::S16 => unreachable!("`ImageArgs::faults` does not permit s16"),
             }
         }
     }

@@ -6,11 +6,12 @@ use wavemill_decode::pictures;
 use wavemill_kernels::Cpu;
 use wavemill_kernels::resample::{MAX_FROM_HZ, PLANS_MAX};
 use wavemill_kernels::stretch::StretchPlan;
+use wavemill_schemas::recipe::TensorArgs;
 use wavemill_schemas::samples::samples_in;
 use wavemill_store::plan::segments::{
     PLAIN, Segment, end_of, plain, segments_at_most, variant_len,
 };
-use wavemill_store::shards::TAKEN_BATCH_ROWS;
+use wavemill_store::shards::{TAKEN_BATCH_ROWS, TakenClip};
 
 use super::FeaturePlan;
 
@@ -27,6 +28,17 @@ const ENCODE_COPIES: u64 = 4;
 const TAKEN_COPIES: u64 = 3;
 /// Upper bound on the bytes of one planned conversion between sample rates.
 const RESAMPLER_BYTES: u64 = 1 << 20;
+
+/// Returns the bytes that encoding needs in addition to rows whose largest tensor has `tensor_bytes`: pages of one
+/// tensor are created one at a time.
+pub(crate) const fn encode_bytes(tensor_bytes: u64) -> u64 {
+    tensor_bytes * ENCODE_COPIES
+}
+
+/// Returns the size of the file of a clip whose rows are copied.
+fn file_bytes(taken: &TakenClip) -> u64 {
+    taken.seen.id.map_or(0, |id| id.bytes)
+}
 
 impl FeaturePlan {
     /// Reports whether the recipe limits the length of every clip by `duration_s`, so that the memory for a clip is
@@ -77,11 +89,13 @@ impl FeaturePlan {
 
         let (n_rows, row_samples) = self.rows_at_most(n_out);
         let rows_bytes = n_rows * self.row_held_bytes(row_samples);
+        let originals_bytes = self.originals_bytes(file_bytes);
         let computing = pcm_bytes
             + self.rows_computed_bytes(rows_bytes)
+            + originals_bytes
             + self.scratch_bytes(row_samples)
             + self.stretched_at_most(n_out, row_samples);
-        let encoding = rows_bytes + self.encode_excess(row_samples);
+        let encoding = rows_bytes + originals_bytes + self.encode_excess(row_samples, file_bytes);
         // The phases never overlap: the file is released before features are computed, and the samples before rows are
         // encoded.
         (file_bytes + pcm_bytes).max(computing).max(encoding)
@@ -90,7 +104,7 @@ impl FeaturePlan {
     /// Returns the bytes of memory that the picture in `file` holds: the file and its pixels during decoding, its row,
     /// and the buffers for encoding it.
     pub(crate) fn picture_charge(&self, file: &[u8]) -> u64 {
-        let heights = self.images.iter().map(|image| image.height);
+        let heights = self.images().map(|image| image.height);
         let held_bytes = pictures::held_bytes(file, self.image.pixels_max(), heights);
         let decoding = file.len() as u64 + held_bytes;
         decoding + self.row_bytes(0) + self.picture_row_bytes()
@@ -98,47 +112,61 @@ impl FeaturePlan {
 
     /// Returns the bytes of memory that the row of a picture holds until it is on disk.
     pub(crate) fn picture_row_bytes(&self) -> u64 {
-        self.row_held_bytes(0) + self.encode_excess(0)
+        self.row_held_bytes(0) + self.encode_excess(0, 0)
     }
 
     /// Returns the bytes of memory that a decoded clip holds while its rows are computed. Its buffer has room for
-    /// `n_pcm` samples, which become `n_out` samples at the recipe's rate.
-    pub(crate) fn computing_bytes(&self, n_pcm: usize, n_out: usize, rows: &[Segment]) -> u64 {
+    /// `n_pcm` samples, which become `n_out` samples at the recipe's rate. `file_bytes` is as for [`Self::rows_bytes`].
+    pub(crate) fn computing_bytes(
+        &self,
+        n_pcm: usize,
+        n_out: usize,
+        rows: &[Segment],
+        file_bytes: u64,
+    ) -> u64 {
         let stretched_bytes = self.stretched_bytes(n_out, rows);
         let n_out = n_out + EXTRA_SAMPLES;
         let longest = rows.iter().map(|row| row.len).max().unwrap_or(0);
         let held: u64 = rows.iter().map(|row| self.row_held_bytes(row.len)).sum();
         (self.pcm_bytes(n_pcm, n_out)
             + self.rows_computed_bytes(held)
+            + self.originals_bytes(file_bytes)
             + self.scratch_bytes(longest)
             + stretched_bytes)
-            .max(self.rows_bytes(rows))
+            .max(self.rows_bytes(rows, file_bytes))
     }
 
-    /// Returns the bytes of memory that a clip's rows hold until they are on disk.
-    pub(crate) fn rows_bytes(&self, rows: &[Segment]) -> u64 {
+    /// Returns the bytes of memory that a clip's rows hold until they are on disk. `file_bytes` is the size of its file,
+    /// which only matters if a feature contains it.
+    pub(crate) fn rows_bytes(&self, rows: &[Segment], file_bytes: u64) -> u64 {
         let longest = rows.iter().map(|row| row.len).max().unwrap_or(0);
         let held: u64 = rows.iter().map(|row| self.row_held_bytes(row.len)).sum();
-        held + self.encode_excess(longest)
+        held + self.originals_bytes(file_bytes) + self.encode_excess(longest, file_bytes)
     }
 
-    /// Returns the bytes of memory that copied rows of a clip of `duration_s` hold until they are on disk, and the
-    /// number of samples of the longest row.
-    pub(crate) fn taken_bytes(&self, duration_s: f32) -> (u64, usize) {
-        let clip_s = self.clip_s(f64::from(duration_s));
-        let (n_rows, row_samples) = self.rows_at_most(self.samples_at_most(clip_s));
+    /// Returns the bytes of memory that a clip's copied rows hold until they are on disk, and the number of samples of
+    /// the longest row.
+    pub(crate) fn taken_bytes(&self, taken: &TakenClip) -> (u64, usize) {
+        let (n_rows, row_samples) = self.taken_rows_at_most(taken);
         let held = n_rows * self.row_held_bytes(row_samples);
-        (held + self.encode_excess(row_samples), row_samples)
+        let file_bytes = file_bytes(taken);
+        let excess = self.encode_excess(row_samples, file_bytes);
+        let bytes = held + self.originals_bytes(file_bytes) + excess;
+        (bytes, row_samples)
     }
 
     /// Returns the bytes of memory that a clip's copied rows hold while they are read: one feature at a time, with
     /// Parquet's pages and arrays in addition to the rows.
-    pub(crate) fn taken_charge(&self, duration_s: f32) -> u64 {
-        let clip_s = self.clip_s(f64::from(duration_s));
-        let (n_rows, row_samples) = self.rows_at_most(self.samples_at_most(clip_s));
-        let largest = self.encode_bytes(row_samples) / ENCODE_COPIES;
+    pub(crate) fn taken_charge(&self, taken: &TakenClip) -> u64 {
+        let (n_rows, row_samples) = self.taken_rows_at_most(taken);
+        let largest = self.largest_tensor_bytes(row_samples, file_bytes(taken));
         let at_a_time = n_rows.min(TAKEN_BATCH_ROWS as u64);
-        self.taken_bytes(duration_s).0 + TAKEN_COPIES * at_a_time * largest
+        self.taken_bytes(taken).0 + TAKEN_COPIES * at_a_time * largest
+    }
+
+    fn taken_rows_at_most(&self, taken: &TakenClip) -> (u64, usize) {
+        let clip_s = self.clip_s(f64::from(taken.duration_s));
+        self.rows_at_most(self.samples_at_most(clip_s))
     }
 
     /// Returns the bytes of `n_pcm` samples. A device reads them from the decoder's buffer. There are rates that a
@@ -168,7 +196,8 @@ impl FeaturePlan {
 
     /// Returns the bytes of one worker's tables and of its buffers whose size does not depend on clips.
     pub(crate) fn worker_bytes(&self) -> u64 {
-        let kernels: usize = self.features.iter().map(Cpu::plan_bytes).sum();
+        let spectral = self.args.iter().filter_map(TensorArgs::spectral);
+        let kernels: usize = spectral.map(Cpu::plan_bytes).sum();
         let stretch = if self.audio.stretch.is_empty() {
             0
         } else {
@@ -194,21 +223,24 @@ impl FeaturePlan {
 
     /// Returns the bytes of the kernels' buffers for a row of `n_samples` samples.
     pub(crate) fn scratch_bytes(&self, n_samples: usize) -> u64 {
-        self.features
-            .iter()
-            .map(|feature| Cpu::scratch_bytes(feature, n_samples) as u64)
+        let spectral = self.args.iter().filter_map(TensorArgs::spectral);
+        spectral
+            .map(|args| Cpu::scratch_bytes(args, n_samples) as u64)
             .sum()
     }
 
-    /// Returns the bytes that encoding needs in addition to the rows: pages of one tensor are created one at a time.
-    pub fn encode_bytes(&self, n_samples: usize) -> u64 {
-        let largest = self.tensor_bytes(n_samples).max();
-        largest.unwrap_or(0) as u64 * ENCODE_COPIES
+    /// Returns the bytes of the largest tensor of a row of `n_samples` samples, of a clip whose file has `file_bytes`.
+    fn largest_tensor_bytes(&self, n_samples: usize, file_bytes: u64) -> u64 {
+        let largest = self.tensor_bytes(n_samples).max().unwrap_or(0) as u64;
+        match self.n_originals() {
+            0 => largest,
+            _ => largest.max(file_bytes),
+        }
     }
 
-    /// Returns the part of [`Self::encode_bytes`] that exceeds the memory reserved for encoding.
-    fn encode_excess(&self, n_samples: usize) -> u64 {
-        self.encode_bytes(n_samples)
+    /// Returns the part of [`encode_bytes`] that exceeds the memory reserved for encoding.
+    fn encode_excess(&self, n_samples: usize, file_bytes: u64) -> u64 {
+        encode_bytes(self.largest_tensor_bytes(n_samples, file_bytes))
             .saturating_sub(self.encode_limit_bytes)
     }
 
@@ -261,5 +293,48 @@ impl FeaturePlan {
     /// Returns the maximum length of a file in seconds within the recipe's limits, without decoding it.
     pub fn longest_s(&self, file: &[u8]) -> f64 {
         self.clip_s(decode::longest_s(file))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wavemill_runtime::settings::Settings;
+    use wavemill_schemas::recipe::Recipe;
+
+    use super::*;
+
+    fn plan(features: &[&str]) -> FeaturePlan {
+        let mut text = "name = 't'\n[catalog]\ndataset = 'folders'\n".to_owned();
+        for op in features {
+            text += &format!("[[features]]\nname = 'f{}'\nop = '{op}'\n", text.len());
+        }
+        let recipe = Recipe::parse(&text, "test.toml", &[]).unwrap();
+        FeaturePlan::new(&recipe, &Settings::default()).unwrap()
+    }
+
+    /// A stored file holds memory from decoding until its row is on disk, and samples hold as much as in the decoder.
+    #[test]
+    fn stored_files_and_samples_are_counted() {
+        const FILE_BYTES: u64 = 1 << 30;
+        let rows = [Segment {
+            variant: PLAIN,
+            number: 0,
+            start: 0,
+            len: 22_050,
+        }];
+
+        let mel = plan(&["mel"]);
+        let with_files = plan(&["mel", "original", "original"]);
+        let [without, with] = [&mel, &with_files].map(|plan| plan.rows_bytes(&rows, FILE_BYTES));
+        // While a file is encoded, its page takes more than what is reserved for encoding.
+        let encoding = encode_bytes(FILE_BYTES).saturating_sub(mel.encode_limit_bytes);
+        assert!(with >= without + 2 * FILE_BYTES + encoding, "{with}");
+        assert!(with_files.charge(FILE_BYTES, 1.0) >= with);
+        assert!(with_files.charge(0, 1.0) < FILE_BYTES);
+        assert!(with_files.computing_bytes(44_100, 22_050, &rows, FILE_BYTES) >= with);
+
+        let [without, with] = [mel, plan(&["mel", "pcm"])].map(|plan| plan.rows_bytes(&rows, 0));
+        let samples = 4 * 22_050;
+        assert!((samples..2 * samples).contains(&(with - without)));
     }
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use wavemill_decode::Pcm;
 use wavemill_kernels::stretch::{StretchArgs, StretchPlan};
-use wavemill_kernels::{Clip, KernelError, Plan, Row, Samples};
+use wavemill_kernels::{KernelError, Row};
+use wavemill_schemas::recipe::{SoundArgs, TensorArgs};
 use wavemill_schemas::reject::{Reason, Reject, Stage};
 use wavemill_store::plan::segment_side;
 use wavemill_store::plan::segments::{
@@ -14,11 +15,12 @@ use wavemill_store::plan::segments::{
 use wavemill_store::shards::{AudioFacts, FeatureRow};
 use wavemill_store::tensors::Tensor;
 
+use super::audio::{AudioPlan, Decoded};
 use super::{FeatureError, FeaturePlan};
 
 /// Kernels and buffers of one thread: a worker, or a lane of a GPU.
 pub struct Extractor {
-    kernels: Box<dyn Plan>,
+    audio: AudioPlan,
     /// Plan of time stretching; `None` if the recipe has no stretched copies.
     stretch: Option<StretchPlan>,
     /// Samples of a stretched copy of the clip. Reused for each factor, until [`Self::forget_scratch`].
@@ -69,7 +71,7 @@ impl Extractor {
     pub(super) fn new(plan: &FeaturePlan, lane: usize) -> Result<Self, KernelError> {
         let is_stretching = !plan.audio.stretch.is_empty();
         Ok(Self {
-            kernels: plan.backend.plan(lane, &plan.features)?,
+            audio: AudioPlan::new(plan, lane)?,
             stretch: is_stretching
                 .then(|| StretchPlan::new(plan.level))
                 .transpose()?,
@@ -79,7 +81,7 @@ impl Extractor {
 
     /// Frees buffers that grew with the size of the last clip.
     pub(crate) fn forget_scratch(&mut self) {
-        self.kernels.forget_scratch();
+        self.audio.forget_scratch();
         self.stretched = Vec::new();
     }
 
@@ -99,17 +101,16 @@ impl Extractor {
             .collect();
         let mut wanted = Vec::with_capacity(clips.len());
         for (&(pcm, _), rows) in clips.iter().zip(&places) {
-            let samples = Samples::F32(&pcm.samples);
-            wanted.push(Clip {
-                samples,
-                channels: 1,
+            wanted.push(Decoded {
+                samples: &pcm.samples,
                 sample_rate_hz: pcm.rate_hz,
+                n_samples: pcm.n_samples,
                 rows,
             });
         }
 
         // The kernels return a flat list of the rows of all clips.
-        let mut made = self.kernels.run(&wanted)?.into_iter();
+        let mut made = self.audio.run(&wanted)?.into_iter();
         let mut by_clip = Vec::with_capacity(clips.len());
         for (&(pcm, segments), rows) in clips.iter().zip(&places) {
             let mut of_clip: SegmentResults = made.by_ref().take(rows.len()).collect();
@@ -143,10 +144,10 @@ impl Extractor {
         self.stretched.resize(len, 0.0);
 
         let rows: Vec<Range<usize>> = segments.iter().map(sample_range).collect();
-        self.kernels.run(&[Clip {
-            samples: Samples::F32(&self.stretched),
-            channels: 1,
+        self.audio.run(&[Decoded {
+            samples: &self.stretched,
             sample_rate_hz: pcm.rate_hz,
+            n_samples: self.stretched.len(),
             rows: &rows,
         }])
     }
@@ -205,7 +206,8 @@ impl FeaturePlan {
         factors.find(|&&factor| factor as f32 == variant).copied()
     }
 
-    /// Creates the rows of a clip from the results of the kernels.
+    /// Creates the rows of a clip from the results of the kernels. `originals` contains the clip's file for each feature
+    /// that consists of it; such a clip has one row.
     ///
     /// # Errors
     /// [`NoRows::Reject`] for a clip without a single frame, [`NoRows::Error`] for a value that its type cannot hold.
@@ -215,8 +217,10 @@ impl FeaturePlan {
         clip_key: &str,
         segments: &[Segment],
         computed: SegmentResults,
+        originals: Vec<Vec<u8>>,
         audio: &Arc<AudioFacts>,
     ) -> Result<Vec<FeatureRow>, NoRows> {
+        let mut originals = originals.into_iter();
         let mut rows = Vec::with_capacity(segments.len());
 
         for (segment, made) in segments.iter().zip(computed) {
@@ -229,16 +233,27 @@ impl FeaturePlan {
                 offset_s: (segment.start as f64 / f64::from(self.audio.sample_rate_hz)) as f32,
                 silent,
                 audio: Arc::clone(audio),
-                tensors: self.tensors(tensors, segment.len)?,
+                tensors: self.tensors(tensors, segment.len, &mut originals)?,
             });
         }
         Ok(rows)
     }
 
     /// Combines the packed bytes of a row's features with their shapes.
-    fn tensors(&self, packed: Vec<Vec<u8>>, n_samples: usize) -> Result<Vec<Tensor>, NoRows> {
+    fn tensors(
+        &self,
+        packed: Vec<Vec<u8>>,
+        n_samples: usize,
+        originals: &mut impl Iterator<Item = Vec<u8>>,
+    ) -> Result<Vec<Tensor>, NoRows> {
         let mut tensors = Vec::with_capacity(packed.len());
-        for ((feature, entry), bytes) in self.features.iter().zip(&self.entries).zip(packed) {
+        for ((args, entry), packed) in self.args.iter().zip(&self.entries).zip(packed) {
+            let bytes = match args {
+                TensorArgs::Sound(SoundArgs::Original) => originals.next().unwrap_or_default(),
+                TensorArgs::Spectral(_)
+                | TensorArgs::Sound(SoundArgs::Pcm { .. })
+                | TensorArgs::Image(_) => packed,
+            };
             // The kernels return no bytes if not a single frame fits.
             if bytes.is_empty() {
                 return Err(too_short(format!(
@@ -247,8 +262,8 @@ impl FeaturePlan {
                 )));
             }
             tensors.push(Tensor {
+                shape: args.shape(n_samples, bytes.len()),
                 bytes,
-                shape: feature.shape(n_samples),
             });
         }
         Ok(tensors)

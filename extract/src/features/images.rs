@@ -2,8 +2,7 @@
 
 use serde::Serialize;
 use wavemill_decode::pictures;
-use wavemill_schemas::manifest::{FeatureEntry, Scale};
-use wavemill_schemas::recipe::{Dtype, FeatureSpec, ImageArgs, ImageSpec};
+use wavemill_schemas::recipe::{ImageArgs, ImageSpec, TensorArgs};
 use wavemill_schemas::reject::Reject;
 use wavemill_schemas::{NUMERICS_REVISION, canonical};
 use wavemill_store::tensors::Tensor;
@@ -13,7 +12,16 @@ use super::{FeatureError, FeaturePlan};
 impl FeaturePlan {
     /// Reports whether clips are pictures instead of audio.
     pub(crate) fn is_of_images(&self) -> bool {
-        !self.images.is_empty()
+        self.images().next().is_some()
+    }
+
+    /// Returns the arguments of all features of picture files, in the recipe's order. If a recipe has any, it has no
+    /// other features.
+    pub(super) fn images(&self) -> impl Iterator<Item = &ImageArgs> {
+        self.args.iter().filter_map(|args| match args {
+            TensorArgs::Image(image) => Some(image),
+            TensorArgs::Spectral(_) | TensorArgs::Sound(_) => None,
+        })
     }
 
     /// Computes the tensors of a picture, in the recipe's order.
@@ -22,8 +30,8 @@ impl FeaturePlan {
     /// A [`Reject`] with empty clip fields.
     pub(crate) fn picture_tensors(&self, file: &[u8]) -> Result<Vec<Tensor>, Reject> {
         let picture = pictures::decode(file, self.image.pixels_max())?;
-        let mut tensors = Vec::with_capacity(self.images.len());
-        for args in &self.images {
+        let mut tensors = Vec::with_capacity(self.args.len());
+        for args in self.images() {
             tensors.push(Tensor {
                 bytes: pictures::tensor(&picture, args)?,
                 shape: args.shape().to_vec(),
@@ -33,17 +41,12 @@ impl FeaturePlan {
     }
 }
 
-/// Creates the manifest entry of an image feature.
+/// Returns the hash of everything that determines the values of an image feature. This includes limits that determine
+/// which pictures are rejected, because rows and rejects are copied by this id.
 ///
 /// # Errors
 /// [`FeatureError::Json`] if internal JSON cannot be serialized, which cannot happen.
-pub(super) fn entry(
-    spec: &FeatureSpec,
-    args: &ImageArgs,
-    limits: ImageSpec,
-) -> Result<FeatureEntry, FeatureError> {
-    // Everything that affects a value of the feature, and therefore its id. This includes limits that determine which
-    // pictures are rejected, because rows and rejects are copied by this id.
+pub(super) fn feature_id(args: &ImageArgs, limits: ImageSpec) -> Result<String, FeatureError> {
     #[derive(Serialize)]
     struct Identity<'a> {
         decoder: &'a str,
@@ -52,26 +55,10 @@ pub(super) fn entry(
         #[serde(skip_serializing_if = "ImageSpec::is_default")]
         limits: ImageSpec,
     }
-    let identity = Identity {
+    Ok(canonical::id(&Identity {
         decoder: pictures::NAME,
         numerics: NUMERICS_REVISION,
         image: args,
         limits,
-    };
-
-    Ok(FeatureEntry {
-        name: spec.name.clone(),
-        feature_id: canonical::id(&identity)?,
-        dtype: args.dtype.name().to_owned(),
-        scale: (args.dtype == Dtype::U8).then_some(Scale {
-            factor: 1.0 / 255.0,
-            offset: 0.0,
-        }),
-        shape: args.shape().map(Some).to_vec(),
-        dim_names: ImageArgs::dim_names().map(str::to_owned).to_vec(),
-        sample_rate_hz: None,
-        hop_length: None,
-        preset: spec.preset.name().to_owned(),
-        columns: None,
-    })
+    })?)
 }

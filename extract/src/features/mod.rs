@@ -1,6 +1,7 @@
 //! Computes packed feature rows from PCM, with kernels planned from the recipe. There is one [`FeaturePlan`] per run,
 //! and one [`Extractor`] per worker or per lane of a device.
 
+mod audio;
 mod charge;
 mod extractor;
 mod images;
@@ -11,13 +12,13 @@ use serde::Serialize;
 use wavemill_decode as decode;
 use wavemill_decode::{Decode, DecodeArgs, FileDecoder};
 use wavemill_kernels::resample::ResampleError;
-use wavemill_kernels::{Backend, FeatureArgs, KernelError, Level};
+use wavemill_kernels::{Backend, KernelError, Level};
 use wavemill_runtime::settings::Settings;
 use wavemill_schemas::exit;
 use wavemill_schemas::manifest::{FeatureEntry, Scale, TargetEntry};
 use wavemill_schemas::recipe::{
-    AudioSpec, DecodePath, Dtype, Fault, FeatureSpec, ImageArgs, ImageSpec, Op, Recipe, ShardSpec,
-    SplitSpec,
+    AudioSpec, DecodePath, Fault, FeatureSpec, ImageSpec, Recipe, ShardSpec, SoundArgs, SplitSpec,
+    TensorArgs,
 };
 use wavemill_schemas::samples::samples_in;
 use wavemill_schemas::{NUMERICS_REVISION, canonical};
@@ -27,6 +28,7 @@ use wavemill_store::plan::segments::{
 };
 use wavemill_store::shards::Format;
 
+pub(crate) use charge::encode_bytes;
 pub(crate) use extractor::SegmentResults;
 pub use extractor::{Extractor, NoRows};
 
@@ -100,10 +102,9 @@ impl FeatureError {
 
 /// The plan that converts PCM or pictures to stored bytes. It does not change during a run.
 pub struct FeaturePlan {
-    /// Features that are computed from audio.
-    features: Vec<FeatureArgs>,
-    /// Features of picture files. All features of a recipe are of one kind, so `features` or `images` is empty.
-    images: Vec<ImageArgs>,
+    /// Arguments of each feature, in the recipe's order.
+    args: Vec<TensorArgs>,
+    /// Manifest entry of each feature, in the same order.
     entries: Vec<FeatureEntry>,
     audio: AudioSpec,
     /// Settings for picture files.
@@ -136,28 +137,21 @@ impl FeaturePlan {
             return Err(FeatureError::StretchOnDevice);
         }
 
-        let mut features = Vec::new();
-        let mut images = Vec::new();
+        let mut all_args = Vec::new();
         let mut entries = Vec::new();
         for spec in &recipe.features {
             let impossible = |source| FeatureError::Args {
                 feature: spec.name.clone(),
                 source,
             };
-            if spec.op == Op::Image {
-                let args = spec.image().map_err(impossible)?;
-                entries.push(images::entry(spec, &args, recipe.image)?);
-                images.push(args);
-                continue;
-            }
             let args = spec
-                .resolve(&recipe.features, audio.sample_rate_hz)
+                .tensor_args(&recipe.features, audio.sample_rate_hz)
                 .map_err(impossible)?;
 
             let entry = entry(spec, recipe, &args)?;
             // Arrow stores the number of bytes of a value in an i32.
-            let row_bytes =
-                entry.shape.iter().flatten().product::<usize>() as u64 * args.dtype.bytes() as u64;
+            let row_bytes = entry.shape.iter().flatten().product::<usize>() as u64
+                * args.dtype().bytes() as u64;
             if row_bytes > i32::MAX as u64 {
                 return Err(FeatureError::RowBytes {
                     feature: spec.name.clone(),
@@ -165,12 +159,11 @@ impl FeaturePlan {
                 });
             }
             entries.push(entry);
-            features.push(args);
+            all_args.push(args);
         }
 
         Ok(Self {
-            features,
-            images,
+            args: all_args,
             entries,
             audio,
             image: recipe.image,
@@ -187,9 +180,15 @@ impl FeaturePlan {
     }
 
     /// Reports whether clips are collected in batches for a device, instead of being computed by the worker that
-    /// decoded them.
+    /// decoded them. A device computes features of spectra only.
     pub(crate) fn is_batched(&self) -> bool {
-        self.backend.batch_clips() > 1
+        self.backend.batch_clips() > 1 && self.args.iter().any(|args| args.spectral().is_some())
+    }
+
+    /// Returns the number of features that contain the clips' files.
+    pub(crate) fn n_originals(&self) -> usize {
+        let original = TensorArgs::Sound(SoundArgs::Original);
+        self.args.iter().filter(|args| **args == original).count()
     }
 
     /// Reports whether a device converts the sample rate. This is not possible if a row extends past `duration_s`: the
@@ -201,9 +200,7 @@ impl FeaturePlan {
     /// Returns a plan with only the features whose indices in the recipe are `numbers`.
     pub fn only(&self, numbers: &[usize]) -> Self {
         Self {
-            // One of the lists `features` and `images` is empty.
-            features: chosen(&self.features, numbers),
-            images: chosen(&self.images, numbers),
+            args: numbers.iter().map(|&n| self.args[n].clone()).collect(),
             entries: numbers.iter().map(|&n| self.entries[n].clone()).collect(),
             audio: self.audio.clone(),
             image: self.image,
@@ -228,10 +225,8 @@ impl FeaturePlan {
         targets: &[TargetEntry],
         spec: &ShardSpec,
     ) -> Result<Vec<Format>, StoreError> {
-        let of_audio = self.features.iter().map(|feature| feature.dtype);
-        let dtypes = of_audio.chain(self.images.iter().map(|image| image.dtype));
-        let each = self.entries.iter().zip(dtypes);
-        each.map(|(entry, dtype)| Format::new(entry.clone(), dtype, targets, spec))
+        let each = self.entries.iter().zip(&self.args);
+        each.map(|(entry, args)| Format::new(entry.clone(), args.dtype(), targets, spec))
             .collect()
     }
 
@@ -283,19 +278,22 @@ impl FeaturePlan {
         Extractor::new(self, lane)
     }
 
-    /// Returns the size in bytes of one row with all features, for a segment of `n_samples` samples.
+    /// Returns the size in bytes of one row with all features, for a segment of `n_samples` samples. It does not
+    /// include clips' files ([`Self::originals_bytes`]).
     pub fn row_bytes(&self, n_samples: usize) -> u64 {
         let tensors = self.tensor_bytes(n_samples);
         tensors.map(|bytes| bytes as u64).sum()
     }
 
-    /// Returns the size in bytes of each tensor of a row, for a segment of `n_samples` samples.
+    /// Returns the size in bytes of each tensor of a row, for a segment of `n_samples` samples; 0 for a clip's file.
     fn tensor_bytes(&self, n_samples: usize) -> impl Iterator<Item = usize> {
-        let of_audio = self
-            .features
-            .iter()
-            .map(move |feature| feature.row_bytes(n_samples));
-        of_audio.chain(self.images.iter().map(ImageArgs::row_bytes))
+        let each = self.args.iter();
+        each.map(move |args| args.row_bytes(n_samples))
+    }
+
+    /// Returns the size in bytes of the tensors that contain the clips' files, for files of `file_bytes` in total.
+    fn originals_bytes(&self, file_bytes: u64) -> u64 {
+        file_bytes * self.n_originals() as u64
     }
 
     /// Reports whether clips of the split `split` also have rows of stretched copies.
@@ -325,14 +323,9 @@ impl FeaturePlan {
         let clip_bytes: u64 = rows.iter().map(|row| self.row_bytes(row.len)).sum();
         let copies = stretched_segments(&self.audio, clip_samples);
         let copies_bytes: u64 = copies.iter().map(|row| self.row_bytes(row.len)).sum();
-        clips.all * clip_bytes + clips.stretched * copies_bytes
+        let originals_bytes = self.originals_bytes(clips.file_bytes);
+        clips.all * clip_bytes + clips.stretched * copies_bytes + originals_bytes
     }
-}
-
-/// Returns the elements of `all` whose indices are `numbers`, ignoring indices past the end.
-fn chosen<T: Clone>(all: &[T], numbers: &[usize]) -> Vec<T> {
-    let chosen = numbers.iter().filter_map(|&number| all.get(number));
-    chosen.cloned().collect()
 }
 
 /// Totals of the clips for which rows are computed.
@@ -346,54 +339,78 @@ pub struct ClipTotals {
     pub file_bytes: u64,
 }
 
+/// Creates the manifest entry of a feature.
 fn entry(
     spec: &FeatureSpec,
     recipe: &Recipe,
-    args: &FeatureArgs,
+    args: &TensorArgs,
 ) -> Result<FeatureEntry, FeatureError> {
-    // Everything that affects a value of the feature, and therefore the feature's id.
+    let audio = &recipe.audio;
+    let row_s = audio.segment_s.or(audio.duration_s);
+    let row_samples = row_s.map(|seconds| samples_in(seconds, audio.sample_rate_hz));
+    let scale = args.scale().map_err(KernelError::from)?;
+    let mut entry = FeatureEntry {
+        name: spec.name.clone(),
+        feature_id: feature_id(recipe, args)?,
+        dtype: args.dtype().name().to_owned(),
+        scale: scale.map(|(factor, offset)| Scale { factor, offset }),
+        // The length of the frame axis varies with the clip's length, unless the recipe crops or pads clips.
+        shape: args.stored_shape(row_samples),
+        dim_names: args.dim_names().into_iter().map(str::to_owned).collect(),
+        sample_rate_hz: None,
+        hop_length: None,
+        preset: String::new(),
+        columns: None,
+    };
+
+    match args {
+        TensorArgs::Spectral(args) => {
+            // A derived feature follows the conventions of its source feature, and its columns are named after that
+            // feature.
+            let source = if spec.op.is_spectral() {
+                spec
+            } else {
+                spec.source_in(&recipe.features)
+                    .map_err(KernelError::from)?
+            };
+            entry.sample_rate_hz = Some(audio.sample_rate_hz);
+            entry.hop_length = Some(args.stft.hop_length);
+            entry.preset = source.preset.name().to_owned();
+            entry.columns = args.columns(&source.name);
+        }
+        TensorArgs::Sound(SoundArgs::Pcm { .. }) => {
+            entry.sample_rate_hz = Some(audio.sample_rate_hz);
+        }
+        TensorArgs::Sound(SoundArgs::Original) => {}
+        TensorArgs::Image(_) => entry.preset = spec.preset.name().to_owned(),
+    }
+    Ok(entry)
+}
+
+/// Returns the hash of everything that determines the values of a feature.
+fn feature_id(recipe: &Recipe, args: &TensorArgs) -> Result<String, FeatureError> {
+    // A file that is stored as it is depends on `audio` too: it determines which clips have rows and which are
+    // rejected, and both are copied by this id.
     #[derive(Serialize)]
     struct Identity<'a> {
         audio: &'a AudioSpec,
         decoder: &'a str,
         numerics: u32,
-        feature: &'a FeatureArgs,
+        feature: &'a TensorArgs,
     }
-    let audio = &recipe.audio;
+    if let TensorArgs::Image(image) = args {
+        return images::feature_id(image, recipe.image);
+    }
+
     // The factors of time stretching determine which rows exist, but not the values of plain rows.
     let plain = AudioSpec {
         stretch: Vec::new(),
-        ..audio.clone()
+        ..recipe.audio.clone()
     };
-    let identity = Identity {
+    Ok(canonical::id(&Identity {
         audio: &plain,
         decoder: decode::NAME,
         numerics: NUMERICS_REVISION,
         feature: args,
-    };
-
-    // A derived feature follows the conventions of its source feature, and its columns are named after that feature.
-    let source = if spec.op.is_of_audio() {
-        spec
-    } else {
-        spec.source_in(&recipe.features)
-            .map_err(KernelError::from)?
-    };
-
-    let row_s = audio.segment_s.or(audio.duration_s);
-    let row_samples = row_s.map(|seconds| samples_in(seconds, audio.sample_rate_hz));
-    let (factor, offset) = args.packing().map_err(KernelError::from)?.scale();
-    Ok(FeatureEntry {
-        name: spec.name.clone(),
-        feature_id: canonical::id(&identity)?,
-        dtype: args.dtype.name().to_owned(),
-        scale: (args.dtype == Dtype::U8).then_some(Scale { factor, offset }),
-        // The length of the frame axis varies with the clip's length, unless the recipe crops or pads clips.
-        shape: args.stored_shape(row_samples),
-        dim_names: args.dim_names().into_iter().map(str::to_owned).collect(),
-        sample_rate_hz: Some(audio.sample_rate_hz),
-        hop_length: Some(args.stft.hop_length),
-        preset: source.preset.name().to_owned(),
-        columns: args.columns(&source.name),
-    })
+    })?)
 }

@@ -140,7 +140,8 @@ impl<'a> ParentRows<'a> {
             let variants = features.variants_on(&task.shard.split);
             for &row in &task.shard.members {
                 let clip_key = &clips[row].clip_key;
-                if let Some(clip) = self.clip(clip_key, known.get(clip_key), &variants) {
+                let seen = known.get(clip_key);
+                if let Some(clip) = self.clip(clip_key, seen, &variants, features) {
                     taken.clips.insert(row, clip);
                 }
             }
@@ -159,12 +160,13 @@ impl<'a> ParentRows<'a> {
     }
 
     /// Returns the rows or the reject of a clip whose file is unchanged, if the parent has all of the wanted
-    /// `variants`.
+    /// `variants`. `features` are those of the pass.
     pub(crate) fn clip(
         &self,
         clip_key: &str,
         seen: Option<&InputSeen>,
         variants: &[f64],
+        features: &FeaturePlan,
     ) -> Option<TakenClip> {
         let seen = seen?;
         // The key that the clip has in the parent.
@@ -179,8 +181,10 @@ impl<'a> ParentRows<'a> {
             });
         }
 
-        // New tags change the content of a file, but the decoder still reads the same audio.
+        // New tags change the content of a file, but the decoder still reads the same audio. Only features that consist
+        // of the file itself differ.
         let decodes_alike = !seen.decode_key.is_empty() && seen.decode_key == was.decode_key;
+        let is_unchanged = is_same || (decodes_alike && features.n_originals() == 0);
         let rows = self.index.get(clip_key)?;
         if !self.has_variants(rows, variants) {
             return None;
@@ -188,7 +192,7 @@ impl<'a> ParentRows<'a> {
 
         let mut runs = rows.runs.clone();
         runs.retain(|run| variants.iter().any(|&v| v as f32 == run.variant));
-        (is_same || decodes_alike).then(|| TakenClip {
+        is_unchanged.then(|| TakenClip {
             outcome: Ok(runs),
             duration_s: rows.duration_s,
             seen: seen.clone(),

@@ -101,7 +101,7 @@ pub(super) fn forecast(
                 clips.stretched += u64::from(variants.len() > 1);
                 clips.file_bytes += input.audio_bytes(clip_key).unwrap_or(0);
                 let seen = known.get(clip_key);
-                match rows.and_then(|rows| rows.clip(clip_key, seen, &variants)) {
+                match rows.and_then(|rows| rows.clip(clip_key, seen, &variants, &features)) {
                     Some(taken) => {
                         let rows: usize = taken.outcome.iter().flatten().map(|run| run.n).sum();
                         forecast.rows_to_take_over += (rows * pass.features.len()) as u64;

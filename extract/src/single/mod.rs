@@ -72,6 +72,8 @@ pub struct RowExtractor {
     decoder: Box<dyn Decode>,
     extractor: Extractor,
     pcm: Pcm,
+    /// The file that was decoded last, once for each feature that consists of it.
+    originals: Vec<Vec<u8>>,
 }
 
 impl RowExtractor {
@@ -87,6 +89,7 @@ impl RowExtractor {
             decoder: plan.decoder_up_to(most_s)?,
             extractor: plan.extractor(0)?,
             pcm: Pcm::default(),
+            originals: Vec::new(),
         })
     }
 
@@ -100,7 +103,9 @@ impl RowExtractor {
             self.decoder.decode(extension, bytes, &mut self.pcm)
         }));
         if let Ok(decoded) = decoded {
-            return Ok(decoded?);
+            decoded?;
+            self.originals = vec![bytes.to_vec(); self.plan.n_originals()];
+            return Ok(());
         }
 
         // A panic leaves the decoder in an unknown state, so the next clip gets a new one.
@@ -138,7 +143,9 @@ impl RowExtractor {
             .run(&[(&self.pcm, &segments)])
             .map_err(|error| NoRows::Error(error.into()))?;
         let computed = computed.into_iter().flatten().collect();
-        self.plan.rows(clip, clip_key, &segments, computed, &audio)
+        let originals = std::mem::take(&mut self.originals);
+        self.plan
+            .rows(clip, clip_key, &segments, computed, originals, &audio)
     }
 }
 

@@ -52,6 +52,8 @@ pub(super) struct DecodedClip {
     pub pcm: Pcm,
     /// Segments that become the clip's rows, in samples at the recipe's rate.
     pub segments: Vec<Segment>,
+    /// The clip's file, once for each feature that consists of it.
+    pub originals: Vec<Vec<u8>>,
     /// Permit for the memory that the clip currently holds.
     pub permit: Permit,
 }
@@ -94,7 +96,8 @@ impl DecodedClip {
         let end = end_of(plain(&self.segments));
         let n_pcm = self.pcm.samples.capacity().max(end);
         let n_out = self.pcm.n_samples;
-        let bytes = work.features.computing_bytes(n_pcm, n_out, &self.segments);
+        let features = work.features;
+        let bytes = features.computing_bytes(n_pcm, n_out, &self.segments, self.file_bytes());
         self.permit.holds(bytes);
     }
 
@@ -102,6 +105,11 @@ impl DecodedClip {
     pub(super) fn pad(&mut self) {
         let end = end_of(plain(&self.segments));
         self.pcm.samples.pad_to(end, 0.0);
+    }
+
+    /// Returns the size of the clip's file, if a feature consists of it; otherwise 0.
+    fn file_bytes(&self) -> u64 {
+        self.originals.first().map_or(0, Vec::len) as u64
     }
 
     /// Returns the size of the samples in bytes.
@@ -112,11 +120,14 @@ impl DecodedClip {
     /// Completes the clip with the results of the kernels. Returns the clip's event and its PCM buffer.
     pub(super) fn end(mut self, work: &Work<'_>, computed: SegmentResults) -> (Event, Pcm) {
         // From here on the permit only covers the rows, because the samples are returned to the decoders.
-        self.permit.holds(work.features.rows_bytes(&self.segments));
+        let features = work.features;
+        let rows_bytes = features.rows_bytes(&self.segments, self.file_bytes());
+        self.permit.holds(rows_bytes);
         let Self {
             ticket,
             pcm,
             segments,
+            originals,
             permit,
         } = self;
 
@@ -128,9 +139,8 @@ impl DecodedClip {
             permit: Some(permit),
         });
         let clip_key = &work.clips[ticket.row].clip_key;
-        let rows = work
-            .features
-            .rows(ticket.row, clip_key, &segments, computed, &audio)
+        let rows = features
+            .rows(ticket.row, clip_key, &segments, computed, originals, &audio)
             .map_err(|none| none.with_clip(&pcm).into());
         (ticket.end(work, rows), pcm)
     }

@@ -119,7 +119,7 @@ impl ReadOrder {
         // The caller holds the order's lock while this waits, so permits are taken in plan order.
         let permit = if work.features.is_closed() {
             let charge = match taken {
-                Some(clip) => work.features.taken_charge(clip.duration_s),
+                Some(clip) => work.features.taken_charge(clip),
                 None => work.features.closed_charge(read_bytes),
             };
             work.budget.enter(self.seq, charge)
@@ -284,7 +284,7 @@ impl<'a> Reader<'a> {
     ) -> Result<ClipBytes, ExtractError> {
         let features = self.work.features;
         let clip_key = &self.work.clips[ticket.row].clip_key;
-        let wanted = features.taken_charge(taken.duration_s);
+        let wanted = features.taken_charge(taken);
         // If the recipe limits the length of clips, the clip is already admitted.
         let mut is_in = features.is_closed();
         while !is_in {

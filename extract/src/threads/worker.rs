@@ -20,7 +20,7 @@ use super::counters::{add_time, add_wall};
 use super::event::Event;
 use super::spare_pcms::SparePcms;
 use super::{ExtractError, Work, survey};
-use crate::features::{Extractor, SegmentResults};
+use crate::features::{Extractor, SegmentResults, encode_bytes};
 
 /// The ends of the queues that a worker uses.
 pub(super) struct WorkerQueues {
@@ -106,7 +106,6 @@ impl<'a> Worker<'a> {
 
     fn encode(&self, group: RowGroup) -> Event {
         let Work {
-            features,
             formats,
             clips,
             todo,
@@ -117,11 +116,9 @@ impl<'a> Worker<'a> {
         } = self.work;
 
         // If rows are so large that only few can be encoded at a time, workers take turns.
-        let row_bytes = group
-            .rows
-            .iter()
-            .map(|row| features.encode_bytes(row.n_samples));
-        let wanted = row_bytes.max().unwrap_or(0);
+        let tensors = group.rows.iter().flat_map(|row| &row.tensors);
+        let largest = tensors.map(|tensor| tensor.bytes.len()).max();
+        let wanted = encode_bytes(largest.unwrap_or(0) as u64);
         // Never more than the total, so the request is not refused. Memory for larger rows is included in the clip's
         // permit.
         let waiting_since = Instant::now();
@@ -179,14 +176,22 @@ impl<'a> Worker<'a> {
                 decoded
             }
         };
-        // The file's buffer is released before features are computed, because the permit covers only one of the two.
-        self.give_back(bytes, queues);
+        // The file's buffer is released before features are computed, unless a feature consists of the file: the permit
+        // covers only one of the two.
+        let originals = match &decoded {
+            Ok(_) => self.originals(bytes, queues),
+            Err(_) => {
+                self.give_back(bytes, queues);
+                Vec::new()
+            }
+        };
 
         let mut clip = match decoded {
             Ok(segments) => DecodedClip {
                 ticket,
                 pcm,
                 segments,
+                originals,
                 permit,
             },
             Err(failure) => {
@@ -257,7 +262,7 @@ impl<'a> Worker<'a> {
             todo,
             ..
         } = self.work;
-        let (held_bytes, n_samples) = features.taken_bytes(taken.duration_s);
+        let (held_bytes, n_samples) = features.taken_bytes(taken);
         permit.holds(held_bytes);
         let clip_key = &clips[ticket.row].clip_key;
         let split = &todo[ticket.todo].shard.split;
@@ -298,6 +303,20 @@ impl<'a> Worker<'a> {
             .rows_taken
             .fetch_add(n_taken as u64, Ordering::Relaxed);
         wanted
+    }
+
+    /// Returns a clip's file, once for each feature that consists of it. Without such a feature, the readers get the
+    /// file's buffer.
+    fn originals(&self, mut bytes: Vec<u8>, queues: &WorkerQueues) -> Vec<Vec<u8>> {
+        let n_originals = self.work.features.n_originals();
+        if n_originals == 0 {
+            self.give_back(bytes, queues);
+            return Vec::new();
+        }
+
+        // The permit covers the file's bytes, not the capacity of its buffer.
+        bytes.shrink_to_fit();
+        vec![bytes; n_originals]
     }
 
     /// Returns a file buffer to the readers for reuse.

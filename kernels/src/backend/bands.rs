@@ -17,7 +17,7 @@ pub(super) fn plan(args: &FeatureArgs, lanes: Lanes) -> Option<BandsPlan> {
             let plan = mel::MelPlan::new(mel, args.sample_rate_hz, args.stft.n_fft, lanes);
             Some(Box::new(move |spectra, bands| plan.run(spectra, bands)))
         }
-        Op::Stft | Op::Statistics | Op::Picture | Op::Image => None,
+        Op::Stft | Op::Statistics | Op::Picture | Op::Image | Op::Pcm | Op::Original => None,
     }
 }
 
@@ -29,6 +29,9 @@ pub(crate) fn reference(args: &FeatureArgs, spectrum: Vec<Vec<f64>>) -> Vec<Vec<
             mel::reference::bands(mel, args.sample_rate_hz, args.stft.n_fft, &spectrum)
         }
         (Op::Mel | Op::Mfcc, None) => panic!("without mel bands: {args:?}"),
-        (Op::Stft | Op::Statistics | Op::Picture | Op::Image, _) => spectrum,
+        (Op::Stft, _) => spectrum,
+        (Op::Statistics | Op::Picture | Op::Image | Op::Pcm | Op::Original, _) => {
+            panic!("no operation on spectra: {args:?}")
+        }
     }
 }

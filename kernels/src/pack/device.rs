@@ -1,6 +1,6 @@
 //! Packing of values on a device: the last step of a feature. Applies the logarithm and the scaling if necessary.
 
-use wavemill_options::{DimOrder, Dtype, Packing};
+use wavemill_options::{DimOrder, Packing};
 
 use super::cpu::Bounds;
 use crate::db::LogParams;
@@ -137,10 +137,10 @@ impl<D: Device> PackDevice<D> {
             n_bands: self.n_bands as i32,
             is_frame_first: i32::from(self.order == DimOrder::FrameBand),
             scale,
-            dtype: match self.packing.dtype() {
-                Dtype::F16 => 0,
-                Dtype::F32 => 1,
-                Dtype::U8 => 2,
+            dtype: match self.packing {
+                Packing::F16 => 0,
+                Packing::F32 => 1,
+                Packing::U8 { .. } => 2,
             },
             below: bounds.below,
             above: bounds.above,

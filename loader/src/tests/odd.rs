@@ -3,10 +3,10 @@
 use std::fs;
 
 use wavemill_schemas::config::Data;
-use wavemill_schemas::recipe::{Compression, Layout};
+use wavemill_schemas::recipe::{Compression, Dtype, Layout};
 
-use crate::fixture::{FEATURE, Fixture};
-use crate::testing::{made, open};
+use crate::fixture::{FEATURE, Fixture, RowId};
+use crate::testing::{input_spec, load, made, open, training};
 use crate::*;
 
 const ALL: Needs = Needs::All;
@@ -215,4 +215,73 @@ fn unusual_rows_are_described_in_warnings() {
         dataset.warnings()[1..2],
         ["no training row of genre is class 2"]
     );
+}
+
+/// Samples are read in both types, with one or several lengths: as stored, or cut and padded by zeros.
+#[test]
+fn samples_are_read_as_stored_or_in_the_model_s_length() {
+    for dtype in [Dtype::F32, Dtype::S16] {
+        for (ragged, layout, frames) in [
+            (false, Layout::Binary, None),
+            (false, Layout::List, Some(5)),
+            (true, Layout::Binary, Some(9)),
+            (true, Layout::List, Some(7)),
+        ] {
+            let fixture = Fixture {
+                samples: true,
+                shape: [1, 10],
+                dtype,
+                ragged,
+                layout,
+                ..Fixture::default()
+            };
+            let data = Data {
+                frames,
+                ..Data::default()
+            };
+            let (_folder, dataset) = made(&fixture, &data);
+            let form = dataset.form();
+            let wanted = (RowKind::Samples, 1, frames.unwrap_or(10));
+            assert_eq!((form.kind(), form.bands(), form.frames()), wanted);
+
+            for batch in load(&dataset, training()) {
+                let rows = batch.memory().expect("samples").chunks(form.row_bytes());
+                for (&row, bytes) in batch.rows().iter().zip(rows) {
+                    let clip = dataset.rows().track_ids[row as usize] as usize;
+                    let mut stored = fixture.stored(RowId {
+                        clip,
+                        segment: 0,
+                        variant: 1.0,
+                    });
+                    stored.resize(form.row_bytes(), 0);
+                    assert_eq!(bytes, stored, "{dtype}, clip {clip} of {fixture:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn features_without_values_are_refused() {
+    let spec = |dim_name: &str, frames| {
+        let mut feature = input_spec([Some(2), None], ["mel", "frame"], 2).feature;
+        feature.shape = vec![None];
+        feature.dim_names = vec![dim_name.to_owned()];
+        let data = Data {
+            frames,
+            ..Data::default()
+        };
+        InputSpec::new(&feature, &data, None).map_err(|error| error.to_string())
+    };
+
+    assert_eq!(
+        spec("byte", Some(9)).expect_err("files"),
+        "data.feature: rows of mel are files, which have to be decoded: set data.feature to another feature, such as \
+         one with op = \"pcm\""
+    );
+    assert_eq!(
+        spec("sample", None).expect_err("no length"),
+        "data.frames: rows of mel differ in length: set data.frames to the number of samples of every row"
+    );
+    assert_eq!(spec("sample", Some(9)).map(|spec| spec.frames), Ok(9));
 }

@@ -2,8 +2,8 @@
 //! checks that depend on other sections of the recipe.
 
 use wavemill_options::{
-    CHANNELS, Derived, Fault, Faults, FeatureArgs, MAX_TO_HZ, MIN_HZ, N_MELS_MAX, N_MFCC_MAX,
-    STRETCH_MIN,
+    CHANNELS, Derived, Fault, Faults, FeatureArgs, Input, MAX_TO_HZ, MIN_HZ, N_MELS_MAX,
+    N_MFCC_MAX, STRETCH_MIN,
 };
 
 use super::limits::{CLIP_S_MAX, LENGTH_S_MIN, ROW_BYTES_MAX};
@@ -13,12 +13,12 @@ use crate::samples::samples_in;
 /// Adds the faults of the feature `spec`, whose key in `recipe` is `key`, such as `features.1`.
 pub(super) fn check(spec: &FeatureSpec, key: &str, recipe: &Recipe, faults: &mut Faults) {
     let mut found = spec.idle_keys();
-    if spec.op.is_of_audio() {
-        found = audio_faults(spec, &recipe.audio);
-    } else if spec.op == Op::Image {
-        found.extend(spec.image().err());
-    } else {
-        found.extend(source_faults(spec, recipe));
+    match spec.op.input() {
+        Input::Spectra(_) => found = spectral_faults(spec, &recipe.audio),
+        Input::Feature => found.extend(source_faults(spec, recipe)),
+        Input::Samples => found.extend(sample_faults(spec, &recipe.audio)),
+        Input::File => found.extend(file_faults(spec, &recipe.audio)),
+        Input::Picture => found.extend(spec.image().err()),
     }
 
     // A data set contains either recordings or pictures.
@@ -40,8 +40,8 @@ pub(super) fn check(spec: &FeatureSpec, key: &str, recipe: &Recipe, faults: &mut
     }
 }
 
-/// Returns the faults of a feature that is computed from audio.
-fn audio_faults(spec: &FeatureSpec, audio: &AudioSpec) -> Vec<Fault> {
+/// Returns the faults of a feature that is computed from spectra, including those of options that it does not use.
+fn spectral_faults(spec: &FeatureSpec, audio: &AudioSpec) -> Vec<Fault> {
     let sample_rate_hz = audio.sample_rate_hz;
     let args = spec.unchecked(sample_rate_hz);
     let mut found = spec.audio_faults(sample_rate_hz);
@@ -80,14 +80,55 @@ fn source_faults(spec: &FeatureSpec, recipe: &Recipe) -> Vec<Fault> {
     found
 }
 
+/// Returns the faults of a feature that consists of samples.
+fn sample_faults(spec: &FeatureSpec, audio: &AudioSpec) -> Vec<Fault> {
+    let args = match spec.tensor_args(&[], audio.sample_rate_hz) {
+        Ok(args) => args,
+        Err(fault) => return vec![fault],
+    };
+    let LongestSpan { plain_s, row_s } = longest_span(audio);
+    let n_samples = samples_in(row_s, audio.sample_rate_hz);
+    let bytes = n_samples as f64 * args.dtype().bytes() as f64;
+    if !is_sound(plain_s, audio) || bytes <= ROW_BYTES_MAX {
+        return Vec::new();
+    }
+
+    let problem = format!(
+        "a row of {row_s} s would have {n_samples} samples, {:.1} GB, more than the limit of 2.1 GB; allowed: s16, or a \
+         smaller audio.max_duration_s, audio.duration_s or audio.segment_s",
+        bytes / 1e9
+    );
+    vec![Fault::new("dtype", problem)]
+}
+
+/// Returns the faults of a feature that consists of the clips' files.
+fn file_faults(spec: &FeatureSpec, audio: &AudioSpec) -> Vec<Fault> {
+    let args = spec.tensor_args(&[], audio.sample_rate_hz);
+    let mut found: Vec<Fault> = args.err().into_iter().collect();
+
+    // All features have the same rows, and a file in each row of its clip would be stored many times.
+    for (key, makes_rows) in [
+        ("audio.segment_s", audio.segment_s.is_some()),
+        ("audio.stretch", !audio.stretch.is_empty()),
+    ] {
+        if makes_rows {
+            let problem = format!(
+                "`original` stores the file of a clip in the clip's only row, but {key} makes several rows of a clip: \
+                 remove one of the two"
+            );
+            found.push(Fault::new("op", problem));
+        }
+    }
+    found
+}
+
 /// Checks that a picture of the longest clip fits into memory and into an Arrow value.
 fn picture_bytes(args: &FeatureArgs, audio: &AudioSpec) -> Option<Fault> {
     let Some(Derived::Picture(picture)) = &args.derived else {
         return None;
     };
-    let LongestRow {
-        row_s, n_frames, ..
-    } = longest_row(args, audio);
+    let LongestRow { span, n_frames } = longest_row(args, audio);
+    let row_s = span.row_s;
     let height = picture.height.unwrap_or(args.n_bands());
     let width = picture.width.map_or(n_frames, |width| width as f64);
     let bytes = (CHANNELS * height * size_of::<f32>()) as f64 * width;
@@ -104,17 +145,15 @@ fn picture_bytes(args: &FeatureArgs, audio: &AudioSpec) -> Option<Fault> {
     Some(Fault::new("width", problem))
 }
 
-/// Size of the longest row that a recipe allows.
-struct LongestRow {
+/// Duration of the longest row that a recipe allows.
+struct LongestSpan {
     /// Duration at the recorded tempo, in seconds.
     plain_s: f64,
     /// Duration at the slowest tempo of its stretched copies, in seconds.
     row_s: f64,
-    /// Approximate number of frames of the longest row; never too small.
-    n_frames: f64,
 }
 
-fn longest_row(args: &FeatureArgs, audio: &AudioSpec) -> LongestRow {
+fn longest_span(audio: &AudioSpec) -> LongestSpan {
     let plain_s = audio
         .segment_s
         .unwrap_or(audio.longest_s().max(audio.duration_s.unwrap_or(0.0)));
@@ -126,27 +165,37 @@ fn longest_row(args: &FeatureArgs, audio: &AudioSpec) -> LongestRow {
     } else {
         plain_s
     };
+    LongestSpan { plain_s, row_s }
+}
 
+/// Size of the longest row that a recipe allows.
+struct LongestRow {
+    span: LongestSpan,
+    /// Approximate number of frames of the longest row; never too small.
+    n_frames: f64,
+}
+
+fn longest_row(args: &FeatureArgs, audio: &AudioSpec) -> LongestRow {
+    let span = longest_span(audio);
     let hop_length = args.stft.hop_length.max(1);
-    let n_samples = samples_in(row_s, audio.sample_rate_hz);
+    let n_samples = samples_in(span.row_s, audio.sample_rate_hz);
     // Centred frames lie on every multiple of the hop, including both ends: one more frame than hops.
     let n_frames =
         (n_samples as f64 / hop_length as f64 + 1.0).max(args.frames.unwrap_or(0) as f64);
 
-    LongestRow {
-        plain_s,
-        row_s,
-        n_frames,
-    }
+    LongestRow { span, n_frames }
+}
+
+/// Reports whether the durations that determine the size of a row are in range. Numbers out of range are reported as
+/// faults of their own.
+fn is_sound(plain_s: f64, audio: &AudioSpec) -> bool {
+    (LENGTH_S_MIN..=CLIP_S_MAX).contains(&plain_s) && audio.longest_stretch() <= 1.0 / STRETCH_MIN
 }
 
 /// Checks that a row of the longest clip fits into memory and into an Arrow value. `args` may be invalid.
 fn row_bytes(args: &FeatureArgs, spec: &FeatureSpec, audio: &AudioSpec) -> Option<Fault> {
-    let LongestRow {
-        plain_s,
-        row_s,
-        n_frames,
-    } = longest_row(args, audio);
+    let LongestRow { span, n_frames } = longest_row(args, audio);
+    let LongestSpan { plain_s, row_s } = span;
 
     // MFCC are computed from mel bands, which are in memory at the same time and may be larger.
     let n_mels = args.mel.as_ref().map_or(0, |mel| mel.n_mels);
@@ -155,8 +204,7 @@ fn row_bytes(args: &FeatureArgs, spec: &FeatureSpec, audio: &AudioSpec) -> Optio
     let bytes = n_bands * n_frames * size_of::<f32>() as f64;
 
     // Numbers out of range are reported as faults of their own, so they are not checked here.
-    let is_sound = (LENGTH_S_MIN..=CLIP_S_MAX).contains(&plain_s)
-        && audio.longest_stretch() <= 1.0 / STRETCH_MIN
+    let is_sound = is_sound(plain_s, audio)
         && spec.n_mels.is_none_or(|n_mels| n_mels <= N_MELS_MAX)
         && spec.n_mfcc.is_none_or(|n_mfcc| n_mfcc <= N_MFCC_MAX);
     if !is_sound || bytes <= ROW_BYTES_MAX {

@@ -26,7 +26,7 @@ pub use place::Place;
 pub use shipped::SHIPPED;
 pub use wavemill_options::{
     CropBox, DECODED_PIXELS_MAX, DECODED_SIDE_MAX, DbRefSpec, DbSpec, Dtype, Fault, FeatureSpec,
-    ImageArgs, ImageFilter, Normalize, Op, Preset,
+    ImageArgs, ImageFilter, Normalize, Op, Preset, SoundArgs, TensorArgs,
 };
 
 use wavemill_options::exact;

@@ -19,8 +19,9 @@ impl Recipe {
 }
 
 fn feature_warnings(recipe: &Recipe, feature: &FeatureSpec, warnings: &mut Vec<String>) {
-    // Derived features have no warnings of their own: they are reported for the source feature.
-    if !feature.op.is_of_audio() {
+    // Derived features have no warnings of their own: they are reported for the source feature. Samples, files and
+    // pictures have no options to warn of.
+    if !feature.op.is_spectral() {
         return;
     }
     let audio = &recipe.audio;

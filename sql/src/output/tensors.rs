@@ -11,8 +11,8 @@ use arrow::array::{
 };
 use arrow::buffer::{Buffer, ScalarBuffer};
 use arrow::datatypes::{
-    ArrowPrimitiveType, DataType, Field, FieldRef, Float16Type, Float32Type, Schema, SchemaRef,
-    UInt8Type,
+    ArrowPrimitiveType, DataType, Field, FieldRef, Float16Type, Float32Type, Int16Type, Schema,
+    SchemaRef, UInt8Type,
 };
 use arrow::error::ArrowError;
 use serde_json::json;
@@ -96,6 +96,7 @@ fn extension_field(field: &Field, tensor: &TensorType) -> Field {
         Dtype::F16 => DataType::Float16,
         Dtype::F32 => DataType::Float32,
         Dtype::U8 => DataType::UInt8,
+        Dtype::S16 => DataType::Int16,
     };
 
     let n_values: usize = tensor.shape.iter().flatten().product();
@@ -119,6 +120,7 @@ fn numbers(bytes: FixedSizeBinaryArray, dtype: Dtype) -> ArrayRef {
         Dtype::F16 => primitive::<Float16Type>(data),
         Dtype::F32 => primitive::<Float32Type>(data),
         Dtype::U8 => primitive::<UInt8Type>(data),
+        Dtype::S16 => primitive::<Int16Type>(data),
     }
 }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, BinaryArray, BooleanArray, FixedSizeBinaryArray, Float16Array, Float32Array,
-    Int32Array, Int32Builder, Int64Array, ListArray, ListBuilder, RecordBatch, StringArray,
-    UInt8Array,
+    Int16Array, Int32Array, Int32Builder, Int64Array, ListArray, ListBuilder, RecordBatch,
+    StringArray, UInt8Array,
 };
 use arrow::buffer::{Buffer, OffsetBuffer, ScalarBuffer};
 use arrow::compute::concat;
@@ -228,8 +228,7 @@ impl RowGroup {
                 .map(|row| row.tensors[index].take())
                 .collect();
             let mut partial = Partial::default();
-            if training {
-                let bands = Bands::of_feature(&format.feature);
+            if training && let Some(bands) = Bands::of_feature(&format.feature) {
                 for tensor in &tensors {
                     stats::add(&mut partial, tensor, bands, &mut scratch);
                 }
@@ -424,6 +423,10 @@ fn list_array(buffer: Buffer, dtype: Dtype) -> ArrayRef {
         Dtype::U8 => (
             DataType::UInt8,
             Arc::new(UInt8Array::new(ScalarBuffer::new(aligned, 0, n), None)),
+        ),
+        Dtype::S16 => (
+            DataType::Int16,
+            Arc::new(Int16Array::new(ScalarBuffer::new(aligned, 0, n), None)),
         ),
     };
 

@@ -10,6 +10,7 @@ pub use stored::{columns, read};
 pub struct Tensor {
     /// The values, little-endian and row-major.
     pub bytes: Vec<u8>,
-    /// Dimensions: number of rows and columns, preceded by the number of channels for a picture.
+    /// Dimensions: number of rows and columns, preceded by the number of channels for a picture; or only the number of
+    /// samples or bytes.
     pub shape: Vec<usize>,
 }

@@ -19,19 +19,22 @@ pub struct Bands {
 }
 
 impl Bands {
-    /// Returns how the tensors of `feature` are read to sum up their values.
-    pub fn of_feature(feature: &FeatureEntry) -> Self {
-        let first = feature.dim_names.first().map(String::as_str);
-        Self {
+    /// Returns how the tensors of `feature` are read to sum up their values; `None` if they have no values, but are the
+    /// bytes of files.
+    pub fn of_feature(feature: &FeatureEntry) -> Option<Self> {
+        let axis = match feature.dim_names.first().map(String::as_str) {
+            Some("frame") => BandAxis::Columns,
+            Some("statistic") => BandAxis::Values,
+            Some("sample") => BandAxis::Whole,
+            Some("byte") => return None,
+            // Mel bands, bins, coefficients, and the channels of a picture.
+            _ => BandAxis::Rows,
+        };
+        Some(Self {
             dtype: stored_type(feature),
             scale: feature.scale,
-            axis: match first {
-                Some("frame") => BandAxis::Columns,
-                Some("statistic") => BandAxis::Values,
-                // Mel bands, bins, coefficients, and the channels of a picture.
-                _ => BandAxis::Rows,
-            },
-        }
+            axis,
+        })
     }
 }
 
@@ -44,6 +47,8 @@ enum BandAxis {
     Columns,
     /// Each value is a band of its own, because a coefficient's mean and its kurtosis have nothing in common.
     Values,
+    /// All values are one band, such as the samples of a clip.
+    Whole,
 }
 
 /// Adds one tensor to the sums of its row group. `values` is a scratch buffer.
@@ -51,10 +56,15 @@ pub fn add(partial: &mut Partial, tensor: &Tensor, bands: Bands, values: &mut Ve
     unpack(&tensor.bytes, bands.dtype, bands.scale, values);
 
     // `max` is needed because a chunk size of 0 panics.
-    let n_rows = tensor.shape.first().copied().unwrap_or(0);
+    let n_rows = match bands.axis {
+        BandAxis::Whole => 1,
+        BandAxis::Rows | BandAxis::Columns | BandAxis::Values => {
+            tensor.shape.first().copied().unwrap_or(0)
+        }
+    };
     let row_len = values.len() / n_rows.max(1);
     let (n_bands, per_band) = match bands.axis {
-        BandAxis::Rows => (n_rows, row_len),
+        BandAxis::Rows | BandAxis::Whole => (n_rows, row_len),
         BandAxis::Columns => (row_len, n_rows),
         BandAxis::Values => (values.len(), 1),
     };
@@ -63,7 +73,7 @@ pub fn add(partial: &mut Partial, tensor: &Tensor, bands: Bands, values: &mut Ve
     partial.values += per_band as u64;
 
     match bands.axis {
-        BandAxis::Rows => {
+        BandAxis::Rows | BandAxis::Whole => {
             for (band, row) in values.chunks_exact(row_len.max(1)).enumerate() {
                 let (sum, squares) = sums(row);
                 partial.sum[band] += sum;
@@ -112,17 +122,12 @@ fn unpack(bytes: &[u8], dtype: Dtype, scale: Option<Scale>, values: &mut Vec<f32
                 .chunks_exact(4)
                 .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])),
         ),
-        Dtype::U8 => {
-            let Scale { factor, offset } = scale.unwrap_or(Scale {
-                factor: 1.0,
-                offset: 0.0,
-            });
-            values.extend(
-                bytes
-                    .iter()
-                    .map(|&b| (f64::from(b) * factor + offset) as f32),
-            );
-        }
+        Dtype::U8 => values.extend(bytes.iter().map(|&b| scaled(f64::from(b), scale))),
+        Dtype::S16 => values.extend(
+            bytes
+                .chunks_exact(2)
+                .map(|b| scaled(f64::from(i16::from_le_bytes([b[0], b[1]])), scale)),
+        ),
         Dtype::F16 => {
             values.resize(bytes.len() / 2, 0.0);
             // Convert in blocks, because the conversion works on slices.
@@ -139,6 +144,11 @@ fn unpack(bytes: &[u8], dtype: Dtype, scale: Option<Scale>, values: &mut Vec<f32
     }
 }
 
+fn scaled(stored: f64, scale: Option<Scale>) -> f32 {
+    let value = scale.map_or(stored, |Scale { factor, offset }| stored * factor + offset);
+    value as f32
+}
+
 /// Reads a tensor's values back from its bytes.
 pub fn values(tensor: &Tensor, feature: &FeatureEntry) -> Vec<f32> {
     let mut values = Vec::new();
@@ -152,11 +162,7 @@ pub fn values(tensor: &Tensor, feature: &FeatureEntry) -> Vec<f32> {
 }
 
 fn stored_type(feature: &FeatureEntry) -> Dtype {
-    match feature.dtype.as_str() {
-        "f16" => Dtype::F16,
-        "u8" => Dtype::U8,
-        _ => Dtype::F32,
-    }
+    Dtype::named(&feature.dtype).unwrap_or(Dtype::F32)
 }
 
 /// Returns mean and standard deviation from the sums of row groups in file order; `None` without values.
@@ -285,6 +291,23 @@ mod tests {
         assert_eq!(statistics.sum[5], 5.0);
         assert_eq!(statistics.sum_squares[5], 25.0);
         assert_eq!(statistics.values, 1);
+    }
+
+    #[test]
+    fn samples_are_one_band() {
+        let sums = sums_of(&[4], &[1.0, -1.0, 0.5, 0.0], BandAxis::Whole);
+        assert_eq!((sums.sum, sums.sum_squares), (vec![0.5], vec![2.25]));
+        assert_eq!(sums.values, 4);
+
+        let mut values = Vec::new();
+        let scale = Some(Scale {
+            factor: 1.0 / 32_768.0,
+            offset: 0.0,
+        });
+        let stored = [i16::MIN, -1, 0, i16::MAX].map(i16::to_le_bytes).concat();
+        unpack(&stored, Dtype::S16, scale, &mut values);
+        let step = 1.0 / 32_768.0;
+        assert_eq!(values, [-1.0, -step, 0.0, 1.0 - step]);
     }
 
     #[test]

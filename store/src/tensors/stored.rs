@@ -1,7 +1,7 @@
 //! Tensors in the columns of a store's files.
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::datatypes::{DataType, Float16Type, Float32Type, Int32Type, UInt8Type};
+use arrow::datatypes::{DataType, Float16Type, Float32Type, Int16Type, Int32Type, UInt8Type};
 use parquet::errors::ParquetError;
 use wavemill_schemas::manifest::FeatureEntry;
 use wavemill_schemas::tables::shape_column;
@@ -63,6 +63,7 @@ fn tensor_bytes(values: &ArrayRef, row: usize) -> Option<Vec<u8>> {
                 DataType::Float16 => list.as_primitive::<Float16Type>().values().inner(),
                 DataType::Float32 => list.as_primitive::<Float32Type>().values().inner(),
                 DataType::UInt8 => list.as_primitive::<UInt8Type>().values().inner(),
+                DataType::Int16 => list.as_primitive::<Int16Type>().values().inner(),
                 _ => return None,
             };
             Some(buffer.as_slice().to_vec())

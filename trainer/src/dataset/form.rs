@@ -31,7 +31,7 @@ pub(super) fn inputs(form: &Form, rows: Tensor) -> Result<Inputs, TchError> {
 }
 
 /// Returns the rows in `memory` as `[n_rows, bands, frames]` of `kind` on `device`, in newly allocated memory. Pictures
-/// are `[n_rows, channels, height, width]`.
+/// are `[n_rows, channels, height, width]`, and samples `[n_rows, samples]`.
 ///
 /// If rows differ in length, `filled` contains the result of [`Form::fill`] for each row. Each band is normalised
 /// before rows are cropped or zero-padded, so the padding equals the band's mean instead of some level of silence.
@@ -90,6 +90,7 @@ pub(super) fn spectrogram(
     x = x.f_to_kind(kind)?.f_contiguous()?;
     match form.kind() {
         RowKind::Spectrogram | RowKind::Columns => Ok(x),
+        RowKind::Samples => x.f_flatten(1, -1),
         RowKind::Picture { height, width } => {
             x.f_view([n_rows as i64, -1, height as i64, width as i64])
         }
@@ -102,6 +103,7 @@ fn view(form: &Form, memory: &HostBuffer, n_rows: usize) -> Tensor {
         Dtype::F16 => Kind::Half,
         Dtype::F32 => Kind::Float,
         Dtype::U8 => Kind::Uint8,
+        Dtype::S16 => Kind::Int16,
     };
     let [n_rows, bands, frames] = [n_rows, form.bands(), form.host_frames()].map(|n| n as i64);
     let shape = if form.is_frames_first() {

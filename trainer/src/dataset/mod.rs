@@ -68,7 +68,7 @@ impl DatasetTensors for Dataset {
             }
             // A feature of statistics replaces the published metadata columns.
             RowKind::Columns if self.needs().spectrogram() => (0, 0, None, form.bands() as i64),
-            RowKind::Columns => (0, 0, None, published),
+            RowKind::Columns | RowKind::Samples => (0, 0, None, published),
         };
 
         Dims {

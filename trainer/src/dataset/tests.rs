@@ -283,6 +283,7 @@ fn seen(fixture: &Fixture, clip: usize, frames: usize) -> Vec<f64> {
                 Dtype::F16 => f16::from_f32(x).to_f64(),
                 Dtype::F32 => f64::from(x),
                 Dtype::U8 => f64::from((x * 255.0).round() * (1.0 / 255.0)),
+                Dtype::S16 => f64::from((x * 32_767.0).round() / 32_768.0),
             };
         }
     }
@@ -303,6 +304,7 @@ fn lz4_lists_and_rows_of_differing_length_are_read_as_well() {
             (Dtype::F32, true, 13),
             (Dtype::U8, false, 8),
             (Dtype::U8, true, 8),
+            (Dtype::S16, false, 12),
         ] {
             let fixture = Fixture {
                 dtype,

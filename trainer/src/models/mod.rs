@@ -91,9 +91,9 @@ pub struct Inputs {
 /// Sizes of the inputs and outputs for which a model is built.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dims {
-    /// Number of bands (mel, MFCC) of a row, or pixel rows of a picture; 0 for statistics.
+    /// Number of bands (mel, MFCC) of a row, or pixel rows of a picture; 0 for statistics and samples.
     pub bands: i64,
-    /// Number of frames of a row, or pixel columns of a picture; 0 for statistics.
+    /// Number of frames of a row, or pixel columns of a picture; 0 for statistics and samples.
     pub frames: i64,
     /// Number of channels of a picture; `None` for other rows.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -103,7 +103,7 @@ impl Architecture {
 
         if dims.bands == 0 && dims.frames == 0 {
             return Err(self.needs_input(
-                "a spectrogram, but the feature contains statistics: set data.feature to another feature",
+                "a spectrogram, but the feature contains statistics or samples: set data.feature to another feature",
             ));
         }
         if dims.channels.is_some() && !self.takes_pictures() {

@@ -14,7 +14,7 @@ use wavemill_decode::{FILE_BYTES_MAX, OUTPUT_S_MAX};
 use wavemill_extract::features::{FeaturePlan, NoRows};
 use wavemill_extract::single::{self, RowExtractor};
 use wavemill_schemas::manifest::FeatureEntry;
-use wavemill_schemas::recipe::{self, Recipe};
+use wavemill_schemas::recipe::{self, Dtype, Recipe};
 use wavemill_schemas::text::shown;
 use wavemill_store::shards::{FeatureRow, Format};
 use wavemill_store::tensors::stats;
@@ -22,7 +22,7 @@ use wavemill_terminal::exit::UsageError;
 use wavemill_terminal::files::write_file;
 
 use super::clips::{ClipArgs, ClipList};
-use crate::export::npy_header;
+use crate::export::{npy_descr, npy_header};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -253,11 +253,8 @@ fn nested(values: &[f32], shape: &[usize]) -> Value {
 
 /// Writes feature rows as an npy file in NumPy's format 1.0.
 fn write_npy(out: &mut impl Write, entry: &FeatureEntry, rows: &[FeatureRow]) -> Result<()> {
-    // A NumPy type consists of byte order, kind and bytes per value.
-    let descr = match entry.dtype.as_str() {
-        "f16" => "<f2",
-        "f32" => "<f4",
-        _ => "|u1",
+    let Some(dtype) = Dtype::named(&entry.dtype) else {
+        bail!("the type {} is unknown", entry.dtype);
     };
 
     let Some(shape) = rows.first().map(|row| &row.tensors[0].shape) else {
@@ -273,7 +270,7 @@ fn write_npy(out: &mut impl Write, entry: &FeatureEntry, rows: &[FeatureRow]) ->
 
     // The axis of rows is present for a single row too, so that the number of rows does not change the number of axes.
     let shape: Vec<usize> = std::iter::once(&rows.len()).chain(shape).copied().collect();
-    out.write_all(&npy_header(descr, &shape))?;
+    out.write_all(&npy_header(npy_descr(dtype), &shape))?;
     for row in rows {
         // The stored bytes of a tensor are already little-endian and row-major.
         out.write_all(&row.tensors[0].bytes)?;

@@ -32,7 +32,8 @@ pub(super) struct Content<'a> {
     pub left_out: BTreeMap<String, u64>,
     /// True if the feature's values are known to be between 0 and 1.
     pub is_unit_range: bool,
-    /// Arguments from which the feature was computed, if the manifest's recipe contains the feature.
+    /// Arguments from which the feature was computed, if the manifest's recipe contains the feature and it is computed
+    /// from spectra.
     pub args: Option<FeatureArgs>,
 }
 
@@ -157,11 +158,16 @@ impl<'a> Content<'a> {
             Format::Png if self.picture_axes().is_none() => format!(
                 "{shape} is not a picture: it needs two dimensions, or three, one of them with 3 channels"
             ),
+            Format::Wav if self.feature.is_pcm() => return Ok(()),
             Format::Wav => match sound::invertible(self) {
                 Ok(_) => return Ok(()),
                 Err(problem) => problem,
             },
-            _ => return Ok(()),
+            Format::Files if !self.feature.is_original() => format!(
+                "{} does not consist of files: only features with op = \"original\" can be exported",
+                self.feature.name
+            ),
+            Format::Npy | Format::Png | Format::Files | Format::Huggingface => return Ok(()),
         };
 
         Err(ExportError::Unfit {
@@ -185,8 +191,8 @@ impl<'a> Content<'a> {
         let mut notes = Vec::new();
         if let Some(scale) = self.feature.scale {
             notes.push(format!(
-                "values are stored as u8: value = stored * {} + {}",
-                scale.factor, scale.offset
+                "values are stored as {}: value = stored * {} + {}",
+                self.feature.dtype, scale.factor, scale.offset
             ));
         }
         notes
@@ -277,11 +283,12 @@ fn target<'a>(job: &Job<'a>) -> Result<Option<&'a TargetEntry>, ExportError> {
     let Some(name) = job.target else {
         return Ok(targets.first());
     };
-    if !matches!(job.format, Format::Png | Format::Wav) {
+    if !matches!(job.format, Format::Png | Format::Wav | Format::Files) {
         return Err(ExportError::Unfit {
             format: job.format.name(),
-            problem: "--target applies only to png and wav: the other formats contain all targets"
-                .to_owned(),
+            problem:
+                "--target applies only to png, wav and files: the other formats contain all targets"
+                    .to_owned(),
         });
     }
 

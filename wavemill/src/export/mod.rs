@@ -1,9 +1,9 @@
 //! Exports a feature of one version to files that other tools can open: arrays, images, sounds, or a dataset.
 //!
 //! [`run`] is the main flow: it selects the contents, checks the store's files and writes one of the formats. Rows keep
-//! the order of the manifest and their stored values; only sounds are computed from them. All formats are streamed, so
-//! only a few rows are in memory, regardless of the size of the store. The export computes no features and only reads
-//! the store.
+//! the order of the manifest and their stored values; only sounds of mel bands are computed from them. All formats are
+//! streamed, so only a few rows are in memory, regardless of the size of the store. The export computes no features and
+//! only reads the store.
 
 mod arrays;
 mod class_files;
@@ -35,7 +35,7 @@ use wavemill_store::Store;
 
 use self::content::Content;
 pub(crate) use self::error::ExportError;
-pub(crate) use self::npy::header as npy_header;
+pub(crate) use self::npy::{descr as npy_descr, header as npy_header};
 use self::output::OutFile;
 use self::reader::Reader;
 
@@ -49,8 +49,10 @@ pub(crate) enum Format {
     Npy,
     /// One picture per row, in one folder per class
     Png,
-    /// One sound per row, computed from mel bands by Griffin-Lim, in one folder per class
+    /// One sound per row, in one folder per class: samples as stored, or computed from mel bands by Griffin-Lim
     Wav,
+    /// One file per row as it was in the archive, in one folder per class
+    Files,
     /// A folder for `datasets.load_dataset`
     Huggingface,
 }
@@ -62,6 +64,7 @@ impl Format {
             Self::Npy => "npy",
             Self::Png => "png",
             Self::Wav => "wav",
+            Self::Files => "files",
             Self::Huggingface => "huggingface",
         }
     }
@@ -139,6 +142,7 @@ pub(crate) fn run(job: &Job<'_>, folder: &Path, course: &Course) -> Result<Repor
         Format::Npy => arrays::write(&content, &reader, folder)?,
         Format::Png => notes.extend(pictures::write(&content, &reader, folder)?),
         Format::Wav => notes.extend(sound::write(&content, &reader, folder)?),
+        Format::Files => notes.extend(class_files::write_originals(&content, &reader, folder)?),
         Format::Huggingface => notes.extend(dataset::write(job, &content, &reader, folder)?),
     }
     // A dataset has a README instead of `export.json`, because `datasets` could mistake a JSON file for data.
@@ -214,11 +218,11 @@ fn write_about(job: &Job<'_>, content: &Content<'_>, folder: &Path) -> Result<()
         "rows": rows,
         "left_out": content.left_out,
     });
-    // A preset has no effect on features of picture files.
-    if feature.is_of_audio() {
+    // A preset has no effect on features of picture files, and samples and files have none.
+    if feature.is_of_audio() && !feature.preset.is_empty() {
         about["preset"] = json!(feature.preset);
     }
-    if job.format == Format::Wav {
+    if job.format == Format::Wav && !feature.is_pcm() {
         about["approximation"] = sound::about(content);
     }
     let mut file = OutFile::create(&folder.join(ABOUT))?;

@@ -1,6 +1,7 @@
 //! Converts any text to names of files and folders that are safe in a path and differ for different texts.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 /// Maximum length of a name in bytes. File systems allow 255, and suffixes are appended.
 const NAME_BYTES_MAX: usize = 150;
@@ -103,6 +104,13 @@ pub(super) fn of_row(key: &str, segment: i32, variant: f32) -> String {
     name
 }
 
+/// Returns the extension of a clip's key with its dot, safe in a path; empty without an extension.
+pub(super) fn extension(key: &str) -> String {
+    let extension = Path::new(key).extension();
+    let extension = extension.map(|extension| extension.to_string_lossy());
+    extension.map_or_else(String::new, |text| format!(".{}", safe(&text, Slash::Dash)))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -114,6 +122,8 @@ mod tests {
         assert_eq!(of_row("000/000002.mp3", 0, 1.0), "000__000002.mp3_0");
         assert_eq!(of_row("my_song.mp3", 3, 0.85), "my_song.mp3_3_v0.85");
         assert_eq!(name_of_key("Jazz/Ünï 1.ogg"), "Jazz__Ünï 1.ogg");
+        assert_eq!(extension("Jazz/Ünï 1.ogg"), ".ogg");
+        assert_eq!(extension("a.b/song"), "");
     }
 
     #[test]

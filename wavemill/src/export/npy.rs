@@ -9,11 +9,12 @@ const FIXED_BYTES: usize = 10;
 const ALIGNMENT: usize = 64;
 
 /// Returns NumPy's name of a stored type: byte order, kind, bytes per value.
-pub(super) const fn descr(dtype: Dtype) -> &'static str {
+pub(crate) const fn descr(dtype: Dtype) -> &'static str {
     match dtype {
         Dtype::F16 => "<f2",
         Dtype::F32 => "<f4",
         Dtype::U8 => "|u1",
+        Dtype::S16 => "<i2",
     }
 }
 

@@ -13,7 +13,7 @@ use parquet::errors::ParquetError;
 use wavemill_runtime::course::{Course, Phase};
 use wavemill_schemas::manifest::{FeatureEntry, FileEntry};
 use wavemill_schemas::tables::shape_column;
-use wavemill_sql::tensor::{RAGGED_ROW_BYTES, TensorColumn, TensorType};
+use wavemill_sql::tensor::{TensorColumn, TensorType};
 use wavemill_store::Store;
 
 use super::content::{Content, Side};
@@ -111,7 +111,7 @@ impl<'a> Reader<'a> {
         let mask = ProjectionMask::roots(opened.parquet_schema(), roots);
         let batches = opened
             .with_projection(mask)
-            .with_batch_size(self.batch_rows())
+            .with_batch_size(self.batch_rows(file))
             .build()
             .map_err(&failed)?;
         let mut rows = 0;
@@ -133,8 +133,11 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    fn batch_rows(&self) -> usize {
-        let row_bytes = self.content.tensor.row_bytes().unwrap_or(RAGGED_ROW_BYTES);
+    /// Returns the number of rows of `file` that are read at a time.
+    fn batch_rows(&self, file: &FileEntry) -> usize {
+        // Rows of different lengths may be longer than usual. Compression hardly changes their size.
+        let mean_bytes = (file.bytes / file.rows.max(1)) as usize;
+        let row_bytes = self.content.tensor.usual_row_bytes().max(mean_bytes);
         (BATCH_BYTES / row_bytes.max(1)).clamp(1, BATCH_ROWS_MAX)
     }
 

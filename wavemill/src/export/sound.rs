@@ -1,5 +1,5 @@
-//! The format `wav`: one sound per row, in one folder per class. The sound is reconstructed from mel bands and only
-//! approximates the clip.
+//! The format `wav`: one sound per row, in one folder per class. Stored samples are written unchanged. From mel bands,
+//! the sound is reconstructed and only approximates the clip.
 
 use std::path::Path;
 
@@ -29,7 +29,7 @@ const LEVEL: Level = Level::Scalar;
 const PEAK: f32 = 0.5;
 
 /// Part of error messages that describes which features can be exported.
-const ALLOWED: &str = "only features with op = \"mel\" and normalize = \"none\" can be exported";
+const ALLOWED: &str = "only features with op = \"pcm\", or with op = \"mel\" and normalize = \"none\" can be exported";
 
 /// Writes a sound for each row of all exported sides below `folder`; returns notes for users of the files.
 ///
@@ -40,6 +40,10 @@ pub(super) fn write(
     reader: &Reader<'_>,
     folder: &Path,
 ) -> Result<Vec<String>, ExportError> {
+    if content.feature.is_pcm() {
+        return write_samples(content, reader, folder);
+    }
+
     let args = invertible(content).map_err(unfit)?;
     let mut sounds = Sounds::new(content, args)?;
     let mut notes = class_files::write(content, reader, folder, Format::Wav, |rows, row| {
@@ -62,6 +66,35 @@ pub(super) fn write(
     Ok(notes)
 }
 
+/// Writes the samples of each row.
+fn write_samples(
+    content: &Content<'_>,
+    reader: &Reader<'_>,
+    folder: &Path,
+) -> Result<Vec<String>, ExportError> {
+    let rate_hz = content.feature.sample_rate_hz;
+    let rate_hz = rate_hz.ok_or_else(|| ExportError::rows("samples without a sample rate"))?;
+    let mut samples = Vec::new();
+    class_files::write(content, reader, folder, Format::Wav, |rows, row| {
+        samples.clear();
+        rows.tensors.read(row, &mut samples);
+        encoded(&samples, rate_hz, rows, row)
+    })
+}
+
+/// Encodes the sound of a row.
+fn encoded(
+    samples: &[f32],
+    rate_hz: u32,
+    rows: &Rows<'_>,
+    row: usize,
+) -> Result<Vec<u8>, ExportError> {
+    wav::encode(samples, rate_hz).ok_or_else(|| {
+        let key = rows.keys.clip_key.value(row);
+        unfit(format!("{key}: too long for a WAVE file of 4 GB"))
+    })
+}
+
 /// Returns the parameters by which sound is reconstructed, for `export.json`.
 pub(super) fn about(content: &Content<'_>) -> Value {
     let args = content.args.as_ref();
@@ -81,7 +114,7 @@ pub(super) fn about(content: &Content<'_>) -> Value {
 /// The reason as a sentence, if sound cannot be computed from the feature.
 pub(super) fn invertible<'a>(content: &'a Content<'_>) -> Result<&'a FeatureArgs, String> {
     let name = &content.feature.name;
-    // Features of picture files have no sample rate.
+    // Picture files and files of audio have no sample rate.
     if content.feature.sample_rate_hz.is_none() {
         return Err(format!("{name} is not a mel spectrogram: {ALLOWED}"));
     }
@@ -195,10 +228,7 @@ impl<'a> Sounds<'a> {
             }
         }
 
-        wav::encode(&self.samples, self.args.sample_rate_hz).ok_or_else(|| {
-            let key = rows.keys.clip_key.value(row);
-            unfit(format!("{key}: too long for a WAVE file of 4 GB"))
-        })
+        encoded(&self.samples, self.args.sample_rate_hz, rows, row)
     }
 
     /// Loads the mel bands of a row frame by frame, up to the end of the clip; returns the number of frames.

@@ -210,7 +210,7 @@ fn features_that_cannot_become_sound_are_rejected() {
         }
     }
 
-    let allowed = "only features with op = \"mel\" and normalize = \"none\" can be exported";
+    let allowed = "only features with op = \"pcm\", or with op = \"mel\" and normalize = \"none\" can be exported";
     assert_eq!(
         refused(serde_json::json!({ "normalize": "minmax" })),
         format!(

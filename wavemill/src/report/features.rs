@@ -33,7 +33,9 @@ pub(super) fn section(manifest: &Manifest) -> Section {
         row.push(Cell::Measure(bytes(stored_bytes)));
         table.rows.push(row);
 
-        if let Some(stats) = manifest.stats.get(&feature.name) {
+        // The samples of clips are a single band.
+        let stats = manifest.stats.get(&feature.name);
+        if let Some(stats) = stats.filter(|_| !feature.is_pcm()) {
             charts.push(by_band(feature, stats));
         }
     }

@@ -91,6 +91,7 @@ const fn dtype_name(dtype: Dtype) -> &'static str {
         Dtype::F16 => "float16",
         Dtype::F32 => "float32",
         Dtype::U8 => "uint8",
+        Dtype::S16 => "int16",
     }
 }
 
@@ -191,6 +192,7 @@ fn arrow_type(dtype: &str) -> DataType {
         "int32" => DataType::Int32,
         "int64" => DataType::Int64,
         "uint8" => DataType::UInt8,
+        "int16" => DataType::Int16,
         "float16" => DataType::Float16,
         _ => DataType::Float32,
     }

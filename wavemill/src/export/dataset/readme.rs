@@ -85,9 +85,12 @@ impl Readme<'_> {
             feature.tensor_type(),
             feature.dim_names.join(", ")
         );
-        // Features of picture files have no sample rate.
-        if let (Some(rate), Some(hop)) = (feature.sample_rate_hz, feature.hop_length) {
-            text += &format!(", {rate} Hz, hop {hop}, preset {}", feature.preset);
+        // Picture files have no sample rate, and samples no hop.
+        if let Some(rate) = feature.sample_rate_hz {
+            text += &format!(", {rate} Hz");
+        }
+        if let Some(hop) = feature.hop_length {
+            text += &format!(", hop {hop}, preset {}", feature.preset);
         }
         text += ".\n";
         for note in self.content.notes() {

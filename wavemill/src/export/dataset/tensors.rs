@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, Float16Array, Float32Array, ListArray, UInt8Array};
+use arrow::array::{
+    Array, ArrayRef, Float16Array, Float32Array, Int16Array, ListArray, UInt8Array,
+};
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::Field;
 use half::f16;
@@ -42,6 +44,11 @@ fn values(bytes: &[u8], dtype: Dtype) -> ArrayRef {
             Arc::new(Float32Array::from_iter_values(floats))
         }
         Dtype::U8 => Arc::new(UInt8Array::from(bytes.to_vec())),
+        Dtype::S16 => {
+            let samples = bytes.chunks_exact(2);
+            let samples = samples.map(|b| i16::from_le_bytes([b[0], b[1]]));
+            Arc::new(Int16Array::from_iter_values(samples))
+        }
     }
 }
 
