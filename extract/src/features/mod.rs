@@ -279,7 +279,7 @@ impl FeaturePlan {
     }
 
     /// Returns the size in bytes of one row with all features, for a segment of `n_samples` samples. It does not
-    /// include clips' files ([`Self::originals_bytes`]).
+    /// include clips' files (`originals_bytes`).
     pub fn row_bytes(&self, n_samples: usize) -> u64 {
         let tensors = self.tensor_bytes(n_samples);
         tensors.map(|bytes| bytes as u64).sum()
