@@ -440,7 +440,9 @@ class Processes(Case):
 
     def test_ctrl_c_ends_the_iteration(self) -> None:
         code = """
-import sys, threading, wavemill as wm
+import signal, sys, threading, wavemill as wm
+# A shell's background jobs ignore SIGINT, and so would their children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 dataset = wm.open(sys.argv[1]).dataset("log_mel", batch_size=2, prefetch_batches=1)
 print("ready", flush=True)
 try:
@@ -453,6 +455,7 @@ except KeyboardInterrupt:
         command = [sys.executable, "-c", code, str(clips.store())]
         for delay_s in (0.05, 0.3):
             process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+            self.addCleanup(process.kill)
             assert process.stdout is not None
             self.assertEqual(process.stdout.readline(), "ready\n")
             time.sleep(delay_s)
@@ -485,6 +488,7 @@ except KeyboardInterrupt:
         with tempfile.TemporaryDirectory() as folder:
             root = shutil.copytree(clips.store(), Path(folder) / "store")
             process = subprocess.Popen([sys.executable, "-c", code, str(root)], stdout=subprocess.PIPE, text=True)
+            self.addCleanup(process.kill)
             assert process.stdout is not None
             self.assertEqual(process.stdout.readline(), "ready\n")
             time.sleep(0.5)
