@@ -251,6 +251,7 @@ fn append_columns(
     let n_classes = target.classes().len();
     let start = values.len();
     values.resize(start + batch.num_rows() * n_classes, 0.0);
+
     for (class, name) in target.classes().iter().enumerate() {
         if batch.column_by_name(name).is_none() {
             let [own, common] = lists;
@@ -259,6 +260,7 @@ fn append_columns(
                  of class {name}"
             )));
         }
+
         let numbers = column(batch, name, &DataType::Float64)?;
         let numbers = numbers.as_primitive::<Float64Type>().values();
         for (row, &value) in numbers.iter().enumerate() {
@@ -357,12 +359,14 @@ impl KeyColumns {
                 key.track_id = id;
             }
         }
+
         if self.has_segment {
             let segments = column(batch, "segment", &DataType::Int32)?;
             for (key, segment) in keys.iter_mut().zip(segments.as_primitive::<Int32Type>()) {
                 key.segment = segment;
             }
         }
+
         if self.has_variant {
             let variants = column(batch, "variant", &DataType::Float32)?;
             for (key, variant) in keys.iter_mut().zip(variants.as_primitive::<Float32Type>()) {

@@ -60,6 +60,14 @@ struct Axes {
 impl Axes {
     fn from_feature(feature: &FeatureEntry) -> Result<Self, DatasetError> {
         let name = &feature.name;
+        if feature.is_original() {
+            let problem = format!(
+                "rows of {name} are files, which have to be decoded: set data.feature to another feature, such as one \
+                 with op = \"pcm\""
+            );
+            return Err(DatasetError::unfit("feature", problem));
+        }
+
         if feature.is_statistics() {
             let values: Option<usize> = feature.shape.iter().copied().product();
             return Ok(Self {

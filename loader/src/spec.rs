@@ -53,14 +53,6 @@ impl InputSpec {
         data: &Data,
         stats: Option<&Stats>,
     ) -> Result<Self, DatasetError> {
-        if feature.is_original() {
-            let problem = format!(
-                "rows of {} are files, which have to be decoded: set data.feature to another feature, such as one with \
-                 op = \"pcm\"",
-                feature.name
-            );
-            return Err(DatasetError::unfit("feature", problem));
-        }
         let frames = frames_of(feature, data)?;
 
         // The numbers of a row of statistics have different units, so they are always standardised, like metadata

@@ -9,7 +9,8 @@ use pyo3::pybacked::PyBackedBytes;
 use wavemill_decode::{Channels, Decode, DecodeArgs, FileDecoder, Pcm};
 use wavemill_kernels::resample::ResampleArgs;
 use wavemill_kernels::{CpuPlan, FeatureArgs, FeatureSpec, KernelError, Level, SampleBuffer};
-use wavemill_schemas::reject::Reject;
+use wavemill_runtime::panics::caught;
+use wavemill_schemas::reject::{Reason, Reject, Stage};
 
 use crate::errors;
 
@@ -36,7 +37,6 @@ pub(crate) fn decode_mono<'py>(
         min_duration_s: 0.0,
         keep_rate: false,
     };
-    // The decoder is not put back after a panic, which leaves it in an unknown state.
     let kept = DECODER.take().filter(|(last, _)| *last == args);
     let decoder = match kept {
         Some((_, decoder)) => Ok(decoder),
@@ -44,10 +44,13 @@ pub(crate) fn decode_mono<'py>(
     };
     let mut decoder = decoder.map_err(|error| errors::usage(py, &format!("sr: {error}")))?;
 
-    let mut pcm = Pcm::default();
-    let decoded = py.detach(|| decoder.decode("", &data, &mut pcm));
+    // The decoder is not kept after a reject or a panic, which leaves it in an unknown state.
+    let (decoder, pcm) = decoded(py, file, || {
+        let mut pcm = Pcm::default();
+        decoder.decode("", &data, &mut pcm)?;
+        Ok((decoder, pcm))
+    })?;
     DECODER.set(Some((args, decoder)));
-    decoded.map_err(|reject| errors::reject(py, file, &reject))?;
     Ok((PyArray1::from_slice(py, &pcm.samples), pcm.lost_s))
 }
 
@@ -60,7 +63,7 @@ pub(crate) fn decode_channels<'py>(
     file: &str,
     end_s: Option<f64>,
 ) -> PyResult<(Bound<'py, PyArray2<f32>>, u32, f32)> {
-    let decoded = py.detach(|| -> Result<_, Reject> {
+    let (planes, rate_hz, lost_s) = decoded(py, file, || {
         let channels = Channels::decode(&data, end_s)?;
         let n_channels = if channels.is_stereo { 2 } else { 1 };
         let samples = &channels.samples;
@@ -68,8 +71,7 @@ pub(crate) fn decode_channels<'py>(
             samples[at][channel]
         });
         Ok((planes, channels.rate_hz, channels.lost_s))
-    });
-    let (planes, rate_hz, lost_s) = decoded.map_err(|reject| errors::reject(py, file, &reject))?;
+    })?;
     Ok((planes.into_pyarray(py), rate_hz, lost_s))
 }
 
@@ -81,15 +83,26 @@ pub(crate) fn inspect(
     data: PyBackedBytes,
     file: &str,
 ) -> PyResult<(f64, u32, usize, f32)> {
-    let facts = py
-        .detach(|| Channels::inspect(&data))
-        .map_err(|reject| errors::reject(py, file, &reject))?;
+    let facts = decoded(py, file, || Channels::inspect(&data))?;
     Ok((
         facts.duration_s,
         facts.rate_hz,
         facts.n_channels,
         facts.lost_s,
     ))
+}
+
+/// Calls a decoder without the GIL. As in a run, a panic of the decoder counts as a fault of the file.
+fn decoded<T: Send>(
+    py: Python<'_>,
+    file: &str,
+    decode: impl FnOnce() -> Result<T, Reject> + Send,
+) -> PyResult<T> {
+    let ended = py.detach(|| caught(decode)).unwrap_or_else(|panic| {
+        let detail = panic.to_string();
+        Err(Reject::new(Stage::Decode, Reason::WorkerPanic, detail))
+    });
+    ended.map_err(|reject| errors::reject(py, file, &reject))
 }
 
 /// Converts the sample rate of each row of `y`.

@@ -45,11 +45,11 @@ pub(crate) fn versions(py: Python<'_>, root: PathBuf) -> PyResult<String> {
 pub(crate) fn diff(
     py: Python<'_>,
     root: PathBuf,
-    from: &str,
-    to: &str,
+    first: &str,
+    second: &str,
     rows: bool,
 ) -> PyResult<String> {
-    let (from, to) = (parsed(py, from)?, parsed(py, to)?);
+    let (from, to) = (parsed(py, first)?, parsed(py, second)?);
     let compared = py.detach(|| diff_json(&root, from, to, rows));
     compared.map_err(|error| errors::of_command(py, &error))
 }

@@ -23,7 +23,7 @@ Arrays: TypeAlias = "dict[str, npt.NDArray[Any]]"
 
 
 @dataclass(frozen=True)
-class _Selection:
+class Selection:
     """Which rows are opened: the fields of the native module's ``Selection``."""
 
     feature: str
@@ -35,13 +35,13 @@ class _Selection:
     verify: bool
 
 
-class _Split:
+class Split:
     """A split of a feature, which is opened again in each process that uses it.
 
     Reader threads and locks do not survive a fork, and neither do open files survive pickling.
     """
 
-    def __init__(self, store: str, version: int, selection: _Selection) -> None:
+    def __init__(self, store: str, version: int, selection: Selection) -> None:
         self.store = store
         self.version = version
         self.selection = selection
@@ -55,14 +55,14 @@ class _Split:
             self._process = os.getpid()
         return self._opened
 
-    def __reduce__(self) -> tuple[type[_Split], tuple[str, int, _Selection]]:
-        return _Split, (self.store, self.version, self.selection)
+    def __reduce__(self) -> tuple[type[Split], tuple[str, int, Selection]]:
+        return Split, (self.store, self.version, self.selection)
 
 
 class _Rows:
     """Properties that batches and single rows of a split have in common."""
 
-    _split: _Split
+    _split: Split
 
     @property
     def store(self) -> str:
@@ -119,7 +119,7 @@ class Dataset(_Rows):
 
     def __init__(
         self,
-        split: _Split,
+        split: Split,
         *,
         batch_size: int,
         seed: int,
@@ -197,7 +197,7 @@ class Dataset(_Rows):
         ...     for batch in dataset:
         ...         train(batch)
         """
-        epoch = _whole("epoch", epoch, 0)
+        epoch = whole("epoch", epoch, 0)
         if epoch != self._epoch:
             self._move(epoch, 0)
 
@@ -234,8 +234,8 @@ class Dataset(_Rows):
             if state[key] != here:
                 raise UsageError(f"state: its {key} is {state[key]!r}, that of this dataset {here!r}")
 
-        epoch = _whole("state['epoch']", state.get("epoch"), 0)
-        n_yielded = _whole("state['batch']", state.get("batch"), 0)
+        epoch = whole("state['epoch']", state.get("epoch"), 0)
+        n_yielded = whole("state['batch']", state.get("batch"), 0)
         self._move(epoch, n_yielded)
         self._resumes = True
 
@@ -312,7 +312,7 @@ class Batches(Iterator[Arrays]):
 class MapDataset(_Rows):
     """Rows of a split by index; made by `wavemill.Store.map`, which has the documentation."""
 
-    def __init__(self, split: _Split, *, crop_frames: int | None, seed: int) -> None:
+    def __init__(self, split: Split, *, crop_frames: int | None, seed: int) -> None:
         self._split = split
         self._crop_frames = crop_frames
         self._seed = seed
@@ -320,7 +320,7 @@ class MapDataset(_Rows):
 
     def set_epoch(self, epoch: int) -> None:
         """Select the epoch for which crops are drawn, from 0."""
-        self._epoch = _whole("epoch", epoch, 0)
+        self._epoch = whole("epoch", epoch, 0)
 
     def __len__(self) -> int:
         return len(self._split.native)
@@ -370,88 +370,9 @@ class MapDataset(_Rows):
         return f"<wavemill.MapDataset {self.feature}, {self.split}: {len(self)} rows>"
 
 
-def dataset(
-    store: str | os.PathLike[str],
-    version: int,
-    feature: str,
-    *,
-    split: str = "training",
-    target: str | None = "genre",
-    batch_size: int = 64,
-    seed: int = 0,
-    shuffle: bool | None = None,
-    drop_last: bool = False,
-    rank: int | None = None,
-    world_size: int | None = None,
-    crop_frames: int | None = None,
-    buckets: int | None = None,
-    split_rule: str | None = None,
-    shuffle_window: int = 16,
-    skip_damaged: bool = False,
-    verify: bool = True,
-    readers: int = 2,
-    prefetch_batches: int = 4,
-) -> Dataset:
-    """Open a split for training; `wavemill.Store.dataset` has the documentation."""
-    selection = _Selection(
-        feature=feature,
-        split=split,
-        target=target,
-        split_rule=split_rule,
-        shuffle_window=_whole("shuffle_window", shuffle_window, 1),
-        skip_damaged=skip_damaged,
-        verify=verify,
-    )
-    crop_frames = None if crop_frames is None else _whole("crop_frames", crop_frames, 1)
-    n_buckets = 1 if buckets is None else _whole("buckets", buckets, 1)
-    return Dataset(
-        _opened(store, version, selection, crop_frames, n_buckets),
-        batch_size=_whole("batch_size", batch_size, 1),
-        seed=_whole("seed", seed, 0),
-        shuffle=split == "training" if shuffle is None else bool(shuffle),
-        drop_last=bool(drop_last),
-        rank=rank,
-        world_size=world_size,
-        crop_frames=crop_frames,
-        buckets=n_buckets,
-        readers=_whole("readers", readers, 1, 64),
-        prefetch_batches=_whole("prefetch_batches", prefetch_batches, 1, 1024),
-    )
-
-
-def map_rows(
-    store: str | os.PathLike[str],
-    version: int,
-    feature: str,
-    *,
-    split: str = "training",
-    target: str | None = "genre",
-    crop_frames: int | None = None,
-    seed: int = 0,
-    split_rule: str | None = None,
-    verify: bool = True,
-) -> MapDataset:
-    """Open a split for random access; `wavemill.Store.map` has the documentation."""
-    selection = _Selection(
-        feature=feature,
-        split=split,
-        target=target,
-        split_rule=split_rule,
-        shuffle_window=1,
-        skip_damaged=False,
-        verify=verify,
-    )
-    crop_frames = None if crop_frames is None else _whole("crop_frames", crop_frames, 1)
-    opened = _opened(store, version, selection, crop_frames, 1)
-    return MapDataset(opened, crop_frames=crop_frames, seed=_whole("seed", seed, 0))
-
-
-def _opened(
-    store: str | os.PathLike[str], version: int, selection: _Selection, crop_frames: int | None, buckets: int
-) -> _Split:
+def opened_split(store: str, version: int, selection: Selection, crop_frames: int | None, buckets: int) -> Split:
     """Open a split, which finds errors in its arguments."""
-    # A relative path would be another one after a change of the working directory.
-    split = _Split(os.path.abspath(os.fspath(store)), version, selection)
+    split = Split(store, version, selection)
     split.native.check(crop_frames, buckets)
     for warning in split.native.warnings():
         log.info("%s", warning)
@@ -464,8 +385,8 @@ def _given_ranks(rank: int | None, world_size: int | None) -> tuple[int, int] | 
         return None
     if rank is None or world_size is None:
         raise UsageError("rank, world_size: give both or none of them")
-    world_size = _whole("world_size", world_size, 1)
-    return _whole("rank", rank, 0, world_size - 1), world_size
+    world_size = whole("world_size", world_size, 1)
+    return whole("rank", rank, 0, world_size - 1), world_size
 
 
 def _ranks_of_environment() -> tuple[int, int]:
@@ -484,7 +405,7 @@ def _ranks_of_environment() -> tuple[int, int]:
     return int(rank), int(world_size)
 
 
-def _whole(name: str, value: Any, least: int, most: int = 2**63 - 1) -> int:
+def whole(name: str, value: Any, least: int, most: int = 2**63 - 1) -> int:
     """Return `value` as an int between two bounds."""
     try:
         whole = operator.index(value)

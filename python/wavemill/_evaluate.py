@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -66,37 +66,10 @@ class Evaluation(dict[str, Any]):
         return dict, (dict(self),)
 
 
-def evaluate(
-    store: str | os.PathLike[str],
-    version: int,
-    predictions: Predictions,
-    *,
-    target: str = "genre",
-    split: str = "test",
-    feature: str | None = None,
-    seed: int = 0,
-    logits: bool = False,
-    classes: Sequence[str] | None = None,
-    trained_on: int | str | None = None,
-    split_rule: str | None = None,
-    name: str = "predictions",
-) -> Evaluation:
-    """Compute the scores of predictions for a split of a version; `wavemill.Store.evaluate` has the documentation."""
-    if not 0 <= seed < 2**63:
-        raise UsageError(f"seed: {seed} is not between 0 and 2**63 - 1")
-    settings = {
-        "name": name,
-        "target": target,
-        "split": split,
-        "split_rule": split_rule,
-        "feature": feature,
-        "classes": None if classes is None else list(classes),
-        "trained_on": None if trained_on is None else str(trained_on),
-        "logits": logits,
-        "seed": seed,
-    }
-    native = _wavemill.evaluate(os.fspath(store), version, _given(predictions), settings)
-    evaluation = Evaluation(name, native)
+def evaluated(store: str, version: int, predictions: Predictions, settings: Mapping[str, Any]) -> Evaluation:
+    """Compute the scores of predictions for a split of a version."""
+    native = _wavemill.evaluate(store, version, _given(predictions), settings)
+    evaluation = Evaluation(settings["name"], native)
     for warning in evaluation.warnings:
         log.warning("%s", warning)
     return evaluation

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import _dataset, _evaluate, _wavemill
+from ._dataset import Selection, opened_split, whole
 from .errors import UsageError
 
 if TYPE_CHECKING:
@@ -292,26 +293,29 @@ class Store:
         >>> for batch in data:
         ...     batch["log_mel"].shape, batch["label"]
         """
-        return _dataset.dataset(
-            self._path,
-            self._version,
-            feature,
+        selection = Selection(
+            feature=feature,
             split=split,
             target=target,
-            batch_size=batch_size,
-            seed=seed,
-            shuffle=shuffle,
-            drop_last=drop_last,
+            split_rule=split_rule,
+            shuffle_window=whole("shuffle_window", shuffle_window, 1),
+            skip_damaged=skip_damaged,
+            verify=verify,
+        )
+        crop_frames = None if crop_frames is None else whole("crop_frames", crop_frames, 1)
+        n_buckets = 1 if buckets is None else whole("buckets", buckets, 1)
+        return _dataset.Dataset(
+            opened_split(self._path, self._version, selection, crop_frames, n_buckets),
+            batch_size=whole("batch_size", batch_size, 1),
+            seed=whole("seed", seed, 0),
+            shuffle=split == "training" if shuffle is None else bool(shuffle),
+            drop_last=bool(drop_last),
             rank=rank,
             world_size=world_size,
             crop_frames=crop_frames,
-            buckets=buckets,
-            split_rule=split_rule,
-            shuffle_window=shuffle_window,
-            skip_damaged=skip_damaged,
-            verify=verify,
-            readers=readers,
-            prefetch_batches=prefetch_batches,
+            buckets=n_buckets,
+            readers=whole("readers", readers, 1, 64),
+            prefetch_batches=whole("prefetch_batches", prefetch_batches, 1, 1024),
         )
 
     def map(
@@ -337,17 +341,18 @@ class Store:
         >>> rows[0]["log_mel"].shape
         (128, 1292)
         """
-        return _dataset.map_rows(
-            self._path,
-            self._version,
-            feature,
+        selection = Selection(
+            feature=feature,
             split=split,
             target=target,
-            crop_frames=crop_frames,
-            seed=seed,
             split_rule=split_rule,
+            shuffle_window=1,
+            skip_damaged=False,
             verify=verify,
         )
+        crop_frames = None if crop_frames is None else whole("crop_frames", crop_frames, 1)
+        opened = opened_split(self._path, self._version, selection, crop_frames, 1)
+        return _dataset.MapDataset(opened, crop_frames=crop_frames, seed=whole("seed", seed, 0))
 
     def evaluate(
         self,
@@ -397,17 +402,15 @@ class Store:
         --------
         >>> print(store.evaluate(probabilities, target="genre", split="test"))
         """
-        return _evaluate.evaluate(
-            self._path,
-            self._version,
-            predictions,
-            target=target,
-            split=split,
-            feature=feature,
-            seed=seed,
-            logits=logits,
-            classes=classes,
-            trained_on=trained_on,
-            split_rule=split_rule,
-            name=name,
-        )
+        settings = {
+            "name": name,
+            "target": target,
+            "split": split,
+            "split_rule": split_rule,
+            "feature": feature,
+            "classes": None if classes is None else list(classes),
+            "trained_on": None if trained_on is None else str(trained_on),
+            "logits": logits,
+            "seed": whole("seed", seed, 0),
+        }
+        return _evaluate.evaluated(self._path, self._version, predictions, settings)

@@ -154,6 +154,7 @@ impl AudioPlan {
     ) -> Result<Row, KernelError> {
         let row = row.map_err(|error| self.with_own_place(error))?;
         let mut of_kernels = row.tensors.into_iter();
+
         let mut tensors = Vec::with_capacity(self.origins.len());
         for (place, origin) in self.origins.iter().enumerate() {
             tensors.push(match origin {

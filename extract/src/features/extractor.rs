@@ -254,6 +254,7 @@ impl FeaturePlan {
                 | TensorArgs::Sound(SoundArgs::Pcm { .. })
                 | TensorArgs::Image(_) => packed,
             };
+
             // The kernels return no bytes if not a single frame fits.
             if bytes.is_empty() {
                 return Err(too_short(format!(

@@ -104,7 +104,8 @@ impl RowExtractor {
         }));
         if let Ok(decoded) = decoded {
             decoded?;
-            self.originals = vec![bytes.to_vec(); self.plan.n_originals()];
+            let copies = (0..self.plan.n_originals()).map(|_| bytes.to_vec());
+            self.originals = copies.collect();
             return Ok(());
         }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use wavemill_schemas::config::Data;
-use wavemill_schemas::recipe::Compression;
+use wavemill_schemas::recipe::{Compression, Dtype};
 
 use crate::fixture::Fixture;
 use crate::testing::{load, training};
@@ -96,6 +96,30 @@ fn crops_are_parts_of_rows_that_depend_on_epoch_and_key_alone() {
             of_ranks.extend(content(&dataset, crops(0, 1, 2, 2)));
             assert_eq!(of_ranks, cropped);
             assert_ne!(content(&dataset, crops(1, 0, 1, 1)), cropped);
+        }
+    }
+}
+
+#[test]
+fn crops_of_samples_are_parts_of_the_samples() {
+    for (dtype, bytes) in [(Dtype::F32, 4), (Dtype::S16, 2)] {
+        let (_folder, dataset) = stored(&Fixture {
+            samples: true,
+            shape: [1, 10],
+            dtype,
+            ..Fixture::default()
+        });
+        let crops = LoaderPlan {
+            frames: RowFrames::Crop(4),
+            ..training()
+        };
+
+        let whole = content(&dataset, training());
+        let cropped = content(&dataset, crops);
+        assert_eq!(cropped.len(), whole.len());
+        for (key, crop) in &cropped {
+            let mut parts = whole[key].windows(4 * bytes).step_by(bytes);
+            assert!(parts.any(|part| part == crop), "row {key} of {dtype}");
         }
     }
 }

@@ -483,14 +483,8 @@ pub fn diff_json(folder: &Path, from: VersionName, to: VersionName, rows: bool) 
         rows,
         json: true,
     };
-    let store = Store::open(folder)?;
-    let (_, from) = store.manifest(store.resolve(Some(&command.from))?)?;
-    let (_, to) = store.manifest(store.resolve(Some(&command.to))?)?;
-    let whole = WholeDiff::new(
-        Diff::new(&from, &to),
-        command.compare_tables(&store, &from, &to),
-    );
-    Ok(serde_json::to_string(&whole)?)
+    let (diff, compared) = command.compare()?;
+    Ok(serde_json::to_string(&WholeDiff::new(diff, compared))?)
 }
 
 impl DiffCommand {
@@ -499,11 +493,7 @@ impl DiffCommand {
     /// # Errors
     /// `StoreError` if one of the versions does not exist or cannot be read.
     pub fn run(&self) -> Result<()> {
-        let store = Store::open(&self.store)?;
-        let (_, from) = store.manifest(store.resolve(Some(&self.from))?)?;
-        let (_, to) = store.manifest(store.resolve(Some(&self.to))?)?;
-        let diff = Diff::new(&from, &to);
-        let compared = self.compare_tables(&store, &from, &to);
+        let (diff, compared) = self.compare()?;
         if self.json {
             let whole = WholeDiff::new(diff, compared);
             writeln!(stdout(), "{}", serde_json::to_string(&whole)?)?;
@@ -536,6 +526,15 @@ impl DiffCommand {
         }
         writeln!(stdout(), "= {} files are equal", diff.files_equal)?;
         Ok(())
+    }
+
+    /// Compares the manifests and the tables of both versions.
+    fn compare(&self) -> Result<(Diff, Result<TableChanges, String>)> {
+        let store = Store::open(&self.store)?;
+        let (_, from) = store.manifest(store.resolve(Some(&self.from))?)?;
+        let (_, to) = store.manifest(store.resolve(Some(&self.to))?)?;
+        let compared = self.compare_tables(&store, &from, &to);
+        Ok((Diff::new(&from, &to), compared))
     }
 
     /// Compares the tables of both versions; an error is a sentence that names the facts that are not compared and the
