@@ -19,6 +19,10 @@ use pyo3::prelude::*;
 
 #[pymodule]
 mod _wavemill {
+    /// Version of DataFusion whose tables [`PyOpenTable`](super::sql::PyOpenTable) makes.
+    #[pymodule_export]
+    const DATAFUSION_VERSION: &str = datafusion::DATAFUSION_VERSION;
+
     #[pymodule_export]
     use super::audio::{
         decode_channels, decode_mono, inspect, mel_weights, resample, spectrogram, window,
@@ -34,7 +38,7 @@ mod _wavemill {
     #[pymodule_export]
     use super::run_command;
     #[pymodule_export]
-    use super::sql::query;
+    use super::sql::{PyOpenTable, query};
     #[pymodule_export]
     use super::versions::{diff, manifest, resolve_version, versions};
 }

@@ -1,13 +1,20 @@
-//! Queries over a version of a store.
+//! Queries over a version of a store, and its tables for Python's DataFusion.
+#![allow(unsafe_code)] // reads a capsule of another module
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 
 use arrow::array::{RecordBatch, RecordBatchReader};
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
+use datafusion::catalog::TableProvider;
+use datafusion_ffi::proto::logical_extension_codec::FFI_LogicalExtensionCodec;
+use datafusion_ffi::table_provider::FFI_TableProvider;
 use pyo3::prelude::*;
+use pyo3::types::PyCapsule;
 use pyo3_arrow::PyRecordBatchReader;
+use wavemill_schemas::manifest::Manifest;
 use wavemill_schemas::version_name::VersionName;
 use wavemill_sql::{Limits, Rows};
 use wavemill_store::Store;
@@ -24,22 +31,69 @@ pub(crate) fn query(
     memory_bytes: usize,
     threads: Option<usize>,
 ) -> PyResult<PyRecordBatchReader> {
-    let processors = thread::available_parallelism().map_or(1, usize::from);
-    let limits = Limits {
-        memory_bytes,
-        threads: threads.unwrap_or(processors).max(1),
-        allow_write: false,
-    };
-    let started = py.detach(|| start(root, version, sql, limits));
+    let limits = limits(memory_bytes, threads);
+    let started = py.detach(|| {
+        let manifest = manifest(&root, version)?;
+        Ok(wavemill_sql::open(&root, &manifest, limits)?.rows(sql)?)
+    });
     let rows = started.map_err(|error| errors::of_command(py, &error))?;
     Ok(PyRecordBatchReader::new(Box::new(QueryReader(rows))))
 }
 
-fn start(root: PathBuf, version: u64, sql: &str, limits: Limits) -> anyhow::Result<Rows> {
-    let store = Store::open(&root)?;
+fn limits(memory_bytes: usize, threads: Option<usize>) -> Limits {
+    let processors = thread::available_parallelism().map_or(1, usize::from);
+    Limits {
+        memory_bytes,
+        threads: threads.unwrap_or(processors).max(1),
+        allow_write: false,
+    }
+}
+
+fn manifest(root: &Path, version: u64) -> anyhow::Result<Manifest> {
+    let store = Store::open(root)?;
     let number = store.resolve(Some(&VersionName::Number(version)))?;
-    let (_, manifest) = store.readable(number)?;
-    Ok(wavemill_sql::open(&root, &manifest, limits)?.rows(sql)?)
+    Ok(store.readable(number)?.1)
+}
+
+/// A table of a version, for sessions of Python's DataFusion.
+#[pyclass(frozen, name = "OpenTable", module = "wavemill._wavemill")]
+pub(crate) struct PyOpenTable(Arc<dyn TableProvider>);
+
+#[pymethods]
+impl PyOpenTable {
+    #[new]
+    fn new(
+        py: Python<'_>,
+        root: PathBuf,
+        version: u64,
+        name: &str,
+        memory_bytes: usize,
+        threads: Option<usize>,
+    ) -> PyResult<Self> {
+        let limits = limits(memory_bytes, threads);
+        let opened = py.detach(|| {
+            let manifest = Arc::new(manifest(&root, version)?);
+            Ok(wavemill_sql::table_provider(&root, manifest, limits, name)?)
+        });
+        opened
+            .map(Self)
+            .map_err(|error| errors::of_command(py, &error))
+    }
+
+    /// Returns the capsule from which a session makes the table. `codec` is the capsule that the session gives for its
+    /// codec; it must come from the version of DataFusion with which this module was built.
+    fn provider<'py>(
+        &self,
+        py: Python<'py>,
+        codec: &Bound<'py, PyCapsule>,
+    ) -> PyResult<Bound<'py, PyCapsule>> {
+        let codec = codec.pointer_checked(Some(c"datafusion_logical_extension_codec"))?;
+        // SAFETY: a capsule of this name holds a codec, and the caller has compared the version of its layout.
+        let codec = unsafe { codec.cast::<FFI_LogicalExtensionCodec>().as_ref() }.clone();
+        let provider = Arc::clone(&self.0);
+        let shared = FFI_TableProvider::new_with_ffi_codec(provider, true, None, codec);
+        PyCapsule::new_with_value(py, shared, c"datafusion_table_provider")
+    }
 }
 
 /// The rows of a query as Arrow's reader.

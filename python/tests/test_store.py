@@ -5,10 +5,12 @@ from __future__ import annotations
 import gc
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
 import unittest
+import unittest.mock
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +77,46 @@ class StoreTest(unittest.TestCase):
         frame = datafusion.SessionContext().from_arrow(self.store.sql(counts))
         self.assertEqual(frame.to_pylist(), wanted)
         del arrow
+
+    def test_tables_are_registered_in_datafusion(self) -> None:
+        datafusion = __import__("datafusion")
+        session = datafusion.SessionContext()
+        session.register_table("tracks", self.store.table("tracks"))
+        session.register_table("mel", self.store.table("features_log_mel"))
+
+        # Filters and limits on columns of the store are applied there, others by the session; tensors are converted.
+        queries = [
+            "SELECT track_genre_top, count(*) AS n FROM tracks GROUP BY 1 ORDER BY 1",
+            "SELECT count(*) AS n FROM features_log_mel WHERE split = 'test' AND track_id > 0",
+            "SELECT track_id, log_mel FROM features_log_mel WHERE split <> 'test' ORDER BY track_id LIMIT 7",
+            "SELECT t.track_title, f.log_mel FROM tracks t JOIN features_log_mel f USING (track_id) ORDER BY track_id LIMIT 5",
+        ]
+        for query in queries:
+            with self.subTest(query):
+                got = session.sql(query.replace("features_log_mel", "mel")).to_arrow_table()
+                self.assertEqual(got.to_pylist(), self.store.sql(query).to_arrow().to_pylist())
+        of_tensors = session.sql("SELECT count(*) AS n FROM mel WHERE split = 'test' AND array_length(log_mel) > 1")
+        self.assertEqual(of_tensors.to_pylist(), session.sql("SELECT count(*) AS n FROM mel WHERE split = 'test'").to_pylist())
+        self.assertEqual(session.sql("SELECT 1 FROM mel LIMIT 3").to_arrow_table().num_rows, 3)
+        session.catalog().schema().register_table("of_schema", self.store.table("classes"))
+        n_classes = len(self.store.sql("SELECT * FROM classes").to_arrow())
+        self.assertEqual(session.table("of_schema").to_arrow_table().num_rows, n_classes)
+
+        with self.assertRaisesRegex(wm.UsageError, "no_table"):
+            self.store.table("no_table")
+        with unittest.mock.patch("importlib.metadata.version", return_value="54.1.0"):
+            with self.assertRaisesRegex(wm.UsageError, "datafusion 54.1.0"):
+                session.register_table("other", self.store.table("tracks"))
+
+    def test_damage_under_a_registered_table_is_an_error_of_its_query(self) -> None:
+        copied = clips.folder() / "damaged"
+        shutil.copytree(self.path, copied)
+        session = __import__("datafusion").SessionContext()
+        session.register_table("mel", wm.open(copied).table("features_log_mel"))
+        for shard in copied.rglob("log_mel*/**/*.parquet"):
+            shard.write_bytes(shard.read_bytes()[:-100])
+        with self.assertRaisesRegex(Exception, "parquet: .* bytes long, but"):
+            session.sql("SELECT log_mel FROM mel").collect()
 
     def test_samples_and_files_beside_features(self) -> None:
         recipe = clips.folder() / "sounds.toml"

@@ -19,7 +19,8 @@ class StubTest(unittest.TestCase):
         stub = ast.parse(Path(_wavemill.__file__).with_name("_wavemill.pyi").read_text())
         stubs = {node.name: node for node in stub.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
         names = {name for name in dir(_wavemill) if not name.startswith("__")}
-        self.assertEqual(set(stubs), names)
+        constants = {node.target.id for node in stub.body if isinstance(node, ast.AnnAssign)}
+        self.assertEqual(set(stubs) | constants, names)
 
         for name, node in stubs.items():
             native = getattr(_wavemill, name)

@@ -28,7 +28,8 @@ def store() -> None:
     print(opened, opened.path, opened.version, opened.info(), opened.classes("genre"), opened.stats("log_mel"))
     print(opened.versions(), opened.diff(1, 2, rows=True), opened.rejects.to_arrow())
     result: wm.Result = opened.sql("SELECT 1", memory_limit=1 << 30, threads=2)
-    print(result.to_pandas(), opened.sql("SELECT 1").to_polars())
+    table: wm.Table = opened.table("tracks", memory_limit=1 << 30, threads=2)
+    print(table, result.to_pandas(), opened.sql("SELECT 1").to_polars())
 
 
 def training(opened: wm.Store) -> None:

@@ -24,7 +24,7 @@ from ._audio import (
 from ._build import Extracted, build, extract
 from ._dataset import Dataset, MapDataset
 from ._evaluate import Evaluation, report
-from ._store import Result, Store
+from ._store import Result, Store, Table
 from ._store import open_store as open
 from .errors import (
     AudioError,
@@ -49,6 +49,7 @@ __all__ = [
     "OtherPlanError",
     "Result",
     "Store",
+    "Table",
     "StoreInUseError",
     "UsageError",
     "amplitude_to_db",

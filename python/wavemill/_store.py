@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import html
+import importlib.metadata
 import json
 import os
 from collections.abc import Sequence
@@ -52,6 +53,22 @@ class Result:
         return polars.DataFrame(self)
 
 
+class Table:
+    """A table for the sessions of the package ``datafusion``; made by `Store.table`."""
+
+    def __init__(self, native: _wavemill.OpenTable) -> None:
+        self._native = native
+
+    def __datafusion_table_provider__(self, session: Any) -> object:
+        # The memory that is shared has another layout in other versions.
+        found = importlib.metadata.version("datafusion")
+        if found.split(".")[0] != _wavemill.DATAFUSION_VERSION.split(".")[0]:
+            raise UsageError(f"datafusion {found}: tables need the version {_wavemill.DATAFUSION_VERSION}; use Store.sql")
+        # A schema gives the codec itself instead of a session.
+        method = getattr(session, "__datafusion_logical_extension_codec__", None)
+        return self._native.provider(session if method is None else method())
+
+
 def open_store(path: str | os.PathLike[str], version: int | str = "latest") -> Store:
     """Open a version of a store.
 
@@ -74,6 +91,13 @@ def open_store(path: str | os.PathLike[str], version: int | str = "latest") -> S
     # A relative path would be another one after a change of the working directory.
     root = os.path.abspath(os.fspath(path))
     return Store(root, _wavemill.resolve_version(root, None if version == "latest" else str(version)))
+
+
+def _check_limits(memory_limit: int, threads: int | None) -> None:
+    if memory_limit < 128 << 20:
+        raise UsageError(f"memory_limit = {memory_limit}: must be at least 128 MiB, in bytes")
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads = {threads}: must be 1 or more")
 
 
 class Store:
@@ -175,11 +199,35 @@ class Store:
         --------
         >>> store.sql("SELECT track_genre_top, count(*) AS n FROM tracks GROUP BY 1").to_pandas()
         """
-        if memory_limit < 128 << 20:
-            raise UsageError(f"memory_limit = {memory_limit}: must be at least 128 MiB, in bytes")
-        if threads is not None and threads < 1:
-            raise UsageError(f"threads = {threads}: must be 1 or more")
+        _check_limits(memory_limit, threads)
         return Result(_wavemill.query(self._path, self._version, query, memory_limit, threads))
+
+    def table(self, name: str, *, memory_limit: int = _QUERY_BYTES, threads: int | None = None) -> Table:
+        """Return a table that a session of the package ``datafusion`` can register. Only the columns and rows that
+        its query needs are read, while they are taken.
+
+        Parameters
+        ----------
+        name : str
+            Name of the table, such as ``"tracks"``, ``"features_log_mel"`` or ``"raw.genres"``.
+        memory_limit, threads : int
+            Limits of each scan, as in `sql`.
+
+        Raises
+        ------
+        UsageError
+            There is no such table; or, when it is registered, the package has another major version.
+        DamagedStoreError
+            The table's file is missing or has other bytes.
+
+        Examples
+        --------
+        >>> session = datafusion.SessionContext()
+        >>> session.register_table("tracks", store.table("tracks"))
+        >>> session.sql("SELECT count(*) FROM tracks")
+        """
+        _check_limits(memory_limit, threads)
+        return Table(_wavemill.OpenTable(self._path, self._version, name, memory_limit, threads))
 
     @functools.cached_property
     def _manifest(self) -> dict[str, Any]:

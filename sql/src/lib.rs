@@ -18,6 +18,7 @@ mod parts;
 #[cfg(test)]
 mod people_tests;
 mod prompt;
+mod provider;
 mod rows;
 mod running;
 mod script;
@@ -34,6 +35,7 @@ pub use error::SqlError;
 pub use output::tensors::TensorStream;
 pub use output::{Format, Sink};
 pub use prompt::Prompt;
+pub use provider::table_provider;
 pub use rows::Rows;
 pub use running::Interrupt;
 pub use session::{Limits, Session, open};

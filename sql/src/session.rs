@@ -11,13 +11,14 @@ use arrow::datatypes::SchemaRef;
 use datafusion::catalog::CatalogProvider;
 use datafusion::common::config::ConfigNonZeroUsize;
 use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{Column, TableReference};
 use datafusion::datasource::listing::{ListingTable, ListingTableUrl};
 use datafusion::datasource::source_as_provider;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
-use datafusion::logical_expr::{self as logical, DdlStatement, LogicalPlan};
+use datafusion::logical_expr::{self as logical, DdlStatement, Expr, LogicalPlan};
 use datafusion::object_store::local::LocalFileSystem;
 use datafusion::physical_plan::{SendableRecordBatchStream, execute_stream};
 use datafusion::prelude::{SessionConfig, SessionContext};
@@ -177,15 +178,42 @@ impl Session {
             return Err(SqlError::Meaning { detail });
         };
 
-        let Self {
-            planner,
-            version,
-            opened,
-            interrupt,
-        } = self;
-        let workers = planner.limits.workers();
-        let query = async move { planner.stream(statement).await };
-        Rows::start(workers, query, Origin::new(version, opened, interrupt))
+        self.start(async move |planner| planner.stream(statement).await)
+    }
+
+    /// Starts reading these columns of the rows of a table that pass all filters, and returns them.
+    ///
+    /// # Errors
+    /// [`SqlError`].
+    pub(super) fn scan(
+        self,
+        table: &str,
+        columns: Vec<String>,
+        filters: Vec<Expr>,
+        limit: Option<usize>,
+    ) -> Result<Rows, SqlError> {
+        let (schema, name) = qualified(table);
+        let table = TableReference::partial(schema, name);
+        self.start(async move |planner| {
+            let mut rows = planner.ctx.table(table).await?;
+            for filter in filters {
+                rows = rows.filter(filter)?;
+            }
+            let columns = columns
+                .into_iter()
+                .map(|name| Expr::Column(Column::from_name(name)));
+            let rows = rows.select(columns)?.limit(0, limit)?;
+            planner.execute(rows.into_unoptimized_plan()).await
+        })
+    }
+
+    fn start<Q>(self, query: impl FnOnce(Planner) -> Q) -> Result<Rows, SqlError>
+    where
+        Q: Future<Output = Result<SendableRecordBatchStream, SqlError>> + Send + 'static,
+    {
+        let workers = self.planner.limits.workers();
+        let origin = Origin::new(self.version, self.opened, self.interrupt);
+        Rows::start(workers, query(self.planner), origin)
     }
 
     fn run_statement(&self, statement: Statement, sink: &mut dyn Sink) -> Result<(), SqlError> {
@@ -278,7 +306,11 @@ impl Planner {
 
         // Existing files in the target's folder are the user's and must stay if the statement fails.
         self.note_target(&plan)?;
+        self.execute(plan).await
+    }
 
+    /// Starts a plan, with batches of as many rows as fit into memory.
+    async fn execute(&self, plan: LogicalPlan) -> Result<SendableRecordBatchStream, SqlError> {
         // DDL is executed by this call. For a query, the call only creates a plan.
         let (mut state, plan) = self.ctx.execute_logical_plan(plan).await?.into_parts();
         // In the optimized plan a scan has only the columns that the query reads, which determine the width of its
@@ -427,7 +459,7 @@ impl Planner {
     }
 
     fn columns(&self, table: &str) -> Result<SchemaRef, SqlError> {
-        let (schema, name) = table.split_once('.').unwrap_or((STORE, table));
+        let (schema, name) = qualified(table);
         // `table` is only asynchronous because of its trait. It opens the file on this thread.
         let runtime = tokio::runtime::Builder::new_current_thread().build()?;
         let found = match self.schema_provider(schema) {
@@ -438,6 +470,11 @@ impl Planner {
             .map(|provider| provider.schema())
             .ok_or_else(|| self.unknown_table(table))
     }
+}
+
+/// Returns the schema and the name of one of [`Session::tables`].
+fn qualified(table: &str) -> (&str, &str) {
+    table.split_once('.').unwrap_or((STORE, table))
 }
 
 /// Parses the statements of a query, of which there is at least one.

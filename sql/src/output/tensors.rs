@@ -7,7 +7,8 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, FixedSizeBinaryArray, FixedSizeListArray, PrimitiveArray, RecordBatch,
+    Array, ArrayRef, AsArray, FixedSizeBinaryArray, FixedSizeListArray, PrimitiveArray,
+    RecordBatch, RecordBatchOptions,
 };
 use arrow::buffer::{Buffer, ScalarBuffer};
 use arrow::datatypes::{
@@ -87,7 +88,9 @@ impl TensorStream {
             }
         }
 
-        RecordBatch::try_new(self.schema.clone(), columns)
+        // A batch without columns has a number of rows, too.
+        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)
     }
 }
 
