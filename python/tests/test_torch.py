@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import pickle
+import shutil
+import subprocess
 import tempfile
 import unittest
 import warnings
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -220,7 +224,41 @@ def train(folder: str, store: str, rank: int, world_size: int, n_batches: int, r
     os._exit(0)
 
 
+#: The program `wavemill-train`, which the tests of the package do not build.
+TRAINER = os.environ.get("WAVEMILL_TRAINER") or shutil.which("wavemill-train")
+
+
 class Training(Case):
+    @unittest.skipIf(TRAINER is None, "wavemill-train is not on PATH, and WAVEMILL_TRAINER is not set")
+    def test_the_trainer_sees_the_same_batches(self) -> None:
+        # Weights that do not change give each step of the trainer the loss of its batch.
+        settings = ["optimizer.lr=1e-30", "model.dropout=0.0", "train.epochs=2", "data.batch_size=6", "seed=7"]
+        for world_size in (1, 2, 3):
+            with self.subTest(world_size=world_size), tempfile.TemporaryDirectory() as folder:
+                fit = ["fit", "--store", self.store.path, "--model", "lstm", "--nproc", str(world_size), "--runs", folder]
+                self.trainer(*fit, *(word for setting in settings for word in ("--set", setting)))
+                run = next(Path(folder).iterdir())
+                self.trainer("export", str(run), "--format", "torchscript", "--out", f"{folder}/model.pt")
+                model = torch.jit.load(f"{folder}/model.pt").eval()
+
+                losses = []
+                for epoch in (0, 1):
+                    ranks = [self.data(batch_size=6, rank=rank, world_size=world_size) for rank in range(world_size)]
+                    for data in ranks:
+                        data.set_epoch(epoch)
+                    for parts in zip(*ranks):
+                        rows, labels = (torch.cat([part[name] for part in parts]) for name in ("log_mel", "label"))
+                        with torch.no_grad():
+                            losses.append(torch.nn.functional.cross_entropy(model(rows.float()), labels).item())
+                log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+                steps = [line["values"]["loss"] for line in log if line["kind"] == "step"]
+                np.testing.assert_allclose(losses, steps, atol=1e-6)
+                self.assertGreater(np.std(steps), 1e-3)
+
+    def trainer(self, *words: str) -> None:
+        ran = subprocess.run([str(TRAINER), "--quiet", *words], capture_output=True, text=True, check=False)
+        self.assertEqual(ran.returncode, 0, ran.stderr)
+
     def test_training_continues_on_another_number_of_ranks(self) -> None:
         if not torch.distributed.is_available():
             self.skipTest("torch.distributed is not available")
