@@ -7,7 +7,7 @@
 #   clips     cost per clip in archives of ten to ten thousand clips; utilization of workers
 #   stages    decode, resample and log-mel: the Python chains, mpg123, symphonia, nanomp3
 #   kernels   wavemill's own kernels (criterion)
-#   loader    the trainer's batches from a store: memory-mapped .npy, HDF5, pyarrow, torch's DataLoader
+#   loader    batches from a store in Rust and Python: memory-mapped .npy, HDF5, pyarrow, torch's DataLoader, WebDataset, …
 #   serve     time from a song to its prediction over HTTP: Gradio with the same model as TorchScript
 #
 # Needs about 6 GB for the peers (.venv), FFmpeg's libraries for torchcodec, mpg123 and valgrind for stages, and
@@ -46,7 +46,9 @@ loader() {
     scripts/libtorch.sh && scripts/peers/setup.sh --bench || return 1
     bench=$(cargo bench --locked --no-run -p wavemill-trainer --bench loader 2>&1 | tee /dev/stderr |
         sed -n 's/.*Executable.*(\(.*\))$/\1/p') || return 1
-    .venv/bin/python scripts/peers/loader.py "$bench" $docs/loader.md "$rounds"
+    cargo build --locked --release -p wavemill-python && python_module release || return 1
+    PYTHONPATH=.venv/streaming:.venv/datasets4:python \
+        .venv/bin/python scripts/peers/loader.py "$bench" $docs/loader.md "$rounds"
 }
 
 # The peers and the data are already installed.
@@ -59,7 +61,7 @@ serve() {
 }
 
 peers() {
-    .venv/bin/python scripts/peers/bench.py "$1" "$wavemill" "$data" "$docs/$1.md" "$rounds"
+    PYTHONPATH=python .venv/bin/python scripts/peers/bench.py "$1" "$wavemill" "$data" "$docs/$1.md" "$rounds"
 }
 
 case $kind in
@@ -80,7 +82,10 @@ if [[ $kind != kernels && $kind != loader ]]; then
         step 'other decoders' cargo build --locked --release -p wavemill-decode --example decode_mp3
     fi
     wavemill=${CARGO_TARGET_DIR:-target}/release/wavemill
-    if [[ $kind != serve ]]; then step 'release build' cargo build --locked --release -p wavemill; fi
+    if [[ $kind != serve ]]; then
+        step 'release build' cargo build --locked --release -p wavemill -p wavemill-python
+        python_module release
+    fi
 fi
 for one in "${kinds[@]}"; do
     case $one in

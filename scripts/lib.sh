@@ -103,3 +103,11 @@ fetch_wheels() {
     "$python" -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --python-version 3.12 \
         "${platforms[@]}" --platform "manylinux2014_$(uname -m)" --dest "$folder" "$@"
 }
+
+# python_module PROFILE: puts the module of the last build with this profile into the Python package in python/.
+python_module() {
+    local module=python/wavemill/_wavemill.abi3.so
+    # Python maps the module into memory, so a running process must keep the old file.
+    cp "${CARGO_TARGET_DIR:-target}/$1/lib_wavemill.so" $module.part
+    mv $module.part $module
+}

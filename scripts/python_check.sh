@@ -12,10 +12,7 @@ if [[ ${1:-} == --help ]]; then usage "${BASH_SOURCE[0]}"; exit 0; fi
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 cargo build --locked --workspace --lib --bins --tests
-module=${CARGO_TARGET_DIR:-target}/debug/lib_wavemill.so
-# Python maps the module into memory, so a running process must keep the old file.
-cp "$module" python/wavemill/_wavemill.abi3.so.part
-mv python/wavemill/_wavemill.abi3.so.part python/wavemill/_wavemill.abi3.so
+python_module debug
 
 python=$PWD/.venv/bin/python
 PYTHONPATH=$PWD/python:$PWD/python/tests${PYTHONPATH:+:$PYTHONPATH}

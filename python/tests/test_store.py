@@ -73,10 +73,12 @@ class StoreTest(unittest.TestCase):
         duckdb = __import__("duckdb")
         arrow = self.store.sql(counts).to_arrow()
         self.assertEqual(duckdb.sql("SELECT sum(n) FROM arrow").fetchall(), [(table.num_rows,)])
+        lists = self.store.sql("SELECT tensor(log_mel) AS m FROM features_log_mel LIMIT 2").to_arrow()
+        self.assertEqual(duckdb.sql("SELECT len(m) > 0 FROM lists").fetchall(), [(True,), (True,)])
         datafusion = __import__("datafusion")
         frame = datafusion.SessionContext().from_arrow(self.store.sql(counts))
         self.assertEqual(frame.to_pylist(), wanted)
-        del arrow
+        del arrow, lists
 
     def test_tables_are_registered_in_datafusion(self) -> None:
         datafusion = __import__("datafusion")

@@ -305,8 +305,9 @@ def power_to_db(
         raise UsageError(f"top_db = {top_db}: must be 0 or more, or None")
 
     reference = np.abs(ref(power)) if callable(ref) else np.abs(ref)
-    decibels = 10.0 * np.log10(np.maximum(amin, power))
-    decibels = decibels - 10.0 * np.log10(np.maximum(amin, reference))
+    decibels = np.log10(np.maximum(amin, power))
+    decibels *= 10.0
+    decibels -= 10.0 * np.log10(np.maximum(amin, reference))
     if top_db is not None and decibels.size:
         decibels = np.maximum(decibels, decibels.max() - top_db)
     return cast(Array, decibels)

@@ -27,7 +27,8 @@ class Result:
     """The rows of a query, computed while they are taken; made by `Store.sql`.
 
     Anything that reads Arrow streams takes it once, without copying tensors: ``polars.DataFrame(result)``,
-    ``pyarrow.table(result)``, ``duckdb.from_arrow(pyarrow.table(result))``, ``datafusion``'s ``from_arrow(result)``.
+    ``pyarrow.table(result)``, ``datafusion``'s ``from_arrow(result)``. DuckDB reads ``pyarrow.table(result)``, in which
+    16-bit tensors have to be lists: ``SELECT tensor(log_mel) …``.
     """
 
     def __init__(self, stream: Any) -> None:

@@ -41,6 +41,7 @@ CHAINS = {
 }
 BAND_PATH = ("--set", "audio.decode.path=band")
 FILE_RATE = ("--set", "audio.sample_rate_hz=44100")
+PACKAGE = "wavemill in Python, 1 thread"
 OURS = {
     "wavemill, 1 thread": (),
     "wavemill by the band path, 1 thread": BAND_PATH,
@@ -243,6 +244,7 @@ def bench_extract(wavemill, data, scratch, rounds):
         "wavemill, 2 programs": twice,
     }
     contestants.update({name: lambda options=options: ours(1, options=options) for name, options in OURS.items()})
+    contestants[PACKAGE] = theirs(("chain", "wavemill"))
     contestants.update({name: theirs(arguments) for name, arguments in CHAINS.items()})
     results = alternate(contestants, rounds)
     two = results.pop("wavemill, 2 threads")
@@ -286,6 +288,7 @@ def bench_extract(wavemill, data, scratch, rounds):
         table(results, "cpu_ms", "CPU ms per clip", CLIPS),
         f"- wavemill is {exact}, the best chain of other tools.\n"
         f"- By the band path it is {by_band}.\n"
+        f"- Its Python package, which writes .npy files like the other tools, is {ratios(PACKAGE)}.\n"
         f"- Two workers are {scalings[0]}. With one worker, reading and writing may use another core.\n"
         f"- If all threads of the run with one worker share one core, two workers are {scalings[1]}.\n"
         f"- Two processes with one worker each, on separate cores, are {two_programs}; the time of both is halved. This is "

@@ -48,5 +48,8 @@ install() {
 }
 for list in "${lists[@]}"; do install "$list"; done
 install requirements-datasets4.txt --no-deps --upgrade --target .venv/datasets4
-if $bench; then install requirements-gradio.txt --upgrade --target .venv/gradio; fi
+if $bench; then
+    install requirements-gradio.txt --upgrade --target .venv/gradio
+    install requirements-streaming.txt --no-deps --upgrade --target .venv/streaming
+fi
 rm .venv/unfinished
