@@ -9,6 +9,7 @@ use wavemill_schemas::manifest::{FeatureEntry, Scale, Stats};
 use wavemill_schemas::recipe::Dtype;
 
 use crate::frames::Excerpt;
+use crate::spec::refuse_files;
 use crate::{DatasetError, InputSpec};
 
 /// The name of the time axis in a manifest.
@@ -59,15 +60,9 @@ struct Axes {
 
 impl Axes {
     fn from_feature(feature: &FeatureEntry) -> Result<Self, DatasetError> {
-        let name = &feature.name;
-        if feature.is_original() {
-            let problem = format!(
-                "rows of {name} are files, which have to be decoded: set data.feature to another feature, such as one \
-                 with op = \"pcm\""
-            );
-            return Err(DatasetError::unfit("feature", problem));
-        }
+        refuse_files(feature)?;
 
+        let name = &feature.name;
         if feature.is_statistics() {
             let values: Option<usize> = feature.shape.iter().copied().product();
             return Ok(Self {

@@ -53,6 +53,7 @@ impl InputSpec {
         data: &Data,
         stats: Option<&Stats>,
     ) -> Result<Self, DatasetError> {
+        refuse_files(feature)?;
         let frames = frames_of(feature, data)?;
 
         // The numbers of a row of statistics have different units, so they are always standardised, like metadata
@@ -141,6 +142,19 @@ impl MetadataColumn {
             0.0
         }
     }
+}
+
+/// Refuses a feature whose rows are not values.
+pub(crate) fn refuse_files(feature: &FeatureEntry) -> Result<(), DatasetError> {
+    if !feature.is_original() {
+        return Ok(());
+    }
+    let problem = format!(
+        "rows of {} are files, which have to be decoded: set data.feature to another feature, such as one with \
+         op = \"pcm\"",
+        feature.name
+    );
+    Err(DatasetError::unfit("feature", problem))
 }
 
 /// Returns the number of frames of a row as input of the model; 1 for a feature without frames.
