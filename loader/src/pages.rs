@@ -325,7 +325,7 @@ impl Pages {
         let source = &self.sources[group.file as usize];
         let number = group.number as usize;
         if !source.is_sound(row.stop)? {
-            let problem = "other bytes (blake3 differs)";
+            let problem = "the file is missing, or its blake3 differs";
             return Err(DatasetError::row_group(&source.path, number, problem));
         }
 

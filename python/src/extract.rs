@@ -25,9 +25,9 @@ use crate::interrupt::interruptible;
 /// The rows or the problem of each file.
 type Outcomes = Vec<Option<Result<RecordBatch, String>>>;
 
-/// Computes a feature of files on several threads. Returns a table of rows, with the columns of a shard and tensors as in
-/// queries, and a table of
-/// the files without rows, with the columns `clip_key` and `problem`, both in the order of `paths`.
+/// Computes a feature of files, by default the recipe's first one, on several threads. Returns a table of rows, with the
+/// columns of a shard and tensors as in queries, and a table of the files without rows, with the columns `clip_key` and
+/// `problem`, both in the order of `paths`.
 #[pyfunction]
 pub(crate) fn extract(
     py: Python<'_>,
@@ -39,7 +39,10 @@ pub(crate) fn extract(
 ) -> PyResult<(PyTable, PyTable)> {
     let extracted = interruptible(py, |stop| {
         let recipe = Recipe::load(recipe, &sets)?;
-        let number = feature_number(&recipe, feature)?;
+        let number = match feature {
+            Some(_) => feature_number(&recipe, feature)?,
+            None => 0,
+        };
         let job = Job::new(paths, recipe, number)?;
         job.run(threads, stop)?;
         job.tables()

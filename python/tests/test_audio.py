@@ -104,9 +104,10 @@ class Files(unittest.TestCase):
         self.assertIn("bytes", str(caught.exception))
         self.assertTrue(caught.exception.reason)
         self.assertEqual(wm.inspect(b"").reject, "empty")
-        with self.assertRaises(wm.UsageError):
-            wm.load(io.StringIO("text"))
-        for wrong in ({"offset": -1.0}, {"duration": 0.0}, {"sr": 0}, {"sr": 22050.5}, {"sr": 10**7}):
+        for no_file in (io.StringIO("text"), 3, None):
+            with self.subTest(no_file=no_file), self.assertRaises(wm.UsageError):
+                wm.load(no_file)  # type: ignore[arg-type]
+        for wrong in ({"offset": -1.0}, {"duration": 0.0}, {"sr": 0}, {"sr": 22050.5}, {"sr": 10**7}, {"dtype": np.int16}):
             with self.subTest(**wrong), self.assertRaises(wm.UsageError):
                 wm.load(self.clip(), **wrong)
 

@@ -114,9 +114,11 @@ except KeyboardInterrupt:
             key = str(Path(row["clip_key"]).relative_to(clips.archive()))
             self.assertEqual(row["log_mel"], by_key[key], key)
 
-        for wrong in ({"feature": "mood"}, {"recipe": "mood"}, {"threads": 0}, {"feature": None}):
+        by_default = pyarrow.table(wm.extract(files[:2], recipe=self.recipe).rows)
+        self.assertEqual(by_default["log_mel"].to_pylist(), rows["log_mel"].to_pylist()[:2])
+        for wrong in ({"feature": "mood"}, {"recipe": "mood"}, {"threads": 0}, {"paths": files[0]}):
             with self.subTest(**wrong), self.assertRaises(wm.UsageError):
-                wm.extract(files, **{"recipe": self.recipe, "feature": "log_mel", **wrong})
+                wm.extract(**{"paths": files, "recipe": self.recipe, **wrong})
 
     def test_an_exception_in_progress_stops_the_build(self) -> None:
         class Broken(RuntimeError):

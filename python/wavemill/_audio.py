@@ -88,6 +88,8 @@ def load(
         raise UsageError(f"offset = {offset}: must be 0 or more seconds")
     if duration is not None and not (duration > 0.0 and np.isfinite(duration)):
         raise UsageError(f"duration = {duration}: must be more than 0 seconds, or None")
+    if np.dtype(dtype).kind != "f":
+        raise UsageError(f"dtype: must be a type of floats, not {np.dtype(dtype)}")
     rate = None if sr is None else _whole_rate("sr", sr)
     data, name = _read(path)
 
@@ -207,7 +209,10 @@ def stft(
 
     if center:
         pad = [(0, 0)] * (samples.ndim - 1) + [(n_fft // 2, n_fft // 2)]
-        samples = np.pad(samples, pad, mode=cast(Any, pad_mode))
+        try:
+            samples = np.pad(samples, pad, mode=cast(Any, pad_mode))
+        except ValueError as error:
+            raise UsageError(f"pad_mode: {error}") from None
     if samples.shape[-1] < n_fft:
         raise UsageError(f"n_fft = {n_fft}: y has only {samples.shape[-1]} samples")
 
@@ -247,6 +252,8 @@ def istft(
     >>> y = wm.istft(wm.stft(y), length=len(y))
     """
     spectrum = np.asarray(stft_matrix)
+    if spectrum.ndim < 2 or spectrum.dtype.kind != "c":
+        raise UsageError(f"stft_matrix: must be complex, of shape (…, bins, frames), not {spectrum.dtype} of {spectrum.shape}")
     n_fft = 2 * (spectrum.shape[-2] - 1) if n_fft is None else n_fft
     win_length = n_fft if win_length is None else win_length
     hop_length = win_length // 4 if hop_length is None else hop_length
@@ -378,9 +385,9 @@ def _read(path: AudioFile) -> tuple[bytes, str]:
     if isinstance(path, (str, os.PathLike)):
         with open(path, "rb") as file:
             return file.read(), os.fspath(path)
-    data = path.read()
+    data = path.read() if hasattr(path, "read") else None
     if not isinstance(data, bytes):
-        raise UsageError(f"{path!r}: must be opened for reading bytes (mode 'rb')")
+        raise UsageError(f"{path!r}: must be a path, bytes, or a file opened for reading bytes (mode 'rb')")
     return data, str(getattr(path, "name", "file object"))
 
 

@@ -121,7 +121,7 @@ def extract(
     recipe : str or path
         Name of a shipped recipe, or a TOML file.
     feature : str
-        Name of a feature of the recipe; may be omitted if it has only one.
+        Name of a feature of the recipe; by default its first one.
     set : dict
         Values of the recipe to change, as for `build`.
     threads : int
@@ -138,6 +138,8 @@ def extract(
     """
     if threads is not None and threads < 1:
         raise UsageError(f"threads = {threads}: must be 1 or more")
+    if isinstance(paths, (str, bytes, os.PathLike)):
+        raise UsageError(f"paths: must be several paths, such as [{paths!r}]")
     words = [os.fspath(path) for path in paths]
     rows, rejects = _wavemill.extract(words, os.fspath(recipe), _sets(set), feature, threads or os.cpu_count() or 1)
     return Extracted(rows, rejects)

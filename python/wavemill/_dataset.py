@@ -412,6 +412,6 @@ def whole(name: str, value: Any, least: int, most: int = 2**63 - 1) -> int:
     except TypeError:
         raise UsageError(f"{name}: {value!r} is not a whole number") from None
     if not least <= whole <= most:
-        bounds = f"at least {least}" if most == 2**63 - 1 else f"between {least} and {most}"
+        bounds = f"at least {least}" if whole < least and most == 2**63 - 1 else f"between {least} and {most}"
         raise UsageError(f"{name}: {whole} is not {bounds}")
     return whole
