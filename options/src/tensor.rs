@@ -1,4 +1,6 @@
-//! The arguments of a feature of any operation, and the tensors that are stored for them.
+//! One type for the arguments of all features: computed from spectra, the sound itself, or pictures. It only dispatches by
+//! this kind. Axes and numbers of bands are in [`crate::op`], shapes and types in [`crate::args`], [`crate::sound`] and
+//! [`crate::image`].
 
 use serde::Serialize;
 

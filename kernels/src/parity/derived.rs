@@ -1,4 +1,5 @@
-//! Features derived from other features' values: the CPU matches the references, and devices refuse them.
+//! Parity of statistics and pictures, which are computed from another feature's values: the CPU matches the references,
+//! and devices refuse them. They apply to every operation alike, so a new operation needs no case here.
 
 use wavemill_options::{ColourMap, Derived, PictureArgs};
 
