@@ -25,7 +25,7 @@ impl Store {
         durable::make_folder(&folder).map_err(StoreError::io_at(&folder, "create the folder"))?;
         // Readers ignore this name because it does not parse as a version. If the run is killed, the next run removes
         // the file.
-        let temporary = folder.join(format!(".{}.tmp", manifest.plan_id));
+        let temporary = durable::temporary_beside(&path);
         write_durably(&temporary, text.as_bytes())?;
 
         fail_point!("commit-before-link");
@@ -59,8 +59,7 @@ pub(super) fn write_renamed(path: &Path, bytes: &[u8]) -> Result<(), StoreError>
     let folder = path.parent().unwrap_or(Path::new("."));
     durable::make_folder(folder).map_err(StoreError::io_at(folder, "create the folder"))?;
 
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = folder.join(format!(".{name}.tmp"));
+    let temporary = durable::temporary_beside(path);
     write_durably(&temporary, bytes)?;
     fs::rename(&temporary, path).map_err(StoreError::io_at(path, "rename"))?;
     sync(folder)

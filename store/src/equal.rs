@@ -9,7 +9,8 @@ use std::path::Path;
 
 use wavemill_schemas::manifest::{FileEntry, Manifest};
 
-use super::resume::{hard_link, replace_by, temporary_beside};
+use super::durable;
+use super::resume::{hard_link, replace_by};
 use super::{Store, StoreError};
 
 impl Store {
@@ -69,9 +70,7 @@ fn is_same_file(earlier: &Path, written: &Path) -> io::Result<bool> {
 
 /// Replaces `to` by a link to `from`. Returns false if the file system refuses the link.
 fn link_over(from: &Path, to: &Path) -> io::Result<bool> {
-    let temporary = temporary_beside(to);
-    // A killed run may have left the temporary file. A link cannot be created while the name is taken.
-    let _ = fs::remove_file(&temporary);
+    let temporary = durable::temporary_beside(to);
     // Creating a link fails on another file system, on one without links, and if the file has too many links.
     if hard_link(from, &temporary).is_err() {
         return Ok(false);

@@ -11,7 +11,7 @@ use wavemill_source::InputSeen;
 use wavemill_versions::list;
 
 use super::commit::write_renamed;
-use super::durable::{self, leads_nowhere};
+use super::durable::{self, is_temporary, leads_nowhere};
 use super::{Store, StoreError};
 
 /// Description of a plan, which a run writes when the plan begins, before its first shard.
@@ -311,11 +311,6 @@ fn is_folder(path: &Path) -> Result<bool, StoreError> {
         Err(error) if leads_nowhere(&error) => Ok(false),
         found => Ok(found.map_err(StoreError::io_at(path, "access"))?.is_dir()),
     }
-}
-
-fn is_temporary(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    name.starts_with('.') && name.ends_with(".tmp")
 }
 
 fn name_of(path: &Path) -> Option<&str> {

@@ -239,10 +239,7 @@ fn has_length(path: &Path, bytes: u64) -> bool {
 /// The link is created under a temporary name and renamed, to replace a file that a killed run may have left at `to`.
 fn link_file(from: &Path, to: &Path) -> io::Result<()> {
     durable::make_folder(to.parent().unwrap_or(Path::new(".")))?;
-    let temporary = temporary_beside(to);
-    // A killed run may have left the temporary file. A link cannot be created while the name is taken.
-    let _ = fs::remove_file(&temporary);
-
+    let temporary = durable::temporary_beside(to);
     if hard_link(from, &temporary).is_err() {
         // The bytes of a linked file are already on the disk; those of a copy are not.
         fs::copy(from, &temporary)?;
@@ -256,12 +253,6 @@ fn link_file(from: &Path, to: &Path) -> io::Result<()> {
 /// itself would dangle after `gc` removes the version that owns the target.
 pub(super) fn hard_link(from: &Path, to: &Path) -> io::Result<()> {
     fs::hard_link(from.canonicalize()?, to)
-}
-
-/// Returns the temporary name of a file. If the run is killed, the next run removes the temporary file.
-pub(super) fn temporary_beside(path: &Path) -> PathBuf {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!(".{name}.tmp"))
 }
 
 /// Renames the file `temporary` to `to` and makes the rename durable.

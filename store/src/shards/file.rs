@@ -232,18 +232,14 @@ impl FileTarget {
         let path = root.join(&relative);
         let folder = path.parent().unwrap_or(root);
         durable::make_folder(folder).map_err(StoreError::io_at(folder, "create the folder"))?;
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        // Readers skip names that start with a dot.
-        let temporary = folder.join(format!(".{name}.tmp"));
         Ok(Self {
             relative,
+            temporary: durable::temporary_beside(&path),
             path,
-            temporary,
         })
     }
 
     fn open(&self) -> Result<BufWriter<HashingFile>, StoreError> {
-        // Overwrites the file that a killed run may have left under this name.
         let file =
             File::create(&self.temporary).map_err(StoreError::io_at(&self.temporary, "create"))?;
         let hashing = HashingFile::new(file);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, Int32Array, RecordBatch};
 use arrow::datatypes::{Float16Type, Int32Type};
 use half::f16;
 use parquet::arrow::arrow_reader::{
@@ -14,8 +14,9 @@ use wavemill_schemas::manifest::FeatureEntry;
 use wavemill_schemas::recipe::{Compression, Dtype, Layout, ShardSpec};
 
 use super::encode::{Format, RowGroup};
-use super::file::ParquetFile;
+use super::file::{ParquetFile, write_table};
 use super::rows::{AudioFacts, FeatureRow};
+use crate::StoreError;
 use crate::tensors::Tensor;
 
 const ROWS: usize = 6;
@@ -266,4 +267,40 @@ fn the_list_layout_holds_the_same_values() {
             "row {row}"
         );
     }
+}
+
+/// Two processes may write the same file at the same time, on a file system without locks or on several machines.
+#[test]
+fn a_file_that_two_writers_write_at_once_is_whole() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let batch = RecordBatch::try_from_iter([(
+        "number",
+        Arc::new(Int32Array::from_iter_values(0..1000)) as ArrayRef,
+    )])
+    .expect("a batch");
+    let write = |rows: &mut dyn Iterator<Item = Result<RecordBatch, StoreError>>| {
+        let path = "data/plan/tables/numbers.parquet".to_owned();
+        write_table(folder.path(), path, "numbers", batch.schema(), rows)
+    };
+
+    // The second writer begins after the first one has begun, and ends before it.
+    let mut second = None;
+    let mut rows = std::iter::once_with(|| {
+        second = Some(write(&mut std::iter::once(Ok(batch.clone()))));
+        Ok(batch.clone())
+    });
+    let first = write(&mut rows).expect("the first writer's file");
+    drop(rows);
+    let second = second
+        .expect("the second writer has run")
+        .expect("its file");
+    assert_eq!(first, second);
+
+    let path = folder.path().join(&first.path);
+    let hash = wavemill_versions::hash_file(&path).expect("a readable file");
+    assert_eq!(hash, first.blake3);
+
+    let folder = path.parent().expect("a parent");
+    let names = std::fs::read_dir(folder).expect("a folder").count();
+    assert_eq!(names, 1, "no temporary file is left");
 }
