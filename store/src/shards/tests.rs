@@ -290,7 +290,6 @@ fn a_file_that_two_writers_write_at_once_is_whole() {
         Ok(batch.clone())
     });
     let first = write(&mut rows).expect("the first writer's file");
-    drop(rows);
     let second = second
         .expect("the second writer has run")
         .expect("its file");
