@@ -4,15 +4,18 @@
 usage: read_export.py arrays STORE FEATURE NPY PNG
        read_export.py sounds STORE FEATURE FOLDER
        read_export.py datasets STORE FEATURE FOLDER
+       read_export.py webdataset STORE FEATURE FOLDER
 arrays: two folders, written with --format npy and png and read by NumPy and Pillow.
 sounds: a folder written with --format wav from mel bands in dB with ref "max", and read by soundfile. The log-mel of the
 first sounds must be as close to the stored one as that of librosa's own mel_to_audio, within a margin.
 datasets: a folder written with --format huggingface and read by `datasets`.
+webdataset: a folder written with --format webdataset and read by `webdataset`.
 Rows, values, class names and sides must equal those that pyarrow reads from the store's files. Prints a summary of the
 comparisons as JSON; on a difference, prints one line and exits with 1.
 """
 
 import csv
+import glob
 import json
 import os
 import sys
@@ -173,6 +176,24 @@ def read_arrays(store, npy, png):
     return {"rows": sum(map(len, store.sides.values())), "pictures": pictures}
 
 
+def read_webdataset(store, folder):
+    import webdataset
+
+    target = next(iter(store.classes))
+    for side, rows in store.sides.items():
+        tars = sorted(glob.glob(f"{folder}/{side}-*.tar"))
+        samples = list(webdataset.WebDataset(tars, shardshuffle=False).decode())
+        same(f"samples of {side}", len(samples), len(rows))
+        same(f"keys of {side}", len({sample["__key__"] for sample in samples}), len(rows))
+        for sample, row in zip(samples, rows):
+            what = sample["__key__"]
+            line = {name: "" if value is None else str(value) for name, value in sample["json"].items()}
+            same_keys(what, line, row, store.classes)
+            same(f"{what}: cls", sample.get("cls"), row[target])
+            same_values(what, sample["npy"], store.tensor(row))
+    return {"rows": sum(map(len, store.sides.values()))}
+
+
 def read_datasets(store, folder):
     os.environ["HF_HUB_OFFLINE"] = "1"
     import datasets
@@ -206,6 +227,8 @@ def main():
         answer = read_sounds(Store(sys.argv[2], sys.argv[3]), sys.argv[4])
     elif len(sys.argv) == 5 and sys.argv[1] == "datasets":
         answer = read_datasets(Store(sys.argv[2], sys.argv[3]), sys.argv[4])
+    elif len(sys.argv) == 5 and sys.argv[1] == "webdataset":
+        answer = read_webdataset(Store(sys.argv[2], sys.argv[3]), sys.argv[4])
     else:
         sys.exit(__doc__)
     print(json.dumps(answer))

@@ -320,7 +320,7 @@ fn sides() -> Result<usize, Failed> {
 
 #[apply(trial)]
 fn a_failure_leaves_nothing() -> Result<(), Failed> {
-    for format in ["npy", "png", "huggingface"] {
+    for format in ["npy", "png", "huggingface", "webdataset"] {
         let folder = scratch("export-full");
         fs::create_dir(folder.join("empty"))?;
         for name in ["new", "empty"] {

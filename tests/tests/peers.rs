@@ -89,7 +89,7 @@ fn readers_agree() -> Result<(), Failed> {
     Ok(())
 }
 
-/// NumPy, Pillow and two versions of `datasets` read the store's rows from exports.
+/// NumPy, Pillow, `webdataset` and two versions of `datasets` read the store's rows from exports.
 #[apply(trial)]
 #[needs(asks_for_peers)]
 fn exports_are_read() -> Result<(), Failed> {
@@ -118,7 +118,7 @@ fn exports_are_read() -> Result<(), Failed> {
 }
 
 fn read_exports(store: &Path, feature: &str, folder: &Path) -> Result<(), Failed> {
-    for format in ["npy", "png", "huggingface"] {
+    for format in ["npy", "png", "huggingface", "webdataset"] {
         let words = [
             "export",
             "--feature",
@@ -147,6 +147,16 @@ fn read_exports(store: &Path, feature: &str, folder: &Path) -> Result<(), Failed
     let found: Value = serde_json::from_str(&ran.out)?;
     same("rows of arrays", found["rows"].as_u64(), Some(rows))?;
     same("pictures", found["pictures"].as_u64(), Some(rows))?;
+
+    let words = [
+        "webdataset".into(),
+        store.to_owned(),
+        feature.into(),
+        folder.join("webdataset"),
+    ];
+    let ran = python(&script("read_export.py"), &words)?.exits(0)?;
+    let found: Value = serde_json::from_str(&ran.out)?;
+    same("rows of samples", found["rows"].as_u64(), Some(rows))?;
 
     for version in ["4", "5"] {
         let words = [

@@ -27,12 +27,14 @@ Examples:
   wavemill export --store store --feature log_mel --format wav --out sounds
   wavemill export --store store --feature log_mel --format huggingface \\
       --version paper --out dataset
+  wavemill export --store store --feature log_mel --format webdataset \
+      --out shards
 
 npy: one array per side, and a CSV file with the keys and classes of its rows; one file per row if the rows differ in \
 shape. png: one picture per row, in one folder per class. wav: one sound per row, in one folder per class; only for \
 samples (pcm) and for mel bands without normalize, which are approximate, because the phase is estimated \
 (Griffin-Lim). files: the stored files (original), in one folder per class. huggingface: a folder for \
-datasets.load_dataset, versions 4 and 5.
+datasets.load_dataset, versions 4 and 5. webdataset: tar files of samples, one per file of the store.
 
 The store's files are compared with their hashes first. Rows keep their order and stored values.
 
@@ -55,10 +57,10 @@ pub struct ExportCommand {
     /// Export only this side; may be repeated [default: all but `none`, the rows without a side]
     #[arg(long = "split", value_name = "NAME")]
     splits: Vec<String>,
-    /// With png, wav and files: the target whose classes become folders [default: the first]
+    /// The target whose classes become folders (png, wav, files) or the member cls (webdataset) [default: the first]
     #[arg(long, value_name = "NAME")]
     target: Option<String>,
-    /// Output format: npy, png, wav, files or huggingface
+    /// Output format: npy, png, wav, files, huggingface or webdataset
     #[arg(long, value_enum, hide_possible_values = true)]
     format: Format,
     /// Folder to write; it must be new or empty

@@ -167,7 +167,11 @@ impl<'a> Content<'a> {
                 "{} does not consist of files: only features with op = \"original\" can be exported",
                 self.feature.name
             ),
-            Format::Npy | Format::Png | Format::Files | Format::Huggingface => return Ok(()),
+            Format::Npy
+            | Format::Png
+            | Format::Files
+            | Format::Huggingface
+            | Format::Webdataset => return Ok(()),
         };
 
         Err(ExportError::Unfit {
@@ -283,11 +287,11 @@ fn target<'a>(job: &Job<'a>) -> Result<Option<&'a TargetEntry>, ExportError> {
     let Some(name) = job.target else {
         return Ok(targets.first());
     };
-    if !matches!(job.format, Format::Png | Format::Wav | Format::Files) {
+    if matches!(job.format, Format::Npy | Format::Huggingface) {
         return Err(ExportError::Unfit {
             format: job.format.name(),
             problem:
-                "--target applies only to png, wav and files: the other formats contain all targets"
+                "--target applies only to png, wav, files and webdataset: this format contains all targets"
                     .to_owned(),
         });
     }

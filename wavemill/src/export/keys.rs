@@ -244,7 +244,7 @@ impl KeyTable {
 ///
 /// # Errors
 /// [`ExportError::Unfit`] if two columns have the same name.
-fn require_distinct(names: &[String], format: &'static str) -> Result<(), ExportError> {
+pub(super) fn require_distinct(names: &[String], format: &'static str) -> Result<(), ExportError> {
     for (place, name) in names.iter().enumerate() {
         if names[..place].contains(name) {
             return Err(ExportError::Unfit {

@@ -19,6 +19,7 @@ mod png;
 mod reader;
 mod sound;
 mod wav;
+mod webdataset;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -55,6 +56,8 @@ pub(crate) enum Format {
     Files,
     /// A folder for `datasets.load_dataset`
     Huggingface,
+    /// Tar files of samples, which the Python package `webdataset` reads
+    Webdataset,
 }
 
 impl Format {
@@ -66,6 +69,7 @@ impl Format {
             Self::Wav => "wav",
             Self::Files => "files",
             Self::Huggingface => "huggingface",
+            Self::Webdataset => "webdataset",
         }
     }
 }
@@ -144,6 +148,7 @@ pub(crate) fn run(job: &Job<'_>, folder: &Path, course: &Course) -> Result<Repor
         Format::Wav => notes.extend(sound::write(&content, &reader, folder)?),
         Format::Files => notes.extend(class_files::write_originals(&content, &reader, folder)?),
         Format::Huggingface => notes.extend(dataset::write(job, &content, &reader, folder)?),
+        Format::Webdataset => notes.extend(webdataset::write(&content, &reader, folder)?),
     }
     // A dataset has a README instead of `export.json`, because `datasets` could mistake a JSON file for data.
     if job.format != Format::Huggingface {

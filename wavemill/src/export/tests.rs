@@ -6,7 +6,7 @@ use arrow::array::AsArray;
 use arrow::datatypes::{DataType, Int64Type};
 use half::f16;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use wavemill_sql::testing::TestStore;
+use wavemill_sql::testing::{Clip, TestStore, feature};
 
 use super::*;
 
@@ -105,6 +105,83 @@ fn an_array_a_side_has_the_stored_bytes_in_order() {
         exported
             .text("export.json")
             .contains("\"feature_id\": \"id-of-log_mel\"")
+    );
+}
+
+/// Returns the names and contents of the members of a tar file, in order.
+fn members(bytes: &[u8]) -> Vec<(String, Vec<u8>)> {
+    let mut members = Vec::new();
+    for entry in tar::Archive::new(bytes).entries().expect("a tar file") {
+        let mut entry = entry.expect("an entry");
+        let name = entry.path().expect("a name").display().to_string();
+        let mut content = Vec::new();
+        std::io::Read::read_to_end(&mut entry, &mut content).expect("a content");
+        members.push((name, content));
+    }
+    members
+}
+
+#[test]
+fn a_webdataset_has_the_stored_values_keys_and_classes() {
+    let exported = export("log_mel", Format::Webdataset, &["validation"]);
+    let members = members(&exported.bytes("validation-000000.tar"));
+    let names: Vec<&str> = members.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(
+        names[..4],
+        [
+            "validation-000000000.npy",
+            "validation-000000000.cls",
+            "validation-000000000.json",
+            "validation-000000001.npy"
+        ]
+    );
+    assert_eq!(members.len(), 9);
+
+    let (head, values) = npy(&members[3].1);
+    assert!(head.contains("'<f2'") && head.contains("(2, 3)"), "{head}");
+    let wanted = (0..6).map(|v| f16::from_f32((4 + v) as f32));
+    let wanted: Vec<u8> = wanted.flat_map(f16::to_le_bytes).collect();
+    assert_eq!(values, wanted);
+    assert_eq!(members[4].1, b"1");
+    let about: serde_json::Value = serde_json::from_slice(&members[5].1).expect("JSON");
+    assert_eq!(
+        about,
+        json!({"clip_key": "000/000004.mp3", "track_id": 4, "segment": 0, "offset_s": 0.0, "variant": 1.0,
+            "genre": "Jazz", "genre_id": 1})
+    );
+    assert_eq!(exported.report.notes, ["cls is the class id of genre"]);
+}
+
+#[test]
+fn samples_without_a_class_have_no_cls() {
+    let mut store = TestStore::new();
+    let labelled = Clip::f16(1, &[0.0]);
+    let unlabelled = Clip {
+        genre: None,
+        ..Clip::f16(2, &[0.0])
+    };
+    store.write_feature(
+        &feature("one", "f16", &[Some(1)]),
+        "fold.1",
+        &[unlabelled, labelled],
+    );
+
+    let exported = try_export(&store, "one", Format::Webdataset, &[]).expect("an export");
+    let members = members(&exported.bytes("fold.1-000000.tar"));
+    let names: Vec<&str> = members.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(
+        names,
+        [
+            "fold_1-000000000.npy",
+            "fold_1-000000000.json",
+            "fold_1-000000001.npy",
+            "fold_1-000000001.cls",
+            "fold_1-000000001.json"
+        ]
+    );
+    assert_eq!(
+        exported.report.notes[1],
+        "1 samples have no class, and so no cls"
     );
 }
 
@@ -303,7 +380,12 @@ fn a_damaged_file_is_named_and_nothing_is_written() {
     bytes[middle] ^= 1;
     fs::write(&path, bytes).expect("a file");
 
-    for format in [Format::Npy, Format::Png, Format::Huggingface] {
+    for format in [
+        Format::Npy,
+        Format::Png,
+        Format::Huggingface,
+        Format::Webdataset,
+    ] {
         let error = try_export(&store, "log_mel", format, &[]).expect_err("damage");
         assert!(matches!(&error, ExportError::Damaged { .. }), "{error}");
         assert!(error.to_string().contains(&entry.path), "{error}");
@@ -312,7 +394,12 @@ fn a_damaged_file_is_named_and_nothing_is_written() {
 
 #[test]
 fn equal_exports_have_equal_bytes() {
-    for format in [Format::Npy, Format::Png, Format::Huggingface] {
+    for format in [
+        Format::Npy,
+        Format::Png,
+        Format::Huggingface,
+        Format::Webdataset,
+    ] {
         let [one, other] = [(); 2].map(|()| export("log_mel", format, &[]));
 
         let mut folders = vec![one.path("")];

@@ -1,0 +1,178 @@
+//! The format `webdataset`: tar files of samples, as the Python package `webdataset` reads them
+//! (<https://github.com/webdataset/webdataset>). One tar file per file of the store.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+use wavemill_schemas::manifest::FileEntry;
+
+use super::arrays;
+use super::content::{Content, Side};
+use super::error::ExportError;
+use super::keys::{KEY_COLUMNS, Keys, require_distinct};
+use super::output::OutFile;
+use super::reader::{Reader, Tensors};
+use super::{Format, names, npy};
+
+/// Permissions of the members. Together with a time of 0 they make equal exports have equal bytes.
+const MODE: u32 = 0o644;
+
+/// Writes the tar files of all exported sides of the split into `folder`. Returns notes for users.
+///
+/// # Errors
+/// [`ExportError`] if rows cannot be read, a file cannot be written, or two fields of a sample would have one name.
+pub(super) fn write(
+    content: &Content<'_>,
+    reader: &Reader<'_>,
+    folder: &Path,
+) -> Result<Vec<String>, ExportError> {
+    require_distinct(&fields(content), Format::Webdataset.name())?;
+
+    let mut unlabelled = 0;
+    for side in &content.sides {
+        let mut rows = 0;
+        for (number, file) in side.files.iter().enumerate() {
+            let mut shard = Shard::create(folder, side, number, rows)?;
+            shard.write(content, reader, file)?;
+            rows = shard.rows;
+            unlabelled += shard.unlabelled;
+            shard.finish()?;
+        }
+    }
+
+    let mut notes = Vec::new();
+    if let Some(target) = content.target {
+        notes.push(format!("cls is the class id of {}", target.name));
+    }
+    if unlabelled > 0 {
+        notes.push(format!("{unlabelled} samples have no class, and so no cls"));
+    }
+    Ok(notes)
+}
+
+/// Returns the names of the fields of a sample's JSON.
+fn fields(content: &Content<'_>) -> Vec<String> {
+    let mut names = KEY_COLUMNS.map(str::to_owned).to_vec();
+    for target in content.targets {
+        names.push(target.name.clone());
+        names.push(format!("{}_id", target.name));
+    }
+    names
+}
+
+/// A tar file that is being written.
+struct Shard {
+    path: PathBuf,
+    tar: tar::Builder<OutFile>,
+    /// Start of the names of all samples. Contains no dot, because the name of a sample ends at its first dot.
+    side: String,
+    /// Number of the side's rows that are in this and earlier tar files.
+    rows: u64,
+    /// Number of rows of this tar file that have no class.
+    unlabelled: u64,
+}
+
+impl Shard {
+    fn create(
+        folder: &Path,
+        side: &Side<'_>,
+        number: usize,
+        rows: u64,
+    ) -> Result<Self, ExportError> {
+        let path = folder.join(format!("{}-{number:06}.tar", side.name));
+        Ok(Self {
+            tar: tar::Builder::new(OutFile::create(&path)?),
+            path,
+            side: side.name.replace('.', "_"),
+            rows,
+            unlabelled: 0,
+        })
+    }
+
+    /// Writes a sample for each row of `file`.
+    fn write(
+        &mut self,
+        content: &Content<'_>,
+        reader: &Reader<'_>,
+        file: &FileEntry,
+    ) -> Result<(), ExportError> {
+        let descr = npy::descr(content.tensor.dtype);
+        reader.file(file, &arrays::as_strs(&arrays::columns(content)), |batch| {
+            let keys = Keys::from_batch(batch, content)?;
+            let tensors = Tensors::from_batch(batch, content)?;
+            for row in 0..batch.num_rows() {
+                let shape = tensors.shape(row)?;
+                let values = tensors.bytes(row);
+                if content.feature.is_original() {
+                    // The bytes are a file of the archive, so readers decode it by its own extension.
+                    let extension = match names::extension(keys.clip_key.value(row)) {
+                        none if none.is_empty() => ".bin".to_owned(),
+                        extension => extension,
+                    };
+                    self.member(&extension, &[], &values)?;
+                } else {
+                    self.member(".npy", &npy::header(descr, &shape), &values)?;
+                }
+
+                let class = match content.target {
+                    Some(target) => keys.class(target, row)?,
+                    None => None,
+                };
+                match class {
+                    Some(id) => self.member(".cls", &[], id.to_string().as_bytes())?,
+                    None => self.unlabelled += 1,
+                }
+
+                let about = about(content, &keys, row)?;
+                self.member(".json", &[], about.to_string().as_bytes())?;
+                self.rows += 1;
+            }
+            reader.done(batch.num_rows());
+            Ok(())
+        })
+    }
+
+    /// Appends a file of the current sample, which consists of `head` and `body`.
+    fn member(&mut self, extension: &str, head: &[u8], body: &[u8]) -> Result<(), ExportError> {
+        let mut header = tar::Header::new_gnu();
+        header.set_size((head.len() + body.len()) as u64);
+        header.set_mode(MODE);
+        header.set_mtime(0);
+
+        let name = format!("{}-{:09}{extension}", self.side, self.rows);
+        self.tar
+            .append_data(&mut header, name, head.chain(body))
+            .map_err(ExportError::io_at(&self.path, "write"))
+    }
+
+    fn finish(self) -> Result<(), ExportError> {
+        let ended = self.tar.into_inner();
+        ended
+            .map_err(ExportError::io_at(&self.path, "write"))?
+            .finish()
+    }
+}
+
+/// Returns the keys of a row, and its class and class id for each target.
+fn about(content: &Content<'_>, keys: &Keys<'_>, row: usize) -> Result<Value, ExportError> {
+    let mut about = Map::new();
+    let values = [
+        json!(keys.clip_key.value(row)),
+        json!(keys.track_id.value(row)),
+        json!(keys.segment.value(row)),
+        json!(keys.offset_s.value(row)),
+        json!(keys.variant.value(row)),
+    ];
+    for (name, value) in KEY_COLUMNS.into_iter().zip(values) {
+        about.insert(name.to_owned(), value);
+    }
+
+    for target in content.targets {
+        let id = keys.class(target, row)?;
+        let class = id.map(|id| target.classes[id].as_str());
+        about.insert(target.name.clone(), json!(class));
+        about.insert(format!("{}_id", target.name), json!(id));
+    }
+    Ok(about.into())
+}
