@@ -27,7 +27,7 @@ Examples:
   wavemill export --store store --feature log_mel --format wav --out sounds
   wavemill export --store store --feature log_mel --format huggingface \\
       --version paper --out dataset
-  wavemill export --store store --feature log_mel --format webdataset \
+  wavemill export --store store --feature log_mel --format webdataset \\
       --out shards
 
 npy: one array per side, and a CSV file with the keys and classes of its rows; one file per row if the rows differ in \
