@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use arrow::array::AsArray;
 use icu_normalizer::ComposingNormalizerBorrowed;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use wavemill_schemas::recipe::Dataset;
 use wavemill_schemas::reject::{Reject, Stage};
 use wavemill_source::others::{FileCount, NoClip, extension_of};
@@ -17,7 +17,8 @@ const PAIRS_SHOWN: usize = 3;
 const PAIRS_LISTED: usize = 20;
 
 /// The fate of a file that was found below the audio root.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Fate {
     /// A row that remains after cleaning names the file.
     Used,
@@ -66,14 +67,8 @@ impl Fate {
     }
 }
 
-impl Serialize for Fate {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.name())
-    }
-}
-
 /// Number and examples of the files of one fate and extension: a row of the table `audio_files`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FilesOfKind {
     /// Fate of all files that this row counts.
     pub fate: Fate,
@@ -91,7 +86,7 @@ pub struct FilesOfKind {
 }
 
 /// A metadata row whose file does not exist, and the existing file that the row probably means.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct NearMatch {
     /// Name of the missing file, as written in the metadata row.
     pub row: String,
@@ -100,7 +95,7 @@ pub struct NearMatch {
 }
 
 /// The account of all files below the audio root.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct FileAccount {
     /// Counts of all files, ordered by fate, then by extension.
     pub found: Vec<FilesOfKind>,

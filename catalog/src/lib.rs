@@ -124,7 +124,7 @@ pub struct StepCount {
 pub type AudioHashes = HashMap<String, blake3::Hash>;
 
 /// Duplicate recordings found for `split.group_duplicates`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Duplicates {
     /// Number of clips whose audio was hashed.
     pub clips_hashed: u64,
@@ -151,7 +151,7 @@ impl Duplicates {
 }
 
 /// A clip whose split (training, validation or test) differs from its split in the previous version.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct SideMove {
     /// Key of the clip.
     pub clip_key: String,

@@ -62,6 +62,17 @@ pub enum RunError {
         /// Smallest value of `--max-shrink` that permits the run.
         remedy: f64,
     },
+    /// Shards of a stored plan are not finished.
+    #[error(
+        "{} of {shards} shards of the plan are missing ({}): write one with `wavemill work --part {}/{shards}`",
+        missing.len(), format_places(missing), missing.first().copied().unwrap_or(1)
+    )]
+    Unfinished {
+        /// Numbers of the missing shards in the plan, from 1.
+        missing: Vec<usize>,
+        /// Number of shards of the plan.
+        shards: usize,
+    },
     /// The sums of rows and rejects do not match the number of inputs. This is a bug in wavemill.
     #[error("inconsistent counts: {what}; nothing was committed; please report this")]
     Accounting {
@@ -87,9 +98,12 @@ impl RunError {
             Self::Feature(error) => error.exit_code(),
             Self::Catalog(error) => error.exit_code(),
             Self::Extract(error) => error.exit_code(),
+            // Another machine may have the folder.
+            Self::Source(SourceError::Moved { .. }) => exit::FAILED,
             Self::Source(_) | Self::Sides(_) | Self::NoRows { .. } => exit::USAGE,
             Self::Shrunk { .. } => exit::OTHER_PLAN,
             Self::Space(_) => exit::NO_SPACE,
+            Self::Unfinished { .. } => exit::UNFINISHED,
             Self::Stopped { .. } => exit::INTERRUPTED,
             Self::Accounting { .. } | Self::Json(_) => exit::FAILED,
         }
@@ -118,6 +132,27 @@ impl RunError {
             _ => None,
         }
     }
+}
+
+/// Number of ranges of missing shards that a message names.
+const RANGES_SHOWN: usize = 10;
+
+/// Formats ascending numbers as ranges: `1-3, 7`.
+fn format_places(places: &[usize]) -> String {
+    let ranges: Vec<&[usize]> = places.chunk_by(|a, b| a + 1 == *b).collect();
+    let mut shown = Vec::new();
+    for range in ranges.iter().take(RANGES_SHOWN) {
+        shown.push(match range {
+            [first, .., last] => format!("{first}-{last}"),
+            one => one.iter().map(ToString::to_string).collect(),
+        });
+    }
+    let more = if ranges.len() > RANGES_SHOWN {
+        ", …"
+    } else {
+        ""
+    };
+    shown.join(", ") + more
 }
 
 /// Error type for reading a file of sides (`--sides`).

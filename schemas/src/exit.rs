@@ -24,6 +24,9 @@ pub const BUSY: u8 = 7;
 /// Exit code of a preview of a run that has nothing to do.
 pub const NOTHING_TO_DO: u8 = 8;
 
+/// Exit code of a commit whose shards are not all finished: run the missing parts, then commit again.
+pub const UNFINISHED: u8 = 9;
+
 /// Exit code after an interruption by a signal: 128 + SIGINT.
 pub const INTERRUPTED: u8 = 130;
 

@@ -18,14 +18,16 @@ use super::keys::{Media, root_len};
 use super::others::{NoClip, OtherFiles};
 use super::retry::with_retries;
 use super::{
-    AudioIndex, CLIP_BYTES_MAX, InputId, ReadFailure, Source, SourceError, Stamp, absent,
-    make_room, too_large,
+    AudioIndex, CLIP_BYTES_MAX, InputId, ListedClip, ReadFailure, Source, SourceError, Stamp,
+    absent, make_room, too_large,
 };
 
 /// A folder of clips.
 pub(super) struct FolderSource {
     media: Media,
     root: PathBuf,
+    /// Path of `root` relative to the folder that was opened.
+    prefix: String,
     index: AudioIndex,
     /// Reason why a listed clip cannot be read, by the clip's key. Contains only such clips.
     unreadable: BTreeMap<String, Fault>,
@@ -54,9 +56,9 @@ impl FolderSource {
         let root_len = root_len(walk.found.keys().map(String::as_str));
         // All paths begin with the same audio root, so take the root from the first path.
         let first = walk.found.keys().next();
-        let prefix = first.map_or("", |first| &first[..root_len]);
-        let root = top.join(prefix);
-        let others = walk.others.below(prefix);
+        let prefix = first.map_or("", |first| &first[..root_len]).to_owned();
+        let root = top.join(&prefix);
+        let others = walk.others.below(&prefix);
 
         let mut index = AudioIndex::new();
         let mut unreadable = BTreeMap::new();
@@ -73,11 +75,74 @@ impl FolderSource {
         Ok(Self {
             media,
             root,
+            prefix,
             index,
             unreadable,
             rejects: walk.rejects,
             others,
             bytes_max: CLIP_BYTES_MAX,
+        })
+    }
+
+    /// Opens clips that [`FolderSource::open`] found earlier.
+    pub(super) fn reopen(
+        path: &Path,
+        media: Media,
+        prefix: &str,
+        clips: impl IntoIterator<Item = ListedClip>,
+    ) -> Result<Self, SourceError> {
+        let top = path.canonicalize().map_err(SourceError::open_at(path))?;
+        let mut source = Self {
+            media,
+            root: top.join(prefix),
+            prefix: prefix.to_owned(),
+            index: AudioIndex::new(),
+            unreadable: BTreeMap::new(),
+            rejects: Vec::new(),
+            others: OtherFiles::default(),
+            bytes_max: CLIP_BYTES_MAX,
+        };
+        for ListedClip {
+            clip_key,
+            id,
+            fault,
+        } in clips
+        {
+            match fault {
+                None => {}
+                Some(fault) if fault == UNSUPPORTED => {
+                    source.others.unsupported.insert(clip_key.clone());
+                }
+                Some(fault) => {
+                    let known = FAULTS.into_iter().find(|known| known.detail == fault);
+                    let known = known.ok_or(SourceError::Fault { fault })?;
+                    source.unreadable.insert(clip_key.clone(), known);
+                }
+            }
+            if let Some(id) = id {
+                source.index.insert(clip_key, id);
+            }
+        }
+        source.require_any_file()?;
+        Ok(source)
+    }
+
+    /// # Errors
+    /// [`SourceError::Moved`] if none of the first clips is there. Otherwise a folder that is not mounted would make a
+    /// reject of every clip.
+    fn require_any_file(&self) -> Result<(), SourceError> {
+        let readable = self.index.keys();
+        let readable = readable.filter(|clip_key| !self.unreadable.contains_key(*clip_key));
+        let mut first = readable.take(CLIPS_TRIED).peekable();
+        let Some(example) = first.peek().copied() else {
+            return Ok(());
+        };
+        if first.any(|clip_key| self.root.join(clip_key).exists()) {
+            return Ok(());
+        }
+        Err(SourceError::Moved {
+            path: self.root.clone(),
+            example: example.clone(),
         })
     }
 }
@@ -101,6 +166,16 @@ impl Source for FolderSource {
 
     fn others(&self) -> &OtherFiles {
         &self.others
+    }
+
+    fn root(&self) -> &str {
+        &self.prefix
+    }
+
+    fn fault(&self, clip_key: &str) -> Option<&'static str> {
+        let fault = self.unreadable.get(clip_key).map(|fault| fault.detail);
+        let is_unsupported = self.others.unsupported.contains(clip_key);
+        fault.or(is_unsupported.then_some(UNSUPPORTED))
     }
 
     fn read_bytes(&self, clip_key: &str) -> u64 {
@@ -144,6 +219,9 @@ impl Source for FolderSource {
 fn missing(detail: &str) -> ReadFailure {
     ReadFailure::Reject(Reject::new(Stage::Read, Reason::MissingFile, detail))
 }
+
+/// Number of listed clips of which at least one must exist.
+const CLIPS_TRIED: usize = 16;
 
 /// Number of bytes by which the read buffer grows if the file grows while it is read.
 const GROWTH_BYTES: usize = 1 << 20;
@@ -202,6 +280,22 @@ impl Fault {
         Self { reason, detail }
     }
 }
+
+const NO_FILE: Fault = Fault::new(Reason::NotAudio, "a folder, pipe or device, not a file");
+const BROKEN_LINK: Fault = Fault::new(Reason::MissingFile, "a link that leads nowhere");
+const LINK_OUT: Fault = Fault::new(
+    Reason::OutsideRoot,
+    "a link out of the audio folder; --allow-outside follows it",
+);
+const LINK_TO_NO_FILE: Fault = Fault::new(
+    Reason::NotAudio,
+    "a link to a folder, pipe or device, not to a file",
+);
+/// All faults of listed files.
+const FAULTS: [Fault; 4] = [NO_FILE, BROKEN_LINK, LINK_OUT, LINK_TO_NO_FILE];
+
+/// [`Source::fault`] of a key without a clip, whose file has a format that is not decoded.
+const UNSUPPORTED: &str = "a file of an unsupported format";
 
 struct FolderWalk {
     media: Media,
@@ -350,30 +444,16 @@ impl FolderWalk {
         target: Option<&Metadata>,
     ) -> io::Result<Option<Fault>> {
         if !kind.is_symlink() {
-            let is_other = !kind.is_file();
-            return Ok(is_other.then_some(Fault::new(
-                Reason::NotAudio,
-                "a folder, pipe or device, not a file",
-            )));
+            return Ok((!kind.is_file()).then_some(NO_FILE));
         }
 
         let Some(target) = target else {
-            return Ok(Some(Fault::new(
-                Reason::MissingFile,
-                "a link that leads nowhere",
-            )));
+            return Ok(Some(BROKEN_LINK));
         };
         if !self.is_inside(&path.canonicalize()?) {
-            return Ok(Some(Fault::new(
-                Reason::OutsideRoot,
-                "a link out of the audio folder; --allow-outside follows it",
-            )));
+            return Ok(Some(LINK_OUT));
         }
-        let is_other = !target.is_file();
-        Ok(is_other.then_some(Fault::new(
-            Reason::NotAudio,
-            "a link to a folder, pipe or device, not to a file",
-        )))
+        Ok((!target.is_file()).then_some(LINK_TO_NO_FILE))
     }
 
     fn list(&mut self, path: &Path, file: ListedFile) {

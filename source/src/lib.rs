@@ -107,6 +107,16 @@ pub trait Source: Send + Sync {
     /// Returns the files that are not clips, counted by reason and extension.
     fn others(&self) -> &OtherFiles;
 
+    /// Returns the path of the audio root relative to the folder that was opened, which [`reopen`] needs.
+    fn root(&self) -> &str {
+        ""
+    }
+
+    /// Returns the reason, known from listing, why a clip cannot be read. [`reopen`] needs it.
+    fn fault(&self, _clip_key: &str) -> Option<&'static str> {
+        None
+    }
+
     /// Returns the maximum number of bytes of memory that [`Source::read`] needs for a clip, including compressed
     /// bytes, unless the file grows meanwhile. Returns 0 for a clip that is rejected without being read.
     fn read_bytes(&self, clip_key: &str) -> u64;
@@ -155,6 +165,37 @@ pub fn open(
         });
     }
     Ok(source)
+}
+
+/// A clip of a source that another process listed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedClip {
+    /// Primary key of the clip: its path below the audio root.
+    pub clip_key: String,
+    /// Size and stamp of the clip's file; `None` if there was no such file.
+    pub id: Option<InputId>,
+    /// [`Source::fault`] of the clip.
+    pub fault: Option<String>,
+}
+
+/// Opens some of the clips that [`open`] found at the same place. A folder is not listed again, so that many processes
+/// can each open a part of a large archive. `root` is the [`Source::root`] of the source that listed the clips.
+///
+/// # Errors
+/// The errors of [`open`]; [`SourceError::Moved`] if the clips are not there; [`SourceError::Fault`] for an unknown fault.
+pub fn reopen(
+    path: &Path,
+    media: Media,
+    root: &str,
+    clips: impl IntoIterator<Item = ListedClip>,
+) -> Result<Box<dyn Source>, SourceError> {
+    let found = std::fs::metadata(path).map_err(SourceError::open_at(path))?;
+    if found.is_dir() {
+        let source = folder::FolderSource::reopen(path, media, root, clips)?;
+        return Ok(Box::new(source));
+    }
+    // The directory of a zip is needed for the places of its entries. It is one part of one file.
+    open(path, media, false)
 }
 
 /// Empties `buffer` and reserves exactly the requested number of bytes.
@@ -224,6 +265,23 @@ pub enum SourceError {
         media: Media,
         /// Description of the files of other formats in the folder or zip. Empty if there are none.
         unsupported: String,
+    },
+    /// None of the clips that were listed at this place earlier is there.
+    #[error(
+        "{path}: clips that were listed are not there, such as {example}: is the folder mounted, and at the same path \
+         (--audio)? If the clips were removed, list them again with `wavemill plan`"
+    )]
+    Moved {
+        /// The audio root.
+        path: PathBuf,
+        /// A listed clip that is not there.
+        example: String,
+    },
+    /// A listed clip has a fault that this version of wavemill does not know.
+    #[error("unknown fault {fault:?} of a listed clip: list the clips again")]
+    Fault {
+        /// The unknown fault.
+        fault: String,
     },
     /// The requested metadata file does not exist.
     #[error("{path} does not contain a file {name}")]

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use fail::fail_point;
 use wavemill_schemas::manifest::Manifest;
@@ -21,32 +21,17 @@ impl Store {
             .to_json()
             .map_err(StoreError::manifest_at(path.clone()))?;
 
-        let folder = self.versions_folder();
-        durable::make_folder(&folder).map_err(StoreError::io_at(&folder, "create the folder"))?;
-        // Readers ignore this name because it does not parse as a version. If the run is killed, the next run removes
-        // the file.
-        let temporary = durable::temporary_beside(&path);
-        write_durably(&temporary, text.as_bytes())?;
-
+        let temporary = write_beside(&path, text.as_bytes())?;
         fail_point!("commit-before-link");
-        // A rename would replace the manifest of another run. A link fails if the name is taken.
-        let linked = fs::hard_link(&temporary, &path);
-        // If the link was created, the temporary name is only a second name of the file.
-        let _ = fs::remove_file(&temporary);
-
-        match linked {
-            Ok(()) => sync(&folder)?,
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-                // The same plan always results in the same manifest, so it does not matter which run commits it.
-                let (_, theirs) = self.manifest(Some(version))?;
-                if theirs.plan_id != manifest.plan_id {
-                    let problem = format!(
-                        "another run committed version {version} in the meantime: run again with --new-version"
-                    );
-                    return Err(StoreError::other_plan(self.root(), problem));
-                }
+        if !link_absent(&temporary, &path)? {
+            // The same plan always results in the same manifest, so it does not matter which run commits it.
+            let (_, theirs) = self.manifest(Some(version))?;
+            if theirs.plan_id != manifest.plan_id {
+                let problem = format!(
+                    "another run committed version {version} in the meantime: run again with --new-version"
+                );
+                return Err(StoreError::other_plan(self.root(), problem));
             }
-            Err(e) => return Err(StoreError::io_at(&path, "commit")(e)),
         }
 
         fail_point!("commit-after-link");
@@ -56,13 +41,42 @@ impl Store {
 
 /// Writes a small file under a temporary name and renames it: after a crash the file is complete or does not exist.
 pub(super) fn write_renamed(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    durable::make_folder(folder).map_err(StoreError::io_at(folder, "create the folder"))?;
+    let temporary = write_beside(path, bytes)?;
+    fs::rename(&temporary, path).map_err(StoreError::io_at(path, "rename"))?;
+    sync(folder_of(path))
+}
 
+/// Like [`write_renamed`], but keeps a file that exists already. Returns true if the file is the new one.
+pub(super) fn put_absent(path: &Path, bytes: &[u8]) -> Result<bool, StoreError> {
+    let temporary = write_beside(path, bytes)?;
+    link_absent(&temporary, path)
+}
+
+/// Gives the file `temporary` the name `path`, unless there is such a file. Returns true if `path` is the new file.
+fn link_absent(temporary: &Path, path: &Path) -> Result<bool, StoreError> {
+    // A rename would replace the file of another process. A link fails if the name is taken.
+    let linked = fs::hard_link(temporary, path);
+    // If the link was created, the temporary name is only a second name of the file.
+    let _ = fs::remove_file(temporary);
+    match linked {
+        Ok(()) => sync(folder_of(path)).map(|()| true),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(e) => Err(StoreError::io_at(path, "commit")(e)),
+    }
+}
+
+/// Writes a small file durably under a temporary name beside `path`, and returns that name. Readers ignore the name. If
+/// the process is killed, a later run removes the file.
+fn write_beside(path: &Path, bytes: &[u8]) -> Result<PathBuf, StoreError> {
+    let folder = folder_of(path);
+    durable::make_folder(folder).map_err(StoreError::io_at(folder, "create the folder"))?;
     let temporary = durable::temporary_beside(path);
     write_durably(&temporary, bytes)?;
-    fs::rename(&temporary, path).map_err(StoreError::io_at(path, "rename"))?;
-    sync(folder)
+    Ok(temporary)
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("."))
 }
 
 fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {

@@ -35,8 +35,8 @@ pub struct KeptVersion {
 }
 
 impl Store {
-    /// Removes the data of unfinished plans and of all versions except the last `keep` and the tagged ones. Keeps all
-    /// manifests, so that the chain of versions stays readable. With `dry_run`, only reports the data that would be
+    /// Removes the data of unfinished plans and of all versions except the last `keep` and the tagged ones. Plans that
+    /// `wavemill plan` wrote are kept as long as they can be committed. Keeps all manifests, so that the chain of versions stays readable. With `dry_run`, only reports the data that would be
     /// removed.
     ///
     /// # Errors
@@ -67,6 +67,15 @@ impl Store {
             }
         }
 
+        // A plan that follows the latest version can still be committed; one that follows an older version cannot.
+        let latest = self.latest()?.map(|latest| latest.hash);
+        for plan_id in self.planned_ids()? {
+            let record = self.plan_record(&plan_id)?;
+            if record.is_some_and(|record| record.identity.parent == latest) {
+                kept_plans.insert(plan_id);
+            }
+        }
+
         // List folders on the disk instead of versions, because a plan that was never committed has no version.
         collected.plans = self.plan_folders()?;
         collected
@@ -77,6 +86,7 @@ impl Store {
         let mut names = FileNames::default();
         for plan_id in &collected.plans {
             names.add(&self.data(plan_id));
+            names.add(&self.planned_folder(plan_id));
             names.add(&self.receipts_folder(plan_id));
         }
         collected.bytes = names.freed_bytes();
@@ -130,6 +140,7 @@ impl Store {
     fn plan_folders(&self) -> Result<Vec<String>, StoreError> {
         // List both folders: an interrupted removal leaves data without receipts, perhaps under another name.
         let mut ids: Vec<String> = self.begun()?.into_iter().map(|(id, _)| id).collect();
+        ids.extend(self.planned_ids()?);
         for path in list(&self.root().join("data"))? {
             ids.extend(
                 path.file_name()

@@ -14,6 +14,7 @@ pub mod durable;
 mod equal;
 mod gc;
 mod history;
+mod planned;
 mod receipts;
 mod resume;
 mod tags;
@@ -30,6 +31,7 @@ use std::time::{Duration, Instant};
 pub use diff::{Change, Diff};
 pub use gc::GcReport;
 pub use history::{VersionContent, VersionLine};
+pub use planned::{PlannedClip, PlannedShard};
 pub use receipts::{PlanRecord, Receipts};
 pub use resume::{Decision, VersionInputs};
 pub use tags::{TagReport, Tags};
@@ -58,7 +60,16 @@ impl Deref for Store {
     }
 }
 
-/// The exclusive lock of a store. The lock is released on drop, and also if the process is killed.
+/// What the holder of a store's lock excludes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Excludes everyone: for runs that plan, and for garbage collection.
+    Exclusive,
+    /// Excludes only exclusive holders: for workers of a plan and its commit, which may run side by side.
+    Shared,
+}
+
+/// The lock of a store. The lock is released on drop, and also if the process is killed.
 #[derive(Debug)]
 pub struct Lock {
     _file: File,
@@ -87,10 +98,15 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Locked`] if the lock is not free in time; [`StoreError::Io`] if a folder cannot be created.
-    pub fn lock(&self, wait: Duration, is_stopped: impl Fn() -> bool) -> Result<Lock, StoreError> {
+    pub fn lock(
+        &self,
+        access: Access,
+        wait: Duration,
+        is_stopped: impl Fn() -> bool,
+    ) -> Result<Lock, StoreError> {
         let start = Instant::now();
         loop {
-            match self.try_lock() {
+            match self.try_lock(access) {
                 Err(StoreError::Locked { .. }) if start.elapsed() < wait && !is_stopped() => {
                     std::thread::sleep(LOCK_RETRY.min(wait - start.elapsed().min(wait)));
                 }
@@ -100,14 +116,18 @@ impl Store {
     }
 
     /// Takes the store's lock like [`Store::lock`], but without waiting.
-    fn try_lock(&self) -> Result<Lock, StoreError> {
+    fn try_lock(&self, access: Access) -> Result<Lock, StoreError> {
         let folder = self.root().join("_wavemill");
         durable::make_folder(&folder).map_err(StoreError::io_at(&folder, "create the folder"))?;
 
         // The lock file is kept after unlocking: two processes that each create a new file would hold different locks.
         let path = folder.join("lock");
         let file = File::create(&path).map_err(StoreError::io_at(&path, "create"))?;
-        match file.try_lock() {
+        let locked = match access {
+            Access::Exclusive => file.try_lock(),
+            Access::Shared => file.try_lock_shared(),
+        };
+        match locked {
             Ok(()) => Ok(Lock { _file: file }),
             Err(TryLockError::WouldBlock) => Err(StoreError::Locked {
                 path: self.root().to_owned(),

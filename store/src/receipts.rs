@@ -10,9 +10,9 @@ use wavemill_schemas::manifest::{Engine, Identity, ManifestError, Receipt, from_
 use wavemill_source::InputSeen;
 use wavemill_versions::list;
 
-use super::commit::write_renamed;
+use super::commit::{put_absent, write_renamed};
 use super::durable::{self, is_temporary, leads_nowhere};
-use super::{Store, StoreError};
+use super::{Access, Store, StoreError};
 
 /// Description of a plan, which a run writes when the plan begins, before its first shard.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,7 +47,13 @@ impl Store {
         write_renamed(&path, sealed(&serde_json::to_string(plan)?).as_bytes())
     }
 
-    /// Writes the receipt for a feature's file in the shard `label`. The file must already be durable.
+    fn receipt_path(&self, plan_id: &str, feature: &str, label: &str) -> PathBuf {
+        let folder = self.receipts_folder(plan_id).join(feature);
+        folder.join(format!("{label}.json"))
+    }
+
+    /// Writes the receipt for a feature's file in the shard `label`. The file must already be durable. If another
+    /// worker has written a receipt for the file in the meantime, that receipt stays and is returned.
     ///
     /// # Errors
     /// [`StoreError::Io`] if the receipt cannot be written.
@@ -55,11 +61,76 @@ impl Store {
         &self,
         plan_id: &str,
         label: &str,
-        receipt: &Receipt,
+        receipt: Receipt,
+    ) -> Result<Receipt, StoreError> {
+        let path = self.receipt_path(plan_id, receipt.file.name(), label);
+        let text = sealed(&serde_json::to_string(&receipt)?);
+        if put_absent(&path, text.as_bytes())? {
+            return Ok(receipt);
+        }
+
+        // Both workers wrote the file. Usually the bytes are equal; if they are not, the receipt has to describe those
+        // that were renamed last.
+        match self.receipt(plan_id, receipt.file.name(), label)? {
+            Some(theirs) if self.holds(&theirs)? => Ok(theirs),
+            _ => {
+                write_renamed(&path, text.as_bytes())?;
+                Ok(receipt)
+            }
+        }
+    }
+
+    /// Returns the receipt for a feature's file in the shard `label`; `None` if there is none or it is damaged.
+    ///
+    /// # Errors
+    /// The errors of [`Store::receipts`].
+    pub fn receipt(
+        &self,
+        plan_id: &str,
+        feature: &str,
+        label: &str,
+    ) -> Result<Option<Receipt>, StoreError> {
+        read_one(
+            &self.receipt_path(plan_id, feature, label),
+            Receipt::from_json,
+        )
+    }
+
+    /// Returns the receipt for a feature's file in the shard `label` if the file has the length that the receipt
+    /// states. The contents of the file are not read.
+    ///
+    /// # Errors
+    /// The errors of [`Store::receipts`].
+    pub fn receipt_with_file(
+        &self,
+        plan_id: &str,
+        feature: &str,
+        label: &str,
+    ) -> Result<Option<Receipt>, StoreError> {
+        match self.receipt(plan_id, feature, label)? {
+            Some(receipt) if self.has_file(&receipt)? => Ok(Some(receipt)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Removes the receipt for a feature's file in the shard `label`, so that the file is written again. Does nothing if
+    /// there is none.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] if the receipt cannot be removed.
+    pub fn remove_receipt(
+        &self,
+        plan_id: &str,
+        feature: &str,
+        label: &str,
     ) -> Result<(), StoreError> {
-        let folder = self.receipts_folder(plan_id).join(receipt.file.name());
-        let path = folder.join(format!("{label}.json"));
-        write_renamed(&path, sealed(&serde_json::to_string(receipt)?).as_bytes())
+        let path = self.receipt_path(plan_id, feature, label);
+        match fs::remove_file(&path) {
+            Err(error) if leads_nowhere(&error) => Ok(()),
+            Err(error) => Err(StoreError::io_at(&path, "remove")(error)),
+            // Otherwise the receipt could reappear after a power failure, although its file was written again.
+            Ok(()) => sync_around(&path),
+        }
     }
 
     /// Records the state of the inputs of the shard `label`. This record is written before the shard's receipts,
@@ -154,6 +225,20 @@ impl Store {
         Ok(inputs)
     }
 
+    /// Returns the recorded state of the inputs of the shard `label`, by `clip_key`; it is empty without a record.
+    ///
+    /// # Errors
+    /// The errors of [`Store::receipts`].
+    pub fn seen_of_shard(
+        &self,
+        plan_id: &str,
+        label: &str,
+    ) -> Result<BTreeMap<String, InputSeen>, StoreError> {
+        let folder = self.receipts_folder(plan_id).join(SEEN_FOLDER);
+        let seen = read_one(&folder.join(format!("{label}.json")), from_sealed)?;
+        Ok(seen.unwrap_or_default())
+    }
+
     /// Returns the ids of the plans that have begun, each with its record.
     pub fn begun(&self) -> Result<Vec<(String, Option<PlanRecord>)>, StoreError> {
         let folder = self.root().join("_wavemill/receipts");
@@ -171,7 +256,7 @@ impl Store {
     }
 
     /// Returns the record of a plan, or `None` if its file is missing or damaged.
-    fn plan_record(&self, plan_id: &str) -> Result<Option<PlanRecord>, StoreError> {
+    pub(super) fn plan_record(&self, plan_id: &str) -> Result<Option<PlanRecord>, StoreError> {
         let bytes = read(&self.receipts_folder(plan_id).join(PLAN_FILE))?;
         Ok(bytes.and_then(|bytes| from_sealed(&bytes).ok()))
     }
@@ -184,12 +269,14 @@ impl Store {
         Ok(!self.begun()?.is_empty())
     }
 
-    /// Removes a plan: first its receipts, so that no receipt ever names a missing file, then its data. Each removal is
+    /// Removes a plan: first what workers read, then its receipts, so that no receipt ever names a missing file, then its data. Each removal is
     /// durable before the next one begins.
     pub(super) fn drop_plan(&self, plan_id: &str) -> Result<(), StoreError> {
         let receipts = self.receipts_folder(plan_id);
-        remove_folder(&receipts)?;
-        sync_around(&receipts)?;
+        for folder in [self.planned_folder(plan_id), receipts] {
+            remove_folder(&folder)?;
+            sync_around(&folder)?;
+        }
 
         // Rename the folder in one step first: a query that still reads the version then finds the whole folder or
         // none, and can distinguish removed data from damaged data. If the process is killed, the next collection
@@ -217,7 +304,7 @@ impl Store {
             return Ok(());
         }
 
-        let _lock = self.try_lock()?;
+        let _lock = self.try_lock(Access::Exclusive)?;
         for path in left {
             match fs::remove_file(&path) {
                 Err(error) if !leads_nowhere(&error) => {
@@ -236,6 +323,7 @@ impl Store {
     pub fn clear_temporaries(&self, plan_id: &str) -> Result<(), StoreError> {
         let mut folders = vec![
             self.data(plan_id),
+            self.planned_folder(plan_id),
             self.receipts_folder(plan_id),
             self.versions_folder(),
             self.tags_folder(),
@@ -265,23 +353,30 @@ fn read_all<T>(
 ) -> Result<BTreeMap<String, T>, StoreError> {
     let mut found = BTreeMap::new();
     for path in json_files(folder)? {
-        let (Some(label), Some(bytes)) = (path.file_stem(), read(&path)?) else {
-            continue;
-        };
-        match from_json(&bytes) {
-            Ok(content) => _ = found.insert(label.to_string_lossy().into_owned(), content),
-            Err(source @ ManifestError::Name { .. }) => {
-                return Err(StoreError::Damaged {
-                    path,
-                    problem: "damaged receipt: remove it, and its shard is computed again"
-                        .to_owned(),
-                    source: Some(source),
-                });
-            }
-            Err(_) => {}
+        if let (Some(label), Some(content)) = (path.file_stem(), read_one(&path, &from_json)?) {
+            found.insert(label.to_string_lossy().into_owned(), content);
         }
     }
     Ok(found)
+}
+
+/// Reads one JSON file; `None` if it does not exist or is damaged.
+fn read_one<T>(
+    path: &Path,
+    from_json: impl Fn(&[u8]) -> Result<T, ManifestError>,
+) -> Result<Option<T>, StoreError> {
+    let Some(bytes) = read(path)? else {
+        return Ok(None);
+    };
+    match from_json(&bytes) {
+        Ok(content) => Ok(Some(content)),
+        Err(source @ ManifestError::Name { .. }) => Err(StoreError::Damaged {
+            path: path.to_owned(),
+            problem: "damaged receipt: remove it, and its shard is computed again".to_owned(),
+            source: Some(source),
+        }),
+        Err(_) => Ok(None),
+    }
 }
 
 /// Returns the JSON files of a folder except [`PLAN_FILE`] and temporary files.
@@ -328,7 +423,7 @@ fn sync_around(path: &Path) -> Result<(), StoreError> {
     }
 }
 
-fn remove_folder(folder: &Path) -> Result<(), StoreError> {
+pub(super) fn remove_folder(folder: &Path) -> Result<(), StoreError> {
     match fs::remove_dir_all(folder) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => {
             Err(StoreError::io_at(folder, "remove the folder")(e))

@@ -180,12 +180,38 @@ impl Store {
         Ok(())
     }
 
+    /// Refuses to work on a plan with another engine, which would write other bytes.
+    ///
+    /// # Errors
+    /// [`StoreError::OtherPlan`] if the engine `plan` of the plan differs from the engine `now` of this process.
+    pub fn require_engine(&self, plan: &Engine, now: &Engine) -> Result<(), StoreError> {
+        if plan == now {
+            return Ok(());
+        }
+        let remedy = match engine::flags_back(plan, now) {
+            flags if flags.is_empty() => "use the wavemill and the machine of the plan".to_owned(),
+            flags => format!("give `{flags}`"),
+        };
+        let problem = format!(
+            "the plan is for another engine ({}; here {}): {remedy}, or plan again here",
+            describe(plan),
+            describe(now)
+        );
+        Err(StoreError::other_plan(self.root(), problem))
+    }
+
     /// Reports whether the file of a receipt exists with the right length and blake3.
     ///
     /// # Errors
     /// [`StoreError::Damaged`] if a link in the file's path leads out of the store.
     pub fn holds(&self, receipt: &Receipt) -> Result<bool, StoreError> {
         Ok(self.sound_file(&receipt.file)?.is_some())
+    }
+
+    /// Reports whether the file of a receipt exists with the right length, without reading it.
+    pub(crate) fn has_file(&self, receipt: &Receipt) -> Result<bool, StoreError> {
+        let path = self.locate(&receipt.file.path)?;
+        Ok(has_length(&path, receipt.file.bytes))
     }
 
     /// Returns the path of a file if it has the right length and blake3, and `None` if it does not or cannot be read. A

@@ -11,7 +11,7 @@ use wavemill_schemas::version_name::{TAGS_FOLDER, TagName, TagProblem, VersionNa
 use wavemill_versions::list;
 
 use super::commit::write_renamed;
-use super::{Store, StoreError};
+use super::{Access, Store, StoreError};
 
 /// All tags of a store.
 #[derive(Debug, Default)]
@@ -85,7 +85,7 @@ impl Store {
         Ok(tags)
     }
 
-    /// Adds a tag to a version, or moves the tag to it, under the store's lock. Waits for the lock for up to `wait`.
+    /// Adds a tag to a version, or moves the tag to it, under the store's shared lock. Waits for the lock for up to `wait`.
     ///
     /// # Errors
     /// [`StoreError::Locked`], and the errors of [`StoreFolder::readable`](crate::StoreFolder::readable).
@@ -96,7 +96,7 @@ impl Store {
         wait: Duration,
     ) -> Result<TagReport, StoreError> {
         // Check the version under the lock: `gc` must not remove its data between the check and the tag.
-        let _lock = self.lock(wait, || false)?;
+        let _lock = self.lock(Access::Shared, wait, || false)?;
         let (version, _) = self.readable(self.resolve(Some(version))?)?;
         self.require_inside(&self.tags_folder(), TAGS_FOLDER)?;
 

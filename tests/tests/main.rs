@@ -44,6 +44,7 @@ mod serve;
 mod signals;
 mod sounds;
 mod sql;
+mod steps;
 mod store;
 mod stretch;
 mod support;

@@ -1,5 +1,5 @@
-//! Random sequences of changes: a store whose runs are killed equals one whose runs are not, and one that computes
-//! every row.
+//! Random sequences of changes: a store whose runs are killed equals one whose runs are not, one that computes every row,
+//! and one that is made in steps.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use wavemill_tests::Failed;
 
+use crate::steps;
 use crate::support::{files_below, finish, run, same_versions, start, wavemill};
 use crate::table::{MFCC, Table, key};
 
@@ -167,6 +168,22 @@ impl Growth {
         command.args(self.arguments());
         Ok(command)
     }
+
+    fn plan(&self, store: &Path) -> Result<Command, Failed> {
+        let mut command = self.table.written()?.plan(store);
+        command.args(self.arguments());
+        Ok(command)
+    }
+
+    /// Returns the command for one part of a plan, with the engine of the plan.
+    fn work(&self, store: &Path, plan: &str, part: &str) -> Command {
+        let mut command = steps::work(store, plan, part);
+        let flags = self.flags.iter();
+        for (flag, value) in flags.filter(|(flag, _)| *flag == "--isa") {
+            command.args([*flag, value.as_str()]);
+        }
+        command
+    }
 }
 
 fn sequence(seed: u64) -> Result<(), Failed> {
@@ -181,7 +198,8 @@ fn sequence(seed: u64) -> Result<(), Failed> {
     };
 
     let plain = growth.table.store();
-    let [killed, recomputed] = ["killed", "recomputed"].map(|name| plain.with_file_name(name));
+    let [killed, recomputed, stepped] =
+        ["killed", "recomputed", "stepped"].map(|name| plain.with_file_name(name));
     let mut done: Vec<&str> = Vec::new();
     for step in 0..=STEPS {
         if step > 0 {
@@ -193,14 +211,19 @@ fn sequence(seed: u64) -> Result<(), Failed> {
         let took = began.elapsed();
         run(growth.extract(&recomputed)?.arg("--recompute")).exits(0)?;
         kill_and_finish(&growth, &killed, took, &mut dice)?;
+        in_steps(&growth, &stepped, took, &mut dice)?;
 
-        for (name, other) in [("killed", &killed), ("recomputed", &recomputed)] {
+        for (name, other) in [
+            ("killed", &killed),
+            ("recomputed", &recomputed),
+            ("in steps", &stepped),
+        ] {
             same_versions(&plain, other)
                 .map_err(|failed| format!("{name}, after {done:?}: {failed:?}"))?;
         }
     }
 
-    for store in [&plain, &killed] {
+    for store in [&plain, &killed, &stepped] {
         verified(store)?;
     }
     Ok(())
@@ -222,6 +245,33 @@ fn kill_and_finish(
     }
 
     run(&mut growth.extract(store)?).exits(0)?;
+    remove_temporaries(store)
+}
+
+/// Plans, writes the parts in random order, two at a time and some of them twice, kills workers at random moments, and
+/// commits.
+fn in_steps(growth: &Growth, store: &Path, took: Duration, dice: &mut Dice) -> Result<(), Failed> {
+    let plan = steps::planned(&mut growth.plan(store)?)?;
+    let parts = 1 + dice.below(4);
+    for _ in 0..=dice.below(parts) {
+        let mut children = [0; 2].map(|_| {
+            let part = format!("{}/{parts}", 1 + dice.below(parts));
+            start(&mut growth.work(store, &plan, &part))
+        });
+        if dice.below(2) == 0 {
+            std::thread::sleep(took * dice.below(100) / 100);
+            // The worker may have ended already.
+            let _ = children[0].kill();
+        }
+        let [first, second] = children;
+        finish(first);
+        finish(second).exits(0)?;
+    }
+
+    for part in (1..=parts).rev() {
+        run(&mut growth.work(store, &plan, &format!("{part}/{parts}"))).exits(0)?;
+    }
+    run(&mut steps::commit(store, &plan)).exits(0)?;
     remove_temporaries(store)
 }
 

@@ -372,9 +372,20 @@ impl Inputs {
         command
     }
 
+    /// Returns a `plan` command with the options of [`Inputs::extract`].
+    pub(crate) fn plan(&self, store: &Path) -> Command {
+        let mut command = self.command("plan", store);
+        command.args(["--max-reject-fraction", "1"]);
+        command
+    }
+
     /// Returns an `extract` command for these inputs with the default limit on rejects.
     pub(crate) fn strict_extract(&self, store: &Path) -> Command {
-        let mut command = wavemill(["extract", "--recipe"]);
+        self.command("extract", store)
+    }
+
+    fn command(&self, name: &str, store: &Path) -> Command {
+        let mut command = wavemill([name, "--recipe"]);
 
         // Uses environment variables, so that the flags of a test take precedence.
         command

@@ -1,15 +1,16 @@
 //! Reads the inputs of a run: the index of the audio, and the cleaned rows. Nothing is written, and the store is not
 //! read.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use wavemill_catalog as catalog;
 use wavemill_catalog::{AudioHashes, CatalogError, CleanedRows, FileAccount};
 use wavemill_runtime::course::{Course, Phase};
 use wavemill_runtime::settings::Settings;
-use wavemill_schemas::recipe::Dataset;
+use wavemill_schemas::recipe::{Dataset, Recipe};
 use wavemill_source as source;
-use wavemill_source::{Media, Source};
+use wavemill_source::{ListedClip, Media, Source};
 
 use super::known::KnownInputs;
 use crate::error::RunError;
@@ -45,12 +46,7 @@ impl Input {
     ) -> Result<Self, RunError> {
         let given_sides = job.sides.as_deref().map(parent::read_sides).transpose()?;
         // The audio is listed first, because cleaning may drop rows whose clip has no file.
-        let media = match job.recipe.catalog.dataset {
-            Dataset::Images => Media::Pictures,
-            Dataset::Fma | Dataset::Folders | Dataset::Table => Media::Audio,
-        };
-        let mut source = source::open(&job.audio, media, settings.allow_outside)?;
-        source.set_bytes_max(job.recipe.file_bytes_max());
+        let source = open_source(&job.audio, &job.recipe, settings.allow_outside)?;
         let mut cleaned = clean(job, settings, &*source, course)?;
         let files = cleaned.account_for(&*source, job.recipe.catalog.dataset);
         cleaned.warn_of(&files);
@@ -114,6 +110,42 @@ impl Input {
     /// Returns the size of a clip's file in bytes; `None` if there is no file.
     pub(crate) fn audio_bytes(&self, clip_key: &str) -> Option<u64> {
         self.source.index().get(clip_key).map(|id| id.bytes)
+    }
+}
+
+/// Lists the clips of a recipe's data set in the folder or zip `audio`.
+///
+/// # Errors
+/// [`RunError::Source`].
+pub(crate) fn open_source(
+    audio: &Path,
+    recipe: &Recipe,
+    allow_outside: bool,
+) -> Result<Box<dyn Source>, RunError> {
+    let mut source = source::open(audio, media_of(recipe), allow_outside)?;
+    source.set_bytes_max(recipe.file_bytes_max());
+    Ok(source)
+}
+
+/// Opens some of the clips that [`open_source`] listed. `root` is the path of the audio root in `audio`.
+///
+/// # Errors
+/// [`RunError::Source`].
+pub(crate) fn reopen_source(
+    audio: &Path,
+    recipe: &Recipe,
+    root: &str,
+    clips: Vec<ListedClip>,
+) -> Result<Box<dyn Source>, RunError> {
+    let mut source = source::reopen(audio, media_of(recipe), root, clips)?;
+    source.set_bytes_max(recipe.file_bytes_max());
+    Ok(source)
+}
+
+fn media_of(recipe: &Recipe) -> Media {
+    match recipe.catalog.dataset {
+        Dataset::Images => Media::Pictures,
+        Dataset::Fma | Dataset::Folders | Dataset::Table => Media::Audio,
     }
 }
 

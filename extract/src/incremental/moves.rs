@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use wavemill_catalog::SideMove;
 use wavemill_catalog::side_column;
 use wavemill_catalog::split::SIDES;
@@ -16,7 +16,7 @@ use crate::incremental::parent;
 const EXAMPLES: usize = 20;
 
 /// Changes of planned tracks and of their splits since the previous version.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SideChanges {
     /// Number of planned tracks that are not in the previous version.
     pub new: u64,
@@ -32,7 +32,7 @@ pub struct SideChanges {
 }
 
 /// Number of tracks that moved from one split to another.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MoveCount {
     /// Split in the previous version.
     pub from: String,

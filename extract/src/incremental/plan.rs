@@ -33,7 +33,7 @@ pub(crate) struct Plan<'a> {
     /// Hashes that identify the plan, without the parent's hash, which the store fills in.
     pub identity: Identity,
     /// Number of rows that were dropped because their clip has no file.
-    clips_absent: u64,
+    pub clips_absent: u64,
 }
 
 impl<'a> Plan<'a> {
@@ -51,11 +51,7 @@ impl<'a> Plan<'a> {
     ) -> Result<Self, RunError> {
         let shard_plan = plan::shards(&catalog.clips, &job.recipe, settings.limit, kept_counts);
         let features = FeaturePlan::new(&job.recipe, settings)?;
-        let decoder = match job.recipe.catalog.dataset {
-            Dataset::Images => pictures::NAME,
-            Dataset::Fma | Dataset::Folders | Dataset::Table => wavemill_decode::NAME,
-        };
-        let engine = engine::current(settings, decoder);
+        let engine = engine_of(&job.recipe, settings);
         let identity = identity(job, settings.limit, input, catalog, &shard_plan, &engine)?;
 
         Ok(Self {
@@ -117,6 +113,15 @@ impl<'a> Plan<'a> {
             targets: &self.targets,
         }
     }
+}
+
+/// Returns the engine that computes a recipe's features with these settings on this machine.
+pub(crate) fn engine_of(recipe: &Recipe, settings: &Settings) -> Engine {
+    let decoder = match recipe.catalog.dataset {
+        Dataset::Images => pictures::NAME,
+        Dataset::Fma | Dataset::Folders | Dataset::Table => wavemill_decode::NAME,
+    };
+    engine::current(settings, decoder)
 }
 
 fn targets(recipe: &Recipe, catalog: &Catalog) -> Vec<TargetEntry> {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use wavemill_catalog::ClipRow;
 use wavemill_runtime::course::Course;
 use wavemill_runtime::settings::Settings;
-use wavemill_schemas::manifest::{Manifest, Receipt};
+use wavemill_schemas::manifest::{FeatureEntry, Manifest, Receipt};
 use wavemill_schemas::reject::{Reason, Stage};
 use wavemill_source::{InputSeen, Source};
 use wavemill_store::plan::{Shard, ShardPlan};
@@ -77,6 +77,21 @@ impl<'a> EarlierRuns<'a> {
         })
     }
 
+    /// Knows nothing but the parent: for a worker of a stored plan, which does not look for files of other plans.
+    pub(crate) fn only_parent(store: &'a Store, plan_id: &'a str, parent: &'a Parent) -> Self {
+        let manifest = &parent.manifest;
+        Self {
+            store,
+            plan_id,
+            own: Receipts::new(),
+            others: BTreeMap::new(),
+            plans: vec![manifest.plan_id.clone()],
+            parent: Some(manifest),
+            recompute: false,
+            only_looks: true,
+        }
+    }
+
     /// Switches to the mode for previews: no file is linked, and existing files are assumed to be intact.
     pub(crate) fn only_looking(self) -> Self {
         Self {
@@ -116,7 +131,8 @@ impl<'a> EarlierRuns<'a> {
     }
 
     /// Finds the files that need no work: files finished by an interrupted run of this plan, and files that can be
-    /// linked from another plan.
+    /// linked from another plan. Receipts of this plan that no longer apply are removed, because a worker takes a file
+    /// with a receipt for finished.
     ///
     /// # Errors
     /// [`RunError::Store`] if files cannot be checked or linked; [`ExtractError::Interrupted`] if the run was stopped.
@@ -143,6 +159,10 @@ impl<'a> EarlierRuns<'a> {
 
             // A shard without keys has an input that has not been read yet, so the shard is new.
             let Some(keys_of_shard) = keys.keys(shard, |clip_key| known.get(clip_key))? else {
+                for entry in keys.features {
+                    let file = (entry.name.clone(), shard.label());
+                    self.own(&file, |_| false)?;
+                }
                 continue;
             };
             let inputs = inputs_of(shard, &keys, known);
@@ -153,11 +173,7 @@ impl<'a> EarlierRuns<'a> {
                     finished.put(place, feature, receipt);
                 }
             }
-            if finished
-                .receipts_of_shard(place)
-                .iter()
-                .any(Option::is_some)
-            {
+            if has_receipt(&finished, place) {
                 finished.inputs.extend(inputs);
             }
         }
@@ -173,15 +189,14 @@ impl<'a> EarlierRuns<'a> {
         features_id: &str,
         inputs: &BTreeMap<String, InputSeen>,
     ) -> Result<Option<Receipt>, StoreError> {
-        // Receipts are looked up by shard. The clips of the shard may have changed since, so the key must be equal too.
-        let own = self.own.remove(&file).filter(|own| own.key == key);
-        let own = own.filter(|own| own.is_computed || !self.recompute);
-        // A panic may not recur, and a resumed run must give the same result as an uninterrupted one.
-        let own = own.filter(|own| !has_panic(own));
-        if let Some(own) = own
-            && self.is_there(&own)?
-        {
-            return Ok(Some(own));
+        let recompute = self.recompute;
+        let own = self.own(&file, |own| {
+            // Receipts are looked up by shard. The clips of the shard may have changed since, so the key must be equal
+            // too. A panic may not recur, and a resumed run must give the same result as an uninterrupted one.
+            own.key == key && (own.is_computed || !recompute) && !has_panic(own)
+        })?;
+        if own.is_some() {
+            return Ok(own);
         }
 
         let mut theirs: Vec<&Receipt> = self.others.get(key).into_iter().flatten().collect();
@@ -211,13 +226,62 @@ impl<'a> EarlierRuns<'a> {
         let mut receipt = self.store.link(theirs, self.plan_id, shard)?;
         receipt.is_computed = false;
         self.store.write_seen(self.plan_id, &label, inputs)?;
-        self.store.write_receipt(self.plan_id, &label, &receipt)?;
+        let receipt = self.store.write_receipt(self.plan_id, &label, receipt)?;
         Ok(Some(receipt))
+    }
+
+    /// Returns this plan's receipt for a file, given as feature and label, if the receipt `applies` and the file is
+    /// there. Otherwise removes the receipt.
+    fn own(
+        &mut self,
+        file: &(String, String),
+        applies: impl Fn(&Receipt) -> bool,
+    ) -> Result<Option<Receipt>, StoreError> {
+        let Some(own) = self.own.remove(file) else {
+            return Ok(None);
+        };
+        if applies(&own) && self.is_there(&own)? {
+            return Ok(Some(own));
+        }
+        if !self.only_looks {
+            self.store.remove_receipt(self.plan_id, &file.0, &file.1)?;
+        }
+        Ok(None)
     }
 
     fn is_there(&self, receipt: &Receipt) -> Result<bool, StoreError> {
         Ok(self.only_looks || self.store.holds(receipt)?)
     }
+}
+
+/// Returns the files of a stored plan's shards that workers have finished.
+///
+/// # Errors
+/// [`StoreError`] if receipts cannot be read.
+pub(crate) fn finished_by_workers(
+    store: &Store,
+    plan_id: &str,
+    labels: &[String],
+    features: &[FeatureEntry],
+) -> Result<FinishedShards, StoreError> {
+    let mut finished = FinishedShards::new(labels.len(), features.len());
+    for (place, label) in labels.iter().enumerate() {
+        for (feature, entry) in features.iter().enumerate() {
+            if let Some(receipt) = store.receipt_with_file(plan_id, &entry.name, label)? {
+                finished.put(place, feature, receipt);
+            }
+        }
+        if has_receipt(&finished, place) {
+            let inputs = store.seen_of_shard(plan_id, label)?;
+            finished.inputs.extend(inputs);
+        }
+    }
+    Ok(finished)
+}
+
+fn has_receipt(finished: &FinishedShards, place: usize) -> bool {
+    let mut receipts = finished.receipts_of_shard(place).iter();
+    receipts.any(Option::is_some)
 }
 
 fn has_panic(receipt: &Receipt) -> bool {

@@ -10,47 +10,59 @@ use wavemill_store::plan::ShardPlan;
 use wavemill_store::shards::FinishedShards;
 use wavemill_store::tensors;
 
-use super::begin::NewVersion;
+use super::planned::{InputAccount, PlannedVersion, PlannedWork};
 use crate::error::RunError;
-use crate::incremental::plan::Plan;
-use crate::threads::{ExtractError, Limits, RejectTally};
+use crate::threads::{ExtractError, RejectTally};
 
 /// Index of the feature from which counts are taken. All features have rows of the same clips and reject the others.
 const FIRST: usize = 0;
 
-/// The inputs of a manifest.
-pub(super) struct ManifestParts<'a> {
-    pub version: &'a NewVersion,
-    pub plan: &'a Plan<'a>,
-    pub catalog: &'a Catalog,
-    /// The feature files of all shards.
-    pub finished: &'a FinishedShards,
-    /// Metadata tables, in the manifest's order.
-    pub tables: Vec<FileEntry>,
-    /// Rejects that belong neither to the main metadata file nor to a planned clip.
-    pub other_rejects: &'a [Reject],
+/// Accounts for the inputs of a planned version. Moves the rejects out of the catalog.
+pub(super) fn of_inputs(
+    catalog: &mut Catalog,
+    other_rejects: Vec<Reject>,
+    shard_plan: &ShardPlan,
+) -> InputAccount {
+    let mut rows_dropped = Vec::with_capacity(catalog.steps.len());
+    for step in &catalog.steps {
+        rows_dropped.push(Dropped {
+            step: step.step.clone(),
+            rows: step.dropped,
+        });
+    }
+
+    let members = shard_plan.shards.iter().map(|s| s.members.len() as u64);
+    InputAccount {
+        rows_read: catalog.rows_read,
+        rows_kept: catalog.clips.len() as u64,
+        rows_dropped,
+        rejects: std::mem::take(&mut catalog.rejects),
+        other_rejects,
+        clips_planned: shard_plan.planned.len() as u64,
+        members: members.sum(),
+    }
 }
 
-/// Creates the manifest of a finished plan.
+/// Creates the manifest of a version whose shards are `finished`. `tables` are its metadata tables, in the manifest's
+/// order.
 ///
 /// # Errors
 /// [`RunError::Accounting`] if the sums do not match.
-pub(super) fn manifest(parts: ManifestParts<'_>) -> Result<Manifest, RunError> {
-    let ManifestParts {
-        version,
-        plan,
-        catalog,
-        finished,
-        tables,
-        other_rejects,
-    } = parts;
-    let shard_plan = &plan.shard_plan;
-    let features = plan.features.entries();
+pub(super) fn manifest(
+    planned: &PlannedVersion,
+    tables: Vec<FileEntry>,
+    finished: &FinishedShards,
+) -> Result<Manifest, RunError> {
+    let PlannedVersion {
+        plan_id,
+        work,
+        commit,
+    } = planned;
+    let features = &commit.features;
 
-    let mut targets = plan.targets.clone();
+    let mut targets = work.targets.clone();
     for (index, target) in targets.iter_mut().enumerate() {
-        let n_classes = target.classes.len();
-        target.counts = class_counts(index, n_classes, shard_plan, finished);
+        target.counts = class_counts(index, target.classes.len(), finished);
     }
 
     // Files are ordered by feature, and within a feature in plan order: the loader reads them in this order.
@@ -73,20 +85,20 @@ pub(super) fn manifest(parts: ManifestParts<'_>) -> Result<Manifest, RunError> {
         });
     }
 
-    let mut counts = counts(catalog, shard_plan, &files, features, finished)?;
+    let mut counts = counts(&commit.account, &files, features, finished)?;
     // These rejects are added after the check, because they are neither rows of the tracks nor planned clips.
-    count_reasons(&mut counts.rejects, other_rejects);
+    count_reasons(&mut counts.rejects, &commit.account.other_rejects);
 
     Ok(Manifest {
         format_version: FORMAT_VERSION,
-        plan_id: version.plan_id.clone(),
-        identity: version.identity.clone(),
-        engine: plan.engine.clone(),
-        recipe: plan.recipe.clone(),
+        plan_id: plan_id.clone(),
+        identity: work.identity.clone(),
+        engine: work.engine.clone(),
+        recipe: work.recipe.clone(),
         targets,
-        features: features.to_vec(),
+        features: features.clone(),
         files,
-        shards: shard_plan.counts.clone(),
+        shards: commit.shards.clone(),
         counts,
         stats,
     })
@@ -96,13 +108,12 @@ pub(super) fn manifest(parts: ManifestParts<'_>) -> Result<Manifest, RunError> {
 fn class_counts(
     index: usize,
     n_classes: usize,
-    shard_plan: &ShardPlan,
     finished: &FinishedShards,
 ) -> BTreeMap<String, Vec<u64>> {
     let mut by_split = BTreeMap::new();
-    for (shard, receipt) in shard_plan.shards.iter().zip(finished.of_feature(FIRST)) {
+    for receipt in finished.of_feature(FIRST) {
         let counts = by_split
-            .entry(shard.split.clone())
+            .entry(receipt.file.split.clone().unwrap_or_default())
             .or_insert_with(|| vec![0; n_classes]);
         let written = receipt.class_counts.get(index);
         for (count, n) in counts.iter_mut().zip(written.into_iter().flatten()) {
@@ -121,34 +132,25 @@ fn named_twice(files: &[FileEntry]) -> Option<&str> {
 }
 
 fn counts(
-    catalog: &Catalog,
-    shard_plan: &ShardPlan,
+    account: &InputAccount,
     files: &[FileEntry],
     features: &[FeatureEntry],
     finished: &FinishedShards,
 ) -> Result<Counts, RunError> {
     let mut rejects = BTreeMap::new();
-    count_reasons(&mut rejects, &catalog.rejects);
+    count_reasons(&mut rejects, &account.rejects);
     count_reasons(&mut rejects, clip_rejects(finished));
 
-    let mut rows_dropped = Vec::with_capacity(catalog.steps.len());
-    for step in &catalog.steps {
-        rows_dropped.push(Dropped {
-            step: step.step.clone(),
-            rows: step.dropped,
-        });
-    }
-
-    let of_rows = catalog.rejects.iter().filter(|r| r.reason.is_of_row());
+    let of_rows = account.rejects.iter().filter(|r| r.reason.is_of_row());
     let rows_rejected = of_rows.count();
-    let clips_planned = shard_plan.planned.len() as u64;
+    let clips_planned = account.clips_planned;
     let clips_rejected = clip_rejects(finished).count() as u64;
     let feature_rows: Vec<u64> = features.iter().map(|f| rows_of(f, files)).collect();
 
     let counts = Counts {
-        rows_read: catalog.rows_read,
-        rows_kept: catalog.clips.len() as u64,
-        rows_dropped,
+        rows_read: account.rows_read,
+        rows_kept: account.rows_kept,
+        rows_dropped: account.rows_dropped.clone(),
         rows_rejected: rows_rejected as u64,
         clips_planned,
         clips_written: clips_planned - clips_rejected,
@@ -156,7 +158,7 @@ fn counts(
         feature_rows: feature_rows.first().copied().unwrap_or(0),
         rejects,
     };
-    check(&counts, shard_plan, &feature_rows, finished)?;
+    check(&counts, account.members, &feature_rows, finished)?;
     Ok(counts)
 }
 
@@ -180,7 +182,7 @@ fn count_reasons<'a>(
 
 fn check(
     counts: &Counts,
-    shard_plan: &ShardPlan,
+    members: u64,
     feature_rows: &[u64],
     finished: &FinishedShards,
 ) -> Result<(), RunError> {
@@ -202,8 +204,9 @@ fn check(
     }
 
     if let Some(&place) = finished.in_dispute().first() {
-        let label = shard_plan.shards[place].label();
-        let what = format!("the features of shard {label} do not reject the same clips");
+        let file = finished.receipts_of_shard(place).iter().flatten().next();
+        let path = file.map_or("", |receipt| &receipt.file.path);
+        let what = format!("the features of the shard of {path} do not reject the same clips");
         return Err(RunError::Accounting { what });
     }
 
@@ -213,10 +216,9 @@ fn check(
     }
 
     // Under the rule `segment` a clip is a member of several shards; under other rules, of exactly one.
-    let members: usize = shard_plan.shards.iter().map(|s| s.members.len()).sum();
     let written = finished.of_feature(FIRST);
     let written: u64 = written.map(|receipt| receipt.clips_written).sum();
-    if members == shard_plan.planned.len() && written + clips_rejected != clips_planned {
+    if members == clips_planned && written + clips_rejected != clips_planned {
         let what =
             format!("{clips_planned} clips planned, {written} written + {clips_rejected} rejected");
         return Err(RunError::Accounting { what });
@@ -240,11 +242,11 @@ pub(super) fn clip_rejects(finished: &FinishedShards) -> impl Iterator<Item = &R
 /// [`ExtractError::TooManyRejects`].
 pub(super) fn check_rejects(
     finished: &FinishedShards,
-    limits: &Limits,
+    work: &PlannedWork,
 ) -> Result<(), ExtractError> {
     let mut tally = RejectTally::default();
     for reject in clip_rejects(finished) {
-        tally.add(reject, limits)?;
+        tally.add(reject, work.clips_planned, work.reject_fraction)?;
     }
     Ok(())
 }

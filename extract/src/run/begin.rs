@@ -2,9 +2,10 @@
 //! are created.
 
 use fail::fail_point;
-use wavemill_runtime::course::Phase;
+use wavemill_runtime::course::{Course, Phase};
+use wavemill_runtime::settings::Settings;
 use wavemill_schemas::manifest::{Identity, Manifest};
-use wavemill_store::{Decision, Lock, PlanRecord, StoreError};
+use wavemill_store::{Access, Decision, Lock, PlanRecord, Store, StoreError};
 
 use crate::error::RunError;
 use crate::incremental::changes::{DataChanges, State};
@@ -25,8 +26,8 @@ pub(super) struct NewVersion {
     /// Hashes that identify the plan, including the parent's hash.
     pub identity: Identity,
     pub plan_id: String,
-    /// Lock of the store, held until the version is committed.
-    _lock: Lock,
+    /// Exclusive lock of the store, held until the version is committed.
+    pub lock: Lock,
 }
 
 /// Takes the store's lock and creates the plan's folders, if there is something to do. `draft` was made without the
@@ -49,7 +50,7 @@ pub(super) fn begin<'j>(
     }
 
     fail_point!("run-before-lock");
-    let lock = take_lock(inputs)?;
+    let lock = take_lock(store, Access::Exclusive, inputs.settings, inputs.course)?;
     // Another run may have committed before this run got the lock. Everything that depends on the parent is then
     // decided again.
     draft.renew(inputs, store.latest()?, known)?;
@@ -79,22 +80,23 @@ pub(super) fn begin<'j>(
     Ok(Start::Version(NewVersion {
         identity: plan_record.identity,
         plan_id,
-        _lock: lock,
+        lock,
     }))
 }
 
+/// Takes the store's lock, and waits for it as long as the settings permit.
+///
 /// # Errors
 /// [`RunError::Stopped`] if the run was stopped while it waited; the errors of
 /// [`Store::lock`](wavemill_store::Store::lock).
-fn take_lock(inputs: &DraftInputs<'_, '_>) -> Result<Lock, RunError> {
-    let DraftInputs {
-        store,
-        settings,
-        course,
-        ..
-    } = *inputs;
+pub(super) fn take_lock(
+    store: &Store,
+    access: Access,
+    settings: &Settings,
+    course: &Course,
+) -> Result<Lock, RunError> {
     course.enter(Phase::Waiting, 0);
-    let locked = store.lock(settings.lock_wait, || course.is_stopped());
+    let locked = store.lock(access, settings.lock_wait, || course.is_stopped());
     match locked {
         Err(StoreError::Locked { .. }) if course.is_stopped() => Err(RunError::Stopped {
             phase: Phase::Waiting,

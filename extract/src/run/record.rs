@@ -6,12 +6,15 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use serde::Serialize;
 use serde_json::{Value, json};
 use wavemill_store::{Store, StoreError, durable};
 
-use super::Report;
 use crate::error::RunError;
 use crate::threads::ExtractError;
+
+/// Outcome of a run that committed a version.
+pub(super) const COMMITTED: &str = "committed";
 
 /// A record whose first line has been written. A record without a last line belongs to a run that is still in progress
 /// or was killed.
@@ -49,16 +52,21 @@ impl RunRecord {
         Ok(record)
     }
 
-    /// Adds the last line to the record of a run that committed a version. `warnings` are all those shown to the user.
+    /// Adds the last line to the record of a run that ended as intended. `warnings` are all those shown to the user.
     ///
     /// # Errors
     /// [`StoreError::Io`] if the record cannot be written.
-    pub(super) fn end(self, report: &Report, warnings: &[String]) -> Result<(), StoreError> {
+    pub(super) fn end(
+        self,
+        outcome: &str,
+        report: &impl Serialize,
+        warnings: &[String],
+    ) -> Result<(), StoreError> {
         let mut report = serde_json::to_value(report)?;
         report["warnings"] = warnings.into();
         let seconds = self.start.elapsed().as_secs_f64();
         self.append(
-            &json!({"event": "end", "outcome": "committed", "seconds": seconds, "report": report}),
+            &json!({"event": "end", "outcome": outcome, "seconds": seconds, "report": report}),
         )
     }
 

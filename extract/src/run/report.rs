@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use wavemill_catalog::{Duplicates, FileAccount};
 use wavemill_schemas::manifest::{Counts, FileEntry, Manifest};
 use wavemill_store::Parent;
@@ -62,7 +62,7 @@ pub struct Report {
 }
 
 /// Numbers of feature files. There is one file per feature and shard.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileReuse {
     /// Number of files that an earlier run had finished, or that are linked from another version.
     pub shards_reused: usize,

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use wavemill_schemas::manifest::Receipt;
 use wavemill_schemas::reject::Reject;
 
-use super::{ExtractError, Limits};
+use super::ExtractError;
 
 /// Clips rejected so far, including clips rejected in earlier runs of the plan. Each clip is counted once.
 #[derive(Debug, Default)]
@@ -34,14 +34,17 @@ impl RejectTally {
         }
     }
 
-    /// Adds the reject of a clip.
+    /// Adds the reject of one of the `planned` clips, of which at most `fraction` may be rejected.
     ///
     /// # Errors
     /// [`ExtractError::TooManyRejects`] as soon as there are too many rejects for a commit.
-    pub(crate) fn add(&mut self, reject: &Reject, limits: &Limits) -> Result<(), ExtractError> {
+    pub(crate) fn add(
+        &mut self,
+        reject: &Reject,
+        planned: u64,
+        fraction: f64,
+    ) -> Result<(), ExtractError> {
         self.insert(reject);
-        let planned = limits.planned;
-        let fraction = limits.reject_fraction;
         if self.rejects.len() as f64 <= fraction * planned as f64 {
             return Ok(());
         }

@@ -4,7 +4,9 @@
 use std::sync::atomic::Ordering;
 
 use wavemill_store::Store;
-use wavemill_store::shards::{FinishedShard, FinishedShards, RowGroup, ShardWriter, WriterArgs};
+use wavemill_store::shards::{
+    FinishedFile, FinishedShard, FinishedShards, RowGroup, ShardWriter, WriterArgs,
+};
 
 use super::event::Event;
 use super::pool::{self, Queues};
@@ -25,7 +27,7 @@ pub(crate) fn write_shards(
 ) -> Result<(), ExtractError> {
     let mut files = Files {
         writer: ShardWriter::new(WriterArgs {
-            root: store.root(),
+            store,
             plan_id,
             clips: work.clips,
             keys: work.keys,
@@ -122,7 +124,9 @@ impl Files<'_, '_> {
                 outcome.taken();
 
                 if let Some(reject) = outcome.reject() {
-                    self.rejects.add(reject, self.work.limits)?;
+                    let limits = self.work.limits;
+                    self.rejects
+                        .add(reject, limits.planned, limits.reject_fraction)?;
                 }
                 for group in self.writer.outcome(seq, outcome, seen)? {
                     // Sending cannot fail: clips only arrive while the sender and the workers exist.
@@ -146,7 +150,7 @@ impl Files<'_, '_> {
     fn put(&mut self, finished: FinishedShard) -> Result<(), ExtractError> {
         let FinishedShard {
             index,
-            receipts,
+            files,
             inputs,
         } = finished;
         let todo = &self.work.todo[index];
@@ -162,9 +166,20 @@ impl Files<'_, '_> {
             }
         }
 
-        self.store.write_seen(self.plan_id, &label, &inputs)?;
-        for (receipt, &feature) in receipts.into_iter().zip(self.work.feature_numbers) {
-            self.store.write_receipt(self.plan_id, &label, &receipt)?;
+        // A worker that finished all files has also recorded the inputs from which it computed them.
+        let mut files_written = files
+            .iter()
+            .filter(|file| matches!(file, FinishedFile::Written(_)));
+        if files_written.next().is_some() {
+            self.store.write_seen(self.plan_id, &label, &inputs)?;
+        }
+        for (file, &feature) in files.into_iter().zip(self.work.feature_numbers) {
+            let receipt = match file {
+                FinishedFile::Written(receipt) => {
+                    self.store.write_receipt(self.plan_id, &label, receipt)?
+                }
+                FinishedFile::Found(receipt) => receipt,
+            };
             fail_point!("receipt-written");
             self.finished.put(todo.place, feature, receipt);
         }

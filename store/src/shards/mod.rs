@@ -22,7 +22,7 @@ pub use finished::FinishedShards;
 pub use key::KeyInputs;
 pub use rows::{AudioFacts, FeatureRow};
 pub use taken::{RowReader, RowRun, TAKEN_BATCH_ROWS, TakenClip, TakenRow, TakenRows};
-pub use write::{FinishedShard, Outcome, ShardTask, ShardWriter, WriterArgs};
+pub use write::{FinishedFile, FinishedShard, Outcome, ShardTask, ShardWriter, WriterArgs};
 
 /// Reports whether reading Parquet failed because of the disk, which is not damage of the store.
 pub fn is_failing_disk(error: &ParquetError) -> bool {

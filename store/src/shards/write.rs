@@ -3,7 +3,6 @@
 //! The shard writer runs on one thread. Encoding is left to the workers.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use wavemill_catalog::ClipRow;
 use wavemill_catalog::split::SIDES;
@@ -16,8 +15,8 @@ use super::encode::{EncodedGroup, Format, RowGroup};
 use super::file::ParquetFile;
 use super::rows::FeatureRow;
 use super::{KeyInputs, TakenRows};
-use crate::StoreError;
 use crate::plan::Shard;
+use crate::{Store, StoreError};
 
 /// The result of processing one clip.
 #[derive(Debug)]
@@ -58,8 +57,8 @@ pub struct ShardTask<'a> {
 
 /// Arguments of [`ShardWriter::new`].
 pub struct WriterArgs<'a> {
-    /// Root folder of the store.
-    pub root: &'a Path,
+    /// The store that the files are written to.
+    pub store: &'a Store,
     /// Name of the plan's folder in the store.
     pub plan_id: &'a str,
     /// The cleaned rows of the catalog.
@@ -84,7 +83,7 @@ pub struct WriterArgs<'a> {
 
 /// Writes the shards of `todo`, clip by clip in plan order.
 pub struct ShardWriter<'a> {
-    root: &'a Path,
+    store: &'a Store,
     plan_id: &'a str,
     formats: &'a [Format],
     clips: &'a [ClipRow],
@@ -120,10 +119,18 @@ struct OpenShard {
 pub struct FinishedShard {
     /// Index of the shard among the shards to write.
     pub index: usize,
-    /// One receipt per feature, in the order of the formats.
-    pub receipts: Vec<Receipt>,
+    /// The file of each feature, in the order of the formats.
+    pub files: Vec<FinishedFile>,
     /// Inputs of the shard's members, as they were read.
     pub inputs: BTreeMap<String, InputSeen>,
+}
+
+/// A complete file of a shard.
+pub enum FinishedFile {
+    /// The file was written. Its receipt still has to be written.
+    Written(Receipt),
+    /// Another worker of the plan has finished the file, with this receipt.
+    Found(Receipt),
 }
 
 impl OpenShard {
@@ -147,7 +154,7 @@ impl<'a> ShardWriter<'a> {
     /// Creates a writer that has opened no file yet.
     pub const fn new(args: WriterArgs<'a>) -> Self {
         let WriterArgs {
-            root,
+            store,
             plan_id,
             clips,
             keys,
@@ -161,7 +168,7 @@ impl<'a> ShardWriter<'a> {
         } = args;
 
         Self {
-            root,
+            store,
             plan_id,
             formats,
             clips,
@@ -259,7 +266,7 @@ impl<'a> ShardWriter<'a> {
         for format in self.formats {
             let path = shard.file(self.plan_id, &format.feature.name);
             let properties = format.properties.clone();
-            let file = ParquetFile::create(self.root, path, &format.schema, properties)?;
+            let file = ParquetFile::create(self.store.root(), path, &format.schema, properties)?;
             files.push((file, Vec::new()));
         }
 
@@ -299,10 +306,10 @@ impl<'a> ShardWriter<'a> {
         Ok(())
     }
 
-    /// Finishes the files of every complete shard.
+    /// Finishes the files of every complete shard, except files that another worker of the plan has finished.
     ///
     /// # Errors
-    /// [`StoreError`] if a file cannot be completed.
+    /// [`StoreError`] if a file cannot be completed, or a receipt cannot be read.
     pub fn finished(&mut self) -> Result<Vec<FinishedShard>, StoreError> {
         let complete = self.open.iter().filter(|(_, open)| open.is_complete());
         let indices: Vec<usize> = complete.map(|(index, _)| *index).collect();
@@ -333,16 +340,28 @@ impl<'a> ShardWriter<'a> {
             .members
             .iter()
             .any(|row| self.taken.clips.contains_key(row));
-        let mut receipts = Vec::with_capacity(files.len());
+        let label = shard.label();
+        let mut finished = Vec::with_capacity(files.len());
         for (((file, mut partials), format), key) in files.into_iter().zip(self.formats).zip(keys) {
+            // A version may already refer to the file of another worker, so that file is not replaced. Its bytes are
+            // the same, unless an input changed or vanished in the meantime.
+            let feature = &format.feature.name;
+            let found = self
+                .store
+                .receipt_with_file(self.plan_id, feature, &label)?;
+            if let Some(found) = found {
+                finished.push(FinishedFile::Found(found));
+                continue;
+            }
+
             // Only rows of the training split are summed, so other files have no sums.
             if partials.iter().all(|partial| partial.values == 0) {
                 partials.clear();
             }
-            receipts.push(Receipt {
+            finished.push(FinishedFile::Written(Receipt {
                 key,
                 file: FileEntry {
-                    feature: Some(format.feature.name.clone()),
+                    feature: Some(feature.clone()),
                     split: Some(shard.split.clone()),
                     ..file.finish()?
                 },
@@ -352,11 +371,11 @@ impl<'a> ShardWriter<'a> {
                 clips_written,
                 partials,
                 class_counts: class_counts.clone(),
-            });
+            }));
         }
         Ok(FinishedShard {
             index,
-            receipts,
+            files: finished,
             inputs,
         })
     }

@@ -65,12 +65,6 @@ pub struct ExtractCommand {
     /// Keep N clips, chosen by hash; classes and splits stay those of all rows
     #[arg(long, value_name = "N")]
     pub limit: Option<u64>,
-    /// Number of decoding threads [default: the number of processors]
-    #[arg(long, value_name = "N", env = "WAVEMILL_THREADS")]
-    pub threads: Option<usize>,
-    /// Memory limit of the process, such as 4GiB
-    #[arg(long, value_name = "SIZE", default_value = "4GiB", value_parser = super::sql::parse_bytes, env = "WAVEMILL_MEMORY_LIMIT")]
-    pub memory_limit: usize,
     /// Largest fraction of rejected clips; above it nothing is committed [default: 0.05, or 1 with fewer than 20 clips]
     #[arg(long, value_name = "F")]
     pub max_reject_fraction: Option<f64>,
@@ -78,12 +72,9 @@ pub struct ExtractCommand {
     /// it nothing is written
     #[arg(long, value_name = "F", default_value_t = MAX_SHRINK)]
     pub max_shrink: f64,
-    /// Instruction set, a part of the engine and so of the guarantee of equal bytes [default: the best of this machine]
-    #[arg(long, value_name = "LEVEL", value_parser = ["x86-64-v3", "scalar"])]
-    pub isa: Option<String>,
-    /// Backend that computes features.
+    /// Threads, memory and instructions.
     #[command(flatten)]
-    pub backend: BackendArgs,
+    pub machine: MachineArgs,
     /// Commit another version if the store's last one was made differently
     #[arg(long)]
     pub new_version: bool,
@@ -106,15 +97,71 @@ pub struct ExtractCommand {
     /// Follow links that leave the audio folder
     #[arg(long)]
     pub allow_outside: bool,
-    /// Time to wait for a store that another command is writing.
-    #[command(flatten)]
-    pub wait: WaitArgs,
     /// Show the rows left after every step, an estimate, and the outcome of the run; write nothing
     #[arg(long)]
     pub dry_run: bool,
     /// Print the report as JSON on stdout
     #[arg(long)]
     pub json: bool,
+}
+
+/// Flags of the resources and of the engine of an extraction, and the time to wait for the store.
+#[derive(Debug, Args)]
+pub struct MachineArgs {
+    /// Number of decoding threads [default: the number of processors]
+    #[arg(long, value_name = "N", env = "WAVEMILL_THREADS")]
+    pub threads: Option<usize>,
+    /// Memory limit of the process, such as 4GiB
+    #[arg(long, value_name = "SIZE", default_value = "4GiB", value_parser = super::sql::parse_bytes, env = "WAVEMILL_MEMORY_LIMIT")]
+    pub memory_limit: usize,
+    /// Instruction set, a part of the engine and so of the guarantee of equal bytes [default: the best of this machine]
+    #[arg(long, value_name = "LEVEL", value_parser = ["x86-64-v3", "scalar"])]
+    pub isa: Option<String>,
+    /// Backend that computes features.
+    #[command(flatten)]
+    pub backend: BackendArgs,
+    /// Time to wait for a store that another command is writing.
+    #[command(flatten)]
+    pub wait: WaitArgs,
+}
+
+impl MachineArgs {
+    /// Returns settings for the features of `recipe`, with the defaults for all other options.
+    ///
+    /// # Errors
+    /// [`UsageError`] for values out of range; the errors of [`BackendArgs::open`].
+    pub fn settings(&self, recipe: &Recipe) -> Result<Settings> {
+        let default = Settings::default();
+        let level = match self.isa.as_deref() {
+            Some("scalar") => Level::Scalar,
+            Some(_) if Level::X86_64V3.is_available() => Level::X86_64V3,
+            Some(level) => {
+                return Err(
+                    UsageError(format!("--isa {level}: this machine does not support it")).into(),
+                );
+            }
+            None => default.level,
+        };
+        let threads = self.threads.unwrap_or(default.threads);
+        if !(1..=THREADS_MAX).contains(&threads) {
+            let range = format!("--threads {threads}: must be from 1 to {THREADS_MAX}");
+            return Err(UsageError(range).into());
+        }
+        if (self.memory_limit as u64) < MEMORY_LIMIT_BYTES_MIN {
+            let least = MEMORY_LIMIT_BYTES_MIN >> 20;
+            let range = format!("--memory-limit: must be at least {least} MiB");
+            return Err(UsageError(range).into());
+        }
+
+        Ok(Settings {
+            threads,
+            memory_limit_bytes: self.memory_limit as u64,
+            level,
+            backend: self.backend.open(level, recipe)?,
+            lock_wait: self.wait.duration(),
+            ..default
+        })
+    }
 }
 
 impl ExtractCommand {
@@ -149,13 +196,7 @@ impl ExtractCommand {
         let report = report?;
         print_warnings(&report.warnings);
 
-        if self.json {
-            writeln!(stdout(), "{}", report_json(report, warnings)?)?;
-        } else {
-            let summary = summary(&report, start.elapsed(), OutputArgs::get().verbose);
-            output::report(&shown_lines(&summary));
-        }
-        Ok(0)
+        print_report(report, warnings, start.elapsed(), self.json)
     }
 
     /// Parses options as if they had been typed.
@@ -203,48 +244,24 @@ impl ExtractCommand {
     }
 
     fn settings(&self, recipe: &Recipe) -> Result<Settings> {
-        let default = Settings::default();
-        let level = match self.isa.as_deref() {
-            Some("scalar") => Level::Scalar,
-            Some(_) if Level::X86_64V3.is_available() => Level::X86_64V3,
-            Some(level) => {
-                return Err(
-                    UsageError(format!("--isa {level}: this machine does not support it")).into(),
-                );
-            }
-            None => default.level,
-        };
         // Options are checked before the backend is opened, so that errors are reported without waiting for a driver.
         self.check_ranges()?;
 
         Ok(Settings {
-            threads: self.threads.unwrap_or(default.threads),
-            memory_limit_bytes: self.memory_limit as u64,
             max_reject_fraction: self.max_reject_fraction,
             max_shrink: self.max_shrink,
             limit: self.limit,
-            level,
-            backend: self.backend.open(level, recipe)?,
             new_version: self.new_version,
             resplit: self.resplit,
             renumber: self.renumber,
             recompute: self.recompute,
             restart: self.restart,
             allow_outside: self.allow_outside,
-            lock_wait: self.wait.duration(),
+            ..self.machine.settings(recipe)?
         })
     }
 
     fn check_ranges(&self) -> Result<(), UsageError> {
-        match self.threads {
-            Some(threads) if !(1..=THREADS_MAX).contains(&threads) => {
-                return Err(UsageError(format!(
-                    "--threads {threads}: must be from 1 to {THREADS_MAX}"
-                )));
-            }
-            _ => {}
-        }
-
         if self.limit == Some(0) {
             return Err(UsageError("--limit 0: must be at least 1".to_owned()));
         }
@@ -258,12 +275,6 @@ impl ExtractCommand {
         }
         if !(0.0..=1.0).contains(&self.max_shrink) {
             return Err(UsageError("--max-shrink: must be from 0 to 1".to_owned()));
-        }
-        if (self.memory_limit as u64) < MEMORY_LIMIT_BYTES_MIN {
-            let least = MEMORY_LIMIT_BYTES_MIN >> 20;
-            return Err(UsageError(format!(
-                "--memory-limit: must be at least {least} MiB"
-            )));
         }
         Ok(())
     }
@@ -301,7 +312,24 @@ pub fn report_json(mut report: Report, warnings: Vec<String>) -> Result<String> 
     Ok(serde_json::to_string(&report)?)
 }
 
-fn print_warnings(warnings: &[String]) {
+/// Prints the report of a run that committed a version or had nothing to do. `warnings` are those about the recipe, which
+/// have been printed.
+pub(super) fn print_report(
+    report: Report,
+    warnings: Vec<String>,
+    elapsed: Duration,
+    json: bool,
+) -> Result<u8> {
+    if json {
+        writeln!(stdout(), "{}", report_json(report, warnings)?)?;
+    } else {
+        let summary = summary(&report, elapsed, OutputArgs::get().verbose);
+        output::report(&shown_lines(&summary));
+    }
+    Ok(0)
+}
+
+pub(super) fn print_warnings(warnings: &[String]) {
     for warning in warnings {
         eprintln!("warning: {}", shown(warning));
     }
@@ -309,7 +337,7 @@ fn print_warnings(warnings: &[String]) {
 
 /// Prints warnings, and the number of tracks on another side of the split, before anything is committed, while the run
 /// can still be stopped. The warning about changes that invalidate the scores of earlier models comes first.
-fn print_plan(recipe: &Recipe, sides: Option<&SideChanges>) {
+pub(super) fn print_plan(recipe: &Recipe, sides: Option<&SideChanges>) {
     output::clear_bar();
     let of_sides = sides.and_then(SideChanges::warning);
     let warnings: Vec<String> = of_sides.into_iter().chain(recipe.warnings()).collect();
@@ -431,6 +459,17 @@ fn summary(report: &Report, elapsed: Duration, verbose: bool) -> String {
         );
     }
 
+    // The commit of a plan reads no clips: its workers did.
+    if report.cpu_s.values().any(|s| *s > 0.0) {
+        text += &describe_cpu(report);
+    }
+    if verbose {
+        text += &details(report);
+    }
+    text
+}
+
+fn describe_cpu(report: &Report) -> String {
     let seconds: Vec<String> = report
         .cpu_s
         .iter()
@@ -441,15 +480,11 @@ fn summary(report: &Report, elapsed: Duration, verbose: bool) -> String {
         Some(busy) => format!("; workers busy {:.0} %", busy * 100.0),
         None => String::new(),
     };
-    text += &format!(
+    format!(
         "  CPU seconds: {}{busy}; read {}\n",
         seconds.join(", "),
         DecimalBytes(report.bytes_read)
-    );
-    if verbose {
-        text += &details(report);
-    }
-    text
+    )
 }
 
 /// Formats the wall-clock seconds of each phase, and the files of the version.

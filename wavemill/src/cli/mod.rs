@@ -18,6 +18,7 @@ pub mod recipe;
 pub mod report;
 pub mod serve;
 pub mod sql;
+pub mod steps;
 pub mod store;
 pub mod tag;
 pub mod train;
@@ -74,6 +75,9 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Extract(extract::ExtractCommand),
+    Plan(steps::PlanCommand),
+    Work(steps::WorkCommand),
+    Commit(steps::CommitCommand),
     Sql(sql::SqlCommand),
     Info(store::InfoCommand),
     Verify(store::VerifyCommand),
@@ -126,9 +130,10 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
 const fn interrupted(command: &Command) -> Option<&'static str> {
     Some(match command {
         Command::Sql(_) | Command::Train(_) | Command::Serve(_) => return None,
-        Command::Extract(_) | Command::Export(_) => {
+        Command::Extract(_) | Command::Plan(_) | Command::Work(_) | Command::Export(_) => {
             "interrupted before anything was done; nothing was written"
         }
+        Command::Commit(_) => "interrupted; run the same command again to continue",
         Command::Verify(_) => "interrupted while the version was checked; nothing was changed",
         Command::Report(_) => "interrupted; no page was written",
         Command::Tag(_) => "interrupted; the tag is either unchanged or completely written",
@@ -153,6 +158,9 @@ fn run(command: Command) -> Result<u8> {
 
     let ran = match command {
         Command::Extract(command) => return command.run(),
+        Command::Plan(command) => return command.run(),
+        Command::Work(command) => return command.run(),
+        Command::Commit(command) => return command.run(),
         Command::Sql(command) => command.run(),
         Command::Info(command) => command.run(),
         Command::Verify(command) => command.run(),

@@ -13,7 +13,9 @@ use wavemill_extract::incremental::changes::{
 use wavemill_schemas::manifest::Manifest;
 use wavemill_schemas::text::shown;
 use wavemill_schemas::version_name::VersionName;
-use wavemill_store::{Diff, GcReport, Store, StoreError, Tags, VersionContent, VersionLine};
+use wavemill_store::{
+    Access, Diff, GcReport, Store, StoreError, Tags, VersionContent, VersionLine,
+};
 use wavemill_terminal::exit::UsageError;
 use wavemill_terminal::output::report;
 
@@ -388,7 +390,7 @@ impl GcCommand {
         let _lock = if self.dry_run {
             None
         } else {
-            Some(store.lock(self.wait.duration(), || false)?)
+            Some(store.lock(Access::Exclusive, self.wait.duration(), || false)?)
         };
 
         let collected = store.collect(self.keep, self.dry_run);

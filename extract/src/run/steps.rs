@@ -1,0 +1,528 @@
+//! The steps of an extraction by several processes: one plans, workers write the shards, and one commits.
+//!
+//! The plan is stored in the store (`planned`). It fixes everything: the same files result, whoever writes them, in any
+//! order, and however often. A shard with a receipt is finished. Workers and commits share the store's lock, so that
+//! neither planning nor garbage collection runs beside them.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+
+use serde::Serialize;
+use wavemill_catalog::ClipRow;
+use wavemill_runtime::course::Phase;
+use wavemill_runtime::settings::Settings;
+use wavemill_schemas::manifest::Manifest;
+use wavemill_schemas::recipe::Recipe;
+use wavemill_source::ListedClip;
+use wavemill_store::plan::{Shard, ShardPlan};
+use wavemill_store::shards::FinishedShards;
+use wavemill_store::{Access, Parent, PlannedClip, PlannedShard, Store, StoreError};
+
+use super::begin::take_lock;
+use super::planned::{PlannedVersion, PlannedWork};
+use super::prepare::{Preparation, Prepared, prepare};
+use super::record::{COMMITTED, RunRecord};
+use super::shards::ShardRun;
+use super::{Report, RunMonitor, SideChanges, commit as committing};
+use crate::error::RunError;
+use crate::features::FeaturePlan;
+use crate::incremental::input::reopen_source;
+use crate::incremental::known::KnownInputs;
+use crate::incremental::plan::{Plan, engine_of};
+use crate::incremental::renames::Renames;
+use crate::incremental::reuse::{self, EarlierRuns};
+use crate::job::Job;
+use crate::threads::Limits;
+
+/// Result of planning a version.
+#[derive(Debug, Serialize)]
+pub struct PlanReport {
+    /// Id of the plan, which workers and the commit are given.
+    pub plan_id: String,
+    /// Number of the version.
+    pub version: u64,
+    /// True if the version exists already. Workers and the commit then have nothing to do either.
+    pub nothing_to_do: bool,
+    /// Number of shards, which is the largest useful number of parts.
+    pub shards: usize,
+    /// Number of feature files that exist already, because an earlier run wrote them or another version has them.
+    pub files_reused: usize,
+    /// Number of planned clips.
+    pub clips: u64,
+    /// Changes of the tracks' splits since the previous version, if there is one.
+    pub sides: Option<SideChanges>,
+    /// Warnings for the user.
+    pub warnings: Vec<String>,
+}
+
+/// A part of a plan: the shards that one worker writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Number of the part, from 1.
+    pub number: usize,
+    /// Number of parts.
+    pub of: usize,
+}
+
+impl Part {
+    /// Returns the part's places among `shards` shards. Parts are contiguous, and their sizes differ by one at most.
+    fn places(self, shards: usize) -> Range<usize> {
+        let start = |part: usize| (part as u128 * shards as u128 / self.of as u128) as usize;
+        start(self.number - 1)..start(self.number)
+    }
+}
+
+/// The inputs of a worker.
+#[derive(Clone, Debug)]
+pub struct WorkJob {
+    /// The store that contains the plan.
+    pub store: PathBuf,
+    /// Id of the plan.
+    pub plan_id: String,
+    /// The part to write.
+    pub part: Part,
+    /// Folder or zip with the audio, if it has another path on this machine than where the plan was made.
+    pub audio: Option<PathBuf>,
+}
+
+/// Result of a worker.
+#[derive(Debug, Default, Serialize)]
+pub struct WorkReport {
+    /// True if the plan is committed already, so that there was nothing to do.
+    pub committed: bool,
+    /// Number of shards of the part.
+    pub shards: usize,
+    /// Number of clips of the part. Under the rule `segment`, a clip counts once for each shard.
+    pub clips: u64,
+    /// Number of clips of the part that were rejected.
+    pub clips_rejected: u64,
+    /// Number of feature files that existed already.
+    pub files_reused: usize,
+    /// Number of feature files that were written.
+    pub files_written: usize,
+    /// Number of clips that were decoded, or at least read.
+    pub clips_decoded: u64,
+    /// Number of rows that were copied from the previous version, counted for every feature.
+    pub rows_taken_over: u64,
+    /// Number of compressed bytes read.
+    pub bytes_read: u64,
+    /// Warnings for the user.
+    pub warnings: Vec<String>,
+}
+
+/// Plans a version and stores the plan. Everything that [`super::run`] does before the first clip is done here. Planning
+/// the same version again writes the same plan, and keeps finished shards.
+///
+/// # Errors
+/// [`RunError`] if the inputs cannot be used, or the store refuses the plan.
+pub fn plan(job: &Job, settings: &Settings, monitor: &RunMonitor) -> Result<PlanReport, RunError> {
+    let mut prepared = match prepare(job, settings, monitor)? {
+        Preparation::Version(prepared) => prepared,
+        Preparation::NothingToDo(report) => {
+            return Ok(PlanReport {
+                plan_id: report.plan_id,
+                version: report.version,
+                nothing_to_do: true,
+                shards: 0,
+                files_reused: 0,
+                clips: report.counts.clips_planned,
+                sides: None,
+                warnings: report.warnings,
+            });
+        }
+    };
+
+    let record = RunRecord::begin(&prepared.store, &prepared.plan_id, settings.threads)?;
+    let report = match store_plan(&mut prepared) {
+        Ok(report) => report,
+        Err(error) => return Err(record.failed(error, &prepared.draft.catalog.warnings)),
+    };
+    record.end("planned", &report, &report.warnings)?;
+    Ok(report)
+}
+
+fn store_plan(prepared: &mut Prepared<'_>) -> Result<PlanReport, RunError> {
+    PlannedVersion::invalidate(&prepared.store, &prepared.plan_id)?;
+    let finished = prepared.finished_shards()?;
+    prepared.shards().check_space(&finished)?;
+    let mut planned = prepared.planned(&finished)?;
+
+    // Workers may have another working folder.
+    let audio = &prepared.job.audio;
+    planned.work.audio = std::path::absolute(audio).unwrap_or_else(|_| audio.clone());
+    let shards = prepared.stored_shards();
+    let blocks = prepared
+        .store
+        .write_planned_shards(&prepared.plan_id, shards)?;
+    planned.work.blocks = blocks;
+    planned.store(&prepared.store)?;
+
+    Ok(PlanReport {
+        version: planned.work.version,
+        nothing_to_do: false,
+        shards: planned.commit.labels.len(),
+        files_reused: finished.n_done(),
+        clips: planned.work.clips_planned,
+        sides: planned.commit.sides,
+        warnings: prepared.draft.catalog.warnings.clone(),
+        plan_id: planned.plan_id,
+    })
+}
+
+impl Prepared<'_> {
+    /// Returns the shards as they are stored, in plan order.
+    fn stored_shards(&self) -> impl Iterator<Item = PlannedShard> {
+        let shards = self.draft.plan.shard_plan.shards.iter().enumerate();
+        shards.map(|(place, shard)| PlannedShard {
+            place,
+            split: shard.split.clone(),
+            number: shard.number,
+            clips: shard
+                .members
+                .iter()
+                .map(|&row| self.stored_clip(row))
+                .collect(),
+        })
+    }
+
+    fn stored_clip(&self, row: usize) -> PlannedClip {
+        let row = &self.draft.catalog.clips[row];
+        PlannedClip {
+            renamed_from: self.draft.renames.get(&row.clip_key).cloned(),
+            input: self.source.index().get(&row.clip_key).copied(),
+            fault: self.source.fault(&row.clip_key).map(str::to_owned),
+            row: row.clone(),
+        }
+    }
+}
+
+/// Returns the recipe of a stored plan; `None` if the plan is committed.
+///
+/// # Errors
+/// [`StoreError::Absent`] if there is no such plan, and the other errors of [`work`] that can occur before the part is
+/// read.
+pub fn planned_recipe(root: &Path, plan_id: &str) -> Result<Option<Recipe>, RunError> {
+    let store = Store::at(root);
+    store.require_folder()?;
+    let found = find(&store, plan_id, PlannedWork::read, |work| work)?;
+    Ok(match found {
+        Found::Open(open) => Some(open.plan.recipe),
+        Found::Committed(..) => None,
+    })
+}
+
+/// Writes the shards of a part of a stored plan that are not finished. The recipe, the rows and the limit of rejects are
+/// those of the plan; `settings` provides the engine and the resources.
+///
+/// # Errors
+/// [`RunError`]. Receipts of finished files are kept, and the same call continues from there.
+pub fn work(
+    job: &WorkJob,
+    settings: &Settings,
+    monitor: &RunMonitor,
+) -> Result<WorkReport, RunError> {
+    let store = Store::at(&job.store);
+    store.require_folder()?;
+    let _lock = take_lock(&store, Access::Shared, settings, &monitor.course)?;
+    let found = find(&store, &job.plan_id, PlannedWork::read, |work| work)?;
+    let Found::Open(open) = found else {
+        return Ok(WorkReport {
+            committed: true,
+            ..WorkReport::default()
+        });
+    };
+
+    let record = RunRecord::begin(&store, &job.plan_id, settings.threads)?;
+    let part = StoredPart {
+        job,
+        store: &store,
+        work: &open.plan,
+        parent: open.parent.as_ref(),
+        monitor,
+    };
+    match part.write(settings) {
+        Ok(report) => {
+            record.end("worked", &report, &report.warnings)?;
+            Ok(report)
+        }
+        Err(error) => Err(record.failed(error, &[])),
+    }
+}
+
+/// A part of a stored plan that a worker writes.
+struct StoredPart<'a> {
+    job: &'a WorkJob,
+    store: &'a Store,
+    work: &'a PlannedWork,
+    parent: Option<&'a Parent>,
+    monitor: &'a RunMonitor,
+}
+
+impl StoredPart<'_> {
+    fn write(&self, settings: &Settings) -> Result<WorkReport, RunError> {
+        let Self {
+            job,
+            store,
+            work,
+            parent,
+            monitor,
+        } = *self;
+        let settings = &Settings {
+            recompute: work.recompute,
+            max_reject_fraction: Some(work.reject_fraction),
+            ..settings.clone()
+        };
+        let engine = engine_of(&work.recipe, settings);
+        store.require_engine(&work.engine, &engine)?;
+
+        monitor.course.enter(Phase::Planning, 0);
+        let places = job.part.places(work.shards);
+        let shards = store.planned_shards(&work.blocks, places)?;
+        let listed = listed(&shards);
+        let (shard_plan, clips, renames) = rows_of(shards);
+        let plan = Plan {
+            recipe: &work.recipe,
+            features: FeaturePlan::new(&work.recipe, settings)?,
+            shard_plan,
+            targets: work.targets.clone(),
+            engine,
+            identity: work.identity.clone(),
+            clips_absent: 0,
+        };
+        let row_group_rows = work.recipe.shards.row_group_rows;
+        let limits = Limits::new(settings, work.clips_planned, row_group_rows, &plan.features)?;
+
+        let labels: Vec<String> = plan.shard_plan.shards.iter().map(Shard::label).collect();
+        let features = plan.features.entries();
+        let mut finished = reuse::finished_by_workers(store, &job.plan_id, &labels, features)?;
+        let files_reused = finished.n_done();
+        let mut report = WorkReport {
+            shards: labels.len(),
+            clips: clips.len() as u64,
+            files_reused,
+            ..WorkReport::default()
+        };
+
+        if files_reused < finished.n_total() || !finished.in_dispute().is_empty() {
+            monitor.course.enter(Phase::Listing, 0);
+            let audio = job.audio.as_ref().unwrap_or(&work.audio);
+            let source = reopen_source(audio, &work.recipe, &work.audio_root, listed)?;
+            let mut known = KnownInputs::default();
+            if let Some(parent) = parent {
+                let earlier = EarlierRuns::only_parent(store, &job.plan_id, parent);
+                let course = &monitor.course;
+                earlier.look_at_inputs(&mut known, &plan, &clips, &*source, settings, course)?;
+            }
+            let run = ShardRun {
+                settings,
+                monitor,
+                store,
+                plan_id: &job.plan_id,
+                plan: &plan,
+                clips: &clips,
+                parent,
+                renames: &renames,
+                source: &*source,
+                limits: &limits,
+            };
+            run.check_space(&finished)?;
+            report.warnings = run.write_missing(known, &mut finished)?;
+        }
+
+        let counters = &monitor.counters;
+        report.clips_rejected = n_rejected(&finished);
+        report.files_written = finished.n_done() - files_reused;
+        report.clips_decoded = counters.clips_read.load(Ordering::Relaxed);
+        report.rows_taken_over = counters.rows_taken.load(Ordering::Relaxed);
+        report.bytes_read = counters.bytes.load(Ordering::Relaxed);
+        report.warnings.extend(counters.lanes.warnings());
+        Ok(report)
+    }
+}
+
+/// Returns the clips of stored shards as they were listed.
+fn listed(shards: &[PlannedShard]) -> Vec<ListedClip> {
+    let clips = shards.iter().flat_map(|shard| &shard.clips);
+    let listed = clips.map(|clip| ListedClip {
+        clip_key: clip.row.clip_key.clone(),
+        id: clip.input,
+        fault: clip.fault.clone(),
+    });
+    listed.collect()
+}
+
+/// Returns stored shards as a plan with its rows, and the clips' keys in the parent.
+fn rows_of(shards: Vec<PlannedShard>) -> (ShardPlan, Vec<ClipRow>, Renames) {
+    let mut plan = ShardPlan::default();
+    let mut clips = Vec::new();
+    let mut renames = Renames::new();
+    for shard in shards {
+        let first = clips.len();
+        for clip in shard.clips {
+            if let Some(before) = clip.renamed_from {
+                renames.insert(clip.row.clip_key.clone(), before);
+            }
+            clips.push(clip.row);
+        }
+        plan.shards.push(Shard {
+            split: shard.split,
+            number: shard.number,
+            members: (first..clips.len()).collect(),
+        });
+    }
+    plan.planned = (0..clips.len()).collect();
+    (plan, clips, renames)
+}
+
+fn n_rejected(finished: &FinishedShards) -> u64 {
+    let of_first = finished.of_feature(0);
+    of_first.map(|receipt| receipt.rejects.len() as u64).sum()
+}
+
+/// Commits a stored plan whose shards are all finished. Has nothing to do if the plan is committed already.
+///
+/// # Errors
+/// [`RunError::Unfinished`] if shards are missing; [`RunError::Store`] if another version was committed after the plan
+/// was made.
+pub fn commit(
+    root: &Path,
+    plan_id: &str,
+    settings: &Settings,
+    monitor: &RunMonitor,
+) -> Result<Report, RunError> {
+    let store = Store::at(root);
+    store.require_folder()?;
+    let lock = take_lock(&store, Access::Shared, settings, &monitor.course)?;
+    let found = find(&store, plan_id, PlannedVersion::read, |planned| {
+        &planned.work
+    })?;
+    let (planned, parent) = match found {
+        Found::Open(open) => (open.plan, open.parent),
+        Found::Committed(version, manifest) => {
+            drop(lock);
+            store.remove_committed_plan(plan_id)?;
+            return Ok(Report::nothing_to_do(version, *manifest, Vec::new()));
+        }
+    };
+
+    let features = &planned.commit.features;
+    let labels = &planned.commit.labels;
+    let finished = reuse::finished_by_workers(&store, plan_id, labels, features)?;
+    require_finished(&finished, labels.len())?;
+
+    let record = RunRecord::begin(&store, plan_id, settings.threads)?;
+    let mut report = match committing::commit(&store, parent.as_ref(), &planned, &finished, monitor)
+    {
+        Ok(report) => report,
+        Err(error) => return Err(record.failed(error, &[])),
+    };
+    report.wall_s = monitor.course.seconds();
+    // The version is committed, whatever happens now.
+    if let Err(error) = record.end(COMMITTED, &report, &[]) {
+        let words = format!("cannot complete the run record: {error}");
+        report.warnings.push(words);
+    }
+    drop(lock);
+    if let Err(error) = store.remove_committed_plan(plan_id) {
+        let words = format!("cannot remove the plan, which is no longer needed: {error}");
+        report.warnings.push(words);
+    }
+    Ok(report)
+}
+
+fn require_finished(finished: &FinishedShards, shards: usize) -> Result<(), RunError> {
+    let in_dispute = finished.in_dispute();
+    let mut missing = Vec::new();
+    for place in 0..shards {
+        let mut receipts = finished.receipts_of_shard(place).iter();
+        if receipts.any(Option::is_none) || in_dispute.contains(&place) {
+            missing.push(place + 1);
+        }
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(RunError::Unfinished { missing, shards })
+}
+
+/// A stored plan, as found by a worker or a commit.
+enum Found<T> {
+    /// The plan can be committed.
+    Open(Box<OpenPlan<T>>),
+    /// The plan is committed as this version.
+    Committed(u64, Box<Manifest>),
+}
+
+struct OpenPlan<T> {
+    plan: T,
+    /// The latest version; `None` in a new store.
+    parent: Option<Parent>,
+}
+
+/// Reads a stored plan with `read`.
+///
+/// # Errors
+/// [`StoreError::Absent`] if there is no such plan; [`StoreError::OtherPlan`] if another version was committed in the
+/// meantime, so that the plan can never be committed.
+fn find<T>(
+    store: &Store,
+    plan_id: &str,
+    read: impl FnOnce(&Store, &str) -> Result<T, StoreError>,
+    work_of: impl FnOnce(&T) -> &PlannedWork,
+) -> Result<Found<T>, StoreError> {
+    let latest = store.latest()?;
+    let plan = match read(store, plan_id) {
+        Err(error @ StoreError::Absent { .. }) => {
+            // The commit removes the stored plan.
+            let (version, manifest) = committed(store, plan_id)?.ok_or(error)?;
+            return Ok(Found::Committed(version, Box::new(manifest)));
+        }
+        read => read?,
+    };
+
+    let hash = latest.as_ref().map(|latest| &latest.hash);
+    if hash == work_of(&plan).identity.parent.as_ref() {
+        let parent = latest;
+        return Ok(Found::Open(Box::new(OpenPlan { plan, parent })));
+    }
+    if let Some((version, manifest)) = committed(store, plan_id)? {
+        return Ok(Found::Committed(version, Box::new(manifest)));
+    }
+    let version = latest.map_or(0, |latest| latest.version);
+    let problem = format!(
+        "version {version} was committed after plan {plan_id} was made, so that this plan can no longer be committed: \
+         plan again"
+    );
+    Err(StoreError::other_plan(store.root(), problem))
+}
+
+/// Returns the version that was made by a plan, if it is committed.
+fn committed(store: &Store, plan_id: &str) -> Result<Option<(u64, Manifest)>, StoreError> {
+    for version in store.versions()?.into_iter().rev() {
+        let (version, manifest) = store.manifest(Some(version))?;
+        if manifest.plan_id == plan_id {
+            return Ok(Some((version, manifest)));
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_cover_all_shards_once() {
+        for (shards, of) in [(0, 1), (1, 1), (1, 8), (7, 3), (40, 8), (1953, 1000)] {
+            let mut next = 0;
+            for number in 1..=of {
+                let places = Part { number, of }.places(shards);
+                assert_eq!(places.start, next, "{number}/{of} of {shards}");
+                assert!(places.len().abs_diff(shards / of) <= 1);
+                next = places.end;
+            }
+            assert_eq!(next, shards);
+        }
+    }
+}

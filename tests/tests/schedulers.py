@@ -1,0 +1,154 @@
+"""Stand-ins for schedulers: run the files of `examples/` with the commands and environment variables of the scheduler.
+
+usage: schedulers.py slurm|kubernetes|airflow|parallel WAVEMILL STORE OPTION…
+
+Tasks run one after the other, the last one first. The options are those of `wavemill plan`.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import types
+from pathlib import Path
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+JOB_ID = "77"
+
+
+def run(command, **variables):
+    """Runs a command, prints nothing but its errors, and returns its output."""
+    env = os.environ | {name: str(value) for name, value in variables.items()}
+    return subprocess.run(command, env=env, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+
+
+def sbatch(words):
+    """Runs a script or an array of tasks, as `sbatch` would, and prints the job's id."""
+    variables, script = {}, None
+    while words:
+        word = words.pop(0)
+        if word.startswith("--export=ALL,"):
+            variables = dict(pair.split("=", 1) for pair in word.removeprefix("--export=ALL,").split(","))
+        elif word.startswith("--dependency="):
+            assert word == f"--dependency=afterok:{JOB_ID}", word
+        elif word == "--wrap":
+            script = ["bash", "-c", words.pop(0)]
+        elif word != "--parsable":
+            script = ["bash", word]
+
+    text = Path(script[1]).read_text() if script[1] != "-c" else ""
+    directives = dict(re.findall(r"^#SBATCH --([a-z-]+)=(\S+)", text, re.MULTILINE))
+    first, last = map(int, directives.get("array", "1-1").split("-"))
+    for task in range(last, first - 1, -1):
+        run(
+            script,
+            SLURM_ARRAY_TASK_ID=task,
+            SLURM_ARRAY_TASK_COUNT=last - first + 1,
+            SLURM_CPUS_PER_TASK=directives.get("cpus-per-task", 1),
+            **variables,
+        )
+    print(JOB_ID)
+
+
+def parallel(words):
+    """Runs a command once for each argument after `:::`, as GNU parallel would."""
+    end = words.index(":::")
+    command, arguments = words[:end], words[end + 1 :]
+    while command[0].startswith("--"):
+        command = command[2:]
+    for argument in reversed(arguments):
+        run([word.replace("{}", argument) for word in command])
+
+
+def kubernetes(store, options):
+    """Runs the container of the indexed Job once for each index."""
+    text = (EXAMPLES / "kubernetes.yaml").read_text()
+    [(indent, script)] = re.findall(r"- \|\n( +)(.*?)\n +resources:", text, re.DOTALL)
+    script = script.replace("\n" + indent, "\n")
+    completions = int(re.search(r"completions: (\d+)", text)[1])
+    parts = re.search(r'name: PARTS\n +value: "(\d+)"', text)[1]
+
+    plan = run(["wavemill", "plan", "--store", store, *options])
+    for index in reversed(range(completions)):
+        run(["/bin/sh", "-c", script], STORE=store, PLAN=plan, PARTS=parts, JOB_COMPLETION_INDEX=index)
+    run(["wavemill", "commit", "--store", store, "--plan", plan])
+
+
+class BashOperator:
+    """Runs its command at once; `output` is the last line."""
+
+    def __init__(self, *, task_id, bash_command, env=None, append_env=False, retries=0, retry_delay=None):
+        assert env is None or append_env
+        self.output = run(["bash", "-c", bash_command], **(env or {})).rpartition("\n")[2]
+
+    @classmethod
+    def partial(cls, **arguments):
+        def expand(env):
+            return [cls(env=each, **arguments) for each in reversed(env)][0]
+
+        return types.SimpleNamespace(expand=expand)
+
+    def __rshift__(self, other):
+        return other
+
+
+class DAG:
+    def __init__(self, name, schedule):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+
+def airflow(store, options):
+    """Executes the DAG's file with stand-ins for Airflow's classes."""
+    for name, content in [
+        ("airflow", {}),
+        ("airflow.sdk", {"DAG": DAG}),
+        ("airflow.providers", {}),
+        ("airflow.providers.standard", {}),
+        ("airflow.providers.standard.operators", {}),
+        ("airflow.providers.standard.operators.bash", {"BashOperator": BashOperator}),
+    ]:
+        sys.modules[name] = types.ModuleType(name)
+        vars(sys.modules[name]).update(content)
+
+    text = (EXAMPLES / "airflow_dag.py").read_text()
+    text = re.sub("^STORE = .*", f"STORE = {store!r}", text, flags=re.MULTILINE)
+    text = re.sub("^OPTIONS = .*", f"OPTIONS = {' '.join(options)!r}", text, flags=re.MULTILINE)
+    exec(compile(text, "airflow_dag.py", "exec"), {})
+
+
+def main():
+    scheduler, wavemill, store, *options = sys.argv[1:]
+    with tempfile.TemporaryDirectory() as folder:
+        os.symlink(wavemill, f"{folder}/wavemill")
+        for name in ["sbatch", "parallel"]:
+            stand_in = Path(folder, name)
+            stand_in.write_text(f'#!/bin/sh\nexec {sys.executable} {__file__} as-{name} "$@"\n')
+            stand_in.chmod(0o755)
+        os.environ["PATH"] = f"{folder}:{os.environ['PATH']}"
+
+        match scheduler:
+            case "slurm":
+                run([EXAMPLES / "slurm/submit.sh", store, *options])
+            case "parallel":
+                run([EXAMPLES / "parallel.sh", store, *options])
+            case "kubernetes":
+                kubernetes(store, options)
+            case "airflow":
+                airflow(store, options)
+
+
+if __name__ == "__main__":
+    match sys.argv[1]:
+        case "as-sbatch":
+            sbatch(sys.argv[2:])
+        case "as-parallel":
+            parallel(sys.argv[2:])
+        case _:
+            main()

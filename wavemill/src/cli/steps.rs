@@ -1,0 +1,249 @@
+//! `wavemill plan`, `work` and `commit`: the steps of an extraction, for several processes or machines.
+
+use std::io::{Write, stdout};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Instant;
+
+use anyhow::Result;
+use clap::Args;
+use serde::Serialize;
+use wavemill_extract::run::{self, Part, PlanReport, RunMonitor, WorkJob, WorkReport};
+use wavemill_runtime::settings::Settings;
+use wavemill_schemas::text::shown_lines;
+use wavemill_terminal::output;
+
+use super::WaitArgs;
+use super::extract::{ExtractCommand, MachineArgs, print_plan, print_report, print_warnings};
+use super::progress::accompanied;
+
+const PLAN_EXAMPLES: &str = "\
+Examples:
+  PLAN=$(wavemill plan --recipe fma-large --metadata fma_metadata.zip \\
+      --audio fma_large --store store)
+  seq 16 | parallel wavemill work --store store --plan $PLAN --part {}/16
+  wavemill commit --store store --plan $PLAN
+
+The id of the plan is printed on stdout. To plan again, repeat the command: finished shards are kept.
+
+Exit codes: 0 ok, 1 failed, 2 wrong usage or recipe, 3 store damaged, 4 store of another plan, or too many files not \
+found, 5 no space or read-only, 7 another wavemill is writing the store, 8 nothing to do (only with --dry-run), \
+130 interrupted.";
+
+const WORK_EXAMPLES: &str = "\
+Examples:
+  wavemill work --store store --plan 0123456789abcdef --part 1/16
+  wavemill work --store /nfs/store --plan 0123456789abcdef \\
+      --part $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT
+
+Parts may run in any order, on any machine that sees the store and the audio, at the same time, and more than once: \
+the files are the same. To continue a part, repeat the command.
+
+Exit codes: 0 ok, or the plan is committed already. Repeat the part after: 1 failed, 5 no space or read-only, \
+7 another wavemill is planning or removing data, 130 interrupted. Do not repeat it after: 2 wrong usage or no such \
+plan, 3 store damaged, 4 the plan is for another engine or version.";
+
+const COMMIT_EXAMPLES: &str = "\
+Examples:
+  wavemill commit --store store --plan 0123456789abcdef
+  wavemill commit --store store --plan 0123456789abcdef --json
+
+Exit codes: 0 ok, or committed already, 1 failed, 2 wrong usage or no such plan, 3 store damaged, 4 another version was \
+committed since the plan was made, 5 no space or read-only, 7 another wavemill is planning or removing data, 9 shards \
+are missing, 130 interrupted.";
+
+/// Plan a version of a store, so that several processes or machines can extract it
+#[derive(Debug, Args)]
+#[command(after_help = PLAN_EXAMPLES)]
+pub struct PlanCommand {
+    /// The same options as those of `extract`.
+    #[command(flatten)]
+    pub extract: ExtractCommand,
+}
+
+impl PlanCommand {
+    /// Plans the version and prints the plan's id.
+    ///
+    /// # Errors
+    /// The errors of [`ExtractCommand::run`].
+    pub fn run(&self) -> Result<u8> {
+        let extract = &self.extract;
+        if extract.dry_run {
+            return extract.run();
+        }
+        wavemill_kernels::return_large_blocks();
+        let (job, settings) = extract.plan()?;
+        let monitor = RunMonitor {
+            on_plan: Some(print_plan),
+            ..RunMonitor::default()
+        };
+
+        let report = accompanied(&monitor, || run::plan(&job, &settings, &monitor))?;
+        print_warnings(&report.warnings);
+        if extract.json {
+            return print_json(&report);
+        }
+        output::report(&shown_lines(&plan_summary(&report)));
+        writeln!(stdout(), "{}", report.plan_id)?;
+        Ok(0)
+    }
+}
+
+/// Write the shards of one part of a plan
+#[derive(Debug, Args)]
+#[command(after_help = WORK_EXAMPLES)]
+pub struct WorkCommand {
+    /// Folder of the store
+    #[arg(long, value_name = "DIR")]
+    pub store: PathBuf,
+    /// Id of the plan, which `wavemill plan` printed
+    #[arg(long, value_name = "ID")]
+    pub plan: String,
+    /// Part I of N, from 1/N to N/N. The largest useful N is the number of shards
+    #[arg(long, value_name = "I/N", value_parser = parse_part)]
+    pub part: Part,
+    /// Folder or zip of the audio, if it has another path here than where the plan was made
+    #[arg(long, value_name = "PATH")]
+    pub audio: Option<PathBuf>,
+    /// Threads, memory and instructions.
+    #[command(flatten)]
+    pub machine: MachineArgs,
+    /// Print the report as JSON on stdout
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl WorkCommand {
+    /// Writes the part.
+    ///
+    /// # Errors
+    /// [`wavemill_extract::run::RunError`], or wrong usage.
+    pub fn run(&self) -> Result<u8> {
+        wavemill_kernels::return_large_blocks();
+        // The recipe determines the backend. A committed plan has no recipe any more, and needs no backend.
+        let settings = match run::planned_recipe(&self.store, &self.plan)? {
+            Some(recipe) => self.machine.settings(&recipe)?,
+            None => Settings::default(),
+        };
+        let job = WorkJob {
+            store: self.store.clone(),
+            plan_id: self.plan.clone(),
+            part: self.part,
+            audio: self.audio.clone(),
+        };
+
+        let monitor = RunMonitor::default();
+        let report = accompanied(&monitor, || run::work(&job, &settings, &monitor))?;
+        print_warnings(&report.warnings);
+        if self.json {
+            return print_json(&report);
+        }
+        output::report(&shown_lines(&work_summary(&report, self.part)));
+        Ok(0)
+    }
+}
+
+/// Commit a plan whose shards are all written
+#[derive(Debug, Args)]
+#[command(after_help = COMMIT_EXAMPLES)]
+pub struct CommitCommand {
+    /// Folder of the store
+    #[arg(long, value_name = "DIR")]
+    pub store: PathBuf,
+    /// Id of the plan, which `wavemill plan` printed
+    #[arg(long, value_name = "ID")]
+    pub plan: String,
+    /// Time to wait for a store that another command is writing.
+    #[command(flatten)]
+    pub wait: WaitArgs,
+    /// Print the report as JSON on stdout
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl CommitCommand {
+    /// Commits the version.
+    ///
+    /// # Errors
+    /// [`wavemill_extract::run::RunError`].
+    pub fn run(&self) -> Result<u8> {
+        let settings = Settings {
+            lock_wait: self.wait.duration(),
+            ..Settings::default()
+        };
+        let monitor = RunMonitor::default();
+        let start = Instant::now();
+        let report = accompanied(&monitor, || {
+            run::commit(&self.store, &self.plan, &settings, &monitor)
+        })?;
+        print_warnings(&report.warnings);
+        print_report(report, Vec::new(), start.elapsed(), self.json)
+    }
+}
+
+fn print_json(report: &impl Serialize) -> Result<u8> {
+    writeln!(stdout(), "{}", serde_json::to_string(report)?)?;
+    Ok(0)
+}
+
+fn plan_summary(report: &PlanReport) -> String {
+    let PlanReport {
+        version,
+        shards,
+        clips,
+        files_reused,
+        ..
+    } = report;
+    if report.nothing_to_do {
+        return format!("nothing to do: version {version} is up to date ({clips} clips)\n");
+    }
+    format!(
+        "version {version} planned: {clips} clips in {shards} shards; {files_reused} feature files already existed\n"
+    )
+}
+
+fn work_summary(report: &WorkReport, part: Part) -> String {
+    let WorkReport {
+        shards,
+        clips,
+        clips_rejected,
+        files_written,
+        files_reused,
+        ..
+    } = report;
+    if report.committed {
+        return "nothing to do: the plan is committed\n".to_owned();
+    }
+    format!(
+        "part {}/{} written: {clips} clips in {shards} shards, {clips_rejected} rejected; {files_written} feature files \
+         written, {files_reused} already existed\n",
+        part.number, part.of
+    )
+}
+
+/// Parses `I/N` with 1 ≤ I ≤ N.
+fn parse_part(text: &str) -> Result<Part, String> {
+    let numbers = text.split_once('/');
+    let numbers = numbers
+        .and_then(|(number, of)| Some((usize::from_str(number).ok()?, usize::from_str(of).ok()?)));
+    match numbers {
+        Some((number, of)) if (1..=of).contains(&number) => Ok(Part { number, of }),
+        Some((number, of)) => Err(format!("part {number} is not one of 1 to {of}")),
+        None => Err("must be I/N, such as 1/8".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_numbered_from_one() {
+        let part = |number, of| Ok(Part { number, of });
+        assert_eq!(parse_part("1/8"), part(1, 8));
+        assert_eq!(parse_part("8/8"), part(8, 8));
+        for wrong in ["0/8", "9/8", "0/0", "1", "/8", "1/", "-1/8", "1/8/9", "a/b"] {
+            assert!(parse_part(wrong).is_err(), "{wrong}");
+        }
+    }
+}
