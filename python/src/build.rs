@@ -1,4 +1,4 @@
-//! `wavemill extract` as a function.
+//! `wavemill extract` and its steps as a function.
 
 use std::ffi::OsString;
 use std::sync::atomic::Ordering;
@@ -8,7 +8,9 @@ use std::thread;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use wavemill::cli::extract::{ExtractCommand, report_json};
+use wavemill::cli::from_options;
 use wavemill::cli::progress::PhaseClock;
+use wavemill::cli::steps::{CommitCommand, PlanCommand, WorkCommand};
 use wavemill_extract::run::{self, RunMonitor};
 use wavemill_runtime::panics;
 use wavemill_terminal::display::Snapshot;
@@ -16,7 +18,7 @@ use wavemill_terminal::display::Snapshot;
 use crate::errors;
 use crate::interrupt::SIGNALS_EVERY;
 
-/// Runs an extraction with options of the command, and returns its report as JSON.
+/// Runs the command `extract`, `plan`, `work` or `commit` with options, and returns its report as JSON.
 ///
 /// `progress(line, done, total)` is called several times a second; `done` and `total` count units of the phase, and
 /// `total` is `None` if it is unknown. An exception of `progress` or of a signal handler stops the run, whose finished
@@ -24,6 +26,7 @@ use crate::interrupt::SIGNALS_EVERY;
 #[pyfunction]
 pub(crate) fn build(
     py: Python<'_>,
+    command: &str,
     options: Vec<OsString>,
     progress: Bound<'_, PyAny>,
 ) -> PyResult<String> {
@@ -35,7 +38,7 @@ pub(crate) fn build(
         thread::scope(|scope| {
             let (options, monitor) = (&options, &monitor);
             scope.spawn(move || {
-                let ran = panics::caught(|| extract(options, monitor));
+                let ran = panics::caught(|| run_step(command, options, monitor));
                 let ran = ran.unwrap_or_else(|panic| Err(panic.into()));
                 // The receiver exists until this thread has ended.
                 let _ = sender.send(ran);
@@ -46,10 +49,22 @@ pub(crate) fn build(
     built?.map_err(|error| errors::of_command(py, &error))
 }
 
+fn run_step(command: &str, options: &[OsString], monitor: &RunMonitor) -> anyhow::Result<String> {
+    let report = match command {
+        "plan" => serde_json::to_string(&from_options::<PlanCommand>(options)?.report(monitor)?),
+        "work" => serde_json::to_string(&from_options::<WorkCommand>(options)?.report(monitor)?),
+        "commit" => {
+            serde_json::to_string(&from_options::<CommitCommand>(options)?.report(monitor)?)
+        }
+        _ => return extract(options, monitor),
+    };
+    Ok(report?)
+}
+
 fn extract(options: &[OsString], monitor: &RunMonitor) -> anyhow::Result<String> {
     // Otherwise the heaps of the threads would retain the memory that clips have freed.
     wavemill_kernels::return_large_blocks();
-    let (job, settings) = ExtractCommand::from_options(options)?.plan()?;
+    let (job, settings) = from_options::<ExtractCommand>(options)?.plan()?;
     let warnings = job.recipe.warnings();
     let report = run::run(&job, &settings, monitor)?;
     report_json(report, warnings)

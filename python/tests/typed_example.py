@@ -22,6 +22,8 @@ def audio() -> None:
 
 def store() -> None:
     report = wm.build("store", recipe="fma-small", metadata="m", audio="a", set={"features.log_mel.n_mels": 96}, limit=10)
+    plan: str = wm.plan("store", recipe="fma-small", metadata="m", audio="a", new_version=True)["plan_id"]
+    print(wm.work("store", plan, "1/1", threads=2)["clips"], wm.commit("store", plan, wait=60)["version"])
     extracted: wm.Extracted = wm.extract(["a.mp3"], recipe="fma-small", feature="log_mel", threads=2)
     print(extracted.rows, extracted.rejects)
     opened = wm.open("store", version=report["version"])
@@ -30,6 +32,13 @@ def store() -> None:
     result: wm.Result = opened.sql("SELECT 1", memory_limit=1 << 30, threads=2)
     table: wm.Table = opened.table("tracks", memory_limit=1 << 30, threads=2)
     print(table, result.to_pandas(), opened.sql("SELECT 1").to_polars())
+
+
+def cluster() -> None:
+    import wavemill.ray
+
+    report = wavemill.ray.build("store", recipe="fma-small", metadata="m", audio="a", parts=8, cpus=2, address="auto")
+    print(report["version"], wavemill.ray.map_batches(None, "fma-small", feature="log_mel", concurrency=2))
 
 
 def training(opened: wm.Store) -> None:

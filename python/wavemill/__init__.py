@@ -21,7 +21,7 @@ from ._audio import (
     resample,
     stft,
 )
-from ._build import Extracted, build, extract
+from ._build import Extracted, build, commit, extract, plan, work
 from ._dataset import Dataset, MapDataset
 from ._evaluate import Evaluation, report
 from ._store import Result, Store, Table
@@ -54,14 +54,17 @@ __all__ = [
     "UsageError",
     "amplitude_to_db",
     "build",
+    "commit",
     "extract",
     "feature",
     "inspect",
     "istft",
     "load",
     "open",
+    "plan",
     "power_to_db",
     "report",
     "resample",
     "stft",
+    "work",
 ]

@@ -77,8 +77,101 @@ def build(
     """
     named = {"store": store, "recipe": recipe, "audio": audio, "metadata": metadata, "threads": threads}
     named |= {"memory_limit": memory_limit, "limit": limit, "new_version": new_version}
+    return _run("extract", named | options, set=set, progress=progress)
+
+
+def plan(
+    store: str | os.PathLike[str],
+    *,
+    recipe: str | os.PathLike[str],
+    audio: str | os.PathLike[str],
+    metadata: str | os.PathLike[str] | None = None,
+    set: Mapping[str, Any] | None = None,
+    progress: bool = True,
+    **options: Any,
+) -> dict[str, Any]:
+    """Plan a version of a store, so that several processes or machines can build it.
+
+    The arguments are those of `build`. Any scheduler can run `work` for each part, in any order and repeatedly.
+
+    Returns
+    -------
+    dict
+        ``plan_id``, ``shards`` (the largest useful number of parts), ``clips``, ``nothing_to_do``, …
+
+    Raises
+    ------
+    UsageError, OtherPlanError, NoSpaceError, StoreInUseError, DamagedStoreError, Error
+        Nothing was planned; the message says why, and what to do.
+
+    Examples
+    --------
+    >>> plan = wm.plan("store", recipe="fma-large", metadata="fma_metadata.zip", audio="fma_large")["plan_id"]
+    >>> for number in range(1, 17):
+    ...     wm.work("store", plan, f"{number}/16")
+    >>> report = wm.commit("store", plan)
+    """
+    named = {"store": store, "recipe": recipe, "audio": audio, "metadata": metadata}
+    return _run("plan", named | options, set=set, progress=progress)
+
+
+def work(
+    store: str | os.PathLike[str],
+    plan: str,
+    part: str,
+    *,
+    progress: bool = True,
+    **options: Any,
+) -> dict[str, Any]:
+    """Write the shards of one part of a plan that are not finished.
+
+    Parameters
+    ----------
+    store : path
+        Folder of the store.
+    plan : str
+        Id of the plan, from `plan`.
+    part : str
+        ``"I/N"`` for part I of N, from ``"1/N"`` to ``"N/N"``.
+    progress : bool
+        Whether to show progress, as `build` does.
+    **options
+        Options of ``wavemill work --help``, with underscores: ``threads=4``, ``memory_limit="2GiB"``, ``audio=path``.
+
+    Raises
+    ------
+    UsageError, OtherPlanError, DamagedStoreError
+        Trying again does not help.
+    NoSpaceError, StoreInUseError, Error
+        Try again; finished shards are kept.
+    """
+    return _run("work", {"store": store, "plan": plan, "part": part} | options, progress=progress)
+
+
+def commit(store: str | os.PathLike[str], plan: str, **options: Any) -> dict[str, Any]:
+    """Commit a plan whose shards are all written.
+
+    Returns
+    -------
+    dict
+        The report, as that of `build`.
+
+    Raises
+    ------
+    OtherPlanError
+        Another version was committed after the plan was made.
+    Error
+        Shards are missing (``exit_code`` is 9); the message names them. Or another failure.
+    """
+    return _run("commit", {"store": store, "plan": plan} | options, progress=False)
+
+
+def _run(
+    command: str, options: Mapping[str, Any], *, set: Mapping[str, Any] | None = None, progress: bool
+) -> dict[str, Any]:
+    """Run a command with options, show its progress and its warnings, and return its report."""
     words = []
-    for name, value in (named | options).items():
+    for name, value in options.items():
         flag = f"--{name.replace('_', '-')}"
         if value is True:
             words.append(flag)
@@ -87,7 +180,7 @@ def build(
     words += [f"--set={change}" for change in _sets(set)]
 
     with _Progress() if progress else _NoProgress() as shown:
-        report: dict[str, Any] = json.loads(_wavemill.build(words, shown))
+        report: dict[str, Any] = json.loads(_wavemill.build(command, words, shown))
     for warning in report["warnings"]:
         log.warning("%s", warning)
     return report

@@ -18,8 +18,8 @@ use super::keys::{Media, root_len};
 use super::others::{NoClip, OtherFiles};
 use super::retry::with_retries;
 use super::{
-    AudioIndex, CLIP_BYTES_MAX, InputId, ListedClip, ReadFailure, Source, SourceError, Stamp,
-    absent, make_room, too_large,
+    AudioIndex, CLIP_BYTES_MAX, InputId, LISTED_BEFORE, ListedClip, ReadFailure, Source,
+    SourceError, Stamp, absent, make_room, too_large,
 };
 
 /// A folder of clips.
@@ -34,6 +34,8 @@ pub(super) struct FolderSource {
     rejects: Vec<Reject>,
     others: OtherFiles,
     bytes_max: u64,
+    /// True if another process listed the clips.
+    is_reopened: bool,
 }
 
 impl FolderSource {
@@ -81,6 +83,7 @@ impl FolderSource {
             rejects: walk.rejects,
             others,
             bytes_max: CLIP_BYTES_MAX,
+            is_reopened: false,
         })
     }
 
@@ -101,6 +104,7 @@ impl FolderSource {
             rejects: Vec::new(),
             others: OtherFiles::default(),
             bytes_max: CLIP_BYTES_MAX,
+            is_reopened: true,
         };
         for ListedClip {
             clip_key,
@@ -123,27 +127,7 @@ impl FolderSource {
                 source.index.insert(clip_key, id);
             }
         }
-        source.require_any_file()?;
         Ok(source)
-    }
-
-    /// # Errors
-    /// [`SourceError::Moved`] if none of the first clips is there. Otherwise a folder that is not mounted would make a
-    /// reject of every clip.
-    fn require_any_file(&self) -> Result<(), SourceError> {
-        let readable = self.index.keys();
-        let readable = readable.filter(|clip_key| !self.unreadable.contains_key(*clip_key));
-        let mut first = readable.take(CLIPS_TRIED).peekable();
-        let Some(example) = first.peek().copied() else {
-            return Ok(());
-        };
-        if first.any(|clip_key| self.root.join(clip_key).exists()) {
-            return Ok(());
-        }
-        Err(SourceError::Moved {
-            path: self.root.clone(),
-            example: example.clone(),
-        })
     }
 }
 
@@ -199,6 +183,13 @@ impl Source for FolderSource {
         with_retries(|| read_file(&path, self.bytes_max, buffer)).map_err(|error| {
             match error.kind() {
                 io::ErrorKind::FileTooLarge => too_large(self.bytes_max),
+                // A folder that is not mounted on this machine must not make rejects of its clips.
+                kind @ (io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+                    if self.is_reopened =>
+                {
+                    let problem = format!("{} is not there: {LISTED_BEFORE}", path.display());
+                    ReadFailure::Io(io::Error::new(kind, problem))
+                }
                 io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
                     missing("the file vanished after it was listed")
                 }
@@ -219,9 +210,6 @@ impl Source for FolderSource {
 fn missing(detail: &str) -> ReadFailure {
     ReadFailure::Reject(Reject::new(Stage::Read, Reason::MissingFile, detail))
 }
-
-/// Number of listed clips of which at least one must exist.
-const CLIPS_TRIED: usize = 16;
 
 /// Number of bytes by which the read buffer grows if the file grows while it is read.
 const GROWTH_BYTES: usize = 1 << 20;

@@ -182,7 +182,8 @@ pub struct ListedClip {
 /// can each open a part of a large archive. `root` is the [`Source::root`] of the source that listed the clips.
 ///
 /// # Errors
-/// The errors of [`open`]; [`SourceError::Moved`] if the clips are not there; [`SourceError::Fault`] for an unknown fault.
+/// The errors of [`open`]; [`SourceError::Moved`] if a zip lacks a listed clip; [`SourceError::Fault`] for an unknown
+/// fault. In a folder, a listed file that is not there is [`ReadFailure::Io`] when it is read.
 pub fn reopen(
     path: &Path,
     media: Media,
@@ -195,8 +196,20 @@ pub fn reopen(
         return Ok(Box::new(source));
     }
     // The directory of a zip is needed for the places of its entries. It is one part of one file.
-    open(path, media, false)
+    let source = open(path, media, false)?;
+    let mut listed = clips.into_iter().filter(|clip| clip.id.is_some());
+    match listed.find(|clip| !source.index().contains_key(&clip.clip_key)) {
+        Some(clip) => Err(SourceError::Moved {
+            path: path.to_owned(),
+            clip_key: clip.clip_key,
+        }),
+        None => Ok(source),
+    }
 }
+
+/// Question about a clip that was listed and is not there, and its remedy.
+const LISTED_BEFORE: &str = "is the audio that was listed at this path (--audio), and mounted? If the file was \
+     removed, list the audio again with `wavemill plan`";
 
 /// Empties `buffer` and reserves exactly the requested number of bytes.
 fn make_room(buffer: &mut Vec<u8>, bytes: usize) {
@@ -266,16 +279,13 @@ pub enum SourceError {
         /// Description of the files of other formats in the folder or zip. Empty if there are none.
         unsupported: String,
     },
-    /// None of the clips that were listed at this place earlier is there.
-    #[error(
-        "{path}: clips that were listed are not there, such as {example}: is the folder mounted, and at the same path \
-         (--audio)? If the clips were removed, list them again with `wavemill plan`"
-    )]
+    /// A clip that was listed earlier is not in the zip.
+    #[error("{path} does not contain {clip_key}: {LISTED_BEFORE}")]
     Moved {
-        /// The audio root.
+        /// Path of the zip.
         path: PathBuf,
-        /// A listed clip that is not there.
-        example: String,
+        /// The clip that is not there.
+        clip_key: String,
     },
     /// A listed clip has a fault that this version of wavemill does not know.
     #[error("unknown fault {fault:?} of a listed clip: list the clips again")]

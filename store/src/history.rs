@@ -149,11 +149,10 @@ impl WholeRun {
             .lines()
             .filter_map(|line| serde_json::from_str(line).ok())
             .collect();
-        let end = lines.pop().filter(|line| line["event"] == "end")?;
+        let end = lines.pop().filter(|line| line["outcome"] == "committed")?;
         let start = lines.into_iter().next()?;
 
         let plan_id = start["plan_id"].as_str()?.to_owned();
-        // The end event of a failed or interrupted run does not contain a report.
         let version = end["report"]["version"].as_u64()?;
         Some(Self {
             start,
@@ -199,7 +198,7 @@ mod tests {
     #[test]
     fn a_record_of_a_whole_run_says_when_its_version_was_committed() {
         let start = r#"{"event":"start","unix_ms":1700000000000,"host":"x","plan_id":"p","threads":2,"wavemill":"0.1.0"}"#;
-        let end = r#"{"event":"end","seconds":61.5,"report":{"version":2}}"#;
+        let end = r#"{"event":"end","outcome":"committed","seconds":61.5,"report":{"version":2}}"#;
 
         let (key, time) = commit(&format!("{start}\n{end}\n")).expect("a commit");
         assert_eq!(
@@ -212,6 +211,7 @@ mod tests {
             String::new(),
             format!("{start}\n{}", &end[..20]),
             end.to_owned(),
+            format!("{start}\n{}", end.replace("committed", "planned")),
         ] {
             assert_eq!(commit(&cut), None, "{cut}");
         }
@@ -220,7 +220,7 @@ mod tests {
     #[test]
     fn a_record_tells_how_long_its_stages_took() {
         let start = r#"{"event":"start","unix_ms":1,"plan_id":"p","threads":2,"wavemill":"0.1.0"}"#;
-        let end = r#"{"event":"end","seconds":6.5,"report":{"version":2,"wall_s":{"clips":5.0},"cpu_s":{"decode":7.5}}}"#;
+        let end = r#"{"event":"end","outcome":"committed","seconds":6.5,"report":{"version":2,"wall_s":{"clips":5.0},"cpu_s":{"decode":7.5}}}"#;
         let run = WholeRun::read(&format!("{start}\n{end}\n")).expect("a whole run");
         let times = RunTimes::from_run(&run).expect("its times");
         assert_eq!((times.threads, times.seconds), (2, 6.5));

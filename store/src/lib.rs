@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 pub use diff::{Change, Diff};
 pub use gc::GcReport;
 pub use history::{VersionContent, VersionLine};
-pub use planned::{PlannedClip, PlannedShard};
+pub use planned::{BLOCK_SHARDS, PlannedClip, PlannedShard};
 pub use receipts::{PlanRecord, Receipts};
 pub use resume::{Decision, VersionInputs};
 pub use tags::{TagReport, Tags};
@@ -63,9 +63,9 @@ impl Deref for Store {
 /// What the holder of a store's lock excludes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Excludes everyone: for runs that plan, and for garbage collection.
+    /// Excludes everyone: for planning, commits and garbage collection.
     Exclusive,
-    /// Excludes only exclusive holders: for workers of a plan and its commit, which may run side by side.
+    /// Excludes only exclusive holders: for workers of a plan, which may run side by side, and for tags.
     Shared,
 }
 
@@ -122,7 +122,14 @@ impl Store {
 
         // The lock file is kept after unlocking: two processes that each create a new file would hold different locks.
         let path = folder.join("lock");
-        let file = File::create(&path).map_err(StoreError::io_at(&path, "create"))?;
+        // NFS grants a shared lock only for a file that is open for reading, and an exclusive one only for writing.
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(StoreError::io_at(&path, "create"))?;
         let locked = match access {
             Access::Exclusive => file.try_lock(),
             Access::Shared => file.try_lock_shared(),

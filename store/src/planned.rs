@@ -29,13 +29,13 @@ use wavemill_versions::{leads_nowhere, list};
 use super::commit::write_renamed;
 use super::receipts::remove_folder;
 use super::shards::write_table;
-use super::{Access, Store, StoreError};
+use super::{Store, StoreError};
 
 const PLANS_FOLDER: &str = "_wavemill/plans";
 
 /// Number of shards in a block. A part of one shard then reads 16 times its share of the plan, but a plan of 100,000
 /// shards has only 6,250 blocks.
-const BLOCK_SHARDS: usize = 16;
+pub const BLOCK_SHARDS: usize = 16;
 
 /// A shard of a stored plan, with its clips.
 #[derive(Clone, Debug, PartialEq)]
@@ -149,34 +149,33 @@ impl Store {
     /// # Errors
     /// [`StoreError::Absent`] if the store has no such plan, [`StoreError::Damaged`].
     pub fn planned<T: DeserializeOwned>(&self, plan_id: &str, name: &str) -> Result<T, StoreError> {
+        let absent = || StoreError::Absent {
+            path: self.root().to_owned(),
+            problem: format!(
+                "no plan {plan_id}: `wavemill plan` writes plans and prints their ids"
+            ),
+        };
+        // The id becomes a part of paths.
+        if plan_id.is_empty() || !plan_id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            return Err(absent());
+        }
+
         let path = self.planned_folder(plan_id).join(name);
-        let is_name = plan_id.bytes().all(|byte| byte.is_ascii_alphanumeric());
         let bytes = match fs::read(&path) {
-            Err(error) if leads_nowhere(&error) || !is_name => {
-                return Err(StoreError::Absent {
-                    path: self.root().to_owned(),
-                    problem: format!(
-                        "no plan {plan_id}: `wavemill plan` writes plans and prints their ids"
-                    ),
-                });
-            }
+            Err(error) if leads_nowhere(&error) => return Err(absent()),
             read => read.map_err(StoreError::io_at(&path, "read"))?,
         };
         from_sealed(&bytes).map_err(|_| damaged(path))
     }
 
-    /// Removes a stored plan that is committed, and temporary files that killed workers left. These stay while other
-    /// workers of the plan hold the store's lock.
+    /// Removes a stored plan that is committed, if there is one, and temporary files that killed workers left. The caller
+    /// must hold the store's exclusive lock.
     ///
     /// # Errors
     /// [`StoreError::Io`] if a file cannot be removed.
     pub fn remove_committed_plan(&self, plan_id: &str) -> Result<(), StoreError> {
         remove_folder(&self.planned_folder(plan_id))?;
-        match self.try_lock(Access::Exclusive) {
-            Ok(_lock) => self.clear_temporaries(plan_id),
-            Err(StoreError::Locked { .. }) => Ok(()),
-            Err(error) => Err(error),
-        }
+        self.clear_temporaries(plan_id)
     }
 
     /// Removes the JSON file `name` of a plan, so that the plan is incomplete until it is written again.

@@ -56,7 +56,8 @@ impl Store {
     /// worker has written a receipt for the file in the meantime, that receipt stays and is returned.
     ///
     /// # Errors
-    /// [`StoreError::Io`] if the receipt cannot be written.
+    /// [`StoreError::Io`] if the receipt cannot be written; [`StoreError::OtherPlan`] if the other worker read other
+    /// inputs.
     pub fn write_receipt(
         &self,
         plan_id: &str,
@@ -72,12 +73,24 @@ impl Store {
         // Both workers wrote the file. Usually the bytes are equal; if they are not, the receipt has to describe those
         // that were renamed last.
         match self.receipt(plan_id, receipt.file.name(), label)? {
+            Some(theirs) if theirs.key != receipt.key => {
+                // The record of the inputs is that of one of the two workers. Without a receipt, the file is written
+                // again.
+                self.remove_receipt(plan_id, receipt.file.name(), label)?;
+                Err(self.inputs_changed(label))
+            }
             Some(theirs) if self.holds(&theirs)? => Ok(theirs),
             _ => {
                 write_renamed(&path, text.as_bytes())?;
                 Ok(receipt)
             }
         }
+    }
+
+    /// Returns the error for a shard of which workers of one plan read different inputs.
+    pub(crate) fn inputs_changed(&self, label: &str) -> StoreError {
+        let problem = format!("an input of shard {label} changed after it was read: plan again");
+        StoreError::other_plan(self.root(), problem)
     }
 
     /// Returns the receipt for a feature's file in the shard `label`; `None` if there is none or it is damaged.

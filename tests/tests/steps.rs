@@ -15,6 +15,9 @@ use crate::support::{
 };
 use crate::table::{MFCC, Table, key};
 
+/// Options for a command that may have to wait for another one.
+const WAIT: [&str; 2] = ["--wait", "60"];
+
 /// Runs a `plan` command and returns the plan's id.
 pub(crate) fn planned(plan: &mut Command) -> Result<String, Failed> {
     Ok(run(plan).exits(0)?.out.trim().to_owned())
@@ -68,7 +71,7 @@ fn parts_in_any_order_and_at_once_equal_one_run() -> Result<(), Failed> {
     run(&mut work(&store, &id, "2/2")).exits(0)?;
     run(&mut work(&store, &id, "1/1")).exits(0)?;
 
-    let commits = [0; 3].map(|_| start(&mut commit(&store, &id)));
+    let commits = [0; 3].map(|_| start(commit(&store, &id).args(WAIT)));
     for child in commits {
         finish(child).exits(0)?;
     }
@@ -106,10 +109,10 @@ fn killed_steps_are_repeated() -> Result<(), Failed> {
     let mut child = start(work(&store, &id, "1/2").env("FAILPOINTS", hold));
     wait_until(&mut child, "a shard", || receipts(&store) >= 2)?;
 
-    // Planning and removing data wait for workers, and workers for neither workers nor commits.
+    // Planning, commits and removing data wait for workers, and workers do not wait for each other.
     run(&mut inputs().plan(&store)).exits(7)?;
     run(wavemill(["gc", "--keep", "1", "--store"]).arg(&store)).exits(7)?;
-    run(&mut commit(&store, &id)).exits(9)?;
+    run(&mut commit(&store, &id)).exits(7)?;
     run(&mut work(&store, &id, "2/2")).exits(0)?;
     kill(child)?;
 
@@ -137,12 +140,11 @@ fn late_worker_replaces_nothing() -> Result<(), Failed> {
     let late = format!("worker-panic=return({clip});shard-append=1*sleep(15000)");
     let late = start(work(&store, &id, "1/1").env("FAILPOINTS", late));
     let worked = run(&mut work(&store, &id, "1/1"));
-    let committed = run(&mut commit(&store, &id));
-    for ran in [worked, committed, finish(late)] {
+    let late = finish(late);
+    for ran in [worked, late, run(&mut commit(&store, &id))] {
         ran.exits(0)?;
     }
     run(wavemill(["verify", "--store"]).arg(&store)).exits(0)?;
-    // The file that the late worker left unfinished is removed.
     same_versions(&store, whole())
 }
 
@@ -173,6 +175,61 @@ fn second_version_in_steps_equals_one_run() -> Result<(), Failed> {
     )?;
     run(&mut commit(&store, &id)).exits(0)?;
     run(inputs.extract(&one).arg("--new-version")).exits(0)?;
+    same_versions(&store, &one)?;
+
+    // Files that are only renamed are not decoded again.
+    for track in 10..20 {
+        let renamed = table.rows.remove(&key(track)).ok_or("no such track")?;
+        table.rows.insert(key(track + 100), renamed);
+    }
+    let id = planned(table.written()?.plan(&store).arg("--new-version"))?;
+    let worked = run(work(&store, &id, "1/1").arg("--json")).exits(0)?;
+    let worked: Value = serde_json::from_str(&worked.out)?;
+    same("clips decoded", worked["clips_decoded"].as_u64(), Some(0))?;
+    run(&mut commit(&store, &id)).exits(0)?;
+    run(table.written()?.extract(&one).arg("--new-version")).exits(0)?;
+    same_versions(&store, &one)
+}
+
+/// The commit compares each receipt with the plan and with the record of the shard's inputs.
+#[apply(trial)]
+fn damaged_records_are_written_again() -> Result<(), Failed> {
+    let store = scratch("records").join("store");
+    let id = planned(&mut inputs().plan(&store))?;
+    run(&mut work(&store, &id, "1/1")).exits(0)?;
+    let records = store.join(format!("_wavemill/receipts/{id}"));
+    fs::write(records.join("_seen/training-00000.json"), "{")?;
+    fs::write(records.join("mfcc/training-00001.json"), "{")?;
+
+    let ran = run(&mut commit(&store, &id)).exits(9)?;
+    contains(ran.error()?, "2 of")?;
+    run(&mut work(&store, &id, "1/1")).exits(0)?;
+    run(&mut commit(&store, &id)).exits(0)?;
+    same_versions(&store, whole())
+}
+
+/// A clip that changes between two workers is noticed, and planning again writes its shards again.
+#[apply(trial)]
+fn clip_changed_between_workers() -> Result<(), Failed> {
+    let table = Table::new("steps-changed", 12);
+    table.set_recipe(MFCC, &[]);
+    let store = table.store();
+    let inputs = table.written()?;
+    let id = planned(&mut inputs.plan(&store))?;
+    run(&mut work(&store, &id, "1/1")).exits(0)?;
+
+    let mut bytes = fs::read(inputs.clip(&key(1)))?;
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    fs::write(inputs.clip(&key(1)), bytes)?;
+    // As if the first worker had been killed before it wrote the receipts of the second feature.
+    fs::remove_dir_all(store.join(format!("_wavemill/receipts/{id}/mfcc")))?;
+    let ran = run(&mut work(&store, &id, "1/1")).exits(4)?;
+    contains(ran.error()?, "plan again")?;
+
+    in_steps(&mut inputs.plan(&store), &store, 1)?;
+    let one = store.with_file_name("one");
+    run(&mut inputs.extract(&one)).exits(0)?;
     same_versions(&store, &one)
 }
 
@@ -210,14 +267,12 @@ fn wrong_steps_are_refused() -> Result<(), Failed> {
     refused(work(&store, &id, "1/2").args(isa), 4, "another engine")?;
     run(&mut work(&store, &id, "3/2")).exits(2)?;
     refused(&mut work(&store, "0000", "1/2"), 2, "no plan 0000")?;
+    refused(&mut work(&store, &format!("{id}/"), "1/2"), 2, "no plan")?;
     refused(&mut commit(&store, "../receipts"), 2, "no plan")?;
     refused(&mut work(&scratch("nowhere"), &id, "1/2"), 2, "no plan")?;
     let audio = scratch("no-audio").join("absent");
-    refused(
-        work(&store, &id, "1/2").arg("--audio").arg(audio),
-        2,
-        "absent",
-    )?;
+    let mut elsewhere = work(&store, &id, "1/2");
+    refused(elsewhere.arg("--audio").arg(audio), 2, "absent")?;
 
     let block = store.join(format!("_wavemill/plans/{id}/00000.parquet"));
     let bytes = fs::read(&block)?;
@@ -285,10 +340,15 @@ fn unreadable_files_are_rejected_alike() -> Result<(), Failed> {
     same_versions(&store, &one)?;
     same("rejects", manifest(&store, 1)?.counts.clips_rejected, 3)?;
 
-    // If nothing is there, the folder is probably not mounted, which is no reason to reject clips.
-    let second = planned(inputs.plan(&store).args(["--new-version", "--limit", "9"]))?;
-    fs::rename(&inputs.audio, store.with_file_name("unmounted"))?;
-    fs::create_dir(&inputs.audio)?;
+    // A file that was listed and is not there may be on a folder that is not mounted: it is no reject.
+    let words = ["--new-version", "--limit", "9", "--recompute"];
+    let second = planned(inputs.plan(&store).args(words))?;
+    let away = store.with_file_name("away.wav");
+    fs::rename(inputs.clip(&key(4)), &away)?;
     let ran = run(&mut work(&store, &second, "1/1")).exits(1)?;
-    contains(ran.error()?, "is the folder mounted")
+    contains(ran.error()?, "mounted")?;
+    fs::rename(&away, inputs.clip(&key(4)))?;
+    run(&mut work(&store, &second, "1/1")).exits(0)?;
+    run(&mut commit(&store, &second)).exits(0)?;
+    Ok(())
 }

@@ -254,29 +254,77 @@ impl<'a> EarlierRuns<'a> {
     }
 }
 
-/// Returns the files of a stored plan's shards that workers have finished.
+/// Returns the files of a part of a stored plan that workers have finished.
 ///
 /// # Errors
-/// [`StoreError`] if receipts cannot be read.
+/// [`RunError::Store`] if receipts cannot be read; [`ExtractError::Changed`] if files were computed from different
+/// contents of a clip's file.
 pub(crate) fn finished_by_workers(
     store: &Store,
     plan_id: &str,
-    labels: &[String],
+    shards: &[Shard],
     features: &[FeatureEntry],
-) -> Result<FinishedShards, StoreError> {
-    let mut finished = FinishedShards::new(labels.len(), features.len());
-    for (place, label) in labels.iter().enumerate() {
+) -> Result<FinishedShards, RunError> {
+    let mut finished = FinishedShards::new(shards.len(), features.len());
+    for (place, shard) in shards.iter().enumerate() {
+        let label = shard.label();
         for (feature, entry) in features.iter().enumerate() {
-            if let Some(receipt) = store.receipt_with_file(plan_id, &entry.name, label)? {
+            if let Some(receipt) = store.receipt_with_file(plan_id, &entry.name, &label)? {
                 finished.put(place, feature, receipt);
             }
         }
         if has_receipt(&finished, place) {
-            let inputs = store.seen_of_shard(plan_id, label)?;
-            finished.inputs.extend(inputs);
+            add_inputs(&mut finished, store.seen_of_shard(plan_id, &label)?)?;
         }
     }
     Ok(finished)
+}
+
+/// Adds the files of `shards`, a block of a stored plan, that workers have finished. `keys` are the inputs of the files'
+/// keys. Removes receipts whose key differs from what the plan and the record of the shard's inputs give, so that their
+/// files are written again.
+///
+/// # Errors
+/// The errors of [`finished_by_workers`].
+pub(crate) fn add_checked(
+    finished: &mut FinishedShards,
+    store: &Store,
+    plan_id: &str,
+    shards: &[ShardTask<'_>],
+    keys: &KeyInputs<'_>,
+) -> Result<(), RunError> {
+    for ShardTask { place, shard } in shards {
+        let label = shard.label();
+        let seen = store.seen_of_shard(plan_id, &label)?;
+        let keys_of_shard = keys.keys(shard, |clip_key| seen.get(clip_key))?;
+        for (feature, entry) in keys.features.iter().enumerate() {
+            let receipt = store.receipt_with_file(plan_id, &entry.name, &label)?;
+            let key = keys_of_shard.as_ref().map(|keys| &keys[feature]);
+            match receipt {
+                Some(receipt) if key == Some(&receipt.key) => {
+                    finished.put(*place, feature, receipt);
+                }
+                Some(_) => store.remove_receipt(plan_id, &entry.name, &label)?,
+                None => {}
+            }
+        }
+        if has_receipt(finished, *place) {
+            add_inputs(finished, seen)?;
+        }
+    }
+    Ok(())
+}
+
+fn add_inputs(
+    finished: &mut FinishedShards,
+    inputs: BTreeMap<String, InputSeen>,
+) -> Result<(), ExtractError> {
+    if let Some(clip_key) = finished.changed_input(&inputs) {
+        let clip_key = clip_key.clone();
+        return Err(ExtractError::Changed { clip_key });
+    }
+    finished.inputs.extend(inputs);
+    Ok(())
 }
 
 fn has_receipt(finished: &FinishedShards, place: usize) -> bool {

@@ -1,9 +1,10 @@
 //! Decides what to do with a draft: there is nothing to do, the store refuses the run, or the folders of the version
 //! are created.
 
+use std::time::Duration;
+
 use fail::fail_point;
 use wavemill_runtime::course::{Course, Phase};
-use wavemill_runtime::settings::Settings;
 use wavemill_schemas::manifest::{Identity, Manifest};
 use wavemill_store::{Access, Decision, Lock, PlanRecord, Store, StoreError};
 
@@ -50,7 +51,12 @@ pub(super) fn begin<'j>(
     }
 
     fail_point!("run-before-lock");
-    let lock = take_lock(store, Access::Exclusive, inputs.settings, inputs.course)?;
+    let lock = take_lock(
+        store,
+        Access::Exclusive,
+        inputs.settings.lock_wait,
+        inputs.course,
+    )?;
     // Another run may have committed before this run got the lock. Everything that depends on the parent is then
     // decided again.
     draft.renew(inputs, store.latest()?, known)?;
@@ -84,7 +90,7 @@ pub(super) fn begin<'j>(
     }))
 }
 
-/// Takes the store's lock, and waits for it as long as the settings permit.
+/// Takes the store's lock, and waits for it for up to `wait`.
 ///
 /// # Errors
 /// [`RunError::Stopped`] if the run was stopped while it waited; the errors of
@@ -92,11 +98,11 @@ pub(super) fn begin<'j>(
 pub(super) fn take_lock(
     store: &Store,
     access: Access,
-    settings: &Settings,
+    wait: Duration,
     course: &Course,
 ) -> Result<Lock, RunError> {
     course.enter(Phase::Waiting, 0);
-    let locked = store.lock(access, settings.lock_wait, || course.is_stopped());
+    let locked = store.lock(access, wait, || course.is_stopped());
     match locked {
         Err(StoreError::Locked { .. }) if course.is_stopped() => Err(RunError::Stopped {
             phase: Phase::Waiting,

@@ -24,7 +24,7 @@ use wavemill_schemas::recipe::Recipe;
 pub use self::preview::{Preview, SideLabels, preview};
 pub use self::report::{FileReuse, Report};
 pub use self::space::free_bytes;
-pub use self::steps::{Part, PlanReport, WorkJob, WorkReport, commit, plan, planned_recipe, work};
+pub use self::steps::{Part, PlanReport, WorkJob, WorkReport, commit, plan, work};
 pub use crate::error::{RunError, SpaceError};
 pub use crate::incremental::moves::{MoveCount, SideChanges};
 pub use crate::incremental::shrink::VanishedClips;
@@ -95,6 +95,8 @@ fn write_and_commit(prepared: &mut Prepared<'_>) -> Result<Report, RunError> {
         prepared.monitor,
     )?;
     report.warnings = warnings;
+    // The plan may have been stored for other processes. If it cannot be removed, it only takes space.
+    let _ = store.remove_committed_plan(&prepared.plan_id);
     Ok(report)
 }
 

@@ -54,8 +54,6 @@ pub(super) struct PlannedWork {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct PlannedCommit {
     pub features: Vec<FeatureEntry>,
-    /// Labels of the shards, in plan order.
-    pub labels: Vec<String>,
     /// Number of shards of each split, including shards without a clip.
     pub shards: BTreeMap<String, u64>,
     /// Metadata tables, in the manifest's order.

@@ -195,7 +195,6 @@ impl Prepared<'_> {
             },
             commit: PlannedCommit {
                 features: plan.features.entries().to_vec(),
-                labels: plan.shard_plan.shards.iter().map(|s| s.label()).collect(),
                 shards: plan.shard_plan.counts.clone(),
                 tables,
                 account: account::of_inputs(catalog, other_rejects, &plan.shard_plan),

@@ -2,6 +2,7 @@
 //! times and hosts. The list of versions takes its dates from them, but no results depend on them.
 
 use std::fs::{self, OpenOptions};
+use std::hash::{BuildHasher, RandomState};
 use std::io::Write;
 use std::path::PathBuf;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -36,8 +37,10 @@ impl RunRecord {
         let unix_ms = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |t| t.as_millis());
-        // The file name includes the process id, since two runs may start in the same millisecond.
-        let path = folder.join(format!("{unix_ms}-{}.jsonl", std::process::id()));
+        // Two runs may start in the same millisecond, and on two machines with the same process id. Each `RandomState`
+        // has other keys, which come from the operating system's random numbers.
+        let token = RandomState::new().hash_one(()) as u32;
+        let path = folder.join(format!("{unix_ms}-{token:08x}.jsonl"));
         let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let version = env!("CARGO_PKG_VERSION");
         let line = json!({"event": "start", "unix_ms": unix_ms as u64, "host": host.trim(), "plan_id": plan_id,

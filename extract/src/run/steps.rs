@@ -1,12 +1,13 @@
 //! The steps of an extraction by several processes: one plans, workers write the shards, and one commits.
 //!
 //! The plan is stored in the store (`planned`). It fixes everything: the same files result, whoever writes them, in any
-//! order, and however often. A shard with a receipt is finished. Workers and commits share the store's lock, so that
-//! neither planning nor garbage collection runs beside them.
+//! order, and however often. A shard with a receipt is finished. Workers share the store's lock; planning, commits and
+//! garbage collection have it for themselves.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use serde::Serialize;
 use wavemill_catalog::ClipRow;
@@ -16,8 +17,10 @@ use wavemill_schemas::manifest::Manifest;
 use wavemill_schemas::recipe::Recipe;
 use wavemill_source::ListedClip;
 use wavemill_store::plan::{Shard, ShardPlan};
-use wavemill_store::shards::FinishedShards;
-use wavemill_store::{Access, Parent, PlannedClip, PlannedShard, Store, StoreError};
+use wavemill_store::shards::{FinishedShards, KeyInputs, ShardTask};
+use wavemill_store::{
+    Access, BLOCK_SHARDS, Lock, Parent, PlannedClip, PlannedShard, Store, StoreError,
+};
 
 use super::begin::take_lock;
 use super::planned::{PlannedVersion, PlannedWork};
@@ -33,7 +36,7 @@ use crate::incremental::plan::{Plan, engine_of};
 use crate::incremental::renames::Renames;
 use crate::incremental::reuse::{self, EarlierRuns};
 use crate::job::Job;
-use crate::threads::Limits;
+use crate::threads::{ExtractError, Limits};
 
 /// Result of planning a version.
 #[derive(Debug, Serialize)]
@@ -84,6 +87,8 @@ pub struct WorkJob {
     pub part: Part,
     /// Folder or zip with the audio, if it has another path on this machine than where the plan was made.
     pub audio: Option<PathBuf>,
+    /// Maximum time to wait for the store's lock.
+    pub lock_wait: Duration,
 }
 
 /// Result of a worker.
@@ -161,7 +166,7 @@ fn store_plan(prepared: &mut Prepared<'_>) -> Result<PlanReport, RunError> {
     Ok(PlanReport {
         version: planned.work.version,
         nothing_to_do: false,
-        shards: planned.commit.labels.len(),
+        shards: planned.work.shards,
         files_reused: finished.n_done(),
         clips: planned.work.clips_planned,
         sides: planned.commit.sides,
@@ -197,43 +202,27 @@ impl Prepared<'_> {
     }
 }
 
-/// Returns the recipe of a stored plan; `None` if the plan is committed.
+/// Writes the shards of a part of a stored plan that are not finished. `settings` returns the engine and the resources
+/// for a recipe; the rows and the limit of rejects are those of the plan.
 ///
 /// # Errors
-/// [`StoreError::Absent`] if there is no such plan, and the other errors of [`work`] that can occur before the part is
-/// read.
-pub fn planned_recipe(root: &Path, plan_id: &str) -> Result<Option<Recipe>, RunError> {
-    let store = Store::at(root);
-    store.require_folder()?;
-    let found = find(&store, plan_id, PlannedWork::read, |work| work)?;
-    Ok(match found {
-        Found::Open(open) => Some(open.plan.recipe),
-        Found::Committed(..) => None,
-    })
-}
-
-/// Writes the shards of a part of a stored plan that are not finished. The recipe, the rows and the limit of rejects are
-/// those of the plan; `settings` provides the engine and the resources.
-///
-/// # Errors
-/// [`RunError`]. Receipts of finished files are kept, and the same call continues from there.
-pub fn work(
+/// [`RunError`], and the errors of `settings`. Receipts of finished files are kept, and the same call continues from
+/// there.
+pub fn work<E: From<RunError>>(
     job: &WorkJob,
-    settings: &Settings,
+    settings: impl FnOnce(&Recipe) -> Result<Settings, E>,
     monitor: &RunMonitor,
-) -> Result<WorkReport, RunError> {
+) -> Result<WorkReport, E> {
     let store = Store::at(&job.store);
-    store.require_folder()?;
-    let _lock = take_lock(&store, Access::Shared, settings, &monitor.course)?;
-    let found = find(&store, &job.plan_id, PlannedWork::read, |work| work)?;
-    let Found::Open(open) = found else {
+    let found = open_plan(&store, job, monitor)?;
+    let Found::Open(open, _lock) = found else {
         return Ok(WorkReport {
             committed: true,
             ..WorkReport::default()
         });
     };
+    let settings = settings(&open.plan.recipe)?;
 
-    let record = RunRecord::begin(&store, &job.plan_id, settings.threads)?;
     let part = StoredPart {
         job,
         store: &store,
@@ -241,13 +230,24 @@ pub fn work(
         parent: open.parent.as_ref(),
         monitor,
     };
-    match part.write(settings) {
-        Ok(report) => {
-            record.end("worked", &report, &report.warnings)?;
-            Ok(report)
-        }
-        Err(error) => Err(record.failed(error, &[])),
-    }
+    Ok(part.write_recorded(&settings)?)
+}
+
+/// Takes the shared lock and reads the plan.
+fn open_plan(
+    store: &Store,
+    job: &WorkJob,
+    monitor: &RunMonitor,
+) -> Result<Found<PlannedWork>, RunError> {
+    store.require_folder()?;
+    let lock = take_lock(store, Access::Shared, job.lock_wait, &monitor.course)?;
+    Ok(find(
+        store,
+        &job.plan_id,
+        lock,
+        PlannedWork::read,
+        |work| work,
+    )?)
 }
 
 /// A part of a stored plan that a worker writes.
@@ -260,6 +260,18 @@ struct StoredPart<'a> {
 }
 
 impl StoredPart<'_> {
+    /// Writes the part, and a record of this run.
+    fn write_recorded(&self, settings: &Settings) -> Result<WorkReport, RunError> {
+        let record = RunRecord::begin(self.store, &self.job.plan_id, settings.threads)?;
+        match self.write(settings) {
+            Ok(report) => {
+                record.end("worked", &report, &report.warnings)?;
+                Ok(report)
+            }
+            Err(error) => Err(record.failed(plan_again(self.store, error), &[])),
+        }
+    }
+
     fn write(&self, settings: &Settings) -> Result<WorkReport, RunError> {
         let Self {
             job,
@@ -293,12 +305,12 @@ impl StoredPart<'_> {
         let row_group_rows = work.recipe.shards.row_group_rows;
         let limits = Limits::new(settings, work.clips_planned, row_group_rows, &plan.features)?;
 
-        let labels: Vec<String> = plan.shard_plan.shards.iter().map(Shard::label).collect();
+        let shards = &plan.shard_plan.shards;
         let features = plan.features.entries();
-        let mut finished = reuse::finished_by_workers(store, &job.plan_id, &labels, features)?;
+        let mut finished = reuse::finished_by_workers(store, &job.plan_id, shards, features)?;
         let files_reused = finished.n_done();
         let mut report = WorkReport {
-            shards: labels.len(),
+            shards: shards.len(),
             clips: clips.len() as u64,
             files_reused,
             ..WorkReport::default()
@@ -313,6 +325,9 @@ impl StoredPart<'_> {
                 let earlier = EarlierRuns::only_parent(store, &job.plan_id, parent);
                 let course = &monitor.course;
                 earlier.look_at_inputs(&mut known, &plan, &clips, &*source, settings, course)?;
+                // The previous version knows these files by other names.
+                let renamed = renames.keys().map(String::as_str);
+                known.read(renamed, &*source, settings, course)?;
             }
             let run = ShardRun {
                 settings,
@@ -393,23 +408,26 @@ pub fn commit(
 ) -> Result<Report, RunError> {
     let store = Store::at(root);
     store.require_folder()?;
-    let lock = take_lock(&store, Access::Shared, settings, &monitor.course)?;
-    let found = find(&store, plan_id, PlannedVersion::read, |planned| {
+    // No worker runs during the commit, so that none replaces a file of the version.
+    let lock = take_lock(
+        &store,
+        Access::Exclusive,
+        settings.lock_wait,
+        &monitor.course,
+    )?;
+    let found = find(&store, plan_id, lock, PlannedVersion::read, |planned| {
         &planned.work
     })?;
-    let (planned, parent) = match found {
-        Found::Open(open) => (open.plan, open.parent),
-        Found::Committed(version, manifest) => {
-            drop(lock);
+    let (open, _lock) = match found {
+        Found::Open(open, lock) => (open, lock),
+        Found::Committed(version, manifest, _lock) => {
             store.remove_committed_plan(plan_id)?;
             return Ok(Report::nothing_to_do(version, *manifest, Vec::new()));
         }
     };
-
-    let features = &planned.commit.features;
-    let labels = &planned.commit.labels;
-    let finished = reuse::finished_by_workers(&store, plan_id, labels, features)?;
-    require_finished(&finished, labels.len())?;
+    let (planned, parent) = (open.plan, open.parent);
+    let finished = checked_shards(&store, &planned).map_err(|error| plan_again(&store, error))?;
+    require_finished(&finished, planned.work.shards)?;
 
     let record = RunRecord::begin(&store, plan_id, settings.threads)?;
     let mut report = match committing::commit(&store, parent.as_ref(), &planned, &finished, monitor)
@@ -423,12 +441,47 @@ pub fn commit(
         let words = format!("cannot complete the run record: {error}");
         report.warnings.push(words);
     }
-    drop(lock);
     if let Err(error) = store.remove_committed_plan(plan_id) {
         let words = format!("cannot remove the plan, which is no longer needed: {error}");
         report.warnings.push(words);
     }
     Ok(report)
+}
+
+/// Returns the files that workers have finished. Only one block of the plan is in memory at a time.
+fn checked_shards(store: &Store, planned: &PlannedVersion) -> Result<FinishedShards, RunError> {
+    let PlannedVersion {
+        plan_id,
+        work,
+        commit,
+    } = planned;
+    let mut finished = FinishedShards::new(work.shards, commit.features.len());
+    for first in (0..work.shards).step_by(BLOCK_SHARDS) {
+        let places = first..work.shards.min(first + BLOCK_SHARDS);
+        let (block, clips, _) = rows_of(store.planned_shards(&work.blocks, places)?);
+        let keys = KeyInputs {
+            clips: &clips,
+            recipe: &work.recipe,
+            features: &commit.features,
+            targets: &work.targets,
+            engine: &work.engine,
+        };
+        let shards: Vec<ShardTask<'_>> = (first..)
+            .zip(&block.shards)
+            .map(|(place, shard)| ShardTask { place, shard })
+            .collect();
+        reuse::add_checked(&mut finished, store, plan_id, &shards, &keys)?;
+    }
+    Ok(finished)
+}
+
+/// A repeated worker or commit cannot resolve that an input changed; a repeated plan can.
+fn plan_again(store: &Store, error: RunError) -> RunError {
+    let RunError::Extract(ExtractError::Changed { clip_key }) = error else {
+        return error;
+    };
+    let problem = format!("{clip_key}: changed after a part of the plan was written: plan again");
+    StoreError::other_plan(store.root(), problem).into()
 }
 
 fn require_finished(finished: &FinishedShards, shards: usize) -> Result<(), RunError> {
@@ -446,12 +499,12 @@ fn require_finished(finished: &FinishedShards, shards: usize) -> Result<(), RunE
     Err(RunError::Unfinished { missing, shards })
 }
 
-/// A stored plan, as found by a worker or a commit.
+/// A stored plan, as found by a worker or a commit, with the store's lock.
 enum Found<T> {
     /// The plan can be committed.
-    Open(Box<OpenPlan<T>>),
+    Open(Box<OpenPlan<T>>, Lock),
     /// The plan is committed as this version.
-    Committed(u64, Box<Manifest>),
+    Committed(u64, Box<Manifest>, Lock),
 }
 
 struct OpenPlan<T> {
@@ -460,7 +513,7 @@ struct OpenPlan<T> {
     parent: Option<Parent>,
 }
 
-/// Reads a stored plan with `read`.
+/// Reads a stored plan with `read`, under the store's lock.
 ///
 /// # Errors
 /// [`StoreError::Absent`] if there is no such plan; [`StoreError::OtherPlan`] if another version was committed in the
@@ -468,6 +521,7 @@ struct OpenPlan<T> {
 fn find<T>(
     store: &Store,
     plan_id: &str,
+    lock: Lock,
     read: impl FnOnce(&Store, &str) -> Result<T, StoreError>,
     work_of: impl FnOnce(&T) -> &PlannedWork,
 ) -> Result<Found<T>, StoreError> {
@@ -476,7 +530,7 @@ fn find<T>(
         Err(error @ StoreError::Absent { .. }) => {
             // The commit removes the stored plan.
             let (version, manifest) = committed(store, plan_id)?.ok_or(error)?;
-            return Ok(Found::Committed(version, Box::new(manifest)));
+            return Ok(Found::Committed(version, Box::new(manifest), lock));
         }
         read => read?,
     };
@@ -484,10 +538,10 @@ fn find<T>(
     let hash = latest.as_ref().map(|latest| &latest.hash);
     if hash == work_of(&plan).identity.parent.as_ref() {
         let parent = latest;
-        return Ok(Found::Open(Box::new(OpenPlan { plan, parent })));
+        return Ok(Found::Open(Box::new(OpenPlan { plan, parent }), lock));
     }
     if let Some((version, manifest)) = committed(store, plan_id)? {
-        return Ok(Found::Committed(version, Box::new(manifest)));
+        return Ok(Found::Committed(version, Box::new(manifest), lock));
     }
     let version = latest.map_or(0, |latest| latest.version);
     let problem = format!(

@@ -158,12 +158,9 @@ impl Files<'_, '_> {
 
         // Another feature of the shard, or another shard that contains the clip, may have been computed from earlier
         // contents of the file.
-        for (clip_key, seen) in &inputs {
-            let before = self.finished.inputs.get(clip_key);
-            if before.is_some_and(|before| before.content != seen.content) {
-                let clip_key = clip_key.clone();
-                return Err(ExtractError::Changed { clip_key });
-            }
+        if let Some(clip_key) = self.finished.changed_input(&inputs) {
+            let clip_key = clip_key.clone();
+            return Err(ExtractError::Changed { clip_key });
         }
 
         // A worker that finished all files has also recorded the inputs from which it computed them.

@@ -33,6 +33,16 @@ impl FinishedShards {
         self.receipts[place].fill(None);
     }
 
+    /// Returns the first of a shard's `inputs` whose content differs from that of which another file was computed.
+    pub fn changed_input<'i>(&self, inputs: &'i BTreeMap<String, InputSeen>) -> Option<&'i String> {
+        let mut inputs = inputs.iter();
+        let changed = inputs.find(|(clip_key, seen)| {
+            let before = self.inputs.get(*clip_key);
+            before.is_some_and(|before| before.content != seen.content)
+        });
+        changed.map(|(clip_key, _)| clip_key)
+    }
+
     /// Returns the receipts of a shard, by feature.
     pub fn receipts_of_shard(&self, place: usize) -> &[Option<Receipt>] {
         &self.receipts[place]

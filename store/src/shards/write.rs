@@ -309,7 +309,7 @@ impl<'a> ShardWriter<'a> {
     /// Finishes the files of every complete shard, except files that another worker of the plan has finished.
     ///
     /// # Errors
-    /// [`StoreError`] if a file cannot be completed, or a receipt cannot be read.
+    /// [`StoreError`] if a file cannot be completed, a receipt cannot be read, or the other worker read other inputs.
     pub fn finished(&mut self) -> Result<Vec<FinishedShard>, StoreError> {
         let complete = self.open.iter().filter(|(_, open)| open.is_complete());
         let indices: Vec<usize> = complete.map(|(index, _)| *index).collect();
@@ -343,13 +343,15 @@ impl<'a> ShardWriter<'a> {
         let label = shard.label();
         let mut finished = Vec::with_capacity(files.len());
         for (((file, mut partials), format), key) in files.into_iter().zip(self.formats).zip(keys) {
-            // A version may already refer to the file of another worker, so that file is not replaced. Its bytes are
-            // the same, unless an input changed or vanished in the meantime.
+            // The file of another worker is not replaced. Its bytes are the same, unless a thread panicked.
             let feature = &format.feature.name;
             let found = self
                 .store
                 .receipt_with_file(self.plan_id, feature, &label)?;
             if let Some(found) = found {
+                if found.key != key {
+                    return Err(self.store.inputs_changed(&label));
+                }
                 finished.push(FinishedFile::Found(found));
                 continue;
             }

@@ -1,6 +1,5 @@
 //! `wavemill extract`: turns metadata and audio into a committed version.
 
-use std::ffi::{OsStr, OsString};
 use std::io::{Write, stdout};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
@@ -20,9 +19,9 @@ use wavemill_schemas::text::{shown, shown_lines};
 use wavemill_terminal::exit::UsageError;
 use wavemill_terminal::output::{self, OutputArgs};
 
+use super::WaitArgs;
 use super::backend::BackendArgs;
 use super::progress::accompanied;
-use super::{WaitArgs, command_of};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -197,20 +196,6 @@ impl ExtractCommand {
         print_warnings(&report.warnings);
 
         print_report(report, warnings, start.elapsed(), self.json)
-    }
-
-    /// Parses options as if they had been typed.
-    ///
-    /// # Errors
-    /// [`UsageError`] if an option does not exist or has a wrong value.
-    pub fn from_options(options: &[OsString]) -> Result<Self> {
-        let line: Vec<&OsStr> = options.iter().map(OsString::as_os_str).collect();
-        command_of(&line).map_err(|error| {
-            let message = error.to_string();
-            // The usage and the hint at --help follow after an empty line.
-            let first = message.split("\n\n").next().unwrap_or_default();
-            UsageError(first.trim_start_matches("error: ").to_owned()).into()
-        })
     }
 
     /// Returns inputs and settings of the run, as [`run::run`] takes them.

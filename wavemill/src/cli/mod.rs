@@ -31,7 +31,7 @@ use anyhow::Result;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use wavemill_runtime::panics;
-use wavemill_terminal::exit::finish;
+use wavemill_terminal::exit::{UsageError, finish};
 use wavemill_terminal::interrupt::at_once;
 use wavemill_terminal::output::OutputArgs;
 use wavemill_terminal::with_local_paths;
@@ -208,6 +208,20 @@ pub fn command_of<C: Args>(line: &[&OsStr]) -> Result<C> {
     let command = C::augment_args(clap::Command::new("wavemill").no_binary_name(true));
     let command = with_local_paths(command);
     Ok(C::from_arg_matches(&command.try_get_matches_from(line)?)?)
+}
+
+/// Parses the options of a command as if they had been typed. The error does not contain the usage.
+///
+/// # Errors
+/// [`UsageError`] if an option does not exist or has a wrong value.
+pub fn from_options<C: Args>(options: &[OsString]) -> Result<C> {
+    let line: Vec<&OsStr> = options.iter().map(OsString::as_os_str).collect();
+    command_of(&line).map_err(|error| {
+        let message = error.to_string();
+        // The usage and the hint at --help follow after an empty line.
+        let first = message.split("\n\n").next().unwrap_or_default();
+        UsageError(first.trim_start_matches("error: ").to_owned()).into()
+    })
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
-use wavemill_extract::run::{self, Part, PlanReport, RunMonitor, WorkJob, WorkReport};
+use wavemill_extract::run::{self, Part, PlanReport, Report, RunMonitor, WorkJob, WorkReport};
 use wavemill_runtime::settings::Settings;
 use wavemill_schemas::text::shown_lines;
 use wavemill_terminal::output;
@@ -40,8 +40,8 @@ Parts may run in any order, on any machine that sees the store and the audio, at
 the files are the same. To continue a part, repeat the command.
 
 Exit codes: 0 ok, or the plan is committed already. Repeat the part after: 1 failed, 5 no space or read-only, \
-7 another wavemill is planning or removing data, 130 interrupted. Do not repeat it after: 2 wrong usage or no such \
-plan, 3 store damaged, 4 the plan is for another engine or version.";
+7 another wavemill is planning, committing or removing data, 130 interrupted. Do not repeat it after: 2 wrong usage \
+or no such plan, 3 store damaged, 4 another engine or version, or a changed input: plan again.";
 
 const COMMIT_EXAMPLES: &str = "\
 Examples:
@@ -49,8 +49,8 @@ Examples:
   wavemill commit --store store --plan 0123456789abcdef --json
 
 Exit codes: 0 ok, or committed already, 1 failed, 2 wrong usage or no such plan, 3 store damaged, 4 another version was \
-committed since the plan was made, 5 no space or read-only, 7 another wavemill is planning or removing data, 9 shards \
-are missing, 130 interrupted.";
+committed since the plan was made, or an input changed, 5 no space or read-only, 7 a worker or another wavemill is \
+writing the store, 9 shards are missing, 130 interrupted.";
 
 /// Plan a version of a store, so that several processes or machines can extract it
 #[derive(Debug, Args)]
@@ -71,14 +71,11 @@ impl PlanCommand {
         if extract.dry_run {
             return extract.run();
         }
-        wavemill_kernels::return_large_blocks();
-        let (job, settings) = extract.plan()?;
         let monitor = RunMonitor {
             on_plan: Some(print_plan),
             ..RunMonitor::default()
         };
-
-        let report = accompanied(&monitor, || run::plan(&job, &settings, &monitor))?;
+        let report = accompanied(&monitor, || self.report(&monitor))?;
         print_warnings(&report.warnings);
         if extract.json {
             return print_json(&report);
@@ -86,6 +83,16 @@ impl PlanCommand {
         output::report(&shown_lines(&plan_summary(&report)));
         writeln!(stdout(), "{}", report.plan_id)?;
         Ok(0)
+    }
+
+    /// Plans the version.
+    ///
+    /// # Errors
+    /// The errors of [`ExtractCommand::run`].
+    pub fn report(&self, monitor: &RunMonitor) -> Result<PlanReport> {
+        wavemill_kernels::return_large_blocks();
+        let (job, settings) = self.extract.plan()?;
+        Ok(run::plan(&job, &settings, monitor)?)
     }
 }
 
@@ -114,32 +121,35 @@ pub struct WorkCommand {
 }
 
 impl WorkCommand {
-    /// Writes the part.
+    /// Writes the part and prints a report.
     ///
     /// # Errors
     /// [`wavemill_extract::run::RunError`], or wrong usage.
     pub fn run(&self) -> Result<u8> {
-        wavemill_kernels::return_large_blocks();
-        // The recipe determines the backend. A committed plan has no recipe any more, and needs no backend.
-        let settings = match run::planned_recipe(&self.store, &self.plan)? {
-            Some(recipe) => self.machine.settings(&recipe)?,
-            None => Settings::default(),
-        };
-        let job = WorkJob {
-            store: self.store.clone(),
-            plan_id: self.plan.clone(),
-            part: self.part,
-            audio: self.audio.clone(),
-        };
-
         let monitor = RunMonitor::default();
-        let report = accompanied(&monitor, || run::work(&job, &settings, &monitor))?;
+        let report = accompanied(&monitor, || self.report(&monitor))?;
         print_warnings(&report.warnings);
         if self.json {
             return print_json(&report);
         }
         output::report(&shown_lines(&work_summary(&report, self.part)));
         Ok(0)
+    }
+
+    /// Writes the part.
+    ///
+    /// # Errors
+    /// The errors of [`WorkCommand::run`].
+    pub fn report(&self, monitor: &RunMonitor) -> Result<WorkReport> {
+        wavemill_kernels::return_large_blocks();
+        let job = WorkJob {
+            store: self.store.clone(),
+            plan_id: self.plan.clone(),
+            part: self.part,
+            audio: self.audio.clone(),
+            lock_wait: self.machine.wait.duration(),
+        };
+        run::work(&job, |recipe| self.machine.settings(recipe), monitor)
     }
 }
 
@@ -162,22 +172,28 @@ pub struct CommitCommand {
 }
 
 impl CommitCommand {
-    /// Commits the version.
+    /// Commits the version and prints the report.
     ///
     /// # Errors
     /// [`wavemill_extract::run::RunError`].
     pub fn run(&self) -> Result<u8> {
+        let monitor = RunMonitor::default();
+        let start = Instant::now();
+        let report = accompanied(&monitor, || self.report(&monitor))?;
+        print_warnings(&report.warnings);
+        print_report(report, Vec::new(), start.elapsed(), self.json)
+    }
+
+    /// Commits the version.
+    ///
+    /// # Errors
+    /// The errors of [`CommitCommand::run`].
+    pub fn report(&self, monitor: &RunMonitor) -> Result<Report> {
         let settings = Settings {
             lock_wait: self.wait.duration(),
             ..Settings::default()
         };
-        let monitor = RunMonitor::default();
-        let start = Instant::now();
-        let report = accompanied(&monitor, || {
-            run::commit(&self.store, &self.plan, &settings, &monitor)
-        })?;
-        print_warnings(&report.warnings);
-        print_report(report, Vec::new(), start.elapsed(), self.json)
+        Ok(run::commit(&self.store, &self.plan, &settings, monitor)?)
     }
 }
 
