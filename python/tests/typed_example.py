@@ -23,7 +23,7 @@ def audio() -> None:
 def store() -> None:
     report = wm.build("store", recipe="fma-small", metadata="m", audio="a", set={"features.log_mel.n_mels": 96}, limit=10)
     plan: str = wm.plan("store", recipe="fma-small", metadata="m", audio="a", new_version=True)["plan_id"]
-    print(wm.work("store", plan, "1/1", threads=2)["clips"], wm.commit("store", plan, wait=60)["version"])
+    print(wm.work("store", plan, "1/1", threads=2)["clips"], wm.work("store", plan), wm.commit("store", plan)["version"])
     extracted: wm.Extracted = wm.extract(["a.mp3"], recipe="fma-small", feature="log_mel", threads=2)
     print(extracted.rows, extracted.rejects)
     opened = wm.open("store", version=report["version"])

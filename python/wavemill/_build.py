@@ -118,12 +118,12 @@ def plan(
 def work(
     store: str | os.PathLike[str],
     plan: str,
-    part: str,
+    part: str | None = None,
     *,
     progress: bool = True,
     **options: Any,
 ) -> dict[str, Any]:
-    """Write the shards of one part of a plan that are not finished.
+    """Write shards of a plan that are not finished: one part, or what other workers leave.
 
     Parameters
     ----------
@@ -132,7 +132,8 @@ def work(
     plan : str
         Id of the plan, from `plan`.
     part : str
-        ``"I/N"`` for part I of N, from ``"1/N"`` to ``"N/N"``.
+        ``"I/N"`` for part I of N, from ``"1/N"`` to ``"N/N"``. Without it, the worker claims shards until all are
+        finished.
     progress : bool
         Whether to show progress, as `build` does.
     **options
@@ -145,7 +146,8 @@ def work(
     NoSpaceError, StoreInUseError, Error
         Try again; finished shards are kept.
     """
-    return _run("work", {"store": store, "plan": plan, "part": part} | options, progress=progress)
+    named = {"store": store, "plan": plan, "part": part, "claim": part is None}
+    return _run("work", named | options, progress=progress)
 
 
 def commit(store: str | os.PathLike[str], plan: str, **options: Any) -> dict[str, Any]:

@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 pub use diff::{Change, Diff};
 pub use gc::GcReport;
 pub use history::{VersionContent, VersionLine};
-pub use planned::{BLOCK_SHARDS, PlannedClip, PlannedShard};
+pub use planned::{BLOCK_SHARDS, Claims, PlannedClip, PlannedShard};
 pub use receipts::{PlanRecord, Receipts};
 pub use resume::{Decision, VersionInputs};
 pub use tags::{TagReport, Tags};

@@ -3,9 +3,11 @@
 //! Blocks, which are Parquet files, contain the clips of 16 consecutive shards each, so that a worker reads only those
 //! of its part. JSON files contain the rest. They are sealed and written last: a plan without them is incomplete.
 
-use std::fs;
+use std::fs::{self, File};
+use std::hash::{BuildHasher, RandomState};
+use std::io;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::{
@@ -29,7 +31,7 @@ use wavemill_versions::{leads_nowhere, list};
 use super::commit::write_renamed;
 use super::receipts::remove_folder;
 use super::shards::write_table;
-use super::{Store, StoreError};
+use super::{Store, StoreError, durable};
 
 const PLANS_FOLDER: &str = "_wavemill/plans";
 
@@ -178,6 +180,19 @@ impl Store {
         self.clear_temporaries(plan_id)
     }
 
+    fn claims_folder(&self, plan_id: &str) -> PathBuf {
+        self.planned_folder(plan_id).join("claims")
+    }
+
+    /// Forgets which shards of a plan are claimed or finished, so that workers look at all of them again. The caller must
+    /// hold the store's exclusive lock.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] if a claim cannot be removed.
+    pub fn remove_claims(&self, plan_id: &str) -> Result<(), StoreError> {
+        remove_folder(&self.claims_folder(plan_id))
+    }
+
     /// Removes the JSON file `name` of a plan, so that the plan is incomplete until it is written again.
     ///
     /// # Errors
@@ -188,6 +203,85 @@ impl Store {
             Err(error) if !leads_nowhere(&error) => Err(StoreError::io_at(&path, "remove")(error)),
             _ => Ok(()),
         }
+    }
+}
+
+/// Shards of a stored plan for a worker that takes what is left: first the shards that no other worker has claimed, and
+/// then those that are claimed and not finished, whose workers may be gone. Writing a shard twice does no harm, so claims
+/// never expire.
+#[derive(Debug)]
+pub struct Claims {
+    folder: PathBuf,
+    shards: usize,
+    /// Place at which this worker begins, so that workers begin at different places.
+    first: usize,
+    /// Shards that this worker has not looked at.
+    left: Range<usize>,
+    /// True if all shards are claimed.
+    all_claimed: bool,
+}
+
+impl Claims {
+    /// Creates the claims of a worker of a plan with this number of shards.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] if the folder of the claims cannot be created.
+    pub fn new(store: &Store, plan_id: &str, shards: usize) -> Result<Self, StoreError> {
+        let folder = store.claims_folder(plan_id);
+        durable::make_folder(&folder).map_err(StoreError::io_at(&folder, "create the folder"))?;
+        // Each `RandomState` has other keys, which come from the operating system's random numbers.
+        let token = RandomState::new().hash_one(());
+        Ok(Self {
+            folder,
+            shards,
+            first: (token % shards.max(1) as u64) as usize,
+            left: 0..shards,
+            all_claimed: false,
+        })
+    }
+
+    /// Returns the place of the next shard to write; `None` if all shards are finished.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] if a claim cannot be written.
+    pub fn take(&mut self) -> Result<Option<usize>, StoreError> {
+        loop {
+            while let Some(offset) = self.left.next() {
+                let place = (self.first + offset) % self.shards;
+                if self.done_path(place).exists() {
+                    continue;
+                }
+                if self.all_claimed || create(&self.folder.join(place.to_string()))? {
+                    return Ok(Some(place));
+                }
+            }
+            if self.all_claimed {
+                return Ok(None);
+            }
+            self.all_claimed = true;
+            self.left = 0..self.shards;
+        }
+    }
+
+    /// Records that a shard is finished.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] if the record cannot be written.
+    pub fn finish(&self, place: usize) -> Result<(), StoreError> {
+        create(&self.done_path(place)).map(|_| ())
+    }
+
+    fn done_path(&self, place: usize) -> PathBuf {
+        self.folder.join(format!("{place}.done"))
+    }
+}
+
+/// Creates an empty file. Returns false if it exists already.
+fn create(path: &Path) -> Result<bool, StoreError> {
+    match File::options().write(true).create_new(true).open(path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(StoreError::io_at(path, "create")(error)),
     }
 }
 
@@ -423,6 +517,28 @@ mod tests {
             number: place % 20,
             clips: clips.collect(),
         }
+    }
+
+    #[test]
+    fn claims_are_shared_and_unfinished_ones_are_taken_over() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::at(folder.path());
+        let claims = || Claims::new(&store, "abc", 9).expect("room");
+        let (mut ours, mut theirs) = (claims(), claims());
+        let mut taken = Vec::new();
+        for _ in 0..4 {
+            let place = ours.take().expect("room").expect("an unclaimed shard");
+            ours.finish(place).expect("room");
+            // The other worker is lost before it finishes a shard.
+            taken.extend([Some(place), theirs.take().expect("room")]);
+        }
+        while let Some(place) = ours.take().expect("room") {
+            ours.finish(place).expect("room");
+            taken.push(Some(place));
+        }
+        let distinct: std::collections::BTreeSet<_> = taken.iter().flatten().collect();
+        assert_eq!((distinct.len(), taken.len()), (9, 9 + 4), "{taken:?}");
+        assert_eq!(claims().take().expect("room"), None);
     }
 
     #[test]

@@ -191,6 +191,35 @@ fn second_version_in_steps_equals_one_run() -> Result<(), Failed> {
     same_versions(&store, &one)
 }
 
+/// Workers that come and go take the shards that are left, also those of a worker that was killed.
+#[apply(trial)]
+fn workers_claim_what_is_left() -> Result<(), Failed> {
+    let store = scratch("claims").join("store");
+    let id = planned(&mut inputs().plan(&store))?;
+    let claim = || {
+        let mut command = wavemill(["work", "--claim", "--plan", id.as_str(), "--store"]);
+        command.arg(&store).env("WAVEMILL_BACKEND", "cpu");
+        command
+    };
+    let hold = "shard-before-rename=2*off->sleep(600000)";
+    let mut child = start(claim().env("FAILPOINTS", hold));
+    wait_until(&mut child, "a shard", || receipts(&store) >= 2)?;
+    run(&mut work(&store, &id, "1/3")).exits(0)?;
+    let others = [start(&mut claim()), start(&mut claim())];
+    for other in others {
+        finish(other).exits(0)?;
+    }
+    kill(child)?;
+
+    // Receipts that the commit refuses are written again, although their shards were finished.
+    let seen = store.join(format!("_wavemill/receipts/{id}/_seen/test-00000.json"));
+    fs::write(seen, "{")?;
+    run(&mut commit(&store, &id)).exits(9)?;
+    run(&mut claim()).exits(0)?;
+    run(&mut commit(&store, &id)).exits(0)?;
+    same_versions(&store, whole())
+}
+
 /// The commit compares each receipt with the plan and with the record of the shard's inputs.
 #[apply(trial)]
 fn damaged_records_are_written_again() -> Result<(), Failed> {

@@ -24,7 +24,7 @@ use wavemill_schemas::recipe::Recipe;
 pub use self::preview::{Preview, SideLabels, preview};
 pub use self::report::{FileReuse, Report};
 pub use self::space::free_bytes;
-pub use self::steps::{Part, PlanReport, WorkJob, WorkReport, commit, plan, work};
+pub use self::steps::{Part, PlanReport, Share, WorkJob, WorkReport, commit, plan, work};
 pub use crate::error::{RunError, SpaceError};
 pub use crate::incremental::moves::{MoveCount, SideChanges};
 pub use crate::incremental::shrink::VanishedClips;

@@ -92,7 +92,8 @@ impl PlannedVersion {
 
     /// Makes a stored plan incomplete before it is written again.
     pub(super) fn invalidate(store: &Store, plan_id: &str) -> Result<(), StoreError> {
-        store.remove_planned(plan_id, WORK_FILE)
+        store.remove_planned(plan_id, WORK_FILE)?;
+        store.remove_claims(plan_id)
     }
 
     /// Reads a stored plan.

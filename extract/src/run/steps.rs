@@ -19,7 +19,7 @@ use wavemill_source::ListedClip;
 use wavemill_store::plan::{Shard, ShardPlan};
 use wavemill_store::shards::{FinishedShards, KeyInputs, ShardTask};
 use wavemill_store::{
-    Access, BLOCK_SHARDS, Lock, Parent, PlannedClip, PlannedShard, Store, StoreError,
+    Access, BLOCK_SHARDS, Claims, Lock, Parent, PlannedClip, PlannedShard, Store, StoreError,
 };
 
 use super::begin::take_lock;
@@ -76,6 +76,15 @@ impl Part {
     }
 }
 
+/// The shards that a worker writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    /// One of several parts.
+    Part(Part),
+    /// Any shards that are left, until all are finished.
+    Claim,
+}
+
 /// The inputs of a worker.
 #[derive(Clone, Debug)]
 pub struct WorkJob {
@@ -83,8 +92,8 @@ pub struct WorkJob {
     pub store: PathBuf,
     /// Id of the plan.
     pub plan_id: String,
-    /// The part to write.
-    pub part: Part,
+    /// The shards to write.
+    pub share: Share,
     /// Folder or zip with the audio, if it has another path on this machine than where the plan was made.
     pub audio: Option<PathBuf>,
     /// Maximum time to wait for the store's lock.
@@ -96,11 +105,11 @@ pub struct WorkJob {
 pub struct WorkReport {
     /// True if the plan is committed already, so that there was nothing to do.
     pub committed: bool,
-    /// Number of shards of the part.
+    /// Number of shards of the worker.
     pub shards: usize,
-    /// Number of clips of the part. Under the rule `segment`, a clip counts once for each shard.
+    /// Number of clips of these shards. Under the rule `segment`, a clip counts once for each shard.
     pub clips: u64,
-    /// Number of clips of the part that were rejected.
+    /// Number of these clips that were rejected.
     pub clips_rejected: u64,
     /// Number of feature files that existed already.
     pub files_reused: usize,
@@ -274,22 +283,52 @@ impl StoredPart<'_> {
 
     fn write(&self, settings: &Settings) -> Result<WorkReport, RunError> {
         let Self {
-            job,
-            store,
-            work,
-            parent,
-            monitor,
+            job, store, work, ..
         } = *self;
         let settings = &Settings {
             recompute: work.recompute,
             max_reject_fraction: Some(work.reject_fraction),
             ..settings.clone()
         };
-        let engine = engine_of(&work.recipe, settings);
-        store.require_engine(&work.engine, &engine)?;
+        store.require_engine(&work.engine, &engine_of(&work.recipe, settings))?;
 
+        let mut report = WorkReport::default();
+        match job.share {
+            Share::Part(part) => {
+                self.write_places(part.places(work.shards), settings, &mut report)?;
+            }
+            Share::Claim => {
+                let mut claims = Claims::new(store, &job.plan_id, work.shards)?;
+                while let Some(place) = claims.take()? {
+                    self.write_places(place..place + 1, settings, &mut report)?;
+                    claims.finish(place)?;
+                }
+            }
+        }
+
+        let counters = &self.monitor.counters;
+        report.clips_decoded = counters.clips_read.load(Ordering::Relaxed);
+        report.rows_taken_over = counters.rows_taken.load(Ordering::Relaxed);
+        report.bytes_read = counters.bytes.load(Ordering::Relaxed);
+        report.warnings.extend(counters.lanes.warnings());
+        Ok(report)
+    }
+
+    /// Writes the unfinished files of the shards at `places`, and adds the shards to the report.
+    fn write_places(
+        &self,
+        places: Range<usize>,
+        settings: &Settings,
+        report: &mut WorkReport,
+    ) -> Result<(), RunError> {
+        let Self {
+            job,
+            store,
+            work,
+            parent,
+            monitor,
+        } = *self;
         monitor.course.enter(Phase::Planning, 0);
-        let places = job.part.places(work.shards);
         let shards = store.planned_shards(&work.blocks, places)?;
         let listed = listed(&shards);
         let (shard_plan, clips, renames) = rows_of(shards);
@@ -298,7 +337,7 @@ impl StoredPart<'_> {
             features: FeaturePlan::new(&work.recipe, settings)?,
             shard_plan,
             targets: work.targets.clone(),
-            engine,
+            engine: work.engine.clone(),
             identity: work.identity.clone(),
             clips_absent: 0,
         };
@@ -309,13 +348,6 @@ impl StoredPart<'_> {
         let features = plan.features.entries();
         let mut finished = reuse::finished_by_workers(store, &job.plan_id, shards, features)?;
         let files_reused = finished.n_done();
-        let mut report = WorkReport {
-            shards: shards.len(),
-            clips: clips.len() as u64,
-            files_reused,
-            ..WorkReport::default()
-        };
-
         if files_reused < finished.n_total() || !finished.in_dispute().is_empty() {
             monitor.course.enter(Phase::Listing, 0);
             let audio = job.audio.as_ref().unwrap_or(&work.audio);
@@ -342,17 +374,16 @@ impl StoredPart<'_> {
                 limits: &limits,
             };
             run.check_space(&finished)?;
-            report.warnings = run.write_missing(known, &mut finished)?;
+            let warnings = run.write_missing(known, &mut finished)?;
+            report.warnings.extend(warnings);
         }
 
-        let counters = &monitor.counters;
-        report.clips_rejected = n_rejected(&finished);
-        report.files_written = finished.n_done() - files_reused;
-        report.clips_decoded = counters.clips_read.load(Ordering::Relaxed);
-        report.rows_taken_over = counters.rows_taken.load(Ordering::Relaxed);
-        report.bytes_read = counters.bytes.load(Ordering::Relaxed);
-        report.warnings.extend(counters.lanes.warnings());
-        Ok(report)
+        report.shards += shards.len();
+        report.clips += clips.len() as u64;
+        report.clips_rejected += n_rejected(&finished);
+        report.files_reused += files_reused;
+        report.files_written += finished.n_done() - files_reused;
+        Ok(())
     }
 }
 
@@ -427,7 +458,11 @@ pub fn commit(
     };
     let (planned, parent) = (open.plan, open.parent);
     let finished = checked_shards(&store, &planned).map_err(|error| plan_again(&store, error))?;
-    require_finished(&finished, planned.work.shards)?;
+    if let Err(unfinished) = require_finished(&finished, planned.work.shards) {
+        // Workers have to look at shards again whose receipts were removed.
+        store.remove_claims(plan_id)?;
+        return Err(unfinished);
+    }
 
     let record = RunRecord::begin(&store, plan_id, settings.threads)?;
     let mut report = match committing::commit(&store, parent.as_ref(), &planned, &finished, monitor)

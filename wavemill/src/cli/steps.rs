@@ -8,7 +8,9 @@ use std::time::Instant;
 use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
-use wavemill_extract::run::{self, Part, PlanReport, Report, RunMonitor, WorkJob, WorkReport};
+use wavemill_extract::run::{
+    self, Part, PlanReport, Report, RunMonitor, Share, WorkJob, WorkReport,
+};
 use wavemill_runtime::settings::Settings;
 use wavemill_schemas::text::shown_lines;
 use wavemill_terminal::output;
@@ -35,11 +37,12 @@ Examples:
   wavemill work --store store --plan 0123456789abcdef --part 1/16
   wavemill work --store /nfs/store --plan 0123456789abcdef \\
       --part $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT
+  wavemill work --store /nfs/store --plan 0123456789abcdef --claim
 
-Parts may run in any order, on any machine that sees the store and the audio, at the same time, and more than once: \
-the files are the same. To continue a part, repeat the command.
+Workers may run in any order, on any machine that sees the store and the audio, at the same time, and more than once: \
+the files are the same. To continue, repeat the command.
 
-Exit codes: 0 ok, or the plan is committed already. Repeat the part after: 1 failed, 5 no space or read-only, \
+Exit codes: 0 ok, or the plan is committed already. Repeat the command after: 1 failed, 5 no space or read-only, \
 7 another wavemill is planning, committing or removing data, 130 interrupted. Do not repeat it after: 2 wrong usage \
 or no such plan, 3 store damaged, 4 another engine or version, or a changed input: plan again.";
 
@@ -96,7 +99,7 @@ impl PlanCommand {
     }
 }
 
-/// Write the shards of one part of a plan
+/// Write shards of a plan: one part, or what other workers leave
 #[derive(Debug, Args)]
 #[command(after_help = WORK_EXAMPLES)]
 pub struct WorkCommand {
@@ -107,8 +110,11 @@ pub struct WorkCommand {
     #[arg(long, value_name = "ID")]
     pub plan: String,
     /// Part I of N, from 1/N to N/N. The largest useful N is the number of shards
-    #[arg(long, value_name = "I/N", value_parser = parse_part)]
-    pub part: Part,
+    #[arg(long, value_name = "I/N", value_parser = parse_part, required_unless_present = "claim")]
+    pub part: Option<Part>,
+    /// Write shards that no other worker has claimed, then those of workers that may be gone, until all are finished
+    #[arg(long, conflicts_with = "part")]
+    pub claim: bool,
     /// Folder or zip of the audio, if it has another path here than where the plan was made
     #[arg(long, value_name = "PATH")]
     pub audio: Option<PathBuf>,
@@ -132,7 +138,7 @@ impl WorkCommand {
         if self.json {
             return print_json(&report);
         }
-        output::report(&shown_lines(&work_summary(&report, self.part)));
+        output::report(&shown_lines(&work_summary(&report)));
         Ok(0)
     }
 
@@ -145,7 +151,7 @@ impl WorkCommand {
         let job = WorkJob {
             store: self.store.clone(),
             plan_id: self.plan.clone(),
-            part: self.part,
+            share: self.part.map_or(Share::Claim, Share::Part),
             audio: self.audio.clone(),
             lock_wait: self.machine.wait.duration(),
         };
@@ -218,7 +224,7 @@ fn plan_summary(report: &PlanReport) -> String {
     )
 }
 
-fn work_summary(report: &WorkReport, part: Part) -> String {
+fn work_summary(report: &WorkReport) -> String {
     let WorkReport {
         shards,
         clips,
@@ -231,9 +237,8 @@ fn work_summary(report: &WorkReport, part: Part) -> String {
         return "nothing to do: the plan is committed\n".to_owned();
     }
     format!(
-        "part {}/{} written: {clips} clips in {shards} shards, {clips_rejected} rejected; {files_written} feature files \
-         written, {files_reused} already existed\n",
-        part.number, part.of
+        "{shards} shards finished: {clips} clips, {clips_rejected} rejected; {files_written} feature files written, \
+         {files_reused} already existed\n"
     )
 }
 
