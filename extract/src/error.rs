@@ -98,6 +98,7 @@ impl RunError {
             Self::Feature(error) => error.exit_code(),
             Self::Catalog(error) => error.exit_code(),
             Self::Extract(error) => error.exit_code(),
+            Self::Source(SourceError::Resized { .. }) => exit::OTHER_PLAN,
             // Another machine may have the folder.
             Self::Source(SourceError::Moved { .. }) => exit::FAILED,
             Self::Source(_) | Self::Sides(_) | Self::NoRows { .. } => exit::USAGE,

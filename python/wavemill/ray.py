@@ -27,6 +27,8 @@ _MACHINE_OPTIONS = ("isa", "backend", "devices", "memory_limit")
 #: Exit codes of errors that may not recur: a failing disk or a folder that is not mounted on a node, no space, a store
 #: that another process writes.
 _TRANSIENT = (1, 5, 7)
+#: Seconds that tasks wait for the store's lock.
+_WAIT_S = 60
 
 
 class _TransientError(Exception):
@@ -87,29 +89,40 @@ def build(
     """
     if not ray.is_initialized():
         ray.init(address=address, log_to_driver=False)
-    paths = {name: _absolute(path) for name, path in {"audio": audio, "metadata": metadata}.items()}
+    # Tasks run in other folders.
+    paths = {"audio": os.path.abspath(audio)}
+    if metadata is not None:
+        paths["metadata"] = os.path.abspath(metadata)
+    if "sides" in options:
+        paths["sides"] = os.path.abspath(options["sides"])
+    recipe = os.path.abspath(recipe) if os.path.exists(recipe) else recipe
     store = os.path.abspath(store)
     machine = {name: options[name] for name in _MACHINE_OPTIONS if name in options}
 
     # The cluster's machines see the store and the audio; this one may not.
-    planning = paths | options | {"recipe": recipe, "set": set, "progress": False}
+    # Tasks of a lost driver may hold the store's lock for a while.
+    planning = {"wait": _WAIT_S, **options, **paths, "recipe": recipe, "set": set, "progress": False}
     plan = _result(_task(cpus, retries, _build.plan).remote(store, **planning))
-    if not plan["nothing_to_do"]:
-        if parts is None:
-            parts = 4 * int(ray.cluster_resources().get("CPU", 1)) // cpus
-        parts = max(1, min(parts, plan["shards"]))
-        work = _task(cpus, retries, _build.work)
-        given = {"threads": cpus, "progress": False, "wait": 60, **machine}
-        _wait(
-            [work.remote(store, plan["plan_id"], f"{number}/{parts}", **given) for number in range(1, parts + 1)],
-            progress,
-        )
-    report: dict[str, Any] = _result(_task(cpus, retries, _build.commit).remote(store, plan["plan_id"], wait=60))
+    _log_warnings(plan)
+    if plan["nothing_to_do"]:
+        report: dict[str, Any] = _result(_task(cpus, retries, _build.build).remote(store, **planning))
+        return report
+
+    if parts is None:
+        parts = 4 * int(ray.cluster_resources().get("CPU", 1)) // cpus
+    parts = max(1, min(parts, plan["shards"]))
+    work = _task(cpus, retries, _build.work)
+    given = {"threads": cpus, "progress": False, "wait": _WAIT_S, **machine}
+    _wait([work.remote(store, plan["plan_id"], f"{number}/{parts}", **given) for number in range(1, parts + 1)], progress)
+    report = _result(_task(cpus, retries, _build.commit).remote(store, plan["plan_id"], wait=_WAIT_S))
+    _log_warnings(report)
     return report
 
 
-def _absolute(path: str | os.PathLike[str] | None) -> str | None:
-    return None if path is None else os.path.abspath(path)
+def _log_warnings(report: Mapping[str, Any]) -> None:
+    """Log the warnings of a task, whose own log is on another machine."""
+    for warning in report["warnings"]:
+        log.warning("%s", warning)
 
 
 def _task(cpus: int, retries: int, function: Any) -> Any:
@@ -138,8 +151,7 @@ def _wait(tasks: list[Any], progress: bool) -> None:
             except Error as error:
                 failed = failed or error
                 continue
-            for warning in report["warnings"]:
-                log.warning("%s", warning)
+            _log_warnings(report)
             if progress:
                 print(f"wavemill: {total - len(left)} of {total} parts written", file=sys.stderr)
     if failed:

@@ -124,6 +124,10 @@ impl FolderSource {
                 }
             }
             if let Some(id) = id {
+                let id = match source.unreadable.contains_key(&clip_key) {
+                    true => id,
+                    false => now(&source.root.join(&clip_key), id)?,
+                };
                 source.index.insert(clip_key, id);
             }
         }
@@ -205,6 +209,24 @@ impl Source for FolderSource {
             }
         })
     }
+}
+
+/// Returns the current size and stamp of a file that was `listed`. The stamp may differ, as on a copy, but not the size.
+fn now(path: &Path, listed: InputId) -> Result<InputId, SourceError> {
+    let metadata = match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(SourceError::Moved {
+                path: path.to_owned(),
+            });
+        }
+        found => found.map_err(SourceError::open_at(path))?,
+    };
+    listed.require_bytes(metadata.len(), path)?;
+    let stamp = mtime_ns(&metadata).map_err(SourceError::open_at(path))?;
+    Ok(InputId {
+        bytes: listed.bytes,
+        stamp: Stamp::MtimeNs(stamp),
+    })
 }
 
 fn missing(detail: &str) -> ReadFailure {

@@ -41,6 +41,20 @@ pub struct InputId {
     pub stamp: Stamp,
 }
 
+impl InputId {
+    /// Checks the current size of a clip that another process listed with this id.
+    fn require_bytes(self, now: u64, path: &Path) -> Result<(), SourceError> {
+        if now == self.bytes {
+            return Ok(());
+        }
+        Err(SourceError::Resized {
+            path: path.to_owned(),
+            now,
+            listed: self.bytes,
+        })
+    }
+}
+
 /// The state of an input when it was read. Receipts store the state so that a later run can detect changes.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct InputSeen {
@@ -182,29 +196,37 @@ pub struct ListedClip {
 /// can each open a part of a large archive. `root` is the [`Source::root`] of the source that listed the clips.
 ///
 /// # Errors
-/// The errors of [`open`]; [`SourceError::Moved`] if a zip lacks a listed clip; [`SourceError::Fault`] for an unknown
-/// fault. In a folder, a listed file that is not there is [`ReadFailure::Io`] when it is read.
+/// The errors of [`open`]; [`SourceError::Moved`] if a listed clip is not there; [`SourceError::Resized`] if it has another
+/// size; [`SourceError::Fault`] for an unknown fault.
 pub fn reopen(
     path: &Path,
     media: Media,
     root: &str,
     clips: impl IntoIterator<Item = ListedClip>,
 ) -> Result<Box<dyn Source>, SourceError> {
-    let found = std::fs::metadata(path).map_err(SourceError::open_at(path))?;
+    let found = match std::fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(SourceError::Moved {
+                path: path.to_owned(),
+            });
+        }
+        found => found.map_err(SourceError::open_at(path))?,
+    };
     if found.is_dir() {
         let source = folder::FolderSource::reopen(path, media, root, clips)?;
         return Ok(Box::new(source));
     }
     // The directory of a zip is needed for the places of its entries. It is one part of one file.
     let source = open(path, media, false)?;
-    let mut listed = clips.into_iter().filter(|clip| clip.id.is_some());
-    match listed.find(|clip| !source.index().contains_key(&clip.clip_key)) {
-        Some(clip) => Err(SourceError::Moved {
-            path: path.to_owned(),
-            clip_key: clip.clip_key,
-        }),
-        None => Ok(source),
+    for clip in clips {
+        let place = path.join(&clip.clip_key);
+        match (clip.id, source.index().get(&clip.clip_key)) {
+            (Some(listed), Some(now)) => listed.require_bytes(now.bytes, &place)?,
+            (Some(_), None) => return Err(SourceError::Moved { path: place }),
+            (None, _) => {}
+        }
     }
+    Ok(source)
 }
 
 /// Question about a clip that was listed and is not there, and its remedy.
@@ -279,13 +301,23 @@ pub enum SourceError {
         /// Description of the files of other formats in the folder or zip. Empty if there are none.
         unsupported: String,
     },
-    /// A clip that was listed earlier is not in the zip.
-    #[error("{path} does not contain {clip_key}: {LISTED_BEFORE}")]
+    /// A folder, zip or clip that was listed earlier is not there.
+    #[error("{path} is not there: {LISTED_BEFORE}")]
     Moved {
-        /// Path of the zip.
+        /// Path of the folder, zip or clip.
         path: PathBuf,
-        /// The clip that is not there.
-        clip_key: String,
+    },
+    /// A clip has another size than when it was listed.
+    #[error(
+        "{path} has {now} bytes, and had {listed} when it was listed: list the audio again with `wavemill plan`"
+    )]
+    Resized {
+        /// Path of the clip.
+        path: PathBuf,
+        /// Current size in bytes.
+        now: u64,
+        /// Size in bytes when the clip was listed.
+        listed: u64,
     },
     /// A listed clip has a fault that this version of wavemill does not know.
     #[error("unknown fault {fault:?} of a listed clip: list the clips again")]

@@ -170,14 +170,18 @@ impl Store {
         from_sealed(&bytes).map_err(|_| damaged(path))
     }
 
-    /// Removes a stored plan that is committed, if there is one, and temporary files that killed workers left. The caller
+    /// Removes a stored plan that is committed, if there is one, and temporary files that its killed workers left. The caller
     /// must hold the store's exclusive lock.
     ///
     /// # Errors
     /// [`StoreError::Io`] if a file cannot be removed.
     pub fn remove_committed_plan(&self, plan_id: &str) -> Result<(), StoreError> {
-        remove_folder(&self.planned_folder(plan_id))?;
-        self.clear_temporaries(plan_id)
+        let folder = self.planned_folder(plan_id);
+        if !folder.exists() {
+            return Ok(());
+        }
+        self.clear_temporaries(plan_id)?;
+        remove_folder(&folder)
     }
 
     fn claims_folder(&self, plan_id: &str) -> PathBuf {

@@ -301,7 +301,7 @@ fn wrong_steps_are_refused() -> Result<(), Failed> {
     refused(&mut work(&scratch("nowhere"), &id, "1/2"), 2, "no plan")?;
     let audio = scratch("no-audio").join("absent");
     let mut elsewhere = work(&store, &id, "1/2");
-    refused(elsewhere.arg("--audio").arg(audio), 2, "absent")?;
+    refused(elsewhere.arg("--audio").arg(audio), 1, "mounted")?;
 
     let block = store.join(format!("_wavemill/plans/{id}/00000.parquet"));
     let bytes = fs::read(&block)?;
@@ -376,6 +376,9 @@ fn unreadable_files_are_rejected_alike() -> Result<(), Failed> {
     fs::rename(inputs.clip(&key(4)), &away)?;
     let ran = run(&mut work(&store, &second, "1/1")).exits(1)?;
     contains(ran.error()?, "mounted")?;
+    fs::write(inputs.clip(&key(4)), "another size")?;
+    let ran = run(&mut work(&store, &second, "1/1")).exits(4)?;
+    contains(ran.error()?, "when it was listed")?;
     fs::rename(&away, inputs.clip(&key(4)))?;
     run(&mut work(&store, &second, "1/1")).exits(0)?;
     run(&mut commit(&store, &second)).exits(0)?;

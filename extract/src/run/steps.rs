@@ -27,7 +27,7 @@ use super::planned::{PlannedVersion, PlannedWork};
 use super::prepare::{Preparation, Prepared, prepare};
 use super::record::{COMMITTED, RunRecord};
 use super::shards::ShardRun;
-use super::{Report, RunMonitor, SideChanges, commit as committing};
+use super::{Report, RunMonitor, SideChanges, account, commit as committing};
 use crate::error::RunError;
 use crate::features::FeaturePlan;
 use crate::incremental::input::reopen_source;
@@ -36,7 +36,7 @@ use crate::incremental::plan::{Plan, engine_of};
 use crate::incremental::renames::Renames;
 use crate::incremental::reuse::{self, EarlierRuns};
 use crate::job::Job;
-use crate::threads::{ExtractError, Limits};
+use crate::threads::{ExtractError, Limits, RejectTally};
 
 /// Result of planning a version.
 #[derive(Debug, Serialize)]
@@ -293,14 +293,16 @@ impl StoredPart<'_> {
         store.require_engine(&work.engine, &engine_of(&work.recipe, settings))?;
 
         let mut report = WorkReport::default();
+        let mut rejects = RejectTally::default();
         match job.share {
             Share::Part(part) => {
-                self.write_places(part.places(work.shards), settings, &mut report)?;
+                let places = part.places(work.shards);
+                self.write_places(places, settings, &mut report, &mut rejects)?;
             }
             Share::Claim => {
                 let mut claims = Claims::new(store, &job.plan_id, work.shards)?;
                 while let Some(place) = claims.take()? {
-                    self.write_places(place..place + 1, settings, &mut report)?;
+                    self.write_places(place..place + 1, settings, &mut report, &mut rejects)?;
                     claims.finish(place)?;
                 }
             }
@@ -314,12 +316,14 @@ impl StoredPart<'_> {
         Ok(report)
     }
 
-    /// Writes the unfinished files of the shards at `places`, and adds the shards to the report.
+    /// Writes the unfinished files of the shards at `places`, and adds the shards to the report and their rejects to
+    /// `rejects`.
     fn write_places(
         &self,
         places: Range<usize>,
         settings: &Settings,
         report: &mut WorkReport,
+        rejects: &mut RejectTally,
     ) -> Result<(), RunError> {
         let Self {
             job,
@@ -383,6 +387,9 @@ impl StoredPart<'_> {
         report.clips_rejected += n_rejected(&finished);
         report.files_reused += files_reused;
         report.files_written += finished.n_done() - files_reused;
+        for reject in account::clip_rejects(&finished) {
+            rejects.add(reject, work.clips_planned, work.reject_fraction)?;
+        }
         Ok(())
     }
 }
