@@ -106,6 +106,7 @@ impl FolderSource {
             bytes_max: CLIP_BYTES_MAX,
             is_reopened: true,
         };
+
         for ListedClip {
             clip_key,
             id,
@@ -123,6 +124,8 @@ impl FolderSource {
                     source.unreadable.insert(clip_key.clone(), known);
                 }
             }
+
+            // Only a clip that can be read has a size and a stamp of its own on this machine.
             if let Some(id) = id {
                 let id = match source.unreadable.contains_key(&clip_key) {
                     true => id,

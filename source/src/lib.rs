@@ -212,10 +212,12 @@ pub fn reopen(
         }
         found => found.map_err(SourceError::open_at(path))?,
     };
+
     if found.is_dir() {
         let source = folder::FolderSource::reopen(path, media, root, clips)?;
         return Ok(Box::new(source));
     }
+
     // The directory of a zip is needed for the places of its entries. It is one part of one file.
     let source = open(path, media, false)?;
     for clip in clips {

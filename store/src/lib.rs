@@ -60,7 +60,7 @@ impl Deref for Store {
     }
 }
 
-/// What the holder of a store's lock excludes.
+/// The other holders that a store's lock excludes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// Excludes everyone: for planning, commits and garbage collection.

@@ -349,7 +349,7 @@ fn examples_of_schedulers_equal_one_run() -> Result<(), Failed> {
     Ok(())
 }
 
-/// Workers do not list the audio again. What listing found about files that cannot be read is part of the plan.
+/// Workers do not list the audio again: the plan contains the reasons why listed files cannot be read.
 #[apply(trial)]
 fn unreadable_files_are_rejected_alike() -> Result<(), Failed> {
     let table = Table::new("steps-faults", 12);

@@ -273,6 +273,7 @@ pub(crate) fn finished_by_workers(
                 finished.put(place, feature, receipt);
             }
         }
+
         if has_receipt(&finished, place) {
             add_inputs(&mut finished, store.seen_of_shard(plan_id, &label)?)?;
         }
@@ -297,6 +298,7 @@ pub(crate) fn add_checked(
         let label = shard.label();
         let seen = store.seen_of_shard(plan_id, &label)?;
         let keys_of_shard = keys.keys(shard, |clip_key| seen.get(clip_key))?;
+
         for (feature, entry) in keys.features.iter().enumerate() {
             let receipt = store.receipt_with_file(plan_id, &entry.name, &label)?;
             let key = keys_of_shard.as_ref().map(|keys| &keys[feature]);
@@ -308,6 +310,7 @@ pub(crate) fn add_checked(
                 None => {}
             }
         }
+
         if has_receipt(finished, *place) {
             add_inputs(finished, seen)?;
         }

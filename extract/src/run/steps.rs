@@ -497,6 +497,7 @@ fn checked_shards(store: &Store, planned: &PlannedVersion) -> Result<FinishedSha
         work,
         commit,
     } = planned;
+
     let mut finished = FinishedShards::new(work.shards, commit.features.len());
     for first in (0..work.shards).step_by(BLOCK_SHARDS) {
         let places = first..work.shards.min(first + BLOCK_SHARDS);
@@ -508,6 +509,7 @@ fn checked_shards(store: &Store, planned: &PlannedVersion) -> Result<FinishedSha
             targets: &work.targets,
             engine: &work.engine,
         };
+
         let shards: Vec<ShardTask<'_>> = (first..)
             .zip(&block.shards)
             .map(|(place, shard)| ShardTask { place, shard })
