@@ -30,6 +30,8 @@ ALLOWED = {  # (from, to): kinds; None is a normal dependency
     ("wavemill-catalog", "wavemill-schemas"): {None},
     ("wavemill-catalog", "wavemill-runtime"): {None},
     ("wavemill-catalog", "wavemill-source"): {None},
+    ("wavemill-remote", "wavemill-schemas"): {None},
+    ("wavemill-versions", "wavemill-remote"): {None},
     ("wavemill-versions", "wavemill-schemas"): {None},
     ("wavemill-store", "wavemill-schemas"): {None},
     ("wavemill-store", "wavemill-kernels"): {None},

@@ -407,6 +407,7 @@ impl Files {
             folders: Vec::new(),
             lost: Vec::new(),
         };
+        store.fetch(&feature.name)?;
         let unchecked = is_checked_first.then(|| store.clone().without_shard_checks());
         // A damaged file that is skipped gets no number, so that the numbers of other files are valid indices into
         // `folders` and `pages`.

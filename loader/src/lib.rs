@@ -49,3 +49,4 @@ pub use rows::{RowGroup, Rows};
 pub use spec::{InputSpec, MetadataColumn};
 pub use splits::Side;
 pub use store::Store;
+pub use wavemill_versions::StorePlace;

@@ -1,7 +1,6 @@
 //! A committed, read-only version of a feature store: its manifest and its files.
 //!
-//! A store is a local folder. Support for object stores would affect two modules: this one (list versions, read a
-//! manifest) and `pages.rs` (read n bytes at an offset).
+//! A store in an object store is read through local copies of its files. They are copied when a feature is opened.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -15,7 +14,7 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use wavemill_schemas::manifest::{FeatureEntry, FileEntry, Manifest};
 use wavemill_schemas::version_name::VersionName;
-use wavemill_versions::{CommittedVersion, StoreFolder, hash_reader};
+use wavemill_versions::{CommittedVersion, RemoteError, StoreError, StoreFolder, hash_reader};
 
 use crate::DatasetError;
 
@@ -57,9 +56,9 @@ impl Store {
         self.checks_shards
     }
 
-    /// Returns the root folder of the store.
+    /// Returns the root folder of the store, or its address.
     pub fn root(&self) -> &Path {
-        self.folder.root()
+        self.folder.place()
     }
 
     /// Returns the number of the version.
@@ -100,13 +99,31 @@ impl Store {
         })
     }
 
-    /// Returns the path of a file that the manifest names; the file need not exist. The store's root folder may be a
-    /// symbolic link.
+    /// Returns the path of a file that the manifest names, to be opened; the file need not exist. The store's root folder
+    /// may be a symbolic link. A file of an object store is copied first.
     ///
     /// # Errors
-    /// [`DatasetError::Store`] if a symbolic link in the path leads out of the store.
+    /// [`DatasetError::Store`] if a symbolic link in the path leads out of the store, or the file cannot be copied.
     pub fn path(&self, file: &FileEntry) -> Result<PathBuf, DatasetError> {
-        Ok(self.folder.locate(&file.path)?)
+        match self.folder.file(file) {
+            Err(StoreError::Remote(RemoteError::Damaged { address, problem })) => {
+                Err(DatasetError::changed(Path::new(&address), problem))
+            }
+            found => Ok(found?),
+        }
+    }
+
+    /// Copies the files of a feature or table, several at a time, if the store is in an object store.
+    ///
+    /// # Errors
+    /// [`DatasetError::Store`] if a file cannot be copied.
+    pub(crate) fn fetch(&self, name: &str) -> Result<(), DatasetError> {
+        let files: Vec<&FileEntry> = self.manifest().files_of(name).collect();
+        match self.folder.fetch(&files) {
+            // A damaged file is named when it is opened.
+            Err(StoreError::Remote(RemoteError::Damaged { .. })) => Ok(()),
+            fetched => Ok(fetched?),
+        }
     }
 
     /// Compares the blake3 hash of every file of a feature or table with the manifest. Returns the errors of damaged

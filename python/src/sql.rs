@@ -33,8 +33,8 @@ pub(crate) fn query(
 ) -> PyResult<PyRecordBatchReader> {
     let limits = limits(memory_bytes, threads);
     let started = py.detach(|| {
-        let manifest = manifest(&root, version)?;
-        Ok(wavemill_sql::open(&root, &manifest, limits)?.rows(sql)?)
+        let (store, manifest) = open(&root, version)?;
+        Ok(wavemill_sql::open(&store, &manifest, limits)?.rows(sql)?)
     });
     let rows = started.map_err(|error| errors::of_command(py, &error))?;
     Ok(PyRecordBatchReader::new(Box::new(QueryReader(rows))))
@@ -49,10 +49,11 @@ fn limits(memory_bytes: usize, threads: Option<usize>) -> Limits {
     }
 }
 
-fn manifest(root: &Path, version: u64) -> anyhow::Result<Manifest> {
+fn open(root: &Path, version: u64) -> anyhow::Result<(Store, Manifest)> {
     let store = Store::open(root)?;
     let number = store.resolve(Some(&VersionName::Number(version)))?;
-    Ok(store.readable(number)?.1)
+    let (_, manifest) = store.readable(number)?;
+    Ok((store, manifest))
 }
 
 /// A table of a version, for sessions of Python's DataFusion.
@@ -72,8 +73,11 @@ impl PyOpenTable {
     ) -> PyResult<Self> {
         let limits = limits(memory_bytes, threads);
         let opened = py.detach(|| {
-            let manifest = Arc::new(manifest(&root, version)?);
-            Ok(wavemill_sql::table_provider(&root, manifest, limits, name)?)
+            let (store, manifest) = open(&root, version)?;
+            let manifest = Arc::new(manifest);
+            Ok(wavemill_sql::table_provider(
+                &store, manifest, limits, name,
+            )?)
         });
         opened
             .map(Self)

@@ -27,8 +27,8 @@ pub(crate) fn resolve_version(
 /// Returns the manifest of a version as JSON.
 #[pyfunction]
 pub(crate) fn manifest(py: Python<'_>, root: PathBuf, version: u64) -> PyResult<String> {
-    let store = Store::open(&root, Some(&VersionName::Number(version)))
-        .map_err(|error| dataset::exception(py, &error))?;
+    let opened = py.detach(|| Store::open(&root, Some(&VersionName::Number(version))));
+    let store = opened.map_err(|error| dataset::exception(py, &error))?;
     let json = store.manifest().to_json();
     json.map_err(|error| errors::exception(py, wavemill_schemas::exit::FAILED, &error))
 }

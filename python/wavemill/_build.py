@@ -39,7 +39,7 @@ def build(
     Parameters
     ----------
     store : path
-        Folder of the store; created if it does not exist.
+        Folder of the store, or its address such as ``"s3://bucket/store"``; created if it does not exist.
     recipe : str or path
         Name of a shipped recipe, or a TOML file.
     audio, metadata : path
@@ -128,7 +128,7 @@ def work(
     Parameters
     ----------
     store : path
-        Folder of the store.
+        Folder of the store, or its address.
     plan : str
         Id of the plan, from `plan`.
     part : str

@@ -70,13 +70,19 @@ class Table:
         return self._native.provider(session if method is None else method())
 
 
+def absolute(place: str | os.PathLike[str]) -> str:
+    """Return the absolute path of a store, or its address unchanged."""
+    text = os.fspath(place)
+    return text if "://" in text else os.path.abspath(text)
+
+
 def open_store(path: str | os.PathLike[str], version: int | str = "latest") -> Store:
     """Open a version of a store.
 
     Parameters
     ----------
     path : path
-        Folder of the store.
+        Folder of the store, or its address such as ``"s3://bucket/store"``.
     version : int or str
         Number or tag of a committed version, or ``"latest"``.
 
@@ -90,7 +96,7 @@ def open_store(path: str | os.PathLike[str], version: int | str = "latest") -> S
     >>> store = wm.open("store")
     """
     # A relative path would be another one after a change of the working directory.
-    root = os.path.abspath(os.fspath(path))
+    root = absolute(path)
     return Store(root, _wavemill.resolve_version(root, None if version == "latest" else str(version)))
 
 

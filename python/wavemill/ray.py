@@ -16,6 +16,7 @@ import ray
 import ray.data
 
 from . import _build
+from ._store import absolute
 from .errors import Error, UsageError, from_exit_code
 
 log = logging.getLogger("wavemill")
@@ -96,7 +97,7 @@ def build(
     if "sides" in options:
         paths["sides"] = os.path.abspath(options["sides"])
     recipe = os.path.abspath(recipe) if os.path.exists(recipe) else recipe
-    store = os.path.abspath(store)
+    store = absolute(store)
     machine = {name: options[name] for name in _MACHINE_OPTIONS if name in options}
 
     # The cluster's machines see the store and the audio; this one may not.

@@ -17,6 +17,7 @@ pub mod rng;
 pub mod samples;
 pub mod settings;
 pub mod sides;
+pub mod size;
 #[cfg(feature = "arrow")]
 pub mod tables;
 pub mod text;

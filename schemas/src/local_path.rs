@@ -5,9 +5,7 @@ use std::path::PathBuf;
 
 /// The error type for a remote address where a local path is expected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "only local paths are supported so far, not `{scheme}://`: use a file or folder on this machine"
-)]
+#[error("must be a path on this machine, not an address with `{scheme}://`")]
 pub struct RemotePath {
     /// Scheme of the address, the part before `://`.
     scheme: String,
@@ -24,8 +22,8 @@ pub fn require_local(path: PathBuf) -> Result<PathBuf, RemotePath> {
     }
 }
 
-/// Returns the scheme of an address, as RFC 3986 defines it.
-fn scheme(text: &OsStr) -> Option<String> {
+/// Returns the scheme of an address, as RFC 3986 defines it; `None` for a path.
+pub fn scheme(text: &OsStr) -> Option<String> {
     let text = text.to_string_lossy();
     let (scheme, _) = text.split_once("://")?;
     let begins_with_letter = scheme.starts_with(|c: char| c.is_ascii_alphabetic());

@@ -4,7 +4,6 @@
 //! A table is opened when a query first uses it, so a damaged file only affects queries over its table.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{
@@ -19,6 +18,7 @@ use datafusion::common::{DataFusionError, Result};
 use datafusion::execution::object_store::ObjectStoreUrl;
 use wavemill_schemas::manifest::{FileEntry, Manifest};
 use wavemill_schemas::tables::rejects_schema;
+use wavemill_store::Store;
 
 use super::SqlError;
 use super::damage::OpenedFiles;
@@ -33,19 +33,18 @@ pub(super) const RAW: &str = "raw";
 /// Manifest tables with this prefix are in the schema [`RAW`], without the prefix.
 const RAW_PREFIX: &str = "raw_";
 
-/// Builds the catalog of the version that `manifest` describes. Queries read its files, which are below `store`,
-/// through `url` and record them in `opened`.
+/// Builds the catalog of the version of `store` that `manifest` describes. Queries read its files through `url` and record them in `opened`.
 ///
 /// # Errors
 /// [`SqlError::Failed`] if Arrow rejects the tables created from the manifest, which does not occur in practice.
 pub(super) fn build(
-    store: PathBuf,
+    store: &Store,
     url: &ObjectStoreUrl,
     manifest: &Manifest,
     opened: &OpenedFiles,
 ) -> Result<MemoryCatalogProvider, SqlError> {
     let mut own = StoreSchema::new(store.clone(), url.clone(), opened.clone());
-    let mut raw = StoreSchema::new(store, url.clone(), opened.clone());
+    let mut raw = StoreSchema::new(store.clone(), url.clone(), opened.clone());
     for entry in &manifest.files {
         let name = table_name(entry);
         match name.strip_prefix(RAW_PREFIX) {
@@ -91,7 +90,7 @@ fn sql_name(entry: &FileEntry) -> String {
 /// A SQL schema: its open tables, and the files from which further tables are opened.
 #[derive(Debug)]
 struct StoreSchema {
-    store: PathBuf,
+    store: Store,
     url: ObjectStoreUrl,
     opened: OpenedFiles,
     files: BTreeMap<String, Vec<FileEntry>>,
@@ -99,7 +98,7 @@ struct StoreSchema {
 }
 
 impl StoreSchema {
-    fn new(store: PathBuf, url: ObjectStoreUrl, opened: OpenedFiles) -> Self {
+    fn new(store: Store, url: ObjectStoreUrl, opened: OpenedFiles) -> Self {
         Self {
             store,
             url,

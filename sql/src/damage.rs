@@ -7,8 +7,8 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use datafusion::common::DataFusionError;
 use datafusion::datasource::listing::PartitionedFile;
@@ -45,7 +45,7 @@ impl OpenedFiles {
         paths.push(path.to_owned());
     }
 
-    fn paths(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
+    fn paths(&self) -> MutexGuard<'_, Vec<String>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -54,17 +54,17 @@ impl OpenedFiles {
 /// have their own checksums, which the reader verifies.
 #[derive(Clone, Debug)]
 pub(super) struct UncheckedFooters {
-    store: PathBuf,
+    store: Store,
     entries: Arc<Mutex<HashMap<String, FileEntry>>>,
 }
 
 impl UncheckedFooters {
-    /// Creates the set of the files `entries`, none of which has been checked. `store` is the root folder of the store.
-    pub(super) fn new(store: &Path, entries: &[FileEntry]) -> Self {
+    /// Creates the set of the files `entries` of `store`, none of which has been checked.
+    pub(super) fn new(store: &Store, entries: &[FileEntry]) -> Self {
         let entries = entries.iter().cloned();
         let entries = entries.map(|entry| (entry.path.clone(), entry)).collect();
         Self {
-            store: store.to_owned(),
+            store: store.clone(),
             entries: Arc::new(Mutex::new(entries)),
         }
     }
@@ -72,16 +72,25 @@ impl UncheckedFooters {
     /// Verifies the footer of the file at `path` when it is first read.
     ///
     /// # Errors
-    /// [`SqlError::Damaged`] if the footer differs or cannot be read.
+    /// [`SqlError::Damaged`] if the footer differs or cannot be read; [`SqlError::Failed`] if an object store cannot be
+    /// read.
     pub(super) fn check(&self, path: &str) -> Result<(), SqlError> {
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(entry) = entries.get(path) else {
+        // Other files may be checked while an object store is asked for this one.
+        let entry = self.entries().get(path).cloned();
+        let Some(entry) = entry else {
             return Ok(());
         };
-        let full = self.store.join(path);
-        let detail = match has_footer(&full, entry) {
+        let full = self.store.place().join(path);
+        let has_footer = match remote_footer(&self.store, &entry)? {
+            Some(footer) => Ok(entry
+                .footer
+                .as_ref()
+                .is_none_or(|expected| blake3::hash(&footer).to_hex().as_str() == expected.blake3)),
+            None => has_footer(&full, &entry),
+        };
+        let detail = match has_footer {
             Ok(true) => {
-                entries.remove(path);
+                self.entries().remove(path);
                 return Ok(());
             }
             Ok(false) => "its footer differs from the committed one".to_owned(),
@@ -89,6 +98,32 @@ impl UncheckedFooters {
         };
         Err(SqlError::Damaged { path: full, detail })
     }
+
+    fn entries(&self) -> MutexGuard<'_, HashMap<String, FileEntry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Number of bytes at the end of a file in an object store that are read for its footer if the manifest does not say
+/// where it begins.
+const FOOTER_BYTES: u64 = 1 << 20;
+
+/// Reads the page index and the footer of a file in an object store; returns `None` for a file on this machine.
+///
+/// # Errors
+/// [`SqlError::Failed`] if the object store cannot be read.
+pub(super) fn remote_footer(store: &Store, entry: &FileEntry) -> Result<Option<Vec<u8>>, SqlError> {
+    let Some(remote) = store.remote() else {
+        return Ok(None);
+    };
+    let start = match &entry.footer {
+        Some(footer) => footer.offset,
+        None => entry.bytes.saturating_sub(FOOTER_BYTES),
+    };
+    let read = remote.read(&entry.path, start..entry.bytes);
+    read.map(Some).map_err(|error| SqlError::Failed {
+        detail: error.to_string(),
+    })
 }
 
 /// A reader factory that wraps `readers`, records the opened files, and verifies their footers.
@@ -172,6 +207,11 @@ impl Version {
             return error;
         }
 
+        // Nothing says yet whether the bytes or the connection are the cause.
+        if self.store.remote().is_some() {
+            return self.doubt(error, opened);
+        }
+
         // Copy the paths: hashing takes long, and abandoned threads of the query may still record files.
         let paths: Vec<String> = opened.paths().iter().rev().cloned().collect();
         for path in paths {
@@ -200,6 +240,20 @@ impl Version {
         match error {
             SqlError::Unreadable { detail } => SqlError::Failed { detail },
             other => other,
+        }
+    }
+
+    /// Adds to an error the file of an object store that was read last.
+    fn doubt(&self, error: SqlError, opened: &OpenedFiles) -> SqlError {
+        let Some(path) = opened.paths().last().cloned() else {
+            return error;
+        };
+        let place = self.store.place().display();
+        SqlError::Failed {
+            detail: format!(
+                "{} (reading {place}/{path}; `wavemill verify --store {place}` compares its bytes)",
+                reader_message(&error)
+            ),
         }
     }
 
@@ -307,7 +361,7 @@ mod tests {
     };
 
     fn session(store: &TestStore) -> Session {
-        open(store.folder.path(), &store.manifest, LIMITS).expect("the store opens")
+        open(&store.handle(), &store.manifest, LIMITS).expect("the store opens")
     }
 
     fn ask(store: &TestStore, table: &str) -> Result<Vec<u8>, SqlError> {
@@ -385,7 +439,7 @@ mod tests {
             detail: "no such function".to_owned(),
         };
 
-        let version = Version::new(Store::at(store.folder.path()), &store.manifest);
+        let version = Version::new(store.handle(), &store.manifest);
         let explained = version.explain(typo, &opened, || panic!("no file is read"));
         assert!(matches!(explained, SqlError::Meaning { .. }));
 

@@ -10,7 +10,7 @@ const LIMITS: Limits = Limits {
 };
 
 fn session(store: &TestStore) -> Session {
-    open(store.folder.path(), &store.manifest, LIMITS).expect("the store opens")
+    open(&store.handle(), &store.manifest, LIMITS).expect("the store opens")
 }
 
 fn answer(session: &Session, format: Format, text: &str) -> Result<String, SqlError> {
@@ -220,7 +220,7 @@ fn user_files_are_not_modified_when_writing_is_allowed() {
         allow_write: true,
         ..LIMITS
     };
-    let session = open(store.folder.path(), &store.manifest, limits).expect("the store opens");
+    let session = open(&store.handle(), &store.manifest, limits).expect("the store opens");
     session.add_table("mine", &file).expect("CSV");
 
     assert!(answer(&session, Format::Csv, "INSERT INTO mine VALUES (2)").is_err());

@@ -4,7 +4,6 @@
 //! limit, and with failures explained. The other session takes its batches.
 
 use std::iter;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
@@ -19,17 +18,18 @@ use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream};
 use futures::stream;
 use wavemill_schemas::manifest::Manifest;
+use wavemill_store::Store;
 
 use super::output::tensors::TensorStream;
 use super::{Limits, Rows, SqlError, session};
 
-/// Returns a table of the version that `manifest` describes in the store at `store`, as named in SQL. Tensors of equal
+/// Returns a table of the version of `store` that `manifest` describes, as named in SQL. Tensors of equal
 /// shape are `arrow.fixed_shape_tensor`, as in [`Rows`]. Each scan has the limits `limits`.
 ///
 /// # Errors
 /// [`SqlError::UnknownTable`], or [`SqlError::Damaged`] if the table's file is damaged.
 pub fn table_provider(
-    store: &Path,
+    store: &Store,
     manifest: Arc<Manifest>,
     limits: Limits,
     table: &str,
@@ -38,7 +38,7 @@ pub fn table_provider(
     let stored = opened.columns(table)?;
     let tensors = TensorStream::new(&stored);
     Ok(Arc::new(SharedTable {
-        store: store.to_owned(),
+        store: store.clone(),
         rows: opened.rows_of(table),
         manifest,
         limits,
@@ -50,7 +50,7 @@ pub fn table_provider(
 
 #[derive(Debug)]
 struct SharedTable {
-    store: PathBuf,
+    store: Store,
     manifest: Arc<Manifest>,
     limits: Limits,
     name: String,
@@ -137,7 +137,7 @@ impl TableProvider for SharedTable {
 /// A query for columns of a table.
 #[derive(Debug)]
 struct Scan {
-    store: PathBuf,
+    store: Store,
     manifest: Arc<Manifest>,
     limits: Limits,
     table: String,

@@ -239,6 +239,8 @@ impl Threads {
         let runtime = Builder::new_multi_thread()
             .worker_threads(workers)
             .thread_stack_size(STACK_BYTES)
+            // For requests to object stores, their pauses and their timeouts.
+            .enable_all()
             .build();
         runtime
             .map(|runtime| Self(Some(runtime)))

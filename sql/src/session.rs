@@ -19,6 +19,7 @@ use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::logical_expr::{self as logical, DdlStatement, Expr, LogicalPlan};
+use datafusion::object_store::ObjectStore;
 use datafusion::object_store::local::LocalFileSystem;
 use datafusion::physical_plan::{SendableRecordBatchStream, execute_stream};
 use datafusion::prelude::{SessionConfig, SessionContext};
@@ -91,22 +92,29 @@ struct Planner {
     interrupt: Interrupt,
 }
 
-/// Opens the version that `manifest` describes in the store at `store`.
+/// Opens the version of `store` that `manifest` describes. Files in an object store are not copied: a query reads the
+/// columns that it needs.
 ///
 /// # Errors
 /// [`SqlError::NoStore`] if the folder is missing, and [`SqlError::Failed`] if DataFusion cannot be set up.
-pub fn open(store: &Path, manifest: &Manifest, limits: Limits) -> Result<Session, SqlError> {
+pub fn open(store: &Store, manifest: &Manifest, limits: Limits) -> Result<Session, SqlError> {
     let url = ObjectStoreUrl::parse(format!("{URL_SCHEME}://wavemill"))?;
     // The manifest's paths are relative to the store's folder.
-    let files = LocalFileSystem::new_with_prefix(store).map_err(|_| SqlError::NoStore {
-        path: store.to_owned(),
-    })?;
+    let files: Arc<dyn ObjectStore> = match store.remote() {
+        Some(remote) => remote.objects(),
+        None => {
+            let files = LocalFileSystem::new_with_prefix(store.root());
+            Arc::new(files.map_err(|_| SqlError::NoStore {
+                path: store.root().to_owned(),
+            })?)
+        }
+    };
 
     let pool = FairSpillPool::new((limits.memory_bytes as f64 * POOL_FRACTION) as usize);
     let env = RuntimeEnvBuilder::new()
         .with_memory_pool(Arc::new(pool))
         .build_arc()?;
-    env.register_object_store(url.as_ref(), Arc::new(files));
+    env.register_object_store(url.as_ref(), files);
 
     let state = SessionStateBuilder::new()
         .with_config(config(&limits))
@@ -117,12 +125,12 @@ pub fn open(store: &Path, manifest: &Manifest, limits: Limits) -> Result<Session
 
     // Shared by the readers of all tables, which record the opened files in it. Used to explain why a query failed.
     let opened = OpenedFiles::default();
-    let catalog = catalog::build(store.to_owned(), &url, manifest, &opened)?;
+    let catalog = catalog::build(store, &url, manifest, &opened)?;
     ctx.register_catalog(CATALOG, Arc::new(catalog));
     functions::all().for_each(|function| ctx.register_udf(function));
     ctx.register_udaf(average::tensor_avg());
 
-    let store = Store::at(store);
+    let store = store.clone();
     let version = Version::new(store.clone(), manifest);
     let interrupt = Interrupt::default();
     let planner = Planner {

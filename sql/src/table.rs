@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef, SchemaRef};
 use async_trait::async_trait;
+use bytes::Bytes;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::config::TableParquetOptions;
 use datafusion::common::stats::Precision;
@@ -23,11 +24,15 @@ use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
+use parquet::file::metadata::ParquetMetaDataReader;
 use wavemill_runtime::panics::caught;
 use wavemill_schemas::manifest::FileEntry;
+use wavemill_store::Store;
 
 use super::SqlError;
-use super::damage::{OpenedFiles, READER_FAILED, RecordingReaders, UncheckedFooters, brief};
+use super::damage::{
+    OpenedFiles, READER_FAILED, RecordingReaders, UncheckedFooters, brief, remote_footer,
+};
 use super::tensor::TensorType;
 
 /// Assumed size in bytes of a text or list value.
@@ -45,7 +50,7 @@ pub(super) struct StoreTable {
 }
 
 impl StoreTable {
-    /// Opens the table that consists of `entries` (at least one), whose paths are relative to the folder `store`.
+    /// Opens the table that consists of `entries` (at least one), which are files of `store`.
     ///
     /// `url` is the URL under which the session's object store for `store` is registered. Feature tables get the
     /// additional column `split`. Files that a query reads are recorded in `opened`.
@@ -53,19 +58,21 @@ impl StoreTable {
     /// # Errors
     /// [`SqlError::Damaged`] if a file is missing, has another length than in the manifest, or has no readable footer.
     pub(super) fn open(
-        store: &Path,
+        store: &Store,
         url: ObjectStoreUrl,
         entries: &[FileEntry],
         opened: &OpenedFiles,
     ) -> Result<Self, SqlError> {
         // Check all files before opening one, so that a truncated file is reported here and not in the middle of a
         // result.
-        for entry in entries {
-            check_length(store, entry)?;
+        if store.remote().is_none() {
+            for entry in entries {
+                check_length(store.root(), entry)?;
+            }
         }
         let Some(first) = entries.first() else {
             return Err(SqlError::Manifest {
-                path: store.to_owned(),
+                path: store.place().to_owned(),
                 detail: "a table without files".to_owned(),
             });
         };
@@ -73,7 +80,21 @@ impl StoreTable {
         // All files of a table have the same schema, so one footer is enough.
         let footers = UncheckedFooters::new(store, entries);
         footers.check(&first.path)?;
-        let file_schema = footer_schema(&store.join(&first.path))?;
+        let path = store.place().join(&first.path);
+        let file_schema = match remote_footer(store, first)? {
+            Some(footer) => schema_of(&path, || {
+                let footer = Bytes::from(footer);
+                let mut reader = ParquetMetaDataReader::new();
+                reader.try_parse_sized(&footer, first.bytes)?;
+                ArrowReaderMetadata::try_new(Arc::new(reader.finish()?), ArrowReaderOptions::new())
+            })?,
+            None => {
+                let file = File::open(&path).map_err(|error| damaged(&path, &error.to_string()))?;
+                schema_of(&path, || {
+                    ArrowReaderMetadata::load(&file, ArrowReaderOptions::new())
+                })?
+            }
+        };
         let split = first
             .feature
             .is_some()
@@ -217,10 +238,13 @@ fn check_length(store: &Path, entry: &FileEntry) -> Result<(), SqlError> {
     }
 }
 
-fn footer_schema(path: &Path) -> Result<SchemaRef, SqlError> {
-    let file = File::open(path).map_err(|error| damaged(path, &error.to_string()))?;
+/// Returns the schema in the footer of the file at `path`, which `load` reads.
+fn schema_of(
+    path: &Path,
+    load: impl FnOnce() -> parquet::errors::Result<ArrowReaderMetadata>,
+) -> Result<SchemaRef, SqlError> {
     // The reader of footers panics on some damaged footers.
-    let footer = caught(|| ArrowReaderMetadata::load(&file, ArrowReaderOptions::new()))
+    let footer = caught(load)
         .map_err(|panic| damaged(path, &format!("{READER_FAILED}: {}", panic.message)))?
         .map_err(|error| damaged(path, &error.to_string()))?;
     Ok(Arc::clone(footer.schema()))

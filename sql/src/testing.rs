@@ -23,6 +23,7 @@ use wavemill_schemas::manifest::{
 };
 use wavemill_schemas::recipe::{Dtype, Layout};
 use wavemill_schemas::tables::{feature_schema, list_of, rejects_schema};
+use wavemill_store::Store;
 
 /// Number of rows in a row group. It is small, so that a file has several row groups.
 const ROW_GROUP_ROWS: usize = 64;
@@ -46,6 +47,13 @@ pub struct Clip {
     pub hash: String,
     /// Bytes of the stored tensor.
     pub tensor: Vec<u8>,
+}
+
+impl TestStore {
+    /// Returns the store that the folder contains.
+    pub fn handle(&self) -> Store {
+        Store::at(self.folder.path())
+    }
 }
 
 impl Clip {

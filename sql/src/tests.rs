@@ -19,7 +19,7 @@ const LIMITS: Limits = Limits {
 };
 
 fn session(store: &TestStore) -> Session {
-    open(store.folder.path(), &store.manifest, LIMITS).expect("the store opens")
+    open(&store.handle(), &store.manifest, LIMITS).expect("the store opens")
 }
 
 fn ask(session: &Session, format: Format, sql: &str) -> Result<Vec<u8>, SqlError> {
@@ -449,7 +449,7 @@ fn writing_requires_permission() {
         allow_write: true,
         ..LIMITS
     };
-    let session = open(store.folder.path(), &store.manifest, allowed).expect("the store opens");
+    let session = open(&store.handle(), &store.manifest, allowed).expect("the store opens");
 
     assert_eq!(csv(&session, &copy), "count\n9\n");
     assert!(target.exists());
@@ -482,7 +482,7 @@ fn files_of_the_store_are_never_written() {
         allow_write: true,
         ..LIMITS
     };
-    let session = open(root, &store.manifest, allowed).expect("the store opens");
+    let session = open(&store.handle(), &store.manifest, allowed).expect("the store opens");
 
     let plan_id = &store.manifest.plan_id;
     let tracks = root.join(format!("data/{plan_id}/tracks/00000.parquet"));
@@ -540,7 +540,7 @@ fn limits_of_the_command_line_hold() {
     let store = TestStore::small();
     let spill = store.folder.path().join("spill");
     let session = open(
-        store.folder.path(),
+        &store.handle(),
         &store.manifest,
         Limits {
             allow_write: true,
@@ -662,7 +662,7 @@ fn an_interrupted_statement_leaves_no_unfinished_file() {
         allow_write: true,
         ..LIMITS
     };
-    let session = open(store.folder.path(), &store.manifest, allowed).expect("the store opens");
+    let session = open(&store.handle(), &store.manifest, allowed).expect("the store opens");
     let at = folder.path().display();
     let external = format!("CREATE EXTERNAL TABLE own (a BIGINT) STORED AS CSV LOCATION '{at}/'");
     csv(&session, &external);

@@ -21,16 +21,22 @@ impl Store {
             .to_json()
             .map_err(StoreError::manifest_at(path.clone()))?;
 
-        let temporary = write_beside(&path, text.as_bytes())?;
-        fail_point!("commit-before-link");
-        if !link_absent(&temporary, &path)? {
+        let is_ours = match self.send_manifest(version, manifest, &text)? {
+            Some(is_ours) => is_ours,
+            None => {
+                let temporary = write_beside(&path, text.as_bytes())?;
+                fail_point!("commit-before-link");
+                link_absent(&temporary, &path)?
+            }
+        };
+        if !is_ours {
             // The same plan always results in the same manifest, so it does not matter which run commits it.
             let (_, theirs) = self.manifest(Some(version))?;
             if theirs.plan_id != manifest.plan_id {
                 let problem = format!(
                     "another run committed version {version} in the meantime: run again with --new-version"
                 );
-                return Err(StoreError::other_plan(self.root(), problem));
+                return Err(StoreError::other_plan(self.place(), problem));
             }
         }
 

@@ -50,6 +50,7 @@ impl Store {
     /// # Errors
     /// The errors of [`StoreFolder::versions`](crate::StoreFolder::versions).
     pub fn history(&self, tags: &Tags) -> Result<Vec<VersionLine>, StoreError> {
+        self.pull_runs()?;
         let committed = commits(&self.root().join("_wavemill/runs"));
         let mut lines = Vec::new();
         let mut before: Option<Manifest> = None;
@@ -85,6 +86,7 @@ impl Store {
 
     /// Returns the times recorded by the run that committed a version, or `None` if its record is missing.
     pub fn run_times(&self, plan_id: &str, version: u64) -> Option<RunTimes> {
+        self.pull_runs().ok()?;
         let entries = fs::read_dir(self.root().join("_wavemill/runs")).ok()?;
         for entry in entries.flatten() {
             let record = fs::read_to_string(entry.path()).unwrap_or_default();

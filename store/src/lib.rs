@@ -16,6 +16,7 @@ mod gc;
 mod history;
 mod planned;
 mod receipts;
+mod remote;
 mod resume;
 mod tags;
 mod verify;
@@ -28,6 +29,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use remote::Listed;
+
 pub use diff::{Change, Diff};
 pub use gc::GcReport;
 pub use history::{VersionContent, VersionLine};
@@ -38,7 +41,7 @@ pub use tags::{TagReport, Tags};
 pub use verify::has_footer;
 /// The version that precedes a new version.
 pub use wavemill_versions::CommittedVersion as Parent;
-pub use wavemill_versions::{StoreError, StoreFolder};
+pub use wavemill_versions::{Purpose, RemoteError, StoreError, StoreFolder, StorePlace};
 
 /// Time between two attempts to take a lock that another process holds.
 const LOCK_RETRY: Duration = Duration::from_millis(100);
@@ -50,6 +53,8 @@ pub struct Store {
     /// Paths and hashes of the files whose blake3 was verified. A run checks the parent's files several times but reads
     /// each file only once for this.
     sound: Arc<Mutex<HashSet<(String, String)>>>,
+    /// What was already read from an object store.
+    listed: Arc<Mutex<Listed>>,
 }
 
 impl Deref for Store {
@@ -80,9 +85,11 @@ impl Store {
     ///
     /// # Errors
     /// The errors of [`StoreFolder::open`].
-    pub fn open(root: &Path) -> Result<Self, StoreError> {
-        StoreFolder::open(root)?;
-        Ok(Self::at(root))
+    pub fn open(place: &Path) -> Result<Self, StoreError> {
+        Ok(Self {
+            folder: StoreFolder::open(place)?,
+            ..Self::at(place)
+        })
     }
 
     /// Creates the handle of a store that may not exist yet. Creates no folder before the first write.
@@ -90,6 +97,7 @@ impl Store {
         Self {
             folder: StoreFolder::at(root),
             sound: Arc::default(),
+            listed: Arc::default(),
         }
     }
 
@@ -109,6 +117,11 @@ impl Store {
             match self.try_lock(access) {
                 Err(StoreError::Locked { .. }) if start.elapsed() < wait && !is_stopped() => {
                     std::thread::sleep(LOCK_RETRY.min(wait - start.elapsed().min(wait)));
+                }
+                Ok(lock) => {
+                    // On an object store, the lock only excludes processes of this machine.
+                    self.refresh()?;
+                    return Ok(lock);
                 }
                 other => return other,
             }
@@ -137,7 +150,7 @@ impl Store {
         match locked {
             Ok(()) => Ok(Lock { _file: file }),
             Err(TryLockError::WouldBlock) => Err(StoreError::Locked {
-                path: self.root().to_owned(),
+                path: self.place().to_owned(),
             }),
             // The file system has no locks, so the run continues without one. The commit itself is still put-if-absent.
             Err(TryLockError::Error(e)) if e.kind() == io::ErrorKind::Unsupported => {

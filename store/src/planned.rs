@@ -97,6 +97,7 @@ impl Store {
             let entry = write_table(self.root(), path, "shards", block_schema(), [rows])?;
             blocks.push(entry);
         }
+        self.send(blocks.iter().map(|block| self.root().join(&block.path)))?;
         Ok(blocks)
     }
 
@@ -125,9 +126,18 @@ impl Store {
     }
 
     fn block(&self, entry: &FileEntry) -> Result<Vec<PlannedShard>, StoreError> {
-        let path = self.locate(&entry.path)?;
-        let bytes = fs::read(&path).ok();
-        let bytes = bytes.filter(|bytes| blake3::hash(bytes).to_hex().as_str() == entry.blake3);
+        let mut path = self.file(entry)?;
+        let sound = |path: &Path| {
+            let bytes = fs::read(path).ok();
+            bytes.filter(|bytes| blake3::hash(bytes).to_hex().as_str() == entry.blake3)
+        };
+        let mut bytes = sound(&path);
+        if bytes.is_none() && self.remote().is_some() {
+            // The copy is of an earlier plan with the same id.
+            let _ = fs::remove_file(&path);
+            path = self.file(entry)?;
+            bytes = sound(&path);
+        }
         let shards = bytes.and_then(|bytes| shards_of(bytes.into()).ok());
         shards.ok_or_else(|| damaged(path))
     }
@@ -143,7 +153,9 @@ impl Store {
         content: &impl Serialize,
     ) -> Result<(), StoreError> {
         let text = sealed(&serde_json::to_string(content)?);
-        write_renamed(&self.planned_folder(plan_id).join(name), text.as_bytes())
+        let path = self.planned_folder(plan_id).join(name);
+        write_renamed(&path, text.as_bytes())?;
+        self.send([path])
     }
 
     /// Reads the file `name` of a plan.
@@ -152,7 +164,7 @@ impl Store {
     /// [`StoreError::Absent`] if the store has no such plan, [`StoreError::Damaged`].
     pub fn planned<T: DeserializeOwned>(&self, plan_id: &str, name: &str) -> Result<T, StoreError> {
         let absent = || StoreError::Absent {
-            path: self.root().to_owned(),
+            path: self.place().to_owned(),
             problem: format!(
                 "no plan {plan_id}: `wavemill plan` writes plans and prints their ids"
             ),
@@ -163,6 +175,7 @@ impl Store {
         }
 
         let path = self.planned_folder(plan_id).join(name);
+        self.pull_file(&path)?;
         let bytes = match fs::read(&path) {
             Err(error) if leads_nowhere(&error) => return Err(absent()),
             read => read.map_err(StoreError::io_at(&path, "read"))?,
@@ -177,6 +190,7 @@ impl Store {
     /// [`StoreError::Io`] if a file cannot be removed.
     pub fn remove_committed_plan(&self, plan_id: &str) -> Result<(), StoreError> {
         let folder = self.planned_folder(plan_id);
+        self.remove_objects(&folder)?;
         if !folder.exists() {
             return Ok(());
         }
@@ -194,7 +208,9 @@ impl Store {
     /// # Errors
     /// [`StoreError::Io`] if a claim cannot be removed.
     pub fn remove_claims(&self, plan_id: &str) -> Result<(), StoreError> {
-        remove_folder(&self.claims_folder(plan_id))
+        let folder = self.claims_folder(plan_id);
+        self.remove_objects(&folder)?;
+        remove_folder(&folder)
     }
 
     /// Removes the JSON file `name` of a plan, so that the plan is incomplete until it is written again.
@@ -203,6 +219,7 @@ impl Store {
     /// [`StoreError::Io`] if the file cannot be removed.
     pub fn remove_planned(&self, plan_id: &str, name: &str) -> Result<(), StoreError> {
         let path = self.planned_folder(plan_id).join(name);
+        self.remove_object(&path)?;
         match fs::remove_file(&path) {
             Err(error) if !leads_nowhere(&error) => Err(StoreError::io_at(&path, "remove")(error)),
             _ => Ok(()),
@@ -215,6 +232,7 @@ impl Store {
 /// never expire.
 #[derive(Debug)]
 pub struct Claims {
+    store: Store,
     folder: PathBuf,
     shards: usize,
     /// Place at which this worker begins, so that workers begin at different places.
@@ -232,10 +250,14 @@ impl Claims {
     /// [`StoreError::Io`] if the folder of the claims cannot be created.
     pub fn new(store: &Store, plan_id: &str, shards: usize) -> Result<Self, StoreError> {
         let folder = store.claims_folder(plan_id);
-        durable::make_folder(&folder).map_err(StoreError::io_at(&folder, "create the folder"))?;
+        if store.remote().is_none() {
+            durable::make_folder(&folder)
+                .map_err(StoreError::io_at(&folder, "create the folder"))?;
+        }
         // Each `RandomState` has other keys, which come from the operating system's random numbers.
         let token = RandomState::new().hash_one(());
         Ok(Self {
+            store: store.clone(),
             folder,
             shards,
             first: (token % shards.max(1) as u64) as usize,
@@ -252,10 +274,10 @@ impl Claims {
         loop {
             while let Some(offset) = self.left.next() {
                 let place = (self.first + offset) % self.shards;
-                if self.done_path(place).exists() {
+                if self.store.has_mark(&self.done_path(place))? {
                     continue;
                 }
-                if self.all_claimed || create(&self.folder.join(place.to_string()))? {
+                if self.all_claimed || self.store.mark(&self.folder.join(place.to_string()))? {
                     return Ok(Some(place));
                 }
             }
@@ -272,7 +294,7 @@ impl Claims {
     /// # Errors
     /// [`StoreError::Io`] if the record cannot be written.
     pub fn finish(&self, place: usize) -> Result<(), StoreError> {
-        create(&self.done_path(place)).map(|_| ())
+        self.store.mark(&self.done_path(place)).map(|_| ())
     }
 
     fn done_path(&self, place: usize) -> PathBuf {
@@ -280,12 +302,24 @@ impl Claims {
     }
 }
 
-/// Creates an empty file. Returns false if it exists already.
-fn create(path: &Path) -> Result<bool, StoreError> {
-    match File::options().write(true).create_new(true).open(path) {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-        Err(error) => Err(StoreError::io_at(path, "create")(error)),
+impl Store {
+    /// Creates an empty file or object. Returns false if it exists already.
+    fn mark(&self, path: &Path) -> Result<bool, StoreError> {
+        if let Some(is_new) = self.put_mark(path)? {
+            return Ok(is_new);
+        }
+        match File::options().write(true).create_new(true).open(path) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            Err(error) => Err(StoreError::io_at(path, "create")(error)),
+        }
+    }
+
+    fn has_mark(&self, path: &Path) -> Result<bool, StoreError> {
+        Ok(match self.has_marked_object(path)? {
+            Some(has) => has,
+            None => path.exists(),
+        })
     }
 }
 

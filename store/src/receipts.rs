@@ -25,7 +25,7 @@ pub struct PlanRecord {
 
 const PLAN_FILE: &str = "plan.json";
 /// Folder of the records of each shard's inputs, next to the folders of the features. No feature can have this name.
-const SEEN_FOLDER: &str = "_seen";
+pub(super) const SEEN_FOLDER: &str = "_seen";
 /// Suffix of the name of a data folder that is being removed.
 const REMOVING_SUFFIX: &str = ".going";
 
@@ -44,10 +44,17 @@ impl Store {
             return Ok(());
         }
         let path = self.receipts_folder(plan_id).join(PLAN_FILE);
-        write_renamed(&path, sealed(&serde_json::to_string(plan)?).as_bytes())
+        write_renamed(&path, sealed(&serde_json::to_string(plan)?).as_bytes())?;
+        self.send([path])
     }
 
-    fn receipt_path(&self, plan_id: &str, feature: &str, label: &str) -> PathBuf {
+    /// Returns the path of the record of the inputs of the shard `label`.
+    pub(super) fn seen_path(&self, plan_id: &str, label: &str) -> PathBuf {
+        let folder = self.receipts_folder(plan_id).join(SEEN_FOLDER);
+        folder.join(format!("{label}.json"))
+    }
+
+    pub(super) fn receipt_path(&self, plan_id: &str, feature: &str, label: &str) -> PathBuf {
         let folder = self.receipts_folder(plan_id).join(feature);
         folder.join(format!("{label}.json"))
     }
@@ -66,6 +73,9 @@ impl Store {
     ) -> Result<Receipt, StoreError> {
         let path = self.receipt_path(plan_id, receipt.file.name(), label);
         let text = sealed(&serde_json::to_string(&receipt)?);
+        if let Some(receipt) = self.send_receipt(plan_id, label, &receipt, &text)? {
+            return Ok(receipt);
+        }
         if put_absent(&path, text.as_bytes())? {
             return Ok(receipt);
         }
@@ -90,7 +100,7 @@ impl Store {
     /// Returns the error for a shard of which workers of one plan read different inputs.
     pub(crate) fn inputs_changed(&self, label: &str) -> StoreError {
         let problem = format!("an input of shard {label} changed after it was read: plan again");
-        StoreError::other_plan(self.root(), problem)
+        StoreError::other_plan(self.place(), problem)
     }
 
     /// Returns the receipt for a feature's file in the shard `label`; `None` if there is none or it is damaged.
@@ -120,6 +130,7 @@ impl Store {
         feature: &str,
         label: &str,
     ) -> Result<Option<Receipt>, StoreError> {
+        self.pull_unlisted(&self.receipt_path(plan_id, feature, label))?;
         match self.receipt(plan_id, feature, label)? {
             Some(receipt) if self.has_file(&receipt)? => Ok(Some(receipt)),
             _ => Ok(None),
@@ -138,6 +149,7 @@ impl Store {
         label: &str,
     ) -> Result<(), StoreError> {
         let path = self.receipt_path(plan_id, feature, label);
+        self.remove_object(&path)?;
         match fs::remove_file(&path) {
             Err(error) if leads_nowhere(&error) => Ok(()),
             Err(error) => Err(StoreError::io_at(&path, "remove")(error)),
@@ -157,8 +169,7 @@ impl Store {
         label: &str,
         inputs: &BTreeMap<String, InputSeen>,
     ) -> Result<(), StoreError> {
-        let folder = self.receipts_folder(plan_id).join(SEEN_FOLDER);
-        let path = folder.join(format!("{label}.json"));
+        let path = self.seen_path(plan_id, label);
         write_renamed(&path, sealed(&serde_json::to_string(inputs)?).as_bytes())
     }
 
@@ -247,8 +258,7 @@ impl Store {
         plan_id: &str,
         label: &str,
     ) -> Result<BTreeMap<String, InputSeen>, StoreError> {
-        let folder = self.receipts_folder(plan_id).join(SEEN_FOLDER);
-        let seen = read_one(&folder.join(format!("{label}.json")), from_sealed)?;
+        let seen = read_one(&self.seen_path(plan_id, label), from_sealed)?;
         Ok(seen.unwrap_or_default())
     }
 
@@ -287,6 +297,7 @@ impl Store {
     pub(super) fn drop_plan(&self, plan_id: &str) -> Result<(), StoreError> {
         let receipts = self.receipts_folder(plan_id);
         for folder in [self.planned_folder(plan_id), receipts] {
+            self.remove_objects(&folder)?;
             remove_folder(&folder)?;
             sync_around(&folder)?;
         }
@@ -295,6 +306,7 @@ impl Store {
         // none, and can distinguish removed data from damaged data. If the process is killed, the next collection
         // removes the folder.
         let data = self.data(plan_id);
+        self.remove_objects(&data)?;
         let going = self.data(&format!("{plan_id}{REMOVING_SUFFIX}"));
         let data = if fs::rename(&data, &going).is_ok() {
             going

@@ -10,7 +10,7 @@ use std::sync::PoisonError;
 use wavemill_catalog::AUDIO_STEP;
 use wavemill_schemas::manifest::{Engine, FileEntry, Identity, Manifest, Receipt, TargetEntry};
 use wavemill_schemas::recipe::Recipe;
-use wavemill_versions::hash_file;
+use wavemill_versions::{RemoteError, hash_file};
 
 use super::diff::recipe_changes;
 use super::durable;
@@ -108,7 +108,7 @@ impl Store {
                 changed.join("; "),
                 latest + 1
             );
-            return Err(StoreError::other_plan(self.root(), problem).into());
+            return Err(StoreError::other_plan(self.place(), problem).into());
         }
 
         // The parent is part of the plan's id: the same work after another version is another plan in its own folder.
@@ -119,11 +119,11 @@ impl Store {
     /// Checks the length of every file. This is less than `verify` does but enough not to call a damaged store
     /// complete.
     fn require_files(&self, manifest: &Manifest) -> Result<(), StoreError> {
+        self.list_sizes(&manifest.plan_id)?;
         for entry in &manifest.files {
-            let path = self.locate(&entry.path)?;
-            if !has_length(&path, entry.bytes) {
+            if !self.has_entry(entry)? {
                 return Err(StoreError::Damaged {
-                    path,
+                    path: self.place().join(&entry.path),
                     problem: "lost or damaged: `wavemill verify` names every such file; --new-version computes them \
                               again"
                         .to_owned(),
@@ -175,7 +175,7 @@ impl Store {
                 describe(&other.engine),
                 describe(&plan.engine)
             );
-            return Err(StoreError::other_plan(self.root(), problem));
+            return Err(StoreError::other_plan(self.place(), problem));
         }
         Ok(())
     }
@@ -197,7 +197,7 @@ impl Store {
             describe(plan),
             describe(now)
         );
-        Err(StoreError::other_plan(self.root(), problem))
+        Err(StoreError::other_plan(self.place(), problem))
     }
 
     /// Reports whether the file of a receipt exists with the right length and blake3.
@@ -205,13 +205,24 @@ impl Store {
     /// # Errors
     /// [`StoreError::Damaged`] if a link in the file's path leads out of the store.
     pub fn holds(&self, receipt: &Receipt) -> Result<bool, StoreError> {
+        // An object store compares the contents itself.
+        if let Some(is_there) = self.has_object(&receipt.file)? {
+            return Ok(is_there);
+        }
         Ok(self.sound_file(&receipt.file)?.is_some())
     }
 
     /// Reports whether the file of a receipt exists with the right length, without reading it.
     pub(crate) fn has_file(&self, receipt: &Receipt) -> Result<bool, StoreError> {
-        let path = self.locate(&receipt.file.path)?;
-        Ok(has_length(&path, receipt.file.bytes))
+        self.has_entry(&receipt.file)
+    }
+
+    fn has_entry(&self, entry: &FileEntry) -> Result<bool, StoreError> {
+        if let Some(is_there) = self.has_object(entry)? {
+            return Ok(is_there);
+        }
+        let path = self.locate(&entry.path)?;
+        Ok(has_length(&path, entry.bytes))
     }
 
     /// Returns the path of a file if it has the right length and blake3, and `None` if it does not or cannot be read. A
@@ -220,7 +231,10 @@ impl Store {
     /// # Errors
     /// [`StoreError::Damaged`] if a link in the file's path leads out of the store.
     pub fn sound_file(&self, entry: &FileEntry) -> Result<Option<PathBuf>, StoreError> {
-        let path = self.locate(&entry.path)?;
+        let path = match self.file(entry) {
+            Err(StoreError::Remote(RemoteError::Damaged { .. })) => return Ok(None),
+            found => found?,
+        };
         if !has_length(&path, entry.bytes) {
             return Ok(None);
         }
@@ -251,8 +265,10 @@ impl Store {
         let mut receipt = receipt.clone();
         let from = self.locate(&receipt.file.path)?;
         let path = shard.file(plan_id, receipt.file.name());
-        let to = self.root().join(&path);
-        link_file(&from, &to).map_err(StoreError::io_at(&to, "link"))?;
+        if !self.copy_object(&receipt.file.path, &path)? {
+            let to = self.root().join(&path);
+            link_file(&from, &to).map_err(StoreError::io_at(&to, "link"))?;
+        }
         receipt.file.path = path;
         Ok(receipt)
     }

@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use serde::Serialize;
 use wavemill_runtime::panics;
 use wavemill_schemas::manifest::{FileEntry, Manifest};
-use wavemill_versions::{hash_file, list};
+use wavemill_versions::{RemoteError, hash_file, list};
 
 use super::compare::{self, FileFacts};
 use super::{Store, StoreError};
@@ -48,6 +48,7 @@ impl Store {
         manifest: &Manifest,
         threads: usize,
     ) -> Result<VerifyReport, StoreError> {
+        self.fetch_again(manifest)?;
         let (mut damage, told) = self.read_files(manifest, threads);
         damage.extend(self.strangers(manifest)?);
         let mut receipts = Vec::new();
@@ -78,6 +79,17 @@ impl Store {
             bytes,
             damage,
         })
+    }
+
+    /// Copies the files of an object store that are not copied, or that changed since.
+    fn fetch_again(&self, manifest: &Manifest) -> Result<(), StoreError> {
+        self.forget_changed(&manifest.plan_id)?;
+        let files: Vec<&FileEntry> = manifest.files.iter().collect();
+        match self.fetch(&files) {
+            // Each damaged file is named when it is read.
+            Err(StoreError::Remote(RemoteError::Damaged { .. })) => Ok(()),
+            fetched => fetched,
+        }
     }
 
     /// Returns the damaged files, and the facts of the sound files in the manifest's order.
@@ -120,9 +132,7 @@ impl Store {
 
     /// Returns the facts read from one file, or a description of the file's damage.
     fn read_file(&self, entry: &FileEntry, manifest: &Manifest) -> Result<FileFacts, String> {
-        let path = self
-            .locate(&entry.path)
-            .map_err(|error| error.to_string())?;
+        let path = self.file(entry).map_err(|error| error.to_string())?;
         match fs::metadata(&path) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err("missing".to_owned()),
             Err(e) => return Err(format!("cannot be read: {e}")),

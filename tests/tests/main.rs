@@ -15,6 +15,7 @@ mod trial;
 
 mod backends;
 mod broken;
+mod bucket;
 mod cli;
 mod derived;
 mod experiment;
@@ -36,6 +37,7 @@ mod random_growth;
 mod ranks;
 mod real;
 mod records;
+mod remote;
 mod report;
 mod resume;
 mod rows;

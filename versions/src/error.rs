@@ -4,6 +4,7 @@ use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use wavemill_remote::RemoteError;
 use wavemill_schemas::manifest::{ManifestError, remedy_of_format};
 use wavemill_schemas::version_name::TagProblem;
 use wavemill_schemas::{FORMAT_VERSION, exit};
@@ -93,6 +94,9 @@ pub enum StoreError {
         /// Description of the differences and the remedy.
         problem: String,
     },
+    /// An object store cannot be read.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
     /// A JSON file of the store cannot be encoded, which does not happen.
     #[error("store metadata")]
     Json(#[from] serde_json::Error),
@@ -106,6 +110,11 @@ impl StoreError {
             // A component of the path is a file instead of a folder.
             Self::Io { source, .. } if source.kind() == io::ErrorKind::NotADirectory => exit::USAGE,
             Self::Tag { .. } | Self::Damaged { .. } | Self::Needed { .. } => exit::DAMAGED,
+            Self::Remote(RemoteError::Address { .. } | RemoteError::CacheLimit { .. }) => {
+                exit::USAGE
+            }
+            Self::Remote(RemoteError::Damaged { .. }) => exit::DAMAGED,
+            Self::Remote(RemoteError::Request { .. } | RemoteError::Copy { .. }) => exit::FAILED,
             Self::OtherPlan { .. } => exit::OTHER_PLAN,
             Self::Locked { .. } => exit::BUSY,
             Self::Io { .. } | Self::Rows { .. } | Self::Json(_) => exit::FAILED,
@@ -117,6 +126,7 @@ impl StoreError {
         match self {
             Self::Io { source, .. } => Some(source),
             Self::Rows { source, .. } => source.source()?.downcast_ref(),
+            Self::Remote(RemoteError::Copy { source, .. }) => Some(source),
             _ => None,
         }
     }

@@ -1,22 +1,48 @@
-//! The versions of a store on disk: finding them by number or tag, reading their manifests, and locating their files.
-//! Both programs, `wavemill` and `wavemill-train`, use this crate. It writes no files and reads no rows.
+//! The versions of a store: finding them by number or tag, reading their manifests, and locating their files. Both
+//! programs, `wavemill` and `wavemill-train`, use this crate. It writes no files of a store and reads no rows.
+//!
+//! A store in an object store is read through a folder with local copies of its files.
 
 mod error;
 mod place;
 mod tags;
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
+use std::ops::Deref;
 use std::path::{Component, Path, PathBuf};
 
+use wavemill_schemas::local_path::scheme;
 use wavemill_schemas::manifest::Manifest;
 
 pub use error::StoreError;
+pub use wavemill_remote::{Mirror, Purpose, Remote, RemoteError};
 
 /// A folder that contains versions of a feature store, or will contain them.
 #[derive(Clone, Debug)]
 pub struct StoreFolder {
+    /// The store's folder, or the folder with local copies of its files.
     root: PathBuf,
+    mirror: Option<Mirror>,
+}
+
+/// Path or address of a store, as commands are given it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StorePlace(PathBuf);
+
+impl From<OsString> for StorePlace {
+    fn from(place: OsString) -> Self {
+        Self(place.into())
+    }
+}
+
+impl Deref for StorePlace {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.0
+    }
 }
 
 /// A committed version of a store.
@@ -32,33 +58,85 @@ pub struct CommittedVersion {
 }
 
 impl StoreFolder {
-    /// Opens an existing store with at least one version.
+    /// Opens an existing store with at least one version, at a path or at an address such as `s3://bucket/store`.
     ///
     /// # Errors
-    /// Returns [`StoreError::Absent`] if the store has no version.
-    pub fn open(root: &Path) -> Result<Self, StoreError> {
-        let store = Self::at(root);
+    /// [`StoreError::Absent`] if the store has no version; [`StoreError::Remote`] if an object store cannot be read.
+    pub fn open(place: &Path) -> Result<Self, StoreError> {
+        let store = Self::find(place, Purpose::Reading)?;
         match store.versions()?.is_empty() {
             true => Err(store.missing()),
             false => Ok(store),
         }
     }
 
-    /// Creates a handle for a store that may not exist yet.
+    /// Creates a handle for a store at a path or an address that may not exist yet.
+    ///
+    /// # Errors
+    /// [`StoreError::Remote`] if an object store cannot be read.
+    pub fn find(place: &Path, purpose: Purpose) -> Result<Self, StoreError> {
+        if place.as_os_str().is_empty() {
+            return Err(StoreError::absent(
+                place,
+                "no store is named: check --store",
+            ));
+        }
+        if scheme(place.as_os_str()).is_none() {
+            return Ok(Self::at(place));
+        }
+        let mirror = Mirror::open(&place.to_string_lossy(), purpose)?;
+        Ok(Self {
+            root: mirror.root().to_owned(),
+            mirror: Some(mirror),
+        })
+    }
+
+    /// Copies the manifests and tags again that an object store has now.
+    ///
+    /// # Errors
+    /// [`StoreError::Remote`].
+    pub fn refresh(&self) -> Result<(), StoreError> {
+        match &self.mirror {
+            Some(mirror) => Ok(mirror.refresh()?),
+            None => Ok(()),
+        }
+    }
+
+    /// Creates a handle for a store on this machine that may not exist yet.
     pub fn at(root: &Path) -> Self {
-        let root = root.to_owned();
-        Self { root }
+        Self {
+            root: root.to_owned(),
+            mirror: None,
+        }
     }
 
     fn missing(&self) -> StoreError {
         let problem = "no store with a committed version: check --store, or run `wavemill extract` (again if it was \
                        interrupted)";
-        StoreError::absent(&self.root, problem)
+        StoreError::absent(self.place(), problem)
     }
 
-    /// Returns the store's root folder.
+    /// Returns the store's root folder, or the folder with local copies of its files.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Returns the store's root folder, or its address.
+    pub fn place(&self) -> &Path {
+        match &self.mirror {
+            Some(mirror) => Path::new(mirror.remote().address()),
+            None => &self.root,
+        }
+    }
+
+    /// Returns the local copy of a store in an object store; `None` for a store on this machine.
+    pub fn mirror(&self) -> Option<&Mirror> {
+        self.mirror.as_ref()
+    }
+
+    /// Returns the folder in an object store, if the store is in one.
+    pub fn remote(&self) -> Option<&Remote> {
+        self.mirror.as_ref().map(Mirror::remote)
     }
 
     /// Returns the path of a plan's data, `data/<plan_id>` in the store.
@@ -125,7 +203,7 @@ impl StoreFolder {
                 format!("1 to {latest}")
             };
             let problem = format!("no version {version}; available: {there}");
-            return Err(StoreError::absent(&self.root, problem));
+            return Err(StoreError::absent(self.place(), problem));
         }
         self.read(version)
     }
@@ -175,7 +253,7 @@ impl StoreFolder {
             let problem = format!(
                 "the data of version {version} was removed by `wavemill gc`: use a later version"
             );
-            return Err(StoreError::absent(&self.root, problem));
+            return Err(StoreError::absent(self.place(), problem));
         }
         self.locate_all(&committed.manifest)?;
         Ok((version, committed.manifest))

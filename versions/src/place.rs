@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use wavemill_schemas::manifest::Manifest;
+use wavemill_schemas::manifest::{FileEntry, Manifest};
 
 use crate::{StoreError, StoreFolder};
 
@@ -19,6 +19,28 @@ impl StoreFolder {
         let path = self.root.join(name);
         self.require_inside(&path, name)?;
         Ok(path)
+    }
+
+    /// Returns the path of a file of a version, to be opened. A store in an object store copies it first. If the file does
+    /// not exist, there is none at the path.
+    ///
+    /// # Errors
+    /// The errors of [`StoreFolder::locate`] and [`StoreFolder::fetch`].
+    pub fn file(&self, entry: &FileEntry) -> Result<PathBuf, StoreError> {
+        let path = self.locate(&entry.path)?;
+        self.fetch(&[entry])?;
+        Ok(path)
+    }
+
+    /// Copies files of a version that will be opened, several at a time, if the store is in an object store.
+    ///
+    /// # Errors
+    /// [`StoreError::Remote`] if a file cannot be copied or differs from its entry.
+    pub fn fetch(&self, entries: &[&FileEntry]) -> Result<(), StoreError> {
+        match &self.mirror {
+            Some(mirror) => Ok(mirror.fetch(entries)?),
+            None => Ok(()),
+        }
     }
 
     /// Checks that every file of a manifest is inside the store.
@@ -69,7 +91,7 @@ impl StoreFolder {
             "damaged store: {name} leads out of it through a symbolic link: replace the link with the files themselves"
         );
         Err(StoreError::Damaged {
-            path: self.root.clone(),
+            path: self.place().to_owned(),
             problem,
             source: None,
         })

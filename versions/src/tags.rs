@@ -43,7 +43,7 @@ impl StoreFolder {
             "no tag {tag}; {there}: `wavemill info --versions` lists all versions, and `wavemill tag VERSION {tag}` \
              creates the tag"
         );
-        Err(StoreError::absent(&self.root, problem))
+        Err(StoreError::absent(self.place(), problem))
     }
 
     /// Returns the names of all tags in order, including damaged tags. They are only shown as a hint in an error: if

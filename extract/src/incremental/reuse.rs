@@ -77,21 +77,6 @@ impl<'a> EarlierRuns<'a> {
         })
     }
 
-    /// Knows nothing but the parent: for a worker of a stored plan, which does not look for files of other plans.
-    pub(crate) fn only_parent(store: &'a Store, plan_id: &'a str, parent: &'a Parent) -> Self {
-        let manifest = &parent.manifest;
-        Self {
-            store,
-            plan_id,
-            own: Receipts::new(),
-            others: BTreeMap::new(),
-            plans: vec![manifest.plan_id.clone()],
-            parent: Some(manifest),
-            recompute: false,
-            only_looks: true,
-        }
-    }
-
     /// Switches to the mode for previews: no file is linked, and existing files are assumed to be intact.
     pub(crate) fn only_looking(self) -> Self {
         Self {
@@ -265,6 +250,7 @@ pub(crate) fn finished_by_workers(
     shards: &[Shard],
     features: &[FeatureEntry],
 ) -> Result<FinishedShards, RunError> {
+    store.pull_seen(plan_id, shards.iter().map(Shard::label))?;
     let mut finished = FinishedShards::new(shards.len(), features.len());
     for (place, shard) in shards.iter().enumerate() {
         let label = shard.label();

@@ -9,9 +9,10 @@ use wavemill_runtime::settings::Settings;
 use wavemill_schemas::manifest::{FeatureEntry, FileEntry};
 use wavemill_schemas::reject::Reject;
 use wavemill_source::InputSeen;
+use wavemill_store::plan::ClipShards;
 use wavemill_store::plan::segments::variants_on;
 use wavemill_store::shards::{TakenClip, TakenRows};
-use wavemill_store::{Parent, Store, StoreError};
+use wavemill_store::{Parent, RemoteError, Store, StoreError};
 
 use super::known::KnownInputs;
 use super::plan::Plan;
@@ -42,10 +43,12 @@ pub(crate) fn kept_features<'p>(
         .collect()
 }
 
-/// Index of the parent's rows, rejects and inputs.
+/// Index of the parent's rows, rejects and inputs, for the clips of some shards.
 pub(crate) struct ParentRows<'a> {
     store: &'a Store,
     parent: &'a Parent,
+    /// The parent's shards to which the clips belong.
+    shards: ClipShards,
     inputs: HashMap<String, ParentInput>,
     /// Positions of the clips' rows in the parent's files of the feature `indexed`.
     index: RowIndex,
@@ -58,19 +61,26 @@ pub(crate) struct ParentRows<'a> {
 }
 
 impl<'a> ParentRows<'a> {
-    /// Reads the parent's tables of inputs and rejects, but no tensors.
+    /// Reads the parent's rejects, and its inputs of the clips of `passes`, but no tensors.
     ///
     /// # Errors
-    /// [`RunError::Store`] if a table of the parent cannot be read.
+    /// [`RunError::Store`] if the parent's inputs cannot be read.
     pub(crate) fn new(
         store: &'a Store,
         parent: &'a Parent,
         renames: &'a Renames,
+        passes: &[Pass<'_>],
+        clips: &[ClipRow],
     ) -> Result<Self, RunError> {
+        let members = passes.iter().flat_map(|pass| &pass.todo);
+        let members = members.flat_map(|task| &task.shard.members);
+        let keys = members.map(|&row| key_in_parent(&clips[row].clip_key, renames));
+        let shards = ClipShards::new(&parent.manifest, keys);
         Ok(Self {
             store,
             parent,
-            inputs: parent::inputs(store, &parent.manifest)?,
+            inputs: parent::inputs_of_shards(store, &parent.manifest, &shards)?,
+            shards,
             index: RowIndex::new(),
             indexed: String::new(),
             warnings: Vec::new(),
@@ -79,7 +89,7 @@ impl<'a> ParentRows<'a> {
         })
     }
 
-    /// Indexes the rows in the files of `feature`, which is an entry of the parent.
+    /// Indexes the clips' rows in the files of `feature`, which is an entry of the parent.
     ///
     /// The blake3 of each file is compared before the file is opened. If clips have all their rows in one file, a
     /// damaged file only loses its own rows. Under the rule `segment` the rows of a clip are in several files, and a
@@ -98,7 +108,9 @@ impl<'a> ParentRows<'a> {
         self.indexed.clone_from(&feature.name);
 
         let files = parent::files_of(self.parent, &feature.name);
-        let mut files: Vec<(usize, &FileEntry)> = files.into_iter().enumerate().collect();
+        let files = files.into_iter().enumerate();
+        let is_needed = |file: &(usize, &FileEntry)| self.shards.label_of(file.1).is_some();
+        let mut files: Vec<(usize, &FileEntry)> = files.filter(is_needed).collect();
         let damaged = self.damaged_files(&files, threads)?;
         files.retain(|file| !damaged.contains(file));
         let mut unsound: Vec<&FileEntry> = damaged.into_iter().map(|(_, entry)| entry).collect();
@@ -169,8 +181,7 @@ impl<'a> ParentRows<'a> {
         features: &FeaturePlan,
     ) -> Option<TakenClip> {
         let seen = seen?;
-        // The key that the clip has in the parent.
-        let clip_key = self.renames.get(clip_key).map_or(clip_key, String::as_str);
+        let clip_key = key_in_parent(clip_key, self.renames);
         let was = self.inputs.get(clip_key)?;
         let is_same = !seen.content.is_empty() && seen.content == was.content;
         if let Some(reject) = self.rejects.get(clip_key) {
@@ -263,6 +274,13 @@ impl<'a> ParentRows<'a> {
         entries: &[(usize, &'e FileEntry)],
         threads: usize,
     ) -> Result<Vec<(usize, &'e FileEntry)>, StoreError> {
+        let files: Vec<&FileEntry> = entries.iter().map(|(_, entry)| *entry).collect();
+        match self.store.fetch(&files) {
+            // Each damaged file is found when it is compared.
+            Ok(()) | Err(StoreError::Remote(RemoteError::Damaged { .. })) => {}
+            Err(error) => return Err(error),
+        }
+
         let next = AtomicUsize::new(0);
         let damaged = Mutex::new(Ok(Vec::new()));
         std::thread::scope(|scope| {
@@ -289,6 +307,11 @@ impl<'a> ParentRows<'a> {
         damaged.sort_by(|a, b| a.1.path.cmp(&b.1.path));
         Ok(damaged)
     }
+}
+
+/// Returns the key that a clip has in the parent.
+pub(crate) fn key_in_parent<'k>(clip_key: &'k str, renames: &'k Renames) -> &'k str {
+    renames.get(clip_key).map_or(clip_key, String::as_str)
 }
 
 fn computed_again(entry: &FileEntry) -> String {

@@ -73,15 +73,19 @@ pub(super) fn forecast(
     let kept = take::kept_features(parent, plan, settings);
     let is_kept: Vec<bool> = kept.iter().map(Option::is_some).collect();
     let mut parent_rows = None;
-    for pass in reuse::passes(&plan.shard_plan, &finished, &is_kept) {
+    let passes = reuse::passes(&plan.shard_plan, &finished, &is_kept);
+    for pass in &passes {
         let features = plan.features.only(&pass.features);
-        forecast.least_bytes += space::least_bytes(&pass, &catalog.clips, source.index(), plan);
+        forecast.least_bytes += space::least_bytes(pass, &catalog.clips, source.index(), plan);
         let is_taken = pass.features.iter().all(|&n| is_kept[n]);
         let rows = match (&mut parent_rows, parent) {
             (_, None) => None,
             _ if !is_taken => None,
             (Some(rows), _) => Some(rows),
-            (none, Some(parent)) => Some(none.insert(ParentRows::new(store, parent, renames)?)),
+            (none, Some(parent)) => {
+                let rows = ParentRows::new(store, parent, renames, &passes, &catalog.clips)?;
+                Some(none.insert(rows))
+            }
         };
         let first = pass.features.first().and_then(|&n| kept[n]);
         let rows: Option<&ParentRows<'_>> = match (rows, first) {

@@ -86,6 +86,7 @@ pub(super) struct InputAccount {
 impl PlannedVersion {
     /// Writes the plan, whose blocks are written already.
     pub(super) fn store(&self, store: &Store) -> Result<(), StoreError> {
+        store.send_tables(&self.commit.tables)?;
         store.write_planned(&self.plan_id, COMMIT_FILE, &self.commit)?;
         store.write_planned(&self.plan_id, WORK_FILE, &self.work)
     }

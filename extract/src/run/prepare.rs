@@ -7,7 +7,7 @@ use wavemill_schemas::manifest::{FileEntry, Identity};
 use wavemill_schemas::reject::Reject;
 use wavemill_source::Source;
 use wavemill_store::shards::FinishedShards;
-use wavemill_store::{Lock, Store};
+use wavemill_store::{Lock, Purpose, Store};
 
 use super::begin::{self, NewVersion, Start};
 use super::planned::{PlannedCommit, PlannedVersion, PlannedWork};
@@ -66,7 +66,8 @@ pub(super) fn prepare<'a>(
     let mut known = std::mem::take(&mut input.known);
     let files = std::mem::take(&mut input.files);
 
-    let store = Store::at(&job.store);
+    let store = Store::find(&job.store, Purpose::Writing)?;
+    store.pull_receipts()?;
     let inputs = DraftInputs {
         job,
         settings,
@@ -132,6 +133,8 @@ impl Prepared<'_> {
         } = self;
         let (plan, clips, course) = (&draft.plan, &draft.catalog.clips, &monitor.course);
 
+        // The lock is held since the receipts were copied.
+        self.store.equalize_receipts()?;
         let parent = draft.parent.as_ref();
         let earlier = EarlierRuns::new(&self.store, &self.plan_id, parent, settings)?;
         earlier.look_at_inputs(known, plan, clips, &**source, settings, course)?;

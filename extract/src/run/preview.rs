@@ -11,7 +11,7 @@ use wavemill_catalog::{Catalog, ClipRow, Duplicates, FileAccount, StepCount};
 use wavemill_runtime::course::Course;
 use wavemill_runtime::settings::Settings;
 use wavemill_schemas::manifest::FeatureEntry;
-use wavemill_store::{Decision, PlanRecord, Store, StoreError};
+use wavemill_store::{Decision, PlanRecord, Purpose, Store, StoreError};
 
 use super::begin;
 use super::forecast::{Forecast, forecast};
@@ -117,7 +117,8 @@ impl SideLabels {
 pub fn preview(job: &Job, settings: &Settings, course: &Arc<Course>) -> Result<Preview, RunError> {
     let mut input = Input::open(job, settings, course)?;
     let mut known = std::mem::take(&mut input.known);
-    let store = Store::at(&job.store);
+    let store = Store::find(&job.store, Purpose::Reading)?;
+    store.pull_receipts()?;
     let inputs = DraftInputs {
         job,
         settings,

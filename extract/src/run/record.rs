@@ -21,6 +21,7 @@ pub(super) const COMMITTED: &str = "committed";
 /// or was killed.
 #[derive(Debug)]
 pub(super) struct RunRecord {
+    store: Store,
     path: PathBuf,
     start: Instant,
 }
@@ -47,6 +48,7 @@ impl RunRecord {
             "threads": threads, "wavemill": version});
 
         let record = Self {
+            store: store.clone(),
             path,
             start: Instant::now(),
         };
@@ -70,7 +72,8 @@ impl RunRecord {
         let seconds = self.start.elapsed().as_secs_f64();
         self.append(
             &json!({"event": "end", "outcome": outcome, "seconds": seconds, "report": report}),
-        )
+        )?;
+        self.store.send([self.path])
     }
 
     /// Adds the last line to the record of a run that was interrupted or failed. An error about too many rejects then
@@ -90,6 +93,9 @@ impl RunRecord {
 
         // The run's own error matters more than a record without a last line.
         let is_written = self.append(&line).is_ok();
+        if is_written {
+            let _ = self.store.send([self.path.clone()]);
+        }
         self.listing_rejects(error, is_written)
     }
 

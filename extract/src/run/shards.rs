@@ -41,6 +41,10 @@ impl ShardRun<'_> {
     /// # Errors
     /// [`RunError::Space`] if the files that remain to be written cannot fit on the disk.
     pub(super) fn check_space(&self, finished: &FinishedShards) -> Result<(), RunError> {
+        // Copies of files that are sent to an object store are removed.
+        if self.store.remote().is_some() {
+            return Ok(());
+        }
         let passes = self.passes(finished);
         let passes = passes.iter();
         let needed_bytes = passes
@@ -120,7 +124,10 @@ impl ShardRun<'_> {
 
             let rows = match &mut parent_rows {
                 Some(rows) => rows,
-                none => none.insert(ParentRows::new(self.store, parent, self.renames)?),
+                none => {
+                    let (store, renames) = (self.store, self.renames);
+                    none.insert(ParentRows::new(store, parent, renames, passes, self.clips)?)
+                }
             };
             let threads = self.limits.threads;
             let features = &self.plan.features;

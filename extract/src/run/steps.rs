@@ -16,10 +16,11 @@ use wavemill_runtime::settings::Settings;
 use wavemill_schemas::manifest::Manifest;
 use wavemill_schemas::recipe::Recipe;
 use wavemill_source::ListedClip;
-use wavemill_store::plan::{Shard, ShardPlan};
+use wavemill_store::plan::{ClipShards, Shard, ShardPlan};
 use wavemill_store::shards::{FinishedShards, KeyInputs, ShardTask};
 use wavemill_store::{
-    Access, BLOCK_SHARDS, Claims, Lock, Parent, PlannedClip, PlannedShard, Store, StoreError,
+    Access, BLOCK_SHARDS, Claims, Lock, Parent, PlannedClip, PlannedShard, Purpose, Store,
+    StoreError,
 };
 
 use super::begin::take_lock;
@@ -32,9 +33,10 @@ use crate::error::RunError;
 use crate::features::FeaturePlan;
 use crate::incremental::input::reopen_source;
 use crate::incremental::known::KnownInputs;
+use crate::incremental::parent;
 use crate::incremental::plan::{Plan, engine_of};
 use crate::incremental::renames::Renames;
-use crate::incremental::reuse::{self, EarlierRuns};
+use crate::incremental::reuse;
 use crate::job::Job;
 use crate::threads::{ExtractError, Limits, RejectTally};
 
@@ -222,7 +224,7 @@ pub fn work<E: From<RunError>>(
     settings: impl FnOnce(&Recipe) -> Result<Settings, E>,
     monitor: &RunMonitor,
 ) -> Result<WorkReport, E> {
-    let store = Store::at(&job.store);
+    let store = Store::find(&job.store, Purpose::Writing).map_err(RunError::from)?;
     let found = open_plan(&store, job, monitor)?;
     let Found::Open(open, _lock) = found else {
         return Ok(WorkReport {
@@ -358,12 +360,18 @@ impl StoredPart<'_> {
             let source = reopen_source(audio, &work.recipe, &work.audio_root, listed)?;
             let mut known = KnownInputs::default();
             if let Some(parent) = parent {
-                let earlier = EarlierRuns::only_parent(store, &job.plan_id, parent);
-                let course = &monitor.course;
-                earlier.look_at_inputs(&mut known, &plan, &clips, &*source, settings, course)?;
-                // The previous version knows these files by other names.
+                let manifest = &parent.manifest;
+                let keys = clips.iter().map(|clip| clip.clip_key.as_str());
+                let shards = ClipShards::new(manifest, keys.clone());
+                let doubtful = match parent::seen_of_shards(store, manifest, &shards)? {
+                    Some(seen) => known.recall(seen, source.index()),
+                    None => parent::inputs(store, manifest)?.into_keys().collect(),
+                };
+                let changed = keys.filter(|clip_key| doubtful.contains(*clip_key));
+                // The previous version knows renamed files by other names.
                 let renamed = renames.keys().map(String::as_str);
-                known.read(renamed, &*source, settings, course)?;
+                let course = &monitor.course;
+                known.read(changed.chain(renamed), &*source, settings, course)?;
             }
             let run = ShardRun {
                 settings,
@@ -444,7 +452,7 @@ pub fn commit(
     settings: &Settings,
     monitor: &RunMonitor,
 ) -> Result<Report, RunError> {
-    let store = Store::at(root);
+    let store = Store::find(root, Purpose::Writing)?;
     store.require_folder()?;
     // No worker runs during the commit, so that none replaces a file of the version.
     let lock = take_lock(
@@ -464,6 +472,7 @@ pub fn commit(
         }
     };
     let (planned, parent) = (open.plan, open.parent);
+    store.pull_plan(plan_id)?;
     let finished = checked_shards(&store, &planned).map_err(|error| plan_again(&store, error))?;
     if let Err(unfinished) = require_finished(&finished, planned.work.shards) {
         // Workers have to look at shards again whose receipts were removed.
@@ -525,7 +534,7 @@ fn plan_again(store: &Store, error: RunError) -> RunError {
         return error;
     };
     let problem = format!("{clip_key}: changed after a part of the plan was written: plan again");
-    StoreError::other_plan(store.root(), problem).into()
+    StoreError::other_plan(store.place(), problem).into()
 }
 
 fn require_finished(finished: &FinishedShards, shards: usize) -> Result<(), RunError> {
@@ -592,7 +601,7 @@ fn find<T>(
         "version {version} was committed after plan {plan_id} was made, so that this plan can no longer be committed: \
          plan again"
     );
-    Err(StoreError::other_plan(store.root(), problem))
+    Err(StoreError::other_plan(store.place(), problem))
 }
 
 /// Returns the version that was made by a plan, if it is committed.

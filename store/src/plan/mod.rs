@@ -7,11 +7,12 @@
 pub mod engine;
 pub mod segments;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use wavemill_catalog::ClipRow;
 use wavemill_catalog::split::SIDES;
 use wavemill_schemas::canonical::{hash, hashes};
+use wavemill_schemas::manifest::{FileEntry, Manifest};
 use wavemill_schemas::recipe::{Recipe, SplitSpec};
 
 use self::segments::{PLAIN, segments_at_most, variants_on};
@@ -30,7 +31,7 @@ pub struct Shard {
 impl Shard {
     /// Returns the name of the receipt, such as `training-00017`.
     pub fn label(&self) -> String {
-        format!("{}-{:05}", folder_name(&self.split), self.number)
+        label(&self.split, self.number)
     }
 
     /// Returns the path of a feature's file below the store's root, such as
@@ -42,6 +43,10 @@ impl Shard {
             self.number
         )
     }
+}
+
+fn label(split: &str, number: usize) -> String {
+    format!("{}-{:05}", folder_name(split), number)
 }
 
 /// Returns the folder of a feature's files of one split below the store's root, such as
@@ -216,6 +221,45 @@ pub(crate) fn shard_numbers(seed: u64, n_shards: u64) -> impl Fn(&str) -> Option
     move |clip_key| {
         let number = hash(clip_key).checked_rem(n_shards)?;
         usize::try_from(number).ok()
+    }
+}
+
+/// The shards of a version to which some clips belong: at most one of each split. These are the only shards with rows of
+/// the clips.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClipShards {
+    numbers: BTreeMap<String, BTreeSet<usize>>,
+}
+
+impl ClipShards {
+    /// Returns the shards of the version `manifest` for the clips `clip_keys`.
+    pub fn new<'c>(
+        manifest: &Manifest,
+        clip_keys: impl IntoIterator<Item = &'c str, IntoIter: Clone>,
+    ) -> Self {
+        let clip_keys = clip_keys.into_iter();
+        let seed = manifest.recipe.split.seed;
+        let of_split = |(split, &n_shards): (&String, &u64)| {
+            let numbers = clip_keys.clone().filter_map(shard_numbers(seed, n_shards));
+            (split.clone(), numbers.collect())
+        };
+        Self {
+            numbers: manifest.shards.iter().map(of_split).collect(),
+        }
+    }
+
+    /// Returns the name of the receipt of a file of the version; `None` if the file is of another shard.
+    pub fn label_of(&self, file: &FileEntry) -> Option<String> {
+        let split = file.split.as_deref()?;
+        let number = shard_number_of(&file.path)?;
+        let is_ours = self.numbers.get(split)?.contains(&number);
+        is_ours.then(|| label(split, number))
+    }
+
+    /// Returns the names of the shards' receipts.
+    pub fn labels(&self) -> impl Iterator<Item = String> {
+        let splits = self.numbers.iter();
+        splits.flat_map(|(split, numbers)| numbers.iter().map(|&number| label(split, number)))
     }
 }
 

@@ -18,7 +18,7 @@ use super::progress::MapProgress;
 use super::role::{Role, role};
 use super::{MachineArgs, fit, input, interrupt};
 use crate::checkpoint::{self, Checkpoints, State};
-use crate::dataset::{Dataset, LoaderPlan, Side};
+use crate::dataset::{Dataset, LoaderPlan, Side, StorePlace};
 use crate::evaluate::{self, RowFileMetadata, RowFilePaths, RowFiles};
 use crate::learner::Learner;
 use crate::run;
@@ -48,9 +48,9 @@ that is evaluated repeatedly becomes a second validation split.";
 pub(crate) struct EvalCommand {
     /// Folder written by `fit`
     run: PathBuf,
-    /// The store [default: the one that the run was trained on]
+    /// The store's folder or address [default: the one that the run was trained on]
     #[arg(long, value_name = "DIR")]
-    store: Option<PathBuf>,
+    store: Option<StorePlace>,
     /// Version of the store, by number or tag [default: the run's version; with --store, the latest]
     #[arg(long, value_name = "VERSION")]
     version: Option<VersionName>,
@@ -263,7 +263,7 @@ impl EvalCommand {
 
         let (store, version) = match (&self.store, input::recorded_store(&folder)) {
             // The recorded version number belongs to the recorded store and is not valid for the store in `--store`.
-            (Some(store), _) => (store.clone(), self.version.clone()),
+            (Some(store), _) => (store.to_path_buf(), self.version.clone()),
             (None, Some((store, version))) => {
                 let recorded = VersionName::Number(version);
                 (store, Some(self.version.clone().unwrap_or(recorded)))

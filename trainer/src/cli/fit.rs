@@ -18,7 +18,7 @@ use super::like::LikeArgs;
 use super::role::{Role, role};
 use super::run_folder::{self, Changes, RunStart};
 use super::{MachineArgs, interrupt, progress, shared};
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, StorePlace};
 use crate::models::init;
 use crate::run::{self, FitOutcome, Job, RunError, RunMonitor};
 use crate::strategy::{self, Collective, Fingerprint, Ranks};
@@ -45,9 +45,9 @@ When stopped by Ctrl-C or SIGTERM, a run writes a checkpoint and prints the comm
 #[command(after_help = EXAMPLES)]
 #[allow(clippy::struct_excessive_bools)]
 pub(crate) struct FitCommand {
-    /// A feature store written by `wavemill extract`
+    /// A feature store written by `wavemill extract`: its folder, or its address such as s3://bucket/store
     #[arg(long, value_name = "DIR")]
-    store: Option<PathBuf>,
+    store: Option<StorePlace>,
     /// Version of the store, by number or tag [default: the latest]
     #[arg(long, value_name = "VERSION")]
     version: Option<VersionName>,

@@ -31,8 +31,8 @@ struct Input {
 /// The run's folder is not writable.
 pub(crate) fn write(run: &RunDir, store: &Path, data: &Dataset) -> Result<()> {
     let input = Input {
-        // The store's path is absolute, because a run may be resumed from another working directory.
-        store: store.canonicalize().unwrap_or_else(|_| store.to_owned()),
+        // A run may be resumed from another working directory.
+        store: absolute(store),
         version: data.store().version(),
         feature: data.feature().name.clone(),
         feature_id: data.feature().feature_id.clone(),
@@ -43,6 +43,11 @@ pub(crate) fn write(run: &RunDir, store: &Path, data: &Dataset) -> Result<()> {
         RECIPE,
         toml::to_string(&data.store().manifest().recipe)?,
     )
+}
+
+/// Returns the absolute path of a store without links. An address is returned unchanged.
+pub(crate) fn absolute(store: &Path) -> PathBuf {
+    store.canonicalize().unwrap_or_else(|_| store.to_owned())
 }
 
 fn put(run: &RunDir, name: &str, text: String) -> Result<()> {

@@ -63,7 +63,7 @@ impl RunStart {
 
         // The recorded version number is meaningless in a store other than the recorded one.
         let recorded = recorded
-            .filter(|(store, _)| asked.canonicalize().is_ok_and(|asked| asked == *store))
+            .filter(|(store, _)| input::absolute(asked) == *store)
             .map(|(_, version)| *version);
         Ok((asked.to_owned(), version_of(version, recorded)))
     }

@@ -27,7 +27,7 @@ use super::jobs::{self, JobPlan};
 use super::like::LikeArgs;
 use super::run_folder::new_folder;
 use super::{MachineArgs, MachineShares, fit, interrupt};
-use crate::dataset::{Dataset, Needs};
+use crate::dataset::{Dataset, Needs, StorePlace};
 use crate::ffi;
 use crate::learner::LearnError;
 use crate::models::{ModelError, init, registry};
@@ -75,9 +75,9 @@ pub(crate) struct SweepInterrupted {
 pub(crate) struct SweepCommand {
     /// Description of the trials (TOML)
     file: PathBuf,
-    /// A feature store written by `wavemill extract`
+    /// A feature store written by `wavemill extract`: its folder, or its address such as s3://bucket/store
     #[arg(long, value_name = "DIR")]
-    store: PathBuf,
+    store: StorePlace,
     /// Version of the store, by number or tag [default: the latest]
     #[arg(long, value_name = "VERSION")]
     version: Option<VersionName>,
@@ -143,7 +143,7 @@ struct CachedDataset {
 impl DatasetCache {
     fn new(command: &SweepCommand) -> Self {
         Self {
-            store: command.store.clone(),
+            store: command.store.to_path_buf(),
             version: command.version.clone(),
             machine: command.machine.clone(),
             last: None,
@@ -382,7 +382,7 @@ impl SweepCommand {
             .arg("sweep")
             .arg(&self.file)
             .arg("--store")
-            .arg(&self.store)
+            .arg(&*self.store)
             .arg("--runs")
             .arg(&self.runs);
         // A trial's process prints its result for the parent as one JSON line on stdout, see `jobs.rs`.

@@ -10,7 +10,7 @@ use indicatif::DecimalBytes;
 use wavemill_extract::run::RunMonitor;
 use wavemill_schemas::text::shown_lines;
 use wavemill_schemas::version_name::VersionName;
-use wavemill_store::Store;
+use wavemill_store::{Store, StorePlace};
 use wavemill_terminal::exit::UsageError;
 use wavemill_terminal::files::{cannot_write, part_of};
 use wavemill_terminal::interrupt::PartialFile;
@@ -45,9 +45,9 @@ Exit codes: 0 ok, 1 failed, 2 wrong usage, or no such store or version, 3 store 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct ExportCommand {
-    /// The store's folder
+    /// The store's folder, or its address such as s3://bucket/store
     #[arg(long, value_name = "DIR")]
-    store: PathBuf,
+    store: StorePlace,
     /// Version, by number or tag [default: the latest]
     #[arg(long, value_name = "VERSION")]
     version: Option<VersionName>,

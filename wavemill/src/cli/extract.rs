@@ -16,6 +16,7 @@ use wavemill_schemas::exit;
 use wavemill_schemas::recipe::Recipe;
 use wavemill_schemas::reject::Reason;
 use wavemill_schemas::text::{shown, shown_lines};
+use wavemill_store::StorePlace;
 use wavemill_terminal::exit::UsageError;
 use wavemill_terminal::output::{self, OutputArgs};
 
@@ -55,9 +56,9 @@ pub struct ExtractCommand {
     /// Folder or zip of the audio
     #[arg(long, value_name = "PATH")]
     pub audio: PathBuf,
-    /// Folder of the store; created if it does not exist
+    /// Folder of the store, or its address such as s3://bucket/store; created if it does not exist
     #[arg(long, value_name = "DIR")]
-    pub store: PathBuf,
+    pub store: StorePlace,
     /// Change a value of the recipe, such as features.log_mel.n_mels=96
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub sets: Vec<String>,
@@ -111,7 +112,7 @@ pub struct MachineArgs {
     #[arg(long, value_name = "N", env = "WAVEMILL_THREADS")]
     pub threads: Option<usize>,
     /// Memory limit of the process, such as 4GiB
-    #[arg(long, value_name = "SIZE", default_value = "4GiB", value_parser = super::sql::parse_bytes, env = "WAVEMILL_MEMORY_LIMIT")]
+    #[arg(long, value_name = "SIZE", default_value = "4GiB", value_parser = wavemill_schemas::size::parse_bytes, env = "WAVEMILL_MEMORY_LIMIT")]
     pub memory_limit: usize,
     /// Instruction set, a part of the engine and so of the guarantee of equal bytes [default: the best of this machine]
     #[arg(long, value_name = "LEVEL", value_parser = ["x86-64-v3", "scalar"])]
@@ -223,7 +224,7 @@ impl ExtractCommand {
             recipe: Recipe::load(&self.recipe, &self.sets)?,
             metadata: self.metadata.clone(),
             audio: self.audio.clone(),
-            store: self.store.clone(),
+            store: self.store.to_path_buf(),
             sides: self.sides.clone(),
         })
     }

@@ -14,7 +14,7 @@ use wavemill_schemas::version_name::VersionName;
 use wavemill_source as source;
 use wavemill_source::{Media, Source};
 use wavemill_sql::Limits;
-use wavemill_store::Store;
+use wavemill_store::{Store, StorePlace};
 use wavemill_terminal::exit::UsageError;
 use wavemill_terminal::files::{require_replaceable, write_text};
 use wavemill_terminal::output;
@@ -43,9 +43,9 @@ const MEMORY_BYTES: usize = 1 << 30;
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct ReportCommand {
-    /// The store's folder
+    /// The store's folder, or its address such as s3://bucket/store
     #[arg(long, value_name = "DIR")]
-    store: PathBuf,
+    store: StorePlace,
     /// Version, by number or tag [default: the latest]
     #[arg(long, value_name = "VERSION")]
     version: Option<VersionName>,

@@ -10,10 +10,11 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use wavemill_schemas::exit::INTERRUPTED;
 use wavemill_schemas::local_path::require_local;
+use wavemill_schemas::size::parse_bytes;
 use wavemill_schemas::version_name::VersionName;
 use wavemill_sql as sql;
 use wavemill_sql::{Console, Format, Interrupt, Limits, Prompt, SqlError};
-use wavemill_store::Store;
+use wavemill_store::{Store, StorePlace};
 use wavemill_terminal::exit::{UsageError, last_line};
 use wavemill_terminal::files::{part_of, write_file};
 
@@ -36,9 +37,9 @@ Exit codes: 0 ok, 1 failed, 2 wrong usage or SQL, 3 store damaged, 5 no space, 1
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct SqlCommand {
-    /// The store's folder
+    /// The store's folder, or its address such as s3://bucket/store
     #[arg(long, value_name = "DIR")]
-    pub store: PathBuf,
+    pub store: StorePlace,
     /// Version, by number or tag [default: the latest]
     #[arg(long, value_name = "VERSION")]
     pub version: Option<VersionName>,
@@ -107,7 +108,7 @@ impl SqlCommand {
             allow_write: self.allow_write,
         };
 
-        let session = sql::open(&self.store, &manifest, limits)?;
+        let session = sql::open(&store, &manifest, limits)?;
         for (name, file) in &self.tables {
             session.add_table(name, file)?;
         }
@@ -200,27 +201,6 @@ impl SqlCommand {
 /// Time that a stopped query has to end in order.
 const STOP_WAIT: Duration = Duration::from_millis(700);
 
-/// Parses a size such as `512MiB`, `1GiB`, `2G` or `1000000` to bytes; units are powers of 1024.
-pub(super) fn parse_bytes(text: &str) -> Result<usize, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = text[digits.len()..].to_ascii_lowercase();
-    let shift = match unit.trim_end_matches('b').trim_end_matches('i') {
-        "" => 0,
-        "k" => 10,
-        "m" => 20,
-        "g" => 30,
-        _ => return Err("give a size such as 512MiB or 1GiB".to_owned()),
-    };
-
-    let count: usize = digits
-        .trim()
-        .parse()
-        .map_err(|_| "give a size such as 512MiB or 1GiB".to_owned())?;
-    count
-        .checked_mul(1 << shift)
-        .ok_or_else(|| "the size is too large".to_owned())
-}
-
 fn parse_table(text: &str) -> Result<(String, PathBuf), String> {
     match text.split_once('=') {
         Some((name, file)) if !name.is_empty() && !file.is_empty() => {
@@ -248,17 +228,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_have_binary_units_and_a_minimum() {
-        assert_eq!(parse_bytes("1GiB"), Ok(1 << 30));
-        assert_eq!(parse_bytes("512M"), Ok(512 << 20));
-        assert_eq!(parse_bytes("200000kb"), Ok(200_000 << 10));
-        assert_eq!(parse_bytes("268435456"), Ok(256 << 20));
-
+    fn memory_limits_have_a_minimum() {
+        assert_eq!(parse_limit("1GiB"), Ok(1 << 30));
         assert!(parse_limit("1MiB").is_err());
-        assert!(
-            ["GiB", "", "-1GiB", "1TiBB", "99999999999999999999G"]
-                .iter()
-                .all(|s| parse_bytes(s).is_err())
-        );
     }
 }

@@ -13,6 +13,7 @@ use wavemill_extract::run::{
 };
 use wavemill_runtime::settings::Settings;
 use wavemill_schemas::text::shown_lines;
+use wavemill_store::StorePlace;
 use wavemill_terminal::output;
 
 use super::WaitArgs;
@@ -103,9 +104,9 @@ impl PlanCommand {
 #[derive(Debug, Args)]
 #[command(after_help = WORK_EXAMPLES)]
 pub struct WorkCommand {
-    /// Folder of the store
+    /// Folder of the store, or its address such as s3://bucket/store
     #[arg(long, value_name = "DIR")]
-    pub store: PathBuf,
+    pub store: StorePlace,
     /// Id of the plan, which `wavemill plan` printed
     #[arg(long, value_name = "ID")]
     pub plan: String,
@@ -149,7 +150,7 @@ impl WorkCommand {
     pub fn report(&self, monitor: &RunMonitor) -> Result<WorkReport> {
         wavemill_kernels::return_large_blocks();
         let job = WorkJob {
-            store: self.store.clone(),
+            store: self.store.to_path_buf(),
             plan_id: self.plan.clone(),
             share: self.part.map_or(Share::Claim, Share::Part),
             audio: self.audio.clone(),
@@ -163,9 +164,9 @@ impl WorkCommand {
 #[derive(Debug, Args)]
 #[command(after_help = COMMIT_EXAMPLES)]
 pub struct CommitCommand {
-    /// Folder of the store
+    /// Folder of the store, or its address such as s3://bucket/store
     #[arg(long, value_name = "DIR")]
-    pub store: PathBuf,
+    pub store: StorePlace,
     /// Id of the plan, which `wavemill plan` printed
     #[arg(long, value_name = "ID")]
     pub plan: String,

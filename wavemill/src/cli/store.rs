@@ -14,7 +14,7 @@ use wavemill_schemas::manifest::Manifest;
 use wavemill_schemas::text::shown;
 use wavemill_schemas::version_name::VersionName;
 use wavemill_store::{
-    Access, Diff, GcReport, Store, StoreError, Tags, VersionContent, VersionLine,
+    Access, Diff, GcReport, Store, StoreError, StorePlace, Tags, VersionContent, VersionLine,
 };
 use wavemill_terminal::exit::UsageError;
 use wavemill_terminal::output::report;
@@ -63,9 +63,9 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = format!("{INFO_EXAMPLES}{READER_EXIT_CODES}"))]
 pub struct InfoCommand {
-    /// The store's folder
+    /// The store's folder, or its address such as s3://bucket/store
     #[arg(long, value_name = "DIR", required_unless_present = "devices")]
-    store: Option<PathBuf>,
+    store: Option<StorePlace>,
     /// Version, by number or tag [default: the latest]
     #[arg(long, value_name = "VERSION")]
     version: Option<VersionName>,
@@ -284,9 +284,9 @@ fn describe(version: u64, manifest: &Manifest) -> String {
 #[derive(Debug, Args)]
 #[command(after_help = VERIFY_EXAMPLES)]
 pub struct VerifyCommand {
-    /// The store's folder
+    /// The store's folder, or its address such as s3://bucket/store
     #[arg(long, value_name = "DIR")]
-    store: PathBuf,
+    store: StorePlace,
     /// Version, by number or tag [default: the latest]
     #[arg(long, value_name = "VERSION")]
     version: Option<VersionName>,
@@ -447,9 +447,9 @@ const TAG_REFUSAL: &str = "nothing was removed, because a damaged tag may refer 
 #[derive(Debug, Args)]
 #[command(after_help = format!("{DIFF_EXAMPLES}{READER_EXIT_CODES}"))]
 pub struct DiffCommand {
-    /// The store's folder
+    /// The store's folder, or its address such as s3://bucket/store
     #[arg(long, value_name = "DIR")]
-    store: PathBuf,
+    store: StorePlace,
     /// The first version, by number or tag
     from: VersionName,
     /// The second version, by number or tag
@@ -479,7 +479,7 @@ pub fn versions_json(folder: &Path) -> Result<String> {
 /// `StoreError` if one of the versions does not exist or cannot be read.
 pub fn diff_json(folder: &Path, from: VersionName, to: VersionName, rows: bool) -> Result<String> {
     let command = DiffCommand {
-        store: folder.to_owned(),
+        store: folder.as_os_str().to_owned().into(),
         from,
         to,
         rows,

@@ -99,7 +99,7 @@ impl<'a> Reader<'a> {
         columns: &[&str],
         mut visit: impl FnMut(&RecordBatch) -> Result<(), ExportError>,
     ) -> Result<(), ExportError> {
-        let path = self.store.locate(&file.path)?;
+        let path = self.store.file(file)?;
         let failed = ExportError::read_at(&path);
         let opened = open(&path).map_err(&failed)?;
         let mut roots = Vec::with_capacity(columns.len());

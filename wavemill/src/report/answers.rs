@@ -19,7 +19,7 @@ pub(super) struct Answers<'a> {
 
 impl<'a> Answers<'a> {
     pub(super) fn open(subject: Subject<'a>, limits: Limits) -> Result<Self, ReportError> {
-        let session = sql::open(subject.store.root(), subject.manifest, limits)?;
+        let session = sql::open(subject.store, subject.manifest, limits)?;
         Ok(Self { subject, session })
     }
 

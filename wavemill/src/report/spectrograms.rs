@@ -202,7 +202,7 @@ fn pick<'a>(
     let training =
         files.filter(|file| file.split.as_deref().and_then(side_meant) == Some("training"));
     for file in training.take(FILES_MAX) {
-        let path = answers.subject.store.locate(&file.path)?;
+        let path = answers.subject.store.file(file)?;
         let rows = pick_in(&path, target, &mut wanted).map_err(read_at(&path))?;
         picked.push((file, rows));
         if wanted.values().all(|&left| left == 0) {
@@ -312,7 +312,7 @@ fn read(
 ) -> Result<Vec<Picture>, ReportError> {
     let mut pictures = Vec::new();
     for (file, rows) in picked {
-        let path = answers.subject.store.locate(&file.path)?;
+        let path = answers.subject.store.file(file)?;
         read_file(&path, feature, frames, rows, &mut pictures).map_err(read_at(&path))?;
     }
     Ok(pictures)

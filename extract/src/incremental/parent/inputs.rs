@@ -1,10 +1,12 @@
 //! State of the input files in the parent version.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use arrow::array::{Array, AsArray, StringViewArray};
 use arrow::datatypes::Int64Type;
 use wavemill_schemas::manifest::Manifest;
+use wavemill_source::InputSeen;
+use wavemill_store::plan::ClipShards;
 use wavemill_store::{Store, StoreError};
 
 use super::table::{ParentTable, text_column};
@@ -18,6 +20,16 @@ pub struct ParentInput {
     pub content: String,
     /// Hash of everything that decoding read from the file; empty if the hash is unknown or nothing was read.
     pub decode_key: String,
+}
+
+impl From<InputSeen> for ParentInput {
+    fn from(seen: InputSeen) -> Self {
+        Self {
+            bytes: seen.id.map(|id| id.bytes),
+            content: seen.content,
+            decode_key: seen.decode_key,
+        }
+    }
 }
 
 /// Reads the inputs of a version by `clip_key`. If the table of inputs is lost or damaged, the inputs are read from the
@@ -35,14 +47,57 @@ pub fn inputs(
 
     let mut inputs = HashMap::new();
     for (clip_key, seen) in store.seen(&manifest.plan_id)? {
-        let input = ParentInput {
-            bytes: seen.id.map(|id| id.bytes),
-            content: seen.content,
-            decode_key: seen.decode_key,
-        };
-        inputs.insert(clip_key, input);
+        inputs.insert(clip_key, seen.into());
     }
     Ok(inputs)
+}
+
+/// Reads the inputs of the version's `shards`, as [`inputs`] does.
+///
+/// # Errors
+/// The errors of [`inputs`].
+pub(crate) fn inputs_of_shards(
+    store: &Store,
+    manifest: &Manifest,
+    shards: &ClipShards,
+) -> Result<HashMap<String, ParentInput>, StoreError> {
+    let Some(seen) = seen_of_shards(store, manifest, shards)? else {
+        return inputs(store, manifest);
+    };
+    let seen = seen.into_iter();
+    Ok(seen
+        .map(|(clip_key, seen)| (clip_key, seen.into()))
+        .collect())
+}
+
+/// Reads the state of the inputs of the version's `shards` as recorded by the version's plan, by `clip_key`; `None` if a
+/// record is lost.
+///
+/// # Errors
+/// [`StoreError::Io`] or [`StoreError::Damaged`] if a record cannot be read.
+pub(crate) fn seen_of_shards(
+    store: &Store,
+    manifest: &Manifest,
+    shards: &ClipShards,
+) -> Result<Option<BTreeMap<String, InputSeen>>, StoreError> {
+    store.pull_seen(&manifest.plan_id, shards.labels())?;
+    let mut by_label = BTreeMap::new();
+    for label in shards.labels() {
+        let seen = store.seen_of_shard(&manifest.plan_id, &label)?;
+        if !seen.is_empty() {
+            by_label.insert(label, seen);
+        }
+    }
+
+    let first = manifest.features.first();
+    let mut files = first
+        .into_iter()
+        .flat_map(|first| manifest.files_of(&first.name));
+    let is_lost = |label: &String| !by_label.contains_key(label);
+    if files.any(|file| shards.label_of(file).as_ref().is_some_and(is_lost)) {
+        return Ok(None);
+    }
+    Ok(Some(by_label.into_values().flatten().collect()))
 }
 
 fn stored_inputs(

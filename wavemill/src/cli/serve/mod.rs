@@ -18,13 +18,13 @@ use tokio::sync::watch;
 use wavemill_decode::{FILE_BYTES_MAX, OUTPUT_S_MAX};
 use wavemill_runtime::panics::WORKER_NAME;
 use wavemill_schemas::exit::INTERRUPTED;
+use wavemill_schemas::size::parse_bytes;
 use wavemill_terminal::exit::{UsageError, last_line};
 use wavemill_terminal::output;
 
 use self::songs::{Input, SongReader};
 use super::exit::{ChildFailure, Interrupted};
 use super::program::{beside, not_there};
-use super::sql::parse_bytes;
 use super::train::{BUILD_TRAINER, TRAINER, code_of, name_among};
 use crate::serve::{self, Limits, ModelError, ModelSetup, Reader, Server, ServerSetup, Unreadable};
 

@@ -1,0 +1,88 @@
+//! Addresses of folders in object stores, and the options for their providers in the environment.
+
+use std::time::Duration;
+
+use object_store::aws::AmazonS3Builder;
+use object_store::azure::MicrosoftAzureBuilder;
+use object_store::client::SpawnedReqwestConnector;
+use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::path::Path as ObjectPath;
+use object_store::{ObjectStore, ObjectStoreScheme, RetryConfig};
+use url::Url;
+
+use crate::{RemoteError, runtime};
+
+/// Number of times that a request is repeated after an error of the server or of the connection.
+const RETRIES: usize = 8;
+/// Time after the first attempt at a request after which it is not repeated any more.
+const RETRY_TIME: Duration = Duration::from_secs(60);
+
+/// Opens the bucket of an address, and returns it with the path in it.
+pub(crate) fn open(address: &str) -> Result<(Box<dyn ObjectStore>, ObjectPath), RemoteError> {
+    let refused = |problem: String| RemoteError::Address {
+        address: address.to_owned(),
+        problem,
+    };
+    let url = Url::parse(address).map_err(|error| refused(format!("not an address: {error}")))?;
+    let (scheme, path) =
+        ObjectStoreScheme::parse(&url).map_err(|_| refused(unsupported().to_owned()))?;
+
+    let retry = RetryConfig {
+        max_retries: RETRIES,
+        retry_timeout: RETRY_TIME,
+        ..RetryConfig::default()
+    };
+    let url = url.to_string();
+    // Connections are shared by all callers, so they must not depend on the threads of one of them.
+    let runtime = runtime().map_err(|error| refused(format!("cannot start threads: {error}")))?;
+    let connector = SpawnedReqwestConnector::new(runtime.handle().clone());
+    let opened: Result<Box<dyn ObjectStore>, object_store::Error> = match scheme {
+        ObjectStoreScheme::AmazonS3 => AmazonS3Builder::from_env()
+            .with_url(url)
+            .with_retry(retry)
+            .with_http_connector(connector)
+            .build()
+            .map(|store| Box::new(store) as _),
+        ObjectStoreScheme::GoogleCloudStorage => GoogleCloudStorageBuilder::from_env()
+            .with_url(url)
+            .with_retry(retry)
+            .with_http_connector(connector)
+            .build()
+            .map(|store| Box::new(store) as _),
+        ObjectStoreScheme::MicrosoftAzure => MicrosoftAzureBuilder::from_env()
+            .with_url(url)
+            .with_retry(retry)
+            .with_http_connector(connector)
+            .build()
+            .map(|store| Box::new(store) as _),
+        _ => return Err(refused(unsupported().to_owned())),
+    };
+    let objects = opened.map_err(|error| refused(error.to_string()))?;
+    Ok((objects, path))
+}
+
+const fn unsupported() -> &'static str {
+    "not supported: give a path on this machine, or an address that begins with s3://, gs://, az:// or abfss://"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_have_a_bucket_and_a_path() {
+        let (_, path) = open("s3://music/stores/whole/").expect("an address");
+        assert_eq!(path.as_ref(), "stores/whole");
+        let (_, path) = open("gs://music").expect("an address");
+        assert_eq!(path.as_ref(), "");
+        for other in [
+            "http://host/store",
+            "ftp://host/store",
+            "s3://",
+            "memory:///x",
+        ] {
+            let error = open(other).expect_err(other);
+            assert!(error.to_string().starts_with(other), "{error}");
+        }
+    }
+}

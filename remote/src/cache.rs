@@ -1,0 +1,510 @@
+//! Local copies of the files of stores in object stores.
+//!
+//! A store's copies are in a folder of the same layout, so that everything that reads a local store reads them. Manifests
+//! and tags are copied when the store is opened, and data files when they are needed. All copies together stay below a
+//! limit: the files that were not used for the longest time are removed.
+
+use std::collections::HashSet;
+use std::env;
+use std::fs::{self, File, FileTimes, Metadata};
+use std::io::{self, Write};
+use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{LazyLock, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use wavemill_schemas::manifest::FileEntry;
+use wavemill_schemas::size::parse_bytes;
+use wavemill_schemas::version_name::TAGS_FOLDER;
+
+use crate::{Download, Found, Remote, RemoteError};
+
+/// Folders of a store's versions and tags, which are copied whole.
+const VERSION_FOLDERS: [&str; 2] = ["_wavemill/versions", TAGS_FOLDER];
+/// Folder of the plans' data, whose files are copied when they are needed.
+const DATA_FOLDER: &str = "data";
+/// Default limit of all copies in bytes: 50 GiB.
+const LIMIT_BYTES: u64 = 50 << 30;
+/// Files that a process began to use within this time may still be read by it and are not removed.
+const GRACE: Duration = Duration::from_secs(24 * 3600);
+/// End of the name of a folder of copies for writing.
+const WRITTEN: &str = "-written";
+/// Prefix of the names of unfinished copies.
+const UNFINISHED: &str = ".copy-";
+
+/// Copies that this process reads.
+static IN_USE: LazyLock<Mutex<HashSet<PathBuf>>> = LazyLock::new(Mutex::default);
+
+/// Purpose of a local copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Only reading: the copy has nothing that the object store lacks.
+    Reading,
+    /// Writing: the copy also has files that were not sent yet, perhaps those of another process. It is another folder.
+    Writing,
+}
+
+/// The local copy of a store in an object store.
+#[derive(Clone, Debug)]
+pub struct Mirror {
+    remote: Remote,
+    root: PathBuf,
+    purpose: Purpose,
+}
+
+impl Mirror {
+    /// Opens the store at `address` and copies its manifests and tags.
+    ///
+    /// # Errors
+    /// [`RemoteError`].
+    pub fn open(address: &str, purpose: Purpose) -> Result<Self, RemoteError> {
+        let remote = Remote::new(address)?;
+        let name = blake3::hash(remote.address().as_bytes()).to_hex();
+        let name = match purpose {
+            Purpose::Reading => name[..16].to_owned(),
+            Purpose::Writing => format!("{}{WRITTEN}", &name[..16]),
+        };
+        let mirror = Self {
+            remote,
+            root: cache_folder()?.join(name),
+            purpose,
+        };
+        mirror.refresh()?;
+        Ok(mirror)
+    }
+
+    /// Returns the folder of the local copies.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Returns the store's folder in the object store.
+    pub fn remote(&self) -> &Remote {
+        &self.remote
+    }
+
+    /// Copies those objects below a small folder that differ from their copies.
+    ///
+    /// # Errors
+    /// [`RemoteError`].
+    pub fn pull(&self, folder: &str) -> Result<(), RemoteError> {
+        self.pull_found(&self.remote.list(folder)?)
+    }
+
+    fn pull_found(&self, found: &[Found]) -> Result<(), RemoteError> {
+        let found = found.iter().filter(|found| is_plain(&found.name));
+        let changed = found.filter(|found| !self.is_current(found));
+        let copies = changed.map(|found| self.copy_of(&found.name, None));
+        self.remote.download(copies.collect()).map(|_| ())
+    }
+
+    /// Makes the copies below a small folder equal to the objects: like [`Mirror::pull`], and removes copies without an
+    /// object. No other process may write files there.
+    ///
+    /// # Errors
+    /// [`RemoteError`].
+    pub fn equalize(&self, folder: &str) -> Result<(), RemoteError> {
+        let found = self.remote.list(folder)?;
+        let names: HashSet<&str> = found.iter().map(|found| found.name.as_str()).collect();
+        let mut copies = Vec::new();
+        add_copies(&self.root.join(folder), &mut copies)?;
+        for Copy { path, .. } in copies {
+            let name = path.strip_prefix(&self.root).unwrap_or(&path);
+            if !is_hidden(&path) && !names.contains(&*name.to_string_lossy()) {
+                remove(&path)?;
+            }
+        }
+        self.pull_found(&found)
+    }
+
+    fn copy_of(&self, name: &str, blake3: Option<String>) -> Download {
+        Download {
+            name: name.to_owned(),
+            to: self.root.join(name),
+            blake3,
+        }
+    }
+
+    /// Removes the copies in a folder that are not equal to the objects, by size and time of modification.
+    ///
+    /// # Errors
+    /// [`RemoteError`].
+    pub fn forget_changed(&self, folder: &str) -> Result<(), RemoteError> {
+        for found in self.remote.list(folder)? {
+            if is_plain(&found.name) && !self.is_current(&found) {
+                remove(&self.root.join(&found.name))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies small files again, or removes the copies of those that do not exist.
+    ///
+    /// # Errors
+    /// [`RemoteError`].
+    pub fn pull_files(&self, names: &[String]) -> Result<(), RemoteError> {
+        let copies = names.iter().map(|name| self.copy_of(name, None));
+        let exist = self.remote.download(copies.collect())?;
+        for (name, exists) in names.iter().zip(exist) {
+            if !exists {
+                remove(&self.root.join(name))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies manifests and tags again, and the names of the plans with data.
+    ///
+    /// # Errors
+    /// [`RemoteError`].
+    pub fn refresh(&self) -> Result<(), RemoteError> {
+        for folder in VERSION_FOLDERS {
+            self.equalize(folder)?;
+        }
+
+        let plans = self.remote.folders(DATA_FOLDER)?;
+        let data = self.root.join(DATA_FOLDER);
+        if self.purpose == Purpose::Reading {
+            for path in entries(&data)? {
+                let is_there = plans.iter().any(|plan| path.ends_with(plan));
+                if !is_there {
+                    remove(&path)?;
+                }
+            }
+        }
+        for plan in plans.iter().filter(|plan| is_plain(plan)) {
+            let folder = data.join(plan);
+            fs::create_dir_all(&folder).map_err(RemoteError::copy_at(&folder, "create"))?;
+        }
+        Ok(())
+    }
+
+    fn is_current(&self, found: &Found) -> bool {
+        // Some answers give times in whole seconds. A tag may move within a second, without a change of its size.
+        let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).map(|time| time.as_secs());
+        let is_same = |copy: Metadata| {
+            let modified = copy.modified().ok().and_then(|time| seconds(time).ok());
+            copy.len() == found.bytes && modified == seconds(found.modified).ok()
+        };
+        let copy = fs::metadata(self.root.join(&found.name));
+        !found.name.starts_with(TAGS_FOLDER) && copy.is_ok_and(is_same)
+    }
+
+    /// Copies `files` that are not copied yet. A file that does not exist has no copy afterwards.
+    ///
+    /// # Errors
+    /// [`RemoteError::Damaged`] if the content of a file differs from its entry; [`RemoteError::CacheLimit`]; errors of
+    /// requests and of writing.
+    pub fn fetch(&self, files: &[&FileEntry]) -> Result<(), RemoteError> {
+        let mut missing = Vec::new();
+        for &file in files {
+            let path = self.root.join(&file.path);
+            let is_first_use = in_use().insert(path.clone());
+            // Only a writer that was killed leaves other bytes of the same length.
+            let checks_hash = is_first_use && self.purpose == Purpose::Writing;
+            if is_copy_of(&path, file, checks_hash) {
+                note_use(&path);
+            } else {
+                remove(&path)?;
+                missing.push(file);
+            }
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+
+        let bytes = missing.iter().map(|file| file.bytes).sum();
+        make_room(&cache_folder()?, bytes, limit_bytes()?)?;
+        let copies = missing
+            .iter()
+            .map(|file| self.copy_of(&file.path, Some(file.blake3.clone())));
+        self.remote.download(copies.collect()).map(|_| ())
+    }
+}
+
+/// Reports whether a file is unfinished: a copy, or a file that a writer will rename.
+fn is_hidden(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default();
+    name.to_string_lossy().starts_with('.')
+}
+
+/// Reports whether a name stays within the folder to which it is relative.
+fn is_plain(name: &str) -> bool {
+    let mut parts = Path::new(name).components();
+    parts.all(|part| matches!(part, Component::Normal(_)))
+}
+
+fn in_use() -> std::sync::MutexGuard<'static, HashSet<PathBuf>> {
+    IN_USE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Returns the folder of all local copies: `WAVEMILL_CACHE`, or `wavemill` in the user's cache folder.
+fn cache_folder() -> Result<PathBuf, RemoteError> {
+    let given = |name: &str| {
+        env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    let folder = given("WAVEMILL_CACHE")
+        .or_else(|| Some(given("XDG_CACHE_HOME")?.join("wavemill")))
+        .or_else(|| Some(given("HOME")?.join(".cache/wavemill")));
+    folder.ok_or_else(|| RemoteError::Address {
+        address: "WAVEMILL_CACHE".to_owned(),
+        problem: "name a folder for local copies of remote files in this environment variable"
+            .to_owned(),
+    })
+}
+
+/// Returns the limit of all copies in bytes.
+fn limit_bytes() -> Result<u64, RemoteError> {
+    let Ok(limit) = env::var("WAVEMILL_CACHE_LIMIT") else {
+        return Ok(LIMIT_BYTES);
+    };
+    let bytes = parse_bytes(&limit).map_err(|problem| RemoteError::Address {
+        address: format!("WAVEMILL_CACHE_LIMIT={limit}"),
+        problem,
+    })?;
+    Ok(bytes as u64)
+}
+
+/// A local copy, by which copies are removed.
+struct Copy {
+    used: SystemTime,
+    bytes: u64,
+    path: PathBuf,
+}
+
+/// Removes copies in `folder`, those first that were not used for the longest time, until `bytes` more fit below the
+/// limit.
+fn make_room(folder: &Path, bytes: u64, limit_bytes: u64) -> Result<(), RemoteError> {
+    let mut copies = Vec::new();
+    for store in entries(folder)? {
+        // A writer's folder has files that were not sent yet.
+        if !store.to_string_lossy().ends_with(WRITTEN) {
+            add_copies(&store.join(DATA_FOLDER), &mut copies)?;
+        }
+    }
+    let mut total = bytes + copies.iter().map(|copy| copy.bytes).sum::<u64>();
+
+    let now = SystemTime::now();
+    // No other thread may begin to use a file that is about to be removed.
+    let in_use = in_use();
+    copies.retain(|copy| {
+        let is_recent = now
+            .duration_since(copy.used)
+            .is_ok_and(|unused| unused < GRACE);
+        !is_recent && !in_use.contains(&copy.path)
+    });
+    copies.sort_by_key(|copy| copy.used);
+    for copy in copies {
+        if total <= limit_bytes {
+            break;
+        }
+        remove(&copy.path)?;
+        total -= copy.bytes;
+    }
+
+    if total > limit_bytes {
+        return Err(RemoteError::CacheLimit {
+            path: folder.to_owned(),
+            needed_bytes: total,
+            limit_bytes,
+        });
+    }
+    Ok(())
+}
+
+fn add_copies(folder: &Path, copies: &mut Vec<Copy>) -> Result<(), RemoteError> {
+    for path in entries(folder)? {
+        // Another process may remove a file at any time.
+        let Ok(found) = fs::symlink_metadata(&path) else {
+            continue;
+        };
+        if found.is_dir() {
+            add_copies(&path, copies)?;
+        } else {
+            copies.push(Copy {
+                used: found.accessed().unwrap_or(SystemTime::UNIX_EPOCH),
+                bytes: found.len(),
+                path,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Reports whether there is a copy of `file` at `path`. Its hash is only compared if `checks_hash` is set: a process
+/// compares each copy once. A killed process may have left other bytes of the same length.
+fn is_copy_of(path: &Path, file: &FileEntry, checks_hash: bool) -> bool {
+    if !fs::metadata(path).is_ok_and(|copy| copy.len() == file.bytes) {
+        return false;
+    }
+    let has_hash = || -> io::Result<bool> {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update_reader(File::open(path)?)?;
+        Ok(hasher.finalize().to_hex().as_str() == file.blake3)
+    };
+    !checks_hash || has_hash().is_ok_and(|is_same| is_same)
+}
+
+/// Sets the time of a copy's last use. Its time of modification is that of the object.
+fn note_use(path: &Path) {
+    // If this fails, the copy is only removed earlier.
+    let now = FileTimes::new().set_accessed(SystemTime::now());
+    let _ = File::open(path).and_then(|copy| copy.set_times(now));
+}
+
+/// Returns the paths in a folder, which need not exist.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, RemoteError> {
+    match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        listed => {
+            let listed = listed.map_err(RemoteError::copy_at(folder, "list"))?;
+            Ok(listed.flatten().map(|entry| entry.path()).collect())
+        }
+    }
+}
+
+/// Removes a file or a folder that another process may have removed already.
+fn remove(path: &Path) -> Result<(), RemoteError> {
+    let removed = match path.is_dir() && !path.is_symlink() {
+        true => fs::remove_dir_all(path),
+        false => fs::remove_file(path),
+    };
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(RemoteError::copy_at(path, "remove")(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A local copy that is being written, under another name. It is removed on drop unless it was finished.
+pub(crate) struct NewFile {
+    file: File,
+    unfinished: PathBuf,
+    path: PathBuf,
+}
+
+impl NewFile {
+    /// Creates the copy, and its folder.
+    pub(crate) fn create(path: &Path) -> Result<Self, RemoteError> {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let unfinished = path.with_file_name(format!(
+            "{UNFINISHED}{}-{number}-{name}",
+            std::process::id()
+        ));
+        let folder = path.parent().unwrap_or(path);
+        fs::create_dir_all(folder).map_err(RemoteError::copy_at(folder, "create"))?;
+        let file =
+            File::create(&unfinished).map_err(RemoteError::copy_at(&unfinished, "create"))?;
+        Ok(Self {
+            file,
+            unfinished,
+            path: path.to_owned(),
+        })
+    }
+
+    /// Appends a block.
+    pub(crate) fn write(&mut self, block: &[u8]) -> Result<(), RemoteError> {
+        let written = self.file.write_all(block);
+        written.map_err(RemoteError::copy_at(&self.unfinished, "write"))
+    }
+
+    /// Makes the copy durable and gives it its name. Otherwise a power cut could leave a copy of the right length with
+    /// other bytes.
+    pub(crate) fn finish(self, modified: SystemTime) -> Result<(), RemoteError> {
+        let finished = self
+            .file
+            .set_modified(modified)
+            .and_then(|()| self.file.sync_all())
+            .and_then(|()| fs::rename(&self.unfinished, &self.path));
+        finished.map_err(RemoteError::copy_at(&self.path, "write"))
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        // After `finish`, the file no longer has this name.
+        let _ = fs::remove_file(&self.unfinished);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Creates a copy of 10 bytes that was last used `hours` hours ago.
+    fn copy(folder: &Path, name: &str, hours: u64) -> PathBuf {
+        let path = folder.join("store/data/plan").join(name);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("room");
+        fs::write(&path, [0; 10]).expect("room");
+        let used = SystemTime::now() - Duration::from_secs(hours * 3600);
+        let file = File::open(&path).expect("a file");
+        file.set_times(FileTimes::new().set_accessed(used))
+            .expect("the owner of the file");
+        path
+    }
+
+    #[test]
+    fn copies_are_removed_in_the_order_of_their_last_use() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let folder = folder.path();
+        let [old, older, used, recent] = [
+            copy(folder, "old", 32),
+            copy(folder, "older", 33),
+            copy(folder, "used", 34),
+            copy(folder, "recent", 1),
+        ];
+        in_use().insert(used.clone());
+
+        make_room(folder, 10, 50).expect("room");
+        assert!(older.exists());
+        make_room(folder, 20, 50).expect("room");
+        assert!(!older.exists() && old.exists());
+        let error = make_room(folder, 31, 50).expect_err("two files must stay");
+        assert!(matches!(
+            error,
+            RemoteError::CacheLimit {
+                needed_bytes: 51,
+                ..
+            }
+        ));
+        assert!(!old.exists() && used.exists() && recent.exists());
+    }
+
+    #[test]
+    fn unfinished_copies_have_another_name_and_are_removed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("data/file");
+        let mut copy = NewFile::create(&path).expect("room");
+        copy.write(b"half").expect("room");
+        assert!(!path.exists());
+        drop(copy);
+        assert_eq!(
+            entries(&folder.path().join("data"))
+                .expect("a folder")
+                .len(),
+            0
+        );
+
+        let mut copy = NewFile::create(&path).expect("room");
+        copy.write(b"whole").expect("room");
+        copy.finish(UNIX_EPOCH).expect("room");
+        assert_eq!(fs::read(&path).expect("a file"), b"whole");
+        let modified = fs::metadata(&path).and_then(|copy| copy.modified());
+        assert_eq!(modified.expect("a time"), UNIX_EPOCH);
+    }
+
+    #[test]
+    fn names_stay_within_their_folder() {
+        for plain in ["a", "data/p/features/x/split=test/00000.parquet"] {
+            assert!(is_plain(plain), "{plain}");
+        }
+        for other in ["../a", "/a", "a/../../b"] {
+            assert!(!is_plain(other), "{other}");
+        }
+    }
+}

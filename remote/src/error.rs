@@ -1,0 +1,119 @@
+//! The error type for folders in object stores.
+
+use std::error::Error;
+use std::io;
+use std::path::PathBuf;
+
+/// The error type for folders in object stores.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoteError {
+    /// The address is not supported, or an option in the environment is not valid.
+    #[error("{address}: {problem}")]
+    Address {
+        /// The address as the user wrote it.
+        address: String,
+        /// Description of the problem and its remedy.
+        problem: String,
+    },
+    /// A request failed, also after it was repeated.
+    #[error("{address}: cannot {action}: {problem}")]
+    Request {
+        /// Address of the object or folder.
+        address: String,
+        /// The failed operation, such as `read`.
+        action: &'static str,
+        /// Description of the problem and its remedy.
+        problem: String,
+    },
+    /// An object differs from the file that was committed.
+    #[error("{address}: {problem}")]
+    Damaged {
+        /// Address of the object.
+        address: String,
+        /// Description of the difference.
+        problem: String,
+    },
+    /// A local copy cannot be written.
+    #[error("{path}: cannot {action}: choose a folder for local copies with WAVEMILL_CACHE")]
+    Copy {
+        /// Path of the local copy.
+        path: PathBuf,
+        /// The failed operation, such as `write`.
+        action: &'static str,
+        /// The error of the operating system.
+        source: io::Error,
+    },
+    /// The files that this process reads take more space than the local copies may take.
+    #[error(
+        "{path}: the local copies that this process needs take {needed_bytes} bytes, and the limit is {limit_bytes}: raise \
+         it with WAVEMILL_CACHE_LIMIT, such as 200GiB"
+    )]
+    CacheLimit {
+        /// Folder of the local copies.
+        path: PathBuf,
+        /// Size of the copies that this process needs.
+        needed_bytes: u64,
+        /// Maximum size of all copies.
+        limit_bytes: u64,
+    },
+}
+
+impl RemoteError {
+    /// Creates the error for a failed request.
+    pub(crate) fn of_request(
+        action: &'static str,
+        address: String,
+        error: object_store::Error,
+    ) -> Self {
+        use object_store::Error as Failed;
+        let causes = causes(&error);
+        let is_refused = match &error {
+            Failed::Unauthenticated { .. } | Failed::PermissionDenied { .. } => true,
+            // A listing that is not permitted has no error of its own.
+            _ => causes.contains("403 Forbidden") || causes.contains("401 Unauthorized"),
+        };
+        let problem = match &error {
+            _ if is_refused => format!(
+                "not permitted: check the credentials in the environment, such as AWS_ACCESS_KEY_ID and \
+                 AWS_SECRET_ACCESS_KEY ({causes})"
+            ),
+            Failed::NotFound { .. } => {
+                format!("not there: check the address, and the name of the bucket ({causes})")
+            }
+            _ => causes,
+        };
+        Self::Request {
+            address,
+            action,
+            problem,
+        }
+    }
+
+    /// Creates a function that adds the path and the failed operation to an I/O error.
+    pub(crate) fn copy_at(
+        path: &std::path::Path,
+        action: &'static str,
+    ) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Copy {
+            path,
+            action,
+            source,
+        }
+    }
+}
+
+/// Returns the messages of an error and its causes in one line. A message that ends with that of its cause is not
+/// repeated.
+fn causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let message = cause.to_string();
+        if !text.contains(&message) {
+            text = format!("{text}: {message}");
+        }
+        next = cause.source();
+    }
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,429 @@
+//! Folders in object stores: listing, reading, and local copies of their files.
+//!
+//! All functions block the calling thread. Requests run on threads of their own, so that the functions may also be called
+//! from asynchronous code.
+
+mod address;
+mod cache;
+mod error;
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::{Duration, Instant, SystemTime};
+
+use futures::{StreamExt, TryStreamExt};
+use object_store::buffered::BufWriter;
+use object_store::path::Path as ObjectPath;
+use object_store::prefix::PrefixStore;
+use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
+use tokio::io::AsyncWriteExt;
+use tokio::runtime::Runtime;
+
+pub use cache::{Mirror, Purpose};
+pub use error::RemoteError;
+
+/// Number of requests of one process that are in flight at the same time.
+const CONCURRENT_REQUESTS: usize = 16;
+/// Number of files of one process that are sent at the same time.
+const CONCURRENT_UPLOADS: usize = 4;
+/// Size of the parts in which a large file is sent, in bytes.
+const PART_BYTES: usize = 8 << 20;
+/// Number of parts of one file that are sent at the same time.
+const PARTS: usize = 2;
+
+/// Number of attempts at a request whose answer was cut.
+const ATTEMPTS: u32 = 5;
+/// Pause after the first attempt.
+const PAUSE: Duration = Duration::from_millis(200);
+/// Time after which a request is not repeated any more. Errors of the server and of the connection were then repeated
+/// by `object_store` already.
+const REPEAT_TIME: Duration = Duration::from_secs(10);
+
+/// Threads of all requests, and the process that started them.
+static RUNTIME: Mutex<Option<(u32, &'static Runtime)>> = Mutex::new(None);
+
+/// Returns the threads of all requests of this process. A forked process has none of its parent's threads.
+fn runtime() -> io::Result<&'static Runtime> {
+    let process = std::process::id();
+    let mut started = RUNTIME.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((owner, runtime)) = *started
+        && owner == process
+    {
+        return Ok(runtime);
+    }
+
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("requests")
+        .enable_all()
+        .build()?;
+    let runtime: &'static Runtime = Box::leak(Box::new(runtime));
+    *started = Some((process, runtime));
+    Ok(runtime)
+}
+
+/// A folder in an object store.
+#[derive(Clone, Debug)]
+pub struct Remote {
+    objects: Arc<PrefixStore<Box<dyn ObjectStore>>>,
+    /// The folder's address as the user wrote it, without a slash at the end.
+    address: String,
+}
+
+/// An object to be copied to a file.
+#[derive(Clone, Debug)]
+pub struct Download {
+    /// Name of the object relative to the [`Remote`] folder.
+    pub name: String,
+    /// Path of the file.
+    pub to: PathBuf,
+    /// Expected blake3 hash in lower-case hex; `None` if any content is expected.
+    pub blake3: Option<String>,
+}
+
+/// An object below a folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Name of the object relative to the [`Remote`] folder.
+    pub name: String,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Time of the last modification.
+    pub modified: SystemTime,
+}
+
+impl Remote {
+    /// Creates the folder at `address`, such as `s3://bucket/store`. No request is sent.
+    ///
+    /// # Errors
+    /// [`RemoteError::Address`] for an address that is not supported, or options in the environment that are not valid.
+    pub fn new(address: &str) -> Result<Self, RemoteError> {
+        let (objects, prefix) = address::open(address)?;
+        Ok(Self {
+            objects: Arc::new(PrefixStore::new(objects, prefix)),
+            address: address.trim_end_matches('/').to_owned(),
+        })
+    }
+
+    /// Returns the folder's address as the user wrote it, without a slash at the end.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Returns the folder for programs that send requests themselves.
+    pub fn objects(&self) -> Arc<dyn ObjectStore> {
+        Arc::clone(&self.objects) as _
+    }
+
+    /// Returns the objects directly or indirectly below `folder`, sorted by name.
+    ///
+    /// # Errors
+    /// [`RemoteError::Request`].
+    pub fn list(&self, folder: &str) -> Result<Vec<Found>, RemoteError> {
+        let prefix = ObjectPath::from(folder);
+        let objects = Arc::clone(&self.objects);
+        let listed = wait(async move {
+            repeated(|| objects.list(Some(&prefix)).try_collect::<Vec<_>>()).await
+        });
+        let listed = listed.map_err(self.failed("list", folder))?;
+
+        let found = listed.into_iter().map(|object| Found {
+            name: object.location.to_string(),
+            bytes: object.size,
+            modified: object.last_modified.into(),
+        });
+        let mut found: Vec<Found> = found.collect();
+        found.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(found)
+    }
+
+    /// Returns the names of the folders directly below `folder`.
+    ///
+    /// # Errors
+    /// [`RemoteError::Request`].
+    pub fn folders(&self, folder: &str) -> Result<Vec<String>, RemoteError> {
+        let prefix = ObjectPath::from(folder);
+        let objects = Arc::clone(&self.objects);
+        let listed =
+            wait(async move { repeated(|| objects.list_with_delimiter(Some(&prefix))).await });
+        let listed = listed.map_err(self.failed("list", folder))?;
+        let names = listed
+            .common_prefixes
+            .iter()
+            .filter_map(ObjectPath::filename);
+        Ok(names.map(str::to_owned).collect())
+    }
+
+    /// Reads `bytes` of an object.
+    ///
+    /// # Errors
+    /// [`RemoteError::Request`], also if there is no such object.
+    pub fn read(&self, name: &str, bytes: std::ops::Range<u64>) -> Result<Vec<u8>, RemoteError> {
+        let path = ObjectPath::from(name);
+        let objects = Arc::clone(&self.objects);
+        let read = wait(async move { repeated(|| objects.get_range(&path, bytes.clone())).await });
+        let read = read.map_err(self.failed("read", name))?;
+        Ok(read.into())
+    }
+
+    /// Copies objects to files, several at a time, and reports for each whether the object exists. Files appear under
+    /// their names when they are complete and have the expected content.
+    ///
+    /// # Errors
+    /// [`RemoteError::Request`], [`RemoteError::Copy`], [`RemoteError::Damaged`] for the first copy that fails.
+    pub fn download(&self, copies: Vec<Download>) -> Result<Vec<bool>, RemoteError> {
+        let this = self.clone();
+        wait(async move {
+            let copies = copies.into_iter().map(|copy| {
+                let this = this.clone();
+                async move { this.download_one(&copy).await }
+            });
+            futures::stream::iter(copies)
+                .buffered(CONCURRENT_REQUESTS)
+                .try_collect()
+                .await
+        })
+    }
+
+    async fn download_one(&self, wanted: &Download) -> Result<bool, RemoteError> {
+        let Download { name, to, blake3 } = wanted;
+        let path = ObjectPath::from(&**name);
+        let mut copy = cache::NewFile::create(to)?;
+        let mut hasher = blake3::Hasher::new();
+        // What arrived before the content was cut is kept, as long as the object is the same one.
+        let (mut received, mut version) = (0, None);
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let options = GetOptions {
+                range: (received > 0).then_some(GetRange::Offset(received)),
+                if_match: version.clone(),
+                ..GetOptions::default()
+            };
+            let object = match self.objects.get_opts(&path, options).await {
+                Err(object_store::Error::NotFound { .. }) => return Ok(false),
+                got => got.map_err(self.failed("read", name))?,
+            };
+            let modified = object.meta.last_modified.into();
+            let bytes = object.meta.size;
+            version.clone_from(&object.meta.e_tag);
+
+            let before = received;
+            let mut content = object.into_stream();
+            let ended = loop {
+                match content.next().await {
+                    None => break None,
+                    Some(Err(error)) => break Some(error),
+                    Some(Ok(block)) => {
+                        received += block.len() as u64;
+                        hasher.update(&block);
+                        copy.write(&block)?;
+                    }
+                }
+            };
+
+            match ended {
+                None if received == bytes => {
+                    let hash = hasher.finalize().to_hex();
+                    if blake3
+                        .as_ref()
+                        .is_some_and(|blake3| hash.as_str() != blake3)
+                    {
+                        return Err(self.damaged(name));
+                    }
+                    copy.finish(modified)?;
+                    return Ok(true);
+                }
+                None => return Err(self.damaged(name)),
+                Some(error)
+                    if version.is_none() || (attempts == ATTEMPTS && received == before) =>
+                {
+                    return Err(self.failed("read", name)(error));
+                }
+                Some(_) => {
+                    if received > before {
+                        attempts = 0;
+                    }
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn damaged(&self, name: &str) -> RemoteError {
+        RemoteError::Damaged {
+            address: format!("{}/{name}", self.address),
+            problem: "differs from the committed file (blake3 differs)".to_owned(),
+        }
+    }
+
+    /// Returns the size of an object in bytes; `None` if it does not exist.
+    ///
+    /// # Errors
+    /// [`RemoteError::Request`].
+    pub fn size(&self, name: &str) -> Result<Option<u64>, RemoteError> {
+        let path = ObjectPath::from(name);
+        let objects = Arc::clone(&self.objects);
+        match wait(async move { repeated(|| objects.head(&path)).await }) {
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            found => Ok(Some(found.map_err(self.failed("read", name))?.size)),
+        }
+    }
+
+    /// Writes a small object, or replaces it.
+    ///
+    /// # Errors
+    /// [`RemoteError::Request`].
+    pub fn put(&self, name: &str, bytes: Vec<u8>) -> Result<(), RemoteError> {
+        self.put_as(name, bytes, PutMode::Overwrite).map(|_| ())
+    }
+
+    /// Writes a small object unless it exists already. Returns true if it was written. It may return false although this
+    /// call wrote the object, if the answer to the request was lost.
+    ///
+    /// # Errors
+    /// [`RemoteError::Request`].
+    pub fn put_absent(&self, name: &str, bytes: Vec<u8>) -> Result<bool, RemoteError> {
+        self.put_as(name, bytes, PutMode::Create)
+    }
+
+    fn put_as(&self, name: &str, bytes: Vec<u8>, mode: PutMode) -> Result<bool, RemoteError> {
+        let path = ObjectPath::from(name);
+        let objects = Arc::clone(&self.objects);
+        let payload = PutPayload::from(bytes);
+        let put = wait(async move {
+            repeated(|| objects.put_opts(&path, payload.clone(), mode.clone().into())).await
+        });
+        match put {
+            Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
+            put => put.map(|_| true).map_err(self.failed("write", name)),
+        }
+    }
+
+    /// Writes files as objects, several at a time. Large files are sent in parts.
+    ///
+    /// # Errors
+    /// [`RemoteError::Request`], [`RemoteError::Copy`] for the first file that fails.
+    pub fn upload(&self, files: Vec<(PathBuf, String)>) -> Result<(), RemoteError> {
+        let this = self.clone();
+        wait(async move {
+            let uploads = files.into_iter().map(|(from, name)| {
+                let this = this.clone();
+                async move { this.upload_one(&from, &name).await }
+            });
+            futures::stream::iter(uploads)
+                .buffered(CONCURRENT_UPLOADS)
+                .try_collect()
+                .await
+        })
+    }
+
+    async fn upload_one(&self, from: &Path, name: &str) -> Result<(), RemoteError> {
+        let mut file = File::open(from).map_err(RemoteError::copy_at(from, "open"))?;
+        let objects: Arc<dyn ObjectStore> = self.objects();
+        let mut object = BufWriter::with_capacity(objects, ObjectPath::from(name), PART_BYTES)
+            .with_max_concurrency(PARTS);
+        let mut block = vec![0; PART_BYTES];
+        loop {
+            let n = file
+                .read(&mut block)
+                .map_err(RemoteError::copy_at(from, "read"))?;
+            if n == 0 {
+                break;
+            }
+            let written = object.write_all(&block[..n]).await;
+            written.map_err(|error| self.not_written(name, error))?;
+        }
+        let ended = object.shutdown().await;
+        ended.map_err(|error| self.not_written(name, error))
+    }
+
+    fn not_written(&self, name: &str, error: io::Error) -> RemoteError {
+        match error.downcast() {
+            Ok(error) => self.failed("write", name)(error),
+            Err(error) => RemoteError::Request {
+                address: format!("{}/{name}", self.address),
+                action: "write",
+                problem: error.to_string(),
+            },
+        }
+    }
+
+    /// Copies an object within the object store.
+    ///
+    /// # Errors
+    /// [`RemoteError::Request`].
+    pub fn copy(&self, from: &str, to: &str) -> Result<(), RemoteError> {
+        let (from_path, to_path) = (ObjectPath::from(from), ObjectPath::from(to));
+        let objects = Arc::clone(&self.objects);
+        let copied = wait(async move { repeated(|| objects.copy(&from_path, &to_path)).await });
+        copied.map_err(self.failed("copy", from))
+    }
+
+    /// Removes objects, which need not exist.
+    ///
+    /// # Errors
+    /// [`RemoteError::Request`].
+    pub fn delete(&self, names: &[String]) -> Result<(), RemoteError> {
+        let this = self.clone();
+        let names = names.to_vec();
+        wait(async move {
+            let deletions = names.into_iter().map(|name| {
+                let this = this.clone();
+                async move {
+                    let path = ObjectPath::from(&*name);
+                    match repeated(|| this.objects.delete(&path)).await {
+                        Err(object_store::Error::NotFound { .. }) => Ok(()),
+                        deleted => deleted.map_err(this.failed("remove", &name)),
+                    }
+                }
+            });
+            futures::stream::iter(deletions)
+                .buffer_unordered(CONCURRENT_REQUESTS)
+                .try_collect()
+                .await
+        })
+    }
+
+    fn failed<'a>(
+        &'a self,
+        action: &'static str,
+        name: &'a str,
+    ) -> impl FnOnce(object_store::Error) -> RemoteError + 'a {
+        move |error| RemoteError::of_request(action, format!("{}/{name}", self.address), error)
+    }
+}
+
+/// Repeats a request after errors that `object_store` does not repeat itself: an answer that ends in the middle, and a
+/// lost connection while an object is created.
+async fn repeated<T, F>(request: impl Fn() -> F) -> object_store::Result<T>
+where
+    F: Future<Output = object_store::Result<T>>,
+{
+    let started = Instant::now();
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        match request().await {
+            Err(object_store::Error::Generic { .. })
+                if attempts < ATTEMPTS && started.elapsed() < REPEAT_TIME =>
+            {
+                tokio::time::sleep(PAUSE * attempts).await;
+            }
+            result => return result,
+        }
+    }
+}
+
+/// Runs `request` on the threads of requests and waits for its result.
+fn wait<T: Send + 'static>(request: impl Future<Output = T> + Send + 'static) -> T {
+    let (send, receive) = mpsc::sync_channel(1);
+    let runtime = runtime().expect("`address::open` has started it");
+    runtime.spawn(async move {
+        // The receiver waits for exactly this message.
+        let _ = send.send(request.await);
+    });
+    receive.recv().expect("a request does not panic")
+}

@@ -1,0 +1,351 @@
+//! Stores in an object store: readers give the same answers as for a folder, and writers write the same files, also if
+//! requests fail.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+use wavemill_tests::Failed;
+
+use crate::bucket::{Bucket, Faults};
+use crate::steps::{commit, work};
+use crate::support::{
+    argv, checkpoints, contains, copy_folder, files_below, finish, fit, has_trainer, inputs, kill,
+    lacks, own_store, receipts, run, run_in, same, same_versions, scratch, start, wait_until,
+    wavemill, whole,
+};
+use crate::table::Table;
+
+/// Failures of a bad network.
+const FAULTS: Faults = Faults {
+    busy: 50,
+    late: 20,
+    cut: 33,
+};
+
+/// Starts a server whose bucket contains the shared store as `stores/whole`.
+fn with_store(name: &str, faults: Faults) -> Bucket {
+    let bucket = Bucket::start(name, faults);
+    copy_folder(whole(), &bucket.folder().join("stores/whole"));
+    bucket
+}
+
+/// Runs a command on the folder of the shared store and on its address, and compares what they print.
+fn same_output(bucket: &Bucket, cache: &Path, line: &str) -> Result<(), Failed> {
+    let address = bucket.address("stores/whole");
+    let on = |store: &str| wavemill(argv(line).into_iter().map(|word| word.replace('@', store)));
+    let folder = whole().to_string_lossy();
+    let local = run(&mut on(&folder)).exits(0)?;
+    let remote = run(bucket.used_by(&mut on(&address), cache)).exits(0)?;
+    same(line, remote.out.replace(&address, &folder), local.out)
+}
+
+/// The commands that read a store, on a server that fails.
+const READERS: [&str; 7] = [
+    "info --store @",
+    "info --store @ --versions --json",
+    "info --store @ --files",
+    "verify --store @ --json",
+    "diff --store @ 1 1 --json",
+    r#"sql --store @ --format csv "SELECT * FROM tracks ORDER BY clip_key""#,
+    r#"sql --store @ --format csv "SELECT clip_key, split, tensor_mean(log_mel) FROM features_log_mel ORDER BY 1""#,
+];
+
+#[apply(trial)]
+fn readers_of_a_bucket_print_what_readers_of_the_folder_print() -> Result<(), Failed> {
+    let bucket = with_store("remote-readers", FAULTS);
+    let cache = scratch("remote-cache");
+    for line in READERS {
+        same_output(&bucket, &cache, line)?;
+    }
+
+    // Everything is copied now, so only listings and queries need requests.
+    let before = bucket.requests();
+    same_output(&bucket, &cache, "verify --store @ --json")?;
+    let requests = bucket.requests() - before;
+    if requests > 12 {
+        return Err(format!("{requests} requests for a store that is copied already").into());
+    }
+    Ok(())
+}
+
+#[apply(trial)]
+fn exports_of_a_bucket_are_those_of_the_folder() -> Result<(), Failed> {
+    let bucket = with_store("remote-export", Faults::default());
+    let (cache, out) = (scratch("remote-export-cache"), scratch("remote-exports"));
+    let export = |store: &str, name: &str| {
+        let mut command = wavemill(argv("export --feature log_mel --format npy --store"));
+        command.arg(store).arg("--out").arg(out.join(name));
+        command
+    };
+    run(&mut export(&whole().to_string_lossy(), "local")).exits(0)?;
+    let address = bucket.address("stores/whole");
+    run(bucket.used_by(&mut export(&address, "remote"), &cache)).exits(0)?;
+    same_files(&out.join("remote"), &out.join("local"))
+}
+
+fn same_files(left: &Path, right: &Path) -> Result<(), Failed> {
+    same("names of files", files_below(left), files_below(right))?;
+    for name in files_below(left) {
+        if fs::read(left.join(&name))? != fs::read(right.join(&name))? {
+            return Err(format!("{name} differs").into());
+        }
+    }
+    Ok(())
+}
+
+/// Copies are not trusted for their length alone when they are made.
+#[apply(trial)]
+fn changed_objects_are_damage_and_not_copied() -> Result<(), Failed> {
+    let bucket = with_store("remote-damage", Faults::default());
+    let cache = scratch("remote-damage-cache");
+    let store = bucket.folder().join("stores/whole");
+    let names: Vec<String> = files_below(&store)
+        .into_iter()
+        .filter(|file| file.contains("/features/"))
+        .take(2)
+        .collect();
+    for name in &names {
+        let object = store.join(name);
+        let mut bytes = fs::read(&object)?;
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(&object, &bytes)?;
+    }
+
+    let address = bucket.address("stores/whole");
+    let verify = || {
+        let mut command = wavemill(["verify", "--store", &address]);
+        run(bucket.used_by(&mut command, &cache))
+    };
+    let ran = verify().exits(3)?;
+    let copies = files_below(&cache);
+    for name in &names {
+        contains(&ran.out, name)?;
+        let copied = copies.iter().any(|copy| copy.ends_with(name));
+        same(&format!("a copy of {name}"), copied, false)?;
+    }
+
+    fs::remove_file(store.join(&names[0]))?;
+    fs::copy(whole().join(&names[1]), store.join(&names[1]))?;
+    contains(&verify().exits(3)?.out, "missing")?;
+
+    fs::copy(whole().join(&names[0]), store.join(&names[0]))?;
+    verify().exits(0)?;
+    Ok(())
+}
+
+/// Versions and tags that appear and disappear in the bucket do so for readers with copies, too.
+#[apply(trial)]
+fn copies_follow_the_bucket() -> Result<(), Failed> {
+    let bucket = Bucket::start("remote-follow", Faults::default());
+    let cache = scratch("remote-follow-cache");
+    let local = own_store("remote-follow-store");
+    let object = bucket.folder().join("stores/whole");
+    copy_folder(&local, &object);
+
+    let address = bucket.address("stores/whole");
+    let ask = |words: &str| {
+        let mut command = wavemill(argv(words));
+        command.args(["--store", &address]);
+        run(bucket.used_by(&mut command, &cache))
+    };
+    ask("info --version paper").exits(2)?;
+    run(wavemill(argv("tag 1 paper --store")).arg(&object)).exits(0)?;
+    ask("info --version paper").exits(0)?;
+    fs::remove_file(object.join("_wavemill/tags/paper"))?;
+    ask("info --version paper").exits(2)?;
+
+    // Another store at the same address.
+    fs::remove_dir_all(object.join("data"))?;
+    fs::remove_dir_all(object.join("_wavemill"))?;
+    contains(ask("info").exits(2)?.error()?, &address)
+}
+
+#[apply(trial)]
+fn a_small_limit_of_copies_is_an_error_with_its_remedy() -> Result<(), Failed> {
+    let bucket = with_store("remote-limit", Faults::default());
+    let cache = scratch("remote-limit-cache");
+    let mut command = wavemill(["verify", "--store", &bucket.address("stores/whole")]);
+    bucket
+        .used_by(&mut command, &cache)
+        .env("WAVEMILL_CACHE_LIMIT", "10KiB");
+    run(&mut command).exits(2)?.says(&["WAVEMILL_CACHE_LIMIT"])
+}
+
+#[apply(trial)]
+fn wrong_keys_and_addresses_are_errors_with_a_remedy() -> Result<(), Failed> {
+    let bucket = with_store("remote-errors", Faults::default());
+    let cache = scratch("remote-errors-cache");
+    let info = |address: &str, change: &dyn Fn(&mut Command)| {
+        let mut command = wavemill(["info", "--store", address]);
+        change(bucket.used_by(&mut command, &cache));
+        run(&mut command)
+    };
+    let address = bucket.address("stores/whole");
+    let ran = info(&address, &|command| {
+        command.env("AWS_SECRET_ACCESS_KEY", "other");
+    })
+    .exits(1)?;
+    contains(ran.error()?, "AWS_SECRET_ACCESS_KEY")?;
+    lacks(ran.error()?, "other")?;
+
+    contains(
+        info("s3://absent/store", &|_| {}).exits(1)?.error()?,
+        "s3://absent/store",
+    )?;
+    contains(
+        info(&bucket.address("stores/no"), &|_| {})
+            .exits(2)?
+            .error()?,
+        "stores/no",
+    )?;
+    contains(
+        info("ftp://host/store", &|_| {}).exits(2)?.error()?,
+        "s3://",
+    )?;
+
+    // Commands that write a store need a folder.
+    let mut gc = wavemill(["gc", "--keep", "1", "--store", &address]);
+    contains(
+        &run(bucket.used_by(&mut gc, &cache)).exits(2)?.err,
+        "on this machine",
+    )
+}
+
+#[apply(trial)]
+#[needs(has_trainer)]
+fn a_model_trained_on_a_bucket_is_that_of_the_folder() -> Result<(), Failed> {
+    let bucket = with_store(
+        "remote-train",
+        Faults {
+            cut: 7,
+            ..Faults::default()
+        },
+    );
+    let (cache, runs) = (scratch("remote-train-cache"), scratch("remote-runs"));
+    let short = argv("--epochs 1 --set data.batch_size=8");
+    run(fit(whole(), &runs.join("local")).args(&short)).exits(0)?;
+    let address = bucket.address("stores/whole");
+    let mut remote = fit(Path::new(&address), &runs.join("remote"));
+    run(bucket.used_by(remote.args(&short), &cache)).exits(0)?;
+
+    let weights = |name: &str| -> Result<Vec<u8>, Failed> {
+        let last = checkpoints(&run_in(&runs.join(name))?).pop();
+        let last = last.ok_or("no checkpoint")?;
+        Ok(fs::read(last.join("tensors.safetensors"))?)
+    };
+    same(
+        "the same weights",
+        weights("local")? == weights("remote")?,
+        true,
+    )
+}
+
+/// Folders of local copies, which stand for machines.
+fn machines(name: &str) -> [PathBuf; 3] {
+    [0; 3].map(|_| scratch(name))
+}
+
+#[apply(trial)]
+fn extract_writes_the_same_store_to_a_bucket() -> Result<(), Failed> {
+    let bucket = Bucket::start("remote-extract", FAULTS);
+    let cache = scratch("remote-extract-cache");
+    let address = bucket.address("stores/new");
+    let extract = || {
+        let mut command = inputs().extract(Path::new(&address));
+        run(bucket.used_by(&mut command, &cache))
+    };
+    extract().exits(0)?;
+    let object = bucket.folder().join("stores/new");
+    same_versions(&object, whole())?;
+    contains(&extract().exits(0)?.err, "nothing to do")?;
+
+    // On a machine without copies, too.
+    fs::remove_dir_all(&cache)?;
+    contains(&extract().exits(0)?.err, "nothing to do")?;
+    same_versions(&object, whole())
+}
+
+#[apply(trial)]
+fn machines_without_a_shared_disk_write_the_same_store() -> Result<(), Failed> {
+    let bucket = Bucket::start("remote-steps", FAULTS);
+    let caches = machines("remote-machine");
+    let address = bucket.address("stores/new");
+    let store = Path::new(&address);
+    let on = |machine: usize, mut command: Command| {
+        bucket.used_by(&mut command, &caches[machine]);
+        command
+    };
+    let id = run(&mut on(0, inputs().plan(store))).exits(0)?;
+    let id = id.out.trim();
+    run(&mut on(1, commit(store, id))).exits(9)?;
+
+    // A worker that is killed while it sends, and workers of other machines with the same shards.
+    let object = bucket.folder().join("stores/new");
+    let mut slow = on(1, work(store, id, "1/1"));
+    let mut killed = start(slow.env("FAILPOINTS", "worker-panic=sleep(50)"));
+    wait_until(&mut killed, "a receipt", || receipts(&object) >= 2)?;
+    kill(killed)?;
+    let workers = [(1, "1/2"), (2, "1/2"), (2, "2/2")];
+    let started = workers.map(|(machine, part)| start(&mut on(machine, work(store, id, part))));
+    for worker in started {
+        finish(worker).exits(0)?;
+    }
+
+    let commits = [0, 2].map(|machine| start(&mut on(machine, commit(store, id))));
+    for worker in commits {
+        finish(worker).exits(0)?;
+    }
+    same_versions(&object, whole())?;
+    let left = files_below(&object.join("_wavemill/plans"));
+    same("stored plans", left.len(), 0)?;
+    contains(
+        &run(&mut on(1, work(store, id, "1/2"))).exits(0)?.err,
+        "is committed",
+    )?;
+    run(&mut on(1, wavemill(["verify", "--store", &address])))
+        .exits(0)
+        .map(|_| ())
+}
+
+/// Files of the previous version are reused, and its rows are taken over, without a disk that has them.
+#[apply(trial)]
+fn second_version_in_a_bucket_equals_one_on_a_disk() -> Result<(), Failed> {
+    let bucket = Bucket::start("remote-grow", Faults::default());
+    let caches = machines("remote-grow-machine");
+    let address = bucket.address("stores/grown");
+    let object = bucket.folder().join("stores/grown");
+    let mut table = Table::new("remote-grow-table", 40);
+    let one = table.store();
+    let on = |machine: usize, mut command: Command| {
+        bucket.used_by(&mut command, &caches[machine]);
+        run(&mut command)
+    };
+
+    let store = Path::new(&address);
+    on(0, table.written()?.extract(store)).exits(0)?;
+    run(&mut table.written()?.extract(&one)).exits(0)?;
+    same_versions(&object, &one)?;
+
+    for track in 40..43 {
+        table.add(track);
+    }
+    let grown = table.written()?;
+    let mut plan = grown.plan(store);
+    plan.arg("--new-version");
+    let id = on(1, plan).exits(0)?;
+    let id = id.out.trim();
+    let mut claimed = wavemill([
+        "work", "--claim", "--json", "--plan", id, "--store", &address,
+    ]);
+    claimed
+        .env("WAVEMILL_THREADS", "1")
+        .env("WAVEMILL_BACKEND", "cpu");
+    let worked: Value = serde_json::from_str(&on(2, claimed).exits(0)?.out)?;
+    same("clips decoded", worked["clips_decoded"].as_u64(), Some(3))?;
+    on(0, commit(store, id)).exits(0)?;
+    run(grown.extract(&one).arg("--new-version")).exits(0)?;
+    same_versions(&object, &one)
+}
