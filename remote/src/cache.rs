@@ -105,7 +105,13 @@ impl Mirror {
     /// [`RemoteError`].
     pub fn equalize(&self, folder: &str) -> Result<(), RemoteError> {
         let found = self.remote.list(folder)?;
-        let names: HashSet<&str> = found.iter().map(|found| found.name.as_str()).collect();
+        self.remove_others(folder, &found.iter().collect::<Vec<_>>())?;
+        self.pull_found(&found)
+    }
+
+    /// Removes the copies below a folder that are not those of the objects `kept`.
+    fn remove_others(&self, folder: &str, kept: &[&Found]) -> Result<(), RemoteError> {
+        let names: HashSet<&str> = kept.iter().map(|found| found.name.as_str()).collect();
         let mut copies = Vec::new();
         add_copies(&self.root.join(folder), &mut copies)?;
         for Copy { path, .. } in copies {
@@ -114,7 +120,7 @@ impl Mirror {
                 remove(&path)?;
             }
         }
-        self.pull_found(&found)
+        Ok(())
     }
 
     fn copy_of(&self, name: &str, blake3: Option<String>) -> Download {
@@ -125,17 +131,14 @@ impl Mirror {
         }
     }
 
-    /// Removes the copies in a folder that are not equal to the objects, by size and time of modification.
+    /// Removes the copies below a folder that are not equal to an object, by size and time of modification.
     ///
     /// # Errors
     /// [`RemoteError`].
     pub fn forget_changed(&self, folder: &str) -> Result<(), RemoteError> {
-        for found in self.remote.list(folder)? {
-            if is_plain(&found.name) && !self.is_current(&found) {
-                remove(&self.root.join(&found.name))?;
-            }
-        }
-        Ok(())
+        let mut found = self.remote.list(folder)?;
+        found.retain(|found| self.is_current(found));
+        self.remove_others(folder, &found.iter().collect::<Vec<_>>())
     }
 
     /// Copies small files again, or removes the copies of those that do not exist.

@@ -66,12 +66,14 @@ impl RemoteError {
         error: object_store::Error,
     ) -> Self {
         use object_store::Error as Failed;
+
         let causes = causes(&error);
         let is_refused = match &error {
             Failed::Unauthenticated { .. } | Failed::PermissionDenied { .. } => true,
             // A listing that is not permitted has no error of its own.
             _ => causes.contains("403 Forbidden") || causes.contains("401 Unauthorized"),
         };
+
         let problem = match &error {
             _ if is_refused => format!(
                 "not permitted: check the credentials in the environment, such as AWS_ACCESS_KEY_ID and \

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant, SystemTime};
 
-use futures::{StreamExt, TryStreamExt};
+use futures::{Stream, StreamExt, TryStreamExt};
 use object_store::buffered::BufWriter;
 use object_store::path::Path as ObjectPath;
 use object_store::prefix::PrefixStore;
@@ -192,8 +192,10 @@ impl Remote {
         let path = ObjectPath::from(&**name);
         let mut copy = cache::NewFile::create(to)?;
         let mut hasher = blake3::Hasher::new();
-        // What arrived before the content was cut is kept, as long as the object is the same one.
-        let (mut received, mut version) = (0, None);
+
+        // A cut download continues after the received bytes, as long as the object is the same one.
+        let mut received = 0;
+        let mut version = None;
         let mut attempts = 0;
         loop {
             attempts += 1;
@@ -206,49 +208,30 @@ impl Remote {
                 Err(object_store::Error::NotFound { .. }) => return Ok(false),
                 got => got.map_err(self.failed("read", name))?,
             };
-            let modified = object.meta.last_modified.into();
             let bytes = object.meta.size;
+            let modified = object.meta.last_modified.into();
             version.clone_from(&object.meta.e_tag);
 
             let before = received;
-            let mut content = object.into_stream();
-            let ended = loop {
-                match content.next().await {
-                    None => break None,
-                    Some(Err(error)) => break Some(error),
-                    Some(Ok(block)) => {
-                        received += block.len() as u64;
-                        hasher.update(&block);
-                        copy.write(&block)?;
-                    }
+            let content = object.into_stream();
+            let cut = receive(content, &mut copy, &mut hasher, &mut received).await?;
+            let Some(error) = cut else {
+                let hash = hasher.finalize().to_hex();
+                let is_expected = blake3.as_deref().is_none_or(|blake3| blake3 == &*hash);
+                if received != bytes || !is_expected {
+                    return Err(self.damaged(name));
                 }
+                copy.finish(modified)?;
+                return Ok(true);
             };
 
-            match ended {
-                None if received == bytes => {
-                    let hash = hasher.finalize().to_hex();
-                    if blake3
-                        .as_ref()
-                        .is_some_and(|blake3| hash.as_str() != blake3)
-                    {
-                        return Err(self.damaged(name));
-                    }
-                    copy.finish(modified)?;
-                    return Ok(true);
-                }
-                None => return Err(self.damaged(name)),
-                Some(error)
-                    if version.is_none() || (attempts == ATTEMPTS && received == before) =>
-                {
-                    return Err(self.failed("read", name)(error));
-                }
-                Some(_) => {
-                    if received > before {
-                        attempts = 0;
-                    }
-                    tokio::time::sleep(PAUSE).await;
-                }
+            if received > before {
+                attempts = 0;
             }
+            if version.is_none() || attempts == ATTEMPTS {
+                return Err(self.failed("read", name)(error));
+            }
+            tokio::time::sleep(PAUSE).await;
         }
     }
 
@@ -394,6 +377,26 @@ impl Remote {
     ) -> impl FnOnce(object_store::Error) -> RemoteError + 'a {
         move |error| RemoteError::of_request(action, format!("{}/{name}", self.address), error)
     }
+}
+
+/// Appends content to a copy and its hash, and counts its bytes. Returns the error that cut the content, if any.
+async fn receive<B: AsRef<[u8]>>(
+    mut content: impl Stream<Item = object_store::Result<B>> + Unpin,
+    copy: &mut cache::NewFile,
+    hasher: &mut blake3::Hasher,
+    received: &mut u64,
+) -> Result<Option<object_store::Error>, RemoteError> {
+    while let Some(block) = content.next().await {
+        let block = match block {
+            Ok(block) => block,
+            Err(error) => return Ok(Some(error)),
+        };
+        let block = block.as_ref();
+        *received += block.len() as u64;
+        hasher.update(block);
+        copy.write(block)?;
+    }
+    Ok(None)
 }
 
 /// Repeats a request after errors that `object_store` does not repeat itself: an answer that ends in the middle, and a

@@ -80,6 +80,7 @@ impl UncheckedFooters {
         let Some(entry) = entry else {
             return Ok(());
         };
+
         let full = self.store.place().join(path);
         let has_footer = match remote_footer(&self.store, &entry)? {
             Some(footer) => Ok(entry

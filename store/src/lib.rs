@@ -53,7 +53,7 @@ pub struct Store {
     /// Paths and hashes of the files whose blake3 was verified. A run checks the parent's files several times but reads
     /// each file only once for this.
     sound: Arc<Mutex<HashSet<(String, String)>>>,
-    /// What was already read from an object store.
+    /// Facts about a plan that were already read from an object store.
     listed: Arc<Mutex<Listed>>,
 }
 

@@ -279,6 +279,8 @@ impl Store {
                     return Err(self.inputs_changed(label));
                 }
                 Some(theirs) if theirs.file.blake3 == receipt.file.blake3 => {
+                    // As below.
+                    let _ = fs::remove_file(file);
                     return Ok(Some(theirs));
                 }
                 // Another worker sent other bytes for the same inputs. The receipt has to describe the object.
@@ -289,7 +291,7 @@ impl Store {
             }
         }
         write_renamed(&path, text.as_bytes())?;
-        // The copy only takes space now. If it cannot be removed, the limit of copies removes it later.
+        // The copy is not needed any more. If it cannot be removed, it only takes space.
         let _ = fs::remove_file(file);
         Ok(Some(receipt.clone()))
     }
@@ -314,9 +316,7 @@ impl Store {
         self.refresh()?;
         Ok(Some(is_ours))
     }
-}
 
-impl Store {
     /// Checks that every file of a manifest is in the object store.
     fn require_objects(&self, manifest: &Manifest) -> Result<(), StoreError> {
         self.listed().sizes.clear();
@@ -335,7 +335,7 @@ impl Store {
     }
 }
 
-/// What a process already read from an object store.
+/// Facts about a plan that a process already read from an object store.
 #[derive(Debug, Default)]
 pub(super) struct Listed {
     /// Sizes of files, by their path in the store.

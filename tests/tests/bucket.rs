@@ -25,7 +25,7 @@ use crate::support::scratch;
 /// Name of the only bucket.
 const BUCKET: &str = "music";
 
-/// How often the server fails. Requests are counted, so that all tests fail in the same way.
+/// Frequencies of the failures of the server. Requests are counted, so that all tests fail in the same way.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Faults {
     /// One of this number of requests gets the status 503; 0 for none.

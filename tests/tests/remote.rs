@@ -133,7 +133,10 @@ fn changed_objects_are_damage_and_not_copied() -> Result<(), Failed> {
 
     fs::copy(whole().join(&names[0]), store.join(&names[0]))?;
     verify().exits(0)?;
-    Ok(())
+
+    // A copy does not hide that its object is lost.
+    fs::remove_file(store.join(&names[0]))?;
+    contains(&verify().exits(3)?.out, "missing")
 }
 
 /// Versions and tags that appear and disappear in the bucket do so for readers with copies, too.

@@ -76,6 +76,7 @@ impl<'a> ParentRows<'a> {
         let members = members.flat_map(|task| &task.shard.members);
         let keys = members.map(|&row| key_in_parent(&clips[row].clip_key, renames));
         let shards = ClipShards::new(&parent.manifest, keys);
+
         Ok(Self {
             store,
             parent,
