@@ -23,6 +23,7 @@ mod rows;
 mod running;
 mod script;
 mod session;
+mod shared;
 mod table;
 pub mod tensor;
 #[cfg(any(test, feature = "testing"))]
@@ -39,3 +40,4 @@ pub use provider::table_provider;
 pub use rows::Rows;
 pub use running::Interrupt;
 pub use session::{Limits, Session, open};
+pub use shared::{SharedEnvironment, SharedSession};

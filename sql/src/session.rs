@@ -17,7 +17,7 @@ use datafusion::datasource::source_as_provider;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::object_store::ObjectStoreUrl;
-use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::logical_expr::{self as logical, DdlStatement, Expr, LogicalPlan};
 use datafusion::object_store::ObjectStore;
 use datafusion::object_store::local::LocalFileSystem;
@@ -42,7 +42,7 @@ const BATCH_BYTES: usize = 32 << 20;
 /// Maximum size of a batch if the plan holds rows back for sorting, joining or grouping. The reader allocates whole
 /// batches, so with the normal size a few rows left by a filter would hold 32 MiB: `ORDER BY … LIMIT 100` then exceeded
 /// 512 MB. With this size it takes 70 MB.
-const HELD_BATCH_BYTES: usize = 1 << 20;
+pub(super) const HELD_BATCH_BYTES: usize = 1 << 20;
 /// Maximum number of rows in a batch without tensors.
 const BATCH_ROWS_MAX: usize = 8192;
 /// Fraction of the memory limit that sorts, joins and aggregates may use. The rest is for readers and batches in
@@ -70,7 +70,8 @@ pub struct Limits {
 }
 
 impl Limits {
-    fn workers(&self) -> usize {
+    /// Returns the number of threads on which a query runs.
+    pub fn workers(&self) -> usize {
         self.threads.min(self.memory_bytes / WORKER_BYTES).max(1)
     }
 }
@@ -85,9 +86,9 @@ pub struct Session {
 
 /// Plans statements and starts their execution, on any thread.
 #[derive(Clone)]
-struct Planner {
+pub(super) struct Planner {
     store: Store,
-    ctx: SessionContext,
+    pub(super) ctx: SessionContext,
     limits: Limits,
     interrupt: Interrupt,
 }
@@ -98,7 +99,16 @@ struct Planner {
 /// # Errors
 /// [`SqlError::NoStore`] if the folder is missing, and [`SqlError::Failed`] if DataFusion cannot be set up.
 pub fn open(store: &Store, manifest: &Manifest, limits: Limits) -> Result<Session, SqlError> {
-    let url = ObjectStoreUrl::parse(format!("{URL_SCHEME}://wavemill"))?;
+    let env = environment(store, &limits)?;
+    let state = SessionStateBuilder::new().with_runtime_env(env);
+    open_with(store, manifest, limits, state)
+}
+
+/// Creates the memory pool of one or more sessions over `store`, and registers its files.
+///
+/// # Errors
+/// [`SqlError::NoStore`] if the folder is missing.
+pub(super) fn environment(store: &Store, limits: &Limits) -> Result<Arc<RuntimeEnv>, SqlError> {
     // The manifest's paths are relative to the store's folder.
     let files: Arc<dyn ObjectStore> = match store.remote() {
         Some(remote) => remote.objects(),
@@ -114,18 +124,33 @@ pub fn open(store: &Store, manifest: &Manifest, limits: Limits) -> Result<Sessio
     let env = RuntimeEnvBuilder::new()
         .with_memory_pool(Arc::new(pool))
         .build_arc()?;
-    env.register_object_store(url.as_ref(), files);
+    env.register_object_store(store_url()?.as_ref(), files);
+    Ok(env)
+}
 
-    let state = SessionStateBuilder::new()
+fn store_url() -> Result<ObjectStoreUrl, SqlError> {
+    Ok(ObjectStoreUrl::parse(format!("{URL_SCHEME}://wavemill"))?)
+}
+
+/// Opens a version as [`open`] does, with the environment and the query planner of `state`.
+///
+/// # Errors
+/// [`SqlError::Failed`] if DataFusion cannot be set up.
+pub(super) fn open_with(
+    store: &Store,
+    manifest: &Manifest,
+    limits: Limits,
+    state: SessionStateBuilder,
+) -> Result<Session, SqlError> {
+    let state = state
         .with_config(config(&limits))
-        .with_runtime_env(env)
         .with_default_features()
         .build();
     let ctx = SessionContext::new_with_state(state);
 
     // Shared by the readers of all tables, which record the opened files in it. Used to explain why a query failed.
     let opened = OpenedFiles::default();
-    let catalog = catalog::build(store, &url, manifest, &opened)?;
+    let catalog = catalog::build(store, &store_url()?, manifest, &opened)?;
     ctx.register_catalog(CATALOG, Arc::new(catalog));
     functions::all().for_each(|function| ctx.register_udf(function));
     ctx.register_udaf(average::tensor_avg());
@@ -270,6 +295,20 @@ impl Session {
         self.version.rows_of(table)
     }
 
+    pub(super) const fn planner(&self) -> &Planner {
+        &self.planner
+    }
+
+    /// Returns the cause of a failed query; see [`Version::explain`].
+    pub(super) fn explain(&self, error: SqlError) -> SqlError {
+        self.version.explain(error, &self.opened, || false)
+    }
+
+    /// Forgets the files that earlier queries opened, so that they cannot be named as the cause of a later failure.
+    pub(super) fn forget_opened(&self) {
+        self.opened.clear();
+    }
+
     /// Returns a handle that stops the running query.
     pub fn interrupt(&self) -> Interrupt {
         self.interrupt.clone()
@@ -302,19 +341,28 @@ impl Session {
 
 impl Planner {
     async fn stream(&self, statement: Statement) -> Result<SendableRecordBatchStream, SqlError> {
+        let plan = self.permitted(statement).await?;
+
+        // Existing files in the target's folder are the user's and must stay if the statement fails.
+        self.note_target(&plan)?;
+        self.execute(plan).await
+    }
+
+    /// Plans a statement, and refuses it before anything is executed if it may not run.
+    ///
+    /// # Errors
+    /// [`SqlError`] of a wrong or refused statement.
+    pub(super) async fn permitted(&self, statement: Statement) -> Result<LogicalPlan, SqlError> {
         self.check_tables(&statement)?;
         let plan = self.plan(statement).await?;
 
-        // Refuse statements before anything is executed. `--allow-write` permits writing, but never into the store.
+        // `--allow-write` permits writing, but never into the store.
         if !self.limits.allow_write {
             refuse_writes(&plan)?;
         }
         self.refuse_own_files(&plan)?;
         refuse_limits(&plan)?;
-
-        // Existing files in the target's folder are the user's and must stay if the statement fails.
-        self.note_target(&plan)?;
-        self.execute(plan).await
+        Ok(plan)
     }
 
     /// Starts a plan, with batches of as many rows as fit into memory.
@@ -325,15 +373,12 @@ impl Planner {
         // rows.
         let plan = state.optimize(&plan)?;
 
-        // DataFusion limits a batch by rows, and one row may take 330 KB.
-        if let Some(row_bytes) = widest_row(&plan)? {
-            let batch_bytes = if holds_rows(&plan)? {
-                HELD_BATCH_BYTES
-            } else {
-                BATCH_BYTES
-            };
-
-            let batch_rows = (batch_bytes / row_bytes).clamp(1, BATCH_ROWS_MAX);
+        let batch_bytes = if holds_rows(&plan)? {
+            HELD_BATCH_BYTES
+        } else {
+            BATCH_BYTES
+        };
+        if let Some(batch_rows) = batch_rows(&plan, batch_bytes)? {
             let execution = &mut state.config_mut().options_mut().execution;
             execution.batch_size = ConfigNonZeroUsize::try_new(batch_rows)?;
         }
@@ -417,13 +462,16 @@ impl Planner {
 
     /// Reports unknown tables with similar names, which DataFusion's own message lacks.
     fn check_tables(&self, statement: &Statement) -> Result<(), SqlError> {
-        for table in self.ctx.state().resolve_table_references(statement)? {
+        let state = self.ctx.state();
+        for table in state.resolve_table_references(statement)? {
             let schema = table.schema().unwrap_or(STORE);
             // Only check the schemas of the store: DataFusion itself checks tables of `information_schema`.
             let is_ours = [STORE, RAW].contains(&schema);
             // Other statements may contain the name of a table that they create.
             let is_read = matches!(statement, Statement::Statement(inner) if is_query(inner));
-            if is_ours && is_read && !self.table_exists(schema, table.table()) {
+            // The name of a function such as `generate_series` is also reported as the name of a table.
+            let is_function = state.table_functions().contains_key(table.table());
+            if is_ours && is_read && !is_function && !self.table_exists(schema, table.table()) {
                 return Err(self.unknown_table(&table.to_string()));
             }
         }
@@ -501,7 +549,11 @@ fn is_query(statement: &datafusion::sql::sqlparser::ast::Statement) -> bool {
     matches!(statement, Query(_) | Explain { .. } | ExplainTable { .. })
 }
 
-fn refuse_writes(plan: &LogicalPlan) -> Result<(), SqlError> {
+/// Refuses DDL, DML and COPY anywhere in a plan.
+///
+/// # Errors
+/// [`SqlError::Refused`].
+pub(super) fn refuse_writes(plan: &LogicalPlan) -> Result<(), SqlError> {
     let mut writes = None;
     plan.apply_with_subqueries(|node| {
         writes = match node {
@@ -531,6 +583,19 @@ fn refuse_limits(plan: &LogicalPlan) -> Result<(), SqlError> {
         "{name} cannot be changed by SQL: --memory-limit and TMPDIR control how much memory a query uses and where it spills"
     );
     Err(SqlError::Meaning { detail })
+}
+
+/// Returns the number of rows of a batch with at most `batch_bytes` of tensors, at least 1, or `None` if `plan` reads no
+/// tensors. DataFusion limits a batch by rows, and one row may take 330 KB.
+///
+/// # Errors
+/// If DataFusion cannot walk the plan, which does not occur in practice.
+pub(super) fn batch_rows(
+    plan: &LogicalPlan,
+    batch_bytes: usize,
+) -> Result<Option<usize>, SqlError> {
+    let row_bytes = widest_row(plan)?;
+    Ok(row_bytes.map(|row_bytes| (batch_bytes / row_bytes).clamp(1, BATCH_ROWS_MAX)))
 }
 
 /// Returns the number of bytes of tensors in the widest row of the plan's tables, or `None` if no tensor is read.

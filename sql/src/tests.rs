@@ -375,6 +375,16 @@ fn parquet_results_keep_tensors_as_the_store_has_them() {
 }
 
 #[test]
+fn functions_are_not_unknown_tables() {
+    let session = session(&TestStore::small());
+    let found = csv(
+        &session,
+        "SELECT sum(value) AS s FROM generate_series(1, 3)",
+    );
+    assert_eq!(found, "s\n6\n");
+}
+
+#[test]
 fn mistakes_are_one_line_with_the_nearest_name() {
     let store = TestStore::small();
     let session = session(&store);

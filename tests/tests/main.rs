@@ -46,6 +46,7 @@ mod serve;
 mod signals;
 mod sounds;
 mod sql;
+mod sql_server;
 mod steps;
 mod store;
 mod stretch;

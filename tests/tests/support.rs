@@ -136,6 +136,7 @@ pub(crate) fn wavemill<S: AsRef<std::ffi::OsStr>>(words: impl IntoIterator<Item 
         "WAVEMILL_THREADS",
         "WAVEMILL_BACKEND",
         "WAVEMILL_DEVICES",
+        "WAVEMILL_SQL_PASSWORD",
         "RUST_BACKTRACE",
         "COLUMNS",
     ] {

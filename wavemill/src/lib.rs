@@ -5,3 +5,4 @@ pub mod cli;
 mod export;
 mod report;
 mod serve;
+mod sql_server;

@@ -18,6 +18,7 @@ pub mod recipe;
 pub mod report;
 pub mod serve;
 pub mod sql;
+pub mod sql_server;
 pub mod steps;
 pub mod store;
 pub mod tag;
@@ -79,6 +80,7 @@ enum Command {
     Work(steps::WorkCommand),
     Commit(steps::CommitCommand),
     Sql(sql::SqlCommand),
+    SqlServer(sql_server::SqlServerCommand),
     Info(store::InfoCommand),
     Verify(store::VerifyCommand),
     Tag(tag::TagCommand),
@@ -133,6 +135,7 @@ const fn interrupted(command: &Command) -> Option<&'static str> {
         Command::Extract(_) | Command::Plan(_) | Command::Work(_) | Command::Export(_) => {
             "interrupted before anything was done; nothing was written"
         }
+        Command::SqlServer(_) => "interrupted before the server was ready",
         Command::Commit(_) => "interrupted; run the same command again to continue",
         Command::Verify(_) => "interrupted while the version was checked; nothing was changed",
         Command::Report(_) => "interrupted; no page was written",
@@ -162,6 +165,7 @@ fn run(command: Command) -> Result<u8> {
         Command::Work(command) => return command.run(),
         Command::Commit(command) => return command.run(),
         Command::Sql(command) => command.run(),
+        Command::SqlServer(command) => command.run(),
         Command::Info(command) => command.run(),
         Command::Verify(command) => command.run(),
         Command::Tag(command) => command.run(),

@@ -211,7 +211,8 @@ fn parse_table(text: &str) -> Result<(String, PathBuf), String> {
     }
 }
 
-fn parse_limit(text: &str) -> Result<usize, String> {
+/// Parses a memory limit for queries.
+pub(super) fn parse_limit(text: &str) -> Result<usize, String> {
     let bytes = parse_bytes(text)?;
     if bytes < MEMORY_LIMIT_BYTES_MIN {
         Err("must be at least 128MiB".to_owned())

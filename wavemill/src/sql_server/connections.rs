@@ -1,0 +1,377 @@
+//! Accepts clients, and passes their messages to `datafusion-postgres` one after the other.
+//!
+//! The library's own loop can neither end a query that returns rows slowly nor tell a refused client the reason. This
+//! loop handles each message beside everything that may end it: the time limit, the client's request to cancel, its
+//! disappearance, and the end of the server.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::io;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use datafusion_postgres::DfSessionService;
+use datafusion_postgres::pgwire::api::cancel::CancelHandler;
+use datafusion_postgres::pgwire::api::query::ExtendedQueryHandler;
+use datafusion_postgres::pgwire::api::store::PortalStore as _;
+use datafusion_postgres::pgwire::api::{
+    ClientInfo as _, ClientPortalStore as _, NoopHandler, PgWireConnectionState,
+};
+use datafusion_postgres::pgwire::error::{PgWireError, PgWireResult};
+use datafusion_postgres::pgwire::messages::PgWireFrontendMessage;
+use datafusion_postgres::pgwire::messages::cancel::CancelRequest;
+use datafusion_postgres::pgwire::tokio::server::{
+    MaybeTls, PgWireMessageServerCodec, negotiate_tls, process_error, process_message,
+};
+use futures::{FutureExt as _, StreamExt as _};
+use tokio::io::Interest;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::{JoinError, JoinSet, spawn_blocking};
+use tokio::time::{sleep, timeout};
+use tokio_util::codec::Framed;
+use wavemill_runtime::panics::Panic;
+use wavemill_sql::{SharedSession, SqlError};
+
+use super::SqlServer;
+use super::errors::{
+    ADMIN_SHUTDOWN, INTERNAL, QUERY_CANCELED, TOO_MANY_CONNECTIONS, error, explained, fatal,
+};
+use super::statements::hooks;
+
+/// A connection with the state of the protocol.
+pub(super) type Socket = Framed<
+    MaybeTls,
+    PgWireMessageServerCodec<<DfSessionService as ExtendedQueryHandler>::Statement>,
+>;
+
+/// Maximum time from accepting a client to its first query: for TLS and the password.
+const STARTUP: Duration = Duration::from_secs(10);
+/// Maximum number of sockets in addition to `--connections`: clients that are refused, and requests to cancel.
+const N_MORE_SOCKETS: usize = 32;
+/// Delay before accepting again after an error, for example if the process has no free file descriptor.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+/// Interval at which the server checks whether the client of a running query has disconnected.
+const LOOK: Duration = Duration::from_secs(1);
+/// Maximum time in which clients are told that the server ends.
+const FAREWELL: Duration = Duration::from_millis(300);
+/// Key under which the library stores the client's `statement_timeout`, in milliseconds.
+const STATEMENT_TIMEOUT: &str = "statement_timeout_ms";
+
+/// Serves connections until `stop` is set to true, and then ends them.
+pub(super) async fn serve(
+    server: &Arc<SqlServer>,
+    listener: TcpListener,
+    mut stop: watch::Receiver<bool>,
+) {
+    let sockets = Arc::new(Semaphore::new(server.n_connections + N_MORE_SOCKETS));
+    let mut connections = JoinSet::new();
+    loop {
+        let next = async {
+            let place = Arc::clone(&sockets).acquire_owned().await;
+            (place, listener.accept().await)
+        };
+        let (place, accepted) = tokio::select! {
+            next = next => next,
+            () = stopped(&mut stop) => break,
+        };
+
+        // Remove the tasks of connections that have ended.
+        while connections.try_join_next().is_some() {}
+        match accepted {
+            Ok((stream, _)) => {
+                let (server, stop) = (Arc::clone(server), stop.clone());
+                connections.spawn(async move {
+                    // An error means that the client has disconnected.
+                    let _ = connection(stream, &server, stop).await;
+                    drop(place);
+                });
+            }
+            // The client has disconnected or too many files are open. The server continues in both cases.
+            Err(_) => sleep(ACCEPT_AGAIN).await,
+        }
+    }
+
+    // Close the listening socket: the system then rejects new connections.
+    drop(listener);
+    let all = async { while connections.join_next().await.is_some() {} };
+    let _ = timeout(FAREWELL, all).await;
+}
+
+async fn connection(
+    stream: TcpStream,
+    server: &Arc<SqlServer>,
+    mut stop: watch::Receiver<bool>,
+) -> io::Result<()> {
+    // The other handle of the socket shows whether the client has disconnected while a query runs.
+    let stream = stream.into_std()?;
+    let probe = TcpStream::from_std(stream.try_clone()?)?;
+    let stream = TcpStream::from_std(stream)?;
+
+    let begun = tokio::select! {
+        begun = timeout(STARTUP, begin(stream, server)) => begun,
+        () = stopped(&mut stop) => return Ok(()),
+    };
+    let Ok(Some((mut socket, _place))) = begun.unwrap_or(Ok(None)) else {
+        return Ok(());
+    };
+
+    let opener = Arc::clone(server);
+    let session = match spawn_blocking(move || opener.open()).await {
+        Ok(Ok(session)) => Arc::new(session),
+        Ok(Err(cause)) => {
+            return process_error(&mut socket, fatal(INTERNAL, cause.to_string()), true).await;
+        }
+        Err(lost) => return process_error(&mut socket, unfinished(lost), true).await,
+    };
+
+    let connection = Connection {
+        service: Arc::new(DfSessionService::new_with_hooks(
+            Arc::new(session.context().clone()),
+            hooks(&session),
+        )),
+        server: Arc::clone(server),
+        session,
+        probe,
+        stop,
+    };
+    connection.answer_all(&mut socket).await
+}
+
+/// Negotiates TLS and the password. Returns `None` if the client was refused, or only wanted to cancel a query.
+async fn begin(
+    stream: TcpStream,
+    server: &SqlServer,
+) -> PgWireResult<Option<(Socket, OwnedSemaphorePermit)>> {
+    let Some(mut socket): Option<Socket> = negotiate_tls(stream, server.access.tls()).await? else {
+        return Ok(None);
+    };
+    let Some(first) = socket.next().await.transpose()? else {
+        return Ok(None);
+    };
+    if let PgWireFrontendMessage::CancelRequest(request) = first {
+        server.running.on_cancel_request(request).await;
+        return Ok(None);
+    }
+
+    match start(&mut socket, server, first).await {
+        Ok(place) => Ok(place.map(|place| (socket, place))),
+        Err(refused) => {
+            process_error(&mut socket, refused, true).await?;
+            Ok(None)
+        }
+    }
+}
+
+async fn start(
+    socket: &mut Socket,
+    server: &SqlServer,
+    first: PgWireFrontendMessage,
+) -> PgWireResult<Option<OwnedSemaphorePermit>> {
+    let Ok(place) = Arc::clone(&server.places).try_acquire_owned() else {
+        let message = format!(
+            "too many connections: this server permits {} (--connections)",
+            server.n_connections
+        );
+        return Err(fatal(TOO_MANY_CONNECTIONS, message));
+    };
+
+    let startup = server.access.startup(socket)?;
+    startup.handle(socket, first).await?;
+    while !matches!(socket.state(), PgWireConnectionState::ReadyForQuery) {
+        let Some(message) = socket.next().await.transpose()? else {
+            return Ok(None);
+        };
+        startup.handle(socket, message).await?;
+    }
+    Ok(Some(place))
+}
+
+/// A client with its session.
+struct Connection {
+    server: Arc<SqlServer>,
+    session: Arc<SharedSession>,
+    service: Arc<DfSessionService>,
+    probe: TcpStream,
+    stop: watch::Receiver<bool>,
+}
+
+impl Connection {
+    /// Answers messages until the client disconnects or the server ends.
+    async fn answer_all(mut self, socket: &mut Socket) -> io::Result<()> {
+        let server = Arc::clone(&self.server);
+        let cancel = server.running.register(socket);
+        loop {
+            let message = tokio::select! {
+                message = socket.next() => message,
+                () = stopped(&mut self.stop) => {
+                    return process_error(socket, ending(), true).await;
+                }
+            };
+            let message = match message {
+                None | Some(Ok(PgWireFrontendMessage::Terminate(_))) => return Ok(()),
+                Some(Ok(message)) => message,
+                Some(Err(broken)) => return process_error(socket, broken, true).await,
+            };
+
+            let is_extended = message.is_extended_query();
+            match self.answer(socket, message, &cancel.requested).await {
+                Ok(()) => {}
+                Err(Stopped::Disconnected) => return Ok(()),
+                Err(Stopped::Failed(failed)) => {
+                    // A cursor may have stopped in the middle of a batch.
+                    socket.portal_store().clear_portals();
+                    let failed = self.explained(failed).await;
+                    process_error(socket, failed, is_extended).await?;
+                }
+                Err(Stopped::Fatal(failed)) => return process_error(socket, failed, true).await,
+            }
+        }
+    }
+
+    /// Answers one message, unless something stops it. Dropping the answer ends the query.
+    async fn answer(
+        &mut self,
+        socket: &mut Socket,
+        message: PgWireFrontendMessage,
+        cancel: &Notify,
+    ) -> Result<(), Stopped> {
+        let limit = self.limit(socket);
+        let answered = AssertUnwindSafe(process_message(
+            message,
+            socket,
+            Arc::new(NoopHandler),
+            Arc::clone(&self.service),
+            Arc::clone(&self.service),
+            Arc::new(NoopHandler),
+            Arc::new(NoopHandler),
+        ))
+        .catch_unwind();
+
+        let too_long = || {
+            let message = format!("the query took longer than {} s", limit.as_secs_f64());
+            error(QUERY_CANCELED, message)
+        };
+        tokio::select! {
+            answered = answered => match answered {
+                Ok(answered) => answered.map_err(Stopped::Failed),
+                // A damaged file may be the cause of a reader's panic, so it is explained like any other failure.
+                Err(panic) => Err(Stopped::Failed(panicked(panic.as_ref()))),
+            },
+            () = sleep(limit) => Err(Stopped::Failed(too_long())),
+            () = cancel.notified() => Err(Stopped::Failed(PgWireError::QueryCanceled)),
+            () = disconnected(&self.probe) => Err(Stopped::Disconnected),
+            () = stopped(&mut self.stop) => Err(Stopped::Fatal(ending())),
+        }
+    }
+
+    /// Returns the time limit of the next message: the server's, or the client's own if it is shorter.
+    fn limit(&self, socket: &Socket) -> Duration {
+        let own = socket.metadata().get(STATEMENT_TIMEOUT);
+        let own = own.and_then(|text| text.parse().ok());
+        let own = own.map(Duration::from_millis);
+        own.unwrap_or(Duration::MAX).min(self.server.query_timeout)
+    }
+
+    async fn explained(&self, failed: PgWireError) -> PgWireError {
+        let session = Arc::clone(&self.session);
+        // Finding the cause may read whole files.
+        spawn_blocking(move || explained(failed, &session))
+            .await
+            .unwrap_or_else(unfinished)
+    }
+}
+
+/// The reason why a message was not answered.
+enum Stopped {
+    Disconnected,
+    /// The connection continues with the next message.
+    Failed(PgWireError),
+    /// The error is the last message of the connection.
+    Fatal(PgWireError),
+}
+
+/// Waits until the server is stopped.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // An error means that nobody can stop the server any more.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// Waits until the client has closed its side of the connection.
+async fn disconnected(probe: &TcpStream) {
+    loop {
+        sleep(LOOK).await;
+        match probe.ready(Interest::READABLE).now_or_never() {
+            Some(Ok(ready)) if ready.is_read_closed() => return,
+            Some(Err(_)) => return,
+            _ => {}
+        }
+    }
+}
+
+fn ending() -> PgWireError {
+    fatal(ADMIN_SHUTDOWN, "the server was stopped")
+}
+
+fn panicked(payload: &(dyn Any + Send)) -> PgWireError {
+    PgWireError::ApiError(Box::new(SqlError::from(Panic::from_payload(payload))))
+}
+
+/// Returns the error of a task that panicked, or that was cancelled because the server ends.
+fn unfinished(lost: JoinError) -> PgWireError {
+    match lost.try_into_panic() {
+        Ok(payload) => fatal(INTERNAL, Panic::from_payload(payload.as_ref()).to_string()),
+        Err(_) => ending(),
+    }
+}
+
+/// The connections whose queries can be cancelled, by the keys that their clients received.
+#[derive(Default)]
+pub(super) struct RunningQueries(Mutex<HashMap<CancelKey, Arc<Notify>>>);
+
+/// Number and secret of a connection.
+type CancelKey = (i32, Vec<u8>);
+
+/// A connection in [`RunningQueries`], until it is dropped.
+struct Cancellable<'a> {
+    running: &'a RunningQueries,
+    key: CancelKey,
+    requested: Arc<Notify>,
+}
+
+impl RunningQueries {
+    fn register(&self, socket: &Socket) -> Cancellable<'_> {
+        let (pid, secret) = socket.pid_and_secret_key();
+        let key = (pid, secret.to_bytes().to_vec());
+        let requested = Arc::new(Notify::new());
+        self.lock().insert(key.clone(), Arc::clone(&requested));
+        Cancellable {
+            running: self,
+            key,
+            requested,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<CancelKey, Arc<Notify>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Cancellable<'_> {
+    fn drop(&mut self) {
+        self.running.lock().remove(&self.key);
+    }
+}
+
+#[async_trait]
+impl CancelHandler for RunningQueries {
+    async fn on_cancel_request(&self, request: CancelRequest) {
+        let key = (request.pid, request.secret_key.to_bytes().to_vec());
+        if let Some(requested) = self.lock().get(&key) {
+            // Only a running query waits for this. A request that comes too late has no effect.
+            requested.notify_waiters();
+        }
+    }
+}

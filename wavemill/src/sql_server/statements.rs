@@ -1,0 +1,286 @@
+//! Decides which statements run: queries, and the statements that clients send around them.
+//!
+//! This is a hook of `datafusion-postgres`, which calls it before its own ones. Statements that the hook does not answer
+//! are answered by those: settings, transactions (without effect, because nothing is written) and cursors.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::common::ParamValues;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::prelude::SessionContext;
+use datafusion::sql::sqlparser::ast::{
+    Declare, Expr, Query, Set, Statement, Value, ValueWithSpan, visit_expressions,
+    visit_expressions_mut,
+};
+use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
+use datafusion::sql::sqlparser::parser::Parser;
+use datafusion_postgres::QueryHook;
+use datafusion_postgres::arrow_pg::datatypes::df;
+use datafusion_postgres::hooks::HookClient;
+use datafusion_postgres::hooks::cursor::CursorStatementHook;
+use datafusion_postgres::hooks::set_show::SetShowHook;
+use datafusion_postgres::hooks::transactions::TransactionStatementHook;
+use datafusion_postgres::pgwire::api::ClientInfo;
+use datafusion_postgres::pgwire::api::portal::{Format, Portal};
+use datafusion_postgres::pgwire::api::results::{QueryResponse, Response, Tag};
+use datafusion_postgres::pgwire::api::stmt::StoredStatement;
+use datafusion_postgres::pgwire::api::store::PortalStore;
+use datafusion_postgres::pgwire::error::{PgWireError, PgWireResult};
+use datafusion_postgres::pgwire::messages::response::TransactionStatus;
+use datafusion_postgres::pgwire::types::format::FormatOptions;
+use wavemill_sql::{SharedSession, SqlError};
+
+use super::errors::{self, error};
+use super::names::ABSENT_FUNCTION;
+
+/// Returns the hooks of a connection, in the order in which they are asked.
+pub(super) fn hooks(session: &Arc<SharedSession>) -> Vec<Arc<dyn QueryHook>> {
+    vec![
+        Arc::new(ReadOnly(Arc::clone(session))),
+        Arc::new(CursorStatementHook),
+        Arc::new(SetShowHook),
+        Arc::new(TransactionStatementHook),
+    ]
+}
+
+/// Answers queries, and refuses all statements that neither it nor the hooks after it know.
+struct ReadOnly(Arc<SharedSession>);
+
+impl ReadOnly {
+    /// Plans a query, and refuses it if it would write.
+    async fn plan(&self, statement: &Statement) -> PgWireResult<LogicalPlan> {
+        let mut statement = statement.clone();
+        rewrite(&mut statement);
+        self.0.plan(statement).await.map_err(failed)
+    }
+
+    async fn query(
+        &self,
+        statement: &Statement,
+        client: &dyn HookClient,
+    ) -> PgWireResult<Response> {
+        let plan = self.plan(statement).await?;
+        Ok(Response::Query(self.rows(plan, client).await?))
+    }
+
+    async fn rows(
+        &self,
+        plan: LogicalPlan,
+        client: &dyn HookClient,
+    ) -> PgWireResult<QueryResponse> {
+        let rows = self.0.context().execute_logical_plan(plan).await;
+        let rows = rows.map_err(|error| failed(error.into()))?;
+        let options = Arc::new(FormatOptions::from_client_metadata(client.metadata()));
+        // Rows have this format if the statement was not prepared.
+        df::encode_dataframe(rows, &Format::UnifiedText, Some(options)).await
+    }
+
+    /// Declares a cursor, whose rows the hook for FETCH reads. That hook's own cursors have no description of their
+    /// columns, without which psycopg crashes.
+    async fn declare(&self, cursor: &Declare, client: &dyn HookClient) -> PgWireResult<Response> {
+        let (Some(name), Some(query)) = (cursor.names.first(), &cursor.for_query) else {
+            let message = "expected DECLARE name CURSOR FOR query";
+            return Err(error(errors::SYNTAX, message));
+        };
+        let text = query.to_string();
+        let query = Statement::Query(query.clone());
+        let plan = self.plan(&query).await?;
+        let rows = self.rows(plan.clone(), client).await?;
+
+        let name = name.value.clone();
+        let statement = (text, Some((query, plan)));
+        let statement = Arc::new(StoredStatement::new(name.clone(), statement, Vec::new()));
+        let portal = Portal::new_cursor(name, statement);
+        portal.start(rows).await;
+        client.portal_store().put_portal(Arc::new(portal));
+        Ok(Response::Execution(Tag::new("DECLARE CURSOR")))
+    }
+
+    /// Checks a statement that another hook answers. Returns `None` if that hook may do so.
+    async fn checked(
+        &self,
+        statement: &Statement,
+        client: &dyn HookClient,
+    ) -> Option<PgWireResult<Response>> {
+        match statement {
+            // The hook for SET would execute it, and lift the memory limit or choose another temporary folder.
+            Statement::Set(set) if is_of_datafusion(set) => Some(Err(error(
+                errors::CANNOT_CHANGE,
+                "DataFusion's settings cannot be changed: limits are options of wavemill sql-server",
+            ))),
+            Statement::Declare { stmts } => match stmts.as_slice() {
+                [cursor] => Some(self.declare(cursor, client).await),
+                _ => None,
+            },
+            // Like transactions, savepoints have no effect, but clients expect to continue after an error.
+            Statement::Savepoint { .. } => Some(Ok(Response::Execution(Tag::new("SAVEPOINT")))),
+            Statement::ReleaseSavepoint { .. } => {
+                Some(Ok(Response::Execution(Tag::new("RELEASE"))))
+            }
+            // Clients that pool connections send these before the next use. A session has no other state.
+            Statement::Deallocate { name, .. } => {
+                client.portal_store().rm_statement(&name.value);
+                Some(Ok(Response::Execution(Tag::new("DEALLOCATE"))))
+            }
+            Statement::Discard { .. } => {
+                client.portal_store().clear_portals();
+                Some(Ok(Response::Execution(Tag::new("DISCARD ALL"))))
+            }
+            _ => None,
+        }
+    }
+}
+
+#[async_trait]
+impl QueryHook for ReadOnly {
+    async fn handle_simple_query(
+        &self,
+        statement: &Statement,
+        _ctx: &SessionContext,
+        client: &mut dyn HookClient,
+    ) -> Option<PgWireResult<Response>> {
+        // The hook for transactions refuses all but ROLLBACK after an error.
+        if !is_query(statement) || client.transaction_status() == TransactionStatus::Error {
+            return self.checked(statement, client).await;
+        }
+        Some(self.query(statement, client).await)
+    }
+
+    async fn handle_extended_parse_query(
+        &self,
+        statement: &Statement,
+        _ctx: &SessionContext,
+        _client: &(dyn ClientInfo + Send + Sync),
+    ) -> Option<PgWireResult<LogicalPlan>> {
+        if is_query(statement) {
+            return Some(self.plan(statement).await);
+        }
+        // Any plan without parameters: executing the statement does not read it.
+        let is_answered = matches!(
+            statement,
+            Statement::Savepoint { .. }
+                | Statement::ReleaseSavepoint { .. }
+                | Statement::Deallocate { .. }
+                | Statement::Discard { .. }
+        );
+        is_answered.then(|| Ok(LogicalPlan::default()))
+    }
+
+    async fn handle_extended_query(
+        &self,
+        statement: &Statement,
+        _plan: &LogicalPlan,
+        _params: &ParamValues,
+        _ctx: &SessionContext,
+        client: &mut dyn HookClient,
+    ) -> Option<PgWireResult<Response>> {
+        // A query is executed from its plan, which was checked when it was parsed.
+        self.checked(statement, client).await
+    }
+}
+
+/// Reports whether a statement is planned and executed by DataFusion. All others are answered by a hook.
+const fn is_query(statement: &Statement) -> bool {
+    !matches!(
+        statement,
+        Statement::Set(_)
+            | Statement::ShowVariable { .. }
+            | Statement::ShowStatus { .. }
+            | Statement::ShowCatalogs { .. }
+            | Statement::StartTransaction { .. }
+            | Statement::Commit { .. }
+            | Statement::Rollback { .. }
+            | Statement::Declare { .. }
+            | Statement::Fetch { .. }
+            | Statement::Close { .. }
+            | Statement::Savepoint { .. }
+            | Statement::ReleaseSavepoint { .. }
+            | Statement::Deallocate { .. }
+            | Statement::Discard { .. }
+    )
+}
+
+/// Reports whether SET changes DataFusion's own settings, for example `datafusion.runtime.memory_limit`.
+fn is_of_datafusion(set: &Set) -> bool {
+    let changed = match set {
+        Set::SingleAssignment { variable, .. } => variable.to_string(),
+        other => other.to_string(),
+    };
+    changed.to_ascii_lowercase().contains("datafusion")
+}
+
+/// Facts of columns that a store's columns do not have. SQLAlchemy asks for them in correlated subqueries that DataFusion
+/// cannot execute.
+const ABSENT: [&str; 4] = [
+    "FROM pg_catalog.pg_attrdef",
+    "FROM pg_catalog.pg_sequence",
+    "FROM pg_catalog.pg_collation",
+    "SELECT pg_catalog.pg_type.typcollation",
+];
+
+/// Rewrites expressions of clients that DataFusion does not execute.
+fn rewrite(statement: &mut Statement) {
+    let _ = visit_expressions_mut(statement, |expression| {
+        match expression {
+            Expr::Like {
+                pattern,
+                escape_char,
+                ..
+            }
+            | Expr::ILike {
+                pattern,
+                escape_char,
+                ..
+            } => {
+                escape_by_backslash(pattern, escape_char);
+            }
+            Expr::Subquery(query) => {
+                let text = query.to_string();
+                if ABSENT.iter().any(|fact| text.contains(fact))
+                    && let Some(null) = null_with_parameters(query)
+                {
+                    *expression = null;
+                }
+            }
+            _ => {}
+        }
+        ControlFlow::<()>::Continue(())
+    });
+}
+
+/// Returns a null that has the parameters of `query`, because clients send values for all parameters.
+fn null_with_parameters(query: &Query) -> Option<Expr> {
+    let mut parameters = vec!["''".to_owned()];
+    let _ = visit_expressions(query, |expression| {
+        if let Expr::Value(value) = expression
+            && let Value::Placeholder(name) = &value.value
+        {
+            parameters.push(format!("{name}::VARCHAR"));
+        }
+        ControlFlow::<()>::Continue(())
+    });
+    parsed(&format!("{ABSENT_FUNCTION}({})", parameters.join(", ")))
+}
+
+fn parsed(expression: &str) -> Option<Expr> {
+    let parser = Parser::new(&PostgreSqlDialect {}).try_with_sql(expression);
+    parser.and_then(|mut parser| parser.parse_expr()).ok()
+}
+
+/// Replaces an escape character that is not the backslash, because DataFusion knows no other one. SQLAlchemy uses a
+/// slash. An escape character that escapes itself is not recognized.
+fn escape_by_backslash(pattern: &mut Expr, escape: &mut Option<ValueWithSpan>) {
+    let Some(escape) = escape.take_if(|escape| escape.to_string() != r"'\'") else {
+        return;
+    };
+    let rewritten = format!(r"replace(replace({pattern}, '\', '\\'), {escape}, '\')");
+    if let Some(rewritten) = parsed(&rewritten) {
+        *pattern = rewritten;
+    }
+}
+
+fn failed(cause: SqlError) -> PgWireError {
+    PgWireError::ApiError(Box::new(cause))
+}
