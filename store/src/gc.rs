@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 use wavemill_schemas::manifest::Manifest;
@@ -23,7 +24,13 @@ pub struct GcReport {
     pub bytes: u64,
     /// Old versions that are kept only because of their tags.
     pub kept: Vec<KeptVersion>,
+    /// Unfinished plans in an object store that are kept, because a worker on another machine may still write them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub recent: Vec<String>,
 }
+
+/// Age of the newest object of an unfinished plan from which the plan is removed. Workers on other machines hold no lock.
+const GRACE: Duration = Duration::from_secs(24 * 3600);
 
 /// An old version that is kept because of its tags.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -37,12 +44,13 @@ pub struct KeptVersion {
 impl Store {
     /// Removes the data of unfinished plans and of all versions except the last `keep` and the tagged ones. Plans that
     /// `wavemill plan` wrote are kept as long as they can be committed. Keeps all manifests, so that the chain of versions stays readable. With `dry_run`, only reports the data that would be
-    /// removed.
+    /// removed. In an object store, also keeps unfinished plans with an object younger than a day.
     ///
     /// # Errors
     /// [`StoreError`], including the error of a damaged tag. After an error of a tag, nothing has been removed.
     pub fn collect(&self, keep: usize, dry_run: bool) -> Result<GcReport, StoreError> {
         let versions = self.versions()?;
+        self.equalize_plans()?;
         // The latest version always keeps its data.
         let first_kept = versions.len().saturating_sub(keep.max(1));
         let (old, recent) = versions.split_at(first_kept);
@@ -82,6 +90,8 @@ impl Store {
             .plans
             .retain(|plan_id| !kept_plans.contains(plan_id));
 
+        self.keep_recent(&mut collected, old)?;
+
         // Count all names before the first removal: two removed plans may share a file that no kept plan has.
         let mut names = FileNames::default();
         for plan_id in &collected.plans {
@@ -89,7 +99,10 @@ impl Store {
             names.add(&self.planned_folder(plan_id));
             names.add(&self.receipts_folder(plan_id));
         }
-        collected.bytes = names.freed_bytes();
+        // Objects have no second name, and their sizes were added already.
+        if self.remote().is_none() {
+            collected.bytes = names.freed_bytes();
+        }
 
         if !dry_run {
             for plan_id in &collected.plans {
@@ -97,6 +110,37 @@ impl Store {
             }
         }
         Ok(collected)
+    }
+
+    /// Adds the sizes of the objects that are removed, and keeps the unfinished plans that may still be written.
+    fn keep_recent(&self, collected: &mut GcReport, old: &[u64]) -> Result<(), StoreError> {
+        let Some(remote) = self.remote() else {
+            return Ok(());
+        };
+        let mut committed = BTreeSet::new();
+        for &version in old {
+            committed.insert(self.manifest(Some(version))?.1.plan_id);
+        }
+
+        let now = SystemTime::now();
+        for plan_id in std::mem::take(&mut collected.plans) {
+            let mut objects = Vec::new();
+            for folder in ["data", "_wavemill/plans", "_wavemill/receipts"] {
+                objects.extend(remote.list(&format!("{folder}/{plan_id}"))?);
+            }
+            // The clocks of this machine and of the object store may differ: a time in the future counts as now.
+            let is_recent = objects.iter().any(|object| {
+                let age = now.duration_since(object.modified);
+                age.unwrap_or_default() < GRACE
+            });
+            if is_recent && !committed.contains(&plan_id) {
+                collected.recent.push(plan_id);
+                continue;
+            }
+            collected.bytes += objects.iter().map(|object| object.bytes).sum::<u64>();
+            collected.plans.push(plan_id);
+        }
+        Ok(())
     }
 
     /// Returns the plans whose folders contain targets of a version's symbolic links. Deduplication tools create such

@@ -33,7 +33,7 @@ use super::receipts::remove_folder;
 use super::shards::write_table;
 use super::{Store, StoreError, durable};
 
-const PLANS_FOLDER: &str = "_wavemill/plans";
+pub(super) const PLANS_FOLDER: &str = "_wavemill/plans";
 
 /// Number of shards in a block. A part of one shard then reads 16 times its share of the plan, but a plan of 100,000
 /// shards has only 6,250 blocks.

@@ -10,6 +10,7 @@ use wavemill_schemas::manifest::{FileEntry, Manifest, Receipt};
 use wavemill_versions::{Mirror, Purpose, StoreFolder, hash_file, leads_nowhere};
 
 use super::commit::write_renamed;
+use super::planned::PLANS_FOLDER;
 use super::receipts::SEEN_FOLDER;
 use super::{Store, StoreError};
 
@@ -55,6 +56,18 @@ impl Store {
     pub fn equalize_receipts(&self) -> Result<(), StoreError> {
         match self.mirror() {
             Some(mirror) => Ok(mirror.equalize(RECEIPTS_FOLDER)?),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes the copies of all receipts and plans equal to the objects.
+    ///
+    /// # Errors
+    /// [`StoreError::Remote`].
+    pub fn equalize_plans(&self) -> Result<(), StoreError> {
+        self.equalize_receipts()?;
+        match self.mirror() {
+            Some(mirror) => Ok(mirror.equalize(PLANS_FOLDER)?),
             None => Ok(()),
         }
     }

@@ -109,7 +109,9 @@ impl Store {
             was_damaged: was.is_err(),
         };
         if report.was != Some(version) {
-            write_renamed(&self.tag_path(tag), tag_text(version).as_bytes())?;
+            let path = self.tag_path(tag);
+            write_renamed(&path, tag_text(version).as_bytes())?;
+            self.send([path])?;
         }
         Ok(report)
     }

@@ -1,9 +1,10 @@
 //! Stores in an object store: readers give the same answers as for a folder, and writers write the same files, also if
 //! requests fail.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 use wavemill_tests::Failed;
@@ -155,7 +156,7 @@ fn copies_follow_the_bucket() -> Result<(), Failed> {
         run(bucket.used_by(&mut command, &cache))
     };
     ask("info --version paper").exits(2)?;
-    run(wavemill(argv("tag 1 paper --store")).arg(&object)).exits(0)?;
+    ask("tag 1 paper").exits(0)?;
     ask("info --version paper").exits(0)?;
     fs::remove_file(object.join("_wavemill/tags/paper"))?;
     ask("info --version paper").exits(2)?;
@@ -207,14 +208,57 @@ fn wrong_keys_and_addresses_are_errors_with_a_remedy() -> Result<(), Failed> {
     contains(
         info("ftp://host/store", &|_| {}).exits(2)?.error()?,
         "s3://",
-    )?;
-
-    // Commands that write a store need a folder.
-    let mut gc = wavemill(["gc", "--keep", "1", "--store", &address]);
-    contains(
-        &run(bucket.used_by(&mut gc, &cache)).exits(2)?.err,
-        "on this machine",
     )
+}
+
+/// `gc` removes the objects of old versions, and of unfinished plans that nobody writes any more.
+#[apply(trial)]
+fn objects_of_old_versions_are_removed() -> Result<(), Failed> {
+    let bucket = Bucket::start("remote-gc", Faults::default());
+    let cache = scratch("remote-gc-cache");
+    let local = own_store("remote-gc-store");
+    let sets = argv("--set features.log_mel.n_mels=20 --new-version");
+    run(inputs().extract(&local).args(sets)).exits(0)?;
+    let objects = bucket.folder().join("stores/whole");
+    copy_folder(&local, &objects);
+    let plan = "0123456789abcdef";
+    let unfinished = objects.join("data").join(plan);
+    fs::create_dir(&unfinished)?;
+    let object = unfinished.join("x.parquet");
+    fs::write(&object, "x")?;
+
+    let address = bucket.address("stores/whole");
+    let ask = |words: &str| {
+        let mut command = wavemill(argv(words));
+        command.args(["--store", &address]);
+        run(bucket.used_by(&mut command, &cache))
+    };
+    let collect = |words: &str| -> Result<Value, Failed> {
+        Ok(serde_json::from_str(&ask(words).exits(0)?.out)?)
+    };
+    let planned = collect("gc --keep 1 --dry-run --json")?;
+    same("files before", object.exists(), true)?;
+    let mut collected = collect("gc --keep 1 --json")?;
+    same("dry run", &planned, &collected)?;
+    same("recent", &collected["recent"], &serde_json::json!([plan]))?;
+    run(wavemill(argv("gc --keep 1 --store")).arg(&local)).exits(0)?;
+    same("versions", &collected["versions"], &serde_json::json!([1]))?;
+    ask("verify --version 1").exits(2)?;
+    ask("verify").exits(0)?;
+
+    // Two days later.
+    let past = SystemTime::now() - Duration::from_secs(2 * 24 * 3600);
+    File::options()
+        .write(true)
+        .open(&object)?
+        .set_modified(past)?;
+    collected = collect("gc --keep 1 --json")?;
+    same("plans", &collected["plans"], &serde_json::json!([plan]))?;
+    let names = |folder: &Path| -> Vec<String> {
+        let names = files_below(folder).into_iter();
+        names.filter(|name| name != "_wavemill/lock").collect()
+    };
+    same("objects", names(&objects), names(&local))
 }
 
 #[apply(trial)]

@@ -1,7 +1,7 @@
 //! `wavemill info`, `verify`, `gc` and `diff`: commands about a store itself.
 
 use std::io::{Write, stdout};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Result;
 use clap::Args;
@@ -14,7 +14,8 @@ use wavemill_schemas::manifest::Manifest;
 use wavemill_schemas::text::shown;
 use wavemill_schemas::version_name::VersionName;
 use wavemill_store::{
-    Access, Diff, GcReport, Store, StoreError, StorePlace, Tags, VersionContent, VersionLine,
+    Access, Diff, GcReport, Purpose, Store, StoreError, StorePlace, Tags, VersionContent,
+    VersionLine,
 };
 use wavemill_terminal::exit::UsageError;
 use wavemill_terminal::output::report;
@@ -47,7 +48,8 @@ Examples:
   wavemill gc --store store --keep 1
 
 Manifests are kept as history; the data of the removed versions is deleted. Tagged versions keep their data. The \
-reported bytes are those of files that no kept version shares.
+reported bytes are those of files that no kept version shares. In an object store, unfinished runs are kept for a day, \
+because workers of other machines may still write them.
 
 Exit codes: 0 ok, 1 failed, 2 wrong usage, or no such store, 3 store damaged, 5 read-only, 7 another wavemill is \
 writing the store.";
@@ -344,9 +346,9 @@ impl VerifyCommand {
 #[derive(Debug, Args)]
 #[command(after_help = GC_EXAMPLES)]
 pub struct GcCommand {
-    /// The store's folder
+    /// The store's folder, or its address such as s3://bucket/store
     #[arg(long, value_name = "DIR")]
-    store: PathBuf,
+    store: StorePlace,
     /// Number of latest versions whose data is kept; tagged versions keep theirs, too
     #[arg(long, value_name = "N")]
     keep: usize,
@@ -379,7 +381,8 @@ impl GcCommand {
         }
 
         // A store whose first run was stopped has no version, but it may have data to remove.
-        let store = Store::at(&self.store);
+        let store = Store::find(&self.store, Purpose::Reading)?;
+        store.equalize_plans()?;
         let store = if store.begun_any()? {
             store
         } else {
@@ -434,6 +437,12 @@ impl GcCommand {
                 "{verb} the data of version {}: tagged {}\n",
                 kept.version,
                 kept.tags.join(", ")
+            );
+        }
+        if !collected.recent.is_empty() {
+            words += &format!(
+                "kept {} unfinished runs that wrote an object within a day: a worker may still be running\n",
+                collected.recent.len()
             );
         }
         words

@@ -1,12 +1,11 @@
 //! `wavemill tag`: gives names to versions.
 
 use std::io::{Write, stdout};
-use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
 use wavemill_schemas::version_name::{TagName, VersionName};
-use wavemill_store::{Store, TagReport};
+use wavemill_store::{Store, StorePlace, TagReport};
 use wavemill_terminal::output::report;
 
 use super::WaitArgs;
@@ -29,9 +28,9 @@ space or read-only, 7 another wavemill is writing the store.";
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct TagCommand {
-    /// The store's folder
+    /// The store's folder, or its address such as s3://bucket/store
     #[arg(long, value_name = "DIR")]
-    store: PathBuf,
+    store: StorePlace,
     /// Version, by its number or another tag
     version: VersionName,
     /// Name of the tag: letters, digits, `.`, `_` and `-`, not only digits. An existing tag moves to this version
