@@ -48,6 +48,7 @@ install() {
 }
 for list in "${lists[@]}"; do install "$list"; done
 install requirements-datasets4.txt --no-deps --upgrade --target .venv/datasets4
+install requirements-catalogs.txt --no-deps --upgrade --target .venv/catalogs
 if $bench; then
     install requirements-gradio.txt --upgrade --target .venv/gradio
     install requirements-streaming.txt --no-deps --upgrade --target .venv/streaming

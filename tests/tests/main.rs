@@ -16,6 +16,7 @@ mod trial;
 mod backends;
 mod broken;
 mod bucket;
+mod catalogs;
 mod cli;
 mod derived;
 mod experiment;

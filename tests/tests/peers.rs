@@ -4,7 +4,7 @@
 //! These tests run only with `WAVEMILL_PEERS=1` and use the Python interpreter of `WAVEMILL_PYTHON`.
 //! scripts/test.sh sets both.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -205,16 +205,26 @@ fn sounds_match_librosa() -> Result<(), Failed> {
 /// Returns a command of `WAVEMILL_PYTHON` with a major version of `datasets`. Version 5 is installed in the
 /// environment, and version 4 in a folder next to its packages.
 fn python_with_datasets(version: &str) -> Result<Command, Failed> {
-    let python = std::env::var_os("WAVEMILL_PYTHON")
-        .ok_or("WAVEMILL_PYTHON is not set: run scripts/peers/setup.sh")?;
-    let mut command = Command::new(&python);
-    if version == "4" {
-        let venv = Path::new(&python).parent().and_then(Path::parent);
-        let folder = venv.ok_or("no venv")?.join("datasets4");
-        same("datasets 4 is installed", folder.is_dir(), true)?;
-        command.env("PYTHONPATH", folder);
+    match version {
+        "4" => packages("datasets4"),
+        _ => Ok(Command::new(interpreter()?)),
     }
+}
+
+/// Returns a command of `WAVEMILL_PYTHON` with the packages of a folder in its environment.
+pub(crate) fn packages(folder: &str) -> Result<Command, Failed> {
+    let python = interpreter()?;
+    let venv = Path::new(&python).parent().and_then(Path::parent);
+    let folder = venv.ok_or("no venv")?.join(folder);
+    same("the packages are installed", folder.is_dir(), true)?;
+    let mut command = Command::new(&python);
+    command.env("PYTHONPATH", folder);
     Ok(command)
+}
+
+fn interpreter() -> Result<OsString, Failed> {
+    Ok(std::env::var_os("WAVEMILL_PYTHON")
+        .ok_or("WAVEMILL_PYTHON is not set: run scripts/peers/setup.sh")?)
 }
 
 /// Runs the store checker of this repository, which shares no code with wavemill.

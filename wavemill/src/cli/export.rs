@@ -150,13 +150,13 @@ impl ExportCommand {
 /// An output folder that is written under a temporary name until it is complete. If the folder already exists, the
 /// temporary folder is inside it.
 #[derive(Debug)]
-struct NewFolder {
+pub(super) struct NewFolder {
     /// Output path as typed, for error messages.
     out: PathBuf,
     /// Final path of the output folder.
-    target: PathBuf,
+    pub(super) target: PathBuf,
     /// Temporary path of the output folder while it is written.
-    part: PathBuf,
+    pub(super) part: PathBuf,
     /// True if the output folder already exists and is empty.
     is_there: bool,
 }
@@ -167,7 +167,7 @@ const PART: &str = ".wavemill-export.part";
 
 impl NewFolder {
     /// Rejects a path that is neither new nor an empty folder, and removes the leftover of a killed command.
-    fn at(out: &Path) -> Result<Self> {
+    pub(super) fn at(out: &Path) -> Result<Self> {
         let (target, _) = part_of(out);
         let is_there = match fs::metadata(&target) {
             Ok(found) if !found.is_dir() => {
@@ -214,7 +214,7 @@ impl NewFolder {
     }
 
     /// Moves the complete temporary folder to its final path.
-    fn finish(&self) -> Result<()> {
+    pub(super) fn finish(&self) -> Result<()> {
         let finished = if self.is_there {
             move_all(&self.part, &self.target).and_then(|()| fs::remove_dir(&self.part))
         } else {

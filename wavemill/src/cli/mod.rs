@@ -2,6 +2,7 @@
 //! stderr.
 
 pub mod backend;
+pub mod catalog;
 pub mod clips;
 pub mod demo;
 mod devices;
@@ -87,6 +88,7 @@ enum Command {
     Gc(store::GcCommand),
     Diff(store::DiffCommand),
     Export(export::ExportCommand),
+    Catalog(catalog::CatalogCommand),
     Report(report::ReportCommand),
     Recipe(recipe::RecipeCommand),
     Features(features::FeaturesCommand),
@@ -132,9 +134,11 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
 const fn interrupted(command: &Command) -> Option<&'static str> {
     Some(match command {
         Command::Sql(_) | Command::Train(_) | Command::Serve(_) => return None,
-        Command::Extract(_) | Command::Plan(_) | Command::Work(_) | Command::Export(_) => {
-            "interrupted before anything was done; nothing was written"
-        }
+        Command::Extract(_)
+        | Command::Plan(_)
+        | Command::Work(_)
+        | Command::Export(_)
+        | Command::Catalog(_) => "interrupted before anything was done; nothing was written",
         Command::SqlServer(_) => "interrupted before the server was ready",
         Command::Commit(_) => "interrupted; run the same command again to continue",
         Command::Verify(_) => "interrupted while the version was checked; nothing was changed",
@@ -172,6 +176,7 @@ fn run(command: Command) -> Result<u8> {
         Command::Gc(command) => command.run(),
         Command::Diff(command) => command.run(),
         Command::Export(command) => command.run(),
+        Command::Catalog(command) => command.run(),
         Command::Report(command) => command.run(),
         Command::Recipe(command) => command.run(),
         Command::Features(command) => command.run(),

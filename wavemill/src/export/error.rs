@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use parquet::errors::ParquetError;
 use wavemill_runtime::course::Phase;
 use wavemill_schemas::exit;
+use wavemill_sql::SqlError;
 use wavemill_store::StoreError;
 use wavemill_store::shards::is_failing_disk;
 
@@ -31,6 +32,9 @@ pub(crate) enum ExportError {
     /// The store returned an error.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A table of the store cannot be opened.
+    #[error(transparent)]
+    Sql(#[from] SqlError),
     /// The content of a file differs from the committed content.
     #[error(
         "{path}: damaged: its content differs from the committed one; `wavemill verify` names every such file and the remedy"
@@ -94,6 +98,7 @@ impl ExportError {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Store(error) => error.exit_code(),
+            Self::Sql(error) => error.exit_code(),
             Self::Name { .. } | Self::Unfit { .. } => exit::USAGE,
             Self::Read { source, .. } if is_failing_disk(source) => exit::FAILED,
             Self::Damaged { .. } | Self::Read { .. } | Self::Rows { .. } => exit::DAMAGED,

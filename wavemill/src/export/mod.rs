@@ -6,6 +6,7 @@
 //! only reads the store.
 
 mod arrays;
+pub(crate) mod catalogs;
 mod class_files;
 mod content;
 mod dataset;

@@ -1,0 +1,113 @@
+//! `wavemill catalog`: table metadata with which other engines read a version of a store.
+
+use std::io::{Write, stdout};
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use wavemill_schemas::text::shown_lines;
+use wavemill_schemas::version_name::VersionName;
+use wavemill_store::{Store, StorePlace};
+use wavemill_terminal::exit::UsageError;
+use wavemill_terminal::interrupt::PartialFile;
+use wavemill_terminal::output;
+
+use super::export::NewFolder;
+use crate::export::catalogs::{self, CatalogFormat, CatalogJob, CatalogReport};
+
+const EXAMPLES: &str = "\
+Examples:
+  wavemill catalog --store store --format iceberg --out lake
+  wavemill catalog --store s3://bucket/store --version paper --format iceberg \\
+      --out lake
+  wavemill catalog --store store --format ducklake --out lake
+  duckdb < lake/ducklake.sql; duckdb ducklake:lake/wavemill.ducklake
+
+iceberg: a folder per table with its metadata, which refers to the store's files; engines may not delete them. \
+ducklake: a script that makes a DuckLake, and hard links to the store's files, because a DuckLake owns its files.
+
+Both contain absolute paths and no data. Keep the version with `wavemill tag`, or `wavemill gc` may remove its files.
+
+Exit codes: 0 ok, 1 failed, 2 wrong usage, or no such store or version, 3 store damaged, 5 no space or read-only, \
+130 interrupted (no output remains).";
+
+/// Write table metadata for other engines: Apache Iceberg or DuckLake
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct CatalogCommand {
+    /// The store's folder, or its address such as s3://bucket/store
+    #[arg(long, value_name = "DIR")]
+    store: StorePlace,
+    /// Version, by number or tag [default: the latest]
+    #[arg(long, value_name = "VERSION")]
+    version: Option<VersionName>,
+    /// Format: iceberg or ducklake
+    #[arg(long, value_enum, hide_possible_values = true)]
+    format: CatalogFormat,
+    /// Folder to write; it must be new or empty
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Print the report as JSON on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+impl CatalogCommand {
+    /// Writes the catalogue of the version to the folder `out`.
+    ///
+    /// # Errors
+    /// [`UsageError`] for an invalid `--out`; `StoreError` for an unreadable store; `ExportError` if it cannot be
+    /// written.
+    pub fn run(&self) -> Result<()> {
+        let store = Store::open(&self.store)?;
+        let version = store.resolve(self.version.as_ref())?;
+        let (version, manifest) = store.readable(version)?;
+        if store.encloses(&self.out) {
+            let words = format!("--out {}: must be outside the store", self.out.display());
+            return Err(UsageError(words).into());
+        }
+
+        let folder = NewFolder::at(&self.out)?;
+        let _removed = PartialFile::at(&folder.part);
+        let out = std::path::absolute(&folder.target)?;
+        let job = CatalogJob {
+            store: &store,
+            version,
+            manifest: &manifest,
+            format: self.format,
+            out: &out,
+        };
+        let report = catalogs::run(&job, &folder.part)
+            .map_err(|error| error.about(&folder.part, &self.out))?;
+        folder.finish()?;
+
+        if self.json {
+            writeln!(stdout(), "{}", serde_json::to_string(&report)?)?;
+        } else {
+            output::report(&shown_lines(&self.summary(&report)));
+        }
+        Ok(())
+    }
+
+    fn summary(&self, report: &CatalogReport) -> String {
+        let out = self.out.display();
+        let n = report.tables.len();
+        let mut text = format!("{n} tables of version {} in {out}\n", report.version);
+        for table in &report.tables {
+            text += &format!(
+                "  {}: {} rows, {} files\n",
+                table.name, table.rows, table.files
+            );
+        }
+        for column in &report.left_out {
+            text += &format!("  left out, because the format has no such type: {column}\n");
+        }
+        text += &match self.format {
+            CatalogFormat::Iceberg => {
+                format!("in DuckDB: SELECT * FROM iceberg_scan('{out}/tracks')\n")
+            }
+            CatalogFormat::Ducklake => format!("next: duckdb < {out}/ducklake.sql\n"),
+        };
+        text
+    }
+}
