@@ -24,6 +24,7 @@ ALLOWED = {  # (from, to): kinds; None is a normal dependency
     ("wavemill-kernels", "wavemill-fft"): {None},
     ("wavemill-decode", "wavemill-schemas"): {None},
     ("wavemill-decode", "wavemill-kernels"): {None},
+    ("wavemill-source", "wavemill-remote"): {None},
     ("wavemill-source", "wavemill-schemas"): {None},
     ("wavemill-runtime", "wavemill-schemas"): {None},
     ("wavemill-runtime", "wavemill-kernels"): {None},

@@ -68,11 +68,11 @@ pub enum CatalogError {
 
 impl CatalogError {
     /// Returns the exit code of the command. A metadata file that begins like another file type counts as wrong usage.
-    pub const fn exit_code(&self) -> u8 {
+    pub fn exit_code(&self) -> u8 {
         match self {
             Self::Stopped => exit::INTERRUPTED,
-            Self::Source(_)
-            | Self::Unusable(_)
+            Self::Source(error) => error.exit_code(),
+            Self::Unusable(_)
             | Self::Header { .. }
             | Self::Damaged { .. }
             | Self::NoAudio { .. } => exit::USAGE,

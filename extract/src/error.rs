@@ -98,10 +98,8 @@ impl RunError {
             Self::Feature(error) => error.exit_code(),
             Self::Catalog(error) => error.exit_code(),
             Self::Extract(error) => error.exit_code(),
-            Self::Source(SourceError::Resized { .. }) => exit::OTHER_PLAN,
-            // Another machine may have the folder.
-            Self::Source(SourceError::Moved { .. }) => exit::FAILED,
-            Self::Source(_) | Self::Sides(_) | Self::NoRows { .. } => exit::USAGE,
+            Self::Source(error) => error.exit_code(),
+            Self::Sides(_) | Self::NoRows { .. } => exit::USAGE,
             Self::Shrunk { .. } => exit::OTHER_PLAN,
             Self::Space(_) => exit::NO_SPACE,
             Self::Unfinished { .. } => exit::UNFINISHED,

@@ -6,8 +6,9 @@ use object_store::aws::AmazonS3Builder;
 use object_store::azure::MicrosoftAzureBuilder;
 use object_store::client::SpawnedReqwestConnector;
 use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::http::HttpBuilder;
 use object_store::path::Path as ObjectPath;
-use object_store::{ObjectStore, ObjectStoreScheme, RetryConfig};
+use object_store::{ClientOptions, ObjectStore, ObjectStoreScheme, RetryConfig};
 use url::Url;
 
 use crate::{RemoteError, runtime};
@@ -17,21 +18,25 @@ const RETRIES: usize = 8;
 /// Time after the first attempt at a request after which it is not repeated any more.
 const RETRY_TIME: Duration = Duration::from_secs(60);
 
-/// Opens the bucket of an address, and returns it with the path in it.
-pub(crate) fn open(address: &str) -> Result<(Box<dyn ObjectStore>, ObjectPath), RemoteError> {
+/// Opens the bucket of an address, and returns it with the path in it. Web servers are only opened if `is_input` is set.
+pub(crate) fn open(
+    address: &str,
+    is_input: bool,
+) -> Result<(Box<dyn ObjectStore>, ObjectPath), RemoteError> {
     let refused = |problem: String| RemoteError::Address {
         address: address.to_owned(),
         problem,
     };
     let url = Url::parse(address).map_err(|error| refused(format!("not an address: {error}")))?;
     let (scheme, path) =
-        ObjectStoreScheme::parse(&url).map_err(|_| refused(unsupported().to_owned()))?;
+        ObjectStoreScheme::parse(&url).map_err(|_| refused(unsupported(is_input).to_owned()))?;
 
     let retry = RetryConfig {
         max_retries: RETRIES,
         retry_timeout: RETRY_TIME,
         ..RetryConfig::default()
     };
+    let origin = url.origin().ascii_serialization();
     let url = url.to_string();
     // Connections are shared by all callers, so they must not depend on the threads of one of them.
     let runtime = runtime().map_err(|error| refused(format!("cannot start threads: {error}")))?;
@@ -55,14 +60,29 @@ pub(crate) fn open(address: &str) -> Result<(Box<dyn ObjectStore>, ObjectPath), 
             .with_http_connector(connector)
             .build()
             .map(|store| Box::new(store) as _),
-        _ => return Err(refused(unsupported().to_owned())),
+        ObjectStoreScheme::Http if is_input => HttpBuilder::new()
+            .with_url(origin)
+            .with_client_options(ClientOptions::new().with_allow_http(true))
+            .with_retry(retry)
+            .with_http_connector(connector)
+            .build()
+            .map(|store| Box::new(store) as _),
+        _ => return Err(refused(unsupported(is_input).to_owned())),
     };
     let objects = opened.map_err(|error| refused(error.to_string()))?;
     Ok((objects, path))
 }
 
-const fn unsupported() -> &'static str {
-    "not supported: give a path on this machine, or an address that begins with s3://, gs://, az:// or abfss://"
+const fn unsupported(is_input: bool) -> &'static str {
+    match is_input {
+        true => {
+            "not supported: give a path on this machine, or an address that begins with s3://, gs://, az://, abfss://, \
+             https:// or http://"
+        }
+        false => {
+            "not supported: give a path on this machine, or an address that begins with s3://, gs://, az:// or abfss://"
+        }
+    }
 }
 
 #[cfg(test)]
@@ -71,9 +91,9 @@ mod tests {
 
     #[test]
     fn addresses_have_a_bucket_and_a_path() {
-        let (_, path) = open("s3://music/stores/whole/").expect("an address");
+        let (_, path) = open("s3://music/stores/whole/", false).expect("an address");
         assert_eq!(path.as_ref(), "stores/whole");
-        let (_, path) = open("gs://music").expect("an address");
+        let (_, path) = open("gs://music", false).expect("an address");
         assert_eq!(path.as_ref(), "");
         for other in [
             "http://host/store",
@@ -81,7 +101,7 @@ mod tests {
             "s3://",
             "memory:///x",
         ] {
-            let error = open(other).expect_err(other);
+            let error = open(other, false).expect_err(other);
             assert!(error.to_string().starts_with(other), "{error}");
         }
     }

@@ -6,6 +6,7 @@
 mod address;
 mod cache;
 mod error;
+mod object;
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant, SystemTime};
 
+use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt};
 use object_store::buffered::BufWriter;
 use object_store::path::Path as ObjectPath;
@@ -23,6 +25,7 @@ use tokio::runtime::Runtime;
 
 pub use cache::{Mirror, Purpose};
 pub use error::RemoteError;
+pub use object::Object;
 
 /// Number of requests of one process that are in flight at the same time.
 const CONCURRENT_REQUESTS: usize = 16;
@@ -100,7 +103,19 @@ impl Remote {
     /// # Errors
     /// [`RemoteError::Address`] for an address that is not supported, or options in the environment that are not valid.
     pub fn new(address: &str) -> Result<Self, RemoteError> {
-        let (objects, prefix) = address::open(address)?;
+        Self::open(address, false)
+    }
+
+    /// Creates a folder that is only read, which may also be on a web server. No request is sent.
+    ///
+    /// # Errors
+    /// As [`Remote::new`].
+    pub fn input(address: &str) -> Result<Self, RemoteError> {
+        Self::open(address, true)
+    }
+
+    fn open(address: &str, is_input: bool) -> Result<Self, RemoteError> {
+        let (objects, prefix) = address::open(address, is_input)?;
         Ok(Self {
             objects: Arc::new(PrefixStore::new(objects, prefix)),
             address: address.trim_end_matches('/').to_owned(),
@@ -139,6 +154,22 @@ impl Remote {
         Ok(found)
     }
 
+    /// Reports whether there is an object below this folder. A web server has no folders.
+    ///
+    /// # Errors
+    /// [`RemoteError::Request`].
+    pub fn has_objects(&self) -> Result<bool, RemoteError> {
+        if self.address.starts_with("http") {
+            return Ok(false);
+        }
+        let objects = Arc::clone(&self.objects);
+        let first = wait(async move {
+            repeated(|| async { objects.list(None).next().await.transpose() }).await
+        });
+        let first = first.map_err(self.failed("list", ""))?;
+        Ok(first.is_some())
+    }
+
     /// Returns the names of the folders directly below `folder`.
     ///
     /// # Errors
@@ -160,12 +191,28 @@ impl Remote {
     ///
     /// # Errors
     /// [`RemoteError::Request`], also if there is no such object.
-    pub fn read(&self, name: &str, bytes: std::ops::Range<u64>) -> Result<Vec<u8>, RemoteError> {
-        let path = ObjectPath::from(name);
+    pub fn read(&self, name: &str, bytes: std::ops::Range<u64>) -> Result<Bytes, RemoteError> {
+        let path = input_path(name);
         let objects = Arc::clone(&self.objects);
         let read = wait(async move { repeated(|| objects.get_range(&path, bytes.clone())).await });
-        let read = read.map_err(self.failed("read", name))?;
-        Ok(read.into())
+        read.map_err(self.failed("read", name))
+    }
+
+    /// Reads a whole object; returns `None` if it does not exist.
+    ///
+    /// # Errors
+    /// [`RemoteError::Request`].
+    pub fn get(&self, name: &str) -> Result<Option<Bytes>, RemoteError> {
+        let path = input_path(name);
+        let objects = Arc::clone(&self.objects);
+        let got =
+            wait(
+                async move { repeated(|| async { objects.get(&path).await?.bytes().await }).await },
+            );
+        match got {
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            got => got.map(Some).map_err(self.failed("read", name)),
+        }
     }
 
     /// Copies objects to files, several at a time, and reports for each whether the object exists. Files appear under
@@ -247,7 +294,7 @@ impl Remote {
     /// # Errors
     /// [`RemoteError::Request`].
     pub fn size(&self, name: &str) -> Result<Option<u64>, RemoteError> {
-        let path = ObjectPath::from(name);
+        let path = input_path(name);
         let objects = Arc::clone(&self.objects);
         match wait(async move { repeated(|| objects.head(&path)).await }) {
             Err(object_store::Error::NotFound { .. }) => Ok(None),
@@ -377,6 +424,12 @@ impl Remote {
     ) -> impl FnOnce(object_store::Error) -> RemoteError + 'a {
         move |error| RemoteError::of_request(action, format!("{}/{name}", self.address), error)
     }
+}
+
+/// Returns the path of an object that other programs may have named. Unlike names in a store, it may contain characters
+/// that `ObjectPath::from` would replace.
+fn input_path(name: &str) -> ObjectPath {
+    ObjectPath::parse(name).unwrap_or_else(|_| ObjectPath::from(name))
 }
 
 /// Appends content to a copy and its hash, and counts its bytes. Returns the error that cut the content, if any.

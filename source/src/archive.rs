@@ -6,13 +6,15 @@
 use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
-use std::os::unix::fs::FileExt;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bzip2::bufread::BzDecoder;
 use flate2::{Crc, Decompress, FlushDecompress, Status};
+use wavemill_remote::Object;
 
+use super::bytes_at::{Ahead, BytesAt, Section, is_of_machine};
 use super::directory::u16_at;
 use super::{SourceError, directory, make_room};
 
@@ -25,6 +27,14 @@ pub(super) const LOCAL_HEADER_MAGIC: &[u8] = b"PK\x03\x04";
 const STORED: u16 = 0;
 const DEFLATED: u16 = 8;
 const BZIP2: u16 = 12;
+
+/// Length of the extra field in an entry's own header that is read along with the data. Longer ones need another request.
+const EXTRA_BYTES: u64 = 512;
+
+/// Number of bytes of an entry's data that are read at once by [`Archive::stream`].
+const BLOCK_BYTES: usize = 32 << 10;
+/// The same for a zip on another machine.
+const REMOTE_BLOCK_BYTES: usize = 8 << 20;
 
 /// Number of bytes by which compression may enlarge incompressible content, in addition to an eighth of its size. Real
 /// compressors add far less.
@@ -50,7 +60,7 @@ pub(super) struct Entry {
 pub(super) struct Archive {
     pub path: PathBuf,
     pub entries: Vec<Entry>,
-    file: Arc<File>,
+    file: Arc<dyn BytesAt>,
     file_bytes: u64,
 }
 
@@ -72,11 +82,19 @@ impl Archive {
     pub(super) fn open(path: &Path) -> Result<Self, SourceError> {
         let file = File::open(path).map_err(SourceError::open_at(path))?;
         let file_bytes = file.metadata().map_err(SourceError::open_at(path))?.len();
-        let file = Arc::new(file);
+        Self::of(path, Arc::new(file), file_bytes)
+    }
 
+    /// Opens a zip in an object store, whose address is `path`.
+    pub(super) fn open_object(path: &Path, object: Object) -> Result<Self, SourceError> {
+        let bytes = object.bytes();
+        Self::of(path, Arc::new(object), bytes)
+    }
+
+    fn of(path: &Path, file: Arc<dyn BytesAt>, file_bytes: u64) -> Result<Self, SourceError> {
         let entries = directory::read(&file, file_bytes).map_err(|source| {
-            // An error without an OS error code is caused by invalid bytes in the zip.
-            if source.raw_os_error().is_some() {
+            // All other errors are caused by invalid bytes in the zip.
+            if is_of_machine(&source) {
                 return SourceError::open_at(path)(source);
             }
             SourceError::BrokenZip {
@@ -98,15 +116,27 @@ impl Archive {
     /// `InvalidData` or `UnexpectedEof` if the archive's bytes are wrong, `Unsupported` if the compression method is
     /// unknown to wavemill, and otherwise the operating system's error.
     pub(super) fn read(&self, entry: &Entry, buffer: &mut Vec<u8>) -> io::Result<()> {
-        // Call `data_start` before allocating memory, because it also checks the entry's sizes from the directory.
-        let start = self.data_start(entry)?;
+        // Check the sizes before memory is allocated by them.
+        self.check_sizes(entry)?;
+        let ahead = self.file.ahead(span(entry))?;
+        let ahead = ahead.map(|bytes| Ahead {
+            start: entry.header_start,
+            bytes,
+            rest: &*self.file,
+        });
+        let file = match &ahead {
+            Some(ahead) => ahead as &dyn BytesAt,
+            None => &*self.file,
+        };
+
+        let start = self.data_start(file, entry)?;
         make_room(buffer, entry.bytes as usize);
         buffer.resize(entry.bytes as usize, 0);
 
         match entry.method {
-            STORED => self.file.read_exact_at(buffer, start)?,
+            STORED => file.fill_at(buffer, start)?,
             DEFLATED | BZIP2 => INFLATE.with_borrow_mut(|(state, compressed)| {
-                self.decompress(entry, start, state, compressed, buffer)
+                decompress(file, entry, start, state, compressed, buffer)
             })?,
             _ => return Err(self.unsupported(entry)),
         }
@@ -120,41 +150,26 @@ impl Archive {
         }
     }
 
-    /// Reads the compressed bytes of an entry into `compressed` and decompresses them into `buffer`.
-    fn decompress(
-        &self,
-        entry: &Entry,
-        start: u64,
-        state: &mut Decompress,
-        compressed: &mut Vec<u8>,
-        buffer: &mut [u8],
-    ) -> io::Result<()> {
-        make_room(compressed, entry.compressed_bytes as usize);
-        compressed.resize(entry.compressed_bytes as usize, 0);
-        self.file.read_exact_at(compressed, start)?;
-
-        let result = if entry.method == BZIP2 {
-            bunzip(compressed, buffer)
-        } else {
-            inflate(state, compressed, buffer)
-        };
-        // Shrink the buffer of compressed bytes even if the entry is damaged.
-        compressed.clear();
-        compressed.shrink_to(COMPRESSED_BYTES_KEPT);
-        result
-    }
-
     /// Returns the number of bytes of memory that [`Archive::read`] needs for an entry, or 0 if the sizes in the
     /// directory are impossible.
     pub(super) fn read_bytes(&self, entry: &Entry) -> u64 {
         if self.check_sizes(entry).is_err() {
             return 0;
         }
+        let ahead = match self.file.is_remote() {
+            true => span(entry).end - entry.header_start,
+            false => 0,
+        };
         match entry.method {
-            STORED => entry.bytes,
-            DEFLATED | BZIP2 => entry.bytes + entry.compressed_bytes,
+            STORED => entry.bytes + ahead,
+            DEFLATED | BZIP2 => entry.bytes + entry.compressed_bytes + ahead,
             _ => 0,
         }
+    }
+
+    /// Reports whether the zip is on another machine.
+    pub(super) fn is_remote(&self) -> bool {
+        self.file.is_remote()
     }
 
     /// Returns a reader of a zip entry's content. The reader checks the CRC-32 at the end.
@@ -162,17 +177,24 @@ impl Archive {
     /// # Errors
     /// Same as [`Archive::read`]. They can occur here or while reading from the returned reader.
     pub(super) fn stream(&self, entry: &Entry) -> io::Result<EntryReader> {
-        let position = self.data_start(entry)?;
+        self.check_sizes(entry)?;
+        let position = self.data_start(&*self.file, entry)?;
         let raw = Section {
-            file: Arc::clone(&self.file),
+            bytes: Arc::clone(&self.file),
             position,
             end: position + entry.compressed_bytes,
         };
+        let block_bytes = if self.is_remote() {
+            REMOTE_BLOCK_BYTES
+        } else {
+            BLOCK_BYTES
+        };
+        let raw = BufReader::with_capacity(block_bytes, raw);
 
         let content: Box<dyn Read + Send> = match entry.method {
             STORED => Box::new(raw),
-            DEFLATED => Box::new(flate2::read::DeflateDecoder::new(raw)),
-            BZIP2 => Box::new(BzDecoder::new(BufReader::new(raw))),
+            DEFLATED => Box::new(flate2::bufread::DeflateDecoder::new(raw)),
+            BZIP2 => Box::new(BzDecoder::new(raw)),
             _ => return Err(self.unsupported(entry)),
         };
 
@@ -188,10 +210,9 @@ impl Archive {
     /// Returns the position of an entry's data. First checks that the name and compression method in the entry's own
     /// header match the directory, and that all `compressed_bytes` are before the end of the file. A corrupt size in
     /// the directory therefore cannot make a reader allocate more memory than the archive is long.
-    fn data_start(&self, entry: &Entry) -> io::Result<u64> {
-        self.check_sizes(entry)?;
+    fn data_start(&self, file: &dyn BytesAt, entry: &Entry) -> io::Result<u64> {
         let mut header = [0; LOCAL_HEADER_BYTES as usize];
-        self.file.read_exact_at(&mut header, entry.header_start)?;
+        file.fill_at(&mut header, entry.header_start)?;
         if &header[..4] != LOCAL_HEADER_MAGIC {
             return Err(damaged("the directory points to no entry"));
         }
@@ -210,7 +231,7 @@ impl Archive {
         let extra_bytes = u16_at(&header, 28);
         let mut name = vec![0; usize::from(name_bytes)];
         let name_start = entry.header_start + LOCAL_HEADER_BYTES;
-        self.file.read_exact_at(&mut name, name_start)?;
+        file.fill_at(&mut name, name_start)?;
         // Compare the names: a corrupt directory could otherwise return another entry's audio under this key.
         if name != **entry.header_name.as_ref().unwrap_or(&entry.name) {
             return Err(damaged(
@@ -265,6 +286,38 @@ impl Archive {
     }
 }
 
+/// Returns the range of an entry: its header, and its data unless the header's extra field is unusually long.
+fn span(entry: &Entry) -> Range<u64> {
+    let name = entry.header_name.as_ref().unwrap_or(&entry.name);
+    let head_bytes = LOCAL_HEADER_BYTES + name.len() as u64 + EXTRA_BYTES;
+    let bytes = head_bytes.saturating_add(entry.compressed_bytes);
+    entry.header_start..entry.header_start.saturating_add(bytes)
+}
+
+/// Reads the compressed bytes of an entry into `compressed` and decompresses them into `buffer`.
+fn decompress(
+    file: &dyn BytesAt,
+    entry: &Entry,
+    start: u64,
+    state: &mut Decompress,
+    compressed: &mut Vec<u8>,
+    buffer: &mut [u8],
+) -> io::Result<()> {
+    make_room(compressed, entry.compressed_bytes as usize);
+    compressed.resize(entry.compressed_bytes as usize, 0);
+    file.fill_at(compressed, start)?;
+
+    let result = if entry.method == BZIP2 {
+        bunzip(compressed, buffer)
+    } else {
+        inflate(state, compressed, buffer)
+    };
+    // Shrink the buffer of compressed bytes even if the entry is damaged.
+    compressed.clear();
+    compressed.shrink_to(COMPRESSED_BYTES_KEPT);
+    result
+}
+
 pub(super) fn damaged(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
@@ -296,24 +349,6 @@ fn bunzip(compressed: &[u8], buffer: &mut [u8]) -> io::Result<()> {
     }
 }
 
-/// A byte range of a file, read by position.
-pub(super) struct Section {
-    pub file: Arc<File>,
-    pub position: u64,
-    pub end: u64,
-}
-
-impl Read for Section {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let wanted = usize::try_from(self.end - self.position)
-            .unwrap_or(usize::MAX)
-            .min(buffer.len());
-        let got = self.file.read_at(&mut buffer[..wanted], self.position)?;
-        self.position += got as u64;
-        Ok(got)
-    }
-}
-
 /// A reader of a zip entry's content. Fails at the end if the content is not what the zip's directory announced.
 pub(super) struct EntryReader {
     content: io::Take<Box<dyn Read + Send>>,
@@ -326,7 +361,7 @@ impl Read for EntryReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let got = self.content.read(buffer).map_err(|error| {
             // An error of the operating system may be temporary and does not mean that the zip is damaged.
-            if error.raw_os_error().is_some() {
+            if is_of_machine(&error) {
                 return error;
             }
             damaged(&error.to_string())

@@ -5,12 +5,14 @@
 //! `ZipIterable` (9.2) ends at the first entry with a malformed extra field, so that one damaged entry costs all later
 //! ones, and it reads as many entries as the end record states, so that a damaged or 16-bit count hides entries.
 
-use std::fs::File;
 use std::io::{self, BufReader, Read};
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use super::archive::{Entry, LOCAL_HEADER_MAGIC, Section, damaged};
+use super::archive::{Entry, LOCAL_HEADER_MAGIC, damaged};
+use super::bytes_at::{BytesAt, Section};
+
+/// Number of bytes of the directory that are read at once. It may be on another machine.
+const BLOCK_BYTES: usize = 1 << 20;
 
 /// Size in bytes of the end-of-directory record, without its comment.
 const END_BYTES: u64 = 22;
@@ -59,16 +61,16 @@ struct End {
 /// # Errors
 /// `InvalidData` if the directory as a whole cannot be read, `Unsupported` for an archive that is split into several
 /// files, and otherwise the operating system's error.
-pub(super) fn read(file: &Arc<File>, file_bytes: u64) -> io::Result<Vec<Entry>> {
-    let end = find_end(file, file_bytes)?;
-    let (start, prefix_bytes) = find_start(file, &end)?;
+pub(super) fn read(file: &Arc<dyn BytesAt>, file_bytes: u64) -> io::Result<Vec<Entry>> {
+    let end = find_end(&**file, file_bytes)?;
+    let (start, prefix_bytes) = find_start(&**file, &end)?;
 
     let section = Section {
-        file: Arc::clone(file),
+        bytes: Arc::clone(file),
         position: start,
         end: start + end.bytes,
     };
-    let mut records = BufReader::new(section);
+    let mut records = BufReader::with_capacity(BLOCK_BYTES, section);
 
     let mut entries = Vec::new();
     let mut n_records = 0_u64;
@@ -104,7 +106,7 @@ pub(super) fn read(file: &Arc<File>, file_bytes: u64) -> io::Result<Vec<Entry>> 
         )));
     }
 
-    shift(file, &mut entries, prefix_bytes);
+    shift(&**file, &mut entries, prefix_bytes);
     Ok(entries)
 }
 
@@ -112,7 +114,7 @@ pub(super) fn read(file: &Arc<File>, file_bytes: u64) -> io::Result<Vec<Entry>> 
 ///
 /// The number of preceding bytes is computed from two numbers of the end record. If it leads to none of the first
 /// entries but the unshifted positions do, one of the two numbers is damaged, and shifting would lose every entry.
-fn shift(file: &File, entries: &mut [Entry], prefix_bytes: u64) {
+fn shift(file: &dyn BytesAt, entries: &mut [Entry], prefix_bytes: u64) {
     if !leads_to_an_entry(file, entries, prefix_bytes) && leads_to_an_entry(file, entries, 0) {
         return;
     }
@@ -123,21 +125,21 @@ fn shift(file: &File, entries: &mut [Entry], prefix_bytes: u64) {
 
 /// Reports whether one of the first entries is at its stated position, if `prefix_bytes` bytes of other data precede
 /// the zip.
-fn leads_to_an_entry(file: &File, entries: &[Entry], prefix_bytes: u64) -> bool {
+fn leads_to_an_entry(file: &dyn BytesAt, entries: &[Entry], prefix_bytes: u64) -> bool {
     entries.iter().take(TRIED_ENTRIES).any(|entry| {
         let mut magic = [0; 4];
         let place = entry.header_start.saturating_add(prefix_bytes);
-        file.read_exact_at(&mut magic, place).is_ok() && magic == *LOCAL_HEADER_MAGIC
+        file.fill_at(&mut magic, place).is_ok() && magic == *LOCAL_HEADER_MAGIC
     })
 }
 
 /// Finds the end record of a zip: the last one whose comment ends exactly at the end of the file. If there is none,
 /// data was appended to the file; then it is the last record whose comment fits.
-fn find_end(file: &File, file_bytes: u64) -> io::Result<End> {
+fn find_end(file: &dyn BytesAt, file_bytes: u64) -> io::Result<End> {
     let tail_bytes = file_bytes.min(END_BYTES + COMMENT_BYTES_MAX);
     let tail_start = file_bytes - tail_bytes;
     let mut tail = vec![0; tail_bytes as usize];
-    file.read_exact_at(&mut tail, tail_start)?;
+    file.fill_at(&mut tail, tail_start)?;
 
     let at = find_end_record(&tail).ok_or_else(|| damaged("no end record of a zip directory"))?;
     let record = &tail[at..];
@@ -183,12 +185,12 @@ fn find_end_record(tail: &[u8]) -> Option<usize> {
 }
 
 /// Finds the 64-bit end-of-directory record, if the zip has one.
-fn find_end_64(file: &File, end: u64) -> io::Result<Option<End>> {
+fn find_end_64(file: &dyn BytesAt, end: u64) -> io::Result<Option<End>> {
     let Some(locator_at) = end.checked_sub(LOCATOR_BYTES) else {
         return Ok(None);
     };
     let mut locator = [0; LOCATOR_BYTES as usize];
-    file.read_exact_at(&mut locator, locator_at)?;
+    file.fill_at(&mut locator, locator_at)?;
     if !locator.starts_with(LOCATOR_MAGIC) {
         return Ok(None);
     }
@@ -205,7 +207,7 @@ fn find_end_64(file: &File, end: u64) -> io::Result<Option<End>> {
             continue;
         }
 
-        file.read_exact_at(&mut record, position)?;
+        file.fill_at(&mut record, position)?;
         if record.starts_with(END_64_MAGIC) {
             return Ok(Some(End {
                 position,
@@ -222,7 +224,7 @@ fn find_end_64(file: &File, end: u64) -> io::Result<Option<End>> {
 }
 
 /// Returns the position of the directory and the number of bytes before the beginning of the zip.
-fn find_start(file: &File, end: &End) -> io::Result<(u64, u64)> {
+fn find_start(file: &dyn BytesAt, end: &End) -> io::Result<(u64, u64)> {
     // Usually the directory ends where the end record begins, but a digital signature may be in between.
     let before_end = end.position.checked_sub(end.bytes);
     for start in [before_end, Some(end.offset)].into_iter().flatten() {
@@ -237,8 +239,7 @@ fn find_start(file: &File, end: &End) -> io::Result<(u64, u64)> {
         }
 
         let mut magic = [0; 4];
-        let begins_with_entry =
-            file.read_exact_at(&mut magic, start).is_ok() && magic == ENTRY_MAGIC;
+        let begins_with_entry = file.fill_at(&mut magic, start).is_ok() && magic == ENTRY_MAGIC;
         // A zip without entries has no entry signature at the directory's position.
         if end.bytes == 0 || begins_with_entry {
             return Ok((start, prefix_bytes));

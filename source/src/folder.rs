@@ -308,7 +308,7 @@ const LINK_TO_NO_FILE: Fault = Fault::new(
 const FAULTS: [Fault; 4] = [NO_FILE, BROKEN_LINK, LINK_OUT, LINK_TO_NO_FILE];
 
 /// [`Source::fault`] of a key without a clip, whose file has a format that is not decoded.
-const UNSUPPORTED: &str = "a file of an unsupported format";
+pub(super) const UNSUPPORTED: &str = "a file of an unsupported format";
 
 struct FolderWalk {
     media: Media,

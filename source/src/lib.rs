@@ -1,10 +1,12 @@
 //! Sources of compressed clips: a folder, or a zip that is read in place.
 
 mod archive;
+mod bytes_at;
 mod directory;
 mod folder;
 mod keys;
 pub mod metadata;
+mod objects;
 pub mod others;
 mod retry;
 #[cfg(test)]
@@ -12,6 +14,9 @@ mod tests;
 mod zipped;
 
 pub use keys::Media;
+use wavemill_remote::{Object, Remote, RemoteError};
+use wavemill_schemas::exit;
+use wavemill_schemas::local_path::scheme;
 use wavemill_schemas::recipe::FILE_BYTES_MAX;
 use wavemill_schemas::reject::{Reason, Reject, Stage};
 
@@ -131,6 +136,11 @@ pub trait Source: Send + Sync {
         None
     }
 
+    /// Reports whether reading a clip takes a request to another machine, so that many should be read at the same time.
+    fn is_remote(&self) -> bool {
+        false
+    }
+
     /// Returns the maximum number of bytes of memory that [`Source::read`] needs for a clip, including compressed
     /// bytes, unless the file grows meanwhile. Returns 0 for a clip that is rejected without being read.
     fn read_bytes(&self, clip_key: &str) -> u64;
@@ -145,7 +155,8 @@ pub trait Source: Send + Sync {
 /// Maximum size of a clip in bytes, unless a recipe sets a smaller limit.
 pub const CLIP_BYTES_MAX: u64 = FILE_BYTES_MAX;
 
-/// Opens a folder, or a zip that is recognized by its content, and lists its clips.
+/// Opens a folder, or a zip that is recognized by its content, and lists its clips. `path` may be an address such as
+/// `s3://bucket/music`.
 ///
 /// Clips are recognized by extension ([`Media::extensions`]). Files and folders whose name has a leading dot are
 /// skipped. [`Source::others`] counts the files that are not clips. The audio root is the deepest folder that contains
@@ -155,6 +166,45 @@ pub const CLIP_BYTES_MAX: u64 = FILE_BYTES_MAX;
 /// # Errors
 /// [`SourceError`] if `path` cannot be listed or contains no clip.
 pub fn open(
+    path: &Path,
+    media: Media,
+    allow_outside: bool,
+) -> Result<Box<dyn Source>, SourceError> {
+    let source = if scheme(path.as_os_str()).is_some() {
+        open_remote(path, media)?
+    } else {
+        open_local(path, media, allow_outside)?
+    };
+    if source.index().is_empty() && source.rejects().is_empty() {
+        return Err(SourceError::NoClips {
+            path: path.to_owned(),
+            media,
+            unsupported: source.others().format_unsupported(),
+        });
+    }
+    Ok(source)
+}
+
+fn open_remote(path: &Path, media: Media) -> Result<Box<dyn Source>, SourceError> {
+    if is_folder_of_objects(path)? {
+        return Ok(Box::new(objects::ObjectSource::open(path, media)?));
+    }
+    match Object::find(&path.to_string_lossy())? {
+        Some(object) if is_zip_object(path, &object)? => {
+            let source = zipped::ZipSource::open_object(path, object, media)?;
+            Ok(Box::new(source))
+        }
+        Some(_) => Err(SourceError::NotAPlace {
+            path: path.to_owned(),
+        }),
+        None => Err(SourceError::open_at(path)(io::Error::new(
+            io::ErrorKind::NotFound,
+            "no such object, and none below this address",
+        ))),
+    }
+}
+
+fn open_local(
     path: &Path,
     media: Media,
     allow_outside: bool,
@@ -170,14 +220,6 @@ pub fn open(
             path: path.to_owned(),
         });
     };
-
-    if source.index().is_empty() && source.rejects().is_empty() {
-        return Err(SourceError::NoClips {
-            path: path.to_owned(),
-            media,
-            unsupported: source.others().format_unsupported(),
-        });
-    }
     Ok(source)
 }
 
@@ -204,16 +246,12 @@ pub fn reopen(
     root: &str,
     clips: impl IntoIterator<Item = ListedClip>,
 ) -> Result<Box<dyn Source>, SourceError> {
-    let found = match std::fs::metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(SourceError::Moved {
-                path: path.to_owned(),
-            });
+    if scheme(path.as_os_str()).is_some() {
+        if is_folder_of_objects(path)? {
+            let source = objects::ObjectSource::reopen(path, media, root, clips)?;
+            return Ok(Box::new(source));
         }
-        found => found.map_err(SourceError::open_at(path))?,
-    };
-
-    if found.is_dir() {
+    } else if is_folder(path)? {
         let source = folder::FolderSource::reopen(path, media, root, clips)?;
         return Ok(Box::new(source));
     }
@@ -229,6 +267,19 @@ pub fn reopen(
         }
     }
     Ok(source)
+}
+
+fn is_folder_of_objects(path: &Path) -> Result<bool, SourceError> {
+    Ok(Remote::input(&path.to_string_lossy())?.has_objects()?)
+}
+
+fn is_folder(path: &Path) -> Result<bool, SourceError> {
+    match std::fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(SourceError::Moved {
+            path: path.to_owned(),
+        }),
+        found => Ok(found.map_err(SourceError::open_at(path))?.is_dir()),
+    }
 }
 
 /// Question about a clip that was listed and is not there, and its remedy.
@@ -275,6 +326,9 @@ pub enum SourceError {
         /// The operating system's error.
         source: io::Error,
     },
+    /// The given address cannot be read.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
     /// The directory of the zip cannot be read, for example after an incomplete download.
     #[error(
         "{path}: the zip's directory is damaged or truncated; compare its sha1 with the publisher's and download it again"
@@ -365,10 +419,32 @@ fn no_clips_remedy(unsupported: &str) -> String {
 }
 
 impl SourceError {
+    /// Returns the exit code of a command that failed with this error.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Resized { .. } => exit::OTHER_PLAN,
+            // Another machine may have the folder, and a request may succeed later.
+            Self::Moved { .. } | Self::Remote(RemoteError::Request { .. }) => exit::FAILED,
+            Self::Open { source, .. } if bytes_at::is_of_network(source) => exit::FAILED,
+            _ => exit::USAGE,
+        }
+    }
+
     fn open_at(path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Open { path, source }
     }
+}
+
+/// Reports the same as [`is_zip`] for an object, whose address is `path`.
+fn is_zip_object(path: &Path, object: &Object) -> Result<bool, SourceError> {
+    let magic = object.read(0..object.bytes().min(4));
+    let magic = magic.map_err(SourceError::open_at(path))?;
+    Ok(is_zip_magic(&magic))
+}
+
+fn is_zip_magic(magic: &[u8]) -> bool {
+    magic == *b"PK\x03\x04" || magic == *b"PK\x05\x06"
 }
 
 /// Reports whether a file is a zip by its first bytes: a local header, or the end-of-directory record of an empty zip.
@@ -376,7 +452,7 @@ fn is_zip(path: &Path) -> Result<bool, SourceError> {
     let mut magic = Vec::with_capacity(4);
     let read = File::open(path).and_then(|file| file.take(4).read_to_end(&mut magic));
     read.map_err(SourceError::open_at(path))?;
-    Ok(magic == *b"PK\x03\x04" || magic == *b"PK\x05\x06")
+    Ok(is_zip_magic(&magic))
 }
 
 /// Creates the reject of a clip key that is not in the audio index: its path leaves the audio root, its format is not

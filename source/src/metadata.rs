@@ -6,6 +6,9 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use flate2::Crc;
+use tempfile::TempDir;
+use wavemill_remote::Object;
+use wavemill_schemas::local_path::scheme;
 
 use super::SourceError;
 use super::archive::{Archive, Entry};
@@ -18,6 +21,8 @@ const CRC_BLOCK_BYTES: usize = 1 << 20;
 pub struct Files {
     path: PathBuf,
     place: Container,
+    /// Folder of the copy of a single file at an address.
+    _copy: Option<TempDir>,
 }
 
 #[derive(Debug)]
@@ -30,11 +35,15 @@ enum Container {
 
 impl Files {
     /// Opens a folder (the files in it, not those of its subfolders), a zip (all entries, without a leading folder that
-    /// all names share), or any other file (as a single metadata file under its own name).
+    /// all names share), or any other file (as a single metadata file under its own name). `path` may be the address of a
+    /// zip or a file.
     ///
     /// # Errors
     /// [`SourceError`] if the path cannot be read or is a damaged zip.
     pub fn open(path: &Path) -> Result<Self, SourceError> {
+        if scheme(path.as_os_str()).is_some() {
+            return Self::open_object(path);
+        }
         let found = std::fs::metadata(path).map_err(SourceError::open_at(path))?;
         let place = if found.is_dir() {
             Container::Folder(folder_names(path)?)
@@ -55,6 +64,35 @@ impl Files {
         Ok(Self {
             path: path.to_owned(),
             place,
+            _copy: None,
+        })
+    }
+
+    /// Opens a zip by its address, or copies a single file.
+    fn open_object(path: &Path) -> Result<Self, SourceError> {
+        let object = Object::find(&path.to_string_lossy())?;
+        let object = object.ok_or_else(|| {
+            let problem = "no such object; give a zip of the metadata, or a single file";
+            SourceError::open_at(path)(io::Error::new(io::ErrorKind::NotFound, problem))
+        })?;
+
+        let mut copy = None;
+        let place = if super::is_zip_object(path, &object)? {
+            let archive = Archive::open_object(path, object)?;
+            let names = entry_names(&archive);
+            Container::Zip(archive, names)
+        } else {
+            let name = object.name().to_owned();
+            let folder = TempDir::new().map_err(SourceError::open_at(&std::env::temp_dir()))?;
+            let file = folder.path().join(&name);
+            std::fs::write(&file, object.read_all()?).map_err(SourceError::open_at(&file))?;
+            copy = Some(folder);
+            Container::Folder(BTreeMap::from([(name, file)]))
+        };
+        Ok(Self {
+            path: path.to_owned(),
+            place,
+            _copy: copy,
         })
     }
 

@@ -4,6 +4,8 @@ use std::io;
 use std::thread::sleep;
 use std::time::Duration;
 
+use super::bytes_at::is_of_network;
+
 /// Delays before each retry, in total slightly more than a second. This is enough for other programs to close files and
 /// for a network share to reconnect, and short enough that a failing disk soon stops the run.
 const WAITS: [Duration; 3] = [
@@ -28,7 +30,7 @@ fn is_passing(error: &io::Error) -> bool {
         UnexpectedEof,
         Unsupported,
     ];
-    !lasting.contains(&error.kind())
+    !lasting.contains(&error.kind()) && !is_of_network(error)
 }
 
 /// Runs `attempt` until it succeeds, fails permanently, or has failed once more than there are [`WAITS`].

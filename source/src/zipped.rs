@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
 
+use wavemill_remote::Object;
 use wavemill_schemas::reject::{Reason, Reject, Stage};
 
 use super::archive::Archive;
@@ -29,8 +30,19 @@ pub(super) struct ZipSource {
 
 impl ZipSource {
     pub(super) fn open(path: &Path, media: Media) -> Result<Self, SourceError> {
-        let archive = Archive::open(path)?;
+        Self::list(Archive::open(path)?, media)
+    }
 
+    /// Opens a zip in an object store, whose address is `path`.
+    pub(super) fn open_object(
+        path: &Path,
+        object: Object,
+        media: Media,
+    ) -> Result<Self, SourceError> {
+        Self::list(Archive::open_object(path, object)?, media)
+    }
+
+    fn list(archive: Archive, media: Media) -> Result<Self, SourceError> {
         let mut names: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         let mut rejects = Vec::new();
         let mut others = OtherFiles::default();
@@ -97,6 +109,10 @@ impl Source for ZipSource {
 
     fn others(&self) -> &OtherFiles {
         &self.others
+    }
+
+    fn is_remote(&self) -> bool {
+        self.archive.is_remote()
     }
 
     fn read_bytes(&self, clip_key: &str) -> u64 {

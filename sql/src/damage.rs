@@ -10,6 +10,7 @@ use std::io::{ErrorKind, Read};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use datafusion::common::DataFusionError;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::parquet::ParquetFileReaderFactory;
@@ -113,7 +114,7 @@ const FOOTER_BYTES: u64 = 1 << 20;
 ///
 /// # Errors
 /// [`SqlError::Failed`] if the object store cannot be read.
-pub(super) fn remote_footer(store: &Store, entry: &FileEntry) -> Result<Option<Vec<u8>>, SqlError> {
+pub(super) fn remote_footer(store: &Store, entry: &FileEntry) -> Result<Option<Bytes>, SqlError> {
     let Some(remote) = store.remote() else {
         return Ok(None);
     };

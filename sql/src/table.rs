@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef, SchemaRef};
 use async_trait::async_trait;
-use bytes::Bytes;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::config::TableParquetOptions;
 use datafusion::common::stats::Precision;
@@ -83,7 +82,6 @@ impl StoreTable {
         let path = store.place().join(&first.path);
         let file_schema = match remote_footer(store, first)? {
             Some(footer) => schema_of(&path, || {
-                let footer = Bytes::from(footer);
                 let mut reader = ParquetMetaDataReader::new();
                 reader.try_parse_sized(&footer, first.bytes)?;
                 ArrowReaderMetadata::try_new(Arc::new(reader.finish()?), ArrowReaderOptions::new())

@@ -138,20 +138,8 @@ with zipfile.ZipFile(archive, 'w') as out:
     contains(&again.err, "nothing to do")
 }
 
-#[apply(trial)]
-fn zip_and_folder_give_the_same_version() -> Result<(), Failed> {
-    fn zip(folder: &Path, kind: &str, name: &str, from: &Path) -> Result<PathBuf, Failed> {
-        let archive = folder.join(name);
-        let mut python = Command::new("python3");
-        python
-            .args(["-c", ZIP, kind])
-            .arg(&archive)
-            .arg(from)
-            .args(files_below(from));
-        run(&mut python).exits(0)?;
-        Ok(archive)
-    }
-
+/// Writes the files below a folder into a zip, in another order, and returns its path.
+pub(crate) fn zip(folder: &Path, kind: &str, name: &str, from: &Path) -> Result<PathBuf, Failed> {
     const ZIP: &str = "
 import sys, zipfile
 kind, archive, folder, *names = sys.argv[1:]
@@ -160,6 +148,19 @@ with zipfile.ZipFile(archive, 'w', zipfile.ZIP_STORED if kind == 'stored' else z
         out.write(folder + '/' + name, 'fma_demo/' + name)
 ";
 
+    let archive = folder.join(name);
+    let mut python = Command::new("python3");
+    python
+        .args(["-c", ZIP, kind])
+        .arg(&archive)
+        .arg(from)
+        .args(files_below(from));
+    run(&mut python).exits(0)?;
+    Ok(archive)
+}
+
+#[apply(trial)]
+fn zip_and_folder_give_the_same_version() -> Result<(), Failed> {
     for kind in ["stored", "deflated"] {
         let folder = scratch("zip");
         let inputs = Inputs {

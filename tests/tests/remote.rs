@@ -2,6 +2,8 @@
 //! requests fail.
 
 use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
@@ -10,11 +12,12 @@ use serde_json::Value;
 use wavemill_tests::Failed;
 
 use crate::bucket::{Bucket, Faults};
+use crate::extract::zip;
 use crate::steps::{commit, work};
 use crate::support::{
-    argv, checkpoints, contains, copy_folder, files_below, finish, fit, has_trainer, inputs, kill,
-    lacks, own_store, receipts, run, run_in, same, same_versions, scratch, start, wait_until,
-    wavemill, whole,
+    Inputs, argv, checkpoints, contains, copy_folder, files_below, finish, fit, has_trainer,
+    inputs, kill, lacks, own_store, receipts, run, run_in, same, same_versions, scratch, start,
+    wait_until, wavemill, whole,
 };
 use crate::table::Table;
 
@@ -395,4 +398,155 @@ fn second_version_in_a_bucket_equals_one_on_a_disk() -> Result<(), Failed> {
     on(0, commit(store, id)).exits(0)?;
     run(grown.extract(&one).arg("--new-version")).exits(0)?;
     same_versions(&object, &one)
+}
+
+/// Audio as objects, as a zip that is read by ranges, and on a web server, and metadata in a zip or a table by itself.
+#[apply(trial)]
+fn inputs_at_addresses_give_the_same_store() -> Result<(), Failed> {
+    let bucket = Bucket::start("remote-inputs", FAULTS);
+    let cache = scratch("remote-inputs-cache");
+    copy_folder(&inputs().audio, &bucket.folder().join("audio"));
+    let metadata = inputs().metadata.as_ref().ok_or("no metadata")?;
+    zip(bucket.folder(), "deflated", "metadata.zip", metadata)?;
+    zip(bucket.folder(), "stored", "fma_demo.zip", &inputs().audio)?;
+    zip(bucket.folder(), "deflated", "deflated.zip", &inputs().audio)?;
+    let web = web_server(bucket.folder().to_owned())?;
+
+    for audio in [
+        bucket.address("audio"),
+        bucket.address("fma_demo.zip"),
+        format!("{web}/deflated.zip"),
+    ] {
+        let store = scratch("remote-inputs-store").join("store");
+        let at_addresses = Inputs {
+            metadata: Some(bucket.address("metadata.zip").into()),
+            audio: audio.into(),
+            recipe: inputs().recipe.clone(),
+        };
+        let mut extract = at_addresses.extract(&store);
+        run(bucket.used_by(&mut extract, &cache)).exits(0)?;
+        same_versions(&store, whole())?;
+        let again = run(&mut extract).exits(0)?;
+        contains(&again.err, "nothing to do")?;
+    }
+
+    // A worker reads the clips of its part, without a listing.
+    let store = bucket.address("stores/new");
+    let at_addresses = Inputs {
+        metadata: Some(format!("{web}/metadata.zip").into()),
+        audio: bucket.address("audio").into(),
+        recipe: inputs().recipe.clone(),
+    };
+    let mut plan = at_addresses.plan(Path::new(&store));
+    let id = run(bucket.used_by(&mut plan, &cache)).exits(0)?;
+    let id = id.out.trim();
+    for part in ["2/2", "1/2"] {
+        let mut worker = work(Path::new(&store), id, part);
+        run(bucket.used_by(&mut worker, &cache)).exits(0)?;
+    }
+    run(bucket.used_by(&mut commit(Path::new(&store), id), &cache)).exits(0)?;
+    same_versions(&bucket.folder().join("stores/new"), whole())
+}
+
+#[apply(trial)]
+fn a_table_at_an_address_is_read_like_a_file() -> Result<(), Failed> {
+    let bucket = Bucket::start("remote-table", Faults::default());
+    let cache = scratch("remote-table-cache");
+    let table = Table::new("remote-table-inputs", 12);
+    let one = table.store();
+    let local = table.written()?;
+    run(&mut local.extract(&one)).exits(0)?;
+
+    let folder = local.metadata.as_ref().ok_or("no table")?;
+    let name = "table.csv";
+    fs::copy(folder.join(name), bucket.folder().join(name))?;
+    let address = bucket.address(name);
+    let at_addresses = Inputs {
+        metadata: Some(address.as_str().into()),
+        audio: local.audio.clone(),
+        recipe: local.recipe.clone(),
+    };
+    let store = scratch("remote-table-store").join("store");
+    run(bucket.used_by(&mut at_addresses.extract(&store), &cache)).exits(0)?;
+    same_versions(&store, &one)?;
+
+    for (metadata, audio) in [
+        ("s3://music/absent.csv", "audio"),
+        ("ftp://host/table.csv", "audio"),
+        (&*address, "s3://music/absent.zip"),
+        (&*address, &*address),
+    ] {
+        let wrong = Inputs {
+            metadata: Some(metadata.into()),
+            audio: match audio {
+                "audio" => local.audio.clone(),
+                address => address.into(),
+            },
+            recipe: local.recipe.clone(),
+        };
+        let mut extract = wrong.extract(&store);
+        let ran = run(bucket.used_by(&mut extract, &cache)).exits(2)?;
+        let named = if audio == "audio" { metadata } else { audio };
+        contains(ran.error()?, named)?;
+    }
+    Ok(())
+}
+
+/// Serves the files of a folder as web servers do, and returns the folder's address.
+fn web_server(folder: PathBuf) -> Result<String, Failed> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let folder = folder.clone();
+            // A client may close a connection at any time.
+            std::thread::spawn(move || _ = answer(stream, &folder));
+        }
+    });
+    Ok(format!("http://{address}"))
+}
+
+fn answer(mut stream: TcpStream, folder: &Path) -> std::io::Result<()> {
+    let mut lines = BufReader::new(stream.try_clone()?).lines();
+    let request = lines.next().unwrap_or_else(|| Ok(String::new()))?;
+    let mut words = request.split(' ');
+    let is_head = words.next() == Some("HEAD");
+    let path = words.next().unwrap_or_default().trim_start_matches('/');
+
+    let mut range = None;
+    for line in lines {
+        let line = line?.to_ascii_lowercase();
+        if line.is_empty() {
+            break;
+        }
+        if let Some((first, last)) = line
+            .strip_prefix("range: bytes=")
+            .and_then(|range| range.split_once('-'))
+        {
+            range = first.parse().ok().zip(last.parse().ok());
+        }
+    }
+
+    let Ok(content) = fs::read(folder.join(path)) else {
+        return stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
+    };
+    let n = content.len();
+    let (status, part) = match range {
+        Some((first, last)) => {
+            let last = std::cmp::min(last, n - 1);
+            let status = format!("206 Partial Content\r\nContent-Range: bytes {first}-{last}/{n}");
+            (status, &content[first..=last])
+        }
+        None => ("200 OK".to_owned(), &content[..]),
+    };
+    let bytes = part.len();
+    let time = "Thu, 01 Jan 2026 00:00:00 GMT";
+    let head = format!(
+        "HTTP/1.1 {status}\r\nContent-Length: {bytes}\r\nLast-Modified: {time}\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes())?;
+    match is_head {
+        true => Ok(()),
+        false => stream.write_all(part),
+    }
 }

@@ -13,6 +13,7 @@ use serde::Serialize;
 use wavemill_catalog::ClipRow;
 use wavemill_runtime::course::Phase;
 use wavemill_runtime::settings::Settings;
+use wavemill_schemas::local_path::scheme;
 use wavemill_schemas::manifest::Manifest;
 use wavemill_schemas::recipe::Recipe;
 use wavemill_source::ListedClip;
@@ -166,7 +167,9 @@ fn store_plan(prepared: &mut Prepared<'_>) -> Result<PlanReport, RunError> {
 
     // Workers may have another working folder.
     let audio = &prepared.job.audio;
-    planned.work.audio = std::path::absolute(audio).unwrap_or_else(|_| audio.clone());
+    if scheme(audio.as_os_str()).is_none() {
+        planned.work.audio = std::path::absolute(audio).unwrap_or_else(|_| audio.clone());
+    }
     let shards = prepared.stored_shards();
     let blocks = prepared
         .store

@@ -14,7 +14,7 @@ use std::thread::Scope;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use wavemill_runtime::panics::WORKER_NAME;
-use wavemill_runtime::settings::{READ_AHEAD_CLIPS, READ_THREADS, SPARE_PCMS};
+use wavemill_runtime::settings::{READ_AHEAD_CLIPS, READ_THREADS, REMOTE_READ_THREADS, SPARE_PCMS};
 use wavemill_store::shards::RowGroup;
 
 use super::event::Event;
@@ -55,6 +55,11 @@ pub(super) fn start<'scope, 'env>(
     work: &'env Work<'env>,
 ) -> Queues {
     let threads = work.limits.threads;
+    let readers = if work.source.is_remote() {
+        REMOTE_READ_THREADS
+    } else {
+        READ_THREADS
+    };
     let (clip_sender, clips) = bounded(threads * READ_AHEAD_CLIPS);
     let (spare_sender, spare) = bounded(threads * READ_AHEAD_CLIPS + READ_THREADS);
     // These queues are not limited in number, because the permits of the rows limit both queues in bytes.
@@ -80,8 +85,8 @@ pub(super) fn start<'scope, 'env>(
         .is_batched()
         .then(|| lanes::start(&spawner, work, &event_sender, &spare_pcms));
 
-    let order = Arc::new(Mutex::new(ReadOrder::new(READ_THREADS)));
-    for number in 0..READ_THREADS {
+    let order = Arc::new(Mutex::new(ReadOrder::new(readers)));
+    for number in 0..readers {
         let order = Arc::clone(&order);
         let queues = ReaderQueues {
             clips: clip_sender.clone(),

@@ -1,7 +1,7 @@
 //! `wavemill extract`: turns metadata and audio into a committed version.
 
 use std::io::{Write, stdout};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -50,12 +50,12 @@ pub struct ExtractCommand {
     /// A shipped recipe's name (see `wavemill recipe list`), or a TOML file
     #[arg(long, value_name = "NAME|FILE")]
     pub recipe: String,
-    /// Folder, zip or file of the metadata; optional for `folders` data sets
+    /// Folder, zip or file of the metadata, or the address of a zip or file; optional for `folders` data sets
     #[arg(long, value_name = "PATH")]
-    pub metadata: Option<PathBuf>,
-    /// Folder or zip of the audio
+    pub metadata: Option<StorePlace>,
+    /// Folder or zip of the audio, or its address such as s3://bucket/music or https://host/music.zip
     #[arg(long, value_name = "PATH")]
-    pub audio: PathBuf,
+    pub audio: StorePlace,
     /// Folder of the store, or its address such as s3://bucket/store; created if it does not exist
     #[arg(long, value_name = "DIR")]
     pub store: StorePlace,
@@ -222,8 +222,8 @@ impl ExtractCommand {
     fn job(&self) -> Result<Job> {
         Ok(Job {
             recipe: Recipe::load(&self.recipe, &self.sets)?,
-            metadata: self.metadata.clone(),
-            audio: self.audio.clone(),
+            metadata: self.metadata.as_deref().map(Path::to_path_buf),
+            audio: self.audio.to_path_buf(),
             store: self.store.to_path_buf(),
             sides: self.sides.clone(),
         })

@@ -1,7 +1,7 @@
 //! `wavemill plan`, `work` and `commit`: the steps of an extraction, for several processes or machines.
 
 use std::io::{Write, stdout};
-use std::path::PathBuf;
+use std::path::Path;
 use std::str::FromStr;
 use std::time::Instant;
 
@@ -116,9 +116,9 @@ pub struct WorkCommand {
     /// Write shards that no other worker has claimed, then those of workers that may be gone, until all are finished
     #[arg(long, conflicts_with = "part")]
     pub claim: bool,
-    /// Folder or zip of the audio, if it has another path here than where the plan was made
+    /// Folder or zip of the audio, or its address, if it has another path here than where the plan was made
     #[arg(long, value_name = "PATH")]
-    pub audio: Option<PathBuf>,
+    pub audio: Option<StorePlace>,
     /// Threads, memory and instructions.
     #[command(flatten)]
     pub machine: MachineArgs,
@@ -153,7 +153,7 @@ impl WorkCommand {
             store: self.store.to_path_buf(),
             plan_id: self.plan.clone(),
             share: self.part.map_or(Share::Claim, Share::Part),
-            audio: self.audio.clone(),
+            audio: self.audio.as_deref().map(Path::to_path_buf),
             lock_wait: self.machine.wait.duration(),
         };
         run::work(&job, |recipe| self.machine.settings(recipe), monitor)
