@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::CatalogProvider;
@@ -300,8 +301,9 @@ impl Session {
     }
 
     /// Returns the cause of a failed query; see [`Version::explain`].
-    pub(super) fn explain(&self, error: SqlError) -> SqlError {
-        self.version.explain(error, &self.opened, || false)
+    pub(super) fn explain(&self, error: SqlError, stop: &AtomicBool) -> SqlError {
+        let is_stopped = || stop.load(Ordering::Relaxed);
+        self.version.explain(error, &self.opened, is_stopped)
     }
 
     /// Forgets the files that earlier queries opened, so that they cannot be named as the cause of a later failure.

@@ -6,16 +6,18 @@
 //! without a physical plan, such as SET and CREATE, have to be refused by [`SharedSession::plan`].
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use arrow::array::RecordBatch;
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::Session as PlanningSession;
+use datafusion::common::config::ConfigNonZeroUsize;
 use datafusion::common::{DataFusionError, Result};
 use datafusion::execution::context::QueryPlanner;
 use datafusion::execution::runtime_env::RuntimeEnv;
-use datafusion::execution::{SessionStateBuilder, TaskContext};
+use datafusion::execution::{SessionState, SessionStateBuilder, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::stream::RecordBatchReceiverStream;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
@@ -97,9 +99,9 @@ impl SharedSession {
     }
 
     /// Returns the cause of a failed query: a damaged file that it opened, data that `gc` removed, or else `error`
-    /// itself. May read and hash whole files.
-    pub fn explain(&self, error: SqlError) -> SqlError {
-        self.0.explain(error)
+    /// itself. May read and hash whole files, until `stop` is set.
+    pub fn explain(&self, error: SqlError, stop: &AtomicBool) -> SqlError {
+        self.0.explain(error, stop)
     }
 }
 
@@ -117,15 +119,25 @@ impl QueryPlanner for SharedPlanner {
         session: &dyn PlanningSession,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         refuse_writes(plan).map_err(external)?;
+        let batch_rows = batch_rows(plan, HELD_BATCH_BYTES).map_err(external)?;
         let planner = DefaultPhysicalPlanner::default();
-        let physical = planner.create_physical_plan(plan, session).await?;
+        // Filters take the size of their batches from the state with which they are planned.
+        let physical = match (batch_rows, session.as_any().downcast_ref::<SessionState>()) {
+            (Some(rows), Some(state)) => {
+                let mut state = state.clone();
+                let execution = &mut state.config_mut().options_mut().execution;
+                execution.batch_size = ConfigNonZeroUsize::try_new(rows)?;
+                planner.create_physical_plan(plan, &state).await?
+            }
+            _ => planner.create_physical_plan(plan, session).await?,
+        };
         let physical = running::cooperative(physical)?;
 
         let schema = without_fixed_sizes(&physical.schema());
         let query = SharedQuery {
             plan: physical,
             schema: Arc::clone(&schema),
-            batch_rows: batch_rows(plan, HELD_BATCH_BYTES).map_err(external)?,
+            batch_rows,
             threads: self.threads.clone(),
         };
         let streamed =

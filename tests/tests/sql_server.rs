@@ -142,6 +142,28 @@ fn clients_keep_their_version() -> Result<(), Failed> {
     )
 }
 
+/// Statements that could take all stack or memory are refused, and the server continues.
+#[apply(trial)]
+fn excessive_statements_are_refused() -> Result<(), Failed> {
+    let server = Server::start(whole(), "")?;
+    let client = server.connect(PASSWORD)?;
+    for statement in [
+        format!("SELECT 1{}", "+1".repeat(30_000)),
+        format!("SELECT 1{}", " UNION ALL SELECT 1".repeat(3_000)),
+        format!("SELECT '{}'", "x".repeat(100_000)),
+    ] {
+        let simple = server.runtime.block_on(client.simple_query(&statement));
+        same("simple", code(simple), "54001".to_owned())?;
+        let prepared = server.runtime.block_on(client.prepare(&statement));
+        same("prepared", code(prepared), "54001".to_owned())?;
+    }
+
+    let all = "BEGIN; DECLARE c CURSOR FOR SELECT track_id FROM tracks; FETCH FORWARD 2147483647 FROM c; COMMIT";
+    server.runtime.block_on(client.simple_query(all))?;
+    let terms = format!("SELECT 1::bigint{}", "+1".repeat(400));
+    same("a sum", server.number(&client, &terms)?, 401)
+}
+
 #[apply(trial)]
 fn wrong_starts_are_explained() -> Result<(), Failed> {
     let mut server = Server::start(whole(), "")?;

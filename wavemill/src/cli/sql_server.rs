@@ -41,8 +41,9 @@ SIGTERM, which ends running queries.";
 const PASSWORD_VARIABLE: &str = "WAVEMILL_SQL_PASSWORD";
 /// Number of threads for connections: protocol, TLS and planning. Queries have threads of their own.
 const CONNECTION_THREADS: usize = 4;
-/// Stack size of each thread. The plans of deep queries are walked recursively.
-const STACK_BYTES: usize = 8 << 20;
+/// Stack size of each thread. Statements and plans are walked recursively, and the depth of a long statement is only
+/// limited by its length. Memory is taken only when a stack grows.
+const STACK_BYTES: usize = 256 << 20;
 /// Time that running queries have to end after a signal, before their threads are abandoned.
 const LEAVE: Duration = Duration::from_millis(300);
 /// Time from a signal to the end of the process, even if a thread is stuck.

@@ -8,6 +8,7 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::io;
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -37,9 +38,11 @@ use wavemill_sql::{SharedSession, SqlError};
 
 use super::SqlServer;
 use super::errors::{
-    ADMIN_SHUTDOWN, INTERNAL, QUERY_CANCELED, TOO_MANY_CONNECTIONS, error, explained, fatal,
+    ADMIN_SHUTDOWN, INTERNAL, PROTOCOL_VIOLATION, QUERY_CANCELED, TOO_COMPLEX,
+    TOO_MANY_CONNECTIONS, error, explained, fatal,
 };
 use super::statements::hooks;
+use super::streaming::{ROWS_MAX, Streaming};
 
 /// A connection with the state of the protocol.
 pub(super) type Socket = Framed<
@@ -55,6 +58,11 @@ const N_MORE_SOCKETS: usize = 32;
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 /// Interval at which the server checks whether the client of a running query has disconnected.
 const LOOK: Duration = Duration::from_secs(1);
+/// Maximum length of a statement in bytes. Its expressions may be nested as deeply as it is long.
+const TEXT_BYTES_MAX: usize = 64 << 10;
+/// Maximum number of bytes of a message before the password was checked, and the interval of this check.
+const STARTUP_BYTES_MAX: usize = 64 << 10;
+const LOOK_AT_BUFFER: Duration = Duration::from_millis(5);
 /// Maximum time in which clients are told that the server ends.
 const FAREWELL: Duration = Duration::from_millis(300);
 /// Key under which the library stores the client's `statement_timeout`, in milliseconds.
@@ -127,11 +135,13 @@ async fn connection(
         Err(lost) => return process_error(&mut socket, unfinished(lost), true).await,
     };
 
+    let service = Arc::new(DfSessionService::new_with_hooks(
+        Arc::new(session.context().clone()),
+        hooks(&session),
+    ));
     let connection = Connection {
-        service: Arc::new(DfSessionService::new_with_hooks(
-            Arc::new(session.context().clone()),
-            hooks(&session),
-        )),
+        streaming: Arc::new(Streaming(Arc::clone(&service))),
+        service,
         server: Arc::clone(server),
         session,
         probe,
@@ -148,7 +158,7 @@ async fn begin(
     let Some(mut socket): Option<Socket> = negotiate_tls(stream, server.access.tls()).await? else {
         return Ok(None);
     };
-    let Some(first) = socket.next().await.transpose()? else {
+    let Some(first) = next_of_stranger(&mut socket).await? else {
         return Ok(None);
     };
     if let PgWireFrontendMessage::CancelRequest(request) = first {
@@ -181,7 +191,7 @@ async fn start(
     let startup = server.access.startup(socket)?;
     startup.handle(socket, first).await?;
     while !matches!(socket.state(), PgWireConnectionState::ReadyForQuery) {
-        let Some(message) = socket.next().await.transpose()? else {
+        let Some(message) = next_of_stranger(socket).await? else {
             return Ok(None);
         };
         startup.handle(socket, message).await?;
@@ -189,11 +199,44 @@ async fn start(
     Ok(Some(place))
 }
 
+/// Returns the next message of a client who has not given the password yet, or `None` if the client has disconnected.
+async fn next_of_stranger(socket: &mut Socket) -> PgWireResult<Option<PgWireFrontendMessage>> {
+    loop {
+        match timeout(LOOK_AT_BUFFER, socket.next()).await {
+            Ok(message) => return message.transpose(),
+            Err(_) if socket.read_buffer().len() > STARTUP_BYTES_MAX => {
+                return Err(fatal(PROTOCOL_VIOLATION, "a message that is too long"));
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// Refuses a statement that is too long, and limits the number of rows of an execution, for which the library reserves
+/// memory. The client then asks for the next ones.
+fn limited(mut message: PgWireFrontendMessage) -> Result<PgWireFrontendMessage, Stopped> {
+    let text_bytes = match &mut message {
+        PgWireFrontendMessage::Query(query) => query.query.len(),
+        PgWireFrontendMessage::Parse(parse) => parse.query.len(),
+        PgWireFrontendMessage::Execute(execute) => {
+            execute.max_rows = execute.max_rows.clamp(0, ROWS_MAX);
+            0
+        }
+        _ => 0,
+    };
+    if text_bytes > TEXT_BYTES_MAX {
+        let message = format!("a statement of more than {TEXT_BYTES_MAX} bytes");
+        return Err(Stopped::Failed(error(TOO_COMPLEX, message)));
+    }
+    Ok(message)
+}
+
 /// A client with its session.
 struct Connection {
     server: Arc<SqlServer>,
     session: Arc<SharedSession>,
     service: Arc<DfSessionService>,
+    streaming: Arc<Streaming>,
     probe: TcpStream,
     stop: watch::Receiver<bool>,
 }
@@ -217,13 +260,14 @@ impl Connection {
             };
 
             let is_extended = message.is_extended_query();
+            let limit = self.limit(socket);
             match self.answer(socket, message, &cancel.requested).await {
                 Ok(()) => {}
                 Err(Stopped::Disconnected) => return Ok(()),
                 Err(Stopped::Failed(failed)) => {
                     // A cursor may have stopped in the middle of a batch.
                     socket.portal_store().clear_portals();
-                    let failed = self.explained(failed).await;
+                    let failed = self.explained(failed, limit, &cancel.requested).await;
                     process_error(socket, failed, is_extended).await?;
                 }
                 Err(Stopped::Fatal(failed)) => return process_error(socket, failed, true).await,
@@ -240,11 +284,11 @@ impl Connection {
     ) -> Result<(), Stopped> {
         let limit = self.limit(socket);
         let answered = AssertUnwindSafe(process_message(
-            message,
+            limited(message)?,
             socket,
             Arc::new(NoopHandler),
             Arc::clone(&self.service),
-            Arc::clone(&self.service),
+            Arc::clone(&self.streaming),
             Arc::new(NoopHandler),
             Arc::new(NoopHandler),
         ))
@@ -275,12 +319,26 @@ impl Connection {
         own.unwrap_or(Duration::MAX).min(self.server.query_timeout)
     }
 
-    async fn explained(&self, failed: PgWireError) -> PgWireError {
+    /// Finds the cause of a failure. This may read whole files, so that it ends in the same ways as a query.
+    async fn explained(
+        &mut self,
+        failed: PgWireError,
+        limit: Duration,
+        cancel: &Notify,
+    ) -> PgWireError {
         let session = Arc::clone(&self.session);
-        // Finding the cause may read whole files.
-        spawn_blocking(move || explained(failed, &session))
-            .await
-            .unwrap_or_else(unfinished)
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopping = Arc::clone(&stop);
+        let mut search = spawn_blocking(move || explained(failed, &session, &stopping));
+        tokio::select! {
+            found = &mut search => return found.unwrap_or_else(unfinished),
+            () = sleep(limit) => {}
+            () = cancel.notified() => {}
+            () = disconnected(&self.probe) => {}
+            () = stopped(&mut self.stop) => {}
+        }
+        stop.store(true, Ordering::Relaxed);
+        search.await.unwrap_or_else(unfinished)
     }
 }
 

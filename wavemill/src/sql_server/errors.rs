@@ -1,5 +1,7 @@
 //! PostgreSQL's error codes, by which clients tell errors apart.
 
+use std::sync::atomic::AtomicBool;
+
 use datafusion::common::DataFusionError;
 use datafusion::sql::sqlparser::parser::ParserError;
 use datafusion_postgres::pgwire::error::{ErrorInfo, PgWireError};
@@ -18,6 +20,14 @@ pub(super) const QUERY_CANCELED: &str = "57014";
 pub(super) const CANNOT_CHANGE: &str = "55P02";
 /// An internal fault, or any error without a code of its own.
 pub(super) const INTERNAL: &str = "XX000";
+/// The statement is nested too deeply, or too long.
+pub(super) const TOO_COMPLEX: &str = "54001";
+/// The client does not keep to the protocol.
+pub(super) const PROTOCOL_VIOLATION: &str = "08P01";
+/// There is no cursor with this name.
+pub(super) const NO_CURSOR: &str = "34000";
+/// PostgreSQL supports this, and this server does not.
+pub(super) const UNSUPPORTED: &str = "0A000";
 /// The statement has a syntax error.
 pub(super) const SYNTAX: &str = "42601";
 const DATA_CORRUPTED: &str = "XX001";
@@ -38,8 +48,12 @@ fn with_severity(severity: &str, code: &str, message: String) -> PgWireError {
 }
 
 /// Returns the error that the client receives: the cause of a failed query, as `wavemill sql` reports it. May read whole
-/// files of the store.
-pub(super) fn explained(failed: PgWireError, session: &SharedSession) -> PgWireError {
+/// files of the store, until `stop` is set.
+pub(super) fn explained(
+    failed: PgWireError,
+    session: &SharedSession,
+    stop: &AtomicBool,
+) -> PgWireError {
     let PgWireError::ApiError(cause) = failed else {
         return failed;
     };
@@ -54,7 +68,7 @@ pub(super) fn explained(failed: PgWireError, session: &SharedSession) -> PgWireE
         },
     };
 
-    match session.explain(cause) {
+    match session.explain(cause, stop) {
         SqlError::Refused { statement } => {
             let message = format!("{statement} writes, but this server is read-only");
             error("25006", message)

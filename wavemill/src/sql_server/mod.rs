@@ -12,6 +12,7 @@ mod connections;
 mod errors;
 mod names;
 mod statements;
+mod streaming;
 #[cfg(test)]
 mod tests;
 

@@ -11,8 +11,8 @@ use datafusion::common::ParamValues;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionContext;
 use datafusion::sql::sqlparser::ast::{
-    Declare, Expr, Query, Set, Statement, Value, ValueWithSpan, visit_expressions,
-    visit_expressions_mut,
+    Declare, Expr, FetchDirection, Query, Set, SetExpr, Statement, Value, ValueWithSpan,
+    Visit as _, Visitor, visit_expressions, visit_expressions_mut,
 };
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
@@ -23,13 +23,14 @@ use datafusion_postgres::hooks::cursor::CursorStatementHook;
 use datafusion_postgres::hooks::set_show::SetShowHook;
 use datafusion_postgres::hooks::transactions::TransactionStatementHook;
 use datafusion_postgres::pgwire::api::ClientInfo;
-use datafusion_postgres::pgwire::api::portal::{Format, Portal};
+use datafusion_postgres::pgwire::api::portal::{Format, Portal, PortalExecutionState};
 use datafusion_postgres::pgwire::api::results::{QueryResponse, Response, Tag};
 use datafusion_postgres::pgwire::api::stmt::StoredStatement;
 use datafusion_postgres::pgwire::api::store::PortalStore;
 use datafusion_postgres::pgwire::error::{PgWireError, PgWireResult};
 use datafusion_postgres::pgwire::messages::response::TransactionStatus;
 use datafusion_postgres::pgwire::types::format::FormatOptions;
+use futures::{StreamExt as _, stream};
 use wavemill_sql::{SharedSession, SqlError};
 
 use super::errors::{self, error};
@@ -93,6 +94,8 @@ impl ReadOnly {
         let statement = (text, Some((query, plan)));
         let statement = Arc::new(StoredStatement::new(name.clone(), statement, Vec::new()));
         let portal = Portal::new_cursor(name, statement);
+        // A later FETCH may ask for rows after the last one.
+        let rows = QueryResponse::new(rows.row_schema(), rows.data_rows.fuse());
         portal.start(rows).await;
         client.portal_store().put_portal(Arc::new(portal));
         Ok(Response::Execution(Tag::new("DECLARE CURSOR")))
@@ -114,6 +117,9 @@ impl ReadOnly {
                 [cursor] => Some(self.declare(cursor, client).await),
                 _ => None,
             },
+            Statement::Fetch {
+                name, direction, ..
+            } => Some(fetch(&name.value, direction, client).await),
             // Like transactions, savepoints have no effect, but clients expect to continue after an error.
             Statement::Savepoint { .. } => Some(Ok(Response::Execution(Tag::new("SAVEPOINT")))),
             Statement::ReleaseSavepoint { .. } => {
@@ -141,6 +147,9 @@ impl QueryHook for ReadOnly {
         _ctx: &SessionContext,
         client: &mut dyn HookClient,
     ) -> Option<PgWireResult<Response>> {
+        if let Err(refused) = require_shallow(statement) {
+            return Some(Err(refused));
+        }
         // The hook for transactions refuses all but ROLLBACK after an error.
         if !is_query(statement) || client.transaction_status() == TransactionStatus::Error {
             return self.checked(statement, client).await;
@@ -154,6 +163,9 @@ impl QueryHook for ReadOnly {
         _ctx: &SessionContext,
         _client: &(dyn ClientInfo + Send + Sync),
     ) -> Option<PgWireResult<LogicalPlan>> {
+        if let Err(refused) = require_shallow(statement) {
+            return Some(Err(refused));
+        }
         if is_query(statement) {
             return Some(self.plan(statement).await);
         }
@@ -178,6 +190,91 @@ impl QueryHook for ReadOnly {
     ) -> Option<PgWireResult<Response>> {
         // A query is executed from its plan, which was checked when it was parsed.
         self.checked(statement, client).await
+    }
+}
+
+/// Returns rows of a cursor one by one, as the client reads them.
+async fn fetch(
+    name: &str,
+    direction: &FetchDirection,
+    client: &dyn HookClient,
+) -> PgWireResult<Response> {
+    let rows_max = match direction {
+        FetchDirection::Next | FetchDirection::Forward { limit: None } => Some(1),
+        FetchDirection::ForwardAll | FetchDirection::All => Some(u64::MAX),
+        FetchDirection::Forward { limit: Some(n) } | FetchDirection::Count { limit: n } => {
+            n.to_string().parse().ok()
+        }
+        _ => None,
+    };
+    let rows_max =
+        rows_max.ok_or_else(|| error(errors::UNSUPPORTED, "a cursor can only move forward"))?;
+    let portal = client.portal_store().get_portal(name);
+    let portal = portal.and_then(|entry| entry.value().cloned());
+    let portal = portal.ok_or_else(|| {
+        error(
+            errors::NO_CURSOR,
+            format!("cursor \"{name}\" does not exist"),
+        )
+    })?;
+
+    let state = portal.state();
+    let fields = match &*state.lock().await {
+        PortalExecutionState::Suspended(rows) => rows.row_schema(),
+        _ => Arc::default(),
+    };
+    let rows = stream::unfold((state, rows_max), |(state, left)| async move {
+        let left = left.checked_sub(1)?;
+        let row = match &mut *state.lock().await {
+            PortalExecutionState::Suspended(rows) => rows.data_rows().next().await,
+            _ => None,
+        };
+        Some((row?, (state, left)))
+    });
+    Ok(Response::Query(QueryResponse::new(fields, rows)))
+}
+
+/// Refuses a statement in which expressions are nested so deeply that walking them recursively could take too much stack.
+fn require_shallow(statement: &Statement) -> PgWireResult<()> {
+    struct Depth(usize);
+    impl Visitor for Depth {
+        type Break = ();
+
+        fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+            let mut n_operations = 0;
+            let mut body = &*query.body;
+            while let SetExpr::SetOperation { left, .. } = body {
+                n_operations += 1;
+                body = left;
+            }
+            match n_operations > DEPTH_MAX {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        }
+
+        fn pre_visit_expr(&mut self, _: &Expr) -> ControlFlow<()> {
+            self.0 += 1;
+            match self.0 > DEPTH_MAX {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        }
+
+        fn post_visit_expr(&mut self, _: &Expr) -> ControlFlow<()> {
+            self.0 -= 1;
+            ControlFlow::Continue(())
+        }
+    }
+
+    match statement.visit(&mut Depth(0)) {
+        ControlFlow::Break(()) => {
+            let message = format!(
+                "the statement has more than {DEPTH_MAX} nested expressions or set operations"
+            );
+            Err(error(errors::TOO_COMPLEX, message))
+        }
+        ControlFlow::Continue(()) => Ok(()),
     }
 }
 
@@ -210,6 +307,9 @@ fn is_of_datafusion(set: &Set) -> bool {
     };
     changed.to_ascii_lowercase().contains("datafusion")
 }
+
+/// Maximum depth of nested expressions, such as the number of terms of a sum.
+const DEPTH_MAX: usize = 500;
 
 /// Facts of columns that a store's columns do not have. SQLAlchemy asks for them in correlated subqueries that DataFusion
 /// cannot execute.
@@ -272,7 +372,13 @@ fn parsed(expression: &str) -> Option<Expr> {
 /// Replaces an escape character that is not the backslash, because DataFusion knows no other one. SQLAlchemy uses a
 /// slash. An escape character that escapes itself is not recognized.
 fn escape_by_backslash(pattern: &mut Expr, escape: &mut Option<ValueWithSpan>) {
-    let Some(escape) = escape.take_if(|escape| escape.to_string() != r"'\'") else {
+    let is_other = |escape: &mut ValueWithSpan| match &escape.value {
+        Value::SingleQuotedString(text) | Value::EscapedStringLiteral(text) => {
+            text != r"\" && !text.is_empty()
+        }
+        _ => false,
+    };
+    let Some(escape) = escape.take_if(is_other) else {
         return;
     };
     let rewritten = format!(r"replace(replace({pattern}, '\', '\\'), {escape}, '\')");
