@@ -66,6 +66,9 @@ def measured(step: str, command: list[str]) -> str:
     started = time.monotonic()
     with tempfile.TemporaryFile("w+") as out:
         process = subprocess.Popen(command, stdout=out)
+        # The process stays until it is waited for again, so that its counters can be read.
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        read = Path(f"/proc/{process.pid}/io").read_text().splitlines()[0].split()[1]
         _, status, used = os.wait4(process.pid, 0)
         out.seek(0)
         text = out.read()
@@ -76,6 +79,7 @@ def measured(step: str, command: list[str]) -> str:
         "wall_s": round(time.monotonic() - started, 2),
         "cpu_s": round(used.ru_utime + used.ru_stime, 2),
         "peak_mib": round(used.ru_maxrss / 1024, 1),
+        "read_mib": round(int(read) / 2**20, 1),
     }
     print(json.dumps(line), flush=True)
     return text
@@ -93,7 +97,10 @@ def steps(arguments: argparse.Namespace, folder: Path, more: list[str]) -> None:
     plan = measured("plan", [program, "plan", "-q", "--recipe", f"{folder}/scale.toml", "--metadata", f"{folder}/metadata",
                              "--audio", f"{folder}/audio.zip", "--store", f"{store}", *more]).strip()
     stored = store / "_wavemill/plans" / plan
-    print(json.dumps({"plan": dict(zip(("files", "bytes"), folder_bytes(stored)))}), flush=True)
+    sizes = sorted(path.stat().st_size for path in stored.glob("*.parquet"))
+    needed = (stored / "plan.json").stat().st_size + sizes[-1]
+    line = dict(zip(("files", "bytes"), folder_bytes(stored))) | {"blocks": len(sizes), "read_for_one_shard": needed}
+    print(json.dumps({"plan": line}), flush=True)
     for part in range(1, arguments.parts + 1):
         measured(f"work {part}/{arguments.parts}", [program, "work", "-q", "--store", f"{store}", "--plan", plan,
                                                     "--part", f"{part}/{arguments.parts}"])

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayBuilder, ArrayRef, Int64Builder, RecordBatch, StringViewBuilder};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use wavemill_schemas::reject::{Reason, Reject, Stage};
+use wavemill_source::is_of_machine;
 
 use super::CatalogError;
 use super::csv_blocks::{BLOCK_BYTES, Block, Blocks};
@@ -338,8 +339,8 @@ impl<R: Read> TextReader<R> {
 fn unreadable(file: &str) -> impl Fn(io::Error) -> CatalogError {
     move |source| {
         let file = file.to_owned();
-        // An error without an OS error code comes from the zip reader and means that the file's bytes are damaged.
-        if source.raw_os_error().is_none() {
+        // Any other error comes from the zip reader and means that the file's bytes are damaged.
+        if !is_of_machine(&source) {
             let problem = source.to_string();
             return CatalogError::Damaged { file, problem };
         }

@@ -21,7 +21,7 @@ use parquet::file::reader::ChunkReader;
 use wavemill_runtime::course::Course;
 use wavemill_runtime::panics;
 use wavemill_schemas::reject::{Reason, Reject, Stage};
-use wavemill_source::SourceError;
+use wavemill_source::{SourceError, is_of_machine};
 
 use super::csv_blocks::Block;
 use super::csv_text::{
@@ -329,9 +329,7 @@ fn is_of_system(error: &ParquetError) -> bool {
             // While reading rows, arrow keeps only the text of the cause. The text of an `io::Error` ends with this
             // suffix.
             Some(error) => error.to_string().contains("(os error "),
-            None => cause
-                .downcast_ref::<io::Error>()
-                .is_some_and(|error| error.raw_os_error().is_some()),
+            None => cause.downcast_ref::<io::Error>().is_some_and(is_of_machine),
         },
         _ => false,
     }

@@ -18,6 +18,9 @@ const RETRIES: usize = 8;
 /// Time after the first attempt at a request after which it is not repeated any more.
 const RETRY_TIME: Duration = Duration::from_secs(60);
 
+/// Time limit of a request to a web server, which may take long to send a clip.
+const INPUT_TIMEOUT: Duration = Duration::from_secs(300);
+
 /// Opens the bucket of an address, and returns it with the path in it. Web servers are only opened if `is_input` is set.
 pub(crate) fn open(
     address: &str,
@@ -28,6 +31,10 @@ pub(crate) fn open(
         problem,
     };
     let url = Url::parse(address).map_err(|error| refused(format!("not an address: {error}")))?;
+    if url.query().is_some() || url.fragment().is_some() {
+        let problem = "names with `?` or `#` are not supported: rename the folder";
+        return Err(refused(problem.to_owned()));
+    }
     let (scheme, path) =
         ObjectStoreScheme::parse(&url).map_err(|_| refused(unsupported(is_input).to_owned()))?;
 
@@ -62,7 +69,11 @@ pub(crate) fn open(
             .map(|store| Box::new(store) as _),
         ObjectStoreScheme::Http if is_input => HttpBuilder::new()
             .with_url(origin)
-            .with_client_options(ClientOptions::new().with_allow_http(true))
+            .with_client_options(
+                ClientOptions::new()
+                    .with_allow_http(true)
+                    .with_timeout(INPUT_TIMEOUT),
+            )
             .with_retry(retry)
             .with_http_connector(connector)
             .build()

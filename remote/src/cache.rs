@@ -78,6 +78,13 @@ impl Mirror {
         &self.root
     }
 
+    /// Returns the folder of the lock, which is one for all purposes.
+    pub fn lock_root(&self) -> PathBuf {
+        let name = self.root.file_name().unwrap_or_default().to_string_lossy();
+        self.root
+            .with_file_name(name.strip_suffix(WRITTEN).unwrap_or(&name))
+    }
+
     /// Returns the store's folder in the object store.
     pub fn remote(&self) -> &Remote {
         &self.remote

@@ -58,6 +58,9 @@ pub enum RemoteError {
     },
 }
 
+/// Beginning of the problem of a request that was refused.
+pub(crate) const NOT_PERMITTED: &str = "not permitted";
+
 impl RemoteError {
     /// Creates the error for a failed request.
     pub(crate) fn of_request(
@@ -76,7 +79,7 @@ impl RemoteError {
 
         let problem = match &error {
             _ if is_refused => format!(
-                "not permitted: check the credentials in the environment, such as AWS_ACCESS_KEY_ID and \
+                "{NOT_PERMITTED}: check the credentials in the environment, such as AWS_ACCESS_KEY_ID and \
                  AWS_SECRET_ACCESS_KEY ({causes})"
             ),
             Failed::NotFound { .. } => {

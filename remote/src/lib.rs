@@ -19,11 +19,14 @@ use futures::{Stream, StreamExt, TryStreamExt};
 use object_store::buffered::BufWriter;
 use object_store::path::Path as ObjectPath;
 use object_store::prefix::PrefixStore;
-use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
+use object_store::{
+    GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload,
+};
 use tokio::io::AsyncWriteExt;
 use tokio::runtime::Runtime;
 
 pub use cache::{Mirror, Purpose};
+use error::NOT_PERMITTED;
 pub use error::RemoteError;
 pub use object::Object;
 
@@ -166,8 +169,67 @@ impl Remote {
         let first = wait(async move {
             repeated(|| async { objects.list(None).next().await.transpose() }).await
         });
-        let first = first.map_err(self.failed("list", ""))?;
-        Ok(first.is_some())
+        match first {
+            Ok(first) => Ok(first.is_some()),
+            Err(error) => match self.failed("list", "")(error) {
+                // An object may be public although its bucket cannot be listed.
+                RemoteError::Request { problem, .. } if problem.starts_with(NOT_PERMITTED) => {
+                    Ok(false)
+                }
+                error => Err(error),
+            },
+        }
+    }
+
+    /// Reads `bytes` of an object that has still the size and the tag of `found`.
+    ///
+    /// # Errors
+    /// [`RemoteError::Request`], also if the object has changed.
+    pub(crate) fn read_unchanged(
+        &self,
+        found: &ObjectMeta,
+        bytes: std::ops::Range<u64>,
+    ) -> Result<Bytes, RemoteError> {
+        let name = found.location.to_string();
+        let objects = Arc::clone(&self.objects);
+        let expected = found.clone();
+        let wanted = bytes.end.saturating_sub(bytes.start);
+        let read = wait(async move {
+            repeated(|| async {
+                let options = GetOptions {
+                    range: Some(bytes.clone().into()),
+                    ..GetOptions::default()
+                };
+                let got = objects.get_opts(&expected.location, options).await?;
+                let is_same = got.meta.size == expected.size && got.meta.e_tag == expected.e_tag;
+                Ok(match is_same {
+                    true => Some(got.bytes().await?),
+                    false => None,
+                })
+            })
+            .await
+        });
+        match read.map_err(self.failed("read", &name))? {
+            Some(read) if read.len() as u64 == wanted => Ok(read),
+            _ => Err(RemoteError::Request {
+                address: format!("{}/{name}", self.address),
+                action: "read",
+                problem: "it was replaced after it was opened: run the command again".to_owned(),
+            }),
+        }
+    }
+
+    /// Finds an object that other programs may have named; returns `None` if it does not exist.
+    ///
+    /// # Errors
+    /// [`RemoteError::Request`].
+    pub(crate) fn find(&self, name: &str) -> Result<Option<ObjectMeta>, RemoteError> {
+        let path = input_path(name);
+        let objects = Arc::clone(&self.objects);
+        match wait(async move { repeated(|| objects.head(&path)).await }) {
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            found => found.map(Some).map_err(self.failed("read", name)),
+        }
     }
 
     /// Returns the names of the folders directly below `folder`.

@@ -4,15 +4,16 @@ use std::io;
 use std::ops::Range;
 
 use bytes::Bytes;
+use object_store::ObjectMeta;
+use percent_encoding::percent_decode_str;
 
 use crate::{Remote, RemoteError};
 
-/// An object that is read by ranges.
+/// An object that is read by ranges, which must not change meanwhile.
 #[derive(Clone, Debug)]
 pub struct Object {
     folder: Remote,
-    name: String,
-    bytes: u64,
+    found: ObjectMeta,
 }
 
 impl Object {
@@ -21,65 +22,64 @@ impl Object {
     /// # Errors
     /// [`RemoteError::Address`], [`RemoteError::Request`].
     pub fn find(address: &str) -> Result<Option<Self>, RemoteError> {
-        let address = address.trim_end_matches('/');
-        let (parent, name) = address.rsplit_once('/').unwrap_or((address, ""));
+        let refused = |problem: &str| RemoteError::Address {
+            address: address.to_owned(),
+            problem: problem.to_owned(),
+        };
+        let (parent, name) = address
+            .trim_end_matches('/')
+            .rsplit_once('/')
+            .unwrap_or((address, ""));
         // A bucket is not an object.
         if name.is_empty() || parent.ends_with("//") || parent.ends_with(":/") {
             return Ok(None);
         }
+        if name.contains(['?', '#']) {
+            return Err(refused(
+                "names with `?` or `#` are not supported: rename the object",
+            ));
+        }
+        // The address of a web server is encoded, like that of its folders.
+        let name = match address.starts_with("http") {
+            true => percent_decode_str(name).decode_utf8_lossy(),
+            false => name.into(),
+        };
+
         let folder = Remote::input(parent).map_err(|error| match error {
-            RemoteError::Address { problem, .. } => RemoteError::Address {
-                address: address.to_owned(),
-                problem,
-            },
+            RemoteError::Address { problem, .. } => refused(&problem),
             error => error,
         })?;
-        let bytes = folder.size(name)?;
-        Ok(bytes.map(|bytes| Self {
-            folder,
-            name: name.to_owned(),
-            bytes,
-        }))
+        let found = folder.find(&name)?;
+        Ok(found.map(|found| Self { folder, found }))
     }
 
     /// Returns the part of the address after the last slash.
     pub fn name(&self) -> &str {
-        &self.name
+        self.found.location.filename().unwrap_or_default()
     }
 
     /// Returns the size in bytes.
     pub const fn bytes(&self) -> u64 {
-        self.bytes
+        self.found.size
     }
 
     /// Reads a range, which must end within the object.
     ///
     /// # Errors
-    /// An error with a [`RemoteError`]; `UnexpectedEof` if the server sends less.
+    /// An error with a [`RemoteError`].
     pub fn read(&self, range: Range<u64>) -> io::Result<Bytes> {
-        let wanted = range.end.saturating_sub(range.start);
-        if wanted == 0 {
+        if range.is_empty() {
             return Ok(Bytes::new());
         }
-        let read = self.folder.read(&self.name, range);
-        let read = read.map_err(io::Error::other)?;
-        if read.len() as u64 != wanted {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        Ok(read)
+        let read = self.folder.read_unchanged(&self.found, range);
+        read.map_err(io::Error::other)
     }
 
     /// Reads the whole object.
     ///
     /// # Errors
-    /// [`RemoteError::Request`], also if the object was removed.
-    pub fn read_all(&self) -> Result<Bytes, RemoteError> {
-        let address = self.folder.address();
-        let gone = || RemoteError::Request {
-            address: format!("{address}/{}", self.name),
-            action: "read",
-            problem: "removed after it was found".to_owned(),
-        };
-        self.folder.get(&self.name)?.ok_or_else(gone)
+    /// As [`Object::read`].
+    pub fn read_all(&self) -> io::Result<Bytes> {
+        self.read(0..self.bytes())
     }
 }

@@ -112,7 +112,7 @@ impl Read for Section {
 }
 
 /// Reports whether an error comes from the machine or the network, and not from the bytes of a file.
-pub(super) fn is_of_machine(error: &io::Error) -> bool {
+pub fn is_of_machine(error: &io::Error) -> bool {
     error.raw_os_error().is_some() || is_of_network(error)
 }
 

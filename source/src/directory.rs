@@ -9,7 +9,7 @@ use std::io::{self, BufReader, Read};
 use std::sync::Arc;
 
 use super::archive::{Entry, LOCAL_HEADER_MAGIC, damaged};
-use super::bytes_at::{BytesAt, Section};
+use super::bytes_at::{BytesAt, Section, is_of_machine};
 
 /// Number of bytes of the directory that are read at once. It may be on another machine.
 const BLOCK_BYTES: usize = 1 << 20;
@@ -106,7 +106,7 @@ pub(super) fn read(file: &Arc<dyn BytesAt>, file_bytes: u64) -> io::Result<Vec<E
         )));
     }
 
-    shift(&**file, &mut entries, prefix_bytes);
+    shift(&**file, &mut entries, prefix_bytes)?;
     Ok(entries)
 }
 
@@ -114,23 +114,36 @@ pub(super) fn read(file: &Arc<dyn BytesAt>, file_bytes: u64) -> io::Result<Vec<E
 ///
 /// The number of preceding bytes is computed from two numbers of the end record. If it leads to none of the first
 /// entries but the unshifted positions do, one of the two numbers is damaged, and shifting would lose every entry.
-fn shift(file: &dyn BytesAt, entries: &mut [Entry], prefix_bytes: u64) {
-    if !leads_to_an_entry(file, entries, prefix_bytes) && leads_to_an_entry(file, entries, 0) {
-        return;
+fn shift(file: &dyn BytesAt, entries: &mut [Entry], prefix_bytes: u64) -> io::Result<()> {
+    if !leads_to_an_entry(file, entries, prefix_bytes)? && leads_to_an_entry(file, entries, 0)? {
+        return Ok(());
     }
     for entry in entries {
         entry.header_start = entry.header_start.saturating_add(prefix_bytes);
     }
+    Ok(())
 }
 
 /// Reports whether one of the first entries is at its stated position, if `prefix_bytes` bytes of other data precede
 /// the zip.
-fn leads_to_an_entry(file: &dyn BytesAt, entries: &[Entry], prefix_bytes: u64) -> bool {
-    entries.iter().take(TRIED_ENTRIES).any(|entry| {
-        let mut magic = [0; 4];
+fn leads_to_an_entry(file: &dyn BytesAt, entries: &[Entry], prefix_bytes: u64) -> io::Result<bool> {
+    for entry in entries.iter().take(TRIED_ENTRIES) {
         let place = entry.header_start.saturating_add(prefix_bytes);
-        file.fill_at(&mut magic, place).is_ok() && magic == *LOCAL_HEADER_MAGIC
-    })
+        if begins_with(file, place, LOCAL_HEADER_MAGIC)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Reports whether there is a signature at a position, which may be past the end of the file.
+fn begins_with(file: &dyn BytesAt, position: u64, magic: &[u8]) -> io::Result<bool> {
+    let mut found = [0; 4];
+    match file.fill_at(&mut found, position) {
+        Ok(()) => Ok(found == *magic),
+        Err(error) if is_of_machine(&error) => Err(error),
+        Err(_) => Ok(false),
+    }
 }
 
 /// Finds the end record of a zip: the last one whose comment ends exactly at the end of the file. If there is none,
@@ -238,8 +251,7 @@ fn find_start(file: &dyn BytesAt, end: &End) -> io::Result<(u64, u64)> {
             continue;
         }
 
-        let mut magic = [0; 4];
-        let begins_with_entry = file.fill_at(&mut magic, start).is_ok() && magic == ENTRY_MAGIC;
+        let begins_with_entry = begins_with(file, start, ENTRY_MAGIC)?;
         // A zip without entries has no entry signature at the directory's position.
         if end.bytes == 0 || begins_with_entry {
             return Ok((start, prefix_bytes));

@@ -13,6 +13,7 @@ mod retry;
 mod tests;
 mod zipped;
 
+pub use bytes_at::is_of_machine;
 pub use keys::Media;
 use wavemill_remote::{Object, Remote, RemoteError};
 use wavemill_schemas::exit;

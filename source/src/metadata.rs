@@ -85,7 +85,8 @@ impl Files {
             let name = object.name().to_owned();
             let folder = TempDir::new().map_err(SourceError::open_at(&std::env::temp_dir()))?;
             let file = folder.path().join(&name);
-            std::fs::write(&file, object.read_all()?).map_err(SourceError::open_at(&file))?;
+            let content = object.read_all().map_err(SourceError::open_at(path))?;
+            std::fs::write(&file, content).map_err(SourceError::open_at(&file))?;
             copy = Some(folder);
             Container::Folder(BTreeMap::from([(name, file)]))
         };

@@ -41,6 +41,7 @@ pub use tags::{TagReport, Tags};
 pub use verify::has_footer;
 /// The version that precedes a new version.
 pub use wavemill_versions::CommittedVersion as Parent;
+use wavemill_versions::Mirror;
 pub use wavemill_versions::{Purpose, RemoteError, StoreError, StoreFolder, StorePlace};
 
 /// Time between two attempts to take a lock that another process holds.
@@ -130,7 +131,9 @@ impl Store {
 
     /// Takes the store's lock like [`Store::lock`], but without waiting.
     fn try_lock(&self, access: Access) -> Result<Lock, StoreError> {
-        let folder = self.root().join("_wavemill");
+        let root = self.folder.mirror().map(Mirror::lock_root);
+        let folder = root.unwrap_or_else(|| self.root().to_owned());
+        let folder = folder.join("_wavemill");
         durable::make_folder(&folder).map_err(StoreError::io_at(&folder, "create the folder"))?;
 
         // The lock file is kept after unlocking: two processes that each create a new file would hold different locks.

@@ -409,13 +409,18 @@ fn inputs_at_addresses_give_the_same_store() -> Result<(), Failed> {
     let metadata = inputs().metadata.as_ref().ok_or("no metadata")?;
     zip(bucket.folder(), "deflated", "metadata.zip", metadata)?;
     zip(bucket.folder(), "stored", "fma_demo.zip", &inputs().audio)?;
-    zip(bucket.folder(), "deflated", "deflated.zip", &inputs().audio)?;
+    zip(
+        bucket.folder(),
+        "deflated",
+        "all music.zip",
+        &inputs().audio,
+    )?;
     let web = web_server(bucket.folder().to_owned())?;
 
     for audio in [
         bucket.address("audio"),
         bucket.address("fma_demo.zip"),
-        format!("{web}/deflated.zip"),
+        format!("{web}/all%20music.zip"),
     ] {
         let store = scratch("remote-inputs-store").join("store");
         let at_addresses = Inputs {
@@ -473,6 +478,7 @@ fn a_table_at_an_address_is_read_like_a_file() -> Result<(), Failed> {
     for (metadata, audio) in [
         ("s3://music/absent.csv", "audio"),
         ("ftp://host/table.csv", "audio"),
+        ("s3://music/table.csv?x=1", "audio"),
         (&*address, "s3://music/absent.zip"),
         (&*address, &*address),
     ] {
@@ -527,7 +533,7 @@ fn answer(mut stream: TcpStream, folder: &Path) -> std::io::Result<()> {
         }
     }
 
-    let Ok(content) = fs::read(folder.join(path)) else {
+    let Ok(content) = fs::read(folder.join(path.replace("%20", " "))) else {
         return stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
     };
     let n = content.len();

@@ -70,6 +70,10 @@ impl CatalogCommand {
         let folder = NewFolder::at(&self.out)?;
         let _removed = PartialFile::at(&folder.part);
         let out = std::path::absolute(&folder.target)?;
+        if out.to_str().is_none() || store.place().to_str().is_none() {
+            let words = "a catalogue cannot contain a path that is not UTF-8: rename the folder";
+            return Err(UsageError(words.to_owned()).into());
+        }
         let job = CatalogJob {
             store: &store,
             version,

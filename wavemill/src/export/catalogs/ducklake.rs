@@ -28,6 +28,16 @@ pub(super) fn write(
         });
     }
 
+    let out = job.out.to_string_lossy();
+    if out.contains(['*', '?', '[', '=']) {
+        return Err(ExportError::Unfit {
+            format: "ducklake",
+            problem: format!(
+                "DuckDB takes `*`, `?`, `[` and `=` in {out} for patterns: choose another --out"
+            ),
+        });
+    }
+
     let data = job.out.join("data");
     let mut script = format!(
         "-- Version {} of a wavemill store. Run this script once: duckdb < ducklake.sql\nINSTALL ducklake;\nLOAD ducklake;\nATTACH {} AS wavemill (DATA_PATH {});\nBEGIN;\n",
@@ -75,6 +85,8 @@ fn link(job: &CatalogJob<'_>, folder: &Path, path: &str) -> Result<(), ExportErr
     let parent = link.parent().unwrap_or(folder);
     fs::create_dir_all(parent).map_err(ExportError::io_at(parent, "create the folder"))?;
     let file = job.store.locate(path)?;
+    // A deduplication tool may have replaced the file by a symbolic link.
+    let file = fs::canonicalize(&file).map_err(ExportError::io_at(&file, "find"))?;
     fs::hard_link(file, &link).map_err(ExportError::io_at(
         &link,
         "link the store's file here (--out must be on the file system of the store)",
