@@ -181,7 +181,7 @@ impl Remote {
         }
     }
 
-    /// Reads `bytes` of an object that has still the size and the tag of `found`.
+    /// Reads `bytes` of an object that still has the size and the tag of `found`.
     ///
     /// # Errors
     /// [`RemoteError::Request`], also if the object has changed.
@@ -194,6 +194,7 @@ impl Remote {
         let objects = Arc::clone(&self.objects);
         let expected = found.clone();
         let wanted = bytes.end.saturating_sub(bytes.start);
+
         let read = wait(async move {
             repeated(|| async {
                 let options = GetOptions {
@@ -201,6 +202,7 @@ impl Remote {
                     ..GetOptions::default()
                 };
                 let got = objects.get_opts(&expected.location, options).await?;
+
                 let is_same = got.meta.size == expected.size && got.meta.e_tag == expected.e_tag;
                 Ok(match is_same {
                     true => Some(got.bytes().await?),
@@ -209,6 +211,7 @@ impl Remote {
             })
             .await
         });
+
         match read.map_err(self.failed("read", &name))? {
             Some(read) if read.len() as u64 == wanted => Ok(read),
             _ => Err(RemoteError::Request {
@@ -356,12 +359,7 @@ impl Remote {
     /// # Errors
     /// [`RemoteError::Request`].
     pub fn size(&self, name: &str) -> Result<Option<u64>, RemoteError> {
-        let path = input_path(name);
-        let objects = Arc::clone(&self.objects);
-        match wait(async move { repeated(|| objects.head(&path)).await }) {
-            Err(object_store::Error::NotFound { .. }) => Ok(None),
-            found => Ok(Some(found.map_err(self.failed("read", name))?.size)),
-        }
+        Ok(self.find(name)?.map(|found| found.size))
     }
 
     /// Writes a small object, or replaces it.

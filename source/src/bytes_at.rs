@@ -73,7 +73,7 @@ impl BytesAt for Object {
 pub(super) struct Ahead<'a> {
     pub(super) start: u64,
     pub(super) bytes: Bytes,
-    /// Where all other bytes are read.
+    /// Source of all other bytes.
     pub(super) rest: &'a dyn BytesAt,
 }
 

@@ -37,7 +37,7 @@ use super::{Limits, Session, SqlError, running};
 /// Number of batches that a query computes ahead of its client.
 const BATCHES_AHEAD: usize = 1;
 
-/// What the sessions of a server share: the memory of `limits` for sorts, joins and aggregates, the cache of footers,
+/// The parts that the sessions of a server share: the memory of `limits` for sorts, joins and aggregates, the cache of footers,
 /// and the threads of their queries.
 #[derive(Clone, Debug)]
 pub struct SharedEnvironment {

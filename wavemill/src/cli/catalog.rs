@@ -7,12 +7,12 @@ use anyhow::Result;
 use clap::Args;
 use wavemill_schemas::text::shown_lines;
 use wavemill_schemas::version_name::VersionName;
-use wavemill_store::{Store, StorePlace};
+use wavemill_store::StorePlace;
 use wavemill_terminal::exit::UsageError;
 use wavemill_terminal::interrupt::PartialFile;
 use wavemill_terminal::output;
 
-use super::export::NewFolder;
+use super::export::{NewFolder, open_version};
 use crate::export::catalogs::{self, CatalogFormat, CatalogJob, CatalogReport};
 
 const EXAMPLES: &str = "\
@@ -59,13 +59,8 @@ impl CatalogCommand {
     /// [`UsageError`] for an invalid `--out`; `StoreError` for an unreadable store; `ExportError` if it cannot be
     /// written.
     pub fn run(&self) -> Result<()> {
-        let store = Store::open(&self.store)?;
-        let version = store.resolve(self.version.as_ref())?;
-        let (version, manifest) = store.readable(version)?;
-        if store.encloses(&self.out) {
-            let words = format!("--out {}: must be outside the store", self.out.display());
-            return Err(UsageError(words).into());
-        }
+        let (store, version, manifest) =
+            open_version(&self.store, self.version.as_ref(), &self.out)?;
 
         let folder = NewFolder::at(&self.out)?;
         let _removed = PartialFile::at(&folder.part);

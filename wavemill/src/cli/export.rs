@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use indicatif::DecimalBytes;
 use wavemill_extract::run::RunMonitor;
+use wavemill_schemas::manifest::Manifest;
 use wavemill_schemas::text::shown_lines;
 use wavemill_schemas::version_name::VersionName;
 use wavemill_store::{Store, StorePlace};
@@ -77,14 +78,8 @@ impl ExportCommand {
     /// # Errors
     /// [`UsageError`] for an invalid `--out`; `StoreError` for an unreadable store; `ExportError` if the export fails.
     pub fn run(&self) -> Result<()> {
-        let store = Store::open(&self.store)?;
-        let version = store.resolve(self.version.as_ref())?;
-        let (version, manifest) = store.readable(version)?;
-        // Only extraction runs may write into a store's folder.
-        if store.encloses(&self.out) {
-            let words = format!("--out {}: must be outside the store", self.out.display());
-            return Err(UsageError(words).into());
-        }
+        let (store, version, manifest) =
+            open_version(&self.store, self.version.as_ref(), &self.out)?;
 
         let folder = NewFolder::at(&self.out)?;
         let _removed = PartialFile::at(&folder.part);
@@ -145,6 +140,27 @@ impl ExportCommand {
         }
         text
     }
+}
+
+/// Opens the version of a store from which files are written to `out`.
+///
+/// # Errors
+/// [`UsageError`] if `out` is in the store; `StoreError` if the store has no such version, or it cannot be read.
+pub(super) fn open_version(
+    place: &StorePlace,
+    version: Option<&VersionName>,
+    out: &Path,
+) -> Result<(Store, u64, Manifest)> {
+    let store = Store::open(place)?;
+    let version = store.resolve(version)?;
+    let (version, manifest) = store.readable(version)?;
+
+    // Only extraction runs may write into a store's folder.
+    if store.encloses(out) {
+        let words = format!("--out {}: must be outside the store", out.display());
+        return Err(UsageError(words).into());
+    }
+    Ok((store, version, manifest))
 }
 
 /// An output folder that is written under a temporary name until it is complete. If the folder already exists, the

@@ -32,7 +32,7 @@ use super::names::{POSTGRES_VERSION, SCHEMA};
 /// Name of PostgreSQL's protocol in TLS, for clients that begin with TLS.
 const ALPN: &[u8] = b"postgresql";
 
-/// What a client has to fulfil.
+/// The conditions under which clients may connect.
 pub(crate) struct Access {
     password: Option<Arc<SaltedPassword>>,
     tls: Option<TlsAcceptor>,

@@ -1,7 +1,7 @@
 //! Decides which statements run: queries, and the statements that clients send around them.
 //!
 //! This is a hook of `datafusion-postgres`, which calls it before its own ones. Statements that the hook does not answer
-//! are answered by those: settings, transactions (without effect, because nothing is written) and cursors.
+//! are answered by those: settings, transactions (without effect, because nothing is written) and CLOSE.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -78,8 +78,8 @@ impl ReadOnly {
         df::encode_dataframe(rows, &Format::UnifiedText, Some(options)).await
     }
 
-    /// Declares a cursor, whose rows the hook for FETCH reads. That hook's own cursors have no description of their
-    /// columns, without which psycopg crashes.
+    /// Declares a cursor, whose rows [`fetch`] returns. The library's cursors lack a description of their columns, and
+    /// psycopg crashes without it.
     async fn declare(&self, cursor: &Declare, client: &dyn HookClient) -> PgWireResult<Response> {
         let (Some(name), Some(query)) = (cursor.names.first(), &cursor.for_query) else {
             let message = "expected DECLARE name CURSOR FOR query";
@@ -101,8 +101,8 @@ impl ReadOnly {
         Ok(Response::Execution(Tag::new("DECLARE CURSOR")))
     }
 
-    /// Checks a statement that another hook answers. Returns `None` if that hook may do so.
-    async fn checked(
+    /// Answers a statement that DataFusion does not plan. Returns `None` if another hook may answer it.
+    async fn answered(
         &self,
         statement: &Statement,
         client: &dyn HookClient,
@@ -113,6 +113,7 @@ impl ReadOnly {
                 errors::CANNOT_CHANGE,
                 "DataFusion's settings cannot be changed: limits are options of wavemill sql-server",
             ))),
+
             Statement::Declare { stmts } => match stmts.as_slice() {
                 [cursor] => Some(self.declare(cursor, client).await),
                 _ => None,
@@ -120,11 +121,13 @@ impl ReadOnly {
             Statement::Fetch {
                 name, direction, ..
             } => Some(fetch(&name.value, direction, client).await),
+
             // Like transactions, savepoints have no effect, but clients expect to continue after an error.
             Statement::Savepoint { .. } => Some(Ok(Response::Execution(Tag::new("SAVEPOINT")))),
             Statement::ReleaseSavepoint { .. } => {
                 Some(Ok(Response::Execution(Tag::new("RELEASE"))))
             }
+
             // Clients that pool connections send these before the next use. A session has no other state.
             Statement::Deallocate { name, .. } => {
                 client.portal_store().rm_statement(&name.value);
@@ -152,7 +155,7 @@ impl QueryHook for ReadOnly {
         }
         // The hook for transactions refuses all but ROLLBACK after an error.
         if !is_query(statement) || client.transaction_status() == TransactionStatus::Error {
-            return self.checked(statement, client).await;
+            return self.answered(statement, client).await;
         }
         Some(self.query(statement, client).await)
     }
@@ -189,7 +192,7 @@ impl QueryHook for ReadOnly {
         client: &mut dyn HookClient,
     ) -> Option<PgWireResult<Response>> {
         // A query is executed from its plan, which was checked when it was parsed.
-        self.checked(statement, client).await
+        self.answered(statement, client).await
     }
 }
 

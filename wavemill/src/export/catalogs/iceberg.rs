@@ -166,6 +166,22 @@ impl TableFiles<'_> {
         fs::create_dir_all(&self.written)
             .map_err(ExportError::io_at(&self.written, "create the folder"))?;
         let snapshot = job.version as i64;
+        let bytes = self.data_files(snapshot, table, columns)?;
+        self.snapshot(snapshot, table, bytes)?;
+
+        let metadata = self.metadata(job, table, columns).to_string();
+        self.text("v1.metadata.json", &metadata)?;
+        // With this file, DuckDB and Hadoop's catalog find the metadata in the table's folder.
+        self.text("version-hint.text", "1")
+    }
+
+    /// Writes the list of data files, and returns its size in bytes.
+    fn data_files(
+        &self,
+        snapshot: i64,
+        table: &Table<'_>,
+        columns: &Columns,
+    ) -> Result<i64, ExportError> {
         let files = table.files.iter().map(|file| {
             let path = self.place.join(&file.path).display().to_string();
             let split = file.split.clone().unwrap_or_else(|| "none".to_owned());
@@ -190,7 +206,7 @@ impl TableFiles<'_> {
                 ),
             ])
         });
-        let bytes = self.avro(
+        self.avro(
             "files.avro",
             &manifest_schema(columns.split.is_some()),
             files.collect(),
@@ -202,8 +218,11 @@ impl TableFiles<'_> {
                 ("format-version", "2".to_owned()),
                 ("content", "data".to_owned()),
             ],
-        )?;
+        )
+    }
 
+    /// Writes the list of the snapshot's lists: the one of `bytes` that [`TableFiles::data_files`] wrote.
+    fn snapshot(&self, snapshot: i64, table: &Table<'_>, bytes: i64) -> Result<(), ExportError> {
         let rows: u64 = table.files.iter().map(|file| file.rows).sum();
         let list = record([
             ("manifest_path", Value::String(self.path("files.avro"))),
@@ -230,11 +249,7 @@ impl TableFiles<'_> {
                 ("sequence-number", SEQUENCE.to_string()),
             ],
         )?;
-
-        let metadata = self.metadata(job, table, columns).to_string();
-        self.text("v1.metadata.json", &metadata)?;
-        // With this file, DuckDB and Hadoop's catalog find the metadata in the table's folder.
-        self.text("version-hint.text", "1")
+        Ok(())
     }
 
     fn metadata(&self, job: &CatalogJob<'_>, table: &Table<'_>, columns: &Columns) -> Json {
