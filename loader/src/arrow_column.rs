@@ -4,8 +4,6 @@
 //! Parquet's own Arrow reader reads one row at a time and decodes only the page of that row. This is slower than
 //! `pages.rs`, but works for every layout that a recipe can request.
 
-use std::fs::File;
-
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::buffer::Buffer;
 use arrow::datatypes::{DataType, Float16Type, Float32Type, Int16Type, UInt8Type};
@@ -16,6 +14,7 @@ use parquet::arrow::arrow_reader::{
 use wavemill_schemas::recipe::Dtype;
 
 use crate::DatasetError;
+use crate::file::Chunks;
 use crate::form::Form;
 use crate::shard::Shard;
 
@@ -47,7 +46,7 @@ impl ArrowColumn {
     pub(crate) fn new(shard: &Shard, column: &str, form: &Form) -> Result<Self, DatasetError> {
         let found = shard.metadata.schema().column_with_name(column);
         let (place, field) =
-            found.ok_or_else(|| DatasetError::column(&shard.path, column, "missing"))?;
+            found.ok_or_else(|| DatasetError::column(&shard.file.path, column, "missing"))?;
 
         let item = match form.stored() {
             Dtype::F16 => DataType::Float16,
@@ -64,7 +63,7 @@ impl ArrowColumn {
         };
         if !fits {
             let problem = format!("{} is not a tensor of {item}", field.data_type());
-            return Err(DatasetError::column(&shard.path, column, problem));
+            return Err(DatasetError::column(&shard.file.path, column, problem));
         }
 
         let mask = ProjectionMask::roots(shard.metadata.parquet_schema(), [place]);
@@ -74,14 +73,19 @@ impl ArrowColumn {
         })
     }
 
-    /// Reads one row of a row group. `file` must be opened for this call, because the reader changes its position.
+    /// Reads one row of a row group of the file `chunks`.
     ///
     /// # Errors
     /// A description of the problem with the page.
-    pub(crate) fn row(&self, file: File, row_group: usize, row: usize) -> Result<RowBytes, String> {
+    pub(crate) fn row(
+        &self,
+        chunks: Chunks,
+        row_group: usize,
+        row: usize,
+    ) -> Result<RowBytes, String> {
         let selection = RowSelection::from(vec![RowSelector::skip(row), RowSelector::select(1)]);
         let mut reader =
-            ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone())
+            ParquetRecordBatchReaderBuilder::new_with_metadata(chunks, self.metadata.clone())
                 .with_projection(self.mask.clone())
                 .with_row_groups(vec![row_group])
                 .with_row_selection(selection)

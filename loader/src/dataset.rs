@@ -1,8 +1,11 @@
 //! The rows of a feature with their splits, labels and metadata, which are loaded before any tensor is read.
 
+use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::ScopedJoinHandle;
 
+use arrow::array::RecordBatch;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use wavemill_schemas::config::Data;
 use wavemill_schemas::manifest::{FeatureEntry, FileEntry};
@@ -10,11 +13,11 @@ use wavemill_schemas::recipe::SplitRule;
 
 use crate::form::Form;
 use crate::joined::{Metadata, vocabulary};
-use crate::pages::Pages;
-use crate::rows::{RowGroup, Rows};
+use crate::pages::{Pages, RowPlaces};
+use crate::rows::{self, RowGroup, Rows};
 use crate::shard::Shard;
 use crate::splits::RuleInUse;
-use crate::store::require_content;
+use crate::store::{Copying, require_content};
 use crate::{DatasetError, HostMemory, InputSpec, Side, Store, Target, splits};
 
 /// The inputs that a model needs. Other data are not read.
@@ -62,6 +65,7 @@ pub struct Dataset<M = Vec<u8>> {
     pub(crate) shuffle_window: usize,
     pub(crate) skip_damaged: bool,
     pub(crate) lost: Vec<LostFile>,
+    _copying: Option<Copying>,
     /// Host memory that is reused in the next epoch: allocating new pages takes as long as reading data into them.
     pub(crate) spare: Mutex<Vec<M>>,
     /// Host memory of dropped batches that [`Loader::read`](crate::Loader::read) reuses.
@@ -191,6 +195,9 @@ impl<M> Dataset<M> {
         // Check the content of files first if no tensors are read, because the files are not opened again, or if
         // damaged files are skipped, because these must be known before the order of rows is computed.
         let is_checked_first = store.checks_shards() && (data.skip_damaged || !needs.spectrogram());
+        if is_checked_first {
+            store.fetch(&spec.feature.name)?;
+        }
         let Files {
             rows,
             pages,
@@ -205,7 +212,12 @@ impl<M> Dataset<M> {
             stop,
         )?;
 
+        let is_streamed = needs.spectrogram() && !is_checked_first;
+        let copied = &spec.feature.name;
         Ok(Self {
+            _copying: is_streamed
+                .then(|| store.copy_in_background(copied))
+                .flatten(),
             sides: splits::sides(&store, &rows, &folders, data.split.as_deref())?,
             rule: RuleInUse::new(&store, data.split.as_deref()),
             store,
@@ -407,53 +419,103 @@ impl Files {
             folders: Vec::new(),
             lost: Vec::new(),
         };
-        store.fetch(&feature.name)?;
         let unchecked = is_checked_first.then(|| store.clone().without_shard_checks());
         // A damaged file that is skipped gets no number, so that the numbers of other files are valid indices into
         // `folders` and `pages`.
-        for entry in store.manifest().files_of(&feature.name) {
+        let entries: Vec<&FileEntry> = store.manifest().files_of(&feature.name).collect();
+        // In an object store, opening a file takes several requests.
+        let at_once = if store.is_remote() { OPENED_AT_ONCE } else { 1 };
+        for entries in entries.chunks(at_once) {
             if stop.load(Ordering::Relaxed) {
                 return Err(stopped());
             }
-            let appended = match is_checked_first {
-                true => store
-                    .path(entry)
-                    .and_then(|path| require_content(&path, &entry.blake3, Some(stop))),
-                false => Ok(()),
-            };
-            let store = unchecked.as_ref().unwrap_or(store);
-            match appended.and_then(|()| files.append(store, entry, feature, &targets)) {
-                Ok(()) => {}
-                Err(error) if error.is_damage() && skip_damaged => files.lost.push(LostFile {
-                    path: entry.path.clone(),
-                    rows: entry.rows,
-                    error,
-                }),
-                Err(error) => return Err(error),
+            let opened = each_at_once(entries, |entry| {
+                if is_checked_first {
+                    require_content(&store.path(entry)?, &entry.blake3, Some(stop))?;
+                }
+                let store = unchecked.as_ref().unwrap_or(store);
+                OpenedFile::open(store, entry, feature, &targets, &files.pages)
+            });
+
+            for (entry, opened) in entries.iter().zip(opened) {
+                match opened.and_then(|opened| files.append(opened, entry, feature, &targets)) {
+                    Ok(()) => {}
+                    Err(error) if error.is_damage() && skip_damaged => files.lost.push(LostFile {
+                        path: entry.path.clone(),
+                        rows: entry.rows,
+                        error,
+                    }),
+                    Err(error) => return Err(error),
+                }
             }
         }
         Ok(files)
     }
 
-    /// Adds the rows of one file; adds no rows if reading the file fails.
+    /// Adds the rows of one file; adds no rows if this fails.
     fn append(
         &mut self,
-        store: &Store,
+        opened: OpenedFile,
         entry: &FileEntry,
         feature: &FeatureEntry,
         targets: &[String],
     ) -> Result<(), DatasetError> {
-        // All fallible steps come first, and `Rows::append` fails before it appends anything. Otherwise there could be
-        // rows without a location in a file.
-        let shard = Shard::open(store, entry, feature)?;
-        let located = self.pages.locate(&shard)?;
-
+        let OpenedFile {
+            shard,
+            located,
+            columns,
+        } = opened;
         let file = self.folders.len() as u32;
-        self.rows.append(&shard, file, feature, targets)?;
+        // `Rows::append` fails before it appends anything. Otherwise there could be rows without a location in a file.
+        self.rows.append(&shard, &columns, file, feature, targets)?;
         self.pages.append(shard, located);
         self.folders.push(entry.split.clone());
         Ok(())
     }
+}
+
+/// Number of files in an object store that are opened at the same time.
+const OPENED_AT_ONCE: usize = 16;
+
+/// What is read of a file before any tensor.
+struct OpenedFile {
+    shard: Shard,
+    located: RowPlaces,
+    columns: RecordBatch,
+}
+
+impl OpenedFile {
+    fn open(
+        store: &Store,
+        entry: &FileEntry,
+        feature: &FeatureEntry,
+        targets: &[String],
+        pages: &Pages,
+    ) -> Result<Self, DatasetError> {
+        let shard = Shard::open(store, entry, feature)?;
+        Ok(Self {
+            located: pages.locate(&shard)?,
+            columns: rows::read(&shard, feature, targets)?,
+            shard,
+        })
+    }
+}
+
+/// Calls `open` for each file at the same time.
+fn each_at_once<T: Send>(files: &[&FileEntry], open: impl Fn(&FileEntry) -> T + Sync) -> Vec<T> {
+    if let [file] = files {
+        return vec![open(file)];
+    }
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = files
+            .iter()
+            .map(|file| scope.spawn(|| open(file)))
+            .collect();
+        let opened = threads.into_iter().map(ScopedJoinHandle::join);
+        opened
+            .map(|opened| opened.unwrap_or_else(|panic| resume_unwind(panic)))
+            .collect()
+    })
 }
 
 /// Returns the error for work that was stopped.

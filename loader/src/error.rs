@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use parquet::errors::ParquetError;
 use wavemill_schemas::exit;
-use wavemill_versions::StoreError;
+use wavemill_versions::{RemoteError, StoreError};
 
 /// The error type of this crate.
 #[derive(Debug, thiserror::Error)]
@@ -59,9 +59,23 @@ impl DatasetError {
         }
     }
 
+    /// Returns a function that adds the path of a file to an error of reading it.
     pub(crate) fn io_at(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Self {
         let at = StoreError::io_at(path, action);
-        move |source| at(source).into()
+        move |source| match source.downcast() {
+            Ok(error) => Self::of_remote(error),
+            Err(source) => at(source).into(),
+        }
+    }
+
+    /// Creates the error of reading an object store, which names the object.
+    pub(crate) fn of_remote(error: RemoteError) -> Self {
+        match error {
+            RemoteError::Damaged { address, problem } => {
+                Self::changed(Path::new(&address), problem)
+            }
+            error => StoreError::Remote(error).into(),
+        }
     }
 
     /// Returns a function that adds the path of a file to an error of the Parquet reader.

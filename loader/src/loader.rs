@@ -19,6 +19,9 @@ use crate::pages::RowToRead;
 use crate::plan::LoaderPlan;
 use crate::{Batch, BatchMemory, Dataset, DatasetError, HostMemory, order};
 
+/// Number of rows that a reader thread reads from an object store at the same time.
+const ROWS_AHEAD: usize = 32;
+
 /// An iterator over one rank's batches of an epoch, in order. It ends after the first error.
 ///
 /// If the iterator is dropped early, it stops the reader threads and waits until each has finished its current row.
@@ -394,6 +397,10 @@ impl<M: HostMemory> ReaderContext<M> {
         for (place, &row) in wanted.iter().enumerate() {
             if self.stop.load(Ordering::Relaxed) {
                 return Ok(false);
+            }
+            if place % ROWS_AHEAD == 0 {
+                let next = &wanted[place..wanted.len().min(place + ROWS_AHEAD)];
+                pages.read_ahead(rows, next, &mut scratch.ahead)?;
             }
 
             let group = &rows.groups[rows.group_of[row as usize] as usize];

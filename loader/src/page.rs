@@ -4,6 +4,9 @@
 //! Supports only the pages that wavemill writes: data pages V1 of a required column in plain encoding, which have
 //! neither levels nor a dictionary. Other pages are read differently (see `pages.rs`).
 
+use std::collections::HashMap;
+
+use bytes::Bytes;
 use zstd::bulk::Decompressor;
 
 /// The first three fields of Parquet's `PageHeader`, in Thrift's compact protocol. Source: parquet-format,
@@ -65,12 +68,36 @@ pub(crate) struct RowInPage {
     pub page_rows: usize,
 }
 
+/// Compares the bytes after a page's header with the CRC-32 in the header.
+///
+/// # Errors
+/// A description of the problem with the page.
+pub(crate) fn check_page(page: &[u8]) -> Result<(), &'static str> {
+    const NO_HEADER: &str = "its page header is none";
+    let mut header = header(page).ok_or(NO_HEADER)?;
+    // Pages without a checksum are not written by wavemill.
+    let checksum = next_i32(page, &mut header.length).ok_or("its page has no checksum")?;
+
+    let payload_bytes = usize::try_from(header.compressed).ok();
+    let start = payload_bytes.and_then(|bytes| page.len().checked_sub(bytes));
+    let payload = &page[start.ok_or(NO_HEADER)?..];
+    match crc32fast::hash(payload) as i32 == checksum {
+        true => Ok(()),
+        false => Err("its page has another checksum"),
+    }
+}
+
+/// A page that was read ahead, by the number of its file and its offset.
+pub(crate) type PagesAhead = HashMap<(u32, u64), Bytes>;
+
 /// Buffers that a reader thread reuses for each row.
 pub(crate) struct Scratch {
     /// The Parquet page as stored in the file.
     pub page: Vec<u8>,
     /// A row of which a part is used.
     pub row: Vec<u8>,
+    /// Pages from an object store, of rows that are read next.
+    pub ahead: PagesAhead,
     rows: Vec<u8>,
     decompressor: Decompressor<'static>,
 }
@@ -92,6 +119,7 @@ impl Scratch {
         Ok(Self {
             page: Vec::new(),
             row: Vec::new(),
+            ahead: PagesAhead::new(),
             rows: Vec::new(),
             decompressor: Decompressor::new()?,
         })

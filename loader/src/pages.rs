@@ -2,28 +2,29 @@
 //! reader.
 //!
 //! An uncompressed row is a byte range of the file and is read directly. Under zstd, the row's page is read and
-//! decompressed into the batch. The offset index contains the positions of pages; only the pages of requested rows are
+//! decompressed into the batch. From an object store, the pages of several rows are read at the same time. The offset index contains the positions of pages; only the pages of requested rows are
 //! read. Other layouts are read by `arrow_column.rs`.
 
-use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use parquet::basic::{Compression, Encoding, Type};
 use parquet::file::metadata::{ColumnChunkMetaData, RowGroupMetaData};
 use parquet::file::page_index::offset_index::PageLocation;
+use wavemill_versions::StreamedFile;
 
 use crate::DatasetError;
 use crate::arrow_column::ArrowColumn;
+use crate::file::{Chunks, FeatureFile};
 use crate::form::Form;
 use crate::frames::Excerpt;
-use crate::page::{RowInPage, Scratch};
-use crate::rows::RowGroup;
-use crate::shard::Shard;
+use crate::page::{PagesAhead, RowInPage, Scratch, check_page};
+use crate::rows::{RowGroup, Rows};
+use crate::shard::{Check, Shard};
 use crate::store::require_content;
 
 /// Maximum number of files that are kept open. Other files are opened for each row, which takes some microseconds.
@@ -32,9 +33,9 @@ const OPEN_FILES_MAX: usize = 512;
 /// The position of a row's bytes in a file.
 #[derive(Clone, Copy, Debug)]
 struct Place {
-    /// Offset in the file of the row (if uncompressed) or of the row's page.
+    /// Offset in the file of the row's page.
     offset: u64,
-    /// Length in bytes of the row, or of the row's page with its header.
+    /// Length in bytes of the row's page with its header.
     bytes: u32,
     /// Index of the row within its page, or within its row group if Parquet's Arrow reader reads the row.
     within: u32,
@@ -61,12 +62,12 @@ pub(crate) struct RowPlaces {
 /// A file whose rows have been located.
 #[derive(Debug)]
 struct RowFile {
-    path: PathBuf,
-    /// The open file; `None` for files beyond [`OPEN_FILES_MAX`].
-    file: Option<File>,
+    file: Arc<FeatureFile>,
     method: ReadMethod,
     /// The check of the file's content; `None` if the content is not checked.
     content: Option<ContentCheck>,
+    /// Whether each page is compared with its checksum.
+    checks_pages: bool,
 }
 
 /// The comparison of a file with its blake3 hash before its first row is read.
@@ -150,7 +151,7 @@ impl Pages {
 
         for (group, column) in columns.into_iter().enumerate() {
             self.locate_group(shard, group, column, &mut located)
-                .map_err(|problem| DatasetError::row_group(&shard.path, group, problem))?;
+                .map_err(|problem| DatasetError::row_group(&shard.file.path, group, problem))?;
         }
         Ok(located)
     }
@@ -161,7 +162,7 @@ impl Pages {
             .columns()
             .iter()
             .position(|chunk| chunk.column_path().parts().first() == Some(&self.column))
-            .ok_or_else(|| DatasetError::column(&shard.path, &self.column, "missing"))
+            .ok_or_else(|| DatasetError::column(&shard.file.path, &self.column, "missing"))
     }
 
     /// Returns the method of reading all rows of a file, from the metadata of its tensor column in each row group.
@@ -189,17 +190,22 @@ impl Pages {
 
     /// Adds a file whose rows have been located.
     pub(crate) fn append(&mut self, shard: Shard, located: RowPlaces) {
-        // The number of open files per process is limited. Each file is added even if it is not kept open, since
-        // `RowGroup::file` is an index into `sources`.
-        let file = (self.sources.len() < OPEN_FILES_MAX).then_some(shard.file);
+        // The number of open files per process is limited.
+        let closed = match self.sources.len() < OPEN_FILES_MAX {
+            true => None,
+            false => shard.file.closed().map(Arc::new),
+        };
         self.sources.push(RowFile {
-            path: shard.path,
-            file,
+            file: closed.unwrap_or(shard.file),
             method: located.method,
-            content: shard.blake3.map(|blake3| ContentCheck {
-                blake3,
-                is_sound: Mutex::default(),
-            }),
+            checks_pages: matches!(shard.check, Check::Pages),
+            content: match shard.check {
+                Check::File(blake3) => Some(ContentCheck {
+                    blake3,
+                    is_sound: Mutex::default(),
+                }),
+                Check::None | Check::Pages => None,
+            },
         });
         self.places.extend(located.places);
     }
@@ -253,40 +259,28 @@ impl Pages {
         let bytes = page.compressed_page_size as u32;
         if page.offset < 0
             || page.compressed_page_size <= 0
-            || offset + u64::from(bytes) > shard.bytes
+            || offset + u64::from(bytes) > shard.file.bytes
         {
             return Err("its offset index points outside the file".to_owned());
         }
 
         match located.method {
-            ReadMethod::Plain => {
-                // `compressed_page_size` includes the page's header (parquet-format, `parquet.thrift`). An
-                // uncompressed, plain page of a required column has nothing else before its rows.
-                let row_bytes = self.row_bytes as u64;
-                let header_bytes = u64::from(bytes)
-                    .checked_sub(u64::from(n_rows) * row_bytes)
-                    .filter(|header_bytes| *header_bytes > 0)
-                    .ok_or("a page is smaller than its rows")?;
-                for row in 0..u64::from(n_rows) {
-                    located.places.push(Place {
-                        offset: offset + header_bytes + row * row_bytes,
-                        bytes: self.row_bytes as u32,
-                        within: 0,
-                    });
-                }
+            // `compressed_page_size` includes the page's header (parquet-format, `parquet.thrift`). An uncompressed,
+            // plain page of a required column has nothing else before its rows.
+            ReadMethod::Plain if u64::from(bytes) <= u64::from(n_rows) * self.row_bytes as u64 => {
+                return Err("a page is smaller than its rows".to_owned());
             }
-            // All rows of a page have the same position, since reading a row reads the whole page. Arrow's reader finds
-            // the page itself, and counts rows within the row group.
-            ReadMethod::Zstd | ReadMethod::Arrow(_) => {
-                let is_zstd = matches!(located.method, ReadMethod::Zstd);
-                for within in if is_zstd { 0..n_rows } else { rows } {
-                    located.places.push(Place {
-                        offset,
-                        bytes,
-                        within,
-                    });
-                }
-            }
+            ReadMethod::Plain | ReadMethod::Zstd | ReadMethod::Arrow(_) => {}
+        }
+
+        // Arrow's reader finds the page itself, and counts rows within the row group.
+        let is_arrow = matches!(located.method, ReadMethod::Arrow(_));
+        for within in if is_arrow { rows } else { 0..n_rows } {
+            located.places.push(Place {
+                offset,
+                bytes,
+                within,
+            });
         }
         Ok(())
     }
@@ -309,6 +303,40 @@ impl Pages {
         Ok(())
     }
 
+    /// Reads the pages of `wanted` rows that are in an object store and have no local copy.
+    ///
+    /// # Errors
+    /// As [`Pages::read`].
+    pub(crate) fn read_ahead(
+        &self,
+        rows: &Rows,
+        wanted: &[u32],
+        ahead: &mut PagesAhead,
+    ) -> Result<(), DatasetError> {
+        ahead.clear();
+        let mut keys = Vec::new();
+        let mut parts = Vec::new();
+        for &row in wanted {
+            let file = rows.file_of(row);
+            let Some(streamed) = self.sources[file as usize].file.in_object_store() else {
+                continue;
+            };
+            let Place { offset, bytes, .. } = self.places[row as usize];
+            let key = (file, offset);
+            // Rows of one page are contiguous in the manifest's order, but not in others.
+            if !keys.contains(&key) {
+                keys.push(key);
+                parts.push((streamed, offset..offset + u64::from(bytes)));
+            }
+        }
+
+        if !parts.is_empty() {
+            let pages = StreamedFile::read_all(parts).map_err(DatasetError::of_remote)?;
+            ahead.extend(keys.into_iter().zip(pages));
+        }
+        Ok(())
+    }
+
     /// Copies the frames of a row to `slot` and returns their number.
     ///
     /// # Errors
@@ -326,7 +354,7 @@ impl Pages {
         let number = group.number as usize;
         if !source.is_sound(row.stop)? {
             let problem = "the file is missing, or its blake3 differs";
-            return Err(DatasetError::row_group(&source.path, number, problem));
+            return Err(DatasetError::row_group(source.path(), number, problem));
         }
 
         let mut frames = form.host_frames();
@@ -342,27 +370,53 @@ impl Pages {
                 read?;
                 frames = form
                     .fill_excerpt(&scratch.row, row.excerpt, slot)
-                    .map_err(|problem| DatasetError::row_group(&source.path, number, problem))?;
+                    .map_err(|problem| DatasetError::row_group(source.path(), number, problem))?;
             }
             ReadMethod::Arrow(arrow_column) => {
                 // Read the bytes before Arrow's reader does, whose errors do not distinguish a failed read from damaged
                 // bytes.
-                scratch.page.resize(place.bytes as usize, 0);
-                source.read_at(&mut scratch.page, place.offset, group)?;
-
-                let file =
-                    File::open(&source.path).map_err(DatasetError::io_at(&source.path, "open"))?;
-                let value = arrow_column.row(file, number, place.within as usize);
+                self.read_page(row, scratch)?;
+                let page = Bytes::from(std::mem::take(&mut scratch.page));
+                let chunks = Chunks::new(&source.file, place.offset, page);
+                let value = arrow_column.row(chunks, number, place.within as usize);
                 frames = value
                     .and_then(|value| form.fill_excerpt(value.bytes(), row.excerpt, slot))
-                    .map_err(|problem| DatasetError::row_group(&source.path, number, problem))?;
+                    .map_err(|problem| DatasetError::row_group(source.path(), number, problem))?;
             }
         }
-
-        // The number of bytes is only used for reports and tests, so `Relaxed` suffices.
-        self.bytes_read
-            .fetch_add(u64::from(place.bytes), Ordering::Relaxed);
         Ok(frames)
+    }
+
+    fn count(&self, bytes: usize) {
+        // The number of bytes is only used for reports and tests, so `Relaxed` suffices.
+        self.bytes_read.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Reads the page of a row to `scratch.page`.
+    fn read_page(&self, row: RowToRead<'_>, scratch: &mut Scratch) -> Result<(), DatasetError> {
+        let RowToRead { row, group, .. } = row;
+        let Place { offset, bytes, .. } = self.places[row as usize];
+        let source = &self.sources[group.file as usize];
+
+        let page = &mut scratch.page;
+        match scratch.ahead.get(&(group.file, offset)) {
+            Some(read) => {
+                page.clear();
+                page.extend_from_slice(read);
+            }
+            None => {
+                page.resize(bytes as usize, 0);
+                source.read_at(page, offset, group)?;
+            }
+        }
+        self.count(page.len());
+
+        if source.checks_pages {
+            let number = group.number as usize;
+            check_page(page)
+                .map_err(|problem| DatasetError::row_group(source.path(), number, problem))?;
+        }
+        Ok(())
     }
 
     /// Copies the bytes of a row, in a file that Parquet's Arrow reader does not have to read, to `slot`, which must be
@@ -373,20 +427,27 @@ impl Pages {
         slot: &mut [u8],
         scratch: &mut Scratch,
     ) -> Result<(), DatasetError> {
-        let RowToRead { row, group, .. } = row;
-        let place = self.places[row as usize];
+        let group = row.group;
         let source = &self.sources[group.file as usize];
+        let in_page = self.row_in_page(row.row);
 
-        if !matches!(source.method, ReadMethod::Zstd) {
-            return source.read_at(slot, place.offset, group);
+        if matches!(source.method, ReadMethod::Zstd) {
+            self.read_page(row, scratch)?;
+            return scratch.decompress(in_page, slot).map_err(|problem| {
+                DatasetError::row_group(source.path(), group.number as usize, problem)
+            });
         }
-        scratch.page.resize(place.bytes as usize, 0);
-        source.read_at(&mut scratch.page, place.offset, group)?;
-        scratch
-            .decompress(self.row_in_page(row), slot)
-            .map_err(|problem| {
-                DatasetError::row_group(&source.path, group.number as usize, problem)
-            })
+
+        // The rows are at the end of their page.
+        let place = self.places[row.row as usize];
+        let start = place.bytes as usize - (in_page.page_rows - in_page.within) * slot.len();
+        if source.checks_pages {
+            self.read_page(row, scratch)?;
+            slot.copy_from_slice(&scratch.page[start..][..slot.len()]);
+            return Ok(());
+        }
+        self.count(slot.len());
+        source.read_at(slot, place.offset + start as u64, group)
     }
 
     /// Returns the index of a row in its zstd page, and the number of rows in the page.
@@ -405,6 +466,10 @@ impl Pages {
 }
 
 impl RowFile {
+    fn path(&self) -> &Path {
+        &self.file.path
+    }
+
     /// Reports whether the hash of the file is the one that was committed. Computing the hash ends with an error if
     /// `stop` is set meanwhile.
     fn is_sound(&self, stop: &AtomicBool) -> Result<bool, DatasetError> {
@@ -419,7 +484,7 @@ impl RowFile {
             return Ok(is_sound);
         }
 
-        let is_sound = match require_content(&self.path, &content.blake3, Some(stop)) {
+        let is_sound = match require_content(self.path(), &content.blake3, Some(stop)) {
             Err(error) if error.is_damage() => false,
             compared => compared.map(|()| true)?,
         };
@@ -429,20 +494,15 @@ impl RowFile {
 
     /// Fills `bytes`, which are part of row group `group`, from the file's bytes at `offset`.
     fn read_at(&self, bytes: &mut [u8], offset: u64, group: &RowGroup) -> Result<(), DatasetError> {
-        // Positional reads let several readers share an open file.
-        let read = match &self.file {
-            Some(file) => file.read_exact_at(bytes, offset),
-            None => File::open(&self.path).and_then(|file| file.read_exact_at(bytes, offset)),
-        };
-        match read {
+        match self.file.read_at(bytes, offset) {
             // `locate` compared the position with the file's length, so the file was truncated since then: it is
             // damaged, and the disk works.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 let problem = "the file ends within it";
                 let number = group.number as usize;
-                Err(DatasetError::row_group(&self.path, number, problem))
+                Err(DatasetError::row_group(self.path(), number, problem))
             }
-            other => other.map_err(DatasetError::io_at(&self.path, "read")),
+            other => other.map_err(DatasetError::io_at(self.path(), "read")),
         }
     }
 }

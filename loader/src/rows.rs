@@ -117,15 +117,12 @@ impl Rows {
     pub(crate) fn append(
         &mut self,
         shard: &Shard,
+        batch: &RecordBatch,
         file: u32,
         feature: &FeatureEntry,
         targets: &[String],
     ) -> Result<(), DatasetError> {
-        let batch = read(shard, feature, targets)?;
-        let from = Columns {
-            batch: &batch,
-            shard,
-        };
+        let from = Columns { batch, shard };
         let keys = from.text("clip_key")?;
         let tracks = from.numbers::<Int64Type>("track_id")?;
         let segments = from.numbers::<Int32Type>("segment")?;
@@ -184,7 +181,10 @@ impl Rows {
 }
 
 /// Reads the columns of all rows in a file, including those of `targets` but not the tensors.
-fn read(
+///
+/// # Errors
+/// [`DatasetError::Damaged`] if a column cannot be decoded, and errors of reading the file.
+pub(crate) fn read(
     shard: &Shard,
     feature: &FeatureEntry,
     targets: &[String],
@@ -198,23 +198,19 @@ fn read(
         }
     }
 
-    // The duplicate shares its position with the shard's own file handle, which is harmless because tensors are read by
-    // offset.
-    let file = shard
-        .file
-        .try_clone()
-        .map_err(DatasetError::io_at(&shard.path, "read"))?;
+    let chunks = &shard.chunks;
     let mask = ProjectionMask::roots(shard.metadata.parquet_schema(), columns);
-    let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(file, shard.metadata.clone())
+    let metadata = shard.metadata.clone();
+    let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(chunks.clone(), metadata)
         .with_projection(mask)
         .build()
-        .map_err(DatasetError::parquet_at(&shard.path))?;
+        .map_err(|error| chunks.explain(error))?;
 
     let schema = reader.schema();
     let batches: Vec<RecordBatch> = reader
         .collect::<Result<_, _>>()
-        .map_err(DatasetError::parquet_at(&shard.path))?;
-    concat_batches(&schema, &batches).map_err(DatasetError::parquet_at(&shard.path))
+        .map_err(|error| chunks.explain(error))?;
+    concat_batches(&schema, &batches).map_err(|error| chunks.explain(error))
 }
 
 /// Looks up columns of a file by name and type. Errors name the file.
@@ -228,8 +224,9 @@ impl Columns<'_> {
         let column = self
             .batch
             .column_by_name(name)
-            .ok_or_else(|| DatasetError::column(&self.shard.path, name, "missing"))?;
-        cast(column, to).map_err(|e| DatasetError::column(&self.shard.path, name, e.to_string()))
+            .ok_or_else(|| DatasetError::column(&self.shard.file.path, name, "missing"))?;
+        cast(column, to)
+            .map_err(|e| DatasetError::column(&self.shard.file.path, name, e.to_string()))
     }
 
     fn numbers<T: ArrowPrimitiveType>(
@@ -265,7 +262,7 @@ impl Columns<'_> {
             let length = shape.get(axis).and_then(|&n| u32::try_from(n).ok());
             frames.push(length.ok_or_else(|| {
                 let problem = format!("the shape {shape:?} has no length");
-                DatasetError::column(&self.shard.path, &column, problem)
+                DatasetError::column(&self.shard.file.path, &column, problem)
             })?);
         }
         Ok(frames)

@@ -1,30 +1,38 @@
 //! One Parquet file of a feature, opened once: footer, page index, and comparison with its entry in the manifest.
 
-use std::fs::File;
-use std::io;
-use std::path::PathBuf;
+use std::sync::Arc;
 
+use bytes::Bytes;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::file::metadata::PageIndexPolicy;
 use wavemill_schemas::manifest::{FeatureEntry, FileEntry};
 use wavemill_schemas::tables;
 
+use crate::file::{Chunks, FeatureFile};
 use crate::{DatasetError, Store};
 
 /// An open Parquet file of a feature.
 #[derive(Debug)]
 pub(crate) struct Shard {
-    /// The path of the file.
-    pub path: PathBuf,
-    /// The file handle, for positional reads.
-    pub file: File,
+    /// The file, for reads by offset.
+    pub file: Arc<FeatureFile>,
+    /// The file for Parquet's readers.
+    pub chunks: Chunks,
     /// Parquet footer and offset index.
     pub metadata: ArrowReaderMetadata,
-    /// The size of the file in bytes.
-    pub bytes: u64,
-    /// The hash with which the file's content is compared before its first tensor is read; `None` if it is not
-    /// compared.
-    pub blake3: Option<String>,
+    /// How the content of the file is checked.
+    pub check: Check,
+}
+
+/// How the bytes of tensors are compared with those that were committed.
+#[derive(Debug)]
+pub(crate) enum Check {
+    /// Not at all.
+    None,
+    /// The hash of the file, in lower-case hex, before its first tensor is read.
+    File(String),
+    /// The checksum of each page, of files that are not read as a whole.
+    Pages,
 }
 
 impl Shard {
@@ -38,22 +46,11 @@ impl Shard {
         entry: &FileEntry,
         feature: &FeatureEntry,
     ) -> Result<Self, DatasetError> {
-        let path = store.path(entry)?;
-        // A missing file is damage, which `data.skip_damaged` skips; other operating system errors are not skipped.
-        let file = match File::open(&path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                return Err(DatasetError::changed(&path, "missing"));
-            }
-            other => other.map_err(DatasetError::io_at(&path, "open"))?,
-        };
-
-        let bytes = file
-            .metadata()
-            .map_err(DatasetError::io_at(&path, "read the length of"))?
-            .len();
-        if bytes != entry.bytes {
-            let problem = format!("{bytes} bytes, not {}", entry.bytes);
-            return Err(DatasetError::changed(&path, problem));
+        let file = Arc::new(store.open_file(entry)?);
+        let path = &file.path;
+        if file.bytes != entry.bytes {
+            let problem = format!("{} bytes, not {}", file.bytes, entry.bytes);
+            return Err(DatasetError::changed(path, problem));
         }
 
         // Read the offset index, which contains the positions of pages, but not the column index with the bounds of
@@ -61,8 +58,9 @@ impl Shard {
         let options = ArrowReaderOptions::new()
             .with_column_index_policy(PageIndexPolicy::Skip)
             .with_offset_index_policy(PageIndexPolicy::Optional);
-        let metadata =
-            ArrowReaderMetadata::load(&file, options).map_err(DatasetError::parquet_at(&path))?;
+        let chunks = Chunks::new(&file, 0, Bytes::new());
+        let metadata = ArrowReaderMetadata::load(&chunks, options);
+        let metadata = metadata.map_err(|error| chunks.explain(error))?;
 
         let groups: Vec<u64> = metadata
             .metadata()
@@ -72,21 +70,25 @@ impl Shard {
             .collect();
         if groups != entry.row_groups {
             let problem = "other row groups than in the manifest";
-            return Err(DatasetError::changed(&path, problem));
+            return Err(DatasetError::changed(path, problem));
         }
 
         // A file with the same length and layout may still contain a feature that was extracted with other options.
         if feature_id(&metadata, &feature.name).as_deref() != Some(&feature.feature_id) {
             let problem = format!("not of feature {} {}", feature.name, feature.feature_id);
-            return Err(DatasetError::changed(&path, problem));
+            return Err(DatasetError::changed(path, problem));
         }
 
+        let check = match file.in_object_store() {
+            _ if !store.checks_shards() => Check::None,
+            Some(_) => Check::Pages,
+            None => Check::File(entry.blake3.clone()),
+        };
         Ok(Self {
-            path,
             file,
+            chunks,
             metadata,
-            bytes,
-            blake3: store.checks_shards().then(|| entry.blake3.clone()),
+            check,
         })
     }
 }

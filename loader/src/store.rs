@@ -1,11 +1,13 @@
 //! A committed, read-only version of a feature store: its manifest and its files.
 //!
-//! A store in an object store is read through local copies of its files. They are copied when a feature is opened.
+//! The features of a store in an object store are read by ranges, and copied meanwhile. Its tables are copied first.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::process;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{AsArray, RecordBatch, RecordBatchReader};
 use arrow::compute::{cast, concat_batches};
@@ -14,9 +16,29 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use wavemill_schemas::manifest::{FeatureEntry, FileEntry, Manifest};
 use wavemill_schemas::version_name::VersionName;
-use wavemill_versions::{CommittedVersion, RemoteError, StoreError, StoreFolder, hash_reader};
+use wavemill_versions::{
+    CommittedVersion, RemoteError, StoreError, StoreFolder, continue_in_background, hash_reader,
+};
 
 use crate::DatasetError;
+use crate::file::FeatureFile;
+
+/// Held while this process copies files in the background.
+static COPIES: Mutex<()> = Mutex::new(());
+/// Number of files that are copied in the background at the same time.
+const COPIED_AT_ONCE: usize = 4;
+
+/// Copying in the background, which ends after the current files when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Copying {
+    stops: Arc<AtomicBool>,
+}
+
+impl Drop for Copying {
+    fn drop(&mut self) {
+        self.stops.store(true, Ordering::Relaxed);
+    }
+}
 
 /// One committed version of a store.
 #[derive(Clone, Debug)]
@@ -106,11 +128,61 @@ impl Store {
     /// [`DatasetError::Store`] if a symbolic link in the path leads out of the store, or the file cannot be copied.
     pub fn path(&self, file: &FileEntry) -> Result<PathBuf, DatasetError> {
         match self.folder.file(file) {
-            Err(StoreError::Remote(RemoteError::Damaged { address, problem })) => {
-                Err(DatasetError::changed(Path::new(&address), problem))
-            }
+            Err(StoreError::Remote(error)) => Err(DatasetError::of_remote(error)),
             found => Ok(found?),
         }
+    }
+
+    /// Reports whether the store is in an object store.
+    pub(crate) fn is_remote(&self) -> bool {
+        self.folder.remote().is_some()
+    }
+
+    /// Opens a file of a feature. A file in an object store is not copied.
+    ///
+    /// # Errors
+    /// [`DatasetError::Damaged`] if the file is missing, [`DatasetError::Store`] if it cannot be opened.
+    pub(crate) fn open_file(&self, entry: &FileEntry) -> Result<FeatureFile, DatasetError> {
+        if let Some(mirror) = self.folder.mirror() {
+            let address = self.root().join(&entry.path);
+            return Ok(FeatureFile::streamed(address, mirror.streamed(entry)));
+        }
+        let path = self.path(entry)?;
+        // A missing file is damage, which `data.skip_damaged` skips; other operating system errors are not skipped.
+        match FeatureFile::open(path.clone()) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                Err(DatasetError::changed(&path, "missing"))
+            }
+            opened => opened.map_err(DatasetError::io_at(&path, "open")),
+        }
+    }
+
+    /// Copies the files of a feature from an object store while they are read, as long as the limit of local copies
+    /// permits. Copying ends when the result is dropped.
+    pub(crate) fn copy_in_background(&self, name: &str) -> Option<Copying> {
+        self.folder.remote()?;
+        let mut files: Vec<FileEntry> = self.manifest().files_of(name).cloned().collect();
+        // Processes that share the local copies begin with different files.
+        let first = process::id() as usize % files.len().max(1);
+        files.rotate_left(first);
+
+        let stops = Arc::new(AtomicBool::new(false));
+        let (folder, stop) = (self.folder.clone(), Arc::clone(&stops));
+        let copy = move || {
+            continue_in_background();
+            for files in files.chunks(COPIED_AT_ONCE) {
+                let files: Vec<&FileEntry> = files.iter().collect();
+                // Splits of one feature have the same files.
+                let _turn = COPIES.lock().unwrap_or_else(PoisonError::into_inner);
+                // Readers report what cannot be read. They need no copies.
+                if stop.load(Ordering::Relaxed) || folder.fetch(&files).is_err() {
+                    return;
+                }
+            }
+        };
+        let copying = std::thread::Builder::new().name("copies".to_owned());
+        // Without a thread, there are no copies.
+        copying.spawn(copy).ok().map(|_| Copying { stops })
     }
 
     /// Copies the files of a feature or table, several at a time, if the store is in an object store.

@@ -40,7 +40,7 @@ mod _wavemill {
     #[pymodule_export]
     use super::sql::{PyOpenTable, query};
     #[pymodule_export]
-    use super::versions::{diff, manifest, resolve_version, versions};
+    use super::versions::{diff, manifest, resolve_version, traffic, versions};
 }
 
 /// Runs the command `wavemill` with these arguments, of which the first is the program's name; returns its exit code.

@@ -24,6 +24,13 @@ pub(crate) fn resolve_version(
     }
 }
 
+/// Returns the number of bytes that the process has read from object stores, and the seconds that it waited for them.
+#[pyfunction]
+pub(crate) fn traffic() -> (u64, f64) {
+    let traffic = wavemill_loader::traffic();
+    (traffic.bytes, traffic.waited.as_secs_f64())
+}
+
 /// Returns the manifest of a version as JSON.
 #[pyfunction]
 pub(crate) fn manifest(py: Python<'_>, root: PathBuf, version: u64) -> PyResult<String> {

@@ -24,7 +24,7 @@ from ._audio import (
 from ._build import Extracted, build, commit, extract, plan, work
 from ._dataset import Dataset, MapDataset
 from ._evaluate import Evaluation, report
-from ._store import Result, Store, Table
+from ._store import Result, Store, Table, object_store_traffic
 from ._store import open_store as open
 from .errors import (
     AudioError,
@@ -60,6 +60,7 @@ __all__ = [
     "inspect",
     "istft",
     "load",
+    "object_store_traffic",
     "open",
     "plan",
     "power_to_db",

@@ -100,6 +100,19 @@ def open_store(path: str | os.PathLike[str], version: int | str = "latest") -> S
     return Store(root, _wavemill.resolve_version(root, None if version == "latest" else str(version)))
 
 
+def object_store_traffic() -> dict[str, float]:
+    """Return what this process has read from object stores so far.
+
+    Returns
+    -------
+    dict
+        ``bytes``, the number of received bytes, and ``waited_s``, the seconds in which at least one request was not
+        answered yet. Requests of copies that are made in the background are not waited for.
+    """
+    received, waited_s = _wavemill.traffic()
+    return {"bytes": received, "waited_s": waited_s}
+
+
 def _check_limits(memory_limit: int, threads: int | None) -> None:
     if memory_limit < 128 << 20:
         raise UsageError(f"memory_limit = {memory_limit}: must be at least 128 MiB, in bytes")

@@ -7,6 +7,8 @@ mod address;
 mod cache;
 mod error;
 mod object;
+mod streamed;
+mod traffic;
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -29,6 +31,9 @@ pub use cache::{Mirror, Purpose};
 use error::NOT_PERMITTED;
 pub use error::RemoteError;
 pub use object::Object;
+pub use streamed::StreamedFile;
+pub use traffic::{Traffic, continue_in_background, traffic};
+use traffic::{Unanswered, count_received};
 
 /// Number of requests of one process that are in flight at the same time.
 const CONCURRENT_REQUESTS: usize = 16;
@@ -130,8 +135,7 @@ impl Remote {
         &self.address
     }
 
-    /// Returns the folder for programs that send requests themselves.
-    pub fn objects(&self) -> Arc<dyn ObjectStore> {
+    pub(crate) fn objects(&self) -> Arc<dyn ObjectStore> {
         Arc::clone(&self.objects) as _
     }
 
@@ -213,13 +217,55 @@ impl Remote {
         });
 
         match read.map_err(self.failed("read", &name))? {
-            Some(read) if read.len() as u64 == wanted => Ok(read),
+            Some(read) if read.len() as u64 == wanted => {
+                count_received(read.len());
+                Ok(read)
+            }
             _ => Err(RemoteError::Request {
                 address: format!("{}/{name}", self.address),
                 action: "read",
                 problem: "it was replaced after it was opened: run the command again".to_owned(),
             }),
         }
+    }
+
+    /// Reads a range of a file that was committed with the size `bytes`.
+    async fn read_committed(
+        &self,
+        name: &str,
+        range: std::ops::Range<u64>,
+        bytes: u64,
+    ) -> Result<Bytes, RemoteError> {
+        let damaged = |problem: String| RemoteError::Damaged {
+            address: format!("{}/{name}", self.address),
+            problem,
+        };
+        let path = ObjectPath::from(name);
+        let read = repeated(|| async {
+            let options = GetOptions {
+                range: Some(range.clone().into()),
+                ..GetOptions::default()
+            };
+            let got = self.objects.get_opts(&path, options).await?;
+            Ok((got.meta.size, got.bytes().await?))
+        });
+
+        let size = match read.await {
+            Ok((size, read)) if size == bytes => {
+                count_received(read.len());
+                return Ok(read);
+            }
+            Ok((size, _)) => size,
+            Err(object_store::Error::NotFound { .. }) => {
+                return Err(damaged("missing".to_owned()));
+            }
+            // A range past the end of a truncated object is an error, too.
+            Err(error) => match self.objects.head(&path).await {
+                Ok(found) if found.size != bytes => found.size,
+                _ => return Err(self.failed("read", name)(error)),
+            },
+        };
+        Err(damaged(format!("{size} bytes, not {bytes}")))
     }
 
     /// Finds an object that other programs may have named; returns `None` if it does not exist.
@@ -252,17 +298,6 @@ impl Remote {
         Ok(names.map(str::to_owned).collect())
     }
 
-    /// Reads `bytes` of an object.
-    ///
-    /// # Errors
-    /// [`RemoteError::Request`], also if there is no such object.
-    pub fn read(&self, name: &str, bytes: std::ops::Range<u64>) -> Result<Bytes, RemoteError> {
-        let path = input_path(name);
-        let objects = Arc::clone(&self.objects);
-        let read = wait(async move { repeated(|| objects.get_range(&path, bytes.clone())).await });
-        read.map_err(self.failed("read", name))
-    }
-
     /// Reads a whole object; returns `None` if it does not exist.
     ///
     /// # Errors
@@ -276,7 +311,11 @@ impl Remote {
             );
         match got {
             Err(object_store::Error::NotFound { .. }) => Ok(None),
-            got => got.map(Some).map_err(self.failed("read", name)),
+            got => {
+                let got = got.map_err(self.failed("read", name))?;
+                count_received(got.len());
+                Ok(Some(got))
+            }
         }
     }
 
@@ -506,6 +545,7 @@ async fn receive<B: AsRef<[u8]>>(
         };
         let block = block.as_ref();
         *received += block.len() as u64;
+        count_received(block.len());
         hasher.update(block);
         copy.write(block)?;
     }
@@ -535,6 +575,7 @@ where
 
 /// Runs `request` on the threads of requests and waits for its result.
 fn wait<T: Send + 'static>(request: impl Future<Output = T> + Send + 'static) -> T {
+    let _request = Unanswered::begin();
     let (send, receive) = mpsc::sync_channel(1);
     let runtime = runtime().expect("`address::open` has started it");
     runtime.spawn(async move {

@@ -115,14 +115,14 @@ const FOOTER_BYTES: u64 = 1 << 20;
 /// # Errors
 /// [`SqlError::Failed`] if the object store cannot be read.
 pub(super) fn remote_footer(store: &Store, entry: &FileEntry) -> Result<Option<Bytes>, SqlError> {
-    let Some(remote) = store.remote() else {
+    let Some(mirror) = store.mirror() else {
         return Ok(None);
     };
     let start = match &entry.footer {
         Some(footer) => footer.offset,
         None => entry.bytes.saturating_sub(FOOTER_BYTES),
     };
-    let read = remote.read(&entry.path, start..entry.bytes);
+    let read = mirror.streamed(entry).read(start..entry.bytes);
     read.map(Some).map_err(|error| SqlError::Failed {
         detail: error.to_string(),
     })

@@ -94,8 +94,8 @@ pub(super) struct Planner {
     interrupt: Interrupt,
 }
 
-/// Opens the version of `store` that `manifest` describes. Files in an object store are not copied: a query reads the
-/// columns that it needs.
+/// Opens the version of `store` that `manifest` describes. Files of features in an object store are not copied: a query reads
+/// the columns that it needs.
 ///
 /// # Errors
 /// [`SqlError::NoStore`] if the folder is missing, and [`SqlError::Failed`] if DataFusion cannot be set up.
@@ -111,8 +111,8 @@ pub fn open(store: &Store, manifest: &Manifest, limits: Limits) -> Result<Sessio
 /// [`SqlError::NoStore`] if the folder is missing.
 pub(super) fn environment(store: &Store, limits: &Limits) -> Result<Arc<RuntimeEnv>, SqlError> {
     // The manifest's paths are relative to the store's folder.
-    let files: Arc<dyn ObjectStore> = match store.remote() {
-        Some(remote) => remote.objects(),
+    let files: Arc<dyn ObjectStore> = match store.mirror() {
+        Some(mirror) => mirror.objects(),
         None => {
             let files = LocalFileSystem::new_with_prefix(store.root());
             Arc::new(files.map_err(|_| SqlError::NoStore {

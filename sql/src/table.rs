@@ -64,9 +64,16 @@ impl StoreTable {
     ) -> Result<Self, SqlError> {
         // Check all files before opening one, so that a truncated file is reported here and not in the middle of a
         // result.
-        if store.remote().is_none() {
-            for entry in entries {
-                check_length(store.root(), entry)?;
+        match store.mirror() {
+            // If they cannot be copied, their ranges are read like those of features.
+            Some(mirror) => {
+                let tables = entries.iter().filter(|entry| entry.table.is_some());
+                let _ = mirror.fetch(&tables.collect::<Vec<_>>());
+            }
+            None => {
+                for entry in entries {
+                    check_length(store.root(), entry)?;
+                }
             }
         }
         let Some(first) = entries.first() else {

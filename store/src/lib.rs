@@ -42,7 +42,7 @@ pub use verify::has_footer;
 /// The version that precedes a new version.
 pub use wavemill_versions::CommittedVersion as Parent;
 use wavemill_versions::Mirror;
-pub use wavemill_versions::{Purpose, RemoteError, StoreError, StoreFolder, StorePlace};
+pub use wavemill_versions::{Purpose, RemoteError, StoreError, StoreFolder, StorePlace, traffic};
 
 /// Time between two attempts to take a lock that another process holds.
 const LOCK_RETRY: Duration = Duration::from_millis(100);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{MutexGuard, PoisonError};
 
 use wavemill_schemas::manifest::{FileEntry, Manifest, Receipt};
-use wavemill_versions::{Mirror, Purpose, StoreFolder, hash_file, leads_nowhere};
+use wavemill_versions::{Purpose, StoreFolder, hash_file, leads_nowhere};
 
 use super::commit::write_renamed;
 use super::planned::PLANS_FOLDER;
@@ -26,10 +26,6 @@ impl Store {
             folder: StoreFolder::find(place, purpose)?,
             ..Self::at(place)
         })
-    }
-
-    fn mirror(&self) -> Option<&Mirror> {
-        self.folder.mirror()
     }
 
     /// Returns the name of a path in the store, relative to the store.

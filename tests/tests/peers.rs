@@ -222,6 +222,26 @@ pub(crate) fn packages(folder: &str) -> Result<Command, Failed> {
     Ok(command)
 }
 
+/// Returns a command of `WAVEMILL_PYTHON` with the package of this build.
+pub(crate) fn python_package(name: &str) -> Result<Command, Failed> {
+    let folder = scratch(name);
+    let package = folder.join("wavemill");
+    fs::create_dir(&package)?;
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../python/wavemill");
+    for file in files_below(&source) {
+        if file.ends_with(".py") {
+            fs::copy(source.join(&file), package.join(&file))?;
+        }
+    }
+    let program = PathBuf::from(wavemill([""; 0]).get_program());
+    let module = program.with_file_name("lib_wavemill.so");
+    fs::copy(module, package.join("_wavemill.abi3.so"))?;
+
+    let mut command = Command::new(interpreter()?);
+    command.env("PYTHONPATH", folder);
+    Ok(command)
+}
+
 fn interpreter() -> Result<OsString, Failed> {
     Ok(std::env::var_os("WAVEMILL_PYTHON")
         .ok_or("WAVEMILL_PYTHON is not set: run scripts/peers/setup.sh")?)

@@ -17,7 +17,9 @@ use wavemill_schemas::local_path::scheme;
 use wavemill_schemas::manifest::Manifest;
 
 pub use error::StoreError;
-pub use wavemill_remote::{Mirror, Purpose, Remote, RemoteError};
+pub use wavemill_remote::{
+    Mirror, Purpose, Remote, RemoteError, StreamedFile, Traffic, continue_in_background, traffic,
+};
 
 /// A folder that contains versions of a feature store, or will contain them.
 #[derive(Clone, Debug)]

@@ -339,6 +339,10 @@ fn say_details(monitor: &RunMonitor, job: &Job, seconds: f64) {
         "wall seconds: training {trained:.1}, of which waiting for rows {waited:.1}; validation and test \
          {evaluated:.1}"
     );
+    let read = wavemill_loader::traffic();
+    if read.bytes > 0 {
+        eprintln!("{read}");
+    }
 
     // Errors of listing the folder are ignored, since the run has succeeded.
     let mut files: Vec<_> = std::fs::read_dir(&job.folder)

@@ -123,6 +123,10 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
     output.set();
 
     let ended = panics::caught(|| run(command)).unwrap_or_else(|panic| Err(panic.into()));
+    let read = wavemill_store::traffic();
+    if OutputArgs::get().verbose && read.bytes > 0 {
+        eprintln!("{read}");
+    }
     match ended {
         // The child program has already reported the reason.
         Err(error) if error.is::<exit::ChildFailure>() => exit::code(&error),

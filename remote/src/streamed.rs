@@ -1,0 +1,238 @@
+//! Reading ranges of a version's files, from local copies where these exist.
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::{self, BoxStream};
+use futures::{StreamExt, TryStreamExt};
+use object_store::path::Path as ObjectPath;
+use object_store::{
+    Attributes, CopyOptions, GetOptions, GetRange, GetResult, GetResultPayload, ListResult,
+    MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions, PutPayload,
+    PutResult,
+};
+use wavemill_schemas::manifest::FileEntry;
+
+use crate::traffic::{Unanswered, count_received};
+use crate::{CONCURRENT_REQUESTS, Mirror, Remote, RemoteError, wait};
+
+/// A file of a version that is read by ranges: from its local copy as soon as that is complete, else from the object
+/// store.
+#[derive(Debug)]
+pub struct StreamedFile {
+    remote: Remote,
+    name: String,
+    bytes: u64,
+    copy: PathBuf,
+    open_copy: OnceLock<File>,
+}
+
+impl Mirror {
+    /// Returns a file of a version. No request is sent.
+    pub fn streamed(&self, file: &FileEntry) -> StreamedFile {
+        StreamedFile {
+            remote: self.remote().clone(),
+            name: file.path.clone(),
+            bytes: file.bytes,
+            copy: self.root().join(&file.path),
+            open_copy: OnceLock::new(),
+        }
+    }
+
+    /// Returns the store's objects for programs that send requests themselves. Ranges of files with a local copy are read
+    /// from it.
+    pub fn objects(&self) -> Arc<dyn ObjectStore> {
+        Arc::new(MirroredObjects {
+            objects: self.remote().objects(),
+            root: self.root().to_owned(),
+        })
+    }
+}
+
+impl StreamedFile {
+    /// Returns the size in bytes, according to the manifest.
+    pub const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Returns the complete local copy, if there is one.
+    fn open_copy(&self) -> Option<&File> {
+        if self.open_copy.get().is_none() {
+            // A copy gets its name when it is complete, and has then been compared with its hash.
+            let file = File::open(&self.copy).ok()?;
+            let is_whole = file.metadata().is_ok_and(|copy| copy.len() == self.bytes);
+            if is_whole {
+                // Another thread may have opened it, too.
+                let _ = self.open_copy.set(file);
+            }
+        }
+        self.open_copy.get()
+    }
+
+    /// Reads a range within the file.
+    ///
+    /// # Errors
+    /// [`RemoteError::Damaged`] if the object is missing or has another size; [`RemoteError::Request`],
+    /// [`RemoteError::Copy`].
+    pub fn read(&self, range: Range<u64>) -> Result<Bytes, RemoteError> {
+        let mut read = Self::read_all([(self, range)])?;
+        Ok(read.pop().unwrap_or_default())
+    }
+
+    /// Reads ranges of files, those in object stores several at a time.
+    ///
+    /// # Errors
+    /// As [`StreamedFile::read`], for the first range that cannot be read.
+    pub fn read_all<'f>(
+        parts: impl IntoIterator<Item = (&'f Self, Range<u64>)>,
+    ) -> Result<Vec<Bytes>, RemoteError> {
+        let mut read = Vec::new();
+        let mut requests = Vec::new();
+        for (place, (file, range)) in parts.into_iter().enumerate() {
+            let copied = file.open_copy().map(|copy| read_at(copy, &range));
+            let copied = copied.transpose();
+            read.push(copied.map_err(RemoteError::copy_at(&file.copy, "read"))?);
+            if read[place].is_none() {
+                let (remote, name, bytes) = (file.remote.clone(), file.name.clone(), file.bytes);
+                requests.push(async move {
+                    let read = remote.read_committed(&name, range, bytes).await?;
+                    Ok((place, read))
+                });
+            }
+        }
+
+        if !requests.is_empty() {
+            let answers = stream::iter(requests).buffer_unordered(CONCURRENT_REQUESTS);
+            let answers: Vec<(usize, Bytes)> = wait(answers.try_collect())?;
+            for (place, answer) in answers {
+                read[place] = Some(answer);
+            }
+        }
+        Ok(read.into_iter().flatten().collect())
+    }
+}
+
+fn read_at(file: &File, range: &Range<u64>) -> io::Result<Bytes> {
+    let mut bytes = vec![0; (range.end - range.start) as usize];
+    file.read_exact_at(&mut bytes, range.start)?;
+    Ok(bytes.into())
+}
+
+/// The objects of a store, of which some have local copies.
+#[derive(Debug)]
+struct MirroredObjects {
+    objects: Arc<dyn ObjectStore>,
+    /// Folder of the local copies.
+    root: PathBuf,
+}
+
+impl MirroredObjects {
+    /// Reads a range from a complete local copy; returns `None` if there is none.
+    fn copied(&self, location: &ObjectPath, range: &Range<u64>) -> Option<GetResult> {
+        let copy = File::open(self.root.join(location.as_ref())).ok()?;
+        let found = copy.metadata().ok()?;
+        let range = range.start..range.end.min(found.len());
+        let meta = ObjectMeta {
+            location: location.clone(),
+            last_modified: found.modified().ok()?.into(),
+            size: found.len(),
+            e_tag: None,
+            version: None,
+        };
+        Some(answer(meta, range.clone(), read_at(&copy, &range).ok()?))
+    }
+}
+
+/// Returns the answer to a request for a range.
+fn answer(meta: ObjectMeta, range: Range<u64>, bytes: Bytes) -> GetResult {
+    GetResult {
+        payload: GetResultPayload::Stream(stream::iter([Ok(bytes)]).boxed()),
+        meta,
+        range,
+        attributes: Attributes::default(),
+    }
+}
+
+impl fmt::Display for MirroredObjects {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.objects.fmt(f)
+    }
+}
+
+#[async_trait]
+impl ObjectStore for MirroredObjects {
+    async fn get_opts(
+        &self,
+        location: &ObjectPath,
+        options: GetOptions,
+    ) -> object_store::Result<GetResult> {
+        let wanted = match &options.range {
+            Some(GetRange::Bounded(range)) if !options.head => range.clone(),
+            _ => return self.objects.get_opts(location, options).await,
+        };
+        if let Some(copied) = self.copied(location, &wanted) {
+            return Ok(copied);
+        }
+
+        let _request = Unanswered::begin();
+        let got = self.objects.get_opts(location, options).await?;
+        let (meta, range) = (got.meta.clone(), got.range.clone());
+        let bytes = got.bytes().await?;
+        count_received(bytes.len());
+        Ok(answer(meta, range, bytes))
+    }
+
+    fn list(
+        &self,
+        prefix: Option<&ObjectPath>,
+    ) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
+        self.objects.list(prefix)
+    }
+
+    async fn list_with_delimiter(
+        &self,
+        prefix: Option<&ObjectPath>,
+    ) -> object_store::Result<ListResult> {
+        self.objects.list_with_delimiter(prefix).await
+    }
+
+    async fn put_opts(
+        &self,
+        location: &ObjectPath,
+        payload: PutPayload,
+        options: PutOptions,
+    ) -> object_store::Result<PutResult> {
+        self.objects.put_opts(location, payload, options).await
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        location: &ObjectPath,
+        options: PutMultipartOptions,
+    ) -> object_store::Result<Box<dyn MultipartUpload>> {
+        self.objects.put_multipart_opts(location, options).await
+    }
+
+    fn delete_stream(
+        &self,
+        locations: BoxStream<'static, object_store::Result<ObjectPath>>,
+    ) -> BoxStream<'static, object_store::Result<ObjectPath>> {
+        self.objects.delete_stream(locations)
+    }
+
+    async fn copy_opts(
+        &self,
+        from: &ObjectPath,
+        to: &ObjectPath,
+        options: CopyOptions,
+    ) -> object_store::Result<()> {
+        self.objects.copy_opts(from, to, options).await
+    }
+}
