@@ -2,14 +2,19 @@
 """Kills plan, work and commit at random moments, repeats them, and compares the store with that of one undisturbed run.
 
 usage: scripts/kill_steps.py --programs FOLDER [--kills N] [--tracks N] [--parts P] [--seed N]
+       [--bucket FOLDER]
 
 FOLDER contains wavemill and demo-audio (`cargo build --workspace --bins`). Workers of random parts run two at a time. Prints
-the number of kills by step, and ends with status 1 at the first difference."""
+the number of kills by step, and ends with status 1 at the first difference.
+
+With --bucket, stores are in the S3 bucket whose objects are the files of FOLDER, on a server that the environment names
+(docs/object-stores.md), such as that of `cargo install s3s-fs@0.14.1 --features binary`. Workers have own local copies."""
 
 import argparse
 import collections
 import hashlib
 import json
+import os
 import random
 import shutil
 import signal
@@ -58,6 +63,7 @@ def content(store: Path) -> dict[str, str]:
 
 class Steps:
     def __init__(self, arguments: argparse.Namespace, folder: Path) -> None:
+        self.folder = folder
         self.random = random.Random(arguments.seed)
         self.program = f"{arguments.programs}/wavemill"
         self.inputs = ["--recipe", f"{folder}/kills.toml", "--metadata", f"{folder}/made/fma_metadata",
@@ -65,7 +71,11 @@ class Steps:
         self.kills: collections.Counter[str] = collections.Counter()
         self.usual_s = {"plan": 0.3, "work": 0.3, "commit": 0.3}
 
-    def command(self, step: str, store: Path, *words: str) -> list[str]:
+    def environment(self, machine: str) -> dict[str, str]:
+        """Returns the environment of a process on a machine, which is a folder of local copies."""
+        return os.environ | {"WAVEMILL_CACHE": f"{self.folder}/cache-{machine}"}
+
+    def command(self, step: str, store: Path | str, *words: str) -> list[str]:
         threads = [] if step == "commit" else ["--threads", "1"]
         return [self.program, step, "-q", "--store", str(store), *threads, *words]
 
@@ -73,7 +83,7 @@ class Steps:
         """Repeats a command until it ends by itself, and returns its output."""
         while True:
             started = time.monotonic()
-            child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+            child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=self.environment("one"))
             try:
                 # Some run to their end, others are killed at any moment, also in their last one.
                 limit = self.usual_s[step] * self.random.uniform(0, 1.3)
@@ -89,14 +99,14 @@ class Steps:
                 self.usual_s[step] = 0.8 * self.usual_s[step] + 0.2 * (time.monotonic() - started)
                 return out.strip()
 
-    def build(self, store: Path, parts: int) -> None:
+    def build(self, store: Path | str, parts: int) -> None:
         plan = self.until_done("plan", self.command("plan", store, *self.inputs))
         order = list(range(1, parts + 1)) + self.random.choices(range(1, parts + 1), k=parts // 2)
         self.random.shuffle(order)
         for part in order:
             # Another worker with the same part, which is killed in the end.
             command = self.command("work", store, "--plan", plan, "--part", f"{part}/{parts}")
-            beside = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+            beside = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=self.environment("two"))
             self.until_done("work", command)
             if beside.poll() is None:
                 beside.kill()
@@ -112,6 +122,7 @@ def main() -> None:
     parser.add_argument("--tracks", type=int, default=60)
     parser.add_argument("--parts", type=int, default=4)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--bucket", type=Path, help="folder with the objects of a bucket")
     arguments = parser.parse_args()
 
     with tempfile.TemporaryDirectory(prefix="wavemill-kills-") as name:
@@ -126,8 +137,9 @@ def main() -> None:
 
         stores = 0
         while sum(steps.kills.values()) < arguments.kills:
-            store = folder / "store"
-            steps.build(store, arguments.parts)
+            store = (arguments.bucket or folder) / "kills"
+            place = f"s3://{arguments.bucket.name}/kills" if arguments.bucket else store
+            steps.build(place, arguments.parts)
             found = content(store)
             if found != expected:
                 sys.exit(f"store {stores} differs: {sorted(set(found.items()) ^ set(expected.items()))}")

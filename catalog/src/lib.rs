@@ -48,7 +48,7 @@ pub use self::files::{Fate, FileAccount, FilesOfKind, NearMatch};
 pub use self::laps::Laps;
 use self::load::{NamedInput, ParsedMetadata};
 pub use self::numbering::ClassLists;
-use self::parallel::in_parts;
+pub use self::parallel::in_parts;
 pub use self::rows::side_column;
 use self::rows::{Labels, SplitTables};
 use self::split::{KeptSides, NO_SIDE, SIDES};

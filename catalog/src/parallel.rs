@@ -39,7 +39,7 @@ pub(super) fn on_threads<T: Send, E: Send>(
 ///
 /// # Errors
 /// The error of one of the failed parts.
-pub(super) fn in_parts<T: Send, E: Send>(
+pub fn in_parts<T: Send, E: Send>(
     threads: usize,
     n: usize,
     part: impl Fn(usize) -> Result<T, E> + Sync,

@@ -475,7 +475,7 @@ impl Files {
 }
 
 /// Number of files in an object store that are opened at the same time.
-const OPENED_AT_ONCE: usize = 16;
+const OPENED_AT_ONCE: usize = 8;
 
 /// What is read of a file before any tensor.
 struct OpenedFile {

@@ -8,17 +8,16 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use parquet::errors::{ParquetError, Result};
+use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, Length};
 use wavemill_versions::StreamedFile;
 
 use crate::DatasetError;
 
-/// Number of bytes that a Parquet reader reads at a time from a file on this machine.
-const LOCAL_BLOCK_BYTES: u64 = 8 << 10;
-/// Number of bytes that a Parquet reader reads at a time from an object store: the columns of a row group other than the
-/// tensor take one request.
-const STREAMED_BLOCK_BYTES: u64 = 256 << 10;
+/// Number of bytes that a Parquet reader reads at a time, unless it needs more.
+const BLOCK_BYTES: u64 = 8 << 10;
+/// Number of unneeded bytes between two ranges that are read from an object store with one request.
+const GAP_BYTES: u64 = 64 << 10;
 
 /// A file of a feature.
 #[derive(Debug)]
@@ -103,36 +102,43 @@ impl FeatureFile {
         self.read_at(&mut bytes, range.start)?;
         Ok(bytes.into())
     }
-
-    fn block_bytes(&self) -> u64 {
-        match self.content {
-            Content::Streamed(_) => STREAMED_BLOCK_BYTES,
-            Content::Open(_) | Content::Closed => LOCAL_BLOCK_BYTES,
-        }
-    }
 }
 
-/// A file as Parquet's readers read it: in blocks, of which the last one is kept.
+/// A file as Parquet's readers read it: in blocks, of which the last one is kept, and those that were read ahead.
 #[derive(Clone, Debug)]
 pub(crate) struct Chunks {
     file: Arc<FeatureFile>,
     state: Arc<Mutex<State>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
-    /// Offset of `block` in the file.
-    offset: u64,
-    block: Bytes,
+    last: Block,
+    ahead: Vec<Block>,
     failure: Option<io::Error>,
 }
 
+/// Bytes at an offset in a file.
+#[derive(Debug)]
+struct Block {
+    offset: u64,
+    bytes: Bytes,
+}
+
+impl Block {
+    fn part(&self, start: u64, length: usize) -> Option<Bytes> {
+        let from = usize::try_from(start.checked_sub(self.offset)?).ok()?;
+        let end = from.checked_add(length)?;
+        (end <= self.bytes.len()).then(|| self.bytes.slice(from..end))
+    }
+}
+
 impl Chunks {
-    /// Creates a reader of a file, of which `block` at `offset` is known.
-    pub(crate) fn new(file: &Arc<FeatureFile>, offset: u64, block: Bytes) -> Self {
+    /// Creates a reader of a file, of which `bytes` at `offset` are known.
+    pub(crate) fn new(file: &Arc<FeatureFile>, offset: u64, bytes: Bytes) -> Self {
         let state = State {
-            offset,
-            block,
+            last: Block { offset, bytes },
+            ahead: Vec::new(),
             failure: None,
         };
         Self {
@@ -154,8 +160,43 @@ impl Chunks {
         }
     }
 
+    /// Reads ranges that will be needed, at the same time. Does nothing for a file on this machine.
+    ///
+    /// # Errors
+    /// [`DatasetError::Damaged`] if the object is missing or has another size, [`DatasetError::Store`] if it cannot be
+    /// read.
+    pub(crate) fn read_ahead(
+        &self,
+        wanted: impl IntoIterator<Item = Range<u64>>,
+    ) -> Result<(), DatasetError> {
+        let Some(file) = self.file.in_object_store() else {
+            return Ok(());
+        };
+        let mut wanted: Vec<Range<u64>> = wanted.into_iter().collect();
+        wanted.sort_by_key(|range| range.start);
+        let mut ranges: Vec<Range<u64>> = Vec::new();
+        for range in wanted {
+            // A damaged footer can name any range.
+            let end = range.end.min(file.bytes());
+            match ranges.last_mut() {
+                Some(last) if range.start <= last.end + GAP_BYTES => last.end = last.end.max(end),
+                _ if range.start < end => ranges.push(range.start..end),
+                _ => {}
+            }
+        }
+
+        let read = StreamedFile::read_all(ranges.iter().map(|range| (file, range.clone())));
+        let read = read.map_err(DatasetError::of_remote)?;
+        let blocks = ranges.iter().zip(read).map(|(range, bytes)| Block {
+            offset: range.start,
+            bytes,
+        });
+        self.state().ahead.extend(blocks);
+        Ok(())
+    }
+
     /// Reads `length` bytes at `start`.
-    fn read(&self, start: u64, length: usize) -> Result<Bytes> {
+    fn read(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
         let file = &self.file;
         let end = start.saturating_add(length as u64);
         if end > file.bytes {
@@ -164,34 +205,30 @@ impl Chunks {
         }
 
         let mut state = self.state();
-        let is_in_block = start >= state.offset && end <= state.offset + state.block.len() as u64;
-        if !is_in_block {
-            let block_bytes = file.block_bytes();
-            let block_end = end.max(start + block_bytes).min(file.bytes);
-            // Readers begin with the last bytes, and then read what precedes them.
-            let is_last = block_end == file.bytes;
-            let block_start = match is_last {
-                true => start.min(block_end.saturating_sub(block_bytes)),
-                false => start,
-            };
-            match file.read(block_start..block_end) {
-                Ok(block) => {
-                    state.offset = block_start;
-                    state.block = block;
-                }
-                Err(failure) => {
-                    let problem = failure.to_string();
-                    // A file that is shorter than before is damaged.
-                    if failure.kind() != io::ErrorKind::UnexpectedEof {
-                        state.failure = Some(failure);
-                    }
-                    return Err(ParquetError::General(problem));
-                }
-            }
+        let mut blocks = std::iter::once(&state.last).chain(&state.ahead);
+        if let Some(part) = blocks.find_map(|block| block.part(start, length)) {
+            return Ok(part);
         }
 
-        let from = (start - state.offset) as usize;
-        Ok(state.block.slice(from..from + length))
+        let block_end = end.max(start + BLOCK_BYTES).min(file.bytes);
+        match file.read(start..block_end) {
+            Ok(bytes) => {
+                let part = bytes.slice(..length);
+                state.last = Block {
+                    offset: start,
+                    bytes,
+                };
+                Ok(part)
+            }
+            Err(failure) => {
+                let problem = failure.to_string();
+                // A file that is shorter than before is damaged.
+                if failure.kind() != io::ErrorKind::UnexpectedEof {
+                    state.failure = Some(failure);
+                }
+                Err(ParquetError::General(problem))
+            }
+        }
     }
 }
 
@@ -204,14 +241,14 @@ impl Length for Chunks {
 impl ChunkReader for Chunks {
     type T = Reading;
 
-    fn get_read(&self, start: u64) -> Result<Reading> {
+    fn get_read(&self, start: u64) -> Result<Reading, ParquetError> {
         Ok(Reading {
             chunks: self.clone(),
             next: start,
         })
     }
 
-    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes> {
+    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
         self.read(start, length)
     }
 }

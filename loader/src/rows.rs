@@ -12,6 +12,7 @@ use arrow::compute::{cast, concat_batches};
 use arrow::datatypes::{ArrowPrimitiveType, DataType, Float32Type, Int32Type, Int64Type};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::file::metadata::ColumnChunkMetaData;
 use wavemill_schemas::manifest::FeatureEntry;
 use wavemill_schemas::tables;
 
@@ -198,8 +199,13 @@ pub(crate) fn read(
         }
     }
 
-    let chunks = &shard.chunks;
     let mask = ProjectionMask::roots(shard.metadata.parquet_schema(), columns);
+    let chunks = &shard.chunks;
+    let groups = shard.metadata.metadata().row_groups().iter();
+    let columns = groups.flat_map(|group| group.columns().iter().enumerate());
+    let wanted = columns.filter(|(leaf, _)| mask.leaf_included(*leaf));
+    chunks.read_ahead(wanted.filter_map(|(_, chunk)| bytes_of(chunk)))?;
+
     let metadata = shard.metadata.clone();
     let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(chunks.clone(), metadata)
         .with_projection(mask)
@@ -211,6 +217,14 @@ pub(crate) fn read(
         .collect::<Result<_, _>>()
         .map_err(|error| chunks.explain(error))?;
     concat_batches(&schema, &batches).map_err(|error| chunks.explain(error))
+}
+
+/// Returns the position of a column chunk in its file; `None` if its footer is damaged.
+fn bytes_of(chunk: &ColumnChunkMetaData) -> Option<Range<u64>> {
+    let first = chunk.dictionary_page_offset();
+    let start = u64::try_from(first.unwrap_or_else(|| chunk.data_page_offset())).ok()?;
+    let bytes = u64::try_from(chunk.compressed_size()).ok()?;
+    Some(start..start.checked_add(bytes)?)
 }
 
 /// Looks up columns of a file by name and type. Errors name the file.

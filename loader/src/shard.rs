@@ -59,6 +59,8 @@ impl Shard {
             .with_column_index_policy(PageIndexPolicy::Skip)
             .with_offset_index_policy(PageIndexPolicy::Optional);
         let chunks = Chunks::new(&file, 0, Bytes::new());
+        let footer = entry.footer.as_ref();
+        chunks.read_ahead(footer.map(|footer| footer.offset..entry.bytes))?;
         let metadata = ArrowReaderMetadata::load(&chunks, options);
         let metadata = metadata.map_err(|error| chunks.explain(error))?;
 

@@ -93,7 +93,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Remote`].
-    pub(super) fn list_sizes(&self, plan_id: &str) -> Result<(), StoreError> {
+    pub fn list_sizes(&self, plan_id: &str) -> Result<(), StoreError> {
         let Some(mirror) = self.mirror() else {
             return Ok(());
         };
@@ -221,6 +221,12 @@ impl Store {
             }
             _ => Ok(true),
         }
+    }
+
+    /// Returns the number of files that are best linked at the same time: an object store answers slowly, but copies many
+    /// objects at once.
+    pub fn links_at_once(&self) -> usize {
+        if self.mirror().is_some() { 32 } else { 1 }
     }
 
     /// Reports whether an object has the size of its entry; `None` for a store on this machine.

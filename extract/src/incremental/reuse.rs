@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use wavemill_catalog::ClipRow;
+use wavemill_catalog::{ClipRow, in_parts};
 use wavemill_runtime::course::Course;
 use wavemill_runtime::settings::Settings;
 use wavemill_schemas::manifest::{FeatureEntry, Manifest, Receipt};
@@ -35,6 +35,23 @@ pub(crate) struct EarlierRuns<'a> {
     only_looks: bool,
 }
 
+/// The receipt of a file that need not be written.
+enum Found {
+    /// Of this plan.
+    Own(Receipt),
+    /// Of another plan, whose file has to be linked.
+    Theirs(Receipt),
+}
+
+/// Files of a shard that have to be linked.
+struct Links<'a> {
+    place: usize,
+    shard: &'a Shard,
+    inputs: BTreeMap<String, InputSeen>,
+    /// Index of the feature, and the receipt of the other plan.
+    theirs: Vec<(usize, Receipt)>,
+}
+
 impl<'a> EarlierRuns<'a> {
     /// Reads the store's receipts. `parent` is the latest version.
     ///
@@ -54,6 +71,7 @@ impl<'a> EarlierRuns<'a> {
 
         let mut others: BTreeMap<String, Vec<Receipt>> = BTreeMap::new();
         for other in plans.iter().filter(|id| *id != plan_id && !recompute) {
+            store.list_sizes(other)?;
             for receipt in store.receipts(other)?.into_values() {
                 // One of several equal files is enough. Files with one key differ if another feature rejected clips.
                 let of_key = others.entry(receipt.key.clone()).or_default();
@@ -132,6 +150,7 @@ impl<'a> EarlierRuns<'a> {
         let keys = plan.key_inputs(clips, &plan.features);
         let features_id = plan.features_id()?;
         let mut finished = FinishedShards::new(shard_plan.shards.len(), keys.features.len());
+        let mut to_link = Vec::new();
         for (place, shard) in shard_plan.shards.iter().enumerate() {
             // The stop flag is checked before each shard, because the shard's files are read to compare their hashes.
             if course.is_stopped() {
@@ -152,67 +171,106 @@ impl<'a> EarlierRuns<'a> {
             };
             let inputs = inputs_of(shard, &keys, known);
             let features = keys.features.iter().zip(keys_of_shard).enumerate();
+            let mut theirs = Vec::new();
             for (feature, (entry, key)) in features {
                 let file = (entry.name.clone(), shard.label());
-                if let Some(receipt) = self.receipt(shard, file, &key, &features_id, &inputs)? {
-                    finished.put(place, feature, receipt);
+                match self.receipt(&file, &key, &features_id)? {
+                    Some(Found::Own(receipt)) => finished.put(place, feature, receipt),
+                    Some(Found::Theirs(receipt)) => theirs.push((feature, receipt)),
+                    None => {}
                 }
             }
-            if has_receipt(&finished, place) {
-                finished.inputs.extend(inputs);
+            if theirs.is_empty() {
+                if has_receipt(&finished, place) {
+                    finished.inputs.extend(inputs);
+                }
+                continue;
+            }
+            to_link.push(Links {
+                place,
+                shard,
+                inputs,
+                theirs,
+            });
+            if to_link.len() == self.store.links_at_once() {
+                self.link(&mut to_link, &mut finished)?;
             }
         }
+        self.link(&mut to_link, &mut finished)?;
         Ok(finished)
     }
 
-    /// Finds the receipt of an existing file. `file` contains the feature and the label of the shard.
+    /// Links files of other plans, and adds their receipts to `finished`.
+    fn link(
+        &self,
+        to_link: &mut Vec<Links<'_>>,
+        finished: &mut FinishedShards,
+    ) -> Result<(), StoreError> {
+        let links = std::mem::take(to_link);
+        let linked = in_parts(links.len(), links.len(), |i| self.link_shard(&links[i]))?;
+        for (links, linked) in links.into_iter().zip(linked) {
+            for (feature, receipt) in linked {
+                finished.put(links.place, feature, receipt);
+            }
+            finished.inputs.extend(links.inputs);
+        }
+        Ok(())
+    }
+
+    fn link_shard(&self, links: &Links<'_>) -> Result<Vec<(usize, Receipt)>, StoreError> {
+        let Links {
+            shard,
+            inputs,
+            theirs,
+            ..
+        } = links;
+        let label = shard.label();
+        let link = |theirs: &Receipt| {
+            if self.only_looks {
+                return Ok(theirs.clone());
+            }
+            // The order is the same as for a computed file: first the file, then the contents of its inputs, then the
+            // receipt that refers to both. The stamps are the current ones, so the next run need not read files that
+            // were copied or touched.
+            let mut receipt = self.store.link(theirs, self.plan_id, shard)?;
+            receipt.is_computed = false;
+            self.store.write_seen(self.plan_id, &label, inputs)?;
+            self.store.write_receipt(self.plan_id, &label, receipt)
+        };
+        let linked = theirs
+            .iter()
+            .map(|(feature, theirs)| Ok((*feature, link(theirs)?)));
+        linked.collect()
+    }
+
+    /// Finds the receipt of an existing file, which is given as feature and label of the shard.
     fn receipt(
         &mut self,
-        shard: &Shard,
-        file: (String, String),
+        file: &(String, String),
         key: &str,
         features_id: &str,
-        inputs: &BTreeMap<String, InputSeen>,
-    ) -> Result<Option<Receipt>, StoreError> {
+    ) -> Result<Option<Found>, StoreError> {
         let recompute = self.recompute;
-        let own = self.own(&file, |own| {
+        let own = self.own(file, |own| {
             // Receipts are looked up by shard. The clips of the shard may have changed since, so the key must be equal
             // too. A panic may not recur, and a resumed run must give the same result as an uninterrupted one.
             own.key == key && (own.is_computed || !recompute) && !has_panic(own)
         })?;
-        if own.is_some() {
-            return Ok(own);
+        if let Some(own) = own {
+            return Ok(Some(Found::Own(own)));
         }
 
         let mut theirs: Vec<&Receipt> = self.others.get(key).into_iter().flatten().collect();
         theirs.retain(|theirs| rejects_hold(theirs, features_id));
         // Prefer a receipt written by a plan with the same set of features: all of them rejected the same clips.
         theirs.sort_by_key(|theirs| theirs.features != features_id);
-        let mut sound = None;
+        // If the file of the other plan is damaged or missing, this plan writes it again.
         for theirs in theirs {
             if self.is_there(theirs)? {
-                sound = Some(theirs);
-                break;
+                return Ok(Some(Found::Theirs(theirs.clone())));
             }
         }
-        // If the file of the other plan is damaged or missing, this plan writes it again.
-        let Some(theirs) = sound else {
-            return Ok(None);
-        };
-
-        if self.only_looks {
-            return Ok(Some(theirs.clone()));
-        }
-
-        // The order is the same as for a computed file: first the file, then the contents of its inputs, then the
-        // receipt that refers to both. The stamps are the current ones, so the next run need not read files that were
-        // copied or touched.
-        let label = file.1;
-        let mut receipt = self.store.link(theirs, self.plan_id, shard)?;
-        receipt.is_computed = false;
-        self.store.write_seen(self.plan_id, &label, inputs)?;
-        let receipt = self.store.write_receipt(self.plan_id, &label, receipt)?;
-        Ok(Some(receipt))
+        Ok(None)
     }
 
     /// Returns this plan's receipt for a file, given as feature and label, if the receipt `applies` and the file is
