@@ -124,7 +124,7 @@ impl<'a> EarlierRuns<'a> {
         }
         // A store that was copied without its receipts still contains the hashes of its inputs in a table.
         if let Some(manifest) = self.parent {
-            doubtful.extend(parent::inputs(self.store, manifest)?.into_keys());
+            doubtful.extend(parent::input_keys(self.store, manifest)?);
         }
 
         let planned = plan.shard_plan.planned.iter();

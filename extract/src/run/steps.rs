@@ -368,7 +368,7 @@ impl StoredPart<'_> {
                 let shards = ClipShards::new(manifest, keys.clone());
                 let doubtful = match parent::seen_of_shards(store, manifest, &shards)? {
                     Some(seen) => known.recall(seen, source.index()),
-                    None => parent::inputs(store, manifest)?.into_keys().collect(),
+                    None => parent::input_keys(store, manifest)?.into_iter().collect(),
                 };
                 let changed = keys.filter(|clip_key| doubtful.contains(*clip_key));
                 // The previous version knows renamed files by other names.

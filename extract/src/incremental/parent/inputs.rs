@@ -52,6 +52,21 @@ pub fn inputs(
     Ok(inputs)
 }
 
+/// Reads the keys of the clips that are inputs of a version, as [`inputs`] does.
+///
+/// # Errors
+/// The errors of [`inputs`].
+pub(crate) fn input_keys(store: &Store, manifest: &Manifest) -> Result<Vec<String>, StoreError> {
+    let stored = || {
+        let table = ParentTable::open(store, manifest, "inputs")?;
+        let rows = table.read(&["clip_key"])?;
+        let keys = text_column(&table, &rows, "clip_key")?;
+        let keys = (0..rows.num_rows()).map(|row| text_at(&keys, row));
+        Ok::<_, StoreError>(keys.collect())
+    };
+    stored().or_else(|_| Ok(inputs(store, manifest)?.into_keys().collect()))
+}
+
 /// Reads the inputs of the version's `shards`, as [`inputs`] does.
 ///
 /// # Errors

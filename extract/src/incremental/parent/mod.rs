@@ -18,7 +18,7 @@ use wavemill_schemas::recipe::Recipe;
 use wavemill_store::{Parent, Store, StoreError};
 
 pub use self::inputs::{ParentInput, inputs};
-pub(crate) use self::inputs::{inputs_of_shards, seen_of_shards};
+pub(crate) use self::inputs::{input_keys, inputs_of_shards, seen_of_shards};
 pub use self::rejects::rejects;
 pub use self::rows::files_of;
 pub(crate) use self::rows::{ClipRows, RowIndex, row_index};
