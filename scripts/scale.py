@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures the steps of large archives: tiny clips in one zip, planned, written in parts and committed.
 
-usage: scripts/scale.py --wavemill PROGRAM [--clips N] [--parts P] [--folder DIR] [--store PLACE]
+usage: scripts/scale.py --wavemill PROGRAM [--clips N] [--parts P] [--shard-clips N] [--add] [--one]
 
 Prints a line per step: wall time, CPU time, peak resident memory, bytes read, and what is in the store. With --add, one
 clip is added afterwards and the steps are measured again. docs/scale.md contains the results."""

@@ -671,8 +671,8 @@ fn load_table(
     }
     // The footer of a Parquet file is at its end, which in a zip can only be reached by decompressing everything before
     // it.
-    match files.path(name) {
-        Some(path) => load::parquet_table(name, load::opened(path)?),
+    match files.path(name)? {
+        Some(path) => load::parquet_table(name, load::opened(&path)?),
         None => {
             let bytes = load::inflated(name, counted(course, files, name)?)?;
             load::parquet_table(name, bytes)

@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -185,8 +186,9 @@ impl Chunks {
             }
         }
 
-        let read = StreamedFile::read_all(ranges.iter().map(|range| (file, range.clone())));
-        let read = read.map_err(DatasetError::of_remote)?;
+        let parts = ranges.iter().map(|range| (file, range.clone()));
+        let read = StreamedFile::read_all(parts, &AtomicBool::new(false));
+        let read = read.map_err(DatasetError::of_remote)?.unwrap_or_default();
         let blocks = ranges.iter().zip(read).map(|(range, bytes)| Block {
             offset: range.start,
             bytes,

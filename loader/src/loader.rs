@@ -395,12 +395,16 @@ impl<M: HostMemory> ReaderContext<M> {
             .chunks_exact_mut(form.row_bytes());
         let mut slot = slots.next();
         for (place, &row) in wanted.iter().enumerate() {
-            if self.stop.load(Ordering::Relaxed) {
-                return Ok(false);
-            }
             if place % ROWS_AHEAD == 0 {
                 let next = &wanted[place..wanted.len().min(place + ROWS_AHEAD)];
-                pages.read_ahead(rows, next, &mut scratch.ahead)?;
+                match pages.read_ahead(rows, next, &mut scratch.ahead, &self.stop) {
+                    // Each row is then read by itself.
+                    Err(error) if error.is_damage() && self.dataset.skip_damaged => {}
+                    read => read?,
+                }
+            }
+            if self.stop.load(Ordering::Relaxed) {
+                return Ok(false);
             }
 
             let group = &rows.groups[rows.group_of[row as usize] as usize];

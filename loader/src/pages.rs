@@ -303,7 +303,7 @@ impl Pages {
         Ok(())
     }
 
-    /// Reads the pages of `wanted` rows that are in an object store and have no local copy.
+    /// Reads the pages of `wanted` rows that are in an object store, until `stop` is set.
     ///
     /// # Errors
     /// As [`Pages::read`].
@@ -312,6 +312,7 @@ impl Pages {
         rows: &Rows,
         wanted: &[u32],
         ahead: &mut PagesAhead,
+        stop: &AtomicBool,
     ) -> Result<(), DatasetError> {
         ahead.clear();
         let mut keys = Vec::new();
@@ -331,8 +332,8 @@ impl Pages {
         }
 
         if !parts.is_empty() {
-            let pages = StreamedFile::read_all(parts).map_err(DatasetError::of_remote)?;
-            ahead.extend(keys.into_iter().zip(pages));
+            let pages = StreamedFile::read_all(parts, stop).map_err(DatasetError::of_remote)?;
+            ahead.extend(keys.into_iter().zip(pages.unwrap_or_default()));
         }
         Ok(())
     }
@@ -411,12 +412,18 @@ impl Pages {
         }
         self.count(page.len());
 
-        if source.checks_pages {
-            let number = group.number as usize;
-            check_page(page)
-                .map_err(|problem| DatasetError::row_group(source.path(), number, problem))?;
+        if !source.checks_pages {
+            return Ok(());
         }
-        Ok(())
+        let number = group.number as usize;
+        let mut checked = check_page(page);
+        let streamed = source.file.in_object_store();
+        if checked.is_err() && streamed.is_some_and(StreamedFile::forget_copy) {
+            // The local copy may be damaged, and the object intact.
+            source.read_at(page, offset, group)?;
+            checked = check_page(page);
+        }
+        checked.map_err(|problem| DatasetError::row_group(source.path(), number, problem))
     }
 
     /// Copies the bytes of a row, in a file that Parquet's Arrow reader does not have to read, to `slot`, which must be
@@ -441,7 +448,8 @@ impl Pages {
         // The rows are at the end of their page.
         let place = self.places[row.row as usize];
         let start = place.bytes as usize - (in_page.page_rows - in_page.within) * slot.len();
-        if source.checks_pages {
+        // A page may have been read ahead.
+        if source.file.in_object_store().is_some() {
             self.read_page(row, scratch)?;
             slot.copy_from_slice(&scratch.page[start..][..slot.len()]);
             return Ok(());

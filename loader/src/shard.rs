@@ -5,8 +5,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::file::metadata::PageIndexPolicy;
+use parquet::file::reader::ChunkReader;
 use wavemill_schemas::manifest::{FeatureEntry, FileEntry};
 use wavemill_schemas::tables;
+use wavemill_versions::hash_reader;
 
 use crate::file::{Chunks, FeatureFile};
 use crate::{DatasetError, Store};
@@ -59,8 +61,19 @@ impl Shard {
             .with_column_index_policy(PageIndexPolicy::Skip)
             .with_offset_index_policy(PageIndexPolicy::Optional);
         let chunks = Chunks::new(&file, 0, Bytes::new());
-        let footer = entry.footer.as_ref();
-        chunks.read_ahead(footer.map(|footer| footer.offset..entry.bytes))?;
+        if file.in_object_store().is_some()
+            && let Some(footer) = &entry.footer
+        {
+            // The checksums of pages do not say which pages belong to the file.
+            let range = footer.offset..entry.bytes;
+            chunks.read_ahead(Some(range.clone()))?;
+            let length = range.end.saturating_sub(range.start) as usize;
+            let bytes = chunks.get_bytes(range.start, length);
+            let hash = hash_reader(&*bytes.map_err(|error| chunks.explain(error))?);
+            if hash.map_err(DatasetError::io_at(path, "read"))? != footer.blake3 {
+                return Err(DatasetError::changed(path, "its footer differs"));
+            }
+        }
         let metadata = ArrowReaderMetadata::load(&chunks, options);
         let metadata = metadata.map_err(|error| chunks.explain(error))?;
 

@@ -6,8 +6,9 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
 
 use arrow::array::{AsArray, RecordBatch, RecordBatchReader};
 use arrow::compute::{cast, concat_batches};
@@ -23,8 +24,43 @@ use wavemill_versions::{
 use crate::DatasetError;
 use crate::file::FeatureFile;
 
-/// Held while this process copies files in the background.
-static COPIES: Mutex<()> = Mutex::new(());
+/// Id of the process in which a thread copies files in the background; 0 if there is none. A lock could be held by a thread
+/// that a forked process does not have.
+static COPIER: AtomicU32 = AtomicU32::new(0);
+
+/// The turn of a thread that copies files.
+struct Turn;
+
+impl Turn {
+    /// Waits until no other thread of this process copies files; returns `None` if `stop` is set.
+    fn take(stop: &AtomicBool) -> Option<Self> {
+        loop {
+            if stop.load(Ordering::Relaxed) {
+                return None;
+            }
+            let copier = COPIER.load(Ordering::Relaxed);
+            let is_free = copier != process::id();
+            let (acquire, relaxed) = (Ordering::Acquire, Ordering::Relaxed);
+            if is_free
+                && COPIER
+                    .compare_exchange(copier, process::id(), acquire, relaxed)
+                    .is_ok()
+            {
+                return Some(Self);
+            }
+            std::thread::sleep(TURN_EVERY);
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        COPIER.store(0, Ordering::Release);
+    }
+}
+
+/// Time between two attempts to take a turn.
+const TURN_EVERY: Duration = Duration::from_millis(50);
 /// Number of files that are copied in the background at the same time.
 const COPIED_AT_ONCE: usize = 4;
 
@@ -143,7 +179,10 @@ impl Store {
     /// # Errors
     /// [`DatasetError::Damaged`] if the file is missing, [`DatasetError::Store`] if it cannot be opened.
     pub(crate) fn open_file(&self, entry: &FileEntry) -> Result<FeatureFile, DatasetError> {
-        if let Some(mirror) = self.folder.mirror() {
+        // Files of earlier programs have no checksums of pages.
+        if let Some(mirror) = self.folder.mirror()
+            && entry.footer.is_some()
+        {
             let address = self.root().join(&entry.path);
             return Ok(FeatureFile::streamed(address, mirror.streamed(entry)));
         }
@@ -163,7 +202,7 @@ impl Store {
         self.folder.remote()?;
         let mut files: Vec<FileEntry> = self.manifest().files_of(name).cloned().collect();
         // Processes that share the local copies begin with different files.
-        let first = process::id() as usize % files.len().max(1);
+        let first = process::id().wrapping_mul(2_654_435_761) as usize % files.len().max(1);
         files.rotate_left(first);
 
         let stops = Arc::new(AtomicBool::new(false));
@@ -173,9 +212,11 @@ impl Store {
             for files in files.chunks(COPIED_AT_ONCE) {
                 let files: Vec<&FileEntry> = files.iter().collect();
                 // Splits of one feature have the same files.
-                let _turn = COPIES.lock().unwrap_or_else(PoisonError::into_inner);
+                let Some(_turn) = Turn::take(&stop) else {
+                    return;
+                };
                 // Readers report what cannot be read. They need no copies.
-                if stop.load(Ordering::Relaxed) || folder.fetch(&files).is_err() {
+                if folder.fetch_spare(&files).is_err() {
                     return;
                 }
             }

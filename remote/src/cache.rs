@@ -27,6 +27,8 @@ const DATA_FOLDER: &str = "data";
 const LIMIT_BYTES: u64 = 50 << 30;
 /// Files that a process began to use within this time may still be read by it and are not removed.
 const GRACE: Duration = Duration::from_secs(24 * 3600);
+/// Copies that are unfinished and were not continued within this time belong to processes that have ended.
+const UNFINISHED_GRACE: Duration = Duration::from_secs(600);
 /// End of the name of a folder of copies for writing.
 const WRITTEN: &str = "-written";
 /// Prefix of the names of unfinished copies.
@@ -206,6 +208,18 @@ impl Mirror {
     /// [`RemoteError::Damaged`] if the content of a file differs from its entry; [`RemoteError::CacheLimit`]; errors of
     /// requests and of writing.
     pub fn fetch(&self, files: &[&FileEntry]) -> Result<(), RemoteError> {
+        self.fetch_below(files, limit_bytes()?)
+    }
+
+    /// Copies files as [`Mirror::fetch`] does, but leaves a tenth of the limit to files that have to be copied.
+    ///
+    /// # Errors
+    /// As [`Mirror::fetch`].
+    pub fn fetch_spare(&self, files: &[&FileEntry]) -> Result<(), RemoteError> {
+        self.fetch_below(files, limit_bytes()? / 10 * 9)
+    }
+
+    fn fetch_below(&self, files: &[&FileEntry], limit_bytes: u64) -> Result<(), RemoteError> {
         let mut missing = Vec::new();
         for &file in files {
             let path = self.root.join(&file.path);
@@ -224,7 +238,7 @@ impl Mirror {
         }
 
         let bytes = missing.iter().map(|file| file.bytes).sum();
-        make_room(&cache_folder()?, bytes, limit_bytes()?)?;
+        make_room(&cache_folder()?, bytes, limit_bytes)?;
         let copies = missing
             .iter()
             .map(|file| self.copy_of(&file.path, Some(file.blake3.clone())));
@@ -300,9 +314,14 @@ fn make_room(folder: &Path, bytes: u64, limit_bytes: u64) -> Result<(), RemoteEr
     // No other thread may begin to use a file that is about to be removed.
     let in_use = in_use();
     copies.retain(|copy| {
+        let grace = if is_hidden(&copy.path) {
+            UNFINISHED_GRACE
+        } else {
+            GRACE
+        };
         let is_recent = now
             .duration_since(copy.used)
-            .is_ok_and(|unused| unused < GRACE);
+            .is_ok_and(|unused| unused < grace);
         !is_recent && !in_use.contains(&copy.path)
     });
     copies.sort_by_key(|copy| copy.used);
@@ -333,8 +352,12 @@ fn add_copies(folder: &Path, copies: &mut Vec<Copy>) -> Result<(), RemoteError> 
         if found.is_dir() {
             add_copies(&path, copies)?;
         } else {
+            let used = match is_hidden(&path) {
+                true => found.modified(),
+                false => found.accessed(),
+            };
             copies.push(Copy {
-                used: found.accessed().unwrap_or(SystemTime::UNIX_EPOCH),
+                used: used.unwrap_or(SystemTime::UNIX_EPOCH),
                 bytes: found.len(),
                 path,
             });

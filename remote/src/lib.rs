@@ -13,7 +13,9 @@ mod traffic;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
@@ -43,6 +45,9 @@ const CONCURRENT_UPLOADS: usize = 4;
 const PART_BYTES: usize = 8 << 20;
 /// Number of parts of one file that are sent at the same time.
 const PARTS: usize = 2;
+
+/// Time after which a thread that waits for a request looks whether it has to stop.
+const STOP_EVERY: Duration = Duration::from_millis(100);
 
 /// Number of attempts at a request whose answer was cut.
 const ATTEMPTS: u32 = 5;
@@ -240,6 +245,7 @@ impl Remote {
             address: format!("{}/{name}", self.address),
             problem,
         };
+        let started = Instant::now();
         let path = ObjectPath::from(name);
         let read = repeated(|| async {
             let options = GetOptions {
@@ -258,6 +264,9 @@ impl Remote {
             Ok((size, _)) => size,
             Err(object_store::Error::NotFound { .. }) => {
                 return Err(damaged("missing".to_owned()));
+            }
+            Err(error) if started.elapsed() > REPEAT_TIME => {
+                return Err(self.failed("read", name)(error));
             }
             // A range past the end of a truncated object is an error, too.
             Err(error) => match self.objects.head(&path).await {
@@ -575,12 +584,27 @@ where
 
 /// Runs `request` on the threads of requests and waits for its result.
 fn wait<T: Send + 'static>(request: impl Future<Output = T> + Send + 'static) -> T {
+    wait_until(request, &AtomicBool::new(false)).expect("nothing sets the flag")
+}
+
+/// Runs `request` on the threads of requests and waits for its result, or until `stop` is set.
+fn wait_until<T: Send + 'static>(
+    request: impl Future<Output = T> + Send + 'static,
+    stop: &AtomicBool,
+) -> Option<T> {
     let _request = Unanswered::begin();
     let (send, receive) = mpsc::sync_channel(1);
     let runtime = runtime().expect("`address::open` has started it");
     runtime.spawn(async move {
-        // The receiver waits for exactly this message.
+        // The receiver waits for exactly this message, or no more.
         let _ = send.send(request.await);
     });
-    receive.recv().expect("a request does not panic")
+    loop {
+        match receive.recv_timeout(STOP_EVERY) {
+            Ok(result) => return Some(result),
+            Err(RecvTimeoutError::Timeout) if stop.load(Ordering::Relaxed) => return None,
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => panic!("a request does not panic"),
+        }
+    }
 }

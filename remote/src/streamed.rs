@@ -1,12 +1,13 @@
 //! Reading ranges of a version's files, from local copies where these exist.
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -21,7 +22,7 @@ use object_store::{
 use wavemill_schemas::manifest::FileEntry;
 
 use crate::traffic::{Unanswered, count_received};
-use crate::{CONCURRENT_REQUESTS, Mirror, Remote, RemoteError, wait};
+use crate::{CONCURRENT_REQUESTS, Mirror, Remote, RemoteError, wait_until};
 
 /// A file of a version that is read by ranges: from its local copy as soon as that is complete, else from the object
 /// store.
@@ -31,7 +32,6 @@ pub struct StreamedFile {
     name: String,
     bytes: u64,
     copy: PathBuf,
-    open_copy: OnceLock<File>,
 }
 
 impl Mirror {
@@ -42,7 +42,6 @@ impl Mirror {
             name: file.path.clone(),
             bytes: file.bytes,
             copy: self.root().join(&file.path),
-            open_copy: OnceLock::new(),
         }
     }
 
@@ -62,43 +61,42 @@ impl StreamedFile {
         self.bytes
     }
 
-    /// Returns the complete local copy, if there is one.
-    fn open_copy(&self) -> Option<&File> {
-        if self.open_copy.get().is_none() {
-            // A copy gets its name when it is complete, and has then been compared with its hash.
-            let file = File::open(&self.copy).ok()?;
-            let is_whole = file.metadata().is_ok_and(|copy| copy.len() == self.bytes);
-            if is_whole {
-                // Another thread may have opened it, too.
-                let _ = self.open_copy.set(file);
-            }
-        }
-        self.open_copy.get()
+    /// Reads a range from the complete local copy; returns `None` if there is none, or it cannot be read. The copy is not
+    /// kept open, because the number of open files is limited.
+    fn copied(&self, range: &Range<u64>) -> Option<Bytes> {
+        // A copy gets its name when it is complete, and has then been compared with its hash.
+        let copy = File::open(&self.copy).ok()?;
+        let is_whole = copy.metadata().ok()?.len() == self.bytes;
+        is_whole.then(|| read_at(&copy, range).ok()).flatten()
+    }
+
+    /// Removes a local copy whose bytes have changed. Returns whether there was one.
+    pub fn forget_copy(&self) -> bool {
+        fs::remove_file(&self.copy).is_ok()
     }
 
     /// Reads a range within the file.
     ///
     /// # Errors
-    /// [`RemoteError::Damaged`] if the object is missing or has another size; [`RemoteError::Request`],
-    /// [`RemoteError::Copy`].
+    /// [`RemoteError::Damaged`] if the object is missing or has another size; [`RemoteError::Request`].
     pub fn read(&self, range: Range<u64>) -> Result<Bytes, RemoteError> {
-        let mut read = Self::read_all([(self, range)])?;
-        Ok(read.pop().unwrap_or_default())
+        let never = AtomicBool::new(false);
+        let read = Self::read_all([(self, range)], &never)?;
+        Ok(read.unwrap_or_default().pop().unwrap_or_default())
     }
 
-    /// Reads ranges of files, those in object stores several at a time.
+    /// Reads ranges of files, those in object stores several at a time. Returns `None` if `stop` is set meanwhile.
     ///
     /// # Errors
     /// As [`StreamedFile::read`], for the first range that cannot be read.
     pub fn read_all<'f>(
         parts: impl IntoIterator<Item = (&'f Self, Range<u64>)>,
-    ) -> Result<Vec<Bytes>, RemoteError> {
+        stop: &AtomicBool,
+    ) -> Result<Option<Vec<Bytes>>, RemoteError> {
         let mut read = Vec::new();
         let mut requests = Vec::new();
         for (place, (file, range)) in parts.into_iter().enumerate() {
-            let copied = file.open_copy().map(|copy| read_at(copy, &range));
-            let copied = copied.transpose();
-            read.push(copied.map_err(RemoteError::copy_at(&file.copy, "read"))?);
+            read.push(file.copied(&range));
             if read[place].is_none() {
                 let (remote, name, bytes) = (file.remote.clone(), file.name.clone(), file.bytes);
                 requests.push(async move {
@@ -110,12 +108,15 @@ impl StreamedFile {
 
         if !requests.is_empty() {
             let answers = stream::iter(requests).buffer_unordered(CONCURRENT_REQUESTS);
-            let answers: Vec<(usize, Bytes)> = wait(answers.try_collect())?;
-            for (place, answer) in answers {
+            let answers = answers.try_collect::<Vec<(usize, Bytes)>>();
+            let Some(answers) = wait_until(answers, stop) else {
+                return Ok(None);
+            };
+            for (place, answer) in answers? {
                 read[place] = Some(answer);
             }
         }
-        Ok(read.into_iter().flatten().collect())
+        Ok(Some(read.into_iter().flatten().collect()))
     }
 }
 
@@ -138,7 +139,10 @@ impl MirroredObjects {
     fn copied(&self, location: &ObjectPath, range: &Range<u64>) -> Option<GetResult> {
         let copy = File::open(self.root.join(location.as_ref())).ok()?;
         let found = copy.metadata().ok()?;
-        let range = range.start..range.end.min(found.len());
+        // A copy of another length is of another file. Damage within a copy is found by checksums.
+        if range.start > range.end || range.end > found.len() {
+            return None;
+        }
         let meta = ObjectMeta {
             location: location.clone(),
             last_modified: found.modified().ok()?.into(),
@@ -146,7 +150,7 @@ impl MirroredObjects {
             e_tag: None,
             version: None,
         };
-        Some(answer(meta, range.clone(), read_at(&copy, &range).ok()?))
+        Some(answer(meta, range.clone(), read_at(&copy, range).ok()?))
     }
 }
 

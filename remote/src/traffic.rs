@@ -1,8 +1,12 @@
 //! What this process reads from object stores, and how long it waits for them.
+//!
+//! There are no locks: a process that is forked while another thread holds one could never take it.
 
 use std::cell::Cell;
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::process;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// What this process has read from object stores so far.
@@ -25,33 +29,29 @@ impl fmt::Display for Traffic {
     }
 }
 
+static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+static BYTES: AtomicU64 = AtomicU64::new(0);
+static WAITED_NS: AtomicU64 = AtomicU64::new(0);
+/// Number of unanswered requests of the process `OWNER`.
+static UNANSWERED: AtomicU32 = AtomicU32::new(0);
+static OWNER: AtomicU32 = AtomicU32::new(0);
+/// Time since which there are unanswered requests.
+static SINCE_NS: AtomicU64 = AtomicU64::new(0);
+
 /// Returns what this process has read from object stores so far.
 pub fn traffic() -> Traffic {
-    counters().total
-}
-
-static COUNTERS: Mutex<Counters> = Mutex::new(Counters {
-    total: Traffic {
-        bytes: 0,
-        waited: Duration::ZERO,
-    },
-    unanswered: 0,
-    since: None,
-});
-
-struct Counters {
-    total: Traffic,
-    unanswered: u32,
-    /// Time since which there are unanswered requests.
-    since: Option<Instant>,
-}
-
-fn counters() -> MutexGuard<'static, Counters> {
-    COUNTERS.lock().unwrap_or_else(PoisonError::into_inner)
+    Traffic {
+        bytes: BYTES.load(Relaxed),
+        waited: Duration::from_nanos(WAITED_NS.load(Relaxed)),
+    }
 }
 
 pub(crate) fn count_received(bytes: usize) {
-    counters().total.bytes += bytes as u64;
+    BYTES.fetch_add(bytes as u64, Relaxed);
+}
+
+fn now_ns() -> u64 {
+    START.elapsed().as_nanos() as u64
 }
 
 thread_local! {
@@ -72,9 +72,14 @@ impl Unanswered {
     pub(crate) fn begin() -> Self {
         let is_background = IS_BACKGROUND.get();
         if !is_background {
-            let mut counters = counters();
-            counters.unanswered += 1;
-            counters.since.get_or_insert_with(Instant::now);
+            // The requests of a parent process are not those of this one.
+            let process = process::id();
+            if OWNER.swap(process, Relaxed) != process {
+                UNANSWERED.store(0, Relaxed);
+            }
+            if UNANSWERED.fetch_add(1, Relaxed) == 0 {
+                SINCE_NS.store(now_ns(), Relaxed);
+            }
         }
         Self { is_background }
     }
@@ -82,15 +87,10 @@ impl Unanswered {
 
 impl Drop for Unanswered {
     fn drop(&mut self) {
-        if self.is_background {
-            return;
-        }
-        let mut counters = counters();
-        counters.unanswered -= 1;
-        if counters.unanswered == 0
-            && let Some(since) = counters.since.take()
-        {
-            counters.total.waited += since.elapsed();
+        if !self.is_background && UNANSWERED.fetch_sub(1, Relaxed) == 1 {
+            // A request that begins at this moment may set another time: the sum is then less by less than one request.
+            let waited = now_ns().saturating_sub(SINCE_NS.load(Relaxed));
+            WAITED_NS.fetch_add(waited, Relaxed);
         }
     }
 }

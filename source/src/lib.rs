@@ -2,6 +2,7 @@
 
 mod archive;
 mod bytes_at;
+mod content;
 mod directory;
 mod folder;
 mod keys;
@@ -450,10 +451,19 @@ fn is_zip_magic(magic: &[u8]) -> bool {
 
 /// Reports whether a file is a zip by its first bytes: a local header, or the end-of-directory record of an empty zip.
 fn is_zip(path: &Path) -> Result<bool, SourceError> {
+    Ok(is_zip_magic(&magic(path)?))
+}
+
+/// Reports whether a file is in Parquet format by its first bytes.
+fn is_parquet(path: &Path) -> Result<bool, SourceError> {
+    Ok(magic(path)? == *b"PAR1")
+}
+
+fn magic(path: &Path) -> Result<Vec<u8>, SourceError> {
     let mut magic = Vec::with_capacity(4);
     let read = File::open(path).and_then(|file| file.take(4).read_to_end(&mut magic));
     read.map_err(SourceError::open_at(path))?;
-    Ok(is_zip_magic(&magic))
+    Ok(magic)
 }
 
 /// Creates the reject of a clip key that is not in the audio index: its path leaves the audio root, its format is not

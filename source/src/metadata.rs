@@ -6,12 +6,12 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use flate2::Crc;
-use tempfile::TempDir;
 use wavemill_remote::Object;
 use wavemill_schemas::local_path::scheme;
 
 use super::SourceError;
 use super::archive::{Archive, Entry};
+use super::content::{copy_of, name_without_compression, path_of, readable};
 
 /// Size in bytes of the block that is held in memory while a file's CRC is computed.
 const CRC_BLOCK_BYTES: usize = 1 << 20;
@@ -21,13 +21,13 @@ const CRC_BLOCK_BYTES: usize = 1 << 20;
 pub struct Files {
     path: PathBuf,
     place: Container,
-    /// Folder of the copy of a single file at an address.
-    _copy: Option<TempDir>,
+    /// Copy of a single file at an address.
+    _copy: Option<File>,
 }
 
 #[derive(Debug)]
 enum Container {
-    /// The paths of a folder's metadata files, by file name.
+    /// The paths of a folder's metadata files, by file name without the extension of a compression.
     Folder(BTreeMap<String, PathBuf>),
     /// A zip and the numbers of its entries, by file name. If several entries have the same name, none of them is used.
     Zip(Archive, BTreeMap<String, Vec<usize>>),
@@ -36,7 +36,8 @@ enum Container {
 impl Files {
     /// Opens a folder (the files in it, not those of its subfolders), a zip (all entries, without a leading folder that
     /// all names share), or any other file (as a single metadata file under its own name). `path` may be the address of a
-    /// zip or a file.
+    /// zip or a file, or a pipe. Files compressed with gzip, zstd or bzip2 are read decompressed, under their name without
+    /// the extension of the compression.
     ///
     /// # Errors
     /// [`SourceError`] if the path cannot be read or is a damaged zip.
@@ -44,21 +45,24 @@ impl Files {
         if scheme(path.as_os_str()).is_some() {
             return Self::open_object(path);
         }
-        let found = std::fs::metadata(path).map_err(SourceError::open_at(path))?;
-        let place = if found.is_dir() {
+        let content = readable(path).map_err(SourceError::open_at(path))?;
+        let place = if content.is_dir() {
             Container::Folder(folder_names(path)?)
-        } else if super::is_zip(path)? {
-            let archive = Archive::open(path)?;
+        } else if super::is_zip(&content)? {
+            let archive = Archive::open(&content)?;
             let names = entry_names(&archive);
             Container::Zip(archive, names)
         } else {
             // A single file is treated like a folder with only this file.
-            let name = path
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
-            Container::Folder(BTreeMap::from([(name, path.to_owned())]))
+            let is_pipe = !std::fs::metadata(path).is_ok_and(|found| found.is_file());
+            let name = match path.file_name() {
+                // The name of a pipe says nothing about its content.
+                _ if is_pipe && super::is_parquet(&content)? => "table.parquet".to_owned(),
+                _ if is_pipe => "tracks.csv".to_owned(),
+                name => name.unwrap_or_default().to_string_lossy().into_owned(),
+            };
+            let name = name_without_compression(&name).to_owned();
+            Container::Folder(BTreeMap::from([(name, content)]))
         };
 
         Ok(Self {
@@ -82,13 +86,12 @@ impl Files {
             let names = entry_names(&archive);
             Container::Zip(archive, names)
         } else {
-            let name = object.name().to_owned();
-            let folder = TempDir::new().map_err(SourceError::open_at(&std::env::temp_dir()))?;
-            let file = folder.path().join(&name);
+            let name = name_without_compression(object.name()).to_owned();
             let content = object.read_all().map_err(SourceError::open_at(path))?;
-            std::fs::write(&file, content).map_err(SourceError::open_at(&file))?;
-            copy = Some(folder);
-            Container::Folder(BTreeMap::from([(name, file)]))
+            let content = copy_of(io::Cursor::new(content)).map_err(SourceError::open_at(path))?;
+            let files = BTreeMap::from([(name, path_of(&content))]);
+            copy = Some(content);
+            Container::Folder(files)
         };
         Ok(Self {
             path: path.to_owned(),
@@ -113,8 +116,8 @@ impl Files {
     pub fn bytes(&self, name: &str) -> Result<u64, SourceError> {
         match &self.place {
             Container::Folder(files) => {
-                let path = files.get(name).ok_or_else(|| self.absent(name))?;
-                let metadata = std::fs::metadata(path).map_err(SourceError::open_at(path))?;
+                let path = self.content(files, name)?;
+                let metadata = std::fs::metadata(&path).map_err(SourceError::open_at(&path))?;
                 Ok(metadata.len())
             }
             Container::Zip(archive, names) => {
@@ -132,12 +135,26 @@ impl Files {
         }
     }
 
-    /// Returns the path of one of [`Files::names`], or `None` if the metadata files are in a zip.
-    pub fn path(&self, name: &str) -> Option<&Path> {
+    /// Returns a path at which the content of one of [`Files::names`] can be read, or `None` if the metadata files are in
+    /// a zip.
+    ///
+    /// # Errors
+    /// [`SourceError::NoSuchFile`], or the error that occurred while decompressing the file.
+    pub fn path(&self, name: &str) -> Result<Option<PathBuf>, SourceError> {
         match &self.place {
-            Container::Folder(files) => files.get(name).map(PathBuf::as_path),
-            Container::Zip(..) => None,
+            Container::Folder(files) => self.content(files, name).map(Some),
+            Container::Zip(..) => Ok(None),
         }
+    }
+
+    /// Returns a path at which the content of a folder's file can be read.
+    fn content(
+        &self,
+        files: &BTreeMap<String, PathBuf>,
+        name: &str,
+    ) -> Result<PathBuf, SourceError> {
+        let path = files.get(name).ok_or_else(|| self.absent(name))?;
+        readable(path).map_err(SourceError::open_at(path))
     }
 
     /// Returns the CRC-32 and the size in bytes of the content of one of [`Files::names`], to detect changes. A file in
@@ -179,8 +196,8 @@ impl Files {
     pub fn read(&self, name: &str) -> Result<Box<dyn Read + Send>, SourceError> {
         match &self.place {
             Container::Folder(files) => {
-                let path = files.get(name).ok_or_else(|| self.absent(name))?;
-                let file = File::open(path).map_err(SourceError::open_at(path))?;
+                let path = self.content(files, name)?;
+                let file = File::open(&path).map_err(SourceError::open_at(&path))?;
                 Ok(Box::new(file))
             }
             Container::Zip(archive, names) => {
@@ -227,7 +244,11 @@ fn folder_names(folder: &Path) -> Result<BTreeMap<String, PathBuf>, SourceError>
             continue;
         };
         if is_regular_file(&path)? {
-            names.insert(name.to_owned(), path);
+            let plain = name_without_compression(name);
+            // A file that is there in both forms is read as it is.
+            if plain == name || !names.contains_key(plain) {
+                names.insert(plain.to_owned(), path);
+            }
         }
     }
     Ok(names)
@@ -303,6 +324,7 @@ fn plain_name(raw: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+    use std::os::fd::AsRawFd;
 
     use zip::write::SimpleFileOptions;
 
@@ -321,6 +343,85 @@ mod tests {
             zip.write_all(text.as_bytes()).unwrap();
         }
         zip.finish().unwrap();
+    }
+
+    /// Returns a text in each compressed form, with the extension of its files.
+    fn compressed(text: &str) -> [(&'static str, Vec<u8>); 3] {
+        let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gz.write_all(text.as_bytes()).unwrap();
+        let mut bz2 = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+        bz2.write_all(text.as_bytes()).unwrap();
+        [
+            ("gz", gz.finish().unwrap()),
+            ("zst", zstd::encode_all(text.as_bytes(), 1).unwrap()),
+            ("bz2", bz2.finish().unwrap()),
+        ]
+    }
+
+    #[test]
+    fn compressed_files_are_those_that_they_contain() {
+        let folder = tempfile::tempdir().unwrap();
+        let csv = folder.path().join("tracks.csv");
+        let text = "track_id,genre\n".repeat(50_000);
+        std::fs::write(&csv, &text).unwrap();
+        let plain = Files::open(&csv).unwrap().fingerprint("tracks.csv");
+
+        for (extension, bytes) in compressed(&text) {
+            let below = folder.path().join(extension);
+            std::fs::create_dir(&below).unwrap();
+            let file = below.join(format!("tracks.csv.{extension}"));
+            // Two parts one after the other, as `cat` makes them.
+            std::fs::write(&file, [&bytes[..], &compressed("7,Rock\n")[0].1].concat()).unwrap();
+            if extension != "gz" {
+                std::fs::write(&file, &bytes).unwrap();
+            }
+
+            for place in [&below, &file] {
+                let files = Files::open(place).unwrap();
+                assert!(files.names().eq(["tracks.csv"]), "{place:?}");
+                let found = content(&files, "tracks.csv");
+                if extension == "gz" {
+                    assert_eq!(found, format!("{text}7,Rock\n"));
+                } else {
+                    assert_eq!(found, text);
+                    let fingerprint = files.fingerprint("tracks.csv");
+                    assert_eq!(fingerprint.unwrap(), *plain.as_ref().unwrap());
+                }
+            }
+
+            // The file changes, and is damaged.
+            std::fs::write(&file, &bytes[..bytes.len() / 2]).unwrap();
+            let damaged = Files::open(&below).unwrap().fingerprint("tracks.csv");
+            assert!(
+                matches!(damaged, Err(SourceError::Open { .. })),
+                "{extension}"
+            );
+            std::fs::copy(&csv, below.join("tracks.csv")).unwrap();
+            assert_eq!(content(&Files::open(&below).unwrap(), "tracks.csv"), text);
+        }
+    }
+
+    #[test]
+    fn pipes_are_read_once() {
+        for written in ["a,b\n1,2\n".to_owned(), "x,y\n".repeat(100_000)] {
+            for bytes in [
+                written.clone().into_bytes(),
+                compressed(&written)[1].1.clone(),
+            ] {
+                let (reader, mut writer) = io::pipe().unwrap();
+                let pipe = PathBuf::from(format!("/proc/self/fd/{}", reader.as_raw_fd()));
+                let writing = std::thread::spawn(move || writer.write_all(&bytes).unwrap());
+                for _ in 0..3 {
+                    let files = Files::open(&pipe).unwrap();
+                    let name = files.names().next().unwrap().to_owned();
+                    assert_eq!(
+                        (&*name, content(&files, &name)),
+                        ("tracks.csv", written.clone())
+                    );
+                }
+                writing.join().unwrap();
+            }
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use fail::fail_point;
 use parquet::arrow::async_reader::AsyncFileReader;
 use wavemill_schemas::manifest::{FileEntry, Manifest};
-use wavemill_store::{Store, has_footer};
+use wavemill_store::{RemoteError, Store, has_footer};
 
 use super::SqlError;
 use super::catalog::table_name;
@@ -123,9 +123,20 @@ pub(super) fn remote_footer(store: &Store, entry: &FileEntry) -> Result<Option<B
         None => entry.bytes.saturating_sub(FOOTER_BYTES),
     };
     let read = mirror.streamed(entry).read(start..entry.bytes);
-    read.map(Some).map_err(|error| SqlError::Failed {
-        detail: error.to_string(),
-    })
+    read.map(Some).map_err(not_read)
+}
+
+/// Returns the error for a file that cannot be read from an object store.
+pub(super) fn not_read(error: RemoteError) -> SqlError {
+    match error {
+        RemoteError::Damaged { address, problem } => SqlError::Damaged {
+            path: address.into(),
+            detail: problem,
+        },
+        error => SqlError::Failed {
+            detail: error.to_string(),
+        },
+    }
 }
 
 /// A reader factory that wraps `readers`, records the opened files, and verifies their footers.

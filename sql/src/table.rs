@@ -26,11 +26,11 @@ use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::file::metadata::ParquetMetaDataReader;
 use wavemill_runtime::panics::caught;
 use wavemill_schemas::manifest::FileEntry;
-use wavemill_store::Store;
+use wavemill_store::{RemoteError, Store};
 
 use super::SqlError;
 use super::damage::{
-    OpenedFiles, READER_FAILED, RecordingReaders, UncheckedFooters, brief, remote_footer,
+    OpenedFiles, READER_FAILED, RecordingReaders, UncheckedFooters, brief, not_read, remote_footer,
 };
 use super::tensor::TensorType;
 
@@ -65,10 +65,14 @@ impl StoreTable {
         // Check all files before opening one, so that a truncated file is reported here and not in the middle of a
         // result.
         match store.mirror() {
-            // If they cannot be copied, their ranges are read like those of features.
             Some(mirror) => {
                 let tables = entries.iter().filter(|entry| entry.table.is_some());
-                let _ = mirror.fetch(&tables.collect::<Vec<_>>());
+                // If tables cannot be copied, their ranges are read like those of features.
+                if let Err(error @ RemoteError::Damaged { .. }) =
+                    mirror.fetch(&tables.collect::<Vec<_>>())
+                {
+                    return Err(not_read(error));
+                }
             }
             None => {
                 for entry in entries {

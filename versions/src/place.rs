@@ -43,6 +43,17 @@ impl StoreFolder {
         }
     }
 
+    /// Copies files as [`StoreFolder::fetch`] does, as long as there is room to spare.
+    ///
+    /// # Errors
+    /// As [`StoreFolder::fetch`].
+    pub fn fetch_spare(&self, entries: &[&FileEntry]) -> Result<(), StoreError> {
+        match &self.mirror {
+            Some(mirror) => Ok(mirror.fetch_spare(entries)?),
+            None => Ok(()),
+        }
+    }
+
     /// Checks that every file of a manifest is inside the store.
     ///
     /// # Errors

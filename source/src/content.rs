@@ -1,0 +1,105 @@
+//! Metadata files that cannot be read as they are: pipes, which can be read once, and compressed files. Their content is
+//! copied to temporary files without a name, which the system removes when the process ends.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, Metadata};
+use std::io::{self, BufReader, Cursor, Read};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use bzip2::read::MultiBzDecoder;
+use flate2::read::MultiGzDecoder;
+
+/// Extensions of compressed files.
+const EXTENSIONS: [&str; 3] = [".gz", ".zst", ".bz2"];
+
+/// Copies of this process, by the file that was copied.
+static COPIES: Mutex<BTreeMap<Origin, File>> = Mutex::new(BTreeMap::new());
+
+/// What identifies a file that was copied.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Origin {
+    device: u64,
+    inode: u64,
+    /// Size in bytes and nanoseconds of the last modification; `None` for a pipe, which changes while it is read.
+    state: Option<(u64, i64, i64)>,
+}
+
+impl Origin {
+    fn new(found: &Metadata) -> Self {
+        let state = (found.len(), found.mtime(), found.mtime_nsec());
+        Self {
+            device: found.dev(),
+            inode: found.ino(),
+            state: found.is_file().then_some(state),
+        }
+    }
+}
+
+/// Returns a path at which the content of the file `path` can be read as often as needed: `path` itself, or that of a copy
+/// if the file is a pipe or compressed.
+///
+/// # Errors
+/// An I/O error if the file cannot be read or decompressed, or the copy cannot be written.
+pub(crate) fn readable(path: &Path) -> io::Result<PathBuf> {
+    let found = fs::metadata(path)?;
+    if found.is_dir() {
+        return Ok(path.to_owned());
+    }
+
+    let origin = Origin::new(&found);
+    let mut copies = COPIES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(copy) = copies.get(&origin) {
+        return Ok(path_of(copy));
+    }
+    let (content, is_compressed) = decompressed(File::open(path)?)?;
+    if found.is_file() && !is_compressed {
+        return Ok(path.to_owned());
+    }
+    let copy = copy_of(content)?;
+    let path = path_of(&copy);
+    copies.insert(origin, copy);
+    Ok(path)
+}
+
+/// Copies the content of a file, decompressed if it is compressed, to a temporary file without a name.
+///
+/// # Errors
+/// As [`readable`].
+pub(crate) fn copy_of(content: impl Read + 'static) -> io::Result<File> {
+    let (mut content, _) = decompressed(content)?;
+    let mut copy = tempfile::tempfile()?;
+    io::copy(&mut content, &mut copy)?;
+    Ok(copy)
+}
+
+/// Returns a path under which this process can open a file without a name.
+pub(crate) fn path_of(file: &File) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
+}
+
+/// Returns the name of a file without the extension of its compression.
+pub(crate) fn name_without_compression(name: &str) -> &str {
+    let mut extensions = EXTENSIONS.iter();
+    extensions
+        .find_map(|extension| name.strip_suffix(extension))
+        .unwrap_or(name)
+}
+
+/// Returns the content of a file, which is decompressed if its first bytes are those of a compressed file, and whether they
+/// are.
+fn decompressed(mut file: impl Read + 'static) -> io::Result<(Box<dyn Read>, bool)> {
+    let mut magic = Vec::with_capacity(4);
+    file.by_ref().take(4).read_to_end(&mut magic)?;
+    let start = Cursor::new(magic.clone());
+    let whole = BufReader::new(start.chain(file));
+
+    Ok(match magic[..] {
+        [0x1F, 0x8B, ..] => (Box::new(MultiGzDecoder::new(whole)), true),
+        [0x28, 0xB5, 0x2F, 0xFD] => (Box::new(zstd::Decoder::with_buffer(whole)?), true),
+        [b'B', b'Z', b'h', b'1'..=b'9'] => (Box::new(MultiBzDecoder::new(whole)), true),
+        _ => (Box::new(whole), false),
+    })
+}
