@@ -5,7 +5,7 @@
 
 use std::io::{self, Read};
 
-use memchr::{memchr, memchr2_iter, memrchr};
+use memchr::{memchr, memchr_iter, memchr2, memchr2_iter, memrchr};
 
 /// Size of a block in bytes, unless a single record is longer. Large enough to make the overhead per block negligible,
 /// and small enough that a block stays in a core's cache between reading and parsing.
@@ -19,6 +19,8 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 pub(super) struct Block {
     /// Index of the block in the file, from 0.
     pub number: usize,
+    /// Byte between two fields.
+    pub delimiter: u8,
     /// Bytes of the block's records, including line breaks.
     pub bytes: Vec<u8>,
     /// Position of the block's first record that the parser has not read yet.
@@ -47,6 +49,8 @@ pub(super) struct Blocks<R> {
     block_bytes: usize,
     /// Bytes that were already read from the file after the end of the last block; they start the next block.
     rest: Vec<u8>,
+    /// Byte between two fields, which the first line determines.
+    delimiter: u8,
     /// Number of blocks returned so far.
     number: usize,
     /// Line of the file on which the next block starts.
@@ -61,6 +65,7 @@ impl<R: Read> Blocks<R> {
             input,
             block_bytes,
             rest: Vec::new(),
+            delimiter: b',',
             number: 0,
             line: 1,
         }
@@ -102,12 +107,16 @@ impl<R: Read> Blocks<R> {
             if self.number == 0 && block.bytes.starts_with(BYTE_ORDER_MARK) {
                 block.bytes.drain(..BYTE_ORDER_MARK.len());
             }
+            // The first block contains all of the first line when this loop ends.
+            if self.number == 0 {
+                self.delimiter = delimiter_of(&block.bytes);
+            }
 
             // The last record of a file needs no line break.
             let end = if at_end {
                 Some(block.bytes.len())
             } else {
-                records_end(&block.bytes)
+                records_end(&block.bytes, self.delimiter)
             };
             match end {
                 Some(end) => break (end, true),
@@ -121,6 +130,7 @@ impl<R: Read> Blocks<R> {
         self.rest.extend_from_slice(&block.bytes[end..]);
         block.bytes.truncate(end);
         block.number = self.number;
+        block.delimiter = self.delimiter;
         block.left = Position {
             at: 0,
             line: self.line,
@@ -130,6 +140,22 @@ impl<R: Read> Blocks<R> {
         self.line += n_lines(&block.bytes);
         Ok(is_whole)
     }
+}
+
+/// Returns the byte that separates the fields of a file: a comma, or if the first line has none outside of quotes, the one
+/// of tab, semicolon and `|` that it has most often there.
+pub(super) fn delimiter_of(file: &[u8]) -> u8 {
+    let end = memchr2(b'\n', b'\r', file).unwrap_or(file.len());
+    let plain = file[..end].split(|&byte| byte == b'"').step_by(2);
+    let count = |byte: u8| -> usize {
+        let plain = plain.clone();
+        plain.map(|text| memchr_iter(byte, text).count()).sum()
+    };
+    if count(b',') > 0 {
+        return b',';
+    }
+    let most = b"|;\t".iter().copied().max_by_key(|&byte| count(byte));
+    most.filter(|&byte| count(byte) > 0).unwrap_or(b',')
 }
 
 /// Reports whether the line break at `at` ends a line of the file: it is `\n`, or `\r` without `\n` as in old Mac
@@ -148,11 +174,11 @@ pub(super) fn n_lines(bytes: &[u8]) -> u64 {
 /// Returns the end of the last whole record, after its line break. `bytes` must start with a record.
 ///
 /// As in the parser, only a quote at the start of a field opens a quoted field. Other quotes are ordinary characters.
-fn records_end(bytes: &[u8]) -> Option<usize> {
+fn records_end(bytes: &[u8], delimiter: u8) -> Option<usize> {
     // Ranges of bytes outside of quoted fields. They are searched backwards for the last line break afterwards.
     let mut plain = Vec::new();
     let mut at = 0;
-    while let Some(open) = opening_quote(bytes, at) {
+    while let Some(open) = opening_quote(bytes, at, delimiter) {
         plain.push((at, open));
         match quoted_end(bytes, open + 1) {
             // A quote that is the last byte may be the first of a doubled quote. No line break follows it, so the
@@ -174,10 +200,11 @@ fn last_break(bytes: &[u8], plain: &[(usize, usize)]) -> Option<usize> {
 }
 
 /// Returns the first quote at or after `at` that starts a field.
-fn opening_quote(bytes: &[u8], mut at: usize) -> Option<usize> {
+fn opening_quote(bytes: &[u8], mut at: usize, delimiter: u8) -> Option<usize> {
     loop {
         let quote = at + memchr(b'"', &bytes[at..])?;
-        if quote == 0 || matches!(bytes[quote - 1], b',' | b'\n' | b'\r') {
+        let before = quote.checked_sub(1).map(|before| bytes[before]);
+        if before.is_none_or(|before| before == delimiter || matches!(before, b'\n' | b'\r')) {
             return Some(quote);
         }
         at = quote + 1;

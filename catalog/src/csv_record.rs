@@ -21,6 +21,7 @@ pub(super) struct Field {
 /// Iterates over the records of a block.
 pub(super) struct Records<'a> {
     bytes: &'a [u8],
+    delimiter: u8,
     /// Position of the next record, or of blank lines before it.
     left: Position,
     /// Position at which the current record starts.
@@ -34,6 +35,7 @@ impl<'a> Records<'a> {
     pub(super) const fn new(block: &'a Block) -> Self {
         Self {
             bytes: block.bytes.as_slice(),
+            delimiter: block.delimiter,
             left: block.left,
             start: 0,
             fields: Vec::new(),
@@ -65,8 +67,8 @@ impl<'a> Records<'a> {
             let end = self.field();
             self.left.at = (end + 1).min(self.bytes.len());
             match self.bytes.get(end) {
-                // A comma means that another field follows. At the end of the block, that field is empty.
-                Some(b',') => {}
+                // A delimiter means that another field follows. At the end of the block, that field is empty.
+                Some(&delimiter) if delimiter == self.delimiter => {}
                 last => {
                     self.left.line += u64::from(last.is_some() && ends_line(self.bytes, end));
                     return true;
@@ -75,7 +77,7 @@ impl<'a> Records<'a> {
         }
     }
 
-    /// Adds the field at `self.left.at`. Returns the position of its end: a comma, a line break or the end of the
+    /// Adds the field at `self.left.at`. Returns the position of its end: a delimiter, a line break or the end of the
     /// block.
     fn field(&mut self) -> usize {
         let start = self.left.at;
@@ -94,7 +96,7 @@ impl<'a> Records<'a> {
         // A field whose quote is never closed extends to the end of the file.
         let quote = quote.unwrap_or(self.bytes.len());
 
-        // Text between the closing quote and the next comma also belongs to the field.
+        // Text between the closing quote and the next delimiter also belongs to the field.
         let end = self.field_end((quote + 1).min(self.bytes.len()));
         // Without text after the closing quote, the field is the text between the quotes.
         let field = if end <= quote + 1 {
@@ -119,8 +121,8 @@ impl<'a> Records<'a> {
 
     fn field_end(&self, at: usize) -> usize {
         match self.bytes.get(at) {
-            None | Some(b',' | b'\n' | b'\r') => at,
-            _ => memchr3(b',', b'\n', b'\r', &self.bytes[at..])
+            None | Some(b'\n' | b'\r') => at,
+            _ => memchr3(self.delimiter, b'\n', b'\r', &self.bytes[at..])
                 .map_or(self.bytes.len(), |length| at + length),
         }
     }
@@ -211,7 +213,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::csv_blocks::Blocks;
+    use super::super::csv_blocks::{Blocks, delimiter_of};
     use super::*;
 
     type Rows = Vec<(u64, Vec<Vec<u8>>)>;
@@ -251,6 +253,7 @@ mod tests {
         let reader = csv::ReaderBuilder::new()
             .has_headers(false)
             .flexible(true)
+            .delimiter(delimiter_of(text))
             .from_reader(text);
         let rows = reader
             .into_byte_records()
@@ -265,7 +268,7 @@ mod tests {
     proptest! {
         #[test]
         fn records_are_those_of_the_csv_crate_wherever_blocks_are_cut(
-            text in proptest::collection::vec(proptest::sample::select(b"ab\",\n\r\n\"\",\xc3\xa9".to_vec()), 0..200),
+            text in proptest::collection::vec(proptest::sample::select(b"ab\",;\n\r\n\"\",\xc3\xa9".to_vec()), 0..200),
             block_bytes in 1_usize..64,
         ) {
             let whole = ours(&text[..], 1 << 20);
@@ -274,6 +277,27 @@ mod tests {
             prop_assert_eq!(&ours(&text[..], block_bytes), &whole);
             prop_assert_eq!(&ours(Drops(&text), block_bytes), &whole);
         }
+    }
+
+    #[test]
+    fn first_line_determines_the_delimiter() {
+        for (text, expected) in [
+            (&b"file;artist;title\n"[..], b';'),
+            (b"file\tartist, name\n", b','),
+            (b"file\t\"artist, name\"|x\ty\n", b'\t'),
+            (b"\"a;b\nc\",1\n", b','),
+            (b"file\r\na;b\n", b','),
+            (b"", b','),
+        ] {
+            assert_eq!(
+                char::from(delimiter_of(text)),
+                char::from(expected),
+                "{text:?}"
+            );
+        }
+        let rows = ours(&b"\xef\xbb\xbfa;b\n\"x;\ny\";1,5\n"[..], 4);
+        assert_eq!(rows[0].1, [b"a".to_vec(), b"b".to_vec()]);
+        assert_eq!(rows[1].1, [b"x;\ny".to_vec(), b"1,5".to_vec()]);
     }
 
     #[test]

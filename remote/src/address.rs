@@ -11,12 +11,11 @@ use object_store::path::Path as ObjectPath;
 use object_store::{ClientOptions, ObjectStore, ObjectStoreScheme, RetryConfig};
 use url::Url;
 
+use crate::limits::Limits;
 use crate::{RemoteError, runtime};
 
 /// Number of times that a request is repeated after an error of the server or of the connection.
 const RETRIES: usize = 8;
-/// Time after the first attempt at a request after which it is not repeated any more.
-const RETRY_TIME: Duration = Duration::from_secs(60);
 
 /// Time limit of a request to a web server, which may take long to send a clip.
 const INPUT_TIMEOUT: Duration = Duration::from_secs(300);
@@ -40,7 +39,7 @@ pub(crate) fn open(
 
     let retry = RetryConfig {
         max_retries: RETRIES,
-        retry_timeout: RETRY_TIME,
+        retry_timeout: Limits::read()?.retry_time,
         ..RetryConfig::default()
     };
     let origin = url.origin().ascii_serialization();

@@ -6,6 +6,7 @@
 mod address;
 mod cache;
 mod error;
+mod limits;
 mod object;
 mod streamed;
 mod traffic;
@@ -32,13 +33,12 @@ use tokio::runtime::Runtime;
 pub use cache::{Mirror, Purpose};
 use error::NOT_PERMITTED;
 pub use error::RemoteError;
+use limits::Limits;
 pub use object::Object;
 pub use streamed::StreamedFile;
 pub use traffic::{Traffic, continue_in_background, traffic};
 use traffic::{Unanswered, count_received};
 
-/// Number of requests of one process that are in flight at the same time.
-const CONCURRENT_REQUESTS: usize = 16;
 /// Number of files of one process that are sent at the same time.
 const CONCURRENT_UPLOADS: usize = 4;
 /// Size of the parts in which a large file is sent, in bytes.
@@ -341,7 +341,7 @@ impl Remote {
                 async move { this.download_one(&copy).await }
             });
             futures::stream::iter(copies)
-                .buffered(CONCURRENT_REQUESTS)
+                .buffered(Limits::requests())
                 .try_collect()
                 .await
         })
@@ -519,7 +519,7 @@ impl Remote {
                 }
             });
             futures::stream::iter(deletions)
-                .buffer_unordered(CONCURRENT_REQUESTS)
+                .buffer_unordered(Limits::requests())
                 .try_collect()
                 .await
         })

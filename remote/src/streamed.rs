@@ -21,8 +21,9 @@ use object_store::{
 };
 use wavemill_schemas::manifest::FileEntry;
 
+use crate::limits::Limits;
 use crate::traffic::{Unanswered, count_received};
-use crate::{CONCURRENT_REQUESTS, Mirror, Remote, RemoteError, wait_until};
+use crate::{Mirror, Remote, RemoteError, wait_until};
 
 /// A file of a version that is read by ranges: from its local copy as soon as that is complete, else from the object
 /// store.
@@ -107,7 +108,7 @@ impl StreamedFile {
         }
 
         if !requests.is_empty() {
-            let answers = stream::iter(requests).buffer_unordered(CONCURRENT_REQUESTS);
+            let answers = stream::iter(requests).buffer_unordered(Limits::requests());
             let answers = answers.try_collect::<Vec<(usize, Bytes)>>();
             let Some(answers) = wait_until(answers, stop) else {
                 return Ok(None);

@@ -1,14 +1,15 @@
 //! The tables of one version by name: `tracks …` and `features_<name>` in the default schema `store`, the data set's
-//! own files in `raw`, and `classes` and `files`, which are created from the manifest.
+//! own files in `raw`, and `classes`, `files` and `versions`, which are created from manifests.
 //!
-//! A table is opened when a query first uses it, so a damaged file only affects queries over its table.
+//! A table is opened when a query first uses it, so a damaged file only affects queries over its table. `tracks@3` is the
+//! table of another version, by number or tag.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{
-    ArrayRef, Int32Builder, ListBuilder, RecordBatch, StringArray, StringBuilder, UInt64Array,
-    UInt64Builder,
+    ArrayRef, BooleanArray, Int32Builder, ListBuilder, RecordBatch, StringArray, StringBuilder,
+    UInt64Array, UInt64Builder,
 };
 use async_trait::async_trait;
 use datafusion::catalog::{
@@ -18,10 +19,12 @@ use datafusion::common::{DataFusionError, Result};
 use datafusion::execution::object_store::ObjectStoreUrl;
 use wavemill_schemas::manifest::{FileEntry, Manifest};
 use wavemill_schemas::tables::rejects_schema;
-use wavemill_store::Store;
+use wavemill_schemas::version_name::VersionName;
+use wavemill_store::{Store, VersionLine};
 
 use super::SqlError;
 use super::damage::OpenedFiles;
+use super::error::nearest;
 use super::table::StoreTable;
 
 /// Name of the catalog.
@@ -30,6 +33,10 @@ pub(super) const CATALOG: &str = "wavemill";
 pub(super) const STORE: &str = "store";
 /// Schema of the data set's original files.
 pub(super) const RAW: &str = "raw";
+/// Name of the table of all versions of the store.
+const VERSIONS: &str = "versions";
+/// Separates the name of a table and that of a version.
+const AT: char = '@';
 /// Manifest tables with this prefix are in the schema [`RAW`], without the prefix.
 const RAW_PREFIX: &str = "raw_";
 
@@ -43,31 +50,60 @@ pub(super) fn build(
     manifest: &Manifest,
     opened: &OpenedFiles,
 ) -> Result<MemoryCatalogProvider, SqlError> {
-    let mut own = StoreSchema::new(store.clone(), url.clone(), opened.clone());
-    let mut raw = StoreSchema::new(store.clone(), url.clone(), opened.clone());
-    for entry in &manifest.files {
-        let name = table_name(entry);
-        match name.strip_prefix(RAW_PREFIX) {
-            Some(rest) => raw
-                .files
-                .entry(rest.to_owned())
-                .or_default()
-                .push(entry.clone()),
-            None => own.files.entry(name).or_default().push(entry.clone()),
+    let schema = |name| StoreSchema {
+        name,
+        store: store.clone(),
+        url: url.clone(),
+        opened: opened.clone(),
+        files: files_by_table(manifest, name),
+        open: Mutex::default(),
+    };
+    let (own, raw) = (schema(STORE), schema(RAW));
+    for name in MADE {
+        // A version without rejects has no file of the table `rejects`. A query over this table returns no rows.
+        if !own.files.contains_key(name)
+            && let Some(batch) = made(name, manifest)?
+        {
+            own.add(name, batch)?;
         }
-    }
-
-    own.add("classes", classes(manifest)?)?;
-    own.add("files", files(manifest)?)?;
-    // A version without rejects has no file of the table `rejects`. A query over this table returns no rows.
-    if !own.files.contains_key("rejects") {
-        own.add("rejects", RecordBatch::new_empty(rejects_schema()))?;
     }
 
     let catalog = MemoryCatalogProvider::new();
     catalog.register_schema(STORE, Arc::new(own))?;
     catalog.register_schema(RAW, Arc::new(raw))?;
     Ok(catalog)
+}
+
+/// Tables that are made from the manifest if the version has no files of them.
+const MADE: [&str; 3] = ["classes", "files", "rejects"];
+
+fn made(name: &str, manifest: &Manifest) -> Result<Option<RecordBatch>, SqlError> {
+    Ok(Some(match name {
+        "classes" => classes(manifest)?,
+        "files" => files(manifest)?,
+        "rejects" => RecordBatch::new_empty(rejects_schema()),
+        _ => return Ok(None),
+    }))
+}
+
+/// Returns the files of a version's tables in a schema, by the name of the table.
+fn files_by_table(manifest: &Manifest, schema: &str) -> BTreeMap<String, Vec<FileEntry>> {
+    let mut files: BTreeMap<String, Vec<FileEntry>> = BTreeMap::new();
+    for entry in &manifest.files {
+        let name = table_name(entry);
+        let raw = name.strip_prefix(RAW_PREFIX);
+        let name = match schema == RAW {
+            true => raw,
+            false => raw.is_none().then_some(&*name),
+        };
+        if let Some(name) = name {
+            files
+                .entry(name.to_owned())
+                .or_default()
+                .push(entry.clone());
+        }
+    }
+    files
 }
 
 /// Returns the name of a file's table in the manifest, such as `raw_x`. Its name in SQL is then `raw.x`.
@@ -90,6 +126,7 @@ fn sql_name(entry: &FileEntry) -> String {
 /// A SQL schema: its open tables, and the files from which further tables are opened.
 #[derive(Debug)]
 struct StoreSchema {
+    name: &'static str,
     store: Store,
     url: ObjectStoreUrl,
     opened: OpenedFiles,
@@ -98,20 +135,51 @@ struct StoreSchema {
 }
 
 impl StoreSchema {
-    fn new(store: Store, url: ObjectStoreUrl, opened: OpenedFiles) -> Self {
-        Self {
-            store,
-            url,
-            opened,
-            files: BTreeMap::new(),
-            open: Mutex::default(),
+    fn add(&self, name: &str, batch: RecordBatch) -> Result<(), SqlError> {
+        self.tables().insert(name.to_owned(), in_memory(batch)?);
+        Ok(())
+    }
+
+    /// Opens a table of this version, `versions`, or `TABLE@VERSION`; returns `None` if there is no such table.
+    fn open(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, SqlError> {
+        if let Some(entries) = self.files.get(name) {
+            return self.over(entries).map(Some);
+        }
+        if self.name == STORE && name == VERSIONS {
+            return in_memory(versions(&self.store)?).map(Some);
+        }
+        match name.rsplit_once(AT) {
+            Some((table, version)) => self.of_version(table, version).map(Some),
+            None => Ok(None),
         }
     }
 
-    fn add(&self, name: &str, batch: RecordBatch) -> Result<(), SqlError> {
-        let table = MemTable::try_new(batch.schema(), vec![vec![batch]])?;
-        self.tables().insert(name.to_owned(), Arc::new(table));
-        Ok(())
+    fn over(&self, entries: &[FileEntry]) -> Result<Arc<dyn TableProvider>, SqlError> {
+        let table = StoreTable::open(&self.store, self.url.clone(), entries, &self.opened)?;
+        Ok(Arc::new(table))
+    }
+
+    fn of_version(&self, table: &str, version: &str) -> Result<Arc<dyn TableProvider>, SqlError> {
+        let version: VersionName = version.parse().map_err(|error| SqlError::Meaning {
+            detail: format!("{table}{AT}{version}: {error}"),
+        })?;
+        let number = self.store.resolve(Some(&version))?;
+        let (_, manifest) = self.store.readable(number)?;
+
+        let files = files_by_table(&manifest, self.name);
+        if let Some(entries) = files.get(table) {
+            return self.over(entries);
+        }
+        if self.name == STORE
+            && let Some(batch) = made(table, &manifest)?
+        {
+            return in_memory(batch);
+        }
+        let names: Vec<&str> = files.keys().map(String::as_str).collect();
+        Err(SqlError::UnknownTable {
+            near: nearest(table, &names),
+            name: format!("{table}{AT}{version}"),
+        })
     }
 
     fn tables(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<dyn TableProvider>>> {
@@ -127,7 +195,10 @@ impl SchemaProvider for StoreSchema {
             .keys()
             .cloned()
             .chain(self.tables().keys().cloned())
+            .chain((self.name == STORE).then(|| VERSIONS.to_owned()))
             .collect();
+        // Tables of other versions have no end.
+        names.retain(|name| !name.contains(AT));
         names.sort_unstable();
         names.dedup();
         names
@@ -137,21 +208,21 @@ impl SchemaProvider for StoreSchema {
         if let Some(table) = self.tables().get(name) {
             return Ok(Some(Arc::clone(table)));
         }
-        let Some(entries) = self.files.get(name) else {
-            return Ok(None);
-        };
-
         // Do not hold the lock while footers are read from the disk. Two concurrent queries may then open the same
         // table twice, which is harmless.
-        let table = StoreTable::open(&self.store, self.url.clone(), entries, &self.opened)
-            .map_err(|error| DataFusionError::External(Box::new(error)))?;
-        let table: Arc<dyn TableProvider> = Arc::new(table);
+        let opened = self.open(name);
+        let Some(table) = opened.map_err(|error| DataFusionError::External(Box::new(error)))?
+        else {
+            return Ok(None);
+        };
         self.tables().insert(name.to_owned(), Arc::clone(&table));
         Ok(Some(table))
     }
 
     fn table_exist(&self, name: &str) -> bool {
-        self.files.contains_key(name) || self.tables().contains_key(name)
+        // Whether another version has a table is only known when that version is read.
+        let is_other = name.contains(AT) || (self.name == STORE && name == VERSIONS);
+        is_other || self.files.contains_key(name) || self.tables().contains_key(name)
     }
 
     fn register_table(
@@ -167,6 +238,40 @@ impl SchemaProvider for StoreSchema {
         // For a table of the store, this only closes it. The next query that uses the table opens it again.
         Ok(self.tables().remove(name))
     }
+}
+
+fn in_memory(batch: RecordBatch) -> Result<Arc<dyn TableProvider>, SqlError> {
+    let table = MemTable::try_new(batch.schema(), vec![vec![batch]])?;
+    Ok(Arc::new(table))
+}
+
+/// Creates the table `versions(version, committed, tags, recipe, clips, rows, has_data, changed)`.
+fn versions(store: &Store) -> Result<RecordBatch, SqlError> {
+    let lines = store.history(&store.tags()?)?;
+    let held = |line: &VersionLine| line.held.clone();
+    let numbers = lines.iter().map(|line| line.version);
+    let committed: StringArray = lines.iter().map(|line| line.committed.as_deref()).collect();
+    let changed: StringArray = lines.iter().map(|line| line.changed.as_deref()).collect();
+    let recipes: StringArray = lines.iter().map(|line| Some(held(line)?.recipe)).collect();
+    let clips: UInt64Array = lines.iter().map(|line| Some(held(line)?.clips)).collect();
+    let rows: UInt64Array = lines.iter().map(|line| Some(held(line)?.rows)).collect();
+    let has_data: BooleanArray = lines.iter().map(|line| Some(held(line)?.data)).collect();
+    let mut tags = ListBuilder::new(StringBuilder::new());
+    for line in &lines {
+        tags.append_value(line.tags.iter().map(Some));
+    }
+
+    let columns: [(&str, ArrayRef); 8] = [
+        ("version", Arc::new(UInt64Array::from_iter_values(numbers))),
+        ("committed", Arc::new(committed)),
+        ("tags", Arc::new(tags.finish())),
+        ("recipe", Arc::new(recipes)),
+        ("clips", Arc::new(clips)),
+        ("rows", Arc::new(rows)),
+        ("has_data", Arc::new(has_data)),
+        ("changed", Arc::new(changed)),
+    ];
+    Ok(RecordBatch::try_from_iter(columns)?)
 }
 
 /// Creates the table `classes(target, class_id, class)`.

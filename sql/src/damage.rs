@@ -31,9 +31,24 @@ const BLOCK_BYTES: usize = 1 << 20;
 
 /// Files of the store that the running query has opened, in the order of their last opening.
 #[derive(Clone, Debug, Default)]
-pub(super) struct OpenedFiles(Arc<Mutex<Vec<String>>>);
+pub(super) struct OpenedFiles {
+    paths: Arc<Mutex<Vec<String>>>,
+    /// Files of the tables that the session has opened, by their path in the manifest.
+    entries: Arc<Mutex<HashMap<String, FileEntry>>>,
+}
 
 impl OpenedFiles {
+    /// Records the files of a table that queries will open.
+    pub(super) fn expect(&self, entries: &[FileEntry]) {
+        let entries = entries.iter().cloned();
+        self.entries()
+            .extend(entries.map(|entry| (entry.path.clone(), entry)));
+    }
+
+    fn entries(&self) -> MutexGuard<'_, HashMap<String, FileEntry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Clears the list of files that the previous query opened.
     pub(super) fn clear(&self) {
         self.paths().clear();
@@ -47,7 +62,7 @@ impl OpenedFiles {
     }
 
     fn paths(&self) -> MutexGuard<'_, Vec<String>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.paths.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -228,14 +243,14 @@ impl Version {
         // Copy the paths: hashing takes long, and abandoned threads of the query may still record files.
         let paths: Vec<String> = opened.paths().iter().rev().cloned().collect();
         for path in paths {
-            let Some(entry) = self.files.iter().find(|entry| entry.path == path) else {
+            let Some(entry) = opened.entries().get(&path).cloned() else {
                 continue;
             };
 
             let full = self.store.root().join(&path);
-            match is_as_committed(&full, entry, &stop) {
+            match is_as_committed(&full, &entry, &stop) {
                 Some(true) => {
-                    if let Some(detail) = self.store.page_fault(entry) {
+                    if let Some(detail) = self.store.page_fault(&entry) {
                         return SqlError::Damaged { path: full, detail };
                     }
                 }
@@ -446,6 +461,7 @@ mod tests {
     fn query_errors_do_not_reread_files() {
         let store = TestStore::small();
         let (session, opened) = (session(&store), OpenedFiles::default());
+        opened.expect(&store.manifest.files);
         opened.note(&store.manifest.files[0].path);
 
         let typo = SqlError::Meaning {

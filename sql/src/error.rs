@@ -10,6 +10,7 @@ use datafusion::object_store;
 use parquet::errors::ParquetError;
 use wavemill_runtime::panics::Panic;
 use wavemill_schemas::exit;
+use wavemill_store::StoreError;
 
 use super::output::Format;
 
@@ -52,6 +53,9 @@ pub enum SqlError {
         /// Number of the removed version.
         version: u64,
     },
+    /// Another version that a query names (`tracks@3`) cannot be read.
+    #[error(transparent)]
+    OtherVersion(#[from] StoreError),
     /// A bug in wavemill, or in a library while it read intact bytes.
     #[error(transparent)]
     Panicked(#[from] Panic),
@@ -191,6 +195,7 @@ impl SqlError {
             | Self::SeveralResults { .. } => exit::USAGE,
 
             Self::Manifest { .. } | Self::Damaged { .. } | Self::Unreadable { .. } => exit::DAMAGED,
+            Self::OtherVersion(error) => error.exit_code(),
             Self::Interrupted => exit::INTERRUPTED,
 
             Self::Output(error)

@@ -14,7 +14,7 @@ use super::SqlError;
 const TYPED_ROWS: usize = 100_000;
 
 /// Registers `file` as table `name`. The file extension determines the format: CSV, TSV, Parquet, or JSON with one
-/// object per line.
+/// object per line. `file` may be a pattern such as `scores/*.parquet`, for all files of one format that match it.
 ///
 /// # Errors
 /// [`SqlError::OwnTable`] if the name is invalid or taken, or if the file is missing, has an unknown extension, or
@@ -33,8 +33,18 @@ pub(super) fn add(ctx: &SessionContext, name: &str, file: &Path) -> Result<(), S
                     file,
                     "unknown file extension, supported are .csv, .tsv, .parquet, .json, .jsonl or .ndjson",
                 ),
-            })
+            })?;
+        if ctx.table(name).await?.schema().fields().is_empty() {
+            ctx.deregister_table(name)?;
+            return Err(refusal(name, file, "no file with columns matches this"));
+        }
+        Ok(())
     })
+}
+
+/// Reports whether a path is a pattern for several files. A file with such a name is not a pattern.
+fn is_pattern(path: &Path) -> bool {
+    path.to_string_lossy().contains(['*', '?', '[']) && !path.exists()
 }
 
 /// Returns the absolute path of `file` if it can be a table and `name` is a valid new name.
@@ -61,6 +71,9 @@ async fn check(ctx: &SessionContext, name: &str, file: &Path) -> Result<PathBuf,
     // A file URL needs an absolute path.
     let path =
         std::path::absolute(file).map_err(|error| refusal(name, file, &error.to_string()))?;
+    if is_pattern(&path) {
+        return Ok(path);
+    }
     let metadata =
         std::fs::metadata(&path).map_err(|error| refusal(name, file, &error.to_string()))?;
     // A table over a folder could be written to, and a pipe cannot be read more than once.
@@ -122,7 +135,11 @@ async fn register(
         .into_owned();
     // DataFusion skips files without the expected extension, and it expects `.csv` for TSV files as well.
     let end = format!(".{extension}");
-    let url = file_url(path);
+    // DataFusion interprets patterns in paths, but not in URLs.
+    let url = match is_pattern(path) {
+        true => path.to_string_lossy().into_owned(),
+        false => file_url(path),
+    };
 
     match extension.to_lowercase().as_str() {
         "csv" | "tsv" => {

@@ -87,6 +87,7 @@ impl StoreTable {
             });
         };
 
+        opened.expect(entries);
         // All files of a table have the same schema, so one footer is enough.
         let footers = UncheckedFooters::new(store, entries);
         footers.check(&first.path)?;

@@ -57,6 +57,7 @@ fn every_table_of_the_version_answers() {
         "rejects",
         "tracks",
         "tracks_all",
+        "versions",
     ];
 
     assert_eq!(session.tables()[..own.len()], own);

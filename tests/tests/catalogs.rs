@@ -29,6 +29,31 @@ const QUESTIONS: [&str; 10] = [
     "SELECT side, count(*) AS n FROM sides GROUP BY side ORDER BY side",
 ];
 
+/// DuckDB gives the answers of `wavemill sql` over the views that `info` prints.
+#[apply(trial)]
+#[needs(asks_for_peers)]
+fn views_answer_alike() -> Result<(), Failed> {
+    let mut info = wavemill(argv("info --views duckdb --store"));
+    let views = scratch("views").join("views.sql");
+    std::fs::write(&views, run(info.arg(whole())).exits(0)?.out)?;
+
+    let questions: Vec<&str> = QUESTIONS
+        .into_iter()
+        .chain(["SELECT target, class_id, class FROM classes ORDER BY target, class_id"])
+        .collect();
+    let mut command = packages("catalogs")?;
+    command.arg(script("read_views.py")).arg(&views);
+    let read = run(command.args(&questions)).exits(0)?;
+
+    let answers: Vec<Value> = serde_json::from_str(&read.out)?;
+    for (question, found) in questions.iter().zip(answers) {
+        let rows: Vec<Value> = sql(whole(), question)?;
+        let expected: Vec<Value> = rows.iter().map(|row| values(question, row)).collect();
+        same(question, found, Value::Array(expected))?;
+    }
+    Ok(())
+}
+
 fn catalog(format: &str, out: &Path) -> Command {
     let mut command = wavemill(argv("catalog --json --store"));
     command

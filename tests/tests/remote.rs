@@ -182,7 +182,13 @@ fn a_small_limit_of_copies_is_an_error_with_its_remedy() -> Result<(), Failed> {
     bucket
         .used_by(&mut command, &cache)
         .env("WAVEMILL_CACHE_LIMIT", "10KiB");
-    run(&mut command).exits(2)?.says(&["WAVEMILL_CACHE_LIMIT"])
+    run(&mut command)
+        .exits(2)?
+        .says(&["WAVEMILL_CACHE_LIMIT"])?;
+    command.env("WAVEMILL_REQUESTS", "0");
+    run(&mut command)
+        .exits(2)?
+        .says(&["WAVEMILL_REQUESTS=0: must be a whole number from 1 to 256"])
 }
 
 #[apply(trial)]

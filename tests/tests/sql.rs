@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use serde_json::json;
 use wavemill_tests::Failed;
 
 use crate::support::{
-    Inputs, Ran, contains, finish, inputs, manifest, own_store, run, same, scratch, start,
-    wavemill, whole, within,
+    Inputs, Ran, contains, finish, inputs, manifest, own_store, run, same, scratch, sql,
+    sql_number, start, wavemill, whole, within,
 };
 
 /// Number of flipped bits in each file.
@@ -28,6 +29,96 @@ fn check_readable(ran: &Ran) -> Result<(), Failed> {
         return Ok(());
     }
     Err(format!("exit code {:?}: {}", ran.code, ran.err).into())
+}
+
+/// A query reads tables of several versions, by number and by tag.
+#[apply(trial)]
+fn tables_of_other_versions_are_read() -> Result<(), Failed> {
+    let store = own_store("sql-versions");
+    run(wavemill(["tag", "1", "paper", "--store"]).arg(&store)).exits(0)?;
+    let second = ["--set", "features.mfcc=none", "--new-version"];
+    run(inputs().extract(&store).args(second)).exits(0)?;
+
+    let n = sql_number(&store, "SELECT count(*) FROM features_log_mel")?;
+    for query in [
+        "SELECT count(*) FROM features_mfcc@1",
+        r#"SELECT count(*) FROM "features_mfcc@paper""#,
+        "SELECT count(*) FROM features_log_mel JOIN features_mfcc@1 USING (clip_key, segment)",
+        "SELECT sum(rows) FROM files@paper WHERE table_name = 'features_mfcc'",
+    ] {
+        same(query, sql_number(&store, query)?, n)?;
+    }
+    let classes = "SELECT count(*) FROM classes@1 JOIN classes USING (target, class_id, class)";
+    let here = sql_number(&store, "SELECT count(*) FROM classes")?;
+    same(classes, sql_number(&store, classes)?, here)?;
+
+    let query = "SELECT version, tags, has_data FROM versions ORDER BY version";
+    let versions = sql(&store, query)?;
+    same("versions", versions.len(), 2)?;
+    same("tags", &versions[0]["tags"], &json!(["paper"]))?;
+    same("data", &versions[1]["has_data"], &json!(true))?;
+
+    let ask = |table: &str| {
+        let query = format!("SELECT * FROM \"{table}\"");
+        run(wavemill(["sql", &query, "--store"]).arg(&store))
+    };
+    ask("features_mfcc")
+        .exits(2)?
+        .says(&["no table 'features_mfcc'"])?;
+    ask("feature_mfcc@1").exits(2)?.says(&["features_mfcc"])?;
+    ask("tracks@3")
+        .exits(2)?
+        .says(&["no version 3; available: 1 to 2"])?;
+    ask("tracks@x").exits(2)?.says(&["no tag x"])?;
+    ask("tracks@").exits(2)?;
+
+    // The damaged file of another version is named.
+    let files = manifest(&store, 1)?.files;
+    let damaged = files.iter().find(|file| file.name() == "mfcc");
+    let damaged = store.join(&damaged.ok_or("no file of mfcc")?.path);
+    let mut bytes = fs::read(&damaged)?;
+    let middle = bytes.len() / 3;
+    bytes[middle] ^= 1;
+    fs::remove_file(&damaged)?;
+    fs::write(&damaged, bytes)?;
+    let name = damaged.file_name().unwrap_or_default().to_string_lossy();
+    ask("features_mfcc@1").exits(3)?.says(&[&name])?;
+
+    fs::remove_file(store.join("_wavemill/tags/paper"))?;
+    run(wavemill(["gc", "--keep", "1", "--store"]).arg(&store)).exits(0)?;
+    ask("tracks@1").exits(2)?.says(&["gc"])
+}
+
+/// A pattern adds all files that match it as one table.
+#[apply(trial)]
+fn patterns_are_tables_of_several_files() -> Result<(), Failed> {
+    let folder = scratch("sql-patterns");
+    for (name, text) in [
+        ("a1.csv", "x,y\n1,a\n"),
+        ("a2.csv", "x,y\n2,b\n"),
+        ("b.csv", "z\n9\n"),
+    ] {
+        fs::write(folder.join(name), text)?;
+    }
+    fs::write(folder.join("[c].csv"), "x\n7\n")?;
+    let ask = |file: &str, query: &str| {
+        let table = format!("mine={}", folder.join(file).display());
+        run(wavemill([
+            "sql", "--format", "csv", "--table", &table, query, "--store",
+        ])
+        .arg(whole()))
+    };
+    same(
+        "rows",
+        ask("a*.csv", "SELECT sum(x) AS x FROM mine").exits(0)?.out,
+        "x\n3\n".to_owned(),
+    )?;
+    same(
+        "rows",
+        ask("[c].csv", "SELECT x FROM mine").exits(0)?.out,
+        "x\n7\n".to_owned(),
+    )?;
+    ask("d*.csv", "SELECT 1").exits(2)?.says(&["--table mine="])
 }
 
 #[apply(trial)]

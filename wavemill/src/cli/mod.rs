@@ -24,6 +24,7 @@ pub mod steps;
 pub mod store;
 pub mod tag;
 pub mod train;
+mod views;
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};

@@ -29,6 +29,8 @@ Examples:
   wavemill sql --store store '\\d tracks'
   wavemill sql --store store --table mine=scores.csv \\
       'SELECT score, silent FROM mine JOIN features_log_mel USING (clip_key)'
+  wavemill sql --store store \\
+      'SELECT count(*) FROM tracks JOIN tracks@1 USING (clip_key)'
   wavemill sql --store store                 # a prompt; \\d lists the tables
 
 Exit codes: 0 ok, 1 failed, 2 wrong usage or SQL, 3 store damaged, 5 no space, 130 interrupted.";
@@ -58,7 +60,8 @@ pub struct SqlCommand {
     /// Maximum number of threads; each takes 512MiB of the memory limit [default: the number of processors]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
-    /// A file of your own as a read-only table: CSV, TSV, Parquet or JSON lines; may be repeated
+    /// A file of your own, or all that match a pattern, as a read-only table: CSV, TSV, Parquet or JSON lines; may be
+    /// repeated
     #[arg(long = "table", value_name = "NAME=FILE", value_parser = parse_table)]
     pub tables: Vec<(String, PathBuf)>,
     /// Print tables with one line per value, for wide rows; \x at the prompt

@@ -21,7 +21,7 @@ use wavemill_terminal::exit::UsageError;
 use wavemill_terminal::output::report;
 
 use super::exit::DamagedStore;
-use super::{READER_EXIT_CODES, WaitArgs, devices};
+use super::{READER_EXIT_CODES, WaitArgs, devices, views};
 
 const INFO_EXAMPLES: &str = "\
 Examples:
@@ -32,6 +32,7 @@ Examples:
   wavemill info --devices
   files=$(wavemill info --store store --files --feature log_mel --sql)
   duckdb -c \"SELECT split, count(*) FROM read_parquet([$files]) GROUP BY 1\"
+  wavemill info --store store --views duckdb | duckdb music.duckdb
 
 ";
 
@@ -83,9 +84,12 @@ pub struct InfoCommand {
     /// With --files: quote the paths and separate them by commas, as read_parquet([...]) expects
     #[arg(long, requires = "files")]
     sql: bool,
+    /// Print SQL that creates a view for each table of the version; ENGINE is duckdb
+    #[arg(long, value_enum, value_name = "ENGINE", hide_possible_values = true, conflicts_with_all = ["versions", "files", "json"])]
+    views: Option<views::Engine>,
     /// Show this machine's GPUs, NVIDIA's libraries with version and path, and anything missing with the folders
     /// searched; takes no --store
-    #[arg(long, conflicts_with_all = ["store", "version", "versions", "files"])]
+    #[arg(long, conflicts_with_all = ["store", "version", "versions", "files", "views"])]
     devices: bool,
     /// Print JSON: the manifest, or only the output of --versions, --files or --devices
     #[arg(long, conflicts_with = "sql")]
@@ -108,6 +112,16 @@ impl InfoCommand {
             // Paths of files that `gc` has removed are of no use; all other facts about such a version can still be
             // shown.
             return self.print_files(folder, &store.readable(version)?.1);
+        }
+        if let Some(views::Engine::Duckdb) = self.views {
+            let (version, manifest) = store.readable(version)?;
+            // The views are also used in other folders than this one.
+            let place = match store.remote() {
+                Some(_) => store.place().to_owned(),
+                None => std::path::absolute(store.place())?,
+            };
+            write!(stdout(), "{}", views::duckdb(&place, version, &manifest)?)?;
+            return Ok(());
         }
         if self.versions {
             return self.print_versions(&store.history(&sound_tags(&store)?)?);

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 use datafusion::common::DataFusionError;
 use datafusion::sql::sqlparser::parser::ParserError;
 use datafusion_postgres::pgwire::error::{ErrorInfo, PgWireError};
+use wavemill_schemas::exit;
 use wavemill_schemas::text::error_line;
 use wavemill_sql::{SharedSession, SqlError};
 
@@ -80,7 +81,8 @@ pub(super) fn explained(
 /// Returns the code of an error of SQL.
 pub(super) fn code_of(cause: &SqlError) -> &'static str {
     match cause {
-        SqlError::UnknownTable { .. } => "42P01",
+        SqlError::OtherVersion(error) if error.exit_code() == exit::DAMAGED => DATA_CORRUPTED,
+        SqlError::UnknownTable { .. } | SqlError::OtherVersion(_) => "42P01",
         SqlError::UnknownColumn { .. } => "42703",
         SqlError::Syntax { .. } | SqlError::Empty => SYNTAX,
         SqlError::Meaning { .. } => "42000",

@@ -1,0 +1,98 @@
+//! Views over the files of a version, for engines that read Parquet.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
+
+use clap::ValueEnum;
+use wavemill_schemas::manifest::{FileEntry, Manifest};
+use wavemill_terminal::exit::UsageError;
+
+/// Prefix of the tables whose views are in the schema `raw`.
+const RAW_PREFIX: &str = "raw_";
+
+/// Engines for which views can be printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Engine {
+    // A doc comment here would lengthen the help of all options.
+    Duckdb,
+}
+
+/// Returns the statements that create a view for each table of a version, named as in `wavemill sql`. `place` is the path
+/// or the address of the store.
+///
+/// # Errors
+/// [`UsageError`] if the path cannot be written in DuckDB's SQL.
+pub(super) fn duckdb(
+    place: &Path,
+    version: u64,
+    manifest: &Manifest,
+) -> Result<String, UsageError> {
+    if place.to_string_lossy().contains(['*', '?', '[']) {
+        return Err(UsageError(format!(
+            "--views: DuckDB takes `*`, `?` and `[` in {} for patterns: choose another folder",
+            place.display()
+        )));
+    }
+
+    let mut tables: BTreeMap<String, Vec<&FileEntry>> = BTreeMap::new();
+    for file in &manifest.files {
+        let name = match &file.feature {
+            Some(feature) => format!("features_{feature}"),
+            None => file.name().to_owned(),
+        };
+        tables.entry(name).or_default().push(file);
+    }
+
+    let mut script = format!("-- Version {version} of {}\n", place.display());
+    if tables.keys().any(|name| name.starts_with(RAW_PREFIX)) {
+        script += "CREATE SCHEMA IF NOT EXISTS raw;\n";
+    }
+    for (name, files) in tables {
+        let view = match name.strip_prefix(RAW_PREFIX) {
+            Some(raw) => format!("raw.{}", identifier(raw)),
+            None => identifier(&name),
+        };
+        let paths: Vec<String> = files
+            .iter()
+            .map(|file| text(&place.join(&file.path).to_string_lossy()))
+            .collect();
+        // The folder of a feature's file names the split.
+        let is_feature = files.iter().any(|file| file.feature.is_some());
+        let options = match is_feature {
+            true => ", hive_partitioning = true, hive_types_autocast = false",
+            false => "",
+        };
+        // Writing to a string does not fail.
+        let _ = writeln!(
+            script,
+            "CREATE OR REPLACE VIEW {view} AS FROM read_parquet([{}]{options});",
+            paths.join(", ")
+        );
+    }
+
+    let mut classes = Vec::new();
+    for target in &manifest.targets {
+        for (id, class) in target.classes.iter().enumerate() {
+            classes.push(format!("({}, {id}, {})", text(&target.name), text(class)));
+        }
+    }
+    if !classes.is_empty() {
+        let _ = writeln!(
+            script,
+            "CREATE OR REPLACE VIEW classes AS FROM (VALUES {}) AS c(target, class_id, class);",
+            classes.join(", ")
+        );
+    }
+    Ok(script)
+}
+
+/// Returns `text` as a string of SQL.
+fn text(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+/// Returns `name` as an identifier of SQL.
+fn identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
