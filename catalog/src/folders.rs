@@ -14,7 +14,7 @@ use wavemill_source::AudioIndex;
 use super::CatalogError;
 use super::csv_text::LINE;
 use super::engine::nearest;
-use super::load::ParsedMetadata;
+use super::load::{ParsedMetadata, TableFormat};
 use super::parallel::in_parts;
 
 /// Name of the column by which a clip list refers to clips.
@@ -266,7 +266,7 @@ impl ClipList<'_> {
 
     /// Formats the position of a row: `line 3` in a CSV file, `row 3` in a Parquet file.
     fn place(&self, row: u32) -> String {
-        let word = if self.file.ends_with(".parquet") {
+        let word = if TableFormat::of(self.file) != TableFormat::Csv {
             "row"
         } else {
             "line"
@@ -281,7 +281,7 @@ impl ClipList<'_> {
 
     /// Creates an error about the header of a CSV file or the schema of a Parquet file.
     fn fault_of_header(&self, problem: String) -> CatalogError {
-        let place = if self.file.ends_with(".parquet") {
+        let place = if TableFormat::of(self.file) != TableFormat::Csv {
             ""
         } else {
             ", line 1"

@@ -46,7 +46,7 @@ pub use self::extra::{ExtraTable, extra_tables};
 pub use self::files::hint_of_file;
 pub use self::files::{Fate, FileAccount, FilesOfKind, NearMatch};
 pub use self::laps::Laps;
-use self::load::{NamedInput, ParsedMetadata};
+use self::load::{NamedInput, ParsedMetadata, TableFormat};
 pub use self::numbering::ClassLists;
 pub use self::parallel::in_parts;
 pub use self::rows::side_column;
@@ -655,7 +655,7 @@ fn load_fma(engine: &Engine, path: &Path, threads: usize) -> Result<ParsedMetada
 }
 
 /// The expected content of a metadata folder or zip whose main file has no fixed name; part of an error message.
-const TABLE_FILE: &str = "single CSV or Parquet file";
+const TABLE_FILE: &str = "single CSV, Parquet or JSON lines file";
 
 fn load_table(
     engine: &Engine,
@@ -666,8 +666,12 @@ fn load_table(
     let course = engine.course();
     begin_reading(course, files, [name])?;
 
-    if !name.ends_with(".parquet") {
-        return load::csv_table(engine, name, counted(course, files, name)?, threads);
+    match TableFormat::of(name) {
+        TableFormat::Csv => {
+            return load::csv_table(engine, name, counted(course, files, name)?, threads);
+        }
+        TableFormat::Json => return load::json_table(name, counted(course, files, name)?),
+        TableFormat::Parquet => {}
     }
     // The footer of a Parquet file is at its end, which in a zip can only be reached by decompressing everything before
     // it.

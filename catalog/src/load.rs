@@ -14,6 +14,8 @@ use arrow::array::{Array, AsArray, BooleanArray, Int64Array, RecordBatch, new_em
 use arrow::compute::{concat, concat_batches, filter_record_batch};
 use arrow::datatypes::Int64Type;
 use arrow::error::ArrowError;
+use arrow::json::ReaderBuilder;
+use arrow::json::reader::infer_json_schema;
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::errors::ParquetError;
@@ -251,13 +253,64 @@ pub(super) fn parquet_table(
     // Pages have no checksums, and some kinds of damage make the page decoder panic.
     let rows = panics::caught(|| parquet_rows(file, input))
         .unwrap_or_else(|panic| Err(damaged(file, &panic.message)))?;
+    numbered(file, &rows)
+}
+
+/// Reads a file with a JSON object per line. Row numbers take the place of line numbers.
+///
+/// # Errors
+/// `Damaged` if a line is not an object or has another type in a column than the others, `Read` if the operating system
+/// fails to read the file; `Header` and `Unusable` for its columns.
+pub(super) fn json_table(file: &str, input: impl Read) -> Result<ParsedMetadata, CatalogError> {
+    let bytes = inflated(file, input)?;
+    let undecodable = |error: ArrowError| damaged(file, &error.to_string());
+    let (schema, _) = infer_json_schema(&*bytes, None).map_err(undecodable)?;
+    refuse_columns(file, Some(schema.fields().len()))?;
+    if schema.fields().is_empty() {
+        let problem = "no line has an object with columns".to_owned();
+        return Err(CatalogError::header(file, problem));
+    }
+
+    let schema = Arc::new(schema);
+    // A column with numbers and texts has texts.
+    let reader = ReaderBuilder::new(Arc::clone(&schema)).with_coerce_primitive(true);
+    let reader = reader.build(&*bytes);
+    let batches: Result<Vec<RecordBatch>, ArrowError> = reader.map_err(undecodable)?.collect();
+    let rows = concat_batches(&schema, &batches.map_err(undecodable)?)?;
+    numbered(file, &text_views(&rows)?)
+}
+
+/// Adds the numbers of the rows as the first column.
+fn numbered(file: &str, rows: &RecordBatch) -> Result<ParsedMetadata, CatalogError> {
     for field in rows.schema().fields() {
         refuse_own(file, field.name())?;
     }
-
     let numbers: Int64Array = (1..).take(rows.num_rows()).map(Some).collect();
-    let rows = with_first_column(LINE, Arc::new(numbers), &rows)?;
+    let rows = with_first_column(LINE, Arc::new(numbers), rows)?;
     Ok(ParsedMetadata::from_rows(rows))
+}
+
+/// Format of a table, by the extension of its file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TableFormat {
+    /// Text with a header and delimiters: every extension that is not one of the others.
+    Csv,
+    Parquet,
+    /// One JSON object per line.
+    Json,
+}
+
+impl TableFormat {
+    pub(super) fn of(file: &str) -> Self {
+        let has = |extensions: &[&str]| extensions.iter().any(|end| file.ends_with(end));
+        if has(&[".parquet"]) {
+            Self::Parquet
+        } else if has(&[".json", ".jsonl", ".ndjson"]) {
+            Self::Json
+        } else {
+            Self::Csv
+        }
+    }
 }
 
 /// Reads all rows of a Parquet file.

@@ -565,6 +565,37 @@ fn parquet_list_equals_csv_list() {
 }
 
 #[test]
+fn json_lines_equal_csv_list() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("list.jsonl");
+    let audio = index(["jazz/a.mp3", "rock/b.mp3"]);
+    let mut recipe = recipe(Dataset::Folders, vec![]);
+    recipe.targets[0].column = "genre".into();
+    by_column_side(&mut recipe);
+    let cleaned_of = |text: &str| {
+        std::fs::write(&path, text).unwrap();
+        cleaned(&recipe, Some(&path), &audio)
+    };
+
+    let lines = r#"{"clip_key": "rock/b.mp3", "side": "test", "bpm": 120}
+
+{"side": "training", "clip_key": "jazz/a.mp3", "bpm": "slow", "tags": ["x"]}"#;
+    let catalog = cleaned_of(lines).unwrap();
+    assert_eq!(sides(&catalog), ["training", "test"]);
+    assert_eq!(catalog.rows_read, 2);
+
+    for (text, said) in [
+        ("", "no line has an object with columns"),
+        ("[1, 2]\n", "list.jsonl is damaged"),
+        ("{\"clip_key\": \"rock/b.mp3\"\n", "list.jsonl is damaged"),
+        (&lines.replace("side", "line"), "line"),
+    ] {
+        let error = cleaned_of(text).unwrap_err().to_string();
+        assert!(error.contains(said), "{text}: {error}");
+    }
+}
+
+#[test]
 fn damaged_parquet_file_is_an_input_error() {
     let keys: ArrayRef = Arc::new(StringArray::from_iter_values(["jazz/a.mp3", "rock/b.mp3"]));
     let rows = RecordBatch::try_from_iter([("clip_key", keys)]).unwrap();
