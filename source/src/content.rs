@@ -15,6 +15,9 @@ use flate2::read::MultiGzDecoder;
 /// Extensions of compressed files.
 const EXTENSIONS: [&str; 3] = [".gz", ".zst", ".bz2"];
 
+/// Number of bytes that tell how a file is compressed.
+const MAGIC_BYTES: usize = 10;
+
 /// Copies of this process, by the file that was copied.
 static COPIES: Mutex<BTreeMap<Origin, File>> = Mutex::new(BTreeMap::new());
 
@@ -49,16 +52,17 @@ pub(crate) fn readable(path: &Path) -> io::Result<PathBuf> {
         return Ok(path.to_owned());
     }
 
+    if found.is_file() && !decompressed(File::open(path)?)?.1 {
+        return Ok(path.to_owned());
+    }
+
     let origin = Origin::new(&found);
+    // Another thread must not read the same pipe.
     let mut copies = COPIES.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(copy) = copies.get(&origin) {
         return Ok(path_of(copy));
     }
-    let (content, is_compressed) = decompressed(File::open(path)?)?;
-    if found.is_file() && !is_compressed {
-        return Ok(path.to_owned());
-    }
-    let copy = copy_of(content)?;
+    let copy = copy_of(File::open(path)?)?;
     let path = path_of(&copy);
     copies.insert(origin, copy);
     Ok(path)
@@ -91,15 +95,41 @@ pub(crate) fn name_without_compression(name: &str) -> &str {
 /// Returns the content of a file, which is decompressed if its first bytes are those of a compressed file, and whether they
 /// are.
 fn decompressed(mut file: impl Read + 'static) -> io::Result<(Box<dyn Read>, bool)> {
-    let mut magic = Vec::with_capacity(4);
-    file.by_ref().take(4).read_to_end(&mut magic)?;
+    let mut magic = Vec::with_capacity(MAGIC_BYTES);
+    file.by_ref()
+        .take(MAGIC_BYTES as u64)
+        .read_to_end(&mut magic)?;
     let start = Cursor::new(magic.clone());
     let whole = BufReader::new(start.chain(file));
 
     Ok(match magic[..] {
         [0x1F, 0x8B, ..] => (Box::new(MultiGzDecoder::new(whole)), true),
-        [0x28, 0xB5, 0x2F, 0xFD] => (Box::new(zstd::Decoder::with_buffer(whole)?), true),
-        [b'B', b'Z', b'h', b'1'..=b'9'] => (Box::new(MultiBzDecoder::new(whole)), true),
+        [0x28, 0xB5, 0x2F, 0xFD, ..] => (Box::new(zstd::Decoder::with_buffer(whole)?), true),
+        // The header of the first block, or the end of an empty file.
+        [
+            b'B',
+            b'Z',
+            b'h',
+            b'1'..=b'9',
+            0x31,
+            0x41,
+            0x59,
+            0x26,
+            0x53,
+            0x59,
+        ]
+        | [
+            b'B',
+            b'Z',
+            b'h',
+            b'1'..=b'9',
+            0x17,
+            0x72,
+            0x45,
+            0x38,
+            0x50,
+            0x90,
+        ] => (Box::new(MultiBzDecoder::new(whole)), true),
         _ => (Box::new(whole), false),
     })
 }

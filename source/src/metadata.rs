@@ -237,9 +237,15 @@ impl Files {
 }
 
 fn folder_names(folder: &Path) -> Result<BTreeMap<String, PathBuf>, SourceError> {
-    let mut names = BTreeMap::new();
+    let mut paths = Vec::new();
     for entry in folder.read_dir().map_err(SourceError::open_at(folder))? {
-        let path = entry.map_err(SourceError::open_at(folder))?.path();
+        paths.push(entry.map_err(SourceError::open_at(folder))?.path());
+    }
+    // Of several compressed forms of a file, the first by name is read.
+    paths.sort();
+
+    let mut names = BTreeMap::new();
+    for path in paths {
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
             continue;
         };

@@ -215,7 +215,10 @@ impl SchemaProvider for StoreSchema {
         else {
             return Ok(None);
         };
-        self.tables().insert(name.to_owned(), Arc::clone(&table));
+        // Versions and tags may change while a session is open.
+        if name != VERSIONS && !name.contains(AT) {
+            self.tables().insert(name.to_owned(), Arc::clone(&table));
+        }
         Ok(Some(table))
     }
 

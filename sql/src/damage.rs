@@ -227,7 +227,7 @@ impl Version {
             return error;
         }
         // Check this before reading any file: after `gc` has removed the version, a missing file is not damage.
-        if let Some(version) = self.collected() {
+        if let Some(version) = self.collected(&self.plan_of(&error, opened)) {
             return SqlError::Collected { version };
         }
         // The error already names the file and the damage.
@@ -287,8 +287,8 @@ impl Version {
 
     /// Returns the number of this version if `gc` has removed its data. `gc` always keeps the latest version, so a
     /// missing file of that version is damage.
-    fn collected(&self) -> Option<u64> {
-        if self.store.data(&self.plan_id).exists() {
+    fn collected(&self, plan_id: &str) -> Option<u64> {
+        if self.store.data(plan_id).exists() {
             return None;
         }
 
@@ -297,15 +297,30 @@ impl Version {
             .iter()
             .copied()
             .rev()
-            .find(|version| self.is_described_by(*version))?;
+            .find(|version| self.is_described_by(*version, plan_id))?;
         (versions.last() != Some(&version)).then_some(version)
     }
 
-    /// Reports whether `version` has the data of this version.
-    fn is_described_by(&self, version: u64) -> bool {
+    /// Reports whether `version` has the data of the plan.
+    fn is_described_by(&self, version: u64, plan_id: &str) -> bool {
         self.store
             .manifest(Some(version))
-            .is_ok_and(|(_, manifest)| manifest.plan_id == self.plan_id)
+            .is_ok_and(|(_, manifest)| manifest.plan_id == plan_id)
+    }
+
+    /// Returns the plan of the file that an error names, or of the file that was opened last. A query may read tables of
+    /// several versions.
+    fn plan_of(&self, error: &SqlError, opened: &OpenedFiles) -> String {
+        let path = match error {
+            SqlError::Damaged { path, .. } => path.strip_prefix(self.store.place()).ok(),
+            _ => None,
+        };
+        let path = path.map(|path| path.to_string_lossy().into_owned());
+        let path = path.or_else(|| opened.paths().last().cloned());
+        let plan = path
+            .as_deref()
+            .and_then(|path| path.strip_prefix("data/")?.split('/').next());
+        plan.unwrap_or(&self.plan_id).to_owned()
     }
 }
 

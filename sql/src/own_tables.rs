@@ -1,6 +1,8 @@
 //! Read-only tables over the user's own files, for one session.
 
 use std::fmt::Write;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -24,27 +26,53 @@ pub(super) fn add(ctx: &SessionContext, name: &str, file: &Path) -> Result<(), S
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     runtime.block_on(async {
         let path = check(ctx, name, file).await?;
-        register(ctx, name, &path)
+        let files = matches(&path).map_err(|detail| refusal(name, file, &detail))?;
+        register(ctx, name, &files)
             .await
-            .map_err(|error| match error {
-                Some(error) => refusal(name, file, &detail_of(error)),
-                None => refusal(
-                    name,
-                    file,
-                    "unknown file extension, supported are .csv, .tsv, .parquet, .json, .jsonl or .ndjson",
-                ),
-            })?;
-        if ctx.table(name).await?.schema().fields().is_empty() {
-            ctx.deregister_table(name)?;
-            return Err(refusal(name, file, "no file with columns matches this"));
-        }
-        Ok(())
+            .map_err(|error| refusal(name, file, &error))
     })
 }
 
-/// Reports whether a path is a pattern for several files. A file with such a name is not a pattern.
-fn is_pattern(path: &Path) -> bool {
-    path.to_string_lossy().contains(['*', '?', '[']) && !path.exists()
+/// Returns the files that match a path if it is a pattern. A file with such a name is not a pattern.
+fn matches(path: &Path) -> Result<Vec<PathBuf>, String> {
+    let text = path.to_string_lossy();
+    if !text.contains(['*', '?', '[']) || path.exists() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let found = glob::glob(&text).map_err(|error| error.to_string())?;
+    let mut files = Vec::new();
+    for file in found {
+        let file = file.map_err(|error| error.to_string())?;
+        if file.is_file() {
+            files.push(file);
+        }
+    }
+    match files.is_empty() {
+        true => Err("no file matches this".to_owned()),
+        false => Ok(files),
+    }
+}
+
+/// Refuses text files whose first lines differ, because their columns are read by position.
+fn require_equal_headers(files: &[PathBuf]) -> Result<(), String> {
+    let header = |file: &PathBuf| {
+        let mut line = Vec::new();
+        let read =
+            File::open(file).and_then(|file| BufReader::new(file).read_until(b'\n', &mut line));
+        read.map_err(|error| format!("{}: {error}", file.display()))?;
+        Ok::<_, String>(line.trim_ascii_end().to_owned())
+    };
+    let Some((first, others)) = files.split_first() else {
+        return Ok(());
+    };
+    let columns = header(first)?;
+    for file in others {
+        if header(file)? != columns {
+            let (first, file) = (first.display(), file.display());
+            return Err(format!("the columns of {file} are not those of {first}"));
+        }
+    }
+    Ok(())
 }
 
 /// Returns the absolute path of `file` if it can be a table and `name` is a valid new name.
@@ -71,7 +99,8 @@ async fn check(ctx: &SessionContext, name: &str, file: &Path) -> Result<PathBuf,
     // A file URL needs an absolute path.
     let path =
         std::path::absolute(file).map_err(|error| refusal(name, file, &error.to_string()))?;
-    if is_pattern(&path) {
+    // Each file of a pattern is a file.
+    if path.to_string_lossy().contains(['*', '?', '[']) && !path.exists() {
         return Ok(path);
     }
     let metadata =
@@ -122,52 +151,61 @@ fn detail_of(error: DataFusionError) -> String {
     }
 }
 
-/// Registers the file at `path` as a table. The error is `None` if the file extension is unknown.
-async fn register(
-    ctx: &SessionContext,
-    name: &str,
-    path: &Path,
-) -> Result<(), Option<DataFusionError>> {
-    let extension = path
-        .extension()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
+/// Registers files of one format as a table, which nothing can be inserted into if there are several.
+async fn register(ctx: &SessionContext, name: &str, files: &[PathBuf]) -> Result<(), String> {
+    let extension = files[0].extension().unwrap_or_default();
+    let extension = extension.to_string_lossy().into_owned();
     // DataFusion skips files without the expected extension, and it expects `.csv` for TSV files as well.
     let end = format!(".{extension}");
-    // DataFusion interprets patterns in paths, but not in URLs.
-    let url = match is_pattern(path) {
-        true => path.to_string_lossy().into_owned(),
-        false => file_url(path),
-    };
+    if files
+        .iter()
+        .any(|file| file.extension() != files[0].extension())
+    {
+        return Err("the files have several extensions".to_owned());
+    }
+    let urls: Vec<String> = files.iter().map(|file| file_url(file)).collect();
+    let failed = |error: DataFusionError| detail_of(error);
 
-    match extension.to_lowercase().as_str() {
+    let kind = extension.to_lowercase();
+    let rows = match kind.as_str() {
         "csv" | "tsv" => {
-            let delimiter = if extension.eq_ignore_ascii_case("tsv") {
-                b'\t'
-            } else {
-                b','
-            };
+            require_equal_headers(files)?;
             let options = CsvReadOptions::new()
-                .delimiter(delimiter)
-                .file_extension(&end);
-            ctx.register_csv(name, &url, options.schema_infer_max_records(TYPED_ROWS))
-                .await?;
+                .delimiter(if kind == "tsv" { b'\t' } else { b',' })
+                .file_extension(&end)
+                .schema_infer_max_records(TYPED_ROWS);
+            if let [url] = &urls[..] {
+                return ctx.register_csv(name, url, options).await.map_err(failed);
+            }
+            ctx.read_csv(urls, options).await
         }
         "parquet" => {
-            ctx.register_parquet(
-                name,
-                &url,
-                ParquetReadOptions::default().file_extension(&end),
-            )
-            .await?;
+            let options = ParquetReadOptions::default().file_extension(&end);
+            if let [url] = &urls[..] {
+                return ctx
+                    .register_parquet(name, url, options)
+                    .await
+                    .map_err(failed);
+            }
+            ctx.read_parquet(urls, options).await
         }
         "json" | "jsonl" | "ndjson" => {
-            let options = JsonReadOptions::default().file_extension(&end);
-            ctx.register_json(name, &url, options.schema_infer_max_records(TYPED_ROWS))
-                .await?;
+            let options = JsonReadOptions::default()
+                .file_extension(&end)
+                .schema_infer_max_records(TYPED_ROWS);
+            if let [url] = &urls[..] {
+                return ctx.register_json(name, url, options).await.map_err(failed);
+            }
+            ctx.read_json(urls, options).await
         }
-        _ => return Err(None),
-    }
+        _ => {
+            return Err(
+                "unknown file extension, supported are .csv, .tsv, .parquet, .json, .jsonl or .ndjson"
+                    .to_owned(),
+            );
+        }
+    };
+    let view = rows.map_err(failed)?.into_view();
+    ctx.register_table(name, view).map_err(failed)?;
     Ok(())
 }

@@ -11,8 +11,8 @@ use serde_json::json;
 use wavemill_tests::Failed;
 
 use crate::support::{
-    Inputs, Ran, contains, finish, inputs, manifest, own_store, run, same, scratch, sql,
-    sql_number, start, wavemill, whole, within,
+    Inputs, Ran, contains, files_below, finish, inputs, manifest, own_store, run, same, scratch,
+    sql, sql_number, start, wavemill, whole, within,
 };
 
 /// Number of flipped bits in each file.
@@ -118,7 +118,20 @@ fn patterns_are_tables_of_several_files() -> Result<(), Failed> {
         ask("[c].csv", "SELECT x FROM mine").exits(0)?.out,
         "x\n7\n".to_owned(),
     )?;
-    ask("d*.csv", "SELECT 1").exits(2)?.says(&["--table mine="])
+    ask("d*.csv", "SELECT 1")
+        .exits(2)?
+        .says(&["--table mine=", "no file matches"])?;
+    ask("*.csv", "SELECT 1")
+        .exits(2)?
+        .says(&["the columns of", "are not those of"])?;
+
+    // Nothing is added to the folder, not even with --allow-write.
+    let table = format!("mine={}", folder.join("a*.csv").display());
+    let insert = "INSERT INTO mine SELECT * FROM mine";
+    let words = ["sql", "--allow-write", "--table", &table, insert, "--store"];
+    let ran = run(wavemill(words).arg(whole()));
+    same("inserted", ran.code == Some(0), false)?;
+    same("files", files_below(&folder).len(), 4)
 }
 
 #[apply(trial)]

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use clap::ValueEnum;
 use wavemill_schemas::manifest::{FileEntry, Manifest};
+use wavemill_schemas::text::shown;
 use wavemill_terminal::exit::UsageError;
 
 /// Prefix of the tables whose views are in the schema `raw`.
@@ -28,10 +29,11 @@ pub(super) fn duckdb(
     version: u64,
     manifest: &Manifest,
 ) -> Result<String, UsageError> {
-    if place.to_string_lossy().contains(['*', '?', '[']) {
+    let is_odd = |c: char| matches!(c, '*' | '?' | '[' | '=') || c.is_control();
+    if place.to_str().is_none_or(|place| place.contains(is_odd)) {
         return Err(UsageError(format!(
-            "--views: DuckDB takes `*`, `?` and `[` in {} for patterns: choose another folder",
-            place.display()
+            "--views: DuckDB takes `*`, `?`, `[` and `=` in {} for patterns and columns: choose a folder without them",
+            shown(&place.to_string_lossy())
         )));
     }
 
