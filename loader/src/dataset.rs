@@ -477,7 +477,7 @@ impl Files {
 /// Number of files in an object store that are opened at the same time.
 const OPENED_AT_ONCE: usize = 8;
 
-/// What is read of a file before any tensor.
+/// Everything that is read of a file before its tensors.
 struct OpenedFile {
     shard: Shard,
     located: RowPlaces,

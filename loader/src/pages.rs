@@ -66,7 +66,7 @@ struct RowFile {
     method: ReadMethod,
     /// The check of the file's content; `None` if the content is not checked.
     content: Option<ContentCheck>,
-    /// Whether each page is compared with its checksum.
+    /// True if each page is compared with its checksum.
     checks_pages: bool,
 }
 

@@ -22,11 +22,11 @@ pub(crate) struct Shard {
     pub chunks: Chunks,
     /// Parquet footer and offset index.
     pub metadata: ArrowReaderMetadata,
-    /// How the content of the file is checked.
+    /// Check of the file's content.
     pub check: Check,
 }
 
-/// How the bytes of tensors are compared with those that were committed.
+/// Comparison of tensors with the bytes that were committed.
 #[derive(Debug)]
 pub(crate) enum Check {
     /// Not at all.

@@ -1,4 +1,4 @@
-//! What this process reads from object stores, and how long it waits for them.
+//! Counts the bytes that this process reads from object stores, and the time for which it waits.
 //!
 //! There are no locks: a process that is forked while another thread holds one could never take it.
 
@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-/// What this process has read from object stores so far.
+/// Amount of data that this process has read from object stores so far, and the time for which it has waited.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
     /// Number of received bytes.
@@ -38,7 +38,7 @@ static OWNER: AtomicU32 = AtomicU32::new(0);
 /// Time since which there are unanswered requests.
 static SINCE_NS: AtomicU64 = AtomicU64::new(0);
 
-/// Returns what this process has read from object stores so far.
+/// Returns the counters of this process.
 pub fn traffic() -> Traffic {
     Traffic {
         bytes: BYTES.load(Relaxed),

@@ -21,7 +21,7 @@ const MAGIC_BYTES: usize = 10;
 /// Copies of this process, by the file that was copied.
 static COPIES: Mutex<BTreeMap<Origin, File>> = Mutex::new(BTreeMap::new());
 
-/// What identifies a file that was copied.
+/// Identity of a file that was copied.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Origin {
     device: u64,

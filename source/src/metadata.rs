@@ -251,7 +251,7 @@ fn folder_names(folder: &Path) -> Result<BTreeMap<String, PathBuf>, SourceError>
         };
         if is_regular_file(&path)? {
             let plain = name_without_compression(name);
-            // A file that is there in both forms is read as it is.
+            // If a folder has both forms of a file, the one that is not compressed is read.
             if plain == name || !names.contains_key(plain) {
                 names.insert(plain.to_owned(), path);
             }

@@ -33,13 +33,17 @@ pub(super) fn add(ctx: &SessionContext, name: &str, file: &Path) -> Result<(), S
     })
 }
 
-/// Returns the files that match a path if it is a pattern. A file with such a name is not a pattern.
+/// Reports whether a path is a pattern for several files. A file with such a name is not a pattern.
+fn is_pattern(path: &Path) -> bool {
+    path.to_string_lossy().contains(['*', '?', '[']) && !path.exists()
+}
+
+/// Returns the files that match a path.
 fn matches(path: &Path) -> Result<Vec<PathBuf>, String> {
-    let text = path.to_string_lossy();
-    if !text.contains(['*', '?', '[']) || path.exists() {
+    if !is_pattern(path) {
         return Ok(vec![path.to_owned()]);
     }
-    let found = glob::glob(&text).map_err(|error| error.to_string())?;
+    let found = glob::glob(&path.to_string_lossy()).map_err(|error| error.to_string())?;
     let mut files = Vec::new();
     for file in found {
         let file = file.map_err(|error| error.to_string())?;
@@ -100,7 +104,7 @@ async fn check(ctx: &SessionContext, name: &str, file: &Path) -> Result<PathBuf,
     let path =
         std::path::absolute(file).map_err(|error| refusal(name, file, &error.to_string()))?;
     // Each file of a pattern is a file.
-    if path.to_string_lossy().contains(['*', '?', '[']) && !path.exists() {
+    if is_pattern(&path) {
         return Ok(path);
     }
     let metadata =

@@ -37,9 +37,9 @@ pub(crate) struct EarlierRuns<'a> {
 
 /// The receipt of a file that need not be written.
 enum Found {
-    /// Of this plan.
+    /// The receipt is of this plan.
     Own(Receipt),
-    /// Of another plan, whose file has to be linked.
+    /// The receipt is of another plan, whose file has to be linked.
     Theirs(Receipt),
 }
 
@@ -225,10 +225,12 @@ impl<'a> EarlierRuns<'a> {
             ..
         } = links;
         let label = shard.label();
+
         let link = |theirs: &Receipt| {
             if self.only_looks {
                 return Ok(theirs.clone());
             }
+
             // The order is the same as for a computed file: first the file, then the contents of its inputs, then the
             // receipt that refers to both. The stamps are the current ones, so the next run need not read files that
             // were copied or touched.
@@ -237,6 +239,7 @@ impl<'a> EarlierRuns<'a> {
             self.store.write_seen(self.plan_id, &label, inputs)?;
             self.store.write_receipt(self.plan_id, &label, receipt)
         };
+
         let linked = theirs
             .iter()
             .map(|(feature, theirs)| Ok((*feature, link(theirs)?)));

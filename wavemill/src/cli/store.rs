@@ -22,6 +22,7 @@ use wavemill_terminal::output::report;
 
 use super::exit::DamagedStore;
 use super::{READER_EXIT_CODES, WaitArgs, devices, views};
+use crate::export::catalogs::quoted;
 
 const INFO_EXAMPLES: &str = "\
 Examples:
@@ -179,11 +180,7 @@ impl InfoCommand {
         if self.json {
             writeln!(stdout(), "{}", serde_json::to_string(&paths)?)?;
         } else if self.sql {
-            let quoted: Vec<String> = paths
-                .iter()
-                // A path may contain a quote, which has to be doubled in SQL.
-                .map(|p| format!("'{}'", p.replace('\'', "''")))
-                .collect();
+            let quoted: Vec<String> = paths.iter().map(|path| quoted(path)).collect();
             writeln!(stdout(), "{}", quoted.join(","))?;
         } else {
             writeln!(stdout(), "{}", paths.join("\n"))?;

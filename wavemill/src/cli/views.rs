@@ -9,6 +9,8 @@ use wavemill_schemas::manifest::{FileEntry, Manifest};
 use wavemill_schemas::text::shown;
 use wavemill_terminal::exit::UsageError;
 
+use crate::export::catalogs::{identifier, quoted};
+
 /// Prefix of the tables whose views are in the schema `raw`.
 const RAW_PREFIX: &str = "raw_";
 
@@ -57,7 +59,7 @@ pub(super) fn duckdb(
         };
         let paths: Vec<String> = files
             .iter()
-            .map(|file| text(&place.join(&file.path).to_string_lossy()))
+            .map(|file| quoted(&place.join(&file.path).to_string_lossy()))
             .collect();
         // The folder of a feature's file names the split.
         let is_feature = files.iter().any(|file| file.feature.is_some());
@@ -76,7 +78,11 @@ pub(super) fn duckdb(
     let mut classes = Vec::new();
     for target in &manifest.targets {
         for (id, class) in target.classes.iter().enumerate() {
-            classes.push(format!("({}, {id}, {})", text(&target.name), text(class)));
+            classes.push(format!(
+                "({}, {id}, {})",
+                quoted(&target.name),
+                quoted(class)
+            ));
         }
     }
     if !classes.is_empty() {
@@ -87,14 +93,4 @@ pub(super) fn duckdb(
         );
     }
     Ok(script)
-}
-
-/// Returns `text` as a string of SQL.
-fn text(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
-}
-
-/// Returns `name` as an identifier of SQL.
-fn identifier(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use super::super::error::ExportError;
 use super::super::output::OutFile;
-use super::{CatalogJob, Table};
+use super::{CatalogJob, Table, identifier, quoted};
 
 /// Writes `ducklake.sql`, and links to the store's files below `data`.
 ///
@@ -59,7 +59,7 @@ pub(super) fn write(
                 ""
             };
             if i == 0 {
-                let table = format!("\"{}\"", table.name.replace('"', "\"\""));
+                let table = identifier(&table.name);
                 let _ = writeln!(
                     script,
                     "CREATE TABLE wavemill.{table} AS FROM read_parquet({path}{split}) LIMIT 0;"
@@ -91,9 +91,4 @@ fn link(job: &CatalogJob<'_>, folder: &Path, path: &str) -> Result<(), ExportErr
         &link,
         "link the store's file here (--out must be on the file system of the store)",
     ))
-}
-
-/// Returns `text` as a string of SQL.
-fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
 }

@@ -188,6 +188,7 @@ impl TableFiles<'_> {
             let side = columns
                 .split
                 .map(|_| (SPLIT, nullable(Value::String(split))));
+
             record([
                 ("status", Value::Int(1)),
                 ("snapshot_id", nullable(Value::Long(snapshot))),
@@ -206,6 +207,7 @@ impl TableFiles<'_> {
                 ),
             ])
         });
+
         self.avro(
             "files.avro",
             &manifest_schema(columns.split.is_some()),
@@ -239,6 +241,7 @@ impl TableFiles<'_> {
             ("existing_rows_count", Value::Long(0)),
             ("deleted_rows_count", Value::Long(0)),
         ]);
+
         self.avro(
             "snapshot.avro",
             &manifest_list_schema(),
