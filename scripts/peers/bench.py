@@ -286,7 +286,7 @@ def bench_extract(wavemill, data, scratch, rounds):
         "The program is a plain release build, which runs on any x86-64.",
         measured("extract"),
         table(results, "cpu_ms", "CPU ms per clip", CLIPS),
-        f"- wavemill is {exact}, the best chain of other tools.\n"
+        f"- wavemill is {exact}, the fastest of the other chains.\n"
         f"- By the band path it is {by_band}.\n"
         f"- Its Python package, which writes .npy files like the other tools, is {ratios(PACKAGE)}.\n"
         f"- Two workers are {scalings[0]}. With one worker, reading and writing may use another core.\n"
