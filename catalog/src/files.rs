@@ -331,7 +331,7 @@ impl FileAccount {
         ))
     }
 
-    /// Formats `12 files (10 m4a, 2 wma), such as a/b.m4a`, or returns `None` if no file has this fate.
+    /// Formats `12 files (10 ape, 2 wma), such as a/b.ape`, or returns `None` if no file has this fate.
     fn files_of(&self, fate: Fate) -> Option<String> {
         let kinds: Vec<&FilesOfKind> = self.found.iter().filter(|kind| kind.fate == fate).collect();
         let example = kinds.first()?.examples.first()?;

@@ -1,21 +1,39 @@
-//! Wraps symphonia's decoders, which decode one packet at a time. A packet at which a codec panics is treated like a
+//! Wraps the decoders of symphonia and ropus, which decode one packet at a time. A packet at which a codec panics is treated like a
 //! packet that the codec rejects: invalid bytes can make their packet fail, but never the run.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use ropus::DecodeMode;
 use symphonia::core::codecs::audio::{AudioCodecParameters, AudioDecoder, AudioDecoderOptions};
-use symphonia::core::errors::Error;
 use symphonia::core::packet::PacketRef;
 use symphonia::core::units::{Duration, Timestamp};
 use wavemill_schemas::reject::{Reason, Reject};
 
+use super::ogg::OPUS_PACKET_SAMPLES_MAX;
 use super::reject;
 
-/// One of symphonia's decoders and the samples of its last packet.
+/// A decoder and the samples of its last packet.
 pub(super) struct Codec {
-    params: AudioCodecParameters,
-    decoder: Box<dyn AudioDecoder>,
+    decoder: Decoder,
     planes: Vec<Vec<f32>>,
+}
+
+enum Decoder {
+    Symphonia {
+        params: AudioCodecParameters,
+        decoder: Box<dyn AudioDecoder>,
+    },
+    Opus(Box<OpusDecoder>),
+}
+
+/// A decoder of Opus at 48 kHz.
+struct OpusDecoder {
+    decoder: ropus::Decoder,
+    channels: ropus::Channels,
+    /// Factor of all samples, which contains the step of a 16-bit sample.
+    scale: f32,
+    /// Interleaved samples of a packet.
+    pcm: Vec<i16>,
 }
 
 impl Codec {
@@ -26,38 +44,86 @@ impl Codec {
     pub(super) fn new(params: AudioCodecParameters) -> Result<Self, Reject> {
         let decoder = make(&params)?;
         Ok(Self {
-            params,
-            decoder,
+            decoder: Decoder::Symphonia { params, decoder },
             planes: Vec::new(),
         })
     }
 
+    /// Creates a decoder of Opus in mono or stereo with a gain in dB times 256 (RFC 7845 §5.1).
+    pub(super) fn opus(n_channels: u8, gain: i16) -> Self {
+        let channels = match n_channels {
+            1 => ropus::Channels::Mono,
+            _ => ropus::Channels::Stereo,
+        };
+        let gain = libm::pow(10.0, f64::from(gain) / (20.0 * 256.0));
+        Self {
+            decoder: Decoder::Opus(Box::new(OpusDecoder {
+                decoder: new_opus(channels),
+                channels,
+                scale: (gain / 32_768.0) as f32,
+                pcm: vec![0; 2 * OPUS_PACKET_SAMPLES_MAX as usize],
+            })),
+            planes: Vec::new(),
+        }
+    }
+
     /// Resets the decoder's state that depends on earlier packets, because the next packet follows a gap.
     pub(super) fn reset(&mut self) {
-        self.decoder.reset();
+        match &mut self.decoder {
+            Decoder::Symphonia { decoder, .. } => decoder.reset(),
+            Decoder::Opus(opus) => opus.decoder = new_opus(opus.channels),
+        }
     }
 
     /// Decodes a packet and returns its samples, one plane per channel, full scale ±1; `None` if decoding fails.
     pub(super) fn decode(&mut self, data: &[u8]) -> Option<&[Vec<f32>]> {
-        // Track and timestamps are zero: the caller tracks the time, and the output stage trims the samples.
-        let packet = PacketRef::new(0, Timestamp::ZERO, Duration::ZERO, data);
-        match guarded(|| self.decoder.decode_ref(&packet)) {
-            Some(Ok(buffer)) => buffer.copy_to_vecs_planar(&mut self.planes),
-            Some(Err(_)) => return None,
-            None => {
-                // The state of symphonia's decoder is undefined after a panic, so create a new decoder.
-                if let Ok(decoder) = make(&self.params) {
-                    self.decoder = decoder;
+        match &mut self.decoder {
+            Decoder::Symphonia { params, decoder } => {
+                // Track and timestamps are zero: the caller tracks the time, and the output stage trims the samples.
+                let packet = PacketRef::new(0, Timestamp::ZERO, Duration::ZERO, data);
+                match guarded(|| decoder.decode_ref(&packet)) {
+                    Some(decoded) => decoded.ok()?.copy_to_vecs_planar(&mut self.planes),
+                    None => {
+                        // The state of symphonia's decoder is undefined after a panic, so create a new decoder.
+                        if let Ok(new) = make(params) {
+                            *decoder = new;
+                        }
+                        return None;
+                    }
                 }
-                return None;
+            }
+            Decoder::Opus(opus) => {
+                let n_channels = match opus.channels {
+                    ropus::Channels::Mono => 1,
+                    ropus::Channels::Stereo => 2,
+                };
+                let pcm = &mut opus.pcm[..n_channels * OPUS_PACKET_SAMPLES_MAX as usize];
+                let Some(n_samples) =
+                    guarded(|| opus.decoder.decode(data, pcm, DecodeMode::Normal))
+                else {
+                    opus.decoder = new_opus(opus.channels);
+                    return None;
+                };
+
+                let pcm = &pcm[..n_channels * n_samples.ok()?];
+                self.planes.resize_with(n_channels, Vec::new);
+                for (channel, plane) in self.planes.iter_mut().enumerate() {
+                    let samples = pcm.iter().skip(channel).step_by(n_channels);
+                    plane.clear();
+                    plane.extend(samples.map(|&sample| f32::from(sample) * opus.scale));
+                }
             }
         }
         Some(&self.planes)
     }
 }
 
+fn new_opus(channels: ropus::Channels) -> ropus::Decoder {
+    ropus::Decoder::new(48_000, channels).expect("48 kHz is one of the rates of Opus")
+}
+
 /// Calls a decoder and returns its result; `None` if the decoder panicked.
-fn guarded<T>(decode: impl FnOnce() -> Result<T, Error>) -> Option<Result<T, Error>> {
+fn guarded<T>(decode: impl FnOnce() -> T) -> Option<T> {
     // Unwind safe because no one uses the decoder's partial state: every caller recreates the decoder or resets it.
     catch_unwind(AssertUnwindSafe(decode)).ok()
 }

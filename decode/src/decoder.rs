@@ -10,7 +10,7 @@ use super::mp3::Mp3Decoder;
 use super::ogg;
 use super::output::Output;
 use super::sniff::{Format, sniff};
-use super::{Decode, DecodeArgs, DecodeReport, FILE_BYTES_MAX, Pcm, flac, reject, wav};
+use super::{Decode, DecodeArgs, DecodeReport, FILE_BYTES_MAX, Pcm, adts, flac, mp4, reject, wav};
 
 /// Decodes MP3 with wavemill's own decoder and all other formats with symphonia. Parsers, buffers and resampler plans
 /// are kept from clip to clip.
@@ -151,6 +151,8 @@ impl Decode for FileDecoder {
             }
             Format::Flac => flac::decode(bytes, &mut self.output, out)?,
             Format::Wav => wav::decode(bytes, &mut self.output, out)?,
+            Format::Adts => adts::decode(bytes, &mut self.output, out)?,
+            Format::Mp4 => mp4::decode(bytes, &mut self.output, out)?,
             Format::Ogg => ogg::decode(bytes, &mut self.output, out)?,
         };
 

@@ -3,7 +3,7 @@
 
 use super::mp3::Surveyor;
 use super::sniff::{Format, sniff};
-use super::{FILE_BYTES_MAX, flac, ogg, wav};
+use super::{FILE_BYTES_MAX, adts, flac, mp4, ogg, wav};
 
 /// Both hashes of a file. Either both are `Some`, or neither is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,6 +43,8 @@ impl InputHasher {
             Format::Unsupported(_) => InputFacts::default(),
             Format::Flac => flac::facts(bytes),
             Format::Wav => wav::facts(bytes),
+            Format::Adts => adts::facts(bytes),
+            Format::Mp4 => mp4::facts(bytes),
             Format::Ogg => ogg::facts(bytes),
         }
     }

@@ -6,8 +6,9 @@
 use memchr::memmem;
 use wavemill_kernels::resample::{MAX_FROM_HZ, MIN_HZ};
 
+use super::ogg::{OPUS_PACKET_SAMPLES_MAX, opus_packet_samples};
 use super::sniff::{Format, sniff};
-use super::{flac, mp3, wav};
+use super::{adts, flac, mp3, mp4, wav};
 
 /// Returns an upper bound on the duration in seconds of the audio decoded from `file`; 0 if the first bytes show an
 /// unsupported format.
@@ -15,6 +16,8 @@ pub fn longest_s(file: &[u8]) -> f64 {
     match sniff(file) {
         Format::Mpeg => mp3::longest_s(file),
         Format::Wav => wav::longest_s(file),
+        Format::Adts => adts::longest_s(file),
+        Format::Mp4 => mp4::longest_s(file),
         Format::Flac => flac::longest_s(file),
         Format::Ogg => ogg_longest_s(file),
         Format::Unsupported(_) => 0.0,
@@ -23,6 +26,8 @@ pub fn longest_s(file: &[u8]) -> f64 {
 
 /// Size of the fixed part of an Ogg page header, in bytes.
 const OGG_HEADER_BYTES: usize = 27;
+/// Flag in an Ogg page header: the page begins within a packet.
+const OGG_CONTINUED: u8 = 1;
 /// Flag in an Ogg page header: the page begins a stream.
 const OGG_FIRST: u8 = 2;
 /// Maximum number of samples from one Vorbis packet: half the longest block.
@@ -33,23 +38,31 @@ const VORBIS_PACKET_SAMPLES_MAX: u64 = 4_096;
 fn ogg_longest_s(file: &[u8]) -> f64 {
     // Without an identification header the packet length is unbounded. The caller then measures the file by decoding
     // it, which ends in a reject.
+    let has_opus = memmem::find(file, b"OpusHead").is_some();
     let Some(idents) = VorbisIdents::find(file) else {
+        if has_opus {
+            // The length of each packet is in its first bytes.
+            return ogg_samples_max(file, None) as f64 / 48_000.0;
+        }
         return f64::INFINITY;
     };
-    let n_samples = ogg_samples_max(file, idents.packet_samples_max);
+    let opus_max = if has_opus { OPUS_PACKET_SAMPLES_MAX } else { 0 };
+    let packet_samples_max = idents.packet_samples_max.max(opus_max);
+    let n_samples = ogg_samples_max(file, Some(packet_samples_max));
     // The lowest sample rate gives the longest time. Unsupported rates are clamped to the nearest supported one, as in
     // `ogg/run.rs`.
     n_samples as f64 / f64::from(idents.rate_hz_min.clamp(MIN_HZ, MAX_FROM_HZ))
 }
 
-/// Returns an upper bound on the samples of all Ogg pages, if a packet yields at most `packet_samples_max` samples.
+/// Returns an upper bound on the samples of all Ogg pages, if a packet yields at most `packet_samples_max` samples;
+/// `None` if all packets are Opus.
 ///
 /// A page yields either all its packets, or silence and packets up to its granule, whichever is more
 /// (`ogg/granules.rs`). The maximum is computed per page. The maximum of the two totals would be too low: after a gap,
 /// a page may yield all its packets although its granule does not advance, and the next page may yield silence for time
 /// that no packet covers. In an undamaged file no granule advances by more than the packets of its page, so only the
 /// packets count.
-fn ogg_samples_max(file: &[u8], packet_samples_max: u64) -> u64 {
+fn ogg_samples_max(file: &[u8], packet_samples_max: Option<u64>) -> u64 {
     let mut n_samples = 0_u64;
     let mut last = None; // serial number and granule of the last page with a granule
 
@@ -61,8 +74,11 @@ fn ogg_samples_max(file: &[u8], packet_samples_max: u64) -> u64 {
         let lacing_at = at + OGG_HEADER_BYTES;
         let lacing_end = lacing_at + usize::from(header[26]);
         let lacing = &file[lacing_at..lacing_end.min(file.len())];
-        // A lacing value below 255 ends a packet.
-        let n_packets = lacing.iter().filter(|&&value| value < 255).count() as u64;
+        let packets = match packet_samples_max {
+            // A lacing value below 255 ends a packet.
+            Some(most) => most * lacing.iter().filter(|&&value| value < 255).count() as u64,
+            None => opus_samples_max(&file[lacing_end.min(file.len())..], lacing, header[5]),
+        };
 
         let is_first = header[5] & OGG_FIRST != 0;
         let granule = little_endian(&header[6..14]);
@@ -83,7 +99,25 @@ fn ogg_samples_max(file: &[u8], packet_samples_max: u64) -> u64 {
             }
         };
 
-        n_samples = n_samples.saturating_add(gone_through.max(n_packets * packet_samples_max));
+        n_samples = n_samples.saturating_add(gone_through.max(packets));
+    }
+    n_samples
+}
+
+/// Returns an upper bound on the samples of the packets of Opus that end on a page with this body and these flags.
+fn opus_samples_max(body: &[u8], lacing: &[u8], flags: u8) -> u64 {
+    let mut n_samples = 0;
+    let mut at = 0;
+    // The beginning of a packet that continues on this page is on an earlier one.
+    let mut begin = (flags & OGG_CONTINUED == 0).then_some(0);
+    for &value in lacing {
+        at += usize::from(value);
+        if value < 255 {
+            let packet = begin.and_then(|begin| body.get(begin..));
+            let samples = packet.map(|packet| opus_packet_samples(packet).unwrap_or(0));
+            n_samples += samples.unwrap_or(OPUS_PACKET_SAMPLES_MAX);
+            begin = Some(at);
+        }
     }
     n_samples
 }
@@ -155,12 +189,15 @@ mod tests {
             let data = vec![7; 2 * 22_050];
             riff(&[fmt(1, 1, 16), chunk(b"data", &data)])
         };
-        let files: [(&str, &[u8]); 3] = [
+        let files: [(&str, &[u8]); 6] = [
             ("ogg", include_bytes!("../tests/data/tone_32000_mono.ogg")),
             (
                 "flac",
                 include_bytes!("../tests/data/tone_32000_stereo.flac"),
             ),
+            ("mp4", include_bytes!("../tests/data/tone_32000_mono.m4a")),
+            ("adts", include_bytes!("../tests/data/tone_32000_mono.aac")),
+            ("opus", include_bytes!("../tests/data/tone_48000_mono.opus")),
             ("wav", &wav),
         ];
         for (name, file) in files {

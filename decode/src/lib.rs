@@ -4,6 +4,7 @@
 pub mod layer3;
 pub mod pictures;
 
+mod adts;
 mod channels;
 mod codec;
 mod decoder;
@@ -13,8 +14,10 @@ mod key;
 mod length;
 mod loss;
 mod mp3;
+mod mp4;
 mod ogg;
 mod output;
+mod packets;
 mod sniff;
 mod wav;
 
@@ -25,9 +28,9 @@ pub use length::longest_s;
 use wavemill_kernels::{Backend, SampleBuffer};
 use wavemill_schemas::reject::{Reason, Reject, Stage};
 
-/// Name and version of the library that decodes all formats except MP3. They are part of the engine and of every
+/// Names and versions of the libraries that decode all formats except MP3. They are part of the engine and of every
 /// feature's identity. Changes to wavemill's own MP3 decoder are covered by [`wavemill_schemas::NUMERICS_REVISION`].
-pub const NAME: &str = "symphonia 0.6.1";
+pub const NAME: &str = "symphonia 0.6.1, ropus 0.12.18";
 
 /// Size of the largest accepted audio file in bytes: half a gigabyte is hours of audio in any supported format.
 pub const FILE_BYTES_MAX: usize = wavemill_schemas::recipe::FILE_BYTES_MAX as usize;

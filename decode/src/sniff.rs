@@ -1,14 +1,18 @@
 //! Detects the format of an audio file from its bytes, because extensions in archives can be wrong.
 
-use super::{mp3, wav};
+use super::{adts, mp3, wav};
 
 /// The format of an audio file, which determines the decoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
     /// MPEG audio frames or an unknown signature. The search for frames decides whether the file contains audio.
     Mpeg,
-    /// RIFF WAVE with any codec except MP3.
+    /// RIFF WAVE with any codec except MP3, or AIFF.
     Wav,
+    /// AAC frames with ADTS headers.
+    Adts,
+    /// An MP4 container.
+    Mp4,
     /// FLAC without a container.
     Flac,
     /// An Ogg container.
@@ -18,10 +22,9 @@ pub(super) enum Format {
 }
 
 /// Signatures of formats that are not decoded: offset in the file, bytes, and name of the format.
-const UNSUPPORTED: [(usize, &[u8], &str); 12] = [
-    (4, b"ftyp", "MP4"),
+const UNSUPPORTED: [(usize, &[u8], &str); 11] = [
     (0, b"\x1A\x45\xDF\xA3", "Matroska or WebM"),
-    (0, b"FORM", "AIFF"),
+    (0, b"FORM", "IFF"),
     (0, b"caff", "CAF"),
     (0, b"MAC ", "Monkey's Audio"),
     (0, b"wvPk", "WavPack"),
@@ -48,10 +51,14 @@ pub(super) fn sniff(file: &[u8]) -> Format {
         } else {
             Format::Wav
         }
+    } else if wav::is_aiff(bytes) {
+        Format::Wav
+    } else if bytes.get(4..8) == Some(b"ftyp") {
+        Format::Mp4
     } else if let Some(name) = unsupported(bytes) {
         Format::Unsupported(name)
-    } else if is_adts(bytes) {
-        Format::Unsupported("AAC")
+    } else if adts::is_adts(bytes) {
+        Format::Adts
     } else {
         Format::Mpeg
     }
@@ -66,26 +73,6 @@ fn unsupported(bytes: &[u8]) -> Option<&'static str> {
         }
     }
     None
-}
-
-/// Size of the header of an ADTS frame (AAC) without its checksum, in bytes (ISO/IEC 13818-7 §6.2).
-const ADTS_HEADER_BYTES: usize = 7;
-
-/// Reports whether the file begins with three consecutive ADTS frames (AAC). Their layer field is 0, unlike that of
-/// MPEG audio.
-fn is_adts(bytes: &[u8]) -> bool {
-    let mut at = 0;
-    (0..3).all(|_| {
-        let Some(&[0xFF, b1, _, b3, b4, b5]) = bytes.get(at..).and_then(<[u8]>::first_chunk) else {
-            return false;
-        };
-        // The frame length includes the header: 13 bits in three bytes.
-        let frame_bytes = usize::from(b3 & 3) << 11 | usize::from(b4) << 3 | usize::from(b5 >> 5);
-        at += frame_bytes;
-        // Check the rest of the sync word and the layer; the version and checksum bits may have any value. The minimum
-        // length prevents a single header with frame length 0 from being counted three times.
-        b1 & 0xF6 == 0xF0 && frame_bytes >= ADTS_HEADER_BYTES
-    })
 }
 
 #[cfg(test)]
@@ -107,10 +94,12 @@ mod tests {
             Format::Mpeg
         );
 
-        assert_eq!(sniff(b"\0\0\0\x20ftypM4A "), Format::Unsupported("MP4"));
+        assert_eq!(sniff(b"FORM\0\0\0\0AIFC"), Format::Wav);
+        assert_eq!(sniff(b"FORM\0\0\0\08SVX"), Format::Unsupported("IFF"));
+        assert_eq!(sniff(b"\0\0\0\x20ftypM4A "), Format::Mp4);
         assert_eq!(
             sniff(&[0xFF, 0xF1, 0x50, 0x80, 0x01, 0x1F, 0xFC, 0].repeat(3)),
-            Format::Unsupported("AAC")
+            Format::Adts
         );
 
         assert_eq!(sniff(b"\xFF\xFB\x90\x64"), Format::Mpeg);

@@ -56,7 +56,7 @@ def load(
     Parameters
     ----------
     path : path, bytes or file object
-        An MP3, FLAC, Ogg Vorbis or WAV file.
+        An MP3, AAC, ALAC, FLAC, Vorbis, Opus, WAV or AIFF file.
     sr : int or None
         Sample rate of the result in Hz; ``None`` keeps that of the file.
     mono : bool

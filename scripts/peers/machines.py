@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """Builds one archive in every way that several machines can, and compares the stores.
 
-usage: scripts/peers/machines.py --programs FOLDER [--tracks N] [--bucket FOLDER]
+usage: scripts/peers/machines.py --programs FOLDER [--tracks N] [--bucket FOLDER] [--drivers N]
 
 The ways: `extract`; `plan`, 8 parts in random order with three of them twice, `commit`; Ray with two nodes; Ray with a node
 that is lost and a driver that is killed. Prints a line of JSON for each, and ends with status 1 if any store differs from the
 first one. The Python package needs the module of the build (scripts/python_check.sh), and the environment ray 2.60.
+
+With --drivers N, further stores are built with Ray by drivers that are killed at random moments, until N were killed.
 
 With --bucket, stores are in the S3 bucket whose objects are the files of FOLDER, on a server that the environment names."""
 
@@ -71,10 +73,26 @@ class Ways:
     def on_ray(self, name: str, **options: Any) -> dict[str, Any]:
         return wr.build(self.place(name), **self.inputs, set=self.sets, progress=False, **options)
 
-    def lossy_ray(self, name: str, cluster: Cluster) -> None:
+    def driver(self, name: str, cluster: Cluster) -> subprocess.Popen[bytes]:
         call = f"import wavemill.ray as wr; wr.build({self.place(name)!r}, **{ {k: str(v) for k, v in self.inputs.items()}!r}, "
-        call += f"set={self.sets!r}, address={cluster.address!r})"
-        driver = subprocess.Popen([sys.executable, "-c", call.replace("'1'", "1")], stderr=subprocess.DEVNULL)
+        call += f"set={self.sets!r}, address={cluster.address!r}, wait=120)"
+        return subprocess.Popen([sys.executable, "-c", call.replace("'1'", "1")], stderr=subprocess.DEVNULL)
+
+    def killed_drivers(self, name: str, cluster: Cluster) -> int:
+        """Builds a store by drivers that are killed after up to 12 seconds, and returns their number."""
+        for n_killed in range(100):
+            driver = self.driver(name, cluster)
+            try:
+                driver.wait(random.uniform(0, 12))
+            except subprocess.TimeoutExpired:
+                driver.kill()
+                driver.wait()
+            else:
+                return n_killed
+        raise RuntimeError(f"{name}: not built by 100 drivers")
+
+    def lossy_ray(self, name: str, cluster: Cluster) -> None:
+        driver = self.driver(name, cluster)
         self.wait_for_receipts(name, lambda: driver.poll() is None)
         driver.send_signal(signal.SIGKILL)
         driver.wait()
@@ -99,6 +117,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--programs", required=True, help="folder of the programs")
     parser.add_argument("--tracks", type=int, default=2000)
+    parser.add_argument("--drivers", type=int, default=0, help="number of further drivers to kill")
     parser.add_argument("--bucket", type=Path, help="folder with the objects of a bucket")
     arguments = parser.parse_args()
     random.seed(1)
@@ -128,6 +147,14 @@ def main() -> None:
             print(json.dumps(line), flush=True)
             if found != expected:
                 sys.exit(f"{way}: {sorted(set(found.items()) ^ set(expected.items()))[:4]}")
+        n_killed, n_stores = 0, 0
+        while n_killed < arguments.drivers:
+            store = f"killed-drivers-{n_stores}"
+            n_killed += ways.killed_drivers(store, cluster)
+            n_stores += 1
+            if content(ways.stores / store) != expected:
+                sys.exit(f"{store} differs")
+            print(json.dumps({"drivers_killed": n_killed, "stores": n_stores, "equal": True}), flush=True)
     ray.shutdown()
     cluster.shutdown()
 

@@ -24,7 +24,10 @@ impl Media {
     /// Returns the file extensions of clips, which are compared case-insensitively. All other files are ignored.
     pub const fn extensions(self) -> &'static [&'static str] {
         match self {
-            Self::Audio => &["mp3", "wav", "flac", "ogg", "oga"],
+            Self::Audio => &[
+                "mp3", "wav", "flac", "ogg", "oga", "opus", "m4a", "m4b", "aac", "aif", "aiff",
+                "aifc",
+            ],
             Self::Pictures => &["png", "jpg", "jpeg"],
         }
     }
@@ -33,9 +36,8 @@ impl Media {
     pub const fn unsupported_extensions(self) -> &'static [&'static str] {
         match self {
             Self::Audio => &[
-                "aac", "ac3", "aif", "aifc", "aiff", "alac", "amr", "ape", "au", "caf", "dff",
-                "dsf", "dts", "m4a", "m4b", "m4p", "mka", "mp1", "mp2", "mpc", "opus", "ra", "snd",
-                "spx", "tak", "tta", "voc", "w64", "weba", "wma", "wv",
+                "ac3", "alac", "amr", "ape", "au", "caf", "dff", "dsf", "dts", "m4p", "mka", "mp1",
+                "mp2", "mpc", "ra", "snd", "spx", "tak", "tta", "voc", "w64", "weba", "wma", "wv",
             ],
             Self::Pictures => &[
                 "avif", "bmp", "gif", "heic", "heif", "jp2", "jxl", "tif", "tiff", "webp",

@@ -84,7 +84,7 @@ impl OtherFiles {
         }
     }
 
-    /// Describes the files in formats that wavemill does not decode, such as `10 m4a, 2 wma`; empty without such files.
+    /// Describes the files in formats that wavemill does not decode, such as `10 wma, 2 ape`; empty without such files.
     pub fn format_unsupported(&self) -> String {
         let mut words = Vec::new();
         for ((why, extension), count) in &self.counts {
@@ -148,18 +148,18 @@ mod tests {
     #[test]
     fn paths_are_those_below_the_audio_root() {
         let mut found = OtherFiles::default();
-        for path in ["data/fma/000/a.m4a", "data/b.m4a"] {
+        for path in ["data/fma/000/a.wma", "data/b.wma"] {
             found.add(NoClip::Unsupported, path, 1);
             found.unsupported.insert(path.to_owned());
         }
 
         let below = found.below("data/fma/");
-        assert_eq!(Vec::from_iter(&below.unsupported), ["000/a.m4a"]);
-        let count = &below.counts[&(NoClip::Unsupported, "m4a".to_owned())];
+        assert_eq!(Vec::from_iter(&below.unsupported), ["000/a.wma"]);
+        let count = &below.counts[&(NoClip::Unsupported, "wma".to_owned())];
         assert_eq!(
             Vec::from_iter(&count.examples),
-            ["../../data/b.m4a", "000/a.m4a"]
+            ["../../data/b.wma", "000/a.wma"]
         );
-        assert_eq!(below.format_unsupported(), "2 m4a");
+        assert_eq!(below.format_unsupported(), "2 wma");
     }
 }

@@ -51,7 +51,7 @@ const FILES: [(&str, &str); 14] = [
     ("a/loose.wav", "no_row"),
     ("a/Near.wav", "near_row"),
     (DECOMPOSED, "near_row"),
-    ("a/named.m4a", "unsupported"),
+    ("a/named.ape", "unsupported"),
     ("b/unnamed.WMA", "unsupported"),
     ("a/cover.jpg", "not_audio"),
     ("README", "not_audio"),
@@ -67,7 +67,7 @@ const ROWS: [&str; 7] = [
     "a/unlabelled.wav,",
     "a/near.wav,Rock",
     "a/absent.wav,Rock",
-    "a/named.m4a,Rock",
+    "a/named.ape,Rock",
     "a/bj\u{f6}rk.wav,Jazz",
 ];
 
@@ -120,7 +120,7 @@ fn a_folder_and_its_zip_are_accounted_for() -> Result<(), Failed> {
     let sum = "files found 14 = used 2 + dropped 1 + near_row 2 + no_row 1 + unsupported 2 + not_audio 2 + hidden 4";
     for told in [
         sum,
-        "2 files below the audio root (1 m4a, 1 wma), such as a/named.m4a: wavemill does not decode these formats",
+        "2 files below the audio root (1 ape, 1 wma), such as a/named.ape: wavemill does not decode these formats",
         "1 files below the audio root (1 wav), such as a/loose.wav: no row names these files",
         "2 rows name a file whose name differs in case or in Unicode normalization",
         "a row names a/near.wav, the folder has a/Near.wav",
@@ -168,7 +168,7 @@ fn a_folder_and_its_zip_are_accounted_for() -> Result<(), Failed> {
         "rejects",
         &rejects,
         &vec![serde_json::json!({
-            "clip_key": "a/named.m4a", "stage": "catalog", "reason": "unsupported_codec",
+            "clip_key": "a/named.ape", "stage": "catalog", "reason": "unsupported_codec",
         })],
     )?;
     run(wavemill(["verify", "--store"]).arg(&store)).exits(0)?;
@@ -219,9 +219,9 @@ fn other_formats_in_class_folders_are_rejects() -> Result<(), Failed> {
     for (voice, name) in (0..).zip([
         "jazz/a.wav",
         "rock/a.wav",
-        "rock/b.m4a",
-        "pop/c.opus",
-        "d.aac",
+        "rock/b.ape",
+        "pop/c.mpc",
+        "d.wma",
     ]) {
         put(&folder.join("audio").join(name), &noise(voice))?;
     }
@@ -241,7 +241,7 @@ fn other_formats_in_class_folders_are_rejects() -> Result<(), Failed> {
     run(&mut inputs.extract(&store)).exits(0)?;
     let rejects = "SELECT clip_key AS name, CAST(count(*) AS BIGINT) AS n FROM rejects \
                    WHERE reason = 'unsupported_codec' GROUP BY 1";
-    let wanted = [("pop/c.opus".to_owned(), 1), ("rock/b.m4a".to_owned(), 1)];
+    let wanted = [("pop/c.mpc".to_owned(), 1), ("rock/b.ape".to_owned(), 1)];
     same("rejects", sql_counts(&store, rejects)?, wanted.into())?;
 
     let unsupported =
@@ -254,18 +254,18 @@ fn other_formats_in_class_folders_are_rejects() -> Result<(), Failed> {
     fs::remove_file(folder.join("audio/rock/a.wav"))?;
     run(&mut inputs.extract(&folder.join("none")))
         .exits(2)?
-        .says(&["no clip", "it contains 1 aac, 1 m4a, 1 opus"])
+        .says(&["no clip", "it contains 1 ape, 1 mpc, 1 wma"])
 }
 
 #[apply(trial)]
 fn rows_with_unsupported_formats_are_reported() -> Result<(), Failed> {
     let folder = scratch("found-rows");
-    let inputs = with_rows(&folder, &["a/named.m4a,Rock"])?;
+    let inputs = with_rows(&folder, &["a/named.ape,Rock"])?;
     let store = folder.join("store");
     run(&mut inputs.extract(&store)).exits(2)?.says(&[
         "none of the 1 rows",
-        "a/named.m4a",
-        "a/named.m4a, which exists, but wavemill does not decode m4a",
+        "a/named.ape",
+        "a/named.ape, which exists, but wavemill does not decode ape",
     ])?;
 
     let inputs = with_rows(&folder, &["a/ONE.wav,Rock"])?;

@@ -1,8 +1,9 @@
 //! Builds test files from parts: audio, and data that decoding skips.
 
 use crate::flac::testing::{frame, head};
-use crate::ogg::testing::{self as pages, CONTINUED, LAST, Page};
-use crate::wav::testing::{chunk, fmt};
+use crate::mp4::testing::{TestTrack, mp4_box};
+use crate::ogg::testing::{self as pages, CONTINUED, FIRST, LAST, Page};
+use crate::wav::testing::{big_chunk, chunk, comm, fmt, ssnd};
 
 /// A part of a test file.
 #[derive(Clone, Debug)]
@@ -16,10 +17,14 @@ pub(crate) struct Part {
 pub(crate) type MakeFile = fn(usize) -> Vec<Part>;
 
 /// Names of the test files and functions that create them.
-pub(crate) const FORMATS: [(&str, MakeFile); 5] = [
+pub(crate) const FORMATS: [(&str, MakeFile); 9] = [
     ("MP3", mp3),
     ("WAV", wav),
+    ("AIFF", aiff),
     ("FLAC", flac),
+    ("MP4", mp4),
+    ("ADTS", adts),
+    ("Ogg Opus", opus),
     ("Ogg Vorbis", vorbis),
     ("two links of Ogg Vorbis", two_links),
 ];
@@ -85,13 +90,13 @@ const MP3_HEADER: [u8; 4] = [0xFF, 0xFB, 0x50, 0xC4];
 
 /// Writes numbers bit by bit, most significant bit first.
 #[derive(Default)]
-struct BitWriter {
-    bytes: Vec<u8>,
+pub(crate) struct BitWriter {
+    pub bytes: Vec<u8>,
     n_bits: usize,
 }
 
 impl BitWriter {
-    fn write(&mut self, value: u32, n_bits: u32) {
+    pub(crate) fn write(&mut self, value: u32, n_bits: u32) {
         for bit in (0..n_bits).rev() {
             if self.n_bits.is_multiple_of(8) {
                 self.bytes.push(0);
@@ -214,6 +219,95 @@ fn wav(n_tag_bytes: usize) -> Vec<Part> {
         other(chunk(b"LIST", &list)),
         audio(data),
     ]
+}
+
+fn aiff(n_tag_bytes: usize) -> Vec<Part> {
+    // The `SSND` chunk announces 500 samples more than it contains.
+    let mut sound = ssnd(&saw(9_500));
+    sound[4..8].copy_from_slice(&20_008_u32.to_be_bytes());
+
+    vec![
+        audio(b"FORM\0\0\0\0AIFC".to_vec()),
+        other(big_chunk(b"NAME", &text(n_tag_bytes))),
+        other(comm(b"twos", 1, 16)),
+        other(big_chunk(b"ANNO", &text(n_tag_bytes))),
+        audio(sound),
+    ]
+}
+
+fn mp4(n_tag_bytes: usize) -> Vec<Part> {
+    let samples: Vec<i16> = (0..9_500)
+        .map(|at| (at * 331 % 20_000 - 10_000) as i16)
+        .collect();
+    let [index, packets] = TestTrack::alac(&samples).parts();
+    vec![
+        other(id3v2(n_tag_bytes)),
+        audio(index),
+        audio(packets),
+        other(mp4_box(b"free", &text(n_tag_bytes))),
+        other(id3v1()),
+    ]
+}
+
+/// Returns silent frames of AAC with different gains, at 44.1 kHz in mono.
+fn aac_frames(numbers: std::ops::Range<u8>) -> Vec<u8> {
+    let frame = |number: u8| {
+        let mut bits = BitWriter::default();
+        // One channel with a gain, without bands and tools; the end.
+        bits.write(0, 3 + 4);
+        bits.write(u32::from(number), 8);
+        bits.write(0, 1 + 2 + 1 + 6 + 1 + 3);
+        bits.write(7, 3);
+        let header = [0xFF, 0xF1, 0x50, 0x40, 1, 0x7F, 0xFC];
+        [&header[..], &bits.bytes].concat()
+    };
+    numbers.flat_map(frame).collect()
+}
+
+fn adts(n_tag_bytes: usize) -> Vec<Part> {
+    vec![
+        other(id3v2(n_tag_bytes)),
+        audio(aac_frames(0..80)),
+        other(text(333)),
+        audio(aac_frames(81..160)),
+        other(ape(n_tag_bytes)),
+        other(id3v1()),
+    ]
+}
+
+/// Returns pages of noise in Opus, with a comment of `n_tag_bytes` bytes.
+fn opus(n_tag_bytes: usize) -> Vec<Part> {
+    let head = b"OpusHead\x01\x01\x38\x01\x44\xAC\0\0\0\0\0";
+    let tags = [b"OpusTags".to_vec(), text(n_tag_bytes)].concat();
+    let mut pages = vec![
+        pages::packet_page(FIRST, 0, 0, &[head]),
+        pages::packet_page(0, 0, 1, &[b"OpusTags"]),
+    ];
+    // A long comment does not fit on one page.
+    if tags.len() < 60_000 {
+        pages[1].packets = vec![tags];
+    }
+
+    let mut state = 1_u32;
+    for number in 0..10_u32 {
+        let packets: Vec<Vec<u8>> = (0..3)
+            .map(|_| {
+                let mut packet = vec![0xF8];
+                for _ in 0..60 {
+                    state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    packet.push((state >> 24) as u8);
+                }
+                packet
+            })
+            .collect();
+        let packets: Vec<&[u8]> = packets.iter().map(Vec::as_slice).collect();
+        let granule = i64::from(number + 1) * 3 * 960;
+        let flags = if number == 9 { LAST } else { 0 };
+        pages.push(pages::packet_page(flags, granule, number + 2, &packets));
+    }
+    let mut parts = vec![other(id3v2(n_tag_bytes))];
+    parts.extend(parts_of(&pages));
+    parts
 }
 
 /// Returns a FLAC metadata block.

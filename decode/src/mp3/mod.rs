@@ -293,6 +293,16 @@ pub(super) fn behind_tags(file: &[u8]) -> usize {
     tags::skip(file, 0)
 }
 
+/// Returns the offset of the end of the tags that start at `at`, or `at` if there are none.
+pub(super) fn skip_tags(file: &[u8], at: usize) -> usize {
+    tags::skip(file, at)
+}
+
+/// Reports whether a tag starts at the beginning of `bytes`.
+pub(super) fn begins_with_tag(bytes: &[u8]) -> bool {
+    tags::tag_bytes(bytes).is_some()
+}
+
 /// Returns the reject for an MP3 file without audio frames.
 fn no_stream(file: &[u8], survey: &Survey) -> Reject {
     if survey.info.is_some() {

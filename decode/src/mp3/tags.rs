@@ -23,7 +23,8 @@ pub(super) fn skip(bytes: &[u8], mut at: usize) -> usize {
     at
 }
 
-fn tag_bytes(bytes: &[u8]) -> Option<usize> {
+/// Returns the size of the tag at the start of `bytes`; `None` if there is no tag.
+pub(super) fn tag_bytes(bytes: &[u8]) -> Option<usize> {
     id3v2_bytes(bytes)
         .or_else(|| ape_bytes(bytes))
         .or_else(|| id3v1_bytes(bytes))

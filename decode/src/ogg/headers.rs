@@ -1,26 +1,27 @@
-//! Classifies Vorbis packets and parses the identification header (Vorbis I §4.2).
+//! Classifies packets and parses the identification headers of Vorbis (Vorbis I §4.2) and Opus.
 
 use wavemill_schemas::reject::{Reason, Reject};
 
 use super::super::reject;
+use super::opus::{self, OpusHead};
 
 /// Length of a Vorbis identification header in bytes.
 pub(super) const IDENT_BYTES: usize = 30;
 /// Allowed block sizes as powers of two: 64 to 8192 samples (Vorbis I §4.2.2).
 const BLOCK_EXPONENTS: std::ops::RangeInclusive<u8> = 6..=13;
 
-/// Kind of a Vorbis packet according to its first bytes.
+/// Kind of a packet according to its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PacketKind {
     /// The identification header.
     Ident,
     /// The comment header.
     Comment,
-    /// The set-up header.
+    /// The set-up header, which Opus does not have.
     Setup,
-    /// Audio, recognized by the packet's first bit.
+    /// Audio, which in Vorbis is recognized by the packet's first bit.
     Audio,
-    /// Not a valid Vorbis packet.
+    /// Not a valid packet.
     Other,
 }
 
@@ -33,6 +34,75 @@ impl PacketKind {
             [5, b'v', b'o', b'r', b'b', b'i', b's', ..] => Self::Setup,
             [first, ..] if first & 1 == 0 => Self::Audio,
             _ => Self::Other,
+        }
+    }
+}
+
+/// The identification header of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Head {
+    Vorbis(Ident),
+    Opus(OpusHead),
+}
+
+impl Head {
+    /// Parses an identification header; `None` if the packet is not one.
+    ///
+    /// # Errors
+    /// A [`Reject`] if the header is broken or not supported.
+    pub(super) fn parse(packet: &[u8]) -> Option<Result<Self, Reject>> {
+        if packet.starts_with(b"OpusHead") {
+            return Some(OpusHead::parse(packet).map(Self::Opus));
+        }
+        let is_vorbis = PacketKind::from_bytes(packet) == PacketKind::Ident;
+        is_vorbis.then(|| Ident::parse(packet).map(Self::Vorbis))
+    }
+
+    /// Returns the kind of a packet in a stream with this header.
+    pub(super) fn kind(&self, packet: &[u8]) -> PacketKind {
+        match self {
+            Self::Vorbis(_) => PacketKind::from_bytes(packet),
+            Self::Opus(_) if packet.starts_with(b"OpusHead") => PacketKind::Ident,
+            Self::Opus(_) if packet.starts_with(b"OpusTags") => PacketKind::Comment,
+            Self::Opus(_) if packet.is_empty() => PacketKind::Other,
+            Self::Opus(_) => PacketKind::Audio,
+        }
+    }
+
+    pub(super) fn n_channels(&self) -> u8 {
+        match self {
+            Self::Vorbis(ident) => ident.n_channels,
+            Self::Opus(head) => head.n_channels,
+        }
+    }
+
+    pub(super) fn rate_hz(&self) -> u32 {
+        match self {
+            Self::Vorbis(ident) => ident.rate_hz,
+            Self::Opus(_) => opus::RATE_HZ,
+        }
+    }
+
+    /// Returns the maximum number of samples that one packet adds.
+    pub(super) fn packet_samples_max(&self) -> u64 {
+        match self {
+            Self::Vorbis(ident) => ident.packet_samples_max(),
+            Self::Opus(_) => opus::PACKET_SAMPLES_MAX,
+        }
+    }
+
+    /// Returns the number of samples before the first sample of the recording.
+    pub(super) fn pre_skip(&self) -> u64 {
+        match self {
+            Self::Vorbis(_) => 0,
+            Self::Opus(head) => head.pre_skip,
+        }
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Vorbis(ident) => &ident.bytes,
+            Self::Opus(head) => &head.bytes,
         }
     }
 }

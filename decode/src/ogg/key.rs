@@ -1,4 +1,4 @@
-//! Computes the [decode key](super::super::key) of Ogg Vorbis from the data that the walk passes to the decoder.
+//! Computes the [decode key](super::super::key) of an Ogg file from the data that the walk passes to the decoder.
 //!
 //! Comments are not passed to the decoder, and holes are described by numbers of pages, so a longer comment, which
 //! moves all pages, does not change the key. There is one exception: the amount of audio that may be missing is limited
@@ -7,8 +7,8 @@
 
 use super::super::InputFacts;
 use super::super::key::KeyHasher;
-use super::blocks::{Blocks, PacketLength};
-use super::headers::{Ident, PacketKind};
+use super::blocks::{Blocks, Lengths, PacketLength};
+use super::headers::{Head, Ident, PacketKind};
 use super::setup::Setup;
 use super::walk::{AudioPage, Tail};
 
@@ -25,8 +25,9 @@ pub(super) struct WalkKey {
 /// Checks that the pages of an Ogg link follow one another in time without gaps.
 #[derive(Clone, Debug, Default)]
 struct LinkTime {
-    /// Block sizes of the link; `None` until a valid set-up header has been read.
-    blocks: Option<Blocks>,
+    head: Option<Head>,
+    /// Lengths of the link's packets; `None` until a valid set-up header has been read.
+    lengths: Option<Lengths>,
     /// Number of the sample after the link's last page; `None` before the first page.
     end: Option<u64>,
 }
@@ -41,21 +42,25 @@ impl WalkKey {
     }
 
     /// Starts a link of the Ogg file.
-    pub(super) fn begin(&mut self, ident: &Ident) {
+    pub(super) fn begin(&mut self, head: &Head) {
         self.key.item("link", &[]);
-        self.key.bytes(&ident.bytes);
-        self.time = LinkTime::default();
+        self.key.bytes(head.bytes());
+        self.time = LinkTime {
+            head: Some(*head),
+            lengths: matches!(head, Head::Opus(_)).then_some(Lengths::Opus),
+            end: None,
+        };
     }
 
     /// Adds the set-up header of a link to the key. `setup` is `None` if the header is not valid.
     pub(super) fn setup(&mut self, ident: &Ident, packet: &[u8], setup: Option<&Setup>) {
         self.key.item("setup", &[]);
         self.key.bytes(packet);
-        self.time.blocks = setup.map(|setup| Blocks::new(ident, setup.modes));
+        self.time.lengths = setup.map(|setup| Lengths::Vorbis(Blocks::new(ident, setup.modes)));
     }
 
     /// Adds a page with audio to the key. The audio's hash covers the packets themselves, except packets that are not
-    /// Vorbis: decoding only uses the length of these.
+    /// valid: decoding only uses the length of these.
     pub(super) fn audio(&mut self, page: &AudioPage) {
         self.key.item("page", &[u64::from(page.is_last)]);
         self.key.item("granule", page.granule.as_slice());
@@ -65,7 +70,8 @@ impl WalkKey {
                 .item("hole", &[hole.n_pages, hole.bytes as u64, has_torn_packet]);
         }
         for packet in page.packets {
-            let is_audio = PacketKind::from_bytes(packet) == PacketKind::Audio;
+            let kind = self.time.head.map(|head| head.kind(packet));
+            let is_audio = kind == Some(PacketKind::Audio);
             self.key
                 .item("packet", &[packet.len() as u64, u64::from(is_audio)]);
         }
@@ -113,13 +119,13 @@ impl LinkTime {
     /// Adds the next page of a link. Returns `true` if no audio is missing before or on the page, by the criteria that
     /// decoding uses. After the first `false`, further results are meaningless.
     fn goes_on_with(&mut self, page: &AudioPage) -> bool {
-        let Some(blocks) = &mut self.blocks else {
+        let Some(lengths) = &mut self.lengths else {
             return false;
         };
 
         let mut samples = 0;
         for packet in page.packets {
-            match blocks.next(packet) {
+            match lengths.next(packet) {
                 PacketLength::Samples(n_samples) => samples += n_samples,
                 PacketLength::First | PacketLength::NoAudio => {}
                 PacketLength::Broken => return false,

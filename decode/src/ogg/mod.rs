@@ -1,9 +1,9 @@
-//! Decodes Ogg Vorbis with symphonia's Vorbis decoder and accounts for every lost sample.
+//! Decodes Vorbis with symphonia's decoder and Opus with ropus, both in Ogg, and accounts for every lost sample.
 //!
 //! symphonia's demuxer is not used: it stops at the end of the first of several chained streams, silently skips missing
 //! and damaged pages, trusts every granule, and panics on some granules. Instead, this module finds the pages one by
 //! one ([`pages`]), assembles packets from them ([`packets`]) and compares these with their granules ([`granules`]).
-//! Headers are read and checked completely before symphonia receives them ([`setup`]), because some make its codec
+//! Headers of Vorbis are read and checked completely before symphonia receives them ([`setup`]), because some make its codec
 //! panic, and others make it allocate gigabytes.
 //!
 //! A hole is a page that is damaged, or missing according to its number. If the granule after the hole states its
@@ -15,6 +15,7 @@ mod books;
 mod granules;
 mod headers;
 mod key;
+mod opus;
 mod packets;
 mod pages;
 mod run;
@@ -27,8 +28,11 @@ mod walk;
 
 use wavemill_schemas::reject::Reject;
 
-use self::headers::Ident;
-use self::run::VorbisDecoder;
+use self::headers::Head;
+pub(super) use self::opus::{
+    PACKET_SAMPLES_MAX as OPUS_PACKET_SAMPLES_MAX, packet_samples as opus_packet_samples,
+};
+use self::run::OggDecoder;
 use self::setup::Setup;
 use self::walk::{AudioPage, Tail, Visitor, Walk};
 use super::output::Output;
@@ -37,7 +41,7 @@ use super::{DecodeReport, InputFacts, Pcm};
 /// Decodes an Ogg file into `out`, which is emptied first. `audio_blake3` covers all audio packets of all links.
 ///
 /// # Errors
-/// A [`Reject`] if the file contains no Vorbis, or its headers are broken or exceed a limit.
+/// A [`Reject`] if the file contains neither Vorbis nor Opus, or its headers are broken or exceed a limit.
 pub(super) fn decode(
     file: &[u8],
     output: &mut Output,
@@ -61,7 +65,7 @@ fn decode_links(
     output: &mut Output,
     out: &mut Pcm,
 ) -> Result<(DecodeReport, InputFacts), Reject> {
-    let decoder = VorbisDecoder::new(file.len(), output, out);
+    let decoder = OggDecoder::new(file.len(), output, out);
     let walked = Walk::new(decoder).run(file)?;
     let facts = walked.facts(file);
     let report = DecodeReport {
@@ -83,7 +87,7 @@ pub(super) fn facts(file: &[u8]) -> InputFacts {
 struct HashOnly;
 
 impl Visitor for HashOnly {
-    fn begin(&mut self, _: &Ident) -> Result<(), Reject> {
+    fn begin(&mut self, _: &Head) -> Result<(), Reject> {
         Ok(())
     }
 

@@ -1,4 +1,6 @@
-//! Passes Vorbis packets through symphonia's decoder to the sink and accounts for every lost sample.
+//! Passes packets of Vorbis and Opus through their decoders to the sink and accounts for every lost sample.
+
+use std::ops::Range;
 
 use symphonia::core::codecs::audio::AudioCodecParameters;
 use symphonia::core::codecs::audio::well_known::CODEC_ID_VORBIS;
@@ -9,9 +11,10 @@ use super::super::codec::Codec;
 use super::super::loss::Loss;
 use super::super::output::{Output, Sink};
 use super::super::{CHANNELS_MAX, Pcm, reject};
-use super::blocks::{Blocks, PacketLength};
+use super::blocks::{Blocks, Lengths, PacketLength};
 use super::granules::{Density, Gap, Granules, LossBudget, PageTime};
-use super::headers::Ident;
+use super::headers::{Head, Ident};
+use super::opus::OpusHead;
 use super::packets::Hole;
 use super::setup::Setup;
 use super::walk::{AudioPage, Tail, Visitor};
@@ -25,8 +28,8 @@ const CODEC_BYTES: u64 = 1 << 20;
 /// Maximum number of samples that any Vorbis packet adds: half of the longest block.
 const ORPHAN_PACKET_SAMPLES_MAX: u64 = 4_096;
 
-/// Decoder of one Ogg Vorbis file.
-pub(super) struct VorbisDecoder<'a> {
+/// Decoder of one Ogg file.
+pub(super) struct OggDecoder<'a> {
     /// Output stage and buffer of the file, until the first link that can be decoded determines the sample rate.
     unopened: Option<(&'a mut Output, &'a mut Pcm)>,
     sink: Option<OpenSink<'a>>,
@@ -49,7 +52,7 @@ struct OpenSink<'a> {
     rate_hz: u32,
 }
 
-/// symphonia's decoder of a link, and the headers from which it was created.
+/// Decoder of a link, and the headers from which it was created.
 struct LinkCodec {
     headers: Vec<u8>,
     codec: Codec,
@@ -57,9 +60,11 @@ struct LinkCodec {
 
 /// The current link of the Ogg file.
 struct Link {
-    ident: Ident,
-    /// Block sizes of the link; `None` until the set-up header has been read.
-    blocks: Option<Blocks>,
+    head: Head,
+    /// Lengths of the link's packets; `None` until the set-up header has been read.
+    lengths: Option<Lengths>,
+    /// Number of samples that still precede the recording.
+    skip: u64,
     /// Whether the link is decoded. If not, its audio counts as lost.
     is_heard: bool,
     granules: Granules,
@@ -99,12 +104,13 @@ struct EarlyLinks {
 }
 
 impl Link {
-    fn new(ident: &Ident) -> Self {
+    fn new(head: &Head) -> Self {
         Self {
-            ident: *ident,
-            blocks: None,
+            head: *head,
+            lengths: None,
+            skip: head.pre_skip(),
             is_heard: false,
-            granules: Granules::new(ident.packet_samples_max()),
+            granules: Granules::new(head.packet_samples_max()),
             n_pages: 0,
             before: None,
             unmeasured: UnmeasuredLink::default(),
@@ -113,7 +119,7 @@ impl Link {
 
     /// Returns the sample rate of the link in Hz, clamped to the range that decoders support.
     fn credible_rate_hz(&self) -> u32 {
-        self.ident.rate_hz.clamp(MIN_HZ, MAX_FROM_HZ)
+        self.head.rate_hz().clamp(MIN_HZ, MAX_FROM_HZ)
     }
 
     fn seconds(&self, samples: u64) -> f64 {
@@ -121,7 +127,7 @@ impl Link {
     }
 }
 
-impl<'a> VorbisDecoder<'a> {
+impl<'a> OggDecoder<'a> {
     pub(super) fn new(file_bytes: usize, output: &'a mut Output, out: &'a mut Pcm) -> Self {
         Self {
             unopened: Some((output, out)),
@@ -239,18 +245,18 @@ impl<'a> VorbisDecoder<'a> {
     }
 
     /// Decodes a page of a link that can be decoded.
-    fn heard_page(&mut self, link: &mut Link, page: &AudioPage, mut blocks: Blocks) {
+    fn heard_page(&mut self, link: &mut Link, page: &AudioPage, mut lengths: Lengths) {
         // If page numbers jump but the granule continues without a jump, nothing is missing.
-        let time_goes_on = link.granules.fits(page.granule, blocks.sum(page.packets));
+        let time_goes_on = link.granules.fits(page.granule, lengths.sum(page.packets));
         let hole = page
             .hole
             .filter(|hole| hole.has_torn_packet || !time_goes_on);
         if hole.is_some() {
-            blocks.restart();
+            lengths.restart();
         }
 
         // Sum the samples again, because the first packet after a hole adds none.
-        let samples = blocks.sum(page.packets);
+        let samples = lengths.sum(page.packets);
         // Update the budget before judging the page: until some audio has been decoded, the budget accepts no loss.
         self.heard.add(samples, page.packets);
         self.room.measure(&self.heard);
@@ -274,21 +280,24 @@ impl<'a> VorbisDecoder<'a> {
             if self.is_full() {
                 break;
             }
-            match blocks.next(packet) {
+            match lengths.next(packet) {
                 PacketLength::Samples(samples) => {
                     let n_kept = samples.min(samples_left);
                     samples_left -= n_kept;
-                    self.packet(link, packet, samples, n_kept, page.offset);
+                    let n_skipped = link.skip.min(n_kept);
+                    link.skip -= n_skipped;
+                    let kept = n_skipped as usize..n_kept as usize;
+                    self.packet(link, packet, samples, kept, page.offset);
                 }
                 // The first packet adds no samples, but decode it nevertheless, because the next one overlaps with it.
-                PacketLength::First => self.packet(link, packet, 0, 0, page.offset),
+                PacketLength::First => self.packet(link, packet, 0, 0..0, page.offset),
                 PacketLength::NoAudio => {}
                 PacketLength::Broken => self.broken_packet(link, verdict.gap, page.offset),
             }
         }
 
-        // Store `blocks`, which is a copy, because the next page continues after its last block.
-        link.blocks = Some(blocks);
+        // Store `lengths`, which is a copy, because the next page continues after its last block.
+        link.lengths = Some(lengths);
     }
 
     /// Accounts for the audio that is missing before a page.
@@ -299,6 +308,10 @@ impl<'a> VorbisDecoder<'a> {
         match gap {
             Gap::None => {}
             Gap::Silent(samples) => {
+                // The first samples of a link may precede the recording.
+                let n_skipped = link.skip.min(samples);
+                link.skip -= n_skipped;
+                let samples = samples - n_skipped;
                 let seconds = link.seconds(samples);
                 let wanted_s = self.wanted_s(seconds);
                 self.loss.add_silenced(Some(offset), wanted_s);
@@ -324,7 +337,7 @@ impl<'a> VorbisDecoder<'a> {
     /// Accounts for a hole of unknown length, for which the output contains no silence. The loss is estimated from the
     /// hole's bytes or pages and is at least one packet.
     fn estimate(&mut self, link: &Link, bytes: usize, n_pages: u64, offset: usize) {
-        let most = link.ident.packet_samples_max();
+        let most = link.head.packet_samples_max();
 
         let by_length = self
             .heard
@@ -337,14 +350,20 @@ impl<'a> VorbisDecoder<'a> {
         self.loss.add_missing(Some(offset), seconds);
     }
 
-    /// Decodes a packet of `samples` samples and outputs the first `n_kept` of them.
-    fn packet(&mut self, link: &Link, packet: &[u8], samples: u64, n_kept: u64, offset: usize) {
+    /// Decodes a packet of `samples` samples and outputs those of the range `kept`.
+    fn packet(
+        &mut self,
+        link: &Link,
+        packet: &[u8],
+        samples: u64,
+        kept: Range<usize>,
+        offset: usize,
+    ) {
         let (Some(LinkCodec { codec, .. }), Some(open)) = (&mut self.codec, &mut self.sink) else {
             return;
         };
 
-        let kept = ..n_kept as usize;
-        let n_wanted = open.sink.n_wanted(n_kept);
+        let n_wanted = open.sink.n_wanted(kept.len() as u64);
         let decoded = codec.decode(packet);
         let is_broken = decoded.is_none();
         let is_audio = match decoded {
@@ -352,9 +371,9 @@ impl<'a> VorbisDecoder<'a> {
             // time.
             Some([left, right @ ..]) if left.len() as u64 == samples => open
                 .sink
-                .push(&left[kept], right.first().map(|right| &right[kept])),
+                .push(&left[kept.clone()], right.first().map(|right| &right[kept])),
             _ => {
-                open.sink.push_silence(n_kept as usize);
+                open.sink.push_silence(kept.len());
                 false
             }
         };
@@ -368,7 +387,7 @@ impl<'a> VorbisDecoder<'a> {
         }
     }
 
-    /// Resets symphonia's decoder, so that nothing overlaps with the next packet.
+    /// Resets the decoder, so that nothing overlaps with the next packet.
     fn restart_codec(&mut self) {
         if let Some(LinkCodec { codec, .. }) = &mut self.codec {
             codec.reset();
@@ -386,16 +405,16 @@ impl<'a> VorbisDecoder<'a> {
 
     /// Accounts for a page of a link that is not decoded because its rate differs or its headers are missing.
     fn lost_page(&mut self, link: &mut Link, page: &AudioPage) {
-        let Some(blocks) = &mut link.blocks else {
+        let Some(lengths) = &mut link.lengths else {
             link.unmeasured.n_packets += page.packets.len() as u64;
             link.unmeasured.last_granule = page.granule.unwrap_or(link.unmeasured.last_granule);
             return;
         };
 
         // Track the time nevertheless, so that the silence in the output is as long as the audio was.
-        let samples = blocks.sum(page.packets);
+        let samples = lengths.sum(page.packets);
         for packet in page.packets {
-            blocks.next(packet);
+            lengths.next(packet);
         }
 
         let time = PageTime {
@@ -460,7 +479,7 @@ impl<'a> VorbisDecoder<'a> {
             self.estimate(link, tail.bytes, 0, tail.offset);
         } else if let Some(packet) = tail.unfinished
             && let Some(PacketLength::Samples(samples)) =
-                link.blocks.as_mut().map(|blocks| blocks.next(packet))
+                link.lengths.as_mut().map(|lengths| lengths.next(packet))
         {
             let seconds = link.seconds(samples);
             let wanted_s = self.wanted_s(seconds);
@@ -474,7 +493,7 @@ impl<'a> VorbisDecoder<'a> {
             n_packets,
             last_granule,
         } = link.unmeasured;
-        let most = link.ident.packet_samples_max();
+        let most = link.head.packet_samples_max();
 
         let is_held = last_granule <= n_packets.saturating_mul(most);
         let samples = if is_held {
@@ -495,14 +514,16 @@ impl<'a> VorbisDecoder<'a> {
         self.lose(link, samples, offset);
     }
 
-    /// Reads a link's set-up header and prepares the link for decoding.
+    /// Prepares a link of Vorbis for decoding according to its set-up header.
     fn set_up(
         &mut self,
         link: &mut Link,
         packet: &[u8],
         setup: Result<Setup, Reject>,
     ) -> Result<(), Reject> {
-        let ident = link.ident;
+        let Head::Vorbis(ident) = link.head else {
+            return Ok(());
+        };
         let setup = match setup {
             Ok(setup) => setup,
             // A header over a limit rejects the whole clip as `too_large`. With a broken header, only the link is lost.
@@ -512,14 +533,8 @@ impl<'a> VorbisDecoder<'a> {
                 return Ok(());
             }
         };
-        link.blocks = Some(Blocks::new(&ident, setup.modes));
-
-        // A clip has one sample rate, so a link with another rate is not decoded and counts as lost.
-        let has_other_rate = self
-            .sink
-            .as_ref()
-            .is_some_and(|open| open.rate_hz != ident.rate_hz);
-        if has_other_rate {
+        link.lengths = Some(Lengths::Vorbis(Blocks::new(&ident, setup.modes)));
+        if self.has_other_rate(link) {
             return Ok(());
         }
 
@@ -536,6 +551,29 @@ impl<'a> VorbisDecoder<'a> {
         Ok(())
     }
 
+    /// Prepares a link of Opus for decoding, which needs no further header.
+    fn set_up_opus(&mut self, link: &mut Link, head: &OpusHead) -> Result<(), Reject> {
+        link.lengths = Some(Lengths::Opus);
+        if self.has_other_rate(link) {
+            return Ok(());
+        }
+        self.codec = Some(LinkCodec {
+            headers: head.bytes.to_vec(),
+            codec: Codec::opus(head.n_channels, head.gain),
+        });
+        self.open(link.head.rate_hz())?;
+        link.is_heard = true;
+        Ok(())
+    }
+
+    /// Reports whether a link has another rate than the clip. Such a link is not decoded and counts as lost.
+    fn has_other_rate(&self, link: &Link) -> bool {
+        let rate_hz = link.head.rate_hz();
+        self.sink
+            .as_ref()
+            .is_some_and(|open| open.rate_hz != rate_hz)
+    }
+
     fn audio_page(&mut self, link: &mut Link, page: &AudioPage) {
         // Count pages after the end of the output too: `end_link` compares the count with the number of pages missing
         // before the first one.
@@ -548,8 +586,8 @@ impl<'a> VorbisDecoder<'a> {
             self.room_at_end.get_or_insert(self.room);
         }
 
-        match (link.is_heard, link.blocks) {
-            (true, Some(blocks)) => self.heard_page(link, page, blocks),
+        match (link.is_heard, link.lengths) {
+            (true, Some(lengths)) => self.heard_page(link, page, lengths),
             _ => self.lost_page(link, page),
         }
     }
@@ -566,7 +604,7 @@ impl<'a> VorbisDecoder<'a> {
             return;
         }
 
-        if link.is_heard || link.blocks.is_some() {
+        if link.is_heard || link.lengths.is_some() {
             self.lost_tail(link, tail);
         } else {
             self.lose_unmeasured(link, tail.offset);
@@ -575,17 +613,21 @@ impl<'a> VorbisDecoder<'a> {
 }
 
 // The methods above borrow the link and the decoder separately, so it is taken out of `link` while they run.
-impl Visitor for VorbisDecoder<'_> {
-    fn begin(&mut self, ident: &Ident) -> Result<(), Reject> {
+impl Visitor for OggDecoder<'_> {
+    fn begin(&mut self, head: &Head) -> Result<(), Reject> {
         // Check the channels of every link, decoded or not, because the limit applies to the whole file.
-        let n_channels = usize::from(ident.n_channels);
+        let n_channels = usize::from(head.n_channels());
         if n_channels > CHANNELS_MAX {
             return Err(reject(
                 Reason::TooLarge,
                 format!("{n_channels} channels, at most {CHANNELS_MAX}"),
             ));
         }
-        self.link = Some(Link::new(ident));
+        let mut link = Link::new(head);
+        if let Head::Opus(head) = head {
+            self.set_up_opus(&mut link, head)?;
+        }
+        self.link = Some(link);
         Ok(())
     }
 
@@ -655,7 +697,7 @@ mod tests {
         let mut out = Pcm::default();
         let file = links.concat();
 
-        let mut decoder = VorbisDecoder::new(file.len(), &mut output, &mut out);
+        let mut decoder = OggDecoder::new(file.len(), &mut output, &mut out);
         decoder.books_bytes_left = 3 * CODEC_BYTES + CODEC_BYTES / 2;
         Walk::new(decoder).run(&file)?.visitor.finish()?;
         Ok(out.n_samples)

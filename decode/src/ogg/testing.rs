@@ -1,6 +1,6 @@
 //! Writes Ogg pages and Vorbis headers for tests.
 
-use super::blocks::Blocks;
+use super::blocks::{Blocks, Lengths};
 use super::headers::{IDENT_BYTES, Ident};
 use super::pages::{Pages, checksum};
 use super::setup;
@@ -93,14 +93,14 @@ pub(crate) fn tone(comment: &[u8], n_packets: usize) -> Vec<Page> {
 
     let parsed = Ident::parse(ident).unwrap();
     let modes = setup::parse(setup, &parsed).unwrap().modes;
-    let mut blocks = Blocks::new(&parsed, modes);
+    let mut lengths = Lengths::Vorbis(Blocks::new(&parsed, modes));
 
     let mut granule = 0;
     for packets in audio.chunks(n_packets) {
         let packets: Vec<&[u8]> = packets.iter().map(Vec::as_slice).collect();
-        granule += blocks.sum(&packets);
+        granule += lengths.sum(&packets);
         for packet in &packets {
-            blocks.next(packet);
+            lengths.next(packet);
         }
 
         // Trim the last block to the end of the tone.

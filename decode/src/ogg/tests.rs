@@ -272,12 +272,12 @@ fn rejects_name_the_codec_of_streams_that_are_not_decoded() {
         packet_page(0, 0, 1, &[&[0x84, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0]]),
         packet_page(LAST, 1_152, 2, &[&frame(0), &frame(1)]),
     ];
-    let opus = packet_page(FIRST, 0, 0, &[b"OpusHead\x01\x02"]);
+    let speex = packet_page(FIRST, 0, 0, &[b"Speex   1.2"]);
     let video = packet_page(FIRST, 0, 0, &[b"\x80theora......"]);
 
     for (file, detail) in [
         (bytes(&flac), "FLAC in Ogg is not decoded"),
-        (bytes(&[opus]), "Opus in Ogg is not decoded"),
+        (bytes(&[speex]), "Speex in Ogg is not decoded"),
         (bytes(&[video]), "no audio track of a known codec"),
     ] {
         let reject = decode(&file).unwrap_err();
@@ -668,12 +668,12 @@ fn loss_of_a_link_without_headers_is_limited_by_file_size() {
 #[test]
 fn chained_stream_of_another_codec_is_lost_and_hashed() {
     let alone = bytes(&stream(3));
-    let mut opus = stream(3);
-    for page in &mut opus {
+    let mut speex = stream(3);
+    for page in &mut speex {
         page.serial = 9;
     }
-    opus[0].packets = vec![b"OpusHead".to_vec()];
-    let chained = [alone.clone(), bytes(&opus)].concat();
+    speex[0].packets = vec![b"Speex   ".to_vec()];
+    let chained = [alone.clone(), bytes(&speex)].concat();
 
     let (n_samples, n_lost) = decode(&chained).unwrap();
     assert_eq!(n_samples, 29 * PACKET_SAMPLES);
@@ -700,4 +700,94 @@ fn link_with_unsupported_rate_adds_no_long_loss() {
         "{n_lost} lost, {expected} are"
     );
     assert!(n_samples <= 29 * PACKET_SAMPLES + expected as usize + 1);
+}
+
+/// Returns the pages of a stream of Opus with three packets of 20 ms per page.
+fn opus_stream(n_pages: u32, pre_skip: u8, gain: i8) -> Vec<Page> {
+    let mut head = b"OpusHead\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
+    head[10] = pre_skip;
+    head[17] = gain as u8;
+    let mut pages = vec![
+        packet_page(FIRST, 0, 0, &[&head]),
+        packet_page(0, 0, 1, &[b"OpusTags"]),
+    ];
+    for number in 0..n_pages {
+        let packet = |at: u32| [&[0xF8][..], &(number * 97 + at).to_be_bytes().repeat(15)].concat();
+        let packets = [packet(0), packet(1), packet(2)];
+        let packets = [&packets[0][..], &packets[1], &packets[2]];
+        let granule = i64::from(number + 1) * OPUS_PAGE_SAMPLES as i64;
+        pages.push(packet_page(0, granule, number + 2, &packets));
+    }
+    pages
+}
+
+/// Number of samples on a page of the test streams of Opus.
+const OPUS_PAGE_SAMPLES: usize = 3 * 960;
+
+/// Returns the samples at 48 kHz and the number of lost samples.
+fn decode_opus(pages: &[Page]) -> (Vec<f32>, usize) {
+    let args = DecodeArgs {
+        sample_rate_hz: 48_000,
+        duration_s: None,
+        min_duration_s: 0.0,
+        keep_rate: false,
+    };
+    let mut out = Pcm::default();
+    let mut decoder = FileDecoder::new(args, Level::Scalar).unwrap();
+    decoder.decode("", &bytes(pages), &mut out).unwrap();
+    let n_lost = (out.lost_s * 48_000.0).round() as usize;
+    (out.samples.to_vec(), n_lost)
+}
+
+#[test]
+fn opus_begins_after_its_pre_skip_and_ends_at_its_granule() {
+    let (whole, n_lost) = decode_opus(&opus_stream(4, 0, 0));
+    assert_eq!((whole.len(), n_lost), (4 * OPUS_PAGE_SAMPLES, 0));
+    assert!(whole.iter().any(|&sample| sample.abs() > 0.001));
+
+    let mut trimmed = opus_stream(4, 200, 0);
+    trimmed[5].granule -= 500;
+    trimmed[5].flags = LAST;
+    let (samples, n_lost) = decode_opus(&trimmed);
+    assert_eq!(n_lost, 0);
+    assert_eq!(samples, whole[200..4 * OPUS_PAGE_SAMPLES - 500]);
+
+    // A gain of 6 · 256 / 256 dB, which is not exactly a factor of two.
+    let (louder, _) = decode_opus(&opus_stream(4, 0, 6));
+    let factor = 10_f32.powf(6.0 / 20.0);
+    let pairs = whole.iter().zip(&louder);
+    assert!(
+        pairs
+            .into_iter()
+            .all(|(one, two)| (one * factor - two).abs() < 1e-5)
+    );
+}
+
+#[test]
+fn missing_and_broken_packets_of_opus_are_lost() {
+    let mut pages = opus_stream(6, 0, 0);
+    pages.remove(4);
+    let (samples, n_lost) = decode_opus(&pages);
+    assert_eq!(
+        (samples.len(), n_lost),
+        (6 * OPUS_PAGE_SAMPLES, OPUS_PAGE_SAMPLES)
+    );
+    let silent = &samples[2 * OPUS_PAGE_SAMPLES..3 * OPUS_PAGE_SAMPLES];
+    assert!(silent.iter().all(|&sample| sample == 0.0));
+
+    // The second packet announces two frames of equal size and has an odd number of bytes, so it cannot be decoded.
+    let mut pages = opus_stream(6, 0, 0);
+    pages[3].packets[1] = vec![0xF0 | 1, 0, 0, 0];
+    let (samples, n_lost) = decode_opus(&pages);
+    assert_eq!((samples.len(), n_lost), (6 * OPUS_PAGE_SAMPLES, 960));
+}
+
+#[test]
+fn links_of_opus_and_vorbis_follow_each_other_at_one_rate() {
+    let mut second = opus_stream(2, 100, 0);
+    second.iter_mut().for_each(|page| page.serial = 9);
+    let (first, _) = decode_opus(&opus_stream(3, 0, 0));
+    let (samples, n_lost) = decode_opus(&[opus_stream(3, 0, 0), second].concat());
+    assert_eq!((samples.len(), n_lost), (5 * OPUS_PAGE_SAMPLES - 100, 0));
+    assert_eq!(samples[..first.len()], first);
 }

@@ -1,6 +1,7 @@
-//! Walks through an Ogg file link by link, and in each link through the pages of one Vorbis stream.
+//! Walks through an Ogg file link by link, and in each link through the pages of one stream of Vorbis or
+//! Opus.
 //!
-//! A link is a group of Ogg streams that begin together. If it contains several Vorbis streams, the one with the lowest
+//! A link is a group of Ogg streams that begin together. If it contains several streams of audio, the one with the lowest
 //! serial number is used, and all other streams are skipped. The walk hashes the audio packets of all links, decoded or
 //! not, and everything that it reports to its visitor. A file therefore has one hash and one key, no matter how much of
 //! it is requested.
@@ -8,7 +9,7 @@
 use wavemill_schemas::reject::{Reason, Reject};
 
 use super::super::{InputFacts, mp3, reject};
-use super::headers::{Ident, PacketKind};
+use super::headers::{Head, PacketKind};
 use super::key::WalkKey;
 use super::packets::{Hole, Packets};
 use super::pages::{Page, PageHeader, Pages, SkippedBytes};
@@ -17,22 +18,22 @@ use super::setup::{self, Setup};
 /// Receives the contents of an Ogg file during a walk. Everything reported to a visitor is also part of the decode key
 /// (`key.rs`).
 pub(super) trait Visitor {
-    /// Handles the start of a Vorbis stream with its identification header.
+    /// Handles the start of a stream with its identification header.
     ///
     /// # Errors
     /// Returns a [`Reject`] to end the walk.
-    fn begin(&mut self, ident: &Ident) -> Result<(), Reject>;
+    fn begin(&mut self, head: &Head) -> Result<(), Reject>;
 
-    /// Handles the set-up header of the Vorbis stream, which is either valid or refused.
+    /// Handles the set-up header of a Vorbis stream, which is either valid or refused. Opus has no such header.
     ///
     /// # Errors
     /// Returns a [`Reject`] to end the walk.
     fn setup(&mut self, packet: &[u8], setup: Result<Setup, Reject>) -> Result<(), Reject>;
 
-    /// Handles a page with Vorbis packets other than headers.
+    /// Handles a page with packets other than headers.
     fn audio(&mut self, page: &AudioPage);
 
-    /// Handles the end of the Vorbis stream.
+    /// Handles the end of the stream.
     fn end(&mut self, tail: &Tail);
 
     /// Handles the bytes of a page that belongs to no known stream because its first page is lost, or to a chained
@@ -40,7 +41,7 @@ pub(super) trait Visitor {
     fn orphan(&mut self, offset: usize, bytes: usize);
 }
 
-/// A page with audio packets of the Vorbis stream.
+/// A page with audio packets of the stream.
 #[derive(Debug)]
 pub(super) struct AudioPage<'p> {
     /// Offset of the page in the file.
@@ -53,7 +54,7 @@ pub(super) struct AudioPage<'p> {
     pub is_last: bool,
 }
 
-/// Everything after the last page of a Vorbis stream that should have continued.
+/// Everything after the last page of a stream that should have continued.
 #[derive(Debug)]
 pub(super) struct Tail<'p> {
     /// File offset of the stream's last page.
@@ -68,21 +69,21 @@ pub(super) struct Tail<'p> {
     pub unfinished: Option<&'p [u8]>,
 }
 
-/// Kinds of Ogg streams seen so far, to explain why a file contains no Vorbis.
+/// Kinds of Ogg streams seen so far, to explain why a file contains no audio that is decoded.
 #[derive(Debug, Default)]
 struct SeenStreams {
-    /// Error for the first Vorbis identification header that was refused.
+    /// Error for the first identification header that was refused.
     fault: Option<Reject>,
-    /// Whether a stream of another codec than Vorbis was found.
+    /// Whether a stream of a codec that is not decoded was found.
     has_other: bool,
     /// Name of the first audio codec that was found and is not decoded.
     other_audio: Option<&'static str>,
-    /// Whether a Vorbis stream was found.
-    has_vorbis: bool,
+    /// Whether a stream of Vorbis or Opus was found.
+    has_audio: bool,
 }
 
 impl SeenStreams {
-    fn no_vorbis(self) -> Reject {
+    fn no_audio(self) -> Reject {
         let (reason, detail) = match (self.other_audio, self.has_other) {
             (Some(name), _) => (
                 Reason::UnsupportedCodec,
@@ -101,10 +102,10 @@ impl SeenStreams {
     }
 }
 
-/// The Vorbis stream that is being read.
+/// The stream that is being read.
 struct Stream<'a> {
     serial: u32,
-    ident: Ident,
+    head: Head,
     packets: Packets,
     has_setup: bool,
     /// A hole before a page that has no granule, because no audio packet ends on it.
@@ -140,11 +141,7 @@ impl Stream<'_> {
 }
 
 /// Audio codecs that are not decoded: the first bytes of a stream's first packet, and the codec's name.
-const OTHER_CODECS: [(&[u8], &str); 3] = [
-    (b"\x7FFLAC", "FLAC"),
-    (b"OpusHead", "Opus"),
-    (b"Speex   ", "Speex"),
-];
+const OTHER_CODECS: [(&[u8], &str); 2] = [(b"\x7FFLAC", "FLAC"), (b"Speex   ", "Speex")];
 
 /// Returns the name of the audio codec of a stream that begins with `packet`, if that codec is not decoded.
 fn other_audio(packet: &[u8]) -> Option<&'static str> {
@@ -177,10 +174,10 @@ pub(super) struct Walk<'a, V> {
     hasher: blake3::Hasher,
     key: WalkKey,
     stream: Option<Stream<'a>>,
-    /// Selected Vorbis stream among the first pages of a link: serial number, identification header and page number.
-    beginning: Option<(u32, Ident, u32)>,
+    /// Selected stream among the first pages of a link: serial number, identification header and page number.
+    beginning: Option<(u32, Head, u32)>,
     is_beginning: bool,
-    /// Whether the current link contains audio of another codec and no Vorbis, and an earlier link contained Vorbis.
+    /// Whether the current link contains only audio that is not decoded, and an earlier link contained other audio.
     is_foreign: bool,
     others: OtherStreams,
     /// Bytes since the stream's newest page that belong to no page.
@@ -222,7 +219,7 @@ impl<'a, V: Visitor> Walk<'a, V> {
     /// Walks through the whole Ogg file.
     ///
     /// # Errors
-    /// A [`Reject`] if the visitor returns one, or if the file contains no Vorbis.
+    /// A [`Reject`] if the visitor returns one, or if the file contains neither Vorbis nor Opus.
     pub(super) fn run(mut self, file: &'a [u8]) -> Result<Walked<V>, Reject> {
         let mut pages = Pages::new(file, mp3::behind_tags(file));
         for page in pages.by_ref() {
@@ -233,14 +230,14 @@ impl<'a, V: Visitor> Walk<'a, V> {
         // If the file ends with first pages of streams, the selected stream begins and ends here.
         self.begin_stream()?;
         self.end_stream()?;
-        if self.seen.has_vorbis {
+        if self.seen.has_audio {
             Ok(Walked {
                 visitor: self.visitor,
                 hasher: self.hasher,
                 key: self.key,
             })
         } else {
-            Err(self.seen.no_vorbis())
+            Err(self.seen.no_audio())
         }
     }
 
@@ -267,7 +264,7 @@ impl<'a, V: Visitor> Walk<'a, V> {
                 });
             }
         } else if self.is_foreign {
-            // Audio of another codec, chained to the Vorbis audio: it counts as lost, and a file without it has another
+            // Audio of a codec that is not decoded, chained to other audio: it counts as lost, and a file without it has another
             // hash.
             self.hasher.update(page.body());
             self.key.orphan(page.body().len(), true);
@@ -297,23 +294,23 @@ impl<'a, V: Visitor> Walk<'a, V> {
             serial, sequence, ..
         } = page.header;
         let packet = page.parts().next().map_or(&[][..], |part| part.bytes);
-        if PacketKind::from_bytes(packet) != PacketKind::Ident {
+        let Some(head) = Head::parse(packet) else {
             let other_audio = other_audio(packet);
             self.seen.has_other = true;
             self.seen.other_audio = self.seen.other_audio.or(other_audio);
-            // Audio of other codecs counts as lost only after a Vorbis stream.
-            self.is_foreign |= self.seen.has_vorbis && other_audio.is_some();
+            // Audio of other codecs counts as lost only after a stream that is decoded.
+            self.is_foreign |= self.seen.has_audio && other_audio.is_some();
             self.others.add(serial);
             return Ok(());
-        }
+        };
 
-        match Ident::parse(packet) {
-            Ok(ident) => {
+        match head {
+            Ok(head) => {
                 self.others.add(serial);
-                // Select the Vorbis stream with the lowest serial number, independently of the order of the streams.
+                // Select the stream with the lowest serial number, independently of the order of the streams.
                 let is_lowest = self.beginning.is_none_or(|(lowest, ..)| serial < lowest);
                 if is_lowest {
-                    self.beginning = Some((serial, ident, sequence));
+                    self.beginning = Some((serial, head, sequence));
                 }
             }
             Err(fault) => self.seen.fault = self.seen.fault.take().or(Some(fault)),
@@ -321,7 +318,7 @@ impl<'a, V: Visitor> Walk<'a, V> {
         Ok(())
     }
 
-    /// Begins the selected Vorbis stream after the group of first pages.
+    /// Begins the selected stream after the group of first pages.
     fn begin_stream(&mut self) -> Result<(), Reject> {
         if !std::mem::take(&mut self.is_beginning) {
             return Ok(());
@@ -329,21 +326,21 @@ impl<'a, V: Visitor> Walk<'a, V> {
 
         // The bytes skipped so far are before or among the headers and contain no audio, so do not count them.
         self.skipped = SkippedBytes::default();
-        let Some((serial, ident, sequence)) = self.beginning.take() else {
+        let Some((serial, head, sequence)) = self.beginning.take() else {
             return Ok(());
         };
 
         // The stream was skipped as one of several candidates. Do not skip its pages from now on.
         self.others.serials.retain(|&other| other != serial);
-        // The group contains Vorbis, so other audio in it is multiplexed with the Vorbis stream, not chained after it.
+        // Other audio in the group is multiplexed with the selected stream, not chained after it.
         self.is_foreign = false;
 
-        self.seen.has_vorbis = true;
-        self.key.begin(&ident);
-        self.visitor.begin(&ident)?;
+        self.seen.has_audio = true;
+        self.key.begin(&head);
+        self.visitor.begin(&head)?;
         self.stream = Some(Stream {
             serial,
-            ident,
+            head,
             packets: Packets::behind(sequence),
             has_setup: false,
             hole: None,
@@ -394,22 +391,22 @@ impl<'a, V: Visitor> Walk<'a, V> {
 
         let mut audio = Vec::new();
         for packet in entered.packets {
-            match PacketKind::from_bytes(packet) {
-                PacketKind::Setup if !stream.has_setup => {
+            match (stream.head.kind(packet), &stream.head) {
+                (PacketKind::Setup, Head::Vorbis(ident)) if !stream.has_setup => {
                     stream.has_setup = true;
                     // Pages missing among the headers contained no audio.
                     stream.hole = None;
-                    let setup = setup::parse(packet, &stream.ident);
-                    self.key.setup(&stream.ident, packet, setup.as_ref().ok());
+                    let setup = setup::parse(packet, ident);
+                    self.key.setup(ident, packet, setup.as_ref().ok());
                     self.visitor.setup(packet, setup)?;
                 }
-                PacketKind::Ident | PacketKind::Comment | PacketKind::Setup => {}
-                PacketKind::Audio => {
+                (PacketKind::Ident | PacketKind::Comment | PacketKind::Setup, _) => {}
+                (PacketKind::Audio, _) => {
                     self.hasher.update(packet);
                     audio.push(packet);
                 }
                 // Do not hash an invalid packet as audio. The visitor counts it as a packet that cannot be decoded.
-                PacketKind::Other => audio.push(packet),
+                (PacketKind::Other, _) => audio.push(packet),
             }
         }
 

@@ -1,4 +1,5 @@
-//! Parses the chunks of a RIFF WAVE file and the contents of its `fmt ` chunk.
+//! Parses the chunks of a RIFF WAVE file and the contents of its `fmt ` chunk. AIFF consists of the same chunks with
+//! big-endian numbers.
 //!
 //! symphonia's reader is not used: it overflows on absurd channel counts and masks, and keeps the text of `LIST` chunks
 //! in memory. Here a chunk is a slice of the file. A chunk that claims more bytes than the file has ends with the file,
@@ -14,10 +15,11 @@ use symphonia::core::codecs::audio::well_known::{
 };
 use wavemill_schemas::reject::{Reason, Reject};
 
+use super::aiff;
 use crate::{CHANNELS_MAX, reject};
 
-/// Size in bytes of a file's start: `RIFF`, the file size, and `WAVE`.
-const RIFF_HEADER_BYTES: usize = 12;
+/// Size in bytes of a file's start: `RIFF` or `FORM`, the file size, and the kind of file, such as `WAVE`.
+const FILE_HEADER_BYTES: usize = 12;
 /// Size in bytes of a chunk's name and size fields.
 const CHUNK_HEADER_BYTES: usize = 8;
 /// Size in bytes of the part that every `fmt ` chunk has.
@@ -42,25 +44,27 @@ const GUID_ENDS: [[u8; 14]; 2] = [
 ];
 
 #[derive(Clone, Copy, Debug)]
-struct Chunk<'a> {
-    name: [u8; 4],
+pub(super) struct Chunk<'a> {
+    pub name: [u8; 4],
     /// Size of the chunk as stated in its header; `body` may be shorter.
-    size: u32,
-    body: &'a [u8],
+    pub size: u32,
+    pub body: &'a [u8],
     offset: usize,
 }
 
-/// Iterator over the chunks of a RIFF WAVE file.
-struct Chunks<'a> {
+/// Iterator over the chunks of a RIFF WAVE or AIFF file.
+pub(super) struct Chunks<'a> {
     file: &'a [u8],
     at: usize,
+    is_big_endian: bool,
 }
 
 impl<'a> Chunks<'a> {
-    fn new(file: &'a [u8]) -> Self {
+    pub(super) fn new(file: &'a [u8]) -> Self {
         Self {
             file,
-            at: RIFF_HEADER_BYTES,
+            at: FILE_HEADER_BYTES,
+            is_big_endian: file.starts_with(b"FORM"),
         }
     }
 }
@@ -74,7 +78,11 @@ impl<'a> Iterator for Chunks<'a> {
             .file
             .get(offset..)?
             .first_chunk::<CHUNK_HEADER_BYTES>()?;
-        let size = u32::from_le_bytes(size);
+        let size = if self.is_big_endian {
+            u32::from_be_bytes(size)
+        } else {
+            u32::from_le_bytes(size)
+        };
         let start = offset + CHUNK_HEADER_BYTES;
         let end = start.saturating_add(size as usize);
 
@@ -91,7 +99,7 @@ impl<'a> Iterator for Chunks<'a> {
     }
 }
 
-/// The format of a WAV file's samples.
+/// The format of the samples in a WAV or AIFF file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Format {
     /// symphonia's identifier of the sample format.
@@ -118,15 +126,7 @@ impl Format {
         let channels = usize::from(word(body, 2));
         let rate_hz = u32::from(word(body, 4)) | u32::from(word(body, 6)) << 16;
         let bits = word(body, 14);
-        if channels == 0 {
-            return Err(broken("it announces no channel"));
-        }
-        if channels > CHANNELS_MAX {
-            return Err(reject(
-                Reason::TooLarge,
-                format!("{channels} channels, at most {CHANNELS_MAX}"),
-            ));
-        }
+        check_channels(channels)?;
 
         let tag = tag(body)?;
         let (codec, sample_bytes) = match (tag, bits) {
@@ -154,6 +154,20 @@ impl Format {
     }
 }
 
+/// Checks the channel count of a header.
+pub(super) fn check_channels(channels: usize) -> Result<(), Reject> {
+    if channels == 0 {
+        return Err(broken("it announces no channel"));
+    }
+    if channels > CHANNELS_MAX {
+        return Err(reject(
+            Reason::TooLarge,
+            format!("{channels} channels, at most {CHANNELS_MAX}"),
+        ));
+    }
+    Ok(())
+}
+
 /// Returns the format tag of a `fmt ` chunk, or the format tag in its GUID. The speaker mask next to the GUID is
 /// ignored: one or two channels are averaged, regardless of their speakers.
 fn tag(body: &[u8]) -> Result<u16, Reject> {
@@ -174,7 +188,7 @@ fn tag(body: &[u8]) -> Result<u16, Reject> {
     Ok(word(guid, 0))
 }
 
-/// The audio of a WAV file.
+/// The audio of a WAV or AIFF file.
 #[derive(Debug)]
 pub(super) struct Wave<'a> {
     /// Format of the samples.
@@ -186,11 +200,14 @@ pub(super) struct Wave<'a> {
 }
 
 impl<'a> Wave<'a> {
-    /// Finds the format and the samples of a WAV file that begins with a RIFF WAVE header.
+    /// Finds the format and the samples of a file that begins with the header of RIFF WAVE or AIFF.
     ///
     /// # Errors
     /// A [`Reject`] if format or samples are missing, if two formats differ, or if the format is not supported.
     pub(super) fn parse(file: &'a [u8]) -> Result<Self, Reject> {
+        if file.starts_with(b"FORM") {
+            return aiff::parse(file);
+        }
         let mut format = None;
 
         for chunk in Chunks::new(file) {
@@ -206,7 +223,7 @@ impl<'a> Wave<'a> {
                 b"data" => {
                     let format = format
                         .ok_or_else(|| at(broken("its data come before a fmt chunk"), &chunk))?;
-                    return Ok(Self::new(format, &chunk));
+                    return Ok(Self::new(format, chunk.body, chunk.size));
                 }
                 _ => {}
             }
@@ -215,15 +232,16 @@ impl<'a> Wave<'a> {
         Err(broken("it has no data chunk"))
     }
 
-    fn new(format: Format, chunk: &Chunk<'a>) -> Self {
+    /// Creates the audio from the body of the chunk with the samples, and the body's size as stated in its header.
+    pub(super) fn new(format: Format, body: &'a [u8], size: u32) -> Self {
         let frame_bytes = format.frame_bytes();
         // Omit an incomplete last sample of a truncated file, because the sample lacks some channels.
-        let data = &chunk.body[..chunk.body.len() / frame_bytes * frame_bytes];
-        let is_known = chunk.size != SIZE_UNKNOWN;
+        let data = &body[..body.len() / frame_bytes * frame_bytes];
+        let is_known = size != SIZE_UNKNOWN;
         Self {
             format,
             data,
-            n_announced: is_known.then_some(u64::from(chunk.size) / frame_bytes as u64),
+            n_announced: is_known.then_some(u64::from(size) / frame_bytes as u64),
         }
     }
 }
@@ -239,11 +257,15 @@ fn word(bytes: &[u8], at: usize) -> u16 {
     u16::from_le_bytes([bytes[at], bytes[at + 1]])
 }
 
-fn broken(what: &str) -> Reject {
-    reject(Reason::NotAudio, format!("a broken WAV header: {what}"))
+pub(super) fn broken(what: &str) -> Reject {
+    reject(
+        Reason::NotAudio,
+        format!("a broken header of WAV or AIFF: {what}"),
+    )
 }
 
-fn at(reject: Reject, chunk: &Chunk) -> Reject {
+/// Adds the offset of a chunk to a reject.
+pub(super) fn at(reject: Reject, chunk: &Chunk) -> Reject {
     Reject {
         byte_offset: Some(chunk.offset as u64),
         ..reject

@@ -1,5 +1,6 @@
-//! Decodes WAV files: finds and checks the RIFF chunks, and converts the samples with symphonia.
+//! Decodes WAV and AIFF files: finds and checks the chunks, and converts the samples with symphonia.
 
+mod aiff;
 mod chunks;
 #[cfg(test)]
 pub(super) mod testing;
@@ -10,6 +11,7 @@ use symphonia::core::audio::Channels as Speakers;
 use symphonia::core::codecs::audio::AudioCodecParameters;
 use wavemill_schemas::reject::Reject;
 
+pub(super) use self::aiff::is_aiff;
 pub(super) use self::chunks::holds_mp3;
 use self::chunks::{Format, Wave};
 use super::codec::Codec;
@@ -23,7 +25,7 @@ use super::{DecodeReport, InputFacts, Pcm};
 /// sample silences little of the audio around it.
 const PACKET_SAMPLES: usize = 1_152;
 
-/// Decodes a WAV file into `out`, which is cleared first. `audio_blake3` is computed over the samples as stored in the
+/// Decodes a WAV or AIFF file into `out`, which is cleared first. `audio_blake3` is computed over the samples as stored in the
 /// file.
 ///
 /// # Errors
@@ -76,7 +78,7 @@ pub(super) fn decode(
     Ok(DecodeReport { loss, audio_blake3 })
 }
 
-/// Returns the duration in seconds of the audio data in a WAV file; 0 if the file contains none.
+/// Returns the duration in seconds of the audio data in a WAV or AIFF file; 0 if the file contains none.
 pub(super) fn longest_s(file: &[u8]) -> f64 {
     Wave::parse(&file[behind_tags(file)..]).map_or(0.0, |wave| {
         let n_samples = wave.data.len() / wave.format.frame_bytes();
@@ -85,7 +87,7 @@ pub(super) fn longest_s(file: &[u8]) -> f64 {
     })
 }
 
-/// Returns the same hashes of a WAV file as decoding does; none if the file has no samples.
+/// Returns the same hashes of a WAV or AIFF file as decoding does; none if the file has no samples.
 pub(super) fn facts(file: &[u8]) -> InputFacts {
     match Wave::parse(&file[behind_tags(file)..]) {
         Ok(wave) => hashes(&wave, blake3::hash(wave.data)),

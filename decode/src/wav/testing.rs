@@ -1,4 +1,4 @@
-//! Builders of WAV files for tests.
+//! Builders of WAV and AIFF files for tests.
 
 /// Returns a RIFF chunk with its name and size.
 pub(crate) fn chunk(name: &[u8; 4], body: &[u8]) -> Vec<u8> {
@@ -23,4 +23,34 @@ pub(crate) fn fmt(tag: u16, channels: u16, bits: u16) -> Vec<u8> {
 pub(crate) fn riff(chunks: &[Vec<u8>]) -> Vec<u8> {
     let body = [&b"WAVE"[..], &chunks.concat()].concat();
     chunk(b"RIFF", &body)
+}
+
+/// Returns an AIFF chunk with its name and size.
+pub(crate) fn big_chunk(name: &[u8; 4], body: &[u8]) -> Vec<u8> {
+    let mut chunk = chunk(name, body);
+    chunk[4..8].reverse();
+    chunk
+}
+
+/// Returns a `COMM` chunk of AIFF-C for a sample rate of 44.1 kHz.
+pub(crate) fn comm(compression: &[u8; 4], channels: u16, bits: u16) -> Vec<u8> {
+    let mut body = channels.to_be_bytes().to_vec();
+    body.extend(0_u32.to_be_bytes());
+    body.extend(bits.to_be_bytes());
+    // 44,100 is 0xAC44 · 2^0; the number 1.0 has the exponent 16,383 and the mantissa 2^63.
+    body.extend([0x40, 0x0E, 0xAC, 0x44, 0, 0, 0, 0, 0, 0]);
+    body.extend(compression);
+    body.extend([0, 0]);
+    big_chunk(b"COMM", &body)
+}
+
+/// Returns a `SSND` chunk with these samples.
+pub(crate) fn ssnd(data: &[u8]) -> Vec<u8> {
+    big_chunk(b"SSND", &[&[0; 8], data].concat())
+}
+
+/// Returns a complete AIFF-C file of these chunks.
+pub(crate) fn form(chunks: &[Vec<u8>]) -> Vec<u8> {
+    let body = [&b"AIFC"[..], &chunks.concat()].concat();
+    big_chunk(b"FORM", &body)
 }

@@ -373,18 +373,28 @@ fn wav(data: &Path) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Tests with tones of 440 Hz from ffmpeg's `sine`, 1.5 s at 32 kHz, whose amplitude is 1/8 by ffmpeg's manual.
+/// Files in `decode/tests/data`, the number of samples that their encoder added at the start and at the end, and the
+/// tolerance of their samples. They contain tones of 440 Hz from ffmpeg's `sine`, 1.5 s at 32 kHz (Opus: at 48 kHz),
+/// whose amplitude is 1/8 by ffmpeg's manual. AAC with ADTS headers does not state its delay.
+const TONES: [(&str, [usize; 2], f64); 6] = [
+    ("tone_32000_stereo.flac", [0, 0], 1e-4),
+    ("tone_32000_mono.ogg", [0, 0], 0.02),
+    ("tone_32000_alac.m4a", [0, 0], 1e-4),
+    ("tone_32000_mono.m4a", [0, 0], 0.02),
+    ("tone_32000_mono.aac", [1_024, 128], 0.02),
+    ("tone_48000_mono.opus", [0, 0], 0.02),
+];
+
 fn tones() -> Result<(), Failed> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../decode/tests/data");
 
-    for (name, tolerance) in [
-        ("tone_32000_stereo.flac", 1e-4),
-        ("tone_32000_mono.ogg", 0.02),
-    ] {
+    for (name, [n_before, n_behind], tolerance) in TONES {
         let got = decode(&mut decoder(32_000, None, 1.0), &folder.join(name)).unwrap();
-        assert_eq!((got.samples.len(), got.lost_s), (48_000, 0.0), "{name}");
+        let n_samples = n_before + 48_000 + n_behind;
+        assert_eq!((got.samples.len(), got.lost_s), (n_samples, 0.0), "{name}");
 
-        for (at, got) in got.samples.iter().enumerate() {
+        let tone = &got.samples[n_before..n_before + 48_000];
+        for (at, got) in tone.iter().enumerate() {
             let want = 0.125 * (std::f64::consts::TAU * 440.0 * at as f64 / 32_000.0).sin();
             assert!(
                 (f64::from(*got) - want).abs() < tolerance,
@@ -441,10 +451,7 @@ fn mutated(data: &Path) -> Result<(), Failed> {
         .collect();
 
     let tones = Path::new(env!("CARGO_MANIFEST_DIR")).join("../decode/tests/data");
-    files.extend(
-        ["tone_32000_stereo.flac", "tone_32000_mono.ogg"]
-            .map(|name| fs::read(tones.join(name)).unwrap()),
-    );
+    files.extend(TONES.map(|(name, ..)| fs::read(tones.join(name)).unwrap()));
     files.push(fs::read(
         data.join("librosa_ref/fma000002/input_22k_mono.wav"),
     )?);

@@ -1,0 +1,267 @@
+//! Finds AAC frames with ADTS headers, which are files without a container.
+//!
+//! Source: ISO/IEC 13818-7 §6.2.
+
+use symphonia::core::codecs::audio::well_known::CODEC_ID_AAC;
+use wavemill_schemas::reject::{Reason, Reject};
+
+use super::output::Output;
+use super::packets::{self, AudioTrack, Content, Packet};
+use super::{DecodeReport, InputFacts, Pcm, mp3, reject};
+
+/// Size of a header without its checksum, in bytes.
+const HEADER_BYTES: usize = 7;
+/// Number of samples of one block of AAC.
+const BLOCK_SAMPLES: u64 = 1_024;
+/// Number of consecutive frames that identify a file.
+const N_FRAMES_MIN: usize = 3;
+/// The profile of AAC with low complexity, which is one less than its object type in MP4.
+const PROFILE_LC: u8 = 1;
+/// Sample rates in Hz (ISO/IEC 14496-3 §1.6.3.4).
+pub(super) const RATES_HZ: [u32; 13] = [
+    96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000,
+    7_350,
+];
+
+/// The fields that all headers of a stream have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Fixed {
+    has_checksum: bool,
+    profile: u8,
+    /// Index of the sample rate in [`RATES_HZ`].
+    rate: u8,
+    n_channels: u8,
+}
+
+/// A header of an ADTS frame.
+#[derive(Clone, Copy, Debug)]
+struct Header {
+    fixed: Fixed,
+    /// Size of the frame with its header, in bytes.
+    frame_bytes: usize,
+    n_blocks: u64,
+}
+
+impl Header {
+    /// Parses the header at the start of `bytes`; `None` if there is no valid header.
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let &[0xFF, b1, b2, b3, b4, b5, b6] = bytes.first_chunk::<HEADER_BYTES>()? else {
+            return None;
+        };
+        // The rest of the sync word, and the layer, which is 0. In MPEG audio it is not.
+        if b1 & 0xF6 != 0xF0 {
+            return None;
+        }
+        let header = Self {
+            fixed: Fixed {
+                has_checksum: b1 & 1 == 0,
+                profile: b2 >> 6,
+                rate: b2 >> 2 & 15,
+                n_channels: (b2 & 1) << 2 | b3 >> 6,
+            },
+            // The size has 13 bits in three bytes.
+            frame_bytes: usize::from(b3 & 3) << 11 | usize::from(b4) << 3 | usize::from(b5 >> 5),
+            n_blocks: u64::from(b6 & 3) + 1,
+        };
+        (header.frame_bytes >= header.header_bytes()).then_some(header)
+    }
+
+    /// Returns the size of the header and its checksum in bytes.
+    fn header_bytes(&self) -> usize {
+        HEADER_BYTES + if self.fixed.has_checksum { 2 } else { 0 }
+    }
+}
+
+/// Reports whether a file begins with three consecutive ADTS frames.
+pub(super) fn is_adts(bytes: &[u8]) -> bool {
+    let mut rest = bytes;
+    (0..N_FRAMES_MIN).all(|_| {
+        let Some(header) = Header::parse(rest) else {
+            return false;
+        };
+        rest = rest.get(header.frame_bytes..).unwrap_or_default();
+        true
+    })
+}
+
+/// Iterator over the frames of a file and the holes between them.
+#[derive(Clone, Debug)]
+struct Frames<'a> {
+    file: &'a [u8],
+    at: usize,
+    fixed: Fixed,
+}
+
+impl Frames<'_> {
+    /// Returns the header of the frame at `at`, if another frame or a tag follows it, or the end of the file.
+    fn frame(&self, at: usize) -> Option<Header> {
+        let header = self.header(at)?;
+        let end = at + header.frame_bytes;
+        let rest = self.file.get(end..)?;
+        let goes_on = self.header(end).is_some() || rest.is_empty() || mp3::begins_with_tag(rest);
+        goes_on.then_some(header)
+    }
+
+    /// Returns the header at `at`, if it belongs to this stream.
+    fn header(&self, at: usize) -> Option<Header> {
+        let header = Header::parse(self.file.get(at..)?)?;
+        (header.fixed == self.fixed).then_some(header)
+    }
+}
+
+impl<'a> Iterator for Frames<'a> {
+    type Item = Packet<'a>;
+
+    fn next(&mut self) -> Option<Packet<'a>> {
+        // Tags between and after the frames do not count.
+        let offset = mp3::skip_tags(self.file, self.at);
+        if let Some(header) = self.frame(offset) {
+            self.at = offset + header.frame_bytes;
+            // symphonia decodes only the first of several blocks.
+            let content = match header.n_blocks {
+                1 => Content::Bytes(&self.file[offset + header.header_bytes()..self.at]),
+                _ => Content::Absent,
+            };
+            return Some(Packet {
+                offset,
+                n_samples: header.n_blocks * BLOCK_SAMPLES,
+                content,
+            });
+        }
+
+        let behind = self.file.get(offset + 1..)?;
+        let mut candidates = memchr::memchr_iter(0xFF, behind).map(|at| offset + 1 + at);
+        let next = candidates.find(|&at| self.frame(at).is_some());
+        self.at = next.unwrap_or(self.file.len());
+        // Foreign bytes after the last frame do not count, but the beginning of a frame does.
+        let is_hole = next.is_some() || self.header(offset).is_some();
+        is_hole.then_some(Packet {
+            offset,
+            n_samples: BLOCK_SAMPLES,
+            content: Content::Hole(self.at - offset),
+        })
+    }
+}
+
+/// Decodes a file of ADTS frames into `out`, which is cleared first. `audio_blake3` is computed over the frames without
+/// their headers, so it equals that of the same frames in MP4.
+///
+/// # Errors
+/// A [`Reject`] if the frames are not AAC-LC, or values exceed a limit.
+pub(super) fn decode(
+    file: &[u8],
+    output: &mut Output,
+    out: &mut Pcm,
+) -> Result<DecodeReport, Reject> {
+    let (track, frames) = parse(file)?;
+    packets::decode(&track, frames, output, out)
+}
+
+/// Returns an upper bound on the duration in seconds of the audio decoded from `file`.
+pub(super) fn longest_s(file: &[u8]) -> f64 {
+    parse(file).map_or(0.0, |(track, frames)| packets::longest_s(&track, frames))
+}
+
+/// Returns the same hashes of a file as decoding does.
+pub(super) fn facts(file: &[u8]) -> InputFacts {
+    match parse(file) {
+        Ok((track, frames)) => packets::facts(&track, frames),
+        Err(_) => InputFacts::default(),
+    }
+}
+
+/// Returns the format and the frames of a file that begins with ADTS frames.
+fn parse(file: &[u8]) -> Result<(AudioTrack, Frames<'_>), Reject> {
+    let at = mp3::behind_tags(file);
+    let header = Header::parse(&file[at..]).expect("the format was detected by these headers");
+    let Fixed {
+        profile,
+        rate,
+        n_channels,
+        ..
+    } = header.fixed;
+
+    if profile != PROFILE_LC {
+        let detail = format!("AAC of profile {profile} is not decoded, only of low complexity");
+        return Err(reject(Reason::UnsupportedCodec, detail));
+    }
+    let track = AudioTrack {
+        codec: CODEC_ID_AAC,
+        // The configuration as it is stored in MP4: object type, rate and channels in 5, 4 and 4 bits.
+        config: vec![(profile + 1) << 3 | rate >> 1, rate << 7 | n_channels << 3],
+        n_channels: usize::from(n_channels),
+        rate_hz: RATES_HZ.get(usize::from(rate)).copied().unwrap_or(0),
+        start: 0,
+        end: None,
+    };
+    let frames = Frames {
+        file,
+        at,
+        fixed: header.fixed,
+    };
+    Ok((track, frames))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns a frame of AAC-LC at 44.1 kHz, mono, with this payload.
+    fn frame(payload: &[u8]) -> Vec<u8> {
+        let size = HEADER_BYTES + payload.len();
+        let sizes = [
+            0x40 | (size >> 11) as u8,
+            (size >> 3) as u8,
+            (size << 5) as u8 | 0x1F,
+        ];
+        [&[0xFF, 0xF1, 0x50], &sizes[..], &[0xFC], payload].concat()
+    }
+
+    /// Returns the offset of each packet and the size of its payload, or of the hole.
+    fn found(file: &[u8]) -> Vec<(usize, Result<usize, usize>)> {
+        let (_, frames) = parse(file).unwrap();
+        let sizes = frames.map(|packet| match packet.content {
+            Content::Bytes(data) => (packet.offset, Ok(data.len())),
+            Content::Hole(bytes) => (packet.offset, Err(bytes)),
+            Content::Absent => (packet.offset, Err(0)),
+        });
+        sizes.collect()
+    }
+
+    #[test]
+    fn frames_and_holes_are_found() {
+        let three = frame(&[7; 13]).repeat(3);
+        assert!(is_adts(&three));
+        assert_eq!(found(&three), [(0, Ok(13)), (20, Ok(13)), (40, Ok(13))]);
+
+        // A tag at the end is neither audio nor lost, and foreign bytes are not either.
+        let tag = [&b"TAG"[..], &[b' '; 125]].concat();
+        assert_eq!(found(&[&three[..], &tag].concat()).len(), 3);
+        assert_eq!(found(&[&three[..], &tag, b"end"].concat()).len(), 3);
+
+        // Damage to a header, and a file that ends inside a frame.
+        let mut damaged = three.repeat(2);
+        damaged[60] = 0;
+        assert_eq!(found(&damaged)[2..4], [(40, Err(40)), (80, Ok(13))]);
+        assert_eq!(found(&three[..50])[2..], [(40, Err(10))]);
+
+        // Two blocks in one frame are not decoded.
+        let mut blocks = three.clone();
+        blocks[26] |= 1;
+        assert_eq!(found(&blocks)[1], (20, Err(0)));
+    }
+
+    #[test]
+    fn configuration_is_that_of_the_headers() {
+        let (track, _) = parse(&frame(&[0; 9]).repeat(3)).unwrap();
+        assert_eq!((track.rate_hz, track.n_channels), (44_100, 1));
+        // Low complexity, 44.1 kHz, mono (ISO/IEC 14496-3 §1.6.2.1).
+        assert_eq!(track.config, [0x12, 0x08]);
+
+        let mut main = frame(&[0; 9]).repeat(3);
+        for at in [2, 18, 34] {
+            main[at] &= 0x3F;
+        }
+        assert_eq!(parse(&main).unwrap_err().reason, Reason::UnsupportedCodec);
+    }
+}

@@ -1,0 +1,249 @@
+//! Tests of tables, edits, fragments and damage with uncompressed packets, and of AAC with a file of ffmpeg.
+
+use wavemill_kernels::Level;
+use wavemill_schemas::reject::{Reason, Reject};
+
+use super::testing::{PACKET_SAMPLES, RATE_HZ, TestTrack, alac_packet, mp4_box, numbers};
+use crate::{Decode, DecodeArgs, FileDecoder, InputHasher, Pcm, longest_s};
+
+/// Number of samples of the test tracks: five packets, of which the last one is shorter.
+const N_SAMPLES: usize = 4 * PACKET_SAMPLES + 100;
+
+/// Returns samples that are all different.
+fn ramp() -> Vec<i16> {
+    (0..N_SAMPLES as i16).map(|at| at * 7 - 8_000).collect()
+}
+
+fn track() -> TestTrack {
+    TestTrack::alac(&ramp())
+}
+
+/// Returns the samples and the number of lost samples.
+fn decode(file: &[u8]) -> Result<(Vec<f32>, usize), Reject> {
+    let args = DecodeArgs {
+        sample_rate_hz: RATE_HZ,
+        duration_s: None,
+        min_duration_s: 0.0,
+        keep_rate: false,
+    };
+    let mut out = Pcm::default();
+    let mut decoder = FileDecoder::new(args, Level::Scalar).unwrap();
+    let outcome = decoder.decode("", file, &mut out);
+
+    let facts = InputHasher::default().read(file);
+    assert_eq!(facts.decode, out.decode_key);
+    outcome?;
+    assert_eq!(
+        facts.audio.map(|hash| hash.to_hex().to_string()).as_ref(),
+        Some(&out.audio_blake3)
+    );
+    assert!(longest_s(file) >= f64::from(out.duration_s) - 1e-6);
+    let n_lost = (out.lost_s * RATE_HZ as f32).round() as usize;
+    Ok((out.samples.to_vec(), n_lost))
+}
+
+/// Returns the samples of a range as they are decoded.
+fn wanted(range: std::ops::Range<usize>) -> Vec<f32> {
+    let samples = ramp()[range].to_vec();
+    samples
+        .iter()
+        .map(|&sample| f32::from(sample) / 32_768.0)
+        .collect()
+}
+
+#[test]
+fn packets_of_all_chunks_are_decoded_exactly() {
+    assert_eq!(decode(&track().file()), Ok((wanted(0..N_SAMPLES), 0)));
+
+    // A tag before the file shifts all positions.
+    let tag = b"ID3\x04\0\0\0\0\0\x05.....";
+    let tagged = [&tag[..], &track().file()].concat();
+    assert_eq!(decode(&tagged), Ok((wanted(0..N_SAMPLES), 0)));
+}
+
+#[test]
+fn edit_lists_and_tags_trim_the_recording() {
+    let mut edited = track();
+    // 23 ms are 1,014 samples. The end of the durations is not near, so it does not replace this end.
+    edited.edits = vec![[40, u32::MAX], [23, 200]];
+    assert_eq!(decode(&edited.file()), Ok((wanted(200..1_214), 0)));
+
+    // 45 ms are 1,985 samples. According to the durations, the end is 2 samples later, which is within a millisecond.
+    edited.edits = vec![[45, 200]];
+    edited.n_samples = 2_187;
+    assert_eq!(decode(&edited.file()), Ok((wanted(200..2_187), 0)));
+
+    // Several parts cannot be represented, so the whole track is decoded.
+    edited.edits = vec![[10, 0], [10, 900]];
+    edited.n_samples = N_SAMPLES as u32;
+    assert_eq!(decode(&edited.file()), Ok((wanted(0..N_SAMPLES), 0)));
+
+    let mut tagged = track();
+    let text = b" 00000000 00000064 00000050 0000000000000400 00000000";
+    let data = [&numbers(&[1, 0])[..], text].concat();
+    let name = [&numbers(&[0])[..], b"iTunSMPB"].concat();
+    tagged.tags = [mp4_box(b"name", &name), mp4_box(b"data", &data)].concat();
+    assert_eq!(decode(&tagged.file()), Ok((wanted(100..100 + 1_024), 0)));
+}
+
+#[test]
+fn cut_and_damaged_packets_are_lost() {
+    let file = track().file();
+    let n_last = track().packets.last().unwrap().len();
+
+    // The file ends within the last packet, or with the third one.
+    let cut = &file[..file.len() - 1];
+    assert_eq!(
+        decode(cut),
+        Ok((wanted(0..4 * PACKET_SAMPLES), PACKET_SAMPLES))
+    );
+    let n_fourth = track().packets[3].len();
+    let cut = &file[..file.len() - n_last - n_fourth];
+    assert_eq!(
+        decode(cut),
+        Ok((wanted(0..3 * PACKET_SAMPLES), 2 * PACKET_SAMPLES))
+    );
+
+    // The second packet begins with an element that does not exist in mono.
+    let mut damaged = file.clone();
+    let n_first = track().packets[0].len();
+    let at = file.len() - track().packets.concat().len() + n_first;
+    damaged[at] = 0xFF;
+    let (samples, n_lost) = decode(&damaged).unwrap();
+    assert_eq!((samples.len(), n_lost), (N_SAMPLES, PACKET_SAMPLES));
+    assert_eq!(
+        samples[2 * PACKET_SAMPLES..],
+        wanted(2 * PACKET_SAMPLES..N_SAMPLES)
+    );
+    assert!(
+        samples[PACKET_SAMPLES..2 * PACKET_SAMPLES]
+            .iter()
+            .all(|&sample| sample == 0.0)
+    );
+}
+
+#[test]
+fn chunks_outside_of_the_file_become_silence() {
+    let track = track();
+    let file = track.file();
+    let begin = (file.len() - track.packets.concat().len()) as u32;
+    let n_chunk = (track.packets[0].len() + track.packets[1].len()) as u32;
+
+    // The second of three chunks is far behind the end.
+    let offsets = [begin, 1 << 30, begin + 2 * n_chunk];
+    let index = track.index(&offsets);
+    let mut moved = file.clone();
+    let at = begin as usize - 8 - index.len();
+    moved[at..at + index.len()].copy_from_slice(&index);
+    let (samples, n_lost) = decode(&moved).unwrap();
+    assert_eq!((samples.len(), n_lost), (N_SAMPLES, 2 * PACKET_SAMPLES));
+    assert_eq!(
+        samples[4 * PACKET_SAMPLES..],
+        wanted(4 * PACKET_SAMPLES..N_SAMPLES)
+    );
+}
+
+/// Returns a file whose index lists no packet, and whose packets are in two fragments.
+fn fragmented() -> Vec<u8> {
+    let whole = track();
+    let empty = TestTrack {
+        packets: Vec::new(),
+        n_samples: 0,
+        tags: mp4_box(b"mvex", &mp4_box(b"trex", &numbers(&[0, 1, 1, 0, 0, 0]))),
+        ..track()
+    };
+    let mut file = [mp4_box(b"ftyp", b"M4A \0\0\0\0"), empty.index(&[])].concat();
+    for packets in [&whole.packets[..3], &whole.packets[3..]] {
+        let sizes: Vec<u32> = packets.iter().map(|packet| packet.len() as u32).collect();
+        // Sizes of the packets, and their offset from the fragment, which has 8 + 8 + 16 + 20 bytes before them.
+        let n_before = 8 + 8 + 16 + 8 + 12 + 4 * sizes.len() as u32 + 8;
+        let trun = [
+            numbers(&[0x201, sizes.len() as u32, n_before]),
+            numbers(&sizes),
+        ]
+        .concat();
+        let traf = [
+            mp4_box(b"tfhd", &numbers(&[0x2_0000, 1])),
+            mp4_box(b"trun", &trun),
+        ];
+        file.extend(mp4_box(b"moof", &mp4_box(b"traf", &traf.concat())));
+        file.extend(mp4_box(b"mdat", &packets.concat()));
+    }
+    file
+}
+
+#[test]
+fn fragments_are_decoded_like_tables() {
+    let file = fragmented();
+    assert_eq!(decode(&file), Ok((wanted(0..N_SAMPLES), 0)));
+
+    // The file ends within the second fragment's packets.
+    assert_eq!(
+        decode(&file[..file.len() - 1]),
+        Ok((wanted(0..4 * PACKET_SAMPLES), PACKET_SAMPLES))
+    );
+}
+
+#[test]
+fn files_without_a_track_that_can_be_decoded_are_rejects() {
+    let reason = |track: &TestTrack| {
+        decode(&track.file())
+            .map(|(_, n_lost)| n_lost)
+            .unwrap_err()
+            .reason
+    };
+    let with_entry = |entry: Vec<u8>| TestTrack { entry, ..track() };
+
+    let mut wide = track();
+    let at = wide.entry.len() - 24 + 9;
+    wide.entry[at] = 6;
+    assert_eq!(reason(&wide), Reason::TooLarge);
+
+    let mut long = track();
+    let at = long.entry.len() - 24;
+    long.entry[at] = 0xFF;
+    assert_eq!(reason(&long), Reason::UnsupportedCodec);
+
+    assert_eq!(
+        reason(&with_entry(mp4_box(b"ac-3", &[0; 40]))),
+        Reason::UnsupportedCodec
+    );
+    assert_eq!(
+        reason(&with_entry(mp4_box(b"drms", &[0; 40]))),
+        Reason::UnsupportedCodec
+    );
+    assert_eq!(
+        reason(&with_entry(mp4_box(b"mp4a", &[0; 28]))),
+        Reason::Damaged
+    );
+    assert_eq!(reason(&with_entry(Vec::new())), Reason::Damaged);
+
+    let file = track().file();
+    assert_eq!(
+        decode(&file[..20]).map(|_| ()).unwrap_err().reason,
+        Reason::Damaged
+    );
+    let at = memchr::memmem::find(&file, b"soun").unwrap();
+    let mut video = file.clone();
+    video[at..at + 4].copy_from_slice(b"vide");
+    assert_eq!(
+        decode(&video).map(|_| ()).unwrap_err().reason,
+        Reason::NoAudio
+    );
+}
+
+/// Tables of a few bytes may list billions of packets, or the same bytes again and again.
+#[test]
+fn false_tables_take_linear_time() {
+    let mut many = track();
+    let packet = alac_packet(&[1; 8]);
+    many.packets = vec![packet; 2];
+    let mut file = many.file();
+    let at = memchr::memmem::find(&file, b"stsz").unwrap();
+    // All packets have one byte, and there are four billion of them, all in one chunk.
+    file[at + 8..at + 16].copy_from_slice(&numbers(&[1, u32::MAX]));
+    let at = memchr::memmem::find(&file, b"stsc").unwrap();
+    file[at + 16..at + 20].copy_from_slice(&numbers(&[u32::MAX]));
+    let outcome = decode(&file);
+    assert_eq!(outcome.unwrap_err().reason, Reason::Damaged);
+}

@@ -1,0 +1,307 @@
+//! Decodes the packets of MP4 and ADTS files and accounts for every lost sample.
+//!
+//! Both formats consist of packets with a known number of samples. A packet that cannot be decoded becomes silence of
+//! that length. So do packets whose number is known but whose bytes are missing, if other packets follow. Nothing
+//! replaces a hole of unknown length. All three count as lost.
+
+use symphonia::core::codecs::audio::{AudioCodecId, AudioCodecParameters};
+use wavemill_kernels::resample::{MAX_FROM_HZ, MIN_HZ};
+use wavemill_schemas::reject::{Reason, Reject};
+
+use super::codec::Codec;
+use super::key::KeyHasher;
+use super::loss::{Loss, is_credible};
+use super::output::{Output, Sink};
+use super::{CHANNELS_MAX, DecodeReport, InputFacts, Pcm, reject};
+
+/// The format of a file's packets.
+#[derive(Clone, Debug)]
+pub(super) struct AudioTrack {
+    /// symphonia's identifier of the codec.
+    pub codec: AudioCodecId,
+    /// Configuration that the codec requires: an AudioSpecificConfig for AAC, a magic cookie for ALAC.
+    pub config: Vec<u8>,
+    /// Number of channels, not validated.
+    pub n_channels: usize,
+    /// Sample rate, Hz; not validated.
+    pub rate_hz: u32,
+    /// Number of samples before the first sample of the recording, which the encoder added.
+    pub start: u64,
+    /// Number of samples up to the end of the recording, including those before `start`; `None` keeps all.
+    pub end: Option<u64>,
+}
+
+/// A part of a file's audio.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Packet<'a> {
+    /// Offset in the file.
+    pub offset: usize,
+    /// Number of samples per channel. For a hole, the number of samples of a packet in place of the hole.
+    pub n_samples: u64,
+    pub content: Content<'a>,
+}
+
+/// The bytes of a packet, or the reason why there are none.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Content<'a> {
+    Bytes(&'a [u8]),
+    /// A packet whose bytes are not in the file or cannot be decoded.
+    Absent,
+    /// This number of bytes that are not a packet, in place of an unknown number of packets.
+    Hole(usize),
+}
+
+/// The results of a first pass over all packets.
+struct Survey {
+    facts: InputFacts,
+    audio_blake3: blake3::Hash,
+    n_packets: u64,
+    n_bytes: u64,
+    /// Number of samples of the packets in the file.
+    n_samples: u64,
+    /// Number of samples of the absent packets.
+    n_absent: u64,
+    /// Number of samples of the holes, each with as many packets as it could contain.
+    n_hole: u64,
+}
+
+impl Survey {
+    fn new<'a>(track: &AudioTrack, packets: impl Iterator<Item = Packet<'a>> + Clone) -> Self {
+        let mut key = KeyHasher::new("packets");
+        key.bytes(track.codec.to_string().as_bytes());
+        key.bytes(&track.config);
+        let format = [track.n_channels as u64, u64::from(track.rate_hz)];
+        key.item("format", &format);
+        key.item("start", &[track.start]);
+        key.item("end", track.end.as_slice());
+
+        let mut hasher = blake3::Hasher::new();
+        let mut survey = Self {
+            facts: InputFacts::default(),
+            audio_blake3: hasher.finalize(),
+            n_packets: 0,
+            n_bytes: 0,
+            n_samples: 0,
+            n_absent: 0,
+            n_hole: 0,
+        };
+        for packet in packets.clone() {
+            match packet.content {
+                Content::Bytes(data) => {
+                    hasher.update(data);
+                    key.item("packet", &[data.len() as u64, packet.n_samples]);
+                    survey.n_packets += 1;
+                    survey.n_bytes += data.len() as u64;
+                    survey.n_samples += packet.n_samples;
+                }
+                Content::Absent => {
+                    key.item("absent", &[packet.n_samples]);
+                    survey.n_absent = survey.n_absent.saturating_add(packet.n_samples);
+                }
+                Content::Hole(bytes) => key.item("hole", &[bytes as u64, packet.n_samples]),
+            }
+        }
+
+        // The length of a hole depends on the mean size of all packets.
+        let holes = packets.map(|packet| survey.hole_samples(&packet));
+        survey.n_hole = holes.sum();
+        survey.audio_blake3 = hasher.finalize();
+        if survey.n_packets > 0 {
+            let decode_key = key.finish(&survey.audio_blake3);
+            survey.facts = InputFacts::from_audio(survey.audio_blake3, decode_key);
+        }
+        survey
+    }
+
+    /// Returns the number of samples that a hole could contain, at least those of one packet; 0 for other packets.
+    fn hole_samples(&self, packet: &Packet) -> u64 {
+        let Content::Hole(bytes) = packet.content else {
+            return 0;
+        };
+        let mean_bytes = self.n_bytes as f64 / self.n_packets.max(1) as f64;
+        let n_packets = (bytes as f64 / mean_bytes.max(1.0)).round().max(1.0);
+        n_packets as u64 * packet.n_samples
+    }
+
+    /// Reports whether the absent packets count. A table of packets takes few bytes and may be wrong.
+    fn are_absent_credible(&self) -> bool {
+        is_credible(self.n_samples.saturating_add(self.n_absent), self.n_samples)
+    }
+}
+
+/// Returns an upper bound on the duration of a file in seconds.
+pub(super) fn longest_s<'a>(
+    track: &AudioTrack,
+    packets: impl Iterator<Item = Packet<'a>> + Clone,
+) -> f64 {
+    let survey = Survey::new(track, packets);
+    let n_samples = survey.n_samples.saturating_add(survey.n_absent);
+    n_samples as f64 / f64::from(track.rate_hz.clamp(MIN_HZ, MAX_FROM_HZ))
+}
+
+/// Returns the same hashes of a file as decoding does; none if the file has no packet.
+pub(super) fn facts<'a>(
+    track: &AudioTrack,
+    packets: impl Iterator<Item = Packet<'a>> + Clone,
+) -> InputFacts {
+    Survey::new(track, packets).facts
+}
+
+/// Decodes the packets of a file into `out`, which is cleared first. `audio_blake3` is computed over all packets.
+///
+/// # Errors
+/// A [`Reject`] if no packet is in the file, the codec is not supported, or values exceed a limit.
+pub(super) fn decode<'a>(
+    track: &AudioTrack,
+    packets: impl Iterator<Item = Packet<'a>> + Clone,
+    output: &mut Output,
+    out: &mut Pcm,
+) -> Result<DecodeReport, Reject> {
+    let survey = Survey::new(track, packets.clone());
+    out.decode_key = survey.facts.decode;
+    if survey.n_packets == 0 {
+        let detail = "the file ends before its first packet of audio";
+        return Err(reject(Reason::Damaged, detail));
+    }
+    if track.n_channels > CHANNELS_MAX {
+        let detail = format!("{} channels, at most {CHANNELS_MAX}", track.n_channels);
+        return Err(reject(Reason::TooLarge, detail));
+    }
+    let codec = Codec::new(params(track))?;
+
+    let mut sink = output.open(track.rate_hz, out)?;
+    sink.trim(track.start, track.end);
+    let mut decoder = PacketDecoder {
+        track,
+        survey: &survey,
+        codec,
+        sink,
+        loss: Loss::default(),
+        n_samples: 0,
+        absent: None,
+    };
+    for packet in packets {
+        if decoder.is_done() {
+            break;
+        }
+        decoder.packet(&packet);
+    }
+
+    Ok(DecodeReport {
+        loss: decoder.finish(),
+        audio_blake3: survey.audio_blake3,
+    })
+}
+
+fn params(track: &AudioTrack) -> AudioCodecParameters {
+    let mut params = AudioCodecParameters::new();
+    params
+        .for_codec(track.codec)
+        .with_sample_rate(track.rate_hz)
+        .with_extra_data(track.config.clone().into_boxed_slice());
+    params
+}
+
+/// The state of decoding one file.
+struct PacketDecoder<'a> {
+    track: &'a AudioTrack,
+    survey: &'a Survey,
+    codec: Codec,
+    sink: Sink<'a>,
+    loss: Loss,
+    /// Number of output samples so far, including silence and those that are trimmed.
+    n_samples: u64,
+    /// Offset and number of samples of the absent packets since the last packet.
+    absent: Option<(usize, u64)>,
+}
+
+impl PacketDecoder<'_> {
+    /// Reports whether the output, or the recording, is complete.
+    fn is_done(&self) -> bool {
+        self.sink.is_full() || self.n_left() == 0
+    }
+
+    /// Returns the number of samples before the end of the recording.
+    fn n_left(&self) -> u64 {
+        let end = self.track.end.unwrap_or(u64::MAX);
+        end.saturating_sub(self.n_samples)
+    }
+
+    fn packet(&mut self, packet: &Packet) {
+        match packet.content {
+            Content::Bytes(data) => {
+                // A packet follows, so the absent packets had a place in time.
+                if let Some((offset, n_samples)) = self.absent.take() {
+                    self.silence(offset, n_samples);
+                }
+                self.decode(packet, data);
+            }
+            Content::Absent => {
+                if self.survey.are_absent_credible() {
+                    let (_, n_samples) = self.absent.get_or_insert((packet.offset, 0));
+                    *n_samples += packet.n_samples;
+                }
+            }
+            Content::Hole(_) => {
+                let n_samples = self.survey.hole_samples(packet);
+                self.missing(packet.offset, n_samples);
+                self.codec.reset();
+            }
+        }
+    }
+
+    fn decode(&mut self, packet: &Packet, data: &[u8]) {
+        let decoded = self.codec.decode(data);
+        let n_decoded = decoded.and_then(<[_]>::first).map_or(0, Vec::len) as u64;
+        let n_wanted = self.sink.n_wanted(n_decoded);
+        let is_audio = match decoded {
+            // A packet with more samples than announced would exceed the expected duration.
+            _ if n_decoded == 0 || n_decoded > packet.n_samples => None,
+            Some([mono]) => Some(self.sink.push(mono, None)),
+            Some([left, right]) => Some(self.sink.push(left, Some(right))),
+            _ => None,
+        };
+
+        match is_audio {
+            Some(is_audio) => {
+                self.n_samples += n_decoded;
+                if !is_audio {
+                    let seconds = self.seconds(n_wanted);
+                    self.loss.add_silenced(Some(packet.offset), seconds);
+                }
+            }
+            None => {
+                // Reset the codec, so that the next packet does not overlap with an earlier one.
+                self.codec.reset();
+                self.silence(packet.offset, packet.n_samples);
+            }
+        }
+    }
+
+    /// Counts `n_samples` samples as lost and outputs silence in their place.
+    fn silence(&mut self, offset: usize, n_samples: u64) {
+        let n_wanted = self.sink.n_wanted(n_samples.min(self.n_left()));
+        self.loss.add_silenced(Some(offset), self.seconds(n_wanted));
+        self.sink.push_silence(n_samples as usize);
+        self.n_samples += n_samples;
+    }
+
+    /// Counts `n_samples` samples as lost, for which nothing is in the output.
+    fn missing(&mut self, offset: usize, n_samples: u64) {
+        let n_wanted = self.sink.n_wanted(n_samples.min(self.n_left()));
+        self.loss.add_missing(Some(offset), self.seconds(n_wanted));
+    }
+
+    fn seconds(&self, n_samples: u64) -> f64 {
+        n_samples as f64 / f64::from(self.track.rate_hz)
+    }
+
+    /// Counts the packets that are absent at the end, and ends the output.
+    fn finish(mut self) -> Loss {
+        if let Some((offset, n_samples)) = self.absent.take() {
+            self.missing(offset, n_samples);
+        }
+        self.sink.finish();
+        self.loss
+    }
+}
