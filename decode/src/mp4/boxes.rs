@@ -9,8 +9,6 @@
 pub(super) struct Mp4Box<'a> {
     pub kind: [u8; 4],
     pub body: &'a [u8],
-    /// Offset of the box in the bytes that contain it.
-    pub offset: usize,
 }
 
 /// Iterator over the boxes in some bytes.
@@ -50,7 +48,7 @@ impl<'a> Iterator for Boxes<'a> {
         let size = usize::try_from(size).unwrap_or(usize::MAX);
         let body = rest.get(header_bytes..size.min(rest.len()))?;
         self.at = offset.saturating_add(size);
-        Some(Mp4Box { kind, body, offset })
+        Some(Mp4Box { kind, body })
     }
 }
 
@@ -79,15 +77,15 @@ mod tests {
         let bytes =
             b"\0\0\0\x0Afreeab\0\0\0\x01wide\0\0\0\0\0\0\0\x12cd\0\0\0\x09moovx\0\0\0\x00mdatyz";
         let found: Vec<_> = Boxes::new(bytes)
-            .map(|found| (found.kind, found.body, found.offset))
+            .map(|found| (found.kind, found.body))
             .collect();
         assert_eq!(
             found,
             [
-                (*b"free", &b"ab"[..], 0),
-                (*b"wide", b"cd", 10),
-                (*b"moov", b"x", 28),
-                (*b"mdat", b"yz", 37),
+                (*b"free", &b"ab"[..]),
+                (*b"wide", b"cd"),
+                (*b"moov", b"x"),
+                (*b"mdat", b"yz"),
             ]
         );
 

@@ -5,6 +5,8 @@
 //!
 //! Source: ISO/IEC 14496-12 §8.6.1.2 (`stts`), §8.7 (`stsc`, `stsz`, `stco`), §8.8 (`moof`).
 
+use memchr::memmem;
+
 use super::boxes::{Boxes, Mp4Box, find, number};
 
 /// Position and size of a packet in the file, in bytes.
@@ -151,8 +153,16 @@ pub(super) struct Fragmented<'a> {
     track_id: u64,
     /// Size of a packet if nothing else states it.
     default_bytes: u64,
-    moofs: Boxes<'a>,
+    file: &'a [u8],
+    /// Offset at which the search for the next `moof` box begins.
+    at: usize,
     moof_offset: usize,
+    /// Number of the last fragment.
+    sequence: Option<u64>,
+    /// Number of packets in the last fragment.
+    n_in_fragment: u64,
+    /// Number of packets in missing fragments, which come next.
+    n_missing: u64,
     trafs: Boxes<'a>,
     truns: Boxes<'a>,
     traf_bytes: u64,
@@ -186,8 +196,12 @@ impl<'a> Fragmented<'a> {
         Self {
             track_id,
             default_bytes: trex.and_then(|trex| number(trex.body, 16, 4)).unwrap_or(0),
-            moofs: Boxes::new(if mvex.is_some() { file } else { &[] }),
+            file: if mvex.is_some() { file } else { &[] },
+            at: 0,
             moof_offset: 0,
+            sequence: None,
+            n_in_fragment: 0,
+            n_missing: 0,
             trafs: Boxes::new(&[]),
             truns: Boxes::new(&[]),
             traf_bytes: 0,
@@ -197,7 +211,7 @@ impl<'a> Fragmented<'a> {
         }
     }
 
-    /// Starts the next `trun` box of the track; `None` after the last one.
+    /// Starts the next `trun` box of the track, or the next fragment after missing ones; `None` after the last box.
     fn next_run(&mut self) -> Option<()> {
         loop {
             if let Some(trun) = next_of(&mut self.truns, b"trun") {
@@ -208,10 +222,35 @@ impl<'a> Fragmented<'a> {
                 self.start_traf(traf.body);
                 continue;
             }
-            let moof = next_of(&mut self.moofs, b"moof")?;
-            self.moof_offset = moof.offset;
-            self.trafs = Boxes::new(moof.body);
+            self.next_fragment()?;
+            if self.n_missing > 0 {
+                return Some(());
+            }
         }
+    }
+
+    /// Starts the next `moof` box. Its name is searched for, because damage to one box hides all later ones from a
+    /// reader that follows their sizes. The numbers of the fragments then reveal how many are missing.
+    fn next_fragment(&mut self) -> Option<()> {
+        let (moof, number) = loop {
+            let found = memmem::find(self.file.get(self.at..)?, b"moof")?;
+            let name = self.at + found;
+            self.at = name + 4;
+            self.moof_offset = name.checked_sub(4)?;
+
+            let moof = Boxes::new(&self.file[self.moof_offset..]).next()?;
+            let mfhd = Boxes::new(moof.body).next();
+            if let Some(mfhd) = mfhd.filter(|found| found.kind == *b"mfhd") {
+                break (moof, number(mfhd.body, 4, 4)?);
+            }
+        };
+
+        let expected = self.sequence.replace(number).map(|last| last + 1);
+        let n_fragments = expected.map_or(0, |expected| number.saturating_sub(expected));
+        self.n_missing = n_fragments.saturating_mul(self.n_in_fragment);
+        self.n_in_fragment = 0;
+        self.trafs = Boxes::new(moof.body);
+        Some(())
     }
 
     /// Starts a `traf` box, if it is of the track.
@@ -273,6 +312,14 @@ impl Iterator for Fragmented<'_> {
 
     fn next(&mut self) -> Option<Place> {
         loop {
+            if let Some(n_left) = self.n_missing.checked_sub(1) {
+                self.n_missing = n_left;
+                return Some(Place {
+                    offset: self.moof_offset as u64,
+                    bytes: 0,
+                });
+            }
+
             let bytes = match self.run.size_at {
                 _ if self.run.packet >= self.run.n_packets => None,
                 Some(at) => self.run.entries.get(self.run.packet, at),
@@ -287,6 +334,7 @@ impl Iterator for Fragmented<'_> {
             let offset = self.offset;
             self.offset = offset.saturating_add(bytes);
             self.run.packet += 1;
+            self.n_in_fragment += 1;
             return Some(Place { offset, bytes });
         }
     }

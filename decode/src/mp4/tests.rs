@@ -143,7 +143,7 @@ fn chunks_outside_of_the_file_become_silence() {
     );
 }
 
-/// Returns a file whose index lists no packet, and whose packets are in two fragments.
+/// Returns a file whose index lists no packet, and whose packets are in three fragments.
 fn fragmented() -> Vec<u8> {
     let whole = track();
     let empty = TestTrack {
@@ -153,10 +153,14 @@ fn fragmented() -> Vec<u8> {
         ..track()
     };
     let mut file = [mp4_box(b"ftyp", b"M4A \0\0\0\0"), empty.index(&[])].concat();
-    for packets in [&whole.packets[..3], &whole.packets[3..]] {
+    for (number, packets) in (1..).zip([
+        &whole.packets[..2],
+        &whole.packets[2..4],
+        &whole.packets[4..],
+    ]) {
         let sizes: Vec<u32> = packets.iter().map(|packet| packet.len() as u32).collect();
-        // Sizes of the packets, and their offset from the fragment, which has 8 + 8 + 16 + 20 bytes before them.
-        let n_before = 8 + 8 + 16 + 8 + 12 + 4 * sizes.len() as u32 + 8;
+        // The packets begin after all boxes of the fragment and the header of their own box.
+        let n_before = 8 + 16 + 8 + 16 + 20 + 4 * sizes.len() as u32 + 8;
         let trun = [
             numbers(&[0x201, sizes.len() as u32, n_before]),
             numbers(&sizes),
@@ -166,7 +170,11 @@ fn fragmented() -> Vec<u8> {
             mp4_box(b"tfhd", &numbers(&[0x2_0000, 1])),
             mp4_box(b"trun", &trun),
         ];
-        file.extend(mp4_box(b"moof", &mp4_box(b"traf", &traf.concat())));
+        let moof = [
+            mp4_box(b"mfhd", &numbers(&[0, number])),
+            mp4_box(b"traf", &traf.concat()),
+        ];
+        file.extend(mp4_box(b"moof", &moof.concat()));
         file.extend(mp4_box(b"mdat", &packets.concat()));
     }
     file
@@ -177,10 +185,22 @@ fn fragments_are_decoded_like_tables() {
     let file = fragmented();
     assert_eq!(decode(&file), Ok((wanted(0..N_SAMPLES), 0)));
 
-    // The file ends within the second fragment's packets.
+    // The file ends within the last fragment's packet.
     assert_eq!(
         decode(&file[..file.len() - 1]),
         Ok((wanted(0..4 * PACKET_SAMPLES), PACKET_SAMPLES))
+    );
+
+    // Damage to the head of the second fragment hides its packets, but not those of the third one.
+    let mut damaged = file.clone();
+    let first = memchr::memmem::find(&file, b"moof").unwrap();
+    let second = first + 4 + memchr::memmem::find(&file[first + 4..], b"moof").unwrap();
+    damaged[second - 4..second + 4].fill(0xFF);
+    let (samples, n_lost) = decode(&damaged).unwrap();
+    assert_eq!((samples.len(), n_lost), (N_SAMPLES, 2 * PACKET_SAMPLES));
+    assert_eq!(
+        samples[4 * PACKET_SAMPLES..],
+        wanted(4 * PACKET_SAMPLES..N_SAMPLES)
     );
 }
 

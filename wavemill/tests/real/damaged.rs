@@ -77,7 +77,7 @@ const OUTCOMES: [(&str, Outcome); 84] = [
     ("is_flac.mp3", No(NotAudio)),
     ("is_html.mp3", No(NotAudio)),
     ("is_lfs_pointer.mp3", No(NotAudio)),
-    ("is_mp4.mp3", No(UnsupportedCodec)),
+    ("is_mp4.mp3", No(Damaged)),
     ("is_ogg.mp3", No(NotAudio)),
     ("is_wav.mp3", Row(5_000, 0.0)),
     ("is_wav_mp3_inside.mp3", Row(1_322_496, 0.0)),

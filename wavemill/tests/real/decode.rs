@@ -97,7 +97,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         real("decode::early_stop_keeps_hash_and_prefix", early_stop),
         real("decode::wav_is_exact", wav),
         real("decode::mutated_files_neither_panic_nor_give_nan", mutated),
-        Trial::test("decode::flac_and_vorbis_tones", tones),
+        Trial::test("decode::tones_of_all_formats", tones),
         Trial::test("decode::channels_are_those_of_the_downmix", channels),
     ]
 }
@@ -380,8 +380,8 @@ const TONES: [(&str, [usize; 2], f64); 6] = [
     ("tone_32000_stereo.flac", [0, 0], 1e-4),
     ("tone_32000_mono.ogg", [0, 0], 0.02),
     ("tone_32000_alac.m4a", [0, 0], 1e-4),
-    ("tone_32000_mono.m4a", [0, 0], 0.02),
-    ("tone_32000_mono.aac", [1_024, 128], 0.02),
+    ("tone_32000_mono.m4a", [0, 0], 0.03),
+    ("tone_32000_mono.aac", [1_024, 128], 0.03),
     ("tone_48000_mono.opus", [0, 0], 0.02),
 ];
 
