@@ -1,7 +1,7 @@
 //! Lists the versions of a store for users. Commit times are only stored in run records; without them everything else
 //! is still listed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::path::Path;
 
@@ -40,6 +40,10 @@ pub struct VersionContent {
     pub clips: u64,
     /// Number of rows of one feature.
     pub rows: u64,
+    /// Size of the version's files in bytes.
+    pub bytes: u64,
+    /// The part of `bytes` that no earlier version in the list has: other files are hard links to theirs.
+    pub new_bytes: u64,
     /// False if `wavemill gc` removed the version's data.
     pub data: bool,
 }
@@ -54,6 +58,7 @@ impl Store {
         let committed = commits(&self.root().join("_wavemill/runs"));
         let mut lines = Vec::new();
         let mut before: Option<Manifest> = None;
+        let mut known = HashSet::new();
 
         for version in self.versions()? {
             let mut line = VersionLine {
@@ -71,7 +76,7 @@ impl Store {
                     line.changed = before
                         .as_ref()
                         .map(|before| Diff::new(before, &manifest).summary());
-                    line.held = Some(self.content(&manifest)?);
+                    line.held = Some(self.content(&manifest, &mut known)?);
                     before = Some(manifest);
                 }
                 Err(error) => {
@@ -99,8 +104,18 @@ impl Store {
         None
     }
 
-    fn content(&self, manifest: &Manifest) -> Result<VersionContent, StoreError> {
+    /// Returns the content of a version, and adds the hashes of its files to the `known` ones.
+    fn content(
+        &self,
+        manifest: &Manifest,
+        known: &mut HashSet<String>,
+    ) -> Result<VersionContent, StoreError> {
+        let files = manifest.files.iter();
+        let new = files.filter(|file| known.insert(file.blake3.clone()));
+        let new_bytes = new.map(|file| file.bytes).sum();
         Ok(VersionContent {
+            bytes: manifest.files.iter().map(|file| file.bytes).sum(),
+            new_bytes,
             data: self.has_data(manifest)?,
             recipe: manifest.recipe.name.clone(),
             clips: manifest.counts.clips_written,

@@ -23,9 +23,10 @@ const BROWSERS: [&str; 4] = [
 ];
 
 /// Sections of a report about a store with features, targets and rejects.
-const SECTIONS: [&str; 10] = [
+const SECTIONS: [&str; 11] = [
     "From metadata to features",
     "Tracks",
+    "Columns of tracks",
     "Sides and data leakage",
     "Rejects",
     "Files below the audio root",
@@ -192,11 +193,36 @@ fn lists_the_changes_of_a_version() -> Result<(), Failed> {
     let (written, html) = report(&store, &store.with_file_name("2.html"))?;
     same("version", &written["version"], &Value::from(2))?;
     contains(&html, "recipe features.mfcc.n_mfcc")?;
+    // The versions share the files of one feature, so they take less than the sum of their sizes.
+    contains(&html, "because files that did not change are stored once")?;
+    let history =
+        run(wavemill(["info", "--versions", "--json", "--store"]).arg(&store)).exits(0)?;
+    let history: Value = serde_json::from_str(&history.out)?;
+    let held = &history[1]["held"];
+    let sizes = [&held["new_bytes"], &held["bytes"]].map(|n| n.as_u64().unwrap_or(0));
+    same("sizes", 0 < sizes[0] && sizes[0] < sizes[1], true)?;
 
     let out = store.with_file_name("1.html");
     let mut old = wavemill(["report", "--version", "1", "--json", "--store"]);
     let ran = run(old.arg(&store).arg("--out").arg(&out)).exits(0)?;
     contains(&ran.out, "\"version\":1")
+}
+
+#[apply(trial)]
+fn own_columns_have_charts_and_a_profile() -> Result<(), Failed> {
+    let mut table = Table::new("report-own", 12);
+    table.row(0).side = "test";
+    table.add(40).side = "test";
+    let store = table.first("store", &[])?;
+    let (_, html) = report(&store, &store.with_file_name("own.html"))?;
+
+    // Texts are drawn by their frequency. The target and the columns of sides have no chart of their own.
+    contains(&html, ">Tracks by side<")?;
+    lacks(&html, ">Tracks by genre<")?;
+    lacks(&html, ">Tracks by split_")?;
+    let profile = "<th scope=\"row\">side</th><td>text</td><td class=\"number\">0</td>\
+                   <td class=\"number\">2</td><td>test</td><td>training</td>";
+    contains(&html, profile)
 }
 
 /// Writes a report with sounds from an audio archive and returns the page.

@@ -1,14 +1,13 @@
 //! Amounts of decoded audio, of audio lost to damage, and of silent and duplicate clips.
 
-use wavemill_pages::{Axis, Cell, Chart, Histogram, Part, Plot, Section, Table, seconds};
+use wavemill_pages::{Cell, Part, Section, Table, seconds};
 
 use super::ReportError;
 use super::answers::{Answer, Answers};
+use super::bins::{self, Values};
 
 /// Maximum number of clips in the list of clips that lost the most audio.
 const LOST_MAX: usize = 10;
-/// Number of bins in the histogram of decoded lengths.
-const BINS: u64 = 30;
 
 pub(super) fn section(answers: &Answers<'_>) -> Result<Section, ReportError> {
     let mut section = Section::new("Audio");
@@ -32,9 +31,21 @@ pub(super) fn section(answers: &Answers<'_>) -> Result<Section, ReportError> {
             .parts
             .push(Part::Details("Clips with largest losses".to_owned(), lost));
     }
+    let lengths = bins::histogram(
+        answers,
+        "Clips by decoded length",
+        "Before padding. Longer audio is truncated to the recipe's duration_s.",
+        &Values {
+            value: "duration_s",
+            rows: &clips,
+            is_time: true,
+            axis: "length (s)",
+            counted: "clips",
+        },
+    )?;
     section
         .parts
-        .extend(lengths(answers, &clips)?.map(|chart| Part::Charts(vec![chart])));
+        .extend(lengths.map(|chart| Part::Charts(vec![chart])));
     Ok(section)
 }
 
@@ -94,43 +105,4 @@ fn most_lost(answers: &Answers<'_>, clips: &str) -> Result<Table, ReportError> {
             .push(vec![key.into(), lost_s.into(), duration_s.into()]);
     }
     Ok(table)
-}
-
-/// Returns a histogram of the decoded lengths of clips, or `None` if the lengths are nearly equal.
-fn lengths(answers: &Answers<'_>, clips: &str) -> Result<Option<Chart>, ReportError> {
-    let range = answers.ask(&format!(
-        "SELECT min(duration_s) AS low, max(duration_s) AS high FROM {clips}"
-    ))?;
-    let low = range.numbers("low")?.first().copied().flatten();
-    let high = range.numbers("high")?.first().copied().flatten();
-    let (Some(low), Some(high)) = (low, high) else {
-        return Ok(None);
-    };
-    // If all clips have the same length, a chart carries no information.
-    if high - low < 0.01 * high {
-        return Ok(None);
-    }
-
-    let bin_s = high / BINS as f64;
-    let answer = answers.ask(&format!(
-        "SELECT CAST(CAST(duration_s AS DOUBLE) / {bin_s} AS BIGINT) AS bin, count(*) AS n
-         FROM {clips} GROUP BY 1 ORDER BY 1"
-    ))?;
-    let mut counts = vec![0; BINS as usize];
-    for (bin, n) in answer.counts("bin")?.into_iter().zip(answer.counts("n")?) {
-        counts[bin.min(BINS - 1) as usize] += n;
-    }
-    Ok(Some(Chart {
-        title: "Clips by decoded length".to_owned(),
-        note: "Before padding. Longer audio is truncated to the recipe's duration_s.".to_owned(),
-        plot: Plot::Histogram(Histogram {
-            axis: Axis {
-                name: "length (s)".to_owned(),
-                from: 0.0,
-                to: high,
-            },
-            counted: "clips".to_owned(),
-            counts,
-        }),
-    }))
 }

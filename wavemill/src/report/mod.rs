@@ -7,7 +7,9 @@
 
 mod answers;
 mod audio;
+mod bins;
 mod cleaning;
+mod columns;
 mod error;
 mod excerpts;
 mod features;
@@ -55,6 +57,7 @@ pub(crate) fn page(
     let sections = vec![
         cleaning::section(subject.manifest),
         tracks::section(&answers)?,
+        columns::section(&answers)?,
         sides::section(&answers)?,
         rejects::section(&answers)?,
         files::section(&answers)?,

@@ -52,6 +52,7 @@ pub(super) fn section(
     let target = manifest.targets.first();
     let classes = largest_classes(target);
     let picked = pick(answers, feature, target, &classes)?;
+    let frames = with_audio(answers, feature, frames)?;
     let pictures = read(answers, feature, frames, &picked)?;
     if pictures.is_empty() {
         return Ok(section);
@@ -128,6 +129,8 @@ impl Sounds<'_> {
 struct Frames {
     bands: usize,
     frames: usize,
+    /// Number of frames that are shown, from the first one.
+    shown: usize,
     /// True if the values of one frame are contiguous, false if the values of one band are.
     is_frame_first: bool,
 }
@@ -147,11 +150,13 @@ fn shown_frames(feature: &FeatureEntry) -> Option<(&FeatureEntry, Frames)> {
         ("frame", _) => Frames {
             bands: columns,
             frames: rows,
+            shown: rows,
             is_frame_first: true,
         },
         (_, "frame") => Frames {
             bands: rows,
             frames: columns,
+            shown: columns,
             is_frame_first: false,
         },
         _ => return None,
@@ -304,6 +309,30 @@ struct Picture {
     frames: Frames,
 }
 
+/// Returns the part of a row in which some clip has audio: the frames of shorter clips end with silence.
+fn with_audio(
+    answers: &Answers<'_>,
+    feature: &FeatureEntry,
+    frames: Frames,
+) -> Result<Frames, ReportError> {
+    let (Some(hop_length), Some(rate_hz), Some(rows)) = (
+        feature.hop_length,
+        feature.sample_rate_hz,
+        answers.rows_table(),
+    ) else {
+        return Ok(frames);
+    };
+    let answer = answers.ask(&format!("SELECT max(duration_s) AS s FROM {rows}"))?;
+    let Some(longest_s) = answer.numbers("s")?.first().copied().flatten() else {
+        return Ok(frames);
+    };
+    let n_frames = (longest_s * f64::from(rate_hz) / hop_length as f64).ceil() as usize;
+    Ok(Frames {
+        shown: frames.frames.min(n_frames.max(1)),
+        ..frames
+    })
+}
+
 fn read(
     answers: &Answers<'_>,
     feature: &FeatureEntry,
@@ -370,9 +399,9 @@ fn read_file(
     Ok(())
 }
 
-/// Downsamples a row to at most [`BANDS_MAX`] by [`COLUMNS_MAX`] values. Each is the mean of the values in its cell.
+/// Downsamples the shown frames of a row to at most [`BANDS_MAX`] by [`COLUMNS_MAX`] values. Each is the mean of the values in its cell.
 fn smaller(values: &[f32], frames: Frames) -> (usize, Vec<f32>) {
-    let columns = frames.frames.min(COLUMNS_MAX);
+    let columns = frames.shown.min(COLUMNS_MAX);
     let bands = frames.bands.min(BANDS_MAX);
 
     let mut sums = vec![0.0_f32; bands * columns];
@@ -380,13 +409,13 @@ fn smaller(values: &[f32], frames: Frames) -> (usize, Vec<f32>) {
 
     for band in 0..frames.bands {
         let row = band * bands / frames.bands;
-        for frame in 0..frames.frames {
+        for frame in 0..frames.shown {
             let at = if frames.is_frame_first {
                 frame * frames.bands + band
             } else {
                 band * frames.frames + frame
             };
-            let place = row * columns + frame * columns / frames.frames;
+            let place = row * columns + frame * columns / frames.shown;
             sums[place] += values[at];
             counts[place] += 1;
         }
@@ -435,12 +464,12 @@ fn heat_map(feature: &FeatureEntry, picture: &Picture, values: Vec<f32>) -> Heat
     let frames = picture.frames;
 
     let across = match (feature.hop_length, feature.sample_rate_hz) {
-        (Some(hop_length), Some(sample_rate_hz)) if frames.frames > 0 && sample_rate_hz > 0 => {
-            let span_s = (frames.frames * hop_length) as f64 / f64::from(sample_rate_hz);
+        (Some(hop_length), Some(sample_rate_hz)) if frames.shown > 0 && sample_rate_hz > 0 => {
+            let span_s = (frames.shown * hop_length) as f64 / f64::from(sample_rate_hz);
             ("time (s)", span_s)
         }
         // Features of pictures have no time axis.
-        _ => ("frame", frames.frames as f64),
+        _ => ("frame", frames.shown as f64),
     };
 
     HeatMap {
@@ -495,6 +524,7 @@ mod tests {
         let frames = Frames {
             bands: 256,
             frames: 320,
+            shown: 320,
             is_frame_first: false,
         };
         let values: Vec<f32> = (0..256 * 320).map(|at| (at / 320) as f32).collect();
@@ -508,9 +538,17 @@ mod tests {
         };
         let values: Vec<f32> = (0..256 * 320).map(|at| (at % 256) as f32).collect();
         assert_eq!(smaller(&values, turned).1, small);
+        let begin = Frames {
+            shown: 80,
+            ..frames
+        };
+        let (columns, small) = smaller(&values, begin);
+        assert_eq!((columns, small.len()), (80, 128 * 80));
+
         let tiny = Frames {
             bands: 2,
             frames: 3,
+            shown: 3,
             is_frame_first: false,
         };
         let values = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];

@@ -5,9 +5,12 @@ use std::collections::BTreeMap;
 use arrow::datatypes::DataType;
 use wavemill_pages::{Axis, Bars, Chart, Histogram, Part, Plot, Section, Series, count};
 use wavemill_schemas::manifest::TargetEntry;
+use wavemill_schemas::recipe::Dataset;
 
 use super::ReportError;
 use super::answers::{Answers, quoted};
+use super::bins::{self, Values};
+use super::columns;
 use super::sides;
 
 /// Columns of the table `tracks` that contain a date, each with a description of the date.
@@ -22,10 +25,6 @@ const RATES_MAX: usize = 12;
 const YEARS_MAX: i64 = 120;
 /// Up to this number of years, a bar chart with a label per year is drawn, since a histogram would label fractions.
 const FEW_YEARS: i64 = 12;
-/// Width of a length bin in seconds.
-const LENGTH_BIN_S: u64 = 30;
-/// Number of length bins. The last bin contains all longer tracks.
-const LENGTH_BINS: usize = 40;
 
 pub(super) fn section(answers: &Answers<'_>) -> Result<Section, ReportError> {
     let mut charts = Vec::new();
@@ -37,6 +36,9 @@ pub(super) fn section(answers: &Answers<'_>) -> Result<Section, ReportError> {
     }
     charts.extend(by_bit_rate(answers)?);
     charts.extend(by_length(answers)?);
+    if answers.subject.manifest.recipe.catalog.dataset == Dataset::Table {
+        charts.extend(columns::charts(answers)?);
+    }
 
     let mut section = Section::new("Tracks");
     if !charts.is_empty() {
@@ -176,10 +178,12 @@ fn by_bit_rate(answers: &Answers<'_>) -> Result<Option<Chart>, ReportError> {
         return Ok(None);
     }
 
-    let mut bars: Vec<(String, u64)> = Vec::new();
-    for (rate, n) in rates.iter().zip(&counts).take(RATES_MAX) {
-        bars.push((format!("{rate} kbit/s"), *n));
-    }
+    // The most frequent rates have bars, in the order of the rates.
+    let mut most: Vec<(u64, u64)> = rates.iter().copied().zip(counts.iter().copied()).collect();
+    most.truncate(RATES_MAX);
+    most.sort_unstable();
+    let bars = most.iter().map(|(rate, n)| (format!("{rate} kbit/s"), *n));
+    let mut bars: Vec<(String, u64)> = bars.collect();
     let others: u64 = counts.iter().skip(RATES_MAX).sum();
     if others > 0 {
         let n = rates.len() - RATES_MAX;
@@ -197,35 +201,18 @@ fn by_length(answers: &Answers<'_>) -> Result<Option<Chart>, ReportError> {
     if !has_number(answers, "track_duration")? {
         return Ok(None);
     }
-    let answer = answers.ask(&format!(
-        "SELECT CAST(track_duration / {LENGTH_BIN_S} AS BIGINT) AS bin, count(*) AS n
-         FROM tracks WHERE track_duration >= 0 GROUP BY 1 ORDER BY 1"
-    ))?;
-    let mut counts = vec![0; LENGTH_BINS];
-    for (bin, n) in answer.counts("bin")?.into_iter().zip(answer.counts("n")?) {
-        counts[(bin as usize).min(LENGTH_BINS - 1)] += n;
-    }
-    if answer.len() == 0 {
-        return Ok(None);
-    }
-
-    let minutes = (LENGTH_BIN_S * LENGTH_BINS as u64) as f64 / 60.0;
-    Ok(Some(Chart {
-        title: "Tracks by original length".to_owned(),
-        note: format!(
-            "As stated in the metadata. The last bar contains all tracks longer than {} minutes.",
-            minutes - LENGTH_BIN_S as f64 / 60.0
-        ),
-        plot: Plot::Histogram(Histogram {
-            axis: Axis {
-                name: "length (minutes)".to_owned(),
-                from: 0.0,
-                to: minutes,
-            },
-            counted: "tracks".to_owned(),
-            counts,
-        }),
-    }))
+    bins::histogram(
+        answers,
+        "Tracks by original length",
+        "As stated in the metadata.",
+        &Values {
+            value: "track_duration",
+            rows: "(SELECT track_duration FROM tracks WHERE track_duration >= 0)",
+            is_time: true,
+            axis: "length (s)",
+            counted: "tracks",
+        },
+    )
 }
 
 /// Reports whether `tracks` has a numeric column of this name.

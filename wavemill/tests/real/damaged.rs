@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::Value;
 use wavemill_decode::Pcm;
-use wavemill_schemas::reject::Reason::{Damaged, Empty, NoAudio, NotAudio, UnsupportedCodec};
+use wavemill_schemas::reject::Reason::{Damaged, Empty, NoAudio, NotAudio};
 use wavemill_tests::{Failed, Trial, real};
 
 use super::decode::Outcome::{self, Reject as No, Row};
