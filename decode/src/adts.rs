@@ -13,6 +13,8 @@ use super::{DecodeReport, InputFacts, Pcm, mp3, reject};
 const HEADER_BYTES: usize = 7;
 /// Number of samples of one block of AAC.
 const BLOCK_SAMPLES: u64 = 1_024;
+/// Largest size of a frame in bytes.
+const FRAME_BYTES_MAX: usize = (1 << 13) - 1;
 /// Number of consecutive frames that identify a file.
 const N_FRAMES_MIN: usize = 3;
 /// The profile of AAC with low complexity, which is one less than its object type in MP4.
@@ -72,15 +74,20 @@ impl Header {
     }
 }
 
-/// Reports whether a file begins with three consecutive ADTS frames.
-pub(super) fn is_adts(bytes: &[u8]) -> bool {
-    let mut rest = bytes;
-    (0..N_FRAMES_MIN).all(|_| {
-        let Some(header) = Header::parse(rest) else {
-            return false;
-        };
-        rest = rest.get(header.frame_bytes..).unwrap_or_default();
-        true
+/// Returns the offset of the first of three consecutive frames of one stream. A recording of a broadcast begins within a
+/// frame, so the search covers two frames of the largest size.
+pub(super) fn find(bytes: &[u8]) -> Option<usize> {
+    let begin = &bytes[..bytes.len().min(2 * FRAME_BYTES_MAX)];
+    memchr::memchr_iter(0xFF, begin).find(|&at| {
+        let first = Header::parse(&bytes[at..]).map(|header| header.fixed);
+        let mut rest = &bytes[at..];
+        first.is_some()
+            && (0..N_FRAMES_MIN).all(|_| {
+                let header = Header::parse(rest).filter(|header| Some(header.fixed) == first);
+                let frame_bytes = header.map_or(0, |header| header.frame_bytes);
+                rest = rest.get(frame_bytes..).unwrap_or_default();
+                header.is_some()
+            })
     })
 }
 
@@ -118,8 +125,9 @@ impl<'a> Iterator for Frames<'a> {
         if let Some(header) = self.frame(offset) {
             self.at = offset + header.frame_bytes;
             // symphonia decodes only the first of several blocks.
+            let data = &self.file[offset + header.header_bytes()..self.at];
             let content = match header.n_blocks {
-                1 => Content::Bytes(&self.file[offset + header.header_bytes()..self.at]),
+                1 if !data.is_empty() => Content::Bytes(data),
                 _ => Content::Absent,
             };
             return Some(Packet {
@@ -170,10 +178,11 @@ pub(super) fn facts(file: &[u8]) -> InputFacts {
     }
 }
 
-/// Returns the format and the frames of a file that begins with ADTS frames.
+/// Returns the format and the frames of a file with ADTS frames near its beginning.
 fn parse(file: &[u8]) -> Result<(AudioTrack, Frames<'_>), Reject> {
-    let at = mp3::behind_tags(file);
-    let header = Header::parse(&file[at..]).expect("the format was detected by these headers");
+    let begin = mp3::behind_tags(file);
+    let at = begin + find(&file[begin..]).expect("the format was detected by these frames");
+    let header = Header::parse(&file[at..]).expect("the search has parsed this header");
     let Fixed {
         profile,
         rate,
@@ -231,7 +240,9 @@ mod tests {
     #[test]
     fn frames_and_holes_are_found() {
         let three = frame(&[7; 13]).repeat(3);
-        assert!(is_adts(&three));
+        assert_eq!(find(&three), Some(0));
+        assert_eq!(find(&[&three[5..], &three].concat()), Some(15));
+        assert_eq!(find(&three[..40]), None);
         assert_eq!(found(&three), [(0, Ok(13)), (20, Ok(13)), (40, Ok(13))]);
 
         // A tag at the end is neither audio nor lost, and foreign bytes are not either.

@@ -30,6 +30,8 @@ enum Decoder {
 struct OpusDecoder {
     decoder: ropus::Decoder,
     channels: ropus::Channels,
+    /// Whether no packet was decoded since the decoder was created.
+    is_fresh: bool,
     /// Factor of all samples, which contains the step of a 16-bit sample.
     scale: f32,
     /// Interleaved samples of a packet.
@@ -60,6 +62,7 @@ impl Codec {
             decoder: Decoder::Opus(Box::new(OpusDecoder {
                 decoder: new_opus(channels),
                 channels,
+                is_fresh: true,
                 scale: (gain / 32_768.0) as f32,
                 pcm: vec![0; 2 * OPUS_PACKET_SAMPLES_MAX as usize],
             })),
@@ -71,7 +74,24 @@ impl Codec {
     pub(super) fn reset(&mut self) {
         match &mut self.decoder {
             Decoder::Symphonia { decoder, .. } => decoder.reset(),
-            Decoder::Opus(opus) => opus.decoder = new_opus(opus.channels),
+            // Creating a decoder takes as long as many packets, which need not contain audio.
+            Decoder::Opus(opus) if opus.is_fresh => {}
+            Decoder::Opus(opus) => {
+                opus.decoder = new_opus(opus.channels);
+                opus.is_fresh = true;
+            }
+        }
+    }
+
+    /// Replaces the decoder by a new one, which depends on no earlier packet.
+    pub(super) fn renew(&mut self) {
+        match &mut self.decoder {
+            Decoder::Symphonia { params, decoder } => {
+                if let Ok(new) = make(params) {
+                    *decoder = new;
+                }
+            }
+            Decoder::Opus(_) => self.reset(),
         }
     }
 
@@ -98,6 +118,7 @@ impl Codec {
                     ropus::Channels::Stereo => 2,
                 };
                 let pcm = &mut opus.pcm[..n_channels * OPUS_PACKET_SAMPLES_MAX as usize];
+                opus.is_fresh = false;
                 let Some(n_samples) =
                     guarded(|| opus.decoder.decode(data, pcm, DecodeMode::Normal))
                 else {

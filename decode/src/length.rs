@@ -51,7 +51,12 @@ fn ogg_longest_s(file: &[u8]) -> f64 {
     let n_samples = ogg_samples_max(file, Some(packet_samples_max));
     // The lowest sample rate gives the longest time. Unsupported rates are clamped to the nearest supported one, as in
     // `ogg/run.rs`.
-    n_samples as f64 / f64::from(idents.rate_hz_min.clamp(MIN_HZ, MAX_FROM_HZ))
+    let rate_hz = if has_opus {
+        idents.rate_hz_min.min(48_000)
+    } else {
+        idents.rate_hz_min
+    };
+    n_samples as f64 / f64::from(rate_hz.clamp(MIN_HZ, MAX_FROM_HZ))
 }
 
 /// Returns an upper bound on the samples of all Ogg pages, if a packet yields at most `packet_samples_max` samples;

@@ -4,6 +4,7 @@
 //! that length. So do packets whose number is known but whose bytes are missing, if other packets follow. Nothing
 //! replaces a hole of unknown length. All three count as lost.
 
+use symphonia::core::codecs::audio::well_known::CODEC_ID_AAC;
 use symphonia::core::codecs::audio::{AudioCodecId, AudioCodecParameters};
 use wavemill_kernels::resample::{MAX_FROM_HZ, MIN_HZ};
 use wavemill_schemas::reject::{Reason, Reject};
@@ -13,6 +14,9 @@ use super::key::KeyHasher;
 use super::loss::{Loss, is_credible};
 use super::output::{Output, Sink};
 use super::{CHANNELS_MAX, DecodeReport, InputFacts, Pcm, reject};
+
+/// Maximum number of decoders that are created for one file, because each takes as long as many packets.
+const RENEWALS_MAX: u32 = 100;
 
 /// The format of a file's packets.
 #[derive(Clone, Debug)]
@@ -36,7 +40,7 @@ pub(super) struct AudioTrack {
 pub(super) struct Packet<'a> {
     /// Offset in the file.
     pub offset: usize,
-    /// Number of samples per channel. For a hole, the number of samples of a packet in place of the hole.
+    /// Number of samples per channel. For a hole, the number of samples of one packet in its place.
     pub n_samples: u64,
     pub content: Content<'a>,
 }
@@ -45,7 +49,7 @@ pub(super) struct Packet<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Content<'a> {
     Bytes(&'a [u8]),
-    /// A packet whose bytes are not in the file or cannot be decoded.
+    /// One or more packets whose bytes are not in the file or cannot contain audio.
     Absent,
     /// This number of bytes that are not a packet, in place of an unknown number of packets.
     Hole(usize),
@@ -61,12 +65,10 @@ struct Survey {
     n_samples: u64,
     /// Number of samples of the absent packets.
     n_absent: u64,
-    /// Number of samples of the holes, each with as many packets as it could contain.
-    n_hole: u64,
 }
 
 impl Survey {
-    fn new<'a>(track: &AudioTrack, packets: impl Iterator<Item = Packet<'a>> + Clone) -> Self {
+    fn new<'a>(track: &AudioTrack, packets: impl Iterator<Item = Packet<'a>>) -> Self {
         let mut key = KeyHasher::new("packets");
         key.bytes(track.codec.to_string().as_bytes());
         key.bytes(&track.config);
@@ -83,9 +85,8 @@ impl Survey {
             n_bytes: 0,
             n_samples: 0,
             n_absent: 0,
-            n_hole: 0,
         };
-        for packet in packets.clone() {
+        for packet in packets {
             match packet.content {
                 Content::Bytes(data) => {
                     hasher.update(data);
@@ -102,9 +103,6 @@ impl Survey {
             }
         }
 
-        // The length of a hole depends on the mean size of all packets.
-        let holes = packets.map(|packet| survey.hole_samples(&packet));
-        survey.n_hole = holes.sum();
         survey.audio_blake3 = hasher.finalize();
         if survey.n_packets > 0 {
             let decode_key = key.finish(&survey.audio_blake3);
@@ -130,10 +128,7 @@ impl Survey {
 }
 
 /// Returns an upper bound on the duration of a file in seconds.
-pub(super) fn longest_s<'a>(
-    track: &AudioTrack,
-    packets: impl Iterator<Item = Packet<'a>> + Clone,
-) -> f64 {
+pub(super) fn longest_s<'a>(track: &AudioTrack, packets: impl Iterator<Item = Packet<'a>>) -> f64 {
     let survey = Survey::new(track, packets);
     let n_samples = survey.n_samples.saturating_add(survey.n_absent);
     n_samples as f64 / f64::from(track.rate_hz.clamp(MIN_HZ, MAX_FROM_HZ))
@@ -142,7 +137,7 @@ pub(super) fn longest_s<'a>(
 /// Returns the same hashes of a file as decoding does; none if the file has no packet.
 pub(super) fn facts<'a>(
     track: &AudioTrack,
-    packets: impl Iterator<Item = Packet<'a>> + Clone,
+    packets: impl Iterator<Item = Packet<'a>>,
 ) -> InputFacts {
     Survey::new(track, packets).facts
 }
@@ -178,6 +173,7 @@ pub(super) fn decode<'a>(
         sink,
         loss: Loss::default(),
         n_samples: 0,
+        n_renewals: 0,
         absent: None,
     };
     for packet in packets {
@@ -202,6 +198,36 @@ fn params(track: &AudioTrack) -> AudioCodecParameters {
     params
 }
 
+/// Reports whether a packet of AAC contains an element with audio. For a packet without one, symphonia's decoder repeats
+/// the samples of the packet before.
+fn has_element(packet: &[u8]) -> bool {
+    const FILL: u8 = 6;
+    const END: u8 = 7;
+
+    let bits = |at: usize, n: usize| {
+        let bit = |at: usize| packet.get(at / 8).map(|byte| byte >> (7 - at % 8) & 1);
+        (at..at + n).try_fold(0_u8, |sum, at| Some(sum << 1 | bit(at)?))
+    };
+    let mut at = 0;
+    loop {
+        match bits(at, 3) {
+            None | Some(END) => return false,
+            Some(FILL) => {
+                // The number of bytes has 4 bits, and 8 more after 15.
+                let Some(short) = bits(at + 3, 4) else {
+                    return false;
+                };
+                let (n_bytes, n_bits) = match (short, bits(at + 7, 8)) {
+                    (15, Some(long)) => (14 + usize::from(long), 15),
+                    _ => (usize::from(short), 7),
+                };
+                at += n_bits + 8 * n_bytes;
+            }
+            Some(_) => return true,
+        }
+    }
+}
+
 /// The state of decoding one file.
 struct PacketDecoder<'a> {
     track: &'a AudioTrack,
@@ -211,6 +237,8 @@ struct PacketDecoder<'a> {
     loss: Loss,
     /// Number of output samples so far, including silence and those that are trimmed.
     n_samples: u64,
+    /// Number of decoders that were created after packets that could not be decoded.
+    n_renewals: u32,
     /// Offset and number of samples of the absent packets since the last packet.
     absent: Option<(usize, u64)>,
 }
@@ -251,7 +279,12 @@ impl PacketDecoder<'_> {
     }
 
     fn decode(&mut self, packet: &Packet, data: &[u8]) {
-        let decoded = self.codec.decode(data);
+        let has_audio = self.track.codec != CODEC_ID_AAC || has_element(data);
+        let decoded = if has_audio {
+            self.codec.decode(data)
+        } else {
+            None
+        };
         let n_decoded = decoded.and_then(<[_]>::first).map_or(0, Vec::len) as u64;
         let n_wanted = self.sink.n_wanted(n_decoded);
         let is_audio = match decoded {
@@ -271,8 +304,14 @@ impl PacketDecoder<'_> {
                 }
             }
             None => {
-                // Reset the codec, so that the next packet does not overlap with an earlier one.
-                self.codec.reset();
+                // The next packet must not overlap with an earlier one. symphonia's decoder of AAC also expects the
+                // elements of its first packet in all others, even if that packet was damaged.
+                if self.n_renewals < RENEWALS_MAX {
+                    self.n_renewals += 1;
+                    self.codec.renew();
+                } else {
+                    self.codec.reset();
+                }
                 self.silence(packet.offset, packet.n_samples);
             }
         }
@@ -303,5 +342,27 @@ impl PacketDecoder<'_> {
         }
         self.sink.finish();
         self.loss
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::has_element;
+
+    #[test]
+    fn packets_of_aac_without_audio_are_recognised() {
+        assert!(has_element(&[0b0000_0000]));
+        assert!(has_element(&[0b0010_0000]));
+        assert!(!has_element(&[]));
+        assert!(!has_element(&[0xE0]));
+        // A fill element of one byte before the end, one of 16 bytes before the end, and one before a channel.
+        assert!(!has_element(&[0b1100_0010, 0b0000_0001, 0b1100_0000]));
+        let mut long = vec![0b1101_1110, 0b0000_0100];
+        long.extend([0; 15]);
+        long.extend([0b0000_0001, 0b1100_0000]);
+        assert!(!has_element(&long));
+        assert!(has_element(&[0b1100_0010, 0, 0, 0]));
+        long[17..].fill(0);
+        assert!(has_element(&long));
     }
 }

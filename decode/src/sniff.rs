@@ -57,7 +57,7 @@ pub(super) fn sniff(file: &[u8]) -> Format {
         Format::Mp4
     } else if let Some(name) = unsupported(bytes) {
         Format::Unsupported(name)
-    } else if adts::is_adts(bytes) {
+    } else if adts::find(bytes).is_some() {
         Format::Adts
     } else {
         Format::Mpeg

@@ -18,6 +18,8 @@ const ENTRY_BYTES: usize = 28;
 const AAC_PACKET_SAMPLES: u64 = 1_024;
 /// Object types of AAC in a decoder's configuration: MPEG-4, and the low complexity of MPEG-2.
 const OBJECT_TYPES_AAC: [u8; 2] = [0x40, 0x67];
+/// Size of the configurations of AAC that are read, in bytes. Those of low complexity have five at most.
+const CONFIG_BYTES_MAX: usize = 64;
 /// Size of ALAC's magic cookie without a channel layout, in bytes.
 const COOKIE_BYTES: usize = 24;
 
@@ -113,6 +115,13 @@ fn audio_specific_config(bytes: &[u8]) -> Result<Config, Reject> {
         )));
     }
 
+    // An extension after the configuration announces the upper band (ISO/IEC 14496-3 §1.6.6).
+    if matches!(bytes.get(2..5), Some([0x56, 0xE5, flag]) if flag >> 7 == 1) {
+        return Err(unsupported(
+            "HE-AAC is not decoded, only AAC of low complexity",
+        ));
+    }
+
     // Index 15 of the sample rate means that the rate follows in 24 bits.
     let rate = bits >> 7 & 15;
     let (rate_hz, channels) = if rate == 15 {
@@ -124,7 +133,7 @@ fn audio_specific_config(bytes: &[u8]) -> Result<Config, Reject> {
     };
     Ok(Config {
         codec: CODEC_ID_AAC,
-        bytes: bytes.to_vec(),
+        bytes: bytes[..bytes.len().min(CONFIG_BYTES_MAX)].to_vec(),
         n_channels: channels as usize,
         rate_hz,
         packet_samples: AAC_PACKET_SAMPLES,

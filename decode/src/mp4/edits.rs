@@ -46,14 +46,17 @@ pub(super) struct Recording {
 }
 
 impl Recording {
-    /// Returns the recording that an edit list or the tag `iTunSMPB` states. `n_listed` is the sum of the durations of
-    /// all packets; 0 if the file does not state durations.
-    pub(super) fn read(moov: &[u8], trak: &[u8], scales: &TimeScales, n_listed: u64) -> Self {
-        let listed = scales.samples(n_listed, scales.track).filter(|&n| n > 0);
+    /// Returns the recording that an edit list or the tag `iTunSMPB` states. `listed` is the sum of the durations of all
+    /// packets; `None` if the file has fragments. Its edit list covers only the packets before them, if it has an end.
+    pub(super) fn read(moov: &[u8], trak: &[u8], scales: &TimeScales, listed: Option<u64>) -> Self {
         let stated = edit(trak, scales).or_else(|| gapless(moov));
         let Some(Self { start, end }) = stated else {
             return Self::default();
         };
+        let Some(listed) = listed else {
+            return Self { start, end: None };
+        };
+        let listed = scales.samples(listed, scales.track).filter(|&n| n > 0);
 
         // Most movies have a time scale of milliseconds, so the end of an edit is rounded. The durations are exact.
         let tick = u64::from(scales.rate_hz) / scales.movie.max(1) + 1;
@@ -100,7 +103,7 @@ fn edit(trak: &[u8], scales: &TimeScales) -> Option<Recording> {
 fn gapless(moov: &[u8]) -> Option<Recording> {
     let name = memmem::find(moov, b"iTunSMPB")?;
     let behind = moov.get(name..)?;
-    let data = memmem::find(behind.get(..64)?, b"data")?;
+    let data = memmem::find(&behind[..behind.len().min(64)], b"data")?;
     // The kind and the language of the text precede it.
     let text = behind.get(data + 12..)?;
     let text = std::str::from_utf8(text.get(..text.len().min(64))?).ok()?;

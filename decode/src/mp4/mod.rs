@@ -20,12 +20,11 @@ use wavemill_schemas::reject::{Reason, Reject};
 use self::boxes::{Boxes, find};
 use self::config::Config;
 use self::edits::{Recording, TimeScales};
-use self::tables::{Fragmented, Listed};
-use super::loss::credible_max;
+use self::tables::{Fragmented, Listed, Place};
 use super::mp3::behind_tags;
 use super::output::Output;
 use super::packets::{self, AudioTrack, Content, Packet};
-use super::{DecodeReport, InputFacts, Pcm, reject};
+use super::{CHANNELS_MAX, DecodeReport, InputFacts, Pcm, reject};
 
 /// Decodes an MP4 file into `out`, which is cleared first. `audio_blake3` is computed over all packets.
 ///
@@ -53,7 +52,7 @@ pub(super) fn facts(file: &[u8]) -> InputFacts {
     }
 }
 
-/// Finds the first audio track that can be decoded.
+/// Finds the first audio track that can be decoded, or one with too many channels if there is no other.
 fn parse(file: &[u8]) -> Result<(AudioTrack, Packets<'_>), Reject> {
     // Positions in the tables do not include a tag that another program put before the file.
     let base = behind_tags(file);
@@ -64,6 +63,7 @@ fn parse(file: &[u8]) -> Result<(AudioTrack, Packets<'_>), Reject> {
     };
 
     let mut fault = None;
+    let mut many_channels = None;
     for trak in Boxes::new(moov).filter(|found| found.kind == *b"trak") {
         let hdlr = find(trak.body, &[b"mdia", b"hdlr"]).unwrap_or_default();
         if hdlr.get(8..12) != Some(b"soun") {
@@ -71,11 +71,20 @@ fn parse(file: &[u8]) -> Result<(AudioTrack, Packets<'_>), Reject> {
         }
         let stbl = find(trak.body, &[b"mdia", b"minf", b"stbl"]).unwrap_or_default();
         match Config::parse(find(stbl, &[b"stsd"]).unwrap_or_default()) {
-            Ok(config) => return Ok(track(bytes, base, moov, trak.body, stbl, config)),
+            Ok(config) => {
+                let is_wide = config.n_channels > CHANNELS_MAX;
+                let found = track(bytes, base, moov, trak.body, stbl, config);
+                if !is_wide {
+                    return Ok(found);
+                }
+                many_channels.get_or_insert(found);
+            }
             Err(reject) => fault = fault.or(Some(reject)),
         }
     }
-    Err(fault.unwrap_or_else(|| reject(Reason::NoAudio, "MP4 without a track of audio")))
+    many_channels.ok_or_else(|| {
+        fault.unwrap_or_else(|| reject(Reason::NoAudio, "MP4 without a track of audio"))
+    })
 }
 
 /// Returns the format and the packets of a track.
@@ -88,7 +97,10 @@ fn track<'a>(
     config: Config,
 ) -> (AudioTrack, Packets<'a>) {
     let scales = TimeScales::read(moov, trak, config.rate_hz);
-    let recording = Recording::read(moov, trak, &scales, tables::duration(stbl));
+    // The durations of packets in fragments are in the fragments.
+    let has_fragments = find(moov, &[b"mvex"]).is_some();
+    let n_listed = (!has_fragments).then(|| tables::duration(stbl));
+    let recording = Recording::read(moov, trak, &scales, n_listed);
     let track = AudioTrack {
         codec: config.codec,
         config: config.bytes,
@@ -98,45 +110,88 @@ fn track<'a>(
         end: recording.end,
     };
 
+    let times = [
+        config.packet_samples,
+        u64::from(config.rate_hz),
+        scales.track,
+    ];
+    let fragmented = Fragmented::new(bytes, moov, trak, times);
     let packets = Packets {
         bytes,
         base,
         packet_samples: config.packet_samples,
-        places: Listed::new(stbl).chain(Fragmented::new(bytes, moov, trak)),
-        n_bytes_left: credible_max(bytes.len() as u64),
+        places: Listed::new(bytes.len(), stbl).chain(fragmented),
+        n_bytes_left: bytes.len() as u64,
+        next: None,
     };
     (track, packets)
 }
 
-/// Iterator over the packets of a track.
+/// Smallest size in bytes of a packet that can contain audio: an element of AAC takes four, and one of ALAC more.
+const PACKET_BYTES_MIN: usize = 4;
+
+/// Iterator over the packets of a track. Consecutive absent packets are one item.
 #[derive(Clone, Debug)]
 struct Packets<'a> {
     bytes: &'a [u8],
     base: usize,
     packet_samples: u64,
     places: Chain<Listed<'a>, Fragmented<'a>>,
-    /// Number of bytes that further packets may have together. Tables of a few bytes may list billions of packets, or
-    /// the same bytes again and again.
+    /// Number of bytes that further packets may have together. Tables may list the same bytes again and again.
     n_bytes_left: u64,
+    /// A packet after absent ones.
+    next: Option<Packet<'a>>,
+}
+
+impl<'a> Packets<'a> {
+    /// Returns the bytes of a packet, if they are in the file and may contain audio.
+    fn data(&self, offset: u64, bytes: u64) -> Option<&'a [u8]> {
+        let rest = self.bytes.get(usize::try_from(offset).ok()?..)?;
+        let data = rest.get(..usize::try_from(bytes).ok()?)?;
+        (data.len() >= PACKET_BYTES_MIN).then_some(data)
+    }
 }
 
 impl<'a> Iterator for Packets<'a> {
     type Item = Packet<'a>;
 
     fn next(&mut self) -> Option<Packet<'a>> {
-        let place = self.places.next()?;
-        self.n_bytes_left = self.n_bytes_left.checked_sub(place.bytes.max(1))?;
+        if let Some(next) = self.next.take() {
+            return Some(next);
+        }
 
-        let offset = usize::try_from(place.offset).unwrap_or(usize::MAX);
-        let rest = self.bytes.get(offset..).unwrap_or_default();
-        let data = rest.get(..place.bytes as usize);
-        Some(Packet {
-            offset: self.base + offset.min(self.bytes.len()),
-            n_samples: self.packet_samples,
-            content: match data {
-                Some(data) if !data.is_empty() => Content::Bytes(data),
-                _ => Content::Absent,
-            },
-        })
+        let mut absent: Option<Packet<'a>> = None;
+        while let Some(place) = self.places.next() {
+            let (offset, n_absent) = match place {
+                Place::Packet { offset, bytes } => match self.data(offset, bytes) {
+                    Some(data) => {
+                        self.n_bytes_left = self.n_bytes_left.checked_sub(bytes)?;
+                        let packet = Packet {
+                            offset: self.base + offset as usize,
+                            n_samples: self.packet_samples,
+                            content: Content::Bytes(data),
+                        };
+                        if absent.is_some() {
+                            self.next = Some(packet);
+                            return absent;
+                        }
+                        return Some(packet);
+                    }
+                    None => (offset, 1),
+                },
+                Place::Absent(n) => (u64::MAX, n),
+            };
+
+            // Report absent packets at the end of the file if they have no position.
+            let end = self.bytes.len();
+            let absent = absent.get_or_insert(Packet {
+                offset: self.base + usize::try_from(offset).map_or(end, |offset| offset.min(end)),
+                n_samples: 0,
+                content: Content::Absent,
+            });
+            let n_samples = n_absent.saturating_mul(self.packet_samples);
+            absent.n_samples = absent.n_samples.saturating_add(n_samples);
+        }
+        absent
     }
 }

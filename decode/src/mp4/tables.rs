@@ -1,4 +1,4 @@
-//! Finds the packets of a track by its tables, or by those of the fragments after them.
+//! Finds the packets of a track by its tables, and by those of the fragments after them.
 //!
 //! Tables are slices of the file, so they allocate nothing. They may announce more packets than the file contains, and
 //! packets anywhere in the file.
@@ -7,13 +7,16 @@
 
 use memchr::memmem;
 
-use super::boxes::{Boxes, Mp4Box, find, number};
+use super::boxes::{Boxes, find, number};
+use crate::loss::credible_max;
 
-/// Position and size of a packet in the file, in bytes.
+/// A place that the tables of a track list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
-    pub offset: u64,
-    pub bytes: u64,
+pub(super) enum Place {
+    /// A packet at this position, with this size in bytes.
+    Packet { offset: u64, bytes: u64 },
+    /// This number of packets, which have no position in the file.
+    Absent(u64),
 }
 
 /// A table of entries of equal size.
@@ -49,17 +52,19 @@ impl<'a> Table<'a> {
 /// Iterator over the packets that a `stbl` box lists.
 #[derive(Clone, Debug)]
 pub(super) struct Listed<'a> {
+    file_bytes: u64,
     /// Size of all packets, or 0 if `sizes` contains them.
     equal_bytes: u64,
     sizes: Table<'a>,
+    /// Number of packets that are left.
     n_packets: u64,
     /// Entries of the first chunk, packets per chunk, and description.
     runs: Table<'a>,
     chunks: Table<'a>,
     has_long_offsets: bool,
-    packet: u64,
+    /// Numbers of the next packet, run and chunk.
+    packet: usize,
     run: usize,
-    /// Number of the next chunk.
     chunk: usize,
     /// Packets left in the current chunk, and the offset of the next one.
     n_left: u64,
@@ -67,14 +72,22 @@ pub(super) struct Listed<'a> {
 }
 
 impl<'a> Listed<'a> {
-    pub(super) fn new(stbl: &'a [u8]) -> Self {
+    pub(super) fn new(file_bytes: usize, stbl: &'a [u8]) -> Self {
         let stsz = find(stbl, &[b"stsz"]).unwrap_or_default();
         let stco = find(stbl, &[b"stco"]);
         let co64 = find(stbl, &[b"co64"]);
+
+        let equal_bytes = number(stsz, 4, 4).unwrap_or(0);
+        let sizes = Table::new(Some(stsz), 12, 4);
+        let n_packets = match equal_bytes {
+            0 => sizes.len() as u64,
+            _ => number(stsz, 8, 4).unwrap_or(0),
+        };
         Self {
-            equal_bytes: number(stsz, 4, 4).unwrap_or(0),
-            sizes: Table::new(Some(stsz), 12, 4),
-            n_packets: number(stsz, 8, 4).unwrap_or(0),
+            file_bytes: file_bytes as u64,
+            equal_bytes,
+            sizes,
+            n_packets,
             runs: Table::new(find(stbl, &[b"stsc"]), 8, 12),
             chunks: if stco.is_some() {
                 Table::new(stco, 8, 4)
@@ -120,20 +133,31 @@ impl Iterator for Listed<'_> {
     type Item = Place;
 
     fn next(&mut self) -> Option<Place> {
-        if self.packet == self.n_packets {
+        if self.n_packets == 0 {
             return None;
         }
+        if self.next_chunk().is_none() {
+            // The file states the number of these packets, but not where they are.
+            return Some(Place::Absent(std::mem::take(&mut self.n_packets)));
+        }
+
+        // Packets of equal size take no space in a table, so billions of them may follow the end of the file.
+        if self.equal_bytes > 0 && self.offset >= self.file_bytes {
+            let n = std::mem::take(&mut self.n_left).min(self.n_packets);
+            self.n_packets -= n;
+            return Some(Place::Absent(n));
+        }
+
         let bytes = match self.equal_bytes {
-            0 => self.sizes.get(self.packet as usize, 0)?,
+            0 => self.sizes.get(self.packet, 0)?,
             equal => equal,
         };
-        self.next_chunk()?;
-
         let offset = self.offset;
         self.offset = offset.saturating_add(bytes);
-        self.n_left -= 1;
         self.packet += 1;
-        Some(Place { offset, bytes })
+        self.n_left -= 1;
+        self.n_packets -= 1;
+        Some(Place::Packet { offset, bytes })
     }
 }
 
@@ -148,30 +172,44 @@ pub(super) fn duration(stbl: &[u8]) -> u64 {
 }
 
 /// Iterator over the packets of a track in the fragments of a file.
+///
+/// Damage to one box hides all later ones from a reader that follows their sizes. So fragments are searched for, and
+/// their decode times reveal how many packets are missing before them.
 #[derive(Clone, Debug)]
 pub(super) struct Fragmented<'a> {
-    track_id: u64,
-    /// Size of a packet if nothing else states it.
-    default_bytes: u64,
     file: &'a [u8],
-    /// Offset at which the search for the next `moof` box begins.
+    moov: &'a [u8],
+    track_id: u64,
+    /// Number of units of the track's time scale per packet; 0 if it is not known.
+    packet_time: u64,
+    /// Offset at which the search for the next fragment begins.
     at: usize,
-    moof_offset: usize,
-    /// Number of the last fragment.
-    sequence: Option<u64>,
-    /// Number of packets in the last fragment.
-    n_in_fragment: u64,
-    /// Number of packets in missing fragments, which come next.
-    n_missing: u64,
     trafs: Boxes<'a>,
     truns: Boxes<'a>,
-    traf_bytes: u64,
-    base: u64,
+    traf: Traf,
     run: Run<'a>,
-    offset: u64,
+    /// Decode time at which the first packet of all fragments would have begun.
+    begin: Option<u64>,
+    /// Number of packets so far, and of those that are missing between them.
+    n_found: u64,
+    n_missing: u64,
 }
 
-/// The sizes of the packets in one `trun` box.
+/// Positions and defaults of a `traf` box.
+#[derive(Clone, Copy, Debug, Default)]
+struct Traf {
+    moof_offset: u64,
+    /// Whether no `traf` box precedes this one in its fragment.
+    is_first: bool,
+    /// Offset to which the offsets of runs refer.
+    base: u64,
+    /// Size of a packet if its run does not state it.
+    packet_bytes: u64,
+    /// Offset of the end of the data so far.
+    end: u64,
+}
+
+/// The packets of one `trun` box.
 #[derive(Clone, Debug, Default)]
 struct Run<'a> {
     entries: Table<'a>,
@@ -182,110 +220,162 @@ struct Run<'a> {
 }
 
 impl<'a> Fragmented<'a> {
-    pub(super) fn new(file: &'a [u8], moov: &[u8], trak: &[u8]) -> Self {
+    /// Creates the iterator. A packet has `packet_samples` samples at a rate of `rate_hz`, and the track has
+    /// `time_scale` units of time per second.
+    pub(super) fn new(
+        file: &'a [u8],
+        moov: &'a [u8],
+        trak: &[u8],
+        [packet_samples, rate_hz, time_scale]: [u64; 3],
+    ) -> Self {
         // Two dates of 32 or 64 bits precede the number of the track.
         let tkhd = find(trak, &[b"tkhd"]).unwrap_or_default();
         let id_at = if tkhd.first() == Some(&1) { 20 } else { 12 };
-        let track_id = number(tkhd, id_at, 4).unwrap_or(0);
-
         // Only a file with the box `mvex`, which contains defaults for each track, has fragments.
-        let mvex = find(moov, &[b"mvex"]);
-        let mut defaults = Boxes::new(mvex.unwrap_or_default());
-        let trex = defaults
-            .find(|found| found.kind == *b"trex" && number(found.body, 4, 4) == Some(track_id));
+        let has_fragments = find(moov, &[b"mvex"]).is_some();
         Self {
-            track_id,
-            default_bytes: trex.and_then(|trex| number(trex.body, 16, 4)).unwrap_or(0),
-            file: if mvex.is_some() { file } else { &[] },
+            file: if has_fragments { file } else { &[] },
+            moov,
+            track_id: number(tkhd, id_at, 4).unwrap_or(0),
+            packet_time: (packet_samples * time_scale)
+                .checked_div(rate_hz)
+                .unwrap_or(0),
             at: 0,
-            moof_offset: 0,
-            sequence: None,
-            n_in_fragment: 0,
-            n_missing: 0,
             trafs: Boxes::new(&[]),
             truns: Boxes::new(&[]),
-            traf_bytes: 0,
-            base: 0,
+            traf: Traf::default(),
             run: Run::default(),
-            offset: 0,
+            begin: None,
+            n_found: 0,
+            n_missing: 0,
         }
     }
 
-    /// Starts the next `trun` box of the track, or the next fragment after missing ones; `None` after the last box.
-    fn next_run(&mut self) -> Option<()> {
+    /// Starts the next run of the track; `None` after the last one. Returns the number of packets that are missing
+    /// before it.
+    fn next_run(&mut self) -> Option<u64> {
         loop {
-            if let Some(trun) = next_of(&mut self.truns, b"trun") {
-                self.start_run(trun.body);
-                return Some(());
+            if let Some(trun) = self.truns.find(|found| found.kind == *b"trun") {
+                self.run = self.traf.run(trun.body);
+                return Some(0);
             }
-            if let Some(traf) = next_of(&mut self.trafs, b"traf") {
-                self.start_traf(traf.body);
+            if let Some(traf) = self.trafs.find(|found| found.kind == *b"traf") {
+                if self.start_traf(traf.body) {
+                    let n_missing = self.n_missing_before(traf.body);
+                    if n_missing > 0 {
+                        return Some(n_missing);
+                    }
+                }
                 continue;
             }
             self.next_fragment()?;
-            if self.n_missing > 0 {
-                return Some(());
-            }
         }
     }
 
-    /// Starts the next `moof` box. Its name is searched for, because damage to one box hides all later ones from a
-    /// reader that follows their sizes. The numbers of the fragments then reveal how many are missing.
+    /// Starts the next fragment.
     fn next_fragment(&mut self) -> Option<()> {
-        let (moof, number) = loop {
-            let found = memmem::find(self.file.get(self.at..)?, b"moof")?;
-            let name = self.at + found;
+        loop {
+            let name = self.at + memmem::find(self.file.get(self.at..)?, b"moof")?;
             self.at = name + 4;
-            self.moof_offset = name.checked_sub(4)?;
+            let Some(offset) = name.checked_sub(4) else {
+                continue;
+            };
 
-            let moof = Boxes::new(&self.file[self.moof_offset..]).next()?;
-            let mfhd = Boxes::new(moof.body).next();
-            if let Some(mfhd) = mfhd.filter(|found| found.kind == *b"mfhd") {
-                break (moof, number(mfhd.body, 4, 4)?);
+            // Boxes end at the next fragment at the latest, so that no byte is read in more than one of them.
+            let rest = &self.file[self.at..];
+            let end = self.at + memmem::find(rest, b"moof").unwrap_or(rest.len());
+            let Some(moof) = Boxes::new(&self.file[offset..end]).next() else {
+                continue;
+            };
+            let first = Boxes::new(moof.body).next();
+            if first.is_none_or(|found| found.kind != *b"mfhd") {
+                continue;
             }
-        };
 
-        let expected = self.sequence.replace(number).map(|last| last + 1);
-        let n_fragments = expected.map_or(0, |expected| number.saturating_sub(expected));
-        self.n_missing = n_fragments.saturating_mul(self.n_in_fragment);
-        self.n_in_fragment = 0;
-        self.trafs = Boxes::new(moof.body);
-        Some(())
+            let offset = offset as u64;
+            self.trafs = Boxes::new(moof.body);
+            self.traf = Traf {
+                moof_offset: offset,
+                is_first: true,
+                end: offset,
+                ..Traf::default()
+            };
+            return Some(());
+        }
     }
 
-    /// Starts a `traf` box, if it is of the track.
-    fn start_traf(&mut self, traf: &'a [u8]) {
-        let tfhd = find(traf, &[b"tfhd"]).unwrap_or_default();
-        if number(tfhd, 4, 4) != Some(self.track_id) {
-            return;
-        }
+    /// Reads the head of a `traf` box. Returns `false` if it is of another track.
+    fn start_traf(&mut self, body: &'a [u8]) -> bool {
+        let tfhd = find(body, &[b"tfhd"]).unwrap_or_default();
+        let track_id = number(tfhd, 4, 4);
         let flags = number(tfhd, 0, 4).unwrap_or(0);
         // Optional fields follow each other: offset, description, duration, size.
-        let has_offset = flags & 1 != 0;
-        let size_at = 8
-            + if has_offset { 8 } else { 0 }
-            + if flags & 2 != 0 { 4 } else { 0 }
-            + if flags & 8 != 0 { 4 } else { 0 };
+        let sizes = [(1, 8), (2, 4), (8, 4)];
+        let fields = sizes.iter().filter(|(flag, _)| flags & flag != 0);
+        let size_at = 8 + fields.map(|(_, bytes)| bytes).sum::<usize>();
+        let packet_bytes = number(tfhd, size_at, 4).filter(|_| flags & 16 != 0);
 
-        self.base = match number(tfhd, 8, 8).filter(|_| has_offset) {
+        let traf = &mut self.traf;
+        // Without an offset, positions refer to the fragment, or to the end of the data of the track before.
+        let is_by_moof = flags & 0x2_0000 != 0 || std::mem::take(&mut traf.is_first);
+        traf.base = match number(tfhd, 8, 8).filter(|_| flags & 1 != 0) {
             Some(offset) => offset,
-            None => self.moof_offset as u64,
+            None if is_by_moof => traf.moof_offset,
+            None => traf.end,
         };
-        self.offset = self.base;
-        self.traf_bytes = match number(tfhd, size_at, 4).filter(|_| flags & 16 != 0) {
-            Some(bytes) => bytes,
-            None => self.default_bytes,
-        };
-        self.truns = Boxes::new(traf);
+        traf.end = traf.base;
+        traf.packet_bytes =
+            packet_bytes.unwrap_or_else(|| default_bytes(self.moov, track_id.unwrap_or(0)));
+
+        let is_of_track = track_id == Some(self.track_id);
+        self.truns = Boxes::new(if is_of_track { body } else { &[] });
+        if !is_of_track {
+            for trun in Boxes::new(body).filter(|found| found.kind == *b"trun") {
+                let run = traf.run(trun.body);
+                traf.end = traf.end.saturating_add(run.bytes(traf.packet_bytes));
+            }
+        }
+        is_of_track
     }
 
-    fn start_run(&mut self, trun: &'a [u8]) {
+    /// Returns the number of packets that are missing before a `traf` box according to its decode time.
+    fn n_missing_before(&mut self, traf: &[u8]) -> u64 {
+        let tfdt = find(traf, &[b"tfdt"]).unwrap_or_default();
+        let time_bytes = if tfdt.first() == Some(&1) { 8 } else { 4 };
+        let Some(time) = number(tfdt, 4, time_bytes).filter(|_| self.packet_time > 0) else {
+            return 0;
+        };
+
+        let n_before = self.n_found + self.n_missing;
+        let elapsed = n_before.saturating_mul(self.packet_time);
+        // A stream that was cut from a longer one begins at any time.
+        let begin = *self.begin.get_or_insert(time.saturating_sub(elapsed));
+        let gap = time.saturating_sub(begin.saturating_add(elapsed));
+        let n_missing = gap.saturating_add(self.packet_time / 2) / self.packet_time;
+
+        // A time that is not credible is wrong, so the time goes on from here.
+        let n_all = self
+            .n_found
+            .saturating_add(self.n_missing)
+            .saturating_add(n_missing);
+        if n_all > credible_max(self.n_found) {
+            self.begin = Some(time.saturating_sub(elapsed));
+            return 0;
+        }
+        self.n_missing += n_missing;
+        n_missing
+    }
+}
+
+impl Traf {
+    /// Starts a run, whose data follow those before it unless it states an offset.
+    fn run<'a>(&mut self, trun: &'a [u8]) -> Run<'a> {
         let flags = number(trun, 0, 4).unwrap_or(0);
         let mut header_bytes = 8;
         if flags & 1 != 0 {
             // The offset is signed.
             let delta = number(trun, 8, 4).unwrap_or(0) as u32 as i32;
-            self.offset = self.base.saturating_add_signed(i64::from(delta));
+            self.end = self.base.saturating_add_signed(i64::from(delta));
             header_bytes += 4;
         }
         if flags & 4 != 0 {
@@ -293,17 +383,36 @@ impl<'a> Fragmented<'a> {
         }
 
         let has_duration = flags & 0x100 != 0;
-        let entry_bytes = 4 * (flags >> 8 & 15).count_ones() as usize;
-        let n_packets = number(trun, 4, 4).unwrap_or(0) as usize;
-        self.run = Run {
-            entries: Table {
-                entries: trun.get(header_bytes..).unwrap_or_default(),
-                entry_bytes,
-            },
+        let entries = Table {
+            entries: trun.get(header_bytes..).unwrap_or_default(),
+            entry_bytes: 4 * (flags >> 8 & 15).count_ones() as usize,
+        };
+        Run {
+            entries,
             size_at: (flags & 0x200 != 0).then_some(if has_duration { 4 } else { 0 }),
             packet: 0,
-            n_packets,
-        };
+            n_packets: number(trun, 4, 4).unwrap_or(0) as usize,
+        }
+    }
+}
+
+impl Run<'_> {
+    /// Returns the size of a packet in bytes; `None` if the table is cut before it.
+    fn packet_bytes(&self, packet: usize, default: u64) -> Option<u64> {
+        match self.size_at {
+            Some(at) => self.entries.get(packet, at),
+            None => Some(default),
+        }
+    }
+
+    /// Returns the size of all packets in bytes, each of `default` bytes if the run does not state them.
+    fn bytes(&self, default: u64) -> u64 {
+        match self.size_at {
+            Some(_) => (0..self.n_packets)
+                .map_while(|packet| self.packet_bytes(packet, default))
+                .sum(),
+            None => default.saturating_mul(self.n_packets as u64),
+        }
     }
 }
 
@@ -312,35 +421,31 @@ impl Iterator for Fragmented<'_> {
 
     fn next(&mut self) -> Option<Place> {
         loop {
-            if let Some(n_left) = self.n_missing.checked_sub(1) {
-                self.n_missing = n_left;
-                return Some(Place {
-                    offset: self.moof_offset as u64,
-                    bytes: 0,
-                });
-            }
-
-            let bytes = match self.run.size_at {
-                _ if self.run.packet >= self.run.n_packets => None,
-                Some(at) => self.run.entries.get(self.run.packet, at),
-                None => Some(self.traf_bytes),
-            };
-            // The run is over, or its table is cut.
-            let Some(bytes) = bytes else {
-                self.next_run()?;
-                continue;
+            let default = self.traf.packet_bytes;
+            let bytes = (self.run.packet < self.run.n_packets)
+                .then(|| self.run.packet_bytes(self.run.packet, default));
+            let Some(bytes) = bytes.flatten() else {
+                // The run is over, or its table is cut.
+                self.run = Run::default();
+                match self.next_run()? {
+                    0 => continue,
+                    n_missing => return Some(Place::Absent(n_missing)),
+                }
             };
 
-            let offset = self.offset;
-            self.offset = offset.saturating_add(bytes);
+            let offset = self.traf.end;
+            self.traf.end = offset.saturating_add(bytes);
             self.run.packet += 1;
-            self.n_in_fragment += 1;
-            return Some(Place { offset, bytes });
+            self.n_found += 1;
+            return Some(Place::Packet { offset, bytes });
         }
     }
 }
 
-/// Returns the next box of a kind.
-fn next_of<'a>(boxes: &mut Boxes<'a>, kind: &[u8; 4]) -> Option<Mp4Box<'a>> {
-    boxes.find(|found| found.kind == *kind)
+/// Returns the size of a track's packets if its fragments do not state it.
+fn default_bytes(moov: &[u8], track_id: u64) -> u64 {
+    let mvex = find(moov, &[b"mvex"]).unwrap_or_default();
+    let mut trexes = Boxes::new(mvex).filter(|found| found.kind == *b"trex");
+    let trex = trexes.find(|trex| number(trex.body, 4, 4) == Some(track_id));
+    trex.and_then(|trex| number(trex.body, 16, 4)).unwrap_or(0)
 }

@@ -129,6 +129,13 @@ fn chunks_outside_of_the_file_become_silence() {
     let begin = (file.len() - track.packets.concat().len()) as u32;
     let n_chunk = (track.packets[0].len() + track.packets[1].len()) as u32;
 
+    // A damaged size puts its packet and the rest of its chunk outside of the file.
+    let mut large = file.clone();
+    let at = place(&file, b"stsz", 0) + 16;
+    large[at] = 0x40;
+    let (samples, n_lost) = decode(&large).unwrap();
+    assert_eq!((samples.len(), n_lost), (N_SAMPLES, 2 * PACKET_SAMPLES));
+
     // The second of three chunks is far behind the end.
     let offsets = [begin, 1 << 30, begin + 2 * n_chunk];
     let index = track.index(&offsets);
@@ -143,41 +150,54 @@ fn chunks_outside_of_the_file_become_silence() {
     );
 }
 
-/// Returns a file whose index lists no packet, and whose packets are in three fragments.
+/// Returns a file whose index lists no packet, and whose packets are in three fragments. Another track's packet is
+/// before them in each fragment; positions in the second track refer to the end of the first one's data.
 fn fragmented() -> Vec<u8> {
     let whole = track();
+    let other = b"other";
+    let trex = |id| mp4_box(b"trex", &numbers(&[0, id, 1, 0, 0, 0]));
     let empty = TestTrack {
         packets: Vec::new(),
         n_samples: 0,
-        tags: mp4_box(b"mvex", &mp4_box(b"trex", &numbers(&[0, 1, 1, 0, 0, 0]))),
+        tags: mp4_box(b"mvex", &[trex(1), trex(2)].concat()),
         ..track()
     };
     let mut file = [mp4_box(b"ftyp", b"M4A \0\0\0\0"), empty.index(&[])].concat();
-    for (number, packets) in (1..).zip([
+
+    let fragments = [
         &whole.packets[..2],
         &whole.packets[2..4],
         &whole.packets[4..],
-    ]) {
+    ];
+    for (number, packets) in (0..).zip(fragments) {
         let sizes: Vec<u32> = packets.iter().map(|packet| packet.len() as u32).collect();
-        // The packets begin after all boxes of the fragment and the header of their own box.
-        let n_before = 8 + 16 + 8 + 16 + 20 + 4 * sizes.len() as u32 + 8;
-        let trun = [
-            numbers(&[0x201, sizes.len() as u32, n_before]),
-            numbers(&sizes),
-        ]
-        .concat();
-        let traf = [
-            mp4_box(b"tfhd", &numbers(&[0x2_0000, 1])),
+        // The data begin after all boxes of the fragment and the header of their own box.
+        let n_before = 8 + 16 + (8 + 16 + 24) + (8 + 16 + 16 + 16 + 4 * sizes.len() as u32) + 8;
+        let of_other = [
+            mp4_box(b"tfhd", &numbers(&[0, 2])),
+            mp4_box(b"trun", &numbers(&[0x201, 1, n_before, other.len() as u32])),
+        ];
+        let trun = [numbers(&[0x200, sizes.len() as u32]), numbers(&sizes)].concat();
+        let time = number * 2 * PACKET_SAMPLES as u32;
+        let of_track = [
+            mp4_box(b"tfhd", &numbers(&[0, 1])),
+            mp4_box(b"tfdt", &numbers(&[0, 9_000 + time])),
             mp4_box(b"trun", &trun),
         ];
         let moof = [
             mp4_box(b"mfhd", &numbers(&[0, number])),
-            mp4_box(b"traf", &traf.concat()),
+            mp4_box(b"traf", &of_other.concat()),
+            mp4_box(b"traf", &of_track.concat()),
         ];
         file.extend(mp4_box(b"moof", &moof.concat()));
-        file.extend(mp4_box(b"mdat", &packets.concat()));
+        file.extend(mp4_box(b"mdat", &[&other[..], &packets.concat()].concat()));
     }
     file
+}
+
+/// Returns the offset of the `n`-th name of a box, from 0.
+fn place(file: &[u8], name: &[u8; 4], n: usize) -> usize {
+    memchr::memmem::find_iter(file, name).nth(n).unwrap()
 }
 
 #[test]
@@ -190,18 +210,48 @@ fn fragments_are_decoded_like_tables() {
         decode(&file[..file.len() - 1]),
         Ok((wanted(0..4 * PACKET_SAMPLES), PACKET_SAMPLES))
     );
+}
 
-    // Damage to the head of the second fragment hides its packets, but not those of the third one.
-    let mut damaged = file.clone();
-    let first = memchr::memmem::find(&file, b"moof").unwrap();
-    let second = first + 4 + memchr::memmem::find(&file[first + 4..], b"moof").unwrap();
-    damaged[second - 4..second + 4].fill(0xFF);
-    let (samples, n_lost) = decode(&damaged).unwrap();
-    assert_eq!((samples.len(), n_lost), (N_SAMPLES, 2 * PACKET_SAMPLES));
-    assert_eq!(
-        samples[4 * PACKET_SAMPLES..],
-        wanted(4 * PACKET_SAMPLES..N_SAMPLES)
-    );
+#[test]
+fn damaged_fragments_are_lost_and_later_ones_keep_their_time() {
+    let file = fragmented();
+    let damages = [
+        // The second fragment's head, its size, its table, and the box that contains the table.
+        (place(&file, b"moof", 1), 0xFF),
+        (place(&file, b"moof", 1) - 1, 5),
+        (place(&file, b"trun", 3), 0xFF),
+        (place(&file, b"traf", 3), 0xFF),
+    ];
+    for (at, byte) in damages {
+        let mut damaged = file.clone();
+        damaged[at] = byte;
+        let (samples, n_lost) = decode(&damaged).unwrap();
+        let place = format!("byte {at}");
+        assert_eq!(
+            (samples.len(), n_lost),
+            (N_SAMPLES, 2 * PACKET_SAMPLES),
+            "{place}"
+        );
+        let last = wanted(4 * PACKET_SAMPLES..N_SAMPLES);
+        assert_eq!(samples[4 * PACKET_SAMPLES..], last, "{place}");
+    }
+
+    // A time that is far too late is wrong, and nothing is missing.
+    let mut late = file.clone();
+    let at = place(&file, b"tfdt", 1);
+    late[at + 8] = 1;
+    assert_eq!(decode(&late), Ok((wanted(0..N_SAMPLES), 0)));
+}
+
+/// Each fragment ends with the file, so that a reader that follows sizes would read the end of the file again and again.
+#[test]
+fn nested_fragments_take_linear_time() {
+    let mut file = fragmented();
+    for _ in 0..20_000 {
+        file.extend(b"\0\0\0\0moof\0\0\0\0mfhd");
+    }
+    file.extend(b"\0\0\0\x08free".repeat(60_000));
+    assert_eq!(decode(&file), Ok((wanted(0..N_SAMPLES), 0)));
 }
 
 #[test]

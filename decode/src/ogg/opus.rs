@@ -50,8 +50,13 @@ impl OpusHead {
             let detail = "broken identification header of Opus: it has no channels";
             return Err(reject(Reason::Damaged, detail));
         }
-        // In family 1, one and two channels are also one stream of mono or stereo.
-        if family > 1 {
+        // In family 1, one and two channels are also one stream of mono or stereo, unless the header states otherwise.
+        let is_one_stream = match packet.get(HEAD_BYTES..HEAD_BYTES + 2) {
+            Some(&[n_streams, n_coupled]) => n_streams == 1 && n_coupled + 1 == n_channels,
+            _ => false,
+        };
+        let is_many = n_channels > 2;
+        if family > 1 || family == 1 && !is_one_stream && !is_many {
             let detail = format!("Opus with channel mapping {family} is not decoded");
             return Err(reject(Reason::UnsupportedCodec, detail));
         }

@@ -71,8 +71,9 @@ impl ClipList {
 
         if self.clips.len() + self.unreadable.len() == before {
             let words = format!(
-                "{}: the folder contains no clips (mp3, wav, flac, ogg, oga)",
-                path.display()
+                "{}: the folder contains no clips ({})",
+                path.display(),
+                Media::Audio.extensions().join(", ")
             );
             return Err(UsageError(words).into());
         }

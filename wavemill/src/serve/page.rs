@@ -2,6 +2,8 @@
 
 use maud::{DOCTYPE, Markup, html};
 
+use wavemill_source::Media;
+
 use super::limits::Limits;
 
 /// Script of the page. It sends songs and displays the responses.
@@ -19,6 +21,7 @@ pub(crate) fn style() -> String {
 pub(crate) fn index(runs: &[&str], limits: &Limits) -> Markup {
     let size = wavemill_pages::binary_bytes(limits.upload_bytes as u64);
     let length = wavemill_pages::seconds(limits.song_s);
+    let extensions = Media::Audio.extensions().join(",.");
 
     html! {
         (DOCTYPE)
@@ -50,9 +53,9 @@ pub(crate) fn index(runs: &[&str], limits: &Limits) -> Markup {
                         div #drop {
                             label.button for="files" { "Choose songs" }
                             input #files type="file" multiple
-                                accept="audio/*,.mp3,.wav,.flac,.ogg,.oga" aria-describedby="may";
+                                accept={ "audio/*,." (extensions) } aria-describedby="may";
                             p #may.note {
-                                "Or drop them anywhere on this page. MP3, WAV, FLAC and Ogg, at most " (size)
+                                "Or drop them anywhere on this page. MP3, AAC, Ogg, FLAC, WAV and others, at most " (size)
                                 " and " (length) " each."
                             }
                         }
