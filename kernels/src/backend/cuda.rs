@@ -22,6 +22,10 @@ const BATCH_CLIPS: usize = 64;
 /// Streams per device: one copies while the other computes.
 const DEVICE_LANES: usize = 2;
 
+/// Minimum compute capability: the oldest for which `scripts/cuda_check.sh` compiles the kernels. NVRTC of CUDA 12 would
+/// also compile them for GPUs on which nobody has checked them.
+const CAPABILITY_MIN: (i32, i32) = (7, 5);
+
 /// One or more GPUs of the same kind, which produce equal bits.
 pub struct Cuda {
     gpus: Vec<(Gpu, Arc<CudaModule>)>,
@@ -33,7 +37,8 @@ impl Cuda {
     /// demand and cached in `$XDG_CACHE_HOME/wavemill/kernels` (default `~/.cache`).
     ///
     /// Errors, each with its remedy: a missing or old driver, cuFFT or NVRTC; no GPU; a number without a GPU or given
-    /// twice; GPUs of different kinds; NVRTC's log; the driver's message. Never panics if CUDA is not installed.
+    /// twice; GPUs that are too old or of different kinds; NVRTC's log; the driver's message. Never panics if CUDA is not
+    /// installed.
     pub fn open(devices: &[usize]) -> Result<Self, KernelError> {
         let devices = if devices.is_empty() { &[0] } else { devices };
         // Open the libraries first, because cudarc panics at the first call of a missing library.
@@ -48,6 +53,12 @@ impl Cuda {
         let Some((first, others)) = gpus.split_first() else {
             return Err(refused("no device was selected"));
         };
+        if first.capability < CAPABILITY_MIN {
+            return Err(refused(format!(
+                "{} is too old: sm_75 or later is required",
+                first.described()
+            )));
+        }
         for other in others {
             if (&other.name, other.capability) != (&first.name, first.capability) {
                 return Err(refused(format!(

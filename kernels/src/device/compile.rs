@@ -172,7 +172,7 @@ mod tests {
         open_nvrtc().unwrap();
         let error = compile("", "sm_35").unwrap_err();
         assert!(
-            error.starts_with("the device is sm_35, but this NVRTC supports sm_75"),
+            error.starts_with("the device is sm_35, but this NVRTC supports sm_"),
             "{error}"
         );
     }

@@ -9,7 +9,6 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
-use cudarc::cufft;
 use cudarc::driver::sys::{
     CUdevice_attribute_enum, CUevent_flags_enum, CUfunction_attribute_enum, CUresult,
 };
@@ -21,7 +20,7 @@ use cudarc::nvrtc::Ptx;
 
 use super::pinned::PinnedMemory;
 use super::record::{Piece, Record};
-use super::{Address, Device, FoundDevice, Launch, Plain, wait};
+use super::{Address, Device, FoundDevice, Launch, Plain, cufft, wait};
 use crate::error::KernelError;
 
 /// Dynamic shared memory in bytes that a kernel may use unless a larger limit is set.
@@ -477,7 +476,7 @@ impl Device for CudaDevice {
             // SAFETY: both buffers are as large as the plan requires and aligned to 256 bytes; they and the plan belong
             // to this stream and outlive the queued work.
             let queued = unsafe { transform.exec(input, output) };
-            queued.map_err(|error| KernelError::device(&label, action, describe_fft_error(error)))
+            queued.map_err(|error| KernelError::device(&label, action, error))
         })
     }
 
@@ -493,10 +492,9 @@ struct Parameter<P>(P);
 // SAFETY: `Plain` types are `repr(C)` numbers without padding, as declared in the kernel's source.
 unsafe impl<P: Plain> DeviceRepr for Parameter<P> {}
 
-/// A batch of real transforms, planned on a stream. (cudarc's own type panics if freeing the plan fails, which happens
-/// after a device has failed.)
+/// A batch of real transforms, planned on a stream.
 pub(crate) struct CudaFft {
-    handle: cufft::sys::cufftHandle,
+    handle: cufft::Handle,
     stream: Arc<CudaStream>,
     wide: bool,
     bytes_in: usize,
@@ -506,23 +504,18 @@ pub(crate) struct CudaFft {
 impl CudaFft {
     /// Plans `count` transforms of `n` samples. The CUDA context of `stream` must be current. Errors: cuFFT's.
     fn new(stream: &Arc<CudaStream>, n: usize, count: usize, wide: bool) -> Result<Self, String> {
-        use cufft::sys::cufftType_t::{CUFFT_D2Z, CUFFT_R2C};
-
         let n_bins = n / 2 + 1;
-        let mut length = fft_count(n)?;
-        let bins = fft_count(n_bins)?;
-        let batch = fft_count(count)?;
-        let kind = if wide { CUFFT_D2Z } else { CUFFT_R2C };
-        let none = std::ptr::null_mut();
-        // SAFETY: one dimension, read from `length`; null embeddings mean contiguous transforms.
-        let handle = unsafe {
-            cufft::result::plan_many(1, &mut length, none, 1, length, none, 1, bins, kind, batch)
+        let shape = cufft::Shape {
+            n: fft_count(n)?,
+            n_bins: fft_count(n_bins)?,
+            count: fft_count(count)?,
+            wide,
         };
 
         // From here on, `fft` owns the plan and frees it when dropped, also if the next call fails.
         let real_bytes = if wide { 8 } else { 4 };
         let fft = Self {
-            handle: handle.map_err(describe_fft_error)?,
+            handle: cufft::plan(&shape)?,
             stream: stream.clone(),
             wide,
             bytes_in: count * n * real_bytes,
@@ -531,8 +524,7 @@ impl CudaFft {
 
         // A cuFFT plan uses the default stream unless another one is set. SAFETY: the plan is new and keeps the stream
         // alive.
-        unsafe { cufft::result::set_stream(fft.handle, stream.cu_stream().cast()) }
-            .map_err(describe_fft_error)?;
+        unsafe { cufft::set_stream(fft.handle, stream.cu_stream().cast()) }?;
         Ok(fft)
     }
 
@@ -547,7 +539,7 @@ impl CudaFft {
 /// Copyable handle of a cuFFT plan. Must not be used after the plan has been freed.
 #[derive(Clone, Copy)]
 struct Transform {
-    handle: cufft::sys::cufftHandle,
+    handle: cufft::Handle,
     wide: bool,
 }
 
@@ -555,15 +547,9 @@ impl Transform {
     /// # Safety
     /// The plan must not have been freed; `input` and `output` are `bytes_in` and `bytes_out` bytes of device memory of
     /// its stream.
-    unsafe fn exec(self, input: Address, output: Address) -> Result<(), cufft::result::CufftError> {
+    unsafe fn exec(self, input: Address, output: Address) -> Result<(), String> {
         // SAFETY: guaranteed by the caller, see above.
-        unsafe {
-            if self.wide {
-                cufft::result::exec_d2z(self.handle, input as *mut _, output as *mut _)
-            } else {
-                cufft::result::exec_r2c(self.handle, input as *mut _, output as *mut _)
-            }
-        }
+        unsafe { cufft::exec(self.handle, self.wide, input as *mut _, output as *mut _) }
     }
 }
 
@@ -572,18 +558,13 @@ impl Drop for CudaFft {
         // Freeing the plan frees memory that a running transform may still use.
         let _ = wait::for_stream(&self.stream);
         // SAFETY: the handle was created by `new` and is freed only here.
-        let _ = unsafe { cufft::result::destroy(self.handle) };
+        let _ = unsafe { cufft::destroy(self.handle) };
     }
 }
 
 /// Converts a count to i32, as cuFFT requires.
 fn fft_count(n: usize) -> Result<i32, String> {
     i32::try_from(n).map_err(|_| format!("{n} exceeds cuFFT's 32-bit counts"))
-}
-
-/// Formats a cuFFT error as its name, because cuFFT has no messages.
-fn describe_fft_error(error: cufft::result::CufftError) -> String {
-    format!("{:?}", error.0)
 }
 
 /// Returns a function that converts a driver error during `action` to a [`KernelError`].
