@@ -114,6 +114,8 @@ class Place:
         kept["WAVEMILL_PARITY_DEVICES"] = "cuda"
         kept["WAVEMILL_DATA"] = str(self.packed / "data")
         kept["WAVEMILL_BIN_DIR"] = str(self.packed / "bin")
+        # Without a cache folder, every program would compile the kernels again.
+        kept["XDG_CACHE_HOME"] = str(self.scratch / "cache")
         return kept | {name: str(value) for name, value in more.items()}
 
     def described(self):
