@@ -3,10 +3,11 @@
 //!
 //! A plain program, so that it runs on a machine without cargo. Without a device it prints a message and succeeds,
 //! unless `WAVEMILL_REQUIRE_CUDA=1` requires a device. For each case it prints the time of each kind of work of a batch
-//! on the stream, with the share of the memory bandwidth for kernels that mainly move bytes; clips per second with
-//! samples on the device; and clips per second including copies, with all lanes in parallel, compared with the rate of
-//! pinned copies in the same run. Every figure is the median of 20, after a second of work that raises the clock rates;
-//! the last two kinds are wall-clock times. `--once` computes a few batches for a profiler, without measuring.
+//! on the stream, with the share of the memory bandwidth for kernels that mainly move bytes and the number of blocks that
+//! a multiprocessor holds at once; clips per second with samples on the device; and clips per second including copies,
+//! with all lanes in parallel, compared with the rate of pinned copies in the same run. Every figure is the median of 20,
+//! after a second of work that raises the clock rates; the last two kinds are wall-clock times. `--once` computes a few
+//! batches for a profiler, without measuring.
 
 use std::ops::Range;
 
@@ -195,6 +196,7 @@ impl Case {
             what,
             times,
             bytes,
+            blocks,
             ms,
         } in works
         {
@@ -215,7 +217,8 @@ impl Case {
                 _ => format!("{:.0} MB, {:.1} GB/s", moved / 1e6, rate / 1e9),
             };
 
-            println!("  {what:<22} {times:>3} x  {ms:>9.3} ms  {share}");
+            let blocks = blocks.map_or(String::new(), |n| format!("{n} blocks/SM"));
+            println!("  {what:<22} {times:>3} x  {ms:>9.3} ms  {blocks:<12} {share}");
         }
     }
 

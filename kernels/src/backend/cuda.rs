@@ -111,7 +111,12 @@ impl Cuda {
                 profile.note(round, piece.what, piece.bytes, ms);
             }
         }
-        Ok(profile.medians())
+
+        let mut works = profile.medians();
+        for work in &mut works {
+            work.blocks = record.blocks(work.what);
+        }
+        Ok(works)
     }
 
     /// Creates a batch whose samples remain in the memory of the first device. Errors: those of [`Plan::run`] for the
@@ -193,6 +198,9 @@ pub struct Work {
     pub times: usize,
     /// Bytes copied or cleared; 0 for kernels and transforms.
     pub bytes: u64,
+    /// Number of a kernel's blocks that a multiprocessor holds at once, according to the driver; `None` for copies,
+    /// clearing and transforms.
+    pub blocks: Option<u32>,
     /// Median over all rounds of the milliseconds that the device spent on this work.
     pub ms: f64,
 }
@@ -220,6 +228,7 @@ impl Profile {
                     what,
                     times: 0,
                     bytes: 0,
+                    blocks: None,
                     ms: 0.0,
                 },
                 round_ms: vec![0.0; self.rounds],

@@ -25,6 +25,9 @@ use crate::error::KernelError;
 
 /// Dynamic shared memory in bytes that a kernel may use unless a larger limit is set.
 const SHARED_BYTES_DEFAULT: u32 = 48 << 10;
+/// Blocks with less shared memory than this, in bytes, do not determine how a multiprocessor divides its memory. A change
+/// of the division waits until the multiprocessor is idle.
+const CARVED_BYTES_MIN: u32 = 8 << 10;
 
 /// A GPU, with its primary CUDA context.
 pub(crate) struct Gpu {
@@ -148,6 +151,8 @@ struct Kernel {
     function: CudaFunction,
     /// Current limit of the kernel's dynamic shared memory in bytes.
     shared_bytes: u32,
+    /// Dynamic shared memory in bytes for which the division of the multiprocessors' memory has been set.
+    carved_bytes: u32,
 }
 
 impl CudaDevice {
@@ -244,8 +249,8 @@ impl CudaDevice {
         }
     }
 
-    /// Returns the kernel `name`, looked up once and permitted to use `shared_bytes` of dynamic shared memory.
-    fn function(&self, name: &'static str, shared_bytes: u32) -> Result<CudaFunction, KernelError> {
+    /// Returns the kernel `name`, looked up once and permitted to use the dynamic shared memory of `launch`.
+    fn function(&self, name: &'static str, launch: Launch) -> Result<CudaFunction, KernelError> {
         // A thread may use several GPUs, and freeing memory of another GPU makes that one current.
         self.bind("look up a kernel")?;
         let mut kernels = self.kernels.borrow_mut();
@@ -258,10 +263,12 @@ impl CudaDevice {
                 entry.insert(Kernel {
                     function,
                     shared_bytes: SHARED_BYTES_DEFAULT,
+                    carved_bytes: CARVED_BYTES_MIN - 1,
                 })
             }
         };
 
+        let shared_bytes = launch.shared_bytes;
         // The driver refuses a launch with more dynamic shared memory than the kernel's current limit.
         if shared_bytes > kernel.shared_bytes {
             let most = CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
@@ -272,7 +279,32 @@ impl CudaDevice {
             kernel.shared_bytes = shared_bytes;
         }
 
+        if shared_bytes > kernel.carved_bytes {
+            // This is only a preference: without it, a kernel may be slower. The launch reports a failed device.
+            let _ = self.prefer_carve_out(&kernel.function, launch);
+            kernel.carved_bytes = shared_bytes;
+        }
+
         Ok(kernel.function.clone())
+    }
+
+    /// Asks for so much shared memory that a multiprocessor holds as many blocks as its threads and registers permit. The
+    /// rest of its memory remains a cache, from which kernels read their tables.
+    fn prefer_carve_out(&self, function: &CudaFunction, launch: Launch) -> Result<(), DriverError> {
+        use CUdevice_attribute_enum::{
+            CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR as PER_MULTIPROCESSOR,
+            CU_DEVICE_ATTRIBUTE_RESERVED_SHARED_MEMORY_PER_BLOCK as RESERVED,
+        };
+        const PREFERENCE: CUfunction_attribute_enum =
+            CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT;
+
+        // Before a preference is set, the driver assumes the largest division.
+        let blocks = resident_blocks(function, launch)?;
+        let context = self.stream.context();
+        let block_bytes = launch.shared_bytes + context.attribute(RESERVED)?.cast_unsigned();
+        let most_bytes = context.attribute(PER_MULTIPROCESSOR)?.cast_unsigned();
+        let percent = carve_out_percent(blocks, block_bytes, most_bytes);
+        function.set_attribute(PREFERENCE, percent)
     }
 
     fn no_shared(&self, name: &str, bytes: u32, error: DriverError) -> KernelError {
@@ -422,7 +454,11 @@ impl Device for CudaDevice {
             return Ok(());
         }
 
-        let function = self.function(kernel, launch.shared_bytes)?;
+        let function = self.function(kernel, launch)?;
+        if let Some(record) = &self.record {
+            let blocks = resident_blocks(&function, launch);
+            record.note_blocks(kernel, blocks.map_err(self.failed("query the occupancy"))?);
+        }
         let config = LaunchConfig {
             grid_dim: (x, y, 1),
             block_dim: (launch.threads, 1, 1),
@@ -483,6 +519,19 @@ impl Device for CudaDevice {
     fn synchronize(&self) -> Result<(), KernelError> {
         wait::for_stream(&self.stream).map_err(self.failed("compute"))
     }
+}
+
+/// Returns the number of blocks of a launch that a multiprocessor can hold at once, according to the driver.
+fn resident_blocks(function: &CudaFunction, launch: Launch) -> Result<u32, DriverError> {
+    let shared_bytes = launch.shared_bytes as usize;
+    function.occupancy_max_active_blocks_per_multiprocessor(launch.threads, shared_bytes, None)
+}
+
+/// Returns the share of `most_bytes` that `blocks` blocks need, in percent, rounded up.
+fn carve_out_percent(blocks: u32, block_bytes: u32, most_bytes: u32) -> i32 {
+    let wanted = 100 * u64::from(blocks) * u64::from(block_bytes);
+    // The quotient is at most 100, so the conversion is exact.
+    wanted.div_ceil(u64::from(most_bytes).max(1)).min(100) as i32
 }
 
 /// A kernel's parameter struct.
@@ -585,4 +634,22 @@ pub(super) fn describe(error: DriverError) -> String {
 
 fn named(kernel: &str, error: DriverError) -> String {
     format!("{kernel}: {}", describe(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn carve_out_holds_all_blocks_and_no_more_than_there_is() {
+        // `fused_mel_2048` with 128 bands: 39,436 bytes of a block and 1 KiB that a Hopper reserves, of 228 KiB.
+        let percent = carve_out_percent(4, 39_436 + 1024, 228 << 10);
+        assert_eq!(percent, 70);
+        assert!((228 << 10) * percent >= 4 * (39_436 + 1024) * 100);
+
+        assert_eq!(carve_out_percent(1, 48 << 10, 48 << 10), 100);
+        assert_eq!(carve_out_percent(9, 40 << 10, 228 << 10), 100);
+        assert_eq!(carve_out_percent(0, 40 << 10, 228 << 10), 0);
+        assert_eq!(carve_out_percent(4, 40 << 10, 0), 100);
+    }
 }

@@ -5,6 +5,7 @@
 //! programs.
 #![allow(unsafe_code)] // calls the driver
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cudarc::driver::CudaEvent;
@@ -19,11 +20,13 @@ type ElapsedTime = unsafe extern "C" fn(*mut f32, CUevent, CUevent) -> CUresult;
 #[derive(Clone, Default)]
 pub(crate) struct Record(Arc<Mutex<StreamWork>>);
 
-/// Recorded work of a stream since the last call of `take` or `take_again`.
+/// Recorded work of a stream; `pieces` and `again` since the last call of `take` or `take_again`.
 #[derive(Default)]
 struct StreamWork {
     pieces: Vec<Piece>,
     again: Vec<Again>,
+    /// For each kernel, the number of blocks of its last launch that a multiprocessor holds at once.
+    blocks: HashMap<&'static str, u32>,
 }
 
 /// A closure that queues an item of work again, on the same stream with the same buffers.
@@ -74,6 +77,16 @@ impl Record {
     /// Records a closure that queues the last item of work again.
     pub(super) fn push_again(&self, again: Again) {
         self.lock().again.push(again);
+    }
+
+    /// Records how many blocks of a kernel a multiprocessor holds at once.
+    pub(super) fn note_blocks(&self, kernel: &'static str, blocks: u32) {
+        self.lock().blocks.insert(kernel, blocks);
+    }
+
+    /// Returns how many blocks of a kernel a multiprocessor holds at once; `None` for work that is no kernel.
+    pub(crate) fn blocks(&self, what: &str) -> Option<u32> {
+        self.lock().blocks.get(what).copied()
     }
 
     /// Returns the items of work recorded since the last call.
