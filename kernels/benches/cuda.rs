@@ -23,8 +23,6 @@ const RATE_HZ: u32 = 22_050;
 const BATCHES: usize = 8;
 /// Rounds of each measurement, whose median is reported.
 const ROUNDS: usize = 20;
-/// Memory bandwidth of an H200 in bytes per second; set `WAVEMILL_GPU_BYTES_PER_S` for another GPU.
-const MEMORY_BYTES_PER_S: f64 = 4.8e12;
 
 /// Properties of the source clips in one case of the benchmark.
 struct Case {
@@ -59,7 +57,12 @@ fn main() -> Result<(), KernelError> {
         return Ok(());
     };
 
-    println!("{}: {}", cuda.devices(), cuda.level());
+    println!(
+        "{}: {}, memory {:.2} TB/s",
+        cuda.devices(),
+        cuda.level(),
+        cuda.memory_bytes_per_s()? / 1e12
+    );
     if std::env::args().any(|word| word == "--once") {
         return CASES[0].once(&cuda);
     }
@@ -157,7 +160,7 @@ impl Case {
         let clips = vec![self.clip(&samples, &row); cuda.batch_clips()];
         println!("\n{}, batches of {} clips", self.name, clips.len());
         let works = cuda.profile(&features, &clips, ROUNDS)?;
-        self.print(&works, clips.len());
+        self.print(&works, clips.len(), cuda.memory_bytes_per_s()?);
 
         let mut resident = cuda.resident(&features, &clips)?;
         let resident_s = median_s(ROUNDS, || resident.run())?;
@@ -185,13 +188,8 @@ impl Case {
         Ok(())
     }
 
-    /// Prints one line of measurements for each kind of work on the GPU.
-    fn print(&self, works: &[Work], n_clips: usize) {
-        let rate = std::env::var("WAVEMILL_GPU_BYTES_PER_S")
-            .ok()
-            .and_then(|text| text.parse().ok());
-        let memory = rate.unwrap_or(MEMORY_BYTES_PER_S);
-
+    /// Prints one line of measurements for each kind of work on the GPU, whose memory moves `memory_bytes_per_s`.
+    fn print(&self, works: &[Work], n_clips: usize, memory_bytes_per_s: f64) {
         for Work {
             what,
             times,
@@ -211,7 +209,7 @@ impl Case {
                 (0, true) => format!(
                     "{:.0} MB, {:.0} % of memory's rate",
                     moved / 1e6,
-                    rate / memory * 100.0
+                    rate / memory_bytes_per_s * 100.0
                 ),
                 (0, false) => String::new(),
                 _ => format!("{:.0} MB, {:.1} GB/s", moved / 1e6, rate / 1e9),

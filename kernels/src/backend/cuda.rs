@@ -164,6 +164,14 @@ impl Cuda {
         }
     }
 
+    /// Returns the memory bandwidth in bytes per second that the devices' properties state. Errors: the driver's.
+    pub fn memory_bytes_per_s(&self) -> Result<f64, KernelError> {
+        match self.gpus.first() {
+            Some((gpu, _)) => gpu.memory_bytes_per_s(),
+            None => Err(refused("no device was selected")),
+        }
+    }
+
     /// Returns the devices' numbers and names, for example `cuda:0 (NVIDIA H200), cuda:1 (NVIDIA H200)`.
     pub fn devices(&self) -> String {
         self.gpus

@@ -108,6 +108,21 @@ impl Gpu {
         Arc::clone(&self.context)
     }
 
+    /// Returns the bandwidth of the GPU's memory in bytes per second, from its clock and the width of its bus. Errors: the
+    /// driver's.
+    pub(crate) fn memory_bytes_per_s(&self) -> Result<f64, KernelError> {
+        use CUdevice_attribute_enum::{
+            CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH as WIDTH_BITS,
+            CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE as CLOCK_KHZ,
+        };
+
+        let failed = driver_failure(self.label.clone(), "query the memory");
+        let clock_hz = 1e3 * f64::from(self.context.attribute(CLOCK_KHZ).map_err(&failed)?);
+        let bytes = f64::from(self.context.attribute(WIDTH_BITS).map_err(&failed)?) / 8.0;
+        // Memory transfers data twice per clock cycle.
+        Ok(2.0 * clock_hz * bytes)
+    }
+
     /// Returns the GPU's architecture, for example `sm_90`.
     pub(crate) fn architecture(&self) -> String {
         format!("sm_{}{}", self.capability.0, self.capability.1)
