@@ -5,6 +5,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import threading
 from glob import glob
 from pathlib import Path
 
@@ -99,6 +100,24 @@ class Place:
         if not (self.torch / "lib/libtorch_cuda.so").exists():
             return f"torch in {self.torch} was built without CUDA"
         return None
+
+    def read_ahead(self):
+        """Reads the libraries of the steps into the page cache, in the background: several GB may lie on a cold disk."""
+        if not self.torch or not (self.torch / "lib/libtorch_cuda.so").exists():
+            return
+        found = sorted(self.torch.parent.glob("nvidia/**/*.so*")) + sorted(self.torch.glob("lib/*.so*"))
+        files = [path for path in found if path.is_file()]
+        # The first steps load only cuFFT and NVRTC.
+        files.sort(key=lambda path: "cufft" not in path.name and "nvrtc" not in path.name)
+
+        def read():
+            block = bytearray(1 << 20)
+            for path in files:
+                with open(path, "rb", buffering=0) as file:
+                    while file.readinto(block):
+                        pass
+
+        threading.Thread(target=read, daemon=True).start()
 
     def environment(self, trainer=False, **more):
         """Returns the environment of the programs. Only the trainer needs the folder of torch in LD_LIBRARY_PATH."""

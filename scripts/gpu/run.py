@@ -8,6 +8,8 @@ usage: scripts/gpu_check.sh run [FOLDER] [--steps NAME,…] [--minutes N] [--pac
   --packed DIR   unpacked archive (default: .gpu/gpu.tar.xz is unpacked to a temporary folder)
   --list         list the steps and their limits
 
+A first run of at most 165 s: --steps machine,open,parity,bench,ncu
+
 Exit code 0: every step passed. 1: a step failed, or was not run.
 """
 
@@ -15,6 +17,7 @@ import argparse
 import datetime
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -155,6 +158,8 @@ def main():
     if not asked.packed and not archive.is_file():
         sys.exit(f"{archive} does not exist: run scripts/gpu_check.sh build")
 
+    call = shlex.join(["scripts/gpu_check.sh", "run", *sys.argv[1:]])
+    print(call, flush=True)
     start = time.monotonic()
     # Only this folder is copied from the machine; large files stay in the temporary folder.
     asked.folder.mkdir(parents=True, exist_ok=True)
@@ -163,13 +168,14 @@ def main():
         scratch = Path(scratch)
         packed = (asked.packed or unpack(archive, scratch)).resolve()
         place = Place(packed, scratch)
+        place.read_ahead()
         machine = place.described()
-        log.write(json.dumps(machine, indent=1) + "\n")
+        log.write(f"{call}\n{json.dumps(machine, indent=1)}\n")
         for step in steps:
             left_s = asked.minutes * 60 - (time.monotonic() - start)
             lines.append(run_step(step, place, left_s, max(1.0, asked.minutes / MINUTES), log))
             # Written after each step, so that the results are kept if this program is killed.
-            found = {"date": datetime.date.today().isoformat(), "machine": machine, "steps": lines}
+            found = {"date": datetime.date.today().isoformat(), "call": call, "machine": machine, "steps": lines}
             (asked.folder / "results.json").write_text(json.dumps(found, indent=1) + "\n")
             (asked.folder / "table.txt").write_text(table(lines))
     print("\n" + table(lines) + f"results: {asked.folder}")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
-from steps import STEPS, bench_figures  # noqa: E402
+from steps import FIRST, STEPS, bench_figures, multiply  # noqa: E402
 
 INFO = {"usable": True, "problem": None, "devices": [{"name": "Stand-in"}], "libraries": []}
 TESTS_PASS = "echo 'test result: ok. 3 passed; 0 failed; 0 ignored'"
@@ -78,6 +78,8 @@ class Run(unittest.TestCase):
     def test_all_that_was_asked_for_passed(self):
         ran, steps, _ = Machine(self.folder).run("--steps", "machine,open")
         self.assertEqual((ran.returncode, steps["open"]["figures"]), (0, {"tests": 3}), ran.stdout + ran.stderr)
+        self.assertTrue(ran.stdout.startswith("scripts/gpu_check.sh run "), ran.stdout)
+        self.assertIn(" --steps machine,open\n", ran.stdout)
 
     def test_a_program_that_runs_no_test_has_not_passed(self):
         ran, steps, _ = Machine(self.folder, **{"kernels-lib": NO_TEST}).run("--steps", "open")
@@ -113,8 +115,29 @@ class Run(unittest.TestCase):
             },
         )
 
-    def test_limits_of_all_steps_fit_into_nine_minutes(self):
-        self.assertLessEqual(sum(step.limit_s for step in STEPS), 9 * 60)
+    def test_limits_of_all_steps_fit_into_nine_minutes_and_those_of_a_first_run_into_165_s(self):
+        limits = {step.name: step.limit_s for step in STEPS}
+        self.assertLessEqual(sum(limits.values()), 9 * 60)
+        self.assertLessEqual(sum(limits[name] for name in FIRST), 165)
+        help_text = subprocess.run([HERE.parent / "gpu_check.sh", "--help"], capture_output=True, text=True).stdout
+        self.assertIn(f"at most 165 s): scripts/gpu_check.sh run FOLDER --steps {','.join(FIRST)}\n", help_text)
+
+    def test_an_archive_is_multiplied_with_its_metadata(self):
+        archive, many = Path(self.folder) / "archive", Path(self.folder) / "many"
+        for folder in ("fma_metadata", "fma_demo/000"):
+            (archive / folder).mkdir(parents=True)
+        (archive / "fma_metadata/genres.csv").write_text("genre_id\n")
+        header = ",album\n,title\ntrack_id,\n"
+        lines = '2,"a, ""b""\nc"\n7,no clip\n40,Caf\u00e9\n41,one,too many\n'
+        (archive / "fma_metadata/tracks.csv").write_text(header + lines, encoding="latin-1")
+        for number in (2, 40, 41):
+            (archive / f"fma_demo/000/{number:06}.mp3").write_bytes(bytes([number]))
+
+        multiply(archive, many, 3)
+        table = '2,"a, ""b""\nc"\n40,Caf\u00e9\n44,"a, ""b""\nc"\n82,Caf\u00e9\n86,"a, ""b""\nc"\n124,Caf\u00e9\n'
+        self.assertEqual((many / "fma_metadata/tracks.csv").read_text(encoding="latin-1"), header + table)
+        found = {path.name: path.read_bytes()[0] for path in (many / "fma_demo/000").iterdir()}
+        self.assertEqual(found, {f"{number:06}.mp3": (number - 2) % 42 + 2 for number in (2, 40, 44, 82, 86, 124)})
 
 
 class Report(unittest.TestCase):
