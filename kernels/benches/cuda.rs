@@ -57,12 +57,10 @@ fn main() -> Result<(), KernelError> {
         return Ok(());
     };
 
-    println!(
-        "{}: {}, memory {:.2} TB/s",
-        cuda.devices(),
-        cuda.level(),
-        cuda.memory_bytes_per_s()? / 1e12
-    );
+    let memory = cuda.memory_bytes_per_s()?.map_or(String::new(), |rate| {
+        format!(", memory {:.2} TB/s", rate / 1e12)
+    });
+    println!("{}: {}{memory}", cuda.devices(), cuda.level());
     if std::env::args().any(|word| word == "--once") {
         return CASES[0].once(&cuda);
     }
@@ -188,8 +186,8 @@ impl Case {
         Ok(())
     }
 
-    /// Prints one line of measurements for each kind of work on the GPU, whose memory moves `memory_bytes_per_s`.
-    fn print(&self, works: &[Work], n_clips: usize, memory_bytes_per_s: f64) {
+    /// Prints one line of measurements for each kind of work on the GPU, whose memory moves `memory_bytes_per_s`, if known.
+    fn print(&self, works: &[Work], n_clips: usize, memory_bytes_per_s: Option<f64>) {
         for Work {
             what,
             times,
@@ -205,13 +203,13 @@ impl Case {
             };
 
             let rate = moved / ms * 1e3;
-            let share = match (*bytes, moved > 0.0) {
-                (0, true) => format!(
+            let share = match (*bytes, moved > 0.0, memory_bytes_per_s) {
+                (0, true, Some(memory_bytes_per_s)) => format!(
                     "{:.0} MB, {:.0} % of memory's rate",
                     moved / 1e6,
                     rate / memory_bytes_per_s * 100.0
                 ),
-                (0, false) => String::new(),
+                (0, false, _) => String::new(),
                 _ => format!("{:.0} MB, {:.1} GB/s", moved / 1e6, rate / 1e9),
             };
 

@@ -105,13 +105,15 @@ fn auto_falls_back_with_one_message() {
     assert_eq!(said(&machine, "cpu", ""), "cpu; scalar; 1 lanes; ");
 }
 
-/// Returns the message of a machine whose driver, NVRTC and cuFFT have the given versions.
+/// Returns the message of a machine whose driver, NVRTC and cuFFT have the given versions. `LIB` replaces the folder of its
+/// libraries.
 fn said_of_versions(name: &str, driver: &str, nvrtc: &str, cufft: &str) -> String {
     let machine = Machine::new(name)
         .with("FAKE_DRIVER", driver)
         .with("FAKE_NVRTC", nvrtc)
         .with("FAKE_CUFFT", cufft);
-    said(&machine, "cuda", "")
+    let libraries = format!("{}/{name}/lib", env!("CARGO_TARGET_TMPDIR"));
+    said(&machine, "cuda", "").replace(&libraries, "LIB")
 }
 
 #[test]
@@ -140,19 +142,23 @@ fn libraries_that_do_not_fit_the_driver_are_refused() {
     let cases = [
         (
             ["13000", "11", "12,0,0"],
-            "NVRTC 11.0 cannot be used with a driver that supports CUDA 13.0: pip install nvidia-cuda-nvrtc==",
+            "NVRTC 11.0 (LIB/libnvrtc.so) cannot be used with a driver that supports CUDA 13.0: remove its folder from \
+             LD_LIBRARY_PATH, and install another version: pip install nvidia-cuda-nvrtc==",
         ),
         (
             ["13000", "13", "10,2,1"],
-            "cuFFT 10.2.1 cannot be used with a driver that supports CUDA 13.0: pip install nvidia-cufft==",
+            "cuFFT 10.2.1 (LIB/libcufft.so) cannot be used with a driver that supports CUDA 13.0: remove its folder from \
+             LD_LIBRARY_PATH, and install another version: pip install nvidia-cufft==",
         ),
         (
             ["12040", "13", "11,2,1"],
-            "NVRTC 13.0 cannot be used with a driver that supports CUDA 12.4: pip install nvidia-cuda-nvrtc-cu12, or",
+            "NVRTC 13.0 (LIB/libnvrtc.so) cannot be used with a driver that supports CUDA 12.4: remove its folder from \
+             LD_LIBRARY_PATH, and install another version: pip install nvidia-cuda-nvrtc-cu12, or",
         ),
         (
             ["12040", "12", "12,0,0"],
-            "cuFFT 12.0.0 cannot be used with a driver that supports CUDA 12.4: pip install nvidia-cufft-cu12, or",
+            "cuFFT 12.0.0 (LIB/libcufft.so) cannot be used with a driver that supports CUDA 12.4: remove its folder from \
+             LD_LIBRARY_PATH, and install another version: pip install nvidia-cufft-cu12, or",
         ),
     ];
 

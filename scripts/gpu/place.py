@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from glob import glob
 from pathlib import Path
 
@@ -113,7 +114,8 @@ class Place:
         def read():
             block = bytearray(1 << 20)
             for path in files:
-                with open(path, "rb", buffering=0) as file:
+                # The step that needs a file reports it if it cannot be read.
+                with suppress(OSError), open(path, "rb", buffering=0) as file:
                     while file.readinto(block):
                         pass
 

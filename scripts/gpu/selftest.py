@@ -14,7 +14,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
-from steps import FIRST, STEPS, bench_figures, multiply  # noqa: E402
+from run import can_read_ahead  # noqa: E402
+from steps import FIRST, NEED_TORCH, STEPS, bench_figures, multiply  # noqa: E402
 
 INFO = {"usable": True, "problem": None, "devices": [{"name": "Stand-in"}], "libraries": []}
 TESTS_PASS = "echo 'test result: ok. 3 passed; 0 failed; 0 ignored'"
@@ -120,7 +121,24 @@ class Run(unittest.TestCase):
         self.assertLessEqual(sum(limits.values()), 9 * 60)
         self.assertLessEqual(sum(limits[name] for name in FIRST), 165)
         help_text = subprocess.run([HERE.parent / "gpu_check.sh", "--help"], capture_output=True, text=True).stdout
-        self.assertIn(f"at most 165 s): scripts/gpu_check.sh run FOLDER --steps {','.join(FIRST)}\n", help_text)
+        self.assertIn(f"  scripts/gpu_check.sh run FOLDER --steps {','.join(FIRST)}\n", help_text)
+        self.assertEqual(FIRST, [name for name in limits if name in FIRST], "the order in which they run")
+
+    def test_torch_is_read_ahead_only_for_steps_that_need_it_and_after_the_bench(self):
+        steps = {step.name: step for step in STEPS}
+
+        def may(*names):
+            return can_read_ahead([steps[name] for name in names])
+
+        self.assertFalse(may(*FIRST))
+        self.assertFalse(may("bench", "torchaudio"))
+        self.assertTrue(may("torchaudio"))
+        self.assertTrue(may("machine", "nccl"))
+        self.assertFalse(may("ncu", "parity"))
+
+        order = list(steps)
+        for name in NEED_TORCH:
+            self.assertLess(order.index("bench"), order.index(name))
 
     def test_an_archive_is_multiplied_with_its_metadata(self):
         archive, many = Path(self.folder) / "archive", Path(self.folder) / "many"

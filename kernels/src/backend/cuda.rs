@@ -164,8 +164,9 @@ impl Cuda {
         }
     }
 
-    /// Returns the memory bandwidth in bytes per second that the devices' properties state. Errors: the driver's.
-    pub fn memory_bytes_per_s(&self) -> Result<f64, KernelError> {
+    /// Returns the memory bandwidth in bytes per second that the devices' properties state; `None` if they state none.
+    /// Errors: the driver's.
+    pub fn memory_bytes_per_s(&self) -> Result<Option<f64>, KernelError> {
         match self.gpus.first() {
             Some((gpu, _)) => gpu.memory_bytes_per_s(),
             None => Err(refused("no device was selected")),

@@ -7,7 +7,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use cudarc::driver::sys::{
     CUdevice_attribute_enum, CUevent_flags_enum, CUfunction_attribute_enum, CUresult,
@@ -108,9 +108,9 @@ impl Gpu {
         Arc::clone(&self.context)
     }
 
-    /// Returns the bandwidth of the GPU's memory in bytes per second, from its clock and the width of its bus. Errors: the
-    /// driver's.
-    pub(crate) fn memory_bytes_per_s(&self) -> Result<f64, KernelError> {
+    /// Returns the bandwidth of the GPU's memory in bytes per second, from its clock and the width of its bus; `None` if the
+    /// driver reports 0 for one of them. Errors: the driver's.
+    pub(crate) fn memory_bytes_per_s(&self) -> Result<Option<f64>, KernelError> {
         use CUdevice_attribute_enum::{
             CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH as WIDTH_BITS,
             CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE as CLOCK_KHZ,
@@ -120,7 +120,8 @@ impl Gpu {
         let clock_hz = 1e3 * f64::from(self.context.attribute(CLOCK_KHZ).map_err(&failed)?);
         let bytes = f64::from(self.context.attribute(WIDTH_BITS).map_err(&failed)?) / 8.0;
         // Memory transfers data twice per clock cycle.
-        Ok(2.0 * clock_hz * bytes)
+        let bytes_per_s = 2.0 * clock_hz * bytes;
+        Ok((bytes_per_s > 0.0).then_some(bytes_per_s))
     }
 
     /// Returns the GPU's architecture, for example `sm_90`.
@@ -305,6 +306,9 @@ impl CudaDevice {
 
     /// Asks for so much shared memory that a multiprocessor holds as many blocks as its threads and registers permit. The
     /// rest of its memory remains a cache, from which kernels read their tables.
+    ///
+    /// The preference belongs to the loaded kernel, which all plans and lanes of a GPU share. It never decreases, so that a
+    /// small launch does not take blocks from a larger one.
     fn prefer_carve_out(&self, function: &CudaFunction, launch: Launch) -> Result<(), DriverError> {
         use CUdevice_attribute_enum::{
             CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR as PER_MULTIPROCESSOR,
@@ -313,13 +317,21 @@ impl CudaDevice {
         const PREFERENCE: CUfunction_attribute_enum =
             CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT;
 
-        // Before a preference is set, the driver assumes the largest division.
+        // Another lane would read the temporary preference of 100 % as the old one, and keep it.
+        static CHANGE: Mutex<()> = Mutex::new(());
+        let _changing = CHANGE.lock().unwrap_or_else(PoisonError::into_inner);
+
+        // The driver counts only the blocks that fit into the preferred division, so count them in the largest one.
+        let old_percent = function.get_attribute(PREFERENCE)?;
+        function.set_attribute(PREFERENCE, 100)?;
         let blocks = resident_blocks(function, launch)?;
+
         let context = self.stream.context();
         let block_bytes = launch.shared_bytes + context.attribute(RESERVED)?.cast_unsigned();
         let most_bytes = context.attribute(PER_MULTIPROCESSOR)?.cast_unsigned();
         let percent = carve_out_percent(blocks, block_bytes, most_bytes);
-        function.set_attribute(PREFERENCE, percent)
+        // The old preference is −1 if none has been set.
+        function.set_attribute(PREFERENCE, percent.max(old_percent))
     }
 
     fn no_shared(&self, name: &str, bytes: u32, error: DriverError) -> KernelError {

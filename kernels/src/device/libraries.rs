@@ -75,11 +75,12 @@ const DRIVER: Library = Library {
     remedy: "install NVIDIA's driver, 580 or later (530 or later with the libraries of CUDA 12)",
 };
 
-/// cuFFT and NVRTC of one major version of CUDA. A driver does not run libraries of a later major version, nor the code
+/// cuFFT, NVRTC and NCCL of one major version of CUDA. A driver does not run libraries of a later major version, nor the code
 /// that they generate.
 struct Toolkit {
     cufft: Library,
     nvrtc: Library,
+    nccl: Library,
 }
 
 const CUDA_13: Toolkit = Toolkit {
@@ -102,6 +103,7 @@ const CUDA_13: Toolkit = Toolkit {
         remedy: "pip install nvidia-cuda-nvrtc==13.0.88, or the distribution's package of CUDA 13's toolkit; add its \
                  folder to LD_LIBRARY_PATH",
     },
+    nccl: NCCL,
 };
 
 const CUDA_12: Toolkit = Toolkit {
@@ -119,6 +121,10 @@ const CUDA_12: Toolkit = Toolkit {
         remedy: "pip install nvidia-cuda-nvrtc-cu12, or the distribution's package of CUDA 12's toolkit; add its \
                  folder to LD_LIBRARY_PATH",
         ..CUDA_13.nvrtc
+    },
+    nccl: Library {
+        remedy: "pip install nvidia-nccl-cu12: without it, training on several GPUs sums gradients in host memory",
+        ..NCCL
     },
 };
 
@@ -191,7 +197,7 @@ pub(crate) fn inspect() -> Vec<FoundLibrary> {
         DRIVER.inspected(describe_driver),
         toolkit.cufft.inspected(|| Ok(dotted(&cufft_version()?))),
         toolkit.nvrtc.inspected(|| Ok(dotted(&nvrtc_version()?))),
-        NCCL.inspected(nccl_version),
+        toolkit.nccl.inspected(nccl_version),
     ]
 }
 
@@ -207,7 +213,7 @@ fn describe_driver() -> Result<String, KernelError> {
 /// Opens only NVRTC, which needs no driver.
 #[cfg(test)]
 pub(crate) fn open_nvrtc() -> Result<[i32; 2], KernelError> {
-    // Any version will do.
+    // These tests accept every version of NVRTC.
     CUDA_13.nvrtc.find()?;
     nvrtc_version()
 }
@@ -274,24 +280,34 @@ impl Library {
             Err(error) => (None, Some(error.to_string())),
         };
 
-        // The loader may have found a file of another version, so only the name up to `.so` is compared.
-        let base = self
-            .file
-            .split_once(".so")
-            .map_or(self.file, |(base, _)| base);
         FoundLibrary {
             name: self.name,
             version,
-            path: loaded_from(&format!("{base}.so")),
+            path: self.loaded_path(),
             problem,
             tried: if is_found { Vec::new() } else { self.folders() },
         }
     }
 
-    /// Creates the error for a library that is too old, or too new for a driver that supports CUDA `driver`.
+    /// Returns the path of the library's loaded file.
+    fn loaded_path(&self) -> Option<PathBuf> {
+        // The loader may have found a file of another version, so only the name up to `.so` is compared.
+        let base = self
+            .file
+            .split_once(".so")
+            .map_or(self.file, |(base, _)| base);
+        loaded_from(&format!("{base}.so"))
+    }
+
+    /// Creates the error for a library that is too old, or too new for a driver that supports CUDA `driver`. The loader
+    /// would find it again, even if another version is installed, so the first remedy is to remove its folder.
     fn unfit(&self, version: &[i32], driver: i32) -> KernelError {
+        let path = self
+            .loaded_path()
+            .map_or(String::new(), |path| format!(" ({})", path.display()));
         refused(format!(
-            "{} {} cannot be used with a driver that supports CUDA {}: {}",
+            "{} {}{path} cannot be used with a driver that supports CUDA {}: remove its folder from LD_LIBRARY_PATH, and \
+             install another version: {}",
             self.name,
             dotted(version),
             cuda_version(driver),

@@ -32,7 +32,8 @@ pub(crate) struct Buckets {
     buckets: Vec<Bucket>,
     /// f64 values on the CPU: the number of ranks that have a gradient for each variable, in the order of the slots.
     present: Tensor,
-    /// Whether every variable has a gradient on every rank. It keeps it, because gradients are set to zero in place.
+    /// Whether every variable has a gradient on every rank. Stays true: gradients are set to zero in place and never
+    /// removed.
     is_complete: bool,
 }
 
@@ -115,6 +116,12 @@ impl Buckets {
             .iter()
             .map(|bucket| bucket.flat.numel() as i64)
             .collect()
+    }
+
+    /// Reports whether later steps need not count gradients.
+    #[cfg(test)]
+    pub(super) fn is_complete(&self) -> bool {
+        self.is_complete
     }
 
     /// Counts the ranks that have a gradient, for each variable.
