@@ -6,6 +6,8 @@
 #        scripts/gpu_check.sh run [FOLDER] [OPTIONS]  all steps, at most 9 minutes; results into FOLDER (.gpu/results)
 #        scripts/gpu_check.sh report FOLDER           docs/benchmarks/gpu.md from these results
 # Options of each command: scripts/gpu_check.sh build --help
+# A first run (limits of 165 s, plus unpacking; allow 240 s):
+#   scripts/gpu_check.sh run FOLDER --steps machine,open,bench,ncu,parity
 #
 # `run` needs python3 (3.12, or a later 3.11) and NVIDIA's driver; cuFFT and NVRTC, from a toolkit or from wheels; and, for
 # training and NCCL, a Python with torch 2.11 for CUDA: in VIRTUAL_ENV, on PATH, or below /opt. Exit code 0: all steps

@@ -3,10 +3,11 @@
 //!
 //! A plain program, so that it runs on a machine without cargo. Without a device it prints a message and succeeds,
 //! unless `WAVEMILL_REQUIRE_CUDA=1` requires a device. For each case it prints the time of each kind of work of a batch
-//! on the stream, with the share of the memory bandwidth for kernels that mainly move bytes; clips per second with
-//! samples on the device; and clips per second including copies, with all lanes in parallel, compared with the rate of
-//! pinned copies in the same run. Every figure is the median of 20, after a second of work that raises the clock rates;
-//! the last two kinds are wall-clock times. `--once` computes a few batches for a profiler, without measuring.
+//! on the stream, with the share of the memory bandwidth for kernels that mainly move bytes and the number of blocks that
+//! a multiprocessor holds at once; clips per second with samples on the device; and clips per second including copies,
+//! with all lanes in parallel, compared with the rate of pinned copies in the same run. Every figure is the median of 20,
+//! after a second of work that raises the clock rates; the last two kinds are wall-clock times. `--once` computes a few
+//! batches for a profiler, without measuring.
 
 use std::ops::Range;
 
@@ -22,8 +23,6 @@ const RATE_HZ: u32 = 22_050;
 const BATCHES: usize = 8;
 /// Rounds of each measurement, whose median is reported.
 const ROUNDS: usize = 20;
-/// Memory bandwidth of an H200 in bytes per second; set `WAVEMILL_GPU_BYTES_PER_S` for another GPU.
-const MEMORY_BYTES_PER_S: f64 = 4.8e12;
 
 /// Properties of the source clips in one case of the benchmark.
 struct Case {
@@ -58,7 +57,10 @@ fn main() -> Result<(), KernelError> {
         return Ok(());
     };
 
-    println!("{}: {}", cuda.devices(), cuda.level());
+    let memory = cuda.memory_bytes_per_s()?.map_or(String::new(), |rate| {
+        format!(", memory {:.2} TB/s", rate / 1e12)
+    });
+    println!("{}: {}{memory}", cuda.devices(), cuda.level());
     if std::env::args().any(|word| word == "--once") {
         return CASES[0].once(&cuda);
     }
@@ -156,7 +158,7 @@ impl Case {
         let clips = vec![self.clip(&samples, &row); cuda.batch_clips()];
         println!("\n{}, batches of {} clips", self.name, clips.len());
         let works = cuda.profile(&features, &clips, ROUNDS)?;
-        self.print(&works, clips.len());
+        self.print(&works, clips.len(), cuda.memory_bytes_per_s()?);
 
         let mut resident = cuda.resident(&features, &clips)?;
         let resident_s = median_s(ROUNDS, || resident.run())?;
@@ -184,17 +186,13 @@ impl Case {
         Ok(())
     }
 
-    /// Prints one line of measurements for each kind of work on the GPU.
-    fn print(&self, works: &[Work], n_clips: usize) {
-        let rate = std::env::var("WAVEMILL_GPU_BYTES_PER_S")
-            .ok()
-            .and_then(|text| text.parse().ok());
-        let memory = rate.unwrap_or(MEMORY_BYTES_PER_S);
-
+    /// Prints one line of measurements for each kind of work on the GPU, whose memory moves `memory_bytes_per_s`, if known.
+    fn print(&self, works: &[Work], n_clips: usize, memory_bytes_per_s: Option<f64>) {
         for Work {
             what,
             times,
             bytes,
+            blocks,
             ms,
         } in works
         {
@@ -205,17 +203,18 @@ impl Case {
             };
 
             let rate = moved / ms * 1e3;
-            let share = match (*bytes, moved > 0.0) {
-                (0, true) => format!(
+            let share = match (*bytes, moved > 0.0, memory_bytes_per_s) {
+                (0, true, Some(memory_bytes_per_s)) => format!(
                     "{:.0} MB, {:.0} % of memory's rate",
                     moved / 1e6,
-                    rate / memory * 100.0
+                    rate / memory_bytes_per_s * 100.0
                 ),
-                (0, false) => String::new(),
+                (0, false, _) => String::new(),
                 _ => format!("{:.0} MB, {:.1} GB/s", moved / 1e6, rate / 1e9),
             };
 
-            println!("  {what:<22} {times:>3} x  {ms:>9.3} ms  {share}");
+            let blocks = blocks.map_or(String::new(), |n| format!("{n} blocks/SM"));
+            println!("  {what:<22} {times:>3} x  {ms:>9.3} ms  {blocks:<12} {share}");
         }
     }
 

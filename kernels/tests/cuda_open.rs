@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::{env, fs};
 
 use serde_json::{Value, json};
-use wavemill_kernels::{BackendChoice, CheckedDevices, CudaReport, Level};
+use wavemill_kernels::{BackendChoice, CheckedDevices, Cuda, CudaReport, Level};
 
 use stand_in::Machine;
 
@@ -66,7 +66,8 @@ fn a_missing_library_is_named_with_what_to_install() {
     let cases = [
         (
             "cuda",
-            "cuda: open: no CUDA driver (libcuda.so.1) was found: install NVIDIA's driver, 580 or later",
+            "cuda: open: no CUDA driver (libcuda.so.1) was found: install NVIDIA's driver, 580 or later (530 or later \
+             with the libraries of CUDA 12)",
         ),
         (
             "cufft",
@@ -89,7 +90,8 @@ fn a_missing_library_is_named_with_what_to_install() {
 #[test]
 fn auto_falls_back_with_one_message() {
     let machine = Machine::without("fallback", &["cuda", "cufft", "nvrtc"]);
-    let why = "no CUDA driver (libcuda.so.1) was found: install NVIDIA's driver, 580 or later";
+    let why = "no CUDA driver (libcuda.so.1) was found: install NVIDIA's driver, 580 or later (530 or later with the \
+               libraries of CUDA 12)";
 
     assert_eq!(
         said(&machine, "auto", ""),
@@ -103,27 +105,68 @@ fn auto_falls_back_with_one_message() {
     assert_eq!(said(&machine, "cpu", ""), "cpu; scalar; 1 lanes; ");
 }
 
+/// Returns the message of a machine whose driver, NVRTC and cuFFT have the given versions. `LIB` replaces the folder of its
+/// libraries.
+fn said_of_versions(name: &str, driver: &str, nvrtc: &str, cufft: &str) -> String {
+    let machine = Machine::new(name)
+        .with("FAKE_DRIVER", driver)
+        .with("FAKE_NVRTC", nvrtc)
+        .with("FAKE_CUFFT", cufft);
+    let libraries = format!("{}/{name}/lib", env!("CARGO_TARGET_TMPDIR"));
+    said(&machine, "cuda", "").replace(&libraries, "LIB")
+}
+
 #[test]
 fn old_driver_error_states_the_required_version() {
-    fn refusal(name: &'static str, value: &'static str) -> String {
-        said(
-            &Machine::new(&format!("old-{name}")).with(name, value),
-            "cuda",
-            "",
-        )
+    assert_eq!(
+        said_of_versions("old-driver", "12000", "12", "11,0,0"),
+        "cuda: open: the driver supports CUDA 12.0, but 12.1 is required: install NVIDIA's driver, 580 or later (530 or \
+         later with the libraries of CUDA 12)"
+    );
+}
+
+#[test]
+fn a_driver_of_cuda_12_takes_the_libraries_of_cuda_12() {
+    let opened = said_of_versions("cuda-12", "12040", "12", "11,2,1");
+    let level = "cuda; sm_90, cuFFT 11.2.1, NVRTC 12.0, driver 12.4";
+    assert_eq!(opened.get(..level.len()), Some(level), "{opened}");
+
+    // A later driver also runs the libraries of CUDA 12.
+    let opened = said_of_versions("cuda-13", "13000", "12", "11,2,1");
+    let level = "cuda; sm_90, cuFFT 11.2.1, NVRTC 12.0, driver 13.0";
+    assert_eq!(opened.get(..level.len()), Some(level), "{opened}");
+}
+
+#[test]
+fn libraries_that_do_not_fit_the_driver_are_refused() {
+    let cases = [
+        (
+            ["13000", "11", "12,0,0"],
+            "NVRTC 11.0 (LIB/libnvrtc.so) cannot be used with a driver that supports CUDA 13.0: remove its folder from \
+             LD_LIBRARY_PATH, and install another version: pip install nvidia-cuda-nvrtc==",
+        ),
+        (
+            ["13000", "13", "10,2,1"],
+            "cuFFT 10.2.1 (LIB/libcufft.so) cannot be used with a driver that supports CUDA 13.0: remove its folder from \
+             LD_LIBRARY_PATH, and install another version: pip install nvidia-cufft==",
+        ),
+        (
+            ["12040", "13", "11,2,1"],
+            "NVRTC 13.0 (LIB/libnvrtc.so) cannot be used with a driver that supports CUDA 12.4: remove its folder from \
+             LD_LIBRARY_PATH, and install another version: pip install nvidia-cuda-nvrtc-cu12, or",
+        ),
+        (
+            ["12040", "12", "12,0,0"],
+            "cuFFT 12.0.0 (LIB/libcufft.so) cannot be used with a driver that supports CUDA 12.4: remove its folder from \
+             LD_LIBRARY_PATH, and install another version: pip install nvidia-cufft-cu12, or",
+        ),
+    ];
+
+    for (at, ([driver, nvrtc, cufft], want)) in cases.into_iter().enumerate() {
+        let got = said_of_versions(&format!("unfit-{at}"), driver, nvrtc, cufft);
+        let want = format!("cuda: open: {want}");
+        assert_eq!(got.get(..want.len()), Some(&*want), "{got}");
     }
-
-    let driver = "cuda: open: the driver supports CUDA 12.4, but 13.0 is required: install NVIDIA's driver, 580 or later";
-    assert_eq!(refusal("FAKE_DRIVER", "12040"), driver);
-
-    assert!(
-        refusal("FAKE_NVRTC", "11")
-            .starts_with("cuda: open: NVRTC 11.0 is too old: pip install nvidia-cuda-nvrtc")
-    );
-    assert!(
-        refusal("FAKE_CUFFT", "10,2,1")
-            .starts_with("cuda: open: cuFFT 10.2.1 is too old: pip install nvidia-cufft")
-    );
 }
 
 #[test]
@@ -172,6 +215,12 @@ fn devices_are_those_that_are_there_and_of_one_kind() {
     let kinds = "cuda:0 (NVIDIA A, sm_90) and cuda:1 (NVIDIA B, sm_90) are different models: their results may differ in \
                  the last bits";
     assert_eq!(refusal(names, "0,1"), format!("cuda: open: {kinds}"));
+
+    let old = Machine::new("old").with("FAKE_CAPABILITIES", "70");
+    assert_eq!(
+        refusal(old, "0"),
+        "cuda: open: cuda:0 (NVIDIA Fake, sm_70) is too old: sm_75 or later is required"
+    );
 
     let capabilities = Machine::new("capabilities").with("FAKE_CAPABILITIES", "80,90");
     assert!(
@@ -232,17 +281,25 @@ fn kernels_are_recompiled_if_the_cache_is_damaged() {
     assert_eq!(compiled(&machine), [options; 2]);
 }
 
+/// Opens CUDA twice in one process.
 #[test]
-fn without_a_cache_folder_kernels_are_compiled_each_time() {
+#[ignore = "started by the other tests"]
+fn open_twice() {
+    for _ in 0..2 {
+        Cuda::open(&[]).unwrap();
+    }
+}
+
+#[test]
+fn without_a_cache_folder_kernels_are_compiled_once_per_process() {
     let machine = Machine::new("no-cache");
     fs::write(machine.cache(), "a file, where a folder should be").unwrap();
-    for _ in 0..2 {
-        assert!(
-            said(&machine, "cuda", "")
-                .contains("cuda; sm_90, cuFFT 12.0.0, NVRTC 13.0, driver 13.0")
-        );
+    for processes in 1..=2 {
+        let words = ["--exact", "open_twice", "--ignored", "--nocapture"];
+        let output = machine.start(&words, &[]);
+        assert!(output.status.success(), "{output:?}");
+        assert_eq!(compiled(&machine).len(), processes);
     }
-    assert_eq!(compiled(&machine).len(), 2);
 }
 
 #[test]
@@ -315,16 +372,38 @@ fn reported(machine: &Machine) -> Value {
 
 #[test]
 fn wheels_of_the_python_on_path_are_found_whatever_their_minor_version() {
-    let machine = Machine::without("wheels", &["cufft", "nvrtc"]).with_wheels();
-    assert!(said(&machine, "cuda", "").ends_with("features are computed on cuda:0 (NVIDIA Fake)"));
+    // NVRTC's helper has another minor version than the one that wavemill recommends.
+    let cuda_13 = [
+        "nvidia/cu13/lib/libcufft.so.12",
+        "nvidia/cu13/lib/libnvrtc.so.13",
+        "nvidia/cu13/lib/libnvrtc-builtins.so.13.9",
+    ];
+    let cuda_12 = [
+        "nvidia/cufft/lib/libcufft.so.11",
+        "nvidia/cuda_nvrtc/lib/libnvrtc.so.12",
+        "nvidia/cuda_nvrtc/lib/libnvrtc-builtins.so.12.3",
+    ];
 
-    let found = reported(&machine);
-    for (place, file) in [
-        (1, "nvidia/cu13/lib/libcufft.so.12"),
-        (2, "nvidia/cu13/lib/libnvrtc.so.13"),
+    for (driver, wheels, nvrtc, cufft) in [
+        ("13000", cuda_13, "13", "12,0,0"),
+        ("12040", cuda_12, "12", "11,2,1"),
     ] {
-        let path = found["libraries"][place]["path"].as_str().unwrap();
-        assert!(path.ends_with(file), "{path}");
+        let machine = Machine::without(&format!("wheels-{driver}"), &["cufft", "nvrtc"])
+            .with_wheels(&wheels)
+            .with("FAKE_DRIVER", driver)
+            .with("FAKE_NVRTC", nvrtc)
+            .with("FAKE_CUFFT", cufft);
+        let opened = said(&machine, "cuda", "");
+        assert!(
+            opened.ends_with("features are computed on cuda:0 (NVIDIA Fake)"),
+            "{opened}"
+        );
+
+        let found = reported(&machine);
+        for (place, file) in [(1, wheels[0]), (2, wheels[1])] {
+            let path = found["libraries"][place]["path"].as_str().unwrap();
+            assert!(path.ends_with(file), "{path}");
+        }
     }
 }
 

@@ -5,6 +5,8 @@ import platform
 import shutil
 import subprocess
 import sys
+import threading
+from contextlib import suppress
 from glob import glob
 from pathlib import Path
 
@@ -100,6 +102,25 @@ class Place:
             return f"torch in {self.torch} was built without CUDA"
         return None
 
+    def read_ahead(self):
+        """Reads the libraries of the steps into the page cache, in the background: several GB may lie on a cold disk."""
+        if not self.torch or not (self.torch / "lib/libtorch_cuda.so").exists():
+            return
+        found = sorted(self.torch.parent.glob("nvidia/**/*.so*")) + sorted(self.torch.glob("lib/*.so*"))
+        files = [path for path in found if path.is_file()]
+        # The first steps load only cuFFT and NVRTC.
+        files.sort(key=lambda path: "cufft" not in path.name and "nvrtc" not in path.name)
+
+        def read():
+            block = bytearray(1 << 20)
+            for path in files:
+                # The step that needs a file reports it if it cannot be read.
+                with suppress(OSError), open(path, "rb", buffering=0) as file:
+                    while file.readinto(block):
+                        pass
+
+        threading.Thread(target=read, daemon=True).start()
+
     def environment(self, trainer=False, **more):
         """Returns the environment of the programs. Only the trainer needs the folder of torch in LD_LIBRARY_PATH."""
         names = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "CUDA_VISIBLE_DEVICES", "CUDA_HOME")
@@ -114,6 +135,8 @@ class Place:
         kept["WAVEMILL_PARITY_DEVICES"] = "cuda"
         kept["WAVEMILL_DATA"] = str(self.packed / "data")
         kept["WAVEMILL_BIN_DIR"] = str(self.packed / "bin")
+        # Without a cache folder, every program would compile the kernels again.
+        kept["XDG_CACHE_HOME"] = str(self.scratch / "cache")
         return kept | {name: str(value) for name, value in more.items()}
 
     def described(self):

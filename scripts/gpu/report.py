@@ -46,7 +46,8 @@ def page(found):
     steps = found["steps"]
     counts = {result: sum(step["result"] == result for step in steps) for result in ("passed", "failed", "not run")}
     lines = ["# GPU check", ""]
-    lines += ["Results of `scripts/gpu_check.sh run`; this page is written by `scripts/gpu_check.sh report`.", ""]
+    call = found.get("call", "scripts/gpu_check.sh run")
+    lines += [f"Results of `{call}`; this page is written by `scripts/gpu_check.sh report`.", ""]
     lines += [*machine_lines(found), ""]
     lines += [f"{len(steps)} steps: " + ", ".join(f"{n} {result}" for result, n in counts.items()) + ".", ""]
     lines += [*step_table(steps), ""]

@@ -14,7 +14,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
-from steps import STEPS, bench_figures  # noqa: E402
+from run import can_read_ahead  # noqa: E402
+from steps import FIRST, NEED_TORCH, STEPS, bench_figures, multiply  # noqa: E402
 
 INFO = {"usable": True, "problem": None, "devices": [{"name": "Stand-in"}], "libraries": []}
 TESTS_PASS = "echo 'test result: ok. 3 passed; 0 failed; 0 ignored'"
@@ -78,6 +79,8 @@ class Run(unittest.TestCase):
     def test_all_that_was_asked_for_passed(self):
         ran, steps, _ = Machine(self.folder).run("--steps", "machine,open")
         self.assertEqual((ran.returncode, steps["open"]["figures"]), (0, {"tests": 3}), ran.stdout + ran.stderr)
+        self.assertTrue(ran.stdout.startswith("scripts/gpu_check.sh run "), ran.stdout)
+        self.assertIn(" --steps machine,open\n", ran.stdout)
 
     def test_a_program_that_runs_no_test_has_not_passed(self):
         ran, steps, _ = Machine(self.folder, **{"kernels-lib": NO_TEST}).run("--steps", "open")
@@ -113,8 +116,46 @@ class Run(unittest.TestCase):
             },
         )
 
-    def test_limits_of_all_steps_fit_into_nine_minutes(self):
-        self.assertLessEqual(sum(step.limit_s for step in STEPS), 9 * 60)
+    def test_limits_of_all_steps_fit_into_nine_minutes_and_those_of_a_first_run_into_165_s(self):
+        limits = {step.name: step.limit_s for step in STEPS}
+        self.assertLessEqual(sum(limits.values()), 9 * 60)
+        self.assertLessEqual(sum(limits[name] for name in FIRST), 165)
+        help_text = subprocess.run([HERE.parent / "gpu_check.sh", "--help"], capture_output=True, text=True).stdout
+        self.assertIn(f"  scripts/gpu_check.sh run FOLDER --steps {','.join(FIRST)}\n", help_text)
+        self.assertEqual(FIRST, [name for name in limits if name in FIRST], "the order in which they run")
+
+    def test_torch_is_read_ahead_only_for_steps_that_need_it_and_after_the_bench(self):
+        steps = {step.name: step for step in STEPS}
+
+        def may(*names):
+            return can_read_ahead([steps[name] for name in names])
+
+        self.assertFalse(may(*FIRST))
+        self.assertFalse(may("bench", "torchaudio"))
+        self.assertTrue(may("torchaudio"))
+        self.assertTrue(may("machine", "nccl"))
+        self.assertFalse(may("ncu", "parity"))
+
+        order = list(steps)
+        for name in NEED_TORCH:
+            self.assertLess(order.index("bench"), order.index(name))
+
+    def test_an_archive_is_multiplied_with_its_metadata(self):
+        archive, many = Path(self.folder) / "archive", Path(self.folder) / "many"
+        for folder in ("fma_metadata", "fma_demo/000"):
+            (archive / folder).mkdir(parents=True)
+        (archive / "fma_metadata/genres.csv").write_text("genre_id\n")
+        header = ",album\n,title\ntrack_id,\n"
+        lines = '2,"a, ""b""\nc"\n7,no clip\n40,Caf\u00e9\n41,one,too many\n'
+        (archive / "fma_metadata/tracks.csv").write_text(header + lines, encoding="latin-1")
+        for number in (2, 40, 41):
+            (archive / f"fma_demo/000/{number:06}.mp3").write_bytes(bytes([number]))
+
+        multiply(archive, many, 3)
+        table = '2,"a, ""b""\nc"\n40,Caf\u00e9\n44,"a, ""b""\nc"\n82,Caf\u00e9\n86,"a, ""b""\nc"\n124,Caf\u00e9\n'
+        self.assertEqual((many / "fma_metadata/tracks.csv").read_text(encoding="latin-1"), header + table)
+        found = {path.name: path.read_bytes()[0] for path in (many / "fma_demo/000").iterdir()}
+        self.assertEqual(found, {f"{number:06}.mp3": (number - 2) % 42 + 2 for number in (2, 40, 44, 82, 86, 124)})
 
 
 class Report(unittest.TestCase):

@@ -131,12 +131,12 @@ struct TrainingRows {
     mixed: Option<MixedLabels>,
 }
 
-/// Contribution of a micro-batch to the results of its batch.
-#[derive(Default)]
+/// Contribution of micro-batches to the results of their batch, as f64 scalars on the model's device. Reading them would
+/// wait for the device.
 struct LossShare {
-    loss: f64,
+    loss: Tensor,
     /// Number of rows whose first target was predicted correctly.
-    correct: f64,
+    correct: Tensor,
 }
 
 impl Learner {
@@ -181,7 +181,7 @@ impl Learner {
             .into_iter()
             .filter(|(_, v)| v.requires_grad())
             .collect();
-        let buckets = Buckets::new(&trainable, EXTRAS);
+        let buckets = Buckets::new(&trainable);
         // Augmentation applies to spectrograms only. For metadata columns and pictures, the run prints a warning.
         let augment = &config.augment;
         let is_augmented = augment.enabled
@@ -234,15 +234,12 @@ impl Learner {
         context: StepContext,
         stop: bool,
     ) -> Result<StepSummary, LearnError> {
-        let training = self.training_rows(batch, context)?;
+        let (training, mut weights) = self.training_rows(batch, context)?;
         // The weights of the rows are summed over all ranks before the backward pass, since each target's loss is
         // divided by its sum.
-        let mut weights = self
-            .criterion
-            .weight_sum(&training.labels, training.mixed.as_ref());
         self.sum_f64(&mut weights)?;
 
-        let mut own = LossShare::default();
+        let mut own = LossShare::zero(self.forward.device);
         // A rank without rows in this batch runs no forward pass but still takes part in the sums over the ranks.
         for (index, part) in parts(batch.n_own(), self.config.train.micro_batches).enumerate() {
             // Set the seed before each forward pass, so that a resumed run draws the same dropout.
@@ -255,21 +252,25 @@ impl Learner {
             tch::manual_seed(mix("dropout", &key) as i64);
 
             let share = self.backward(&training.narrow(part), &weights)?;
-            own.loss += share.loss;
-            own.correct += share.correct;
+            own.loss = own.loss.f_add(&share.loss)?;
+            own.correct = own.correct.f_add(&share.correct)?;
         }
 
-        let mut extras = [
-            own.loss,
-            batch.n_own() as f64,
-            self.labelled(batch) as f64,
-            own.correct,
-            f64::from(u8::from(stop)),
-            batch.damaged().len() as f64,
-        ];
+        let mut extras = self.extras(batch, &own, stop)?;
         self.buckets.reduce(self.ranks, &mut extras)?;
-        let [loss, rows, labelled, correct, stops, damaged] = extras;
-        // The loss is the same on all ranks, so all of them return the error, before any weight changes.
+        // Clip after the gradients are summed, so that the norm is that of the global batch and equal on all ranks.
+        if let Some(max) = self.config.optimizer.clip_norm {
+            let _norm = self.optimizer.clip_norm(max);
+        }
+        self.optimizer.step(context.lr);
+        self.optimizer.zero_grad();
+
+        // The only wait for the device in a step. All work has been queued before, so that the device is not idle.
+        let values = Vec::<f64>::try_from(ffi::send(&extras, Device::Cpu)?)?;
+        let [loss, rows, labelled, correct, stops, damaged] =
+            std::array::from_fn(|index| values[index]);
+        // The loss is the same on all ranks, so all of them return the error. The weights have changed already, but the
+        // error ends the run before they are saved.
         if !loss.is_finite() {
             return Err(LearnError::Diverged {
                 loss,
@@ -277,13 +278,6 @@ impl Learner {
                 lr: context.lr,
             });
         }
-
-        // Clip after the gradients are summed, so that the norm is that of the global batch and equal on all ranks.
-        if let Some(max) = self.config.optimizer.clip_norm {
-            let _norm = self.optimizer.clip_norm(max);
-        }
-        self.optimizer.step(context.lr);
-        self.optimizer.zero_grad();
 
         Ok(StepSummary {
             loss,
@@ -293,6 +287,27 @@ impl Learner {
             stops: stops as u64,
             damaged: damaged as u64,
         })
+    }
+
+    /// Returns the numbers of a step that are summed with the gradients, as f64 on the model's device: those of
+    /// [`StepSummary`] in the order of its fields, then zeros.
+    fn extras(&self, batch: &Batch, own: &LossShare, stop: bool) -> Result<Tensor, LearnError> {
+        let mut values = vec![
+            0.0,
+            batch.n_own() as f64,
+            self.labelled(batch) as f64,
+            0.0,
+            f64::from(u8::from(stop)),
+            batch.damaged().len() as f64,
+        ];
+        // With at least one value per rank, the loss is in the ring's first segment. The order in which the ranks' losses
+        // are added then does not depend on the number of values.
+        values.resize(values.len().max(self.ranks.world_size()), 0.0);
+
+        let extras = ffi::send(&Tensor::from_slice(&values), self.forward.device)?;
+        extras.get(0).f_copy_(&own.loss)?;
+        extras.get(3).f_copy_(&own.correct)?;
+        Ok(extras)
     }
 
     /// Averages the running statistics of batch norm over the ranks, so that all ranks evaluate the same model.
@@ -425,12 +440,13 @@ impl Learner {
         Ok(())
     }
 
-    /// Creates the tensors for this rank's rows, then augments and mixes them.
+    /// Creates the tensors for this rank's rows, then augments and mixes them. Also returns the sum of the rows' weights
+    /// for each target, which is computed in host memory and does not wait for the device.
     fn training_rows(
         &self,
         batch: &Batch,
         context: StepContext,
-    ) -> Result<TrainingRows, LearnError> {
+    ) -> Result<(TrainingRows, Vec<f64>), LearnError> {
         let mut inputs = self.inputs(batch)?;
         // Augment before mixing: a partner is augmented by its own key, so all ranks that read the partner compute the
         // same values.
@@ -448,44 +464,54 @@ impl Learner {
             first: 0,
             rows: batch.n_own() as i64,
         };
-        let labels = all_labels.iter().map(|labels| own.slice(labels)).collect();
+        let labels: Vec<Tensor> = all_labels.iter().map(|labels| own.slice(labels)).collect();
         let Some(partners) = batch.partners() else {
-            return Ok(TrainingRows {
+            let weights = self.criterion.weight_sum(&labels, None);
+            let rows = TrainingRows {
                 inputs,
-                labels,
+                labels: self.sent(&labels)?,
                 mixed: None,
-            });
+            };
+            return Ok((rows, weights));
         };
 
-        let device = self.forward.device;
         // λ is drawn by the row's key, like the mix-up partner, so neither depends on the number of ranks.
         let mut lambda = Vec::with_capacity(batch.n_own());
         for &key in &batch.keys()[..batch.n_own()] {
             let alpha = self.config.loss.mixup;
             lambda.push(mixup::lambda(self.config.seed, context.epoch, key, alpha));
         }
-        let pairs = Pairs {
+        let mut pairs = Pairs {
             own,
-            partners: ffi::send(&Tensor::from_slice(partners), device)?,
-            lambda: ffi::send(&Tensor::from_slice(&lambda), device)?.to_kind(self.forward.kind),
+            partners: Tensor::from_slice(partners),
+            lambda: Tensor::from_slice(&lambda).to_kind(self.forward.kind),
         };
+        let mixed = MixedLabels {
+            labels: all_labels
+                .iter()
+                .map(|all| pairs.partners_of(all))
+                .collect(),
+            lambda: pairs.lambda.shallow_clone(),
+        };
+        let weights = self.criterion.weight_sum(&labels, Some(&mixed));
+
+        // From here on, everything is on the device.
+        pairs.partners = ffi::send(&pairs.partners, self.forward.device)?;
+        pairs.lambda = ffi::send(&pairs.lambda, self.forward.device)?;
         let inputs = Inputs {
             spectrogram: pairs.blend(&inputs.spectrogram),
             metadata: inputs.metadata.as_ref().map(|all| pairs.blend(all)),
             ids: inputs.ids.as_ref().map(|ids| own.slice(ids)),
         };
-        let partner_labels = all_labels
-            .iter()
-            .map(|all| pairs.partners_of(all))
-            .collect();
-        Ok(TrainingRows {
+        let rows = TrainingRows {
             inputs,
-            labels,
+            labels: self.sent(&labels)?,
             mixed: Some(MixedLabels {
-                labels: partner_labels,
+                labels: self.sent(&mixed.labels)?,
                 lambda: pairs.lambda,
             }),
-        })
+        };
+        Ok((rows, weights))
     }
 
     fn inputs(&self, batch: &Batch) -> Result<Inputs, LearnError> {
@@ -494,16 +520,26 @@ impl Learner {
             .inputs(batch, self.forward.device, self.forward.kind)?)
     }
 
+    /// Returns the labels of each target in host memory.
     fn labels(&self, batch: &Batch) -> Result<Vec<Tensor>, LearnError> {
         let mut labels = Vec::new();
         for (index, target) in self.data.targets().iter().enumerate() {
             labels.push(if target.is_multi() {
-                batch.multi_hot(index, self.forward.device)?
+                batch.multi_hot(index, Device::Cpu)?
             } else {
-                batch.labels(index, self.forward.device)?
+                batch.labels(index, Device::Cpu)?
             });
         }
         Ok(labels)
+    }
+
+    /// Copies tensors to the model's device.
+    fn sent(&self, tensors: &[Tensor]) -> Result<Vec<Tensor>, LearnError> {
+        let mut sent = Vec::with_capacity(tensors.len());
+        for tensor in tensors {
+            sent.push(ffi::send(tensor, self.forward.device)?);
+        }
+        Ok(sent)
     }
 
     /// Counts the rows of this rank that have a label for the first target.
@@ -537,12 +573,13 @@ impl Learner {
                 sum * 0.0
             });
         }
+        let mut share = LossShare::zero(self.forward.device);
         let Some(loss) = means.into_iter().reduce(|a, b| a + b) else {
-            return Ok(LossShare::default());
+            return Ok(share);
         };
         loss.f_backward()?;
+        share.loss = loss.f_detach()?.f_to_kind(Kind::Double)?;
 
-        let mut correct = 0.0;
         // With several labels per row, a row does not count as correct or wrong.
         if !self.data.targets()[0].is_multi() {
             let hits = tch::no_grad(|| {
@@ -551,18 +588,21 @@ impl Learner {
                     .eq_tensor(&rows.labels[0])
                     .sum(Kind::Int64)
             });
-            correct = hits.f_double_value(&[])?;
+            share.correct = hits.f_to_kind(Kind::Double)?;
         }
-        Ok(LossShare {
-            loss: loss.f_double_value(&[])?,
-            correct,
-        })
+        Ok(share)
     }
 }
 
-/// Number of values summed with the gradients: loss, rows, labelled rows, correct rows, ranks to be stopped, damaged
-/// rows.
-const EXTRAS: usize = 6;
+impl LossShare {
+    fn zero(device: Device) -> Self {
+        let zero = || Tensor::zeros([], (Kind::Double, device));
+        Self {
+            loss: zero(),
+            correct: zero(),
+        }
+    }
+}
 
 impl TrainingRows {
     fn narrow(&self, part: MicroBatch) -> Self {

@@ -24,7 +24,8 @@ pub struct TargetLoss {
 pub struct MixedLabels {
     /// Labels of the partners for each target, in the same form as the labels of the rows.
     pub labels: Vec<Tensor>,
-    /// λ, the weight of a row's own labels, `[n]`, from 0 to 1; on the device of the logits.
+    /// λ, the weight of a row's own labels, `[n]`, from 0 to 1: in host memory for [`Criterion::weight_sum`], on the
+    /// logits' device for [`Criterion::weighted_sum`].
     pub lambda: Tensor,
 }
 

@@ -22,6 +22,10 @@ const BATCH_CLIPS: usize = 64;
 /// Streams per device: one copies while the other computes.
 const DEVICE_LANES: usize = 2;
 
+/// Minimum compute capability: the oldest for which `scripts/cuda_check.sh` compiles the kernels. NVRTC of CUDA 12 would
+/// also compile them for GPUs on which nobody has checked them.
+const CAPABILITY_MIN: (i32, i32) = (7, 5);
+
 /// One or more GPUs of the same kind, which produce equal bits.
 pub struct Cuda {
     gpus: Vec<(Gpu, Arc<CudaModule>)>,
@@ -33,7 +37,8 @@ impl Cuda {
     /// demand and cached in `$XDG_CACHE_HOME/wavemill/kernels` (default `~/.cache`).
     ///
     /// Errors, each with its remedy: a missing or old driver, cuFFT or NVRTC; no GPU; a number without a GPU or given
-    /// twice; GPUs of different kinds; NVRTC's log; the driver's message. Never panics if CUDA is not installed.
+    /// twice; GPUs that are too old or of different kinds; NVRTC's log; the driver's message. Never panics if CUDA is not
+    /// installed.
     pub fn open(devices: &[usize]) -> Result<Self, KernelError> {
         let devices = if devices.is_empty() { &[0] } else { devices };
         // Open the libraries first, because cudarc panics at the first call of a missing library.
@@ -48,6 +53,12 @@ impl Cuda {
         let Some((first, others)) = gpus.split_first() else {
             return Err(refused("no device was selected"));
         };
+        if first.capability < CAPABILITY_MIN {
+            return Err(refused(format!(
+                "{} is too old: sm_75 or later is required",
+                first.described()
+            )));
+        }
         for other in others {
             if (&other.name, other.capability) != (&first.name, first.capability) {
                 return Err(refused(format!(
@@ -100,7 +111,12 @@ impl Cuda {
                 profile.note(round, piece.what, piece.bytes, ms);
             }
         }
-        Ok(profile.medians())
+
+        let mut works = profile.medians();
+        for work in &mut works {
+            work.blocks = record.blocks(work.what);
+        }
+        Ok(works)
     }
 
     /// Creates a batch whose samples remain in the memory of the first device. Errors: those of [`Plan::run`] for the
@@ -148,6 +164,15 @@ impl Cuda {
         }
     }
 
+    /// Returns the memory bandwidth in bytes per second that the devices' properties state; `None` if they state none.
+    /// Errors: the driver's.
+    pub fn memory_bytes_per_s(&self) -> Result<Option<f64>, KernelError> {
+        match self.gpus.first() {
+            Some((gpu, _)) => gpu.memory_bytes_per_s(),
+            None => Err(refused("no device was selected")),
+        }
+    }
+
     /// Returns the devices' numbers and names, for example `cuda:0 (NVIDIA H200), cuda:1 (NVIDIA H200)`.
     pub fn devices(&self) -> String {
         self.gpus
@@ -182,6 +207,9 @@ pub struct Work {
     pub times: usize,
     /// Bytes copied or cleared; 0 for kernels and transforms.
     pub bytes: u64,
+    /// Number of a kernel's blocks that a multiprocessor holds at once, according to the driver; `None` for copies,
+    /// clearing and transforms.
+    pub blocks: Option<u32>,
     /// Median over all rounds of the milliseconds that the device spent on this work.
     pub ms: f64,
 }
@@ -209,6 +237,7 @@ impl Profile {
                     what,
                     times: 0,
                     bytes: 0,
+                    blocks: None,
                     ms: 0.0,
                 },
                 round_ms: vec![0.0; self.rounds],

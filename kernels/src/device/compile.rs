@@ -1,11 +1,14 @@
-//! Compiles device code to machine code of one architecture with NVRTC at start, and caches it between runs.
+//! Compiles device code to machine code of one architecture with NVRTC at start, and caches it in the process and
+//! between runs.
 //!
 //! The cached file is a cubin, which the driver loads unchanged, so that no compiler of a driver affects any bit.
 #![allow(unsafe_code)] // calls NVRTC
 
 mod cache;
 
+use std::collections::HashMap;
 use std::ffi::CString;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use cudarc::nvrtc::{result, sys};
 
@@ -16,20 +19,39 @@ use crate::error::KernelError;
 /// all other floating-point semantics are strict.
 const OPTIONS: [&str; 3] = ["--std=c++17", "--fmad=true", "--generate-line-info"];
 
-/// Compiles `source` for `architecture` (for example `sm_90`) with NVRTC of version `nvrtc`, or loads the result from
-/// the cache.
+/// Compiled kernels of this process, by the hash of everything that determines them.
+static COMPILED: LazyLock<Mutex<HashMap<u128, Arc<[u8]>>>> = LazyLock::new(Mutex::default);
+
+/// Compiles `source` for `architecture` (for example `sm_90`) with NVRTC of version `nvrtc`, or returns the result of an
+/// earlier call in this process or from the cache.
 ///
 /// Errors: NVRTC's log; an architecture that NVRTC does not support. If the cache cannot be used, only time is lost.
 pub(crate) fn cubin(
     source: &str,
     architecture: &str,
     nvrtc: [i32; 2],
-) -> Result<Vec<u8>, KernelError> {
+) -> Result<Arc<[u8]>, KernelError> {
     let version = nvrtc.map(|number| number.to_string()).join(".");
-    // The cache key contains everything that determines the machine code.
+    // The key contains everything that determines the machine code.
     let parts = [source, architecture, &version, &OPTIONS.join(" ")];
     let key = hash(parts.map(str::as_bytes));
 
+    // The lock is held while kernels are compiled, so that other threads wait for them instead of compiling them too.
+    let mut compiled = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(cubin) = compiled.get(&key) {
+        return Ok(Arc::clone(cubin));
+    }
+
+    let cubin: Arc<[u8]> = cached_or_compiled(source, architecture, key)
+        .map_err(|detail| {
+            KernelError::device(format!("NVRTC {version}"), "compile kernels", detail)
+        })?
+        .into();
+    compiled.insert(key, Arc::clone(&cubin));
+    Ok(cubin)
+}
+
+fn cached_or_compiled(source: &str, architecture: &str, key: u128) -> Result<Vec<u8>, String> {
     let cache = Cache::open();
     if let Some(cubin) = cache
         .as_ref()
@@ -38,9 +60,7 @@ pub(crate) fn cubin(
         return Ok(cubin);
     }
 
-    let cubin = compile(source, architecture).map_err(|detail| {
-        KernelError::device(format!("NVRTC {version}"), "compile kernels", detail)
-    })?;
+    let cubin = compile(source, architecture)?;
     if let Some(cache) = cache {
         cache.put(architecture, key, &cubin);
     }
@@ -172,7 +192,7 @@ mod tests {
         open_nvrtc().unwrap();
         let error = compile("", "sm_35").unwrap_err();
         assert!(
-            error.starts_with("the device is sm_35, but this NVRTC supports sm_75"),
+            error.starts_with("the device is sm_35, but this NVRTC supports sm_"),
             "{error}"
         );
     }

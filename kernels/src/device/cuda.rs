@@ -7,9 +7,8 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use cudarc::cufft;
 use cudarc::driver::sys::{
     CUdevice_attribute_enum, CUevent_flags_enum, CUfunction_attribute_enum, CUresult,
 };
@@ -21,11 +20,14 @@ use cudarc::nvrtc::Ptx;
 
 use super::pinned::PinnedMemory;
 use super::record::{Piece, Record};
-use super::{Address, Device, FoundDevice, Launch, Plain, wait};
+use super::{Address, Device, FoundDevice, Launch, Plain, cufft, wait};
 use crate::error::KernelError;
 
 /// Dynamic shared memory in bytes that a kernel may use unless a larger limit is set.
 const SHARED_BYTES_DEFAULT: u32 = 48 << 10;
+/// Blocks with less shared memory than this, in bytes, do not determine how a multiprocessor divides its memory. A change
+/// of the division waits until the multiprocessor is idle.
+const CARVED_BYTES_MIN: u32 = 8 << 10;
 
 /// A GPU, with its primary CUDA context.
 pub(crate) struct Gpu {
@@ -106,6 +108,22 @@ impl Gpu {
         Arc::clone(&self.context)
     }
 
+    /// Returns the bandwidth of the GPU's memory in bytes per second, from its clock and the width of its bus; `None` if the
+    /// driver reports 0 for one of them. Errors: the driver's.
+    pub(crate) fn memory_bytes_per_s(&self) -> Result<Option<f64>, KernelError> {
+        use CUdevice_attribute_enum::{
+            CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH as WIDTH_BITS,
+            CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE as CLOCK_KHZ,
+        };
+
+        let failed = driver_failure(self.label.clone(), "query the memory");
+        let clock_hz = 1e3 * f64::from(self.context.attribute(CLOCK_KHZ).map_err(&failed)?);
+        let bytes = f64::from(self.context.attribute(WIDTH_BITS).map_err(&failed)?) / 8.0;
+        // Memory transfers data twice per clock cycle.
+        let bytes_per_s = 2.0 * clock_hz * bytes;
+        Ok((bytes_per_s > 0.0).then_some(bytes_per_s))
+    }
+
     /// Returns the GPU's architecture, for example `sm_90`.
     pub(crate) fn architecture(&self) -> String {
         format!("sm_{}{}", self.capability.0, self.capability.1)
@@ -149,6 +167,8 @@ struct Kernel {
     function: CudaFunction,
     /// Current limit of the kernel's dynamic shared memory in bytes.
     shared_bytes: u32,
+    /// Dynamic shared memory in bytes for which the division of the multiprocessors' memory has been set.
+    carved_bytes: u32,
 }
 
 impl CudaDevice {
@@ -245,8 +265,8 @@ impl CudaDevice {
         }
     }
 
-    /// Returns the kernel `name`, looked up once and permitted to use `shared_bytes` of dynamic shared memory.
-    fn function(&self, name: &'static str, shared_bytes: u32) -> Result<CudaFunction, KernelError> {
+    /// Returns the kernel `name`, looked up once and permitted to use the dynamic shared memory of `launch`.
+    fn function(&self, name: &'static str, launch: Launch) -> Result<CudaFunction, KernelError> {
         // A thread may use several GPUs, and freeing memory of another GPU makes that one current.
         self.bind("look up a kernel")?;
         let mut kernels = self.kernels.borrow_mut();
@@ -259,10 +279,12 @@ impl CudaDevice {
                 entry.insert(Kernel {
                     function,
                     shared_bytes: SHARED_BYTES_DEFAULT,
+                    carved_bytes: CARVED_BYTES_MIN - 1,
                 })
             }
         };
 
+        let shared_bytes = launch.shared_bytes;
         // The driver refuses a launch with more dynamic shared memory than the kernel's current limit.
         if shared_bytes > kernel.shared_bytes {
             let most = CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
@@ -273,7 +295,43 @@ impl CudaDevice {
             kernel.shared_bytes = shared_bytes;
         }
 
+        if shared_bytes > kernel.carved_bytes {
+            // This is only a preference: without it, a kernel may be slower. The launch reports a failed device.
+            let _ = self.prefer_carve_out(&kernel.function, launch);
+            kernel.carved_bytes = shared_bytes;
+        }
+
         Ok(kernel.function.clone())
+    }
+
+    /// Asks for so much shared memory that a multiprocessor holds as many blocks as its threads and registers permit. The
+    /// rest of its memory remains a cache, from which kernels read their tables.
+    ///
+    /// The preference belongs to the loaded kernel, which all plans and lanes of a GPU share. It never decreases, so that a
+    /// small launch does not take blocks from a larger one.
+    fn prefer_carve_out(&self, function: &CudaFunction, launch: Launch) -> Result<(), DriverError> {
+        use CUdevice_attribute_enum::{
+            CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR as PER_MULTIPROCESSOR,
+            CU_DEVICE_ATTRIBUTE_RESERVED_SHARED_MEMORY_PER_BLOCK as RESERVED,
+        };
+        const PREFERENCE: CUfunction_attribute_enum =
+            CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT;
+
+        // Another lane would read the temporary preference of 100 % as the old one, and keep it.
+        static CHANGE: Mutex<()> = Mutex::new(());
+        let _changing = CHANGE.lock().unwrap_or_else(PoisonError::into_inner);
+
+        // The driver counts only the blocks that fit into the preferred division, so count them in the largest one.
+        let old_percent = function.get_attribute(PREFERENCE)?;
+        function.set_attribute(PREFERENCE, 100)?;
+        let blocks = resident_blocks(function, launch)?;
+
+        let context = self.stream.context();
+        let block_bytes = launch.shared_bytes + context.attribute(RESERVED)?.cast_unsigned();
+        let most_bytes = context.attribute(PER_MULTIPROCESSOR)?.cast_unsigned();
+        let percent = carve_out_percent(blocks, block_bytes, most_bytes);
+        // The old preference is −1 if none has been set.
+        function.set_attribute(PREFERENCE, percent.max(old_percent))
     }
 
     fn no_shared(&self, name: &str, bytes: u32, error: DriverError) -> KernelError {
@@ -423,7 +481,11 @@ impl Device for CudaDevice {
             return Ok(());
         }
 
-        let function = self.function(kernel, launch.shared_bytes)?;
+        let function = self.function(kernel, launch)?;
+        if let Some(record) = &self.record {
+            let blocks = resident_blocks(&function, launch);
+            record.note_blocks(kernel, blocks.map_err(self.failed("query the occupancy"))?);
+        }
         let config = LaunchConfig {
             grid_dim: (x, y, 1),
             block_dim: (launch.threads, 1, 1),
@@ -477,13 +539,26 @@ impl Device for CudaDevice {
             // SAFETY: both buffers are as large as the plan requires and aligned to 256 bytes; they and the plan belong
             // to this stream and outlive the queued work.
             let queued = unsafe { transform.exec(input, output) };
-            queued.map_err(|error| KernelError::device(&label, action, describe_fft_error(error)))
+            queued.map_err(|error| KernelError::device(&label, action, error))
         })
     }
 
     fn synchronize(&self) -> Result<(), KernelError> {
         wait::for_stream(&self.stream).map_err(self.failed("compute"))
     }
+}
+
+/// Returns the number of blocks of a launch that a multiprocessor can hold at once, according to the driver.
+fn resident_blocks(function: &CudaFunction, launch: Launch) -> Result<u32, DriverError> {
+    let shared_bytes = launch.shared_bytes as usize;
+    function.occupancy_max_active_blocks_per_multiprocessor(launch.threads, shared_bytes, None)
+}
+
+/// Returns the share of `most_bytes` that `blocks` blocks need, in percent, rounded up.
+fn carve_out_percent(blocks: u32, block_bytes: u32, most_bytes: u32) -> i32 {
+    let wanted = 100 * u64::from(blocks) * u64::from(block_bytes);
+    // The quotient is at most 100, so the conversion is exact.
+    wanted.div_ceil(u64::from(most_bytes).max(1)).min(100) as i32
 }
 
 /// A kernel's parameter struct.
@@ -493,10 +568,9 @@ struct Parameter<P>(P);
 // SAFETY: `Plain` types are `repr(C)` numbers without padding, as declared in the kernel's source.
 unsafe impl<P: Plain> DeviceRepr for Parameter<P> {}
 
-/// A batch of real transforms, planned on a stream. (cudarc's own type panics if freeing the plan fails, which happens
-/// after a device has failed.)
+/// A batch of real transforms, planned on a stream.
 pub(crate) struct CudaFft {
-    handle: cufft::sys::cufftHandle,
+    handle: cufft::Handle,
     stream: Arc<CudaStream>,
     wide: bool,
     bytes_in: usize,
@@ -506,23 +580,18 @@ pub(crate) struct CudaFft {
 impl CudaFft {
     /// Plans `count` transforms of `n` samples. The CUDA context of `stream` must be current. Errors: cuFFT's.
     fn new(stream: &Arc<CudaStream>, n: usize, count: usize, wide: bool) -> Result<Self, String> {
-        use cufft::sys::cufftType_t::{CUFFT_D2Z, CUFFT_R2C};
-
         let n_bins = n / 2 + 1;
-        let mut length = fft_count(n)?;
-        let bins = fft_count(n_bins)?;
-        let batch = fft_count(count)?;
-        let kind = if wide { CUFFT_D2Z } else { CUFFT_R2C };
-        let none = std::ptr::null_mut();
-        // SAFETY: one dimension, read from `length`; null embeddings mean contiguous transforms.
-        let handle = unsafe {
-            cufft::result::plan_many(1, &mut length, none, 1, length, none, 1, bins, kind, batch)
+        let shape = cufft::Shape {
+            n: fft_count(n)?,
+            n_bins: fft_count(n_bins)?,
+            count: fft_count(count)?,
+            wide,
         };
 
         // From here on, `fft` owns the plan and frees it when dropped, also if the next call fails.
         let real_bytes = if wide { 8 } else { 4 };
         let fft = Self {
-            handle: handle.map_err(describe_fft_error)?,
+            handle: cufft::plan(&shape)?,
             stream: stream.clone(),
             wide,
             bytes_in: count * n * real_bytes,
@@ -531,8 +600,7 @@ impl CudaFft {
 
         // A cuFFT plan uses the default stream unless another one is set. SAFETY: the plan is new and keeps the stream
         // alive.
-        unsafe { cufft::result::set_stream(fft.handle, stream.cu_stream().cast()) }
-            .map_err(describe_fft_error)?;
+        unsafe { cufft::set_stream(fft.handle, stream.cu_stream().cast()) }?;
         Ok(fft)
     }
 
@@ -547,7 +615,7 @@ impl CudaFft {
 /// Copyable handle of a cuFFT plan. Must not be used after the plan has been freed.
 #[derive(Clone, Copy)]
 struct Transform {
-    handle: cufft::sys::cufftHandle,
+    handle: cufft::Handle,
     wide: bool,
 }
 
@@ -555,15 +623,9 @@ impl Transform {
     /// # Safety
     /// The plan must not have been freed; `input` and `output` are `bytes_in` and `bytes_out` bytes of device memory of
     /// its stream.
-    unsafe fn exec(self, input: Address, output: Address) -> Result<(), cufft::result::CufftError> {
+    unsafe fn exec(self, input: Address, output: Address) -> Result<(), String> {
         // SAFETY: guaranteed by the caller, see above.
-        unsafe {
-            if self.wide {
-                cufft::result::exec_d2z(self.handle, input as *mut _, output as *mut _)
-            } else {
-                cufft::result::exec_r2c(self.handle, input as *mut _, output as *mut _)
-            }
-        }
+        unsafe { cufft::exec(self.handle, self.wide, input as *mut _, output as *mut _) }
     }
 }
 
@@ -572,18 +634,13 @@ impl Drop for CudaFft {
         // Freeing the plan frees memory that a running transform may still use.
         let _ = wait::for_stream(&self.stream);
         // SAFETY: the handle was created by `new` and is freed only here.
-        let _ = unsafe { cufft::result::destroy(self.handle) };
+        let _ = unsafe { cufft::destroy(self.handle) };
     }
 }
 
 /// Converts a count to i32, as cuFFT requires.
 fn fft_count(n: usize) -> Result<i32, String> {
     i32::try_from(n).map_err(|_| format!("{n} exceeds cuFFT's 32-bit counts"))
-}
-
-/// Formats a cuFFT error as its name, because cuFFT has no messages.
-fn describe_fft_error(error: cufft::result::CufftError) -> String {
-    format!("{:?}", error.0)
 }
 
 /// Returns a function that converts a driver error during `action` to a [`KernelError`].
@@ -604,4 +661,22 @@ pub(super) fn describe(error: DriverError) -> String {
 
 fn named(kernel: &str, error: DriverError) -> String {
     format!("{kernel}: {}", describe(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn carve_out_holds_all_blocks_and_no_more_than_there_is() {
+        // `fused_mel_2048` with 128 bands: 39,436 bytes of a block and 1 KiB that a Hopper reserves, of 228 KiB.
+        let percent = carve_out_percent(4, 39_436 + 1024, 228 << 10);
+        assert_eq!(percent, 70);
+        assert!((228 << 10) * percent >= 4 * (39_436 + 1024) * 100);
+
+        assert_eq!(carve_out_percent(1, 48 << 10, 48 << 10), 100);
+        assert_eq!(carve_out_percent(9, 40 << 10, 228 << 10), 100);
+        assert_eq!(carve_out_percent(0, 40 << 10, 228 << 10), 0);
+        assert_eq!(carve_out_percent(4, 40 << 10, 0), 100);
+    }
 }

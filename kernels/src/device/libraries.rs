@@ -8,13 +8,16 @@ use std::ffi::{OsString, c_int};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use cudarc::{cufft, driver, nvrtc};
+use cudarc::{cufft as cudarc_cufft, driver, nvrtc};
 
+use super::cufft;
 use super::report::FoundLibrary;
 use crate::error::KernelError;
 
-/// Minimum driver version: the first that runs the output of CUDA 13's libraries.
-const DRIVER_MIN: i32 = 13_000;
+/// Minimum CUDA version of the driver: the first with `cuCtxSetFlags`, the latest function that cudarc calls here.
+const DRIVER_MIN: i32 = 12_010;
+/// CUDA version of the first driver that runs the libraries of CUDA 13, and the code that they generate.
+const DRIVER_13: i32 = 13_000;
 /// Minimum major version of NVRTC: that of CUDA 12, because older versions lack functions that are called here.
 const NVRTC_MAJOR_MIN: i32 = 12;
 /// Minimum major version of cuFFT: that of CUDA 12.
@@ -35,12 +38,12 @@ pub(crate) struct Versions {
 
 impl fmt::Display for Versions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [major, minor, patch] = self.cufft;
-        let [nvrtc_major, nvrtc_minor] = self.nvrtc;
-        let driver = cuda_version(self.driver);
         write!(
             f,
-            "cuFFT {major}.{minor}.{patch}, NVRTC {nvrtc_major}.{nvrtc_minor}, driver {driver}"
+            "cuFFT {}, NVRTC {}, driver {}",
+            dotted(&self.cufft),
+            dotted(&self.nvrtc),
+            cuda_version(self.driver)
         )?;
         self.module
             .as_ref()
@@ -69,29 +72,72 @@ const DRIVER: Library = Library {
     is_present: driver::sys::is_culib_present,
     wheel: None,
     helpers: None,
-    remedy: "install NVIDIA's driver, 580 or later",
+    remedy: "install NVIDIA's driver, 580 or later (530 or later with the libraries of CUDA 12)",
 };
 
-const CUFFT: Library = Library {
-    name: "cuFFT",
-    file: "libcufft.so.12",
-    is_present: cufft::sys::is_culib_present,
-    wheel: Some("nvidia/cu13/lib"),
-    helpers: None,
-    remedy: "pip install nvidia-cufft==12.0.0.61, or the distribution's package of CUDA 13's toolkit; add its folder \
-             to LD_LIBRARY_PATH",
+/// cuFFT, NVRTC and NCCL of one major version of CUDA. A driver does not run libraries of a later major version, nor the code
+/// that they generate.
+struct Toolkit {
+    cufft: Library,
+    nvrtc: Library,
+    nccl: Library,
+}
+
+const CUDA_13: Toolkit = Toolkit {
+    cufft: Library {
+        name: "cuFFT",
+        file: "libcufft.so.12",
+        is_present: cudarc_cufft::sys::is_culib_present,
+        wheel: Some("nvidia/cu13/lib"),
+        helpers: None,
+        remedy: "pip install nvidia-cufft==12.0.0.61, or the distribution's package of CUDA 13's toolkit; add its \
+                 folder to LD_LIBRARY_PATH",
+    },
+    nvrtc: Library {
+        name: "NVRTC",
+        file: "libnvrtc.so.13",
+        is_present: nvrtc::sys::is_culib_present,
+        wheel: Some("nvidia/cu13/lib"),
+        // The prefix has no minor version: the helper must have that of the NVRTC in the same folder.
+        helpers: Some("libnvrtc-builtins.so.13."),
+        remedy: "pip install nvidia-cuda-nvrtc==13.0.88, or the distribution's package of CUDA 13's toolkit; add its \
+                 folder to LD_LIBRARY_PATH",
+    },
+    nccl: NCCL,
 };
 
-const NVRTC: Library = Library {
-    name: "NVRTC",
-    file: "libnvrtc.so.13",
-    is_present: nvrtc::sys::is_culib_present,
-    wheel: Some("nvidia/cu13/lib"),
-    // The prefix has no minor version: the helper must have that of the NVRTC in the same folder.
-    helpers: Some("libnvrtc-builtins.so.13."),
-    remedy: "pip install nvidia-cuda-nvrtc==13.0.88, or the distribution's package of CUDA 13's toolkit; add its \
-             folder to LD_LIBRARY_PATH",
+const CUDA_12: Toolkit = Toolkit {
+    cufft: Library {
+        file: "libcufft.so.11",
+        wheel: Some("nvidia/cufft/lib"),
+        remedy: "pip install nvidia-cufft-cu12, or the distribution's package of CUDA 12's toolkit; add its folder to \
+                 LD_LIBRARY_PATH",
+        ..CUDA_13.cufft
+    },
+    nvrtc: Library {
+        file: "libnvrtc.so.12",
+        wheel: Some("nvidia/cuda_nvrtc/lib"),
+        helpers: Some("libnvrtc-builtins.so.12."),
+        remedy: "pip install nvidia-cuda-nvrtc-cu12, or the distribution's package of CUDA 12's toolkit; add its \
+                 folder to LD_LIBRARY_PATH",
+        ..CUDA_13.nvrtc
+    },
+    nccl: Library {
+        remedy: "pip install nvidia-nccl-cu12: without it, training on several GPUs sums gradients in host memory",
+        ..NCCL
+    },
 };
+
+impl Toolkit {
+    /// Returns the libraries for a driver of a CUDA version.
+    fn for_driver(version: i32) -> Self {
+        if version < DRIVER_13 {
+            CUDA_12
+        } else {
+            CUDA_13
+        }
+    }
+}
 
 /// Used only by the trainer, which finds NCCL without this module; included in [`super::report`].
 const NCCL: Library = Library {
@@ -103,13 +149,11 @@ const NCCL: Library = Library {
     remedy: "pip install nvidia-nccl-cu13==2.28.9: without it, training on several GPUs sums gradients in host memory",
 };
 
-/// Opens the driver, cuFFT and NVRTC. Errors: names the first library that is missing or too old, with the remedy.
+/// Opens the driver, and cuFFT and NVRTC of its major version. Errors: names the first library that is missing, too old
+/// or too new for the driver, with the remedy.
 pub(crate) fn open() -> Result<Versions, KernelError> {
-    // Find all three first, because calling a missing library would panic.
-    for library in [&DRIVER, &CUFFT, &NVRTC] {
-        library.find()?;
-    }
-
+    // Find each library before it is called, because calling a missing library would panic.
+    DRIVER.find()?;
     let driver = driver_version()?;
     if driver < DRIVER_MIN {
         return Err(refused(format!(
@@ -120,14 +164,20 @@ pub(crate) fn open() -> Result<Versions, KernelError> {
         )));
     }
 
+    let toolkit = Toolkit::for_driver(driver);
+    toolkit.cufft.find()?;
+    toolkit.nvrtc.find()?;
+
     let nvrtc = nvrtc_version()?;
-    if nvrtc[0] < NVRTC_MAJOR_MIN {
-        return Err(NVRTC.too_old(&format!("{}.{}", nvrtc[0], nvrtc[1])));
+    let cuda_major = driver / 1000;
+    if !(NVRTC_MAJOR_MIN..=cuda_major).contains(&nvrtc[0]) {
+        return Err(toolkit.nvrtc.unfit(&nvrtc, driver));
     }
 
+    // cuFFT's major version is one less than CUDA's.
     let cufft = cufft_version()?;
-    if cufft[0] < CUFFT_MAJOR_MIN {
-        return Err(CUFFT.too_old(&format!("{}.{}.{}", cufft[0], cufft[1], cufft[2])));
+    if !(CUFFT_MAJOR_MIN..cuda_major).contains(&cufft[0]) {
+        return Err(toolkit.cufft.unfit(&cufft, driver));
     }
 
     Ok(Versions {
@@ -140,17 +190,14 @@ pub(crate) fn open() -> Result<Versions, KernelError> {
 
 /// Examines all libraries for [`super::report`].
 pub(crate) fn inspect() -> Vec<FoundLibrary> {
+    let driver = DRIVER.find().and_then(|()| driver_version());
+    // Without a driver, name the libraries of the driver that is recommended.
+    let toolkit = Toolkit::for_driver(driver.unwrap_or(DRIVER_13));
     vec![
         DRIVER.inspected(describe_driver),
-        CUFFT.inspected(|| {
-            let [major, minor, patch] = cufft_version()?;
-            Ok(format!("{major}.{minor}.{patch}"))
-        }),
-        NVRTC.inspected(|| {
-            let [major, minor] = nvrtc_version()?;
-            Ok(format!("{major}.{minor}"))
-        }),
-        NCCL.inspected(nccl_version),
+        toolkit.cufft.inspected(|| Ok(dotted(&cufft_version()?))),
+        toolkit.nvrtc.inspected(|| Ok(dotted(&nvrtc_version()?))),
+        toolkit.nccl.inspected(nccl_version),
     ]
 }
 
@@ -166,7 +213,8 @@ fn describe_driver() -> Result<String, KernelError> {
 /// Opens only NVRTC, which needs no driver.
 #[cfg(test)]
 pub(crate) fn open_nvrtc() -> Result<[i32; 2], KernelError> {
-    NVRTC.find()?;
+    // These tests accept every version of NVRTC.
+    CUDA_13.nvrtc.find()?;
     nvrtc_version()
 }
 
@@ -232,24 +280,38 @@ impl Library {
             Err(error) => (None, Some(error.to_string())),
         };
 
-        // The loader may have found a file of another version, so only the name up to `.so` is compared.
-        let base = self
-            .file
-            .split_once(".so")
-            .map_or(self.file, |(base, _)| base);
         FoundLibrary {
             name: self.name,
             version,
-            path: loaded_from(&format!("{base}.so")),
+            path: self.loaded_path(),
             problem,
             tried: if is_found { Vec::new() } else { self.folders() },
         }
     }
 
-    fn too_old(&self, version: &str) -> KernelError {
+    /// Returns the path of the library's loaded file.
+    fn loaded_path(&self) -> Option<PathBuf> {
+        // The loader may have found a file of another version, so only the name up to `.so` is compared.
+        let base = self
+            .file
+            .split_once(".so")
+            .map_or(self.file, |(base, _)| base);
+        loaded_from(&format!("{base}.so"))
+    }
+
+    /// Creates the error for a library that is too old, or too new for a driver that supports CUDA `driver`. The loader
+    /// would find it again, even if another version is installed, so the first remedy is to remove its folder.
+    fn unfit(&self, version: &[i32], driver: i32) -> KernelError {
+        let path = self
+            .loaded_path()
+            .map_or(String::new(), |path| format!(" ({})", path.display()));
         refused(format!(
-            "{} {version} is too old: {}",
-            self.name, self.remedy
+            "{} {}{path} cannot be used with a driver that supports CUDA {}: remove its folder from LD_LIBRARY_PATH, and \
+             install another version: {}",
+            self.name,
+            dotted(version),
+            cuda_version(driver),
+            self.remedy
         ))
     }
 }
@@ -385,18 +447,7 @@ fn nvrtc_version() -> Result<[i32; 2], KernelError> {
 }
 
 fn cufft_version() -> Result<[i32; 3], KernelError> {
-    use cufft::sys::libraryPropertyType_t::{MAJOR_VERSION, MINOR_VERSION, PATCH_LEVEL};
-
-    Ok([
-        cufft_property(MAJOR_VERSION)?,
-        cufft_property(MINOR_VERSION)?,
-        cufft_property(PATCH_LEVEL)?,
-    ])
-}
-
-fn cufft_property(which: cufft::sys::libraryPropertyType) -> Result<i32, KernelError> {
-    cufft::result::get_property(which)
-        .map_err(|error| refused(format!("cannot query cuFFT's version: {:?}", error.0)))
+    cufft::version().map_err(|error| refused(format!("cannot query cuFFT's version: {error}")))
 }
 
 /// Returns the version of the driver's kernel module, as reported by the operating system.
@@ -458,6 +509,12 @@ fn nccl_version() -> Result<String, KernelError> {
 
 fn no_nccl_version(error: libloading::Error) -> KernelError {
     refused(format!("cannot query NCCL's version: {error}"))
+}
+
+/// Formats the parts of a version, for example `12.0.0`.
+fn dotted(version: &[i32]) -> String {
+    let parts: Vec<String> = version.iter().map(ToString::to_string).collect();
+    parts.join(".")
 }
 
 fn cuda_version(number: i32) -> String {

@@ -8,6 +8,7 @@ mod compile;
 mod cuda;
 #[cfg(test)]
 mod cuda_tests;
+mod cufft;
 #[cfg(feature = "emulated")]
 mod emulated;
 mod libraries;

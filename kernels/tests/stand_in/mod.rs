@@ -49,22 +49,17 @@ impl Machine {
         self
     }
 
-    /// Adds cuFFT and NVRTC like PyPI's wheels, among the packages of the `python3` on PATH. NVRTC's helper has another
-    /// minor version than the one that wavemill recommends.
-    pub(crate) fn with_wheels(self) -> Self {
-        let wheels = self
-            .folder
-            .join("lib/python3.12/site-packages/nvidia/cu13/lib");
-        fs::create_dir_all(&wheels).unwrap();
+    /// Adds libraries like those of PyPI's wheels, among the packages of the `python3` on PATH.
+    pub(crate) fn with_wheels(self, files: &[&str]) -> Self {
         fs::create_dir_all(self.folder.join("bin")).unwrap();
         fs::write(self.folder.join("bin/python3"), "never run").unwrap();
 
-        for name in [
-            "libcufft.so.12",
-            "libnvrtc.so.13",
-            "libnvrtc-builtins.so.13.9",
-        ] {
-            build(&wheels.join(name), &[&format!("-Wl,-soname,{name}")]);
+        let packages = self.folder.join("lib/python3.12/site-packages");
+        for file in files {
+            let path = packages.join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            let name = path.file_name().unwrap().to_string_lossy();
+            build(&path, &[&format!("-Wl,-soname,{name}")]);
         }
 
         self

@@ -33,7 +33,9 @@ impl Learner {
         let labels = self.labels(batch)?;
         tch::no_grad(|| {
             let (vectors, logits) = self.forward.answer(&self.net, &inputs, false)?;
-            let losses = self.criterion.weighted_sum(&logits, &labels, None);
+            let losses = self
+                .criterion
+                .weighted_sum(&logits, &self.sent(&labels)?, None);
             let weights = self.criterion.weight_sum(&labels, None);
 
             let mut targets = Vec::new();

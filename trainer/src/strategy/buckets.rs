@@ -26,20 +26,21 @@ struct Bucket {
     slots: Vec<Slot>,
 }
 
-/// Buckets for the gradients of all variables of a model, and a few other numbers that are summed over the ranks.
+/// Buckets for the gradients of all variables of a model.
 #[derive(Debug)]
 pub(crate) struct Buckets {
     buckets: Vec<Bucket>,
-    /// f64 values on the CPU: the caller's extra numbers, then 1 for each variable that has a gradient on this rank,
-    /// else 0.
-    numbers: Tensor,
-    extras: usize,
+    /// f64 values on the CPU: the number of ranks that have a gradient for each variable, in the order of the slots.
+    present: Tensor,
+    /// Whether every variable has a gradient on every rank. Stays true: gradients are set to zero in place and never
+    /// removed.
+    is_complete: bool,
 }
 
 impl Buckets {
-    /// Allocates buckets for the gradients of `variables` and for `extras` other numbers (f64). All variables are on
-    /// one device, and their order must be the same on every rank. A bucket contains values of one kind, f32 or f64.
-    pub(crate) fn new(variables: &[(String, Tensor)], extras: usize) -> Self {
+    /// Allocates buckets for the gradients of `variables`. All variables are on one device, and their order must be the
+    /// same on every rank. A bucket contains values of one kind, f32 or f64.
+    pub(crate) fn new(variables: &[(String, Tensor)]) -> Self {
         // A new bucket starts if the next variable is of another kind (f32 or f64) or would make the current bucket too
         // large.
         let mut groups: Vec<Vec<&Tensor>> = Vec::new();
@@ -60,49 +61,40 @@ impl Buckets {
             }
         }
 
-        let numbers = Tensor::zeros(
-            [(extras + variables.len()) as i64],
-            (Kind::Double, Device::Cpu),
-        );
+        let present = Tensor::zeros([variables.len() as i64], (Kind::Double, Device::Cpu));
         Self {
             buckets: groups.into_iter().map(bucket).collect(),
-            numbers,
-            extras,
+            present,
+            is_complete: false,
         }
     }
 
-    /// Sums the gradients of all variables and `extras` over the ranks, in place. `extras` are summed in f64.
+    /// Sums the gradients of all variables and `extras` over the ranks, in place. `extras` is a contiguous f64 tensor on
+    /// the CPU or on the variables' device.
     ///
     /// A gradient that is undefined on this rank counts as zeros. A gradient that is undefined on every rank stays
-    /// undefined. Does nothing if there is only one rank.
+    /// undefined. Gradients must be set to zero in place between calls. Does nothing if there is only one rank.
     ///
     /// # Errors
     /// [`RankError`] if the sum over the ranks fails, for example because a rank is lost.
-    ///
-    /// # Panics
-    /// If the number of extras differs from the one passed to [`Self::new`].
     pub(crate) fn reduce(
         &mut self,
         group: &dyn Collective,
-        extras: &mut [f64],
+        extras: &mut Tensor,
     ) -> Result<(), RankError> {
-        assert_eq!(
-            extras.len(),
-            self.extras,
-            "extras of a step are counted once"
-        );
-
         if group.world_size() == 1 {
             return Ok(());
         }
 
         let rank = group.rank();
         tch::no_grad(|| {
+            group.sum(extras)?;
             // The counts are summed before the gradients, because `present` determines which gradients are copied back.
-            self.sum_numbers(group, extras)?;
+            if !self.is_complete {
+                self.sum_present(group)?;
+            }
 
-            // Number of ranks that have a gradient for each variable, in the order of the slots.
-            let mut present = plain(&mut self.numbers)[self.extras..].iter();
+            let mut present = plain(&mut self.present).iter();
             for bucket in &mut self.buckets {
                 bucket.fill().map_err(RankError::torch(rank))?;
                 group.sum(&mut bucket.flat)?;
@@ -126,18 +118,22 @@ impl Buckets {
             .collect()
     }
 
-    fn sum_numbers(&mut self, group: &dyn Collective, extras: &mut [f64]) -> Result<(), RankError> {
-        let count = self.extras;
-        let numbers = plain(&mut self.numbers);
-        numbers[..count].copy_from_slice(extras);
+    /// Reports whether later steps need not count gradients.
+    #[cfg(test)]
+    pub(super) fn is_complete(&self) -> bool {
+        self.is_complete
+    }
 
+    /// Counts the ranks that have a gradient, for each variable.
+    fn sum_present(&mut self, group: &dyn Collective) -> Result<(), RankError> {
         let slots = self.buckets.iter().flat_map(|bucket| &bucket.slots);
-        for (present, slot) in numbers[count..].iter_mut().zip(slots) {
+        for (present, slot) in plain(&mut self.present).iter_mut().zip(slots) {
             *present = f64::from(u8::from(slot.variable.grad().defined()));
         }
 
-        group.sum(&mut self.numbers)?;
-        extras.copy_from_slice(&plain(&mut self.numbers)[..count]);
+        group.sum(&mut self.present)?;
+        // A gradient that any rank has is copied to all ranks.
+        self.is_complete = plain(&mut self.present).iter().all(|&ranks| ranks > 0.0);
         Ok(())
     }
 }

@@ -153,8 +153,8 @@ fn gpus_sum_by_nccl() {
         let variable = Tensor::zeros([7], (Kind::Float, device)).set_requires_grad(true);
         (variable.sum(Kind::Float) * (group.rank() as f64 + 1.0)).backward();
 
-        let mut extras = [0.5];
-        let mut buckets = Buckets::new(&[("v".to_owned(), variable.shallow_clone())], 1);
+        let mut extras = Tensor::full([1], 0.5, (Kind::Double, device));
+        let mut buckets = Buckets::new(&[("v".to_owned(), variable.shallow_clone())]);
         buckets.reduce(group, &mut extras).expect("all take part");
 
         let own = Tensor::full([1], group.rank() as f64 + 1.0, (Kind::Double, device))
@@ -165,7 +165,7 @@ fn gpus_sum_by_nccl() {
         [
             one_and_two(group, device),
             variable.grad().double_value(&[6]),
-            extras[0],
+            extras.double_value(&[0]),
             own.grad().double_value(&[0]),
         ]
     });

@@ -50,7 +50,7 @@ fn batch(step: usize, kind: Kind) -> (Tensor, Tensor, Tensor) {
 /// Runs 50 steps of SGD on Σ weight · loss / Σ weight. Returns the loss of every step, followed by all variables.
 fn train(group: &dyn Collective, kind: Kind) -> Vec<f64> {
     let mut variables = model(kind);
-    let mut buckets = Buckets::new(&variables, 2);
+    let mut buckets = Buckets::new(&variables);
     let mut numbers = Vec::new();
 
     for step in 0..STEPS {
@@ -83,7 +83,9 @@ fn train(group: &dyn Collective, kind: Kind) -> Vec<f64> {
             extras = [loss.double_value(&[]), weights.sum(kind).double_value(&[])];
         }
 
-        buckets.reduce(group, &mut extras).expect("all take part");
+        let mut sums = Tensor::from_slice(&extras);
+        buckets.reduce(group, &mut sums).expect("all take part");
+        sums.copy_data(&mut extras, 2);
         tch::no_grad(|| {
             for (_, variable) in &mut variables {
                 let mut grad = variable.grad();
@@ -150,10 +152,10 @@ fn reduced(own: impl Fn(usize) -> Option<f64> + Sync) -> Vec<Option<f64>> {
             (variable.sum(Kind::Float) * value).backward();
         }
 
-        let mut buckets = Buckets::new(&[("v".to_owned(), variable.shallow_clone())], 1);
-        let mut extras = [1e16];
+        let mut buckets = Buckets::new(&[("v".to_owned(), variable.shallow_clone())]);
+        let mut extras = Tensor::from_slice(&[1e16]);
         buckets.reduce(group, &mut extras).expect("all take part");
-        assert_eq!(extras, [3e16], "f64");
+        assert_eq!(extras.double_value(&[0]), 3e16, "f64");
 
         let grad = variable.grad();
         grad.defined().then(|| grad.double_value(&[1, 1]))
@@ -167,6 +169,38 @@ fn a_gradient_that_one_rank_lacks_counts_as_zeros_and_one_that_all_lack_stays_un
         [Some(4.0); 3]
     );
     assert_eq!(reduced(|_| None), [None; 3]);
+}
+
+/// After the first step, every rank has all gradients and stops counting them. If some ranks still counted, they would sum
+/// different lengths, which is an error. A gradient that is zero because its rank has no rows is still summed.
+#[test]
+fn gradients_are_summed_as_before_once_every_rank_has_them() {
+    let sums = each_rank(3, |group| {
+        let variable = Tensor::ones([2], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+        let mut buckets = Buckets::new(&[("v".to_owned(), variable.shallow_clone())]);
+
+        let mut sums = Vec::new();
+        for step in 0..3 {
+            // In each step, another rank has no rows. Its gradient is undefined at first and zero later.
+            if group.rank() != step {
+                (variable.sum(Kind::Float) * (group.rank() as f64 + 1.0)).backward();
+            }
+            let mut extras = Tensor::from_slice(&[step as f64]);
+            buckets.reduce(group, &mut extras).expect("all take part");
+            assert!(buckets.is_complete(), "step {step}");
+
+            let mut grad = variable.grad();
+            sums.push([grad.double_value(&[1]), extras.double_value(&[0])]);
+            let _ = grad.zero_();
+        }
+        sums
+    });
+
+    assert_eq!(
+        sums,
+        vec![vec![[5.0, 0.0], [4.0, 3.0], [3.0, 6.0]]; 3],
+        "the ranks add 1, 2 and 3"
+    );
 }
 
 #[test]
@@ -188,7 +222,7 @@ fn buckets_hold_one_kind_and_at_most_their_size() {
         .map(|tensor| (String::new(), tensor))
         .collect();
 
-    let buckets = Buckets::new(&variables, 0);
+    let buckets = Buckets::new(&variables);
     assert_eq!(
         buckets.lengths(),
         [6 * four_mib, four_mib, 3, 3, 20 * four_mib]
