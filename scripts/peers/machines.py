@@ -79,11 +79,11 @@ class Ways:
         return subprocess.Popen([sys.executable, "-c", call.replace("'1'", "1")], stderr=subprocess.DEVNULL)
 
     def killed_drivers(self, name: str, cluster: Cluster) -> int:
-        """Builds a store by drivers that are killed after up to 12 seconds, and returns their number."""
+        """Builds a store by drivers that are killed after up to 30 seconds, and returns their number."""
         for n_killed in range(100):
             driver = self.driver(name, cluster)
             try:
-                driver.wait(random.uniform(0, 12))
+                driver.wait(random.uniform(0, 30))
             except subprocess.TimeoutExpired:
                 driver.kill()
                 driver.wait()
