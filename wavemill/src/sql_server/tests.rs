@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
@@ -361,12 +362,21 @@ async fn more_clients_than_permitted_are_told_the_reason() {
         "53300 too many connections: this server permits 2 (--connections)"
     );
 
-    // A request to cancel needs no place.
+    // A request to cancel needs no place. It has no effect before the query has begun, so it is repeated.
     let token = first.cancel_token();
-    let (ended, ()) = tokio::join!(timeout(WAIT, first.simple_query(ENDLESS)), async {
-        sleep(Duration::from_millis(300)).await;
-        token.cancel_query(NoTls).await.expect("a request");
-    });
+    let has_ended = AtomicBool::new(false);
+    let query = async {
+        let ended = timeout(WAIT, first.simple_query(ENDLESS)).await;
+        has_ended.store(true, Ordering::Relaxed);
+        ended
+    };
+    let requests = async {
+        while !has_ended.load(Ordering::Relaxed) {
+            sleep(Duration::from_millis(300)).await;
+            token.cancel_query(NoTls).await.expect("a request");
+        }
+    };
+    let (ended, ()) = tokio::join!(query, requests);
     let ended = failure(ended.expect("an end"));
     assert!(ended.starts_with("57014"), "{ended}");
     assert_eq!(text(&first, "SELECT 1").await.expect("rows"), "1");
