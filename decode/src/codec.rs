@@ -9,7 +9,7 @@ use symphonia::core::packet::PacketRef;
 use symphonia::core::units::{Duration, Timestamp};
 use wavemill_schemas::reject::{Reason, Reject};
 
-use super::ogg::OPUS_PACKET_SAMPLES_MAX;
+use super::ogg::{OPUS_PACKET_SAMPLES_MAX, OPUS_RATE_HZ};
 use super::reject;
 
 /// A decoder and the samples of its last packet.
@@ -30,7 +30,7 @@ enum Decoder {
 struct OpusDecoder {
     decoder: ropus::Decoder,
     channels: ropus::Channels,
-    /// Whether no packet was decoded since the decoder was created.
+    /// True until the decoder has received a packet.
     is_fresh: bool,
     /// Factor of all samples, which contains the step of a 16-bit sample.
     scale: f32,
@@ -140,7 +140,7 @@ impl Codec {
 }
 
 fn new_opus(channels: ropus::Channels) -> ropus::Decoder {
-    ropus::Decoder::new(48_000, channels).expect("48 kHz is one of the rates of Opus")
+    ropus::Decoder::new(OPUS_RATE_HZ, channels).expect("48 kHz is one of the rates of Opus")
 }
 
 /// Calls a decoder and returns its result; `None` if the decoder panicked.

@@ -6,7 +6,7 @@
 use memchr::memmem;
 use wavemill_kernels::resample::{MAX_FROM_HZ, MIN_HZ};
 
-use super::ogg::{OPUS_PACKET_SAMPLES_MAX, opus_packet_samples};
+use super::ogg::{OPUS_PACKET_SAMPLES_MAX, OPUS_RATE_HZ, opus_packet_samples};
 use super::sniff::{Format, sniff};
 use super::{adts, flac, mp3, mp4, wav};
 
@@ -36,26 +36,28 @@ const VORBIS_PACKET_SAMPLES_MAX: u64 = 4_096;
 /// Returns the bound for an Ogg file in seconds. Counts for each apparent page either the packets that end on the page,
 /// each with the maximum length, or the time between its granule and the one before, whichever is longer.
 fn ogg_longest_s(file: &[u8]) -> f64 {
-    // Without an identification header the packet length is unbounded. The caller then measures the file by decoding
-    // it, which ends in a reject.
     let has_opus = memmem::find(file, b"OpusHead").is_some();
-    let Some(idents) = VorbisIdents::find(file) else {
-        if has_opus {
-            // The length of each packet is in its first bytes.
-            return ogg_samples_max(file, None) as f64 / 48_000.0;
+    let (n_samples, rate_hz) = match (VorbisIdents::find(file), has_opus) {
+        // Without an identification header the packet length is unbounded. The caller then measures the file by
+        // decoding it, which ends in a reject.
+        (None, false) => return f64::INFINITY,
+        // The length of each packet of Opus is in its first bytes.
+        (None, true) => (ogg_samples_max(file, None), OPUS_RATE_HZ),
+        (Some(idents), false) => (
+            ogg_samples_max(file, Some(idents.packet_samples_max)),
+            idents.rate_hz_min,
+        ),
+        (Some(idents), true) => {
+            let packet_samples_max = idents.packet_samples_max.max(OPUS_PACKET_SAMPLES_MAX);
+            (
+                ogg_samples_max(file, Some(packet_samples_max)),
+                idents.rate_hz_min.min(OPUS_RATE_HZ),
+            )
         }
-        return f64::INFINITY;
     };
-    let opus_max = if has_opus { OPUS_PACKET_SAMPLES_MAX } else { 0 };
-    let packet_samples_max = idents.packet_samples_max.max(opus_max);
-    let n_samples = ogg_samples_max(file, Some(packet_samples_max));
+
     // The lowest sample rate gives the longest time. Unsupported rates are clamped to the nearest supported one, as in
     // `ogg/run.rs`.
-    let rate_hz = if has_opus {
-        idents.rate_hz_min.min(48_000)
-    } else {
-        idents.rate_hz_min
-    };
     n_samples as f64 / f64::from(rate_hz.clamp(MIN_HZ, MAX_FROM_HZ))
 }
 

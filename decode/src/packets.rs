@@ -129,8 +129,10 @@ impl Survey {
 
 /// Returns an upper bound on the duration of a file in seconds.
 pub(super) fn longest_s<'a>(track: &AudioTrack, packets: impl Iterator<Item = Packet<'a>>) -> f64 {
-    let survey = Survey::new(track, packets);
-    let n_samples = survey.n_samples.saturating_add(survey.n_absent);
+    // Nothing replaces a hole in the output.
+    let in_output = packets.filter(|packet| !matches!(packet.content, Content::Hole(_)));
+    let lengths = in_output.map(|packet| packet.n_samples);
+    let n_samples = lengths.fold(0, u64::saturating_add);
     n_samples as f64 / f64::from(track.rate_hz.clamp(MIN_HZ, MAX_FROM_HZ))
 }
 

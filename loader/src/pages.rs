@@ -91,7 +91,7 @@ pub(crate) struct RowToRead<'a> {
     pub form: &'a Form,
     /// The frames that are taken if the row has more than `form`.
     pub excerpt: Excerpt,
-    /// Whether the row is no longer needed.
+    /// True if the row is no longer needed.
     pub stop: &'a AtomicBool,
 }
 

@@ -15,7 +15,7 @@ pub struct TargetLoss {
     /// Weights of the classes, `[classes]`, as returned by [`balanced_weights`]; all 1 if absent. Not used with several
     /// labels per row.
     pub class_weights: Option<Tensor>,
-    /// Whether a row has several labels.
+    /// True if a row has several labels.
     pub multi_label: bool,
 }
 

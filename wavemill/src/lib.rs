@@ -3,6 +3,7 @@
 pub mod cli;
 
 mod export;
+mod quote;
 mod report;
 mod serve;
 mod sql_server;

@@ -199,7 +199,7 @@ pub(super) struct Fragmented<'a> {
 #[derive(Clone, Copy, Debug, Default)]
 struct Traf {
     moof_offset: u64,
-    /// Whether no `traf` box precedes this one in its fragment.
+    /// True until a `traf` box of the fragment has been read.
     is_first: bool,
     /// Offset to which the offsets of runs refer.
     base: u64,
@@ -231,15 +231,16 @@ impl<'a> Fragmented<'a> {
         // Two dates of 32 or 64 bits precede the number of the track.
         let tkhd = find(trak, &[b"tkhd"]).unwrap_or_default();
         let id_at = if tkhd.first() == Some(&1) { 20 } else { 12 };
+        let packet_time = (packet_samples * time_scale).checked_div(rate_hz);
+
         // Only a file with the box `mvex`, which contains defaults for each track, has fragments.
         let has_fragments = find(moov, &[b"mvex"]).is_some();
+
         Self {
             file: if has_fragments { file } else { &[] },
             moov,
             track_id: number(tkhd, id_at, 4).unwrap_or(0),
-            packet_time: (packet_samples * time_scale)
-                .checked_div(rate_hz)
-                .unwrap_or(0),
+            packet_time: packet_time.unwrap_or(0),
             at: 0,
             trafs: Boxes::new(&[]),
             truns: Boxes::new(&[]),

@@ -9,7 +9,7 @@ use crate::reject;
 /// Size of the header without a channel mapping, in bytes.
 const HEAD_BYTES: usize = 19;
 /// Sample rate of the decoded audio in Hz. The rate in the header is only that of the encoder's input.
-pub(super) const RATE_HZ: u32 = 48_000;
+pub(crate) const RATE_HZ: u32 = 48_000;
 /// Maximum number of samples of a packet: 120 ms.
 pub(crate) const PACKET_SAMPLES_MAX: u64 = 5_760;
 /// Number of samples of a frame by the upper five bits of a packet: four sizes each for four bandwidths in which only
@@ -41,6 +41,7 @@ impl OpusHead {
             return Err(reject(Reason::Damaged, detail));
         };
         let [version, n_channels, family] = [bytes[8], bytes[9], bytes[18]];
+
         // Versions with the same upper four bits have the same header.
         if version >> 4 != 0 {
             let detail = format!("Opus of version {version}, only 0 to 15 are known");
@@ -50,16 +51,21 @@ impl OpusHead {
             let detail = "broken identification header of Opus: it has no channels";
             return Err(reject(Reason::Damaged, detail));
         }
-        // In family 1, one and two channels are also one stream of mono or stereo, unless the header states otherwise.
-        let is_one_stream = match packet.get(HEAD_BYTES..HEAD_BYTES + 2) {
-            Some(&[n_streams, n_coupled]) => n_streams == 1 && n_coupled + 1 == n_channels,
+
+        // In family 1, the number of streams and of those in stereo follow. One and two channels are usually one stream
+        // of mono or stereo, as in family 0. The caller refuses more channels.
+        let is_decoded = match (family, packet.get(HEAD_BYTES..HEAD_BYTES + 2)) {
+            (0, _) => true,
+            (1, Some(&[n_streams, n_coupled])) => {
+                n_channels > 2 || n_streams == 1 && n_coupled == n_channels - 1
+            }
             _ => false,
         };
-        let is_many = n_channels > 2;
-        if family > 1 || family == 1 && !is_one_stream && !is_many {
+        if !is_decoded {
             let detail = format!("Opus with channel mapping {family} is not decoded");
             return Err(reject(Reason::UnsupportedCodec, detail));
         }
+
         Ok(Self {
             n_channels,
             pre_skip: u64::from(u16::from_le_bytes([bytes[10], bytes[11]])),
@@ -93,6 +99,32 @@ pub(crate) fn packet_samples(packet: &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_mono_and_stereo_in_one_stream_are_decoded() {
+        let reason = |n_channels: u8, family: u8, mapping: &[u8]| {
+            let mut head = b"OpusHead\x01\0\0\0\0\0\0\0\0\0\0".to_vec();
+            head[9] = n_channels;
+            head[18] = family;
+            head.extend(mapping);
+            OpusHead::parse(&head).err().map(|reject| reject.reason)
+        };
+
+        for accepted in [reason(1, 0, &[]), reason(2, 1, &[1, 1, 0, 1])] {
+            assert_eq!(accepted, None);
+        }
+        for refused in [
+            reason(2, 1, &[2, 0, 0, 1]),
+            reason(2, 1, &[1, 255, 0, 1]),
+            reason(2, 1, &[]),
+            reason(2, 255, &[1, 1, 0, 1]),
+        ] {
+            assert_eq!(refused, Some(Reason::UnsupportedCodec));
+        }
+        assert_eq!(reason(0, 0, &[]), Some(Reason::Damaged));
+        // More channels are refused by their number.
+        assert_eq!(reason(6, 1, &[4, 2]), None);
+    }
 
     #[test]
     fn packet_lengths_follow_the_first_bytes() {

@@ -65,7 +65,7 @@ struct Link {
     lengths: Option<Lengths>,
     /// Number of samples that still precede the recording.
     skip: u64,
-    /// Whether the link is decoded. If not, its audio counts as lost.
+    /// True if the link is decoded. If not, its audio counts as lost.
     is_heard: bool,
     granules: Granules,
     n_pages: u64,

@@ -50,7 +50,7 @@ pub(super) struct AudioPage<'p> {
     pub hole: Option<Hole>,
     /// The packets that end on the page and are complete.
     pub packets: &'p [&'p [u8]],
-    /// Whether no page of the stream follows.
+    /// True if no page of the stream follows.
     pub is_last: bool,
 }
 
@@ -74,11 +74,11 @@ pub(super) struct Tail<'p> {
 struct SeenStreams {
     /// Error for the first identification header that was refused.
     fault: Option<Reject>,
-    /// Whether a stream of a codec that is not decoded was found.
+    /// True if a stream of a codec that is not decoded was found.
     has_other: bool,
     /// Name of the first audio codec that was found and is not decoded.
     other_audio: Option<&'static str>,
-    /// Whether a stream of Vorbis or Opus was found.
+    /// True if a stream of Vorbis or Opus was found.
     has_audio: bool,
 }
 
@@ -177,7 +177,7 @@ pub(super) struct Walk<'a, V> {
     /// Selected stream among the first pages of a link: serial number, identification header and page number.
     beginning: Option<(u32, Head, u32)>,
     is_beginning: bool,
-    /// Whether the current link contains only audio that is not decoded, and an earlier link contained other audio.
+    /// True if the current link contains only audio that is not decoded, and an earlier link contained other audio.
     is_foreign: bool,
     others: OtherStreams,
     /// Bytes since the stream's newest page that belong to no page.

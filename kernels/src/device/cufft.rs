@@ -44,7 +44,7 @@ pub(super) struct Shape {
     pub(super) n_bins: c_int,
     /// Number of transforms.
     pub(super) count: c_int,
-    /// Whether the numbers are f64; otherwise f32.
+    /// True for numbers in f64, false for f32.
     pub(super) wide: bool,
 }
 

@@ -32,8 +32,8 @@ pub(crate) struct Buckets {
     buckets: Vec<Bucket>,
     /// f64 values on the CPU: the number of ranks that have a gradient for each variable, in the order of the slots.
     present: Tensor,
-    /// Whether every variable has a gradient on every rank. Stays true: gradients are set to zero in place and never
-    /// removed.
+    /// True once every variable has a gradient on every rank. It stays true, because gradients are set to zero in place
+    /// and never removed.
     is_complete: bool,
 }
 

@@ -22,7 +22,7 @@ use wavemill_terminal::output::report;
 
 use super::exit::DamagedStore;
 use super::{READER_EXIT_CODES, WaitArgs, devices, views};
-use crate::export::catalogs::quoted;
+use crate::quote::literal;
 
 const INFO_EXAMPLES: &str = "\
 Examples:
@@ -180,7 +180,7 @@ impl InfoCommand {
         if self.json {
             writeln!(stdout(), "{}", serde_json::to_string(&paths)?)?;
         } else if self.sql {
-            let quoted: Vec<String> = paths.iter().map(|path| quoted(path)).collect();
+            let quoted: Vec<String> = paths.iter().map(|path| literal(path)).collect();
             writeln!(stdout(), "{}", quoted.join(","))?;
         } else {
             writeln!(stdout(), "{}", paths.join("\n"))?;

@@ -9,7 +9,7 @@ use wavemill_schemas::manifest::{FileEntry, Manifest};
 use wavemill_schemas::text::shown;
 use wavemill_terminal::exit::UsageError;
 
-use crate::export::catalogs::{identifier, quoted};
+use crate::quote::{identifier, literal};
 
 /// Prefix of the tables whose views are in the schema `raw`.
 const RAW_PREFIX: &str = "raw_";
@@ -59,7 +59,7 @@ pub(super) fn duckdb(
         };
         let paths: Vec<String> = files
             .iter()
-            .map(|file| quoted(&place.join(&file.path).to_string_lossy()))
+            .map(|file| literal(&place.join(&file.path).to_string_lossy()))
             .collect();
         // The folder of a feature's file names the split.
         let is_feature = files.iter().any(|file| file.feature.is_some());
@@ -80,8 +80,8 @@ pub(super) fn duckdb(
         for (id, class) in target.classes.iter().enumerate() {
             classes.push(format!(
                 "({}, {id}, {})",
-                quoted(&target.name),
-                quoted(class)
+                literal(&target.name),
+                literal(class)
             ));
         }
     }

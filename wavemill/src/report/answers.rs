@@ -9,6 +9,7 @@ use wavemill_sql as sql;
 use wavemill_sql::{Limits, Session, Sink, SqlError};
 
 use super::{ReportError, Subject};
+use crate::quote::identifier;
 
 /// An SQL session on a version of a store.
 pub(super) struct Answers<'a> {
@@ -51,18 +52,8 @@ impl<'a> Answers<'a> {
         let feature = self.subject.manifest.features.first()?;
         // A version without clips has no file for the feature.
         self.subject.manifest.files_of(&feature.name).next()?;
-        Some(quoted(&format!("features_{}", feature.name)))
+        Some(identifier(&format!("features_{}", feature.name)))
     }
-}
-
-/// Quotes an identifier for SQL.
-pub(super) fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-/// Quotes a string literal for SQL.
-pub(super) fn literal(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
 }
 
 /// The result of a query: all rows in one batch.
@@ -143,16 +134,5 @@ impl Sink for Rows {
 
     fn finish(&mut self) -> Result<(), SqlError> {
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn quotes_cannot_end_a_name_or_a_text() {
-        assert_eq!(quoted("a\"b"), "\"a\"\"b\"");
-        assert_eq!(literal("it's"), "'it''s'");
     }
 }

@@ -19,7 +19,7 @@ pub(super) struct Values<'a> {
     pub value: &'a str,
     /// SQL expression of the rows.
     pub rows: &'a str,
-    /// Whether the values are times in seconds.
+    /// True if the values are times in seconds.
     pub is_time: bool,
     /// Name of the axis.
     pub axis: &'a str,

@@ -1,11 +1,14 @@
 //! Profile of the columns of `tracks`, and charts of a data set's own columns.
 
-use arrow::datatypes::{DataType, Field};
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, FieldRef};
 use wavemill_pages::{Bars, Chart, Part, Plot, Section, Table};
 
 use super::ReportError;
-use super::answers::{Answers, quoted};
+use super::answers::Answers;
 use super::bins::{self, Values};
+use crate::quote::identifier;
 
 /// Maximum number of different values that are drawn as bars.
 const BARS_MAX: u64 = 20;
@@ -14,8 +17,9 @@ const CHARTS_MAX: usize = 12;
 /// Columns of every table that are not about the contents of a track.
 const COMMON: [&str; 4] = ["clip_key", "track_id", "split", "artist_id"];
 
-/// The values of a column.
-struct Profile {
+/// A column of `tracks` and its values.
+pub(super) struct Profile {
+    field: FieldRef,
     n_values: u64,
     n_nulls: u64,
     n_distinct: Option<u64>,
@@ -23,15 +27,14 @@ struct Profile {
     high: Option<String>,
 }
 
-pub(super) fn section(answers: &Answers<'_>) -> Result<Section, ReportError> {
+pub(super) fn section(profiles: Vec<Profile>) -> Section {
     let mut section = Section::new("Columns of tracks");
     let head = ["column", "type", "nulls", "different values", "from", "to"];
     let mut table = Table::new("", &head);
-    for field in answers.columns("tracks")?.fields() {
-        let profile = Profile::of(answers, field)?;
+    for profile in profiles {
         table.rows.push(vec![
-            field.name().as_str().into(),
-            kind(field.data_type()).into(),
+            profile.field.name().as_str().into(),
+            kind(profile.field.data_type()).into(),
             profile.n_nulls.into(),
             profile.n_distinct.into(),
             profile.low.into(),
@@ -42,7 +45,17 @@ pub(super) fn section(answers: &Answers<'_>) -> Result<Section, ReportError> {
     if !table.rows.is_empty() {
         section.parts.push(Part::Table(table));
     }
-    Ok(section)
+    section
+}
+
+/// Returns the profiles of all columns of `tracks`.
+///
+/// # Errors
+/// [`ReportError::Sql`] if the table is damaged.
+pub(super) fn profiles(answers: &Answers<'_>) -> Result<Vec<Profile>, ReportError> {
+    let columns = answers.columns("tracks")?;
+    let fields = columns.fields().iter();
+    fields.map(|field| Profile::of(answers, field)).collect()
 }
 
 /// Returns the name of a type for people who do not know Arrow.
@@ -61,8 +74,8 @@ fn kind(of: &DataType) -> String {
 
 impl Profile {
     /// Reads one column, so that a query needs no more memory than the different values of a column.
-    fn of(answers: &Answers<'_>, field: &Field) -> Result<Self, ReportError> {
-        let name = quoted(field.name());
+    fn of(answers: &Answers<'_>, field: &FieldRef) -> Result<Self, ReportError> {
+        let name = identifier(field.name());
         // Lists and structures have no order, and whether two of them are equal tells little.
         let values = if field.data_type().is_nested() {
             String::new()
@@ -79,6 +92,7 @@ impl Profile {
         let n_values = answer.counts("n_values")?[0];
         let n_nulls = answer.counts("n")?[0] - n_values;
         let mut profile = Self {
+            field: Arc::clone(field),
             n_values,
             n_nulls,
             n_distinct: None,
@@ -98,20 +112,24 @@ impl Profile {
 ///
 /// # Errors
 /// [`ReportError::Sql`] if the table is damaged.
-pub(super) fn charts(answers: &Answers<'_>) -> Result<Vec<Chart>, ReportError> {
+pub(super) fn charts(
+    answers: &Answers<'_>,
+    profiles: &[Profile],
+) -> Result<Vec<Chart>, ReportError> {
     let manifest = answers.subject.manifest;
     let targets = manifest.recipe.targets.iter();
     let targets: Vec<&str> = targets.map(|target| target.column.as_str()).collect();
 
     let mut charts = Vec::new();
-    for field in answers.columns("tracks")?.fields() {
+    for profile in profiles {
+        let field = &profile.field;
         let name = field.name().as_str();
         // Targets have charts of their own.
         let is_about_sides = COMMON.contains(&name) || name.starts_with("split_");
         if is_about_sides || targets.contains(&name) || field.data_type().is_nested() {
             continue;
         }
-        let profile = Profile::of(answers, field)?;
+
         let n_distinct = profile.n_distinct.unwrap_or(0);
         if (2..=BARS_MAX).contains(&n_distinct) && n_distinct < profile.n_values {
             charts.push(bars(answers, field)?);
@@ -127,7 +145,7 @@ pub(super) fn charts(answers: &Answers<'_>) -> Result<Vec<Chart>, ReportError> {
 
 /// Returns the counts of a column's values: numbers in their order, texts by their frequency.
 fn bars(answers: &Answers<'_>, field: &Field) -> Result<Chart, ReportError> {
-    let name = quoted(field.name());
+    let name = identifier(field.name());
     let order = match field.data_type() {
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "n DESC, v",
         _ => "v",
@@ -148,7 +166,7 @@ fn bars(answers: &Answers<'_>, field: &Field) -> Result<Chart, ReportError> {
 
 fn histogram(answers: &Answers<'_>, name: &str) -> Result<Option<Chart>, ReportError> {
     let values = Values {
-        value: &quoted(name),
+        value: &identifier(name),
         rows: "tracks",
         is_time: false,
         axis: name,

@@ -54,10 +54,11 @@ pub(crate) fn page(
     archive: Option<&dyn Source>,
 ) -> Result<Page, ReportError> {
     let answers = Answers::open(subject, limits)?;
+    let profiles = columns::profiles(&answers)?;
     let sections = vec![
         cleaning::section(subject.manifest),
-        tracks::section(&answers)?,
-        columns::section(&answers)?,
+        tracks::section(&answers, &profiles)?,
+        columns::section(profiles),
         sides::section(&answers)?,
         rejects::section(&answers)?,
         files::section(&answers)?,

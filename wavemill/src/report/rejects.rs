@@ -3,7 +3,8 @@
 use wavemill_pages::{Bars, Cell, Chart, Part, Plot, Section, Table};
 
 use super::ReportError;
-use super::answers::{Answers, literal};
+use super::answers::Answers;
+use crate::quote::literal;
 
 /// Maximum number of examples per reason of rejection.
 const EXAMPLES: usize = 5;

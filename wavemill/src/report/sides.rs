@@ -6,7 +6,8 @@ use wavemill_schemas::recipe::SplitRule;
 use wavemill_schemas::sides::side_meant;
 
 use super::ReportError;
-use super::answers::{Answers, literal, quoted};
+use super::answers::Answers;
+use crate::quote::{identifier, literal};
 
 /// Name of the column with the hash of a clip's audio. Pictures have no such hash.
 const AUDIO_COLUMN: &str = "audio_blake3";
@@ -208,7 +209,7 @@ impl Leak {
         column: &str,
         compared: &Compared<'_>,
     ) -> Result<Self, ReportError> {
-        let column = quoted(column);
+        let column = identifier(column);
         // Rows whose split is `none` belong to no side and are not compared.
         let answer = answers.ask(&format!(
             "SELECT count(*) AS known, count(*) FILTER (WHERE sides > 1) AS on_several FROM

@@ -23,9 +23,10 @@ use wavemill_source::Source;
 use wavemill_sql::tensor::{TensorColumn, TensorType};
 
 use super::ReportError;
-use super::answers::{Answers, literal, quoted};
+use super::answers::Answers;
 use super::excerpts::{Excerpts, RowOrigin};
 use super::features::band_name;
+use crate::quote::{identifier, literal};
 
 /// Maximum number of rows that are read per class.
 const ROWS_OF_CLASS: usize = 16;
@@ -501,7 +502,7 @@ fn track_description(answers: &Answers<'_>, clip_key: &str) -> Result<String, Re
         }
         let answer = answers.ask(&format!(
             "SELECT {} AS value FROM tracks WHERE clip_key = {}",
-            quoted(name),
+            identifier(name),
             literal(clip_key)
         ))?;
         words.extend(answer.texts("value")?.into_iter().flatten());

@@ -8,10 +8,11 @@ use wavemill_schemas::manifest::TargetEntry;
 use wavemill_schemas::recipe::Dataset;
 
 use super::ReportError;
-use super::answers::{Answers, quoted};
+use super::answers::Answers;
 use super::bins::{self, Values};
-use super::columns;
+use super::columns::{self, Profile};
 use super::sides;
+use crate::quote::identifier;
 
 /// Columns of the table `tracks` that contain a date, each with a description of the date.
 const DATES: [(&str, &str); 3] = [
@@ -26,7 +27,7 @@ const YEARS_MAX: i64 = 120;
 /// Up to this number of years, a bar chart with a label per year is drawn, since a histogram would label fractions.
 const FEW_YEARS: i64 = 12;
 
-pub(super) fn section(answers: &Answers<'_>) -> Result<Section, ReportError> {
+pub(super) fn section(answers: &Answers<'_>, profiles: &[Profile]) -> Result<Section, ReportError> {
     let mut charts = Vec::new();
     for target in &answers.subject.manifest.targets {
         charts.push(by_class(target));
@@ -37,7 +38,7 @@ pub(super) fn section(answers: &Answers<'_>) -> Result<Section, ReportError> {
     charts.extend(by_bit_rate(answers)?);
     charts.extend(by_length(answers)?);
     if answers.subject.manifest.recipe.catalog.dataset == Dataset::Table {
-        charts.extend(columns::charts(answers)?);
+        charts.extend(columns::charts(answers, profiles)?);
     }
 
     let mut section = Section::new("Tracks");
@@ -110,7 +111,7 @@ fn by_year(answers: &Answers<'_>, column: &str, name: &str) -> Result<Option<Cha
     let answer = answers.ask(&format!(
         "SELECT CAST(date_part('year', {column}) AS BIGINT) AS year, count(*) AS n
          FROM tracks GROUP BY 1 ORDER BY 1",
-        column = quoted(column)
+        column = identifier(column)
     ))?;
     let mut unknown = 0;
     let mut by_year = BTreeMap::new();

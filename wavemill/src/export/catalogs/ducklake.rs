@@ -9,7 +9,8 @@ use std::path::Path;
 
 use super::super::error::ExportError;
 use super::super::output::OutFile;
-use super::{CatalogJob, Table, identifier, quoted};
+use super::{CatalogJob, Table};
+use crate::quote::{identifier, literal};
 
 /// Writes `ducklake.sql`, and links to the store's files below `data`.
 ///
@@ -42,17 +43,17 @@ pub(super) fn write(
     let mut script = format!(
         "-- Version {} of a wavemill store. Run this script once: duckdb < ducklake.sql\nINSTALL ducklake;\nLOAD ducklake;\nATTACH {} AS wavemill (DATA_PATH {});\nBEGIN;\n",
         job.version,
-        quoted(&format!(
+        literal(&format!(
             "ducklake:{}",
             job.out.join("wavemill.ducklake").display()
         )),
-        quoted(&data.display().to_string()),
+        literal(&data.display().to_string()),
     );
     for table in tables {
-        let name = quoted(&table.name);
+        let name = literal(&table.name);
         for (i, file) in table.files.iter().enumerate() {
             link(job, folder, &file.path)?;
-            let path = quoted(&data.join(&file.path).display().to_string());
+            let path = literal(&data.join(&file.path).display().to_string());
             let split = if file.feature.is_some() {
                 ", hive_partitioning => true"
             } else {

@@ -260,6 +260,7 @@ impl TableFiles<'_> {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let now = now.map_or(0, |time| time.as_millis() as u64);
         let mapping = json!(columns.mapping).to_string();
+
         json!({
             "format-version": 2,
             "table-uuid": uuid(&[&job.manifest.plan_id, &table.name]),
@@ -267,6 +268,7 @@ impl TableFiles<'_> {
             "last-sequence-number": SEQUENCE,
             "last-updated-ms": now,
             "last-column-id": columns.last_id,
+
             "schemas": [columns.schema()],
             "current-schema-id": 0,
             "partition-specs": [{"spec-id": 0, "fields": columns.partitions()}],
@@ -274,12 +276,14 @@ impl TableFiles<'_> {
             "last-partition-id": columns.split.map_or(PARTITION_ID - 1, |_| PARTITION_ID),
             "sort-orders": [{"order-id": 0, "fields": []}],
             "default-sort-order-id": 0,
+
             "properties": {
                 "gc.enabled": "false",
                 "schema.name-mapping.default": mapping,
                 "wavemill.plan_id": job.manifest.plan_id,
                 "wavemill.version": job.version.to_string(),
             },
+
             "current-snapshot-id": snapshot,
             "snapshots": [{
                 "snapshot-id": snapshot,
@@ -326,12 +330,14 @@ impl TableFiles<'_> {
             writer.extend(records)?;
             writer.into_inner()
         };
+
         let path = self.written.join(name);
         let bytes = encode().map_err(|error: apache_avro::Error| ExportError::Io {
             path: path.clone(),
             action: "encode",
             source: std::io::Error::other(error),
         })?;
+
         let mut file = OutFile::create(&path)?;
         file.put(&bytes)?;
         file.finish()?;

@@ -126,13 +126,3 @@ fn tables<'a>(store: &Store, manifest: &'a Manifest) -> Result<Vec<Table<'a>>, S
     }
     Ok(tables)
 }
-
-/// Returns `text` as a string of SQL.
-pub(crate) fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
-}
-
-/// Returns `name` as an identifier of SQL.
-pub(crate) fn identifier(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
