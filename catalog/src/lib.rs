@@ -29,13 +29,15 @@ mod wide;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use wavemill_runtime::course::{CountingReader, Course, Phase};
 use wavemill_runtime::settings::Settings;
-use wavemill_schemas::recipe::{CatalogSpec, Dataset, Recipe, SplitRule, TargetSpec};
+use wavemill_schemas::recipe::{
+    CatalogSpec, Dataset, Recipe, SplitRule, TargetSpec, is_plain_name,
+};
 use wavemill_schemas::reject::Reject;
 use wavemill_source::AudioIndex;
 use wavemill_source::metadata::Files;
@@ -122,6 +124,24 @@ pub struct StepCount {
 
 /// Audio hashes (`audio_blake3`) of clips, by `clip_key`. A clip without an entry counts as a separate recording.
 pub type AudioHashes = HashMap<String, blake3::Hash>;
+
+/// The files of a data set's metadata.
+#[derive(Clone, Debug, Default)]
+pub struct MetadataFiles {
+    /// Folder, zip or main file; optional for `folders` and `images`.
+    pub main: Option<PathBuf>,
+    /// Further tables for the SQL of cleaning steps: names and files.
+    pub tables: Vec<(String, PathBuf)>,
+}
+
+impl From<&Path> for MetadataFiles {
+    fn from(main: &Path) -> Self {
+        Self {
+            main: Some(main.to_owned()),
+            tables: Vec::new(),
+        }
+    }
+}
 
 /// Duplicate recordings found for `split.group_duplicates`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -223,15 +243,14 @@ impl Catalog {
 
 /// Reads the metadata, cleans it by the recipe's steps, and assigns classes to each clip.
 ///
-/// `metadata` is a folder, a zip, or the main file itself; it is optional for `folders`. `audio` is the index of the
-/// files below the audio root. With `require_audio`, rows without a file are dropped; otherwise they are kept, and
+/// `audio` is the index of the files below the audio root. With `require_audio`, rows without a file are dropped; otherwise they are kept, and
 /// the reading stage rejects them. `course` receives the progress, and can stop the job.
 ///
 /// # Errors
 /// See [`CatalogError`]: the metadata cannot be read as a whole, a step's SQL is refused or fails, or keys repeat.
 pub fn clean(
     recipe: &Recipe,
-    metadata: Option<&Path>,
+    metadata: &MetadataFiles,
     audio: &AudioIndex,
     settings: CatalogSettings,
     course: &Arc<Course>,
@@ -241,21 +260,24 @@ pub fn clean(
     let mut laps = Laps::start();
 
     let engine = Engine::new(settings.memory_bytes, Arc::clone(course))?;
-    let loaded = load(
-        &engine,
-        recipe.catalog.dataset,
-        metadata,
-        audio,
-        settings.threads,
-    )?;
-    warnings.extend(loaded.warnings);
+    let main = metadata.main.as_deref();
+    let dataset = recipe.catalog.dataset;
+    let mut loaded = load(&engine, dataset, main, audio, settings.threads)?;
+    warnings.append(&mut loaded.warnings);
     for (name, table) in &loaded.tables {
         engine.set_table(name, table)?;
     }
     // A cleaning step of an FMA recipe may query the data set's further files.
-    let fma_metadata = metadata.filter(|_| recipe.catalog.dataset == Dataset::Fma);
+    let fma_metadata = main.filter(|_| dataset == Dataset::Fma);
     if let Some(path) = fma_metadata {
         set_extra_tables(&engine, &recipe.catalog, path, &mut warnings)?;
+    }
+    for (name, path) in &metadata.tables {
+        let rejects = set_own_table(&engine, name, path, settings.threads)?;
+        loaded.further_rejects.extend(rejects);
+        if !is_named(&recipe.catalog, name) {
+            warnings.push(format!("--table {name}: no cleaning step reads this table"));
+        }
     }
     laps.end("read");
     load::stop_here(course)?;
@@ -544,6 +566,30 @@ fn set_extra_tables(
     Ok(())
 }
 
+/// Registers a file of the user as table `name`. Returns the rejects of its rows.
+fn set_own_table(
+    engine: &Engine,
+    name: &str,
+    path: &Path,
+    threads: usize,
+) -> Result<Vec<Reject>, CatalogError> {
+    let refused = |problem: &str| CatalogError::Unusable(format!("--table {name}: {problem}"));
+    if !is_plain_name(name) {
+        return Err(refused(
+            "allowed as a name: a to z, then a to z, 0 to 9 and _",
+        ));
+    }
+    if name == "input" || engine.tables().iter().any(|table| table == name) {
+        return Err(refused("this table exists already: choose another name"));
+    }
+
+    let files = Files::open(path)?;
+    let file = main_file(&files, path, TABLE_FILE)?;
+    let loaded = load_table(engine, &files, file, threads)?;
+    engine.set_table(name, &load::without_line(&loaded.rows)?)?;
+    Ok(loaded.rejects)
+}
+
 /// Reports whether the SQL of a cleaning step contains the word `table`, be it as a table or as some other name.
 fn is_named(spec: &CatalogSpec, table: &str) -> bool {
     let steps = spec.clean.iter();
@@ -716,11 +762,24 @@ fn counted(
 /// `Source` if a file cannot be read.
 pub fn fingerprints(
     dataset: Dataset,
-    metadata: Option<&Path>,
+    metadata: &MetadataFiles,
 ) -> Result<Vec<(String, u32, u64)>, CatalogError> {
-    let Some(path) = metadata else {
-        return Ok(Vec::new());
+    let mut fingerprints = match &metadata.main {
+        Some(path) => fingerprints_of_main(dataset, path)?,
+        None => Vec::new(),
     };
+    for (name, path) in &metadata.tables {
+        let files = Files::open(path)?;
+        let (crc32, bytes) = files.fingerprint(main_file(&files, path, TABLE_FILE)?)?;
+        fingerprints.push((format!("--table {name}"), crc32, bytes));
+    }
+    Ok(fingerprints)
+}
+
+fn fingerprints_of_main(
+    dataset: Dataset,
+    path: &Path,
+) -> Result<Vec<(String, u32, u64)>, CatalogError> {
     let files = Files::open(path)?;
     let is_only_file = files.names().count() == 1;
 

@@ -234,7 +234,10 @@ impl<'a> Cleaner<'a> {
         }
         let known = self.engine.tables();
         let known: Vec<&str> = known.iter().map(String::as_str).collect();
-        format!("nearest: {}", nearest(table, &known))
+        format!(
+            "nearest: {}; --table {table}=FILE adds a table",
+            nearest(table, &known)
+        )
     }
 
     fn kept_lines(&self, step: &str, output: &RecordBatch) -> Result<Int64Array, CatalogError> {

@@ -88,7 +88,7 @@ fn cleaned(
 ) -> Result<Catalog, CatalogError> {
     clean(
         recipe,
-        metadata,
+        &metadata.map(MetadataFiles::from).unwrap_or_default(),
         audio,
         CatalogSettings::default(),
         &Arc::default(),
@@ -302,7 +302,7 @@ fn missing_table_error_names_file_and_searched_paths() {
         ),
         (
             "WITH some AS (SELECT * FROM inputs) SELECT * FROM some",
-            "cleaning step `top`: no table `inputs`: nearest: input",
+            "cleaning step `top`: no table `inputs`: nearest: input; --table inputs=FILE adds a table",
         ),
     ] {
         let recipe = recipe(Dataset::Fma, vec![query("top", sql)]);
@@ -592,6 +592,55 @@ fn json_lines_equal_csv_list() {
     ] {
         let error = cleaned_of(text).unwrap_err().to_string();
         assert!(error.contains(said), "{text}: {error}");
+    }
+}
+
+#[test]
+fn cleaning_steps_read_further_tables() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("liked.csv");
+    std::fs::write(&path, "genre,stars\njazz,5\nrock,\nrock\n").unwrap();
+    let audio = index(["jazz/a.mp3", "rock/b.mp3"]);
+    let mut recipe = recipe(
+        Dataset::Folders,
+        vec![keep(
+            "liked",
+            "genre IN (SELECT genre FROM liked WHERE stars > 3)",
+        )],
+    );
+    recipe.targets[0].column = "genre".into();
+    let with_tables = |names: &[&str]| {
+        let tables = names.iter().map(|&name| (name.to_owned(), path.clone()));
+        let metadata = MetadataFiles {
+            main: None,
+            tables: tables.collect(),
+        };
+        let settings = CatalogSettings::default();
+        clean(&recipe, &metadata, &audio, settings, &Arc::default())
+    };
+
+    let cleaned = with_tables(&["liked", "unread"]).unwrap();
+    assert_eq!(cleaned.clip_keys().collect::<Vec<_>>(), ["jazz/a.mp3"]);
+    let Catalog {
+        warnings,
+        further_rejects,
+        ..
+    } = &cleaned.catalog;
+    assert_eq!(
+        *warnings,
+        ["--table unread: no cleaning step reads this table"]
+    );
+    // The last line has too few fields, in both tables.
+    assert_eq!(further_rejects.len(), 2);
+
+    for (names, said) in [
+        (&[][..], "--table liked=FILE"),
+        (&["liked", "liked"], "exists already"),
+        (&["input"], "exists already"),
+        (&["Liked"], "a to z"),
+    ] {
+        let error = with_tables(names).err().unwrap().to_string();
+        assert!(error.contains(said), "{error}");
     }
 }
 
@@ -938,7 +987,7 @@ fn fingerprint_covers_exactly_the_files_read() {
     let table = folder.path().join("rejects.csv");
 
     std::fs::write(&raw, "track_id\n1\n").unwrap();
-    let before = fingerprints(Dataset::Fma, Some(folder.path())).unwrap();
+    let before = fingerprints(Dataset::Fma, &folder.path().into()).unwrap();
     assert_eq!(
         before
             .iter()
@@ -949,26 +998,34 @@ fn fingerprint_covers_exactly_the_files_read() {
 
     for (path, text, is_read) in [(&table, "mine", false), (&raw, "track_id\n2\n", true)] {
         std::fs::write(path, text).unwrap();
-        let after = fingerprints(Dataset::Fma, Some(folder.path())).unwrap();
+        let after = fingerprints(Dataset::Fma, &folder.path().into()).unwrap();
         assert_eq!(after != before, is_read, "{after:?}, before {before:?}");
     }
 
-    let of_table = fingerprints(Dataset::Table, Some(&table)).unwrap();
+    let of_table = fingerprints(Dataset::Table, &table.as_path().into()).unwrap();
     assert_eq!(of_table.len(), 1);
 
     let renamed = folder.path().join("renamed.csv");
     std::fs::rename(&table, &renamed).unwrap();
     assert_eq!(
-        fingerprints(Dataset::Table, Some(&renamed)).unwrap(),
+        fingerprints(Dataset::Table, &renamed.as_path().into()).unwrap(),
         of_table
     );
     assert_eq!(
-        fingerprints(Dataset::Folders, Some(&renamed)).unwrap(),
+        fingerprints(Dataset::Folders, &renamed.as_path().into()).unwrap(),
         of_table
     );
 
-    assert!(fingerprints(Dataset::Folders, None).unwrap().is_empty());
-    assert!(fingerprints(Dataset::Fma, None).unwrap().is_empty());
+    assert!(
+        fingerprints(Dataset::Folders, &MetadataFiles::default())
+            .unwrap()
+            .is_empty()
+    );
+    assert!(
+        fingerprints(Dataset::Fma, &MetadataFiles::default())
+            .unwrap()
+            .is_empty()
+    );
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use wavemill_catalog::MetadataFiles;
 use wavemill_schemas::recipe::Recipe;
 
 /// The inputs of a run.
@@ -9,8 +10,8 @@ use wavemill_schemas::recipe::Recipe;
 pub struct Job {
     /// The recipe, with every `--set` applied.
     pub recipe: Recipe,
-    /// Folder, file or zip with the metadata; `None` for data sets without metadata files.
-    pub metadata: Option<PathBuf>,
+    /// The files of the metadata.
+    pub metadata: MetadataFiles,
     /// Folder or zip with the audio.
     pub audio: PathBuf,
     /// The store, which is created if it does not exist.

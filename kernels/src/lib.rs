@@ -49,10 +49,11 @@ pub use lane::{LANES, Lane};
 pub use level::{Lanes, Level};
 pub use pack::{pack_into, pack_s16};
 pub use samples::SampleBuffer;
+pub use statistics::StatisticsPlan;
 pub use stft::window_values;
 // Re-export the types with which a feature is specified.
 pub use wavemill_options::{
     DbArgs, DbRef, DbRefSpec, DbSpec, Derived, DimOrder, Dtype, Fault, FeatureArgs, FeatureSpec,
     Framing, LogArgs, MelArgs, MfccArgs, Norm, Normalize, Op, Packing, PadMode, Preset, Ramp,
-    StftArgs, Window, Word,
+    STATISTICS, StftArgs, Window, Word,
 };

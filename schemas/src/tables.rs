@@ -157,6 +157,15 @@ pub fn inputs_schema() -> SchemaRef {
     ]))
 }
 
+/// Schema of the `classes` table: the classes of every target, in the order of their ids.
+pub fn classes_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("target", DataType::Utf8, false),
+        Field::new("class_id", DataType::Int32, false),
+        Field::new("class", DataType::Utf8, false),
+    ]))
+}
+
 /// Schema of the `audio_files` table: numbers of files below the audio root by outcome (`fate`) and extension. Every
 /// file is counted once.
 ///

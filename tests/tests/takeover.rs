@@ -255,6 +255,36 @@ fn features_are_extracted_alone() -> Result<(), Failed> {
     same("new", &told["files_new"], &4.into())
 }
 
+/// Statistics of a feature whose values are stored as they are need no decoding, also if the source goes.
+#[apply(trial)]
+fn statistics_come_from_stored_rows() -> Result<(), Failed> {
+    const OF_MFCC: &str =
+        "\n[[features]]\nname = \"spread\"\nop = \"statistics\"\nsource = \"mfcc\"\n";
+    let of_log_mel = OF_MFCC
+        .replace("spread", "levels")
+        .replace("\"mfcc\"", "\"log_mel\"");
+    let scaled = ("op = \"mel\"", "op = \"mel\"\nnormalize = \"minmax\"");
+    let open = [scaled, ("duration_s = 0.25\n", "")];
+
+    for (name, changes) in [("statistics", &open[..1]), ("statistics-open", &open)] {
+        let twins = Twins::new(by_column(name, MFCC, changes), &[])?;
+        let with_statistics = format!("{MFCC}{OF_MFCC}");
+        set_recipe(&twins.table, &with_statistics, changes);
+        let preview = ["--new-version", "--json", "--dry-run"];
+        let preview = run(&mut twins.table.extract(&preview)?).exits(0)?;
+        let preview: Value = serde_json::from_str(&preview.out)?;
+        same("to decode", &preview["work"]["clips_to_decode"], &0.into())?;
+        let told = twins.decodes("statistics of f32", &[], 0)?;
+        same("taken over", &told["rows_taken_over"], &TRACKS.into())?;
+
+        // The values of log_mel are scaled and rounded to f16 in the store.
+        let rounded = format!("{with_statistics}{of_log_mel}");
+        set_recipe(&twins.table, &rounded, changes);
+        twins.decodes("statistics of f16", &[], u64::from(TRACKS))?;
+    }
+    Ok(())
+}
+
 /// Rows can be taken over from files of any layout, and be written to files of any layout.
 #[apply(trial)]
 fn other_shards_are_other_files() -> Result<(), Failed> {

@@ -44,7 +44,7 @@ fn cpu_s(n_columns: usize) -> f64 {
     let before = wavemill_runtime::clock::cpu_time();
     let cleaned = clean(
         &recipe,
-        Some(folder.path()),
+        &folder.path().into(),
         &AudioIndex::new(),
         settings,
         &Arc::default(),

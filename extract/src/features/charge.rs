@@ -161,7 +161,13 @@ impl FeaturePlan {
         let (n_rows, row_samples) = self.taken_rows_at_most(taken);
         let largest = self.largest_tensor_bytes(row_samples, file_bytes(taken));
         let at_a_time = n_rows.min(TAKEN_BATCH_ROWS as u64);
-        self.taken_bytes(taken).0 + TAKEN_COPIES * at_a_time * largest
+
+        // Statistics may be computed from stored rows of their source: one row at a time, as numbers and sorted.
+        let sources_bytes: u64 = self.sources_bytes(row_samples).sum();
+        let largest_source = self.sources_bytes(row_samples).max().unwrap_or(0);
+        let deriving = n_rows * sources_bytes + 2 * largest_source;
+        let reading = TAKEN_COPIES * at_a_time * largest.max(largest_source);
+        self.taken_bytes(taken).0 + reading + deriving
     }
 
     fn taken_rows_at_most(&self, taken: &TakenClip) -> (u64, usize) {

@@ -3,6 +3,7 @@
 
 mod audio;
 mod charge;
+mod derive;
 mod extractor;
 mod images;
 
@@ -29,6 +30,7 @@ use wavemill_store::plan::segments::{
 use wavemill_store::shards::Format;
 
 pub(crate) use charge::encode_bytes;
+pub(crate) use derive::StoredSources;
 pub(crate) use extractor::SegmentResults;
 pub use extractor::{Extractor, NoRows};
 
@@ -106,6 +108,8 @@ pub struct FeaturePlan {
     args: Vec<TensorArgs>,
     /// Manifest entry of each feature, in the same order.
     entries: Vec<FeatureEntry>,
+    /// For each statistics feature, the `feature_id` under which exactly the values of its source are stored.
+    source_ids: Vec<Option<String>>,
     audio: AudioSpec,
     /// Settings for picture files.
     image: ImageSpec,
@@ -139,6 +143,7 @@ impl FeaturePlan {
 
         let mut all_args = Vec::new();
         let mut entries = Vec::new();
+        let mut source_ids = Vec::new();
         for spec in &recipe.features {
             let impossible = |source| FeatureError::Args {
                 feature: spec.name.clone(),
@@ -159,12 +164,14 @@ impl FeaturePlan {
                 });
             }
             entries.push(entry);
+            source_ids.push(derive::source_id(recipe, &args)?);
             all_args.push(args);
         }
 
         Ok(Self {
             args: all_args,
             entries,
+            source_ids,
             audio,
             image: recipe.image,
             split: recipe.split.clone(),
@@ -202,6 +209,10 @@ impl FeaturePlan {
         Self {
             args: numbers.iter().map(|&n| self.args[n].clone()).collect(),
             entries: numbers.iter().map(|&n| self.entries[n].clone()).collect(),
+            source_ids: numbers
+                .iter()
+                .map(|&n| self.source_ids[n].clone())
+                .collect(),
             audio: self.audio.clone(),
             image: self.image,
             split: self.split.clone(),

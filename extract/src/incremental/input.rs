@@ -157,7 +157,7 @@ fn clean(
 ) -> Result<CleanedRows, RunError> {
     let cleaned = catalog::clean(
         &job.recipe,
-        job.metadata.as_deref(),
+        &job.metadata,
         source.index(),
         settings.into(),
         course,

@@ -145,7 +145,7 @@ fn identity(
     shard_plan: &ShardPlan,
     engine: &Engine,
 ) -> Result<Identity, RunError> {
-    let metadata = catalog::fingerprints(job.recipe.catalog.dataset, job.metadata.as_deref())?;
+    let metadata = catalog::fingerprints(job.recipe.catalog.dataset, &job.metadata)?;
 
     // The hash covers the sizes of the files but no stamps: modification times differ between machines.
     let mut inputs = Vec::with_capacity(shard_plan.planned.len());

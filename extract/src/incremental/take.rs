@@ -22,7 +22,7 @@ use crate::error::RunError;
 use crate::features::FeaturePlan;
 use crate::incremental::parent::{self, ClipRows, ParentInput, RowIndex};
 
-/// Returns, for each feature of the plan, the parent's entry if its stored values can be copied.
+/// Returns, for each feature of the plan, the parent's entry from whose rows it can be made.
 ///
 /// Stored values are equal if both the `feature_id` and the engine are equal.
 pub(crate) fn kept_features<'p>(
@@ -30,17 +30,13 @@ pub(crate) fn kept_features<'p>(
     plan: &Plan<'_>,
     settings: &Settings,
 ) -> Vec<Option<&'p FeatureEntry>> {
-    let parent =
-        parent.filter(|parent| parent.manifest.engine == plan.engine && !settings.recompute);
-    let entries = plan.features.entries().iter();
-    entries
-        .map(|entry| {
-            let features = &parent?.manifest.features;
-            features
-                .iter()
-                .find(|was| was.feature_id == entry.feature_id)
-        })
-        .collect()
+    let features = match parent {
+        Some(parent) if parent.manifest.engine == plan.engine && !settings.recompute => {
+            parent.manifest.features.as_slice()
+        }
+        _ => &[],
+    };
+    plan.features.stored_in(features)
 }
 
 /// Index of the parent's rows, rejects and inputs, for the clips of some shards.

@@ -38,6 +38,7 @@ pub(super) fn commit(
     let mut tables = commit.tables.clone();
     tables.push(tables::write_rejects(store, plan_id, rejects)?);
     tables.push(tables::write_inputs(store, plan_id, &finished.inputs)?);
+    tables.push(tables::write_classes(store, plan_id, &work.targets)?);
     tables.push(tables::write_audio_files(
         store,
         plan_id,

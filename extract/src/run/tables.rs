@@ -5,17 +5,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, Float32Array, Int64Array, ListBuilder, RecordBatch, StringArray, StringBuilder,
-    UInt64Array,
+    ArrayRef, Float32Array, Int32Array, Int64Array, ListBuilder, RecordBatch, StringArray,
+    StringBuilder, UInt64Array,
 };
 use arrow::compute::take_record_batch;
 use arrow::datatypes::{DataType, Field};
 use wavemill_catalog as catalog;
 use wavemill_catalog::{Catalog, ExtraTable, FilesOfKind};
-use wavemill_schemas::manifest::FileEntry;
+use wavemill_schemas::manifest::{FileEntry, TargetEntry};
 use wavemill_schemas::recipe::Dataset;
 use wavemill_schemas::reject::Reject;
-use wavemill_schemas::tables::{audio_files_schema, inputs_schema, rejects_schema};
+use wavemill_schemas::tables::{audio_files_schema, classes_schema, inputs_schema, rejects_schema};
 use wavemill_source::InputSeen;
 use wavemill_store::plan::ShardPlan;
 use wavemill_store::shards::write_table;
@@ -29,19 +29,19 @@ use crate::job::Job;
 /// # Errors
 /// [`RunError::Catalog`] if the metadata cannot be read.
 pub(super) fn further(job: &Job) -> Result<Vec<ExtraTable>, RunError> {
-    match (&job.metadata, job.recipe.catalog.dataset) {
+    match (&job.metadata.main, job.recipe.catalog.dataset) {
         (Some(metadata), Dataset::Fma) => Ok(catalog::extra_tables(metadata)?),
         _ => Ok(Vec::new()),
     }
 }
 
 /// Returns how many tables a run writes: the catalog's tables, the additional tables of the data set, `rejects`,
-/// `inputs` and `audio_files`.
+/// `inputs`, `classes` and `audio_files`.
 ///
 /// # Errors
 /// The errors of [`further`].
 pub(super) fn count(job: &Job, catalog: &Catalog) -> Result<usize, RunError> {
-    Ok(catalog.tables.len() + further(job)?.len() + 3)
+    Ok(catalog.tables.len() + further(job)?.len() + 4)
 }
 
 /// Writes every table of the catalog to a file below the plan's folder, ordered by name, and then streams the
@@ -149,6 +149,37 @@ pub(super) fn write_inputs(
     let batch = RecordBatch::try_new(inputs_schema(), columns)
         .map_err(StoreError::rows("metadata table"))?;
     write_one(store, plan_id, "inputs", batch)
+}
+
+/// Writes the `classes` table: the classes of every target.
+///
+/// # Errors
+/// [`RunError::Store`] if the table cannot be written.
+pub(super) fn write_classes(
+    store: &Store,
+    plan_id: &str,
+    targets: &[TargetEntry],
+) -> Result<FileEntry, RunError> {
+    let mut names = Vec::new();
+    let mut ids = Vec::new();
+    let mut classes = Vec::new();
+    for target in targets {
+        for (id, class) in target.classes.iter().enumerate() {
+            names.push(&target.name);
+            ids.push(id as i32);
+            classes.push(class);
+        }
+    }
+
+    // The columns are in the order of `classes_schema`, against which `try_new` checks them.
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(StringArray::from_iter_values(names)),
+        Arc::new(Int32Array::from(ids)),
+        Arc::new(StringArray::from_iter_values(classes)),
+    ];
+    let batch = RecordBatch::try_new(classes_schema(), columns)
+        .map_err(StoreError::rows("metadata table"))?;
+    write_one(store, plan_id, "classes", batch)
 }
 
 /// Writes the `audio_files` table: the number of files of each kind below the audio root, and how they were used.

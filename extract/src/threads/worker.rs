@@ -20,7 +20,7 @@ use super::counters::{add_time, add_wall};
 use super::event::Event;
 use super::spare_pcms::SparePcms;
 use super::{ExtractError, Work, survey};
-use crate::features::{Extractor, SegmentResults, encode_bytes};
+use crate::features::{Extractor, FeatureError, SegmentResults, StoredSources, encode_bytes};
 
 /// The ends of the queues that a worker uses.
 pub(super) struct WorkerQueues {
@@ -48,6 +48,8 @@ pub(super) struct Worker<'a> {
     hasher: InputHasher,
     /// Reads rows that are copied from the parent.
     rows: RowReader<'a>,
+    /// Computes statistics from rows of the parent.
+    sources: Option<StoredSources>,
 }
 
 impl<'a> Worker<'a> {
@@ -59,6 +61,7 @@ impl<'a> Worker<'a> {
             extractor: None,
             hasher: InputHasher::default(),
             rows: RowReader::new(work.taken),
+            sources: None,
         }
     }
 
@@ -232,7 +235,7 @@ impl<'a> Worker<'a> {
         let start = cpu_time();
         let read = catch_unwind(AssertUnwindSafe(|| self.rows.rows(runs)));
         let clip_key = &self.work.clips[ticket.row].clip_key;
-        let rows = match read {
+        let mut rows = match read {
             Ok(Ok(rows)) => rows,
             Ok(Err(source)) => return Event::Failed(source.into()),
             Err(panic) => {
@@ -242,6 +245,9 @@ impl<'a> Worker<'a> {
                 });
             }
         };
+        if let Err(error) = self.derive(clip_key, &mut rows) {
+            return Event::Failed(error.into());
+        }
         let rows = self.of_today(&ticket, permit, taken, rows);
         add_time(&self.work.counters.times.take, start);
         ticket.end(self.work, Ok(rows))
@@ -303,6 +309,29 @@ impl<'a> Worker<'a> {
             .rows_taken
             .fetch_add(n_taken as u64, Ordering::Relaxed);
         wanted
+    }
+
+    /// Computes the statistics of which the parent stores the source, from the source's tensors in a clip's `rows`.
+    fn derive(&mut self, clip_key: &str, rows: &mut [TakenRow]) -> Result<(), FeatureError> {
+        let Work {
+            features,
+            taken,
+            limits,
+            ..
+        } = self.work;
+        if !features.derives_from(&taken.columns) {
+            return Ok(());
+        }
+
+        let sources = match &mut self.sources {
+            Some(sources) => sources,
+            none => none.insert(StoredSources::new(features)?),
+        };
+        for row in rows {
+            sources.derive(features, &taken.columns, clip_key, &mut row.tensors)?;
+        }
+        sources.forget_scratch_above(limits.kept_bytes);
+        Ok(())
     }
 
     /// Returns a clip's file, once for each feature that consists of it. Without such a feature, the readers get the

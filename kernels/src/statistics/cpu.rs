@@ -2,11 +2,12 @@
 
 use wavemill_options::STATISTICS;
 
-use crate::level::Lanes;
+use crate::error::KernelError;
+use crate::level::{Lanes, Level};
 use crate::normalize::{Extremes, extremes, sum};
 
-/// Buffer for computing the statistics of one feature.
-pub(crate) struct StatisticsPlan {
+/// Computes the statistics of one feature on the CPU.
+pub struct StatisticsPlan {
     lanes: Lanes,
     /// Copy of one band's frames, which the search for the median reorders.
     ordered: Vec<f32>,
@@ -24,6 +25,15 @@ struct Summary {
 }
 
 impl StatisticsPlan {
+    /// Creates a plan for an instruction set level.
+    ///
+    /// # Errors
+    /// [`KernelError::Level`] if this machine does not support the level.
+    pub fn for_level(level: Level) -> Result<Self, KernelError> {
+        let lanes = Lanes::new(level).ok_or(KernelError::Level { level })?;
+        Ok(Self::new(lanes))
+    }
+
     pub(crate) fn new(lanes: Lanes) -> Self {
         Self {
             lanes,
@@ -33,7 +43,7 @@ impl StatisticsPlan {
 
     /// Computes statistics, `[bands, n_frames]` → `[7, bands]`, or nothing for 0 frames. Allocates only if `out` or the
     /// internal buffer is smaller than ever needed before.
-    pub(crate) fn run(&mut self, values: &[f32], n_frames: usize, out: &mut Vec<f32>) {
+    pub fn run(&mut self, values: &[f32], n_frames: usize, out: &mut Vec<f32>) {
         out.clear();
         if n_frames == 0 {
             return;
@@ -51,7 +61,7 @@ impl StatisticsPlan {
     }
 
     /// Frees the memory whose size depends on the clips.
-    pub(crate) fn forget_scratch(&mut self) {
+    pub fn forget_scratch(&mut self) {
         self.ordered = Vec::new();
     }
 
@@ -137,7 +147,6 @@ fn moments(frames: &[f32], summary: &mut Summary) {
 mod tests {
     use super::super::reference;
     use super::*;
-    use crate::level::Level;
 
     /// Allowed error: rounding to a stored f32, and sums in another order.
     const REL_MAX: f64 = 1e-6;

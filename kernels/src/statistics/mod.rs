@@ -11,4 +11,4 @@ mod cpu;
 #[cfg(test)]
 pub(crate) mod reference;
 
-pub(crate) use cpu::StatisticsPlan;
+pub use cpu::StatisticsPlan;

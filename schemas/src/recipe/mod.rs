@@ -24,6 +24,7 @@ pub use limits::FILE_BYTES_MAX;
 pub use parse::{RecipeError, Source};
 pub use place::Place;
 pub use shipped::SHIPPED;
+pub use validate::is_plain_name;
 pub use wavemill_options::{
     CropBox, DECODED_PIXELS_MAX, DECODED_SIDE_MAX, DbRefSpec, DbSpec, Dtype, Fault, FeatureSpec,
     ImageArgs, ImageFilter, Normalize, Op, Preset, SoundArgs, TensorArgs,

@@ -17,7 +17,7 @@ const SPLIT_COLUMN: &str = "split";
 /// Names of the cleaning steps that implement `catalog.subset` and `catalog.require_audio`.
 const OWN_STEPS: [&str; 2] = ["subset", "audio"];
 /// Names of a store's metadata tables, in addition to `raw_…`.
-const TABLES: [&str; 11] = [
+const TABLES: [&str; 12] = [
     "tracks",
     "tracks_all",
     "albums",
@@ -26,6 +26,7 @@ const TABLES: [&str; 11] = [
     "rejects",
     "sides",
     "inputs",
+    "classes",
     "audio_files",
     "fma_features",
     "echonest",
@@ -221,7 +222,7 @@ fn columns(recipe: &Recipe, faults: &mut Faults) {
 }
 
 /// Reports whether a name is a to z, followed by a to z, 0 to 9 and _. Capitals would have to be quoted in SQL.
-fn is_plain_name(name: &str) -> bool {
+pub fn is_plain_name(name: &str) -> bool {
     let mut bytes = name.bytes();
     bytes.next().is_some_and(|first| first.is_ascii_lowercase())
         && bytes.all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')

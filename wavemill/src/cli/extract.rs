@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use clap::Args;
 use indicatif::{DecimalBytes, HumanDuration};
-use wavemill_catalog::Duplicates;
+use wavemill_catalog::{Duplicates, MetadataFiles};
 use wavemill_extract::run::{self, FileReuse, Job, Preview, Report, RunMonitor, SideChanges};
 use wavemill_kernels::Level;
 use wavemill_runtime::settings::{MAX_SHRINK, MEMORY_LIMIT_BYTES_MIN, Settings, THREADS_MAX};
@@ -23,6 +23,7 @@ use wavemill_terminal::output::{self, OutputArgs};
 use super::WaitArgs;
 use super::backend::BackendArgs;
 use super::progress::accompanied;
+use super::sql::parse_table;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -53,6 +54,9 @@ pub struct ExtractCommand {
     /// Folder, zip or file of the metadata, or the address of a zip or file; optional for `folders` data sets
     #[arg(long, value_name = "PATH")]
     pub metadata: Option<StorePlace>,
+    /// A further table for the SQL of cleaning steps, in a CSV, TSV, Parquet or JSON lines file; may be repeated
+    #[arg(long = "table", value_name = "NAME=FILE", value_parser = parse_table)]
+    pub tables: Vec<(String, PathBuf)>,
     /// Folder or zip of the audio, or its address such as s3://bucket/music or https://host/music.zip
     #[arg(long, value_name = "PATH")]
     pub audio: StorePlace,
@@ -222,7 +226,10 @@ impl ExtractCommand {
     fn job(&self) -> Result<Job> {
         Ok(Job {
             recipe: Recipe::load(&self.recipe, &self.sets)?,
-            metadata: self.metadata.as_deref().map(Path::to_path_buf),
+            metadata: MetadataFiles {
+                main: self.metadata.as_deref().map(Path::to_path_buf),
+                tables: self.tables.clone(),
+            },
             audio: self.audio.to_path_buf(),
             store: self.store.to_path_buf(),
             sides: self.sides.clone(),

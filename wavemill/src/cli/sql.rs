@@ -204,7 +204,8 @@ impl SqlCommand {
 /// Time that a stopped query has to end in order.
 const STOP_WAIT: Duration = Duration::from_millis(700);
 
-fn parse_table(text: &str) -> Result<(String, PathBuf), String> {
+/// Parses a table given as `NAME=FILE`.
+pub(super) fn parse_table(text: &str) -> Result<(String, PathBuf), String> {
     match text.split_once('=') {
         Some((name, file)) if !name.is_empty() && !file.is_empty() => {
             let file = require_local(file.into()).map_err(|error| error.to_string())?;

@@ -74,23 +74,5 @@ pub(super) fn duckdb(
             paths.join(", ")
         );
     }
-
-    let mut classes = Vec::new();
-    for target in &manifest.targets {
-        for (id, class) in target.classes.iter().enumerate() {
-            classes.push(format!(
-                "({}, {id}, {})",
-                literal(&target.name),
-                literal(class)
-            ));
-        }
-    }
-    if !classes.is_empty() {
-        let _ = writeln!(
-            script,
-            "CREATE OR REPLACE VIEW classes AS FROM (VALUES {}) AS c(target, class_id, class);",
-            classes.join(", ")
-        );
-    }
     Ok(script)
 }

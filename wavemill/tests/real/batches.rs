@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use wavemill_catalog::MetadataFiles;
 use wavemill_extract::run::{self, Job, RunMonitor};
 use wavemill_kernels::{Backend, Clip, Cpu, FeatureArgs, KernelError, Level, Plan, Row};
 use wavemill_runtime::settings::Settings;
@@ -111,7 +112,7 @@ fn lanes_write_the_bytes_of_workers(data: &Path) -> Result<(), Failed> {
 
                 let job = Job {
                     recipe: recipe.clone(),
-                    metadata: None,
+                    metadata: MetadataFiles::default(),
                     audio: data.join(folder),
                     store: store.clone(),
                     sides: None,
@@ -207,7 +208,7 @@ fn a_batch_is_begun_while_another_is_waited_for(data: &Path) -> Result<(), Faile
 
     let job = Job {
         recipe: Recipe::parse(&RECIPE.replace("AUDIO", ""), "batches.toml", &[])?,
-        metadata: None,
+        metadata: MetadataFiles::default(),
         audio: data.join("rate_variants"),
         store: scratch.path().join("store"),
         sides: None,

@@ -81,7 +81,7 @@ fn catalog(recipe: &Recipe, path: &Path) -> Result<Catalog, Failed> {
 fn with_audio(recipe: &Recipe, path: &Path, audio: &AudioIndex) -> Result<Catalog, Failed> {
     let cleaned = clean(
         recipe,
-        Some(path),
+        &path.into(),
         audio,
         CatalogSettings::default(),
         &std::sync::Arc::default(),
