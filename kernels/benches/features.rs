@@ -56,8 +56,25 @@ fn features() -> Vec<(&'static str, Vec<FeatureArgs>)> {
     );
     let log_mel = make(Op::Mel, Preset::Librosa, RATE_HZ, &log_mel);
     let mfcc = make(Op::Mfcc, Preset::Librosa, RATE_HZ, &none);
+    let shapes = [
+        Op::Rms,
+        Op::ZeroCrossingRate,
+        Op::SpectralCentroid,
+        Op::SpectralBandwidth,
+        Op::SpectralContrast,
+        Op::SpectralFlatness,
+        Op::SpectralRolloff,
+    ];
+    let shapes = shapes.map(|op| make(op, Preset::Librosa, RATE_HZ, &none));
+    let beside_mel = |shapes: &[FeatureArgs]| [&[log_mel.clone(), mfcc.clone()], shapes].concat();
+    let all = beside_mel(&shapes);
+    let each = shapes.iter().map(|shape| {
+        let with_shape = beside_mel(std::slice::from_ref(shape));
+        (shape.op.name(), with_shape)
+    });
+    let each: Vec<_> = each.collect();
 
-    vec![
+    let mut features = vec![
         ("stft", vec![stft]),
         ("log_mel", vec![log_mel.clone()]),
         ("mfcc", vec![mfcc.clone()]),
@@ -70,7 +87,10 @@ fn features() -> Vec<(&'static str, Vec<FeatureArgs>)> {
             "whisper",
             vec![make(Op::Mel, Preset::Whisper, 16_000, &none)],
         ),
-    ]
+        ("log_mel + mfcc + all shapes", all),
+    ];
+    features.extend(each);
+    features
 }
 
 fn main() {

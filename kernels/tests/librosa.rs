@@ -31,25 +31,28 @@ const DB_MAX: f64 = 1e-3;
 /// Allowed error of cepstral coefficients, which reach 1e3, where f32 has steps of 6e-5.
 const MFCC_MAX: f64 = 1e-3;
 
+/// Allowed relative error of levels and of shapes of spectra, which are means over samples or bins; librosa sums in f32.
+const SHAPE_REL_MAX: f64 = 2e-5;
+/// Allowed relative error of the flatness: a geometric mean counts bins at the noise of an f32 transform like others.
+const FLATNESS_REL_MAX: f64 = 1e-3;
+/// Allowed error of the spectral contrast. The valley of a band may be so far below the loudest bins that it is partly
+/// the noise of an f32 transform.
+const CONTRAST_DB_MAX: f64 = 0.06;
+/// Smallest levels that are compared, relative to the largest: silence has none.
+const SHAPE_FROM: f64 = 1e-9;
+/// Allowed error of the roll-off: a sum that almost reaches it may do so one bin later.
+const BIN_HZ: f64 = 22_050.0 / 2048.0 + 1e-3;
+
 /// Number of arrays of each clip.
 const ARRAYS: usize = 45;
 /// Arrays without a feature here, as in docs/features.md. A new operation removes its arrays from this list.
-const MISSING: [&str; 16] = [
+const MISSING: [&str; 7] = [
     "chroma_stft_tuning0",
     "chroma_stft_default",
     "chroma_cqt",
     "chroma_cens",
     "tonnetz_default",
     "tonnetz_chroma_stft_tuning0",
-    "spectral_centroid",
-    "spectral_bandwidth",
-    "spectral_rolloff",
-    "spectral_rolloff_95",
-    "spectral_contrast",
-    "spectral_flatness",
-    "rms",
-    "rms_center_false",
-    "zcr",
     "onset_strength",
 ];
 
@@ -366,6 +369,43 @@ fn wanted(name: &str, kwargs: &Value) -> Result<Option<(FeatureArgs, Bound)>, Fa
                 ..none
             },
         ),
+        "spectral_centroid" => (
+            Op::SpectralCentroid,
+            Bound::Relative(SHAPE_REL_MAX, SHAPE_FROM),
+            none,
+        ),
+        "spectral_bandwidth" => (
+            Op::SpectralBandwidth,
+            Bound::Relative(SHAPE_REL_MAX, SHAPE_FROM),
+            none,
+        ),
+        "spectral_flatness" => (
+            Op::SpectralFlatness,
+            Bound::Relative(FLATNESS_REL_MAX, SHAPE_FROM),
+            none,
+        ),
+        "spectral_contrast" => (Op::SpectralContrast, Bound::Absolute(CONTRAST_DB_MAX), none),
+        "spectral_rolloff" => (Op::SpectralRolloff, Bound::Absolute(BIN_HZ), none),
+        "spectral_rolloff_95" => {
+            let overrides = FeatureSpec {
+                roll_percent: Some(0.95),
+                ..none
+            };
+            (Op::SpectralRolloff, Bound::Absolute(BIN_HZ), overrides)
+        }
+        "rms" => (Op::Rms, Bound::Relative(SHAPE_REL_MAX, SHAPE_FROM), none),
+        "rms_center_false" => {
+            let overrides = FeatureSpec {
+                center: Some(false),
+                ..none
+            };
+            (
+                Op::Rms,
+                Bound::Relative(SHAPE_REL_MAX, SHAPE_FROM),
+                overrides,
+            )
+        }
+        "zcr" => (Op::ZeroCrossingRate, Bound::Absolute(1e-7), none),
         _ if name.starts_with("mel_") => {
             let overrides = mel_overrides(kwargs)?;
             let from = if overrides.power == Some(1.0) {

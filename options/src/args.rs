@@ -7,8 +7,9 @@ use crate::derived::{CHANNELS, Derived, STATISTICS};
 use crate::fault::{Fault, Faults};
 use crate::mel::MelArgs;
 use crate::mfcc::MfccArgs;
-use crate::op::Op;
+use crate::op::{FrameValues, Op};
 use crate::pack::{Dtype, Packing};
+use crate::shape::{ContrastArgs, ShapeArgs};
 use crate::stft::StftArgs;
 
 /// Number of frames over which a delta is fitted; the default of `librosa.feature.delta`.
@@ -83,6 +84,10 @@ pub struct FeatureArgs {
     pub log: LogArgs,
     /// Cosine transform of the mel bands; only present for [`Op::Mfcc`].
     pub mfcc: Option<MfccArgs>,
+    /// Options of an operation on the shape of a spectrum that has any. Omitted from the serialized form if absent, so
+    /// that identities of other features do not change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shape: Option<ShapeArgs>,
     /// Number of delta orders appended after the bands: 0, 1 or 2.
     pub delta: u8,
     /// Number of frames to which rows are cropped, or extended by appending zeros to the PCM; all frames if absent.
@@ -110,11 +115,30 @@ impl FeatureArgs {
         (self.op.spectral().n_bands)(self)
     }
 
-    /// Returns the number of bands before a cosine transform.
+    /// Returns the number of bands before a cosine transform, or before differences of peaks and valleys.
     pub fn n_spectrum_bands(&self) -> usize {
         match (&self.mel, &self.mfcc) {
             (Some(mel), Some(_)) => mel.n_mels,
+            _ if self.contrast().is_some() => 2 * self.n_base_bands(),
             _ => self.n_base_bands(),
+        }
+    }
+
+    /// Reports whether the bands are not yet the values: a cosine transform or differences follow the logarithm.
+    pub fn is_reduced(&self) -> bool {
+        self.mfcc.is_some() || self.contrast().is_some()
+    }
+
+    /// Returns the values of each frame from which the bands are computed.
+    pub fn frame_values(&self) -> FrameValues {
+        self.op.spectral().frame
+    }
+
+    /// Returns the options of the spectral contrast, if this is the operation.
+    pub fn contrast(&self) -> Option<&ContrastArgs> {
+        match &self.shape {
+            Some(ShapeArgs::Contrast(contrast)) => Some(contrast),
+            _ => None,
         }
     }
 
@@ -258,7 +282,11 @@ impl FeatureArgs {
     pub(crate) fn check(&self, faults: &mut Faults) {
         let rate_hz = f64::from(self.sample_rate_hz);
         faults.within(Some(rate_hz), 1.0..=1e6, "sample_rate_hz");
-        self.stft.check(faults);
+        let length = match self.frame_values() {
+            FrameValues::Spectrum => "n_fft",
+            FrameValues::MeanSquare | FrameValues::ZeroCrossings => "frame_length",
+        };
+        self.stft.check(length, faults);
         self.check_power(faults);
 
         // Deltas are fitted over several consecutive frames, so a fixed number of frames must not be smaller.
@@ -273,6 +301,9 @@ impl FeatureArgs {
                 mfcc.check(mel.n_mels, faults);
             }
         }
+        if let Some(shape) = &self.shape {
+            shape.check(self.sample_rate_hz, self.stft.n_fft, faults);
+        }
         faults.within(Some(f64::from(self.delta)), 0.0..=2.0, "delta");
         self.log.check(faults);
         if let Some(derived) = &self.derived {
@@ -285,8 +316,9 @@ impl FeatureArgs {
     fn check_parts(&self, faults: &mut Faults) {
         let has_its_parts = self.op.is_spectral()
             && self.mel.is_some() == self.op.has_mel_bands()
-            && self.mfcc.is_some() == self.op.has_cepstra();
-        let problem = "is not the operation of these mel bands and coefficients";
+            && self.mfcc.is_some() == self.op.has_cepstra()
+            && self.shape.as_ref().map(ShapeArgs::op) == self.op.with_shape_args();
+        let problem = "is not the operation of these bands and coefficients";
         faults.unless(has_its_parts, "op", problem);
     }
 
@@ -309,6 +341,7 @@ impl FeatureArgs {
     fn check_dtype(&self, faults: &mut Faults) {
         // Linear powers: stored without a logarithm, normalization or derived feature.
         let is_linear = self.log == LogArgs::Linear
+            && !self.op.is_shape()
             && self.normalize == Normalize::None
             && self.derived.is_none();
         let problem = "linear power overflows f16; allowed: f32, or set `db` or normalize";

@@ -3,22 +3,25 @@
 use serde::{Deserialize, Serialize};
 
 use crate::args::FeatureArgs;
-use crate::db::LogArgs;
+use crate::db::{DbArgs, LogArgs};
 use crate::preset::{Defaults, HopLength};
 
-/// Option names that apply to every feature computed from spectra: framing and Fourier transform.
-const SPECTRUM: &[&str] = &[
-    "preset",
-    "n_fft",
-    "hop_length",
-    "win_length",
-    "window",
-    "center",
-    "pad_mode",
-    "power",
-];
-/// Option names that apply to mel bands.
-const MEL: &[&str] = &["n_mels", "fmin", "fmax", "htk", "norm"];
+/// Option names that apply to every feature computed from spectra: preset and Fourier transform.
+const TRANSFORM: &[&str] = &["preset", "n_fft", "win_length", "window"];
+/// Option names that apply to every feature computed from frames.
+const FRAMES: &[&str] = &["hop_length", "center"];
+const PADDING: &[&str] = &["pad_mode"];
+const POWER: &[&str] = &["power"];
+/// Option names that apply to features computed from frames of samples, without a transform.
+const FRAME_LENGTH: &[&str] = &["frame_length"];
+/// Option names that apply to mel bands, beside `fmin`.
+const MEL: &[&str] = &["n_mels", "fmax", "htk", "norm"];
+const FMIN: &[&str] = &["fmin"];
+/// Option names that apply to the operations on the shape of a spectrum.
+const BANDWIDTH: &[&str] = &["p"];
+const CONTRAST: &[&str] = &["n_bands", "quantile", "linear"];
+const FLATNESS: &[&str] = &["amin"];
+const ROLLOFF: &[&str] = &["roll_percent"];
 /// Option names that apply to the cosine transform.
 const CEPSTRA: &[&str] = &["n_mfcc", "dct_type", "lifter"];
 const DELTA: &[&str] = &["delta"];
@@ -33,7 +36,25 @@ const IMAGE: &[&str] = &["crop", "filter"];
 /// All option names that only some operations use, in the order of error messages. Every operation uses `name`, `op`
 /// and `dtype`.
 pub(crate) const KEYS: &[&[&str]] = &[
-    SPECTRUM, MEL, CEPSTRA, DELTA, DB, TENSOR, SOURCE, COLOURS, SIZE, IMAGE,
+    TRANSFORM,
+    FRAMES,
+    PADDING,
+    POWER,
+    FRAME_LENGTH,
+    MEL,
+    FMIN,
+    CEPSTRA,
+    BANDWIDTH,
+    CONTRAST,
+    FLATNESS,
+    ROLLOFF,
+    DELTA,
+    DB,
+    TENSOR,
+    SOURCE,
+    COLOURS,
+    SIZE,
+    IMAGE,
 ];
 
 /// `op`: the operation that computes a feature from a clip, from another feature or from a picture file.
@@ -47,6 +68,20 @@ pub enum Op {
     Mel,
     /// Mel-frequency cepstral coefficients: a cosine transform of the log mel bands.
     Mfcc,
+    /// Root mean square of each frame's samples.
+    Rms,
+    /// Part of each frame's samples that have another sign than the sample before.
+    ZeroCrossingRate,
+    /// Mean frequency in Hz, weighted by magnitudes.
+    SpectralCentroid,
+    /// Mean distance from the centroid in Hz, weighted by magnitudes.
+    SpectralBandwidth,
+    /// Difference between the largest and the smallest magnitudes of each octave, in dB.
+    SpectralContrast,
+    /// Geometric mean of the powers divided by their arithmetic mean: 1 for noise, near 0 for tones.
+    SpectralFlatness,
+    /// Frequency in Hz below which a given part of the sum of the magnitudes lies.
+    SpectralRolloff,
     /// [`Derived::Statistics`](crate::Derived::Statistics) of another feature.
     Statistics,
     /// [`Derived::Picture`](crate::Derived::Picture) of another feature.
@@ -86,9 +121,22 @@ struct Description {
     input: Input,
 }
 
-/// Properties that only operations on spectra have.
+/// The values of a frame from which an operation computes a feature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrameValues {
+    /// The powers of the frame's spectrum.
+    Spectrum,
+    /// One value: the mean of the squared samples.
+    MeanSquare,
+    /// One value: the part of the samples that have another sign than the sample before.
+    ZeroCrossings,
+}
+
+/// Properties that only operations on spectra have, and on frames of samples, which count as spectra of one bin.
 #[derive(Clone, Copy)]
 pub struct SpectralOp {
+    /// The values of each frame.
+    pub frame: FrameValues,
     /// Name of the tensor's band axis; the other axis is `frame`.
     pub(crate) axis: &'static str,
     /// Returns the size of the band axis without deltas.
@@ -104,12 +152,30 @@ pub struct SpectralOp {
     pub(crate) f16_rounds: Option<&'static str>,
 }
 
+/// Properties of the operations that compute one frequency of each frame from its magnitudes.
+const OF_SHAPE: SpectralOp = SpectralOp {
+    frame: FrameValues::Spectrum,
+    axis: "value",
+    n_bands: |_| 1,
+    power: |_| 1.0,
+    hop_length: |preset| preset.hop_length,
+    log: |_| LogArgs::Linear,
+    f16_rounds: Some("frequencies by up to 8 Hz"),
+};
+
 impl Op {
     /// All operations.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 15] = [
         Self::Stft,
         Self::Mel,
         Self::Mfcc,
+        Self::Rms,
+        Self::ZeroCrossingRate,
+        Self::SpectralCentroid,
+        Self::SpectralBandwidth,
+        Self::SpectralContrast,
+        Self::SpectralFlatness,
+        Self::SpectralRolloff,
         Self::Statistics,
         Self::Picture,
         Self::Image,
@@ -121,9 +187,10 @@ impl Op {
         match self {
             Self::Stft => Description {
                 name: "stft",
-                keys: &[SPECTRUM, DELTA, DB, TENSOR],
+                keys: &[TRANSFORM, FRAMES, PADDING, POWER, DELTA, DB, TENSOR],
                 is_cpu_only: false,
                 input: Input::Spectra(SpectralOp {
+                    frame: FrameValues::Spectrum,
                     axis: "bin",
                     n_bands: |args| args.stft.n_bins(),
                     power: |preset| preset.stft_power,
@@ -135,9 +202,12 @@ impl Op {
 
             Self::Mel => Description {
                 name: "mel",
-                keys: &[SPECTRUM, MEL, DELTA, DB, TENSOR],
+                keys: &[
+                    TRANSFORM, FRAMES, PADDING, POWER, MEL, FMIN, DELTA, DB, TENSOR,
+                ],
                 is_cpu_only: false,
                 input: Input::Spectra(SpectralOp {
+                    frame: FrameValues::Spectrum,
                     axis: "mel",
                     n_bands: |args| args.mel.as_ref().map_or(0, |mel| mel.n_mels),
                     power: |preset| preset.power,
@@ -149,9 +219,12 @@ impl Op {
 
             Self::Mfcc => Description {
                 name: "mfcc",
-                keys: &[SPECTRUM, MEL, CEPSTRA, DELTA, DB, TENSOR],
+                keys: &[
+                    TRANSFORM, FRAMES, PADDING, POWER, MEL, FMIN, CEPSTRA, DELTA, DB, TENSOR,
+                ],
                 is_cpu_only: false,
                 input: Input::Spectra(SpectralOp {
+                    frame: FrameValues::Spectrum,
                     axis: "coefficient",
                     n_bands: |args| args.mfcc.as_ref().map_or(0, |mfcc| mfcc.n_mfcc),
                     power: |preset| preset.power,
@@ -159,6 +232,79 @@ impl Op {
                     log: |preset| preset.mfcc_log,
                     f16_rounds: Some("MFCC by up to 0.25"),
                 }),
+            },
+
+            Self::Rms => Description {
+                name: "rms",
+                keys: &[FRAME_LENGTH, FRAMES, PADDING, DELTA, DB, TENSOR],
+                is_cpu_only: true,
+                // The magnitude of a spectrum is the root of its power, and so is this value that of the mean square.
+                input: Input::Spectra(SpectralOp {
+                    frame: FrameValues::MeanSquare,
+                    power: |_| 1.0,
+                    f16_rounds: Some("levels by up to 1 part in 2048"),
+                    ..OF_SHAPE
+                }),
+            },
+
+            Self::ZeroCrossingRate => Description {
+                name: "zero_crossing_rate",
+                keys: &[FRAME_LENGTH, FRAMES, DELTA, TENSOR],
+                is_cpu_only: true,
+                input: Input::Spectra(SpectralOp {
+                    frame: FrameValues::ZeroCrossings,
+                    power: |_| 2.0,
+                    f16_rounds: Some("rates by up to 1 part in 2048"),
+                    ..OF_SHAPE
+                }),
+            },
+
+            Self::SpectralCentroid => Description {
+                name: "spectral_centroid",
+                keys: &[TRANSFORM, FRAMES, PADDING, DELTA, TENSOR],
+                is_cpu_only: true,
+                input: Input::Spectra(OF_SHAPE),
+            },
+
+            Self::SpectralBandwidth => Description {
+                name: "spectral_bandwidth",
+                keys: &[TRANSFORM, FRAMES, PADDING, BANDWIDTH, DELTA, TENSOR],
+                is_cpu_only: true,
+                input: Input::Spectra(OF_SHAPE),
+            },
+
+            Self::SpectralContrast => Description {
+                name: "spectral_contrast",
+                keys: &[TRANSFORM, FRAMES, PADDING, FMIN, CONTRAST, DELTA, TENSOR],
+                is_cpu_only: true,
+                // The order of powers is that of magnitudes, so only the selected ones are converted. librosa converts
+                // magnitudes to decibels as if they were powers.
+                input: Input::Spectra(SpectralOp {
+                    axis: "band",
+                    n_bands: |args| args.contrast().map_or(0, |contrast| contrast.n_bands + 1),
+                    power: |_| 2.0,
+                    log: |_| LogArgs::Db(DbArgs::LIBROSA),
+                    f16_rounds: Some("contrasts by up to 0.03 dB"),
+                    ..OF_SHAPE
+                }),
+            },
+
+            Self::SpectralFlatness => Description {
+                name: "spectral_flatness",
+                keys: &[TRANSFORM, FRAMES, PADDING, POWER, FLATNESS, DELTA, TENSOR],
+                is_cpu_only: true,
+                input: Input::Spectra(SpectralOp {
+                    power: |_| 2.0,
+                    f16_rounds: Some("small values to 0"),
+                    ..OF_SHAPE
+                }),
+            },
+
+            Self::SpectralRolloff => Description {
+                name: "spectral_rolloff",
+                keys: &[TRANSFORM, FRAMES, PADDING, ROLLOFF, DELTA, TENSOR],
+                is_cpu_only: true,
+                input: Input::Spectra(OF_SHAPE),
             },
 
             Self::Statistics => Description {
@@ -228,6 +374,21 @@ impl Op {
     /// Reports whether the feature is computed from mel bands.
     pub(crate) fn has_mel_bands(self) -> bool {
         self.description().keys.contains(&MEL)
+    }
+
+    /// Returns the operation if it has [`ShapeArgs`](crate::ShapeArgs).
+    pub(crate) fn with_shape_args(self) -> Option<Self> {
+        let keys = self.description().keys;
+        let groups = [BANDWIDTH, CONTRAST, FLATNESS, ROLLOFF];
+        groups
+            .iter()
+            .any(|group| keys.contains(group))
+            .then_some(self)
+    }
+
+    /// Reports whether the values are frequencies, levels or ratios of frames, and not amplitudes of bands.
+    pub(crate) fn is_shape(self) -> bool {
+        matches!(self.input(), Input::Spectra(op) if op.axis == "value" || op.axis == "band")
     }
 
     /// Reports whether the feature consists of cepstral coefficients.

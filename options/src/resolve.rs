@@ -5,11 +5,12 @@ use crate::db::LogArgs;
 use crate::fault::Faults;
 use crate::mel::MelArgs;
 use crate::mfcc::MfccArgs;
-use crate::op::SpectralOp;
+use crate::op::{FrameValues, Op, SpectralOp};
 use crate::pack::Dtype;
 use crate::preset::{Defaults, HopLength, TransformLength, WindowLength};
+use crate::shape::{ContrastArgs, ShapeArgs};
 use crate::spec::{FeatureSpec, value};
-use crate::stft::{Framing, N_FFT_MAX, StftArgs};
+use crate::stft::{Framing, N_FFT_MAX, PadMode, StftArgs, Window};
 
 impl FeatureSpec {
     /// Resolves a spectral feature without checks. The result may be invalid and should only be used for checking.
@@ -25,10 +26,19 @@ impl FeatureSpec {
     pub(crate) fn with_all_parts(&self, sample_rate_hz: u32, faults: &mut Faults) -> FeatureArgs {
         let defaults = self.preset.defaults();
         let op = self.op.spectral();
-        let stft = stft_of(self, &op, &defaults, sample_rate_hz, faults);
+        let stft = match op.frame {
+            FrameValues::Spectrum => stft_of(self, &op, &defaults, sample_rate_hz, faults),
+            FrameValues::MeanSquare | FrameValues::ZeroCrossings => {
+                frames_of(self, op.frame, faults)
+            }
+        };
         let mel = mel_of(self, &defaults, sample_rate_hz, faults);
         let given_db = self.db.as_ref().map(|db| db.args(faults));
-        let log = given_db.map_or((op.log)(&defaults), LogArgs::Db);
+        let shape = shape_of(self);
+        let log = match &shape {
+            Some(ShapeArgs::Contrast(contrast)) if contrast.linear => LogArgs::Linear,
+            _ => given_db.map_or((op.log)(&defaults), LogArgs::Db),
+        };
         let default_dtype = default_dtype(&op, log, self.normalize);
 
         FeatureArgs {
@@ -36,9 +46,11 @@ impl FeatureSpec {
             sample_rate_hz,
             stft,
             power: self.power.unwrap_or((op.power)(&defaults)),
-            mel: Some(mel),
+            // The operations on shapes have options of the same names with other rules.
+            mel: (!self.op.is_shape()).then_some(mel),
             log,
             mfcc: Some(mfcc_of(self, &defaults)),
+            shape,
             delta: self.delta.unwrap_or(0),
             frames: self.frames,
             normalize: self.normalize,
@@ -99,6 +111,55 @@ fn stft_of(
         n_samples: defaults.n_samples,
         drop_last_frame: defaults.drop_last_frame,
     }
+}
+
+/// Returns the framing of an operation on samples, with librosa's defaults: its window has no effect.
+fn frames_of(spec: &FeatureSpec, values: FrameValues, faults: &mut Faults) -> StftArgs {
+    let length = spec.frame_length.unwrap_or(2048);
+    // Zeros around a signal would add crossings, so librosa repeats its ends instead.
+    let pad_mode = match values {
+        FrameValues::ZeroCrossings => PadMode::Edge,
+        FrameValues::MeanSquare | FrameValues::Spectrum => {
+            value(&spec.pad_mode, PadMode::Constant, faults)
+        }
+    };
+    StftArgs {
+        n_fft: length,
+        hop_length: spec.hop_length.unwrap_or(512),
+        win_length: length,
+        window: Window::Boxcar,
+        framing: match spec.center {
+            Some(false) => Framing::Inside,
+            _ => Framing::Center(pad_mode),
+        },
+        scale: 1,
+        remove_dc: false,
+        preemphasis: 0.0,
+        n_samples: None,
+        drop_last_frame: false,
+    }
+}
+
+/// Returns the options of an operation on the shape of a spectrum, with librosa's defaults.
+fn shape_of(spec: &FeatureSpec) -> Option<ShapeArgs> {
+    Some(match spec.op {
+        Op::SpectralBandwidth => ShapeArgs::Bandwidth {
+            p: spec.p.unwrap_or(2.0),
+        },
+        Op::SpectralContrast => ShapeArgs::Contrast(ContrastArgs {
+            fmin: spec.fmin.unwrap_or(200.0),
+            n_bands: spec.n_bands.unwrap_or(6),
+            quantile: spec.quantile.unwrap_or(0.02),
+            linear: spec.linear.unwrap_or(false),
+        }),
+        Op::SpectralFlatness => ShapeArgs::Flatness {
+            amin: spec.amin.unwrap_or(1e-10),
+        },
+        Op::SpectralRolloff => ShapeArgs::Rolloff {
+            roll_percent: spec.roll_percent.unwrap_or(0.85),
+        },
+        _ => return None,
+    })
 }
 
 /// Converts a duration to whole samples, rounded down.

@@ -46,6 +46,8 @@ pub struct FeatureSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub power: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub frame_length: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub n_mels: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fmin: Option<f64>,
@@ -61,6 +63,18 @@ pub struct FeatureSpec {
     pub dct_type: Option<u8>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lifter: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub p: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub n_bands: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quantile: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub linear: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub amin: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub roll_percent: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delta: Option<u8>,
     #[serde(skip_serializing_if = "Option::is_none")]

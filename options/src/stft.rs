@@ -169,9 +169,10 @@ impl StftArgs {
         }
     }
 
-    /// Adds a fault for each invalid argument of the transform.
-    pub(crate) fn check(&self, faults: &mut Faults) {
-        faults.count_within(self.n_fft, 2..=N_FFT_MAX, "n_fft");
+    /// Adds a fault for each invalid argument of the transform. `length` is the name of the option for the length of
+    /// the frames.
+    pub(crate) fn check(&self, length: &str, faults: &mut Faults) {
+        faults.count_within(self.n_fft, 2..=N_FFT_MAX, length);
         faults.count_within(self.hop_length, 1..=HOP_LENGTH_MAX, "hop_length");
         faults.count_within(self.win_length, 1..=N_FFT_MAX, "win_length");
 

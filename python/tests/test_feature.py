@@ -27,6 +27,21 @@ MEL_POWER_FROM = 1e-7
 MEL_MAGNITUDE_FROM = 1e-4
 DB_MAX = 1e-3
 MFCC_MAX = 1e-3
+BIN_HZ = 22050 / 2048 * 1.001
+
+#: Function, arguments and bound of each reference array of a level or of the shape of spectra, and whether the bound is a
+#: fraction of the largest value.
+SHAPES: dict[str, tuple[str, dict[str, Any], float, bool]] = {
+    "rms": ("rms", {}, 2e-5, True),
+    "rms_center_false": ("rms", {"center": False}, 2e-5, True),
+    "zcr": ("zero_crossing_rate", {}, 1e-7, False),
+    "spectral_centroid": ("spectral_centroid", {}, 2e-5, True),
+    "spectral_bandwidth": ("spectral_bandwidth", {}, 2e-5, True),
+    "spectral_contrast": ("spectral_contrast", {}, 0.06, False),
+    "spectral_flatness": ("spectral_flatness", {}, 1e-3, True),
+    "spectral_rolloff": ("spectral_rolloff", {}, BIN_HZ, False),
+    "spectral_rolloff_95": ("spectral_rolloff", {"roll_percent": 0.95}, BIN_HZ, False),
+}
 
 
 def read_wav(path: Path) -> np.ndarray:
@@ -77,6 +92,10 @@ class Reference(Bounds):
             if "delta" in name:
                 got = wm.feature.delta(got, order=2 if name.endswith("2") else 1)
             self.assert_absolute(name, got, want, MFCC_MAX)
+        elif name in SHAPES:
+            function, kwargs, bound, is_relative = SHAPES[name]
+            got = getattr(wm.feature, function)(y=x, **kwargs)
+            self.assert_absolute(name, got, want, bound * (want.max() if is_relative else 1))
         else:
             return False
         return True
@@ -93,7 +112,7 @@ class Reference(Bounds):
                 with self.subTest(clip=clip, array=name):
                     want = np.load(root / clip / f"{name}.npy")
                     compared += self.compare(name, x, entry.get("kwargs", {}), want)
-            self.assertEqual(compared, 29, clip)
+            self.assertEqual(compared, 38, clip)
 
     def test_reference_windows(self) -> None:
         root = data("librosa_ref") / "filters"
@@ -207,6 +226,10 @@ class BadInput(unittest.TestCase):
             ("y:", lambda: wm.feature.melspectrogram(y=np.float32(1.0))),
             ("y:", lambda: wm.feature.melspectrogram(y=np.zeros((2, 0), dtype=np.float32))),
             ("y:", lambda: wm.feature.melspectrogram()),
+            ("y:", lambda: wm.feature.rms(y=nan)),
+            ("frame_length", lambda: wm.feature.rms(y=np.zeros(9, dtype=np.float32), frame_length=1)),
+            ("fmin", lambda: wm.feature.spectral_contrast(y=np.zeros(9, dtype=np.float32), n_bands=7)),
+            ("S:", lambda: wm.feature.spectral_centroid(y=np.zeros(9, dtype=np.float32), S=1)),
             ("n_mels", lambda: wm.feature.melspectrogram(y=y, n_mels=0)),
             ("hop_length", lambda: wm.feature.melspectrogram(y=y, hop_length=0)),
             ("hop_length", lambda: wm.stft(y, hop_length=0)),

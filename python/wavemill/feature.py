@@ -18,7 +18,18 @@ from . import _wavemill
 from ._audio import Array, Window, power_to_db, rows, stft, valid_audio
 from .errors import UsageError
 
-__all__ = ["delta", "melspectrogram", "mfcc"]
+__all__ = [
+    "delta",
+    "melspectrogram",
+    "mfcc",
+    "rms",
+    "spectral_bandwidth",
+    "spectral_centroid",
+    "spectral_contrast",
+    "spectral_flatness",
+    "spectral_rolloff",
+    "zero_crossing_rate",
+]
 
 #: Modes of padding that the kernels have.
 _KERNEL_PAD_MODES = ("constant", "reflect", "edge")
@@ -204,6 +215,169 @@ def delta(
         out[..., :half] = out[..., half : half + 1]
         out[..., -half:] = out[..., -half - 1 : -half]
     return np.moveaxis(out, -1, axis)
+
+
+def rms(
+    *,
+    y: npt.ArrayLike,
+    frame_length: int = 2048,
+    hop_length: int = 512,
+    center: bool = True,
+    pad_mode: str = "constant",
+) -> Array:
+    """Compute the root mean square of each frame of samples, like ``librosa.feature.rms``.
+
+    Parameters
+    ----------
+    y : array of shape (…, n)
+        Samples.
+    frame_length, hop_length : int
+        Length of a frame, and distance between frames, in samples.
+    center, pad_mode : bool, str
+        As for `wavemill.stft`.
+
+    Returns
+    -------
+    float32 array of shape (…, 1, frames)
+
+    Examples
+    --------
+    >>> level = wm.feature.rms(y=y)
+    """
+    options = {"frame_length": frame_length, "hop_length": hop_length}
+    return _of_frames("rms", y, 22050, options | _padding(center, pad_mode))
+
+
+def zero_crossing_rate(
+    y: npt.ArrayLike, *, frame_length: int = 2048, hop_length: int = 512, center: bool = True
+) -> Array:
+    """Compute the part of each frame's samples with another sign than the sample before.
+
+    Like ``librosa.feature.zero_crossing_rate``; arguments and result as for `rms`.
+
+    Examples
+    --------
+    >>> rate = wm.feature.zero_crossing_rate(y)
+    """
+    options = {"frame_length": frame_length, "hop_length": hop_length, "center": center}
+    return _of_frames("zero_crossing_rate", y, 22050, options)
+
+
+def spectral_centroid(*, y: npt.ArrayLike, sr: float = 22050, **spectrum: Any) -> Array:
+    """Compute the mean frequency of each frame, weighted by magnitudes, like ``librosa.feature.spectral_centroid``.
+
+    Parameters
+    ----------
+    y : array of shape (…, n)
+        Samples.
+    sr : int
+        Sample rate in Hz.
+    **spectrum
+        ``n_fft``, ``hop_length`` (default 512), ``win_length``, ``window``, ``center`` and ``pad_mode`` of
+        `wavemill.stft`.
+
+    Returns
+    -------
+    float32 array of shape (…, 1, frames), in Hz
+
+    Examples
+    --------
+    >>> brightness = wm.feature.spectral_centroid(y=y, sr=sr)
+    """
+    return _of_spectra("spectral_centroid", y, sr, {}, spectrum)
+
+
+def spectral_bandwidth(*, y: npt.ArrayLike, sr: float = 22050, p: float = 2, **spectrum: Any) -> Array:
+    """Compute the mean distance from the centroid, to the power of ``p``, like ``librosa.feature.spectral_bandwidth``.
+
+    Arguments and result as for `spectral_centroid`.
+
+    Examples
+    --------
+    >>> width = wm.feature.spectral_bandwidth(y=y, sr=sr)
+    """
+    return _of_spectra("spectral_bandwidth", y, sr, {"p": p}, spectrum)
+
+
+def spectral_contrast(
+    *,
+    y: npt.ArrayLike,
+    sr: float = 22050,
+    fmin: float = 200.0,
+    n_bands: int = 6,
+    quantile: float = 0.02,
+    linear: bool = False,
+    **spectrum: Any,
+) -> Array:
+    """Compute the difference between peaks and valleys in each octave, like ``librosa.feature.spectral_contrast``.
+
+    Parameters
+    ----------
+    y, sr, **spectrum
+        As for `spectral_centroid`.
+    fmin, n_bands : float, int
+        Upper end of the first band in Hz, and the number of octaves above it.
+    quantile : float
+        Part of a band's bins that the peak and the valley are the means of.
+    linear : bool
+        True for a difference of magnitudes instead of decibels.
+
+    Returns
+    -------
+    float32 array of shape (…, n_bands + 1, frames)
+
+    Examples
+    --------
+    >>> contrast = wm.feature.spectral_contrast(y=y, sr=sr)
+    """
+    options = {"fmin": float(fmin), "n_bands": n_bands, "quantile": quantile, "linear": linear}
+    return _of_spectra("spectral_contrast", y, sr, options, spectrum)
+
+
+def spectral_flatness(*, y: npt.ArrayLike, amin: float = 1e-10, power: float = 2.0, **spectrum: Any) -> Array:
+    """Compute the geometric mean of each frame's powers divided by their mean, like ``librosa.feature.spectral_flatness``.
+
+    Arguments and result as for `spectral_centroid`, without a unit; ``amin`` is the smallest power, and ``power`` the
+    exponent of the magnitudes.
+
+    Examples
+    --------
+    >>> noisiness = wm.feature.spectral_flatness(y=y)
+    """
+    return _of_spectra("spectral_flatness", y, 22050, {"amin": amin, "power": power}, spectrum)
+
+
+def spectral_rolloff(*, y: npt.ArrayLike, sr: float = 22050, roll_percent: float = 0.85, **spectrum: Any) -> Array:
+    """Compute the frequency below which a part of the magnitudes lies, like ``librosa.feature.spectral_rolloff``.
+
+    Arguments and result as for `spectral_centroid`.
+
+    Examples
+    --------
+    >>> edge = wm.feature.spectral_rolloff(y=y, sr=sr, roll_percent=0.95)
+    """
+    return _of_spectra("spectral_rolloff", y, sr, {"roll_percent": roll_percent}, spectrum)
+
+
+def _of_spectra(op: str, y: npt.ArrayLike, sr: float, options: dict[str, Any], spectrum: dict[str, Any]) -> Array:
+    """Return a feature of the shape of spectra, with librosa's defaults for the arguments of the transform."""
+    known = {"n_fft", "hop_length", "win_length", "window", "center", "pad_mode"}
+    if unknown := spectrum.keys() - known:
+        raise UsageError(f"{sorted(unknown)[0]}: is not an argument; allowed: {', '.join(sorted(known))}")
+    if sr != int(sr):
+        raise UsageError(f"sr = {sr}: must be a whole number of Hz")
+    center, pad_mode = spectrum.pop("center", True), spectrum.pop("pad_mode", "constant")
+    return _of_frames(op, y, int(sr), options | spectrum | _padding(center, pad_mode))
+
+
+def _of_frames(op: str, y: npt.ArrayLike, sr: int, options: dict[str, Any]) -> Array:
+    samples = valid_audio(y)
+    values = _wavemill.spectrogram(rows(samples), sr, _options({"name": op, "op": op} | options))
+    return values.reshape(*samples.shape[:-1], *values.shape[1:])
+
+
+def _padding(center: bool, pad_mode: str) -> dict[str, Any]:
+    return {"center": center, "pad_mode": pad_mode} if center else {"center": False}
 
 
 def _mel_bands(spectrum: Array, sr: float, mel: dict[str, Any]) -> Array:

@@ -529,6 +529,21 @@ fn stretch_is_librosas_on_real_clips(data: &Path) -> Result<(), Failed> {
     same("clips and factors compared", compared.count(), 12)
 }
 
+/// Compares levels and the shape of spectra at the defaults and with drawn options.
+#[apply(trial)]
+#[needs(asks_for_peers)]
+fn shapes_are_librosas_on_real_clips(data: &Path) -> Result<(), Failed> {
+    let clips = ["fma000256", "hungarian", "like299998"];
+    let clips = clips.map(|clip| {
+        data.join("librosa_ref")
+            .join(clip)
+            .join("input_22k_mono.wav")
+    });
+    let lines = compare("shapes.py", clips.to_vec())?;
+    let compared = lines.iter().filter(|line| line.starts_with("ok "));
+    same("clips and operations compared", compared.count(), 3 * 7)
+}
+
 /// Compares statistics of MFCC and log-mel and pictures of log-mel. The script prints one line each per clip.
 #[apply(trial)]
 #[needs(asks_for_peers)]

@@ -1,11 +1,12 @@
 //! The CPU backend: computes one clip at a time, on the calling thread.
 
-use wavemill_options::{DimOrder, FeatureArgs, Packing, StftArgs};
+use wavemill_options::{DimOrder, FeatureArgs, FrameValues, Packing, StftArgs};
 
 use super::derived::DerivedPlan;
 use super::feature::FeaturePlan;
 use super::{Backend, Clip, Plan, Row, Samples};
 use crate::error::KernelError;
+use crate::frames::FramesPlan;
 use crate::lane::{LANES, Lane};
 use crate::level::{Lanes, Level};
 use crate::pack::pack_into;
@@ -31,8 +32,8 @@ impl Cpu {
             None => 0,
         };
         let values = args.n_bands() * n_frames;
-        let bands = if args.mfcc.is_some() {
-            args.mel.as_ref().map_or(0, |mel| mel.n_mels) * n_frames
+        let bands = if args.is_reduced() {
+            args.n_spectrum_bands() * n_frames
         } else {
             0
         };
@@ -94,11 +95,28 @@ pub struct CpuPlan {
 
 /// A spectrum and the features that are computed from it.
 struct Spectrum {
+    values: FrameValues,
+    lanes: Lanes,
     stft: StftArgs,
     frames_min: Option<usize>,
     wide: bool,
-    plan: StftPlan,
+    plan: FrameValuesPlan,
+    /// The spectrum raised to the exponents, other than 2, of its features.
+    raised: Vec<RaisedSpectrum>,
     features: Vec<SpectrumFeature>,
+}
+
+/// Computes the values of eight frames.
+enum FrameValuesPlan {
+    Spectrum(StftPlan),
+    /// One value per frame, which counts as a spectrum of one bin.
+    Samples(FramesPlan),
+}
+
+/// Buffer for a block of a spectrum, raised to an exponent.
+struct RaisedSpectrum {
+    exponent: f64,
+    block: Vec<Lane>,
 }
 
 /// A feature computed from a shared spectrum, and the outputs that contain its values or features derived from them.
@@ -106,6 +124,8 @@ struct SpectrumFeature {
     plan: FeaturePlan,
     /// [`FeatureArgs::source_values`] of the feature: features with equal ones can be derived from the same values.
     values_args: FeatureArgs,
+    /// Index of the feature's exponent in [`Spectrum::raised`]; `None` for the powers themselves.
+    raised: Option<usize>,
     output: Output,
     derived: Vec<DerivedOutput>,
 }
@@ -159,20 +179,16 @@ impl CpuPlan {
         let found = self.spectra.iter().position(|s| s.is_that_of(args));
         let at = found.unwrap_or(self.spectra.len());
         if found.is_none() {
-            self.spectra.push(Spectrum {
-                stft: args.stft.clone(),
-                frames_min: args.frames,
-                wide: args.is_wide(),
-                plan: StftPlan::new(&args.stft, args.is_wide(), self.lanes),
-                features: Vec::new(),
-            });
+            self.spectra.push(Spectrum::new(args, self.lanes));
         }
 
+        let raised = self.spectra[at].raised_to(args.power);
         let features = &mut self.spectra[at].features;
         let last = features.len();
         features.push(SpectrumFeature {
             plan: FeaturePlan::new(args, self.lanes),
             values_args: args.source_values(),
+            raised,
             output,
             derived: Vec::new(),
         });
@@ -239,9 +255,9 @@ impl SpectrumFeature {
     }
 
     /// Computes the feature for one block of the spectrum, like [`FeaturePlan::block`].
-    fn block(&mut self, power: &[Lane], first: usize, count: usize, out: &mut [Vec<f32>]) {
+    fn block(&mut self, spectrum: &[Lane], first: usize, count: usize, out: &mut [Vec<f32>]) {
         let values = self.output.values(out);
-        self.plan.block(power, first, count, values);
+        self.plan.block(spectrum, first, count, values);
     }
 
     fn finish(&mut self, out: &mut [Vec<f32>]) -> Result<(), KernelError> {
@@ -404,11 +420,82 @@ pub(crate) fn downmix(clip: &Clip<'_>, out: &mut Vec<f32>) {
 /// One step of a 16-bit sample.
 const S16_SCALE: f32 = 1.0 / 32_768.0;
 
+impl FrameValuesPlan {
+    fn block(&mut self, signal: Signal, first: usize, count: usize) -> &[Lane] {
+        match self {
+            Self::Spectrum(plan) => plan.block(signal, first, count),
+            Self::Samples(plan) => plan.block(signal, first, count),
+        }
+    }
+}
+
+impl RaisedSpectrum {
+    /// Converts powers to magnitudes raised to the exponent.
+    #[inline(always)]
+    fn raise(&mut self, power: &[Lane]) {
+        for (lane, out) in power.iter().zip(&mut self.block) {
+            *out = if self.exponent == 1.0 {
+                lane.map(f32::sqrt)
+            } else {
+                lane.map(|x| libm::pow(f64::from(x), self.exponent / 2.0) as f32)
+            };
+        }
+    }
+}
+
 impl Spectrum {
+    fn new(args: &FeatureArgs, lanes: Lanes) -> Self {
+        let values = args.frame_values();
+        Self {
+            values,
+            stft: args.stft.clone(),
+            frames_min: args.frames,
+            wide: args.is_wide(),
+            lanes,
+            plan: match values {
+                FrameValues::Spectrum => {
+                    FrameValuesPlan::Spectrum(StftPlan::new(&args.stft, args.is_wide(), lanes))
+                }
+                FrameValues::MeanSquare | FrameValues::ZeroCrossings => {
+                    FrameValuesPlan::Samples(FramesPlan::new(&args.stft, values, lanes))
+                }
+            },
+            raised: Vec::new(),
+            features: Vec::new(),
+        }
+    }
+
+    /// Returns the index of the spectrum raised to `exponent`, which is added if necessary.
+    fn raised_to(&mut self, exponent: f64) -> Option<usize> {
+        // The spectrum already consists of powers.
+        if exponent == 2.0 {
+            return None;
+        }
+
+        let found = self
+            .raised
+            .iter()
+            .position(|raised| raised.exponent == exponent);
+        Some(found.unwrap_or_else(|| {
+            let n_bins = match self.values {
+                FrameValues::Spectrum => self.stft.n_bins(),
+                FrameValues::MeanSquare | FrameValues::ZeroCrossings => 1,
+            };
+            self.raised.push(RaisedSpectrum {
+                exponent,
+                block: vec![[0.0; LANES]; n_bins],
+            });
+            self.raised.len() - 1
+        }))
+    }
+
     /// Reports whether a feature uses this spectrum. `frames` must be equal, too, because it determines how far a short
     /// clip is padded.
     fn is_that_of(&self, args: &FeatureArgs) -> bool {
-        self.stft == args.stft && self.frames_min == args.frames && self.wide == args.is_wide()
+        self.values == args.frame_values()
+            && self.stft == args.stft
+            && self.frames_min == args.frames
+            && self.wide == args.is_wide()
     }
 
     fn run(&mut self, pcm: &[f32], out: &mut [Vec<f32>]) -> Result<(), KernelError> {
@@ -422,8 +509,15 @@ impl Spectrum {
         for first in (0..n_frames).step_by(LANES) {
             let count = LANES.min(n_frames - first);
             let block = self.plan.block(signal, first, count);
+            for raised in &mut self.raised {
+                self.lanes.run(
+                    #[inline(always)]
+                    || raised.raise(block),
+                );
+            }
             for feature in &mut self.features {
-                feature.block(block, first, count, out);
+                let spectrum = feature.raised.map_or(block, |at| &self.raised[at].block);
+                feature.block(spectrum, first, count, out);
             }
         }
 

@@ -3,6 +3,7 @@
 use wavemill_options::{DimOrder, FeatureArgs};
 
 use super::bands::{self, BandsPlan};
+use crate::contrast;
 use crate::db::LogPlan;
 use crate::delta;
 use crate::error::KernelError;
@@ -18,38 +19,43 @@ pub(super) struct FeaturePlan {
     /// Plan of the bands; `None` if the bands are the bins of the spectrum.
     bands_plan: Option<BandsPlan>,
     log: LogPlan,
-    mfcc: Option<MfccPlan>,
+    reduction: Reduction,
     /// Number of frames of the current clip, before cropping.
     n_frames: usize,
-    /// Buffers for a block of the spectrum raised to `power`, and for the block's bands.
-    raised: Vec<Lane>,
+    /// Buffer for the bands of a block.
     bands: Vec<Lane>,
-    /// Buffer for a whole clip: log mel bands before the cosine transform, or the tensor before its axes are swapped.
+    /// Buffer for a whole clip: bands before the reduction, or the tensor before its axes are swapped.
     spare: Vec<f32>,
+}
+
+/// Step from the logarithm of the bands to the values.
+enum Reduction {
+    /// The bands are the values.
+    None,
+    /// The cosine transform of log mel bands.
+    Cosine(MfccPlan),
+    /// Peaks minus valleys, each with a logarithm of its own.
+    Difference,
 }
 
 impl FeaturePlan {
     pub(super) fn new(args: &FeatureArgs, lanes: Lanes) -> Self {
-        let n_bins = args.stft.n_bins();
-        // The spectrum already consists of powers, so an exponent of 2 needs no copy of it.
-        let n_raised = if args.power == 2.0 { 0 } else { n_bins };
-
         let bands_plan = bands::plan(args, lanes);
         let n_bands = match &bands_plan {
             Some(_) => args.n_spectrum_bands(),
             None => 0,
         };
-        let mfcc = args
-            .mfcc
-            .as_ref()
-            .map(|mfcc| MfccPlan::new(mfcc, n_bands, lanes));
+        let reduction = match &args.mfcc {
+            Some(mfcc) => Reduction::Cosine(MfccPlan::new(mfcc, n_bands, lanes)),
+            None if args.is_reduced() => Reduction::Difference,
+            None => Reduction::None,
+        };
         Self {
             lanes,
             bands_plan,
             log: LogPlan::new(args.log, args.power, lanes),
-            mfcc,
+            reduction,
             n_frames: 0,
-            raised: vec![[0.0; LANES]; n_raised],
             bands: vec![[0.0; LANES]; n_bands],
             spare: Vec::new(),
             args: args.clone(),
@@ -64,7 +70,7 @@ impl FeaturePlan {
         make_room(out, self.args.n_bands() * n_frames);
         out.resize(self.args.n_base_bands() * n_frames, 0.0);
 
-        if self.mfcc.is_some() {
+        if self.args.is_reduced() {
             make_room(&mut self.spare, self.bands.len() * n_frames);
             self.spare.resize(self.bands.len() * n_frames, 0.0);
         }
@@ -75,21 +81,9 @@ impl FeaturePlan {
         self.spare = Vec::new();
     }
 
-    /// Computes bands from `count` frames of the power spectrum, starting with frame `first`.
-    pub(super) fn block(&mut self, power: &[Lane], first: usize, count: usize, out: &mut [f32]) {
-        // Other features read the same spectrum, so another exponent is applied to a copy.
-        let spectrum = if self.args.power == 2.0 {
-            power
-        } else {
-            let exponent = self.args.power;
-            self.lanes.run(
-                #[inline(always)]
-                || raise(power, exponent, &mut self.raised),
-            );
-            &self.raised
-        };
-
-        let rows = match &self.bands_plan {
+    /// Computes bands from `count` frames of the spectrum raised to the feature's power, starting with frame `first`.
+    pub(super) fn block(&mut self, spectrum: &[Lane], first: usize, count: usize, out: &mut [f32]) {
+        let rows = match &mut self.bands_plan {
             Some(plan) => {
                 plan(spectrum, &mut self.bands);
                 &self.bands
@@ -97,12 +91,11 @@ impl FeaturePlan {
             None => spectrum,
         };
 
-        // The logarithm may be relative to the largest value of the clip. Therefore the cosine transform has to wait
-        // for all bands, which are stored separately from the output until then.
-        let whole = if self.mfcc.is_some() {
-            &mut self.spare[..]
-        } else {
-            out
+        // The logarithm may be relative to the largest value of the clip. Therefore a reduction has to wait for all
+        // bands, which are stored separately from the output until then.
+        let whole = match self.reduction {
+            Reduction::None => out,
+            Reduction::Cosine(_) | Reduction::Difference => &mut self.spare[..],
         };
 
         // A lane contains eight frames of one band; a row of the values contains all frames of one band.
@@ -114,12 +107,18 @@ impl FeaturePlan {
     /// Applies the steps that need the whole clip: logarithm, cosine transform, deltas, crop. Other features may be
     /// derived from the values in `out` after this call. Returns their number of frames.
     pub(super) fn finish_values(&mut self, out: &mut Vec<f32>) -> Result<usize, KernelError> {
-        match &mut self.mfcc {
-            Some(mfcc) => {
+        match &mut self.reduction {
+            Reduction::None => self.log.run(out),
+            Reduction::Cosine(mfcc) => {
                 self.log.run(&mut self.spare);
                 mfcc.run(&self.spare, self.n_frames, out);
             }
-            None => self.log.run(out),
+            Reduction::Difference => {
+                let (peaks, valleys) = self.spare.split_at_mut(out.len());
+                self.log.run(peaks);
+                self.log.run(valleys);
+                contrast::difference(&self.spare, out);
+            }
         }
 
         // Deltas depend on neighbouring frames, so they are computed before cropping. Normalization depends only on the
@@ -152,18 +151,6 @@ fn make_room(values: &mut Vec<f32>, n: usize) {
     if values.capacity() < n {
         *values = Vec::new();
         values.reserve_exact(n);
-    }
-}
-
-/// Converts powers to magnitudes raised to `exponent`.
-#[inline(always)]
-fn raise(power: &[Lane], exponent: f64, out: &mut [Lane]) {
-    for (lane, out) in power.iter().zip(out) {
-        *out = if exponent == 1.0 {
-            lane.map(f32::sqrt)
-        } else {
-            lane.map(|x| libm::pow(f64::from(x), exponent / 2.0) as f32)
-        };
     }
 }
 

@@ -6,11 +6,13 @@ mod derived;
 mod long_clips;
 mod required_gpu;
 mod sets;
+mod shapes;
 
 use std::sync::{Arc, OnceLock};
 
 use wavemill_options::{
-    DbRef, DbSpec, DimOrder, Dtype, FeatureArgs, FeatureSpec, LogArgs, Normalize, Op, Preset,
+    DbRef, DbSpec, DimOrder, Dtype, FeatureArgs, FeatureSpec, FrameValues, LogArgs, Normalize, Op,
+    Preset,
 };
 
 use crate::backend::{Backend, Clip, Cpu, Cuda, Emulation, Row, Samples, bands};
@@ -18,7 +20,7 @@ use crate::checks::CheckedDevices;
 use crate::device::Order;
 use crate::error::KernelError;
 use crate::level::Level;
-use crate::{db, delta, mfcc, normalize, stft};
+use crate::{contrast, db, delta, frames, mfcc, normalize, stft};
 
 /// Relative rounding error of one f32 operation.
 const ROUNDING: f64 = f32::EPSILON as f64 / 2.0;
@@ -36,6 +38,9 @@ const LINEAR_OF_MAX: f64 = 3e-6;
 const DB_MAX: f64 = 2e-3;
 /// Tolerance of natural logarithms: that of decibels times ln 10 / 10.
 const LN_MAX: f64 = DB_MAX * 0.231;
+/// Tolerance of numbers that describe the shape of a spectrum, as a fraction of the largest. They are means over bins, so
+/// the transform's error of 7e-7 hardly changes them; a small bandwidth is a difference of larger numbers.
+const SHAPE_OF_MAX: f64 = 3e-5;
 /// Tolerance of coefficients: a norm-preserving sum of decibels, liftered by up to 12; deltas are smaller.
 const MFCC_MAX: f64 = 1.2e-2;
 
@@ -134,7 +139,11 @@ fn signal(n: usize) -> Vec<f32> {
 
 /// Computes the reference values of a feature from its definitions, row-major.
 fn reference(args: &FeatureArgs, pcm: &[f32]) -> Result<Vec<f64>, KernelError> {
-    let power = stft::reference::power(&args.stft, pcm, args.frames.unwrap_or(0));
+    let frames_min = args.frames.unwrap_or(0);
+    let power = match args.frame_values() {
+        FrameValues::Spectrum => stft::reference::power(&args.stft, pcm, frames_min),
+        values => frames::reference::values(&args.stft, values, pcm, frames_min),
+    };
     if power[0].is_empty() {
         return Ok(Vec::new());
     }
@@ -144,7 +153,14 @@ fn reference(args: &FeatureArgs, pcm: &[f32]) -> Result<Vec<f64>, KernelError> {
         .map(|row| row.iter().map(|x| x.powf(args.power / 2.0)).collect())
         .collect();
     let mut rows = bands::reference(args, spectrum);
-    rows = db::reference::log(&args.log, args.power, &rows);
+    rows = match args.contrast() {
+        None => db::reference::log(&args.log, args.power, &rows),
+        Some(_) => {
+            let (peaks, valleys) = rows.split_at(rows.len() / 2);
+            let each = [peaks, valleys].map(|rows| db::reference::log(&args.log, args.power, rows));
+            contrast::reference::difference(&each.concat())
+        }
+    };
     if let Some(mfcc) = &args.mfcc {
         rows = mfcc::reference::mfcc(mfcc, &rows);
     }
@@ -212,6 +228,11 @@ fn tolerance(args: &FeatureArgs, want: &[f64]) -> f64 {
     let largest = want.iter().fold(0.0f64, |a, b| a.max(b.abs()));
     let unscaled = match (args.op, args.log) {
         (Op::Mfcc, _) => MFCC_MAX,
+        // A sum that almost reaches the roll-off may do so one bin later.
+        (Op::SpectralRolloff, _) => f64::from(args.sample_rate_hz) / args.stft.n_fft as f64 * 1.001,
+        (Op::SpectralCentroid | Op::SpectralBandwidth | Op::SpectralFlatness, _) => {
+            return SHAPE_OF_MAX * largest;
+        }
         (_, LogArgs::Linear) => return growth * LINEAR_OF_MAX * largest,
         (_, LogArgs::Db(_)) => DB_MAX,
         (_, LogArgs::Ln { .. }) => LN_MAX,

@@ -6,6 +6,15 @@ use wavemill_options::{Framing, PadMode, StftArgs, Window};
 
 /// Returns `|X|²`, `[n_bins][n_frames]`, of PCM followed by zeros until there are `frames_min` frames.
 pub(crate) fn power(args: &StftArgs, pcm: &[f32], frames_min: usize) -> Vec<Vec<f64>> {
+    let frames = frames(args, pcm, frames_min);
+    let spectra: Vec<Vec<f64>> = frames.iter().map(|frame| spectrum(frame)).collect();
+    (0..=args.n_fft / 2)
+        .map(|bin| spectra.iter().map(|spectrum| spectrum[bin]).collect())
+        .collect()
+}
+
+/// Returns the windowed frames, `n_fft` samples each, of PCM followed by zeros until there are `frames_min` frames.
+pub(crate) fn frames(args: &StftArgs, pcm: &[f32], frames_min: usize) -> Vec<Vec<f64>> {
     let mut signal: Vec<f64> = pcm.iter().map(|x| f64::from(*x)).collect();
     if let (Some(n_samples), false) = (args.n_samples, pcm.is_empty()) {
         signal.resize(n_samples, 0.0);
@@ -17,11 +26,7 @@ pub(crate) fn power(args: &StftArgs, pcm: &[f32], frames_min: usize) -> Vec<Vec<
         signal.push(0.0);
         frames = frames_of(args, &signal);
     }
-
-    let spectra: Vec<Vec<f64>> = frames.iter().map(|frame| spectrum(frame)).collect();
-    (0..=args.n_fft / 2)
-        .map(|bin| spectra.iter().map(|spectrum| spectrum[bin]).collect())
-        .collect()
+    frames
 }
 
 /// Returns the windowed frames of a signal, `n_fft` samples each.

@@ -13,6 +13,8 @@ pub(super) fn section(manifest: &Manifest) -> Section {
     };
     let mut table = Table::new("", head);
     let mut charts = Vec::new();
+    let single = "Features of one value per frame, over the training side";
+    let mut single = Table::new(single, &["feature", "mean", "standard deviation"]);
     for feature in &manifest.features {
         let files = manifest.files_of(&feature.name);
         let rows: u64 = files.map(|file| file.rows).sum();
@@ -35,13 +37,25 @@ pub(super) fn section(manifest: &Manifest) -> Section {
 
         // The samples of clips are a single band.
         let stats = manifest.stats.get(&feature.name);
-        if let Some(stats) = stats.filter(|_| !feature.is_pcm()) {
-            charts.push(by_band(feature, stats));
+        let Some(stats) = stats.filter(|_| !feature.is_pcm()) else {
+            continue;
+        };
+        match (&stats.mean[..], &stats.std[..]) {
+            (&[mean], &[std]) => {
+                let name: Cell = feature.name.as_str().into();
+                single
+                    .rows
+                    .push(vec![name, Cell::Number(mean), Cell::Number(std)]);
+            }
+            _ => charts.push(by_band(feature, stats)),
         }
     }
 
     let mut section = Section::new("Features");
     section.parts.push(Part::Table(table));
+    if !single.rows.is_empty() {
+        section.parts.push(Part::Table(single));
+    }
     if !charts.is_empty() {
         section.parts.push(Part::Charts(charts));
     }
@@ -83,5 +97,8 @@ pub(super) fn band_name(feature: &FeatureEntry) -> String {
         return "statistic".to_owned();
     }
     let bands = feature.dim_names.iter().find(|name| *name != "frame");
-    format!("{} band", bands.map_or("", String::as_str))
+    match bands.map_or("", String::as_str) {
+        "band" => "band".to_owned(),
+        bands => format!("{bands} band"),
+    }
 }

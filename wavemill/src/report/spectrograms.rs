@@ -143,7 +143,8 @@ fn shown_frames(feature: &FeatureEntry) -> Option<(&FeatureEntry, Frames)> {
     let [first, second] = &feature.dim_names[..] else {
         return None;
     };
-    if rows == 0 || columns == 0 {
+    // A feature of one value per frame has no bands to show.
+    if rows < 2 || columns < 2 {
         return None;
     }
 

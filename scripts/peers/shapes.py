@@ -1,0 +1,102 @@
+#!/usr/bin/env python3
+"""Compare levels and the shape of spectra with librosa 0.11, at its defaults and with drawn options.
+
+usage: shapes.py [--wavemill PATH] [--drawn N] CLIP.wav ...
+needs: scripts/peers/setup.sh
+
+Each case writes a recipe, runs `wavemill features CLIP --format npy` and compares every value with librosa's value for
+the same samples. Prints one line per clip and operation with the largest error of all its cases; exit code 1 if any case
+exceeds its bound.
+"""
+import argparse, math, pathlib, random, sys, tempfile
+import librosa
+import numpy as np
+
+from presets import ours, read_wav
+
+# Bounds, with the reason for each. librosa transforms in f64 and sums in f32.
+BOUNDS = {
+    "rms": (1e-5, "relative"),
+    "zero_crossing_rate": (1e-6, "absolute"),
+    "spectral_centroid": (1e-4, "relative"),
+    "spectral_bandwidth": (1e-4, "relative"),
+    "spectral_flatness": (2e-3, "relative"),  # bins at the noise of an f32 transform count like others
+    "spectral_contrast": (0.2, "absolute"),  # valleys may be so low that they are partly this noise
+    "spectral_rolloff": (1.01, "bins"),  # a sum that almost reaches the roll-off may do so one bin later
+}
+
+
+def drawn(op, draw):
+    """Return drawn options of an operation, with librosa's names."""
+    frames = {"hop_length": draw.choice([160, 256, 441, 1024]), "center": draw.random() < 0.7}
+    length = draw.choice([512, 1000, 1024, 2048, 4096])
+    if op in ("rms", "zero_crossing_rate"):
+        return frames | {"frame_length": length}
+    own = {
+        "spectral_centroid": {},
+        "spectral_bandwidth": {"p": draw.choice([1.0, 2.0, 2.5])},
+        "spectral_flatness": {"power": draw.choice([1.0, 2.0]), "amin": draw.choice([1e-10, 1e-6])},
+        "spectral_contrast": {
+            "fmin": draw.choice([150.0, 200.0, 333.0]),
+            "n_bands": draw.choice([3, 4, 5]),
+            "quantile": draw.choice([0.02, 0.1, 0.3]),
+            "linear": draw.random() < 0.3,
+        },
+        "spectral_rolloff": {"roll_percent": draw.choice([0.1, 0.5, 0.85, 0.99])},
+    }[op]
+    window = {"n_fft": length, "window": draw.choice(["hann", "hamming", "blackman"])}
+    return frames | window | {"pad_mode": draw.choice(["constant", "reflect", "edge"])} | own
+
+
+def toml(op, options):
+    def value(x):
+        return f'"{x}"' if isinstance(x, str) else str(x).lower() if isinstance(x, bool) else repr(x)
+
+    return "\n".join([f'op = "{op}"'] + [f"{key} = {value(x)}" for key, x in options.items()])
+
+
+def peer(op, x, rate, options):
+    function = getattr(librosa.feature, op)
+    rates = {} if op in ("rms", "zero_crossing_rate", "spectral_flatness") else {"sr": rate}
+    return function(y=x, **rates, **options)
+
+
+def error_of(op, got, want, rate, options):
+    if got.shape != want.shape:
+        return math.nan
+    distance = np.abs(got - want)
+    kind = BOUNDS[op][1]
+    if options.get("linear"):
+        return distance.max() / want.max() * BOUNDS[op][0] / 1e-4
+    if kind == "relative":
+        return (distance / np.maximum(np.abs(want), 1e-30)).max()
+    return distance.max() if kind == "absolute" else distance.max() / rate * options.get("n_fft", 2048)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--wavemill", default="target/debug/wavemill", help="path of wavemill (default: %(default)s)")
+    parser.add_argument("--drawn", type=int, default=3, help="cases with drawn options per clip (default: %(default)s)")
+    parser.add_argument("clips", nargs="+", help="16-bit mono WAV files")
+    args = parser.parse_args()
+    draw = random.Random(0)
+    failed = 0
+    with tempfile.TemporaryDirectory() as folder:
+        for clip in args.clips:
+            x, rate = read_wav(clip)
+            for op, (bound, kind) in BOUNDS.items():
+                worst, of = 0.0, {}
+                for options in [{}] + [drawn(op, draw) for _ in range(args.drawn)]:
+                    got = ours(args.wavemill, clip, rate, toml(op, options), pathlib.Path(folder))
+                    error = error_of(op, np.atleast_2d(got), peer(op, x, rate, options), rate, options)
+                    if not error <= worst:
+                        worst, of = error, options
+                ok = worst <= bound
+                failed += not ok
+                name = pathlib.Path(clip)
+                print(f"{'ok  ' if ok else 'FAIL'} {name.parent.name}/{name.stem} {op:20} {worst:.1e} <= {bound:.0e} {kind}{'' if ok else f' {of}'}")
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
