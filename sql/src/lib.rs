@@ -24,6 +24,7 @@ mod running;
 mod script;
 mod session;
 mod shared;
+mod similarity;
 mod table;
 pub mod tensor;
 #[cfg(any(test, feature = "testing"))]

@@ -36,7 +36,7 @@ use super::output::Sink;
 use super::rows::{Origin, Rows};
 use super::running::{self, Interrupt};
 use super::tensor::TensorType;
-use super::{SqlError, average, functions, headings, own_tables};
+use super::{SqlError, average, functions, headings, own_tables, similarity};
 
 /// Maximum size in bytes of the tensors in one batch (8,192 rows of 330 KB were 5.4 GB resident, 64 were 0.4).
 const BATCH_BYTES: usize = 32 << 20;
@@ -154,6 +154,7 @@ pub(super) fn open_with(
     let catalog = catalog::build(store, &store_url()?, manifest, &opened)?;
     ctx.register_catalog(CATALOG, Arc::new(catalog));
     functions::all().for_each(|function| ctx.register_udf(function));
+    ctx.register_udf(similarity::cosine_similarity());
     ctx.register_udaf(average::tensor_avg());
 
     let store = store.clone();

@@ -161,6 +161,36 @@ fn functions_read_every_stored_type() {
 }
 
 #[test]
+fn rows_are_ranked_by_their_similarity() {
+    let store = TestStore::small();
+    let session = session(&store);
+
+    // The tensors are 0 to 5, 1 to 6, …; the cosine of the first two is 70 / √(55 · 91).
+    let like_the_first = "SELECT b.track_id AS id, round(cosine_similarity(a.log_mel, b.log_mel), 4) AS s \
+         FROM features_log_mel a JOIN features_log_mel b ON a.track_id = 0 ORDER BY s DESC, id LIMIT 3";
+    assert_eq!(
+        csv(&session, like_the_first),
+        "id,s\n0,1.0\n1,0.9895\n2,0.9721\n"
+    );
+
+    // The values of clip 2 are zeros, which have no direction.
+    let zeros = "SELECT cosine_similarity(quant, quant) AS s FROM features_quant WHERE track_id IN (2, 3) ORDER BY s";
+    assert_eq!(csv(&session, zeros), "s\n1.0\n\n");
+
+    let (text, code) = error(
+        &session,
+        "SELECT cosine_similarity(log_mel, clip_key) FROM features_log_mel",
+    );
+    assert!(
+        text.contains("'clip_key' is not one") && code == 2,
+        "{text}"
+    );
+    let other_shapes = "SELECT cosine_similarity(a.log_mel, b.quant) FROM features_log_mel a JOIN features_quant b USING (clip_key)";
+    let (text, _) = error(&session, other_shapes);
+    assert!(text.contains("6 and 4 values"), "{text}");
+}
+
+#[test]
 fn tensor_types_survive_joins_subqueries_sorts_and_unions() {
     let store = TestStore::small();
     let session = session(&store);
@@ -754,7 +784,7 @@ fn documented_queries_succeed() {
         .skip(1)
         .filter_map(|rest| rest.split("```").next())
         .collect();
-    assert_eq!(queries.len(), 13);
+    assert_eq!(queries.len(), 14);
 
     let answers: Vec<String> = queries
         .iter()
