@@ -43,7 +43,7 @@ pub use pack::{Dtype, Packing};
 pub use preset::Preset;
 pub use rates::{MAX_FROM_HZ, MAX_TO_HZ, MIN_HZ};
 pub use shape::{ContrastArgs, ContrastBand, ShapeArgs};
-pub use sound::{S16_FULL_SCALE, SoundArgs};
+pub use sound::{LOUDNESS, S16_FULL_SCALE, SoundArgs};
 pub use spec::{FeatureSpec, Word};
 pub use stft::{Framing, N_FFT_MAX, PadMode, StftArgs, Window};
 pub use stretch::{STRETCH_MAX, STRETCH_MIN, STRETCHES_MAX};

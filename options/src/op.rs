@@ -90,6 +90,8 @@ pub enum Op {
     Image,
     /// The clip's samples: [`SoundArgs::Pcm`](crate::SoundArgs::Pcm).
     Pcm,
+    /// Loudness, loudness range and true peak: [`SoundArgs::Loudness`](crate::SoundArgs::Loudness).
+    Loudness,
     /// The bytes of the clip's file: [`SoundArgs::Original`](crate::SoundArgs::Original).
     Original,
 }
@@ -165,7 +167,7 @@ const OF_SHAPE: SpectralOp = SpectralOp {
 
 impl Op {
     /// All operations.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Stft,
         Self::Mel,
         Self::Mfcc,
@@ -180,6 +182,7 @@ impl Op {
         Self::Picture,
         Self::Image,
         Self::Pcm,
+        Self::Loudness,
         Self::Original,
     ];
 
@@ -328,9 +331,17 @@ impl Op {
                 input: Input::Picture,
             },
 
-            // The host stores samples and files for every backend, so these operations do not exclude a GPU.
+            // The host stores samples and files and measures loudness for every backend, so these operations do not exclude
+            // a GPU.
             Self::Pcm => Description {
                 name: "pcm",
+                keys: &[],
+                is_cpu_only: false,
+                input: Input::Samples,
+            },
+
+            Self::Loudness => Description {
+                name: "loudness",
                 keys: &[],
                 is_cpu_only: false,
                 input: Input::Samples,

@@ -20,9 +20,15 @@ pub enum SoundArgs {
         /// Type in which samples are stored: f32 or s16.
         dtype: Dtype,
     },
+    /// Numbers of EBU R128 for the row's samples, in f32: `[3, 1]`, in the order of [`LOUDNESS`].
+    Loudness,
     /// The bytes of the clip's file: `[n_bytes]`.
     Original,
 }
+
+/// Names of the numbers of [`SoundArgs::Loudness`]: integrated loudness in LUFS, loudness range in LU, and true peak in
+/// dB relative to full scale.
+pub const LOUDNESS: [&str; 3] = ["integrated", "range", "true_peak"];
 
 impl SoundArgs {
     /// Creates the arguments of `op = "pcm"`. Default type: f32.
@@ -33,6 +39,28 @@ impl SoundArgs {
         match dtype.unwrap_or(Dtype::F32) {
             dtype @ (Dtype::F32 | Dtype::S16) => Ok(Self::Pcm { dtype }),
             Dtype::F16 | Dtype::U8 => Err(Fault::new("dtype", "allowed for pcm: f32, s16")),
+        }
+    }
+
+    /// Creates the arguments of `op = "loudness"`.
+    ///
+    /// # Errors
+    /// A [`Fault`] of `dtype` if another type than f32 is given.
+    pub(crate) fn loudness(dtype: Option<Dtype>) -> Result<Self, Fault> {
+        match dtype.unwrap_or(Dtype::F32) {
+            Dtype::F32 => Ok(Self::Loudness),
+            Dtype::F16 | Dtype::U8 | Dtype::S16 => {
+                Err(Fault::new("dtype", "allowed for loudness: f32"))
+            }
+        }
+    }
+
+    /// Returns the names of the numbers of a feature called `name`: `loudness_integrated` …; `None` for samples and
+    /// files.
+    pub fn columns(self, name: &str) -> Option<Vec<String>> {
+        match self {
+            Self::Loudness => Some(LOUDNESS.map(|number| format!("{name}_{number}")).to_vec()),
+            Self::Pcm { .. } | Self::Original => None,
         }
     }
 
@@ -54,15 +82,18 @@ impl SoundArgs {
     pub const fn dtype(self) -> Dtype {
         match self {
             Self::Pcm { dtype } => dtype,
+            Self::Loudness => Dtype::F32,
             Self::Original => Dtype::U8,
         }
     }
 
-    /// Returns the name of the tensor's only axis.
-    pub const fn axis(self) -> &'static str {
+    /// Returns the names of the tensor's axes.
+    pub fn dim_names(self) -> Vec<&'static str> {
         match self {
-            Self::Pcm { .. } => "sample",
-            Self::Original => "byte",
+            Self::Pcm { .. } => vec!["sample"],
+            // The axes of statistics, because each number is a column of its own.
+            Self::Loudness => vec!["statistic", "value"],
+            Self::Original => vec!["byte"],
         }
     }
 }

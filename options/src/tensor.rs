@@ -7,9 +7,9 @@ use serde::Serialize;
 use crate::args::FeatureArgs;
 use crate::fault::Fault;
 use crate::image::ImageArgs;
-use crate::op::Input;
+use crate::op::{Input, Op};
 use crate::pack::Dtype;
-use crate::sound::{S16_FULL_SCALE, SoundArgs};
+use crate::sound::{LOUDNESS, S16_FULL_SCALE, SoundArgs};
 use crate::spec::FeatureSpec;
 
 /// All arguments of a feature, by the kind of its operation.
@@ -36,7 +36,13 @@ impl FeatureSpec {
                 let args = self.resolve(features, sample_rate_hz)?;
                 Ok(TensorArgs::Spectral(Box::new(args)))
             }
-            Input::Samples => SoundArgs::pcm(self.dtype).map(TensorArgs::Sound),
+            Input::Samples => {
+                let args = match self.op {
+                    Op::Loudness => SoundArgs::loudness(self.dtype),
+                    _ => SoundArgs::pcm(self.dtype),
+                };
+                args.map(TensorArgs::Sound)
+            }
             Input::File => SoundArgs::original(self.dtype).map(TensorArgs::Sound),
             Input::Picture => self.image().map(TensorArgs::Image),
         }
@@ -70,7 +76,7 @@ impl TensorArgs {
         let scale = match self {
             Self::Spectral(args) => args.packing()?.scale(),
             // The bytes of a file have no values.
-            Self::Sound(SoundArgs::Original) => return Ok(None),
+            Self::Sound(SoundArgs::Loudness | SoundArgs::Original) => return Ok(None),
             Self::Sound(SoundArgs::Pcm { .. }) => (1.0 / S16_FULL_SCALE, 0.0),
             Self::Image(_) => (1.0 / 255.0, 0.0),
         };
@@ -86,6 +92,7 @@ impl TensorArgs {
         match self {
             Self::Spectral(args) => args.stored_shape(n_samples),
             Self::Sound(SoundArgs::Pcm { .. }) => vec![n_samples],
+            Self::Sound(SoundArgs::Loudness) => vec![Some(LOUDNESS.len()), Some(1)],
             Self::Sound(SoundArgs::Original) => vec![None],
             Self::Image(args) => args.shape().map(Some).to_vec(),
         }
@@ -95,7 +102,7 @@ impl TensorArgs {
     pub fn dim_names(&self) -> Vec<&'static str> {
         match self {
             Self::Spectral(args) => args.dim_names(),
-            Self::Sound(args) => vec![args.axis()],
+            Self::Sound(args) => args.dim_names(),
             Self::Image(_) => ImageArgs::dim_names().to_vec(),
         }
     }
@@ -105,6 +112,7 @@ impl TensorArgs {
         match self {
             Self::Spectral(args) => args.shape(n_samples),
             Self::Sound(SoundArgs::Pcm { .. }) => vec![n_samples],
+            Self::Sound(SoundArgs::Loudness) => vec![LOUDNESS.len(), 1],
             Self::Sound(SoundArgs::Original) => vec![row_bytes],
             Self::Image(args) => args.shape().to_vec(),
         }
@@ -116,6 +124,7 @@ impl TensorArgs {
         match self {
             Self::Spectral(args) => args.row_bytes(n_samples),
             Self::Sound(SoundArgs::Pcm { dtype }) => n_samples * dtype.bytes(),
+            Self::Sound(SoundArgs::Loudness) => LOUDNESS.len() * size_of::<f32>(),
             Self::Sound(SoundArgs::Original) => 0,
             Self::Image(args) => args.row_bytes(),
         }

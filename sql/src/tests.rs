@@ -175,7 +175,7 @@ fn rows_are_ranked_by_their_similarity() {
 
     // The values of clip 2 are zeros, which have no direction.
     let zeros = "SELECT cosine_similarity(quant, quant) AS s FROM features_quant WHERE track_id IN (2, 3) ORDER BY s";
-    assert_eq!(csv(&session, zeros), "s\n1.0\n\n");
+    assert_eq!(csv(&session, zeros), "s\n1.0\n\"\"\n");
 
     let (text, code) = error(
         &session,
@@ -823,5 +823,9 @@ fn documented_queries_succeed() {
         "{}",
         answers[7]
     );
-    assert!(answers[9].contains(" Genre 1 |     1\n"), "{}", answers[9]);
+    assert!(
+        answers[10].contains(" Genre 1 |     1\n"),
+        "{}",
+        answers[10]
+    );
 }

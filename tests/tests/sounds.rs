@@ -194,6 +194,45 @@ fn samples_and_files_are_stored_beside_features() -> Result<(), Failed> {
     contains(&again.err, "nothing to do")
 }
 
+/// Loudness is three columns of numbers, which are those of the samples that the store has beside them.
+#[apply(trial)]
+fn loudness_is_stored_with_names() -> Result<(), Failed> {
+    let folder = scratch("sounds-loudness");
+    let recipe = folder.join("loudness.toml");
+    let loudness = "[[features]]\nname = \"loudness\"\nop = \"loudness\"\n";
+    fs::write(
+        &recipe,
+        RECIPE.replace("[shards]", &format!("{loudness}\n[shards]")),
+    )?;
+    let own = Inputs {
+        recipe,
+        ..inputs().clone()
+    };
+    let store = folder.join("store");
+    run(&mut own.extract(&store)).exits(0)?;
+    run(wavemill(["verify", "--store"]).arg(&store)).exits(0)?;
+
+    let features = manifest(&store, 1)?.features;
+    let feature = features.iter().find(|feature| feature.name == "loudness");
+    let feature = feature.ok_or("no feature")?;
+    same("shape", &feature.shape, &vec![Some(3), Some(1)])?;
+    let columns = ["integrated", "range", "true_peak"].map(|name| format!("loudness_{name}"));
+    same("columns", &feature.columns, &Some(columns.to_vec()))?;
+
+    // The demo's clips are louder than the gate, and their peaks are near full scale.
+    let audible = "SELECT count(*) FROM features_loudness WHERE tensor_at(loudness, 0, 0) BETWEEN -40 AND 0 \
+                   AND tensor_at(loudness, 2, 0) BETWEEN -30 AND 3 AND NOT silent";
+    let all = "SELECT count(*) FROM features_loudness WHERE NOT silent";
+    same(
+        "audible",
+        sql_number(&store, audible)?,
+        sql_number(&store, all)?,
+    )?;
+    let silent =
+        "SELECT count(*) FROM features_loudness WHERE silent AND tensor_at(loudness, 0, 0) <> -70";
+    same("silent", sql_number(&store, silent)?, 0)
+}
+
 #[apply(trial)]
 fn sql_reads_samples_and_files() -> Result<(), Failed> {
     let folder = scratch("sounds-sql");

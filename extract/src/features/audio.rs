@@ -9,6 +9,7 @@ use wavemill_kernels::{
 use wavemill_schemas::recipe::{Dtype, SoundArgs, TensorArgs};
 
 use super::FeaturePlan;
+use super::loudness::LoudnessMeter;
 
 /// Mono samples of a clip or of a stretched copy, and the ranges of its rows.
 pub(super) struct Decoded<'a> {
@@ -31,6 +32,7 @@ pub(super) struct AudioPlan {
     sample_rate_hz: u32,
     /// Conversions to the recipe's rate, for clips that a device converts for its own features.
     resamplers: Resamplers,
+    meter: LoudnessMeter,
 }
 
 /// Origin of the tensors of a feature.
@@ -40,6 +42,8 @@ enum Origin {
     Kernels,
     /// They are the samples of a row, in this type.
     Samples(Dtype),
+    /// They are numbers of the row's loudness.
+    Loudness,
     /// They are the clip's file, which the caller has.
     File,
 }
@@ -49,6 +53,7 @@ impl Origin {
         match args {
             TensorArgs::Spectral(_) => Self::Kernels,
             TensorArgs::Sound(SoundArgs::Pcm { dtype }) => Self::Samples(*dtype),
+            TensorArgs::Sound(SoundArgs::Loudness) => Self::Loudness,
             TensorArgs::Sound(SoundArgs::Original) | TensorArgs::Image(_) => Self::File,
         }
     }
@@ -70,6 +75,7 @@ impl AudioPlan {
             origins: plan.args.iter().map(Origin::from_args).collect(),
             sample_rate_hz,
             resamplers: Resamplers::new(sample_rate_hz, plan.level),
+            meter: LoudnessMeter::new(sample_rate_hz),
         })
     }
 
@@ -128,7 +134,7 @@ impl AudioPlan {
         let are_needed = self
             .origins
             .iter()
-            .any(|origin| matches!(origin, Origin::Samples(_)));
+            .any(|origin| matches!(origin, Origin::Samples(_) | Origin::Loudness));
         if clip.sample_rate_hz == self.sample_rate_hz || !are_needed {
             return Ok(None);
         }
@@ -147,7 +153,7 @@ impl AudioPlan {
     /// Adds the tensors of samples and files to a row of the kernels. `samples` are those of the row's `n_samples` that
     /// precede the end of the clip.
     fn completed(
-        &self,
+        &mut self,
         row: Result<Row, KernelError>,
         samples: &[f32],
         n_samples: usize,
@@ -165,6 +171,7 @@ impl AudioPlan {
                         source: Box::new(source),
                     })?
                 }
+                Origin::Loudness => self.meter.measure(samples),
                 Origin::File => Vec::new(),
             });
         }
@@ -334,6 +341,7 @@ mod tests {
             origins: origins.to_vec(),
             sample_rate_hz: 8_000,
             resamplers: Resamplers::new(8_000, Level::Scalar),
+            meter: LoudnessMeter::new(8_000),
         };
         for (place, own) in [(0, 1), (1, 3)] {
             let source = KernelError::TooFewFrames {

@@ -6,7 +6,7 @@ use wavemill_decode::pictures;
 use wavemill_kernels::Cpu;
 use wavemill_kernels::resample::{MAX_FROM_HZ, PLANS_MAX};
 use wavemill_kernels::stretch::StretchPlan;
-use wavemill_schemas::recipe::TensorArgs;
+use wavemill_schemas::recipe::{SoundArgs, TensorArgs};
 use wavemill_schemas::samples::samples_in;
 use wavemill_store::plan::segments::{
     PLAIN, Segment, end_of, plain, segments_at_most, variant_len,
@@ -14,6 +14,7 @@ use wavemill_store::plan::segments::{
 use wavemill_store::shards::{TAKEN_BATCH_ROWS, TakenClip};
 
 use super::FeaturePlan;
+use super::loudness::LoudnessMeter;
 
 /// Memory of a feature row in bytes, without its tensors: the struct, its list of tensors, and malloc's overhead.
 const ROW_BYTES: u64 = 192;
@@ -209,7 +210,12 @@ impl FeaturePlan {
         } else {
             StretchPlan::BYTES
         };
-        kernels as u64 + stretch as u64 + PLANS_MAX as u64 * RESAMPLER_BYTES
+        let meter = if self.args.contains(&TensorArgs::Sound(SoundArgs::Loudness)) {
+            LoudnessMeter::BYTES
+        } else {
+            0
+        };
+        kernels as u64 + stretch as u64 + meter + PLANS_MAX as u64 * RESAMPLER_BYTES
     }
 
     /// Returns the bytes of the longest stretched copy of a clip of `n_out` samples, including the zeros that are

@@ -251,7 +251,7 @@ impl FeaturePlan {
             let bytes = match args {
                 TensorArgs::Sound(SoundArgs::Original) => originals.next().unwrap_or_default(),
                 TensorArgs::Spectral(_)
-                | TensorArgs::Sound(SoundArgs::Pcm { .. })
+                | TensorArgs::Sound(SoundArgs::Pcm { .. } | SoundArgs::Loudness)
                 | TensorArgs::Image(_) => packed,
             };
 

@@ -6,6 +6,7 @@ mod charge;
 mod derive;
 mod extractor;
 mod images;
+mod loudness;
 
 use std::sync::Arc;
 
@@ -389,8 +390,9 @@ fn entry(
             entry.preset = source.preset.name().to_owned();
             entry.columns = args.columns(&source.name);
         }
-        TensorArgs::Sound(SoundArgs::Pcm { .. }) => {
+        TensorArgs::Sound(sound @ (SoundArgs::Pcm { .. } | SoundArgs::Loudness)) => {
             entry.sample_rate_hz = Some(audio.sample_rate_hz);
+            entry.columns = sound.columns(&spec.name);
         }
         TensorArgs::Sound(SoundArgs::Original) => {}
         TensorArgs::Image(_) => entry.preset = spec.preset.name().to_owned(),

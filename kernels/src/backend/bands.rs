@@ -31,7 +31,7 @@ pub(super) fn plan(args: &FeatureArgs, lanes: Lanes) -> Option<BandsPlan> {
             Some(Box::new(move |spectra, bands| plan.run(spectra, bands)))
         }
         Op::Stft | Op::Rms | Op::ZeroCrossingRate => None,
-        Op::Statistics | Op::Picture | Op::Image | Op::Pcm | Op::Original => None,
+        Op::Statistics | Op::Picture | Op::Image | Op::Pcm | Op::Loudness | Op::Original => None,
     }
 }
 
@@ -53,7 +53,7 @@ pub(crate) fn reference(args: &FeatureArgs, spectrum: Vec<Vec<f64>>) -> Vec<Vec<
         | Op::SpectralFlatness
         | Op::SpectralRolloff => crate::shape::reference::shape(args, &spectrum),
         Op::Stft | Op::Rms | Op::ZeroCrossingRate => spectrum,
-        Op::Statistics | Op::Picture | Op::Image | Op::Pcm | Op::Original => {
+        Op::Statistics | Op::Picture | Op::Image | Op::Pcm | Op::Loudness | Op::Original => {
             panic!("no operation on spectra: {args:?}")
         }
     }
