@@ -25,6 +25,7 @@ mod level;
 mod mel;
 mod mfcc;
 mod normalize;
+mod onset;
 mod pack;
 #[cfg(test)]
 mod parity;

@@ -118,7 +118,7 @@ impl FeatureArgs {
     /// Returns the number of bands before a cosine transform, or before differences of peaks and valleys.
     pub fn n_spectrum_bands(&self) -> usize {
         match (&self.mel, &self.mfcc) {
-            (Some(mel), Some(_)) => mel.n_mels,
+            (Some(mel), _) => mel.n_mels,
             _ if self.contrast().is_some() => 2 * self.n_base_bands(),
             _ => self.n_base_bands(),
         }
@@ -126,12 +126,20 @@ impl FeatureArgs {
 
     /// Reports whether the bands are not yet the values: a cosine transform or differences follow the logarithm.
     pub fn is_reduced(&self) -> bool {
-        self.mfcc.is_some() || self.contrast().is_some()
+        self.mfcc.is_some() || self.contrast().is_some() || self.onset_lag().is_some()
     }
 
     /// Returns the values of each frame from which the bands are computed.
     pub fn frame_values(&self) -> FrameValues {
         self.op.spectral().frame
+    }
+
+    /// Returns the number of frames between the two that an onset compares, if this is the operation.
+    pub fn onset_lag(&self) -> Option<usize> {
+        match self.shape {
+            Some(ShapeArgs::Onset { lag }) => Some(lag),
+            _ => None,
+        }
     }
 
     /// Returns the options of the spectral contrast, if this is the operation.

@@ -22,6 +22,7 @@ const BANDWIDTH: &[&str] = &["p"];
 const CONTRAST: &[&str] = &["n_bands", "quantile", "linear"];
 const FLATNESS: &[&str] = &["amin"];
 const ROLLOFF: &[&str] = &["roll_percent"];
+const ONSET: &[&str] = &["lag"];
 /// Option names that apply to the cosine transform.
 const CEPSTRA: &[&str] = &["n_mfcc", "dct_type", "lifter"];
 const DELTA: &[&str] = &["delta"];
@@ -48,6 +49,7 @@ pub(crate) const KEYS: &[&[&str]] = &[
     CONTRAST,
     FLATNESS,
     ROLLOFF,
+    ONSET,
     DELTA,
     DB,
     TENSOR,
@@ -82,6 +84,8 @@ pub enum Op {
     SpectralFlatness,
     /// Frequency in Hz below which a given part of the sum of the magnitudes lies.
     SpectralRolloff,
+    /// Mean increase of the mel bands in decibels since an earlier frame.
+    OnsetStrength,
     /// [`Derived::Statistics`](crate::Derived::Statistics) of another feature.
     Statistics,
     /// [`Derived::Picture`](crate::Derived::Picture) of another feature.
@@ -167,7 +171,7 @@ const OF_SHAPE: SpectralOp = SpectralOp {
 
 impl Op {
     /// All operations.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Stft,
         Self::Mel,
         Self::Mfcc,
@@ -178,6 +182,7 @@ impl Op {
         Self::SpectralContrast,
         Self::SpectralFlatness,
         Self::SpectralRolloff,
+        Self::OnsetStrength,
         Self::Statistics,
         Self::Picture,
         Self::Image,
@@ -310,6 +315,18 @@ impl Op {
                 input: Input::Spectra(OF_SHAPE),
             },
 
+            Self::OnsetStrength => Description {
+                name: "onset_strength",
+                keys: &[TRANSFORM, FRAMES, PADDING, MEL, FMIN, ONSET, DELTA, TENSOR],
+                is_cpu_only: true,
+                input: Input::Spectra(SpectralOp {
+                    power: |_| 2.0,
+                    log: |_| LogArgs::Db(DbArgs::LIBROSA),
+                    f16_rounds: Some("onset strengths by up to 1 part in 2048"),
+                    ..OF_SHAPE
+                }),
+            },
+
             Self::Statistics => Description {
                 name: "statistics",
                 keys: &[SOURCE],
@@ -390,7 +407,7 @@ impl Op {
     /// Returns the operation if it has [`ShapeArgs`](crate::ShapeArgs).
     pub(crate) fn with_shape_args(self) -> Option<Self> {
         let keys = self.description().keys;
-        let groups = [BANDWIDTH, CONTRAST, FLATNESS, ROLLOFF];
+        let groups = [BANDWIDTH, CONTRAST, FLATNESS, ROLLOFF, ONSET];
         groups
             .iter()
             .any(|group| keys.contains(group))
@@ -399,7 +416,9 @@ impl Op {
 
     /// Reports whether the values are frequencies, levels or ratios of frames, and not amplitudes of bands.
     pub(crate) fn is_shape(self) -> bool {
-        matches!(self.input(), Input::Spectra(op) if op.axis == "value" || op.axis == "band")
+        let has_shape =
+            matches!(self.input(), Input::Spectra(op) if op.axis == "value" || op.axis == "band");
+        has_shape && !self.has_mel_bands()
     }
 
     /// Reports whether the feature consists of cepstral coefficients.

@@ -158,6 +158,9 @@ fn shape_of(spec: &FeatureSpec) -> Option<ShapeArgs> {
         Op::SpectralRolloff => ShapeArgs::Rolloff {
             roll_percent: spec.roll_percent.unwrap_or(0.85),
         },
+        Op::OnsetStrength => ShapeArgs::Onset {
+            lag: spec.lag.unwrap_or(1),
+        },
         _ => return None,
     })
 }

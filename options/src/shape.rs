@@ -7,6 +7,8 @@ use crate::op::Op;
 
 /// Maximum number of octaves of the spectral contrast: 20 of them cover every range below 2^20 Hz.
 const N_BANDS_MAX: usize = 20;
+/// Maximum number of frames between the two that an onset compares.
+const LAG_MAX: usize = 1 << 10;
 /// Smallest `amin` of the flatness: smaller powers are not normal numbers in f32.
 const AMIN_MIN: f64 = 1e-30;
 /// Largest `p` of the bandwidth: frequencies of 24 kHz to this power fit in f64.
@@ -33,6 +35,11 @@ pub enum ShapeArgs {
     Rolloff {
         /// Part of the sum of the magnitudes up to the roll-off frequency. Default 0.85.
         roll_percent: f64,
+    },
+    /// Options of [`Op::OnsetStrength`](crate::Op::OnsetStrength).
+    Onset {
+        /// Number of frames between the two that are compared. Default 1.
+        lag: usize,
     },
 }
 
@@ -107,6 +114,7 @@ impl ShapeArgs {
             Self::Contrast(_) => Op::SpectralContrast,
             Self::Flatness { .. } => Op::SpectralFlatness,
             Self::Rolloff { .. } => Op::SpectralRolloff,
+            Self::Onset { .. } => Op::OnsetStrength,
         }
     }
 
@@ -120,6 +128,7 @@ impl ShapeArgs {
                 let problem = format!("{roll_percent} is out of range; allowed: above 0, below 1");
                 faults.unless(is_part, "roll_percent", problem);
             }
+            Self::Onset { lag } => faults.count_within(*lag, 1..=LAG_MAX, "lag"),
             Self::Contrast(args) => args.check(sample_rate_hz, n_fft, faults),
         }
     }

@@ -76,6 +76,8 @@ pub struct FeatureSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub roll_percent: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub lag: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub delta: Option<u8>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub db: Option<DbSpec>,

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compare levels and the shape of spectra with librosa 0.11, at its defaults and with drawn options.
+"""Compare levels, onsets and the shape of spectra with librosa 0.11, at its defaults and with drawn options.
 
 usage: shapes.py [--wavemill PATH] [--drawn N] CLIP.wav ...
 needs: scripts/peers/setup.sh
@@ -22,6 +22,7 @@ BOUNDS = {
     "spectral_bandwidth": (1e-4, "relative"),
     "spectral_flatness": (2e-3, "relative"),  # bins at the noise of an f32 transform count like others
     "spectral_contrast": (0.2, "absolute"),  # valleys may be so low that they are partly this noise
+    "onset_strength": (1e-3, "absolute"),
     "spectral_rolloff": (1.01, "bins"),  # a sum that almost reaches the roll-off may do so one bin later
 }
 
@@ -30,6 +31,8 @@ def drawn(op, draw):
     """Return drawn options of an operation, with librosa's names."""
     frames = {"hop_length": draw.choice([160, 256, 441, 1024]), "center": draw.random() < 0.7}
     length = draw.choice([512, 1000, 1024, 2048, 4096])
+    if op == "onset_strength":  # librosa's argument moves the result and not the frames
+        frames["center"] = True
     if op in ("rms", "zero_crossing_rate"):
         return frames | {"frame_length": length}
     own = {
@@ -42,6 +45,7 @@ def drawn(op, draw):
             "quantile": draw.choice([0.02, 0.1, 0.3]),
             "linear": draw.random() < 0.3,
         },
+        "onset_strength": {"lag": draw.choice([1, 2, 5]), "n_mels": draw.choice([40, 128])},
         "spectral_rolloff": {"roll_percent": draw.choice([0.1, 0.5, 0.85, 0.99])},
     }[op]
     window = {"n_fft": length, "window": draw.choice(["hann", "hamming", "blackman"])}
@@ -56,7 +60,7 @@ def toml(op, options):
 
 
 def peer(op, x, rate, options):
-    function = getattr(librosa.feature, op)
+    function = librosa.onset.onset_strength if op == "onset_strength" else getattr(librosa.feature, op)
     rates = {} if op in ("rms", "zero_crossing_rate", "spectral_flatness") else {"sr": rate}
     return function(y=x, **rates, **options)
 
@@ -88,7 +92,7 @@ def main():
                 worst, of = 0.0, {}
                 for options in [{}] + [drawn(op, draw) for _ in range(args.drawn)]:
                     got = ours(args.wavemill, clip, rate, toml(op, options), pathlib.Path(folder))
-                    error = error_of(op, np.atleast_2d(got), peer(op, x, rate, options), rate, options)
+                    error = error_of(op, np.atleast_2d(got), np.atleast_2d(peer(op, x, rate, options)), rate, options)
                     if not error <= worst:
                         worst, of = error, options
                 ok = worst <= bound

@@ -15,7 +15,7 @@ pub(super) type BandsPlan = Box<dyn FnMut(&[Lane], &mut [Lane]) + Send>;
 pub(super) fn plan(args: &FeatureArgs, lanes: Lanes) -> Option<BandsPlan> {
     let (rate_hz, n_fft) = (args.sample_rate_hz, args.stft.n_fft);
     match args.op {
-        Op::Mel | Op::Mfcc => {
+        Op::Mel | Op::Mfcc | Op::OnsetStrength => {
             let plan = MelPlan::new(args.mel.as_ref()?, rate_hz, n_fft, lanes);
             Some(Box::new(move |spectra, bands| plan.run(spectra, bands)))
         }
@@ -40,7 +40,7 @@ pub(super) fn plan(args: &FeatureArgs, lanes: Lanes) -> Option<BandsPlan> {
 pub(crate) fn reference(args: &FeatureArgs, spectrum: Vec<Vec<f64>>) -> Vec<Vec<f64>> {
     let (rate_hz, n_fft) = (args.sample_rate_hz, args.stft.n_fft);
     match args.op {
-        Op::Mel | Op::Mfcc => {
+        Op::Mel | Op::Mfcc | Op::OnsetStrength => {
             let mel = args.mel.as_ref().expect("an operation with mel bands");
             crate::mel::reference::bands(mel, rate_hz, n_fft, &spectrum)
         }

@@ -11,6 +11,7 @@ use crate::lane::{LANES, Lane};
 use crate::level::Lanes;
 use crate::mfcc::MfccPlan;
 use crate::normalize::normalize;
+use crate::onset::OnsetPlan;
 
 /// Tables and buffers of one feature on the CPU.
 pub(super) struct FeaturePlan {
@@ -34,6 +35,8 @@ enum Reduction {
     None,
     /// The cosine transform of log mel bands.
     Cosine(MfccPlan),
+    /// Increases of log mel bands.
+    Onset(OnsetPlan),
     /// Peaks minus valleys, each with a logarithm of its own.
     Difference,
 }
@@ -45,10 +48,11 @@ impl FeaturePlan {
             Some(_) => args.n_spectrum_bands(),
             None => 0,
         };
-        let reduction = match &args.mfcc {
-            Some(mfcc) => Reduction::Cosine(MfccPlan::new(mfcc, n_bands, lanes)),
-            None if args.is_reduced() => Reduction::Difference,
-            None => Reduction::None,
+        let reduction = match (&args.mfcc, args.onset_lag()) {
+            (Some(mfcc), _) => Reduction::Cosine(MfccPlan::new(mfcc, n_bands, lanes)),
+            (None, Some(lag)) => Reduction::Onset(OnsetPlan::new(lag, &args.stft)),
+            (None, None) if args.is_reduced() => Reduction::Difference,
+            (None, None) => Reduction::None,
         };
         Self {
             lanes,
@@ -95,7 +99,9 @@ impl FeaturePlan {
         // bands, which are stored separately from the output until then.
         let whole = match self.reduction {
             Reduction::None => out,
-            Reduction::Cosine(_) | Reduction::Difference => &mut self.spare[..],
+            Reduction::Cosine(_) | Reduction::Onset(_) | Reduction::Difference => {
+                &mut self.spare[..]
+            }
         };
 
         // A lane contains eight frames of one band; a row of the values contains all frames of one band.
@@ -112,6 +118,10 @@ impl FeaturePlan {
             Reduction::Cosine(mfcc) => {
                 self.log.run(&mut self.spare);
                 mfcc.run(&self.spare, self.n_frames, out);
+            }
+            Reduction::Onset(onset) => {
+                self.log.run(&mut self.spare);
+                onset.run(&self.spare, self.n_frames, out);
             }
             Reduction::Difference => {
                 let (peaks, valleys) = self.spare.split_at_mut(out.len());

@@ -6,7 +6,7 @@ use proptest::test_runner::TestRunner;
 use super::*;
 
 /// All operations of this file.
-const OPS: [Op; 7] = [
+const OPS: [Op; 8] = [
     Op::Rms,
     Op::ZeroCrossingRate,
     Op::SpectralCentroid,
@@ -14,6 +14,7 @@ const OPS: [Op; 7] = [
     Op::SpectralContrast,
     Op::SpectralFlatness,
     Op::SpectralRolloff,
+    Op::OnsetStrength,
 ];
 
 fn shapes_match_their_references(on: &Machines) {
@@ -68,6 +69,14 @@ fn options_of_shapes_match_their_references(on: &Machines) {
             },
         ),
     ];
+    for (lag, hop_length) in [(3, 100), (1, 512), (2, 700)] {
+        let overrides = FeatureSpec {
+            lag: Some(lag),
+            hop_length: Some(hop_length),
+            ..small_mel()
+        };
+        cases.push((Op::OnsetStrength, overrides));
+    }
     for p in [0.5, 1.0, 3.0] {
         let p = FeatureSpec {
             p: Some(p),
@@ -123,7 +132,7 @@ fn extreme_signals_have_finite_shapes(on: &Machines) {
         let cpu = on.cpus[0].as_ref();
         values(cpu, &[args], &[&[0.0; 4000]]).unwrap()[0][0][0]
     };
-    assert_eq!(OPS.map(silence), [0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0]);
+    assert_eq!(OPS.map(silence), [0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0]);
 }
 
 /// All features of one plan share its spectra, and are those of plans of their own.
