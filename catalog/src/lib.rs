@@ -243,8 +243,8 @@ impl Catalog {
 
 /// Reads the metadata, cleans it by the recipe's steps, and assigns classes to each clip.
 ///
-/// `audio` is the index of the files below the audio root. With `require_audio`, rows without a file are dropped; otherwise they are kept, and
-/// the reading stage rejects them. `course` receives the progress, and can stop the job.
+/// `audio` is the index of the files below the audio root. With `require_audio`, rows without a file are dropped;
+/// otherwise they are kept, and the reading stage rejects them. `course` receives the progress, and can stop the job.
 ///
 /// # Errors
 /// See [`CatalogError`]: the metadata cannot be read as a whole, a step's SQL is refused or fails, or keys repeat.
@@ -273,7 +273,11 @@ pub fn clean(
         set_extra_tables(&engine, &recipe.catalog, path, &mut warnings)?;
     }
     for (name, path) in &metadata.tables {
-        let rejects = set_own_table(&engine, name, path, settings.threads)?;
+        let rejects = set_own_table(&engine, name, path, settings.threads);
+        let rejects = rejects.map_err(|error| match error {
+            CatalogError::Stopped => error,
+            error => CatalogError::Unusable(format!("--table {name}: {}", with_causes(&error))),
+        })?;
         loaded.further_rejects.extend(rejects);
         if !is_named(&recipe.catalog, name) {
             warnings.push(format!("--table {name}: no cleaning step reads this table"));
@@ -573,7 +577,7 @@ fn set_own_table(
     path: &Path,
     threads: usize,
 ) -> Result<Vec<Reject>, CatalogError> {
-    let refused = |problem: &str| CatalogError::Unusable(format!("--table {name}: {problem}"));
+    let refused = |problem: &str| CatalogError::Unusable(problem.to_owned());
     if !is_plain_name(name) {
         return Err(refused(
             "allowed as a name: a to z, then a to z, 0 to 9 and _",
@@ -587,7 +591,11 @@ fn set_own_table(
     let file = main_file(&files, path, TABLE_FILE)?;
     let loaded = load_table(engine, &files, file, threads)?;
     engine.set_table(name, &load::without_line(&loaded.rows)?)?;
-    Ok(loaded.rejects)
+    let mut rejects = loaded.rejects;
+    for reject in &mut rejects {
+        reject.detail = format!("--table {name}: {}", reject.detail);
+    }
+    Ok(rejects)
 }
 
 /// Reports whether the SQL of a cleaning step contains the word `table`, be it as a table or as some other name.

@@ -92,7 +92,7 @@ impl Faults {
 }
 
 /// Formats a number for display: very large and very small ones with an exponent.
-fn shown(value: f64) -> String {
+pub(crate) fn shown(value: f64) -> String {
     let is_plain = value == 0.0 || !value.is_finite() || (1e-4..1e10).contains(&value.abs());
     if is_plain {
         value.to_string()

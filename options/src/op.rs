@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::args::FeatureArgs;
 use crate::db::{DbArgs, LogArgs};
 use crate::preset::{Defaults, HopLength};
+use crate::shape::N_BANDS_MAX;
 
 /// Option names that apply to every feature computed from spectra: preset and Fourier transform.
 const TRANSFORM: &[&str] = &["preset", "n_fft", "win_length", "window"];
@@ -289,7 +290,11 @@ impl Op {
                 // magnitudes to decibels as if they were powers.
                 input: Input::Spectra(SpectralOp {
                     axis: "band",
-                    n_bands: |args| args.contrast().map_or(0, |contrast| contrast.n_bands + 1),
+                    // A number out of range is a fault of its own, and must not make the tensor too large as well.
+                    n_bands: |args| {
+                        let contrast = args.contrast();
+                        contrast.map_or(0, |contrast| contrast.n_bands.min(N_BANDS_MAX) + 1)
+                    },
                     power: |_| 2.0,
                     log: |_| LogArgs::Db(DbArgs::LIBROSA),
                     f16_rounds: Some("contrasts by up to 0.03 dB"),
@@ -415,10 +420,17 @@ impl Op {
     }
 
     /// Reports whether the values are frequencies, levels or ratios of frames, and not amplitudes of bands.
-    pub(crate) fn is_shape(self) -> bool {
-        let has_shape =
-            matches!(self.input(), Input::Spectra(op) if op.axis == "value" || op.axis == "band");
-        has_shape && !self.has_mel_bands()
+    pub(crate) const fn is_shape(self) -> bool {
+        matches!(
+            self,
+            Self::Rms
+                | Self::ZeroCrossingRate
+                | Self::SpectralCentroid
+                | Self::SpectralBandwidth
+                | Self::SpectralContrast
+                | Self::SpectralFlatness
+                | Self::SpectralRolloff
+        )
     }
 
     /// Reports whether the feature consists of cepstral coefficients.

@@ -2,14 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::fault::Faults;
+use crate::fault::{Faults, shown};
 use crate::op::Op;
 
 /// Maximum number of octaves of the spectral contrast: 20 of them cover every range below 2^20 Hz.
-const N_BANDS_MAX: usize = 20;
+pub(crate) const N_BANDS_MAX: usize = 20;
 /// Maximum number of frames between the two that an onset compares.
 const LAG_MAX: usize = 1 << 10;
-/// Smallest `amin` of the flatness: smaller powers are not normal numbers in f32.
+/// Smallest `amin` of the flatness, far above the smallest normal number of f32, 1.2e-38.
 const AMIN_MIN: f64 = 1e-30;
 /// Largest `p` of the bandwidth: frequencies of 24 kHz to this power fit in f64.
 const P_MAX: f64 = 32.0;
@@ -125,7 +125,10 @@ impl ShapeArgs {
             Self::Flatness { amin } => faults.within(Some(*amin), AMIN_MIN..=1.0, "amin"),
             Self::Rolloff { roll_percent } => {
                 let is_part = *roll_percent > 0.0 && *roll_percent < 1.0;
-                let problem = format!("{roll_percent} is out of range; allowed: above 0, below 1");
+                let problem = format!(
+                    "{} is out of range; allowed: above 0, below 1",
+                    shown(*roll_percent)
+                );
                 faults.unless(is_part, "roll_percent", problem);
             }
             Self::Onset { lag } => faults.count_within(*lag, 1..=LAG_MAX, "lag"),
@@ -144,15 +147,19 @@ impl ContrastArgs {
         } = *self;
         faults.count_within(n_bands, 1..=N_BANDS_MAX, "n_bands");
         let is_part = quantile > 0.0 && quantile < 1.0;
-        let problem = format!("{quantile} is out of range; allowed: above 0, below 1");
+        let problem = format!(
+            "{} is out of range; allowed: above 0, below 1",
+            shown(quantile)
+        );
         faults.unless(is_part, "quantile", problem);
 
         let half_hz = f64::from(sample_rate_hz) / 2.0;
         let octaves = n_bands.clamp(1, N_BANDS_MAX) as i32 - 1;
         let below_hz = half_hz / 2f64.powi(octaves);
         let problem = format!(
-            "{fmin} Hz with n_bands = {n_bands} is out of range; allowed: above 0, below {below_hz} Hz, so that the last \
-             octave begins below half the sample rate, or fewer n_bands"
+            "{} Hz with n_bands = {n_bands} is out of range; allowed: above 0, below {below_hz} Hz, so that the last \
+             octave begins below half the sample rate, or fewer n_bands",
+            shown(fmin)
         );
         let fits = fmin > 0.0 && fmin < below_hz;
         faults.unless(fits, "fmin", problem);

@@ -1,5 +1,6 @@
 //! The tables of one version by name: `tracks …` and `features_<name>` in the default schema `store`, the data set's
-//! own files in `raw`, and `classes`, `files` and `versions`, which are created from manifests.
+//! own files in `raw`, and `files` and `versions`, which are created from manifests; so is `classes` in versions that have no
+//! file of it.
 //!
 //! A table is opened when a query first uses it, so a damaged file only affects queries over its table. `tracks@3` is the
 //! table of another version, by number or tag.

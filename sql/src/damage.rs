@@ -209,7 +209,7 @@ impl Version {
             .filter(|entry| table_name(entry) == wanted)
             .peekable();
 
-        // `classes`, `files` and the user's own tables have no file in the manifest.
+        // `files` and the user's own tables have no file in the manifest.
         files.peek()?;
         Some(files.map(|entry| entry.rows).sum())
     }

@@ -15,7 +15,8 @@ use super::tensor::{TensorColumn, TensorType};
 /// Returns the function, ready for registration in DataFusion.
 pub(super) fn cosine_similarity() -> ScalarUDF {
     ScalarUDF::new_from_impl(CosineSimilarity {
-        signature: Signature::any(2, Volatility::Immutable),
+        // DataFusion only calls `coerce_types` with this signature.
+        signature: Signature::user_defined(Volatility::Immutable),
     })
 }
 
@@ -31,6 +32,13 @@ impl ScalarUDFImpl for CosineSimilarity {
 
     fn signature(&self) -> &Signature {
         &self.signature
+    }
+
+    fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
+        match types {
+            [_, _] => Ok(types.to_vec()),
+            _ => plan_err!("cosine_similarity takes two tensors: cosine_similarity(x, y)"),
+        }
     }
 
     fn return_type(&self, _types: &[DataType]) -> Result<DataType> {

@@ -185,6 +185,11 @@ fn rows_are_ranked_by_their_similarity() {
         text.contains("'clip_key' is not one") && code == 2,
         "{text}"
     );
+    let (text, _) = error(
+        &session,
+        "SELECT cosine_similarity(log_mel) FROM features_log_mel",
+    );
+    assert!(text.contains("takes two tensors"), "{text}");
     let other_shapes = "SELECT cosine_similarity(a.log_mel, b.quant) FROM features_log_mel a JOIN features_quant b USING (clip_key)";
     let (text, _) = error(&session, other_shapes);
     assert!(text.contains("6 and 4 values"), "{text}");

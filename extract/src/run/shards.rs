@@ -98,7 +98,7 @@ impl ShardRun<'_> {
         reuse::passes(&self.plan.shard_plan, finished, &is_kept)
     }
 
-    /// Returns, for each feature of the plan, the parent's entry if its stored values can be copied.
+    /// Returns, for each feature of the plan, the parent's entry from whose rows it can be made.
     fn kept_features(&self) -> Vec<Option<&FeatureEntry>> {
         take::kept_features(self.parent, self.plan, self.settings)
     }

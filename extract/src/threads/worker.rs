@@ -233,11 +233,15 @@ impl<'a> Worker<'a> {
         };
 
         let start = cpu_time();
-        let read = catch_unwind(AssertUnwindSafe(|| self.rows.rows(runs)));
         let clip_key = &self.work.clips[ticket.row].clip_key;
-        let mut rows = match read {
+        let read = catch_unwind(AssertUnwindSafe(|| {
+            let mut rows = self.rows.rows(runs)?;
+            self.derive(clip_key, &mut rows)?;
+            Ok(rows)
+        }));
+        let rows = match read {
             Ok(Ok(rows)) => rows,
-            Ok(Err(source)) => return Event::Failed(source.into()),
+            Ok(Err(error)) => return Event::Failed(error),
             Err(panic) => {
                 return Event::Failed(ExtractError::Panic {
                     what: format!("{clip_key}: copying its rows"),
@@ -245,9 +249,6 @@ impl<'a> Worker<'a> {
                 });
             }
         };
-        if let Err(error) = self.derive(clip_key, &mut rows) {
-            return Event::Failed(error.into());
-        }
         let rows = self.of_today(&ticket, permit, taken, rows);
         add_time(&self.work.counters.times.take, start);
         ticket.end(self.work, Ok(rows))

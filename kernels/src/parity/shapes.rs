@@ -77,7 +77,7 @@ fn options_of_shapes_match_their_references(on: &Machines) {
         };
         cases.push((Op::OnsetStrength, overrides));
     }
-    for p in [0.5, 1.0, 3.0] {
+    for p in [0.5, 1.0, 3.0, 32.0] {
         let p = FeatureSpec {
             p: Some(p),
             ..small()

@@ -93,13 +93,17 @@ fn bandwidths(magnitudes: &[Lane], p: f64) -> Lane {
         return std::array::from_fn(|lane| ratio(squares[lane], total[lane]).sqrt());
     }
 
-    let [powers] = sums(magnitudes, |x, bin, lane| {
-        let distance = f64::from((bin - mean[lane]).abs());
-        [x * libm::pow(distance, p) as f32]
-    });
+    // Other exponents are rare, and their powers may exceed f32.
     std::array::from_fn(|lane| {
-        let mean = f64::from(ratio(powers[lane], total[lane]));
-        libm::pow(mean, 1.0 / p) as f32
+        let mut sum = 0.0;
+        for (bin, magnitude) in magnitudes.iter().enumerate() {
+            let distance = (bin as f64 - f64::from(mean[lane])).abs();
+            sum += f64::from(magnitude[lane]) * libm::pow(distance, p);
+        }
+        if total[lane] < f32::MIN_POSITIVE {
+            return 0.0;
+        }
+        libm::pow(sum / f64::from(total[lane]), 1.0 / p) as f32
     })
 }
 
