@@ -70,7 +70,7 @@ pub struct ContrastBand {
 impl ContrastArgs {
     /// Returns the bands for spectra of `n_fft` samples at `sample_rate_hz`, as in `librosa.feature.spectral_contrast`:
     /// a band begins with the last bin below its lower end and ends before its last bin; only the last band ends at half
-    /// the sample rate. A band may have no bins, which [`ShapeArgs::check`] refuses.
+    /// the sample rate. A band may have no bins, which recipes refuse.
     pub fn bands(&self, sample_rate_hz: u32, n_fft: usize) -> Vec<ContrastBand> {
         let n_bins = n_fft / 2 + 1;
         // The same roundings as in numpy's rfftfreq, because bins are compared with the ends of octaves.
