@@ -577,20 +577,20 @@ fn set_own_table(
     path: &Path,
     threads: usize,
 ) -> Result<Vec<Reject>, CatalogError> {
-    let refused = |problem: &str| CatalogError::Unusable(problem.to_owned());
     if !is_plain_name(name) {
-        return Err(refused(
-            "allowed as a name: a to z, then a to z, 0 to 9 and _",
-        ));
+        let problem = "allowed as a name: a to z, then a to z, 0 to 9 and _";
+        return Err(CatalogError::Unusable(problem.to_owned()));
     }
     if name == "input" || engine.tables().iter().any(|table| table == name) {
-        return Err(refused("this table exists already: choose another name"));
+        let problem = "this table exists already: choose another name";
+        return Err(CatalogError::Unusable(problem.to_owned()));
     }
 
     let files = Files::open(path)?;
     let file = main_file(&files, path, TABLE_FILE)?;
     let loaded = load_table(engine, &files, file, threads)?;
     engine.set_table(name, &load::without_line(&loaded.rows)?)?;
+
     let mut rejects = loaded.rejects;
     for reject in &mut rejects {
         reject.detail = format!("--table {name}: {}", reject.detail);

@@ -122,7 +122,7 @@ struct Description {
     name: &'static str,
     /// Option names that apply to the operation, as groups from [`KEYS`].
     keys: &'static [&'static [&'static str]],
-    /// Whether a recipe with the operation cannot use a GPU.
+    /// True if a recipe with the operation cannot use a GPU.
     is_cpu_only: bool,
     /// The data from which the feature is computed.
     input: Input,

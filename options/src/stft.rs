@@ -104,13 +104,13 @@ pub struct StftArgs {
     pub framing: Framing,
     /// Factor by which every sample is multiplied: 1, or Kaldi's 32768.
     pub scale: u32,
-    /// Whether to subtract the mean of each frame before the window (Kaldi's `remove_dc_offset`).
+    /// True to subtract the mean of each frame before the window (Kaldi's `remove_dc_offset`).
     pub remove_dc: bool,
     /// Pre-emphasis within each frame: `x[i] -= preemphasis * x[i - 1]`; 0 disables it.
     pub preemphasis: f64,
     /// Number of samples to which the whole signal is first zero-padded or cut (Whisper's 30 s); unchanged if absent.
     pub n_samples: Option<usize>,
-    /// Whether to drop the last frame (Whisper).
+    /// True to drop the last frame (Whisper).
     pub drop_last_frame: bool,
 }
 

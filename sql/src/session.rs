@@ -66,7 +66,7 @@ pub struct Limits {
     pub memory_bytes: usize,
     /// Number of threads, at least 1. Fewer are used if the memory limit is too small for them.
     pub threads: usize,
-    /// Whether DDL, DML and COPY are permitted.
+    /// True to permit DDL, DML and COPY.
     pub allow_write: bool,
 }
 

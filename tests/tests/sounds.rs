@@ -194,7 +194,7 @@ fn samples_and_files_are_stored_beside_features() -> Result<(), Failed> {
     contains(&again.err, "nothing to do")
 }
 
-/// Loudness is three columns of numbers, which are those of the samples that the store has beside them.
+/// A feature of loudness has three named numbers per row. Silent rows have the level of the gate.
 #[apply(trial)]
 fn loudness_is_stored_with_names() -> Result<(), Failed> {
     let folder = scratch("sounds-loudness");

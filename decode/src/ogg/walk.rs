@@ -59,7 +59,7 @@ pub(super) struct AudioPage<'p> {
 pub(super) struct Tail<'p> {
     /// File offset of the stream's last page.
     pub offset: usize,
-    /// Whether the last page is flagged as the end of the stream.
+    /// True if the last page is flagged as the end of the stream.
     pub is_ended: bool,
     /// Number of bytes after the last page that are in no valid page.
     pub bytes: usize,

@@ -14,15 +14,18 @@ pub(super) type BandsPlan = Box<dyn FnMut(&[Lane], &mut [Lane]) + Send>;
 /// Creates the plan that computes a feature's bands, or returns `None` if the bands are the bins of the spectrum.
 pub(super) fn plan(args: &FeatureArgs, lanes: Lanes) -> Option<BandsPlan> {
     let (rate_hz, n_fft) = (args.sample_rate_hz, args.stft.n_fft);
+
     match args.op {
         Op::Mel | Op::Mfcc | Op::OnsetStrength => {
             let plan = MelPlan::new(args.mel.as_ref()?, rate_hz, n_fft, lanes);
             Some(Box::new(move |spectra, bands| plan.run(spectra, bands)))
         }
+
         Op::SpectralContrast => {
             let plan = ContrastPlan::new(args.contrast()?, rate_hz, n_fft, lanes);
             Some(Box::new(move |spectra, bands| plan.run(spectra, bands)))
         }
+
         Op::SpectralCentroid
         | Op::SpectralBandwidth
         | Op::SpectralFlatness
@@ -30,6 +33,7 @@ pub(super) fn plan(args: &FeatureArgs, lanes: Lanes) -> Option<BandsPlan> {
             let mut plan = ShapePlan::new(args, lanes)?;
             Some(Box::new(move |spectra, bands| plan.run(spectra, bands)))
         }
+
         Op::Stft | Op::Rms | Op::ZeroCrossingRate => None,
         Op::Statistics | Op::Picture | Op::Image | Op::Pcm | Op::Loudness | Op::Original => None,
     }
@@ -39,20 +43,24 @@ pub(super) fn plan(args: &FeatureArgs, lanes: Lanes) -> Option<BandsPlan> {
 #[cfg(test)]
 pub(crate) fn reference(args: &FeatureArgs, spectrum: Vec<Vec<f64>>) -> Vec<Vec<f64>> {
     let (rate_hz, n_fft) = (args.sample_rate_hz, args.stft.n_fft);
+
     match args.op {
         Op::Mel | Op::Mfcc | Op::OnsetStrength => {
             let mel = args.mel.as_ref().expect("an operation with mel bands");
             crate::mel::reference::bands(mel, rate_hz, n_fft, &spectrum)
         }
+
         Op::SpectralContrast => {
             let contrast = args.contrast().expect("its options");
             crate::contrast::reference::peaks_and_valleys(contrast, rate_hz, n_fft, &spectrum)
         }
+
         Op::SpectralCentroid
         | Op::SpectralBandwidth
         | Op::SpectralFlatness
         | Op::SpectralRolloff => crate::shape::reference::shape(args, &spectrum),
         Op::Stft | Op::Rms | Op::ZeroCrossingRate => spectrum,
+
         Op::Statistics | Op::Picture | Op::Image | Op::Pcm | Op::Loudness | Op::Original => {
             panic!("no operation on spectra: {args:?}")
         }

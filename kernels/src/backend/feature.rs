@@ -48,12 +48,14 @@ impl FeaturePlan {
             Some(_) => args.n_spectrum_bands(),
             None => 0,
         };
+
         let reduction = match (&args.mfcc, args.onset_lag()) {
             (Some(mfcc), _) => Reduction::Cosine(MfccPlan::new(mfcc, n_bands, lanes)),
             (None, Some(lag)) => Reduction::Onset(OnsetPlan::new(lag, &args.stft)),
             (None, None) if args.is_reduced() => Reduction::Difference,
             (None, None) => Reduction::None,
         };
+
         Self {
             lanes,
             bands_plan,

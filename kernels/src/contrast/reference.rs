@@ -13,6 +13,7 @@ pub(crate) fn peaks_and_valleys(
     let bands = args.bands(sample_rate_hz, n_fft);
     let mut peaks = Vec::new();
     let mut valleys = Vec::new();
+
     for band in bands {
         let mean_of = |is_peak: bool, frame: usize| {
             let bins = &powers[band.first_bin..][..band.n_bins];
@@ -21,11 +22,14 @@ pub(crate) fn peaks_and_valleys(
             if is_peak {
                 magnitudes.reverse();
             }
+
             magnitudes[..band.n_extremes].iter().sum::<f64>() / band.n_extremes as f64
         };
+
         peaks.push((0..n_frames).map(|frame| mean_of(true, frame)).collect());
         valleys.push((0..n_frames).map(|frame| mean_of(false, frame)).collect());
     }
+
     peaks.extend(valleys);
     peaks
 }

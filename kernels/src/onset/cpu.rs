@@ -6,7 +6,8 @@ use wavemill_options::{Framing, StftArgs};
 pub(crate) struct OnsetPlan {
     /// Number of frames between the two that are compared.
     lag: usize,
-    /// Number of frames by which an increase is moved: a centred frame hears an onset half its length early.
+    /// Number of frames by which an increase is delayed. A centred frame begins half its length before its position, so it
+    /// contains an onset too early.
     delay: usize,
 }
 

@@ -163,10 +163,12 @@ fn drawn_options_of_shapes_match_their_references(on: &Machines) {
         1usize..5,
         0.001f64..0.9,
     );
+
     let config = ProptestConfig {
         failure_persistence: None,
         ..ProptestConfig::with_cases(60)
     };
+
     TestRunner::new(config)
         .run(&drawn, |(op, n_fft, hop, n, n_bands, part)| {
             let op = OPS[op];
@@ -182,6 +184,7 @@ fn drawn_options_of_shapes_match_their_references(on: &Machines) {
                 roll_percent: (op == Op::SpectralRolloff).then_some(part),
                 ..FeatureSpec::default()
             };
+
             let spec = FeatureSpec { op, ..overrides };
             // Bands without a bin are refused.
             if let Ok(args) = spec.resolve(&[], 22_050) {

@@ -123,7 +123,7 @@ pub struct CatalogSpec {
     /// Only for FMA: keeps the rows of this subset and of smaller ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subset: Option<Subset>,
-    /// Whether rows without a file are dropped, in the last counted step (default). If false, they become
+    /// True to drop rows without a file, in the last counted step (default). If false, they become
     /// `missing_file` rejects.
     #[serde(default = "yes")]
     pub require_audio: bool,
