@@ -51,7 +51,7 @@ STAGES = {"catalog", "read", "decode", "features"}
 REASONS = {
     "missing_file", "empty", "not_audio", "unsupported_codec", "no_audio", "too_short", "too_large", "damaged",
     "worker_panic", "bad_row", "bad_encoding", "outside_root", "encrypted", "duplicate_entry",
-    "not_image",
+    "not_image", "not_finite",
 }  # fmt: skip
 ROW_REASONS = {"bad_row", "bad_encoding"}
 FATES = {

@@ -159,7 +159,7 @@ fn open(
     classes: Option<Vec<String>>,
 ) -> Result<Arc<Dataset>, DatasetError> {
     let feature = store.feature(settings.feature.as_deref())?;
-    let has_frames = !feature.is_statistics() && !feature.is_picture();
+    let has_frames = !feature.is_vector() && !feature.is_picture();
     let data = Data {
         feature: Some(feature.name.clone()),
         targets: vec![settings.target.clone()],

@@ -25,6 +25,7 @@ mod level;
 mod mel;
 mod mfcc;
 mod normalize;
+pub mod onnx;
 mod onset;
 mod pack;
 #[cfg(test)]
@@ -47,7 +48,7 @@ pub use backend::{WARM_UP, median, median_s, warm_up};
 #[cfg(feature = "emulated")]
 pub use checks::CheckedDevices;
 pub use device::{CudaReport, FoundDevice, FoundLibrary};
-pub use error::KernelError;
+pub use error::{KernelError, ModelError};
 pub use glibc::{glibc_version, return_large_blocks};
 pub use lane::{LANES, Lane};
 pub use level::{Lanes, Level};

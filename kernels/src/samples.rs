@@ -277,6 +277,6 @@ mod tests {
         let mut samples = cuda.sample_buffer_of::<f32>();
         samples.clear_for(10);
         assert!(!samples.lacks_lock());
-        assert!(format!("{:?}", cuda.sample_buffer_of::<i16>()).contains("page-locked"));
+        assert!(format!("{samples:?}").contains("page-locked"));
     }
 }

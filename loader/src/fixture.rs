@@ -576,6 +576,7 @@ impl Fixture {
                 engine: name(),
                 limit: None,
                 sides: None,
+                models: None,
                 parent: None,
             },
             engine: Engine {
@@ -586,6 +587,7 @@ impl Fixture {
                 target: name(),
                 libc: name(),
                 writer: "none".to_owned(),
+                models: None,
             },
             recipe: Recipe::parse(&recipe, "fixture", &[]).expect("a recipe"),
             targets,

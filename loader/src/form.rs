@@ -63,7 +63,7 @@ impl Axes {
         refuse_files(feature)?;
 
         let name = &feature.name;
-        if feature.is_statistics() {
+        if feature.is_vector() {
             let values: Option<usize> = feature.shape.iter().copied().product();
             return Ok(Self {
                 bands: values.ok_or_else(|| {

@@ -58,7 +58,7 @@ impl InputSpec {
 
         // The numbers of a row of statistics have different units, so they are always standardised, like metadata
         // columns.
-        let is_normalised = data.normalize || feature.is_statistics();
+        let is_normalised = data.normalize || feature.is_vector();
         if is_normalised && stats.is_none_or(|stats| stats.values == 0) {
             let problem = "the store has no training rows, and therefore no statistics";
             return Err(DatasetError::unfit("normalize", problem));
@@ -78,7 +78,7 @@ impl InputSpec {
     /// is 1 until their lengths are known.
     pub(crate) fn stored(feature: &FeatureEntry) -> Self {
         let frames = feature.shape.get(frame_axis(feature)).copied().flatten();
-        let has_frames = !feature.is_statistics() && !feature.is_picture();
+        let has_frames = !feature.is_vector() && !feature.is_picture();
         Self {
             feature: feature.clone(),
             frames: frames.filter(|_| has_frames).unwrap_or(1),
@@ -159,7 +159,7 @@ pub(crate) fn refuse_files(feature: &FeatureEntry) -> Result<(), DatasetError> {
 
 /// Returns the number of frames of a row as input of the model; 1 for a feature without frames.
 fn frames_of(feature: &FeatureEntry, data: &Data) -> Result<usize, DatasetError> {
-    if feature.is_statistics() || feature.is_picture() {
+    if feature.is_vector() || feature.is_picture() {
         return match data.frames {
             None => Ok(1),
             Some(_) => Err(DatasetError::unfit(

@@ -16,6 +16,7 @@ mod fault;
 mod image;
 mod mel;
 mod mfcc;
+mod onnx;
 mod op;
 mod pack;
 mod preset;
@@ -38,6 +39,7 @@ pub use image::{
 };
 pub use mel::{Band, MelArgs, N_MELS_MAX, Norm, Ramp};
 pub use mfcc::{MfccArgs, N_MFCC_MAX};
+pub use onnx::{ModelSizes, OnnxArgs, Pooling, STANDARDIZE_EPS};
 pub use op::{FrameValues, Input, Op, SpectralOp};
 pub use pack::{Dtype, Packing};
 pub use preset::Preset;

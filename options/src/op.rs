@@ -31,6 +31,15 @@ const DB: &[&str] = &["db"];
 /// Option names for the stored tensor of a feature computed from spectra.
 const TENSOR: &[&str] = &["normalize", "dim_order", "frames"];
 const SOURCE: &[&str] = &["source"];
+/// Option names that apply to models.
+const MODEL: &[&str] = &[
+    "model",
+    "output",
+    "layer",
+    "window_s",
+    "standardize",
+    "pooling",
+];
 const COLOURS: &[&str] = &["colour_map"];
 const SIZE: &[&str] = &["height", "width"];
 const IMAGE: &[&str] = &["crop", "filter"];
@@ -55,6 +64,7 @@ pub(crate) const KEYS: &[&[&str]] = &[
     DB,
     TENSOR,
     SOURCE,
+    MODEL,
     COLOURS,
     SIZE,
     IMAGE,
@@ -99,6 +109,8 @@ pub enum Op {
     Loudness,
     /// The bytes of the clip's file: [`SoundArgs::Original`](crate::SoundArgs::Original).
     Original,
+    /// The output of a model in ONNX format: [`OnnxArgs`](crate::OnnxArgs).
+    Onnx,
 }
 
 /// The data from which an operation computes a feature.
@@ -114,6 +126,8 @@ pub enum Input {
     File,
     /// The decoded picture of a picture file.
     Picture,
+    /// The clip's samples or the tensor of another feature, as the input of a model.
+    Model,
 }
 
 /// Description of an operation.
@@ -172,7 +186,7 @@ const OF_SHAPE: SpectralOp = SpectralOp {
 
 impl Op {
     /// All operations.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Stft,
         Self::Mel,
         Self::Mfcc,
@@ -190,6 +204,7 @@ impl Op {
         Self::Pcm,
         Self::Loudness,
         Self::Original,
+        Self::Onnx,
     ];
 
     const fn description(self) -> Description {
@@ -375,6 +390,13 @@ impl Op {
                 is_cpu_only: false,
                 input: Input::File,
             },
+
+            Self::Onnx => Description {
+                name: "onnx",
+                keys: &[SOURCE, MODEL],
+                is_cpu_only: true,
+                input: Input::Model,
+            },
         }
     }
 
@@ -442,7 +464,7 @@ impl Op {
     pub fn f16_rounds(self) -> Option<&'static str> {
         match self.input() {
             Input::Spectra(op) => op.f16_rounds,
-            Input::Feature | Input::Samples | Input::File | Input::Picture => None,
+            Input::Feature | Input::Samples | Input::File | Input::Picture | Input::Model => None,
         }
     }
 
@@ -454,7 +476,7 @@ impl Op {
     pub(crate) fn spectral(self) -> SpectralOp {
         match self.input() {
             Input::Spectra(op) => op,
-            Input::Feature | Input::Samples | Input::File | Input::Picture => {
+            Input::Feature | Input::Samples | Input::File | Input::Picture | Input::Model => {
                 panic!("{} is not an operation on spectra", self.name())
             }
         }

@@ -12,6 +12,7 @@ use crate::exact;
 use crate::fault::{Fault, Faults};
 use crate::image::{CropBox, ImageArgs, ImageFilter};
 use crate::mel::Norm;
+use crate::onnx::{ModelSizes, OnnxArgs, Pooling};
 use crate::op::{Input, KEYS, Op};
 use crate::pack::Dtype;
 use crate::preset::Preset;
@@ -19,7 +20,7 @@ use crate::stft::{PadMode, Window};
 use crate::words::{Named, did_you_mean};
 
 /// A feature of a recipe: `[[features]]`. Absent options take the preset's values. Names, units and meanings are those
-/// of [`FeatureArgs`], [`PictureArgs`] and [`ImageArgs`].
+/// of [`FeatureArgs`], [`PictureArgs`], [`OnnxArgs`] and [`ImageArgs`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs)] // documented in `FeatureArgs`
@@ -90,6 +91,19 @@ pub struct FeatureSpec {
     pub dim_order: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub frames: Option<usize>,
+    /// Path of a model's file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layer: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub window_s: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub standardize: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pooling: Option<Word<Pooling>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub colour_map: Option<Word<ColourMap>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -130,7 +144,7 @@ impl FeatureSpec {
                 faults.into_result()?;
                 source.derive(derived, self.dtype)
             }
-            Input::Samples | Input::File | Input::Picture => {
+            Input::Samples | Input::File | Input::Picture | Input::Model => {
                 let problem = format!("`{}` is not computed from spectra", self.op.name());
                 Err(Fault::new("op", problem))
             }
@@ -181,7 +195,7 @@ impl FeatureSpec {
                 let what = match source.op.input() {
                     Input::Spectra(_) => return Ok(source),
                     Input::Feature => "is itself derived from another feature".to_owned(),
-                    Input::Samples | Input::File | Input::Picture => {
+                    Input::Samples | Input::File | Input::Picture | Input::Model => {
                         format!("has op = \"{}\", which has no bands", source.op.name())
                     }
                 };
@@ -234,6 +248,55 @@ impl FeatureSpec {
             Some(fault) => Err(fault),
             None => Ok(args),
         }
+    }
+
+    /// Resolves all options of a feature that a model computes. `features` and `sample_rate_hz` are those of
+    /// [`FeatureSpec::resolve`].
+    ///
+    /// # Errors
+    /// A [`Fault`] with the option and its allowed values, also of the source. Features of a parsed recipe have no faults.
+    pub fn onnx(&self, features: &[Self], sample_rate_hz: u32) -> Result<OnnxArgs, Fault> {
+        let mut faults = Faults::default();
+        let pooling = value(&self.pooling, Pooling::default(), &mut faults);
+        let problem = "is missing: the path of a file in ONNX format";
+        faults.unless(self.model.is_some(), "model", problem);
+        OnnxArgs::check_window_s(self.window_s, &mut faults);
+        let dtype = self.dtype.unwrap_or(Dtype::F32);
+        let is_float = matches!(dtype, Dtype::F32 | Dtype::F16);
+        faults.unless(is_float, "dtype", "allowed for onnx: f32, f16");
+        faults.into_result()?;
+
+        let source = match &self.source {
+            Some(_) => {
+                let args = self
+                    .source_in(features)?
+                    .resolve(features, sample_rate_hz)?;
+                Some(Box::new(FeatureArgs {
+                    dtype: Dtype::F32,
+                    ..args
+                }))
+            }
+            None => None,
+        };
+        // A window of a feature consists of frames, and one of the sound of samples.
+        let step = source.as_ref().map_or(1, |args| args.stft.hop_length);
+        let per_s = f64::from(sample_rate_hz) / step as f64;
+        let window = self
+            .window_s
+            .map(|seconds| ((seconds * per_s).round() as usize).max(1));
+
+        Ok(OnnxArgs {
+            model: self.model.clone().unwrap_or_default(),
+            model_blake3: String::new(),
+            source,
+            output: self.output.clone(),
+            layer: self.layer,
+            window,
+            standardize: self.standardize.unwrap_or(false),
+            pooling,
+            dtype,
+            sizes: ModelSizes::default(),
+        })
     }
 
     /// Returns a fault for each option that is set although the operation does not use it.

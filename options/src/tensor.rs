@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::args::FeatureArgs;
 use crate::fault::Fault;
 use crate::image::ImageArgs;
+use crate::onnx::OnnxArgs;
 use crate::op::{Input, Op};
 use crate::pack::Dtype;
 use crate::sound::{LOUDNESS, S16_FULL_SCALE, SoundArgs};
@@ -22,6 +23,8 @@ pub enum TensorArgs {
     Sound(SoundArgs),
     /// Computed from picture files.
     Image(ImageArgs),
+    /// Computed by a model.
+    Onnx(Box<OnnxArgs>),
 }
 
 impl FeatureSpec {
@@ -45,6 +48,10 @@ impl FeatureSpec {
             }
             Input::File => SoundArgs::original(self.dtype).map(TensorArgs::Sound),
             Input::Picture => self.image().map(TensorArgs::Image),
+            Input::Model => {
+                let args = self.onnx(features, sample_rate_hz)?;
+                Ok(TensorArgs::Onnx(Box::new(args)))
+            }
         }
     }
 }
@@ -54,7 +61,7 @@ impl TensorArgs {
     pub fn spectral(&self) -> Option<&FeatureArgs> {
         match self {
             Self::Spectral(args) => Some(args),
-            Self::Sound(_) | Self::Image(_) => None,
+            Self::Sound(_) | Self::Image(_) | Self::Onnx(_) => None,
         }
     }
 
@@ -64,6 +71,7 @@ impl TensorArgs {
             Self::Spectral(args) => args.dtype,
             Self::Sound(args) => args.dtype(),
             Self::Image(args) => args.dtype,
+            Self::Onnx(args) => args.dtype,
         }
     }
 
@@ -78,6 +86,8 @@ impl TensorArgs {
             // The bytes of a file have no values.
             Self::Sound(SoundArgs::Loudness | SoundArgs::Original) => return Ok(None),
             Self::Sound(SoundArgs::Pcm { .. }) => (1.0 / S16_FULL_SCALE, 0.0),
+            // Stored as floats only.
+            Self::Onnx(_) => return Ok(None),
             Self::Image(_) => (1.0 / 255.0, 0.0),
         };
         Ok(match self.dtype() {
@@ -95,6 +105,7 @@ impl TensorArgs {
             Self::Sound(SoundArgs::Loudness) => vec![Some(LOUDNESS.len()), Some(1)],
             Self::Sound(SoundArgs::Original) => vec![None],
             Self::Image(args) => args.shape().map(Some).to_vec(),
+            Self::Onnx(args) => args.stored_shape(),
         }
     }
 
@@ -104,6 +115,7 @@ impl TensorArgs {
             Self::Spectral(args) => args.dim_names(),
             Self::Sound(args) => args.dim_names(),
             Self::Image(_) => ImageArgs::dim_names().to_vec(),
+            Self::Onnx(args) => args.dim_names(),
         }
     }
 
@@ -115,6 +127,7 @@ impl TensorArgs {
             Self::Sound(SoundArgs::Loudness) => vec![LOUDNESS.len(), 1],
             Self::Sound(SoundArgs::Original) => vec![row_bytes],
             Self::Image(args) => args.shape().to_vec(),
+            Self::Onnx(args) => args.shape(row_bytes),
         }
     }
 
@@ -127,6 +140,7 @@ impl TensorArgs {
             Self::Sound(SoundArgs::Loudness) => LOUDNESS.len() * size_of::<f32>(),
             Self::Sound(SoundArgs::Original) => 0,
             Self::Image(args) => args.row_bytes(),
+            Self::Onnx(args) => args.row_bytes(n_samples),
         }
     }
 }

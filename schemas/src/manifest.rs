@@ -221,6 +221,9 @@ pub struct Identity {
     /// their ids.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sides: Option<String>,
+    /// Hash of the hashes of the models' files; absent without a feature of a model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub models: Option<String>,
     /// Hash of the parent version's manifest, if there is a parent.
     pub parent: Option<String>,
 }
@@ -254,6 +257,25 @@ pub struct Engine {
     pub libc: String,
     /// Parquet writer and compressor, with their versions.
     pub writer: String,
+    /// Library that runs models, with its version and the instructions that it uses. `None` without a feature of a model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub models: Option<String>,
+}
+
+impl Engine {
+    /// Reports whether features of equal `feature_id` have equal bytes. The library of models matters only if both
+    /// engines ran some.
+    pub fn agrees_with(&self, other: &Self) -> bool {
+        let models = self.models.as_ref().zip(other.models.as_ref());
+        models.is_none_or(|(ours, theirs)| ours == theirs)
+            && Self {
+                models: None,
+                ..self.clone()
+            } == Self {
+                models: None,
+                ..other.clone()
+            }
+    }
 }
 
 /// A target (a column to predict) and its classes.
@@ -294,11 +316,14 @@ pub struct FeatureEntry {
 }
 
 impl FeatureEntry {
-    /// Reports whether the feature consists of statistics of bands: vectors of numbers with one name each.
-    pub fn is_statistics(&self) -> bool {
-        self.dim_names
-            .first()
-            .is_some_and(|name| name == "statistic")
+    /// Reports whether a row is a vector of numbers that have nothing in common, such as statistics of bands or an
+    /// embedding.
+    pub fn is_vector(&self) -> bool {
+        let names: Vec<&str> = self.dim_names.iter().map(String::as_str).collect();
+        matches!(
+            names[..],
+            ["statistic", ..] | ["value"] | ["layer", "value"]
+        )
     }
 
     /// Reports whether the rows of the feature are of audio files, not of picture files.

@@ -36,11 +36,13 @@ pub enum Reason {
     DuplicateEntry,
     /// The bytes are not in a known picture format.
     NotImage,
+    /// A model's output for the clip is NaN or infinite.
+    NotFinite,
 }
 
 impl Reason {
     /// All reasons, in the order of the table in docs/store.md.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::MissingFile,
         Self::Empty,
         Self::NotAudio,
@@ -56,6 +58,7 @@ impl Reason {
         Self::Encrypted,
         Self::DuplicateEntry,
         Self::NotImage,
+        Self::NotFinite,
     ];
 
     /// Returns the stored name, which is also used in SQL: `missing_file`, `empty`, ….
@@ -77,6 +80,7 @@ impl Reason {
             Self::Encrypted => "encrypted",
             Self::DuplicateEntry => "duplicate_entry",
             Self::NotImage => "not_image",
+            Self::NotFinite => "not_finite",
         }
     }
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Writes docs/benchmarks/gpu.md from the results of a run on a GPU.
 
-usage: scripts/gpu_check.sh report FOLDER [--out FILE]
-  FOLDER       results folder of `run`, which contains results.json
+usage: scripts/gpu_check.sh report FOLDER… [--out FILE]
+  FOLDER       results folder of `run`, which contains results.json; of several, each step is taken from the last one
   --out FILE   output file (default: docs/benchmarks/gpu.md)
 
 Fails if the run had no GPU.
@@ -57,18 +57,36 @@ def page(found):
     return "\n".join(lines)
 
 
-def main():
-    parser = argparse.ArgumentParser(prog="scripts/gpu_check.sh report", usage=__doc__.split("\n\n")[1][7:])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--out", type=Path, default=ROOT / "docs/benchmarks/gpu.md")
-    asked = parser.parse_args()
-    results = asked.folder / "results.json"
+def read(folder):
+    """Returns the results of a run."""
+    results = folder / "results.json"
     if not results.is_file():
-        sys.exit(f"{results} does not exist: run scripts/gpu_check.sh run {asked.folder}")
+        sys.exit(f"{results} does not exist: run scripts/gpu_check.sh run {folder}")
     found = json.loads(results.read_text())
     if not found["machine"]["gpu"] or all(step["result"] == "not run" for step in found["steps"]):
-        sys.exit(f"{asked.folder}: no step was run on a GPU, so no page is written")
-    asked.out.write_text(page(found))
+        sys.exit(f"{folder}: no step was run on a GPU, so no page is written")
+    return found
+
+
+def merged(runs):
+    """Returns the results of the first run, with steps replaced by those of later runs."""
+    found = runs[0]
+    for later in runs[1:]:
+        if later["machine"]["gpu"] != found["machine"]["gpu"]:
+            sys.exit(f"different GPUs: {later['machine']['gpu']} and {found['machine']['gpu']}")
+        again = {step["step"]: step for step in later["steps"]}
+        found["steps"] = [again.get(step["step"], step) for step in found["steps"]]
+        found["call"] += f"; {later['call']}"
+    return found
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="scripts/gpu_check.sh report", usage=__doc__.split("\n\n")[1][7:])
+    parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument("--out", type=Path, default=ROOT / "docs/benchmarks/gpu.md")
+    asked = parser.parse_args()
+    runs = [read(folder) for folder in asked.folders]
+    asked.out.write_text(page(merged(runs)))
     print(asked.out)
 
 

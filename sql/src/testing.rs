@@ -115,6 +115,7 @@ impl TestStore {
                 engine: String::new(),
                 limit: None,
                 sides: None,
+                models: None,
                 parent: None,
             },
             engine: Engine {
@@ -125,6 +126,7 @@ impl TestStore {
                 target: "test".to_owned(),
                 libc: "none".to_owned(),
                 writer: "none".to_owned(),
+                models: None,
             },
             recipe: serde_json::from_value(recipe).expect("a minimal recipe"),
             targets: vec![TargetEntry {

@@ -200,6 +200,19 @@ impl Store {
         Err(StoreError::other_plan(self.place(), problem))
     }
 
+    /// Refuses to work on a plan for models with other files. Both arguments are hashes of [`Identity::models`].
+    ///
+    /// # Errors
+    /// [`StoreError::OtherPlan`] if the hash `plan` of the plan differs from the hash `now` of this process.
+    pub fn require_models(&self, plan: Option<&str>, now: Option<&str>) -> Result<(), StoreError> {
+        if plan == now {
+            return Ok(());
+        }
+        let problem = "the file of a model (features.*.model) differs from that of the plan: use the same file, or plan \
+                       again here";
+        Err(StoreError::other_plan(self.place(), problem.to_owned()))
+    }
+
     /// Reports whether the file of a receipt exists with the right length and blake3.
     ///
     /// # Errors
@@ -335,6 +348,9 @@ fn changes(
     if identity.sides.is_some() && was.sides != identity.sides {
         changed.push("--sides gives other sides than those of the version".to_owned());
     }
+    if was.models.is_some() && identity.models.is_some() && was.models != identity.models {
+        changed.push("the file of a model".to_owned());
+    }
 
     // With another recipe, other cleaning rules may explain the difference.
     let is_other_data = was.rows != identity.rows || was.inputs != identity.inputs;
@@ -369,7 +385,7 @@ fn changes(
     // The sentences about individual differences come last.
     changed.extend(differs);
 
-    if manifest.engine != *engine {
+    if !manifest.engine.agrees_with(engine) {
         changed.push(format!(
             "engine {} -> {}",
             describe(&manifest.engine),
@@ -400,8 +416,12 @@ fn describe(engine: &Engine) -> String {
         target,
         libc,
         writer,
+        models,
     } = engine;
-    format!("{backend} {level}, numerics {numerics}, {decoder}, {target}, {libc}, {writer}")
+    let models = models
+        .as_ref()
+        .map_or(String::new(), |models| format!(", {models}"));
+    format!("{backend} {level}, numerics {numerics}, {decoder}, {target}, {libc}, {writer}{models}")
 }
 
 fn name_few(clips: &[String]) -> String {

@@ -19,6 +19,7 @@ mod bucket;
 mod catalogs;
 mod cli;
 mod derived;
+mod embeddings;
 mod experiment;
 mod export;
 mod extract;

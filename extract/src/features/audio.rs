@@ -1,7 +1,9 @@
-//! Computes the tensors of all features of audio: those of spectra by the kernels of a backend, samples on the host.
+//! Computes the tensors of all features of audio: those of spectra by the kernels of a backend, samples and models on
+//! the host.
 
 use std::ops::Range;
 
+use wavemill_kernels::onnx::ModelPlan;
 use wavemill_kernels::resample::Resamplers;
 use wavemill_kernels::{
     Clip, FeatureArgs, KernelError, Packing, Plan, Row, SampleBuffer, Samples, pack_into, pack_s16,
@@ -33,6 +35,12 @@ pub(super) struct AudioPlan {
     /// Conversions to the recipe's rate, for clips that a device converts for its own features.
     resamplers: Resamplers,
     meter: LoudnessMeter,
+    /// Models, in the order of their features.
+    models: Vec<ModelPlan>,
+    /// Number of features whose tensors the kernels compute. Behind them, the kernels compute the sources of models.
+    n_of_kernels: usize,
+    /// Values of a model's source.
+    values: Vec<f32>,
 }
 
 /// Origin of the tensors of a feature.
@@ -46,15 +54,20 @@ enum Origin {
     Loudness,
     /// They are the clip's file, which the caller has.
     File,
+    /// A model computes them: from samples, or from a tensor of the kernels.
+    Model { has_source: bool },
 }
 
 impl Origin {
-    const fn from_args(args: &TensorArgs) -> Self {
+    fn from_args(args: &TensorArgs) -> Self {
         match args {
             TensorArgs::Spectral(_) => Self::Kernels,
             TensorArgs::Sound(SoundArgs::Pcm { dtype }) => Self::Samples(*dtype),
             TensorArgs::Sound(SoundArgs::Loudness) => Self::Loudness,
             TensorArgs::Sound(SoundArgs::Original) | TensorArgs::Image(_) => Self::File,
+            TensorArgs::Onnx(args) => Self::Model {
+                has_source: args.source.is_some(),
+            },
         }
     }
 }
@@ -63,7 +76,9 @@ impl AudioPlan {
     /// Creates the kernels and buffers for one worker, or for one lane of a device.
     pub(super) fn new(plan: &FeaturePlan, lane: usize) -> Result<Self, KernelError> {
         let spectral = plan.args.iter().filter_map(TensorArgs::spectral);
-        let spectral: Vec<FeatureArgs> = spectral.cloned().collect();
+        let mut spectral: Vec<FeatureArgs> = spectral.cloned().collect();
+        let n_of_kernels = spectral.len();
+        spectral.extend(plan.model_sources().cloned());
         let kernels = match spectral.is_empty() {
             true => None,
             false => Some(plan.backend.plan(lane, &spectral)?),
@@ -76,6 +91,9 @@ impl AudioPlan {
             sample_rate_hz,
             resamplers: Resamplers::new(sample_rate_hz, plan.level),
             meter: LoudnessMeter::new(sample_rate_hz),
+            models: plan.model_plans(),
+            n_of_kernels,
+            values: Vec::new(),
         })
     }
 
@@ -84,6 +102,10 @@ impl AudioPlan {
         if let Some(kernels) = &mut self.kernels {
             kernels.forget_scratch();
         }
+        for model in &mut self.models {
+            model.forget_scratch();
+        }
+        self.values = Vec::new();
     }
 
     /// Computes every row of every clip, in order, like [`Plan::run`]. The tensors of features that contain files are
@@ -134,7 +156,7 @@ impl AudioPlan {
         let are_needed = self
             .origins
             .iter()
-            .any(|origin| matches!(origin, Origin::Samples(_) | Origin::Loudness));
+            .any(|origin| !matches!(origin, Origin::Kernels | Origin::File));
         if clip.sample_rate_hz == self.sample_rate_hz || !are_needed {
             return Ok(None);
         }
@@ -158,22 +180,34 @@ impl AudioPlan {
         samples: &[f32],
         n_samples: usize,
     ) -> Result<Row, KernelError> {
-        let row = row.map_err(|error| self.with_own_place(error))?;
+        let mut row = row.map_err(|error| self.with_own_place(error))?;
+        let n_of_kernels = self.n_of_kernels.min(row.tensors.len());
+        let mut sources = row.tensors.split_off(n_of_kernels).into_iter();
         let mut of_kernels = row.tensors.into_iter();
+        let mut models = self.models.iter_mut();
 
         let mut tensors = Vec::with_capacity(self.origins.len());
         for (place, origin) in self.origins.iter().enumerate() {
-            tensors.push(match origin {
-                Origin::Kernels => of_kernels.next().unwrap_or_default(),
-                Origin::Samples(dtype) => {
-                    packed(samples, n_samples, *dtype).map_err(|source| KernelError::Feature {
-                        place,
-                        source: Box::new(source),
-                    })?
+            let computed = match origin {
+                Origin::Kernels => Ok(of_kernels.next().unwrap_or_default()),
+                Origin::Samples(dtype) => packed(samples, n_samples, *dtype),
+                Origin::Loudness => Ok(self.meter.measure(samples)),
+                Origin::File => Ok(Vec::new()),
+                Origin::Model { has_source } => {
+                    let model = models.next().expect("a model per feature of that origin");
+                    if *has_source {
+                        let source = sources.next().unwrap_or_default();
+                        let (numbers, _) = source.as_chunks();
+                        self.values.clear();
+                        let numbers = numbers.iter().map(|&bytes| f32::from_le_bytes(bytes));
+                        self.values.extend(numbers);
+                        model.run(&self.values)
+                    } else {
+                        model.run(samples)
+                    }
                 }
-                Origin::Loudness => self.meter.measure(samples),
-                Origin::File => Vec::new(),
-            });
+            };
+            tensors.push(computed.map_err(|error| at_place(place, error))?);
         }
         Ok(Row { tensors, ..row })
     }
@@ -183,10 +217,25 @@ impl AudioPlan {
         let KernelError::Feature { place, source } = error else {
             return error;
         };
+        let (wanted, number) = match place.checked_sub(self.n_of_kernels) {
+            None => (Origin::Kernels, place),
+            Some(number) => (Origin::Model { has_source: true }, number),
+        };
         let origins = self.origins.iter().enumerate();
-        let mut of_kernels = origins.filter(|(_, origin)| **origin == Origin::Kernels);
-        let place = of_kernels.nth(place).map_or(place, |(place, _)| place);
+        let mut alike = origins.filter(|(_, origin)| **origin == wanted);
+        let place = alike.nth(number).map_or(place, |(place, _)| place);
         KernelError::Feature { place, source }
+    }
+}
+
+/// Adds the index of the feature in the recipe to an error, unless it concerns the clip.
+fn at_place(place: usize, error: KernelError) -> KernelError {
+    match error {
+        KernelError::TooFewFrames { .. } => error,
+        source => KernelError::Feature {
+            place,
+            source: Box::new(source),
+        },
     }
 }
 
@@ -342,6 +391,9 @@ mod tests {
             sample_rate_hz: 8_000,
             resamplers: Resamplers::new(8_000, Level::Scalar),
             meter: LoudnessMeter::new(8_000),
+            models: Vec::new(),
+            n_of_kernels: 2,
+            values: Vec::new(),
         };
         for (place, own) in [(0, 1), (1, 3)] {
             let source = KernelError::TooFewFrames {

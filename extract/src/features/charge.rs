@@ -3,9 +3,9 @@
 
 use wavemill_decode as decode;
 use wavemill_decode::pictures;
-use wavemill_kernels::Cpu;
 use wavemill_kernels::resample::{MAX_FROM_HZ, PLANS_MAX};
 use wavemill_kernels::stretch::StretchPlan;
+use wavemill_kernels::{Cpu, FeatureArgs};
 use wavemill_schemas::recipe::{SoundArgs, TensorArgs};
 use wavemill_schemas::samples::samples_in;
 use wavemill_store::plan::segments::{
@@ -203,8 +203,7 @@ impl FeaturePlan {
 
     /// Returns the bytes of one worker's tables and of its buffers whose size does not depend on clips.
     pub(crate) fn worker_bytes(&self) -> u64 {
-        let spectral = self.args.iter().filter_map(TensorArgs::spectral);
-        let kernels: usize = spectral.map(Cpu::plan_bytes).sum();
+        let kernels: usize = self.kernels_args().map(Cpu::plan_bytes).sum();
         let stretch = if self.audio.stretch.is_empty() {
             0
         } else {
@@ -215,7 +214,22 @@ impl FeaturePlan {
         } else {
             0
         };
-        kernels as u64 + stretch as u64 + meter + PLANS_MAX as u64 * RESAMPLER_BYTES
+        let models: usize = self
+            .of_models()
+            .map(|(_, model)| model.buffer_bytes())
+            .sum();
+        (kernels + stretch + models) as u64 + meter + PLANS_MAX as u64 * RESAMPLER_BYTES
+    }
+
+    /// Returns the bytes of the models, which all workers share.
+    pub(crate) fn models_bytes(&self) -> u64 {
+        self.of_models().map(|(_, model)| model.bytes()).sum()
+    }
+
+    /// Returns the arguments of the features that the kernels compute, including the sources of models.
+    fn kernels_args(&self) -> impl Iterator<Item = &FeatureArgs> {
+        let spectral = self.args.iter().filter_map(TensorArgs::spectral);
+        spectral.chain(self.model_sources())
     }
 
     /// Returns the bytes of the longest stretched copy of a clip of `n_out` samples, including the zeros that are
@@ -235,10 +249,12 @@ impl FeaturePlan {
 
     /// Returns the bytes of the kernels' buffers for a row of `n_samples` samples.
     pub(crate) fn scratch_bytes(&self, n_samples: usize) -> u64 {
-        let spectral = self.args.iter().filter_map(TensorArgs::spectral);
-        spectral
-            .map(|args| Cpu::scratch_bytes(args, n_samples) as u64)
-            .sum()
+        let kernels = self.kernels_args();
+        let kernels = kernels.map(|args| Cpu::scratch_bytes(args, n_samples));
+        // A model's source is held as packed bytes and as values.
+        let sources = self.model_sources();
+        let sources = sources.map(|args| 2 * args.row_bytes(n_samples));
+        kernels.chain(sources).sum::<usize>() as u64
     }
 
     /// Returns the bytes of the largest tensor of a row of `n_samples` samples, of a clip whose file has `file_bytes`.

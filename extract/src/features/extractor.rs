@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use wavemill_decode::Pcm;
 use wavemill_kernels::stretch::{StretchArgs, StretchPlan};
-use wavemill_kernels::{KernelError, Row};
+use wavemill_kernels::{KernelError, ModelError, Row};
 use wavemill_schemas::recipe::{SoundArgs, TensorArgs};
 use wavemill_schemas::reject::{Reason, Reject, Stage};
 use wavemill_store::plan::segment_side;
@@ -252,7 +252,8 @@ impl FeaturePlan {
                 TensorArgs::Sound(SoundArgs::Original) => originals.next().unwrap_or_default(),
                 TensorArgs::Spectral(_)
                 | TensorArgs::Sound(SoundArgs::Pcm { .. } | SoundArgs::Loudness)
-                | TensorArgs::Image(_) => packed,
+                | TensorArgs::Image(_)
+                | TensorArgs::Onnx(_) => packed,
             };
 
             // The kernels return no bytes if not a single frame fits.
@@ -273,11 +274,26 @@ impl FeaturePlan {
     fn failed(&self, error: KernelError, clip_key: &str) -> NoRows {
         match error {
             KernelError::TooFewFrames { .. } => too_short(error.to_string()),
-            KernelError::Feature { place, source } => NoRows::Error(FeatureError::Pack {
-                clip_key: clip_key.to_owned(),
-                feature: self.entries[place].name.clone(),
-                source: *source,
-            }),
+            KernelError::Feature { place, source } => {
+                let feature = self.entries[place].name.clone();
+                let clip_key = clip_key.to_owned();
+                match *source {
+                    KernelError::Model(error @ ModelError::NotFinite { .. }) => {
+                        let detail = format!("features.{feature}: {error}");
+                        Reject::new(Stage::Features, Reason::NotFinite, detail).into()
+                    }
+                    KernelError::Model(source) => NoRows::Error(FeatureError::Model {
+                        clip_key,
+                        feature,
+                        source,
+                    }),
+                    source => NoRows::Error(FeatureError::Pack {
+                        clip_key,
+                        feature,
+                        source,
+                    }),
+                }
+            }
             other => NoRows::Error(other.into()),
         }
     }

@@ -20,7 +20,7 @@ impl FeaturePlan {
     pub(super) fn images(&self) -> impl Iterator<Item = &ImageArgs> {
         self.args.iter().filter_map(|args| match args {
             TensorArgs::Image(image) => Some(image),
-            TensorArgs::Spectral(_) | TensorArgs::Sound(_) => None,
+            TensorArgs::Spectral(_) | TensorArgs::Sound(_) | TensorArgs::Onnx(_) => None,
         })
     }
 

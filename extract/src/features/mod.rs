@@ -7,20 +7,22 @@ mod derive;
 mod extractor;
 mod images;
 mod loudness;
+mod model;
 
 use std::sync::Arc;
 
 use serde::Serialize;
 use wavemill_decode as decode;
 use wavemill_decode::{Decode, DecodeArgs, FileDecoder};
+use wavemill_kernels::onnx::{Model, ModelPlan};
 use wavemill_kernels::resample::ResampleError;
-use wavemill_kernels::{Backend, KernelError, Level};
+use wavemill_kernels::{Backend, FeatureArgs, KernelError, Level, ModelError};
 use wavemill_runtime::settings::Settings;
 use wavemill_schemas::exit;
 use wavemill_schemas::manifest::{FeatureEntry, Scale, TargetEntry};
 use wavemill_schemas::recipe::{
-    AudioSpec, DecodePath, Fault, FeatureSpec, ImageSpec, Recipe, ShardSpec, SoundArgs, SplitSpec,
-    TensorArgs,
+    AudioSpec, DecodePath, Fault, FeatureSpec, ImageSpec, OnnxArgs, Recipe, ShardSpec, SoundArgs,
+    SplitSpec, TensorArgs,
 };
 use wavemill_schemas::samples::samples_in;
 use wavemill_schemas::{NUMERICS_REVISION, canonical};
@@ -58,6 +60,26 @@ pub enum FeatureError {
         /// Error of the kernel, which contains the value.
         source: KernelError,
     },
+    /// A model cannot be loaded.
+    #[error("features.{feature}.model")]
+    Load {
+        /// Name of the feature in the recipe.
+        feature: String,
+        /// Error of the model.
+        source: ModelError,
+    },
+    /// A model failed on a clip.
+    #[error(
+        "{clip_key}: features.{feature}: take smaller windows (features.{feature}.window_s), or exclude the clip"
+    )]
+    Model {
+        /// Key of the clip.
+        clip_key: String,
+        /// Name of the feature in the recipe.
+        feature: String,
+        /// Error of the model.
+        source: ModelError,
+    },
     /// The kernels cannot be planned.
     #[error("features: cannot plan")]
     Plan(#[from] KernelError),
@@ -91,10 +113,19 @@ pub enum FeatureError {
 }
 
 impl FeatureError {
+    fn not_loaded(feature: &str, source: ModelError) -> Self {
+        let feature = feature.to_owned();
+        match source {
+            ModelError::Options(source) => Self::Args { feature, source },
+            source => Self::Load { feature, source },
+        }
+    }
+
     /// Returns the exit code of the command.
     pub const fn exit_code(&self) -> u8 {
         match self {
             Self::Args { .. }
+            | Self::Load { .. }
             | Self::RowBytes { .. }
             | Self::UnboundedSegments { .. }
             | Self::StretchOnDevice => exit::USAGE,
@@ -111,6 +142,8 @@ pub struct FeaturePlan {
     entries: Vec<FeatureEntry>,
     /// For each statistics feature, the `feature_id` under which exactly the values of its source are stored.
     source_ids: Vec<Option<String>>,
+    /// For each feature of a model, the loaded model.
+    models: Vec<Option<Arc<Model>>>,
     audio: AudioSpec,
     /// Settings for picture files.
     image: ImageSpec,
@@ -145,14 +178,22 @@ impl FeaturePlan {
         let mut all_args = Vec::new();
         let mut entries = Vec::new();
         let mut source_ids = Vec::new();
+        let mut models = Vec::new();
         for spec in &recipe.features {
             let impossible = |source| FeatureError::Args {
                 feature: spec.name.clone(),
                 source,
             };
-            let args = spec
+            let mut args = spec
                 .tensor_args(&recipe.features, audio.sample_rate_hz)
                 .map_err(impossible)?;
+            models.push(match &mut args {
+                TensorArgs::Onnx(args) => {
+                    let loaded = model::load(args, &audio, settings.threads);
+                    Some(loaded.map_err(|source| FeatureError::not_loaded(&spec.name, source))?)
+                }
+                TensorArgs::Spectral(_) | TensorArgs::Sound(_) | TensorArgs::Image(_) => None,
+            });
 
             let entry = entry(spec, recipe, &args)?;
             // Arrow stores the number of bytes of a value in an i32.
@@ -173,6 +214,7 @@ impl FeaturePlan {
             args: all_args,
             entries,
             source_ids,
+            models,
             audio,
             image: recipe.image,
             split: recipe.split.clone(),
@@ -191,6 +233,42 @@ impl FeaturePlan {
     /// decoded them. A device computes features of spectra only.
     pub(crate) fn is_batched(&self) -> bool {
         self.backend.batch_clips() > 1 && self.args.iter().any(|args| args.spectral().is_some())
+    }
+
+    /// Returns the arguments and the models of the features that models compute.
+    fn of_models(&self) -> impl Iterator<Item = (&OnnxArgs, &Arc<Model>)> {
+        let each = self.args.iter().zip(&self.models);
+        each.filter_map(|(args, model)| match (args, model) {
+            (TensorArgs::Onnx(args), Some(model)) => Some((&**args, model)),
+            _ => None,
+        })
+    }
+
+    /// Returns a hash of the hashes of all models' files; `None` without models.
+    ///
+    /// # Errors
+    /// None in practice.
+    pub(crate) fn models_id(&self) -> Result<Option<String>, serde_json::Error> {
+        let hashes: Vec<&str> = self
+            .of_models()
+            .map(|(args, _)| args.model_blake3.as_str())
+            .collect();
+        let id = (!hashes.is_empty()).then(|| canonical::id(&hashes));
+        id.transpose()
+    }
+
+    /// Returns the features from which models are computed.
+    fn model_sources(&self) -> impl Iterator<Item = &FeatureArgs> {
+        self.of_models()
+            .filter_map(|(args, _)| args.source.as_deref())
+    }
+
+    /// Creates the buffers of one worker for the models.
+    fn model_plans(&self) -> Vec<ModelPlan> {
+        let models = self.of_models();
+        models
+            .map(|(args, model)| ModelPlan::new(model, args))
+            .collect()
     }
 
     /// Returns the number of features that contain the clips' files.
@@ -214,6 +292,7 @@ impl FeaturePlan {
                 .iter()
                 .map(|&n| self.source_ids[n].clone())
                 .collect(),
+            models: numbers.iter().map(|&n| self.models[n].clone()).collect(),
             audio: self.audio.clone(),
             image: self.image,
             split: self.split.clone(),
@@ -396,6 +475,7 @@ fn entry(
         }
         TensorArgs::Sound(SoundArgs::Original) => {}
         TensorArgs::Image(_) => entry.preset = spec.preset.name().to_owned(),
+        TensorArgs::Onnx(_) => entry.sample_rate_hz = Some(audio.sample_rate_hz),
     }
     Ok(entry)
 }

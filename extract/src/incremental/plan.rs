@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use wavemill_catalog as catalog;
 use wavemill_catalog::{Catalog, ClipRow};
 use wavemill_decode::pictures;
+use wavemill_kernels::onnx;
 use wavemill_runtime::settings::Settings;
 use wavemill_schemas::canonical;
 use wavemill_schemas::manifest::{Engine, Identity, TargetEntry};
-use wavemill_schemas::recipe::{Dataset, Recipe};
+use wavemill_schemas::recipe::{Dataset, Op, Recipe};
 use wavemill_store::VersionInputs;
 use wavemill_store::plan::{self, ShardPlan, engine};
 use wavemill_store::shards::KeyInputs;
@@ -52,7 +53,8 @@ impl<'a> Plan<'a> {
         let shard_plan = plan::shards(&catalog.clips, &job.recipe, settings.limit, kept_counts);
         let features = FeaturePlan::new(&job.recipe, settings)?;
         let engine = engine_of(&job.recipe, settings);
-        let identity = identity(job, settings.limit, input, catalog, &shard_plan, &engine)?;
+        let mut identity = identity(job, settings.limit, input, catalog, &shard_plan, &engine)?;
+        identity.models = features.models_id()?;
 
         Ok(Self {
             recipe: &job.recipe,
@@ -121,7 +123,11 @@ pub(crate) fn engine_of(recipe: &Recipe, settings: &Settings) -> Engine {
         Dataset::Images => pictures::NAME,
         Dataset::Fma | Dataset::Folders | Dataset::Table => wavemill_decode::NAME,
     };
-    engine::current(settings, decoder)
+    let has_models = recipe.features.iter().any(|spec| spec.op == Op::Onnx);
+    Engine {
+        models: has_models.then(onnx::engine).flatten(),
+        ..engine::current(settings, decoder)
+    }
 }
 
 fn targets(recipe: &Recipe, catalog: &Catalog) -> Vec<TargetEntry> {
@@ -169,6 +175,7 @@ fn identity(
         engine: canonical::id(engine)?,
         limit,
         sides: input.given_sides.as_ref().map(|given| given.id.clone()),
+        models: None,
         parent: None,
     })
 }

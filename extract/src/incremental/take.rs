@@ -31,7 +31,7 @@ pub(crate) fn kept_features<'p>(
     settings: &Settings,
 ) -> Vec<Option<&'p FeatureEntry>> {
     let features = match parent {
-        Some(parent) if parent.manifest.engine == plan.engine && !settings.recompute => {
+        Some(parent) if parent.manifest.engine.agrees_with(&plan.engine) && !settings.recompute => {
             parent.manifest.features.as_slice()
         }
         _ => &[],

@@ -341,9 +341,12 @@ impl StoredPart<'_> {
         let shards = store.planned_shards(&work.blocks, places)?;
         let listed = listed(&shards);
         let (shard_plan, clips, renames) = rows_of(shards);
+        let features = FeaturePlan::new(&work.recipe, settings)?;
+        let models_id = features.models_id()?;
+        store.require_models(work.identity.models.as_deref(), models_id.as_deref())?;
         let plan = Plan {
             recipe: &work.recipe,
-            features: FeaturePlan::new(&work.recipe, settings)?,
+            features,
             shard_plan,
             targets: work.targets.clone(),
             engine: work.engine.clone(),

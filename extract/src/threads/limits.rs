@@ -64,7 +64,7 @@ impl Limits {
                 .unwrap_or(usize::MAX)
                 .saturating_mul(ROWS_A_CLIP_MAX),
         );
-        let worker_bytes = features.worker_bytes() * threads as u64;
+        let worker_bytes = features.worker_bytes() * threads as u64 + features.models_bytes();
         let limit_bytes = settings.memory_limit_bytes;
         let least_bytes = features
             .least_bytes(rows)

@@ -35,7 +35,13 @@ pub(super) fn plan(args: &FeatureArgs, lanes: Lanes) -> Option<BandsPlan> {
         }
 
         Op::Stft | Op::Rms | Op::ZeroCrossingRate => None,
-        Op::Statistics | Op::Picture | Op::Image | Op::Pcm | Op::Loudness | Op::Original => None,
+        Op::Statistics
+        | Op::Picture
+        | Op::Image
+        | Op::Pcm
+        | Op::Loudness
+        | Op::Original
+        | Op::Onnx => None,
     }
 }
 
@@ -61,7 +67,13 @@ pub(crate) fn reference(args: &FeatureArgs, spectrum: Vec<Vec<f64>>) -> Vec<Vec<
         | Op::SpectralRolloff => crate::shape::reference::shape(args, &spectrum),
         Op::Stft | Op::Rms | Op::ZeroCrossingRate => spectrum,
 
-        Op::Statistics | Op::Picture | Op::Image | Op::Pcm | Op::Loudness | Op::Original => {
+        Op::Statistics
+        | Op::Picture
+        | Op::Image
+        | Op::Pcm
+        | Op::Loudness
+        | Op::Original
+        | Op::Onnx => {
             panic!("no operation on spectra: {args:?}")
         }
     }

@@ -20,7 +20,9 @@ use cudarc::nvrtc::Ptx;
 
 use super::pinned::PinnedMemory;
 use super::record::{Piece, Record};
-use super::{Address, Device, FoundDevice, Launch, Plain, cufft, wait};
+use super::{
+    Address, Device, FoundDevice, Launch, Plain, cufft, sample_numbers, spectrum_step, wait,
+};
 use crate::error::KernelError;
 
 /// Dynamic shared memory in bytes that a kernel may use unless a larger limit is set.
@@ -572,6 +574,7 @@ unsafe impl<P: Plain> DeviceRepr for Parameter<P> {}
 pub(crate) struct CudaFft {
     handle: cufft::Handle,
     stream: Arc<CudaStream>,
+    is_complex: bool,
     wide: bool,
     bytes_in: usize,
     bytes_out: usize,
@@ -580,9 +583,11 @@ pub(crate) struct CudaFft {
 impl CudaFft {
     /// Plans `count` transforms of `n` samples. The CUDA context of `stream` must be current. Errors: cuFFT's.
     fn new(stream: &Arc<CudaStream>, n: usize, count: usize, wide: bool) -> Result<Self, String> {
-        let n_bins = n / 2 + 1;
+        let n_bins = spectrum_step(n);
+        let is_complex = sample_numbers(n) == 2;
         let shape = cufft::Shape {
             n: fft_count(n)?,
+            is_complex,
             n_bins: fft_count(n_bins)?,
             count: fft_count(count)?,
             wide,
@@ -593,8 +598,9 @@ impl CudaFft {
         let fft = Self {
             handle: cufft::plan(&shape)?,
             stream: stream.clone(),
+            is_complex,
             wide,
-            bytes_in: count * n * real_bytes,
+            bytes_in: count * n * sample_numbers(n) * real_bytes,
             bytes_out: count * n_bins * 2 * real_bytes,
         };
 
@@ -607,6 +613,7 @@ impl CudaFft {
     fn transform(&self) -> Transform {
         Transform {
             handle: self.handle,
+            is_complex: self.is_complex,
             wide: self.wide,
         }
     }
@@ -616,6 +623,7 @@ impl CudaFft {
 #[derive(Clone, Copy)]
 struct Transform {
     handle: cufft::Handle,
+    is_complex: bool,
     wide: bool,
 }
 
@@ -624,8 +632,9 @@ impl Transform {
     /// The plan must not have been freed; `input` and `output` are `bytes_in` and `bytes_out` bytes of device memory of
     /// its stream.
     unsafe fn exec(self, input: Address, output: Address) -> Result<(), String> {
+        let (input, output) = (input as *mut _, output as *mut _);
         // SAFETY: guaranteed by the caller, see above.
-        unsafe { cufft::exec(self.handle, self.wide, input as *mut _, output as *mut _) }
+        unsafe { cufft::exec(self.handle, self.is_complex, self.wide, input, output) }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::testing::{cuda, fetched, noise, sent};
-use super::{CudaReport, Device, bytes_of, lending};
+use super::{CudaReport, Device, bytes_of, lending, sample_numbers, spectrum_step};
 
 #[test]
 #[ignore = "needs a GPU"]
@@ -122,4 +122,39 @@ fn dropping_host_memory_waits_for_copies() {
         "{:.1} s for 4 copies of 256 MiB, their memory taken and filled anew",
         start.elapsed().as_secs_f64()
     );
+}
+
+/// Checks that the bits of a transform depend neither on the other transforms of the call nor on its position.
+#[test]
+#[ignore = "needs a GPU"]
+fn transforms_do_not_depend_on_their_neighbours() {
+    let device = cuda();
+    for n in (1..=64).chain([255, 400, 551, 735, 999, 1000, 1102, 4096, 4097, 22_049]) {
+        let count = 6;
+        let frame = n * sample_numbers(n);
+        let values = noise(count * frame);
+        // In the second call, all frames are at other positions, with other neighbours: 0 1 2 3 4 5, and 5 2 0 4 1 3.
+        let order = [5, 2, 0, 4, 1, 3];
+        let moved: Vec<f32> = order
+            .iter()
+            .flat_map(|at| &values[at * frame..][..frame])
+            .copied()
+            .collect();
+
+        let fft = device.plan_fft(n, count, false).unwrap();
+        let bytes = spectrum_step(n) * 8;
+        let [there, moved] = [values, moved].map(|values| {
+            let mut input = sent(&device, &values);
+            let mut output = device.alloc(count * bytes).unwrap();
+            device.run_fft(&fft, &mut input, &mut output).unwrap();
+            fetched(&device, &output, count * bytes)
+        });
+        for (to, from) in order.into_iter().enumerate() {
+            let [there, moved] = [&there[from * bytes..], &moved[to * bytes..]];
+            assert!(
+                there[..bytes] == moved[..bytes],
+                "{n} samples, transform {from}"
+            );
+        }
+    }
 }

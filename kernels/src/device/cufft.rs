@@ -36,10 +36,12 @@ const RESULTS: [&str; 21] = [
     "CUFFT_NVSHMEM_FAILURE",
 ];
 
-/// Shape of a batch of contiguous real transforms, in cuFFT's counts.
+/// Shape of a batch of contiguous transforms, in cuFFT's counts.
 pub(super) struct Shape {
     /// Number of samples of a transform.
     pub(super) n: c_int,
+    /// True for complex samples, false for real ones.
+    pub(super) is_complex: bool,
     /// Number of complex values of a spectrum.
     pub(super) n_bins: c_int,
     /// Number of transforms.
@@ -74,13 +76,20 @@ pub(super) fn plan(shape: &Shape) -> Result<Handle, String> {
         c_int,
         c_int,
     ) -> u32;
+    const C2C: c_int = 41;
     const R2C: c_int = 42;
+    const Z2Z: c_int = 105;
     const D2Z: c_int = 106;
 
     let mut handle = 0;
     let mut n = shape.n;
     let none = std::ptr::null_mut();
-    let kind = if shape.wide { D2Z } else { R2C };
+    let kind = match (shape.is_complex, shape.wide) {
+        (false, false) => R2C,
+        (false, true) => D2Z,
+        (true, false) => C2C,
+        (true, true) => Z2Z,
+    };
     // SAFETY: this is the function's type; it reads one dimension from `n` and writes one handle. Null embeddings mean
     // contiguous transforms.
     check(unsafe {
@@ -113,19 +122,28 @@ pub(super) unsafe fn set_stream(plan: Handle, stream: *mut c_void) -> Result<(),
     check(unsafe { function::<SetStream>("cufftSetStream")?(plan, stream) })
 }
 
-/// Queues the transforms of a plan.
+/// Queues the transforms of a plan for `is_complex` and `wide` of its shape.
 ///
 /// # Safety
 /// The plan has not been freed; `input` and `output` are device memory of the size that it requires.
 pub(super) unsafe fn exec(
     plan: Handle,
+    is_complex: bool,
     wide: bool,
     input: *mut c_void,
     output: *mut c_void,
 ) -> Result<(), String> {
     type Exec = unsafe extern "C" fn(Handle, *mut c_void, *mut c_void) -> u32;
+    type ExecComplex = unsafe extern "C" fn(Handle, *mut c_void, *mut c_void, c_int) -> u32;
+    const FORWARD: c_int = -1;
+
+    if is_complex {
+        let name = if wide { "cufftExecZ2Z" } else { "cufftExecC2C" };
+        // SAFETY: this is the functions' type; the arguments are guaranteed by the caller.
+        return check(unsafe { function::<ExecComplex>(name)?(plan, input, output, FORWARD) });
+    }
     let name = if wide { "cufftExecD2Z" } else { "cufftExecR2C" };
-    // SAFETY: this is the functions' type; the arguments are guaranteed by the caller.
+    // SAFETY: as above.
     check(unsafe { function::<Exec>(name)?(plan, input, output) })
 }
 

@@ -325,7 +325,7 @@ fn open_for_good(file: &Path) -> bool {
 }
 
 /// Returns the files of a folder whose names start with `prefix`, sorted by path.
-fn beginning_with(folder: &Path, prefix: &str) -> Vec<PathBuf> {
+pub(crate) fn beginning_with(folder: &Path, prefix: &str) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(folder) else {
         return Vec::new();
     };
@@ -359,7 +359,7 @@ fn toolkit() -> PathBuf {
 /// Returns the folders in which PyPI wheels are unpacked: of the active environment, next to this program, next to
 /// torch, below the folders of LD_LIBRARY_PATH, and of every `python3` on PATH. The list has no duplicates and begins
 /// with the most likely folder.
-fn wheel_roots() -> Vec<PathBuf> {
+pub(crate) fn wheel_roots() -> Vec<PathBuf> {
     let mut roots = Vec::new();
     if let Some(environment) = variable("VIRTUAL_ENV") {
         roots.extend(site_packages(Path::new(&environment)));

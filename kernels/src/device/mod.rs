@@ -30,7 +30,9 @@ pub(crate) use cuda::{CudaDevice, Gpu};
 pub(crate) use emulated::Counts;
 #[cfg(feature = "emulated")]
 pub(crate) use emulated::{EmulatedDevice, Order, compiler_version};
-pub(crate) use libraries::{Versions, open as open_libraries, refused};
+pub(crate) use libraries::{
+    Versions, beginning_with, open as open_libraries, refused, wheel_roots as package_folders,
+};
 pub(crate) use loans::{Loans, lending};
 pub(crate) use memory::{DeviceMemory, HostMemory, RowWords, Table};
 pub(crate) use pinned::PageLocked;
@@ -63,7 +65,7 @@ pub(crate) trait Device: Send {
     type Buffer: Send;
     /// Host memory for copies at full speed.
     type Host: Send + AsRef<[u8]> + AsMut<[u8]>;
-    /// A planned batch of real transforms.
+    /// A planned batch of transforms.
     type Fft: Send;
 
     /// Number of samples in one transform call; the last call of a batch is padded to this size.
@@ -117,8 +119,8 @@ pub(crate) trait Device: Send {
         params: &P,
     ) -> Result<(), KernelError>;
 
-    /// Plans `count` real transforms of `n` samples each: contiguous `[count][n]` input, `[count][n / 2 + 1]` complex
-    /// output; f64 if `wide` is set, otherwise f32.
+    /// Plans `count` transforms of `n` real samples each: contiguous input `[count][n]` of [`sample_numbers`] each, and
+    /// complex output `[count][spectrum_step]`; f64 if `wide` is set, otherwise f32.
     fn plan_fft(&self, n: usize, count: usize, wide: bool) -> Result<Self::Fft, KernelError>;
 
     /// Transforms the samples at the start of `input` and writes the spectra to the start of `output`.
@@ -132,4 +134,17 @@ pub(crate) trait Device: Send {
     /// Waits for all queued work. Queued work never continues after this call, even if it returns an error. Errors of
     /// queued work are returned here at the latest.
     fn synchronize(&self) -> Result<(), KernelError>;
+}
+
+/// Returns the numbers of a sample in the input of a transform of `n` samples: 1, or 2 for a complex sample.
+///
+/// cuFFT combines neighbours of a batch in real transforms of odd length, so that their bits depend on each other. Complex
+/// transforms do not.
+pub(crate) const fn sample_numbers(n: usize) -> usize {
+    if n.is_multiple_of(2) { 1 } else { 2 }
+}
+
+/// Returns the distance between spectra of `n` samples in complex values: n / 2 + 1, or `n` for a complex transform.
+pub(crate) const fn spectrum_step(n: usize) -> usize {
+    if n.is_multiple_of(2) { n / 2 + 1 } else { n }
 }

@@ -25,7 +25,7 @@ DEVICE float mel_sum(const float *power, const float *weights, int step, int n_b
 }
 
 struct Bands {
-    const void *spectrum; // [count][n_bins] complex
+    const void *spectrum; // [count][spectrum_step] complex
     const Row *rows;
     const MelBand *bands; // null: the bins themselves are the bands
     const float *weights;
@@ -34,7 +34,7 @@ struct Bands {
     Range *kept;          // over the stored frames of a row
     long long first;      // index of the first frame in the batch
     int count, n_rows;    // frames of the spectrum; rows of the batch
-    int n_bins, n_bands;
+    int spectrum_step, n_bands;
     float exponent;
     int weight_step; // distance between the weights of a band
 };
@@ -50,7 +50,7 @@ template <typename Real> DEVICE void write_bands(const Bands &p) {
     int lane = threadIdx.x % 8, bands_a_block = blockDim.x / 8;
     int at = blockIdx.x * 8 + lane;
     if (at < p.count) {
-        const Complex<Real> *bins = (const Complex<Real> *)p.spectrum + (long long)at * p.n_bins;
+        const Complex<Real> *bins = (const Complex<Real> *)p.spectrum + (long long)at * p.spectrum_step;
         int row_at = row_of_frame(p.rows, p.n_rows, p.first + at);
         Row row = p.rows[row_at];
         int frame = (int)(p.first + at - row.frame);

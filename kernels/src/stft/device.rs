@@ -8,7 +8,9 @@ use wavemill_options::{FeatureArgs, Framing, PadMode, StftArgs};
 
 use super::fused::{FusedShape, FusedSpectrum};
 use super::window::values;
-use crate::device::{Address, Device, DeviceMemory, Launch, RowTable, Table, plain};
+use crate::device::{
+    Address, Device, DeviceMemory, Launch, RowTable, Table, plain, sample_numbers, spectrum_step,
+};
 use crate::error::KernelError;
 use crate::mel::BandTables;
 
@@ -61,7 +63,7 @@ plain! {
         count: i32,
         n_frames: i32,
         n_rows: i32,
-        reserved: i32,
+        sample_numbers: i32,
         framing: FramingParams,
     }
 }
@@ -78,7 +80,7 @@ plain! {
         first: i64,
         count: i32,
         n_rows: i32,
-        n_bins: i32,
+        spectrum_step: i32,
         n_bands: i32,
         exponent: f32,
         weight_step: i32,
@@ -143,7 +145,6 @@ impl<D: Device> SpectrumDevice<D> {
 /// Tables and buffers of the method that uses the FFT library.
 pub(crate) struct FftSpectrum<D: Device> {
     framing: FramingParams,
-    n_bins: usize,
     n_bands: usize,
     exponent: f32,
     wide: bool,
@@ -176,7 +177,6 @@ impl<D: Device> FftSpectrum<D> {
         let n_bands = bands.as_ref().map_or(n_bins, |bands| bands.n_mels);
         Ok(Self {
             framing: FramingParams::new(&args.stft),
-            n_bins,
             n_bands,
             exponent: args.power as f32,
             wide,
@@ -193,12 +193,13 @@ impl<D: Device> FftSpectrum<D> {
     fn run(&mut self, device: &D, batch: &Batch, ranges: Ranges) -> Result<(), KernelError> {
         let real_bytes = if self.wide { 8 } else { 4 };
         let n_fft = self.framing.n_fft as usize;
-        let frames = self
-            .frames
-            .address(device, self.chunk * n_fft * real_bytes)?;
+        let frames = self.frames.address(
+            device,
+            self.chunk * n_fft * sample_numbers(n_fft) * real_bytes,
+        )?;
         let spectrum = self
             .spectrum
-            .address(device, self.chunk * self.n_bins * 2 * real_bytes)?;
+            .address(device, self.chunk * spectrum_step(n_fft) * 2 * real_bytes)?;
 
         for first in (0..batch.n_frames).step_by(self.chunk) {
             self.write_frames(device, batch, first, frames)?;
@@ -228,7 +229,7 @@ impl<D: Device> FftSpectrum<D> {
             // The kernel writes zeros for frames after the last one, because a transform call takes a whole chunk.
             n_frames: batch.n_frames as i32,
             n_rows: batch.rows.n_rows as i32,
-            reserved: 0,
+            sample_numbers: sample_numbers(self.framing.n_fft as usize) as i32,
             framing: self.framing,
         };
 
@@ -279,7 +280,7 @@ impl<D: Device> FftSpectrum<D> {
             first: first as i64,
             count: count as i32,
             n_rows: batch.rows.n_rows as i32,
-            n_bins: self.n_bins as i32,
+            spectrum_step: spectrum_step(self.framing.n_fft as usize) as i32,
             n_bands: self.n_bands as i32,
             exponent: self.exponent,
             weight_step: weight_step as i32,

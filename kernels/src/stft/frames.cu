@@ -64,10 +64,11 @@ struct Frames {
     const float *pcm;
     const Row *rows;
     const void *window; // in the transform's precision
-    void *frames;       // [count][n_fft]
+    void *frames;       // [count][n_fft], real or complex
     long long first;    // first frame of the batch
     int count, n_frames; // frames to write; frames after n_frames of the batch are zeros
-    int n_rows, reserved;
+    int n_rows;
+    int sample_numbers; // 1: real samples; 2: complex samples, whose imaginary parts are 0
     Framing framing;
 };
 
@@ -77,7 +78,7 @@ template <typename Real> DEVICE void write_frames(const Frames &p) {
     const Framing &f = p.framing;
     const Real *window = (const Real *)p.window;
     for (int at = blockIdx.x; at < p.count; at += gridDim.x) {
-        Real *out = (Real *)p.frames + (long long)at * f.n_fft;
+        Real *out = (Real *)p.frames + (long long)at * f.n_fft * p.sample_numbers;
         bool there = p.first + at < p.n_frames;
         Row row = p.rows[row_of_frame(p.rows, p.n_rows, there ? p.first + at : 0)];
         long long start = (p.first + at - row.frame) * f.hop_length + f.start;
@@ -96,7 +97,10 @@ template <typename Real> DEVICE void write_frames(const Frames &p) {
                 float before = sample_at(p.pcm, row, start + (i > 0 ? i - 1 : 0), f.pad_mode);
                 value = (Real)condition(x, before, mean, f) * window[i];
             }
-            out[i] = value;
+            out[i * p.sample_numbers] = value;
+            if (p.sample_numbers == 2) {
+                out[2 * i + 1] = 0;
+            }
         }
     }
 }

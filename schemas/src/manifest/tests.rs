@@ -15,6 +15,7 @@ fn manifest() -> Manifest {
         target: "test".to_owned(),
         libc: "none".to_owned(),
         writer: "none".to_owned(),
+        models: None,
     };
 
     let identity = Identity {
@@ -24,6 +25,7 @@ fn manifest() -> Manifest {
         engine: canonical::id(&engine).expect("an id"),
         limit: None,
         sides: None,
+        models: None,
         parent: None,
     };
 

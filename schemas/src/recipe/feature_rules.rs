@@ -19,6 +19,10 @@ pub(super) fn check(spec: &FeatureSpec, key: &str, recipe: &Recipe, faults: &mut
         Input::Samples => found.extend(sample_faults(spec, &recipe.audio)),
         Input::File => found.extend(file_faults(spec, &recipe.audio)),
         Input::Picture => found.extend(spec.image().err()),
+        Input::Model => {
+            let args = spec.onnx(&recipe.features, recipe.audio.sample_rate_hz);
+            found.extend(args.err());
+        }
     }
 
     // A data set contains either recordings or pictures.

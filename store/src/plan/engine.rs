@@ -27,6 +27,7 @@ pub fn current(settings: &Settings, decoder: &str) -> Engine {
         target: format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
         libc: libc(),
         writer: writer(),
+        models: None,
     }
 }
 

@@ -23,8 +23,8 @@ impl Bands {
     /// bytes of files.
     pub fn of_feature(feature: &FeatureEntry) -> Option<Self> {
         let axis = match feature.dim_names.first().map(String::as_str) {
+            _ if feature.is_vector() => BandAxis::Values,
             Some("frame") => BandAxis::Columns,
-            Some("statistic") => BandAxis::Values,
             Some("sample") => BandAxis::Whole,
             Some("byte") => return None,
             // Mel bands, bins, coefficients, and the channels of a picture.

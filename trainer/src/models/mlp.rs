@@ -1,7 +1,8 @@
-//! Dense layers over a track's metadata: `mlp-4` and `mlp-1` of document 002, which gives no widths.
+//! Dense layers over a track's metadata: `mlp-4` and `mlp-1` of document 002, which gives no widths; and the probes of
+//! embeddings.
 //!
 //! In the document, the columns are the 140 MFCC statistics of the published `features.csv`. Here they can also be a
-//! feature of statistics in a store.
+//! feature of vectors in a store: statistics or embeddings.
 
 use tch::Tensor;
 
@@ -29,6 +30,20 @@ pub(crate) const FOUR: MlpArgs = MlpArgs {
 /// Arguments of `mlp-1`: `[n, columns]` → 128, ReLU.
 pub(crate) const ONE: MlpArgs = MlpArgs {
     widths: &[128],
+    norm: false,
+    dropout: Dropout::None,
+};
+
+/// Arguments of `mlp-probe`: `[n, columns]` → 512, ReLU, dropout.
+pub(crate) const MLP_PROBE: MlpArgs = MlpArgs {
+    widths: &[512],
+    norm: false,
+    dropout: Dropout::Values(0.2),
+};
+
+/// Arguments of `linear-probe`: nothing before the heads.
+pub(crate) const LINEAR_PROBE: MlpArgs = MlpArgs {
+    widths: &[],
     norm: false,
     dropout: Dropout::None,
 };

@@ -46,7 +46,7 @@ impl Architecture {
     /// Returns the inputs that the architecture reads from a store if `feature` is selected. A feature of statistics is
     /// used as metadata itself, instead of the columns in `data.metadata`.
     pub(crate) fn reads(&self, feature: &FeatureEntry) -> Needs {
-        if self.needs == Needs::Metadata && feature.is_statistics() {
+        if self.needs == Needs::Metadata && feature.is_vector() {
             Needs::Spectrogram
         } else {
             self.needs
@@ -336,6 +336,33 @@ pub(crate) const TABLE: &[Architecture] = &[
         document: [1, 1, 8],
         least: || [0, 0],
         build: |scope, dims, _| Ok(Box::new(mlp::Mlp::new(scope, dims, &mlp::ONE)?)),
+    },
+    Architecture {
+        name: "linear-probe",
+        about: "a linear layer on vectors: logistic regression of embeddings",
+        origin: "linear probing, as in MARBLE (Yuan et al., 2023)",
+        text: "a linear classifier on the vectors of a network that is not trained",
+        repository: "nothing is taken from it",
+        our_choice: "columns standardised to mean 0 and standard deviation 1",
+        needs: Needs::Metadata,
+        channels: &[1],
+        document: [1, 1, 10],
+        least: || [0, 0],
+        build: |scope, dims, _| Ok(Box::new(mlp::Mlp::new(scope, dims, &mlp::LINEAR_PROBE)?)),
+    },
+    Architecture {
+        name: "mlp-probe",
+        about: "one hidden layer of 512 with ReLU and dropout, on vectors",
+        origin: "MARBLE (Yuan et al., 2023)",
+        text: "a multi-layer perceptron with one hidden layer on the vectors of a network that is not trained",
+        repository: "benchmark/tasks/GTZAN/GTZAN_base_config.yaml of MARBLE-Benchmark: width 512, dropout \
+            0.2; benchmark/models/probers.py: ReLU before dropout",
+        our_choice: "columns standardised to mean 0 and standard deviation 1",
+        needs: Needs::Metadata,
+        channels: &[1],
+        document: [1, 1, 10],
+        least: || [0, 0],
+        build: |scope, dims, _| Ok(Box::new(mlp::Mlp::new(scope, dims, &mlp::MLP_PROBE)?)),
     },
     Architecture {
         name: "fusion",

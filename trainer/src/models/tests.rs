@@ -171,6 +171,8 @@ each! {
     cnn1d = "cnn1d",
     mlp_4 = "mlp-4",
     mlp_1 = "mlp-1",
+    linear_probe = "linear-probe",
+    mlp_probe = "mlp-probe",
     fusion = "fusion",
     crnn_lstm64 = "crnn-lstm64",
     parallel_cnn_bigru = "parallel-cnn-bigru",

@@ -5,6 +5,7 @@ use std::io::{Write as _, stdout};
 
 use anyhow::Result;
 use indicatif::BinaryBytes;
+use wavemill_kernels::onnx::find_onnx_runtime;
 use wavemill_kernels::{CudaReport, FoundLibrary};
 use wavemill_schemas::text::shown;
 
@@ -13,13 +14,29 @@ use wavemill_schemas::text::shown;
 /// # Errors
 /// Standard output cannot be written.
 pub(super) fn print(json: bool) -> Result<()> {
-    let report = CudaReport::detect();
+    let mut report = CudaReport::detect();
+    report.libraries.push(onnx_runtime());
     if json {
         writeln!(stdout(), "{}", serde_json::to_string(&report)?)?;
     } else {
         write!(stdout(), "{}", describe(&report))?;
     }
     Ok(())
+}
+
+/// Describes the library that runs models.
+fn onnx_runtime() -> FoundLibrary {
+    let (version, path, problem) = match find_onnx_runtime() {
+        Ok(found) => (Some(found.version), Some(found.path), None),
+        Err(error) => (None, None, Some(error.to_string())),
+    };
+    FoundLibrary {
+        name: "ONNX Runtime",
+        version,
+        path,
+        problem,
+        tried: Vec::new(),
+    }
 }
 
 fn describe(report: &CudaReport) -> String {

@@ -93,8 +93,14 @@ pub(super) fn band_name(feature: &FeatureEntry) -> String {
     if feature.is_picture() {
         return "channel".to_owned();
     }
-    if feature.is_statistics() {
-        return "statistic".to_owned();
+    if feature.is_vector() {
+        let names = feature.dim_names.first().map_or("", String::as_str);
+        return if names == "statistic" {
+            "statistic"
+        } else {
+            "value"
+        }
+        .to_owned();
     }
     let bands = feature.dim_names.iter().find(|name| *name != "frame");
     match bands.map_or("", String::as_str) {

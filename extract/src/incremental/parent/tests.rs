@@ -25,6 +25,7 @@ pub(super) fn store_with(root: &Path, recipe: Recipe, tables: Vec<(&str, RecordB
         engine: canonical::id(&engine).expect("an id"),
         limit: None,
         sides: None,
+        models: None,
         parent: None,
     };
     let plan_id = identity.plan_id().expect("an id");

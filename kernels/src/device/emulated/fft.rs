@@ -1,4 +1,4 @@
-//! Computes the batched real transforms of the emulated device with rustfft instead of cuFFT.
+//! Computes the batched transforms of the emulated device with rustfft instead of cuFFT.
 
 use std::sync::Arc;
 
@@ -6,10 +6,10 @@ use wavemill_fft::num_complex::Complex;
 use wavemill_fft::{Fft, FftDirection, Float};
 
 use super::memory::EmulatedBuffer;
-use crate::device::Plain;
+use crate::device::{Plain, sample_numbers, spectrum_step};
 use crate::error::KernelError;
 
-/// A planned batch of real transforms.
+/// A planned batch of transforms.
 pub(crate) enum EmulatedFft {
     /// Transforms in f32.
     Narrow(Batch<f32>),
@@ -38,7 +38,7 @@ impl EmulatedFft {
     }
 }
 
-/// A batch of `count` real transforms of `n` samples, computed as complex transforms, which is simple but slow.
+/// A batch of `count` transforms of `n` samples, computed as complex transforms, which is simple but slow.
 pub(crate) struct Batch<T> {
     n: usize,
     count: usize,
@@ -56,17 +56,22 @@ impl<T: Float + Plain> Batch<T> {
     }
 
     fn run(&self, input: &EmulatedBuffer, output: &mut EmulatedBuffer) -> Result<(), KernelError> {
-        let mut samples = vec![T::zero(); self.n * self.count];
+        let n_numbers = sample_numbers(self.n);
+        let mut samples = vec![T::zero(); self.n * n_numbers * self.count];
         input.read(&mut samples)?;
 
-        let n_bins = self.n / 2 + 1;
+        let n_bins = spectrum_step(self.n);
         let mut spectra = Vec::with_capacity(n_bins * self.count);
         let mut scratch =
             vec![Complex::new(T::zero(), T::zero()); self.fft.get_inplace_scratch_len()];
 
         // Frames are transformed one by one, so that their bits do not depend on their neighbours.
-        for frame in samples.chunks_exact(self.n) {
-            let mut buffer: Vec<_> = frame.iter().map(|&x| Complex::new(x, T::zero())).collect();
+        for frame in samples.chunks_exact(self.n * n_numbers) {
+            let each = frame.chunks_exact(n_numbers);
+            let of_sample = |numbers: &[T]| {
+                Complex::new(numbers[0], numbers.get(1).copied().unwrap_or(T::zero()))
+            };
+            let mut buffer: Vec<_> = each.map(of_sample).collect();
             self.fft.process_with_scratch(&mut buffer, &mut scratch);
             spectra.extend_from_slice(&buffer[..n_bins]);
         }

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::*;
-use crate::device::plain;
+use crate::device::{plain, sample_numbers, spectrum_step};
 
 plain! {
     /// `Test` in tests.cu: parameters of the test kernels.
@@ -357,37 +357,31 @@ fn transforms_match_the_definition() {
     let device = device(Order::Ascending);
     for n in [1, 2, 7, 30] {
         let samples: Vec<f64> = (0..2 * n).map(|i| (i * i % 11) as f64 - 5.0).collect();
-        let (mut input, mut output) = (
-            device.alloc(16 * n).unwrap(),
-            device.alloc(32 * (n / 2 + 1)).unwrap(),
-        );
+        // Complex samples have an imaginary part, which is 0.
+        let mut numbers = Vec::new();
+        for sample in &samples {
+            numbers.push(*sample);
+            numbers.resize(numbers.len() + sample_numbers(n) - 1, 0.0);
+        }
+        let step = spectrum_step(n);
+        let mut input = device.alloc(8 * numbers.len()).unwrap();
+        let mut output = device.alloc(32 * step).unwrap();
 
-        input.write(&samples).unwrap();
-        device
-            .run_fft(
-                &device.plan_fft(n, 2, true).unwrap(),
-                &mut input,
-                &mut output,
-            )
-            .unwrap();
-        let mut wide = vec![0.0_f64; 4 * (n / 2 + 1)];
+        input.write(&numbers).unwrap();
+        let fft = device.plan_fft(n, 2, true).unwrap();
+        device.run_fft(&fft, &mut input, &mut output).unwrap();
+        let mut wide = vec![0.0_f64; 4 * step];
         output.read(&mut wide).unwrap();
 
-        input
-            .write(&samples.iter().map(|x| *x as f32).collect::<Vec<_>>())
-            .unwrap();
-        device
-            .run_fft(
-                &device.plan_fft(n, 2, false).unwrap(),
-                &mut input,
-                &mut output,
-            )
-            .unwrap();
-        let mut narrow = vec![0.0_f32; 4 * (n / 2 + 1)];
+        let narrow: Vec<f32> = numbers.iter().map(|x| *x as f32).collect();
+        input.write(&narrow).unwrap();
+        let fft = device.plan_fft(n, 2, false).unwrap();
+        device.run_fft(&fft, &mut input, &mut output).unwrap();
+        let mut narrow = vec![0.0_f32; 4 * step];
         output.read(&mut narrow).unwrap();
 
         for (at, pair) in wide.chunks(2).enumerate() {
-            let (frame, bin) = (at / (n / 2 + 1), at % (n / 2 + 1));
+            let (frame, bin) = (at / step, at % step);
             let mut sums = [0.0; 2];
             for i in 0..n {
                 let angle = -TAU * (i * bin) as f64 / n as f64;

@@ -144,7 +144,7 @@ impl StoreData<'_> {
     }
 
     fn columns_problem(&self, data: &config::Data, model: &ModelInputs) -> Option<String> {
-        if !model.reads("metadata") || (!model.reads("spectrogram") && self.is_statistics(data)) {
+        if !model.reads("metadata") || (!model.reads("spectrogram") && self.is_vector(data)) {
             return None;
         }
 
@@ -172,15 +172,15 @@ impl StoreData<'_> {
         ))
     }
 
-    /// Reports whether the feature that the configuration selects consists of statistics, which can replace metadata
-    /// for a model that reads nothing else.
-    fn is_statistics(&self, data: &config::Data) -> bool {
+    /// Reports whether the feature that the configuration selects consists of vectors, which can replace metadata for a
+    /// model that reads nothing else.
+    fn is_vector(&self, data: &config::Data) -> bool {
         let mut features = self.preview.features.iter();
         let feature = match &data.feature {
             Some(name) => features.find(|feature| feature.name == *name),
             None => features.next(),
         };
-        feature.is_some_and(|feature| feature.is_statistics())
+        feature.is_some_and(|feature| feature.is_vector())
     }
 
     /// Returns a problem if a side of the split has no clip, or its clips lack the labels that the trainer requires.
