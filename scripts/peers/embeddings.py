@@ -4,8 +4,8 @@
 usage: embeddings.py small FOLDER          small.onnx (samples), bands.onnx (log-mel) and faulty models; no torch
        embeddings.py export FOLDER         mert.onnx and panns.onnx, exported by PyTorch: 12 layers of 768, and Cnn10
        embeddings.py check STORE RECIPE    recompute the stored embeddings from the stored inputs; at most 1e-4 may differ
-       embeddings.py time FOLDER CLIP…     clips per second of the exported models: PyTorch and onnxruntime, one thread
-needs: pip install numpy onnx onnxruntime; pyarrow for check; torch and onnxscript for export and time
+       embeddings.py time THREADS          windows per second of the exported models in a loop of PyTorch
+needs: pip install numpy onnx onnxruntime; pyarrow for check; torch for export and time, onnxscript for export
 
 check needs a store whose recipe stores the inputs of all models in f32: op = "pcm", or the source feature.
 """
@@ -21,10 +21,8 @@ class Graph:
     def __init__(self, seed):
         self.random, self.nodes, self.weights = np.random.default_rng(seed), [], []
 
-    def weight(self, *shape, scale=None):
-        from onnx import numpy_helper
-
-        scale = scale or 1 / math.sqrt(np.prod(shape[1:]) if len(shape) > 1 else 1)
+    def weight(self, *shape):
+        scale = 1 / math.sqrt(np.prod(shape[1:]) if len(shape) > 1 else 1)
         values = self.random.normal(0, scale, shape).astype(np.float32)
         return self.constant(values)
 
@@ -205,6 +203,21 @@ def export(folder):
                           dynamic_shapes=(dynamic,), dynamo=True, external_data=False)
 
 
+def measure(threads):
+    """Run each model on windows of 5 s of samples and 10 s of log-mel, one by one."""
+    import torch
+
+    torch.set_num_threads(threads)
+    with torch.no_grad():
+        for name, model, window in [("mert", mert(), torch.randn(1, 120_000)), ("panns", panns(), torch.randn(1, 1, 1000, 64))]:
+            model(window)
+            wall, cpu, n = time.perf_counter(), time.process_time(), 24
+            for _ in range(n):
+                model(window)
+            wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+            print(f"{name}: {n / wall:.2f} windows/s, {cpu / n:.3f} s of CPU time each")
+
+
 def windows(values, size, axis):
     """Cut as wavemill does: the last window ends with the last value, and too few values are followed by zeros."""
     n = values.shape[axis]
@@ -292,9 +305,11 @@ def check(store, recipe_file):
 
 def main():
     parser = argparse.ArgumentParser(usage=__doc__.split("\n\n")[1][7:])
-    parser.add_argument("command", choices=["small", "export", "check"])
+    parser.add_argument("command", choices=["small", "export", "check", "time"])
     parser.add_argument("paths", nargs="+", type=pathlib.Path)
     asked = parser.parse_args()
+    if asked.command == "time":
+        return measure(int(str(asked.paths[0])))
     folder = asked.paths[0]
     if asked.command == "check":
         return check(*asked.paths)
