@@ -4,15 +4,18 @@
 usage: embeddings.py small FOLDER          small.onnx (samples), bands.onnx (log-mel) and faulty models; no torch
        embeddings.py export FOLDER         mert.onnx and panns.onnx, exported by PyTorch: 12 layers of 768, and Cnn10
        embeddings.py check STORE RECIPE    recompute the stored embeddings from the stored inputs; at most 1e-4 may differ
+       embeddings.py probe STORE PREDICTIONS DECAY   compare `wavemill-train eval --predictions` of a converged linear-probe
+                                           with scikit-learn's logistic regression; probabilities may differ by 1e-5
        embeddings.py time THREADS          windows per second of the exported models in a loop of PyTorch
-needs: pip install numpy onnx onnxruntime; pyarrow for check; torch for export and time, onnxscript for export
+needs: pip install numpy onnx onnxruntime; pyarrow for check; scikit-learn too for probe; torch for export and time, onnxscript for export
 
 check needs a store whose recipe stores the inputs of all models in f32: op = "pcm", or the source feature.
 """
-import argparse, math, pathlib, sys, time, tomllib
+import argparse, json, math, pathlib, sys, time, tomllib
 import numpy as np
 
 BOUND = 1e-4
+PROBE_BOUND = 1e-5
 
 
 class Graph:
@@ -251,10 +254,51 @@ def expected(session, spec, cut):
     return np.concatenate([mean, frames.std(-2)], -1) if pooling == "mean_std" else mean
 
 
+def manifest_of(store):
+    """Return the manifest of the latest version."""
+    return json.loads(max((store / "_wavemill/versions").iterdir()).read_text())
+
+
+def probe(store, predictions, decay):
+    """Compare the probabilities of rows of the test side."""
+    import pyarrow.parquet as parquet
+    from sklearn.linear_model import LogisticRegression
+
+    manifest = manifest_of(store)
+    (feature,) = (entry["name"] for entry in manifest["features"])
+    sides = {"training": [], "test": []}
+    for file in manifest["files"]:
+        if file.get("feature") == feature and file["split"] in sides:
+            sides[file["split"]] += parquet.read_table(store / file["path"]).to_pylist()
+
+    def columns(rows):
+        return np.stack([np.frombuffer(row[feature], "<f4").astype(np.float64) for row in rows])
+
+    known = columns(sides["training"])
+    mean, deviation = known.mean(0), known.std(0)
+
+    def inputs(rows):
+        # The trainer decays the bias too, so it is the weight of a column of ones.
+        scaled = (columns(rows) - mean) / deviation
+        return np.hstack([scaled, np.ones((len(rows), 1))])
+
+    labels = [row["genre"] for row in sides["training"]]
+    # scikit-learn minimizes C times the sum of the losses, and the trainer the mean loss with the decay.
+    model = LogisticRegression(C=1 / (len(labels) * decay), fit_intercept=False, tol=1e-10, max_iter=10_000)
+    model.fit(inputs(sides["training"]), labels)
+
+    wanted = dict(zip([row["clip_key"] for row in sides["test"]], model.predict_proba(inputs(sides["test"]))))
+    rows = parquet.read_table(predictions).to_pylist()
+    largest = 0.0
+    for row in rows:
+        given = np.array(row["genre_probabilities"])[model.classes_]
+        largest = max(largest, float(np.abs(given - wanted[row["clip_key"]]).max()))
+    print(f"{len(rows)} rows, {len(labels)} for training: largest difference of probabilities {largest:.1e}")
+    sys.exit(0 if rows and largest <= PROBE_BOUND else f"{largest:.1e} exceeds {PROBE_BOUND}")
+
+
 def check(store, recipe_file):
     # Rows begin with their clips: recipes with segments are not supported.
-    import json
-
     import onnxruntime
     import pyarrow.parquet as parquet
 
@@ -262,7 +306,7 @@ def check(store, recipe_file):
     rate = recipe["audio"]["sample_rate_hz"]
     specs = {spec["name"]: spec for spec in recipe["features"]}
     pcm = next((spec["name"] for spec in specs.values() if spec["op"] == "pcm"), None)
-    manifest = json.loads(max(pathlib.Path(store, "_wavemill/versions").iterdir()).read_text())
+    manifest = manifest_of(store)
     entries = {entry["name"]: entry for entry in manifest["features"]}
 
     def rows(name):
@@ -305,12 +349,14 @@ def check(store, recipe_file):
 
 def main():
     parser = argparse.ArgumentParser(usage=__doc__.split("\n\n")[1][7:])
-    parser.add_argument("command", choices=["small", "export", "check", "time"])
+    parser.add_argument("command", choices=["small", "export", "check", "probe", "time"])
     parser.add_argument("paths", nargs="+", type=pathlib.Path)
     asked = parser.parse_args()
     if asked.command == "time":
         return measure(int(str(asked.paths[0])))
     folder = asked.paths[0]
+    if asked.command == "probe":
+        return probe(folder, asked.paths[1], float(str(asked.paths[2])))
     if asked.command == "check":
         return check(*asked.paths)
     folder.mkdir(parents=True, exist_ok=True)

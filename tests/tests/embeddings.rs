@@ -8,8 +8,8 @@ use wavemill_tests::Failed;
 
 use crate::peers::script;
 use crate::support::{
-    Inputs, RECIPE, argv, asks_for_peers, contains, inputs, kill, manifest, receipts, run, same,
-    same_versions, scratch, sql, sql_number, start, wait_until, wavemill,
+    Inputs, RECIPE, argv, asks_for_peers, contains, inputs, kill, manifest, receipts, run, run_in,
+    same, same_versions, scratch, sql, sql_number, start, trainer, wait_until, wavemill,
 };
 
 /// TOML of the inputs of all models, in f32, and of models of both kinds with every pooling.
@@ -263,7 +263,7 @@ fn faulty_models_are_refused() -> Result<(), Failed> {
     same("rejects", sql_number(&folder.join("nan"), query)? > 0, true)
 }
 
-/// A single clip gets the embedding that is stored.
+/// A single clip gets the embedding that is stored, and a converged linear probe is scikit-learn's logistic regression.
 #[apply(trial)]
 #[needs(asks_for_peers)]
 fn a_probe_learns_from_embeddings() -> Result<(), Failed> {
@@ -290,11 +290,51 @@ fn a_probe_learns_from_embeddings() -> Result<(), Failed> {
     if !crate::support::has_trainer() {
         return Ok(());
     }
-    for model in ["linear-probe", "mlp-probe", "mlp-4"] {
+    for model in ["mlp-probe", "mlp-4"] {
         let runs = folder.join(model);
         let mut fit = crate::support::fit(&store, &runs);
         fit.args(["--feature", "mean", "--model", model, "--epochs", "3"]);
         run(&mut fit).exits(0)?;
     }
+
+    // Full batches at a constant rate, for a loss that has one minimum.
+    let runs = folder.join("linear-probe");
+    let mut fit = crate::support::fit(&store, &runs);
+    fit.args([
+        "--feature",
+        "mean",
+        "--model",
+        "linear-probe",
+        "--epochs",
+        "400",
+        "--batch-size",
+        "100",
+    ]);
+    for set in [
+        "optimizer.name=\"sgd\"",
+        "optimizer.lr=0.3",
+        "optimizer.momentum=0.9",
+        "optimizer.weight_decay=0.1",
+        "loss.class_weights=\"none\"",
+        "schedule.step.gamma=1.0",
+        "schedule.plateau.patience=1000",
+        "train.early_stop=0",
+    ] {
+        fit.args(["--set", set]);
+    }
+    run(&mut fit).exits(0)?;
+
+    let predictions = folder.join("test.parquet");
+    let mut eval = trainer(argv("eval --checkpoint last --side test"));
+    eval.arg(run_in(&runs)?)
+        .arg("--predictions")
+        .arg(&predictions);
+    run(&mut eval).exits(0)?;
+    let mut compare = Command::new(std::env::var("WAVEMILL_PYTHON")?);
+    compare
+        .arg(script("embeddings.py"))
+        .arg("probe")
+        .arg(&store);
+    run(compare.arg(&predictions).arg("0.1")).exits(0)?;
     Ok(())
 }
