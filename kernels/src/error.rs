@@ -71,12 +71,12 @@ pub enum KernelError {
         /// Value of the invalid sample.
         value: f32,
     },
-    /// The clip has fewer frames than are needed to compute deltas.
-    #[error("{frames} frames: deltas need at least {needed}")]
+    /// The clip has fewer frames than are needed to compute deltas, or than a model takes.
+    #[error("{frames} frames: at least {needed} are needed")]
     TooFewFrames {
         /// Number of frames of the clip.
         frames: usize,
-        /// Number of frames over which deltas are fitted.
+        /// Number of frames over which deltas are fitted, or of a window of the model.
         needed: usize,
     },
     /// A sample rate that cannot be converted.

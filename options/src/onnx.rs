@@ -87,13 +87,13 @@ impl Named for Pooling {
 
 impl OnnxArgs {
     pub(crate) fn check_window_s(window_s: Option<f64>, faults: &mut Faults) {
+        faults.positive(window_s, "window_s");
         let longest = window_s.map(|seconds| seconds.min(WINDOW_S_MAX));
         faults.unless(
             longest == window_s,
             "window_s",
             format!("allowed: at most {WINDOW_S_MAX} seconds"),
         );
-        faults.positive(window_s, "window_s");
     }
 
     /// Returns the dimensions of a row's tensor: those of a pooled output, behind the number of windows or frames if the

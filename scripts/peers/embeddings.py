@@ -221,20 +221,25 @@ def measure(threads):
             print(f"{name}: {n / wall:.2f} windows/s, {cpu / n:.3f} s of CPU time each")
 
 
-def windows(values, size, axis):
+def standardized(values):
+    values = values.astype(np.float64)
+    return (values - values.mean()) / np.sqrt(values.var() + 1e-7)
+
+
+def windows(values, size, axis, standardize):
     """Cut as wavemill does: the last window ends with the last value, and too few values are followed by zeros."""
     n = values.shape[axis]
-    if n < size:
-        values = np.concatenate([values, np.zeros(size - n, values.dtype)])
     starts = [min(at * size, max(n - size, 0)) for at in range(max(1, math.ceil(n / size)))]
-    return np.stack([np.take(values, range(start, start + size), axis) for start in starts])
+    cut = [np.take(values, range(start, min(start + size, n)), axis) for start in starts]
+    if standardize:
+        cut = [standardized(window) for window in cut]
+    if n < size:
+        cut = [np.concatenate([window, np.zeros(size - n)]) for window in cut]
+    return np.stack(cut)
 
 
 def expected(session, spec, cut):
     """Return the tensor of a row by onnxruntime, from its windows."""
-    if spec.get("standardize"):
-        axes = tuple(range(1, cut.ndim))
-        cut = (cut - cut.mean(axes, keepdims=True)) / np.sqrt(cut.var(axes, keepdims=True) + 1e-7)
     shape = session.get_inputs()[0].shape
     cut = cut.reshape(len(cut), *[1] * (len(shape) - cut.ndim), *cut.shape[1:]).astype(np.float32)
     name = session.get_inputs()[0].name
@@ -265,7 +270,7 @@ def probe(store, predictions, decay):
     from sklearn.linear_model import LogisticRegression
 
     manifest = manifest_of(store)
-    (feature,) = (entry["name"] for entry in manifest["features"])
+    feature = next(entry["name"] for entry in manifest["features"] if entry["dim_names"] == ["value"])
     sides = {"training": [], "test": []}
     for file in manifest["files"]:
         if file.get("feature") == feature and file["split"] in sides:
@@ -339,7 +344,7 @@ def check(store, recipe_file):
             if source == pcm:
                 # Models do not see the zeros behind a clip that is shorter than its row.
                 given = given[: round(duration_s * rate)]
-            wanted = expected(session, spec, windows(given, size, axis))
+            wanted = expected(session, spec, windows(given, size, axis, spec.get("standardize")))
             assert values.shape == wanted.shape, f"{spec['name']}, {key}: {values.shape}, not {wanted.shape}"
             largest = max(largest, float(np.abs(values - wanted).max()))
         print(f"{spec['name']}: {len(stored)} rows of {list(wanted.shape)}, largest difference {largest:.1e}")

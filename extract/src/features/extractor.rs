@@ -141,13 +141,14 @@ impl Extractor {
         // The clip's buffer may already contain zeros after its samples.
         let decoded = &pcm.samples[..pcm.n_samples];
         plan.run(StretchArgs { rate }, decoded, &mut self.stretched)?;
+        let n_samples = self.stretched.len();
         self.stretched.resize(len, 0.0);
 
         let rows: Vec<Range<usize>> = segments.iter().map(sample_range).collect();
         self.audio.run(&[Decoded {
             samples: &self.stretched,
             sample_rate_hz: pcm.rate_hz,
-            n_samples: self.stretched.len(),
+            n_samples,
             rows: &rows,
         }])
     }

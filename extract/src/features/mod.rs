@@ -70,7 +70,8 @@ pub enum FeatureError {
     },
     /// A model failed on a clip.
     #[error(
-        "{clip_key}: features.{feature}: take smaller windows (features.{feature}.window_s), or exclude the clip"
+        "{clip_key}: features.{feature}: exclude the clip, or change the model; smaller windows \
+         (features.{feature}.window_s) take less memory"
     )]
     Model {
         /// Key of the clip.

@@ -55,9 +55,11 @@ pub(super) fn load(
 
 fn read(path: &str) -> Result<Vec<u8>, Fault> {
     let fault = |problem: String| Fault::new("model", format!("{path}: {problem}"));
-    let bytes = fs::metadata(Path::new(path))
-        .map_err(|error| fault(error.to_string()))?
-        .len();
+    let found = fs::metadata(Path::new(path)).map_err(|error| fault(error.to_string()))?;
+    if !found.is_file() {
+        return Err(fault("is not a file".to_owned()));
+    }
+    let bytes = found.len();
     if bytes > FILE_BYTES_MAX {
         return Err(fault(format!(
             "has {:.1} GB, more than the limit of 2.1 GB",

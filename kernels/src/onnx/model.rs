@@ -22,6 +22,8 @@ pub struct Model {
     sizes: ModelSizes,
     /// Dimensions of the output for one window: `[layers, frames, values]`.
     output_dims: [usize; 3],
+    /// Shape of the output.
+    output_shape: Vec<usize>,
     bytes: u64,
 }
 
@@ -104,6 +106,7 @@ impl Model {
             has_batch: layout.has_batch,
             sizes: ModelSizes::default(),
             output_dims: [0; 3],
+            output_shape: Vec::new(),
             bytes: 0,
         };
         model.measure(args, window)?;
@@ -142,6 +145,7 @@ impl Model {
             return Err(output_fault(&shape, "it is empty"));
         }
         self.output_dims = [layers.max(1), frames, values];
+        self.output_shape.clone_from(&shape);
         self.sizes = ModelSizes {
             window,
             frames,
@@ -173,6 +177,18 @@ impl Model {
         self.output_dims
     }
 
+    /// Runs the model like [`Self::run`], and checks that the output has the shape of the output for zeros.
+    pub(super) fn run_alike(&self, window: &[f32], out: &mut Vec<f32>) -> Result<(), ModelError> {
+        let shape = self.run(window, out)?;
+        if shape == self.output_shape {
+            return Ok(());
+        }
+        Err(ModelError::Run(format!(
+            "its output has the shape {shape:?}, and for zeros {:?}: the shape must not depend on values",
+            self.output_shape
+        )))
+    }
+
     /// Runs the model on a window. Replaces `out` by the output and returns its shape.
     ///
     /// A call computes one window: on a CPU, eight windows at once took eight times as long as one.
@@ -193,7 +209,15 @@ impl Model {
 }
 
 fn load_error(error: ort::Error) -> ModelError {
-    ModelError::Load(error.message().trim().to_owned())
+    let message = error.message().trim();
+    // Without a path, the library cannot look for another file.
+    let is_split = message.contains("xternal") || message.contains("model_path");
+    ModelError::Load(match is_split {
+        true => format!(
+            "its weights are in another file: export it with external_data=False ({message})"
+        ),
+        false => message.to_owned(),
+    })
 }
 
 fn run_error(error: ort::Error) -> ModelError {
@@ -220,6 +244,7 @@ fn names(outlets: &[Outlet]) -> String {
 fn only_input(session: &Session) -> Result<&Outlet, ModelError> {
     match session.inputs() {
         [input] => Ok(input),
+        [] => Err(Fault::new("model", "has no input").into()),
         inputs => Err(Fault::new(
             "model",
             format!(
@@ -282,7 +307,11 @@ fn window(
     match (fixed, given) {
         (Some(fixed), Some(given)) if fixed != given => Err(Fault::new(
             "window_s",
-            format!("the model takes {fixed} values of time, and this is {given}: remove window_s"),
+            format!(
+                "the model takes {fixed} samples or frames, as its input is {}, and this is {given}: remove window_s, or \
+                 change the dim_order of the source",
+                shown(shape)
+            ),
         )
         .into()),
         (Some(window), _) | (None, Some(window)) => Ok(window),

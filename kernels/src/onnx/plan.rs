@@ -73,7 +73,7 @@ impl ModelPlan {
         for number in 0..n_windows {
             let start = (number * window).min(n.saturating_sub(window));
             self.cut(values, start, window, n);
-            self.model.run(&self.window, &mut self.output)?;
+            self.model.run_alike(&self.window, &mut self.output)?;
             self.pool.push(&self.output, &mut self.row);
         }
         self.pool.finish(&mut self.row);

@@ -143,8 +143,9 @@ fn check(recipe: &Recipe, out: &mut impl Write) -> Result<()> {
     // The warnings are already written, so that a user who fixes an error has seen them too.
     check_sql(&recipe.catalog.clean)?;
 
+    let features = FeaturePlan::new(recipe, &Settings::default())?;
     writeln!(out, "{}: ok, split {}", shown(&recipe.name), split(recipe))?;
-    for feature in FeaturePlan::new(recipe, &Settings::default())?.entries() {
+    for feature in features.entries() {
         writeln!(out, "  {} {}", shown(&feature.name), feature.tensor_type())?;
     }
     Ok(())
