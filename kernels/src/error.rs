@@ -17,7 +17,7 @@ pub enum ModelError {
          the path of libonnxruntime.so"
     )]
     Library {
-        /// What was found last.
+        /// The last candidate, and why it is unusable.
         problem: String,
         /// Minor version of the oldest library that is usable.
         oldest: u32,

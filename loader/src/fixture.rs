@@ -70,15 +70,15 @@ pub(crate) struct Fixture {
     pub compression: Compression,
     /// The layout of the tensor column in Parquet.
     pub layout: Layout,
-    /// Whether frames are stored before bands.
+    /// True if frames are stored before bands.
     pub frames_first: bool,
-    /// Whether the feature consists of samples: the frames of its only band.
+    /// True if the feature consists of samples: the frames of its only band.
     pub samples: bool,
-    /// Whether rows differ in length: clip i has i mod 4 fewer frames.
+    /// True if rows differ in length: clip i has i mod 4 fewer frames.
     pub ragged: bool,
-    /// Whether training clips are stored twice, the second time at tempo 1.15.
+    /// True if training clips are stored twice, the second time at tempo 1.15.
     pub stretched: bool,
-    /// Whether the recipe's split rule is `segment_stretched`, with copies at another tempo in all splits.
+    /// True if the recipe's split rule is `segment_stretched`, with copies at another tempo in all splits.
     pub copies_everywhere: bool,
     /// One in this many clips has no label; 0 if all clips are labelled.
     pub unlabelled: usize,

@@ -32,7 +32,7 @@ pub struct OnnxArgs {
     pub window: Option<usize>,
     /// True if the mean of each window is subtracted from its values, which are then divided by their deviation.
     pub standardize: bool,
-    /// How the output becomes a tensor.
+    /// Conversion of the output to a tensor.
     pub pooling: Pooling,
     /// Type in which values are stored: f32 or f16.
     pub dtype: Dtype,
@@ -60,7 +60,7 @@ impl ModelSizes {
     }
 }
 
-/// `pooling`: how the outputs for a row's windows become one tensor.
+/// `pooling`: conversion of the outputs for a row's windows to one tensor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Pooling {

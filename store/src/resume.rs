@@ -43,7 +43,7 @@ pub struct VersionInputs<'a> {
     pub engine: &'a Engine,
     /// Number of rows that were dropped because their clip has no file.
     pub clips_absent: u64,
-    /// Whether all clips are assigned to splits again (`--resplit`).
+    /// True if all clips are assigned to splits again (`--resplit`).
     pub resplit: bool,
     /// The targets with their classes.
     pub targets: &'a [TargetEntry],

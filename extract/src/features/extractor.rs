@@ -276,27 +276,33 @@ impl FeaturePlan {
         match error {
             KernelError::TooFewFrames { .. } => too_short(error.to_string()),
             KernelError::Feature { place, source } => {
-                let feature = self.entries[place].name.clone();
-                let clip_key = clip_key.to_owned();
-                match *source {
-                    KernelError::Model(error @ ModelError::NotFinite { .. }) => {
-                        let detail = format!("features.{feature}: {error}");
-                        Reject::new(Stage::Features, Reason::NotFinite, detail).into()
-                    }
-                    KernelError::Model(source) => NoRows::Error(FeatureError::Model {
-                        clip_key,
-                        feature,
-                        source,
-                    }),
-                    source => NoRows::Error(FeatureError::Pack {
-                        clip_key,
-                        feature,
-                        source,
-                    }),
-                }
+                feature_failed(*source, &self.entries[place].name, clip_key)
             }
             other => NoRows::Error(other.into()),
         }
+    }
+}
+
+/// Returns the reject or the error for a clip of which one feature could not be computed.
+fn feature_failed(error: KernelError, feature: &str, clip_key: &str) -> NoRows {
+    let clip_key = clip_key.to_owned();
+    let feature = feature.to_owned();
+
+    match error {
+        KernelError::Model(error @ ModelError::NotFinite { .. }) => {
+            let detail = format!("features.{feature}: {error}");
+            Reject::new(Stage::Features, Reason::NotFinite, detail).into()
+        }
+        KernelError::Model(source) => NoRows::Error(FeatureError::Model {
+            clip_key,
+            feature,
+            source,
+        }),
+        source => NoRows::Error(FeatureError::Pack {
+            clip_key,
+            feature,
+            source,
+        }),
     }
 }
 

@@ -23,11 +23,11 @@ pub struct OnnxRuntime {
     pub version: String,
 }
 
-/// Returns the library that models are run by, and its version, without creating anything in it.
+/// Finds the library that runs models, without creating anything in it.
 ///
-/// It is searched in the file that the variable `ORT_DYLIB_PATH` names, or else in wheels of PyPI (`pip install
-/// onnxruntime`): those of the active virtual environment, next to the program, and of every `python3` on PATH; at last by the
-/// system's loader.
+/// The variable `ORT_DYLIB_PATH` names its file. Otherwise it is searched in wheels of PyPI (`pip install onnxruntime`):
+/// those of the active virtual environment, next to the program, and of every `python3` on PATH. The system's loader
+/// searches last.
 ///
 /// # Errors
 /// [`ModelError::Library`] if there is none, or if it is older than 1.17.
@@ -61,8 +61,8 @@ pub fn find_onnx_runtime() -> Result<OnnxRuntime, ModelError> {
     })
 }
 
-/// Returns the name of the library for the engine of a store: the library selects its code by these instructions, and the
-/// last bits of its results depend on it. `None` if there is no library.
+/// Returns the name of the library for the engine of a store, with the instructions by which the library selects its code,
+/// because the last bits of its results depend on them. `None` if there is no library.
 pub fn engine() -> Option<String> {
     let found = find_onnx_runtime().ok()?;
     Some(format!("onnxruntime {}, {}", found.version, instructions()))
@@ -101,7 +101,7 @@ pub(super) fn environment() -> Result<&'static Environment, ModelError> {
         .with_name("wavemill")
         .build()
         .map_err(|error| failed(error.to_string()))?;
-    // Everything that matters is returned as an error, too.
+    // Calls return their errors, so the log would only repeat them.
     opened.set_log_level(LogLevel::Fatal);
     Ok(OPENED.get_or_init(|| opened))
 }

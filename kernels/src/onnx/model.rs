@@ -304,6 +304,7 @@ fn window(
     let axis = shape.len().checked_sub(n_axes - source.axis());
     let fixed = axis.and_then(|axis| shape.get(axis)).copied();
     let fixed = fixed.and_then(|dim| usize::try_from(dim).ok());
+
     match (fixed, given) {
         (Some(fixed), Some(given)) if fixed != given => Err(Fault::new(
             "window_s",
@@ -374,6 +375,7 @@ fn pooled(args: &OnnxArgs, layers: usize, values: usize) -> Result<Vec<usize>, M
         Pooling::MeanStd => 2 * values,
         Pooling::Mean | Pooling::Window | Pooling::None => values,
     };
+
     match args.layer {
         None if layers == 0 => Ok(vec![values]),
         None if args.pooling == Pooling::None => {

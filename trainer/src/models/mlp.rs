@@ -14,7 +14,7 @@ use super::{Backbone, Dims, Inputs, ModelError, metadata};
 #[derive(Debug)]
 pub(crate) struct MlpArgs {
     pub widths: &'static [i64],
-    /// Whether batch norm is applied between a dense layer and its ReLU.
+    /// True if batch norm is applied between a dense layer and its ReLU.
     pub norm: bool,
     /// Dropout rate after each ReLU.
     pub dropout: Dropout,
