@@ -244,7 +244,13 @@ pub fn work<E: From<RunError>>(
         parent: open.parent.as_ref(),
         monitor,
     };
-    Ok(part.write_recorded(&settings)?)
+    match part.write_recorded(&settings) {
+        Err(_) if committed_elsewhere(&store, &job.plan_id).is_some() => Ok(WorkReport {
+            committed: true,
+            ..WorkReport::default()
+        }),
+        report => Ok(report?),
+    }
 }
 
 /// Takes the shared lock and reads the plan.
@@ -477,18 +483,34 @@ pub fn commit(
             return Ok(Report::nothing_to_do(version, *manifest, Vec::new()));
         }
     };
-    let (planned, parent) = (open.plan, open.parent);
+    match commit_open(&store, &open, settings, monitor) {
+        Err(error) => match committed_elsewhere(&store, plan_id) {
+            Some((version, manifest)) => Ok(Report::nothing_to_do(version, manifest, Vec::new())),
+            None => Err(error),
+        },
+        report => report,
+    }
+}
+
+/// Commits a stored plan that is not committed yet.
+fn commit_open(
+    store: &Store,
+    open: &OpenPlan<PlannedVersion>,
+    settings: &Settings,
+    monitor: &RunMonitor,
+) -> Result<Report, RunError> {
+    let OpenPlan { plan, parent } = open;
+    let plan_id = &plan.plan_id;
     store.pull_plan(plan_id)?;
-    let finished = checked_shards(&store, &planned).map_err(|error| plan_again(&store, error))?;
-    if let Err(unfinished) = require_finished(&finished, planned.work.shards) {
+    let finished = checked_shards(store, plan).map_err(|error| plan_again(store, error))?;
+    if let Err(unfinished) = require_finished(&finished, plan.work.shards) {
         // Workers have to look at shards again whose receipts were removed.
         store.remove_claims(plan_id)?;
         return Err(unfinished);
     }
 
-    let record = RunRecord::begin(&store, plan_id, settings.threads)?;
-    let mut report = match committing::commit(&store, parent.as_ref(), &planned, &finished, monitor)
-    {
+    let record = RunRecord::begin(store, plan_id, settings.threads)?;
+    let mut report = match committing::commit(store, parent.as_ref(), plan, &finished, monitor) {
         Ok(report) => report,
         Err(error) => return Err(record.failed(error, &[])),
     };
@@ -587,7 +609,8 @@ fn find<T>(
     let latest = store.latest()?;
     let plan = match read(store, plan_id) {
         Err(error @ StoreError::Absent { .. }) => {
-            // The commit removes the stored plan.
+            // The commit removes the stored plan, also that of another machine since the versions were listed.
+            store.refresh()?;
             let (version, manifest) = committed(store, plan_id)?.ok_or(error)?;
             return Ok(Found::Committed(version, Box::new(manifest), lock));
         }
@@ -619,6 +642,14 @@ fn committed(store: &Store, plan_id: &str) -> Result<Option<(u64, Manifest)>, St
         }
     }
     Ok(None)
+}
+
+/// Returns the version that another machine made by a plan while this process used the plan. The store's lock excludes
+/// only processes of this machine from a store in an object store, and the commit removes the plan's files.
+fn committed_elsewhere(store: &Store, plan_id: &str) -> Option<(u64, Manifest)> {
+    store.mirror()?;
+    store.refresh().ok()?;
+    committed(store, plan_id).ok()?
 }
 
 #[cfg(test)]
