@@ -36,7 +36,7 @@ use arrow::array::{Array, AsArray, RecordBatch};
 use wavemill_runtime::course::{CountingReader, Course, Phase};
 use wavemill_runtime::settings::Settings;
 use wavemill_schemas::recipe::{
-    CatalogSpec, Dataset, Recipe, SplitRule, TargetSpec, is_plain_name,
+    CatalogSpec, Dataset, GroupDuplicates, Recipe, SplitRule, TargetSpec, is_plain_name,
 };
 use wavemill_schemas::reject::Reject;
 use wavemill_source::AudioIndex;
@@ -122,8 +122,14 @@ pub struct StepCount {
     pub kept: u64,
 }
 
-/// Audio hashes (`audio_blake3`) of clips, by `clip_key`. A clip without an entry counts as a separate recording.
-pub type AudioHashes = HashMap<String, blake3::Hash>;
+/// The recordings of clips, by `clip_key`, as found for `split.group_duplicates`.
+#[derive(Clone, Debug, Default)]
+pub struct Recordings {
+    /// Audio hashes (`audio_blake3`). A clip without an entry counts as a separate recording.
+    pub hashes: HashMap<String, blake3::Hash>,
+    /// Number of the group of a clip that has near copies.
+    pub near_groups: HashMap<String, usize>,
+}
 
 /// The files of a data set's metadata.
 #[derive(Clone, Debug, Default)]
@@ -152,10 +158,14 @@ pub struct Duplicates {
     pub recordings: u64,
     /// Number of clips whose recording occurs under two or more clip keys.
     pub clips: u64,
+    /// Number of clips with near copies; `None` if these were not looked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clips_near: Option<u64>,
 }
 
 impl Duplicates {
-    fn from_hashes(hashes: &AudioHashes) -> Self {
+    fn new(recordings: &Recordings, grouping: GroupDuplicates) -> Self {
+        let hashes = &recordings.hashes;
         let mut clips_of: HashMap<_, u64> = HashMap::new();
         for hash in hashes.values() {
             *clips_of.entry(hash).or_default() += 1;
@@ -166,6 +176,8 @@ impl Duplicates {
             clips_hashed: hashes.len() as u64,
             recordings: repeated.len() as u64,
             clips: repeated.iter().sum(),
+            clips_near: (grouping == GroupDuplicates::Near)
+                .then_some(recordings.near_groups.len() as u64),
         }
     }
 }
@@ -367,7 +379,7 @@ impl CleanedRows {
     }
 
     /// Assigns each clip to a side of the split (such as training), and gives each class its id in `kept_classes`. The
-    /// rules `artist` and `stratified` keep clips with equal hashes together, and keep every group of clips on the side
+    /// rules `artist` and `stratified` keep copies of a recording together, and keep every group of clips on the side
     /// that it has in `kept`.
     ///
     /// The rows are not consumed, so that they can be split again with other arguments. All catalogs made
@@ -378,7 +390,7 @@ impl CleanedRows {
     pub fn split(
         &self,
         recipe: &Recipe,
-        hashes: &AudioHashes,
+        recordings: &Recordings,
         kept: Option<&KeptSides>,
         kept_classes: &ClassLists,
     ) -> Result<Catalog, CatalogError> {
@@ -399,7 +411,7 @@ impl CleanedRows {
             tracks,
             sides,
             merges,
-        } = rows::with_splits(rows, first_target, hashes, kept, recipe, threads)?;
+        } = rows::with_splits(rows, first_target, recordings, kept, recipe, threads)?;
 
         // Name of each table, its id column, and the prefix of the names of its columns.
         let distinct = [
@@ -425,10 +437,9 @@ impl CleanedRows {
             catalog.warnings.extend(sides_unknown(&sides));
             catalog.warnings.extend(sides_empty(column, &sides));
         }
-        catalog.duplicates = recipe
-            .split
-            .group_duplicates
-            .then(|| Duplicates::from_hashes(hashes));
+        let grouping = recipe.split.group_duplicates;
+        catalog.duplicates =
+            (grouping != GroupDuplicates::None).then(|| Duplicates::new(recordings, grouping));
         catalog.merges = merges;
         catalog.tables.insert("tracks".to_owned(), tracks);
         catalog.tables.insert("sides".to_owned(), sides);

@@ -19,7 +19,7 @@ use super::split::{
     GroupSides, KeptRule, KeptSides, NO_SIDE, Placement, SIDES, SplitRow, SplitSettings,
 };
 use super::steps::{clip_keys, with_first_column};
-use super::{AudioHashes, CatalogError, ClipRow, SideMove};
+use super::{CatalogError, ClipRow, Recordings, SideMove};
 
 /// Number of rows per unit of parallel work.
 const PART_ROWS: usize = 4096;
@@ -128,7 +128,7 @@ pub(super) struct SplitTables {
 
 /// Assigns each row to a side of the split (such as training) by every split rule.
 ///
-/// `classes` is the class of each row for the first target, `hashes` identifies recordings, and `kept` contains the
+/// `classes` is the class of each row for the first target, `recordings` groups copies, and `kept` contains the
 /// sides to keep. The official side of a row is the value of its column `split_official` or `set_split`.
 ///
 /// # Errors
@@ -136,7 +136,7 @@ pub(super) struct SplitTables {
 pub(super) fn with_splits(
     rows: &RecordBatch,
     classes: &[Option<i32>],
-    hashes: &AudioHashes,
+    recordings: &Recordings,
     kept: Option<&KeptSides>,
     recipe: &Recipe,
     threads: usize,
@@ -149,7 +149,8 @@ pub(super) fn with_splits(
             key: keys.value(index),
             class: classes.get(index).copied().flatten(),
             artist: value_of(artists.as_ref(), index),
-            recording: hashes.get(keys.value(index)).copied(),
+            recording: recordings.hashes.get(keys.value(index)).copied(),
+            near_group: recordings.near_groups.get(keys.value(index)).copied(),
         });
     }
 

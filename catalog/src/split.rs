@@ -30,6 +30,8 @@ pub struct SplitRow<'a> {
     pub artist: Option<i64>,
     /// Hash of the row's recording; both rules keep equal recordings together. `None` makes the row a group of one.
     pub recording: Option<blake3::Hash>,
+    /// Number of the row's group of near copies; both rules keep a group together.
+    pub near_group: Option<usize>,
 }
 
 /// Seed and fractions of the split in a recipe.
@@ -109,7 +111,7 @@ impl KeptRule {
         if self == Self::Artist {
             linked.link_by(|row| row.artist);
         }
-        linked.link_by(|row| row.recording);
+        linked.link_copies();
         linked.groups()
     }
 
@@ -379,7 +381,7 @@ impl Need {
 /// Returns for every row, in the order of `rows`, its side as an index into [`SIDES`].
 pub fn stratified(rows: &[SplitRow<'_>], settings: SplitSettings) -> Vec<usize> {
     let mut linked = LinkedRows::new(rows);
-    linked.link_by(|row| row.recording);
+    linked.link_copies();
 
     let mut classes: BTreeMap<Option<i32>, Vec<Vec<usize>>> = BTreeMap::new();
     for group in linked.groups() {
@@ -457,6 +459,12 @@ impl<'a, 'r> LinkedRows<'a, 'r> {
         }
     }
 
+    /// Joins the groups of rows with the same recording or near copies of it.
+    fn link_copies(&mut self) {
+        self.link_by(|row| row.recording);
+        self.link_by(|row| row.near_group);
+    }
+
     fn root(&mut self, mut index: usize) -> usize {
         while self.parent[index] != index {
             // Path halving shortens long chains of links between rows.
@@ -525,6 +533,7 @@ mod tests {
                 class: (class > 0).then_some(class),
                 artist: (artist > 0).then_some(artist),
                 recording: None,
+                near_group: None,
             });
         }
         rows
@@ -536,6 +545,16 @@ mod tests {
         for row in &mut rows {
             let recording = canonical::hash("recording", seed, row.key) % 300;
             row.recording = (recording < 100).then(|| blake3::hash(&recording.to_le_bytes()));
+        }
+        rows
+    }
+
+    /// Returns [`rows_with_copies`], a fifth of which are near copies of other rows.
+    fn rows_with_near_copies(keys: &[String], seed: u64) -> Vec<SplitRow<'_>> {
+        let mut rows = rows_with_copies(keys, seed);
+        for row in &mut rows {
+            let near_group = (canonical::hash("near", seed, row.key) % 300) as usize;
+            row.near_group = (near_group < 60).then_some(near_group);
         }
         rows
     }
@@ -561,14 +580,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn neither_recording_nor_artist_is_on_two_sides(n in 1_usize..400, seed: u64) {
+        fn neither_copies_nor_artist_are_on_two_sides(n in 1_usize..400, seed: u64) {
             let keys: Vec<_> = (0..n).map(|i| format!("{i}")).collect();
-            let rows = rows_with_copies(&keys, seed);
+            let rows = rows_with_near_copies(&keys, seed);
             let artists: Vec<_> = rows.iter().map(|row| row.artist).collect();
             let recordings: Vec<_> = rows.iter().map(|row| row.recording).collect();
             prop_assert!(is_whole(&artists, &by_artist(&rows, SETTINGS)));
             prop_assert!(is_whole(&recordings, &by_artist(&rows, SETTINGS)));
             prop_assert!(is_whole(&recordings, &stratified(&rows, SETTINGS)));
+            let groups: Vec<_> = rows.iter().map(|row| row.near_group).collect();
+            prop_assert!(is_whole(&groups, &by_artist(&rows, SETTINGS)));
+            prop_assert!(is_whole(&groups, &stratified(&rows, SETTINGS)));
         }
 
         #[test]
@@ -585,7 +607,7 @@ mod tests {
         #[test]
         fn sides_do_not_depend_on_the_order_of_rows(n in 1_usize..300, seed: u64) {
             let keys: Vec<_> = (0..n).map(|i| format!("{i}")).collect();
-            let forward = rows_with_copies(&keys, seed);
+            let forward = rows_with_near_copies(&keys, seed);
             let mut shuffled = forward.clone();
             shuffled.sort_by_key(|row| canonical::hash("shuffle", seed, row.key));
             for rule in [stratified, by_artist] {
@@ -676,7 +698,7 @@ mod tests {
         #[test]
         fn a_kept_side_is_never_left(n in 2_usize..300, seed: u64) {
             let keys: Vec<_> = (0..n + n / 5 + 1).map(|i| format!("{i}")).collect();
-            let grown = rows_with_copies(&keys, seed);
+            let grown = rows_with_near_copies(&keys, seed);
 
             for rule in RULES {
                 let kept = first_sides(rule, &grown[..n]);
@@ -698,7 +720,7 @@ mod tests {
         #[test]
         fn keeping_twice_changes_nothing(n in 1_usize..300, seed: u64) {
             let keys: Vec<_> = (0..n + n / 5 + 1).map(|i| format!("{i}")).collect();
-            let grown = rows_with_copies(&keys, seed);
+            let grown = rows_with_near_copies(&keys, seed);
 
             for rule in RULES {
                 let kept = first_sides(rule, &grown[..n]);
@@ -759,6 +781,7 @@ mod tests {
             class: Some(0),
             artist,
             recording: None,
+            near_group: None,
         }
     }
 

@@ -93,7 +93,7 @@ fn cleaned(
         CatalogSettings::default(),
         &Arc::default(),
     )?
-    .split(recipe, &AudioHashes::new(), None, &ClassLists::new())
+    .split(recipe, &Recordings::default(), None, &ClassLists::new())
 }
 
 fn step_error(step: CleanStep) -> String {

@@ -11,6 +11,7 @@
 mod backend;
 #[cfg(feature = "emulated")]
 mod checks;
+pub mod chromaprint;
 mod clip;
 mod contrast;
 mod db;

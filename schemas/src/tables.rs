@@ -182,6 +182,33 @@ pub fn audio_files_schema() -> SchemaRef {
     ]))
 }
 
+/// Schema of the `fingerprints` table: the Chromaprint items of every clip with enough audio, sorted by `clip_key`.
+pub fn fingerprints_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("clip_key", DataType::Utf8, false),
+        Field::new("decode_key", DataType::Utf8, false),
+        // Offsets of 64 bits: two million clips of two minutes have more than 2³¹ items.
+        Field::new(
+            "fingerprint",
+            DataType::LargeList(Arc::new(Field::new("item", DataType::UInt32, false))),
+            false,
+        ),
+    ]))
+}
+
+/// Schema of the `near_copies` table: both directions of every pair of near copies, sorted by `clip_key` and `other`.
+///
+/// The recording begins `offset_s` later in `other`; `similarity` is the share of equal bits of the fingerprints where
+/// they overlap.
+pub fn near_copies_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("clip_key", DataType::Utf8, false),
+        Field::new("other", DataType::Utf8, false),
+        Field::new("offset_s", DataType::Float32, false),
+        Field::new("similarity", DataType::Float32, false),
+    ]))
+}
+
 /// Schema of the `rejects` table.
 pub fn rejects_schema() -> SchemaRef {
     Arc::new(Schema::new(vec![

@@ -32,6 +32,7 @@ mod images;
 mod manifests;
 mod memory;
 mod mlflow_import;
+mod near_copies;
 mod peers;
 mod progress;
 mod prompt;

@@ -51,7 +51,7 @@ fn cpu_s(n_columns: usize) -> f64 {
     )
     .unwrap();
     let catalog = cleaned
-        .split(&recipe, &AudioHashes::new(), None, &ClassLists::new())
+        .split(&recipe, &Recordings::default(), None, &ClassLists::new())
         .unwrap();
     let took = wavemill_runtime::clock::cpu_time() - before;
 

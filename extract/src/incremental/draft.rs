@@ -86,16 +86,20 @@ impl<'j> DraftInputs<'j, '_> {
             Some(parent) if !settings.renumber => parent::kept_classes(parent, &job.recipe),
             _ => ClassLists::new(),
         };
-        let mut catalog =
-            input
-                .cleaned
-                .split(&job.recipe, &input.hashes, kept_sides, &kept_classes)?;
+        let mut catalog = input.cleaned.split(
+            &job.recipe,
+            &input.copies.recordings,
+            kept_sides,
+            &kept_classes,
+        )?;
         if let (Some(path), Some(given)) = (&job.sides, &input.given_sides)
             && !catalog.clips.is_empty()
-            && !given.name_any_of(&catalog.clips, &input.hashes)
+            && !given.name_any_of(&catalog.clips, &input.copies.recordings)
         {
             return Err(SidesError::Foreign { path: path.clone() }.into());
         }
+
+        catalog.tables.extend(input.copies.tables.clone());
 
         let mut laps = Laps::start();
         let none = BTreeMap::new();

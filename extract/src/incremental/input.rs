@@ -1,22 +1,20 @@
-//! Reads the inputs of a run: the index of the audio, and the cleaned rows. Nothing is written, and the store is not
-//! read.
+//! Reads the inputs of a run: the index of the audio, the cleaned rows, and the copies of recordings. Nothing is written.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use wavemill_catalog as catalog;
-use wavemill_catalog::{AudioHashes, CatalogError, CleanedRows, FileAccount};
-use wavemill_runtime::course::{Course, Phase};
+use wavemill_catalog::{CatalogError, CleanedRows, FileAccount};
+use wavemill_runtime::course::Course;
 use wavemill_runtime::settings::Settings;
 use wavemill_schemas::recipe::{Dataset, Recipe};
 use wavemill_source as source;
 use wavemill_source::{ListedClip, Media, Source};
 
-use super::known::KnownInputs;
+use super::copies::Copies;
 use crate::error::RunError;
 use crate::incremental::parent::{self, GivenSides};
 use crate::job::Job;
-use crate::threads::survey;
 
 /// The inputs of a run.
 pub(crate) struct Input {
@@ -26,19 +24,17 @@ pub(crate) struct Input {
     pub cleaned: CleanedRows,
     /// Account of the files below the audio root: which ones are used, and why the others are not.
     pub files: FileAccount,
-    /// Audio hashes by which duplicates are found, if `split.group_duplicates` is set.
-    pub hashes: AudioHashes,
+    /// Copies of recordings, if `split.group_duplicates` is set.
+    pub copies: Copies,
     /// Splits read from `--sides`, to keep instead of those of the previous version.
     pub given_sides: Option<GivenSides>,
-    /// Known contents of files that had to be read to find duplicates.
-    pub known: KnownInputs,
 }
 
 impl Input {
-    /// Lists the audio, cleans the metadata, and finds duplicates if the recipe requires it.
+    /// Lists the audio and cleans the metadata. The store is not read.
     ///
     /// # Errors
-    /// [`RunError::Stopped`], and the errors of listing, cleaning and hashing.
+    /// [`RunError::Stopped`], and the errors of listing and cleaning.
     pub(crate) fn open(
         job: &Job,
         settings: &Settings,
@@ -51,40 +47,13 @@ impl Input {
         let files = cleaned.account_for(&*source, job.recipe.catalog.dataset);
         cleaned.warn_of(&files);
 
-        let mut input = Self {
+        Ok(Self {
             source,
             cleaned,
             files,
-            hashes: AudioHashes::new(),
+            copies: Copies::default(),
             given_sides,
-            known: KnownInputs::default(),
-        };
-        if job.recipe.split.group_duplicates {
-            input.find_duplicates(settings, course)?;
-        }
-        Ok(input)
-    }
-
-    /// Hashes the audio of every cleaned clip before clips are assigned to splits, so that all copies of a recording
-    /// are in the same split. A clip that cannot be hashed is treated as a recording of its own; if it cannot be
-    /// decoded either, the run counts it as a reject.
-    fn find_duplicates(&mut self, settings: &Settings, course: &Course) -> Result<(), RunError> {
-        let keys = self.cleaned.clip_keys();
-        let contents = survey::read_files(keys, &*self.source, settings, course)?;
-        // A stopped pass leaves out clips, so copies of a recording could be assigned to different splits.
-        if course.is_stopped() {
-            return Err(RunError::Stopped {
-                phase: Phase::Hashing,
-            });
-        }
-
-        for (clip_key, content) in &contents {
-            if let Some(audio) = content.and_then(|file| file.facts.audio) {
-                self.hashes.insert(clip_key.clone(), audio);
-            }
-        }
-        self.known = KnownInputs::from_contents(&contents, self.source.index());
-        Ok(())
+        })
     }
 
     /// # Errors

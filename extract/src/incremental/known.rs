@@ -70,7 +70,7 @@ impl KnownInputs {
         }
 
         let phase = course.phase();
-        let contents = survey::read_files(unknown.iter().copied(), source, settings, course)?;
+        let contents = survey::read_files(unknown.iter().copied(), source, settings, course, None)?;
         if course.is_stopped() {
             return Err(RunError::Stopped {
                 phase: Phase::Hashing,

@@ -25,6 +25,7 @@
 //! - In a pass, either all features of a clip are copied or all are computed.
 
 pub mod changes;
+pub(crate) mod copies;
 pub(crate) mod draft;
 pub(crate) mod input;
 pub(crate) mod known;

@@ -63,11 +63,11 @@ pub(super) fn prepare<'a>(
 ) -> Result<Preparation<'a>, RunError> {
     let mut input = Input::open(job, settings, &monitor.course)?;
     input.require_rows()?;
-    let mut known = std::mem::take(&mut input.known);
     let files = std::mem::take(&mut input.files);
 
     let store = Store::find(&job.store, Purpose::Writing)?;
     store.pull_receipts()?;
+    let mut known = input.find_copies(job, &store, settings, &monitor.course)?;
     let inputs = DraftInputs {
         job,
         settings,

@@ -116,9 +116,9 @@ impl SideLabels {
 /// The errors of [`crate::run::run`] up to the plan.
 pub fn preview(job: &Job, settings: &Settings, course: &Arc<Course>) -> Result<Preview, RunError> {
     let mut input = Input::open(job, settings, course)?;
-    let mut known = std::mem::take(&mut input.known);
     let store = Store::find(&job.store, Purpose::Reading)?;
     store.pull_receipts()?;
+    let mut known = input.find_copies(job, &store, settings, course)?;
     let inputs = DraftInputs {
         job,
         settings,

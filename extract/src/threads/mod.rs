@@ -7,6 +7,7 @@ mod clip;
 mod counters;
 mod error;
 mod event;
+mod fingerprint;
 mod lanes;
 mod limits;
 mod picture;

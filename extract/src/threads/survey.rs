@@ -1,9 +1,10 @@
-//! Reads files without decoding them, to find duplicate audio and changed files.
+//! Reads files before the extraction, to find copies of recordings and changed files. Only fingerprints need decoding.
 //!
 //! The result depends only on the files, not on the number of threads.
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use wavemill_decode::{InputFacts, InputHasher};
@@ -14,30 +15,40 @@ use wavemill_runtime::settings::Settings;
 use wavemill_source::{Media, ReadFailure, Source};
 
 use super::ExtractError;
+use super::fingerprint::FileFingerprinter;
+use crate::features::FeatureError;
 
-/// Hashes of a file.
-#[derive(Clone, Copy, Debug)]
+/// Fingerprints of earlier versions, by decode key.
+pub type Fingerprints = HashMap<String, Arc<[u32]>>;
+
+/// Hashes of a file, and its fingerprint.
+#[derive(Clone, Debug)]
 pub struct FileContent {
     /// blake3 of the whole file.
     pub content: blake3::Hash,
     /// Hashes of the audio in the file.
     pub facts: InputFacts,
+    /// The items of the fingerprint; none if the pass makes no fingerprints, or if there is too little audio.
+    pub fingerprint: Arc<[u32]>,
 }
 
 /// Files by `clip_key`; `None` for a file that could not be read, which the run counts when it processes the clip.
 pub(crate) type FileContents = HashMap<String, Option<FileContent>>;
 
-/// Reads and hashes the files of those clips of `keys` that have a file.
+/// Reads and hashes the files of those clips of `keys` that have a file. If `known` is given, the files also get
+/// fingerprints: from `known`, or by decoding the file.
 ///
 /// If `course` was stopped, the remaining clips are missing from the result, and the caller must check for this.
 ///
 /// # Errors
-/// [`ExtractError::Read`] if a file cannot be read; [`ExtractError::Threads`], [`ExtractError::ClipMemory`].
+/// [`ExtractError::Read`] if a file cannot be read; [`ExtractError::Threads`], [`ExtractError::ClipMemory`],
+/// [`ExtractError::Feature`].
 pub fn read_files<'k>(
     keys: impl Iterator<Item = &'k str>,
     source: &dyn Source,
     settings: &Settings,
     course: &Course,
+    known: Option<&Fingerprints>,
 ) -> Result<FileContents, ExtractError> {
     let clips: Vec<_> = keys
         .filter_map(|key| Some((key, source.index().get(key)?.bytes)))
@@ -51,6 +62,7 @@ pub fn read_files<'k>(
         budget: ByteBudget::new(settings.in_flight_bytes()),
         settings,
         course,
+        known,
     };
 
     pass.run(settings.threads.max(1))
@@ -66,6 +78,8 @@ struct Pass<'a> {
     budget: ByteBudget,
     settings: &'a Settings,
     course: &'a Course,
+    /// Fingerprints that need not be made; `None` if the pass makes none.
+    known: Option<&'a Fingerprints>,
 }
 
 impl Pass<'_> {
@@ -93,6 +107,10 @@ impl Pass<'_> {
 
     fn read_clips(&self) -> Result<FileContents, ExtractError> {
         let mut hasher = InputHasher::default();
+        let mut fingerprinter = match self.known {
+            Some(known) => Some((known, self.fingerprinter()?)),
+            None => None,
+        };
         let mut bytes = Vec::new();
         let mut contents = FileContents::new();
         while !self.course.is_stopped() {
@@ -105,17 +123,32 @@ impl Pass<'_> {
             // For a compressed zip entry, the permit includes the compressed bytes.
             let permit = self
                 .budget
-                .take(self.source.read_bytes(key))
+                .take(self.source.read_bytes(key) + self.decode_bytes())
                 .map_err(|refusal| self.refused(refusal, key, n_bytes))?;
             let content = match self.source.read(key, &mut bytes) {
-                Ok(()) => Some(FileContent {
-                    content: blake3::hash(&bytes),
-                    facts: match self.source.media() {
+                Ok(()) => {
+                    let facts = match self.source.media() {
                         Media::Audio => facts_of(&mut hasher, &bytes),
                         // For a picture, the hash of the whole file is enough.
                         Media::Pictures => InputFacts::default(),
-                    },
-                }),
+                    };
+                    let fingerprint = match (&mut fingerprinter, facts.decode) {
+                        (Some((known, fingerprinter)), Some(decode_key)) => {
+                            match known.get(decode_key.to_hex().as_str()) {
+                                Some(items) => items.clone(),
+                                None => fingerprinter
+                                    .run(key, &bytes)
+                                    .map_err(|error| self.fail(error.into()))?,
+                            }
+                        }
+                        _ => Arc::default(),
+                    };
+                    Some(FileContent {
+                        content: blake3::hash(&bytes),
+                        facts,
+                        fingerprint,
+                    })
+                }
                 Err(ReadFailure::Reject(_)) => None,
                 Err(ReadFailure::Io(source)) => {
                     return Err(self.fail(ExtractError::Read {
@@ -133,6 +166,19 @@ impl Pass<'_> {
             self.course.add(1);
         }
         Ok(contents)
+    }
+
+    fn fingerprinter(&self) -> Result<FileFingerprinter, ExtractError> {
+        let made = FileFingerprinter::new(self.settings.level);
+        made.map_err(|error| self.fail(FeatureError::from(error).into()))
+    }
+
+    /// Returns the bytes that a file needs in addition to its own, to be decoded.
+    const fn decode_bytes(&self) -> u64 {
+        match self.known {
+            Some(_) => FileFingerprinter::BYTES,
+            None => 0,
+        }
     }
 
     /// Creates the error for a file that does not fit into memory.

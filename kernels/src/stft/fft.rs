@@ -19,7 +19,7 @@ use crate::lane::{LANES, Lane};
 use crate::level::{Lanes, Level};
 
 /// Computes the powers of one frame after another, in single or double precision.
-pub(super) trait Transform: Send {
+pub(crate) trait Transform: Send {
     /// Returns the number of samples that `powers` needs: the window's length, rounded up to whole pairs.
     fn n_loaded(&self) -> usize;
 
@@ -28,7 +28,7 @@ pub(super) trait Transform: Send {
 }
 
 /// Floating-point type of a transform: f32 or f64.
-pub(super) trait Real: Float {
+pub(crate) trait Real: Float {
     fn from_double(x: f64) -> Self;
     fn narrow(self) -> f32;
 }
@@ -56,7 +56,7 @@ impl Real for f64 {
 }
 
 /// Tables and buffers for transforms of one length.
-pub(super) struct RealFft<T> {
+pub(crate) struct RealFft<T> {
     /// Whether the transform works on pairs of samples; otherwise it is a complex transform of all samples.
     even: bool,
     lanes: Lanes,
@@ -70,7 +70,7 @@ pub(super) struct RealFft<T> {
 }
 
 impl<T: Real> RealFft<T> {
-    pub(super) fn new(args: &StftArgs, lanes: Lanes) -> Self {
+    pub(crate) fn new(args: &StftArgs, lanes: Lanes) -> Self {
         let n = args.n_fft;
         let even = n.is_multiple_of(2);
         let len = if even { n / 2 } else { n };

@@ -17,7 +17,7 @@ mod window;
 
 pub(crate) use cpu::{StftPlan, check_samples};
 pub(crate) use device::{Batch, Ranges, SpectrumDevice};
-pub(crate) use fft::plan as fft_plan;
+pub(crate) use fft::{RealFft, Transform, plan as fft_plan};
 pub(crate) use signal::Signal;
 pub use window::values as window_values;
 

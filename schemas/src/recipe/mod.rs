@@ -18,7 +18,8 @@ mod wording;
 #[cfg(test)]
 mod tests;
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::de::{Error, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use limits::FILE_BYTES_MAX;
 pub use parse::{RecipeError, Source};
@@ -228,10 +229,10 @@ pub struct SplitSpec {
     /// Name of the column for the rule `column`; not allowed with other rules.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub column: Option<String>,
-    /// Whether tracks with equal `audio_blake3` are assigned to the same split. This requires an additional, counted
-    /// hashing pass.
+    /// Copies of recordings that are assigned to the same split. They are found in an additional, counted pass over the
+    /// audio files.
     #[serde(default)]
-    pub group_duplicates: bool,
+    pub group_duplicates: GroupDuplicates,
 }
 
 impl SplitSpec {
@@ -251,7 +252,62 @@ impl Default for SplitSpec {
             fractions: Self::default_fractions(),
             seed: Self::default_seed(),
             column: None,
-            group_duplicates: false,
+            group_duplicates: GroupDuplicates::None,
+        }
+    }
+}
+
+/// The copies of a recording that are assigned to the same split.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GroupDuplicates {
+    /// `false`: clips are assigned one by one.
+    #[default]
+    None,
+    /// `true`: clips with equal `audio_blake3`.
+    Equal,
+    /// `"near"`: also clips with similar fingerprints, in another encoding, loudness or cut.
+    Near,
+}
+
+/// Name of [`GroupDuplicates::Near`] in recipes.
+const NEAR: &str = "near";
+
+impl Serialize for GroupDuplicates {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::None => serializer.serialize_bool(false),
+            Self::Equal => serializer.serialize_bool(true),
+            Self::Near => serializer.serialize_str(NEAR),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for GroupDuplicates {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(GroupDuplicatesVisitor)
+    }
+}
+
+struct GroupDuplicatesVisitor;
+
+impl Visitor<'_> for GroupDuplicatesVisitor {
+    type Value = GroupDuplicates;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("true, false or \"near\"")
+    }
+
+    fn visit_bool<E: Error>(self, equal: bool) -> Result<GroupDuplicates, E> {
+        Ok(match equal {
+            true => GroupDuplicates::Equal,
+            false => GroupDuplicates::None,
+        })
+    }
+
+    fn visit_str<E: Error>(self, name: &str) -> Result<GroupDuplicates, E> {
+        match name {
+            NEAR => Ok(GroupDuplicates::Near),
+            _ => Err(E::invalid_value(Unexpected::Str(name), &self)),
         }
     }
 }

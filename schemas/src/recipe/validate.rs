@@ -6,8 +6,8 @@ use wavemill_options::{Fault, Faults, MAX_TO_HZ, MIN_HZ, STRETCH_MAX, STRETCH_MI
 
 use super::limits::{CLIP_S_MAX, FILE_BYTES_MAX, LENGTH_S_MIN, ROWS_MAX, SEGMENTS_MAX};
 use super::{
-    AudioSpec, CatalogSpec, CleanStep, DECODED_PIXELS_MAX, Dataset, Recipe, ShardSpec, SplitRule,
-    SplitSpec, TargetSpec,
+    AudioSpec, CatalogSpec, CleanStep, DECODED_PIXELS_MAX, Dataset, GroupDuplicates, Recipe,
+    ShardSpec, SplitRule, SplitSpec, TargetSpec,
 };
 use crate::columns::{ROW_COLUMNS, shape_column};
 
@@ -134,7 +134,7 @@ fn images(recipe: &Recipe, faults: &mut Faults) {
 
     let problem = "only audio is hashed, and dataset = \"images\" has none";
     faults.unless(
-        !recipe.split.group_duplicates,
+        recipe.split.group_duplicates == GroupDuplicates::None,
         "split.group_duplicates",
         problem,
     );
@@ -295,7 +295,7 @@ fn split(dataset: Dataset, spec: &SplitSpec, faults: &mut Faults) {
     let drawn = matches!(spec.rule, SplitRule::Stratified | SplitRule::Artist);
     let problem = "only the rules stratified and artist can put duplicates on one side";
     faults.unless(
-        drawn || !spec.group_duplicates,
+        drawn || spec.group_duplicates == GroupDuplicates::None,
         "split.group_duplicates",
         problem,
     );

@@ -506,10 +506,14 @@ fn describe_duplicates(
         clips_hashed,
         recordings,
         clips,
+        clips_near,
     }: Duplicates,
 ) -> String {
+    let near = clips_near.map_or(String::new(), |clips| {
+        format!("; {clips} clips have near copies")
+    });
     format!(
-        "{clips_hashed} clips hashed: {recordings} recordings occur more than once, as {clips} clips"
+        "{clips_hashed} clips hashed: {recordings} recordings occur more than once, as {clips} clips{near}"
     )
 }
 

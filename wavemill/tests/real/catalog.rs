@@ -8,7 +8,7 @@ use std::process::Command;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
-use wavemill_catalog::{AudioHashes, Catalog, CatalogSettings, ClassLists, clean, extra_tables};
+use wavemill_catalog::{Catalog, CatalogSettings, ClassLists, Recordings, clean, extra_tables};
 use wavemill_schemas::recipe::{
     CatalogSpec, CleanStep, Dataset, Recipe, SplitRule, SplitSpec, Subset, TargetSpec,
 };
@@ -86,7 +86,7 @@ fn with_audio(recipe: &Recipe, path: &Path, audio: &AudioIndex) -> Result<Catalo
         CatalogSettings::default(),
         &std::sync::Arc::default(),
     )?;
-    Ok(cleaned.split(recipe, &AudioHashes::new(), None, &ClassLists::new())?)
+    Ok(cleaned.split(recipe, &Recordings::default(), None, &ClassLists::new())?)
 }
 
 /// Creates an index of audio files with every clip of `tracks` whose track id satisfies `wanted`.

@@ -13,7 +13,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use wavemill_catalog::split::{
     GROUP_KINDS, GroupSides, KeptRule, KeptSides, SIDES, artist_group, recording_group, track_group,
 };
-use wavemill_catalog::{AudioHashes, ClipRow};
+use wavemill_catalog::{ClipRow, Recordings};
 use wavemill_schemas::canonical;
 
 use super::table::{guarded, text};
@@ -44,14 +44,14 @@ pub(crate) struct GivenSides {
 
 impl GivenSides {
     /// Reports whether the file assigns any track, artist or recording of `clips` to a side of the split.
-    pub(crate) fn name_any_of(&self, clips: &[ClipRow], hashes: &AudioHashes) -> bool {
+    pub(crate) fn name_any_of(&self, clips: &[ClipRow], recordings: &Recordings) -> bool {
         let is_given = |group: &str| {
             let mut rules = RULES.iter();
             rules.any(|rule| self.sides.by(*rule).side(group).is_some())
         };
         clips.iter().any(|clip| {
             let artist = clip.artist_id.map(artist_group);
-            let hash = hashes.get(&clip.clip_key);
+            let hash = recordings.hashes.get(&clip.clip_key);
             let recording = hash.map(|hash| recording_group(&hash.to_hex()));
             let groups = [Some(track_group(&clip.clip_key)), artist, recording];
             groups.iter().flatten().any(|group| is_given(group))
