@@ -73,6 +73,7 @@ pub fn members<M>(data: &Dataset<M>, side: Side) -> Vec<Member<'_>> {
             album_id: rows.album_ids[row],
             // Rows of pictures have no audio hash, so they never count as the same recording.
             audio_blake3: Some(&*rows.audio_blake3s[row]).filter(|hash| !hash.is_empty()),
+            near_group: rows.near_group(row),
         });
     }
     members

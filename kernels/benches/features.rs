@@ -1,6 +1,7 @@
 //! Measures clips per second on one core for each feature: clips of 30 s at 22,050 Hz.
 
 use criterion::{Criterion, Throughput};
+use wavemill_kernels::chromaprint::Fingerprinter;
 use wavemill_kernels::{
     CpuPlan, DbArgs, DbRef, FeatureArgs, FeatureSpec, Level, Normalize, Op, Packing, Preset,
     pack_into,
@@ -113,6 +114,16 @@ fn main() {
             });
         }
     }
+
+    // 30 s at the rate of fingerprints.
+    let pcm_of_fingerprint = &pcm[..N_SAMPLES / 2];
+    let mut fingerprinter = Fingerprinter::new(Level::detect()).expect("the level is available");
+    group.bench_function("fingerprint", |bencher| {
+        bencher.iter(|| {
+            let items = fingerprinter.run(pcm_of_fingerprint);
+            items.expect("the clip is sound").len()
+        });
+    });
 
     let values: Vec<f32> = pcm[..128 * 1292].to_vec();
     let mut bytes = Vec::new();

@@ -12,7 +12,7 @@ use wavemill_schemas::manifest::{FeatureEntry, FileEntry};
 use wavemill_schemas::recipe::SplitRule;
 
 use crate::form::Form;
-use crate::joined::{Metadata, vocabulary};
+use crate::joined::{Metadata, near_groups, vocabulary};
 use crate::pages::{Pages, RowPlaces};
 use crate::rows::{self, RowGroup, Rows};
 use crate::shard::Shard;
@@ -199,7 +199,7 @@ impl<M> Dataset<M> {
             store.fetch(&spec.feature.name)?;
         }
         let Files {
-            rows,
+            mut rows,
             pages,
             folders,
             lost,
@@ -211,6 +211,8 @@ impl<M> Dataset<M> {
             is_checked_first,
             stop,
         )?;
+
+        rows.near_groups = near_groups(&store)?;
 
         let is_streamed = needs.spectrogram() && !is_checked_first;
         let copied = &spec.feature.name;

@@ -1,4 +1,4 @@
-//! Metadata of a row's track: columns of `fma_features`, artists and albums.
+//! Metadata of a row's track: columns of `fma_features`, artists and albums, near copies.
 //!
 //! Means, deviations and vocabularies are computed from training rows only.
 
@@ -14,6 +14,25 @@ use crate::{DatasetError, Store};
 
 /// Name of the table with the published features of tracks.
 const TABLE: &str = "fma_features";
+
+/// Returns the groups of near copies by `clip_key`; none if the store has no table of them.
+///
+/// # Errors
+/// The errors of [`Store::table`].
+pub(crate) fn near_groups(store: &Store) -> Result<HashMap<String, String>, DatasetError> {
+    let columns = ["clip_key", "group_key"];
+    let Some(table) = store.table("near_copies", |name| columns.contains(&name))? else {
+        return Ok(HashMap::new());
+    };
+    let clips = column(store, &table, columns[0], &DataType::Utf8)?;
+    let groups = column(store, &table, columns[1], &DataType::Utf8)?;
+    let pairs = clips
+        .as_string::<i32>()
+        .iter()
+        .zip(groups.as_string::<i32>());
+    let pairs = pairs.filter_map(|(clip, group)| Some((clip?.to_owned(), group?.to_owned())));
+    Ok(pairs.collect())
+}
 
 /// The metadata columns of each track, from the table `fma_features`.
 #[derive(Debug)]
@@ -224,9 +243,8 @@ fn column(
 ) -> Result<ArrayRef, DatasetError> {
     let column = table
         .column_by_name(name)
-        .ok_or_else(|| DatasetError::column(store.root(), name, format!("missing in {TABLE}")))?;
-    cast(column, to)
-        .map_err(|e| DatasetError::column(store.root(), name, format!("{e} in {TABLE}")))
+        .ok_or_else(|| DatasetError::column(store.root(), name, "missing in its table"))?;
+    cast(column, to).map_err(|e| DatasetError::column(store.root(), name, e))
 }
 
 /// Returns the prefixes of the table's column names: `mfcc` for `mfcc_mean_01`.

@@ -3,6 +3,7 @@
 //!
 //! In other modules, a row is identified by its index in this order. The rows of a row group are contiguous.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
 use arrow::array::{
@@ -63,6 +64,8 @@ pub struct Rows {
     pub album_ids: Vec<Option<i64>>,
     /// The hash of the recording, which identifies copies under two ids; empty for a picture.
     pub audio_blake3s: Vec<Box<str>>,
+    /// Groups of near copies, by `clip_key`; empty if the store has no table of them.
+    pub(crate) near_groups: HashMap<String, String>,
     /// Class ids by target of the manifest, then by row; -1 for unlabelled rows.
     pub targets: Vec<Vec<i32>>,
     /// The [`rng::row_key`] of each row.
@@ -99,6 +102,13 @@ impl Rows {
     /// Returns the index of a row's file among the feature's files that were read.
     pub(crate) fn file_of(&self, row: u32) -> u32 {
         self.groups[self.group_of[row as usize] as usize].file
+    }
+
+    /// Returns the group of near copies to which a row's clip belongs.
+    pub fn near_group(&self, row: usize) -> Option<&str> {
+        self.near_groups
+            .get(&*self.clip_keys[row])
+            .map(String::as_str)
     }
 
     /// Returns the ids of all genres of a row.

@@ -21,7 +21,7 @@ pub enum Phase {
     Metadata,
     /// Running the recipe's SQL; progress is counted in cleaning steps.
     Cleaning,
-    /// Reading files without decoding them, to find duplicates and changes; progress is counted in clips.
+    /// Reading files before the extraction, to find copies and changes; progress is counted in clips.
     Hashing,
     /// Determining splits, shards, and the contents of the store; this phase has no progress count.
     Planning,

@@ -25,9 +25,11 @@ pub struct Member<'a> {
     pub album_id: Option<i64>,
     /// The hash of the row's recording.
     pub audio_blake3: Option<&'a str>,
+    /// The group of near copies of the row's recording; `None` if it has none, or if they are unknown.
+    pub near_group: Option<&'a str>,
 }
 
-/// The leakage by one kind of id: track, recording, artist or album.
+/// The leakage by one kind of id: track, recording, near copy, artist or album.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Leak {
     /// Number of test tracks whose id of this kind also occurs in training.
@@ -75,7 +77,8 @@ pub struct Leaks {
     /// The origin of the training tracks that the tested split is compared with.
     #[serde(default, skip_serializing_if = "ComparedWith::is_training")]
     pub compared_with: ComparedWith,
-    /// Leakage by `track`, `recording`, `artist`, `album`. A run's list of tracks has no albums.
+    /// Leakage by `track`, `recording`, `artist`, `album`, and by `near_copy` if the store has near copies. A run's list
+    /// of tracks has no albums and no near copies.
     pub shared: BTreeMap<String, Leak>,
 }
 
@@ -115,10 +118,13 @@ const fn describe_rule(rule: SplitRule) -> &'static str {
     }
 }
 
+const NEAR_COPY: &str = "near_copy";
+
 /// The kinds of leakage, the worst first: the name, and the text that completes "… is in training".
-const KINDS: [(&str, &str); 4] = [
+const KINDS: [(&str, &str); 5] = [
     ("track", "are also in training"),
     ("recording", "have the same recording in training"),
+    (NEAR_COPY, "have a near copy in training"),
     ("artist", "share an artist with training"),
     ("album", "share an album with training"),
 ];
@@ -134,13 +140,28 @@ impl Leaks {
         // Count one row per track, since all segments of a track leak together.
         let training = tracks(training);
         let test = tracks(test);
-        // Counts in the order of `KINDS`.
-        let counts = [
-            shared(&training, &test, |member| Some(member.track_id)),
-            shared(&training, &test, |member| member.audio_blake3),
-            shared(&training, &test, |member| member.artist_id),
-            shared(&training, &test, |member| member.album_id),
+        let mut counts = vec![
+            (
+                "track",
+                shared(&training, &test, |member| Some(member.track_id)),
+            ),
+            (
+                "recording",
+                shared(&training, &test, |member| member.audio_blake3),
+            ),
+            (
+                "artist",
+                shared(&training, &test, |member| member.artist_id),
+            ),
+            ("album", shared(&training, &test, |member| member.album_id)),
         ];
+        let mut members = training.iter().chain(&test);
+        if members.any(|member| member.near_group.is_some()) {
+            let copies = shared(&training, &test, |member| member.near_group);
+            // Tracks without near copies are known to have none.
+            let known = test.len() as u64;
+            counts.push((NEAR_COPY, Leak { known, ..copies }));
+        }
 
         Self {
             rule,
@@ -172,10 +193,16 @@ impl Leaks {
         // Keep all rows of the run's list: the run may have been trained on two recordings of one track, from different
         // versions.
         let test = tracks(test);
-        let counts = [
-            shared(trained, &test, |member| Some(member.track_id)),
-            shared(trained, &test, |member| member.audio_blake3),
-            shared(trained, &test, |member| member.artist_id),
+        let counts = vec![
+            (
+                "track",
+                shared(trained, &test, |member| Some(member.track_id)),
+            ),
+            (
+                "recording",
+                shared(trained, &test, |member| member.audio_blake3),
+            ),
+            ("artist", shared(trained, &test, |member| member.artist_id)),
         ];
         let training_tracks: HashSet<i64> = trained.iter().map(|member| member.track_id).collect();
         Self {
@@ -256,13 +283,10 @@ impl Leaks {
     }
 }
 
-/// Returns the counts by the names of the first kinds in [`KINDS`].
-fn by_kind<const N: usize>(counts: [Leak; N]) -> BTreeMap<String, Leak> {
-    KINDS
-        .iter()
-        .map(|(kind, _)| (*kind).to_owned())
-        .zip(counts)
-        .collect()
+/// Returns the counts by the names of their kinds.
+fn by_kind(counts: Vec<(&str, Leak)>) -> BTreeMap<String, Leak> {
+    let counts = counts.into_iter();
+    counts.map(|(kind, leak)| (kind.to_owned(), leak)).collect()
 }
 
 /// Returns the first row of each track.
@@ -307,6 +331,7 @@ mod tests {
             artist_id: Some(artist),
             album_id: album,
             audio_blake3: Some(audio),
+            near_group: None,
         }
     }
 
@@ -350,6 +375,34 @@ mod tests {
              scores): of 4 test tracks, 1 (25.0 %) are also in training, 2 (50.0 %) have the same recording in \
              training, 3 (75.0 %) share an artist with training, 1 (25.0 %) share an album with training."
         );
+    }
+
+    #[test]
+    fn near_copies_are_counted_if_a_store_has_some() {
+        let training = [
+            member(1, 10, None, "a"),
+            Member {
+                near_group: Some("a.mp3"),
+                ..member(2, 20, None, "b")
+            },
+        ];
+        let test = [
+            Member {
+                near_group: Some("a.mp3"),
+                ..member(3, 30, None, "c")
+            },
+            member(4, 40, None, "d"),
+        ];
+        let leaks = Leaks::new(SplitRule::Stratified, "test", training, test);
+        assert_eq!(count(&leaks, "near_copy"), (1, 2));
+        let sentence = leaks.sentence();
+        assert!(
+            sentence.ends_with("1 (50.0 %) have a near copy in training; unknown: album."),
+            "{sentence}"
+        );
+
+        let leaks = Leaks::new(SplitRule::Stratified, "test", [training[0]], [test[1]]);
+        assert!(!leaks.shared.contains_key("near_copy"));
     }
 
     #[test]
@@ -462,6 +515,7 @@ mod tests {
             artist_id: None,
             album_id: None,
             audio_blake3: Some("x"),
+            near_group: None,
         };
 
         let leaks = Leaks::new(SplitRule::Column, "test", [], [bare]);

@@ -110,6 +110,7 @@ impl TrainingList {
                 artist_id: track.artist_id,
                 album_id: None,
                 audio_blake3: track.audio_blake3.as_deref(),
+                near_group: None,
             });
         }
         members

@@ -51,13 +51,25 @@ pub(super) fn section(answers: &Answers<'_>) -> Result<Section, ReportError> {
             "share of test clips",
         ],
     );
-    let mut leaking = Vec::new();
-    let recipe = &answers.subject.manifest.recipe;
+    let mut found = Vec::new();
+    let manifest = &answers.subject.manifest;
     for (column, what) in SHARED {
-        if column == AUDIO_COLUMN && recipe.catalog.dataset.is_of_pictures() {
+        if column == AUDIO_COLUMN && manifest.recipe.catalog.dataset.is_of_pictures() {
             continue;
         }
-        let leak = Leak::query(answers, &rows, column, &compared)?;
+        found.push((what, Leak::query(answers, &rows, column, &compared)?));
+    }
+    if manifest.files_of("near_copies").next().is_some() {
+        let rows = format!(
+            "(SELECT f.*, n.group_key FROM {rows} f
+              LEFT JOIN (SELECT DISTINCT clip_key, group_key FROM near_copies) n ON n.clip_key = f.clip_key)"
+        );
+        let leak = Leak::query(answers, &rows, "group_key", &compared)?;
+        found.push(("near copies", leak));
+    }
+
+    let mut leaking = Vec::new();
+    for (what, leak) in found {
         if let Some(test_clips) = leak.test_clips.filter(|clips| *clips > 0) {
             leaking.push(format!("{} by {what}", count(test_clips)));
         }

@@ -5,7 +5,7 @@
 
 mod matching;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -144,10 +144,14 @@ impl Copies {
         let pairs = matching::pairs(&fingerprints, settings.threads.max(1), course);
         require_not_stopped(course)?;
 
-        self.recordings.near_groups = near_groups(&clips, &pairs);
+        let groups = groups(clips.len(), &pairs);
+        let named = groups
+            .iter()
+            .map(|(clip, first)| (clips[*clip].clip_key.to_owned(), *first));
+        self.recordings.near_groups = named.collect();
         let tables = [
             (FINGERPRINTS, fingerprints_table(&clips)),
-            (NEAR_COPIES, near_copies_table(&clips, &pairs)),
+            (NEAR_COPIES, near_copies_table(&clips, &pairs, &groups)),
         ];
         for (name, table) in tables {
             let table = table.map_err(StoreError::rows("near copies"))?;
@@ -169,11 +173,11 @@ fn printed<'a>(
     })
 }
 
-/// Returns the number of each clip's group, for clips that are in a pair: two clips are in a group if pairs lead from one
-/// to the other.
-fn near_groups(clips: &[Printed<'_>], pairs: &[Pair]) -> HashMap<String, usize> {
+/// Returns the first clip of each clip's group, for clips that are in a pair: two clips are in a group if pairs lead from
+/// one to the other.
+fn groups(n_clips: usize, pairs: &[Pair]) -> BTreeMap<usize, usize> {
     // For each clip, an earlier clip of its group, or the clip itself.
-    let mut earlier: Vec<usize> = (0..clips.len()).collect();
+    let mut earlier: Vec<usize> = (0..n_clips).collect();
     let first_of = |earlier: &mut [usize], mut clip: usize| {
         while earlier[clip] != clip {
             earlier[clip] = earlier[earlier[clip]];
@@ -186,12 +190,10 @@ fn near_groups(clips: &[Printed<'_>], pairs: &[Pair]) -> HashMap<String, usize> 
         earlier[one.max(other)] = one.min(other);
     }
 
-    let mut groups = HashMap::new();
-    for clip in pairs.iter().flat_map(|pair| pair.clips) {
-        let group = first_of(&mut earlier, clip);
-        groups.insert(clips[clip].clip_key.to_owned(), group);
-    }
-    groups
+    let paired = pairs.iter().flat_map(|pair| pair.clips);
+    paired
+        .map(|clip| (clip, first_of(&mut earlier, clip)))
+        .collect()
 }
 
 fn fingerprints_table(clips: &[Printed<'_>]) -> Result<RecordBatch, ArrowError> {
@@ -215,7 +217,11 @@ fn fingerprints_table(clips: &[Printed<'_>]) -> Result<RecordBatch, ArrowError> 
     )
 }
 
-fn near_copies_table(clips: &[Printed<'_>], pairs: &[Pair]) -> Result<RecordBatch, ArrowError> {
+fn near_copies_table(
+    clips: &[Printed<'_>],
+    pairs: &[Pair],
+    groups: &BTreeMap<usize, usize>,
+) -> Result<RecordBatch, ArrowError> {
     let mut rows = Vec::with_capacity(2 * pairs.len());
     for Pair {
         clips: [one, other],
@@ -233,6 +239,7 @@ fn near_copies_table(clips: &[Printed<'_>], pairs: &[Pair]) -> Result<RecordBatc
     let others = rows.iter().map(|row| clips[row.1].clip_key);
     let offsets = rows.iter().map(|row| (row.2 as f64 * item_s) as f32);
     let similarities = rows.iter().map(|row| row.3);
+    let group_keys = rows.iter().map(|row| clips[groups[&row.0]].clip_key);
     // The columns are in the order of the schema, against which `try_new` checks them.
     RecordBatch::try_new(
         near_copies_schema(),
@@ -241,6 +248,7 @@ fn near_copies_table(clips: &[Printed<'_>], pairs: &[Pair]) -> Result<RecordBatc
             Arc::new(StringArray::from_iter_values(others)),
             Arc::new(Float32Array::from_iter_values(offsets)),
             Arc::new(Float32Array::from_iter_values(similarities)),
+            Arc::new(StringArray::from_iter_values(group_keys)),
         ],
     )
 }
