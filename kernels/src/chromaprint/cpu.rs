@@ -155,17 +155,16 @@ fn bins_of_notes() -> Vec<(Range<usize>, usize)> {
 /// Adds up the energies of each note.
 #[inline(always)]
 fn notes_of(powers: &[f32], bins: &[(Range<usize>, usize)]) -> Notes {
-    let mut notes = [0.0; N_NOTES];
+    let mut sums: [Lane; N_NOTES] = [[0.0; LANES]; N_NOTES];
     for (bins, note) in bins {
+        let sums = &mut sums[*note];
         let (blocks, rest) = powers[bins.clone()].as_chunks::<LANES>();
-        let mut sums: Lane = [0.0; LANES];
         for block in blocks {
             sums.iter_mut().zip(block).for_each(|(sum, x)| *sum += x);
         }
         sums.iter_mut().zip(rest).for_each(|(sum, x)| *sum += x);
-        notes[*note] += f64::from(sums.iter().sum::<f32>());
     }
-    notes
+    sums.map(|lanes| lanes.iter().map(|sum| f64::from(*sum)).sum())
 }
 
 #[cfg(test)]
