@@ -11,6 +11,7 @@
 mod backend;
 #[cfg(feature = "emulated")]
 mod checks;
+mod chroma;
 pub mod chromaprint;
 mod clip;
 mod contrast;

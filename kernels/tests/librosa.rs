@@ -43,12 +43,13 @@ const SHAPE_FROM: f64 = 1e-9;
 /// Allowed error of the roll-off: a sum that almost reaches it may do so one bin later.
 const BIN_HZ: f64 = 22_050.0 / 2048.0 + 1e-3;
 
+/// Allowed error of chroma, which are 1 at most; librosa sums in f32.
+const CHROMA_MAX: f64 = 1e-4;
+
 /// Number of arrays of each clip.
 const ARRAYS: usize = 45;
 /// Arrays without a feature here, as in docs/features.md. A new operation removes its arrays from this list.
-const MISSING: [&str; 6] = [
-    "chroma_stft_tuning0",
-    "chroma_stft_default",
+const MISSING: [&str; 4] = [
     "chroma_cqt",
     "chroma_cens",
     "tonnetz_default",
@@ -405,6 +406,14 @@ fn wanted(name: &str, kwargs: &Value) -> Result<Option<(FeatureArgs, Bound)>, Fa
             )
         }
         "onset_strength" => (Op::OnsetStrength, Bound::Absolute(DB_MAX), none),
+        "chroma_stft_default" => (Op::ChromaStft, Bound::Absolute(CHROMA_MAX), none),
+        "chroma_stft_tuning0" => {
+            let overrides = FeatureSpec {
+                tuning: Some(0.0),
+                ..none
+            };
+            (Op::ChromaStft, Bound::Absolute(CHROMA_MAX), overrides)
+        }
         "zcr" => (Op::ZeroCrossingRate, Bound::Absolute(1e-7), none),
         _ if name.starts_with("mel_") => {
             let overrides = mel_overrides(kwargs)?;

@@ -9,7 +9,7 @@ use crate::mel::MelArgs;
 use crate::mfcc::MfccArgs;
 use crate::op::{FrameValues, Op};
 use crate::pack::{Dtype, Packing};
-use crate::shape::{ContrastArgs, ShapeArgs};
+use crate::shape::{ChromaArgs, ContrastArgs, ShapeArgs};
 use crate::stft::StftArgs;
 
 /// Number of frames over which a delta is fitted; the default of `librosa.feature.delta`.
@@ -115,18 +115,23 @@ impl FeatureArgs {
         (self.op.spectral().n_bands)(self)
     }
 
-    /// Returns the number of bands before a cosine transform, or before differences of peaks and valleys.
+    /// Returns the number of bands before a cosine transform, before differences of peaks and valleys, or before they are
+    /// added up to pitch classes.
     pub fn n_spectrum_bands(&self) -> usize {
         match (&self.mel, &self.mfcc) {
             (Some(mel), _) => mel.n_mels,
             _ if self.contrast().is_some() => 2 * self.n_base_bands(),
+            _ if self.chroma().is_some() => self.stft.n_bins(),
             _ => self.n_base_bands(),
         }
     }
 
     /// Reports whether the bands are not yet the values: a cosine transform or differences follow the logarithm.
     pub fn is_reduced(&self) -> bool {
-        self.mfcc.is_some() || self.contrast().is_some() || self.onset_lag().is_some()
+        self.mfcc.is_some()
+            || self.contrast().is_some()
+            || self.chroma().is_some()
+            || self.onset_lag().is_some()
     }
 
     /// Returns the values of each frame from which the bands are computed.
@@ -138,6 +143,14 @@ impl FeatureArgs {
     pub fn onset_lag(&self) -> Option<usize> {
         match self.shape {
             Some(ShapeArgs::Onset { lag }) => Some(lag),
+            _ => None,
+        }
+    }
+
+    /// Returns the options of chroma, if this is the operation.
+    pub fn chroma(&self) -> Option<&ChromaArgs> {
+        match &self.shape {
+            Some(ShapeArgs::Chroma(chroma)) => Some(chroma),
             _ => None,
         }
     }

@@ -44,7 +44,7 @@ pub use op::{FrameValues, Input, Op, SpectralOp};
 pub use pack::{Dtype, Packing};
 pub use preset::Preset;
 pub use rates::{MAX_FROM_HZ, MAX_TO_HZ, MIN_HZ};
-pub use shape::{ContrastArgs, ContrastBand, ShapeArgs};
+pub use shape::{ChromaArgs, ContrastArgs, ContrastBand, ShapeArgs};
 pub use sound::{LOUDNESS, S16_FULL_SCALE, SoundArgs};
 pub use spec::{FeatureSpec, Word};
 pub use stft::{Framing, N_FFT_MAX, PadMode, StftArgs, Window};

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::args::FeatureArgs;
 use crate::db::{DbArgs, LogArgs};
 use crate::preset::{Defaults, HopLength};
-use crate::shape::N_BANDS_MAX;
+use crate::shape::{N_BANDS_MAX, N_CHROMA_MAX};
 
 /// Option names that apply to every feature computed from spectra: preset and Fourier transform.
 const TRANSFORM: &[&str] = &["preset", "n_fft", "win_length", "window"];
@@ -24,6 +24,7 @@ const CONTRAST: &[&str] = &["n_bands", "quantile", "linear"];
 const FLATNESS: &[&str] = &["amin"];
 const ROLLOFF: &[&str] = &["roll_percent"];
 const ONSET: &[&str] = &["lag"];
+const CHROMA: &[&str] = &["n_chroma", "tuning"];
 /// Option names that apply to the cosine transform.
 const CEPSTRA: &[&str] = &["n_mfcc", "dct_type", "lifter"];
 const DELTA: &[&str] = &["delta"];
@@ -60,6 +61,7 @@ pub(crate) const KEYS: &[&[&str]] = &[
     FLATNESS,
     ROLLOFF,
     ONSET,
+    CHROMA,
     DELTA,
     DB,
     TENSOR,
@@ -97,6 +99,8 @@ pub enum Op {
     SpectralRolloff,
     /// Mean increase of the mel bands in decibels since an earlier frame.
     OnsetStrength,
+    /// Energy of each pitch class of the spectrum, relative to the strongest one.
+    ChromaStft,
     /// [`Derived::Statistics`](crate::Derived::Statistics) of another feature.
     Statistics,
     /// [`Derived::Picture`](crate::Derived::Picture) of another feature.
@@ -186,7 +190,7 @@ const OF_SHAPE: SpectralOp = SpectralOp {
 
 impl Op {
     /// All operations.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Stft,
         Self::Mel,
         Self::Mfcc,
@@ -198,6 +202,7 @@ impl Op {
         Self::SpectralFlatness,
         Self::SpectralRolloff,
         Self::OnsetStrength,
+        Self::ChromaStft,
         Self::Statistics,
         Self::Picture,
         Self::Image,
@@ -347,6 +352,22 @@ impl Op {
                 }),
             },
 
+            Self::ChromaStft => Description {
+                name: "chroma_stft",
+                keys: &[TRANSFORM, FRAMES, PADDING, CHROMA, DELTA, TENSOR],
+                is_cpu_only: true,
+                input: Input::Spectra(SpectralOp {
+                    axis: "chroma",
+                    n_bands: |args| {
+                        args.chroma()
+                            .map_or(0, |chroma| chroma.n_chroma.min(N_CHROMA_MAX))
+                    },
+                    power: |_| 2.0,
+                    f16_rounds: Some("chroma by up to 1 part in 2048"),
+                    ..OF_SHAPE
+                }),
+            },
+
             Self::Statistics => Description {
                 name: "statistics",
                 keys: &[SOURCE],
@@ -434,7 +455,7 @@ impl Op {
     /// Returns the operation if it has [`ShapeArgs`](crate::ShapeArgs).
     pub(crate) fn with_shape_args(self) -> Option<Self> {
         let keys = self.description().keys;
-        let groups = [BANDWIDTH, CONTRAST, FLATNESS, ROLLOFF, ONSET];
+        let groups = [BANDWIDTH, CONTRAST, FLATNESS, ROLLOFF, ONSET, CHROMA];
         groups
             .iter()
             .any(|group| keys.contains(group))
@@ -452,6 +473,7 @@ impl Op {
                 | Self::SpectralContrast
                 | Self::SpectralFlatness
                 | Self::SpectralRolloff
+                | Self::ChromaStft
         )
     }
 

@@ -8,7 +8,7 @@ use crate::mfcc::MfccArgs;
 use crate::op::{FrameValues, Op, SpectralOp};
 use crate::pack::Dtype;
 use crate::preset::{Defaults, HopLength, TransformLength, WindowLength};
-use crate::shape::{ContrastArgs, ShapeArgs};
+use crate::shape::{ChromaArgs, ContrastArgs, ShapeArgs};
 use crate::spec::{FeatureSpec, value};
 use crate::stft::{Framing, N_FFT_MAX, PadMode, StftArgs, Window};
 
@@ -158,6 +158,10 @@ fn shape_of(spec: &FeatureSpec) -> Option<ShapeArgs> {
         Op::SpectralRolloff => ShapeArgs::Rolloff {
             roll_percent: spec.roll_percent.unwrap_or(0.85),
         },
+        Op::ChromaStft => ShapeArgs::Chroma(ChromaArgs {
+            n_chroma: spec.n_chroma.unwrap_or(12),
+            tuning: spec.tuning,
+        }),
         Op::OnsetStrength => ShapeArgs::Onset {
             lag: spec.lag.unwrap_or(1),
         },

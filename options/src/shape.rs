@@ -7,6 +7,8 @@ use crate::op::Op;
 
 /// Maximum number of octaves of the spectral contrast: 20 of them cover every range below 2^20 Hz.
 pub(crate) const N_BANDS_MAX: usize = 20;
+/// Maximum number of pitch classes: ten per semitone.
+pub(crate) const N_CHROMA_MAX: usize = 120;
 /// Maximum number of frames between the two that an onset compares.
 const LAG_MAX: usize = 1 << 10;
 /// Smallest `amin` of the flatness, far above the smallest normal number of f32, 1.2e-38.
@@ -36,11 +38,22 @@ pub enum ShapeArgs {
         /// Part of the sum of the magnitudes up to the roll-off frequency. Default 0.85.
         roll_percent: f64,
     },
+    /// Options of [`Op::ChromaStft`](crate::Op::ChromaStft).
+    Chroma(ChromaArgs),
     /// Options of [`Op::OnsetStrength`](crate::Op::OnsetStrength).
     Onset {
         /// Number of frames between the two that are compared. Default 1.
         lag: usize,
     },
+}
+
+/// Options of chroma: the energy of each pitch class.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ChromaArgs {
+    /// Number of pitch classes in an octave. Default 12.
+    pub n_chroma: usize,
+    /// Deviation from A4 = 440 Hz in pitch classes. Default: estimated for each row.
+    pub tuning: Option<f64>,
 }
 
 /// Options of the spectral contrast: the difference between the largest and the smallest magnitudes of each octave.
@@ -114,6 +127,7 @@ impl ShapeArgs {
             Self::Contrast(_) => Op::SpectralContrast,
             Self::Flatness { .. } => Op::SpectralFlatness,
             Self::Rolloff { .. } => Op::SpectralRolloff,
+            Self::Chroma(_) => Op::ChromaStft,
             Self::Onset { .. } => Op::OnsetStrength,
         }
     }
@@ -130,6 +144,10 @@ impl ShapeArgs {
                     shown(*roll_percent)
                 );
                 faults.unless(is_part, "roll_percent", problem);
+            }
+            Self::Chroma(args) => {
+                faults.count_within(args.n_chroma, 1..=N_CHROMA_MAX, "n_chroma");
+                faults.within(args.tuning, -0.5..=0.5, "tuning");
             }
             Self::Onset { lag } => faults.count_within(*lag, 1..=LAG_MAX, "lag"),
             Self::Contrast(args) => args.check(sample_rate_hz, n_fft, faults),

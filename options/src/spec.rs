@@ -79,6 +79,10 @@ pub struct FeatureSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lag: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub n_chroma: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tuning: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub delta: Option<u8>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub db: Option<DbSpec>,

@@ -38,6 +38,8 @@ SHAPES: dict[str, tuple[str, dict[str, Any], float, bool]] = {
     "spectral_centroid": ("spectral_centroid", {}, 2e-5, True),
     "spectral_bandwidth": ("spectral_bandwidth", {}, 2e-5, True),
     "spectral_contrast": ("spectral_contrast", {}, 0.06, False),
+    "chroma_stft_default": ("chroma_stft", {}, 1e-4, False),
+    "chroma_stft_tuning0": ("chroma_stft", {"tuning": 0.0}, 1e-4, False),
     "spectral_flatness": ("spectral_flatness", {}, 1e-3, True),
     "spectral_rolloff": ("spectral_rolloff", {}, BIN_HZ, False),
     "spectral_rolloff_95": ("spectral_rolloff", {"roll_percent": 0.95}, BIN_HZ, False),

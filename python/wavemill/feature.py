@@ -19,6 +19,7 @@ from ._audio import Array, Window, power_to_db, rows, stft, valid_audio
 from .errors import UsageError
 
 __all__ = [
+    "chroma_stft",
     "delta",
     "melspectrogram",
     "mfcc",
@@ -332,6 +333,31 @@ def spectral_contrast(
     """
     options = {"fmin": float(fmin), "n_bands": n_bands, "quantile": quantile, "linear": linear}
     return _of_spectra("spectral_contrast", y, sr, options, spectrum)
+
+
+def chroma_stft(
+    *, y: npt.ArrayLike, sr: float = 22050, n_chroma: int = 12, tuning: float | None = None, **spectrum: Any
+) -> Array:
+    """Compute the energy of each pitch class relative to the strongest one, like ``librosa.feature.chroma_stft``.
+
+    Parameters
+    ----------
+    y, sr, **spectrum
+        As for `spectral_centroid`.
+    n_chroma : int
+        Number of pitch classes in an octave.
+    tuning : float, optional
+        Deviation from A4 = 440 Hz in pitch classes. Default: estimated for each signal.
+
+    Returns
+    -------
+    float32 array of shape (…, n_chroma, frames)
+
+    Examples
+    --------
+    >>> chroma = wm.feature.chroma_stft(y=y, sr=sr)
+    """
+    return _of_spectra("chroma_stft", y, sr, {"n_chroma": n_chroma, "tuning": tuning}, spectrum)
 
 
 def spectral_flatness(*, y: npt.ArrayLike, amin: float = 1e-10, power: float = 2.0, **spectrum: Any) -> Array:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compare levels, onsets and the shape of spectra with librosa 0.11, at its defaults and with drawn options.
+"""Compare levels, onsets, chroma and the shape of spectra with librosa 0.11, at its defaults and with drawn options.
 
 usage: shapes.py [--wavemill PATH] [--drawn N] CLIP.wav ...
        shapes.py --time CLIP.wav ...                    CPU milliseconds of wavemill's Python functions and of librosa's
@@ -24,6 +24,7 @@ BOUNDS = {
     "spectral_flatness": (5e-3, "relative"),  # bins at the noise of an f32 transform count like others
     "spectral_contrast": (0.2, "absolute"),  # valleys may be so low that they are partly this noise
     "onset_strength": (1e-3, "absolute"),
+    "chroma_stft": (1e-3, "absolute"),
     "spectral_rolloff": (1.01, "bins"),  # a sum that almost reaches the roll-off may do so one bin later
 }
 
@@ -47,6 +48,7 @@ def drawn(op, draw):
             "linear": draw.random() < 0.3,
         },
         "onset_strength": {"lag": draw.choice([1, 2, 5]), "n_mels": draw.choice([40, 128])},
+        "chroma_stft": draw.choice([{}, {"n_chroma": 24}, {"tuning": 0.13}, {"n_chroma": 12, "tuning": -0.4}]),
         "spectral_rolloff": {"roll_percent": draw.choice([0.1, 0.5, 0.85, 0.99])},
     }[op]
     window = {"n_fft": length, "window": draw.choice(["hann", "hamming", "blackman"])}
@@ -84,7 +86,7 @@ def times(clips):
 
     for clip in clips:
         x, rate = read_wav(clip)
-        for op in (op for op in BOUNDS if op != "onset_strength"):
+        for op in (op for op in BOUNDS if hasattr(wm.feature, op)):
             rates = {} if op in ("rms", "zero_crossing_rate", "spectral_flatness") else {"sr": rate}
             best = {}
             for _ in range(8):

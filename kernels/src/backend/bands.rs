@@ -34,7 +34,7 @@ pub(super) fn plan(args: &FeatureArgs, lanes: Lanes) -> Option<BandsPlan> {
             Some(Box::new(move |spectra, bands| plan.run(spectra, bands)))
         }
 
-        Op::Stft | Op::Rms | Op::ZeroCrossingRate => None,
+        Op::Stft | Op::Rms | Op::ZeroCrossingRate | Op::ChromaStft => None,
         Op::Statistics
         | Op::Picture
         | Op::Image
@@ -65,7 +65,7 @@ pub(crate) fn reference(args: &FeatureArgs, spectrum: Vec<Vec<f64>>) -> Vec<Vec<
         | Op::SpectralBandwidth
         | Op::SpectralFlatness
         | Op::SpectralRolloff => crate::shape::reference::shape(args, &spectrum),
-        Op::Stft | Op::Rms | Op::ZeroCrossingRate => spectrum,
+        Op::Stft | Op::Rms | Op::ZeroCrossingRate | Op::ChromaStft => spectrum,
 
         Op::Statistics
         | Op::Picture

@@ -5,6 +5,7 @@ use wavemill_options::{DimOrder, FeatureArgs, FrameValues, Packing, StftArgs};
 use super::derived::DerivedPlan;
 use super::feature::FeaturePlan;
 use super::{Backend, Clip, Plan, Row, Samples};
+use crate::chroma::ChromaPlan;
 use crate::error::KernelError;
 use crate::frames::FramesPlan;
 use crate::lane::{LANES, Lane};
@@ -37,12 +38,17 @@ impl Cpu {
         } else {
             0
         };
+        // The tuning is estimated from the peaks of all frames.
+        let peaks = match args.chroma() {
+            Some(_) => ChromaPlan::peak_bytes(args.stft.n_fft) * n_frames,
+            None => 0,
+        };
         let swapped = if args.dim_order == DimOrder::FrameBand {
             values
         } else {
             0
         };
-        (values + bands.max(swapped) + derived) * size_of::<f32>()
+        (values + bands.max(swapped) + derived) * size_of::<f32>() + peaks
     }
 
     /// Returns the approximate bytes of the tables and buffers of one feature's plan, independent of the clips. The

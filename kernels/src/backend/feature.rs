@@ -1,8 +1,9 @@
 //! Computes the values of one feature from blocks of a shared spectrum, and the finished tensor from the values.
 
-use wavemill_options::{DimOrder, FeatureArgs};
+use wavemill_options::{DimOrder, FeatureArgs, ShapeArgs};
 
 use super::bands::{self, BandsPlan};
+use crate::chroma::ChromaPlan;
 use crate::contrast;
 use crate::db::LogPlan;
 use crate::delta;
@@ -37,6 +38,8 @@ enum Reduction {
     Cosine(MfccPlan),
     /// Increases of log mel bands.
     Onset(OnsetPlan),
+    /// Pitch classes of the bins of the spectrum.
+    Chroma(ChromaPlan),
     /// Peaks minus valleys, each with a logarithm of its own.
     Difference,
 }
@@ -49,11 +52,15 @@ impl FeaturePlan {
             None => 0,
         };
 
-        let reduction = match (&args.mfcc, args.onset_lag()) {
+        let (rate_hz, stft) = (args.sample_rate_hz, &args.stft);
+        let reduction = match (&args.mfcc, &args.shape) {
             (Some(mfcc), _) => Reduction::Cosine(MfccPlan::new(mfcc, n_bands, lanes)),
-            (None, Some(lag)) => Reduction::Onset(OnsetPlan::new(lag, &args.stft)),
-            (None, None) if args.is_reduced() => Reduction::Difference,
-            (None, None) => Reduction::None,
+            (None, Some(ShapeArgs::Onset { lag })) => Reduction::Onset(OnsetPlan::new(*lag, stft)),
+            (None, Some(ShapeArgs::Chroma(chroma))) => {
+                Reduction::Chroma(ChromaPlan::new(chroma, rate_hz, stft.n_fft, lanes))
+            }
+            (None, Some(ShapeArgs::Contrast(_))) => Reduction::Difference,
+            (None, _) => Reduction::None,
         };
 
         Self {
@@ -77,14 +84,18 @@ impl FeaturePlan {
         out.resize(self.args.n_base_bands() * n_frames, 0.0);
 
         if self.args.is_reduced() {
-            make_room(&mut self.spare, self.bands.len() * n_frames);
-            self.spare.resize(self.bands.len() * n_frames, 0.0);
+            let n_bands = self.args.n_spectrum_bands();
+            make_room(&mut self.spare, n_bands * n_frames);
+            self.spare.resize(n_bands * n_frames, 0.0);
         }
     }
 
     /// Frees the memory whose size depends on the clip.
     pub(super) fn forget_scratch(&mut self) {
         self.spare = Vec::new();
+        if let Reduction::Chroma(chroma) = &mut self.reduction {
+            chroma.forget_scratch();
+        }
     }
 
     /// Computes bands from `count` frames of the spectrum raised to the feature's power, starting with frame `first`.
@@ -101,9 +112,10 @@ impl FeaturePlan {
         // bands, which are stored separately from the output until then.
         let whole = match self.reduction {
             Reduction::None => out,
-            Reduction::Cosine(_) | Reduction::Onset(_) | Reduction::Difference => {
-                &mut self.spare[..]
-            }
+            Reduction::Cosine(_)
+            | Reduction::Onset(_)
+            | Reduction::Chroma(_)
+            | Reduction::Difference => &mut self.spare[..],
         };
 
         // A lane contains eight frames of one band; a row of the values contains all frames of one band.
@@ -125,6 +137,7 @@ impl FeaturePlan {
                 self.log.run(&mut self.spare);
                 onset.run(&self.spare, self.n_frames, out);
             }
+            Reduction::Chroma(chroma) => chroma.run(&self.spare, self.n_frames, out),
             Reduction::Difference => {
                 let (peaks, valleys) = self.spare.split_at_mut(out.len());
                 self.log.run(peaks);

@@ -20,7 +20,7 @@ use crate::checks::CheckedDevices;
 use crate::device::Order;
 use crate::error::KernelError;
 use crate::level::Level;
-use crate::{contrast, db, delta, frames, mfcc, normalize, onset, stft};
+use crate::{chroma, contrast, db, delta, frames, mfcc, normalize, onset, stft};
 
 /// Relative rounding error of one f32 operation.
 const ROUNDING: f64 = f32::EPSILON as f64 / 2.0;
@@ -161,6 +161,10 @@ fn reference(args: &FeatureArgs, pcm: &[f32]) -> Result<Vec<f64>, KernelError> {
             contrast::reference::difference(&each.concat())
         }
     };
+    if let Some(args_of_chroma) = args.chroma() {
+        rows =
+            chroma::reference::chroma(args_of_chroma, args.sample_rate_hz, args.stft.n_fft, &rows);
+    }
     if let Some(lag) = args.onset_lag() {
         rows = onset::reference::strength(lag, &args.stft, &rows);
     }
