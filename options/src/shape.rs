@@ -145,6 +145,7 @@ impl ShapeArgs {
                 );
                 faults.unless(is_part, "roll_percent", problem);
             }
+
             Self::Chroma(args) => {
                 faults.count_within(args.n_chroma, 1..=N_CHROMA_MAX, "n_chroma");
                 faults.within(args.tuning, -0.5..=0.5, "tuning");

@@ -198,8 +198,8 @@ pub fn fingerprints_schema() -> SchemaRef {
 
 /// Schema of the `near_copies` table: both directions of every pair of near copies, sorted by `clip_key` and `other`.
 ///
-/// The recording begins `offset_s` later in `other`; `similarity` is the share of bits of the fingerprints that do not differ lastingly where
-/// they overlap. `group_key` is the first clip that pairs lead to.
+/// The recording begins `offset_s` later in `other`. `similarity` is the share of bits of the fingerprints that do not
+/// differ lastingly where they overlap. `group_key` is the first clip that pairs lead to.
 pub fn near_copies_schema() -> SchemaRef {
     Arc::new(Schema::new(vec![
         Field::new("clip_key", DataType::Utf8, false),

@@ -466,6 +466,7 @@ pub fn commit(
 ) -> Result<Report, RunError> {
     let store = Store::find(root, Purpose::Writing)?;
     store.require_folder()?;
+
     // No worker runs during the commit, so that none replaces a file of the version.
     let lock = take_lock(
         &store,
@@ -483,6 +484,7 @@ pub fn commit(
             return Ok(Report::nothing_to_do(version, *manifest, Vec::new()));
         }
     };
+
     match commit_open(&store, &open, settings, monitor) {
         Err(error) => match committed_elsewhere(&store, plan_id) {
             Some((version, manifest)) => Ok(Report::nothing_to_do(version, manifest, Vec::new())),

@@ -24,7 +24,7 @@ pub struct Cpu {
 
 impl Cpu {
     /// Returns the bytes that a plan needs to compute a clip of `n_samples` samples, in addition to samples and output:
-    /// values before packing, bands that a cosine transform reads, and a copy if axes are swapped. For a derived
+    /// values before packing, bands that a cosine transform or chroma reads, peaks of spectra, and a copy if axes are swapped. For a derived
     /// feature it includes the memory of its source, as if no other feature shared it, and of the derived values.
     pub fn scratch_bytes(args: &FeatureArgs, n_samples: usize) -> usize {
         let n_frames = args.n_computed_frames(n_samples);
@@ -32,12 +32,14 @@ impl Cpu {
             Some(_) => args.n_values(n_samples) + DerivedPlan::n_scratch_values(args, n_samples),
             None => 0,
         };
+
         let values = args.n_bands() * n_frames;
         let bands = if args.is_reduced() {
             args.n_spectrum_bands() * n_frames
         } else {
             0
         };
+
         // The tuning is estimated from the peaks of all frames.
         let peaks = match args.chroma() {
             Some(_) => ChromaPlan::peak_bytes(args.stft.n_fft) * n_frames,

@@ -221,7 +221,7 @@ fn weights(args: &ChromaArgs, tuning: f64, sample_rate_hz: u32, n_fft: usize) ->
     let first_class = 3 * (n_chroma / 12);
     for bin in 0..n_bins {
         let class = class_of(bin);
-        // Of two bins, librosa's last one has the width 1.
+        // In librosa, the last bin has the width 1. It is only reached if the transform has two samples.
         let width = if bin + 1 < n_fft {
             (class_of(bin + 1) - class).max(1.0)
         } else {

@@ -15,6 +15,7 @@ pub(crate) fn chroma(
         .tuning
         .unwrap_or_else(|| tuning(args.n_chroma, sample_rate_hz, n_fft, powers));
     let weights = weights(args.n_chroma, tuning, sample_rate_hz, n_fft);
+
     let mut rows: Vec<Vec<f64>> = weights
         .iter()
         .map(|weights| {
@@ -25,6 +26,7 @@ pub(crate) fn chroma(
             (0..powers[0].len()).map(of_frame).collect()
         })
         .collect();
+
     for frame in 0..powers[0].len() {
         let largest = rows.iter().map(|row| row[frame]).fold(0.0, f64::max);
         if largest >= f64::from(f32::MIN_POSITIVE) {

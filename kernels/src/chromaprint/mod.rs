@@ -4,8 +4,8 @@
 //! energies of the 12 notes over the following 2.7 s, relative to each other, so it depends on neither loudness nor
 //! encoding. Source: <https://github.com/acoustid/chromaprint>, whose tables are under the MIT licence.
 //!
-//! The crate `rusty-chromaprint`, with which the tests compare the items, is not used: it takes 9 ms for 30 s of audio,
-//! and the bits of its transform depend on the machine.
+//! The crate `rusty-chromaprint`, with which the tests compare the items, is not used: it is slower, and its transform
+//! selects its instructions at run time, so its bits depend on the machine.
 
 mod cpu;
 mod filters;

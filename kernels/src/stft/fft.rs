@@ -57,7 +57,7 @@ impl Real for f64 {
 
 /// Tables and buffers for transforms of one length.
 pub(crate) struct RealFft<T> {
-    /// Whether the transform works on pairs of samples; otherwise it is a complex transform of all samples.
+    /// True if the transform works on pairs of samples; otherwise it is a complex transform of all samples.
     even: bool,
     lanes: Lanes,
     fft: Arc<dyn Fft<T>>,

@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use wavemill_runtime::course::Course;
 
-/// Minimum similarity of two copies. Unrelated recordings have 0.6 to 0.8; in docs/benchmarks/near-copies.md, copies have
-/// 0.973 or more, except some of noise, and pieces of the same notes with other instruments at most 0.967.
+/// Minimum similarity of two copies. Unrelated recordings have 0.6 to 0.8. Among the clips of 30 s with which this was chosen
+/// (docs/benchmarks/near-copies.md), copies have 0.973 or more, except some of noise, and pieces of the same notes with
+/// other instruments at most 0.967.
 const SIMILARITY_MIN: f64 = 0.97;
 /// Minimum similarity if only [`ITEMS_MIN`] items are compared, which agree by chance more often; and the number of items
 /// from which [`SIMILARITY_MIN`] is enough.
@@ -51,6 +52,7 @@ pub(super) fn pairs(fingerprints: &[&[u32]], threads: usize, course: &Course) ->
     let index = index_of(fingerprints);
     let next = AtomicUsize::new(0);
     let mut pairs = Vec::new();
+
     std::thread::scope(|scope| {
         let search = || {
             let mut search = Search {
@@ -59,6 +61,7 @@ pub(super) fn pairs(fingerprints: &[&[u32]], threads: usize, course: &Course) ->
                 own: Vec::new(),
                 hits: Vec::new(),
             };
+
             let mut found = Vec::new();
             while !course.is_stopped() {
                 let clip = next.fetch_add(1, Ordering::Relaxed);
@@ -70,6 +73,8 @@ pub(super) fn pairs(fingerprints: &[&[u32]], threads: usize, course: &Course) ->
             }
             found
         };
+
+        // The calling thread searches too.
         let others: Vec<_> = (1..threads).map(|_| scope.spawn(search)).collect();
         pairs = search();
         for thread in others {
@@ -77,6 +82,7 @@ pub(super) fn pairs(fingerprints: &[&[u32]], threads: usize, course: &Course) ->
             pairs.extend(found.unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
         }
     });
+
     pairs.sort_unstable_by_key(|pair| pair.clips);
     pairs
 }
@@ -108,6 +114,7 @@ fn repeats(items: &[u32], place: usize) -> bool {
     place > 0 && items[place] == items[place - 1]
 }
 
+/// Search for the copies of one clip after another.
 struct Search<'a> {
     fingerprints: &'a [&'a [u32]],
     index: &'a [Entry],
@@ -198,7 +205,7 @@ impl Overlap {
     /// Compares two fingerprints if the second one begins `shift` items earlier: all items that overlap, or about
     /// `n_sampled` of them. Returns `None` if too few overlap.
     ///
-    /// Between copies, bits differ where they change, because the items of a shifted copy lie between those of the other.
+    /// The items of a shifted copy lie between those of the original, so bits differ only where they are about to change.
     /// Between pieces of the same notes, the same bits differ for as long as a note lasts. Items that only repeat the ones
     /// before them do not count: they are silence or long tones.
     fn new([one, other]: [&[u32]; 2], shift: i64, n_sampled: usize) -> Option<Self> {
