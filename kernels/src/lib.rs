@@ -14,6 +14,7 @@ mod checks;
 mod chroma;
 pub mod chromaprint;
 mod clip;
+mod constant_q;
 mod contrast;
 mod db;
 mod delta;

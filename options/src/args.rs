@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::constant_q::{ChromaCqArgs, ConstantQArgs};
 use crate::db::{DbArgs, DbRef, LogArgs};
 use crate::derived::{CHANNELS, Derived, STATISTICS};
 use crate::fault::{Fault, Faults};
@@ -122,6 +123,9 @@ impl FeatureArgs {
             (Some(mel), _) => mel.n_mels,
             _ if self.contrast().is_some() => 2 * self.n_base_bands(),
             _ if self.chroma().is_some() => self.stft.n_bins(),
+            _ if self.smoothed_frames().is_some() => {
+                self.chroma_cq().map_or(0, |chroma| chroma.n_chroma)
+            }
             _ => self.n_base_bands(),
         }
     }
@@ -132,6 +136,7 @@ impl FeatureArgs {
             || self.contrast().is_some()
             || self.chroma().is_some()
             || self.onset_lag().is_some()
+            || self.smoothed_frames().is_some()
     }
 
     /// Returns the values of each frame from which the bands are computed.
@@ -153,6 +158,31 @@ impl FeatureArgs {
             Some(ShapeArgs::Chroma(chroma)) => Some(chroma),
             _ => None,
         }
+    }
+
+    /// Returns the options of the constant-Q transform, if the feature is computed from one.
+    pub fn constant_q(&self) -> Option<&ConstantQArgs> {
+        match &self.shape {
+            Some(ShapeArgs::Cqt(constant_q) | ShapeArgs::Vqt(constant_q)) => Some(constant_q),
+            _ => self.chroma_cq().map(|chroma| &chroma.constant_q),
+        }
+    }
+
+    /// Returns the options of chroma from a constant-Q transform, if the feature is computed from them.
+    pub fn chroma_cq(&self) -> Option<&ChromaCqArgs> {
+        match &self.shape {
+            Some(
+                ShapeArgs::ChromaCqt(chroma)
+                | ShapeArgs::ChromaCens(chroma)
+                | ShapeArgs::Tonnetz(chroma),
+            ) => Some(chroma),
+            _ => None,
+        }
+    }
+
+    /// Returns the number of frames over which CENS are smoothed, if the feature is computed from them.
+    pub fn smoothed_frames(&self) -> Option<usize> {
+        self.chroma_cq().and_then(|chroma| chroma.win_len_smooth)
     }
 
     /// Returns the options of the spectral contrast, if this is the operation.
@@ -304,7 +334,7 @@ impl FeatureArgs {
         let rate_hz = f64::from(self.sample_rate_hz);
         faults.within(Some(rate_hz), 1.0..=1e6, "sample_rate_hz");
         let length = match self.frame_values() {
-            FrameValues::Spectrum => "n_fft",
+            FrameValues::Spectrum | FrameValues::ConstantQ => "n_fft",
             FrameValues::MeanSquare | FrameValues::ZeroCrossings => "frame_length",
         };
         self.stft.check(length, faults);
@@ -323,7 +353,7 @@ impl FeatureArgs {
             }
         }
         if let Some(shape) = &self.shape {
-            shape.check(self.sample_rate_hz, self.stft.n_fft, faults);
+            shape.check(self.sample_rate_hz, &self.stft, faults);
         }
         faults.within(Some(f64::from(self.delta)), 0.0..=2.0, "delta");
         self.log.check(faults);

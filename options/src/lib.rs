@@ -8,6 +8,7 @@
 //! This crate does not depend on TOML, audio or devices.
 
 mod args;
+mod constant_q;
 mod db;
 mod derive;
 mod derived;
@@ -31,6 +32,7 @@ mod tensor;
 mod words;
 
 pub use args::{DELTA_WIDTH, DimOrder, FeatureArgs, Normalize};
+pub use constant_q::{C1_HZ, ChromaCqArgs, ChromaKind, ConstantQArgs, Octave};
 pub use db::{DbArgs, DbRef, DbRefSpec, DbSpec, LogArgs};
 pub use derived::{CHANNELS, ColourMap, Derived, PICTURE_SIDE_MAX, PictureArgs, STATISTICS};
 pub use fault::{Fault, Faults};

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::args::FeatureArgs;
+use crate::constant_q::N_BINS_MAX;
 use crate::db::{DbArgs, LogArgs};
 use crate::preset::{Defaults, HopLength};
 use crate::shape::{N_BANDS_MAX, N_CHROMA_MAX};
@@ -11,10 +12,14 @@ use crate::shape::{N_BANDS_MAX, N_CHROMA_MAX};
 const TRANSFORM: &[&str] = &["preset", "n_fft", "win_length", "window"];
 /// Option names that apply to every feature computed from frames.
 const FRAMES: &[&str] = &["hop_length", "center"];
+/// A part of [`FRAMES`].
+const HOP: &[&str] = &["hop_length"];
 const PADDING: &[&str] = &["pad_mode"];
 const POWER: &[&str] = &["power"];
 /// Option names that apply to features computed from frames of samples, without a transform.
 const FRAME_LENGTH: &[&str] = &["frame_length"];
+/// A part of [`TRANSFORM`].
+const WINDOW: &[&str] = &["window"];
 /// Option names that apply to mel bands, beside `fmin`.
 const MEL: &[&str] = &["n_mels", "fmax", "htk", "norm"];
 const FMIN: &[&str] = &["fmin"];
@@ -25,6 +30,15 @@ const FLATNESS: &[&str] = &["amin"];
 const ROLLOFF: &[&str] = &["roll_percent"];
 const ONSET: &[&str] = &["lag"];
 const CHROMA: &[&str] = &["n_chroma", "tuning"];
+/// A part of [`CHROMA`].
+const TUNING: &[&str] = &["tuning"];
+/// Option names that apply to constant-Q transforms, and to features that are computed from them.
+const CONSTANT_Q: &[&str] = &["bins_per_octave"];
+const BINS: &[&str] = &["n_bins", "filter_scale"];
+const GAMMA: &[&str] = &["gamma"];
+const OCTAVES: &[&str] = &["n_octaves"];
+const SMOOTHING: &[&str] = &["win_len_smooth"];
+const CHROMA_KIND: &[&str] = &["chroma"];
 /// Option names that apply to the cosine transform.
 const CEPSTRA: &[&str] = &["n_mfcc", "dct_type", "lifter"];
 const DELTA: &[&str] = &["delta"];
@@ -45,7 +59,7 @@ const COLOURS: &[&str] = &["colour_map"];
 const SIZE: &[&str] = &["height", "width"];
 const IMAGE: &[&str] = &["crop", "filter"];
 
-/// All option names that only some operations use, in the order of error messages. Every operation uses `name`, `op`
+/// All option names that only some operations use, each once, in the order of error messages. Every operation uses `name`, `op`
 /// and `dtype`.
 pub(crate) const KEYS: &[&[&str]] = &[
     TRANSFORM,
@@ -62,6 +76,12 @@ pub(crate) const KEYS: &[&[&str]] = &[
     ROLLOFF,
     ONSET,
     CHROMA,
+    CONSTANT_Q,
+    BINS,
+    GAMMA,
+    OCTAVES,
+    SMOOTHING,
+    CHROMA_KIND,
     DELTA,
     DB,
     TENSOR,
@@ -101,6 +121,16 @@ pub enum Op {
     OnsetStrength,
     /// Energy of each pitch class of the spectrum, relative to the strongest one.
     ChromaStft,
+    /// Magnitude of the constant-Q transform.
+    Cqt,
+    /// Magnitude of the variable-Q transform: bandwidths grow less than frequencies.
+    Vqt,
+    /// Energy of each pitch class of the constant-Q transform, relative to the strongest one.
+    ChromaCqt,
+    /// Energy of each pitch class, quantized and smoothed over frames (CENS).
+    ChromaCens,
+    /// Tonal centroids: pitch classes as positions on the circles of fifths, minor thirds and major thirds.
+    Tonnetz,
     /// [`Derived::Statistics`](crate::Derived::Statistics) of another feature.
     Statistics,
     /// [`Derived::Picture`](crate::Derived::Picture) of another feature.
@@ -151,6 +181,8 @@ struct Description {
 pub enum FrameValues {
     /// The powers of the frame's spectrum.
     Spectrum,
+    /// The powers of the bins of a constant-Q transform.
+    ConstantQ,
     /// One value: the mean of the squared samples.
     MeanSquare,
     /// One value: the part of the samples that have another sign than the sample before.
@@ -188,9 +220,32 @@ const OF_SHAPE: SpectralOp = SpectralOp {
     f16_rounds: Some("frequencies by up to 8 Hz"),
 };
 
+/// Properties of constant-Q transforms.
+const OF_CONSTANT_Q: SpectralOp = SpectralOp {
+    frame: FrameValues::ConstantQ,
+    axis: "bin",
+    n_bands: |args| {
+        args.constant_q()
+            .map_or(0, |constant_q| constant_q.n_bins.min(N_BINS_MAX))
+    },
+    f16_rounds: None,
+    ..OF_SHAPE
+};
+
+/// Properties of chroma from a constant-Q transform.
+const OF_CHROMA_CQ: SpectralOp = SpectralOp {
+    axis: "chroma",
+    n_bands: |args| {
+        args.chroma_cq()
+            .map_or(0, |chroma| chroma.n_chroma.min(N_CHROMA_MAX))
+    },
+    f16_rounds: Some("chroma by up to 1 part in 2048"),
+    ..OF_CONSTANT_Q
+};
+
 impl Op {
     /// All operations.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 24] = [
         Self::Stft,
         Self::Mel,
         Self::Mfcc,
@@ -203,6 +258,11 @@ impl Op {
         Self::SpectralRolloff,
         Self::OnsetStrength,
         Self::ChromaStft,
+        Self::Cqt,
+        Self::Vqt,
+        Self::ChromaCqt,
+        Self::ChromaCens,
+        Self::Tonnetz,
         Self::Statistics,
         Self::Picture,
         Self::Image,
@@ -265,7 +325,7 @@ impl Op {
 
             Self::Rms => Description {
                 name: "rms",
-                keys: &[FRAME_LENGTH, FRAMES, PADDING, DELTA, DB, TENSOR],
+                keys: &[FRAME_LENGTH, WINDOW, FRAMES, PADDING, DELTA, DB, TENSOR],
                 is_cpu_only: true,
                 // The magnitude of a spectrum is the root of its power, and so is this value that of the mean square.
                 input: Input::Spectra(SpectralOp {
@@ -368,6 +428,60 @@ impl Op {
                 }),
             },
 
+            Self::Cqt => Description {
+                name: "cqt",
+                keys: &[HOP, FMIN, CONSTANT_Q, BINS, TUNING, DELTA, DB, TENSOR],
+                is_cpu_only: true,
+                input: Input::Spectra(OF_CONSTANT_Q),
+            },
+
+            Self::Vqt => Description {
+                name: "vqt",
+                keys: &[
+                    HOP, FMIN, CONSTANT_Q, BINS, TUNING, GAMMA, DELTA, DB, TENSOR,
+                ],
+                is_cpu_only: true,
+                input: Input::Spectra(OF_CONSTANT_Q),
+            },
+
+            Self::ChromaCqt => Description {
+                name: "chroma_cqt",
+                keys: &[HOP, FMIN, CONSTANT_Q, OCTAVES, CHROMA, DELTA, TENSOR],
+                is_cpu_only: true,
+                input: Input::Spectra(OF_CHROMA_CQ),
+            },
+
+            Self::ChromaCens => Description {
+                name: "chroma_cens",
+                keys: &[
+                    HOP, FMIN, CONSTANT_Q, OCTAVES, CHROMA, SMOOTHING, DELTA, TENSOR,
+                ],
+                is_cpu_only: true,
+                input: Input::Spectra(OF_CHROMA_CQ),
+            },
+
+            Self::Tonnetz => Description {
+                name: "tonnetz",
+                keys: &[
+                    HOP,
+                    FMIN,
+                    CONSTANT_Q,
+                    OCTAVES,
+                    CHROMA,
+                    CHROMA_KIND,
+                    SMOOTHING,
+                    DELTA,
+                    TENSOR,
+                ],
+                is_cpu_only: true,
+                input: Input::Spectra(SpectralOp {
+                    axis: "centroid",
+                    n_bands: |_| 6,
+                    f16_rounds: Some("centroids by up to 1 part in 2048"),
+                    ..OF_CHROMA_CQ
+                }),
+            },
+
             Self::Statistics => Description {
                 name: "statistics",
                 keys: &[SOURCE],
@@ -455,7 +569,9 @@ impl Op {
     /// Returns the operation if it has [`ShapeArgs`](crate::ShapeArgs).
     pub(crate) fn with_shape_args(self) -> Option<Self> {
         let keys = self.description().keys;
-        let groups = [BANDWIDTH, CONTRAST, FLATNESS, ROLLOFF, ONSET, CHROMA];
+        let groups = [
+            BANDWIDTH, CONTRAST, FLATNESS, ROLLOFF, ONSET, CHROMA, CONSTANT_Q,
+        ];
         groups
             .iter()
             .any(|group| keys.contains(group))
@@ -474,6 +590,11 @@ impl Op {
                 | Self::SpectralFlatness
                 | Self::SpectralRolloff
                 | Self::ChromaStft
+                | Self::Cqt
+                | Self::Vqt
+                | Self::ChromaCqt
+                | Self::ChromaCens
+                | Self::Tonnetz
         )
     }
 

@@ -1,6 +1,7 @@
 //! Converts a feature of a recipe to complete arguments: given options, and the preset's defaults for the others.
 
 use crate::args::{FeatureArgs, Normalize};
+use crate::constant_q::{C1_HZ, ChromaCqArgs, ChromaKind, ConstantQArgs};
 use crate::db::LogArgs;
 use crate::fault::Faults;
 use crate::mel::MelArgs;
@@ -31,10 +32,11 @@ impl FeatureSpec {
             FrameValues::MeanSquare | FrameValues::ZeroCrossings => {
                 frames_of(self, op.frame, faults)
             }
+            FrameValues::ConstantQ => frames_of_filters(self),
         };
         let mel = mel_of(self, &defaults, sample_rate_hz, faults);
         let given_db = self.db.as_ref().map(|db| db.args(faults));
-        let shape = shape_of(self);
+        let shape = shape_of(self, faults);
         let log = match &shape {
             Some(ShapeArgs::Contrast(contrast)) if contrast.linear => LogArgs::Linear,
             _ => given_db.map_or((op.log)(&defaults), LogArgs::Db),
@@ -113,25 +115,39 @@ fn stft_of(
     }
 }
 
-/// Returns the framing of an operation on samples, with librosa's defaults: its window has no effect.
+/// Returns the framing of an operation on samples, with librosa's defaults.
 fn frames_of(spec: &FeatureSpec, values: FrameValues, faults: &mut Faults) -> StftArgs {
     let length = spec.frame_length.unwrap_or(2048);
     // Zeros around a signal would add crossings, so librosa repeats its ends instead.
     let pad_mode = match values {
         FrameValues::ZeroCrossings => PadMode::Edge,
-        FrameValues::MeanSquare | FrameValues::Spectrum => {
+        FrameValues::MeanSquare | FrameValues::Spectrum | FrameValues::ConstantQ => {
             value(&spec.pad_mode, PadMode::Constant, faults)
         }
     };
+    StftArgs {
+        window: value(&spec.window, Window::Boxcar, faults),
+        framing: match spec.center {
+            Some(false) => Framing::Inside,
+            _ => Framing::Center(pad_mode),
+        },
+        ..frames_without_window(spec, length)
+    }
+}
+
+/// Returns the framing of a constant-Q transform. Its filters have lengths of their own, so only the hop length counts.
+fn frames_of_filters(spec: &FeatureSpec) -> StftArgs {
+    frames_without_window(spec, 2)
+}
+
+/// Returns centred frames of `length` samples, with librosa's default hop length.
+fn frames_without_window(spec: &FeatureSpec, length: usize) -> StftArgs {
     StftArgs {
         n_fft: length,
         hop_length: spec.hop_length.unwrap_or(512),
         win_length: length,
         window: Window::Boxcar,
-        framing: match spec.center {
-            Some(false) => Framing::Inside,
-            _ => Framing::Center(pad_mode),
-        },
+        framing: Framing::Center(PadMode::Constant),
         scale: 1,
         remove_dc: false,
         preemphasis: 0.0,
@@ -140,8 +156,39 @@ fn frames_of(spec: &FeatureSpec, values: FrameValues, faults: &mut Faults) -> St
     }
 }
 
+/// Returns the options of a constant-Q transform, with librosa's defaults.
+fn constant_q_of(spec: &FeatureSpec) -> ConstantQArgs {
+    ConstantQArgs {
+        fmin: spec.fmin.unwrap_or(C1_HZ),
+        n_bins: spec.n_bins.unwrap_or(84),
+        bins_per_octave: spec.bins_per_octave.unwrap_or(12),
+        tuning: Some(spec.tuning.unwrap_or(0.0)),
+        filter_scale: spec.filter_scale.unwrap_or(1.0),
+        gamma: Some(0.0),
+    }
+}
+
+/// Returns the options of chroma from a constant-Q transform, with librosa's defaults.
+fn chroma_cq_of(spec: &FeatureSpec, kind: ChromaKind) -> ChromaCqArgs {
+    let bins_per_octave = spec.bins_per_octave.unwrap_or(36);
+    let n_octaves = spec.n_octaves.unwrap_or(7);
+    ChromaCqArgs {
+        constant_q: ConstantQArgs {
+            n_bins: n_octaves.saturating_mul(bins_per_octave),
+            bins_per_octave,
+            tuning: spec.tuning,
+            ..constant_q_of(spec)
+        },
+        n_chroma: spec.n_chroma.unwrap_or(12),
+        win_len_smooth: match kind {
+            ChromaKind::Cqt => None,
+            ChromaKind::Cens => Some(spec.win_len_smooth.unwrap_or(41)),
+        },
+    }
+}
+
 /// Returns the options of an operation on the shape of a spectrum, with librosa's defaults.
-fn shape_of(spec: &FeatureSpec) -> Option<ShapeArgs> {
+fn shape_of(spec: &FeatureSpec, faults: &mut Faults) -> Option<ShapeArgs> {
     Some(match spec.op {
         Op::SpectralBandwidth => ShapeArgs::Bandwidth {
             p: spec.p.unwrap_or(2.0),
@@ -165,6 +212,17 @@ fn shape_of(spec: &FeatureSpec) -> Option<ShapeArgs> {
         Op::OnsetStrength => ShapeArgs::Onset {
             lag: spec.lag.unwrap_or(1),
         },
+        Op::Cqt => ShapeArgs::Cqt(constant_q_of(spec)),
+        Op::Vqt => ShapeArgs::Vqt(ConstantQArgs {
+            gamma: spec.gamma,
+            ..constant_q_of(spec)
+        }),
+        Op::ChromaCqt => ShapeArgs::ChromaCqt(chroma_cq_of(spec, ChromaKind::Cqt)),
+        Op::ChromaCens => ShapeArgs::ChromaCens(chroma_cq_of(spec, ChromaKind::Cens)),
+        Op::Tonnetz => {
+            let kind = value(&spec.chroma, ChromaKind::Cqt, faults);
+            ShapeArgs::Tonnetz(chroma_cq_of(spec, kind))
+        }
         _ => return None,
     })
 }

@@ -2,8 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::constant_q::{ChromaCqArgs, ConstantQArgs};
 use crate::fault::{Faults, shown};
 use crate::op::Op;
+use crate::stft::StftArgs;
 
 /// Maximum number of octaves of the spectral contrast: 20 of them cover every range below 2^20 Hz.
 pub(crate) const N_BANDS_MAX: usize = 20;
@@ -45,6 +47,16 @@ pub enum ShapeArgs {
         /// Number of frames between the two that are compared. Default 1.
         lag: usize,
     },
+    /// Options of [`Op::Cqt`](crate::Op::Cqt).
+    Cqt(ConstantQArgs),
+    /// Options of [`Op::Vqt`](crate::Op::Vqt).
+    Vqt(ConstantQArgs),
+    /// Options of [`Op::ChromaCqt`](crate::Op::ChromaCqt).
+    ChromaCqt(ChromaCqArgs),
+    /// Options of [`Op::ChromaCens`](crate::Op::ChromaCens).
+    ChromaCens(ChromaCqArgs),
+    /// Options of [`Op::Tonnetz`](crate::Op::Tonnetz).
+    Tonnetz(ChromaCqArgs),
 }
 
 /// Options of chroma: the energy of each pitch class.
@@ -129,11 +141,17 @@ impl ShapeArgs {
             Self::Rolloff { .. } => Op::SpectralRolloff,
             Self::Chroma(_) => Op::ChromaStft,
             Self::Onset { .. } => Op::OnsetStrength,
+            Self::Cqt(_) => Op::Cqt,
+            Self::Vqt(_) => Op::Vqt,
+            Self::ChromaCqt(_) => Op::ChromaCqt,
+            Self::ChromaCens(_) => Op::ChromaCens,
+            Self::Tonnetz(_) => Op::Tonnetz,
         }
     }
 
-    /// Adds a fault for each invalid option of an operation on spectra of `n_fft` samples at `sample_rate_hz`.
-    pub(crate) fn check(&self, sample_rate_hz: u32, n_fft: usize, faults: &mut Faults) {
+    /// Adds a fault for each invalid option of an operation on frames at `sample_rate_hz`.
+    pub(crate) fn check(&self, sample_rate_hz: u32, stft: &StftArgs, faults: &mut Faults) {
+        let hop_length = stft.hop_length;
         match self {
             Self::Bandwidth { p } => faults.within(Some(*p), 1e-3..=P_MAX, "p"),
             Self::Flatness { amin } => faults.within(Some(*amin), AMIN_MIN..=1.0, "amin"),
@@ -151,7 +169,13 @@ impl ShapeArgs {
                 faults.within(args.tuning, -0.5..=0.5, "tuning");
             }
             Self::Onset { lag } => faults.count_within(*lag, 1..=LAG_MAX, "lag"),
-            Self::Contrast(args) => args.check(sample_rate_hz, n_fft, faults),
+            Self::Contrast(args) => args.check(sample_rate_hz, stft.n_fft, faults),
+            Self::Cqt(args) | Self::Vqt(args) => {
+                args.check(sample_rate_hz, hop_length, "n_bins", faults);
+            }
+            Self::ChromaCqt(args) | Self::ChromaCens(args) | Self::Tonnetz(args) => {
+                args.check(sample_rate_hz, hop_length, faults);
+            }
         }
     }
 }
@@ -233,7 +257,7 @@ mod tests {
     fn bands_without_bins_are_refused() {
         let problems = |args: ContrastArgs, n_fft: usize| {
             let mut faults = Faults::default();
-            ShapeArgs::Contrast(args).check(22_050, n_fft, &mut faults);
+            args.check(22_050, n_fft, &mut faults);
             faults.into_result().map_err(|fault| fault.to_string())
         };
         assert_eq!(problems(contrast(200.0, 6), 2048), Ok(()));

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::args::{DimOrder, FeatureArgs, Normalize};
+use crate::constant_q::ChromaKind;
 use crate::db::DbSpec;
 use crate::derived::{ColourMap, Derived, PictureArgs};
 use crate::exact;
@@ -82,6 +83,20 @@ pub struct FeatureSpec {
     pub n_chroma: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tuning: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub n_bins: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bins_per_octave: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub filter_scale: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gamma: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub n_octaves: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub win_len_smooth: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chroma: Option<Word<ChromaKind>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delta: Option<u8>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -40,10 +40,24 @@ SHAPES: dict[str, tuple[str, dict[str, Any], float, bool]] = {
     "spectral_contrast": ("spectral_contrast", {}, 0.06, False),
     "chroma_stft_default": ("chroma_stft", {}, 1e-4, False),
     "chroma_stft_tuning0": ("chroma_stft", {"tuning": 0.0}, 1e-4, False),
+    "chroma_cqt": ("chroma_cqt", {}, 3e-4, False),
+    "chroma_cens": ("chroma_cens", {}, 0.02, False),
+    "tonnetz_default": ("tonnetz", {}, 3e-4, False),
     "spectral_flatness": ("spectral_flatness", {}, 1e-3, True),
     "spectral_rolloff": ("spectral_rolloff", {}, BIN_HZ, False),
     "spectral_rolloff_95": ("spectral_rolloff", {"roll_percent": 0.95}, BIN_HZ, False),
 }
+
+
+#: Functions whose values in digital silence are those of the noise of a resampler.
+OF_CONSTANT_Q = {"chroma_cqt", "chroma_cens", "tonnetz"}
+
+
+def near_silence(x: np.ndarray) -> np.ndarray:
+    """Return which frames are at most 20 frames from one whose constant-Q transform is silent."""
+    magnitudes = wm.feature.cqt(y=x).max(axis=0)
+    silent = magnitudes <= 1e-6 * magnitudes.max()
+    return np.convolve(silent, np.ones(41), mode="same") > 0.5
 
 
 def read_wav(path: Path) -> np.ndarray:
@@ -97,6 +111,8 @@ class Reference(Bounds):
         elif name in SHAPES:
             function, kwargs, bound, is_relative = SHAPES[name]
             got = getattr(wm.feature, function)(y=x, **kwargs)
+            if function in OF_CONSTANT_Q:
+                got, want = (values * ~near_silence(x) for values in (got, want))
             self.assert_absolute(name, got, want, bound * (want.max() if is_relative else 1))
         else:
             return False
@@ -114,7 +130,7 @@ class Reference(Bounds):
                 with self.subTest(clip=clip, array=name):
                     want = np.load(root / clip / f"{name}.npy")
                     compared += self.compare(name, x, entry.get("kwargs", {}), want)
-            self.assertEqual(compared, 40, clip)
+            self.assertEqual(compared, 43, clip)
 
     def test_reference_windows(self) -> None:
         root = data("librosa_ref") / "filters"

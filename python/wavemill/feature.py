@@ -19,7 +19,10 @@ from ._audio import Array, Window, power_to_db, rows, stft, valid_audio
 from .errors import UsageError
 
 __all__ = [
+    "chroma_cens",
+    "chroma_cqt",
     "chroma_stft",
+    "cqt",
     "delta",
     "melspectrogram",
     "mfcc",
@@ -29,6 +32,8 @@ __all__ = [
     "spectral_contrast",
     "spectral_flatness",
     "spectral_rolloff",
+    "tonnetz",
+    "vqt",
     "zero_crossing_rate",
 ]
 
@@ -360,6 +365,98 @@ def chroma_stft(
     return _of_spectra("chroma_stft", y, sr, {"n_chroma": n_chroma, "tuning": tuning}, spectrum)
 
 
+def cqt(*, y: npt.ArrayLike, sr: float = 22050, **options: Any) -> Array:
+    """Compute the magnitudes of the constant-Q transform, like ``np.abs(librosa.cqt(...))``.
+
+    Parameters
+    ----------
+    y : array of shape (…, n)
+        Samples.
+    sr : int
+        Sample rate in Hz.
+    **options
+        ``hop_length`` (default 512), ``fmin`` (default C1, 32.7 Hz), ``n_bins`` (84), ``bins_per_octave`` (12), ``tuning``
+        in bins (0), and ``filter_scale`` (1).
+
+    Returns
+    -------
+    float32 array of shape (…, n_bins, frames)
+
+    Examples
+    --------
+    >>> magnitudes = wm.feature.cqt(y=y, sr=sr)
+    """
+    return _of_constant_q("cqt", y, sr, options, {"n_bins", "filter_scale"})
+
+
+def vqt(*, y: npt.ArrayLike, sr: float = 22050, gamma: float | None = None, **options: Any) -> Array:
+    """Compute the magnitudes of the variable-Q transform, like ``np.abs(librosa.vqt(...))``.
+
+    Arguments and result as for `cqt`; bandwidths are ``gamma`` Hz larger than a constant part of the frequency. Default:
+    proportional to the bandwidths of hearing.
+
+    Examples
+    --------
+    >>> magnitudes = wm.feature.vqt(y=y, sr=sr, gamma=20)
+    """
+    return _of_constant_q("vqt", y, sr, options | {"gamma": gamma}, {"n_bins", "filter_scale", "gamma"})
+
+
+def chroma_cqt(*, y: npt.ArrayLike, sr: float = 22050, **options: Any) -> Array:
+    """Compute the energy of each pitch class in a constant-Q transform, like ``librosa.feature.chroma_cqt``.
+
+    Parameters
+    ----------
+    y : array of shape (…, n)
+        Samples.
+    sr : int
+        Sample rate in Hz.
+    **options
+        ``hop_length`` (default 512), ``fmin`` (C1, 32.7 Hz), ``n_octaves`` (7), ``bins_per_octave`` (36), ``n_chroma`` (12),
+        and ``tuning`` in bins (estimated for each signal).
+
+    Returns
+    -------
+    float32 array of shape (…, n_chroma, frames)
+
+    Examples
+    --------
+    >>> chroma = wm.feature.chroma_cqt(y=y, sr=sr)
+    """
+    return _of_constant_q("chroma_cqt", y, sr, options, {"n_octaves", "n_chroma"})
+
+
+def chroma_cens(*, y: npt.ArrayLike, sr: float = 22050, win_len_smooth: int = 41, **options: Any) -> Array:
+    """Compute energies of pitch classes in steps, smoothed over frames (CENS), like ``librosa.feature.chroma_cens``.
+
+    Arguments and result as for `chroma_cqt`; ``win_len_smooth`` is the number of frames of the smoothing.
+
+    Examples
+    --------
+    >>> cens = wm.feature.chroma_cens(y=y, sr=sr)
+    """
+    own = {"n_octaves", "n_chroma", "win_len_smooth"}
+    return _of_constant_q("chroma_cens", y, sr, options | {"win_len_smooth": win_len_smooth}, own)
+
+
+def tonnetz(*, y: npt.ArrayLike, sr: float = 22050, chroma: str = "cqt", **options: Any) -> Array:
+    """Compute tonal centroids, like ``librosa.feature.tonnetz`` of samples.
+
+    Arguments as for `chroma_cqt`, or as for `chroma_cens` with ``chroma="cens"``: the chroma that the centroids are
+    computed from.
+
+    Returns
+    -------
+    float32 array of shape (…, 6, frames)
+
+    Examples
+    --------
+    >>> centroids = wm.feature.tonnetz(y=y, sr=sr)
+    """
+    own = {"n_octaves", "n_chroma", "win_len_smooth", "chroma"}
+    return _of_constant_q("tonnetz", y, sr, options | {"chroma": chroma}, own)
+
+
 def spectral_flatness(*, y: npt.ArrayLike, amin: float = 1e-10, power: float = 2.0, **spectrum: Any) -> Array:
     """Compute the geometric mean of each frame's powers divided by their mean, like ``librosa.feature.spectral_flatness``.
 
@@ -388,17 +485,27 @@ def spectral_rolloff(*, y: npt.ArrayLike, sr: float = 22050, roll_percent: float
 def _of_spectra(op: str, y: npt.ArrayLike, sr: float, options: dict[str, Any], spectrum: dict[str, Any]) -> Array:
     """Return a feature of the shape of spectra, with librosa's defaults for the arguments of the transform."""
     known = {"n_fft", "hop_length", "win_length", "window", "center", "pad_mode"}
-    if unknown := spectrum.keys() - known:
+    _refuse_unknown(spectrum, known)
+    center, pad_mode = spectrum.pop("center", True), spectrum.pop("pad_mode", "constant")
+    return _of_frames(op, y, sr, options | spectrum | _padding(center, pad_mode))
+
+
+def _of_constant_q(op: str, y: npt.ArrayLike, sr: float, options: dict[str, Any], own: set[str]) -> Array:
+    """Return a feature that is computed from a constant-Q transform."""
+    _refuse_unknown(options, own | {"hop_length", "fmin", "bins_per_octave", "tuning"})
+    return _of_frames(op, y, sr, options)
+
+
+def _refuse_unknown(options: dict[str, Any], known: set[str]) -> None:
+    if unknown := options.keys() - known:
         raise UsageError(f"{sorted(unknown)[0]}: is not an argument; allowed: {', '.join(sorted(known))}")
+
+
+def _of_frames(op: str, y: npt.ArrayLike, sr: float, options: dict[str, Any]) -> Array:
     if sr != int(sr):
         raise UsageError(f"sr = {sr}: must be a whole number of Hz")
-    center, pad_mode = spectrum.pop("center", True), spectrum.pop("pad_mode", "constant")
-    return _of_frames(op, y, int(sr), options | spectrum | _padding(center, pad_mode))
-
-
-def _of_frames(op: str, y: npt.ArrayLike, sr: int, options: dict[str, Any]) -> Array:
     samples = valid_audio(y)
-    values = _wavemill.spectrogram(rows(samples), sr, _options({"name": op, "op": op} | options))
+    values = _wavemill.spectrogram(rows(samples), int(sr), _options({"name": op, "op": op} | options))
     return values.reshape(*samples.shape[:-1], *values.shape[1:])
 
 

@@ -541,7 +541,7 @@ fn shapes_are_librosas_on_real_clips(data: &Path) -> Result<(), Failed> {
     });
     let lines = compare("shapes.py", clips.to_vec())?;
     let compared = lines.iter().filter(|line| line.starts_with("ok "));
-    same("clips and operations compared", compared.count(), 3 * 9)
+    same("clips and operations compared", compared.count(), 3 * 14)
 }
 
 /// Compares statistics of MFCC and log-mel and pictures of log-mel. The script prints one line each per clip.

@@ -2,6 +2,7 @@
 
 use wavemill_options::{FeatureArgs, Op};
 
+use crate::chroma::ClassesPlan;
 use crate::contrast::ContrastPlan;
 use crate::lane::Lane;
 use crate::level::Lanes;
@@ -34,7 +35,14 @@ pub(super) fn plan(args: &FeatureArgs, lanes: Lanes) -> Option<BandsPlan> {
             Some(Box::new(move |spectra, bands| plan.run(spectra, bands)))
         }
 
-        Op::Stft | Op::Rms | Op::ZeroCrossingRate | Op::ChromaStft => None,
+        Op::ChromaCqt | Op::ChromaCens | Op::Tonnetz => {
+            let mut plan = ClassesPlan::new(args, lanes)?;
+            Some(Box::new(move |magnitudes, bands| {
+                plan.run(magnitudes, bands);
+            }))
+        }
+
+        Op::Stft | Op::Rms | Op::ZeroCrossingRate | Op::ChromaStft | Op::Cqt | Op::Vqt => None,
         Op::Statistics
         | Op::Picture
         | Op::Image
@@ -65,7 +73,10 @@ pub(crate) fn reference(args: &FeatureArgs, spectrum: Vec<Vec<f64>>) -> Vec<Vec<
         | Op::SpectralBandwidth
         | Op::SpectralFlatness
         | Op::SpectralRolloff => crate::shape::reference::shape(args, &spectrum),
-        Op::Stft | Op::Rms | Op::ZeroCrossingRate | Op::ChromaStft => spectrum,
+        Op::ChromaCqt | Op::ChromaCens | Op::Tonnetz => {
+            crate::chroma::reference::of_constant_q(args, &spectrum)
+        }
+        Op::Stft | Op::Rms | Op::ZeroCrossingRate | Op::ChromaStft | Op::Cqt | Op::Vqt => spectrum,
 
         Op::Statistics
         | Op::Picture

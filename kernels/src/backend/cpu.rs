@@ -1,11 +1,12 @@
 //! The CPU backend: computes one clip at a time, on the calling thread.
 
-use wavemill_options::{DimOrder, FeatureArgs, FrameValues, Packing, StftArgs};
+use wavemill_options::{ConstantQArgs, DimOrder, FeatureArgs, FrameValues, Packing, StftArgs};
 
 use super::derived::DerivedPlan;
 use super::feature::FeaturePlan;
 use super::{Backend, Clip, Plan, Row, Samples};
-use crate::chroma::ChromaPlan;
+use crate::chroma::TuningPlan;
+use crate::constant_q::ConstantQPlan;
 use crate::error::KernelError;
 use crate::frames::FramesPlan;
 use crate::lane::{LANES, Lane};
@@ -35,14 +36,14 @@ impl Cpu {
 
         let values = args.n_bands() * n_frames;
         let bands = if args.is_reduced() {
-            args.n_spectrum_bands() * n_frames
+            args.n_spectrum_bands() * n_frames.next_multiple_of(LANES)
         } else {
             0
         };
 
         // The tuning is estimated from the peaks of all frames.
         let peaks = match args.chroma() {
-            Some(_) => ChromaPlan::peak_bytes(args.stft.n_fft) * n_frames,
+            Some(_) => TuningPlan::peak_bytes(args.stft.n_fft) * n_frames,
             None => 0,
         };
         let swapped = if args.dim_order == DimOrder::FrameBand {
@@ -50,7 +51,17 @@ impl Cpu {
         } else {
             0
         };
-        (values + bands.max(swapped) + derived) * size_of::<f32>() + peaks
+        let constant_q = args.constant_q().map_or(0, |constant_q| {
+            let n_signal = args.stft.n_signal(n_samples, args.frames);
+            ConstantQPlan::scratch_bytes(constant_q, n_signal)
+        });
+        // CENS are smoothed from one buffer to another, before they become values.
+        let smoothed = match args.smoothed_frames() {
+            Some(_) => bands + n_frames,
+            None => 0,
+        };
+        let floats = values + bands.max(swapped) + derived + smoothed;
+        floats * size_of::<f32>() + peaks + constant_q
     }
 
     /// Returns the approximate bytes of the tables and buffers of one feature's plan, independent of the clips. The
@@ -68,7 +79,10 @@ impl Cpu {
             .mfcc
             .as_ref()
             .map_or(0, |mfcc| 12 * mfcc.n_mfcc * n_mels);
-        spectrum + bands + matrix
+        let constant_q = args.constant_q().map_or(0, |constant_q| {
+            ConstantQPlan::plan_bytes(constant_q, args.sample_rate_hz, args.stft.hop_length)
+        });
+        spectrum + bands + matrix + constant_q
     }
 }
 
@@ -108,7 +122,10 @@ struct Spectrum {
     stft: StftArgs,
     frames_min: Option<usize>,
     wide: bool,
+    constant_q: Option<ConstantQArgs>,
     plan: FrameValuesPlan,
+    /// Number of values of a frame.
+    n_values: usize,
     /// The spectrum raised to the exponents, other than 2, of its features.
     raised: Vec<RaisedSpectrum>,
     features: Vec<SpectrumFeature>,
@@ -117,6 +134,7 @@ struct Spectrum {
 /// Computes the values of eight frames.
 enum FrameValuesPlan {
     Spectrum(StftPlan),
+    ConstantQ(Box<ConstantQPlan>),
     /// One value per frame, which counts as a spectrum of one bin.
     Samples(FramesPlan),
 }
@@ -224,6 +242,7 @@ impl CpuPlan {
     /// Frees the memory whose size depends on the clip.
     fn forget_scratch(&mut self) {
         for spectrum in &mut self.spectra {
+            spectrum.plan.forget_scratch();
             for feature in &mut spectrum.features {
                 feature.forget_scratch();
             }
@@ -429,9 +448,46 @@ pub(crate) fn downmix(clip: &Clip<'_>, out: &mut Vec<f32>) {
 const S16_SCALE: f32 = 1.0 / 32_768.0;
 
 impl FrameValuesPlan {
+    fn new(args: &FeatureArgs, lanes: Lanes) -> Self {
+        if let Some(plan) = ConstantQPlan::new(args, lanes) {
+            return Self::ConstantQ(Box::new(plan));
+        }
+        match args.frame_values() {
+            FrameValues::MeanSquare | FrameValues::ZeroCrossings => {
+                Self::Samples(FramesPlan::new(&args.stft, args.frame_values(), lanes))
+            }
+            FrameValues::Spectrum | FrameValues::ConstantQ => {
+                Self::Spectrum(StftPlan::new(&args.stft, args.is_wide(), lanes))
+            }
+        }
+    }
+
+    /// Returns the number of values of a frame.
+    fn n_values(args: &FeatureArgs) -> usize {
+        match (args.constant_q(), args.frame_values()) {
+            (Some(constant_q), _) => constant_q.n_bins,
+            (None, FrameValues::MeanSquare | FrameValues::ZeroCrossings) => 1,
+            (None, FrameValues::Spectrum | FrameValues::ConstantQ) => args.stft.n_bins(),
+        }
+    }
+
+    /// Prepares a clip, if its frames need more than its samples.
+    fn start(&mut self, signal: Signal) {
+        if let Self::ConstantQ(plan) = self {
+            plan.start(signal);
+        }
+    }
+
+    fn forget_scratch(&mut self) {
+        if let Self::ConstantQ(plan) = self {
+            plan.forget_scratch();
+        }
+    }
+
     fn block(&mut self, signal: Signal, first: usize, count: usize) -> &[Lane] {
         match self {
             Self::Spectrum(plan) => plan.block(signal, first, count),
+            Self::ConstantQ(plan) => plan.block(signal, first, count),
             Self::Samples(plan) => plan.block(signal, first, count),
         }
     }
@@ -453,21 +509,15 @@ impl RaisedSpectrum {
 
 impl Spectrum {
     fn new(args: &FeatureArgs, lanes: Lanes) -> Self {
-        let values = args.frame_values();
         Self {
-            values,
+            values: args.frame_values(),
             stft: args.stft.clone(),
             frames_min: args.frames,
             wide: args.is_wide(),
             lanes,
-            plan: match values {
-                FrameValues::Spectrum => {
-                    FrameValuesPlan::Spectrum(StftPlan::new(&args.stft, args.is_wide(), lanes))
-                }
-                FrameValues::MeanSquare | FrameValues::ZeroCrossings => {
-                    FrameValuesPlan::Samples(FramesPlan::new(&args.stft, values, lanes))
-                }
-            },
+            n_values: FrameValuesPlan::n_values(args),
+            constant_q: args.constant_q().cloned(),
+            plan: FrameValuesPlan::new(args, lanes),
             raised: Vec::new(),
             features: Vec::new(),
         }
@@ -485,13 +535,9 @@ impl Spectrum {
             .iter()
             .position(|raised| raised.exponent == exponent);
         Some(found.unwrap_or_else(|| {
-            let n_bins = match self.values {
-                FrameValues::Spectrum => self.stft.n_bins(),
-                FrameValues::MeanSquare | FrameValues::ZeroCrossings => 1,
-            };
             self.raised.push(RaisedSpectrum {
                 exponent,
-                block: vec![[0.0; LANES]; n_bins],
+                block: vec![[0.0; LANES]; self.n_values],
             });
             self.raised.len() - 1
         }))
@@ -504,11 +550,13 @@ impl Spectrum {
             && self.stft == args.stft
             && self.frames_min == args.frames
             && self.wide == args.is_wide()
+            && self.constant_q.as_ref() == args.constant_q()
     }
 
     fn run(&mut self, pcm: &[f32], out: &mut [Vec<f32>]) -> Result<(), KernelError> {
         let signal = Signal::new(pcm, &self.stft, self.frames_min);
         let n_frames = self.stft.n_frames(signal.len);
+        self.plan.start(signal);
         for feature in &mut self.features {
             feature.start(n_frames, out);
         }

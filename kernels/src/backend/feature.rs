@@ -3,7 +3,7 @@
 use wavemill_options::{DimOrder, FeatureArgs, ShapeArgs};
 
 use super::bands::{self, BandsPlan};
-use crate::chroma::ChromaPlan;
+use crate::chroma::{CensPlan, ChromaPlan};
 use crate::contrast;
 use crate::db::LogPlan;
 use crate::delta;
@@ -40,6 +40,8 @@ enum Reduction {
     Onset(OnsetPlan),
     /// Pitch classes of the bins of the spectrum.
     Chroma(ChromaPlan),
+    /// Energies of pitch classes, smoothed over frames.
+    Cens(CensPlan),
     /// Peaks minus valleys, each with a logarithm of its own.
     Difference,
 }
@@ -53,6 +55,7 @@ impl FeaturePlan {
         };
 
         let (rate_hz, stft) = (args.sample_rate_hz, &args.stft);
+        let cens = CensPlan::new(args, lanes).map(Reduction::Cens);
         let reduction = match (&args.mfcc, &args.shape) {
             (Some(mfcc), _) => Reduction::Cosine(MfccPlan::new(mfcc, n_bands, lanes)),
             (None, Some(ShapeArgs::Onset { lag })) => Reduction::Onset(OnsetPlan::new(*lag, stft)),
@@ -60,7 +63,7 @@ impl FeaturePlan {
                 Reduction::Chroma(ChromaPlan::new(chroma, rate_hz, stft.n_fft, lanes))
             }
             (None, Some(ShapeArgs::Contrast(_))) => Reduction::Difference,
-            (None, _) => Reduction::None,
+            (None, _) => cens.unwrap_or(Reduction::None),
         };
 
         Self {
@@ -84,17 +87,27 @@ impl FeaturePlan {
         out.resize(self.args.n_base_bands() * n_frames, 0.0);
 
         if self.args.is_reduced() {
-            let n_bands = self.args.n_spectrum_bands();
-            make_room(&mut self.spare, n_bands * n_frames);
-            self.spare.resize(n_bands * n_frames, 0.0);
+            let n_kept_frames = match self.reduction {
+                // Whole blocks of frames are kept.
+                Reduction::Chroma(_) => n_frames.next_multiple_of(LANES),
+                _ => n_frames,
+            };
+            let n_kept = n_kept_frames * self.args.n_spectrum_bands();
+            make_room(&mut self.spare, n_kept);
+            self.spare.resize(n_kept, 0.0);
+        }
+        if let Reduction::Chroma(chroma) = &mut self.reduction {
+            chroma.start();
         }
     }
 
     /// Frees the memory whose size depends on the clip.
     pub(super) fn forget_scratch(&mut self) {
         self.spare = Vec::new();
-        if let Reduction::Chroma(chroma) = &mut self.reduction {
-            chroma.forget_scratch();
+        match &mut self.reduction {
+            Reduction::Chroma(chroma) => chroma.forget_scratch(),
+            Reduction::Cens(cens) => cens.forget_scratch(),
+            _ => {}
         }
     }
 
@@ -110,12 +123,12 @@ impl FeaturePlan {
 
         // The logarithm may be relative to the largest value of the clip. Therefore a reduction has to wait for all
         // bands, which are stored separately from the output until then.
-        let whole = match self.reduction {
+        let whole = match &mut self.reduction {
             Reduction::None => out,
-            Reduction::Cosine(_)
-            | Reduction::Onset(_)
-            | Reduction::Chroma(_)
-            | Reduction::Difference => &mut self.spare[..],
+            Reduction::Chroma(chroma) => {
+                return chroma.block(rows, first, count, &mut self.spare);
+            }
+            _ => &mut self.spare[..],
         };
 
         // A lane contains eight frames of one band; a row of the values contains all frames of one band.
@@ -138,6 +151,7 @@ impl FeaturePlan {
                 onset.run(&self.spare, self.n_frames, out);
             }
             Reduction::Chroma(chroma) => chroma.run(&self.spare, self.n_frames, out),
+            Reduction::Cens(cens) => cens.run(&self.spare, self.n_frames, out),
             Reduction::Difference => {
                 let (peaks, valleys) = self.spare.split_at_mut(out.len());
                 self.log.run(peaks);

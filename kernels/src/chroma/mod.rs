@@ -1,13 +1,22 @@
-//! Chroma of the spectrum: the energy of each pitch class, relative to the strongest one of the frame.
+//! Chroma: the energy of each pitch class, relative to the strongest one of the frame.
 //!
-//! Shape: `[n_bins, n_frames]` → `[n_chroma, n_frames]`, 0 to 1. Source: `librosa.feature.chroma_stft`, version 0.11, with its
-//! defaults of `librosa.filters.chroma` and of `librosa.estimate_tuning`. A frame of zeros remains one.
+//! Shape: `[n_bins, n_frames]` → `[n_chroma, n_frames]`, 0 to 1. The bins are those of the spectrum (`cpu.rs`, source:
+//! `librosa.feature.chroma_stft`, version 0.11, with its defaults of `librosa.filters.chroma`) or of a constant-Q transform
+//! (`classes.rs`). A frame of zeros remains one.
 
+mod cens;
+mod classes;
 mod cpu;
+mod norm;
 #[cfg(test)]
 pub(crate) mod reference;
+mod tonnetz;
+mod tuning;
 
+pub(crate) use cens::CensPlan;
+pub(crate) use classes::ClassesPlan;
 pub(crate) use cpu::ChromaPlan;
+pub(crate) use tuning::TuningPlan;
 
 /// Frequencies of the peaks from which the tuning is estimated, in Hz.
 const PEAKS_HZ: std::ops::Range<f64> = 150.0..4000.0;

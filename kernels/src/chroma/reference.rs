@@ -1,8 +1,9 @@
 //! Reference for tests: chroma by its definition, in f64, with weights that are computed as matrices like in librosa.
 
-use wavemill_options::ChromaArgs;
+use wavemill_options::{ChromaArgs, FeatureArgs, Op};
 
 use super::{CENTER_OCTAVE, OCTAVE_HZ, OCTAVE_WIDTH, PEAK_MIN, PEAKS_HZ, tuning_steps};
+use super::{cens, classes};
 
 /// Returns the chroma, `[n_chroma][n_frames]`, of powers, `[n_bins][n_frames]`.
 pub(crate) fn chroma(
@@ -27,16 +28,17 @@ pub(crate) fn chroma(
         })
         .collect();
 
-    for frame in 0..powers[0].len() {
-        let largest = rows.iter().map(|row| row[frame]).fold(0.0, f64::max);
-        if largest >= f64::from(f32::MIN_POSITIVE) {
-            rows.iter_mut().for_each(|row| row[frame] /= largest);
-        }
-    }
+    divide(&mut rows, largest);
     rows
 }
 
-fn tuning(n_chroma: usize, sample_rate_hz: u32, n_fft: usize, powers: &[Vec<f64>]) -> f64 {
+/// Returns the deviation of the peaks of `powers`, or of magnitudes, in pitch classes.
+pub(crate) fn tuning(
+    n_chroma: usize,
+    sample_rate_hz: u32,
+    n_fft: usize,
+    powers: &[Vec<f64>],
+) -> f64 {
     let bin_hz = f64::from(sample_rate_hz) / n_fft as f64;
     let mut peaks = Vec::new();
     for frame in 0..powers[0].len() {
@@ -110,4 +112,95 @@ fn weights(n_chroma: usize, tuning: f64, sample_rate_hz: u32, n_fft: usize) -> V
     }
     weights.rotate_left(3 * (n_chroma / 12));
     weights
+}
+
+/// Returns the values before they are smoothed, `[n_bands][n_frames]`, of the magnitudes of a constant-Q transform.
+pub(crate) fn of_constant_q(feature: &FeatureArgs, magnitudes: &[Vec<f64>]) -> Vec<Vec<f64>> {
+    let args = feature.chroma_cq().expect("its options");
+    let n_frames = magnitudes[0].len();
+    let mut rows = vec![vec![0.0; n_frames]; args.n_chroma];
+    for (class, row) in classes::classes(args).iter().zip(magnitudes) {
+        let sums = rows[*class].iter_mut().zip(row);
+        sums.for_each(|(sum, x)| *sum += x);
+    }
+
+    if args.win_len_smooth.is_some() {
+        divide(&mut rows, |column| column.iter().sum());
+        let steps = |x: f64| {
+            [0.4, 0.2, 0.1, 0.05]
+                .iter()
+                .filter(|step| x > **step)
+                .count()
+        };
+        for x in rows.iter_mut().flatten() {
+            *x = 0.25 * steps(*x) as f64;
+        }
+        return rows;
+    }
+    divide(&mut rows, largest);
+    match feature.op {
+        Op::Tonnetz => centroids(rows),
+        _ => rows,
+    }
+}
+
+/// Returns CENS, or tonal centroids of them, of quantized energies.
+pub(crate) fn smoothed(feature: &FeatureArgs, energies: &[Vec<f64>]) -> Vec<Vec<f64>> {
+    let window = cens::window(feature.smoothed_frames().expect("its option"));
+    let before = (window.len() as isize - 1) / 2;
+    let smooth = |row: &Vec<f64>| {
+        let at = |i: isize| usize::try_from(i).ok().and_then(|i| row.get(i)).copied();
+        let weighted = |frame: usize| {
+            let terms = window.iter().enumerate().map(|(i, weight)| {
+                weight * at(frame as isize + i as isize - before).unwrap_or(0.0)
+            });
+            terms.sum()
+        };
+        (0..row.len()).map(weighted).collect()
+    };
+    let mut rows: Vec<Vec<f64>> = energies.iter().map(smooth).collect();
+    divide(&mut rows, |column| {
+        column.iter().map(|x| x * x).sum::<f64>().sqrt()
+    });
+    match feature.op {
+        Op::Tonnetz => centroids(rows),
+        _ => rows,
+    }
+}
+
+fn largest(column: &[f64]) -> f64 {
+    column.iter().copied().fold(0.0, f64::max)
+}
+
+/// Divides each frame by its norm.
+fn divide(rows: &mut [Vec<f64>], norm: impl Fn(&[f64]) -> f64) {
+    for frame in 0..rows[0].len() {
+        let column: Vec<f64> = rows.iter().map(|row| row[frame]).collect();
+        let norm = norm(&column);
+        if norm >= f64::from(f32::MIN_POSITIVE) {
+            rows.iter_mut().for_each(|row| row[frame] /= norm);
+        }
+    }
+}
+
+fn centroids(mut chroma: Vec<Vec<f64>>) -> Vec<Vec<f64>> {
+    divide(&mut chroma, |column| column.iter().sum());
+    let n = chroma.len() as f64;
+    let of = |(turns, radius): (f64, f64)| {
+        let row = |shift: f64| {
+            let sum = |frame: usize| {
+                let terms = chroma.iter().enumerate().map(|(class, row)| {
+                    let turn = turns * 12.0 * class as f64 / n - shift;
+                    radius * (std::f64::consts::PI * turn).cos() * row[frame]
+                });
+                terms.sum()
+            };
+            (0..chroma[0].len()).map(sum).collect()
+        };
+        [row(0.5), row(0.0)]
+    };
+    [(7.0 / 6.0, 1.0), (1.5, 1.0), (2.0 / 3.0, 0.5)]
+        .into_iter()
+        .flat_map(of)
+        .collect()
 }

@@ -1,11 +1,11 @@
 //! Computes the values of eight frames from sums over chunks of samples, which overlapping frames share.
 
-use wavemill_options::{FrameValues, StftArgs};
+use wavemill_options::{FrameValues, StftArgs, Window};
 
 use super::ZERO_MAX;
 use crate::lane::{LANES, Lane};
 use crate::level::Lanes;
-use crate::stft::Signal;
+use crate::stft::{Signal, window_values};
 
 /// Number of sums that are added to in turn: four lanes of eight numbers.
 const SUMS: usize = 4 * LANES;
@@ -19,6 +19,10 @@ pub(crate) struct FramesPlan {
     lanes: Lanes,
     /// Number of chunks of a frame. Each chunk begins with a frame.
     n_chunks: usize,
+    /// Weights of a frame's samples; empty if all are 1.
+    window: Vec<f32>,
+    /// Buffer for a frame's samples with their weights.
+    weighted: Vec<f32>,
     /// Copy of a chunk's samples that cannot be read from the signal directly. For zero crossings, one more sample.
     chunk: Vec<f32>,
     /// Sums of the chunks of a block of frames.
@@ -29,7 +33,12 @@ pub(crate) struct FramesPlan {
 impl FramesPlan {
     pub(crate) fn new(args: &StftArgs, values: FrameValues, lanes: Lanes) -> Self {
         let n_hops = args.n_fft / args.hop_length;
-        let is_shared = args.n_fft.is_multiple_of(args.hop_length) && n_hops <= CHUNKS_MAX;
+        let window = match args.window {
+            Window::Boxcar => Vec::new(),
+            window => window_values(window, args.n_fft),
+        };
+        let is_shared =
+            window.is_empty() && args.n_fft.is_multiple_of(args.hop_length) && n_hops <= CHUNKS_MAX;
         let n_chunks = if is_shared { n_hops } else { 1 };
         let n_behind = usize::from(values == FrameValues::ZeroCrossings);
         Self {
@@ -37,6 +46,8 @@ impl FramesPlan {
             values,
             lanes,
             n_chunks,
+            weighted: vec![0.0; window.len()],
+            window: window.iter().map(|x| *x as f32).collect(),
             chunk: vec![0.0; args.n_fft / n_chunks + n_behind],
             sums: [0.0; LANES + CHUNKS_MAX - 1],
             block: [[0.0; LANES]; 1],
@@ -57,7 +68,14 @@ impl FramesPlan {
                 #[inline(always)]
                 || match self.values {
                     FrameValues::ZeroCrossings => zero_crossings(samples),
-                    FrameValues::MeanSquare | FrameValues::Spectrum => squares(samples),
+                    _ if self.window.is_empty() => squares(samples),
+                    _ => {
+                        let weighted = samples.iter().zip(&self.window);
+                        for (out, (x, weight)) in self.weighted.iter_mut().zip(weighted) {
+                            *out = x * weight;
+                        }
+                        squares(&self.weighted)
+                    }
                 },
             );
         }

@@ -14,7 +14,9 @@ pub(crate) fn values(
 ) -> Vec<Vec<f64>> {
     let frames = stft::reference::frames(args, pcm, frames_min);
     let of_frame = |frame: &Vec<f64>| match values {
-        FrameValues::Spectrum => panic!("a spectrum has more than one value"),
+        FrameValues::Spectrum | FrameValues::ConstantQ => {
+            panic!("a spectrum has more than one value")
+        }
         FrameValues::MeanSquare => frame.iter().map(|x| x * x).sum::<f64>() / frame.len() as f64,
         FrameValues::ZeroCrossings => {
             let is_negative = |x: f64| x < -f64::from(ZERO_MAX);

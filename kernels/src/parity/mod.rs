@@ -20,7 +20,7 @@ use crate::checks::CheckedDevices;
 use crate::device::Order;
 use crate::error::KernelError;
 use crate::level::Level;
-use crate::{chroma, contrast, db, delta, frames, mfcc, normalize, onset, stft};
+use crate::{chroma, constant_q, contrast, db, delta, frames, mfcc, normalize, onset, stft};
 
 /// Relative rounding error of one f32 operation.
 const ROUNDING: f64 = f32::EPSILON as f64 / 2.0;
@@ -142,6 +142,7 @@ fn reference(args: &FeatureArgs, pcm: &[f32]) -> Result<Vec<f64>, KernelError> {
     let frames_min = args.frames.unwrap_or(0);
     let power = match args.frame_values() {
         FrameValues::Spectrum => stft::reference::power(&args.stft, pcm, frames_min),
+        FrameValues::ConstantQ => constant_q::reference::powers(args, pcm, frames_min),
         values => frames::reference::values(&args.stft, values, pcm, frames_min),
     };
     if power[0].is_empty() {
@@ -164,6 +165,9 @@ fn reference(args: &FeatureArgs, pcm: &[f32]) -> Result<Vec<f64>, KernelError> {
     if let Some(args_of_chroma) = args.chroma() {
         rows =
             chroma::reference::chroma(args_of_chroma, args.sample_rate_hz, args.stft.n_fft, &rows);
+    }
+    if args.smoothed_frames().is_some() {
+        rows = chroma::reference::smoothed(args, &rows);
     }
     if let Some(lag) = args.onset_lag() {
         rows = onset::reference::strength(lag, &args.stft, &rows);

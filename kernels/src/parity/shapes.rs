@@ -6,7 +6,7 @@ use proptest::test_runner::TestRunner;
 use super::*;
 
 /// All operations of this file.
-const OPS: [Op; 9] = [
+const OPS: [Op; 14] = [
     Op::Rms,
     Op::ZeroCrossingRate,
     Op::SpectralCentroid,
@@ -16,18 +16,37 @@ const OPS: [Op; 9] = [
     Op::SpectralRolloff,
     Op::OnsetStrength,
     Op::ChromaStft,
+    Op::Cqt,
+    Op::Vqt,
+    Op::ChromaCqt,
+    Op::ChromaCens,
+    Op::Tonnetz,
 ];
+
+/// Reports whether an operation has filters of its own instead of spectra of frames.
+const fn is_constant_q(op: Op) -> bool {
+    matches!(
+        op,
+        Op::Cqt | Op::Vqt | Op::ChromaCqt | Op::ChromaCens | Op::Tonnetz
+    )
+}
 
 fn shapes_match_their_references(on: &Machines) {
     for op in OPS {
         let at_defaults = resolve(op, Preset::Librosa, 22_050, FeatureSpec::default());
-        for n in [1, 700, 5000, 9001] {
-            check_cpus(on, &at_defaults, &signal(n));
+        // The references of long filters take long.
+        let lengths: &[usize] = if is_constant_q(op) {
+            &[1, 3000]
+        } else {
+            &[1, 700, 5000, 9001]
+        };
+        for n in lengths {
+            check_cpus(on, &at_defaults, &signal(*n));
         }
 
         let overrides = FeatureSpec {
             hop_length: Some(100),
-            center: Some(false),
+            center: (!is_constant_q(op)).then_some(false),
             delta: Some(1),
             frames: Some(20),
             normalize: Normalize::MeanVar,
@@ -62,6 +81,14 @@ fn options_of_shapes_match_their_references(on: &Machines) {
             },
         ),
         (
+            Op::Rms,
+            FeatureSpec {
+                window: Some("hann".into()),
+                hop_length: Some(256),
+                ..none.clone()
+            },
+        ),
+        (
             Op::ZeroCrossingRate,
             FeatureSpec {
                 frame_length: Some(33),
@@ -86,6 +113,7 @@ fn options_of_shapes_match_their_references(on: &Machines) {
         };
         cases.push((Op::ChromaStft, overrides));
     }
+    cases.extend(options_of_constant_q());
     for p in [0.5, 1.0, 3.0, 32.0] {
         let p = FeatureSpec {
             p: Some(p),
@@ -119,6 +147,59 @@ fn options_of_shapes_match_their_references(on: &Machines) {
     }
 }
 
+fn options_of_constant_q() -> Vec<(Op, FeatureSpec)> {
+    let with = |hop_length, fmin, bins_per_octave, tuning| FeatureSpec {
+        hop_length: Some(hop_length),
+        fmin: Some(fmin),
+        bins_per_octave: Some(bins_per_octave),
+        tuning,
+        ..FeatureSpec::default()
+    };
+    let mut cases = Vec::new();
+    // Bins that fill no whole octave, filters that reach almost half the rate, and a rate that cannot be halved.
+    for (op, n_bins, overrides) in [
+        (Op::Cqt, 1, with(64, 440.0, 12, None)),
+        (Op::Cqt, 7, with(64, 440.0, 12, Some(0.3))),
+        (Op::Cqt, 30, with(99, 500.0, 12, Some(-0.5))),
+        (Op::Vqt, 61, with(160, 100.0, 10, Some(0.5))),
+        (Op::Cqt, 45, with(200, 200.0, 8, None)),
+    ] {
+        let n_bins = Some(n_bins);
+        cases.push((
+            op,
+            FeatureSpec {
+                n_bins,
+                ..overrides
+            },
+        ));
+    }
+
+    let db = FeatureSpec {
+        db: db(DbRef::Max, 60.0),
+        filter_scale: Some(0.5),
+        gamma: Some(20.0),
+        ..with(256, 65.0, 12, None)
+    };
+    cases.push((Op::Vqt, db));
+    for (op, n_chroma, chroma, win_len_smooth) in [
+        (Op::ChromaCqt, 6, None, None),
+        (Op::ChromaCens, 24, None, Some(1)),
+        (Op::ChromaCens, 12, None, Some(20)),
+        (Op::Tonnetz, 12, Some("cens"), Some(9)),
+        (Op::Tonnetz, 8, Some("cqt"), None),
+    ] {
+        let overrides = FeatureSpec {
+            n_chroma: Some(n_chroma),
+            chroma: chroma.map(Into::into),
+            win_len_smooth,
+            n_octaves: Some(4),
+            ..with(128, 110.0, 24, None)
+        };
+        cases.push((op, overrides));
+    }
+    cases
+}
+
 /// Silence, a click, DC and a full-scale square wave give finite values.
 fn extreme_signals_have_finite_shapes(on: &Machines) {
     let click: Vec<f32> = (0..4000).map(|i| f32::from(u8::from(i == 2000))).collect();
@@ -143,7 +224,9 @@ fn extreme_signals_have_finite_shapes(on: &Machines) {
     };
     assert_eq!(
         OPS.map(silence),
-        [0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0]
+        [
+            0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+        ]
     );
 }
 
@@ -168,7 +251,8 @@ fn shapes_beside_mel_are_the_same(on: &Machines) {
 
 fn drawn_options_of_shapes_match_their_references(on: &Machines) {
     let drawn = (
-        0..OPS.len(),
+        // Long filters have slow references; `scripts/peers/shapes.py` draws their options.
+        0..OPS.iter().filter(|op| !is_constant_q(**op)).count(),
         64usize..700,
         1usize..300,
         0usize..4000,
@@ -185,10 +269,10 @@ fn drawn_options_of_shapes_match_their_references(on: &Machines) {
         .run(&drawn, |(op, n_fft, hop, n, n_bands, part)| {
             let op = OPS[op];
             let is_contrast = op == Op::SpectralContrast;
-            let is_spectral = !matches!(op, Op::Rms | Op::ZeroCrossingRate);
+            let is_on_samples = matches!(op, Op::Rms | Op::ZeroCrossingRate);
             let overrides = FeatureSpec {
-                n_fft: is_spectral.then_some(n_fft),
-                frame_length: (!is_spectral).then_some(n_fft),
+                n_fft: (!is_on_samples).then_some(n_fft),
+                frame_length: is_on_samples.then_some(n_fft),
                 hop_length: Some(hop),
                 n_bands: is_contrast.then_some(n_bands),
                 quantile: is_contrast.then_some(part),

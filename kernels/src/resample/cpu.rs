@@ -348,7 +348,7 @@ impl FftPair {
 /// The filter at the input rate: a sinc with its cutoff between pass band and stop band, with a Kaiser window.
 ///
 /// Length and window shape after Kaiser (1974), as in Oppenheim and Schafer, Discrete-Time Signal Processing, 7.6.
-pub(super) struct Filter {
+pub(crate) struct Filter {
     cutoff: f64,
     half: f64,
     beta: f64,
@@ -356,7 +356,7 @@ pub(super) struct Filter {
 }
 
 impl Filter {
-    pub(super) fn new(args: ResampleArgs) -> Self {
+    pub(crate) fn new(args: ResampleArgs) -> Self {
         let from_hz = f64::from(args.from_hz);
         let stop = f64::from(args.from_hz.min(args.to_hz)) / 2.0 / from_hz;
         let width = stop * (1.0 - PASS_BAND);
@@ -374,7 +374,7 @@ impl Filter {
     }
 
     /// Returns the distance from the centre to the end of the filter, in whole input samples.
-    pub(super) fn half_len(&self) -> usize {
+    pub(crate) fn half_len(&self) -> usize {
         self.half as usize
     }
 
@@ -389,7 +389,7 @@ impl Filter {
     }
 
     /// Returns the filter's value `n` input samples from its centre; 0 beyond its end.
-    pub(super) fn at(&self, n: f64) -> f64 {
+    pub(crate) fn at(&self, n: f64) -> f64 {
         let x = n / self.half;
         if x.abs() > 1.0 {
             return 0.0;

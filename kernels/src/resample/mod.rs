@@ -19,6 +19,8 @@ mod reference;
 mod tests;
 
 pub use args::{PASS_BAND, ResampleArgs, STOP_BAND_DB};
+#[cfg(test)]
+pub(crate) use cpu::Filter;
 pub use cpu::Resampler;
 pub(crate) use device::{ClipBuffers, LevelsDevice, ResampleDevice, SourceClip, is_for_device};
 pub use plans::{PLANS_MAX, Resamplers};
