@@ -59,8 +59,8 @@ const COLOURS: &[&str] = &["colour_map"];
 const SIZE: &[&str] = &["height", "width"];
 const IMAGE: &[&str] = &["crop", "filter"];
 
-/// All option names that only some operations use, each once, in the order of error messages. Every operation uses `name`, `op`
-/// and `dtype`.
+/// All option names that only some operations use, each once, in the order of error messages. Every operation uses `name`, `op`,
+/// `dtype` and `stored`.
 pub(crate) const KEYS: &[&[&str]] = &[
     TRANSFORM,
     FRAMES,

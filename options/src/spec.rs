@@ -138,9 +138,17 @@ pub struct FeatureSpec {
     pub crop: Option<[u32; 4]>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub filter: Option<Word<ImageFilter>>,
+    /// False for a feature that is only computed as the source of others. Default true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stored: Option<bool>,
 }
 
 impl FeatureSpec {
+    /// Reports whether a store contains the feature.
+    pub fn is_stored(&self) -> bool {
+        self.stored.unwrap_or(true)
+    }
+
     /// Resolves all options of a feature that is computed from spectra or derived from one, for PCM of
     /// `sample_rate_hz`. `features` are all features of the recipe, because a derived feature is computed from another
     /// one.
@@ -431,6 +439,6 @@ mod tests {
 
         let grouped = KEYS.concat();
         let rest: Vec<&str> = fields.filter(|field| !grouped.contains(field)).collect();
-        assert_eq!(rest, ["name", "op", "dtype"]);
+        assert_eq!(rest, ["name", "op", "dtype", "stored"]);
     }
 }

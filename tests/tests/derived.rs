@@ -112,6 +112,109 @@ fn number(store: &Path, query: &str) -> Result<f64, Failed> {
     Ok(sql(store, query)?[0]["x"].as_f64().ok_or("no number")?)
 }
 
+/// A source that is not stored is only computed, and its statistics are the same.
+#[apply(trial)]
+fn a_source_need_not_be_stored() -> Result<(), Failed> {
+    let folder = scratch("not-stored");
+    let stored = store_with(&folder, STATISTICS)?;
+    let own = folder.join("own");
+    let inputs = with_features(&folder, STATISTICS);
+    run(inputs
+        .extract(&own)
+        .args(["--set", "features.mfcc.stored=false"]))
+    .exits(0)?;
+
+    let names: Vec<String> = manifest(&own, 1)?
+        .features
+        .into_iter()
+        .map(|feature| feature.name)
+        .collect();
+    same(
+        "features",
+        names.join(" "),
+        "log_mel mfcc_statistics".to_owned(),
+    )?;
+    let rows = "SELECT clip_key, segment, tensor(mfcc_statistics) AS x FROM features_mfcc_statistics ORDER BY 1, 2";
+    same("statistics", sql(&own, rows)?, sql(&stored, rows)?)?;
+
+    // Another version may store the source as well.
+    run(inputs.extract(&own).arg("--new-version")).exits(0)?;
+    same("statistics", sql(&own, rows)?, sql(&stored, rows)?)?;
+
+    let nothing = [
+        "features.mfcc.stored=false",
+        "features.mfcc_statistics=none",
+    ];
+    let sets = nothing.iter().flat_map(|set| ["--set", set]);
+    let refused = run(inputs.extract(&folder.join("none")).args(sets)).exits(2)?;
+    contains(&refused.err, "no stored feature has source = \"mfcc\"")
+}
+
+/// All statistics of a version become one file, laid out as FMA's.
+#[apply(trial)]
+fn statistics_are_exported_as_fmas_table() -> Result<(), Failed> {
+    let folder = scratch("fma-table");
+    let more = "[[features]]\nname = \"of_mel\"\nop = \"statistics\"\nsource = \"log_mel\"\n";
+    let store = store_with(&folder, &format!("{more}{STATISTICS}"))?;
+    let export = |out: &str| {
+        run(
+            wavemill(argv("export --format fma-features --json --store"))
+                .arg(&store)
+                .arg("--out")
+                .arg(folder.join(out)),
+        )
+    };
+    let report: Value = serde_json::from_str(&export("out").exits(0)?.out)?;
+    same(
+        "features",
+        &report["feature"],
+        &"of_mel, mfcc_statistics".into(),
+    )?;
+
+    let text = fs::read_to_string(folder.join("out/features.csv"))?;
+    let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split(',').collect()).collect();
+    let n_bands = (lines[0].len() - 1) / 7;
+    for (heading, first) in [
+        (0, ["feature", "log_mel"]),
+        (1, ["statistics", "kurtosis"]),
+        (2, ["number", "01"]),
+        (3, ["track_id", ""]),
+    ] {
+        same("heading", &lines[heading][..2], &first[..])?;
+    }
+    same("last", lines[0].last().copied(), Some("mfcc"))?;
+
+    let rows = sql(
+        &store,
+        "SELECT track_id, tensor_at(mfcc_statistics, 6, 12) AS x FROM features_mfcc_statistics WHERE split <> 'none'",
+    )?;
+    same("rows", lines.len() - 4, rows.len())?;
+    for row in &rows {
+        let track_id = row["track_id"].to_string();
+        let line = lines[4..].iter().find(|line| line[0] == track_id);
+        let line = line.ok_or_else(|| format!("no line of track {track_id}"))?;
+        same("columns", line.len(), 7 * n_bands + 1)?;
+        near(
+            "deviation",
+            line[7 * n_bands].parse()?,
+            row["x"].as_f64().ok_or("x")?,
+        )?;
+    }
+
+    let refused = export_of_plain(&folder)?;
+    contains(&refused, "wavemill recipe show fma-features")
+}
+
+/// Returns the refusal of a version without statistics.
+fn export_of_plain(folder: &Path) -> Result<String, Failed> {
+    let refused = run(wavemill(argv("export --format fma-features --store"))
+        .arg(crate::support::whole())
+        .arg("--out")
+        .arg(folder.join("none")))
+    .exits(2)?;
+    Ok(refused.err)
+}
+
 #[apply(trial)]
 fn statistics_are_those_of_the_stored_source() -> Result<(), Failed> {
     let folder = scratch("statistics");

@@ -17,8 +17,8 @@ use wavemill_tests::Failed;
 use crate::rows::trained;
 use crate::sounds::with_sounds;
 use crate::support::{
-    Ran, argv, asks_for_peers, contains, files_below, has_trainer, inputs, manifest, own_store,
-    program, run, same, scratch, sql, sql_number, starts_with, trainer, wavemill, whole,
+    Inputs, Ran, argv, asks_for_peers, contains, files_below, has_trainer, inputs, manifest,
+    own_store, program, run, same, scratch, sql, sql_number, starts_with, trainer, wavemill, whole,
 };
 
 /// Tolerance for sums of thousands of f64 values in different orders.
@@ -542,6 +542,37 @@ fn shapes_are_librosas_on_real_clips(data: &Path) -> Result<(), Failed> {
     let lines = compare("shapes.py", clips.to_vec())?;
     let compared = lines.iter().filter(|line| line.starts_with("ok "));
     same("clips and operations compared", compared.count(), 3 * 14)
+}
+
+/// Compares the 518 statistics of real clips with those of FMA's own script. It prints one line per feature.
+#[apply(trial)]
+#[needs(asks_for_peers)]
+fn statistics_are_those_of_fmas_script(data: &Path) -> Result<(), Failed> {
+    let folder = scratch("fma-features");
+    let [store, out, arrays] = ["store", "out", "arrays"].map(|name| folder.join(name));
+    let audio = data.join("fma_like");
+    let recipe = folder.join("recipe.toml");
+    let shipped = run(&mut wavemill(["recipe", "show", "fma-features"]))
+        .exits(0)?
+        .out;
+    let samples = "[[features]]\nname = \"samples\"\nop = \"pcm\"\ndtype = \"f32\"\n";
+    fs::write(&recipe, format!("{shipped}\n{samples}"))?;
+    let inputs = Inputs {
+        metadata: Some(audio.clone()),
+        audio,
+        recipe,
+    };
+    run(&mut inputs.extract(&store)).exits(0)?;
+
+    for (format, out) in [("fma-features", &out), ("npy --feature samples", &arrays)] {
+        let words = format!("export --format {format} --store");
+        run(wavemill(argv(&words)).arg(&store).arg("--out").arg(out)).exits(0)?;
+    }
+    let words = [out.join("features.csv"), arrays];
+    let ran = python(&script("fma_features.py"), &words)?.exits(0)?;
+    print!("{}", ran.out);
+    let compared = ran.out.lines().filter(|line| line.starts_with("ok "));
+    same("features compared", compared.count(), 11)
 }
 
 /// Compares statistics of MFCC and log-mel and pictures of log-mel. The script prints one line each per clip.

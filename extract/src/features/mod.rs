@@ -180,7 +180,7 @@ impl FeaturePlan {
         let mut entries = Vec::new();
         let mut source_ids = Vec::new();
         let mut models = Vec::new();
-        for spec in &recipe.features {
+        for spec in recipe.features.iter().filter(|spec| spec.is_stored()) {
             let impossible = |source| FeatureError::Args {
                 feature: spec.name.clone(),
                 source,

@@ -122,7 +122,7 @@ impl ConstantQPlan {
 
     /// Frees the memory whose size depends on the clip.
     pub(crate) fn forget_scratch(&mut self) {
-        self.halved = Vec::new();
+        self.halved.fill_with(SampleBuffer::default);
         if let Some(estimate) = &mut self.estimate {
             estimate.tuning.forget_scratch();
         }

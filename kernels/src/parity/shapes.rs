@@ -249,6 +249,32 @@ fn shapes_beside_mel_are_the_same(on: &Machines) {
     }
 }
 
+/// A plan may free its buffers between two clips.
+fn shapes_after_freed_buffers_are_the_same(on: &Machines) {
+    let all = OPS.map(|op| resolve(op, Preset::Librosa, 22_050, FeatureSpec::default()));
+    let pcm = signal(9001);
+    let whole = 0..pcm.len();
+    let clip = Clip {
+        samples: Samples::F32(&pcm),
+        channels: 1,
+        sample_rate_hz: 22_050,
+        rows: std::slice::from_ref(&whole),
+    };
+    for cpu in &on.cpus {
+        let mut plan = cpu.plan(0, &all).unwrap();
+        let mut run = || {
+            plan.run(std::slice::from_ref(&clip))
+                .unwrap()
+                .remove(0)
+                .unwrap()
+        };
+        let before = run().tensors;
+        plan.forget_scratch();
+        let after = plan.run(&[clip]).unwrap().remove(0).unwrap().tensors;
+        assert!(before == after);
+    }
+}
+
 fn drawn_options_of_shapes_match_their_references(on: &Machines) {
     let drawn = (
         // Long filters have slow references; `scripts/peers/shapes.py` draws their options.
@@ -300,5 +326,6 @@ parity!(
     options_of_shapes_match_their_references,
     extreme_signals_have_finite_shapes,
     shapes_beside_mel_are_the_same,
+    shapes_after_freed_buffers_are_the_same,
     drawn_options_of_shapes_match_their_references,
 );

@@ -39,6 +39,18 @@ pub(super) fn check(spec: &FeatureSpec, key: &str, recipe: &Recipe, faults: &mut
         found.push(Fault::new("op", problem));
     }
 
+    // A feature is stored, or it is the source of one that is.
+    let mut others = recipe.features.iter();
+    let is_needed = spec.is_stored()
+        || others.any(|other| other.is_stored() && other.source.as_ref() == Some(&spec.name));
+    if !is_needed {
+        let problem = format!(
+            "nothing would be left of the feature: no stored feature has source = \"{}\"; allowed: true, or no such feature",
+            spec.name
+        );
+        found.push(Fault::new("stored", problem));
+    }
+
     for fault in found {
         faults.push(Fault::new(format!("{key}.{}", fault.key), fault.problem));
     }

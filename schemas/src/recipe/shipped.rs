@@ -1,8 +1,12 @@
 //! The recipes compiled into the binary.
 
 /// Name and TOML text of each shipped recipe, sorted by name.
-pub const SHIPPED: [(&str, &str); 7] = [
+pub const SHIPPED: [(&str, &str); 8] = [
     ("demo", include_str!("../../recipes/demo.toml")),
+    (
+        "fma-features",
+        include_str!("../../recipes/fma-features.toml"),
+    ),
     ("fma-large", include_str!("../../recipes/fma-large.toml")),
     ("fma-small", include_str!("../../recipes/fma-small.toml")),
     (

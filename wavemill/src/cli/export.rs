@@ -30,12 +30,14 @@ Examples:
       --version paper --out dataset
   wavemill export --store store --feature log_mel --format webdataset \\
       --out shards
+  wavemill export --store store --format fma-features --out published
 
 npy: one array per side, and a CSV file with the keys and classes of its rows; one file per row if the rows differ in \
 shape. png: one picture per row, in one folder per class. wav: one sound per row, in one folder per class; only for \
 samples (pcm) and for mel bands without normalize, which are approximate, because the phase is estimated \
 (Griffin-Lim). files: the stored files (original), in one folder per class. huggingface: a folder for \
-datasets.load_dataset, versions 4 and 5. webdataset: tar files of samples, one per file of the store.
+datasets.load_dataset, versions 4 and 5. webdataset: tar files of samples, one per file of the store. fma-features: all statistics (recipe fma-features) in one \
+file, laid out as FMA's features.csv.
 
 The store's files are compared with their hashes first. Rows keep their order and stored values.
 
@@ -52,7 +54,7 @@ pub struct ExportCommand {
     /// Version, by number or tag [default: the latest]
     #[arg(long, value_name = "VERSION")]
     version: Option<VersionName>,
-    /// Feature to export; required if the version has several
+    /// Feature to export; required if the version has several (fma-features: all statistics)
     #[arg(long, value_name = "NAME")]
     feature: Option<String>,
     /// Export only this side; may be repeated [default: all but `none`, the rows without a side]
@@ -61,7 +63,7 @@ pub struct ExportCommand {
     /// The target whose classes become folders (png, wav, files) or the member cls (webdataset) [default: the first]
     #[arg(long, value_name = "NAME")]
     target: Option<String>,
-    /// Output format: npy, png, wav, files, huggingface or webdataset
+    /// Output format: npy, png, wav, files, huggingface, webdataset or fma-features
     #[arg(long, value_enum, hide_possible_values = true)]
     format: Format,
     /// Folder to write; it must be new or empty

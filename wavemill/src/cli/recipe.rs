@@ -113,13 +113,16 @@ fn list(out: &mut impl Write) -> Result<()> {
     for (name, _) in SHIPPED {
         let recipe = Recipe::load(name, &[])?;
         let split = split(&recipe);
-        let features = recipe.features.iter();
-        let features: Vec<&str> = features.map(|feature| feature.name.as_str()).collect();
+        let stored = recipe.features.iter().filter(|feature| feature.is_stored());
+        let features: Vec<&str> = stored.map(|feature| feature.name.as_str()).collect();
+        let features = match &features[..] {
+            [first, more @ ..] if more.len() > 3 => format!("{first}, {} more", more.len()),
+            _ => features.join(", "),
+        };
         writeln!(
             out,
             "{name:<24}{split:<20}{:<35}{}",
-            features.join(", "),
-            recipe.description
+            features, recipe.description
         )?;
     }
     Ok(())

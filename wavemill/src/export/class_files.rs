@@ -208,9 +208,7 @@ impl SideFiles<'_> {
         let extension = match self.format {
             // The files have the format of their extension, or of none that is known.
             Format::Files => names::extension(clip_key),
-            Format::Npy | Format::Png | Format::Wav | Format::Huggingface | Format::Webdataset => {
-                format!(".{}", self.format.name())
-            }
+            _ => format!(".{}", self.format.name()),
         };
         let class = self.class_folder(class)?;
         Ok(format!("{class}/{name}{extension}"))

@@ -171,7 +171,8 @@ impl<'a> Content<'a> {
             | Format::Png
             | Format::Files
             | Format::Huggingface
-            | Format::Webdataset => return Ok(()),
+            | Format::Webdataset
+            | Format::FmaFeatures => return Ok(()),
         };
 
         Err(ExportError::Unfit {

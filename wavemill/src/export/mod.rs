@@ -11,6 +11,7 @@ mod class_files;
 mod content;
 mod dataset;
 mod error;
+mod fma_features;
 mod keys;
 mod names;
 mod npy;
@@ -59,6 +60,8 @@ pub(crate) enum Format {
     Huggingface,
     /// Tar files of samples, which the Python package `webdataset` reads
     Webdataset,
+    /// All statistics as one CSV file, laid out as FMA's `features.csv`
+    FmaFeatures,
 }
 
 impl Format {
@@ -71,6 +74,7 @@ impl Format {
             Self::Files => "files",
             Self::Huggingface => "huggingface",
             Self::Webdataset => "webdataset",
+            Self::FmaFeatures => "fma-features",
         }
     }
 }
@@ -135,6 +139,9 @@ pub(crate) struct SideReport {
 /// # Errors
 /// [`ExportError`] if the feature cannot be exported, a file cannot be read or written, or the export is stopped.
 pub(crate) fn run(job: &Job<'_>, folder: &Path, course: &Course) -> Result<Report, ExportError> {
+    if job.format == Format::FmaFeatures {
+        return fma_features::run(job, folder, course);
+    }
     let content = Content::select(job)?;
     require_space(&content, job.format, folder)?;
     let reader = Reader::new(job.store, &content, course);
@@ -150,13 +157,24 @@ pub(crate) fn run(job: &Job<'_>, folder: &Path, course: &Course) -> Result<Repor
         Format::Files => notes.extend(class_files::write_originals(&content, &reader, folder)?),
         Format::Huggingface => notes.extend(dataset::write(job, &content, &reader, folder)?),
         Format::Webdataset => notes.extend(webdataset::write(&content, &reader, folder)?),
+        Format::FmaFeatures => {}
     }
     // A dataset has a README instead of `export.json`, because `datasets` could mistake a JSON file for data.
     if job.format != Format::Huggingface {
         write_about(job, &content, folder)?;
     }
 
-    let (files, bytes) = size_of(folder).map_err(ExportError::io_at(folder, "list"))?;
+    let size = size_of(folder).map_err(ExportError::io_at(folder, "list"))?;
+    Ok(report(job, &content, size, notes))
+}
+
+/// Returns the report of an export whose files have a number and a total size in bytes.
+fn report(
+    job: &Job<'_>,
+    content: &Content<'_>,
+    (files, bytes): (u64, u64),
+    notes: Vec<String>,
+) -> Report {
     let mut sides = Vec::new();
     for side in &content.sides {
         sides.push(SideReport {
@@ -165,18 +183,18 @@ pub(crate) fn run(job: &Job<'_>, folder: &Path, course: &Course) -> Result<Repor
             rows: side.rows,
         });
     }
-    Ok(Report {
+    Report {
         version: job.version,
         feature: content.feature.name.clone(),
         feature_id: content.feature.feature_id.clone(),
         tensor: content.feature.tensor_type(),
         format: job.format.name(),
         sides,
-        left_out: content.left_out,
+        left_out: content.left_out.clone(),
         files,
         bytes,
         notes,
-    })
+    }
 }
 
 /// Refuses an export that cannot fit on the disk. The size is only known in advance for `npy`.

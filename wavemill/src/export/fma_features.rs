@@ -1,0 +1,192 @@
+//! The format `fma-features`: all statistics of a version in one CSV file, with the columns and headings of FMA's
+//! `features.csv`.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use arrow::datatypes::Int64Type;
+use wavemill_runtime::course::{Course, Phase};
+use wavemill_schemas::manifest::FileEntry;
+
+use super::content::Content;
+use super::error::ExportError;
+use super::keys::numbers;
+use super::output::OutFile;
+use super::reader::{Reader, Tensors};
+use super::{Format, Job, Report, report, size_of};
+
+/// Name of the file.
+const FILE: &str = "features.csv";
+/// Column that identifies a row.
+const TRACK_ID: &str = "track_id";
+
+/// Writes the file to `folder`, which must not exist yet.
+///
+/// # Errors
+/// [`ExportError`] if the version has no statistics, or several rows of a track; if a file cannot be read or written; or if
+/// the export is stopped.
+pub(super) fn run(job: &Job<'_>, folder: &Path, course: &Course) -> Result<Report, ExportError> {
+    let contents = contents(job)?;
+    let readers: Vec<Reader<'_>> = contents
+        .iter()
+        .map(|content| Reader::new(job.store, content, course))
+        .collect();
+    readers.iter().try_for_each(Reader::check)?;
+
+    fs::create_dir(folder).map_err(ExportError::io_at(folder, "create the folder"))?;
+    let first = &contents[0];
+    course.enter(Phase::Exporting, first.rows());
+    let mut out = OutFile::create(&folder.join(FILE))?;
+    out.put(headings(&contents).as_bytes())?;
+    for (side_at, side) in first.sides.iter().enumerate() {
+        for file_at in 0..side.files.len() {
+            let mut tables = Vec::with_capacity(contents.len());
+            for (content, reader) in contents.iter().zip(&readers) {
+                let file = content
+                    .sides
+                    .get(side_at)
+                    .and_then(|side| side.files.get(file_at));
+                let file = file.ok_or_else(other_rows)?;
+                tables.push(Table::read(content, reader, file)?);
+            }
+            out.put(lines(&tables)?.as_bytes())?;
+            readers[0].done(tables[0].track_ids.len());
+        }
+    }
+    out.finish()?;
+
+    let names: Vec<&str> = contents
+        .iter()
+        .map(|content| content.feature.name.as_str())
+        .collect();
+    let ids: Vec<&str> = contents
+        .iter()
+        .map(|content| content.feature.feature_id.as_str())
+        .collect();
+    let n_columns: usize = contents.iter().map(|content| columns(content).len()).sum();
+    let size = size_of(folder).map_err(ExportError::io_at(folder, "list"))?;
+    Ok(Report {
+        feature: names.join(", "),
+        feature_id: ids.join(" "),
+        tensor: format!("{n_columns} columns"),
+        ..report(job, first, size, Vec::new())
+    })
+}
+
+/// Selects the features of statistics, in the order of their sources' names.
+fn contents<'a>(job: &Job<'a>) -> Result<Vec<Content<'a>>, ExportError> {
+    let unfit = |problem: &str| ExportError::Unfit {
+        format: Format::FmaFeatures.name(),
+        problem: problem.to_owned(),
+    };
+    let audio = &job.manifest.recipe.audio;
+    if audio.segment_s.is_some() || !audio.stretch.is_empty() {
+        let problem = "the version has several rows of a track; make one without audio.segment_s and audio.stretch";
+        return Err(unfit(problem));
+    }
+
+    let mut contents = Vec::new();
+    for feature in &job.manifest.features {
+        let is_wanted = job.feature.is_none_or(|name| name == feature.name);
+        let is_statistics = feature
+            .dim_names
+            .first()
+            .is_some_and(|name| name == "statistic");
+        if is_wanted && is_statistics {
+            contents.push(Content::select(&Job {
+                feature: Some(&feature.name),
+                ..*job
+            })?);
+        }
+    }
+    if contents.is_empty() {
+        let problem = "no feature with op = \"statistics\"; `wavemill recipe show fma-features` shows a recipe with all of FMA's";
+        return Err(unfit(problem));
+    }
+    contents.sort_by(|one, other| columns(one).first().cmp(&columns(other).first()));
+    Ok(contents)
+}
+
+/// Returns the names of a feature's columns: `mfcc_mean_01`.
+fn columns<'a>(content: &'a Content<'_>) -> &'a [String] {
+    content.feature.columns.as_deref().unwrap_or_default()
+}
+
+/// Returns the four lines above the rows: source, statistic and number of each column, and the name of the first column.
+fn headings(contents: &[Content<'_>]) -> String {
+    let all: Vec<Vec<&str>> = contents
+        .iter()
+        .flat_map(columns)
+        .map(|column| column.rsplitn(3, '_').collect())
+        .collect();
+    let mut text = String::new();
+    for (heading, from_right) in [("feature", 2), ("statistics", 1), ("number", 0)] {
+        text += heading;
+        for parts in &all {
+            text.push(',');
+            text += parts.get(from_right).copied().unwrap_or_default();
+        }
+        text.push('\n');
+    }
+    text += TRACK_ID;
+    text += &",".repeat(all.len());
+    text.push('\n');
+    text
+}
+
+/// Statistics of one feature, of the rows of a shard.
+struct Table {
+    track_ids: Vec<i64>,
+    /// Number of columns.
+    width: usize,
+    values: Vec<f32>,
+}
+
+impl Table {
+    fn read(
+        content: &Content<'_>,
+        reader: &Reader<'_>,
+        file: &FileEntry,
+    ) -> Result<Self, ExportError> {
+        let mut table = Self {
+            track_ids: Vec::new(),
+            width: columns(content).len(),
+            values: Vec::new(),
+        };
+        reader.file(file, &[TRACK_ID, &content.feature.name], |batch| {
+            let track_ids = numbers::<Int64Type>(batch, TRACK_ID)?;
+            table.track_ids.extend(track_ids.values());
+            let tensors = Tensors::from_batch(batch, content)?;
+            for row in 0..batch.num_rows() {
+                tensors.shape(row)?;
+                tensors.read(row, &mut table.values);
+            }
+            Ok(())
+        })?;
+        Ok(table)
+    }
+}
+
+/// Returns the lines of a shard's rows.
+fn lines(tables: &[Table]) -> Result<String, ExportError> {
+    let track_ids = &tables[0].track_ids;
+    if tables.iter().any(|table| table.track_ids != *track_ids) {
+        return Err(other_rows());
+    }
+    let mut text = String::new();
+    for (row, track_id) in track_ids.iter().enumerate() {
+        let _ = write!(text, "{track_id}");
+        for table in tables {
+            for value in &table.values[row * table.width..][..table.width] {
+                let _ = write!(text, ",{value}");
+            }
+        }
+        text.push('\n');
+    }
+    Ok(text)
+}
+
+fn other_rows() -> ExportError {
+    ExportError::rows("its features have different rows")
+}
