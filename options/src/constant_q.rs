@@ -100,13 +100,13 @@ impl ConstantQArgs {
             let hz: Vec<f64> = (first_bin..end).map(|bin| self.hz(bin, tuning)).collect();
             let length = |hz: &f64| q * rate_hz / (hz + gamma / alpha);
             let lengths: Vec<f64> = hz.iter().map(length).collect();
-            let longest = lengths.iter().copied().fold(2.0, f64::max);
+            let longest = lengths.iter().copied().fold(2.0, f64::max).ceil() as usize;
 
             octaves.push(Octave {
                 first_bin,
                 n_halvings,
                 hop_length: hop_length >> n_halvings,
-                n_fft: 1 << libm::log2(longest).ceil() as u32,
+                n_fft: longest.next_power_of_two(),
                 hz,
                 lengths,
             });
@@ -121,17 +121,18 @@ impl ConstantQArgs {
         self.tuning.map_or([-0.5, 0.5], |tuning| [tuning, tuning])
     }
 
-    /// Adds a fault for each invalid option. `n_bins` is the name of the option for the number of bins.
+    /// Adds a fault for each invalid option. `key` is the name of the option for the number of bins, which counts in units
+    /// of `unit` bins.
     pub(crate) fn check(
         &self,
         sample_rate_hz: u32,
         hop_length: usize,
-        n_bins: &'static str,
+        (key, unit): (&'static str, usize),
         faults: &mut Faults,
     ) {
         let mut own = Faults::default();
-        own.count_within(self.n_bins, 1..=N_BINS_MAX, n_bins);
         own.count_within(self.bins_per_octave, 1..=N_CHROMA_MAX, "bins_per_octave");
+        own.count_within(self.n_bins / unit, 1..=N_BINS_MAX / unit, key);
         own.within(self.tuning, -0.5..=0.5, "tuning");
         own.within(Some(self.filter_scale), 0.01..=100.0, "filter_scale");
         own.within(self.gamma, 0.0..=1e4, "gamma");
@@ -139,7 +140,7 @@ impl ConstantQArgs {
 
         // A hop length of 0 is a fault of its own.
         if own.is_empty() && hop_length > 0 {
-            self.check_filters(sample_rate_hz, hop_length, n_bins, &mut own);
+            self.check_filters(sample_rate_hz, hop_length, key, &mut own);
         }
         own.into_vec()
             .into_iter()
@@ -151,12 +152,12 @@ impl ConstantQArgs {
         &self,
         sample_rate_hz: u32,
         hop_length: usize,
-        n_bins: &'static str,
+        key: &'static str,
         faults: &mut Faults,
     ) {
         let n_octaves = self.n_bins.div_ceil(self.bins_per_octave);
         let problem = format!("{n_octaves} octaves are too many; allowed: {N_OCTAVES_MAX}");
-        faults.unless(n_octaves <= N_OCTAVES_MAX, n_bins, problem);
+        faults.unless(n_octaves <= N_OCTAVES_MAX, key, problem);
 
         let [lowest, highest] = self.extreme_tunings();
         let (cutoff_hz, half_hz) = (self.cutoff_hz(highest), f64::from(sample_rate_hz) / 2.0);
@@ -165,7 +166,7 @@ impl ConstantQArgs {
              lower fmin",
             shown(cutoff_hz.round())
         );
-        faults.unless(cutoff_hz <= half_hz, n_bins, problem);
+        faults.unless(cutoff_hz <= half_hz, key, problem);
         if !faults.is_empty() {
             return;
         }
@@ -179,6 +180,17 @@ impl ConstantQArgs {
             shown(self.fmin)
         );
         faults.unless(longest <= N_FFT_MAX, "fmin", problem);
+
+        // An octave's longest filter is that of its first bin.
+        let octaves = self.octaves(sample_rate_hz, hop_length, highest);
+        let mut firsts = octaves.iter().filter_map(|octave| octave.lengths.first());
+        let key = match self.gamma {
+            Some(0.0) => "filter_scale",
+            _ => "gamma",
+        };
+        let problem = "the filters of an octave have one sample at most; allowed: a smaller gamma, a larger filter_scale, or an odd \
+                       hop_length, with which the rate is not halved";
+        faults.unless(firsts.all(|length| *length > 1.0), key, problem);
     }
 }
 
@@ -206,7 +218,8 @@ impl ChromaCqArgs {
             n_chroma,
             win_len_smooth,
         } = self;
-        constant_q.check(sample_rate_hz, hop_length, "n_octaves", faults);
+        let unit = constant_q.bins_per_octave.max(1);
+        constant_q.check(sample_rate_hz, hop_length, ("n_octaves", unit), faults);
         faults.count_within(*n_chroma, 1..=N_CHROMA_MAX, "n_chroma");
         let problem = format!(
             "{n_chroma} does not divide bins_per_octave = {}; allowed: a divisor of it",
@@ -274,10 +287,25 @@ mod tests {
     }
 
     #[test]
+    fn a_transform_is_as_long_as_its_longest_filter() {
+        // This length is 512 and the smallest fraction of a sample, whose logarithm is rounded to 9.
+        let args = ConstantQArgs {
+            fmin: 373.204_654_358_628_9,
+            n_bins: 12,
+            ..args(12, Some(0.0))
+        };
+        let octaves = args.octaves(22_050, 511, 0.0);
+        for octave in octaves {
+            let longest = octave.lengths[0];
+            assert!(longest.ceil() as usize <= octave.n_fft, "{longest}");
+        }
+    }
+
+    #[test]
     fn impossible_filters_are_refused() {
         let problem = |args: &ConstantQArgs, hop_length: usize| {
             let mut faults = Faults::default();
-            args.check(22_050, hop_length, "n_bins", &mut faults);
+            args.check(22_050, hop_length, ("n_bins", 1), &mut faults);
             faults.into_result().map_err(|fault| fault.to_string())
         };
         let usual = args(12, Some(0.0));
@@ -298,6 +326,10 @@ mod tests {
                 .unwrap_err()
                 .contains("power of two")
         );
+        // At a 64th of the rate, the lowest of these bandwidths would be the whole band.
+        let too_short = args(12, Some(5_000.0));
+        assert!(problem(&too_short, 512).unwrap_err().contains("one sample"));
+        assert_eq!(problem(&too_short, 511), Ok(()));
         for fmin in [f64::NAN, 0.0, -1.0] {
             let fmin = ConstantQArgs {
                 fmin,

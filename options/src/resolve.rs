@@ -3,7 +3,7 @@
 use crate::args::{FeatureArgs, Normalize};
 use crate::constant_q::{C1_HZ, ChromaCqArgs, ChromaKind, ConstantQArgs};
 use crate::db::LogArgs;
-use crate::fault::Faults;
+use crate::fault::{Fault, Faults};
 use crate::mel::MelArgs;
 use crate::mfcc::MfccArgs;
 use crate::op::{FrameValues, Op, SpectralOp};
@@ -221,6 +221,10 @@ fn shape_of(spec: &FeatureSpec, faults: &mut Faults) -> Option<ShapeArgs> {
         Op::ChromaCens => ShapeArgs::ChromaCens(chroma_cq_of(spec, ChromaKind::Cens)),
         Op::Tonnetz => {
             let kind = value(&spec.chroma, ChromaKind::Cqt, faults);
+            if kind == ChromaKind::Cqt && spec.win_len_smooth.is_some() {
+                let problem = "only chroma = \"cens\" is smoothed; allowed: no such key, or chroma = \"cens\"";
+                faults.push(Fault::new("win_len_smooth", problem));
+            }
             ShapeArgs::Tonnetz(chroma_cq_of(spec, kind))
         }
         _ => return None,

@@ -171,7 +171,7 @@ impl ShapeArgs {
             Self::Onset { lag } => faults.count_within(*lag, 1..=LAG_MAX, "lag"),
             Self::Contrast(args) => args.check(sample_rate_hz, stft.n_fft, faults),
             Self::Cqt(args) | Self::Vqt(args) => {
-                args.check(sample_rate_hz, hop_length, "n_bins", faults);
+                args.check(sample_rate_hz, hop_length, ("n_bins", 1), faults);
             }
             Self::ChromaCqt(args) | Self::ChromaCens(args) | Self::Tonnetz(args) => {
                 args.check(sample_rate_hz, hop_length, faults);

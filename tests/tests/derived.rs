@@ -137,6 +137,23 @@ fn a_source_need_not_be_stored() -> Result<(), Failed> {
     let rows = "SELECT clip_key, segment, tensor(mfcc_statistics) AS x FROM features_mfcc_statistics ORDER BY 1, 2";
     same("statistics", sql(&own, rows)?, sql(&stored, rows)?)?;
 
+    // One feature of one clip is the feature of that name.
+    let first = sql(
+        &own,
+        "SELECT clip_key FROM features_mfcc_statistics LIMIT 1",
+    )?;
+    let clip = first[0]["clip_key"].as_str().ok_or("no clip")?;
+    let mut one = wavemill(argv(
+        "features --format json --set features.mfcc.stored=false",
+    ));
+    one.args(["--feature", "mfcc_statistics", "--recipe"])
+        .arg(&inputs.recipe)
+        .arg(inputs.clip(clip));
+    contains(
+        &run(&mut one).exits(0)?.out,
+        "\"feature\":\"mfcc_statistics\"",
+    )?;
+
     // Another version may store the source as well.
     run(inputs.extract(&own).arg("--new-version")).exits(0)?;
     same("statistics", sql(&own, rows)?, sql(&stored, rows)?)?;

@@ -180,7 +180,7 @@ impl FeaturePlan {
         let mut entries = Vec::new();
         let mut source_ids = Vec::new();
         let mut models = Vec::new();
-        for spec in recipe.features.iter().filter(|spec| spec.is_stored()) {
+        for spec in recipe.stored_features() {
             let impossible = |source| FeatureError::Args {
                 feature: spec.name.clone(),
                 source,
@@ -284,7 +284,7 @@ impl FeaturePlan {
         self.is_batched() && !reaches_behind(&self.audio)
     }
 
-    /// Returns a plan with only the features whose indices in the recipe are `numbers`.
+    /// Returns a plan with only the features whose indices among the recipe's stored features are `numbers`.
     pub fn only(&self, numbers: &[usize]) -> Self {
         Self {
             args: numbers.iter().map(|&n| self.args[n].clone()).collect(),

@@ -43,7 +43,7 @@ impl Cpu {
 
         // The tuning is estimated from the peaks of all frames.
         let peaks = match args.chroma() {
-            Some(_) => TuningPlan::peak_bytes(args.stft.n_fft) * n_frames,
+            Some(_) => TuningPlan::peak_bytes(args.sample_rate_hz, args.stft.n_fft) * n_frames,
             None => 0,
         };
         let swapped = if args.dim_order == DimOrder::FrameBand {
@@ -53,7 +53,7 @@ impl Cpu {
         };
         let constant_q = args.constant_q().map_or(0, |constant_q| {
             let n_signal = args.stft.n_signal(n_samples, args.frames);
-            ConstantQPlan::scratch_bytes(constant_q, n_signal)
+            ConstantQPlan::scratch_bytes(constant_q, args.sample_rate_hz, n_signal)
         });
         // CENS are smoothed from one buffer to another, before they become values.
         let smoothed = match args.smoothed_frames() {
@@ -82,7 +82,10 @@ impl Cpu {
         let constant_q = args.constant_q().map_or(0, |constant_q| {
             ConstantQPlan::plan_bytes(constant_q, args.sample_rate_hz, args.stft.hop_length)
         });
-        spectrum + bands + matrix + constant_q
+        let weights = args
+            .chroma()
+            .map_or(0, |chroma| 4 * chroma.n_chroma * args.stft.n_bins());
+        spectrum + bands + matrix + constant_q + weights
     }
 }
 

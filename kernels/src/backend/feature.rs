@@ -97,7 +97,7 @@ impl FeaturePlan {
             self.spare.resize(n_kept, 0.0);
         }
         if let Reduction::Chroma(chroma) = &mut self.reduction {
-            chroma.start();
+            chroma.start(n_frames);
         }
     }
 

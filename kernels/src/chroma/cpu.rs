@@ -40,9 +40,11 @@ impl ChromaPlan {
         self.estimate.forget_scratch();
     }
 
-    /// Begins a clip.
-    pub(crate) fn start(&mut self) {
-        self.estimate.start();
+    /// Begins a clip of `n_frames` frames.
+    pub(crate) fn start(&mut self, n_frames: usize) {
+        if self.args.tuning.is_none() {
+            self.estimate.start(n_frames);
+        }
     }
 
     /// Keeps the powers of frames `first .. first + count`, a block of eight, for [`ChromaPlan::run`].

@@ -28,9 +28,10 @@ struct Peak {
 }
 
 impl TuningPlan {
-    /// Upper bound on the bytes of the peaks of one frame: at most every second bin is a peak.
-    pub(crate) const fn peak_bytes(n_fft: usize) -> usize {
-        (n_fft / 4 + 1) * size_of::<Peak>()
+    /// Returns the bytes that the peaks of one frame take at most.
+    pub(crate) fn peak_bytes(sample_rate_hz: u32, n_fft: usize) -> usize {
+        let bin_hz = f64::from(sample_rate_hz) / n_fft as f64;
+        n_peaks_max(&bins_before_peaks(bin_hz, n_fft)) * size_of::<Peak>()
     }
 
     pub(crate) fn new(
@@ -40,13 +41,11 @@ impl TuningPlan {
         lanes: Lanes,
     ) -> Self {
         let bin_hz = f64::from(sample_rate_hz) / n_fft as f64;
-        let is_from = |from_hz: f64| (1..n_fft).find(|bin| *bin as f64 * bin_hz >= from_hz);
-        let [first, end] = [PEAKS_HZ.start, PEAKS_HZ.end].map(|hz| is_from(hz).unwrap_or(n_fft));
         Self {
             n_per_octave,
             lanes,
             bin_hz,
-            bins: first - 1..end - 1,
+            bins: bins_before_peaks(bin_hz, n_fft),
             peaks: Vec::new(),
         }
     }
@@ -56,9 +55,10 @@ impl TuningPlan {
         self.peaks = Vec::new();
     }
 
-    /// Removes the peaks of the last clip.
-    pub(crate) fn start(&mut self) {
+    /// Removes the peaks of the last clip, and makes room for those of a clip of `n_frames` frames.
+    pub(crate) fn start(&mut self, n_frames: usize) {
         self.peaks.clear();
+        self.peaks.reserve_exact(n_peaks_max(&self.bins) * n_frames);
     }
 
     /// Adds the local maxima of the first `count` of eight frames, `[n_bins]`, as `librosa.piptrack` does, with parabolas
@@ -150,4 +150,16 @@ impl Peak {
 fn are_peaks([a, b, c]: [Lane; 3], least: Lane) -> [bool; LANES] {
     // Without early exits, so that the comparisons can be vectorized.
     std::array::from_fn(|i| (b[i] > least[i]) & (b[i] > a[i]) & (b[i] >= c[i]))
+}
+
+/// Returns the largest number of peaks of a frame: at most every second bin is one.
+fn n_peaks_max(bins: &Range<usize>) -> usize {
+    bins.len() / 2 + 1
+}
+
+/// Returns the bins before those that may be peaks.
+fn bins_before_peaks(bin_hz: f64, n_fft: usize) -> Range<usize> {
+    let first_from = |hz: f64| (1..n_fft).find(|bin| *bin as f64 * bin_hz >= hz);
+    let [first, end] = [PEAKS_HZ.start, PEAKS_HZ.end].map(|hz| first_from(hz).unwrap_or(n_fft));
+    first - 1..end - 1
 }

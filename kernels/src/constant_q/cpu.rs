@@ -96,12 +96,16 @@ impl ConstantQPlan {
 
     /// Returns the bytes that a plan needs for a signal of `n_samples` samples: the signal at all halved rates, and
     /// peaks of spectra for an estimate of the tuning.
-    pub(crate) fn scratch_bytes(args: &ConstantQArgs, n_samples: usize) -> usize {
+    pub(crate) fn scratch_bytes(
+        args: &ConstantQArgs,
+        sample_rate_hz: u32,
+        n_samples: usize,
+    ) -> usize {
         let peaks = match args.tuning {
             Some(_) => 0,
             None => {
                 let stft = tuning_stft();
-                TuningPlan::peak_bytes(stft.n_fft) * stft.n_frames(n_samples)
+                TuningPlan::peak_bytes(sample_rate_hz, stft.n_fft) * stft.n_frames(n_samples)
             }
         };
         n_samples * size_of::<f32>() + peaks
@@ -276,8 +280,8 @@ impl Estimate {
 
     /// Returns the tuning of a clip in bins.
     fn run(&mut self, signal: Signal, lanes: Lanes) -> f64 {
-        self.tuning.start();
         let n_frames = self.stft.n_frames(signal.len);
+        self.tuning.start(n_frames);
         for first in (0..n_frames).step_by(LANES) {
             let count = LANES.min(n_frames - first);
             let powers = self.plan.block(signal, first, count);

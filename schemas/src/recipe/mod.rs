@@ -64,6 +64,11 @@ pub struct Recipe {
 }
 
 impl Recipe {
+    /// Returns the features that a store contains, in the order of the recipe.
+    pub fn stored_features(&self) -> impl Iterator<Item = &FeatureSpec> {
+        self.features.iter().filter(|feature| feature.is_stored())
+    }
+
     /// Returns the maximum size of a clip's file in bytes: the limit of `[image]` for a data set of pictures, otherwise
     /// that of `[audio]`.
     pub fn file_bytes_max(&self) -> u64 {

@@ -141,12 +141,12 @@ impl FeaturesCommand {
     }
 }
 
-/// Returns the index in the recipe of the feature `wanted`, or of its only feature.
+/// Returns the index among the recipe's stored features of the feature `wanted`, or of its only feature.
 ///
 /// # Errors
 /// [`UsageError`], which names the features, if there is no such feature, or if one of several has to be chosen.
 pub fn feature_number(recipe: &Recipe, wanted: Option<&str>) -> Result<usize, UsageError> {
-    let names: Vec<&str> = recipe.features.iter().map(|f| f.name.as_str()).collect();
+    let names: Vec<&str> = recipe.stored_features().map(|f| f.name.as_str()).collect();
     let Some(wanted) = wanted else {
         return match names.len() {
             1 => Ok(0),

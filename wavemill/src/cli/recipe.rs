@@ -113,7 +113,7 @@ fn list(out: &mut impl Write) -> Result<()> {
     for (name, _) in SHIPPED {
         let recipe = Recipe::load(name, &[])?;
         let split = split(&recipe);
-        let stored = recipe.features.iter().filter(|feature| feature.is_stored());
+        let stored = recipe.stored_features();
         let features: Vec<&str> = stored.map(|feature| feature.name.as_str()).collect();
         let features = match &features[..] {
             [first, more @ ..] if more.len() > 3 => format!("{first}, {} more", more.len()),

@@ -64,7 +64,7 @@ pub(super) fn run(job: &Job<'_>, folder: &Path, course: &Course) -> Result<Repor
         .iter()
         .map(|content| content.feature.feature_id.as_str())
         .collect();
-    let n_columns: usize = contents.iter().map(|content| columns(content).len()).sum();
+    let n_columns: usize = contents.iter().map(|content| sources(content).len()).sum();
     let size = size_of(folder).map_err(ExportError::io_at(folder, "list"))?;
     Ok(Report {
         feature: names.join(", "),
@@ -87,45 +87,64 @@ fn contents<'a>(job: &Job<'a>) -> Result<Vec<Content<'a>>, ExportError> {
     }
 
     let mut contents = Vec::new();
-    for feature in &job.manifest.features {
-        let is_wanted = job.feature.is_none_or(|name| name == feature.name);
-        let is_statistics = feature
-            .dim_names
-            .first()
-            .is_some_and(|name| name == "statistic");
-        if is_wanted && is_statistics {
-            contents.push(Content::select(&Job {
-                feature: Some(&feature.name),
-                ..*job
-            })?);
+    if job.feature.is_some() {
+        contents.push(Content::select(job)?);
+    } else {
+        for feature in &job.manifest.features {
+            if feature
+                .dim_names
+                .first()
+                .is_some_and(|name| name == "statistic")
+            {
+                contents.push(Content::select(&Job {
+                    feature: Some(&feature.name),
+                    ..*job
+                })?);
+            }
         }
     }
-    if contents.is_empty() {
-        let problem = "no feature with op = \"statistics\"; `wavemill recipe show fma-features` shows a recipe with all of FMA's";
+
+    if contents.is_empty() || contents.iter().any(|content| sources(content).is_empty()) {
+        let problem = "needs a feature with op = \"statistics\"; `wavemill recipe show fma-features` has all of FMA's";
         return Err(unfit(problem));
     }
-    contents.sort_by(|one, other| columns(one).first().cmp(&columns(other).first()));
+    contents.sort_by(|one, other| sources(one).cmp(&sources(other)));
+    let has_twins = contents
+        .windows(2)
+        .any(|pair| sources(&pair[0]) == sources(&pair[1]));
+    if has_twins {
+        let problem = "two features are statistics of the same source; choose one by --feature, or make a version with one";
+        return Err(unfit(problem));
+    }
     Ok(contents)
 }
 
-/// Returns the names of a feature's columns: `mfcc_mean_01`.
-fn columns<'a>(content: &'a Content<'_>) -> &'a [String] {
-    content.feature.columns.as_deref().unwrap_or_default()
+/// Returns the source, the statistic and the number of each column of a feature: `mfcc`, `mean` and `01`. Features that are
+/// not statistics have none.
+fn sources<'a>(content: &'a Content<'_>) -> Vec<[&'a str; 3]> {
+    let is_statistics = content
+        .feature
+        .dim_names
+        .first()
+        .is_some_and(|name| name == "statistic");
+    let columns = content.feature.columns.iter().flatten();
+    let parts = columns.filter(|_| is_statistics).map(|column| {
+        let mut parts = column.rsplitn(3, '_');
+        let [number, statistic, source] = [(); 3].map(|()| parts.next().unwrap_or_default());
+        [source, statistic, number]
+    });
+    parts.collect()
 }
 
 /// Returns the four lines above the rows: source, statistic and number of each column, and the name of the first column.
 fn headings(contents: &[Content<'_>]) -> String {
-    let all: Vec<Vec<&str>> = contents
-        .iter()
-        .flat_map(columns)
-        .map(|column| column.rsplitn(3, '_').collect())
-        .collect();
+    let all: Vec<[&str; 3]> = contents.iter().flat_map(sources).collect();
     let mut text = String::new();
-    for (heading, from_right) in [("feature", 2), ("statistics", 1), ("number", 0)] {
+    for (line, heading) in ["feature", "statistics", "number"].into_iter().enumerate() {
         text += heading;
         for parts in &all {
             text.push(',');
-            text += parts.get(from_right).copied().unwrap_or_default();
+            text += parts[line];
         }
         text.push('\n');
     }
@@ -151,7 +170,7 @@ impl Table {
     ) -> Result<Self, ExportError> {
         let mut table = Self {
             track_ids: Vec::new(),
-            width: columns(content).len(),
+            width: sources(content).len(),
             values: Vec::new(),
         };
         reader.file(file, &[TRACK_ID, &content.feature.name], |batch| {

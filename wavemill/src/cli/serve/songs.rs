@@ -39,7 +39,7 @@ impl Input {
         let feature = feature_of(run)?;
         let file = run.join("recipe.toml");
         let recipe = Recipe::load(&file.to_string_lossy(), &[])?;
-        let place = recipe.features.iter().position(|f| f.name == feature);
+        let place = recipe.stored_features().position(|f| f.name == feature);
         let (Some(number), true) = (place, recipe.catalog.dataset != Dataset::Images) else {
             let words = format!(
                 "--run {}: its recipe does not compute {feature} from audio",
