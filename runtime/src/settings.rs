@@ -25,7 +25,7 @@ pub const SPARE_PCM_SHARE: u64 = 16;
 
 /// Maximum size of a buffer that is kept for the next clip, in bytes, even with plenty of memory: most clips need far
 /// less.
-pub const SPARE_BYTES_MAX: u64 = 16 << 20;
+pub const SPARE_BYTES_MAX: u64 = 64 << 20;
 
 /// Maximum time that a batch waits for its next clip, in milliseconds from its first clip. This is long compared with a
 /// clip's time on a device, and short compared with its time in a decoder, which is the bottleneck of a run: if

@@ -168,12 +168,12 @@ impl ConstantQPlan {
         self.halved
             .resize_with(n_halvings as usize, SampleBuffer::default);
         self.octaves.clear();
-
         for octave in octaves {
             let basis = self.basis_of(&octave);
             let fft = self.fft_of(octave.n_fft);
             self.octaves.push(OctavePlan { octave, basis, fft });
         }
+
         let widest = self.octaves.iter().map(|plan| plan.basis.bins.len()).max();
         self.spectrum.resize(widest.unwrap_or(0), Bin::default());
     }
@@ -212,10 +212,10 @@ impl ConstantQPlan {
             let samples = halved.map_or(signal.pcm, |at| &self.halved[at]);
             let len = halved.map_or(signal.len, |at| self.halved[at].len());
             let signal = Signal { pcm: samples, len };
-
             let spectrum = &mut self.spectrum[..basis.bins.len()];
             let fft = &mut self.ffts[*fft];
             fft.run(signal, octave.hop_length, first..first + count);
+
             let powers = &mut self.powers[octave.first_bin..][..basis.filters.len()];
             self.lanes.run(
                 #[inline(always)]

@@ -37,19 +37,12 @@ pub(super) fn run(job: &Job<'_>, folder: &Path, course: &Course) -> Result<Repor
     fs::create_dir(folder).map_err(ExportError::io_at(folder, "create the folder"))?;
     let first = &contents[0];
     course.enter(Phase::Exporting, first.rows());
+
     let mut out = OutFile::create(&folder.join(FILE))?;
     out.put(headings(&contents).as_bytes())?;
     for (side_at, side) in first.sides.iter().enumerate() {
         for file_at in 0..side.files.len() {
-            let mut tables = Vec::with_capacity(contents.len());
-            for (content, reader) in contents.iter().zip(&readers) {
-                let file = content
-                    .sides
-                    .get(side_at)
-                    .and_then(|side| side.files.get(file_at));
-                let file = file.ok_or_else(other_rows)?;
-                tables.push(Table::read(content, reader, file)?);
-            }
+            let tables = tables(&contents, &readers, side_at, file_at)?;
             out.put(lines(&tables)?.as_bytes())?;
             readers[0].done(tables[0].track_ids.len());
         }
@@ -185,6 +178,22 @@ impl Table {
         })?;
         Ok(table)
     }
+}
+
+/// Reads the statistics of all features from the files of a shard.
+fn tables(
+    contents: &[Content<'_>],
+    readers: &[Reader<'_>],
+    side_at: usize,
+    file_at: usize,
+) -> Result<Vec<Table>, ExportError> {
+    let each = contents.iter().zip(readers);
+    each.map(|(content, reader)| {
+        let side = content.sides.get(side_at);
+        let file = side.and_then(|side| side.files.get(file_at));
+        Table::read(content, reader, file.ok_or_else(other_rows)?)
+    })
+    .collect()
 }
 
 /// Returns the lines of a shard's rows.

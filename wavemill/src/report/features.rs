@@ -104,7 +104,9 @@ pub(super) fn band_name(feature: &FeatureEntry) -> String {
     }
     let bands = feature.dim_names.iter().find(|name| *name != "frame");
     match bands.map_or("", String::as_str) {
-        "band" => "band".to_owned(),
-        bands => format!("{bands} band"),
+        "mel" => "mel band".to_owned(),
+        "chroma" => "pitch class".to_owned(),
+        "centroid" => "coordinate".to_owned(),
+        axis => axis.to_owned(),
     }
 }
