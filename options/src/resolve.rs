@@ -205,6 +205,7 @@ fn shape_of(spec: &FeatureSpec, faults: &mut Faults) -> Option<ShapeArgs> {
         Op::SpectralRolloff => ShapeArgs::Rolloff {
             roll_percent: spec.roll_percent.unwrap_or(0.85),
         },
+
         Op::ChromaStft => ShapeArgs::Chroma(ChromaArgs {
             n_chroma: spec.n_chroma.unwrap_or(12),
             tuning: spec.tuning,
@@ -212,6 +213,7 @@ fn shape_of(spec: &FeatureSpec, faults: &mut Faults) -> Option<ShapeArgs> {
         Op::OnsetStrength => ShapeArgs::Onset {
             lag: spec.lag.unwrap_or(1),
         },
+
         Op::Cqt => ShapeArgs::Cqt(constant_q_of(spec)),
         Op::Vqt => ShapeArgs::Vqt(ConstantQArgs {
             gamma: spec.gamma,

@@ -25,7 +25,8 @@ pub struct Cpu {
 
 impl Cpu {
     /// Returns the bytes that a plan needs to compute a clip of `n_samples` samples, in addition to samples and output:
-    /// values before packing, bands that a cosine transform or chroma reads, peaks of spectra, and a copy if axes are swapped. For a derived
+    /// values before packing, bands that a cosine transform or chroma reads, peaks of spectra, and a copy if axes are
+    /// swapped. For a derived
     /// feature it includes the memory of its source, as if no other feature shared it, and of the derived values.
     pub fn scratch_bytes(args: &FeatureArgs, n_samples: usize) -> usize {
         let n_frames = args.n_computed_frames(n_samples);
@@ -72,6 +73,7 @@ impl Cpu {
         // the estimate for bands includes.
         let samples = 32 * args.stft.hop_length.min(args.stft.n_fft);
         let spectrum = 96 * args.stft.n_fft + samples;
+
         let n_mels = args.mel.as_ref().map_or(0, |mel| mel.n_mels);
         // Each bin belongs to two bands; the cosine transform is computed in f64 and stored in f32.
         let bands = 16 * args.stft.n_fft + 64 * n_mels;
@@ -79,6 +81,7 @@ impl Cpu {
             .mfcc
             .as_ref()
             .map_or(0, |mfcc| 12 * mfcc.n_mfcc * n_mels);
+
         let constant_q = args.constant_q().map_or(0, |constant_q| {
             ConstantQPlan::plan_bytes(constant_q, args.sample_rate_hz, args.stft.hop_length)
         });

@@ -53,9 +53,11 @@ impl CensPlan {
             norms,
             ..
         } = self;
+
         smoothed.clear();
         smoothed.resize(energies.len(), 0.0);
         norms.resize(n_frames, 0.0);
+
         self.lanes.run(
             #[inline(always)]
             || {
@@ -63,6 +65,7 @@ impl CensPlan {
                 for (row, smoothed) in rows.zip(smoothed.chunks_exact_mut(n_frames)) {
                     smooth(row, window, smoothed);
                 }
+
                 normalize_frames(smoothed, norms, Norm::Euclidean);
                 match centroids {
                     Some(plan) => plan.run(smoothed, norms, out),

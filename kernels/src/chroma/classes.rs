@@ -62,11 +62,13 @@ impl ClassesPlan {
             values,
             ..
         } = self;
+
         let mut norms = [0.0; LANES];
         self.lanes.run(
             #[inline(always)]
             || {
                 add_bins(classes, magnitudes, chroma);
+
                 let all = chroma.as_flattened_mut();
                 match values {
                     ClassValues::Relative => normalize_frames(all, &mut norms, Norm::Max),

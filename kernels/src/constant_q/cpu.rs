@@ -318,6 +318,7 @@ impl FrameFft {
         let n_pairs = n_fft / 2;
         let fft = fft_plan::<f32>(n_pairs, lanes.level(), FftDirection::Forward)
             .expect("a plan of this level was made where AVX and FMA are");
+
         let twiddle = |k: usize| {
             let angle = 2.0 * PI * k as f64 / n_fft as f64;
             Complex32::new(
@@ -325,6 +326,7 @@ impl FrameFft {
                 (-0.5 * libm::sin(angle)) as f32,
             )
         };
+
         let zero = Complex32::default();
         Self {
             n_fft,

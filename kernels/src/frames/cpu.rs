@@ -32,15 +32,18 @@ pub(crate) struct FramesPlan {
 
 impl FramesPlan {
     pub(crate) fn new(args: &StftArgs, values: FrameValues, lanes: Lanes) -> Self {
-        let n_hops = args.n_fft / args.hop_length;
         let window = match args.window {
             Window::Boxcar => Vec::new(),
             window => window_values(window, args.n_fft),
         };
+
+        // Weighted samples are not the same in two frames, so only frames without a window share sums.
+        let n_hops = args.n_fft / args.hop_length;
         let is_shared =
             window.is_empty() && args.n_fft.is_multiple_of(args.hop_length) && n_hops <= CHUNKS_MAX;
         let n_chunks = if is_shared { n_hops } else { 1 };
         let n_behind = usize::from(values == FrameValues::ZeroCrossings);
+
         Self {
             args: args.clone(),
             values,
