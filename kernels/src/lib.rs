@@ -9,6 +9,7 @@
 //! The crate does not depend on files, Arrow or recipes.
 
 mod backend;
+mod beats;
 #[cfg(feature = "emulated")]
 mod checks;
 mod chroma;
@@ -40,6 +41,8 @@ mod shape;
 mod statistics;
 mod stft;
 pub mod stretch;
+mod tempo;
+mod tempogram;
 
 #[cfg(feature = "emulated")]
 pub use backend::Emulation;

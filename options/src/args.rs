@@ -10,6 +10,7 @@ use crate::mel::MelArgs;
 use crate::mfcc::MfccArgs;
 use crate::op::{FrameValues, Op};
 use crate::pack::{Dtype, Packing};
+use crate::rhythm::{BeatArgs, OnsetArgs};
 use crate::shape::{ChromaArgs, ContrastArgs, ShapeArgs};
 use crate::stft::StftArgs;
 
@@ -99,7 +100,7 @@ pub struct FeatureArgs {
     pub dim_order: DimOrder,
     /// Type in which values are stored.
     pub dtype: Dtype,
-    /// Statistics or picture computed from the values. If set, the other fields except for the stored type describe the
+    /// Statistics, tempo or picture computed from the values. If set, the other fields except for the stored type describe the
     /// source feature. Omitted from the serialized form if absent, so that identities of other features do not change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub derived: Option<Derived>,
@@ -135,7 +136,7 @@ impl FeatureArgs {
         self.mfcc.is_some()
             || self.contrast().is_some()
             || self.chroma().is_some()
-            || self.onset_lag().is_some()
+            || self.onset().is_some()
             || self.smoothed_frames().is_some()
     }
 
@@ -144,10 +145,24 @@ impl FeatureArgs {
         self.op.spectral().frame
     }
 
-    /// Returns the number of frames between the two that an onset compares, if this is the operation.
-    pub fn onset_lag(&self) -> Option<usize> {
-        match self.shape {
-            Some(ShapeArgs::Onset { lag }) => Some(lag),
+    /// Returns the options of the onset strength, if the feature is computed from it.
+    pub fn onset(&self) -> Option<&OnsetArgs> {
+        match &self.shape {
+            Some(ShapeArgs::Onset(onset)) => Some(onset),
+            Some(ShapeArgs::Tempogram(tempogram)) => Some(&tempogram.onset),
+            Some(ShapeArgs::Beats(beats)) => Some(&beats.onset),
+            _ => None,
+        }
+    }
+
+    /// Returns the number of lags of the autocorrelation, if the feature is computed from one of the onset strength.
+    pub fn n_lags(&self) -> Option<usize> {
+        match &self.shape {
+            Some(ShapeArgs::Tempogram(tempogram)) => Some(tempogram.win_length),
+            Some(ShapeArgs::Beats(_)) => {
+                let hop_length = self.stft.hop_length;
+                Some(BeatArgs::win_length(self.sample_rate_hz, hop_length))
+            }
             _ => None,
         }
     }
@@ -229,6 +244,7 @@ impl FeatureArgs {
                 DimOrder::FrameBand => vec![frames, fixed(bands)],
             },
             Some(Derived::Statistics) => vec![fixed(STATISTICS.len()), fixed(bands)],
+            Some(Derived::Tempo(_)) => vec![fixed(1)],
             Some(Derived::Picture(picture)) => vec![
                 fixed(CHANNELS),
                 fixed(picture.height.unwrap_or(bands)),
@@ -259,6 +275,7 @@ impl FeatureArgs {
             (None, DimOrder::BandFrame) => vec![self.op.spectral().axis, "frame"],
             (None, DimOrder::FrameBand) => vec!["frame", self.op.spectral().axis],
             (Some(Derived::Statistics), _) => vec!["statistic", self.op.spectral().axis],
+            (Some(Derived::Tempo(_)), _) => vec!["value"],
             (Some(Derived::Picture(_)), _) => vec!["channel", "row", "column"],
         }
     }
@@ -266,11 +283,14 @@ impl FeatureArgs {
     /// Returns the conversion of values to stored bytes.
     ///
     /// # Errors
-    /// A [`Fault`] of `dtype` for u8 without a known range, and for statistics in another type than f32.
+    /// A [`Fault`] of `dtype` for u8 without a known range, and for statistics or a tempo in another type than f32.
     pub fn packing(&self) -> Result<Packing, Fault> {
-        if self.derived == Some(Derived::Statistics) && self.dtype != Dtype::F32 {
+        if let Some(numbers @ (Derived::Statistics | Derived::Tempo(_))) = &self.derived
+            && self.dtype != Dtype::F32
+        {
             // Beyond f16: a kurtosis can reach the number of frames, and a mean can be as small as one step of f16.
-            return Err(Fault::new("dtype", "allowed for statistics: f32"));
+            let problem = format!("allowed for {}: f32", numbers.op().name());
+            return Err(Fault::new("dtype", problem));
         }
 
         match (self.dtype, self.known_range()) {
@@ -300,7 +320,7 @@ impl FeatureArgs {
     fn known_range(&self) -> Option<(f32, f32)> {
         match self.derived {
             None => {}
-            Some(Derived::Statistics) => return None,
+            Some(Derived::Statistics | Derived::Tempo(_)) => return None,
             Some(Derived::Picture(_)) => return Some((0.0, 1.0)),
         }
 
@@ -358,7 +378,7 @@ impl FeatureArgs {
         faults.within(Some(f64::from(self.delta)), 0.0..=2.0, "delta");
         self.log.check(faults);
         if let Some(derived) = &self.derived {
-            derived.check(faults);
+            derived.check(self.op, faults);
         }
         self.check_dtype(faults);
     }

@@ -7,14 +7,15 @@ use crate::op::Op;
 use crate::pack::Dtype;
 
 impl FeatureArgs {
-    /// Returns a feature derived from the values of this one, stored as `dtype` (default: f32 for statistics, u8 for
-    /// pictures).
+    /// Returns a feature derived from the values of this one, stored as `dtype` (default: u8 for pictures, f32
+    /// for numbers).
     ///
     /// The result has the options of this feature, except for those without effect on the values: sources that differ
     /// in normalization, order of axes or stored type have equal derived features.
     ///
     /// # Errors
-    /// A [`Fault`] of `source` if this feature is derived itself, or a [`Fault`] of `width`, `height` or `dtype`.
+    /// A [`Fault`] of `source` if this feature is derived itself or is no tempogram for a tempo, or a [`Fault`] of another
+    /// option.
     pub fn derive(&self, derived: Derived, dtype: Option<Dtype>) -> Result<Self, Fault> {
         if self.derived.is_some() {
             let ops = Op::spectral_names("and");
@@ -41,7 +42,7 @@ impl FeatureArgs {
     pub fn own_faults(&self) -> Vec<Fault> {
         let mut faults = Faults::default();
         if let Some(derived) = &self.derived {
-            derived.check(&mut faults);
+            derived.check(self.op, &mut faults);
         }
         if let Err(fault) = self.packing() {
             faults.push(fault);

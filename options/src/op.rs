@@ -6,6 +6,7 @@ use crate::args::FeatureArgs;
 use crate::constant_q::N_BINS_MAX;
 use crate::db::{DbArgs, LogArgs};
 use crate::preset::{Defaults, HopLength};
+use crate::rhythm::WIN_LENGTH_MAX;
 use crate::shape::{N_BANDS_MAX, N_CHROMA_MAX};
 
 /// Option names that apply to every feature computed from spectra: preset and Fourier transform.
@@ -28,7 +29,12 @@ const BANDWIDTH: &[&str] = &["p"];
 const CONTRAST: &[&str] = &["n_bands", "quantile", "linear"];
 const FLATNESS: &[&str] = &["amin"];
 const ROLLOFF: &[&str] = &["roll_percent"];
-const ONSET: &[&str] = &["lag"];
+const ONSET: &[&str] = &["lag", "aggregate"];
+/// A part of [`TRANSFORM`].
+const WIN_LENGTH: &[&str] = &["win_length"];
+const START_BPM: &[&str] = &["start_bpm"];
+const TEMPO: &[&str] = &["std_bpm", "max_tempo"];
+const BEATS: &[&str] = &["tightness", "trim"];
 const CHROMA: &[&str] = &["n_chroma", "tuning"];
 /// A part of [`CHROMA`].
 const TUNING: &[&str] = &["tuning"];
@@ -75,6 +81,9 @@ pub(crate) const KEYS: &[&[&str]] = &[
     FLATNESS,
     ROLLOFF,
     ONSET,
+    START_BPM,
+    TEMPO,
+    BEATS,
     CHROMA,
     CONSTANT_Q,
     BINS,
@@ -119,6 +128,10 @@ pub enum Op {
     SpectralRolloff,
     /// Mean increase of the mel bands in decibels since an earlier frame.
     OnsetStrength,
+    /// Autocorrelation of the onset strength around each frame.
+    Tempogram,
+    /// 1 for frames with a beat, else 0.
+    BeatTrack,
     /// Energy of each pitch class of the spectrum, relative to the strongest one.
     ChromaStft,
     /// Magnitude of the constant-Q transform.
@@ -133,6 +146,8 @@ pub enum Op {
     Tonnetz,
     /// [`Derived::Statistics`](crate::Derived::Statistics) of another feature.
     Statistics,
+    /// [`Derived::Tempo`](crate::Derived::Tempo) of a tempogram.
+    Tempo,
     /// [`Derived::Picture`](crate::Derived::Picture) of another feature.
     Picture,
     /// A decoded picture file: [`ImageArgs`](crate::ImageArgs).
@@ -220,6 +235,14 @@ const OF_SHAPE: SpectralOp = SpectralOp {
     f16_rounds: Some("frequencies by up to 8 Hz"),
 };
 
+/// Properties of the operations on the onset strength.
+const OF_ONSETS: SpectralOp = SpectralOp {
+    power: |_| 2.0,
+    log: |_| LogArgs::Db(DbArgs::LIBROSA),
+    f16_rounds: Some("onset strengths by up to 1 part in 2048"),
+    ..OF_SHAPE
+};
+
 /// Properties of constant-Q transforms.
 const OF_CONSTANT_Q: SpectralOp = SpectralOp {
     frame: FrameValues::ConstantQ,
@@ -245,7 +268,7 @@ const OF_CHROMA_CQ: SpectralOp = SpectralOp {
 
 impl Op {
     /// All operations.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 27] = [
         Self::Stft,
         Self::Mel,
         Self::Mfcc,
@@ -257,6 +280,8 @@ impl Op {
         Self::SpectralFlatness,
         Self::SpectralRolloff,
         Self::OnsetStrength,
+        Self::Tempogram,
+        Self::BeatTrack,
         Self::ChromaStft,
         Self::Cqt,
         Self::Vqt,
@@ -264,6 +289,7 @@ impl Op {
         Self::ChromaCens,
         Self::Tonnetz,
         Self::Statistics,
+        Self::Tempo,
         Self::Picture,
         Self::Image,
         Self::Pcm,
@@ -404,12 +430,26 @@ impl Op {
                 name: "onset_strength",
                 keys: &[TRANSFORM, FRAMES, PADDING, MEL, FMIN, ONSET, DELTA, TENSOR],
                 is_cpu_only: true,
+                input: Input::Spectra(OF_ONSETS),
+            },
+
+            Self::Tempogram => Description {
+                name: "tempogram",
+                keys: &[HOP, WIN_LENGTH, MEL, FMIN, ONSET, TENSOR],
+                is_cpu_only: true,
                 input: Input::Spectra(SpectralOp {
-                    power: |_| 2.0,
-                    log: |_| LogArgs::Db(DbArgs::LIBROSA),
-                    f16_rounds: Some("onset strengths by up to 1 part in 2048"),
-                    ..OF_SHAPE
+                    axis: "lag",
+                    n_bands: |args| args.n_lags().map_or(0, |lags| lags.min(WIN_LENGTH_MAX)),
+                    f16_rounds: Some("correlations by up to 1 part in 2048"),
+                    ..OF_ONSETS
                 }),
+            },
+
+            Self::BeatTrack => Description {
+                name: "beat_track",
+                keys: &[HOP, MEL, FMIN, ONSET, START_BPM, BEATS, TENSOR],
+                is_cpu_only: true,
+                input: Input::Spectra(OF_ONSETS),
             },
 
             Self::ChromaStft => Description {
@@ -485,6 +525,13 @@ impl Op {
             Self::Statistics => Description {
                 name: "statistics",
                 keys: &[SOURCE],
+                is_cpu_only: true,
+                input: Input::Feature,
+            },
+
+            Self::Tempo => Description {
+                name: "tempo",
+                keys: &[SOURCE, START_BPM, TEMPO],
                 is_cpu_only: true,
                 input: Input::Feature,
             },

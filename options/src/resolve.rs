@@ -9,6 +9,7 @@ use crate::mfcc::MfccArgs;
 use crate::op::{FrameValues, Op, SpectralOp};
 use crate::pack::Dtype;
 use crate::preset::{Defaults, HopLength, TransformLength, WindowLength};
+use crate::rhythm::{Aggregate, BeatArgs, OnsetArgs, TempoArgs, TempogramArgs};
 use crate::shape::{ChromaArgs, ContrastArgs, ShapeArgs};
 use crate::spec::{FeatureSpec, value};
 use crate::stft::{Framing, N_FFT_MAX, PadMode, StftArgs, Window};
@@ -28,6 +29,14 @@ impl FeatureSpec {
         let defaults = self.preset.defaults();
         let op = self.op.spectral();
         let stft = match op.frame {
+            // The window of a tempogram consists of frames.
+            FrameValues::Spectrum if self.op == Op::Tempogram => {
+                let transform = Self {
+                    win_length: None,
+                    ..self.clone()
+                };
+                stft_of(&transform, &op, &defaults, sample_rate_hz, faults)
+            }
             FrameValues::Spectrum => stft_of(self, &op, &defaults, sample_rate_hz, faults),
             FrameValues::MeanSquare | FrameValues::ZeroCrossings => {
                 frames_of(self, op.frame, faults)
@@ -187,6 +196,14 @@ fn chroma_cq_of(spec: &FeatureSpec, kind: ChromaKind) -> ChromaCqArgs {
     }
 }
 
+/// Returns the options of the onset strength, with librosa's defaults.
+fn onset_of(spec: &FeatureSpec, aggregate: Aggregate, faults: &mut Faults) -> OnsetArgs {
+    OnsetArgs {
+        lag: spec.lag.unwrap_or(1),
+        aggregate: value(&spec.aggregate, aggregate, faults),
+    }
+}
+
 /// Returns the options of an operation on the shape of a spectrum, with librosa's defaults.
 fn shape_of(spec: &FeatureSpec, faults: &mut Faults) -> Option<ShapeArgs> {
     Some(match spec.op {
@@ -210,9 +227,17 @@ fn shape_of(spec: &FeatureSpec, faults: &mut Faults) -> Option<ShapeArgs> {
             n_chroma: spec.n_chroma.unwrap_or(12),
             tuning: spec.tuning,
         }),
-        Op::OnsetStrength => ShapeArgs::Onset {
-            lag: spec.lag.unwrap_or(1),
-        },
+        Op::OnsetStrength => ShapeArgs::Onset(onset_of(spec, Aggregate::Mean, faults)),
+        Op::Tempogram => ShapeArgs::Tempogram(TempogramArgs {
+            onset: onset_of(spec, Aggregate::Mean, faults),
+            win_length: spec.win_length.unwrap_or(384),
+        }),
+        Op::BeatTrack => ShapeArgs::Beats(BeatArgs {
+            onset: onset_of(spec, Aggregate::Median, faults),
+            start_bpm: spec.start_bpm.unwrap_or(TempoArgs::LIBROSA.start_bpm),
+            tightness: spec.tightness.unwrap_or(100.0),
+            trim: spec.trim.unwrap_or(true),
+        }),
 
         Op::Cqt => ShapeArgs::Cqt(constant_q_of(spec)),
         Op::Vqt => ShapeArgs::Vqt(ConstantQArgs {

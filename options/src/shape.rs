@@ -5,14 +5,13 @@ use serde::{Deserialize, Serialize};
 use crate::constant_q::{ChromaCqArgs, ConstantQArgs};
 use crate::fault::{Faults, shown};
 use crate::op::Op;
+use crate::rhythm::{BeatArgs, OnsetArgs, TempogramArgs};
 use crate::stft::StftArgs;
 
 /// Maximum number of octaves of the spectral contrast: 20 of them cover every range below 2^20 Hz.
 pub(crate) const N_BANDS_MAX: usize = 20;
 /// Maximum number of pitch classes: ten per semitone.
 pub(crate) const N_CHROMA_MAX: usize = 120;
-/// Maximum number of frames between the two that an onset compares.
-const LAG_MAX: usize = 1 << 10;
 /// Smallest `amin` of the flatness, far above the smallest normal number of f32, 1.2e-38.
 const AMIN_MIN: f64 = 1e-30;
 /// Largest `p` of the bandwidth: frequencies of 24 kHz to this power fit in f64.
@@ -43,10 +42,11 @@ pub enum ShapeArgs {
     /// Options of [`Op::ChromaStft`](crate::Op::ChromaStft).
     Chroma(ChromaArgs),
     /// Options of [`Op::OnsetStrength`](crate::Op::OnsetStrength).
-    Onset {
-        /// Number of frames between the two that are compared. Default 1.
-        lag: usize,
-    },
+    Onset(OnsetArgs),
+    /// Options of [`Op::Tempogram`](crate::Op::Tempogram).
+    Tempogram(TempogramArgs),
+    /// Options of [`Op::BeatTrack`](crate::Op::BeatTrack).
+    Beats(BeatArgs),
     /// Options of [`Op::Cqt`](crate::Op::Cqt).
     Cqt(ConstantQArgs),
     /// Options of [`Op::Vqt`](crate::Op::Vqt).
@@ -140,7 +140,9 @@ impl ShapeArgs {
             Self::Flatness { .. } => Op::SpectralFlatness,
             Self::Rolloff { .. } => Op::SpectralRolloff,
             Self::Chroma(_) => Op::ChromaStft,
-            Self::Onset { .. } => Op::OnsetStrength,
+            Self::Onset(_) => Op::OnsetStrength,
+            Self::Tempogram(_) => Op::Tempogram,
+            Self::Beats(_) => Op::BeatTrack,
             Self::Cqt(_) => Op::Cqt,
             Self::Vqt(_) => Op::Vqt,
             Self::ChromaCqt(_) => Op::ChromaCqt,
@@ -168,7 +170,9 @@ impl ShapeArgs {
                 faults.count_within(args.n_chroma, 1..=N_CHROMA_MAX, "n_chroma");
                 faults.within(args.tuning, -0.5..=0.5, "tuning");
             }
-            Self::Onset { lag } => faults.count_within(*lag, 1..=LAG_MAX, "lag"),
+            Self::Onset(args) => args.check(faults),
+            Self::Tempogram(args) => args.check(faults),
+            Self::Beats(args) => args.check(sample_rate_hz, hop_length, faults),
             Self::Contrast(args) => args.check(sample_rate_hz, stft.n_fft, faults),
             Self::Cqt(args) | Self::Vqt(args) => {
                 args.check(sample_rate_hz, hop_length, ("n_bins", 1), faults);

@@ -17,6 +17,7 @@ use crate::onnx::{ModelSizes, OnnxArgs, Pooling};
 use crate::op::{Input, KEYS, Op};
 use crate::pack::Dtype;
 use crate::preset::Preset;
+use crate::rhythm::{Aggregate, TempoArgs};
 use crate::stft::{PadMode, Window};
 use crate::words::{Named, did_you_mean};
 
@@ -79,6 +80,18 @@ pub struct FeatureSpec {
     pub roll_percent: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lag: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub aggregate: Option<Word<Aggregate>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_bpm: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub std_bpm: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_tempo: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tightness: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trim: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub n_chroma: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -241,14 +254,20 @@ impl FeatureSpec {
     /// Returns the operation that computes this derived feature from its source. An unknown word is a fault and is
     /// replaced by a default on which no rule depends.
     pub fn derived(&self, faults: &mut Faults) -> Derived {
-        if self.op == Op::Statistics {
-            return Derived::Statistics;
+        let tempo = TempoArgs::LIBROSA;
+        match self.op {
+            Op::Statistics => Derived::Statistics,
+            Op::Tempo => Derived::Tempo(TempoArgs {
+                start_bpm: self.start_bpm.unwrap_or(tempo.start_bpm),
+                std_bpm: self.std_bpm.unwrap_or(tempo.std_bpm),
+                max_tempo: self.max_tempo.unwrap_or(tempo.max_tempo),
+            }),
+            _ => Derived::Picture(PictureArgs {
+                colour_map: value(&self.colour_map, ColourMap::default(), faults),
+                height: self.height,
+                width: self.width,
+            }),
         }
-        Derived::Picture(PictureArgs {
-            colour_map: value(&self.colour_map, ColourMap::default(), faults),
-            height: self.height,
-            width: self.width,
-        })
     }
 
     /// Resolves all options of a feature that is computed from picture files.

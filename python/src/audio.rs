@@ -2,8 +2,8 @@
 
 use std::cell::RefCell;
 
-use numpy::ndarray::{Array2, Array3};
-use numpy::{IntoPyArray, PyArray1, PyArray2, PyArray3, PyReadonlyArray2};
+use numpy::ndarray::{Array2, ArrayD};
+use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayDyn, PyReadonlyArray2};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use wavemill_decode::{Channels, Decode, DecodeArgs, FileDecoder, Pcm};
@@ -138,15 +138,15 @@ pub(crate) fn resample<'py>(
     Ok(resampled.into_pyarray(py))
 }
 
-/// Computes the feature that `options`, a [`FeatureSpec`] as JSON, describes for each row of `y` at `rate_hz`. Returns
-/// an array of shape `(rows, bands, frames)`.
+/// Computes the last feature of `options`, a list of [`FeatureSpec`] as JSON with its sources, for each row of `y` at
+/// `rate_hz`. Returns an array of the rows' tensors: `(rows, bands, frames)`, or `(rows, 1)` for a tempo.
 #[pyfunction]
 pub(crate) fn spectrogram<'py>(
     py: Python<'py>,
     y: PyReadonlyArray2<'py, f32>,
     rate_hz: u32,
     options: &str,
-) -> PyResult<Bound<'py, PyArray3<f32>>> {
+) -> PyResult<Bound<'py, PyArrayDyn<f32>>> {
     let args = feature(py, options, rate_hz)?;
     let kept = PLAN.take().filter(|(last, _)| *last == args);
     let plan = match kept {
@@ -156,7 +156,6 @@ pub(crate) fn spectrogram<'py>(
     let mut plan = plan.map_err(|error| errors::usage(py, &error.to_string()))?;
 
     let y = y.as_array();
-    let n_frames = args.n_frames(y.ncols());
     let computed = py.detach(|| -> Result<_, KernelError> {
         let mut values = Vec::new();
         for row in y.outer_iter() {
@@ -177,13 +176,15 @@ pub(crate) fn spectrogram<'py>(
     PLAN.set(Some((args.clone(), plan)));
 
     let values = computed.map_err(|error| errors::usage(py, &format!("y: {error}")))?;
-    let shape = (y.nrows(), args.n_bands(), n_frames);
-    let tensor = Array3::from_shape_vec(shape, values)
+    let mut shape = args.shape(y.ncols());
+    shape.insert(0, y.nrows());
+    let tensor = ArrayD::from_shape_vec(shape, values)
         .map_err(|error| errors::usage(py, &format!("y: {error}")))?;
     Ok(tensor.into_pyarray(py))
 }
 
-/// Returns the weights of the mel bands that `options`, a [`FeatureSpec`] as JSON, describes: `(n_mels, n_fft/2 + 1)`.
+/// Returns the weights of the mel bands of the last feature of `options`, a list of [`FeatureSpec`] as JSON:
+/// `(n_mels, n_fft/2 + 1)`.
 #[pyfunction]
 pub(crate) fn mel_weights<'py>(
     py: Python<'py>,
@@ -216,9 +217,14 @@ pub(crate) fn window<'py>(py: Python<'py>, options: &str) -> PyResult<Bound<'py,
     Ok(values.into_pyarray(py))
 }
 
+/// Returns the arguments of the last feature of `options`, a list of [`FeatureSpec`] as JSON with its sources.
 fn feature(py: Python<'_>, options: &str, rate_hz: u32) -> PyResult<FeatureArgs> {
-    let spec: FeatureSpec =
+    let features: Vec<FeatureSpec> =
         serde_json::from_str(options).map_err(|error| errors::usage(py, &error.to_string()))?;
-    spec.resolve(&[], rate_hz)
+    let wanted = features
+        .last()
+        .ok_or_else(|| errors::usage(py, "there is no feature"))?;
+    wanted
+        .resolve(&features, rate_hz)
         .map_err(|fault| errors::usage(py, &fault.to_string()))
 }

@@ -19,6 +19,7 @@ from ._audio import Array, Window, power_to_db, rows, stft, valid_audio
 from .errors import UsageError
 
 __all__ = [
+    "beat_track",
     "chroma_cens",
     "chroma_cqt",
     "chroma_stft",
@@ -26,12 +27,15 @@ __all__ = [
     "delta",
     "melspectrogram",
     "mfcc",
+    "onset_strength",
     "rms",
     "spectral_bandwidth",
     "spectral_centroid",
     "spectral_contrast",
     "spectral_flatness",
     "spectral_rolloff",
+    "tempo",
+    "tempogram",
     "tonnetz",
     "vqt",
     "zero_crossing_rate",
@@ -457,6 +461,173 @@ def tonnetz(*, y: npt.ArrayLike, sr: float = 22050, chroma: str = "cqt", **optio
     return _of_constant_q("tonnetz", y, sr, options | {"chroma": chroma}, own)
 
 
+def onset_strength(
+    *, y: npt.ArrayLike, sr: float = 22050, lag: int = 1, aggregate: str = "mean", **options: Any
+) -> Array:
+    """Compute the increase of the log mel bands, like ``librosa.onset.onset_strength``, with an axis of one band.
+
+    Parameters
+    ----------
+    y : array of shape (…, n)
+        Samples.
+    sr : int
+        Sample rate in Hz.
+    lag : int
+        Number of frames between the two that are compared.
+    aggregate : "mean" or "median"
+        Combines the increases of all bands.
+    **options
+        ``hop_length`` (default 512), ``n_fft`` (2048), ``n_mels`` (128), ``fmin`` (0) and ``fmax`` (``sr / 2``).
+
+    Returns
+    -------
+    float32 array of shape (…, 1, frames)
+
+    Examples
+    --------
+    >>> envelope = wm.feature.onset_strength(y=y, sr=sr)
+    """
+    _refuse_unknown(options, {"hop_length", "n_fft", "n_mels", "fmin", "fmax"})
+    return _of_frames("onset_strength", y, sr, options | {"lag": lag, "aggregate": aggregate})
+
+
+def tempogram(*, y: npt.ArrayLike, sr: float = 22050, hop_length: int = 512, win_length: int = 384) -> Array:
+    """Compute the autocorrelation of the onset strength around each frame, like ``librosa.feature.tempogram``.
+
+    Parameters
+    ----------
+    y : array of shape (…, n)
+        Samples.
+    sr : int
+        Sample rate in Hz.
+    hop_length : int
+        Samples from one frame to the next.
+    win_length : int
+        Number of frames that are correlated, and number of lags.
+
+    Returns
+    -------
+    float32 array of shape (…, win_length, frames)
+
+    Examples
+    --------
+    >>> correlations = wm.feature.tempogram(y=y, sr=sr)
+    """
+    return _of_frames("tempogram", y, sr, {"hop_length": hop_length, "win_length": win_length})
+
+
+def tempo(
+    *,
+    y: npt.ArrayLike,
+    sr: float = 22050,
+    hop_length: int = 512,
+    start_bpm: float = 120,
+    std_bpm: float = 1.0,
+    ac_size: float = 8.0,
+    max_tempo: float = 320.0,
+) -> Array:
+    """Estimate the tempo, like ``librosa.feature.tempo``.
+
+    Parameters
+    ----------
+    y : array of shape (…, n)
+        Samples.
+    sr : int
+        Sample rate in Hz.
+    hop_length : int
+        Samples from one frame to the next.
+    start_bpm, std_bpm : float
+        Most common tempo in beats per minute, and standard deviation of tempos in octaves.
+    ac_size : float
+        Duration of the frames that are correlated, in seconds.
+    max_tempo : float
+        Fastest tempo in beats per minute.
+
+    Returns
+    -------
+    float32 array of shape (…, 1), in beats per minute
+
+    Examples
+    --------
+    >>> bpm = wm.feature.tempo(y=y, sr=sr)
+    """
+    prior = {"start_bpm": float(start_bpm), "std_bpm": float(std_bpm), "max_tempo": float(max_tempo)}
+    return _tempo(y, sr, hop_length, prior, ac_size, "mean")
+
+
+def beat_track(
+    *,
+    y: npt.ArrayLike,
+    sr: float = 22050,
+    hop_length: int = 512,
+    start_bpm: float = 120.0,
+    tightness: float = 100,
+    trim: bool = True,
+    units: str = "frames",
+    sparse: bool = True,
+) -> tuple[Array, Array]:
+    """Find beats, like ``librosa.beat.beat_track``.
+
+    Parameters
+    ----------
+    y : array of shape (n,), or of shape (…, n) with ``sparse=False``
+        Samples.
+    sr : int
+        Sample rate in Hz.
+    hop_length : int
+        Samples from one frame to the next.
+    start_bpm : float
+        Most common tempo in beats per minute.
+    tightness : float
+        Cost of intervals that differ from that of the tempo.
+    trim : bool
+        Removes beats without an onset from the start and the end.
+    units : "frames", "samples" or "time"
+        Unit of the positions.
+    sparse : bool
+        Returns positions; otherwise, which frames have a beat.
+
+    Returns
+    -------
+    tempo : float32 array of shape (…, 1), in beats per minute; 0 without an onset
+    beats : positions, or bool array of shape (…, frames)
+
+    Examples
+    --------
+    >>> bpm, beats = wm.feature.beat_track(y=y, sr=sr, units="time")
+    """
+    if units not in ("frames", "samples", "time"):
+        raise UsageError(f"units = {units!r}: must be 'frames', 'samples' or 'time'")
+    if sparse and valid_audio(y).ndim > 1:
+        raise UsageError("sparse = True: the number of beats differs between channels; give one channel, or sparse=False")
+
+    options = {"hop_length": hop_length, "start_bpm": float(start_bpm), "tightness": float(tightness), "trim": trim}
+    beats: Array = _of_frames("beat_track", y, sr, options)[..., 0, :] > 0
+    bpm = _tempo(y, sr, hop_length, {"start_bpm": float(start_bpm)}, 8.0, "median")
+    bpm = np.where(beats.any(axis=-1, keepdims=True), bpm, np.float32(0))
+    if not sparse:
+        return bpm, beats
+    positions = np.flatnonzero(beats)
+    scale = {"frames": 1, "samples": hop_length, "time": hop_length / sr}[units]
+    return bpm, positions * scale
+
+
+def _tempo(
+    y: npt.ArrayLike, sr: float, hop_length: int, prior: dict[str, float], ac_size: float, aggregate: str
+) -> Array:
+    """Return the tempo of the onset strength, with librosa's duration of frames that are correlated."""
+    if hop_length < 1:
+        raise UsageError(f"hop_length = {hop_length}: must be at least 1")
+    source = {
+        "name": "tempogram",
+        "op": "tempogram",
+        "hop_length": hop_length,
+        "win_length": int(ac_size * sr) // hop_length,
+        "aggregate": aggregate,
+    }
+    return _of_frames("tempo", y, sr, {"source": "tempogram"} | prior, source)
+
+
 def spectral_flatness(*, y: npt.ArrayLike, amin: float = 1e-10, power: float = 2.0, **spectrum: Any) -> Array:
     """Compute the geometric mean of each frame's powers divided by their mean, like ``librosa.feature.spectral_flatness``.
 
@@ -501,11 +672,11 @@ def _refuse_unknown(options: dict[str, Any], known: set[str]) -> None:
         raise UsageError(f"{sorted(unknown)[0]}: is not an argument; allowed: {', '.join(sorted(known))}")
 
 
-def _of_frames(op: str, y: npt.ArrayLike, sr: float, options: dict[str, Any]) -> Array:
+def _of_frames(op: str, y: npt.ArrayLike, sr: float, options: dict[str, Any], *sources: dict[str, Any]) -> Array:
     if sr != int(sr):
         raise UsageError(f"sr = {sr}: must be a whole number of Hz")
     samples = valid_audio(y)
-    values = _wavemill.spectrogram(rows(samples), int(sr), _options({"name": op, "op": op} | options))
+    values = _wavemill.spectrogram(rows(samples), int(sr), _options({"name": op, "op": op} | options, *sources))
     return values.reshape(*samples.shape[:-1], *values.shape[1:])
 
 
@@ -525,10 +696,10 @@ def _mel_bands(spectrum: Array, sr: float, mel: dict[str, Any]) -> Array:
     return weights.astype(dtype) @ spectrum
 
 
-def _options(options: dict[str, Any]) -> str:
-    """Return the description of a feature for the native module; options that are None take their defaults."""
-    given = {key: value for key, value in options.items() if value is not None}
-    return json.dumps({"name": "mel", "op": "mel", "dtype": "f32"} | given)
+def _options(options: dict[str, Any], *sources: dict[str, Any]) -> str:
+    """Return the description of a feature after those of its sources; options that are None take their defaults."""
+    features = [{"name": "mel", "op": "mel", "dtype": "f32"} | feature for feature in (*sources, options)]
+    return json.dumps([{key: x for key, x in feature.items() if x is not None} for feature in features])
 
 
 def _dct_matrix(n: int, dct_type: int, norm: str | None) -> npt.NDArray[np.float64]:

@@ -17,7 +17,7 @@ pub(super) fn plan(args: &FeatureArgs, lanes: Lanes) -> Option<BandsPlan> {
     let (rate_hz, n_fft) = (args.sample_rate_hz, args.stft.n_fft);
 
     match args.op {
-        Op::Mel | Op::Mfcc | Op::OnsetStrength => {
+        Op::Mel | Op::Mfcc | Op::OnsetStrength | Op::Tempogram | Op::BeatTrack => {
             let plan = MelPlan::new(args.mel.as_ref()?, rate_hz, n_fft, lanes);
             Some(Box::new(move |spectra, bands| plan.run(spectra, bands)))
         }
@@ -44,6 +44,7 @@ pub(super) fn plan(args: &FeatureArgs, lanes: Lanes) -> Option<BandsPlan> {
 
         Op::Stft | Op::Rms | Op::ZeroCrossingRate | Op::ChromaStft | Op::Cqt | Op::Vqt => None,
         Op::Statistics
+        | Op::Tempo
         | Op::Picture
         | Op::Image
         | Op::Pcm
@@ -59,7 +60,7 @@ pub(crate) fn reference(args: &FeatureArgs, spectrum: Vec<Vec<f64>>) -> Vec<Vec<
     let (rate_hz, n_fft) = (args.sample_rate_hz, args.stft.n_fft);
 
     match args.op {
-        Op::Mel | Op::Mfcc | Op::OnsetStrength => {
+        Op::Mel | Op::Mfcc | Op::OnsetStrength | Op::Tempogram | Op::BeatTrack => {
             let mel = args.mel.as_ref().expect("an operation with mel bands");
             crate::mel::reference::bands(mel, rate_hz, n_fft, &spectrum)
         }
@@ -79,6 +80,7 @@ pub(crate) fn reference(args: &FeatureArgs, spectrum: Vec<Vec<f64>>) -> Vec<Vec<
         Op::Stft | Op::Rms | Op::ZeroCrossingRate | Op::ChromaStft | Op::Cqt | Op::Vqt => spectrum,
 
         Op::Statistics
+        | Op::Tempo
         | Op::Picture
         | Op::Image
         | Op::Pcm

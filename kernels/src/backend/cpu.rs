@@ -5,6 +5,7 @@ use wavemill_options::{ConstantQArgs, DimOrder, FeatureArgs, FrameValues, Packin
 use super::derived::DerivedPlan;
 use super::feature::FeaturePlan;
 use super::{Backend, Clip, Plan, Row, Samples};
+use crate::beats::BeatPlan;
 use crate::chroma::TuningPlan;
 use crate::constant_q::ConstantQPlan;
 use crate::error::KernelError;
@@ -15,6 +16,7 @@ use crate::pack::pack_into;
 use crate::resample::Resamplers;
 use crate::samples::SampleBuffer;
 use crate::stft::{Signal, StftPlan, check_samples};
+use crate::tempogram::AutocorrelationPlan;
 
 /// The CPU as a backend, at one instruction set level.
 #[derive(Clone, Copy, Debug)]
@@ -25,9 +27,8 @@ pub struct Cpu {
 
 impl Cpu {
     /// Returns the bytes that a plan needs to compute a clip of `n_samples` samples, in addition to samples and output:
-    /// values before packing, bands that a cosine transform or chroma reads, peaks of spectra, and a copy if axes are
-    /// swapped. For a derived
-    /// feature it includes the memory of its source, as if no other feature shared it, and of the derived values.
+    /// values before packing, bands that a cosine transform or chroma reads, peaks of spectra, paths of beats, and a copy
+    /// if axes are swapped. For a derived feature it includes the memory of its source, as if no other feature shared it, and of the derived values.
     pub fn scratch_bytes(args: &FeatureArgs, n_samples: usize) -> usize {
         let n_frames = args.n_computed_frames(n_samples);
         let derived = match &args.derived {
@@ -61,8 +62,11 @@ impl Cpu {
             Some(_) => bands + n_frames,
             None => 0,
         };
+        let rhythm = args
+            .n_lags()
+            .map_or(0, |n_lags| BeatPlan::scratch_bytes(n_lags, n_frames));
         let floats = values + bands.max(swapped) + derived + smoothed;
-        floats * size_of::<f32>() + peaks + constant_q
+        floats * size_of::<f32>() + peaks + constant_q + rhythm
     }
 
     /// Returns the approximate bytes of the tables and buffers of one feature's plan, independent of the clips. The
@@ -88,7 +92,8 @@ impl Cpu {
         let weights = args
             .chroma()
             .map_or(0, |chroma| 4 * chroma.n_chroma * args.stft.n_bins());
-        spectrum + bands + matrix + constant_q + weights
+        let lags = args.n_lags().map_or(0, AutocorrelationPlan::plan_bytes);
+        spectrum + bands + matrix + constant_q + weights + lags
     }
 }
 
@@ -197,7 +202,7 @@ impl CpuPlan {
             if let Some(derived) = &args.derived {
                 let derived = DerivedOutput {
                     place,
-                    plan: DerivedPlan::new(derived, lanes),
+                    plan: DerivedPlan::new(derived, args, lanes),
                 };
                 plan.source_of(args).derived.push(derived);
             }

@@ -3,6 +3,7 @@
 use wavemill_options::{DimOrder, FeatureArgs, ShapeArgs};
 
 use super::bands::{self, BandsPlan};
+use crate::beats::BeatPlan;
 use crate::chroma::{CensPlan, ChromaPlan};
 use crate::contrast;
 use crate::db::LogPlan;
@@ -13,6 +14,7 @@ use crate::level::Lanes;
 use crate::mfcc::MfccPlan;
 use crate::normalize::normalize;
 use crate::onset::OnsetPlan;
+use crate::tempogram::TempogramPlan;
 
 /// Tables and buffers of one feature on the CPU.
 pub(super) struct FeaturePlan {
@@ -38,6 +40,10 @@ enum Reduction {
     Cosine(MfccPlan),
     /// Increases of log mel bands.
     Onset(OnsetPlan),
+    /// Autocorrelation of these increases.
+    Tempogram(Box<TempogramPlan>),
+    /// Beats at these increases.
+    Beats(Box<BeatPlan>),
     /// Pitch classes of the bins of the spectrum.
     Chroma(ChromaPlan),
     /// Energies of pitch classes, smoothed over frames.
@@ -58,7 +64,13 @@ impl FeaturePlan {
         let cens = CensPlan::new(args, lanes).map(Reduction::Cens);
         let reduction = match (&args.mfcc, &args.shape) {
             (Some(mfcc), _) => Reduction::Cosine(MfccPlan::new(mfcc, n_bands, lanes)),
-            (None, Some(ShapeArgs::Onset { lag })) => Reduction::Onset(OnsetPlan::new(*lag, stft)),
+            (None, Some(ShapeArgs::Onset(onset))) => Reduction::Onset(OnsetPlan::new(onset, stft)),
+            (None, Some(ShapeArgs::Tempogram(tempogram))) => {
+                Reduction::Tempogram(Box::new(TempogramPlan::new(tempogram, stft, lanes)))
+            }
+            (None, Some(ShapeArgs::Beats(beats))) => {
+                Reduction::Beats(Box::new(BeatPlan::new(beats, args, lanes)))
+            }
             (None, Some(ShapeArgs::Chroma(chroma))) => {
                 Reduction::Chroma(ChromaPlan::new(chroma, rate_hz, stft.n_fft, lanes))
             }
@@ -107,6 +119,8 @@ impl FeaturePlan {
         match &mut self.reduction {
             Reduction::Chroma(chroma) => chroma.forget_scratch(),
             Reduction::Cens(cens) => cens.forget_scratch(),
+            Reduction::Tempogram(tempogram) => tempogram.forget_scratch(),
+            Reduction::Beats(beats) => beats.forget_scratch(),
             _ => {}
         }
     }
@@ -149,6 +163,14 @@ impl FeaturePlan {
             Reduction::Onset(onset) => {
                 self.log.run(&mut self.spare);
                 onset.run(&self.spare, self.n_frames, out);
+            }
+            Reduction::Tempogram(tempogram) => {
+                self.log.run(&mut self.spare);
+                tempogram.run(&self.spare, self.n_frames, out);
+            }
+            Reduction::Beats(beats) => {
+                self.log.run(&mut self.spare);
+                beats.run(&self.spare, self.n_frames, out);
             }
             Reduction::Chroma(chroma) => chroma.run(&self.spare, self.n_frames, out),
             Reduction::Cens(cens) => cens.run(&self.spare, self.n_frames, out),

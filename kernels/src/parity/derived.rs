@@ -1,10 +1,10 @@
-//! Parity of statistics and pictures, which are computed from another feature's values: the CPU matches the references,
+//! Parity of statistics, tempo and pictures, which are computed from another feature's values: the CPU matches the references,
 //! and devices refuse them. They apply to every operation alike, so a new operation needs no case here.
 
-use wavemill_options::{ColourMap, Derived, PictureArgs};
+use wavemill_options::{ColourMap, Derived, PictureArgs, TempoArgs};
 
 use super::*;
-use crate::{picture, statistics};
+use crate::{picture, statistics, tempo};
 
 /// Tolerance relative to the size of a statistic, or to 1 if larger: rounding to f32, and sums in another order.
 const STATISTIC_REL_MAX: f64 = 1e-5;
@@ -58,6 +58,45 @@ fn statistics_are_those_of_the_values_before_scaling(on: &Machines) {
                 let is_close = (f64::from(*got) - want).abs() <= most;
                 assert!(is_close, "{}: value {at} is {got}, {want}", name(backend));
             }
+        }
+    }
+}
+
+fn tempos_are_those_of_the_tempogram(on: &Machines) {
+    // A click every 20 frames.
+    let mut pcm = signal(200_000);
+    for click in pcm.chunks_mut(20 * 512) {
+        click[..20].iter_mut().for_each(|x| *x += 0.9);
+    }
+    let source = resolve(
+        Op::Tempogram,
+        Preset::Librosa,
+        22_050,
+        FeatureSpec::default(),
+    );
+    let per_minute = 60.0 * 22_050.0 / 512.0;
+    let slow = TempoArgs {
+        start_bpm: 32.3,
+        std_bpm: 0.05,
+        ..TempoArgs::LIBROSA
+    };
+    let all_too_fast = TempoArgs {
+        max_tempo: 1.0,
+        ..TempoArgs::LIBROSA
+    };
+
+    for (tempo, lag) in [(TempoArgs::LIBROSA, 20), (slow, 80), (all_too_fast, 20)] {
+        let derived = source.derive(Derived::Tempo(tempo), None).unwrap();
+        assert_eq!(derived.shape(pcm.len()), [1]);
+        for backend in &on.cpus {
+            let all = [source.clone(), derived.clone()];
+            let got = values(&**backend, &all, &[&pcm]).unwrap().remove(0);
+            let rows: Vec<Vec<f64>> = got[0]
+                .chunks_exact(source.n_frames(pcm.len()))
+                .map(|row| row.iter().map(|x| f64::from(*x)).collect())
+                .collect();
+            assert_eq!(tempo::reference::lag(&tempo, per_minute, &rows), lag);
+            assert_eq!(got[1], [(per_minute / lag as f64) as f32]);
         }
     }
 }
@@ -138,6 +177,7 @@ fn devices_refuse_what_is_derived(on: &Machines) {
 
 parity!(
     statistics_are_those_of_the_values_before_scaling,
+    tempos_are_those_of_the_tempogram,
     pictures_are_those_of_the_values_before_scaling,
     a_derived_feature_is_the_same_beside_its_source_and_without_it,
     a_clip_without_a_frame_has_no_derived_tensor,

@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 
 use wavemill_options::{
     DbRef, DbSpec, DimOrder, Dtype, FeatureArgs, FeatureSpec, FrameValues, LogArgs, Normalize, Op,
-    Preset,
+    Preset, ShapeArgs,
 };
 
 use crate::backend::{Backend, Clip, Cpu, Cuda, Emulation, Row, Samples, bands};
@@ -20,7 +20,9 @@ use crate::checks::CheckedDevices;
 use crate::device::Order;
 use crate::error::KernelError;
 use crate::level::Level;
-use crate::{chroma, constant_q, contrast, db, delta, frames, mfcc, normalize, onset, stft};
+use crate::{
+    beats, chroma, constant_q, contrast, db, delta, frames, mfcc, normalize, onset, stft, tempogram,
+};
 
 /// Relative rounding error of one f32 operation.
 const ROUNDING: f64 = f32::EPSILON as f64 / 2.0;
@@ -43,6 +45,9 @@ const LN_MAX: f64 = DB_MAX * 0.231;
 const SHAPE_OF_MAX: f64 = 3e-5;
 /// Tolerance of coefficients: a norm-preserving sum of decibels, liftered by up to 12; deltas are smaller.
 const MFCC_MAX: f64 = 1.2e-2;
+
+/// Tolerance of correlations: products of onset strengths whose errors are far below those of the loudest decibels.
+const TEMPOGRAM_MAX: f64 = 2e-4;
 
 /// Backends on which a parity test runs.
 struct Machines {
@@ -169,8 +174,15 @@ fn reference(args: &FeatureArgs, pcm: &[f32]) -> Result<Vec<f64>, KernelError> {
     if args.smoothed_frames().is_some() {
         rows = chroma::reference::smoothed(args, &rows);
     }
-    if let Some(lag) = args.onset_lag() {
-        rows = onset::reference::strength(lag, &args.stft, &rows);
+    if let Some(onset) = args.onset() {
+        let envelope = onset::reference::strength(onset, &args.stft, &rows);
+        rows = match &args.shape {
+            Some(ShapeArgs::Tempogram(tempogram)) => {
+                tempogram::reference::tempogram(tempogram.win_length, &envelope)
+            }
+            Some(ShapeArgs::Beats(beats)) => vec![beats::reference::beats(beats, args, &envelope)],
+            _ => vec![envelope],
+        };
     }
     if let Some(mfcc) = &args.mfcc {
         rows = mfcc::reference::mfcc(mfcc, &rows);
@@ -239,6 +251,7 @@ fn tolerance(args: &FeatureArgs, want: &[f64]) -> f64 {
     let largest = want.iter().fold(0.0f64, |a, b| a.max(b.abs()));
     let unscaled = match (args.op, args.log) {
         (Op::Mfcc, _) => MFCC_MAX,
+        (Op::Tempogram, _) => TEMPOGRAM_MAX,
         // A sum that almost reaches the roll-off may do so one bin later.
         (Op::SpectralRolloff, _) => f64::from(args.sample_rate_hz) / args.stft.n_fft as f64 * 1.001,
         (Op::SpectralCentroid | Op::SpectralBandwidth | Op::SpectralFlatness, _) => {

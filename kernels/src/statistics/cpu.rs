@@ -88,25 +88,30 @@ impl StatisticsPlan {
             #[inline(always)]
             || moments(frames, &mut summary),
         );
-        summary.median = self.median(frames);
-        summary
-    }
-
-    /// Returns the middle value, or the midpoint of the two middle values if their number is even.
-    fn median(&mut self, frames: &[f32]) -> f64 {
         self.ordered.clear();
         self.ordered.extend_from_slice(frames);
-
-        let middle = frames.len() / 2;
-        let (below, upper, _) = self.ordered.select_nth_unstable_by(middle, f32::total_cmp);
-        let upper = f64::from(*upper);
-        if frames.len() % 2 == 1 {
-            return upper;
-        }
-
-        let lower = below.iter().copied().max_by(f32::total_cmp);
-        f64::midpoint(lower.map_or(upper, f64::from), upper)
+        summary.median = median(&mut self.ordered);
+        summary
     }
+}
+
+/// Returns the middle value, or the midpoint of the two middle values if their number is even; 0 without values. Reorders
+/// the values.
+pub(crate) fn median(values: &mut [f32]) -> f64 {
+    if values.is_empty() {
+        return 0.0;
+    }
+
+    let middle = values.len() / 2;
+    let is_odd = values.len() % 2 == 1;
+    let (below, upper, _) = values.select_nth_unstable_by(middle, f32::total_cmp);
+    let upper = f64::from(*upper);
+    if is_odd {
+        return upper;
+    }
+
+    let lower = below.iter().copied().max_by(f32::total_cmp);
+    f64::midpoint(lower.map_or(upper, f64::from), upper)
 }
 
 impl Summary {

@@ -12,3 +12,4 @@ mod cpu;
 pub(crate) mod reference;
 
 pub use cpu::StatisticsPlan;
+pub(crate) use cpu::median;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use wavemill_kernels::griffin_lim::{GriffinLimArgs, GriffinLimPlan};
-use wavemill_kernels::{DbRef, DimOrder, FeatureArgs, KernelError, Level, LogArgs};
+use wavemill_kernels::{DbRef, DimOrder, FeatureArgs, KernelError, Level, LogArgs, Op};
 use wavemill_schemas::recipe::Normalize;
 use wavemill_schemas::rng::{Rng, row_key};
 use wavemill_schemas::samples::samples_in;
@@ -122,8 +122,7 @@ pub(super) fn invertible<'a>(content: &'a Content<'_>) -> Result<&'a FeatureArgs
         return Err(format!("the manifest's recipe does not describe {name}"));
     };
 
-    let has_bands = args.mel.is_some() && args.mfcc.is_none() && args.derived.is_none();
-    if !has_bands {
+    if args.op != Op::Mel || args.derived.is_some() {
         return Err(format!("{name} is not a mel spectrogram: {ALLOWED}"));
     }
     let scaling = match args.normalize {
