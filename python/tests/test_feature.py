@@ -43,6 +43,7 @@ SHAPES: dict[str, tuple[str, dict[str, Any], float, bool]] = {
     "chroma_cqt": ("chroma_cqt", {}, 3e-4, False),
     "chroma_cens": ("chroma_cens", {}, 0.02, False),
     "tonnetz_default": ("tonnetz", {}, 3e-4, False),
+    "onset_strength": ("onset_strength", {}, 1e-3, False),
     "spectral_flatness": ("spectral_flatness", {}, 1e-3, True),
     "spectral_rolloff": ("spectral_rolloff", {}, BIN_HZ, False),
     "spectral_rolloff_95": ("spectral_rolloff", {"roll_percent": 0.95}, BIN_HZ, False),
@@ -130,7 +131,25 @@ class Reference(Bounds):
                 with self.subTest(clip=clip, array=name):
                     want = np.load(root / clip / f"{name}.npy")
                     compared += self.compare(name, x, entry.get("kwargs", {}), want)
-            self.assertEqual(compared, 43, clip)
+            self.assertEqual(compared, 44, clip)
+
+    @unittest.skipIf(librosa is None, "librosa is not installed")
+    def test_tempo_and_beats(self) -> None:
+        for clip in CLIPS:
+            x = read_wav(data("librosa_ref") / clip / "input_22k_mono.wav")
+            with self.subTest(clip=clip):
+                want = librosa.feature.tempogram(y=x, win_length=100)
+                self.assert_absolute("tempogram", wm.feature.tempogram(y=x, win_length=100), want, 1e-4)
+                self.assert_absolute("tempo", wm.feature.tempo(y=x), librosa.feature.tempo(y=x), 1e-3)
+                for units in ("frames", "time"):
+                    (tempo, beats), (bpm, want) = (of.beat_track(y=x, units=units) for of in (wm.feature, librosa.beat))
+                    self.assert_absolute("tempo of beats", tempo, bpm, 1e-3)
+                    np.testing.assert_allclose(beats, want, rtol=1e-12)
+        stereo = wm.feature.beat_track(y=np.stack([x, np.zeros_like(x)]), sparse=False)
+        self.assertEqual((stereo[0].shape, stereo[1].shape), ((2, 1), (2, 1 + x.size // 512)))
+        self.assertEqual(stereo[0][1], 0)
+        with self.assertRaisesRegex(wm.UsageError, "sparse"):
+            wm.feature.beat_track(y=np.zeros((2, 5000), np.float32))
 
     def test_reference_windows(self) -> None:
         root = data("librosa_ref") / "filters"

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Compare levels, onsets, chroma, constant-Q transforms and the shape of spectra with librosa 0.11, at its defaults and
-with drawn options.
+"""Compare levels, onsets, rhythm, chroma, constant-Q transforms and the shape of spectra with librosa 0.11, at its defaults
+and with drawn options.
 
 usage: shapes.py [--wavemill PATH] [--drawn N] CLIP.wav ...
        shapes.py --time CLIP.wav ...                    CPU milliseconds of wavemill's Python functions and of librosa's
@@ -25,6 +25,9 @@ BOUNDS = {
     "spectral_flatness": (5e-3, "relative"),  # bins at the noise of an f32 transform count like others
     "spectral_contrast": (0.2, "absolute"),  # valleys may be so low that they are partly this noise
     "onset_strength": (1e-3, "absolute"),
+    "tempogram": (1e-4, "absolute"),
+    "tempo": (1e-3, "absolute"),
+    "beat_track": (0, "absolute"),
     "chroma_stft": (1e-3, "absolute"),
     # Resamplers differ in their transition bands, and leave noise in digital silence, whose chroma is not compared.
     "cqt": (1e-4, "of max"),
@@ -55,10 +58,26 @@ def drawn_constant_q(op, draw):
     return own | ({"win_len_smooth": draw.choice([9, 20, 41])} if op == "chroma_cens" else {})
 
 
+RHYTHM = ("tempogram", "tempo", "beat_track")
+
+
+def drawn_rhythm(op, draw):
+    """Return drawn options of a feature of the onset strength."""
+    bpm = {"start_bpm": draw.choice([60.0, 120.0, 180.0])}
+    own = {
+        "tempogram": {"win_length": draw.choice([100, 161, 384])},
+        "tempo": bpm | {"std_bpm": draw.choice([0.5, 1.0]), "max_tempo": draw.choice([200.0, 320.0])},
+        "beat_track": bpm | {"tightness": draw.choice([20.0, 100.0]), "trim": draw.random() < 0.5},
+    }
+    return {"hop_length": draw.choice([256, 512, 700])} | own[op]
+
+
 def drawn(op, draw):
     """Return drawn options of an operation, with librosa's names."""
     if op in CONSTANT_Q:
         return drawn_constant_q(op, draw)
+    if op in RHYTHM:
+        return drawn_rhythm(op, draw)
     frames = {"hop_length": draw.choice([160, 256, 441, 1024]), "center": draw.random() < 0.7}
     length = draw.choice([512, 1000, 1024, 2048, 4096])
     if op == "onset_strength":  # librosa's argument moves the result and not the frames
@@ -83,14 +102,23 @@ def drawn(op, draw):
     return frames | window | {"pad_mode": draw.choice(["constant", "reflect", "edge"])} | own
 
 
-def toml(op, options):
+def toml(op, rate, options):
+    if op == "tempo":
+        hop_length = options.get("hop_length", 512)
+        source = {"name": "tempogram", "hop_length": hop_length, "win_length": 8 * rate // hop_length}
+        own = {key: x for key, x in options.items() if key != "hop_length"}
+        return toml("", rate, {"op": "tempo", "source": "tempogram"} | own) + "\n[[features]]\n" + toml("tempogram", rate, source)
+
     def value(x):
         return f'"{x}"' if isinstance(x, str) else str(x).lower() if isinstance(x, bool) else repr(x)
 
-    return "\n".join([f'op = "{op}"'] + [f"{key} = {value(x)}" for key, x in options.items()])
+    named = {"op": op} if op else {}
+    return "\n".join(f"{key} = {value(x)}" for key, x in (named | options).items())
 
 
 def peer(op, x, rate, options):
+    if op == "beat_track":
+        return librosa.beat.beat_track(y=x, sr=rate, sparse=False, **options)[1].astype(np.float32)
     modules = {"onset_strength": librosa.onset, "cqt": librosa, "vqt": librosa}
     function = getattr(modules.get(op, librosa.feature), op)
     rates = {} if op in ("rms", "zero_crossing_rate", "spectral_flatness") else {"sr": rate}
@@ -159,7 +187,7 @@ def main():
             for op, (bound, kind) in BOUNDS.items():
                 worst, of = 0.0, {}
                 for options in [{}] + [drawn(op, draw) for _ in range(args.drawn)]:
-                    got = ours(args.wavemill, clip, rate, toml(op, options), pathlib.Path(folder))
+                    got = ours(args.wavemill, clip, rate, toml(op, rate, options), pathlib.Path(folder))
                     error = error_of(op, np.atleast_2d(got), np.atleast_2d(peer(op, x, rate, options)), rate, options, x)
                     if not error <= worst:
                         worst, of = error, options

@@ -541,7 +541,7 @@ fn shapes_are_librosas_on_real_clips(data: &Path) -> Result<(), Failed> {
     });
     let lines = compare("shapes.py", clips.to_vec())?;
     let compared = lines.iter().filter(|line| line.starts_with("ok "));
-    same("clips and operations compared", compared.count(), 3 * 14)
+    same("clips and operations compared", compared.count(), 3 * 17)
 }
 
 /// Compares the 518 statistics of real clips with those of FMA's own script. It prints one line per feature.
