@@ -26,6 +26,7 @@ dataset = "folders"
 [audio]
 sample_rate_hz = {rate}
 min_duration_s = 0.1
+max_duration_s = 3600
 [[features]]
 name = "feature"
 dtype = "f32"
