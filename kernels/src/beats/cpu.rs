@@ -4,8 +4,8 @@
 use wavemill_options::{BeatArgs, FeatureArgs, TempoArgs};
 
 use crate::level::Lanes;
-use crate::median;
 use crate::onset::OnsetPlan;
+use crate::statistics::median;
 use crate::tempo::TempoPlan;
 use crate::tempogram::AutocorrelationPlan;
 
@@ -160,9 +160,9 @@ impl BeatPlan {
             let rises = at > 0 && scores[at] > scores[at - 1];
             rises && (at == last || scores[at] >= scores[at + 1])
         };
-        let mut of_peaks: Vec<f64> = (0..=last)
+        let mut of_peaks: Vec<f32> = (0..=last)
             .filter(|at| is_peak(*at))
-            .map(|at| scores[at])
+            .map(|at| scores[at] as f32)
             .collect();
         let least = 0.5 * median(&mut of_peaks);
         let end = (0..=last)
