@@ -326,6 +326,7 @@ impl FeatureArgs {
 
         match (self.normalize, self.log) {
             (Normalize::MinMax, _) => Some((0.0, 1.0)),
+            (Normalize::None, _) if self.op == Op::BeatTrack => Some((0.0, 1.0)),
             (
                 Normalize::None,
                 LogArgs::Db(DbArgs {

@@ -126,13 +126,60 @@ impl BeatArgs {
         faults.within(Some(self.start_bpm), BPM, "start_bpm");
         faults.within(Some(self.tightness), 1e-3..=1e6, "tightness");
 
-        // A hop length of 0 is a fault of its own.
-        let n = Self::win_length(sample_rate_hz, hop_length.max(1));
+        // The tempo is estimated from 2 to `WIN_LENGTH_MAX` frames.
+        let n_samples = Self::win_length(sample_rate_hz, 1);
+        let (least, most) = (n_samples / (WIN_LENGTH_MAX + 1) + 1, n_samples / 2);
         let problem = format!(
-            "{hop_length} samples at {sample_rate_hz} Hz give {n} frames in {BEAT_WINDOW_S} s, from which the tempo is \
-             estimated; allowed: 2 to {WIN_LENGTH_MAX}"
+            "{hop_length} is out of range; allowed for beats at {sample_rate_hz} Hz: {least} to {most}"
         );
-        let fits = (2..=WIN_LENGTH_MAX).contains(&n);
-        faults.unless(hop_length == 0 || fits, "hop_length", problem);
+        // A hop length of 0 is a fault of its own.
+        let fits = hop_length == 0 || (least..=most).contains(&hop_length);
+        faults.unless(fits, "hop_length", problem);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Dtype, FeatureSpec, Op, Packing};
+
+    #[test]
+    fn hop_lengths_of_beats_give_two_frames_or_more() {
+        let resolve = |hop_length| {
+            let spec = FeatureSpec {
+                op: Op::BeatTrack,
+                hop_length: Some(hop_length),
+                ..FeatureSpec::default()
+            };
+            spec.resolve(&[], 22_050).map_err(|fault| fault.to_string())
+        };
+        for hop_length in [22, 512, 88_200] {
+            let n = BeatArgs::win_length(22_050, hop_length);
+            assert!((2..=WIN_LENGTH_MAX).contains(&n));
+            assert!(resolve(hop_length).is_ok());
+        }
+        for hop_length in [21, 88_201] {
+            let n = BeatArgs::win_length(22_050, hop_length);
+            assert!(!(2..=WIN_LENGTH_MAX).contains(&n));
+            let error = resolve(hop_length).unwrap_err();
+            assert!(error.ends_with("22 to 88200"), "{error}");
+        }
+    }
+
+    #[test]
+    fn beats_fit_into_bytes() {
+        let spec = FeatureSpec {
+            op: Op::BeatTrack,
+            dtype: Some(Dtype::U8),
+            ..FeatureSpec::default()
+        };
+        let packing = spec.resolve(&[], 22_050).unwrap().packing();
+        assert_eq!(
+            packing,
+            Ok(Packing::U8 {
+                low: 0.0,
+                high: 1.0
+            })
+        );
     }
 }
