@@ -16,7 +16,9 @@ python_module debug
 
 python=$PWD/.venv/bin/python
 PYTHONPATH=$PWD/python:$PWD/python/tests${PYTHONPATH:+:$PYTHONPATH}
-export PYTHONPATH
+# Other tests compile librosa's functions at the same time, and would damage a common cache.
+NUMBA_CACHE_DIR=$PWD/tmp/numba
+export PYTHONPATH NUMBA_CACHE_DIR
 cd python
 if (($#)); then exec "$python" -m unittest -v "$@"; fi
 step 'types of the Python package' "$python" -m mypy wavemill tests/typed_example.py

@@ -89,6 +89,7 @@ impl Derived {
     pub(crate) fn check(&self, source: Op, faults: &mut Faults) {
         match self {
             Self::Statistics => {}
+
             Self::Tempo(tempo) => {
                 let problem = format!(
                     "has op = \"{}\"; allowed for tempo: a feature with op = \"tempogram\"",
@@ -97,6 +98,7 @@ impl Derived {
                 faults.unless(source == Op::Tempogram, "source", problem);
                 tempo.check(faults);
             }
+
             Self::Picture(picture) => {
                 for (side, key) in [(picture.height, "height"), (picture.width, "width")] {
                     if let Some(side) = side {

@@ -367,7 +367,7 @@ def window_values(window: Window, win_length: int, n_fft: int) -> npt.NDArray[np
     if isinstance(window, str):
         options = {"name": "window", "op": "stft", "dtype": "f32", "window": window}
         lengths = {"n_fft": max(n_fft, 2), "win_length": win_length}
-        values = _wavemill.window(json.dumps(options | lengths))
+        values = _wavemill.window(json.dumps([options | lengths]))
     else:
         values = np.asarray(window(win_length) if callable(window) else window, dtype=np.float64)
     if values.shape != (win_length,):

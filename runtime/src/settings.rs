@@ -117,9 +117,9 @@ impl Settings {
         (self.memory_limit_bytes / 4) as usize
     }
 
-    /// Returns the memory for clips between reading and the disk, half of the limit. Of the other half, an eighth of
-    /// the limit is for row groups being encoded, an eighth for buffers that are kept, and the last quarter for the
-    /// process itself and for memory that malloc retains.
+    /// Returns the memory for clips between reading and the disk: half of the limit. An eighth is for row groups being
+    /// encoded, an eighth for buffers that are kept, and a quarter for the process itself and for memory that malloc
+    /// retains.
     pub const fn in_flight_bytes(&self) -> u64 {
         self.memory_limit_bytes / 2
     }

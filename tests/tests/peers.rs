@@ -56,7 +56,11 @@ fn eval_rows_are_readable_by_all_peers() -> Result<(), Failed> {
 fn python(script: &Path, words: &[impl AsRef<OsStr>]) -> Result<Ran, Failed> {
     let python = std::env::var_os("WAVEMILL_PYTHON")
         .ok_or("WAVEMILL_PYTHON is not set: run scripts/peers/setup.sh")?;
-    Ok(run(Command::new(python).arg(script).args(words)))
+    // Programs that compile librosa's functions into one cache at the same time may crash.
+    let cache = scratch("numba");
+    let mut command = Command::new(python);
+    command.env("NUMBA_CACHE_DIR", cache);
+    Ok(run(command.arg(script).args(words)))
 }
 
 /// Returns the path of a script in `scripts/peers`.

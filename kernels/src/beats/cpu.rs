@@ -39,6 +39,7 @@ impl BeatPlan {
             start_bpm: args.start_bpm,
             ..TempoArgs::LIBROSA
         };
+
         Self {
             tightness: args.tightness,
             trim: args.trim,

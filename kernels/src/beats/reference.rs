@@ -66,6 +66,7 @@ fn paths(local: &[f64], interval: i64, tightness: f64) -> (Vec<f64>, Vec<i64>) {
     let loudest = local.iter().copied().fold(f64::MIN, f64::max);
     let (mut scores, mut links) = (Vec::new(), Vec::new());
     let mut is_first = true;
+
     for (i, score_i) in local.iter().enumerate() {
         let (mut best, mut link) = (f64::NEG_INFINITY, -1);
         for at in (0..i as i64).rev() {
@@ -78,6 +79,7 @@ fn paths(local: &[f64], interval: i64, tightness: f64) -> (Vec<f64>, Vec<i64>) {
                 (best, link) = (scores[at as usize] - cost, at);
             }
         }
+
         scores.push(if link >= 0 { score_i + best } else { *score_i });
         is_first = is_first && *score_i < 0.01 * loudest;
         links.push(if is_first { -1 } else { link });

@@ -9,6 +9,7 @@ pub(crate) fn strength(args: &OnsetArgs, stft: &StftArgs, bands: &[Vec<f64>]) ->
         Framing::Center(_) => stft.n_fft / (2 * stft.hop_length),
         Framing::Inside | Framing::SnipEdges => 0,
     };
+
     let of_frame = |frame: usize| {
         let Some(before) = frame.checked_sub(args.lag + delay) else {
             return 0.0;
@@ -17,6 +18,7 @@ pub(crate) fn strength(args: &OnsetArgs, stft: &StftArgs, bands: &[Vec<f64>]) ->
             .iter()
             .map(|band| (band[before + args.lag] - band[before]).max(0.0))
             .collect();
+
         match args.aggregate {
             Aggregate::Mean => increases.iter().sum::<f64>() / bands.len() as f64,
             Aggregate::Median => crate::median(&mut increases),

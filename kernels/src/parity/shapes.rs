@@ -313,6 +313,7 @@ fn shapes_after_freed_buffers_are_the_same(on: &Machines) {
         sample_rate_hz: 22_050,
         rows: std::slice::from_ref(&whole),
     };
+
     for cpu in &on.cpus {
         let mut plan = cpu.plan(0, &all).unwrap();
         let mut run = || {

@@ -15,8 +15,10 @@ impl TempoPlan {
         let hop_length = feature.stft.hop_length as f64;
         let frames_per_minute = 60.0 * f64::from(feature.sample_rate_hz) / hop_length;
         let bpm = |lag: usize| frames_per_minute / lag as f64;
+
         // As in librosa, all lags have their weights if all are too fast.
         let first = (1..win_length).find(|lag| bpm(*lag) < args.max_tempo);
+
         let log_weight = |lag: usize| {
             let octaves = libm::log2(bpm(lag)) - libm::log2(args.start_bpm);
             let deviations = octaves / args.std_bpm;
@@ -26,6 +28,7 @@ impl TempoPlan {
                 -0.5 * deviations * deviations
             }
         };
+
         Self {
             frames_per_minute,
             log_weights: (0..win_length).map(log_weight).collect(),

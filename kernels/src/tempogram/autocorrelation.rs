@@ -40,8 +40,10 @@ impl AutocorrelationPlan {
             window: Window::Hann,
             ..stft.clone()
         };
+
         let fft = fft_plan(n_fft, lanes.level(), FftDirection::Forward)
             .expect("a plan of this level was made where AVX and FMA are");
+
         let zero = Complex::new(0.0, 0.0);
         Self {
             win_length,
