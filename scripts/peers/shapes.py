@@ -3,14 +3,17 @@
 and with drawn options.
 
 usage: shapes.py [--wavemill PATH] [--drawn N] CLIP.wav ...
-       shapes.py --time CLIP.wav ...                    CPU milliseconds of wavemill's Python functions and of librosa's
-needs: scripts/peers/setup.sh; --time also the Python package (scripts/python_check.sh)
+       shapes.py --time [--crates PROGRAM] CLIP.wav ... CPU milliseconds of wavemill's Python functions, of librosa's,
+                                                        and with PROGRAM (target/crates/release/crates) of Rust crates
+needs: scripts/peers/setup.sh; --time also the Python package (scripts/python_check.sh), and --crates
+       cargo build --release --locked --manifest-path scripts/peers/crates/Cargo.toml --target-dir target/crates
 
 Each case writes a recipe, runs `wavemill features CLIP --format npy` and compares every value with librosa's value for
 the same samples. Prints one line per clip and operation with the largest error of all its cases; exit code 1 if any case
-exceeds its bound.
+exceeds its bound. With --crates, a crate's column ends with its largest difference from librosa; `!` means that it
+exceeds the bound, or that the shapes differ (nan).
 """
-import argparse, math, pathlib, random, sys, tempfile, time
+import argparse, json, math, pathlib, random, subprocess, sys, tempfile, time
 import librosa
 import numpy as np
 
@@ -38,6 +41,8 @@ BOUNDS = {
     "spectral_rolloff": (1.01, "bins"),  # a sum that almost reaches the roll-off may do so one bin later
 }
 
+# Operations that --time measures.
+MEASURED = BOUNDS | {"melspectrogram": (1e-4, "of max"), "mfcc": (5e-3, "absolute")}
 
 CONSTANT_Q = ("cqt", "vqt", "chroma_cqt", "chroma_cens", "tonnetz")
 
@@ -139,7 +144,7 @@ def error_of(op, got, want, rate, options, x):
     if got.shape != want.shape:
         return math.nan
     distance = np.abs(got - want)
-    kind = BOUNDS[op][1]
+    kind = MEASURED[op][1]
     if options.get("linear"):
         return distance.max() / want.max() * BOUNDS[op][0] / 1e-4
     if kind == "of max":
@@ -151,13 +156,28 @@ def error_of(op, got, want, rate, options, x):
     return distance.max() if kind == "absolute" else distance.max() / rate * options.get("n_fft", 2048)
 
 
-def times(clips):
-    """Print the smallest CPU time of both libraries for each function, which take turns on one thread."""
+def crates(program, clip, x, rate):
+    """Return, for each operation, the crates' names, CPU milliseconds and differences from librosa."""
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        report = json.loads(subprocess.run([program, clip, folder], check=True, stdout=subprocess.PIPE).stdout)
+        for name, ops in report.items():
+            for op, own in ops.items():
+                got = np.fromfile(f"{folder}/{name}.{op}", "<f4").reshape(own["shape"])
+                error = error_of(op, got, np.atleast_2d(peer(op, x, rate, {})), rate, {}, x)
+                mark = "" if error <= MEASURED[op][0] else "!"
+                found.setdefault(op, []).append((name, own["ms"], f"{error:.0e}{mark}"))
+    return found
+
+
+def times(clips, program):
+    """Print the smallest CPU time of all libraries for each function; the Python ones take turns on one thread."""
     import wavemill as wm
 
     for clip in clips:
         x, rate = read_wav(clip)
-        for op in (op for op in BOUNDS if hasattr(wm.feature, op)):
+        others = crates(program, clip, x, rate) if program else {}
+        for op in (op for op in MEASURED if hasattr(wm.feature, op)):
             rates = {} if op in ("rms", "zero_crossing_rate", "spectral_flatness") else {"sr": rate}
             best = {}
             for _ in range(8):
@@ -169,7 +189,10 @@ def times(clips):
                         getattr(wm.feature, op)(y=x, **rates)
                     best[module] = min(best.get(module, math.inf), time.process_time() - start)
             ours_ms, theirs_ms = best[wm] * 1e3, best[librosa] * 1e3
-            print(f"{op:20} wavemill {ours_ms:6.2f} ms  librosa {theirs_ms:6.2f} ms  {theirs_ms / ours_ms:5.1f} times")
+            line = f"{op:20} wavemill {ours_ms:6.2f} ms  librosa {theirs_ms:6.2f} ms  {theirs_ms / ours_ms:5.1f} times"
+            for name, ms, differs in others.get(op, []):
+                line += f"  {name} {ms:7.2f} ms  {ms / ours_ms:5.1f} times  {differs:6}"
+            print(line.rstrip())
 
 
 def main():
@@ -178,9 +201,10 @@ def main():
     parser.add_argument("--drawn", type=int, default=3, help="cases with drawn options per clip (default: %(default)s)")
     parser.add_argument("clips", nargs="+", help="16-bit mono WAV files")
     parser.add_argument("--time", action="store_true", help="measure instead of comparing")
+    parser.add_argument("--crates", metavar="PROGRAM", help="with --time: a build of scripts/peers/crates")
     args = parser.parse_args()
     if args.time:
-        return times(args.clips)
+        return times(args.clips, args.crates)
     draw = random.Random(0)
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
