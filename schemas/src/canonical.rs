@@ -24,6 +24,29 @@ pub fn id<T: Serialize>(value: &T) -> Result<String, serde_json::Error> {
         .to_string())
 }
 
+/// Text around the checksum in the text of [`checked`], whose last key it is.
+const CHECKSUM: (&str, &str) = (",\n  \"blake3\": \"", "\"\n}\n");
+
+/// Returns the indented JSON of `value`, an object with fields, and a last key `blake3`: the hash of the text before it.
+///
+/// # Errors
+/// Fails if JSON cannot represent `value`.
+pub fn checked<T: Serialize>(value: &T) -> Result<String, serde_json::Error> {
+    let text = serde_json::to_string_pretty(value)?;
+    let fields = text.strip_suffix("\n}").unwrap_or(&text);
+    let hash = blake3::hash(fields.as_bytes()).to_hex();
+    Ok(format!("{fields}{}{hash}{}", CHECKSUM.0, CHECKSUM.1))
+}
+
+/// Reports whether the text of [`checked`] is unchanged; `None` if it has no checksum, as earlier versions wrote it.
+pub fn is_unchanged(text: &[u8]) -> Option<bool> {
+    let text = text.strip_suffix(CHECKSUM.1.as_bytes())?;
+    let at = text.len().checked_sub(blake3::OUT_LEN * 2)?;
+    let (fields, hash) = text.split_at(at);
+    let fields = fields.strip_suffix(CHECKSUM.0.as_bytes())?;
+    Some(blake3::hash(fields).to_hex().as_bytes() == hash)
+}
+
 /// Returns a 64-bit hash of `key` with `seed`, in the domain `domain` (`limit`, `shard`, `order`, `split`, …).
 ///
 /// Suitable for ordering, and for buckets modulo a power of two: equal on every machine and independent between
@@ -60,6 +83,30 @@ pub fn track_id(clip_key: &str) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_changed_byte_of_a_checked_object_is_found() {
+        let value = serde_json::json!({"a": 1.5, "b": ["x", "y"]});
+        let text = checked(&value).unwrap();
+        assert_eq!(is_unchanged(text.as_bytes()), Some(true));
+        assert_eq!(is_unchanged(b"{\n  \"a\": 1\n}\n"), None);
+
+        for at in 0..text.len() {
+            for bit in 0..8 {
+                let mut bytes = text.clone().into_bytes();
+                bytes[at] ^= 1 << bit;
+                if is_unchanged(&bytes).unwrap_or(false) {
+                    panic!("byte {at}, bit {bit}");
+                }
+
+                // Without a readable checksum, the fields are those that were written, or the text is no JSON.
+                let read = serde_json::from_slice::<serde_json::Value>(&bytes);
+                if let (None, Ok(read)) = (is_unchanged(&bytes), read) {
+                    assert_eq!((&read["a"], &read["b"]), (&value["a"], &value["b"]), "{at}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn fields_come_out_sorted_whatever_their_order_in_the_struct() {

@@ -45,6 +45,25 @@ pub fn is_no_space(cause: &(dyn Error + 'static)) -> bool {
     }
 }
 
+/// Reports whether `cause`, one error of a chain, means that the machine failed to read, and not that a file is wrong:
+/// the disk is failing, or memory or file descriptors are exhausted. The command may succeed when it is repeated.
+pub fn is_of_machine(cause: &(dyn Error + 'static)) -> bool {
+    /// `EIO`, `ENOMEM`, `ENFILE`, `EMFILE` and `ESTALE` on Linux.
+    const CODES: [i32; 5] = [5, 12, 23, 24, 116];
+    cause
+        .downcast_ref()
+        .and_then(io::Error::raw_os_error)
+        .is_some_and(|code| CODES.contains(&code))
+}
+
+/// Returns a copy of the cause of `error` for which [`is_of_machine`] returns true, if there is one.
+pub fn of_machine(error: &(dyn Error + 'static)) -> Option<io::Error> {
+    let mut causes = std::iter::successors(Some(error), |&cause| cause.source());
+    let cause = causes.find(|cause| is_of_machine(*cause))?;
+    let code = cause.downcast_ref().and_then(io::Error::raw_os_error)?;
+    Some(io::Error::from_raw_os_error(code))
+}
+
 /// Reports whether `cause`, one error of a chain, means that the reader of our output has closed the pipe (`| head`).
 /// Programs should then exit quietly.
 pub fn is_broken_pipe(cause: &(dyn Error + 'static)) -> bool {
@@ -75,6 +94,8 @@ mod tests {
         assert!(!is_no_space(&io::Error::from(NotFound)));
         assert!(!is_no_space(&std::fmt::Error));
 
+        assert!(is_of_machine(&io::Error::from_raw_os_error(5)));
+        assert!(!is_of_machine(&io::Error::from(NotFound)));
         assert!(is_broken_pipe(&io::Error::from(io::ErrorKind::BrokenPipe)));
     }
 }

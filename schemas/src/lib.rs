@@ -7,6 +7,7 @@
 pub mod canonical;
 pub mod columns;
 pub mod config;
+pub mod durable;
 pub mod exit;
 pub mod experiment;
 pub mod local_path;

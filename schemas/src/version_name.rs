@@ -1,17 +1,19 @@
 //! Names of store versions: a number or a tag.
 //!
-//! A tag is a file next to the versions, [`TAGS_FOLDER`]`/NAME`, that contains a version number and a newline. Tags are
+//! A tag is a file next to the versions, [`TAGS_FOLDER`]`/NAME`, that contains a version number and its checksum. Tags are
 //! not part of a version: a tag can be moved to another version, while a number always refers to the same one. The
 //! crate `versions` reads these files and `store` writes them; this module defines their names and their content.
 
 use std::fmt;
 use std::str::FromStr;
 
+use crate::manifest::sealed;
+
 /// Folder of the tags, relative to the store.
 pub const TAGS_FOLDER: &str = "_wavemill/tags";
 
-/// Upper bound on the size of a tag's file in bytes: the largest number has 20 digits.
-pub const TAG_FILE_BYTES_MAX: u64 = 32;
+/// Upper bound on the size of a tag's file in bytes: the largest number has 20 digits, and its checksum 64.
+pub const TAG_FILE_BYTES_MAX: u64 = 128;
 
 /// Maximum length of a tag in characters.
 const TAG_CHARS_MAX: usize = 64;
@@ -39,7 +41,7 @@ pub enum NameError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TagProblem {
     /// The tag's file does not contain a version number as written by [`tag_text`].
-    #[error("it does not contain a version number")]
+    #[error("it does not contain a version number and its checksum")]
     Content,
     /// The version with the number in the tag's file does not exist.
     #[error("it refers to version {version}, which does not exist")]
@@ -137,16 +139,20 @@ impl fmt::Display for VersionName {
     }
 }
 
-/// Returns the content of the file of a tag that names `version`.
+/// Returns the content of the file of a tag that names `version`: the number, and its checksum in a second line.
 pub fn tag_text(version: u64) -> String {
-    format!("{version}\n")
+    sealed(&version.to_string())
 }
 
-/// Parses the content of a tag's file; `None` if it is not a version number. The newline may be missing, as in a file
-/// written by hand.
+/// Parses the content of a tag's file; `None` if it is not a version number, or another one than its checksum says. The
+/// checksum and the newline may be missing, as in a file of an earlier version or written by hand.
 pub fn tagged_version(content: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(content).ok()?;
-    let number = text.strip_suffix('\n').unwrap_or(text);
+    let number = match text.split_once('\n') {
+        None => text,
+        Some((number, "")) => number,
+        Some((number, _)) => Some(number).filter(|number| sealed(number) == text)?,
+    };
     // `parse` accepts a sign before the number, but a tag's file must not contain one.
     if is_number(number) {
         number.parse().ok()
@@ -223,8 +229,14 @@ mod tests {
             let text = tag_text(version);
             assert!(text.len() as u64 <= TAG_FILE_BYTES_MAX);
             assert_eq!(tagged_version(text.as_bytes()), Some(version));
+            for at in 0..text.len() {
+                let mut bytes = text.clone().into_bytes();
+                bytes[at] ^= 1;
+                assert_eq!(tagged_version(&bytes), None, "byte {at}");
+            }
         }
         assert_eq!(tagged_version(b"3"), Some(3));
+        assert_eq!(tagged_version(b"3\n"), Some(3));
 
         for garbage in [
             &b""[..],

@@ -12,6 +12,7 @@ use std::time::UNIX_EPOCH;
 
 use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
+use wavemill_schemas::exit;
 use wavemill_schemas::reject::{Reason, Reject, Stage};
 
 use super::keys::{Media, root_len};
@@ -336,7 +337,7 @@ impl FolderWalk {
 
             // Call `stat` again only for links. A link without an existing target is listed without a target.
             let target = if kind.is_symlink() {
-                fs::metadata(&path).ok()
+                target_of(&path).map_err(SourceError::open_at(&path))?
             } else {
                 None
             };
@@ -488,6 +489,16 @@ impl FolderWalk {
 
     fn below_top<'a>(&self, path: &'a Path) -> &'a Path {
         path.strip_prefix(&self.top).unwrap_or(path)
+    }
+}
+
+/// Returns the metadata of a link's target, or `None` if the link leads nowhere.
+fn target_of(link: &Path) -> io::Result<Option<Metadata>> {
+    match fs::metadata(link) {
+        Ok(target) => Ok(Some(target)),
+        // The target may exist all the same.
+        Err(error) if exit::is_of_machine(&error) => Err(error),
+        Err(_) => Ok(None),
     }
 }
 

@@ -46,7 +46,8 @@ impl Files {
             return Self::open_object(path);
         }
         let content = readable(path).map_err(SourceError::open_at(path))?;
-        let place = if content.is_dir() {
+        let found = std::fs::metadata(&content).map_err(SourceError::open_at(path))?;
+        let place = if found.is_dir() {
             Container::Folder(folder_names(path)?)
         } else if super::is_zip(&content)? {
             let archive = Archive::open(&content)?;

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, Read};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -17,6 +17,7 @@ use datafusion::datasource::physical_plan::parquet::ParquetFileReaderFactory;
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use fail::fail_point;
 use parquet::arrow::async_reader::AsyncFileReader;
+use wavemill_schemas::exit::is_of_machine;
 use wavemill_schemas::manifest::{FileEntry, Manifest};
 use wavemill_store::{RemoteError, Store, has_footer};
 
@@ -111,6 +112,7 @@ impl UncheckedFooters {
                 return Ok(());
             }
             Ok(false) => "its footer differs from the committed one".to_owned(),
+            Err(error) if is_of_machine(&error) => return Err(SqlError::unread(&full, &error)),
             Err(error) => error.to_string(),
         };
         Err(SqlError::Damaged { path: full, detail })
@@ -249,18 +251,19 @@ impl Version {
 
             let full = self.store.root().join(&path);
             match is_as_committed(&full, &entry, &stop) {
-                Some(true) => {
+                Err(error) if is_of_machine(&error) => return SqlError::unread(&full, &error),
+                Ok(Some(true)) => {
                     if let Some(detail) = self.store.page_fault(&entry) {
                         return SqlError::Damaged { path: full, detail };
                     }
                 }
-                Some(false) => {
+                Ok(Some(false)) | Err(_) => {
                     return SqlError::Damaged {
                         path: full,
                         detail: reader_message(&error),
                     };
                 }
-                None => return SqlError::Interrupted,
+                Ok(None) => return SqlError::Interrupted,
             }
         }
 
@@ -356,29 +359,32 @@ pub(super) fn brief(words: &str) -> String {
 }
 
 /// Compares the length and hash of a file with the manifest. Returns `None` if `stop` ended the reading.
-fn is_as_committed(path: &Path, entry: &FileEntry, stop: impl Fn() -> bool) -> Option<bool> {
-    let Ok(mut file) = File::open(path) else {
-        return Some(false);
-    };
-
+fn is_as_committed(
+    path: &Path,
+    entry: &FileEntry,
+    stop: impl Fn() -> bool,
+) -> io::Result<Option<bool>> {
+    let mut file = File::open(path)?;
     let mut block = vec![0; BLOCK_BYTES];
     let mut hasher = blake3::Hasher::new();
     let mut bytes = 0;
     loop {
         if stop() {
-            return None;
+            return Ok(None);
         }
         match file.read(&mut block) {
             Ok(0) => {
                 let blake3 = hasher.finalize().to_hex();
-                return Some(bytes == entry.bytes && blake3.as_str() == entry.blake3);
+                return Ok(Some(
+                    bytes == entry.bytes && blake3.as_str() == entry.blake3,
+                ));
             }
             Ok(n) => {
                 bytes += n as u64;
                 hasher.update(&block[..n]);
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(_) => return Some(false),
+            Err(error) => return Err(error),
         }
     }
 }

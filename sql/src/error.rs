@@ -1,7 +1,7 @@
 //! The error type of queries. Each error contains a remedy, and an exit code by which scripts can distinguish its kind.
 
-use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
 
 use arrow::error::ArrowError;
 use datafusion::common::utils::datafusion_strsim::levenshtein;
@@ -212,6 +212,13 @@ impl SqlError {
             | Self::Prompt { .. }
             | Self::Failed { .. }
             | Self::Panicked(_) => exit::FAILED,
+        }
+    }
+
+    /// Returns the error for a file of the store that the machine fails to read.
+    pub(super) fn unread(path: &Path, error: &io::Error) -> Self {
+        Self::Failed {
+            detail: format!("cannot read {}: {error}", path.display()),
         }
     }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use fail::fail_point;
 use wavemill_schemas::manifest::Manifest;
 
-use super::durable;
+use super::durable::{self, folder_of};
 use super::{Store, StoreError};
 
 impl Store {
@@ -48,7 +48,10 @@ impl Store {
 /// Writes a small file under a temporary name and renames it: after a crash the file is complete or does not exist.
 pub(super) fn write_renamed(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     let temporary = write_beside(path, bytes)?;
-    fs::rename(&temporary, path).map_err(StoreError::io_at(path, "rename"))?;
+    fs::rename(&temporary, path).map_err(|e| {
+        let _ = fs::remove_file(&temporary);
+        StoreError::io_at(path, "rename")(e)
+    })?;
     sync(folder_of(path))
 }
 
@@ -66,7 +69,8 @@ fn link_absent(temporary: &Path, path: &Path) -> Result<bool, StoreError> {
     let _ = fs::remove_file(temporary);
     match linked {
         Ok(()) => sync(folder_of(path)).map(|()| true),
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        // The process that linked the other file may have been killed before it synced the folder.
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => sync(folder_of(path)).map(|()| false),
         Err(e) => Err(StoreError::io_at(path, "commit")(e)),
     }
 }
@@ -81,10 +85,6 @@ fn write_beside(path: &Path, bytes: &[u8]) -> Result<PathBuf, StoreError> {
     Ok(temporary)
 }
 
-fn folder_of(path: &Path) -> &Path {
-    path.parent().unwrap_or(Path::new("."))
-}
-
 fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     let written = File::create(path).and_then(|mut file| {
         file.write_all(bytes)?;
@@ -96,6 +96,6 @@ fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     })
 }
 
-fn sync(folder: &Path) -> Result<(), StoreError> {
+pub(super) fn sync(folder: &Path) -> Result<(), StoreError> {
     durable::sync_folder(folder).map_err(StoreError::io_at(folder, "sync the folder"))
 }

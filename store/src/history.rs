@@ -130,6 +130,7 @@ fn problem(error: &StoreError) -> String {
         StoreError::OtherFormat { found, .. } => {
             format!("{} (format version {found})", remedy_of_format(*found))
         }
+        StoreError::Io { source, .. } => format!("the manifest cannot be read: {source}"),
         _ => "damaged manifest".to_owned(),
     }
 }

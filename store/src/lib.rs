@@ -146,10 +146,16 @@ impl Store {
             .truncate(false)
             .open(&path)
             .map_err(StoreError::io_at(&path, "create"))?;
-        let locked = match access {
+        let take = || match access {
             Access::Exclusive => file.try_lock(),
             Access::Shared => file.try_lock_shared(),
         };
+        let mut locked = take();
+        // Unlike `read`, `try_lock` does not repeat a call that a signal interrupted.
+        while matches!(&locked, Err(TryLockError::Error(e)) if e.kind() == io::ErrorKind::Interrupted)
+        {
+            locked = take();
+        }
         match locked {
             Ok(()) => Ok(Lock { _file: file }),
             Err(TryLockError::WouldBlock) => Err(StoreError::Locked {

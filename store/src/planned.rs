@@ -24,6 +24,7 @@ use parquet::errors::ParquetError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use wavemill_catalog::ClipRow;
+use wavemill_schemas::exit;
 use wavemill_schemas::manifest::{FileEntry, from_sealed, sealed};
 use wavemill_source::{InputId, Stamp};
 use wavemill_versions::{leads_nowhere, list};
@@ -127,16 +128,20 @@ impl Store {
 
     fn block(&self, entry: &FileEntry) -> Result<Vec<PlannedShard>, StoreError> {
         let mut path = self.file(entry)?;
-        let sound = |path: &Path| {
-            let bytes = fs::read(path).ok();
-            bytes.filter(|bytes| blake3::hash(bytes).to_hex().as_str() == entry.blake3)
+        let sound = |path: &Path| match fs::read(path) {
+            Err(error) if exit::is_of_machine(&error) => {
+                Err(StoreError::io_at(path, "read")(error))
+            }
+            read => Ok(read
+                .ok()
+                .filter(|bytes| blake3::hash(bytes).to_hex().as_str() == entry.blake3)),
         };
-        let mut bytes = sound(&path);
+        let mut bytes = sound(&path)?;
         if bytes.is_none() && self.remote().is_some() {
             // The copy is of an earlier plan with the same id.
             let _ = fs::remove_file(&path);
             path = self.file(entry)?;
-            bytes = sound(&path);
+            bytes = sound(&path)?;
         }
         let shards = bytes.and_then(|bytes| shards_of(bytes.into()).ok());
         shards.ok_or_else(|| damaged(path))

@@ -309,6 +309,8 @@ impl Store {
         self.remove_objects(&data)?;
         let going = self.data(&format!("{plan_id}{REMOVING_SUFFIX}"));
         let data = if fs::rename(&data, &going).is_ok() {
+            // Without the sync, a power failure could undo the rename of a folder that is already half empty.
+            sync_around(&going)?;
             going
         } else {
             data
@@ -317,12 +319,14 @@ impl Store {
         sync_around(&data)
     }
 
-    /// Removes temporary manifest files left by runs that were killed while committing. Does nothing if there are none,
-    /// so that a read-only store needs no lock.
+    /// Makes the names of all manifests durable, and removes temporary ones left by runs that were killed while committing.
+    /// Without those, no lock is taken, so that a store may be read-only.
     ///
     /// # Errors
     /// [`StoreError::Io`] if a file cannot be removed; [`StoreError::Locked`] while another process writes the store.
-    pub fn clear_manifest_temporaries(&self) -> Result<(), StoreError> {
+    pub fn settle_manifests(&self) -> Result<(), StoreError> {
+        // The process that committed the last version may have been killed before it synced the folder.
+        sync_around(&self.manifest_path(0))?;
         let mut left = list(&self.versions_folder())?;
         left.retain(|path| is_temporary(path));
         if left.is_empty() {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 
 use wavemill_catalog::AUDIO_STEP;
+use wavemill_schemas::exit;
 use wavemill_schemas::manifest::{Engine, FileEntry, Identity, Manifest, Receipt, TargetEntry};
 use wavemill_schemas::recipe::Recipe;
 use wavemill_versions::{RemoteError, hash_file};
@@ -235,20 +236,21 @@ impl Store {
             return Ok(is_there);
         }
         let path = self.locate(&entry.path)?;
-        Ok(has_length(&path, entry.bytes))
+        has_length(&path, entry.bytes)
     }
 
-    /// Returns the path of a file if it has the right length and blake3, and `None` if it does not or cannot be read. A
+    /// Returns the path of a file if it has the right length and blake3, and `None` if it does not or may not be read. A
     /// file that was already verified is not read again.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] if a link in the file's path leads out of the store.
+    /// [`StoreError::Damaged`] if a link in the file's path leads out of the store, [`StoreError::Io`] if the machine
+    /// fails to read the file.
     pub fn sound_file(&self, entry: &FileEntry) -> Result<Option<PathBuf>, StoreError> {
         let path = match self.file(entry) {
             Err(StoreError::Remote(RemoteError::Damaged { .. })) => return Ok(None),
             found => found?,
         };
-        if !has_length(&path, entry.bytes) {
+        if !has_length(&path, entry.bytes)? {
             return Ok(None);
         }
 
@@ -257,11 +259,16 @@ impl Store {
         if known().contains(&name) {
             return Ok(Some(path));
         }
-        if hash_file(&path).is_ok_and(|hash| hash == entry.blake3) {
-            known().insert(name);
-            return Ok(Some(path));
+        match hash_file(&path) {
+            Ok(hash) if hash == entry.blake3 => {
+                known().insert(name);
+                Ok(Some(path))
+            }
+            Err(error) if exit::is_of_machine(&error) => {
+                Err(StoreError::io_at(&path, "read")(error))
+            }
+            _ => Ok(None),
         }
-        Ok(None)
     }
 
     /// Links the file of another plan's receipt into this plan as a file of `shard`, or copies it across file systems.
@@ -287,8 +294,12 @@ impl Store {
     }
 }
 
-fn has_length(path: &Path, bytes: u64) -> bool {
-    fs::metadata(path).is_ok_and(|file| file.len() == bytes)
+fn has_length(path: &Path, bytes: u64) -> Result<bool, StoreError> {
+    match fs::metadata(path) {
+        Ok(file) => Ok(file.len() == bytes),
+        Err(error) if exit::is_of_machine(&error) => Err(StoreError::io_at(path, "access")(error)),
+        Err(_) => Ok(false),
+    }
 }
 
 /// The link is created under a temporary name and renamed, to replace a file that a killed run may have left at `to`.

@@ -10,7 +10,7 @@ use serde::Serialize;
 use wavemill_schemas::version_name::{TAGS_FOLDER, TagName, TagProblem, VersionName, tag_text};
 use wavemill_versions::list;
 
-use super::commit::write_renamed;
+use super::commit::{sync, write_renamed};
 use super::{Access, Store, StoreError};
 
 /// All tags of a store.
@@ -108,11 +108,13 @@ impl Store {
             was: was.as_ref().ok().copied().flatten(),
             was_damaged: was.is_err(),
         };
-        if report.was != Some(version) {
-            let path = self.tag_path(tag);
-            write_renamed(&path, tag_text(version).as_bytes())?;
-            self.send([path])?;
+        if report.was == Some(version) {
+            // The process that wrote the tag may have been killed before it synced the folder.
+            return sync(&self.tags_folder()).map(|()| report);
         }
+        let path = self.tag_path(tag);
+        write_renamed(&path, tag_text(version).as_bytes())?;
+        self.send([path])?;
         Ok(report)
     }
 }

@@ -10,6 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use serde::Serialize;
 use wavemill_runtime::panics;
 use wavemill_schemas::manifest::{FileEntry, Manifest};
+use wavemill_schemas::version_name::TagProblem;
 use wavemill_versions::{RemoteError, hash_file, list};
 
 use super::compare::{self, FileFacts};
@@ -38,7 +39,7 @@ pub struct VerifyReport {
 impl Store {
     /// Reads every file of a version on `threads` threads and compares its length and blake3. Then compares the
     /// manifest with the content of the files: classes, shapes, feature ids, row groups, shard numbers, statistics, and
-    /// all sums. Compares receipts with their checksums.
+    /// all sums. Compares receipts and tags with their checksums.
     ///
     /// # Errors
     /// [`StoreError::Io`] if the store's folders or receipts cannot be read.
@@ -72,6 +73,17 @@ impl Store {
         }
 
         damage.extend(receipts);
+        for error in self.tags()?.damaged {
+            // A tag of a version that is gone has the right bytes.
+            if let StoreError::Tag { path, problem } = error
+                && problem == TagProblem::Content
+            {
+                damage.push(Damage {
+                    path: self.name_of(&path),
+                    problem: format!("damaged tag: {problem}: {}", problem.remedy()),
+                });
+            }
+        }
         damage.sort();
         let bytes = manifest.files.iter().map(|f| f.bytes).sum();
         Ok(VerifyReport {

@@ -45,6 +45,10 @@ pub fn code(error: &Error, known: impl Fn(&(dyn StdError + 'static)) -> Option<u
     if error.chain().any(exit::is_no_space) {
         return exit::NO_SPACE;
     }
+    // If the machine fails to read a file, the file is neither the user's mistake nor damaged.
+    if error.chain().any(exit::is_of_machine) {
+        return exit::FAILED;
+    }
 
     // The outermost cause with an exit code determines the result. Causes added by `context` have no exit code.
     for cause in error.chain() {

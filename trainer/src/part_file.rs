@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use tempfile::TempPath;
+use wavemill_schemas::durable::{folder_of, sync_folder};
 
 /// A file that is being written under a temporary name. If it is dropped before it is complete, it is removed.
 #[derive(Debug)]
@@ -44,8 +45,7 @@ impl PartFile {
     pub(crate) fn finish(self, path: &Path) -> io::Result<()> {
         self.file.sync_all()?;
         self.place.persist(path).map_err(|failed| failed.error)?;
-        // The name of a file is part of its folder, which must be synced separately (fsync(2)).
-        File::open(folder_of(path))?.sync_all()
+        sync_folder(folder_of(path))
     }
 }
 
@@ -57,13 +57,6 @@ impl Write for PartFile {
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
     }
-}
-
-/// Returns the folder that contains a file.
-pub(crate) fn folder_of(path: &Path) -> &Path {
-    path.parent()
-        .filter(|folder| *folder != Path::new(""))
-        .unwrap_or(Path::new("."))
 }
 
 #[cfg(test)]

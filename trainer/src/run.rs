@@ -17,7 +17,7 @@ use std::time::Instant;
 
 use tch::Device;
 use wavemill_schemas::config::Config;
-use wavemill_schemas::text::shown;
+use wavemill_schemas::text::{error_line, shown};
 use wavemill_scores::metrics::{Evaluation, Predictions};
 use wavemill_scores::records::RunDir;
 use wavemill_scores::result::RunResult;
@@ -168,8 +168,11 @@ impl<'a> Run<'a> {
 
         let mut warnings = warnings(config, data, &learner, ranks.world_size());
         // A user may have removed the checkpoint of the best epoch because it was damaged.
-        if let Some(lost) = state.best.take_if(|best| !checkpoints.has(best.step)) {
-            let epoch = lost.epoch + 1;
+        if let Some(best) = &state.best
+            && !checkpoints.has(best.step)?
+        {
+            let epoch = best.epoch + 1;
+            state.best = None;
             warnings.push(format!(
                 "the checkpoint of the best epoch, {epoch}, is gone: a later one takes its place"
             ));
@@ -413,7 +416,13 @@ impl<'a> Run<'a> {
         if let Some(records) = &mut self.records {
             if self.job.test {
                 // The previous result contains the number of earlier evaluations on the test split.
-                result.count_test(records.folder.read_result().unwrap_or_default().as_ref());
+                match records.folder.read_result() {
+                    Ok(previous) => result.count_test(previous.as_ref()),
+                    Err(error) => result.warnings.push(format!(
+                        "the number of evaluations on the test split begins again: {}",
+                        error_line(&error)
+                    )),
+                }
             }
             records.folder.write_result(&result)?;
         }

@@ -289,7 +289,10 @@ impl<'a> ParentRows<'a> {
                         let sound = self.store.sound_file(entry);
                         let mut damaged = damaged.lock().unwrap_or_else(PoisonError::into_inner);
                         match (sound, &mut *damaged) {
-                            (Ok(None), Ok(list)) => list.push((shard, entry)),
+                            // The rows of a file that the disk does not return can be computed again.
+                            (Ok(None) | Err(StoreError::Io { .. }), Ok(list)) => {
+                                list.push((shard, entry));
+                            }
                             (Err(error), Ok(_)) => *damaged = Err(error),
                             _ => {}
                         }

@@ -46,7 +46,7 @@ pub(super) fn begin<'j>(
     // Decide without the lock first: a store that is up to date may be read-only.
     if let Decision::NothingToDo(version, manifest) = decide(inputs, draft, known)? {
         // Cleaning up can fail, for example in a read-only store. This does not matter to a run that has nothing to do.
-        let _ = store.clear_manifest_temporaries();
+        let _ = store.settle_manifests();
         return Ok(Start::NothingToDo(version, manifest));
     }
 

@@ -5,7 +5,9 @@ use std::io::{self, ErrorKind, Write};
 use std::path::{Component, Path, PathBuf};
 
 use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _};
+use wavemill_schemas::canonical;
+use wavemill_schemas::durable::{make_folder, sync_folder};
 use wavemill_schemas::settings;
 
 use super::RecordError;
@@ -16,11 +18,13 @@ const TRAINING_LIST: &str = "training.parquet";
 const EVENTS: &str = "events.out.tfevents.";
 /// Names of other files that a run writes before its first checkpoint. The ranks of a run look for `.ranks` at the
 /// start.
-const BEGINNING: [&str; 9] = [
+const BEGINNING: [&str; 11] = [
     "config.toml",
     "config.tmp",
     "input.json",
+    "input.tmp",
     "recipe.toml",
+    "recipe.tmp",
     TRAINING_LIST,
     "training.tmp",
     "log.jsonl",
@@ -63,7 +67,7 @@ impl RunDir {
             return Err(RecordError::Id { id: id.to_owned() });
         }
 
-        fs::create_dir_all(root).map_err(RecordError::io(root, "create the folder"))?;
+        make_folder(root).map_err(RecordError::io(root, "create the folder"))?;
         let path = root.join(id);
         // Do not use `create_dir_all`: the call must fail if the folder exists, so that two processes never use the
         // same folder.
@@ -74,10 +78,7 @@ impl RunDir {
             made => made.map_err(RecordError::io(&path, "create the folder"))?,
         }
 
-        let run = Self { path };
-        fs::create_dir(run.checkpoints())
-            .map_err(RecordError::io(&run.checkpoints(), "create the folder"))?;
-        Ok(run)
+        Self::take(&path)
     }
 
     /// Creates a new folder `<stem>-<n>` in `root`, with the first unused n from 1: two processes never share a folder.
@@ -103,7 +104,7 @@ impl RunDir {
         let run = Self {
             path: path.to_owned(),
         };
-        fs::create_dir_all(run.checkpoints())
+        make_folder(&run.checkpoints())
             .map_err(RecordError::io(&run.checkpoints(), "create the folder"))?;
         Ok(run)
     }
@@ -201,7 +202,7 @@ impl RunDir {
     /// # Errors
     /// [`RecordError::Io`] if the file cannot be written.
     pub fn write_config(&self, text: &str) -> Result<(), RecordError> {
-        self.replace(&self.config(), text.as_bytes())
+        self.write_text("config.toml", text)
     }
 
     /// Returns the text of the run's configuration.
@@ -210,6 +211,14 @@ impl RunDir {
     /// [`RecordError::Io`] if the file cannot be read.
     pub fn read_config(&self) -> Result<String, RecordError> {
         settings::read(&self.config()).map_err(RecordError::io(&self.config(), "read"))
+    }
+
+    /// Writes another text file of the run atomically.
+    ///
+    /// # Errors
+    /// [`RecordError::Io`] if the file cannot be written.
+    pub fn write_text(&self, name: &str, text: &str) -> Result<(), RecordError> {
+        self.replace(&self.path.join(name), text.as_bytes())
     }
 
     /// Returns the path of the list of tracks that the run trained on.
@@ -225,15 +234,16 @@ impl RunDir {
         self.replace(&self.training_list(), bytes)
     }
 
-    /// Writes the run's result atomically, as indented JSON with sorted keys, so that equal results are equal bytes.
+    /// Writes the run's result atomically, as indented JSON with sorted keys and a checksum, so that equal results are
+    /// equal bytes.
     ///
     /// # Errors
     /// [`RecordError::Io`] if the file cannot be written; [`RecordError::Json`] for a value that JSON cannot represent.
     pub fn write_result<T: Serialize>(&self, result: &T) -> Result<(), RecordError> {
         // Convert to `Value`, whose map sorts the keys.
         let value = serde_json::to_value(result).map_err(|source| self.no_json(source))?;
-        let text = serde_json::to_string_pretty(&value).map_err(|source| self.no_json(source))?;
-        self.replace(&self.result(), (text + "\n").as_bytes())
+        let text = canonical::checked(&value).map_err(|source| self.no_json(source))?;
+        self.replace(&self.result(), text.as_bytes())
     }
 
     /// Creates [`RecordError::Json`] for the run's result.
@@ -248,7 +258,7 @@ impl RunDir {
     /// Reads the run's result; returns `None` while the run is not complete.
     ///
     /// # Errors
-    /// [`RecordError::Io`] if the file cannot be read, [`RecordError::Json`] if its content is invalid.
+    /// [`RecordError::Io`] if the file cannot be read, [`RecordError::Json`] if its content is invalid or was changed.
     pub fn read_result<T: DeserializeOwned>(&self) -> Result<Option<T>, RecordError> {
         let path = self.result();
 
@@ -260,13 +270,17 @@ impl RunDir {
                 source,
             }),
             Ok(text) => {
-                serde_json::from_slice(&text)
-                    .map(Some)
-                    .map_err(|source| RecordError::Json {
-                        path,
-                        line: None,
-                        source,
-                    })
+                let read = match canonical::is_unchanged(&text) {
+                    Some(false) => Err(serde_json::Error::custom(
+                        "its blake3 is not that of its content",
+                    )),
+                    _ => serde_json::from_slice(&text),
+                };
+                read.map(Some).map_err(|source| RecordError::Json {
+                    path,
+                    line: None,
+                    source,
+                })
             }
         }
     }
@@ -288,7 +302,7 @@ fn replace_in(folder: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
     // Sync the file before renaming it, and the folder last: after a power failure, the file has either its old or its
     // new content.
     fs::rename(&temporary, path)?;
-    File::open(folder)?.sync_all()
+    sync_folder(folder)
 }
 
 #[cfg(test)]
@@ -359,10 +373,8 @@ mod tests {
 
         run.write_result(&Result { b: 0.1, a: 1 }).unwrap();
         run.write_result(&Result { b: 0.25, a: 2 }).unwrap();
-        assert_eq!(
-            fs::read_to_string(run.result()).unwrap(),
-            "{\n  \"a\": 2,\n  \"b\": 0.25\n}\n"
-        );
+        let text = fs::read_to_string(run.result()).unwrap();
+        assert!(text.starts_with("{\n  \"a\": 2,\n  \"b\": 0.25,\n  \"blake3\": "));
         assert_eq!(run.read_result::<Value>().unwrap().unwrap()["a"], 2);
 
         let names: Vec<_> = fs::read_dir(run.path())
@@ -371,6 +383,8 @@ mod tests {
             .collect();
         assert_eq!(names.len(), 2, "no temporary file is left: {names:?}");
 
+        fs::write(run.result(), text.replace("0.25", "0.75")).unwrap();
+        assert!(run.read_result::<Value>().is_err());
         fs::write(run.result(), "{").unwrap();
         assert!(
             run.read_result::<Value>()

@@ -14,8 +14,6 @@ mod taken;
 mod tests;
 mod write;
 
-use parquet::errors::ParquetError;
-
 pub use encode::{EncodedGroup, Format, RowGroup};
 pub use file::write_table;
 pub use finished::FinishedShards;
@@ -23,11 +21,3 @@ pub use key::KeyInputs;
 pub use rows::{AudioFacts, FeatureRow};
 pub use taken::{RowReader, RowRun, TAKEN_BATCH_ROWS, TakenClip, TakenRow, TakenRows};
 pub use write::{FinishedFile, FinishedShard, Outcome, ShardTask, ShardWriter, WriterArgs};
-
-/// Reports whether reading Parquet failed because of the disk, which is not damage of the store.
-pub fn is_failing_disk(error: &ParquetError) -> bool {
-    match error {
-        ParquetError::External(cause) => cause.is::<std::io::Error>(),
-        _ => false,
-    }
-}

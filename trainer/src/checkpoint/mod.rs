@@ -15,7 +15,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
+use wavemill_schemas::canonical;
 use wavemill_schemas::config::Config;
+use wavemill_schemas::durable::{make_folder, sync_folder};
 use wavemill_scores::schedule::{EarlyStop, ScheduleState};
 
 use crate::dataset::{Dataset, DatasetTensors, InputSpec};
@@ -27,10 +29,13 @@ pub use error::CheckpointError;
 
 /// Version of the checkpoint format. Increase it when the format changes.
 ///
-/// Since version 2, `state.json` has `tensors_blake3`. Checkpoints of version 1 are read without checking that hash.
-pub const FORMAT_VERSION: u32 = 2;
+/// Since version 2, `state.json` has `tensors_blake3`, and since version 3 a checksum of its own. Checkpoints of earlier
+/// versions are read without comparing what they lack.
+pub const FORMAT_VERSION: u32 = 3;
 /// First format version in which the state contains the hash of the tensors.
 const FIRST_WITH_HASH: u32 = 2;
+/// First format version in which the state has a checksum.
+const FIRST_CHECKED: u32 = 3;
 
 /// Sums over the completed batches of the epoch in progress.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -233,7 +238,7 @@ impl Checkpoints {
     /// # Errors
     /// [`CheckpointError::Io`] if the folder cannot be created.
     pub fn open(folder: PathBuf, keep: usize) -> Result<Self, CheckpointError> {
-        fs::create_dir_all(&folder).map_err(at(&folder))?;
+        make_folder(&folder).map_err(at(&folder))?;
         // The last checkpoint is kept even if `keep` is 0: it names the best checkpoint, and a run resumes from it.
         Ok(Self {
             folder,
@@ -302,8 +307,12 @@ impl Checkpoints {
     }
 
     /// Reports whether the folder contains a complete checkpoint of `step`.
-    pub fn has(&self, step: u64) -> bool {
-        self.path_of(step).is_dir()
+    ///
+    /// # Errors
+    /// [`CheckpointError::Io`] if this cannot be found out.
+    pub fn has(&self, step: u64) -> Result<bool, CheckpointError> {
+        let path = self.path_of(step);
+        path.try_exists().map_err(at(&path))
     }
 
     fn named(&self, kind: &str, step: u64) -> PathBuf {
@@ -404,13 +413,13 @@ fn write(
     let tensors_blake3 = safetensors::write(&file, tensors, &[]).map_err(at(&file))?;
 
     let file = folder.join(STATE);
-    let json = serde_json::to_vec_pretty(&Whole {
+    let json = canonical::checked(&Whole {
         tensors_blake3,
         state,
     });
     let json = json.map_err(no_state(&file))?;
 
-    write_synced(&file, &json)?;
+    write_synced(&file, json.as_bytes())?;
     // Sync the folder as well, so that the names of both files are on disk.
     sync(folder)
 }
@@ -434,6 +443,13 @@ fn read_head(path: &Path) -> Result<(Vec<u8>, StateHeader), CheckpointError> {
         return Err(CheckpointError::Version {
             path: file,
             found: head.format_version,
+        });
+    }
+    let is_checked = canonical::is_unchanged(&text);
+    if is_checked == Some(false) || (is_checked.is_none() && head.format_version >= FIRST_CHECKED) {
+        return Err(CheckpointError::Damaged {
+            path: file,
+            problem: "its blake3 is not that of its content".to_owned(),
         });
     }
     if head.format_version >= FIRST_WITH_HASH && head.tensors_blake3.is_none() {
@@ -522,9 +538,7 @@ fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), CheckpointError> {
 }
 
 fn sync(folder: &Path) -> Result<(), CheckpointError> {
-    File::open(folder)
-        .and_then(|file| file.sync_all())
-        .map_err(at(folder))
+    sync_folder(folder).map_err(at(folder))
 }
 
 fn at(path: &Path) -> impl FnOnce(io::Error) -> CheckpointError {

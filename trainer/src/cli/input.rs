@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use wavemill_scores::records::RunDir;
 
@@ -37,22 +37,14 @@ pub(crate) fn write(run: &RunDir, store: &Path, data: &Dataset) -> Result<()> {
         feature: data.feature().name.clone(),
         feature_id: data.feature().feature_id.clone(),
     };
-    put(run, INPUT, serde_json::to_string_pretty(&input)? + "\n")?;
-    put(
-        run,
-        RECIPE,
-        toml::to_string(&data.store().manifest().recipe)?,
-    )
+    run.write_text(INPUT, &(serde_json::to_string_pretty(&input)? + "\n"))?;
+    run.write_text(RECIPE, &toml::to_string(&data.store().manifest().recipe)?)?;
+    Ok(())
 }
 
 /// Returns the absolute path of a store without links. An address is returned unchanged.
 pub(crate) fn absolute(store: &Path) -> PathBuf {
     store.canonicalize().unwrap_or_else(|_| store.to_owned())
-}
-
-fn put(run: &RunDir, name: &str, text: String) -> Result<()> {
-    let path = run.path().join(name);
-    std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Returns the path and version of the store that a run was started on, if recorded in the run's folder.

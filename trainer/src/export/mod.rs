@@ -21,9 +21,9 @@ use crate::learner::LearnError;
 use crate::models::init::Origin;
 use crate::models::registry;
 use crate::models::{Dims, Inputs, ModelError};
-use crate::part_file::folder_of;
 use crate::safetensors;
 use crate::trained::{TrainedModel, is_multi};
+use wavemill_schemas::durable::folder_of;
 
 /// Format version of [`ModelCard`]. Increase it when the format changes.
 pub(crate) const FORMAT_VERSION: u32 = 1;

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use indicatif::DecimalBytes;
 use wavemill_extract::run::RunMonitor;
+use wavemill_schemas::durable::{folder_of, sync_folder, sync_tree};
 use wavemill_schemas::manifest::Manifest;
 use wavemill_schemas::text::shown_lines;
 use wavemill_schemas::version_name::VersionName;
@@ -233,11 +234,16 @@ impl NewFolder {
 
     /// Moves the complete temporary folder to its final path.
     pub(super) fn finish(&self) -> Result<()> {
-        let finished = if self.is_there {
-            move_all(&self.part, &self.target).and_then(|()| fs::remove_dir(&self.part))
-        } else {
-            fs::rename(&self.part, &self.target)
-        };
+        // Nothing may have its final name before its bytes are on disk.
+        let finished = sync_tree(&self.part).and_then(|()| {
+            if self.is_there {
+                move_all(&self.part, &self.target)?;
+                fs::remove_dir(&self.part)?;
+                return sync_folder(&self.target);
+            }
+            fs::rename(&self.part, &self.target)?;
+            sync_folder(folder_of(&self.target))
+        });
         finished.with_context(|| format!("cannot write {}", self.out.display()))
     }
 }

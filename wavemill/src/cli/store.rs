@@ -11,7 +11,7 @@ use wavemill_extract::incremental::changes::{
     ClassCount, ColumnChange, DataChanges, EXAMPLES, State, column_changes,
 };
 use wavemill_schemas::manifest::Manifest;
-use wavemill_schemas::text::shown;
+use wavemill_schemas::text::{error_line, shown};
 use wavemill_schemas::version_name::VersionName;
 use wavemill_store::{
     Access, Diff, GcReport, Purpose, Store, StoreError, StorePlace, Tags, VersionContent,
@@ -584,7 +584,7 @@ impl DiffCommand {
                 Some((name, _)) => {
                     format!("the data of version {name} was removed by `wavemill gc`")
                 }
-                None => format!("a table cannot be read: {error}"),
+                None => format!("a table cannot be read: {}", error_line(&error)),
             };
             format!("tracks, labels, sides, audio files and columns are not compared: {reason}")
         })

@@ -8,7 +8,6 @@ use wavemill_runtime::course::Phase;
 use wavemill_schemas::exit;
 use wavemill_sql::SqlError;
 use wavemill_store::StoreError;
-use wavemill_store::shards::is_failing_disk;
 
 /// The error type of an export.
 #[derive(Debug, thiserror::Error)]
@@ -100,7 +99,6 @@ impl ExportError {
             Self::Store(error) => error.exit_code(),
             Self::Sql(error) => error.exit_code(),
             Self::Name { .. } | Self::Unfit { .. } => exit::USAGE,
-            Self::Read { source, .. } if is_failing_disk(source) => exit::FAILED,
             Self::Damaged { .. } | Self::Read { .. } | Self::Rows { .. } => exit::DAMAGED,
             Self::Space { .. } => exit::NO_SPACE,
             Self::Stopped { .. } => exit::INTERRUPTED,

@@ -7,7 +7,6 @@ use parquet::errors::ParquetError;
 use wavemill_schemas::exit;
 use wavemill_sql::SqlError;
 use wavemill_store::StoreError;
-use wavemill_store::shards::is_failing_disk;
 
 /// Errors that prevent a report from being written.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +38,6 @@ impl ReportError {
         match self {
             Self::Store(error) => error.exit_code(),
             Self::Sql(error) => error.exit_code(),
-            Self::Read { source, .. } if is_failing_disk(source) => exit::FAILED,
             Self::Read { .. } => exit::DAMAGED,
             Self::Answer(_) => exit::FAILED,
         }

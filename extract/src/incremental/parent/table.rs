@@ -11,6 +11,7 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::errors::ParquetError;
 use wavemill_runtime::panics;
+use wavemill_schemas::exit::of_machine;
 use wavemill_schemas::manifest::Manifest;
 use wavemill_store::durable::leads_nowhere;
 use wavemill_store::{Store, StoreError};
@@ -72,6 +73,9 @@ impl ParentTable {
 
     /// Returns the error for a fault of this table that `source` describes.
     pub(super) fn needed(&self, source: ParquetError) -> StoreError {
+        if let Some(error) = of_machine(&source) {
+            return StoreError::io_at(&self.path, "read")(error);
+        }
         StoreError::Needed {
             path: self.path.clone(),
             source: source.into(),

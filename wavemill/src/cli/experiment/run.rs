@@ -7,12 +7,13 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use indicatif::{DecimalBytes, HumanDuration};
 use serde::{Deserialize, Serialize};
 use wavemill_extract::run::Preview;
 use wavemill_runtime::settings::THREADS_MAX;
+use wavemill_schemas::canonical;
 use wavemill_schemas::experiment::{BASE, ExperimentSource};
 use wavemill_scores::result::RunResult;
 use wavemill_store::Store;
@@ -420,12 +421,16 @@ fn read_result(path: &Path) -> Result<Option<RunResult>> {
         other => other.with_context(|| format!("cannot read {}", path.display()))?,
     };
 
-    let result = serde_json::from_str(&text).with_context(|| {
+    let damaged = || {
         format!(
             "{}: damaged: remove its folder to train the run again",
             path.display()
         )
-    })?;
+    };
+    if canonical::is_unchanged(text.as_bytes()) == Some(false) {
+        bail!("{}", damaged());
+    }
+    let result = serde_json::from_str(&text).with_context(damaged)?;
     Ok(Some(result))
 }
 

@@ -1,0 +1,243 @@
+#!/usr/bin/env python3
+"""Lets every file operation of each command fail once, and checks what the command says, leaves and makes when repeated.
+
+usage: scripts/faults/faults.py --programs FOLDER [--command NAME]... [--kind KIND]... [--sample N] [--strace] [--table]
+
+FOLDER contains the programs (`cargo build --workspace --bins`). The operations are those below the folder of the trial,
+over all threads: open, read, write, fsync, rename, link, mkdir, stat, readdir, unlink, lock, mmap and clone. Each fails
+with several errors, such as a failing or full disk, or is cut short. After each fault
+- the program ends with a documented exit code and a message that names the error and a path, not by a panic or a signal;
+- a program that succeeds has made the same bytes as without the fault;
+- the store's committed versions are intact;
+- the repeated command succeeds, and makes the same bytes.
+
+Prints a line for each fault that breaks one of these rules, then a table, and ends with status 1 if there was one.
+
+--sample N   try N faults of each command, chosen at random, instead of all
+--strace     let system calls of each thread fail, by `strace --inject`: this reaches calls without the C library
+--table      print the table in Markdown"""
+
+import argparse
+import collections
+import errno
+import itertools
+import multiprocessing
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from commands import NO_VERSION, Command, all_commands, build_shim, make_inputs, plan_id, run
+
+ERRORS = {
+    "open": ["EIO", "EMFILE", "EINTR"],
+    "read": ["EIO", "EINTR", "short"],
+    "write": ["EIO", "ENOSPC", "ENOSPC:always", "EINTR", "short"],
+    "fsync": ["EIO", "ENOSPC"],
+    "rename": ["EIO", "ENOSPC"],
+    "link": ["EIO", "ENOSPC", "EPERM"],
+    "mkdir": ["EIO", "ENOSPC"],
+    "stat": ["EIO"],
+    "readdir": ["EIO"],
+    "unlink": ["EIO"],
+    "lock": ["EIO", "EINTR"],
+    "mmap": ["ENOMEM"],
+    "clone": ["EIO", "EOPNOTSUPP", "short"],
+}
+# The system calls of each kind, for strace.
+CALLS = {
+    "open": "openat",
+    "read": "read,pread64",
+    "write": "write,pwrite64",
+    "fsync": "fsync,fdatasync",
+    "rename": "rename,renameat2",
+    "link": "linkat",
+    "mkdir": "mkdir",
+    "stat": "statx,newfstatat",
+    "readdir": "getdents64",
+    "unlink": "unlink,unlinkat,rmdir",
+    "lock": "flock",
+    "clone": "copy_file_range,sendfile",
+}
+# After EINTR and short calls, programs try again.
+HARMLESS = {"EINTR", "short"}
+NO_SPACE = 5
+FAILED = 1
+
+
+class Trials:
+    """The faults of one command, each in a folder of its own."""
+
+    def __init__(self, command: Command, arguments: argparse.Namespace, root: Path, shim: Path) -> None:
+        self.command, self.programs, self.shim, self.strace = command, arguments.programs, shim, arguments.strace
+        self.root, self.inputs = root, root / "inputs"
+        self.base = root / "base" / command.name.replace(" ", "-")
+
+    def prepare(self) -> dict[str, int]:
+        """Makes the state in which the command begins, and returns the number of operations by kind."""
+        self.base.mkdir(parents=True)
+        at = self.folder()
+        for words in self.command.before:
+            run(words, at, self.inputs, self.programs).check_returncode()
+        shutil.copytree(at, self.base, dirs_exist_ok=True, symlinks=True)
+
+        counts = self.root / "counts"
+        counts.unlink(missing_ok=True)
+        done = self.run({"SHIM_COUNTS": str(counts)})
+        if done.returncode != 0:
+            sys.exit(f"{self.command.words}: status {done.returncode}: {done.stderr}")
+        self.expected = self.command.made(at, done.stdout)
+        numbers: collections.Counter[str] = collections.Counter()
+        # Programs may start others, each of which appends its counts.
+        for line in counts.read_text().splitlines():
+            kind, number = line.split()
+            numbers[kind] += int(number)
+        return numbers
+
+    def folder(self) -> Path:
+        """Returns the folder of this process, in which the path of a trial is the same for each of its commands."""
+        at = self.root / f"trial-{os.getpid()}"
+        shutil.rmtree(at, ignore_errors=True)
+        shutil.copytree(self.base, at, symlinks=True)
+        return at
+
+    def run(self, shim: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        environment = {"LD_PRELOAD": str(self.shim), "SHIM_ROOT": str(self.root)} | shim
+        return run(self.command.words, self.root / f"trial-{os.getpid()}", self.inputs, self.programs, env=environment)
+
+    def with_strace(self, kind: str, at: int, error: str, hit: Path) -> subprocess.CompletedProcess[str]:
+        call = CALLS[kind]
+        inject = ["-e", f"inject={call}:error={error}:when={at}"]
+        folder = self.root / f"trial-{os.getpid()}"
+        before = ["strace", "-f", "-o", str(hit), "-e", f"trace={call}", *inject, "--"]
+        return run(self.command.words, folder, self.inputs, self.programs, before=before)
+
+    def one(self, fault: tuple[str, int, str]) -> tuple[tuple[str, int, str], str, str]:
+        """Tries a fault. Returns it, how the command ended, and what is wrong."""
+        kind, number, error = fault
+        at = self.folder()
+        hit = self.root / f"hit-{os.getpid()}"
+        hit.unlink(missing_ok=True)
+        name, _, always = error.partition(":")
+        try:
+            if self.strace:
+                done = self.with_strace(kind, number, name, hit)
+            else:
+                code = name if name == "short" else str(getattr(errno, name))
+                words = f"{kind}:{number}:{code}" + (f":{always}" if always else "")
+                done = self.run({"SHIM_FAIL": words, "SHIM_HIT": str(hit)})
+        except subprocess.TimeoutExpired:
+            return fault, "hangs", "the command does not end"
+        was_hit = hit.exists() and ("(INJECTED)" in hit.read_text() if self.strace else True)
+        if not was_hit:
+            return fault, "not reached", self.after(at, done, None)
+        return fault, str(done.returncode), self.after(at, done, name)
+
+    def after(self, at: Path, done: subprocess.CompletedProcess[str], error: str | None) -> str:
+        """Returns what is wrong after a fault, or nothing."""
+        said = done.stdout + done.stderr if self.command.more_statuses else done.stderr
+        if done.returncode == 0:
+            # A list may name what it could not read.
+            is_named = error is not None and os.strerror(getattr(errno, error, 0)) in done.stdout + said
+            if self.command.made(at, done.stdout) != self.expected and not is_named:
+                return f"ends with status 0, but made something else: {said}"
+        elif error is None or error in HARMLESS:
+            return f"status {done.returncode} without a fault that matters: {said}"
+        elif done.returncode not in (FAILED, NO_SPACE, *self.command.more_statuses) or "panicked" in said:
+            return f"status {done.returncode}: {said}"
+        elif error == "ENOSPC" and done.returncode != NO_SPACE:
+            return f"status {done.returncode} for a full disk: {said}"
+        elif not self.strace and (os.strerror(getattr(errno, error)) not in said or not named(said, self.root)):
+            return f"the message lacks the error or its place: {said}"
+
+        if (at / "store").exists():
+            opened = run("wavemill verify -q --store {at}/store", at, self.inputs, self.programs)
+            if opened.returncode != 0 and NO_VERSION not in opened.stderr:
+                return f"the store is damaged: {opened.stderr}"
+
+        if done.returncode == 0:
+            return ""
+        again = run(self.command.words, at, self.inputs, self.programs)
+        if again.returncode != 0:
+            return f"the repeated command ends with status {again.returncode}: {again.stderr}"
+        if self.command.made(at, again.stdout) != self.expected:
+            return "the repeated command made something else"
+        return ""
+
+
+def named(said: str, root: Path) -> bool:
+    """Reports whether a message names a place: a path, or a file of the metadata."""
+    return str(root) in said or "metadata file " in said or "data/" in said
+
+
+def faults_of(counts: dict[str, int], kinds: list[str], is_strace: bool) -> list[tuple[str, int, str]]:
+    faults = []
+    for kind in kinds:
+        errors = [e for e in ERRORS[kind] if not is_strace or (kind in CALLS and e != "short" and ":" not in e)]
+        numbers = range(1, counts.get(kind, 0) + 1)
+        faults += [(kind, number, error) for number, error in itertools.product(numbers, errors)]
+    return faults
+
+
+def try_all(arguments: argparse.Namespace, root: Path) -> int:
+    """Tries the faults of all commands, and returns the number of broken rules."""
+    shim = build_shim(root)
+    make_inputs(arguments.programs, root / "inputs")
+    commands = all_commands(plan_id(arguments.programs, root / "inputs", root / "plan"))
+
+    chosen = random.Random(arguments.seed)
+    wrong = 0
+    table: dict[str, collections.Counter[str]] = {}
+    for command in commands:
+        if arguments.command and command.name not in arguments.command:
+            continue
+        trials = Trials(command, arguments, root, shim)
+        faults = faults_of(trials.prepare(), arguments.kind or list(ERRORS), arguments.strace)
+        if arguments.sample and arguments.sample < len(faults):
+            faults = chosen.sample(faults, arguments.sample)
+        ends = table[command.name] = collections.Counter()
+        with multiprocessing.Pool(arguments.jobs) as pool:
+            for (kind, number, error), end, problem in pool.imap_unordered(trials.one, faults, chunksize=4):
+                ends[end] += 1
+                if problem:
+                    wrong += 1
+                    print(f"{command.name}: {kind} {number} {error}: {problem}", flush=True)
+        shutil.rmtree(trials.base)
+        print_row(command.name, ends, arguments.table)
+    total = sum((ends for ends in table.values()), collections.Counter())
+    print_row("all", total, arguments.table)
+    print(f"{total.total() - total['not reached']} faults, {wrong} wrong")
+    return wrong
+
+
+def print_row(name: str, ends: collections.Counter[str], is_markdown: bool) -> None:
+    texts = [name, str(ends.total()), str(ends["0"]), str(ends["1"]), str(ends["5"]), str(ends["not reached"])]
+    if is_markdown:
+        print("| " + " | ".join(texts) + " |", flush=True)
+    else:
+        print("{:20} {:>6} faults: {:>5} tolerated, {:>5} status 1, {:>5} status 5, {:>4} not reached".format(*texts), flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--programs", required=True, type=lambda path: Path(path).resolve(), help="folder of the programs")
+    parser.add_argument("--command", action="append", help="a command to try; may be repeated (default: all)")
+    parser.add_argument("--kind", action="append", choices=ERRORS, help="a kind of operation; may be repeated (default: all)")
+    parser.add_argument("--sample", type=int, help="number of faults of each command (default: all)")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the choice (default 1)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="faults tried at the same time")
+    parser.add_argument("--strace", action="store_true")
+    parser.add_argument("--table", action="store_true")
+    arguments = parser.parse_args()
+
+    # A file system in memory makes synchronization free.
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="wavemill-faults-", dir=memory) as folder:
+        sys.exit(1 if try_all(arguments, Path(folder).resolve()) else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,351 @@
+#!/usr/bin/env python3
+"""Replays what a disk may contain after a power cut at every moment of each command, and continues from there.
+
+usage: scripts/faults/power_cuts.py --programs FOLDER [--command NAME]... [--sample N] [--forget N]
+
+FOLDER contains the programs (`cargo build --workspace --bins`). All changes of files are recorded (shim.c). A cut after
+each of them gives three states of the disk: only what was synced; everything; and a random choice of the data and the
+folders' entries that were not synced, in which the last write may be torn. The entry of a file in its folder counts as
+synced only after a sync of the folder. In each state
+- the store's committed versions are intact, and the version is there if the command had ended;
+- an export is whole or absent;
+- the repeated command succeeds, and makes the same bytes as without the cut.
+
+Commands that change a store are also killed before a sync, repeated, and cut off after their success.
+
+--sample N   try N states of each command, chosen at random, instead of all
+--forget N   leave out the N-th sync of the recording, to see that the states show it"""
+
+import argparse
+import dataclasses
+import multiprocessing
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from commands import NO_VERSION, Command, all_commands, build_shim, make_inputs, plan_id, run
+
+
+@dataclasses.dataclass
+class Record:
+    """One change: `create`, `empty`, `write`, `length`, `sync`, `rename`, `link`, `mkdir`, `unlink` or `rmdir`."""
+
+    op: str
+    path: str
+    other: str
+    at: int
+    data: bytes
+
+
+def records(file: Path) -> Iterator[Record]:
+    with file.open("rb") as stream:
+        while line := stream.readline():
+            op, _, path, other, at, n = line.decode().rstrip("\n").split("\t")
+            yield Record(op, path, other, int(at), stream.read(int(n)))
+
+
+class File:
+    """The bytes of a file that were synced, and the later changes."""
+
+    def __init__(self, synced: bytes = b"") -> None:
+        self.synced, self.later = synced, []
+
+    def sync(self) -> None:
+        self.synced, self.later = self.content(self.later), []
+
+    def content(self, changes: list[tuple[int, bytes | None]]) -> bytes:
+        """Returns the synced bytes with some of the changes, which are bytes at a position, or a length."""
+        content = bytearray(self.synced)
+        for at, data in changes:
+            if data is None:
+                content[at:] = bytes(max(0, at - len(content)))
+            else:
+                content[len(content) :] = bytes(max(0, at - len(content)))
+                content[at : at + len(data)] = data
+        return bytes(content)
+
+    def some(self, chosen: random.Random) -> bytes:
+        """Returns the content with a random choice of the later changes, the last of which may be torn."""
+        changes = [change for change in self.later if chosen.random() < 0.5]
+        if changes and changes[-1][1]:
+            at, data = changes[-1]
+            changes[-1] = (at, data[: chosen.randrange(len(data) + 1)])
+        return self.content(changes)
+
+
+class Folder:
+    """The entries of a folder that were synced, and the later changes: a name with its file or folder, or with nothing."""
+
+    def __init__(self) -> None:
+        self.synced: dict[str, File | Folder] = {}
+        self.later: list[list[tuple[Folder, str, File | Folder | None]]] = []
+
+
+class Disk:
+    """A disk, as the programs see it and as it was synced. A rename is one change of both folders."""
+
+    def __init__(self, base: Path, root: Path) -> None:
+        """Makes a disk that contains the files of `base` at `root`."""
+        self.root = str(root)
+        self.top = Folder()
+        self.seen: dict[str, File | Folder] = {self.root: self.top}
+        for path in sorted(base.rglob("*")):
+            made = Folder() if path.is_dir() else File(path.read_bytes())
+            seen = str(root / path.relative_to(base))
+            self.seen[seen] = made
+            self.parent(seen).synced[path.name] = made
+
+    def parent(self, path: str) -> Folder:
+        return self.seen[os.path.dirname(path)]
+
+    def change(self, *entries: tuple[str, File | Folder | None]) -> None:
+        """Changes entries of folders, all of them or none."""
+        changes = [(self.parent(path), os.path.basename(path), made) for path, made in entries]
+        for folder in {id(folder): folder for folder, _, _ in changes}.values():
+            folder.later.append(changes)
+        for path, made in entries:
+            below = [key for key in self.seen if key == path or key.startswith(path + "/")]
+            for key in below:
+                del self.seen[key]
+            if made is not None:
+                self.seen[path] = made
+
+    def apply(self, record: Record) -> None:
+        path, op = record.path, record.op
+        there = self.seen.get(path)
+        if op in ("create", "empty"):
+            if there is None:
+                self.change((path, File()))
+            elif op == "empty" and isinstance(there, File):
+                there.later.append((0, None))
+        elif op in ("write", "length"):
+            # A file without a name is lost in any case.
+            if isinstance(there, File):
+                there.later.append((record.at, record.data if op == "write" else None))
+        elif op == "sync":
+            self.sync(there)
+        elif op == "mkdir":
+            self.change((path, Folder()))
+        elif op in ("unlink", "rmdir"):
+            self.change((path, None))
+        elif op == "link":
+            self.change((record.other, there))
+        elif op == "rename":
+            moved = {key: made for key, made in self.seen.items() if key.startswith(path + "/")}
+            self.change((path, None), (record.other, there))
+            self.seen |= {record.other + key[len(path) :]: made for key, made in moved.items()}
+
+    def sync(self, there: "File | Folder | None") -> None:
+        if isinstance(there, File):
+            there.sync()
+        elif there is not None:
+            for changes in list(there.later):
+                put_all(changes)
+
+    def state(self, chosen: random.Random | None, is_all: bool) -> dict[str, bytes | None]:
+        """Returns the content of each file, and None for each folder, by path: what was synced, all, or a random choice."""
+        folders = {id(made): made for made in self.seen.values() if isinstance(made, Folder)}
+        done: set[int] = set()
+        later = []
+        for folder in folders.values():
+            for changes in folder.later:
+                if id(changes) not in done:
+                    done.add(id(changes))
+                    later.append(changes)
+        taken = [changes for changes in later if is_all or (chosen and chosen.random() < 0.5)]
+        entries: dict[int, dict[str, File | Folder]] = {}
+        for changes in taken:
+            for folder, name, made in changes:
+                put(entries.setdefault(id(folder), dict(folder.synced)), name, made)
+        return dict(self.content(self.top, self.root, entries, chosen, is_all))
+
+    def content(self, folder: Folder, path: str, entries: dict, chosen: random.Random | None, is_all: bool) -> Iterator:
+        for name, made in entries.get(id(folder), folder.synced).items():
+            below = f"{path}/{name}"
+            if isinstance(made, Folder):
+                yield below, None
+                yield from self.content(made, below, entries, chosen, is_all)
+            elif is_all:
+                yield below, made.content(made.later)
+            else:
+                yield below, made.some(chosen) if chosen else made.synced
+
+
+def put(entries: dict[str, File | Folder], name: str, made: File | Folder | None) -> None:
+    if made is None:
+        entries.pop(name, None)
+    else:
+        entries[name] = made
+
+
+def put_all(changes: list[tuple[Folder, str, File | Folder | None]]) -> None:
+    """Makes changes of entries durable."""
+    for folder, name, made in changes:
+        put(folder.synced, name, made)
+        if changes in folder.later:
+            folder.later.remove(changes)
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+    """A cut after a number of changes. `kind` is `synced`, `all`, or the seed of a random choice."""
+
+    recording: str
+    cut: int
+    kind: str
+    # True if the command had ended with success.
+    is_done: bool
+
+
+class Cuts:
+    """The power cuts of one command."""
+
+    def __init__(self, command: Command, arguments: argparse.Namespace, root: Path, shim: Path) -> None:
+        self.command, self.programs, self.shim, self.root = command, arguments.programs, shim, root
+        self.inputs = root / "inputs"
+        self.base, self.at = root / "base", root / "trial"
+        self.forget = arguments.forget
+
+    def prepare(self) -> list[State]:
+        """Records the command, alone and after kills, and returns all states."""
+        shutil.rmtree(self.base, ignore_errors=True)
+        self.base.mkdir()
+        self.reset({}, self.at)
+        for words in self.command.before:
+            run(words, self.at, self.inputs, self.programs).check_returncode()
+        shutil.copytree(self.at, self.base, dirs_exist_ok=True)
+
+        alone = self.recorded("alone", None)
+        self.expected = self.command.made(self.at, alone.stdout)
+        n = sum(1 for _ in self.kept("alone"))
+        states = [State("alone", cut, kind, cut == n) for cut in range(n + 1) for kind in ("synced", "all", str(cut))]
+        n_syncs = sum(record.op == "sync" for record in self.kept("alone"))
+        for at in range(1, n_syncs + 1) if self.command.changes_store else ():
+            name = f"killed-{at}"
+            self.recorded(name, at)
+            n = sum(1 for _ in self.kept(name))
+            states += [State(name, n, kind, True) for kind in ("synced", str(at))]
+        return states
+
+    def recorded(self, name: str, kill_at: int | None) -> subprocess.CompletedProcess[str]:
+        """Records the command, after another one that was killed at a sync."""
+        shutil.rmtree(self.at)
+        shutil.copytree(self.base, self.at)
+        (self.root / name).unlink(missing_ok=True)
+        shim = {"LD_PRELOAD": str(self.shim), "SHIM_ROOT": str(self.at), "SHIM_RECORD": str(self.root / name)}
+        if kill_at:
+            run(self.command.words, self.at, self.inputs, self.programs, env=shim | {"SHIM_FAIL": f"fsync:{kill_at}:kill"})
+        done = run(self.command.words, self.at, self.inputs, self.programs, env=shim)
+        if done.returncode != 0:
+            sys.exit(f"{self.command.words}: status {done.returncode}: {done.stderr}")
+        return done
+
+    def kept(self, name: str) -> Iterator[Record]:
+        """Returns the records, without the sync that is to be forgotten."""
+        n_syncs = 0
+        for record in records(self.root / name):
+            n_syncs += record.op == "sync"
+            if record.op != "sync" or n_syncs != self.forget:
+                yield record
+
+    def reset(self, state: dict[str, bytes | None], below: Path) -> None:
+        """Gives the folder of the trial the files of a state, whose paths are below another folder."""
+        shutil.rmtree(self.at, ignore_errors=True)
+        self.at.mkdir()
+        for path, content in state.items():
+            target = self.at / Path(path).relative_to(below)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if content is None:
+                target.mkdir(exist_ok=True)
+            else:
+                target.write_bytes(content)
+
+    def one(self, state: State) -> tuple[State, str]:
+        """Tries a state. Returns what is wrong, or nothing."""
+        root = self.root / "trial"
+        disk = Disk(self.base, root)
+        for number, record in enumerate(self.kept(state.recording)):
+            if number == state.cut:
+                break
+            disk.apply(record)
+        chosen = None if state.kind in ("synced", "all") else random.Random(int(state.kind))
+        found = disk.state(chosen, state.kind == "all")
+
+        # Each process has a folder of its own.
+        self.at = self.root / f"trial-{os.getpid()}"
+        self.reset(found, root)
+        return state, self.after(state)
+
+    def after(self, state: State) -> str:
+        opened = ""
+        if (self.at / "store").exists():
+            verified = run("wavemill verify -q --store {at}/store", self.at, self.inputs, self.programs)
+            is_empty = NO_VERSION in verified.stderr
+            if verified.returncode != 0 and not is_empty:
+                return f"the store is damaged: {verified.stderr}"
+            opened = "nothing" if is_empty else "a version"
+        if state.is_done and self.command.changes_store and self.command.made(self.at, "") != self.expected:
+            return f"the command had succeeded, but its result is lost: {opened or 'no store'}"
+        if (self.at / "out").exists():
+            is_whole = self.command.made(self.at, "") == self.expected
+            return "" if is_whole else "an export is neither whole nor absent"
+
+        again = run(self.command.words, self.at, self.inputs, self.programs)
+        if again.returncode != 0:
+            return f"the repeated command ends with status {again.returncode}: {again.stderr}"
+        if self.command.made(self.at, again.stdout) != self.expected:
+            return "the repeated command made something else"
+        return ""
+
+
+def try_all(arguments: argparse.Namespace, root: Path) -> int:
+    """Tries the states of all commands, and returns the number of broken rules."""
+    shim = build_shim(root)
+    make_inputs(arguments.programs, root / "inputs")
+    commands = all_commands(plan_id(arguments.programs, root / "inputs", root / "plan"))
+
+    chosen = random.Random(arguments.seed)
+    total = wrong = 0
+    for command in commands:
+        if not command.changes_disk or (arguments.command and command.name not in arguments.command):
+            continue
+        cuts = Cuts(command, arguments, root, shim)
+        states = cuts.prepare()
+        n = len(states)
+        if arguments.sample and arguments.sample < n:
+            states = chosen.sample(states, arguments.sample)
+        of_command = 0
+        with multiprocessing.Pool(arguments.jobs) as pool:
+            for state, problem in pool.imap_unordered(cuts.one, states, chunksize=4):
+                if problem:
+                    of_command += 1
+                    print(f"{command.name}: {state.recording}, after {state.cut} changes, {state.kind}: {problem}", flush=True)
+        total += len(states)
+        wrong += of_command
+        print(f"{command.name:20} {len(states):>5} of {n:>5} states, {of_command} wrong", flush=True)
+    print(f"{total} states, {wrong} wrong")
+    return wrong
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--programs", required=True, type=lambda path: Path(path).resolve(), help="folder of the programs")
+    parser.add_argument("--command", action="append", help="a command to try; may be repeated (default: all)")
+    parser.add_argument("--sample", type=int, help="number of states of each command (default: all)")
+    parser.add_argument("--forget", type=int, help="number of the sync to leave out, from 1")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the choice (default 1)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="states tried at the same time")
+    arguments = parser.parse_args()
+
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="wavemill-cuts-", dir=memory) as folder:
+        sys.exit(1 if try_all(arguments, Path(folder).resolve()) else 0)
+
+
+if __name__ == "__main__":
+    main()
