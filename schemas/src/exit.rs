@@ -48,20 +48,29 @@ pub fn is_no_space(cause: &(dyn Error + 'static)) -> bool {
 /// Reports whether `cause`, one error of a chain, means that the machine failed to read, and not that a file is wrong:
 /// the disk is failing, or memory or file descriptors are exhausted. The command may succeed when it is repeated.
 pub fn is_of_machine(cause: &(dyn Error + 'static)) -> bool {
-    /// `EIO`, `ENOMEM`, `ENFILE`, `EMFILE` and `ESTALE` on Linux.
-    const CODES: [i32; 5] = [5, 12, 23, 24, 116];
-    cause
-        .downcast_ref()
-        .and_then(io::Error::raw_os_error)
-        .is_some_and(|code| CODES.contains(&code))
+    machine_code(cause).is_some()
 }
 
 /// Returns a copy of the cause of `error` for which [`is_of_machine`] returns true, if there is one.
 pub fn of_machine(error: &(dyn Error + 'static)) -> Option<io::Error> {
     let mut causes = std::iter::successors(Some(error), |&cause| cause.source());
-    let cause = causes.find(|cause| is_of_machine(*cause))?;
-    let code = cause.downcast_ref().and_then(io::Error::raw_os_error)?;
-    Some(io::Error::from_raw_os_error(code))
+    causes
+        .find_map(machine_code)
+        .map(io::Error::from_raw_os_error)
+}
+
+/// Returns the number of an error for which [`is_of_machine`] returns true.
+fn machine_code(cause: &(dyn Error + 'static)) -> Option<i32> {
+    /// `EIO`, `ENOMEM`, `ENFILE`, `EMFILE` and `ESTALE` on Linux.
+    const CODES: [i32; 5] = [5, 12, 23, 24, 116];
+    let own = cause.downcast_ref().and_then(io::Error::raw_os_error);
+    // Arrow keeps only the text of an error of the Parquet reader.
+    let code = own.or_else(|| {
+        let text = cause.to_string();
+        let (_, rest) = text.rsplit_once("(os error ")?;
+        rest.split_once(')')?.0.parse().ok()
+    });
+    code.filter(|code| CODES.contains(code))
 }
 
 /// Reports whether `cause`, one error of a chain, means that the reader of our output has closed the pipe (`| head`).
@@ -94,7 +103,11 @@ mod tests {
         assert!(!is_no_space(&io::Error::from(NotFound)));
         assert!(!is_no_space(&std::fmt::Error));
 
-        assert!(is_of_machine(&io::Error::from_raw_os_error(5)));
+        let failing = io::Error::from_raw_os_error(5);
+        assert!(is_of_machine(&failing));
+        assert!(is_of_machine(&io::Error::other(format!(
+            "External: {failing}"
+        ))));
         assert!(!is_of_machine(&io::Error::from(NotFound)));
         assert!(is_broken_pipe(&io::Error::from(io::ErrorKind::BrokenPipe)));
     }

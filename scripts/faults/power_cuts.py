@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Replays what a disk may contain after a power cut at every moment of each command, and continues from there.
 
-usage: scripts/faults/power_cuts.py --programs FOLDER [--command NAME]... [--sample N] [--forget N]
+usage: scripts/faults/power_cuts.py --programs FOLDER [--command NAME]... [--sample N] [--forget TEXT]
 
 FOLDER contains the programs (`cargo build --workspace --bins`). All changes of files are recorded (shim.c). A cut after
 each of them gives three states of the disk: only what was synced; everything; and a random choice of the data and the
@@ -13,8 +13,8 @@ synced only after a sync of the folder. In each state
 
 Commands that change a store are also killed before a sync, repeated, and cut off after their success.
 
---sample N   try N states of each command, chosen at random, instead of all
---forget N   leave out the N-th sync of the recording, to see that the states show it"""
+--sample N   try N states of each command instead of all: two at its end, and others chosen at random
+--forget TEXT  leave out the syncs of paths that contain TEXT, to see that the states show it"""
 
 import argparse
 import dataclasses
@@ -195,11 +195,11 @@ def put_all(changes: list[tuple[Folder, str, File | Folder | None]]) -> None:
 class State:
     """A cut after a number of changes. `kind` is `synced`, `all`, or the seed of a random choice."""
 
-    recording: str
-    cut: int
+    # Number of the sync before which another process of the command was killed, from 1; 0 if there was none.
+    killed_at: int
+    # Number of changes, or None for all of them: the command had ended with success.
+    cut: int | None
     kind: str
-    # True if the command had ended with success.
-    is_done: bool
 
 
 class Cuts:
@@ -220,37 +220,34 @@ class Cuts:
             run(words, self.at, self.inputs, self.programs).check_returncode()
         shutil.copytree(self.at, self.base, dirs_exist_ok=True)
 
-        alone = self.recorded("alone", None)
-        self.expected = self.command.made(self.at, alone.stdout)
-        n = sum(1 for _ in self.kept("alone"))
-        states = [State("alone", cut, kind, cut == n) for cut in range(n + 1) for kind in ("synced", "all", str(cut))]
-        n_syncs = sum(record.op == "sync" for record in self.kept("alone"))
-        for at in range(1, n_syncs + 1) if self.command.changes_store else ():
-            name = f"killed-{at}"
-            self.recorded(name, at)
-            n = sum(1 for _ in self.kept(name))
-            states += [State(name, n, kind, True) for kind in ("synced", str(at))]
-        return states
+        done = self.recorded(self.at, "alone", 0)
+        self.expected = self.command.made(self.at, done.stdout)
+        changes = list(self.kept("alone"))
+        kinds = ("synced", "all")
+        states = [State(0, cut, kind) for cut in range(len(changes)) for kind in (*kinds, str(cut))]
+        if self.command.changes_store:
+            n_syncs = sum(change.op == "sync" for change in changes)
+            states += [State(at, None, kind) for at in range(1, n_syncs + 1) for kind in ("synced", str(at))]
+        # The end comes first, because it shows every sync that is missing.
+        return [State(0, None, kind) for kind in kinds] + states
 
-    def recorded(self, name: str, kill_at: int | None) -> subprocess.CompletedProcess[str]:
-        """Records the command, after another one that was killed at a sync."""
-        shutil.rmtree(self.at)
-        shutil.copytree(self.base, self.at)
+    def recorded(self, at: Path, name: str, killed_at: int) -> subprocess.CompletedProcess[str]:
+        """Records the command in the folder `at`, after another one that was killed at a sync."""
+        shutil.rmtree(at, ignore_errors=True)
+        shutil.copytree(self.base, at)
         (self.root / name).unlink(missing_ok=True)
-        shim = {"LD_PRELOAD": str(self.shim), "SHIM_ROOT": str(self.at), "SHIM_RECORD": str(self.root / name)}
-        if kill_at:
-            run(self.command.words, self.at, self.inputs, self.programs, env=shim | {"SHIM_FAIL": f"fsync:{kill_at}:kill"})
-        done = run(self.command.words, self.at, self.inputs, self.programs, env=shim)
+        shim = {"LD_PRELOAD": str(self.shim), "SHIM_ROOT": str(at), "SHIM_RECORD": str(self.root / name)}
+        if killed_at:
+            run(self.command.words, at, self.inputs, self.programs, env=shim | {"SHIM_FAIL": f"fsync:{killed_at}:kill"})
+        done = run(self.command.words, at, self.inputs, self.programs, env=shim)
         if done.returncode != 0:
             sys.exit(f"{self.command.words}: status {done.returncode}: {done.stderr}")
         return done
 
     def kept(self, name: str) -> Iterator[Record]:
-        """Returns the records, without the sync that is to be forgotten."""
-        n_syncs = 0
+        """Returns the records, without the syncs that are to be forgotten."""
         for record in records(self.root / name):
-            n_syncs += record.op == "sync"
-            if record.op != "sync" or n_syncs != self.forget:
+            if record.op != "sync" or not self.forget or self.forget not in record.path:
                 yield record
 
     def reset(self, state: dict[str, bytes | None], below: Path) -> None:
@@ -267,18 +264,20 @@ class Cuts:
 
     def one(self, state: State) -> tuple[State, str]:
         """Tries a state. Returns what is wrong, or nothing."""
-        root = self.root / "trial"
+        # Each process has a folder of its own, and the recording names the folder in which it was made.
+        recording, root = "alone", self.root / "trial"
+        self.at = self.root / f"trial-{os.getpid()}"
+        if state.killed_at:
+            recording, root = f"killed-{os.getpid()}", self.at
+            self.recorded(root, recording, state.killed_at)
+
         disk = Disk(self.base, root)
-        for number, record in enumerate(self.kept(state.recording)):
+        for number, record in enumerate(self.kept(recording)):
             if number == state.cut:
                 break
             disk.apply(record)
         chosen = None if state.kind in ("synced", "all") else random.Random(int(state.kind))
-        found = disk.state(chosen, state.kind == "all")
-
-        # Each process has a folder of its own.
-        self.at = self.root / f"trial-{os.getpid()}"
-        self.reset(found, root)
+        self.reset(disk.state(chosen, state.kind == "all"), root)
         return state, self.after(state)
 
     def after(self, state: State) -> str:
@@ -289,7 +288,7 @@ class Cuts:
             if verified.returncode != 0 and not is_empty:
                 return f"the store is damaged: {verified.stderr}"
             opened = "nothing" if is_empty else "a version"
-        if state.is_done and self.command.changes_store and self.command.made(self.at, "") != self.expected:
+        if state.cut is None and self.command.changes_store and self.command.made(self.at, "") != self.expected:
             return f"the command had succeeded, but its result is lost: {opened or 'no store'}"
         if (self.at / "out").exists():
             is_whole = self.command.made(self.at, "") == self.expected
@@ -318,13 +317,13 @@ def try_all(arguments: argparse.Namespace, root: Path) -> int:
         states = cuts.prepare()
         n = len(states)
         if arguments.sample and arguments.sample < n:
-            states = chosen.sample(states, arguments.sample)
+            states = states[:2] + chosen.sample(states[2:], arguments.sample - 2)
         of_command = 0
         with multiprocessing.Pool(arguments.jobs) as pool:
             for state, problem in pool.imap_unordered(cuts.one, states, chunksize=4):
                 if problem:
                     of_command += 1
-                    print(f"{command.name}: {state.recording}, after {state.cut} changes, {state.kind}: {problem}", flush=True)
+                    print(f"{command.name}: {state}: {problem}", flush=True)
         total += len(states)
         wrong += of_command
         print(f"{command.name:20} {len(states):>5} of {n:>5} states, {of_command} wrong", flush=True)
@@ -337,7 +336,7 @@ def main() -> None:
     parser.add_argument("--programs", required=True, type=lambda path: Path(path).resolve(), help="folder of the programs")
     parser.add_argument("--command", action="append", help="a command to try; may be repeated (default: all)")
     parser.add_argument("--sample", type=int, help="number of states of each command (default: all)")
-    parser.add_argument("--forget", type=int, help="number of the sync to leave out, from 1")
+    parser.add_argument("--forget", help="text in the paths whose syncs are left out")
     parser.add_argument("--seed", type=int, default=1, help="seed of the choice (default 1)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="states tried at the same time")
     arguments = parser.parse_args()

@@ -13,9 +13,9 @@ use wavemill_tests::Failed;
 
 use crate::signals::{ends_soon, start_until};
 use crate::support::{
-    Inputs, RECIPE, Ran, contains, copy_folder, files_below, finish, inputs, kill, manifest,
-    own_store, receipts, run, same, same_versions, scratch, sql, start, versions, wait_until,
-    wavemill, whole, within,
+    Inputs, RECIPE, Ran, contains, copy_folder, files_below, finish, has_python, inputs, kill,
+    manifest, own_store, program, receipts, run, same, same_versions, scratch, sql, start,
+    versions, wait_until, wavemill, whole, within,
 };
 
 /// Fails if the store contains a version or a temporary file.
@@ -639,4 +639,70 @@ fn disk_fills_up() -> Result<(), Failed> {
 
     fs::remove_file(filler)?;
     works_now(&store)
+}
+
+/// Runs a script of `scripts/faults` with the programs in a folder.
+fn fault_script(name: &str, programs: &Path, words: &[&str]) -> Ran {
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/faults");
+    let mut command = Command::new("python3");
+    command
+        .arg(scripts.join(name))
+        .arg("--programs")
+        .arg(programs);
+    run(command.args(words))
+}
+
+/// Returns the folder of the programs.
+fn programs() -> PathBuf {
+    program("wavemill").with_file_name("")
+}
+
+/// Some file operations of each command fail once: nothing committed is lost, and the repeated command succeeds.
+#[apply(trial)]
+#[needs(has_python)]
+fn single_failing_operations_lose_nothing() -> Result<(), Failed> {
+    fault_script("faults.py", &programs(), &["--sample", "12", "--jobs", "1"]).exits(0)?;
+    Ok(())
+}
+
+#[apply(trial)]
+#[needs(has_python)]
+fn a_program_that_hides_a_failing_operation_is_found() -> Result<(), Failed> {
+    let folder = scratch("hides");
+    symlink(program("demo-audio"), folder.join("demo-audio"))?;
+    let script = format!(
+        "#!/bin/sh\n\"{}\" \"$@\"\nexit 0\n",
+        program("wavemill").display()
+    );
+    let wrapper = folder.join("wavemill");
+    fs::write(&wrapper, script)?;
+    fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755))?;
+
+    let words = ["--command", "extract", "--kind", "rename", "--sample", "10"];
+    let found = fault_script("faults.py", &folder, &words).exits(1)?;
+    contains(&found.out, "ends with status 0, but made something else")
+}
+
+/// Some states of the disk after power cuts: stores open and are complete or can be continued.
+#[apply(trial)]
+#[needs(has_python)]
+fn power_cuts_lose_nothing() -> Result<(), Failed> {
+    fault_script(
+        "power_cuts.py",
+        &programs(),
+        &["--sample", "12", "--jobs", "1"],
+    )
+    .exits(0)?;
+    Ok(())
+}
+
+#[apply(trial)]
+#[needs(has_python)]
+fn a_missing_sync_is_found() -> Result<(), Failed> {
+    for path in [".parquet", "_wavemill/versions"] {
+        let words = ["--command", "extract", "--sample", "3", "--forget", path];
+        let found = fault_script("power_cuts.py", &programs(), &words).exits(1)?;
+        contains(&found.out, "extract: ")?;
+    }
+    Ok(())
 }

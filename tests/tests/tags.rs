@@ -61,11 +61,7 @@ fn tags_are_accepted_as_versions() -> Result<(), Failed> {
     let store = three_versions("named")?;
     on(&store, &["tag", "1", "paper"]).exits(0)?;
     on(&store, &["tag", "2", "v1.0-rc_2"]).exits(0)?;
-    same(
-        "file",
-        fs::read_to_string(tag_file(&store, "paper"))?,
-        "1\n".to_owned(),
-    )?;
+    starts_with(&fs::read_to_string(tag_file(&store, "paper"))?, "1\n\"")?;
     same(
         "files",
         files_below(&store.join("_wavemill/tags")),
@@ -385,14 +381,17 @@ fn damaged_tag_is_an_error_when_used() -> Result<(), Failed> {
 
         // A damaged tag does not affect commands that do not use it. Only a list of tags prints a warning.
         for words in [
-            &["verify"][..],
-            &["sql", "--version", "good", "SELECT 1"],
+            &["sql", "--version", "good", "SELECT 1"][..],
             &["info", "--json"],
             &["diff", "2", "good"],
         ] {
             let ran = on(&store, words).exits(0)?;
             lacks(&ran.err, "tag")?;
         }
+        // Only `verify` looks at bytes that it does not need. A version that is gone is no damage of the file.
+        let is_content = problem.contains("number");
+        let verified = on(&store, &["verify"]).exits(if is_content { 3 } else { 0 })?;
+        same("named", verified.out.contains(tag), is_content)?;
         for words in [&["info"][..], &["info", "--versions", "--json"]] {
             let ran = on(&store, words).exits(0)?;
             starts_with(&ran.err, "warning: ")?;

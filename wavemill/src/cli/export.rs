@@ -242,7 +242,10 @@ impl NewFolder {
                 return sync_folder(&self.target);
             }
             fs::rename(&self.part, &self.target)?;
-            sync_folder(folder_of(&self.target))
+            sync_folder(folder_of(&self.target)).inspect_err(|_| {
+                // The command fails, so nothing may remain that keeps it from being repeated.
+                let _ = fs::rename(&self.target, &self.part);
+            })
         });
         finished.with_context(|| format!("cannot write {}", self.out.display()))
     }
