@@ -66,9 +66,17 @@ class Command:
 
 
 def run(
-    words: str, at: Path, inputs: Path, programs: Path, *, before: Sequence[str] = (), env: dict[str, str] | None = None
+    words: str,
+    at: Path,
+    inputs: Path,
+    programs: Path,
+    *,
+    before: Sequence[str] = (),
+    env: dict[str, str] | None = None,
+    timeout: float = 120,
 ) -> subprocess.CompletedProcess[str]:
-    """Runs the words of a command, whose first is the name of the program. `before` are words of a program that runs it."""
+    """Runs a command, whose first word is the name of the program, for at most `timeout` seconds. `before` are words of a
+    program that starts it."""
     program, *rest = shlex.split(words.format(at=at, inputs=inputs))
     return subprocess.run(
         [*before, str(programs / program), *rest],
@@ -77,7 +85,7 @@ def run(
         errors="replace",
         cwd=at,
         env=os.environ | (env or {}),
-        timeout=120,
+        timeout=timeout,
     )
 
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Lets every file operation of each command fail once, and checks what the command says, leaves and makes when repeated.
 
-usage: scripts/faults/faults.py --programs FOLDER [--command NAME]... [--kind KIND]... [--sample N] [--strace] [--table]
+usage: scripts/faults/faults.py --programs FOLDER [--command NAME]... [--kind KIND]... [--sample N]
+                                [--kill | --strace] [--table]
 
 FOLDER contains the programs (`cargo build --workspace --bins`). The operations are those below the folder of the trial,
 over all threads: open, read, write, fsync, rename, link, mkdir, stat, readdir, unlink, lock, mmap and clone. Each fails
@@ -14,6 +15,7 @@ with several errors, such as a failing or full disk, or is cut short. After each
 Prints a line for each fault that breaks one of these rules, then a table, and ends with status 1 if there was one.
 
 --sample N   try N faults of each command, chosen at random, instead of all
+--kill       kill the program at the operation, instead of letting the operation fail
 --strace     let system calls of each thread fail, by `strace --inject`: this reaches calls without the C library
 --table      print the table in Markdown"""
 
@@ -26,6 +28,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -130,7 +133,7 @@ class Trials:
             if self.strace:
                 done = self.with_strace(kind, number, name, hit)
             else:
-                code = name if name == "short" else str(getattr(errno, name))
+                code = name if name in ("short", "kill") else str(getattr(errno, name))
                 words = f"{kind}:{number}:{code}" + (f":{always}" if always else "")
                 done = self.run({"SHIM_FAIL": words, "SHIM_HIT": str(hit)})
         except subprocess.TimeoutExpired:
@@ -149,6 +152,8 @@ class Trials:
             is_named = self.command.made is listed and (is_named or HIDDEN.search(said))
             if self.command.made(at, done.stdout) != self.expected and not is_named:
                 return f"ends with status 0, but made something else: {said}"
+        elif error == "kill" and done.returncode == -signal.SIGKILL:
+            pass
         elif error is None or error in HARMLESS:
             return f"status {done.returncode} without a fault that matters: {said}"
         elif HIDDEN.search(said):
@@ -180,10 +185,12 @@ def named(said: str, root: Path) -> bool:
     return str(root) in said or "metadata file " in said or "data/" in said
 
 
-def faults_of(counts: dict[str, int], kinds: list[str], is_strace: bool) -> list[tuple[str, int, str]]:
+def faults_of(counts: dict[str, int], arguments: argparse.Namespace) -> list[tuple[str, int, str]]:
     faults = []
-    for kind in kinds:
-        errors = [e for e in ERRORS[kind] if not is_strace or (kind in CALLS and e != "short" and ":" not in e)]
+    for kind in arguments.kind or ERRORS:
+        errors = ["kill"] if arguments.kill else ERRORS[kind]
+        if arguments.strace:
+            errors = [e for e in errors if kind in CALLS and e != "short" and ":" not in e]
         numbers = range(1, counts.get(kind, 0) + 1)
         faults += [(kind, number, error) for number, error in itertools.product(numbers, errors)]
     return faults
@@ -202,7 +209,7 @@ def try_all(arguments: argparse.Namespace, root: Path) -> int:
         if arguments.command and command.name not in arguments.command:
             continue
         trials = Trials(command, arguments, root, shim)
-        faults = faults_of(trials.prepare(), arguments.kind or list(ERRORS), arguments.strace)
+        faults = faults_of(trials.prepare(), arguments)
         if arguments.sample and arguments.sample < len(faults):
             faults = chosen.sample(faults, arguments.sample)
         ends = table[command.name] = collections.Counter()
@@ -221,11 +228,12 @@ def try_all(arguments: argparse.Namespace, root: Path) -> int:
 
 
 def print_row(name: str, ends: collections.Counter[str], is_markdown: bool) -> None:
-    texts = [name, str(ends.total()), str(ends["0"]), str(ends["1"]), str(ends["5"]), str(ends["not reached"])]
+    statuses = ("0", "1", "5", str(-signal.SIGKILL), "not reached")
+    texts = [name, str(ends.total()), *(str(ends[status]) for status in statuses)]
     if is_markdown:
         print("| " + " | ".join(texts) + " |", flush=True)
     else:
-        print("{:20} {:>6} faults: {:>5} tolerated, {:>5} status 1, {:>5} status 5, {:>4} not reached".format(*texts), flush=True)
+        print("{:20} {:>6} faults: {:>5} tolerated, {:>5} status 1, {:>5} status 5, {:>5} killed, {:>4} not reached".format(*texts), flush=True)
 
 
 def main() -> None:
@@ -236,6 +244,7 @@ def main() -> None:
     parser.add_argument("--sample", type=int, help="number of faults of each command (default: all)")
     parser.add_argument("--seed", type=int, default=1, help="seed of the choice (default 1)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="faults tried at the same time")
+    parser.add_argument("--kill", action="store_true")
     parser.add_argument("--strace", action="store_true")
     parser.add_argument("--table", action="store_true")
     arguments = parser.parse_args()

@@ -683,6 +683,23 @@ fn a_program_that_hides_a_failing_operation_is_found() -> Result<(), Failed> {
     contains(&found.out, "ends with status 0, but made something else")
 }
 
+/// Some commands are killed at an operation, and repeated.
+#[apply(trial)]
+#[needs(has_python)]
+fn kills_at_operations_lose_nothing() -> Result<(), Failed> {
+    let words = ["--kill", "--sample", "8", "--jobs", "1"];
+    fault_script("faults.py", &programs(), &words).exits(0)?;
+    Ok(())
+}
+
+/// Some bits of all files of a store and of a run are flipped.
+#[apply(trial)]
+#[needs(has_python)]
+fn flipped_bits_are_found() -> Result<(), Failed> {
+    fault_script("flips.py", &programs(), &["--sample", "10", "--run", "1"]).exits(0)?;
+    Ok(())
+}
+
 /// Some states of the disk after power cuts: stores open and are complete or can be continued.
 #[apply(trial)]
 #[needs(has_python)]

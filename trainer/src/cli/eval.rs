@@ -269,7 +269,7 @@ impl EvalCommand {
                 (store, Some(self.version.clone().unwrap_or(recorded)))
             }
             (None, None) => bail!(
-                "--store is required: {} does not record the location of its store",
+                "--store is required: {} does not record the location of its store (input.json is missing or damaged)",
                 run.display()
             ),
         };

@@ -1,0 +1,117 @@
+#!/usr/bin/env python3
+"""Runs many processes on one store at the same time, kills some of them, and checks what is left.
+
+usage: scripts/faults/crowd.py --programs FOLDER [--seconds S] [--processes N] [--seed N]
+
+FOLDER contains the programs (`cargo build --workspace --bins`). For S seconds (default 60), N processes (default 8) run
+commands that are drawn again and again: `extract` of three plans, `gc`, `tag`, `sql`, `export`, `verify` and `info`; one
+in ten is killed. Every process that is not killed has to end with success, or with a message that asks to try again:
+another process is writing (7), another version was committed meanwhile (4), or the version that it read was removed (2).
+In the end, the versions' numbers are consecutive, every version that has its data is intact, and an `extract` succeeds.
+
+Prints the number of ends of each command, and ends with status 1 if a rule is broken."""
+
+import argparse
+import collections
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from commands import BOTH, EXPORT, EXTRACT, FEWER, make_inputs, run
+
+COMMANDS = {
+    "extract": [EXTRACT, FEWER, BOTH],
+    "gc": ["wavemill gc -q --store {at}/store --keep 2"],
+    "tag": ["wavemill tag -q --store {at}/store 1 first", "wavemill tag -q --store {at}/store 2 second"],
+    "sql": ['wavemill sql --store {at}/store "SELECT count(*), sum(tensor_mean(log_mel)) FROM features_log_mel"'],
+    "export": [f"{EXPORT} npy"],
+    "verify": ["wavemill verify -q --store {at}/store"],
+    "info": ["wavemill info --store {at}/store --versions"],
+}
+# Statuses that ask to try again, with what the message says.
+AGAIN = {
+    7: "another wavemill is",
+    4: "another run committed|was committed|made differently",
+    2: "was removed|no version|no such|no store",
+}
+
+
+class Crowd:
+    def __init__(self, arguments: argparse.Namespace, at: Path) -> None:
+        self.arguments, self.at, self.inputs = arguments, at, at / "inputs"
+        self.ends: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+        self.wrong: list[str] = []
+
+    def member(self, number: int, until: float) -> None:
+        """Runs one command after the other."""
+        chosen = random.Random(f"{self.arguments.seed} {number}")
+        while time.monotonic() < until:
+            name = chosen.choice(list(COMMANDS))
+            out = self.at / f"out-{number}"
+            shutil.rmtree(out, ignore_errors=True)
+            words = chosen.choice(COMMANDS[name]).replace("{at}/out", str(out))
+            limit = chosen.uniform(0.02, 0.5) if chosen.random() < 0.1 else None
+            status, said = self.run(words, limit)
+            self.ends[name][str(status)] += 1
+            if status not in (0, -signal.SIGKILL) and not re.search(AGAIN.get(status, "$^"), said):
+                self.wrong.append(f"{words}: status {status}: {said}")
+
+    def run(self, words: str, limit: float | None = None) -> tuple[int, str]:
+        """Runs a command, which is killed after `limit` seconds."""
+        try:
+            done = run(words, self.at, self.inputs, self.arguments.programs, timeout=limit or 120)
+        except subprocess.TimeoutExpired:
+            return (-signal.SIGKILL, "") if limit else (1, "it does not end")
+        return done.returncode, done.stderr
+
+    def check(self) -> None:
+        """Checks the store when all processes have ended."""
+        numbers = sorted(int(path.stem) for path in (self.at / "store/_wavemill/versions").glob("[0-9]*.json"))
+        if numbers != list(range(1, len(numbers) + 1)):
+            self.wrong.append(f"versions {numbers}")
+        for number in numbers:
+            status, said = self.run(f"wavemill verify -q --store {{at}}/store --version {number}")
+            if status != 0 and not (status == 2 and "was removed" in said):
+                self.wrong.append(f"version {number}: status {status}: {said}")
+        for words in (EXTRACT, "wavemill verify -q --store {at}/store"):
+            status, said = self.run(words)
+            if status != 0:
+                self.wrong.append(f"{words}: status {status}: {said}")
+        print(f"{len(numbers)} versions")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--programs", required=True, type=lambda path: Path(path).resolve(), help="folder of the programs")
+    parser.add_argument("--seconds", type=float, default=60, help="duration (default 60)")
+    parser.add_argument("--processes", type=int, default=8, help="processes at the same time (default 8)")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the choices (default 1)")
+    arguments = parser.parse_args()
+
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="wavemill-crowd-", dir=memory) as folder:
+        crowd = Crowd(arguments, Path(folder).resolve())
+        make_inputs(arguments.programs, crowd.inputs)
+        until = time.monotonic() + arguments.seconds
+        members = [threading.Thread(target=crowd.member, args=(n, until)) for n in range(arguments.processes)]
+        for member in members:
+            member.start()
+        for member in members:
+            member.join()
+        crowd.check()
+    for name, ends in sorted(crowd.ends.items()):
+        print(f"{name:10}", ", ".join(f"status {status}: {n}" for status, n in sorted(ends.items())))
+    print("\n".join(crowd.wrong + [f"{len(crowd.wrong)} wrong"]))
+    sys.exit(1 if crowd.wrong else 0)
+
+
+if __name__ == "__main__":
+    main()
