@@ -44,7 +44,7 @@ step 'GPU check with stand-in programs' python3 scripts/gpu/selftest.py
 step format cargo fmt --all -- --check -l
 optional typos 'not installed: scripts/peers/setup.sh gets it' typos
 optional shellcheck 'not installed: apt-get install shellcheck' shellcheck scripts/*.sh scripts/gpu/*.sh scripts/peers/*.sh examples/*.sh examples/slurm/*.sh .ci/run
-optional cargo-deny 'not installed: cargo install cargo-deny' deny
+optional cargo-deny 'not installed: scripts/peers/setup.sh gets it' deny
 if ! $quick; then
     build_with_clippy
     step 'clippy builds everything' cargo build --locked "${packages[@]}" --all-targets

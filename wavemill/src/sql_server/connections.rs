@@ -64,7 +64,7 @@ const TEXT_BYTES_MAX: usize = 64 << 10;
 const STARTUP_BYTES_MAX: usize = 64 << 10;
 const LOOK_AT_BUFFER: Duration = Duration::from_millis(5);
 /// Maximum time in which clients are told that the server ends.
-const FAREWELL: Duration = Duration::from_millis(300);
+const FAREWELL: Duration = Duration::from_secs(2);
 /// Key under which the library stores the client's `statement_timeout`, in milliseconds.
 const STATEMENT_TIMEOUT: &str = "statement_timeout_ms";
 
