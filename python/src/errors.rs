@@ -13,6 +13,8 @@ pub(crate) fn exception(
     error: &(dyn std::error::Error + 'static),
 ) -> PyErr {
     let message = error_line(error);
+    // As the commands do it.
+    let exit_code = exit::machine_fault(error).map_or(exit_code, |_| exit::FAILED);
     if exit_code == exit::INTERRUPTED {
         return PyKeyboardInterrupt::new_err(message);
     }

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Folders whose entries this process has made durable.
+/// Folders whose entries this process has made durable, by their absolute paths.
 static DURABLE: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
 /// Creates a folder and its parent folders, and makes the entry of each folder durable.
@@ -17,25 +17,28 @@ static DURABLE: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 /// # Errors
 /// The I/O error of the file system.
 pub fn make_folder(folder: &Path) -> io::Result<()> {
+    make_absolute(&std::path::absolute(folder)?)
+}
+
+fn make_absolute(folder: &Path) -> io::Result<()> {
     let is_there = folder.is_dir();
-    let is_durable = || lock().contains(folder);
-    if is_there && is_durable() {
+    if is_there && lock().contains(folder) {
         return Ok(());
     }
 
-    let parent = folder_of(folder);
-    // The root of the file system and the current folder have no entry here.
-    if parent == folder || folder.parent().is_none() {
+    // The root of the file system has no entry.
+    let Some(parent) = folder.parent() else {
         return Ok(());
-    }
-    make_folder(parent)?;
+    };
+    make_absolute(parent)?;
     if is_there {
-        // A parent that belongs to somebody else may be unreadable, and then its entries are not ours to sync.
-        let _ = sync_folder(parent);
+        settle_folder(parent)?;
     } else {
         match fs::create_dir(folder) {
             // Another process may have created the folder in the meantime. Its entry is made durable all the same.
-            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists || !folder.is_dir() => {
+                return Err(e);
+            }
             _ => sync_folder(parent)?,
         }
     }
@@ -63,12 +66,35 @@ pub fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// Makes a file durable, or a folder with all that it contains, but not its own name.
+/// Makes renames and links durable in a folder that may belong to somebody else, or that its file system cannot sync.
+///
+/// # Errors
+/// The I/O error of the file system, unless it refuses to open or to sync the folder.
+pub fn settle_folder(folder: &Path) -> io::Result<()> {
+    use io::ErrorKind::{InvalidInput, PermissionDenied, ReadOnlyFilesystem, Unsupported};
+    match sync_folder(folder) {
+        Err(error)
+            if matches!(
+                error.kind(),
+                InvalidInput | PermissionDenied | ReadOnlyFilesystem | Unsupported
+            ) =>
+        {
+            Ok(())
+        }
+        synced => synced,
+    }
+}
+
+/// Makes a file durable, or a folder with all that it contains, but not its own name. Links are not followed.
 ///
 /// # Errors
 /// The I/O error of the file system.
 pub fn sync_tree(path: &Path) -> io::Result<()> {
-    if path.is_dir() {
+    let kind = fs::symlink_metadata(path)?.file_type();
+    if kind.is_symlink() {
+        return Ok(());
+    }
+    if kind.is_dir() {
         for entry in fs::read_dir(path)? {
             sync_tree(&entry?.path())?;
         }

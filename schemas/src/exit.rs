@@ -45,30 +45,31 @@ pub fn is_no_space(cause: &(dyn Error + 'static)) -> bool {
     }
 }
 
-/// Reports whether `cause`, one error of a chain, means that the machine failed to read, and not that a file is wrong:
-/// the disk is failing, or memory or file descriptors are exhausted. The command may succeed when it is repeated.
-pub fn is_of_machine(cause: &(dyn Error + 'static)) -> bool {
+/// Reports whether `cause`, one error of a chain, means that the machine failed to read or write, and not that a file
+/// is wrong: the disk is failing or gone, or memory or file descriptors are exhausted. The command may succeed when it is
+/// repeated.
+pub fn is_machine_fault(cause: &(dyn Error + 'static)) -> bool {
     machine_code(cause).is_some()
 }
 
-/// Returns a copy of the cause of `error` for which [`is_of_machine`] returns true, if there is one.
-pub fn of_machine(error: &(dyn Error + 'static)) -> Option<io::Error> {
+/// Returns a copy of the cause of `error` for which [`is_machine_fault`] returns true, if there is one.
+pub fn machine_fault(error: &(dyn Error + 'static)) -> Option<io::Error> {
     let mut causes = std::iter::successors(Some(error), |&cause| cause.source());
     causes
         .find_map(machine_code)
         .map(io::Error::from_raw_os_error)
 }
 
-/// Returns the number of an error for which [`is_of_machine`] returns true.
+/// Returns the number of an error for which [`is_machine_fault`] returns true.
 fn machine_code(cause: &(dyn Error + 'static)) -> Option<i32> {
-    /// `EIO`, `ENOMEM`, `ENFILE`, `EMFILE` and `ESTALE` on Linux.
-    const CODES: [i32; 5] = [5, 12, 23, 24, 116];
+    /// `EIO`, `ENXIO`, `ENOMEM`, `ENODEV`, `ENFILE`, `EMFILE`, `EBADMSG`, `ESTALE` and `EUCLEAN` on Linux.
+    const CODES: [i32; 9] = [5, 6, 12, 19, 23, 24, 74, 116, 117];
     let own = cause.downcast_ref().and_then(io::Error::raw_os_error);
     // Arrow keeps only the text of an error of the Parquet reader.
     let code = own.or_else(|| {
         let text = cause.to_string();
-        let (_, rest) = text.rsplit_once("(os error ")?;
-        rest.split_once(')')?.0.parse().ok()
+        let (_, code) = text.strip_suffix(')')?.rsplit_once("(os error ")?;
+        code.parse().ok()
     });
     code.filter(|code| CODES.contains(code))
 }
@@ -104,11 +105,11 @@ mod tests {
         assert!(!is_no_space(&std::fmt::Error));
 
         let failing = io::Error::from_raw_os_error(5);
-        assert!(is_of_machine(&failing));
-        assert!(is_of_machine(&io::Error::other(format!(
+        assert!(is_machine_fault(&failing));
+        assert!(is_machine_fault(&io::Error::other(format!(
             "External: {failing}"
         ))));
-        assert!(!is_of_machine(&io::Error::from(NotFound)));
+        assert!(!is_machine_fault(&io::Error::from(NotFound)));
         assert!(is_broken_pipe(&io::Error::from(io::ErrorKind::BrokenPipe)));
     }
 }

@@ -1,13 +1,14 @@
 """Commands on small synthetic data, the state in which each begins, and what each must have made at its end."""
 
+import argparse
 import dataclasses
 import hashlib
-import json
 import os
 import re
 import shlex
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -122,9 +123,8 @@ def shards_of(at: Path, _: str) -> object:
 
 
 def weights_of(at: Path, _: str) -> object:
-    """Returns the hashes of a run's weights and of its scores, without the times."""
-    result = json.loads((at / "run/result.json").read_text())
-    return hashes(at / "run", ("weights",)), result.get("test")
+    """Returns the hashes of a run's checkpoints and of its result, without its log."""
+    return hashes(at / "run", ("checkpoints",)), hashes(at / "run").get("result.json")
 
 
 INPUTS = "--metadata {inputs}/made/fma_metadata --max-reject-fraction 1 --max-shrink 1 --new-version --threads 1 --store {at}/store"
@@ -184,6 +184,31 @@ def plan_id(programs: Path, inputs: Path, at: Path) -> str:
     done = run(PLAN, at, inputs, programs)
     shutil.rmtree(at)
     return done.stdout.strip()
+
+
+def in_memory(prefix: str) -> tempfile.TemporaryDirectory[str]:
+    """Makes a temporary folder, in memory if that is possible, where synchronization costs nothing."""
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    return tempfile.TemporaryDirectory(prefix=f"wavemill-{prefix}-", dir=memory)
+
+
+def parser_of(doc: str) -> argparse.ArgumentParser:
+    """Returns a parser of the options that all drivers have."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--programs", required=True, type=lambda path: Path(path).resolve(), help="folder of the programs")
+    parser.add_argument("--seed", type=int, default=1, help="seed of all random choices (default 1)")
+    return parser
+
+
+def store_problem(at: Path, base: Path, inputs: Path, programs: Path) -> str:
+    """Returns what `verify` says of the store of a trial, or nothing if it is intact, or has no version as in `base`."""
+    if not (at / "store").exists():
+        return ""
+    had_version = any((base / "store/_wavemill/versions").glob("[0-9]*"))
+    verified = run("wavemill verify -q --store {at}/store", at, inputs, programs)
+    if verified.returncode == 0 or (NO_VERSION in verified.stderr and not had_version):
+        return ""
+    return f"the store is damaged: {verified.stderr}"
 
 
 def build_shim(folder: Path) -> Path:

@@ -31,10 +31,10 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
-from commands import NO_VERSION, Command, all_commands, build_shim, listed, make_inputs, plan_id, run
+from commands import DAMAGED, Command, all_commands, build_shim, in_memory, listed, make_inputs, parser_of, plan_id, run
+from commands import store_problem
 
 ERRORS = {
     "open": ["EIO", "EMFILE", "EINTR"],
@@ -71,6 +71,8 @@ HARMLESS = {"EINTR", "short"}
 # The Parquet reader takes a file whose length it cannot find out for an empty one, and hides the error; the reader of
 # safetensors prints it in another form.
 HIDDEN = re.compile(r"IoError\(Os|file length is 0|Parquet file too small|Invalid Parquet file. Size is smaller|NeedMoreData")
+# Files that only inform.
+INFORM = re.compile("/_wavemill/runs|/log.jsonl|/events.out")
 NO_SPACE = 5
 FAILED = 1
 
@@ -119,7 +121,7 @@ class Trials:
         call = CALLS[kind]
         inject = ["-e", f"inject={call}:error={error}:when={at}"]
         folder = self.root / f"trial-{os.getpid()}"
-        before = ["strace", "-f", "-o", str(hit), "-e", f"trace={call}", *inject, "--"]
+        before = ["strace", "-f", "-y", "-o", str(hit), "-e", f"trace={call}", *inject, "--"]
         return run(self.command.words, folder, self.inputs, self.programs, before=before)
 
     def one(self, fault: tuple[str, int, str]) -> tuple[tuple[str, int, str], str, str]:
@@ -138,25 +140,30 @@ class Trials:
                 done = self.run({"SHIM_FAIL": words, "SHIM_HIT": str(hit)})
         except subprocess.TimeoutExpired:
             return fault, "hangs", "the command does not end"
-        was_hit = hit.exists() and ("(INJECTED)" in hit.read_text() if self.strace else True)
-        if not was_hit:
-            return fault, "not reached", self.after(at, done, None)
-        return fault, str(done.returncode), self.after(at, done, name)
+        hits = hit.read_text().splitlines() if hit.exists() else []
+        if self.strace:
+            hits = [line for line in hits if "(INJECTED)" in line and str(self.root) in line]
+        if not hits:
+            return fault, "not reached", self.after(at, done, kind, None)
+        if kind == "fsync" and name not in HARMLESS and done.returncode == 0 and not INFORM.search(hits[0]):
+            return fault, "0", f"ends with status 0 without this sync: {hits[0]}"
+        return fault, str(done.returncode), self.after(at, done, kind, name)
 
-    def after(self, at: Path, done: subprocess.CompletedProcess[str], error: str | None) -> str:
+    def after(self, at: Path, done: subprocess.CompletedProcess[str], kind: str, error: str | None) -> str:
         """Returns what is wrong after a fault, or nothing."""
+        is_hidden = kind in ("open", "read", "stat") and done.returncode in (0, DAMAGED)
         said = done.stdout + done.stderr if self.command.made is listed else done.stderr
         if done.returncode == 0:
             # A list may name what it could not read.
             is_named = error is not None and os.strerror(getattr(errno, error, 0)) in said
-            is_named = self.command.made is listed and (is_named or HIDDEN.search(said))
+            is_named = self.command.made is listed and (is_named or (is_hidden and HIDDEN.search(said)))
             if self.command.made(at, done.stdout) != self.expected and not is_named:
                 return f"ends with status 0, but made something else: {said}"
         elif error == "kill" and done.returncode == -signal.SIGKILL:
             pass
         elif error is None or error in HARMLESS:
             return f"status {done.returncode} without a fault that matters: {said}"
-        elif HIDDEN.search(said):
+        elif is_hidden and HIDDEN.search(said) and "panicked" not in said:
             pass
         elif done.returncode not in (FAILED, NO_SPACE, *self.command.more_statuses) or "panicked" in said:
             return f"status {done.returncode}: {said}"
@@ -165,11 +172,8 @@ class Trials:
         elif not self.strace and (os.strerror(getattr(errno, error)) not in said or not named(said, self.root)):
             return f"the message lacks the error or its place: {said}"
 
-        if (at / "store").exists():
-            opened = run("wavemill verify -q --store {at}/store", at, self.inputs, self.programs)
-            if opened.returncode != 0 and NO_VERSION not in opened.stderr:
-                return f"the store is damaged: {opened.stderr}"
-
+        if problem := store_problem(at, self.base, self.inputs, self.programs):
+            return problem
         if done.returncode == 0:
             return ""
         again = run(self.command.words, at, self.inputs, self.programs)
@@ -237,21 +241,18 @@ def print_row(name: str, ends: collections.Counter[str], is_markdown: bool) -> N
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--programs", required=True, type=lambda path: Path(path).resolve(), help="folder of the programs")
+    parser = parser_of(__doc__)
     parser.add_argument("--command", action="append", help="a command to try; may be repeated (default: all)")
     parser.add_argument("--kind", action="append", choices=ERRORS, help="a kind of operation; may be repeated (default: all)")
     parser.add_argument("--sample", type=int, help="number of faults of each command (default: all)")
-    parser.add_argument("--seed", type=int, default=1, help="seed of the choice (default 1)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="faults tried at the same time")
-    parser.add_argument("--kill", action="store_true")
-    parser.add_argument("--strace", action="store_true")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--kill", action="store_true")
+    how.add_argument("--strace", action="store_true")
     parser.add_argument("--table", action="store_true")
     arguments = parser.parse_args()
 
-    # A file system in memory makes synchronization free.
-    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    with tempfile.TemporaryDirectory(prefix="wavemill-faults-", dir=memory) as folder:
+    with in_memory("faults") as folder:
         sys.exit(1 if try_all(arguments, Path(folder).resolve()) else 0)
 
 

@@ -13,14 +13,12 @@ the file.
 
 import argparse
 import json
-import os
 import random
 import sys
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from commands import BOTH, DAMAGED, FIT, make_inputs, run
+from commands import BOTH, DAMAGED, FIT, in_memory, make_inputs, parser_of, run
 
 EVALUATE = "wavemill-train eval {at}/run --side validation --device cpu --threads 1 --json"
 # Files without checksums, which no command takes a number from.
@@ -82,7 +80,9 @@ class Flips:
 
     def trained(self, sample: int) -> None:
         """Flips bits of a run, and evaluates it."""
-        _, expected, err = self.run(EVALUATE)
+        status, expected, err = self.run(EVALUATE)
+        if status != 0:
+            sys.exit(f"{EVALUATE}: status {status}: {err}")
         for path in self.files("run"):
             for at in self.chosen(path, sample):
                 flip(path, at)
@@ -96,15 +96,12 @@ class Flips:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--programs", required=True, type=lambda path: Path(path).resolve(), help="folder of the programs")
+    parser = parser_of(__doc__)
     parser.add_argument("--sample", type=int, help="bytes of each file of the store (default: all)")
     parser.add_argument("--run", type=int, default=20, help="bytes of each file of the run (default 20)")
-    parser.add_argument("--seed", type=int, default=1, help="seed of the choice (default 1)")
     arguments = parser.parse_args()
 
-    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    with tempfile.TemporaryDirectory(prefix="wavemill-flips-", dir=memory) as folder:
+    with in_memory("flips") as folder:
         flips = Flips(arguments, Path(folder).resolve())
         make_inputs(arguments.programs, flips.inputs)
         for words in (BOTH, "wavemill tag -q --store {at}/store 1 paper", FIT):

@@ -13,7 +13,7 @@ synced only after a sync of the folder. In each state
 
 Commands that change a store are also killed before a sync, repeated, and cut off after their success.
 
---sample N   try N states of each command instead of all: two at its end, and others chosen at random
+--sample N   try N states of each command instead of all: five at its end, and others chosen at random
 --forget TEXT  leave out the syncs of paths that contain TEXT, to see that the states show it"""
 
 import argparse
@@ -24,11 +24,10 @@ import random
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from commands import NO_VERSION, Command, all_commands, build_shim, make_inputs, plan_id, run
+from commands import Command, all_commands, build_shim, in_memory, make_inputs, parser_of, plan_id, run, store_problem
 
 
 @dataclasses.dataclass
@@ -223,13 +222,12 @@ class Cuts:
         done = self.recorded(self.at, "alone", 0)
         self.expected = self.command.made(self.at, done.stdout)
         changes = list(self.kept("alone"))
-        kinds = ("synced", "all")
-        states = [State(0, cut, kind) for cut in range(len(changes)) for kind in (*kinds, str(cut))]
-        if self.command.changes_store:
-            n_syncs = sum(change.op == "sync" for change in changes)
-            states += [State(at, None, kind) for at in range(1, n_syncs + 1) for kind in ("synced", str(at))]
-        # The end comes first, because it shows every sync that is missing.
-        return [State(0, None, kind) for kind in kinds] + states
+        states = [State(0, cut, kind) for cut in range(len(changes)) for kind in ("synced", "all", str(cut))]
+        n_syncs = sum(change.op == "sync" for change in changes) if self.command.changes_store else 0
+        states += [State(at, None, kind) for at in range(1, n_syncs + 1) for kind in ("synced", str(at))]
+        # The end comes first, because it shows every sync that is missing, also after a kill at one of the last syncs.
+        last = range(max(1, n_syncs - 2), n_syncs + 1) if n_syncs else ()
+        return [State(0, None, "all"), State(0, None, "synced"), *(State(at, None, "synced") for at in last)] + states
 
     def recorded(self, at: Path, name: str, killed_at: int) -> subprocess.CompletedProcess[str]:
         """Records the command in the folder `at`, after another one that was killed at a sync."""
@@ -281,15 +279,10 @@ class Cuts:
         return state, self.after(state)
 
     def after(self, state: State) -> str:
-        opened = ""
-        if (self.at / "store").exists():
-            verified = run("wavemill verify -q --store {at}/store", self.at, self.inputs, self.programs)
-            is_empty = NO_VERSION in verified.stderr
-            if verified.returncode != 0 and not is_empty:
-                return f"the store is damaged: {verified.stderr}"
-            opened = "nothing" if is_empty else "a version"
-        if state.cut is None and self.command.changes_store and self.command.made(self.at, "") != self.expected:
-            return f"the command had succeeded, but its result is lost: {opened or 'no store'}"
+        if problem := store_problem(self.at, self.base, self.inputs, self.programs):
+            return problem
+        if state.cut is None and self.command.made(self.at, "") != self.expected:
+            return "the command had succeeded, but its result is lost"
         if (self.at / "out").exists():
             is_whole = self.command.made(self.at, "") == self.expected
             return "" if is_whole else "an export is neither whole nor absent"
@@ -317,7 +310,7 @@ def try_all(arguments: argparse.Namespace, root: Path) -> int:
         states = cuts.prepare()
         n = len(states)
         if arguments.sample and arguments.sample < n:
-            states = states[:2] + chosen.sample(states[2:], arguments.sample - 2)
+            states = states[:5] + chosen.sample(states[5:], max(0, arguments.sample - 5))
         of_command = 0
         with multiprocessing.Pool(arguments.jobs) as pool:
             for state, problem in pool.imap_unordered(cuts.one, states, chunksize=4):
@@ -332,17 +325,14 @@ def try_all(arguments: argparse.Namespace, root: Path) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--programs", required=True, type=lambda path: Path(path).resolve(), help="folder of the programs")
+    parser = parser_of(__doc__)
     parser.add_argument("--command", action="append", help="a command to try; may be repeated (default: all)")
     parser.add_argument("--sample", type=int, help="number of states of each command (default: all)")
     parser.add_argument("--forget", help="text in the paths whose syncs are left out")
-    parser.add_argument("--seed", type=int, default=1, help="seed of the choice (default 1)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="states tried at the same time")
     arguments = parser.parse_args()
 
-    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    with tempfile.TemporaryDirectory(prefix="wavemill-cuts-", dir=memory) as folder:
+    with in_memory("cuts") as folder:
         sys.exit(1 if try_all(arguments, Path(folder).resolve()) else 0)
 
 

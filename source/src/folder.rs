@@ -497,7 +497,7 @@ fn target_of(link: &Path) -> io::Result<Option<Metadata>> {
     match fs::metadata(link) {
         Ok(target) => Ok(Some(target)),
         // The target may exist all the same.
-        Err(error) if exit::is_of_machine(&error) => Err(error),
+        Err(error) if exit::is_machine_fault(&error) => Err(error),
         Err(_) => Ok(None),
     }
 }

@@ -17,7 +17,7 @@ use datafusion::datasource::physical_plan::parquet::ParquetFileReaderFactory;
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use fail::fail_point;
 use parquet::arrow::async_reader::AsyncFileReader;
-use wavemill_schemas::exit::is_of_machine;
+use wavemill_schemas::exit::is_machine_fault;
 use wavemill_schemas::manifest::{FileEntry, Manifest};
 use wavemill_store::{RemoteError, Store, has_footer};
 
@@ -112,7 +112,7 @@ impl UncheckedFooters {
                 return Ok(());
             }
             Ok(false) => "its footer differs from the committed one".to_owned(),
-            Err(error) if is_of_machine(&error) => return Err(SqlError::unread(&full, &error)),
+            Err(error) if is_machine_fault(&error) => return Err(SqlError::unread(&full, &error)),
             Err(error) => error.to_string(),
         };
         Err(SqlError::Damaged { path: full, detail })
@@ -251,7 +251,7 @@ impl Version {
 
             let full = self.store.root().join(&path);
             match is_as_committed(&full, &entry, &stop) {
-                Err(error) if is_of_machine(&error) => return SqlError::unread(&full, &error),
+                Err(error) if is_machine_fault(&error) => return SqlError::unread(&full, &error),
                 Ok(Some(true)) => {
                     if let Some(detail) = self.store.page_fault(&entry) {
                         return SqlError::Damaged { path: full, detail };

@@ -3,7 +3,7 @@
 use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 
-pub use wavemill_schemas::durable::{folder_of, make_folder, sync_folder};
+pub use wavemill_schemas::durable::{folder_of, make_folder, settle_folder, sync_folder};
 pub use wavemill_versions::leads_nowhere;
 
 /// Returns a new temporary name for a file that will be renamed to `path`. Processes that write the same file at the same

@@ -129,7 +129,7 @@ impl Store {
     fn block(&self, entry: &FileEntry) -> Result<Vec<PlannedShard>, StoreError> {
         let mut path = self.file(entry)?;
         let sound = |path: &Path| match fs::read(path) {
-            Err(error) if exit::is_of_machine(&error) => {
+            Err(error) if exit::is_machine_fault(&error) => {
                 Err(StoreError::io_at(path, "read")(error))
             }
             read => Ok(read

@@ -319,14 +319,27 @@ impl Store {
         sync_around(&data)
     }
 
-    /// Makes the names of all manifests durable, and removes temporary ones left by runs that were killed while committing.
-    /// Without those, no lock is taken, so that a store may be read-only.
+    /// Makes the names of all manifests durable: the process that committed the last version may have been killed before it
+    /// did so.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] if the folder cannot be synced.
+    pub fn settle_manifests(&self) -> Result<(), StoreError> {
+        let folder = self.versions_folder();
+        match durable::settle_folder(&folder) {
+            Err(error) if !leads_nowhere(&error) => {
+                Err(StoreError::io_at(&folder, "sync the folder")(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes temporary manifest files left by runs that were killed while committing. Does nothing if there are none,
+    /// so that a read-only store needs no lock.
     ///
     /// # Errors
     /// [`StoreError::Io`] if a file cannot be removed; [`StoreError::Locked`] while another process writes the store.
-    pub fn settle_manifests(&self) -> Result<(), StoreError> {
-        // The process that committed the last version may have been killed before it synced the folder.
-        sync_around(&self.manifest_path(0))?;
+    pub fn clear_manifest_temporaries(&self) -> Result<(), StoreError> {
         let mut left = list(&self.versions_folder())?;
         left.retain(|path| is_temporary(path));
         if left.is_empty() {

@@ -264,7 +264,7 @@ impl Store {
                 known().insert(name);
                 Ok(Some(path))
             }
-            Err(error) if exit::is_of_machine(&error) => {
+            Err(error) if exit::is_machine_fault(&error) => {
                 Err(StoreError::io_at(&path, "read")(error))
             }
             _ => Ok(None),
@@ -297,7 +297,9 @@ impl Store {
 fn has_length(path: &Path, bytes: u64) -> Result<bool, StoreError> {
     match fs::metadata(path) {
         Ok(file) => Ok(file.len() == bytes),
-        Err(error) if exit::is_of_machine(&error) => Err(StoreError::io_at(path, "access")(error)),
+        Err(error) if exit::is_machine_fault(&error) => {
+            Err(StoreError::io_at(path, "access")(error))
+        }
         Err(_) => Ok(false),
     }
 }

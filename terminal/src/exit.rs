@@ -46,7 +46,7 @@ pub fn code(error: &Error, known: impl Fn(&(dyn StdError + 'static)) -> Option<u
         return exit::NO_SPACE;
     }
     // If the machine fails to read a file, the file is neither the user's mistake nor damaged.
-    if error.chain().any(exit::is_of_machine) {
+    if error.chain().any(exit::is_machine_fault) {
         return exit::FAILED;
     }
 

@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Error, Result};
-use wavemill_schemas::durable::{folder_of, sync_folder};
+use wavemill_schemas::durable::{folder_of, settle_folder};
 use wavemill_schemas::exit::is_no_space;
 
 use crate::exit::UsageError;
@@ -49,7 +49,7 @@ pub fn write_file<T>(
         File::open(&part)
             .and_then(|file| file.sync_all())
             .and_then(|()| fs::rename(&part, &target))
-            .and_then(|()| sync_folder(folder_of(&target)))
+            .and_then(|()| settle_folder(folder_of(&target)))
             .with_context(|| format!("cannot write {}", path.display()))?;
         Ok(value)
     });

@@ -13,9 +13,9 @@ use wavemill_tests::Failed;
 
 use crate::signals::{ends_soon, start_until};
 use crate::support::{
-    Inputs, RECIPE, Ran, contains, copy_folder, files_below, finish, has_python, inputs, kill,
-    manifest, own_store, program, receipts, run, same, same_versions, scratch, sql, start,
-    versions, wait_until, wavemill, whole, within,
+    Inputs, RECIPE, Ran, contains, copy_folder, files_below, finish, has_python, has_trainer,
+    inputs, kill, manifest, own_store, program, receipts, run, same, same_versions, scratch, sql,
+    start, versions, wait_until, wavemill, whole, within,
 };
 
 /// Fails if the store contains a version or a temporary file.
@@ -654,19 +654,26 @@ fn fault_script(name: &str, programs: &Path, words: &[&str]) -> Ran {
 
 /// Returns the folder of the programs.
 fn programs() -> PathBuf {
-    program("wavemill").with_file_name("")
+    let mut folder = program("wavemill");
+    folder.pop();
+    folder
+}
+
+/// Reports whether the scripts and all their programs can run.
+fn has_tools() -> bool {
+    has_python() && has_trainer()
 }
 
 /// Some file operations of each command fail once: nothing committed is lost, and the repeated command succeeds.
 #[apply(trial)]
-#[needs(has_python)]
+#[needs(has_tools)]
 fn single_failing_operations_lose_nothing() -> Result<(), Failed> {
     fault_script("faults.py", &programs(), &["--sample", "12", "--jobs", "1"]).exits(0)?;
     Ok(())
 }
 
 #[apply(trial)]
-#[needs(has_python)]
+#[needs(has_tools)]
 fn a_program_that_hides_a_failing_operation_is_found() -> Result<(), Failed> {
     let folder = scratch("hides");
     symlink(program("demo-audio"), folder.join("demo-audio"))?;
@@ -685,7 +692,7 @@ fn a_program_that_hides_a_failing_operation_is_found() -> Result<(), Failed> {
 
 /// Some commands are killed at an operation, and repeated.
 #[apply(trial)]
-#[needs(has_python)]
+#[needs(has_tools)]
 fn kills_at_operations_lose_nothing() -> Result<(), Failed> {
     let words = ["--kill", "--sample", "8", "--jobs", "1"];
     fault_script("faults.py", &programs(), &words).exits(0)?;
@@ -694,7 +701,7 @@ fn kills_at_operations_lose_nothing() -> Result<(), Failed> {
 
 /// Some bits of all files of a store and of a run are flipped.
 #[apply(trial)]
-#[needs(has_python)]
+#[needs(has_tools)]
 fn flipped_bits_are_found() -> Result<(), Failed> {
     fault_script("flips.py", &programs(), &["--sample", "10", "--run", "1"]).exits(0)?;
     Ok(())
@@ -702,7 +709,7 @@ fn flipped_bits_are_found() -> Result<(), Failed> {
 
 /// Some states of the disk after power cuts: stores open and are complete or can be continued.
 #[apply(trial)]
-#[needs(has_python)]
+#[needs(has_tools)]
 fn power_cuts_lose_nothing() -> Result<(), Failed> {
     fault_script(
         "power_cuts.py",
@@ -714,7 +721,7 @@ fn power_cuts_lose_nothing() -> Result<(), Failed> {
 }
 
 #[apply(trial)]
-#[needs(has_python)]
+#[needs(has_tools)]
 fn a_missing_sync_is_found() -> Result<(), Failed> {
     for path in [".parquet", "_wavemill/versions"] {
         let words = ["--command", "extract", "--sample", "3", "--forget", path];

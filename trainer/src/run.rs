@@ -19,7 +19,7 @@ use tch::Device;
 use wavemill_schemas::config::Config;
 use wavemill_schemas::text::{error_line, shown};
 use wavemill_scores::metrics::{Evaluation, Predictions};
-use wavemill_scores::records::RunDir;
+use wavemill_scores::records::{RecordError, RunDir};
 use wavemill_scores::result::RunResult;
 use wavemill_scores::schedule::{RunPosition, Schedules, Validation};
 
@@ -418,6 +418,7 @@ impl<'a> Run<'a> {
                 // The previous result contains the number of earlier evaluations on the test split.
                 match records.folder.read_result() {
                     Ok(previous) => result.count_test(previous.as_ref()),
+                    Err(error @ RecordError::Io { .. }) => return Err(error.into()),
                     Err(error) => result.warnings.push(format!(
                         "the number of evaluations on the test split begins again: {}",
                         error_line(&error)

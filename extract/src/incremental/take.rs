@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use rustix::io::Errno;
 use wavemill_catalog::ClipRow;
 use wavemill_runtime::settings::Settings;
 use wavemill_schemas::manifest::{FeatureEntry, FileEntry};
@@ -289,8 +290,11 @@ impl<'a> ParentRows<'a> {
                         let sound = self.store.sound_file(entry);
                         let mut damaged = damaged.lock().unwrap_or_else(PoisonError::into_inner);
                         match (sound, &mut *damaged) {
+                            (Ok(None), Ok(list)) => list.push((shard, entry)),
                             // The rows of a file that the disk does not return can be computed again.
-                            (Ok(None) | Err(StoreError::Io { .. }), Ok(list)) => {
+                            (Err(StoreError::Io { source, .. }), Ok(list))
+                                if Errno::from_io_error(&source) == Some(Errno::IO) =>
+                            {
                                 list.push((shard, entry));
                             }
                             (Err(error), Ok(_)) => *damaged = Err(error),

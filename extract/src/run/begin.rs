@@ -46,7 +46,8 @@ pub(super) fn begin<'j>(
     // Decide without the lock first: a store that is up to date may be read-only.
     if let Decision::NothingToDo(version, manifest) = decide(inputs, draft, known)? {
         // Cleaning up can fail, for example in a read-only store. This does not matter to a run that has nothing to do.
-        let _ = store.settle_manifests();
+        let _ = store.clear_manifest_temporaries();
+        store.settle_manifests()?;
         return Ok(Start::NothingToDo(version, manifest));
     }
 
@@ -62,6 +63,7 @@ pub(super) fn begin<'j>(
     draft.renew(inputs, store.latest()?, known)?;
     let identity = match decide(inputs, draft, known)? {
         Decision::NothingToDo(version, manifest) => {
+            store.settle_manifests()?;
             return Ok(Start::NothingToDo(version, manifest));
         }
         Decision::Go { identity } => identity,

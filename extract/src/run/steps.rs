@@ -230,6 +230,7 @@ pub fn work<E: From<RunError>>(
     let store = Store::find(&job.store, Purpose::Writing).map_err(RunError::from)?;
     let found = open_plan(&store, job, monitor)?;
     let Found::Open(open, _lock) = found else {
+        store.settle_manifests().map_err(RunError::from)?;
         return Ok(WorkReport {
             committed: true,
             ..WorkReport::default()
@@ -480,6 +481,7 @@ pub fn commit(
     let (open, _lock) = match found {
         Found::Open(open, lock) => (open, lock),
         Found::Committed(version, manifest, _lock) => {
+            store.settle_manifests()?;
             store.remove_committed_plan(plan_id)?;
             return Ok(Report::nothing_to_do(version, *manifest, Vec::new()));
         }

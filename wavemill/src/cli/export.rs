@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use indicatif::DecimalBytes;
 use wavemill_extract::run::RunMonitor;
-use wavemill_schemas::durable::{folder_of, sync_folder, sync_tree};
+use wavemill_schemas::durable::{folder_of, settle_folder, sync_tree};
 use wavemill_schemas::manifest::Manifest;
 use wavemill_schemas::text::shown_lines;
 use wavemill_schemas::version_name::VersionName;
@@ -239,10 +239,10 @@ impl NewFolder {
             if self.is_there {
                 move_all(&self.part, &self.target)?;
                 fs::remove_dir(&self.part)?;
-                return sync_folder(&self.target);
+                return settle_folder(&self.target);
             }
             fs::rename(&self.part, &self.target)?;
-            sync_folder(folder_of(&self.target)).inspect_err(|_| {
+            settle_folder(folder_of(&self.target)).inspect_err(|_| {
                 // The command fails, so nothing may remain that keeps it from being repeated.
                 let _ = fs::rename(&self.target, &self.part);
             })

@@ -11,7 +11,7 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::errors::ParquetError;
 use wavemill_runtime::panics;
-use wavemill_schemas::exit::of_machine;
+use wavemill_schemas::exit::machine_fault;
 use wavemill_schemas::manifest::Manifest;
 use wavemill_store::durable::leads_nowhere;
 use wavemill_store::{Store, StoreError};
@@ -73,7 +73,7 @@ impl ParentTable {
 
     /// Returns the error for a fault of this table that `source` describes.
     pub(super) fn needed(&self, source: ParquetError) -> StoreError {
-        if let Some(error) = of_machine(&source) {
+        if let Some(error) = machine_fault(&source) {
             return StoreError::io_at(&self.path, "read")(error);
         }
         StoreError::Needed {
