@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
+use wavemill_schemas::canonical;
 use wavemill_scores::records::RunDir;
 
 use crate::dataset::Dataset;
@@ -37,7 +38,7 @@ pub(crate) fn write(run: &RunDir, store: &Path, data: &Dataset) -> Result<()> {
         feature: data.feature().name.clone(),
         feature_id: data.feature().feature_id.clone(),
     };
-    run.write_text(INPUT, &(serde_json::to_string_pretty(&input)? + "\n"))?;
+    run.write_text(INPUT, &canonical::checked(&input)?)?;
     run.write_text(RECIPE, &toml::to_string(&data.store().manifest().recipe)?)?;
     Ok(())
 }
@@ -49,8 +50,11 @@ pub(crate) fn absolute(store: &Path) -> PathBuf {
 
 /// Returns the path and version of the store that a run was started on, if recorded in the run's folder.
 pub(crate) fn recorded_store(run: &RunDir) -> Option<(PathBuf, u64)> {
-    // An unreadable `input.json` is treated like a missing one: the user is asked for `--store`.
+    // An unreadable or changed `input.json` is treated like a missing one: the user is asked for `--store`.
     let text = std::fs::read(run.path().join(INPUT)).ok()?;
+    if canonical::is_unchanged(&text) == Some(false) {
+        return None;
+    }
     let input: Input = serde_json::from_slice(&text).ok()?;
     Some((input.store, input.version))
 }
