@@ -2,7 +2,7 @@
 """Lets every file operation of each command fail once, and checks what the command says, leaves and makes when repeated.
 
 usage: scripts/faults/faults.py --programs FOLDER [--command NAME]... [--kind KIND]... [--sample N]
-                                [--kill | --strace] [--table]
+                                [--kill | --strace]
 
 FOLDER contains the programs (`cargo build --workspace --bins`). The operations are those below the folder of the trial,
 over all threads: open, read, write, fsync, rename, link, mkdir, stat, readdir, unlink, lock, mmap and clone. Each fails
@@ -16,8 +16,7 @@ Prints a line for each fault that breaks one of these rules, then a table, and e
 
 --sample N   try N faults of each command, chosen at random, instead of all
 --kill       kill the program at the operation, instead of letting the operation fail
---strace     let system calls of each thread fail, by `strace --inject`: this reaches calls without the C library
---table      print the table in Markdown"""
+--strace     let system calls of each thread fail, by `strace --inject`: this reaches calls without the C library"""
 
 import argparse
 import collections
@@ -224,20 +223,17 @@ def try_all(arguments: argparse.Namespace, root: Path) -> int:
                     wrong += 1
                     print(f"{command.name}: {kind} {number} {error}: {problem}", flush=True)
         shutil.rmtree(trials.base)
-        print_row(command.name, ends, arguments.table)
+        print_row(command.name, ends)
     total = sum((ends for ends in table.values()), collections.Counter())
-    print_row("all", total, arguments.table)
+    print_row("all", total)
     print(f"{total.total() - total['not reached']} faults, {wrong} wrong")
     return wrong
 
 
-def print_row(name: str, ends: collections.Counter[str], is_markdown: bool) -> None:
-    statuses = ("0", "1", "5", str(-signal.SIGKILL), "not reached")
-    texts = [name, str(ends.total()), *(str(ends[status]) for status in statuses)]
-    if is_markdown:
-        print("| " + " | ".join(texts) + " |", flush=True)
-    else:
-        print("{:20} {:>6} faults: {:>5} tolerated, {:>5} status 1, {:>5} status 5, {:>5} killed, {:>4} not reached".format(*texts), flush=True)
+def print_row(name: str, ends: collections.Counter[str]) -> None:
+    words = {"0": "tolerated", "1": "status 1", "5": "status 5", str(-signal.SIGKILL): "killed", "not reached": "not reached"}
+    texts = (f"{ends[status]:>5} {word}" for status, word in words.items())
+    print(f"{name:20} {ends.total():>6} faults: {', '.join(texts)}", flush=True)
 
 
 def main() -> None:
@@ -249,7 +245,6 @@ def main() -> None:
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--kill", action="store_true")
     how.add_argument("--strace", action="store_true")
-    parser.add_argument("--table", action="store_true")
     arguments = parser.parse_args()
 
     with in_memory("faults") as folder:

@@ -242,7 +242,7 @@ fn folder_names(folder: &Path) -> Result<BTreeMap<String, PathBuf>, SourceError>
     for entry in folder.read_dir().map_err(SourceError::open_at(folder))? {
         paths.push(entry.map_err(SourceError::open_at(folder))?.path());
     }
-    // Of several compressed forms of a file, the first by name is read.
+    // If a file has several compressed forms, the first by name is read.
     paths.sort();
 
     let mut names = BTreeMap::new();

@@ -368,10 +368,12 @@ fn is_as_committed(
     let mut block = vec![0; BLOCK_BYTES];
     let mut hasher = blake3::Hasher::new();
     let mut bytes = 0;
+
     loop {
         if stop() {
             return Ok(None);
         }
+
         match file.read(&mut block) {
             Ok(0) => {
                 let blake3 = hasher.finalize().to_hex();

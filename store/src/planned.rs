@@ -136,6 +136,7 @@ impl Store {
                 .ok()
                 .filter(|bytes| blake3::hash(bytes).to_hex().as_str() == entry.blake3)),
         };
+
         let mut bytes = sound(&path)?;
         if bytes.is_none() && self.remote().is_some() {
             // The copy is of an earlier plan with the same id.
@@ -143,6 +144,7 @@ impl Store {
             path = self.file(entry)?;
             bytes = sound(&path)?;
         }
+
         let shards = bytes.and_then(|bytes| shards_of(bytes.into()).ok());
         shards.ok_or_else(|| damaged(path))
     }

@@ -42,7 +42,7 @@ pub struct TagReport {
     pub version: u64,
     /// Version that the tag named before. `None` if the tag is new or was damaged.
     pub was: Option<u64>,
-    /// Whether the tag was damaged and was replaced.
+    /// True if the tag was damaged and was replaced.
     pub was_damaged: bool,
 }
 

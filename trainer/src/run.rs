@@ -45,7 +45,7 @@ pub struct Job {
     pub config: Config,
     /// The run's folder. Every rank reads checkpoints from it; only rank 0 writes to it.
     pub folder: PathBuf,
-    /// Whether to resume from the run's last checkpoint.
+    /// True to resume from the run's last checkpoint.
     pub resume: bool,
     /// Device on which the model is computed: CPU or a GPU.
     pub device: Device,
@@ -53,7 +53,7 @@ pub struct Job {
     pub readers: usize,
     /// Number of batches to prefetch for the device.
     pub prefetch_batches: usize,
-    /// Whether to score the test split at the end. Trials of a sweep do not score it.
+    /// True to score the test split at the end. Trials of a sweep do not score it.
     pub test: bool,
     /// Callback that is passed the values of `train.select` after each epoch; returning false ends the run.
     pub keep_going: Option<KeepGoing>,
@@ -102,7 +102,7 @@ pub struct FitOutcome {
     pub result: RunResult,
     /// Values of the metric `train.select` on validation, one per epoch of this process.
     pub values: Vec<f64>,
-    /// Whether the run had already ended before this call, which then did nothing.
+    /// True if the run had already ended before this call, which then did nothing.
     pub ended_before: bool,
 }
 

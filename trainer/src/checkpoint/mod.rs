@@ -168,7 +168,7 @@ pub struct State {
     pub early_stop: EarlyStop,
     /// The best epoch so far; `None` before the first validation.
     pub best: Option<BestEpoch>,
-    /// Whether the run has ended and needs no more training.
+    /// True if the run has ended and needs no more training.
     pub finished: bool,
 }
 

@@ -78,7 +78,7 @@ pub(crate) struct Output {
     pub column: usize,
     /// Name of the class of each column, beginning with the target's first column.
     pub classes: Vec<String>,
-    /// Whether probabilities are the sigmoid of each logit instead of the softmax over all logits of the target.
+    /// True if probabilities are the sigmoid of each logit instead of the softmax over all logits of the target.
     pub multi_label: bool,
 }
 
