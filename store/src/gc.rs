@@ -10,6 +10,7 @@ use serde::Serialize;
 use wavemill_schemas::manifest::Manifest;
 use wavemill_versions::{leads_nowhere, list};
 
+use super::receipts::settle;
 use super::{Store, StoreError};
 
 /// The data that garbage collection removed, or would remove without `dry_run`.
@@ -107,6 +108,10 @@ impl Store {
         if !dry_run {
             for plan_id in &collected.plans {
                 self.drop_plan(plan_id)?;
+            }
+            // A collection that was killed may have removed names that are still on the disk.
+            for folder in ["data", "_wavemill/plans", "_wavemill/receipts"] {
+                settle(&self.root().join(folder))?;
             }
         }
         Ok(collected)

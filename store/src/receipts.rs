@@ -325,13 +325,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Io`] if the folder cannot be synced.
     pub fn settle_manifests(&self) -> Result<(), StoreError> {
-        let folder = self.versions_folder();
-        match durable::settle_folder(&folder) {
-            Err(error) if !leads_nowhere(&error) => {
-                Err(StoreError::io_at(&folder, "sync the folder")(error))
-            }
-            _ => Ok(()),
-        }
+        settle(&self.versions_folder())
     }
 
     /// Removes temporary manifest files left by runs that were killed while committing. Does nothing if there are none,
@@ -452,6 +446,16 @@ fn is_folder(path: &Path) -> Result<bool, StoreError> {
 
 fn name_of(path: &Path) -> Option<&str> {
     path.file_name()?.to_str()
+}
+
+/// Makes durable what a killed process did in `folder`, if it exists.
+pub(super) fn settle(folder: &Path) -> Result<(), StoreError> {
+    match durable::settle_folder(folder) {
+        Err(error) if !leads_nowhere(&error) => {
+            Err(StoreError::io_at(folder, "sync the folder")(error))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Makes the removal of `path` durable if its parent folder exists.

@@ -7,14 +7,14 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Args;
 use indicatif::{DecimalBytes, HumanDuration};
 use serde::{Deserialize, Serialize};
 use wavemill_extract::run::Preview;
 use wavemill_runtime::settings::THREADS_MAX;
-use wavemill_schemas::canonical;
 use wavemill_schemas::experiment::{BASE, ExperimentSource};
+use wavemill_scores::records::{RecordError, RunDir};
 use wavemill_scores::result::RunResult;
 use wavemill_store::Store;
 use wavemill_terminal::exit::UsageError;
@@ -362,10 +362,9 @@ fn train(
     threads: u16,
 ) -> Result<RunResult> {
     let folder = args.out.join("runs").join(&run.name);
-    let result = folder.join("result.json");
     let store_path = args.store_path(store);
     // `fit` writes `result.json` last, so a run with this file is finished.
-    if let Some(finished) = read_result(&result)?
+    if let Some(finished) = read_result(&folder)?
         && finished.manifest_hash == manifest_hash
         && finished.config_hash == run.config.config.hash()
     {
@@ -391,8 +390,8 @@ fn train(
 
     // The output of the trainer is not needed: the result is in the run's folder.
     trainer::run(command)?;
-    let finished = read_result(&result)?
-        .with_context(|| format!("{}: missing after the training", result.display()))?;
+    let finished = read_result(&folder)?
+        .with_context(|| format!("{}: no result after the training", folder.display()))?;
     rows::make(&folder, &store_path, threads, &args.device)?;
     Ok(finished)
 }
@@ -415,23 +414,21 @@ fn make_pages(args: &RunArgs, work: &Work, state: &mut FolderState) -> Result<()
     Ok(())
 }
 
-fn read_result(path: &Path) -> Result<Option<RunResult>> {
-    let text = match fs::read_to_string(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        other => other.with_context(|| format!("cannot read {}", path.display()))?,
+/// Reads the result of a run; returns `None` while the run is not finished.
+fn read_result(folder: &Path) -> Result<Option<RunResult>> {
+    let Ok(run) = RunDir::open(folder) else {
+        return Ok(None);
     };
-
     let damaged = || {
         format!(
             "{}: damaged: remove its folder to train the run again",
-            path.display()
+            run.result().display()
         )
     };
-    if canonical::is_unchanged(text.as_bytes()) == Some(false) {
-        bail!("{}", damaged());
+    match run.read_result() {
+        Err(error @ RecordError::Json { .. }) => Err(error).with_context(damaged),
+        read => Ok(read?),
     }
-    let result = serde_json::from_str(&text).with_context(damaged)?;
-    Ok(Some(result))
 }
 
 impl FolderState {
