@@ -78,6 +78,7 @@ if [[ ${WAVEMILL_PEERS:-} == 1 ]]; then
         --binary "${CARGO_TARGET_DIR:-target}/debug/examples/map"
     beside 'Python package' scripts/python_check.sh
 fi
-step 'real files and whole runs' cargo test --locked "${packages[@]}" --test '*' -- --test-threads "$threads"
+step 'real files and whole runs' cargo test --locked --no-fail-fast "${packages[@]}" --test '*' \
+    -- --test-threads "$threads"
 join_steps
 printf 'all green in %d s\n' "$SECONDS"

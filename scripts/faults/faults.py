@@ -150,7 +150,7 @@ class Trials:
 
     def after(self, at: Path, done: subprocess.CompletedProcess[str], kind: str, error: str | None) -> str:
         """Returns what is wrong after a fault, or nothing."""
-        is_hidden = kind in ("open", "read", "stat") and done.returncode in (0, DAMAGED)
+        is_hidden = kind in ("open", "read", "stat") and done.returncode in (0, FAILED, DAMAGED)
         said = done.stdout + done.stderr if self.command.made is listed else done.stderr
         if done.returncode == 0:
             # A list may name what it could not read.
