@@ -1,40 +1,52 @@
 #!/usr/bin/env bash
-# Fuzzes the readers of music files, guided by code coverage. Not a step of the gate.
+# Fuzzes what reads bytes from outside, guided by code coverage. Not a step of the gate.
 #
-# usage: scripts/fuzz.sh [mp3_frames|files] [SECONDS]      default: mp3_frames, 60 seconds
+# usage: scripts/fuzz.sh TARGET [SECONDS] [LIBFUZZER OPTIONS]      default: 60 seconds
 #   mp3_frames   frames of MPEG layer III, on both decode paths
-#   files        whole files of every format
+#   files        whole files of every audio format
+#   clip         from a file to the rows of features
+#   zip          directories of zip archives, and their clips
+#   tables       tracks.csv, genres.csv, and tables of the user in CSV, JSON and Parquet
+#   recipe       recipes, experiments, configurations and overrides
+#   manifest     manifests, receipts, plans and records of inputs, with valid checksums
+#   shard        Parquet shards, as the loader and SQL read them
+#   sql          input of the SQL prompt
+#   stream       the Arrow stream of rows between the programs
+#   weights      safetensors
+#   http         requests to `wavemill serve`
 #
-# Findings are written to fuzz/artifacts/. The corpus is kept in fuzz/corpus/, and the next run continues from it.
+# Findings are written to fuzz/artifacts/TARGET/; `scripts/fuzz.sh TARGET 0 FILE` repeats one. The corpus is kept in
+# fuzz/corpus/TARGET/, and the next run continues from it. Without a nightly compiler, the stable one adds the counters.
 #
 # environment:
-#   WAVEMILL_DATA=DIR   music files for the initial corpus (default ../shared/data); without them it is empty
+#   WAVEMILL_DATA=DIR      music files for the initial corpus (default ../shared/data); without them it is empty
+#   WAVEMILL_FUZZ_ASAN=1   build with AddressSanitizer, in a folder of its own
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
-if [[ ${1:-} == --help ]]; then usage "${BASH_SOURCE[0]}"; exit 0; fi
+if [[ ${1:---help} == --help ]]; then usage "${BASH_SOURCE[0]}"; exit 0; fi
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-need cargo-fuzz 'cargo install cargo-fuzz, and rustup toolchain install nightly'
-target=${1:-mp3_frames}
+need_toolchain
+scripts/libtorch.sh
+target=$1
 seconds=${2:-60}
 data=${WAVEMILL_DATA:-../shared/data}
 
-# Maximum number of bytes of a seed, and of an input derived from seeds: a few frames.
+# Maximum number of bytes of a music file as a seed, a few frames, and of an input.
 seed_bytes=6000
 input_bytes=8192
-# Time limit for one input in seconds. A longer time counts as a hang.
-input_s=5
-
 choice=
 case $target in
     # The first byte of an input selects a band.
     mp3_frames) choice='\x00' ;;
-    files) ;;
-    *) echo "unknown target $target; see --help" >&2; exit 2 ;;
+    files | clip) ;;
+    # Files of the small store, and examples of the documentation, are longer.
+    *) data=/nowhere input_bytes=32768 ;;
 esac
 
-# Seeds are the first bytes of each music file. Their names are stable, so a second run adds none.
 seeds=fuzz/corpus/$target
-mkdir -p "$seeds"
+artifacts=fuzz/artifacts/$target/
+mkdir -p "$seeds" "$artifacts"
+# Seeds are the first bytes of each music file. Their names are stable, so a second run adds none.
 if [[ -d $data ]]; then
     find "$data" -type f \( -name '*.mp3' -o -name '*.bit' -o -name '*.wav' -o -name '*.flac' -o -name '*.ogg' \) |
         sort | while read -r file; do
@@ -42,6 +54,21 @@ if [[ -d $data ]]; then
     done
 fi
 
-# No sanitizer, because the fuzzed code has no unsafe code of its own. Overflow and debug assertions are enabled.
-cargo +nightly fuzz run --sanitizer none "$target" -- \
-    -max_total_time="$seconds" -max_len="$input_bytes" -timeout="$input_s" -print_final_stats=1
+# The flags that cargo-fuzz passes; `sancov-module` is a pass of LLVM that every compiler has.
+coverage=(-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters
+    -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares)
+export RUSTFLAGS="--cfg fuzzing ${coverage[*]}"
+built=fuzz/target
+if [[ ${WAVEMILL_FUZZ_ASAN:-} == 1 ]]; then
+    # The sanitizer is an unstable option of the compiler.
+    export RUSTC_BOOTSTRAP=1 RUSTFLAGS="$RUSTFLAGS -Zsanitizer=address"
+    built=fuzz/target-asan
+fi
+cargo build --locked --release --manifest-path fuzz/Cargo.toml --target x86_64-unknown-linux-gnu --target-dir "$built"
+
+export WAVEMILL_FUZZ=$target WAVEMILL_FUZZ_SEEDS=$seeds
+program=$built/x86_64-unknown-linux-gnu/release/wavemill-fuzz
+if [[ $seconds == 0 ]]; then exec "$program" "${@:3}"; fi
+# An input that takes longer than the timeout counts as a hang.
+exec "$program" -max_total_time="$seconds" -max_len="$input_bytes" -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \
+    -artifact_prefix="$artifacts" "${@:3}" "$seeds"

@@ -78,7 +78,7 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """Runs a command, whose first word is the name of the program, for at most `timeout` seconds. `before` are words of a
     program that starts it."""
-    program, *rest = shlex.split(words.format(at=at, inputs=inputs))
+    program, *rest = shlex.split(words.format(at=at, inputs=inputs, programs=programs))
     return subprocess.run(
         [*before, str(programs / program), *rest],
         capture_output=True,
@@ -141,6 +141,9 @@ FIT = (
     "--split artist --readers 1 --resume-or-start {at}/run"
 )
 
+# A server that answers once.
+SERVE = f"{Path(__file__).with_name('serve_once.py')} {{programs}}/wavemill {{at}}/run"
+
 
 def all_commands(plan: str) -> list[Command]:
     """Returns all commands. `plan` is the id of the plan that the inputs give."""
@@ -162,6 +165,7 @@ def all_commands(plan: str) -> list[Command]:
         Command("diff", [FEWER, EXTRACT], "wavemill diff --json --store {at}/store 1 2", listed),
         Command("sql", [EXTRACT], f"wavemill sql --store {{at}}/store --format csv \"{QUERY}\"", printed),
         Command("train fit", [BOTH], FIT, weights_of),
+        Command("serve", [BOTH, FIT], SERVE, printed),
     ]
 
 

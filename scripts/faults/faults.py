@@ -231,7 +231,7 @@ def try_all(arguments: argparse.Namespace, root: Path) -> int:
 
 
 def print_row(name: str, ends: collections.Counter[str]) -> None:
-    words = {"0": "tolerated", "1": "status 1", "5": "status 5", str(-signal.SIGKILL): "killed", "not reached": "not reached"}
+    words = {"0": "tolerated", "1": "status 1", "3": "status 3", "5": "status 5", str(-signal.SIGKILL): "killed", "not reached": "not reached"}
     texts = (f"{ends[status]:>5} {word}" for status, word in words.items())
     print(f"{name:20} {ends.total():>6} faults: {', '.join(texts)}", flush=True)
 

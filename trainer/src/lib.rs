@@ -11,6 +11,8 @@ mod evaluate;
 mod export;
 mod ffi;
 mod forward;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod learner;
 pub mod loss;
 pub mod mixup;

@@ -20,6 +20,8 @@ mod page;
 mod readers;
 mod refusal;
 mod server;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod upload;

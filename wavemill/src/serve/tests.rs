@@ -1,103 +1,16 @@
-//! Tests of the server over real connections, with a fake reader and a shell script as the model.
+//! Tests of the server over real connections.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::sync::Arc;
-use std::thread::{JoinHandle, sleep, spawn};
+use std::net::TcpStream;
+use std::thread::{sleep, spawn};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tokio::sync::watch;
 
+use super::testing::Running;
 use super::*;
 
-/// Script that replies to each input line with the lines for a song of two segments.
-const MODEL: &str = r#"while IFS= read -r line; do
-    case "$line" in hello) echo; continue;; esac
-    cat "$0"; printf '\n\n'
-done"#;
-
-/// Reader whose behaviour is controlled by the text of the song.
-struct FakeReader;
-
-impl Reader for FakeReader {
-    fn read(&mut self, upload: Upload) -> Result<Song, Unreadable> {
-        let text = String::from_utf8_lossy(&upload.bytes).into_owned();
-
-        match text.split_whitespace().next().unwrap_or_default() {
-            "fault" => return Err(Unreadable::Fault("a fault".to_owned())),
-            "panic" => panic!("a reader with a fault"),
-            "slow" => sleep(Duration::from_millis(700)),
-            _ => {}
-        }
-
-        Ok(Song {
-            duration_s: 6.0,
-            streams: vec![format!("{}\n", text.replace('\n', " ")).into_bytes()],
-            ..Song::default()
-        })
-    }
-}
-
-/// A test server that listens on its own port.
-struct Running {
-    address: SocketAddr,
-    stop: watch::Sender<bool>,
-    thread: Option<JoinHandle<()>>,
-    /// Directory with the output of the model.
-    _lines: tempfile::TempDir,
-}
-
 impl Running {
-    fn start(limits: Limits) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let lines = folder.path().join("lines");
-        std::fs::write(&lines, answer::tests::LINES).expect("disk space");
-
-        let setup = ServerSetup {
-            address: IpAddr::from([127, 0, 0, 1]),
-            names: Vec::new(),
-            limits,
-            reader: Box::new(|| Ok(Box::new(FakeReader))),
-            models: vec![ModelSetup {
-                run: "one".to_owned(),
-                input: 0,
-                command: Box::new(move || {
-                    let mut command = std::process::Command::new("sh");
-                    command.args(["-c", MODEL]).arg(&lines);
-                    command
-                }),
-                greeting: b"hello\n".to_vec(),
-            }],
-        };
-
-        let server = Arc::new(Server::new(setup));
-        let (stop, stopped) = watch::channel(false);
-        let (tell, told) = std::sync::mpsc::channel();
-        let thread = spawn(move || {
-            let runtime = tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(2)
-                .enable_all()
-                .build()
-                .expect("a runtime");
-
-            runtime.block_on(async {
-                server.make_ready().await.expect("a model");
-                let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-                tell.send(listener.local_addr().expect("bound"))
-                    .expect("a test");
-                run(&server, listener, stopped).await;
-            });
-        });
-
-        Self {
-            address: told.recv().expect("it starts"),
-            stop,
-            thread: Some(thread),
-            _lines: folder,
-        }
-    }
-
     fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address).expect("it listens");
         let limit = Some(Duration::from_secs(30));

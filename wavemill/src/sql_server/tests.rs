@@ -379,7 +379,12 @@ async fn more_clients_than_permitted_are_told_the_reason() {
     let (ended, ()) = tokio::join!(query, requests);
     let ended = failure(ended.expect("an end"));
     assert!(ended.starts_with("57014"), "{ended}");
-    assert_eq!(text(&first, "SELECT 1").await.expect("rows"), "1");
+    // The last request may arrive after the end of its query, and cancel the next one.
+    let mut answer = text(&first, "SELECT 1").await;
+    if answer.is_err() {
+        answer = text(&first, "SELECT 1").await;
+    }
+    assert_eq!(answer.expect("rows"), "1");
 
     drop(second);
     timeout(WAIT, async {

@@ -1,11 +1,8 @@
 //! Fuzz test: decodes arbitrary bytes as an audio file of any format. The result must be samples or an error, and the
 //! duration must agree with the decoded samples.
 
-#![no_main]
-
 use std::cell::RefCell;
 
-use libfuzzer_sys::fuzz_target;
 use wavemill_decode::{Decode, DecodeArgs, FileDecoder, Pcm};
 use wavemill_kernels::Level;
 
@@ -41,7 +38,7 @@ fn decoder() -> FileDecoder {
         .at_most(LONGEST_S)
 }
 
-fuzz_target!(|file: &[u8]| {
+pub(crate) fn run(file: &[u8]) {
     DECODERS.with_borrow_mut(|Decoders { exact, band, pcm }| {
         for decoder in [exact, band] {
             decoder.expect(LONGEST_S);
@@ -63,4 +60,4 @@ fuzz_target!(|file: &[u8]| {
             }
         }
     });
-});
+}

@@ -2,8 +2,6 @@
 //!
 //! The input's first byte selects the mono decoder's sub-bands and first sample. The remaining bytes are the file.
 
-#![no_main]
-
 #[path = "../../decode/tests/layer3/paths.rs"]
 mod paths;
 #[path = "../../decode/tests/layer3/stream.rs"]
@@ -12,7 +10,6 @@ mod stream;
 
 use std::cell::RefCell;
 
-use libfuzzer_sys::fuzz_target;
 use paths::{BANDS, Paths};
 use stream::{Reservoir, frames};
 
@@ -21,7 +18,7 @@ thread_local! {
     static PATHS: RefCell<Paths> = RefCell::new(Paths::new());
 }
 
-fuzz_target!(|input: &[u8]| {
+pub(crate) fn run(input: &[u8]) {
     let Some((&choice, file)) = input.split_first() else {
         return;
     };
@@ -36,4 +33,4 @@ fuzz_target!(|input: &[u8]| {
             let _ = reservoir.feed(frame, |side, main| paths.decode(&frame.header, side, main));
         }
     });
-});
+}

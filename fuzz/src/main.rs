@@ -1,0 +1,71 @@
+//! Fuzz tests, guided by coverage, of everything that reads bytes from outside: each input must give a result or an
+//! error, but no panic, no hang and no memory without bound. `scripts/fuzz.sh` builds and runs them.
+//!
+//! environment:
+//!   WAVEMILL_FUZZ        name of the target; required
+//!   WAVEMILL_FUZZ_SEEDS  folder into which the seeds that the target makes by code are written, before anything else
+
+#![no_main]
+
+mod clip;
+mod files;
+mod http;
+mod manifest;
+mod mp3_frames;
+mod recipe;
+mod shard;
+mod sql;
+mod stores;
+mod stream;
+mod tables;
+mod weights;
+mod zip;
+
+use std::sync::LazyLock;
+
+use libfuzzer_sys::fuzz_target;
+
+/// What is fuzzed.
+struct Target {
+    name: &'static str,
+    run: fn(&[u8]),
+    /// Returns inputs that begin the corpus. `scripts/fuzz.sh` adds music files.
+    seeds: fn() -> Vec<Vec<u8>>,
+}
+
+const TARGETS: [Target; 12] = [
+    target("clip", clip::run, Vec::new),
+    target("files", files::run, Vec::new),
+    target("http", http::run, http::seeds),
+    target("manifest", manifest::run, manifest::seeds),
+    target("mp3_frames", mp3_frames::run, Vec::new),
+    target("recipe", recipe::run, recipe::seeds),
+    target("shard", shard::run, shard::seeds),
+    target("sql", sql::run, sql::seeds),
+    target("stream", stream::run, stream::seeds),
+    target("tables", tables::run, tables::seeds),
+    target("weights", weights::run, weights::seeds),
+    target("zip", zip::run, zip::seeds),
+];
+
+const fn target(name: &'static str, run: fn(&[u8]), seeds: fn() -> Vec<Vec<u8>>) -> Target {
+    Target { name, run, seeds }
+}
+
+static CHOSEN: LazyLock<&Target> = LazyLock::new(|| {
+    let name = std::env::var("WAVEMILL_FUZZ").unwrap_or_default();
+    let found = TARGETS.iter().find(|target| target.name == name);
+    found.unwrap_or_else(|| panic!("WAVEMILL_FUZZ={name}: no such target"))
+});
+
+fuzz_target!(
+    init: {
+        if let Some(folder) = std::env::var_os("WAVEMILL_FUZZ_SEEDS") {
+            for (i, seed) in (CHOSEN.seeds)().iter().enumerate() {
+                let path = std::path::Path::new(&folder).join(format!("made-{i:03}"));
+                std::fs::write(path, seed).expect("a folder with room");
+            }
+        }
+    },
+    |input: &[u8]| (CHOSEN.run)(input)
+);

@@ -1,0 +1,49 @@
+//! Fuzz test: documents of a store with a valid checksum, so that their content is read: the first line of the input is a
+//! manifest, which is then opened by the loader and by SQL, and is parsed as each other kind of document.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fs;
+
+use wavemill_schemas::canonical;
+use wavemill_schemas::manifest::{Manifest, Receipt, from_sealed, sealed};
+use wavemill_source::InputSeen;
+use wavemill_store::PlanRecord;
+
+use crate::stores::{SmallStore, write};
+
+thread_local! {
+    static STORE: RefCell<SmallStore> = RefCell::new(SmallStore::new());
+}
+
+pub(crate) fn seeds() -> Vec<Vec<u8>> {
+    STORE.with_borrow(|store| {
+        let json = fs::read_to_string(store.manifest_path()).expect("a manifest");
+        let receipt = r#"{"shard":"data/a.parquet","files":[],"rejects":[],"rows":0}"#;
+        let json = json.lines().next().expect("a line").to_owned();
+        vec![json.into_bytes(), receipt.into()]
+    })
+}
+
+pub(crate) fn run(input: &[u8]) {
+    // As it is, a document has no valid checksum.
+    assert_ne!(canonical::is_unchanged(input), Some(true));
+    let _ = Manifest::from_json(input);
+    let Ok(text) = std::str::from_utf8(input) else {
+        return;
+    };
+
+    let line = text.lines().next().unwrap_or_default();
+    let bytes = sealed(line);
+    let _ = Receipt::from_json(bytes.as_bytes());
+    let _ = from_sealed::<PlanRecord>(bytes.as_bytes());
+    let _ = from_sealed::<BTreeMap<String, InputSeen>>(bytes.as_bytes());
+    let Ok(manifest) = Manifest::from_json(&bytes) else {
+        return;
+    };
+    STORE.with_borrow(|store| {
+        write(&store.manifest_path(), bytes.as_bytes());
+        let _ = store.load();
+        let _ = store.query(&manifest);
+    });
+}
