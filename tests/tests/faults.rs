@@ -664,6 +664,14 @@ fn has_tools() -> bool {
     has_python() && has_trainer()
 }
 
+/// Some file operations of each command fail once: nothing committed is lost, and the repeated command succeeds.
+#[apply(trial)]
+#[needs(has_tools)]
+fn single_failing_operations_lose_nothing() -> Result<(), Failed> {
+    fault_script("faults.py", &programs(), &["--sample", "5", "--jobs", "1"]).exits(0)?;
+    Ok(())
+}
+
 #[apply(trial)]
 #[needs(has_tools)]
 fn a_program_that_hides_a_failing_operation_is_found() -> Result<(), Failed> {
@@ -688,6 +696,27 @@ fn a_program_that_hides_a_failing_operation_is_found() -> Result<(), Failed> {
 fn kills_at_operations_lose_nothing() -> Result<(), Failed> {
     let words = ["--kill", "--sample", "8", "--jobs", "1"];
     fault_script("faults.py", &programs(), &words).exits(0)?;
+    Ok(())
+}
+
+/// Some bits of all files of a store and of a run are flipped.
+#[apply(trial)]
+#[needs(has_tools)]
+fn flipped_bits_are_found() -> Result<(), Failed> {
+    fault_script("flips.py", &programs(), &["--sample", "10", "--run", "1"]).exits(0)?;
+    Ok(())
+}
+
+/// Some states of the disk after power cuts: stores open and are complete or can be continued.
+#[apply(trial)]
+#[needs(has_tools)]
+fn power_cuts_lose_nothing() -> Result<(), Failed> {
+    fault_script(
+        "power_cuts.py",
+        &programs(),
+        &["--sample", "5", "--jobs", "1"],
+    )
+    .exits(0)?;
     Ok(())
 }
 
