@@ -158,7 +158,8 @@ class Trials:
             is_named = self.command.made is listed and (is_named or (is_hidden and HIDDEN.search(said)))
             if self.command.made(at, done.stdout) != self.expected and not is_named:
                 return f"ends with status 0, but made something else: {said}"
-        elif error == "kill" and done.returncode == -signal.SIGKILL:
+        elif error == "kill" and done.returncode in (-signal.SIGKILL, FAILED):
+            # A command fails if the killed process is one that it started.
             pass
         elif error is None or error in HARMLESS:
             return f"status {done.returncode} without a fault that matters: {said}"

@@ -3,12 +3,14 @@
 
 usage: serve_once.py PROGRAM RUN
 
-Ends with status 0 if the server answered and stopped in order, otherwise with the server's status and messages."""
+Ends with status 0 if the server answered and stopped in order, otherwise with the server's status or signal, and its
+messages."""
 
 import array
 import http.client
 import json
 import math
+import os
 import re
 import signal
 import subprocess
@@ -52,7 +54,10 @@ def main() -> int:
         sys.stderr.write(said)
         return server.wait()
 
-    status, answer = answer_of(int(found[1]))
+    try:
+        status, answer = answer_of(int(found[1]))
+    except (OSError, http.client.HTTPException) as error:
+        status, answer = 0, repr(error)
     server.send_signal(signal.SIGTERM)
     rest = server.communicate(timeout=PATIENCE_S)[1]
     sys.stderr.write(said + rest)
@@ -67,4 +72,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    ended = main()
+    if ended < 0:
+        os.kill(os.getpid(), -ended)
+    sys.exit(ended)
