@@ -66,6 +66,8 @@ if [[ ${WAVEMILL_FUZZ_ASAN:-} == 1 ]]; then
 fi
 cargo build --locked --release --manifest-path fuzz/Cargo.toml --target x86_64-unknown-linux-gnu --target-dir "$built"
 
+# Programs outside of the workspace have no rpath.
+export LD_LIBRARY_PATH=$PWD/.libtorch/torch/lib:$PWD/.libtorch/nvidia/cu13/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 export WAVEMILL_FUZZ=$target WAVEMILL_FUZZ_SEEDS=$seeds
 program=$built/x86_64-unknown-linux-gnu/release/wavemill-fuzz
 if [[ $seconds == 0 ]]; then exec "$program" "${@:3}"; fi

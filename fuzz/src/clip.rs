@@ -64,10 +64,9 @@ pub(crate) fn run(file: &[u8]) {
             let Ok(rows) = extractor.rows(0, "clip") else {
                 continue;
             };
-            for row in rows {
-                let values = row.tensor.chunks_exact(4);
-                let mut values = values.map(|value| f32::from_le_bytes([value[0], value[1], value[2], value[3]]));
-                assert!(values.all(f32::is_finite));
+            for tensor in rows.iter().flat_map(|row| &row.tensors) {
+                let values = tensor.bytes.as_chunks::<4>().0;
+                assert!(values.iter().all(|value| f32::from_le_bytes(*value).is_finite()));
             }
         }
     });
