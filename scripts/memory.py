@@ -51,12 +51,14 @@ LOADER_SLACK = 1.1
 # Documented ends without a result: limits that are too small for the program, for its threads, and for one clip.
 TOO_SMALL = "must be at least 256 MiB"
 TOO_SMALL_FOR_THREADS = "bytes are not enough: this recipe needs"
-TOO_SMALL_FOR_CLIP = r"\.(?:mp3|wav): needs .* give --memory-limit (\d+)MiB or more"
+TOO_SMALL_FOR_CLIP = r"(\S+\.(?:mp3|wav)): needs .* give --memory-limit (\d+)MiB or more (to read this file|for this clip)"
 TOO_SMALL_FOR_JOIN = "the query exceeds --memory-limit .*HashJoinInput"
 # Time after which a command is killed.
 TIMEOUT_S = 1_200
 # Share of the time in which workers are busy, at most, if the disk is slow.
 BUSY_MAX = 0.5
+# Suffix of the name of a case that is repeated with the limit from its error.
+STATED = ", stated limit"
 BATCH_ROWS, BATCH_FRAMES = 4, 1024
 BATCH_BYTES = BATCH_ROWS * BATCH_FRAMES * 128 * 4
 MANY = "features_log_mel CROSS JOIN generate_series(1, {})"
@@ -206,7 +208,7 @@ class Measurements:
         """Prints the line of a command with a limit. `refusal` is the pattern of an error with which it may end."""
         refused = re.search(refusal, ended.err) if refusal and ended.status in (1, 2) else None
         if refused:
-            result = f"refused: {refused[1]} MiB are enough" if refused.lastindex else f"refused: {refused[0]}"
+            result = f"refused: {refused[2]} MiB {refused[3]}" if refused.lastindex else f"refused: {refused[0]}"
         else:
             problem = ended.problem() or problem
         self.line(case, workers, f"{limit_mib} MiB", ended.peak, SLACK * limit_mib * MIB + PROGRAM_BYTES, result, problem)
@@ -270,12 +272,20 @@ class Measurements:
         return audio
 
     def extract_or_stated(self, case: str, audio: Path, workers: int, limit_mib: int, sets: list[str], expected: object = None) -> None:
-        """Extracts; if a clip does not fit, the limit that the error states must be enough."""
+        """Extracts; if a clip does not fit, the limit that the error states must be enough for that clip."""
         refusal = f"{TOO_SMALL_FOR_THREADS}|{TOO_SMALL_FOR_CLIP}" if limit_mib >= 256 else TOO_SMALL
-        ended = self.extract(case, audio, workers, limit_mib, sets, refusal=refusal, expected=expected)
-        enough = re.search(TOO_SMALL_FOR_CLIP, ended.err)
-        if ended.status and enough and not (self.quick and int(enough[1]) > 1024):
-            self.extract(f"{case}, stated limit", audio, workers, int(enough[1]), sets, expected=expected)
+        seen: set[object] = set()
+        while True:
+            ended = self.extract(case, audio, workers, limit_mib, sets, refusal=refusal, expected=expected)
+            refused = re.search(TOO_SMALL_FOR_CLIP, ended.err)
+            if not ended.status or not refused or (self.quick and int(refused[2]) > 1024):
+                return
+            # The clip is refused at most twice: before its file was read, and before it was decoded.
+            if refused.group(1, 3) in seen:
+                self.line(case, workers, f"{limit_mib} MiB", 0, 1, "", f"{limit_mib} MiB are not enough {refused[3]}: {refused[1]}")
+                return
+            seen.add(refused.group(1, 3))
+            case, limit_mib = f"{case.removesuffix(STATED)}{STATED}", int(refused[2])
 
     def threads(self) -> None:
         for limit_mib in (128, 256, 512) if self.quick else (64, 128, 256, 512, 2048):

@@ -7,12 +7,14 @@ FOLDER contains the programs (`cargo build --workspace --bins`). For S seconds (
 commands that are drawn again and again: `extract` of three plans, `gc`, `tag`, `sql`, `export`, `verify` and `info`; one
 in ten is killed. Every process that is not killed has to end with success, or with a message that asks to try again:
 another process is writing (7), another version was committed meanwhile (4), or the version that it read was removed (2).
-In the end, the versions' numbers are consecutive, every version that has its data is intact, and an `extract` succeeds.
+In the end, the versions' numbers are consecutive, no version that an `extract` reported is missing, every version that has
+its data is intact, and an `extract` succeeds.
 
 Prints the number of ends of each command, and ends with status 1 if a rule is broken."""
 
 import argparse
 import collections
+import json
 import random
 import re
 import shutil
@@ -26,7 +28,7 @@ from pathlib import Path
 from commands import BOTH, EXPORT, EXTRACT, FEWER, in_memory, make_inputs, parser_of, run
 
 COMMANDS = {
-    "extract": [EXTRACT, FEWER, BOTH],
+    "extract": [f"{words} --json" for words in (EXTRACT, FEWER, BOTH)],
     "gc": ["wavemill gc -q --store {at}/store --keep 2"],
     "tag": ["wavemill tag -q --store {at}/store 1 first", "wavemill tag -q --store {at}/store 2 second"],
     "sql": ['wavemill sql --store {at}/store "SELECT count(*), sum(tensor_mean(log_mel)) FROM features_log_mel"'],
@@ -47,6 +49,7 @@ class Crowd:
         self.arguments, self.at, self.inputs = arguments, at, at / "inputs"
         self.ends: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
         self.wrong: list[str] = []
+        self.last_reported = 0
 
     def member(self, number: int, until: float) -> None:
         """Runs one command after the other."""
@@ -57,31 +60,33 @@ class Crowd:
             shutil.rmtree(out, ignore_errors=True)
             words = chosen.choice(COMMANDS[name]).replace("{at}/out", str(out))
             limit = chosen.uniform(0.02, 0.5) if chosen.random() < 0.1 else None
-            status, said = self.run(words, limit)
+            status, said, out_text = self.run(words, limit)
+            if name == "extract" and status == 0:
+                self.last_reported = max(self.last_reported, json.loads(out_text)["version"])
             self.ends[name][str(status)] += 1
             is_expected = status == 0 or (status == -signal.SIGKILL and limit is not None)
             if not is_expected and not re.search(AGAIN.get(status, "(?!)"), said):
                 self.wrong.append(f"{words}: status {status}: {said}")
 
-    def run(self, words: str, limit: float | None = None) -> tuple[int, str]:
-        """Runs a command, which is killed after `limit` seconds."""
+    def run(self, words: str, limit: float | None = None) -> tuple[int, str, str]:
+        """Runs a command, which is killed after `limit` seconds, and returns its status, messages and output."""
         try:
             done = run(words, self.at, self.inputs, self.arguments.programs, timeout=limit or 120)
         except subprocess.TimeoutExpired:
-            return (-signal.SIGKILL, "") if limit else (1, "it does not end")
-        return done.returncode, done.stderr
+            return (-signal.SIGKILL, "", "") if limit else (1, "it does not end", "")
+        return done.returncode, done.stderr, done.stdout
 
     def check(self) -> None:
         """Checks the store when all processes have ended."""
         numbers = sorted(int(path.stem) for path in (self.at / "store/_wavemill/versions").glob("[0-9]*.json"))
-        if numbers != list(range(1, len(numbers) + 1)):
-            self.wrong.append(f"versions {numbers}")
+        if numbers != list(range(1, len(numbers) + 1)) or len(numbers) < self.last_reported:
+            self.wrong.append(f"versions {numbers}, where {self.last_reported} was reported")
         for number in numbers:
-            status, said = self.run(f"wavemill verify -q --store {{at}}/store --version {number}")
+            status, said, _ = self.run(f"wavemill verify -q --store {{at}}/store --version {number}")
             if status != 0 and not (status == 2 and "was removed" in said):
                 self.wrong.append(f"version {number}: status {status}: {said}")
         for words in (EXTRACT, "wavemill verify -q --store {at}/store"):
-            status, said = self.run(words)
+            status, said, _ = self.run(words)
             if status != 0:
                 self.wrong.append(f"{words}: status {status}: {said}")
         print(f"{len(numbers)} versions")

@@ -49,6 +49,9 @@ const BATCH_ROWS_MAX: usize = 8192;
 /// Fraction of the memory limit that sorts, joins and aggregates may use. The rest is for readers and batches in
 /// transit.
 const POOL_FRACTION: f64 = 0.4;
+/// Fraction of the pool that all sorts of a plan together keep free for merging. DataFusion reserves 10 MB for each sort,
+/// but needs as much as 1.6 times the rows in memory if they consist of two numbers: such sorts failed.
+const MERGE_FRACTION: f64 = 0.6;
 /// Memory limit per worker thread: each worker keeps freed batches in its own heap. A sort of 3 GB of tensors under 1
 /// GiB peaked at 563 MiB with two workers and at 1,069 MiB with eight.
 const WORKER_BYTES: usize = 512 << 20;
@@ -74,6 +77,11 @@ impl Limits {
     /// Returns the number of threads on which a query runs.
     pub fn workers(&self) -> usize {
         self.threads.min(self.memory_bytes / WORKER_BYTES).max(1)
+    }
+
+    /// Returns the memory that sorts, joins and aggregates may use.
+    fn pool_bytes(&self) -> usize {
+        (self.memory_bytes as f64 * POOL_FRACTION) as usize
     }
 }
 
@@ -121,7 +129,7 @@ pub(super) fn environment(store: &Store, limits: &Limits) -> Result<Arc<RuntimeE
         }
     };
 
-    let pool = FairSpillPool::new((limits.memory_bytes as f64 * POOL_FRACTION) as usize);
+    let pool = FairSpillPool::new(limits.pool_bytes());
     let env = RuntimeEnvBuilder::new()
         .with_memory_pool(Arc::new(pool))
         .build_arc()?;
@@ -381,10 +389,15 @@ impl Planner {
         } else {
             BATCH_BYTES
         };
-        if let Some(batch_rows) = batch_rows(&plan, batch_bytes)? {
-            let execution = &mut state.config_mut().options_mut().execution;
+        let batch_rows = batch_rows(&plan, batch_bytes)?;
+        let execution = &mut state.config_mut().options_mut().execution;
+        if let Some(batch_rows) = batch_rows {
             execution.batch_size = ConfigNonZeroUsize::try_new(batch_rows)?;
         }
+        // A share is left for sorts that the planner adds.
+        let merge_bytes = self.limits.pool_bytes() as f64 * MERGE_FRACTION;
+        let n_sorts = (n_sorts(&plan)? + 1) * self.limits.workers();
+        execution.sort_spill_reservation_bytes = (merge_bytes / n_sorts as f64) as usize;
 
         let physical = running::cooperative(state.create_physical_plan(&plan).await?)?;
         Ok(execute_stream(physical, state.task_ctx())?)
@@ -629,4 +642,17 @@ fn holds_rows(plan: &LogicalPlan) -> Result<bool, SqlError> {
         Ok(TreeNodeRecursion::Continue)
     })?;
     Ok(holds)
+}
+
+/// Counts the operators of a plan that sort rows.
+fn n_sorts(plan: &LogicalPlan) -> Result<usize, SqlError> {
+    let mut n_sorts = 0;
+    plan.apply_with_subqueries(|node| {
+        n_sorts += usize::from(matches!(
+            node,
+            LogicalPlan::Sort(_) | LogicalPlan::Window(_)
+        ));
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(n_sorts)
 }

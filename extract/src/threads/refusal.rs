@@ -10,9 +10,9 @@ use super::ExtractError;
 #[derive(Debug, thiserror::Error)]
 #[error(
     "{clip_key}: needs {} MiB at once{}, but --memory-limit {} MiB leaves {} MiB for clips: give --memory-limit {}MiB \
-     or more, or {}{}; run the same command again to continue",
+     or more {}, or {}{}; run the same command again to continue",
     mib(*needed_bytes), self.parts(), mib(shares.limit_bytes), mib(shares.clips_bytes), mib(self.enough_bytes()),
-    self.smaller_clip(), self.smaller_groups()
+    self.purpose(), self.smaller_clip(), self.smaller_groups()
 )]
 pub struct ClipMemory {
     /// Key of the clip.
@@ -58,6 +58,17 @@ impl ClipMemory {
     const fn enough_bytes(&self) -> u64 {
         let tables_bytes = self.shares.limit_bytes / 2 - self.shares.clips_bytes;
         (self.needed_bytes + tables_bytes) * 2
+    }
+
+    /// Returns what fits under [`Self::enough_bytes`]. The needs of a clip are not known before its file is read, and
+    /// those of later clips only when their turn comes.
+    const fn purpose(&self) -> &'static str {
+        let clip_bytes = self.needed_bytes - self.waiting_bytes;
+        if clip_bytes <= self.file_bytes {
+            "to read this file (decoding it takes further memory)"
+        } else {
+            "for this clip"
+        }
     }
 
     fn parts(&self) -> String {
@@ -129,10 +140,11 @@ mod tests {
         assert_eq!(
             audio,
             "g/one: needs 274 MiB at once (the file alone 28), but --memory-limit 256 MiB leaves 128 MiB for clips: \
-             give --memory-limit 548MiB or more, or set a smaller audio.max_duration_s, audio.duration_s or \
-             audio.max_file_bytes in the recipe; run the same command again to continue"
+             give --memory-limit 548MiB or more for this clip, or set a smaller audio.max_duration_s, \
+             audio.duration_s or audio.max_file_bytes in the recipe; run the same command again to continue"
         );
         assert!(said(Media::Audio, 200 * MIB).contains("audio.duration_s do not help)"));
+        assert!(said(Media::Audio, 274 * MIB).contains("548MiB or more to read this file"));
 
         for file_bytes in [28 * MIB, 200 * MIB] {
             let picture = said(Media::Pictures, file_bytes);
