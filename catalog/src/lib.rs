@@ -36,7 +36,7 @@ use arrow::array::{Array, AsArray, RecordBatch};
 use wavemill_runtime::course::{CountingReader, Course, Phase};
 use wavemill_runtime::settings::Settings;
 use wavemill_schemas::recipe::{
-    CatalogSpec, Dataset, GroupDuplicates, Recipe, SplitRule, TargetSpec, is_plain_name,
+    CatalogSpec, Dataset, GroupDuplicates, Recipe, SplitRule, SplitSpec, TargetSpec, is_plain_name,
 };
 use wavemill_schemas::reject::Reject;
 use wavemill_source::AudioIndex;
@@ -58,6 +58,8 @@ pub use self::steps::AUDIO_STEP;
 use self::steps::Cleaner;
 pub use self::steps::where_query;
 
+/// Minimum number of clips for a warning that a side is empty. With fewer, nobody expects to train a model.
+const SIDES_CLIPS_MIN: usize = 20;
 /// Maximum number of values of the split column that a warning lists.
 const SIDES_LISTED_MAX: usize = 5;
 
@@ -431,11 +433,13 @@ impl CleanedRows {
             catalog.warnings.extend(artists_unknown(rows)?);
         }
         catalog.clips = rows::clips(&tracks, &labels, recipe.split.rule, threads)?;
-        if recipe.split.rule == SplitRule::Column {
-            let column = recipe.split.column.as_deref().unwrap_or_default();
-            let sides = clips_by_side(&catalog.clips);
-            catalog.warnings.extend(sides_unknown(&sides));
-            catalog.warnings.extend(sides_empty(column, &sides));
+        // With the other rules, the split of each row is only known after segmentation.
+        if !recipe.split.rule.is_by_segment() {
+            let clips = clips_by_side(&catalog.clips);
+            if recipe.split.rule == SplitRule::Column {
+                catalog.warnings.extend(sides_unknown(&clips));
+            }
+            catalog.warnings.extend(sides_empty(&recipe.split, &clips));
         }
         let grouping = recipe.split.group_duplicates;
         catalog.duplicates =
@@ -497,20 +501,37 @@ fn sides_unknown(sides: &BTreeMap<&str, usize>) -> Option<String> {
     ))
 }
 
-/// Returns a warning if training, validation or test has no clips: no model could be trained, chosen or tested.
-fn sides_empty(column: &str, sides: &BTreeMap<&str, usize>) -> Option<String> {
-    let mut empty = SIDES.to_vec();
-    empty.retain(|side| !sides.contains_key(side));
-    if empty.is_empty() || sides.is_empty() {
+/// Returns a warning if training, validation or test has no clips, although its share is not 0: no model could be
+/// trained, chosen or tested.
+fn sides_empty(split: &SplitSpec, sides: &BTreeMap<&str, usize>) -> Option<String> {
+    let n_clips: usize = sides.values().sum();
+    if split.column.is_none() && n_clips < SIDES_CLIPS_MIN {
+        return None;
+    }
+    let mut empty = Vec::new();
+    for (side, share) in SIDES.into_iter().zip(split.fractions) {
+        let is_wanted = share > 0.0 || split.column.is_some();
+        if is_wanted && !sides.contains_key(side) {
+            empty.push(side);
+        }
+    }
+    if empty.is_empty() || n_clips == 0 {
         return None;
     }
 
-    Some(format!(
-        "split.column: no clip is for {}: the values of `{column}`, with their clips, are {}; sides are named {}",
-        empty.join(", "),
-        first_sides(sides),
-        SIDES.join(", ")
-    ))
+    let (empty, found) = (empty.join(", "), first_sides(sides));
+    Some(match &split.column {
+        Some(column) => format!(
+            "split.column: no clip is for {empty}: the values of `{column}`, with their clips, are {found}; sides are named \
+             {}",
+            SIDES.join(", ")
+        ),
+        None => format!(
+            "split.rule = \"{}\": no clip is for {empty}; sides with clips are {found}: raise its share in split.fractions, \
+             or choose another split.rule",
+            split.rule.name()
+        ),
+    })
 }
 
 /// Formats the first split names in alphabetical order, each with its number of clips.

@@ -790,6 +790,36 @@ fn official_rule_accepts_folders_as_sides() {
 }
 
 #[test]
+fn empty_sides_are_warned_about_under_every_rule() {
+    let mut csv = "file,label\n".to_owned();
+    for clip in 0..400 {
+        csv += &format!("{clip}.wav,class {}\n", clip / 4);
+    }
+    let warned = |fractions| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("table.csv");
+        std::fs::write(&path, &csv).unwrap();
+        let keys = query("keys", "SELECT file AS clip_key, * FROM input");
+        let mut recipe = recipe(Dataset::Table, vec![keys]);
+        recipe.targets[0].column = "label".into();
+        recipe.split.rule = SplitRule::Stratified;
+        recipe.split.fractions = fractions;
+        run(&recipe, &path).unwrap().warnings
+    };
+
+    // A tenth of four clips is less than one.
+    assert_eq!(
+        warned([0.8, 0.1, 0.1]),
+        [
+            "split.rule = \"stratified\": no clip is for test; sides with clips are `training` (300), `validation` (100): \
+             raise its share in split.fractions, or choose another split.rule"
+        ]
+    );
+    assert_eq!(warned([0.5, 0.25, 0.25]), [""; 0]);
+    assert_eq!(warned([0.8, 0.2, 0.0]), [""; 0]);
+}
+
+#[test]
 fn carriage_return_line_endings_are_accepted() {
     let csv = "file,label\na.wav,1\nb.wav,2\nc.wav,1\n";
     for text in [

@@ -1,7 +1,7 @@
 //! Rows of a dataset as the scores need them: with their labels, and with the ids that two splits may share.
 
 use wavemill_loader::{Dataset, Side};
-use wavemill_scores::metrics::{Label, Leaks, Member, MetricsError, Predictions, Row};
+use wavemill_scores::metrics::{Label, Leaks, Member, MetricsError, Noun, Predictions, Row};
 
 /// Adds the predictions of the rows `rows` for the target with index `target`, together with the rows' labels.
 /// `probabilities` are `[rows, classes]`, row-major.
@@ -59,6 +59,7 @@ pub fn leaks<M>(data: &Dataset<M>, side: Side) -> Leaks {
         members(data, Side::Training),
         members(data, side),
     )
+    .with_noun(Noun::of(data.store().manifest().recipe.catalog.dataset))
 }
 
 /// Returns the rows of a split with the ids that are compared between splits.

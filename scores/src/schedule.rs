@@ -110,12 +110,15 @@ impl Schedules {
 
     /// Returns the product of the factors of all schedules, or 1 if there is no schedule.
     fn lr_factor(&self, place: RunPosition) -> f64 {
-        let cosine = self
-            .settings
-            .cosine
-            .as_ref()
-            .map_or(1.0, |c| cosine(c, place));
-        self.by_epochs(place.epoch) * cosine
+        let cosine = self.settings.cosine.as_ref();
+        let warmup = self.settings.warmup_steps;
+        let warmup = cosine.map_or(warmup, |cosine| cosine.warmup_steps.max(warmup));
+        let by_steps = if place.step < warmup {
+            place.step as f64 / warmup as f64
+        } else {
+            cosine.map_or(1.0, |_| cosine_after(warmup, place))
+        };
+        self.by_epochs(place.epoch) * by_steps
     }
 
     /// Passes the validation after `epoch` to `ReduceLROnPlateau` (cooldown 0, minimum rate 0), and reports whether the
@@ -165,13 +168,8 @@ impl Schedules {
     }
 }
 
-/// Returns a factor that rises linearly from 0 to 1 during the warm-up, then follows `CosineAnnealingLR` to 0 at the
-/// end of the last step.
-fn cosine(settings: &config::Cosine, place: RunPosition) -> f64 {
-    let warmup = settings.warmup_steps;
-    if place.step < warmup {
-        return place.step as f64 / warmup as f64;
-    }
+/// Returns a factor that follows `CosineAnnealingLR` from 1 after `warmup` steps to 0 at the end of the last step.
+fn cosine_after(warmup: u64, place: RunPosition) -> f64 {
     // If the warm-up is longer than the run, no steps remain for the decay.
     let length = place.steps_total.saturating_sub(warmup).max(1);
     let done = (place.step - warmup).min(length);
@@ -256,6 +254,7 @@ mod tests {
             step: None,
             plateau: Some(plateau),
             cosine: None,
+            warmup_steps: 0,
         }
     }
 
@@ -263,6 +262,7 @@ mod tests {
     fn the_rate_is_cut_every_ten_epochs() {
         let schedules = Schedules::new(
             &Schedule {
+                warmup_steps: 0,
                 step: Some(StepLr::default()),
                 plateau: None,
                 cosine: None,
@@ -337,21 +337,37 @@ mod tests {
             step: None,
             plateau: None,
             cosine: Some(Cosine { warmup_steps: 20 }),
+            warmup_steps: 0,
         };
-        let schedules = Schedules::new(&cosine, 2.0);
+        let rates = |schedule: &Schedule| {
+            let schedules = Schedules::new(schedule, 2.0);
+            [0, 5, 20, 60, 100, 200].map(|step| schedules.lr(at(step, 10)))
+        };
+        let assert_near = |got: [f64; 6], want: [f64; 6]| {
+            let mut pairs = got.iter().zip(want);
+            assert!(
+                pairs.all(|(got, want)| (got - want).abs() < 1e-15),
+                "{got:?}"
+            );
+        };
+        assert_near(rates(&cosine), [0.0, 0.5, 2.0, 1.0, 0.0, 0.0]);
 
-        let rates: Vec<f64> = [0, 5, 20, 60, 100, 200]
-            .map(|s| schedules.lr(at(s, 0)))
-            .into();
-        let want = [0.0, 0.5, 2.0, 1.0, 0.0, 0.0];
-
-        assert!(
-            rates
-                .iter()
-                .zip(want)
-                .all(|(got, want)| (got - want).abs() < 1e-15),
-            "{rates:?}"
-        );
+        // The warm-up of all schedules is the same as that of the cosine, and the larger one applies.
+        for (own, all) in [(0, 20), (10, 20), (20, 5)] {
+            let both = Schedule {
+                cosine: Some(Cosine { warmup_steps: own }),
+                warmup_steps: all,
+                ..cosine.clone()
+            };
+            assert_near(rates(&both), [0.0, 0.5, 2.0, 1.0, 0.0, 0.0]);
+        }
+        let step = Schedule {
+            step: Some(StepLr::default()),
+            cosine: None,
+            warmup_steps: 20,
+            ..cosine
+        };
+        assert_near(rates(&step), [0.0, 0.35, 1.4, 1.4, 1.4, 1.4]);
     }
 
     #[test]

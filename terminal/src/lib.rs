@@ -45,9 +45,10 @@ fn program() -> &'static str {
     PROGRAM.get().map_or("wavemill", String::as_str)
 }
 
-/// Makes every option of `command` that takes a path reject addresses such as `s3://bucket/store`.
+/// Makes every option of `command` that takes a path reject addresses such as `s3://bucket/store`. Also permits
+/// repeated options, of which the last one applies, so that a script can override an option.
 pub fn with_local_paths(command: Command) -> Command {
-    let command = command.mut_args(|arg| {
+    let command = command.args_override_self(true).mut_args(|arg| {
         if arg.get_value_parser().type_id() != TypeId::of::<PathBuf>() {
             return arg;
         }

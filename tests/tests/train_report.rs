@@ -122,7 +122,7 @@ fn describes_contents_and_missing_parts_of_a_run() -> Result<(), Failed> {
     let accuracy = accuracy.ok_or("no accuracy")?;
     contains(&html, &format!("<strong>{accuracy:.3}</strong>"))?;
 
-    let interval = &result["test"][0]["segments"]["bootstrap"]["intervals"]["macro_f1"];
+    let interval = &result["test"][0]["segments"]["bootstrap"]["intervals"]["accuracy"];
     let [value, low, high] =
         ["value", "low", "high"].map(|key| interval[key].as_f64().unwrap_or(f64::NAN));
     contains(&html, &format!("{value:.3} [{low:.3}, {high:.3}]"))?;

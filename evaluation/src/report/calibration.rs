@@ -85,8 +85,7 @@ fn chart_of(target: &str, mut lines: Vec<Line>) -> Chart {
     });
     Chart {
         title: format!("{target}: reliability diagram"),
-        note: "Below the diagonal, the model is overconfident. Computed per row, before segments are combined to \
-               tracks."
+        note: "Below the diagonal, the model is overconfident. Computed per row, before segments are combined."
             .to_owned(),
         plot: Plot::Lines(Lines {
             along: "confidence".to_owned(),

@@ -2,16 +2,18 @@
 
 use wavemill_pages::{Cell, Part, Section, Table, fraction};
 use wavemill_scores::metrics::{
-    ClassInterval, ClassIntervals, ClassReport, ClassScore, Interval, MetricsError, Predictions,
-    Report, SetReport, class_intervals,
+    ClassInterval, ClassIntervals, ClassReport, ClassScore, Interval, MetricsError, Noun,
+    Predictions, Report, SetReport, class_intervals,
 };
 
 use super::RunRecord;
 use super::run_record::PREDICTIONS;
 use super::words;
 
-/// Columns that the tables of all targets have in common.
-const HEAD: [&str; 6] = ["class", "tracks", "rows", "precision", "recall", "F1"];
+/// Returns the columns that the tables of all targets have in common. `noun` is the word for a clip.
+const fn head(noun: Noun) -> [&'static str; 6] {
+    ["class", noun.many(), "rows", "precision", "recall", "F1"]
+}
 
 pub(super) fn section(runs: &[RunRecord], targets: &[String]) -> Section {
     let mut section = Section::new("Scores per class");
@@ -34,7 +36,7 @@ pub(super) fn section(runs: &[RunRecord], targets: &[String]) -> Section {
     }
     section.parts.push(Part::Text(
         "A dash means that a score is undefined: the precision of a class that was never predicted, or the recall of a \
-         class without tracks. It counts as 0 in means."
+         class without rows. It counts as 0 in means."
             .to_owned(),
     ));
     section
@@ -48,12 +50,12 @@ fn add_run(section: &mut Section, run: &RunRecord, target: &str) {
         match with_intervals(predictions, run.seed()) {
             Ok((report, intervals)) => {
                 let classes = intervals.as_ref().map(|of| of.classes.as_slice());
-                let table = class_table(&caption, &report, classes.unwrap_or_default());
+                let table = class_table(&caption, &report, classes.unwrap_or_default(), run.noun());
                 section.parts.push(Part::Table(table));
                 if let Some(intervals) = &intervals {
                     section
                         .parts
-                        .push(Part::Text(words::draws(&intervals.draws)));
+                        .push(Part::Text(words::draws(&intervals.draws, run.noun())));
                 }
             }
             Err(error) => {
@@ -69,8 +71,8 @@ fn add_run(section: &mut Section, run: &RunRecord, target: &str) {
     };
     let caption = format!("{}, {target} on {}", run.name, evaluation.leaks.split);
     let table = match &evaluation.tracks().report {
-        Report::Single(report) => class_table(&caption, report, &[]),
-        Report::Multi(report) => set_table(&caption, report),
+        Report::Single(report) => class_table(&caption, report, &[], run.noun()),
+        Report::Multi(report) => set_table(&caption, report, run.noun()),
     };
     section.parts.push(Part::Table(table));
 }
@@ -87,8 +89,13 @@ fn with_intervals(
 }
 
 /// Builds the table for a target with one class per row. `intervals` contains one entry per class or is empty.
-fn class_table(caption: &str, report: &ClassReport, intervals: &[ClassInterval]) -> Table {
-    let mut table = Table::new(caption, &HEAD);
+fn class_table(
+    caption: &str,
+    report: &ClassReport,
+    intervals: &[ClassInterval],
+    noun: Noun,
+) -> Table {
+    let mut table = Table::new(caption, &head(noun));
     table.head.push("most confused with".to_owned());
 
     for (place, class) in report.classes.iter().enumerate() {
@@ -137,8 +144,8 @@ fn most_taken_for(report: &ClassReport, place: usize, class: &ClassScore) -> Cel
     })
 }
 
-fn set_table(caption: &str, report: &SetReport) -> Table {
-    let mut table = Table::new(caption, &HEAD);
+fn set_table(caption: &str, report: &SetReport, noun: Noun) -> Table {
+    let mut table = Table::new(caption, &head(noun));
     table
         .head
         .extend(["ROC-AUC", "average precision"].map(str::to_owned));

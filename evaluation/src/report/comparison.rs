@@ -14,9 +14,10 @@ pub(super) fn section(runs: &[RunRecord], targets: &[String]) -> Section {
     };
 
     section.parts.push(Part::Text(
-        "Both runs are resampled on the same tracks, so a difference is more precise than the separate scores. If its \
-         interval contains 0, the difference is not significant."
-            .to_owned(),
+        first.noun().in_text(
+            "Both runs are resampled on the same tracks, so a difference is more precise than the separate scores. If its \
+             interval contains 0, the difference is not significant.",
+        ),
     ));
     for run in runs.iter().filter(|run| run.predictions.is_none()) {
         let words = run.lacks("--predictions", PREDICTIONS);
@@ -51,15 +52,19 @@ fn add_pair(section: &mut Section, target: &str, first: &RunRecord, other: &RunR
             section.parts.push(Part::Text(words));
         }
         Ok(None) => {
-            let words =
-                format!("{names} are not compared: a single artist or track cannot be resampled.");
+            let words = format!(
+                "{names} are not compared: a single artist or {} cannot be resampled.",
+                first.noun().one()
+            );
             section.parts.push(Part::Text(words));
         }
         Ok(Some(pair)) => {
             let caption = format!("{names}, on {side}");
             let table = table(&caption, &pair, [&first.name, &other.name]);
             section.parts.push(Part::Table(table));
-            section.parts.push(Part::Text(words::draws(&pair.draws)));
+            section
+                .parts
+                .push(Part::Text(words::draws(&pair.draws, first.noun())));
         }
     }
 }

@@ -1,42 +1,110 @@
 //! Confusion matrices of a report's runs.
 
-use wavemill_pages::{Chart, Matrix, Part, Plot, Section};
-use wavemill_scores::metrics::{Evaluation, Report};
+use wavemill_pages::{Chart, Matrix, Part, Plot, Section, Table, fraction};
+use wavemill_scores::metrics::{ClassReport, Evaluation, Report};
 
 use super::RunRecord;
+
+/// Maximum number of classes of a matrix. A matrix of 1,000 classes has a million cells, and a page with it 17 MB.
+const MATRIX_CLASSES_MAX: usize = 200;
+/// Maximum number of pairs of classes in the table that replaces a larger matrix.
+const PAIRS_MAX: usize = 100;
 
 pub(super) fn section(runs: &[RunRecord], targets: &[String]) -> Section {
     let mut section = Section::new("Confusion matrix");
     let mut charts = Vec::new();
     for target in targets {
         for run in runs {
-            let evaluation = run.evaluation(target);
-            charts.extend(evaluation.and_then(|evaluation| matrix(run, evaluation)));
+            // A target with several labels per row has no confusion matrix.
+            let Some(evaluation) = run.evaluation(target) else {
+                continue;
+            };
+            let Report::Single(report) = &evaluation.tracks().report else {
+                continue;
+            };
+            if evaluation.classes.len() > MATRIX_CLASSES_MAX {
+                section.parts.push(pairs(run, evaluation, report));
+            } else {
+                charts.push(matrix(run, evaluation, report));
+            }
         }
     }
     if charts.is_empty() {
         return section;
     }
 
-    section.parts.push(Part::Text(
-        "Rows are true classes, and columns are predicted classes. A cell contains the number of tracks and their \
-         share of the row; the share on the diagonal is the recall of the class."
-            .to_owned(),
-    ));
+    let noun = runs.first().map(RunRecord::noun).unwrap_or_default();
+    section.parts.push(Part::Text(noun.in_text(
+        "Rows are true classes, and columns are predicted classes. A cell contains the number of tracks and their share \
+         of the row; the share on the diagonal is the recall of the class.",
+    )));
     section.parts.push(Part::Charts(charts));
     section
 }
 
-/// Returns `None` for a target with several labels per row, which has no confusion matrix.
-fn matrix(run: &RunRecord, evaluation: &Evaluation) -> Option<Chart> {
-    let Report::Single(report) = &evaluation.tracks().report else {
-        return None;
-    };
-    Some(Chart {
-        title: format!(
-            "{}, {} on {}",
-            run.name, evaluation.target, evaluation.leaks.split
-        ),
+/// Removes the matrices of targets with many classes from scores that are embedded in a page.
+pub(super) fn without_large_matrices(mut evaluations: Vec<Evaluation>) -> Vec<Evaluation> {
+    for evaluation in &mut evaluations {
+        if evaluation.classes.len() <= MATRIX_CLASSES_MAX {
+            continue;
+        }
+        let levels = [&mut evaluation.tracks_mean, &mut evaluation.tracks_majority];
+        let levels = levels.into_iter().flatten();
+        for level in levels.chain([&mut evaluation.segments]) {
+            if let Report::Single(report) = &mut level.report {
+                report.confusion.clear();
+            }
+        }
+    }
+    evaluations
+}
+
+/// Builds a table of the classes that are most often confused, in descending order of their number of clips.
+fn pairs(run: &RunRecord, evaluation: &Evaluation, report: &ClassReport) -> Part {
+    let mut pairs = Vec::new();
+    for (truth, row) in report.confusion.iter().enumerate() {
+        let wrong = row
+            .iter()
+            .enumerate()
+            .filter(|(guess, n)| *guess != truth && **n > 0);
+        pairs.extend(wrong.map(|(guess, &n)| (n, truth, guess)));
+    }
+    // The sort is stable: pairs with equal counts stay in the order of the classes.
+    pairs.sort_by_key(|(n, ..)| std::cmp::Reverse(*n));
+
+    let n_classes = evaluation.classes.len();
+    let caption = format!(
+        "{}, most frequent confusions of {n_classes} classes",
+        title(run, evaluation)
+    );
+    let head = [
+        "true class",
+        "predicted class",
+        run.noun().many(),
+        "share of the true class",
+    ];
+    let mut table = Table::new(&caption, &head);
+    for (n, truth, guess) in pairs.into_iter().take(PAIRS_MAX) {
+        table.rows.push(vec![
+            evaluation.classes[truth].as_str().into(),
+            evaluation.classes[guess].as_str().into(),
+            n.into(),
+            fraction(n, report.classes[truth].support).into(),
+        ]);
+    }
+    Part::Table(table)
+}
+
+fn title(run: &RunRecord, evaluation: &Evaluation) -> String {
+    format!(
+        "{}, {} on {}",
+        run.name, evaluation.target, evaluation.leaks.split
+    )
+}
+
+fn matrix(run: &RunRecord, evaluation: &Evaluation, report: &ClassReport) -> Chart {
+    Chart {
+        title: title(run, evaluation),
         note: String::new(),
         plot: Plot::Matrix(Matrix {
             down: "true class".to_owned(),
@@ -44,5 +112,5 @@ fn matrix(run: &RunRecord, evaluation: &Evaluation) -> Option<Chart> {
             names: evaluation.classes.clone(),
             counts: report.confusion.clone(),
         }),
-    })
+    }
 }

@@ -4,7 +4,7 @@
 use wavemill_pages::{
     Cell, Chart, Line, Lines, Part, Plot, Section, Spread, Table, fraction, seconds,
 };
-use wavemill_scores::records::Entry;
+use wavemill_scores::records::{Entry, PROFILE_OTHERS, PROFILE_PARTS};
 
 use super::RunRecord;
 
@@ -300,6 +300,40 @@ fn add_times(section: &mut Section, runs: &[RunRecord]) {
     ));
     section.parts.push(Part::Charts(charts));
     section.parts.push(Part::Table(table));
+    for run in runs {
+        section.parts.extend(profile(run).map(Part::Table));
+    }
+}
+
+/// Builds the table of the parts of training, if `fit --profile` measured them.
+fn profile(run: &RunRecord) -> Option<Table> {
+    let entry = run.log.iter().rfind(|entry| entry.kind == "profile")?;
+    let n_steps = entry.values.get("steps").copied().unwrap_or_default();
+    let value = |name: &str| entry.values.get(name).copied().unwrap_or_default();
+    let (of_step, others) = PROFILE_PARTS.split_at(PROFILE_PARTS.len() - PROFILE_OTHERS);
+    let all_s: f64 = of_step.iter().map(|name| value(name)).sum();
+
+    let caption = format!("{}: parts of training, {n_steps} steps measured", run.name);
+    let mut table = Table::new(
+        &caption,
+        &["part", "ms per step", "share of a step", "time"],
+    );
+    for name in of_step {
+        let part_s = value(name);
+        table.rows.push(vec![
+            (*name).into(),
+            Cell::Measure(format!("{:.2}", 1e3 * part_s / n_steps.max(1.0))),
+            Cell::Measure(fraction((part_s * 1e6) as u64, (all_s * 1e6) as u64)),
+            Cell::Measure(seconds(part_s)),
+        ]);
+    }
+    for name in others {
+        let time = Cell::Measure(seconds(value(name)));
+        table
+            .rows
+            .push(vec![(*name).into(), Cell::None, Cell::None, time]);
+    }
+    Some(table)
 }
 
 fn line_of_times(run: &RunRecord, value: impl Fn(&EpochTime) -> f64) -> Line {

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use wavemill_pages::{Cell, Part, Section, Table, count, fraction};
-use wavemill_scores::metrics::{Label, Predictions, Row, likeliest};
+use wavemill_scores::metrics::{Label, Noun, Predictions, Row, likeliest};
 
 use super::RunRecord;
 use super::run_record::PREDICTIONS;
@@ -21,7 +21,8 @@ struct Mistake<'a> {
 }
 
 pub(super) fn section(runs: &[RunRecord], targets: &[String]) -> Section {
-    let mut section = Section::new("Misclassified tracks");
+    let noun = runs.first().map(RunRecord::noun).unwrap_or_default();
+    let mut section = Section::new(&noun.in_text("Misclassified tracks"));
     for run in runs {
         if run.predictions.is_none() {
             let words = run.lacks("--predictions", PREDICTIONS);
@@ -39,6 +40,7 @@ pub(super) fn section(runs: &[RunRecord], targets: &[String]) -> Section {
 }
 
 fn add_run(section: &mut Section, run: &RunRecord, predictions: &Predictions, is_folded: bool) {
+    let noun = run.noun();
     let name = format!(
         "{}, {} on {}",
         run.name,
@@ -49,7 +51,10 @@ fn add_run(section: &mut Section, run: &RunRecord, predictions: &Predictions, is
     let tracks = match predictions.per_track_mean() {
         Ok(tracks) => tracks,
         Err(error) => {
-            let words = format!("{name}: the predictions cannot be combined per track: {error}.");
+            let words = format!(
+                "{name}: the predictions cannot be combined per {}: {error}.",
+                noun.one()
+            );
             section.parts.push(Part::Text(words));
             return;
         }
@@ -59,9 +64,10 @@ fn add_run(section: &mut Section, run: &RunRecord, predictions: &Predictions, is
     let mistakes = mistakes_of(&tracks);
     let n_wrong = mistakes.len() as u64;
     let mut words = format!(
-        "{name}: {} of {} tracks ({}) were misclassified.",
+        "{name}: {} of {} {} ({}) were misclassified.",
         count(n_wrong),
         count(n_labelled),
+        noun.many(),
         fraction(n_wrong, n_labelled)
     );
     if mistakes.len() > MISTAKES_MAX {
@@ -82,9 +88,12 @@ fn add_run(section: &mut Section, run: &RunRecord, predictions: &Predictions, is
         .as_ref()
         .map(|of| of.about.manifest.as_str());
     let titles = Titles::read(run.store.as_ref(), manifest.unwrap_or_default(), &ids);
-    let table = table(shown, tracks.classes(), &titles);
+    let table = table(shown, tracks.classes(), &titles, noun);
     section.parts.push(if is_folded {
-        Part::Details(format!("Misclassified tracks of {name}"), table)
+        Part::Details(
+            format!("{} of {name}", noun.in_text("Misclassified tracks")),
+            table,
+        )
     } else {
         Part::Table(table)
     });
@@ -117,9 +126,9 @@ impl Mistake<'_> {
     }
 }
 
-fn table(mistakes: &[Mistake<'_>], classes: &[String], titles: &Titles) -> Table {
+fn table(mistakes: &[Mistake<'_>], classes: &[String], titles: &Titles, noun: Noun) -> Table {
     let head = [
-        "track",
+        noun.one(),
         "true class",
         "predicted class",
         "confidence",

@@ -30,6 +30,7 @@ mod tests;
 use serde_json::json;
 use wavemill_pages::{Fact, Page, Section, count};
 use wavemill_scores::metrics::Report;
+use wavemill_scores::result::RunResult;
 
 use crate::Evaluated;
 
@@ -68,7 +69,7 @@ pub fn page(runs: &[RunRecord]) -> Page {
         about: json!({
             "page": "training",
             "runs": names,
-            "results": runs.iter().map(|run| &run.result).collect::<Vec<_>>(),
+            "results": runs.iter().map(embedded_result).collect::<Vec<_>>(),
         }),
     }
 }
@@ -115,6 +116,7 @@ pub fn evaluation_page(evaluations: &[&Evaluated]) -> Page {
     }
 
     let names: Vec<&str> = runs.iter().map(|run| run.name.as_str()).collect();
+    let results = evaluations.iter().map(|of| of.evaluation.clone()).collect();
     Page {
         title: names.join(", "),
         lead: "Scores of predictions for the rows of a wavemill store.".to_owned(),
@@ -123,9 +125,17 @@ pub fn evaluation_page(evaluations: &[&Evaluated]) -> Page {
         about: json!({
             "page": "evaluation",
             "predictions": names,
-            "results": evaluations.iter().map(|of| &of.evaluation).collect::<Vec<_>>(),
+            "results": confusion::without_large_matrices(results),
         }),
     }
+}
+
+/// Returns a run's result for programs that read the page.
+fn embedded_result(run: &RunRecord) -> Option<RunResult> {
+    let mut result = run.result.clone()?;
+    result.validation = confusion::without_large_matrices(result.validation);
+    result.test = confusion::without_large_matrices(result.test);
+    Some(result)
 }
 
 /// Returns the sections for which there are data.

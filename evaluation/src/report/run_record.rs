@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use wavemill_scores::metrics::{Evaluation, Predictions};
+use wavemill_scores::metrics::{Evaluation, Noun, Predictions};
 use wavemill_scores::records::{Entry, RunDir, read_log};
 use wavemill_scores::result::RunResult;
 
@@ -80,8 +80,8 @@ impl RunRecord {
         })
     }
 
-    /// Creates the record of a model that was trained elsewhere: it has predictions and scores, but no configuration and
-    /// no log.
+    /// Creates the record of a model that was trained elsewhere: it has predictions and scores, but no configuration
+    /// and no log.
     pub(super) fn from_evaluated(evaluated: &Evaluated) -> Self {
         let seed = i64::try_from(evaluated.seed).unwrap_or(i64::MAX);
         let about = RowsMetadata::new(evaluated.side.name(), &evaluated.manifest_hash);
@@ -118,6 +118,12 @@ impl RunRecord {
     pub(super) fn evaluation(&self, target: &str) -> Option<&Evaluation> {
         let mut all = self.evaluations().iter();
         all.find(|evaluation| evaluation.target == target)
+    }
+
+    /// Returns the word for a clip of the data set.
+    pub(super) fn noun(&self) -> Noun {
+        let first = self.evaluations().first();
+        first.map_or(Noun::default(), |evaluation| evaluation.leaks.noun)
     }
 
     /// Returns the predictions of all rows for one target.

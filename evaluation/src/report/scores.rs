@@ -1,7 +1,7 @@
 //! Table of the runs' scores, with confidence intervals and with overlaps between training and scored tracks.
 
 use wavemill_pages::{Cell, Part, Section, Table};
-use wavemill_scores::metrics::{ClassReport, Evaluation, Level, Report, SetReport};
+use wavemill_scores::metrics::{ClassReport, Evaluation, Level, Noun, Report, SetReport};
 
 use super::RunRecord;
 use super::words;
@@ -68,10 +68,13 @@ fn add_target(section: &mut Section, scored: &[(&RunRecord, &Evaluation)]) {
         .iter()
         .map(|(run, evaluation)| (*run, evaluation.tracks()))
         .collect();
-    let caption = format!("{}, per track", first.target);
-    section.parts.push(Part::Table(table(&caption, &tracks)));
+    let noun = first.leaks.noun;
+    let caption = format!("{}, per {}", first.target, noun.one());
+    section
+        .parts
+        .push(Part::Table(table(&caption, &tracks, noun)));
     if let Some(bootstrap) = tracks.iter().find_map(|(_, of)| of.bootstrap.as_ref()) {
-        let words = words::draws(&bootstrap.draws);
+        let words = words::draws(&bootstrap.draws, noun);
         section.parts.push(Part::Text(words));
     }
 
@@ -83,13 +86,13 @@ fn add_target(section: &mut Section, scored: &[(&RunRecord, &Evaluation)]) {
         .collect();
     if !segments.is_empty() {
         let caption = format!("{}, per segment", first.target);
-        let table = table(&caption, &segments);
+        let table = table(&caption, &segments, noun);
         section.parts.push(Part::Details(caption, table));
     }
 }
 
 /// Builds a table with one row per kind of score and one column per run.
-fn table(caption: &str, levels: &[(&RunRecord, &Level)]) -> Table {
+fn table(caption: &str, levels: &[(&RunRecord, &Level)], noun: Noun) -> Table {
     let is_multi = levels
         .iter()
         .any(|(_, level)| matches!(level.report, Report::Multi(_)));
@@ -107,7 +110,7 @@ fn table(caption: &str, levels: &[(&RunRecord, &Level)]) -> Table {
         table.rows.push(cells);
     }
 
-    let mut tracks = vec![Cell::from("tracks")];
+    let mut tracks = vec![Cell::from(noun.many())];
     let mut rows = vec![Cell::from("rows")];
     for (_, level) in levels {
         let (n_tracks, n_rows) = match &level.report {

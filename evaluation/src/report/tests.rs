@@ -7,7 +7,7 @@ use serde_json::json;
 use wavemill_loader::Side;
 use wavemill_pages::Part;
 use wavemill_schemas::recipe::SplitRule;
-use wavemill_scores::metrics::{Evaluation, Label, Leaks, Predictions, Row};
+use wavemill_scores::metrics::{Evaluation, Label, Leaks, Noun, Predictions, Row};
 use wavemill_scores::records::{Entry, RunDir};
 use wavemill_scores::result::RunResult;
 
@@ -580,6 +580,69 @@ fn the_trials_of_a_folder_are_there_with_the_best_first() {
         assert!(html.contains(words), "{words}");
     }
     assert!(!html.contains("<b>"));
+}
+
+#[test]
+fn trials_that_were_killed_and_repeated_count_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    // The second run repeats the first, which was killed; the third ended after one of five epochs.
+    for (name, lr, has_ended) in [("a-1", 1, false), ("a-2", 1, true), ("b-1", 2, true)] {
+        let run = RunDir::take(&folder.path().join(name)).expect("room");
+        let config = format!(
+            "[train]\nselect = \"accuracy\"\nepochs = {}\n[optimizer]\nlr = {lr}\n",
+            if lr == 1 { 1 } else { 5 }
+        );
+        run.write_config(&config).expect("room");
+        let entry = line("epoch", 0, 10, 1.0, &[("validation/accuracy", 0.5)]);
+        let json = serde_json::to_string(&entry).expect("JSON") + "\n";
+        std::fs::write(run.log(), json).expect("room");
+        if has_ended {
+            run.write_result(&result(&predictions(5))).expect("room");
+        }
+    }
+
+    let sweep = SweepRecord::read(folder.path())
+        .expect("runs")
+        .expect("a sweep");
+    assert_eq!(sweep.names(), ["a-2", "b-1"]);
+    let html = sweep_page(&sweep).to_html();
+    for words in ["2 ended", "<td>yes</td>", "<td>early</td>"] {
+        assert!(html.contains(words), "{words}");
+    }
+}
+
+#[test]
+fn a_page_of_many_classes_lists_the_most_frequent_confusions() {
+    const N_CLASSES: usize = 1_000;
+    let classes: Vec<String> = (0..N_CLASSES)
+        .map(|class| format!("class {class}"))
+        .collect();
+    let mut predictions = Predictions::single("label", &classes);
+    for row in 0..2 * N_CLASSES {
+        let truth = row % N_CLASSES;
+        let mut probabilities = vec![0.0; N_CLASSES];
+        probabilities[if row < 10 { 7 } else { truth }] = 1.0;
+        let row = Row {
+            index: row as u64,
+            clip_key: &format!("{row}.png"),
+            segment: 0,
+            track_id: row as i64,
+            artist_id: None,
+            label: Label::Class(truth),
+            probabilities: &probabilities,
+        };
+        predictions.push(&row).expect("a row");
+    }
+
+    let leaks = Leaks::new(SplitRule::Stratified, "test", [], []).with_noun(Noun::Picture);
+    let mut one = elsewhere("mine", predictions);
+    one.evaluation = Evaluation::from_predictions(&one.predictions, 7, leaks).expect("labels");
+    let page = evaluation_page(&[&one]);
+    let html = page.to_html();
+    assert!(html.len() < 2_000_000, "{} bytes", html.len());
+    assert!(html.contains("most frequent confusions of 1000 classes"));
+    titled(&page, "Misclassified pictures");
+    assert!(!html.contains(" tracks"), "pictures are no tracks");
 }
 
 #[test]

@@ -41,7 +41,17 @@ struct Trial {
     /// Best score on validation. `None` if no epoch has ended, or if the run chose its best epoch by another metric.
     score: Option<f64>,
     epochs: u64,
-    has_ended: bool,
+    end: End,
+}
+
+/// The end of a trial, as far as its run tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// The run has no result: it was stopped or killed, or is still running.
+    None,
+    /// The run ended before its last epoch, by median stopping or by `train.early_stop`.
+    Early,
+    Complete,
 }
 
 impl SweepRecord {
@@ -68,6 +78,7 @@ impl SweepRecord {
         for folder in &folders {
             trials.push(Trial::read(folder, metric)?);
         }
+        drop_repeated(&mut trials);
         // The sort is stable: trials with equal scores stay in the order of their names.
         trials.sort_by(|a, b| a.compare(b, metric));
 
@@ -93,11 +104,11 @@ impl SweepRecord {
 
     /// Returns the figures shown at the top of the page.
     pub(super) fn facts(&self) -> Vec<Fact> {
-        let ended = self.trials.iter().filter(|trial| trial.has_ended);
+        let ended = self.trials.iter().filter(|trial| trial.end != End::None);
         let mut facts = vec![Fact {
             name: "trials".to_owned(),
             value: count(self.trials.len() as u64),
-            note: format!("{} completed", count(ended.count() as u64)),
+            note: format!("{} ended", count(ended.count() as u64)),
         }];
         if let Some((best, score)) = self
             .trials
@@ -121,7 +132,8 @@ impl SweepRecord {
                 "run": trial.name,
                 "best": trial.score,
                 "epochs": trial.epochs,
-                "has_ended": trial.has_ended,
+                "has_ended": trial.end != End::None,
+                "ended_early": trial.end == End::Early,
             }));
         }
         json!({ "page": "sweep", "select": self.metric, "trials": trials })
@@ -167,11 +179,22 @@ impl Trial {
         } else {
             Vec::new()
         };
+        let epochs = run.epochs().count() as u64;
+        let config = values(&run.config);
+        let planned = config
+            .get("train.epochs")
+            .and_then(|epochs| epochs.parse().ok());
+        let is_early = planned.is_some_and(|planned: u64| epochs < planned);
         Ok(Self {
-            epochs: run.epochs().count() as u64,
-            config: values(&run.config),
+            end: match run.result {
+                None => End::None,
+                // A number of steps may end a run within an epoch.
+                Some(_) if is_early && !config.contains_key("train.steps") => End::Early,
+                Some(_) => End::Complete,
+            },
+            epochs,
+            config,
             score: metric.best(&scores),
-            has_ended: run.result.is_some(),
             name: run.name,
             path: run.path,
         })
@@ -187,6 +210,21 @@ impl Trial {
             _ => Ordering::Equal,
         }
     }
+}
+
+/// Drops runs that a later run of the same configuration replaced: a sweep that was killed and repeated starts the
+/// trial again that was running. Completed trials stay, also if a sweep contains a configuration more than once.
+fn drop_repeated(trials: &mut Vec<Trial>) {
+    let mut kept: Vec<Trial> = Vec::with_capacity(trials.len());
+    for trial in trials.drain(..) {
+        let same = kept.iter_mut().find(|other| other.config == trial.config);
+        match same {
+            Some(other) if other.end == End::None => *other = trial,
+            Some(_) if trial.end == End::None => {}
+            _ => kept.push(trial),
+        }
+    }
+    *trials = kept;
 }
 
 /// Returns the metric by which a run chose its best epoch (`train.select`).
@@ -239,8 +277,12 @@ fn table(sweep: &SweepRecord, keys: &[&str]) -> Table {
             cells.push(trial.config.get(key).cloned().into());
         }
         cells.push(trial.epochs.into());
-        let ended = if trial.has_ended { "yes" } else { "no" };
-        cells.push(ended.into());
+        let end = match trial.end {
+            End::None => "no",
+            End::Early => "early",
+            End::Complete => "yes",
+        };
+        cells.push(end.into());
         table.rows.push(cells);
     }
     table

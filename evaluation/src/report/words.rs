@@ -1,7 +1,7 @@
 //! Formatting of scores, shared by all sections of a report.
 
 use wavemill_pages::Cell;
-use wavemill_scores::metrics::{Bootstrap, Draws, Interval, Unit};
+use wavemill_scores::metrics::{Bootstrap, Draws, Interval, Noun, Unit};
 
 /// Formats a score with three decimals.
 pub(super) fn score(value: f64) -> Cell {
@@ -29,14 +29,19 @@ pub(super) fn figure(value: f64, bootstrap: Option<&Bootstrap>, name: &str) -> C
     }
 }
 
-/// Describes the resampling from which the confidence intervals were computed, as a sentence.
-pub(super) fn draws(draws: &Draws) -> String {
-    let what = match draws.unit {
+/// Describes the resampling from which the confidence intervals were computed, as a sentence. `noun` is the word for a
+/// clip.
+pub(super) fn draws(draws: &Draws, noun: Noun) -> String {
+    let what = noun.in_text(match draws.unit {
         Unit::Artist => "artists, each with all of their tracks",
         Unit::Track => "tracks, because no artist is known",
-    };
-    format!(
+    });
+    let mut words = format!(
         "Brackets contain 95 % bootstrap confidence intervals: {} resamples of {} {what}.",
         draws.resamples, draws.units
-    )
+    );
+    if draws.has_small_classes() {
+        words += &format!(" There are {}.", draws.small_classes(noun));
+    }
+    words
 }

@@ -4,6 +4,10 @@
 //! Segments of a track, and usually tracks of an artist, are not independent: resampling single segments or tracks
 //! gives intervals that are too narrow. A resample depends only on the seed and its number, and not on the number of
 //! threads. Source: Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), percentile intervals.
+//!
+//! A resample may lose all rows of a class. Means over classes then leave out that class, about which the resample says
+//! nothing; F1 of 0 would make the interval too low. With few artists per class, an interval of such a mean would
+//! nevertheless contain the true value too rarely, and none is given (see [`UNITS_PER_CLASS_MIN`]).
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::num::NonZero;
@@ -14,6 +18,7 @@ use wavemill_schemas::rng::{Rng, mix};
 
 use super::MetricsError;
 use super::classification::{Margins, mean};
+use super::leaks::Noun;
 use super::multilabel::{Ranking, decide, rankings};
 use super::predictions::{Label, Predictions, likeliest};
 
@@ -22,6 +27,12 @@ const CLASS_FIGURES: usize = 3;
 
 /// Number of resamples for a bootstrap interval.
 pub const RESAMPLES: usize = 2000;
+
+/// Minimum of [`Draws::units_per_class`] for intervals of means over classes. The test
+/// `intervals_of_macro_f1_contain_the_true_value` simulates how often an interval contains the true macro F1: nearly as
+/// often as stated from three artists per class on. With one, it would in half of the cases (2 classes) to four fifths
+/// (8 classes).
+pub const UNITS_PER_CLASS_MIN: u64 = 3;
 
 /// The flag of computations that nothing stops.
 static NEVER: AtomicBool = AtomicBool::new(false);
@@ -43,6 +54,10 @@ pub struct Draws {
     pub unit: Unit,
     /// Number of units.
     pub units: u64,
+    /// Number of units with rows of a class, as the median over the classes that have rows. Below
+    /// [`UNITS_PER_CLASS_MIN`], means over classes have no intervals.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub units_per_class: Option<u64>,
     /// Number of labelled tracks in all units.
     pub tracks: u64,
     /// Number of labelled tracks without an artist.
@@ -51,6 +66,25 @@ pub struct Draws {
     pub resamples: u64,
     /// The seed from which resamples are drawn.
     pub seed: u64,
+}
+
+impl Draws {
+    /// True if half of the classes have so few units that means over classes have no intervals.
+    pub fn has_small_classes(&self) -> bool {
+        self.units_per_class
+            .is_some_and(|units| units < UNITS_PER_CLASS_MIN)
+    }
+
+    /// Explains why means over classes have no intervals, for a message. `noun` is the word for a clip.
+    pub fn small_classes(&self, noun: Noun) -> String {
+        let units = match self.unit {
+            Unit::Artist => "artists",
+            Unit::Track => noun.many(),
+        };
+        format!(
+            "no intervals for means over classes, because half of the classes have fewer than {UNITS_PER_CLASS_MIN} {units}"
+        )
+    }
 }
 
 /// A score with the 2.5 and 97.5 percentiles of its resamples.
@@ -68,7 +102,8 @@ pub struct Interval {
 ///
 /// Scores with one class per row: `accuracy`, `balanced_accuracy`, `macro_f1`. Scores with several labels per row:
 /// `exact_match`, `f1_macro`, `f1_micro`, `roc_auc_macro`. An undefined score (no class has rows with and without it)
-/// is absent; resamples in which a score is undefined are left out.
+/// is absent, as are means over classes if [`Draws::has_small_classes`]; resamples in which a score is undefined are
+/// left out.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Bootstrap {
     /// The number and kind of the resampled units.
@@ -128,13 +163,14 @@ pub(super) fn bootstrap(
     seed: u64,
     stop: &AtomicBool,
 ) -> Result<Option<Bootstrap>, MetricsError> {
-    let (groups, draws) = groups(predictions, seed)?;
+    let (groups, mut draws) = groups(predictions, seed)?;
     let units = draws.units as usize;
     if units < 2 {
         return Ok(None);
     }
 
     let statistic = Statistic::from_predictions(predictions, &groups, units);
+    draws.units_per_class = statistic.units_per_class();
     // Weight 1 for each unit gives the scores over the original rows, computed in the same way as those of a resample.
     let whole = statistic.values(&vec![1; units]);
     let resamples = resample(&draws, whole.len(), stop, |weights| {
@@ -142,9 +178,9 @@ pub(super) fn bootstrap(
     })?;
 
     let mut intervals = BTreeMap::new();
-    for (figure, name) in statistic.names().iter().enumerate() {
+    for (figure, name) in statistic.names(&draws) {
         if let Some(interval) = interval(whole[figure], column(&resamples, figure)) {
-            intervals.insert((*name).to_owned(), interval);
+            intervals.insert(name.to_owned(), interval);
         }
     }
     Ok(Some(Bootstrap { draws, intervals }))
@@ -199,7 +235,7 @@ pub fn class_intervals(
 pub fn paired(a: &Predictions, b: &Predictions, seed: u64) -> Result<Option<Paired>, MetricsError> {
     a.check_same_classes(b)?;
     let b = aligned(a, b)?;
-    let (groups, draws) = groups(a, seed)?;
+    let (groups, mut draws) = groups(a, seed)?;
     let units = draws.units as usize;
     if units < 2 {
         return Ok(None);
@@ -208,6 +244,7 @@ pub fn paired(a: &Predictions, b: &Predictions, seed: u64) -> Result<Option<Pair
     // `aligned` put the rows of `b` in the order of `a`, so the rows of both are in the same units.
     let of_a = Statistic::from_predictions(a, &groups, units);
     let of_b = Statistic::from_predictions(&b, &groups, units);
+    draws.units_per_class = of_a.units_per_class();
     let whole_a = of_a.values(&vec![1; units]);
     let whole_b = of_b.values(&vec![1; units]);
     let resamples = resample(&draws, whole_a.len(), &NEVER, |weights| {
@@ -217,11 +254,11 @@ pub fn paired(a: &Predictions, b: &Predictions, seed: u64) -> Result<Option<Pair
     })?;
 
     let mut differences = BTreeMap::new();
-    for (figure, name) in of_a.names().iter().enumerate() {
+    for (figure, name) in of_a.names(&draws) {
         let a = whole_a[figure];
         let b = whole_b[figure];
         if let Some(difference) = interval(a - b, column(&resamples, figure)) {
-            differences.insert((*name).to_owned(), Difference { a, b, difference });
+            differences.insert(name.to_owned(), Difference { a, b, difference });
         }
     }
     Ok(Some(Paired { draws, differences }))
@@ -260,6 +297,7 @@ fn groups(predictions: &Predictions, seed: u64) -> Result<(Vec<u32>, Draws), Met
             Unit::Artist
         },
         units: group_of.len() as u64,
+        units_per_class: None,
         tracks: tracks.len() as u64,
         tracks_without_artist: without as u64,
         resamples: RESAMPLES as u64,
@@ -346,6 +384,8 @@ enum Statistic {
         n_classes: usize,
         starts: Vec<usize>,
         cells: Vec<(u32, u32, u32)>,
+        /// Whether each class has rows.
+        has_rows: Vec<bool>,
     },
     /// `cells` has `(class × 4 + truth × 2 + guess, rows)` of unit g at `starts[g]..starts[g + 1]`. `rows` has for each
     /// unit the number of rows and the number of rows whose labels are all correct.
@@ -354,6 +394,8 @@ enum Statistic {
         cells: Vec<(u32, u32)>,
         rows: Vec<[u32; 2]>,
         rankings: Vec<Ranking>,
+        /// Whether each class has rows.
+        has_rows: Vec<bool>,
     },
 }
 
@@ -362,6 +404,7 @@ impl Statistic {
     fn from_predictions(predictions: &Predictions, groups: &[u32], units: usize) -> Self {
         let mut cells: Vec<BTreeMap<(u32, u32), u32>> = vec![BTreeMap::new(); units];
         let mut rows = vec![[0; 2]; units];
+        let mut has_rows = vec![false; predictions.classes().len()];
         // `groups` has the unit of each labelled row, in the order of the rows.
         for (row, &group) in predictions.labelled().zip(groups) {
             let cells = &mut cells[group as usize];
@@ -369,6 +412,7 @@ impl Statistic {
                 Label::Unknown => {}
                 Label::Class(truth) => {
                     let guess = likeliest(row.probabilities);
+                    has_rows[truth] = true;
                     *cells.entry((truth as u32, guess as u32)).or_default() += 1;
                 }
                 Label::Set(set) => {
@@ -376,6 +420,7 @@ impl Statistic {
                         // A label that is neither true nor predicted affects no score.
                         if truth || guess {
                             let kind = u32::from(truth) << 1 | u32::from(guess);
+                            has_rows[class] |= truth;
                             *cells.entry((class as u32, kind)).or_default() += 1;
                         }
                     });
@@ -403,21 +448,73 @@ impl Statistic {
                     .collect(),
                 rows,
                 rankings: rankings(predictions, |i| groups[i]),
+                has_rows,
             }
         } else {
             Self::Classes {
                 n_classes: predictions.classes().len(),
                 starts,
                 cells: cells.collect(),
+                has_rows,
             }
         }
     }
 
-    fn names(&self) -> &'static [&'static str] {
-        // Names in the order of the scores in `values`.
+    /// Returns the place in [`Self::values`] and the name of each score that has an interval.
+    fn names(&self, draws: &Draws) -> impl Iterator<Item = (usize, &'static str)> {
+        // The second value is true for a mean over classes.
+        let all: &'static [(&str, bool)] = match self {
+            Self::Classes { .. } => &[
+                ("accuracy", false),
+                ("balanced_accuracy", true),
+                ("macro_f1", true),
+            ],
+            Self::Sets { .. } => &[
+                ("exact_match", false),
+                ("f1_macro", true),
+                ("f1_micro", false),
+                ("roc_auc_macro", true),
+            ],
+        };
+        let has_means = !draws.has_small_classes();
+        let names = all.iter().enumerate();
+        names
+            .filter(move |(_, (_, is_mean))| has_means || !is_mean)
+            .map(|(figure, (name, _))| (figure, *name))
+    }
+
+    /// Returns [`Draws::units_per_class`].
+    fn units_per_class(&self) -> Option<u64> {
+        let (starts, has_rows) = match self {
+            Self::Classes {
+                starts, has_rows, ..
+            }
+            | Self::Sets {
+                starts, has_rows, ..
+            } => (starts, has_rows),
+        };
+        let mut counts = vec![0_u64; has_rows.len()];
+        for unit in starts.windows(2) {
+            let mut classes = self.classes_in(unit[0]..unit[1]);
+            classes.sort_unstable();
+            classes.dedup();
+            classes.into_iter().for_each(|class| counts[class] += 1);
+        }
+        counts.retain(|&count| count > 0);
+        counts.sort_unstable();
+        counts.get(counts.len().saturating_sub(1) / 2).copied()
+    }
+
+    /// Returns the classes of the rows in a range of cells, some of them more than once.
+    fn classes_in(&self, range: std::ops::Range<usize>) -> Vec<usize> {
         match self {
-            Self::Classes { .. } => &["accuracy", "balanced_accuracy", "macro_f1"],
-            Self::Sets { .. } => &["exact_match", "f1_macro", "f1_micro", "roc_auc_macro"],
+            Self::Classes { cells, .. } => {
+                cells[range].iter().map(|cell| cell.0 as usize).collect()
+            }
+            Self::Sets { cells, .. } => {
+                let labels = cells[range].iter().filter(|(cell, _)| cell & 2 != 0);
+                labels.map(|(cell, _)| (cell >> 2) as usize).collect()
+            }
         }
     }
 
@@ -428,6 +525,7 @@ impl Statistic {
             n_classes,
             starts,
             cells,
+            ..
         } = self
         else {
             return Vec::new();
@@ -453,12 +551,13 @@ impl Statistic {
                 n_classes,
                 starts,
                 cells,
+                has_rows,
             } => {
                 let margins = class_margins(*n_classes, starts, cells, weights);
                 vec![
                     margins.accuracy(),
                     margins.balanced_accuracy(),
-                    margins.macro_f1(),
+                    margins.f1_of_kept(has_rows, margins.occurring()),
                 ]
             }
             Self::Sets {
@@ -466,6 +565,7 @@ impl Statistic {
                 cells,
                 rows,
                 rankings,
+                has_rows,
             } => {
                 let mut margins = Margins::new(rankings.len());
                 let mut n_rows = 0;
@@ -489,12 +589,21 @@ impl Statistic {
                 // Every unit has a labelled row and at least one unit was drawn, so `n_rows` is above 0.
                 vec![
                     n_exact as f64 / n_rows as f64,
-                    margins.f1_over_all(),
+                    margins.f1_of_kept(has_rows, 0..rankings.len()),
                     margins.f1_micro(),
                     auc.unwrap_or(f64::NAN),
                 ]
             }
         }
+    }
+}
+
+impl Margins {
+    /// Returns the mean F1 over `classes`, without those that have rows originally (`has_rows`), but not in this
+    /// resample.
+    fn f1_of_kept(&self, has_rows: &[bool], classes: impl Iterator<Item = usize>) -> f64 {
+        let kept = classes.filter(|&class| self.support[class] > 0 || !has_rows[class]);
+        mean(kept.map(|class| self.f1(class))).unwrap_or(f64::NAN)
     }
 }
 
@@ -828,6 +937,93 @@ mod tests {
                 .values()
                 .all(|i| i.low <= i.value && i.value <= i.high && i.low < i.high),
             "{result:?}"
+        );
+    }
+
+    /// Simulates predictions for `artists` artists of each of `n_classes` classes, with ten tracks each. An artist's
+    /// share of correct predictions has the distribution Beta(4, 1), whose mean is 0.8, and errors are spread over the
+    /// other classes.
+    fn simulated(n_classes: u64, artists: u64, rng: &mut Rng) -> Predictions {
+        let mut rows = Vec::new();
+        let mut guesses = Vec::new();
+        for artist in 0..n_classes * artists {
+            // The largest of four uniform numbers.
+            let share = (0..4).map(|_| rng.uniform()).fold(0.0, f64::max);
+            let class = artist % n_classes;
+            for _ in 0..10 {
+                let is_right = rng.uniform() < share;
+                let other = (class + 1 + rng.below(n_classes - 1)) % n_classes;
+                let guess = if is_right { class } else { other };
+                guesses.push((artist, class, guess));
+            }
+        }
+
+        let probabilities: Vec<Vec<f32>> = (0..n_classes)
+            .map(|guess| {
+                (0..n_classes)
+                    .map(|class| f32::from(u8::from(class == guess)))
+                    .collect()
+            })
+            .collect();
+        for (track, &(artist, class, guess)) in guesses.iter().enumerate() {
+            let row: &[f32] = &probabilities[guess as usize];
+            rows.push((track as i64, Some(artist as i64), class as i32, row));
+        }
+        single(&rows)
+    }
+
+    /// The share of 95 % intervals that contain the true macro F1, which is 0.8. Prints the figures of docs/trainer.md.
+    #[test]
+    fn intervals_of_macro_f1_contain_the_true_value() {
+        const REPEATS: usize = 60;
+        for (n_classes, artists, least) in [(2, 5, 0.85), (8, 3, 0.85), (8, 10, 0.9)] {
+            let mut rng = Rng::new(mix("coverage", &[n_classes, artists]));
+            let mut n_hits = 0;
+            for repeat in 0..REPEATS {
+                let result = bootstrap(&simulated(n_classes, artists, &mut rng), repeat as u64);
+                let interval = result.unwrap().unwrap().intervals["macro_f1"];
+                n_hits += usize::from(interval.low <= 0.8 && 0.8 <= interval.high);
+            }
+            let share = n_hits as f64 / REPEATS as f64;
+            println!("{n_classes} classes, {artists} artists each: {share:.2} of {REPEATS}");
+            assert!(
+                share >= least,
+                "{n_classes} classes, {artists} artists: {share}"
+            );
+        }
+    }
+
+    #[test]
+    fn means_over_classes_of_few_artists_have_no_interval() {
+        let mut rng = Rng::new(1);
+        let result = bootstrap(&simulated(8, 2, &mut rng), 1).unwrap().unwrap();
+        assert_eq!(result.draws.units_per_class, Some(2));
+        assert_eq!(result.intervals.keys().collect::<Vec<_>>(), ["accuracy"]);
+    }
+
+    #[test]
+    fn a_resample_without_a_class_leaves_it_out() {
+        // The second class has one artist. Two of its four tracks are predicted as the first class, and no others are
+        // wrong.
+        let rows: Vec<(i64, Option<i64>, i32, &[f32])> = (0..40)
+            .map(|track| match track {
+                0..36 => (track, Some(track / 4), 0, YES),
+                36 | 37 => (track, Some(9), 1, NO),
+                _ => (track, Some(track / 4), 1, YES),
+            })
+            .collect();
+        let predictions = single(&rows);
+        let (groups, draws) = groups(&predictions, 1).unwrap();
+        let statistic = Statistic::from_predictions(&predictions, &groups, draws.units as usize);
+
+        let mut weights = vec![1; 10];
+        weights[9] = 0;
+        assert_eq!(statistic.values(&weights)[2], 1.0);
+        // With it, two of its four rows are right: F1 is 72/74 for the first class and 4/6 for the second.
+        let whole = statistic.values(&[1; 10])[2];
+        assert!(
+            (whole - (72.0 / 74.0 + 4.0 / 6.0) / 2.0).abs() < 1e-12,
+            "{whole}"
         );
     }
 

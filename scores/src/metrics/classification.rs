@@ -157,7 +157,7 @@ impl Margins {
     }
 
     /// Returns the classes that occur in labels or predictions.
-    fn occurring(&self) -> impl Iterator<Item = usize> {
+    pub(super) fn occurring(&self) -> impl Iterator<Item = usize> {
         self.ids()
             .filter(|&c| self.support[c] + self.predicted[c] > 0)
     }

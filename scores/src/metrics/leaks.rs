@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::hash::Hash;
 
 use serde::{Deserialize, Serialize};
-use wavemill_schemas::recipe::SplitRule;
+use wavemill_schemas::recipe::{Dataset, SplitRule};
 
 /// A row of the training or the test split with the ids through which it can leak. Rows of the same track count once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +61,58 @@ impl ComparedWith {
     }
 }
 
+/// The word for a clip of a data set, in tables and pages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Noun {
+    /// A track of FMA.
+    #[default]
+    Track,
+    /// An audio file of any other data set.
+    Clip,
+    /// A picture.
+    Picture,
+}
+
+impl Noun {
+    /// Returns the word for the clips of a data set.
+    pub const fn of(dataset: Dataset) -> Self {
+        match dataset {
+            Dataset::Fma => Self::Track,
+            _ if dataset.is_of_pictures() => Self::Picture,
+            _ => Self::Clip,
+        }
+    }
+
+    /// Returns the word for one clip.
+    pub const fn one(self) -> &'static str {
+        match self {
+            Self::Track => "track",
+            Self::Clip => "clip",
+            Self::Picture => "picture",
+        }
+    }
+
+    /// Returns the word for several clips.
+    pub const fn many(self) -> &'static str {
+        match self {
+            Self::Track => "tracks",
+            Self::Clip => "clips",
+            Self::Picture => "pictures",
+        }
+    }
+
+    /// Reports whether clips are tracks. Results omit this case for compatibility.
+    fn is_track(&self) -> bool {
+        *self == Self::Track
+    }
+
+    /// Replaces the word for tracks in a fixed text, which contains no names from the data.
+    pub fn in_text(self, text: &str) -> String {
+        text.replace(Self::Track.one(), self.one())
+    }
+}
+
 /// The leakage from the training split to a test or validation split.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Leaks {
@@ -68,6 +120,9 @@ pub struct Leaks {
     pub rule: SplitRule,
     /// The promise of the split rule, as text.
     pub promise: String,
+    /// The word for a clip of the data set.
+    #[serde(default, skip_serializing_if = "Noun::is_track")]
+    pub noun: Noun,
     /// The tested split: `test` or `validation`.
     pub split: String,
     /// Number of tracks in the tested split.
@@ -77,8 +132,8 @@ pub struct Leaks {
     /// The origin of the training tracks that the tested split is compared with.
     #[serde(default, skip_serializing_if = "ComparedWith::is_training")]
     pub compared_with: ComparedWith,
-    /// Leakage by `track`, `recording`, `artist`, `album`, and by `near_copy` if the store has near copies. A run's list
-    /// of tracks has no albums and no near copies.
+    /// Leakage by `track`, `recording`, `artist`, `album`, and by `near_copy` if the store has near copies. A run's
+    /// list of tracks has no albums and no near copies.
     pub shared: BTreeMap<String, Leak>,
 }
 
@@ -166,11 +221,22 @@ impl Leaks {
         Self {
             rule,
             promise: promise(rule, &training, &test),
+            noun: Noun::Track,
             split: split.to_owned(),
             tracks: test.len() as u64,
             training_tracks: training.len() as u64,
             compared_with: ComparedWith::Training,
             shared: by_kind(counts),
+        }
+    }
+
+    /// Sets the word for a clip of the data set.
+    #[must_use]
+    pub fn with_noun(self, noun: Noun) -> Self {
+        Self {
+            promise: noun.in_text(&self.promise),
+            noun,
+            ..self
         }
     }
 
@@ -224,9 +290,11 @@ impl Leaks {
             return None;
         }
         Some(format!(
-            "of {} {} tracks, {tracks} are tracks, {recordings} are recordings and {artists} are by artists that {run} \
+            "of {} {} {noun}, {tracks} are {noun}, {recordings} are recordings and {artists} are by artists that {run} \
              trained on",
-            self.tracks, self.split
+            self.tracks,
+            self.split,
+            noun = self.noun.many()
         ))
     }
 
@@ -267,18 +335,20 @@ impl Leaks {
         };
         let training = if self.compared_with == ComparedWith::Run {
             format!(
-                ", by the {} tracks that the run trained on",
-                self.training_tracks
+                ", by the {} {} that the run trained on",
+                self.training_tracks,
+                self.noun.many()
             )
         } else {
             String::new()
         };
         format!(
-            "split `{}` ({}){training}: of {} {} tracks, {found}{unknown}.",
+            "split `{}` ({}){training}: of {} {} {}, {found}{unknown}.",
             self.rule.name(),
             self.promise,
             self.tracks,
-            self.split
+            self.split,
+            self.noun.many()
         )
     }
 }

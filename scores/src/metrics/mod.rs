@@ -18,12 +18,12 @@ use serde::{Deserialize, Serialize};
 use wavemill_schemas::canonical;
 
 pub use bootstrap::{
-    Bootstrap, ClassInterval, ClassIntervals, Difference, Draws, Interval, Paired, RESAMPLES, Unit,
-    class_intervals, paired,
+    Bootstrap, ClassInterval, ClassIntervals, Difference, Draws, Interval, Paired, RESAMPLES,
+    UNITS_PER_CLASS_MIN, Unit, class_intervals, paired,
 };
 pub use calibration::{CALIBRATION_BINS, Calibration, CalibrationBin};
 pub use classification::{ClassReport, ClassScore, Means, SUPPORTED_TRACKS_MIN};
-pub use leaks::{ComparedWith, Leak, Leaks, Member};
+pub use leaks::{ComparedWith, Leak, Leaks, Member, Noun};
 pub use multilabel::{SetReport, SetScore};
 pub use predictions::{Label, Predictions, Row, likeliest};
 pub use table::paired_table;

@@ -10,6 +10,7 @@ use wavemill_schemas::text::shown;
 
 use super::bootstrap::{Bootstrap, Difference, Draws, Interval, Paired, Unit};
 use super::classification::{ClassReport, ClassScore, SUPPORTED_TRACKS_MIN};
+use super::leaks::Noun;
 use super::multilabel::SetReport;
 use super::{Evaluation, Level, Report, THRESHOLD};
 
@@ -18,8 +19,8 @@ const NAME: usize = 26;
 /// Width in characters of the column with the class that a class is most often mistaken for.
 const TAKEN: usize = 20;
 
-/// Headings of the columns in the tables of both kinds of targets.
-const HEAD: [&str; 5] = ["tracks", "rows", "precision", "recall", "f1"];
+/// Headings of the columns in the tables of both kinds of targets. The first is the word for clips.
+const HEAD: [&str; 5] = ["", "rows", "precision", "recall", "f1"];
 
 /// Label of [`Evaluation::loss`] in the table: the loss minimized in training, which depends on the configuration.
 const TRAINING_LOSS: &str =
@@ -47,14 +48,9 @@ fn score(value: f64, is_there: bool) -> String {
 }
 
 /// Formats the table of a target with one class per row: classes and totals.
-fn class_table(report: &ClassReport, bootstrap: Option<&Bootstrap>) -> String {
+fn class_table(report: &ClassReport, bootstrap: Option<&Bootstrap>, noun: Noun) -> String {
     let mut out = String::new();
-    line(
-        &mut out,
-        "class",
-        &HEAD.map(str::to_owned),
-        "most confused with",
-    );
+    line(&mut out, "class", &head(noun), "most confused with");
     for (class, row) in report.classes.iter().zip(&report.confusion) {
         let predicted = !class.never_predicted;
         let cells = [
@@ -71,8 +67,9 @@ fn class_table(report: &ClassReport, bootstrap: Option<&Bootstrap>) -> String {
 
     let macro_mean = &report.macro_mean;
     let few = format!(
-        "macro F1, {} classes of {SUPPORTED_TRACKS_MIN}+ tracks",
-        report.supported_classes
+        "macro F1, {} classes of {SUPPORTED_TRACKS_MIN}+ {}",
+        report.supported_classes,
+        noun.many()
     );
     let totals = [
         ("accuracy", Some(report.accuracy), "accuracy"),
@@ -95,19 +92,14 @@ fn class_table(report: &ClassReport, bootstrap: Option<&Bootstrap>) -> String {
     if report.classes.iter().any(|class| class.never_predicted) {
         out.push_str("- : never predicted (or no such row); counted as 0 in the means\n");
     }
-    footer(&mut out, report.unlabelled, bootstrap);
+    footer(&mut out, report.unlabelled, bootstrap, noun);
     out
 }
 
 /// Formats the table of a target with several labels per row: classes and totals.
-fn set_table(report: &SetReport, bootstrap: Option<&Bootstrap>) -> String {
+fn set_table(report: &SetReport, bootstrap: Option<&Bootstrap>, noun: Noun) -> String {
     let mut out = String::new();
-    line(
-        &mut out,
-        "class",
-        &HEAD.map(str::to_owned),
-        "  roc auc  avg prec",
-    );
+    line(&mut out, "class", &head(noun), "  roc auc  avg prec");
     for class in &report.classes {
         let predicted = !class.never_predicted;
         let cells = [
@@ -150,14 +142,14 @@ fn set_table(report: &SetReport, bootstrap: Option<&Bootstrap>) -> String {
         total(&mut out, name, value, bootstrap, figure);
     }
 
-    legend(&mut out, report);
-    footer(&mut out, report.unlabelled, bootstrap);
+    legend(&mut out, report, noun);
+    footer(&mut out, report.unlabelled, bootstrap, noun);
     out
 }
 
 /// Writes the numbers of rows and tracks of a target with several labels per row, and an explanation of the table's
 /// columns.
-fn legend(out: &mut String, report: &SetReport) {
+fn legend(out: &mut String, report: &SetReport, noun: Noun) {
     let SetReport {
         rows,
         tracks,
@@ -169,7 +161,8 @@ fn legend(out: &mut String, report: &SetReport) {
     let n_classes = classes.len();
 
     *out += &format!(
-        "{rows} rows of {tracks} tracks, {n_classes} classes, {labels_a_row:.2} labels per row\n"
+        "{rows} rows of {tracks} {}, {n_classes} classes, {labels_a_row:.2} labels per row\n",
+        noun.many()
     );
     *out += &format!(
         "precision, recall, f1, exact match: predicted labels have a probability of at least {THRESHOLD:?}\n"
@@ -180,8 +173,9 @@ fn legend(out: &mut String, report: &SetReport) {
     out.push_str("- : never predicted (0 in the means), or no rows both with and without it (not in the means)\n");
 }
 
-/// Formats the scores of two models next to each other, and the differences between them.
-pub fn paired_table(paired: &Paired, names: [&str; 2]) -> String {
+/// Formats the scores of two models next to each other, and the differences between them. `noun` is the word for a
+/// clip.
+pub fn paired_table(paired: &Paired, names: [&str; 2], noun: Noun) -> String {
     let mut out = format!(
         "{:<NAME$}{:>14} {:>14}   {:<26}\n",
         "",
@@ -204,7 +198,7 @@ pub fn paired_table(paired: &Paired, names: [&str; 2]) -> String {
             "{text:<NAME$}{a:>14.4} {b:>14.4}   {value:+.4} [{low:+.4}, {high:+.4}]{unsure}\n"
         );
     }
-    out + &describe_draws(&paired.draws) + "\n"
+    out + &describe_draws(&paired.draws, noun) + "\n"
 }
 
 /// Returns the class that the rows of `class` are most often wrongly predicted as, with the share of these rows.
@@ -221,11 +215,18 @@ fn taken_for(class: &ClassScore, row: &[u64], classes: &[ClassScore]) -> String 
     })
 }
 
+/// Returns the headings of the columns.
+fn head(noun: Noun) -> [String; 5] {
+    let mut head = HEAD.map(str::to_owned);
+    head[0] = noun.many().to_owned();
+    head
+}
+
 /// Writes the table's line for one class, or its heading.
 fn line(out: &mut String, name: &str, cells: &[String; 5], last: &str) {
-    let [tracks, rows, precision, recall, f1] = cells;
+    let [clips, rows, precision, recall, f1] = cells;
     let line = format!(
-        "{} {tracks:>7} {rows:>8} {precision:>10} {recall:>7} {f1:>6}  {last}",
+        "{} {clips:>8} {rows:>7} {precision:>10} {recall:>7} {f1:>6}  {last}",
         fit(name, NAME)
     );
     *out += line.trim_end();
@@ -248,18 +249,23 @@ fn total(
     *out += &format!("{name:<34} {value:>7}{interval}\n");
 }
 
-fn footer(out: &mut String, unlabelled: u64, bootstrap: Option<&Bootstrap>) {
+fn footer(out: &mut String, unlabelled: u64, bootstrap: Option<&Bootstrap>, noun: Noun) {
     if unlabelled > 0 {
         *out += &format!("{unlabelled} rows without a label are excluded\n");
     }
     match bootstrap {
-        Some(bootstrap) => *out += &(describe_draws(&bootstrap.draws) + "\n"),
-        None => out.push_str("no intervals: a single artist or track cannot be resampled\n"),
+        Some(bootstrap) => *out += &(describe_draws(&bootstrap.draws, noun) + "\n"),
+        None => {
+            *out += &format!(
+                "no intervals: a single artist or {} cannot be resampled\n",
+                noun.one()
+            );
+        }
     }
 }
 
 /// Describes the units (artists or tracks) that the bootstrap intervals are based on.
-fn describe_draws(draws: &Draws) -> String {
+fn describe_draws(draws: &Draws, noun: Noun) -> String {
     let Draws {
         units,
         tracks,
@@ -268,31 +274,37 @@ fn describe_draws(draws: &Draws) -> String {
         ..
     } = draws;
 
+    let clips = noun.many();
     let what = match draws.unit {
-        Unit::Track => format!("{units} tracks"),
+        Unit::Track => format!("{units} {clips}"),
         Unit::Artist if *tracks_without_artist == 0 => {
-            format!("{units} artists of {tracks} tracks")
+            format!("{units} artists of {tracks} {clips}")
         }
         Unit::Artist => {
             format!(
-                "{} artists and {tracks_without_artist} tracks without one",
+                "{} artists and {tracks_without_artist} {clips} without one",
                 units - tracks_without_artist
             )
         }
     };
-    format!("[95 % CI from {resamples} resamples of {what}]")
+    let mut line = format!("[95 % CI from {resamples} resamples of {what}]");
+    if draws.has_small_classes() {
+        line += &format!("\n{}", draws.small_classes(noun));
+    }
+    line
 }
 
-impl Display for Level {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str(&match &self.report {
-            Report::Single(report) => class_table(report, self.bootstrap.as_ref()),
-            Report::Multi(report) => set_table(report, self.bootstrap.as_ref()),
-        })?;
-
-        self.log_loss
-            .map_or(Ok(()), |loss| writeln!(f, "{:<34} {loss:>7.4}", LOG_LOSS))
+/// Formats the scores of rows or of clips.
+fn level_table(level: &Level, noun: Noun) -> String {
+    let bootstrap = level.bootstrap.as_ref();
+    let mut out = match &level.report {
+        Report::Single(report) => class_table(report, bootstrap, noun),
+        Report::Multi(report) => set_table(report, bootstrap, noun),
+    };
+    if let Some(loss) = level.log_loss {
+        out += &format!("{LOG_LOSS:<34} {loss:>7.4}\n");
     }
+    out
 }
 
 impl Display for Evaluation {
@@ -306,19 +318,24 @@ impl Display for Evaluation {
         }
 
         // If each track has one row, the table of rows is also that of tracks.
+        let noun = self.leaks.noun;
+        let segments = level_table(&self.segments, noun);
         match (&self.tracks_mean, &self.tracks_majority) {
             (Some(mean), Some(majority)) => {
+                let one = noun.one();
+                let mean = level_table(mean, noun);
+                let majority = level_table(majority, noun);
                 writeln!(
                     f,
-                    "\nper track, by the mean probability of its segments\n{mean}"
+                    "\nper {one}, by the mean probability of its segments\n{mean}"
                 )?;
                 writeln!(
                     f,
-                    "per track, by the majority vote of its segments\n{majority}"
+                    "per {one}, by the majority vote of its segments\n{majority}"
                 )?;
-                write!(f, "per segment\n{}", self.segments)
+                write!(f, "per segment\n{segments}")
             }
-            _ => write!(f, "\n{}", self.segments),
+            _ => write!(f, "\n{segments}"),
         }
     }
 }
@@ -434,7 +451,11 @@ mod tests {
     #[test]
     fn a_class_never_predicted_has_dashes_and_a_note() {
         let predictions = single(&[(1, None, 0, &[0.9, 0.1]), (2, None, 1, &[0.8, 0.2])]);
-        let table = class_table(&ClassReport::from_predictions(&predictions).unwrap(), None);
+        let table = class_table(
+            &ClassReport::from_predictions(&predictions).unwrap(),
+            None,
+            Noun::Picture,
+        );
 
         let line = table
             .lines()
@@ -448,7 +469,7 @@ mod tests {
             ]
         );
 
-        assert!(table.contains("never predicted") && table.contains("no intervals"));
+        assert!(table.contains("never predicted") && table.contains("artist or picture cannot"));
     }
 
     #[test]
@@ -463,15 +484,16 @@ mod tests {
             (Some(&[false, false]), &[0.3, 0.2]),
         ]);
 
-        let table = Level {
+        let level = Level {
             report: Report::from_predictions(&a).unwrap(),
             log_loss: None,
             bootstrap: super::super::bootstrap(&a, 1, &AtomicBool::new(false)).unwrap(),
-        }
-        .to_string();
+        };
+        let table = level_table(&level, Noun::Track);
 
         assert!(
-            table.contains("macro ROC-AUC, 1 classes            1.0000  [1.0000, 1.0000]"),
+            table.contains("macro ROC-AUC, 1 classes            1.0000\n")
+                && table.contains("\nno intervals for means over classes, because half of the classes have fewer than 3 tracks"),
             "{table}"
         );
         assert!(
@@ -482,9 +504,10 @@ mod tests {
         let pair = paired_table(
             &paired(&a, &b, 1).unwrap().unwrap(),
             ["crnn", "a-model-with-a-very-long-name"],
+            Noun::Track,
         );
         assert!(
-            pair.contains("a-model-with-…") && pair.contains("roc auc macro"),
+            pair.contains("a-model-with-…") && pair.contains("exact match"),
             "{pair}"
         );
 

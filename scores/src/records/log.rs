@@ -21,10 +21,25 @@ const STEP: &str = "step";
 /// Kinds of log lines written at the end of an epoch.
 const EPOCH_EVENTS: [&str; 2] = ["epoch", "warning"];
 
+/// Parts of training whose times a log line of the kind `profile` contains in seconds: first those of the measured
+/// steps, whose number is the value `steps`, then [`PROFILE_OTHERS`].
+pub const PROFILE_PARTS: [&str; 8] = [
+    "waiting for data",
+    "copying",
+    "forward",
+    "backward",
+    "sums over ranks",
+    "optimizer",
+    "validation",
+    "checkpoint",
+];
+/// Number of the last parts that do not belong to a step.
+pub const PROFILE_OTHERS: usize = 2;
+
 /// A line of a run's log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
-    /// The kind of the event: `start`, `warning`, `step`, `epoch`, …
+    /// The kind of the event: `start`, `warning`, `step`, `epoch`, `profile`, …
     pub kind: String,
     /// Number of optimiser steps completed so far.
     pub step: u64,

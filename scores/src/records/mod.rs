@@ -10,7 +10,7 @@ mod tensorboard;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub use log::{Entry, Log, read_log};
+pub use log::{Entry, Log, PROFILE_OTHERS, PROFILE_PARTS, read_log};
 pub use run_dir::{RunDir, run_stem};
 pub use tensorboard::{EventWriter, ResumePoint};
 use wavemill_schemas::exit;
