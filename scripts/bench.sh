@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Compares wavemill with its Python peers, alternating between them in one run, and writes docs/benchmarks/*.md.
 #
-# usage: scripts/bench.sh [extract|catalog|stages|clips|kernels|loader|serve|all] [ROUNDS]      default: all, 5 rounds
+# usage: scripts/bench.sh [extract|catalog|stages|clips|kernels|loader|serve|train|all] [ROUNDS]      default: all, 5 rounds
 #   extract   MP3s to a committed store: librosa, soundfile + soxr + torchaudio, torchcodec, Essentia; threads; peak memory
 #   catalog   tracks.csv of FMA's size: DuckDB, Polars
 #   clips     cost per clip in archives of ten to ten thousand clips; utilization of workers
@@ -9,10 +9,11 @@
 #   kernels   wavemill's own kernels (criterion)
 #   loader    batches from a store in Rust and Python: memory-mapped .npy, HDF5, pyarrow, torch's DataLoader, WebDataset, …
 #   serve     time from a song to its prediction over HTTP: Gradio with the same model as TorchScript
+#   train     training steps on a CPU: PyTorch with the same architectures; values of GOMP_SPINCOUNT (an hour)
 #
 # Needs about 6 GB for the peers (.venv), FFmpeg's libraries for torchcodec, mpg123 and valgrind for stages, and
 # WAVEMILL_DATA (default ../shared/data). Uses the programs of a plain `cargo build --release`, which run on any x86-64.
-# WAVEMILL_BIN_DIR=DIR makes serve use the programs in DIR instead of building them.
+# WAVEMILL_BIN_DIR=DIR makes serve and train use the programs in DIR instead of building them.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 if [[ ${1:-} == --help ]]; then usage "${BASH_SOURCE[0]}"; exit 0; fi
@@ -60,17 +61,27 @@ serve() {
     .venv/bin/python scripts/peers/serve.py "$programs" "$data" $docs/serve.md "$rounds"
 }
 
+# Makes its own data.
+train() {
+    local programs=${WAVEMILL_BIN_DIR:-${CARGO_TARGET_DIR:-target}/release}
+    scripts/peers/setup.sh --bench || return 1
+    if [[ -z ${WAVEMILL_BIN_DIR:-} ]]; then
+        scripts/libtorch.sh && cargo build --locked --release -p wavemill -p wavemill-trainer -p demo-audio || return 1
+    fi
+    .venv/bin/python scripts/peers/train.py "$programs" $docs/train.md "$rounds"
+}
+
 peers() {
     PYTHONPATH=python .venv/bin/python scripts/peers/bench.py "$1" "$wavemill" "$data" "$docs/$1.md" "$rounds"
 }
 
 case $kind in
-    all) kinds=(kernels catalog stages clips extract loader serve) ;;
-    extract | catalog | stages | clips | kernels | loader | serve) kinds=("$kind") ;;
+    all) kinds=(kernels catalog stages clips extract loader serve train) ;;
+    extract | catalog | stages | clips | kernels | loader | serve | train) kinds=("$kind") ;;
     *) echo "unknown bench $kind; see --help" >&2; exit 2 ;;
 esac
 mkdir -p $docs
-if [[ $kind != kernels && $kind != loader ]]; then
+if [[ $kind != kernels && $kind != loader && $kind != train ]]; then
     if [[ ! -d $data ]]; then echo "no real clips in $data: set WAVEMILL_DATA" >&2; exit 1; fi
     command -v ffmpeg >/dev/null || echo 'no ffmpeg: torchcodec cannot be loaded (apt-get install ffmpeg)' >&2
     step 'peers (.venv)' scripts/peers/setup.sh --bench
@@ -89,7 +100,7 @@ if [[ $kind != kernels && $kind != loader ]]; then
 fi
 for one in "${kinds[@]}"; do
     case $one in
-        kernels | loader | serve) step "$one" "$one" ;;
+        kernels | loader | serve | train) step "$one" "$one" ;;
         *) step "$one" peers "$one" ;;
     esac
 done

@@ -7,7 +7,7 @@ use std::thread::ScopedJoinHandle;
 
 use arrow::array::RecordBatch;
 use crossbeam_channel::{Receiver, Sender, bounded};
-use wavemill_schemas::config::Data;
+use wavemill_schemas::config::{Data, Sampler};
 use wavemill_schemas::manifest::{FeatureEntry, FileEntry};
 use wavemill_schemas::recipe::SplitRule;
 
@@ -18,7 +18,7 @@ use crate::rows::{self, RowGroup, Rows};
 use crate::shard::Shard;
 use crate::splits::RuleInUse;
 use crate::store::{Copying, require_content};
-use crate::{DatasetError, HostMemory, InputSpec, Side, Store, Target, splits};
+use crate::{DatasetError, HostMemory, InputSpec, Side, Store, Target, order, splits};
 
 /// The inputs that a model needs. Other data are not read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,6 +64,7 @@ pub struct Dataset<M = Vec<u8>> {
     pub(crate) needs: Needs,
     pub(crate) shuffle_window: usize,
     pub(crate) skip_damaged: bool,
+    pub(crate) sampler: Sampler,
     pub(crate) lost: Vec<LostFile>,
     _copying: Option<Copying>,
     /// Host memory that is reused in the next epoch: allocating new pages takes as long as reading data into them.
@@ -112,6 +113,11 @@ impl<M> Dataset<M> {
         let store = &dataset.store;
         let rows = &dataset.rows;
         dataset.targets = Target::resolve(&data.targets, store, rows, &training)?;
+        let is_multi = dataset.targets.first().is_some_and(Target::is_multi);
+        if data.sampler == Sampler::Balanced && is_multi {
+            let problem = "balanced: the first target has several labels per row";
+            return Err(DatasetError::unfit("sampler", problem));
+        }
 
         if needs.metadata() {
             let read = Metadata::read(store, rows, &data.metadata)?;
@@ -232,6 +238,7 @@ impl<M> Dataset<M> {
             needs,
             shuffle_window: data.shuffle_window,
             skip_damaged: data.skip_damaged,
+            sampler: data.sampler,
             lost,
             spare: Mutex::default(),
             reads: bounded(READS_KEPT_MAX),
@@ -327,6 +334,16 @@ impl<M> Dataset<M> {
         Ok(())
     }
 
+    /// Returns the file and the clip of a row, for messages.
+    pub fn place_of(&self, row: u32) -> String {
+        let path = self.pages.path(self.rows.file_of(row)).display();
+        let (clip_key, segment) = (
+            &self.rows.clip_keys[row as usize],
+            self.rows.segments[row as usize],
+        );
+        format!("{path}: clip {clip_key}, segment {segment}")
+    }
+
     /// Returns the number of training rows in each class of a target.
     pub fn class_counts(&self, target: usize) -> Vec<u64> {
         self.targets[target].counts(&self.rows, &self.rows_of(Side::Training))
@@ -358,6 +375,21 @@ impl<M> Dataset<M> {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .extend(memory);
+    }
+
+    /// Returns the training rows of an epoch in each row group, selected by `data.sampler`.
+    pub(crate) fn training_groups(&self, seed: u64, epoch: u64) -> Vec<Vec<u32>> {
+        let groups = self.groups(Side::Training);
+        let Some(target) = self
+            .targets
+            .first()
+            .filter(|_| self.sampler == Sampler::Balanced)
+        else {
+            return groups;
+        };
+        let class_of = |row| Some(target.label(&self.rows, row)).filter(|&class| class >= 0);
+        let key_of = |row: u32| self.rows.keys[row as usize];
+        order::balanced(&groups, class_of, key_of, seed, epoch)
     }
 
     /// Returns the rows of a split in each row group of the feature, in manifest order.

@@ -185,6 +185,15 @@ impl Form {
         }
     }
 
+    /// Returns the form of the same rows without normalisation.
+    #[must_use]
+    pub fn without_normalisation(&self) -> Self {
+        Self {
+            stats: None,
+            ..self.clone()
+        }
+    }
+
     /// Returns the number of bytes of a row in host memory.
     pub const fn row_bytes(&self) -> usize {
         self.host_frames * self.frame_bytes()

@@ -17,7 +17,7 @@ use crate::form::Form;
 use crate::page::Scratch;
 use crate::pages::RowToRead;
 use crate::plan::LoaderPlan;
-use crate::{Batch, BatchMemory, Dataset, DatasetError, HostMemory, order};
+use crate::{Batch, BatchMemory, Dataset, DatasetError, HostMemory, Side, order};
 
 /// Number of rows that a reader thread reads from an object store at the same time.
 const ROWS_AHEAD: usize = 32;
@@ -60,11 +60,14 @@ impl<M: HostMemory> Loader<M> {
     /// thread cannot be started.
     pub fn start(dataset: &Arc<Dataset<M>>, plan: LoaderPlan) -> Result<Self, DatasetError> {
         plan.check(dataset)?;
-        let groups = dataset.groups(plan.side);
         let mut order = if plan.shuffle {
+            let groups = match plan.side {
+                Side::Training => dataset.training_groups(plan.seed, plan.epoch),
+                side => dataset.groups(side),
+            };
             order::shuffled(&groups, plan.seed, plan.epoch, dataset.shuffle_window)
         } else {
-            order::in_order(&groups)
+            order::in_order(&dataset.groups(plan.side))
         };
         if plan.buckets > 1 {
             let frames = &dataset.rows.frames;

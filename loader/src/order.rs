@@ -4,6 +4,7 @@
 //! windows, and the rows of each window are permuted. Global batch k consists of the next `batch_size` rows, and rank r
 //! of w gets its r-th slice.
 
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
 use wavemill_schemas::rng::{self, Rng};
@@ -23,6 +24,48 @@ pub(crate) fn shuffled(groups: &[Vec<u32>], seed: u64, epoch: u64, window: usize
         Rng::new(rng::mix("window", &[seed, epoch, number])).shuffle(&mut order[start..]);
     }
     order
+}
+
+/// Repeats or leaves out rows of each row group so that all classes have the same number of rows, up to one, and the
+/// number of all rows stays the same. The rows of a class differ in their number by at most one; a hash of (seed,
+/// epoch, row key) chooses those with one more. Rows without a class are left out.
+///
+/// `class_of` and `key_of` return the class and the key of a row.
+pub(crate) fn balanced(
+    groups: &[Vec<u32>],
+    class_of: impl Fn(u32) -> Option<i64>,
+    key_of: impl Fn(u32) -> u64,
+    seed: u64,
+    epoch: u64,
+) -> Vec<Vec<u32>> {
+    let mut classes: BTreeMap<i64, Vec<u32>> = BTreeMap::new();
+    for &row in groups.iter().flatten() {
+        if let Some(class) = class_of(row) {
+            classes.entry(class).or_default().push(row);
+        }
+    }
+    // The classes with one more row change from epoch to epoch.
+    let mut classes: Vec<(i64, Vec<u32>)> = classes.into_iter().collect();
+    classes
+        .sort_by_cached_key(|(class, _)| rng::mix("sampler-class", &[seed, epoch, *class as u64]));
+
+    let n_rows: usize = groups.iter().map(Vec::len).sum();
+    let n_classes = classes.len();
+    let mut counts: HashMap<u32, usize> = HashMap::new();
+    for (place, (_, mut rows)) in classes.into_iter().enumerate() {
+        let quota = slice(n_rows, place, n_classes).len();
+        rows.sort_by_cached_key(|&row| (rng::mix("sampler", &[seed, epoch, key_of(row)]), row));
+        for (place, &row) in rows.iter().enumerate() {
+            counts.insert(row, slice(quota, place, rows.len()).len());
+        }
+    }
+
+    let repeated = |rows: &Vec<u32>| {
+        let rows = rows.iter();
+        rows.flat_map(|&row| std::iter::repeat_n(row, counts.get(&row).copied().unwrap_or(0)))
+            .collect()
+    };
+    groups.iter().map(repeated).collect()
 }
 
 /// Returns the rows in manifest order, for evaluation.
@@ -122,6 +165,38 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+
+    #[test]
+    fn balanced_classes_have_equal_numbers_of_rows_in_every_epoch() {
+        // 90 rows of class 0, 8 of class 1, and 2 without a class, in ten row groups.
+        let class_of = |row: u32| match row {
+            0..90 => Some(0),
+            90..98 => Some(1),
+            _ => None,
+        };
+        let groups: Vec<Vec<u32>> = (0..10)
+            .map(|group| (0..100).skip(group).step_by(10).collect())
+            .collect();
+        let of_epoch = |epoch| balanced(&groups, class_of, u64::from, 7, epoch);
+
+        let mut seen: BTreeSet<u32> = BTreeSet::new();
+        for epoch in 0..4 {
+            let order = of_epoch(epoch).concat();
+            assert_eq!(order.len(), 100);
+            assert_eq!(order.iter().filter(|&&row| row < 90).count(), 50);
+            for row in 90..98 {
+                let n = order.iter().filter(|&&other| other == row).count();
+                assert!(n == 6 || n == 7, "{row}: {n}");
+            }
+            seen.extend(order);
+        }
+        assert!(seen.len() > 95 - 8 && !seen.contains(&98), "{seen:?}");
+
+        assert_eq!(of_epoch(1), of_epoch(1));
+        assert_ne!(of_epoch(0), of_epoch(1));
+        let none = balanced(&groups, |_| None, u64::from, 7, 0);
+        assert!(none.concat().is_empty());
+    }
 
     /// Returns 23 row groups of 0 to 12 rows. Rows are numbered consecutively.
     fn groups() -> Vec<Vec<u32>> {

@@ -2,8 +2,9 @@
 //! reader.
 //!
 //! An uncompressed row is a byte range of the file and is read directly. Under zstd, the row's page is read and
-//! decompressed into the batch. From an object store, the pages of several rows are read at the same time. The offset index contains the positions of pages; only the pages of requested rows are
-//! read. Other layouts are read by `arrow_column.rs`.
+//! decompressed into the batch. From an object store, the pages of several rows are read at the same time. The offset
+//! index contains the positions of pages; only the pages of requested rows are read. Other layouts are read by
+//! `arrow_column.rs`.
 
 use std::io;
 use std::ops::Range;
@@ -123,6 +124,11 @@ impl Pages {
     /// Returns the number of bytes of the tensor column that were read from files so far, including page headers.
     pub(crate) fn bytes_read(&self) -> u64 {
         self.bytes_read.load(Ordering::Relaxed)
+    }
+
+    /// Returns the path of a file.
+    pub(crate) fn path(&self, file: u32) -> &Path {
+        self.sources[file as usize].path()
     }
 
     /// Locates the rows in a file.

@@ -3,7 +3,7 @@
 
 usage: training.py optim [--trajectory FILE]
        training.py export MODEL.pt ROWS.arrow ANSWERS.jsonl
-needs: pip install torch==2.11.0, and pyarrow for export
+needs: pip install torch==2.11.0 torchvision==0.26.0, and pyarrow for export
 
 optim: fifty steps of small networks (optimisers, clipping, schedules, losses), from the trainer's example `trajectory`,
 which is built and run unless FILE contains its output. Every learning rate, loss, norm and final weight must agree to 1e-6.
@@ -16,7 +16,7 @@ export: a model written by `wavemill-train export --format torchscript` and load
     wavemill-train predict --run RUN - <rows.arrow >answers.jsonl
     wavemill-train export RUN --format torchscript --out model.pt
 """
-import argparse, json, math, pathlib, subprocess, sys, tempfile
+import argparse, fnmatch, json, math, pathlib, subprocess, sys, tempfile
 import torch
 from torch.nn import functional
 from torch.optim import lr_scheduler
@@ -44,6 +44,23 @@ def tensor(value, dtype):
     return torch.tensor(value["values"], dtype=torch.float64).reshape(value["shape"]).to(dtype)
 
 
+def make_groups(settings, weights):
+    """Return torch's parameter groups, one per variable, and the number of epochs in which each variable is frozen."""
+    layers = ["hidden", "genre", "several"]
+    groups, frozen = [], {}
+    for name, variable in weights.items():
+        own = {"lr_factor": 1.0, "weight_decay": None, "frozen_epochs": 0}
+        for group in settings.get("groups", []):
+            if fnmatch.fnmatchcase(name, group["names"]):
+                own = {"frozen_epochs": 0, "weight_decay": None} | group
+        above = len(layers) - 1 - layers.index(name.split(".")[0])
+        factor = own["lr_factor"] * settings.get("layer_decay", 1.0) ** above
+        decay = settings["weight_decay"] if own["weight_decay"] is None else own["weight_decay"]
+        groups.append({"params": [variable], "lr": factor * settings["lr"], "weight_decay": decay})
+        frozen[name] = own["frozen_epochs"]
+    return groups, frozen
+
+
 def make_optimizer(settings, variables):
     common = {"lr": settings["lr"], "weight_decay": settings["weight_decay"]}
     if settings["name"] == "sgd":
@@ -53,20 +70,26 @@ def make_optimizer(settings, variables):
     return OPTIMIZERS[settings["name"]](variables, **common, **own)
 
 
-def make_schedules(settings, optimizer, steps):
+def make_schedules(settings, optimizer, steps, steps_per_epoch):
     """Return the schedulers called after each step, after each epoch, and after each epoch with its validation loss."""
     by_step, by_epoch, by_validation = [], [], []
-    if settings["cosine"]:
+    if warmup := settings.get("warmup_steps"):
+        # A LambdaLR sets the rate of each step anew, so it includes the step schedule.
+        cut = settings["step"]
+        by_step.append(lr_scheduler.LambdaLR(
+            optimizer, lambda step: min(step / warmup, 1) * cut["gamma"] ** (step // steps_per_epoch // cut["every_epochs"])
+        ))
+    elif settings.get("step"):
+        step = settings["step"]
+        by_epoch.append(lr_scheduler.StepLR(optimizer, step["every_epochs"], step["gamma"]))
+    if settings.get("cosine"):
         warmup = settings["cosine"]["warmup_steps"]
         parts = [
             lr_scheduler.LambdaLR(optimizer, lambda step: step / warmup),
             lr_scheduler.CosineAnnealingLR(optimizer, steps - warmup),
         ]
         by_step.append(lr_scheduler.SequentialLR(optimizer, parts, [warmup]))
-    if settings["step"]:
-        step = settings["step"]
-        by_epoch.append(lr_scheduler.StepLR(optimizer, step["every_epochs"], step["gamma"]))
-    if settings["plateau"]:
+    if settings.get("plateau"):
         plateau = settings["plateau"]
         mode = "min" if plateau["metric"] == "loss" else "max"
         by_validation.append(lr_scheduler.ReduceLROnPlateau(
@@ -84,12 +107,28 @@ class Losses:
         self.classes, self.partners = (tensor(document[k], torch.int64) for k in ("classes", "partner_classes"))
         self.several, self.lambdas = (tensor(document[k], dtype) for k in ("several", "lambda"))
         self.weights = tensor(document["class_weights"], dtype) if settings["class_weights"] == "balanced" else None
+        is_balanced = settings.get("pos_weight") == "balanced"
+        self.pos_weights = tensor(document["pos_weights"], dtype) if is_balanced else None
+        self.gamma = settings.get("focal_gamma", 0)
 
     def one(self, genre, several):
+        if self.gamma:
+            return self.focal(genre, several)
         criterion = torch.nn.CrossEntropyLoss(self.weights, ignore_index=-1, label_smoothing=self.smoothing)
         rows = self.several.any(dim=1)
-        binary = functional.binary_cross_entropy_with_logits(several[rows], self.several[rows])
+        weights = self.pos_weights
+        binary = functional.binary_cross_entropy_with_logits(several[rows], self.several[rows], pos_weight=weights)
         return (criterion(genre, self.classes) + binary) / 2
+
+    def focal(self, genre, several):
+        """Return the focal loss: torchvision's for several labels, and (1 - p)^gamma times cross entropy for one."""
+        from torchvision.ops import sigmoid_focal_loss
+
+        rows = self.several.any(dim=1)
+        binary = sigmoid_focal_loss(several[rows], self.several[rows], alpha=-1, gamma=self.gamma, reduction="mean")
+        labelled = self.classes >= 0
+        loss = functional.cross_entropy(genre[labelled], self.classes[labelled], reduction="none")
+        return (((1 - (-loss).exp()) ** self.gamma * loss).mean() + binary) / 2
 
     def two(self, genre, several):
         """Return the mixup loss: the losses of both labels, weighted by their shares. torch has no such loss."""
@@ -118,11 +157,16 @@ def train(document, case):
     dtype = getattr(torch, case["dtype"])
     weights = {name: tensor(value, dtype).requires_grad_() for name, value in case["initial"].items()}
     inputs, losses = tensor(document["inputs"], dtype), Losses(document, case["loss"], dtype)
-    optimizer = make_optimizer(case["optimizer"], list(weights.values()))
-    by_step, by_epoch, by_validation = make_schedules(case["schedule"], optimizer, len(case["steps"]))
+    groups, frozen = make_groups(case["optimizer"], weights)
+    full_rate = case["optimizer"]["lr"] / groups[-1]["lr"]
+    optimizer = make_optimizer(case["optimizer"], groups)
+    per_epoch = document["steps_per_epoch"]
+    by_step, by_epoch, by_validation = make_schedules(case["schedule"], optimizer, len(case["steps"]), per_epoch)
     linear = lambda x, name: functional.linear(x, weights[f"{name}.weight"], weights[f"{name}.bias"])
     steps = []
     for step in range(len(case["steps"])):
+        for name, variable in weights.items():
+            variable.requires_grad_(step // per_epoch >= frozen[name])
         optimizer.zero_grad()
         hidden = linear(inputs, "hidden").tanh()
         loss = losses(linear(hidden, "genre"), linear(hidden, "several"))
@@ -130,11 +174,12 @@ def train(document, case):
         most, norm = case["optimizer"]["clip_norm"], None
         if most is not None:
             norm = torch.nn.utils.clip_grad_norm_(weights.values(), most).item()
-        steps.append({"lr": optimizer.param_groups[0]["lr"], "loss": loss.item(), "norm": norm})
+        rate = full_rate * optimizer.param_groups[-1]["lr"]
+        steps.append({"lr": rate, "loss": loss.item(), "norm": norm})
         optimizer.step()
         for scheduler in by_step:
             scheduler.step()
-        epoch, rest = divmod(step + 1, document["steps_per_epoch"])
+        epoch, rest = divmod(step + 1, per_epoch)
         if rest == 0:
             validation = document["validations"][epoch - 1]
             for scheduler in by_epoch:

@@ -96,7 +96,7 @@ fn missing_artists_make_no_leak_promise() -> Result<(), Failed> {
 
     let said = ran.out + &ran.err;
     lacks(&said, "no artist is on two sides")?;
-    contains(&said, "no artist is known: tracks were split one by one")
+    contains(&said, "no artist is known: clips were split one by one")
 }
 
 #[apply(trial)]
@@ -173,7 +173,7 @@ fn waiting_threads_spin_briefly() -> Result<(), Failed> {
         Ok(line.split('\'').nth(1).unwrap_or_default().to_owned())
     }
 
-    same("by default", spins(&[])?, "300".to_owned())?;
+    same("by default", spins(&[])?, "3000".to_owned())?;
     same(
         "a user's own number",
         spins(&[("GOMP_SPINCOUNT", "77")])?,

@@ -120,7 +120,7 @@ struct Parity {
     losses_max: f64,
 }
 
-const PARITIES: [Parity; 4] = [
+const PARITIES: [Parity; 5] = [
     Parity {
         name: "sgd_in_f32",
         sets: "--set model.name=lstm --set data.frames=16 --set optimizer.name=sgd \
@@ -143,6 +143,15 @@ const PARITIES: [Parity; 4] = [
              --set model.sync_batch_norm=true",
         weights_max: Some(1e-9),
         losses_max: 1e-9,
+    },
+    Parity {
+        name: "every_method",
+        sets: "--set model.name=lstm --set data.frames=8 --set optimizer.name=sgd --set optimizer.lr=0.1 \
+             --set train.precision=f64 --set train.ema_decay=0.9 --set data.sampler=balanced \
+             --set loss.focal_gamma=2 --set schedule.warmup_steps=5 --set optimizer.layer_decay=0.8 \
+             --set optimizer.groups=[{names='fc.*',lr_factor=2,frozen_epochs=1}]",
+        weights_max: Some(1e-12),
+        losses_max: 1e-12,
     },
     // Adam's first steps divide by values close to zero, so weights may differ, but the loss curves may not.
     Parity {

@@ -14,8 +14,8 @@ use crate::faults::Mount;
 use crate::ranks::Tensors;
 use crate::support::{
     Inputs, RECIPE, Ran, argv, checkpoints, contains, copy_folder, files_below, finish, fit,
-    has_trainer, inputs, kill, lacks, last_step, manifest, own_store, run, run_in, same, scratch,
-    sql, start, starts_with, trainer, wait_until, wavemill, whole, within,
+    has_trainer, inputs, kill, lacks, last_step, manifest, own_store, program, run, run_in, same,
+    scratch, sql, start, starts_with, trainer, wait_until, wavemill, whole, within,
 };
 use crate::table::Table;
 
@@ -116,6 +116,63 @@ fn killed_five_times_equals_whole() -> Result<(), Failed> {
     // Resuming a completed run changes nothing.
     run(&mut resume(&run_in(&runs)?)).exits(0)?;
     same_end("resumed at its end", &run_in(&runs)?, &wanted)
+}
+
+/// The example `own_model` has all commands, and an architecture that `wavemill-train` does not know.
+#[apply(trial)]
+#[needs(has_trainer)]
+fn own_architectures_train_resume_and_evaluate() -> Result<(), Failed> {
+    fn own(words: &[&str]) -> Command {
+        let mut command = Command::new(program("examples/own_model"));
+        command.args(words);
+        command
+    }
+    fn fit_own(runs: &Path) -> Command {
+        let mut command = own(&argv(
+            "fit --device cpu --threads 1 --model small --set data.frames=64 --set data.batch_size=8 --epochs 3 \
+             --set train.early_stop=0 --set train.checkpoint_steps=1 --profile 4",
+        ));
+        command.arg("--store").arg(whole()).arg("--runs").arg(runs);
+        command
+    }
+
+    let [runs, undisturbed] = ["own-killed", "own"].map(scratch);
+    let ran = run(&mut fit_own(&undisturbed)).exits(0)?;
+    for part in [
+        "waiting for data",
+        "forward",
+        "backward",
+        "sum of 4 steps",
+        "checkpoint: ",
+    ] {
+        contains(&ran.err, part)?;
+    }
+    let wanted = run_in(&undisturbed)?;
+    contains(
+        &fs::read_to_string(wanted.join("log.jsonl"))?,
+        "\"kind\":\"profile\"",
+    )?;
+
+    let mut child = start(&mut fit_own(&runs));
+    wait_until(&mut child, "its steps", || last_step(&runs) >= 5)?;
+    kill(child)?;
+    let killed = run_in(&runs)?;
+    let path = killed.to_string_lossy();
+    run(&mut own(&[
+        "fit",
+        "--device",
+        "cpu",
+        "--threads",
+        "1",
+        "--resume",
+        &path,
+    ]))
+    .exits(0)?;
+    same_end("killed once", &killed, &wanted)?;
+
+    run(&mut own(&["eval", "--device", "cpu", &path])).exits(0)?;
+    let ran = run(&mut trainer(["eval", "--device", "cpu", &path])).exits(2)?;
+    contains(&ran.err, "model.name = small: unknown; available models")
 }
 
 /// Lists the files of checkpoints that are being written or removed.
@@ -615,8 +672,8 @@ fn first_line(ran: &Ran) -> &str {
     ran.err.lines().next().unwrap_or_default()
 }
 
-/// Part of the warning about tracks in the third version's test split that the model already knows.
-const KNOWN: &str = "of 10 test tracks, 1 are tracks, 2 are recordings and 2 are by artists that";
+/// Part of the warning about clips in the third version's test split that the model already knows.
+const KNOWN: &str = "of 10 test clips, 1 are clips, 2 are recordings and 2 are by artists that";
 
 #[apply(trial)]
 #[needs(has_trainer)]
@@ -801,7 +858,7 @@ fn init_from_another_run_is_compared() -> Result<(), Failed> {
     let ran = eval_on(&started, "1", &["--side", "training"])?;
     starts_with(
         first_line(&ran),
-        "warning: of 12 training tracks, 12 are tracks, ",
+        "warning: of 12 training clips, 12 are clips, ",
     )?;
 
     let (_, said) = begun(&weights, "1")?;

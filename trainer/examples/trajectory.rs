@@ -9,11 +9,14 @@ use clap::Parser;
 use serde_json::{Map, Value, json};
 use tch::{Device, Kind, Tensor};
 use wavemill_schemas::config::{
-    self, ClassWeights, Cosine, Metric, OptimizerKind, Plateau, Schedule, StepLr,
+    self, ClassWeights, Cosine, Metric, OptimizerKind, ParameterGroup, Plateau, PosWeight,
+    Schedule, StepLr,
 };
 use wavemill_schemas::rng::Rng;
 use wavemill_scores::schedule::{RunPosition, Schedules, Validation};
-use wavemill_trainer::loss::{Criterion, MixedLabels, TargetLoss, balanced_weights};
+use wavemill_trainer::loss::{
+    Criterion, MixedLabels, TargetLoss, balanced_weights, positive_weights,
+};
 use wavemill_trainer::mixup;
 use wavemill_trainer::optim::Optimizer;
 
@@ -50,6 +53,7 @@ struct Data {
     partner_classes: Tensor,
     several: Tensor,
     class_weights: Tensor,
+    pos_weights: Tensor,
     lambda: Tensor,
 }
 
@@ -89,21 +93,25 @@ fn cases() -> Vec<Case> {
         step: None,
         plateau: None,
         cosine: Some(Cosine { warmup_steps: 8 }),
+        warmup_steps: 0,
     };
     let by_loss = Schedule {
         step,
         plateau: Some(of_loss),
         cosine: None,
+        warmup_steps: 0,
     };
     let by_f1 = Schedule {
         step: None,
         plateau: Some(of_f1),
         cosine: None,
+        warmup_steps: 0,
     };
     let none = Schedule {
         step: None,
         plateau: None,
         cosine: None,
+        warmup_steps: 0,
     };
 
     let clipped = config::Optimizer {
@@ -122,6 +130,34 @@ fn cases() -> Vec<Case> {
     let mixed = config::Loss {
         mixup: 0.4,
         ..smooth.clone()
+    };
+
+    let focal = config::Loss {
+        focal_gamma: 2.0,
+        ..bare.clone()
+    };
+    let positive = config::Loss {
+        pos_weight: PosWeight::Balanced,
+        ..bare.clone()
+    };
+    let group = |names: &str, lr_factor, weight_decay, frozen_epochs| ParameterGroup {
+        names: names.to_owned(),
+        lr_factor,
+        weight_decay,
+        frozen_epochs,
+    };
+    let grouped = config::Optimizer {
+        groups: vec![
+            group("hidden.*", 0.5, Some(0.0), 0),
+            group("*.bias", 2.0, None, 3),
+        ],
+        layer_decay: Some(0.6),
+        ..adam.clone()
+    };
+    let warm_step = Schedule {
+        warmup_steps: 8,
+        plateau: None,
+        ..by_loss.clone()
     };
 
     let cases = [
@@ -158,6 +194,20 @@ fn cases() -> Vec<Case> {
         ("sgd in f32", Kind::Float, &nesterov, &by_loss, &smooth),
         ("sgd alone", Kind::Double, &plain, &none, &bare),
         ("adam with mix-up", Kind::Double, &adam, &none, &mixed),
+        (
+            "groups, layer decay, focal loss",
+            Kind::Double,
+            &grouped,
+            &none,
+            &focal,
+        ),
+        (
+            "positive weights, warm-up before steps",
+            Kind::Double,
+            &sgd,
+            &warm_step,
+            &positive,
+        ),
     ];
     let mut all = Vec::new();
     for (name, kind, optimizer, schedule, loss) in cases {
@@ -201,6 +251,7 @@ fn data() -> Data {
         partner_classes: labels(3),
         several: random(4, &[ROWS, CLASSES]).gt(0.6).to_kind(Kind::Int64),
         class_weights: balanced_weights(&[40, 10, 5, 30, 15], Device::Cpu),
+        pos_weights: positive_weights(&[40, 10, 5, 30, 0], 60, Device::Cpu),
         lambda: Tensor::from_slice(&lambda),
     }
 }
@@ -253,18 +304,23 @@ fn train(case: &Case, data: &Data) -> Value {
         .map(|(name, tensor)| (name.clone(), tensor.shallow_clone()))
         .collect();
 
-    let mut optimizer = Optimizer::new(&case.optimizer, shared);
+    let layers = ["hidden", "genre", "several"].map(str::to_owned);
+    let mut optimizer = Optimizer::new(&case.optimizer, shared).with_layers(&layers);
     let mut schedules = Schedules::new(&case.schedule, case.optimizer.lr);
 
     let class_weights = (case.loss.class_weights == ClassWeights::Balanced)
         .then(|| data.class_weights.shallow_clone());
+    let pos_weights =
+        (case.loss.pos_weight == PosWeight::Balanced).then(|| data.pos_weights.shallow_clone());
     let targets = vec![
         TargetLoss {
             class_weights,
+            pos_weights: None,
             multi_label: false,
         },
         TargetLoss {
             class_weights: None,
+            pos_weights,
             multi_label: true,
         },
     ];
@@ -280,6 +336,7 @@ fn train(case: &Case, data: &Data) -> Value {
             epoch,
         });
 
+        optimizer.set_epoch(epoch);
         optimizer.zero_grad();
         let loss = loss(case, &criterion, data, &logits(&variables, &inputs));
         loss.backward();
@@ -342,6 +399,7 @@ fn main() -> anyhow::Result<()> {
         "partner_classes": value(&data.partner_classes),
         "several": value(&data.several),
         "class_weights": value(&data.class_weights),
+        "pos_weights": value(&data.pos_weights),
         "lambda": value(&data.lambda),
         "trajectories": trajectories,
     });

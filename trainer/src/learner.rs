@@ -8,25 +8,31 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tch::{Device, Kind, Tensor, nn};
-use wavemill_schemas::config::{ClassWeights, Config};
+use wavemill_schemas::config::{self, ClassWeights, Config, PosWeight};
 use wavemill_schemas::exit;
 use wavemill_schemas::rng::mix;
 
 use crate::augment::{self, Augmenter};
 use crate::checkpoint::{self, CheckpointError};
-use crate::dataset::{Batch, BatchTensors, Dataset, DatasetError, DatasetTensors, RowKind};
+use crate::dataset::{Batch, BatchTensors, Dataset, DatasetError, DatasetTensors, RowKind, Side};
 use crate::ffi::{self, TorchError};
 use crate::forward::ForwardPass;
-use crate::loss::{Criterion, MixedLabels, TargetLoss, balanced_weights};
+use crate::loss::{Criterion, MixedLabels, TargetLoss, balanced_weights, positive_weights};
 use crate::mixup;
 use crate::models::init::{self, Origin};
 use crate::models::{Inputs, ModelError, Net, registry};
 use crate::optim::{OptimError, Optimizer};
+use crate::profile::{Part, Profile};
 use crate::strategy::{self, Buckets, Collective, RankError};
 
+mod average;
+mod damage;
 mod output;
+mod parts;
 
+use average::WeightAverage;
 pub(crate) use output::ModelOutput;
+use parts::MicroBatch;
 
 /// Error of a training step or of setting up a model for training.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +67,31 @@ pub enum LearnError {
         /// Learning rate of this step.
         lr: f64,
     },
+    /// The loss is not finite because of a row whose stored values cannot be right.
+    #[error(
+        "the loss is not a number at step {step}, because of damaged input: {problem}: run `wavemill verify`, and \
+         `wavemill extract --new-version --recompute` if it finds nothing"
+    )]
+    DamagedInput {
+        /// Number of optimiser steps before this one.
+        step: u64,
+        /// Description of the row and its values.
+        problem: String,
+    },
+    /// A forward pass of training would have one row, for which the model's batch norm has no variance.
+    #[error(
+        "batch norm needs several values per channel, but a forward pass of training would have one row: the smallest \
+         batch has {batch} rows (data.batch_size is {batch_size}) for {n_parts} parts (ranks times train.micro_batches); \
+         set a larger data.batch_size, fewer train.micro_batches or data.drop_last=true"
+    )]
+    BatchNorm {
+        /// Number of rows in the smallest batch of an epoch.
+        batch: usize,
+        /// Value of `data.batch_size`.
+        batch_size: usize,
+        /// Number of ranks, times that of micro-batches.
+        n_parts: usize,
+    },
     /// Batch norm over all ranks is not possible, because a rank may have no rows in a forward pass.
     #[error("model.sync_batch_norm {0}")]
     SyncBatchNorm(String),
@@ -74,7 +105,8 @@ impl LearnError {
             Self::Dataset(error) => error.exit_code(),
             Self::Checkpoint(error) => error.exit_code(),
             Self::Rank(error) => error.exit_code(),
-            Self::SyncBatchNorm(_) => exit::USAGE,
+            Self::DamagedInput { .. } => exit::DAMAGED,
+            Self::BatchNorm { .. } | Self::SyncBatchNorm(_) => exit::USAGE,
             Self::Optim(_) | Self::Torch(_) | Self::Tch(_) | Self::Diverged { .. } => exit::FAILED,
         }
     }
@@ -119,9 +151,11 @@ pub(crate) struct Learner {
     store: nn::VarStore,
     net: Net,
     optimizer: Optimizer,
+    average: Option<WeightAverage>,
     buckets: Buckets,
     criterion: Criterion,
     augmenter: Option<Augmenter>,
+    profile: Option<Arc<Profile>>,
 }
 
 /// The rows of this rank as tensors on the device, after augmentation and mix-up.
@@ -131,8 +165,8 @@ struct TrainingRows {
     mixed: Option<MixedLabels>,
 }
 
-/// Contribution of micro-batches to the results of their batch, as f64 scalars on the model's device. Reading them would
-/// wait for the device.
+/// Contribution of micro-batches to the results of their batch, as f64 scalars on the model's device. Reading them
+/// would wait for the device.
 struct LossShare {
     loss: Tensor,
     /// Number of rows whose first target was predicted correctly.
@@ -140,18 +174,18 @@ struct LossShare {
 }
 
 impl Learner {
-    /// Checks that the architecture fits the stored rows and the number of ranks. Creates no variables.
+    /// Checks that the architecture fits the stored rows and the number of ranks.
     ///
     /// # Errors
-    /// [`LearnError::Model`] if the model cannot use the rows, [`LearnError::SyncBatchNorm`] if a rank may have no
-    /// rows.
+    /// [`LearnError::Model`] if the model cannot use the rows, [`LearnError::BatchNorm`] or
+    /// [`LearnError::SyncBatchNorm`] if a forward pass may have too few rows.
     pub(crate) fn check(
         config: &Config,
         data: &Dataset,
         world_size: usize,
     ) -> Result<(), LearnError> {
         registry::find(&config.model.name)?.check(&config.model, &data.dims())?;
-        check_parts(config, data, world_size)
+        parts::check(config, data, world_size)
     }
 
     /// Creates a model with its initial weights, which depend only on the seed and are equal on all ranks.
@@ -165,7 +199,7 @@ impl Learner {
         device: Device,
     ) -> Result<Self, LearnError> {
         let forward = ForwardPass::new(&config.train, device)?;
-        check_parts(config, data, ranks.world_size())?;
+        parts::check(config, data, ranks.world_size())?;
 
         // Set the seed just before the weights are drawn, so that they do not depend on earlier random numbers.
         tch::manual_seed(mix("weights", &[config.seed]) as i64);
@@ -181,6 +215,10 @@ impl Learner {
             .into_iter()
             .filter(|(_, v)| v.requires_grad())
             .collect();
+        let names = trainable.iter().map(|(name, _)| name.as_str());
+        check_groups(&config.optimizer, names, net.layers())?;
+        let average = config.train.ema_decay;
+        let average = average.map(|decay| WeightAverage::new(decay, &trainable));
         let buckets = Buckets::new(&trainable);
         // Augmentation applies to spectrograms only. For metadata columns and pictures, the run prints a warning.
         let augment = &config.augment;
@@ -193,14 +231,21 @@ impl Learner {
             data: Arc::clone(data),
             ranks,
             forward,
-            optimizer: Optimizer::new(&config.optimizer, trainable),
+            optimizer: Optimizer::new(&config.optimizer, trainable).with_layers(net.layers()),
+            average,
             buckets,
             criterion: criterion(config, data, device),
             augmenter: is_augmented
                 .then(|| Augmenter::new(augment, config.seed, forward.kind, device)),
             net,
             store,
+            profile: None,
         })
+    }
+
+    /// Measures the parts of the next steps.
+    pub(crate) fn measure(&mut self, profile: Option<Arc<Profile>>) {
+        self.profile = profile;
     }
 
     /// Loads the weights in `file` for the whole model except the heads. Every rank reads the file.
@@ -208,7 +253,9 @@ impl Learner {
     /// # Errors
     /// [`ModelError::InitRead`] if the file cannot be read, [`ModelError::Unfit`] if its weights do not fit the model.
     pub(crate) fn start_from(&self, file: &Path) -> Result<Origin, LearnError> {
-        Ok(init::load(file, &self.store)?)
+        let origin = init::load(file, &self.store)?;
+        self.average.iter().for_each(WeightAverage::reset);
+        Ok(origin)
     }
 
     /// Returns the device on which the model computes.
@@ -234,14 +281,20 @@ impl Learner {
         context: StepContext,
         stop: bool,
     ) -> Result<StepSummary, LearnError> {
+        let copying = Profile::start(&self.profile, Part::Copying);
         let (training, mut weights) = self.training_rows(batch, context)?;
+        drop(copying);
         // The weights of the rows are summed over all ranks before the backward pass, since each target's loss is
         // divided by its sum.
+        let summing = Profile::start(&self.profile, Part::Sums);
         self.sum_f64(&mut weights)?;
+        drop(summing);
 
         let mut own = LossShare::zero(self.forward.device);
         // A rank without rows in this batch runs no forward pass but still takes part in the sums over the ranks.
-        for (index, part) in parts(batch.n_own(), self.config.train.micro_batches).enumerate() {
+        for (index, part) in
+            parts::parts(batch.n_own(), self.config.train.micro_batches).enumerate()
+        {
             // Set the seed before each forward pass, so that a resumed run draws the same dropout.
             let key = [
                 self.config.seed,
@@ -251,19 +304,35 @@ impl Learner {
             ];
             tch::manual_seed(mix("dropout", &key) as i64);
 
-            let share = self.backward(&training.narrow(part), &weights)?;
+            let share = match self.backward(&training.narrow(part), &weights) {
+                // Skipped rows may leave a single row, which batch norm cannot use. It adds nothing to the batch.
+                Err(LearnError::Model(ModelError::OneValue)) if !batch.damaged().is_empty() => {
+                    continue;
+                }
+                share => share?,
+            };
             own.loss = own.loss.f_add(&share.loss)?;
             own.correct = own.correct.f_add(&share.correct)?;
         }
 
+        let summing = Profile::start(&self.profile, Part::Sums);
         let mut extras = self.extras(batch, &own, stop)?;
         self.buckets.reduce(self.ranks, &mut extras)?;
+        drop(summing);
+
+        let optimizing = Profile::start(&self.profile, Part::Optimizer);
+        self.optimizer.set_epoch(context.epoch);
         // Clip after the gradients are summed, so that the norm is that of the global batch and equal on all ranks.
         if let Some(max) = self.config.optimizer.clip_norm {
             let _norm = self.optimizer.clip_norm(max);
         }
         self.optimizer.step(context.lr);
         self.optimizer.zero_grad();
+        if let Some(average) = &mut self.average {
+            average.update(context.step);
+        }
+        drop(optimizing);
+        self.profile.iter().for_each(|profile| profile.step_ended());
 
         // The only wait for the device in a step. All work has been queued before, so that the device is not idle.
         let values = Vec::<f64>::try_from(ffi::send(&extras, Device::Cpu)?)?;
@@ -272,11 +341,7 @@ impl Learner {
         // The loss is the same on all ranks, so all of them return the error. The weights have changed already, but the
         // error ends the run before they are saved.
         if !loss.is_finite() {
-            return Err(LearnError::Diverged {
-                loss,
-                step: context.step,
-                lr: context.lr,
-            });
+            return Err(self.explain_loss(batch, loss, context));
         }
 
         Ok(StepSummary {
@@ -300,14 +365,22 @@ impl Learner {
             f64::from(u8::from(stop)),
             batch.damaged().len() as f64,
         ];
-        // With at least one value per rank, the loss is in the ring's first segment. The order in which the ranks' losses
-        // are added then does not depend on the number of values.
+        // With at least one value per rank, the loss is in the ring's first segment. The order in which the ranks'
+        // losses are added then does not depend on the number of values.
         values.resize(values.len().max(self.ranks.world_size()), 0.0);
 
         let extras = ffi::send(&Tensor::from_slice(&values), self.forward.device)?;
         extras.get(0).f_copy_(&own.loss)?;
         extras.get(3).f_copy_(&own.correct)?;
         Ok(extras)
+    }
+
+    /// Exchanges the trained weights and their moving average in the model, if the run has one: before and after an
+    /// evaluation.
+    pub(crate) fn swap_average(&mut self) {
+        if let Some(average) = &mut self.average {
+            average.swap();
+        }
     }
 
     /// Averages the running statistics of batch norm over the ranks, so that all ranks evaluate the same model.
@@ -340,6 +413,9 @@ impl Learner {
             .into_iter()
             .map(|(name, tensor)| (format!("model.{name}"), tensor))
             .collect();
+        if let Some(average) = &self.average {
+            average.store(&mut tensors);
+        }
         tensors.extend(self.optimizer.state());
 
         // Until the end of an epoch, each rank has its own running statistics.
@@ -383,6 +459,9 @@ impl Learner {
         world_size: usize,
     ) -> Result<(), LearnError> {
         checkpoint::copy_into(&self.variables(), tensors, "model.", path)?;
+        if let Some(average) = &self.average {
+            average.load(tensors, path)?;
+        }
         self.optimizer.load(tensors)?;
 
         let own = tensors.get(&format!("rank{}.buffers", self.ranks.rank()));
@@ -409,12 +488,9 @@ impl Learner {
         tensors: &BTreeMap<String, Tensor>,
         path: &Path,
     ) -> Result<(), LearnError> {
-        Ok(checkpoint::copy_into(
-            &self.variables(),
-            tensors,
-            "model.",
-            path,
-        )?)
+        checkpoint::copy_into(&self.variables(), tensors, "model.", path)?;
+        self.average.iter().for_each(WeightAverage::reset);
+        Ok(())
     }
 
     /// Reports whether batch norm uses the statistics of each batch in training. A frozen backbone uses its running
@@ -440,8 +516,8 @@ impl Learner {
         Ok(())
     }
 
-    /// Creates the tensors for this rank's rows, then augments and mixes them. Also returns the sum of the rows' weights
-    /// for each target, which is computed in host memory and does not wait for the device.
+    /// Creates the tensors for this rank's rows, then augments and mixes them. Also returns the sum of the rows'
+    /// weights for each target, which is computed in host memory and does not wait for the device.
     fn training_rows(
         &self,
         batch: &Batch,
@@ -554,6 +630,7 @@ impl Learner {
 
     /// Computes the share of a micro-batch in the batch's loss, and adds its gradients to those of the batch.
     fn backward(&self, rows: &TrainingRows, weights: &[f64]) -> Result<LossShare, LearnError> {
+        let forward = Profile::start(&self.profile, Part::Forward);
         let logits = self.forward.logits(&self.net, &rows.inputs, true)?;
         let sums = self
             .criterion
@@ -577,7 +654,10 @@ impl Learner {
         let Some(loss) = means.into_iter().reduce(|a, b| a + b) else {
             return Ok(share);
         };
+        drop(forward);
+        let backward = Profile::start(&self.profile, Part::Backward);
         loss.f_backward()?;
+        drop(backward);
         share.loss = loss.f_detach()?.f_to_kind(Kind::Double)?;
 
         // With several labels per row, a row does not count as correct or wrong.
@@ -630,19 +710,6 @@ struct Pairs {
     lambda: Tensor,
 }
 
-/// Range of the rows of a batch that form a micro-batch.
-#[derive(Clone, Copy)]
-struct MicroBatch {
-    first: i64,
-    rows: i64,
-}
-
-impl MicroBatch {
-    fn slice(self, tensor: &Tensor) -> Tensor {
-        tensor.narrow(0, self.first, self.rows)
-    }
-}
-
 impl Pairs {
     fn blend(&self, all: &Tensor) -> Tensor {
         mixup::blend(&self.own.slice(all), &self.partners_of(all), &self.lambda)
@@ -653,63 +720,58 @@ impl Pairs {
     }
 }
 
-/// Splits `rows` rows into micro-batches whose sizes differ by at most one. No micro-batch is empty.
-fn parts(rows: usize, micro_batches: usize) -> impl Iterator<Item = MicroBatch> {
-    let count = micro_batches.min(rows);
-    (0..count).map(move |i| {
-        let first = rows * i / count;
-        let end = rows * (i + 1) / count;
-        MicroBatch {
-            first: first as i64,
-            rows: (end - first) as i64,
+/// Checks that each group of `optimizer.groups` contains a trainable variable, and that the order of the layers is
+/// known if their rates decay.
+fn check_groups<'a>(
+    optimizer: &config::Optimizer,
+    names: impl Iterator<Item = &'a str> + Clone,
+    layers: &[String],
+) -> Result<(), ModelError> {
+    let mut parts = names.clone().filter_map(|name| name.split('.').next());
+    if optimizer.layer_decay.is_some()
+        && parts.any(|part| !layers.iter().any(|layer| layer == part))
+    {
+        let words = "optimizer.layer_decay: the order of this model's layers is unknown";
+        return Err(ModelError::Unfit(words.to_owned()));
+    }
+
+    for group in &optimizer.groups {
+        if !names.clone().any(|name| group.contains(name)) {
+            let names: Vec<&str> = names.collect();
+            return Err(ModelError::Unfit(format!(
+                "optimizer.groups: no trainable variable matches {:?}; there are {}",
+                group.names,
+                names.join(", ")
+            )));
         }
-    })
+    }
+    Ok(())
 }
 
 fn criterion(config: &Config, data: &Dataset, device: Device) -> Criterion {
     let mut losses = Vec::new();
     for (index, target) in data.targets().iter().enumerate() {
-        let balanced = !target.is_multi() && config.loss.class_weights == ClassWeights::Balanced;
+        let is_multi = target.is_multi();
+        let weighs_classes = !is_multi && config.loss.class_weights == ClassWeights::Balanced;
+        let weighs_positives = is_multi && config.loss.pos_weight == PosWeight::Balanced;
         losses.push(TargetLoss {
-            class_weights: balanced.then(|| balanced_weights(&data.class_counts(index), device)),
-            multi_label: target.is_multi(),
+            class_weights: weighs_classes
+                .then(|| balanced_weights(&data.class_counts(index), device)),
+            pos_weights: weighs_positives.then(|| {
+                positive_weights(&data.class_counts(index), n_labelled(data, index), device)
+            }),
+            multi_label: is_multi,
         });
     }
     Criterion::new(&config.loss, losses)
 }
 
-/// Checks that every rank takes part in every forward pass, as required by batch norm over all ranks.
-fn check_parts(config: &Config, data: &Dataset, world_size: usize) -> Result<(), LearnError> {
-    if !config.model.sync_batch_norm || config.model.freeze || world_size == 1 {
-        return Ok(());
-    }
-
-    let parts = world_size * config.train.micro_batches;
-    let rows = data.rows_of(crate::dataset::Side::Training).len();
-    // The smallest batch of an epoch must have enough rows, since every rank splits its part into micro-batches.
-    let last = rows % config.data.batch_size;
-    let smallest = if last == 0 || config.data.drop_last {
-        config.data.batch_size
-    } else {
-        last
-    };
-    if smallest < parts {
-        return Err(LearnError::SyncBatchNorm(format!(
-            "needs a row on every rank: the last batch has {smallest} rows for {parts} parts; set data.drop_last=true, \
-             or change data.batch_size"
-        )));
-    }
-
-    // A rank whose rows are damaged could run fewer forward passes than the other ranks.
-    if config.data.skip_damaged {
-        Err(LearnError::SyncBatchNorm(
-            "over several ranks cannot skip damaged rows: train on one rank, or without data.skip_damaged, or without \
-             model.sync_batch_norm"
-                .to_owned(),
-        ))
-    } else {
-        Ok(())
-    }
+/// Counts the training rows that have a label of a target.
+fn n_labelled(data: &Dataset, target: usize) -> u64 {
+    let target = &data.targets()[target];
+    let rows = data.rows_of(Side::Training).into_iter();
+    let labelled = rows.filter(|&row| target.labels(data.rows(), row).next().is_some());
+    labelled.count() as u64
 }
 
 /// Returns the variables sorted by name, with their names.

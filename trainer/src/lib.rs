@@ -20,9 +20,13 @@ mod models;
 pub mod optim;
 mod part_file;
 mod predict;
+mod profile;
 pub mod run;
 mod safetensors;
 pub mod strategy;
 #[cfg(test)]
 mod testing;
 mod trained;
+
+pub use models::Dims;
+pub use models::own::OwnModel;

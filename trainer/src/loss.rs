@@ -15,6 +15,9 @@ pub struct TargetLoss {
     /// Weights of the classes, `[classes]`, as returned by [`balanced_weights`]; all 1 if absent. Not used with several
     /// labels per row.
     pub class_weights: Option<Tensor>,
+    /// Weights of the positive labels of each class, `[classes]`, as returned by [`positive_weights`]; all 1 if absent.
+    /// Only used with several labels per row.
+    pub pos_weights: Option<Tensor>,
     /// True if a row has several labels.
     pub multi_label: bool,
 }
@@ -44,6 +47,7 @@ impl MixedLabels {
 #[derive(Debug)]
 pub struct Criterion {
     smoothing: f64,
+    focal_gamma: f64,
     targets: Vec<Target>,
 }
 
@@ -55,6 +59,8 @@ struct Target {
     weights: Option<Tensor>,
     /// Class weights as f64 in host memory, so that summing weights does not wait for a GPU.
     host_weights: Option<Tensor>,
+    /// Weights of positive labels in the memory of the model's device.
+    pos_weights: Option<Tensor>,
 }
 
 impl Criterion {
@@ -70,10 +76,12 @@ impl Criterion {
                 multi_label: target.multi_label,
                 weights: target.class_weights,
                 host_weights,
+                pos_weights: target.pos_weights,
             });
         }
         Self {
             smoothing: settings.label_smoothing,
+            focal_gamma: settings.focal_gamma,
             targets: all,
         }
     }
@@ -117,13 +125,14 @@ impl Criterion {
                 _ => logits[index].to_kind(Kind::Float),
             };
 
-            let first = target.rows(&logits, &labels[index], self.smoothing);
+            let rows = |labels| target.rows(&logits, labels, self.smoothing, self.focal_gamma);
+            let first = rows(&labels[index]);
             let rows = match mixed {
                 None => first,
                 Some(mixed) => {
                     let lambda = mixed.lambda.to_kind(logits.kind());
                     // Compute the loss of both labels separately, so that each is weighted by its class.
-                    let second = target.rows(&logits, &mixed.labels[index], self.smoothing);
+                    let second = rows(&mixed.labels[index]);
                     first * &lambda + second * (1.0 - lambda)
                 }
             };
@@ -153,16 +162,28 @@ impl Target {
     }
 
     /// Returns weight · loss of each row, `[n]`.
-    fn rows(&self, logits: &Tensor, labels: &Tensor, smoothing: f64) -> Tensor {
+    ///
+    /// With `focal_gamma` γ > 0, each loss is multiplied by (1 − p)^γ, where p is the probability of the row's label,
+    /// or with several labels, that of each class's own label (Lin et al. 2017, without α; torchvision's
+    /// `sigmoid_focal_loss`).
+    fn rows(&self, logits: &Tensor, labels: &Tensor, smoothing: f64, focal_gamma: f64) -> Tensor {
         if self.multi_label {
             let labels = labels.to_kind(logits.kind());
+            let on_logits =
+                |weights: &Tensor| ffi::on(weights, logits.device()).to_kind(logits.kind());
             // Compute the loss from logits: a probability that is rounded to 0 or 1 would have an infinite loss.
-            let each = logits.binary_cross_entropy_with_logits(
+            let mut each = logits.binary_cross_entropy_with_logits(
                 &labels,
-                None::<&Tensor>,
-                None,
+                None::<Tensor>,
+                self.pos_weights.as_ref().map(on_logits),
                 Reduction::None,
             );
+            if focal_gamma > 0.0 {
+                // The other label of a class has the probability of the negated logit.
+                let signs: Tensor = 1.0 - 2.0 * &labels;
+                let others = (logits * signs).sigmoid();
+                each *= focal(&others, focal_gamma);
+            }
             // Use the mean over classes, so that the weight of a row does not depend on the number of classes.
             return each.mean_dim(1, false, logits.kind())
                 * has_label(&labels).to_kind(logits.kind());
@@ -173,8 +194,22 @@ impl Target {
             .as_ref()
             .map(|weights| ffi::on(weights, logits.device()).to_kind(logits.kind()));
         // Rows with class −1 are ignored.
-        logits.cross_entropy_loss(labels, weights, Reduction::None, -1, smoothing)
+        let each = logits.cross_entropy_loss(labels, weights, Reduction::None, -1, smoothing);
+        if focal_gamma == 0.0 {
+            return each;
+        }
+        let own = logits.softmax(1, logits.kind());
+        let own = own
+            .gather(1, &labels.clamp_min(0).unsqueeze(1), false)
+            .squeeze_dim(1);
+        each * focal(&(1.0 - own), focal_gamma)
     }
+}
+
+/// Returns `others`^γ, where `others` are the probabilities of all other labels.
+fn focal(others: &Tensor, gamma: f64) -> Tensor {
+    // The gradient at 0 would be infinite for γ below 1.
+    others.clamp_min(1e-8).pow_tensor_scalar(gamma)
 }
 
 fn has_label(labels: &Tensor) -> Tensor {
@@ -196,6 +231,20 @@ pub fn balanced_weights(counts: &[u64], device: Device) -> Tensor {
             n => rows as f64 / (present * n as f64),
         })
         .collect();
+    ffi::on(&Tensor::from_slice(&weights), device)
+}
+
+/// Returns the number of rows without each class per row with it, as `[classes]` f64 on `device`, from the rows per
+/// class `counts` and the number of labelled rows; 1 for a class without rows. Source: the documentation of torch's
+/// `BCEWithLogitsLoss`.
+pub fn positive_weights(counts: &[u64], n_labelled: u64, device: Device) -> Tensor {
+    let mut weights = Vec::with_capacity(counts.len());
+    for &n in counts {
+        weights.push(match n {
+            0 => 1.0,
+            n => (n_labelled - n) as f64 / n as f64,
+        });
+    }
     ffi::on(&Tensor::from_slice(&weights), device)
 }
 
@@ -222,6 +271,7 @@ mod tests {
             &settings,
             vec![TargetLoss {
                 class_weights,
+                pos_weights: None,
                 multi_label,
             }],
         )
@@ -351,6 +401,66 @@ mod tests {
             .map(|i| entropy(LOGITS[i], truth[i]) / 3.0)
             .sum();
         assert!((mean(&criterion(0.0, None, true), &labels, None) - want / 3.0).abs() < 1e-14);
+    }
+
+    #[test]
+    fn focal_losses_and_positive_weights_match_the_definitions() {
+        let focal = |weights: Option<Tensor>, multi_label, gamma| {
+            let settings = config::Loss {
+                focal_gamma: gamma,
+                ..config::Loss::default()
+            };
+            let target = TargetLoss {
+                class_weights: None,
+                pos_weights: weights,
+                multi_label,
+            };
+            Criterion::new(&settings, vec![target])
+        };
+        let probability = |r: usize, c: usize| {
+            let row = &LOGITS[3 * r..3 * r + 3];
+            row[c].exp() / row.iter().map(|x| x.exp()).sum::<f64>()
+        };
+
+        // One class per row: (1 − p)^γ · −log p.
+        let classes = [2_usize, 0, 0, 1];
+        let want: f64 = (0..4)
+            .map(|r| probability(r, classes[r]))
+            .map(|p| -(1.0 - p).powi(2) * p.ln())
+            .sum();
+        let labels = [Tensor::from_slice(&classes.map(|class| class as i64))];
+        let got =
+            focal(None, false, 2.0).weighted_sum(&[logits()], &labels, None)[0].double_value(&[]);
+        assert!((got - want).abs() < 1e-12, "{got} {want}");
+
+        // Several labels: torchvision's sigmoid_focal_loss with alpha = -1, and torch's pos_weight.
+        let sets = [[1_i64, 0, 1], [0, 1, 0], [0, 0, 1], [1, 1, 1]];
+        let labels = [Tensor::from_slice(&sets.concat()).view([4, 3])];
+        for (gamma, weights) in [(2.0, None), (0.0, Some(WEIGHTS)), (1.5, Some(WEIGHTS))] {
+            let mut want = 0.0;
+            for (r, set) in sets.iter().enumerate() {
+                for (c, &label) in set.iter().enumerate() {
+                    let x = LOGITS[3 * r + c];
+                    let p = 1.0 / (1.0 + (-x).exp());
+                    let own = if label == 1 { p } else { 1.0 - p };
+                    let weight = weights
+                        .filter(|_| label == 1)
+                        .map_or(1.0, |weights| weights[c]);
+                    want += -weight * (1.0 - own).powf(gamma) * own.ln() / 3.0;
+                }
+            }
+            let criterion = focal(
+                weights.map(|weights| Tensor::from_slice(&weights)),
+                true,
+                gamma,
+            );
+            let got = criterion.weighted_sum(&[logits()], &labels, None)[0].double_value(&[]);
+            assert!((got - want).abs() < 1e-12, "{gamma}: {got} {want}");
+        }
+
+        // 6 of 8 labelled rows do not have the first class; the second has no rows.
+        let weights = positive_weights(&[2, 0, 8], 8, Device::Cpu);
+        assert_eq!(Vec::<f64>::try_from(weights).expect("f64"), [3.0, 1.0, 0.0]);
     }
 
     #[test]

@@ -27,6 +27,7 @@ use crate::checkpoint::{self, BestEpoch, Checkpoints, Divergence, EpochSums, Sta
 use crate::dataset::{Dataset, Loader, LoaderPlan, RowFrames, Side, n_batches};
 use crate::evaluate;
 use crate::learner::{LearnError, Learner, StepContext, StepSummary};
+use crate::profile::{Part, Profile, ProfileTable};
 use crate::strategy::Collective;
 
 use checks::{same_files, same_store, warnings};
@@ -55,6 +56,8 @@ pub struct Job {
     pub prefetch_batches: usize,
     /// True to score the test split at the end. Trials of a sweep do not score it.
     pub test: bool,
+    /// Number of steps whose parts are measured; 0 for no profile.
+    pub profile_steps: u64,
     /// Callback that is passed the values of `train.select` after each epoch; returning false ends the run.
     pub keep_going: Option<KeepGoing>,
 }
@@ -79,6 +82,7 @@ pub fn fit(
             result,
             values: run.values,
             ended_before: true,
+            profile: None,
         });
     }
 
@@ -104,6 +108,8 @@ pub struct FitOutcome {
     pub values: Vec<f64>,
     /// True if the run had already ended before this call, which then did nothing.
     pub ended_before: bool,
+    /// The times of the parts of training, if they were measured.
+    pub profile: Option<ProfileTable>,
 }
 
 struct Run<'a> {
@@ -129,6 +135,7 @@ struct Run<'a> {
     records: Option<Records>,
     /// Time at which this process began the epoch in progress.
     epoch_start: Instant,
+    profile: Option<Arc<Profile>>,
 }
 
 impl<'a> Run<'a> {
@@ -143,6 +150,8 @@ impl<'a> Run<'a> {
 
         let checkpoints = Checkpoints::open(job.folder.join("checkpoints"), config.train.keep)?;
         let mut learner = Learner::new(config, data, ranks, job.device)?;
+        let profile = (job.profile_steps > 0).then(|| Profile::new(job.profile_steps, job.device));
+        learner.measure(profile.clone());
         let mut schedules = Schedules::new(&config.schedule, config.optimizer.lr);
         let mut state = State::first(config, data, schedules.state().clone(), ranks.world_size());
 
@@ -208,6 +217,7 @@ impl<'a> Run<'a> {
             logged_wait_ns: 0,
             records: None,
             epoch_start: Instant::now(),
+            profile,
         })
     }
 
@@ -295,9 +305,11 @@ impl<'a> Run<'a> {
 
         loop {
             let waiting = Instant::now();
+            let measured = Profile::start(&self.profile, Part::Waiting);
             let Some(batch) = batches.next().transpose()? else {
                 return Ok(());
             };
+            drop(measured);
             self.monitor
                 .wait_ns
                 .fetch_add(waiting.elapsed().as_nanos() as u64, Ordering::Relaxed);
@@ -341,8 +353,10 @@ impl<'a> Run<'a> {
     fn end_epoch(&mut self) -> Result<(), RunError> {
         // Average batch norm's buffers before validation, so that all ranks evaluate the same model.
         self.learner.average_buffers()?;
+        let measured = Profile::start(&self.profile, Part::Validation);
         let predictions = self.predictions(Side::Validation)?;
         let validation = evaluate::validation(&predictions)?;
+        drop(measured);
         self.log_epoch(&validation)?;
         self.look_for_divergence()?;
 
@@ -413,7 +427,11 @@ impl<'a> Run<'a> {
             ));
         }
 
+        let profile = self.profile.as_ref().map(|profile| profile.table());
         if let Some(records) = &mut self.records {
+            if let Some(profile) = &profile {
+                records.profile(self.state.epoch, self.state.step, profile)?;
+            }
             if self.job.test {
                 // The previous result contains the number of earlier evaluations on the test split.
                 match records.folder.read_result() {
@@ -432,10 +450,11 @@ impl<'a> Run<'a> {
             result,
             values: self.values,
             ended_before: false,
+            profile,
         })
     }
 
-    fn score(&self, side: Side) -> Result<SideScores, RunError> {
+    fn score(&mut self, side: Side) -> Result<SideScores, RunError> {
         let predictions = self.predictions(side)?;
         // Every readable row has a prediction, so rows without a prediction are damaged.
         let rows = predictions.first().map_or(0, Predictions::len);
@@ -487,10 +506,11 @@ impl<'a> Run<'a> {
         records.warning(self.state.epoch, self.state.step, &diverged.to_string())
     }
 
-    fn predictions(&self, side: Side) -> Result<Vec<Predictions>, RunError> {
+    fn predictions(&mut self, side: Side) -> Result<Vec<Predictions>, RunError> {
         let start = Instant::now();
         self.monitor.phase.set(side);
 
+        self.learner.swap_average();
         let predicted = evaluate::predict(
             &self.learner,
             self.data,
@@ -498,6 +518,7 @@ impl<'a> Run<'a> {
             plan(self.job, side, &self.state, self.ranks),
             None,
         );
+        self.learner.swap_average();
 
         self.monitor
             .evaluation_ns
@@ -576,6 +597,7 @@ impl<'a> Run<'a> {
 
     /// Writes a checkpoint. Every rank provides its tensors; only rank 0 writes files.
     fn save(&mut self) -> Result<(), RunError> {
+        let _measured = Profile::start(&self.profile, Part::Checkpoint);
         self.state.schedules = self.schedules.state().clone();
         // Call `tensors` on all ranks, including those that write nothing, because it gathers every rank's buffers.
         let tensors = self.learner.tensors()?;

@@ -54,6 +54,17 @@ const CONFIG: &str = "
     keep = 1000
 ";
 
+/// Methods that are off by default and have state, randomness or an effect on some epochs only.
+const METHODS: [&str; 7] = [
+    "train.ema_decay=0.8",
+    "data.sampler=balanced",
+    "loss.focal_gamma=1.5",
+    "optimizer.layer_decay=0.7",
+    "optimizer.groups=[{names='fc.*', lr_factor=2, weight_decay=0}, {names='conv1.*', frozen_epochs=1}]",
+    "schedule.warmup_steps=9",
+    "train.epochs=2",
+];
+
 /// Number of steps that are tested as the only stop of a run.
 const STOPS: usize = 50;
 
@@ -66,12 +77,17 @@ struct Scene {
 
 impl Scene {
     fn new(fixture: &Fixture) -> Self {
+        Self::with(fixture, &[])
+    }
+
+    fn with(fixture: &Fixture, sets: &[&str]) -> Self {
         static GENERATOR: Mutex<()> = Mutex::new(());
         let alone = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
         tch::set_num_threads(1);
 
         let folder = tempfile::tempdir().expect("a folder");
-        let config = Config::parse(CONFIG, "the test", &[]).expect("a configuration");
+        let sets: Vec<String> = sets.iter().map(|&set| set.to_owned()).collect();
+        let config = Config::parse(CONFIG, "the test", &sets).expect("a configuration");
         fixture.write(&folder.path().join("store"));
         let store = Store::open(&folder.path().join("store"), None).expect("a store");
         let data = Dataset::open(store, &config.data, Needs::default()).expect("a dataset");
@@ -122,6 +138,7 @@ impl Scene {
             readers: 1,
             prefetch_batches: 2,
             test: true,
+            profile_steps: 0,
             keep_going: None,
         };
 
@@ -220,6 +237,68 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
+/// Trains a run of `steps` steps that is stopped and resumed after every step.
+fn stopped_after_each(scene: &Scene, config: &Config, steps: u64) -> RunDir {
+    let halting = scene.run("halting");
+    for step in 1..=steps {
+        let stopped = scene.fit_as(config.clone(), &halting, step > 1, true);
+        assert!(
+            matches!(stopped, Err(RunError::Stopped { step: at, .. }) if at == step),
+            "{stopped:?}"
+        );
+    }
+    scene
+        .fit_as(config.clone(), &halting, true, false)
+        .expect("to the end");
+    halting
+}
+
+#[test]
+fn with_every_method_a_run_stopped_after_each_step_ends_with_the_same_bits() {
+    let fixture = Fixture {
+        shape: [16, 24],
+        ..Fixture::default()
+    };
+    let scene = Scene::with(&fixture, &METHODS);
+    let whole = scene.run("whole");
+    scene.fit(&whole, false, false).expect("to the end");
+
+    let halting = stopped_after_each(&scene, &scene.config, state(&whole).step);
+    assert!(left_by(&halting) == left_by(&whole) && figures(&halting) == figures(&whole));
+}
+
+#[test]
+fn the_model_of_a_checkpoint_is_the_moving_average_of_the_trained_weights() {
+    let fixture = Fixture {
+        shape: [16, 24],
+        ..Fixture::default()
+    };
+    let decay = 0.8;
+    let scene = Scene::with(
+        &fixture,
+        &["train.ema_decay=0.8", "train.checkpoint_steps=1"],
+    );
+    let run = scene.run("whole");
+    scene.fit(&run, false, false).expect("to the end");
+    let tensors = |step: u64| {
+        let path = run.checkpoints().join(format!("step-{step:08}"));
+        checkpoint::read_tensors(&path).expect("tensors")
+    };
+
+    let mut wanted = tensors(1)["trained.fc.weight"].copy();
+    assert_eq!(tensors(1)["model.fc.weight"], wanted);
+    for step in 2..=8 {
+        let now = tensors(step);
+        wanted = decay * wanted + (1.0 - decay) * &now["trained.fc.weight"];
+        let off = (&now["model.fc.weight"] - &wanted).abs().max();
+        assert!(off.double_value(&[]) < 1e-6, "{step}: {off}");
+    }
+    let differs = (&tensors(8)["model.fc.weight"] - &tensors(8)["trained.fc.weight"])
+        .abs()
+        .max();
+    assert!(differs.double_value(&[]) > 1e-4);
+}
+
 #[test]
 fn stopped_after_any_step_a_run_ends_with_the_same_bits() {
     let scene = Scene::new(&Fixture {
@@ -233,16 +312,7 @@ fn stopped_after_any_step_a_run_ends_with_the_same_bits() {
     let steps = state(&whole).step;
     assert!(steps >= STOPS as u64, "{steps} steps");
 
-    // Run that is stopped and resumed after every step.
-    let halting = scene.run("halting");
-    for step in 1..=steps {
-        let stopped = scene.fit(&halting, step > 1, true);
-        assert!(
-            matches!(stopped, Err(RunError::Stopped { step: at, .. }) if at == step),
-            "{stopped:?}"
-        );
-    }
-    scene.fit(&halting, true, false).expect("to the end");
+    let halting = stopped_after_each(&scene, &scene.config, steps);
     assert!(left_by(&halting) == wanted, "stopped after each step");
     assert!(figures(&halting) == wanted_figures);
 
@@ -308,18 +378,7 @@ fn stopped_in_the_last_of_its_steps_a_run_still_ends_its_epoch() {
         .fit_as(config.clone(), &whole, false, false)
         .expect("to the end");
 
-    let halting = scene.run("halting");
-    for step in 1..=5 {
-        let stopped = scene.fit_as(config.clone(), &halting, step > 1, true);
-        assert!(
-            matches!(stopped, Err(RunError::Stopped { step: at, .. }) if at == step),
-            "{stopped:?}"
-        );
-    }
-
-    scene
-        .fit_as(config, &halting, true, false)
-        .expect("to the end");
+    let halting = stopped_after_each(&scene, &config, 5);
     assert!(left_by(&halting) == left_by(&whole) && figures(&halting) == figures(&whole));
     assert!(state(&halting).best.is_some());
 }
@@ -343,6 +402,7 @@ fn more_epochs_are_kept_by_a_run_that_is_killed_before_its_next_checkpoint() {
         readers: 1,
         prefetch_batches: 2,
         test: true,
+        profile_steps: 0,
         keep_going: Some(Box::new(|_| {
             panic!("killed before the checkpoint of the third epoch")
         })),

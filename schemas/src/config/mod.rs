@@ -10,7 +10,8 @@ mod shipped;
 
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{DeserializeOwned, Error};
+use serde::{Deserialize, Deserializer, Serialize};
 use wavemill_options::{Fault, exact};
 
 pub use layers::{LayeredConfig, dotted};
@@ -82,6 +83,21 @@ pub struct Data {
     pub metadata: Vec<String>,
     /// Whether to count and skip damaged row groups instead of ending the run.
     pub skip_damaged: bool,
+    /// Selection of the training rows of an epoch.
+    #[serde(skip_serializing_if = "is_default")]
+    pub sampler: Sampler,
+}
+
+/// Selection of the training rows of an epoch, which are then shuffled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sampler {
+    /// Each row once.
+    #[default]
+    All,
+    /// As many rows as there are, the same number of each class of the first target: rows of small classes several
+    /// times, those of large classes in turn.
+    Balanced,
 }
 
 impl Default for Data {
@@ -97,6 +113,7 @@ impl Default for Data {
             frames: None,
             metadata: vec!["mfcc".to_owned()],
             skip_damaged: false,
+            sampler: Sampler::All,
         }
     }
 }
@@ -166,6 +183,60 @@ pub struct Optimizer {
     pub nesterov: bool,
     /// Maximum L2 norm of all gradients together; not clipped if absent.
     pub clip_norm: Option<f64>,
+    /// Groups of variables with settings of their own. If several match a variable, the last of them applies.
+    #[serde(skip_serializing_if = "is_default")]
+    pub groups: Vec<ParameterGroup>,
+    /// Layer-wise decay: the learning rate of each layer is that of the layer above times this factor; the heads have
+    /// the full rate. All layers have the same rate if absent.
+    #[serde(skip_serializing_if = "is_default")]
+    pub layer_decay: Option<f64>,
+}
+
+/// Variables with settings of their own, like `torch.optim`'s parameter groups.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ParameterGroup {
+    /// Pattern of the variables' names, in which `*` stands for any characters, such as `fc.*`.
+    pub names: String,
+    /// Factor by which the learning rate is multiplied.
+    #[serde(default = "ParameterGroup::default_lr_factor")]
+    pub lr_factor: f64,
+    /// Weight decay; that of the optimiser if absent.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub weight_decay: Option<f64>,
+    /// Number of epochs in which the variables do not change.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub frozen_epochs: u64,
+}
+
+impl ParameterGroup {
+    const fn default_lr_factor() -> f64 {
+        1.0
+    }
+
+    /// Reports whether the group contains the variable `name`.
+    pub fn contains(&self, name: &str) -> bool {
+        let mut parts = self.names.split('*');
+        // The first part is at the start of the name, and the last one at its end.
+        let first = parts.next().unwrap_or_default();
+        let Some(mut rest) = name.strip_prefix(first) else {
+            return false;
+        };
+        let Some(last) = parts.next_back() else {
+            return rest.is_empty();
+        };
+        for part in parts {
+            match rest.find(part) {
+                Some(at) => rest = &rest[at + part.len()..],
+                None => return false,
+            }
+        }
+        rest.ends_with(last)
+    }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl Default for Optimizer {
@@ -179,21 +250,41 @@ impl Default for Optimizer {
             momentum: 0.9,
             nesterov: false,
             clip_norm: None,
+            groups: Vec::new(),
+            layer_decay: None,
         }
     }
 }
 
 /// Learning rate schedules. The factors of all present schedules are multiplied. Without this section, the step and
-/// plateau schedules of document 000 apply; with it, only the schedules that it names.
+/// plateau schedules of document 000 apply; with it, only the schedules that it names. `--set` changes single
+/// schedules; `false` switches a schedule off, and `true` on with its defaults.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Schedule {
     /// `StepLR`: multiplies the rate by `gamma` every `every_epochs` epochs.
+    #[serde(default, deserialize_with = "switched")]
     pub step: Option<StepLr>,
     /// `ReduceLROnPlateau`.
+    #[serde(default, deserialize_with = "switched")]
     pub plateau: Option<Plateau>,
-    /// Cosine decay to zero over the run, after a linear warm-up.
+    /// Cosine decay to zero over the run, after the warm-up.
+    #[serde(default, deserialize_with = "switched")]
     pub cosine: Option<Cosine>,
+    /// Number of optimiser steps in which the learning rate rises linearly from 0, with any schedule.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub warmup_steps: u64,
+}
+
+/// Deserializes a schedule that can be switched on or off by a boolean.
+fn switched<'de, D: Deserializer<'de>, T: DeserializeOwned + Default>(
+    from: D,
+) -> Result<Option<T>, D::Error> {
+    match Option::<toml::Value>::deserialize(from)? {
+        None | Some(toml::Value::Boolean(false)) => Ok(None),
+        Some(toml::Value::Boolean(true)) => Ok(Some(T::default())),
+        Some(value) => T::deserialize(value).map(Some).map_err(D::Error::custom),
+    }
 }
 
 impl Default for Schedule {
@@ -202,6 +293,7 @@ impl Default for Schedule {
             step: Some(StepLr::default()),
             plateau: Some(Plateau::default()),
             cosine: None,
+            warmup_steps: 0,
         }
     }
 }
@@ -251,11 +343,11 @@ impl Default for Plateau {
     }
 }
 
-/// Cosine schedule with warm-up, updated at each optimiser step.
+/// `CosineAnnealingLR` to 0 at the end of the run, updated at each optimiser step.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Cosine {
-    /// Number of steps of the linear warm-up from 0.
+    /// Number of steps of the linear warm-up from 0; the larger one of this and [`Schedule::warmup_steps`] applies.
     pub warmup_steps: u64,
 }
 
@@ -306,6 +398,23 @@ pub struct Loss {
     pub label_smoothing: f64,
     /// α of Beta(α, α) for mix-up (Zhang 2018); 0 disables mix-up.
     pub mixup: f64,
+    /// Weights of the positive labels of each class, with several labels per row.
+    #[serde(skip_serializing_if = "is_default")]
+    pub pos_weight: PosWeight,
+    /// γ of the focal loss (Lin et al. 2017), (1 − p)^γ times the loss; 0 for the plain loss.
+    #[serde(skip_serializing_if = "is_default")]
+    pub focal_gamma: f64,
+}
+
+/// Weights of the positive labels of each class, for a target with several labels per row.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PosWeight {
+    /// Positive and negative labels count equally.
+    #[default]
+    None,
+    /// Rows without the class per row with it, over labelled training rows; 1 for a class without rows.
+    Balanced,
 }
 
 impl Default for Loss {
@@ -314,6 +423,8 @@ impl Default for Loss {
             class_weights: ClassWeights::Balanced,
             label_smoothing: 0.0,
             mixup: 0.0,
+            pos_weight: PosWeight::None,
+            focal_gamma: 0.0,
         }
     }
 }
@@ -396,6 +507,10 @@ pub struct Train {
     pub checkpoint_steps: u64,
     /// Number of checkpoints to keep, in addition to the best one.
     pub keep: usize,
+    /// Decay of the exponential moving average of the weights, which is then evaluated and exported; no average if
+    /// absent.
+    #[serde(skip_serializing_if = "is_default")]
+    pub ema_decay: Option<f64>,
 }
 
 impl Default for Train {
@@ -411,6 +526,7 @@ impl Default for Train {
             deterministic: true,
             checkpoint_steps: 500,
             keep: 2,
+            ema_decay: None,
         }
     }
 }
@@ -443,6 +559,11 @@ fn apply_set(document: &mut toml::Table, set: &str) -> Result<(), String> {
         .unwrap_or_else(|| toml::Value::String(value.to_owned()));
 
     let mut keys: Vec<&str> = path.trim().split('.').collect();
+    // Only a section of a file replaces the default schedules. A set changes them.
+    if keys[0] == "schedule" && keys.len() > 1 && !document.contains_key("schedule") {
+        let defaults = toml::Table::try_from(Schedule::default()).map_err(|e| e.to_string())?;
+        document.insert("schedule".to_owned(), defaults.into());
+    }
     let last = keys.pop().unwrap_or_default();
     let mut table = document;
     for key in keys {

@@ -60,6 +60,7 @@ impl Config {
             ("loss.mixup", self.loss.mixup),
             ("optimizer.momentum", self.optimizer.momentum),
             ("augment.noise_std", self.augment.noise_std),
+            ("loss.focal_gamma", self.loss.focal_gamma),
         ] {
             rule(faults, value >= 0.0, key, value, "0 (none) or more");
         }
@@ -87,6 +88,26 @@ impl Config {
         let holds = !optimizer.nesterov || optimizer.momentum > 0.0;
         let allowed = "false if momentum is 0";
         rule(faults, holds, "optimizer.nesterov", true, allowed);
+
+        let decay = optimizer.layer_decay.unwrap_or(1.0);
+        let holds = decay > 0.0 && decay <= 1.0;
+        let allowed = "above 0, at most 1, or absent";
+        rule(faults, holds, "optimizer.layer_decay", decay, allowed);
+
+        for group in &optimizer.groups {
+            let (factor, decay) = (group.lr_factor, group.weight_decay.unwrap_or(0.0));
+            let key = format!("optimizer.groups, {}: lr_factor", group.names);
+            let holds = factor >= 0.0 && factor.is_finite();
+            rule(faults, holds, &key, factor, "0 or more");
+            let key = format!("optimizer.groups, {}: weight_decay", group.names);
+            let holds = decay >= 0.0 && decay.is_finite();
+            rule(faults, holds, &key, decay, "0 or more, or absent");
+        }
+
+        let decay = self.train.ema_decay.unwrap_or(0.0);
+        let holds = (0.0..1.0).contains(&decay);
+        let allowed = "from 0 to below 1, or absent";
+        rule(faults, holds, "train.ema_decay", decay, allowed);
 
         let holds = optimizer.clip_norm.is_none_or(|max| max > 0.0);
         let found = format!("{:?}", optimizer.clip_norm);
@@ -116,6 +137,7 @@ impl Config {
             ("optimizer.weight_decay", self.optimizer.weight_decay),
             ("optimizer.eps", self.optimizer.eps),
             ("optimizer.momentum", self.optimizer.momentum),
+            ("loss.focal_gamma", self.loss.focal_gamma),
             ("schedule.step.gamma", step.gamma),
             ("schedule.plateau.threshold", plateau.threshold),
             ("loss.mixup", self.loss.mixup),

@@ -26,16 +26,44 @@ fn unknown_key_error_lists_valid_keys() {
 }
 
 #[test]
-fn a_schedule_that_is_named_is_the_only_one() {
-    let config =
-        Config::parse("", "", &["schedule.cosine.warmup_steps=5".to_owned()]).expect("valid");
-    assert_eq!(
-        config.schedule,
-        Schedule {
-            step: None,
-            plateau: None,
-            cosine: Some(Cosine { warmup_steps: 5 })
-        }
+fn a_section_of_schedules_stands_alone_and_sets_change_the_defaults() {
+    let schedule = |text: &str, sets: &[&str]| {
+        let sets: Vec<String> = sets.iter().map(|&set| set.to_owned()).collect();
+        Config::parse(text, "", &sets).map(|config| config.schedule)
+    };
+    let alone = schedule("[schedule.cosine]\nwarmup_steps = 5", &[]).expect("valid");
+    let only_cosine = Schedule {
+        step: None,
+        plateau: None,
+        cosine: Some(Cosine { warmup_steps: 5 }),
+        warmup_steps: 0,
+    };
+    assert_eq!(alone, only_cosine);
+
+    let set = schedule("", &["schedule.cosine.warmup_steps=5"]).expect("valid");
+    let with_defaults = Schedule {
+        cosine: Some(Cosine { warmup_steps: 5 }),
+        ..Schedule::default()
+    };
+    assert_eq!(set, with_defaults);
+
+    let sets = [
+        "schedule.step=false",
+        "schedule.plateau=false",
+        "schedule.cosine=true",
+        "schedule.warmup_steps=7",
+    ];
+    let switched = Schedule {
+        step: None,
+        plateau: None,
+        cosine: Some(Cosine::default()),
+        warmup_steps: 7,
+    };
+    assert_eq!(schedule("", &sets).expect("valid"), switched);
+    let error = schedule("", &["schedule.step.factor=2"]).expect_err("no such key");
+    assert!(
+        error.to_string().contains("unknown field `factor`"),
+        "{error}"
     );
 
     let none = Config::parse("[schedule]", "", &[]).expect("valid");
@@ -43,6 +71,48 @@ fn a_schedule_that_is_named_is_the_only_one() {
     assert_eq!(Config::parse(&text, "", &[]).expect("valid"), none);
 
     assert!(Config::default().schedule.step.is_some());
+}
+
+#[test]
+fn groups_contain_the_variables_that_their_pattern_matches() {
+    let group = |names: &str| ParameterGroup {
+        names: names.to_owned(),
+        lr_factor: 1.0,
+        weight_decay: None,
+        frozen_epochs: 0,
+    };
+    for (names, name, is_in) in [
+        ("fc.*", "fc.weight", true),
+        ("fc.*", "layer1.fc.weight", false),
+        ("*.bias", "conv1.0.bias", true),
+        ("*", "conv1.0.bias", true),
+        ("layer*.conv1.*", "layer1.0.conv1.weight", true),
+        ("layer*.conv1.*", "layer1.0.conv2.weight", false),
+        ("fc.weight", "fc.weight", true),
+        ("fc.weight", "fc.weight2", false),
+    ] {
+        assert_eq!(group(names).contains(name), is_in, "{names} {name}");
+    }
+}
+
+#[test]
+fn keys_that_are_not_set_do_not_change_the_hash() {
+    let text = toml::to_string(&Config::default()).expect("tables");
+    for key in [
+        "sampler",
+        "groups",
+        "layer_decay",
+        "pos_weight",
+        "focal_gamma",
+        "ema_decay",
+    ] {
+        assert!(!text.contains(key), "{text}");
+    }
+    let set = ["train.ema_decay=0.99".to_owned()];
+    assert_ne!(
+        Config::parse("", "", &set).expect("valid").hash(),
+        Config::default().hash()
+    );
 }
 
 #[test]

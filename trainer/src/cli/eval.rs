@@ -9,7 +9,7 @@ use tch::Device;
 use wavemill_schemas::text::{error_line, shown, shown_lines};
 use wavemill_schemas::version_name::VersionName;
 use wavemill_scores::map::{self, MapSettings, ROWS_MAX, ROWS_MIN, STEPS};
-use wavemill_scores::metrics::{Leaks, Predictions, paired, paired_table};
+use wavemill_scores::metrics::{Leaks, Noun, Predictions, paired, paired_table};
 use wavemill_scores::records::RunDir;
 use wavemill_terminal::exit::UsageError;
 use wavemill_terminal::output::report;
@@ -225,8 +225,9 @@ impl EvalCommand {
         let other_learner = opened.load(group, learner.device())?;
         let theirs = self.predict(&opened, &other_learner, group, false)?;
         if speaks {
+            let noun = Noun::of(data.store().manifest().recipe.catalog.dataset);
             for (own, theirs) in own.iter().zip(&theirs) {
-                self.compare(own, theirs, state.config.seed, other)?;
+                self.compare(own, theirs, state.config.seed, other, noun)?;
             }
         }
         Ok(())
@@ -238,18 +239,20 @@ impl EvalCommand {
         theirs: &Predictions,
         seed: u64,
         other: &Path,
+        noun: Noun,
     ) -> Result<()> {
         // Compare per track instead of per row, because two runs may divide clips into different segments.
         let compared = paired(&own.per_track_mean()?, &theirs.per_track_mean()?, seed)?;
         let Some(compared) = compared else {
-            bail!("cannot compute intervals: a single artist or track cannot be resampled")
+            let one = noun.one();
+            bail!("cannot compute intervals: a single artist or {one} cannot be resampled")
         };
 
         if self.json {
             println!("{}", serde_json::to_string(&compared)?);
         } else {
             let names = [folder_name(&self.run), folder_name(other)];
-            println!("{}", paired_table(&compared, [&names[0], &names[1]]));
+            println!("{}", paired_table(&compared, [&names[0], &names[1]], noun));
         }
         Ok(())
     }

@@ -104,6 +104,10 @@ pub(crate) struct FitCommand {
     /// Start N processes on this machine, each as a rank
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     nproc: Option<u16>,
+    /// Measure the parts of the first N steps (waiting for data, copying, forward, backward, sums over ranks,
+    /// optimizer), and all validations and checkpoints, and print a table at the end
+    #[arg(long, value_name = "STEPS")]
+    profile: Option<u64>,
     /// Print the configuration that would be used, without keys that have no value, and exit
     #[arg(long)]
     print_config: bool,
@@ -228,6 +232,7 @@ impl FitCommand {
             readers: usize::from(self.machine.readers),
             prefetch_batches: usize::from(self.machine.prefetch_batches),
             test: true,
+            profile_steps: self.profile.unwrap_or(0),
             keep_going: None,
         };
         if group.rank() == 0 {
@@ -239,6 +244,7 @@ impl FitCommand {
         let FitOutcome {
             result,
             ended_before,
+            profile,
             ..
         } = monitored(&job, data, group)?;
 
@@ -247,6 +253,9 @@ impl FitCommand {
                 println!("{}", serde_json::to_string(&result)?);
             } else {
                 print!("{}", shown_lines(&result.to_string()));
+            }
+            if let Some(profile) = profile {
+                report(&profile.to_string());
             }
             if ended_before {
                 report("the run is already complete: nothing to do, and its result is unchanged\n");

@@ -32,6 +32,7 @@ use wavemill_terminal::output::OutputArgs;
 use crate::checkpoint::State;
 use crate::dataset::{Dataset, ModelSignature, Store};
 use crate::ffi;
+use crate::models::own::{self, OwnModel};
 use crate::models::registry;
 use crate::run;
 use crate::strategy::Ranks;
@@ -323,6 +324,11 @@ impl MachineArgs {
 
 /// Runs the command line of this process and returns its exit code.
 pub fn main() -> u8 {
+    main_with(&[])
+}
+
+/// Runs the command line like [`main`], with architectures of another program in addition.
+pub fn main_with(models: &[OwnModel]) -> u8 {
     // tch panics on exceptions of libtorch. The empty hook suppresses the backtrace; one line is printed below.
     std::panic::set_hook(Box::new(|_| {}));
 
@@ -331,6 +337,9 @@ pub fn main() -> u8 {
         Err(code) => return code,
     };
     output.set();
+    if let Err(error) = own::register(models) {
+        return finish(Err(error.into()), exit::code);
+    }
     // `keep_memory` must be called before the first tensor is created.
     ffi::keep_memory();
 

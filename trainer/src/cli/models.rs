@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::models::ModelError;
 use crate::models::describe::{Description, describe, thousands};
-use crate::models::registry::TABLE;
+use crate::models::own;
 use crate::models::walk::{Operation, Stage};
 
 const EXAMPLES: &str = "\
@@ -81,7 +81,7 @@ impl ModelsCommand {
     /// Describes all models as JSON. A model that does not accept the size of the rows is listed with its error.
     fn all_as_json(&self) -> Result<Value> {
         let mut models = Vec::new();
-        for architecture in TABLE {
+        for architecture in own::all() {
             let name = architecture.name;
             models.push(match describe(name, self.shape, self.classes) {
                 Ok(model) => serde_json::to_value(&model)?,
@@ -96,7 +96,7 @@ impl ModelsCommand {
             "{:<20}{:<44}{:>8}{:>14}",
             "model", "inputs of a row", "classes", "parameters"
         );
-        for architecture in TABLE {
+        for architecture in own::all() {
             let name = architecture.name;
             match describe(name, self.shape, self.classes) {
                 Ok(model) => print!("{}", block(&model)),

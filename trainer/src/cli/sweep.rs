@@ -516,6 +516,7 @@ impl SweepCommand {
             readers: usize::from(self.machine.readers),
             prefetch_batches: usize::from(self.machine.prefetch_batches),
             test: false,
+            profile_steps: 0,
             keep_going,
         };
 

@@ -1,6 +1,7 @@
 //! Conversion of a batch's rows and labels to tensors.
 
 use tch::{Device, Kind, Tensor};
+use wavemill_loader::Form;
 
 use super::{Batch, DatasetError, form, matrix, refused};
 use crate::ffi;
@@ -14,6 +15,12 @@ pub trait BatchTensors {
     /// # Errors
     /// [`DatasetError::Other`] if libtorch fails.
     fn spectrogram(&self, device: Device, kind: Kind) -> Result<Tensor, DatasetError>;
+
+    /// Returns the rows' features as [`Self::spectrogram`] does, in host memory and without normalisation.
+    ///
+    /// # Errors
+    /// [`DatasetError::Other`] if libtorch fails.
+    fn stored(&self, kind: Kind) -> Result<Tensor, DatasetError>;
 
     /// Returns the class id of each row for the target with index `target`, as `[rows]` i64; -1 for an unlabelled row.
     ///
@@ -30,15 +37,12 @@ pub trait BatchTensors {
 
 impl BatchTensors for Batch {
     fn spectrogram(&self, device: Device, kind: Kind) -> Result<Tensor, DatasetError> {
-        let n_rows = self.rows().len();
-        let spectrogram = match self.memory() {
-            Some(memory) => {
-                let form = self.dataset().form();
-                form::spectrogram(form, memory, n_rows, self.filled(), device, kind)
-            }
-            None => Tensor::f_zeros([n_rows as i64, 0, 0], (kind, device)),
-        };
-        spectrogram.map_err(refused)
+        values(self, self.dataset().form(), device, kind)
+    }
+
+    fn stored(&self, kind: Kind) -> Result<Tensor, DatasetError> {
+        let form = self.dataset().form().without_normalisation();
+        values(self, &form, Device::Cpu, kind)
     }
 
     fn labels(&self, target: usize, device: Device) -> Result<Tensor, DatasetError> {
@@ -52,4 +56,14 @@ impl BatchTensors for Batch {
         let shape = [self.rows().len(), n_classes];
         matrix(&self.class_sets(target), shape, Kind::Float, device).map_err(refused)
     }
+}
+
+/// Returns the rows of a batch in `form`.
+fn values(batch: &Batch, form: &Form, device: Device, kind: Kind) -> Result<Tensor, DatasetError> {
+    let n_rows = batch.rows().len();
+    let values = match batch.memory() {
+        Some(memory) => form::spectrogram(form, memory, n_rows, batch.filled(), device, kind),
+        None => Tensor::f_zeros([n_rows as i64, 0, 0], (kind, device)),
+    };
+    values.map_err(refused)
 }

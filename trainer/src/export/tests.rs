@@ -206,6 +206,7 @@ fn a_run_starts_from_exported_weights_and_remembers_it() {
         readers: 1,
         prefetch_batches: 1,
         test: false,
+        profile_steps: 0,
         keep_going: None,
     };
 

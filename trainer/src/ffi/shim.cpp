@@ -59,13 +59,13 @@ int guarded(char* message, size_t size, Body body) {
 }
 
 // By default, waiting OpenMP threads spin for milliseconds. If other programs need the cores as well, the spinning
-// takes time from the thread that the others wait for. With 300 rounds, about ten microseconds, a recurrent model is as
-// fast as by default on an idle machine (without any spinning it takes a third longer), and several times faster on a
-// busy one; docs/trainer.md contains the figures. libgomp reads this setting from the environment only, when it is
-// loaded, which is before main and before any of our constructors. Therefore the program restarts itself with the
-// variable set, at the earliest possible moment: before libtorch's own initialisers, which take a quarter of a second.
-// Ranks and other child processes inherit the variable. Values set by the user are kept.
-constexpr const char* WAIT = "GOMP_SPINCOUNT=300";
+// takes time from the thread that the others wait for. With 3,000 rounds, about a tenth of a millisecond, models are as
+// fast as by default on an idle machine, and several times faster on a busy one; docs/benchmarks/threads.md contains
+// the figures. libgomp reads this setting from the environment only, when it is loaded, which is before main and before
+// any of our constructors. Therefore the program restarts itself with the variable set, at the earliest possible
+// moment: before libtorch's own initialisers, which take a quarter of a second. Ranks and other child processes inherit
+// the variable. Values set by the user are kept.
+constexpr const char* WAIT = "GOMP_SPINCOUNT=3000";
 constexpr const char* ASKED[] = {"OMP_WAIT_POLICY=", "GOMP_SPINCOUNT=", "KMP_BLOCKTIME="};
 
 void spin_shortly(int, char** args, char** variables) {
@@ -105,6 +105,8 @@ int wavemill_set_deterministic(bool on, char* message, size_t size) {
     return guarded(message, size, [&] {
         at::globalContext().setDeterministicAlgorithms(on, /*warn_only=*/false);
         at::globalContext().setDeterministicCuDNN(on);
+        // By default, libtorch then also fills all memory of new tensors, for programs that read it before they write it.
+        at::globalContext().setDeterministicFillUninitializedMemory(false);
         at::globalContext().setBenchmarkCuDNN(!on);
     });
 }

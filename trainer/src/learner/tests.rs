@@ -1,8 +1,8 @@
 //! Tests of single training steps on small stores.
 
 use super::*;
-use crate::dataset::fixture::Fixture;
-use crate::dataset::{Loader, LoaderPlan};
+use crate::dataset::fixture::{self, Fixture, RowId};
+use crate::dataset::{Loader, LoaderPlan, Side};
 use crate::strategy::Solo;
 use crate::testing::{self, config};
 
@@ -102,4 +102,94 @@ fn batch_norm_over_ranks_needs_rows_that_are_there_unless_it_is_frozen() {
         "train.micro_batches=16",
     ];
     assert_eq!(train_batch_norm(&frozen), (false, Ok(())));
+}
+
+#[test]
+fn a_forward_pass_with_one_value_per_channel_is_refused_before_training() {
+    let _alone = testing::alone();
+    let folder = tempfile::tempdir().expect("a folder");
+    let fixture = Fixture {
+        shape: [16, 96],
+        ..Fixture::default()
+    };
+    let checked = |model: &str, sets: &[&str], ranks: usize| {
+        let model = format!("model.name={model}");
+        let config = config(&[&[model.as_str()], sets].concat());
+        let data = testing::opened(&fixture, &config, &folder);
+        (
+            data.rows_of(Side::Training).len(),
+            Learner::check(&config, &data, ranks).map_err(|error| error.to_string()),
+        )
+    };
+    let is_refused = |(_, told): (usize, Result<(), String>)| {
+        told.is_err_and(|told| told.contains("needs several values per channel"))
+    };
+
+    // 80 training rows; the batch norm behind this model's recurrent layers sees one value per row.
+    let name = "crnn";
+    assert_eq!(checked(name, &["data.batch_size=2"], 1), (80, Ok(())));
+    assert!(is_refused(checked(name, &["data.batch_size=1"], 1)));
+    assert!(is_refused(checked(name, &["data.batch_size=2"], 2)));
+    assert!(is_refused(checked(
+        name,
+        &["data.batch_size=8", "train.micro_batches=8"],
+        1
+    )));
+    // The last batch has one row.
+    assert!(is_refused(checked(name, &["data.batch_size=79"], 1)));
+    let whole = ["data.batch_size=79", "data.drop_last=true"];
+    assert_eq!(checked(name, &whole, 1).1, Ok(()));
+
+    // These have no batch norm, or one that normalises over frames as well.
+    for name in ["lstm", "genregenie-cnn"] {
+        assert_eq!(checked(name, &["data.batch_size=1"], 1).1, Ok(()));
+    }
+}
+
+/// Values that include the largest f16 in clip 30.
+fn with_damage(fixture: &Fixture, row: RowId) -> Vec<f32> {
+    let mut values = fixture::learnable(fixture, row);
+    if row.clip == 30 {
+        values[7] = 65_504.0;
+    }
+    values
+}
+
+#[test]
+fn a_loss_that_is_not_a_number_names_the_damaged_row() {
+    let _alone = testing::alone();
+    let explained = |values| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let fixture = Fixture {
+            values,
+            ..Fixture::default()
+        };
+        let config = config(&["data.normalize=true"]);
+        let data = testing::opened(&fixture, &config, &folder);
+        let learner = Learner::new(&config, &data, &Solo, Device::Cpu).expect("a model");
+        let context = StepContext {
+            epoch: 0,
+            step: 3,
+            lr: 1e-3,
+        };
+        let plan = LoaderPlan {
+            batch_size: 1000,
+            ..LoaderPlan::default()
+        };
+        let batch = Loader::start(&data, plan).expect("threads").next();
+        let error =
+            learner.explain_loss(&batch.expect("a batch").expect("rows"), f64::NAN, context);
+        (error.exit_code(), error.to_string())
+    };
+
+    let clip = format!(".parquet: clip {}, segment 0", Fixture::clip_key(30));
+    let (code, told) = explained(with_damage);
+    assert_eq!(code, exit::DAMAGED, "{told}");
+    assert!(
+        told.contains(&clip) && told.contains("wavemill verify"),
+        "{told}"
+    );
+    let (code, told) = explained(fixture::learnable);
+    assert_eq!(code, exit::FAILED);
+    assert!(told.contains("lower optimizer.lr"), "{told}");
 }

@@ -5,7 +5,7 @@
 
 use serde::Serialize;
 use tch::nn::VarStore;
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 use wavemill_schemas::config;
 
 use super::registry::{Architecture, find};
@@ -133,19 +133,7 @@ fn describe_for(
     let net = Net::build(model, dims, &store.root(), None)?;
 
     // One row is sufficient, since batch norm uses its running statistics outside of training.
-    let inputs = Inputs {
-        spectrogram: zeros(&[1, dims.bands, dims.frames], Kind::Float)?,
-        metadata: if architecture.needs.metadata() {
-            Some(zeros(&[1, dims.metadata], Kind::Float)?)
-        } else {
-            None
-        },
-        ids: if architecture.needs.ids() {
-            Some(zeros(&[1, 2], Kind::Int64)?)
-        } else {
-            None
-        },
-    };
+    let inputs = Inputs::zeros(dims)?;
     let mut shown_inputs = Vec::new();
     // The batch always contains a spectrogram; the description lists it only if the architecture reads it.
     if architecture.needs.spectrogram() {
@@ -179,10 +167,6 @@ fn describe_for(
             .sum(),
         dropout: net.dropout().to_vec(),
     })
-}
-
-fn zeros(shape: &[i64], kind: Kind) -> Result<Tensor, ModelError> {
-    Ok(Tensor::f_zeros(shape, (kind, Device::Cpu))?)
 }
 
 fn input(name: &'static str, x: &Tensor) -> Input {

@@ -42,6 +42,7 @@ pub(crate) struct VarScope<'a> {
     path: Path<'a>,
     dropout: Option<f64>,
     dropped: Rc<RefCell<Vec<f64>>>,
+    layers: Rc<RefCell<Vec<String>>>,
     frozen: bool,
     ranks: Option<&'static Group>,
 }
@@ -64,9 +65,15 @@ impl<'a> VarScope<'a> {
             path: path.clone(),
             dropout: model.dropout,
             dropped: Rc::default(),
+            layers: Rc::default(),
             frozen: model.freeze,
             ranks,
         }
+    }
+
+    /// Returns the path in the variable store.
+    pub(crate) fn path(&self) -> &Path<'a> {
+        &self.path
     }
 
     /// Returns the scope of a child path. `name` must not contain a dot.
@@ -96,6 +103,11 @@ impl<'a> VarScope<'a> {
     /// Returns the rates of all dropout layers created so far in the model, in order.
     pub(crate) fn dropped(&self) -> Vec<f64> {
         self.dropped.borrow().clone()
+    }
+
+    /// Returns the first components of the names of all variables created so far in the model, in order.
+    pub(crate) fn layers(&self) -> Vec<String> {
+        self.layers.borrow().clone()
     }
 
     /// Returns the ranks over which batch norm computes its statistics; `None` for this rank only.
@@ -128,6 +140,11 @@ impl<'a> VarScope<'a> {
             Initializer::FanOut => values.f_normal_(0.0, (2.0 / fan_out).sqrt())?,
         };
 
+        let layer = self.path.components().next().unwrap_or(name).to_owned();
+        let mut layers = self.layers.borrow_mut();
+        if !layers.contains(&layer) {
+            layers.push(layer);
+        }
         Ok(self.path.add(name, values, !self.frozen))
     }
 

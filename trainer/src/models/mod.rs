@@ -12,6 +12,7 @@ pub(crate) mod init;
 pub(crate) mod layers;
 mod mlp;
 pub(crate) mod norm;
+pub(crate) mod own;
 mod parallel;
 mod picture;
 mod recurrent;
@@ -27,7 +28,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use tch::nn::Linear;
-use tch::{TchError, Tensor, nn};
+use tch::{Device, Kind, TchError, Tensor, nn};
 use wavemill_schemas::{config, exit};
 
 use crate::ffi::{Group, TorchError};
@@ -51,6 +52,9 @@ pub enum ModelError {
         /// Minimum length along the axis that the architecture accepts.
         least: i64,
     },
+    /// Batch norm has no variance, because the rows of a forward pass have one value per channel.
+    #[error("batch norm needs more than one value per channel in training")]
+    OneValue,
     /// The file with initial weights cannot be read.
     #[error("model.init = {path}: cannot be read as safetensors")]
     InitRead {
@@ -86,6 +90,23 @@ pub struct Inputs {
     pub metadata: Option<Tensor>,
     /// `[n, 2]` i64: vocabulary ids of artist and album; 0 for an artist or album not seen in training.
     pub ids: Option<Tensor>,
+}
+
+impl Inputs {
+    /// Creates one row of zeros with these sizes. Inputs that a model does not have are `None`.
+    ///
+    /// # Errors
+    /// Errors of libtorch, such as lack of memory.
+    pub(crate) fn zeros(dims: &Dims) -> Result<Self, TchError> {
+        let zeros = |shape: &[i64], kind| Tensor::f_zeros(shape, (kind, Device::Cpu));
+        let some =
+            |is_read: bool, shape: [i64; 2], kind| is_read.then(|| zeros(&shape, kind)).transpose();
+        Ok(Self {
+            spectrogram: zeros(&[&[1], &dims.row_shape()[..]].concat(), Kind::Float)?,
+            metadata: some(dims.metadata > 0, [1, dims.metadata], Kind::Float)?,
+            ids: some(dims.vocabulary != [0; 2], [1, 2], Kind::Int64)?,
+        })
+    }
 }
 
 /// Sizes of the inputs and outputs for which a model is built.
@@ -140,6 +161,7 @@ pub(crate) struct Net {
     heads: Vec<Linear>,
     frozen: bool,
     dropout: Vec<f64>,
+    layers: Vec<String>,
 }
 
 impl Net {
@@ -177,6 +199,7 @@ impl Net {
             heads,
             frozen: model.freeze,
             dropout: scope.dropped(),
+            layers: scope.layers(),
         })
     }
 
@@ -215,6 +238,11 @@ impl Net {
     /// Returns the length of a row's vector.
     pub(crate) fn width(&self) -> i64 {
         self.backbone.width()
+    }
+
+    /// Returns the first components of the variables' names, in the order in which the model creates them.
+    pub(crate) fn layers(&self) -> &[String] {
+        &self.layers
     }
 
     /// Returns the rates of all dropout layers, in the order of the layers.

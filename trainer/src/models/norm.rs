@@ -59,12 +59,14 @@ impl BatchNorm {
     }
 
     /// Normalises by the running statistics, or if `train` by those of the batch, which then update the running ones.
+    ///
+    /// # Errors
+    /// [`ModelError::OneValue`] if the batch has one value per channel, whose variance is 0; other errors of libtorch.
     pub(crate) fn forward(&self, x: &Tensor, train: bool) -> Result<Tensor, ModelError> {
         let values = x.numel() as i64 / self.weight.size()[0].max(1);
         match self.ranks {
             Some(_) if train => self.by_sums(x),
-            // libtorch's unbiased variance of a single value is NaN, so the variance is computed here.
-            None if train && values == 1 => self.by_sums(x),
+            None if train && values == 1 => Err(ModelError::OneValue),
             _ => Ok(x.f_batch_norm(
                 Some(&self.weight),
                 Some(&self.bias),
@@ -231,13 +233,12 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_of_one_value_leaves_numbers() {
+    fn a_batch_of_one_value_is_refused_in_training() {
         let mut store = VarStore::new(Device::Cpu);
         let norm = norm(&mut store, None);
-        let y = norm
-            .forward(&Tensor::ones([1, 3], (Kind::Double, Device::Cpu)), true)
-            .unwrap();
-        assert!(off(&y.view([3]), &norm.bias) == 0.0);
-        assert!(norm.running_var.isfinite().all().int64_value(&[]) == 1);
+        let x = Tensor::ones([1, 3], (Kind::Double, Device::Cpu));
+        let refused = norm.forward(&x, true);
+        assert!(matches!(refused, Err(ModelError::OneValue)), "{refused:?}");
+        assert!(norm.forward(&x, false).is_ok());
     }
 }

@@ -10,15 +10,14 @@ use wavemill_schemas::manifest::FeatureEntry;
 
 use super::layers::{Block, VarScope, least_for};
 use super::{
-    Backbone, COLUMNS, Dims, ModelError, cnn, fusion, genregenie, mlp, parallel, recurrent, resnet,
-    xception,
+    Backbone, COLUMNS, Dims, ModelError, cnn, fusion, genregenie, mlp, own, parallel, recurrent,
+    resnet, xception,
 };
 
 /// Creates the backbone of an architecture in a scope of the variable store.
 pub(crate) type BuildBackbone =
-    fn(&VarScope<'_>, &Dims, &config::Model) -> Result<Box<dyn Backbone>, ModelError>;
+    dyn Fn(&VarScope<'_>, &Dims, &config::Model) -> Result<Box<dyn Backbone>, ModelError> + Sync;
 
-#[derive(Debug)]
 pub(crate) struct Architecture {
     /// Name of the architecture, as in `model.name`.
     pub name: &'static str,
@@ -39,7 +38,7 @@ pub(crate) struct Architecture {
     pub document: [i64; 3],
     /// Returns the minimum number of bands and frames of a row.
     pub least: fn() -> [i64; 2],
-    pub build: BuildBackbone,
+    pub build: &'static BuildBackbone,
 }
 
 impl Architecture {
@@ -139,9 +138,9 @@ impl Architecture {
 /// # Errors
 /// [`ModelError::Unfit`] if the name is unknown; the message lists all names.
 pub(crate) fn find(name: &str) -> Result<&'static Architecture, ModelError> {
-    let found = TABLE.iter().find(|architecture| architecture.name == name);
+    let found = own::all().find(|architecture| architecture.name == name);
     found.ok_or_else(|| {
-        let known: Vec<&str> = TABLE.iter().map(|architecture| architecture.name).collect();
+        let known: Vec<&str> = own::all().map(|architecture| architecture.name).collect();
         let known = known.join(", ");
         ModelError::Unfit(format!(
             "model.name = {name}: unknown; available models: {known}"
@@ -153,7 +152,7 @@ fn least_1d(blocks: &[Block]) -> [i64; 2] {
     [1, least_for(blocks)[1]]
 }
 
-/// All architectures, in the order of the documents that describe them.
+/// The architectures of wavemill, in the order of the documents that describe them.
 pub(crate) const TABLE: &[Architecture] = &[
     Architecture {
         name: "cnn2d",
@@ -168,7 +167,7 @@ pub(crate) const TABLE: &[Architecture] = &[
         channels: &[1],
         document: [128, 1292, 12],
         least: cnn::least_2d,
-        build: |scope, dims, _| Ok(Box::new(cnn::Cnn2d::new(scope, dims)?)),
+        build: &|scope, dims, _| Ok(Box::new(cnn::Cnn2d::new(scope, dims)?)),
     },
     Architecture {
         name: "cnn1d-gru",
@@ -182,7 +181,7 @@ pub(crate) const TABLE: &[Architecture] = &[
         channels: &[1],
         document: [128, 1292, 12],
         least: || least_1d(recurrent::CNN1D_GRU.blocks),
-        build: |scope, dims, _| recurrent::boxed(scope, dims, &recurrent::CNN1D_GRU),
+        build: &|scope, dims, _| recurrent::boxed(scope, dims, &recurrent::CNN1D_GRU),
     },
     Architecture {
         name: "cnn1d-lstm",
@@ -196,7 +195,7 @@ pub(crate) const TABLE: &[Architecture] = &[
         channels: &[1],
         document: [128, 1292, 12],
         least: || least_1d(recurrent::CNN1D_LSTM.blocks),
-        build: |scope, dims, _| recurrent::boxed(scope, dims, &recurrent::CNN1D_LSTM),
+        build: &|scope, dims, _| recurrent::boxed(scope, dims, &recurrent::CNN1D_LSTM),
     },
     Architecture {
         name: "cnn2d-gru",
@@ -211,7 +210,7 @@ pub(crate) const TABLE: &[Architecture] = &[
         channels: &[1],
         document: [128, 1292, 12],
         least: || least_for(recurrent::CNN2D_GRU.blocks),
-        build: |scope, dims, _| recurrent::boxed(scope, dims, &recurrent::CNN2D_GRU),
+        build: &|scope, dims, _| recurrent::boxed(scope, dims, &recurrent::CNN2D_GRU),
     },
     Architecture {
         name: "cnn2d-lstm",
@@ -225,7 +224,7 @@ pub(crate) const TABLE: &[Architecture] = &[
         channels: &[1],
         document: [128, 1292, 12],
         least: || least_for(recurrent::CNN2D_LSTM.blocks),
-        build: |scope, dims, _| recurrent::boxed(scope, dims, &recurrent::CNN2D_LSTM),
+        build: &|scope, dims, _| recurrent::boxed(scope, dims, &recurrent::CNN2D_LSTM),
     },
     Architecture {
         name: "genregenie-cnn",
@@ -241,7 +240,7 @@ pub(crate) const TABLE: &[Architecture] = &[
         channels: &[1, 3],
         document: [128, 130, 10],
         least: genregenie::least,
-        build: |scope, dims, model| {
+        build: &|scope, dims, model| {
             // The number of channels of a picture overrides `model.channels`.
             let channels = dims.channels.unwrap_or(model.channels);
             Ok(Box::new(genregenie::GenreGenie::new(
@@ -263,7 +262,7 @@ pub(crate) const TABLE: &[Architecture] = &[
         channels: &[1],
         document: [128, 640, 8],
         least: || least_1d(recurrent::CRNN.blocks),
-        build: |scope, dims, _| recurrent::boxed(scope, dims, &recurrent::CRNN),
+        build: &|scope, dims, _| recurrent::boxed(scope, dims, &recurrent::CRNN),
     },
     Architecture {
         name: "crnn-simple",
@@ -278,7 +277,7 @@ pub(crate) const TABLE: &[Architecture] = &[
         channels: &[1],
         document: [128, 640, 8],
         least: || least_1d(recurrent::CRNN_SIMPLE.blocks),
-        build: |scope, dims, _| recurrent::boxed(scope, dims, &recurrent::CRNN_SIMPLE),
+        build: &|scope, dims, _| recurrent::boxed(scope, dims, &recurrent::CRNN_SIMPLE),
     },
     Architecture {
         name: "lstm",
@@ -292,7 +291,7 @@ pub(crate) const TABLE: &[Architecture] = &[
         channels: &[1],
         document: [128, 640, 8],
         least: || least_1d(recurrent::LSTM.blocks),
-        build: |scope, dims, _| recurrent::boxed(scope, dims, &recurrent::LSTM),
+        build: &|scope, dims, _| recurrent::boxed(scope, dims, &recurrent::LSTM),
     },
     Architecture {
         name: "cnn1d",
@@ -308,7 +307,7 @@ pub(crate) const TABLE: &[Architecture] = &[
         channels: &[1],
         document: [128, 640, 8],
         least: cnn::least_1d,
-        build: |scope, dims, _| Ok(Box::new(cnn::Cnn1d::new(scope, dims)?)),
+        build: &|scope, dims, _| Ok(Box::new(cnn::Cnn1d::new(scope, dims)?)),
     },
     Architecture {
         name: "mlp-4",
@@ -322,7 +321,7 @@ pub(crate) const TABLE: &[Architecture] = &[
         channels: &[1],
         document: [1, 1, 8],
         least: || [0, 0],
-        build: |scope, dims, _| Ok(Box::new(mlp::Mlp::new(scope, dims, &mlp::FOUR)?)),
+        build: &|scope, dims, _| Ok(Box::new(mlp::Mlp::new(scope, dims, &mlp::FOUR)?)),
     },
     Architecture {
         name: "mlp-1",
@@ -335,7 +334,7 @@ pub(crate) const TABLE: &[Architecture] = &[
         channels: &[1],
         document: [1, 1, 8],
         least: || [0, 0],
-        build: |scope, dims, _| Ok(Box::new(mlp::Mlp::new(scope, dims, &mlp::ONE)?)),
+        build: &|scope, dims, _| Ok(Box::new(mlp::Mlp::new(scope, dims, &mlp::ONE)?)),
     },
     Architecture {
         name: "linear-probe",
@@ -348,7 +347,7 @@ pub(crate) const TABLE: &[Architecture] = &[
         channels: &[1],
         document: [1, 1, 10],
         least: || [0, 0],
-        build: |scope, dims, _| Ok(Box::new(mlp::Mlp::new(scope, dims, &mlp::LINEAR_PROBE)?)),
+        build: &|scope, dims, _| Ok(Box::new(mlp::Mlp::new(scope, dims, &mlp::LINEAR_PROBE)?)),
     },
     Architecture {
         name: "mlp-probe",
@@ -362,7 +361,7 @@ pub(crate) const TABLE: &[Architecture] = &[
         channels: &[1],
         document: [1, 1, 10],
         least: || [0, 0],
-        build: |scope, dims, _| Ok(Box::new(mlp::Mlp::new(scope, dims, &mlp::MLP_PROBE)?)),
+        build: &|scope, dims, _| Ok(Box::new(mlp::Mlp::new(scope, dims, &mlp::MLP_PROBE)?)),
     },
     Architecture {
         name: "fusion",
@@ -378,7 +377,7 @@ pub(crate) const TABLE: &[Architecture] = &[
         channels: &[1],
         document: [128, 640, 8],
         least: || least_1d(recurrent::CRNN_SIMPLE.blocks),
-        build: |scope, dims, _| Ok(Box::new(fusion::Fusion::new(scope, dims)?)),
+        build: &|scope, dims, _| Ok(Box::new(fusion::Fusion::new(scope, dims)?)),
     },
     Architecture {
         name: "crnn-lstm64",
@@ -393,7 +392,7 @@ pub(crate) const TABLE: &[Architecture] = &[
         channels: &[1],
         document: [128, 646, 8],
         least: || least_1d(recurrent::CRNN_LSTM64.blocks),
-        build: |scope, dims, _| recurrent::boxed(scope, dims, &recurrent::CRNN_LSTM64),
+        build: &|scope, dims, _| recurrent::boxed(scope, dims, &recurrent::CRNN_LSTM64),
     },
     Architecture {
         name: "parallel-cnn-bigru",
@@ -408,7 +407,7 @@ pub(crate) const TABLE: &[Architecture] = &[
         channels: &[1],
         document: [128, 646, 8],
         least: parallel::least,
-        build: |scope, dims, _| Ok(Box::new(parallel::Parallel::new(scope, dims)?)),
+        build: &|scope, dims, _| Ok(Box::new(parallel::Parallel::new(scope, dims)?)),
     },
     Architecture {
         name: "resnet50",
@@ -423,7 +422,7 @@ pub(crate) const TABLE: &[Architecture] = &[
         channels: &[1, 3],
         document: [288, 432, 10],
         least: || [1, 1],
-        build: |scope, _, model| {
+        build: &|scope, _, model| {
             Ok(Box::new(resnet::ResNet50::new(
                 scope,
                 model.init.is_some(),
@@ -443,7 +442,7 @@ pub(crate) const TABLE: &[Architecture] = &[
         channels: &[1, 3],
         document: [288, 432, 10],
         least: xception::least,
-        build: |scope, _, model| {
+        build: &|scope, _, model| {
             Ok(Box::new(xception::Xception::new(
                 scope,
                 model.init.is_some(),
@@ -458,7 +457,10 @@ mod tests {
 
     #[test]
     fn unknown_name_error_lists_architectures() {
-        let error = find("vgg").expect_err("no such model").to_string();
+        let error = find("vgg")
+            .map(|found| found.name)
+            .expect_err("no such model")
+            .to_string();
         assert!(
             error.contains("vgg")
                 && error.contains("cnn2d, cnn1d-gru")

@@ -2,6 +2,9 @@
 //!
 //! The learning rate is passed to each step (see [`wavemill_scores::schedule`]). Gradients are not summed over ranks
 //! here: sum them before [`Optimizer::clip_norm`] and [`Optimizer::step`], whose results are then equal on all ranks.
+//!
+//! Variables may have settings of their own (`optimizer.groups`, `optimizer.layer_decay`), as in torch's parameter
+//! groups: the rate of a variable is that of the step, times the factor of its group, times the decay of its layer.
 
 use std::collections::BTreeMap;
 
@@ -32,6 +35,11 @@ struct Variable {
     steps: i64,
     /// State tensors named by [`slots`], each with the shape of the variable.
     slots: Vec<Tensor>,
+    /// Factor of the learning rate.
+    lr_factor: f64,
+    weight_decay: f64,
+    /// Number of epochs in which the variable does not change.
+    frozen_epochs: u64,
 }
 
 /// An optimiser and its state. It shares the variables with the model.
@@ -39,6 +47,7 @@ struct Variable {
 pub struct Optimizer {
     settings: config::Optimizer,
     variables: Vec<Variable>,
+    epoch: u64,
 }
 
 /// Returns the names of the state tensors that an optimiser keeps for each variable, as in torch.
@@ -55,11 +64,18 @@ impl Optimizer {
     pub fn new(settings: &config::Optimizer, variables: Vec<(String, Tensor)>) -> Self {
         let mut variables: Vec<Variable> = variables
             .into_iter()
-            .map(|(name, tensor)| Variable {
-                slots: zero_slots(settings, &tensor),
-                name,
-                tensor,
-                steps: 0,
+            .map(|(name, tensor)| {
+                let group = settings.groups.iter().rfind(|group| group.contains(&name));
+                let own_decay = group.and_then(|group| group.weight_decay);
+                Variable {
+                    slots: zero_slots(settings, &tensor),
+                    steps: 0,
+                    lr_factor: group.map_or(1.0, |group| group.lr_factor),
+                    weight_decay: own_decay.unwrap_or(settings.weight_decay),
+                    frozen_epochs: group.map_or(0, |group| group.frozen_epochs),
+                    name,
+                    tensor,
+                }
             })
             .collect();
         // The tensor `optimizer.steps` has no names, so the variables must be in the same order in every run.
@@ -68,21 +84,40 @@ impl Optimizer {
         Self {
             settings: settings.clone(),
             variables,
+            epoch: 0,
         }
     }
 
-    /// Updates every variable that has a gradient, in place. The gradients are not changed.
+    /// Applies `optimizer.layer_decay`. `layers` are the first components of the variables' names, from the input to
+    /// the heads, which keep the full rate.
+    #[must_use]
+    pub fn with_layers(mut self, layers: &[String]) -> Self {
+        let Some(decay) = self.settings.layer_decay else {
+            return self;
+        };
+        for variable in &mut self.variables {
+            let own = variable.name.split('.').next().unwrap_or_default();
+            let above = layers.iter().rev().position(|layer| layer == own);
+            variable.lr_factor *= decay.powi(above.unwrap_or(0) as i32);
+        }
+        self
+    }
+
+    /// Sets the epoch of the next steps, which determines the variables that are frozen.
+    pub fn set_epoch(&mut self, epoch: u64) {
+        self.epoch = epoch;
+    }
+
+    /// Updates every variable that has a gradient and is not frozen, in place. The gradients are not changed.
     pub fn step(&mut self, lr: f64) {
         let settings = &self.settings;
         no_grad(|| {
-            for variable in &mut self.variables {
-                let grad = variable.tensor.grad();
-                // As in torch, a step in which a variable has no gradient does not change its moments and its count.
-                if !grad.defined() {
-                    continue;
-                }
-
+            for (variable, grad) in with_gradients(&mut self.variables, self.epoch) {
                 variable.steps += 1;
+                let rates = Rates {
+                    lr: lr * variable.lr_factor,
+                    decay: variable.weight_decay,
+                };
                 let Variable {
                     tensor,
                     steps,
@@ -93,7 +128,7 @@ impl Optimizer {
                 match slots.as_mut_slice() {
                     [mean, square] => adam(
                         settings,
-                        lr,
+                        rates,
                         tensor,
                         &grad,
                         Moments {
@@ -102,8 +137,8 @@ impl Optimizer {
                             steps: *steps,
                         },
                     ),
-                    [buffer] => sgd(settings, lr, tensor, &grad, Some(buffer)),
-                    _ => sgd(settings, lr, tensor, &grad, None),
+                    [buffer] => sgd(settings, rates, tensor, &grad, Some(buffer)),
+                    _ => sgd(settings, rates, tensor, &grad, None),
                 }
             }
         });
@@ -119,12 +154,8 @@ impl Optimizer {
     /// device.
     pub fn clip_norm(&mut self, max: f64) -> Tensor {
         no_grad(|| {
-            let mut grads: Vec<Tensor> = self
-                .variables
-                .iter()
-                .map(|v| v.tensor.grad())
-                .filter(Tensor::defined)
-                .collect();
+            let changed = with_gradients(&mut self.variables, self.epoch);
+            let mut grads: Vec<Tensor> = changed.map(|(_, grad)| grad).collect();
             if grads.is_empty() {
                 return Tensor::from(0.0_f64);
             }
@@ -203,6 +234,23 @@ impl Optimizer {
     }
 }
 
+/// Returns the variables that a step in `epoch` changes, with their gradients. As in torch, a variable without a
+/// gradient keeps its moments and its count of updates.
+fn with_gradients(
+    variables: &mut [Variable],
+    epoch: u64,
+) -> impl Iterator<Item = (&mut Variable, Tensor)> {
+    let changed = variables
+        .iter_mut()
+        .filter(move |variable| epoch >= variable.frozen_epochs);
+    changed
+        .map(|variable| {
+            let grad = variable.tensor.grad();
+            (variable, grad)
+        })
+        .filter(|(_, grad)| grad.defined())
+}
+
 fn zero_slots(settings: &config::Optimizer, variable: &Tensor) -> Vec<Tensor> {
     no_grad(|| {
         slots(settings)
@@ -237,6 +285,13 @@ fn layout(tensor: &Tensor) -> String {
     format!("{:?} {:?}", tensor.kind(), tensor.size())
 }
 
+/// Learning rate and weight decay of one variable in a step.
+#[derive(Clone, Copy)]
+struct Rates {
+    lr: f64,
+    decay: f64,
+}
+
 /// Adam's state for one variable.
 struct Moments<'a> {
     mean: &'a mut Tensor,
@@ -249,7 +304,7 @@ struct Moments<'a> {
 /// tensor of the variable's shape.
 fn adam(
     settings: &config::Optimizer,
-    lr: f64,
+    Rates { lr, decay }: Rates,
     variable: &mut Tensor,
     grad: &Tensor,
     moments: Moments<'_>,
@@ -260,7 +315,6 @@ fn adam(
         steps,
     } = moments;
     let [beta1, beta2] = settings.betas;
-    let decay = settings.weight_decay;
     let decoupled = settings.name == OptimizerKind::Adamw;
 
     // AdamW applies weight decay to the variable; Adam adds it to the gradient.
@@ -295,12 +349,12 @@ fn adam(
 /// dampening. Allocates one temporary tensor, or two with Nesterov momentum.
 fn sgd(
     settings: &config::Optimizer,
-    lr: f64,
+    Rates { lr, decay }: Rates,
     variable: &mut Tensor,
     grad: &Tensor,
     buffer: Option<&mut Tensor>,
 ) {
-    let mut update = variable.g_mul_scalar(settings.weight_decay);
+    let mut update = variable.g_mul_scalar(decay);
     let _ = update.g_add_(grad);
 
     if let Some(buffer) = buffer {

@@ -308,3 +308,71 @@ fn clipping_scales_all_gradients_to_the_norm_and_never_up() {
     assert!((a.grad().double_value(&[0]) - 3.0 / 5.000_001).abs() < 1e-15);
     assert!((b.grad().double_value(&[0]) - 4.0 / 5.000_001).abs() < 1e-15);
 }
+
+/// Returns the change of each variable after one step of plain SGD with rate 1 in `epoch`, where all gradients are 1.
+fn changes(settings: &config::Optimizer, layers: &[&str], epoch: u64) -> BTreeMap<String, f64> {
+    let names = ["conv.weight", "dense.weight", "dense.bias", "fc.weight"];
+    let variables = names.map(|name| {
+        let variable = Tensor::ones([1], (Kind::Double, Device::Cpu)).set_requires_grad(true);
+        variable.sum(Kind::Double).backward();
+        (name.to_owned(), variable)
+    });
+    let shared = variables
+        .iter()
+        .map(|(name, variable)| (name.clone(), variable.shallow_clone()));
+    let layers: Vec<String> = layers.iter().map(|&layer| layer.to_owned()).collect();
+    let mut optimizer = Optimizer::new(settings, shared.collect()).with_layers(&layers);
+    optimizer.set_epoch(epoch);
+    optimizer.step(1.0);
+
+    let changed = variables.into_iter();
+    changed
+        .map(|(name, variable)| (name, 1.0 - variable.double_value(&[0])))
+        .collect()
+}
+
+#[test]
+fn groups_and_layers_have_rates_of_their_own() {
+    let group = |names: &str, lr_factor, weight_decay, frozen_epochs| config::ParameterGroup {
+        names: names.to_owned(),
+        lr_factor,
+        weight_decay,
+        frozen_epochs,
+    };
+    let plain = config::Optimizer {
+        name: OptimizerKind::Sgd,
+        momentum: 0.0,
+        weight_decay: 0.25,
+        ..config::Optimizer::default()
+    };
+    let expected = |values: [f64; 4]| {
+        let names = ["conv.weight", "dense.bias", "dense.weight", "fc.weight"].map(str::to_owned);
+        BTreeMap::from_iter(names.into_iter().zip(values))
+    };
+    assert_eq!(changes(&plain, &[], 0), expected([1.25; 4]));
+
+    // The last group that matches applies: `dense.bias` has no weight decay, but the full rate.
+    let grouped = config::Optimizer {
+        groups: vec![
+            group("dense.*", 0.5, None, 0),
+            group("*.bias", 1.0, Some(0.0), 0),
+            group("conv.*", 1.0, None, 2),
+        ],
+        ..plain.clone()
+    };
+    assert_eq!(changes(&grouped, &[], 1), expected([0.0, 1.0, 0.625, 1.25]));
+    assert_eq!(
+        changes(&grouped, &[], 2),
+        expected([1.25, 1.0, 0.625, 1.25])
+    );
+
+    let by_layer = config::Optimizer {
+        layer_decay: Some(0.5),
+        ..plain
+    };
+    let layers = ["conv", "dense", "fc"];
+    assert_eq!(
+        changes(&by_layer, &layers, 0),
+        expected([0.3125, 0.625, 0.625, 1.25])
+    );
+}

@@ -7,6 +7,7 @@ use wavemill_scores::records::{EventWriter, Log, RecordError, ResumePoint, RunDi
 
 use super::{Job, RunError};
 use crate::checkpoint::State;
+use crate::profile::ProfileTable;
 
 /// Writers for the log, TensorBoard events and configuration in a run's folder.
 pub(super) struct Records {
@@ -62,6 +63,18 @@ impl Records {
         Ok(self
             .log
             .note("warning", epoch, step, &[("text", text.to_owned())])?)
+    }
+
+    /// Writes the measured times to the log, for the report.
+    pub(super) fn profile(
+        &mut self,
+        epoch: u64,
+        step: u64,
+        profile: &ProfileTable,
+    ) -> Result<(), RunError> {
+        let mut values = profile.seconds.clone();
+        values.push(("steps", profile.steps as f64));
+        Ok(self.log.append("profile", epoch, step, &values)?)
     }
 
     pub(super) fn step(
