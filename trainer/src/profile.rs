@@ -139,6 +139,7 @@ impl fmt::Display for ProfileTable {
             format!("sum of {} steps", self.steps),
             1e3 * total / steps
         )?;
+
         for (name, seconds) in others {
             writeln!(f, "{name}: {seconds:.2} s in all")?;
         }

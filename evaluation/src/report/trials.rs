@@ -179,12 +179,14 @@ impl Trial {
         } else {
             Vec::new()
         };
+
         let epochs = run.epochs().count() as u64;
         let config = values(&run.config);
         let planned = config
             .get("train.epochs")
             .and_then(|epochs| epochs.parse().ok());
         let is_early = planned.is_some_and(|planned: u64| epochs < planned);
+
         Ok(Self {
             end: match run.result {
                 None => End::None,

@@ -384,7 +384,7 @@ enum Statistic {
         n_classes: usize,
         starts: Vec<usize>,
         cells: Vec<(u32, u32, u32)>,
-        /// Whether each class has rows.
+        /// True for each class that has rows.
         has_rows: Vec<bool>,
     },
     /// `cells` has `(class × 4 + truth × 2 + guess, rows)` of unit g at `starts[g]..starts[g + 1]`. `rows` has for each
@@ -394,7 +394,7 @@ enum Statistic {
         cells: Vec<(u32, u32)>,
         rows: Vec<[u32; 2]>,
         rankings: Vec<Ranking>,
-        /// Whether each class has rows.
+        /// True for each class that has rows.
         has_rows: Vec<bool>,
     },
 }

@@ -66,6 +66,7 @@ fn architecture(model: OwnModel) -> Architecture {
         let backbone: Box<dyn Backbone> = Box::new(OwnBackbone::new(model, scope.path(), dims)?);
         Ok(backbone)
     };
+
     Architecture {
         name: model.name,
         about: model.about,
@@ -97,6 +98,7 @@ impl OwnBackbone {
             module,
             width: 0,
         };
+
         let inputs = Inputs::zeros(dims)?.spectrogram;
         let inputs = ffi::send(&inputs.f_to_kind(path.kind())?, path.device())?;
         let shape = no_grad(|| backbone.vectors(&inputs, false))?.size();

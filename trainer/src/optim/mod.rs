@@ -118,12 +118,14 @@ impl Optimizer {
                     lr: lr * variable.lr_factor,
                     decay: variable.weight_decay,
                 };
+
                 let Variable {
                     tensor,
                     steps,
                     slots,
                     ..
                 } = variable;
+
                 // The number of state tensors is that of `slots`: two for Adam, one for SGD with momentum.
                 match slots.as_mut_slice() {
                     [mean, square] => adam(
