@@ -27,7 +27,7 @@ COUNTS = "## Memory accesses"
 TEXT = """# Registers and memory of the kernels
 
 `scripts/cuda_check.sh --write` makes this part of the page. nvcc and NVRTC compile the device code for Turing (sm_75),
-Ampere (sm_80), Hopper (sm_90) and Blackwell (sm_100). [benchmarks/gpu.md](benchmarks/gpu.md) has counters of an H100.
+Ampere (sm_80), Hopper (sm_90) and Blackwell (sm_100). [benchmarks/gpu.md](benchmarks/gpu.md) has counters measured on a GPU.
 
 Registers are counted per thread. If nvcc and NVRTC differ, both numbers are shown, nvcc's first. Shared memory is
 the size that a kernel declares, in bytes; a launch may request more, depending on the recipe. Stack and spills are the
