@@ -18,7 +18,7 @@ use crate::rows::{self, RowGroup, Rows};
 use crate::shard::Shard;
 use crate::splits::RuleInUse;
 use crate::store::{Copying, require_content};
-use crate::{DatasetError, HostMemory, InputSpec, Side, Store, Target, order, splits};
+use crate::{DatasetError, HostMemory, InputSpec, Side, Store, Target, folds, order, splits};
 
 /// The inputs that a model needs. Other data are not read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -314,6 +314,11 @@ impl<M> Dataset<M> {
     /// Returns the rows of a split, in manifest order.
     pub fn rows_of(&self, side: Side) -> Vec<u32> {
         on_side(&self.sides, side).collect()
+    }
+
+    /// Returns the fold of each row in cross-validation with `n_folds` folds, from 1. The rule `fold-I-of-K` uses them.
+    pub fn folds(&self, n_folds: usize) -> Vec<usize> {
+        folds::of_rows(&self.rows, n_folds)
     }
 
     /// Reports whether the files of `rows` have been compared with their hashes, or are not to be compared.

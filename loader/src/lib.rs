@@ -11,6 +11,7 @@ mod contrast;
 mod dataset;
 mod error;
 mod file;
+mod folds;
 mod form;
 mod frames;
 mod joined;

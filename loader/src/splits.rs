@@ -1,11 +1,12 @@
-//! Assigns each row to the training, validation or test split: by its folder under the recipe's rule, by a column of
-//! `tracks` under another rule.
+//! Assigns each row to the training, validation or test split: by its folder under the recipe's rule, by its fold, or by
+//! a column of `tracks` under another rule.
 
 use std::collections::HashMap;
 
 use arrow::array::RecordBatch;
 use wavemill_schemas::recipe::SplitRule;
 
+use crate::folds::FoldRule;
 use crate::rows::Rows;
 use crate::{DatasetError, Store};
 
@@ -71,12 +72,15 @@ pub(crate) fn sides(
                 sides.push(folders[file as usize].as_deref().and_then(Side::named));
             }
         }
-        Some(rule) => {
-            let of_track = by_track(store, rule, own)?;
-            for track in &rows.track_ids {
-                sides.push(of_track.get(track).copied());
+        Some(rule) => match FoldRule::parse(rule) {
+            Some(fold) => sides = fold.sides(rows),
+            None => {
+                let of_track = by_track(store, rule, own)?;
+                for track in &rows.track_ids {
+                    sides.push(of_track.get(track).copied());
+                }
             }
-        }
+        },
     }
 
     if tests_copies {
@@ -115,19 +119,22 @@ impl RuleInUse {
             };
         };
 
-        // wavemill writes columns for three rules. Any other column is user-defined, whatever its name, and assigns
+        // Folds keep artists apart. wavemill writes columns for three rules. Any other column is user-defined, whatever its name, and assigns
         // tracks to splits, even if it is called `segment`.
         let written = [
             SplitRule::Official,
             SplitRule::Stratified,
             SplitRule::Artist,
         ];
+        let kind_of_fold = FoldRule::parse(name).map(|_| SplitRule::Artist);
         Self {
             name: name.to_owned(),
-            kind: written
-                .into_iter()
-                .find(|rule| rule.name() == name)
-                .unwrap_or(SplitRule::Column),
+            kind: kind_of_fold.unwrap_or_else(|| {
+                written
+                    .into_iter()
+                    .find(|rule| rule.name() == name)
+                    .unwrap_or(SplitRule::Column)
+            }),
             is_recipes: false,
         }
     }
@@ -167,5 +174,6 @@ fn rules_of(tracks: Option<&RecordBatch>, own: &str) -> String {
     if !rules.contains(&own) {
         rules.push(own);
     }
+    rules.push("fold-I-of-K (K from 3)");
     rules.join(", ")
 }

@@ -35,6 +35,9 @@ pub struct RunResult {
     pub steps: u64,
     /// The epoch whose weights are evaluated, starting at 0. It has the best validation score.
     pub best_epoch: Option<u64>,
+    /// Temperature of each target, by which logits were divided; empty without temperature scaling.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub temperatures: Vec<f64>,
     /// Number of training rows.
     pub training_rows: u64,
     /// Number of rows left out because their row group is damaged.
@@ -85,6 +88,9 @@ impl fmt::Display for RunResult {
                 .map_or("-".to_owned(), |epoch| (epoch + 1).to_string())
         )?;
 
+        for (temperature, evaluation) in self.temperatures.iter().zip(&self.validation) {
+            writeln!(f, "{}: temperature {temperature:.3}", evaluation.target)?;
+        }
         for warning in &self.warnings {
             writeln!(f, "note: {}", shown(warning))?;
         }

@@ -3,30 +3,32 @@
 //! Formulas are those of `torch.optim.lr_scheduler`. The earlier validation scores are reduced to a small state, which
 //! is part of a checkpoint.
 
+use std::collections::BTreeMap;
 use std::f64::consts::PI;
 
 use serde::{Deserialize, Serialize};
 use wavemill_schemas::config::{self, Metric};
 
 /// Loss and scores on the validation split at the end of an epoch.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Validation {
     /// Mean loss over all targets.
     pub loss: f64,
-    /// Accuracy of the first target, in 0 to 1.
-    pub accuracy: f64,
-    /// Macro F1 of the first target, in 0 to 1.
-    pub macro_f1: f64,
+    /// The name of each target, with its own loss and scores.
+    pub targets: Vec<(String, BTreeMap<Metric, f64>)>,
 }
 
 impl Validation {
-    /// Returns the loss or score that `metric` names.
-    pub fn value(&self, metric: Metric) -> f64 {
-        match metric {
-            Metric::Loss => self.loss,
-            Metric::Accuracy => self.accuracy,
-            Metric::MacroF1 => self.macro_f1,
+    /// Returns a score of `target`, or of the first target if it is `None`; the loss is then the mean loss over all
+    /// targets. NaN if the score is undefined.
+    pub fn value(&self, metric: Metric, target: Option<&str>) -> f64 {
+        if metric == Metric::Loss && target.is_none() {
+            return self.loss;
         }
+        let mut targets = self.targets.iter();
+        let found = targets.find(|(name, _)| target.is_none_or(|target| name == target));
+        let value = found.and_then(|(_, scores)| scores.get(&metric));
+        value.copied().unwrap_or(f64::NAN)
     }
 }
 
@@ -52,12 +54,12 @@ impl Best {
     /// Counts an epoch and reports whether its value is the best so far: better by more than `threshold` times the
     /// best, like torch's `rel`.
     fn update(&mut self, metric: Metric, value: f64, threshold: f64) -> bool {
-        let better = match (self.value, metric) {
+        let better = match (self.value, metric.is_loss()) {
             // Comparisons with NaN are false, so neither NaN nor an infinite loss becomes the best value.
-            (None, Metric::Loss) => value < f64::INFINITY,
-            (None, _) => value > f64::NEG_INFINITY,
-            (Some(best), Metric::Loss) => value < best * (1.0 - threshold),
-            (Some(best), _) => value > best * (1.0 + threshold),
+            (None, true) => value < f64::INFINITY,
+            (None, false) => value > f64::NEG_INFINITY,
+            (Some(best), true) => value < best * (1.0 - threshold),
+            (Some(best), false) => value > best * (1.0 + threshold),
         };
         if better {
             *self = Self {
@@ -129,7 +131,7 @@ impl Schedules {
         };
 
         let best = &mut self.state.plateau;
-        let value = validation.value(plateau.metric);
+        let value = validation.value(plateau.metric, None);
         best.update(plateau.metric, value, plateau.threshold);
         // As in torch, the learning rate is reduced in the epoch after `patience` epochs without improvement.
         if best.epochs_since <= plateau.patience {
@@ -189,25 +191,28 @@ pub struct Verdict {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EarlyStop {
     metric: Metric,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    target: Option<String>,
     patience: u64,
     best: Best,
 }
 
 impl EarlyStop {
-    /// Creates early stopping after `patience` epochs without a better value; 0 disables early stopping.
-    pub fn new(metric: Metric, patience: u64) -> Self {
+    /// Creates early stopping after `train.early_stop` epochs without a better value of `train.select`; 0 disables
+    /// early stopping.
+    pub fn new(train: &config::Train) -> Self {
         Self {
-            metric,
-            patience,
+            metric: train.select,
+            target: train.select_target.clone(),
+            patience: train.early_stop,
             best: Best::default(),
         }
     }
 
     /// Counts a validation. Any improvement is better than the best value; an equal value is not.
     pub fn epoch_ended(&mut self, validation: &Validation) -> Verdict {
-        let better = self
-            .best
-            .update(self.metric, validation.value(self.metric), 0.0);
+        let value = validation.value(self.metric, self.target.as_deref());
+        let better = self.best.update(self.metric, value, 0.0);
         Verdict {
             better,
             stop: self.patience > 0 && self.best.epochs_since >= self.patience,
@@ -235,11 +240,19 @@ mod tests {
     }
 
     fn loss(loss: f64) -> Validation {
+        let scores = BTreeMap::from([(Metric::Accuracy, 1.0 - loss), (Metric::MacroF1, 0.5)]);
         Validation {
             loss,
-            accuracy: 1.0 - loss,
-            macro_f1: 0.5,
+            targets: vec![("genre".to_owned(), scores)],
         }
+    }
+
+    fn early_stop(select: Metric, early_stop: u64) -> EarlyStop {
+        EarlyStop::new(&config::Train {
+            select,
+            early_stop,
+            ..config::Train::default()
+        })
     }
 
     fn plateau(metric: Metric) -> Schedule {
@@ -395,7 +408,7 @@ mod tests {
 
     #[test]
     fn a_run_ends_after_patience_epochs_without_a_better_value() {
-        let mut stop = EarlyStop::new(Metric::Loss, 2);
+        let mut stop = early_stop(Metric::Loss, 2);
         let verdicts = [1.0, 0.9, 0.9].map(|x| stop.epoch_ended(&loss(x)));
         assert_eq!(
             verdicts.map(|v| (v.better, v.stop)),
@@ -413,7 +426,42 @@ mod tests {
         );
         assert_eq!(resumed.best(), Some(0.9));
 
-        let mut never = EarlyStop::new(Metric::MacroF1, 0);
+        let mut never = early_stop(Metric::MacroF1, 0);
         assert!((0..50).all(|_| !never.epoch_ended(&loss(1.0)).stop));
+    }
+    #[test]
+    fn a_score_of_any_target_can_be_selected() {
+        let of_targets = |loss: f64, auc: f64| {
+            let genre = BTreeMap::from([(Metric::Loss, loss), (Metric::MacroF1, 0.5)]);
+            let all = BTreeMap::from([(Metric::Loss, 2.0), (Metric::RocAucMacro, auc)]);
+            Validation {
+                loss: f64::midpoint(loss, 2.0),
+                targets: vec![("genre".to_owned(), genre), ("genres_all".to_owned(), all)],
+            }
+        };
+        let verdicts = |select: Metric, target: Option<&str>| {
+            let mut stop = EarlyStop::new(&config::Train {
+                select,
+                select_target: target.map(str::to_owned),
+                ..config::Train::default()
+            });
+            let better = |[loss, auc]: [f64; 2]| stop.epoch_ended(&of_targets(loss, auc)).better;
+            [[1.0, 0.6], [0.9, 0.5], [1.1, 0.7]].map(better)
+        };
+
+        assert_eq!(verdicts(Metric::Loss, None), [true, true, false]);
+        assert_eq!(
+            verdicts(Metric::Loss, Some("genres_all")),
+            [true, false, false]
+        );
+        assert_eq!(
+            verdicts(Metric::RocAucMacro, Some("genres_all")),
+            [true, false, true]
+        );
+        assert_eq!(
+            verdicts(Metric::RocAucMacro, None),
+            [false; 3],
+            "the first target has none"
+        );
     }
 }

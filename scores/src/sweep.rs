@@ -357,20 +357,18 @@ pub fn finished(
     Ok(None)
 }
 
-/// Returns the validation values of `metric` after each epoch of a run, as read from the run's log.
+/// Returns the validation values of a score ([`Train::selected`]) after each epoch of a run, read from the run's log.
+///
+/// [`Train::selected`]: wavemill_schemas::config::Train::selected
 ///
 /// # Errors
 /// [`RecordError`] if the log cannot be read.
-pub fn values_of(run: &Path, metric: Metric) -> Result<Vec<f64>, RecordError> {
-    let name = match metric {
-        Metric::Loss => "validation/loss",
-        Metric::Accuracy => "validation/accuracy",
-        Metric::MacroF1 => "validation/macro_f1",
-    };
+pub fn values_of(run: &Path, score: &str) -> Result<Vec<f64>, RecordError> {
+    let name = format!("validation/{score}");
     let mut values = Vec::new();
     for entry in read_log(&RunDir::open(run)?.log())? {
         if entry.kind == "epoch" {
-            values.extend(entry.values.get(name));
+            values.extend(entry.values.get(&name));
         }
     }
     Ok(values)

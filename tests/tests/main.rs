@@ -26,6 +26,7 @@ mod extract;
 mod faults;
 mod fit;
 mod folders;
+mod folds;
 mod found_files;
 mod grow;
 mod images;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tch::Tensor;
 use wavemill_schemas::exit;
-use wavemill_scores::metrics::{Evaluation, Leaks, MetricsError, Predictions, Report};
+use wavemill_scores::metrics::{Evaluation, Leaks, MetricsError, Predictions};
 use wavemill_scores::schedule::Validation;
 
 mod rows_file;
@@ -110,15 +110,18 @@ fn push(
     Ok(())
 }
 
-/// Computes the scores by which the best epoch is chosen: the mean loss of all targets, and the accuracy and macro F1
-/// of the first target. The "accuracy" of a multi-label target is the share of rows whose labels are all correct.
+/// Computes the scores by which the best epoch is chosen: the mean loss of all targets, and the scores of the first
+/// target and of the target `selected`.
 ///
 /// A target whose rows all have weight 0 has no loss and is left out of the mean. If no target has a loss, the mean is
 /// NaN, which never counts as an improvement.
 ///
 /// # Errors
-/// [`EvaluateError::Metrics`] if no row has a label.
-pub(crate) fn validation(predictions: &[Predictions]) -> Result<Validation, EvaluateError> {
+/// [`EvaluateError::Metrics`] if no row of such a target has a label.
+pub(crate) fn validation(
+    predictions: &[Predictions],
+    selected: Option<&str>,
+) -> Result<Validation, EvaluateError> {
     let mut losses = Vec::new();
     for target in predictions {
         let [weighted, weight] = target.loss_sums();
@@ -126,16 +129,16 @@ pub(crate) fn validation(predictions: &[Predictions]) -> Result<Validation, Eval
             losses.push(weighted / weight);
         }
     }
-    let loss = losses.iter().sum::<f64>() / losses.len() as f64;
 
-    let (accuracy, macro_f1) = match Report::from_predictions(&predictions[0])? {
-        Report::Single(report) => (report.accuracy, report.macro_mean.f1),
-        Report::Multi(report) => (report.exact_match, report.f1_macro),
-    };
+    let mut targets = Vec::new();
+    for (index, target) in predictions.iter().enumerate() {
+        if index == 0 || selected == Some(target.target()) {
+            targets.push((target.target().to_owned(), target.scores()?));
+        }
+    }
     Ok(Validation {
-        loss,
-        accuracy,
-        macro_f1,
+        loss: losses.iter().sum::<f64>() / losses.len() as f64,
+        targets,
     })
 }
 
@@ -153,7 +156,7 @@ pub(crate) fn scores(
 
 #[cfg(test)]
 mod tests {
-    use wavemill_schemas::config::Metric;
+    use wavemill_schemas::config::Train;
     use wavemill_scores::metrics::{Label, Row};
     use wavemill_scores::schedule::EarlyStop;
 
@@ -181,7 +184,7 @@ mod tests {
     fn a_validation_without_a_finite_loss_is_never_better_than_one_with() {
         fn loss(all: &[[f64; 2]]) -> f64 {
             let all: Vec<Predictions> = all.iter().copied().map(predictions).collect();
-            validation(&all).expect("a labelled row").loss
+            validation(&all, None).expect("a labelled row").loss
         }
 
         assert_eq!(
@@ -197,11 +200,14 @@ mod tests {
         ] {
             assert!(!bad.is_finite(), "{bad}");
 
-            let mut stop = EarlyStop::new(Metric::Loss, 2);
+            let mut stop = EarlyStop::new(&Train {
+                early_stop: 2,
+                ..Train::default()
+            });
             let verdicts = [bad, 7.0, bad, bad].map(|loss| {
                 stop.epoch_ended(&Validation {
                     loss,
-                    ..validation(&[predictions([7.0, 1.0])]).expect("a labelled row")
+                    ..validation(&[predictions([7.0, 1.0])], None).expect("a labelled row")
                 })
             });
             assert_eq!(

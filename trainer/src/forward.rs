@@ -71,8 +71,17 @@ impl ForwardPass {
     }
 
     /// Converts logits to probabilities `[n, classes]`, f32 on the CPU. They sum to 1, except for several labels per
-    /// row, where each class has an independent probability.
-    pub(crate) fn probabilities(self, logits: &Tensor, is_multi: bool) -> Result<Tensor, TchError> {
+    /// row, where each class has an independent probability. Logits are divided by `temperature`.
+    pub(crate) fn probabilities(
+        self,
+        logits: &Tensor,
+        is_multi: bool,
+        temperature: f64,
+    ) -> Result<Tensor, TchError> {
+        let scaled = (temperature != 1.0)
+            .then(|| logits.f_div_scalar(temperature))
+            .transpose()?;
+        let logits = scaled.as_ref().unwrap_or(logits);
         let probabilities = if is_multi {
             logits.f_sigmoid()?
         } else {

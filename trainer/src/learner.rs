@@ -152,6 +152,8 @@ pub(crate) struct Learner {
     net: Net,
     optimizer: Optimizer,
     average: Option<WeightAverage>,
+    /// Temperature of each target, by which logits are divided to get probabilities; 1 if empty.
+    temperatures: Vec<f64>,
     buckets: Buckets,
     criterion: Criterion,
     augmenter: Option<Augmenter>,
@@ -233,6 +235,7 @@ impl Learner {
             forward,
             optimizer: Optimizer::new(&config.optimizer, trainable).with_layers(net.layers()),
             average,
+            temperatures: Vec::new(),
             buckets,
             criterion: criterion(config, data, device),
             augmenter: is_augmented
@@ -491,6 +494,11 @@ impl Learner {
         checkpoint::copy_into(&self.variables(), tensors, "model.", path)?;
         self.average.iter().for_each(WeightAverage::reset);
         Ok(())
+    }
+
+    /// Divides logits by the temperature of each target from now on. Losses are still those of the logits.
+    pub(crate) fn set_temperatures(&mut self, temperatures: Vec<f64>) {
+        self.temperatures = temperatures;
     }
 
     /// Reports whether batch norm uses the statistics of each batch in training. A frozen backbone uses its running

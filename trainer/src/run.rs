@@ -16,7 +16,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use tch::Device;
-use wavemill_schemas::config::Config;
+use wavemill_schemas::config::{Config, Metric};
 use wavemill_schemas::text::{error_line, shown};
 use wavemill_scores::metrics::{Evaluation, Predictions};
 use wavemill_scores::records::{RecordError, RunDir};
@@ -355,13 +355,18 @@ impl<'a> Run<'a> {
         self.learner.average_buffers()?;
         let measured = Profile::start(&self.profile, Part::Validation);
         let predictions = self.predictions(Side::Validation)?;
-        let validation = evaluate::validation(&predictions)?;
+        let validation =
+            evaluate::validation(&predictions, self.config.train.select_target.as_deref())?;
         drop(measured);
         self.log_epoch(&validation)?;
         self.look_for_divergence()?;
 
         let verdict = self.state.early_stop.epoch_ended(&validation);
-        let value = validation.value(self.config.train.select);
+        let train = &self.config.train;
+        let value = validation.value(train.select, train.select_target.as_deref());
+        if train.temperature_scaling {
+            self.state.temperatures = predictions.iter().map(Predictions::temperature).collect();
+        }
         self.values.push(value);
         if verdict.better {
             self.state.best = Some(BestEpoch {
@@ -398,6 +403,10 @@ impl<'a> Run<'a> {
         let best = self.checkpoints.best()?;
         self.learner
             .load_model(&checkpoint::read_tensors(&best)?, &best)?;
+        // The temperatures of the last epoch are replaced as well.
+        self.state.temperatures = checkpoint::read_state(&best)?.temperatures;
+        self.learner
+            .set_temperatures(self.state.temperatures.clone());
 
         let validation = self.score(Side::Validation)?;
         let test = if self.job.test {
@@ -478,8 +487,8 @@ impl<'a> Run<'a> {
             steps: self.state.step,
             training_loss: sums.loss / sums.rows.max(1) as f64,
             validation_loss: validation.loss,
-            accuracy: validation.accuracy,
-            macro_f1: validation.macro_f1,
+            accuracy: validation.value(Metric::Accuracy, None),
+            macro_f1: validation.value(Metric::MacroF1, None),
             best,
             seconds: self.epoch_start.elapsed().as_secs_f64(),
         };
@@ -582,11 +591,22 @@ impl<'a> Run<'a> {
         let waited_ns = wait_ns - std::mem::replace(&mut self.logged_wait_ns, wait_ns);
         let mut values = vec![
             ("training/loss", sums.loss / sums.rows.max(1) as f64),
-            ("validation/loss", validation.loss),
-            ("validation/accuracy", validation.accuracy),
-            ("validation/macro_f1", validation.macro_f1),
             ("data_wait_s", waited_ns as f64 / 1e9),
         ];
+        for (name, metric) in [
+            ("validation/loss", Metric::Loss),
+            ("validation/accuracy", Metric::Accuracy),
+            ("validation/macro_f1", Metric::MacroF1),
+        ] {
+            values.push((name, validation.value(metric, None)));
+        }
+
+        let train = &self.config.train;
+        let selected = format!("validation/{}", train.selected());
+        if !values.iter().any(|(name, _)| *name == selected) {
+            let value = validation.value(train.select, train.select_target.as_deref());
+            values.push((&selected, value));
+        }
 
         // Accuracy per row is not defined for a multi-label target.
         if !self.data.targets()[0].is_multi() {

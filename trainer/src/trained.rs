@@ -75,8 +75,12 @@ impl TrainedModel {
         tch::no_grad(|| {
             let logits = self.forward.logits(&self.net, inputs, false)?;
             let mut probabilities = Vec::with_capacity(logits.len());
-            for (logits, (target, _)) in logits.iter().zip(&self.state.classes) {
-                probabilities.push(self.forward.probabilities(logits, is_multi(target))?);
+            for (index, (target, _)) in self.state.classes.iter().enumerate() {
+                probabilities.push(self.forward.probabilities(
+                    &logits[index],
+                    is_multi(target),
+                    self.state.temperature(index),
+                )?);
             }
             Ok(probabilities)
         })

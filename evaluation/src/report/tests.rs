@@ -143,6 +143,7 @@ fn result(predictions: &Predictions) -> RunResult {
         batch_norm_per_rank: false,
         epochs: 3,
         steps: 30,
+        temperatures: Vec::new(),
         best_epoch: Some(1),
         training_rows: 100,
         damaged_rows: 0,

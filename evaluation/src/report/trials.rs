@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use wavemill_pages::{Cell, Fact, Part, Section, Table, count};
-use wavemill_schemas::config::{Config, Metric};
+use wavemill_schemas::config::{Metric, Train};
+use wavemill_scores::records::RecordError;
 use wavemill_scores::records::RunDir;
 use wavemill_scores::sweep::values_of;
 
@@ -25,8 +26,8 @@ const CURVES_MAX: usize = 8;
 pub struct SweepRecord {
     /// Name of the folder, shown on the page.
     pub name: String,
-    /// Metric on validation by which the trials are compared.
-    metric: Metric,
+    /// The settings of the first trial, by whose `train.select` the trials are compared on validation.
+    train: Train,
     trials: Vec<Trial>,
     /// The best trials, whose learning curves are shown.
     pub(super) best: Vec<RunRecord>,
@@ -63,8 +64,10 @@ impl SweepRecord {
         let mut folders = Vec::new();
         // A folder that cannot be listed is treated as a folder without runs.
         for entry in fs::read_dir(path).into_iter().flatten().flatten() {
-            if RunDir::open(&entry.path()).is_ok() {
-                folders.push(entry.path());
+            match RunDir::open(&entry.path()) {
+                Ok(_) => folders.push(entry.path()),
+                Err(RecordError::Missing { .. }) => {}
+                Err(error) => return Err(error.into()),
             }
         }
         // Sort the runs by name, because the order of a directory listing is unspecified.
@@ -73,14 +76,14 @@ impl SweepRecord {
             return Ok(None);
         };
 
-        let metric = metric_of(&RunRecord::read(first, None)?);
+        let train = train_of(&RunRecord::read(first, None)?);
         let mut trials = Vec::new();
         for folder in &folders {
-            trials.push(Trial::read(folder, metric)?);
+            trials.push(Trial::read(folder, &train)?);
         }
         drop_repeated(&mut trials);
         // The sort is stable: trials with equal scores stay in the order of their names.
-        trials.sort_by(|a, b| a.compare(b, metric));
+        trials.sort_by(|a, b| a.compare(b, train.select));
 
         let mut best = Vec::new();
         for trial in trials.iter().take(CURVES_MAX) {
@@ -88,7 +91,7 @@ impl SweepRecord {
         }
         Ok(Some(Self {
             name: name_of(path),
-            metric,
+            train,
             trials,
             best,
         }))
@@ -116,7 +119,7 @@ impl SweepRecord {
             .and_then(|best| Some((best, best.score?)))
         {
             facts.push(Fact {
-                name: format!("best {} on validation", self.metric_words()),
+                name: format!("best {} on validation", self.score_words()),
                 value: format!("{score:.3}"),
                 note: best.name.clone(),
             });
@@ -136,15 +139,12 @@ impl SweepRecord {
                 "ended_early": trial.end == End::Early,
             }));
         }
-        json!({ "page": "sweep", "select": self.metric, "trials": trials })
+        json!({ "page": "sweep", "select": self.train.selected(), "trials": trials })
     }
 
-    const fn metric_words(&self) -> &'static str {
-        match self.metric {
-            Metric::Loss => "loss",
-            Metric::Accuracy => "accuracy",
-            Metric::MacroF1 => "macro F1",
-        }
+    /// Returns the words for the score by which the trials are compared.
+    fn score_words(&self) -> String {
+        self.train.selected().replace('_', " ").replace("f1", "F1")
     }
 
     /// Returns the configuration keys in which the trials differ.
@@ -170,12 +170,12 @@ impl SweepRecord {
 }
 
 impl Trial {
-    fn read(path: &Path, metric: Metric) -> Result<Self, ReportError> {
+    fn read(path: &Path, train: &Train) -> Result<Self, ReportError> {
         let run = RunRecord::read(path, None)?;
         // A run that was killed at its start may have no log.
-        let is_comparable = metric_of(&run) == metric && !run.log.is_empty();
+        let is_comparable = train_of(&run).selected() == train.selected() && !run.log.is_empty();
         let scores = if is_comparable {
-            values_of(path, metric)?
+            values_of(path, &train.selected())?
         } else {
             Vec::new()
         };
@@ -196,7 +196,7 @@ impl Trial {
             },
             epochs,
             config,
-            score: metric.best(&scores),
+            score: train.select.best(&scores),
             name: run.name,
             path: run.path,
         })
@@ -229,12 +229,11 @@ fn drop_repeated(trials: &mut Vec<Trial>) {
     *trials = kept;
 }
 
-/// Returns the metric by which a run chose its best epoch (`train.select`).
-fn metric_of(run: &RunRecord) -> Metric {
-    let train = run.config.get("train");
-    let select = train.and_then(|train| train.get("select")).cloned();
-    let metric: Option<Metric> = select.and_then(|select| select.try_into().ok());
-    metric.unwrap_or_else(|| Config::default().train.select)
+/// Returns a run's section `train`, whose `select` chose its best epoch.
+fn train_of(run: &RunRecord) -> Train {
+    let train = run.config.get("train").cloned();
+    let train = train.and_then(|train| train.try_into().ok());
+    train.unwrap_or_default()
 }
 
 pub(super) fn section(sweep: &SweepRecord) -> Section {
@@ -242,7 +241,7 @@ pub(super) fn section(sweep: &SweepRecord) -> Section {
     section.parts.push(Part::Text(format!(
         "Each run in the folder is a trial. Its score is best {} on validation over all epochs. The best of many \
          scores is biased upwards: evaluate the chosen trial once on the test split.",
-        sweep.metric_words()
+        sweep.score_words()
     )));
     let without = sweep.trials.iter().filter(|trial| trial.score.is_none());
     let n_without = without.count() as u64;
@@ -252,7 +251,7 @@ pub(super) fn section(sweep: &SweepRecord) -> Section {
              than {} (train.select).",
             count(n_without),
             count(sweep.trials.len() as u64),
-            sweep.metric_words()
+            sweep.score_words()
         )));
     }
 
@@ -266,7 +265,7 @@ pub(super) fn section(sweep: &SweepRecord) -> Section {
 }
 
 fn table(sweep: &SweepRecord, keys: &[&str]) -> Table {
-    let mut table = Table::new("Trials, best first", &["trial", sweep.metric_words()]);
+    let mut table = Table::new("Trials, best first", &["trial", &sweep.score_words()]);
     table.head.extend(keys.iter().map(|&key| key.to_owned()));
     table.head.extend(["epochs".to_owned(), "ended".to_owned()]);
 

@@ -352,22 +352,92 @@ pub struct Cosine {
 }
 
 /// Metric of the validation split that is used for decisions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Metric {
-    /// Mean loss of all targets; lower is better.
+    /// Mean loss of all targets, or the loss of one target, weighted as in training.
     Loss,
-    /// Accuracy of the first target.
+    /// Mean −ln of the true class's probability.
+    LogLoss,
+    /// Share of rows whose likeliest class is true; with several labels per row, of rows whose labels are all correct.
     Accuracy,
-    /// Macro F1 of the first target.
+    /// Mean recall over the classes that have rows.
+    BalancedAccuracy,
+    /// Share of rows whose class is among the three likeliest.
+    #[serde(rename = "top_3")]
+    Top3,
+    /// F1, averaged over classes.
     MacroF1,
+    /// Precision, averaged over classes.
+    MacroPrecision,
+    /// Recall, averaged over classes.
+    MacroRecall,
+    /// Macro F1 over classes of at least ten tracks.
+    MacroF1Supported,
+    /// F1, averaged over classes in proportion to their rows.
+    WeightedF1,
+    /// F1 over all decisions (pairs of row and class) together.
+    MicroF1,
+    /// ROC-AUC, averaged over classes.
+    RocAucMacro,
+    /// ROC-AUC of all decisions in one ranking.
+    RocAucMicro,
+    /// Average precision, averaged over classes.
+    AveragePrecisionMacro,
+    /// Average precision of all decisions in one ranking.
+    AveragePrecisionMicro,
 }
 
 impl Metric {
+    /// All metrics.
+    pub const ALL: [Self; 15] = [
+        Self::Loss,
+        Self::LogLoss,
+        Self::Accuracy,
+        Self::BalancedAccuracy,
+        Self::Top3,
+        Self::MacroF1,
+        Self::MacroPrecision,
+        Self::MacroRecall,
+        Self::MacroF1Supported,
+        Self::WeightedF1,
+        Self::MicroF1,
+        Self::RocAucMacro,
+        Self::RocAucMicro,
+        Self::AveragePrecisionMacro,
+        Self::AveragePrecisionMicro,
+    ];
+
+    /// Reports whether lower values are better.
+    pub const fn is_loss(self) -> bool {
+        matches!(self, Self::Loss | Self::LogLoss)
+    }
+
     /// Reports whether `a` is better than `b`.
     pub fn is_better(self, a: f64, b: f64) -> bool {
         // Both comparisons are false if `a` or `b` is NaN.
-        if self == Self::Loss { a < b } else { a > b }
+        if self.is_loss() { a < b } else { a > b }
+    }
+
+    /// Reports whether the metric is defined for targets with one class per row, or, if `multi`, with several labels
+    /// per row.
+    pub const fn is_for(self, multi: bool) -> bool {
+        match self {
+            Self::Loss | Self::Accuracy | Self::MacroF1 => true,
+            Self::MicroF1
+            | Self::RocAucMacro
+            | Self::RocAucMicro
+            | Self::AveragePrecisionMacro
+            | Self::AveragePrecisionMicro => multi,
+            _ => !multi,
+        }
+    }
+
+    /// Returns the metric's name, as in a configuration.
+    pub fn name(self) -> String {
+        toml::Value::try_from(self).map_or(String::new(), |name| {
+            name.as_str().unwrap_or_default().to_owned()
+        })
     }
 
     /// Returns the best of `values`, ignoring NaN.
@@ -494,6 +564,9 @@ pub struct Train {
     pub early_stop: u64,
     /// Metric that determines the early stop and the best checkpoint.
     pub select: Metric,
+    /// Target of `select`; if absent, the first target, or all targets for the loss.
+    #[serde(skip_serializing_if = "is_default")]
+    pub select_target: Option<String>,
     /// Number of parts into which a rank's share of a batch is split; they are computed one after another before each
     /// step.
     pub micro_batches: usize,
@@ -511,6 +584,9 @@ pub struct Train {
     /// absent.
     #[serde(skip_serializing_if = "is_default")]
     pub ema_decay: Option<f64>,
+    /// True if each validation fits a temperature per target, by which logits are divided in evaluation and prediction.
+    #[serde(skip_serializing_if = "is_default")]
+    pub temperature_scaling: bool,
 }
 
 impl Default for Train {
@@ -520,6 +596,7 @@ impl Default for Train {
             steps: None,
             early_stop: 6,
             select: Metric::Loss,
+            select_target: None,
             micro_batches: 1,
             precision: Precision::F32,
             tf32: false,
@@ -527,6 +604,19 @@ impl Default for Train {
             checkpoint_steps: 500,
             keep: 2,
             ema_decay: None,
+            temperature_scaling: false,
+        }
+    }
+}
+
+impl Train {
+    /// Returns the name of the score that selects the best epoch, as in a run's log: `loss`, or `genre/macro_f1` if
+    /// its target is given.
+    pub fn selected(&self) -> String {
+        let metric = self.select.name();
+        match &self.select_target {
+            Some(target) => format!("{target}/{metric}"),
+            None => metric,
         }
     }
 }

@@ -10,12 +10,15 @@ mod leaks;
 mod multilabel;
 mod predictions;
 mod table;
+mod temperature;
 mod wire;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 
 use serde::{Deserialize, Serialize};
 use wavemill_schemas::canonical;
+use wavemill_schemas::config::Metric;
 
 pub use bootstrap::{
     Bootstrap, ClassInterval, ClassIntervals, Difference, Draws, Interval, Paired, RESAMPLES,
@@ -27,6 +30,7 @@ pub use leaks::{ComparedWith, Leak, Leaks, Member, Noun};
 pub use multilabel::{SetReport, SetScore};
 pub use predictions::{Label, Predictions, Row, likeliest};
 pub use table::paired_table;
+pub use temperature::TEMPERATURES;
 
 use bootstrap::bootstrap;
 use classification::log_loss;
@@ -68,6 +72,17 @@ pub enum MetricsError {
 }
 
 impl Predictions {
+    /// Returns loss, log loss and scores by metric, without those that are undefined.
+    ///
+    /// # Errors
+    /// [`MetricsError::NoLabels`] if no row has a label.
+    pub fn scores(&self) -> Result<BTreeMap<Metric, f64>, MetricsError> {
+        let mut scores = Report::from_predictions(self)?.scores();
+        scores.extend(self.loss().map(|loss| (Metric::Loss, loss)));
+        scores.extend(log_loss(self).map(|loss| (Metric::LogLoss, loss)));
+        Ok(scores)
+    }
+
     /// Creates [`MetricsError::NoLabels`].
     fn no_labels(&self) -> MetricsError {
         MetricsError::NoLabels {
@@ -128,6 +143,41 @@ impl Report {
             ClassReport::from_predictions(predictions).map(Self::Single)
         }
     }
+
+    /// Returns all defined scores by metric, without losses.
+    fn scores(&self) -> BTreeMap<Metric, f64> {
+        let metrics = Metric::ALL.into_iter();
+        metrics
+            .filter_map(|metric| Some((metric, self.value(metric)?)))
+            .collect()
+    }
+
+    /// Returns the value of `metric`; `None` if it is undefined here, or is a loss.
+    fn value(&self, metric: Metric) -> Option<f64> {
+        match self {
+            Self::Single(report) => match metric {
+                Metric::Accuracy => Some(report.accuracy),
+                Metric::BalancedAccuracy => Some(report.balanced_accuracy),
+                Metric::Top3 => report.top_3,
+                Metric::MacroF1 => Some(report.macro_mean.f1),
+                Metric::MacroPrecision => Some(report.macro_mean.precision),
+                Metric::MacroRecall => Some(report.macro_mean.recall),
+                Metric::MacroF1Supported => report.macro_f1_supported,
+                Metric::WeightedF1 => Some(report.weighted_mean.f1),
+                _ => None,
+            },
+            Self::Multi(report) => match metric {
+                Metric::Accuracy => Some(report.exact_match),
+                Metric::MacroF1 => Some(report.f1_macro),
+                Metric::MicroF1 => Some(report.f1_micro),
+                Metric::RocAucMacro => report.roc_auc_macro,
+                Metric::RocAucMicro => report.roc_auc_micro,
+                Metric::AveragePrecisionMacro => report.average_precision_macro,
+                Metric::AveragePrecisionMicro => report.average_precision_micro,
+                _ => None,
+            },
+        }
+    }
 }
 
 /// Scores of individual rows, or of rows aggregated by track.
@@ -143,6 +193,13 @@ pub struct Level {
 }
 
 impl Level {
+    /// Returns log loss and scores by metric, without those that are undefined.
+    pub fn scores(&self) -> BTreeMap<Metric, f64> {
+        let mut scores = self.report.scores();
+        scores.extend(self.log_loss.map(|loss| (Metric::LogLoss, loss)));
+        scores
+    }
+
     /// Computes scores, log loss and bootstrap intervals. `seed` determines the resamples.
     ///
     /// # Errors

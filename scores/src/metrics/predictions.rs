@@ -241,6 +241,32 @@ impl Predictions {
         tracks
     }
 
+    /// Returns the mean of the probabilities of several models for the same rows, summed in f64. A mean has no loss.
+    ///
+    /// # Errors
+    /// [`MetricsError::ClassSets`] or [`MetricsError::Rows`] if classes or rows of `others` differ.
+    pub fn ensemble(&self, others: &[Self]) -> Result<Self, MetricsError> {
+        for other in others {
+            self.check_same_classes(other)?;
+            if self.clip_keys != other.clip_keys || self.segments != other.segments {
+                return Err(MetricsError::Rows(format!(
+                    "target {}: the runs predict different rows, so they have no mean: they need features with the same \
+                     clips and segments",
+                    self.target
+                )));
+            }
+        }
+
+        let mut mean = self.clone();
+        mean.loss = [0.0; 2];
+        let n = (others.len() + 1) as f64;
+        for (i, value) in mean.probabilities.iter_mut().enumerate() {
+            let others = others.iter().map(|other| f64::from(other.probabilities[i]));
+            *value = ((f64::from(*value) + others.sum::<f64>()) / n) as f32;
+        }
+        Ok(mean)
+    }
+
     /// Returns one prediction per track: the mean of the probabilities of the track's rows, summed in f64.
     ///
     /// # Errors
@@ -510,5 +536,28 @@ pub(super) mod tests {
         predictions.add_loss(3.0, 2.0);
         predictions.add_loss(1.0, 2.0);
         assert_eq!(predictions.loss(), Some(1.0));
+    }
+
+    #[test]
+    fn an_ensemble_is_the_mean_of_equal_rows() {
+        let [a, b] = [[0.9, 0.1], [0.5, 0.5]].map(|probabilities| {
+            let mut all = single(&[(1, Some(1), 0, &probabilities)]);
+            all.add_loss(1.0, 1.0);
+            all
+        });
+        let mean = a.ensemble(&[b.clone(), b.clone()]).unwrap();
+        for (got, want) in mean.row(0).probabilities.iter().zip([1.9 / 3.0, 1.1 / 3.0]) {
+            assert!((got - want).abs() < 1e-7, "{got}");
+        }
+        assert_eq!((mean.loss(), mean.row(0).label), (None, Label::Class(0)));
+
+        let mut more = b;
+        more.push(&Row {
+            clip_key: "other.mp3",
+            ..mean.row(0)
+        })
+        .unwrap();
+        let error = a.ensemble(&[more]).unwrap_err().to_string();
+        assert!(error.contains("different rows"), "{error}");
     }
 }

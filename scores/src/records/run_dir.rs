@@ -151,12 +151,23 @@ impl RunDir {
     /// Opens the run in the folder `path`, such as `runs/cnn2d-1a2b3c4d-1`.
     ///
     /// # Errors
-    /// [`RecordError::Missing`] if the folder contains no run.
+    /// [`RecordError::Missing`] if the folder contains no run; [`RecordError::Io`] if the folder cannot be read.
     pub fn open(path: &Path) -> Result<Self, RecordError> {
         let run = Self {
             path: path.to_owned(),
         };
-        if run.config().is_file() {
+        let config = run.config();
+        // A failing disk is not a missing run.
+        let found = match fs::metadata(&config) {
+            Ok(metadata) => metadata.is_file(),
+            Err(error)
+                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
+            {
+                false
+            }
+            Err(error) => return Err(RecordError::io(&config, "inspect")(error)),
+        };
+        if found {
             Ok(run)
         } else {
             Err(RecordError::Missing {

@@ -162,6 +162,10 @@ pub struct State {
     /// First epoch, if any, whose mean loss was far above the first step's loss.
     #[serde(default)]
     pub diverged: Option<Divergence>,
+    /// Temperature of each target after the last validation, by which logits are divided in evaluation and
+    /// prediction; empty without temperature scaling.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub temperatures: Vec<f64>,
     /// State of the learning rate schedules.
     pub schedules: ScheduleState,
     /// State of early stopping, such as the number of epochs without a better value.
@@ -173,6 +177,11 @@ pub struct State {
 }
 
 impl State {
+    /// Returns the temperature of the target at index `target`.
+    pub fn temperature(&self, target: usize) -> f64 {
+        self.temperatures.get(target).copied().unwrap_or(1.0)
+    }
+
     /// Returns the state of a run before its first step.
     pub fn first(
         config: &Config,
@@ -208,8 +217,9 @@ impl State {
             diverged: None,
 
             // Values that change with the results of validation.
+            temperatures: Vec::new(),
             schedules,
-            early_stop: EarlyStop::new(config.train.select, config.train.early_stop),
+            early_stop: EarlyStop::new(&config.train),
             best: None,
             finished: false,
         }

@@ -30,6 +30,7 @@ Examples:
   wavemill-train eval runs/cnn2d-1f2e3d4c-1 --side validation --json
   wavemill-train eval runs/cnn2d-1f2e3d4c-1 --version 4             # reports which of its tracks the run trained on
   wavemill-train eval runs/crnn-5a6b7c8d-1 --against runs/cnn2d-1f2e3d4c-1
+  wavemill-train eval runs/crnn-*-1 runs/cnn2d-*-1 --ensemble       # mean probabilities of several runs
   wavemill-train eval runs/crnn-5a6b7c8d-1 --predictions test.parquet --embeddings vectors.parquet
   wavemill-train eval runs/crnn-5a6b7c8d-1 --map map.parquet        # a position in the plane for each row
 
@@ -42,12 +43,18 @@ position of that vector on a t-SNE map, in the columns x and y, with true and pr
 `fit` has already evaluated the test split once (result.json). Compare models with --side validation: a test split
 that is evaluated repeatedly becomes a second validation split.";
 
-/// Score a run's checkpoint on a split
+/// Score a run's checkpoint, or an ensemble of several runs, on a split
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct EvalCommand {
     /// Folder written by `fit`
     run: PathBuf,
+    /// More folders, for --ensemble
+    #[arg(value_name = "RUN", requires = "ensemble")]
+    more: Vec<PathBuf>,
+    /// Score the mean of the runs' probabilities for each row
+    #[arg(long, requires = "more", conflicts_with_all = ["predictions", "embeddings", "map"])]
+    ensemble: bool,
     /// The store's folder or address [default: the one that the run was trained on]
     #[arg(long, value_name = "DIR")]
     store: Option<StorePlace>,
@@ -195,10 +202,13 @@ impl EvalCommand {
         group: &'static dyn Collective,
     ) -> Result<()> {
         let OpenedRun { data, state, .. } = run;
-        let own = self.predict(run, learner, group, true)?;
+        let speaks = group.rank() == 0;
+        let mut own = self.predict(run, learner, group, true)?;
+        if !self.more.is_empty() {
+            own = self.ensemble(own, group, learner.device())?;
+        }
 
         // Every rank has the predictions of all rows, so rank 0 computes and prints the scores without the others.
-        let speaks = group.rank() == 0;
         if speaks {
             let leaks = match &run.known {
                 Some(known) => known.clone(),
@@ -220,10 +230,7 @@ impl EvalCommand {
         let Some(other) = &self.against else {
             return Ok(());
         };
-        let name = format!("run {}", folder_name(other));
-        let opened = self.open(other, &name, speaks)?;
-        let other_learner = opened.load(group, learner.device())?;
-        let theirs = self.predict(&opened, &other_learner, group, false)?;
+        let theirs = self.predict_other(other, group, learner.device())?;
         if speaks {
             let noun = Noun::of(data.store().manifest().recipe.catalog.dataset);
             for (own, theirs) in own.iter().zip(&theirs) {
@@ -231,6 +238,48 @@ impl EvalCommand {
             }
         }
         Ok(())
+    }
+
+    /// Predicts the evaluated rows by another run.
+    fn predict_other(
+        &self,
+        run: &Path,
+        group: &'static dyn Collective,
+        device: Device,
+    ) -> Result<Vec<Predictions>> {
+        let name = format!("run {}", folder_name(run));
+        let opened = self.open(run, &name, group.rank() == 0)?;
+        let learner = opened.load(group, device)?;
+        self.predict(&opened, &learner, group, false)
+    }
+
+    /// Returns the mean predictions of all runs, given those of the first.
+    fn ensemble(
+        &self,
+        own: Vec<Predictions>,
+        group: &'static dyn Collective,
+        device: Device,
+    ) -> Result<Vec<Predictions>> {
+        let mut others: Vec<Vec<Predictions>> = vec![Vec::new(); own.len()];
+        for run in &self.more {
+            let theirs = self.predict_other(run, group, device)?;
+            if theirs.len() != own.len() {
+                bail!(
+                    "{} has {} targets and {} has {}: an ensemble needs runs with the same targets",
+                    self.run.display(),
+                    own.len(),
+                    run.display(),
+                    theirs.len()
+                );
+            }
+            for (all, target) in others.iter_mut().zip(theirs) {
+                all.push(target);
+            }
+        }
+
+        let targets = own.iter().zip(&others);
+        let means = targets.map(|(own, others)| own.ensemble(others));
+        Ok(means.collect::<Result<_, _>>()?)
     }
 
     fn compare(
@@ -251,7 +300,12 @@ impl EvalCommand {
         if self.json {
             println!("{}", serde_json::to_string(&compared)?);
         } else {
-            let names = [folder_name(&self.run), folder_name(other)];
+            let own = if self.ensemble {
+                "ensemble".to_owned()
+            } else {
+                folder_name(&self.run)
+            };
+            let names = [own, folder_name(other)];
             println!("{}", paired_table(&compared, [&names[0], &names[1]], noun));
         }
         Ok(())
@@ -386,8 +440,9 @@ impl EvalCommand {
 impl OpenedRun {
     /// Creates the model and loads its weights from the checkpoint.
     fn load(&self, group: &'static dyn Collective, device: Device) -> Result<Learner> {
-        let learner = Learner::new(&self.state.config, &self.data, group, device)?;
+        let mut learner = Learner::new(&self.state.config, &self.data, group, device)?;
         learner.load_model(&checkpoint::read_tensors(&self.path)?, &self.path)?;
+        learner.set_temperatures(self.state.temperatures.clone());
         Ok(learner)
     }
 }

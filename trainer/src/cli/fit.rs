@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use clap::Args;
+use clap::builder::TypedValueParser;
 use tch::Device;
 use wavemill_schemas::config::{Config, LayeredConfig};
 use wavemill_schemas::text::{error_line, shown, shown_lines};
@@ -14,6 +15,7 @@ use wavemill_schemas::version_name::VersionName;
 use wavemill_terminal::display::Display;
 use wavemill_terminal::output::{OutputArgs, report};
 
+use super::folds::fold_rule;
 use super::like::LikeArgs;
 use super::role::{Role, role};
 use super::run_folder::{self, Changes, RunStart};
@@ -29,6 +31,7 @@ Examples:
   wavemill-train fit --store store --like gtzan-segments      # trains as in that recipe's document
   wavemill-train fit --store store --config my.toml --set optimizer.lr=3e-4 --set augment.enabled=true
   wavemill-train fit --store store --model crnn --target genre --target subgenre --split official
+  wavemill-train fit --store store --model cnn2d --folds 5 --seeds 3 --jobs 2    # cross-validation
   wavemill-train fit --store store --model cnn2d --nproc 2 --threads 1
   torchrun --nproc-per-node 2 --no-python wavemill-train fit --store store --model cnn2d
   wavemill-train fit --resume runs/cnn2d-1f2e3d4c-1
@@ -47,10 +50,10 @@ When stopped by Ctrl-C or SIGTERM, a run writes a checkpoint and prints the comm
 pub(crate) struct FitCommand {
     /// A feature store written by `wavemill extract`: its folder, or its address such as s3://bucket/store
     #[arg(long, value_name = "DIR")]
-    store: Option<StorePlace>,
+    pub(super) store: Option<StorePlace>,
     /// Version of the store, by number or tag [default: the latest]
     #[arg(long, value_name = "VERSION")]
-    version: Option<VersionName>,
+    pub(super) version: Option<VersionName>,
     #[command(flatten)]
     like: LikeArgs,
     /// Configuration file (TOML)
@@ -58,7 +61,7 @@ pub(crate) struct FitCommand {
     config: Option<PathBuf>,
     /// Set a value of the configuration
     #[arg(long = "set", value_name = "KEY=VALUE")]
-    sets: Vec<String>,
+    pub(super) sets: Vec<String>,
     /// Same as --set model.name=…; `wavemill-train models` lists the names
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
@@ -71,6 +74,20 @@ pub(crate) struct FitCommand {
     /// Same as --set data.split=…: official, stratified or artist
     #[arg(long, value_name = "RULE")]
     split: Option<String>,
+    /// Train K runs, each with another fold of the artists as its test side, and print mean, standard deviation and
+    /// interval of their test scores
+    #[arg(long, value_name = "K", conflicts_with = "split", value_parser = clap::value_parser!(u16).range(3..=1000).map(usize::from))]
+    pub(super) folds: Option<usize>,
+    /// Train only the run of this fold, from 1
+    #[arg(long, value_name = "I", requires = "folds")]
+    fold: Option<usize>,
+    /// Train N runs (with --folds, N times K) with the seeds from `seed` on, and print mean, standard deviation and
+    /// interval of their test scores
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub(super) seeds: Option<u64>,
+    /// Number of runs of --folds and --seeds at once, each in its own process; GPUs are assigned in turn
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(super) jobs: u16,
     /// Same as --set train.epochs=…
     #[arg(long, value_name = "N")]
     epochs: Option<u64>,
@@ -91,19 +108,19 @@ pub(crate) struct FitCommand {
     skip_damaged: bool,
     /// Folder in which to create the run's folder
     #[arg(long, default_value = "runs", value_name = "DIR")]
-    runs: PathBuf,
+    pub(super) runs: PathBuf,
     /// Resume a run from its last checkpoint, with its own configuration; --epochs N extends it
-    #[arg(long, value_name = "RUN", conflicts_with_all = ["like", "config", "sets", "model", "feature", "targets", "split", "batch_size", "seed", "init", "freeze"])]
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["like", "config", "sets", "model", "feature", "targets", "split", "folds", "seeds", "batch_size", "seed", "init", "freeze"])]
     resume: Option<PathBuf>,
     /// Resume RUN if it has a checkpoint, else start it there, so that repeating the same command completes a job that
     /// is killed and restarted. The configuration must be the run's, except for more epochs [default RUN:
     /// RUNS/MODEL-CONFIGURATION-1]
     #[arg(long, value_name = "RUN", conflicts_with = "resume")]
     #[allow(clippy::option_option)]
-    resume_or_start: Option<Option<PathBuf>>,
+    pub(super) resume_or_start: Option<Option<PathBuf>>,
     /// Start N processes on this machine, each as a rank
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
-    nproc: Option<u16>,
+    pub(super) nproc: Option<u16>,
     /// Measure the parts of the first N steps (waiting for data, copying, forward, backward, sums over ranks,
     /// optimizer), and all validations and checkpoints, and print a table at the end
     #[arg(long, value_name = "STEPS")]
@@ -113,9 +130,9 @@ pub(crate) struct FitCommand {
     print_config: bool,
     /// Print the result as JSON on stdout
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
     #[command(flatten)]
-    machine: MachineArgs,
+    pub(super) machine: MachineArgs,
 }
 
 impl FitCommand {
@@ -135,6 +152,9 @@ impl FitCommand {
         }
 
         interrupt::end_with_starter()?;
+        if self.is_many() {
+            return self.run_all();
+        }
         let ranks = match role(self.nproc)? {
             Role::Rank(ranks) => ranks,
             Role::Launcher(code) => return Ok(code),
@@ -164,6 +184,11 @@ impl FitCommand {
             Err(error) if group.rank() > 0 && is_stopped(&error) => Ok(super::exit::code(&error)),
             ended => ended,
         }
+    }
+
+    /// True if the command trains several runs: all folds, or several seeds.
+    fn is_many(&self) -> bool {
+        (self.folds.is_some() && self.fold.is_none()) || self.seeds.is_some_and(|seeds| seeds > 1)
     }
 
     /// Prints notes and checks the initial weights of a new run. A resumed run already has its weights.
@@ -266,12 +291,17 @@ impl FitCommand {
     }
 
     /// Builds the configuration from `--like`, `--config`, the flags and `--set`. Later sources override earlier ones.
-    fn config(&self) -> Result<LayeredConfig> {
+    pub(super) fn config(&self) -> Result<LayeredConfig> {
         let targets = toml::Value::from(self.targets.clone()).to_string();
+        let fold = self.fold.zip(self.folds);
+        let split = match fold {
+            Some((fold, folds)) => Some(fold_rule(fold, folds)),
+            None => self.split.clone(),
+        };
         let flags = [
             ("model.name", self.model.as_deref().map(toml_text)),
             ("data.feature", self.feature.as_deref().map(toml_text)),
-            ("data.split", self.split.as_deref().map(toml_text)),
+            ("data.split", split.as_deref().map(toml_text)),
             ("train.epochs", self.epochs.map(|n| n.to_string())),
             ("data.batch_size", self.batch_size.map(|n| n.to_string())),
             ("seed", self.seed.map(|n| n.to_string())),

@@ -28,7 +28,7 @@ const END: &str = "end";
 
 /// A trial failed in a way that ended the whole sweep, for example because the disk is full.
 #[derive(Debug, thiserror::Error)]
-#[error("trial {trial} ended the sweep with exit code {code}: see its output above")]
+#[error("trial {trial} ended all trials with exit code {code}: see its output above")]
 pub(crate) struct FatalTrial {
     /// Number of the failed trial, from 0.
     pub trial: usize,

@@ -4,6 +4,7 @@ mod eval;
 mod exit;
 mod export;
 mod fit;
+mod folds;
 mod input;
 mod interrupt;
 mod jobs;

@@ -60,13 +60,12 @@ same --threads, which defaults to an equal share of the cores. GPUs are assigned
 /// Error for a sweep that was stopped by SIGINT or SIGTERM.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "stopped in trial {trial}; run the same command to continue: completed trials are reused from {}, and this one \
-     starts over",
+    "stopped in trial {trial}; run the same command to continue: completed trials are reused from {}",
     runs.display()
 )]
 pub(crate) struct SweepInterrupted {
-    trial: usize,
-    runs: PathBuf,
+    pub trial: usize,
+    pub runs: PathBuf,
 }
 
 /// Try many configurations, compared on validation
@@ -427,6 +426,7 @@ impl SweepCommand {
         } in planned
         {
             let select = config.train.select;
+            let selected = config.train.selected();
             let epochs = config.train.epochs;
             // In a trial's process, the parent decides when to stop early, because it has the values of all trials.
             let stopping = sweep.median_stopping_after.map(|after| match self.trial {
@@ -467,7 +467,7 @@ impl SweepCommand {
 
             // The median includes a failed trial's values: with `--jobs`, others are compared with it before it fails.
             let counted = if trial.error.is_some() {
-                values_of(&trial.run, select).unwrap_or_default()
+                values_of(&trial.run, &selected).unwrap_or_default()
             } else {
                 trial.values.clone()
             };
@@ -493,10 +493,9 @@ impl SweepCommand {
         device: Device,
         keep_going: Option<KeepGoing>,
     ) -> (PathBuf, Result<Vec<f64>>) {
-        let select = config.train.select;
         match self.done_before(&config, data, group) {
             Ok(Some(folder)) => {
-                let values = values_of(&folder, select).map_err(Error::from);
+                let values = values_of(&folder, &config.train.selected()).map_err(Error::from);
                 return (folder, values);
             }
             Ok(None) => {}

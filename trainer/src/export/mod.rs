@@ -71,7 +71,7 @@ pub(crate) struct Argument {
 }
 
 /// Columns of one target in the output `[rows, columns]` of the model, the concatenated logits of all targets.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Output {
     pub target: String,
     /// Index of the target's first column.
@@ -80,6 +80,9 @@ pub(crate) struct Output {
     pub classes: Vec<String>,
     /// True if probabilities are the sigmoid of each logit instead of the softmax over all logits of the target.
     pub multi_label: bool,
+    /// Number by which logits are divided first. Missing without temperature scaling.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
 }
 
 /// Description of a model, exported together with it. Contains no times and no paths of folders.
@@ -137,12 +140,13 @@ impl ModelCard {
 
         let mut outputs = Vec::new();
         let mut column = 0;
-        for (target, classes) in &state.classes {
+        for (index, (target, classes)) in state.classes.iter().enumerate() {
             outputs.push(Output {
                 target: target.clone(),
                 column,
                 classes: classes.clone(),
                 multi_label: is_multi(target),
+                temperature: state.temperatures.get(index).copied(),
             });
             column += classes.len();
         }

@@ -40,9 +40,9 @@ impl Learner {
 
             let mut targets = Vec::new();
             for (index, logits) in logits.into_iter().enumerate() {
-                let probabilities = self
-                    .forward
-                    .probabilities(&logits, self.data.targets()[index].is_multi())?;
+                let is_multi = self.data.targets()[index].is_multi();
+                let temperature = self.temperatures.get(index).copied().unwrap_or(1.0);
+                let probabilities = self.forward.probabilities(&logits, is_multi, temperature)?;
                 let loss = [losses[index].f_double_value(&[])?, weights[index]];
                 targets.push(TargetOutput {
                     logits,

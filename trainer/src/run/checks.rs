@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use wavemill_schemas::config::Config;
+use wavemill_schemas::config::{Config, Metric, Train};
 
 use super::RunError;
 use crate::checkpoint::State;
@@ -34,6 +34,8 @@ pub(crate) fn check(config: &Config, data: &Dataset, world_size: usize) -> Resul
         )));
     }
 
+    check_selected(&config.train, data)?;
+
     let rows = data.rows_of(Side::Training).len();
     if n_batches(rows, config.data.batch_size, config.data.drop_last) == 0 {
         return Err(RunError::Unfit(format!(
@@ -42,6 +44,38 @@ pub(crate) fn check(config: &Config, data: &Dataset, world_size: usize) -> Resul
         )));
     }
     Ok(Learner::check(config, data, world_size)?)
+}
+
+/// Returns an error if `train.select` is no score of its target.
+fn check_selected(train: &Train, data: &Dataset) -> Result<(), RunError> {
+    let targets = data.targets();
+    let named = train.select_target.as_deref();
+    let Some(target) = targets
+        .iter()
+        .find(|target| named.is_none_or(|name| target.name() == name))
+    else {
+        let names: Vec<&str> = targets.iter().map(|target| target.name()).collect();
+        return Err(RunError::Unfit(format!(
+            "train.select_target = {:?} is no target of this run: choose one of {}",
+            named.unwrap_or_default(),
+            names.join(", ")
+        )));
+    };
+
+    let fits = |metric: &Metric| {
+        metric.is_for(target.is_multi()) && (*metric != Metric::Top3 || target.classes().len() > 3)
+    };
+    if fits(&train.select) {
+        return Ok(());
+    }
+    let fitting = Metric::ALL.into_iter().filter(fits).map(Metric::name);
+    Err(RunError::Unfit(format!(
+        "train.select = {:?} is not a score of target {}: choose one of {}, or another target with \
+         train.select_target",
+        train.select.name(),
+        target.name(),
+        fitting.collect::<Vec<_>>().join(", ")
+    )))
 }
 
 /// Returns an error if a split (training, validation or test) has no rows.

@@ -37,6 +37,7 @@ pub(super) fn result_of(
         batch_norm_per_rank,
         epochs: state.epoch,
         steps: state.step,
+        temperatures: state.temperatures.clone(),
         best_epoch: state.best.as_ref().map(|best| best.epoch),
         training_rows: data.rows_of(Side::Training).len() as u64,
         // `Run::finish` sets `damaged_rows` and `warnings` later, and `RunResult::count_test` sets `test_asked`.

@@ -521,6 +521,7 @@ mod tests {
             batch_norm_per_rank: false,
             epochs: 1,
             steps: 1,
+            temperatures: Vec::new(),
             best_epoch: Some(0),
             training_rows: 3,
             damaged_rows: 0,

@@ -1,0 +1,215 @@
+//! Scores over the runs of a cross-validation or of several seeds: mean, standard deviation and interval.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use wavemill_schemas::config::Metric;
+use wavemill_schemas::text::shown;
+
+use crate::result::RunResult;
+
+/// Test scores of several runs of one configuration, with different folds or seeds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CrossResult {
+    /// Number of folds; `None` if only the seeds differ.
+    pub folds: Option<usize>,
+    /// The runs, in the order of seeds, then of folds.
+    pub runs: Vec<CrossRun>,
+    /// For each target, the scores of tracks over all runs, by metric.
+    pub scores: Vec<(String, BTreeMap<Metric, Summary>)>,
+}
+
+/// A run of a cross-validation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CrossRun {
+    /// The fold that is the test side, from 1; `None` if only the seeds differ.
+    pub fold: Option<usize>,
+    /// The run's seed.
+    pub seed: u64,
+    /// The run's folder.
+    pub run: String,
+    /// The run's test scores of tracks by target, in the order of [`CrossResult::scores`].
+    pub scores: Vec<BTreeMap<Metric, f64>>,
+}
+
+/// A run that has ended, from which [`CrossResult`] takes the test scores.
+#[derive(Clone, Debug)]
+pub struct EndedRun {
+    /// The fold that is the test side, from 1; `None` if only the seeds differ.
+    pub fold: Option<usize>,
+    /// The run's seed.
+    pub seed: u64,
+    /// The run's folder.
+    pub run: String,
+    /// The run's result.
+    pub result: RunResult,
+}
+
+/// Summary of a score over runs.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Mean over the runs.
+    pub mean: f64,
+    /// Standard deviation over the runs, with denominator n − 1.
+    pub sd: f64,
+    /// 95 % interval of the mean.
+    pub interval: [f64; 2],
+    /// Number of runs in which the score is defined.
+    pub n: usize,
+}
+
+impl CrossResult {
+    /// Summarizes the results of several runs.
+    pub fn new(folds: Option<usize>, runs: &[EndedRun]) -> Self {
+        let mut targets: Vec<String> = Vec::new();
+        let mut rows = Vec::new();
+        for ended in runs {
+            let test = &ended.result.test;
+            targets = test.iter().map(|scored| scored.target.clone()).collect();
+            rows.push(CrossRun {
+                fold: ended.fold,
+                seed: ended.seed,
+                run: ended.run.clone(),
+                scores: test.iter().map(|scored| scored.tracks().scores()).collect(),
+            });
+        }
+
+        let summaries = |target: usize| -> BTreeMap<Metric, Summary> {
+            let metrics = Metric::ALL.into_iter().filter_map(|metric| {
+                let values = rows
+                    .iter()
+                    .filter_map(|run| run.scores.get(target)?.get(&metric).copied());
+                Some((metric, Summary::new(&values.collect::<Vec<_>>(), folds)?))
+            });
+            metrics.collect()
+        };
+        let numbered = targets.into_iter().enumerate();
+        let scores = numbered
+            .map(|(index, target)| (target, summaries(index)))
+            .collect();
+        Self {
+            folds,
+            runs: rows,
+            scores,
+        }
+    }
+}
+
+impl Summary {
+    /// Summarizes `values` of runs that differ in seeds and, if given, in one of `folds` folds; `None` for fewer than
+    /// two values.
+    ///
+    /// The interval is Student's t interval. The training sides of folds overlap, so their scores are correlated: the
+    /// variance of the mean is s² (1 / n + test rows / training rows). Source: Nadeau and Bengio, "Inference for the
+    /// Generalization Error" (2003). With K folds, K − 2 of them are the training side.
+    fn new(values: &[f64], folds: Option<usize>) -> Option<Self> {
+        let n = values.len();
+        if n < 2 {
+            return None;
+        }
+        let mean = values.iter().sum::<f64>() / n as f64;
+        let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+        let variance = squares / (n - 1) as f64;
+
+        let overlap = folds.map_or(0.0, |folds| 1.0 / (folds - 2) as f64);
+        let half = student_t(n - 1) * (variance * (1.0 / n as f64 + overlap)).sqrt();
+        Some(Self {
+            mean,
+            sd: variance.sqrt(),
+            interval: [mean - half, mean + half],
+            n,
+        })
+    }
+}
+
+/// Returns the 97.5 % quantile of Student's t distribution with `freedom` degrees of freedom, to within 0.1 %.
+fn student_t(freedom: usize) -> f64 {
+    const SMALL: [f64; 5] = [12.7062, 4.3027, 3.1824, 2.7764, 2.5706];
+    if let Some(value) = SMALL.get(freedom.wrapping_sub(1)) {
+        return *value;
+    }
+
+    // Expansion in 1 / freedom around the normal quantile. Source: Abramowitz and Stegun, 26.7.5.
+    let z: f64 = 1.959_964;
+    let terms = [
+        (z.powi(3) + z) / 4.0,
+        (5.0 * z.powi(5) + 16.0 * z.powi(3) + 3.0 * z) / 96.0,
+        (3.0 * z.powi(7) + 19.0 * z.powi(5) + 17.0 * z.powi(3) - 15.0 * z) / 384.0,
+    ];
+    let inverse = 1.0 / freedom as f64;
+    terms
+        .iter()
+        .rev()
+        .fold(0.0, |sum, term| (sum + term) * inverse)
+        + z
+}
+
+impl fmt::Display for CrossResult {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let folds = self
+            .folds
+            .map_or(String::new(), |folds| format!(", {folds} folds"));
+        writeln!(f, "{} runs{folds}; test scores of tracks", self.runs.len())?;
+        for (target, scores) in &self.scores {
+            writeln!(
+                f,
+                "\n{:<26} {:>7} {:>7}  95 % interval",
+                shown(target),
+                "mean",
+                "sd"
+            )?;
+            for (metric, summary) in scores {
+                let Summary {
+                    mean,
+                    sd,
+                    interval: [low, high],
+                    ..
+                } = summary;
+                let name = metric.name().replace('_', " ");
+                writeln!(f, "{name:<26} {mean:>7.3} {sd:>7.3}  {low:.3} to {high:.3}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn intervals_are_those_of_student_and_wider_over_folds() {
+        // scipy.stats.t.interval(0.95, 3, mean, sem) = [0.5350, 0.6650]
+        let values = [0.55, 0.65, 0.6, 0.6];
+        let seeds = Summary::new(&values, None).unwrap();
+        assert!((seeds.mean - 0.6).abs() < 1e-12 && (seeds.sd - 0.040_824_829).abs() < 1e-8);
+        let half = 3.1824 * 0.040_824_829 / 2.0;
+        assert!((seeds.interval[0] - (0.6 - half)).abs() < 1e-6, "{seeds:?}");
+
+        // 1 / 4 + 1 / 2 instead of 1 / 4.
+        let folds = Summary::new(&values, Some(4)).unwrap();
+        let wider = (folds.interval[1] - 0.6) / (seeds.interval[1] - 0.6);
+        assert!((wider - 3.0_f64.sqrt()).abs() < 1e-12);
+        assert_eq!(Summary::new(&[0.5], None), None);
+    }
+
+    #[test]
+    fn quantiles_are_those_of_scipy() {
+        // scipy.stats.t.ppf(0.975, [1, 5, 6, 9, 29, 99])
+        for (freedom, want) in [
+            (1, 12.7062),
+            (5, 2.5706),
+            (6, 2.4469),
+            (9, 2.2622),
+            (29, 2.0452),
+            (99, 1.9842),
+        ] {
+            assert!(
+                (student_t(freedom) / want - 1.0).abs() < 1e-3,
+                "{freedom}: {}",
+                student_t(freedom)
+            );
+        }
+    }
+}
