@@ -6,7 +6,7 @@
 
 use crate::csv;
 use crate::rng::Rng;
-use crate::tracks::Catalog;
+use crate::tracks::{Catalog, Options};
 
 /// Names of the features and their numbers of dimensions, in FMA's order.
 const FEATURES: [(&str, usize); 11] = [
@@ -26,21 +26,23 @@ const FEATURES: [(&str, usize); 11] = [
 /// Statistics over the frames of a song, in FMA's order.
 const STATISTICS: [&str; 7] = ["kurtosis", "max", "mean", "median", "min", "skew", "std"];
 
-/// Maximum contributions of genre, artist and track to a value.
-const SPREADS: [f32; 3] = [1.0, 0.7, 0.5];
+/// Returns the maximum contributions of genre, artist and track to a value.
+fn spreads(difficulty: f32) -> [f32; 3] {
+    [1.0 - 0.8 * difficulty, 0.7, 0.5]
+}
 
 /// Returns `features.csv` with one row per track. Values are finite and have no unit.
-pub(crate) fn features_csv(seed: u64, catalog: &Catalog) -> String {
+pub(crate) fn features_csv(options: &Options, catalog: &Catalog) -> String {
     let mut table = header();
     for track in &catalog.tracks {
         let artist = &catalog.artists[track.artist];
         // Tracks of the same genre or artist draw the same numbers from these generators.
         let owners = [(6, artist.genre.id), (7, artist.id), (8, track.id)];
-        let mut rngs = owners.map(|(kind, id)| Rng::keyed(seed, &[kind, u64::from(id)]));
+        let mut rngs = owners.map(|(kind, id)| Rng::keyed(options.seed, &[kind, u64::from(id)]));
 
         let mut fields = vec![track.id.to_string()];
         for _ in 0..columns().count() {
-            let parts = rngs.iter_mut().zip(SPREADS);
+            let parts = rngs.iter_mut().zip(spreads(options.difficulty));
             let value: f32 = parts.map(|(rng, spread)| spread * rng.noise()).sum();
             fields.push(format!("{value:.6}"));
         }
@@ -98,10 +100,11 @@ mod tests {
             seed: 3,
             tracks: 20,
             seconds: 10.0,
+            difficulty: 0.0,
         };
         let catalog = Catalog::draw(&options);
-        let table = features_csv(options.seed, &catalog);
-        assert_eq!(table, features_csv(options.seed, &catalog));
+        let table = features_csv(&options, &catalog);
+        assert_eq!(table, features_csv(&options, &catalog));
 
         let lines: Vec<&str> = table.lines().collect();
         assert_eq!(lines.len(), 4 + catalog.tracks.len());

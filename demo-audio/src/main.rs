@@ -37,6 +37,11 @@ struct Args {
     /// Length of a clip in seconds, 2 to 60
     #[arg(long, default_value_t = 10.0)]
     seconds: f32,
+    /// Difficulty of learning the genres, 0 to 1. At 1, a second genre is up to 80 % as loud as the track's own, noise
+    /// is up to 10 dB below the music, the first genre has about six times as many tracks as the last one, and then a
+    /// quarter of the labels is replaced by the second genre
+    #[arg(long, default_value_t = 0.0)]
+    difficulty: f32,
     /// Replace fma_metadata/ and fma_demo/ in a folder that is not empty
     #[arg(long)]
     force: bool,
@@ -66,11 +71,37 @@ fn run(args: &Args) -> Result<String> {
         "--tracks {}: must be 1 to 2000",
         args.tracks
     );
+    ensure!(
+        (0.0..=1.0).contains(&args.difficulty),
+        "--difficulty {}: must be 0 to 1",
+        args.difficulty
+    );
     write::prepare(&args.out_dir, args.force)?;
     let options = tracks::Options {
         seed: args.seed,
         tracks: args.tracks,
         seconds: args.seconds,
+        difficulty: args.difficulty,
     };
     write::dataset(&args.out_dir, &options)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::{Args, run};
+
+    #[test]
+    fn difficulty_must_be_in_range() {
+        for value in ["-0.1", "1.1", "NaN", "inf"] {
+            let option = format!("--difficulty={value}");
+            let args = Args::parse_from(["demo-audio", "not-created", &option]);
+            let error = run(&args).expect_err(value);
+            assert_eq!(
+                error.to_string(),
+                format!("--difficulty {value}: must be 0 to 1")
+            );
+        }
+    }
 }

@@ -122,6 +122,7 @@ fn track_value(name: &str, track: &Track, artist: &Artist, encoded: EncodedClip)
         "date_recorded" if track.id.is_multiple_of(3) => "2008-11-26 00:00:00".to_owned(),
         "duration" => encoded.seconds.to_string(),
         "favorites" => (track.id % 23).to_string(),
+        "genre_top" if track.mislabelled => track.guest.title.clone(),
         "genre_top" if track.labelled => artist.genre.title.clone(),
         // The `Debug` output of a list of numbers is the same as in Python.
         "genres" => format!("{:?}", track.genres),
@@ -198,6 +199,7 @@ mod tests {
             seed: 1,
             tracks: 100,
             seconds: 10.0,
+            difficulty: 0.0,
         });
 
         for track in &catalog.tracks {

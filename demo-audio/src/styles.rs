@@ -175,7 +175,24 @@ impl PlayingStyle {
             width: rng.range(0.1, 0.9),
         }
     }
+
+    /// Makes the genre of one piece harder to recognise: raises the guest towards [`GUEST_LEVEL`] and the noise towards
+    /// [`NOISE_BELOW_MUSIC_DB`], each by a random part of the way of at most `difficulty`. At 0, nothing changes.
+    pub(crate) fn obscure(&mut self, difficulty: f32, rng: &mut Rng) {
+        let headroom_db = (self.rms_db - NOISE_BELOW_MUSIC_DB - self.noise_db).max(0.0);
+        self.noise_db += difficulty * rng.unit() * headroom_db;
+
+        let quieter = (GUEST_LEVEL - self.guest_level).max(0.0);
+        self.guest_level += difficulty * rng.unit() * quieter;
+    }
 }
+
+/// Level of the guest's part in the hardest pieces, relative to the artist's own genre.
+const GUEST_LEVEL: f32 = 0.8;
+
+/// Distance between the music's level and the peaks of the noise in the hardest pieces, in dB. The noise is uniform, so
+/// its root mean square is 5 dB below its peaks.
+const NOISE_BELOW_MUSIC_DB: f32 = 5.0;
 
 /// Renders one piece of music: the genre's part, a quiet part of the guest genre, the room effect and the mastering.
 pub(crate) fn render(

@@ -12,6 +12,12 @@ use crate::styles::PlayingStyle;
 /// Number of artists per genre: six for training, one for validation, one for test.
 const ARTISTS_PER_GENRE: usize = 8;
 
+/// Number of tracks of the first genre divided by that of the last one, at difficulty 1.
+const IMBALANCE: f32 = 6.0;
+
+/// Fraction of the labelled tracks with an intact clip that have a wrong label, at difficulty 1.
+const WRONG_LABELS: f32 = 0.25;
+
 /// Subsets of labelled tracks. FMA's small and medium subsets contain only labelled tracks.
 const SUBSETS: [&str; 4] = ["small", "small", "medium", "large"];
 
@@ -24,6 +30,8 @@ pub(crate) struct Options {
     pub tracks: usize,
     /// Length of a clip in seconds.
     pub seconds: f32,
+    /// Difficulty of learning the genres, from 0 to 1.
+    pub difficulty: f32,
 }
 
 /// An artist, who plays one genre and whose tracks are all in the same official split.
@@ -98,11 +106,14 @@ pub(crate) struct Track {
     pub number: usize,
     /// Column `track.title`.
     pub title: String,
-    /// Second genre: quiet in a labelled track, and about as loud as the artist's genre in an unlabelled track.
+    /// Second genre: about as loud as the artist's genre in an unlabelled track. In a labelled track, it is quiet,
+    /// unless the data set is difficult.
     pub guest: &'static Genre,
     /// Whether the track has a `genre_top`. Otherwise its two genres are about equally loud, and the column `genres`
     /// contains the roots of both.
     pub labelled: bool,
+    /// True if the guest genre is given as the track's genre.
+    pub mislabelled: bool,
     /// Column `track.genres`.
     pub genres: Vec<u32>,
     /// Column `set.subset`.
@@ -130,7 +141,7 @@ impl Catalog {
         let artists: Vec<Artist> = (0..n_artists).map(|i| artist(options.seed, i)).collect();
 
         let mut rng = Rng::keyed(options.seed, &[1]);
-        let mut requests = requests(options.tracks);
+        let mut requests = requests(options);
         // Fisher–Yates shuffle that keeps the first track, which is the original of the duplicate.
         for i in (2..requests.len()).rev() {
             requests.swap(i, 1 + rng.below(i));
@@ -148,11 +159,12 @@ impl Catalog {
 }
 
 /// Requested properties of a track, from which the track is drawn.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 struct TrackRequest {
     genre: usize,
     artist: usize,
     labelled: bool,
+    mislabelled: bool,
     clip: Clip,
     line: Line,
 }
@@ -182,14 +194,16 @@ impl TrackRequest {
             genre: i % GENRES.played.len(),
             artist: i / GENRES.played.len() % ARTISTS_PER_GENRE,
             labelled: true,
+            mislabelled: false,
             clip: Clip::Whole,
             line: Line::Good,
         }
     }
 }
 
-fn requests(tracks: usize) -> Vec<TrackRequest> {
-    let mut requests: Vec<TrackRequest> = (0..tracks).map(TrackRequest::good).collect();
+fn requests(options: &Options) -> Vec<TrackRequest> {
+    let tracks = options.tracks;
+    let mut requests = labelled_requests(options);
 
     // One track in twenty is unlabelled. Steps of 3, 7 and 11 spread unlabelled and faulty tracks over genres and
     // artists.
@@ -216,6 +230,55 @@ fn requests(tracks: usize) -> Vec<TrackRequest> {
         });
     }
     requests
+}
+
+/// Requests the labelled tracks with an intact clip. At difficulty 0, these are equal to [`TrackRequest::good`].
+fn labelled_requests(options: &Options) -> Vec<TrackRequest> {
+    let mut counts = vec![0; GENRES.played.len()];
+    let mut requests = Vec::with_capacity(options.tracks);
+    let mut may_be_wrong = Vec::new();
+
+    for i in 0..options.tracks {
+        let genre = next_genre(&counts, options.difficulty);
+        let number = counts[genre];
+        counts[genre] += 1;
+
+        // An artist's first track keeps its label, so that every genre occurs in every split.
+        if number >= ARTISTS_PER_GENRE {
+            may_be_wrong.push(i);
+        }
+        requests.push(TrackRequest {
+            genre,
+            artist: number % ARTISTS_PER_GENRE,
+            ..TrackRequest::good(i)
+        });
+    }
+
+    let wrong = (WRONG_LABELS * options.difficulty * options.tracks as f32).round() as usize;
+    let mut rng = Rng::keyed(options.seed, &[10]);
+    for _ in 0..wrong.min(may_be_wrong.len()) {
+        let i = may_be_wrong.swap_remove(rng.below(may_be_wrong.len()));
+        requests[i].mislabelled = true;
+    }
+    requests
+}
+
+/// Returns the genre that is the furthest below its share of the tracks (D'Hondt's method). The shares fall
+/// geometrically from the first genre to the last one.
+fn next_genre(counts: &[usize], difficulty: f32) -> usize {
+    let last = (counts.len() - 1) as f32;
+    let mut next = 0;
+    let mut lowest = f32::INFINITY;
+
+    for (genre, count) in counts.iter().enumerate() {
+        let inverse_share = IMBALANCE.powf(difficulty * genre as f32 / last);
+        let filled = (count + 1) as f32 * inverse_share;
+        if filled < lowest {
+            next = genre;
+            lowest = filled;
+        }
+    }
+    next
 }
 
 fn artist(seed: u64, index: usize) -> Artist {
@@ -268,6 +331,9 @@ fn track(
     if !request.labelled {
         genres.push(guest.id);
     }
+    if request.mislabelled {
+        genres = vec![guest.id];
+    }
 
     Track {
         id,
@@ -276,6 +342,7 @@ fn track(
         title: names::title(rng),
         guest,
         labelled: request.labelled,
+        mislabelled: request.mislabelled,
         genres,
         subset: if request.labelled {
             SUBSETS[rng.below(SUBSETS.len())]
@@ -290,13 +357,22 @@ fn track(
 
 #[cfg(test)]
 mod tests {
-    use super::{ARTISTS_PER_GENRE, Catalog, Clip, Options};
+    use std::collections::BTreeSet;
+
+    use super::{
+        ARTISTS_PER_GENRE, Catalog, Clip, Line, Options, Track, TrackRequest, labelled_requests,
+    };
     use crate::genres::GENRES;
 
     const OPTIONS: Options = Options {
         seed: 1,
         tracks: 320,
         seconds: 10.0,
+        difficulty: 0.0,
+    };
+    const DIFFICULT: Options = Options {
+        difficulty: 1.0,
+        ..OPTIONS
     };
 
     #[test]
@@ -313,10 +389,7 @@ mod tests {
                 .iter()
                 .map(|t| t.artist)
                 .filter(|a| catalog.artists[*a].genre.id == genre.id);
-            assert_eq!(
-                artists.collect::<std::collections::BTreeSet<_>>().len(),
-                ARTISTS_PER_GENRE
-            );
+            assert_eq!(artists.collect::<BTreeSet<_>>().len(), ARTISTS_PER_GENRE);
         }
     }
 
@@ -343,5 +416,51 @@ mod tests {
                 .iter()
                 .all(|t| t.genres.len() == 2 && t.guest.id != catalog.artists[t.artist].genre.id)
         );
+    }
+    #[test]
+    fn difficulty_0_requests_balanced_genres_with_right_labels() {
+        let balanced: Vec<_> = (0..OPTIONS.tracks).map(TrackRequest::good).collect();
+        assert_eq!(labelled_requests(&OPTIONS), balanced);
+    }
+
+    #[test]
+    fn difficulty_1_has_unequal_genres_and_a_quarter_of_wrong_labels() {
+        let catalog = Catalog::draw(&DIFFICULT);
+        let intact = intact(&catalog);
+        assert_eq!(intact.len(), 320);
+
+        let wrong: Vec<_> = intact.iter().filter(|t| t.mislabelled).collect();
+        assert_eq!(wrong.len(), 80);
+        for track in wrong {
+            assert_ne!(track.guest.id, catalog.artists[track.artist].genre.id);
+            assert_eq!(track.genres, [track.guest.id]);
+        }
+
+        let count = |id| {
+            intact
+                .iter()
+                .filter(|t| catalog.artists[t.artist].genre.id == id)
+                .count()
+        };
+        let counts: Vec<_> = GENRES.played.iter().map(|genre| count(genre.id)).collect();
+        assert!(counts.is_sorted_by(|a, b| a >= b), "{counts:?}");
+        let ratio = counts[0] as f32 / counts[9] as f32;
+        assert!((5.5..7.0).contains(&ratio), "{counts:?}");
+    }
+
+    #[test]
+    fn difficulty_1_keeps_right_labels_of_every_artist() {
+        let catalog = Catalog::draw(&DIFFICULT);
+        let right = intact(&catalog).into_iter().filter(|t| !t.mislabelled);
+        let artists: BTreeSet<_> = right.map(|t| t.artist).collect();
+        assert_eq!(artists.len(), GENRES.played.len() * ARTISTS_PER_GENRE);
+    }
+
+    /// Returns the labelled tracks with an intact clip and a valid line.
+    fn intact(catalog: &Catalog) -> Vec<&Track> {
+        let tracks = catalog.tracks.iter();
+        tracks
+            .filter(|t| t.labelled && t.clip == Clip::Whole && t.line == Line::Good)
+            .collect()
     }
 }

@@ -61,7 +61,7 @@ pub(crate) fn dataset(out_dir: &Path, options: &Options) -> Result<String> {
     let tables = [
         (
             "features.csv",
-            fma_features::features_csv(options.seed, &catalog).into_bytes(),
+            fma_features::features_csv(options, &catalog).into_bytes(),
         ),
         ("tracks.csv", metadata::tracks_csv(&catalog, &encoded)),
         ("genres.csv", metadata::genres_csv(&catalog).into_bytes()),
@@ -147,6 +147,8 @@ fn sound(
     if !source.labelled {
         style.guest_level = 0.9;
     }
+    let mut obscuring = Rng::keyed(options.seed, &[9, u64::from(source.id)]);
+    style.obscure(options.difficulty, &mut obscuring);
 
     // Keyed by the id of the source, so that a duplicate has exactly the samples of its original.
     let mut rng = Rng::keyed(options.seed, &[3, u64::from(source.id)]);
