@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Compares wavemill with its Python peers, alternating between them in one run, and writes docs/benchmarks/*.md.
 #
-# usage: scripts/bench.sh [extract|catalog|stages|clips|kernels|loader|serve|train|all] [ROUNDS]      default: all, 5 rounds
+# usage: scripts/bench.sh [extract|catalog|stages|clips|kernels|loader|serve|train|methods|all] [ROUNDS]      default: all, 5 rounds
 #   extract   MP3s to a committed store: librosa, soundfile + soxr + torchaudio, torchcodec, Essentia; threads; peak memory
 #   catalog   tracks.csv of FMA's size: DuckDB, Polars
 #   clips     cost per clip in archives of ten to ten thousand clips; utilization of workers
@@ -10,10 +10,11 @@
 #   loader    batches from a store in Rust and Python: memory-mapped .npy, HDF5, pyarrow, torch's DataLoader, WebDataset, …
 #   serve     time from a song to its prediction over HTTP: Gradio with the same model as TorchScript
 #   train     training steps on a CPU: PyTorch with the same architectures; values of GOMP_SPINCOUNT (an hour)
+#   methods   training methods against the defaults, over five seeds on two data sets
 #
 # Needs about 6 GB for the peers (.venv), FFmpeg's libraries for torchcodec, mpg123 and valgrind for stages, and
 # WAVEMILL_DATA (default ../shared/data). Uses the programs of a plain `cargo build --release`, which run on any x86-64.
-# WAVEMILL_BIN_DIR=DIR makes serve and train use the programs in DIR instead of building them.
+# WAVEMILL_BIN_DIR=DIR makes serve, train and methods use the programs in DIR instead of building them.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 if [[ ${1:-} == --help ]]; then usage "${BASH_SOURCE[0]}"; exit 0; fi
@@ -61,14 +62,17 @@ serve() {
     .venv/bin/python scripts/peers/serve.py "$programs" "$data" $docs/serve.md "$rounds"
 }
 
-# Makes its own data.
-train() {
+# Both make their own data.
+train() { training train.py $docs/train.md "$rounds"; }
+methods() { training methods.py $docs/methods.md; }
+
+training() {
     local programs=${WAVEMILL_BIN_DIR:-${CARGO_TARGET_DIR:-target}/release}
     scripts/peers/setup.sh --bench || return 1
     if [[ -z ${WAVEMILL_BIN_DIR:-} ]]; then
         scripts/libtorch.sh && cargo build --locked --release -p wavemill -p wavemill-trainer -p demo-audio || return 1
     fi
-    .venv/bin/python scripts/peers/train.py "$programs" $docs/train.md "$rounds"
+    .venv/bin/python "scripts/peers/$1" "$programs" "${@:2}"
 }
 
 peers() {
@@ -76,12 +80,12 @@ peers() {
 }
 
 case $kind in
-    all) kinds=(kernels catalog stages clips extract loader serve train) ;;
-    extract | catalog | stages | clips | kernels | loader | serve | train) kinds=("$kind") ;;
+    all) kinds=(kernels catalog stages clips extract loader serve train methods) ;;
+    extract | catalog | stages | clips | kernels | loader | serve | train | methods) kinds=("$kind") ;;
     *) echo "unknown bench $kind; see --help" >&2; exit 2 ;;
 esac
 mkdir -p $docs
-if [[ $kind != kernels && $kind != loader && $kind != train ]]; then
+if [[ $kind != kernels && $kind != loader && $kind != train && $kind != methods ]]; then
     if [[ ! -d $data ]]; then echo "no real clips in $data: set WAVEMILL_DATA" >&2; exit 1; fi
     command -v ffmpeg >/dev/null || echo 'no ffmpeg: torchcodec cannot be loaded (apt-get install ffmpeg)' >&2
     step 'peers (.venv)' scripts/peers/setup.sh --bench
@@ -100,7 +104,7 @@ if [[ $kind != kernels && $kind != loader && $kind != train ]]; then
 fi
 for one in "${kinds[@]}"; do
     case $one in
-        kernels | loader | serve | train) step "$one" "$one" ;;
+        kernels | loader | serve | train | methods) step "$one" "$one" ;;
         *) step "$one" peers "$one" ;;
     esac
 done

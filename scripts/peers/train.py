@@ -8,6 +8,7 @@ wavemill and with PyTorch, each in its own process. A second table compares valu
 """
 
 import functools, json, os, shutil, statistics, subprocess, sys, tempfile, time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from bench import alternate, machine, peer, program
 
 # Each class is a folder with links to the same clips of SECONDS: labels do not affect the speed.
 TRACKS, SECONDS, CLASSES = 96, 10, 10
-BANDS, FRAMES, BATCH, THREADS = 128, 431, 16, len(os.sched_getaffinity(0))
+BANDS, FRAMES, BATCH, THREADS = 128, 431, 16, 2
 # Steps at the start of a process that are not counted; and for each model, the frames of a row and the measured steps.
 FIRST = 3
 MODELS = {"crnn": (FRAMES, 48), "cnn2d": (FRAMES, 12), "genregenie-cnn": (FRAMES, 12), "lstm": (FRAMES, 24), "resnet50": (128, 4)}
@@ -44,10 +45,11 @@ with wavemill's defaults, and cross entropy with balanced class weights.
 - *PyTorch* is the same architecture in Python (`scripts/peers/train.py`), with PyTorch's default settings. All rows are
   already in memory as one f32 tensor, which favours PyTorch.
 
-Each contestant runs in a process of its own, for the steps in the table, after {FIRST} steps that are not counted. They
-belong to one epoch, so validation is not included. wavemill's wall time is the time between steps in its log. Its CPU
-time is the difference between a process with the measured steps and one without them. Figures are milliseconds per
-step: medians of {{rounds}} rounds, in which both alternate. A ratio below 1 means that wavemill takes less time.
+Each contestant runs in a process of its own, on two cores, for the steps in the table, after {FIRST} steps that are not
+counted; all models run at once if the machine has enough cores. The steps belong to one epoch, so validation is not
+included. wavemill's wall time is the time between steps in its log. Its CPU time is the difference between a process
+with the measured steps and one without them. Figures are milliseconds per step: medians of {{rounds}} rounds, in which both
+alternate. A ratio below 1 means that wavemill takes less time.
 
 {{machine}}
 Load average before: {{load:.1f}}. Command: `scripts/bench.sh train`.
@@ -170,7 +172,8 @@ def theirs(model, folder):
 def ours(programs, folder, model, spin=None):
     """Trains a model with wavemill-train, without and with the measured steps; returns the same."""
     frames, steps = MODELS[model]
-    runs, cpu_ms = folder / "runs", []
+    # A folder for each process, since several may run at once.
+    runs, cpu_ms = folder / f"runs-{os.getpid()}", []
     for all_steps in (FIRST, FIRST + steps):
         shutil.rmtree(runs, ignore_errors=True)
         used = program([
@@ -195,33 +198,62 @@ def medians(results):
     return [statistics.median(result[key] for result in results) for key in ("wall_ms", "cpu_ms")]
 
 
-def compare(programs, folder, rounds):
+def compare(programs, folder, rounds, model):
+    """Returns the line of a model in the table of wavemill-train and PyTorch."""
+    us, them = alternate({
+        f"{model}, wavemill": functools.partial(ours, programs, folder, model),
+        f"{model}, PyTorch": functools.partial(peer, "train.py", "--torch", model, folder),
+    }, rounds).values()
+    mine, other = us[0]["parameters"], them[0]["parameters"]
+    if mine != other:
+        sys.exit(f"bench: {model} has {mine} parameters, but {other} with PyTorch")
+    cells = (f"{one:.1f} | {two:.1f} | {one / two:.2f}" for one, two in zip(medians(us), medians(them)))
+    frames, steps = MODELS[model]
+    return f"| {model} | {frames} | {mine:,} | {steps} | " + " | ".join(cells) + " |"
+
+
+def compare_spins(programs, folder, rounds, model, n_loops):
+    """Returns the line of a model in the table of GOMP_SPINCOUNT, beside busy loops on the same cores."""
+    beside = f", beside {n_loops} busy loops" if n_loops else ""
+    contestants = {f"{model}{beside}, {spin}": functools.partial(ours, programs, folder, model, spin) for spin in SPINS}
+    loops = [subprocess.Popen([sys.executable, "-c", BUSY_LOOP]) for _ in range(n_loops)]
+    try:
+        results = alternate(contestants, rounds).values()
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
+    cells = ("{:.1f} ({:.1f})".format(*medians(result)) for result in results)
+    return f"| {model}{beside} | " + " | ".join(cells) + " |"
+
+
+def on_cores(cores, function, arguments):
+    """Returns the function's result, computed in this process on these cores only."""
+    os.sched_setaffinity(0, cores)
+    return function(*arguments)
+
+
+def side_by_side(jobs):
+    """Returns the results of (function, arguments): in turn, or at once on THREADS cores each if the machine has enough."""
+    cores = sorted(os.sched_getaffinity(0))
+    shares = [cores[start : start + THREADS] for start in range(0, len(cores), THREADS)]
+    if len(shares) < len(jobs):
+        return [function(*arguments) for function, arguments in jobs]
+    # A process of its own for each job, since cores belong to a process.
+    with ProcessPoolExecutor(len(jobs)) as pool:
+        started = [pool.submit(on_cores, share, *job) for share, job in zip(shares, jobs)]
+        return [job.result() for job in started]
+
+
+def tables(programs, folder, rounds):
     """Returns the table of wavemill-train and PyTorch, and the table of the values of GOMP_SPINCOUNT."""
-    table = ["| model | frames | parameters | steps | wavemill, wall | PyTorch, wall | ratio "
+    heads = ["| model | frames | parameters | steps | wavemill, wall | PyTorch, wall | ratio "
              "| wavemill, CPU | PyTorch, CPU | ratio |", "|---|" + "---|" * 9]
-    spin_table = ["| | " + " | ".join(f"{spin:,}" for spin in SPINS) + " |", "|---|" + "---|" * len(SPINS)]
-    for model, (frames, steps) in MODELS.items():
-        us, them = alternate({
-            f"{model}, wavemill": functools.partial(ours, programs, folder, model),
-            f"{model}, PyTorch": functools.partial(peer, "train.py", "--torch", model, folder),
-        }, rounds).values()
-        mine, other = us[0]["parameters"], them[0]["parameters"]
-        if mine != other:
-            sys.exit(f"bench: {model} has {mine} parameters, but {other} with PyTorch")
-        cells = (f"{one:.1f} | {two:.1f} | {one / two:.2f}" for one, two in zip(medians(us), medians(them)))
-        table.append(f"| {model} | {frames} | {mine:,} | {steps} | " + " | ".join(cells) + " |")
-    for model, beside, n_loops in [*((model, "", 0) for model in MODELS), ("crnn", ", beside two busy loops", 2)]:
-        contestants = {f"{model}{beside}, {spin}": functools.partial(ours, programs, folder, model, spin) for spin in SPINS}
-        loops = [subprocess.Popen([sys.executable, "-c", BUSY_LOOP]) for _ in range(n_loops)]
-        try:
-            results = alternate(contestants, rounds).values()
-        finally:
-            for loop in loops:
-                loop.kill()
-                loop.wait()
-        cells = ("{:.1f} ({:.1f})".format(*medians(result)) for result in results)
-        spin_table.append(f"| {model}{beside} | " + " | ".join(cells) + " |")
-    return "\n".join(table), "\n".join(spin_table)
+    spin_heads = ["| | " + " | ".join(f"{spin:,}" for spin in SPINS) + " |", "|---|" + "---|" * len(SPINS)]
+    rows = side_by_side([(compare, (programs, folder, rounds, model)) for model in MODELS])
+    with_loops = [*((model, 0) for model in MODELS), ("crnn", THREADS)]
+    spin_rows = side_by_side([(compare_spins, (programs, folder, rounds, *one)) for one in with_loops])
+    return "\n".join(heads + rows), "\n".join(spin_heads + spin_rows)
 
 
 def main():
@@ -238,7 +270,7 @@ def main():
         os.environ.pop(name, None)
     with tempfile.TemporaryDirectory(prefix="wavemill-bench-") as scratch:
         load, count = os.getloadavg()[0], prepare(programs, Path(scratch))
-        compared, spins = compare(programs, Path(scratch), rounds)
+        compared, spins = tables(programs, Path(scratch), rounds)
     page = PAGE.format(count=count, rounds=rounds, load=load, compared=compared, spins=spins,
                        machine=machine(("torch", "numpy", "pyarrow")))
     out.write_text(page, encoding="utf-8")

@@ -55,13 +55,15 @@ const CONFIG: &str = "
 ";
 
 /// Methods that are off by default and have state, randomness or an effect on some epochs only.
-const METHODS: [&str; 7] = [
+const METHODS: [&str; 9] = [
     "train.ema_decay=0.8",
     "data.sampler=balanced",
     "loss.focal_gamma=1.5",
     "optimizer.layer_decay=0.7",
     "optimizer.groups=[{names='fc.*', lr_factor=2, weight_decay=0}, {names='conv1.*', frozen_epochs=1}]",
     "schedule.warmup_steps=9",
+    "train.temperature_scaling=true",
+    "train.select=balanced_accuracy",
     "train.epochs=2",
 ];
 
