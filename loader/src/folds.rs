@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::Side;
 use crate::rows::Rows;
 
 /// Number of rows by label.
@@ -33,15 +32,11 @@ impl FoldRule {
             .then_some(rule)
     }
 
-    /// Returns the side of each row.
-    pub(crate) fn sides(self, rows: &Rows) -> Vec<Option<Side>> {
-        let side = |fold: usize| match (fold + self.n_folds - self.fold) % self.n_folds {
-            0 => Side::Test,
-            1 => Side::Validation,
-            _ => Side::Training,
-        };
+    /// Returns for each row the distance from the rule's fold to the row's: 0 for the fold itself, 1 for the next one.
+    pub(crate) fn distances(self, rows: &Rows) -> Vec<usize> {
         let folds = of_rows(rows, self.n_folds).into_iter();
-        folds.map(|fold| Some(side(fold))).collect()
+        let distances = folds.map(|fold| (fold + self.n_folds - self.fold) % self.n_folds);
+        distances.collect()
     }
 }
 

@@ -73,7 +73,16 @@ pub(crate) fn sides(
             }
         }
         Some(rule) => match FoldRule::parse(rule) {
-            Some(fold) => sides = fold.sides(rows),
+            Some(fold) => {
+                let distances = fold.distances(rows).into_iter();
+                sides.extend(distances.map(|distance| {
+                    Some(match distance {
+                        0 => Side::Test,
+                        1 => Side::Validation,
+                        _ => Side::Training,
+                    })
+                }));
+            }
             None => {
                 let of_track = by_track(store, rule, own)?;
                 for track in &rows.track_ids {

@@ -30,7 +30,7 @@ Examples:
   wavemill-train eval runs/cnn2d-1f2e3d4c-1 --side validation --json
   wavemill-train eval runs/cnn2d-1f2e3d4c-1 --version 4             # reports which of its tracks the run trained on
   wavemill-train eval runs/crnn-5a6b7c8d-1 --against runs/cnn2d-1f2e3d4c-1
-  wavemill-train eval runs/crnn-*-1 runs/cnn2d-*-1 --ensemble       # mean probabilities of several runs
+  wavemill-train eval runs/crnn-*-1 runs/cnn2d-*-1 --ensemble       # mean probabilities
   wavemill-train eval runs/crnn-5a6b7c8d-1 --predictions test.parquet --embeddings vectors.parquet
   wavemill-train eval runs/crnn-5a6b7c8d-1 --map map.parquet        # a position in the plane for each row
 

@@ -18,7 +18,7 @@ use wavemill_scores::cross::{CrossResult, EndedRun};
 use wavemill_scores::records::run_stem;
 use wavemill_scores::result::RunResult;
 use wavemill_terminal::exit::UsageError;
-use wavemill_terminal::output::{OutputArgs, Progress, report};
+use wavemill_terminal::output::report;
 
 use super::fit::FitCommand;
 use super::jobs::{self, JobPlan, Judge, Outcome};
@@ -181,11 +181,6 @@ impl FitCommand {
                     "--resume-or-start",
                     "--json",
                 ]);
-                let progress = match OutputArgs::get().shown() {
-                    Progress::Json | Progress::None => "none",
-                    _ => "plain",
-                };
-                command.args(["--progress", progress]);
                 machine.add_args(&mut command, slot);
                 command
             },

@@ -28,7 +28,7 @@ use wavemill_schemas::config::Config;
 use wavemill_schemas::text::shown;
 use wavemill_schemas::version_name::VersionName;
 use wavemill_terminal::exit::{UsageError, finish};
-use wavemill_terminal::output::OutputArgs;
+use wavemill_terminal::output::{OutputArgs, Progress};
 
 use crate::checkpoint::State;
 use crate::dataset::{Dataset, ModelSignature, Store};
@@ -119,7 +119,7 @@ pub(crate) struct MachineShares {
 }
 
 impl MachineShares {
-    /// Adds the options for the device and threads of the process in `slot` to `command`.
+    /// Adds the options for device, threads and progress of the process in `slot` to `command`.
     pub(crate) fn add_args(&self, command: &mut std::process::Command, slot: usize) {
         // `devices` contains at least one device.
         let device = &self.devices[slot % self.devices.len()];
@@ -129,6 +129,13 @@ impl MachineShares {
         if self.no_verify {
             command.arg("--no-verify");
         }
+
+        // The parent prefixes each progress line with the process's number, so the line would not be valid JSON.
+        let progress = match OutputArgs::get().shown() {
+            Progress::Json | Progress::None => "none",
+            _ => "plain",
+        };
+        command.args(["--progress", progress]);
     }
 }
 

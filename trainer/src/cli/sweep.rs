@@ -19,7 +19,7 @@ use wavemill_schemas::text::{error_line, shown};
 use wavemill_schemas::version_name::VersionName;
 use wavemill_scores::sweep::{Medians, Sweep, config_of, finished, values_of};
 use wavemill_terminal::exit::UsageError;
-use wavemill_terminal::output::{OutputArgs, Progress, report};
+use wavemill_terminal::output::report;
 
 use super::exit;
 use super::fit::{is_stopped, monitored};
@@ -398,13 +398,6 @@ impl SweepCommand {
         for set in &self.sets {
             command.args(["--set", set]);
         }
-
-        // The parent prefixes each progress line with the trial's number, so the line would not be valid JSON.
-        let progress = match OutputArgs::get().shown() {
-            Progress::Json | Progress::None => "none",
-            _ => "plain",
-        };
-        command.args(["--progress", progress]);
         machine.add_args(command, slot);
     }
 
