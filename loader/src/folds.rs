@@ -1,8 +1,10 @@
 //! Folds for cross-validation: no artist is in two folds, and each class is spread evenly over the folds.
 //!
-//! The folds are those of scikit-learn's `StratifiedGroupKFold` without shuffling. They depend only on the store's rows
-//! and its first target, so all models are compared on equal folds.
+//! The algorithm is that of scikit-learn's `StratifiedGroupKFold` without shuffling; there, rounding decides the order of
+//! equally uneven groups. The folds depend only on the store's rows and its first target, so all models are compared on
+//! equal folds.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 
 use crate::rows::Rows;
@@ -28,8 +30,17 @@ impl FoldRule {
             fold: fold.parse().ok()?,
             n_folds: n_folds.parse().ok()?,
         };
-        ((3..=1000).contains(&rule.n_folds) && (1..=rule.n_folds).contains(&rule.fold))
-            .then_some(rule)
+        let is_valid =
+            (3..=1000).contains(&rule.n_folds) && (1..=rule.n_folds).contains(&rule.fold);
+        // Other spellings, such as `fold-01-of-05`, would give equal runs different names.
+        (is_valid
+            && name
+                == format!(
+                    "fold-{fold}-of-{n_folds}",
+                    fold = rule.fold,
+                    n_folds = rule.n_folds
+                ))
+        .then_some(rule)
     }
 
     /// Returns for each row the distance from the rule's fold to the row's: 0 for the fold itself, 1 for the next one.
@@ -69,18 +80,16 @@ pub(crate) fn of_rows(rows: &Rows, n_folds: usize) -> Vec<usize> {
 /// assigned first.
 fn stratified(groups: &[LabelCounts], n_folds: usize) -> Vec<usize> {
     let mut assigned = AssignedRows::new(groups, n_folds);
-    let labels: Vec<i32> = assigned.totals.keys().copied().collect();
-    let unevenness = groups.iter().map(|counts| {
-        let counts = labels
-            .iter()
-            .map(|label| counts.get(label).copied().unwrap_or(0) as f64);
-        deviation(counts)
-    });
-    let unevenness: Vec<f64> = unevenness.collect();
+    // The square of the standard deviation of the counts over all labels, as a whole number, so that equal ones are equal.
+    let n_labels = assigned.totals.len() as u128;
+    let unevenness = |group: usize| {
+        let counts = groups[group].values().map(|n| u128::from(*n));
+        n_labels * counts.clone().map(|n| n * n).sum::<u128>() - counts.sum::<u128>().pow(2)
+    };
 
     // The sort is stable: equally uneven groups stay in the order of their keys.
     let mut order: Vec<usize> = (0..groups.len()).collect();
-    order.sort_by(|&a, &b| unevenness[b].total_cmp(&unevenness[a]));
+    order.sort_by_key(|&group| Reverse(unevenness(group)));
 
     let mut folds = vec![0; groups.len()];
     for group in order {
@@ -175,13 +184,15 @@ mod tests {
             "fold-1-of-2",
             "fold-1",
             "fold-a-of-5",
+            "fold-01-of-5",
             "artist",
         ] {
             assert_eq!(FoldRule::parse(name), None, "{name}");
         }
     }
 
-    /// The expected folds are those of `StratifiedGroupKFold(k)` of scikit-learn 1.9 for the same rows.
+    /// The expected folds are those of `StratifiedGroupKFold(k)` of scikit-learn 1.9 for the same rows, of which no two
+    /// groups that matter are equally uneven.
     #[test]
     fn folds_are_those_of_scikit_learn() {
         let mut state = 7_u64;

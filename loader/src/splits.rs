@@ -128,13 +128,14 @@ impl RuleInUse {
             };
         };
 
-        // Folds keep artists apart. wavemill writes columns for three rules. Any other column is user-defined, whatever its name, and assigns
+        // wavemill writes columns for three rules. Any other column is user-defined, whatever its name, and assigns
         // tracks to splits, even if it is called `segment`.
         let written = [
             SplitRule::Official,
             SplitRule::Stratified,
             SplitRule::Artist,
         ];
+        // Folds keep artists apart, as the rule `artist` does.
         let kind_of_fold = FoldRule::parse(name).map(|_| SplitRule::Artist);
         Self {
             name: name.to_owned(),

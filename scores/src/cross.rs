@@ -14,6 +14,12 @@ use crate::result::RunResult;
 pub struct CrossResult {
     /// Number of folds; `None` if only the seeds differ.
     pub folds: Option<usize>,
+    /// blake3 hash of the manifest of the store.
+    pub manifest_hash: String,
+    /// The name of the model's architecture.
+    pub model: String,
+    /// The name of the feature that the models were trained on.
+    pub feature: String,
     /// The runs, in the order of seeds, then of folds.
     pub runs: Vec<CrossRun>,
     /// For each target, the scores of tracks over all runs, by metric.
@@ -49,7 +55,7 @@ pub struct EndedRun {
 /// Summary of a score over runs.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
-    /// Mean over the runs.
+    /// Mean over the folds of their means over seeds; without folds, over the seeds.
     pub mean: f64,
     /// Standard deviation over the runs, with denominator n − 1.
     pub sd: f64,
@@ -60,67 +66,93 @@ pub struct Summary {
 }
 
 impl CrossResult {
-    /// Summarizes the results of several runs.
-    pub fn new(folds: Option<usize>, runs: &[EndedRun]) -> Self {
-        let mut targets: Vec<String> = Vec::new();
-        let mut rows = Vec::new();
-        for ended in runs {
-            let test = &ended.result.test;
-            targets = test.iter().map(|scored| scored.target.clone()).collect();
-            rows.push(CrossRun {
-                fold: ended.fold,
-                seed: ended.seed,
-                run: ended.run.clone(),
-                scores: test.iter().map(|scored| scored.tracks().scores()).collect(),
-            });
+    /// Summarizes the results of several runs, which have equal targets.
+    pub fn new(folds: Option<usize>, ended: &[EndedRun]) -> Self {
+        let runs: Vec<CrossRun> = ended
+            .iter()
+            .map(|run| CrossRun {
+                fold: run.fold,
+                seed: run.seed,
+                run: run.run.clone(),
+                scores: run
+                    .result
+                    .test
+                    .iter()
+                    .map(|target| target.tracks().scores())
+                    .collect(),
+            })
+            .collect();
+
+        let first = ended.first().map(|run| &run.result);
+        let targets = first.map_or(&[][..], |result| &result.test);
+        let mut scores = Vec::new();
+        for (index, target) in targets.iter().enumerate() {
+            let mut summaries = BTreeMap::new();
+            for metric in Metric::ALL {
+                let values = runs.iter().filter_map(|run| {
+                    let value = run.scores.get(index)?.get(&metric)?;
+                    Some((run.fold, *value))
+                });
+                let summary = Summary::new(&values.collect::<Vec<_>>(), folds);
+                summaries.extend(summary.map(|summary| (metric, summary)));
+            }
+            scores.push((target.target.clone(), summaries));
         }
 
-        let summaries = |target: usize| -> BTreeMap<Metric, Summary> {
-            let metrics = Metric::ALL.into_iter().filter_map(|metric| {
-                let values = rows
-                    .iter()
-                    .filter_map(|run| run.scores.get(target)?.get(&metric).copied());
-                Some((metric, Summary::new(&values.collect::<Vec<_>>(), folds)?))
-            });
-            metrics.collect()
-        };
-        let numbered = targets.into_iter().enumerate();
-        let scores = numbered
-            .map(|(index, target)| (target, summaries(index)))
-            .collect();
         Self {
             folds,
-            runs: rows,
+            manifest_hash: first.map_or(String::new(), |result| result.manifest_hash.clone()),
+            model: first.map_or(String::new(), |result| result.model.clone()),
+            feature: first.map_or(String::new(), |result| result.feature.clone()),
+            runs,
             scores,
         }
     }
 }
 
 impl Summary {
-    /// Summarizes `values` of runs that differ in seeds and, if given, in one of `folds` folds; `None` for fewer than
-    /// two values.
+    /// Summarizes the values of runs by their fold, if they have one; `None` for fewer than two values or folds.
     ///
-    /// The interval is Student's t interval. The training sides of folds overlap, so their scores are correlated: the
-    /// variance of the mean is s² (1 / n + test rows / training rows). Source: Nadeau and Bengio, "Inference for the
-    /// Generalization Error" (2003). With K folds, K − 2 of them are the training side.
-    fn new(values: &[f64], folds: Option<usize>) -> Option<Self> {
-        let n = values.len();
-        if n < 2 {
+    /// The interval is Student's t interval over the n folds, each with the mean over its seeds: runs of one fold share
+    /// their test side. The training sides of folds overlap, so their scores are correlated: the variance of the mean is
+    /// s² (1 / n + test rows / training rows). Source: Nadeau and Bengio, "Inference for the Generalization Error" (2003).
+    /// With K folds, K − 2 of them are the training side. Without folds, the interval is over the seeds.
+    fn new(values: &[(Option<usize>, f64)], folds: Option<usize>) -> Option<Self> {
+        let all: Vec<f64> = values.iter().map(|(_, value)| *value).collect();
+        let mut by_fold: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
+        for (fold, value) in values {
+            by_fold.entry(fold.unwrap_or(0)).or_default().push(*value);
+        }
+        let units = match folds {
+            Some(_) => by_fold.values().map(|values| mean(values)).collect(),
+            None => all.clone(),
+        };
+        if units.len() < 2 {
             return None;
         }
-        let mean = values.iter().sum::<f64>() / n as f64;
-        let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-        let variance = squares / (n - 1) as f64;
 
         let overlap = folds.map_or(0.0, |folds| 1.0 / (folds - 2) as f64);
-        let half = student_t(n - 1) * (variance * (1.0 / n as f64 + overlap)).sqrt();
+        let n = units.len() as f64;
+        let half = student_t(units.len() - 1) * deviation(&units) * (1.0 / n + overlap).sqrt();
+        let middle = mean(&units);
         Some(Self {
-            mean,
-            sd: variance.sqrt(),
-            interval: [mean - half, mean + half],
-            n,
+            mean: middle,
+            sd: deviation(&all),
+            interval: [middle - half, middle + half],
+            n: all.len(),
         })
     }
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+/// Returns the standard deviation with denominator n − 1.
+fn deviation(values: &[f64]) -> f64 {
+    let middle = mean(values);
+    let squares: f64 = values.iter().map(|value| (value - middle).powi(2)).sum();
+    (squares / (values.len() - 1) as f64).sqrt()
 }
 
 /// Returns the 97.5 % quantile of Student's t distribution with `freedom` degrees of freedom, to within 0.1 %.
@@ -164,10 +196,18 @@ impl fmt::Display for CrossResult {
                     mean,
                     sd,
                     interval: [low, high],
-                    ..
+                    n,
                 } = summary;
+                let of = if *n < self.runs.len() {
+                    format!(" ({n} of {} runs)", self.runs.len())
+                } else {
+                    String::new()
+                };
                 let name = metric.name().replace('_', " ");
-                writeln!(f, "{name:<26} {mean:>7.3} {sd:>7.3}  {low:.3} to {high:.3}")?;
+                writeln!(
+                    f,
+                    "{name:<26} {mean:>7.3} {sd:>7.3}  {low:.3} to {high:.3}{of}"
+                )?;
             }
         }
         Ok(())
@@ -182,16 +222,27 @@ mod tests {
     fn intervals_are_those_of_student_and_wider_over_folds() {
         // scipy.stats.t.interval(0.95, 3, mean, sem) = [0.5350, 0.6650]
         let values = [0.55, 0.65, 0.6, 0.6];
-        let seeds = Summary::new(&values, None).unwrap();
+        let summary = |folds: Option<usize>, repeats: usize| {
+            let runs = values.iter().enumerate();
+            let runs = runs.map(|(i, value)| (folds.map(|_| i + 1), *value));
+            let runs: Vec<_> = (0..repeats).flat_map(|_| runs.clone()).collect();
+            Summary::new(&runs, folds).unwrap()
+        };
+        let seeds = summary(None, 1);
         assert!((seeds.mean - 0.6).abs() < 1e-12 && (seeds.sd - 0.040_824_829).abs() < 1e-8);
         let half = 3.1824 * 0.040_824_829 / 2.0;
         assert!((seeds.interval[0] - (0.6 - half)).abs() < 1e-6, "{seeds:?}");
 
         // 1 / 4 + 1 / 2 instead of 1 / 4.
-        let folds = Summary::new(&values, Some(4)).unwrap();
+        let folds = summary(Some(4), 1);
         let wider = (folds.interval[1] - 0.6) / (seeds.interval[1] - 0.6);
         assert!((wider - 3.0_f64.sqrt()).abs() < 1e-12);
-        assert_eq!(Summary::new(&[0.5], None), None);
+
+        // More seeds with equal scores say nothing new about the folds.
+        let repeated = summary(Some(4), 3);
+        assert!((repeated.interval[1] - folds.interval[1]).abs() < 1e-12);
+        assert_eq!(repeated.n, 12);
+        assert_eq!(Summary::new(&[(None, 0.5)], None), None);
     }
 
     #[test]

@@ -30,6 +30,11 @@ impl Validation {
         let value = found.and_then(|(_, scores)| scores.get(&metric));
         value.copied().unwrap_or(f64::NAN)
     }
+
+    /// Returns the value of `train.select`.
+    pub fn selected(&self, train: &config::Train) -> f64 {
+        self.value(train.select, train.select_target.as_deref())
+    }
 }
 
 /// The current step and epoch of a run, counted from 0.
@@ -429,6 +434,7 @@ mod tests {
         let mut never = early_stop(Metric::MacroF1, 0);
         assert!((0..50).all(|_| !never.epoch_ended(&loss(1.0)).stop));
     }
+
     #[test]
     fn a_score_of_any_target_can_be_selected() {
         let of_targets = |loss: f64, auc: f64| {

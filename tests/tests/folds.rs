@@ -48,6 +48,12 @@ fn killed_cross_validation_continues() -> Result<(), Failed> {
     let mut child = start(&mut cross(&killed, words));
     wait_until(&mut child, "two runs", || completed(&killed) >= 2)?;
     kill(child)?;
+    // The processes of the runs end with their parent. Until then, they hold the locks of their logs.
+    for entry in fs::read_dir(&killed)?.flatten() {
+        if let Ok(log) = fs::File::open(entry.path().join("log.jsonl")) {
+            log.lock()?;
+        }
+    }
     let done = completed(&killed);
     within("completed", done, 2..6)?;
     let ran = run(&mut cross(&killed, words)).exits(0)?;
@@ -82,10 +88,27 @@ fn wrong_folds_are_refused() -> Result<(), Failed> {
     let runs = scratch("folds-refused").join("runs");
     for (words, said) in [
         ("--folds 2", "3..=1000"),
-        ("--folds 5 --fold 6", "fold-6-of-5"),
+        ("--folds 5 --fold 6", "--fold 6: must be 1 to 5"),
         ("--folds 1000", "use fewer folds"),
         ("--folds 5 --split artist", "cannot be used with"),
-        ("--folds 5 --set data.split=artist", "folds are the split"),
+        (
+            "--folds 5 --set data.split=artist",
+            "the folds are the split",
+        ),
+        (
+            "--folds 5 --fold 1 --set data.split=artist",
+            "the folds are the split",
+        ),
+        (
+            "--folds 5 --skip-damaged",
+            "would depend on the damaged files",
+        ),
+        ("--seeds 2 --seed 9223372036854775807", "the last seed"),
+        ("--jobs 2", "needs --folds"),
+        (
+            "--set schedule.plateau.metric=micro_f1",
+            "schedule.plateau.metric = \"micro_f1\" is not a score of target genre",
+        ),
         ("--seeds 2 --nproc 2", "cannot be combined with ranks"),
         (
             "--set train.select=roc_auc_macro",
@@ -146,6 +169,14 @@ fn an_ensemble_is_scored_and_temperatures_are_used() -> Result<(), Failed> {
         false,
     )?;
 
+    run(&mut cross(&runs, "--folds 3 --fold 1")).exits(0)?;
+    let fold = fs::read_dir(&runs)?.flatten().map(|entry| entry.path());
+    let fold = fold
+        .filter(|path| path.is_dir() && !folders.contains(path))
+        .next()
+        .ok_or("no run")?;
+    let refused = eval(&[a, &fold], "--ensemble").exits(2)?;
+    contains(&refused.err, "have different splits")?;
     contains(&eval(&[a, b], "").exits(2)?.err, "--ensemble")?;
     contains(&eval(&[a], "--ensemble").exits(2)?.err, "RUN")
 }

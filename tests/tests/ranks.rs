@@ -165,14 +165,14 @@ const PARITIES: [Parity; 5] = [
 inventory::submit!(Trials(|| {
     let mut trials = Vec::new();
     for parity in &PARITIES {
-        let name = format!("ranks::two_and_four_are_one_by_{}", parity.name);
-        let trial = Trial::test(name, || two_and_four_are_one(parity));
+        let name = format!("ranks::several_are_one_by_{}", parity.name);
+        let trial = Trial::test(name, || several_are_one(parity));
         trials.push(with_needs(trial, &[has_trainer]));
     }
     trials
 }));
 
-fn two_and_four_are_one(parity: &Parity) -> Result<(), Failed> {
+fn several_are_one(parity: &Parity) -> Result<(), Failed> {
     fn trained(parity: &Parity, nproc: usize) -> Result<PathBuf, Failed> {
         let runs = scratch(&format!("{}-{nproc}", parity.name));
         let mut command = fit(whole(), &runs);
@@ -190,7 +190,7 @@ fn two_and_four_are_one(parity: &Parity) -> Result<(), Failed> {
     let (weights, curve) = (Tensors::read(&last(&one)?)?, losses(&one)?);
     same("steps", curve.len(), 50)?;
 
-    for nproc in [2, 4] {
+    for nproc in [2, 3, 4] {
         let several = trained(parity, nproc)?;
         let (off, name) = weights.off(&Tensors::read(&last(&several)?)?)?;
         let curves = curve.iter().zip(losses(&several)?);

@@ -18,7 +18,7 @@ use std::time::Instant;
 use tch::Device;
 use wavemill_schemas::config::{Config, Metric};
 use wavemill_schemas::text::{error_line, shown};
-use wavemill_scores::metrics::{Evaluation, Predictions};
+use wavemill_scores::metrics::{Evaluation, Predictions, TEMPERATURES};
 use wavemill_scores::records::{RecordError, RunDir};
 use wavemill_scores::result::RunResult;
 use wavemill_scores::schedule::{RunPosition, Schedules, Validation};
@@ -363,7 +363,7 @@ impl<'a> Run<'a> {
 
         let verdict = self.state.early_stop.epoch_ended(&validation);
         let train = &self.config.train;
-        let value = validation.value(train.select, train.select_target.as_deref());
+        let value = validation.selected(train);
         if train.temperature_scaling {
             self.state.temperatures = predictions.iter().map(Predictions::temperature).collect();
         }
@@ -415,6 +415,7 @@ impl<'a> Run<'a> {
             SideScores::default()
         };
         let lost_rows: u64 = self.data.lost().iter().map(|file| file.rows).sum();
+        self.warn_of_selection();
         let damaged =
             lost_rows + self.state.damaged_rows + validation.damaged_rows + test.damaged_rows;
 
@@ -461,6 +462,26 @@ impl<'a> Run<'a> {
             ended_before: false,
             profile,
         })
+    }
+
+    /// Warns if no epoch could be selected, and of temperatures at their limits.
+    fn warn_of_selection(&mut self) {
+        let train = &self.config.train;
+        if self.state.best.is_none() {
+            self.warnings.push(format!(
+                "train.select = {:?} is undefined after every epoch: the weights are those of the last one",
+                train.selected()
+            ));
+        }
+        for (temperature, (target, _)) in self.state.temperatures.iter().zip(&self.state.classes) {
+            let is_limit = |limit: f64| (temperature / limit - 1.0).abs() < 1e-6;
+            if TEMPERATURES.into_iter().any(is_limit) {
+                self.warnings.push(format!(
+                    "the temperature of {target} is at its limit, {temperature:.2}: its probabilities say little about \
+                     the validation labels, or agree with all of them"
+                ));
+            }
+        }
     }
 
     fn score(&mut self, side: Side) -> Result<SideScores, RunError> {
@@ -604,7 +625,7 @@ impl<'a> Run<'a> {
         let train = &self.config.train;
         let selected = format!("validation/{}", train.selected());
         if !values.iter().any(|(name, _)| *name == selected) {
-            let value = validation.value(train.select, train.select_target.as_deref());
+            let value = validation.selected(train);
             values.push((&selected, value));
         }
 

@@ -5,6 +5,7 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -67,6 +68,12 @@ impl SweepRecord {
             match RunDir::open(&entry.path()) {
                 Ok(_) => folders.push(entry.path()),
                 Err(RecordError::Missing { .. }) => {}
+                // Something else in the folder, which is not the user's or is no folder.
+                Err(RecordError::Io { source, .. })
+                    if matches!(
+                        source.kind(),
+                        ErrorKind::PermissionDenied | ErrorKind::FilesystemLoop
+                    ) => {}
                 Err(error) => return Err(error.into()),
             }
         }
@@ -229,18 +236,29 @@ fn drop_repeated(trials: &mut Vec<Trial>) {
     *trials = kept;
 }
 
-/// Returns a run's section `train`, whose `select` chose its best epoch.
+/// Returns the settings by which a run chose its best epoch, from its section `train`; the other settings are defaults.
 fn train_of(run: &RunRecord) -> Train {
-    let train = run.config.get("train").cloned();
-    let train = train.and_then(|train| train.try_into().ok());
-    train.unwrap_or_default()
+    let mut selection = toml::Table::new();
+    for key in ["select", "select_target"] {
+        let value = run.config.get("train").and_then(|train| train.get(key));
+        selection.extend(value.map(|value| (key.to_owned(), value.clone())));
+    }
+    selection.try_into().unwrap_or_default()
 }
 
 pub(super) fn section(sweep: &SweepRecord) -> Section {
     let mut section = Section::new("Trials");
+    let keys = sweep.keys();
+    let is_repeated =
+        !keys.is_empty() && keys.iter().all(|key| ["seed", "data.split"].contains(key));
+    let advice = if is_repeated {
+        "The runs differ only in seed or split: take the mean of their scores, as `fit --folds` and `--seeds` do, and \
+         none of them as the best."
+    } else {
+        "The best of many scores is biased upwards: evaluate the chosen trial once on the test split."
+    };
     section.parts.push(Part::Text(format!(
-        "Each run in the folder is a trial. Its score is best {} on validation over all epochs. The best of many \
-         scores is biased upwards: evaluate the chosen trial once on the test split.",
+        "Each run in the folder is a trial. Its score is best {} on validation over all epochs. {advice}",
         sweep.score_words()
     )));
     let without = sweep.trials.iter().filter(|trial| trial.score.is_none());
@@ -255,7 +273,6 @@ pub(super) fn section(sweep: &SweepRecord) -> Section {
         )));
     }
 
-    let keys = sweep.keys();
     if keys.is_empty() {
         let words = "The configurations of the trials are identical.".to_owned();
         section.parts.push(Part::Text(words));

@@ -374,10 +374,27 @@ fn another_rule_takes_its_sides_from_the_tracks() {
     let error = error.expect_err("no such rule").to_string();
     assert_eq!(
         error,
-        "data.split = random: the store has official, stratified, artist"
+        "data.split = random: the store has official, stratified, artist, fold-I-of-K (K from 3)"
     );
 
     assert_eq!(dataset.rows_of(Side::Test).len(), 8);
+
+    // Each row is on the test side of exactly one fold, which the next rule has on its validation side.
+    let folds = dataset.folds(3);
+    for fold in 1..=3 {
+        let data = Data {
+            split: Some(format!("fold-{fold}-of-3")),
+            ..Data::default()
+        };
+        let divided = open(folder.path(), &data);
+        let of = |fold: usize| {
+            let rows = 0..folds.len() as u32;
+            rows.filter(|&row| folds[row as usize] == fold)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(divided.rows_of(Side::Test), of(fold));
+        assert_eq!(divided.rows_of(Side::Validation), of(fold % 3 + 1));
+    }
 }
 
 #[test]

@@ -429,15 +429,35 @@ impl Metric {
             | Self::RocAucMicro
             | Self::AveragePrecisionMacro
             | Self::AveragePrecisionMicro => multi,
-            _ => !multi,
+            Self::LogLoss
+            | Self::BalancedAccuracy
+            | Self::Top3
+            | Self::MacroPrecision
+            | Self::MacroRecall
+            | Self::MacroF1Supported
+            | Self::WeightedF1 => !multi,
         }
     }
 
     /// Returns the metric's name, as in a configuration.
-    pub fn name(self) -> String {
-        toml::Value::try_from(self).map_or(String::new(), |name| {
-            name.as_str().unwrap_or_default().to_owned()
-        })
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Loss => "loss",
+            Self::LogLoss => "log_loss",
+            Self::Accuracy => "accuracy",
+            Self::BalancedAccuracy => "balanced_accuracy",
+            Self::Top3 => "top_3",
+            Self::MacroF1 => "macro_f1",
+            Self::MacroPrecision => "macro_precision",
+            Self::MacroRecall => "macro_recall",
+            Self::MacroF1Supported => "macro_f1_supported",
+            Self::WeightedF1 => "weighted_f1",
+            Self::MicroF1 => "micro_f1",
+            Self::RocAucMacro => "roc_auc_macro",
+            Self::RocAucMicro => "roc_auc_micro",
+            Self::AveragePrecisionMacro => "average_precision_macro",
+            Self::AveragePrecisionMicro => "average_precision_micro",
+        }
     }
 
     /// Returns the best of `values`, ignoring NaN.
@@ -616,7 +636,7 @@ impl Train {
         let metric = self.select.name();
         match &self.select_target {
             Some(target) => format!("{target}/{metric}"),
-            None => metric,
+            None => metric.to_owned(),
         }
     }
 }

@@ -191,3 +191,12 @@ fn only_the_invalid_set_argument_is_named() {
         "--set optimizer.eps=small: invalid type: string \"small\", expected f64"
     );
 }
+
+#[test]
+fn metrics_are_written_with_their_names() {
+    for metric in Metric::ALL {
+        let set = format!("train.select={}", metric.name());
+        let config = Config::parse("", "", &[set]).expect("a metric");
+        assert_eq!(config.train.select, metric);
+    }
+}

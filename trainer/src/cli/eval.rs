@@ -205,7 +205,7 @@ impl EvalCommand {
         let speaks = group.rank() == 0;
         let mut own = self.predict(run, learner, group, true)?;
         if !self.more.is_empty() {
-            own = self.ensemble(own, group, learner.device())?;
+            own = self.ensemble(run, &own, group, learner.device())?;
         }
 
         // Every rank has the predictions of all rows, so rank 0 computes and prints the scores without the others.
@@ -230,7 +230,9 @@ impl EvalCommand {
         let Some(other) = &self.against else {
             return Ok(());
         };
-        let theirs = self.predict_other(other, group, learner.device())?;
+        let opened = self.open_other(other, speaks)?;
+        let other_learner = opened.load(group, learner.device())?;
+        let theirs = self.predict(&opened, &other_learner, group, false)?;
         if speaks {
             let noun = Noun::of(data.store().manifest().recipe.catalog.dataset);
             for (own, theirs) in own.iter().zip(&theirs) {
@@ -240,43 +242,48 @@ impl EvalCommand {
         Ok(())
     }
 
-    /// Predicts the evaluated rows by another run.
-    fn predict_other(
-        &self,
-        run: &Path,
-        group: &'static dyn Collective,
-        device: Device,
-    ) -> Result<Vec<Predictions>> {
-        let name = format!("run {}", folder_name(run));
-        let opened = self.open(run, &name, group.rank() == 0)?;
-        let learner = opened.load(group, device)?;
-        self.predict(&opened, &learner, group, false)
+    /// Opens another run on the evaluated rows.
+    ///
+    /// # Errors
+    /// Those of [`Self::open`].
+    fn open_other(&self, run: &Path, speaks: bool) -> Result<OpenedRun> {
+        self.open(run, &format!("run {}", folder_name(run)), speaks)
     }
 
-    /// Returns the mean predictions of all runs, given those of the first.
+    /// Returns the mean predictions of all runs, given the first run and its predictions.
+    ///
+    /// # Errors
+    /// [`UsageError`] if a run has other rows or targets than the first, before any of the others predicts.
     fn ensemble(
         &self,
-        own: Vec<Predictions>,
+        first: &OpenedRun,
+        own: &[Predictions],
         group: &'static dyn Collective,
         device: Device,
     ) -> Result<Vec<Predictions>> {
-        let mut others: Vec<Vec<Predictions>> = vec![Vec::new(); own.len()];
+        let mut opened = Vec::new();
         for run in &self.more {
-            let theirs = self.predict_other(run, group, device)?;
-            if theirs.len() != own.len() {
-                bail!(
-                    "{} has {} targets and {} has {}: an ensemble needs runs with the same targets",
+            let other = self.open_other(run, group.rank() == 0)?;
+            // With equal rows for training, the leaks of the first run are those of all.
+            if let Some(what) = first.difference(&other) {
+                return Err(UsageError(format!(
+                    "{} and {} have different {what}: an ensemble needs runs with the same",
                     self.run.display(),
-                    own.len(),
-                    run.display(),
-                    theirs.len()
-                );
+                    run.display()
+                ))
+                .into());
             }
+            opened.push(other);
+        }
+
+        let mut others: Vec<Vec<Predictions>> = vec![Vec::new(); own.len()];
+        for run in &opened {
+            let learner = run.load(group, device)?;
+            let theirs = self.predict(run, &learner, group, false)?;
             for (all, target) in others.iter_mut().zip(theirs) {
                 all.push(target);
             }
         }
-
         let targets = own.iter().zip(&others);
         let means = targets.map(|(own, others)| own.ensemble(others));
         Ok(means.collect::<Result<_, _>>()?)
@@ -438,6 +445,20 @@ impl EvalCommand {
 }
 
 impl OpenedRun {
+    /// Returns the first thing in which the runs differ, of those that make their predictions comparable row by row.
+    fn difference(&self, other: &Self) -> Option<&'static str> {
+        let split = |run: &Self| run.data.split_name().to_owned();
+        if self.state.manifest_hash != other.state.manifest_hash {
+            Some("versions of the store in training")
+        } else if split(self) != split(other) {
+            Some("splits (data.split)")
+        } else if self.state.classes != other.state.classes {
+            Some("targets or classes")
+        } else {
+            None
+        }
+    }
+
     /// Creates the model and loads its weights from the checkpoint.
     fn load(&self, group: &'static dyn Collective, device: Device) -> Result<Learner> {
         let mut learner = Learner::new(&self.state.config, &self.data, group, device)?;

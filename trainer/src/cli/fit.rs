@@ -13,6 +13,7 @@ use wavemill_schemas::config::{Config, LayeredConfig};
 use wavemill_schemas::text::{error_line, shown, shown_lines};
 use wavemill_schemas::version_name::VersionName;
 use wavemill_terminal::display::Display;
+use wavemill_terminal::exit::UsageError;
 use wavemill_terminal::output::{OutputArgs, report};
 
 use super::folds::fold_rule;
@@ -80,7 +81,7 @@ pub(crate) struct FitCommand {
     pub(super) folds: Option<usize>,
     /// Train only the run of this fold, from 1
     #[arg(long, value_name = "I", requires = "folds")]
-    fold: Option<usize>,
+    pub(super) fold: Option<usize>,
     /// Train N runs (with --folds, N times K) with the seeds from `seed` on, and print mean, standard deviation and
     /// interval of their test scores
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]
@@ -124,7 +125,7 @@ pub(crate) struct FitCommand {
     /// Measure the parts of the first N steps (waiting for data, copying, forward, backward, sums over ranks,
     /// optimizer), and all validations and checkpoints, and print a table at the end
     #[arg(long, value_name = "STEPS")]
-    profile: Option<u64>,
+    pub(super) profile: Option<u64>,
     /// Print the configuration that would be used, without keys that have no value, and exit
     #[arg(long)]
     print_config: bool,
@@ -147,13 +148,25 @@ impl FitCommand {
         }
 
         if self.print_config {
-            print!("{}", self.like.printed(&self.config()?.config)?);
+            print!("{}", self.like.printed(&self.config(self.fold)?.config)?);
             return Ok(0);
         }
 
         interrupt::end_with_starter()?;
-        if self.is_many() {
+        if let (Some(fold), Some(folds)) = (self.fold, self.folds)
+            && !(1..=folds).contains(&fold)
+        {
+            return Err(
+                UsageError(format!("--fold {fold}: must be 1 to {folds} (--folds)")).into(),
+            );
+        }
+        if self.trains_several() {
             return self.run_all();
+        }
+        if self.jobs > 1 {
+            return Err(
+                UsageError("--jobs: needs --folds without --fold, or --seeds".to_owned()).into(),
+            );
         }
         let ranks = match role(self.nproc)? {
             Role::Rank(ranks) => ranks,
@@ -187,13 +200,13 @@ impl FitCommand {
     }
 
     /// True if the command trains several runs: all folds, or several seeds.
-    fn is_many(&self) -> bool {
+    fn trains_several(&self) -> bool {
         (self.folds.is_some() && self.fold.is_none()) || self.seeds.is_some_and(|seeds| seeds > 1)
     }
 
     /// Prints notes and checks the initial weights of a new run. A resumed run already has its weights.
     fn look_at_what_begins(&self, data: &Dataset, ranks: &Ranks) -> Result<()> {
-        let layered = self.config()?;
+        let layered = self.config(self.fold)?;
         if ranks.rank == 0 {
             for note in self.like.notes(&layered, self.config.as_deref(), data) {
                 eprintln!("note: {}", shown(&note));
@@ -216,7 +229,7 @@ impl FitCommand {
             return run_folder::resumed(run, changes, world_size);
         }
 
-        let config = self.config()?.config;
+        let config = self.config(self.fold)?.config;
         match &self.resume_or_start {
             None => Ok(RunStart::new(config, None)),
             Some(named) => {
@@ -291,17 +304,19 @@ impl FitCommand {
     }
 
     /// Builds the configuration from `--like`, `--config`, the flags and `--set`. Later sources override earlier ones.
-    pub(super) fn config(&self) -> Result<LayeredConfig> {
+    ///
+    /// # Errors
+    /// [`UsageError`] if `--set` sets another split than that of the fold, and errors of the configuration.
+    pub(super) fn config(&self, fold: Option<usize>) -> Result<LayeredConfig> {
         let targets = toml::Value::from(self.targets.clone()).to_string();
-        let fold = self.fold.zip(self.folds);
-        let split = match fold {
-            Some((fold, folds)) => Some(fold_rule(fold, folds)),
-            None => self.split.clone(),
-        };
+        let fold_split = fold
+            .zip(self.folds)
+            .map(|(fold, folds)| fold_rule(fold, folds));
+        let split = fold_split.as_ref().or(self.split.as_ref());
         let flags = [
             ("model.name", self.model.as_deref().map(toml_text)),
             ("data.feature", self.feature.as_deref().map(toml_text)),
-            ("data.split", split.as_deref().map(toml_text)),
+            ("data.split", split.map(|split| toml_text(split))),
             ("train.epochs", self.epochs.map(|n| n.to_string())),
             ("data.batch_size", self.batch_size.map(|n| n.to_string())),
             ("seed", self.seed.map(|n| n.to_string())),
@@ -328,7 +343,14 @@ impl FitCommand {
         }
         // `--set` follows the other flags, because later values override earlier ones.
         sets.extend(self.sets.iter().cloned());
-        self.like.read(self.config.as_deref(), &sets)
+        let layered = self.like.read(self.config.as_deref(), &sets)?;
+        if fold_split.is_some() && layered.config.data.split != fold_split {
+            return Err(UsageError(
+                "--set data.split: with --folds, the folds are the split".to_owned(),
+            )
+            .into());
+        }
+        Ok(layered)
     }
 }
 

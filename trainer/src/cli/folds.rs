@@ -14,16 +14,17 @@ use arrow::array::{ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray};
 use parquet::arrow::ArrowWriter;
 use wavemill_schemas::config::Config;
 use wavemill_schemas::text::shown_lines;
+use wavemill_schemas::version_name::VersionName;
 use wavemill_scores::cross::{CrossResult, EndedRun};
-use wavemill_scores::records::run_stem;
+use wavemill_scores::records::{RunDir, run_stem};
 use wavemill_scores::result::RunResult;
 use wavemill_terminal::exit::UsageError;
 use wavemill_terminal::output::report;
 
 use super::fit::FitCommand;
 use super::jobs::{self, JobPlan, Judge, Outcome};
-use super::run_folder;
 use super::sweep::SweepInterrupted;
+use super::{input, interrupt, run_folder};
 use crate::dataset::Dataset;
 use crate::part_file::PartFile;
 use crate::run;
@@ -43,9 +44,18 @@ impl PlannedRun {
             None => format!("seed {}", self.seed),
         }
     }
+
+    /// Returns the options that make the configuration of all runs that of this run.
+    fn sets(&self) -> Vec<String> {
+        let mut sets = vec!["--set".to_owned(), format!("seed={}", self.seed)];
+        if let (Some(_), Some(split)) = (self.fold, &self.config.data.split) {
+            sets.extend(["--set".to_owned(), format!("data.split={split}")]);
+        }
+        sets
+    }
 }
 
-/// Lets every run train until its own end.
+/// Lets every run train until its own end, since no run is judged by the others.
 struct NoJudge;
 
 impl Judge for NoJudge {
@@ -60,19 +70,21 @@ impl FitCommand {
     /// Trains all folds and seeds, and prints the summary of their test scores.
     ///
     /// # Errors
-    /// An error of the configuration or the store, before the first run; the error of a run; [`SweepInterrupted`].
+    /// An error of the configuration or the store, before the first run; at the end, an error if a run was killed;
+    /// [`FatalTrial`](jobs::FatalTrial) if a run failed, after the others have written a checkpoint; and
+    /// [`SweepInterrupted`].
     pub(super) fn run_all(&self) -> Result<u8> {
-        self.check_many()?;
+        self.check_options()?;
         let Some(store) = &self.store else {
             return Err(UsageError("--store is required".to_owned()).into());
         };
-
-        let base = self.config()?.config;
+        let base = self.config(None)?.config;
         let planned = self.planned(&base)?;
 
         // Open the store here, so that all runs read one version, and errors are reported before the first run.
+        let version = self.version_of(store, &planned);
         let first = &planned[0].config;
-        let data = self.machine.open(store, self.version.as_ref(), first)?;
+        let data = self.machine.open(store, version.as_ref(), first)?;
         run::check(first, &data, 1)?;
         let table = self
             .folds
@@ -83,23 +95,27 @@ impl FitCommand {
 
         std::fs::create_dir_all(&self.runs)
             .with_context(|| format!("cannot create {}", self.runs.display()))?;
+        let runs = self.train(&planned, &base, store, version)?;
+
+        // Write the folds after the runs: these have checked that the store is the one of earlier runs in the folder.
         if let (Some(folds), Some(table)) = (self.folds, table) {
             let path = self.runs.join(format!("folds-{folds}.parquet"));
             write(&path, &table)?;
             report(&format!("folds: {}\n", path.display()));
         }
+        self.show(&CrossResult::new(self.folds, &runs), &base)?;
+        Ok(0)
+    }
 
-        let runs = self.results(planned, version)?;
-        let result = CrossResult::new(self.folds, &runs);
-        let json = serde_json::to_string(&result)?;
+    /// Writes the result to the folder of runs, and prints it.
+    fn show(&self, result: &CrossResult, base: &Config) -> Result<()> {
+        let json = serde_json::to_string(result)?;
         let stem = run_stem(&base.model.name, &base.hash());
-        let parts = self
+        let folds = self
             .folds
             .map_or(String::new(), |folds| format!("{folds}-folds-"));
-        let path = self.runs.join(format!(
-            "{stem}-{parts}{}-seeds.json",
-            self.seeds.unwrap_or(1)
-        ));
+        let seeds = self.seeds.unwrap_or(1);
+        let path = self.runs.join(format!("{stem}-{folds}{seeds}-seeds.json"));
         write(&path, json.as_bytes())?;
 
         if self.json {
@@ -108,19 +124,17 @@ impl FitCommand {
             print!("{}", shown_lines(&result.to_string()));
         }
         report(&format!("result: {}\n", path.display()));
-        Ok(0)
+        Ok(())
     }
 
-    /// Refuses options that cannot be combined with several runs.
-    fn check_many(&self) -> Result<()> {
-        let sets_split =
-            self.folds.is_some() && self.sets.iter().any(|set| set.starts_with("data.split"));
+    /// Refuses options that are for a single run.
+    fn check_options(&self) -> Result<()> {
         let other = if Ranks::from_env()?.is_some() || self.nproc.is_some_and(|nproc| nproc > 1) {
             "ranks: --jobs trains several runs at once on this machine"
         } else if matches!(self.resume_or_start, Some(Some(_))) {
             "the folder of one run: without --resume-or-start, the same command continues where it ended"
-        } else if sets_split {
-            "--set data.split: folds are the split"
+        } else if self.profile.is_some() {
+            "--profile, which measures a single run"
         } else {
             return Ok(());
         };
@@ -131,94 +145,130 @@ impl FitCommand {
     }
 
     /// Returns the runs in the order of seeds, then of folds.
+    ///
+    /// # Errors
+    /// [`UsageError`] if the last seed is too high, or if damaged files would change the folds.
     fn planned(&self, base: &Config) -> Result<Vec<PlannedRun>> {
-        let folds: Vec<Option<usize>> = match self.folds {
-            Some(folds) => (1..=folds).map(Some).collect(),
-            None => vec![None],
+        if self.folds.is_some() && base.data.skip_damaged {
+            let words = "--folds and --skip-damaged: the folds would depend on the damaged files";
+            return Err(UsageError(words.to_owned()).into());
+        }
+        let folds: Vec<Option<usize>> = match (self.fold, self.folds) {
+            (None, Some(folds)) => (1..=folds).map(Some).collect(),
+            (fold, _) => vec![fold],
         };
+
         let mut planned = Vec::new();
         for number in 0..self.seeds.unwrap_or(1) {
+            // A configuration in TOML has no higher numbers.
+            let seed = base.seed.saturating_add(number);
+            if i64::try_from(seed).is_err() {
+                let words = format!(
+                    "the last seed would be above 2^63 - 1: use less than --seed {}",
+                    base.seed
+                );
+                return Err(UsageError(words).into());
+            }
             for &fold in &folds {
-                let mut config = base.clone();
-                config.seed = base
-                    .seed
-                    .checked_add(number)
-                    .context("the last seed would be above 2^64 - 1: use a lower --seed")?;
-                if let (Some(fold), Some(folds)) = (fold, self.folds) {
-                    config.data.split = Some(fold_rule(fold, folds));
-                }
-                planned.push(PlannedRun {
-                    fold,
-                    seed: config.seed,
-                    config,
-                });
+                let mut config = self.config(fold)?.config;
+                config.seed = seed;
+                planned.push(PlannedRun { fold, seed, config });
             }
         }
         Ok(planned)
     }
 
+    /// Returns the version of the store that all runs read: that of runs which an earlier command began, if there are
+    /// any.
+    fn version_of(&self, store: &Path, planned: &[PlannedRun]) -> Option<VersionName> {
+        let recorded = planned.iter().find_map(|run| {
+            let folder = RunDir::open(&run_folder::folder_of(&self.runs, &run.config)).ok()?;
+            input::recorded_store(&folder)
+        });
+        run_folder::version_in(store, recorded.as_ref(), self.version.as_ref())
+    }
+
     /// Trains the runs, up to `--jobs` at once, and returns their results.
-    fn results(&self, planned: Vec<PlannedRun>, version: u64) -> Result<Vec<EndedRun>> {
-        let machine = self.machine.shared_by(usize::from(self.jobs))?;
+    ///
+    /// # Errors
+    /// Those of [`Self::run_all`] after the beginning of the first run.
+    fn train(
+        &self,
+        planned: &[PlannedRun],
+        base: &Config,
+        store: &Path,
+        version: u64,
+    ) -> Result<Vec<EndedRun>> {
+        let jobs = usize::from(self.jobs).min(planned.len());
+        let machine = self.machine.shared_by(jobs)?;
         let keys: Vec<String> = planned.iter().map(|run| run.config.hash()).collect();
+        let names: Vec<String> = planned.iter().map(PlannedRun::name).collect();
         let program = std::env::current_exe()?;
+        // The runs read the configuration as it is now, even if files of the user change meanwhile.
+        let mut config = tempfile::Builder::new().suffix(".toml").tempfile()?;
+        config.write_all(toml::to_string(base)?.as_bytes())?;
+
         let plan = JobPlan {
-            jobs: usize::from(self.jobs),
+            jobs,
             keys: &keys,
+            names: &names,
             command: &|number, slot| {
                 let mut command = Command::new(&program);
-                // The last of repeated options applies, so a run's own options follow those of this command.
-                command.args(std::env::args_os().skip(1));
-                let run = &planned[number];
-                if let Some(fold) = run.fold {
-                    command.args(["--fold", &fold.to_string()]);
-                }
-                command.args(["--seeds", "1", "--seed", &run.seed.to_string()]);
-                command.args(["--set", &format!("seed={}", run.seed)]);
-                command.args([
-                    "--version",
-                    &version.to_string(),
-                    "--resume-or-start",
-                    "--json",
-                ]);
+                command.arg("fit").arg("--store").arg(store);
+                command.arg("--version").arg(version.to_string());
+                command.arg("--runs").arg(&self.runs);
+                command.arg("--config").arg(config.path());
+                command.args(planned[number].sets());
+                command.args(["--resume-or-start", "--json"]);
                 machine.add_args(&mut command, slot);
+                // The standard input of a run is a pipe that closes when this process ends, however it ends.
+                command.env(interrupt::END_WITH_STDIN, "1");
                 command
             },
         };
 
-        let mut results = Vec::new();
+        let mut ended = Vec::new();
+        let mut failed = Vec::new();
         let stopped = jobs::run(&plan, &mut NoJudge, |number, outcome| {
-            let run = &planned[number];
-            let line = match outcome {
-                Outcome::Line(line) => line,
-                Outcome::Killed(signal) => bail!(
-                    "the run of {} was killed by signal {signal}: run the same command to continue",
-                    run.name()
-                ),
-            };
-            let result: RunResult = serde_json::from_str(&line).with_context(|| {
-                format!(
-                    "the run of {} printed something other than its result",
-                    run.name()
-                )
-            })?;
-            let folder = run_folder::folder_of(&self.runs, &run.config);
-            report(&format!("{}: {}\n", run.name(), folder.display()));
-            results.push(EndedRun {
-                fold: run.fold,
-                seed: run.seed,
-                run: folder.display().to_string(),
-                result,
-            });
+            match outcome {
+                Outcome::Line(line) => ended.push(self.ended_run(&planned[number], &line)?),
+                Outcome::Killed(signal) => {
+                    failed.push(format!("{} was killed by signal {signal}", names[number]));
+                }
+            }
             Ok(())
         })?;
-        match stopped {
-            Some(trial) => bail!(SweepInterrupted {
-                trial,
+        if let Some(number) = stopped {
+            bail!(SweepInterrupted {
+                trial: names[number].clone(),
                 runs: self.runs.clone()
-            }),
-            None => Ok(results),
+            });
         }
+        if !failed.is_empty() {
+            bail!("{}: run the same command to continue", failed.join("; "));
+        }
+        Ok(ended)
+    }
+
+    /// Converts the output of a run's process.
+    ///
+    /// # Errors
+    /// The output is not the result of this run.
+    fn ended_run(&self, run: &PlannedRun, line: &str) -> Result<EndedRun> {
+        let result: RunResult = serde_json::from_str(line)
+            .with_context(|| format!("{} printed something other than its result", run.name()))?;
+        if result.config_hash != run.config.hash() {
+            bail!("{} was trained with another configuration", run.name());
+        }
+
+        let folder = run_folder::folder_of(&self.runs, &run.config);
+        report(&format!("{}: {}\n", run.name(), folder.display()));
+        Ok(EndedRun {
+            fold: run.fold,
+            seed: run.seed,
+            run: folder.display().to_string(),
+            result,
+        })
     }
 }
 
@@ -242,8 +292,8 @@ fn folds_table(data: &Dataset, n_folds: usize) -> Result<Vec<u8>> {
         return Err(UsageError(words).into());
     }
 
-    let of_rows = rows.clip_keys.iter().zip(&rows.track_ids).zip(of_rows);
-    let clips: BTreeMap<&str, (i64, usize)> = of_rows
+    let places = rows.clip_keys.iter().zip(&rows.track_ids).zip(of_rows);
+    let clips: BTreeMap<&str, (i64, usize)> = places
         .map(|((clip, &track), fold)| (&**clip, (track, fold)))
         .collect();
 

@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Environment variable, set by a program that starts this process and keeps its stdin open: when stdin ends, that
 /// program has ended, and this process ends as well.
-const END_WITH_STDIN: &str = "WAVEMILL_END_WITH_STDIN";
+pub(crate) const END_WITH_STDIN: &str = "WAVEMILL_END_WITH_STDIN";
 
 /// True once the run has ended. The lock is held while printing, so that no message about waiting follows the last one.
 static IS_OVER: Mutex<bool> = Mutex::new(false);

@@ -1,8 +1,7 @@
-//! Runs several trials of a sweep at once, each in its own process: libtorch has one random number generator per
-//! process, which trials in threads would share.
+//! Runs several trials of a sweep, or folds and seeds of `fit`, at once, each in its own process: libtorch has one random
+//! number generator per process, which trials in threads would share.
 //!
-//! A trial's process is this program's `sweep` with `--trial N`, which trains one trial and prints its result as a
-//! line. Before that, it may ask after each epoch whether to continue: it prints a line that begins with `QUESTION` and
+//! A trial's process is this program, which trains one trial and prints its result as a line. Before that, it may ask after each epoch whether to continue: it prints a line that begins with `QUESTION` and
 //! reads the answer from stdin. A trial's result does not depend on the trials that run at the same time. This module
 //! does not depend on models or stores.
 
@@ -28,10 +27,10 @@ const END: &str = "end";
 
 /// A trial failed in a way that ended the whole sweep, for example because the disk is full.
 #[derive(Debug, thiserror::Error)]
-#[error("trial {trial} ended all trials with exit code {code}: see its output above")]
+#[error("{trial} ended all runs with exit code {code}: see its output above")]
 pub(crate) struct FatalTrial {
-    /// Number of the failed trial, from 0.
-    pub trial: usize,
+    /// Name of the failed trial.
+    pub trial: String,
     /// Exit code of the trial's process; the sweep exits with the same code.
     pub code: u8,
 }
@@ -51,6 +50,8 @@ pub(crate) struct JobPlan<'a> {
     pub jobs: usize,
     /// Key of each trial. Of trials with equal keys, the first trains, and the later ones wait and reuse its run.
     pub keys: &'a [String],
+    /// Name of each trial in messages, such as `trial 0`.
+    pub names: &'a [String],
     /// Creates the command for a trial (first argument) in a slot (second argument), both from 0. A job has one slot.
     pub command: &'a dyn Fn(usize, usize) -> Command,
 }
@@ -144,6 +145,7 @@ pub(crate) fn run(
                 // This trial was stopped on purpose, together with the others.
                 Err(INTERRUPTED) if stopped || fatal.is_some() => {}
                 Err(code) => {
+                    let trial = plan.names[trial].clone();
                     fatal.get_or_insert(FatalTrial { trial, code });
                     jobs.signal(SIGTERM);
                 }
@@ -227,8 +229,12 @@ impl Jobs {
 
             started[trial] = true;
             let command = (plan.command)(trial, slot);
-            self.running
-                .push(TrialProcess::start(trial, slot, command)?);
+            self.running.push(TrialProcess::start(
+                trial,
+                &plan.names[trial],
+                slot,
+                command,
+            )?);
         }
         Ok(())
     }
@@ -249,7 +255,7 @@ impl Jobs {
 }
 
 impl TrialProcess {
-    fn start(trial: usize, slot: usize, mut command: Command) -> Result<Self> {
+    fn start(trial: usize, name: &str, slot: usize, mut command: Command) -> Result<Self> {
         // The child gets its own process group: Ctrl-C in a terminal then signals only the parent, which forwards it.
         command
             .stdin(Stdio::piped())
@@ -258,7 +264,7 @@ impl TrialProcess {
             .process_group(0);
         let mut child = command
             .spawn()
-            .with_context(|| format!("cannot start trial {trial}"))?;
+            .with_context(|| format!("cannot start {name}"))?;
         let out = child.stdout.take().context("a piped child has a stdout")?;
         let err = child.stderr.take().context("a piped child has a stderr")?;
         let answers = child.stdin.take().context("a piped child has a stdin")?;
@@ -266,7 +272,8 @@ impl TrialProcess {
         let (asked, questions) = unbounded();
         // stdout and stderr are both read continuously, because a trial blocks when a pipe is full.
         let out = std::thread::spawn(move || listen(out, &asked));
-        let err = std::thread::spawn(move || pass_on(trial, err));
+        let name = name.to_owned();
+        let err = std::thread::spawn(move || pass_on(&name, err));
 
         Ok(Self {
             trial,
@@ -321,10 +328,10 @@ fn listen(out: ChildStdout, asked: &Sender<Vec<f64>>) -> String {
     text
 }
 
-/// Prints every line of a trial's stderr to this process's stderr, prefixed with the trial's number.
-fn pass_on(trial: usize, err: ChildStderr) {
+/// Prints every line of a trial's stderr to this process's stderr, prefixed with the trial's name.
+fn pass_on(name: &str, err: ChildStderr) {
     for line in BufReader::new(err).lines().map_while(Result::ok) {
-        eprintln!("trial {trial}: {line}");
+        eprintln!("{name}: {line}");
     }
 }
 
@@ -412,6 +419,7 @@ mod tests {
         let told = lines(&JobPlan {
             jobs: 2,
             keys: &keys,
+            names: &keys,
             command: &command,
         })
         .expect("all end well");
@@ -437,6 +445,7 @@ mod tests {
             &JobPlan {
                 jobs: 2,
                 keys: &keys,
+                names: &keys,
                 command: &command,
             },
             &mut judge,
@@ -471,6 +480,7 @@ mod tests {
         let told = lines(&JobPlan {
             jobs: 3,
             keys: &keys,
+            names: &keys,
             command: &command,
         })
         .expect("all end well");
@@ -491,6 +501,7 @@ mod tests {
         let told = lines(&JobPlan {
             jobs: 2,
             keys: &keys,
+            names: &keys,
             command: &command,
         })
         .expect("all end");
@@ -514,12 +525,13 @@ mod tests {
         let error = lines(&JobPlan {
             jobs: 2,
             keys: &keys,
+            names: &keys,
             command: &command,
         })
         .expect_err("it ended all");
 
         let ended: &FatalTrial = error.downcast_ref().expect("such an error");
-        assert_eq!((ended.trial, ended.code), (1, 5));
+        assert_eq!((&*ended.trial, ended.code), ("b", 5));
         assert!(
             start.elapsed() < Duration::from_secs(30),
             "{:?}",

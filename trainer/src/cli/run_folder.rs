@@ -61,12 +61,21 @@ impl RunStart {
             return Ok((store.clone(), version_of(version, Some(*recorded))));
         };
 
-        // The recorded version number is meaningless in a store other than the recorded one.
-        let recorded = recorded
-            .filter(|(store, _)| input::absolute(asked) == *store)
-            .map(|(_, version)| *version);
-        Ok((asked.to_owned(), version_of(version, recorded)))
+        Ok((asked.to_owned(), version_in(asked, recorded, version)))
     }
+}
+
+/// Chooses the version of the store `asked`, given the store and version that a run has recorded.
+pub(crate) fn version_in(
+    asked: &Path,
+    recorded: Option<&(PathBuf, u64)>,
+    version: Option<&VersionName>,
+) -> Option<VersionName> {
+    // The recorded version number is meaningless in a store other than the recorded one.
+    let recorded = recorded
+        .filter(|(store, _)| input::absolute(asked) == *store)
+        .map(|(_, version)| *version);
+    version_of(version, recorded)
 }
 
 /// Chooses the version of the store. Only a version number overrides the recorded version; another version is then

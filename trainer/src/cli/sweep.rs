@@ -60,11 +60,11 @@ same --threads, which defaults to an equal share of the cores. GPUs are assigned
 /// Error for a sweep that was stopped by SIGINT or SIGTERM.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "stopped in trial {trial}; run the same command to continue: completed trials are reused from {}",
+    "stopped in {trial}; run the same command to continue: completed ones are reused from {}",
     runs.display()
 )]
 pub(crate) struct SweepInterrupted {
-    pub trial: usize,
+    pub trial: String,
     pub runs: PathBuf,
 }
 
@@ -339,10 +339,15 @@ impl SweepCommand {
 
         let machine = self.machine.shared_by(usize::from(self.jobs))?;
         let keys: Vec<String> = planned.iter().map(|trial| trial.config.hash()).collect();
+        let names: Vec<String> = planned
+            .iter()
+            .map(|trial| format!("trial {}", trial.number))
+            .collect();
         let program = std::env::current_exe()?;
         let plan = JobPlan {
             jobs: usize::from(self.jobs),
             keys: &keys,
+            names: &names,
             command: &|trial, slot| {
                 let mut command = Command::new(&program);
                 self.add_trial_args(&mut command, trial, version.as_ref(), &machine, slot);
@@ -361,7 +366,7 @@ impl SweepCommand {
 
         match stopped {
             Some(trial) => bail!(SweepInterrupted {
-                trial,
+                trial: names[trial].clone(),
                 runs: self.runs.clone()
             }),
             None => Ok(SweepEnd::Trials(trials)),
@@ -438,7 +443,7 @@ impl SweepCommand {
                 Ok(all) => values = all,
                 Err(error) if is_stopped(&error) => {
                     bail!(SweepInterrupted {
-                        trial: number,
+                        trial: format!("trial {number}"),
                         runs: self.runs.clone()
                     })
                 }

@@ -6,7 +6,7 @@ use wavemill_schemas::config::{Config, Metric, Train};
 
 use super::RunError;
 use crate::checkpoint::State;
-use crate::dataset::{Dataset, RowKind, Side, Store, n_batches};
+use crate::dataset::{Dataset, RowKind, Side, Store, Target, n_batches};
 use crate::learner::Learner;
 
 /// Checks whether a run with this configuration is possible on a store, before any file is written.
@@ -35,6 +35,9 @@ pub(crate) fn check(config: &Config, data: &Dataset, world_size: usize) -> Resul
     }
 
     check_selected(&config.train, data)?;
+    if let (Some(plateau), Some(first)) = (&config.schedule.plateau, data.targets().first()) {
+        check_metric("schedule.plateau.metric", plateau.metric, first)?;
+    }
 
     let rows = data.rows_of(Side::Training).len();
     if n_batches(rows, config.data.batch_size, config.data.drop_last) == 0 {
@@ -62,17 +65,21 @@ fn check_selected(train: &Train, data: &Dataset) -> Result<(), RunError> {
         )));
     };
 
+    check_metric("train.select", train.select, target)
+}
+
+/// Returns an error if the metric that `key` sets is not a score of `target`.
+fn check_metric(key: &str, metric: Metric, target: &Target) -> Result<(), RunError> {
     let fits = |metric: &Metric| {
         metric.is_for(target.is_multi()) && (*metric != Metric::Top3 || target.classes().len() > 3)
     };
-    if fits(&train.select) {
+    if fits(&metric) {
         return Ok(());
     }
     let fitting = Metric::ALL.into_iter().filter(fits).map(Metric::name);
     Err(RunError::Unfit(format!(
-        "train.select = {:?} is not a score of target {}: choose one of {}, or another target with \
-         train.select_target",
-        train.select.name(),
+        "{key} = {:?} is not a score of target {}: choose one of {}",
+        metric.name(),
         target.name(),
         fitting.collect::<Vec<_>>().join(", ")
     )))
