@@ -170,10 +170,9 @@ fn an_ensemble_is_scored_and_temperatures_are_used() -> Result<(), Failed> {
     )?;
 
     run(&mut cross(&runs, "--folds 3 --fold 1")).exits(0)?;
-    let fold = fs::read_dir(&runs)?.flatten().map(|entry| entry.path());
-    let fold = fold
-        .filter(|path| path.is_dir() && !folders.contains(path))
-        .next()
+    let mut found = fs::read_dir(&runs)?.flatten().map(|entry| entry.path());
+    let fold = found
+        .find(|path| path.is_dir() && !folders.contains(path))
         .ok_or("no run")?;
     let refused = eval(&[a, &fold], "--ensemble").exits(2)?;
     contains(&refused.err, "have different splits")?;

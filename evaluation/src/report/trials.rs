@@ -65,15 +65,15 @@ impl SweepRecord {
         let mut folders = Vec::new();
         // A folder that cannot be listed is treated as a folder without runs.
         for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+            if !entry.path().is_dir() {
+                continue;
+            }
             match RunDir::open(&entry.path()) {
                 Ok(_) => folders.push(entry.path()),
                 Err(RecordError::Missing { .. }) => {}
-                // Something else in the folder, which is not the user's or is no folder.
+                // A folder of somebody else, such as `lost+found`.
                 Err(RecordError::Io { source, .. })
-                    if matches!(
-                        source.kind(),
-                        ErrorKind::PermissionDenied | ErrorKind::FilesystemLoop
-                    ) => {}
+                    if source.kind() == ErrorKind::PermissionDenied => {}
                 Err(error) => return Err(error.into()),
             }
         }
