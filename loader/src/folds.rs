@@ -1,8 +1,8 @@
 //! Folds for cross-validation: no artist is in two folds, and each class is spread evenly over the folds.
 //!
-//! The algorithm is that of scikit-learn's `StratifiedGroupKFold` without shuffling; there, rounding decides the order of
-//! equally uneven groups. The folds depend only on the store's rows and its first target, so all models are compared on
-//! equal folds.
+//! The algorithm is that of scikit-learn's `StratifiedGroupKFold` without shuffling; there, rounding decides the order
+//! of equally uneven groups. The folds depend only on the store's rows and its first target, so all models are compared
+//! on equal folds.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -80,7 +80,8 @@ pub(crate) fn of_rows(rows: &Rows, n_folds: usize) -> Vec<usize> {
 /// assigned first.
 fn stratified(groups: &[LabelCounts], n_folds: usize) -> Vec<usize> {
     let mut assigned = AssignedRows::new(groups, n_folds);
-    // The square of the standard deviation of the counts over all labels, as a whole number, so that equal ones are equal.
+    // The square of the standard deviation of the counts over all labels, as a whole number, so that equal ones are
+    // equal.
     let n_labels = assigned.totals.len() as u128;
     let unevenness = |group: usize| {
         let counts = groups[group].values().map(|n| u128::from(*n));

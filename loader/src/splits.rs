@@ -1,5 +1,5 @@
-//! Assigns each row to the training, validation or test split: by its folder under the recipe's rule, by its fold, or by
-//! a column of `tracks` under another rule.
+//! Assigns each row to the training, validation or test split: by its folder under the recipe's rule, by its fold, or
+//! by a column of `tracks` under another rule.
 
 use std::collections::HashMap;
 

@@ -114,9 +114,9 @@ impl Summary {
     /// Summarizes the values of runs by their fold, if they have one; `None` for fewer than two values or folds.
     ///
     /// The interval is Student's t interval over the n folds, each with the mean over its seeds: runs of one fold share
-    /// their test side. The training sides of folds overlap, so their scores are correlated: the variance of the mean is
-    /// s² (1 / n + test rows / training rows). Source: Nadeau and Bengio, "Inference for the Generalization Error" (2003).
-    /// With K folds, K − 2 of them are the training side. Without folds, the interval is over the seeds.
+    /// their test side. The training sides of folds overlap, so their scores are correlated: the variance of the mean
+    /// is s² (1 / n + test rows / training rows). Source: Nadeau and Bengio, "Inference for the Generalization Error"
+    /// (2003). With K folds, K − 2 of them are the training side. Without folds, the interval is over the seeds.
     fn new(values: &[(Option<usize>, f64)], folds: Option<usize>) -> Option<Self> {
         let all: Vec<f64> = values.iter().map(|(_, value)| *value).collect();
         let mut by_fold: BTreeMap<usize, Vec<f64>> = BTreeMap::new();

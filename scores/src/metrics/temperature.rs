@@ -11,8 +11,8 @@ pub const TEMPERATURES: [f64; 2] = [0.05, 20.0];
 const STEPS: u32 = 40;
 
 impl Predictions {
-    /// Returns the temperature T with the lowest log loss of the labelled rows, within [`TEMPERATURES`]; 1 if no row has
-    /// a label. With several labels per row, each class counts as a decision with its own log loss.
+    /// Returns the temperature T with the lowest log loss of the labelled rows, within [`TEMPERATURES`]; 1 if no row
+    /// has a label. With several labels per row, each class counts as a decision with its own log loss.
     pub fn temperature(&self) -> f64 {
         let decisions: Vec<(Vec<f64>, Label)> = self
             .labelled()

@@ -1,7 +1,7 @@
 //! `fit --folds K` and `--seeds N`: runs of one configuration that differ in fold or seed, and their mean scores.
 //!
-//! Each run is a process of `fit --resume-or-start`, so a repeated command continues where the last one ended. No run is
-//! the best one: the result is over all of them.
+//! Each run is a process of `fit --resume-or-start`, so a repeated command continues where the last one ended. No run
+//! is the best one: the result is over all of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;

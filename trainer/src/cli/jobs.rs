@@ -1,9 +1,10 @@
-//! Runs several trials of a sweep, or folds and seeds of `fit`, at once, each in its own process: libtorch has one random
-//! number generator per process, which trials in threads would share.
+//! Runs several trials of a sweep, or folds and seeds of `fit`, at once, each in its own process: libtorch has one
+//! random number generator per process, which trials in threads would share.
 //!
-//! A trial's process is this program, which trains one trial and prints its result as a line. Before that, it may ask after each epoch whether to continue: it prints a line that begins with `QUESTION` and
-//! reads the answer from stdin. A trial's result does not depend on the trials that run at the same time. This module
-//! does not depend on models or stores.
+//! A trial's process is this program, which trains one trial and prints its result as a line. Before that, it may ask
+//! after each epoch whether to continue: it prints a line that begins with `QUESTION` and reads the answer from stdin.
+//! A trial's result does not depend on the trials that run at the same time. This module does not depend on models or
+//! stores.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
