@@ -31,7 +31,7 @@ pub(crate) struct Rhythm {
     bpm: f32,
     /// Steps of the parts per beat.
     steps_per_beat: f32,
-    /// Whether all bars have the chord of the tonic; otherwise each bar has a chord of its own.
+    /// True if all bars have the chord of the tonic; otherwise each bar has a chord of its own.
     #[serde(default)]
     stays_on_tonic: bool,
     /// Parts, which are played together, step by step.
@@ -39,7 +39,7 @@ pub(crate) struct Rhythm {
     /// Drums, which are added to the recording after the parts.
     #[serde(default)]
     drums: Vec<Drum>,
-    /// Whether the recording is a worn shellac record.
+    /// True if the recording is a worn shellac record.
     #[serde(default)]
     shellac: bool,
 }
@@ -141,7 +141,7 @@ pub(crate) struct PlayingStyle {
     pub root_hz: f32,
     /// Factor by which the genre's usual tempo is multiplied.
     pub pace: f32,
-    /// Whether the scale is minor instead of major.
+    /// True if the scale is minor instead of major.
     pub minor: bool,
     /// Level of the drums; 1.0 is the usual level.
     pub drum_level: f32,

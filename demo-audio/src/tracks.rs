@@ -109,7 +109,7 @@ pub(crate) struct Track {
     /// Second genre: about as loud as the artist's genre in an unlabelled track. In a labelled track, it is quiet,
     /// unless the data set is difficult.
     pub guest: &'static Genre,
-    /// Whether the track has a `genre_top`. Otherwise its two genres are about equally loud, and the column `genres`
+    /// True if the track has a `genre_top`. Otherwise its two genres are about equally loud, and the column `genres`
     /// contains the roots of both.
     pub labelled: bool,
     /// True if the guest genre is given as the track's genre.

@@ -123,6 +123,7 @@ impl Summary {
         for (fold, value) in values {
             by_fold.entry(fold.unwrap_or(0)).or_default().push(*value);
         }
+
         let units = match folds {
             Some(_) => by_fold.values().map(|values| mean(values)).collect(),
             None => all.clone(),
@@ -183,6 +184,7 @@ impl fmt::Display for CrossResult {
             .folds
             .map_or(String::new(), |folds| format!(", {folds} folds"));
         writeln!(f, "{} runs{folds}; test scores of tracks", self.runs.len())?;
+
         for (target, scores) in &self.scores {
             writeln!(
                 f,
@@ -191,6 +193,7 @@ impl fmt::Display for CrossResult {
                 "mean",
                 "sd"
             )?;
+
             for (metric, summary) in scores {
                 let Summary {
                     mean,
@@ -198,11 +201,13 @@ impl fmt::Display for CrossResult {
                     interval: [low, high],
                     n,
                 } = summary;
+                // A score may be undefined in some runs.
                 let of = if *n < self.runs.len() {
                     format!(" ({n} of {} runs)", self.runs.len())
                 } else {
                     String::new()
                 };
+
                 let name = metric.name().replace('_', " ");
                 writeln!(
                     f,

@@ -27,7 +27,7 @@ pub struct RunResult {
     pub config_hash: String,
     /// Number of ranks of the run.
     pub world_size: usize,
-    /// Whether batch norm used only the rows of each rank, so that the scores depend on the number of ranks.
+    /// True if batch norm used only the rows of each rank, so that the scores depend on the number of ranks.
     pub batch_norm_per_rank: bool,
     /// Number of epochs that were trained.
     pub epochs: u64,

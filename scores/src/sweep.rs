@@ -42,7 +42,7 @@ pub enum Values {
         min: f64,
         /// The upper bound of the range.
         max: f64,
-        /// Whether the logarithm of the value is uniformly distributed, instead of the value.
+        /// True if the logarithm of the value is uniformly distributed, instead of the value.
         #[serde(default)]
         log: bool,
     },

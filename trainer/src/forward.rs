@@ -14,7 +14,7 @@ pub(crate) struct ForwardPass {
     pub device: Device,
     /// Kind of number of weights and inputs.
     pub kind: Kind,
-    /// Whether matrix products are computed in bf16.
+    /// True if matrix products are computed in bf16.
     bf16: bool,
 }
 

@@ -11,8 +11,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use wavemill_pages::{Cell, Fact, Part, Section, Table, count};
 use wavemill_schemas::config::{Metric, Train};
-use wavemill_scores::records::RecordError;
-use wavemill_scores::records::RunDir;
+use wavemill_scores::records::{RecordError, RunDir};
 use wavemill_scores::sweep::values_of;
 
 use super::configuration::{Values, values};

@@ -72,16 +72,16 @@ pub struct Data {
     pub batch_size: usize,
     /// Number of row groups in the window within which rows are shuffled.
     pub shuffle_window: usize,
-    /// Whether to skip the last batch of an epoch if it is smaller than the others.
+    /// True to skip the last batch of an epoch if it is smaller than the others.
     pub drop_last: bool,
-    /// Whether to normalize each band to mean 0 and standard deviation 1 with the statistics of the manifest.
+    /// True to normalize each band to mean 0 and standard deviation 1 with the statistics of the manifest.
     pub normalize: bool,
     /// Number of frames to which every row is cut or zero-padded; required if lengths differ.
     pub frames: Option<usize>,
     /// Columns of `fma_features` that are used as metadata, by prefix (such as `mfcc`). Used by `fusion`, and by
     /// `mlp-*` unless the feature consists of statistics.
     pub metadata: Vec<String>,
-    /// Whether to count and skip damaged row groups instead of ending the run.
+    /// True to count and skip damaged row groups instead of ending the run.
     pub skip_damaged: bool,
     /// Selection of the training rows of an epoch.
     #[serde(skip_serializing_if = "is_default")]
@@ -128,12 +128,12 @@ pub struct Model {
     pub dropout: Option<f64>,
     /// Pretrained weights (safetensors, keys of torchvision or timm); the head is initialized randomly.
     pub init: Option<PathBuf>,
-    /// Whether to freeze all weights except for the head.
+    /// True to freeze all weights except for the head.
     pub freeze: bool,
     /// Number of times that the one-channel input is repeated (`genregenie-cnn`: 1 or 3). Pictures have three channels
     /// of their own.
     pub channels: i64,
-    /// Whether batch norm uses the rows of all ranks instead of those of each rank.
+    /// True if batch norm uses the rows of all ranks instead of those of each rank.
     pub sync_batch_norm: bool,
 }
 
@@ -179,7 +179,7 @@ pub struct Optimizer {
     pub eps: f64,
     /// Momentum of SGD.
     pub momentum: f64,
-    /// Whether SGD uses Nesterov momentum.
+    /// True if SGD uses Nesterov momentum.
     pub nesterov: bool,
     /// Maximum L2 norm of all gradients together; not clipped if absent.
     pub clip_norm: Option<f64>,
@@ -523,7 +523,7 @@ impl Default for Loss {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Augment {
-    /// Whether augmentation is enabled.
+    /// True if augmentation is enabled.
     pub enabled: bool,
     /// Number of frequency masks per row.
     pub frequency_masks: u64,
@@ -592,9 +592,9 @@ pub struct Train {
     pub micro_batches: usize,
     /// Arithmetic precision.
     pub precision: Precision,
-    /// Whether matrix products in f32 use TF32 on CUDA.
+    /// True if matrix products in f32 use TF32 on CUDA.
     pub tf32: bool,
-    /// Whether to use only algorithms with bit-identical results.
+    /// True to use only algorithms with bit-identical results.
     pub deterministic: bool,
     /// Number of steps between checkpoints within an epoch; 0 writes checkpoints only at the end of each epoch.
     pub checkpoint_steps: u64,

@@ -36,7 +36,7 @@ pub struct ClassScore {
     pub tracks: u64,
     /// Number of rows predicted as the class.
     pub predicted: u64,
-    /// Whether no row was predicted as the class. Precision and F1 are then 0 by convention, not by measurement.
+    /// True if no row was predicted as the class. Precision and F1 are then 0 by convention, not by measurement.
     pub never_predicted: bool,
     /// Precision; 0 if the class was never predicted.
     pub precision: f64,

@@ -166,6 +166,7 @@ impl Report {
                 Metric::WeightedF1 => Some(report.weighted_mean.f1),
                 _ => None,
             },
+
             Self::Multi(report) => match metric {
                 Metric::Accuracy => Some(report.exact_match),
                 Metric::MacroF1 => Some(report.f1_macro),

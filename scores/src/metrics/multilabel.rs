@@ -20,7 +20,7 @@ pub struct SetScore {
     pub tracks: u64,
     /// Number of rows for which the class is predicted.
     pub predicted: u64,
-    /// Whether the class is never predicted. Precision and F1 are then 0 by convention, not by measurement.
+    /// True if the class is never predicted. Precision and F1 are then 0 by convention, not by measurement.
     pub never_predicted: bool,
     /// ROC-AUC: probability that a row with the class is ranked above a row without it (ties count one half). `None` if
     /// all or no rows have the class.

@@ -62,7 +62,7 @@ pub struct Predictions {
     pub(super) artist_ids: Vec<Option<i64>>,
     /// Class id of each row, −1 for unknown; 0 if the row has a set of labels.
     pub(super) labels: Vec<i32>,
-    /// Whether each row has each class, `[n, classes]`; empty if rows have one class.
+    /// True for each class that a row has, `[n, classes]`; empty if rows have one class.
     pub(super) sets: Vec<bool>,
     /// Probabilities, `[n, classes]`, row-major.
     pub(super) probabilities: Vec<f32>,

@@ -61,6 +61,8 @@ fn slope(logits: &[f64], label: Label, scale: f64) -> f64 {
     match label {
         Label::Class(class) => {
             let max = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+
+            // The mean of the logits, weighted by the softmax of the scaled logits.
             let mut sum = 0.0;
             let mut weighted = 0.0;
             for &logit in logits {
@@ -70,6 +72,7 @@ fn slope(logits: &[f64], label: Label, scale: f64) -> f64 {
             }
             weighted / sum - logits[class]
         }
+
         Label::Set(set) => {
             let terms = logits.iter().zip(set).map(|(&logit, &is_true)| {
                 let probability = 1.0 / (1.0 + (-scale * logit).exp());

@@ -156,6 +156,7 @@ impl RunDir {
         let run = Self {
             path: path.to_owned(),
         };
+
         let config = run.config();
         // A failing disk is not a missing run.
         let found = match fs::metadata(&config) {
@@ -167,6 +168,7 @@ impl RunDir {
             }
             Err(error) => return Err(RecordError::io(&config, "inspect")(error)),
         };
+
         if found {
             Ok(run)
         } else {

@@ -87,7 +87,7 @@ struct TrialProcess {
     child: Child,
     answers: ChildStdin,
     questions: Receiver<Vec<f64>>,
-    /// Whether the trial has asked whether to continue and is waiting for the answer.
+    /// True if the trial has asked whether to continue and is waiting for the answer.
     waits: bool,
     out: JoinHandle<String>,
     err: JoinHandle<()>,

@@ -93,7 +93,7 @@ fn version_of(asked: Option<&VersionName>, recorded: Option<u64>) -> Option<Vers
 pub(crate) struct Changes {
     /// Total number of epochs; `None` keeps the run's number.
     pub epochs: Option<u64>,
-    /// Whether to skip damaged files from now on, even if the run did not skip them before.
+    /// True to skip damaged files from now on, even if the run did not skip them before.
     pub skip_damaged: bool,
 }
 

@@ -389,8 +389,11 @@ impl SweepCommand {
             .arg(&*self.store)
             .arg("--runs")
             .arg(&self.runs);
+
         // A trial's process prints its result for the parent as one JSON line on stdout, see `jobs.rs`.
         command.args(["--trial", &trial.to_string(), "--json"]);
+
+        // The options that select the rows and make the configuration are those of this process.
         if let Some(version) = version {
             command.args(["--version", &version.to_string()]);
         }
@@ -403,6 +406,7 @@ impl SweepCommand {
         for set in &self.sets {
             command.args(["--set", set]);
         }
+
         machine.add_args(command, slot);
     }
 

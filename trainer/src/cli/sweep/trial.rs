@@ -20,7 +20,7 @@ pub(super) struct Trial {
     #[serde(deserialize_with = "numbers")]
     pub values: Vec<f64>,
     pub best: Option<f64>,
-    /// Whether the trial ended before its last epoch, by median stopping or by `train.early_stop`.
+    /// True if the trial ended before its last epoch, by median stopping or by `train.early_stop`.
     pub ended_early: bool,
     /// Error message, if the trial failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
