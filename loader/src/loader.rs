@@ -304,6 +304,7 @@ impl<M: HostMemory> ReaderContext<M> {
         };
 
         for number in numbers {
+            scratch.gives_way = !queue.is_empty();
             let Some(batch) = self.batch(number, &mut scratch).transpose() else {
                 return;
             };
@@ -408,6 +409,12 @@ impl<M: HostMemory> ReaderContext<M> {
             }
             if self.stop.load(Ordering::Relaxed) {
                 return Ok(false);
+            }
+
+            // Training computes with a thread for each core, and waits in each operation for the last of them. A reader
+            // that kept a core for all rows of a batch would delay it.
+            if scratch.gives_way {
+                std::thread::yield_now();
             }
 
             let group = &rows.groups[rows.group_of[row as usize] as usize];

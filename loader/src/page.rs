@@ -90,7 +90,7 @@ pub(crate) fn check_page(page: &[u8]) -> Result<(), &'static str> {
 /// A page that was read ahead, by the number of its file and its offset.
 pub(crate) type PagesAhead = HashMap<(u32, u64), Bytes>;
 
-/// Buffers that a reader thread reuses for each row.
+/// State of a reader thread: buffers that it reuses for each row.
 pub(crate) struct Scratch {
     /// The Parquet page as stored in the file.
     pub page: Vec<u8>,
@@ -98,6 +98,8 @@ pub(crate) struct Scratch {
     pub row: Vec<u8>,
     /// Pages from an object store, of rows that are read next.
     pub ahead: PagesAhead,
+    /// True if finished batches wait for the consumer, so that the thread lets others run first.
+    pub gives_way: bool,
     rows: Vec<u8>,
     decompressor: Decompressor<'static>,
 }
@@ -120,6 +122,7 @@ impl Scratch {
             page: Vec::new(),
             row: Vec::new(),
             ahead: PagesAhead::new(),
+            gives_way: false,
             rows: Vec::new(),
             decompressor: Decompressor::new()?,
         })

@@ -256,21 +256,19 @@ impl Medians {
 /// ended, which requires only their values up to the same epoch.
 #[derive(Clone, Debug)]
 pub struct SideBySide {
-    /// The metric of each trial by which it is judged.
-    metrics: Vec<Metric>,
+    metric: Metric,
     after: u64,
     /// The validation values of each trial, and whether the trial has ended.
     trials: Vec<(Vec<f64>, bool)>,
 }
 
 impl SideBySide {
-    /// Creates the state of trials that have not begun, with the metric by which each is judged.
-    pub fn new(metrics: Vec<Metric>, after: u64) -> Self {
-        let trials = vec![(Vec::new(), false); metrics.len()];
+    /// Creates the state of trials that have not begun, which are judged by `metric` from epoch `after` on.
+    pub fn new(n_trials: usize, metric: Metric, after: u64) -> Self {
         Self {
-            metrics,
+            metric,
             after,
-            trials,
+            trials: vec![(Vec::new(), false); n_trials],
         }
     }
 
@@ -308,7 +306,7 @@ impl SideBySide {
         let medians = Medians {
             trials: before.iter().map(|(theirs, _)| theirs.clone()).collect(),
         };
-        Some(medians.should_end(values, self.metrics[trial], self.after))
+        Some(medians.should_end(values, self.metric, self.after))
     }
 }
 
@@ -541,7 +539,7 @@ mod tests {
                 .map(|_| (0..epochs).map(|_| rng.uniform_in(0.0, 1.0)).collect())
                 .collect();
 
-            let mut side = SideBySide::new(vec![Metric::Loss; curves.len()], 1);
+            let mut side = SideBySide::new(curves.len(), Metric::Loss, 1);
             let mut lengths = vec![0; curves.len()];
             let mut left: Vec<usize> = (0..curves.len()).collect();
             while !left.is_empty() {

@@ -5,9 +5,9 @@ usage: training.py optim [--trajectory FILE]
        training.py export MODEL.pt ROWS.arrow ANSWERS.jsonl
 needs: pip install torch==2.11.0 torchvision==0.26.0, and pyarrow for export
 
-optim: fifty steps of small networks (optimisers, clipping, schedules, losses), from the trainer's example `trajectory`,
-which is built and run unless FILE contains its output. Every learning rate, loss, norm and final weight must agree to 1e-6.
-Prints the largest difference of each trajectory; exit code 1 if it exceeds the bound.
+optim: fifty steps of small networks (optimisers, clipping, schedules, losses, average of the weights), from the
+trainer's example `trajectory`, which is built and run unless FILE contains its output. Every learning rate, loss, norm and
+final weight must agree to 1e-6. Prints the largest difference of each trajectory; exit code 1 if it exceeds the bound.
 
 export: a model written by `wavemill-train export --format torchscript` and loaded by PyTorch, on the rows written by
 `wavemill features --format arrow`. Its probabilities must equal those of `wavemill-train predict` on the same rows:
@@ -19,7 +19,7 @@ export: a model written by `wavemill-train export --format torchscript` and load
 import argparse, fnmatch, json, math, pathlib, subprocess, sys, tempfile
 import torch
 from torch.nn import functional
-from torch.optim import lr_scheduler
+from torch.optim import lr_scheduler, swa_utils
 
 BOUND = 1e-6
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
@@ -153,7 +153,7 @@ class Losses:
 
 
 def train(document, case):
-    """Return the case's steps and final weights as computed by PyTorch, in the same form."""
+    """Return the case's steps, final weights and their average as computed by PyTorch, in the same form."""
     dtype = getattr(torch, case["dtype"])
     weights = {name: tensor(value, dtype).requires_grad_() for name, value in case["initial"].items()}
     inputs, losses = tensor(document["inputs"], dtype), Losses(document, case["loss"], dtype)
@@ -162,6 +162,8 @@ def train(document, case):
     optimizer = make_optimizer(case["optimizer"], groups)
     per_epoch = document["steps_per_epoch"]
     by_step, by_epoch, by_validation = make_schedules(case["schedule"], optimizer, len(case["steps"]), per_epoch)
+    shared = torch.nn.ParameterList(weights.values())
+    average = swa_utils.AveragedModel(shared, multi_avg_fn=swa_utils.get_ema_multi_avg_fn(document["ema_decay"]))
     linear = lambda x, name: functional.linear(x, weights[f"{name}.weight"], weights[f"{name}.bias"])
     steps = []
     for step in range(len(case["steps"])):
@@ -177,6 +179,7 @@ def train(document, case):
         rate = full_rate * optimizer.param_groups[-1]["lr"]
         steps.append({"lr": rate, "loss": loss.item(), "norm": norm})
         optimizer.step()
+        average.update_parameters(shared)
         for scheduler in by_step:
             scheduler.step()
         epoch, rest = divmod(step + 1, per_epoch)
@@ -186,21 +189,21 @@ def train(document, case):
                 scheduler.step()
             for scheduler in by_validation:
                 scheduler.step(validation if scheduler.mode == "min" else 1 - validation)
-    return steps, weights
+    return steps, weights, dict(zip(weights, average.module, strict=True))
 
 
 def compare(document, case):
     """Print the case's largest differences; return the largest of all."""
-    steps, weights = train(document, case)
+    steps, weights, average = train(document, case)
     found = {}
     for key in ("lr", "loss", "norm"):
         pairs = [(ours[key], theirs[key]) for ours, theirs in zip(case["steps"], steps, strict=True)]
         if pairs[0][0] is not None:
             found[key] = largest(abs(a - b) for a, b in pairs)
-    found["weight"] = largest(
-        (tensor(value, torch.float64) - weights[name].detach()).abs().max().item()
-        for name, value in case["final"].items()
-    )
+    for key, ours, theirs in (("weight", case["final"], weights), ("average", case["average"], average)):
+        found[key] = largest(
+            (tensor(value, torch.float64) - theirs[name].detach()).abs().max().item() for name, value in ours.items()
+        )
     print(f"{case['name']}: " + ", ".join(f"{key} {value:.1e}" for key, value in found.items()))
     return largest(found.values())
 

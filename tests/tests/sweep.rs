@@ -63,6 +63,10 @@ fn errors_are_reported_before_the_first_trial() -> Result<(), Failed> {
             "method = \"random\"\n[parameters]\n\"optimizer.lr\" = { min = 0.0, max = 1.0, log = true }",
             &["optimizer.lr", "above 0"],
         ),
+        (
+            "[parameters]\n\"train.select\" = [\"loss\", \"accuracy\"]",
+            &["trial 1", "train.select"],
+        ),
     ];
 
     for (file, said) in cases {

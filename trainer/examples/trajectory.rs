@@ -18,7 +18,7 @@ use wavemill_trainer::loss::{
     Criterion, MixedLabels, TargetLoss, balanced_weights, positive_weights,
 };
 use wavemill_trainer::mixup;
-use wavemill_trainer::optim::Optimizer;
+use wavemill_trainer::optim::{Optimizer, WeightAverage};
 
 const STEPS: u64 = 50;
 const STEPS_PER_EPOCH: u64 = 5;
@@ -26,6 +26,7 @@ const ROWS: i64 = 32;
 const INPUTS: i64 = 12;
 const HIDDEN: i64 = 20;
 const CLASSES: i64 = 5;
+const EMA_DECAY: f64 = 0.9;
 /// Validation losses that stop improving twice, so that the plateau schedule lowers the learning rate.
 const VALIDATIONS: [f64; 10] = [1.0, 0.9, 0.91, 0.92, 0.899_95, 0.93, 0.5, 0.6, 0.7, 0.8];
 
@@ -299,10 +300,11 @@ fn train(case: &Case, data: &Data) -> Value {
     let variables = variables(case.kind);
     let initial = values(&variables);
 
-    let shared = variables
+    let shared: Vec<_> = variables
         .iter()
         .map(|(name, tensor)| (name.clone(), tensor.shallow_clone()))
         .collect();
+    let mut average = WeightAverage::new(EMA_DECAY, &shared);
 
     let layers = ["hidden", "genre", "several"].map(str::to_owned);
     let mut optimizer = Optimizer::new(&case.optimizer, shared).with_layers(&layers);
@@ -345,6 +347,7 @@ fn train(case: &Case, data: &Data) -> Value {
             .clip_norm
             .map(|max| optimizer.clip_norm(max).double_value(&[]));
         optimizer.step(lr);
+        average.update(step);
         steps.push(json!({ "lr": lr, "loss": loss.double_value(&[]), "norm": norm }));
 
         if (step + 1) % STEPS_PER_EPOCH == 0 {
@@ -359,6 +362,8 @@ fn train(case: &Case, data: &Data) -> Value {
         }
     }
 
+    let last = values(&variables);
+    average.swap();
     json!({
         "name": case.name,
         "dtype": if case.kind == Kind::Double { "float64" } else { "float32" },
@@ -367,7 +372,8 @@ fn train(case: &Case, data: &Data) -> Value {
         "loss": case.loss,
         "initial": initial,
         "steps": steps,
-        "final": values(&variables),
+        "final": last,
+        "average": values(&variables),
     })
 }
 
@@ -393,6 +399,7 @@ fn main() -> anyhow::Result<()> {
     let document = json!({
         "steps_per_epoch": STEPS_PER_EPOCH,
         "validations": VALIDATIONS,
+        "ema_decay": EMA_DECAY,
         "inputs": value(&data.inputs),
         "classes": value(&data.classes),
         "partner_classes": value(&data.partner_classes),

@@ -21,16 +21,14 @@ use crate::loss::{Criterion, MixedLabels, TargetLoss, balanced_weights, positive
 use crate::mixup;
 use crate::models::init::{self, Origin};
 use crate::models::{Inputs, ModelError, Net, registry};
-use crate::optim::{OptimError, Optimizer};
+use crate::optim::{OptimError, Optimizer, WeightAverage};
 use crate::profile::{Part, Profile};
 use crate::strategy::{self, Buckets, Collective, RankError};
 
-mod average;
 mod damage;
 mod output;
 mod parts;
 
-use average::WeightAverage;
 pub(crate) use output::ModelOutput;
 use parts::MicroBatch;
 

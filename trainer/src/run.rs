@@ -510,6 +510,8 @@ impl<'a> Run<'a> {
             validation_loss: validation.loss,
             accuracy: validation.value(Metric::Accuracy, None),
             macro_f1: validation.value(Metric::MacroF1, None),
+            select: self.config.train.selected(),
+            selected: validation.selected(&self.config.train),
             best,
             seconds: self.epoch_start.elapsed().as_secs_f64(),
         };

@@ -111,7 +111,15 @@ impl display::Snapshot for Snapshot {
 
 impl display::Snapshot for EpochSummary {
     fn line(&self) -> String {
+        // The line has loss, accuracy and macro F1 of the first target anyway.
+        let shown = ["loss", "accuracy", "macro_f1"];
+        let selected = if shown.contains(&&*self.select) {
+            String::new()
+        } else {
+            format!(", {} {:.4}", self.select.replace('_', " "), self.selected)
+        };
         let best = if self.best { ", best so far" } else { "" };
+
         let EpochSummary {
             epoch,
             epochs,
@@ -124,7 +132,7 @@ impl display::Snapshot for EpochSummary {
         } = self;
         format!(
             "epoch {epoch} of {epochs} ended: training loss {training_loss:.4}; validation loss {validation_loss:.4}, \
-         accuracy {accuracy:.4}, macro F1 {macro_f1:.4}{best}; {seconds:.0} s"
+         accuracy {accuracy:.4}, macro F1 {macro_f1:.4}{selected}{best}; {seconds:.0} s"
         )
     }
 }
@@ -257,7 +265,7 @@ mod tests {
 
     #[test]
     fn an_epoch_s_line_has_loss_score_and_time() {
-        let ended = EpochSummary {
+        let mut ended = EpochSummary {
             event: "epoch",
             epoch: 2,
             epochs: 40,
@@ -266,6 +274,8 @@ mod tests {
             validation_loss: 1.5,
             accuracy: 0.75,
             macro_f1: 0.5,
+            select: "loss".to_owned(),
+            selected: 1.5,
             best: true,
             seconds: 12.4,
         };
@@ -274,6 +284,16 @@ mod tests {
             ended.line(),
             "epoch 2 of 40 ended: training loss 1.2500; validation loss 1.5000, accuracy 0.7500, macro F1 0.5000, best \
              so far; 12 s"
+        );
+
+        ended.select = "genre/roc_auc_macro".to_owned();
+        ended.selected = 0.625;
+        assert!(
+            ended
+                .line()
+                .contains("macro F1 0.5000, genre/roc auc macro 0.6250, best so far"),
+            "{}",
+            ended.line()
         );
     }
 }

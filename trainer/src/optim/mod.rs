@@ -1,4 +1,4 @@
-//! Adam, AdamW and SGD over named variables. Their state can be saved, unlike that of libtorch's optimisers in tch.
+//! Adam, AdamW and SGD over named variables, and the moving average of their values. Their state can be saved, unlike that of libtorch's optimisers in tch.
 //!
 //! The learning rate is passed to each step (see [`wavemill_scores::schedule`]). Gradients are not summed over ranks
 //! here: sum them before [`Optimizer::clip_norm`] and [`Optimizer::step`], whose results are then equal on all ranks.
@@ -11,8 +11,11 @@ use std::collections::BTreeMap;
 use tch::{Device, Kind, Tensor, no_grad};
 use wavemill_schemas::config::{self, OptimizerKind};
 
+mod average;
 #[cfg(test)]
 mod tests;
+
+pub use average::WeightAverage;
 
 /// Name of the tensor with the number of updates of each variable: `[variables]` i64, in the order of the variables'
 /// names.

@@ -82,6 +82,10 @@ pub struct EpochSummary {
     pub accuracy: f64,
     /// Macro F1 on the validation split.
     pub macro_f1: f64,
+    /// Name of the score that `train.select` and `train.select_target` name.
+    pub select: String,
+    /// Value of that score on the validation split.
+    pub selected: f64,
     /// Whether the weights after this epoch are the best so far.
     pub best: bool,
     /// Wall-clock seconds that this process spent on the epoch, including validation.

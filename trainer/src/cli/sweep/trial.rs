@@ -70,14 +70,11 @@ pub(super) struct MedianJudge {
 
 impl MedianJudge {
     pub(crate) fn new(planned: &[PlannedTrial], sweep: &Sweep) -> Self {
-        let metrics = planned
-            .iter()
-            .map(|planned| planned.config.train.select)
-            .collect();
+        let after = sweep.median_stopping_after.zip(planned.first());
         Self {
-            medians: sweep
-                .median_stopping_after
-                .map(|after| SideBySide::new(metrics, after)),
+            medians: after.map(|(after, first)| {
+                SideBySide::new(planned.len(), first.config.train.select, after)
+            }),
         }
     }
 }

@@ -16,7 +16,7 @@ const TRAINED: &str = "trained.";
 
 /// The average of all trainable variables.
 #[derive(Debug)]
-pub(super) struct WeightAverage {
+pub struct WeightAverage {
     decay: f64,
     /// Name, trained variable and average, sorted by name.
     weights: Vec<(String, Tensor, Tensor)>,
@@ -24,7 +24,7 @@ pub(super) struct WeightAverage {
 
 impl WeightAverage {
     /// Starts with the values of `variables`, which are sorted by name.
-    pub(super) fn new(decay: f64, variables: &[(String, Tensor)]) -> Self {
+    pub fn new(decay: f64, variables: &[(String, Tensor)]) -> Self {
         let weights = variables.iter().map(|(name, variable)| {
             let average = no_grad(|| variable.detach().copy());
             (name.clone(), variable.shallow_clone(), average)
@@ -36,7 +36,7 @@ impl WeightAverage {
     }
 
     /// Includes the weights after the optimiser step with this number, starting at 0.
-    pub(super) fn update(&mut self, step: u64) {
+    pub fn update(&mut self, step: u64) {
         let share = if step == 0 { 1.0 } else { 1.0 - self.decay };
         no_grad(|| {
             for (_, variable, average) in &mut self.weights {
@@ -46,7 +46,7 @@ impl WeightAverage {
     }
 
     /// Exchanges average and trained weights in the model.
-    pub(super) fn swap(&mut self) {
+    pub fn swap(&mut self) {
         no_grad(|| {
             for (_, variable, average) in &mut self.weights {
                 let trained = variable.copy();
@@ -57,7 +57,7 @@ impl WeightAverage {
     }
 
     /// Replaces the values of `model` by averages, and adds the trained weights.
-    pub(super) fn store(&self, tensors: &mut Vec<(String, Tensor)>) {
+    pub(crate) fn store(&self, tensors: &mut Vec<(String, Tensor)>) {
         for (name, variable, average) in &self.weights {
             let name_in_model = format!("model.{name}");
             if let Some((_, tensor)) = tensors.iter_mut().find(|(name, _)| *name == name_in_model) {
@@ -68,7 +68,7 @@ impl WeightAverage {
     }
 
     /// Sets the average to the weights of the model, which were just read.
-    pub(super) fn reset(&self) {
+    pub(crate) fn reset(&self) {
         no_grad(|| {
             for (_, variable, average) in &self.weights {
                 average.shallow_clone().copy_(variable);
@@ -80,7 +80,7 @@ impl WeightAverage {
     ///
     /// # Errors
     /// [`CheckpointError::Mismatch`] if the tensors do not fit the model.
-    pub(super) fn load(
+    pub(crate) fn load(
         &self,
         tensors: &BTreeMap<String, Tensor>,
         path: &Path,
