@@ -36,6 +36,10 @@ pub(crate) struct DamagedFiles {
 pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
     let words = text::panic_message(panic).unwrap_or("no message");
     let line = words.lines().next().unwrap_or_default();
+    // `println!` panics if it cannot write, for example to a full disk.
+    if let Some(reason) = line.strip_prefix("failed printing to stdout: ") {
+        return format!("cannot write to stdout: {}", shown(reason));
+    }
     format!(
         "internal error in wavemill-train, please report it with the command: {}",
         shown(line)
@@ -174,8 +178,11 @@ mod tests {
         assert!(is_lost_reader(
             text("failed printing to stdout: Broken pipe (os error 32)").as_ref()
         ));
-        assert!(!is_lost_reader(
-            text("failed printing to stdout: No space left on device").as_ref()
-        ));
+        let full = text("failed printing to stdout: No space left on device");
+        assert!(!is_lost_reader(full.as_ref()));
+        assert_eq!(
+            panic_message(full.as_ref()),
+            "cannot write to stdout: No space left on device"
+        );
     }
 }
