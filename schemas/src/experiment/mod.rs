@@ -121,16 +121,13 @@ pub struct Experiment {
 
 /// `[data]`: names to search for in the folder given by `--data`, in order of preference.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct DataSpec {
     /// File names of the metadata; empty if the data set has none.
-    #[serde(default)]
     pub metadata: Vec<String>,
     /// File names of the audio.
-    #[serde(default)]
     pub audio: Vec<String>,
     /// Archives whose checksums are known.
-    #[serde(default)]
     pub published: Vec<PublishedArchive>,
 }
 

@@ -217,45 +217,29 @@ impl SplitRule {
 
 /// `[split]`: assignment of rows to training, validation and test.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct SplitSpec {
     /// Rule that assigns rows to splits.
-    #[serde(default)]
     pub rule: SplitRule,
     /// Shares of training, validation and test; their sum is 1.
-    #[serde(
-        default = "SplitSpec::default_fractions",
-        deserialize_with = "exact::array"
-    )]
+    #[serde(deserialize_with = "exact::array")]
     pub fractions: [f64; 3],
     /// Seed of every hash by which rows are ordered.
-    #[serde(default = "SplitSpec::default_seed")]
     pub seed: u64,
     /// Name of the column for the rule `column`; not allowed with other rules.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub column: Option<String>,
     /// Copies of recordings that are assigned to the same split. They are found in an additional, counted pass over the
     /// audio files.
-    #[serde(default)]
     pub group_duplicates: GroupDuplicates,
-}
-
-impl SplitSpec {
-    const fn default_fractions() -> [f64; 3] {
-        [0.8, 0.1, 0.1]
-    }
-
-    const fn default_seed() -> u64 {
-        42
-    }
 }
 
 impl Default for SplitSpec {
     fn default() -> Self {
         Self {
             rule: SplitRule::default(),
-            fractions: Self::default_fractions(),
-            seed: Self::default_seed(),
+            fractions: [0.8, 0.1, 0.1],
+            seed: 42,
             column: None,
             group_duplicates: GroupDuplicates::None,
         }
@@ -319,51 +303,41 @@ impl Visitor<'_> for GroupDuplicatesVisitor {
 
 /// `[audio]`: decoding and segmentation of audio files.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct AudioSpec {
     /// Sample rate after resampling, in Hz.
-    #[serde(default = "AudioSpec::default_rate")]
     pub sample_rate_hz: u32,
     /// Duration in seconds to which clips are zero-padded or cut; unchanged if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub duration_s: Option<f64>,
     /// Minimum decoded duration in seconds; shorter clips are rejected.
-    #[serde(default = "AudioSpec::default_min_duration")]
     pub min_duration_s: f64,
     /// Maximum decoded duration in seconds; longer clips are rejected, unless `duration_s` cuts them. The default is
     /// three hours, which is also the upper limit. The default is not serialized, so that recipes without this key keep
     /// their identities.
-    #[serde(
-        default = "AudioSpec::default_max_duration",
-        skip_serializing_if = "AudioSpec::is_default_max_duration"
-    )]
+    #[serde(skip_serializing_if = "AudioSpec::is_default_max_duration")]
     pub max_duration_s: f64,
     /// Maximum file size in bytes; larger files are rejected. [`FILE_BYTES_MAX`] if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub max_file_bytes: Option<u64>,
     /// Duration of a segment in seconds; if absent, the clip is a single segment.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub segment_s: Option<f64>,
     /// Distance between the starts of segments in seconds; `segment_s` if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub segment_hop_s: Option<f64>,
     /// Maximum number of segments per clip.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub segments_max: Option<u32>,
     /// Minimum duration in seconds of a shorter last segment to be padded; if absent, a shorter last segment is
     /// dropped.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub segment_min_s: Option<f64>,
     /// Time stretch factors in ascending order. Each adds rows to training clips. The factors do not affect the values
     /// of unstretched rows, so they are not part of a `feature_id`.
-    #[serde(
-        default,
-        deserialize_with = "ascending",
-        skip_serializing_if = "Vec::is_empty"
-    )]
+    #[serde(deserialize_with = "ascending", skip_serializing_if = "Vec::is_empty")]
     pub stretch: Vec<f64>,
     /// Decoder options.
-    #[serde(default)]
     pub decode: DecodeSpec,
 }
 
@@ -414,24 +388,12 @@ pub enum DecodePath {
 }
 
 impl AudioSpec {
-    const fn default_rate() -> u32 {
-        22_050
-    }
-
-    const fn default_min_duration() -> f64 {
-        1.0
-    }
-
-    const fn default_max_duration() -> f64 {
-        limits::CLIP_S_MAX
-    }
-
     #[expect(
         clippy::trivially_copy_pass_by_ref,
         reason = "serde hands a reference over"
     )]
     fn is_default_max_duration(seconds: &f64) -> bool {
-        *seconds == Self::default_max_duration()
+        *seconds == limits::CLIP_S_MAX
     }
 
     /// Returns the maximum number of seconds of a clip that become rows: the smaller of `duration_s` and
@@ -452,10 +414,10 @@ impl AudioSpec {
 impl Default for AudioSpec {
     fn default() -> Self {
         Self {
-            sample_rate_hz: Self::default_rate(),
+            sample_rate_hz: 22_050,
             duration_s: None,
-            min_duration_s: Self::default_min_duration(),
-            max_duration_s: Self::default_max_duration(),
+            min_duration_s: 1.0,
+            max_duration_s: limits::CLIP_S_MAX,
             max_file_bytes: None,
             segment_s: None,
             segment_hop_s: None,
@@ -469,37 +431,23 @@ impl Default for AudioSpec {
 
 /// `[shards]`: layout of the stored files.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct ShardSpec {
     /// Maximum mean number of clips per shard.
-    #[serde(default = "ShardSpec::default_clips")]
     pub clips: usize,
     /// Maximum number of rows per row group.
-    #[serde(default = "ShardSpec::default_row_group_rows")]
     pub row_group_rows: usize,
     /// Compression of the Parquet pages.
-    #[serde(default)]
     pub compression: Compression,
     /// Column layout of tensors.
-    #[serde(default)]
     pub layout: Layout,
-}
-
-impl ShardSpec {
-    const fn default_clips() -> usize {
-        512
-    }
-
-    const fn default_row_group_rows() -> usize {
-        64
-    }
 }
 
 impl Default for ShardSpec {
     fn default() -> Self {
         Self {
-            clips: Self::default_clips(),
-            row_group_rows: Self::default_row_group_rows(),
+            clips: 512,
+            row_group_rows: 64,
             compression: Compression::default(),
             layout: Layout::default(),
         }
