@@ -12,6 +12,7 @@ pub mod exit;
 pub mod experiment;
 pub mod local_path;
 pub mod manifest;
+mod named;
 pub mod recipe;
 pub mod reject;
 pub mod rng;

@@ -2,118 +2,72 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Reason for rejecting an input. Rejects depend only on the bytes of the input; a failing disk is an error instead.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Reason {
-    /// The metadata names a clip whose audio file does not exist.
-    MissingFile,
-    /// The file has zero bytes.
-    Empty,
-    /// The bytes are not in a known audio format.
-    NotAudio,
-    /// This version of wavemill does not support the audio format.
-    UnsupportedCodec,
-    /// The file is a valid container or tag without a single audio sample.
-    NoAudio,
-    /// The clip has less than `min_duration_s` of audio, without damage; or a picture does not contain the crop box.
-    TooShort,
-    /// The clip exceeds a limit of bytes, channels, sample rate or pixels.
-    TooLarge,
-    /// The clip is damaged, with less than `min_duration_s` of audio left; or a picture cannot be decoded completely.
-    Damaged,
-    /// The decoder or a kernel panicked on the clip.
-    WorkerPanic,
-    /// A metadata row that cannot be parsed.
-    BadRow,
-    /// A metadata row or a path that is not UTF-8.
-    BadEncoding,
-    /// A path that leaves the audio root.
-    OutsideRoot,
-    /// An encrypted zip entry.
-    Encrypted,
-    /// Several zip entries have the same name; none of these entries is used.
-    DuplicateEntry,
-    /// The bytes are not in a known picture format.
-    NotImage,
-    /// A model's output for the clip is NaN or infinite.
-    NotFinite,
+use crate::named::named_enum;
+
+// The names of reasons and stages must not change: they are in existing stores and in users' queries.
+named_enum! {
+    /// Reason for rejecting an input. Rejects depend only on the bytes of the input; a failing disk is an error
+    /// instead. The order is that of the table in docs/store.md.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    pub enum Reason {
+        /// The metadata names a clip whose audio file does not exist.
+        MissingFile = "missing_file",
+        /// The file has zero bytes.
+        Empty = "empty",
+        /// The bytes are not in a known audio format.
+        NotAudio = "not_audio",
+        /// This version of wavemill does not support the audio format.
+        UnsupportedCodec = "unsupported_codec",
+        /// The file is a valid container or tag without a single audio sample.
+        NoAudio = "no_audio",
+        /// The clip has less than `min_duration_s` of audio, without damage; or a picture does not contain the crop
+        /// box.
+        TooShort = "too_short",
+        /// The clip exceeds a limit of bytes, channels, sample rate or pixels.
+        TooLarge = "too_large",
+        /// The clip is damaged, with less than `min_duration_s` of audio left; or a picture cannot be decoded
+        /// completely.
+        Damaged = "damaged",
+        /// The decoder or a kernel panicked on the clip.
+        WorkerPanic = "worker_panic",
+        /// A metadata row that cannot be parsed.
+        BadRow = "bad_row",
+        /// A metadata row or a path that is not UTF-8.
+        BadEncoding = "bad_encoding",
+        /// A path that leaves the audio root.
+        OutsideRoot = "outside_root",
+        /// An encrypted zip entry.
+        Encrypted = "encrypted",
+        /// Several zip entries have the same name; none of these entries is used.
+        DuplicateEntry = "duplicate_entry",
+        /// The bytes are not in a known picture format.
+        NotImage = "not_image",
+        /// A model's output for the clip is NaN or infinite.
+        NotFinite = "not_finite",
+    }
 }
 
 impl Reason {
-    /// All reasons, in the order of the table in docs/store.md.
-    pub const ALL: [Self; 16] = [
-        Self::MissingFile,
-        Self::Empty,
-        Self::NotAudio,
-        Self::UnsupportedCodec,
-        Self::NoAudio,
-        Self::TooShort,
-        Self::TooLarge,
-        Self::Damaged,
-        Self::WorkerPanic,
-        Self::BadRow,
-        Self::BadEncoding,
-        Self::OutsideRoot,
-        Self::Encrypted,
-        Self::DuplicateEntry,
-        Self::NotImage,
-        Self::NotFinite,
-    ];
-
-    /// Returns the stored name, which is also used in SQL: `missing_file`, `empty`, ….
-    pub const fn name(self) -> &'static str {
-        // The names of reasons must not change: they are in existing stores and in users' queries.
-        match self {
-            Self::MissingFile => "missing_file",
-            Self::Empty => "empty",
-            Self::NotAudio => "not_audio",
-            Self::UnsupportedCodec => "unsupported_codec",
-            Self::NoAudio => "no_audio",
-            Self::TooShort => "too_short",
-            Self::TooLarge => "too_large",
-            Self::Damaged => "damaged",
-            Self::WorkerPanic => "worker_panic",
-            Self::BadRow => "bad_row",
-            Self::BadEncoding => "bad_encoding",
-            Self::OutsideRoot => "outside_root",
-            Self::Encrypted => "encrypted",
-            Self::DuplicateEntry => "duplicate_entry",
-            Self::NotImage => "not_image",
-            Self::NotFinite => "not_finite",
-        }
-    }
-
     /// Reports whether the reason, if given by the catalog, rejects a whole metadata row, which names no clip.
     pub const fn is_of_row(self) -> bool {
         matches!(self, Self::BadRow | Self::BadEncoding)
     }
 }
 
-/// Stage of the pipeline that rejected an input.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Stage {
-    /// Parsing the metadata.
-    Catalog,
-    /// Reading the bytes of the clip.
-    Read,
-    /// Decoding the clip.
-    Decode,
-    /// Computing features.
-    Features,
-}
-
-impl Stage {
-    /// Returns the stored name: `catalog`, `read`, `decode`, `features`.
-    pub const fn name(self) -> &'static str {
-        // As for `Reason::name`, the names of stages must not change.
-        match self {
-            Self::Catalog => "catalog",
-            Self::Read => "read",
-            Self::Decode => "decode",
-            Self::Features => "features",
-        }
+named_enum! {
+    /// Stage of the pipeline that rejected an input.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    pub enum Stage {
+        /// Parsing the metadata.
+        Catalog = "catalog",
+        /// Reading the bytes of the clip.
+        Read = "read",
+        /// Decoding the clip.
+        Decode = "decode",
+        /// Computing features.
+        Features = "features",
     }
 }
 

@@ -18,6 +18,7 @@ pub use layers::{LayeredConfig, dotted};
 pub use shipped::{SHIPPED, ShippedConfig};
 
 use crate::canonical;
+use crate::named::named_enum;
 
 /// The error type for training configurations.
 #[derive(Debug, thiserror::Error)]
@@ -351,63 +352,47 @@ pub struct Cosine {
     pub warmup_steps: u64,
 }
 
-/// Metric of the validation split that is used for decisions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Metric {
-    /// Mean loss of all targets, or the loss of one target, weighted as in training.
-    Loss,
-    /// Mean −ln of the true class's probability.
-    LogLoss,
-    /// Share of rows whose likeliest class is true; with several labels per row, of rows whose labels are all correct.
-    Accuracy,
-    /// Mean recall over the classes that have rows.
-    BalancedAccuracy,
-    /// Share of rows whose class is among the three likeliest.
-    #[serde(rename = "top_3")]
-    Top3,
-    /// F1, averaged over classes.
-    MacroF1,
-    /// Precision, averaged over classes.
-    MacroPrecision,
-    /// Recall, averaged over classes.
-    MacroRecall,
-    /// Macro F1 over classes of at least ten tracks.
-    MacroF1Supported,
-    /// F1, averaged over classes in proportion to their rows.
-    WeightedF1,
-    /// F1 over all decisions (pairs of row and class) together.
-    MicroF1,
-    /// ROC-AUC, averaged over classes.
-    RocAucMacro,
-    /// ROC-AUC of all decisions in one ranking.
-    RocAucMicro,
-    /// Average precision, averaged over classes.
-    AveragePrecisionMacro,
-    /// Average precision of all decisions in one ranking.
-    AveragePrecisionMicro,
+named_enum! {
+    /// Metric of the validation split that is used for decisions.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    pub enum Metric {
+        /// Mean loss of all targets, or the loss of one target, weighted as in training.
+        Loss = "loss",
+        /// Mean −ln of the true class's probability.
+        LogLoss = "log_loss",
+        /// Share of rows whose likeliest class is true; with several labels per row, of rows whose labels are all
+        /// correct.
+        Accuracy = "accuracy",
+        /// Mean recall over the classes that have rows.
+        BalancedAccuracy = "balanced_accuracy",
+        /// Share of rows whose class is among the three likeliest.
+        #[serde(rename = "top_3")]
+        Top3 = "top_3",
+        /// F1, averaged over classes.
+        MacroF1 = "macro_f1",
+        /// Precision, averaged over classes.
+        MacroPrecision = "macro_precision",
+        /// Recall, averaged over classes.
+        MacroRecall = "macro_recall",
+        /// Macro F1 over classes of at least ten tracks.
+        MacroF1Supported = "macro_f1_supported",
+        /// F1, averaged over classes in proportion to their rows.
+        WeightedF1 = "weighted_f1",
+        /// F1 over all decisions (pairs of row and class) together.
+        MicroF1 = "micro_f1",
+        /// ROC-AUC, averaged over classes.
+        RocAucMacro = "roc_auc_macro",
+        /// ROC-AUC of all decisions in one ranking.
+        RocAucMicro = "roc_auc_micro",
+        /// Average precision, averaged over classes.
+        AveragePrecisionMacro = "average_precision_macro",
+        /// Average precision of all decisions in one ranking.
+        AveragePrecisionMicro = "average_precision_micro",
+    }
 }
 
 impl Metric {
-    /// All metrics.
-    pub const ALL: [Self; 15] = [
-        Self::Loss,
-        Self::LogLoss,
-        Self::Accuracy,
-        Self::BalancedAccuracy,
-        Self::Top3,
-        Self::MacroF1,
-        Self::MacroPrecision,
-        Self::MacroRecall,
-        Self::MacroF1Supported,
-        Self::WeightedF1,
-        Self::MicroF1,
-        Self::RocAucMacro,
-        Self::RocAucMicro,
-        Self::AveragePrecisionMacro,
-        Self::AveragePrecisionMicro,
-    ];
-
     /// Reports whether lower values are better.
     pub const fn is_loss(self) -> bool {
         matches!(self, Self::Loss | Self::LogLoss)
@@ -436,27 +421,6 @@ impl Metric {
             | Self::MacroRecall
             | Self::MacroF1Supported
             | Self::WeightedF1 => !multi,
-        }
-    }
-
-    /// Returns the metric's name, as in a configuration.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Loss => "loss",
-            Self::LogLoss => "log_loss",
-            Self::Accuracy => "accuracy",
-            Self::BalancedAccuracy => "balanced_accuracy",
-            Self::Top3 => "top_3",
-            Self::MacroF1 => "macro_f1",
-            Self::MacroPrecision => "macro_precision",
-            Self::MacroRecall => "macro_recall",
-            Self::MacroF1Supported => "macro_f1_supported",
-            Self::WeightedF1 => "weighted_f1",
-            Self::MicroF1 => "micro_f1",
-            Self::RocAucMacro => "roc_auc_macro",
-            Self::RocAucMicro => "roc_auc_micro",
-            Self::AveragePrecisionMacro => "average_precision_macro",
-            Self::AveragePrecisionMicro => "average_precision_micro",
         }
     }
 

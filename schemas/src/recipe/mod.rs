@@ -33,6 +33,8 @@ pub use wavemill_options::{
 
 use wavemill_options::exact;
 
+use crate::named::named_enum;
+
 /// A recipe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -165,38 +167,28 @@ pub struct TargetSpec {
     pub classes: Option<Vec<String>>,
 }
 
-/// Rule that assigns rows to the split folders.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SplitRule {
-    /// The official split of the data set.
-    Official,
-    /// Stratified by class, in hash order. Leaky, with a warning: tracks of one artist are in several splits.
-    Stratified,
-    /// Tracks of one artist are in the same split.
-    #[default]
-    Artist,
-    /// The split of each track is its value in a column.
-    Column,
-    /// Segments of one track are in several splits. Leaky, with a warning.
-    Segment,
-    /// As `Segment`, and stretched copies may be in other splits than the original segment. Leaky, with a warning.
-    SegmentStretched,
+named_enum! {
+    /// Rule that assigns rows to the split folders.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    pub enum SplitRule {
+        /// The official split of the data set.
+        Official = "official",
+        /// Stratified by class, in hash order. Leaky, with a warning: tracks of one artist are in several splits.
+        Stratified = "stratified",
+        /// Tracks of one artist are in the same split.
+        #[default]
+        Artist = "artist",
+        /// The split of each track is its value in a column.
+        Column = "column",
+        /// Segments of one track are in several splits. Leaky, with a warning.
+        Segment = "segment",
+        /// As `Segment`, and stretched copies may be in other splits than the original segment. Leaky, with a warning.
+        SegmentStretched = "segment_stretched",
+    }
 }
 
 impl SplitRule {
-    /// Returns the name used in recipes: `official`, `stratified`, `artist`, `column`, `segment`, `segment_stretched`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Official => "official",
-            Self::Stratified => "stratified",
-            Self::Artist => "artist",
-            Self::Column => "column",
-            Self::Segment => "segment",
-            Self::SegmentStretched => "segment_stretched",
-        }
-    }
-
     /// Reports whether the rule assigns each row to a split, so that a clip can have rows in several splits.
     pub const fn is_by_segment(self) -> bool {
         matches!(self, Self::Segment | Self::SegmentStretched)
