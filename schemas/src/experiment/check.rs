@@ -176,8 +176,11 @@ fn claim_fault(experiment: &Experiment, index: usize, claim: &Claim) -> Option<F
     })
 }
 
-/// Checks that a store of `recipe` contains the feature and the targets named by a configuration.
-pub(super) fn against_recipe(
+/// Checks that a store of `recipe` contains the feature and the targets that `config` trains on.
+///
+/// # Errors
+/// [`ExperimentError::Missing`] if the recipe lacks the feature or a target.
+pub fn check_pair(
     train: &TrainSpec,
     variant: &str,
     config: &Config,

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use wavemill_options::did_you_mean;
 
+pub use check::check_pair;
 pub use shipped::SHIPPED;
 
 use crate::config::{Config, ConfigError, ShippedConfig};
@@ -32,32 +33,22 @@ pub enum ExperimentError {
     /// The file cannot be found, read or parsed, or contains an impossible value.
     #[error(transparent)]
     File(#[from] RecipeError),
-    /// The experiment does not have the requested variant.
+    /// The experiment does not have the requested variant or training.
     #[error(
-        "--variant {name}: {experiment} has no such variant{}; there are: {}",
+        "--{option} {name}: {experiment} has no such {kind}{}; there are: {}",
         did_you_mean(name, &there.iter().map(String::as_str).collect::<Vec<_>>()),
         there.join(", ")
     )]
-    NoVariant {
-        /// Name of the missing variant, as given.
+    Unknown {
+        /// Option with the name: `variant` or `train`.
+        option: &'static str,
+        /// Kind of the missing name: `variant` or `training`.
+        kind: &'static str,
+        /// Missing name, as given.
         name: String,
         /// Name of the experiment.
         experiment: String,
-        /// Names of the experiment's variants.
-        there: Vec<String>,
-    },
-    /// The experiment does not have the requested training.
-    #[error(
-        "--train {name}: {experiment} has no such training{}; there are: {}",
-        did_you_mean(name, &there.iter().map(String::as_str).collect::<Vec<_>>()),
-        there.join(", ")
-    )]
-    NoTrain {
-        /// Name of the missing training, as given.
-        name: String,
-        /// Name of the experiment.
-        experiment: String,
-        /// Names of the experiment's trainings (`[[train]]`).
+        /// Names of the experiment's variants or trainings (`[[train]]`).
         there: Vec<String>,
     },
     /// The recipe cannot be loaded, or the changes of a variant cannot be applied to it.
@@ -376,7 +367,7 @@ impl ExperimentSource {
                 let VariantRecipe { recipe, .. } = self.recipe(name, split, &[])?;
                 for train in &self.experiment.train {
                     let VariantConfig { config, .. } = self.config(train, name, split, &[])?;
-                    check::against_recipe(train, name, &config, &recipe)?;
+                    check_pair(train, name, &config, &recipe)?;
                 }
 
                 for claim in self
@@ -392,23 +383,10 @@ impl ExperimentSource {
         Ok(())
     }
 
-    /// Checks that a store of `recipe` contains the feature and the targets that `config` trains on.
-    ///
-    /// # Errors
-    /// [`ExperimentError::Missing`] if the recipe lacks the feature or a target.
-    pub fn check_pair(
-        train: &TrainSpec,
-        variant: &str,
-        config: &Config,
-        recipe: &Recipe,
-    ) -> Result<(), ExperimentError> {
-        check::against_recipe(train, variant, config, recipe)
-    }
-
     /// Returns the recipe of a variant with `sets` applied on top. Variants joined by `+` are applied in order.
     ///
     /// # Errors
-    /// [`ExperimentError::NoVariant`]; [`ExperimentError::Recipe`] if the changed recipe is not valid.
+    /// [`ExperimentError::Unknown`]; [`ExperimentError::Recipe`] if the changed recipe is not valid.
     pub fn recipe(
         &self,
         variant: &str,
@@ -449,7 +427,7 @@ impl ExperimentSource {
     /// Returns a training configuration in a variant with `sets` applied on top.
     ///
     /// # Errors
-    /// [`ExperimentError::NoVariant`]; [`ExperimentError::Config`] if the changed configuration is not valid.
+    /// [`ExperimentError::Unknown`]; [`ExperimentError::Config`] if the changed configuration is not valid.
     pub fn config(
         &self,
         train: &TrainSpec,
@@ -542,7 +520,7 @@ impl Experiment {
     /// Returns the variants named by a `--variant` argument, in its order. [`BASE`] adds no variant.
     ///
     /// # Errors
-    /// [`ExperimentError::NoVariant`] if a name is unknown.
+    /// [`ExperimentError::Unknown`] if a name is unknown.
     pub fn variants_of(&self, names: &str) -> Result<Vec<&Variant>, ExperimentError> {
         let mut found = Vec::new();
         for name in names.split(JOIN).filter(|name| *name != BASE) {
@@ -565,7 +543,9 @@ impl Experiment {
 
     fn no_variant(&self, name: &str) -> ExperimentError {
         let own = self.variants.iter().map(|variant| variant.name.clone());
-        ExperimentError::NoVariant {
+        ExperimentError::Unknown {
+            option: "variant",
+            kind: "variant",
             name: name.to_owned(),
             experiment: self.name.clone(),
             there: std::iter::once(base()).chain(own).collect(),
@@ -644,11 +624,13 @@ impl Experiment {
     /// Returns the trainings with the given names, in the file's order, or all trainings if `names` is empty.
     ///
     /// # Errors
-    /// [`ExperimentError::NoTrain`] if a name is unknown.
+    /// [`ExperimentError::Unknown`] if a name is unknown.
     pub fn trainings(&self, names: &[String]) -> Result<Vec<&TrainSpec>, ExperimentError> {
         for name in names {
             if !self.train.iter().any(|train| train.name == *name) {
-                return Err(ExperimentError::NoTrain {
+                return Err(ExperimentError::Unknown {
+                    option: "train",
+                    kind: "training",
                     name: name.clone(),
                     experiment: self.name.clone(),
                     there: self.train.iter().map(|train| train.name.clone()).collect(),

@@ -5,7 +5,7 @@ use serde::Serialize;
 use wavemill_schemas::canonical;
 use wavemill_schemas::experiment::{
     AS_IN_DOCUMENT, BASE, Experiment, ExperimentSource, JOIN, SplitKind, TrainSpec, VariantConfig,
-    VariantRecipe,
+    VariantRecipe, check_pair,
 };
 
 /// Number of digits of an identity hash in a folder's name.
@@ -125,7 +125,7 @@ impl Work {
                     let config = source.config(train, variant, split, &selection.train_sets)?;
 
                     let recipe = &work.stores[store].recipe.recipe;
-                    ExperimentSource::check_pair(train, variant, &config.config, recipe)?;
+                    check_pair(train, variant, &config.config, recipe)?;
                     let run = work.run(train, store, config)?;
                     work.cells.push(Cell {
                         variant: variant.clone(),
