@@ -120,15 +120,10 @@ impl Sweep {
     /// # Errors
     /// [`ConfigError`] with the name of the invalid key.
     pub fn parse(text: &str, place: &str) -> Result<Self, ConfigError> {
-        let sweep: Self = toml::from_str(text).map_err(|e| ConfigError::Parse {
-            place: place.to_owned(),
-            message: e.message().to_owned(),
-        })?;
+        let sweep: Self =
+            toml::from_str(text).map_err(|e| ConfigError::parse(place, e.message()))?;
         match sweep.problem() {
-            Some(message) => Err(ConfigError::Parse {
-                place: place.to_owned(),
-                message,
-            }),
+            Some(message) => Err(ConfigError::parse(place, message)),
             None => Ok(sweep),
         }
     }
@@ -378,10 +373,7 @@ pub fn values_of(run: &Path, score: &str) -> Result<Vec<f64>, RecordError> {
 /// [`ConfigError`] if an argument is invalid.
 pub fn config_of(base: &Config, words: &[String], place: &str) -> Result<Config, ConfigError> {
     // Convert the base configuration to text, so that a trial's arguments are parsed and checked like those of `--set`.
-    let text = toml::to_string(base).map_err(|error| ConfigError::Parse {
-        place: place.to_owned(),
-        message: error.to_string(),
-    })?;
+    let text = toml::to_string(base).map_err(|error| ConfigError::parse(place, error))?;
     Config::parse(&text, place, words)
 }
 

@@ -42,10 +42,7 @@ impl Config {
         // Apply the `--set` options one by one, so that an error names the invalid option.
         for set in sets {
             let place = format!("--set {set}");
-            apply_set(&mut document, set).map_err(|message| ConfigError::Parse {
-                place: place.clone(),
-                message,
-            })?;
+            apply_set(&mut document, set).map_err(|message| ConfigError::parse(&place, message))?;
             config = typed(&document, &place)?;
         }
 
@@ -66,29 +63,20 @@ fn read(text: &str, place: &str) -> Result<Config, ConfigError> {
             .span()
             .map(|span| text[..span.start].matches('\n').count() + 1);
         let place = line.map_or(place.to_owned(), |line| format!("{place}, line {line}"));
-        ConfigError::Parse {
-            place,
-            message: e.message().to_owned(),
-        }
+        ConfigError::parse(&place, e.message())
     })
 }
 
 fn table(text: &str, place: &str) -> Result<Table, ConfigError> {
     text.parse()
-        .map_err(|e: toml::de::Error| ConfigError::Parse {
-            place: place.to_owned(),
-            message: e.message().to_owned(),
-        })
+        .map_err(|e: toml::de::Error| ConfigError::parse(place, e.message()))
 }
 
 fn typed(document: &Table, place: &str) -> Result<Config, ConfigError> {
     document
         .clone()
         .try_into()
-        .map_err(|e: toml::de::Error| ConfigError::Parse {
-            place: place.to_owned(),
-            message: e.message().to_owned(),
-        })
+        .map_err(|e: toml::de::Error| ConfigError::parse(place, e.message()))
 }
 
 /// Merges two configurations section by section. If both have a section, its values are combined, and the values of
@@ -137,10 +125,7 @@ fn replaced(
 
 /// Converts a configuration to a table with all values, including defaults.
 fn as_table(config: &Config, place: &str) -> Result<Table, ConfigError> {
-    Table::try_from(config).map_err(|e| ConfigError::Parse {
-        place: place.to_owned(),
-        message: e.to_string(),
-    })
+    Table::try_from(config).map_err(|e| ConfigError::parse(place, e))
 }
 
 /// Returns the values of a table and of its sections by dotted key (`section.key`), in the order of the table.

@@ -8,6 +8,7 @@ mod layers;
 mod rules;
 mod shipped;
 
+use std::fmt::Display;
 use std::path::PathBuf;
 
 use serde::de::{DeserializeOwned, Error};
@@ -34,6 +35,16 @@ pub enum ConfigError {
     /// The configuration contains a value that is not allowed.
     #[error("{} = {}", .0.key, .0.problem)]
     Value(Fault),
+}
+
+impl ConfigError {
+    /// Creates [`ConfigError::Parse`].
+    pub fn parse(place: &str, message: impl Display) -> Self {
+        Self::Parse {
+            place: place.to_owned(),
+            message: message.to_string(),
+        }
+    }
 }
 
 /// Configuration of a training run.

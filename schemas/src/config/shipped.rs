@@ -58,10 +58,7 @@ impl ShippedConfig {
                 "no such configuration; there are: {} (`--like list` describes them)",
                 names.join(", ")
             );
-            ConfigError::Parse {
-                place: format!("--like {name}"),
-                message,
-            }
+            ConfigError::parse(&format!("--like {name}"), message)
         })
     }
 
@@ -110,10 +107,7 @@ impl ShippedConfig {
 }
 
 fn text_of(config: &Config) -> Result<String, ConfigError> {
-    toml::to_string(config).map_err(|e| ConfigError::Parse {
-        place: "the configuration".to_owned(),
-        message: e.to_string(),
-    })
+    toml::to_string(config).map_err(|e| ConfigError::parse("the configuration", e))
 }
 
 /// Splits a TOML text into (key, line) pairs. The key is a path such as `optimizer.lr`, and empty for lines that set no

@@ -651,9 +651,8 @@ fn layered(train: &TrainSpec, file: Option<&Path>, sets: &[String]) -> Result<Co
     let mut place = "defaults".to_owned();
     if let Some(file) = file {
         place = file.display().to_string();
-        text = settings::read_file(file).map_err(|error| ConfigError::Parse {
-            place: place.clone(),
-            message: format!("cannot read the file: {error}"),
+        text = settings::read_file(file).map_err(|error| {
+            ConfigError::parse(&place, format!("cannot read the file: {error}"))
         })?;
     }
     Ok(Config::layered(like, &text, &place, sets)?.config)
