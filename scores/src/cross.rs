@@ -39,19 +39,6 @@ pub struct CrossRun {
     pub scores: Vec<BTreeMap<Metric, f64>>,
 }
 
-/// A run that has ended, from which [`CrossResult`] takes the test scores.
-#[derive(Clone, Debug)]
-pub struct EndedRun {
-    /// The fold that is the test side, from 1; `None` if only the seeds differ.
-    pub fold: Option<usize>,
-    /// The run's seed.
-    pub seed: u64,
-    /// The run's folder.
-    pub run: String,
-    /// The run's result.
-    pub result: RunResult,
-}
-
 /// Summary of a score over runs.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
@@ -66,24 +53,10 @@ pub struct Summary {
 }
 
 impl CrossResult {
-    /// Summarizes the results of several runs, which have equal targets.
-    pub fn new(folds: Option<usize>, ended: &[EndedRun]) -> Self {
-        let runs: Vec<CrossRun> = ended
-            .iter()
-            .map(|run| CrossRun {
-                fold: run.fold,
-                seed: run.seed,
-                run: run.run.clone(),
-                scores: run
-                    .result
-                    .test
-                    .iter()
-                    .map(|target| target.tracks().scores())
-                    .collect(),
-            })
-            .collect();
-
-        let first = ended.first().map(|run| &run.result);
+    /// Summarizes several runs, which have equal targets, each with the result that its scores are from.
+    pub fn new(folds: Option<usize>, ended: Vec<(CrossRun, RunResult)>) -> Self {
+        let (runs, results): (Vec<CrossRun>, Vec<RunResult>) = ended.into_iter().unzip();
+        let first = results.first();
         let targets = first.map_or(&[][..], |result| &result.test);
         let mut scores = Vec::new();
         for (index, target) in targets.iter().enumerate() {

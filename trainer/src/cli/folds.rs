@@ -15,7 +15,7 @@ use parquet::arrow::ArrowWriter;
 use wavemill_schemas::config::Config;
 use wavemill_schemas::text::shown_lines;
 use wavemill_schemas::version_name::VersionName;
-use wavemill_scores::cross::{CrossResult, EndedRun};
+use wavemill_scores::cross::{CrossResult, CrossRun};
 use wavemill_scores::records::{RunDir, run_stem};
 use wavemill_scores::result::RunResult;
 use wavemill_terminal::exit::UsageError;
@@ -103,7 +103,7 @@ impl FitCommand {
             write(&path, &table)?;
             report(&format!("folds: {}\n", path.display()));
         }
-        self.show(&CrossResult::new(self.folds, &runs), &base)?;
+        self.show(&CrossResult::new(self.folds, runs), &base)?;
         Ok(0)
     }
 
@@ -198,7 +198,7 @@ impl FitCommand {
         base: &Config,
         store: &Path,
         version: u64,
-    ) -> Result<Vec<EndedRun>> {
+    ) -> Result<Vec<(CrossRun, RunResult)>> {
         let jobs = usize::from(self.jobs).min(planned.len());
         let machine = self.machine.shared_by(jobs)?;
         let keys: Vec<String> = planned.iter().map(|run| run.config.hash()).collect();
@@ -254,7 +254,7 @@ impl FitCommand {
     ///
     /// # Errors
     /// The output is not the result of this run.
-    fn ended_run(&self, run: &PlannedRun, line: &str) -> Result<EndedRun> {
+    fn ended_run(&self, run: &PlannedRun, line: &str) -> Result<(CrossRun, RunResult)> {
         let result: RunResult = serde_json::from_str(line)
             .with_context(|| format!("{} printed something other than its result", run.name()))?;
         if result.config_hash != run.config.hash() {
@@ -263,12 +263,14 @@ impl FitCommand {
 
         let folder = run_folder::folder_of(&self.runs, &run.config);
         report(&format!("{}: {}\n", run.name(), folder.display()));
-        Ok(EndedRun {
+        let tracks = result.test.iter().map(|target| target.tracks());
+        let ended = CrossRun {
             fold: run.fold,
             seed: run.seed,
             run: folder.display().to_string(),
-            result,
-        })
+            scores: tracks.map(|level| level.scores()).collect(),
+        };
+        Ok((ended, result))
     }
 }
 
