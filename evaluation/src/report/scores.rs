@@ -1,32 +1,37 @@
 //! Table of the runs' scores, with confidence intervals and with overlaps between training and scored tracks.
 
 use wavemill_pages::{Cell, Part, Section, Table};
-use wavemill_scores::metrics::{ClassReport, Evaluation, Level, Noun, Report, SetReport};
+use wavemill_schemas::config::Metric;
+use wavemill_scores::metrics::{Evaluation, Level, Noun, Report};
 
 use super::RunRecord;
 use super::words;
 
-/// Scores of targets with one class per row: name on the page and key in the result.
-const SINGLE: [[&str; 2]; 8] = [
-    ["accuracy", "accuracy"],
-    ["balanced accuracy", "balanced_accuracy"],
-    ["macro F1", "macro_f1"],
-    ["macro precision", "macro_precision"],
-    ["macro recall", "macro_recall"],
-    ["weighted F1", "weighted_f1"],
-    ["top 3", "top_3"],
-    ["log loss", "log_loss"],
+/// Scores of targets with one class per row: name on the page, metric, and name of the interval.
+const SINGLE: [(&str, Metric, &str); 8] = [
+    ("accuracy", Metric::Accuracy, "accuracy"),
+    (
+        "balanced accuracy",
+        Metric::BalancedAccuracy,
+        "balanced_accuracy",
+    ),
+    ("macro F1", Metric::MacroF1, "macro_f1"),
+    ("macro precision", Metric::MacroPrecision, ""),
+    ("macro recall", Metric::MacroRecall, ""),
+    ("weighted F1", Metric::WeightedF1, ""),
+    ("top 3", Metric::Top3, ""),
+    ("log loss", Metric::LogLoss, ""),
 ];
 
-/// Scores of targets with several labels per row: name on the page and key in the result.
-const MULTI: [[&str; 2]; 7] = [
-    ["macro ROC-AUC", "roc_auc_macro"],
-    ["micro ROC-AUC", "roc_auc_micro"],
-    ["macro average precision", "average_precision_macro"],
-    ["micro average precision", "average_precision_micro"],
-    ["macro F1", "f1_macro"],
-    ["micro F1", "f1_micro"],
-    ["exact match", "exact_match"],
+/// Scores of targets with several labels per row: name on the page, metric, and name of the interval.
+const MULTI: [(&str, Metric, &str); 7] = [
+    ("macro ROC-AUC", Metric::RocAucMacro, "roc_auc_macro"),
+    ("micro ROC-AUC", Metric::RocAucMicro, ""),
+    ("macro average precision", Metric::AveragePrecisionMacro, ""),
+    ("micro average precision", Metric::AveragePrecisionMicro, ""),
+    ("macro F1", Metric::MacroF1, "f1_macro"),
+    ("micro F1", Metric::MicroF1, "f1_micro"),
+    ("exact match", Metric::Accuracy, "exact_match"),
 ];
 
 pub(super) fn section(runs: &[RunRecord], targets: &[String]) -> Section {
@@ -96,16 +101,16 @@ fn table(caption: &str, levels: &[(&RunRecord, &Level)], noun: Noun) -> Table {
     let is_multi = levels
         .iter()
         .any(|(_, level)| matches!(level.report, Report::Multi(_)));
-    let figures: &[[&str; 2]] = if is_multi { &MULTI } else { &SINGLE };
+    let metrics: &[(&str, Metric, &str)] = if is_multi { &MULTI } else { &SINGLE };
 
     let mut table = Table::new(caption, &["metric"]);
     for (run, _) in levels {
         table.head.push(run.name.clone());
     }
-    for [name, figure] in figures {
-        let mut cells = vec![Cell::from(*name)];
+    for &(name, metric, interval) in metrics {
+        let mut cells = vec![Cell::from(name)];
         for (_, level) in levels {
-            cells.push(cell(level, figure));
+            cells.push(cell(level, metric, interval));
         }
         table.rows.push(cells);
     }
@@ -126,40 +131,9 @@ fn table(caption: &str, levels: &[(&RunRecord, &Level)], noun: Noun) -> Table {
 }
 
 /// Formats a score, with its confidence interval if there is one.
-fn cell(level: &Level, figure: &str) -> Cell {
-    let value = match &level.report {
-        Report::Single(_) if figure == "log_loss" => level.log_loss,
-        Report::Single(report) => single_label_figure(report, figure),
-        Report::Multi(report) => multi_label_figure(report, figure),
-    };
-    match value {
+fn cell(level: &Level, metric: Metric, interval: &str) -> Cell {
+    match level.scores().get(&metric) {
         None => Cell::None,
-        Some(value) => words::figure(value, level.bootstrap.as_ref(), figure),
-    }
-}
-
-fn single_label_figure(report: &ClassReport, figure: &str) -> Option<f64> {
-    match figure {
-        "accuracy" => Some(report.accuracy),
-        "balanced_accuracy" => Some(report.balanced_accuracy),
-        "macro_f1" => Some(report.macro_mean.f1),
-        "macro_precision" => Some(report.macro_mean.precision),
-        "macro_recall" => Some(report.macro_mean.recall),
-        "weighted_f1" => Some(report.weighted_mean.f1),
-        "top_3" => report.top_3,
-        _ => None,
-    }
-}
-
-fn multi_label_figure(report: &SetReport, figure: &str) -> Option<f64> {
-    match figure {
-        "roc_auc_macro" => report.roc_auc_macro,
-        "roc_auc_micro" => report.roc_auc_micro,
-        "average_precision_macro" => report.average_precision_macro,
-        "average_precision_micro" => report.average_precision_micro,
-        "f1_macro" => Some(report.f1_macro),
-        "f1_micro" => Some(report.f1_micro),
-        "exact_match" => Some(report.exact_match),
-        _ => None,
+        Some(value) => words::figure(*value, level.bootstrap.as_ref(), interval),
     }
 }
