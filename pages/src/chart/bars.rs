@@ -3,10 +3,10 @@
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
+use super::LABEL_CHARS_MAX;
 use super::svg::{
     Area, DrawError, Ink, Picture, WIDTH, fitting, text_style, text_width, with_whole,
 };
-use super::{Key, LABEL_CHARS_MAX};
 use crate::table::{Cell, Table};
 use crate::text::{self, label};
 
@@ -141,17 +141,6 @@ impl Bars {
             return number;
         }
         format!("{number} {}", label(&self.unit, UNIT_CHARS_MAX))
-    }
-
-    pub(super) fn keys(&self) -> Vec<Key> {
-        let mut keys = Vec::new();
-        for (series, part) in self.series.iter().enumerate() {
-            keys.push(Key {
-                name: part.name.clone(),
-                series,
-            });
-        }
-        keys
     }
 
     pub(super) fn summary(&self) -> String {

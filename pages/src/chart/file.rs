@@ -84,23 +84,23 @@ impl Chart {
 
     /// Writes the names of the series below `top`, as many per line as fit, and returns the height of the legend.
     fn write_legend(&self, out: &mut String, top: u32, width: u32) -> u32 {
-        let keys = self.plot.keys();
-        if keys.len() < 2 {
+        let names = self.plot.series_names();
+        if names.len() < 2 {
             return 0;
         }
 
         let swatch = TEXT_SIZE as u32;
         let mut left = EDGE;
         let mut line = 0;
-        for key in keys {
-            let name = Shown::new(&key.name, KEY_CHARS_MAX).text;
+        for (series, name) in names.into_iter().enumerate() {
+            let name = Shown::new(name, KEY_CHARS_MAX).text;
             let room = swatch + 6 + text_width(&name) + 14;
             if left > EDGE && left + room > width {
                 left = EDGE;
                 line += 1;
             }
             let y = top + 4 + line * KEY_STEP;
-            let code = Ink::Series(key.series).code();
+            let code = Ink::Series(series).code();
             // Writing to a string cannot fail.
             let _ = write!(
                 out,

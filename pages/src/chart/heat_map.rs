@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use maud::{Markup, PreEscaped, html};
 
-use super::svg::{DrawError, WIDTH, drawing};
+use super::svg::{DrawError, Picture, WIDTH};
 use super::{Axis, Sound, Span, lines, png};
 use crate::table::{Cell, Table};
 use crate::text::{Shown, TEXT_CHARS_MAX, number};
@@ -48,12 +48,13 @@ impl HeatMap {
         };
 
         let mut place = None;
-        let axes = drawing(HEIGHT, alt, |area| {
+        let axes = Picture::new((WIDTH, HEIGHT), |area| {
             let mut chart = lines::chart_on(area, self.across.span(), self.up.span())?;
             lines::draw_axes(&mut chart, &self.across.name, lines::axis_number)?;
             place = Some(chart.plotting_area().get_pixel_range());
             Ok::<(), DrawError>(())
         });
+        let axes = axes.markup(alt);
         let Some((x, y)) = place else {
             return axes;
         };

@@ -6,8 +6,8 @@ use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
+use super::Span;
 use super::svg::{Area, DrawError, Ink, Picture, Svg, WIDTH, text_style};
-use super::{Key, Span};
 use crate::table::{Cell, Table};
 use crate::text::{label, number};
 
@@ -93,17 +93,6 @@ impl Lines {
         self.lines
             .iter()
             .flat_map(|line| line.points.iter().copied())
-    }
-
-    pub(super) fn keys(&self) -> Vec<Key> {
-        let mut keys = Vec::new();
-        for (series, line) in self.lines.iter().enumerate() {
-            keys.push(Key {
-                name: line.name.clone(),
-                series,
-            });
-        }
-        keys
     }
 
     pub(super) fn summary(&self) -> String {

@@ -109,12 +109,8 @@ impl Matrix {
 
     /// Reports whether the chart needs the whole width of a page.
     pub(super) fn is_wide(&self) -> bool {
-        self.picture_width() > HALF_PAGE
-    }
-
-    fn picture_width(&self) -> u32 {
         let layout = self.layout();
-        layout.left + self.names.len() as u32 * layout.cell.width + GAP
+        layout.left + self.names.len() as u32 * layout.cell.width + GAP > HALF_PAGE
     }
 
     fn draw(&self, area: &Area<'_>, layout: &Layout) -> Result<(), DrawError> {

@@ -75,16 +75,10 @@ pub struct Axis {
     pub to: f64,
 }
 
-/// A legend entry for one series.
-struct Key {
-    name: String,
-    series: usize,
-}
-
 impl Chart {
     /// Reports whether the chart contains a sound, which the policy of its page must allow to be played.
     pub(crate) fn has_sound(&self) -> bool {
-        self.plot.has_sound()
+        matches!(&self.plot, Plot::HeatMap(map) if map.sound.is_some())
     }
 
     pub(crate) fn markup(&self) -> Markup {
@@ -94,7 +88,7 @@ impl Chart {
             figure.wide[self.plot.is_wide()] {
                 figcaption { (Shown::new(&self.title, TEXT_CHARS_MAX).markup()) }
                 (self.plot.drawing(&alt))
-                @if !self.plot.has_own_legend() { (legend(&self.plot.keys())) }
+                @if !self.plot.has_own_legend() { (legend(&self.plot.series_names())) }
                 @if !self.note.is_empty() {
                     p.note { (Shown::new(&self.note, TEXT_CHARS_MAX).markup()) }
                 }
@@ -105,12 +99,12 @@ impl Chart {
 }
 
 /// Returns the legend of a chart. A single series needs no legend, because the title describes it.
-fn legend(keys: &[Key]) -> Markup {
+fn legend(names: &[&str]) -> Markup {
     html! {
-        @if keys.len() > 1 {
+        @if names.len() > 1 {
             ul.legend {
-                @for key in keys {
-                    li { span class={ "swatch k" (svg::Ink::Series(key.series).code()) } {} (Shown::new(&key.name, TEXT_CHARS_MAX).text) }
+                @for (series, name) in names.iter().enumerate() {
+                    li { span class={ "swatch k" (svg::Ink::Series(series).code()) } {} (Shown::new(name, TEXT_CHARS_MAX).text) }
                 }
             }
         }
@@ -145,15 +139,7 @@ impl Plot {
 
     /// Reports whether the plot needs the whole width of a page.
     fn is_wide(&self) -> bool {
-        match self {
-            Self::Matrix(matrix) => matrix.is_wide(),
-            _ => false,
-        }
-    }
-
-    /// Reports whether the plot contains a sound.
-    fn has_sound(&self) -> bool {
-        matches!(self, Self::HeatMap(HeatMap { sound: Some(_), .. }))
+        matches!(self, Self::Matrix(matrix) if matrix.is_wide())
     }
 
     /// Reports whether the plot's own buttons serve as its legend.
@@ -174,11 +160,13 @@ impl Plot {
         }
     }
 
-    fn keys(&self) -> Vec<Key> {
+    /// Returns the names of the series, in the order of their colours. For a scatter plot, they are the legend of a
+    /// standalone file, which has no buttons.
+    fn series_names(&self) -> Vec<&str> {
         match self {
-            Self::Bars(bars) => bars.keys(),
-            Self::Lines(lines) => lines.keys(),
-            Self::Scatter(scatter) => scatter.keys(),
+            Self::Bars(bars) => bars.series.iter().map(|part| part.name.as_str()).collect(),
+            Self::Lines(lines) => lines.lines.iter().map(|line| line.name.as_str()).collect(),
+            Self::Scatter(scatter) => scatter.groups.iter().map(String::as_str).collect(),
             Self::Histogram(_) | Self::Funnel(_) | Self::HeatMap(_) | Self::Matrix(_) => Vec::new(),
         }
     }

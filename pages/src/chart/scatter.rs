@@ -8,8 +8,8 @@ use std::fmt::Write;
 use maud::{Escaper, Markup, html};
 use plotters::prelude::*;
 
+use super::Span;
 use super::svg::{DrawError, Ink, Picture, WIDTH};
-use super::{Key, Span};
 use crate::table::{Cell, Table};
 use crate::text::{Shown, TEXT_CHARS_MAX, count, fraction};
 
@@ -183,18 +183,6 @@ impl Scatter {
             }
             div.plot { (self.picture().markup(alt)) }
         }
-    }
-
-    /// Returns the legend for a standalone file, which has no buttons.
-    pub(super) fn keys(&self) -> Vec<Key> {
-        let mut keys = Vec::new();
-        for (series, name) in self.groups.iter().enumerate() {
-            keys.push(Key {
-                name: name.clone(),
-                series,
-            });
-        }
-        keys
     }
 
     pub(super) fn summary(&self) -> String {

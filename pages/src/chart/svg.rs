@@ -138,15 +138,6 @@ impl Picture {
     }
 }
 
-/// Returns the drawing made by `draw`, `height` units high and of the standard width.
-pub(super) fn drawing(
-    height: u32,
-    alt: &str,
-    draw: impl FnOnce(&Area<'_>) -> Result<(), DrawError>,
-) -> Markup {
-    Picture::new((WIDTH, height), draw).markup(alt)
-}
-
 /// Returns the style of text in a chart, with the colour `ink` and anchored by `pos`.
 pub(super) fn text_style(ink: Ink, pos: Pos) -> TextStyle<'static> {
     TextStyle {
