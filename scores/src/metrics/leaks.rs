@@ -53,12 +53,9 @@ pub enum ComparedWith {
     Nothing,
 }
 
-impl ComparedWith {
-    /// Reports whether the comparison is with the same version's training tracks. Results omit this case for
-    /// compatibility.
-    fn is_training(&self) -> bool {
-        *self == Self::Training
-    }
+/// Reports whether a value is the default, which results omit for compatibility.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// The word for a clip of a data set, in tables and pages.
@@ -102,11 +99,6 @@ impl Noun {
         }
     }
 
-    /// Reports whether clips are tracks. Results omit this case for compatibility.
-    fn is_track(&self) -> bool {
-        *self == Self::Track
-    }
-
     /// Replaces the word for tracks in a fixed text, which contains no names from the data.
     pub fn in_text(self, text: &str) -> String {
         text.replace(Self::Track.one(), self.one())
@@ -121,7 +113,7 @@ pub struct Leaks {
     /// The promise of the split rule, as text.
     pub promise: String,
     /// The word for a clip of the data set.
-    #[serde(default, skip_serializing_if = "Noun::is_track")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub noun: Noun,
     /// The tested split: `test` or `validation`.
     pub split: String,
@@ -130,7 +122,7 @@ pub struct Leaks {
     /// Number of training tracks that the tested split is compared with.
     pub training_tracks: u64,
     /// The origin of the training tracks that the tested split is compared with.
-    #[serde(default, skip_serializing_if = "ComparedWith::is_training")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub compared_with: ComparedWith,
     /// Leakage by `track`, `recording`, `artist`, `album`, and by `near_copy` if the store has near copies. A run's
     /// list of tracks has no albums and no near copies.
@@ -195,27 +187,15 @@ impl Leaks {
         // Count one row per track, since all segments of a track leak together.
         let training = tracks(training);
         let test = tracks(test);
-        let mut counts = vec![
-            (
-                "track",
-                shared(&training, &test, |member| Some(member.track_id)),
-            ),
-            (
-                "recording",
-                shared(&training, &test, |member| member.audio_blake3),
-            ),
-            (
-                "artist",
-                shared(&training, &test, |member| member.artist_id),
-            ),
-            ("album", shared(&training, &test, |member| member.album_id)),
-        ];
+        let mut counts = shared_with(&training, &test);
+        let albums = shared(&training, &test, |member| member.album_id);
+        counts.insert("album".to_owned(), albums);
         let mut members = training.iter().chain(&test);
         if members.any(|member| member.near_group.is_some()) {
             let copies = shared(&training, &test, |member| member.near_group);
             // Tracks without near copies are known to have none.
             let known = test.len() as u64;
-            counts.push((NEAR_COPY, Leak { known, ..copies }));
+            counts.insert(NEAR_COPY.to_owned(), Leak { known, ..copies });
         }
 
         Self {
@@ -226,7 +206,7 @@ impl Leaks {
             tracks: test.len() as u64,
             training_tracks: training.len() as u64,
             compared_with: ComparedWith::Training,
-            shared: by_kind(counts),
+            shared: counts,
         }
     }
 
@@ -259,22 +239,11 @@ impl Leaks {
         // Keep all rows of the run's list: the run may have been trained on two recordings of one track, from different
         // versions.
         let test = tracks(test);
-        let counts = vec![
-            (
-                "track",
-                shared(trained, &test, |member| Some(member.track_id)),
-            ),
-            (
-                "recording",
-                shared(trained, &test, |member| member.audio_blake3),
-            ),
-            ("artist", shared(trained, &test, |member| member.artist_id)),
-        ];
         let training_tracks: HashSet<i64> = trained.iter().map(|member| member.track_id).collect();
         Self {
             training_tracks: training_tracks.len() as u64,
             compared_with: ComparedWith::Run,
-            shared: by_kind(counts),
+            shared: shared_with(trained, &test),
             ..self
         }
     }
@@ -353,10 +322,17 @@ impl Leaks {
     }
 }
 
-/// Returns the counts by the names of their kinds.
-fn by_kind(counts: Vec<(&str, Leak)>) -> BTreeMap<String, Leak> {
-    let counts = counts.into_iter();
-    counts.map(|(kind, leak)| (kind.to_owned(), leak)).collect()
+/// Counts the shared ids of the kinds that every list of training tracks has.
+fn shared_with<'a>(training: &[Member<'a>], test: &[Member<'a>]) -> BTreeMap<String, Leak> {
+    let tracks = shared(training, test, |member| Some(member.track_id));
+    let recordings = shared(training, test, |member| member.audio_blake3);
+    let artists = shared(training, test, |member| member.artist_id);
+    let counts = [
+        ("track", tracks),
+        ("recording", recordings),
+        ("artist", artists),
+    ];
+    BTreeMap::from(counts.map(|(kind, leak)| (kind.to_owned(), leak)))
 }
 
 /// Returns the first row of each track.
