@@ -11,6 +11,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::num::NonZero;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Serialize};
@@ -378,24 +379,24 @@ fn listed(tracks: &[i64]) -> String {
 }
 
 /// Counts of rows by unit (artist or track), so that the time for a resample is proportional to the number of units.
-enum Statistic {
-    /// `cells` has `(class, predicted class, rows)` of unit g at `starts[g]..starts[g + 1]`.
-    Classes {
-        n_classes: usize,
-        starts: Vec<usize>,
-        cells: Vec<(u32, u32, u32)>,
-        /// True for each class that has rows.
-        has_rows: Vec<bool>,
-    },
-    /// `cells` has `(class × 4 + truth × 2 + guess, rows)` of unit g at `starts[g]..starts[g + 1]`. `rows` has for each
-    /// unit the number of rows and the number of rows whose labels are all correct.
+struct Statistic {
+    /// The cells of unit g are at `starts[g]..starts[g + 1]`.
+    starts: Vec<usize>,
+    /// True for each class that has rows.
+    has_rows: Vec<bool>,
+    counts: Counts,
+}
+
+/// The counts of all units.
+enum Counts {
+    /// `(class, predicted class, rows)` of each cell.
+    Classes(Vec<(u32, u32, u32)>),
+    /// `cells` has `(class × 4 + truth × 2 + guess, rows)`. `rows` has for each unit the number of rows and the number
+    /// of rows whose labels are all correct.
     Sets {
-        starts: Vec<usize>,
         cells: Vec<(u32, u32)>,
         rows: Vec<[u32; 2]>,
         rankings: Vec<Ranking>,
-        /// True for each class that has rows.
-        has_rows: Vec<bool>,
     },
 }
 
@@ -439,37 +440,35 @@ impl Statistic {
         }
 
         let cells = cells.into_iter().flatten().map(|((a, b), n)| (a, b, n));
-        if predictions.is_multi() {
-            Self::Sets {
-                starts,
+        let counts = if predictions.is_multi() {
+            Counts::Sets {
                 // One number for class, truth and guess limits a cell to eight bytes.
                 cells: cells
                     .map(|(class, kind, n)| (class << 2 | kind, n))
                     .collect(),
                 rows,
                 rankings: rankings(predictions, |i| groups[i]),
-                has_rows,
             }
         } else {
-            Self::Classes {
-                n_classes: predictions.classes().len(),
-                starts,
-                cells: cells.collect(),
-                has_rows,
-            }
+            Counts::Classes(cells.collect())
+        };
+        Self {
+            starts,
+            has_rows,
+            counts,
         }
     }
 
     /// Returns the place in [`Self::values`] and the name of each score that has an interval.
     fn names(&self, draws: &Draws) -> impl Iterator<Item = (usize, &'static str)> {
         // The second value is true for a mean over classes.
-        let all: &'static [(&str, bool)] = match self {
-            Self::Classes { .. } => &[
+        let all: &'static [(&str, bool)] = match self.counts {
+            Counts::Classes(_) => &[
                 ("accuracy", false),
                 ("balanced_accuracy", true),
                 ("macro_f1", true),
             ],
-            Self::Sets { .. } => &[
+            Counts::Sets { .. } => &[
                 ("exact_match", false),
                 ("f1_macro", true),
                 ("f1_micro", false),
@@ -485,16 +484,8 @@ impl Statistic {
 
     /// Returns [`Draws::units_per_class`].
     fn units_per_class(&self) -> Option<u64> {
-        let (starts, has_rows) = match self {
-            Self::Classes {
-                starts, has_rows, ..
-            }
-            | Self::Sets {
-                starts, has_rows, ..
-            } => (starts, has_rows),
-        };
-        let mut counts = vec![0_u64; has_rows.len()];
-        for unit in starts.windows(2) {
+        let mut counts = vec![0_u64; self.has_rows.len()];
+        for unit in self.starts.windows(2) {
             let mut classes = self.classes_in(unit[0]..unit[1]);
             classes.sort_unstable();
             classes.dedup();
@@ -506,12 +497,10 @@ impl Statistic {
     }
 
     /// Returns the classes of the rows in a range of cells, some of them more than once.
-    fn classes_in(&self, range: std::ops::Range<usize>) -> Vec<usize> {
-        match self {
-            Self::Classes { cells, .. } => {
-                cells[range].iter().map(|cell| cell.0 as usize).collect()
-            }
-            Self::Sets { cells, .. } => {
+    fn classes_in(&self, range: Range<usize>) -> Vec<usize> {
+        match &self.counts {
+            Counts::Classes(cells) => cells[range].iter().map(|cell| cell.0 as usize).collect(),
+            Counts::Sets { cells, .. } => {
                 let labels = cells[range].iter().filter(|(cell, _)| cell & 2 != 0);
                 labels.map(|(cell, _)| (cell >> 2) as usize).collect()
             }
@@ -521,20 +510,15 @@ impl Statistic {
     /// Returns the [`CLASS_FIGURES`] scores of each class, with unit g weighted by `weights[g]`; NaN if a denominator
     /// is 0. Not available with several labels per row.
     fn class_values(&self, weights: &[u32]) -> Vec<f64> {
-        let Self::Classes {
-            n_classes,
-            starts,
-            cells,
-            ..
-        } = self
-        else {
+        let Counts::Classes(cells) = &self.counts else {
             return Vec::new();
         };
 
-        let margins = class_margins(*n_classes, starts, cells, weights);
+        let n_classes = self.has_rows.len();
+        let margins = self.class_margins(cells, weights);
         let mut values = Vec::with_capacity(n_classes * CLASS_FIGURES);
 
-        for class in 0..*n_classes {
+        for class in 0..n_classes {
             let support = margins.support[class];
             let predicted = margins.predicted[class];
             values.push(if_any(predicted, margins.precision(class)));
@@ -546,26 +530,19 @@ impl Statistic {
 
     /// Returns the scores with unit g weighted by `weights[g]`; NaN for undefined scores.
     fn values(&self, weights: &[u32]) -> Vec<f64> {
-        match self {
-            Self::Classes {
-                n_classes,
-                starts,
-                cells,
-                has_rows,
-            } => {
-                let margins = class_margins(*n_classes, starts, cells, weights);
+        match &self.counts {
+            Counts::Classes(cells) => {
+                let margins = self.class_margins(cells, weights);
                 vec![
                     margins.accuracy(),
                     margins.balanced_accuracy(),
-                    margins.f1_of_kept(has_rows, margins.occurring()),
+                    margins.f1_of_kept(&self.has_rows, margins.occurring()),
                 ]
             }
-            Self::Sets {
-                starts,
+            Counts::Sets {
                 cells,
                 rows,
                 rankings,
-                has_rows,
             } => {
                 let mut margins = Margins::new(rankings.len());
                 let mut n_rows = 0;
@@ -574,7 +551,7 @@ impl Statistic {
                     let [group_rows, group_exact] = rows[group];
                     n_rows += u64::from(group_rows) * weight;
                     n_exact += u64::from(group_exact) * weight;
-                    for &(cell, n) in &cells[starts[group]..starts[group + 1]] {
+                    for &(cell, n) in &cells[self.cells_of(group)] {
                         let n = u64::from(n) * weight;
                         margins.add_decision((cell >> 2) as usize, cell & 2 != 0, cell & 1 != 0, n);
                     }
@@ -589,12 +566,27 @@ impl Statistic {
                 // Every unit has a labelled row and at least one unit was drawn, so `n_rows` is above 0.
                 vec![
                     n_exact as f64 / n_rows as f64,
-                    margins.f1_of_kept(has_rows, 0..rankings.len()),
+                    margins.f1_of_kept(&self.has_rows, 0..rankings.len()),
                     margins.f1_micro(),
                     auc.unwrap_or(f64::NAN),
                 ]
             }
         }
+    }
+
+    /// Counts the rows of each class with unit g weighted by `weights[g]`.
+    fn class_margins(&self, cells: &[(u32, u32, u32)], weights: &[u32]) -> Margins {
+        let mut margins = Margins::new(self.has_rows.len());
+        for (group, weight) in drawn(weights) {
+            for &(truth, guess, n) in &cells[self.cells_of(group)] {
+                margins.add(truth as usize, guess as usize, u64::from(n) * weight);
+            }
+        }
+        margins
+    }
+
+    fn cells_of(&self, group: usize) -> Range<usize> {
+        self.starts[group]..self.starts[group + 1]
     }
 }
 
@@ -610,22 +602,6 @@ impl Margins {
 /// Returns `value`, or NaN if its denominator `whole` is 0.
 fn if_any(whole: u64, value: f64) -> f64 {
     if whole == 0 { f64::NAN } else { value }
-}
-
-/// Counts the rows of each class with unit g weighted by `weights[g]`.
-fn class_margins(
-    n_classes: usize,
-    starts: &[usize],
-    cells: &[(u32, u32, u32)],
-    weights: &[u32],
-) -> Margins {
-    let mut margins = Margins::new(n_classes);
-    for (group, weight) in drawn(weights) {
-        for &(truth, guess, n) in &cells[starts[group]..starts[group + 1]] {
-            margins.add(truth as usize, guess as usize, u64::from(n) * weight);
-        }
-    }
-    margins
 }
 
 /// Returns the drawn units with their weights.
