@@ -194,6 +194,16 @@ impl Section {
         }
     }
 
+    /// Adds a paragraph.
+    pub fn add_text(&mut self, words: impl Into<String>) {
+        self.parts.push(Part::Text(words.into()));
+    }
+
+    /// Adds a highlighted paragraph.
+    pub fn add_warning(&mut self, words: impl Into<String>) {
+        self.parts.push(Part::Warning(words.into()));
+    }
+
     fn markup(&self, place: usize) -> Markup {
         let id = format!("s{}", place + 1);
         html! {

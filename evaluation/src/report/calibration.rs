@@ -10,8 +10,7 @@ use super::words;
 pub(super) fn section(runs: &[RunRecord], targets: &[String]) -> Section {
     let mut section = Section::new("Calibration");
     for run in runs.iter().filter(|run| run.predictions.is_none()) {
-        let words = run.lacks("--predictions", PREDICTIONS);
-        section.parts.push(Part::Text(words));
+        section.add_text(run.lacks("--predictions", PREDICTIONS));
     }
 
     let mut charts = Vec::new();
@@ -45,13 +44,12 @@ pub(super) fn section(runs: &[RunRecord], targets: &[String]) -> Section {
 
     section.parts.push(Part::Charts(charts));
     section.parts.push(Part::Table(table));
-    section.parts.push(Part::Text(
+    section.add_text(
         "Rows are grouped into 15 bins by confidence, the probability of the predicted class. The expected calibration \
          error is the mean difference between confidence and accuracy over all bins, weighted by their number of rows; \
          the maximum calibration error is the largest difference. Overconfidence above 0 means that confidence exceeds \
-         accuracy."
-            .to_owned(),
-    ));
+         accuracy.",
+    );
     section
 }
 

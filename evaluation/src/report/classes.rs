@@ -28,17 +28,15 @@ pub(super) fn section(runs: &[RunRecord], targets: &[String]) -> Section {
 
     let lacking = runs.iter().filter(|run| run.predictions.is_none());
     for run in lacking {
-        let words = format!(
+        section.add_text(format!(
             "{} With this file, the scores per class have confidence intervals.",
             run.lacks("--predictions", PREDICTIONS)
-        );
-        section.parts.push(Part::Text(words));
+        ));
     }
-    section.parts.push(Part::Text(
+    section.add_text(
         "A dash means that a score is undefined: the precision of a class that was never predicted, or the recall of a \
-         class without rows. It counts as 0 in means."
-            .to_owned(),
-    ));
+         class without rows. It counts as 0 in means.",
+    );
     section
 }
 
@@ -53,14 +51,13 @@ fn add_run(section: &mut Section, run: &RunRecord, target: &str) {
                 let table = class_table(&caption, &report, classes.unwrap_or_default(), run.noun());
                 section.parts.push(Part::Table(table));
                 if let Some(intervals) = &intervals {
-                    section
-                        .parts
-                        .push(Part::Text(words::draws(&intervals.draws, run.noun())));
+                    section.add_text(words::draws(&intervals.draws, run.noun()));
                 }
             }
             Err(error) => {
-                let words = format!("{caption}: the scores cannot be computed: {error}.");
-                section.parts.push(Part::Text(words));
+                section.add_text(format!(
+                    "{caption}: the scores cannot be computed: {error}."
+                ));
             }
         }
         return;

@@ -13,15 +13,12 @@ pub(super) fn section(runs: &[RunRecord], targets: &[String]) -> Section {
         return section;
     };
 
-    section.parts.push(Part::Text(
-        first.noun().in_text(
-            "Both runs are resampled on the same tracks, so a difference is more precise than the separate scores. If its \
-             interval contains 0, the difference is not significant.",
-        ),
+    section.add_text(first.noun().in_text(
+        "Both runs are resampled on the same tracks, so a difference is more precise than the separate scores. If its \
+         interval contains 0, the difference is not significant.",
     ));
     for run in runs.iter().filter(|run| run.predictions.is_none()) {
-        let words = run.lacks("--predictions", PREDICTIONS);
-        section.parts.push(Part::Text(words));
+        section.add_text(run.lacks("--predictions", PREDICTIONS));
     }
     for target in targets {
         for other in others {
@@ -37,34 +34,25 @@ fn add_pair(section: &mut Section, target: &str, first: &RunRecord, other: &RunR
     };
     let names = format!("{target}: {} and {}", first.name, other.name);
     if first.predicted_side() != other.predicted_side() {
-        let words = format!(
+        section.add_text(format!(
             "{names} are not compared: their predictions are for different sides of the split."
-        );
-        section.parts.push(Part::Text(words));
+        ));
         return;
     }
 
     let side = first.predicted_side();
     match by_tracks(a, b, first.seed()) {
         // The error is shown on the page, because other pairs of runs may still be comparable.
-        Err(error) => {
-            let words = format!("{names} are not compared: {error}.");
-            section.parts.push(Part::Text(words));
-        }
-        Ok(None) => {
-            let words = format!(
-                "{names} are not compared: a single artist or {} cannot be resampled.",
-                first.noun().one()
-            );
-            section.parts.push(Part::Text(words));
-        }
+        Err(error) => section.add_text(format!("{names} are not compared: {error}.")),
+        Ok(None) => section.add_text(format!(
+            "{names} are not compared: a single artist or {} cannot be resampled.",
+            first.noun().one()
+        )),
         Ok(Some(pair)) => {
             let caption = format!("{names}, on {side}");
             let table = table(&caption, &pair, [&first.name, &other.name]);
             section.parts.push(Part::Table(table));
-            section
-                .parts
-                .push(Part::Text(words::draws(&pair.draws, first.noun())));
+            section.add_text(words::draws(&pair.draws, first.noun()));
         }
     }
 }

@@ -28,8 +28,7 @@ pub(super) fn section(runs: &[RunRecord]) -> Section {
                 .any(|values| values.get(*key) != all[0].get(*key))
         });
         if differing.is_empty() {
-            let words = "The configurations of the runs are identical.".to_owned();
-            section.parts.push(Part::Text(words));
+            section.add_text("The configurations of the runs are identical.");
         } else {
             let table = table("Differences between the runs", runs, &all, &differing);
             section.parts.push(Part::Table(table));

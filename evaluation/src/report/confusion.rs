@@ -34,10 +34,10 @@ pub(super) fn section(runs: &[RunRecord], targets: &[String]) -> Section {
     }
 
     let noun = runs.first().map(RunRecord::noun).unwrap_or_default();
-    section.parts.push(Part::Text(noun.in_text(
+    section.add_text(noun.in_text(
         "Rows are true classes, and columns are predicted classes. A cell contains the number of tracks and their share \
          of the row; the share on the diagonal is the recall of the class.",
-    )));
+    ));
     section.parts.push(Part::Charts(charts));
     section
 }

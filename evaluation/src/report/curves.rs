@@ -60,16 +60,14 @@ pub(super) fn section(runs: &[RunRecord]) -> Section {
         lines(runs, "step", "loss", losses),
     ));
     if charts.is_empty() {
-        let words = "The log contains no completed epoch.".to_owned();
-        section.parts.push(Part::Text(words));
+        section.add_text("The log contains no completed epoch.");
         return section;
     }
 
-    section.parts.push(Part::Text(
+    section.add_text(
         "Training scores are computed with dropout and augmentation, validation scores without them. The loss depends \
-         on class weights and label smoothing: compare it only between runs with the same configuration."
-            .to_owned(),
-    ));
+         on class weights and label smoothing: compare it only between runs with the same configuration.",
+    );
     section.parts.push(Part::Charts(charts));
     add_times(&mut section, runs);
     section

@@ -21,8 +21,7 @@ pub(super) fn section(runs: &[RunRecord]) -> Section {
     let mut charts = Vec::new();
     for (place, run) in runs.iter().enumerate() {
         let Some(map) = &run.map else {
-            let words = run.lacks("--map", MAP);
-            section.parts.push(Part::Text(words));
+            section.add_text(run.lacks("--map", MAP));
             continue;
         };
         let ids: HashSet<i64> = map.track_ids.iter().copied().collect();
@@ -41,18 +40,17 @@ pub(super) fn section(runs: &[RunRecord]) -> Section {
         return section;
     }
 
-    section.parts.push(Part::Text(
+    section.add_text(
         "Each point is a row, and rows with similar embeddings are close to each other. Distances between clusters \
          have little meaning, and the axes have none. Use the buttons to change the colours or to highlight a single \
-         class. Hover over a point to see its details."
-            .to_owned(),
-    ));
+         class. Hover over a point to see its details.",
+    );
     let largest = runs.iter().filter_map(|run| run.map.as_ref());
     if largest.map(|map| map.places.len()).max() > Some(named_max) {
-        section.parts.push(Part::Text(format!(
+        section.add_text(format!(
             "{} points of each map have a tooltip, misclassified rows first.",
             count(named_max as u64)
-        )));
+        ));
     }
     section.parts.push(Part::Charts(charts));
     section

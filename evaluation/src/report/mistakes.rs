@@ -25,8 +25,7 @@ pub(super) fn section(runs: &[RunRecord], targets: &[String]) -> Section {
     let mut section = Section::new(&noun.in_text("Misclassified tracks"));
     for run in runs {
         if run.predictions.is_none() {
-            let words = run.lacks("--predictions", PREDICTIONS);
-            section.parts.push(Part::Text(words));
+            section.add_text(run.lacks("--predictions", PREDICTIONS));
         }
         for target in targets {
             // Targets with several labels per row are skipped, because a prediction may be partly right.
@@ -51,11 +50,10 @@ fn add_run(section: &mut Section, run: &RunRecord, predictions: &Predictions, is
     let tracks = match predictions.per_track_mean() {
         Ok(tracks) => tracks,
         Err(error) => {
-            let words = format!(
+            section.add_text(format!(
                 "{name}: the predictions cannot be combined per {}: {error}.",
                 noun.one()
-            );
-            section.parts.push(Part::Text(words));
+            ));
             return;
         }
     };
@@ -76,7 +74,7 @@ fn add_run(section: &mut Section, run: &RunRecord, predictions: &Predictions, is
              them."
         );
     }
-    section.parts.push(Part::Text(words));
+    section.add_text(words);
     if mistakes.is_empty() {
         return;
     }
@@ -97,9 +95,7 @@ fn add_run(section: &mut Section, run: &RunRecord, predictions: &Predictions, is
     } else {
         Part::Table(table)
     });
-    if let Some(reason) = titles.missing {
-        section.parts.push(Part::Text(reason));
-    }
+    section.parts.extend(titles.missing.map(Part::Text));
 }
 
 /// Returns the misclassified tracks in descending order of confidence. Tracks with equal confidence stay in the order
@@ -127,50 +123,37 @@ impl Mistake<'_> {
 }
 
 fn table(mistakes: &[Mistake<'_>], classes: &[String], titles: &Titles, noun: Noun) -> Table {
-    let head = [
+    // Omit the columns of titles and artists if they are not available.
+    let has_titles = titles.missing.is_none();
+    let mut head = vec![
         noun.one(),
         "true class",
         "predicted class",
         "confidence",
         "probability of true class",
-        "title",
-        "artist",
-        "clip",
     ];
+    if has_titles {
+        head.extend(["title", "artist"]);
+    }
+    head.push("clip");
     let mut table = Table::new("", &head);
 
     for mistake in mistakes {
         let track_id = mistake.row.track_id;
-        let [title, artist] = titles.get(track_id);
         let of_truth = mistake.row.probabilities[mistake.truth];
-        table.rows.push(vec![
+        let mut cells = vec![
             // Track ids are shown without thousands separators.
             Cell::Text(track_id.to_string()),
             classes[mistake.truth].as_str().into(),
             classes[mistake.guess].as_str().into(),
             words::score(f64::from(mistake.sure())),
             words::score(f64::from(of_truth)),
-            title.into(),
-            artist.into(),
-            mistake.row.clip_key.into(),
-        ]);
-    }
-
-    // Omit the columns of titles and artists if they are not available.
-    if titles.missing.is_some() {
-        remove_columns(&mut table, &["title", "artist"]);
+        ];
+        if has_titles {
+            cells.extend(titles.get(track_id).map(Cell::from));
+        }
+        cells.push(mistake.row.clip_key.into());
+        table.rows.push(cells);
     }
     table
-}
-
-fn remove_columns(table: &mut Table, names: &[&str]) {
-    for name in names {
-        let Some(place) = table.head.iter().position(|head| head == name) else {
-            continue;
-        };
-        table.head.remove(place);
-        for row in &mut table.rows {
-            row.remove(place);
-        }
-    }
 }

@@ -29,20 +29,15 @@ pub(super) fn section(runs: &[RunRecord]) -> Section {
 
     for run in runs {
         if run.result.is_none() {
-            section.parts.push(Part::Warning(format!(
+            section.add_warning(format!(
                 "{}: result.json not found, because the run has not completed. Resume it with `wavemill-train fit \
                  --resume {}`.",
                 run.name,
                 run.path.display()
-            )));
+            ));
         }
-        for text in warnings(run) {
-            let words = format!("{}: {text}", run.name);
-            section.parts.push(Part::Warning(words));
-        }
-        for text in other_weights(run) {
-            let words = format!("{}: {text}", run.name);
-            section.parts.push(Part::Warning(words));
+        for text in warnings(run).into_iter().chain(other_weights(run)) {
+            section.add_warning(format!("{}: {text}", run.name));
         }
     }
     section

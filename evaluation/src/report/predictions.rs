@@ -27,8 +27,7 @@ pub(super) fn section(evaluations: &[&Evaluated]) -> Section {
 
     for of in evaluations {
         for warning in &of.warnings {
-            let words = format!("{}: {warning}", of.name);
-            section.parts.push(Part::Warning(words));
+            section.add_warning(format!("{}: {warning}", of.name));
         }
     }
     section

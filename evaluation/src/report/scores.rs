@@ -53,20 +53,19 @@ fn add_target(section: &mut Section, scored: &[(&RunRecord, &Evaluation)]) {
     };
 
     for (run, evaluation) in scored {
-        let words = format!(
+        section.add_text(format!(
             "{}: {} on {}. {}",
             run.name,
             evaluation.target,
             evaluation.leaks.split,
             evaluation.leaks.sentence()
-        );
-        section.parts.push(Part::Text(words));
+        ));
     }
     if scored.iter().any(|(_, of)| of.class_set != first.class_set) {
-        section.parts.push(Part::Warning(format!(
+        section.add_warning(format!(
             "{}: the runs have different classes, so their scores are not comparable.",
             first.target
-        )));
+        ));
     }
 
     let tracks: Vec<(&RunRecord, &Level)> = scored
@@ -79,8 +78,7 @@ fn add_target(section: &mut Section, scored: &[(&RunRecord, &Evaluation)]) {
         .parts
         .push(Part::Table(table(&caption, &tracks, noun)));
     if let Some(bootstrap) = tracks.iter().find_map(|(_, of)| of.bootstrap.as_ref()) {
-        let words = words::draws(&bootstrap.draws, noun);
-        section.parts.push(Part::Text(words));
+        section.add_text(words::draws(&bootstrap.draws, noun));
     }
 
     // If each track has a single row, the scores per segment equal those per track and are omitted.

@@ -256,25 +256,24 @@ pub(super) fn section(sweep: &SweepRecord) -> Section {
     } else {
         "The best of many scores is biased upwards: evaluate the chosen trial once on the test split."
     };
-    section.parts.push(Part::Text(format!(
+    section.add_text(format!(
         "Each run in the folder is a trial. Its score is best {} on validation over all epochs. {advice}",
         sweep.score_words()
-    )));
+    ));
     let without = sweep.trials.iter().filter(|trial| trial.score.is_none());
     let n_without = without.count() as u64;
     if n_without > 0 {
-        section.parts.push(Part::Warning(format!(
+        section.add_warning(format!(
             "{} of {} trials have no score: they completed no epoch, or selected their best epoch by a metric other \
              than {} (train.select).",
             count(n_without),
             count(sweep.trials.len() as u64),
             sweep.score_words()
-        )));
+        ));
     }
 
     if keys.is_empty() {
-        let words = "The configurations of the trials are identical.".to_owned();
-        section.parts.push(Part::Text(words));
+        section.add_text("The configurations of the trials are identical.");
     }
     section.parts.push(Part::Table(table(sweep, &keys)));
     section
