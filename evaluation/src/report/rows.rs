@@ -5,8 +5,11 @@ use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use arrow::array::{Array, ArrayRef, AsArray, ListArray, PrimitiveArray, RecordBatch, StringArray};
-use arrow::datatypes::{ArrowPrimitiveType, Float32Type, Int32Type, Int64Type};
+use arrow::array::{
+    Array, ArrayRef, AsArray, Float32Array, Int32Array, Int64Array, ListArray, RecordBatch,
+    StringArray,
+};
+use arrow::datatypes::{Float32Type, Int32Type};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde::Deserialize;
@@ -142,12 +145,12 @@ impl MapRows {
         let mut track_ids = Vec::new();
         let mut places = Vec::new();
         for batch in batches {
-            let keys = texts(batch, "clip_key")?.iter();
+            let keys = column::<StringArray>(batch, "clip_key")?.iter();
             clip_keys.extend(keys.map(|key| key.unwrap_or_default().to_owned()));
-            track_ids.extend(numbers::<Int64Type>(batch, "track_id")?.values());
+            track_ids.extend(column::<Int64Array>(batch, "track_id")?.values());
 
-            let x = numbers::<Float32Type>(batch, "x")?;
-            let y = numbers::<Float32Type>(batch, "y")?;
+            let x: &Float32Array = column(batch, "x")?;
+            let y: &Float32Array = column(batch, "y")?;
             for (x, y) in x.iter().zip(y.iter()) {
                 places.push(x.zip(y).map(|(x, y)| [x, y]));
             }
@@ -245,7 +248,7 @@ fn content_of(file: File) -> Content {
 /// Column with the true classes of the rows.
 enum Truths<'a> {
     /// One class id per row, or null for an unlabelled row.
-    One(&'a PrimitiveArray<Int32Type>),
+    One(&'a Int32Array),
     /// A list of class ids per row, or null for an unlabelled row.
     Several(&'a ListArray),
 }
@@ -262,15 +265,15 @@ fn predictions(target: &TargetMetadata, batches: &[RecordBatch]) -> Result<Predi
 /// Appends the rows of `batch` to the predictions `all`.
 fn append(all: &mut Predictions, batch: &RecordBatch) -> Result<(), String> {
     let target = all.target().to_owned();
-    let clip_keys = texts(batch, "clip_key")?;
-    let segments = numbers::<Int32Type>(batch, "segment")?;
-    let track_ids = numbers::<Int64Type>(batch, "track_id")?;
-    let artist_ids = numbers::<Int64Type>(batch, "artist_id")?;
-    let probabilities = lists(batch, &format!("{target}_probabilities"))?;
+    let clip_keys: &StringArray = column(batch, "clip_key")?;
+    let segments: &Int32Array = column(batch, "segment")?;
+    let track_ids: &Int64Array = column(batch, "track_id")?;
+    let artist_ids: &Int64Array = column(batch, "artist_id")?;
+    let probabilities: &ListArray = column(batch, &format!("{target}_probabilities"))?;
     let truths = if all.is_multi() {
-        Truths::Several(lists(batch, &format!("{target}_true_ids"))?)
+        Truths::Several(column(batch, &format!("{target}_true_ids"))?)
     } else {
-        Truths::One(numbers::<Int32Type>(batch, &format!("{target}_true_id"))?)
+        Truths::One(column(batch, &format!("{target}_true_id"))?)
     };
 
     let mut set = vec![false; all.classes().len()];
@@ -322,34 +325,15 @@ fn class_of(id: i32) -> Result<usize, String> {
 fn class_ids(batches: &[RecordBatch], name: &str) -> Result<Vec<Option<usize>>, String> {
     let mut classes = Vec::new();
     for batch in batches {
-        for id in numbers::<Int32Type>(batch, name)? {
+        for id in column::<Int32Array>(batch, name)? {
             classes.push(id.map(class_of).transpose()?);
         }
     }
     Ok(classes)
 }
 
-fn numbers<'a, T: ArrowPrimitiveType>(
-    batch: &'a RecordBatch,
-    name: &str,
-) -> Result<&'a PrimitiveArray<T>, String> {
+fn column<'a, T: 'static>(batch: &'a RecordBatch, name: &str) -> Result<&'a T, String> {
     let column = batch.column_by_name(name);
-    let numbers = column.and_then(|column| column.as_primitive_opt::<T>());
-    numbers.ok_or_else(|| lacks(name))
-}
-
-fn texts<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a StringArray, String> {
-    let column = batch.column_by_name(name);
-    let texts = column.and_then(|column| column.as_string_opt::<i32>());
-    texts.ok_or_else(|| lacks(name))
-}
-
-fn lists<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ListArray, String> {
-    let column = batch.column_by_name(name);
-    let lists = column.and_then(|column| column.as_list_opt::<i32>());
-    lists.ok_or_else(|| lacks(name))
-}
-
-fn lacks(name: &str) -> String {
-    format!("column {name} is missing or has the wrong type")
+    let typed = column.and_then(|column| column.as_any().downcast_ref());
+    typed.ok_or_else(|| format!("column {name} is missing or has the wrong type"))
 }
