@@ -30,11 +30,7 @@ fn read(path: &str) -> Result<Predictions> {
     let input: Input = serde_json::from_str(&text).with_context(|| path.to_owned())?;
 
     let multi = input.labels.is_empty();
-    let mut out = if multi {
-        Predictions::multi("target", &input.classes)
-    } else {
-        Predictions::single("target", &input.classes)
-    };
+    let mut out = Predictions::new("target", &input.classes, multi);
 
     let n = input.probabilities.len();
     ensure!(

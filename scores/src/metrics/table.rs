@@ -19,9 +19,6 @@ const NAME: usize = 26;
 /// Width in characters of the column with the class that a class is most often mistaken for.
 const TAKEN: usize = 20;
 
-/// Headings of the columns in the tables of both kinds of targets. The first is the word for clips.
-const HEAD: [&str; 5] = ["", "rows", "precision", "recall", "f1"];
-
 /// Label of [`Evaluation::loss`] in the table: the loss minimized in training, which depends on the configuration.
 const TRAINING_LOSS: &str =
     "loss (training objective, with the configured class weights and label smoothing):";
@@ -215,11 +212,9 @@ fn taken_for(class: &ClassScore, row: &[u64], classes: &[ClassScore]) -> String 
     })
 }
 
-/// Returns the headings of the columns.
+/// Returns the headings of the columns in the tables of both kinds of targets.
 fn head(noun: Noun) -> [String; 5] {
-    let mut head = HEAD.map(str::to_owned);
-    head[0] = noun.many().to_owned();
-    head
+    [noun.many(), "rows", "precision", "recall", "f1"].map(str::to_owned)
 }
 
 /// Writes the table's line for one class, or its heading.

@@ -253,11 +253,7 @@ impl Log {
     }
 
     fn put(&mut self, entry: &Entry) -> Result<(), RecordError> {
-        let line = serde_json::to_string(entry).map_err(|source| RecordError::Json {
-            path: self.path.clone(),
-            line: None,
-            source,
-        })?;
+        let line = serde_json::to_string(entry).map_err(RecordError::json(&self.path, None))?;
         // Write the line and its line break in one call, so that a killed run leaves at most one incomplete line.
         self.file
             .write_all((line + "\n").as_bytes())
@@ -293,11 +289,8 @@ pub fn read_log(path: &Path) -> Result<Vec<Entry>, RecordError> {
         if line.is_empty() {
             continue;
         }
-        let entry: Entry = serde_json::from_slice(line).map_err(|source| RecordError::Json {
-            path: path.to_owned(),
-            line: Some(i + 1),
-            source,
-        })?;
+        let entry: Entry =
+            serde_json::from_slice(line).map_err(RecordError::json(path, Some(i + 1)))?;
         // Lines of repeated steps exist only in logs of earlier versions; `undo` now cuts them off.
         if entry.kind == RESUMED {
             entries.retain(|earlier| earlier.holds(entry.epoch, entry.step));

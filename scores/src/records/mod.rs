@@ -91,4 +91,10 @@ impl RecordError {
             source,
         }
     }
+
+    /// Returns a closure for `map_err` that adds a path, and the number of a line, to an error of the JSON parser.
+    fn json(path: &Path, line: Option<usize>) -> impl FnOnce(serde_json::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Json { path, line, source }
+    }
 }

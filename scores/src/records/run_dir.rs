@@ -254,18 +254,10 @@ impl RunDir {
     /// [`RecordError::Io`] if the file cannot be written; [`RecordError::Json`] for a value that JSON cannot represent.
     pub fn write_result<T: Serialize>(&self, result: &T) -> Result<(), RecordError> {
         // Convert to `Value`, whose map sorts the keys.
-        let value = serde_json::to_value(result).map_err(|source| self.no_json(source))?;
-        let text = canonical::checked(&value).map_err(|source| self.no_json(source))?;
-        self.replace(&self.result(), text.as_bytes())
-    }
-
-    /// Creates [`RecordError::Json`] for the run's result.
-    fn no_json(&self, source: serde_json::Error) -> RecordError {
-        RecordError::Json {
-            path: self.result(),
-            line: None,
-            source,
-        }
+        let path = self.result();
+        let value = serde_json::to_value(result).map_err(RecordError::json(&path, None))?;
+        let text = canonical::checked(&value).map_err(RecordError::json(&path, None))?;
+        self.replace(&path, text.as_bytes())
     }
 
     /// Reads the run's result; returns `None` while the run is not complete.
@@ -277,11 +269,7 @@ impl RunDir {
 
         match fs::read(&path) {
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(RecordError::Io {
-                path,
-                action: "read",
-                source,
-            }),
+            Err(error) => Err(RecordError::io(&path, "read")(error)),
             Ok(text) => {
                 let read = match canonical::is_unchanged(&text) {
                     Some(false) => Err(serde_json::Error::custom(
@@ -289,11 +277,7 @@ impl RunDir {
                     )),
                     _ => serde_json::from_slice(&text),
                 };
-                read.map(Some).map_err(|source| RecordError::Json {
-                    path,
-                    line: None,
-                    source,
-                })
+                read.map(Some).map_err(RecordError::json(&path, None))
             }
         }
     }
