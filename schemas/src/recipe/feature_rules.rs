@@ -143,8 +143,8 @@ fn picture_bytes(args: &FeatureArgs, audio: &AudioSpec) -> Option<Fault> {
     let Some(Derived::Picture(picture)) = &args.derived else {
         return None;
     };
-    let LongestRow { span, n_frames } = longest_row(args, audio);
-    let row_s = span.row_s;
+    let LongestSpan { row_s, .. } = longest_span(audio);
+    let n_frames = longest_frames(args, row_s, audio);
     let height = picture.height.unwrap_or(args.n_bands());
     let width = picture.width.map_or(n_frames, |width| width as f64);
     let bytes = (CHANNELS * height * size_of::<f32>()) as f64 * width;
@@ -184,22 +184,12 @@ fn longest_span(audio: &AudioSpec) -> LongestSpan {
     LongestSpan { plain_s, row_s }
 }
 
-/// Size of the longest row that a recipe allows.
-struct LongestRow {
-    span: LongestSpan,
-    /// Approximate number of frames of the longest row; never too small.
-    n_frames: f64,
-}
-
-fn longest_row(args: &FeatureArgs, audio: &AudioSpec) -> LongestRow {
-    let span = longest_span(audio);
+/// Returns the approximate number of frames of a row of `row_s` seconds, which is never too small.
+fn longest_frames(args: &FeatureArgs, row_s: f64, audio: &AudioSpec) -> f64 {
     let hop_length = args.stft.hop_length.max(1);
-    let n_samples = samples_in(span.row_s, audio.sample_rate_hz);
+    let n_samples = samples_in(row_s, audio.sample_rate_hz);
     // Centred frames lie on every multiple of the hop, including both ends: one more frame than hops.
-    let n_frames =
-        (n_samples as f64 / hop_length as f64 + 1.0).max(args.frames.unwrap_or(0) as f64);
-
-    LongestRow { span, n_frames }
+    (n_samples as f64 / hop_length as f64 + 1.0).max(args.frames.unwrap_or(0) as f64)
 }
 
 /// Reports whether the durations that determine the size of a row are in range. Numbers out of range are reported as
@@ -210,8 +200,8 @@ fn is_sound(plain_s: f64, audio: &AudioSpec) -> bool {
 
 /// Checks that a row of the longest clip fits into memory and into an Arrow value. `args` may be invalid.
 fn row_bytes(args: &FeatureArgs, spec: &FeatureSpec, audio: &AudioSpec) -> Option<Fault> {
-    let LongestRow { span, n_frames } = longest_row(args, audio);
-    let LongestSpan { plain_s, row_s } = span;
+    let LongestSpan { plain_s, row_s } = longest_span(audio);
+    let n_frames = longest_frames(args, row_s, audio);
 
     // MFCC are computed from mel bands, which are in memory at the same time and may be larger.
     let n_mels = args.mel.as_ref().map_or(0, |mel| mel.n_mels);
