@@ -200,20 +200,15 @@ impl Span {
 
     /// Returns the range of the finite values, or `None` if there are none.
     fn from_values(values: impl Iterator<Item = f64>) -> Option<Self> {
-        let mut span: Option<Self> = None;
-        for value in values.filter(|value| value.is_finite()) {
-            span = Some(match span {
-                None => Self {
-                    low: value,
-                    high: value,
-                },
-                Some(Self { low, high }) => Self {
-                    low: low.min(value),
-                    high: high.max(value),
-                },
-            });
-        }
-        span
+        let finite = values.filter(|value| value.is_finite());
+        let spans = finite.map(|value| Self {
+            low: value,
+            high: value,
+        });
+        spans.reduce(|all, one| Self {
+            low: all.low.min(one.low),
+            high: all.high.max(one.high),
+        })
     }
 
     /// Returns the range, widened if its length is 0, because an axis needs a non-zero length.
