@@ -253,8 +253,8 @@ impl RunDir {
     /// # Errors
     /// [`RecordError::Io`] if the file cannot be written; [`RecordError::Json`] for a value that JSON cannot represent.
     pub fn write_result<T: Serialize>(&self, result: &T) -> Result<(), RecordError> {
-        // Convert to `Value`, whose map sorts the keys.
         let path = self.result();
+        // Convert to `Value`, whose map sorts the keys.
         let value = serde_json::to_value(result).map_err(RecordError::json(&path, None))?;
         let text = canonical::checked(&value).map_err(RecordError::json(&path, None))?;
         self.replace(&path, text.as_bytes())
