@@ -3,46 +3,23 @@
 use tch::Tensor;
 
 use super::layers::{
-    Activation, Block, Blocks, DenseRelu, Dropout, VarScope, behind, least_for, max_pool,
-    mean_over, pool_operation, windows_along,
+    Block, Blocks, DenseRelu, Dropout, VarScope, behind, max_pool, mean_over, pool_operation,
+    windows_along,
 };
 use super::walk::{Operation, Walk};
 use super::window::{Window, least_before, length_behind};
 use super::{Backbone, Dims, Inputs, ModelError};
 
-const HALVED: &[Window] = &[Window {
-    kernel: 3,
-    stride: 2,
-    padding: 1,
-}; 2];
+const SAME: &[Window] = &[Window::same(3); 2];
+const HALVED: &[Window] = &[Window::stepping(3, 2); 2];
+const VALID: &[Window] = &[Window::valid(2); 2];
+const HALVED_BY_TWO: &[Window] = &[Window::stepping(2, 2); 2];
 const PAIR: &[Window] = &[Window::tile(2); 2];
 
 const CNN2D: &[Block] = &[
-    Block {
-        width: 32,
-        conv: &[Window::same(3); 2],
-        activation: Activation::Relu,
-        pool: HALVED,
-        dropout: Dropout::Values(0.2),
-    },
-    Block {
-        width: 64,
-        conv: &[Window::same(3); 2],
-        activation: Activation::Relu,
-        pool: HALVED,
-        dropout: Dropout::Values(0.1),
-    },
-    Block {
-        width: 64,
-        conv: &[Window::valid(2); 2],
-        activation: Activation::Relu,
-        pool: &[Window {
-            kernel: 2,
-            stride: 2,
-            padding: 1,
-        }; 2],
-        dropout: Dropout::Values(0.1),
-    },
+    Block::relu(32, SAME, HALVED, Dropout::Values(0.2)),
+    Block::relu(64, SAME, HALVED, Dropout::Values(0.1)),
+    Block::relu(64, VALID, HALVED_BY_TWO, Dropout::Values(0.1)),
 ];
 
 /// The two poolings after the blocks of `cnn2d`, the same for bands and frames.
@@ -122,22 +99,12 @@ impl Backbone for Cnn2d {
 const FIVE: &[Window] = &[Window::same(5)];
 const QUARTER: &[Window] = &[Window::tile(4)];
 
-const fn block_1d(width: i64) -> Block {
-    Block {
-        width,
-        conv: FIVE,
-        activation: Activation::Relu,
-        pool: QUARTER,
-        dropout: Dropout::Values(0.2),
-    }
-}
-
-const CNN1D: &[Block] = &[block_1d(128), block_1d(128), block_1d(256)];
-
-/// Returns the minimum shape of `cnn1d`: one band, and the minimum number of frames.
-pub(crate) fn least_1d() -> [i64; 2] {
-    [1, least_for(CNN1D)[1]]
-}
+/// The blocks of `cnn1d`.
+pub(crate) const CNN1D: &[Block] = &[
+    Block::relu(128, FIVE, QUARTER, Dropout::Values(0.2)),
+    Block::relu(128, FIVE, QUARTER, Dropout::Values(0.2)),
+    Block::relu(256, FIVE, QUARTER, Dropout::Values(0.2)),
+];
 
 /// `cnn1d` of document 002, which does not state widths. Pooling over time follows the document's reference (van den
 /// Oord, Dieleman and Schrauwen, "Deep content-based music recommendation", 2013).

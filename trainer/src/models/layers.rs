@@ -393,6 +393,24 @@ pub(crate) struct Block {
     pub dropout: Dropout,
 }
 
+impl Block {
+    /// Creates a block with the activation ReLU.
+    pub(crate) const fn relu(
+        width: i64,
+        conv: &'static [Window],
+        pool: &'static [Window],
+        dropout: Dropout,
+    ) -> Self {
+        Self {
+            width,
+            conv,
+            activation: Activation::Relu,
+            pool,
+            dropout,
+        }
+    }
+}
+
 /// A convolution followed by batch norm.
 #[derive(Debug)]
 pub(crate) struct ConvNorm {

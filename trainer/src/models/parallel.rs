@@ -3,35 +3,24 @@
 use tch::Tensor;
 
 use super::cells::{Cell, Recurrent, RecurrentArgs};
-use super::layers::{
-    Activation, Block, Blocks, Dropout, VarScope, behind, least_for, max_pool, pool_operation,
-};
+use super::layers::{Block, Blocks, Dropout, VarScope, behind, max_pool, pool_operation};
 use super::walk::{Operation, Walk};
 use super::window::Window;
 use super::{Backbone, Dims, Inputs, ModelError};
 
 const THREE: &[Window] = &[Window::same(3); 2];
 
-const fn block(width: i64, pool: &'static [Window]) -> Block {
-    Block {
-        width,
-        conv: THREE,
-        activation: Activation::Relu,
-        pool,
-        dropout: Dropout::None,
-    }
-}
-
 const HALF: &[Window] = &[Window::tile(2); 2];
 /// The last poolings in the paper are 4 × 4. Pooling by 2 over bands reduces the minimum number of bands to 32.
 const QUARTER: &[Window] = &[Window::tile(2), Window::tile(4)];
 
-const BLOCKS: &[Block] = &[
-    block(16, HALF),
-    block(32, HALF),
-    block(64, HALF),
-    block(64, QUARTER),
-    block(64, QUARTER),
+/// The blocks of the branch of convolutions. They need rows of at least 32 bands and 128 frames.
+pub(crate) const BLOCKS: &[Block] = &[
+    Block::relu(16, THREE, HALF, Dropout::None),
+    Block::relu(32, THREE, HALF, Dropout::None),
+    Block::relu(64, THREE, HALF, Dropout::None),
+    Block::relu(64, THREE, QUARTER, Dropout::None),
+    Block::relu(64, THREE, QUARTER, Dropout::None),
 ];
 
 const GRU: RecurrentArgs = RecurrentArgs {
@@ -44,11 +33,6 @@ const GRU: RecurrentArgs = RecurrentArgs {
 
 /// Number of bands and of frames that are pooled into one value of the recurrent branch.
 const STEP: [Window; 2] = [Window::tile(2), Window::tile(4)];
-
-/// Returns the minimum number of bands and frames of a row: 32 and 128.
-pub(crate) fn least() -> [i64; 2] {
-    least_for(BLOCKS)
-}
 
 /// Two parallel branches. The document states a bidirectional GRU of width 32; the paper (Feng, Liu and Yao 2017,
 /// arXiv:1712.08370) states five convolutions in parallel with it. The other widths are chosen here.

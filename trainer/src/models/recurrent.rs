@@ -48,21 +48,6 @@ pub(crate) struct ConvRecurrentArgs {
     pub dense: Option<(i64, f64)>,
 }
 
-const fn block(
-    width: i64,
-    conv: &'static [Window],
-    pool: &'static [Window],
-    dropout: Dropout,
-) -> Block {
-    Block {
-        width,
-        conv,
-        activation: Activation::Relu,
-        pool,
-        dropout,
-    }
-}
-
 const fn stack(cell: Cell, width: i64, layers: i64) -> RecurrentArgs {
     RecurrentArgs {
         cell,
@@ -91,18 +76,18 @@ const HALF_2D: &[Window] = &[Window::tile(2); 2];
 
 /// Three 1-D convolutions of document 000: 128, 256, 512 channels; a quarter of the frames remains.
 const XNAP_1D: &[Block] = &[
-    block(128, FIVE_1D, HALF_1D, Dropout::None),
-    block(256, THREE_1D, HALF_1D, Dropout::None),
-    block(512, THREE_1D, &[], Dropout::Values(0.4)),
+    Block::relu(128, FIVE_1D, HALF_1D, Dropout::None),
+    Block::relu(256, THREE_1D, HALF_1D, Dropout::None),
+    Block::relu(512, THREE_1D, &[], Dropout::Values(0.4)),
 ];
 
 /// Three 2-D convolutions of document 000, with 1, 2 and 4 times `width` channels; a quarter of the bands and of the
 /// frames remains.
 const fn xnap_2d(width: i64) -> [Block; 3] {
     [
-        block(width, FIVE_2D, HALF_2D, Dropout::None),
-        block(2 * width, THREE_2D, HALF_2D, Dropout::None),
-        block(4 * width, THREE_2D, &[], Dropout::Channels(0.4)),
+        Block::relu(width, FIVE_2D, HALF_2D, Dropout::None),
+        Block::relu(2 * width, THREE_2D, HALF_2D, Dropout::None),
+        Block::relu(4 * width, THREE_2D, &[], Dropout::Channels(0.4)),
     ]
 }
 
@@ -150,11 +135,8 @@ pub(crate) const CNN2D_LSTM: ConvRecurrentArgs = ConvRecurrentArgs {
 
 const fn elu(width: i64, pool: &'static [Window]) -> Block {
     Block {
-        width,
-        conv: VALID_1D,
         activation: Activation::Elu,
-        pool,
-        dropout: Dropout::Values(0.1),
+        ..Block::relu(width, VALID_1D, pool, Dropout::Values(0.1))
     }
 }
 
@@ -176,8 +158,8 @@ pub(crate) const CRNN: ConvRecurrentArgs = ConvRecurrentArgs {
 /// `SimpleClassifier` of document 002, with widths chosen here: `[n, 128, frames / 16]` → last state 64.
 pub(crate) const CRNN_SIMPLE: ConvRecurrentArgs = ConvRecurrentArgs {
     blocks: &[
-        block(64, THREE_1D, &[Window::tile(4)], Dropout::Values(0.2)),
-        block(128, THREE_1D, &[Window::tile(4)], Dropout::Values(0.2)),
+        Block::relu(64, THREE_1D, &[Window::tile(4)], Dropout::Values(0.2)),
+        Block::relu(128, THREE_1D, &[Window::tile(4)], Dropout::Values(0.2)),
     ],
     recurrent: stack(Cell::Lstm, 64, 1),
     summary: Summary::Last,
@@ -202,7 +184,7 @@ pub(crate) const LSTM: ConvRecurrentArgs = ConvRecurrentArgs {
 /// "CRNN" of document 003, with its LSTM of width 64 and dropout in all layers; other widths are chosen here: `[n, 64,
 /// frames / 8]` → last state 64 → 64.
 pub(crate) const CRNN_LSTM64: ConvRecurrentArgs = ConvRecurrentArgs {
-    blocks: &[block(64, FIVE_1D, HALF_1D, Dropout::Values(0.4)); 3],
+    blocks: &[Block::relu(64, FIVE_1D, HALF_1D, Dropout::Values(0.4)); 3],
     recurrent: stack(Cell::Lstm, 64, 1),
     summary: Summary::Last,
     dropout: Some(0.4),

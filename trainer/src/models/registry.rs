@@ -306,7 +306,7 @@ pub(crate) const TABLE: &[Architecture] = &[
         needs: Needs::Spectrogram,
         channels: &[1],
         document: [128, 640, 8],
-        least: cnn::least_1d,
+        least: || least_1d(cnn::CNN1D),
         build: &|scope, dims, _| Ok(Box::new(cnn::Cnn1d::new(scope, dims)?)),
     },
     Architecture {
@@ -406,7 +406,7 @@ pub(crate) const TABLE: &[Architecture] = &[
         needs: Needs::Spectrogram,
         channels: &[1],
         document: [128, 646, 8],
-        least: parallel::least,
+        least: || least_for(parallel::BLOCKS),
         build: &|scope, dims, _| Ok(Box::new(parallel::Parallel::new(scope, dims)?)),
     },
     Architecture {

@@ -17,14 +17,6 @@ const IMAGENET: Scale = Scale {
     deviation: [0.229, 0.224, 0.225],
 };
 
-const fn stepping(kernel: i64, stride: i64) -> Window {
-    Window {
-        kernel,
-        stride,
-        padding: kernel / 2,
-    }
-}
-
 /// Creates the convolution `convI` and its batch norm `bnI` in a scope, where I is `i`.
 fn conv_norm(
     scope: &VarScope<'_>,
@@ -49,9 +41,9 @@ impl Bottleneck {
     fn new(scope: &VarScope<'_>, from: i64, inner: i64, stride: i64) -> Result<Self, ModelError> {
         let to = 4 * inner;
         let layers = [
-            conv_norm(scope, 1, from, inner, stepping(1, 1))?,
-            conv_norm(scope, 2, inner, inner, stepping(3, stride))?,
-            conv_norm(scope, 3, inner, to, stepping(1, 1))?,
+            conv_norm(scope, 1, from, inner, Window::stepping(1, 1))?,
+            conv_norm(scope, 2, inner, inner, Window::stepping(3, stride))?,
+            conv_norm(scope, 3, inner, to, Window::stepping(1, 1))?,
         ];
 
         // Without a shortcut convolution, the block's input is added unchanged, since its shape equals the output's.
@@ -64,7 +56,7 @@ impl Bottleneck {
                 scopes,
                 from,
                 to,
-                stepping(1, stride),
+                Window::stepping(1, stride),
             )?)
         };
 
@@ -126,7 +118,7 @@ pub(crate) struct ResNet50 {
 impl ResNet50 {
     /// With `pretrained`, rows (values in 0..1) are scaled like the pictures that the weights were trained on.
     pub(crate) fn new(scope: &VarScope<'_>, pretrained: bool) -> Result<Self, ModelError> {
-        let first = conv_norm(scope, 1, 3, 64, stepping(7, 2))?;
+        let first = conv_norm(scope, 1, 3, 64, Window::stepping(7, 2))?;
 
         let mut layers = Vec::new();
         let mut from = 64;
@@ -157,12 +149,12 @@ impl Backbone for ResNet50 {
         let mut x = as_colour_picture(&inputs.spectrogram, self.scale.as_ref())?;
 
         x = self.first.forward(&x, train)?.f_relu()?;
-        x = max_pool(&x, &[stepping(3, 2); 2])?;
+        x = max_pool(&x, &[Window::stepping(3, 2); 2])?;
         walk.stage("conv1", &x, || {
             let mut operations = copied_channel(&inputs.spectrogram);
             operations.extend(self.first.operations());
             operations.push(Operation::fixed("ReLU", ""));
-            operations.extend(pool_operation(&[stepping(3, 2); 2]));
+            operations.extend(pool_operation(&[Window::stepping(3, 2); 2]));
             operations
         });
 

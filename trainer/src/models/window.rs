@@ -14,13 +14,18 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    /// Returns a window of odd length, with stride 1 and with padding that preserves the length of the axis.
-    pub(crate) const fn same(kernel: i64) -> Self {
+    /// Returns a window that is padded by half of its length.
+    pub(crate) const fn stepping(kernel: i64, stride: i64) -> Self {
         Self {
             kernel,
-            stride: 1,
+            stride,
             padding: kernel / 2,
         }
+    }
+
+    /// Returns a window of odd length, with stride 1 and with padding that preserves the length of the axis.
+    pub(crate) const fn same(kernel: i64) -> Self {
+        Self::stepping(kernel, 1)
     }
 
     /// Returns a window with stride 1 and without padding.

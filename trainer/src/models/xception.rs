@@ -10,11 +10,7 @@ use super::window::{Window, least_before};
 use super::{Backbone, Inputs, ModelError};
 
 const WIDTH: i64 = 2048;
-const HALVE: Window = Window {
-    kernel: 3,
-    stride: 2,
-    padding: 1,
-};
+const HALVE: Window = Window::stepping(3, 2);
 const FIRST: Window = Window {
     kernel: 3,
     stride: 2,
