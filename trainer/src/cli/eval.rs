@@ -266,12 +266,11 @@ impl EvalCommand {
             let other = self.open_other(run, group.rank() == 0)?;
             // With equal rows for training, the leaks of the first run are those of all.
             if let Some(what) = first.difference(&other) {
-                return Err(UsageError(format!(
+                bail!(UsageError(format!(
                     "{} and {} have different {what}: an ensemble needs runs with the same",
                     self.run.display(),
                     run.display()
-                ))
-                .into());
+                )));
             }
             opened.push(other);
         }

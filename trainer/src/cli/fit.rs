@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
 use clap::builder::TypedValueParser;
 use tch::Device;
@@ -156,17 +156,16 @@ impl FitCommand {
         if let (Some(fold), Some(folds)) = (self.fold, self.folds)
             && !(1..=folds).contains(&fold)
         {
-            return Err(
-                UsageError(format!("--fold {fold}: must be 1 to {folds} (--folds)")).into(),
-            );
+            bail!(UsageError(format!(
+                "--fold {fold}: must be 1 to {folds} (--folds)"
+            )));
         }
         if self.trains_several() {
             return self.run_all();
         }
         if self.jobs > 1 {
-            return Err(
-                UsageError("--jobs: needs --folds without --fold, or --seeds".to_owned()).into(),
-            );
+            let words = "--jobs: needs --folds without --fold, or --seeds";
+            bail!(UsageError(words.to_owned()));
         }
         let ranks = match role(self.nproc)? {
             Role::Rank(ranks) => ranks,
@@ -345,10 +344,8 @@ impl FitCommand {
         sets.extend(self.sets.iter().cloned());
         let layered = self.like.read(self.config.as_deref(), &sets)?;
         if fold_split.is_some() && layered.config.data.split != fold_split {
-            return Err(UsageError(
-                "--set data.split: with --folds, the folds are the split".to_owned(),
-            )
-            .into());
+            let words = "--set data.split: with --folds, the folds are the split";
+            bail!(UsageError(words.to_owned()));
         }
         Ok(layered)
     }

@@ -138,10 +138,9 @@ impl FitCommand {
         } else {
             return Ok(());
         };
-        Err(UsageError(format!(
+        bail!(UsageError(format!(
             "--folds and --seeds train several runs and cannot be combined with {other}"
-        ))
-        .into())
+        )))
     }
 
     /// Returns the runs in the order of seeds, then of folds.

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, BufReader, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use wavemill_scores::records::RunDir;
 use wavemill_terminal::exit::UsageError;
@@ -92,10 +92,8 @@ impl PredictCommand {
     fn open(&self) -> Result<Box<dyn Read>> {
         if self.stream == Path::new("-") {
             if io::stdin().is_terminal() {
-                return Err(UsageError(
-                    "standard input is a terminal: pipe a stream of features into it".to_owned(),
-                )
-                .into());
+                let words = "standard input is a terminal: pipe a stream of features into it";
+                bail!(UsageError(words.to_owned()));
             }
             return Ok(Box::new(BufReader::new(io::stdin())));
         }

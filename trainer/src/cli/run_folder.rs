@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use wavemill_schemas::config::{Config, dotted};
 use wavemill_schemas::version_name::VersionName;
 use wavemill_scores::records::{Log, RunDir, run_stem};
@@ -109,10 +109,9 @@ pub(crate) fn resumed(folder: &Path, changes: Changes, world_size: usize) -> Res
     // An epoch in progress counts as begun.
     let begun = state.epoch + u64::from(state.batch > 0);
     if let Some(epochs) = changes.epochs.filter(|epochs| *epochs < begun) {
-        return Err(UsageError(format!(
+        bail!(UsageError(format!(
             "--epochs {epochs}: the run has already reached epoch {begun}"
-        ))
-        .into());
+        )));
     }
 
     let mut config = state.config;
@@ -155,12 +154,11 @@ pub(crate) fn resumed_or_started(
     asked.data.skip_damaged = begun.config.data.skip_damaged;
     match differences(&begun.config, &asked)? {
         None => Ok(begun),
-        Some(keys) => Err(UsageError(format!(
+        Some(keys) => bail!(UsageError(format!(
             "{}: the run was started with {keys}: a run can only be resumed with its own configuration, except for \
              more epochs; choose another folder to start a new run",
             folder.display()
-        ))
-        .into()),
+        ))),
     }
 }
 
@@ -279,11 +277,10 @@ pub(crate) fn agree(from: Option<u64>, group: &dyn Collective) -> Result<()> {
 
     let first = String::from_utf8_lossy(&all[0]);
     let other = String::from_utf8_lossy(&all[rank]);
-    Err(UsageError(format!(
+    bail!(UsageError(format!(
         "rank {rank} sees {other}, but rank 0 {first}: all machines must use the same folder of runs on a shared disk; \
          restart when all of them see the same checkpoint"
-    ))
-    .into())
+    )))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use wavemill_terminal::exit::UsageError;
 
 use crate::strategy::{self, Collective};
@@ -38,11 +38,10 @@ pub(crate) fn check(folder: &Path, group: &dyn Collective, patience: Duration) -
         if Instant::now() >= deadline {
             let rank = group.rank();
             let folder = folder.display();
-            return Err(UsageError(format!(
+            bail!(UsageError(format!(
                 "rank {rank} does not see rank 0's folder {folder}: all machines must use the same folder of runs on a \
                  shared disk; set it with --runs"
-            ))
-            .into());
+            )));
         }
         std::thread::sleep(RETRY);
     }

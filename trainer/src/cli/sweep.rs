@@ -193,10 +193,8 @@ impl SweepCommand {
         let ranks = Ranks::from_env()?.unwrap_or_else(Ranks::solo);
         let at_once = self.jobs > 1;
         if at_once && ranks.world_size > 1 {
-            return Err(UsageError(
-                "--jobs runs trials on this machine: it cannot be combined with ranks".to_owned(),
-            )
-            .into());
+            let words = "--jobs runs trials on this machine: it cannot be combined with ranks";
+            bail!(UsageError(words.to_owned()));
         }
 
         // With several jobs, trials are child processes, which would inherit the blocked signals.
