@@ -35,7 +35,8 @@ impl Side {
         }
     }
 
-    fn named(name: &str) -> Option<Self> {
+    /// Returns the split with a name that [`Self::name`] returns.
+    pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|side| side.name() == name)
     }
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use tch::Device;
 use wavemill_schemas::text::{error_line, shown, shown_lines};
@@ -62,8 +63,8 @@ pub(crate) struct EvalCommand {
     #[arg(long, value_name = "VERSION")]
     version: Option<VersionName>,
     /// Rows to evaluate
-    #[arg(long, value_enum, default_value = "test")]
-    side: SideArg,
+    #[arg(long, default_value = "test", value_parser = PossibleValuesParser::new(Side::ALL.map(Side::name)).try_map(|name| Side::named(&name).ok_or("no split")))]
+    side: Side,
     /// The best checkpoint on validation, or the last one
     #[arg(long, value_enum, default_value = "best")]
     checkpoint: CheckpointArg,
@@ -90,24 +91,6 @@ pub(crate) struct EvalCommand {
     json: bool,
     #[command(flatten)]
     machine: MachineArgs,
-}
-
-/// The split to evaluate: training, validation or test.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum SideArg {
-    Training,
-    Validation,
-    Test,
-}
-
-impl SideArg {
-    const fn side(self) -> Side {
-        match self {
-            Self::Training => Side::Training,
-            Self::Validation => Side::Validation,
-            Self::Test => Side::Test,
-        }
-    }
 }
 
 /// Selects the best or the last checkpoint of a run.
@@ -212,10 +195,10 @@ impl EvalCommand {
         if speaks {
             let leaks = match &run.known {
                 Some(known) => known.clone(),
-                None => evaluate::leaks(data, self.side.side()),
+                None => evaluate::leaks(data, self.side),
             };
             let scores = evaluate::scores(&own, &leaks, state.config.seed)?;
-            for warning in data.lacking(self.side.side()) {
+            for warning in data.lacking(self.side) {
                 eprintln!("warning: {warning}");
             }
             if self.json {
@@ -337,7 +320,7 @@ impl EvalCommand {
             ),
         };
 
-        let side = self.side.side();
+        let side = self.side;
         let data = self
             .machine
             .open_for(&store, version.as_ref(), &state, &path)?;
@@ -376,7 +359,7 @@ impl EvalCommand {
         } = run;
         // The defaults read rows in the manifest's order without mix-up; the rows of the output files rely on both.
         let plan = LoaderPlan {
-            side: self.side.side(),
+            side: self.side,
             batch_size: state.config.data.batch_size,
             rank: group.rank(),
             world_size: group.world_size(),
@@ -404,11 +387,11 @@ impl EvalCommand {
             name,
             state.step,
             &state.config.model.name,
-            self.side.side(),
+            self.side,
             data,
             known.as_ref(),
         );
-        let side = self.side.side();
+        let side = self.side;
         let mut files = RowFiles::create(&paths, &about, data, side, group.rank())?;
         let predictions = evaluate::predict(learner, data, group, plan, Some(&mut files))?;
 

@@ -40,12 +40,7 @@ pub struct Phase(AtomicU8);
 
 impl Phase {
     pub(super) fn set(&self, side: Side) {
-        let number = match side {
-            Side::Training => 0,
-            Side::Validation => 1,
-            Side::Test => 2,
-        };
-        self.0.store(number, Ordering::Relaxed);
+        self.0.store(side as u8, Ordering::Relaxed);
     }
 
     /// Returns the name of the phase as one word, for machine-readable output.
