@@ -23,11 +23,8 @@ const STEPS: &str = "optimizer.steps";
 
 /// Error when restoring the saved state of an optimiser.
 #[derive(Debug, thiserror::Error)]
-#[error("{name}: {problem}")]
-pub struct OptimError {
-    name: String,
-    problem: String,
-}
+#[error("{0}")]
+pub struct OptimError(String);
 
 /// A trainable variable and its optimiser state.
 #[derive(Debug)]
@@ -131,17 +128,9 @@ impl Optimizer {
 
                 // The number of state tensors is that of `slots`: two for Adam, one for SGD with momentum.
                 match slots.as_mut_slice() {
-                    [mean, square] => adam(
-                        settings,
-                        rates,
-                        tensor,
-                        &grad,
-                        Moments {
-                            mean,
-                            square,
-                            steps: *steps,
-                        },
-                    ),
+                    [mean, square] => {
+                        adam(settings, rates, tensor, &grad, [mean, square], *steps);
+                    }
                     [buffer] => sgd(settings, rates, tensor, &grad, Some(buffer)),
                     _ => sgd(settings, rates, tensor, &grad, None),
                 }
@@ -211,10 +200,9 @@ impl Optimizer {
             .keys()
             .find(|k| k.starts_with("optimizer.") && !known.contains(*k))
         {
-            return Err(OptimError {
-                name: name.clone(),
-                problem: "in the saved state, but not in that of this run's optimiser".to_owned(),
-            });
+            return Err(OptimError(format!(
+                "{name}: in the saved state, but not in that of this run's optimiser"
+            )));
         }
 
         no_grad(|| {
@@ -272,18 +260,15 @@ fn find<'a>(
     like: &Tensor,
 ) -> Result<&'a Tensor, OptimError> {
     let problem = match state.get(name) {
-        None => "not in the saved state of the optimiser".to_owned(),
+        None => format!("{name}: not in the saved state of the optimiser"),
         Some(found) if layout(found) == layout(like) => return Ok(found),
         Some(found) => format!(
-            "{} in the saved state, {} in this run",
+            "{name}: {} in the saved state, {} in this run",
             layout(found),
             layout(like)
         ),
     };
-    Err(OptimError {
-        name: name.to_owned(),
-        problem,
-    })
+    Err(OptimError(problem))
 }
 
 fn layout(tensor: &Tensor) -> String {
@@ -297,28 +282,16 @@ struct Rates {
     decay: f64,
 }
 
-/// Adam's state for one variable.
-struct Moments<'a> {
-    mean: &'a mut Tensor,
-    square: &'a mut Tensor,
-    /// Number of the current update, counted from 1.
-    steps: i64,
-}
-
-/// Updates a variable with Adam (Kingma and Ba 2015) or AdamW (Loshchilov and Hutter 2019). Allocates one temporary
-/// tensor of the variable's shape.
+/// Updates a variable with Adam (Kingma and Ba 2015) or AdamW (Loshchilov and Hutter 2019). `steps` is the number of
+/// the current update, counted from 1. Allocates one temporary tensor of the variable's shape.
 fn adam(
     settings: &config::Optimizer,
     Rates { lr, decay }: Rates,
     variable: &mut Tensor,
     grad: &Tensor,
-    moments: Moments<'_>,
+    [mean, square]: [&mut Tensor; 2],
+    steps: i64,
 ) {
-    let Moments {
-        mean,
-        square,
-        steps,
-    } = moments;
     let [beta1, beta2] = settings.betas;
     let decoupled = settings.name == OptimizerKind::Adamw;
 
