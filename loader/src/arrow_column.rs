@@ -25,19 +25,6 @@ pub(crate) struct ArrowColumn {
     mask: ProjectionMask,
 }
 
-/// The bytes of one row's tensor, little-endian, in the layout of a binary column.
-#[derive(Debug)]
-pub(crate) struct RowBytes {
-    bytes: Buffer,
-}
-
-impl RowBytes {
-    /// Returns the bytes of the row's tensor.
-    pub(crate) fn bytes(&self) -> &[u8] {
-        self.bytes.as_slice()
-    }
-}
-
 impl ArrowColumn {
     /// Creates a reader for a column that exists in the file.
     ///
@@ -73,7 +60,8 @@ impl ArrowColumn {
         })
     }
 
-    /// Reads one row of a row group of the file `chunks`.
+    /// Reads one row of a row group of the file `chunks`: the bytes of its tensor, little-endian, in the layout of a
+    /// binary column.
     ///
     /// # Errors
     /// A description of the problem with the page.
@@ -82,7 +70,7 @@ impl ArrowColumn {
         chunks: Chunks,
         row_group: usize,
         row: usize,
-    ) -> Result<RowBytes, String> {
+    ) -> Result<Buffer, String> {
         let selection = RowSelection::from(vec![RowSelector::skip(row), RowSelector::select(1)]);
         let mut reader =
             ParquetRecordBatchReaderBuilder::new_with_metadata(chunks, self.metadata.clone())
@@ -101,8 +89,8 @@ impl ArrowColumn {
             .columns()
             .first()
             .filter(|column| column.len() == 1 && column.is_valid(0));
-        let bytes = column.and_then(bytes_of).ok_or("a row without a value")?;
-        Ok(RowBytes { bytes })
+        let bytes = column.and_then(bytes_of);
+        Ok(bytes.ok_or("a row without a value")?)
     }
 }
 

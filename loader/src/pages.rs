@@ -387,7 +387,7 @@ impl Pages {
                 let chunks = Chunks::new(&source.file, place.offset, page);
                 let value = arrow_column.row(chunks, number, place.within as usize);
                 frames = value
-                    .and_then(|value| form.fill_excerpt(value.bytes(), row.excerpt, slot))
+                    .and_then(|value| form.fill_excerpt(&value, row.excerpt, slot))
                     .map_err(|problem| DatasetError::row_group(source.path(), number, problem))?;
             }
         }
