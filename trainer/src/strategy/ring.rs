@@ -21,31 +21,18 @@ use super::watchdog::{Check, OnLoss, Watchdog};
 use super::{Collective, RankError, Ranks};
 use crate::ffi;
 
-/// An operation in which all ranks take part. All ranks must call the same operation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Operation {
-    SumF32 { values: u64 },
-    SumF64 { values: u64 },
-    Gather,
-}
+/// Kinds of the operations in which all ranks take part. All ranks must call the same operation.
+const SUM_F32: u64 = 1;
+const SUM_F64: u64 = 2;
+const GATHER: u64 = 3;
 
-impl Operation {
-    fn code(self) -> [u64; 2] {
-        match self {
-            Self::SumF32 { values } => [1, values],
-            Self::SumF64 { values } => [2, values],
-            Self::Gather => [3, 0],
-        }
-    }
-
-    /// Formats an operation and its number for error messages.
-    fn describe([operation, values]: [u64; 2], count: u64) -> String {
-        match operation {
-            1 => format!("operation {count}, a sum of {values} f32"),
-            2 => format!("operation {count}, a sum of {values} f64"),
-            3 => format!("operation {count}, a gather of bytes"),
-            _ => format!("operation {count}, unknown ({operation})"),
-        }
+/// Formats the header of an operation (number, kind and length) for error messages.
+fn describe([count, kind, values]: [u64; 3]) -> String {
+    match kind {
+        SUM_F32 => format!("operation {count}, a sum of {values} f32"),
+        SUM_F64 => format!("operation {count}, a sum of {values} f64"),
+        GATHER => format!("operation {count}, a gather of bytes"),
+        _ => format!("operation {count}, unknown ({kind})"),
     }
 }
 
@@ -85,18 +72,15 @@ struct Ring {
 impl Ring {
     /// Sends the header of an operation (number, kind and length) to the next rank and compares it with the previous
     /// rank's header.
-    fn begin(&mut self, operation: Operation) -> Result<(), Fault> {
-        let code = operation.code();
-        let header = [self.count, code[0], code[1]];
-
+    fn begin(&mut self, kind: u64, n_values: usize) -> Result<(), Fault> {
+        let header = [self.count, kind, n_values as u64];
         self.links.push(&header)?;
         let theirs = self.links.pull::<u64>(header.len())?;
         // If two ranks ran different operations, unrelated numbers would be summed.
         if theirs != header {
-            let here = Operation::describe(code, self.count);
             return Err(Fault::OutOfStep {
-                here,
-                there: Operation::describe([theirs[1], theirs[2]], theirs[0]),
+                here: describe(header),
+                there: describe([theirs[0], theirs[1], theirs[2]]),
             });
         }
 
@@ -156,9 +140,9 @@ impl Ring {
     fn sum<T: ArrowNativeType + AddAssign>(
         &mut self,
         values: &mut [T],
-        operation: Operation,
+        kind: u64,
     ) -> Result<(), Fault> {
-        self.begin(operation)?;
+        self.begin(kind, values.len())?;
 
         // Reduce-scatter: every rank adds its values to the segments that it receives, until each rank has the complete
         // sum of one segment. Then the sums are sent round the ring.
@@ -183,7 +167,7 @@ impl Ring {
     }
 
     fn gather(&mut self, bytes: &[u8]) -> Result<Vec<Vec<u8>>, Fault> {
-        self.begin(Operation::Gather)?;
+        self.begin(GATHER, 0)?;
 
         // The lengths are exchanged before the bytes, so that each rank knows where the bytes of every other rank
         // begin.
@@ -316,11 +300,10 @@ impl RingGroup {
     fn sum_values<T: ArrowNativeType + Element + AddAssign>(
         &self,
         tensor: &mut Tensor,
-        operation: fn(u64) -> Operation,
+        kind: u64,
     ) -> Result<(), RankError> {
-        let operation = operation(tensor.numel() as u64);
         match ffi::slice_mut::<T>(tensor) {
-            Some(values) => self.run(|ring| ring.sum(values, operation)),
+            Some(values) => self.run(|ring| ring.sum(values, kind)),
             None => Err(unfit(tensor)),
         }
     }
@@ -365,8 +348,8 @@ impl Collective for RingGroup {
         }
 
         match tensor.kind() {
-            Kind::Float => self.sum_values::<f32>(tensor, |values| Operation::SumF32 { values }),
-            Kind::Double => self.sum_values::<f64>(tensor, |values| Operation::SumF64 { values }),
+            Kind::Float => self.sum_values::<f32>(tensor, SUM_F32),
+            Kind::Double => self.sum_values::<f64>(tensor, SUM_F64),
             _ => Err(unfit(tensor)),
         }
     }
