@@ -16,7 +16,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use tch::Device;
-use wavemill_schemas::config::{Config, Metric};
+use wavemill_schemas::config::{Config, Metric, Train};
 use wavemill_schemas::text::{error_line, shown};
 use wavemill_scores::metrics::{Evaluation, Predictions, TEMPERATURES};
 use wavemill_scores::records::{RecordError, RunDir};
@@ -24,7 +24,7 @@ use wavemill_scores::result::RunResult;
 use wavemill_scores::schedule::{RunPosition, Schedules, Validation};
 
 use crate::checkpoint::{self, BestEpoch, Checkpoints, Divergence, EpochSums, State};
-use crate::dataset::{Dataset, Loader, LoaderPlan, RowFrames, Side, n_batches};
+use crate::dataset::{Dataset, Loader, LoaderPlan, Side, n_batches};
 use crate::evaluate;
 use crate::learner::{LearnError, Learner, StepContext, StepSummary};
 use crate::profile::{Part, Profile, ProfileTable};
@@ -258,13 +258,13 @@ impl<'a> Run<'a> {
     }
 
     fn is_over(&self) -> bool {
-        self.state.finished
-            || self.state.epoch >= self.config.train.epochs
-            || self
-                .config
-                .train
-                .steps
-                .is_some_and(|steps| self.state.step >= steps)
+        self.state.finished || self.state.epoch >= self.config.train.epochs || self.has_all_steps()
+    }
+
+    /// Reports whether the run has done the steps that `train.steps` allows.
+    fn has_all_steps(&self) -> bool {
+        let most = self.config.train.steps;
+        most.is_some_and(|steps| self.state.step >= steps)
     }
 
     /// Returns the stored result if the run had already ended with this step and configuration; the same on all ranks.
@@ -333,12 +333,7 @@ impl<'a> Run<'a> {
                     path: self.job.folder.clone(),
                 });
             }
-            if self
-                .config
-                .train
-                .steps
-                .is_some_and(|steps| self.state.step >= steps)
-            {
+            if self.has_all_steps() {
                 return Ok(());
             }
 
@@ -560,12 +555,7 @@ impl<'a> Run<'a> {
 
     fn lr(&self) -> f64 {
         // The number of steps of the whole run, so that a resumed run has the learning rates of an uninterrupted one.
-        let planned = self.config.train.epochs * self.batches;
-        let steps_total = self
-            .config
-            .train
-            .steps
-            .map_or(planned, |steps| steps.min(planned));
+        let steps_total = steps_total(&self.config.train, self.batches);
         self.schedules.lr(RunPosition {
             step: self.state.step,
             steps_total,
@@ -658,6 +648,12 @@ struct SideScores {
     damaged_rows: u64,
 }
 
+/// Returns the maximum number of steps of a run with `batches` global batches per epoch.
+pub(crate) fn steps_total(train: &Train, batches: u64) -> u64 {
+    let planned = train.epochs * batches;
+    train.steps.map_or(planned, |steps| steps.min(planned))
+}
+
 fn plan(job: &Job, side: Side, state: &State, ranks: &dyn Collective) -> LoaderPlan {
     let config = &job.config;
     let training = side == Side::Training;
@@ -670,17 +666,15 @@ fn plan(job: &Job, side: Side, state: &State, ranks: &dyn Collective) -> LoaderP
         epoch: state.epoch,
         batch_size: config.data.batch_size,
         drop_last: training && config.data.drop_last,
-        frames: RowFrames::Fixed,
-        buckets: 1,
         mixup: training && config.loss.mixup > 0.0,
         rank: ranks.rank(),
         world_size: ranks.world_size(),
         // A run that resumes within an epoch continues with the next batch of that epoch.
         first_batch: if training { state.batch } else { 0 },
-        stride: 1,
         readers: job.readers,
         prefetch_batches: job.prefetch_batches,
         pinned: job.device.is_cuda(),
+        ..LoaderPlan::default()
     }
 }
 

@@ -11,7 +11,7 @@ use wavemill_schemas::config::Config;
 use wavemill_terminal::display::{self, Display};
 use wavemill_terminal::exit::UsageError;
 
-use crate::run::{EpochSummary, RunMonitor};
+use crate::run::{EpochSummary, RunMonitor, steps_total};
 
 /// Progress of a run at one moment, as shown in one line.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -48,12 +48,7 @@ impl Snapshot {
         let batches = monitor.batches_total.load(Ordering::Relaxed);
         let done = monitor.steps.load(Ordering::Relaxed);
         let step = monitor.first_step.load(Ordering::Relaxed) + done;
-        // The maximum number of steps, calculated as in `Run::lr`.
-        let planned = config.train.epochs * batches;
-        let steps = config
-            .train
-            .steps
-            .map_or(planned, |steps| steps.min(planned));
+        let steps = steps_total(&config.train, batches);
 
         let elapsed_s = elapsed.as_secs_f64();
         // The first progress line may be shown immediately; the minimum avoids a division by 0.
