@@ -54,13 +54,10 @@ pub struct Criterion {
 /// A target with its class weights in the memory of each device that needs them.
 #[derive(Debug)]
 struct Target {
-    multi_label: bool,
-    /// Class weights in the memory of the model's device.
-    weights: Option<Tensor>,
+    /// The target's settings, with weights in the memory of the model's device.
+    settings: TargetLoss,
     /// Class weights as f64 in host memory, so that summing weights does not wait for a GPU.
     host_weights: Option<Tensor>,
-    /// Weights of positive labels in the memory of the model's device.
-    pos_weights: Option<Tensor>,
 }
 
 impl Criterion {
@@ -73,10 +70,8 @@ impl Criterion {
                 .as_ref()
                 .map(|weights| ffi::on(weights, Device::Cpu).to_kind(Kind::Double));
             all.push(Target {
-                multi_label: target.multi_label,
-                weights: target.class_weights,
+                settings: target,
                 host_weights,
-                pos_weights: target.pos_weights,
             });
         }
         Self {
@@ -145,7 +140,7 @@ impl Criterion {
 impl Target {
     /// Returns the weight of each row, `[n]` f64 on the labels' device.
     fn row_weights(&self, labels: &Tensor) -> Tensor {
-        if self.multi_label {
+        if self.settings.multi_label {
             return has_label(labels).to_kind(Kind::Double);
         }
         let labelled = labels.ge(0).to_kind(Kind::Double);
@@ -167,7 +162,7 @@ impl Target {
     /// or with several labels, that of each class's own label (Lin et al. 2017, without α; torchvision's
     /// `sigmoid_focal_loss`).
     fn rows(&self, logits: &Tensor, labels: &Tensor, smoothing: f64, focal_gamma: f64) -> Tensor {
-        if self.multi_label {
+        if self.settings.multi_label {
             let labels = labels.to_kind(logits.kind());
             let on_logits =
                 |weights: &Tensor| ffi::on(weights, logits.device()).to_kind(logits.kind());
@@ -175,7 +170,7 @@ impl Target {
             let mut each = logits.binary_cross_entropy_with_logits(
                 &labels,
                 None::<Tensor>,
-                self.pos_weights.as_ref().map(on_logits),
+                self.settings.pos_weights.as_ref().map(on_logits),
                 Reduction::None,
             );
             if focal_gamma > 0.0 {
@@ -190,7 +185,8 @@ impl Target {
         }
 
         let weights = self
-            .weights
+            .settings
+            .class_weights
             .as_ref()
             .map(|weights| ffi::on(weights, logits.device()).to_kind(logits.kind()));
         // Rows with class −1 are ignored.
