@@ -58,13 +58,7 @@ impl PlannedRun {
 /// Lets every run train until its own end, since no run is judged by the others.
 struct NoJudge;
 
-impl Judge for NoJudge {
-    fn asked(&mut self, _run: usize, _values: Vec<f64>) {}
-    fn ended(&mut self, _run: usize, _outcome: &Outcome) {}
-    fn goes_on(&self, _run: usize) -> Option<bool> {
-        Some(true)
-    }
-}
+impl Judge for NoJudge {}
 
 impl FitCommand {
     /// Trains all folds and seeds, and prints the summary of their test scores.

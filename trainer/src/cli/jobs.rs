@@ -60,13 +60,15 @@ pub(crate) struct JobPlan<'a> {
 /// Decides after each epoch whether a trial should continue.
 pub(crate) trait Judge {
     /// Receives a trial's question whether to continue, with its metric values so far.
-    fn asked(&mut self, trial: usize, values: Vec<f64>);
+    fn asked(&mut self, _trial: usize, _values: Vec<f64>) {}
 
     /// Receives the outcome of a trial that has ended.
-    fn ended(&mut self, trial: usize, outcome: &Outcome);
+    fn ended(&mut self, _trial: usize, _outcome: &Outcome) {}
 
     /// Returns whether `trial` should continue, or `None` while that depends on another trial's next epoch.
-    fn goes_on(&self, trial: usize) -> Option<bool>;
+    fn goes_on(&self, _trial: usize) -> Option<bool> {
+        Some(true)
+    }
 }
 
 /// Asks the parent process whether a trial with the metric values `values` should continue with another epoch.
