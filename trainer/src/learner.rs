@@ -76,23 +76,9 @@ pub enum LearnError {
         /// Description of the row and its values.
         problem: String,
     },
-    /// A forward pass of training would have one row, for which the model's batch norm has no variance.
-    #[error(
-        "batch norm needs several values per channel, but a forward pass of training would have one row: the smallest \
-         batch has {batch} rows (data.batch_size is {batch_size}) for {n_parts} parts (ranks times train.micro_batches); \
-         set a larger data.batch_size, fewer train.micro_batches or data.drop_last=true"
-    )]
-    BatchNorm {
-        /// Number of rows in the smallest batch of an epoch.
-        batch: usize,
-        /// Value of `data.batch_size`.
-        batch_size: usize,
-        /// Number of ranks, times that of micro-batches.
-        n_parts: usize,
-    },
-    /// Batch norm over all ranks is not possible, because a rank may have no rows in a forward pass.
-    #[error("model.sync_batch_norm {0}")]
-    SyncBatchNorm(String),
+    /// A forward pass of training would have too few rows for the model's batch norm, or a rank might have none.
+    #[error("{0}")]
+    BatchNorm(String),
 }
 
 impl LearnError {
@@ -104,7 +90,7 @@ impl LearnError {
             Self::Checkpoint(error) => error.exit_code(),
             Self::Rank(error) => error.exit_code(),
             Self::DamagedInput { .. } => exit::DAMAGED,
-            Self::BatchNorm { .. } | Self::SyncBatchNorm(_) => exit::USAGE,
+            Self::BatchNorm(_) => exit::USAGE,
             Self::Optim(_) | Self::Torch(_) | Self::Tch(_) | Self::Diverged { .. } => exit::FAILED,
         }
     }
@@ -177,8 +163,8 @@ impl Learner {
     /// Checks that the architecture fits the stored rows and the number of ranks.
     ///
     /// # Errors
-    /// [`LearnError::Model`] if the model cannot use the rows, [`LearnError::BatchNorm`] or
-    /// [`LearnError::SyncBatchNorm`] if a forward pass may have too few rows.
+    /// [`LearnError::Model`] if the model cannot use the rows, [`LearnError::BatchNorm`] if a forward pass may have too
+    /// few rows.
     pub(crate) fn check(
         config: &Config,
         data: &Dataset,

@@ -38,7 +38,7 @@ pub(super) fn parts(rows: usize, micro_batches: usize) -> impl Iterator<Item = M
 /// it if batch norm sums over the ranks.
 ///
 /// # Errors
-/// [`LearnError::BatchNorm`] and [`LearnError::SyncBatchNorm`]; [`LearnError::Model`] if libtorch fails.
+/// [`LearnError::BatchNorm`], or [`LearnError::Model`] if libtorch fails.
 pub(super) fn check(config: &Config, data: &Dataset, world_size: usize) -> Result<(), LearnError> {
     if config.model.freeze {
         return Ok(());
@@ -56,11 +56,12 @@ pub(super) fn check(config: &Config, data: &Dataset, world_size: usize) -> Resul
     if n_rows > 1 || is_trainable_by_one_row(config, &data.dims())? {
         return Ok(());
     }
-    Err(LearnError::BatchNorm {
-        batch,
-        batch_size: config.data.batch_size,
-        n_parts,
-    })
+    Err(LearnError::BatchNorm(format!(
+        "batch norm needs several values per channel, but a forward pass of training would have one row: the smallest \
+         batch has {batch} rows (data.batch_size is {}) for {n_parts} parts (ranks times train.micro_batches); set a \
+         larger data.batch_size, fewer train.micro_batches or data.drop_last=true",
+        config.data.batch_size
+    )))
 }
 
 /// Returns the number of rows in the smallest batch of an epoch over `n_rows` rows.
@@ -76,17 +77,17 @@ fn smallest_batch(config: &Config, n_rows: usize) -> usize {
 /// Checks that no rank is without rows if batch norm sums over the ranks.
 fn check_sync(config: &Config, batch: usize, n_parts: usize) -> Result<(), LearnError> {
     if batch < n_parts {
-        return Err(LearnError::SyncBatchNorm(format!(
-            "needs a row on every rank: the last batch has {batch} rows for {n_parts} parts; set data.drop_last=true, or \
-             change data.batch_size"
+        return Err(LearnError::BatchNorm(format!(
+            "model.sync_batch_norm needs a row on every rank: the last batch has {batch} rows for {n_parts} parts; set \
+             data.drop_last=true, or change data.batch_size"
         )));
     }
 
     // A rank whose rows are damaged could run fewer forward passes than the other ranks.
     if config.data.skip_damaged {
-        Err(LearnError::SyncBatchNorm(
-            "over several ranks cannot skip damaged rows: train on one rank, or without data.skip_damaged, or without \
-             model.sync_batch_norm"
+        Err(LearnError::BatchNorm(
+            "model.sync_batch_norm over several ranks cannot skip damaged rows: train on one rank, or without \
+             data.skip_damaged, or without model.sync_batch_norm"
                 .to_owned(),
         ))
     } else {
