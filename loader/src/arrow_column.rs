@@ -35,7 +35,7 @@ impl ArrowColumn {
         let (place, field) =
             found.ok_or_else(|| DatasetError::column(&shard.file.path, column, "missing"))?;
 
-        let item = match form.stored() {
+        let item = match form.stored {
             Dtype::F16 => DataType::Float16,
             Dtype::F32 => DataType::Float32,
             Dtype::U8 => DataType::UInt8,

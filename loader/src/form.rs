@@ -18,17 +18,24 @@ const FRAME: &str = "frame";
 /// The layout and number type of a feature's rows.
 #[derive(Clone, Debug)]
 pub struct Form {
-    stored: Dtype,
-    scale: Option<Scale>,
-    bands: usize,
+    /// Number type of the stored values, which are little-endian.
+    pub stored: Dtype,
+    /// Scale that converts stored numbers to values; `None` if numbers are stored unscaled.
+    pub scale: Option<Scale>,
+    /// Number of bands of a row.
+    pub bands: usize,
     /// Number of frames of a row in host memory: as stored or, if rows differ in length, as the model expects.
-    host_frames: usize,
+    pub host_frames: usize,
     /// Number of frames of a stored row; `None` if rows differ in length.
-    stored_frames: Option<usize>,
-    frames_first: bool,
-    frames: usize,
-    stats: Option<Stats>,
-    kind: RowKind,
+    pub stored_frames: Option<usize>,
+    /// True if a row in host memory is ordered frames by bands instead of bands by frames.
+    pub frames_first: bool,
+    /// Number of frames of a row as input of the model.
+    pub frames: usize,
+    /// Mean and deviation of each band, if the model's rows are normalised.
+    pub stats: Option<Stats>,
+    /// Shape of a row as input of a model.
+    pub kind: RowKind,
 }
 
 /// The shape of a row as a model's input.
@@ -204,60 +211,14 @@ impl Form {
         self.bands * self.stored.bytes()
     }
 
-    /// Returns the number type of the stored values, which are little-endian.
-    pub const fn stored(&self) -> Dtype {
-        self.stored
-    }
-
-    /// Returns the scale that converts stored numbers to values, or `None` if numbers are stored unscaled.
-    pub const fn scale(&self) -> Option<Scale> {
-        self.scale
-    }
-
-    /// Returns the mean and deviation of each band, if the model's rows are normalised.
-    pub const fn stats(&self) -> Option<&Stats> {
-        self.stats.as_ref()
-    }
-
-    /// Returns the shape of a row as input of a model.
-    pub const fn kind(&self) -> RowKind {
-        self.kind
-    }
-
-    /// Reports whether a row in host memory is ordered frames by bands instead of bands by frames.
-    pub const fn is_frames_first(&self) -> bool {
-        self.frames_first
-    }
-
     /// Reports whether stored rows differ in their number of frames.
     pub const fn is_ragged(&self) -> bool {
         self.stored_frames.is_none()
     }
 
-    /// Returns the number of frames of a stored row, or `None` if rows differ in length.
-    pub const fn stored_frames(&self) -> Option<usize> {
-        self.stored_frames
-    }
-
     /// Reports whether the bytes of a row in host memory are always those of the stored row.
     pub(crate) fn is_as_stored(&self) -> bool {
         self.stored_frames == Some(self.host_frames)
-    }
-
-    /// Returns the number of bands of a row.
-    pub const fn bands(&self) -> usize {
-        self.bands
-    }
-
-    /// Returns the number of frames of a row as input of the model.
-    pub const fn frames(&self) -> usize {
-        self.frames
-    }
-
-    /// Returns the number of frames of a row in host memory: as stored or, if rows differ in length, as the model
-    /// expects.
-    pub const fn host_frames(&self) -> usize {
-        self.host_frames
     }
 
     /// Copies a stored row into `slot`, which must be [`Self::row_bytes`] long, and returns the number of frames

@@ -269,7 +269,7 @@ impl<M: HostMemory> ReaderContext<M> {
         let rows = rows_max(&plan, order.len());
         let memory_bytes = form.row_bytes().checked_mul(rows);
         let memory_bytes = memory_bytes.ok_or_else(|| {
-            let frames = form.host_frames();
+            let frames = form.host_frames;
             DatasetError::unfit(
                 "batch_size",
                 format!("{rows} rows of {frames} frames are too large"),
@@ -390,7 +390,7 @@ impl<M: HostMemory> ReaderContext<M> {
     ) -> Result<bool, DatasetError> {
         let Dataset { rows, pages, .. } = &*self.dataset;
         let mut memory = BatchMemory::new(self.memory()?, self.pool.clone());
-        batch.host_frames = form.host_frames();
+        batch.host_frames = form.host_frames;
 
         // Use the next slot only after a row was read, so that a damaged row leaves no gap between the others.
         let mut slots = memory

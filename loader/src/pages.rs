@@ -364,7 +364,7 @@ impl Pages {
             return Err(DatasetError::row_group(source.path(), number, problem));
         }
 
-        let mut frames = form.host_frames();
+        let mut frames = form.host_frames;
         match &source.method {
             ReadMethod::Plain | ReadMethod::Zstd if form.is_as_stored() => {
                 self.read_direct(row, slot, scratch)?;

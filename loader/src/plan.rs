@@ -92,8 +92,8 @@ impl LoaderPlan {
         let name = &dataset.spec.feature.name;
 
         if let RowFrames::Crop(frames) = self.frames {
-            let has_frames = matches!(form.kind(), RowKind::Spectrogram | RowKind::Samples);
-            let problem = match form.stored_frames() {
+            let has_frames = matches!(form.kind, RowKind::Spectrogram | RowKind::Samples);
+            let problem = match form.stored_frames {
                 _ if !has_frames => Some(format!("rows of {name} have no frames")),
                 _ if frames == 0 => Some("0: must be at least 1".to_owned()),
                 Some(stored) if frames > stored => {

@@ -171,7 +171,7 @@ impl PyOpenSplit {
 
     /// The type of a row's values, as numpy names it.
     fn dtype(&self) -> &'static str {
-        numpy_type(self.dataset.form().stored())
+        numpy_type(self.dataset.form().stored)
     }
 
     /// The blake3 hash of the version's manifest.
@@ -424,11 +424,11 @@ fn memory_of(mut memory: BatchMemory, batch: &Batch) -> PyBatchMemory {
     let form = dataset.form();
 
     let mut shape = vec![batch.rows().len()];
-    match form.kind() {
-        RowKind::Spectrogram if form.is_frames_first() => {
-            shape.extend([batch.host_frames(), form.bands()]);
+    match form.kind {
+        RowKind::Spectrogram if form.frames_first => {
+            shape.extend([batch.host_frames(), form.bands]);
         }
-        RowKind::Spectrogram => shape.extend([form.bands(), batch.host_frames()]),
+        RowKind::Spectrogram => shape.extend([form.bands, batch.host_frames()]),
         RowKind::Samples => shape.push(batch.host_frames()),
         // These rows all have the shape of the feature.
         RowKind::Columns | RowKind::Picture { .. } => {
@@ -440,7 +440,7 @@ fn memory_of(mut memory: BatchMemory, batch: &Batch) -> PyBatchMemory {
         address: memory.get_mut().as_mut_ptr() as usize,
         memory: Some(memory),
         shape,
-        dtype: numpy_type(form.stored()),
+        dtype: numpy_type(form.stored),
         process: process::id(),
     }
 }

@@ -210,7 +210,7 @@ impl Learner {
         let augment = &config.augment;
         let is_augmented = augment.enabled
             && data.needs().spectrogram()
-            && data.form().kind() == RowKind::Spectrogram;
+            && data.form().kind == RowKind::Spectrogram;
 
         Ok(Self {
             config: config.clone(),

@@ -52,12 +52,8 @@ fn keys_of(batches: &[Batch]) -> Vec<Vec<u64>> {
 
 /// Returns `n` frames from the frame `first` on of a row of two-byte values.
 fn frames_of(row: &[u8], form: &Form, first: usize, n: usize) -> Vec<u8> {
-    let runs = if form.is_frames_first() {
-        1
-    } else {
-        form.bands()
-    };
-    let frame_bytes = 2 * form.bands() / runs;
+    let runs = if form.frames_first { 1 } else { form.bands };
+    let frame_bytes = 2 * form.bands / runs;
     let mut frames = Vec::new();
     for run in row.chunks(row.len() / runs) {
         frames.extend_from_slice(&run[first * frame_bytes..(first + n) * frame_bytes]);
@@ -154,7 +150,7 @@ fn shorter_rows_of_crops_are_padded_with_zeros() {
 #[test]
 fn rows_are_padded_to_the_longest_of_the_global_batch() {
     let (_folder, dataset) = stored(&ragged());
-    assert_eq!(dataset.form().frames(), 10, "the longest row");
+    assert_eq!(dataset.form().frames, 10, "the longest row");
     let plan = |rank, world_size| LoaderPlan {
         frames: RowFrames::Longest,
         batch_size: 3,

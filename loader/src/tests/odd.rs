@@ -242,7 +242,7 @@ fn samples_are_read_as_stored_or_in_the_model_s_length() {
             let (_folder, dataset) = made(&fixture, &data);
             let form = dataset.form();
             let wanted = (RowKind::Samples, 1, frames.unwrap_or(10));
-            assert_eq!((form.kind(), form.bands(), form.frames()), wanted);
+            assert_eq!((form.kind, form.bands, form.frames), wanted);
 
             for batch in load(&dataset, training()) {
                 let rows = batch.memory().expect("samples").chunks(form.row_bytes());

@@ -16,7 +16,7 @@ use crate::models::Inputs;
 /// # Errors
 /// Errors of libtorch, such as lack of memory.
 pub(super) fn inputs(form: &Form, rows: Tensor) -> Result<Inputs, TchError> {
-    if form.kind() != RowKind::Columns {
+    if form.kind != RowKind::Columns {
         return Ok(Inputs {
             spectrogram: rows,
             metadata: None,
@@ -60,18 +60,18 @@ pub(super) fn spectrogram(
         ffi::send(&host, device)?
     };
     let mut x = moved.f_to_dtype(work, false, device == Device::Cpu)?;
-    if let Some(Scale { factor, offset }) = form.scale() {
+    if let Some(Scale { factor, offset }) = form.scale {
         x = x.f_mul_scalar_(factor)?.f_add_scalar_(offset)?;
     }
 
-    if form.is_frames_first() {
+    if form.frames_first {
         x = x.f_transpose(1, 2)?;
     }
-    if let Some(stats) = form.stats() {
+    if let Some(stats) = &form.stats {
         x = normalised(x, stats, work, device)?;
     }
 
-    let host_frames = form.host_frames() as i64;
+    let host_frames = form.host_frames as i64;
     // Set padding to 0, the mean, after normalisation, because the zero bytes after a short row were scaled and shifted
     // like values.
     if filled.iter().any(|&frames| frames < host_frames) {
@@ -80,7 +80,7 @@ pub(super) fn spectrogram(
         x = x.f_masked_fill_(&frame.f_ge_tensor(&ends)?, 0.0)?;
     }
 
-    let frames = form.frames() as i64;
+    let frames = form.frames as i64;
     if frames < host_frames {
         x = x.f_narrow(2, 0, frames)?;
     } else if frames > host_frames {
@@ -88,7 +88,7 @@ pub(super) fn spectrogram(
     }
     // A row stored as frames by bands is still a transposed view here, so make the tensor contiguous.
     x = x.f_to_kind(kind)?.f_contiguous()?;
-    match form.kind() {
+    match form.kind {
         RowKind::Spectrogram | RowKind::Columns => Ok(x),
         RowKind::Samples => x.f_flatten(1, -1),
         RowKind::Picture { height, width } => {
@@ -99,14 +99,14 @@ pub(super) fn spectrogram(
 
 /// Returns a view of the first `n_rows` rows in `memory`, with their stored type and order of dimensions.
 fn view(form: &Form, memory: &HostBuffer, n_rows: usize) -> Tensor {
-    let stored = match form.stored() {
+    let stored = match form.stored {
         Dtype::F16 => Kind::Half,
         Dtype::F32 => Kind::Float,
         Dtype::U8 => Kind::Uint8,
         Dtype::S16 => Kind::Int16,
     };
-    let [n_rows, bands, frames] = [n_rows, form.bands(), form.host_frames()].map(|n| n as i64);
-    let shape = if form.is_frames_first() {
+    let [n_rows, bands, frames] = [n_rows, form.bands, form.host_frames].map(|n| n as i64);
+    let shape = if form.frames_first {
         [n_rows, frames, bands]
     } else {
         [n_rows, bands, frames]

@@ -61,13 +61,13 @@ impl DatasetTensors for Dataset {
         let form = self.form();
         let published = self.input_spec().metadata.len() as i64;
 
-        let (bands, frames, channels, metadata) = match form.kind() {
-            RowKind::Spectrogram => (form.bands(), form.frames(), None, published),
+        let (bands, frames, channels, metadata) = match form.kind {
+            RowKind::Spectrogram => (form.bands, form.frames, None, published),
             RowKind::Picture { height, width } => {
-                (height, width, Some(form.bands() as i64), published)
+                (height, width, Some(form.bands as i64), published)
             }
             // A feature of statistics replaces the published metadata columns.
-            RowKind::Columns if self.needs().spectrogram() => (0, 0, None, form.bands() as i64),
+            RowKind::Columns if self.needs().spectrogram() => (0, 0, None, form.bands as i64),
             RowKind::Columns | RowKind::Samples => (0, 0, None, published),
         };
 

@@ -138,7 +138,7 @@ pub(super) fn warnings(
         ));
     }
 
-    let sees_spectrogram = data.needs().spectrogram() && data.form().kind() == RowKind::Spectrogram;
+    let sees_spectrogram = data.needs().spectrogram() && data.form().kind == RowKind::Spectrogram;
     if config.augment.enabled && !sees_spectrogram {
         warnings.push(format!(
             "augment.enabled changes nothing: {} sees no spectrogram",
