@@ -7,61 +7,36 @@ use crate::{BatchMemory, Dataset, DatasetError, HostMemory};
 /// The rows of a batch: first the rows of this rank, then those mix-up partners that belong to other ranks.
 #[derive(Debug)]
 pub struct Batch<M: HostMemory = Vec<u8>> {
-    pub(crate) index: u64,
-    pub(crate) global_rows: usize,
+    /// Index of the global batch in its epoch, starting at 0.
+    pub index: u64,
     pub(crate) dataset: Arc<Dataset<M>>,
-    pub(crate) rows: Vec<u32>,
-    pub(crate) keys: Vec<u64>,
-    pub(crate) filled: Vec<i64>,
-    pub(crate) n_own: usize,
-    pub(crate) partners: Option<Vec<i64>>,
-    pub(crate) damaged: Vec<DatasetError>,
-    pub(crate) host_frames: usize,
+    /// Indices into [`Dataset::rows`] of all rows in the batch: the rows of this rank, then mix-up partners that belong
+    /// to other ranks.
+    pub rows: Vec<u32>,
+    /// The [`wavemill_schemas::rng::row_key`] of each row in [`Self::rows`].
+    pub keys: Vec<u64>,
+    /// Number of frames that each row has in [`Self::memory`] before the zero padding; empty if all stored rows have
+    /// the same number.
+    pub filled: Vec<i64>,
+    /// Number of rows in the batch that belong to this rank; they come first in [`Self::rows`]. It is 0 if the last
+    /// batch has fewer rows than there are ranks.
+    pub n_own: usize,
+    /// The mix-up partner of each row of this rank, as an index into [`Self::rows`].
+    pub partners: Option<Vec<i64>>,
+    /// An error for each row of this rank that is missing because its row group is damaged; empty unless
+    /// `data.skip_damaged` is set.
+    pub damaged: Vec<DatasetError>,
+    /// Number of frames of each row in [`Self::memory`], with the zero padding:
+    /// [`Form::host_frames`](crate::Form::host_frames) unless [`LoaderPlan::frames`](crate::LoaderPlan::frames) selects
+    /// others.
+    pub host_frames: usize,
     pub(crate) memory: Option<BatchMemory<M>>,
 }
 
 impl<M: HostMemory> Batch<M> {
-    /// Returns the index of the global batch in its epoch, starting at 0.
-    pub const fn index(&self) -> u64 {
-        self.index
-    }
-
-    /// Returns the number of rows in the global batch over all ranks, including damaged rows.
-    pub const fn global_rows(&self) -> usize {
-        self.global_rows
-    }
-
-    /// Returns the number of rows in the batch that belong to this rank; they come first in [`Self::rows`]. It is 0 if
-    /// the last batch has fewer rows than there are ranks.
-    pub const fn n_own(&self) -> usize {
-        self.n_own
-    }
-
     /// Returns the dataset from which the batch was read.
     pub fn dataset(&self) -> &Dataset<M> {
         &self.dataset
-    }
-
-    /// Returns the indices into [`Dataset::rows`] of all rows in the batch: the rows of this rank, then mix-up partners
-    /// that belong to other ranks.
-    pub fn rows(&self) -> &[u32] {
-        &self.rows
-    }
-
-    /// Returns the [`wavemill_schemas::rng::row_key`] of each row in [`Self::rows`].
-    pub fn keys(&self) -> &[u64] {
-        &self.keys
-    }
-
-    /// Returns the mix-up partner of each row of this rank, as an index into [`Self::rows`].
-    pub fn partners(&self) -> Option<&[i64]> {
-        self.partners.as_deref()
-    }
-
-    /// Returns an error for each row of this rank that is missing because its row group is damaged; empty unless
-    /// `data.skip_damaged` is set.
-    pub fn damaged(&self) -> &[DatasetError] {
-        &self.damaged
     }
 
     /// Returns the stored bytes of the rows in [`Self::rows`], one row after another in the dataset's
@@ -74,19 +49,6 @@ impl<M: HostMemory> Batch<M> {
     /// Takes the memory out of the batch, which then has none.
     pub fn take_memory(&mut self) -> Option<BatchMemory<M>> {
         self.memory.take()
-    }
-
-    /// Returns the number of frames of each row in [`Self::memory`], with the zero padding:
-    /// [`Form::host_frames`](crate::Form::host_frames) unless [`LoaderPlan::frames`](crate::LoaderPlan::frames) selects
-    /// others.
-    pub const fn host_frames(&self) -> usize {
-        self.host_frames
-    }
-
-    /// Returns the number of frames that each row has in [`Self::memory`] before the zero padding; empty if all stored
-    /// rows have the same number.
-    pub fn filled(&self) -> &[i64] {
-        &self.filled
     }
 
     /// Returns the class of each row for the target with index `target`; -1 for unlabelled rows.

@@ -335,7 +335,6 @@ impl<M: HostMemory> ReaderContext<M> {
 
         let mut batch = Batch {
             index: number,
-            global_rows: global.len(),
             dataset: Arc::clone(&self.dataset),
             rows: Vec::with_capacity(wanted.len()),
             keys: Vec::new(),
@@ -511,7 +510,7 @@ mod tests {
             Loader::over(&dataset, plan, vec![0, 1, 2, u32::MAX, 4, 5, 6, 7]).expect("threads");
 
         let outcomes: Vec<_> = loader
-            .map(|batch| batch.map(|b| b.index()).map_err(|e| e.to_string()))
+            .map(|batch| batch.map(|b| b.index).map_err(|e| e.to_string()))
             .collect();
 
         assert_eq!((outcomes.len(), &outcomes[0]), (2, &Ok(0)));
@@ -543,7 +542,7 @@ mod tests {
         assert_eq!(
             loader
                 .by_ref()
-                .filter(|batch| batch.as_ref().is_ok_and(|b| b.n_own() == 2))
+                .filter(|batch| batch.as_ref().is_ok_and(|b| b.n_own == 2))
                 .count(),
             40
         );

@@ -382,10 +382,10 @@ impl Drop for PyBatchMemory {
 /// Returns the arrays of a batch by name.
 fn arrays<'py>(py: Python<'py>, mut batch: Batch) -> PyResult<Damageable<'py>> {
     let arrays = PyDict::new(py);
-    let damaged = batch.damaged().iter().map(ToString::to_string).collect();
+    let damaged = batch.damaged.iter().map(ToString::to_string).collect();
     let memory = batch.take_memory();
     let dataset = batch.dataset();
-    let rows = batch.rows();
+    let rows = &batch.rows;
 
     if let Some(memory) = memory {
         let memory = memory_of(memory, &batch);
@@ -393,7 +393,7 @@ fn arrays<'py>(py: Python<'py>, mut batch: Batch) -> PyResult<Damageable<'py>> {
         arrays.set_item(&dataset.feature().name, array)?;
     }
     if dataset.form().is_ragged() {
-        arrays.set_item("frames", PyArray1::from_slice(py, batch.filled()))?;
+        arrays.set_item("frames", PyArray1::from_slice(py, &batch.filled))?;
     }
 
     if let Some(target) = dataset.targets().first() {
@@ -412,7 +412,7 @@ fn arrays<'py>(py: Python<'py>, mut batch: Batch) -> PyResult<Damageable<'py>> {
     let segments = rows
         .iter()
         .map(|&row| i64::from(columns.segments[row as usize]));
-    arrays.set_item("key", PyArray1::from_slice(py, batch.keys()))?;
+    arrays.set_item("key", PyArray1::from_slice(py, &batch.keys))?;
     arrays.set_item("track_id", PyArray1::from_iter(py, tracks))?;
     arrays.set_item("segment", PyArray1::from_iter(py, segments))?;
     Ok((arrays, damaged))
@@ -423,13 +423,13 @@ fn memory_of(mut memory: BatchMemory, batch: &Batch) -> PyBatchMemory {
     let dataset = batch.dataset();
     let form = dataset.form();
 
-    let mut shape = vec![batch.rows().len()];
+    let mut shape = vec![batch.rows.len()];
     match form.kind {
         RowKind::Spectrogram if form.frames_first => {
-            shape.extend([batch.host_frames(), form.bands]);
+            shape.extend([batch.host_frames, form.bands]);
         }
-        RowKind::Spectrogram => shape.extend([form.bands, batch.host_frames()]),
-        RowKind::Samples => shape.push(batch.host_frames()),
+        RowKind::Spectrogram => shape.extend([form.bands, batch.host_frames]),
+        RowKind::Samples => shape.push(batch.host_frames),
         // These rows all have the shape of the feature.
         RowKind::Columns | RowKind::Picture { .. } => {
             shape.extend(dataset.feature().shape.iter().copied().flatten());

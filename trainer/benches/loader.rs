@@ -171,7 +171,7 @@ fn epoch(dataset: &Arc<Dataset>, readers: usize, as_f32: bool, epoch: u64) -> Re
     let mut rows = 0;
     for batch in Loader::start(dataset, plan)? {
         let batch = batch?;
-        rows += batch.n_own();
+        rows += batch.n_own;
         if as_f32 {
             let _ = black_box(batch.spectrogram(Device::Cpu, Kind::Float)?);
         }

@@ -63,7 +63,7 @@ pub(crate) fn predict(
     for batch in Loader::start(data, plan)? {
         let batch = batch?;
         // A rank without rows in this batch computes no predictions but still takes part in gathering the rows.
-        let answers = if batch.n_own() > 0 {
+        let answers = if batch.n_own > 0 {
             Some(learner.answers(&batch)?)
         } else {
             None
@@ -105,7 +105,7 @@ fn push(
 ) -> Result<(), EvaluateError> {
     // Copy the probabilities of the whole batch once; each row is a slice of the copy.
     let values = Vec::<f32>::try_from(probabilities.f_contiguous()?.f_view(-1)?)?;
-    let rows = &batch.rows()[..batch.n_own()];
+    let rows = &batch.rows[..batch.n_own];
     wavemill_evaluation::push(into, data, target, rows, &values)?;
     Ok(())
 }

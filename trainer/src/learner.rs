@@ -279,8 +279,7 @@ impl Learner {
 
         let mut own = LossShare::zero(self.forward.device);
         // A rank without rows in this batch runs no forward pass but still takes part in the sums over the ranks.
-        for (index, part) in
-            parts::parts(batch.n_own(), self.config.train.micro_batches).enumerate()
+        for (index, part) in parts::parts(batch.n_own, self.config.train.micro_batches).enumerate()
         {
             // Set the seed before each forward pass, so that a resumed run draws the same dropout.
             let key = [
@@ -293,7 +292,7 @@ impl Learner {
 
             let share = match self.backward(&training.narrow(part), &weights) {
                 // Skipped rows may leave a single row, which batch norm cannot use. It adds nothing to the batch.
-                Err(LearnError::Model(ModelError::OneValue)) if !batch.damaged().is_empty() => {
+                Err(LearnError::Model(ModelError::OneValue)) if !batch.damaged.is_empty() => {
                     continue;
                 }
                 share => share?,
@@ -346,11 +345,11 @@ impl Learner {
     fn extras(&self, batch: &Batch, own: &LossShare, stop: bool) -> Result<Tensor, LearnError> {
         let mut values = vec![
             0.0,
-            batch.n_own() as f64,
+            batch.n_own as f64,
             self.labelled(batch) as f64,
             0.0,
             f64::from(u8::from(stop)),
-            batch.damaged().len() as f64,
+            batch.damaged.len() as f64,
         ];
         // With at least one value per rank, the loss is in the ring's first segment. The order in which the ranks'
         // losses are added then does not depend on the number of values.
@@ -521,7 +520,7 @@ impl Learner {
         if let Some(augmenter) = &self.augmenter {
             let rows = augment::Rows {
                 epoch: context.epoch,
-                keys: batch.keys(),
+                keys: &batch.keys,
             };
             inputs.spectrogram = augmenter.apply(&inputs.spectrogram, rows);
         }
@@ -530,10 +529,10 @@ impl Learner {
         let all_labels = self.labels(batch)?;
         let own = MicroBatch {
             first: 0,
-            rows: batch.n_own() as i64,
+            rows: batch.n_own as i64,
         };
         let labels: Vec<Tensor> = all_labels.iter().map(|labels| own.slice(labels)).collect();
-        let Some(partners) = batch.partners() else {
+        let Some(partners) = &batch.partners else {
             let weights = self.criterion.weight_sum(&labels, None);
             let rows = TrainingRows {
                 inputs,
@@ -544,8 +543,8 @@ impl Learner {
         };
 
         // λ is drawn by the row's key, like the mix-up partner, so neither depends on the number of ranks.
-        let mut lambda = Vec::with_capacity(batch.n_own());
-        for &key in &batch.keys()[..batch.n_own()] {
+        let mut lambda = Vec::with_capacity(batch.n_own);
+        for &key in &batch.keys[..batch.n_own] {
             let alpha = self.config.loss.mixup;
             lambda.push(mixup::lambda(self.config.seed, context.epoch, key, alpha));
         }
@@ -614,7 +613,7 @@ impl Learner {
     fn labelled(&self, batch: &Batch) -> usize {
         // Mix-up partners that belong to other ranks are counted by those ranks.
         let target = &self.data.targets()[0];
-        batch.rows()[..batch.n_own()]
+        batch.rows[..batch.n_own]
             .iter()
             .filter(|&&row| target.labels(self.data.rows(), row).next().is_some())
             .count()

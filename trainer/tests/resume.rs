@@ -168,8 +168,8 @@ impl Scene {
             let loader = Loader::start(&self.data, plan)
                 .expect("threads")
                 .map(|batch| batch.expect("no damage"));
-            let wanted = loader.filter(|batch| batches.contains(&batch.index()));
-            wanted.for_each(|batch| keys.extend(&batch.keys()[..batch.n_own()]));
+            let wanted = loader.filter(|batch| batches.contains(&batch.index));
+            wanted.for_each(|batch| keys.extend(&batch.keys[..batch.n_own]));
         }
 
         keys

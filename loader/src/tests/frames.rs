@@ -36,9 +36,9 @@ fn ragged() -> Fixture {
 /// Returns the bytes of the rows of a batch, by key.
 fn rows_of(batch: &Batch) -> BTreeMap<u64, Vec<u8>> {
     let form = batch.dataset().form();
-    let form = form.with_host_frames(batch.host_frames());
+    let form = form.with_host_frames(batch.host_frames);
     let rows = batch.memory().expect("tensors").chunks(form.row_bytes());
-    let keys = batch.keys().iter().copied();
+    let keys = batch.keys.iter().copied();
     keys.zip(rows.map(<[u8]>::to_vec)).collect()
 }
 
@@ -47,7 +47,7 @@ fn content(dataset: &Arc<Dataset>, plan: LoaderPlan) -> BTreeMap<u64, Vec<u8>> {
 }
 
 fn keys_of(batches: &[Batch]) -> Vec<Vec<u64>> {
-    batches.iter().map(|batch| batch.keys().to_vec()).collect()
+    batches.iter().map(|batch| batch.keys.to_vec()).collect()
 }
 
 /// Returns `n` frames from the frame `first` on of a row of two-byte values.
@@ -129,13 +129,13 @@ fn shorter_rows_of_crops_are_padded_with_zeros() {
     };
 
     for batch in load(&dataset, plan) {
-        assert_eq!(batch.host_frames(), 9);
+        assert_eq!(batch.host_frames, 9);
         let stored = &dataset.rows().frames;
-        let filled = batch.rows().iter().map(|&row| stored[row as usize].min(9));
-        assert_eq!(batch.filled(), filled.map(i64::from).collect::<Vec<_>>());
+        let filled = batch.rows.iter().map(|&row| stored[row as usize].min(9));
+        assert_eq!(batch.filled, filled.map(i64::from).collect::<Vec<_>>());
 
         let rows = rows_of(&batch);
-        for (key, &filled) in batch.keys().iter().zip(batch.filled()) {
+        for (key, &filled) in batch.keys.iter().zip(&batch.filled) {
             let padding = frames_of(
                 &rows[key],
                 dataset.form(),
@@ -162,8 +162,8 @@ fn rows_are_padded_to_the_longest_of_the_global_batch() {
     let batches = load(&dataset, plan(0, 1));
     let frames: Vec<usize> = batches.iter().map(Batch::host_frames).collect();
     for batch in &batches {
-        let longest = batch.filled().iter().max().copied();
-        assert_eq!(longest, Some(batch.host_frames() as i64));
+        let longest = batch.filled.iter().max().copied();
+        assert_eq!(longest, Some(batch.host_frames as i64));
     }
     assert!(frames.contains(&9) && frames.contains(&10), "{frames:?}");
 
@@ -209,8 +209,8 @@ fn batches_of_buckets_are_the_same_for_every_rank_and_after_a_resume() {
 
     let padding = |batches: &[Batch]| -> i64 {
         let padded = batches.iter().flat_map(|batch| {
-            let frames = batch.host_frames() as i64;
-            batch.filled().iter().map(move |filled| frames - filled)
+            let frames = batch.host_frames as i64;
+            batch.filled.iter().map(move |filled| frames - filled)
         });
         padded.sum()
     };
@@ -273,10 +273,10 @@ fn single_rows_are_read_in_the_order_asked_for() {
 
     for rows in [&[5, 0, 5][..], &[7], &[], &[1, 2]] {
         let batch = Loader::read(&dataset, &plan, rows).expect("rows");
-        assert_eq!(batch.rows(), rows);
+        assert_eq!(batch.rows, rows);
         for (row, bytes) in rows_of(&batch) {
             let form = dataset.form();
-            let n_frames = batch.host_frames();
+            let n_frames = batch.host_frames;
             assert_eq!(bytes, frames_of(&whole[&row], form, 0, n_frames));
         }
     }

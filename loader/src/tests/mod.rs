@@ -57,10 +57,7 @@ fn made(fixture: &Fixture) -> (TempDir, Arc<Dataset>) {
 }
 
 fn rows_of(batches: &[Batch]) -> Vec<Vec<u32>> {
-    batches
-        .iter()
-        .map(|b| b.rows()[..b.n_own()].to_vec())
-        .collect()
+    batches.iter().map(|b| b.rows[..b.n_own].to_vec()).collect()
 }
 
 /// Returns the bytes of each row's tensor in a batch.
@@ -69,7 +66,7 @@ fn bytes_of_rows(batch: &Batch) -> Vec<Vec<u8>> {
     let memory = batch.memory().expect("tensors were asked for");
     memory
         .chunks_exact(row_bytes)
-        .take(batch.rows().len())
+        .take(batch.rows.len())
         .map(<[u8]>::to_vec)
         .collect()
 }
@@ -79,7 +76,7 @@ fn global_batches_are_the_same_rows_for_every_number_of_ranks() {
     let (_folder, dataset) = made(&Fixture::default());
     let whole: Vec<Vec<u64>> = load(&dataset, training())
         .iter()
-        .map(|b| b.keys().to_vec())
+        .map(|b| b.keys.to_vec())
         .collect();
 
     for world_size in [2, 3, 4, 8] {
@@ -99,7 +96,7 @@ fn global_batches_are_the_same_rows_for_every_number_of_ranks() {
         for (k, want) in whole.iter().enumerate() {
             let got: Vec<u64> = ranks
                 .iter()
-                .flat_map(|batches| batches[k].keys().to_vec())
+                .flat_map(|batches| batches[k].keys.to_vec())
                 .collect();
             assert_eq!(&got, want, "batch {k} of {world_size} ranks");
         }
@@ -148,7 +145,7 @@ fn resumed_epoch_reads_only_remaining_rows() {
         },
     );
 
-    assert_eq!(rest[0].index(), 3);
+    assert_eq!(rest[0].index, 3);
     assert_eq!(rows_of(&rest), whole[3..]);
 
     let all = before as f64;
@@ -287,7 +284,7 @@ fn bytes_match_arrow_reader() {
             let mut seen = 0;
             for side in Side::ALL {
                 for batch in load(&dataset, LoaderPlan { side, ..training() }) {
-                    for (got, &row) in bytes_of_rows(&batch).iter().zip(batch.rows()) {
+                    for (got, &row) in bytes_of_rows(&batch).iter().zip(&batch.rows) {
                         let key = key_of(&dataset, row);
                         assert_eq!(got, &arrow[&key], "{key:?} {compression:?} {dtype:?}");
                         seen += 1;
@@ -304,7 +301,7 @@ fn bytes_match_arrow_reader() {
 fn content(dataset: &Arc<Dataset>, plan: LoaderPlan) -> Vec<(Vec<u32>, Vec<Vec<u8>>)> {
     load(dataset, plan)
         .iter()
-        .map(|batch| (batch.rows().to_vec(), bytes_of_rows(batch)))
+        .map(|batch| (batch.rows.to_vec(), bytes_of_rows(batch)))
         .collect()
 }
 
@@ -575,13 +572,13 @@ fn pairs(dataset: &Arc<Dataset>, world_size: usize) -> BTreeMap<u32, (u32, Vec<u
     for rank in 0..world_size {
         for batch in load(dataset, mixed(rank, world_size)) {
             let bytes = bytes_of_rows(&batch);
-            let partners = batch.partners().expect("asked for");
-            assert_eq!(partners.len(), batch.n_own());
+            let partners = batch.partners.as_ref().expect("asked for");
+            assert_eq!(partners.len(), batch.n_own);
 
             for (place, &partner) in partners.iter().enumerate() {
                 let partner = partner as usize;
-                let pair = (batch.rows()[partner], bytes[partner].clone());
-                pairs.insert(batch.rows()[place], pair);
+                let pair = (batch.rows[partner], bytes[partner].clone());
+                pairs.insert(batch.rows[place], pair);
             }
         }
     }
@@ -689,14 +686,14 @@ fn a_damaged_page_is_an_error_that_names_file_and_row_group_or_is_counted() {
         );
 
         let batches = load(&dataset, training());
-        assert_eq!(batches.iter().map(|b| b.damaged().len()).sum::<usize>(), 1);
+        assert_eq!(batches.iter().map(|b| b.damaged.len()).sum::<usize>(), 1);
         let rows = rows_of(&batches).concat();
         assert_eq!(rows.len(), dataset.rows_of(Side::Training).len() - 1);
         assert!(!rows.contains(&5));
 
         // A damaged row leaves no gap between the other rows of the batch.
         for batch in &batches {
-            for (got, &row) in bytes_of_rows(batch).iter().zip(batch.rows()) {
+            for (got, &row) in bytes_of_rows(batch).iter().zip(&batch.rows) {
                 assert_eq!(got, &undamaged[&key_of(&dataset, row)]);
             }
         }
@@ -704,7 +701,7 @@ fn a_damaged_page_is_an_error_that_names_file_and_row_group_or_is_counted() {
         // A damaged row is counted by the rank that it belongs to, and not by the rank of which it is a mix-up partner.
         let counted: usize = (0..3)
             .flat_map(|rank| load(&dataset, mixed(rank, 3)))
-            .map(|batch| batch.damaged().len())
+            .map(|batch| batch.damaged.len())
             .sum();
         assert_eq!(counted, 1);
     }
@@ -867,7 +864,7 @@ fn class_ids_and_sets_are_those_of_the_rows() {
         let ids = batch.class_ids(0);
         let sets = batch.class_sets(1);
 
-        for (place, &row) in batch.rows().iter().enumerate() {
+        for (place, &row) in batch.rows.iter().enumerate() {
             let clip = dataset.rows().track_ids[row as usize];
             assert_eq!(ids[place], if clip % 5 == 4 { -1 } else { clip % 3 });
             let want = [0, 1, 2, 3]
@@ -875,7 +872,7 @@ fn class_ids_and_sets_are_those_of_the_rows() {
             assert_eq!(sets[4 * place..][..4], want);
         }
 
-        assert_eq!(batch.class_ids(1), vec![-1; batch.rows().len()]);
+        assert_eq!(batch.class_ids(1), vec![-1; batch.rows.len()]);
     }
 }
 

@@ -116,13 +116,13 @@ fn damaged_page_of_unusual_layout_is_named() {
         .expect("a batch")
         .expect("counted, not fatal");
 
-    assert!(!batch.damaged().is_empty() && batch.rows().len() + batch.damaged().len() == 80);
+    assert!(!batch.damaged.is_empty() && batch.rows.len() + batch.damaged.len() == 80);
     assert!(
-        batch.damaged()[0]
+        batch.damaged[0]
             .to_string()
             .contains("the file ends within it"),
         "{}",
-        batch.damaged()[0]
+        batch.damaged[0]
     );
 }
 
@@ -246,7 +246,7 @@ fn samples_are_read_as_stored_or_in_the_model_s_length() {
 
             for batch in load(&dataset, training()) {
                 let rows = batch.memory().expect("samples").chunks(form.row_bytes());
-                for (&row, bytes) in batch.rows().iter().zip(rows) {
+                for (&row, bytes) in batch.rows.iter().zip(rows) {
                     let clip = dataset.rows().track_ids[row as usize] as usize;
                     let mut stored = fixture.stored(RowId {
                         clip,

@@ -53,16 +53,16 @@ impl BatchTensors for Batch {
 
     fn multi_hot(&self, target: usize, device: Device) -> Result<Tensor, DatasetError> {
         let n_classes = self.dataset().targets()[target].classes().len();
-        let shape = [self.rows().len(), n_classes];
+        let shape = [self.rows.len(), n_classes];
         matrix(&self.class_sets(target), shape, Kind::Float, device).map_err(refused)
     }
 }
 
 /// Returns the rows of a batch in `form`.
 fn values(batch: &Batch, form: &Form, device: Device, kind: Kind) -> Result<Tensor, DatasetError> {
-    let n_rows = batch.rows().len();
+    let n_rows = batch.rows.len();
     let values = match batch.memory() {
-        Some(memory) => form::spectrogram(form, memory, n_rows, batch.filled(), device, kind),
+        Some(memory) => form::spectrogram(form, memory, n_rows, &batch.filled, device, kind),
         None => Tensor::f_zeros([n_rows as i64, 0, 0], (kind, device)),
     };
     values.map_err(refused)

@@ -82,7 +82,7 @@ impl DatasetTensors for Dataset {
     }
 
     fn inputs(&self, batch: &Batch, device: Device, kind: Kind) -> Result<Inputs, DatasetError> {
-        let n_rows = batch.rows().len();
+        let n_rows = batch.rows.len();
         let values = batch.spectrogram(device, kind)?;
         let mut inputs = match batch.memory() {
             Some(_) => form::inputs(self.form(), values).map_err(refused)?,
@@ -93,11 +93,11 @@ impl DatasetTensors for Dataset {
             },
         };
 
-        if let Some(values) = self.metadata_of(batch.rows()) {
+        if let Some(values) = self.metadata_of(&batch.rows) {
             let shape = [n_rows, self.input_spec().metadata.len()];
             inputs.metadata = Some(matrix(&values, shape, kind, device).map_err(refused)?);
         }
-        if let Some(known) = self.ids_of(batch.rows()) {
+        if let Some(known) = self.ids_of(&batch.rows) {
             inputs.ids = Some(matrix(&known, [n_rows, 2], Kind::Int64, device).map_err(refused)?);
         }
         Ok(inputs)

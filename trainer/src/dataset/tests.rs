@@ -29,7 +29,7 @@ fn whole(dataset: &Arc<Dataset>, side: Side) -> Batch {
 
 fn clips(dataset: &Dataset, batch: &Batch) -> Vec<usize> {
     batch
-        .rows()
+        .rows
         .iter()
         .map(|&row| dataset.rows().track_ids[row as usize] as usize)
         .collect()
@@ -60,7 +60,7 @@ fn metadata_is_standardised_by_training_rows_alone() {
     assert_eq!(dataset.dims().metadata, 3);
 
     let batch = whole(&dataset, Side::Training);
-    let rows = batch.rows().len();
+    let rows = batch.rows.len();
     let seen = dataset
         .inputs(&batch, Device::Cpu, Kind::Double)
         .expect("tensors")
@@ -206,8 +206,8 @@ fn no_tensor_is_read_for_a_model_that_sees_metadata_alone() {
         for (all, few) in batches.zip(silent_batches) {
             let (all, few) = (all.expect("rows"), few.expect("rows"));
             assert_eq!(
-                (few.rows(), few.n_own(), few.partners()),
-                (all.rows(), all.n_own(), all.partners())
+                (&few.rows, few.n_own, &few.partners),
+                (&all.rows, all.n_own, &all.partners)
             );
 
             let [all, few] = [(&dataset, &all), (&silent, &few)].map(|(data, batch)| {
@@ -381,7 +381,7 @@ fn time_first_stores_are_turned_and_frames_cut_or_padded() {
             .expect("a tensor");
         assert_eq!(tensor.size(), [16, 6, frames as i64]);
 
-        let clip = dataset.rows().track_ids[batch.rows()[3] as usize] as usize;
+        let clip = dataset.rows().track_ids[batch.rows[3] as usize] as usize;
         let want = (fixture.values)(
             &fixture,
             RowId {
@@ -498,7 +498,7 @@ fn labels_are_those_of_the_rows_and_missing_ones_are_minus_one() {
         let hot = Vec::<f32>::try_from(batch.multi_hot(1, Device::Cpu).expect("labels").view(-1))
             .expect("f32");
 
-        for (place, &row) in batch.rows().iter().enumerate() {
+        for (place, &row) in batch.rows.iter().enumerate() {
             let clip = dataset.rows().track_ids[row as usize];
             assert_eq!(labels[place], if clip % 5 == 4 { -1 } else { clip % 3 });
             let want: Vec<f32> = (0..4)

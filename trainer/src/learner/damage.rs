@@ -50,7 +50,7 @@ impl Learner {
         let values = batch.stored(Kind::Double)?;
         let maxima = values.flatten(1, -1).abs().amax(1, false);
         let maxima = Vec::<f64>::try_from(maxima).unwrap_or_default();
-        let mut rows = batch.rows().iter().zip(maxima).take(batch.n_own());
+        let mut rows = batch.rows.iter().zip(maxima).take(batch.n_own);
         let found = rows.find(|(_, value)| !value.is_finite() || *value > largest);
         Ok(found.map(|(&row, value)| {
             let place = self.data.place_of(row);

@@ -28,7 +28,7 @@ fn a_batch_without_a_labelled_row_adds_nothing_and_labelled_rows_are_counted() {
         for batch in Loader::start(&data, plan).expect("threads") {
             let batch = batch.expect("rows");
             let has_label = data.targets()[0]
-                .labels(data.rows(), batch.rows()[0])
+                .labels(data.rows(), batch.rows[0])
                 .next()
                 .is_some();
 

@@ -30,7 +30,7 @@ impl RankRows {
             return Ok(Self::default());
         };
 
-        let n = batch.n_own() as i64;
+        let n = batch.n_own as i64;
         let mut targets = Vec::new();
         for answer in &answers.targets {
             targets.push([
@@ -45,7 +45,7 @@ impl RankRows {
         };
 
         Ok(Self {
-            rows: batch.rows()[..batch.n_own()].to_vec(),
+            rows: batch.rows[..batch.n_own].to_vec(),
             targets,
             vectors,
             places: Vec::new(),
