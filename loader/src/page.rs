@@ -104,14 +104,6 @@ pub(crate) struct Scratch {
     decompressor: Decompressor<'static>,
 }
 
-impl std::fmt::Debug for Scratch {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Scratch")
-            .field("page", &self.page.len())
-            .finish_non_exhaustive()
-    }
-}
-
 impl Scratch {
     /// Creates empty buffers for a reader thread.
     ///

@@ -47,12 +47,6 @@ pub(crate) struct VarScope<'a> {
     ranks: Option<&'static Group>,
 }
 
-impl std::fmt::Debug for VarScope<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.path.components().collect::<Vec<_>>().join("."))
-    }
-}
-
 impl<'a> VarScope<'a> {
     /// Creates the scope of a model's root path. `ranks` is ignored unless the model enables batch norm over ranks.
     pub(crate) fn new(
