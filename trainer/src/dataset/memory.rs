@@ -15,11 +15,11 @@ impl HostMemory for HostBuffer {
     }
 
     fn size(&self) -> usize {
-        self.len()
+        self.bytes
     }
 
     fn is_reusable(&self) -> bool {
         // A copy from page-locked memory may still be running; only libtorch's memory pool knows when the copy is done.
-        !self.is_pinned()
+        !self.pinned
     }
 }

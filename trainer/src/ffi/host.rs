@@ -12,8 +12,10 @@ use super::{checked, wavemill_pinned, wavemill_send};
 #[derive(Debug)]
 pub struct HostBuffer {
     storage: Tensor,
-    bytes: usize,
-    pinned: bool,
+    pub(crate) bytes: usize,
+    /// True if the buffer is page-locked. A page-locked buffer must not be written to after [`send`] has queued a copy
+    /// from it: drop the buffer and create a new one. libtorch reuses the memory after the copy has finished.
+    pub(crate) pinned: bool,
 }
 
 impl HostBuffer {
@@ -32,16 +34,6 @@ impl HostBuffer {
             bytes,
             pinned,
         })
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.bytes
-    }
-
-    /// Reports whether the buffer is page-locked. A page-locked buffer must not be written to after [`send`] has queued
-    /// a copy from it: drop the buffer and create a new one. libtorch reuses the memory after the copy has finished.
-    pub(crate) fn is_pinned(&self) -> bool {
-        self.pinned
     }
 
     /// Returns the bytes of the buffer for writing. Changes are visible in tensors returned by [`Self::view`].
