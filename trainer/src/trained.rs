@@ -14,10 +14,12 @@ use crate::models::{Inputs, Net};
 /// A trained model for inference.
 #[derive(Debug)]
 pub(crate) struct TrainedModel {
-    state: State,
+    /// The state stored in the checkpoint: everything except the tensors.
+    pub state: State,
     variables: VarStore,
-    net: Net,
-    forward: ForwardPass,
+    pub net: Net,
+    /// The forward pass, which defines the model's device and precision.
+    pub forward: ForwardPass,
 }
 
 impl TrainedModel {
@@ -51,23 +53,9 @@ impl TrainedModel {
         })
     }
 
-    /// Returns the state stored in the checkpoint: everything except the tensors.
-    pub(crate) const fn state(&self) -> &State {
-        &self.state
-    }
-
-    /// Returns the forward pass, which defines the model's device and precision.
-    pub(crate) const fn forward(&self) -> ForwardPass {
-        self.forward
-    }
-
     /// Returns all weights and buffers of the model with their names, sorted by name.
     pub(crate) fn variables(&self) -> Vec<(String, Tensor)> {
         sorted(self.variables.variables())
-    }
-
-    pub(crate) const fn net(&self) -> &Net {
-        &self.net
     }
 
     /// Computes the probabilities of each target, in order: `[n, classes]` f32 on the CPU.

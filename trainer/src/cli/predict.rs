@@ -68,7 +68,7 @@ impl PredictCommand {
 
         let recipe = input::recipe_of(&folder);
         let wanted = ExpectedFeature {
-            feature: &trained.state().input.feature,
+            feature: &trained.state.input.feature,
             recipe: &recipe,
         };
         let options = AnswerOptions {

@@ -128,7 +128,7 @@ impl ModelCard {
         })?;
 
         // Keep only the names of weight files: an exported description must not contain folders of this machine.
-        let state = trained.state();
+        let state = &trained.state;
         let init = state.config.model.init.as_deref().map(file_name);
         let origin = match &state.origin {
             Origin::Pretrained { file, tensors } => Origin::Pretrained {
@@ -220,13 +220,13 @@ pub(crate) fn write_torchscript(
 }
 
 fn arguments(trained: &TrainedModel) -> Result<Vec<Argument>, ExportError> {
-    let dims = &trained.state().dims;
-    let dtype = if trained.forward().kind == Kind::Double {
+    let dims = &trained.state.dims;
+    let dtype = if trained.forward.kind == Kind::Double {
         "f64"
     } else {
         "f32"
     };
-    let needs = registry::find(&trained.state().config.model.name)
+    let needs = registry::find(&trained.state.config.model.name)
         .map_err(LearnError::from)?
         .needs;
 
@@ -255,11 +255,11 @@ fn argument(name: &str, axes: &[i64], dtype: &str) -> Argument {
 
 /// Converts the tensors `given`, which are in the order of [`ModelCard::arguments`], to the inputs of the model.
 fn inputs(trained: &TrainedModel, arguments: &[Argument], given: &[Tensor]) -> Inputs {
-    let dims = &trained.state().dims;
+    let dims = &trained.state.dims;
     // A model without a spectrogram argument never reads this tensor of zeros.
     let spectrogram = named("spectrogram", arguments, given).unwrap_or_else(|| {
         let shape = [vec![1], dims.row_shape()].concat();
-        Tensor::zeros(shape, (trained.forward().kind, Device::Cpu))
+        Tensor::zeros(shape, (trained.forward.kind, Device::Cpu))
     });
     Inputs {
         spectrogram,
@@ -283,7 +283,7 @@ fn forward(
 ) -> Result<Tensor, ModelError> {
     let inputs = inputs(trained, arguments, given);
     tch::no_grad(|| {
-        let logits = trained.net().forward(&inputs, false)?;
+        let logits = trained.net.forward(&inputs, false)?;
         Ok(Tensor::f_cat(&logits, 1)?)
     })
 }
@@ -296,7 +296,7 @@ fn trace(trained: &TrainedModel) -> Result<CModule, ExportError> {
         let kind = if argument.dtype == "i64" {
             Kind::Int64
         } else {
-            trained.forward().kind
+            trained.forward.kind
         };
         let shape: Vec<i64> = argument
             .shape

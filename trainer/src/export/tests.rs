@@ -98,7 +98,7 @@ fn torchscript_matches_the_model_for_any_batch_size() {
                 .data
                 .inputs(&batch, Device::Cpu, Kind::Float)
                 .expect("tensors");
-            let want = tch::no_grad(|| trained.net().forward(&inputs, false)).expect("logits");
+            let want = tch::no_grad(|| trained.net.forward(&inputs, false)).expect("logits");
 
             let Inputs {
                 spectrogram,

@@ -20,7 +20,6 @@ pub(crate) use stream::{ExpectedFeature, Row, Rows};
 
 use crate::dataset::{DatasetError, Needs, SpecTensors};
 use crate::learner::LearnError;
-use crate::models::ModelError;
 use crate::models::registry;
 use crate::trained::TrainedModel;
 
@@ -100,9 +99,9 @@ pub(crate) struct AnswerOptions {
 /// # Errors
 /// [`PredictError::Unfit`] if the model needs metadata or ids of artist and album.
 pub(crate) fn check(trained: &TrainedModel) -> Result<(), PredictError> {
-    let model = &trained.state().config.model.name;
+    let model = &trained.state.config.model.name;
     let architecture = registry::find(model).map_err(LearnError::from)?;
-    let what = match architecture.reads(&trained.state().input.feature) {
+    let what = match architecture.reads(&trained.state.input.feature) {
         Needs::Spectrogram => return Ok(()),
         Needs::Metadata => "columns of fma_features",
         Needs::All => "columns of fma_features, artist and album",
@@ -122,7 +121,7 @@ pub(crate) fn answer(
     out: &mut impl Write,
 ) -> Result<u64, PredictError> {
     check(trained)?;
-    let mut answers = JsonLines::new(&trained.state().classes, options.top);
+    let mut answers = JsonLines::new(&trained.state.classes, options.top);
     // The loop calls `next` again after the end of the rows, to get an empty batch.
     let mut rows = rows.fuse();
     let mut answered = 0;
@@ -183,9 +182,9 @@ fn write(out: &mut impl Write, lines: &str) -> Result<(), PredictError> {
 
 /// Returns the probabilities as one row-major array `[row][class]` per target.
 fn probabilities(trained: &TrainedModel, rows: &[Row]) -> Result<Vec<Vec<f32>>, PredictError> {
-    let spec = &trained.state().input;
-    let forward = trained.forward();
-    let bytes: Vec<&[u8]> = rows.iter().map(Row::bytes).collect();
+    let spec = &trained.state.input;
+    let forward = trained.forward;
+    let bytes: Vec<&[u8]> = rows.iter().map(|row| &*row.bytes).collect();
     let inputs = spec.inputs(&bytes, forward.device, forward.kind)?;
 
     let targets = trained.probabilities(&inputs)?;
@@ -194,10 +193,4 @@ fn probabilities(trained: &TrainedModel, rows: &[Row]) -> Result<Vec<Vec<f32>>, 
         values.push(Vec::try_from(target.f_contiguous()?.f_view(-1)?)?);
     }
     Ok(values)
-}
-
-impl From<ModelError> for PredictError {
-    fn from(error: ModelError) -> Self {
-        Self::Learn(error.into())
-    }
 }

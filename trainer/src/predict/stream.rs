@@ -27,14 +27,8 @@ pub(crate) struct Row {
     pub segment: i32,
     /// Start of the row's segment in the clip, in seconds.
     pub offset_s: f32,
-    bytes: Buffer,
-}
-
-impl Row {
-    /// Returns the bytes of the row's feature tensor, in the format of a store.
-    pub(crate) fn bytes(&self) -> &[u8] {
-        self.bytes.as_slice()
-    }
+    /// Bytes of the row's feature tensor, in the format of a store.
+    pub bytes: Buffer,
 }
 
 /// The feature that a stream of rows must contain.

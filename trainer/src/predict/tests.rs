@@ -91,7 +91,7 @@ fn run_answer(
     options: AnswerOptions,
 ) -> (Result<u64, PredictError>, Vec<Value>) {
     let wanted = ExpectedFeature {
-        feature: &trained.state().input.feature,
+        feature: &trained.state.input.feature,
         recipe: "runs/one/recipe.toml".as_ref(),
     };
 
@@ -266,7 +266,7 @@ fn concatenated_streams_are_predicted_independently() {
     let (schema, batches) = batches(&made, "test");
     let [first, empty, second] = [&batches[..2], &[], &batches[2..]].map(|b| stream(&schema, b));
     let wanted = ExpectedFeature {
-        feature: &trained.state().input.feature,
+        feature: &trained.state.input.feature,
         recipe: "runs/one/recipe.toml".as_ref(),
     };
 
