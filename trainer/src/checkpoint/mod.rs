@@ -457,16 +457,10 @@ fn read_head(path: &Path) -> Result<(Vec<u8>, StateHeader), CheckpointError> {
     }
     let is_checked = canonical::is_unchanged(&text);
     if is_checked == Some(false) || (is_checked.is_none() && head.format_version >= FIRST_CHECKED) {
-        return Err(CheckpointError::Damaged {
-            path: file,
-            problem: "its blake3 is not that of its content".to_owned(),
-        });
+        return Err(damaged(file, "its blake3 is not that of its content"));
     }
     if head.format_version >= FIRST_WITH_HASH && head.tensors_blake3.is_none() {
-        return Err(CheckpointError::Damaged {
-            path: file,
-            problem: "tensors_blake3 is missing".to_owned(),
-        });
+        return Err(damaged(file, "tensors_blake3 is missing"));
     }
     Ok((text, head))
 }
@@ -497,18 +491,12 @@ pub fn read_tensors(path: &Path) -> Result<BTreeMap<String, Tensor>, CheckpointE
         .tensors_blake3
         .is_some_and(|wanted| wanted != hasher.finalize().to_hex().as_str())
     {
-        return Err(CheckpointError::Damaged {
-            path: file,
-            problem: "its blake3 is not the one in state.json".to_owned(),
-        });
+        return Err(damaged(file, "its blake3 is not the one in state.json"));
     }
 
     match Tensor::read_safetensors(&file) {
         Ok(tensors) => Ok(tensors.into_iter().collect()),
-        Err(error) => Err(CheckpointError::Damaged {
-            path: file,
-            problem: error.to_string(),
-        }),
+        Err(error) => Err(damaged(file, error.to_string())),
     }
 }
 
@@ -551,6 +539,13 @@ fn sync(folder: &Path) -> Result<(), CheckpointError> {
     sync_folder(folder).map_err(at(folder))
 }
 
+fn damaged(path: PathBuf, problem: impl Into<String>) -> CheckpointError {
+    CheckpointError::Damaged {
+        path,
+        problem: problem.into(),
+    }
+}
+
 fn at(path: &Path) -> impl FnOnce(io::Error) -> CheckpointError {
     let path = path.to_owned();
     move |source| CheckpointError::Io { path, source }
@@ -559,20 +554,14 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> CheckpointError {
 /// Returns a function for `map_err` that converts a JSON error of the file `path` to [`CheckpointError::Damaged`].
 fn no_state(path: &Path) -> impl FnOnce(serde_json::Error) -> CheckpointError {
     let path = path.to_owned();
-    move |error| CheckpointError::Damaged {
-        path,
-        problem: format!("not a state of wavemill-train: {error}"),
-    }
+    move |error| damaged(path, format!("not a state of wavemill-train: {error}"))
 }
 
 /// Returns a function for `map_err` that converts errors like [`at`], but reports a missing file as damage.
 fn lost(path: &Path) -> impl FnOnce(io::Error) -> CheckpointError {
     let path = path.to_owned();
     move |source| match source.kind() {
-        ErrorKind::NotFound => CheckpointError::Damaged {
-            path,
-            problem: "it is missing".to_owned(),
-        },
+        ErrorKind::NotFound => damaged(path, "it is missing"),
         _ => CheckpointError::Io { path, source },
     }
 }

@@ -23,7 +23,7 @@ use crate::models::registry;
 use crate::models::{Dims, Inputs, ModelError};
 use crate::safetensors;
 use crate::trained::{TrainedModel, is_multi};
-use wavemill_schemas::durable::folder_of;
+use wavemill_schemas::durable::{folder_of, sync_folder};
 
 /// Format version of [`ModelCard`]. Increase it when the format changes.
 pub(crate) const FORMAT_VERSION: u32 = 1;
@@ -344,9 +344,7 @@ fn whole(
         .map_err(at(out))?;
     fs::rename(&file, out).map_err(at(out))?;
     // Sync the folder, so that the file's new name is on disk as well.
-    File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .map_err(at(out))
+    sync_folder(folder).map_err(at(out))
 }
 
 fn at(path: &Path) -> impl FnOnce(io::Error) -> ExportError {
