@@ -160,11 +160,7 @@ impl Block {
         }
 
         let shortcut = if shape.halve {
-            let halving = Window {
-                kernel: 1,
-                stride: 2,
-                padding: 0,
-            };
+            let halving = Window::stepping(1, 2);
             let scopes = [&scope.at("skip"), &scope.at("skipbn")];
             Some(ConvNorm::over_picture(
                 scopes, shape.from, shape.to, halving,

@@ -12,6 +12,7 @@ use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use serde::Serialize;
 use wavemill_evaluation::report::ROWS_FORMAT;
+use wavemill_schemas::tables::list_of;
 use wavemill_scores::metrics::{Leaks, THRESHOLD, likeliest};
 
 use super::RowsFileError;
@@ -252,10 +253,6 @@ fn key_fields() -> Vec<Field> {
         Field::new("artist_id", DataType::Int64, true),
         Field::new("split", DataType::Utf8, false),
     ]
-}
-
-fn list_of(item: DataType) -> DataType {
-    DataType::List(Arc::new(Field::new("item", item, false)))
 }
 
 /// Returns the fields for the true classes of a target: id and name, or lists of both. They are null for unlabelled
