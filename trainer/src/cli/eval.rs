@@ -142,7 +142,7 @@ impl EvalCommand {
         };
 
         let opened = self.open(&self.run, "this run", ranks.rank == 0)?;
-        let device = self.machine.device(&ranks, None)?;
+        let device = self.machine.compute.device(&ranks, None)?;
         let lost = opened.data.lost_paths();
         let group = fit::join(&ranks, &opened.data, &lost, &opened.state.config, device)?;
 

@@ -181,7 +181,7 @@ impl FitCommand {
             self.look_at_what_begins(&data, &ranks)?;
         }
 
-        let device = self.machine.device(&ranks, begun.threads)?;
+        let device = self.machine.compute.device(&ranks, begun.threads)?;
         let group = join(&ranks, &data, &data.lost_paths(), &begun.config, device)?;
         let ended = self.fit(begun, &store, &data, group, device);
         // The other ranks wait until this rank reports success or failure.

@@ -221,7 +221,7 @@ impl MachineArgs {
     /// Divides the machine among `processes`. Each gets a GPU in turn or the CPU, and the requested threads or a share.
     ///
     /// # Errors
-    /// The errors of [`Self::device`].
+    /// The errors of [`ComputeArgs::device`].
     pub(crate) fn shared_by(&self, processes: usize) -> Result<MachineShares> {
         // Processes share the machine's cores in the same way as the ranks of a job do.
         let alone = Ranks {
@@ -229,7 +229,8 @@ impl MachineArgs {
             ..Ranks::solo()
         };
 
-        let devices = match (self.device(&alone, None)?, self.compute.device.as_str()) {
+        let device = self.compute.device(&alone, None)?;
+        let devices = match (device, self.compute.device.as_str()) {
             (Device::Cuda(_), "auto" | "cuda") => (0..tch::Cuda::device_count())
                 .map(|number| format!("cuda:{number}"))
                 .collect(),
@@ -244,14 +245,6 @@ impl MachineArgs {
             prefetch_batches: self.prefetch_batches,
             no_verify: self.no_verify,
         })
-    }
-
-    /// Sets the threads and returns the device, like [`ComputeArgs::device`].
-    ///
-    /// # Errors
-    /// The errors of [`ComputeArgs::device`].
-    pub(crate) fn device(&self, ranks: &Ranks, recorded: Option<u32>) -> Result<Device> {
-        self.compute.device(ranks, recorded)
     }
 
     /// Opens a version of a store. Files are compared with their blake3 hash when read, unless `--no-verify` was given.

@@ -302,7 +302,7 @@ impl SweepCommand {
             jobs::end_with_parent()?;
         }
 
-        let device = self.machine.device(ranks, None)?;
+        let device = self.machine.compute.device(ranks, None)?;
         let first_rows = rows.open(&first.config)?;
         let group = fit::join(ranks, &first_rows, &plan.lost, base, device)?;
         // From here on, only the cache keeps the dataset and its files open.
