@@ -559,10 +559,7 @@ fn each_at_once<T: Send>(files: &[&FileEntry], open: impl Fn(&FileEntry) -> T + 
 
 /// Returns the error for work that was stopped.
 fn stopped() -> DatasetError {
-    DatasetError::Other {
-        message: "opening the feature was stopped".to_owned(),
-        source: None,
-    }
+    DatasetError::other("opening the feature was stopped")
 }
 
 fn on_side(sides: &[Option<Side>], side: Side) -> impl Iterator<Item = u32> {

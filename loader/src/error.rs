@@ -114,9 +114,25 @@ impl DatasetError {
 
     /// Creates the error for a column of a file that is missing or has another type.
     pub(crate) fn column(path: &Path, column: &str, problem: impl Display) -> Self {
+        Self::other(format!("{}: column {column}: {problem}", path.display()))
+    }
+
+    /// Creates an error that is neither damage nor a setting, without another error as its cause.
+    pub fn other(message: impl Into<String>) -> Self {
         Self::Other {
-            message: format!("{}: column {column}: {problem}", path.display()),
+            message: message.into(),
             source: None,
+        }
+    }
+
+    /// Creates an error that is neither damage nor a setting, with the error that caused it.
+    pub fn caused_by(
+        source: impl Into<Box<dyn Error + Send + Sync>>,
+        message: impl Into<String>,
+    ) -> Self {
+        Self::Other {
+            message: message.into(),
+            source: Some(source.into()),
         }
     }
 

@@ -83,12 +83,10 @@ impl Axes {
         }
         if feature.is_picture() {
             let &[Some(bands), Some(height), Some(width)] = feature.shape.as_slice() else {
-                return Err(DatasetError::unfit(
-                    "feature",
-                    format!(
-                        "pictures of {name} differ in size: give the recipe's feature a height and a width"
-                    ),
-                ));
+                let problem = format!(
+                    "pictures of {name} differ in size: give the recipe's feature a height and a width"
+                );
+                return Err(DatasetError::unfit("feature", problem));
             };
             return Ok(Self {
                 bands,
@@ -109,10 +107,8 @@ impl Axes {
 
         let &[first, second] = feature.shape.as_slice() else {
             let n_axes = feature.shape.len();
-            return Err(DatasetError::unfit(
-                "feature",
-                format!("{name} has {n_axes} axes, not 2"),
-            ));
+            let problem = format!("{name} has {n_axes} axes, not 2");
+            return Err(DatasetError::unfit("feature", problem));
         };
         let frames_first = feature.dim_names.first().is_some_and(|name| name == FRAME);
         let (bands, frames) = if frames_first {
@@ -122,10 +118,8 @@ impl Axes {
         };
         Ok(Self {
             bands: bands.ok_or_else(|| {
-                DatasetError::unfit(
-                    "feature",
-                    format!("rows of {name} differ in their number of bands"),
-                )
+                let problem = format!("rows of {name} differ in their number of bands");
+                DatasetError::unfit("feature", problem)
             })?,
             frames,
             frames_first,
@@ -160,10 +154,9 @@ impl Form {
             .as_ref()
             .is_some_and(|stats| stats.mean.len() != bands || stats.std.len() != bands)
         {
-            return Err(DatasetError::unfit(
-                "feature",
-                format!("{name} has {bands} bands, but its statistics have another number"),
-            ));
+            let problem =
+                format!("{name} has {bands} bands, but its statistics have another number");
+            return Err(DatasetError::unfit("feature", problem));
         }
 
         Ok(Self {

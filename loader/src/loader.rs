@@ -190,19 +190,13 @@ impl<M: HostMemory> Loader<M> {
                 .to_owned(),
             _ => "it ended early".to_owned(),
         };
-        DatasetError::Other {
-            message: format!("a reader thread panicked: {message}"),
-            source: None,
-        }
+        DatasetError::other(format!("a reader thread panicked: {message}"))
     }
 }
 
 /// Returns the error for a reader thread that cannot be started.
 fn no_thread(error: io::Error) -> DatasetError {
-    DatasetError::Other {
-        message: "cannot start a reader thread".to_owned(),
-        source: Some(error.into()),
-    }
+    DatasetError::caused_by(error, "cannot start a reader thread")
 }
 
 /// Returns the maximum number of rows of this rank in a batch; at least 1.
@@ -270,10 +264,8 @@ impl<M: HostMemory> ReaderContext<M> {
         let memory_bytes = form.row_bytes().checked_mul(rows);
         let memory_bytes = memory_bytes.ok_or_else(|| {
             let frames = form.host_frames;
-            DatasetError::unfit(
-                "batch_size",
-                format!("{rows} rows of {frames} frames are too large"),
-            )
+            let problem = format!("{rows} rows of {frames} frames are too large");
+            DatasetError::unfit("batch_size", problem)
         })?;
 
         Ok(Self {

@@ -30,18 +30,15 @@ pub trait HostMemory: Debug + Send + Sized + 'static {
 impl HostMemory for Vec<u8> {
     fn zeroed(bytes: usize, pinned: bool) -> Result<Self, DatasetError> {
         if pinned {
-            return Err(DatasetError::Other {
-                message: "page-locked memory".to_owned(),
-                source: Some(io::Error::from(io::ErrorKind::Unsupported).into()),
-            });
+            let unsupported = io::Error::from(io::ErrorKind::Unsupported);
+            return Err(DatasetError::caused_by(unsupported, "page-locked memory"));
         }
         // A failed allocation of `vec!` would abort the process, so the memory is first requested in a way that returns
         // an error. `black_box` keeps the compiler from removing that request.
         let mut probe = Vec::<u8>::new();
         let reserved = probe.try_reserve_exact(bytes);
-        reserved.map_err(|error| DatasetError::Other {
-            message: format!("{bytes} bytes of memory for a batch"),
-            source: Some(error.into()),
+        reserved.map_err(|error| {
+            DatasetError::caused_by(error, format!("{bytes} bytes of memory for a batch"))
         })?;
         drop(black_box(probe));
 

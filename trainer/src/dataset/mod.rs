@@ -118,8 +118,5 @@ fn matrix<T: Element>(
 
 /// Converts an error of libtorch to an error of wavemill-loader.
 fn refused(error: TchError) -> DatasetError {
-    DatasetError::Other {
-        message: "libtorch".to_owned(),
-        source: Some(error.into()),
-    }
+    DatasetError::caused_by(error, "libtorch")
 }

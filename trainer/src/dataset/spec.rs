@@ -42,12 +42,12 @@ impl SpecTensors for InputSpec {
         let mut filled = Vec::with_capacity(rows.len());
         let slots = memory.bytes_mut().chunks_exact_mut(form.row_bytes());
         for (row, (value, slot)) in rows.iter().zip(slots).enumerate() {
-            let frames = form
-                .fill(value, slot)
-                .map_err(|problem| DatasetError::Other {
-                    message: format!("column {}, row {row}: {problem}", self.feature.name),
-                    source: None,
-                })?;
+            let frames = form.fill(value, slot).map_err(|problem| {
+                DatasetError::other(format!(
+                    "column {}, row {row}: {problem}",
+                    self.feature.name
+                ))
+            })?;
             // `filled` is also set if all rows have the same length: no row is then shorter, so nothing is masked.
             filled.push(frames as i64);
         }
