@@ -23,13 +23,13 @@ const DIRECT_BYTES_MAX: usize = 4096;
 // Numbers are sent as their bytes in memory, so all ranks need the same byte order.
 const _: () = assert!(cfg!(target_endian = "little"));
 
-/// Error of a connection between two ranks.
+/// Error of an operation over the ring. The watchdog may know the cause.
 #[derive(Debug)]
-pub(super) struct LinkError {
-    /// Rank on the other side of the connection.
-    pub(super) neighbour: usize,
-    /// Error of the operating system.
-    pub(super) source: io::Error,
+pub(super) enum Fault {
+    /// The connection to the rank `neighbour` broke, with an error of the operating system.
+    Link { neighbour: usize, source: io::Error },
+    /// The previous rank called another operation.
+    OutOfStep { here: String, there: String },
 }
 
 /// A connection to another rank, and the number of that rank.
@@ -107,14 +107,17 @@ impl Links {
 
     /// Sends `values`, at most [`CHUNK_BYTES`], to the next rank. Blocks only if [`CHUNKS`] chunks are waiting to be
     /// sent.
-    pub(super) fn push<T: ArrowNativeType>(&mut self, values: &[T]) -> Result<(), LinkError> {
+    pub(super) fn push<T: ArrowNativeType>(&mut self, values: &[T]) -> Result<(), Fault> {
         let bytes = values.to_byte_slice();
         // No chunk is waiting in the queue, so bytes that are written directly cannot overtake another chunk.
         if bytes.len() <= DIRECT_BYTES_MAX && self.spare.len() == CHUNKS {
-            return self.outgoing.write_all(bytes).map_err(|source| LinkError {
-                neighbour: self.next,
-                source,
-            });
+            return self
+                .outgoing
+                .write_all(bytes)
+                .map_err(|source| Fault::Link {
+                    neighbour: self.next,
+                    source,
+                });
         }
 
         let Ok(mut chunk) = self.spare.recv() else {
@@ -126,11 +129,11 @@ impl Links {
     }
 
     /// Blocks until the next `count` values (at most [`CHUNK_BYTES`]) have arrived from the previous rank.
-    pub(super) fn pull<T: ArrowNativeType>(&mut self, count: usize) -> Result<&[T], LinkError> {
+    pub(super) fn pull<T: ArrowNativeType>(&mut self, count: usize) -> Result<&[T], Fault> {
         let bytes = &mut self.received.as_slice_mut()[..count * size_of::<T>()];
         match self.incoming.read_exact(bytes) {
             Ok(()) => Ok(&self.received.typed_data::<T>()[..count]),
-            Err(source) => Err(LinkError {
+            Err(source) => Err(Fault::Link {
                 neighbour: self.previous,
                 source,
             }),
@@ -154,13 +157,13 @@ impl Links {
     }
 
     /// Returns the error that ended the sending thread.
-    fn sending_error(&self) -> LinkError {
+    fn sending_error(&self) -> Fault {
         let error = self
             .error
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        LinkError {
+        Fault::Link {
             neighbour: self.next,
             source: error.unwrap_or_else(|| io::ErrorKind::BrokenPipe.into()),
         }

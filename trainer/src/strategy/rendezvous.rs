@@ -44,7 +44,7 @@ pub(crate) struct Fingerprint {
 
 impl Fingerprint {
     /// Returns the name of the first setting that differs between two ranks, with both values.
-    fn difference(&self, other: &Self) -> Option<(&'static str, String, String)> {
+    fn difference<'a>(&'a self, other: &'a Self) -> Option<(&'static str, &'a str, &'a str)> {
         let fields = [
             ("wavemill", &self.version, &other.version),
             ("manifest", &self.manifest_hash, &other.manifest_hash),
@@ -52,10 +52,9 @@ impl Fingerprint {
             ("feature_id", &self.feature_id, &other.feature_id),
             ("damaged files", &self.lost_files, &other.lost_files),
         ];
-        let (field, found, wanted) = fields
-            .into_iter()
-            .find(|(_, found, wanted)| found != wanted)?;
-        Some((field, found.clone(), wanted.clone()))
+        let mut fields = fields.into_iter();
+        let (field, found, wanted) = fields.find(|(_, found, wanted)| found != wanted)?;
+        Some((field, found.as_str(), wanted.as_str()))
     }
 }
 
@@ -210,18 +209,17 @@ fn receive_ranks(
 
 fn agree(guest: &Guest, ranks: &Ranks, fingerprint: &Fingerprint) -> Result<(), RankError> {
     let hello = &guest.hello;
-    let difference = if hello.world_size == ranks.world_size {
-        hello.fingerprint.difference(fingerprint)
-    } else {
-        Some((
+    if hello.world_size != ranks.world_size {
+        let [found, wanted] = [hello.world_size, ranks.world_size].map(|size| size.to_string());
+        return Err(RankError::differs(
+            hello.rank,
             "WORLD_SIZE",
-            hello.world_size.to_string(),
-            ranks.world_size.to_string(),
-        ))
-    };
-
-    match difference {
-        Some((field, found, wanted)) => Err(RankError::differs(hello.rank, field, &found, &wanted)),
+            &found,
+            &wanted,
+        ));
+    }
+    match hello.fingerprint.difference(fingerprint) {
+        Some((field, found, wanted)) => Err(RankError::differs(hello.rank, field, found, wanted)),
         None => Ok(()),
     }
 }

@@ -15,7 +15,7 @@ use arrow::datatypes::ArrowNativeType;
 use tch::kind::Element;
 use tch::{Device, Kind, Tensor};
 
-use super::links::{CHUNK_BYTES, LinkError, Links};
+use super::links::{CHUNK_BYTES, Fault, Links};
 use super::rendezvous::{self, Fingerprint};
 use super::watchdog::{Check, OnLoss, Watchdog};
 use super::{Collective, RankError, Ranks};
@@ -44,18 +44,6 @@ fn segment(length: usize, parts: usize, index: usize) -> Range<usize> {
 fn add<T: ArrowNativeType + AddAssign>(values: &mut [T], others: &[T]) {
     for (value, &other) in values.iter_mut().zip(others) {
         *value += other;
-    }
-}
-
-/// Error of an operation over the ring. The watchdog may know the cause.
-enum Fault {
-    Link(LinkError),
-    OutOfStep { here: String, there: String },
-}
-
-impl From<LinkError> for Fault {
-    fn from(error: LinkError) -> Self {
-        Self::Link(error)
     }
 }
 
@@ -100,7 +88,7 @@ impl Ring {
         bounds: impl Fn(usize) -> Range<usize>,
         held: usize,
         fold: impl Fn(&mut [T], &[T]) + Copy,
-    ) -> Result<(), LinkError> {
+    ) -> Result<(), Fault> {
         let parts = self.world_size;
         for step in 0..parts - 1 {
             // Adding multiples of `parts` prevents the subtraction from underflowing.
@@ -117,7 +105,7 @@ impl Ring {
         mut out: Range<usize>,
         mut into: Range<usize>,
         fold: impl Fn(&mut [T], &[T]),
-    ) -> Result<(), LinkError> {
+    ) -> Result<(), Fault> {
         let chunk = CHUNK_BYTES / size_of::<T>();
         // The lengths of two segments may differ by one value in a sum, and by any number of bytes in a gather.
         while !out.is_empty() || !into.is_empty() {
@@ -162,8 +150,7 @@ impl Ring {
             |index| segment(length, parts, index),
             whole,
             <[T]>::copy_from_slice,
-        )?;
-        Ok(())
+        )
     }
 
     fn gather(&mut self, bytes: &[u8]) -> Result<Vec<Vec<u8>>, Fault> {
@@ -287,13 +274,11 @@ impl RingGroup {
                  same order"
             ))),
             // The ring often notices first that a neighbour has ended. The watchdog soon receives the cause.
-            Fault::Link(LinkError { neighbour, source }) => {
-                Err(self.explain(RankError::Neighbour {
-                    rank,
-                    neighbour,
-                    source,
-                }))
-            }
+            Fault::Link { neighbour, source } => Err(self.explain(RankError::Neighbour {
+                rank,
+                neighbour,
+                source,
+            })),
         }
     }
 

@@ -71,23 +71,11 @@ struct State {
     finished: BTreeSet<usize>,
     /// Whether a rank is lost and the loss is being reported to the other ranks.
     losing: bool,
-    /// The first lost rank, set after [`OnLoss`] has returned. If `OnLoss` ends the process, no other thread can report
-    /// the loss.
-    loss: Option<Loss>,
+    /// The first lost rank and the reason, set after [`OnLoss`] has returned. If `OnLoss` ends the process, no other
+    /// thread can report the loss.
+    loss: Option<(usize, String)>,
     /// Whether all ranks have finished or this rank is ending. From then on, no losses are reported.
     over: bool,
-}
-
-#[derive(Clone, Debug)]
-struct Loss {
-    rank: usize,
-    reason: String,
-}
-
-impl From<Loss> for RankError {
-    fn from(Loss { rank, reason }: Loss) -> Self {
-        Self::Lost { rank, reason }
-    }
 }
 
 struct WatchdogInner {
@@ -183,7 +171,8 @@ impl Watchdog {
         let state = self
             .0
             .wait_until(deadline, |state| state.loss.is_some() || state.over);
-        state.loss.clone().map(RankError::from)
+        let (rank, reason) = state.loss.clone()?;
+        Some(RankError::Lost { rank, reason })
     }
 
     /// Ends the job successfully: blocks until all ranks have called `finish`. Afterwards, no losses are reported.
@@ -207,8 +196,8 @@ impl Watchdog {
                 .wait(state)
                 .unwrap_or_else(PoisonError::into_inner);
         }
-        if let Some(loss) = state.loss.clone() {
-            return Err(loss.into());
+        if let Some((rank, reason)) = state.loss.clone() {
+            return Err(RankError::Lost { rank, reason });
         }
 
         // Rank 0 sends `Finished` once, even if this function is called again.
@@ -364,7 +353,7 @@ impl WatchdogInner {
 
         // Set the loss only after `on_loss` has printed the reason: it wakes the main thread, which would end the
         // process.
-        self.state().loss = Some(Loss { rank, reason });
+        self.state().loss = Some((rank, reason));
         self.changed.notify_all();
 
         let mut guarded = self.guarded.lock().unwrap_or_else(PoisonError::into_inner);
