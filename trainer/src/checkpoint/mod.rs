@@ -429,7 +429,9 @@ fn write(
     });
     let json = json.map_err(no_state(&file))?;
 
-    write_synced(&file, json.as_bytes())?;
+    fs::write(&file, json)
+        .and_then(|()| File::open(&file)?.sync_all())
+        .map_err(at(&file))?;
     // Sync the folder as well, so that the names of both files are on disk.
     sync(folder)
 }
@@ -527,12 +529,6 @@ pub(crate) fn copy_into(
         }
         Ok(())
     })
-}
-
-fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), CheckpointError> {
-    fs::write(path, bytes)
-        .and_then(|()| File::open(path)?.sync_all())
-        .map_err(at(path))
 }
 
 fn sync(folder: &Path) -> Result<(), CheckpointError> {

@@ -278,23 +278,17 @@ impl FitCommand {
             }
         }
 
-        let FitOutcome {
-            result,
-            ended_before,
-            profile,
-            ..
-        } = monitored(&job, data, group)?;
-
+        let outcome = monitored(&job, data, group)?;
         if group.rank() == 0 {
             if self.json {
-                println!("{}", serde_json::to_string(&result)?);
+                println!("{}", serde_json::to_string(&outcome.result)?);
             } else {
-                print!("{}", shown_lines(&result.to_string()));
+                print!("{}", shown_lines(&outcome.result.to_string()));
             }
-            if let Some(profile) = profile {
+            if let Some(profile) = &outcome.profile {
                 report(&profile.to_string());
             }
-            if ended_before {
+            if outcome.ended_before {
                 report("the run is already complete: nothing to do, and its result is unchanged\n");
             }
             report(&format!("run folder: {}\n", job.folder.display()));

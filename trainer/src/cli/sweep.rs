@@ -426,23 +426,18 @@ impl SweepCommand {
     ) -> Result<Vec<Trial>> {
         let medians = Arc::new(Mutex::new(Medians::default()));
         let mut trials = Vec::new();
-        for PlannedTrial {
-            number,
-            set,
-            config,
-        } in planned
-        {
-            let select = config.train.select;
-            let selected = config.train.selected();
-            let epochs = config.train.epochs;
+        for plan in planned {
+            let select = plan.config.train.select;
+            let selected = plan.config.train.selected();
+            let epochs = plan.config.train.epochs;
             // In a trial's process, the parent decides when to stop early, because it has the values of all trials.
             let stopping = sweep.median_stopping_after.map(|after| match self.trial {
                 Some(_) => Box::new(jobs::ask) as KeepGoing,
                 None => judge(&medians, select, after),
             });
             // All trials' rows were checked before the first trial. If they cannot be opened now, only this one fails.
-            let (run, ended) = match rows.open(&config) {
-                Ok(data) => self.trial(config, &data, group, device, stopping),
+            let (run, ended) = match rows.open(&plan.config) {
+                Ok(data) => self.trial(plan.config, &data, group, device, stopping),
                 Err(error) => (PathBuf::new(), Err(error)),
             };
 
@@ -452,19 +447,20 @@ impl SweepCommand {
                 Ok(all) => values = all,
                 Err(error) if is_stopped(&error) => {
                     bail!(SweepInterrupted {
-                        trial: format!("trial {number}"),
+                        trial: format!("trial {}", plan.number),
                         runs: self.runs.clone()
                     })
                 }
                 Err(error) if goes_on(&error, group) => failure = Some(error_line(error.as_ref())),
                 Err(error) => {
-                    return Err(error.context(format!("trial {number} ({})", set.join(" "))));
+                    let name = format!("trial {} ({})", plan.number, plan.set.join(" "));
+                    return Err(error.context(name));
                 }
             }
 
             let trial = Trial {
-                trial: number,
-                set,
+                trial: plan.number,
+                set: plan.set,
                 run,
                 best: select.best(&values),
                 ended_early: failure.is_none() && (values.len() as u64) < epochs,

@@ -119,18 +119,11 @@ impl Optimizer {
                     decay: variable.weight_decay,
                 };
 
-                let Variable {
-                    tensor,
-                    steps,
-                    slots,
-                    ..
-                } = variable;
-
+                let tensor = &mut variable.tensor;
+                let steps = variable.steps;
                 // The number of state tensors is that of `slots`: two for Adam, one for SGD with momentum.
-                match slots.as_mut_slice() {
-                    [mean, square] => {
-                        adam(settings, rates, tensor, &grad, [mean, square], *steps);
-                    }
+                match variable.slots.as_mut_slice() {
+                    [mean, square] => adam(settings, rates, tensor, &grad, [mean, square], steps),
                     [buffer] => sgd(settings, rates, tensor, &grad, Some(buffer)),
                     _ => sgd(settings, rates, tensor, &grad, None),
                 }
