@@ -499,15 +499,11 @@ impl Files {
         feature: &FeatureEntry,
         targets: &[String],
     ) -> Result<(), DatasetError> {
-        let OpenedFile {
-            shard,
-            located,
-            columns,
-        } = opened;
         let file = self.folders.len() as u32;
         // `Rows::append` fails before it appends anything. Otherwise there could be rows without a location in a file.
-        self.rows.append(&shard, &columns, file, feature, targets)?;
-        self.pages.append(shard, located);
+        self.rows
+            .append(&opened.shard, &opened.columns, file, feature, targets)?;
+        self.pages.append(opened.shard, opened.located);
         self.folders.push(entry.split.clone());
         Ok(())
     }

@@ -142,13 +142,8 @@ impl Form {
             DatasetError::unfit("feature", problem)
         })?;
 
-        let Axes {
-            bands,
-            frames,
-            frames_first,
-            kind,
-        } = Axes::from_feature(feature)?;
-
+        let axes = Axes::from_feature(feature)?;
+        let bands = axes.bands;
         let stats = spec.normalize.clone();
         if stats
             .as_ref()
@@ -163,15 +158,15 @@ impl Form {
             stored,
             scale: feature.scale,
             bands,
-            host_frames: frames.unwrap_or(spec.frames),
-            stored_frames: frames,
-            frames_first,
-            frames: match (kind, frames) {
+            host_frames: axes.frames.unwrap_or(spec.frames),
+            stored_frames: axes.frames,
+            frames_first: axes.frames_first,
+            frames: match (axes.kind, axes.frames) {
                 (RowKind::Columns | RowKind::Picture { .. }, Some(all)) => all,
                 _ => spec.frames,
             },
             stats,
-            kind,
+            kind: axes.kind,
         })
     }
 

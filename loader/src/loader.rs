@@ -67,7 +67,8 @@ impl<M: HostMemory> Loader<M> {
             };
             order::shuffled(&groups, plan.seed, plan.epoch, dataset.shuffle_window)
         } else {
-            order::in_order(&dataset.groups(plan.side))
+            // Evaluation reads the rows in manifest order.
+            dataset.groups(plan.side).concat()
         };
         if plan.buckets > 1 {
             let frames = &dataset.rows.frames;

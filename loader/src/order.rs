@@ -68,11 +68,6 @@ pub(crate) fn balanced(
     groups.iter().map(repeated).collect()
 }
 
-/// Returns the rows in manifest order, for evaluation.
-pub(crate) fn in_order(groups: &[Vec<u32>]) -> Vec<u32> {
-    groups.concat()
-}
-
 /// Orders the rows of an epoch so that the rows of a batch have similar lengths. `frames` has the length of every row
 /// of the feature.
 ///
