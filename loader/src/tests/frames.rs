@@ -160,7 +160,7 @@ fn rows_are_padded_to_the_longest_of_the_global_batch() {
     };
 
     let batches = load(&dataset, plan(0, 1));
-    let frames: Vec<usize> = batches.iter().map(Batch::host_frames).collect();
+    let frames: Vec<usize> = batches.iter().map(|batch| batch.host_frames).collect();
     for batch in &batches {
         let longest = batch.filled.iter().max().copied();
         assert_eq!(longest, Some(batch.host_frames as i64));
@@ -169,7 +169,7 @@ fn rows_are_padded_to_the_longest_of_the_global_batch() {
 
     for rank in 0..2 {
         let of_rank = load(&dataset, plan(rank, 2));
-        let of_rank: Vec<usize> = of_rank.iter().map(Batch::host_frames).collect();
+        let of_rank: Vec<usize> = of_rank.iter().map(|batch| batch.host_frames).collect();
         assert_eq!(of_rank, frames, "rank {rank}");
     }
 }
