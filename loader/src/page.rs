@@ -98,7 +98,7 @@ pub(crate) struct Scratch {
     pub row: Vec<u8>,
     /// Pages from an object store, of rows that are read next.
     pub ahead: PagesAhead,
-    /// True if finished batches wait for the consumer, so that the thread lets others run first.
+    /// True if the thread's last batch still waits for the consumer, so that the thread lets others run first.
     pub gives_way: bool,
     rows: Vec<u8>,
     decompressor: Decompressor<'static>,

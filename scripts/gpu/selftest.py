@@ -88,8 +88,8 @@ class Run(unittest.TestCase):
 
     def test_a_program_without_end_is_ended_with_what_it_started(self):
         machine = Machine(self.folder, **{"kernels-lib": f"sleep 60 & echo $! >{self.folder}/child; wait"})
-        # 1.5 s in total; the limit of the step itself is longer.
-        ran, steps, _ = machine.run("--steps", "open,machine", "--minutes", "0.025")
+        # 6 s in total; the limit of the step itself is longer. A step with less than one second left does not begin.
+        ran, steps, _ = machine.run("--steps", "open,machine", "--minutes", "0.1")
         self.assertEqual((ran.returncode, steps["open"]["result"]), (1, "failed"))
         self.assertIn("ran past the step's", steps["open"]["why"])
         child = int((Path(self.folder) / "child").read_text())

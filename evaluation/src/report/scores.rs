@@ -108,7 +108,13 @@ fn table(caption: &str, levels: &[(&RunRecord, &Level)], noun: Noun) -> Table {
     for &(name, metric, interval) in metrics {
         let mut cells = vec![Cell::from(name)];
         for (_, level) in levels {
-            cells.push(cell(level, metric, interval));
+            // A run with the other kind of labels has none of these scores.
+            let is_same_kind = matches!(level.report, Report::Multi(_)) == is_multi;
+            cells.push(if is_same_kind {
+                cell(level, metric, interval)
+            } else {
+                Cell::None
+            });
         }
         table.rows.push(cells);
     }

@@ -111,7 +111,7 @@ impl display::Snapshot for EpochSummary {
         let selected = if shown.contains(&&*self.select) {
             String::new()
         } else {
-            format!(", {} {:.4}", self.select.replace('_', " "), self.selected)
+            format!(", {} {:.4}", self.select, self.selected)
         };
         let best = if self.best { ", best so far" } else { "" };
 
@@ -286,7 +286,7 @@ mod tests {
         assert!(
             ended
                 .line()
-                .contains("macro F1 0.5000, genre/roc auc macro 0.6250, best so far"),
+                .contains("macro F1 0.5000, genre/roc_auc_macro 0.6250, best so far"),
             "{}",
             ended.line()
         );

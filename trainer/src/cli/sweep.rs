@@ -263,11 +263,11 @@ impl SweepCommand {
 
             let config = config_of(base, &set, source)?;
             if config.train.selected() != base.train.selected() {
-                let words = format!(
-                    "{source}: trial {number} has another train.select or train.select_target, but the score by which \
-                     trials are compared must be the same for all: set it with --set"
-                );
-                return Err(UsageError(words).into());
+                bail!(UsageError(format!(
+                    "{source}: trial {number} ({}) has another train.select or train.select_target, but the score by \
+                     which trials are compared must be the same for all: set it with --set",
+                    set.join(" ")
+                )));
             }
             let lost_here = check_trial(&config, world_size, rows)
                 .with_context(|| format!("trial {number} ({})", set.join(" ")))?;

@@ -1,4 +1,5 @@
-//! Adam, AdamW and SGD over named variables, and the moving average of their values. Their state can be saved, unlike that of libtorch's optimisers in tch.
+//! Adam, AdamW and SGD over named variables, and the moving average of their values. Their state can be saved, unlike
+//! that of libtorch's optimisers in tch.
 //!
 //! The learning rate is passed to each step (see [`wavemill_scores::schedule`]). Gradients are not summed over ranks
 //! here: sum them before [`Optimizer::clip_norm`] and [`Optimizer::step`], whose results are then equal on all ranks.
