@@ -15,11 +15,11 @@ impl HostMemory for HostBuffer {
     }
 
     fn size(&self) -> usize {
-        self.bytes
+        self.len()
     }
 
     fn is_reusable(&self) -> bool {
         // A copy from page-locked memory may still be running; only libtorch's memory pool knows when the copy is done.
-        !self.pinned
+        !self.is_pinned()
     }
 }

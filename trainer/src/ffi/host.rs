@@ -12,10 +12,8 @@ use super::{checked, wavemill_pinned, wavemill_send};
 #[derive(Debug)]
 pub struct HostBuffer {
     storage: Tensor,
-    pub(crate) bytes: usize,
-    /// True if the buffer is page-locked. A page-locked buffer must not be written to after [`send`] has queued a copy
-    /// from it: drop the buffer and create a new one. libtorch reuses the memory after the copy has finished.
-    pub(crate) pinned: bool,
+    bytes: usize,
+    pinned: bool,
 }
 
 impl HostBuffer {
@@ -34,6 +32,16 @@ impl HostBuffer {
             bytes,
             pinned,
         })
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.bytes
+    }
+
+    /// Reports whether the buffer is page-locked. A page-locked buffer must not be written to after [`send`] has queued
+    /// a copy from it: drop the buffer and create a new one. libtorch reuses the memory after the copy has finished.
+    pub(crate) fn is_pinned(&self) -> bool {
+        self.pinned
     }
 
     /// Returns the bytes of the buffer for writing. Changes are visible in tensors returned by [`Self::view`].
