@@ -76,8 +76,7 @@ struct RowFile {
 struct ContentCheck {
     /// The blake3 hash of the whole file, in lower-case hex.
     blake3: String,
-    /// Whether the hash is equal, or `None` until the file has been compared. Other readers wait on the lock during the
-    /// comparison.
+    /// True if the hash is equal; `None` until the file has been compared. Other readers wait on the lock meanwhile.
     is_sound: Mutex<Option<bool>>,
 }
 

@@ -11,7 +11,7 @@ use crate::{Dataset, DatasetError, Side};
 pub struct LoaderPlan {
     /// The split whose rows are read.
     pub side: Side,
-    /// Whether rows are shuffled over windows of `data.shuffle_window` row groups; otherwise they are in manifest
+    /// True if rows are shuffled over windows of `data.shuffle_window` row groups; otherwise they are in manifest
     /// order.
     pub shuffle: bool,
     /// The seed of the shuffled order and of mix-up partners.
@@ -20,13 +20,13 @@ pub struct LoaderPlan {
     pub epoch: u64,
     /// Number of rows in a global batch.
     pub batch_size: usize,
-    /// Whether the last batch is left out if it is smaller.
+    /// True if the last batch is left out if it is smaller.
     pub drop_last: bool,
     /// The frames of each row that a batch contains.
     pub frames: RowFrames,
     /// Number of buckets of rows of similar length, from which batches are formed; 1 mixes rows of all lengths.
     pub buckets: usize,
-    /// Whether rows have mix-up partners. Partners that belong to other ranks are read, too.
+    /// True if rows have mix-up partners. Partners that belong to other ranks are read, too.
     pub mixup: bool,
     /// The rank of this process.
     pub rank: usize,
@@ -40,7 +40,7 @@ pub struct LoaderPlan {
     pub readers: usize,
     /// Maximum number of batches that are read ahead of time; at least one per reader thread.
     pub prefetch_batches: usize,
-    /// Whether host memory is page-locked, for a CUDA device.
+    /// True if host memory is page-locked, for a CUDA device.
     pub pinned: bool,
 }
 

@@ -112,7 +112,7 @@ pub(crate) struct RuleInUse {
     pub name: String,
     /// The kind of the split rule.
     pub kind: SplitRule,
-    /// Whether the rule is that of the recipe, so that the rows of a split are in the folder of that split.
+    /// True if the rule is that of the recipe, so that the rows of a split are in the folder of that split.
     pub is_recipes: bool,
 }
 

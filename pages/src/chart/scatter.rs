@@ -48,7 +48,7 @@ pub struct Point {
     pub y: f64,
     /// The index of the point's group, or `None` if the group is unknown.
     pub group: Option<usize>,
-    /// Whether the prediction for the point is correct, or `None` if that is unknown.
+    /// True if the prediction for the point is correct, or `None` if that is unknown.
     pub is_right: Option<bool>,
     /// The text shown when the pointer rests on the point; may be empty. A point with a name is an element of its own.
     pub name: String,

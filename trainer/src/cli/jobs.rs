@@ -49,7 +49,7 @@ pub(crate) enum Outcome {
 pub(crate) struct JobPlan<'a> {
     /// Number of trials that run at the same time.
     pub jobs: usize,
-    /// Key of each trial. Of trials with equal keys, the first trains, and the later ones wait and reuse its run.
+    /// Key of each trial. The first of several trials with equal keys trains; the others wait and reuse its run.
     pub keys: &'a [String],
     /// Name of each trial in messages, such as `trial 0`.
     pub names: &'a [String],

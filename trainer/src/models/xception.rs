@@ -76,7 +76,7 @@ struct Shape {
     /// Number of separable convolutions in the block.
     convs: usize,
     halve: bool,
-    /// Whether ReLU also precedes the block's first convolution.
+    /// True if ReLU also precedes the block's first convolution.
     relu_first: bool,
     /// Index of the convolution in which the number of channels changes from `from` to `to`.
     grows_at: usize,

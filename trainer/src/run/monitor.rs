@@ -81,7 +81,7 @@ pub struct EpochSummary {
     pub select: String,
     /// Value of that score on the validation split.
     pub selected: f64,
-    /// Whether the weights after this epoch are the best so far.
+    /// True if the weights after this epoch are the best so far.
     pub best: bool,
     /// Wall-clock seconds that this process spent on the epoch, including validation.
     pub seconds: f64,

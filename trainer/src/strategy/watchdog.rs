@@ -69,12 +69,12 @@ enum Message {
 struct State {
     /// Ranks that have reported their successful end.
     finished: BTreeSet<usize>,
-    /// Whether a rank is lost and the loss is being reported to the other ranks.
+    /// True if a rank is lost and the loss is being reported to the other ranks.
     losing: bool,
     /// The first lost rank and the reason, set after [`OnLoss`] has returned. If `OnLoss` ends the process, no other
     /// thread can report the loss.
     loss: Option<(usize, String)>,
-    /// Whether all ranks have finished or this rank is ending. From then on, no losses are reported.
+    /// True if all ranks have finished or this rank is ending. From then on, no losses are reported.
     over: bool,
 }
 
