@@ -19,9 +19,13 @@ thread_local! {
 pub(crate) fn seeds() -> Vec<Vec<u8>> {
     STORE.with_borrow(|store| {
         let json = fs::read_to_string(store.manifest_path()).expect("a manifest");
-        let receipt = r#"{"shard":"data/a.parquet","files":[],"rejects":[],"rows":0}"#;
         let json = json.lines().next().expect("a line").to_owned();
-        vec![json.into_bytes(), receipt.into()]
+        let receipt = r#"{"shard":"data/a.parquet","files":[],"rejects":[],"rows":0}"#;
+        let Manifest { identity, engine, .. } = store.manifest.clone();
+        let plan = canonical::to_json(&PlanRecord { identity, engine }).expect("JSON");
+        let seen = BTreeMap::from([("a.mp3", InputSeen::unreadable(None))]);
+        let seen = canonical::to_json(&seen).expect("JSON");
+        vec![json.into_bytes(), receipt.into(), plan.into(), seen.into()]
     })
 }
 

@@ -2,9 +2,10 @@
 //! a table of the user in one of its formats.
 
 use std::cell::RefCell;
-use std::fs;
 use std::sync::Arc;
 
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use parquet::arrow::ArrowWriter;
 use tempfile::TempDir;
 use wavemill_catalog::{CatalogSettings, ClassLists, MetadataFiles, Recordings, clean};
 use wavemill_schemas::recipe::Recipe;
@@ -16,7 +17,7 @@ const TRACKS: &str = "\u{feff},album,artist,set,set,track,track,track\n,id,id,sp
                       track_id,,,,,,,\n2,1,1,training,small,Rock,\"[1, 2]\",\"['a', 'b']\"\n3,1,2,test,small,Jazz,[],[]\n";
 const GENRES: &str = "genre_id,#tracks,parent,title,top_level\n1,10,0,Rock,1\n2,4,1,Punk,1\n3,5,0,Jazz,3\n";
 
-/// Names of the files, and what they contain.
+/// Names of the files, and what they contain. A seed of the Parquet file is made by [`own_parquet`].
 const FILES: [(&str, &str); 5] = [
     ("tracks.csv", TRACKS),
     ("genres.csv", GENRES),
@@ -49,7 +50,18 @@ thread_local! {
 
 pub(crate) fn seeds() -> Vec<Vec<u8>> {
     let numbered = (0_u8..).zip(FILES);
-    numbered.map(|(i, (_, text))| [&[i], text.as_bytes()].concat()).collect()
+    let table = own_parquet();
+    let content = |text: &'static str| if text.is_empty() { table.clone() } else { text.into() };
+    numbered.map(|(i, (_, text))| [vec![i], content(text)].concat()).collect()
+}
+
+fn own_parquet() -> Vec<u8> {
+    let ids: ArrayRef = Arc::new(Int64Array::from(vec![2, 3]));
+    let moods: ArrayRef = Arc::new(StringArray::from(vec![Some("calm"), None]));
+    let rows = RecordBatch::try_from_iter([("track_id", ids), ("mood", moods)]).expect("equal lengths");
+    let mut writer = ArrowWriter::try_new(Vec::new(), rows.schema(), None).expect("memory");
+    writer.write(&rows).expect("memory");
+    writer.into_inner().expect("memory")
 }
 
 pub(crate) fn run(input: &[u8]) {
@@ -78,5 +90,4 @@ pub(crate) fn run(input: &[u8]) {
             let _ = cleaned.split(recipe, &Recordings::default(), None, &ClassLists::new());
         }
     });
-    FOLDER.with_borrow(|(folder, _)| drop(fs::read_dir(folder.path())));
 }

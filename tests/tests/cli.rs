@@ -357,6 +357,28 @@ fn closed_stdout_ends_quietly() -> Result<(), Failed> {
     Ok(())
 }
 
+/// A command that cannot write to stdout says so, and ends with the exit code of a full disk.
+#[apply(trial)]
+fn full_stdout_is_named() -> Result<(), Failed> {
+    let mut commands = vec![
+        wavemill(["recipe", "show", "demo"]),
+        wavemill(["completions", "bash"]),
+    ];
+    if has_trainer() {
+        commands.push(trainer(["models", "--json"]));
+        commands.push(trainer(["fit", "--like", "list"]));
+    }
+
+    for mut command in commands {
+        let full = fs::File::create("/dev/full")?;
+        let output = command.stdout(full).stderr(Stdio::piped()).output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        same(&format!("{command:?}"), output.status.code(), Some(5))?;
+        contains(&said, ": cannot write to stdout: No space left on device")?;
+    }
+    Ok(())
+}
+
 #[apply(trial)]
 fn completions_for_every_shell() -> Result<(), Failed> {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {

@@ -1,5 +1,6 @@
 //! `wavemill-train eval`: scores a run's checkpoint on a split, optionally in comparison with another run.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use wavemill_scores::map::{self, MapSettings, ROWS_MAX, ROWS_MIN, STEPS};
 use wavemill_scores::metrics::{Leaks, Noun, Predictions, paired, paired_table};
 use wavemill_scores::records::RunDir;
 use wavemill_terminal::exit::UsageError;
-use wavemill_terminal::output::report;
+use wavemill_terminal::output::{report, stdout};
 
 use super::progress::MapProgress;
 use super::role::{Role, role};
@@ -202,10 +203,10 @@ impl EvalCommand {
                 eprintln!("warning: {warning}");
             }
             if self.json {
-                println!("{}", serde_json::to_string(&scores)?);
+                writeln!(stdout(), "{}", serde_json::to_string(&scores)?)?;
             } else {
                 for evaluation in &scores {
-                    println!("{}", shown_lines(&evaluation.to_string()));
+                    writeln!(stdout(), "{}", shown_lines(&evaluation.to_string()))?;
                 }
             }
         }
@@ -287,7 +288,7 @@ impl EvalCommand {
         };
 
         if self.json {
-            println!("{}", serde_json::to_string(&compared)?);
+            writeln!(stdout(), "{}", serde_json::to_string(&compared)?)?;
         } else {
             let own = if self.ensemble {
                 "ensemble".to_owned()
@@ -295,7 +296,8 @@ impl EvalCommand {
                 folder_name(&self.run)
             };
             let names = [own, folder_name(other)];
-            println!("{}", paired_table(&compared, [&names[0], &names[1]], noun));
+            let table = paired_table(&compared, [&names[0], &names[1]], noun);
+            writeln!(stdout(), "{table}")?;
         }
         Ok(())
     }

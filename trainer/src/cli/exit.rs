@@ -36,20 +36,10 @@ pub(crate) struct DamagedFiles {
 pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
     let words = text::panic_message(panic).unwrap_or("no message");
     let line = words.lines().next().unwrap_or_default();
-    // `println!` panics if it cannot write, for example to a full disk.
-    if let Some(reason) = line.strip_prefix("failed printing to stdout: ") {
-        return format!("cannot write to stdout: {}", shown(reason));
-    }
     format!(
         "internal error in wavemill-train, please report it with the command: {}",
         shown(line)
     )
-}
-
-/// Reports whether the panic was raised by `println!` because the reader of stdout has closed the pipe.
-pub(crate) fn is_lost_reader(panic: &(dyn Any + Send)) -> bool {
-    text::panic_message(panic)
-        .is_some_and(|words| words.starts_with("failed printing to stdout: Broken pipe"))
 }
 
 /// Returns the documented exit code for an error.
@@ -173,16 +163,5 @@ mod tests {
             source: io::ErrorKind::BrokenPipe.into(),
         };
         assert_eq!(finish(Err(closed.into()), code), 0);
-
-        let text = |text: &str| Box::new(text.to_owned()) as Box<dyn Any + Send>;
-        assert!(is_lost_reader(
-            text("failed printing to stdout: Broken pipe (os error 32)").as_ref()
-        ));
-        let full = text("failed printing to stdout: No space left on device");
-        assert!(!is_lost_reader(full.as_ref()));
-        assert_eq!(
-            panic_message(full.as_ref()),
-            "cannot write to stdout: No space left on device"
-        );
     }
 }

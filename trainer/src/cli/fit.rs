@@ -1,5 +1,6 @@
 //! `wavemill-train fit`: one training run, on one or more processes.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,7 +15,7 @@ use wavemill_schemas::text::{error_line, shown, shown_lines};
 use wavemill_schemas::version_name::VersionName;
 use wavemill_terminal::display::Display;
 use wavemill_terminal::exit::UsageError;
-use wavemill_terminal::output::{OutputArgs, report};
+use wavemill_terminal::output::{OutputArgs, report, stdout};
 
 use super::folds::fold_rule;
 use super::like::LikeArgs;
@@ -143,12 +144,13 @@ impl FitCommand {
     /// `UsageError` for wrong options, an error of the store, or the error that ended the run.
     pub(crate) fn run(&self) -> Result<u8> {
         if let Some(listing) = self.like.listing() {
-            print!("{listing}");
+            write!(stdout(), "{listing}")?;
             return Ok(0);
         }
 
         if self.print_config {
-            print!("{}", self.like.printed(&self.config(self.fold)?.config)?);
+            let config = self.config(self.fold)?.config;
+            write!(stdout(), "{}", self.like.printed(&config)?)?;
             return Ok(0);
         }
 
@@ -281,9 +283,9 @@ impl FitCommand {
         let outcome = monitored(&job, data, group)?;
         if group.rank() == 0 {
             if self.json {
-                println!("{}", serde_json::to_string(&outcome.result)?);
+                writeln!(stdout(), "{}", serde_json::to_string(&outcome.result)?)?;
             } else {
-                print!("{}", shown_lines(&outcome.result.to_string()));
+                write!(stdout(), "{}", shown_lines(&outcome.result.to_string()))?;
             }
             if let Some(profile) = &outcome.profile {
                 report(&profile.to_string());

@@ -19,7 +19,7 @@ use wavemill_scores::cross::{CrossResult, CrossRun};
 use wavemill_scores::records::{RunDir, run_stem};
 use wavemill_scores::result::RunResult;
 use wavemill_terminal::exit::UsageError;
-use wavemill_terminal::output::report;
+use wavemill_terminal::output::{report, stdout};
 
 use super::fit::FitCommand;
 use super::jobs::{self, JobPlan, Judge, Outcome};
@@ -113,9 +113,9 @@ impl FitCommand {
         write(&path, json.as_bytes())?;
 
         if self.json {
-            println!("{json}");
+            writeln!(stdout(), "{json}")?;
         } else {
-            print!("{}", shown_lines(&result.to_string()));
+            write!(stdout(), "{}", shown_lines(&result.to_string()))?;
         }
         report(&format!("result: {}\n", path.display()));
         Ok(())

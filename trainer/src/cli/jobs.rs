@@ -18,6 +18,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use wavemill_schemas::exit::INTERRUPTED;
 use wavemill_terminal::interrupt::{self, exit_now, signal_child};
+use wavemill_terminal::output::stdout;
 
 /// Interval at which the parent checks its child processes, and each child checks its parent.
 const POLL: Duration = Duration::from_millis(50);
@@ -74,10 +75,9 @@ pub(crate) trait Judge {
 /// Asks the parent process whether a trial with the metric values `values` should continue with another epoch.
 pub(crate) fn ask(values: &[f64]) -> bool {
     let words: Vec<String> = values.iter().map(|value| format!("{value:?}")).collect();
-    println!("{QUESTION}{}", words.join(" "));
-
+    // Without the question or its answer, the parent process has ended, and the trial continues.
+    let _ = writeln!(stdout(), "{QUESTION}{}", words.join(" "));
     let mut answer = String::new();
-    // If stdin ends without an answer, the parent process has ended, and the trial continues.
     let _ = io::stdin().lock().read_line(&mut answer);
     answer.trim() != END
 }

@@ -348,7 +348,6 @@ pub fn main_with(models: &[OwnModel]) -> u8 {
     interrupt::over();
     match ran {
         Ok(ended) => finish(ended, exit::code),
-        Err(panic) if exit::is_lost_reader(panic.as_ref()) => 0,
         Err(panic) => {
             let error = Error::msg(exit::panic_message(panic.as_ref()));
             finish(Err(error), exit::code)

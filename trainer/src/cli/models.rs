@@ -1,8 +1,11 @@
 //! `wavemill-train models`: describes the model architectures.
 
+use std::io::Write as _;
+
 use anyhow::Result;
 use clap::Args;
 use serde_json::{Value, json};
+use wavemill_terminal::output::stdout;
 
 use crate::models::ModelError;
 use crate::models::describe::{Description, describe, thousands};
@@ -63,15 +66,15 @@ impl ModelsCommand {
         if let Some(name) = &self.name {
             let model = describe(name, self.shape, self.classes)?;
             if self.json {
-                println!("{}", serde_json::to_value(&model)?);
+                writeln!(stdout(), "{}", serde_json::to_value(&model)?)?;
             } else {
-                print!("{}", stages(&model));
+                write!(stdout(), "{}", stages(&model))?;
             }
             return Ok(0);
         }
 
         if self.json {
-            println!("{}", self.all_as_json()?);
+            writeln!(stdout(), "{}", self.all_as_json()?)?;
         } else {
             self.print_table()?;
         }
@@ -92,16 +95,22 @@ impl ModelsCommand {
     }
 
     fn print_table(&self) -> Result<()> {
-        println!(
+        writeln!(
+            stdout(),
             "{:<20}{:<44}{:>8}{:>14}",
-            "model", "inputs of a row", "classes", "parameters"
-        );
+            "model",
+            "inputs of a row",
+            "classes",
+            "parameters"
+        )?;
         for architecture in own::all() {
             let name = architecture.name;
             match describe(name, self.shape, self.classes) {
-                Ok(model) => print!("{}", block(&model)),
+                Ok(model) => write!(stdout(), "{}", block(&model))?,
                 // Other architectures may accept a size that is too small for this one, so continue with the table.
-                Err(error @ ModelError::TooSmall { .. }) => println!("{name:<20}{error}\n"),
+                Err(error @ ModelError::TooSmall { .. }) => {
+                    writeln!(stdout(), "{name:<20}{error}\n")?
+                }
                 Err(error) => return Err(error.into()),
             }
         }

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -14,7 +15,7 @@ use wavemill_schemas::text::shown;
 use wavemill_scores::records::RunDir;
 use wavemill_terminal::exit::UsageError;
 use wavemill_terminal::files::{cannot_write, require_replaceable, write_text};
-use wavemill_terminal::output;
+use wavemill_terminal::output::{self, stdout};
 
 use super::input;
 
@@ -196,7 +197,7 @@ impl ReportCommand {
 
     fn print_summary(&self, written: &Written<'_>) -> Result<()> {
         if self.json {
-            println!("{}", serde_json::to_string(written)?);
+            writeln!(stdout(), "{}", serde_json::to_string(written)?)?;
             return Ok(());
         }
 

@@ -4,6 +4,7 @@ mod trial;
 
 use std::any::Any;
 use std::collections::BTreeSet;
+use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -19,7 +20,7 @@ use wavemill_schemas::text::{error_line, shown};
 use wavemill_schemas::version_name::VersionName;
 use wavemill_scores::sweep::{Medians, Sweep, config_of, finished, values_of};
 use wavemill_terminal::exit::UsageError;
-use wavemill_terminal::output::report;
+use wavemill_terminal::output::{report, stdout};
 
 use super::exit;
 use super::fit::{is_stopped, monitored};
@@ -562,7 +563,7 @@ impl SweepCommand {
 
     fn show(&self, trial: &Trial) -> Result<()> {
         if self.json {
-            println!("{}", serde_json::to_string(trial)?);
+            writeln!(stdout(), "{}", serde_json::to_string(trial)?)?;
             return Ok(());
         }
 
@@ -574,13 +575,17 @@ impl SweepCommand {
         let set = shown(&set);
         let run = trial.run.display();
         match &trial.error {
-            Some(error) => println!(
+            Some(error) => writeln!(
+                stdout(),
                 "{number:>3}  {best:>8}  failed      {set}  {run}: {}",
                 shown(error)
-            ),
+            )?,
             None => {
                 let epochs = trial.values.len();
-                println!("{number:>3}  {best:>8}  {epochs:>3} epochs  {set}  {run}");
+                writeln!(
+                    stdout(),
+                    "{number:>3}  {best:>8}  {epochs:>3} epochs  {set}  {run}"
+                )?;
             }
         }
         Ok(())

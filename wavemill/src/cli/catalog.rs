@@ -1,6 +1,6 @@
 //! `wavemill catalog`: table metadata with which other engines read a version of a store.
 
-use std::io::{Write, stdout};
+use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -10,7 +10,7 @@ use wavemill_schemas::version_name::VersionName;
 use wavemill_store::StorePlace;
 use wavemill_terminal::exit::UsageError;
 use wavemill_terminal::interrupt::PartialFile;
-use wavemill_terminal::output;
+use wavemill_terminal::output::{self, stdout};
 
 use super::export::{NewFolder, open_version};
 use crate::export::catalogs::{self, CatalogFormat, CatalogJob, CatalogReport};

@@ -1,13 +1,14 @@
 //! `wavemill info --devices`: shows the devices of this machine that compute features, and the parts missing for a GPU.
 
 use std::fmt::Write as _;
-use std::io::{Write as _, stdout};
+use std::io::Write as _;
 
 use anyhow::Result;
 use indicatif::BinaryBytes;
 use wavemill_kernels::onnx::find_onnx_runtime;
 use wavemill_kernels::{CudaReport, FoundLibrary};
 use wavemill_schemas::text::shown;
+use wavemill_terminal::output::stdout;
 
 /// Examines the GPUs and CUDA libraries of this machine, and writes a report to stdout.
 ///

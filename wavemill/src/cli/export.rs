@@ -1,7 +1,7 @@
 //! `wavemill export`: writes a feature of a store as files for other tools.
 
 use std::fs;
-use std::io::{self, Write, stdout};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -16,7 +16,7 @@ use wavemill_store::{Store, StorePlace};
 use wavemill_terminal::exit::UsageError;
 use wavemill_terminal::files::{cannot_write, part_of};
 use wavemill_terminal::interrupt::PartialFile;
-use wavemill_terminal::output::{self, OutputArgs};
+use wavemill_terminal::output::{self, OutputArgs, stdout};
 
 use super::progress::accompanied;
 use crate::export::{self, Format, Job, Report};

@@ -1,6 +1,6 @@
 //! `wavemill extract`: turns metadata and audio into a committed version.
 
-use std::io::{Write, stdout};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ use wavemill_schemas::reject::Reason;
 use wavemill_schemas::text::{shown, shown_lines};
 use wavemill_store::StorePlace;
 use wavemill_terminal::exit::UsageError;
-use wavemill_terminal::output::{self, OutputArgs};
+use wavemill_terminal::output::{self, OutputArgs, stdout};
 
 use super::WaitArgs;
 use super::backend::BackendArgs;

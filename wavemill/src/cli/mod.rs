@@ -27,7 +27,7 @@ pub mod train;
 mod views;
 
 use std::ffi::{OsStr, OsString};
-use std::io::{self, Write};
+use std::io::Write;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -36,7 +36,7 @@ use clap_complete::Shell;
 use wavemill_runtime::panics;
 use wavemill_terminal::exit::{UsageError, finish};
 use wavemill_terminal::interrupt::at_once;
-use wavemill_terminal::output::OutputArgs;
+use wavemill_terminal::output::{OutputArgs, stdout};
 use wavemill_terminal::with_local_paths;
 
 const AFTER_HELP: &str = "\
@@ -194,7 +194,7 @@ fn run(command: Command) -> Result<u8> {
             // The script is generated in memory first, because the generator panics if the reader closes its pipe.
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "wavemill", &mut script);
-            Ok(io::stdout().write_all(&script)?)
+            Ok(stdout().write_all(&script)?)
         }
     };
     ran.map(|()| 0)

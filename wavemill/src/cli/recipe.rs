@@ -13,6 +13,7 @@ use wavemill_schemas::canonical;
 use wavemill_schemas::recipe::{CleanStep, Recipe, SHIPPED, Source};
 use wavemill_schemas::text::{shown, shown_lines};
 use wavemill_terminal::exit::UsageError;
+use wavemill_terminal::output::stdout;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -87,7 +88,7 @@ impl RecipeCommand {
     /// # Errors
     /// [`wavemill_schemas::recipe::RecipeError`] (exit code 2), or an error of stdout.
     pub fn run(&self) -> Result<()> {
-        self.write(&mut io::stdout().lock())
+        self.write(&mut stdout())
     }
 
     fn write(&self, out: &mut impl Write) -> Result<()> {

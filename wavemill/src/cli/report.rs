@@ -1,6 +1,6 @@
 //! `wavemill report`: shows a version of a store as an HTML page.
 
-use std::io::{Write, stdout};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -17,7 +17,7 @@ use wavemill_sql::Limits;
 use wavemill_store::{Store, StorePlace};
 use wavemill_terminal::exit::UsageError;
 use wavemill_terminal::files::{require_replaceable, write_text};
-use wavemill_terminal::output;
+use wavemill_terminal::output::{self, stdout};
 
 use crate::report::{self, Subject};
 

@@ -1,6 +1,6 @@
 //! `wavemill plan`, `work` and `commit`: the steps of an extraction, for several processes or machines.
 
-use std::io::{Write, stdout};
+use std::io::Write;
 use std::path::Path;
 use std::str::FromStr;
 use std::time::Instant;
@@ -14,7 +14,7 @@ use wavemill_extract::run::{
 use wavemill_runtime::settings::Settings;
 use wavemill_schemas::text::shown_lines;
 use wavemill_store::StorePlace;
-use wavemill_terminal::output;
+use wavemill_terminal::output::{self, stdout};
 
 use super::WaitArgs;
 use super::extract::{ExtractCommand, MachineArgs, print_plan, print_report, print_warnings};

@@ -1,6 +1,6 @@
 //! `wavemill info`, `verify`, `gc` and `diff`: commands about a store itself.
 
-use std::io::{Write, stdout};
+use std::io::Write;
 use std::path::Path;
 
 use anyhow::Result;
@@ -18,7 +18,7 @@ use wavemill_store::{
     VersionLine,
 };
 use wavemill_terminal::exit::UsageError;
-use wavemill_terminal::output::report;
+use wavemill_terminal::output::{report, stdout};
 
 use super::exit::DamagedStore;
 use super::{READER_EXIT_CODES, WaitArgs, devices, views};

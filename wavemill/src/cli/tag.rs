@@ -1,12 +1,12 @@
 //! `wavemill tag`: gives names to versions.
 
-use std::io::{Write, stdout};
+use std::io::Write;
 
 use anyhow::Result;
 use clap::Args;
 use wavemill_schemas::version_name::{TagName, VersionName};
 use wavemill_store::{Store, StorePlace, TagReport};
-use wavemill_terminal::output::report;
+use wavemill_terminal::output::{report, stdout};
 
 use super::WaitArgs;
 

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use wavemill_schemas::text::shown_lines;
 use wavemill_terminal::exit::UsageError;
 use wavemill_terminal::interrupt::ChildGuard;
-use wavemill_terminal::output::{OutputArgs, Progress};
+use wavemill_terminal::output::{OutputArgs, Progress, stdout};
 
 use super::clips::ClipArgs;
 use super::exit::ChildFailure;
@@ -125,9 +125,9 @@ impl PredictCommand {
         }
 
         if self.table {
-            write!(io::stdout(), "{}", shown_lines(&answers.table()))?;
+            write!(stdout(), "{}", shown_lines(&answers.table()))?;
         } else if is_collected {
-            write!(io::stdout(), "{}", answers.lines())?;
+            write!(stdout(), "{}", answers.lines())?;
         }
         match failed {
             0 => Ok(()),

@@ -24,6 +24,7 @@ use wavemill_schemas::experiment::{
     BASE, Claim, Counted, Experiment, ExperimentSource, SHIPPED, Side,
 };
 use wavemill_schemas::text::{shown, shown_lines};
+use wavemill_terminal::output::stdout;
 
 pub use run::RunArgs;
 
@@ -96,7 +97,7 @@ impl ExperimentCommand {
     /// [`wavemill_schemas::experiment::ExperimentError`] (exit code 2), or an error of `extract` or `wavemill-train
     /// fit`.
     pub fn run(&self) -> Result<()> {
-        let out = &mut io::stdout().lock();
+        let out = &mut stdout();
         match &self.action {
             Action::List => list(out),
             Action::Show { experiment, toml } => show(experiment, *toml, out),
