@@ -60,6 +60,15 @@ static CHOSEN: LazyLock<&Target> = LazyLock::new(|| {
 
 fuzz_target!(
     init: {
+        // Panics of libraries that wavemill catches are errors. libFuzzer's own hook ends the process at once; a panic
+        // that nobody catches still ends it.
+        let end = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            let is_library = info.location().is_some_and(|at| at.file().contains("/registry/src/"));
+            if !is_library {
+                end(info);
+            }
+        }));
         if let Some(folder) = std::env::var_os("WAVEMILL_FUZZ_SEEDS") {
             for (i, seed) in (CHOSEN.seeds)().iter().enumerate() {
                 let path = std::path::Path::new(&folder).join(format!("made-{i:03}"));

@@ -1,7 +1,6 @@
 //! A small store in memory, of which a target replaces a file.
 
 #[path = "../../loader/src/fixture.rs"]
-#[expect(dead_code, reason = "the tests of the loader need more of it")]
 mod fixture;
 
 use std::fs;

@@ -39,6 +39,9 @@ name = "genre"
 column = "track_genre_top"
 [split]
 rule = "artist"
+[[features]]
+name = "log_mel"
+op = "mel"
 "#;
 
 thread_local! {

@@ -35,9 +35,10 @@ pub fn write_weights(path: &Path) {
 pub fn read_weights(path: &Path) {
     let _ = safetensors::metadata(path, "card");
     let store = model();
-    let before: Vec<Tensor> = store.variables().values().map(Tensor::copy).collect();
+    let variables = store.variables();
+    let before = variables.values().map(Tensor::copy).collect::<Vec<_>>();
     if init::load(path, &store).is_err() {
-        let variables = store.variables();
+        // The tensors of `variables` are those of the store.
         let mut pairs = variables.values().zip(&before);
         assert!(pairs.all(|(now, before)| now.equal(before)));
     }

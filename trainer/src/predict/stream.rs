@@ -3,6 +3,7 @@
 //! A stream ends with an end marker. A stream without the marker was cut off, even if it ends after a complete message.
 
 use std::io::{Chain, Cursor, Read};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use arrow::ipc::reader::StreamReader;
 use serde::Deserialize;
 use wavemill_schemas::manifest::FeatureEntry;
 use wavemill_schemas::tables::TENSOR_KEY;
+use wavemill_schemas::text::panic_message;
 
 use super::PredictError;
 use crate::dataset::value_bytes;
@@ -131,7 +133,8 @@ impl<R: Read> Rows<R> {
             inner: Cursor::new(head).chain(input),
             bytes: [0; 8],
         };
-        let reader = StreamReader::try_new(input, None).map_err(|source| cut(source, 0))?;
+        let reader =
+            caught(|| StreamReader::try_new(input, None)).map_err(|source| cut(source, 0))?;
         let column = feature_column(reader.schema().fields(), wanted)?;
         Ok(Some(Self {
             reader,
@@ -155,7 +158,8 @@ impl<R: Read> Rows<R> {
             }
 
             // A batch may have no rows, so the loop tests each new batch for rows again.
-            let Some(batch) = self.reader.next() else {
+            let batch = caught(|| self.reader.next().transpose());
+            let Some(batch) = batch.map_err(|source| cut(source, self.rows))? else {
                 // Arrow's reader returns no error for a stream that was cut off between two messages.
                 if self.reader.get_ref().bytes == END {
                     return Ok(None);
@@ -163,7 +167,6 @@ impl<R: Read> Rows<R> {
                 let source = ArrowError::IpcError("no end marker".to_owned());
                 return Err(cut(source, self.rows));
             };
-            let batch = batch.map_err(|source| cut(source, self.rows))?;
             self.batch = Some(Columns::from_batch(&batch, self.column)?);
             self.next = 0;
         }
@@ -221,6 +224,14 @@ fn cast_column(batch: &RecordBatch, name: &str, to: &DataType) -> Result<ArrayRe
         return Err(column_error(name, "a row without a value".to_owned()));
     }
     Ok(column)
+}
+
+/// Runs a step of Arrow's reader, which panics on some damaged messages.
+fn caught<T>(read: impl FnOnce() -> Result<T, ArrowError>) -> Result<T, ArrowError> {
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|panic| {
+        let words = panic_message(panic.as_ref()).unwrap_or("a message that cannot be read");
+        Err(ArrowError::IpcError(words.to_owned()))
+    })
 }
 
 fn no_stream(found: &str) -> PredictError {

@@ -11,6 +11,7 @@ use serde_json::Value;
 use tch::Device;
 use wavemill_schemas::config::{Config, Data, Model};
 use wavemill_schemas::recipe::{Dtype, Layout};
+use wavemill_schemas::text::error_line;
 use wavemill_scores::metrics::Predictions;
 
 use super::*;
@@ -335,6 +336,33 @@ fn a_stream_that_is_cut_or_damaged_is_an_error_behind_its_whole_rows() {
     seen.sort_unstable();
     seen.dedup();
     assert_eq!(seen, [0, 5, 10], "before, between and behind batches");
+}
+
+/// Arrow's reader panics on types that it does not know.
+#[test]
+fn a_damaged_schema_is_an_error() {
+    let alone = alone();
+    let made = made(&fixture(), &config("lstm", &["genre"]), 0, &alone);
+    let (schema, _) = batches(&made, "test");
+    let whole = stream(&schema, &[]);
+    let wanted = ExpectedFeature {
+        feature: made.data.feature(),
+        recipe: "recipe.toml".as_ref(),
+    };
+
+    let mut said = Vec::new();
+    for at in 4..whole.len() {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 0xFF;
+        // In some places, a name or a value is read that nothing needs.
+        if let Err(error) = Rows::open(damaged.as_slice(), wanted) {
+            said.push(error_line(&error));
+        }
+    }
+    assert!(
+        said.iter().any(|line| line.contains("not supported")),
+        "{said:?}"
+    );
 }
 
 #[test]
