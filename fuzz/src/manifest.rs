@@ -5,8 +5,9 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
 
+use serde_json::Value;
 use wavemill_schemas::canonical;
-use wavemill_schemas::manifest::{Manifest, Receipt, from_sealed, sealed};
+use wavemill_schemas::manifest::{CHECKSUM_KEY, Identity, Manifest, Receipt, from_sealed, sealed};
 use wavemill_source::InputSeen;
 use wavemill_store::PlanRecord;
 
@@ -42,12 +43,32 @@ pub(crate) fn run(input: &[u8]) {
     let _ = Receipt::from_json(bytes.as_bytes());
     let _ = from_sealed::<PlanRecord>(bytes.as_bytes());
     let _ = from_sealed::<BTreeMap<String, InputSeen>>(bytes.as_bytes());
-    let Ok(manifest) = Manifest::from_json(&bytes) else {
+    let Some(json) = with_hashes(line) else {
+        return;
+    };
+    let Ok(manifest) = Manifest::from_json(&json) else {
         return;
     };
     STORE.with_borrow(|store| {
-        write(&store.manifest_path(), bytes.as_bytes());
+        write(&store.manifest_path(), json.as_bytes());
         let _ = store.load();
         let _ = store.query(&manifest);
     });
+}
+
+/// Returns a manifest with the hashes that its content needs.
+fn with_hashes(line: &str) -> Option<String> {
+    let mut manifest: Value = serde_json::from_str(line).ok()?;
+    for part in ["recipe", "engine"] {
+        let hash = canonical::id(manifest.get(part)?).ok()?;
+        *manifest.get_mut("identity")?.get_mut(part)? = hash.into();
+    }
+    let identity: Identity = serde_json::from_value(manifest.get("identity")?.clone()).ok()?;
+    *manifest.get_mut("plan_id")? = identity.plan_id().ok()?.into();
+
+    let keys = manifest.as_object_mut()?;
+    keys.remove(CHECKSUM_KEY);
+    let hash = canonical::id(keys).ok()?;
+    keys.insert(CHECKSUM_KEY.to_owned(), hash.into());
+    Some(canonical::to_json(&manifest).ok()? + "\n")
 }

@@ -132,14 +132,28 @@ impl Manifest {
             format_version: u64,
         }
 
-        let mut value: Value = serde_json::from_str(utf8(bytes.as_ref())?)?;
+        let text = utf8(bytes.as_ref())?;
+        let mut value: Value = serde_json::from_str(text)?;
 
         // Check the format version first: another format may have other keys and another checksum.
         let found = Head::deserialize(&value)?.format_version;
         if found != u64::from(FORMAT_VERSION) {
+            // With the right format version, the checksum of another format does not match.
+            value["format_version"] = FORMAT_VERSION.into();
+            if take_checksum(&mut value).is_ok() {
+                return Err(ManifestError::Checksum {
+                    problem: "format_version does not match manifest_blake3",
+                });
+            }
             return Err(ManifestError::OtherFormat { found });
         }
 
+        // The checksum does not cover the notation of numbers and white space.
+        if canonical::to_json(&value)? + "\n" != text {
+            return Err(ManifestError::Checksum {
+                problem: "not written in the canonical form",
+            });
+        }
         // Verify the checksum before the fields are parsed: it also covers keys that this version does not know.
         take_checksum(&mut value)?;
         check_identity(&value)?;

@@ -77,7 +77,7 @@ fn edited(manifest: &Manifest, edit: impl FnOnce(&mut Value)) -> String {
     let mut value = serde_json::to_value(manifest).expect("JSON");
     edit(&mut value);
     value[CHECKSUM_KEY] = Value::String(canonical::id(&value).expect("an id"));
-    value.to_string()
+    value.to_string() + "\n"
 }
 
 #[test]
@@ -101,44 +101,27 @@ fn checksum_covers_the_text_without_itself() {
 
 #[test]
 fn flipped_bits_of_a_manifest_are_detected() {
-    let good = manifest();
-    let json = good.to_json().expect("JSON").into_bytes();
-
-    let format = b"\"format_version\":";
-    let digit = json
-        .windows(format.len())
-        .position(|part| part == format)
-        .expect("the key")
-        + format.len();
-
+    let json = manifest().to_json().expect("JSON").into_bytes();
     for at in 0..json.len() {
         // Two bits of each byte are flipped. Over the whole file, every bit of digits and letters is flipped often.
         for bit in [at % 8, (at + 3) % 8] {
             let mut flipped = json.clone();
             flipped[at] ^= 1 << bit;
 
-            match Manifest::from_json(&flipped) {
-                // The flipped bit only changed white space after the end, or the notation of a number.
-                Ok(read) => assert_eq!(read, good, "byte {at}, bit {bit}"),
-                Err(ManifestError::OtherFormat { .. }) => {
-                    assert_eq!(at, digit, "byte {at}, bit {bit}");
-                }
-                Err(_) => {}
-            }
+            let error = Manifest::from_json(&flipped).expect_err("damage");
+            let is_other = matches!(error, ManifestError::OtherFormat { .. });
+            assert!(!is_other, "byte {at}, bit {bit}");
         }
     }
 }
 
 #[test]
 fn changed_digits_of_a_manifest_are_detected() {
-    let good = manifest();
-    let json = good.to_json().expect("JSON").into_bytes();
+    let json = manifest().to_json().expect("JSON").into_bytes();
     for at in (0..json.len()).filter(|&at| json[at].is_ascii_digit()) {
         let mut changed = json.clone();
         changed[at] = b'0' + (changed[at] - b'0' + 1) % 10;
-        if let Ok(read) = Manifest::from_json(&changed) {
-            assert_eq!(read, good, "byte {at}");
-        }
+        assert!(Manifest::from_json(&changed).is_err(), "byte {at}");
     }
 }
 
@@ -175,15 +158,13 @@ fn changed_recipe_engine_or_identity_is_detected() {
 
 #[test]
 fn another_format_is_not_damage() {
-    fn with_format(format: &str) -> String {
-        let written = manifest().to_json().expect("JSON");
-        let key = "\"format_version\":";
-        written.replace(&format!("{key}{FORMAT_VERSION}"), &format!("{key}{format}"))
+    fn with_format(format: u64) -> String {
+        edited(&manifest(), |m| m["format_version"] = format.into())
     }
 
     for (json, found, remedy) in [
-        (with_format("1"), 1, "has to be rebuilt"),
-        (with_format("2"), 2, "has to be rebuilt"),
+        (with_format(1), 1, "has to be rebuilt"),
+        (with_format(2), 2, "has to be rebuilt"),
         (r#"{"format_version":2}"#.to_owned(), 2, "has to be rebuilt"),
         (
             r#"{"format_version":4,"shards":[]}"#.to_owned(),
@@ -195,7 +176,7 @@ fn another_format_is_not_damage() {
             4_294_967_296,
             "needs a newer wavemill",
         ),
-        (with_format("17"), 17, "needs a newer wavemill"),
+        (with_format(17), 17, "needs a newer wavemill"),
     ] {
         match Manifest::from_json(&json).expect_err("another format") {
             ManifestError::OtherFormat { found: is } => assert_eq!(is, found),

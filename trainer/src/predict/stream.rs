@@ -2,7 +2,8 @@
 //!
 //! A stream ends with an end marker. A stream without the marker was cut off, even if it ends after a complete message.
 
-use std::io::{Chain, Cursor, Read};
+use std::collections::HashMap;
+use std::io::{self, ErrorKind, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -10,9 +11,11 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::buffer::Buffer;
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field, Float32Type, Int32Type};
+use arrow::datatypes::{DataType, Field, Float32Type, Int32Type, SchemaRef};
 use arrow::error::ArrowError;
-use arrow::ipc::reader::StreamReader;
+use arrow::ipc::convert::fb_to_schema;
+use arrow::ipc::reader::{read_dictionary, read_record_batch};
+use arrow::ipc::{self, root_as_message};
 use serde::Deserialize;
 use wavemill_schemas::manifest::FeatureEntry;
 use wavemill_schemas::tables::TENSOR_KEY;
@@ -57,26 +60,10 @@ const OTHERS: [(&[u8], &str); 7] = [
     (b"fLaC", "a FLAC file"),
 ];
 
-/// A reader that remembers the last eight bytes read, to recognise a stream's end marker.
-#[derive(Debug)]
-struct TailReader<R> {
-    inner: R,
-    bytes: [u8; 8],
-}
-
-impl<R: Read> Read for TailReader<R> {
-    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
-        let n = self.inner.read(into)?;
-        // If more than eight bytes were read at once, only the last eight are remembered.
-        let fresh = &into[n.saturating_sub(8)..n];
-        self.bytes.rotate_left(fresh.len());
-        self.bytes[8 - fresh.len()..].copy_from_slice(fresh);
-        Ok(n)
-    }
-}
-
 pub(crate) struct Rows<R: Read> {
-    reader: StreamReader<TailReader<Chain<Cursor<Vec<u8>>, R>>>,
+    input: R,
+    schema: SchemaRef,
+    dictionaries: HashMap<i64, ArrayRef>,
     /// Index of the column that contains the feature.
     column: usize,
     batch: Option<Columns>,
@@ -129,15 +116,18 @@ impl<R: Read> Rows<R> {
             return Err(no_stream(known.unwrap_or("in an unknown format")));
         }
 
-        let input = TailReader {
-            inner: Cursor::new(head).chain(input),
-            bytes: [0; 8],
-        };
-        let reader =
-            caught(|| StreamReader::try_new(input, None)).map_err(|source| cut(source, 0))?;
-        let column = feature_column(reader.schema().fields(), wanted)?;
+        let schema = Message::read(&mut head.as_slice().chain(&mut input)).and_then(|message| {
+            let message = message.ok_or_else(|| invalid("no schema"))?;
+            let schema = message.header()?.header_as_schema();
+            let schema = schema.ok_or_else(|| invalid("no schema at its start"))?;
+            caught(|| Ok(fb_to_schema(schema)))
+        });
+        let schema = schema.map_err(|source| cut(source, 0))?;
+        let column = feature_column(schema.fields(), wanted)?;
         Ok(Some(Self {
-            reader,
+            input,
+            schema: Arc::new(schema),
+            dictionaries: HashMap::new(),
             column,
             batch: None,
             next: 0,
@@ -157,20 +147,82 @@ impl<R: Read> Rows<R> {
                 return Ok(Some(row));
             }
 
-            // A batch may have no rows, so the loop tests each new batch for rows again.
-            let batch = caught(|| self.reader.next().transpose());
-            let Some(batch) = batch.map_err(|source| cut(source, self.rows))? else {
-                // Arrow's reader returns no error for a stream that was cut off between two messages.
-                if self.reader.get_ref().bytes == END {
-                    return Ok(None);
-                }
-                let source = ArrowError::IpcError("no end marker".to_owned());
-                return Err(cut(source, self.rows));
+            // A message may have no rows, so the loop tests each new batch for rows again.
+            let Some(batch) = self.batch().map_err(|source| cut(source, self.rows))? else {
+                return Ok(None);
             };
             self.batch = Some(Columns::from_batch(&batch, self.column)?);
             self.next = 0;
         }
     }
+
+    /// Returns the rows of the next message with rows, or `None` at the end marker.
+    fn batch(&mut self) -> Result<Option<RecordBatch>, ArrowError> {
+        while let Some(message) = Message::read(&mut self.input)? {
+            let header = message.header()?;
+            let (body, version) = (&message.body, header.version());
+            if let Some(rows) = header.header_as_record_batch() {
+                let (schema, known) = (Arc::clone(&self.schema), &self.dictionaries);
+                let batch = caught(|| read_record_batch(body, rows, schema, known, None, &version));
+                return batch.map(Some);
+            }
+
+            let dictionary = header.header_as_dictionary_batch();
+            let dictionary = dictionary.ok_or_else(|| invalid("an unknown kind of message"))?;
+            let known = &mut self.dictionaries;
+            caught(|| read_dictionary(body, dictionary, &self.schema, known, &version))?;
+        }
+        Ok(None)
+    }
+}
+
+/// A message of a stream.
+struct Message {
+    /// A flatbuffer that describes the message.
+    metadata: Vec<u8>,
+    /// Values of its arrays.
+    body: Buffer,
+}
+
+impl Message {
+    /// Reads the next message, or returns `None` at the end marker.
+    ///
+    /// Arrow's own reader allocates as much memory as the lengths in the stream state.
+    fn read(input: &mut impl Read) -> Result<Option<Self>, ArrowError> {
+        let mut head = [0; 8];
+        input.read_exact(&mut head)?;
+        if head == END {
+            return Ok(None);
+        }
+        let [marker @ .., a, b, c, d] = head;
+        if marker != CONTINUATION {
+            return Err(invalid("no message where one should begin"));
+        }
+
+        let metadata = read_bytes(input, u32::from_le_bytes([a, b, c, d]).into())?;
+        let mut message = Self {
+            metadata,
+            body: Buffer::default(),
+        };
+        let length = message.header()?.bodyLength();
+        let length = u64::try_from(length).map_err(|_| invalid("a message of negative length"))?;
+        message.body = read_bytes(input, length)?.into();
+        Ok(Some(message))
+    }
+
+    fn header(&self) -> Result<ipc::Message<'_>, ArrowError> {
+        root_as_message(&self.metadata).map_err(|error| invalid(&error.to_string()))
+    }
+}
+
+/// Reads exactly `length` bytes. Allocates no more memory than about twice the bytes that exist.
+fn read_bytes(input: &mut impl Read, length: u64) -> Result<Vec<u8>, ArrowError> {
+    let mut bytes = Vec::new();
+    input.take(length).read_to_end(&mut bytes)?;
+    if (bytes.len() as u64) < length {
+        return Err(io::Error::from(ErrorKind::UnexpectedEof).into());
+    }
+    Ok(bytes)
 }
 
 impl<R: Read> Iterator for Rows<R> {
@@ -226,11 +278,15 @@ fn cast_column(batch: &RecordBatch, name: &str, to: &DataType) -> Result<ArrayRe
     Ok(column)
 }
 
+fn invalid(problem: &str) -> ArrowError {
+    ArrowError::IpcError(problem.to_owned())
+}
+
 /// Runs a step of Arrow's reader, which panics on some damaged messages.
 fn caught<T>(read: impl FnOnce() -> Result<T, ArrowError>) -> Result<T, ArrowError> {
     catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|panic| {
         let words = panic_message(panic.as_ref()).unwrap_or("a message that cannot be read");
-        Err(ArrowError::IpcError(words.to_owned()))
+        Err(invalid(words))
     })
 }
 
@@ -293,11 +349,7 @@ fn identity(name: &str, feature_id: &str) -> String {
 }
 
 fn cut(source: ArrowError, rows: u64) -> PredictError {
-    let is_short = match &source {
-        ArrowError::IoError(_, error) => error.kind() == std::io::ErrorKind::UnexpectedEof,
-        ArrowError::IpcError(words) => words.contains("no end marker"),
-        _ => false,
-    };
+    let is_short = matches!(&source, ArrowError::IoError(_, error) if error.kind() == ErrorKind::UnexpectedEof);
     PredictError::Cut {
         problem: if is_short { "cut off" } else { "damaged" },
         rows,
