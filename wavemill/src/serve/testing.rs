@@ -30,7 +30,7 @@ impl Reader for FakeReader {
 
         match text.split_whitespace().next().unwrap_or_default() {
             "fault" => return Err(Unreadable::Fault("a fault".to_owned())),
-            "panic" => panic!("a reader with a fault"),
+            "panic" if cfg!(test) => panic!("a reader with a fault"),
             "slow" => sleep(Duration::from_millis(700)),
             _ => {}
         }
@@ -44,6 +44,7 @@ impl Reader for FakeReader {
 }
 
 /// A test server that listens on its own port.
+#[cfg_attr(fuzzing, expect(dead_code, reason = "fuzz tests never stop it"))]
 pub(crate) struct Running {
     pub(crate) address: SocketAddr,
     pub(super) stop: watch::Sender<bool>,
