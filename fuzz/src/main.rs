@@ -60,12 +60,17 @@ static CHOSEN: LazyLock<&Target> = LazyLock::new(|| {
 
 fuzz_target!(
     init: {
-        // Panics of libraries that wavemill catches are errors. libFuzzer's own hook ends the process at once; a panic
-        // that nobody catches still ends it.
+        // Panics of libraries that wavemill catches are errors. libFuzzer's own hook ends the process at once. A panic
+        // that nobody catches ends it too, by a second one, before which the first is shown.
         let end = std::panic::take_hook();
+        let last = std::sync::Mutex::new(String::new());
         std::panic::set_hook(Box::new(move |info| {
+            let mut last = last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             let is_library = info.location().is_some_and(|at| at.file().contains("/registry/src/"));
-            if !is_library {
+            if is_library {
+                *last = info.to_string();
+            } else {
+                eprintln!("last panic of a library: {last}");
                 end(info);
             }
         }));

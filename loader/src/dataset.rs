@@ -1,5 +1,6 @@
 //! The rows of a feature with their splits, labels and metadata, which are loaded before any tensor is read.
 
+use std::collections::HashSet;
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -352,6 +353,14 @@ impl<M> Dataset<M> {
     /// Returns the number of training rows in each class of a target.
     pub fn class_counts(&self, target: usize) -> Vec<u64> {
         self.targets[target].counts(&self.rows, &self.rows_of(Side::Training))
+    }
+
+    /// Returns the number of tracks on `side` that have each class of `target`.
+    pub fn tracks_of_classes(&self, target: &Target, side: Side) -> Vec<u64> {
+        let mut seen = HashSet::new();
+        let mut rows = self.rows_of(side);
+        rows.retain(|&row| seen.insert(self.rows.track_ids[row as usize]));
+        target.counts(&self.rows, &rows)
     }
 
     /// Returns a row-major `[rows, columns]` matrix: the metadata of `rows`, standardised by

@@ -139,7 +139,9 @@ impl Manifest {
         let found = Head::deserialize(&value)?.format_version;
         if found != u64::from(FORMAT_VERSION) {
             // With the right format version, the checksum of another format does not match.
-            value["format_version"] = FORMAT_VERSION.into();
+            if let Some(version) = value.get_mut("format_version") {
+                *version = FORMAT_VERSION.into();
+            }
             if take_checksum(&mut value).is_ok() {
                 return Err(ManifestError::Checksum {
                     problem: "format_version does not match manifest_blake3",

@@ -9,7 +9,7 @@ use wavemill_tests::Failed;
 
 use crate::support::{
     Inputs, RECIPE, argv, checkpoints, contains, files_below, fit, has_trainer, inputs, kill,
-    lacks, last_step, run, run_in, same, scratch, start, trainer, wait_until, whole,
+    lacks, last_step, run, run_in, same, scratch, start, trainer, wait_until, whole, within,
 };
 
 /// Creates a store in which all rows of the split `side` have the same class.
@@ -43,6 +43,38 @@ fn single_class_is_rejected_before_the_first_step() -> Result<(), Failed> {
         "--split",
     ])?;
     same("a run", runs.exists(), false)
+}
+
+/// Early stopping counts from the epoch in which the last layers thaw.
+#[apply(trial)]
+#[needs(has_trainer)]
+fn frozen_layers_thaw_before_a_run_ends() -> Result<(), Failed> {
+    let runs = scratch("thaw");
+    let fit_with = |group: &str| -> Result<Value, Failed> {
+        let mut command = fit(whole(), &runs);
+        command.args(argv(
+            "--set model.name=lstm --set data.frames=8 --set train.early_stop=1 --epochs 6 --json",
+        ));
+        command
+            .arg("--set")
+            .arg(format!("optimizer.groups=[{{names=\"*\", {group}}}]"));
+        Ok(serde_json::from_str(&run(&mut command).exits(0)?.out)?)
+    };
+
+    let thawed = fit_with("frozen_epochs=4")?;
+    within("epochs", thawed["epochs"].as_u64().unwrap_or(0), 5..7)?;
+    same(
+        "warnings",
+        thawed["warnings"].as_array().map(Vec::len),
+        Some(0),
+    )?;
+
+    let idle = fit_with("frozen_epochs=6")?;
+    same("epochs", idle["epochs"].as_u64(), Some(2))?;
+    contains(
+        &idle["warnings"].to_string(),
+        "optimizer.groups trains nothing",
+    )
 }
 
 /// Without metadata other than one folder per genre, the artists are unknown, and the output must not claim that

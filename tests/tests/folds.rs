@@ -79,7 +79,29 @@ fn killed_cross_validation_continues() -> Result<(), Failed> {
     same("rows", &rows["rows"], &total["rows"])?;
 
     let one = run(&mut cross(&killed, "--folds 3 --fold 2 --resume-or-start")).exits(0)?;
-    contains(&one.err, "nothing to do")
+    contains(&one.err, "nothing to do")?;
+
+    // The seeds of one fold have a result of their own.
+    let file_of = |end: &str| -> Result<String, Failed> {
+        let mut paths = fs::read_dir(&killed)?.flatten().map(|entry| entry.path());
+        let path = paths.find(|path| path.to_string_lossy().ends_with(end));
+        Ok(fs::read_to_string(path.ok_or(format!("no file {end}"))?)?)
+    };
+    let whole = file_of("-3-folds-2-seeds.json")?;
+    let ran = run(&mut cross(&killed, "--folds 3 --fold 2 --seeds 2")).exits(0)?;
+    let seeds: Value = serde_json::from_str(&ran.out)?;
+    let accuracy = &seeds["scores"][0][1]["accuracy"];
+    same("seeds", accuracy["n"].as_u64(), Some(2))?;
+    same(
+        "file",
+        file_of("-fold-2-of-3-2-seeds.json")?,
+        ran.out.trim().to_owned(),
+    )?;
+    same(
+        "the result of all folds",
+        file_of("-3-folds-2-seeds.json")?,
+        whole,
+    )
 }
 
 #[apply(trial)]
@@ -115,6 +137,8 @@ fn wrong_folds_are_refused() -> Result<(), Failed> {
             "not a score of target genre: choose one of loss, log_loss",
         ),
         ("--set train.select_target=mood", "choose one of genre"),
+        ("--set train.select=macro_f1_supported", "use macro_f1"),
+        ("--set loss.pos_weight=balanced", "use loss.class_weights"),
     ] {
         let ran = run(&mut cross(&runs, words)).exits(2)?;
         contains(&ran.err, said)?;

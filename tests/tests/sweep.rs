@@ -49,11 +49,11 @@ fn errors_are_reported_before_the_first_trial() -> Result<(), Failed> {
     let cases = [
         (
             "[parameters]\n\"model.name\" = [\"lstm\", \"vgg\"]",
-            &["trial 1", "vgg"],
+            &["trial 1", "vgg"][..],
         ),
         (
-            "[parameters]\n\"data.split\" = [\"official\", \"nosuch\"]",
-            &["data.split", "nosuch"],
+            "[parameters]\n\"data.split\" = [\"official\", \"artist\"]",
+            &["trial 0", "another data.split", "--folds"],
         ),
         (
             "method = \"random\"\ntrials = 0\n[parameters]\nseed = [1]",
@@ -66,6 +66,10 @@ fn errors_are_reported_before_the_first_trial() -> Result<(), Failed> {
         (
             "[parameters]\n\"train.select\" = [\"loss\", \"accuracy\"]",
             &["trial 1", "train.select"],
+        ),
+        (
+            "[parameters]\n\"loss.focal_gamma\" = [0.0, 1.0]",
+            &["trial 1", "another loss", "train.select=log_loss"],
         ),
     ];
 

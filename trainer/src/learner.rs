@@ -250,6 +250,10 @@ impl Learner {
         self.forward.device
     }
 
+    pub(crate) const fn optimizer(&self) -> &Optimizer {
+        &self.optimizer
+    }
+
     #[cfg(test)]
     pub(crate) fn net(&self) -> &Net {
         &self.net

@@ -358,6 +358,9 @@ impl<'a> Run<'a> {
 
         let verdict = self.state.early_stop.epoch_ended(&validation);
         let train = &self.config.train;
+        // Layers that are still frozen may improve the model when they thaw.
+        let thaw = self.config.optimizer.last_thaw(train.epochs);
+        let stop = verdict.stop && self.state.epoch + 1 >= thaw + train.early_stop;
         let value = validation.selected(train);
         if train.temperature_scaling {
             self.state.temperatures = predictions.iter().map(Predictions::temperature).collect();
@@ -385,7 +388,7 @@ impl<'a> Run<'a> {
             .keep_going
             .as_ref()
             .is_some_and(|keep_going| !keep_going(&self.values));
-        self.state.finished = verdict.stop || enough || self.is_over();
+        self.state.finished = stop || enough || self.is_over();
         self.save()
     }
 

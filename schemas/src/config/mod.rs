@@ -221,6 +221,14 @@ pub struct ParameterGroup {
     pub frozen_epochs: u64,
 }
 
+impl Optimizer {
+    /// Returns the first epoch in which every variable is trained that is trained in any of `epochs` epochs.
+    pub fn last_thaw(&self, epochs: u64) -> u64 {
+        let frozen = self.groups.iter().map(|group| group.frozen_epochs);
+        frozen.filter(|&frozen| frozen < epochs).max().unwrap_or(0)
+    }
+}
+
 impl ParameterGroup {
     const fn default_lr_factor() -> f64 {
         1.0

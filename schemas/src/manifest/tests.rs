@@ -177,6 +177,7 @@ fn another_format_is_not_damage() {
             "needs a newer wavemill",
         ),
         (with_format(17), 17, "needs a newer wavemill"),
+        ("[2]".to_owned(), 2, "has to be rebuilt"),
     ] {
         match Manifest::from_json(&json).expect_err("another format") {
             ManifestError::OtherFormat { found: is } => assert_eq!(is, found),

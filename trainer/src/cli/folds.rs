@@ -97,7 +97,9 @@ impl FitCommand {
             write(&path, &table)?;
             report(&format!("folds: {}\n", path.display()));
         }
-        self.show(&CrossResult::new(self.folds, runs), &base)?;
+        // Runs of one fold only differ in their seeds.
+        let folds = self.folds.filter(|_| self.fold.is_none());
+        self.show(&CrossResult::new(folds, runs), &base)?;
         Ok(0)
     }
 
@@ -105,9 +107,11 @@ impl FitCommand {
     fn show(&self, result: &CrossResult, base: &Config) -> Result<()> {
         let json = serde_json::to_string(result)?;
         let stem = run_stem(&base.model.name, &base.hash());
-        let folds = self
-            .folds
-            .map_or(String::new(), |folds| format!("{folds}-folds-"));
+        let folds = match (self.fold, self.folds) {
+            (Some(fold), Some(folds)) => format!("{}-", fold_rule(fold, folds)),
+            (None, Some(folds)) => format!("{folds}-folds-"),
+            _ => String::new(),
+        };
         let seeds = self.seeds.unwrap_or(1);
         let path = self.runs.join(format!("{stem}-{folds}{seeds}-seeds.json"));
         write(&path, json.as_bytes())?;

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context, Error, Result, bail};
 use clap::Args;
 use tch::Device;
-use wavemill_schemas::config::{Config, Data, Metric};
+use wavemill_schemas::config::{Config, Data, Loss, Metric};
 use wavemill_schemas::exit::NO_SPACE;
 use wavemill_schemas::settings;
 use wavemill_schemas::text::{error_line, shown};
@@ -263,10 +263,10 @@ impl SweepCommand {
             }
 
             let config = config_of(base, &set, source)?;
-            if config.train.selected() != base.train.selected() {
+            if let Some((key, remedy)) = incomparable(&config, base) {
                 bail!(UsageError(format!(
-                    "{source}: trial {number} ({}) has another train.select or train.select_target, but the score by \
-                     which trials are compared must be the same for all: set it with --set",
+                    "{source}: trial {number} ({}) has another {key}, but the score by which trials are compared must \
+                     be the same for all: {remedy}",
                     set.join(" ")
                 )));
             }
@@ -589,6 +589,23 @@ impl SweepCommand {
             }
         }
         Ok(())
+    }
+}
+
+/// Returns the key by which a trial's score differs in meaning from that of `base`, with a remedy.
+fn incomparable(config: &Config, base: &Config) -> Option<(&'static str, &'static str)> {
+    let objective = |config: &Config| Loss {
+        mixup: 0.0,
+        ..config.loss.clone()
+    };
+    if config.train.selected() != base.train.selected() {
+        Some(("train.select or train.select_target", "set it with --set"))
+    } else if config.data.split != base.data.split {
+        Some(("data.split", "use `fit --folds`, or set it with --set"))
+    } else if base.train.select == Metric::Loss && objective(config) != objective(base) {
+        Some(("loss", "use --set train.select=log_loss or another score"))
+    } else {
+        None
     }
 }
 

@@ -58,8 +58,8 @@ pub(super) fn check(config: &Config, data: &Dataset, world_size: usize) -> Resul
     }
     Err(LearnError::BatchNorm(format!(
         "batch norm needs several values per channel, but a forward pass of training would have one row: the smallest \
-         batch has {batch} rows (data.batch_size is {}) for {n_parts} parts (ranks times train.micro_batches); set a \
-         larger data.batch_size, fewer train.micro_batches or data.drop_last=true",
+         batch has {batch} of data.batch_size = {} rows, in {n_parts} parts (ranks times train.micro_batches); set a \
+         larger data.batch_size, fewer train.micro_batches or, if only the last batch is small, data.drop_last=true",
         config.data.batch_size
     )))
 }

@@ -104,6 +104,12 @@ impl Optimizer {
         self
     }
 
+    /// True if no variable changes in any of `epochs` epochs.
+    pub fn is_idle(&self, epochs: u64) -> bool {
+        let mut variables = self.variables.iter();
+        variables.all(|variable| variable.frozen_epochs >= epochs || variable.lr_factor == 0.0)
+    }
+
     /// Sets the epoch of the next steps, which determines the variables that are frozen.
     pub fn set_epoch(&mut self, epoch: u64) {
         self.epoch = epoch;

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use wavemill_schemas::config::{Config, Metric, Train};
+use wavemill_schemas::config::{Config, Metric, PosWeight, Train};
+use wavemill_scores::metrics::SUPPORTED_TRACKS_MIN;
 
 use super::RunError;
 use crate::checkpoint::State;
@@ -35,6 +36,12 @@ pub(crate) fn check(config: &Config, data: &Dataset, world_size: usize) -> Resul
     }
 
     check_selected(&config.train, data)?;
+    if config.loss.pos_weight != PosWeight::None && !data.targets().iter().any(Target::is_multi) {
+        return Err(RunError::Unfit(
+            "loss.pos_weight: no target has several labels per row: use loss.class_weights"
+                .to_owned(),
+        ));
+    }
     if let (Some(plateau), Some(first)) = (&config.schedule.plateau, data.targets().first()) {
         check_metric("schedule.plateau.metric", plateau.metric, first)?;
     }
@@ -65,7 +72,21 @@ fn check_selected(train: &Train, data: &Dataset) -> Result<(), RunError> {
         )));
     };
 
-    check_metric("train.select", train.select, target)
+    check_metric("train.select", train.select, target)?;
+    let is_defined = || {
+        data.tracks_of_classes(target, Side::Validation)
+            .into_iter()
+            .max()
+            >= Some(SUPPORTED_TRACKS_MIN)
+    };
+    if train.select == Metric::MacroF1Supported && !is_defined() {
+        return Err(RunError::Unfit(format!(
+            "train.select = \"macro_f1_supported\" is undefined: no class of {} has {SUPPORTED_TRACKS_MIN} validation \
+             tracks; use macro_f1",
+            target.name()
+        )));
+    }
+    Ok(())
 }
 
 /// Returns an error if the metric that `key` sets is not a score of `target`.
@@ -143,6 +164,13 @@ pub(super) fn warnings(
         warnings.push(format!(
             "augment.enabled changes nothing: {} sees no spectrogram",
             config.model.name
+        ));
+    }
+
+    if learner.optimizer().is_idle(config.train.epochs) {
+        warnings.push(format!(
+            "optimizer.groups trains nothing: every variable is frozen in all {} epochs, or has a learning rate of 0",
+            config.train.epochs
         ));
     }
 
