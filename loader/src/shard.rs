@@ -1,5 +1,6 @@
 //! One Parquet file of a feature, opened once: footer, page index, and comparison with its entry in the manifest.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -74,8 +75,11 @@ impl Shard {
                 return Err(DatasetError::changed(path, "its footer differs"));
             }
         }
-        let metadata = ArrowReaderMetadata::load(&chunks, options);
-        let metadata = metadata.map_err(|error| chunks.explain(error))?;
+        // Arrow panics on schemas with types that it does not know.
+        let load = AssertUnwindSafe(|| ArrowReaderMetadata::load(&chunks, options));
+        let metadata = catch_unwind(load)
+            .map_err(|_panic| DatasetError::changed(path, "its schema cannot be read"))?
+            .map_err(|error| chunks.explain(error))?;
 
         let groups: Vec<u64> = metadata
             .metadata()

@@ -84,10 +84,14 @@ pub fn sweep_page(sweep: &SweepRecord) -> Page {
 
     Page {
         title: sweep.name.clone(),
-        lead: format!(
-            "Trials of a wavemill sweep. Learning curves and configurations are shown for the best {}.",
-            sweep.best.len()
-        ),
+        lead: if sweep.is_repeated() {
+            "Runs of one configuration with several folds or seeds.".to_owned()
+        } else {
+            format!(
+                "Trials of a wavemill sweep. Learning curves and configurations are shown for the best {}.",
+                sweep.best.len()
+            )
+        },
         facts: sweep.facts(),
         sections,
         about: sweep.about(),

@@ -584,6 +584,26 @@ fn the_trials_of_a_folder_are_there_with_the_best_first() {
 }
 
 #[test]
+fn repetitions_have_a_mean_and_no_best() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (seed, accuracy) in [(0, 0.4), (1, 0.6)] {
+        let run = RunDir::take(&folder.path().join(seed.to_string())).expect("room");
+        let config = format!("seed = {seed}\n[train]\nselect = \"accuracy\"\n");
+        run.write_config(&config).expect("room");
+        let entry = line("epoch", 0, 10, 1.0, &[("validation/accuracy", accuracy)]);
+        let json = serde_json::to_string(&entry).expect("JSON") + "\n";
+        std::fs::write(run.log(), json).expect("room");
+    }
+
+    let sweep = SweepRecord::read(folder.path()).expect("runs");
+    let html = sweep_page(&sweep.expect("runs")).to_html();
+    for words in ["mean accuracy on validation", "0.500", "of 2 runs"] {
+        assert!(html.contains(words), "{words}");
+    }
+    assert!(!html.contains("best accuracy on validation"));
+}
+
+#[test]
 fn trials_that_were_killed_and_repeated_count_once() {
     let folder = tempfile::tempdir().expect("a folder");
     // The second run repeats the first, which was killed; the third ended after one of five epochs.

@@ -119,18 +119,29 @@ impl SweepRecord {
             value: count(self.trials.len() as u64),
             note: format!("{} ended", count(ended.count() as u64)),
         }];
-        if let Some((best, score)) = self
-            .trials
-            .first()
-            .and_then(|best| Some((best, best.score?)))
-        {
-            facts.push(Fact {
-                name: format!("best {} on validation", self.score_words()),
-                value: format!("{score:.3}"),
-                note: best.name.clone(),
-            });
-        }
+        // Trials without a score come last.
+        let scores: Vec<f64> = self.trials.iter().map_while(|trial| trial.score).collect();
+        let Some(best) = scores.first() else {
+            return facts;
+        };
+        let (word, value, note) = if self.is_repeated() {
+            let mean = scores.iter().sum::<f64>() / scores.len() as f64;
+            ("mean", mean, format!("of {} runs", scores.len()))
+        } else {
+            ("best", *best, self.trials[0].name.clone())
+        };
+        facts.push(Fact {
+            name: format!("{word} {} on validation", self.score_words()),
+            value: format!("{value:.3}"),
+            note,
+        });
         facts
+    }
+
+    /// True if the runs are repetitions of one configuration, of which none is the best.
+    pub(super) fn is_repeated(&self) -> bool {
+        let keys = self.keys();
+        !keys.is_empty() && keys.iter().all(|key| ["seed", "data.split"].contains(key))
     }
 
     /// Returns the trials' scores as JSON, to be embedded in the page.
@@ -248,9 +259,7 @@ fn train_of(run: &RunRecord) -> Train {
 pub(super) fn section(sweep: &SweepRecord) -> Section {
     let mut section = Section::new("Trials");
     let keys = sweep.keys();
-    let is_repeated =
-        !keys.is_empty() && keys.iter().all(|key| ["seed", "data.split"].contains(key));
-    let advice = if is_repeated {
+    let advice = if sweep.is_repeated() {
         "The runs differ only in seed or split: take the mean of their scores, as `fit --folds` and `--seeds` do, and \
          none of them as the best."
     } else {
@@ -264,8 +273,8 @@ pub(super) fn section(sweep: &SweepRecord) -> Section {
     let n_without = without.count() as u64;
     if n_without > 0 {
         section.add_warning(format!(
-            "{} of {} trials have no score: they completed no epoch, or selected their best epoch by a metric other \
-             than {} (train.select).",
+            "{} of {} trials have no score: they completed no epoch, the score is undefined for them, or they selected \
+             their best epoch by a metric other than {} (train.select).",
             count(n_without),
             count(sweep.trials.len() as u64),
             sweep.score_words()

@@ -55,6 +55,38 @@ fn rows_of_differing_length_need_a_number_of_frames() {
     );
 }
 
+/// Arrow panics on types that it does not know.
+#[test]
+fn damaged_schema_of_a_shard_is_named() {
+    const KEY: &[u8] = b"ARROW:schema";
+    let folder = tempfile::tempdir().expect("a folder");
+    let manifest = Fixture::default().write(folder.path());
+    let entry = manifest.files_of(FEATURE).next().expect("a file");
+    let path = folder.path().join(&entry.path);
+    let clean = fs::read(&path).expect("a file");
+    let key = clean.windows(KEY.len()).position(|part| part == KEY);
+    let from = key.expect("a schema") + KEY.len();
+    let is_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/".contains(byte);
+    let length = clean[from + 4..]
+        .iter()
+        .take_while(|byte| is_base64(byte))
+        .count();
+
+    let mut errors = Vec::new();
+    for at in (from + 4..from + 4 + length).filter(|&at| clean[at] != b'/') {
+        let mut bytes = clean.clone();
+        bytes[at] = b'/';
+        fs::write(&path, bytes).expect("room");
+        let opened = open(folder.path(), &Data::default(), Needs::default());
+        errors.extend(opened.err().map(|error| error.to_string()));
+    }
+    let said = format!("{}: its schema cannot be read", path.display());
+    assert!(
+        errors.iter().any(|error| error.starts_with(&said)),
+        "{errors:?}"
+    );
+}
+
 #[test]
 fn damaged_page_of_unusual_layout_is_named() {
     let fixture = Fixture {

@@ -125,7 +125,7 @@ pub(crate) struct FitCommand {
     pub(super) nproc: Option<u16>,
     /// Measure the parts of the first N steps (waiting for data, copying, forward, backward, sums over ranks,
     /// optimizer), and all validations and checkpoints, and print a table at the end
-    #[arg(long, value_name = "STEPS")]
+    #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) profile: Option<u64>,
     /// Print the configuration that would be used, without keys that have no value, and exit
     #[arg(long)]
