@@ -12,7 +12,8 @@ with several errors, such as a failing or full disk, or is cut short. After each
 - the store's committed versions are intact;
 - the repeated command succeeds, and makes the same bytes.
 
-Prints a line for each fault that breaks one of these rules, then a table, and ends with status 1 if there was one.
+Prints a line for each fault that breaks one of these rules, then tables by command and by operation, and ends with status 1
+if there was one.
 
 --sample N   try N faults of each command, chosen at random, instead of all
 --kill       kill the program at the operation, instead of letting the operation fail
@@ -212,6 +213,7 @@ def try_all(arguments: argparse.Namespace, root: Path) -> int:
     chosen = random.Random(arguments.seed)
     wrong = 0
     table: dict[str, collections.Counter[str]] = {}
+    reached: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
     for command in commands:
         if arguments.command and command.name not in arguments.command:
             continue
@@ -223,6 +225,7 @@ def try_all(arguments: argparse.Namespace, root: Path) -> int:
         with multiprocessing.Pool(arguments.jobs) as pool:
             for (kind, number, error), end, problem in pool.imap_unordered(trials.one, faults, chunksize=4):
                 ends[end] += 1
+                reached[kind][error] += end != "not reached"
                 if problem:
                     wrong += 1
                     print(f"{command.name}: {kind} {number} {error}: {problem}", flush=True)
@@ -230,6 +233,8 @@ def try_all(arguments: argparse.Namespace, root: Path) -> int:
         print_row(command.name, ends)
     total = sum((ends for ends in table.values()), collections.Counter())
     print_row("all", total)
+    for kind, errors in reached.items():
+        print(f"{kind:20} {errors.total():>6} faults: {', '.join(f'{n} {error}' for error, n in errors.items())}")
     print(f"{total.total() - total['not reached']} faults, {wrong} wrong")
     return wrong
 
