@@ -25,7 +25,7 @@ use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
 
-/// What is fuzzed.
+/// A part of wavemill that reads bytes from outside.
 struct Target {
     name: &'static str,
     run: fn(&[u8]),

@@ -541,7 +541,7 @@ pub struct Receipt {
     pub rejects: Vec<Reject>,
     /// BLAKE3 of all features of the plan. Rejects of the stage `features` are only valid for the same set of features.
     pub features: String,
-    /// Whether this plan computed every row of the file, and did not copy or link any row from another plan.
+    /// True if this plan computed every row of the file, and did not copy or link any row from another plan.
     pub is_computed: bool,
     /// Number of clips with rows in the file.
     pub clips_written: u64,

@@ -1,4 +1,4 @@
-//! Flags of all commands that control progress and reports on stderr.
+//! Flags of all commands that control progress and reports on stderr, and standard output.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::OnceLock;
@@ -50,34 +50,6 @@ pub struct OutputArgs {
     /// Show more in reports: seconds by stage, and the files written
     #[arg(long, short, global = true, help_heading = HEADING, conflicts_with = "quiet")]
     pub verbose: bool,
-}
-
-/// Error of a write to stdout.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot write to stdout")]
-struct StdoutError(#[source] io::Error);
-
-/// Standard output, whose errors say that it is standard output.
-#[derive(Debug)]
-pub struct Stdout(io::Stdout);
-
-/// Returns standard output.
-pub fn stdout() -> Stdout {
-    Stdout(io::stdout())
-}
-
-fn of_stdout(error: io::Error) -> io::Error {
-    io::Error::new(error.kind(), StdoutError(error))
-}
-
-impl Write for Stdout {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes).map_err(of_stdout)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.flush().map_err(of_stdout)
-    }
 }
 
 static OUTPUT: OnceLock<OutputArgs> = OnceLock::new();
@@ -144,4 +116,32 @@ pub fn interval() -> Result<Duration, UsageError> {
             text.to_string_lossy()
         ))
     })
+}
+
+/// Error of a write to stdout.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write to stdout")]
+struct StdoutError(#[source] io::Error);
+
+/// Standard output, whose errors say that it is standard output.
+#[derive(Debug)]
+pub struct Stdout(io::Stdout);
+
+/// Returns standard output.
+pub fn stdout() -> Stdout {
+    Stdout(io::stdout())
+}
+
+fn of_stdout(error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), StdoutError(error))
+}
+
+impl Write for Stdout {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes).map_err(of_stdout)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush().map_err(of_stdout)
+    }
 }

@@ -119,11 +119,13 @@ impl SweepRecord {
             value: count(self.trials.len() as u64),
             note: format!("{} ended", count(ended.count() as u64)),
         }];
+
         // Trials without a score come last.
         let scores: Vec<f64> = self.trials.iter().map_while(|trial| trial.score).collect();
         let Some(best) = scores.first() else {
             return facts;
         };
+
         let (word, value, note) = if self.is_repeated() {
             let mean = scores.iter().sum::<f64>() / scores.len() as f64;
             ("mean", mean, format!("of {} runs", scores.len()))

@@ -103,6 +103,7 @@ impl ModelsCommand {
             "classes",
             "parameters"
         )?;
+
         for architecture in own::all() {
             let name = architecture.name;
             match describe(name, self.shape, self.classes) {
