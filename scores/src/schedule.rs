@@ -118,8 +118,7 @@ impl Schedules {
     /// Returns the product of the factors of all schedules, or 1 if there is no schedule.
     fn lr_factor(&self, place: RunPosition) -> f64 {
         let cosine = self.settings.cosine.as_ref();
-        let warmup = self.settings.warmup_steps;
-        let warmup = cosine.map_or(warmup, |cosine| cosine.warmup_steps.max(warmup));
+        let warmup = self.settings.warmup();
         let by_steps = if place.step < warmup {
             place.step as f64 / warmup as f64
         } else {

@@ -296,6 +296,15 @@ pub struct Schedule {
     pub warmup_steps: u64,
 }
 
+impl Schedule {
+    /// Returns the number of steps of the warm-up, from either setting.
+    pub fn warmup(&self) -> u64 {
+        let cosine = self.cosine.as_ref();
+        let of_cosine = cosine.map_or(0, |cosine| cosine.warmup_steps);
+        self.warmup_steps.max(of_cosine)
+    }
+}
+
 /// Deserializes a schedule that can be switched on or off by a boolean.
 fn switched<'de, D: Deserializer<'de>, T: DeserializeOwned + Default>(
     from: D,
@@ -663,9 +672,9 @@ fn apply_set(document: &mut toml::Table, set: &str) -> Result<(), String> {
         let entry = table
             .entry(key)
             .or_insert_with(|| toml::Value::Table(toml::Table::new()));
-        table = entry
-            .as_table_mut()
-            .ok_or_else(|| format!("{key} is not a section"))?;
+        table = entry.as_table_mut().ok_or_else(|| {
+            format!("{key} has a value, so it has no keys: leave out one of the two")
+        })?;
     }
 
     table.insert(last.to_owned(), value);

@@ -5,7 +5,7 @@ use std::path::Path;
 use wavemill_schemas::config::{Config, Metric, PosWeight, Train};
 use wavemill_scores::metrics::SUPPORTED_TRACKS_MIN;
 
-use super::RunError;
+use super::{RunError, steps_total};
 use crate::checkpoint::State;
 use crate::dataset::{Dataset, RowKind, Side, Store, Target, n_batches};
 use crate::learner::Learner;
@@ -152,10 +152,22 @@ pub(super) fn warnings(
 ) -> Vec<String> {
     let mut warnings = data.warnings();
 
-    let left_out = data.rows_of(Side::Training).len() % config.data.batch_size;
+    let rows = data.rows_of(Side::Training).len();
+    let left_out = rows % config.data.batch_size;
     if config.data.drop_last && left_out > 0 {
         warnings.push(format!(
             "data.drop_last leaves out {left_out} training rows an epoch, others each time"
+        ));
+    }
+
+    let batches = n_batches(rows, config.data.batch_size, config.data.drop_last);
+    let (warmup, steps) = (
+        config.schedule.warmup(),
+        steps_total(&config.train, batches),
+    );
+    if warmup >= steps {
+        warnings.push(format!(
+            "the warm-up has {warmup} steps and the run {steps}: the learning rate never reaches optimizer.lr"
         ));
     }
 
@@ -472,6 +484,17 @@ mod tests {
         assert!(warnings_of("mlp-1", &["augment.enabled=true"]).contains(words));
         assert!(!warnings_of("mlp-1", &[]).contains(words));
         assert!(!warnings_of("genregenie-cnn", &["augment.enabled=true"]).contains(words));
+    }
+
+    #[test]
+    fn a_warm_up_as_long_as_the_run_is_warned_about() {
+        let words = "the learning rate never reaches optimizer.lr";
+        for name in ["schedule.warmup_steps", "schedule.cosine.warmup_steps"] {
+            assert!(
+                warnings_of("mlp-1", &[&format!("{name}=100"), "train.steps=100"]).contains(words)
+            );
+            assert!(!warnings_of("mlp-1", &[&format!("{name}=1")]).contains(words));
+        }
     }
 
     #[test]
