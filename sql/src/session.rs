@@ -44,11 +44,8 @@ const BATCH_BYTES: usize = 32 << 20;
 /// batches, so with the normal size a few rows left by a filter would hold 32 MiB: `ORDER BY … LIMIT 100` then exceeded
 /// 512 MB. With this size it takes 70 MB.
 pub(super) const HELD_BATCH_BYTES: usize = 1 << 20;
-/// Maximum number of rows in a batch.
+/// Maximum number of rows in a batch without tensors.
 const BATCH_ROWS_MAX: usize = 8192;
-/// Memory limit per row of a batch: merging sorted rows holds batches that no pool counts. Batches of 8,192 and of 2,048
-/// rows made a sort of two texts exceed a limit of 128 MiB by 10 %.
-const LIMIT_BYTES_PER_ROW: usize = 128 << 10;
 /// Fraction of the memory limit that sorts, joins and aggregates may use. The rest is for readers and batches in
 /// transit.
 const POOL_FRACTION: f64 = 0.4;
@@ -80,11 +77,6 @@ impl Limits {
     /// Returns the number of threads on which a query runs.
     pub fn workers(&self) -> usize {
         self.threads.min(self.memory_bytes / WORKER_BYTES).max(1)
-    }
-
-    /// Returns the maximum number of rows in a batch.
-    fn batch_rows(&self) -> usize {
-        (self.memory_bytes / LIMIT_BYTES_PER_ROW).clamp(1, BATCH_ROWS_MAX)
     }
 
     /// Returns the memory that sorts, joins and aggregates may use.
@@ -198,7 +190,6 @@ fn config(limits: &Limits) -> SessionConfig {
         .with_create_default_catalog_and_schema(false)
         // SHOW TABLES and DESCRIBE read the information schema.
         .with_information_schema(true)
-        .with_batch_size(limits.batch_rows())
         .with_target_partitions(limits.workers());
     config
         .options_mut()
@@ -398,7 +389,7 @@ impl Planner {
         } else {
             BATCH_BYTES
         };
-        let batch_rows = batch_rows(&plan, batch_bytes, state.config())?;
+        let batch_rows = batch_rows(&plan, batch_bytes)?;
         let execution = &mut state.config_mut().options_mut().execution;
         if let Some(batch_rows) = batch_rows {
             execution.batch_size = ConfigNonZeroUsize::try_new(batch_rows)?;
@@ -610,18 +601,17 @@ fn refuse_limits(plan: &LogicalPlan) -> Result<(), SqlError> {
     Err(SqlError::Meaning { detail })
 }
 
-/// Returns the number of rows of a batch with at most `batch_bytes` of tensors and the rows that `config` sets, at least 1,
-/// or `None` if `plan` reads no tensors. DataFusion limits a batch by rows, and one row may take 330 KB.
+/// Returns the number of rows of a batch with at most `batch_bytes` of tensors, at least 1, or `None` if `plan` reads no
+/// tensors. DataFusion limits a batch by rows, and one row may take 330 KB.
 ///
 /// # Errors
 /// If DataFusion cannot walk the plan, which does not occur in practice.
 pub(super) fn batch_rows(
     plan: &LogicalPlan,
     batch_bytes: usize,
-    config: &SessionConfig,
 ) -> Result<Option<usize>, SqlError> {
     let row_bytes = widest_row(plan)?;
-    Ok(row_bytes.map(|row_bytes| (batch_bytes / row_bytes).clamp(1, config.batch_size())))
+    Ok(row_bytes.map(|row_bytes| (batch_bytes / row_bytes).clamp(1, BATCH_ROWS_MAX)))
 }
 
 /// Returns the number of bytes of tensors in the widest row of the plan's tables, or `None` if no tensor is read.

@@ -119,7 +119,7 @@ impl QueryPlanner for SharedPlanner {
         session: &dyn PlanningSession,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         refuse_writes(plan).map_err(external)?;
-        let batch_rows = batch_rows(plan, HELD_BATCH_BYTES, session.config()).map_err(external)?;
+        let batch_rows = batch_rows(plan, HELD_BATCH_BYTES).map_err(external)?;
         let planner = DefaultPhysicalPlanner::default();
         // Filters take the size of their batches from the state with which they are planned.
         let physical = match (batch_rows, session.as_any().downcast_ref::<SessionState>()) {
