@@ -157,6 +157,18 @@ fn options_of_shapes_match_their_references(on: &Machines) {
         let args = resolve(op, Preset::Librosa, 22_050, overrides);
         check_cpus(on, &args, &signal(3000));
     }
+
+    // The quietest of all bins is 91 dB below the loudest.
+    let deep_valley = FeatureSpec {
+        n_fft: Some(544),
+        hop_length: Some(9),
+        fmin: Some(700.0),
+        n_bands: Some(1),
+        quantile: Some(0.001),
+        ..none
+    };
+    let args = resolve(Op::SpectralContrast, Preset::Librosa, 22_050, deep_valley);
+    check_cpus(on, &args, &signal(1870));
 }
 
 fn options_of_constant_q() -> Vec<(Op, FeatureSpec)> {
