@@ -158,17 +158,27 @@ fn options_of_shapes_match_their_references(on: &Machines) {
         check_cpus(on, &args, &signal(3000));
     }
 
-    // The quietest of all bins is 91 dB below the loudest.
-    let deep_valley = FeatureSpec {
+    // Some bins are 90 dB and more below the loudest: see `with_rounded_valleys`.
+    let quietest_bin = FeatureSpec {
         n_fft: Some(544),
         hop_length: Some(9),
         fmin: Some(700.0),
         n_bands: Some(1),
         quantile: Some(0.001),
+        ..none.clone()
+    };
+    let every_sample = FeatureSpec {
+        n_fft: Some(473),
+        hop_length: Some(1),
         ..none
     };
-    let args = resolve(Op::SpectralContrast, Preset::Librosa, 22_050, deep_valley);
-    check_cpus(on, &args, &signal(1870));
+    for (op, overrides, n) in [
+        (Op::SpectralContrast, quietest_bin, 1870),
+        (Op::SpectralFlatness, every_sample, 915),
+    ] {
+        let args = resolve(op, Preset::Librosa, 22_050, overrides);
+        check_cpus(on, &args, &signal(n));
+    }
 }
 
 fn options_of_constant_q() -> Vec<(Op, FeatureSpec)> {
