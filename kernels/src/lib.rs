@@ -55,7 +55,7 @@ pub use backend::{WARM_UP, median, median_s, warm_up};
 pub use checks::CheckedDevices;
 pub use device::{CudaReport, FoundDevice, FoundLibrary};
 pub use error::{KernelError, ModelError};
-pub use glibc::{glibc_version, return_large_blocks};
+pub use glibc::{glibc_version, return_batches, return_large_blocks};
 pub use lane::{LANES, Lane};
 pub use level::{Lanes, Level};
 pub use pack::{pack_into, pack_s16};

@@ -103,14 +103,7 @@ impl SqlCommand {
         let version = store.resolve(self.version.as_ref())?;
         let (_, manifest) = store.readable(version)?;
 
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = self.threads.unwrap_or(processors).max(1);
-        let limits = Limits {
-            memory_bytes: self.memory_limit,
-            threads,
-            allow_write: self.allow_write,
-        };
-
+        let limits = limits(self.memory_limit, self.threads, self.allow_write);
         let session = sql::open(&store, &manifest, limits)?;
         for (name, file) in &self.tables {
             session.add_table(name, file)?;
@@ -215,6 +208,20 @@ pub(super) fn parse_table(text: &str) -> Result<(String, PathBuf), String> {
     }
 }
 
+/// Returns the limits that the options state, and prepares malloc for a small limit. By default, there are as many
+/// threads as processors.
+pub(super) fn limits(memory_bytes: usize, threads: Option<usize>, allow_write: bool) -> Limits {
+    if memory_bytes < REUSED_MEMORY_BYTES_MIN {
+        wavemill_kernels::return_batches();
+    }
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    Limits {
+        memory_bytes,
+        threads: threads.unwrap_or(processors).max(1),
+        allow_write,
+    }
+}
+
 /// Parses a memory limit for queries.
 pub(super) fn parse_limit(text: &str) -> Result<usize, String> {
     let bytes = parse_bytes(text)?;
@@ -227,6 +234,9 @@ pub(super) fn parse_limit(text: &str) -> Result<usize, String> {
 
 /// Minimum memory limit: with less, not even a few rows with tensors fit in addition to the process itself.
 const MEMORY_LIMIT_BYTES_MIN: usize = 128 << 20;
+/// Memory limit from which freed batches may stay in the heaps of the threads. A sort of two million rows with texts took
+/// 27 MiB less under 128 MiB when they did not.
+const REUSED_MEMORY_BYTES_MIN: usize = 256 << 20;
 
 #[cfg(test)]
 mod tests {

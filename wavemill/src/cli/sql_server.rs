@@ -12,14 +12,14 @@ use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use wavemill_schemas::version_name::VersionName;
-use wavemill_sql::{Limits, SharedEnvironment};
+use wavemill_sql::SharedEnvironment;
 use wavemill_store::{Store, StorePlace};
 use wavemill_terminal::exit::UsageError;
 use wavemill_terminal::interrupt::{SignalGuard, end};
 use wavemill_terminal::output;
 
 use super::exit::Interrupted;
-use super::sql::parse_limit;
+use super::sql::{limits, parse_limit};
 use crate::sql_server::{self, Access, DATABASE, SqlServer, SqlServerSetup};
 
 const EXAMPLES: &str = "\
@@ -92,7 +92,7 @@ impl SqlServerCommand {
     /// Wrong usage; a store that cannot be read; [`Interrupted`] after a signal.
     pub fn run(&self) -> Result<()> {
         let access = self.access()?;
-        let limits = self.limits();
+        let limits = limits(self.memory_limit, self.threads.map(usize::from), false);
         let queries = threads(limits.workers())?;
         let connections = threads(CONNECTION_THREADS)?;
 
@@ -145,15 +145,6 @@ impl SqlServerCommand {
         ));
         sql_server::run(server, listener, stopped).await;
         Err(Interrupted(STOPPED.to_owned()).into())
-    }
-
-    fn limits(&self) -> Limits {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        Limits {
-            memory_bytes: self.memory_limit,
-            threads: self.threads.map_or(processors, usize::from),
-            allow_write: false,
-        }
     }
 
     fn access(&self) -> Result<Access> {
