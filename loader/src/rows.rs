@@ -5,17 +5,20 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use arrow::array::{
     Array, ArrayRef, AsArray, PrimitiveArray, RecordBatch, RecordBatchReader, StringArray,
 };
 use arrow::compute::{cast, concat_batches};
 use arrow::datatypes::{ArrowPrimitiveType, DataType, Float32Type, Int32Type, Int64Type};
+use arrow::error::ArrowError;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::file::metadata::ColumnChunkMetaData;
 use wavemill_schemas::manifest::FeatureEntry;
 use wavemill_schemas::tables;
+use wavemill_schemas::text::panic_message;
 
 use crate::DatasetError;
 use crate::shard::Shard;
@@ -223,8 +226,13 @@ pub(crate) fn read(
         .map_err(|error| chunks.explain(error))?;
 
     let schema = reader.schema();
-    let batches: Vec<RecordBatch> = reader
-        .collect::<Result<_, _>>()
+    // Parquet's reader panics on some impossible pages.
+    let read = catch_unwind(AssertUnwindSafe(|| reader.collect::<Result<Vec<_>, _>>()));
+    let batches = read
+        .unwrap_or_else(|panic| {
+            let message = panic_message(panic.as_ref()).unwrap_or("the reader panicked");
+            Err(ArrowError::ParquetError(message.to_owned()))
+        })
         .map_err(|error| chunks.explain(error))?;
     concat_batches(&schema, &batches).map_err(|error| chunks.explain(error))
 }

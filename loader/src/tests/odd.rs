@@ -4,6 +4,7 @@ use std::fs;
 
 use wavemill_schemas::config::Data;
 use wavemill_schemas::recipe::{Compression, Dtype, Layout};
+use wavemill_schemas::text::error_line;
 
 use crate::fixture::{FEATURE, Fixture, RowId};
 use crate::testing::{input_spec, load, made, open, training};
@@ -85,6 +86,35 @@ fn damaged_schema_of_a_shard_is_named() {
         errors.iter().any(|error| error.starts_with(&said)),
         "{errors:?}"
     );
+}
+
+/// Parquet's reader panics on a page that needs a dictionary if its column has none.
+#[test]
+fn page_without_its_dictionary_is_named() {
+    // In Thrift's compact form: the start of a number, and the encodings PLAIN and RLE_DICTIONARY.
+    const NUMBER: u8 = 0x15;
+    const PLAIN: u8 = 0;
+    const DICTIONARY: u8 = 0x10;
+    let folder = tempfile::tempdir().expect("a folder");
+    let manifest = Fixture::default().write(folder.path());
+    let entry = manifest.files_of(FEATURE).next().expect("a file");
+    let path = folder.path().join(&entry.path);
+    let clean = fs::read(&path).expect("a file");
+
+    let mut errors = Vec::new();
+    for at in (1..clean.len()).filter(|&at| clean[at - 1..=at] == [NUMBER, PLAIN]) {
+        let mut bytes = clean.clone();
+        bytes[at] = DICTIONARY;
+        fs::write(&path, bytes).expect("room");
+        let store = Store::open(folder.path(), None).expect("a store");
+        let opened =
+            Dataset::<Vec<u8>>::open(store.without_shard_checks(), &Data::default(), Needs::All);
+        errors.extend(opened.err().map(|error| error_line(&error)));
+    }
+    let is_named = |error: &String| {
+        error.starts_with(&path.display().to_string()) && error.contains("Decoder for dict")
+    };
+    assert!(errors.iter().any(is_named), "{errors:?}");
 }
 
 #[test]
