@@ -147,7 +147,7 @@ fn reference(args: &FeatureArgs, pcm: &[f32]) -> Result<Vec<f64>, KernelError> {
     reference_of_frames(args, &frames_of(args, pcm))
 }
 
-/// Computes what a feature is made of, `[n_bins][n_frames]`: by default, powers.
+/// Computes the values of each frame that a feature is derived from, usually powers: `[n_bins][n_frames]`.
 fn frames_of(args: &FeatureArgs, pcm: &[f32]) -> Vec<Vec<f64>> {
     let frames_min = args.frames.unwrap_or(0);
     match args.frame_values() {
@@ -346,9 +346,10 @@ fn floats(tensor: &[u8]) -> Vec<f32> {
     words.iter().map(|word| f32::from_le_bytes(*word)).collect()
 }
 
-/// Returns by how much value `i` of the reference, `want`, differs if [`with_rounded_valleys`].
+/// Returns by how much value `i` of the reference, `want`, differs if [`with_rounded_valleys`]; 0 for operations that do
+/// not depend on single quiet bins.
 fn off_in_valleys(args: &FeatureArgs, frames: &[Vec<f64>], i: usize, want: f64) -> f64 {
-    if args.frame_values() != FrameValues::Spectrum || args.is_wide() {
+    if !matches!(args.op, Op::SpectralContrast | Op::SpectralFlatness) {
         return 0.0;
     }
     let rounded = reference_of_frames(args, &with_rounded_valleys(args, frames));

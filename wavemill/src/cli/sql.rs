@@ -208,8 +208,8 @@ pub(super) fn parse_table(text: &str) -> Result<(String, PathBuf), String> {
     }
 }
 
-/// Returns the limits that the options state, and prepares malloc for a small limit. By default, there are as many
-/// threads as processors.
+/// Returns the limits that the options state, and makes malloc return freed batches if the limit is small. `threads`
+/// defaults to the number of processors.
 pub(super) fn limits(memory_bytes: usize, threads: Option<usize>, allow_write: bool) -> Limits {
     if memory_bytes < REUSED_MEMORY_BYTES_MIN {
         wavemill_kernels::return_batches();
