@@ -278,10 +278,10 @@ fn tolerance(args: &FeatureArgs, want: &[f64]) -> f64 {
     }
 }
 
-/// Returns the spectrum with the roundings of an f32 transform in the bins that [`DB_MAX`] does not cover: those more than
-/// 60 dB below the loudest of their frame. One frame of [`signal`] in some thousands has such a bin. There, the transform is
-/// off by a hundredth or more of the amplitude (scipy's as well), which shows in values that depend on single quiet bins:
-/// contrasts with a small quantile, and flatness.
+/// Returns the spectrum with the roundings of an f32 transform in the bins that [`DB_MAX`] does not cover: those more
+/// than 60 dB below the loudest of their frame. Up to a tenth of the frames of [`signal`] have such a bin, and one in
+/// some hundreds has one 80 dB below. At 90 dB, the transform (scipy's as well) is off by some thousandths of the
+/// amplitude, which shows in values that depend on single quiet bins: contrasts with a small quantile, and flatness.
 fn with_rounded_valleys(args: &FeatureArgs, powers: &[Vec<f64>]) -> Vec<Vec<f64>> {
     // A third of the largest possible error, which is more than the largest of some thousand values: as in DB_MAX.
     let rounding = ROUNDING * transform_roundings(args.stft.n_fft) / 3.0;
