@@ -67,26 +67,26 @@ impl Media {
     }
 }
 
-/// Returns the length of the audio root, the prefix of every clip in the sorted `paths`: empty, or ending in `/`.
-pub(super) fn root_len<'a>(mut paths: impl Iterator<Item = &'a str> + Clone) -> usize {
-    let Some(first) = paths.clone().next() else {
+/// Returns the length of the audio root, the prefix of every clip in `paths`: empty, or ending in `/`.
+pub(super) fn root_len<'a>(mut paths: impl Iterator<Item = &'a str>) -> usize {
+    let Some(first) = paths.next() else {
         return 0;
     };
 
-    let mut root = 0;
-    while let Some((name, _)) = first[root..].split_once('/') {
-        // The audio root must contain every clip in its subfolders, and no clip directly.
-        let folder = root + name.len() + 1;
-        let holds_all = paths
-            .clone()
-            .all(|path| path.starts_with(&first[..folder]) && path[folder..].contains('/'));
-        if !holds_all {
-            break;
-        }
-        root = folder;
-    }
-    debug_assert!(paths.all(|path| path.starts_with(&first[..root])));
-    root
+    // The audio root must contain every clip in its subfolders, and no clip directly.
+    let root = paths.fold(above_folder(first).as_bytes(), |root, path| {
+        let other = above_folder(path).as_bytes();
+        let same = root.iter().zip(other).take_while(|(a, b)| a == b).count();
+        let slash = root[..same].iter().rposition(|&byte| byte == b'/');
+        &root[..slash.map_or(0, |slash| slash + 1)]
+    });
+    root.len()
+}
+
+/// Returns the part of a path before the name of the folder that contains the file.
+fn above_folder(path: &str) -> &str {
+    let folder = path.rfind('/').map_or("", |slash| &path[..slash]);
+    folder.rfind('/').map_or("", |slash| &folder[..=slash])
 }
 
 #[cfg(test)]

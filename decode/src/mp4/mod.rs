@@ -8,7 +8,8 @@ mod boxes;
 mod config;
 mod edits;
 mod tables;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
+#[cfg_attr(fuzzing, allow(dead_code))]
 pub(super) mod testing;
 #[cfg(test)]
 mod tests;
@@ -179,7 +180,7 @@ impl<'a> Iterator for Packets<'a> {
                     }
                     None => (offset, 1),
                 },
-                Place::Absent(n) => (u64::MAX, n),
+                Place::Absent { offset, n } => (offset, n),
             };
 
             // Report absent packets at the end of the file if they have no position.

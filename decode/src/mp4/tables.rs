@@ -7,6 +7,7 @@
 
 use memchr::memmem;
 
+use super::PACKET_BYTES_MIN;
 use super::boxes::{Boxes, find, number};
 use crate::loss::credible_max;
 
@@ -15,9 +16,29 @@ use crate::loss::credible_max;
 pub(super) enum Place {
     /// A packet at this position, with this size in bytes.
     Packet { offset: u64, bytes: u64 },
-    /// This number of packets, which have no position in the file.
-    Absent(u64),
+    /// `n` packets, the first of which would be at `offset`; `u64::MAX` if their position is not known.
+    Absent { offset: u64, n: u64 },
 }
+
+impl Place {
+    /// Returns the place of `n` packets whose position is not known.
+    fn unknown(n: u64) -> Self {
+        Self::Absent {
+            offset: u64::MAX,
+            n,
+        }
+    }
+}
+
+/// Returns true if no packet of this size at `offset` or later can contain audio. Packets of equal size take no space
+/// in a table, so there may be billions of them.
+fn are_all_absent(bytes: u64, offset: u64, file_bytes: u64) -> bool {
+    bytes < PACKET_BYTES_MIN as u64 || offset >= file_bytes
+}
+
+/// Largest number of tracks whose default size of packets is read: real files have a few. Each `traf` box searches
+/// their list.
+const DEFAULTS_MAX: usize = 64;
 
 /// A table of entries of equal size.
 #[derive(Clone, Copy, Debug, Default)]
@@ -138,21 +159,20 @@ impl Iterator for Listed<'_> {
         }
         if self.next_chunk().is_none() {
             // The file states the number of these packets, but not where they are.
-            return Some(Place::Absent(std::mem::take(&mut self.n_packets)));
+            return Some(Place::unknown(std::mem::take(&mut self.n_packets)));
         }
 
-        // Packets of equal size take no space in a table, so billions of them may follow the end of the file.
-        if self.equal_bytes > 0 && self.offset >= self.file_bytes {
+        let offset = self.offset;
+        if self.equal_bytes > 0 && are_all_absent(self.equal_bytes, offset, self.file_bytes) {
             let n = std::mem::take(&mut self.n_left).min(self.n_packets);
             self.n_packets -= n;
-            return Some(Place::Absent(n));
+            return Some(Place::Absent { offset, n });
         }
 
         let bytes = match self.equal_bytes {
             0 => self.sizes.get(self.packet, 0)?,
             equal => equal,
         };
-        let offset = self.offset;
         self.offset = offset.saturating_add(bytes);
         self.packet += 1;
         self.n_left -= 1;
@@ -178,7 +198,8 @@ pub(super) fn duration(stbl: &[u8]) -> u64 {
 #[derive(Clone, Debug)]
 pub(super) struct Fragmented<'a> {
     file: &'a [u8],
-    moov: &'a [u8],
+    /// Defaults of the tracks.
+    mvex: &'a [u8],
     track_id: u64,
     /// Number of units of the track's time scale per packet; 0 if it is not known.
     packet_time: u64,
@@ -234,11 +255,11 @@ impl<'a> Fragmented<'a> {
         let packet_time = (packet_samples * time_scale).checked_div(rate_hz);
 
         // Only a file with the box `mvex`, which contains defaults for each track, has fragments.
-        let has_fragments = find(moov, &[b"mvex"]).is_some();
+        let mvex = find(moov, &[b"mvex"]);
 
         Self {
-            file: if has_fragments { file } else { &[] },
-            moov,
+            file: if mvex.is_some() { file } else { &[] },
+            mvex: mvex.unwrap_or_default(),
             track_id: number(tkhd, id_at, 4).unwrap_or(0),
             packet_time: packet_time.unwrap_or(0),
             at: 0,
@@ -326,7 +347,7 @@ impl<'a> Fragmented<'a> {
         };
         traf.end = traf.base;
         traf.packet_bytes =
-            packet_bytes.unwrap_or_else(|| default_bytes(self.moov, track_id.unwrap_or(0)));
+            packet_bytes.unwrap_or_else(|| default_bytes(self.mvex, track_id.unwrap_or(0)));
 
         let is_of_track = track_id == Some(self.track_id);
         self.truns = Boxes::new(if is_of_track { body } else { &[] });
@@ -430,11 +451,20 @@ impl Iterator for Fragmented<'_> {
                 self.run = Run::default();
                 match self.next_run()? {
                     0 => continue,
-                    n_missing => return Some(Place::Absent(n_missing)),
+                    n_missing => return Some(Place::unknown(n_missing)),
                 }
             };
 
             let offset = self.traf.end;
+            let is_equal = self.run.size_at.is_none();
+            if is_equal && are_all_absent(bytes, offset, self.file.len() as u64) {
+                let n = (self.run.n_packets - self.run.packet) as u64;
+                self.traf.end = offset.saturating_add(bytes.saturating_mul(n));
+                self.run = Run::default();
+                self.n_found += n;
+                return Some(Place::Absent { offset, n });
+            }
+
             self.traf.end = offset.saturating_add(bytes);
             self.run.packet += 1;
             self.n_found += 1;
@@ -444,9 +474,9 @@ impl Iterator for Fragmented<'_> {
 }
 
 /// Returns the size of a track's packets if its fragments do not state it.
-fn default_bytes(moov: &[u8], track_id: u64) -> u64 {
-    let mvex = find(moov, &[b"mvex"]).unwrap_or_default();
-    let mut trexes = Boxes::new(mvex).filter(|found| found.kind == *b"trex");
+fn default_bytes(mvex: &[u8], track_id: u64) -> u64 {
+    let boxes = Boxes::new(mvex).take(DEFAULTS_MAX);
+    let mut trexes = boxes.filter(|found| found.kind == *b"trex");
     let trex = trexes.find(|trex| number(trex.body, 4, 4) == Some(track_id));
     trex.and_then(|trex| number(trex.body, 16, 4)).unwrap_or(0)
 }

@@ -9,7 +9,7 @@ pub(crate) const PACKET_SAMPLES: usize = 576;
 
 /// Returns a box.
 pub(crate) fn mp4_box(kind: &[u8; 4], body: &[u8]) -> Vec<u8> {
-    let size = u32::try_from(8 + body.len()).unwrap();
+    let size = u32::try_from(8 + body.len()).expect("a small box");
     [&size.to_be_bytes()[..], kind, body].concat()
 }
 

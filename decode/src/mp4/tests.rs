@@ -317,3 +317,19 @@ fn false_tables_take_linear_time() {
     let outcome = decode(&file);
     assert_eq!(outcome.unwrap_err().reason, Reason::Damaged);
 }
+
+/// A run of a few bytes may list billions of packets, too.
+#[test]
+fn false_runs_take_linear_time() {
+    let mut file = fragmented();
+    // Packets have no bytes, because the track's defaults do not state their size.
+    let trun = mp4_box(b"trun", &numbers(&[0, u32::MAX]));
+    let traf = [mp4_box(b"tfhd", &numbers(&[0, 1])), trun.repeat(1_000)];
+    let moof = [
+        mp4_box(b"mfhd", &numbers(&[0, 9])),
+        mp4_box(b"traf", &traf.concat()),
+    ];
+    file.extend(mp4_box(b"moof", &moof.concat()));
+    // That many packets are not credible, so only those before count.
+    assert_eq!(decode(&file).unwrap(), decode(&fragmented()).unwrap());
+}

@@ -557,10 +557,16 @@ impl<'a> OggDecoder<'a> {
         if self.has_other_rate(link) {
             return Ok(());
         }
-        self.codec = Some(LinkCodec {
-            headers: head.bytes.to_vec(),
-            codec: Codec::opus(head.n_channels, head.gain),
-        });
+        // A file of many links with the same header creates only one decoder.
+        match self.codec.as_mut() {
+            Some(same) if same.headers == head.bytes => same.codec.reset(),
+            _ => {
+                self.codec = Some(LinkCodec {
+                    headers: head.bytes.to_vec(),
+                    codec: Codec::opus(head.n_channels, head.gain),
+                });
+            }
+        }
         self.open(link.head.rate_hz())?;
         link.is_heard = true;
         Ok(())
