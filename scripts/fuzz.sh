@@ -3,13 +3,13 @@
 #
 # usage: scripts/fuzz.sh TARGET [SECONDS] [LIBFUZZER OPTIONS]      default: 60 seconds
 #   mp3_frames   frames of MPEG layer III, on both decode paths
-#   files        whole files of every audio format
+#   files        whole files of every audio format, and pictures
 #   clip         from a file to the rows of features
 #   zip          directories of zip archives, and their clips
 #   tables       tracks.csv, genres.csv, and tables of the user in CSV, JSON and Parquet
 #   recipe       recipes, experiments, configurations and overrides
 #   manifest     manifests, receipts, plans and records of inputs, with valid checksums
-#   shard        Parquet shards, as the loader and SQL read them
+#   shard        Parquet shards and tables of a store, as the loader and SQL read them
 #   sql          input of the SQL prompt
 #   stream       the Arrow stream of rows between the programs
 #   weights      safetensors
@@ -33,14 +33,14 @@ data=${WAVEMILL_DATA:-../shared/data}
 
 # Maximum number of bytes of a music file as a seed, a few frames, and of an input.
 seed_bytes=6000
-input_bytes=8192
+input_bytes=32768
 choice=
 case $target in
     # The first byte of an input selects a band.
     mp3_frames) choice='\x00' ;;
     files | clip) ;;
-    # Files of the small store, and examples of the documentation, are longer.
-    *) data=/nowhere input_bytes=32768 ;;
+    # Music files are no seeds of the others.
+    *) data=/nowhere ;;
 esac
 
 seeds=fuzz/corpus/$target
@@ -48,8 +48,9 @@ artifacts=fuzz/artifacts/$target/
 mkdir -p "$seeds" "$artifacts"
 # Seeds are the first bytes of each music file. Their names are stable, so a second run adds none.
 if [[ -d $data ]]; then
-    find "$data" -type f \( -name '*.mp3' -o -name '*.bit' -o -name '*.wav' -o -name '*.flac' -o -name '*.ogg' \) |
-        sort | while read -r file; do
+    # Music files, also those with names of MPEG's conformance tests.
+    music='.*\.\(mp3\|bit\|wav\|flac\|ogg\|opus\|m4a\|aac\|aiff?\)'
+    find "$data" -type f -regex "$music" | sort | while read -r file; do
         { printf '%b' "$choice"; head -c "$seed_bytes" "$file"; } >"$seeds/seed-$(sha1sum <<<"${file#"$data"}" | cut -c -16)"
     done
 fi

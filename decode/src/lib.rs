@@ -1,6 +1,8 @@
 //! Decodes compressed audio to mono PCM at the requested rate, or returns a reject. The [`Decode`] trait is the only
 //! interface to the rest of the crate, so that another decoder can replace this one.
 
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod layer3;
 pub mod pictures;
 

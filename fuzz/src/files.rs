@@ -1,15 +1,26 @@
-//! Fuzz test: decodes arbitrary bytes as an audio file of any format. The result must be samples or an error, and the
-//! duration must agree with the decoded samples.
+//! Fuzz test: decodes arbitrary bytes as an audio file of any format, and as a picture. The result must be samples or an
+//! error, and the duration must agree with the decoded samples.
 
 use std::cell::RefCell;
 
-use wavemill_decode::{Decode, DecodeArgs, FileDecoder, Pcm};
+use wavemill_decode::{Decode, DecodeArgs, FileDecoder, Pcm, pictures};
 use wavemill_kernels::Level;
+use wavemill_schemas::recipe::{Dtype, ImageArgs, ImageFilter};
 
 /// Target sample rate in Hz: half of 44.1 kHz, so that the `band` decoder skips the upper sub-bands of such MP3 files.
 const RATE_HZ: u32 = 22_050;
 /// Maximum duration of a file in seconds, because a few bytes can declare hours of silence.
 const LONGEST_S: f64 = 60.0;
+/// Maximum number of pixels of a picture.
+const PIXELS_MAX: u64 = 1 << 20;
+/// The tensor made of a picture.
+const IMAGE: ImageArgs = ImageArgs {
+    width: 8,
+    height: 6,
+    crop: None,
+    filter: ImageFilter::Lanczos3,
+    dtype: Dtype::F32,
+};
 
 struct Decoders {
     exact: FileDecoder,
@@ -39,6 +50,11 @@ fn decoder() -> FileDecoder {
 }
 
 pub(crate) fn run(file: &[u8]) {
+    if let Ok(picture) = pictures::decode(file, PIXELS_MAX) {
+        let tensor = pictures::tensor(&picture, &IMAGE);
+        assert!(tensor.is_err() || tensor.is_ok_and(|bytes| bytes.len() == IMAGE.row_bytes()));
+    }
+
     DECODERS.with_borrow_mut(|Decoders { exact, band, pcm }| {
         for decoder in [exact, band] {
             decoder.expect(LONGEST_S);

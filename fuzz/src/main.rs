@@ -22,6 +22,7 @@ mod weights;
 mod zip;
 
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use libfuzzer_sys::fuzz_target;
 
@@ -34,8 +35,8 @@ struct Target {
 }
 
 const TARGETS: [Target; 12] = [
-    target("clip", clip::run, Vec::new),
-    target("files", files::run, Vec::new),
+    target("clip", clip::run, wavemill_decode::fuzzing::seeds),
+    target("files", files::run, wavemill_decode::fuzzing::seeds),
     target("http", http::run, http::seeds),
     target("manifest", manifest::run, manifest::seeds),
     target("mp3_frames", mp3_frames::run, Vec::new),
@@ -51,6 +52,9 @@ const TARGETS: [Target; 12] = [
 const fn target(name: &'static str, run: fn(&[u8]), seeds: fn() -> Vec<Vec<u8>>) -> Target {
     Target { name, run, seeds }
 }
+
+/// Number of panics in libraries.
+static LIBRARY_PANICS: AtomicU64 = AtomicU64::new(0);
 
 static CHOSEN: LazyLock<&Target> = LazyLock::new(|| {
     let name = std::env::var("WAVEMILL_FUZZ").unwrap_or_default();
@@ -69,6 +73,7 @@ fuzz_target!(
             let is_library = info.location().is_some_and(|at| at.file().contains("/registry/src/"));
             if is_library {
                 *last = info.to_string();
+                LIBRARY_PANICS.fetch_add(1, Ordering::Relaxed);
             } else {
                 eprintln!("last panic of a library: {last}");
                 end(info);

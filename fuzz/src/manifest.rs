@@ -7,7 +7,10 @@ use std::fs;
 
 use serde_json::Value;
 use wavemill_schemas::canonical;
-use wavemill_schemas::manifest::{CHECKSUM_KEY, Identity, Manifest, Receipt, from_sealed, sealed};
+use wavemill_schemas::manifest::{
+    CHECKSUM_KEY, Identity, Manifest, Partial, Receipt, from_sealed, sealed,
+};
+use wavemill_schemas::reject::{Reason, Reject, Stage};
 use wavemill_source::InputSeen;
 use wavemill_store::PlanRecord;
 
@@ -21,12 +24,24 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
     STORE.with_borrow(|store| {
         let json = fs::read_to_string(store.manifest_path()).expect("a manifest");
         let json = json.lines().next().expect("a line").to_owned();
-        let receipt = r#"{"shard":"data/a.parquet","files":[],"rejects":[],"rows":0}"#;
+        let file = store.manifest.files.last().expect("a shard").clone();
+        let receipt = Receipt {
+            key: file.blake3.clone(),
+            clips_written: file.rows,
+            file,
+            rejects: vec![Reject::new(Stage::Decode, Reason::Empty, "no bytes")],
+            features: "0".repeat(64),
+            is_computed: true,
+            partials: vec![Partial { sum: vec![0.5], sum_squares: vec![0.25], values: 2 }],
+            class_counts: vec![vec![1, 2]],
+        };
+        let receipt = canonical::to_json(&receipt).expect("JSON");
+        Receipt::from_json(sealed(&receipt).as_bytes()).expect("a valid receipt");
         let Manifest { identity, engine, .. } = store.manifest.clone();
         let plan = canonical::to_json(&PlanRecord { identity, engine }).expect("JSON");
         let seen = BTreeMap::from([("a.mp3", InputSeen::unreadable(None))]);
         let seen = canonical::to_json(&seen).expect("JSON");
-        vec![json.into_bytes(), receipt.into(), plan.into(), seen.into()]
+        [json, receipt, plan, seen].map(String::into_bytes).to_vec()
     })
 }
 

@@ -1,5 +1,6 @@
-//! Fuzz test: a Parquet file as a shard of a store, as the loader and SQL read it. Hashes of the manifest are not compared,
-//! which would reject every changed byte before it is read.
+//! Fuzz test: a Parquet file in place of a shard or table of a store, as the loader and SQL read it. The first byte of the
+//! input selects the file. The manifest states the length of the changed file, and hashes are not compared: both would
+//! reject nearly every input before it is read.
 
 use std::cell::RefCell;
 use std::fs;
@@ -13,15 +14,30 @@ thread_local! {
 pub(crate) fn seeds() -> Vec<Vec<u8>> {
     STORE.with_borrow(|store| {
         let paths = store.manifest.files.iter().map(|file| store.root().join(&file.path));
-        paths.map(|path| fs::read(path).expect("a file of the store")).collect()
+        let files = paths.map(|path| fs::read(path).expect("a file of the store"));
+        files.zip(0_u8..).map(|(file, choice)| [&[choice], &file[..]].concat()).collect()
     })
 }
 
-pub(crate) fn run(file: &[u8]) {
+pub(crate) fn run(input: &[u8]) {
+    let Some((&choice, file)) = input.split_first() else {
+        return;
+    };
     STORE.with_borrow(|store| {
-        write(&store.root().join(store.shard()), file);
+        let mut manifest = store.manifest.clone();
+        let entry = usize::from(choice) % manifest.files.len();
+        let entry = &mut manifest.files[entry];
+        entry.bytes = file.len() as u64;
+        entry.footer = None;
+
+        let path = store.root().join(&entry.path);
+        let original = fs::read(&path).expect("a file of the store");
+        write(&path, file);
+        write(&store.manifest_path(), manifest.to_json().expect("JSON").as_bytes());
+
         // Errors are valid results.
         let _ = store.load();
-        let _ = store.query(&store.manifest);
+        let _ = store.query(&manifest);
+        write(&path, &original);
     });
 }

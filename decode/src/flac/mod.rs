@@ -8,7 +8,8 @@ mod frames;
 mod gaps;
 mod header;
 mod survey;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
+#[cfg_attr(fuzzing, allow(dead_code))]
 pub(super) mod testing;
 #[cfg(test)]
 mod tests;

@@ -35,7 +35,7 @@ pub(crate) fn head(n_samples: u64) -> Vec<u8> {
 /// Like [`head`], with the given sample rate and bits per sample.
 pub(crate) fn head_of(rate_hz: u32, bits: u8, n_samples: u64) -> Vec<u8> {
     let mut info = StreamInfo::block(rate_hz, 1, bits, FRAME_SAMPLES as u32);
-    let numbers = u64::from_be_bytes(info[10..18].try_into().unwrap()) | n_samples;
+    let numbers = u64::from_be_bytes(info[10..18].try_into().expect("eight bytes")) | n_samples;
     info[10..18].copy_from_slice(&numbers.to_be_bytes());
     [&MARKER[..], &[0x80, 0, 0, 34], &info].concat()
 }

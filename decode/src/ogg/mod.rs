@@ -20,7 +20,8 @@ mod packets;
 mod pages;
 mod run;
 mod setup;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
+#[cfg_attr(fuzzing, allow(dead_code))]
 pub(super) mod testing;
 #[cfg(test)]
 mod tests;

@@ -41,7 +41,7 @@ pub(crate) fn page(page: &Page) -> Vec<u8> {
     bytes.extend(page.serial.to_le_bytes());
     bytes.extend(page.sequence.to_le_bytes());
     bytes.extend([0; 4]);
-    bytes.push(u8::try_from(lacing.len()).unwrap());
+    bytes.push(u8::try_from(lacing.len()).expect("a page has at most 255 segments"));
     bytes.extend(lacing);
     bytes.extend(page.packets.concat());
 
@@ -91,8 +91,8 @@ pub(crate) fn tone(comment: &[u8], n_packets: usize) -> Vec<Page> {
     pages.extend(long(1, &[b"\x03vorbis", comment].concat()));
     pages.push(packet_page(0, 0, pages.len() as u32, &[setup]));
 
-    let parsed = Ident::parse(ident).unwrap();
-    let modes = setup::parse(setup, &parsed).unwrap().modes;
+    let parsed = Ident::parse(ident).expect("an identification header");
+    let modes = setup::parse(setup, &parsed).expect("a set-up header").modes;
     let mut lengths = Lengths::Vorbis(Blocks::new(&parsed, modes));
 
     let mut granule = 0;
@@ -171,7 +171,7 @@ impl BitWriter {
             if self.n_bits.is_multiple_of(8) {
                 self.bytes.push(0);
             }
-            let last = self.bytes.last_mut().unwrap();
+            let last = self.bytes.last_mut().expect("a byte was pushed");
             *last |= ((value >> bit & 1) as u8) << (self.n_bits % 8);
             self.n_bits += 1;
         }

@@ -2,7 +2,8 @@
 
 mod aiff;
 mod chunks;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
+#[cfg_attr(fuzzing, allow(dead_code))]
 pub(super) mod testing;
 #[cfg(test)]
 mod tests;

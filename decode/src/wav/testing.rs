@@ -2,7 +2,7 @@
 
 /// Returns a RIFF chunk with its name and size.
 pub(crate) fn chunk(name: &[u8; 4], body: &[u8]) -> Vec<u8> {
-    let size = u32::try_from(body.len()).unwrap();
+    let size = u32::try_from(body.len()).expect("a small chunk");
     let padding = vec![0; body.len() % 2];
     [&name[..], &size.to_le_bytes(), body, &padding].concat()
 }
