@@ -7,9 +7,10 @@
 use std::collections::HashSet;
 use std::env;
 use std::fs::{self, File, FileTimes, Metadata};
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -25,7 +26,7 @@ const VERSION_FOLDERS: [&str; 2] = ["_wavemill/versions", TAGS_FOLDER];
 const DATA_FOLDER: &str = "data";
 /// Default limit of all copies in bytes: 50 GiB.
 const LIMIT_BYTES: u64 = 50 << 30;
-/// Files that a process began to use within this time may still be read by it and are not removed.
+/// Files that a process began to use or to write within this time may still be used by it and are not removed.
 const GRACE: Duration = Duration::from_secs(24 * 3600);
 /// Copies that are unfinished and were not continued within this time belong to processes that have ended.
 const UNFINISHED_GRACE: Duration = Duration::from_secs(600);
@@ -55,7 +56,7 @@ pub struct Mirror {
 }
 
 impl Mirror {
-    /// Opens the store at `address` and copies its manifests and tags.
+    /// Opens the store at `address` and copies its manifests and tags. Removes what killed processes left unfinished.
     ///
     /// # Errors
     /// [`RemoteError`].
@@ -71,6 +72,7 @@ impl Mirror {
             root: cache_folder()?.join(name),
             purpose,
         };
+        remove_unfinished(&mirror.root, SystemTime::now());
         mirror.refresh()?;
         Ok(mirror)
     }
@@ -353,7 +355,8 @@ fn add_copies(folder: &Path, copies: &mut Vec<Copy>) -> Result<(), RemoteError> 
             add_copies(&path, copies)?;
         } else {
             let used = match is_hidden(&path) {
-                true => found.modified(),
+                // `NewFile::finish` sets the time of modification. This one cannot be set.
+                true => Ok(UNIX_EPOCH + Duration::from_secs(found.ctime().max(0) as u64)),
                 false => found.accessed(),
             };
             copies.push(Copy {
@@ -364,6 +367,25 @@ fn add_copies(folder: &Path, copies: &mut Vec<Copy>) -> Result<(), RemoteError> 
         }
     }
     Ok(())
+}
+
+/// Removes files below a folder that killed processes have left unfinished. `now` is the current time. If a file cannot
+/// be removed, it only takes space.
+fn remove_unfinished(folder: &Path, now: SystemTime) {
+    let mut copies = Vec::new();
+    let _ = add_copies(folder, &mut copies);
+    copies.retain(|copy| is_hidden(&copy.path));
+    for Copy { used, path, .. } in copies {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        // A writer may compute for long before it continues its file.
+        let grace = match name.starts_with(UNFINISHED) {
+            true => UNFINISHED_GRACE,
+            false => GRACE,
+        };
+        if now.duration_since(used).is_ok_and(|unused| unused >= grace) {
+            let _ = fs::remove_file(&path);
+        }
+    }
 }
 
 /// Reports whether there is a copy of `file` at `path`. Its hash is only compared if `checks_hash` is set: a process
@@ -422,19 +444,19 @@ pub(crate) struct NewFile {
 impl NewFile {
     /// Creates the copy, and its folder.
     pub(crate) fn create(path: &Path) -> Result<Self, RemoteError> {
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let unfinished = path.with_file_name(format!(
-            "{UNFINISHED}{}-{number}-{name}",
-            std::process::id()
-        ));
+        // Processes in containers may have the same id. Each `RandomState` has other keys, which come from the random
+        // numbers of the operating system.
+        let token = RandomState::new().hash_one(());
+        let unfinished = path.with_file_name(format!("{UNFINISHED}{token:016x}-{name}"));
         let folder = path.parent().unwrap_or(path);
         fs::create_dir_all(folder).map_err(RemoteError::copy_at(folder, "create"))?;
-        let file =
-            File::create(&unfinished).map_err(RemoteError::copy_at(&unfinished, "create"))?;
+        let created = File::options()
+            .write(true)
+            .create_new(true)
+            .open(&unfinished);
         Ok(Self {
-            file,
+            file: created.map_err(RemoteError::copy_at(&unfinished, "create"))?,
             unfinished,
             path: path.to_owned(),
         })
@@ -529,6 +551,35 @@ mod tests {
         assert_eq!(fs::read(&path).expect("a file"), b"whole");
         let modified = fs::metadata(&path).and_then(|copy| copy.modified());
         assert_eq!(modified.expect("a time"), UNIX_EPOCH);
+    }
+
+    #[test]
+    fn files_that_killed_processes_left_are_removed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let folder = folder.path();
+        let paths = [
+            "data/plan/.copy-0123-file",
+            "_wavemill/versions/.copy-0123-file",
+            "_wavemill/receipts/plan/.file.0123.tmp",
+            "data/plan/file",
+        ]
+        .map(|name| folder.join(name));
+        for path in &paths {
+            fs::create_dir_all(path.parent().expect("a folder")).expect("room");
+            // A copy that is about to be renamed has the time of its object.
+            let file = File::create(path).expect("room");
+            file.set_modified(UNIX_EPOCH)
+                .expect("the owner of the file");
+        }
+
+        let left_after = |minutes: u64| {
+            let now = SystemTime::now() + Duration::from_secs(minutes * 60);
+            remove_unfinished(folder, now);
+            paths.each_ref().map(|path| path.exists())
+        };
+        assert_eq!(left_after(9), [true; 4]);
+        assert_eq!(left_after(11), [false, false, true, true]);
+        assert_eq!(left_after(25 * 60), [false, false, false, true]);
     }
 
     #[test]

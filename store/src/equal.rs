@@ -10,7 +10,7 @@ use std::path::Path;
 use wavemill_schemas::manifest::{FileEntry, Manifest};
 
 use super::durable;
-use super::resume::{hard_link, replace_by};
+use super::resume::{hard_link, is_disk_fault, is_lost, replace_by};
 use super::{Store, StoreError};
 
 impl Store {
@@ -54,18 +54,26 @@ impl Store {
             }
         }
         for earlier in equal {
-            if let Some(earlier) = self.sound_file(earlier)? {
-                return link_over(&earlier, &path).map_err(StoreError::io_at(&path, "link"));
+            match self.sound_file(earlier) {
+                Ok(Some(earlier)) => {
+                    return link_over(&earlier, &path).map_err(StoreError::io_at(&path, "link"));
+                }
+                Ok(None) => {}
+                // The file that was written has the same bytes.
+                Err(error) if is_lost(&error) => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(false)
     }
 }
 
-/// Reports whether two paths are names of the same file. Returns false if the first path does not exist.
+/// Reports whether two paths are names of the same file. Returns false if the first file does not exist or is lost.
 fn is_same_file(earlier: &Path, written: &Path) -> io::Result<bool> {
     let earlier = match fs::metadata(earlier) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound || is_disk_fault(&error) => {
+            return Ok(false);
+        }
         other => other?,
     };
     let written = fs::metadata(written)?;
@@ -81,4 +89,35 @@ fn link_over(from: &Path, to: &Path) -> io::Result<bool> {
     }
     replace_by(&temporary, to)?;
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(path: &str) -> FileEntry {
+        FileEntry {
+            table: Some("tracks".to_owned()),
+            feature: None,
+            split: None,
+            path: path.to_owned(),
+            rows: 0,
+            bytes: 0,
+            blake3: String::new(),
+            row_groups: Vec::new(),
+            footer: None,
+        }
+    }
+
+    /// Reading the memory of a process at address 0 fails with `EIO`.
+    #[test]
+    fn a_file_that_the_disk_does_not_return_is_not_linked() {
+        let store = Store::at(Path::new("/proc/self"));
+        let lost = entry("mem");
+        let error = store.sound_file(&lost).expect_err("no memory there");
+        assert!(is_lost(&error), "{error}");
+
+        let linked = store.link_to_one_of(&[&lost], &entry("status"));
+        assert!(!linked.expect("no error"));
+    }
 }

@@ -36,7 +36,7 @@ pub use gc::GcReport;
 pub use history::{VersionContent, VersionLine};
 pub use planned::{BLOCK_SHARDS, Claims, PlannedClip, PlannedShard};
 pub use receipts::{PlanRecord, Receipts};
-pub use resume::{Decision, VersionInputs};
+pub use resume::{Decision, VersionInputs, is_lost};
 pub use tags::{TagReport, Tags};
 pub use verify::has_footer;
 /// The version that precedes a new version.

@@ -127,7 +127,7 @@ impl Store {
     }
 
     fn block(&self, entry: &FileEntry) -> Result<Vec<PlannedShard>, StoreError> {
-        let mut path = self.file(entry)?;
+        let path = self.file(entry)?;
         let sound = |path: &Path| match fs::read(path) {
             Err(error) if exit::is_machine_fault(&error) => {
                 Err(StoreError::io_at(path, "read")(error))
@@ -138,10 +138,8 @@ impl Store {
         };
 
         let mut bytes = sound(&path)?;
-        if bytes.is_none() && self.remote().is_some() {
-            // The copy is of an earlier plan with the same id.
-            let _ = fs::remove_file(&path);
-            path = self.file(entry)?;
+        // The copy may be of an earlier plan with the same id.
+        if bytes.is_none() && self.copy_again(entry)? {
             bytes = sound(&path)?;
         }
 

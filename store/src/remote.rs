@@ -167,10 +167,21 @@ impl Store {
         Ok(mirror.remote().upload(files.collect())?)
     }
 
+    /// Sends a small file before its local copy is written: another process that opens the store may replace the copy
+    /// by the object at any time.
+    pub(super) fn send_text(&self, path: &Path, text: &str) -> Result<(), StoreError> {
+        match self.mirror() {
+            Some(mirror) => Ok(mirror
+                .remote()
+                .put(&self.name_in_store(path), text.into())?),
+            None => Ok(()),
+        }
+    }
+
     /// Sends those of the tables `entries` that are on this machine. The others were sent by the machine that planned.
     ///
     /// # Errors
-    /// [`StoreError::Remote`].
+    /// [`StoreError::Remote`]; [`StoreError::Io`] if a table cannot be read.
     pub fn send_tables<'e>(
         &self,
         entries: impl IntoIterator<Item = &'e FileEntry>,
@@ -182,9 +193,12 @@ impl Store {
         let mut paths = Vec::new();
         for entry in entries.into_iter().filter(|entry| entry.table.is_some()) {
             let path = self.root().join(&entry.path);
-            // An earlier attempt may have left another file.
-            if hash_file(&path).is_ok_and(|hash| hash == entry.blake3) {
-                paths.push(path);
+            match hash_file(&path) {
+                Ok(hash) if hash == entry.blake3 => paths.push(path),
+                // An earlier attempt has left another file.
+                Ok(_) => {}
+                Err(error) if leads_nowhere(&error) => {}
+                Err(error) => return Err(StoreError::io_at(&path, "read")(error)),
             }
         }
         self.send(paths)
@@ -206,6 +220,18 @@ impl Store {
             Some(mirror) => Ok(mirror.remote().delete(&[self.name_in_store(path)])?),
             None => Ok(()),
         }
+    }
+
+    /// Copies a file again whose local copy has other content than the object should have. Returns false for a store on
+    /// this machine.
+    pub(super) fn copy_again(&self, entry: &FileEntry) -> Result<bool, StoreError> {
+        if self.mirror().is_none() {
+            return Ok(false);
+        }
+        // A copy that cannot be removed still has the other content.
+        let _ = fs::remove_file(self.locate(&entry.path)?);
+        self.fetch(&[entry])?;
+        Ok(true)
     }
 
     /// Copies a file of another plan within the object store. Returns false for a store on this machine.
@@ -262,6 +288,27 @@ impl Store {
         Ok(Some(size.is_some()))
     }
 
+    /// Returns the receipt of the file of `receipt` that is in the object store now.
+    ///
+    /// # Errors
+    /// [`StoreError::OtherPlan`] if another worker read other inputs.
+    fn sent_receipt(
+        &self,
+        plan_id: &str,
+        label: &str,
+        receipt: &Receipt,
+    ) -> Result<Option<Receipt>, StoreError> {
+        let feature = receipt.file.name();
+        self.pull_file(&self.receipt_path(plan_id, feature, label))?;
+        match self.receipt(plan_id, feature, label)? {
+            Some(theirs) if theirs.key != receipt.key => {
+                self.remove_receipt(plan_id, feature, label)?;
+                Err(self.inputs_changed(label))
+            }
+            theirs => Ok(theirs),
+        }
+    }
+
     /// Sends the file of a receipt and the record of its shard's inputs, and then the receipt, whose text is `text`. The
     /// local copy of the file is removed. If another worker has sent a receipt in the meantime, that one stays and is
     /// returned. Returns `None` for a store on this machine.
@@ -276,23 +323,29 @@ impl Store {
             return Ok(None);
         };
         let file = self.root().join(&receipt.file.path);
-        let seen = self.seen_path(plan_id, label);
+        // A worker that is late must not replace an object that a version may name by now.
+        if let Some(theirs) = self.sent_receipt(plan_id, label, receipt)?
+            && self.holds(&theirs)?
+        {
+            // As below.
+            let _ = fs::remove_file(file);
+            return Ok(Some(theirs));
+        }
+
         // A file that was copied from another plan is not on this machine.
-        let written = [file.clone(), seen]
-            .into_iter()
-            .filter(|path| path.exists());
+        let mut written = Vec::new();
+        for path in [file.clone(), self.seen_path(plan_id, label)] {
+            if is_here(&path)? {
+                written.push(path);
+            }
+        }
         self.send(written)?;
 
         let path = self.receipt_path(plan_id, receipt.file.name(), label);
         let name = self.name_in_store(&path);
         let remote = mirror.remote();
         if !remote.put_absent(&name, text.into())? {
-            mirror.pull_files(std::slice::from_ref(&name))?;
-            match self.receipt(plan_id, receipt.file.name(), label)? {
-                Some(theirs) if theirs.key != receipt.key => {
-                    self.remove_receipt(plan_id, receipt.file.name(), label)?;
-                    return Err(self.inputs_changed(label));
-                }
+            match self.sent_receipt(plan_id, label, receipt)? {
                 Some(theirs) if theirs.file.blake3 == receipt.file.blake3 => {
                     // As below.
                     let _ = fs::remove_file(file);
@@ -300,7 +353,9 @@ impl Store {
                 }
                 // Another worker sent other bytes for the same inputs. The receipt has to describe the object.
                 _ => {
-                    self.send(Some(file.clone()).filter(|file| file.exists()))?;
+                    if is_here(&file)? {
+                        self.send([file.clone()])?;
+                    }
                     remote.put(&name, text.into())?;
                 }
             }
@@ -348,6 +403,11 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// Reports whether a file exists on this machine.
+fn is_here(path: &Path) -> Result<bool, StoreError> {
+    path.try_exists().map_err(StoreError::io_at(path, "access"))
 }
 
 /// Facts about a plan that a process already read from an object store.

@@ -240,7 +240,7 @@ impl Store {
     }
 
     /// Returns the path of a file if it has the right length and blake3, and `None` if it does not or may not be read. A
-    /// file that was already verified is not read again.
+    /// file that was already verified is not read again. A damaged local copy of an object is replaced.
     ///
     /// # Errors
     /// [`StoreError::Damaged`] if a link in the file's path leads out of the store, [`StoreError::Io`] if the machine
@@ -259,16 +259,16 @@ impl Store {
         if known().contains(&name) {
             return Ok(Some(path));
         }
-        match hash_file(&path) {
-            Ok(hash) if hash == entry.blake3 => {
-                known().insert(name);
-                Ok(Some(path))
-            }
-            Err(error) if exit::is_machine_fault(&error) => {
-                Err(StoreError::io_at(&path, "read")(error))
-            }
-            _ => Ok(None),
+        let is_sound = has_content(&path, entry)?
+            || match self.copy_again(entry) {
+                Err(StoreError::Remote(RemoteError::Damaged { .. })) => false,
+                is_copied => is_copied? && has_content(&path, entry)?,
+            };
+        if !is_sound {
+            return Ok(None);
         }
+        known().insert(name);
+        Ok(Some(path))
     }
 
     /// Links the file of another plan's receipt into this plan as a file of `shard`, or copies it across file systems.
@@ -292,6 +292,26 @@ impl Store {
         receipt.file.path = path;
         Ok(receipt)
     }
+}
+
+fn has_content(path: &Path, entry: &FileEntry) -> Result<bool, StoreError> {
+    match hash_file(path) {
+        Err(error) if exit::is_machine_fault(&error) => Err(StoreError::io_at(path, "read")(error)),
+        hash => Ok(hash.is_ok_and(|hash| hash == entry.blake3)),
+    }
+}
+
+/// Reports whether an error means that the disk does not return a file (`EIO`). The file then counts as lost: what it
+/// contains can be computed again. After other faults of the machine, such as `EMFILE`, the file may be intact.
+pub fn is_lost(error: &StoreError) -> bool {
+    matches!(error, StoreError::Io { source, .. } if is_disk_fault(source))
+}
+
+/// Reports whether an error is `EIO`.
+pub(super) fn is_disk_fault(error: &io::Error) -> bool {
+    /// `EIO` on Linux.
+    const EIO: i32 = 5;
+    error.raw_os_error() == Some(EIO)
 }
 
 fn has_length(path: &Path, bytes: u64) -> Result<bool, StoreError> {

@@ -112,9 +112,9 @@ impl Store {
             // The process that wrote the tag may have been killed before it synced the folder.
             return sync(&self.tags_folder()).map(|()| report);
         }
-        let path = self.tag_path(tag);
-        write_renamed(&path, tag_text(version).as_bytes())?;
-        self.send([path])?;
+        let (path, text) = (self.tag_path(tag), tag_text(version));
+        self.send_text(&path, &text)?;
+        write_renamed(&path, text.as_bytes())?;
         Ok(report)
     }
 }

@@ -154,8 +154,13 @@ impl Store {
             Ok(_) => {}
         }
 
-        let hash = hash_file(&path).map_err(|error| format!("cannot be read: {error}"))?;
-        if hash != entry.blake3 {
+        let hash = || hash_file(&path).map_err(|error| format!("cannot be read: {error}"));
+        let mut is_same = hash()? == entry.blake3;
+        // The local copy of an object may be damaged although the object is not.
+        if !is_same && self.copy_again(entry).map_err(|error| error.to_string())? {
+            is_same = hash()? == entry.blake3;
+        }
+        if !is_same {
             return Err("different content (blake3 differs)".to_owned());
         }
         if !has_footer(&path, entry).map_err(|error| format!("cannot be read: {error}"))? {

@@ -4,6 +4,7 @@
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
@@ -145,6 +146,41 @@ fn changed_objects_are_damage_and_not_copied() -> Result<(), Failed> {
     // A copy does not hide that its object is lost.
     fs::remove_file(store.join(&names[0]))?;
     contains(&verify().exits(3)?.out, "missing")
+}
+
+/// A damaged copy is no damage of the store.
+#[apply(trial)]
+fn damaged_copies_are_replaced() -> Result<(), Failed> {
+    let bucket = with_store("remote-mended", Faults::default());
+    let cache = scratch("remote-mended-cache");
+    let address = bucket.address("stores/whole");
+    let verify = || {
+        let mut command = wavemill(["verify", "--store", &address]);
+        run(bucket.used_by(&mut command, &cache))
+    };
+    verify().exits(0)?;
+
+    let mut copies = files_below(&cache).into_iter();
+    let copy = copies.find(|file| file.contains("/features/log_mel/"));
+    let copy = cache.join(copy.ok_or("no copy")?);
+    // The size and the time of the copy stay those of the object.
+    let damage = || -> Result<(), Failed> {
+        let modified = fs::metadata(&copy)?.modified()?;
+        flip(&copy, |bytes| bytes / 2)?;
+        let file = File::options().write(true).open(&copy)?;
+        Ok(file.set_modified(modified)?)
+    };
+    damage()?;
+    verify().exits(0)?;
+
+    damage()?;
+    let mut export = wavemill(argv("export --feature log_mel --format npy --store"));
+    export
+        .arg(&address)
+        .arg("--out")
+        .arg(scratch("mended").join("out"));
+    run(bucket.used_by(&mut export, &cache)).exits(0)?;
+    Ok(())
 }
 
 /// Versions and tags that appear and disappear in the bucket do so for readers with copies, too.
@@ -424,6 +460,17 @@ fn machines_without_a_shared_disk_write_the_same_store() -> Result<(), Failed> {
     for worker in started {
         finish(worker).exits(0)?;
     }
+
+    // A table that cannot be read is not one that another machine has sent.
+    let mut copies = files_below(&caches[0]).into_iter();
+    let table = copies.find(|file| file.ends_with("/tracks.parquet"));
+    let table = caches[0].join(table.ok_or("no table")?);
+    fs::remove_file(&table)?;
+    symlink("tracks.parquet", &table)?;
+    run(&mut on(0, commit(store, id)))
+        .exits(1)?
+        .says(&["tracks.parquet", "symbolic links"])?;
+    fs::remove_file(&table)?;
 
     let commits = [0, 2].map(|machine| start(&mut on(machine, commit(store, id))));
     for worker in commits {

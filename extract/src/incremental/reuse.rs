@@ -10,10 +10,11 @@ use wavemill_schemas::reject::{Reason, Stage};
 use wavemill_source::{InputSeen, Source};
 use wavemill_store::plan::{Shard, ShardPlan};
 use wavemill_store::shards::{FinishedShards, KeyInputs, ShardTask};
-use wavemill_store::{Parent, Receipts, Store, StoreError};
+use wavemill_store::{Parent, Receipts, Store, StoreError, is_lost};
 
 use super::known::KnownInputs;
 use super::plan::Plan;
+use super::take::computed_again;
 use crate::error::RunError;
 use crate::incremental::parent;
 use crate::threads::ExtractError;
@@ -33,6 +34,8 @@ pub(crate) struct EarlierRuns<'a> {
     recompute: bool,
     /// True for a preview: no file is linked, and none is read to check for damage.
     only_looks: bool,
+    /// Warnings about files that the disk does not return, one sentence each.
+    warnings: Vec<String>,
 }
 
 /// The receipt of a file that need not be written.
@@ -92,6 +95,7 @@ impl<'a> EarlierRuns<'a> {
             parent: manifest,
             recompute,
             only_looks: false,
+            warnings: Vec::new(),
         })
     }
 
@@ -135,7 +139,7 @@ impl<'a> EarlierRuns<'a> {
 
     /// Finds the files that need no work: files finished by an interrupted run of this plan, and files that can be
     /// linked from another plan. Receipts of this plan that no longer apply are removed, because a worker takes a file
-    /// with a receipt for finished.
+    /// with a receipt for finished. Also returns warnings about files that the disk does not return.
     ///
     /// # Errors
     /// [`RunError::Store`] if files cannot be checked or linked; [`ExtractError::Interrupted`] if the run was stopped.
@@ -145,7 +149,7 @@ impl<'a> EarlierRuns<'a> {
         clips: &[ClipRow],
         known: &KnownInputs,
         course: &Course,
-    ) -> Result<FinishedShards, RunError> {
+    ) -> Result<(FinishedShards, Vec<String>), RunError> {
         let shard_plan = &plan.shard_plan;
         let keys = plan.key_inputs(clips, &plan.features);
         let features_id = plan.features_id()?;
@@ -197,7 +201,7 @@ impl<'a> EarlierRuns<'a> {
             }
         }
         self.link(&mut to_link, &mut finished)?;
-        Ok(finished)
+        Ok((finished, self.warnings))
     }
 
     /// Links files of other plans, and adds their receipts to `finished`.
@@ -263,14 +267,14 @@ impl<'a> EarlierRuns<'a> {
             return Ok(Some(Found::Own(own)));
         }
 
-        let mut theirs: Vec<&Receipt> = self.others.get(key).into_iter().flatten().collect();
+        let mut theirs = self.others.get(key).cloned().unwrap_or_default();
         theirs.retain(|theirs| rejects_hold(theirs, features_id));
         // Prefer a receipt written by a plan with the same set of features: all of them rejected the same clips.
         theirs.sort_by_key(|theirs| theirs.features != features_id);
         // If the file of the other plan is damaged or missing, this plan writes it again.
         for theirs in theirs {
-            if self.is_there(theirs)? {
-                return Ok(Some(Found::Theirs(theirs.clone())));
+            if self.is_there(&theirs)? {
+                return Ok(Some(Found::Theirs(theirs)));
             }
         }
         Ok(None)
@@ -295,8 +299,17 @@ impl<'a> EarlierRuns<'a> {
         Ok(None)
     }
 
-    fn is_there(&self, receipt: &Receipt) -> Result<bool, StoreError> {
-        Ok(self.only_looks || self.store.holds(receipt)?)
+    fn is_there(&mut self, receipt: &Receipt) -> Result<bool, StoreError> {
+        if self.only_looks {
+            return Ok(true);
+        }
+        match self.store.holds(receipt) {
+            Err(error) if is_lost(&error) => {
+                self.warnings.push(computed_again(&receipt.file));
+                Ok(false)
+            }
+            is_there => is_there,
+        }
     }
 }
 
@@ -445,4 +458,56 @@ pub(crate) fn passes<'a>(
         passes.push(Pass { features, todo });
     }
     passes
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use wavemill_schemas::manifest::FileEntry;
+
+    use super::*;
+
+    /// Reading the memory of a process at address 0 fails with `EIO`.
+    #[test]
+    fn a_file_that_the_disk_does_not_return_is_written_again() {
+        let lost = Receipt {
+            key: "key".to_owned(),
+            file: FileEntry {
+                table: None,
+                feature: Some("mel".to_owned()),
+                split: None,
+                path: "mem".to_owned(),
+                rows: 7,
+                bytes: 0,
+                blake3: String::new(),
+                row_groups: Vec::new(),
+                footer: None,
+            },
+            rejects: Vec::new(),
+            features: String::new(),
+            is_computed: true,
+            clips_written: 7,
+            partials: Vec::new(),
+            class_counts: Vec::new(),
+        };
+        let store = Store::at(Path::new("/proc/self"));
+        let mut earlier = EarlierRuns {
+            store: &store,
+            plan_id: "plan",
+            own: Receipts::new(),
+            others: BTreeMap::from([("key".to_owned(), vec![lost])]),
+            plans: Vec::new(),
+            parent: None,
+            recompute: false,
+            only_looks: false,
+            warnings: Vec::new(),
+        };
+
+        let file = ("mel".to_owned(), "training-00000".to_owned());
+        let found = earlier.receipt(&file, "key", "").expect("no error");
+        assert!(found.is_none());
+        let warning = &earlier.warnings[0];
+        assert!(warning.starts_with("mem: lost"), "{warning}");
+    }
 }

@@ -4,7 +4,6 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use rustix::io::Errno;
 use wavemill_catalog::ClipRow;
 use wavemill_runtime::settings::Settings;
 use wavemill_schemas::manifest::{FeatureEntry, FileEntry};
@@ -13,7 +12,7 @@ use wavemill_source::InputSeen;
 use wavemill_store::plan::ClipShards;
 use wavemill_store::plan::segments::variants_on;
 use wavemill_store::shards::{TakenClip, TakenRows};
-use wavemill_store::{Parent, RemoteError, Store, StoreError};
+use wavemill_store::{Parent, RemoteError, Store, StoreError, is_lost};
 
 use super::known::KnownInputs;
 use super::plan::Plan;
@@ -292,9 +291,7 @@ impl<'a> ParentRows<'a> {
                         match (sound, &mut *damaged) {
                             (Ok(None), Ok(list)) => list.push((shard, entry)),
                             // The rows of a file that the disk does not return can be computed again.
-                            (Err(StoreError::Io { source, .. }), Ok(list))
-                                if Errno::from_io_error(&source) == Some(Errno::IO) =>
-                            {
+                            (Err(error), Ok(list)) if is_lost(&error) => {
                                 list.push((shard, entry));
                             }
                             (Err(error), Ok(_)) => *damaged = Err(error),
@@ -318,7 +315,8 @@ pub(crate) fn key_in_parent<'k>(clip_key: &'k str, renames: &'k Renames) -> &'k 
     renames.get(clip_key).map_or(clip_key, String::as_str)
 }
 
-fn computed_again(entry: &FileEntry) -> String {
+/// Returns the warning about a lost or damaged file.
+pub(crate) fn computed_again(entry: &FileEntry) -> String {
     let FileEntry { path, rows, .. } = entry;
     format!("{path}: lost or damaged: its {rows} rows are computed again and not taken over")
 }

@@ -62,7 +62,7 @@ pub(super) fn forecast(
 
     let earlier = EarlierRuns::new(store, plan_id, parent, settings)?.only_looking();
     earlier.look_at_inputs(known, plan, &catalog.clips, source, settings, course)?;
-    let finished = earlier.finished(plan, &catalog.clips, known, course)?;
+    let (finished, _) = earlier.finished(plan, &catalog.clips, known, course)?;
 
     let mut forecast = Forecast {
         reuse: FileReuse::classify(&finished, plan, parent),

@@ -84,7 +84,9 @@ fn write_and_commit(prepared: &mut Prepared<'_>) -> Result<Report, RunError> {
     let planned = prepared.planned(&finished)?;
 
     let known = std::mem::take(&mut prepared.known);
-    let warnings = prepared.shards().write_missing(known, &mut finished)?;
+    let mut warnings = prepared.shards().write_missing(known, &mut finished)?;
+    // A file of the parent that cannot be read was named when finished files were looked for, too.
+    warnings.retain(|warning| !prepared.draft.catalog.warnings.contains(warning));
 
     let Prepared { store, draft, .. } = prepared;
     let mut report = commit::commit(

@@ -138,7 +138,9 @@ impl Prepared<'_> {
         let parent = draft.parent.as_ref();
         let earlier = EarlierRuns::new(&self.store, &self.plan_id, parent, settings)?;
         earlier.look_at_inputs(known, plan, clips, &**source, settings, course)?;
-        earlier.finished(plan, clips, known, course)
+        let (finished, warnings) = earlier.finished(plan, clips, known, course)?;
+        draft.catalog.warnings.extend(warnings);
+        Ok(finished)
     }
 
     /// Returns the writer of the plan's shards.

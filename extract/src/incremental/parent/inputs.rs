@@ -7,7 +7,7 @@ use arrow::datatypes::Int64Type;
 use wavemill_schemas::manifest::Manifest;
 use wavemill_source::InputSeen;
 use wavemill_store::plan::ClipShards;
-use wavemill_store::{Store, StoreError};
+use wavemill_store::{Store, StoreError, is_lost};
 
 use super::table::{ParentTable, text_column};
 
@@ -36,20 +36,50 @@ impl From<InputSeen> for ParentInput {
 /// records of the version's plan.
 ///
 /// # Errors
-/// [`StoreError::Io`] or [`StoreError::Damaged`] if the records of the plan cannot be read.
+/// [`StoreError::Damaged`] if the store has neither; [`StoreError::Io`] or [`StoreError::Remote`] if the table may be
+/// intact but cannot be read; errors of reading the records.
 pub fn inputs(
     store: &Store,
     manifest: &Manifest,
 ) -> Result<HashMap<String, ParentInput>, StoreError> {
-    if let Ok(inputs) = stored_inputs(store, manifest) {
-        return Ok(inputs);
+    stored_inputs(store, manifest).or_else(|error| {
+        let recorded = recorded_inputs(store, manifest, error)?.into_iter();
+        Ok(recorded
+            .map(|(clip_key, seen)| (clip_key, seen.into()))
+            .collect())
+    })
+}
+
+/// Reads the inputs of a version from the records of its plan, because reading their table gave `error`. Without
+/// inputs, nobody would notice clips that vanished or were renamed.
+fn recorded_inputs(
+    store: &Store,
+    manifest: &Manifest,
+    error: StoreError,
+) -> Result<BTreeMap<String, InputSeen>, StoreError> {
+    let is_unsound = matches!(
+        error,
+        StoreError::Needed { .. } | StoreError::Damaged { .. }
+    );
+    if !is_unsound && !is_lost(&error) {
+        return Err(error);
     }
 
-    let mut inputs = HashMap::new();
-    for (clip_key, seen) in store.seen(&manifest.plan_id)? {
-        inputs.insert(clip_key, seen.into());
+    let seen = store.seen(&manifest.plan_id)?;
+    if !seen.is_empty() {
+        return Ok(seen);
     }
-    Ok(inputs)
+    Err(match error {
+        StoreError::Needed { path, .. } => StoreError::Damaged {
+            path,
+            problem: "lost or damaged, and the store has no other records of the version's inputs, without which clips \
+                      that vanished or were renamed are not noticed: restore the file from a copy of the store, or \
+                      extract into a new --store"
+                .to_owned(),
+            source: None,
+        },
+        other => other,
+    })
 }
 
 /// Reads the keys of the clips that are inputs of a version, as [`inputs`] does.
@@ -64,7 +94,10 @@ pub(crate) fn input_keys(store: &Store, manifest: &Manifest) -> Result<Vec<Strin
         let keys = (0..rows.num_rows()).map(|row| text_at(&keys, row));
         Ok::<_, StoreError>(keys.collect())
     };
-    stored().or_else(|_| Ok(inputs(store, manifest)?.into_keys().collect()))
+    stored().or_else(|error| {
+        let recorded = recorded_inputs(store, manifest, error)?;
+        Ok(recorded.into_keys().collect())
+    })
 }
 
 /// Reads the inputs of the version's `shards`, as [`inputs`] does.

@@ -7,6 +7,7 @@ use serde_json::json;
 use wavemill_schemas::manifest::{Counts, Engine, FileEntry, Identity, Manifest};
 use wavemill_schemas::recipe::Recipe;
 use wavemill_schemas::{FORMAT_VERSION, canonical};
+use wavemill_source::InputSeen;
 use wavemill_store::shards::write_table;
 
 use super::*;
@@ -137,4 +138,41 @@ fn damaged_required_table_is_named() {
     let error = sides_of_clips(&store, &parent).expect_err("another content");
     assert!(matches!(error, StoreError::Needed { .. }), "{error}");
     assert!(error.to_string().contains("tracks.parquet"), "{error}");
+}
+
+/// An empty result would hide clips that vanished or were renamed.
+#[test]
+fn inputs_without_a_sound_table_come_from_the_records_or_are_an_error() {
+    let rows = RecordBatch::try_from_iter([
+        ("clip_key", texts(["a.mp3"].into_iter())),
+        ("content_blake3", texts(["b"].into_iter())),
+        ("decode_key", texts(["c"].into_iter())),
+    ]);
+    let folder = tempfile::tempdir().expect("a folder");
+    let tables = vec![("inputs", rows.expect("a table"))];
+    let store = store_with(folder.path(), recipe("[split]\nrule='artist'"), tables);
+    let manifest = latest(&store).manifest;
+    // A store compares the hash of a file only once.
+    let read = || inputs(&Store::at(folder.path()), &manifest);
+    assert_eq!(read().expect("a sound table")["a.mp3"].content, "b");
+
+    let path = folder.path().join(&manifest.files[0].path);
+    std::fs::write(&path, "other bytes").expect("room");
+    let error = read().expect_err("neither a table nor records");
+    assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+    assert!(error.to_string().contains("inputs.parquet"), "{error}");
+    assert!(input_keys(&store, &manifest).is_err());
+
+    let seen = BTreeMap::from([("a.mp3".to_owned(), InputSeen::unreadable(None))]);
+    store
+        .write_seen(&manifest.plan_id, "training-00000", &seen)
+        .expect("room");
+    assert_eq!(read().expect("records").len(), 1);
+    assert_eq!(input_keys(&store, &manifest).expect("records"), ["a.mp3"]);
+
+    // A table that cannot be opened may be intact.
+    std::fs::remove_file(&path).expect("the table");
+    std::os::unix::fs::symlink("inputs.parquet", &path).expect("a link");
+    let error = read().expect_err("a link to itself");
+    assert!(matches!(error, StoreError::Io { .. }), "{error}");
 }
