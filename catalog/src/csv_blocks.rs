@@ -11,6 +11,9 @@ use memchr::{memchr, memchr_iter, memchr2, memchr2_iter, memrchr};
 /// and small enough that a block stays in a core's cache between reading and parsing.
 pub(super) const BLOCK_BYTES: usize = 1 << 20;
 
+/// Maximum size of a record in bytes. A quote that is never closed makes the rest of the file one record.
+const RECORD_BYTES_MAX: usize = 64 << 20;
+
 /// UTF-8 byte order mark, which may be at the start of a file.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -74,9 +77,16 @@ impl<R: Read> Blocks<R> {
     /// Fills `block` with the next block of the file, reusing its memory. Returns false at the end of the file.
     ///
     /// # Errors
-    /// Any error of reading the input.
+    /// `InvalidData` for a record of more than [`RECORD_BYTES_MAX`], or any error of reading the input.
     pub(super) fn next_into(&mut self, block: &mut Block) -> io::Result<bool> {
-        self.fill(block, usize::MAX)?;
+        if !self.fill(block, RECORD_BYTES_MAX)? {
+            let problem = format!(
+                "the record on line {} has more than {RECORD_BYTES_MAX} bytes: close the quote that opens one of its \
+                 fields",
+                block.left.line
+            );
+            return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
+        }
         Ok(!block.bytes.is_empty())
     }
 

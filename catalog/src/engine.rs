@@ -4,9 +4,12 @@
 //! small enough for this.
 
 use std::future::{Future as _, poll_fn};
+use std::io;
+use std::panic::resume_unwind;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::thread;
 
 use arrow::array::RecordBatch;
 use arrow::compute::{cast, concat_batches};
@@ -29,6 +32,11 @@ use super::python_list;
 
 /// Number of rows per batch of a query.
 const BATCH_ROWS: usize = 8192;
+
+/// Stack for a query, in total and for each byte of its text. Queries are walked recursively, and the parser builds
+/// `a OR b OR …` in a loop, so that a query can be as deep as it is long. Memory is taken only when the stack grows.
+const STACK_BYTES: usize = 8 << 20;
+const STACK_BYTES_PER_BYTE: usize = 1024;
 
 /// Maximum number of characters of an engine message to show.
 const MESSAGE_CHARS_MAX: usize = 300;
@@ -98,6 +106,10 @@ impl Engine {
     /// # Errors
     /// Any error of DataFusion, from parsing to execution, or an execution error if the course was stopped.
     pub(super) fn query(&self, sql: &str) -> Result<RecordBatch, DataFusionError> {
+        with_stack(sql, || self.answer(sql))?
+    }
+
+    fn answer(&self, sql: &str) -> Result<RecordBatch, DataFusionError> {
         let reading = SQLOptions::new()
             .with_allow_ddl(false)
             .with_allow_dml(false)
@@ -128,6 +140,10 @@ impl Engine {
 
     /// Returns the first unknown table that a query reads. `None` if all are known or if `sql` is not a query.
     pub(super) fn missing_table(&self, sql: &str) -> Option<String> {
+        with_stack(sql, || self.find_missing_table(sql)).ok()?
+    }
+
+    fn find_missing_table(&self, sql: &str) -> Option<String> {
         let state = self.context.state();
         let statement = state.sql_to_statement(sql, &Dialect::Generic).ok()?;
         let Statement::Statement(parsed) = &statement else {
@@ -156,6 +172,19 @@ impl Engine {
         }
         tables
     }
+}
+
+/// Runs `task`, which parses `sql`, on a thread with enough stack for it.
+///
+/// # Errors
+/// Fails if the thread cannot be started.
+fn with_stack<T: Send>(sql: &str, task: impl FnOnce() -> T + Send) -> io::Result<T> {
+    let stack_bytes = STACK_BYTES + STACK_BYTES_PER_BYTE.saturating_mul(sql.len());
+    let worker = thread::Builder::new().stack_size(stack_bytes);
+    thread::scope(|scope| match worker.spawn_scoped(scope, task)?.join() {
+        Ok(done) => Ok(done),
+        Err(panic) => resume_unwind(panic),
+    })
 }
 
 /// Casts all text columns to `Utf8View`, because functions and files produce any of arrow's three text types.
@@ -211,4 +240,17 @@ pub(super) fn nearest(name: &str, known: &[&str]) -> String {
     known.sort_by_key(|candidate| levenshtein(&name.to_lowercase(), &candidate.to_lowercase()));
     known.truncate(3);
     known.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_chains_of_operators_do_not_overflow_the_stack() {
+        let engine = Engine::new(1 << 20, Arc::default()).expect("an engine");
+        let sql = format!("SELECT * FROM nothing WHERE a{}", " OR a".repeat(40_000));
+        let failed = engine.query(&sql).expect_err("no table");
+        assert!(failed.to_string().contains("nothing"), "{failed}");
+    }
 }

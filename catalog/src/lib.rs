@@ -40,7 +40,7 @@ use wavemill_schemas::recipe::{
 };
 use wavemill_schemas::reject::Reject;
 use wavemill_source::AudioIndex;
-use wavemill_source::metadata::Files;
+use wavemill_source::metadata::{CONTENT_BYTES_MAX, Files};
 
 use self::engine::Engine;
 pub use self::error::CatalogError;
@@ -764,7 +764,8 @@ fn load_table(
     match files.path(name)? {
         Some(path) => load::parquet_table(name, load::opened(&path)?),
         None => {
-            let bytes = load::inflated(name, counted(course, files, name)?)?;
+            let input = counted(course, files, name)?;
+            let bytes = load::inflated(name, input, CONTENT_BYTES_MAX)?;
             load::parquet_table(name, bytes)
         }
     }

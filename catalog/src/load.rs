@@ -4,15 +4,19 @@
 //! In every kind of data set, [`LINE`] is the first column. Unreadable records are added to the rejects and are never
 //! errors.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
+use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::{Array, AsArray, BooleanArray, Int64Array, RecordBatch, new_empty_array};
+use arrow::array::{
+    Array, ArrayData, AsArray, BooleanArray, Int64Array, RecordBatch, new_empty_array,
+};
+use arrow::buffer::NullBuffer;
 use arrow::compute::{concat, concat_batches, filter_record_batch};
-use arrow::datatypes::Int64Type;
+use arrow::datatypes::{Int64Type, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::json::ReaderBuilder;
 use arrow::json::reader::infer_json_schema;
@@ -22,12 +26,14 @@ use parquet::errors::ParquetError;
 use parquet::file::reader::ChunkReader;
 use wavemill_runtime::course::Course;
 use wavemill_runtime::panics;
+use wavemill_runtime::parquet_footer::{self, FooterError};
 use wavemill_schemas::reject::{Reason, Reject, Stage};
+use wavemill_source::metadata::CONTENT_BYTES_MAX;
 use wavemill_source::{SourceError, is_of_machine};
 
 use super::csv_blocks::Block;
 use super::csv_text::{
-    COLUMNS_MAX, Header, LINE, RecordCounts, TextForm, TextReader, refuse_columns, refuse_own,
+    Header, LINE, RecordCounts, TextForm, TextReader, refuse_columns, refuse_own,
 };
 use super::engine::{Engine, text_views};
 use super::parallel::{by_column, on_threads};
@@ -239,17 +245,18 @@ pub(super) fn csv_table(
 /// Reads a Parquet file. Row numbers take the place of line numbers.
 ///
 /// # Errors
-/// `Damaged`, or `Read` if the operating system fails to read the file; `Header` and `Unusable` for its columns.
+/// `Damaged`, or `Read` if the operating system fails to read the file; `Header` and `Unusable` for its columns; `Header`
+/// if its rows take too much memory.
 pub(super) fn parquet_table(
     file: &str,
     input: impl ChunkReader + 'static,
 ) -> Result<ParsedMetadata, CatalogError> {
-    // The number of columns is checked before the Parquet reader allocates memory for them.
-    let announced = announced_columns(&input);
-    refuse_columns(
-        file,
-        announced.filter(|columns| *columns > ANNOUNCED_COLUMNS_MAX),
-    )?;
+    // The footer is checked before the Parquet reader allocates memory for what it announces.
+    match parquet_footer::check(input.len(), |start, n| input.get_bytes(start, n).ok()) {
+        Err(FooterError::Columns(columns)) => refuse_columns(file, Some(columns))?,
+        Err(error) => return Err(damaged(file, &error.to_string())),
+        Ok(()) => {}
+    }
     // Pages have no checksums, and some kinds of damage make the page decoder panic.
     let rows = panics::caught(|| parquet_rows(file, input))
         .unwrap_or_else(|panic| Err(damaged(file, &panic.message)))?;
@@ -260,9 +267,9 @@ pub(super) fn parquet_table(
 ///
 /// # Errors
 /// `Damaged` if a line is not an object or has another type in a column than the others, `Read` if the operating system
-/// fails to read the file; `Header` and `Unusable` for its columns.
+/// fails to read the file; `Header` and `Unusable` for its columns; `Header` if the file is too large.
 pub(super) fn json_table(file: &str, input: impl Read) -> Result<ParsedMetadata, CatalogError> {
-    let bytes = inflated(file, input)?;
+    let bytes = inflated(file, input, CONTENT_BYTES_MAX)?;
     let undecodable = |error: ArrowError| damaged(file, &error.to_string());
     let (schema, _) = infer_json_schema(&*bytes, None).map_err(undecodable)?;
     refuse_columns(file, Some(schema.fields().len()))?;
@@ -274,9 +281,9 @@ pub(super) fn json_table(file: &str, input: impl Read) -> Result<ParsedMetadata,
     let schema = Arc::new(schema);
     // A column with numbers and texts has texts.
     let reader = ReaderBuilder::new(Arc::clone(&schema)).with_coerce_primitive(true);
-    let reader = reader.build(&*bytes);
-    let batches: Result<Vec<RecordBatch>, ArrowError> = reader.map_err(undecodable)?.collect();
-    let rows = concat_batches(&schema, &batches.map_err(undecodable)?)?;
+    let reader = reader.build(&*bytes).map_err(undecodable)?;
+    let batches = reader.map(|batch| batch.map_err(undecodable));
+    let rows = all_rows(file, &schema, batches, CONTENT_BYTES_MAX)?;
     numbered(file, &text_views(&rows)?)
 }
 
@@ -324,12 +331,60 @@ fn parquet_rows(
     refuse_columns(file, Some(builder.parquet_schema().num_columns()))?;
 
     let schema = builder.schema().clone();
-    let batches = builder
-        .build()
-        .map_err(|source| unreadable(file, source))?
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|source| unreadable(file, source.into()))?;
-    Ok(text_views(&concat_batches(&schema, &batches)?)?)
+    let reader = builder.build().map_err(|source| unreadable(file, source))?;
+    let batches = reader.map(|batch| batch.map_err(|source| unreadable(file, source.into())));
+    Ok(text_views(&all_rows(
+        file,
+        &schema,
+        batches,
+        CONTENT_BYTES_MAX,
+    )?)?)
+}
+
+/// Returns all rows of a file, whose batches may be many times as large as the file: a value may be stored once for all
+/// rows.
+///
+/// # Errors
+/// `Header` if the batches take more than `bytes_max` bytes of memory; the errors of the batches.
+pub(super) fn all_rows(
+    file: &str,
+    schema: &SchemaRef,
+    batches: impl Iterator<Item = Result<RecordBatch, CatalogError>>,
+    bytes_max: u64,
+) -> Result<RecordBatch, CatalogError> {
+    let mut rows = Vec::new();
+    let mut counted = HashSet::new();
+    let mut bytes = 0;
+    for batch in batches {
+        let batch = batch?;
+        // Each row gets a number, also if the file has no columns.
+        bytes += (size_of::<RecordBatch>() + size_of::<i64>() * batch.num_rows()) as u64;
+        for column in batch.columns() {
+            bytes += uncounted_bytes(&column.to_data(), &mut counted);
+        }
+        if bytes > bytes_max {
+            return Err(too_large(file, "its rows in memory have", bytes_max));
+        }
+        rows.push(batch);
+    }
+    Ok(concat_batches(schema, &rows)?)
+}
+
+/// Returns the size of an array in bytes, and adds its buffers to `counted`. Buffers that are there already are not part of
+/// the size: batches share those of dictionaries.
+fn uncounted_bytes(array: &ArrayData, counted: &mut HashSet<NonNull<u8>>) -> u64 {
+    let nulls = array.nulls().map(NullBuffer::buffer);
+    let mut bytes = size_of::<ArrayData>() as u64;
+    for buffer in array.buffers().iter().chain(nulls) {
+        if counted.insert(buffer.data_ptr()) {
+            bytes += buffer.capacity() as u64;
+        }
+    }
+    let children = array.child_data().iter();
+    bytes
+        + children
+            .map(|child| uncounted_bytes(child, counted))
+            .sum::<u64>()
 }
 
 /// Opens a Parquet file that is not in a zip, so that only the needed parts are read.
@@ -346,16 +401,31 @@ pub(super) fn opened(path: &Path) -> Result<File, CatalogError> {
     })
 }
 
-/// Decompresses a Parquet file from a zip as a whole, because the footer is at the end of the file.
+/// Reads a file as a whole: JSON lines, or a Parquet file from a zip, because the footer is at the end of the file.
 ///
 /// # Errors
-/// `Damaged`, or `Read` if the operating system fails to read the file.
-pub(super) fn inflated(file: &str, mut input: impl Read) -> Result<Bytes, CatalogError> {
+/// `Damaged`, or `Read` if the operating system fails to read the file; `Header` for more than `bytes_max` bytes.
+pub(super) fn inflated(
+    file: &str,
+    input: impl Read,
+    bytes_max: u64,
+) -> Result<Bytes, CatalogError> {
     let mut bytes = Vec::new();
     input
+        .take(bytes_max + 1)
         .read_to_end(&mut bytes)
         .map_err(|source| unreadable(file, source.into()))?;
+    if bytes.len() as u64 > bytes_max {
+        return Err(too_large(file, "it has", bytes_max));
+    }
     Ok(Bytes::from(bytes))
+}
+
+fn too_large(file: &str, what: &str, bytes_max: u64) -> CatalogError {
+    let problem = format!(
+        "{what} more than {bytes_max} bytes: leave out columns and rows that no cleaning step needs, or convert it to CSV"
+    );
+    CatalogError::header(file, problem)
 }
 
 fn unreadable(file: &str, source: ParquetError) -> CatalogError {
@@ -386,64 +456,6 @@ fn is_of_system(error: &ParquetError) -> bool {
         },
         _ => false,
     }
-}
-
-/// Maximum number of schema elements. A schema with more has too many columns, however deeply they are nested. The
-/// footer, which takes some hundred bytes per column, is then not read.
-const ANNOUNCED_COLUMNS_MAX: usize = 16 * COLUMNS_MAX;
-
-/// Returns the number of schema elements (columns, lists, structs) that the footer of a Parquet file announces, without
-/// the root element. `None` if the bytes are not in the form that every writer uses; the Parquet reader then reports
-/// the error.
-///
-/// Source: `FileMetaData` of parquet.thrift, compact protocol. Field 1 is the version, field 2 the list of elements.
-fn announced_columns(input: &impl ChunkReader) -> Option<usize> {
-    // The file ends with the length of the footer and the magic number. A field starts with a byte that contains its
-    // type and the difference between its id and the previous id. A list of 15 or more elements has its size after its
-    // first byte.
-    const FOOTER_BYTES: u64 = 8;
-    const I32: u8 = 0x15;
-    const LIST: u8 = 0x19;
-    const LONG_LIST: u8 = 0xf0;
-
-    let end = input.len().checked_sub(FOOTER_BYTES)?;
-    let footer = input.get_bytes(end, FOOTER_BYTES as usize).ok()?;
-    let directory_bytes = u32::from_le_bytes(footer.get(..4)?.try_into().ok()?);
-    let start = end.checked_sub(u64::from(directory_bytes))?;
-
-    // Enough bytes for a version of any length and the number of elements.
-    let head = input
-        .get_bytes(start, 16.min(directory_bytes as usize))
-        .ok()?;
-    let mut bytes = head.iter().copied();
-    if bytes.next()? != I32 {
-        return None;
-    }
-    varint(&mut bytes)?;
-
-    if bytes.next()? != LIST {
-        return None;
-    }
-
-    let parts = match bytes.next()? & LONG_LIST {
-        LONG_LIST => varint(&mut bytes)?,
-        short => usize::from(short >> 4),
-    };
-    parts.checked_sub(1)
-}
-
-/// Decodes a variable-length integer of 7 bits per byte, with the low bits first.
-fn varint(bytes: &mut impl Iterator<Item = u8>) -> Option<usize> {
-    let mut value = 0;
-    // Five bytes are enough for 32 bits.
-    for shift in (0..35).step_by(7) {
-        let byte = bytes.next()?;
-        value |= usize::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Some(value);
-        }
-    }
-    None
 }
 
 impl ParsedMetadata {

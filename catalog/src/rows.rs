@@ -6,8 +6,8 @@ use std::sync::Arc;
 use arrow::array::{
     Array, ArrayRef, AsArray, Int64Array, ListArray, RecordBatch, StringBuilder, StringViewArray,
 };
-use arrow::compute::{cast, sort_to_indices, take_record_batch};
-use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema};
+use arrow::compute::{CastOptions, cast, cast_with_options, sort_to_indices, take_record_batch};
+use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema, UInt64Type};
 use wavemill_schemas::canonical;
 use wavemill_schemas::recipe::{Recipe, SplitRule, TargetSpec};
 use wavemill_schemas::tables::sides_schema;
@@ -30,7 +30,7 @@ const PART_ROWS: usize = 4096;
 /// `Unusable` if a key is missing or repeated, or if two clips share an id.
 pub(super) fn keyed(rows: &RecordBatch) -> Result<RecordBatch, CatalogError> {
     let keys = clip_keys(rows).map_err(CatalogError::clip_key)?;
-    let mut rows = without_line(rows)?;
+    let mut rows = with_signed_ids(&without_line(rows)?)?;
     // Rows are sorted by key, so that the result does not depend on their order in the file.
     if !keys.iter().is_sorted() {
         rows = take_record_batch(&rows, &sort_to_indices(&keys, None, None)?)?;
@@ -47,6 +47,25 @@ pub(super) fn keyed(rows: &RecordBatch) -> Result<RecordBatch, CatalogError> {
     let ids = int_column(&rows, "track_id", "track_id")?;
     refuse_repeated_ids(&ids, &keys)?;
     Ok(rows)
+}
+
+/// Returns `rows` with signed ids of artists and albums, as features store them. An unsigned id of 2⁶³ or more, such as a
+/// hash, keeps its 64 bits and becomes negative.
+fn with_signed_ids(rows: &RecordBatch) -> Result<RecordBatch, CatalogError> {
+    let mut fields = rows.schema().fields().to_vec();
+    let mut columns = rows.columns().to_vec();
+    for (field, column) in fields.iter_mut().zip(&mut columns) {
+        let is_id = ARTIST_COLUMNS.contains(&field.name().as_str()) || field.name() == "album_id";
+        if is_id && let Some(ids) = column.as_primitive_opt::<UInt64Type>() {
+            let ids: Int64Array = ids.unary(u64::cast_signed);
+            *column = Arc::new(ids);
+            *field = Arc::new(field.as_ref().clone().with_data_type(DataType::Int64));
+        }
+    }
+    Ok(RecordBatch::try_new(
+        Arc::new(Schema::new(fields)),
+        columns,
+    )?)
 }
 
 /// Checks that every clip has an id, and that no two clips share one.
@@ -338,7 +357,7 @@ pub const fn side_column(rule: SplitRule) -> Option<&'static str> {
 /// `labels` has one entry per target, in the recipe's order.
 ///
 /// # Errors
-/// `Unusable` if `artist_id`, `album_id` or the genres have another type.
+/// `Unusable` if `artist_id`, `album_id` or the genres have another type, or values that the plan cannot represent.
 pub(super) fn clips(
     tracks: &RecordBatch,
     labels: &[Labels],
@@ -391,15 +410,18 @@ fn genre_ids(lists: Option<&ListArray>, row: usize) -> Vec<i32> {
     }
 }
 
-/// Returns the artist id of each row, from the first column present of `artist_id`, `artist_name` and `artist`. A value
-/// that is not an integer is converted to an id by its hash, so that rows with the same name (or the same `unknown` in
-/// a column of numbers) still belong together.
+/// Columns that may contain the artist of a row; the first one present does.
+const ARTIST_COLUMNS: [&str; 3] = ["artist_id", "artist_name", "artist"];
+
+/// Returns the artist id of each row, from the first column present of [`ARTIST_COLUMNS`]. A value that is not an integer
+/// is converted to an id by its hash, so that rows with the same name (or the same `unknown` in a column of numbers) still
+/// belong together.
 ///
 /// # Errors
 /// Fails if the column cannot be cast to text.
 pub(super) fn artist_ids(rows: &RecordBatch) -> Result<Option<Int64Array>, CatalogError> {
-    let names = ["artist_id", "artist_name", "artist"];
-    let Some(column) = names.into_iter().find_map(|name| rows.column_by_name(name)) else {
+    let mut names = ARTIST_COLUMNS.into_iter();
+    let Some(column) = names.find_map(|name| rows.column_by_name(name)) else {
         return Ok(None);
     };
     if column.data_type().is_integer() {
@@ -427,18 +449,38 @@ fn artist_id(text: &str) -> i64 {
 }
 
 /// Returns `track_genres_all` or `genres_all` as lists of i32, or `None` if the data set has neither.
+///
+/// # Errors
+/// `Unusable` if an item of a list is not an i32.
 fn genre_lists(tracks: &RecordBatch) -> Result<Option<ListArray>, CatalogError> {
     let column = ["track_genres_all", "genres_all"]
         .into_iter()
-        .find_map(|name| tracks.column_by_name(name));
-    let Some(column) = column.filter(|column| matches!(column.data_type(), DataType::List(_)))
+        .find_map(|name| Some((name, tracks.column_by_name(name)?)));
+    let Some((name, column)) =
+        column.filter(|(_, column)| matches!(column.data_type(), DataType::List(_)))
     else {
         return Ok(None);
     };
 
     let item = Field::new_list_field(DataType::Int32, true);
-    let lists = cast(column, &DataType::List(Arc::new(item)))?;
+    let lists = cast_all(name, column, &DataType::List(Arc::new(item)))?;
     Ok(Some(lists.as_list::<i32>().clone()))
+}
+
+/// Casts a column to a type that must be able to represent all of its values.
+///
+/// # Errors
+/// `Unusable` if the type cannot represent a value.
+fn cast_all(name: &str, column: &ArrayRef, data_type: &DataType) -> Result<ArrayRef, CatalogError> {
+    let options = CastOptions {
+        safe: false,
+        ..CastOptions::default()
+    };
+    cast_with_options(column, data_type, &options).map_err(|error| {
+        CatalogError::Unusable(format!(
+            "column `{name}`: {error}: in a cleaning step, drop the rows with such values, or rename the column"
+        ))
+    })
 }
 
 /// Returns the first row (by `track_id`) of `tracks` for each value of the column `id`, in the order of these values.
@@ -530,7 +572,7 @@ fn typed_column(
     );
     let fits = found.is_integer() || (*data_type != DataType::Int64 && is_text);
     if fits {
-        return Ok(cast(array, data_type)?);
+        return cast_all(column, array, data_type);
     }
 
     Err(CatalogError::Unusable(format!(
@@ -541,6 +583,8 @@ fn typed_column(
 
 #[cfg(test)]
 mod tests {
+    use arrow::array::UInt64Array;
+
     use super::*;
 
     /// Returns the texts of the column `genre`.
@@ -587,6 +631,14 @@ mod tests {
             (ids.value(2), 7, 7)
         );
         assert!(ids.is_null(3) && ids.value(0) != 7);
+
+        let hashes: ArrayRef = Arc::new(UInt64Array::from(vec![u64::MAX, 1 << 63, 5]));
+        let keys: ArrayRef = Arc::new(StringViewArray::from(vec!["a", "b", "c"]));
+        let rows = RecordBatch::try_from_iter([("clip_key", keys), ("artist_id", hashes)]).unwrap();
+        let rows = keyed(&rows).unwrap();
+        let signed = Int64Array::from(vec![-1, i64::MIN, 5]);
+        assert_eq!(artist_ids(&rows).unwrap().unwrap(), signed);
+        assert_eq!(rows["artist_id"].as_primitive::<Int64Type>(), &signed);
 
         let floats: ArrayRef = Arc::new(arrow::array::Float64Array::from(vec![Some(3.0), None]));
         let rows = RecordBatch::try_from_iter([("artist_id", floats)]).unwrap();

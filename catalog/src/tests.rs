@@ -596,6 +596,30 @@ fn json_lines_equal_csv_list() {
 }
 
 #[test]
+fn genres_that_are_no_ids_are_an_error() {
+    let tracks = tracks_csv(b"1,5,1,training,small,Rock,[3000000000]\n");
+    let error = run(&recipe(Dataset::Fma, vec![]), tracks.path()).unwrap_err();
+    assert_eq!(error.exit_code(), exit::USAGE, "{error:?}");
+    let words = error.to_string();
+    assert!(
+        words.contains("column `track_genres_all`") && words.contains("3000000000"),
+        "{words}"
+    );
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("list.jsonl");
+    let line = r#"{"clip_key": "a.mp3", "track_genre_top": "Rock", "genres_all": ["Rock"]}"#;
+    std::fs::write(&path, line).unwrap();
+    let error = run(&recipe(Dataset::Table, vec![]), &path).unwrap_err();
+    assert_eq!(error.exit_code(), exit::USAGE, "{error:?}");
+    let words = error.to_string();
+    assert!(
+        words.contains("column `genres_all`") && words.contains("'Rock'"),
+        "{words}"
+    );
+}
+
+#[test]
 fn cleaning_steps_read_further_tables() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("liked.csv");

@@ -1,9 +1,11 @@
-//! State that all stages of a run share: its limits, memory permits, progress and cancellation, and panics as errors.
+//! State that all stages of a run share: its limits, memory permits, progress and cancellation, and panics as errors. Also
+//! checks the footers of Parquet files, which several stages read.
 
 pub mod budget;
 pub mod clock;
 pub mod course;
 pub mod panics;
+pub mod parquet_footer;
 pub mod settings;
 
 // In place of the standard library's, tests/schedules.rs gives `budget` the primitives of shuttle.

@@ -15,6 +15,10 @@ use flate2::read::MultiGzDecoder;
 /// Extensions of compressed files.
 const EXTENSIONS: [&str; 3] = [".gz", ".zst", ".bz2"];
 
+/// Maximum size of the decompressed content of a metadata file in bytes: some kilobytes can be decompressed to any number of
+/// bytes. That is enough for millions of tracks; the largest file of FMA has 950 MB.
+pub const CONTENT_BYTES_MAX: u64 = 4 << 30;
+
 /// Number of bytes that tell how a file is compressed.
 const MAGIC_BYTES: usize = 10;
 
@@ -71,12 +75,29 @@ pub(crate) fn readable(path: &Path) -> io::Result<PathBuf> {
 /// Copies the content of a file, decompressed if it is compressed, to a temporary file without a name.
 ///
 /// # Errors
-/// As [`readable`].
+/// As [`readable`]; `FileTooLarge` if more than [`CONTENT_BYTES_MAX`] are decompressed.
 pub(crate) fn copy_of(content: impl Read + 'static) -> io::Result<File> {
-    let (mut content, _) = decompressed(content)?;
+    copy_within(content, CONTENT_BYTES_MAX)
+}
+
+/// Does the same as [`copy_of`] with another limit.
+fn copy_within(content: impl Read + 'static, bytes_max: u64) -> io::Result<File> {
+    let (content, is_compressed) = decompressed(content)?;
+    let bytes_max = if is_compressed { bytes_max } else { u64::MAX };
     let mut copy = tempfile::tempfile()?;
-    io::copy(&mut content, &mut copy)?;
+    let bytes = io::copy(&mut content.take(bytes_max.saturating_add(1)), &mut copy)?;
+    if bytes > bytes_max {
+        return Err(too_large(bytes_max));
+    }
     Ok(copy)
+}
+
+/// Creates the error of a file whose decompressed content is too large.
+pub(crate) fn too_large(bytes_max: u64) -> io::Error {
+    let problem = format!(
+        "its content has more than {bytes_max} bytes: unpack it and give the unpacked file, if it is what you expect"
+    );
+    io::Error::new(io::ErrorKind::FileTooLarge, problem)
 }
 
 /// Returns a path under which this process can open a file without a name.
@@ -132,4 +153,25 @@ fn decompressed(mut file: impl Read + 'static) -> io::Result<(Box<dyn Read>, boo
         ] => (Box::new(MultiBzDecoder::new(whole)), true),
         _ => (Box::new(whole), false),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_decompressed_content_has_a_limit() {
+        let zeros = vec![0_u8; 1000];
+        let compressed = zstd::encode_all(&zeros[..], 1).unwrap();
+        let copied = |content: &[u8], bytes_max| {
+            let copy = copy_within(Cursor::new(content.to_vec()), bytes_max)?;
+            copy.metadata().map(|found| found.len())
+        };
+        assert_eq!(copied(&compressed, 1000).unwrap(), 1000);
+        assert_eq!(copied(&zeros, 999).unwrap(), 1000);
+
+        let error = copied(&compressed, 999).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::FileTooLarge);
+        assert!(error.to_string().contains("999 bytes"), "{error}");
+    }
 }

@@ -11,7 +11,8 @@ use wavemill_schemas::local_path::scheme;
 
 use super::SourceError;
 use super::archive::{Archive, Entry};
-use super::content::{copy_of, name_without_compression, path_of, readable};
+pub use super::content::CONTENT_BYTES_MAX;
+use super::content::{copy_of, name_without_compression, path_of, readable, too_large};
 
 /// Size in bytes of the block that is held in memory while a file's CRC is computed.
 const CRC_BLOCK_BYTES: usize = 1 << 20;
@@ -193,7 +194,7 @@ impl Files {
     ///
     /// # Errors
     /// [`SourceError::NoSuchFile`], [`SourceError::Duplicates`], [`SourceError::EncryptedFile`], or the error that
-    /// occurred while opening the file.
+    /// occurred while opening the file; `FileTooLarge` if a zip entry has more than [`CONTENT_BYTES_MAX`].
     pub fn read(&self, name: &str) -> Result<Box<dyn Read + Send>, SourceError> {
         match &self.place {
             Container::Folder(files) => {
@@ -204,7 +205,12 @@ impl Files {
             Container::Zip(archive, names) => {
                 let entries = names.get(name).ok_or_else(|| self.absent(name))?;
                 let entry = self.only_entry(archive, name, entries)?;
-                let content = archive.stream(entry);
+                // The reader of an entry fails if its content is longer than announced.
+                let content = if entry.bytes > CONTENT_BYTES_MAX {
+                    Err(too_large(CONTENT_BYTES_MAX))
+                } else {
+                    archive.stream(entry)
+                };
                 let content = content.map_err(SourceError::open_at(&self.path.join(name)))?;
                 Ok(Box::new(content))
             }
@@ -588,6 +594,25 @@ mod tests {
             .read_to_end(&mut Vec::new())
             .unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn zip_entries_of_any_size_are_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let zip = folder.path().join("m.zip");
+        zip_of(&zip, &[("tracks.csv", "1")]);
+        let mut files = Files::open(&zip).unwrap();
+        let Container::Zip(archive, _) = &mut files.place else {
+            panic!("not a zip");
+        };
+        archive.entries[0].bytes = CONTENT_BYTES_MAX + 1;
+
+        let error = files.read("tracks.csv").err().unwrap();
+        assert!(
+            matches!(&error, SourceError::Open { path, source }
+                if path.ends_with("m.zip/tracks.csv") && source.kind() == io::ErrorKind::FileTooLarge),
+            "{error:?}"
+        );
     }
 
     #[test]

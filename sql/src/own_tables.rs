@@ -1,6 +1,6 @@
 //! Read-only tables over the user's own files, for one session.
 
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::os::unix::ffi::OsStrExt;
@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use datafusion::common::DataFusionError;
 use datafusion::datasource::listing::ListingTable;
 use datafusion::prelude::{CsvReadOptions, JsonReadOptions, ParquetReadOptions, SessionContext};
+use parquet::file::reader::{ChunkReader, Length};
+use wavemill_runtime::parquet_footer;
 
 use super::SqlError;
 
@@ -75,6 +77,17 @@ fn require_equal_headers(files: &[PathBuf]) -> Result<(), String> {
             let (first, file) = (first.display(), file.display());
             return Err(format!("the columns of {file} are not those of {first}"));
         }
+    }
+    Ok(())
+}
+
+/// Refuses Parquet files whose footers could end the process while DataFusion reads them.
+fn require_footers(files: &[PathBuf]) -> Result<(), String> {
+    for path in files {
+        let refused = |error: &dyn Display| format!("{}: {error}", path.display());
+        let file = File::open(path).map_err(|error| refused(&error))?;
+        parquet_footer::check(file.len(), |start, n| file.get_bytes(start, n).ok())
+            .map_err(|error| refused(&error))?;
     }
     Ok(())
 }
@@ -184,6 +197,7 @@ async fn register(ctx: &SessionContext, name: &str, files: &[PathBuf]) -> Result
             ctx.read_csv(urls, options).await
         }
         "parquet" => {
+            require_footers(files)?;
             let options = ParquetReadOptions::default().file_extension(&end);
             if let [url] = &urls[..] {
                 return ctx
@@ -212,4 +226,26 @@ async fn register(ctx: &SessionContext, name: &str, files: &[PathBuf]) -> Result
     let view = rows.map_err(failed)?.into_view();
     ctx.register_table(name, view).map_err(failed)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parquet_footer_that_ends_the_process_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.parquet");
+        // A schema of a root and a column, and 2³¹ - 1 row groups.
+        let footer = b"\x15\x04\x19\x2c\x48\x01r\x15\x02\x00\x15\x02\x25\x00\x18\x01c\x00\
+            \x16\x00\x19\xfc\xff\xff\xff\xff\x07";
+        let bytes = (footer.len() as u32).to_le_bytes();
+        std::fs::write(&path, [b"PAR1", &footer[..], &bytes, b"PAR1"].concat()).unwrap();
+
+        let error = add(&SessionContext::new(), "t", &path).unwrap_err();
+        assert!(
+            matches!(&error, SqlError::OwnTable { detail, .. } if detail.contains("its footer is not")),
+            "{error:?}"
+        );
+    }
 }

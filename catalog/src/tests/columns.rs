@@ -1,5 +1,7 @@
 //! Tables of many columns: their cost, and the maximum number of columns.
 
+use std::io::Read;
+
 use arrow::array::Int64Array;
 
 use wavemill_schemas::exit;
@@ -170,4 +172,72 @@ fn too_many_parquet_columns_are_an_error() {
     std::fs::write(&path, bytes).unwrap();
     let refused = usage_error(&path);
     assert!(refused.contains("1000000 columns"), "{refused}");
+
+    // A root with 2³¹ - 1 children.
+    let directory = b"\x15\x04\x19\x1c\x48\x01r\x15\xfe\xff\xff\xff\x0f\x00\x16\x00\x19\x0c\x00";
+    let bytes = [
+        b"PAR1",
+        &directory[..],
+        &(directory.len() as u32).to_le_bytes(),
+        b"PAR1",
+    ]
+    .concat();
+    std::fs::write(&path, bytes).unwrap();
+    let refused = usage_error(&path);
+    assert!(
+        refused.contains("its footer is not in the form"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn record_without_an_end_is_an_error() {
+    let start = &b"a,b\n1,2\n3,\"4"[..];
+    let input = start.chain(std::io::repeat(b'x'));
+    let mut reader = csv_text::TextReader::open("t.csv", input, csv_text::Header::Line).unwrap();
+    let error = loop {
+        match reader.next_batch() {
+            Ok(batch) => assert!(batch.is_some(), "the file has no end"),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.exit_code(), exit::USAGE);
+    let words = error.to_string();
+    assert!(
+        words.contains("t.csv")
+            && words.contains("the record on line 3 has more than 67108864 bytes"),
+        "{words}"
+    );
+}
+
+#[test]
+fn content_and_rows_have_limits() {
+    assert_eq!(
+        load::inflated("t.jsonl", &b"12345"[..], 5).unwrap(),
+        "12345"
+    );
+    let error = load::inflated("t.jsonl", &b"12345"[..], 4).unwrap_err();
+    assert_eq!(error.exit_code(), exit::USAGE);
+    let words = error.to_string();
+    assert!(
+        words.contains("t.jsonl: it has more than 4 bytes"),
+        "{words}"
+    );
+
+    // The values of 1,000 rows, and their numbers, have 16,000 bytes. Batches that share values have them once.
+    let rows = || {
+        let values: ArrayRef = std::sync::Arc::new(Int64Array::from(vec![7; 1_000]));
+        RecordBatch::try_from_iter([("a", values)]).unwrap()
+    };
+    let all = |batches: [RecordBatch; 2]| {
+        let schema = batches[0].schema();
+        load::all_rows("t.parquet", &schema, batches.into_iter().map(Ok), 28_000)
+    };
+    let first = rows();
+    assert_eq!(all([first.clone(), first]).unwrap().num_rows(), 2_000);
+    let words = all([rows(), rows()]).unwrap_err().to_string();
+    assert!(
+        words.contains("t.parquet: its rows in memory have more than 28000 bytes"),
+        "{words}"
+    );
 }
