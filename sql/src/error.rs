@@ -87,6 +87,12 @@ pub enum SqlError {
         /// Description of the invalid type, function or aggregate.
         detail: String,
     },
+    /// A statement is nested too deeply, or calls a function that needs too much memory or time.
+    #[error("{detail}")]
+    TooComplex {
+        /// Description of what is too deep or too large, with the limit and the remedy.
+        detail: String,
+    },
     /// A backslash command does not exist.
     #[error(
         "no command {name}: available are \\d, \\d TABLE and \\x, and at the prompt \\? and \\q"
@@ -185,6 +191,7 @@ impl SqlError {
             | Self::UnknownColumn { .. }
             | Self::Syntax { .. }
             | Self::Meaning { .. }
+            | Self::TooComplex { .. }
             | Self::Empty
             | Self::UnknownCommand { .. }
             | Self::OwnTable { .. }

@@ -5,6 +5,7 @@
 //! queries are explained with examples in `docs/sql.md`. Writing the store is not part of this module.
 
 mod average;
+mod bounded;
 mod catalog;
 mod console;
 mod damage;
@@ -13,6 +14,7 @@ mod functions;
 mod headings;
 pub mod output;
 mod own_tables;
+mod parsing;
 mod partial;
 mod parts;
 #[cfg(test)]
@@ -36,6 +38,7 @@ pub use console::Console;
 pub use error::SqlError;
 pub use output::tensors::TensorStream;
 pub use output::{Format, Sink};
+pub use parsing::require_shallow;
 pub use prompt::Prompt;
 pub use provider::table_provider;
 pub use rows::Rows;

@@ -27,8 +27,9 @@ use super::{Sink, SqlError};
 
 /// Time that a stopped query has to end. Together with the signal handling this stays within a second.
 const LEAVE: Duration = Duration::from_millis(400);
-/// Stack size of each thread. The plans of deep queries are walked recursively.
-const STACK_BYTES: usize = 8 << 20;
+/// Stack size of each thread. Plans are walked recursively, and have up to 500 nested expressions: more than 100 KB for
+/// each. Memory is taken only when a stack grows.
+const STACK_BYTES: usize = 64 << 20;
 
 /// Stops the running query of a session from another thread.
 #[derive(Clone, Default)]

@@ -3,7 +3,6 @@
 //! Rows with tensors take hundreds of kilobytes, but DataFusion limits batches by rows. The batch size is therefore
 //! derived from the widest row that a query reads, before the query is planned.
 
-use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::CatalogProvider;
 use datafusion::common::config::ConfigNonZeroUsize;
-use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::tree_node::{TreeNode as _, TreeNodeRecursion};
 use datafusion::common::{Column, TableReference};
 use datafusion::datasource::listing::{ListingTable, ListingTableUrl};
 use datafusion::datasource::source_as_provider;
@@ -24,7 +23,7 @@ use datafusion::object_store::ObjectStore;
 use datafusion::object_store::local::LocalFileSystem;
 use datafusion::physical_plan::{SendableRecordBatchStream, execute_stream};
 use datafusion::prelude::{SessionConfig, SessionContext};
-use datafusion::sql::parser::{DFParserBuilder, Statement};
+use datafusion::sql::parser::Statement;
 use wavemill_runtime::panics::caught;
 use wavemill_schemas::manifest::Manifest;
 use wavemill_store::Store;
@@ -33,10 +32,11 @@ use super::catalog::{self, CATALOG, RAW, STORE};
 use super::damage::{OpenedFiles, Version};
 use super::error::nearest;
 use super::output::Sink;
+use super::parsing::statements;
 use super::rows::{Origin, Rows};
 use super::running::{self, Interrupt};
 use super::tensor::TensorType;
-use super::{SqlError, average, functions, headings, own_tables, similarity};
+use super::{SqlError, average, bounded, functions, headings, own_tables, similarity};
 
 /// Maximum size in bytes of the tensors in one batch (8,192 rows of 330 KB were 5.4 GB resident, 64 were 0.4).
 const BATCH_BYTES: usize = 32 << 20;
@@ -46,6 +46,8 @@ const BATCH_BYTES: usize = 32 << 20;
 pub(super) const HELD_BATCH_BYTES: usize = 1 << 20;
 /// Maximum number of rows in a batch without tensors.
 const BATCH_ROWS_MAX: usize = 8192;
+/// Size in bytes from which a constant counts as a part of a row: an expression copies it into each row of a batch.
+const CONSTANT_BYTES_MIN: usize = BATCH_BYTES / BATCH_ROWS_MAX;
 /// Fraction of the memory limit that sorts, joins and aggregates may use. The rest is for readers and batches in
 /// transit.
 const POOL_FRACTION: f64 = 0.4;
@@ -161,6 +163,7 @@ pub(super) fn open_with(
     let opened = OpenedFiles::default();
     let catalog = catalog::build(store, &store_url()?, manifest, &opened)?;
     ctx.register_catalog(CATALOG, Arc::new(catalog));
+    bounded::register(&ctx, limits.memory_bytes)?;
     functions::all().for_each(|function| ctx.register_udf(function));
     ctx.register_udf(similarity::cosine_similarity());
     ctx.register_udaf(average::tensor_avg());
@@ -549,17 +552,6 @@ fn qualified(table: &str) -> (&str, &str) {
     table.split_once('.').unwrap_or((STORE, table))
 }
 
-/// Parses the statements of a query, of which there is at least one.
-fn statements(sql: &str) -> Result<VecDeque<Statement>, SqlError> {
-    let statements = DFParserBuilder::new(sql)
-        .build()
-        .and_then(|mut parser| parser.parse_statements())?;
-    if statements.is_empty() {
-        return Err(SqlError::Empty);
-    }
-    Ok(statements)
-}
-
 fn is_query(statement: &datafusion::sql::sqlparser::ast::Statement) -> bool {
     use datafusion::sql::sqlparser::ast::Statement::{Explain, ExplainTable, Query};
     matches!(statement, Query(_) | Explain { .. } | ExplainTable { .. })
@@ -601,8 +593,8 @@ fn refuse_limits(plan: &LogicalPlan) -> Result<(), SqlError> {
     Err(SqlError::Meaning { detail })
 }
 
-/// Returns the number of rows of a batch with at most `batch_bytes` of tensors, at least 1, or `None` if `plan` reads no
-/// tensors. DataFusion limits a batch by rows, and one row may take 330 KB.
+/// Returns the number of rows of a batch with at most `batch_bytes` of tensors and large constants, at least 1, or
+/// `None` if `plan` has neither. DataFusion limits a batch by rows, and one row may take 330 KB.
 ///
 /// # Errors
 /// If DataFusion cannot walk the plan, which does not occur in practice.
@@ -614,9 +606,11 @@ pub(super) fn batch_rows(
     Ok(row_bytes.map(|row_bytes| (batch_bytes / row_bytes).clamp(1, BATCH_ROWS_MAX)))
 }
 
-/// Returns the number of bytes of tensors in the widest row of the plan's tables, or `None` if no tensor is read.
+/// Returns the number of bytes of tensors in the widest row of the plan's tables, together with the large constants of
+/// all expressions, or `None` if there are neither.
 fn widest_row(plan: &LogicalPlan) -> Result<Option<usize>, SqlError> {
     let mut widest = None;
+    let mut constants = 0;
     plan.apply_with_subqueries(|node| {
         if let LogicalPlan::TableScan(scan) = node {
             let fields = scan.projected_schema.fields().iter();
@@ -625,9 +619,25 @@ fn widest_row(plan: &LogicalPlan) -> Result<Option<usize>, SqlError> {
 
             widest = widest.max((bytes > 0).then_some(bytes));
         }
+        // The constants of VALUES are rows themselves.
+        if !matches!(node, LogicalPlan::Values(_)) {
+            node.apply_expressions(|expression| {
+                expression.apply(|part| {
+                    if let Expr::Literal(value, _) = part
+                        && value.size() >= CONSTANT_BYTES_MIN
+                    {
+                        constants += value.size();
+                    }
+                    Ok(TreeNodeRecursion::Continue)
+                })
+            })?;
+        }
         Ok(TreeNodeRecursion::Continue)
     })?;
-    Ok(widest)
+    Ok(match constants {
+        0 => widest,
+        _ => Some(widest.unwrap_or(0) + constants),
+    })
 }
 
 /// Reports whether an operator of the plan keeps rows while it reads more.

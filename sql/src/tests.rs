@@ -421,6 +421,78 @@ fn functions_are_not_unknown_tables() {
 }
 
 #[test]
+fn calls_that_need_too_much_are_refused() {
+    let store = TestStore::small();
+    let session = session(&store);
+
+    for (sql, name) in [
+        ("SELECT array_repeat(0, 2147483647)", "array_repeat"),
+        ("SELECT list_repeat('a', 2147483647)", "array_repeat"),
+        (
+            "SELECT array_resize(make_array(1), 1000000000)",
+            "array_resize",
+        ),
+        (
+            "SELECT array_to_string(range(0, 100000), repeat(',', 100000))",
+            "array_to_string",
+        ),
+        ("SELECT range(0, 3000000000)", "range"),
+        (
+            "SELECT generate_series(TIMESTAMP '2000-01-01', TIMESTAMP '2020-01-01', INTERVAL '1 second')",
+            "generate_series",
+        ),
+        (
+            "SELECT length(repeat(track_title, 2000000)) FROM tracks",
+            "repeat",
+        ),
+        ("SELECT lpad('a', 100000000)", "lpad"),
+        ("SELECT rpad('a', 100000000)", "rpad"),
+        (
+            "SELECT replace(repeat('a', 100000), 'a', repeat('b', 100000))",
+            "replace",
+        ),
+        (
+            "SELECT regexp_replace(repeat('a', 100000), 'a', repeat('b', 100000), 'g')",
+            "regexp_replace",
+        ),
+        (
+            "SELECT levenshtein(repeat('a', 100000), repeat('b', 100000))",
+            "levenshtein",
+        ),
+    ] {
+        let (text, code) = error(&session, sql);
+        assert!(
+            text.starts_with(name) && text.contains("but the limit is") && code == 2,
+            "{sql}: {text}"
+        );
+    }
+
+    let usual = "SELECT array_length(range(0, 1000)) AS n, lpad('7', 3, '0') AS p, list_repeat(1, 2) AS r, \
+                 replace('aba', 'a', 'cc') AS q, levenshtein('kitten', 'sitting') AS d";
+    assert_eq!(
+        csv(&session, usual),
+        "n,p,r,q,d\n1000,007,\"[1,1]\",ccbcc,3\n"
+    );
+}
+
+#[test]
+fn large_constants_make_batches_smaller() {
+    let store = TestStore::small();
+    let session = session(&store);
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let runtime = runtime.expect("a runtime");
+    let batch_rows = |sql: &str| {
+        let frame = runtime.block_on(session.planner().ctx.sql(sql));
+        let plan = frame.expect(sql).into_optimized_plan().expect(sql);
+        super::session::batch_rows(&plan, 32 << 20).expect(sql)
+    };
+
+    assert_eq!(batch_rows("SELECT range(0, 100) FROM tracks"), None);
+    let large = batch_rows("SELECT range(0, 100000) FROM tracks");
+    assert!(large.is_some_and(|rows| rows < 50), "{large:?}");
+}
+
+#[test]
 fn mistakes_are_one_line_with_the_nearest_name() {
     let store = TestStore::small();
     let session = session(&store);

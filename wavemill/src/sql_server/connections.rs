@@ -5,11 +5,13 @@
 //! disappearance, and the end of the server.
 
 use std::any::Any;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::future::poll_fn;
 use std::io;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -33,13 +35,13 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::{JoinError, JoinSet, spawn_blocking};
 use tokio::time::{sleep, timeout};
 use tokio_util::codec::Framed;
-use wavemill_runtime::panics::Panic;
+use wavemill_runtime::panics::{Panic, caught};
 use wavemill_sql::{SharedSession, SqlError};
 
 use super::SqlServer;
 use super::errors::{
     ADMIN_SHUTDOWN, INTERNAL, PROTOCOL_VIOLATION, QUERY_CANCELED, TOO_COMPLEX,
-    TOO_MANY_CONNECTIONS, error, explained, fatal,
+    TOO_MANY_CONNECTIONS, TOO_MANY_STATEMENTS, error, explained, fatal,
 };
 use super::statements::hooks;
 use super::streaming::{ROWS_MAX, Streaming};
@@ -60,9 +62,14 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 const LOOK: Duration = Duration::from_secs(1);
 /// Maximum length of a statement in bytes. Its expressions may be nested as deeply as it is long.
 const TEXT_BYTES_MAX: usize = 64 << 10;
-/// Maximum number of bytes of a message before the password was checked, and the interval of this check.
+/// Maximum number of bytes of a message before the password was checked, and of a later one, which may have parameters.
 const STARTUP_BYTES_MAX: usize = 64 << 10;
-const LOOK_AT_BUFFER: Duration = Duration::from_millis(5);
+const MESSAGE_BYTES_MAX: usize = 16 << 20;
+/// Maximum time from the first byte of a message to its last one.
+const MESSAGE: Duration = Duration::from_secs(60);
+/// Maximum number of prepared statements with a name that a client keeps at the same time. Each takes its text and its
+/// plan; drivers keep up to 256.
+const STATEMENTS_MAX: usize = 512;
 /// Maximum time in which clients are told that the server ends.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// Key under which the library stores the client's `statement_timeout`, in milliseconds.
@@ -144,6 +151,7 @@ async fn connection(
         service,
         server: Arc::clone(server),
         session,
+        prepared: HashSet::new(),
         probe,
         stop,
     };
@@ -201,15 +209,44 @@ async fn start(
 
 /// Returns the next message of a client who has not given the password yet, or `None` if the client has disconnected.
 async fn next_of_stranger(socket: &mut Socket) -> PgWireResult<Option<PgWireFrontendMessage>> {
-    loop {
-        match timeout(LOOK_AT_BUFFER, socket.next()).await {
-            Ok(message) => return message.transpose(),
-            Err(_) if socket.read_buffer().len() > STARTUP_BYTES_MAX => {
-                return Err(fatal(PROTOCOL_VIOLATION, "a message that is too long"));
-            }
-            Err(_) => {}
-        }
+    poll_fn(|context| poll_message(socket, STARTUP_BYTES_MAX, context)).await
+}
+
+/// Returns the next message, or `None` if the client has disconnected. There is no limit of the time until a message
+/// begins, but of the time that its bytes take.
+async fn next_message(socket: &mut Socket) -> PgWireResult<Option<PgWireFrontendMessage>> {
+    let begun = poll_fn(
+        |context| match poll_message(socket, MESSAGE_BYTES_MAX, context) {
+            Poll::Pending if !socket.read_buffer().is_empty() => Poll::Ready(None),
+            polled => polled.map(Some),
+        },
+    )
+    .await;
+    if let Some(whole) = begun {
+        return whole;
     }
+
+    let rest = poll_fn(|context| poll_message(socket, MESSAGE_BYTES_MAX, context));
+    timeout(MESSAGE, rest).await.unwrap_or_else(|_| {
+        let message = format!("a message that takes longer than {} s", MESSAGE.as_secs());
+        Err(fatal(PROTOCOL_VIOLATION, message))
+    })
+}
+
+/// Polls for the next message, of which the library keeps all bytes until the last one has arrived.
+fn poll_message(
+    socket: &mut Socket,
+    bytes_max: usize,
+    context: &mut Context<'_>,
+) -> Poll<PgWireResult<Option<PgWireFrontendMessage>>> {
+    // The library panics if a message is shorter than its type requires.
+    let broken = match caught(|| socket.poll_next_unpin(context)) {
+        Ok(Poll::Ready(message)) => return Poll::Ready(message.transpose()),
+        Ok(Poll::Pending) if socket.read_buffer().len() <= bytes_max => return Poll::Pending,
+        Ok(Poll::Pending) => "a message that is too long",
+        Err(_) => "a message that cannot be read",
+    };
+    Poll::Ready(Err(fatal(PROTOCOL_VIOLATION, broken)))
 }
 
 /// Refuses a statement that is too long, and limits the number of rows of an execution, for which the library reserves
@@ -237,6 +274,8 @@ struct Connection {
     session: Arc<SharedSession>,
     service: Arc<DfSessionService>,
     streaming: Arc<Streaming>,
+    /// Names of prepared statements, of which some may no longer exist.
+    prepared: HashSet<String>,
     probe: TcpStream,
     stop: watch::Receiver<bool>,
 }
@@ -248,15 +287,15 @@ impl Connection {
         let cancel = server.running.register(socket);
         loop {
             let message = tokio::select! {
-                message = socket.next() => message,
+                message = next_message(socket) => message,
                 () = stopped(&mut self.stop) => {
                     return process_error(socket, ending(), true).await;
                 }
             };
             let message = match message {
-                None | Some(Ok(PgWireFrontendMessage::Terminate(_))) => return Ok(()),
-                Some(Ok(message)) => message,
-                Some(Err(broken)) => return process_error(socket, broken, true).await,
+                Ok(None | Some(PgWireFrontendMessage::Terminate(_))) => return Ok(()),
+                Ok(Some(message)) => message,
+                Err(broken) => return process_error(socket, broken, true).await,
             };
 
             let is_extended = message.is_extended_query();
@@ -283,6 +322,7 @@ impl Connection {
         cancel: &Notify,
     ) -> Result<(), Stopped> {
         let limit = self.limit(socket);
+        self.count_prepared(socket, &message)?;
         let answered = AssertUnwindSafe(process_message(
             limited(message)?,
             socket,
@@ -309,6 +349,35 @@ impl Connection {
             () = disconnected(&self.probe) => Err(Stopped::Disconnected),
             () = stopped(&mut self.stop) => Err(Stopped::Fatal(ending())),
         }
+    }
+
+    /// Refuses a prepared statement if the client already keeps too many.
+    fn count_prepared(
+        &mut self,
+        socket: &Socket,
+        message: &PgWireFrontendMessage,
+    ) -> Result<(), Stopped> {
+        let PgWireFrontendMessage::Parse(parse) = message else {
+            return Ok(());
+        };
+        // A statement without a name replaces the previous one. After an error, the library ignores messages up to the
+        // next Sync.
+        let is_ignored = matches!(socket.state(), PgWireConnectionState::AwaitingSync);
+        let Some(name) = parse.name.as_ref().filter(|_| !is_ignored) else {
+            return Ok(());
+        };
+
+        let kept = socket.portal_store();
+        self.prepared
+            .retain(|name| kept.get_statement(name).is_some());
+        if self.prepared.len() >= STATEMENTS_MAX && !self.prepared.contains(name) {
+            let message = format!(
+                "more than {STATEMENTS_MAX} prepared statements: close or deallocate some first"
+            );
+            return Err(Stopped::Failed(error(TOO_MANY_STATEMENTS, message)));
+        }
+        self.prepared.insert(name.clone());
+        Ok(())
     }
 
     /// Returns the time limit of the next message: the server's, or the client's own if it is shorter.

@@ -21,8 +21,10 @@ pub(super) const QUERY_CANCELED: &str = "57014";
 pub(super) const CANNOT_CHANGE: &str = "55P02";
 /// An internal fault, or any error without a code of its own.
 pub(super) const INTERNAL: &str = "XX000";
-/// The statement is nested too deeply, or too long.
+/// The statement is nested too deeply, is too long, or calls a function that needs too much.
 pub(super) const TOO_COMPLEX: &str = "54001";
+/// The client keeps too many prepared statements.
+pub(super) const TOO_MANY_STATEMENTS: &str = "53400";
 /// The client does not keep to the protocol.
 pub(super) const PROTOCOL_VIOLATION: &str = "08P01";
 /// There is no cursor with this name.
@@ -86,6 +88,7 @@ pub(super) fn code_of(cause: &SqlError) -> &'static str {
         SqlError::UnknownColumn { .. } => "42703",
         SqlError::Syntax { .. } | SqlError::Empty => SYNTAX,
         SqlError::Meaning { .. } => "42000",
+        SqlError::TooComplex { .. } => TOO_COMPLEX,
         SqlError::Refused { .. } | SqlError::InStore { .. } => "25006",
         SqlError::Manifest { .. } | SqlError::Damaged { .. } | SqlError::Unreadable { .. } => {
             DATA_CORRUPTED

@@ -11,8 +11,8 @@ use datafusion::common::ParamValues;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionContext;
 use datafusion::sql::sqlparser::ast::{
-    Declare, Expr, FetchDirection, Query, Set, SetExpr, Statement, Value, ValueWithSpan,
-    Visit as _, Visitor, visit_expressions, visit_expressions_mut,
+    Declare, Expr, FetchDirection, Query, Set, Statement, Value, ValueWithSpan, visit_expressions,
+    visit_expressions_mut,
 };
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
@@ -31,7 +31,7 @@ use datafusion_postgres::pgwire::error::{PgWireError, PgWireResult};
 use datafusion_postgres::pgwire::messages::response::TransactionStatus;
 use datafusion_postgres::pgwire::types::format::FormatOptions;
 use futures::{StreamExt as _, stream};
-use wavemill_sql::{SharedSession, SqlError};
+use wavemill_sql::{SharedSession, SqlError, require_shallow};
 
 use super::errors::{self, error};
 use super::names::ABSENT_FUNCTION;
@@ -151,7 +151,7 @@ impl QueryHook for ReadOnly {
         client: &mut dyn HookClient,
     ) -> Option<PgWireResult<Response>> {
         if let Err(refused) = require_shallow(statement) {
-            return Some(Err(refused));
+            return Some(Err(failed(refused)));
         }
         // The hook for transactions refuses all but ROLLBACK after an error.
         if !is_query(statement) || client.transaction_status() == TransactionStatus::Error {
@@ -167,7 +167,7 @@ impl QueryHook for ReadOnly {
         _client: &(dyn ClientInfo + Send + Sync),
     ) -> Option<PgWireResult<LogicalPlan>> {
         if let Err(refused) = require_shallow(statement) {
-            return Some(Err(refused));
+            return Some(Err(failed(refused)));
         }
         if is_query(statement) {
             return Some(self.plan(statement).await);
@@ -237,50 +237,6 @@ async fn fetch(
     Ok(Response::Query(QueryResponse::new(fields, rows)))
 }
 
-/// Refuses a statement in which expressions are nested so deeply that walking them recursively could take too much stack.
-fn require_shallow(statement: &Statement) -> PgWireResult<()> {
-    struct Depth(usize);
-    impl Visitor for Depth {
-        type Break = ();
-
-        fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
-            let mut n_operations = 0;
-            let mut body = &*query.body;
-            while let SetExpr::SetOperation { left, .. } = body {
-                n_operations += 1;
-                body = left;
-            }
-            match n_operations > DEPTH_MAX {
-                true => ControlFlow::Break(()),
-                false => ControlFlow::Continue(()),
-            }
-        }
-
-        fn pre_visit_expr(&mut self, _: &Expr) -> ControlFlow<()> {
-            self.0 += 1;
-            match self.0 > DEPTH_MAX {
-                true => ControlFlow::Break(()),
-                false => ControlFlow::Continue(()),
-            }
-        }
-
-        fn post_visit_expr(&mut self, _: &Expr) -> ControlFlow<()> {
-            self.0 -= 1;
-            ControlFlow::Continue(())
-        }
-    }
-
-    match statement.visit(&mut Depth(0)) {
-        ControlFlow::Break(()) => {
-            let message = format!(
-                "the statement has more than {DEPTH_MAX} nested expressions or set operations"
-            );
-            Err(error(errors::TOO_COMPLEX, message))
-        }
-        ControlFlow::Continue(()) => Ok(()),
-    }
-}
-
 /// Reports whether a statement is planned and executed by DataFusion. All others are answered by a hook.
 const fn is_query(statement: &Statement) -> bool {
     !matches!(
@@ -310,9 +266,6 @@ fn is_of_datafusion(set: &Set) -> bool {
     };
     changed.to_ascii_lowercase().contains("datafusion")
 }
-
-/// Maximum depth of nested expressions, such as the number of terms of a sum.
-const DEPTH_MAX: usize = 500;
 
 /// Facts of columns that a store's columns do not have. SQLAlchemy asks for them in correlated subqueries that DataFusion
 /// cannot execute.

@@ -1,7 +1,8 @@
 //! A server in this process, with real clients. Signals and new versions by `extract` are tested in `tests/tests/`.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -484,11 +485,92 @@ async fn other_protocols_are_harmless() {
         &[0x7f, 0xff, 0xff, 0xff, 0, 3, 0, 0],
         &[0x16, 3, 1, 0, 5],
     ] {
-        let mut stream =
-            std::net::TcpStream::connect(("127.0.0.1", running.port)).expect("a socket");
+        let mut stream = TcpStream::connect(("127.0.0.1", running.port)).expect("a socket");
         stream.write_all(bytes).expect("bytes");
     }
     let client = running.connect().await;
+    assert_eq!(text(&client, "SELECT 1").await.expect("rows"), "1");
+}
+
+/// Connects without a library, so that the test can send any bytes.
+fn connect_by_hand(running: &Running) -> TcpStream {
+    let mut stream = TcpStream::connect(("127.0.0.1", running.port)).expect("a socket");
+    stream.set_read_timeout(Some(WAIT)).expect("a timeout");
+    let startup = b"\0\x03\0\0user\0anyone\0database\0wavemill\0\0";
+    let length = (4 + startup.len() as u32).to_be_bytes();
+    stream.write_all(&length).expect("bytes");
+    stream.write_all(startup).expect("bytes");
+
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"Z\0\0\0\x05I") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).expect("the server is ready");
+        answer.push(byte[0]);
+    }
+    stream
+}
+
+/// Messages that are too short for their type, or too long, end only their own connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_of_a_wrong_length_are_harmless() {
+    let running = Running::start().await;
+    let mut short = connect_by_hand(&running);
+    short.write_all(b"P\0\0\0\x04").expect("bytes");
+    let mut answer = Vec::new();
+    short.read_to_end(&mut answer).expect("an end");
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(answer.contains("08P01"), "{answer}");
+
+    let mut long = connect_by_hand(&running);
+    long.write_all(b"Q\x3f\xff\xff\xfd").expect("bytes");
+    // The server may close the connection before all bytes were sent.
+    let megabyte = vec![b' '; 1 << 20];
+    let _ = (0..17).try_for_each(|_| long.write_all(&megabyte));
+    let ended = long.read_to_end(&mut Vec::new());
+    let is_waiting = |error: &std::io::Error| {
+        matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
+    };
+    assert!(!ended.as_ref().is_err_and(is_waiting), "{ended:?}");
+
+    let client = running.connect().await;
+    assert_eq!(text(&client, "SELECT 1").await.expect("rows"), "1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prepared_statements_are_limited() {
+    let running = Running::start().await;
+    let client = running.connect().await;
+    let mut kept = Vec::new();
+    let refused = loop {
+        match client.prepare("").await {
+            Ok(statement) if kept.len() < 1000 => kept.push(statement),
+            ended => break failure(ended),
+        }
+    };
+    assert!(
+        refused.starts_with("53400 more than 512 prepared statements"),
+        "{refused}"
+    );
+    // Dropping a statement closes it.
+    drop(kept.pop());
+    client.prepare("").await.expect("a place");
+}
+
+/// Calls with constants are computed while a query is planned, where nothing can end them.
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_that_need_too_much_are_refused() {
+    let running = Running::start().await;
+    let client = running.connect().await;
+    for sql in [
+        "SELECT levenshtein(repeat('a', 10000000), repeat('b', 10000000))",
+        "SELECT levenshtein(repeat('a', 1000000), repeat('b', 1000000))",
+        "SELECT range(0, 3000000000)",
+        "SELECT length(repeat(track_title, 10000000)) FROM tracks",
+    ] {
+        let refused = timeout(WAIT, client.simple_query(sql)).await;
+        let refused = failure(refused.expect("an answer"));
+        assert!(refused.starts_with("54001"), "{sql}: {refused}");
+    }
     assert_eq!(text(&client, "SELECT 1").await.expect("rows"), "1");
 }
 
