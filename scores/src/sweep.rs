@@ -306,7 +306,7 @@ impl SideBySide {
 }
 
 /// Finds a finished run with the configuration `config` in the folder `runs`, on the same store and with the same
-/// number of ranks. Returns the first of several runs.
+/// number of ranks, whose log has the values of all its epochs. Returns the first of several runs.
 ///
 /// # Errors
 /// An I/O error if the folder `runs` exists but cannot be listed.
@@ -342,12 +342,19 @@ pub fn finished(
             result.config_hash == hash
                 && result.manifest_hash == manifest_hash
                 && result.world_size == world_size
+                && has_values(&path, &config.train.selected(), result.epochs)
         });
         if is_this {
             return Ok(Some(run));
         }
     }
     Ok(None)
+}
+
+/// Reports whether the log of a run has the values of a score for all epochs. A power failure may have cut it, and the
+/// best of the remaining values would be that of fewer epochs.
+fn has_values(run: &Path, score: &str, epochs: u64) -> bool {
+    values_of(run, score).is_ok_and(|values| values.len() as u64 == epochs)
 }
 
 /// Returns the validation values of a score ([`Train::selected`]) after each epoch of a run, read from the run's log.
@@ -380,6 +387,7 @@ pub fn config_of(base: &Config, words: &[String], place: &str) -> Result<Config,
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::records::Log;
 
     #[test]
     fn a_grid_is_every_combination() {
@@ -506,6 +514,33 @@ mod tests {
             "NaN is no mean"
         );
         assert!(!medians.should_end(&[2.0, 0.3], Metric::Loss, 1));
+    }
+
+    #[test]
+    fn a_run_whose_log_lacks_epochs_is_not_finished() {
+        let runs = tempfile::tempdir().expect("a folder");
+        let config = Config::default();
+        let stem = run_stem(&config.model.name, &config.hash());
+        let run = RunDir::create_next(runs.path(), &stem).expect("a new folder");
+        run.write_config("").expect("room");
+        let result = serde_json::json!({
+            "model": "", "parameters": 0, "start": "", "feature": "", "feature_id": "", "manifest_hash": "m",
+            "config_hash": config.hash(), "world_size": 1, "batch_norm_per_rank": false, "epochs": 3, "steps": 6,
+            "best_epoch": 2, "training_rows": 8, "damaged_rows": 0, "warnings": [], "validation": [], "test": [],
+        });
+        run.write_result(&result).expect("room");
+
+        let name = format!("validation/{}", config.train.selected());
+        let mut log = Log::open(&run.log()).expect("a file");
+        for epoch in 0..3 {
+            let found = finished(runs.path(), &config, "m", 1).expect("a folder");
+            assert_eq!(found, None, "{epoch} of 3 epochs");
+            let values = [(name.as_str(), 0.5)];
+            log.append("epoch", epoch, 2 * (epoch + 1), &values)
+                .expect("room");
+        }
+        let found = finished(runs.path(), &config, "m", 1).expect("a folder");
+        assert_eq!(found, Some(run));
     }
 
     /// Returns the number of epochs of each trial if the trials run one after another.

@@ -17,6 +17,7 @@ use std::time::Instant;
 
 use tch::Device;
 use wavemill_schemas::config::{Config, Metric, Train};
+use wavemill_schemas::durable::settle_folder;
 use wavemill_schemas::text::{error_line, shown};
 use wavemill_scores::metrics::{Evaluation, Predictions, TEMPERATURES};
 use wavemill_scores::records::{RecordError, RunDir};
@@ -285,6 +286,15 @@ impl<'a> Run<'a> {
             is_this_end && has_test
         });
 
+        // A process that was killed may have written the result without making its name durable.
+        if found.is_some() {
+            settle_folder(&self.job.folder).map_err(|source| RecordError::Io {
+                path: self.job.folder.clone(),
+                action: "sync",
+                source,
+            })?;
+        }
+
         // No rank may write to the run's folder before all ranks have read the result.
         self.ranks.barrier().map_err(LearnError::from)?;
         Ok(found)
@@ -451,7 +461,7 @@ impl<'a> Run<'a> {
                     )),
                 }
             }
-            records.folder.write_result(&result)?;
+            records.result(&result)?;
         }
 
         Ok(FitOutcome {

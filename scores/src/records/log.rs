@@ -205,6 +205,16 @@ impl Log {
         Ok(length == 0)
     }
 
+    /// Makes the log durable.
+    ///
+    /// # Errors
+    /// [`RecordError::Io`] if the log cannot be synced.
+    pub fn sync(&self) -> Result<(), RecordError> {
+        self.file
+            .sync_all()
+            .map_err(RecordError::io(&self.path, "sync"))
+    }
+
     /// Appends a line that the run is resumed after `step`, in `epoch`. The lines of steps that will be repeated are
     /// cut off, and the new line contains their number.
     ///

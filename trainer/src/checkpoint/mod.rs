@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use tch::Tensor;
 use wavemill_schemas::canonical;
 use wavemill_schemas::config::Config;
-use wavemill_schemas::durable::{make_folder, sync_folder};
+use wavemill_schemas::durable::{make_folder, settle_folder, sync_folder};
 use wavemill_scores::schedule::{EarlyStop, ScheduleState};
 
 use crate::dataset::{Dataset, DatasetTensors, InputSpec};
@@ -246,9 +246,12 @@ impl Checkpoints {
     /// Creates `folder` if necessary. Each save removes all checkpoints except the last `keep` and the best.
     ///
     /// # Errors
-    /// [`CheckpointError::Io`] if the folder cannot be created.
+    /// [`CheckpointError::Io`] if the folder cannot be created or synced.
     pub fn open(folder: PathBuf, keep: usize) -> Result<Self, CheckpointError> {
-        make_folder(&folder).map_err(at(&folder))?;
+        // A process that was killed may have renamed the last checkpoint without making its name durable.
+        make_folder(&folder)
+            .and_then(|()| settle_folder(&folder))
+            .map_err(at(&folder))?;
         // The last checkpoint is kept even if `keep` is 0: it names the best checkpoint, and a run resumes from it.
         Ok(Self {
             folder,
@@ -450,14 +453,14 @@ fn read_head(path: &Path) -> Result<(Vec<u8>, StateHeader), CheckpointError> {
     let head = serde_json::from_slice::<StateHeader>(&text);
     let head = head.map_err(no_state(&file))?;
 
-    // Check the format version first, because a newer format may differ in every other field.
-    if head.format_version > FORMAT_VERSION {
+    // A newer format may differ in every other field, and have no checksum that is known here.
+    let is_checked = canonical::is_unchanged(&text);
+    if head.format_version > FORMAT_VERSION && is_checked != Some(false) {
         return Err(CheckpointError::Version {
             path: file,
             found: head.format_version,
         });
     }
-    let is_checked = canonical::is_unchanged(&text);
     if is_checked == Some(false) || (is_checked.is_none() && head.format_version >= FIRST_CHECKED) {
         return Err(damaged(file, "its blake3 is not that of its content"));
     }

@@ -4,6 +4,7 @@ use std::io;
 
 use wavemill_schemas::config::Config;
 use wavemill_scores::records::{EventWriter, Log, RecordError, ResumePoint, RunDir};
+use wavemill_scores::result::RunResult;
 
 use super::{Job, RunError};
 use crate::checkpoint::State;
@@ -75,6 +76,12 @@ impl Records {
         let mut values = profile.seconds.clone();
         values.push(("steps", profile.steps as f64));
         Ok(self.log.append("profile", epoch, step, &values)?)
+    }
+
+    /// Writes the run's result. The log is made durable first: a finished run has the values of all its epochs.
+    pub(super) fn result(&self, result: &RunResult) -> Result<(), RunError> {
+        self.log.sync()?;
+        Ok(self.folder.write_result(result)?)
     }
 
     pub(super) fn step(
