@@ -14,6 +14,11 @@ use crate::program;
 #[error("{0}")]
 pub struct UsageError(pub String);
 
+/// Error for an output that another process is writing.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct BusyError(pub String);
+
 /// Prints the reason why the process ends. If two threads end the process at once, only the first reason is printed.
 pub fn last_line(words: &str) {
     static LAST_LINE_PRINTED: AtomicBool = AtomicBool::new(false);
@@ -52,7 +57,8 @@ pub fn code(error: &Error, known: impl Fn(&(dyn StdError + 'static)) -> Option<u
 
     // The outermost cause with an exit code determines the result. Causes added by `context` have no exit code.
     for cause in error.chain() {
-        let own = code_of(cause, |_: &UsageError| exit::USAGE);
+        let own = code_of(cause, |_: &UsageError| exit::USAGE)
+            .or_else(|| code_of(cause, |_: &BusyError| exit::BUSY));
         if let Some(code) = own.or_else(|| known(cause)) {
             return code;
         }

@@ -1,18 +1,23 @@
 //! Writes output files that get their final name only when complete, and that never replace foreign files by mistake.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, BufWriter, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Error, Result};
 use wavemill_schemas::durable::{folder_of, settle_folder};
 use wavemill_schemas::exit::is_no_space;
 
-use crate::exit::UsageError;
+use crate::exit::{BusyError, UsageError};
 use crate::interrupt::PartialFile;
 
 /// Number of bytes at the start of a file that are enough to recognize a file written by wavemill.
 const HEAD_BYTES: u64 = 4096;
+
+/// Maximum number of attempts to open and lock a temporary file or folder that other processes finish or remove
+/// meanwhile.
+pub const OPENINGS_MAX: usize = 10;
 
 /// Writes `path`, the value of the option `flag`, under a temporary name first: a command that fails leaves no partial
 /// file and does not change an existing one. A link remains a link; pipes and devices are written directly.
@@ -20,7 +25,8 @@ const HEAD_BYTES: u64 = 4096;
 /// `write` must flush the writer: a buffer that is only dropped hides the error of a full disk.
 ///
 /// # Errors
-/// [`UsageError`] if `path` cannot be a file, for example because it is a folder; an I/O error; an error of `write`.
+/// [`UsageError`] if `path` cannot be a file, for example because it is a folder; [`BusyError`] if another process is
+/// writing it; an I/O error; an error of `write`.
 pub fn write_file<T>(
     flag: &str,
     path: &Path,
@@ -41,24 +47,79 @@ pub fn write_file<T>(
         _ => {}
     }
 
-    // If the command is killed, its partial file remains, and the next command overwrites that file.
+    // If the command is killed, its partial file remains, and the next command overwrites that file. `own` keeps the
+    // lock until the file has its final name.
+    let created = create_part(&part).and_then(|own| Ok((own.try_clone()?, own)));
+    let (file, own) = created.map_err(|error| cannot_write(flag, path, error))?;
     let _removed = PartialFile::at(&part);
-    let file = File::create(&part).map_err(|error| cannot_write(flag, path, error))?;
     let written = write(BufWriter::new(file)).and_then(|value| {
         // Without the sync, a power failure could leave an empty file in place of the one that the rename replaced.
-        File::open(&part)
-            .and_then(|file| file.sync_all())
+        own.sync_all()
+            .and_then(|()| require_own(&own, &part))
             .and_then(|()| fs::rename(&part, &target))
             .and_then(|()| settle_folder(folder_of(&target)))
             .with_context(|| format!("cannot write {}", path.display()))?;
         Ok(value)
     });
 
-    if written.is_err() {
+    if written.is_err() && require_own(&own, &part).is_ok() {
         // The partial file is useless after an error. The first error is reported instead of an error of this removal.
         let _ = fs::remove_file(&part);
     }
     written
+}
+
+/// Creates or empties the temporary file `part` and locks it.
+fn create_part(part: &Path) -> io::Result<File> {
+    for _ in 0..OPENINGS_MAX {
+        // Truncated only after it was locked: another process may be writing the file.
+        let file = File::options()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(part)?;
+        if lock_part(&file, part)? {
+            file.set_len(0)?;
+            return Ok(file);
+        }
+    }
+    Err(io::ErrorKind::WouldBlock.into())
+}
+
+/// Locks the temporary file or folder that was opened at `part`, until it is closed. Returns false if another process
+/// renamed or removed it before it was locked: then it must be opened again.
+///
+/// # Errors
+/// [`io::ErrorKind::WouldBlock`] if another process has locked it; an I/O error if `part` cannot be inspected.
+pub fn lock_part(opened: &File, part: &Path) -> io::Result<bool> {
+    // Continue without a lock if the file system does not support locks.
+    if let Err(TryLockError::WouldBlock) = opened.try_lock() {
+        return Err(io::ErrorKind::WouldBlock.into());
+    }
+    is_at(opened, part)
+}
+
+/// Checks that an opened temporary file or folder is still the one at `part`: a lock does not keep out every process.
+///
+/// # Errors
+/// An I/O error if it is not, or if `part` cannot be inspected.
+pub fn require_own(opened: &File, part: &Path) -> io::Result<()> {
+    if is_at(opened, part)? {
+        return Ok(());
+    }
+    Err(io::Error::other(
+        "another process has removed or replaced its temporary file: try again",
+    ))
+}
+
+/// Reports whether `opened` is the file or folder at `path`.
+fn is_at(opened: &File, path: &Path) -> io::Result<bool> {
+    let own = opened.metadata()?;
+    match fs::metadata(path) {
+        Ok(found) => Ok((found.dev(), found.ino()) == (own.dev(), own.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Writes `text` to a file in the same way as [`write_file`].
@@ -85,9 +146,13 @@ pub fn part_of(path: &Path) -> (PathBuf, PathBuf) {
     (target, part)
 }
 
-/// Returns the error for an output path that cannot be written: a path that cannot be a file is a usage error, a full
-/// or read-only disk is not.
+/// Returns the error for an output path that cannot be written: a path that cannot be a file is a usage error; a full
+/// or read-only disk, and a temporary file that another process has locked, are not.
 pub fn cannot_write(flag: &str, path: &Path, error: io::Error) -> Error {
+    if error.kind() == io::ErrorKind::WouldBlock {
+        let words = "another process is writing it: try again when it has ended";
+        return BusyError(format!("{flag} {}: {words}", path.display())).into();
+    }
     let words = format!("{flag} {}: cannot write it", path.display());
     if is_no_space(&error) {
         Error::new(error).context(words)
@@ -182,6 +247,51 @@ mod tests {
         write_text("--out", &pipe, "through").unwrap();
         assert_eq!(reader.join().unwrap(), "through");
         assert!(!fs::metadata(&pipe).unwrap().is_file());
+    }
+
+    #[test]
+    fn an_output_has_one_writer_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, part) = (folder.path().join("out"), folder.path().join(".out.part"));
+
+        write_file("--out", &path, |mut file| {
+            let error = write_text("--out", &path, "other").expect_err("it is being written");
+            assert_eq!(code(&error), 7, "{error}");
+            assert!(error.to_string().contains("try again"), "{error}");
+            file.write_all(b"own").and_then(|()| file.flush())?;
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "own");
+
+        fs::write(&part, "what a killed command leaves").unwrap();
+        write_text("--out", &path, "new").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "new");
+
+        let opened = File::create(&part).unwrap();
+        assert!(lock_part(&opened, &part).unwrap());
+        fs::rename(&part, &path).unwrap();
+        for other in [false, true] {
+            if other {
+                fs::write(&part, "").unwrap();
+            }
+            assert!(!lock_part(&opened, &part).unwrap());
+            require_own(&opened, &part).expect_err("not the same file");
+        }
+    }
+
+    #[test]
+    fn an_output_that_lost_its_part_file_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, part) = (folder.path().join("out"), folder.path().join(".out.part"));
+        write_file("--out", &path, |_| {
+            fs::remove_file(&part)?;
+            fs::write(&part, "half of another")?;
+            Ok(())
+        })
+        .expect_err("another file is there");
+        assert!(!path.exists());
+        assert_eq!(fs::read_to_string(&part).unwrap(), "half of another");
     }
 
     #[test]

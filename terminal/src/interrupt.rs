@@ -120,9 +120,7 @@ pub fn end(words: &str) -> ! {
         // An error means that the child has already ended.
         let _ = lock(child).kill();
     }
-    for part in &*lock(&PARTS) {
-        remove(part);
-    }
+    remove_parts();
 
     output::clear_bar();
     if !words.is_empty() {
@@ -135,6 +133,13 @@ pub fn end(words: &str) -> ! {
 /// may be stuck with a resource that they need, or may be computing with it.
 pub fn exit_now(code: u8) -> ! {
     signal_hook::low_level::exit(code.into())
+}
+
+/// Removes the files and folders of all [`PartialFile`]s.
+pub fn remove_parts() {
+    for part in &*lock(&PARTS) {
+        remove(part);
+    }
 }
 
 /// Removes a file, or a folder with its contents.

@@ -1,6 +1,6 @@
 //! `wavemill export`: writes a feature of a store as files for other tools.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -9,17 +9,19 @@ use clap::Args;
 use indicatif::DecimalBytes;
 use wavemill_extract::run::RunMonitor;
 use wavemill_schemas::durable::{folder_of, settle_folder, sync_tree};
+use wavemill_schemas::exit::DAMAGED;
 use wavemill_schemas::manifest::Manifest;
 use wavemill_schemas::text::shown_lines;
 use wavemill_schemas::version_name::VersionName;
 use wavemill_store::{Store, StorePlace};
 use wavemill_terminal::exit::UsageError;
-use wavemill_terminal::files::{cannot_write, part_of};
+use wavemill_terminal::files::{OPENINGS_MAX, cannot_write, lock_part, part_of, require_own};
 use wavemill_terminal::interrupt::PartialFile;
 use wavemill_terminal::output::{self, OutputArgs, stdout};
 
 use super::progress::accompanied;
-use crate::export::{self, Format, Job, Report};
+use super::store::require_kept;
+use crate::export::{self, ExportError, Format, Job, Report};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -98,7 +100,7 @@ impl ExportCommand {
         let monitor = RunMonitor::default();
         let report = accompanied(&monitor, || {
             export::run(&job, &folder.part, &monitor.course)
-                .map_err(|error| error.about(&folder.part, &self.out))
+                .map_err(|error| explain(error.about(&folder.part, &self.out), &store, version))
         })?;
         folder.finish()?;
 
@@ -145,6 +147,17 @@ impl ExportCommand {
     }
 }
 
+/// Returns the cause of a failed export: data that `gc` has removed meanwhile, or else `error` itself.
+fn explain(error: ExportError, store: &Store, version: u64) -> ExportError {
+    if error.exit_code() != DAMAGED {
+        return error;
+    }
+    match require_kept(store, version) {
+        Err(removed) => removed.into(),
+        Ok(()) => error,
+    }
+}
+
 /// Opens the version of a store from which files are written to `out`.
 ///
 /// # Errors
@@ -178,6 +191,8 @@ pub(super) struct NewFolder {
     pub(super) part: PathBuf,
     /// True if the output folder already exists and is empty.
     is_there: bool,
+    /// The temporary folder, which is locked until it is closed.
+    lock: File,
 }
 
 /// Name of the temporary folder within an existing folder, and suffix of the temporary name next to a new one. It is
@@ -185,20 +200,11 @@ pub(super) struct NewFolder {
 const PART: &str = ".wavemill-export.part";
 
 impl NewFolder {
-    /// Rejects a path that is neither new nor an empty folder, and removes the leftover of a killed command.
+    /// Creates and locks the temporary folder, so that an output that cannot be written is reported before the work and
+    /// not after it. Rejects a path that is neither new nor an empty folder.
     pub(super) fn at(out: &Path) -> Result<Self> {
         let (target, _) = part_of(out);
-        let is_there = match fs::metadata(&target) {
-            Ok(found) if !found.is_dir() => {
-                return Err(refused(out, "is a file, not a folder").into());
-            }
-            Ok(_) => true,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-            Err(error) => return Err(cannot_write("--out", out, error)),
-        };
-        if is_there && !is_empty(&target).map_err(|error| cannot_write("--out", out, error))? {
-            return Err(refused(out, "not empty: choose a new or empty folder").into());
-        }
+        let is_there = has_empty_folder(out, &target)?;
 
         // An existing empty folder is not replaced: it may be a mount point or the current folder of a shell.
         let part = if is_there {
@@ -207,35 +213,49 @@ impl NewFolder {
             let name = target.file_name().unwrap_or_default().to_string_lossy();
             target.with_file_name(format!(".{name}{PART}"))
         };
+        let lock = Self::take(&part).map_err(|error| cannot_write("--out", out, error))?;
         let folder = Self {
             out: out.to_owned(),
             target,
             part,
             is_there,
+            lock,
         };
-        folder.require_writable()?;
+        // Another command may have finished the output before the temporary folder was locked.
+        has_empty_folder(out, &folder.target)?;
         Ok(folder)
     }
 
-    /// Checks that the temporary folder can be created, so that the error is reported before the work and not after it.
-    fn require_writable(&self) -> Result<()> {
-        if let Ok(left) = fs::symlink_metadata(&self.part) {
-            let removed = if left.is_dir() {
-                fs::remove_dir_all(&self.part)
-            } else {
-                fs::remove_file(&self.part)
-            };
-            removed.map_err(|error| cannot_write("--out", &self.out, error))?;
+    /// Creates and locks the temporary folder. Removes the leftover of a killed command, which nobody has locked.
+    fn take(part: &Path) -> io::Result<File> {
+        if fs::symlink_metadata(part).is_ok_and(|left| !left.is_dir()) {
+            fs::remove_file(part)?;
         }
-        fs::create_dir(&self.part)
-            .and_then(|()| fs::remove_dir(&self.part))
-            .map_err(|error| cannot_write("--out", &self.out, error))
+        for _ in 0..OPENINGS_MAX {
+            if let Err(error) = fs::create_dir(part)
+                && error.kind() != io::ErrorKind::AlreadyExists
+            {
+                return Err(error);
+            }
+            let opened = match File::open(part) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                opened => opened?,
+            };
+            if lock_part(&opened, part)? {
+                if fs::read_dir(part)?.next().is_none() {
+                    return Ok(opened);
+                }
+                fs::remove_dir_all(part)?;
+            }
+        }
+        Err(io::ErrorKind::WouldBlock.into())
     }
 
     /// Moves the complete temporary folder to its final path.
     pub(super) fn finish(&self) -> Result<()> {
         // Nothing may have its final name before its bytes are on disk.
         let finished = sync_tree(&self.part).and_then(|()| {
+            require_own(&self.lock, &self.part)?;
             if self.is_there {
                 move_all(&self.part, &self.target)?;
                 fs::remove_dir(&self.part)?;
@@ -253,8 +273,11 @@ impl NewFolder {
 
 impl Drop for NewFolder {
     fn drop(&mut self) {
-        // After `finish` the temporary folder no longer exists. After a failure, the first error is the one to report.
-        let _ = fs::remove_dir_all(&self.part);
+        // After `finish` the temporary folder no longer exists, or it is another command's. After a failure, the first
+        // error is the one to report.
+        if require_own(&self.lock, &self.part).is_ok() {
+            let _ = fs::remove_dir_all(&self.part);
+        }
     }
 }
 
@@ -262,7 +285,21 @@ fn refused(out: &Path, why: &str) -> UsageError {
     UsageError(format!("--out {}: {why}", out.display()))
 }
 
-/// Reports whether a folder is empty, apart from the leftover of a killed command.
+/// Reports whether the folder at `target` exists. Rejects a file, and a folder that is not empty.
+fn has_empty_folder(out: &Path, target: &Path) -> Result<bool> {
+    match fs::metadata(target) {
+        Ok(found) if !found.is_dir() => return Err(refused(out, "is a file, not a folder").into()),
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(cannot_write("--out", out, error)),
+    }
+    if !is_empty(target).map_err(|error| cannot_write("--out", out, error))? {
+        return Err(refused(out, "not empty: choose a new or empty folder").into());
+    }
+    Ok(true)
+}
+
+/// Reports whether a folder is empty, apart from the temporary folder.
 fn is_empty(folder: &Path) -> io::Result<bool> {
     for entry in fs::read_dir(folder)? {
         if entry?.file_name() != PART {
@@ -282,7 +319,10 @@ fn move_all(from: &Path, to: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use wavemill_sql::testing::TestStore;
+
     use super::*;
+    use crate::cli::exit;
 
     fn refusal(out: &Path) -> String {
         NewFolder::at(out).expect_err("a refusal").to_string()
@@ -310,20 +350,19 @@ mod tests {
 
         for name in ["new", "link"] {
             let out = root.join(name);
-            let left = NewFolder::at(&out).unwrap();
-            fs::create_dir(&left.part).unwrap();
-            fs::write(left.part.join("x"), "half").unwrap();
-            // The leftover remains as after a kill: `drop` does not run.
-            std::mem::forget(left);
+            // The leftover of a command that was killed.
+            let part = NewFolder::at(&out).unwrap().part.clone();
+            fs::create_dir(&part).unwrap();
+            fs::write(part.join("y"), "half").unwrap();
 
             let failed = NewFolder::at(&out).unwrap();
-            fs::create_dir(&failed.part).unwrap();
             fs::write(failed.part.join("x"), "half").unwrap();
             drop(failed);
-            assert!(!out.join("x").exists());
+            assert!(!part.exists() && !out.join("x").exists());
 
+            fs::create_dir(&part).unwrap();
+            fs::write(part.join("y"), "half").unwrap();
             let whole = NewFolder::at(&out).unwrap();
-            fs::create_dir(&whole.part).unwrap();
             fs::write(whole.part.join("x"), "whole").unwrap();
             whole.finish().unwrap();
 
@@ -337,5 +376,59 @@ mod tests {
                 .is_symlink()
         );
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
+    }
+
+    #[test]
+    fn a_folder_has_one_writer_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("empty")).unwrap();
+        for name in ["new", "empty"] {
+            let out = folder.path().join(name);
+            let first = NewFolder::at(&out).unwrap();
+            fs::write(first.part.join("x"), "first").unwrap();
+
+            let busy = NewFolder::at(&out).expect_err("the first one is writing it");
+            assert_eq!(exit::code(&busy), 7, "{busy}");
+            assert!(busy.to_string().contains("try again"), "{busy}");
+
+            first.finish().unwrap();
+            assert_eq!(fs::read_to_string(out.join("x")).unwrap(), "first");
+            assert_eq!(fs::read_dir(&out).unwrap().count(), 1);
+        }
+    }
+
+    #[test]
+    fn the_folder_of_another_command_is_not_published() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("out");
+        let first = NewFolder::at(&out).unwrap();
+        // As on a file system without locks.
+        fs::rename(&first.part, folder.path().join("first")).unwrap();
+        let second = NewFolder::at(&out).unwrap();
+        fs::write(second.part.join("x"), "half").unwrap();
+
+        first.finish().expect_err("the folder is another one");
+        drop(first);
+        assert!(second.part.join("x").exists() && !out.exists());
+        second.finish().unwrap();
+    }
+
+    #[test]
+    fn a_version_that_gc_removed_meanwhile_is_not_damaged() {
+        for (latest, code) in [(1, 3), (2, 2)] {
+            let store = TestStore::small();
+            let root = store.folder.path();
+            let versions = root.join("_wavemill/versions");
+            fs::create_dir_all(&versions).unwrap();
+            for version in 1..=latest {
+                let json = store.manifest.to_json().unwrap();
+                fs::write(versions.join(format!("{version:08}.json")), json).unwrap();
+            }
+            fs::remove_dir_all(root.join("data")).unwrap();
+
+            let path = root.join("data");
+            let error = explain(ExportError::Damaged { path }, &Store::at(root), 1);
+            assert_eq!(error.exit_code(), code, "{error}");
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result};
 use clap::Args;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -16,7 +16,8 @@ use wavemill_sql as sql;
 use wavemill_sql::{Console, Format, Interrupt, Limits, Prompt, SqlError};
 use wavemill_store::{Store, StorePlace};
 use wavemill_terminal::exit::{UsageError, last_line};
-use wavemill_terminal::files::{part_of, write_file};
+use wavemill_terminal::files::write_file;
+use wavemill_terminal::interrupt::remove_parts;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -157,16 +158,19 @@ impl SqlCommand {
         }
 
         write_file("--out", &self.out, |file| {
-            Ok(self.console().answer(session, &query, file)?)
+            let answered = self.console().answer(session, &query, file);
+            answered.map_err(|error| match error {
+                SqlError::Output(_) => {
+                    Error::new(error).context(format!("--out {}", self.out.display()))
+                }
+                error => error.into(),
+            })
         })
     }
 
     /// Makes SIGINT and SIGTERM stop the query, which then cleans up, and end the process; at a prompt SIGINT stops
     /// only the query. In every state, the process ends within a second.
     fn stop_on_signals(&self, interrupt: Interrupt, at_prompt: bool) -> Result<()> {
-        // The main thread may be stuck, so the signal thread removes the unfinished output file.
-        let part = (self.out != Path::new("-")).then(|| part_of(&self.out));
-
         let mut signals = Signals::new([SIGINT, SIGTERM]).context("cannot handle signals")?;
         std::thread::spawn(move || {
             for signal in signals.forever() {
@@ -180,12 +184,9 @@ impl SqlCommand {
                     std::thread::sleep(STOP_WAIT);
                 }
 
+                // The main thread may be stuck, so this one removes the unfinished output.
                 interrupt.clean();
-                if let Some((_, part)) = &part {
-                    // The unfinished output file may be from an earlier run, or may not exist.
-                    let _ = std::fs::remove_file(part);
-                }
-
+                remove_parts();
                 last_line(&SqlError::Interrupted.to_string());
                 std::process::exit(i32::from(INTERRUPTED));
             }

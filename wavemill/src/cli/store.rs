@@ -318,6 +318,9 @@ impl VerifyCommand {
         let (version, manifest) = store.readable(store.resolve(self.version.as_ref())?)?;
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let verified = store.verify(version, &manifest, threads)?;
+        if !verified.damage.is_empty() {
+            require_kept(&store, version)?;
+        }
 
         if self.json {
             writeln!(stdout(), "{}", serde_json::to_string(&verified)?)?;
@@ -351,6 +354,18 @@ impl VerifyCommand {
         report(&format!("version {version}: {words}\n"));
         Ok(())
     }
+}
+
+/// Checks that `gc` has not removed a version since it was opened: its missing files are no damage then.
+///
+/// # Errors
+/// [`StoreError::Absent`] if its data was removed; [`StoreError`] if its manifest cannot be read.
+pub(super) fn require_kept(store: &Store, version: u64) -> Result<(), StoreError> {
+    // If an object store does not answer, the damage is reported.
+    if store.refresh().is_ok() {
+        store.readable(Some(version))?;
+    }
+    Ok(())
 }
 
 /// Free the space of old versions and of runs that were never committed

@@ -21,7 +21,7 @@ const FILE: &str = "features.csv";
 /// Column that identifies a row.
 const TRACK_ID: &str = "track_id";
 
-/// Writes the file to `folder`, which must not exist yet.
+/// Writes the file to `folder`, which must be new or empty.
 ///
 /// # Errors
 /// [`ExportError`] if the version has no statistics, or several rows of a track; if a file cannot be read or written; or if
@@ -34,7 +34,7 @@ pub(super) fn run(job: &Job<'_>, folder: &Path, course: &Course) -> Result<Repor
         .collect();
     readers.iter().try_for_each(Reader::check)?;
 
-    fs::create_dir(folder).map_err(ExportError::io_at(folder, "create the folder"))?;
+    fs::create_dir_all(folder).map_err(ExportError::io_at(folder, "create the folder"))?;
     let first = &contents[0];
     course.enter(Phase::Exporting, first.rows());
 

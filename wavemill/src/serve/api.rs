@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{DefaultBodyLimit, MatchedPath, Query, Request, State};
+use axum::extract::{MatchedPath, Query, Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{Html, IntoResponse, Response};
@@ -63,9 +63,6 @@ pub(crate) fn router(server: &Shared) -> Router {
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
         .layer(from_fn_with_state(Arc::clone(server), around))
-        // Disable axum's limit of 2 MB for forms. The size of uploads is checked against the configured limit during
-        // the transfer.
-        .layer(DefaultBodyLimit::disable())
         .with_state(Arc::clone(server))
 }
 

@@ -183,6 +183,29 @@ fn oversized_upload_is_rejected_while_receiving() {
 }
 
 #[test]
+fn a_form_is_limited_before_its_file_begins() {
+    let running = Running::start(small());
+    for begin in ["", "--b\r\nContent-Disposition: form-data; name=\""] {
+        let mut stream = running.connect();
+        let head = format!(
+            "POST /api/predict HTTP/1.1\r\nHost: {}\r\nTransfer-Encoding: chunked\r\n{FORM}\r\n",
+            running.address
+        );
+        stream.write_all(head.as_bytes()).expect("it reads");
+        let body = format!("{begin}{}", "x".repeat(1_000_000));
+        let chunks = format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
+        stream.write_all(chunks.as_bytes()).expect("it reads");
+
+        let said = Response::read(stream);
+        assert_eq!(said.status, 413, "{said:?}");
+        assert!(said.error().contains("at most 97.7 KiB"), "{said:?}");
+    }
+
+    assert_eq!(running.predict("a song").status, 200);
+    running.end();
+}
+
+#[test]
 fn upload_in_small_pieces_times_out() {
     let running = Running::start(Limits {
         upload: Duration::from_millis(1500),

@@ -1,13 +1,15 @@
 //! Receives uploaded files: their size is checked during the transfer, and they are kept in memory only until the end
 //! of the request.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::body::{Body, BodyDataStream, Bytes};
 use axum::extract::multipart::{Field, MultipartError};
-use axum::extract::{FromRequest, Multipart, Request};
+use axum::extract::{DefaultBodyLimit, FromRequest, Multipart, Request};
 use axum::http::{StatusCode, header};
 use futures::StreamExt;
+use futures::stream::poll_fn;
 use tokio::time::timeout;
 
 use super::limits::{DRAIN_S, FORM_BYTES, Limits, NAME_CHARS};
@@ -25,8 +27,11 @@ pub(crate) struct Upload {
 enum Incoming {
     /// The request body is the file.
     Plain(BodyDataStream),
-    /// The file is a part of a multipart form.
-    Form(Multipart),
+    /// The file is a part of a multipart form. `body` is also read without `form`, to discard it.
+    Form {
+        form: Multipart,
+        body: Arc<Mutex<BodyDataStream>>,
+    },
 }
 
 /// Receives a file. The rest of a rejected request is discarded in the background.
@@ -39,7 +44,7 @@ pub(crate) async fn receive(
     limits: &Limits,
 ) -> Result<Upload, Refusal> {
     let announced = announced_bytes(&request);
-    let mut incoming = Incoming::from_request(request).await?;
+    let mut incoming = Incoming::from_request(request, limits).await?;
 
     if announced.is_some_and(|bytes| bytes > incoming.bytes_max(limits)) {
         incoming.drain_aside();
@@ -65,7 +70,7 @@ pub(crate) fn drain_aside(body: Body) {
 }
 
 impl Incoming {
-    async fn from_request(request: Request) -> Result<Self, Refusal> {
+    async fn from_request(request: Request, limits: &Limits) -> Result<Self, Refusal> {
         let kind = request.headers().get(header::CONTENT_TYPE);
         let is_form = kind.is_some_and(|kind| {
             let kind = kind.as_bytes().to_ascii_lowercase();
@@ -74,15 +79,29 @@ impl Incoming {
         if !is_form {
             return Ok(Self::Plain(request.into_body().into_data_stream()));
         }
-        let form = Multipart::from_request(request, &()).await;
-        form.map(Self::Form)
-            .map_err(|_| Refusal::bad_request("The form's Content-Type has no boundary."))
+        let (head, body) = request.into_parts();
+        let body = Arc::new(Mutex::new(body.into_data_stream()));
+        let shared = Arc::clone(&body);
+        let stream = poll_fn(move |context| {
+            let mut body = shared.lock().unwrap_or_else(PoisonError::into_inner);
+            body.poll_next_unpin(context)
+        });
+
+        let mut request = Request::from_parts(head, Body::from_stream(stream));
+        // The form's parser keeps all bytes until it finds the end of what precedes a file.
+        DefaultBodyLimit::max(limits.upload_bytes + FORM_BYTES).apply(&mut request);
+        match Multipart::from_request(request, &()).await {
+            Ok(form) => Ok(Self::Form { form, body }),
+            Err(_) => Err(Refusal::bad_request(
+                "The form's Content-Type has no boundary.",
+            )),
+        }
     }
 
     fn bytes_max(&self, limits: &Limits) -> usize {
         match self {
             Self::Plain(_) => limits.upload_bytes,
-            Self::Form(_) => limits.upload_bytes + FORM_BYTES,
+            Self::Form { .. } => limits.upload_bytes + FORM_BYTES,
         }
     }
 
@@ -104,11 +123,11 @@ impl Incoming {
                 let name = file_name(name.as_deref());
                 Ok(Upload { name, bytes })
             }
-            Self::Form(form) => {
+            Self::Form { form, .. } => {
                 let mut found = None;
                 while let Some(field) = in_time(form.next_field(), limits)
                     .await?
-                    .map_err(bad_form)?
+                    .map_err(|error| bad_form(&error, limits))?
                 {
                     // Browsers send the name of the file. Other clients may only name the part of the form `file`.
                     let is_file = field.file_name().is_some() || field.name() == Some("file");
@@ -137,21 +156,25 @@ impl Incoming {
     }
 
     /// Reads and discards the rest of the body in the background for at most [`DRAIN_S`] seconds.
-    fn drain_aside(mut self) {
+    fn drain_aside(self) {
         tokio::spawn(async move {
             let _ = timeout(Duration::from_secs(DRAIN_S), self.drain()).await;
         });
     }
 
-    async fn drain(&mut self) {
-        match self {
-            Self::Plain(stream) => while let Some(Ok(_)) = stream.next().await {},
-            Self::Form(form) => {
-                while let Ok(Some(mut field)) = form.next_field().await {
-                    while let Ok(Some(_)) = field.chunk().await {}
-                }
+    async fn drain(self) {
+        let mut stream = match self {
+            Self::Plain(stream) => stream,
+            Self::Form { form, body } => {
+                // The form's parser would keep the bytes.
+                drop(form);
+                let Some(body) = Arc::into_inner(body) else {
+                    return;
+                };
+                body.into_inner().unwrap_or_else(PoisonError::into_inner)
             }
-        }
+        };
+        while let Some(Ok(_)) = stream.next().await {}
     }
 }
 
@@ -163,7 +186,10 @@ async fn part(
 ) -> Result<Upload, Refusal> {
     let name = file_name(name.or(field.file_name()));
     let mut bytes = Vec::new();
-    while let Some(chunk) = in_time(field.chunk(), limits).await?.map_err(bad_form)? {
+    while let Some(chunk) = in_time(field.chunk(), limits)
+        .await?
+        .map_err(|error| bad_form(&error, limits))?
+    {
         append(&mut bytes, &chunk, limits)?;
     }
     Ok(Upload { name, bytes })
@@ -224,7 +250,10 @@ fn broken() -> Refusal {
     Refusal::bad_request("The upload was interrupted.")
 }
 
-fn bad_form(_: MultipartError) -> Refusal {
+fn bad_form(error: &MultipartError, limits: &Limits) -> Refusal {
+    if error.status() == StatusCode::PAYLOAD_TOO_LARGE {
+        return too_large(limits);
+    }
     Refusal::bad_request("The form is damaged or incomplete.")
 }
 
