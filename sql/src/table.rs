@@ -4,6 +4,7 @@
 //! its manifest. Files, sizes, row counts and the `split` of feature files therefore come from the manifest, and only
 //! the schema comes from a file's footer.
 
+use std::error::Error;
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::file::metadata::ParquetMetaDataReader;
 use wavemill_runtime::panics::caught;
+use wavemill_schemas::exit::machine_fault;
 use wavemill_schemas::manifest::FileEntry;
 use wavemill_store::{RemoteError, Store};
 
@@ -55,7 +57,8 @@ impl StoreTable {
     /// additional column `split`. Files that a query reads are recorded in `opened`.
     ///
     /// # Errors
-    /// [`SqlError::Damaged`] if a file is missing, has another length than in the manifest, or has no readable footer.
+    /// [`SqlError::Damaged`] if a file is missing, has another length than in the manifest, or has no readable footer;
+    /// [`SqlError::Failed`] if the machine fails to read it.
     pub(super) fn open(
         store: &Store,
         url: ObjectStoreUrl,
@@ -99,7 +102,7 @@ impl StoreTable {
                 ArrowReaderMetadata::try_new(Arc::new(reader.finish()?), ArrowReaderOptions::new())
             })?,
             None => {
-                let file = File::open(&path).map_err(|error| damaged(&path, &error.to_string()))?;
+                let file = File::open(&path).map_err(|error| not_opened(&path, &error))?;
                 schema_of(&path, || {
                     ArrowReaderMetadata::load(&file, ArrowReaderOptions::new())
                 })?
@@ -241,10 +244,7 @@ fn check_length(store: &Path, entry: &FileEntry) -> Result<(), SqlError> {
             let detail = format!("{bytes} bytes long, but {} in the manifest", entry.bytes);
             Err(SqlError::Damaged { path, detail })
         }
-        Err(error) => Err(SqlError::Damaged {
-            path,
-            detail: error.to_string(),
-        }),
+        Err(error) => Err(not_opened(&path, &error)),
     }
 }
 
@@ -256,8 +256,16 @@ fn schema_of(
     // The reader of footers panics on some damaged footers.
     let footer = caught(load)
         .map_err(|panic| damaged(path, &format!("{READER_FAILED}: {}", panic.message)))?
-        .map_err(|error| damaged(path, &error.to_string()))?;
+        .map_err(|error| not_opened(path, &error))?;
     Ok(Arc::clone(footer.schema()))
+}
+
+/// Returns the error for a file that is missing, cannot be read or has no valid footer.
+fn not_opened(path: &Path, error: &(dyn Error + 'static)) -> SqlError {
+    match machine_fault(error) {
+        Some(fault) => SqlError::unread(path, &fault),
+        None => damaged(path, &error.to_string()),
+    }
 }
 
 fn damaged(path: &Path, detail: &str) -> SqlError {

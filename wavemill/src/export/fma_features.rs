@@ -2,7 +2,6 @@
 //! `features.csv`.
 
 use std::fmt::Write as _;
-use std::fs;
 use std::path::Path;
 
 use arrow::datatypes::Int64Type;
@@ -34,7 +33,6 @@ pub(super) fn run(job: &Job<'_>, folder: &Path, course: &Course) -> Result<Repor
         .collect();
     readers.iter().try_for_each(Reader::check)?;
 
-    fs::create_dir_all(folder).map_err(ExportError::io_at(folder, "create the folder"))?;
     let first = &contents[0];
     course.enter(Phase::Exporting, first.rows());
 

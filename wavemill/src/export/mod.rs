@@ -134,7 +134,7 @@ pub(crate) struct SideReport {
     pub rows: u64,
 }
 
-/// Writes the export to `folder`, which must be new or empty. After an error, its contents are incomplete.
+/// Writes the export to `folder`, which must be an empty folder. After an error, its contents are incomplete.
 ///
 /// # Errors
 /// [`ExportError`] if the feature cannot be exported, a file cannot be read or written, or the export is stopped.
@@ -147,7 +147,6 @@ pub(crate) fn run(job: &Job<'_>, folder: &Path, course: &Course) -> Result<Repor
     let reader = Reader::new(job.store, &content, course);
     reader.check()?;
 
-    fs::create_dir_all(folder).map_err(ExportError::io_at(folder, "create the folder"))?;
     course.enter(Phase::Exporting, content.rows());
     let mut notes = content.notes();
     match job.format {

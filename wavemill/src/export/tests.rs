@@ -51,7 +51,9 @@ fn try_export(
         format,
     };
 
-    let report = run(&job, &root.path().join("out"), &Course::default())?;
+    let out = root.path().join("out");
+    fs::create_dir(&out).expect("a new folder");
+    let report = run(&job, &out, &Course::default())?;
     Ok(Exported { root, report })
 }
 
@@ -441,7 +443,7 @@ fn stopped_export_returns_stopped() {
         .stop
         .store(true, std::sync::atomic::Ordering::Relaxed);
 
-    let error = run(&job, &root.path().join("out"), &course).expect_err("stopped");
+    let error = run(&job, root.path(), &course).expect_err("stopped");
     assert!(matches!(error, ExportError::Stopped { .. }), "{error}");
     assert_eq!(fs::read_dir(root.path()).expect("a folder").count(), 0);
 }
