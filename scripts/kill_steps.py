@@ -91,7 +91,8 @@ class Steps:
             except subprocess.TimeoutExpired:
                 child.send_signal(signal.SIGKILL)
                 child.communicate()
-                self.kills[step] += 1
+                # It may have ended just before the signal.
+                self.kills[step] += child.returncode == -signal.SIGKILL
                 continue
             if child.returncode not in (0, 7):
                 sys.exit(f"{' '.join(command)}: status {child.returncode}")
@@ -108,10 +109,8 @@ class Steps:
             command = self.command("work", store, "--plan", plan, "--part", f"{part}/{parts}")
             beside = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=self.environment("two"))
             self.until_done("work", command)
-            if beside.poll() is None:
-                beside.kill()
-                self.kills["work"] += 1
-            beside.wait()
+            beside.kill()
+            self.kills["work"] += beside.wait() == -signal.SIGKILL
         self.until_done("commit", self.command("commit", store, "--plan", plan))
 
 

@@ -26,8 +26,21 @@ const SCHEDULES: usize = 2_000;
 /// Largest number of preemptions that a schedule of `check_pct` has.
 const PREEMPTIONS: usize = 3;
 
-/// Bytes that admitted clips hold.
+/// Bytes that files, clips and rows hold at least: they are added after the budget gave them, and subtracted before it
+/// may take them back.
 type Held = Arc<AtomicU64>;
+
+/// Adds bytes that the budget gave.
+fn hold(held: &Held, bytes: u64) {
+    let before = held.fetch_add(bytes, Ordering::SeqCst);
+    assert!(before + bytes <= BUDGET);
+}
+
+/// Reads a file. It is held for longer, but may have to give way as soon as its clip waits to be admitted.
+fn read_file(held: &Held) {
+    hold(held, FILE);
+    held.fetch_sub(FILE, Ordering::SeqCst);
+}
 
 /// Reads and computes clips until there are no more, as each reader of a run does.
 fn read(order: &Mutex<usize>, budget: &ByteBudget, held: &Held, rows: &Sender<Permit>) {
@@ -42,11 +55,12 @@ fn read(order: &Mutex<usize>, budget: &ByteBudget, held: &Held, rows: &Sender<Pe
         *next += 1;
         drop(next);
 
+        read_file(held);
         while !permit.admit(seq, CLIPS[seq]).expect("it fits") {
             permit.retake(seq, FILE).expect("it fits");
+            read_file(held);
         }
-        let before = held.fetch_add(CLIPS[seq], Ordering::SeqCst);
-        assert!(before + CLIPS[seq] <= BUDGET);
+        hold(held, CLIPS[seq]);
 
         if seq % REJECTED == REJECTED - 1 {
             held.fetch_sub(CLIPS[seq], Ordering::SeqCst);

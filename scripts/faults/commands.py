@@ -60,10 +60,12 @@ class Command:
     changes_store: bool = False
     # Statuses besides 1 and 5 with which it may report a fault.
     more_statuses: Sequence[int] = ()
+    # Pattern of a path that is there only if everything was made.
+    last: str = ""
 
     @property
     def changes_disk(self) -> bool:
-        return self.changes_store or self.made in (exported, weights_of)
+        return self.changes_store or bool(self.last) or self.made is weights_of
 
 
 def run(
@@ -105,6 +107,19 @@ def exported(at: Path, _: str) -> object:
     return hashes(at / "out")
 
 
+def catalogued(at: Path, _: str) -> object:
+    """Returns the hashes of a catalogue, and its script without the folder of the trial."""
+    script = at / "out/ducklake.sql"
+    words = re.sub(r"/trial(-\d+)?/", "/", script.read_text()) if script.exists() else ""
+    return hashes(at / "out", ("data",)), words
+
+
+def answered(at: Path, _: str) -> object:
+    """Returns the content of a file with the result of a query."""
+    file = at / "answer.csv"
+    return file.read_bytes() if file.exists() else None
+
+
 def listed(at: Path, out: str) -> object:
     """Returns printed JSON without times and without the path of the store."""
     return re.sub(r'"committed":(null|"[^"]*")', "", out.replace(str(at), ""))
@@ -115,7 +130,8 @@ def printed(_: Path, out: str) -> object:
 
 
 def plan_of(at: Path, out: str) -> object:
-    return out, hashes(at / "store", ("_wavemill/plans",))
+    """Returns the printed id of a plan, and the hashes of the plan and of the tables that belong to it."""
+    return out, hashes(at / "store", ("_wavemill/plans", "data"))
 
 
 def shards_of(at: Path, _: str) -> object:
@@ -136,6 +152,8 @@ WORK = "wavemill work -q --store {at}/store --plan {plan} --part 1/1 --threads 1
 COMMIT = "wavemill commit -q --store {at}/store --plan {plan}"
 QUERY = "SELECT clip_key, split, tensor_mean(log_mel) AS mean FROM features_log_mel ORDER BY clip_key"
 EXPORT = "wavemill export -q --store {at}/store --out {at}/out --feature log_mel --format"
+CATALOG = "wavemill catalog -q --store {at}/store --out {at}/out --format ducklake"
+SQL = f"wavemill sql --store {{at}}/store --format csv \"{QUERY}\""
 FIT = (
     "wavemill-train fit -q --store {at}/store --feature statistics --model mlp-1 --epochs 2 --batch-size 8 --device cpu --threads 1 "
     "--split artist --readers 1 --resume-or-start {at}/run"
@@ -152,18 +170,21 @@ def all_commands(plan: str) -> list[Command]:
         Command("extract", [], EXTRACT, versions, True),
         Command("growth", [FEWER], EXTRACT, versions, True),
         Command("added feature", [EXTRACT], BOTH, versions, True),
-        Command("plan", [], PLAN, plan_of),
+        Command("plan", [], PLAN, plan_of, True, last="store/_wavemill/plans/*/plan.json"),
         Command("work", [PLAN], work, shards_of, True),
         Command("commit", [PLAN, work], commit, versions, True),
         Command("gc", [FEWER, EXTRACT, BOTH], "wavemill gc -q --store {at}/store --keep 1", versions, True),
         Command("tag", [FEWER, EXTRACT], "wavemill tag -q --store {at}/store 1 paper", versions, True),
-        Command("export npy", [EXTRACT], f"{EXPORT} npy", exported),
-        Command("export huggingface", [EXTRACT], f"{EXPORT} huggingface", exported),
-        Command("export webdataset", [EXTRACT], f"{EXPORT} webdataset", exported),
+        Command("export npy", [EXTRACT], f"{EXPORT} npy", exported, last="out"),
+        Command("export png", [EXTRACT], f"{EXPORT} png", exported, last="out"),
+        Command("export huggingface", [EXTRACT], f"{EXPORT} huggingface", exported, last="out"),
+        Command("export webdataset", [EXTRACT], f"{EXPORT} webdataset", exported, last="out"),
+        Command("catalog", [EXTRACT], CATALOG, catalogued, last="out"),
         Command("verify", [EXTRACT], "wavemill verify --json --store {at}/store", listed, more_statuses=[DAMAGED]),
         Command("info", [EXTRACT], "wavemill info --json --versions --store {at}/store", listed),
         Command("diff", [FEWER, EXTRACT], "wavemill diff --json --store {at}/store 1 2", listed),
-        Command("sql", [EXTRACT], f"wavemill sql --store {{at}}/store --format csv \"{QUERY}\"", printed),
+        Command("sql", [EXTRACT], SQL, printed),
+        Command("sql to a file", [EXTRACT], f"{SQL} --out {{at}}/answer.csv", answered, last="answer.csv"),
         Command("train fit", [BOTH], FIT, weights_of),
         Command("serve", [BOTH, FIT], SERVE, printed),
     ]

@@ -7,7 +7,8 @@ usage: scripts/faults/faults.py --programs FOLDER [--command NAME]... [--kind KI
 FOLDER contains the programs (`cargo build --workspace --bins`). The operations are those below the folder of the trial,
 over all threads: open, read, write, fsync, rename, link, mkdir, stat, readdir, unlink, lock, mmap and clone. Each fails
 with several errors, such as a failing or full disk, or is cut short. After each fault
-- the program ends with a documented exit code and a message that names the error and a path, not by a panic or a signal;
+- the program ends with a documented exit code and a message that names the error and the file, or its folder, not by a
+  panic or a signal;
 - a program that succeeds has made the same bytes as without the fault;
 - the store's committed versions are intact;
 - the repeated command succeeds, and makes the same bytes.
@@ -73,6 +74,15 @@ HARMLESS = {"EINTR", "short"}
 HIDDEN = re.compile(r"IoError\(Os|file length is 0|Parquet file too small|Invalid Parquet file. Size is smaller|NeedMoreData")
 # Files that only inform.
 INFORM = re.compile("/_wavemill/runs|/log.jsonl|/events.out")
+# Temporary names with their final names: of files of the store, of output, of files of a run, and of checkpoints.
+TEMPORARY = {
+    r"\.(.+)\.[0-9a-f]{16}\.tmp": r"\1",
+    r"\.(.+?)(\.wavemill-export)?\.part": r"\1",
+    r"(config|recipe)\.tmp": r"\1.toml",
+    r"(input|result)\.tmp": r"\1.json",
+    r"training\.tmp": "training.parquet",
+    r"\.(?:part|old)-(\d+)": r"step-\1",
+}
 NO_SPACE = 5
 FAILED = 1
 USAGE = 2
@@ -143,36 +153,44 @@ class Trials:
             return fault, "hangs", "the command does not end"
         hits = hit.read_text().splitlines() if hit.exists() else []
         if self.strace:
-            hits = [line for line in hits if "(INJECTED)" in line and str(self.root) in line]
+            injected = [line for line in hits if "(INJECTED)" in line]
+            hits = [line for line in injected if str(self.root) in line]
+            # Each thread counts its calls from its start, and the first ones are those of the dynamic loader.
+            if injected and not hits:
+                return fault, "not reached", ""
         if not hits:
-            return fault, "not reached", self.after(at, done, kind, None)
+            return fault, "not reached", self.after(at, done, kind, None, hits)
         if kind == "fsync" and name not in HARMLESS and done.returncode == 0 and not INFORM.search(hits[0]):
             return fault, "0", f"ends with status 0 without this sync: {hits[0]}"
-        return fault, str(done.returncode), self.after(at, done, kind, name)
+        return fault, str(done.returncode), self.after(at, done, kind, name, hits)
 
-    def after(self, at: Path, done: subprocess.CompletedProcess[str], kind: str, error: str | None) -> str:
-        """Returns what is wrong after a fault, or nothing."""
-        is_hidden = kind in ("open", "read", "stat") and done.returncode in (0, FAILED, DAMAGED)
+    def after(self, at: Path, done: subprocess.CompletedProcess[str], kind: str, error: str | None, hits: list[str]) -> str:
+        """Returns what is wrong after a fault of operations on the paths `hits`, or nothing."""
         said = done.stdout + done.stderr if self.command.made is listed else done.stderr
+        has_cause = error is not None and os.strerror(getattr(errno, error, 0)) in said
+        may_be_hidden = kind in ("open", "read", "stat") and done.returncode in (0, FAILED, DAMAGED)
+        is_hidden = may_be_hidden and HIDDEN.search(said) is not None
+        is_named = self.strace or any(named(said, hit) for hit in hits)
         if done.returncode == 0:
-            # A list may name what it could not read.
-            is_named = error is not None and os.strerror(getattr(errno, error, 0)) in said
-            is_named = self.command.made is listed and (is_named or (is_hidden and HIDDEN.search(said)))
-            if self.command.made(at, done.stdout) != self.expected and not is_named:
+            # The list of versions has the number of one that could not be read, and a difference the path of a table.
+            can_tell = self.command.name == "info" or (self.command.name == "diff" and is_named)
+            is_told = can_tell and (has_cause or is_hidden)
+            if self.command.made(at, done.stdout) != self.expected and not is_told:
                 return f"ends with status 0, but made something else: {said}"
         elif error == "kill" and done.returncode in (-signal.SIGKILL, FAILED):
             # A command fails if the killed process is one that it started.
             pass
         elif error is None or error in HARMLESS:
             return f"status {done.returncode} without a fault that matters: {said}"
-        elif is_hidden and HIDDEN.search(said) and "panicked" not in said:
+        elif is_hidden and is_named and "panicked" not in said:
             pass
         elif done.returncode not in (FAILED, NO_SPACE, *self.command.more_statuses) or "panicked" in said:
             return f"status {done.returncode}: {said}"
-        elif error == "ENOSPC" and done.returncode != NO_SPACE:
-            return f"status {done.returncode} for a full disk: {said}"
-        elif not self.strace and (os.strerror(getattr(errno, error)) not in said or not named(said, self.root)):
-            return f"the message lacks the error or its place: {said}"
+        elif (error == "ENOSPC") != (done.returncode == NO_SPACE) and error != "EPERM":
+            # A missing permission has the status of a read-only disk.
+            return f"status {done.returncode} for {error}: {said}"
+        elif not self.strace and not (has_cause and is_named):
+            return f"the message lacks the error or its place, {hits[0]}: {said}"
 
         if problem := store_problem(at, self.base, self.inputs, self.programs):
             return problem
@@ -188,9 +206,32 @@ class Trials:
         return ""
 
 
-def named(said: str, root: Path) -> bool:
-    """Reports whether a message names a place: a path, or a file of the metadata."""
-    return str(root) in said or "metadata file " in said or "data/" in said
+def named(said: str, hit: str) -> bool:
+    """Reports whether a message names a file, its folder, or something in it. A temporary name counts as the final one, and
+    a file in a temporary folder as that folder."""
+    path = Path(hit)
+    places = [path, path.parent]
+    for folder in (path, *path.parents):
+        for temporary, name in TEMPORARY.items():
+            if re.fullmatch(temporary, folder.name):
+                final = folder.with_name(re.sub(temporary, name, folder.name))
+                places += [final, final / path.relative_to(folder), (final / path.relative_to(folder)).parent]
+    # A folder is removed as a whole.
+    if "cannot remove the folder" in said:
+        places += path.parents
+
+    words = (word.rstrip(".:") for word in re.findall(r"[^\s\"'`,;()\[\]]+", said))
+    paths = [Path(word) for word in words if "/" in word or "." in word]
+    return any(is_end(word, place) for word in paths for place in places) or any(
+        is_end(folder, path) for word in paths for folder in word.parents
+    )
+
+
+def is_end(word: Path, path: Path) -> bool:
+    """Reports whether a path in a message is another one, or its end. Hard links of a file are in other folders, so the last
+    two names decide."""
+    parts = word.parts[-2:]
+    return bool(parts) and path.parts[-len(parts) :] == parts
 
 
 def faults_of(counts: dict[str, int], arguments: argparse.Namespace) -> list[tuple[str, int, str]]:
@@ -242,7 +283,8 @@ def try_all(arguments: argparse.Namespace, root: Path) -> int:
 def print_row(name: str, ends: collections.Counter[str]) -> None:
     words = {"0": "tolerated", "1": "status 1", "3": "status 3", "5": "status 5", str(-signal.SIGKILL): "killed", "not reached": "not reached"}
     texts = (f"{ends[status]:>5} {word}" for status, word in words.items())
-    print(f"{name:20} {ends.total():>6} faults: {', '.join(texts)}", flush=True)
+    n_reached = ends.total() - ends["not reached"]
+    print(f"{name:20} {n_reached:>6} faults: {', '.join(texts)}", flush=True)
 
 
 def main() -> None:

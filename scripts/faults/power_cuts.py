@@ -8,8 +8,8 @@ each of them gives three states of the disk: only what was synced; everything; a
 folders' entries that were not synced, in which the last write may be torn. The entry of a file in its folder counts as
 synced only after a sync of the folder. In each state
 - the store's committed versions are intact, and the version is there if the command had ended;
-- an export is whole or absent;
-- the repeated command succeeds, and makes the same bytes as without the cut.
+- an export, a catalogue, a plan and a file with the result of a query are whole or absent;
+- the repeated command succeeds, and makes the same bytes as without the cut; an export is not written over.
 
 Commands that change a store are also killed before a sync, repeated, and cut off after their success.
 
@@ -220,7 +220,8 @@ class Cuts:
         shutil.copytree(self.at, self.base, dirs_exist_ok=True)
 
         done = self.recorded(self.at, "alone", 0)
-        self.expected = self.command.made(self.at, done.stdout)
+        self.out = done.stdout
+        self.expected = self.command.made(self.at, self.out)
         changes = list(self.kept("alone"))
         states = [State(0, cut, kind) for cut in range(len(changes)) for kind in ("synced", "all", str(cut))]
         n_syncs = sum(change.op == "sync" for change in changes) if self.command.changes_store else 0
@@ -281,11 +282,15 @@ class Cuts:
     def after(self, state: State) -> str:
         if problem := store_problem(self.at, self.base, self.inputs, self.programs):
             return problem
-        if state.cut is None and self.command.made(self.at, "") != self.expected:
+        is_whole = self.command.made(self.at, self.out) == self.expected
+        if state.cut is None and not is_whole:
             return "the command had succeeded, but its result is lost"
-        if (self.at / "out").exists():
-            is_whole = self.command.made(self.at, "") == self.expected
-            return "" if is_whole else "an export is neither whole nor absent"
+        if self.command.last and any(self.at.glob(self.command.last)):
+            if not is_whole:
+                return f"{self.command.last} is there, but not everything that the command makes"
+            # An export is not written over.
+            if self.command.last == "out":
+                return ""
 
         again = run(self.command.words, self.at, self.inputs, self.programs)
         if again.returncode != 0:

@@ -300,6 +300,9 @@ int fstatat64(int dirfd, const char *path, struct stat64 *out, int flags) {
     return counted(STAT, dirfd, path) == FAIL ? -1 : REAL(fstatat64)(dirfd, path, out, flags);
 }
 
+/* The C library opens the folder by a call that is not seen. */
+DIR *opendir(const char *path) { return counted(READDIR, AT_FDCWD, path) == FAIL ? NULL : REAL(opendir)(path); }
+
 struct dirent64 *readdir64(DIR *dir) {
     return counted_fd(READDIR, dirfd(dir)) == FAIL ? NULL : REAL(readdir64)(dir);
 }

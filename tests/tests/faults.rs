@@ -672,22 +672,38 @@ fn single_failing_operations_lose_nothing() -> Result<(), Failed> {
     Ok(())
 }
 
-#[apply(trial)]
-#[needs(has_tools)]
-fn a_program_that_hides_a_failing_operation_is_found() -> Result<(), Failed> {
-    let folder = scratch("hides");
+/// Makes a folder of programs in which a shell script runs `wavemill`; `then` are the lines after that.
+fn wrapped(name: &str, then: &str) -> Result<PathBuf, Failed> {
+    let folder = scratch(name);
     symlink(program("demo-audio"), folder.join("demo-audio"))?;
     let script = format!(
-        "#!/bin/sh\n\"{}\" \"$@\"\nexit 0\n",
+        "#!/bin/sh\n\"{}\" \"$@\" {then}\n",
         program("wavemill").display()
     );
     let wrapper = folder.join("wavemill");
     fs::write(&wrapper, script)?;
     fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755))?;
+    Ok(folder)
+}
 
+#[apply(trial)]
+#[needs(has_tools)]
+fn a_program_that_hides_a_failing_operation_is_found() -> Result<(), Failed> {
+    let folder = wrapped("hides", "\nexit 0")?;
     let words = ["--command", "extract", "--kind", "rename", "--sample", "10"];
     let found = fault_script("faults.py", &folder, &words).exits(1)?;
     contains(&found.out, "ends with status 0, but made something else")
+}
+
+#[apply(trial)]
+#[needs(has_tools)]
+fn a_message_that_names_only_the_store_is_found() -> Result<(), Failed> {
+    let then =
+        "2>/dev/null && exit\ncode=$?\necho \"$PWD/store: Input/output error\" >&2\nexit $code";
+    let folder = wrapped("names", then)?;
+    let words = ["--command", "extract", "--kind", "readdir", "--sample", "9"];
+    let found = fault_script("faults.py", &folder, &words).exits(1)?;
+    contains(&found.out, "the message lacks the error or its place")
 }
 
 /// Some commands are killed at an operation, and repeated.
@@ -723,10 +739,14 @@ fn power_cuts_lose_nothing() -> Result<(), Failed> {
 #[apply(trial)]
 #[needs(has_tools)]
 fn a_missing_sync_is_found() -> Result<(), Failed> {
-    for path in [".parquet", "_wavemill/versions"] {
-        let words = ["--command", "extract", "--sample", "3", "--forget", path];
+    for (command, path) in [
+        ("extract", ".parquet"),
+        ("extract", "_wavemill/versions"),
+        ("plan", "_wavemill/plans"),
+    ] {
+        let words = ["--command", command, "--sample", "3", "--forget", path];
         let found = fault_script("power_cuts.py", &programs(), &words).exits(1)?;
-        contains(&found.out, "extract: ")?;
+        contains(&found.out, &format!("{command}: "))?;
     }
     Ok(())
 }
