@@ -456,9 +456,14 @@ fn genre_lists(tracks: &RecordBatch) -> Result<Option<ListArray>, CatalogError> 
     let column = ["track_genres_all", "genres_all"]
         .into_iter()
         .find_map(|name| Some((name, tracks.column_by_name(name)?)));
-    let Some((name, column)) =
-        column.filter(|(_, column)| matches!(column.data_type(), DataType::List(_)))
-    else {
+    let is_list = |column: &ArrayRef| {
+        use DataType::{FixedSizeList, LargeList, List};
+        matches!(
+            column.data_type(),
+            List(_) | LargeList(_) | FixedSizeList(..)
+        )
+    };
+    let Some((name, column)) = column.filter(|(_, column)| is_list(column)) else {
         return Ok(None);
     };
 
@@ -583,7 +588,7 @@ fn typed_column(
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::UInt64Array;
+    use arrow::array::{FixedSizeListArray, LargeListArray, UInt64Array};
 
     use super::*;
 
@@ -612,6 +617,34 @@ mod tests {
             error.contains("`genre` has type Float64") && error.contains("CAST(genre AS VARCHAR)"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn genres_are_lists_of_any_kind() {
+        let ids = || [Some(vec![Some(3), Some(10)]), None];
+        let lists: [ArrayRef; 3] = [
+            Arc::new(ListArray::from_iter_primitive::<Int32Type, _, _>(ids())),
+            // As polars writes them.
+            Arc::new(LargeListArray::from_iter_primitive::<Int64Type, _, _>(
+                ids().map(|ids| {
+                    ids.map(|ids| {
+                        ids.into_iter()
+                            .map(|id| id.map(i64::from))
+                            .collect::<Vec<_>>()
+                    })
+                }),
+            )),
+            Arc::new(FixedSizeListArray::from_iter_primitive::<Int32Type, _, _>(
+                ids(),
+                2,
+            )),
+        ];
+        for list in lists {
+            let tracks = RecordBatch::try_from_iter_with_nullable([("genres_all", list, true)]);
+            let lists = genre_lists(&tracks.unwrap()).unwrap();
+            assert_eq!(genre_ids(lists.as_ref(), 0), [3, 10]);
+            assert!(genre_ids(lists.as_ref(), 1).is_empty());
+        }
     }
 
     #[test]
