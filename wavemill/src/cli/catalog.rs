@@ -29,7 +29,7 @@ ducklake: a script that makes a DuckLake, and hard links to the store's files, b
 Both contain absolute paths and no data. Keep the version with `wavemill tag`, or `wavemill gc` may remove its files.
 
 Exit codes: 0 ok, 1 failed, 2 wrong usage, or no such store or version, 3 store damaged, 5 no space or read-only, \
-130 interrupted (no output remains).";
+7 another process is writing --out, 130 interrupted (no output remains).";
 
 /// Write table metadata for other engines: Apache Iceberg or DuckLake
 #[derive(Debug, Args)]

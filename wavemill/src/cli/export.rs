@@ -45,7 +45,7 @@ file, laid out as FMA's features.csv.
 The store's files are compared with their hashes first. Rows keep their order and stored values.
 
 Exit codes: 0 ok, 1 failed, 2 wrong usage, or no such store or version, 3 store damaged, 5 no space or read-only, \
-130 interrupted (no output remains).";
+7 another process is writing --out, 130 interrupted (no output remains).";
 
 /// Write a feature of a store as arrays, pictures, sounds or a dataset for other tools
 #[derive(Debug, Args)]
