@@ -70,8 +70,11 @@ CALLS = {
 # After EINTR and short calls, programs try again.
 HARMLESS = {"EINTR", "short"}
 # The Parquet reader takes a file whose length it cannot find out for an empty one, and hides the error; the reader of
-# safetensors prints it in another form.
-HIDDEN = re.compile(r"IoError\(Os|file length is 0|Parquet file too small|Invalid Parquet file. Size is smaller|NeedMoreData")
+# safetensors prints it in another form. The standard library hides that it cannot inspect a folder that is there.
+HIDDEN = re.compile(
+    r"IoError\(Os|file length is 0|Parquet file too small|Invalid Parquet file. Size is smaller|NeedMoreData"
+    r"|cannot create the folder: File exists"
+)
 # Files that only inform.
 INFORM = re.compile("/_wavemill/runs|/log.jsonl|/events.out")
 # Temporary names with their final names: of files of the store, of output, of files of a run, and of checkpoints.
@@ -210,20 +213,25 @@ def named(said: str, hit: str) -> bool:
     """Reports whether a message names a file, its folder, or something in it. A temporary name counts as the final one, and
     a file in a temporary folder as that folder."""
     path = Path(hit)
-    places = [path, path.parent]
+    names = [path]
     for folder in (path, *path.parents):
         for temporary, name in TEMPORARY.items():
             if re.fullmatch(temporary, folder.name):
                 final = folder.with_name(re.sub(temporary, name, folder.name))
-                places += [final, final / path.relative_to(folder), (final / path.relative_to(folder)).parent]
+                names += [final, final / path.relative_to(folder)]
+    places = [*names, *(name.parent for name in names)]
     # A folder is removed as a whole.
     if "cannot remove the folder" in said:
         places += path.parents
 
+    # Names may contain spaces.
+    ends = (re.escape("/".join(place.parts[-2:])) for place in places)
+    if any(re.search(rf"{end}(?![\w/.=-])", said) for end in ends):
+        return True
     words = (word.rstrip(".:") for word in re.findall(r"[^\s\"'`,;()\[\]]+", said))
     paths = [Path(word) for word in words if "/" in word or "." in word]
     return any(is_end(word, place) for word in paths for place in places) or any(
-        is_end(folder, path) for word in paths for folder in word.parents
+        is_end(folder, name) for word in paths for folder in word.parents for name in names
     )
 
 
