@@ -21,7 +21,7 @@ CRATES = ["options", "schemas", "fft", "kernels", "decode", "source", "runtime",
 ONE_ROOM = {"options", "source", "decode", "catalog", "versions", "store", "sql"}
 
 PATH = re.compile(r"(?<![\w$:])(crate|super|self)::(?=[\w{*])")
-TEST_MODULE = re.compile(r"#\[cfg\((?:test|all\(test\b[^]]*)\)\]\s*(?:pub(?:\([^)]*\))?\s+)?mod\s+(\w+)\s*(;|\{)")
+TEST_MODULE = re.compile(r"#\[cfg\((?:test|(?:all|any)\(test\b[^]]*)\)\]\s*(?:pub(?:\([^)]*\))?\s+)?mod\s+(\w+)\s*(;|\{)")
 
 
 def without_comments(text):

@@ -160,30 +160,18 @@ fn too_many_parquet_columns_are_an_error() {
         "{refused}"
     );
 
+    let with_footer = |footer: &[u8]| {
+        let length = (footer.len() as u32).to_le_bytes();
+        std::fs::write(&path, [b"PAR1", footer, &length, b"PAR1"].concat()).unwrap();
+        usage_error(&path)
+    };
     // A footer that announces a million columns and contains none. The columns must be refused without reading them.
-    let directory = b"\x15\x04\x19\xfc\xc1\x84\x3d";
-    let bytes = [
-        b"PAR1",
-        &directory[..],
-        &(directory.len() as u32).to_le_bytes(),
-        b"PAR1",
-    ]
-    .concat();
-    std::fs::write(&path, bytes).unwrap();
-    let refused = usage_error(&path);
+    let refused = with_footer(b"\x15\x04\x19\xfc\xc1\x84\x3d");
     assert!(refused.contains("1000000 columns"), "{refused}");
 
     // A root with 2³¹ - 1 children.
-    let directory = b"\x15\x04\x19\x1c\x48\x01r\x15\xfe\xff\xff\xff\x0f\x00\x16\x00\x19\x0c\x00";
-    let bytes = [
-        b"PAR1",
-        &directory[..],
-        &(directory.len() as u32).to_le_bytes(),
-        b"PAR1",
-    ]
-    .concat();
-    std::fs::write(&path, bytes).unwrap();
-    let refused = usage_error(&path);
+    let refused =
+        with_footer(b"\x15\x04\x19\x1c\x48\x01r\x15\xfe\xff\xff\xff\x0f\x00\x16\x00\x19\x0c\x00");
     assert!(
         refused.contains("its footer is not in the form"),
         "{refused}"

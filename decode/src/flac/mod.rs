@@ -8,8 +8,8 @@ mod frames;
 mod gaps;
 mod header;
 mod survey;
-#[cfg(any(test, fuzzing))]
 #[cfg_attr(fuzzing, allow(dead_code))]
+#[cfg(any(test, fuzzing))]
 pub(super) mod testing;
 #[cfg(test)]
 mod tests;

@@ -8,8 +8,8 @@ mod boxes;
 mod config;
 mod edits;
 mod tables;
-#[cfg(any(test, fuzzing))]
 #[cfg_attr(fuzzing, allow(dead_code))]
+#[cfg(any(test, fuzzing))]
 pub(super) mod testing;
 #[cfg(test)]
 mod tests;

@@ -20,8 +20,8 @@ mod packets;
 mod pages;
 mod run;
 mod setup;
-#[cfg(any(test, fuzzing))]
 #[cfg_attr(fuzzing, allow(dead_code))]
+#[cfg(any(test, fuzzing))]
 pub(super) mod testing;
 #[cfg(test)]
 mod tests;

@@ -2,8 +2,8 @@
 
 mod aiff;
 mod chunks;
-#[cfg(any(test, fuzzing))]
 #[cfg_attr(fuzzing, allow(dead_code))]
+#[cfg(any(test, fuzzing))]
 pub(super) mod testing;
 #[cfg(test)]
 mod tests;
