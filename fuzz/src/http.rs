@@ -15,6 +15,9 @@ static SERVER: LazyLock<SocketAddr> = LazyLock::new(wavemill::fuzzing::start_ser
 const SONG: &str =
     "POST /api/predict?name=a.mp3&top=2 HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 6\r\n\r\na song";
 
+/// Time in which the server answers.
+const PATIENCE: Duration = Duration::from_secs(4);
+
 fn get(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
 }
@@ -36,11 +39,11 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
 
 pub(crate) fn run(input: &[u8]) {
     let panics = LIBRARY_PANICS.load(Ordering::Relaxed);
-    let answer = ask(input);
+    let answer = ask(input, Duration::from_millis(30));
     assert!(answer.is_empty() || answer.starts_with(b"HTTP/1."), "not HTTP");
 
     for request in [get("/healthz"), SONG.to_owned()] {
-        let answer = ask(request.as_bytes());
+        let answer = ask(request.as_bytes(), PATIENCE);
         let text = String::from_utf8_lossy(&answer);
         assert!(text.starts_with("HTTP/1.1 200 "), "a valid request is answered with: {text}");
     }
@@ -48,18 +51,18 @@ pub(crate) fn run(input: &[u8]) {
     assert_eq!(LIBRARY_PANICS.load(Ordering::Relaxed), panics, "a library panicked");
 }
 
-/// Returns what the server answers on a connection of its own. Empty if it closes the connection.
-fn ask(request: &[u8]) -> Vec<u8> {
+/// Returns what the server answers on a connection of its own. Empty if it closes the connection. The server gives up a
+/// request if the client closes its side before the answer, so this side is closed when `open` has passed without one: the
+/// request was not complete.
+fn ask(request: &[u8], open: Duration) -> Vec<u8> {
     let mut stream = TcpStream::connect(*SERVER).expect("the server listens");
     // A server that closes the connection early is right.
     let _ = stream.write_all(request);
 
-    // The server gives up a request if the client closes its side before the answer. Only the end of an incomplete one
-    // is therefore announced, when no answer has come.
     let mut answer = Vec::new();
-    if is_timeout(read(&mut stream, Duration::from_millis(30), &mut answer)) {
+    if is_timeout(read(&mut stream, open, &mut answer)) {
         let _ = stream.shutdown(Shutdown::Write);
-        let is_stuck = is_timeout(read(&mut stream, Duration::from_secs(4), &mut answer));
+        let is_stuck = is_timeout(read(&mut stream, PATIENCE, &mut answer));
         assert!(!is_stuck, "the server neither answers nor closes the connection");
     }
     answer

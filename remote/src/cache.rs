@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 use std::env;
-use std::fs::{self, File, FileTimes, Metadata};
+use std::fs::{self, File, FileTimes, Metadata, TryLockError};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
@@ -382,10 +382,17 @@ fn remove_unfinished(folder: &Path, now: SystemTime) {
             true => UNFINISHED_GRACE,
             false => GRACE,
         };
-        if now.duration_since(used).is_ok_and(|unused| unused >= grace) {
+        let is_old = now.duration_since(used).is_ok_and(|unused| unused >= grace);
+        if is_old && !is_locked(&path) {
             let _ = fs::remove_file(&path);
         }
     }
+}
+
+/// Reports whether a process holds the lock of a [`NewFile`] at `path`: it may wait for the network for long.
+fn is_locked(path: &Path) -> bool {
+    let locked = File::open(path).map(|file| file.try_lock());
+    matches!(locked, Ok(Err(TryLockError::WouldBlock)))
 }
 
 /// Reports whether there is a copy of `file` at `path`. Its hash is only compared if `checks_hash` is set: a process
@@ -455,8 +462,11 @@ impl NewFile {
             .write(true)
             .create_new(true)
             .open(&unfinished);
+        let file = created.map_err(RemoteError::copy_at(&unfinished, "create"))?;
+        // Without locks, a copy may be removed that was not continued for long.
+        let _ = file.try_lock();
         Ok(Self {
-            file: created.map_err(RemoteError::copy_at(&unfinished, "create"))?,
+            file,
             unfinished,
             path: path.to_owned(),
         })

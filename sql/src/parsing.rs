@@ -16,17 +16,20 @@ use super::SqlError;
 /// Maximum depth of nested expressions, such as the number of terms of a sum, and maximum number of nested set
 /// operations.
 const DEPTH_MAX: usize = 500;
-/// Stack for parsing a text, in total and for each of its bytes: two bytes can add a level, and dropping a level takes
-/// up to a kilobyte. Memory is taken only when the stack grows.
+/// Stack for parsing a text, in total and for each byte that can add a level: dropping a level takes up to a kilobyte.
+/// Memory is taken only when the stack grows.
 const STACK_BYTES: usize = 2 << 20;
-const STACK_BYTES_PER_BYTE: usize = 1024;
+const STACK_BYTES_PER_LEVEL: usize = 2048;
+/// Bytes that add no level: long lists of numbers consist of them.
+const FLAT: &[u8] = b"0123456789,. '\"\n\r\t_";
 
 /// Parses the statements of a query, of which there is at least one.
 ///
 /// # Errors
 /// [`SqlError::Syntax`], [`SqlError::Empty`], and [`SqlError::TooComplex`] if a statement is nested too deeply.
 pub(super) fn statements(sql: &str) -> Result<VecDeque<Statement>, SqlError> {
-    let stack_bytes = STACK_BYTES + STACK_BYTES_PER_BYTE.saturating_mul(sql.len());
+    let n_levels = sql.bytes().filter(|byte| !FLAT.contains(byte)).count();
+    let stack_bytes = STACK_BYTES + STACK_BYTES_PER_LEVEL.saturating_mul(n_levels);
     let parser = thread::Builder::new().stack_size(stack_bytes);
     thread::scope(|scope| {
         // A statement that is refused is dropped on this thread, too.

@@ -258,6 +258,7 @@ impl<'a> EarlierRuns<'a> {
         features_id: &str,
     ) -> Result<Option<Found>, StoreError> {
         let recompute = self.recompute;
+        let n_warnings = self.warnings.len();
         let own = self.own(file, |own| {
             // Receipts are looked up by shard. The clips of the shard may have changed since, so the key must be equal
             // too. A panic may not recur, and a resumed run must give the same result as an uninterrupted one.
@@ -274,6 +275,8 @@ impl<'a> EarlierRuns<'a> {
         // If the file of the other plan is damaged or missing, this plan writes it again.
         for theirs in theirs {
             if self.is_there(&theirs)? {
+                // Nothing is computed again for those that were lost.
+                self.warnings.truncate(n_warnings);
                 return Ok(Some(Found::Theirs(theirs)));
             }
         }

@@ -38,7 +38,7 @@ An existing page of wavemill is replaced, but no other file. The same applies to
 --plots.
 
 Exit codes: 0 ok, 1 failed, 2 wrong usage, or no such run, 3 damaged file of a run, 5 no space or
-read-only, 130 interrupted (no page was written).";
+read-only, 7 another process is writing --out, 130 interrupted (no page was written).";
 
 /// Maximum number of characters of a chart's title that are used in its file name.
 const TITLE_CHARS_MAX: usize = 60;

@@ -232,19 +232,20 @@ impl NewFolder {
             fs::remove_file(part)?;
         }
         for _ in 0..OPENINGS_MAX {
-            if let Err(error) = fs::create_dir(part)
-                && error.kind() != io::ErrorKind::AlreadyExists
-            {
-                return Err(error);
-            }
+            let is_own = match fs::create_dir(part) {
+                Ok(()) => true,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+                Err(error) => return Err(error),
+            };
             let opened = match File::open(part) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 opened => opened?,
             };
             if lock_part(&opened, part)? {
-                if fs::read_dir(part)?.next().is_none() {
+                if is_own {
                     return Ok(opened);
                 }
+                // Also an empty one, which may belong to another user.
                 fs::remove_dir_all(part)?;
             }
         }

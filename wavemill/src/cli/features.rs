@@ -35,7 +35,7 @@ Examples:
       > mfcc.jsonl
 
 Exit codes: 0 ok, 1 failed, or a clip has no rows (stderr names each with its reason; the others are written), \
-2 wrong usage or recipe, 5 no space or read-only.";
+2 wrong usage or recipe, 5 no space or read-only, 7 another process is writing --out.";
 
 /// Compute the rows that extract would store for some clips
 #[derive(Debug, Args)]

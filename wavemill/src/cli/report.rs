@@ -34,7 +34,7 @@ With --audio, the page has a player with up to 10 s of a typical track of each c
 archive does not contain, or contains as another recording.
 
 Exit codes: 0 ok, 1 failed, 2 wrong usage, or no such store or version, 3 store damaged, 5 no space or read-only, \
-130 interrupted (no page was written).";
+7 another process is writing --out, 130 interrupted (no page was written).";
 
 /// Memory limit of the page's queries in bytes; the queries read only small columns.
 const MEMORY_BYTES: usize = 1 << 30;

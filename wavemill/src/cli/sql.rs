@@ -34,7 +34,8 @@ Examples:
       'SELECT count(*) FROM tracks JOIN tracks@1 USING (clip_key)'
   wavemill sql --store store                 # a prompt; \\d lists the tables
 
-Exit codes: 0 ok, 1 failed, 2 wrong usage or SQL, 3 store damaged, 5 no space, 130 interrupted.";
+Exit codes: 0 ok, 1 failed, 2 wrong usage or SQL, 3 store damaged, 5 no space, \
+7 another process is writing --out, 130 interrupted.";
 
 /// Query a store with SQL
 #[derive(Debug, Args)]

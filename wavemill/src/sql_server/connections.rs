@@ -5,7 +5,7 @@
 //! disappearance, and the end of the server.
 
 use std::any::Any;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
 use std::panic::AssertUnwindSafe;
@@ -41,7 +41,7 @@ use wavemill_sql::{SharedSession, SqlError};
 use super::SqlServer;
 use super::errors::{
     ADMIN_SHUTDOWN, INTERNAL, PROTOCOL_VIOLATION, QUERY_CANCELED, TOO_COMPLEX,
-    TOO_MANY_CONNECTIONS, TOO_MANY_STATEMENTS, error, explained, fatal,
+    TOO_MANY_CONNECTIONS, error, explained, fatal,
 };
 use super::statements::hooks;
 use super::streaming::{ROWS_MAX, Streaming};
@@ -67,9 +67,6 @@ const STARTUP_BYTES_MAX: usize = 64 << 10;
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
 /// Maximum time from the first byte of a message to its last one.
 const MESSAGE: Duration = Duration::from_secs(60);
-/// Maximum number of prepared statements with a name that a client keeps at the same time. Each takes its text and its
-/// plan; drivers keep up to 256.
-const STATEMENTS_MAX: usize = 512;
 /// Maximum time in which clients are told that the server ends.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// Key under which the library stores the client's `statement_timeout`, in milliseconds.
@@ -151,7 +148,6 @@ async fn connection(
         service,
         server: Arc::clone(server),
         session,
-        prepared: HashSet::new(),
         probe,
         stop,
     };
@@ -274,8 +270,6 @@ struct Connection {
     session: Arc<SharedSession>,
     service: Arc<DfSessionService>,
     streaming: Arc<Streaming>,
-    /// Names of prepared statements, of which some may no longer exist.
-    prepared: HashSet<String>,
     probe: TcpStream,
     stop: watch::Receiver<bool>,
 }
@@ -322,7 +316,6 @@ impl Connection {
         cancel: &Notify,
     ) -> Result<(), Stopped> {
         let limit = self.limit(socket);
-        self.count_prepared(socket, &message)?;
         let answered = AssertUnwindSafe(process_message(
             limited(message)?,
             socket,
@@ -349,35 +342,6 @@ impl Connection {
             () = disconnected(&self.probe) => Err(Stopped::Disconnected),
             () = stopped(&mut self.stop) => Err(Stopped::Fatal(ending())),
         }
-    }
-
-    /// Refuses a prepared statement if the client already keeps too many.
-    fn count_prepared(
-        &mut self,
-        socket: &Socket,
-        message: &PgWireFrontendMessage,
-    ) -> Result<(), Stopped> {
-        let PgWireFrontendMessage::Parse(parse) = message else {
-            return Ok(());
-        };
-        // A statement without a name replaces the previous one. After an error, the library ignores messages up to the
-        // next Sync.
-        let is_ignored = matches!(socket.state(), PgWireConnectionState::AwaitingSync);
-        let Some(name) = parse.name.as_ref().filter(|_| !is_ignored) else {
-            return Ok(());
-        };
-
-        let kept = socket.portal_store();
-        self.prepared
-            .retain(|name| kept.get_statement(name).is_some());
-        if self.prepared.len() >= STATEMENTS_MAX && !self.prepared.contains(name) {
-            let message = format!(
-                "more than {STATEMENTS_MAX} prepared statements: close or deallocate some first"
-            );
-            return Err(Stopped::Failed(error(TOO_MANY_STATEMENTS, message)));
-        }
-        self.prepared.insert(name.clone());
-        Ok(())
     }
 
     /// Returns the time limit of the next message: the server's, or the client's own if it is shorter.

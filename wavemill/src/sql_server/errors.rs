@@ -23,8 +23,6 @@ pub(super) const CANNOT_CHANGE: &str = "55P02";
 pub(super) const INTERNAL: &str = "XX000";
 /// The statement is nested too deeply, is too long, or calls a function that needs too much.
 pub(super) const TOO_COMPLEX: &str = "54001";
-/// The client keeps too many prepared statements.
-pub(super) const TOO_MANY_STATEMENTS: &str = "53400";
 /// The client does not keep to the protocol.
 pub(super) const PROTOCOL_VIOLATION: &str = "08P01";
 /// There is no cursor with this name.

@@ -536,26 +536,6 @@ async fn messages_of_a_wrong_length_are_harmless() {
     assert_eq!(text(&client, "SELECT 1").await.expect("rows"), "1");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn prepared_statements_are_limited() {
-    let running = Running::start().await;
-    let client = running.connect().await;
-    let mut kept = Vec::new();
-    let refused = loop {
-        match client.prepare("").await {
-            Ok(statement) if kept.len() < 1000 => kept.push(statement),
-            ended => break failure(ended),
-        }
-    };
-    assert!(
-        refused.starts_with("53400 more than 512 prepared statements"),
-        "{refused}"
-    );
-    // Dropping a statement closes it.
-    drop(kept.pop());
-    client.prepare("").await.expect("a place");
-}
-
 /// Calls with constants are computed while a query is planned, where nothing can end them.
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_that_need_too_much_are_refused() {
