@@ -7,5 +7,5 @@ store=$1
 shift
 
 plan=$(wavemill plan --store "$store" "$@")
-parallel --jobs 2 --retries 3 wavemill work --store "$store" --plan "$plan" --threads 4 --part '{}/16' ::: {1..16}
+parallel --quote --jobs 2 --retries 3 wavemill work --store "$store" --plan "$plan" --threads 4 --part '{}/16' ::: {1..16}
 wavemill commit --store "$store" --plan "$plan"

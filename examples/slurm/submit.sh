@@ -9,4 +9,4 @@ shift
 
 plan=$(wavemill plan --store "$store" "$@")
 array=$(sbatch --parsable --export=ALL,STORE="$store",PLAN="$plan" "$here/array.sh")
-sbatch --dependency=afterok:"$array" --wrap "wavemill commit --store '$store' --plan $plan"
+sbatch --dependency=afterok:"$array" --kill-on-invalid-dep=yes --wrap "wavemill commit --store '$store' --plan $plan"

@@ -325,33 +325,49 @@ fn killed_rank_ends_the_others(victim: usize) -> Result<(), Failed> {
 #[apply(trial)]
 #[needs(has_trainer)]
 fn ranks_with_other_settings_are_rejected() -> Result<(), Failed> {
-    fn child(runs: &Path, port: &str, rank: usize) -> Child {
-        let mut command = fit(whole(), runs);
-        command
-            .env("RANK", rank.to_string())
-            .env("LOCAL_RANK", rank.to_string())
-            .env("WORLD_SIZE", "2");
-        command
-            .env("MASTER_ADDR", "127.0.0.1")
-            .env("MASTER_PORT", "1")
-            .env("WAVEMILL_PORT", port);
-        start(command.args(["--model", "lstm", "--seed", &rank.to_string()]))
-    }
+    let folder = scratch("mind");
+    let runs = folder.join("runs");
+    let of_fit = |rank: usize| -> Result<Command, Failed> {
+        let mut command = fit(whole(), &runs);
+        command.args(["--model", "lstm", "--seed", &rank.to_string()]);
+        Ok(command)
+    };
+    // Each rank reads a file of its own, as on machines without a shared disk.
+    let of_sweep = |rank: usize| -> Result<Command, Failed> {
+        let file = folder.join(format!("{rank}.toml"));
+        let seeds = format!("[parameters]\nseed = [1, {}]\n", rank + 2);
+        fs::write(&file, seeds)?;
+        let mut command = trainer(argv("sweep --device cpu --threads 1 --set model.name=lstm"));
+        command.arg("--store").arg(whole()).arg("--runs");
+        command.arg(&runs).arg(file);
+        Ok(command)
+    };
 
-    let runs = scratch("mind").join("runs");
-    let port = TcpListener::bind("127.0.0.1:0")?
-        .local_addr()?
-        .port()
-        .to_string();
-
-    let children = [child(&runs, &port, 0), child(&runs, &port, 1)];
-    for child in children {
-        let ran = finish(child).exits(1)?;
-        ran.says(&[
-            "rank 1 has config",
-            "rank 0 has",
-            "it must be the same on all ranks",
-        ])?;
+    for command in [&of_fit as &dyn Fn(usize) -> _, &of_sweep] {
+        let port = TcpListener::bind("127.0.0.1:0")?
+            .local_addr()?
+            .port()
+            .to_string();
+        let mut children = Vec::new();
+        for rank in 0..2 {
+            let mut command = command(rank)?;
+            command
+                .env("RANK", rank.to_string())
+                .env("LOCAL_RANK", rank.to_string())
+                .env("WORLD_SIZE", "2")
+                .env("MASTER_ADDR", "127.0.0.1")
+                .env("MASTER_PORT", "1")
+                .env("WAVEMILL_PORT", &port);
+            children.push(start(&mut command));
+        }
+        for child in children {
+            let ran = finish(child).exits(1)?;
+            ran.says(&[
+                "rank 1 has config",
+                "rank 0 has",
+                "it must be the same on all ranks",
+            ])?;
+        }
     }
     same("a run", runs.exists(), false)
 }

@@ -34,7 +34,7 @@ def sbatch(words):
             assert word == f"--dependency=afterok:{JOB_ID}", word
         elif word == "--wrap":
             script = ["bash", "-c", words.pop(0)]
-        elif word != "--parsable":
+        elif word not in ("--parsable", "--kill-on-invalid-dep=yes"):
             script = ["bash", word]
 
     text = Path(script[1]).read_text() if script[1] != "-c" else ""
@@ -55,10 +55,14 @@ def parallel(words):
     """Runs a command once for each argument after `:::`, as GNU parallel would."""
     end = words.index(":::")
     command, arguments = words[:end], words[end + 1 :]
+    is_quoted = "--quote" in command
+    command = [word for word in command if word != "--quote"]
     while command[0].startswith("--"):
         command = command[2:]
     for argument in reversed(arguments):
-        run([word.replace("{}", argument) for word in command])
+        one = [word.replace("{}", argument) for word in command]
+        # Without the option, a shell splits the words again.
+        run(one if is_quoted else ["sh", "-c", " ".join(one)])
 
 
 def kubernetes(store, options):

@@ -145,7 +145,13 @@ impl EvalCommand {
         let opened = self.open(&self.run, "this run", ranks.rank == 0)?;
         let device = self.machine.compute.device(&ranks, None)?;
         let lost = opened.data.lost_paths();
-        let group = fit::join(&ranks, &opened.data, &lost, &opened.state.config, device)?;
+        let group = fit::join(
+            &ranks,
+            &opened.data,
+            &lost,
+            opened.state.config.hash(),
+            device,
+        )?;
 
         let evaluated = opened
             .load(group, device)

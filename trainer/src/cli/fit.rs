@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 use clap::builder::TypedValueParser;
 use tch::Device;
-use wavemill_schemas::config::{Config, LayeredConfig};
+use wavemill_schemas::config::LayeredConfig;
 use wavemill_schemas::text::{error_line, shown, shown_lines};
 use wavemill_schemas::version_name::VersionName;
 use wavemill_terminal::display::Display;
@@ -184,7 +184,13 @@ impl FitCommand {
         }
 
         let device = self.machine.compute.device(&ranks, begun.threads)?;
-        let group = join(&ranks, &data, &data.lost_paths(), &begun.config, device)?;
+        let group = join(
+            &ranks,
+            &data,
+            &data.lost_paths(),
+            begun.config.hash(),
+            device,
+        )?;
         let ended = self.fit(begun, &store, &data, group, device);
         // The other ranks wait until this rank reports success or failure.
         match &ended {
@@ -410,7 +416,8 @@ fn say_details(monitor: &RunMonitor, job: &Job, seconds: f64) {
     }
 }
 
-/// Joins the job's ranks and checks that all have the same task. `lost` lists the damaged files that this rank skips.
+/// Joins the job's ranks and checks that all have the same task. `lost` lists the damaged files that this rank skips, and
+/// `config_hash` covers all configurations that it will use.
 ///
 /// # Errors
 /// A rank is missing, has another store, configuration or program version, or uses another kind of device.
@@ -418,13 +425,13 @@ pub(crate) fn join(
     ranks: &Ranks,
     data: &Dataset,
     lost: &[String],
-    config: &Config,
+    config_hash: String,
     device: Device,
 ) -> Result<&'static dyn Collective> {
     let fingerprint = Fingerprint {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         manifest_hash: data.store().manifest_hash().to_owned(),
-        config_hash: config.hash(),
+        config_hash,
         feature_id: data.feature().feature_id.clone(),
         lost_files: if lost.is_empty() {
             "none".to_owned()

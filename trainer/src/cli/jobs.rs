@@ -165,7 +165,9 @@ pub(crate) fn run(
 
         if ends {
             if jobs.running.is_empty() {
-                return fatal.map_or(Ok(Some(next_told)), |ended| Err(ended.into()));
+                // After the last trial, nothing was interrupted.
+                let next = (next_told < plan.keys.len()).then_some(next_told);
+                return fatal.map_or(Ok(next), |ended| Err(ended.into()));
             }
         } else {
             jobs.start(plan, &mut started, next_told, &outcomes)?;

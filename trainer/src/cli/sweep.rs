@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context, Error, Result, bail};
 use clap::Args;
 use tch::Device;
+use wavemill_schemas::canonical;
 use wavemill_schemas::config::{Config, Data, Loss, Metric};
 use wavemill_schemas::exit::NO_SPACE;
 use wavemill_schemas::settings;
@@ -215,7 +216,7 @@ impl SweepCommand {
         let ended = if at_once {
             self.side_by_side(&plan.trials, rows, &sweep)?
         } else {
-            self.in_turn(plan, &base, rows, &sweep, &ranks)?
+            self.in_turn(plan, rows, &sweep, &ranks)?
         };
         let trials = match ended {
             SweepEnd::Trials(trials) => trials,
@@ -290,7 +291,6 @@ impl SweepCommand {
     fn in_turn(
         &self,
         plan: SweepPlan,
-        base: &Config,
         mut rows: DatasetCache,
         sweep: &Sweep,
         ranks: &Ranks,
@@ -305,7 +305,10 @@ impl SweepCommand {
 
         let device = self.machine.compute.device(ranks, None)?;
         let first_rows = rows.open(&first.config)?;
-        let group = fit::join(ranks, &first_rows, &plan.lost, base, device)?;
+        // Each rank reads the file of the sweep itself.
+        let hashes = plan.trials.iter().map(|trial| trial.config.hash());
+        let configs = canonical::id(&hashes.collect::<Vec<_>>())?;
+        let group = fit::join(ranks, &first_rows, &plan.lost, configs, device)?;
         // From here on, only the cache keeps the dataset and its files open.
         drop(first_rows);
 
