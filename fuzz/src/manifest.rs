@@ -24,6 +24,7 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
     STORE.with_borrow(|store| {
         let json = fs::read_to_string(store.manifest_path()).expect("a manifest");
         let json = json.lines().next().expect("a line").to_owned();
+
         let file = store.manifest.files.last().expect("a shard").clone();
         let receipt = Receipt {
             key: file.blake3.clone(),
@@ -37,6 +38,7 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
         };
         let receipt = canonical::to_json(&receipt).expect("JSON");
         Receipt::from_json(sealed(&receipt).as_bytes()).expect("a valid receipt");
+
         let Manifest { identity, engine, .. } = store.manifest.clone();
         let plan = canonical::to_json(&PlanRecord { identity, engine }).expect("JSON");
         let seen = BTreeMap::from([("a.mp3", InputSeen::unreadable(None))]);

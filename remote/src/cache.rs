@@ -7,13 +7,13 @@
 use std::collections::HashSet;
 use std::env;
 use std::fs::{self, File, FileTimes, Metadata, TryLockError};
-use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use wavemill_schemas::durable::random_token;
 use wavemill_schemas::manifest::FileEntry;
 use wavemill_schemas::size::parse_bytes;
 use wavemill_schemas::version_name::TAGS_FOLDER;
@@ -452,10 +452,9 @@ impl NewFile {
     /// Creates the copy, and its folder.
     pub(crate) fn create(path: &Path) -> Result<Self, RemoteError> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        // Processes in containers may have the same id. Each `RandomState` has other keys, which come from the random
-        // numbers of the operating system.
-        let token = RandomState::new().hash_one(());
+        let token = random_token();
         let unfinished = path.with_file_name(format!("{UNFINISHED}{token:016x}-{name}"));
+
         let folder = path.parent().unwrap_or(path);
         fs::create_dir_all(folder).map_err(RemoteError::copy_at(folder, "create"))?;
         let created = File::options()
@@ -463,6 +462,7 @@ impl NewFile {
             .create_new(true)
             .open(&unfinished);
         let file = created.map_err(RemoteError::copy_at(&unfinished, "create"))?;
+
         // Without locks, a copy may be removed that was not continued for long.
         let _ = file.try_lock();
         Ok(Self {

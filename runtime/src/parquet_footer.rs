@@ -12,8 +12,8 @@ use Kind::{Byte, Bytes, Double, Element, Flag, Int, List, Skipped, Struct};
 /// Size of the end of a file in bytes: the length of the footer, and the magic number.
 const END_BYTES: u64 = 8;
 
-/// Maximum number of schema elements: columns, lists and structs. That is 16 for each of the 10,000 columns that metadata
-/// may have. A column takes some hundred bytes of the footer.
+/// Maximum number of schema elements: columns, lists and structs, or 16 for each of the 10,000 columns that metadata may
+/// have. A column takes some hundred bytes of the footer.
 const ELEMENTS_MAX: u64 = 160_000;
 
 /// Maximum number of lists and structs around a column, including the root.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -48,6 +49,13 @@ fn make_absolute(folder: &Path) -> io::Result<()> {
 
 fn lock() -> MutexGuard<'static, BTreeSet<PathBuf>> {
     DURABLE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Returns a random number for the name of a temporary file. Processes, also on several machines or with the same id in
+/// containers, get different ones.
+pub fn random_token() -> u64 {
+    // Each `RandomState` has other keys, which come from the operating system's random numbers.
+    RandomState::new().hash_one(())
 }
 
 /// Returns the folder that contains a file.

@@ -16,7 +16,7 @@ use flate2::read::MultiGzDecoder;
 const EXTENSIONS: [&str; 3] = [".gz", ".zst", ".bz2"];
 
 /// Maximum size of the decompressed content of a metadata file in bytes: some kilobytes can be decompressed to any number of
-/// bytes. That is enough for millions of tracks; the largest file of FMA has 950 MB.
+/// bytes. Metadata of millions of tracks have less; the largest file of FMA has 950 MB.
 pub const CONTENT_BYTES_MAX: u64 = 4 << 30;
 
 /// Number of bytes that tell how a file is compressed.

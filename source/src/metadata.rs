@@ -205,6 +205,7 @@ impl Files {
             Container::Zip(archive, names) => {
                 let entries = names.get(name).ok_or_else(|| self.absent(name))?;
                 let entry = self.only_entry(archive, name, entries)?;
+
                 // The reader of an entry fails if its content is longer than announced.
                 let content = if entry.bytes > CONTENT_BYTES_MAX {
                     Err(too_large(CONTENT_BYTES_MAX))

@@ -1,8 +1,8 @@
 //! Creates folders and renames files so that they survive a power failure.
 
-use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 
+use wavemill_schemas::durable::random_token;
 pub use wavemill_schemas::durable::{folder_of, make_folder, settle_folder, sync_folder};
 pub use wavemill_versions::leads_nowhere;
 
@@ -11,8 +11,7 @@ pub use wavemill_versions::leads_nowhere;
 /// process is killed, a later run removes the temporary file ([`is_temporary`]).
 pub(crate) fn temporary_beside(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    // Each `RandomState` of a process has other keys, which come from the operating system's random numbers.
-    let token = RandomState::new().hash_one(());
+    let token = random_token();
     // Readers skip names that start with a dot.
     path.with_file_name(format!(".{name}.{token:016x}.tmp"))
 }

@@ -4,7 +4,6 @@
 //! of its part. JSON files contain the rest. They are sealed and written last: a plan without them is incomplete.
 
 use std::fs::{self, File};
-use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -24,6 +23,7 @@ use parquet::errors::ParquetError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use wavemill_catalog::ClipRow;
+use wavemill_schemas::durable::random_token;
 use wavemill_schemas::exit;
 use wavemill_schemas::manifest::{FileEntry, from_sealed, sealed};
 use wavemill_source::{InputId, Stamp};
@@ -259,13 +259,11 @@ impl Claims {
             durable::make_folder(&folder)
                 .map_err(StoreError::io_at(&folder, "create the folder"))?;
         }
-        // Each `RandomState` has other keys, which come from the operating system's random numbers.
-        let token = RandomState::new().hash_one(());
         Ok(Self {
             store: store.clone(),
             folder,
             shards,
-            first: (token % shards.max(1) as u64) as usize,
+            first: (random_token() % shards.max(1) as u64) as usize,
             left: 0..shards,
             all_claimed: false,
         })

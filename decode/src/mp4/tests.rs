@@ -330,6 +330,6 @@ fn false_runs_take_linear_time() {
         mp4_box(b"traf", &traf.concat()),
     ];
     file.extend(mp4_box(b"moof", &moof.concat()));
-    // That many packets are not credible, so only those before count.
+    // So many packets are not credible, and only those before count.
     assert_eq!(decode(&file).unwrap(), decode(&fragmented()).unwrap());
 }

@@ -14,7 +14,7 @@ pub(crate) struct Page {
     pub sequence: u32,
     /// The packets, or parts of packets, that the page contains.
     pub packets: Vec<Vec<u8>>,
-    /// Whether the page's last packet continues on the next page.
+    /// True if the page's last packet continues on the next page.
     pub is_open: bool,
 }
 

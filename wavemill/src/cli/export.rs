@@ -231,6 +231,7 @@ impl NewFolder {
         if fs::symlink_metadata(part).is_ok_and(|left| !left.is_dir()) {
             fs::remove_file(part)?;
         }
+
         for _ in 0..OPENINGS_MAX {
             let is_own = match fs::create_dir(part) {
                 Ok(()) => true,
@@ -241,6 +242,7 @@ impl NewFolder {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 opened => opened?,
             };
+
             if lock_part(&opened, part)? {
                 if is_own {
                     return Ok(opened);
