@@ -164,6 +164,27 @@ class Resume(Case):
             with self.subTest(n_workers=n_workers):
                 self.assertEqual(seen + keys_of(loader), self.expected())
 
+    def test_workers_continue_from_a_state_once(self) -> None:
+        for persistent in (False, True):
+            data = self.data()
+            loader = DataLoader(
+                data, batch_size=None, num_workers=2, persistent_workers=persistent, multiprocessing_context="fork"
+            )
+            with self.subTest(persistent=persistent):
+                # Workers that live on learn of the state after their first pass.
+                self.assertEqual(keys_of(loader), self.expected())
+                for epoch, n_batches in ((0, 3), (2, 13), (2, 0)):
+                    data.load_state_dict({**data.state_dict(), "epoch": epoch, "batch": n_batches})
+                    self.assertEqual(keys_of(loader), self.expected(epoch)[n_batches:])
+                    self.assertEqual(keys_of(loader), self.expected(epoch))
+
+                data.load_state_dict({**data.state_dict(), "epoch": 1, "batch": 4})
+                self.assertEqual(keys_of(loader), self.expected(1)[4:])
+                # Nor does this process continue there, with or without the epoch.
+                self.assertEqual(keys_of(data), self.expected(1))
+                data.set_epoch(1)
+                self.assertEqual(keys_of(loader), self.expected(1))
+
     @unittest.skipIf(StatefulDataLoader is None, "torchdata is not installed")
     def test_stateful_data_loader(self) -> None:
         for n_workers in (0, 1, 2, 3):

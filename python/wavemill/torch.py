@@ -25,6 +25,8 @@ from . import _dataset
 
 __all__ = ["Dataset", "IterableDataset"]
 
+#: Stands for a pass over a loader if none has begun. Others are numbers that the loader draws, from 0.
+_NO_PASS = -1
 #: Tensors of a batch or a row, by name.
 Tensors: TypeAlias = "dict[str, torch.Tensor]"
 
@@ -51,7 +53,7 @@ class IterableDataset(torch.utils.data.IterableDataset[Tensors]):
     Each rank reads its part of every batch, so a ``DistributedSampler`` is neither needed nor possible. Lightning and
     accelerate must not divide the batches again: do not pass the ``DataLoader`` to ``accelerator.prepare``.
 
-    ``state_dict`` and ``load_state_dict`` continue within an epoch; torchdata's ``StatefulDataLoader`` calls them. A
+    ``state_dict`` and ``load_state_dict`` continue within an epoch, for one pass over the loader; torchdata's ``StatefulDataLoader`` calls them. A
     plain ``DataLoader`` with workers reads ahead in other processes, whose position it does not know: set the number
     of batches that were used instead, ``{**data.state_dict(), "batch": n}``.
 
@@ -67,9 +69,10 @@ class IterableDataset(torch.utils.data.IterableDataset[Tensors]):
         super().__init__()
         self.dataset = dataset
         self._pin_memory = pin_memory
-        # Workers that live for several epochs have copies of this object, but share this tensor.
-        self._shared_epoch = torch.tensor(dataset.epoch).share_memory_()  # type: ignore[no-untyped-call]
-        self._seen_epoch = dataset.epoch
+        # Workers have copies of this object, but share this tensor: the epoch, the number of its batches to skip, the
+        # number of this position, and the pass over a loader that has begun there.
+        self._position = torch.zeros(4, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
+        self._share()
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -77,12 +80,10 @@ class IterableDataset(torch.utils.data.IterableDataset[Tensors]):
     def __iter__(self) -> Iterator[Tensors]:
         worker = torch.utils.data.get_worker_info()
         if worker is None:
+            self._forget_used()
             return _TensorBatches(self.dataset._batches(0, 1), self._pin_memory)
 
-        epoch = int(self._shared_epoch)
-        if epoch != self._seen_epoch:
-            self._seen_epoch = epoch
-            self.dataset.set_epoch(epoch)
+        self._follow(worker.seed - worker.id)
         # CUDA cannot be used in a forked worker, so only the process of the loader pins memory.
         return _TensorBatches(self.dataset._batches(worker.id, worker.num_workers), False)
 
@@ -91,8 +92,9 @@ class IterableDataset(torch.utils.data.IterableDataset[Tensors]):
 
         Call this method instead of that of the wrapped dataset if the loader has ``persistent_workers``.
         """
+        self._forget_used()
         self.dataset.set_epoch(epoch)
-        self._share_epoch()
+        self._share()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position in the epoch; see `wavemill.Dataset.state_dict`."""
@@ -101,11 +103,34 @@ class IterableDataset(torch.utils.data.IterableDataset[Tensors]):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a state; see `wavemill.Dataset.load_state_dict`."""
         self.dataset.load_state_dict(state)
-        self._share_epoch()
+        self._share()
 
-    def _share_epoch(self) -> None:
-        self._seen_epoch = self.dataset.epoch
-        self._shared_epoch.fill_(self.dataset.epoch)
+    def _share(self) -> None:
+        """Pass the position on to workers. That of a worker is its own."""
+        if torch.utils.data.get_worker_info() is None:
+            data = self.dataset
+            self._number = data._n_positions
+            first = data._n_yielded if data._resumes else 0
+            self._position.copy_(torch.tensor([data.epoch, first, self._number, _NO_PASS]))
+
+    def _forget_used(self) -> None:
+        """Start at the first batch of the epoch if workers have begun at the position of a state."""
+        number, begun_by = self._position[2:].tolist()
+        if number == self.dataset._n_positions and begun_by != _NO_PASS:
+            self.dataset._move(self.dataset.epoch, 0)
+
+    def _follow(self, number: int) -> None:
+        """Take the position of the loader's process in a worker of pass `number`. Only the first pass continues there."""
+        epoch, first, position, begun_by = self._position.tolist()
+        if position != self._number:
+            # The worker is older than the position.
+            self._number = position
+            self.dataset._move(epoch, first)
+            self.dataset._resumes = True
+        elif begun_by != number:
+            self._forget_used()
+        if begun_by == _NO_PASS:
+            self._position[3] = number
 
     def __repr__(self) -> str:
         return f"<wavemill.torch.IterableDataset of {self.dataset!r}>"
