@@ -54,7 +54,7 @@ row_group_rows = 4
 /// Timeout for an event that a program should cause without further input.
 const WAIT_S_MAX: u64 = 120;
 /// Polling interval of a waiting test.
-const LOOK: Duration = Duration::from_millis(5);
+pub(crate) const LOOK: Duration = Duration::from_millis(5);
 
 static SCRATCH: OnceLock<PathBuf> = OnceLock::new();
 
@@ -166,6 +166,7 @@ pub(crate) fn trainer<S: AsRef<std::ffi::OsStr>>(words: impl IntoIterator<Item =
         "RANK",
         "WORLD_SIZE",
         "LOCAL_RANK",
+        "LOCAL_WORLD_SIZE",
         "MASTER_ADDR",
         "MASTER_PORT",
         "TORCHELASTIC_RUN_ID",

@@ -4,14 +4,19 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::thread::sleep;
+use std::time::Instant;
 
 use serde_json::Value;
 use wavemill_tests::Failed;
 
 use crate::support::{
-    argv, checkpoints, contains, finish, has_trainer, lacks, run, same, scratch, start, trainer,
-    wait_until, whole, within,
+    LOOK, argv, checkpoints, contains, finish, has_trainer, kill, lacks, run, same, scratch, start,
+    trainer, wait_until, whole, within,
 };
+
+/// Maximum number of seconds in which the processes of trials end with the sweep.
+const END_S_MAX: u64 = 30;
 
 /// Writes the file `sweep.toml` to `folder`, and returns a command that runs this sweep of a small model.
 fn sweep(folder: &Path, file: &str) -> Command {
@@ -287,4 +292,50 @@ fn stopped_jobs_resume() -> Result<(), Failed> {
     let ran = run(sweep(&folder, &file).args(["--jobs", "2"])).exits(0)?;
     same("taken", ran.err.matches("already completed: ").count(), 1)?;
     same("trials", lines(&ran.out)?.len(), 3)
+}
+
+/// Trials read the sweep's file as it was at the beginning of the sweep.
+#[apply(trial)]
+#[needs(has_trainer)]
+fn jobs_do_not_read_a_changed_file() -> Result<(), Failed> {
+    let folder = scratch("jobs-file");
+    let file = "[parameters]\n\"train.epochs\" = [1, 2, 3, 4]";
+    let mut child = start(sweep(&folder, file).args(["--jobs", "2"]));
+    wait_until(&mut child, "its first trial", || runs_in(&folder) > 0)?;
+    fs::write(folder.join("sweep.toml"), "[parameters]\nseed = [1]")?;
+
+    let ran = finish(child).exits(0)?;
+    same("trials", lines(&ran.out)?.len(), 4)
+}
+
+/// Returns the processes that write to the runs in `folder`.
+fn writers(folder: &Path) -> Result<usize, Failed> {
+    let runs = folder.join("runs").display().to_string();
+    let mut writers = 0;
+    for process in fs::read_dir("/proc")? {
+        // Other processes may end meanwhile.
+        let command = fs::read(process?.path().join("cmdline")).unwrap_or_default();
+        writers += usize::from(String::from_utf8_lossy(&command).contains(&runs));
+    }
+    Ok(writers)
+}
+
+/// The processes of trials end with the sweep, also those that have not opened the store yet.
+#[apply(trial)]
+#[needs(has_trainer)]
+fn jobs_end_with_a_killed_sweep() -> Result<(), Failed> {
+    let folder = scratch("jobs-killed");
+    let file = "[parameters]\n\"train.epochs\" = [100000, 200000]";
+    let mut child = start(sweep(&folder, file).args(["--jobs", "2"]));
+    wait_until(&mut child, "its trials", || {
+        writers(&folder).is_ok_and(|writers| writers > 1)
+    })?;
+    kill(child)?;
+
+    let start = Instant::now();
+    while writers(&folder)? > 0 {
+        within("seconds", start.elapsed().as_secs(), ..END_S_MAX)?;
+        sleep(LOOK);
+    }
+    Ok(())
 }

@@ -26,6 +26,8 @@ const POLL: Duration = Duration::from_millis(50);
 const QUESTION: &str = "? ";
 const GO_ON: &str = "go on";
 const END: &str = "end";
+/// Environment variable with the process id of the program that started a trial.
+const PARENT: &str = "WAVEMILL_PARENT";
 
 /// A trial failed in a way that ended the whole sweep, for example because the disk is full.
 #[derive(Debug, thiserror::Error)]
@@ -263,6 +265,7 @@ impl TrialProcess {
     fn start(trial: usize, name: &str, slot: usize, mut command: Command) -> Result<Self> {
         // The child gets its own process group: Ctrl-C in a terminal then signals only the parent, which forwards it.
         command
+            .env(PARENT, std::process::id().to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -340,12 +343,14 @@ fn pass_on(name: &str, err: ChildStderr) {
     }
 }
 
-/// Starts a thread that ends this process when its parent has ended, because no process would read the result.
+/// In a trial's process, starts a thread that ends the process when the parent has ended, because no other process would
+/// read the result. Call this first: another process may take the place of the parent at any time.
 ///
 /// # Errors
 /// The thread that watches the parent process cannot be started.
 pub(crate) fn end_with_parent() -> Result<()> {
-    let parent = std::os::unix::process::parent_id();
+    let parent = std::env::var(PARENT).ok().and_then(|id| id.parse().ok());
+    let parent: u32 = parent.unwrap_or_else(std::os::unix::process::parent_id);
     std::thread::Builder::new()
         .name("parent".to_owned())
         .spawn(move || {

@@ -28,11 +28,6 @@ impl LikeArgs {
         (self.like.as_deref() == Some(LIST)).then(ShippedConfig::listing)
     }
 
-    /// Returns the value of `--like` as given by the user.
-    pub(crate) fn name(&self) -> Option<&str> {
-        self.like.as_deref()
-    }
-
     /// Reads the configuration selected by `--like`, overridden by `file` and then by `sets`.
     ///
     /// # Errors

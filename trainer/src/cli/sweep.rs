@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context, Error, Result, bail};
 use clap::Args;
 use tch::Device;
+use tempfile::NamedTempFile;
 use wavemill_schemas::canonical;
 use wavemill_schemas::config::{Config, Data, Loss, Metric};
 use wavemill_schemas::exit::NO_SPACE;
@@ -28,7 +29,7 @@ use super::fit::{is_stopped, monitored};
 use super::jobs::{self, JobPlan};
 use super::like::LikeArgs;
 use super::run_folder::new_folder;
-use super::{MachineArgs, MachineShares, fit, interrupt};
+use super::{MachineArgs, fit, interrupt};
 use crate::dataset::{Dataset, Needs, StorePlace};
 use crate::ffi;
 use crate::learner::LearnError;
@@ -119,6 +120,27 @@ struct SweepPlan {
     lost: Vec<String>,
 }
 
+/// Copies of the sweep's description and of the shared configuration, which the trials' processes read. The files of the
+/// user may change meanwhile.
+struct TrialFiles {
+    sweep: NamedTempFile,
+    config: NamedTempFile,
+}
+
+impl TrialFiles {
+    fn new(sweep: &str, base: &Config) -> Result<Self> {
+        let write = |text: &str| {
+            let mut file = tempfile::Builder::new().suffix(".toml").tempfile()?;
+            file.write_all(text.as_bytes())?;
+            std::io::Result::Ok(file)
+        };
+        Ok(Self {
+            sweep: write(sweep)?,
+            config: write(&toml::to_string(base)?)?,
+        })
+    }
+}
+
 /// Outcome of a sweep in this process.
 enum SweepEnd {
     Trials(Vec<Trial>),
@@ -185,6 +207,9 @@ impl SweepCommand {
     /// An unknown key or model, before the first trial; [`SweepInterrupted`]; at the end, an error if any trial failed.
     pub(crate) fn run(&self) -> Result<u8> {
         interrupt::end_with_starter()?;
+        if self.trial.is_some() {
+            jobs::end_with_parent()?;
+        }
         let source = self.file.display().to_string();
         let text = settings::read(&self.file)
             .map_err(|e| UsageError(format!("cannot read {source}: {e}")))?;
@@ -214,7 +239,7 @@ impl SweepCommand {
         // `plan` has already checked the files' hashes.
         rows.machine.verify = false;
         let ended = if at_once {
-            self.side_by_side(&plan.trials, rows, &sweep)?
+            self.side_by_side(&plan.trials, rows, &sweep, &TrialFiles::new(&text, &base)?)?
         } else {
             self.in_turn(plan, rows, &sweep, &ranks)?
         };
@@ -298,11 +323,6 @@ impl SweepCommand {
         let Some(first) = plan.trials.first() else {
             bail!("trial {} does not exist", self.trial.unwrap_or_default())
         };
-        if self.trial.is_some() {
-            // A parent process started this one and reads the trial's result.
-            jobs::end_with_parent()?;
-        }
-
         let device = self.machine.compute.device(ranks, None)?;
         let first_rows = rows.open(&first.config)?;
         // Each rank reads the file of the sweep itself.
@@ -341,6 +361,7 @@ impl SweepCommand {
         planned: &[PlannedTrial],
         rows: DatasetCache,
         sweep: &Sweep,
+        files: &TrialFiles,
     ) -> Result<SweepEnd> {
         let version = rows.version.clone();
         // The child processes open the store's files themselves.
@@ -359,7 +380,8 @@ impl SweepCommand {
             names: &names,
             command: &|trial, slot| {
                 let mut command = Command::new(&program);
-                self.add_trial_args(&mut command, trial, version.as_ref(), &machine, slot);
+                self.add_trial_args(&mut command, trial, version.as_ref(), files);
+                machine.add_args(&mut command, slot);
                 command
             },
         };
@@ -382,18 +404,19 @@ impl SweepCommand {
         }
     }
 
-    /// Adds the arguments for training trial `trial` in slot `slot` to `command`.
+    /// Adds the arguments for training trial `trial` to `command`, but for those of the machine.
     fn add_trial_args(
         &self,
         command: &mut Command,
         trial: usize,
         version: Option<&VersionName>,
-        machine: &MachineShares,
-        slot: usize,
+        files: &TrialFiles,
     ) {
         command
             .arg("sweep")
-            .arg(&self.file)
+            .arg(files.sweep.path())
+            .arg("--config")
+            .arg(files.config.path())
             .arg("--store")
             .arg(&*self.store)
             .arg("--runs")
@@ -401,22 +424,9 @@ impl SweepCommand {
 
         // A trial's process prints its result for the parent as one JSON line on stdout, see `jobs.rs`.
         command.args(["--trial", &trial.to_string(), "--json"]);
-
-        // The options that select the rows and make the configuration are those of this process.
         if let Some(version) = version {
             command.args(["--version", &version.to_string()]);
         }
-        if let Some(config) = &self.config {
-            command.arg("--config").arg(config);
-        }
-        if let Some(like) = self.like.name() {
-            command.args(["--like", like]);
-        }
-        for set in &self.sets {
-            command.args(["--set", set]);
-        }
-
-        machine.add_args(command, slot);
     }
 
     /// Trains the trials `planned` one after another.
