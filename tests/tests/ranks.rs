@@ -12,8 +12,8 @@ use serde_json::Value;
 use wavemill_tests::{Failed, Trial};
 
 use crate::support::{
-    argv, checkpoints, contains, finish, fit, has_trainer, last_step, run, run_in, same, scratch,
-    start, trainer, wait_until, whole, within,
+    argv, checkpoints, contains, copy_folder, finish, fit, has_trainer, last_step, run, run_in,
+    same, scratch, start, trainer, wait_until, whole, within,
 };
 use crate::trial::{Trials, with_needs};
 
@@ -343,7 +343,27 @@ fn ranks_with_other_settings_are_rejected() -> Result<(), Failed> {
         Ok(command)
     };
 
-    for command in [&of_fit as &dyn Fn(usize) -> _, &of_sweep] {
+    // Rank 1 does not see the last checkpoint of the run.
+    let trained = folder.join("trained");
+    let words = argv(
+        "--model lstm --set data.frames=8 --set train.steps=2 --set train.checkpoint_steps=1 --set train.keep=2",
+    );
+    run(fit(whole(), &trained).args(words)).exits(0)?;
+    let seen = [run_in(&trained)?, folder.join("seen")];
+    copy_folder(&seen[0], &seen[1]);
+    fs::remove_dir_all(checkpoints(&seen[1]).pop().ok_or("no checkpoint")?)?;
+    let of_eval = |rank: usize| -> Result<Command, Failed> {
+        let mut command = trainer(argv("eval --device cpu --threads 1 --checkpoint last"));
+        command.arg(&seen[rank]);
+        Ok(command)
+    };
+
+    let commands: [(&dyn Fn(usize) -> _, _); 3] = [
+        (&of_fit, "config"),
+        (&of_sweep, "config"),
+        (&of_eval, "weights of"),
+    ];
+    for (command, differs) in commands {
         let port = TcpListener::bind("127.0.0.1:0")?
             .local_addr()?
             .port()
@@ -363,7 +383,7 @@ fn ranks_with_other_settings_are_rejected() -> Result<(), Failed> {
         for child in children {
             let ran = finish(child).exits(1)?;
             ran.says(&[
-                "rank 1 has config",
+                &format!("rank 1 has {differs} "),
                 "rank 0 has",
                 "it must be the same on all ranks",
             ])?;

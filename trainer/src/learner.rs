@@ -23,6 +23,7 @@ use crate::models::init::{self, Origin};
 use crate::models::{Inputs, ModelError, Net, registry};
 use crate::optim::{OptimError, Optimizer, WeightAverage};
 use crate::profile::{Part, Profile};
+use crate::safetensors;
 use crate::strategy::{self, Buckets, Collective, RankError};
 
 mod damage;
@@ -241,6 +242,7 @@ impl Learner {
     /// [`ModelError::InitRead`] if the file cannot be read, [`ModelError::Unfit`] if its weights do not fit the model.
     pub(crate) fn start_from(&self, file: &Path) -> Result<Origin, LearnError> {
         let origin = init::load(file, &self.store)?;
+        self.check_equal(file)?;
         self.average.iter().for_each(WeightAverage::reset);
         Ok(origin)
     }
@@ -441,7 +443,8 @@ impl Learner {
     /// them; the buffers of each rank are restored only if the number of ranks has not changed.
     ///
     /// # Errors
-    /// [`CheckpointError::Mismatch`] if the tensors do not fit the model, and other errors of reading a checkpoint.
+    /// [`CheckpointError::Mismatch`] if the tensors do not fit the model, other errors of reading a checkpoint, and
+    /// [`RankError::Disagree`] if another rank read other weights.
     pub(crate) fn load(
         &mut self,
         tensors: &BTreeMap<String, Tensor>,
@@ -449,6 +452,7 @@ impl Learner {
         world_size: usize,
     ) -> Result<(), LearnError> {
         checkpoint::copy_into(&self.variables(), tensors, "model.", path)?;
+        self.check_equal(path)?;
         if let Some(average) = &self.average {
             average.load(tensors, path)?;
         }
@@ -472,15 +476,46 @@ impl Learner {
     /// Loads only weights and buffers of a checkpoint, for evaluation.
     ///
     /// # Errors
-    /// [`CheckpointError::Mismatch`] if the tensors do not fit the model, and other errors of reading a checkpoint.
+    /// [`CheckpointError::Mismatch`] if the tensors do not fit the model, other errors of reading a checkpoint, and
+    /// [`RankError::Disagree`] if another rank read other weights.
     pub(crate) fn load_model(
         &self,
         tensors: &BTreeMap<String, Tensor>,
         path: &Path,
     ) -> Result<(), LearnError> {
         checkpoint::copy_into(&self.variables(), tensors, "model.", path)?;
+        self.check_equal(path)?;
         self.average.iter().for_each(WeightAverage::reset);
         Ok(())
+    }
+
+    /// Checks that all ranks read the same weights from `path`. Each rank reads its own machine's file, and another
+    /// process may write a better checkpoint between two reads. All ranks must call this.
+    ///
+    /// # Errors
+    /// [`RankError::Disagree`] on every rank; the message names the first rank that differs from rank 0.
+    fn check_equal(&self, path: &Path) -> Result<(), LearnError> {
+        if self.ranks.world_size() == 1 {
+            return Ok(());
+        }
+        let mut hasher = blake3::Hasher::new();
+        for (_, tensor) in self.variables() {
+            let bytes = safetensors::bytes_of(&tensor).map_err(|source| {
+                RankError::Other(format!("rank {}: {source}", self.ranks.rank()))
+            })?;
+            hasher.update(&bytes);
+        }
+
+        let own = hasher.finalize().to_hex();
+        let all = self.ranks.gather(own.as_bytes())?;
+        let Some(rank) = all.iter().position(|hash| *hash != all[0]) else {
+            return Ok(());
+        };
+        // All ranks return the same error, so none may take the end of another for its loss.
+        let _ = self.ranks.finish();
+        let [found, wanted] = [rank, 0].map(|rank| String::from_utf8_lossy(&all[rank]));
+        let field = format!("weights of {} with the blake3", path.display());
+        Err(RankError::differs(rank, &field, &found, &wanted).into())
     }
 
     /// Divides logits by the temperature of each target from now on. Losses are still those of the logits.

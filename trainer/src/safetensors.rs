@@ -79,14 +79,7 @@ pub(crate) fn write(
     };
     file.write(&[&(header.len() as u64).to_le_bytes(), header.as_slice()].concat())?;
     for (_, tensor) in ordered {
-        let tensor = ffi::send(&tensor.detach(), Device::Cpu)
-            .map_err(io::Error::other)?
-            .contiguous();
-        let mut bytes = vec![0; byte_len(&tensor)];
-        tensor
-            .f_copy_data_u8(&mut bytes, tensor.numel())
-            .map_err(io::Error::other)?;
-        file.write(&bytes)?;
+        file.write(&bytes_of(tensor)?)?;
     }
     file.file.sync_all()?;
     Ok(file.hasher.finalize().to_hex().to_string())
@@ -103,6 +96,21 @@ impl HashedFile {
         self.hasher.update(bytes);
         self.file.write_all(bytes)
     }
+}
+
+/// Returns the values of a tensor on any device, as a file stores them.
+///
+/// # Errors
+/// libtorch cannot copy the values to host memory.
+pub(crate) fn bytes_of(tensor: &Tensor) -> io::Result<Vec<u8>> {
+    let tensor = ffi::send(&tensor.detach(), Device::Cpu)
+        .map_err(io::Error::other)?
+        .contiguous();
+    let mut bytes = vec![0; byte_len(&tensor)];
+    tensor
+        .f_copy_data_u8(&mut bytes, tensor.numel())
+        .map_err(io::Error::other)?;
+    Ok(bytes)
 }
 
 fn byte_len(tensor: &Tensor) -> usize {

@@ -192,7 +192,7 @@ impl ComputeArgs {
     /// Returns the number of threads: the one requested, else `recorded`, else a rank's share of the cores.
     fn threads(&self, ranks: &Ranks, recorded: Option<u32>) -> u32 {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let share = (cores / ranks.world_size).max(1);
+        let share = (cores / ranks.local_world_size).max(1);
         self.threads
             .map(u32::from)
             .or(recorded)
@@ -225,7 +225,7 @@ impl MachineArgs {
     pub(crate) fn shared_by(&self, processes: usize) -> Result<MachineShares> {
         // Processes share the machine's cores in the same way as the ranks of a job do.
         let alone = Ranks {
-            world_size: processes,
+            local_world_size: processes,
             ..Ranks::solo()
         };
 
@@ -427,7 +427,7 @@ mod tests {
     #[test]
     fn threads_are_those_asked_for_then_the_runs_then_a_share_of_the_cores() {
         let ranks = Ranks {
-            world_size: 1_000_000,
+            local_world_size: 1_000_000,
             ..Ranks::solo()
         };
 

@@ -64,7 +64,7 @@ impl RankError {
     }
 
     /// Creates the error for a rank that differs from rank 0, for example in its configuration, version or device.
-    pub(super) fn differs(rank: usize, field: &str, found: &str, wanted: &str) -> Self {
+    pub(crate) fn differs(rank: usize, field: &str, found: &str, wanted: &str) -> Self {
         Self::Disagree(format!(
             "rank {rank} has {field} {found}, rank 0 has {wanted}: it must be the same on all ranks"
         ))

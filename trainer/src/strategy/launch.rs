@@ -34,6 +34,8 @@ pub(crate) struct Ranks {
     pub world_size: usize,
     /// Rank among the processes on this machine, from 0; also the index of this rank's GPU.
     pub local_rank: usize,
+    /// Number of ranks on this machine, which share its cores: `LOCAL_WORLD_SIZE`, else all ranks.
+    pub local_world_size: usize,
     /// Host name or IP address of rank 0.
     pub address: String,
     /// Port on which rank 0 accepts connections of the other ranks.
@@ -53,6 +55,7 @@ impl Ranks {
             rank: 0,
             world_size: 1,
             local_rank: 0,
+            local_world_size: 1,
             address: "127.0.0.1".to_owned(),
             port: 0,
             token: String::new(),
@@ -85,9 +88,20 @@ impl Ranks {
         let rank = variables.number("RANK")?;
         let world_size = variables.number("WORLD_SIZE")?;
         let local_rank = variables.number("LOCAL_RANK")?;
+        // Launchers other than torchrun may not set it.
+        let local_world_size = match (variables.get)("LOCAL_WORLD_SIZE") {
+            Some(_) => variables.number("LOCAL_WORLD_SIZE")?,
+            None => world_size,
+        };
         if rank >= world_size {
             let problem = format!("is {rank}, not below WORLD_SIZE = {world_size}");
             return Err(variables.wrong("RANK", problem));
+        }
+
+        if local_rank >= local_world_size {
+            let problem =
+                format!("is {local_rank}, not below the {local_world_size} ranks of this machine");
+            return Err(variables.wrong("LOCAL_RANK", problem));
         }
 
         let address = variables.text("MASTER_ADDR")?;
@@ -116,6 +130,7 @@ impl Ranks {
             rank,
             world_size,
             local_rank,
+            local_world_size,
             address,
             port,
             token,
@@ -205,6 +220,7 @@ fn launch_program(
             .env("RANK", rank.to_string())
             .env("LOCAL_RANK", rank.to_string())
             .env("WORLD_SIZE", nproc.to_string())
+            .env("LOCAL_WORLD_SIZE", nproc.to_string())
             .env("MASTER_ADDR", "127.0.0.1")
             .env("MASTER_PORT", &port)
             .env("WAVEMILL_PORT", &port)
@@ -349,6 +365,19 @@ mod tests {
             (ranks.port, ranks.token.as_str(), ranks.is_local()),
             (29501, "none", false)
         );
+    }
+
+    #[test]
+    fn ranks_share_the_cores_of_their_machine() {
+        let local = |variables: &[(&str, &str)]| {
+            let ranks = parse(&[TORCHRUN.as_slice(), variables].concat());
+            ranks.map(|ranks| ranks.expect("a rank").local_world_size)
+        };
+        assert_eq!(local(&[]).expect("complete"), 4);
+        assert_eq!(local(&[("LOCAL_WORLD_SIZE", "2")]).expect("complete"), 2);
+        for count in ["0", "1", "two"] {
+            assert!(local(&[("LOCAL_WORLD_SIZE", count)]).is_err(), "{count}");
+        }
     }
 
     #[test]
