@@ -29,6 +29,9 @@ pub struct RunResult {
     pub world_size: usize,
     /// True if batch norm used only the rows of each rank, so that the scores depend on the number of ranks.
     pub batch_norm_per_rank: bool,
+    /// True if a sweep ended the run before its last epoch, because earlier trials were better.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ended_by_sweep: bool,
     /// Number of epochs that were trained.
     pub epochs: u64,
     /// Number of optimiser steps of the run.

@@ -223,6 +223,11 @@ impl EarlyStop {
         }
     }
 
+    /// Forgets the best value, so that the next validation is the best again.
+    pub fn forget_best(&mut self) {
+        self.best.value = None;
+    }
+
     /// Returns the best validation value so far, or `None` before the first validation.
     pub fn best(&self) -> Option<f64> {
         self.best.value

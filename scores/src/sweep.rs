@@ -306,7 +306,8 @@ impl SideBySide {
 }
 
 /// Finds a finished run with the configuration `config` in the folder `runs`, on the same store and with the same
-/// number of ranks, whose log has the values of all its epochs. Returns the first of several runs.
+/// number of ranks, whose log has the values of all its epochs. Returns the first of several runs. Runs that a sweep
+/// ended early count only if `median_stopping` is true.
 ///
 /// # Errors
 /// An I/O error if the folder `runs` exists but cannot be listed.
@@ -315,6 +316,7 @@ pub fn finished(
     config: &Config,
     manifest_hash: &str,
     world_size: usize,
+    median_stopping: bool,
 ) -> io::Result<Option<RunDir>> {
     let hash = config.hash();
     let stem = format!("{}-", run_stem(&config.model.name, &hash));
@@ -342,6 +344,9 @@ pub fn finished(
             result.config_hash == hash
                 && result.manifest_hash == manifest_hash
                 && result.world_size == world_size
+                // The run may have begun with more ranks.
+                && (world_size > 1 || !result.batch_norm_per_rank)
+                && (median_stopping || !result.ended_by_sweep)
                 && has_values(&path, &config.train.selected(), result.epochs)
         });
         if is_this {
@@ -533,14 +538,23 @@ mod tests {
         let name = format!("validation/{}", config.train.selected());
         let mut log = Log::open(&run.log()).expect("a file");
         for epoch in 0..3 {
-            let found = finished(runs.path(), &config, "m", 1).expect("a folder");
+            let found = finished(runs.path(), &config, "m", 1, false).expect("a folder");
             assert_eq!(found, None, "{epoch} of 3 epochs");
             let values = [(name.as_str(), 0.5)];
             log.append("epoch", epoch, 2 * (epoch + 1), &values)
                 .expect("room");
         }
-        let found = finished(runs.path(), &config, "m", 1).expect("a folder");
-        assert_eq!(found, Some(run));
+        let found = finished(runs.path(), &config, "m", 1, false).expect("a folder");
+        assert_eq!(found.as_ref(), Some(&run));
+
+        // Without median stopping, a run that was ended by it is not the result of its configuration.
+        let mut result = result;
+        result["ended_by_sweep"] = true.into();
+        run.write_result(&result).expect("room");
+        for median_stopping in [false, true] {
+            let found = finished(runs.path(), &config, "m", 1, median_stopping).expect("a folder");
+            assert_eq!(found.is_some(), median_stopping);
+        }
     }
 
     /// Returns the number of epochs of each trial if the trials run one after another.

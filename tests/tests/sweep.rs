@@ -240,8 +240,18 @@ fn parallel_jobs_apply_the_same_median_stop() -> Result<(), Failed> {
                 without_folder(&line, &folder)?,
             ));
         }
-
         results.push(trials);
+
+        // Without the rule, a trial that it ended is trained to its end.
+        let file = file.replace("median_stopping_after = 1\n", "");
+        let mut command = sweep(&folder, &file);
+        let ran = run(command.args(["--jobs", jobs, "--set", "train.epochs=3"])).exits(1)?;
+        let whole = lines(&ran.out)?.into_iter().filter(|line| {
+            line["values"]
+                .as_array()
+                .is_some_and(|values| values.len() == 3)
+        });
+        same("whole trials", whole.count(), 4)?;
     }
 
     within(

@@ -302,8 +302,10 @@ fn extended_run_counts_test_evaluations() -> Result<(), Failed> {
 
     // Resuming the completed run does not evaluate the test split again.
     let before = left_by(&of)?;
-    run(&mut resume(&of)).exits(0)?;
-    same("as it was", left_by(&of)? == before, true)?;
+    for other in [&[][..], &["--skip-damaged"]] {
+        run(resume(&of).args(other)).exits(0)?;
+        same("as it was", left_by(&of)? == before, true)?;
+    }
     run(resume(&of).args(["--epochs", "1"]))
         .exits(2)?
         .says(&["--epochs 1", "already"])?;
@@ -317,6 +319,30 @@ fn extended_run_counts_test_evaluations() -> Result<(), Failed> {
         waits.filter(|wait| *wait < 60.0).count(),
         3,
     )
+}
+
+/// A user may remove a damaged checkpoint, as the error advises, also that of the best epoch.
+#[apply(trial)]
+#[needs(has_trainer)]
+fn run_without_its_best_checkpoint_ends() -> Result<(), Failed> {
+    let runs = scratch("best-is-gone");
+    // Weights that do not change have equal scores, of which the first is the best.
+    let still = argv("--set optimizer.lr=1e-30 --set train.epochs=3 --set train.select=macro_f1");
+    run(small(&runs).args(still)).exits(0)?;
+    let of = run_in(&runs)?;
+    same("best", result(&runs)?["best_epoch"].as_u64(), Some(0))?;
+
+    let first = checkpoints(&of).swap_remove(0);
+    fs::remove_dir_all(first)?;
+    fs::remove_file(of.join("result.json"))?;
+    let ran = run(&mut resume(&of)).exits(0)?;
+    contains(&ran.out, "the checkpoint of the best epoch, 1, is gone")?;
+    lacks(&ran.out, "undefined after every epoch")?;
+    run(trainer(argv("eval --device cpu --threads 1")).arg(&of)).exits(0)?;
+
+    // Of the later epochs, the next one is the best.
+    run(resume(&of).args(["--epochs", "4"])).exits(0)?;
+    same("best", result(&runs)?["best_epoch"].as_u64(), Some(3))
 }
 
 #[apply(trial)]
@@ -862,7 +888,12 @@ fn init_from_another_run_is_compared() -> Result<(), Failed> {
     )?;
 
     let (_, said) = begun(&weights, "1")?;
-    lacks(&said, "model.init")
+    lacks(&said, "model.init")?;
+
+    // The run still warns after the other one has gone.
+    fs::remove_dir_all(&of)?;
+    let ran = run(resume(&started).args(["--epochs", "3"])).exits(0)?;
+    contains(&ran.out, &warning)
 }
 
 /// Fails unless the run was refused before its folder was created.

@@ -137,6 +137,8 @@ struct Run<'a> {
     /// Time at which this process began the epoch in progress.
     epoch_start: Instant,
     profile: Option<Arc<Profile>>,
+    /// True if the checkpoint of the best epoch was gone when the run was resumed.
+    best_is_gone: bool,
 }
 
 impl<'a> Run<'a> {
@@ -159,8 +161,15 @@ impl<'a> Run<'a> {
         if job.resume {
             let last = go_on(&mut learner, job, data, &checkpoints.last()?)?;
             schedules.resume(last.schedules.clone());
-            // These fields describe this process instead of the process that wrote the checkpoint.
+            let batch_norm_per_rank =
+                last.batch_norm_per_rank || normalizes_per_rank(&learner, config, last.world_size);
+            // A sweep's decision does not hold for a run on its own.
+            let continues = last.ended_by_sweep && job.keep_going.is_none();
+            // Some of these fields describe this process instead of the process that wrote the checkpoint.
             state = State {
+                batch_norm_per_rank,
+                ended_by_sweep: last.ended_by_sweep && !continues,
+                finished: last.finished && !continues,
                 format_version: checkpoint::FORMAT_VERSION,
                 world_size: state.world_size,
                 threads: state.threads,
@@ -171,18 +180,23 @@ impl<'a> Run<'a> {
             state.origin = learner.start_from(file)?;
         }
 
+        state.batch_norm_per_rank |= normalizes_per_rank(&learner, config, ranks.world_size());
+
         let rows = data.rows_of(Side::Training).len();
         let batches = n_batches(rows, config.data.batch_size, config.data.drop_last);
         monitor.batches_total.store(batches, Ordering::Relaxed);
         monitor.first_step.store(state.step, Ordering::Relaxed);
 
-        let mut warnings = warnings(config, data, &learner, ranks.world_size());
+        let mut warnings = warnings(config, data, &learner, state.batch_norm_per_rank);
         // A user may have removed the checkpoint of the best epoch because it was damaged.
+        let mut best_is_gone = false;
         if let Some(best) = &state.best
             && !checkpoints.has(best.step)?
         {
             let epoch = best.epoch + 1;
             state.best = None;
+            state.early_stop.forget_best();
+            best_is_gone = true;
             warnings.push(format!(
                 "the checkpoint of the best epoch, {epoch}, is gone: a later one takes its place"
             ));
@@ -192,12 +206,13 @@ impl<'a> Run<'a> {
         let mut inherited = None;
         if let Some(weights) = &config.model.init {
             let start = StartRun::find(weights, &job.folder, data);
+            let told = state.start_warnings.get_or_insert(start.warnings);
             if ranks.rank() == 0 {
-                for warning in &start.warnings {
+                for warning in told.iter() {
                     eprintln!("warning: {}", shown(warning));
                 }
             }
-            warnings.extend(start.warnings);
+            warnings.extend_from_slice(told);
             inherited = start.list;
         }
 
@@ -219,6 +234,7 @@ impl<'a> Run<'a> {
             records: None,
             epoch_start: Instant::now(),
             profile,
+            best_is_gone,
         })
     }
 
@@ -241,14 +257,14 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// If the configuration has changed (more epochs, or `skip_damaged`), writes a checkpoint with it immediately, so
-    /// that it still applies if the run is killed before its next checkpoint. Then updates `config.toml`.
+    /// If the configuration has changed (more epochs, or `skip_damaged`), or the best checkpoint is gone, writes a
+    /// checkpoint with the change immediately, so that it still applies if the run is killed before its next checkpoint.
+    /// Then updates `config.toml`.
     fn keep_config(&mut self) -> Result<(), RunError> {
         // No rank may write to the run's folder before all ranks have read the checkpoint.
         self.ranks.barrier().map_err(LearnError::from)?;
-        if self.state.config != *self.config {
-            // A run that has ended continues only if the new configuration has more epochs.
-            self.state.finished &= self.config.train.epochs <= self.state.config.train.epochs;
+        if self.state.config != *self.config || self.best_is_gone {
+            self.state.finished = self.is_finished();
             self.state.config = self.config.clone();
             self.save()?;
         }
@@ -258,8 +274,13 @@ impl<'a> Run<'a> {
             .map_or(Ok(()), |records| records.keep_config(self.config))
     }
 
+    /// Reports whether the run has ended. It continues only if the new configuration has more epochs.
+    fn is_finished(&self) -> bool {
+        self.state.finished && self.config.train.epochs <= self.state.config.train.epochs
+    }
+
     fn is_over(&self) -> bool {
-        self.state.finished || self.state.epoch >= self.config.train.epochs || self.has_all_steps()
+        self.is_finished() || self.state.epoch >= self.config.train.epochs || self.has_all_steps()
     }
 
     /// Reports whether the run has done the steps that `train.steps` allows.
@@ -268,7 +289,8 @@ impl<'a> Run<'a> {
         most.is_some_and(|steps| self.state.step >= steps)
     }
 
-    /// Returns the stored result if the run had already ended with this step and configuration; the same on all ranks.
+    /// Returns the stored result if the run had already ended with this step, and the configuration adds none; the same
+    /// on all ranks.
     fn ended_before(&self) -> Result<Option<RunResult>, RunError> {
         if !self.job.resume || !self.is_over() {
             return Ok(None);
@@ -279,11 +301,9 @@ impl<'a> Run<'a> {
             .read_result::<RunResult>()
             .unwrap_or_default();
         let found = result.filter(|result| {
-            let is_this_end =
-                result.steps == self.state.step && result.config_hash == self.config.hash();
             // A sweep's trial has a result without the test split, so `fit` still has to score the test split.
             let has_test = result.test_asked > 0 || !self.job.test;
-            is_this_end && has_test
+            result.steps == self.state.step && has_test
         });
 
         // A process that was killed may have written the result without making its name durable.
@@ -398,7 +418,9 @@ impl<'a> Run<'a> {
             .keep_going
             .as_ref()
             .is_some_and(|keep_going| !keep_going(&self.values));
-        self.state.finished = stop || enough || self.is_over();
+        let ends = stop || self.is_over();
+        self.state.ended_by_sweep = enough && !ends;
+        self.state.finished = ends || enough;
         self.save()
     }
 
@@ -475,7 +497,7 @@ impl<'a> Run<'a> {
     /// Warns if no epoch could be selected, and of temperatures at their limits.
     fn warn_of_selection(&mut self) {
         let train = &self.config.train;
-        if self.state.best.is_none() {
+        if self.state.best.is_none() && !self.best_is_gone {
             self.warnings.push(format!(
                 "train.select = {:?} is undefined after every epoch: the weights are those of the last one",
                 train.selected()
@@ -654,6 +676,11 @@ impl<'a> Run<'a> {
     }
 }
 
+/// Reports whether batch norm uses only the rows of each rank in training with `world_size` ranks.
+fn normalizes_per_rank(learner: &Learner, config: &Config, world_size: usize) -> bool {
+    world_size > 1 && learner.trains_batch_norm() && !config.model.sync_batch_norm
+}
+
 /// Scores of a split (validation or test), and the number of its rows that could not be read.
 #[derive(Default)]
 struct SideScores {
@@ -663,7 +690,7 @@ struct SideScores {
 
 /// Returns the maximum number of steps of a run with `batches` global batches per epoch.
 pub(crate) fn steps_total(train: &Train, batches: u64) -> u64 {
-    let planned = train.epochs * batches;
+    let planned = train.epochs.saturating_mul(batches);
     train.steps.map_or(planned, |steps| steps.min(planned))
 }
 

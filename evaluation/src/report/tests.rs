@@ -141,6 +141,7 @@ fn result(predictions: &Predictions) -> RunResult {
         config_hash: "3".to_owned(),
         world_size: 1,
         batch_norm_per_rank: false,
+        ended_by_sweep: false,
         epochs: 3,
         steps: 30,
         temperatures: Vec::new(),

@@ -48,6 +48,8 @@ impl Config {
 
         // Check the values after the last set, which may correct an invalid value of the file or of an earlier set.
         config.check()?;
+        // As in torch, an infinite maximum clips nothing. JSON, and so a checkpoint, has no infinity.
+        config.optimizer.clip_norm = config.optimizer.clip_norm.filter(|max| max.is_finite());
         let replaced = like
             .map(|shipped| replaced(shipped, &base, &config))
             .transpose()?

@@ -172,6 +172,15 @@ pub struct State {
     pub early_stop: EarlyStop,
     /// The best epoch so far; `None` before the first validation.
     pub best: Option<BestEpoch>,
+    /// Warnings about the run that provided the initial weights, which may be gone when this run is resumed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_warnings: Option<Vec<String>>,
+    /// True if batch norm used only the rows of each rank, in this process or an earlier one.
+    #[serde(default)]
+    pub batch_norm_per_rank: bool,
+    /// True if a sweep ended the run before its last epoch, because earlier trials were better.
+    #[serde(default)]
+    pub ended_by_sweep: bool,
     /// True if the run has ended and needs no more training.
     pub finished: bool,
 }
@@ -221,6 +230,9 @@ impl State {
             schedules,
             early_stop: EarlyStop::new(&config.train),
             best: None,
+            start_warnings: None,
+            batch_norm_per_rank: false,
+            ended_by_sweep: false,
             finished: false,
         }
     }

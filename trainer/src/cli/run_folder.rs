@@ -1,6 +1,8 @@
 //! Determines the folder and the starting point of a run: a new folder, or the folder of a run to resume.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
@@ -226,15 +228,23 @@ pub(crate) fn new_folder(
     store: &Path,
     data: &Dataset,
 ) -> Result<PathBuf> {
-    let mut name = Vec::new();
+    let mut folder = PathBuf::new();
     // Only rank 0 looks for the next free number, because otherwise each rank would create a folder.
     if group.rank() == 0 {
         let run = RunDir::create_next(runs, &run_stem(&config.model.name, &config.hash()))?;
         describe(&run, config, store, data)?;
-        name = run.path().to_string_lossy().into_owned().into_bytes();
+        folder = run.path().to_owned();
     }
-    let names = group.gather(&name)?;
-    Ok(PathBuf::from(String::from_utf8(names[0].clone())?))
+    path_of_rank_0(&folder, group)
+}
+
+/// Returns the path that rank 0 passed. All ranks must call this.
+///
+/// # Errors
+/// A rank is lost.
+pub(crate) fn path_of_rank_0(own: &Path, group: &dyn Collective) -> Result<PathBuf> {
+    let path = group.gather(own.as_os_str().as_bytes())?.swap_remove(0);
+    Ok(OsString::from_vec(path).into())
 }
 
 /// Prepares `folder` for a new run on rank 0: creates it, or reuses that of a run without a checkpoint.

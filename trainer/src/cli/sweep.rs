@@ -28,7 +28,7 @@ use super::exit;
 use super::fit::{is_stopped, monitored};
 use super::jobs::{self, JobPlan};
 use super::like::LikeArgs;
-use super::run_folder::new_folder;
+use super::run_folder::{new_folder, path_of_rank_0};
 use super::{MachineArgs, fit, interrupt};
 use crate::dataset::{Dataset, Needs, StorePlace};
 use crate::ffi;
@@ -510,7 +510,7 @@ impl SweepCommand {
         device: Device,
         keep_going: Option<KeepGoing>,
     ) -> (PathBuf, Result<Vec<f64>>) {
-        match self.done_before(&config, data, group) {
+        match self.done_before(&config, data, group, keep_going.is_some()) {
             Ok(Some(folder)) => {
                 let values = values_of(&folder, &config.train.selected()).map_err(Error::from);
                 return (folder, values);
@@ -555,23 +555,24 @@ impl SweepCommand {
         config: &Config,
         data: &Dataset,
         group: &dyn Collective,
+        median_stopping: bool,
     ) -> Result<Option<PathBuf>> {
-        let mut name = Vec::new();
+        let mut found = PathBuf::new();
         if group.rank() == 0
             && let Some(run) = finished(
                 &self.runs,
                 config,
                 data.store().manifest_hash(),
                 group.world_size(),
+                median_stopping,
             )?
         {
             report(&format!("already completed: {}\n", run.path().display()));
-            name = run.path().to_string_lossy().into_owned().into_bytes();
+            found = run.path().to_owned();
         }
 
-        let names = group.gather(&name)?;
-        let name = String::from_utf8(names[0].clone())?;
-        Ok(Some(PathBuf::from(name)).filter(|path| path != Path::new("")))
+        let found = path_of_rank_0(&found, group)?;
+        Ok(Some(found).filter(|path| path != Path::new("")))
     }
 
     fn show(&self, trial: &Trial) -> Result<()> {

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tch::{CModule, Device, Kind, TchError, Tensor};
+use tempfile::TempDir;
 use wavemill_schemas::settings;
 use wavemill_schemas::{config, exit};
 
@@ -190,11 +191,12 @@ pub(crate) fn write_safetensors(
         ("format", "pt".to_owned()),
         (METADATA_KEY, serde_json::to_string(card)?),
     ];
-    whole(out, |file| {
+    let part = Part::write(out, |file| {
         safetensors::write(file, &trained.variables(), &metadata)
             .map(drop)
             .map_err(at(out))
-    })
+    })?;
+    part.finish(out)
 }
 
 /// Writes the model as TorchScript, traced on one row of zeros on the CPU, and `card` to a file with the same name plus
@@ -213,9 +215,20 @@ pub(crate) fn write_torchscript(
     let beside = PathBuf::from(beside);
     let text = serde_json::to_string_pretty(card)? + "\n";
 
-    // Write the description before the model, so that a model never exists without its description.
-    whole(&beside, |file| fs::write(file, &text).map_err(at(&beside)))?;
-    whole(out, |file| Ok(module.save(file)?))?;
+    let description = Part::write(&beside, |file| fs::write(file, &text).map_err(at(&beside)))?;
+    // libtorch's error does not name the file of the user.
+    let model = Part::write(out, |file| {
+        let saved = module.save(file);
+        saved.map_err(|error| at(out)(io::Error::other(error)))
+    })?;
+
+    // A model never exists without its description, nor with that of another model.
+    match fs::remove_file(out) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at(out)(error)),
+        _ => {}
+    }
+    description.finish(&beside)?;
+    model.finish(out)?;
     Ok(beside)
 }
 
@@ -320,31 +333,43 @@ fn trace(trained: &TrainedModel) -> Result<CModule, ExportError> {
     )?)
 }
 
-/// Calls `write` with a path in a temporary folder next to `out`, then moves the complete file to `out`.
-fn whole(
-    out: &Path,
-    write: impl FnOnce(&Path) -> Result<(), ExportError>,
-) -> Result<(), ExportError> {
-    let folder = folder_of(out);
-    let name = out
-        .file_name()
-        .ok_or_else(|| at(out)(io::ErrorKind::InvalidFilename.into()))?;
+/// A complete file in a temporary folder, which is removed when this value is dropped.
+struct Part {
+    folder: TempDir,
+    file: PathBuf,
+}
 
-    // TorchScript stores the file's name in the file, so the temporary file already has the final name.
-    let part = tempfile::Builder::new()
-        .prefix(".export-")
-        .tempdir_in(folder);
-    // Only the kind of the error is reported, because its message contains the name of the temporary folder.
-    let part = part.map_err(|error| at(out)(error.kind().into()))?;
-    let file = part.path().join(name);
-    write(&file)?;
+impl Part {
+    /// Calls `write` with a path in a temporary folder next to `out`, and syncs the file.
+    fn write(
+        out: &Path,
+        write: impl FnOnce(&Path) -> Result<(), ExportError>,
+    ) -> Result<Self, ExportError> {
+        let name = out
+            .file_name()
+            .ok_or_else(|| at(out)(io::ErrorKind::InvalidFilename.into()))?;
 
-    File::open(&file)
-        .and_then(|file| file.sync_all())
-        .map_err(at(out))?;
-    fs::rename(&file, out).map_err(at(out))?;
-    // Sync the folder, so that the file's new name is on disk as well.
-    sync_folder(folder).map_err(at(out))
+        // TorchScript stores the file's name in the file, so the temporary file already has the final name.
+        let folder = tempfile::Builder::new()
+            .prefix(".export-")
+            .tempdir_in(folder_of(out));
+        // Only the kind of the error is reported, because its message contains the name of the temporary folder.
+        let folder = folder.map_err(|error| at(out)(error.kind().into()))?;
+        let file = folder.path().join(name);
+        write(&file)?;
+        File::open(&file)
+            .and_then(|file| file.sync_all())
+            .map_err(at(out))?;
+        Ok(Self { folder, file })
+    }
+
+    /// Moves the file to `out`, where it survives a power failure.
+    fn finish(self, out: &Path) -> Result<(), ExportError> {
+        fs::rename(&self.file, out).map_err(at(out))?;
+        sync_folder(folder_of(out)).map_err(at(out))?;
+        drop(self.folder);
+        Ok(())
+    }
 }
 
 fn at(path: &Path) -> impl FnOnce(io::Error) -> ExportError {

@@ -296,6 +296,9 @@ fn failed_export_leaves_no_files() {
     fs::create_dir(&taken).expect("room");
     fs::write(taken.join("file"), "kept").expect("room");
     assert!(write_safetensors(&trained, &about, &taken).is_err() && taken.join("file").is_file());
+    // Nor is a description of a model left without it, which may describe another model of this name.
+    assert!(write_torchscript(&trained, &about, &taken).is_err() && taken.join("file").is_file());
+    assert!(!made.folder.path().join("taken.json").exists());
 
     for entry in fs::read_dir(made.folder.path()).expect("a folder") {
         let name = entry.expect("an entry").file_name();

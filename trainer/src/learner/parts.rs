@@ -46,7 +46,7 @@ pub(super) fn check(config: &Config, data: &Dataset, world_size: usize) -> Resul
 
     let n_rows = data.rows_of(Side::Training).len();
     let batch = smallest_batch(config, n_rows);
-    let n_parts = world_size * config.train.micro_batches;
+    let n_parts = world_size.saturating_mul(config.train.micro_batches);
     if config.model.sync_batch_norm && world_size > 1 {
         return check_sync(config, batch, n_parts);
     }

@@ -57,6 +57,12 @@ pub(crate) enum PredictError {
     /// Rows of the stream are not valid for their feature.
     #[error(transparent)]
     Dataset(#[from] DatasetError),
+    /// The model cannot give a probability: its weights are not finite, or a row is far from those of training.
+    #[error(
+        "clip {clip}, segment {segment}: the model's output is not a number: use another checkpoint or, if only this \
+         clip is affected, leave it out"
+    )]
+    NotFinite { clip: String, segment: i32 },
     #[error(transparent)]
     Learn(#[from] LearnError),
     #[error("libtorch: {0}")]
@@ -78,6 +84,7 @@ impl PredictError {
             Self::Cut { .. }
             | Self::Column { .. }
             | Self::Dataset(_)
+            | Self::NotFinite { .. }
             | Self::Tch(_)
             | Self::Read { .. }
             | Self::Write { .. } => exit::FAILED,
@@ -190,7 +197,16 @@ fn probabilities(trained: &TrainedModel, rows: &[Row]) -> Result<Vec<Vec<f32>>, 
     let targets = trained.probabilities(&inputs)?;
     let mut values = Vec::with_capacity(targets.len());
     for target in targets {
-        values.push(Vec::try_from(target.f_contiguous()?.f_view(-1)?)?);
+        let target: Vec<f32> = Vec::try_from(target.f_contiguous()?.f_view(-1)?)?;
+        let n_classes = (target.len() / rows.len()).max(1);
+        if let Some(index) = target.iter().position(|value| !value.is_finite()) {
+            let row = &rows[index / n_classes];
+            return Err(PredictError::NotFinite {
+                clip: row.clip_key.clone(),
+                segment: row.segment,
+            });
+        }
+        values.push(target);
     }
     Ok(values)
 }

@@ -297,6 +297,24 @@ fn concatenated_streams_are_predicted_independently() {
 }
 
 #[test]
+fn output_that_is_not_a_number_is_an_error() {
+    let alone = alone();
+    let made = made(&fixture(), &config("lstm", &["genre"]), 0, &alone);
+    let trained = TrainedModel::load(&made.checkpoint, Device::Cpu).expect("a model");
+    tch::no_grad(|| {
+        for (_, mut weights) in trained.variables() {
+            let _ = weights.fill_(f64::NAN);
+        }
+    });
+
+    let (schema, batches) = batches(&made, "test");
+    let (answered, lines) = run_answer(&trained, &stream(&schema, &batches), TEST_OPTIONS);
+    let error = answered.expect_err("no probability");
+    assert!(matches!(error, PredictError::NotFinite { .. }), "{error}");
+    assert!(lines.is_empty());
+}
+
+#[test]
 fn a_stream_that_is_cut_or_damaged_is_an_error_behind_its_whole_rows() {
     let alone = alone();
     let made = made(&fixture(), &config("lstm", &["genre"]), 0, &alone);

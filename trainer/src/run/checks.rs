@@ -148,7 +148,7 @@ pub(super) fn warnings(
     config: &Config,
     data: &Dataset,
     learner: &Learner,
-    world_size: usize,
+    batch_norm_per_rank: bool,
 ) -> Vec<String> {
     let mut warnings = data.warnings();
 
@@ -186,7 +186,7 @@ pub(super) fn warnings(
         ));
     }
 
-    if world_size > 1 && learner.trains_batch_norm() && !config.model.sync_batch_norm {
+    if batch_norm_per_rank {
         warnings.push(
             "batch norm saw each rank's own rows: another number of ranks gives other figures; \
              model.sync_batch_norm=true takes all rows together"
@@ -313,7 +313,8 @@ mod tests {
         );
 
         let learner = Learner::new(&config, &data, &Solo, Device::Cpu).expect("a model");
-        warnings(&config, &data, &learner, 2).join("; ")
+        let per_rank = crate::run::normalizes_per_rank(&learner, &config, 2);
+        warnings(&config, &data, &learner, per_rank).join("; ")
     }
 
     /// Returns the error that prevents a run on the store `fixture`, or else the warnings about the rows.

@@ -22,8 +22,6 @@ pub(super) fn result_of(
         .filter(|(_, variable)| variable.requires_grad())
         .map(|(_, variable)| variable.numel())
         .sum();
-    let batch_norm_per_rank =
-        state.world_size > 1 && !config.model.sync_batch_norm && learner.trains_batch_norm();
 
     RunResult {
         model: config.model.name.clone(),
@@ -34,7 +32,8 @@ pub(super) fn result_of(
         manifest_hash: state.manifest_hash.clone(),
         config_hash: config.hash(),
         world_size: state.world_size,
-        batch_norm_per_rank,
+        batch_norm_per_rank: state.batch_norm_per_rank,
+        ended_by_sweep: state.ended_by_sweep,
         epochs: state.epoch,
         steps: state.step,
         temperatures: state.temperatures.clone(),

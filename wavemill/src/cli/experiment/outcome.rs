@@ -519,6 +519,7 @@ mod tests {
             config_hash: String::new(),
             world_size: 1,
             batch_norm_per_rank: false,
+            ended_by_sweep: false,
             epochs: 1,
             steps: 1,
             temperatures: Vec::new(),
