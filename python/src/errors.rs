@@ -14,7 +14,12 @@ pub(crate) fn exception(
 ) -> PyErr {
     let message = error_line(error);
     // As the commands do it.
-    let exit_code = exit::machine_fault(error).map_or(exit_code, |_| exit::FAILED);
+    let mut causes = std::iter::successors(Some(error), |cause| cause.source());
+    let exit_code = match exit::machine_fault(error) {
+        _ if causes.any(exit::is_no_space) => exit::NO_SPACE,
+        Some(_) => exit::FAILED,
+        None => exit_code,
+    };
     if exit_code == exit::INTERRUPTED {
         return PyKeyboardInterrupt::new_err(message);
     }

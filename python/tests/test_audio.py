@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import unittest
 
 import numpy as np
@@ -102,6 +105,15 @@ class Files(unittest.TestCase):
         with self.assertRaises(wm.AudioError) as caught:
             wm.load(b"no audio at all" * 100)
         self.assertIn("bytes", str(caught.exception))
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(os.fsencode(folder), b"caf\xe9.mp3")
+            shutil.copy(self.clip(), path)
+            np.testing.assert_array_equal(wm.load(os.fsdecode(path))[0], wm.load(self.clip())[0])
+            with open(path, "wb") as file:
+                file.write(b"no audio at all" * 100)
+            with self.assertRaises(wm.AudioError) as caught:
+                wm.load(os.fsdecode(path))
+            self.assertIn("caf\ufffd.mp3", str(caught.exception))
         self.assertTrue(caught.exception.reason)
         self.assertEqual(wm.inspect(b"").reject, "empty")
         for no_file in (io.StringIO("text"), 3, None):

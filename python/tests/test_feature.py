@@ -285,12 +285,23 @@ class BadInput(unittest.TestCase):
             ("amin", lambda: wm.power_to_db(y, amin=0.0)),
             ("orig_sr", lambda: wm.resample(y, orig_sr=0, target_sr=8000)),
             ("resample", lambda: wm.resample(y, orig_sr=22050, target_sr=1)),
+            ("hop_length", lambda: wm.stft(y, hop_length=np.inf)),
         ]
+        for rate in (np.inf, -np.inf, np.nan, -1.0, 0.0, 2.0**40):
+            cases.append(("sr", lambda rate=rate: wm.feature.melspectrogram(y=y, sr=rate)))
+            cases.append(("sr", lambda rate=rate: wm.feature.melspectrogram(S=np.ones((1025, 3)), sr=rate)))
+            cases.append(("sr", lambda rate=rate: wm.feature.spectral_centroid(y=y, sr=rate)))
         for name, call in cases:
             with self.subTest(name=name), self.assertRaises(wm.UsageError) as caught:
                 call()
             self.assertIn(name, str(caught.exception))
             self.assertEqual(caught.exception.exit_code, 2)
+
+    def test_numbers_of_numpy_are_numbers(self) -> None:
+        y = np.ones(4096, dtype=np.float32)
+        want = wm.feature.melspectrogram(y=y, n_fft=1024, fmin=20.0, htk=True)
+        got = wm.feature.melspectrogram(y=y, n_fft=np.int64(1024), fmin=np.float32(20), htk=np.bool_(True))
+        np.testing.assert_array_equal(got, want)
 
 
 if __name__ == "__main__":

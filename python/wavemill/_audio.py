@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -90,7 +91,7 @@ def load(
         raise UsageError(f"duration = {duration}: must be more than 0 seconds, or None")
     if np.dtype(dtype).kind != "f":
         raise UsageError(f"dtype: must be a type of floats, not {np.dtype(dtype)}")
-    rate = None if sr is None else _whole_rate("sr", sr)
+    rate = None if sr is None else whole_rate("sr", sr)
     data, name = _read(path)
 
     # The decoder can mix and resample while it decodes. It cuts at its output's rate, which equals librosa's cut at the
@@ -156,7 +157,7 @@ def resample(y: npt.ArrayLike, *, orig_sr: float, target_sr: float, axis: int = 
     >>> wm.resample(y, orig_sr=44100, target_sr=16000)
     """
     samples = np.moveaxis(valid_audio(y), axis, -1)
-    from_hz, to_hz = _whole_rate("orig_sr", orig_sr), _whole_rate("target_sr", target_sr)
+    from_hz, to_hz = whole_rate("orig_sr", orig_sr), whole_rate("target_sr", target_sr)
     if from_hz == to_hz:
         return np.array(np.moveaxis(samples, -1, axis))
     resampled = _wavemill.resample(rows(samples), from_hz, to_hz)
@@ -384,11 +385,16 @@ def _read(path: AudioFile) -> tuple[bytes, str]:
         return bytes(path), "bytes"
     if isinstance(path, (str, os.PathLike)):
         with open(path, "rb") as file:
-            return file.read(), os.fspath(path)
+            return file.read(), _printable(os.fsdecode(path))
     data = path.read() if hasattr(path, "read") else None
     if not isinstance(data, bytes):
         raise UsageError(f"{path!r}: must be a path, bytes, or a file opened for reading bytes (mode 'rb')")
-    return data, str(getattr(path, "name", "file object"))
+    return data, _printable(str(getattr(path, "name", "file object")))
+
+
+def _printable(name: str) -> str:
+    """Return a name as text, also that of a file whose name is not UTF-8."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _warn_of_loss(name: str, lost: float) -> None:
@@ -396,12 +402,20 @@ def _warn_of_loss(name: str, lost: float) -> None:
         log.warning("%s: %.3f s of audio are lost to damage and replaced by silence", name, lost)
 
 
-def _whole_rate(key: str, rate: float) -> int:
-    if rate != int(rate) or not 0 < rate < 2**32:
+def plain(value: Any) -> Any:
+    """Return a number of NumPy as one of Python, for `json.dumps`."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise UsageError(f"{value!r}: must be a number, a text, a list or a dict")
+
+
+def whole_rate(key: str, rate: float) -> int:
+    """Return a sample rate as an int."""
+    if not 0 < rate < 2**32 or rate != int(rate):
         raise UsageError(f"{key} = {rate}: must be a whole number of Hz")
     return int(rate)
 
 
 def _check_count(key: str, count: int) -> None:
-    if count != int(count) or count < 1:
+    if not 1 <= count < math.inf or count != int(count):
         raise UsageError(f"{key} = {count}: must be a whole number, 1 or more")

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from . import _wavemill
+from ._audio import plain
 from .errors import UsageError
 
 log = logging.getLogger("wavemill")
@@ -253,7 +254,7 @@ def _toml(value: Any) -> str:
         return "{" + ", ".join(f"{key} = {_element(element)}" for key, element in value.items()) + "}"
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(map(_element, value)) + "]"
-    return json.dumps(value)
+    return json.dumps(value, default=plain)
 
 
 def _element(value: Any) -> str:

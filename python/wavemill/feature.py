@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _wavemill
-from ._audio import Array, Window, power_to_db, rows, stft, valid_audio
+from ._audio import Array, Window, plain, power_to_db, rows, stft, valid_audio, whole_rate
 from .errors import UsageError
 
 __all__ = [
@@ -100,13 +100,13 @@ def melspectrogram(
 
     samples = valid_audio(y)
     spectrum: dict[str, Any] = {"n_fft": n_fft, "hop_length": hop_length, "win_length": win_length, "window": window}
-    is_of_kernels = isinstance(window, str) and 0.0 < power <= 2.0 and sr == int(sr)
+    is_of_kernels = isinstance(window, str) and 0.0 < power <= 2.0
     is_of_kernels &= not center or pad_mode in _KERNEL_PAD_MODES
     if samples.dtype == np.float32 and is_of_kernels:
         options = mel | spectrum | {"power": power, "center": center}
         if center:
             options["pad_mode"] = pad_mode
-        values = _wavemill.spectrogram(rows(samples), int(sr), _options(options))
+        values = _wavemill.spectrogram(rows(samples), whole_rate("sr", sr), _options(options))
         return values.reshape(*samples.shape[:-1], *values.shape[1:])
 
     transform = stft(samples, center=center, pad_mode=pad_mode, **spectrum)
@@ -673,10 +673,9 @@ def _refuse_unknown(options: dict[str, Any], known: set[str]) -> None:
 
 
 def _of_frames(op: str, y: npt.ArrayLike, sr: float, options: dict[str, Any], *sources: dict[str, Any]) -> Array:
-    if sr != int(sr):
-        raise UsageError(f"sr = {sr}: must be a whole number of Hz")
+    rate = whole_rate("sr", sr)
     samples = valid_audio(y)
-    values = _wavemill.spectrogram(rows(samples), int(sr), _options({"name": op, "op": op} | options, *sources))
+    values = _wavemill.spectrogram(rows(samples), rate, _options({"name": op, "op": op} | options, *sources))
     return values.reshape(*samples.shape[:-1], *values.shape[1:])
 
 
@@ -689,9 +688,7 @@ def _mel_bands(spectrum: Array, sr: float, mel: dict[str, Any]) -> Array:
     if spectrum.ndim < 2:
         raise UsageError(f"S: must have shape (…, bins, frames), not {spectrum.shape}")
     n_fft = 2 * (spectrum.shape[-2] - 1)
-    if sr != int(sr):
-        raise UsageError(f"sr = {sr}: must be a whole number of Hz")
-    weights = _wavemill.mel_weights(int(sr), _options(mel | {"n_fft": n_fft}))
+    weights = _wavemill.mel_weights(whole_rate("sr", sr), _options(mel | {"n_fft": n_fft}))
     dtype = np.result_type(spectrum.dtype, np.float32)
     return weights.astype(dtype) @ spectrum
 
@@ -699,7 +696,8 @@ def _mel_bands(spectrum: Array, sr: float, mel: dict[str, Any]) -> Array:
 def _options(options: dict[str, Any], *sources: dict[str, Any]) -> str:
     """Return the description of a feature after those of its sources; options that are None take their defaults."""
     features = [{"name": "mel", "op": "mel", "dtype": "f32"} | feature for feature in (*sources, options)]
-    return json.dumps([{key: x for key, x in feature.items() if x is not None} for feature in features])
+    given = [{key: x for key, x in feature.items() if x is not None} for feature in features]
+    return json.dumps(given, default=plain)
 
 
 def _dct_matrix(n: int, dct_type: int, norm: str | None) -> npt.NDArray[np.float64]:

@@ -91,11 +91,11 @@ def build(
     if not ray.is_initialized():
         ray.init(address=address, log_to_driver=False)
     # Tasks run in other folders.
-    paths = {"audio": os.path.abspath(audio)}
+    paths = {"audio": absolute(audio)}
     if metadata is not None:
-        paths["metadata"] = os.path.abspath(metadata)
+        paths["metadata"] = absolute(metadata)
     if "sides" in options:
-        paths["sides"] = os.path.abspath(options["sides"])
+        paths["sides"] = absolute(options["sides"])
     recipe = os.path.abspath(recipe) if os.path.exists(recipe) else recipe
     store = absolute(store)
     machine = {name: options[name] for name in _MACHINE_OPTIONS if name in options}
