@@ -16,6 +16,8 @@ use super::SqlError;
 /// Maximum depth of nested expressions, such as the number of terms of a sum, and maximum number of nested set
 /// operations.
 const DEPTH_MAX: usize = 500;
+/// Maximum number of groupings of all `CUBE` of a statement: DataFusion makes all of them while it plans.
+const GROUPINGS_MAX: usize = 1 << 12;
 /// Stack for parsing a text, in total and for each byte that can add a level: dropping a level takes up to a kilobyte.
 /// Memory is taken only when the stack grows.
 const STACK_BYTES: usize = 2 << 20;
@@ -97,7 +99,7 @@ pub fn require_shallow(statement: &ast::Statement) -> Result<(), SqlError> {
 fn visit(part: &impl Visit) -> Result<(), SqlError> {
     let mut depth = Depth::default();
     match part.visit(&mut depth) {
-        ControlFlow::Break(()) => Err(too_deep()),
+        ControlFlow::Break(refused) => Err(refused),
         ControlFlow::Continue(()) => Ok(()),
     }
 }
@@ -111,40 +113,59 @@ fn too_deep() -> SqlError {
     }
 }
 
-/// The current depth of a walk.
+fn too_many_groupings() -> SqlError {
+    SqlError::TooComplex {
+        detail: format!(
+            "GROUP BY CUBE (…) of n expressions makes 2^n groupings, and a statement may have {GROUPINGS_MAX}: list \
+             those that you need in GROUPING SETS (…)"
+        ),
+    }
+}
+
+/// The current depth of a walk, and the number of groupings so far.
 #[derive(Default)]
 struct Depth {
     expressions: usize,
     operations: usize,
+    groupings: usize,
 }
 
 impl Visitor for Depth {
-    type Break = ();
+    type Break = SqlError;
 
-    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<SqlError> {
         self.operations += n_operations(&query.body);
         limited(self.operations)
     }
 
-    fn post_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+    fn post_visit_query(&mut self, query: &Query) -> ControlFlow<SqlError> {
         self.operations -= n_operations(&query.body);
         ControlFlow::Continue(())
     }
 
-    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<SqlError> {
+        if let Expr::Cube(sets) = expr {
+            let groupings = 1_usize.checked_shl(sets.len() as u32);
+            self.groupings = self
+                .groupings
+                .saturating_add(groupings.unwrap_or(usize::MAX));
+            if self.groupings > GROUPINGS_MAX {
+                return ControlFlow::Break(too_many_groupings());
+            }
+        }
         self.expressions += n_levels(expr);
         limited(self.expressions)
     }
 
-    fn post_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+    fn post_visit_expr(&mut self, expr: &Expr) -> ControlFlow<SqlError> {
         self.expressions -= n_levels(expr);
         ControlFlow::Continue(())
     }
 }
 
-const fn limited(depth: usize) -> ControlFlow<()> {
+fn limited(depth: usize) -> ControlFlow<SqlError> {
     if depth > DEPTH_MAX {
-        ControlFlow::Break(())
+        ControlFlow::Break(too_deep())
     } else {
         ControlFlow::Continue(())
     }
@@ -199,6 +220,26 @@ mod tests {
             );
             let shallow = chain(head, term, 400) + close;
             assert!(statements(&shallow).is_ok(), "{head}");
+        }
+    }
+
+    #[test]
+    fn cubes_of_many_expressions_are_refused() {
+        let cube = |n: usize| {
+            format!(
+                "SELECT count(*) FROM t GROUP BY CUBE (a{})",
+                ", a".repeat(n - 1)
+            )
+        };
+        assert!(statements(&cube(12)).is_ok());
+        for refused in [
+            cube(13),
+            cube(30),
+            cube(200),
+            format!("{} UNION {}", cube(12), cube(12)),
+        ] {
+            let refused = statements(&refused).expect_err("too many");
+            assert!(matches!(refused, SqlError::TooComplex { .. }), "{refused}");
         }
     }
 

@@ -120,8 +120,7 @@ async fn healthz(State(server): State<Shared>) -> Result<Json<Value>, Refusal> {
     }
     // Restart the models now. Otherwise only the next song would start them, and a proxy might not send it before this
     // check succeeds.
-    let starting = Arc::clone(&server);
-    tokio::spawn(async move { starting.make_ready().await });
+    server.restart();
     Err(Refusal::new(
         StatusCode::SERVICE_UNAVAILABLE,
         format!("Models that are not ready: {}.", not_ready.join(", ")),

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use prometheus::IntCounter;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 use tokio::time::timeout;
 
 /// Time to wait for the exit code of a process that has closed its output.
@@ -56,6 +56,8 @@ pub(crate) struct Model {
     process: Mutex<Option<Process>>,
     /// Whether the model is loaded and its process has replied to every request so far.
     is_loaded: AtomicBool,
+    /// True if the server ends: no process is started any more.
+    ends: watch::Sender<bool>,
     /// Counter of how often the process was started.
     starts: IntCounter,
     load: Duration,
@@ -89,6 +91,7 @@ impl Model {
             setup,
             process: Mutex::new(None),
             is_loaded: AtomicBool::new(false),
+            ends: watch::Sender::new(false),
             starts,
             load,
             answer,
@@ -155,8 +158,9 @@ impl Model {
         })
     }
 
-    /// Closes the input of the process and waits up to [`END`] for the process to exit.
+    /// Closes the input of the process and waits up to [`END`] for the process to exit. No other one is started.
     pub(crate) async fn end(&self) {
+        self.ends.send_replace(true);
         let process = self.process.lock().await.take();
         self.is_loaded.store(false, Ordering::Relaxed);
         if let Some(Process { child, stdin, .. }) = process {
@@ -175,7 +179,16 @@ impl Model {
                 source,
             })?;
         let greeting = &self.setup.greeting;
-        self.answered(&mut process, greeting, self.load).await?;
+        let mut ends = self.ends.subscribe();
+        tokio::select! {
+            loaded = self.answered(&mut process, greeting, self.load) => {
+                loaded?;
+            }
+            // Loading takes up to minutes. Dropping the process ends it.
+            () = async { _ = ends.wait_for(|ends| *ends).await } => {
+                return Err(ModelError::Ended { run: self.setup.run.clone(), status: None });
+            }
+        }
         self.is_loaded.store(true, Ordering::Relaxed);
         Ok(process)
     }

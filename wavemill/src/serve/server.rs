@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use axum::extract::Request;
@@ -38,6 +39,8 @@ pub(crate) struct Server {
     models: Vec<Model>,
     /// Permits for songs in progress, one per song.
     places: Arc<Semaphore>,
+    /// True while models are restarted for a request that asked whether they are ready.
+    is_restarting: AtomicBool,
 }
 
 impl Server {
@@ -60,6 +63,7 @@ impl Server {
             readers: Arc::new(Readers::new(setup.reader, limits.threads)),
             models,
             places: Arc::new(Semaphore::new(limits.in_flight)),
+            is_restarting: AtomicBool::new(false),
             limits,
         }
     }
@@ -78,6 +82,19 @@ impl Server {
             model.make_ready().await?;
         }
         Ok(())
+    }
+
+    /// Starts the models in the background unless a call before does so: a model may need minutes to load.
+    pub(crate) fn restart(self: &Arc<Self>) {
+        if self.is_restarting.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let server = Arc::clone(self);
+        tokio::spawn(async move {
+            // A model that cannot be started is reported as not ready.
+            let _ = server.make_ready().await;
+            server.is_restarting.store(false, Ordering::Relaxed);
+        });
     }
 
     /// Ends the processes of the models.

@@ -92,9 +92,15 @@ impl Incoming {
         DefaultBodyLimit::max(limits.upload_bytes + FORM_BYTES).apply(&mut request);
         match Multipart::from_request(request, &()).await {
             Ok(form) => Ok(Self::Form { form, body }),
-            Err(_) => Err(Refusal::bad_request(
-                "The form's Content-Type has no boundary.",
-            )),
+            Err(_) => {
+                if let Some(body) = Arc::into_inner(body) {
+                    let body = body.into_inner().unwrap_or_else(PoisonError::into_inner);
+                    Self::Plain(body).drain_aside();
+                }
+                Err(Refusal::bad_request(
+                    "The form's Content-Type has no boundary.",
+                ))
+            }
         }
     }
 

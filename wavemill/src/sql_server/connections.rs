@@ -44,7 +44,7 @@ use super::errors::{
     TOO_MANY_CONNECTIONS, error, explained, fatal,
 };
 use super::statements::hooks;
-use super::streaming::{ROWS_MAX, Streaming};
+use super::streaming::Streaming;
 
 /// A connection with the state of the protocol.
 pub(super) type Socket = Framed<
@@ -62,6 +62,8 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 const LOOK: Duration = Duration::from_secs(1);
 /// Maximum length of a statement in bytes. Its expressions may be nested as deeply as it is long.
 const TEXT_BYTES_MAX: usize = 64 << 10;
+/// Maximum number of statements in a text.
+const STATEMENTS_MAX: usize = 64;
 /// Maximum number of bytes of a message before the password was checked, and of a later one, which may have parameters.
 const STARTUP_BYTES_MAX: usize = 64 << 10;
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
@@ -245,21 +247,22 @@ fn poll_message(
     Poll::Ready(Err(fatal(PROTOCOL_VIOLATION, broken)))
 }
 
-/// Refuses a statement that is too long, and limits the number of rows of an execution, for which the library reserves
-/// memory. The client then asks for the next ones.
-fn limited(mut message: PgWireFrontendMessage) -> Result<PgWireFrontendMessage, Stopped> {
-    let text_bytes = match &mut message {
-        PgWireFrontendMessage::Query(query) => query.query.len(),
-        PgWireFrontendMessage::Parse(parse) => parse.query.len(),
-        PgWireFrontendMessage::Execute(execute) => {
-            execute.max_rows = execute.max_rows.clamp(0, ROWS_MAX);
-            0
-        }
-        _ => 0,
+/// Refuses a text that is too long, or has too many statements: the library begins all of them before it sends rows.
+fn limited(message: PgWireFrontendMessage) -> Result<PgWireFrontendMessage, Stopped> {
+    let refused = |message| Err(Stopped::Failed(error(TOO_COMPLEX, message)));
+    let text = match &message {
+        PgWireFrontendMessage::Query(query) => query.query.as_str(),
+        PgWireFrontendMessage::Parse(parse) => parse.query.as_str(),
+        _ => "",
     };
-    if text_bytes > TEXT_BYTES_MAX {
-        let message = format!("a statement of more than {TEXT_BYTES_MAX} bytes");
-        return Err(Stopped::Failed(error(TOO_COMPLEX, message)));
+    if text.len() > TEXT_BYTES_MAX {
+        return refused(format!("a statement of more than {TEXT_BYTES_MAX} bytes"));
+    }
+    // A semicolon may also be a part of a text or of a comment.
+    if text.matches(';').count() > STATEMENTS_MAX {
+        return refused(format!(
+            "more than {STATEMENTS_MAX} statements in a message"
+        ));
     }
     Ok(message)
 }

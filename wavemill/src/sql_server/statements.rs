@@ -131,6 +131,9 @@ impl ReadOnly {
             // Clients that pool connections send these before the next use. A session has no other state.
             Statement::Deallocate { name, .. } => {
                 client.portal_store().rm_statement(&name.value);
+                // PREPARE of SQL is DataFusion's. A name that it does not know is no error.
+                let text = format!("DEALLOCATE {name}");
+                let _ = self.0.context().sql(&text).await;
                 Some(Ok(Response::Execution(Tag::new("DEALLOCATE"))))
             }
             Statement::Discard { .. } => {
@@ -238,7 +241,7 @@ async fn fetch(
 }
 
 /// Reports whether a statement is planned and executed by DataFusion. All others are answered by a hook.
-const fn is_query(statement: &Statement) -> bool {
+pub(super) const fn is_query(statement: &Statement) -> bool {
     !matches!(
         statement,
         Statement::Set(_)
@@ -325,8 +328,11 @@ fn parsed(expression: &str) -> Option<Expr> {
     parser.and_then(|mut parser| parser.parse_expr()).ok()
 }
 
+/// Stands for an escape character that escapes itself; a character that no standard defines.
+const ESCAPED_ESCAPE: char = '\u{e000}';
+
 /// Replaces an escape character that is not the backslash, because DataFusion knows no other one. SQLAlchemy uses a
-/// slash. An escape character that escapes itself is not recognized.
+/// slash.
 fn escape_by_backslash(pattern: &mut Expr, escape: &mut Option<ValueWithSpan>) {
     let is_other = |escape: &mut ValueWithSpan| match &escape.value {
         Value::SingleQuotedString(text) | Value::EscapedStringLiteral(text) => {
@@ -337,7 +343,25 @@ fn escape_by_backslash(pattern: &mut Expr, escape: &mut Option<ValueWithSpan>) {
     let Some(escape) = escape.take_if(is_other) else {
         return;
     };
-    let rewritten = format!(r"replace(replace({pattern}, '\', '\\'), {escape}, '\')");
+    let (Value::SingleQuotedString(escape) | Value::EscapedStringLiteral(escape)) = escape.value
+    else {
+        return;
+    };
+    // After the replacement, a wildcard is one that was not escaped.
+    let plain = match escape.as_str() {
+        "%" | "_" => format!(r"\{escape}"),
+        _ => escape.clone(),
+    };
+    let [escape, plain] = [escape, plain].map(|text| text.replace('\'', "''"));
+    let mut rewritten = pattern.to_string();
+    for (from, to) in [
+        (r"\", r"\\"),
+        (&*format!("{escape}{escape}"), &*ESCAPED_ESCAPE.to_string()),
+        (&*escape, r"\"),
+        (&*ESCAPED_ESCAPE.to_string(), &*plain),
+    ] {
+        rewritten = format!("replace({rewritten}, '{from}', '{to}')");
+    }
     if let Some(rewritten) = parsed(&rewritten) {
         *pattern = rewritten;
     }

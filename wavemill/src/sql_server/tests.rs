@@ -132,7 +132,7 @@ fn failure<T>(answered: Result<T, tokio_postgres::Error>) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn queries_have_the_tables_and_functions_of_wavemill_sql() {
     let running = Running::start().await;
-    let client = running.connect().await;
+    let mut client = running.connect().await;
     for (sql, want) in [
         ("SELECT count(*) FROM tracks", "9"),
         ("SELECT count(*) FROM store.tracks", "9"),
@@ -159,8 +159,13 @@ async fn queries_have_the_tables_and_functions_of_wavemill_sql() {
         ),
         ("SELECT split_part(version(), ' ', 1)", "PostgreSQL"),
         (
-            r"SELECT 'a_\' LIKE '%/_\' ESCAPE '/', 'ab' ILIKE 'A/_' ESCAPE '/', 'a_' LIKE 'a\_' ESCAPE '\'",
-            "t|f|t",
+            r"SELECT 'a_\' LIKE '%/_\' ESCAPE '/', 'ab' ILIKE 'A/_' ESCAPE '/', 'a_' LIKE 'a\_' ESCAPE '\',
+                '0/1' LIKE '0//%' ESCAPE '/', '0_/' LIKE '0/_//' ESCAPE '/', '5%' LIKE '5%%' ESCAPE '%'",
+            "t|f|t|t|t|t",
+        ),
+        (
+            "PREPARE p AS SELECT 1; DEALLOCATE p; PREPARE p AS SELECT 2; EXECUTE p",
+            "2",
         ),
         ("BEGIN; SELECT 1; COMMIT", "1"),
         ("BEGIN; SAVEPOINT a; SELECT 1; RELEASE a; COMMIT", "1"),
@@ -185,6 +190,15 @@ async fn queries_have_the_tables_and_functions_of_wavemill_sql() {
     // A cursor, as psql uses with FETCH_COUNT.
     let sql = "BEGIN; DECLARE c CURSOR FOR SELECT track_id FROM tracks ORDER BY 1; FETCH FORWARD 2 FROM c; CLOSE c; COMMIT";
     assert_eq!(text(&client, sql).await.expect("a cursor"), "0\n1");
+
+    // A prepared statement with a limit of rows, as JDBC sends for setMaxRows and setFetchSize.
+    let transaction = client.transaction().await.expect("a transaction");
+    let sql = "SELECT * FROM generate_series(1, 3000)";
+    let portal = transaction.bind(sql, &[]).await.expect("a portal");
+    for want in [2000, 1000, 0] {
+        let rows = transaction.query_portal(&portal, 2000).await.expect("rows");
+        assert_eq!(rows.len(), want);
+    }
 }
 
 /// Statements that DBeaver, Metabase, psql and SQLAlchemy send before the first query of their user.
