@@ -18,7 +18,7 @@ use crate::pages::{Pages, RowPlaces};
 use crate::rows::{self, RowGroup, Rows};
 use crate::shard::Shard;
 use crate::splits::RuleInUse;
-use crate::store::{Copying, require_content};
+use crate::store::Copying;
 use crate::{DatasetError, HostMemory, InputSpec, Side, Store, Target, folds, order, splits};
 
 /// The inputs that a model needs. Other data are not read.
@@ -198,6 +198,7 @@ impl<M> Dataset<M> {
         needs: Needs,
         stop: &AtomicBool,
     ) -> Result<Self, DatasetError> {
+        store.require_data()?;
         let form = Form::new(&spec)?;
         // Check the content of files first if no tensors are read, because the files are not opened again, or if
         // damaged files are skipped, because these must be known before the order of rows is computed.
@@ -479,7 +480,7 @@ impl Files {
             }
             let opened = each_at_once(entries, |entry| {
                 if is_checked_first {
-                    require_content(&store.path(entry)?, &entry.blake3, Some(stop))?;
+                    store.sound_path(entry, Some(stop))?;
                 }
                 let store = unchecked.as_ref().unwrap_or(store);
                 OpenedFile::open(store, entry, feature, &targets, &files.pages)

@@ -2,7 +2,7 @@
 //!
 //! The features of a store in an object store are read by ranges, and copied meanwhile. Its tables are copied first.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process;
@@ -169,6 +169,34 @@ impl Store {
         }
     }
 
+    /// Returns the path of a file that has the content in the manifest, comparing it until `stop` is set. A damaged copy
+    /// of an object is copied again.
+    ///
+    /// # Errors
+    /// Those of [`Self::path`] and [`require_content`].
+    pub(crate) fn sound_path(
+        &self,
+        entry: &FileEntry,
+        stop: Option<&AtomicBool>,
+    ) -> Result<PathBuf, DatasetError> {
+        let path = self.path(entry)?;
+        let mut compared = require_content(&path, &entry.blake3, stop);
+        if self.is_remote() && compared.as_ref().is_err_and(DatasetError::is_damage) {
+            // A copy that cannot be removed is compared again.
+            let _ = fs::remove_file(&path);
+            compared = require_content(&self.path(entry)?, &entry.blake3, stop);
+        }
+        compared.map(|()| path)
+    }
+
+    /// Checks that `wavemill gc` has not removed the data of the version.
+    ///
+    /// # Errors
+    /// [`DatasetError::Store`].
+    pub(crate) fn require_data(&self) -> Result<(), DatasetError> {
+        Ok(self.folder.require_data(&self.committed)?)
+    }
+
     /// Reports whether the store is in an object store.
     pub(crate) fn is_remote(&self) -> bool {
         self.folder.remote().is_some()
@@ -247,12 +275,11 @@ impl Store {
     pub fn verify(&self, name: &str) -> Result<Vec<DatasetError>, DatasetError> {
         let mut damaged = Vec::new();
         for entry in self.manifest().files_of(name) {
-            let path = self.path(entry)?;
             // A missing file counts as damaged. A read error of the system does not show that bytes are damaged, so it
             // ends the comparison.
-            match require_content(&path, &entry.blake3, None) {
+            match self.sound_path(entry, None) {
                 Err(error) if error.is_damage() => damaged.push(error),
-                compared => compared?,
+                compared => _ = compared?,
             }
         }
         Ok(damaged)
@@ -270,8 +297,7 @@ impl Store {
     ) -> Result<Option<RecordBatch>, DatasetError> {
         let mut whole: Option<RecordBatch> = None;
         for entry in self.manifest().files_of(name) {
-            let path = self.path(entry)?;
-            require_content(&path, &entry.blake3, None)?;
+            let path = self.sound_path(entry, None)?;
             let builder = builder(&path)?;
 
             let fields = builder.schema().fields();

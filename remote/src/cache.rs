@@ -18,7 +18,7 @@ use wavemill_schemas::manifest::FileEntry;
 use wavemill_schemas::size::parse_bytes;
 use wavemill_schemas::version_name::TAGS_FOLDER;
 
-use crate::{Download, Found, Remote, RemoteError};
+use crate::{Download, Found, Remote, RemoteError, of_process};
 
 /// Folders of a store's versions and tags, which are copied whole.
 const VERSION_FOLDERS: [&str; 2] = ["_wavemill/versions", TAGS_FOLDER];
@@ -35,8 +35,15 @@ const WRITTEN: &str = "-written";
 /// Prefix of the names of unfinished copies.
 const UNFINISHED: &str = ".copy-";
 
-/// Copies that this process reads.
-static IN_USE: LazyLock<Mutex<HashSet<PathBuf>>> = LazyLock::new(Mutex::default);
+/// Suffix of the name of a data folder that is being removed. In an object store, which cannot rename folders, it has a
+/// mark, and the folder without the suffix counts as removed.
+pub const REMOVING_SUFFIX: &str = ".going";
+/// Difference of the clock of files from that of the system.
+const CLOCK_STEP: Duration = Duration::from_millis(20);
+
+/// Copies that this process reads; see [`of_process`].
+static IN_USE: [LazyLock<Mutex<HashSet<PathBuf>>>; 2] =
+    [const { LazyLock::new(Mutex::default) }; 2];
 
 /// Purpose of a local copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,19 +122,29 @@ impl Mirror {
     /// # Errors
     /// [`RemoteError`].
     pub fn equalize(&self, folder: &str) -> Result<(), RemoteError> {
+        let listed_at = SystemTime::now();
         let found = self.remote.list(folder)?;
-        self.remove_others(folder, &found.iter().collect::<Vec<_>>())?;
+        self.remove_others(folder, &found.iter().collect::<Vec<_>>(), listed_at)?;
         self.pull_found(&found)
     }
 
-    /// Removes the copies below a folder that are not those of the objects `kept`.
-    fn remove_others(&self, folder: &str, kept: &[&Found]) -> Result<(), RemoteError> {
+    /// Removes the copies below a folder that are not those of the objects `kept`, which were listed at `listed_at`. A
+    /// copy that another process made since then may be that of an object that the list lacks.
+    fn remove_others(
+        &self,
+        folder: &str,
+        kept: &[&Found],
+        listed_at: SystemTime,
+    ) -> Result<(), RemoteError> {
         let names: HashSet<&str> = kept.iter().map(|found| found.name.as_str()).collect();
         let mut copies = Vec::new();
         add_copies(&self.root.join(folder), &mut copies)?;
         for Copy { path, .. } in copies {
             let name = path.strip_prefix(&self.root).unwrap_or(&path);
-            if !is_hidden(&path) && !names.contains(&*name.to_string_lossy()) {
+            if !is_hidden(&path)
+                && !names.contains(&*name.to_string_lossy())
+                && !is_changed_since(&path, listed_at)
+            {
                 remove(&path)?;
             }
         }
@@ -147,9 +164,10 @@ impl Mirror {
     /// # Errors
     /// [`RemoteError`].
     pub fn forget_changed(&self, folder: &str) -> Result<(), RemoteError> {
+        let listed_at = SystemTime::now();
         let mut found = self.remote.list(folder)?;
         found.retain(|found| self.is_current(found));
-        self.remove_others(folder, &found.iter().collect::<Vec<_>>())
+        self.remove_others(folder, &found.iter().collect::<Vec<_>>(), listed_at)
     }
 
     /// Copies small files again, or removes the copies of those that do not exist.
@@ -176,7 +194,9 @@ impl Mirror {
             self.equalize(folder)?;
         }
 
-        let plans = self.remote.folders(DATA_FOLDER)?;
+        let mut plans = self.remote.folders(DATA_FOLDER)?;
+        let all = plans.clone();
+        plans.retain(|plan| !all.contains(&format!("{plan}{REMOVING_SUFFIX}")));
         let data = self.root.join(DATA_FOLDER);
         if self.purpose == Purpose::Reading {
             for path in entries(&data)? {
@@ -254,6 +274,18 @@ fn is_hidden(path: &Path) -> bool {
     name.to_string_lossy().starts_with('.')
 }
 
+/// Reports whether a file was written or renamed at `time` or later.
+fn is_changed_since(path: &Path, time: SystemTime) -> bool {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    fs::symlink_metadata(path).is_ok_and(|found| {
+        let changed = Duration::new(
+            found.ctime().max(0) as u64,
+            found.ctime_nsec().clamp(0, 999_999_999) as u32,
+        );
+        changed + CLOCK_STEP >= since
+    })
+}
+
 /// Reports whether a name stays within the folder to which it is relative.
 fn is_plain(name: &str) -> bool {
     let mut parts = Path::new(name).components();
@@ -261,7 +293,9 @@ fn is_plain(name: &str) -> bool {
 }
 
 fn in_use() -> std::sync::MutexGuard<'static, HashSet<PathBuf>> {
-    IN_USE.lock().unwrap_or_else(PoisonError::into_inner)
+    of_process(&IN_USE)
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Returns the folder of all local copies: `WAVEMILL_CACHE`, or `wavemill` in the user's cache folder.

@@ -16,7 +16,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
@@ -30,7 +30,7 @@ use object_store::{
 use tokio::io::AsyncWriteExt;
 use tokio::runtime::Runtime;
 
-pub use cache::{Mirror, Purpose};
+pub use cache::{Mirror, Purpose, REMOVING_SUFFIX};
 use error::NOT_PERMITTED;
 pub use error::RemoteError;
 use limits::Limits;
@@ -57,13 +57,23 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// by `object_store` already.
 const REPEAT_TIME: Duration = Duration::from_secs(10);
 
-/// Threads of all requests, and the process that started them.
-static RUNTIME: Mutex<Option<(u32, &'static Runtime)>> = Mutex::new(None);
+/// Threads of all requests, and the process that started them; see [`of_process`].
+static RUNTIME: [Mutex<Option<(u32, &'static Runtime)>>; 2] = [const { Mutex::new(None) }; 2];
+
+/// Returns the value of the first process, or of its forks: in a fork, another thread of the parent may have held the
+/// lock of the first value, and nothing would release it.
+fn of_process<T>(values: &'static [T; 2]) -> &'static T {
+    static FIRST: OnceLock<u32> = OnceLock::new();
+    let is_first = *FIRST.get_or_init(std::process::id) == std::process::id();
+    &values[usize::from(!is_first)]
+}
 
 /// Returns the threads of all requests of this process. A forked process has none of its parent's threads.
 fn runtime() -> io::Result<&'static Runtime> {
     let process = std::process::id();
-    let mut started = RUNTIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut started = of_process(&RUNTIME)
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
     if let Some((owner, runtime)) = *started
         && owner == process
     {
@@ -415,7 +425,8 @@ impl Remote {
     /// # Errors
     /// [`RemoteError::Request`].
     pub fn put(&self, name: &str, bytes: Vec<u8>) -> Result<(), RemoteError> {
-        self.put_as(name, bytes, PutMode::Overwrite).map(|_| ())
+        self.put_as(name, bytes.into(), PutMode::Overwrite)
+            .map_err(self.failed("write", name))
     }
 
     /// Writes a small object unless it exists already. Returns true if it was written. It may return false although this
@@ -424,20 +435,34 @@ impl Remote {
     /// # Errors
     /// [`RemoteError::Request`].
     pub fn put_absent(&self, name: &str, bytes: Vec<u8>) -> Result<bool, RemoteError> {
-        self.put_as(name, bytes, PutMode::Create)
+        let payload = PutPayload::from(bytes);
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            match self.put_as(name, payload.clone(), PutMode::Create) {
+                Ok(()) => return Ok(true),
+                Err(exists @ object_store::Error::AlreadyExists { .. }) => {
+                    if self.find(name)?.is_some() {
+                        return Ok(false);
+                    }
+                    // The answer of S3 while another request for this object is in progress, which may fail.
+                    if attempts == ATTEMPTS {
+                        return Err(self.failed("write", name)(exists));
+                    }
+                    std::thread::sleep(PAUSE * attempts);
+                }
+                Err(error) => return Err(self.failed("write", name)(error)),
+            }
+        }
     }
 
-    fn put_as(&self, name: &str, bytes: Vec<u8>, mode: PutMode) -> Result<bool, RemoteError> {
+    fn put_as(&self, name: &str, payload: PutPayload, mode: PutMode) -> object_store::Result<()> {
         let path = ObjectPath::from(name);
         let objects = Arc::clone(&self.objects);
-        let payload = PutPayload::from(bytes);
         let put = wait(async move {
             repeated(|| objects.put_opts(&path, payload.clone(), mode.clone().into())).await
         });
-        match put {
-            Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
-            put => put.map(|_| true).map_err(self.failed("write", name)),
-        }
+        put.map(|_| ())
     }
 
     /// Writes files as objects, several at a time. Large files are sent in parts.

@@ -99,11 +99,19 @@ impl UncheckedFooters {
         };
 
         let full = self.store.place().join(path);
+        let is_sound = |footer: &Bytes| {
+            let expected = entry.footer.as_ref();
+            expected
+                .is_none_or(|expected| blake3::hash(footer).to_hex().as_str() == expected.blake3)
+        };
         let has_footer = match remote_footer(&self.store, &entry)? {
-            Some(footer) => Ok(entry
-                .footer
-                .as_ref()
-                .is_none_or(|expected| blake3::hash(&footer).to_hex().as_str() == expected.blake3)),
+            Some(footer) if is_sound(&footer) => Ok(true),
+            // The local copy may be damaged, and the object intact.
+            Some(_) if self.forget_copy(&entry) => {
+                let footer = remote_footer(&self.store, &entry)?;
+                Ok(footer.as_ref().is_some_and(is_sound))
+            }
+            Some(_) => Ok(false),
             None => has_footer(&full, &entry),
         };
         let detail = match has_footer {
@@ -116,6 +124,12 @@ impl UncheckedFooters {
             Err(error) => error.to_string(),
         };
         Err(SqlError::Damaged { path: full, detail })
+    }
+
+    /// Removes the local copy of an object. Returns false if there is none.
+    fn forget_copy(&self, entry: &FileEntry) -> bool {
+        let mirror = self.store.mirror();
+        mirror.is_some_and(|mirror| mirror.streamed(entry).forget_copy())
     }
 
     fn entries(&self) -> MutexGuard<'_, HashMap<String, FileEntry>> {
@@ -291,6 +305,8 @@ impl Version {
     /// Returns the number of this version if `gc` has removed its data. `gc` always keeps the latest version, so a
     /// missing file of that version is damage.
     fn collected(&self, plan_id: &str) -> Option<u64> {
+        // In an object store, another machine may have removed them. Without an answer, the data count as damaged.
+        let _ = self.store.refresh();
         if self.store.data(plan_id).exists() {
             return None;
         }

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 use wavemill_schemas::manifest::Manifest;
-use wavemill_versions::{leads_nowhere, list};
+use wavemill_versions::{REMOVING_SUFFIX, leads_nowhere, list};
 
 use super::receipts::settle;
 use super::{Store, StoreError};
@@ -50,8 +50,10 @@ impl Store {
     /// # Errors
     /// [`StoreError`], including the error of a damaged tag. After an error of a tag, nothing has been removed.
     pub fn collect(&self, keep: usize, dry_run: bool) -> Result<GcReport, StoreError> {
-        let versions = self.versions()?;
         self.equalize_plans()?;
+        // Versions and tags that were added meanwhile are kept as well.
+        self.refresh()?;
+        let versions = self.versions()?;
         // The latest version always keeps its data.
         let first_kept = versions.len().saturating_sub(keep.max(1));
         let (old, recent) = versions.split_at(first_kept);
@@ -69,29 +71,47 @@ impl Store {
             kept,
             ..GcReport::default()
         };
+        let mut committed = BTreeSet::new();
         for &version in old {
             let (_, manifest) = self.manifest(Some(version))?;
             if self.has_data(&manifest)? && !kept_plans.contains(&manifest.plan_id) {
                 collected.versions.push(version);
             }
+            committed.insert(manifest.plan_id);
         }
 
         // A plan that follows the latest version can still be committed; one that follows an older version cannot.
-        let latest = self.latest()?.map(|latest| latest.hash);
+        let latest = self.latest()?;
+        let latest_hash = latest.as_ref().map(|latest| &latest.hash);
         for plan_id in self.planned_ids()? {
             let record = self.plan_record(&plan_id)?;
-            if record.is_some_and(|record| record.identity.parent == latest) {
+            if record.is_some_and(|record| record.identity.parent.as_ref() == latest_hash) {
                 kept_plans.insert(plan_id);
             }
         }
 
         // List folders on the disk instead of versions, because a plan that was never committed has no version.
         collected.plans = self.plan_folders()?;
+        // In an object store, a collection that was killed has left a mark beside the rest of the data.
+        for plan_id in &mut collected.plans {
+            if self.remote().is_some()
+                && let Some(half_removed) = plan_id.strip_suffix(REMOVING_SUFFIX)
+                && latest
+                    .as_ref()
+                    .is_none_or(|latest| latest.manifest.plan_id != half_removed)
+            {
+                kept_plans.remove(half_removed);
+                committed.insert(half_removed.to_owned());
+                *plan_id = half_removed.to_owned();
+            }
+        }
+        collected.plans.sort_unstable();
+        collected.plans.dedup();
         collected
             .plans
             .retain(|plan_id| !kept_plans.contains(plan_id));
 
-        self.keep_recent(&mut collected, old)?;
+        self.keep_recent(&mut collected, &committed)?;
 
         // Count all names before the first removal: two removed plans may share a file that no kept plan has.
         let mut names = FileNames::default();
@@ -107,7 +127,7 @@ impl Store {
 
         if !dry_run {
             for plan_id in &collected.plans {
-                self.drop_plan(plan_id)?;
+                self.drop_plan(plan_id, committed.contains(plan_id))?;
             }
             // A collection that was killed may have removed names that are still on the disk.
             for folder in ["data", "_wavemill/plans", "_wavemill/receipts"] {
@@ -118,15 +138,15 @@ impl Store {
     }
 
     /// Adds the sizes of the objects that are removed, and keeps the unfinished plans that may still be written.
-    fn keep_recent(&self, collected: &mut GcReport, old: &[u64]) -> Result<(), StoreError> {
+    /// `committed` are the plans of old versions.
+    fn keep_recent(
+        &self,
+        collected: &mut GcReport,
+        committed: &BTreeSet<String>,
+    ) -> Result<(), StoreError> {
         let Some(remote) = self.remote() else {
             return Ok(());
         };
-        let mut committed = BTreeSet::new();
-        for &version in old {
-            committed.insert(self.manifest(Some(version))?.1.plan_id);
-        }
-
         let now = SystemTime::now();
         for plan_id in std::mem::take(&mut collected.plans) {
             let mut objects = Vec::new();

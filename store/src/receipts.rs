@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use wavemill_schemas::manifest::{Engine, Identity, ManifestError, Receipt, from_sealed, sealed};
 use wavemill_source::InputSeen;
-use wavemill_versions::list;
+use wavemill_versions::{REMOVING_SUFFIX, list};
 
 use super::commit::{put_absent, write_renamed};
 use super::durable::{self, is_temporary, leads_nowhere};
@@ -26,8 +26,8 @@ pub struct PlanRecord {
 const PLAN_FILE: &str = "plan.json";
 /// Folder of the records of each shard's inputs, next to the folders of the features. No feature can have this name.
 pub(super) const SEEN_FOLDER: &str = "_seen";
-/// Suffix of the name of a data folder that is being removed.
-const REMOVING_SUFFIX: &str = ".going";
+/// Name of the only object in a data folder that is being removed; see [`REMOVING_SUFFIX`].
+const REMOVAL_MARK: &str = "mark";
 
 impl Store {
     pub(super) fn receipts_folder(&self, plan_id: &str) -> PathBuf {
@@ -292,9 +292,9 @@ impl Store {
         Ok(!self.begun()?.is_empty())
     }
 
-    /// Removes a plan: first what workers read, then its receipts, so that no receipt ever names a missing file, then its data. Each removal is
-    /// durable before the next one begins.
-    pub(super) fn drop_plan(&self, plan_id: &str) -> Result<(), StoreError> {
+    /// Removes a plan: first what workers read, then its receipts, so that no receipt ever names a missing file, then its
+    /// data. Each removal is durable before the next one begins. `was_committed` is true for the plan of a version.
+    pub(super) fn drop_plan(&self, plan_id: &str, was_committed: bool) -> Result<(), StoreError> {
         let receipts = self.receipts_folder(plan_id);
         for folder in [self.planned_folder(plan_id), receipts] {
             self.remove_objects(&folder)?;
@@ -306,17 +306,24 @@ impl Store {
         // none, and can distinguish removed data from damaged data. If the process is killed, the next collection
         // removes the folder.
         let data = self.data(plan_id);
-        self.remove_objects(&data)?;
         let going = self.data(&format!("{plan_id}{REMOVING_SUFFIX}"));
-        let data = if fs::rename(&data, &going).is_ok() {
+        // In an object store, a mark says the same. A plan that was never committed may begin again, and needs none.
+        if was_committed {
+            self.put_mark(&going.join(REMOVAL_MARK))?;
+        }
+        self.remove_objects(&data)?;
+        self.remove_objects(&going)?;
+
+        remove_folder(&going)?;
+        if fs::rename(&data, &going).is_ok() {
             // Without the sync, a power failure could undo the rename of a folder that is already half empty.
             sync_around(&going)?;
-            going
-        } else {
-            data
-        };
-        remove_folder(&data)?;
-        sync_around(&data)
+        }
+        for folder in [data, going] {
+            remove_folder(&folder)?;
+            sync_around(&folder)?;
+        }
+        Ok(())
     }
 
     /// Makes the names of all manifests durable: the process that committed the last version may have been killed before it

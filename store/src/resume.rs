@@ -164,7 +164,7 @@ impl Store {
             }
 
             if restart {
-                self.drop_plan(&plan_id)?;
+                self.drop_plan(&plan_id, false)?;
                 continue;
             }
             let remedy = match engine::flags_back(&other.engine, &plan.engine) {

@@ -150,6 +150,7 @@ fn changed_objects_are_damage_and_not_copied() -> Result<(), Failed> {
 
 /// A damaged copy is no damage of the store.
 #[apply(trial)]
+#[needs(has_trainer)]
 fn damaged_copies_are_replaced() -> Result<(), Failed> {
     let bucket = with_store("remote-mended", Faults::default());
     let cache = scratch("remote-mended-cache");
@@ -172,6 +173,12 @@ fn damaged_copies_are_replaced() -> Result<(), Failed> {
     };
     damage()?;
     verify().exits(0)?;
+
+    damage()?;
+    let mut training = fit(Path::new(&address), &scratch("mended-runs"));
+    training.args(argv("--skip-damaged --epochs 1 --set data.batch_size=8"));
+    let trained = run(bucket.used_by(&mut training, &cache)).exits(0)?;
+    lacks(&trained.out, "damaged")?;
 
     damage()?;
     let mut export = wavemill(argv("export --feature log_mel --format npy --store"));
@@ -308,6 +315,51 @@ fn objects_of_old_versions_are_removed() -> Result<(), Failed> {
         names.filter(|name| name != "_wavemill/lock").collect()
     };
     same("objects", names(&objects), names(&local))
+}
+
+/// A version whose data a killed `gc` removed in part counts as removed, and the next `gc` removes the rest.
+#[apply(trial)]
+#[needs(has_trainer)]
+fn half_removed_version_is_no_damage() -> Result<(), Failed> {
+    let bucket = Bucket::start("remote-half", Faults::default());
+    let (cache, runs) = (scratch("remote-half-cache"), scratch("remote-half-runs"));
+    let local = own_store("remote-half-store");
+    let sets = argv("--set features.log_mel.n_mels=20 --new-version");
+    run(inputs().extract(&local).args(sets)).exits(0)?;
+    let objects = bucket.folder().join("stores/whole");
+    copy_folder(&local, &objects);
+
+    let manifest = fs::read(local.join("_wavemill/versions/00000001.json"))?;
+    let manifest: Value = serde_json::from_slice(&manifest)?;
+    let plan = manifest["plan_id"].as_str().ok_or("no plan")?;
+    let data = objects.join("data").join(plan);
+    let removed = files_below(&data).pop().ok_or("no data")?;
+    fs::remove_file(data.join(removed))?;
+    let mark = objects.join(format!("data/{plan}.going"));
+    fs::create_dir(&mark)?;
+    fs::write(mark.join("mark"), "")?;
+
+    let address = bucket.address("stores/whole");
+    let ask = |words: &str| {
+        let mut command = wavemill(argv(words));
+        command.args(["--store", &address]);
+        run(bucket.used_by(&mut command, &cache))
+    };
+    for words in ["verify --version 1", "tag 1 paper"] {
+        ask(words).exits(2)?.says(&["removed by `wavemill gc`"])?;
+    }
+    let mut training = fit(Path::new(&address), &runs);
+    training.args(["--version", "1"]);
+    run(bucket.used_by(&mut training, &cache))
+        .exits(2)?
+        .says(&["removed by `wavemill gc`"])?;
+
+    ask("gc --keep 2").exits(0)?;
+    for folder in [&data, &mark] {
+        same("objects", files_below(folder).len(), 0)?;
+    }
+    ask("verify").exits(0)?;
+    Ok(())
 }
 
 #[apply(trial)]

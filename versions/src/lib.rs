@@ -18,7 +18,8 @@ use wavemill_schemas::manifest::Manifest;
 
 pub use error::StoreError;
 pub use wavemill_remote::{
-    Mirror, Purpose, Remote, RemoteError, StreamedFile, Traffic, continue_in_background, traffic,
+    Mirror, Purpose, REMOVING_SUFFIX, Remote, RemoteError, StreamedFile, Traffic,
+    continue_in_background, traffic,
 };
 
 /// A folder that contains versions of a feature store, or will contain them.
@@ -250,15 +251,24 @@ impl StoreFolder {
     /// The errors of [`StoreFolder::committed`], and [`StoreError::Absent`] if the data were removed.
     pub fn readable(&self, version: Option<u64>) -> Result<(u64, Manifest), StoreError> {
         let committed = self.committed(version)?;
-        let version = committed.version;
-        if self.was_collected(&committed, &self.versions()?)? {
-            let problem = format!(
-                "the data of version {version} was removed by `wavemill gc`: use a later version"
-            );
-            return Err(StoreError::absent(self.place(), problem));
-        }
+        self.require_data(&committed)?;
         self.locate_all(&committed.manifest)?;
-        Ok((version, committed.manifest))
+        Ok((committed.version, committed.manifest))
+    }
+
+    /// Checks that `wavemill gc` has not removed the data of a version.
+    ///
+    /// # Errors
+    /// [`StoreError::Absent`] if it has, and the errors of [`StoreFolder::versions`].
+    pub fn require_data(&self, committed: &CommittedVersion) -> Result<(), StoreError> {
+        if !self.was_collected(committed, &self.versions()?)? {
+            return Ok(());
+        }
+        let problem = format!(
+            "the data of version {} was removed by `wavemill gc`: use a later version",
+            committed.version
+        );
+        Err(StoreError::absent(self.place(), problem))
     }
 
     /// Reports whether `wavemill gc` has removed the data of a version. `versions` are the numbers of all versions of
