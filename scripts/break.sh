@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Damages thousands of audio files, and checks the results of `wavemill extract` on them.
 #
-# usage: scripts/break.sh [--files N] [--seed N] [--formats mp3,wav,flac,ogg] [--keep FOLDER]
+# usage: scripts/break.sh [--files N] [--seed N] [--formats mp3,wav,flac,ogg,aiff,m4a,aac] [--keep FOLDER]
 #   --files N         number of damaged files (default 20000, which takes a minute or two; 200000 for a manual run)
 #   --seed N          seed of the damage; the same seed gives the same files (default 1)
 #   --first-batch N   continue with this batch of 2,000 files

@@ -37,6 +37,8 @@ for map in "$(pwd -P)=." "${CARGO_HOME:-$HOME/.cargo}=cargo" "$CARGO_TARGET_DIR=
 done
 export CARGO_TARGET_DIR CARGO_ENCODED_RUSTFLAGS=$rust_flags
 export CC_SHELL_ESCAPED_FLAGS=1 CFLAGS="${CFLAGS:-}$c_flags" CXXFLAGS="${CXXFLAGS:-}$c_flags"
+# Options of cargo may choose another folder: the checksums must not be those of an earlier build.
+rm -f "${programs[@]/#/$CARGO_TARGET_DIR/dist/}"
 step 'dist build for x86-64-v3' cargo build --locked --profile dist -p wavemill "$@"
 
 cd "$CARGO_TARGET_DIR/dist"

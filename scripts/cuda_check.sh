@@ -24,8 +24,9 @@ wheels=(nvidia-cuda-nvcc==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-nvvm==13.0.88 
 get_compilers() {
     if [[ $(cat .cuda/wheels 2>/dev/null) == "${wheels[*]}" ]]; then return; fi
     rm -rf .cuda.part
-    fetch_wheels .cuda.part/wheels "${wheels[@]}"
-    python3 - .cuda.part/wheels .cuda.part <<'PYTHON'
+    # `step` calls this function in a condition, where `set -e` has no effect.
+    fetch_wheels .cuda.part/wheels "${wheels[@]}" || return
+    python3 - .cuda.part/wheels .cuda.part <<'PYTHON' || return
 """Extracts what is needed to compile to a cubin: no linker, no second build of NVRTC."""
 import pathlib, re, sys, zipfile
 

@@ -16,9 +16,10 @@ programs=${CARGO_TARGET_DIR:-target}/debug
 "$programs/wavemill" demo "$dir"
 
 printf '\n6. wavemill train fit --store %s --model crnn --epochs 15\n' "$dir/store" >&2
-rm -rf "$dir/runs"
-"$programs/wavemill" train fit --store "$dir/store" --model crnn --epochs 15 --runs "$dir/runs" --device cpu
-run=$(echo "$dir"/runs/crnn-*)
+# A folder of this script alone: in a folder of the user, `runs` may have other runs.
+rm -rf "$dir/demo-runs"
+"$programs/wavemill" train fit --store "$dir/store" --model crnn --epochs 15 --runs "$dir/demo-runs" --device cpu
+run=$(echo "$dir"/demo-runs/crnn-*)
 # `sed` reads its input to the end. `head` would stop early, and `sort` would sometimes end by SIGPIPE.
 clip=$(find "$dir/data/fma_demo" -name '*.mp3' -size +50k | sort | sed -n 1p)
 printf '\n7. wavemill predict --run %s %s\n' "$run" "$clip" >&2

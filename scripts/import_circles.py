@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 CRATES = ["options", "schemas", "fft", "kernels", "decode", "source", "runtime", "catalog", "versions", "store", "extract", "sql", "pages", "wavemill",
-          "loader", "scores", "evaluation", "trainer", "python", "tests", "demo-audio"]
+          "remote", "terminal", "loader", "scores", "evaluation", "trainer", "python", "tests", "demo-audio"]
 
 # Crates of one trade: the files at the top of src/ are one room and may use each other freely, like the files of a folder.
 ONE_ROOM = {"options", "source", "decode", "catalog", "versions", "store", "sql"}

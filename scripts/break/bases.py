@@ -111,14 +111,14 @@ def aacs():
             step = 300 if is_packets else end - at
             parts += [file[i : min(i + step, end)] for i in range(at, end, step)]
             at = end
-        bases.append(Base(name, "mp4", parts))
+        bases.append(Base(name, "m4a", parts))
 
     file, frames, at = (TEST_DATA / "tone_32000_mono.aac").read_bytes(), [], 0
     while at < len(file):
         size = (file[at + 3] & 3) << 11 | file[at + 4] << 3 | file[at + 5] >> 5
         frames.append(file[at : at + size])
         at += size
-    return bases + [Base("tone_32000_mono.aac", "adts", frames)]
+    return bases + [Base("tone_32000_mono.aac", "aac", frames)]
 
 
 # --- FLAC ---

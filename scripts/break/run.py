@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Damages thousands of audio files and checks what must hold when `wavemill extract` reads them, whatever the bytes.
 
-usage: run.py --programs FOLDER [--files N] [--seed N] [--formats mp3,wav,flac,ogg] [--keep FOLDER] [--file-cpu-s S]
+usage: run.py --programs FOLDER [--files N] [--seed N] [--formats mp3,wav,flac,ogg,aiff,m4a,aac] [--keep FOLDER] [--file-cpu-s S]
 
 For each batch of files: the exit code is 0 and the output mentions no panic; each file is a row or a reject; no reject is
 `worker_panic`; every value is finite, and the lost seconds are not more than the files can contain; the process respects
@@ -253,7 +253,7 @@ def main():
     parser.add_argument("--files", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--first-batch", type=int, default=0, help="continue with this batch")
-    parser.add_argument("--formats", default="mp3,wav,flac,ogg")
+    parser.add_argument("--formats", help="formats to damage (default: all)")
     parser.add_argument("--keep", type=Path, default=Path("tmp/broken"), help="folder for files that cause a fault")
     parser.add_argument("--file-cpu-s", type=float, default=FILE_CPU_S, help="limit of CPU seconds per file")
     parser.add_argument("--data", type=Path, help="folder of real inputs")
@@ -262,7 +262,11 @@ def main():
 
     data = options.data if options.data and options.data.is_dir() else None
     bases = all_bases(options.programs / "demo-audio", data)
-    bases = [base for base in bases if base.kind in options.formats.split(",")]
+    kinds = {base.kind for base in bases}
+    formats = set(options.formats.split(",")) if options.formats else kinds
+    if options.files < 1 or not formats <= kinds:
+        parser.error(f"--files: 1 or more; --formats: {', '.join(sorted(kinds))}")
+    bases = [base for base in bases if base.kind in formats]
     written = rejected = rss_kib = cpu_s = 0
     with tempfile.TemporaryDirectory(prefix="wavemill-break-") as scratch:
         for batch in range(options.first_batch, -(-options.files // BATCH_FILES)):
@@ -277,6 +281,8 @@ def main():
             rss_kib, cpu_s = max(rss_kib, batch_rss_kib), cpu_s + batch_cpu_s
             if options.files > 10 * BATCH_FILES:
                 print(f"batch {batch}: {written} rows, {rejected} rejects so far", file=sys.stderr, flush=True)
+    if written + rejected == 0:
+        parser.error("--first-batch: is after the last batch of --files")
     print(
         f"{written + rejected} broken files of {len(bases)} bases: {written} rows, {rejected} rejects, no fault; at most "
         f"{rss_kib // 1024} MiB, {cpu_s:.0f} CPU seconds, {time.monotonic() - start:.0f} s in total"

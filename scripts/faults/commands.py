@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -188,6 +189,13 @@ def all_commands(plan: str) -> list[Command]:
         Command("train fit", [BOTH], FIT, weights_of),
         Command("serve", [BOTH, FIT], SERVE, printed),
     ]
+
+
+def require_known(names: Sequence[str] | None, commands: Sequence[Command]) -> None:
+    """Ends the program if a name that the user gave is none of these commands."""
+    known = [command.name for command in commands]
+    if unknown := set(names or ()) - set(known):
+        sys.exit(f"--command {min(unknown)}: choose from {', '.join(known)}")
 
 
 def make_inputs(programs: Path, inputs: Path, tracks: int = 20) -> None:

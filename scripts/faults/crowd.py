@@ -74,6 +74,13 @@ class Crowd:
 
     def member(self, number: int, until: float) -> None:
         """Runs one command after the other."""
+        try:
+            self.commands(number, until)
+        except Exception as error:
+            # The end of a thread is no end of the program.
+            self.wrong.append(f"process {number}: {error!r}")
+
+    def commands(self, number: int, until: float) -> None:
         chosen = random.Random(f"{self.arguments.seed} {number}")
         while time.monotonic() < until:
             name = chosen.choice(list(COMMANDS))
@@ -154,6 +161,9 @@ def main() -> None:
         for member in members:
             member.join()
         crowd.check()
+    # In a minute, each command has its turn.
+    if arguments.seconds >= 60:
+        crowd.wrong += [f"{name} never succeeded" for name in COMMANDS if not crowd.ends[name]["0"]]
     for name, ends in sorted(crowd.ends.items()):
         print(f"{name:10}", ", ".join(f"status {status}: {n}" for status, n in sorted(ends.items())))
     print("\n".join(crowd.wrong + [f"{len(crowd.wrong)} wrong"]))

@@ -35,7 +35,7 @@ import sys
 from pathlib import Path
 
 from commands import DAMAGED, Command, all_commands, build_shim, in_memory, listed, make_inputs, parser_of, plan_id, run
-from commands import store_problem
+from commands import require_known, store_problem
 
 ERRORS = {
     "open": ["EIO", "EMFILE", "EINTR"],
@@ -180,7 +180,7 @@ class Trials:
             is_told = can_tell and (has_cause or is_hidden)
             if self.command.made(at, done.stdout) != self.expected and not is_told:
                 return f"ends with status 0, but made something else: {said}"
-        elif error == "kill" and done.returncode in (-signal.SIGKILL, FAILED):
+        elif error == "kill" and done.returncode in (-signal.SIGKILL, FAILED) and not re.search("panicked|Traceback", said):
             # A command fails if the killed process is one that it started.
             pass
         elif error is None or error in HARMLESS:
@@ -258,6 +258,7 @@ def try_all(arguments: argparse.Namespace, root: Path) -> int:
     shim = build_shim(root)
     make_inputs(arguments.programs, root / "inputs")
     commands = all_commands(plan_id(arguments.programs, root / "inputs", root / "plan"))
+    require_known(arguments.command, commands)
 
     chosen = random.Random(arguments.seed)
     wrong = 0
@@ -280,6 +281,9 @@ def try_all(arguments: argparse.Namespace, root: Path) -> int:
                     print(f"{command.name}: {kind} {number} {error}: {problem}", flush=True)
         shutil.rmtree(trials.base)
         print_row(command.name, ends)
+        if ends.total() == ends["not reached"] and not arguments.kind:
+            wrong += 1
+            print(f"{command.name}: no fault was reached", flush=True)
     total = sum((ends for ends in table.values()), collections.Counter())
     print_row("all", total)
     for kind, errors in reached.items():

@@ -27,7 +27,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from commands import Command, all_commands, build_shim, in_memory, make_inputs, parser_of, plan_id, run, store_problem
+from commands import Command, all_commands, build_shim, in_memory, make_inputs, parser_of, plan_id, require_known, run
+from commands import store_problem
 
 
 @dataclasses.dataclass
@@ -208,7 +209,7 @@ class Cuts:
         self.command, self.programs, self.shim, self.root = command, arguments.programs, shim, root
         self.inputs = root / "inputs"
         self.base, self.at = root / "base", root / "trial"
-        self.forget = arguments.forget
+        self.forget, self.seed = arguments.forget, arguments.seed
 
     def prepare(self) -> list[State]:
         """Records the command, alone and after kills, and returns all states."""
@@ -220,6 +221,8 @@ class Cuts:
         shutil.copytree(self.at, self.base, dirs_exist_ok=True)
 
         done = self.recorded(self.at, "alone", 0)
+        if done.returncode != 0:
+            sys.exit(f"{self.command.words}: status {done.returncode}: {done.stderr}")
         self.out = done.stdout
         self.expected = self.command.made(self.at, self.out)
         changes = list(self.kept("alone"))
@@ -239,8 +242,6 @@ class Cuts:
         if killed_at:
             run(self.command.words, at, self.inputs, self.programs, env=shim | {"SHIM_FAIL": f"fsync:{killed_at}:kill"})
         done = run(self.command.words, at, self.inputs, self.programs, env=shim)
-        if done.returncode != 0:
-            sys.exit(f"{self.command.words}: status {done.returncode}: {done.stderr}")
         return done
 
     def kept(self, name: str) -> Iterator[Record]:
@@ -268,14 +269,16 @@ class Cuts:
         self.at = self.root / f"trial-{os.getpid()}"
         if state.killed_at:
             recording, root = f"killed-{os.getpid()}", self.at
-            self.recorded(root, recording, state.killed_at)
+            done = self.recorded(root, recording, state.killed_at)
+            if done.returncode != 0:
+                return state, f"the command after a kill ends with status {done.returncode}: {done.stderr}"
 
         disk = Disk(self.base, root)
         for number, record in enumerate(self.kept(recording)):
             if number == state.cut:
                 break
             disk.apply(record)
-        chosen = None if state.kind in ("synced", "all") else random.Random(int(state.kind))
+        chosen = None if state.kind in ("synced", "all") else random.Random(f"{self.seed} {state}")
         self.reset(disk.state(chosen, state.kind == "all"), root)
         return state, self.after(state)
 
@@ -305,6 +308,7 @@ def try_all(arguments: argparse.Namespace, root: Path) -> int:
     shim = build_shim(root)
     make_inputs(arguments.programs, root / "inputs")
     commands = all_commands(plan_id(arguments.programs, root / "inputs", root / "plan"))
+    require_known(arguments.command, [command for command in commands if command.changes_disk])
 
     chosen = random.Random(arguments.seed)
     total = wrong = 0

@@ -21,6 +21,8 @@ SECONDS = 2
 # Status of a server that was stopped by a signal.
 STOPPED = 130
 PATIENCE_S = 60
+# Status of this program if the server does not end.
+HANGS = 99
 
 
 def song() -> bytes:
@@ -59,7 +61,12 @@ def main() -> int:
     except (OSError, http.client.HTTPException) as error:
         status, answer = 0, repr(error)
     server.send_signal(signal.SIGTERM)
-    rest = server.communicate(timeout=PATIENCE_S)[1]
+    try:
+        rest = server.communicate(timeout=PATIENCE_S)[1]
+    except subprocess.TimeoutExpired:
+        server.kill()
+        sys.stderr.write(said + server.communicate()[1] + "the server does not end")
+        return HANGS
     sys.stderr.write(said + rest)
     if status != http.client.OK or server.returncode != STOPPED:
         sys.stderr.write(f"status {status}: {answer}")

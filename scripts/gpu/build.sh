@@ -36,14 +36,15 @@ done
 # need their development dependencies, so that cargo builds each crate once.
 build() {
     local selected=("${profile[@]}" --locked "${packages[@]}" --message-format=json-render-diagnostics)
-    cargo build "${selected[@]}" --bins --test main --test librosa --bench cuda >.gpu/built.json
-    cargo test "${selected[@]}" --lib --no-run >>.gpu/built.json
+    # `step` calls these functions in a condition, where `set -e` has no effect.
+    cargo build "${selected[@]}" --bins --test main --test librosa --bench cuda >.gpu/built.json &&
+        cargo test "${selected[@]}" --lib --no-run >>.gpu/built.json
 }
 
 # One thread of xz takes minutes, but its dictionary spans all programs, which share most of their code.
 compress() {
-    tar -C .gpu -c wavemill-gpu | xz -T1 --lzma2=preset=6,dict=256MiB >.gpu/gpu.tar.xz.part
-    mv .gpu/gpu.tar.xz.part .gpu/gpu.tar.xz
+    tar -C .gpu -c wavemill-gpu | xz -T1 --lzma2=preset=6,dict=256MiB >.gpu/gpu.tar.xz.part &&
+        mv .gpu/gpu.tar.xz.part .gpu/gpu.tar.xz
 }
 
 # The size of the working tree: all files but those that git ignores.
