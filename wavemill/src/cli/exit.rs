@@ -9,6 +9,7 @@ use wavemill_extract::run::RunError;
 use wavemill_schemas::exit;
 use wavemill_schemas::experiment::ExperimentError;
 use wavemill_schemas::recipe::RecipeError;
+use wavemill_scores::records::RecordError;
 use wavemill_sql::SqlError;
 use wavemill_store::StoreError;
 use wavemill_terminal::exit::{self as terminal, code_of};
@@ -90,6 +91,7 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
         .or_else(|| code_of(cause, FeatureError::exit_code))
         .or_else(|| code_of(cause, CatalogError::exit_code))
         .or_else(|| code_of(cause, RunError::exit_code))
+        .or_else(|| code_of(cause, RecordError::exit_code))
 }
 
 /// Reports whether the user lacks the permission to write the store. The exit code is that of a read-only disk.

@@ -119,7 +119,7 @@ impl FeaturesCommand {
 
         let mut rejected = found.unreadable.len();
         for (path, words) in &found.unreadable {
-            eprintln!("{}: {words}", path.display());
+            eprintln!("{}", shown(&format!("{}: {words}", path.display())));
         }
 
         let mut known = Vec::new();

@@ -56,7 +56,7 @@ pub(super) fn histogram(
         return Ok(None);
     };
     // If all values are the same, a chart carries no information.
-    if !(high - low).is_finite() || high - low < 0.01 * high.abs() {
+    if !(high - low).is_finite() || high <= low || high - low < 0.01 * high.abs() {
         return Ok(None);
     }
 
@@ -65,6 +65,11 @@ pub(super) fn histogram(
     let width = width(range, values.is_time);
     let first = (low / width).floor() * width;
     let n_bins = ((most - first) / width).floor() + 1.0;
+    let end = first + width * n_bins;
+    // Values near the largest number cannot be drawn on an axis.
+    if !(end - first).is_finite() || !(2.0 * end).is_finite() || width <= 0.0 {
+        return Ok(None);
+    }
     let answer = answers.ask(&format!(
         "SELECT CAST(least(floor((v - {first}) / {width}), {n_bins} - 1) AS BIGINT) AS bin, count(*) AS n
          FROM {rows} GROUP BY 1 ORDER BY 1"
@@ -74,7 +79,6 @@ pub(super) fn histogram(
         counts[bin as usize] += n;
     }
 
-    let end = first + width * n_bins;
     let mut note = note.to_owned();
     if high > end {
         note += &format!(" The last bar contains all values over {}.", end - width);

@@ -392,6 +392,15 @@ fn train(
     trainer::run(command)?;
     let finished = read_result(&folder)?
         .with_context(|| format!("{}: no result after the training", folder.display()))?;
+    // A run that was finished keeps its version of the store and its configuration.
+    if finished.manifest_hash != manifest_hash || finished.config_hash != run.config.config.hash() {
+        let words = format!(
+            "{}: was trained on another version of its store, or with another configuration: use another --out, or \
+             remove the run's folder",
+            folder.display()
+        );
+        return Err(UsageError(words).into());
+    }
     rows::make(&folder, &store_path, threads, &args.device)?;
     Ok(finished)
 }
