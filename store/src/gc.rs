@@ -147,12 +147,14 @@ impl Store {
         let Some(remote) = self.remote() else {
             return Ok(());
         };
+
         let now = SystemTime::now();
         for plan_id in std::mem::take(&mut collected.plans) {
             let mut objects = Vec::new();
             for folder in ["data", "_wavemill/plans", "_wavemill/receipts"] {
                 objects.extend(remote.list(&format!("{folder}/{plan_id}"))?);
             }
+
             // The clocks of this machine and of the object store may differ: a time in the future counts as now.
             let is_recent = objects.iter().any(|object| {
                 let age = now.duration_since(object.modified);

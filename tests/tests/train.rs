@@ -340,7 +340,7 @@ fn run_without_its_best_checkpoint_ends() -> Result<(), Failed> {
     lacks(&ran.out, "undefined after every epoch")?;
     run(trainer(argv("eval --device cpu --threads 1")).arg(&of)).exits(0)?;
 
-    // Of the later epochs, the next one is the best.
+    // The next epoch becomes the best one.
     run(resume(&of).args(["--epochs", "4"])).exits(0)?;
     same("best", result(&runs)?["best_epoch"].as_u64(), Some(3))
 }

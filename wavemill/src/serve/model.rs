@@ -54,7 +54,7 @@ pub(crate) struct Model {
     setup: ModelSetup,
     /// The running process; `None` if it has to be started.
     process: Mutex<Option<Process>>,
-    /// Whether the model is loaded and its process has replied to every request so far.
+    /// True if the model is loaded and its process has replied to every request so far.
     is_loaded: AtomicBool,
     /// True if the server ends: no process is started any more.
     ends: watch::Sender<bool>,
@@ -173,11 +173,13 @@ impl Model {
     async fn begin(&self) -> Result<Process, ModelError> {
         self.starts.inc();
         self.is_loaded.store(false, Ordering::Relaxed);
+
         let mut process =
             Process::start((self.setup.command)()).map_err(|source| ModelError::Start {
                 run: self.setup.run.clone(),
                 source,
             })?;
+
         let greeting = &self.setup.greeting;
         let mut ends = self.ends.subscribe();
         tokio::select! {
@@ -189,6 +191,7 @@ impl Model {
                 return Err(ModelError::Ended { run: self.setup.run.clone(), status: None });
             }
         }
+
         self.is_loaded.store(true, Ordering::Relaxed);
         Ok(process)
     }

@@ -334,25 +334,22 @@ const ESCAPED_ESCAPE: char = '\u{e000}';
 /// Replaces an escape character that is not the backslash, because DataFusion knows no other one. SQLAlchemy uses a
 /// slash.
 fn escape_by_backslash(pattern: &mut Expr, escape: &mut Option<ValueWithSpan>) {
-    let is_other = |escape: &mut ValueWithSpan| match &escape.value {
-        Value::SingleQuotedString(text) | Value::EscapedStringLiteral(text) => {
-            text != r"\" && !text.is_empty()
-        }
-        _ => false,
-    };
-    let Some(escape) = escape.take_if(is_other) else {
+    let text = escape.as_ref().and_then(|escape| match &escape.value {
+        Value::SingleQuotedString(text) | Value::EscapedStringLiteral(text) => Some(text.clone()),
+        _ => None,
+    });
+    let Some(text) = text.filter(|text| !text.is_empty() && text != r"\") else {
         return;
     };
-    let (Value::SingleQuotedString(escape) | Value::EscapedStringLiteral(escape)) = escape.value
-    else {
-        return;
-    };
+    *escape = None;
+
     // After the replacement, a wildcard is one that was not escaped.
-    let plain = match escape.as_str() {
-        "%" | "_" => format!(r"\{escape}"),
-        _ => escape.clone(),
+    let plain = match text.as_str() {
+        "%" | "_" => format!(r"\{text}"),
+        _ => text.clone(),
     };
-    let [escape, plain] = [escape, plain].map(|text| text.replace('\'', "''"));
+    let [escape, plain] = [text, plain].map(|text| text.replace('\'', "''"));
+
     let mut rewritten = pattern.to_string();
     for (from, to) in [
         (r"\", r"\\"),
@@ -362,6 +359,7 @@ fn escape_by_backslash(pattern: &mut Expr, escape: &mut Option<ValueWithSpan>) {
     ] {
         rewritten = format!("replace({rewritten}, '{from}', '{to}')");
     }
+
     if let Some(rewritten) = parsed(&rewritten) {
         *pattern = rewritten;
     }
