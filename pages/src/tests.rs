@@ -11,7 +11,7 @@ const HOSTILE: [&str; 6] = [
     "'><svg onload=alert(1)>",
     "<b>broken <a href='https://example.org'",
     "</title></style></svg></script><h1>",
-    "&lt;script&gt; &amp; {{7*7}} ${7*7}",
+    "&lt;script&gt; &amp; {{7*7}} ${7*7} \u{1}\u{FFFE}",
 ];
 
 /// Returns a page with `text` in every place that a caller can set.
@@ -288,6 +288,13 @@ fn charts_without_numbers_do_not_panic() {
             }],
             ..Lines::default()
         }),
+        Plot::Lines(Lines {
+            lines: vec![Line {
+                points: vec![(1.0, f64::MIN), (f64::MAX, f64::MAX), (2.0, 5.0)],
+                ..Line::default()
+            }],
+            ..Lines::default()
+        }),
         Plot::Histogram(Histogram {
             axis: Axis {
                 name: String::new(),
@@ -488,6 +495,7 @@ fn a_chart_is_a_file_of_its_own() {
                 assert!(svg.starts_with("<svg xmlns=\"http://www.w3.org/2000/svg\""));
                 assert!(!svg.contains("<script") && !svg.contains("<img"), "{svg}");
                 assert!(!svg.contains("var("), "{svg}");
+                assert!(!svg.contains(['\u{1}', '\u{FFFE}']), "not XML: {svg}");
                 assert!(Chart::is_ours(svg.as_bytes()) && !Page::is_ours(svg.as_bytes()));
             }
         }

@@ -11,8 +11,8 @@ const PATH_BYTES_MAX: usize = 4096;
 /// The character that replaces the cut part of a text.
 pub(crate) const ELLIPSIS: char = '…';
 
-/// A text made safe to show: at most `chars_max` characters, with control characters and line breaks replaced by
-/// spaces.
+/// A text made safe to show: at most `chars_max` characters, with control characters, line breaks and the two other
+/// characters that XML forbids replaced by spaces.
 pub(crate) struct Shown {
     /// The shown text, with an ellipsis if it was cut.
     pub text: String,
@@ -52,7 +52,12 @@ impl Shown {
 }
 
 fn visible(c: char) -> char {
-    if c.is_control() { ' ' } else { c }
+    let is_forbidden = matches!(c, '\u{FFFE}' | '\u{FFFF}');
+    if c.is_control() || is_forbidden {
+        ' '
+    } else {
+        c
+    }
 }
 
 /// Shortens a chart label, without a note on its original length: the chart's data table shows more of the label.

@@ -6,8 +6,8 @@ use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::Span;
 use super::svg::{Area, DrawError, Ink, Picture, Svg, WIDTH, text_style};
+use super::{Span, is_drawable};
 use crate::table::{Cell, Table};
 use crate::text::{label, number};
 
@@ -76,7 +76,7 @@ impl Lines {
 
         // Draw the lines last so that no spread hides them.
         for (place, line) in self.lines.iter().enumerate() {
-            let points = line.finite_points();
+            let points = line.drawable_points();
             // A single point is drawn as a circle, because a path of one point would be invisible.
             if let [point] = points[..] {
                 let style = Ink::Series(place).colour().filled();
@@ -130,19 +130,18 @@ impl Lines {
 }
 
 impl Line {
-    fn finite_points(&self) -> Vec<(f64, f64)> {
+    fn drawable_points(&self) -> Vec<(f64, f64)> {
         let points = self.points.iter().copied();
         points
-            .filter(|(x, y)| x.is_finite() && y.is_finite())
+            .filter(|&(x, y)| is_drawable(x) && is_drawable(y))
             .collect()
     }
 
     /// Returns the outline of the spread: forward along its high end and back along its low end.
     fn outline(&self) -> Vec<(f64, f64)> {
         let spread = self.points.iter().zip(&self.spread);
-        let spread = spread.filter(|((x, _), spread)| {
-            x.is_finite() && spread.low.is_finite() && spread.high.is_finite()
-        });
+        let spread = spread
+            .filter(|((x, _), spread)| [*x, spread.low, spread.high].into_iter().all(is_drawable));
         let high = spread.clone().map(|((x, _), spread)| (*x, spread.high));
         let low = spread.rev().map(|((x, _), spread)| (*x, spread.low));
         high.chain(low).collect()

@@ -184,6 +184,15 @@ impl Plot {
     }
 }
 
+/// The largest absolute value that is drawn. The length of an axis and its margin must also be finite: plotters searches
+/// without end for the labels of an infinite axis.
+const DRAWN_MAX: f64 = 1e300;
+
+/// Reports whether a value has a position on an axis. The table of a chart also contains the other values.
+fn is_drawable(value: f64) -> bool {
+    value.abs() <= DRAWN_MAX
+}
+
 /// A range of numeric values.
 #[derive(Clone, Copy, Debug)]
 struct Span {
@@ -198,10 +207,10 @@ impl Span {
         high: 1.0,
     };
 
-    /// Returns the range of the finite values, or `None` if there are none.
+    /// Returns the range of the values that can be drawn, or `None` if there are none.
     fn from_values(values: impl Iterator<Item = f64>) -> Option<Self> {
-        let finite = values.filter(|value| value.is_finite());
-        let spans = finite.map(|value| Self {
+        let drawable = values.filter(|&value| is_drawable(value));
+        let spans = drawable.map(|value| Self {
             low: value,
             high: value,
         });

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Float32Type, Int32Type};
@@ -17,10 +17,12 @@ use parquet::arrow::arrow_reader::{
 use parquet::errors::ParquetError;
 use parquet::file::metadata::PageIndexPolicy;
 use wavemill_pages::{Axis, Chart, HeatMap, Part, Plot, Section, Sound, Table};
+use wavemill_runtime::panics;
 use wavemill_schemas::manifest::{FeatureEntry, FileEntry, TargetEntry};
 use wavemill_schemas::sides::side_meant;
 use wavemill_source::Source;
 use wavemill_sql::tensor::{TensorColumn, TensorType};
+use wavemill_store::has_footer;
 
 use super::ReportError;
 use super::answers::Answers;
@@ -210,7 +212,7 @@ fn pick<'a>(
         files.filter(|file| file.split.as_deref().and_then(side_meant) == Some("training"));
     for file in training.take(FILES_MAX) {
         let path = answers.subject.store.file(file)?;
-        let rows = pick_in(&path, target, &mut wanted).map_err(read_at(&path))?;
+        let rows = from_shard(&path, file, || pick_in(&path, target, &mut wanted))?;
         picked.push((file, rows));
         if wanted.values().all(|&left| left == 0) {
             break;
@@ -344,7 +346,9 @@ fn read(
     let mut pictures = Vec::new();
     for (file, rows) in picked {
         let path = answers.subject.store.file(file)?;
-        read_file(&path, feature, frames, rows, &mut pictures).map_err(read_at(&path))?;
+        from_shard(&path, file, || {
+            read_file(&path, feature, frames, rows, &mut pictures)
+        })?;
     }
     Ok(pictures)
 }
@@ -512,9 +516,30 @@ fn track_description(answers: &Answers<'_>, clip_key: &str) -> Result<String, Re
     Ok(words.join(" – "))
 }
 
-fn read_at(path: &Path) -> impl FnOnce(ParquetError) -> ReportError {
-    let path: PathBuf = path.to_owned();
-    move |source| ReportError::Read { path, source }
+/// Reads from the shard at `path` with `read`, if its footer is the committed one.
+///
+/// # Errors
+/// [`ReportError::Read`] if the shard is damaged or cannot be read.
+fn from_shard<T>(
+    path: &Path,
+    entry: &FileEntry,
+    read: impl FnOnce() -> Result<T, ParquetError>,
+) -> Result<T, ReportError> {
+    let checked = || {
+        if !has_footer(path, entry)? {
+            let problem = "its footer differs from the committed one";
+            return Err(ParquetError::General(problem.to_owned()));
+        }
+        read()
+    };
+
+    // The Parquet reader trusts some numbers in the headers of pages.
+    let outcome = panics::caught(checked)
+        .unwrap_or_else(|panic| Err(ParquetError::General(panic.to_string())));
+    outcome.map_err(|source| ReportError::Read {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 #[cfg(test)]

@@ -168,10 +168,11 @@ fn by_bit_rate(answers: &Answers<'_>) -> Result<Option<Chart>, ReportError> {
     if !has_number(answers, "track_bit_rate")? {
         return Ok(None);
     }
-    // Rounded to the nearest kbit/s, because tracks with a variable rate have arbitrary values.
+    // Rounded to the nearest kbit/s, because tracks with a variable rate have arbitrary values. No rate reaches the upper
+    // bound: it excludes NaN, infinity and numbers that have no integer.
     let answer = answers.ask(
         "SELECT CAST((track_bit_rate + 500) / 1000 AS BIGINT) AS rate, count(*) AS n
-         FROM tracks WHERE track_bit_rate > 0 GROUP BY 1 ORDER BY n DESC, rate",
+         FROM tracks WHERE track_bit_rate > 0 AND track_bit_rate < 1e12 GROUP BY 1 ORDER BY n DESC, rate",
     )?;
     let rates = answer.counts("rate")?;
     let counts = answer.counts("n")?;
@@ -208,7 +209,7 @@ fn by_length(answers: &Answers<'_>) -> Result<Option<Chart>, ReportError> {
         "As stated in the metadata.",
         &Values {
             value: "track_duration",
-            rows: "(SELECT track_duration FROM tracks WHERE track_duration >= 0)",
+            rows: "(SELECT track_duration FROM tracks WHERE track_duration >= 0 AND track_duration < 1e12)",
             is_time: true,
             axis: "length (s)",
             counted: "tracks",
