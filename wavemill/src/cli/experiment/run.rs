@@ -2,7 +2,7 @@
 //! step is a command that a user could type, and each one continues from the state that an interrupted command left.
 
 use std::ffi::{OsStr, OsString};
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use wavemill_schemas::experiment::{BASE, ExperimentSource};
 use wavemill_scores::records::{RecordError, RunDir};
 use wavemill_scores::result::RunResult;
 use wavemill_store::Store;
-use wavemill_terminal::exit::UsageError;
+use wavemill_terminal::exit::{BusyError, UsageError};
 use wavemill_terminal::files::write_text;
 use wavemill_terminal::interrupt;
 use wavemill_terminal::output::report;
@@ -27,7 +27,7 @@ use super::needs::{self, ModelInputs};
 use super::outcome::{Outcome, StoreOutcome};
 use super::pages::{self, PagesMade};
 use super::rows;
-use super::sweep::SweepWork;
+use super::sweep::{SWEEP_FILE, SweepWork};
 use super::tables;
 use super::trainer;
 use super::work::{RunWork, Selection, StoreWork, Work};
@@ -47,11 +47,13 @@ Examples:
 the same command: finished stores and runs are reused.
 
 Exit codes: 0 ok, 1 failed, 2 wrong usage, invalid experiment, data that is missing, differs from the published data or \
-lacks the inputs of a training, or no wavemill-train; 5 no space; 130 interrupted; otherwise as for `wavemill extract` \
-and `wavemill-train fit`.";
+lacks the inputs of a training, or no wavemill-train; 5 no space; 7 another command is writing --out; 130 interrupted; \
+otherwise as for `wavemill extract` and `wavemill-train fit`.";
 
 /// File in the results folder that records the folder's state.
 const FOLDER_FILE: &str = "experiment.json";
+/// File in the results folder with the scores.
+const RESULT_FILE: &str = "result.json";
 
 /// Arguments of `experiment run`.
 #[derive(Debug, Args)]
@@ -161,6 +163,7 @@ pub(super) fn run(args: &RunArgs, out: &mut impl Write) -> Result<()> {
     }
 
     trainer::check()?;
+    let _lock = lock_folder(&args.out)?;
     let mut state = FolderState::open(&args.out, &source.experiment.name, args.threads)?;
     pages::check(&args.out, &work)?;
     if !args.any_data {
@@ -198,7 +201,7 @@ pub(super) fn run(args: &RunArgs, out: &mut impl Write) -> Result<()> {
         let store = args.store_path(&work.stores[sweep.store].name);
         outcome.sweep = sweep.run(&args.out, &store, state.threads, &args.device)?;
     }
-    let path = args.out.join("result.json");
+    let path = args.out.join(RESULT_FILE);
     let json = serde_json::to_string_pretty(&outcome)? + "\n";
     write_text("--out", &path, &json)?;
     make_pages(args, &work, &mut state)?;
@@ -425,8 +428,9 @@ fn make_pages(args: &RunArgs, work: &Work, state: &mut FolderState) -> Result<()
 
 /// Reads the result of a run; returns `None` while the run is not finished.
 fn read_result(folder: &Path) -> Result<Option<RunResult>> {
-    let Ok(run) = RunDir::open(folder) else {
-        return Ok(None);
+    let run = match RunDir::open(folder) {
+        Err(RecordError::Missing { .. }) => return Ok(None),
+        opened => opened?,
     };
     let damaged = || {
         format!(
@@ -440,12 +444,35 @@ fn read_result(folder: &Path) -> Result<Option<RunResult>> {
     }
 }
 
+/// Creates the output folder and locks it until the returned file is closed: two commands on one folder would replace
+/// each other's files.
+///
+/// # Errors
+/// [`BusyError`] if another command has locked the folder, [`UsageError`] if `folder` is a file, and an I/O error if it
+/// cannot be created.
+fn lock_folder(folder: &Path) -> Result<File> {
+    let out = folder.display();
+    if folder.try_exists()? && !folder.is_dir() {
+        return Err(UsageError(format!("--out {out}: not a folder")).into());
+    }
+
+    let create = || fs::create_dir_all(folder).and_then(|()| File::open(folder));
+    let opened = create().with_context(|| format!("--out {out}: cannot create it"))?;
+    // Continue without a lock if the file system does not support locks.
+    if let Err(TryLockError::WouldBlock) = opened.try_lock() {
+        let words = "another `wavemill experiment run` is writing it: repeat the command when that has ended, or use \
+                     another --out";
+        return Err(BusyError(format!("--out {out}: {words}")).into());
+    }
+    Ok(opened)
+}
+
 impl FolderState {
-    /// Reads the state of `folder`, or creates the folder with a new state.
+    /// Reads the state of `folder`, or writes a new state to it.
     ///
     /// # Errors
-    /// [`UsageError`] if the folder belongs to another experiment or was begun with another number of threads; an I/O
-    /// error if it cannot be written.
+    /// [`UsageError`] if the folder belongs to another experiment, was begun with another number of threads, or has
+    /// files of the user with the names of this command's; an I/O error if it cannot be written.
     fn open(folder: &Path, experiment: &str, threads: Option<u16>) -> Result<Self> {
         let most = u16::try_from(THREADS_MAX).unwrap_or(u16::MAX);
         if let Some(threads) = threads.filter(|threads| !(1..=most).contains(threads)) {
@@ -454,13 +481,20 @@ impl FolderState {
             );
         }
 
-        if folder.try_exists()? && !folder.is_dir() {
-            return Err(UsageError(format!("--out {}: not a folder", folder.display())).into());
-        }
+        let out = folder.display();
         let path = folder.join(FOLDER_FILE);
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                for name in [RESULT_FILE, SWEEP_FILE] {
+                    if folder.join(name).try_exists()? {
+                        let words = format!(
+                            "--out {out}: its {name} is not of an experiment: use another folder"
+                        );
+                        return Err(UsageError(words).into());
+                    }
+                }
+
                 let processors = std::thread::available_parallelism().map_or(1, usize::from);
                 let own = u16::try_from(processors).unwrap_or(most).min(most);
                 let state = Self {
@@ -469,8 +503,6 @@ impl FolderState {
                     checked: CheckedArchives::new(),
                     pages: PagesMade::new(),
                 };
-                fs::create_dir_all(folder)
-                    .with_context(|| format!("--out {}: cannot create it", folder.display()))?;
                 state.write(folder)?;
                 return Ok(state);
             }
@@ -481,7 +513,6 @@ impl FolderState {
 
         let state: Self = serde_json::from_str(&text)
             .with_context(|| format!("{}: damaged: use another --out", path.display()))?;
-        let out = folder.display();
         if state.experiment != experiment {
             let other = &state.experiment;
             return Err(UsageError(format!(
@@ -519,6 +550,11 @@ mod tests {
     fn a_folder_keeps_its_experiment_and_its_threads() {
         let folder = tempfile::tempdir().expect("a folder");
         let out = folder.path().join("out");
+        let lock = lock_folder(&out).expect("a new folder");
+        let busy = lock_folder(&out).expect_err("locked");
+        assert!(busy.is::<BusyError>(), "{busy}");
+        drop(lock);
+
         for threads in [Some(3), None] {
             let state = FolderState::open(&out, "fma-large", threads).expect("new or the same");
             assert_eq!(state.threads, 3, "{threads:?}");
@@ -533,5 +569,9 @@ mod tests {
         assert!(threads.contains("was started with 3"), "{threads}");
         let none = refusal(&out, "fma-large", Some(0));
         assert!(none.contains("from 1 to"), "{none}");
+
+        fs::write(folder.path().join(SWEEP_FILE), "").expect("disk space");
+        let own = refusal(folder.path(), "fma-large", None);
+        assert!(own.contains("is not of an experiment"), "{own}");
     }
 }

@@ -24,6 +24,9 @@ pub(super) struct SweepWork {
     sets: Vec<String>,
 }
 
+/// File in the results folder with the sweep that the trainer reads.
+pub(super) const SWEEP_FILE: &str = "sweep.toml";
+
 /// A trial of a sweep, as written to `result.json`.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct TrialOutcome {
@@ -121,7 +124,7 @@ impl SweepWork {
         threads: u16,
         device: &str,
     ) -> Result<Vec<TrialOutcome>> {
-        let file = out.join("sweep.toml");
+        let file = out.join(SWEEP_FILE);
         write_text("--out", &file, &self.spec.search.to_string())?;
 
         let mut command = trainer::command("sweep");
