@@ -79,16 +79,17 @@ fn hashed(name: &str, text: &str) -> String {
     format!("{name}{BEFORE_HASH}{}", &hash[..HASH_DIGITS])
 }
 
-/// Returns distinct folder names for `classes`, which must be distinct. None of the names is in `taken`.
+/// Returns distinct folder names for `classes`, which must be distinct. None of the names is in `taken`. No two names
+/// differ only in case, because they would be one folder on some disks.
 pub(super) fn of_classes(classes: &[String], taken: &[&str]) -> Vec<String> {
-    let mut used: BTreeSet<String> = taken.iter().map(|&name| name.to_owned()).collect();
+    let mut used: BTreeSet<String> = taken.iter().map(|name| name.to_lowercase()).collect();
     let mut names = Vec::with_capacity(classes.len());
     for class in classes {
         let mut name = safe(class, Slash::Dash);
-        if used.contains(&name) {
+        if used.contains(&name.to_lowercase()) {
             name = hashed(&name, class);
         }
-        used.insert(name.clone());
+        used.insert(name.to_lowercase());
         names.push(name);
     }
     names
@@ -148,6 +149,7 @@ mod tests {
             "..",
             "",
             "R&B",
+            "r&b",
         ];
 
         let names = of_classes(&classes.map(str::to_owned), &["unlabelled"]);
@@ -156,7 +158,7 @@ mod tests {
         assert!(names[2].starts_with("unlabelled~"), "{names:?}");
         assert_eq!(names[5], "R_B");
 
-        let distinct: BTreeSet<&String> = names.iter().collect();
+        let distinct: BTreeSet<String> = names.iter().map(|name| name.to_lowercase()).collect();
         assert_eq!(distinct.len(), classes.len(), "{names:?}");
         assert!(
             names
