@@ -90,9 +90,10 @@ build_with_clippy() {
 }
 
 # fetch_wheels FOLDER NAME==VERSION…: downloads these wheels from PyPI without their dependencies. Their libraries
-# do not depend on the Python version; a fixed version is requested, so that any Python can download them.
+# do not depend on the Python version; a fixed version is requested, so that any Python can download them. Fails unless
+# each wheel is the one in scripts/wheels.sha256.
 fetch_wheels() {
-    local folder=$1 python=python3 glibc platforms=()
+    local folder=$1 python=python3 glibc wheel platforms=()
     shift
     mkdir -p "$folder"
     if ! python3 -m pip --version >/dev/null 2>&1; then
@@ -101,7 +102,14 @@ fetch_wheels() {
     fi
     for glibc in 2_28 2_27 2_26 2_25 2_24 2_17 2_12; do platforms+=(--platform "manylinux_${glibc}_$(uname -m)"); done
     "$python" -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --python-version 3.12 \
-        "${platforms[@]}" --platform "manylinux2014_$(uname -m)" --dest "$folder" "$@"
+        "${platforms[@]}" --platform "manylinux2014_$(uname -m)" --dest "$folder" "$@" || return
+
+    for wheel in "$folder"/*.whl; do
+        if ! grep -qxF "$(sha256sum <"$wheel" | cut -c 1-64)  ${wheel##*/}" scripts/wheels.sha256; then
+            echo "${wheel##*/}: not the wheel of scripts/wheels.sha256: PyPI or a proxy has sent other bytes" >&2
+            return 1
+        fi
+    done
 }
 
 # python_module PROFILE: puts the module of the last build with this profile into the Python package in python/.
