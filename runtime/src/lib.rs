@@ -7,6 +7,7 @@ pub mod course;
 pub mod panics;
 pub mod parquet_footer;
 pub mod settings;
+pub mod threads;
 
 // In place of the standard library's, tests/schedules.rs gives `budget` the primitives of shuttle.
 use std::sync;

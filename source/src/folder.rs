@@ -4,6 +4,7 @@
 //! a clip's name is listed, even if it cannot be read as a clip (a folder, a pipe, a broken link): it is rejected later
 //! instead of being lost silently.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fs::{self, DirEntry, File, FileType, Metadata};
 use std::io;
@@ -181,36 +182,27 @@ impl Source for FolderSource {
             let reject = Reject::new(Stage::Read, fault.reason, fault.detail);
             return Err(ReadFailure::Reject(reject));
         }
-        if !self.index.contains_key(clip_key) {
+        let Some(listed) = self.index.get(clip_key) else {
             let detail = "no such file below the audio root";
             return Err(absent(clip_key, &self.others, detail));
+        };
+        if listed.bytes > self.bytes_max {
+            return Err(too_large(self.bytes_max));
         }
 
+        // Only the bytes of a file can reject it. A file that changed since it was listed, or a folder that is no longer
+        // mounted, is a fault of the machine: the repeated command lists the files again.
         let path = self.root.join(clip_key);
-        // A missing file or a wrong kind of file is a fault of the clip. Every other error is a fault of the machine.
-        with_retries(|| read_file(&path, self.bytes_max, buffer)).map_err(|error| {
-            match error.kind() {
-                io::ErrorKind::FileTooLarge => too_large(self.bytes_max),
-                // A folder that is not mounted on this machine must not make rejects of its clips.
-                kind @ (io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
-                    if self.is_reopened =>
-                {
-                    let problem = format!("{} is not there: {LISTED_BEFORE}", path.display());
-                    ReadFailure::Io(io::Error::new(kind, problem))
-                }
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
-                    missing("the file vanished after it was listed")
-                }
-                io::ErrorKind::InvalidData => ReadFailure::Reject(Reject::new(
-                    Stage::Read,
-                    Reason::NotAudio,
-                    "no longer a regular file",
-                )),
-                kind => ReadFailure::Io(io::Error::new(
-                    kind,
-                    format!("cannot read {}: {error}", path.display()),
-                )),
-            }
+        with_retries(|| read_file(&path, listed.bytes, buffer)).map_err(|error| {
+            let kind = error.kind();
+            let is_gone = matches!(kind, io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
+            let path = path.display();
+            let problem = match is_gone {
+                true if self.is_reopened => format!("{path} is not there: {LISTED_BEFORE}"),
+                true => format!("{path} vanished after it was listed"),
+                false => format!("cannot read {path}: {error}"),
+            };
+            ReadFailure::Io(io::Error::new(kind, problem))
         })
     }
 }
@@ -233,45 +225,39 @@ fn now(path: &Path, listed: InputId) -> Result<InputId, SourceError> {
     })
 }
 
-fn missing(detail: &str) -> ReadFailure {
-    ReadFailure::Reject(Reject::new(Stage::Read, Reason::MissingFile, detail))
-}
-
-/// Number of bytes by which the read buffer grows if the file grows while it is read.
-const GROWTH_BYTES: usize = 1 << 20;
-
-/// Reads a file's current content, even if the file has grown or shrunk since it was listed. Never opens a pipe, which
-/// would block until there is a writer.
-fn read_file(path: &Path, bytes_max: u64, buffer: &mut Vec<u8>) -> io::Result<()> {
-    buffer.clear();
+/// Reads a file that had `listed` bytes when it was listed. Never opens a pipe, which would block until there is a writer.
+///
+/// # Errors
+/// An I/O error if the file has another number of bytes now, or cannot be read.
+fn read_file(path: &Path, listed: u64, buffer: &mut Vec<u8>) -> io::Result<()> {
+    let changed = |now: &str| {
+        Err(io::Error::other(format!(
+            "{now}, and {listed} when it was listed"
+        )))
+    };
     let metadata = fs::metadata(path)?;
     if !metadata.is_file() {
-        return Err(io::ErrorKind::InvalidData.into());
+        return Err(io::Error::other("no longer a regular file"));
+    }
+    if metadata.len() != listed {
+        return changed(&format!("{} bytes", metadata.len()));
     }
 
-    if metadata.len() <= bytes_max {
-        // Read the file into uninitialized memory in one call. The additional byte lets the second call detect the end
-        // of the file.
-        make_room(buffer, metadata.len() as usize + 1);
-        let file = File::open(path)?;
-        // Stop at the maximum clip size if the file keeps growing.
-        while buffer.len() as u64 <= bytes_max {
-            if buffer.len() == buffer.capacity() {
-                buffer.reserve_exact(GROWTH_BYTES);
-            }
-            match rustix::io::read(&file, spare_capacity(buffer)) {
-                Ok(0) => break,
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(errno) => return Err(errno.into()),
-            }
+    // Read the file into uninitialized memory in one call. The additional byte lets the second call detect the end of
+    // the file.
+    make_room(buffer, listed as usize + 1);
+    let file = File::open(path)?;
+    while buffer.len() as u64 <= listed {
+        match rustix::io::read(&file, spare_capacity(buffer)) {
+            Ok(0) => break,
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
         }
     }
-
-    let bytes = metadata.len().max(buffer.len() as u64);
-    if bytes > bytes_max {
-        Err(io::ErrorKind::FileTooLarge.into())
-    } else {
-        Ok(())
+    match (buffer.len() as u64).cmp(&listed) {
+        Ordering::Less => changed(&format!("{} bytes", buffer.len())),
+        Ordering::Equal => Ok(()),
+        Ordering::Greater => changed("more bytes"),
     }
 }
 

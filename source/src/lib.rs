@@ -144,7 +144,7 @@ pub trait Source: Send + Sync {
     }
 
     /// Returns the maximum number of bytes of memory that [`Source::read`] needs for a clip, including compressed
-    /// bytes, unless the file grows meanwhile. Returns 0 for a clip that is rejected without being read.
+    /// bytes. Returns 0 for a clip that is rejected without being read.
     fn read_bytes(&self, clip_key: &str) -> u64;
 
     /// Reads a whole clip into `buffer`, which is cleared first.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use wavemill_remote::{Found, Remote};
-use wavemill_schemas::reject::{Reason, Reject, Stage};
+use wavemill_schemas::reject::Reject;
 
 use super::keys::{Media, root_len};
 use super::others::{NoClip, OtherFiles};
@@ -185,11 +185,7 @@ impl Source for ObjectSource {
             Ok(None) if self.is_reopened => {
                 Err(self.failed(clip_key, format!("not there: {LISTED_BEFORE}")))
             }
-            Ok(None) => {
-                let detail = "the object was removed after it was listed";
-                let reject = Reject::new(Stage::Read, Reason::MissingFile, detail);
-                Err(ReadFailure::Reject(reject))
-            }
+            Ok(None) => Err(self.failed(clip_key, "it vanished after it was listed".to_owned())),
             Err(error) => Err(self.failed(clip_key, error.to_string())),
         }
     }

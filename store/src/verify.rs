@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
 use wavemill_runtime::panics;
+use wavemill_runtime::threads::on_threads;
 use wavemill_schemas::manifest::{FileEntry, Manifest};
 use wavemill_schemas::version_name::TagProblem;
 use wavemill_versions::{RemoteError, hash_file, list};
@@ -109,20 +110,16 @@ impl Store {
         // Threads take files in turn. The results are sorted back into the manifest's order afterwards.
         let next = AtomicUsize::new(0);
         let read = Mutex::new(Vec::with_capacity(manifest.files.len()));
-        std::thread::scope(|scope| {
-            for _ in 0..threads.max(1) {
-                scope.spawn(|| {
-                    loop {
-                        let number = next.fetch_add(1, Ordering::Relaxed);
-                        let Some(entry) = manifest.files.get(number) else {
-                            break;
-                        };
-                        let told = self.read_file(entry, manifest);
-                        read.lock()
-                            .unwrap_or_else(PoisonError::into_inner)
-                            .push((number, told));
-                    }
-                });
+        on_threads(threads, || {
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                let Some(entry) = manifest.files.get(number) else {
+                    break;
+                };
+                let told = self.read_file(entry, manifest);
+                read.lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push((number, told));
             }
         });
 

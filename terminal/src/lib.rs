@@ -16,10 +16,22 @@ use std::sync::OnceLock;
 
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Command, Parser};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use wavemill_schemas::exit::USAGE;
 use wavemill_schemas::local_path::require_local;
 
 static PROGRAM: OnceLock<String> = OnceLock::new();
+
+/// Lets this process open as many files as the system permits: many threads that each keep some shards open need more
+/// than the usual 1024. If that fails, the limit stays as it is.
+pub fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    let _ = setrlimit(Resource::Nofile, raised);
+}
 
 /// Parses a command line, whose first word is the path of the program.
 ///

@@ -393,7 +393,7 @@ fn damaged_shard_of_an_unfinished_run() -> Result<(), Failed> {
     fs::write(&flipped, bytes)?;
 
     let ran = run(&mut inputs().extract(&store)).exits(0)?;
-    let reused = format!("{} shards already existed", receipts(whole()) - 3);
+    let reused = format!("{} feature files already existed", receipts(whole()) - 3);
     contains(&ran.err, &reused)?;
     same_versions(&store, whole())
 }

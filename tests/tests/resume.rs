@@ -102,7 +102,7 @@ fn signal_ends_in_order(signal: &str) -> Result<(), Failed> {
     ran.says(&[&said])?;
 
     let ran = run(&mut inputs().extract(&store)).exits(0)?;
-    contains(&ran.err, &format!("{done} shards already existed"))?;
+    contains(&ran.err, &format!("{done} feature files already existed"))?;
     same_versions(&store, whole())
 }
 
@@ -183,7 +183,7 @@ fn killed_at(moment: &Moment) -> Result<(), Failed> {
         moment.committed,
     )?;
     if !moment.committed {
-        contains(&ran.err, "shards already existed")?;
+        contains(&ran.err, "feature files already existed")?;
     }
 
     same_versions(&store, whole())
@@ -257,7 +257,10 @@ fn clip_changed_while_stopped() -> Result<(), Failed> {
     let ran = run(&mut own.extract(&store)).exits(0)?;
     // Only the shard of the changed clip is written again, once per feature.
     let n_features = manifest(whole(), 1)?.features.len();
-    let reused = format!("{} shards already existed", receipts(whole()) - n_features);
+    let reused = format!(
+        "{} feature files already existed",
+        receipts(whole()) - n_features
+    );
     contains(&ran.err, &reused)?;
 
     let wanted = folder.join("wanted");

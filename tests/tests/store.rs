@@ -384,7 +384,7 @@ fn damaged_version_is_recreated() -> Result<(), Failed> {
 
     let ran = run(inputs().extract(&store).arg("--new-version")).exits(0)?;
     let n_shards = paths(&was, "log_mel").len() + paths(&was, "mfcc").len();
-    let reused = format!("{} shards already existed", n_shards - 1);
+    let reused = format!("{} feature files already existed", n_shards - 1);
     contains(&ran.err, &reused)?;
     on(&store, &["verify"]).exits(0)?;
     on(&store, &["verify", "--version", "1"]).exits(3)?;

@@ -183,8 +183,11 @@ impl FeaturePlan {
             segments.extend(stretched_segments(&self.audio, n_samples));
         }
 
-        // Segments of other splits become rows of other shards. A clip without remaining segments is not rejected.
-        segments.retain(|s| self.is_row_of(clip_key, s.variant, s.number, split));
+        // Segments of other splits become rows of other shards. A clip without remaining segments is not rejected. But a
+        // model may fail for any segment, and then the clip has rows in no split: all segments are computed.
+        if self.of_models().next().is_none() {
+            segments.retain(|s| self.is_row_of(clip_key, s.variant, s.number, split));
+        }
         Ok(segments)
     }
 

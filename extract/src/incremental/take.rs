@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use wavemill_catalog::ClipRow;
 use wavemill_runtime::settings::Settings;
+use wavemill_runtime::threads::on_threads;
 use wavemill_schemas::manifest::{FeatureEntry, FileEntry};
 use wavemill_schemas::reject::Reject;
 use wavemill_source::InputSeen;
@@ -280,25 +281,17 @@ impl<'a> ParentRows<'a> {
 
         let next = AtomicUsize::new(0);
         let damaged = Mutex::new(Ok(Vec::new()));
-        std::thread::scope(|scope| {
-            for _ in 0..threads.min(entries.len()) {
-                scope.spawn(|| {
-                    while let Some(&(shard, entry)) =
-                        entries.get(next.fetch_add(1, Ordering::Relaxed))
-                    {
-                        let sound = self.store.sound_file(entry);
-                        let mut damaged = damaged.lock().unwrap_or_else(PoisonError::into_inner);
-                        match (sound, &mut *damaged) {
-                            (Ok(None), Ok(list)) => list.push((shard, entry)),
-                            // The rows of a file that the disk does not return can be computed again.
-                            (Err(error), Ok(list)) if is_lost(&error) => {
-                                list.push((shard, entry));
-                            }
-                            (Err(error), Ok(_)) => *damaged = Err(error),
-                            _ => {}
-                        }
-                    }
-                });
+        on_threads(threads.min(entries.len()), || {
+            while let Some(&(shard, entry)) = entries.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let sound = self.store.sound_file(entry);
+                let mut damaged = damaged.lock().unwrap_or_else(PoisonError::into_inner);
+                match (sound, &mut *damaged) {
+                    (Ok(None), Ok(list)) => list.push((shard, entry)),
+                    // The rows of a file that the disk does not return can be computed again.
+                    (Err(error), Ok(list)) if is_lost(&error) => list.push((shard, entry)),
+                    (Err(error), Ok(_)) => *damaged = Err(error),
+                    _ => {}
+                }
             }
         });
 

@@ -139,8 +139,18 @@ impl DecodedClip {
             permit: Some(permit),
         });
         let clip_key = &work.clips[ticket.row].clip_key;
+        let split = &work.todo[ticket.todo].shard.split;
         let rows = features
             .rows(ticket.row, clip_key, &segments, computed, originals, &audio)
+            .map(|mut rows| {
+                // The other segments were computed only because each of them may reject the clip.
+                let mut segments = segments.iter();
+                rows.retain(|_| {
+                    let segment = segments.next();
+                    segment.is_none_or(|s| features.is_row_of(clip_key, s.variant, s.number, split))
+                });
+                rows
+            })
             .map_err(|none| none.with_clip(&pcm).into());
         (ticket.end(work, rows), pcm)
     }

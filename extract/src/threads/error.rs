@@ -77,7 +77,7 @@ pub enum ExtractError {
     },
     /// The run was asked to stop.
     #[error(
-        "interrupted: {done} of {total} shards are complete; run the same command again to continue"
+        "interrupted: {done} of {total} feature files are complete; run the same command again to continue"
     )]
     Interrupted {
         /// Number of finished feature files.

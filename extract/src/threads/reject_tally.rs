@@ -45,7 +45,8 @@ impl RejectTally {
         fraction: f64,
     ) -> Result<(), ExtractError> {
         self.insert(reject);
-        if self.rejects.len() as f64 <= fraction * planned as f64 {
+        // Not `fraction * planned`, which is less than 29 for 0.29 of 100. A quotient is the number that was written.
+        if self.rejects.len() as f64 / planned as f64 <= fraction {
             return Ok(());
         }
 
@@ -55,5 +56,28 @@ impl RejectTally {
             rejects: std::mem::take(&mut self.rejects),
             list: None,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wavemill_schemas::reject::{Reason, Stage};
+
+    use super::*;
+
+    #[test]
+    fn a_fraction_allows_as_many_rejects_as_it_says() {
+        for (allowed, planned, fraction) in [(29, 100, 0.29), (58, 100, 0.58), (0, 3, 0.3)] {
+            let mut tally = RejectTally::default();
+            let mut add = |number: u64| {
+                let mut reject = Reject::new(Stage::Read, Reason::Empty, "no bytes");
+                reject.clip_key = Some(number.to_string());
+                tally.add(&reject, planned, fraction)
+            };
+            for number in 0..allowed {
+                assert!(add(number).is_ok(), "{number} of {planned}");
+            }
+            assert!(add(allowed).is_err(), "{allowed} of {planned}");
+        }
     }
 }

@@ -128,7 +128,7 @@ impl Files<'_, '_> {
                     self.rejects
                         .add(reject, limits.planned, limits.reject_fraction)?;
                 }
-                for group in self.writer.outcome(seq, outcome, seen)? {
+                for group in self.writer.outcome(seq, outcome, seen) {
                     // Sending cannot fail: clips only arrive while the sender and the workers exist.
                     let _ = groups.map(|sender| sender.send(group));
                 }

@@ -106,7 +106,8 @@ struct OpenShard {
     groups_made: usize,
     groups_done: usize,
     parked: BTreeMap<usize, EncodedGroup>,
-    /// One open file per feature, with the sums over each of the file's row groups.
+    /// One open file per feature, with the sums over each of the file's row groups. Empty before the first row group, so
+    /// that few files are open at once: clips of many small shards may arrive before the first of them is encoded.
     files: Vec<(ParquetFile, Vec<Partial>)>,
     /// Inputs of the shard's members, as they were read.
     inputs: BTreeMap<String, InputSeen>,
@@ -134,6 +135,21 @@ pub enum FinishedFile {
 }
 
 impl OpenShard {
+    fn new(shard: &Shard, class_sizes: &[usize]) -> Self {
+        Self {
+            members_left: shard.members.len(),
+            pending: Vec::new(),
+            groups_made: 0,
+            groups_done: 0,
+            parked: BTreeMap::new(),
+            files: Vec::new(),
+            inputs: BTreeMap::new(),
+            rejects: Vec::new(),
+            clips_written: 0,
+            class_counts: class_sizes.iter().map(|&n| vec![0; n]).collect(),
+        }
+    }
+
     /// Reports whether every clip of the shard was received and every row group was appended.
     fn is_complete(&self) -> bool {
         self.members_left == 0 && self.groups_done == self.groups_made
@@ -187,41 +203,26 @@ impl<'a> ShardWriter<'a> {
     }
 
     /// Accepts the outcome of clip number `seq`, counted over all shards of `todo` in plan order. Returns the row
-    /// groups that are now ready to be encoded and the receipts of shards that ended without a row.
-    ///
-    /// # Errors
-    /// [`StoreError`] if a file cannot be opened or completed.
-    pub fn outcome(
-        &mut self,
-        seq: usize,
-        outcome: Outcome,
-        seen: InputSeen,
-    ) -> Result<Vec<RowGroup>, StoreError> {
+    /// groups that are now ready to be encoded.
+    pub fn outcome(&mut self, seq: usize, outcome: Outcome, seen: InputSeen) -> Vec<RowGroup> {
         // Outcomes of clips that arrive before their turn wait here.
         self.parked.insert(seq, (outcome, seen));
         let mut ready = Vec::new();
         while let Some((outcome, seen)) = self.parked.remove(&self.next) {
             self.next += 1;
-            self.take(outcome, seen, &mut ready)?;
+            self.take(outcome, seen, &mut ready);
         }
-        Ok(ready)
+        ready
     }
 
-    fn take(
-        &mut self,
-        outcome: Outcome,
-        seen: InputSeen,
-        ready: &mut Vec<RowGroup>,
-    ) -> Result<(), StoreError> {
+    fn take(&mut self, outcome: Outcome, seen: InputSeen, ready: &mut Vec<RowGroup>) {
         let index = self.filling;
         let todo = &self.todo[index];
-        // Open a shard's files with its first clip, so that few files are open at once.
-        if !self.open.contains_key(&index) {
-            let shard = self.open_shard(index)?;
-            self.open.insert(index, shard);
-        }
-
-        let open = self.open.get_mut(&index).expect("opened above");
+        let class_sizes = self.class_sizes;
+        let open = self
+            .open
+            .entry(index)
+            .or_insert_with(|| OpenShard::new(todo.shard, class_sizes));
         // Clips arrive in plan order, so this clip is the first member that has not been received yet.
         let member = &self.clips[todo.shard.members[todo.shard.members.len() - open.members_left]];
         open.members_left -= 1;
@@ -257,10 +258,10 @@ impl<'a> ShardWriter<'a> {
         if last {
             self.filling += 1;
         }
-        Ok(())
     }
 
-    fn open_shard(&self, index: usize) -> Result<OpenShard, StoreError> {
+    /// Creates the files of a shard under temporary names, one per feature.
+    fn create_files(&self, index: usize) -> Result<Vec<(ParquetFile, Vec<Partial>)>, StoreError> {
         let shard = self.todo[index].shard;
         let mut files = Vec::with_capacity(self.formats.len());
         for format in self.formats {
@@ -269,31 +270,21 @@ impl<'a> ShardWriter<'a> {
             let file = ParquetFile::create(self.store.root(), path, &format.schema, properties)?;
             files.push((file, Vec::new()));
         }
-
-        Ok(OpenShard {
-            members_left: shard.members.len(),
-            pending: Vec::new(),
-            groups_made: 0,
-            groups_done: 0,
-            parked: BTreeMap::new(),
-            files,
-            inputs: BTreeMap::new(),
-            rejects: Vec::new(),
-            clips_written: 0,
-            class_counts: self.class_sizes.iter().map(|&n| vec![0; n]).collect(),
-        })
+        Ok(files)
     }
 
     /// Appends an encoded row group, or keeps it until the groups before it are appended.
     ///
     /// # Errors
-    /// [`StoreError`] if the file system or Parquet refuses the row group.
+    /// [`StoreError`] if a file cannot be opened, or the file system or Parquet refuses the row group.
     pub fn encoded(&mut self, group: EncodedGroup) -> Result<(), StoreError> {
-        let open = self
-            .open
-            .get_mut(&group.shard)
-            .expect("a shard stays open until its last group is appended");
+        let is_open = "a shard stays open until its last group is appended";
+        if self.open.get(&group.shard).expect(is_open).files.is_empty() {
+            let files = self.create_files(group.shard)?;
+            self.open.get_mut(&group.shard).expect(is_open).files = files;
+        }
 
+        let open = self.open.get_mut(&group.shard).expect(is_open);
         // Groups are encoded in any order and appended in the order of the file.
         open.parked.insert(group.number, group);
         while let Some(group) = open.parked.remove(&open.groups_done) {
@@ -324,13 +315,17 @@ impl<'a> ShardWriter<'a> {
 
     fn finish(&self, index: usize, open: OpenShard) -> Result<FinishedShard, StoreError> {
         let OpenShard {
-            files,
+            mut files,
             inputs,
             rejects,
             clips_written,
             class_counts,
             ..
         } = open;
+        // A shard without rows has files, too.
+        if files.is_empty() {
+            files = self.create_files(index)?;
+        }
         let shard = self.todo[index].shard;
         // The key is computed from the inputs as they were read now: a file may have changed since it was last seen.
         let keys = self.keys.keys(shard, |clip_key| inputs.get(clip_key))?;

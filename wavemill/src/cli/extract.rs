@@ -428,7 +428,7 @@ fn summary(report: &Report, elapsed: Duration, verbose: bool) -> String {
         files_new,
     } = report.reuse;
     if shards_reused > 0 {
-        text += &format!("  {shards_reused} shards already existed\n");
+        text += &format!("  {shards_reused} feature files already existed\n");
     }
     if report.rows_taken_over > 0 {
         text += &format!(

@@ -110,6 +110,7 @@ enum Command {
 pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
     // This call precedes all code that could panic: from here on, a panic is reported in one line.
     panics::silence();
+    wavemill_terminal::raise_file_limit();
 
     // Only builds for the tests contain fail points; other builds ignore the variable `FAILPOINTS`.
     if fail::has_failpoints() && std::env::var_os("FAILPOINTS").is_some() {

@@ -4,8 +4,10 @@
 //! gives the candidates, and the bits of all items that overlap decide.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use wavemill_runtime::course::Course;
+use wavemill_runtime::threads::on_threads;
 
 /// Minimum similarity of two copies. Unrelated recordings have 0.6 to 0.8. Among the clips of 30 s with which this was chosen
 /// (docs/benchmarks/near-copies.md), copies have 0.973 or more, except some of noise, and pieces of the same notes with
@@ -51,38 +53,30 @@ struct Entry {
 pub(super) fn pairs(fingerprints: &[&[u32]], threads: usize, course: &Course) -> Vec<Pair> {
     let index = index_of(fingerprints);
     let next = AtomicUsize::new(0);
-    let mut pairs = Vec::new();
+    let pairs = Mutex::new(Vec::new());
 
-    std::thread::scope(|scope| {
-        let search = || {
-            let mut search = Search {
-                fingerprints,
-                index: &index,
-                own: Vec::new(),
-                hits: Vec::new(),
-            };
-
-            let mut found = Vec::new();
-            while !course.is_stopped() {
-                let clip = next.fetch_add(1, Ordering::Relaxed);
-                if clip >= fingerprints.len() {
-                    break;
-                }
-                search.copies_of(clip, &mut found);
-                course.add(1);
-            }
-            found
+    on_threads(threads, || {
+        let mut search = Search {
+            fingerprints,
+            index: &index,
+            own: Vec::new(),
+            hits: Vec::new(),
         };
 
-        // The calling thread searches too.
-        let others: Vec<_> = (1..threads).map(|_| scope.spawn(search)).collect();
-        pairs = search();
-        for thread in others {
-            let found = thread.join();
-            pairs.extend(found.unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        let mut found = Vec::new();
+        while !course.is_stopped() {
+            let clip = next.fetch_add(1, Ordering::Relaxed);
+            if clip >= fingerprints.len() {
+                break;
+            }
+            search.copies_of(clip, &mut found);
+            course.add(1);
         }
+        let mut pairs = pairs.lock().unwrap_or_else(PoisonError::into_inner);
+        pairs.append(&mut found);
     });
 
+    let mut pairs = pairs.into_inner().unwrap_or_else(PoisonError::into_inner);
     pairs.sort_unstable_by_key(|pair| pair.clips);
     pairs
 }
