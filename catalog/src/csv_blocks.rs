@@ -5,7 +5,7 @@
 
 use std::io::{self, Read};
 
-use memchr::{memchr, memchr_iter, memchr2, memchr2_iter, memrchr};
+use memchr::{memchr, memchr_iter, memchr2, memchr2_iter, memrchr2};
 
 /// Size of a block in bytes, unless a single record is longer. Large enough to make the overhead per block negligible,
 /// and small enough that a block stays in a core's cache between reading and parsing.
@@ -202,11 +202,12 @@ fn records_end(bytes: &[u8], delimiter: u8) -> Option<usize> {
 }
 
 fn last_break(bytes: &[u8], plain: &[(usize, usize)]) -> Option<usize> {
-    plain
-        .iter()
-        .rev()
-        // A lone `\r` does not end a block: if it is the last byte, its `\n` may not have been read yet.
-        .find_map(|&(start, end)| Some(start + memrchr(b'\n', &bytes[start..end])? + 1))
+    plain.iter().rev().find_map(|&(start, end)| {
+        // A `\r` that is the last byte does not end a block: its `\n` may not have been read yet.
+        let is_open = end == bytes.len() && bytes.ends_with(b"\r");
+        let end = end - usize::from(is_open && end > start);
+        Some(start + memrchr2(b'\n', b'\r', &bytes[start..end])? + 1)
+    })
 }
 
 /// Returns the first quote at or after `at` that starts a field.

@@ -8,6 +8,7 @@ use arrow::array::{
 };
 use arrow::compute::{cast, take};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+use wavemill_runtime::parallel::in_parts;
 use wavemill_schemas::canonical;
 use wavemill_source::AudioIndex;
 
@@ -15,7 +16,6 @@ use super::CatalogError;
 use super::csv_text::LINE;
 use super::engine::nearest;
 use super::load::{ParsedMetadata, TableFormat};
-use super::parallel::in_parts;
 
 /// Name of the column by which a clip list refers to clips.
 const KEY: &str = "clip_key";

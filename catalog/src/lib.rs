@@ -15,7 +15,6 @@ mod folders;
 mod laps;
 mod load;
 mod numbering;
-mod parallel;
 mod python_list;
 mod rows;
 mod rows_hash;
@@ -34,6 +33,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use wavemill_runtime::course::{CountingReader, Course, Phase};
+use wavemill_runtime::parallel::in_parts;
 use wavemill_runtime::settings::Settings;
 use wavemill_schemas::recipe::{
     CatalogSpec, Dataset, GroupDuplicates, Recipe, SplitRule, SplitSpec, TargetSpec, is_plain_name,
@@ -50,7 +50,6 @@ pub use self::files::{Fate, FileAccount, FilesOfKind, NearMatch};
 pub use self::laps::Laps;
 use self::load::{NamedInput, ParsedMetadata, TableFormat};
 pub use self::numbering::ClassLists;
-pub use self::parallel::in_parts;
 pub use self::rows::side_column;
 use self::rows::{Labels, SplitTables};
 use self::split::{KeptSides, NO_SIDE, SIDES};

@@ -16,7 +16,7 @@ use arrow::array::{
 };
 use arrow::buffer::NullBuffer;
 use arrow::compute::{concat, concat_batches, filter_record_batch};
-use arrow::datatypes::{Int64Type, SchemaRef};
+use arrow::datatypes::{DataType, Fields, Int64Type, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::json::ReaderBuilder;
 use arrow::json::reader::infer_json_schema;
@@ -26,6 +26,7 @@ use parquet::errors::ParquetError;
 use parquet::file::reader::ChunkReader;
 use wavemill_runtime::course::Course;
 use wavemill_runtime::panics;
+use wavemill_runtime::parallel::{in_parts, on_threads};
 use wavemill_runtime::parquet_footer::{self, FooterError};
 use wavemill_schemas::reject::{Reason, Reject, Stage};
 use wavemill_source::metadata::CONTENT_BYTES_MAX;
@@ -36,8 +37,7 @@ use super::csv_text::{
     Header, LINE, RecordCounts, TextForm, TextReader, refuse_columns, refuse_own,
 };
 use super::engine::{Engine, text_views};
-use super::parallel::{by_column, on_threads};
-use super::steps::with_first_column;
+use super::steps::{repeated_column, with_first_column};
 use super::types::{self, ColumnKind, Typer};
 use super::{CatalogError, fma};
 
@@ -101,17 +101,19 @@ pub(super) fn csv_file<R: Read + Send>(
     let mut blocks: Vec<TypedBlock> = by_thread.into_iter().flatten().collect();
     blocks.sort_unstable_by_key(|block| block.number);
 
-    let rows = by_column(threads, typer.schema().clone(), |column| {
+    let schema = typer.schema();
+    let columns = in_parts(threads, schema.fields().len(), |column| {
         let parts = blocks
             .iter()
             .map(|block| block.rows.column(column).as_ref());
         let parts: Vec<&dyn Array> = parts.collect();
         if parts.is_empty() {
-            Ok(new_empty_array(typer.schema().field(column).data_type()))
+            Ok(new_empty_array(schema.field(column).data_type()))
         } else {
             concat(&parts)
         }
     })?;
+    let rows = RecordBatch::try_new(Arc::clone(schema), columns)?;
 
     let rows_read = blocks.iter().map(|block| block.counts.rows_read).sum();
     let rejects = blocks.into_iter().flat_map(|block| block.counts.rejects);
@@ -272,7 +274,7 @@ pub(super) fn json_table(file: &str, input: impl Read) -> Result<ParsedMetadata,
     let bytes = inflated(file, input, CONTENT_BYTES_MAX)?;
     let undecodable = |error: ArrowError| damaged(file, &error.to_string());
     let (schema, _) = infer_json_schema(&*bytes, None).map_err(undecodable)?;
-    refuse_columns(file, Some(schema.fields().len()))?;
+    refuse_columns(file, Some(n_leaves(schema.fields())))?;
     if schema.fields().is_empty() {
         let problem = "no line has an object with columns".to_owned();
         return Err(CatalogError::header(file, problem));
@@ -283,14 +285,26 @@ pub(super) fn json_table(file: &str, input: impl Read) -> Result<ParsedMetadata,
     let reader = ReaderBuilder::new(Arc::clone(&schema)).with_coerce_primitive(true);
     let reader = reader.build(&*bytes).map_err(undecodable)?;
     let batches = reader.map(|batch| batch.map_err(undecodable));
-    let rows = all_rows(file, &schema, batches, CONTENT_BYTES_MAX)?;
-    numbered(file, &text_views(&rows)?)
+    numbered(file, &all_rows(file, &schema, batches, CONTENT_BYTES_MAX)?)
+}
+
+/// Counts columns with those inside of objects, which take memory as well.
+fn n_leaves(fields: &Fields) -> usize {
+    let counts = fields.iter().map(|field| match field.data_type() {
+        DataType::Struct(inner) => n_leaves(inner).max(1),
+        DataType::List(item) => n_leaves(&Fields::from(vec![Arc::clone(item)])),
+        _ => 1,
+    });
+    counts.sum()
 }
 
 /// Adds the numbers of the rows as the first column.
 fn numbered(file: &str, rows: &RecordBatch) -> Result<ParsedMetadata, CatalogError> {
     for field in rows.schema().fields() {
         refuse_own(file, field.name())?;
+    }
+    if let Some(name) = repeated_column(&rows.schema()) {
+        return Err(CatalogError::header(file, format!("two columns `{name}`")));
     }
     let numbers: Int64Array = (1..).take(rows.num_rows()).map(Some).collect();
     let rows = with_first_column(LINE, Arc::new(numbers), rows)?;
@@ -333,16 +347,11 @@ fn parquet_rows(
     let schema = builder.schema().clone();
     let reader = builder.build().map_err(|source| unreadable(file, source))?;
     let batches = reader.map(|batch| batch.map_err(|source| unreadable(file, source.into())));
-    Ok(text_views(&all_rows(
-        file,
-        &schema,
-        batches,
-        CONTENT_BYTES_MAX,
-    )?)?)
+    all_rows(file, &schema, batches, CONTENT_BYTES_MAX)
 }
 
-/// Returns all rows of a file, whose batches may be many times as large as the file: a value may be stored once for all
-/// rows.
+/// Returns all rows of a file, with texts as views. Its batches may be many times as large as the file: a value may be
+/// stored once for all rows.
 ///
 /// # Errors
 /// `Header` if the batches take more than `bytes_max` bytes of memory; the errors of the batches.
@@ -365,9 +374,11 @@ pub(super) fn all_rows(
         if bytes > bytes_max {
             return Err(too_large(file, "its rows in memory have", bytes_max));
         }
-        rows.push(batch);
+        // Before they are joined: the joined texts may have more bytes than the offsets of other texts can count.
+        rows.push(text_views(&batch)?);
     }
-    Ok(concat_batches(schema, &rows)?)
+    let schema = text_views(&RecordBatch::new_empty(Arc::clone(schema)))?.schema();
+    Ok(concat_batches(&schema, &rows)?)
 }
 
 /// Returns the size of an array in bytes, and adds its buffers to `counted`. Buffers that are there already are not part of

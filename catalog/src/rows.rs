@@ -8,13 +8,13 @@ use arrow::array::{
 };
 use arrow::compute::{CastOptions, cast, cast_with_options, sort_to_indices, take_record_batch};
 use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema, UInt64Type};
+use wavemill_runtime::parallel::in_parts;
 use wavemill_schemas::canonical;
 use wavemill_schemas::recipe::{Recipe, SplitRule, TargetSpec};
 use wavemill_schemas::tables::sides_schema;
 
 use super::engine::nearest;
 use super::load::without_line;
-use super::parallel::in_parts;
 use super::split::{
     GroupSides, KeptRule, KeptSides, NO_SIDE, Placement, SIDES, SplitRow, SplitSettings,
 };
@@ -30,7 +30,7 @@ const PART_ROWS: usize = 4096;
 /// `Unusable` if a key is missing or repeated, or if two clips share an id.
 pub(super) fn keyed(rows: &RecordBatch) -> Result<RecordBatch, CatalogError> {
     let keys = clip_keys(rows).map_err(CatalogError::clip_key)?;
-    let mut rows = with_signed_ids(&without_line(rows)?)?;
+    let mut rows = with_stored_types(&without_line(rows)?)?;
     // Rows are sorted by key, so that the result does not depend on their order in the file.
     if !keys.iter().is_sorted() {
         rows = take_record_batch(&rows, &sort_to_indices(&keys, None, None)?)?;
@@ -49,23 +49,54 @@ pub(super) fn keyed(rows: &RecordBatch) -> Result<RecordBatch, CatalogError> {
     Ok(rows)
 }
 
-/// Returns `rows` with signed ids of artists and albums, as features store them. An unsigned id of 2⁶³ or more, such as a
-/// hash, keeps its 64 bits and becomes negative.
-fn with_signed_ids(rows: &RecordBatch) -> Result<RecordBatch, CatalogError> {
+/// Returns `rows` with the key as plain text, which may be a dictionary (pandas: category), and with signed ids of artists
+/// and albums, as features store them. An unsigned id of 2⁶³ or more, such as a hash, keeps its 64 bits and becomes
+/// negative.
+fn with_stored_types(rows: &RecordBatch) -> Result<RecordBatch, CatalogError> {
     let mut fields = rows.schema().fields().to_vec();
     let mut columns = rows.columns().to_vec();
     for (field, column) in fields.iter_mut().zip(&mut columns) {
-        let is_id = ARTIST_COLUMNS.contains(&field.name().as_str()) || field.name() == "album_id";
-        if is_id && let Some(ids) = column.as_primitive_opt::<UInt64Type>() {
-            let ids: Int64Array = ids.unary(u64::cast_signed);
-            *column = Arc::new(ids);
-            *field = Arc::new(field.as_ref().clone().with_data_type(DataType::Int64));
+        let stored = match field.name().as_str() {
+            "clip_key" => Some(cast(column, &DataType::Utf8View)?),
+            "album_id" => signed_ids(column).or_else(|| parsed_ids(column)),
+            name if ARTIST_COLUMNS.contains(&name) => signed_ids(column),
+            _ => None,
+        };
+        if let Some(stored) = stored {
+            let data_type = stored.data_type().clone();
+            *field = Arc::new(field.as_ref().clone().with_data_type(data_type));
+            *column = stored;
         }
     }
     Ok(RecordBatch::try_new(
         Arc::new(Schema::new(fields)),
         columns,
     )?)
+}
+
+fn signed_ids(column: &ArrayRef) -> Option<ArrayRef> {
+    let ids = column.as_primitive_opt::<UInt64Type>()?;
+    let ids: Int64Array = ids.unary(u64::cast_signed);
+    Some(Arc::new(ids))
+}
+
+/// Returns the ids of a column of texts if all of them are integers: one id of 2⁶³ or more makes a CSV column text.
+fn parsed_ids(column: &ArrayRef) -> Option<ArrayRef> {
+    let texts = column.as_string_view_opt()?;
+    let mut ids = Int64Array::builder(texts.len());
+    for text in texts {
+        match text {
+            Some(text) => ids.append_value(integer_id(text)?),
+            None => ids.append_null(),
+        }
+    }
+    Some(Arc::new(ids.finish()))
+}
+
+/// Parses a signed or unsigned integer of 64 bits.
+fn integer_id(text: &str) -> Option<i64> {
+    let unsigned = || text.parse::<u64>().ok().map(u64::cast_signed);
+    text.parse().ok().or_else(unsigned)
 }
 
 /// Checks that every clip has an id, and that no two clips share one.
@@ -418,10 +449,11 @@ const ARTIST_COLUMNS: [&str; 3] = ["artist_id", "artist_name", "artist"];
 /// belong together.
 ///
 /// # Errors
-/// Fails if the column cannot be cast to text.
+/// `Unusable` if the column cannot be cast to text.
 pub(super) fn artist_ids(rows: &RecordBatch) -> Result<Option<Int64Array>, CatalogError> {
     let mut names = ARTIST_COLUMNS.into_iter();
-    let Some(column) = names.find_map(|name| rows.column_by_name(name)) else {
+    let Some((name, column)) = names.find_map(|name| Some((name, rows.column_by_name(name)?)))
+    else {
         return Ok(None);
     };
     if column.data_type().is_integer() {
@@ -429,7 +461,7 @@ pub(super) fn artist_ids(rows: &RecordBatch) -> Result<Option<Int64Array>, Catal
         return Ok(Some(ids.as_primitive::<Int64Type>().clone()));
     }
 
-    let text = cast(column, &DataType::Utf8View)?;
+    let text = cast_all(name, column, &DataType::Utf8View)?;
     let artists = text.as_string_view().iter();
     let ids = artists.map(|artist| artist.map(artist_id));
     Ok(Some(ids.collect()))
@@ -438,7 +470,7 @@ pub(super) fn artist_ids(rows: &RecordBatch) -> Result<Option<Int64Array>, Catal
 /// Parses an integer, including one that pandas writes as a float in a column with gaps (`12.0`). Other texts are
 /// hashed.
 fn artist_id(text: &str) -> i64 {
-    if let Ok(id) = text.parse() {
+    if let Some(id) = integer_id(text) {
         return id;
     }
     match text.parse::<f64>() {

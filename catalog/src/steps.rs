@@ -11,13 +11,13 @@ use arrow::array::{
 use arrow::compute::{FilterBuilder, cast};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use wavemill_runtime::course::Phase;
+use wavemill_runtime::parallel::in_parts;
 use wavemill_schemas::recipe::{CatalogSpec, CleanStep, Subset};
 use wavemill_source::AudioIndex;
 
 use super::csv_text::{DROPPED_BY, LINE};
 use super::engine::{Engine, nearest, one_line};
 use super::load::without_line;
-use super::parallel::by_column;
 use super::{CatalogError, StepCount, fma, wide};
 
 /// Name of the step that drops rows whose clip has no file.
@@ -159,14 +159,20 @@ impl<'a> Cleaner<'a> {
 
     fn filtered(&self, mask: &BooleanArray) -> Result<RecordBatch, CatalogError> {
         let filter = FilterBuilder::new(mask).optimize().build();
-        Ok(by_column(self.threads, self.rows.schema(), |column| {
+        let columns = in_parts(self.threads, self.rows.num_columns(), |column| {
             filter.filter(self.rows.column(column))
-        })?)
+        })?;
+        Ok(RecordBatch::try_new(self.rows.schema(), columns)?)
     }
 
     /// Runs a `sql` step, whose result is the input of the next step.
     fn replace_by(&mut self, step: &str, sql: &str) -> Result<(), CatalogError> {
         let output = self.all_columns(step, sql)?;
+        if let Some(name) = repeated_column(&output.schema()) {
+            let problem = format!("two columns `{name}`");
+            let remedy = "list the columns instead of `*`, or use JOIN … USING";
+            return Err(step_key(step, problem, remedy));
+        }
         let had_keys = self.rows.column_by_name("clip_key").is_some();
         let keys = output
             .column_by_name("clip_key")
@@ -354,6 +360,13 @@ fn step_key(step: &str, problem: impl Display, remedy: &str) -> CatalogError {
     CatalogError::Unusable(format!(
         "cleaning step `{step}`: its result has {problem}; {remedy}"
     ))
+}
+
+/// Returns the first name that an earlier column has, too.
+pub(super) fn repeated_column(schema: &Schema) -> Option<&str> {
+    let mut names = HashSet::new();
+    let mut fields = schema.fields().iter();
+    fields.find_map(|field| (!names.insert(field.name())).then_some(field.name().as_str()))
 }
 
 fn lines(rows: &RecordBatch) -> &Int64Array {

@@ -322,6 +322,11 @@ fn queries_that_lose_or_repeat_keys_are_errors() {
             "SELECT * REPLACE (csv_line + 100 AS csv_line) FROM input",
             "unknown or repeated `csv_line`",
         ),
+        (
+            "SELECT input.*, t.album_id FROM input JOIN (SELECT track_id, album_id FROM input) AS t \
+             ON input.track_id = t.track_id",
+            "two columns `album_id`; list the columns",
+        ),
     ] {
         let message = step_error(query("keys", sql));
         assert!(
@@ -876,9 +881,24 @@ fn carriage_return_line_endings_are_accepted() {
 
 #[test]
 fn integers_beyond_64_bits_keep_their_digits() {
-    let csv = "file,label,artist_id\na.wav,x,12345678901234567000\nb.wav,x,12345678901234567001\n";
+    let csv = "file,label,artist_id\na.wav,x,92345678901234567000\nb.wav,x,92345678901234567001\n";
     let catalog = table_of(csv).unwrap();
     assert_ne!(catalog.clips[0].artist_id, catalog.clips[1].artist_id);
+
+    // Unsigned ids have the same bits as in a Parquet file.
+    let csv = format!(
+        "file,label,artist_id,album_id\na.wav,x,{0},{0}\nb.wav,x,5,6\n",
+        u64::MAX
+    );
+    let catalog = table_of(&csv).unwrap();
+    let ids = catalog
+        .clips
+        .iter()
+        .map(|clip| (clip.artist_id, clip.album_id));
+    assert_eq!(
+        ids.collect::<Vec<_>>(),
+        [(Some(-1), Some(-1)), (Some(5), Some(6))]
+    );
 }
 
 #[test]

@@ -37,8 +37,8 @@ pub(super) fn packed(rows: &RecordBatch, sql: &str) -> Option<RecordBatch> {
     }
 
     let sql = sql.to_lowercase();
-    let mut words = sql.split(|c: char| !c.is_alphanumeric() && c != '_');
-    if words.any(|word| WHOLE_ROW_SYNTAX.contains(&word)) {
+    let words = || sql.split(|c: char| !c.is_alphanumeric() && c != '_');
+    if words().any(|word| WHOLE_ROW_SYNTAX.contains(&word)) || has_ordinal(words()) {
         return None;
     }
 
@@ -59,6 +59,21 @@ pub(super) fn packed(rows: &RecordBatch, sql: &str) -> Option<RecordBatch> {
     packing.close();
 
     RecordBatch::try_new(Arc::new(Schema::new(packing.fields)), packing.columns).ok()
+}
+
+/// Reports whether a query may order or group by the position of a column: `ORDER BY 2`. Numbers after `LIMIT` and
+/// `OFFSET` are no positions.
+fn has_ordinal<'a>(words: impl Iterator<Item = &'a str>) -> bool {
+    let mut is_after_by = false;
+    for word in words {
+        match word {
+            "by" => is_after_by = true,
+            "limit" | "offset" => is_after_by = false,
+            _ if is_after_by && word.starts_with(|c: char| c.is_ascii_digit()) => return true,
+            _ => {}
+        }
+    }
+    false
 }
 
 /// Builder of a packed table.
@@ -185,7 +200,7 @@ mod tests {
             "SELECT * EXCLUDE (c5, \"Last \"\"words\"\"\") FROM input ORDER BY c299 DESC",
             "SELECT i.*, 1 AS one FROM (SELECT * FROM input) AS i WHERE \"Last \"\"words\"\"\" <> ''",
             "SELECT csv_line, genre FROM input LIMIT 1",
-            "SELECT o.csv_line AS other, i.* FROM input AS o LEFT JOIN input AS i ON i.csv_line = o.csv_line - 1 ORDER BY 1",
+            "SELECT o.csv_line AS other, i.* FROM input AS o LEFT JOIN input AS i ON i.csv_line = o.csv_line - 1 ORDER BY other LIMIT 9",
             "SELECT * FROM input WHERE false",
         ] {
             let packed = packed(&rows, sql).expect(sql);
@@ -205,6 +220,7 @@ mod tests {
             "SELECT DISTINCT * FROM input",
             "SELECT * FROM input NATURAL JOIN genres",
             "select * from a union all by name select * from b",
+            "SELECT * FROM input ORDER BY genre, 2 DESC LIMIT 5",
         ] {
             assert!(packed(&wide(300), sql).is_none(), "{sql}");
         }

@@ -16,6 +16,7 @@ mod synth;
 mod tracks;
 mod write;
 
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -54,7 +55,8 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("demo-audio: {error:#}");
+            // A closed stderr is no reason to panic.
+            let _ = writeln!(io::stderr(), "demo-audio: {error:#}");
             ExitCode::FAILURE
         }
     }

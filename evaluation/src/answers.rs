@@ -261,6 +261,14 @@ fn append_columns(
             )));
         }
 
+        if target.classes()[..class].contains(name) {
+            let [own, common] = lists;
+            return Err(EvaluationError::predictions(format!(
+                "two classes are called {name}: give a column {own} or {common} with a list of {n_classes} values in each \
+                 row, instead of columns with the names of classes"
+            )));
+        }
+
         let numbers = column(batch, name, &DataType::Float64)?;
         let numbers = numbers.as_primitive::<Float64Type>().values();
         for (row, &value) in numbers.iter().enumerate() {

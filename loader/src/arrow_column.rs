@@ -4,6 +4,8 @@
 //! Parquet's own Arrow reader reads one row at a time and decodes only the page of that row. This is slower than
 //! `pages.rs`, but works for every layout that a recipe can request.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::buffer::Buffer;
 use arrow::datatypes::{DataType, Float16Type, Float32Type, Int16Type, UInt8Type};
@@ -81,8 +83,9 @@ impl ArrowColumn {
                 .build()
                 .map_err(|e| e.to_string())?;
 
-        let batch = reader
-            .next()
+        // A page with a damaged header may refer to a dictionary that it lacks, which makes the reader panic.
+        let batch = catch_unwind(AssertUnwindSafe(|| reader.next()))
+            .map_err(|_| "its reader panicked")?
             .ok_or("it has fewer rows")?
             .map_err(|e| e.to_string())?;
         let column = batch

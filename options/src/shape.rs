@@ -6,7 +6,7 @@ use crate::constant_q::{ChromaCqArgs, ConstantQArgs};
 use crate::fault::{Faults, shown};
 use crate::op::Op;
 use crate::rhythm::{BeatArgs, OnsetArgs, TempogramArgs};
-use crate::stft::StftArgs;
+use crate::stft::{N_FFT_MAX, StftArgs};
 
 /// Maximum number of octaves of the spectral contrast: 20 of them cover every range below 2^20 Hz.
 pub(crate) const N_BANDS_MAX: usize = 20;
@@ -210,7 +210,8 @@ impl ContrastArgs {
         );
         let fits = fmin > 0.0 && fmin < below_hz;
         faults.unless(fits, "fmin", problem);
-        if !fits || !is_part || n_bands > N_BANDS_MAX {
+        // A longer frame is refused as such. Its bins would take years.
+        if !fits || !is_part || n_bands > N_BANDS_MAX || n_fft > N_FFT_MAX {
             return;
         }
 
@@ -278,5 +279,15 @@ mod tests {
         assert!(problems(contrast(f64::NAN, 6), 2048).is_err());
         assert!(problems(contrast(200.0, 0), 2048).is_err());
         assert!(problems(contrast(200.0, usize::MAX), 2048).is_err());
+    }
+
+    #[test]
+    fn bins_of_a_frame_that_is_too_long_are_not_counted() {
+        let mut faults = Faults::default();
+        contrast(200.0, 6).check(22_050, 1 << 60, &mut faults);
+        assert!(
+            faults.into_result().is_ok(),
+            "the frame is refused elsewhere"
+        );
     }
 }

@@ -218,7 +218,7 @@ fn check_identity(manifest: &Value) -> Result<(), ManifestError> {
 }
 
 /// Number of hex digits of a `plan_id`.
-const PLAN_ID_DIGITS: usize = 16;
+pub const PLAN_ID_DIGITS: usize = 16;
 
 /// Hashes of the parts of a plan: BLAKE3, lower-case hex.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

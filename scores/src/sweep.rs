@@ -32,7 +32,7 @@ pub enum Method {
 
 /// The possible values of one configuration key.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, deny_unknown_fields)]
 pub enum Values {
     /// A list of possible values.
     Choice(Vec<toml::Value>),
@@ -486,6 +486,8 @@ mod tests {
         );
         assert!(range("{ min = 0.2, max = 0.1 }").contains("min must be at most max"));
         assert!(range("{ min = nan, max = 0.1 }").contains("finite"));
+        // Not a linear range.
+        assert!(!range("{ min = 0.1, max = 0.2, scale = \"log\" }").is_empty());
 
         let ok = "method = \"random\"\n[parameters]\n\"loss.mixup\" = { min = 0.0, max = 0.1 }";
         Sweep::parse(ok, "s.toml").expect("0 without a logarithm");

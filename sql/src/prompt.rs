@@ -216,6 +216,8 @@ impl Completions {
         }
         names.extend(tables);
 
+        // The line editor prints names as they are, and control characters would reach the terminal.
+        names.retain(|name| !name.contains(char::is_control));
         names.sort_unstable();
         names.dedup();
         Self { names }

@@ -10,7 +10,7 @@ use serde::Serialize;
 use wavemill_schemas::manifest::Manifest;
 use wavemill_versions::{REMOVING_SUFFIX, leads_nowhere, list};
 
-use super::receipts::settle;
+use super::receipts::{is_of_plan, settle};
 use super::{Store, StoreError};
 
 /// The data that garbage collection removed, or would remove without `dry_run`.
@@ -219,6 +219,7 @@ impl Store {
                     .map(str::to_owned),
             );
         }
+        ids.retain(|id| is_of_plan(id));
         ids.sort_unstable();
         ids.dedup();
         Ok(ids)

@@ -6,7 +6,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use wavemill_schemas::manifest::{Engine, Identity, ManifestError, Receipt, from_sealed, sealed};
+use wavemill_schemas::manifest::{
+    Engine, Identity, ManifestError, PLAN_ID_DIGITS, Receipt, from_sealed, sealed,
+};
 use wavemill_source::InputSeen;
 use wavemill_versions::{REMOVING_SUFFIX, list};
 
@@ -269,7 +271,8 @@ impl Store {
 
         let mut plans = Vec::new();
         for path in list(&folder)? {
-            let Some(id) = path.file_name().and_then(|s| s.to_str()) else {
+            let id = path.file_name().and_then(|s| s.to_str());
+            let Some(id) = id.filter(|id| is_of_plan(id)) else {
                 continue;
             };
             let plan = self.plan_record(id)?;
@@ -474,6 +477,12 @@ fn sync_around(path: &Path) -> Result<(), StoreError> {
         }
         _ => Ok(()),
     }
+}
+
+/// Reports whether a folder's name is the id of a plan, or of one that is being removed. All other folders are the user's.
+pub(super) fn is_of_plan(name: &str) -> bool {
+    let id = name.strip_suffix(REMOVING_SUFFIX).unwrap_or(name);
+    id.len() == PLAN_ID_DIGITS && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 pub(super) fn remove_folder(folder: &Path) -> Result<(), StoreError> {

@@ -1,15 +1,14 @@
 //! Verifies every byte of a version against its manifest, and the manifest against the content of its files.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
 use wavemill_runtime::panics;
-use wavemill_runtime::threads::on_threads;
+use wavemill_runtime::parallel::in_parts;
 use wavemill_schemas::manifest::{FileEntry, Manifest};
 use wavemill_schemas::version_name::TagProblem;
 use wavemill_versions::{RemoteError, hash_file, list};
@@ -107,31 +106,18 @@ impl Store {
 
     /// Returns the damaged files, and the facts of the sound files in the manifest's order.
     fn read_files(&self, manifest: &Manifest, threads: usize) -> (Vec<Damage>, Vec<FileFacts>) {
-        // Threads take files in turn. The results are sorted back into the manifest's order afterwards.
-        let next = AtomicUsize::new(0);
-        let read = Mutex::new(Vec::with_capacity(manifest.files.len()));
-        on_threads(threads, || {
-            loop {
-                let number = next.fetch_add(1, Ordering::Relaxed);
-                let Some(entry) = manifest.files.get(number) else {
-                    break;
-                };
-                let told = self.read_file(entry, manifest);
-                read.lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .push((number, told));
-            }
+        let files = &manifest.files;
+        let Ok(read) = in_parts(threads, files.len(), |number| {
+            Ok::<_, Infallible>(self.read_file(&files[number], manifest))
         });
 
-        let mut read = read.into_inner().unwrap_or_else(PoisonError::into_inner);
-        read.sort_by_key(|(number, _)| *number);
         let mut damage = Vec::new();
         let mut all_told = Vec::with_capacity(read.len());
-        for (number, told) in read {
+        for (file, told) in files.iter().zip(read) {
             match told {
                 Ok(told) => all_told.push(told),
                 Err(problem) => damage.push(Damage {
-                    path: manifest.files[number].path.clone(),
+                    path: file.path.clone(),
                     problem,
                 }),
             }

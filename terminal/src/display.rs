@@ -148,11 +148,11 @@ impl Display {
 
     fn write(&self, snapshot: &impl Snapshot) {
         match self.shown {
-            Progress::Plain => eprintln!("{}: {}", program(), snapshot.line()),
+            Progress::Plain => crate::say!("{}: {}", program(), snapshot.line()),
             Progress::Json => {
                 // Snapshots contain only numbers and names, so they can always be serialized. NaN becomes null.
                 if let Ok(line) = serde_json::to_string(snapshot) {
-                    eprintln!("{line}");
+                    crate::say!("{line}");
                 }
             }
             Progress::Auto | Progress::Bar | Progress::None => {}

@@ -23,7 +23,7 @@ pub struct BusyError(pub String);
 pub fn last_line(words: &str) {
     static LAST_LINE_PRINTED: AtomicBool = AtomicBool::new(false);
     if !LAST_LINE_PRINTED.swap(true, Ordering::Relaxed) {
-        eprintln!("{}: {words}", program());
+        crate::say!("{}: {words}", program());
     }
 }
 

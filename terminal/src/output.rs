@@ -1,5 +1,6 @@
 //! Flags of all commands that control progress and reports on stderr, and standard output.
 
+use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -80,17 +81,30 @@ impl OutputArgs {
     }
 }
 
+/// Prints a line on stderr. In contrast to `eprintln!`, a reader that has closed its pipe is no panic.
+#[macro_export]
+macro_rules! say {
+    ($($words:tt)*) => {
+        $crate::output::write_stderr(format_args!("{}\n", format_args!($($words)*)))
+    };
+}
+
+/// Writes to stderr. An error is ignored, because there is no other place to report it.
+pub fn write_stderr(words: fmt::Arguments<'_>) {
+    let _ = io::stderr().write_fmt(words);
+}
+
 /// Clears the terminal line that contains a progress bar, so that a message fits there. The bar is drawn again soon.
 pub fn clear_bar() {
     if std::io::stderr().is_terminal() {
-        eprint!("\r\x1b[2K");
+        write_stderr(format_args!("\r\x1b[2K"));
     }
 }
 
 /// Prints a report to stderr, unless `--quiet` is given.
 pub fn report(text: &str) {
     if !OutputArgs::get().quiet {
-        eprint!("{text}");
+        write_stderr(format_args!("{text}"));
     }
 }
 

@@ -357,6 +357,46 @@ fn closed_stdout_ends_quietly() -> Result<(), Failed> {
     Ok(())
 }
 
+/// A reader of stderr may end before the command, as in `2>&1 | head`: the command completes its output, with the exit
+/// code of its result.
+#[apply(trial)]
+fn closed_pipes_change_no_result() -> Result<(), Failed> {
+    let store = own_store("closed");
+    let closed = || -> Result<_, Failed> {
+        let (reader, writer) = std::io::pipe()?;
+        drop(reader);
+        Ok(writer)
+    };
+
+    let out = store.with_file_name("arrays");
+    let mut export = wavemill(argv(
+        "export --format npy --feature log_mel --progress plain",
+    ));
+    export.arg("--store").arg(&store).arg("--out").arg(&out);
+    export.env("WAVEMILL_PROGRESS_S", "0.001");
+    let ended = export.stderr(closed()?).status()?;
+    same("export", ended.code(), Some(0))?;
+    same("is there", out.join("training.npy").is_file(), true)?;
+
+    let mut wrong = wavemill(argv("info --store nowhere"));
+    same(
+        "no store",
+        wrong.stderr(closed()?).status()?.code(),
+        Some(2),
+    )?;
+
+    let file = manifest(&store, 1)?.files.swap_remove(0);
+    let path = store.join(&file.path);
+    fs::write(&path, "damaged")?;
+    for words in ["verify", "verify --json"] {
+        let mut verify = wavemill(argv(words));
+        verify.arg("--store").arg(&store).stdout(closed()?);
+        let ended = verify.stderr(Stdio::null()).status()?;
+        same(words, ended.code(), Some(3))?;
+    }
+    Ok(())
+}
+
 /// A command that cannot write to stdout says so, and ends with the exit code of a full disk.
 #[apply(trial)]
 fn full_stdout_is_named() -> Result<(), Failed> {

@@ -530,8 +530,27 @@ fn unfinished_plans_are_collected() -> Result<(), Failed> {
     run(&mut failing).exits(5)?;
     same("plans", fs::read_dir(store.join("data"))?.count(), 2)?;
 
+    // Only folders of plans are removed.
+    let others = [
+        "data/notes/a.txt",
+        "data/.DS_Store",
+        "_wavemill/receipts/.DS_Store",
+    ];
+    let others = others.map(|other| store.join(other));
+    for other in &others {
+        fs::create_dir_all(other.parent().ok_or("a folder")?)?;
+        fs::write(other, "of the user")?;
+    }
+
     on(&store, &["gc", "--keep", "9"]).exits(0)?;
-    same("plans", fs::read_dir(store.join("data"))?.count(), 1)?;
+    same("plans", fs::read_dir(store.join("data"))?.count(), 3)?;
+    for other in &others {
+        same(
+            "a user's file",
+            fs::read_to_string(other)?.as_str(),
+            "of the user",
+        )?;
+    }
     on(&store, &["verify"]).exits(0)?;
 
     on(&store, &["gc", "--keep", "0"])

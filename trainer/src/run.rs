@@ -209,7 +209,7 @@ impl<'a> Run<'a> {
             let told = state.start_warnings.get_or_insert(start.warnings);
             if ranks.rank() == 0 {
                 for warning in told.iter() {
-                    eprintln!("warning: {}", shown(warning));
+                    wavemill_terminal::say!("warning: {}", shown(warning));
                 }
             }
             warnings.extend_from_slice(told);
@@ -564,7 +564,7 @@ impl<'a> Run<'a> {
         };
 
         // Only rank 0 has records, so only rank 0 prints the warning.
-        eprintln!("warning: {diverged}");
+        wavemill_terminal::say!("warning: {diverged}");
         records.warning(self.state.epoch, self.state.step, &diverged.to_string())
     }
 

@@ -2,7 +2,8 @@
 
 use std::io::Read;
 
-use arrow::array::Int64Array;
+use arrow::array::{DictionaryArray, Int64Array};
+use arrow::datatypes::Int32Type;
 
 use wavemill_schemas::exit;
 
@@ -228,4 +229,46 @@ fn content_and_rows_have_limits() {
         words.contains("t.parquet: its rows in memory have more than 28000 bytes"),
         "{words}"
     );
+}
+
+#[test]
+fn columns_inside_of_json_objects_count() {
+    let keys: Vec<String> = (0..10_000).map(|i| format!("\"k{i}\":1")).collect();
+    let line = format!(
+        "{{\"clip_key\":\"a.wav\",\"plays\":{{{}}}}}",
+        keys.join(",")
+    );
+    let Err(refused) = load::json_table("t.jsonl", line.as_bytes()) else {
+        panic!("10,001 columns");
+    };
+    assert!(refused.to_string().contains("columns"), "{refused}");
+}
+
+/// A category of pandas is a dictionary.
+#[test]
+fn keys_may_be_categories() {
+    let keys: DictionaryArray<Int32Type> = ["b.wav", "a.wav"].into_iter().collect();
+    let labels: ArrayRef = Arc::new(StringArray::from_iter_values(["x", "y"]));
+    let columns = [("clip_key", Arc::new(keys) as ArrayRef), ("label", labels)];
+    let rows = RecordBatch::try_from_iter(columns).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("t.parquet");
+    let file = std::fs::File::create(&path).unwrap();
+    let mut writer = parquet::arrow::ArrowWriter::try_new(file, rows.schema(), None).unwrap();
+    writer.write(&rows).unwrap();
+    writer.close().unwrap();
+
+    let settings = CatalogSettings::default();
+    let mut recipe = recipe(Dataset::Table, vec![]);
+    recipe.targets[0].column = "label".into();
+    let audio = AudioIndex::new();
+    let cleaned = clean(
+        &recipe,
+        &path.as_path().into(),
+        &audio,
+        settings,
+        &Arc::default(),
+    );
+    let cleaned = cleaned.unwrap();
+    assert_eq!(cleaned.clip_keys().collect::<Vec<_>>(), ["a.wav", "b.wav"]);
 }

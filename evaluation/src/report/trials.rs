@@ -63,7 +63,11 @@ impl SweepRecord {
     pub fn read(path: &Path) -> Result<Option<Self>, ReportError> {
         let mut folders = Vec::new();
         // A folder that cannot be listed is treated as a folder without runs.
-        for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+        for entry in fs::read_dir(path).into_iter().flatten() {
+            let entry = entry.map_err(|source| ReportError::Read {
+                path: path.to_owned(),
+                source,
+            })?;
             if !entry.path().is_dir() {
                 continue;
             }

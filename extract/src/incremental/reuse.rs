@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use wavemill_catalog::{ClipRow, in_parts};
+use wavemill_catalog::ClipRow;
 use wavemill_runtime::course::Course;
+use wavemill_runtime::parallel::in_parts;
 use wavemill_runtime::settings::Settings;
 use wavemill_schemas::manifest::{FeatureEntry, Manifest, Receipt};
 use wavemill_schemas::reject::{Reason, Stage};

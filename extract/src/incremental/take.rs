@@ -1,12 +1,10 @@
 //! Selects the rows that a pass copies from the parent: rows of unchanged inputs and of unchanged features.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use wavemill_catalog::ClipRow;
+use wavemill_runtime::parallel::in_parts;
 use wavemill_runtime::settings::Settings;
-use wavemill_runtime::threads::on_threads;
 use wavemill_schemas::manifest::{FeatureEntry, FileEntry};
 use wavemill_schemas::reject::Reject;
 use wavemill_source::InputSeen;
@@ -279,25 +277,17 @@ impl<'a> ParentRows<'a> {
             Err(error) => return Err(error),
         }
 
-        let next = AtomicUsize::new(0);
-        let damaged = Mutex::new(Ok(Vec::new()));
-        on_threads(threads.min(entries.len()), || {
-            while let Some(&(shard, entry)) = entries.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let sound = self.store.sound_file(entry);
-                let mut damaged = damaged.lock().unwrap_or_else(PoisonError::into_inner);
-                match (sound, &mut *damaged) {
-                    (Ok(None), Ok(list)) => list.push((shard, entry)),
-                    // The rows of a file that the disk does not return can be computed again.
-                    (Err(error), Ok(list)) if is_lost(&error) => list.push((shard, entry)),
-                    (Err(error), Ok(_)) => *damaged = Err(error),
-                    _ => {}
-                }
+        let are_damaged = in_parts(threads, entries.len(), |number| {
+            match self.store.sound_file(entries[number].1) {
+                Ok(sound) => Ok(sound.is_none()),
+                // The rows of a file that the disk does not return can be computed again.
+                Err(error) if is_lost(&error) => Ok(true),
+                Err(error) => Err(error),
             }
-        });
-
-        let mut damaged = damaged
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner)?;
+        })?;
+        let damaged = entries.iter().zip(are_damaged);
+        let damaged = damaged.filter(|(_, is_damaged)| *is_damaged);
+        let mut damaged: Vec<_> = damaged.map(|(file, _)| *file).collect();
         damaged.sort_by(|a, b| a.1.path.cmp(&b.1.path));
         Ok(damaged)
     }

@@ -84,11 +84,16 @@ impl<D: Device> HostMemory<D> {
             // A copy that uses the old memory may still be running.
             device.synchronize()?;
             self.host = None;
-            self.bytes = roomy(self.bytes, bytes);
         }
         match &mut self.host {
             Some(host) => Ok(host),
-            none => Ok(none.insert(device.alloc_host(self.bytes)?)),
+            none => {
+                let size = roomy(self.bytes, bytes);
+                let host = device.alloc_host(size)?;
+                // Only now: after a refusal, a smaller batch asks for less.
+                self.bytes = size;
+                Ok(none.insert(host))
+            }
         }
     }
 

@@ -9,6 +9,9 @@ use wavemill_options::{Fault, ModelSizes, OnnxArgs, Pooling};
 use super::library::environment;
 use crate::error::ModelError;
 
+/// Maximum number of values of a model's input: an hour, the longest `window_s`, of samples at 192 kHz.
+const INPUT_VALUES_MAX: usize = 3600 * 192_000;
+
 /// A model, ready to run. Calls by several threads are made one after the other, and each uses all of the session's
 /// threads: a session per thread would hold the weights as many times.
 pub struct Model {
@@ -117,7 +120,16 @@ impl Model {
 
     /// Runs the model on zeros, to learn the shape of its output.
     fn measure(&mut self, args: &OnnxArgs, window: usize) -> Result<(), ModelError> {
-        let n_values = self.dims.iter().product::<usize>();
+        let mut dims = self.dims.iter();
+        let n_values = dims.try_fold(1_usize, |n, &dim| n.checked_mul(dim));
+        let n_values = n_values.filter(|n| (1..=INPUT_VALUES_MAX).contains(n));
+        let n_values = n_values.ok_or_else(|| {
+            let problem = format!(
+                "its input has the shape {:?}; allowed: 1 to {INPUT_VALUES_MAX} values",
+                self.dims
+            );
+            Fault::new("model", problem)
+        })?;
         let shape = self.run(&vec![0.0; n_values], &mut Vec::new())?;
         let of_window = match self.has_batch {
             true if shape.first() == Some(&1) => &shape[1..],

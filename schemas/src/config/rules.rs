@@ -6,6 +6,9 @@ use wavemill_options::Faults;
 
 use super::{Config, ConfigError};
 
+/// Maximum number of masks of each kind per row: each is drawn, also if it hides nothing new.
+const MASKS_MAX: u64 = 1000;
+
 /// Reports an error for the value `found` of `key` unless the rule `holds`. Comparisons with NaN are false, so every
 /// rule rejects NaN.
 fn rule(faults: &mut Faults, holds: bool, key: &str, found: impl Display, allowed: &str) {
@@ -124,6 +127,14 @@ impl Config {
         let shift = self.augment.time_shift;
         let holds = (0.0..=1.0).contains(&shift);
         rule(faults, holds, "augment.time_shift", shift, "from 0 to 1");
+
+        for (key, masks) in [
+            ("augment.frequency_masks", self.augment.frequency_masks),
+            ("augment.time_masks", self.augment.time_masks),
+        ] {
+            let allowed = format!("at most {MASKS_MAX}");
+            rule(faults, masks <= MASKS_MAX, key, masks, &allowed);
+        }
     }
 
     /// Rejects infinity for values without an upper bound above. `clip_norm` is excluded: as in torch, an infinite

@@ -17,7 +17,7 @@ const SPLIT_COLUMN: &str = "split";
 /// Names of the cleaning steps that implement `catalog.subset` and `catalog.require_audio`.
 const OWN_STEPS: [&str; 2] = ["subset", "audio"];
 /// Names of a store's metadata tables, in addition to `raw_…`.
-const TABLES: [&str; 12] = [
+const TABLES: [&str; 14] = [
     "tracks",
     "tracks_all",
     "albums",
@@ -30,6 +30,8 @@ const TABLES: [&str; 12] = [
     "audio_files",
     "fma_features",
     "echonest",
+    "fingerprints",
+    "near_copies",
 ];
 
 /// Tolerance for the sum of `split.fractions`: a few rounding errors of decimal fractions.

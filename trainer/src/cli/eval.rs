@@ -206,7 +206,7 @@ impl EvalCommand {
             };
             let scores = evaluate::scores(&own, &leaks, state.config.seed)?;
             for warning in data.lacking(self.side) {
-                eprintln!("warning: {warning}");
+                wavemill_terminal::say!("warning: {warning}");
             }
             if self.json {
                 writeln!(stdout(), "{}", serde_json::to_string(&scores)?)?;
@@ -341,7 +341,7 @@ impl EvalCommand {
             if speaks {
                 let classes = data.unknown_classes(side);
                 for warning in found.warning.iter().chain(&classes) {
-                    eprintln!("warning: {}", shown(warning));
+                    wavemill_terminal::say!("warning: {}", shown(warning));
                 }
             }
             known = Some(found.leaks);

@@ -60,7 +60,7 @@ impl ExportCommand {
             Format::Safetensors => export::write_safetensors(&trained, &about, &self.out)?,
             Format::Torchscript => {
                 let beside = export::write_torchscript(&trained, &about, &self.out)?;
-                eprintln!(
+                wavemill_terminal::say!(
                     "its inputs and outputs are described in {}",
                     beside.display()
                 );

@@ -216,7 +216,7 @@ impl FitCommand {
         let layered = self.config(self.fold)?;
         if ranks.rank == 0 {
             for note in self.like.notes(&layered, self.config.as_deref(), data) {
-                eprintln!("note: {}", shown(&note));
+                wavemill_terminal::say!("note: {}", shown(&note));
             }
         }
 
@@ -282,7 +282,7 @@ impl FitCommand {
         };
         if group.rank() == 0 {
             for warning in data.warnings() {
-                eprintln!("warning: {warning}");
+                wavemill_terminal::say!("warning: {warning}");
             }
         }
 
@@ -395,13 +395,13 @@ fn say_details(monitor: &RunMonitor, job: &Job, seconds: f64) {
     let waited = monitor.wait_ns.load(Ordering::Relaxed) as f64 / 1e9;
     let evaluated = monitor.evaluation_ns.load(Ordering::Relaxed) as f64 / 1e9;
     let trained = (seconds - evaluated).max(0.0);
-    eprintln!(
+    wavemill_terminal::say!(
         "wall seconds: training {trained:.1}, of which waiting for rows {waited:.1}; validation and test \
          {evaluated:.1}"
     );
     let read = wavemill_loader::traffic();
     if read.bytes > 0 {
-        eprintln!("{read}");
+        wavemill_terminal::say!("{read}");
     }
 
     // Errors of listing the folder are ignored, since the run has succeeded.
@@ -412,7 +412,7 @@ fn say_details(monitor: &RunMonitor, job: &Job, seconds: f64) {
         .collect();
     files.sort_by_key(std::fs::DirEntry::file_name);
     for file in &files {
-        eprintln!("  {}", file.path().display());
+        wavemill_terminal::say!("  {}", file.path().display());
     }
 }
 

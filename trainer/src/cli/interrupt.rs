@@ -89,7 +89,7 @@ fn say_later(phase: Arc<Phase>) {
         std::thread::sleep(PATIENCE);
         let is_over = lock(&IS_OVER);
         if !*is_over {
-            eprintln!(
+            wavemill_terminal::say!(
                 "stopping after {}; a second signal stops at once",
                 phase.describe()
             );

@@ -339,7 +339,7 @@ fn listen(out: ChildStdout, asked: &Sender<Vec<f64>>) -> String {
 /// Prints every line of a trial's stderr to this process's stderr, prefixed with the trial's name.
 fn pass_on(name: &str, err: ChildStderr) {
     for line in BufReader::new(err).lines().map_while(Result::ok) {
-        eprintln!("{name}: {line}");
+        wavemill_terminal::say!("{name}: {line}");
     }
 }
 

@@ -155,7 +155,7 @@ impl ComputeArgs {
                     if let Some(line) = unused_gpu(has_nvidia_gpu(), &reason)
                         && ranks.local_rank == 0
                     {
-                        eprintln!("{line}");
+                        wavemill_terminal::say!("{line}");
                     }
                     return Ok(Device::Cpu);
                 }
@@ -313,7 +313,7 @@ impl MachineArgs {
         let damaged = store.verify(&name)?;
         // Print all damaged files, not only the first.
         for error in &damaged {
-            eprintln!("{}", shown(&error.to_string()));
+            wavemill_terminal::say!("{}", shown(&error.to_string()));
         }
         match damaged.len() {
             0 => Ok(store.without_shard_checks()),

@@ -84,7 +84,7 @@ impl PredictCommand {
         let rows = Rows::open(self.open()?, wanted)?;
         let answered = predict::answer(&trained, rows, options, &mut io::stdout().lock())?;
         if answered == 0 {
-            eprintln!("the stream has no rows");
+            wavemill_terminal::say!("the stream has no rows");
         }
         Ok(0)
     }

@@ -230,7 +230,7 @@ impl SweepCommand {
         }
         if ranks.rank == 0 && self.trial.is_none() {
             for note in &layered.replaced {
-                eprintln!("note: {note}");
+                wavemill_terminal::say!("note: {note}");
             }
         }
 

@@ -120,7 +120,7 @@ pub(crate) fn join(
         Ok(Backend::Ring) => {}
         Ok(Backend::Host { reason }) => {
             if ranks.rank == 0 {
-                eprintln!(
+                wavemill_terminal::say!(
                     "wavemill-train: gradients of GPUs are summed in host memory, which is slower, because NCCL is not \
                      available: {reason}"
                 );

@@ -46,7 +46,7 @@ pub(crate) fn exit_on_loss(ranks: &Ranks) -> OnLoss {
         // limited time.
         let (done, told) = crossbeam_channel::bounded(1);
         std::thread::spawn(move || {
-            eprintln!("{line}");
+            wavemill_terminal::say!("{line}");
             done.send(())
         });
         let _ = told.recv_timeout(BEAT);

@@ -66,7 +66,7 @@ impl BackendArgs {
         // On a machine without a GPU, a note about the choice of the CPU would be useless.
         let is_told = self.backend.is_some() || backend.kind() != "cpu" || has_nvidia_device();
         if let Some(notice) = notice.filter(|_| is_told) {
-            eprintln!("note: {}", shown(&notice));
+            wavemill_terminal::say!("note: {}", shown(&notice));
         }
         Ok(backend)
     }

@@ -137,8 +137,12 @@ fn make_data(data: &Path, tracks: u32) -> Result<()> {
 }
 
 /// Reports whether a folder contains only files of the demo. Files of an interrupted command may be replaced; in a
-/// folder with any other file, nothing is replaced.
+/// folder with any other file, nothing is replaced. FMA's own metadata have the same name, but the demo writes its audio
+/// first.
 fn holds_only_ours(data: &Path) -> bool {
+    if data.join("fma_metadata").exists() && !data.join("fma_demo").exists() {
+        return false;
+    }
     let Ok(entries) = std::fs::read_dir(data) else {
         return false;
     };

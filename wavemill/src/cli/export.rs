@@ -260,6 +260,10 @@ impl NewFolder {
         let finished = sync_tree(&self.part).and_then(|()| {
             require_own(&self.lock, &self.part)?;
             if self.is_there {
+                // A file that appeared meanwhile is the user's.
+                if !is_empty(&self.target)? {
+                    return Err(io::ErrorKind::DirectoryNotEmpty.into());
+                }
                 move_all(&self.part, &self.target)?;
                 fs::remove_dir(&self.part)?;
                 return settle_folder(&self.target);

@@ -324,7 +324,7 @@ pub(super) fn print_report(
 
 pub(super) fn print_warnings(warnings: &[String]) {
     for warning in warnings {
-        eprintln!("warning: {}", shown(warning));
+        wavemill_terminal::say!("warning: {}", shown(warning));
     }
 }
 

@@ -119,7 +119,7 @@ impl FeaturesCommand {
 
         let mut rejected = found.unreadable.len();
         for (path, words) in &found.unreadable {
-            eprintln!("{}", shown(&format!("{}: {words}", path.display())));
+            wavemill_terminal::say!("{}", shown(&format!("{}: {words}", path.display())));
         }
 
         let mut known = Vec::new();
@@ -130,7 +130,7 @@ impl FeaturesCommand {
             match rows_of(&mut clips, known.len() - 1, path)? {
                 ClipOutcome::Rows(rows) => sink.write(entry, rows, &known)?,
                 ClipOutcome::Rejected(reason) => {
-                    eprintln!("{}", shown(&format!("{}: {reason}", path.display())));
+                    wavemill_terminal::say!("{}", shown(&format!("{}: {reason}", path.display())));
                     rejected += 1;
                 }
             }

@@ -26,7 +26,9 @@ fn stop(course: &Arc<Course>) {
         end(STOPPED_AT_ONCE);
     }
     if course.phase().ends_in_order() {
-        eprintln!("stopping after the clips in flight; a second signal stops at once");
+        wavemill_terminal::say!(
+            "stopping after the clips in flight; a second signal stops at once"
+        );
         return;
     }
 

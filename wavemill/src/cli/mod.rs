@@ -127,7 +127,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
     let ended = panics::caught(|| run(command)).unwrap_or_else(|panic| Err(panic.into()));
     let read = wavemill_store::traffic();
     if OutputArgs::get().verbose && read.bytes > 0 {
-        eprintln!("{read}");
+        wavemill_terminal::say!("{read}");
     }
     match ended {
         // The child program has already reported the reason.

@@ -81,6 +81,11 @@ impl SqlCommand {
     /// `SqlError` if the SQL fails, with the command's exit code; or an error of reading the query or writing the file.
     pub fn run(&self) -> Result<()> {
         let at_prompt = self.query.is_none() && io::stdin().is_terminal();
+        if at_prompt && self.out != Path::new("-") {
+            let words =
+                "--out: the prompt prints on the terminal; add the query to the command line";
+            return Err(UsageError(words.to_owned()).into());
+        }
         let interrupt = Interrupt::default();
         // The prompt's line editor also handles SIGINT, so this command's handlers have to be installed after it.
         if !at_prompt {

@@ -193,7 +193,7 @@ impl InfoCommand {
 fn sound_tags(store: &Store) -> Result<Tags, StoreError> {
     let tags = store.tags()?;
     for damaged in &tags.damaged {
-        eprintln!("warning: {}", shown(&damaged.to_string()));
+        wavemill_terminal::say!("warning: {}", shown(&damaged.to_string()));
     }
     Ok(tags)
 }
@@ -322,15 +322,17 @@ impl VerifyCommand {
             require_kept(&store, version)?;
         }
 
-        if self.json {
-            writeln!(stdout(), "{}", serde_json::to_string(&verified)?)?;
+        let written = if self.json {
+            writeln!(stdout(), "{}", serde_json::to_string(&verified)?)
         } else {
-            for damage in &verified.damage {
+            let mut damage = verified.damage.iter();
+            damage.try_for_each(|damage| {
                 let path = shown(&damage.path);
-                writeln!(stdout(), "{path}: {}", shown(&damage.problem))?;
-            }
-        }
+                writeln!(stdout(), "{path}: {}", shown(&damage.problem))
+            })
+        };
 
+        // Damage has its exit code, also if the reader has closed its pipe.
         if !verified.damage.is_empty() {
             // The remedy depends on the number of later versions: `--new-version` replaces only the latest.
             let later = store
@@ -346,6 +348,7 @@ impl VerifyCommand {
             .into());
         }
 
+        written?;
         let words = format!(
             "{} files, {}, all intact",
             verified.files,
@@ -544,7 +547,7 @@ impl DiffCommand {
                     writeln!(stdout(), "{}", shown(&change.to_string()))?;
                 }
             }
-            Err(reason) => eprintln!("warning: {}", shown(reason)),
+            Err(reason) => wavemill_terminal::say!("warning: {}", shown(reason)),
         }
         for change in &diff.recipe {
             writeln!(stdout(), "recipe {}", shown(&change.to_string()))?;

@@ -288,11 +288,14 @@ fn target<'a>(job: &Job<'a>) -> Result<Option<&'a TargetEntry>, ExportError> {
     let Some(name) = job.target else {
         return Ok(targets.first());
     };
-    if matches!(job.format, Format::Npy | Format::Huggingface) {
+    if matches!(
+        job.format,
+        Format::Npy | Format::Huggingface | Format::FmaFeatures
+    ) {
         return Err(ExportError::Unfit {
             format: job.format.name(),
             problem:
-                "--target applies only to png, wav, files and webdataset: this format contains all targets"
+                "--target applies only to png, wav, files and webdataset: this format has no choice of targets"
                     .to_owned(),
         });
     }

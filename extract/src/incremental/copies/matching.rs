@@ -3,11 +3,11 @@
 //! Copies share at least one item, although most of their items differ in a bit or two. So a sorted list of all items
 //! gives the candidates, and the bits of all items that overlap decide.
 
+use std::convert::Infallible;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use wavemill_runtime::course::Course;
-use wavemill_runtime::threads::on_threads;
+use wavemill_runtime::parallel::on_threads;
 
 /// Minimum similarity of two copies. Unrelated recordings have 0.6 to 0.8. Among the clips of 30 s with which this was chosen
 /// (docs/benchmarks/near-copies.md), copies have 0.973 or more, except some of noise, and pieces of the same notes with
@@ -53,9 +53,7 @@ struct Entry {
 pub(super) fn pairs(fingerprints: &[&[u32]], threads: usize, course: &Course) -> Vec<Pair> {
     let index = index_of(fingerprints);
     let next = AtomicUsize::new(0);
-    let pairs = Mutex::new(Vec::new());
-
-    on_threads(threads, || {
+    let Ok(found) = on_threads(threads, || {
         let mut search = Search {
             fingerprints,
             index: &index,
@@ -72,11 +70,10 @@ pub(super) fn pairs(fingerprints: &[&[u32]], threads: usize, course: &Course) ->
             search.copies_of(clip, &mut found);
             course.add(1);
         }
-        let mut pairs = pairs.lock().unwrap_or_else(PoisonError::into_inner);
-        pairs.append(&mut found);
+        Ok::<_, Infallible>(found)
     });
 
-    let mut pairs = pairs.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut pairs = found.concat();
     pairs.sort_unstable_by_key(|pair| pair.clips);
     pairs
 }

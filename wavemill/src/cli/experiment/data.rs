@@ -213,7 +213,7 @@ fn sha1_of(mut file: File, bytes: u64) -> Result<String> {
         done += read as u64;
 
         if is_told && ticker.is_due(start.elapsed()) {
-            eprintln!(
+            wavemill_terminal::say!(
                 "wavemill: checking: {} of {}",
                 DecimalBytes(done),
                 DecimalBytes(bytes)

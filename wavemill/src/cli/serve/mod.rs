@@ -183,7 +183,9 @@ impl ServeCommand {
         tokio::spawn(async move {
             signals.next().await;
             let _ = stop.send(true);
-            eprintln!("stopping after the songs in progress; a second signal stops at once");
+            wavemill_terminal::say!(
+                "stopping after the songs in progress; a second signal stops at once"
+            );
             signals.next().await;
             // The models' processes end when the pipes from this process are closed.
             last_line("stopped at once by a second signal");

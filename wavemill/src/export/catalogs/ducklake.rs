@@ -54,16 +54,19 @@ pub(super) fn write(
         for (i, file) in table.files.iter().enumerate() {
             link(job, folder, &file.path)?;
             let path = literal(&data.join(&file.path).display().to_string());
-            let split = if file.feature.is_some() {
-                ", hive_partitioning => true"
-            } else {
-                ""
+            // The names of splits are text, also if they look like numbers or dates.
+            let (split, as_text) = match file.feature {
+                Some(_) => (
+                    ", hive_partitioning => true",
+                    ", hive_types_autocast => false",
+                ),
+                None => ("", ""),
             };
             if i == 0 {
                 let table = identifier(&table.name);
                 let _ = writeln!(
                     script,
-                    "CREATE TABLE wavemill.{table} AS FROM read_parquet({path}{split}) LIMIT 0;"
+                    "CREATE TABLE wavemill.{table} AS FROM read_parquet({path}{split}{as_text}) LIMIT 0;"
                 );
             }
             let _ = writeln!(

@@ -1,19 +1,14 @@
 //! Runs independent parts of work on several threads. Results are in the order of the parts.
 
 use std::panic::resume_unwind;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-
-use arrow::array::{ArrayRef, RecordBatch};
-use arrow::datatypes::SchemaRef;
-use arrow::error::ArrowError;
 
 /// Runs `worker` on `threads` threads, including the caller's, and returns the results. Uses fewer threads if the
 /// system cannot start as many.
 ///
 /// # Errors
 /// The first error of a worker. The other workers are not stopped by the error.
-pub(super) fn on_threads<T: Send, E: Send>(
+pub fn on_threads<T: Send, E: Send>(
     threads: usize,
     worker: impl Fn() -> Result<T, E> + Sync,
 ) -> Result<Vec<T>, E> {
@@ -60,19 +55,6 @@ pub fn in_parts<T: Send, E: Send>(
     let mut done: Vec<_> = by_thread.into_iter().flatten().collect();
     done.sort_unstable_by_key(|(index, _)| *index);
     Ok(done.into_iter().map(|(_, result)| result).collect())
-}
-
-/// Computes the columns of a batch in parallel.
-///
-/// # Errors
-/// Any error of `column`, or of arrow if the columns do not fit `schema`.
-pub(super) fn by_column(
-    threads: usize,
-    schema: SchemaRef,
-    column: impl Fn(usize) -> Result<ArrayRef, ArrowError> + Sync,
-) -> Result<RecordBatch, ArrowError> {
-    let columns = in_parts(threads, schema.fields().len(), column)?;
-    RecordBatch::try_new(Arc::clone(&schema), columns)
 }
 
 #[cfg(test)]
