@@ -143,14 +143,19 @@ pub(crate) const fn slice(n: usize, rank: usize, world_size: usize) -> Range<usi
 
 /// Returns the mix-up partner of each row of a global batch, as an index into the batch: the next row in the order of a
 /// hash of (seed, epoch, row key). Each row is the partner of exactly one row, and no row is its own partner if there
-/// are at least two.
+/// are at least two. All copies of a row, which the balanced sampler makes, have one partner: the first copy of another
+/// row.
 pub(crate) fn partners(keys: &[u64], seed: u64, epoch: u64) -> Vec<usize> {
     let mut ring: Vec<usize> = (0..keys.len()).collect();
     // Rows with equal hashes are sorted by key, so the result does not depend on the order of rows in the batch.
     ring.sort_by_cached_key(|&i| (rng::mix("mixup-partner", &[seed, epoch, keys[i]]), keys[i]));
     let mut partners = vec![0; keys.len()];
-    for (place, &row) in ring.iter().enumerate() {
-        partners[row] = ring[(place + 1) % ring.len()];
+    let rows: Vec<&[usize]> = ring.chunk_by(|&a, &b| keys[a] == keys[b]).collect();
+    for (place, copies) in rows.iter().enumerate() {
+        let partner = rows[(place + 1) % rows.len()][0];
+        for &copy in *copies {
+            partners[copy] = partner;
+        }
     }
     partners
 }
@@ -297,6 +302,15 @@ mod tests {
 
         assert_ne!(partners(&keys, 1, 3), found);
         assert_eq!(partners(&keys[..1], 1, 2), [0]);
+    }
+
+    #[test]
+    fn copies_of_a_row_have_one_partner_that_is_another_row() {
+        let keys = [7, 9, 7, 7, 8];
+        let found = partners(&keys, 1, 2);
+        assert!([2, 3].iter().all(|&copy| found[copy] == found[0]));
+        assert!((0..5).all(|row| keys[found[row]] != keys[row]), "{found:?}");
+        assert_eq!(partners(&[7, 7], 1, 2).len(), 2);
     }
 
     #[test]

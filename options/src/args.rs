@@ -365,6 +365,13 @@ impl FeatureArgs {
         let least = if self.delta > 0 { DELTA_WIDTH } else { 1 };
         if let Some(frames) = self.frames {
             faults.count_within(frames, least..=FRAMES_MAX, "frames");
+            // Kernels count the samples of a row, which is extended to its frames, in 32 bits.
+            let samples = self.stft.samples_for(frames.clamp(1, FRAMES_MAX));
+            let problem = format!(
+                "{frames} frames are {samples} samples; allowed: at most {}, by fewer frames or a smaller hop_length",
+                i32::MAX
+            );
+            faults.unless(samples <= i32::MAX as usize, "frames", problem);
         }
 
         if let Some(mel) = &self.mel {

@@ -491,6 +491,15 @@ mod tests {
                 },
             ),
             (
+                Op::Mel,
+                "frames",
+                FeatureSpec {
+                    frames: Some(1 << 20),
+                    hop_length: Some(1 << 12),
+                    ..none.clone()
+                },
+            ),
+            (
                 Op::Stft,
                 "n_mels",
                 FeatureSpec {

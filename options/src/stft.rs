@@ -147,13 +147,14 @@ impl StftArgs {
     }
 
     /// Returns the minimum number of samples for `n_frames` frames; at least one.
-    const fn samples_for(&self, n_frames: usize) -> usize {
+    pub(crate) const fn samples_for(&self, n_frames: usize) -> usize {
         // Samples from the start of the first frame to that of the last, including a frame that is dropped afterwards.
-        let span = (n_frames + self.drop_last_frame as usize - 1) * self.hop_length;
+        let n_hops = n_frames + self.drop_last_frame as usize - 1;
+        let span = n_hops.saturating_mul(self.hop_length);
         let least = match self.framing {
-            Framing::Center(_) => span + self.n_fft - 2 * (self.n_fft / 2),
-            Framing::Inside => span + self.n_fft,
-            Framing::SnipEdges => span + self.win_length,
+            Framing::Center(_) => span.saturating_add(self.n_fft % 2),
+            Framing::Inside => span.saturating_add(self.n_fft),
+            Framing::SnipEdges => span.saturating_add(self.win_length),
         };
         if least == 0 { 1 } else { least }
     }

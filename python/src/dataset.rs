@@ -179,6 +179,11 @@ impl PyOpenSplit {
         self.dataset.store().manifest_hash()
     }
 
+    /// Paths of the damaged files that are left out.
+    fn lost_paths(&self) -> Vec<String> {
+        self.dataset.lost_paths()
+    }
+
     /// Warnings about the rows, such as missing labels.
     fn warnings(&self) -> Vec<String> {
         self.dataset.warnings()

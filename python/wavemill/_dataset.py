@@ -279,8 +279,9 @@ class Dataset(_Rows):
             "split_rule": selection.split_rule,
             "shuffle_window": selection.shuffle_window,
             **{key: self._plan[key] for key in ("shuffle", "seed", "batch_size", "drop_last", "buckets")},
-            # Less than all rows of the split if damaged files are left out.
+            # Less than all rows of the split if damaged files are left out; which ones decides on the order.
             "rows": self.n_rows,
+            "lost": self._split.native.lost_paths(),
         }
 
 

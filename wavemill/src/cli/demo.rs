@@ -191,6 +191,9 @@ mod tests {
             std::fs::write(metadata.join(name), "").expect("a file");
             assert_eq!(is_complete(data.path()).unwrap(), completes, "{name}");
         }
+        // The demo writes its audio first, so metadata without audio are FMA's own.
+        assert!(!holds_only_ours(data.path()));
+        std::fs::create_dir(data.path().join("fma_demo")).expect("a folder");
         assert!(holds_only_ours(data.path()));
     }
 }
