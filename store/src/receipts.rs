@@ -271,8 +271,12 @@ impl Store {
 
         let mut plans = Vec::new();
         for path in list(&folder)? {
-            let id = path.file_name().and_then(|s| s.to_str());
-            let Some(id) = id.filter(|id| is_of_plan(id)) else {
+            // A file is the user's.
+            let Some(id) = path
+                .file_name()
+                .and_then(|s| s.to_str())
+                .filter(|_| path.is_dir())
+            else {
                 continue;
             };
             let plan = self.plan_record(id)?;

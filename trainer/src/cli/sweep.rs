@@ -687,7 +687,10 @@ mod tests {
     #[test]
     fn all_trials_read_the_version_of_the_first() {
         let folder = tempfile::tempdir().expect("a folder");
-        Fixture::default().write(folder.path());
+        let plan_id = Fixture::default().write(folder.path()).plan_id;
+        // A version without its folder counts as removed if it is not the latest.
+        let data = folder.path().join("data").join(plan_id);
+        std::fs::create_dir(data).expect("room");
         let Line { machine } = clap::Parser::parse_from(["sweep"]);
         let mut rows = DatasetCache {
             store: folder.path().to_owned(),
