@@ -127,8 +127,9 @@ impl<'a> Iterator for Frames<'a> {
             // symphonia decodes only the first of several blocks.
             let data = &self.file[offset + header.header_bytes()..self.at];
             let content = match header.n_blocks {
-                1 if !data.is_empty() => Content::Bytes(data),
-                _ => Content::Absent,
+                1 if data.is_empty() => Content::Absent,
+                1 => Content::Bytes(data),
+                _ => Content::Undecoded,
             };
             return Some(Packet {
                 offset,
@@ -213,7 +214,11 @@ fn parse(file: &[u8]) -> Result<(AudioTrack, Frames<'_>), Reject> {
 
 #[cfg(test)]
 mod tests {
+    use wavemill_kernels::Level;
+
     use super::*;
+    use crate::key::testing::BitWriter;
+    use crate::{Decode, DecodeArgs, FileDecoder};
 
     /// Returns a frame of AAC-LC at 44.1 kHz, mono, with this payload.
     fn frame(payload: &[u8]) -> Vec<u8> {
@@ -232,7 +237,7 @@ mod tests {
         let sizes = frames.map(|packet| match packet.content {
             Content::Bytes(data) => (packet.offset, Ok(data.len())),
             Content::Hole(bytes) => (packet.offset, Err(bytes)),
-            Content::Absent => (packet.offset, Err(0)),
+            Content::Absent | Content::Undecoded => (packet.offset, Err(0)),
         });
         sizes.collect()
     }
@@ -260,6 +265,42 @@ mod tests {
         let mut blocks = three.clone();
         blocks[26] |= 1;
         assert_eq!(found(&blocks)[1], (20, Err(0)));
+    }
+
+    #[test]
+    fn frames_of_several_blocks_are_lost() {
+        let decoded = |file: &[u8]| {
+            let args = DecodeArgs {
+                sample_rate_hz: 44_100,
+                duration_s: None,
+                min_duration_s: 0.0,
+                keep_rate: false,
+            };
+            let mut out = Pcm::default();
+            let mut decoder = FileDecoder::new(args, Level::Scalar).unwrap();
+            let outcome = decoder.decode("", file, &mut out);
+            outcome.map(|()| (out.n_samples, (out.lost_s * 44_100.0).round() as usize))
+        };
+
+        // A channel without bands and tools, and the end.
+        let mut silence = BitWriter::default();
+        silence.write(0, 3 + 4 + 8 + 1 + 2 + 1 + 6 + 1 + 3);
+        silence.write(7, 3);
+        let one = frame(&silence.bytes);
+        let mut two = one.clone();
+        two[6] |= 1;
+
+        // They have more than nine times the samples of the others.
+        let file = [one.repeat(3), two.repeat(40)].concat();
+        assert_eq!(decoded(&file), Ok((83 * 1_024, 80 * 1_024)));
+
+        let reject = decoded(&two.repeat(3)).unwrap_err();
+        assert_eq!(reject.reason, Reason::UnsupportedCodec);
+        assert!(
+            reject.detail.contains("several blocks"),
+            "{}",
+            reject.detail
+        );
     }
 
     #[test]

@@ -51,6 +51,8 @@ pub(super) enum Content<'a> {
     Bytes(&'a [u8]),
     /// One or more packets whose bytes are not in the file or cannot contain audio.
     Absent,
+    /// A frame whose bytes are in the file, but which symphonia does not decode.
+    Undecoded,
     /// This number of bytes that are not a packet, in place of an unknown number of packets.
     Hole(usize),
 }
@@ -65,6 +67,7 @@ struct Survey {
     n_samples: u64,
     /// Number of samples of the absent packets.
     n_absent: u64,
+    has_undecoded: bool,
 }
 
 impl Survey {
@@ -85,6 +88,7 @@ impl Survey {
             n_bytes: 0,
             n_samples: 0,
             n_absent: 0,
+            has_undecoded: false,
         };
         for packet in packets {
             match packet.content {
@@ -98,6 +102,10 @@ impl Survey {
                 Content::Absent => {
                     key.item("absent", &[packet.n_samples]);
                     survey.n_absent = survey.n_absent.saturating_add(packet.n_samples);
+                }
+                Content::Undecoded => {
+                    key.item("undecoded", &[packet.n_samples]);
+                    survey.has_undecoded = true;
                 }
                 Content::Hole(bytes) => key.item("hole", &[bytes as u64, packet.n_samples]),
             }
@@ -156,6 +164,10 @@ pub(super) fn decode<'a>(
 ) -> Result<DecodeReport, Reject> {
     let survey = Survey::new(track, packets.clone());
     out.decode_key = survey.facts.decode;
+    if survey.n_packets == 0 && survey.has_undecoded {
+        let detail = "AAC frames of several blocks are not decoded, and the file has no others";
+        return Err(reject(Reason::UnsupportedCodec, detail));
+    }
     if survey.n_packets == 0 {
         let detail = "the file ends before its first packet of audio";
         return Err(reject(Reason::Damaged, detail));
@@ -166,7 +178,14 @@ pub(super) fn decode<'a>(
     }
     let codec = Codec::new(params(track))?;
 
+    let most_s = output.most_s();
     let mut sink = output.open(track.rate_hz, out)?;
+    // The packets before the recording are decoded as well, but they do not fill the output.
+    let start_s = track.start as f64 / f64::from(track.rate_hz);
+    if start_s > most_s {
+        let detail = format!("the recording begins after {start_s:.0} s, at most {most_s} s");
+        return Err(reject(Reason::TooLarge, detail));
+    }
     sink.trim(track.start, track.end);
     let mut decoder = PacketDecoder {
         track,
@@ -203,6 +222,7 @@ fn params(track: &AudioTrack) -> AudioCodecParameters {
 /// Reports whether a packet of AAC contains an element with audio. For a packet without one, symphonia's decoder repeats
 /// the samples of the packet before.
 fn has_element(packet: &[u8]) -> bool {
+    const DATA: u8 = 4;
     const FILL: u8 = 6;
     const END: u8 = 7;
 
@@ -212,8 +232,24 @@ fn has_element(packet: &[u8]) -> bool {
     };
     let mut at = 0;
     loop {
-        match bits(at, 3) {
+        // symphonia reads an element only if more than the three bits of its kind are left.
+        match bits(at, 4).map(|kind| kind >> 1) {
             None | Some(END) => return false,
+            Some(DATA) => {
+                // A tag of 4 bits; a flag; and the number of bytes, which has 8 bits, and 8 more after 255.
+                let (Some(is_aligned), Some(short)) = (bits(at + 7, 1), bits(at + 8, 8)) else {
+                    return false;
+                };
+                let (n_bytes, n_bits) = match (short, bits(at + 16, 8)) {
+                    (255, Some(long)) => (255 + usize::from(long), 24),
+                    _ => (usize::from(short), 16),
+                };
+                at += n_bits;
+                if is_aligned == 1 {
+                    at = at.next_multiple_of(8);
+                }
+                at += 8 * n_bytes;
+            }
             Some(FILL) => {
                 // The number of bytes has 4 bits, and 8 more after 15.
                 let Some(short) = bits(at + 3, 4) else {
@@ -260,11 +296,13 @@ impl PacketDecoder<'_> {
     fn packet(&mut self, packet: &Packet) {
         match packet.content {
             Content::Bytes(data) => {
-                // A packet follows, so the absent packets had a place in time.
-                if let Some((offset, n_samples)) = self.absent.take() {
-                    self.silence(offset, n_samples);
-                }
+                self.fill_absent();
                 self.decode(packet, data);
+            }
+            Content::Undecoded => {
+                self.fill_absent();
+                self.silence(packet.offset, packet.n_samples);
+                self.codec.reset();
             }
             Content::Absent => {
                 if self.survey.are_absent_credible() {
@@ -277,6 +315,13 @@ impl PacketDecoder<'_> {
                 self.missing(packet.offset, n_samples);
                 self.codec.reset();
             }
+        }
+    }
+
+    /// Outputs silence for the absent packets before another one, which shows that they had a place in time.
+    fn fill_absent(&mut self) {
+        if let Some((offset, n_samples)) = self.absent.take() {
+            self.silence(offset, n_samples);
         }
     }
 
@@ -366,5 +411,23 @@ mod tests {
         assert!(has_element(&[0b1100_0010, 0, 0, 0]));
         long[17..].fill(0);
         assert!(has_element(&long));
+        // The three bits after three empty fill elements are too few for another one.
+        assert!(!has_element(&[0b1100_0001, 0b1000_0011, 0]));
+    }
+
+    #[test]
+    fn data_stream_elements_are_not_audio() {
+        // A data stream element of one byte before the end, and before a channel.
+        assert!(!has_element(&[0b1000_0000, 1, 0, 0b1110_0000]));
+        assert!(has_element(&[0b1000_0000, 1, 0, 0, 0]));
+        assert!(!has_element(&[0b1000_0000, 9, 0, 0]));
+
+        // An element of 256 bytes.
+        let long = [&[0b1000_0000, 255, 1][..], &[0; 256], &[0b1110_0000]].concat();
+        assert!(!has_element(&long));
+
+        // An empty fill element, after which the data begin at the next byte.
+        let aligned = [0b1100_0001, 0b0000_0010, 0b0000_0010, 0, 0b1110_0000];
+        assert!(!has_element(&aligned));
     }
 }

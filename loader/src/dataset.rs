@@ -12,6 +12,7 @@ use wavemill_schemas::config::{Data, Sampler};
 use wavemill_schemas::manifest::{FeatureEntry, FileEntry};
 use wavemill_schemas::recipe::SplitRule;
 
+use crate::folds::FoldRule;
 use crate::form::Form;
 use crate::joined::{Metadata, near_groups, vocabulary};
 use crate::pages::{Pages, RowPlaces};
@@ -222,6 +223,19 @@ impl<M> Dataset<M> {
 
         rows.near_groups = near_groups(&store)?;
 
+        // Folds are computed from all rows: without those of some files, an artist may be on another side.
+        let split = data.split.as_deref();
+        if let (Some(lost), Some(_)) = (lost.first(), split.and_then(FoldRule::parse)) {
+            let path = &lost.path;
+            return Err(DatasetError::unfit(
+                "skip_damaged",
+                format!(
+                    "{path} cannot be read, and the folds would depend on it: train without --skip-damaged, after \
+                     `wavemill extract --new-version` has computed damaged files again"
+                ),
+            ));
+        }
+
         let is_streamed = needs.spectrogram() && !is_checked_first;
         let copied = &spec.feature.name;
         Ok(Self {
@@ -349,6 +363,12 @@ impl<M> Dataset<M> {
             self.rows.segments[row as usize],
         );
         format!("{path}: clip {clip_key}, segment {segment}")
+    }
+
+    /// Returns the name and the class names of each target.
+    pub fn class_names(&self) -> Vec<(String, Vec<String>)> {
+        let named = |target: &Target| (target.name().to_owned(), target.classes().to_vec());
+        self.targets.iter().map(named).collect()
     }
 
     /// Returns the number of training rows in each class of a target.

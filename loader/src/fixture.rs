@@ -322,13 +322,13 @@ impl Fixture {
         let mut genres = int_lists();
         let mut shapes = int_lists();
         for row in rows {
-            // The genres of a row are the genre of its class and, for even clips, a second genre.
+            // The genres of a row are the genre of its class and, for even clips, a second genre, which is repeated.
             genres
                 .values()
                 .append_slice(&[10 + self.place(row.clip) as i32]);
             genres
                 .values()
-                .append_slice(if row.clip % 2 == 0 { &[99] } else { &[] });
+                .append_slice(if row.clip % 2 == 0 { &[99, 99] } else { &[] });
             genres.append(true);
 
             let bands = self.shape[0] as i32;

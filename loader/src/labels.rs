@@ -213,12 +213,15 @@ impl Target {
             .map(String::as_str)
     }
 
-    /// Returns the number of the rows `of` in each class.
+    /// Returns the number of the rows `of`, without repetitions, in each class.
     pub fn counts(&self, rows: &Rows, of: &[u32]) -> Vec<u64> {
         let mut counts = vec![0; self.classes.len()];
+        // A row counts once in a class, although its list may repeat a genre.
+        let mut counted_last = vec![None; self.classes.len()];
         for &row in of {
             for class in self.labels(rows, row) {
-                counts[class as usize] += 1;
+                let last = counted_last[class as usize].replace(row);
+                counts[class as usize] += u64::from(last != Some(row));
             }
         }
         counts

@@ -28,7 +28,8 @@ use crate::rows::{RowGroup, Rows};
 use crate::shard::{Check, Shard};
 use crate::store::require_content;
 
-/// Maximum number of files that are kept open. Other files are opened for each row, which takes some microseconds.
+/// Maximum number of files of a dataset that are kept open, if the process may open as many. Other files are opened for
+/// each row, which takes some microseconds.
 const OPEN_FILES_MAX: usize = 512;
 
 /// The position of a row's bytes in a file.

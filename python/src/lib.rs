@@ -38,9 +38,15 @@ mod _wavemill {
     #[pymodule_export]
     use super::run_command;
     #[pymodule_export]
-    use super::sql::{PyOpenTable, query};
+    use super::sql::{PyOpenTable, PyQueryFailure, query};
     #[pymodule_export]
     use super::versions::{diff, manifest, resolve_version, traffic, versions};
+
+    /// Lets the process open as many files as the command does: each split keeps many of its shards open.
+    #[pymodule_init]
+    fn init() {
+        wavemill_terminal::raise_file_limit();
+    }
 }
 
 /// Runs the command `wavemill` with these arguments, of which the first is the program's name; returns its exit code.

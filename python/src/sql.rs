@@ -2,7 +2,7 @@
 #![allow(unsafe_code)] // reads a capsule of another module
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use arrow::array::{RecordBatch, RecordBatchReader};
@@ -21,7 +21,8 @@ use wavemill_store::Store;
 
 use crate::errors;
 
-/// Starts a query and returns its rows as a stream of Arrow data, which computes them while they are taken.
+/// Starts a query. Returns its rows as a stream of Arrow data, which computes them while they are taken, and the
+/// failure of that stream.
 #[pyfunction]
 pub(crate) fn query(
     py: Python<'_>,
@@ -30,14 +31,22 @@ pub(crate) fn query(
     sql: &str,
     memory_bytes: usize,
     threads: Option<usize>,
-) -> PyResult<PyRecordBatchReader> {
+) -> PyResult<(PyRecordBatchReader, PyQueryFailure)> {
     let limits = limits(memory_bytes, threads);
     let started = py.detach(|| {
         let (store, manifest) = open(&root, version)?;
         Ok(wavemill_sql::open(&store, &manifest, limits)?.rows(sql)?)
     });
     let rows = started.map_err(|error| errors::of_command(py, &error))?;
-    Ok(PyRecordBatchReader::new(Box::new(QueryReader(rows))))
+    let failure = Failure::default();
+    let reader = QueryReader {
+        rows,
+        failure: Arc::clone(&failure),
+    };
+    Ok((
+        PyRecordBatchReader::new(Box::new(reader)),
+        PyQueryFailure(failure),
+    ))
 }
 
 fn limits(memory_bytes: usize, threads: Option<usize>) -> Limits {
@@ -100,20 +109,48 @@ impl PyOpenTable {
     }
 }
 
+/// The error that ended a query while its rows were taken; `None` before.
+type Failure = Arc<Mutex<Option<anyhow::Error>>>;
+
+/// The error that ended a query while its rows were taken, of which Arrow's stream passes only the text on.
+#[pyclass(frozen, name = "QueryFailure", module = "wavemill._wavemill")]
+pub(crate) struct PyQueryFailure(Failure);
+
+#[pymethods]
+impl PyQueryFailure {
+    /// Raises the error, if there is one that was not raised before.
+    fn check(&self, py: Python<'_>) -> PyResult<()> {
+        let failure = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match failure {
+            Some(error) => Err(errors::of_command(py, &error)),
+            None => Ok(()),
+        }
+    }
+}
+
 /// The rows of a query as Arrow's reader.
-struct QueryReader(Rows);
+struct QueryReader {
+    rows: Rows,
+    failure: Failure,
+}
 
 impl Iterator for QueryReader {
     type Item = Result<RecordBatch, ArrowError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let batch = self.0.next()?;
-        Some(batch.map_err(|error| ArrowError::ExternalError(Box::new(error))))
+        let error = match self.rows.next()? {
+            Ok(batch) => return Some(Ok(batch)),
+            Err(error) => error,
+        };
+        let text = error.to_string();
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        *failure = Some(error.into());
+        Some(Err(ArrowError::ExternalError(text.into())))
     }
 }
 
 impl RecordBatchReader for QueryReader {
     fn schema(&self) -> SchemaRef {
-        self.0.schema()
+        self.rows.schema()
     }
 }

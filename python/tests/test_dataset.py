@@ -170,7 +170,9 @@ class Order(Case):
         dataset = self.dataset()
         self.assertEqual((dataset.rank, dataset.world_size), (0, 1))
         whole = keys_of(dataset)
+        passed_on = pickle.loads(pickle.dumps(dataset))
         with mock.patch.dict(os.environ, {"RANK": "1", "WORLD_SIZE": "2"}):
+            self.assertEqual((passed_on.rank, passed_on.world_size), (1, 2), "pickled before the ranks were known")
             self.assertEqual((dataset.rank, dataset.world_size), (1, 2))
             self.assertEqual(keys_of(dataset), [batch[len(batch) // 2 :] for batch in whole])
             self.assertEqual(self.dataset(rank=0, world_size=1).world_size, 1)

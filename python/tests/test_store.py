@@ -120,6 +120,36 @@ class StoreTest(unittest.TestCase):
         with self.assertRaisesRegex(Exception, "parquet: .* bytes long, but"):
             session.sql("SELECT log_mel FROM mel").collect()
 
+    def test_errors_of_running_queries_are_those_of_the_package(self) -> None:
+        copied = clips.folder() / "damaged-pages"
+        shutil.copytree(clips.store(), copied)
+        for shard in copied.rglob("log_mel*/**/*.parquet"):
+            content = bytearray(shard.read_bytes())
+            # The first pages; the footer at the end is intact.
+            pages = slice(4, len(content) // 4)
+            content[pages] = bytes(len(content[pages]))
+            shard.write_bytes(content)
+        damaged = wm.open(copied)
+        for method in ("to_arrow", "to_pandas", "to_polars"):
+            result = damaged.sql("SELECT clip_key, tensor_mean(log_mel) AS mean FROM features_log_mel")
+            with self.subTest(method), self.assertRaisesRegex(wm.DamagedStoreError, r"\.parquet"):
+                getattr(result, method)()
+
+        result = self.store.sql("SELECT CAST(clip_key AS INT) AS number FROM features_log_mel")
+        with self.assertRaisesRegex(wm.Error, "(?i)cast"):
+            result.to_arrow()
+
+    def test_importing_permits_more_open_files(self) -> None:
+        code = """
+import resource
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+import wavemill
+print(resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard))
+"""
+        ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        self.assertEqual(ran.stdout, "True\n", ran.stderr)
+
     def test_samples_and_files_beside_features(self) -> None:
         recipe = clips.folder() / "sounds.toml"
         sounds = '[[features]]\nname = "wave"\nop = "pcm"\ndtype = "s16"\n[[features]]\nname = "file"\nop = "original"\n'

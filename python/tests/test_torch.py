@@ -38,6 +38,14 @@ def keys_of(batches: Iterable[dict[str, Any]]) -> list[list[int]]:
     return [batch["key"].tolist() for batch in batches]
 
 
+def send_two_epochs(data: wt.IterableDataset, queue: Any) -> None:
+    """Read epoch 0 and then epoch 5 with persistent workers; runs in processes of the tests."""
+    loader = DataLoader(data, batch_size=None, num_workers=2, persistent_workers=True, multiprocessing_context="fork")
+    queue.put(keys_of(loader))
+    data.set_epoch(5)
+    queue.put(keys_of(loader))
+
+
 @unittest.skipIf(torch is None, "torch is not installed")
 class Case(unittest.TestCase):
     @classmethod
@@ -132,6 +140,24 @@ class Workers(Case):
                 with self.subTest(persistent=persistent, epoch=epoch):
                     data.set_epoch(epoch)
                     self.assertEqual(keys_of(loader), self.expected(epoch))
+
+    def test_epochs_reach_only_the_workers_of_their_process(self) -> None:
+        for method in ("fork", "spawn"):
+            data = self.data()
+            loader = DataLoader(
+                data, batch_size=None, num_workers=2, persistent_workers=True, multiprocessing_context="fork"
+            )
+            self.assertEqual(keys_of(loader), self.expected())
+
+            context = multiprocessing.get_context(method)
+            queue = context.Queue()
+            process = context.Process(target=send_two_epochs, args=(data, queue))
+            process.start()
+            epochs = [queue.get(timeout=120) for _ in range(2)]
+            process.join(60)
+            with self.subTest(method=method):
+                self.assertEqual(epochs, [self.expected(0), self.expected(5)])
+                self.assertEqual(keys_of(loader), self.expected(0))
 
     def test_workers_of_each_rank_have_its_rows(self) -> None:
         whole = self.expected()

@@ -21,6 +21,9 @@ log = logging.getLogger("wavemill")
 #: Arrays of a batch or values of a row, by name.
 Arrays: TypeAlias = "dict[str, npt.NDArray[Any]]"
 
+#: Rank and number of ranks of a process that trains alone.
+_ALONE = (0, 1)
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -165,12 +168,12 @@ class Dataset(_Rows):
     @property
     def rank(self) -> int:
         """Index of this process among those that train together."""
-        return (self._ranks or _ranks_of_environment())[0]
+        return (self._known_ranks() or _ALONE)[0]
 
     @property
     def world_size(self) -> int:
         """Number of processes that train together."""
-        return (self._ranks or _ranks_of_environment())[1]
+        return (self._known_ranks() or _ALONE)[1]
 
     @property
     def n_rows(self) -> int:
@@ -240,12 +243,17 @@ class Dataset(_Rows):
         self._resumes = True
 
     def __getstate__(self) -> dict[str, Any]:
-        # Another process may not know the ranks.
-        return {**self.__dict__, "_ranks": (self.rank, self.world_size)}
+        # A worker does not know the ranks of its loader. But a process that trains may be given the dataset by one
+        # without ranks, and knows its own ones later.
+        return {**self.__dict__, "_ranks": self._known_ranks()}
 
     def __repr__(self) -> str:
         rows = f"{self.n_rows} rows in {len(self)} batches of {self.batch_size}"
         return f"<wavemill.Dataset {self.feature}, {self.split}: {rows}, rank {self.rank} of {self.world_size}>"
+
+    def _known_ranks(self) -> tuple[int, int] | None:
+        """Return rank and number of ranks; ``None`` if this process does not know of other ranks."""
+        return self._ranks or _ranks_of_environment()
 
     def _batches(self, worker: int, n_workers: int) -> Batches:
         """Start the batches of one of several workers, which take turns."""
@@ -390,8 +398,11 @@ def _given_ranks(rank: int | None, world_size: int | None) -> tuple[int, int] | 
     return whole("rank", rank, 0, world_size - 1), world_size
 
 
-def _ranks_of_environment() -> tuple[int, int]:
-    """Return rank and number of ranks of torch.distributed or, if it is not initialised, of torchrun's variables."""
+def _ranks_of_environment() -> tuple[int, int] | None:
+    """Return rank and number of ranks of torch.distributed or, if it is not initialised, of torchrun's variables.
+
+    ``None`` without either.
+    """
     torch = sys.modules.get("torch")
     # While torch is imported, it has no attribute `distributed` yet.
     distributed = getattr(torch, "distributed", None)
@@ -400,7 +411,7 @@ def _ranks_of_environment() -> tuple[int, int]:
 
     rank, world_size = os.environ.get("RANK"), os.environ.get("WORLD_SIZE")
     if rank is None or world_size is None:
-        return 0, 1
+        return None
     if not (rank.isdecimal() and world_size.isdecimal() and int(rank) < int(world_size)):
         raise UsageError(f"RANK={rank}, WORLD_SIZE={world_size}: the variables are not a rank and a number of ranks")
     return int(rank), int(world_size)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import html
 import importlib.metadata
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import _dataset, _evaluate, _wavemill
@@ -29,10 +30,14 @@ class Result:
     Anything that reads Arrow streams takes it once, without copying tensors: ``polars.DataFrame(result)``,
     ``pyarrow.table(result)``, ``datafusion``'s ``from_arrow(result)``. DuckDB reads ``pyarrow.table(result)``, in which
     16-bit tensors have to be lists: ``SELECT tensor(log_mel) …``.
+
+    Errors while the rows are computed are those of `Store.sql` in the methods of this class. Another reader raises its
+    own exception, with the same message.
     """
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: Any, failure: _wavemill.QueryFailure) -> None:
         self._stream = stream
+        self._failure = failure
 
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
         return self._stream.__arrow_c_stream__(requested_schema)
@@ -41,7 +46,8 @@ class Result:
         """Return the rows as a table of pyarrow, which has to be installed."""
         import pyarrow
 
-        return pyarrow.table(self)
+        with self._raising_its_own():
+            return pyarrow.table(self)
 
     def to_pandas(self) -> pandas.DataFrame:
         """Return the rows as a DataFrame of pandas; pandas and pyarrow have to be installed."""
@@ -51,7 +57,18 @@ class Result:
         """Return the rows as a DataFrame of Polars, which has to be installed."""
         import polars
 
-        return polars.DataFrame(self)
+        with self._raising_its_own():
+            return polars.DataFrame(self)
+
+    @contextlib.contextmanager
+    def _raising_its_own(self) -> Iterator[None]:
+        """Raise the error of the query instead of that of its reader, which has only the message."""
+        try:
+            yield
+        except BaseException:
+            # The panics of some versions of Polars are no `Exception`.
+            self._failure.check()
+            raise
 
 
 class Table:
@@ -220,7 +237,8 @@ class Store:
         >>> store.sql("SELECT track_genre_top, count(*) AS n FROM tracks GROUP BY 1").to_pandas()
         """
         _check_limits(memory_limit, threads)
-        return Result(_wavemill.query(self._path, self._version, query, memory_limit, threads))
+        stream, failure = _wavemill.query(self._path, self._version, query, memory_limit, threads)
+        return Result(stream, failure)
 
     def table(self, name: str, *, memory_limit: int = _QUERY_BYTES, threads: int | None = None) -> Table:
         """Return a table that a session of the package ``datafusion`` can register. Only the columns and rows that

@@ -14,6 +14,8 @@ Importing this module imports torch.
 
 from __future__ import annotations
 
+import os
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, SupportsIndex, TypeAlias
 
@@ -69,10 +71,10 @@ class IterableDataset(torch.utils.data.IterableDataset[Tensors]):
         super().__init__()
         self.dataset = dataset
         self._pin_memory = pin_memory
-        # Workers have copies of this object, but share this tensor: the epoch, the number of its batches to skip, the
-        # number of this position, and the pass over a loader that has begun there.
-        self._position = torch.zeros(4, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
+        # The process that made `_position`.
+        self._process = 0
         self._share()
+        _DATASETS.add(self)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -107,14 +109,35 @@ class IterableDataset(torch.utils.data.IterableDataset[Tensors]):
 
     def _share(self) -> None:
         """Pass the position on to workers. That of a worker is its own."""
-        if torch.utils.data.get_worker_info() is None:
-            data = self.dataset
-            self._number = data._n_positions
-            first = data._n_yielded if data._resumes else 0
-            self._position.copy_(torch.tensor([data.epoch, first, self._number, _NO_PASS]))
+        if torch.utils.data.get_worker_info() is not None:
+            return
+        if self._process != os.getpid():
+            # Workers have copies of this object, but share this tensor: the epoch, the number of its batches to skip,
+            # the number of this position, and the pass over a loader that has begun there.
+            self._position = torch.zeros(4, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
+            self._process = os.getpid()
+        data = self.dataset
+        self._number = data._n_positions
+        first = data._n_yielded if data._resumes else 0
+        self._position.copy_(torch.tensor([data.epoch, first, self._number, _NO_PASS]))
+
+    def _own(self) -> None:
+        """Leave the position to the process that passed this object on, which may be of another rank."""
+        if self._process != os.getpid():
+            self._share()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The object may be passed on to a worker.
+        self._own()
+        return {**self.__dict__}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        _DATASETS.add(self)
 
     def _forget_used(self) -> None:
         """Start at the first batch of the epoch if workers have begun at the position of a state."""
+        self._own()
         number, begun_by = self._position[2:].tolist()
         if number == self.dataset._n_positions and begun_by != _NO_PASS:
             self.dataset._move(self.dataset.epoch, 0)
@@ -134,6 +157,19 @@ class IterableDataset(torch.utils.data.IterableDataset[Tensors]):
 
     def __repr__(self) -> str:
         return f"<wavemill.torch.IterableDataset of {self.dataset!r}>"
+
+
+#: All datasets of this process.
+_DATASETS: weakref.WeakSet[IterableDataset] = weakref.WeakSet()
+
+
+def _own_positions() -> None:
+    """Give each dataset a position of this process before a fork: loaders start workers without calling a dataset."""
+    for data in list(_DATASETS):
+        data._own()
+
+
+os.register_at_fork(before=_own_positions)
 
 
 class Dataset(torch.utils.data.Dataset[Tensors]):

@@ -9,7 +9,7 @@ use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::http::HttpBuilder;
 use object_store::path::Path as ObjectPath;
 use object_store::{ClientOptions, ObjectStore, ObjectStoreScheme, RetryConfig};
-use url::Url;
+use url::{Position, Url};
 
 use crate::limits::Limits;
 use crate::{RemoteError, runtime};
@@ -29,13 +29,15 @@ pub(crate) fn open(
         address: address.to_owned(),
         problem,
     };
-    let url = Url::parse(address).map_err(|error| refused(format!("not an address: {error}")))?;
-    if url.query().is_some() || url.fragment().is_some() {
-        let problem = "names with `?` or `#` are not supported: rename the folder";
-        return Err(refused(problem.to_owned()));
-    }
-    let (scheme, path) =
-        ObjectStoreScheme::parse(&url).map_err(|_| refused(unsupported(is_input).to_owned()))?;
+    let url = parsed(address, is_input)?;
+    let found = match is_input && is_web(&url) {
+        // `ObjectStoreScheme` would take some web servers for S3 or Azure, whose requests need credentials.
+        true => ObjectPath::from_url_path(url.path())
+            .ok()
+            .map(|path| (ObjectStoreScheme::Http, path)),
+        false => ObjectStoreScheme::parse(&url).ok(),
+    };
+    let (scheme, path) = found.ok_or_else(|| refused(unsupported(is_input).to_owned()))?;
 
     let retry = RetryConfig {
         max_retries: RETRIES,
@@ -83,6 +85,54 @@ pub(crate) fn open(
     Ok((objects, path))
 }
 
+/// Parses an address, and refuses a user, a password and a query: requests have none of them. They may be secret, so
+/// the error does not contain them.
+///
+/// # Errors
+/// [`RemoteError::Address`].
+pub(crate) fn parsed(address: &str, is_input: bool) -> Result<Url, RemoteError> {
+    let url = Url::parse(address).map_err(|error| RemoteError::Address {
+        address: address.to_owned(),
+        problem: format!("not an address: {error}"),
+    })?;
+    // An address in Azure may have its container before the `@`.
+    let has_container = matches!(url.scheme(), "az" | "abfs" | "abfss");
+    let has_user = url.password().is_some() || !(has_container || url.username().is_empty());
+    if !has_user && url.query().is_none() && url.fragment().is_none() {
+        return Ok(url);
+    }
+
+    let problem = match is_web(&url) {
+        true if is_input => {
+            "addresses with a user, a password, `?` or `#` are not supported: download the file first, or give the \
+             address of a public file or of S3 (s3://)"
+        }
+        true => unsupported(is_input),
+        false if has_user => {
+            "addresses with a user or a password are not supported: set the credentials in the environment, such as \
+             AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        }
+        false => "names with `?` or `#` are not supported: rename the object or folder",
+    };
+    let begin = match has_user {
+        true => Position::BeforeHost,
+        false => Position::BeforeUsername,
+    };
+    let end = match url.scheme() {
+        // The query is part of the object's name.
+        "s3" | "gs" => Position::AfterFragment,
+        _ => Position::AfterPath,
+    };
+    Err(RemoteError::Address {
+        address: format!("{}://{}", url.scheme(), &url[begin..end]),
+        problem: problem.to_owned(),
+    })
+}
+
+fn is_web(url: &Url) -> bool {
+    matches!(url.scheme(), "http" | "https")
+}
+
 const fn unsupported(is_input: bool) -> &'static str {
     match is_input {
         true => {
@@ -98,6 +148,7 @@ const fn unsupported(is_input: bool) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Object;
 
     #[test]
     fn addresses_have_a_bucket_and_a_path() {
@@ -113,6 +164,55 @@ mod tests {
         ] {
             let error = open(other, false).expect_err(other);
             assert!(error.to_string().starts_with(other), "{error}");
+        }
+    }
+
+    #[test]
+    fn secrets_in_addresses_are_refused_and_not_printed() {
+        for (address, shown) in [
+            ("https://user:secret@host/x.zip", "https://host/x.zip"),
+            ("https://secret@host:81/x.zip", "https://host:81/x.zip"),
+            ("https://host/x.zip?sig=secret", "https://host/x.zip"),
+            ("https://host/x.zip?sig=a/secret", "https://host/x.zip"),
+            ("s3://key:secret@music/x.zip", "s3://music/x.zip"),
+            ("az://music/x.zip?sig=secret", "az://music/x.zip"),
+        ] {
+            for error in [
+                open(address, true).expect_err(address),
+                Object::find(address).expect_err(address),
+            ] {
+                let message = error.to_string();
+                assert!(message.starts_with(&format!("{shown}: ")), "{message}");
+                assert!(!message.contains("secret"), "{message}");
+            }
+        }
+
+        let container = "abfss://music@account.dfs.core.windows.net/x.zip";
+        assert_eq!(
+            parsed(container, true).expect("an address").as_str(),
+            container
+        );
+        let name = open("s3://music/a?.zip", true).expect_err("a query");
+        assert_eq!(
+            name.to_string(),
+            "s3://music/a?.zip: names with `?` or `#` are not supported: rename the object or folder"
+        );
+    }
+
+    #[test]
+    fn inputs_at_web_addresses_need_no_credentials() {
+        for (address, path) in [
+            ("https://music.s3.eu-west-1.amazonaws.com/x/y", "x/y"),
+            ("https://s3.eu-west-1.amazonaws.com/music/x", "music/x"),
+            ("https://account.blob.core.windows.net/music/x", "music/x"),
+            ("http://host/a%20b", "a b"),
+        ] {
+            let (objects, found) = open(address, true).expect(address);
+            assert_eq!(
+                (objects.to_string().as_str(), found.as_ref()),
+                ("HttpStore", path),
+                "{address}"
+            );
         }
     }
 }

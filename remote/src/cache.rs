@@ -335,7 +335,7 @@ struct Copy {
 }
 
 /// Removes copies in `folder`, those first that were not used for the longest time, until `bytes` more fit below the
-/// limit.
+/// limit. Removes none if they cannot fit.
 fn make_room(folder: &Path, bytes: u64, limit_bytes: u64) -> Result<(), RemoteError> {
     let mut copies = Vec::new();
     for store in entries(folder)? {
@@ -344,7 +344,7 @@ fn make_room(folder: &Path, bytes: u64, limit_bytes: u64) -> Result<(), RemoteEr
             add_copies(&store.join(DATA_FOLDER), &mut copies)?;
         }
     }
-    let mut total = bytes + copies.iter().map(|copy| copy.bytes).sum::<u64>();
+    let mut total = bytes + bytes_of(&copies);
 
     let now = SystemTime::now();
     // No other thread may begin to use a file that is about to be removed.
@@ -360,6 +360,16 @@ fn make_room(folder: &Path, bytes: u64, limit_bytes: u64) -> Result<(), RemoteEr
             .is_ok_and(|unused| unused < grace);
         !is_recent && !in_use.contains(&copy.path)
     });
+    // Copies that other processes may read again are not removed in vain.
+    let needed_bytes = total - bytes_of(&copies);
+    if needed_bytes > limit_bytes {
+        return Err(RemoteError::CacheLimit {
+            path: folder.to_owned(),
+            needed_bytes,
+            limit_bytes,
+        });
+    }
+
     copies.sort_by_key(|copy| copy.used);
     for copy in copies {
         if total <= limit_bytes {
@@ -368,15 +378,11 @@ fn make_room(folder: &Path, bytes: u64, limit_bytes: u64) -> Result<(), RemoteEr
         remove(&copy.path)?;
         total -= copy.bytes;
     }
-
-    if total > limit_bytes {
-        return Err(RemoteError::CacheLimit {
-            path: folder.to_owned(),
-            needed_bytes: total,
-            limit_bytes,
-        });
-    }
     Ok(())
+}
+
+fn bytes_of(copies: &[Copy]) -> u64 {
+    copies.iter().map(|copy| copy.bytes).sum()
 }
 
 fn add_copies(folder: &Path, copies: &mut Vec<Copy>) -> Result<(), RemoteError> {
@@ -571,6 +577,9 @@ mod tests {
                 ..
             }
         ));
+        assert!(old.exists() && used.exists() && recent.exists());
+
+        make_room(folder, 30, 50).expect("room");
         assert!(!old.exists() && used.exists() && recent.exists());
     }
 

@@ -78,6 +78,10 @@ impl RemoteError {
         };
 
         let problem = match &error {
+            _ if is_refused && address.starts_with("http") => format!(
+                "{NOT_PERMITTED}: requests to web servers have no credentials: download the file first, or give the \
+                 address of a public file or of S3 (s3://) ({causes})"
+            ),
             _ if is_refused => format!(
                 "{NOT_PERMITTED}: check the credentials in the environment, such as AWS_ACCESS_KEY_ID and \
                  AWS_SECRET_ACCESS_KEY ({causes})"
@@ -121,4 +125,26 @@ fn causes(error: &dyn Error) -> String {
         next = cause.source();
     }
     text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn remedy_of_a_refused_request_depends_on_the_address() {
+        let message = |address: &str| {
+            let error = object_store::Error::Unauthenticated {
+                path: "x.zip".to_owned(),
+                source: "401".into(),
+            };
+            RemoteError::of_request("read", address.to_owned(), error).to_string()
+        };
+
+        let web = message("https://host/x.zip");
+        assert!(web.contains("download the file first"), "{web}");
+        assert!(!web.contains("AWS_ACCESS_KEY_ID"), "{web}");
+        let bucket = message("s3://music/x.zip");
+        assert!(bucket.contains("AWS_ACCESS_KEY_ID"), "{bucket}");
+    }
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use object_store::ObjectMeta;
 use percent_encoding::percent_decode_str;
 
-use crate::{Remote, RemoteError};
+use crate::{Remote, RemoteError, address};
 
 /// An object that is read by ranges, which must not change meanwhile.
 #[derive(Clone, Debug)]
@@ -22,10 +22,7 @@ impl Object {
     /// # Errors
     /// [`RemoteError::Address`], [`RemoteError::Request`].
     pub fn find(address: &str) -> Result<Option<Self>, RemoteError> {
-        let refused = |problem: &str| RemoteError::Address {
-            address: address.to_owned(),
-            problem: problem.to_owned(),
-        };
+        address::parsed(address, true)?;
         let (parent, name) = address
             .trim_end_matches('/')
             .rsplit_once('/')
@@ -34,11 +31,6 @@ impl Object {
         if name.is_empty() || parent.ends_with("//") || parent.ends_with(":/") {
             return Ok(None);
         }
-        if name.contains(['?', '#']) {
-            return Err(refused(
-                "names with `?` or `#` are not supported: rename the object",
-            ));
-        }
         // The address of a web server is encoded, like that of its folders.
         let name = match address.starts_with("http") {
             true => percent_decode_str(name).decode_utf8_lossy(),
@@ -46,7 +38,10 @@ impl Object {
         };
 
         let folder = Remote::input(parent).map_err(|error| match error {
-            RemoteError::Address { problem, .. } => refused(&problem),
+            RemoteError::Address { problem, .. } => RemoteError::Address {
+                address: address.to_owned(),
+                problem,
+            },
             error => error,
         })?;
         let found = folder.find(&name)?;

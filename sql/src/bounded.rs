@@ -20,9 +20,11 @@ use datafusion::prelude::SessionContext;
 use super::SqlError;
 
 /// The functions that are limited. Other functions return at most a small multiple of their arguments.
-const NAMES: [&str; 9] = [
+const NAMES: [&str; 11] = [
     "array_repeat",
     "array_resize",
+    "array_to_string",
+    "concat_ws",
     "generate_series",
     "levenshtein",
     "lpad",
@@ -77,6 +79,10 @@ impl ScalarUDFImpl for Bounded {
 
     fn signature(&self) -> &Signature {
         self.function.signature()
+    }
+
+    fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
+        self.function.coerce_types(types)
     }
 
     fn return_type(&self, types: &[DataType]) -> Result<DataType> {
@@ -193,6 +199,17 @@ fn cost(name: &str, arguments: &[ArrayRef], row: usize) -> Result<f64> {
             };
             fill.max(null) * number(1)?.max(0.0)
         }
+        ("array_to_string", [lists, ..]) => {
+            let list = value_at(lists, row);
+            let delimiters = n_values(&list) as f64 * text(1).len() as f64;
+            let nulls = n_nulls(&list) as f64 * text(2).len() as f64;
+            delimiters + nulls + shared_bytes(&list)
+        }
+        ("concat_ws", [separator, values @ ..]) => {
+            let n_separators = values.len().saturating_sub(1);
+            let values = values.iter().map(|value| len_at(value, row));
+            n_separators as f64 * len_at(separator, row) as f64 + values.sum::<usize>() as f64
+        }
         _ => 0.0,
     })
 }
@@ -218,6 +235,20 @@ fn text_at(values: &ArrayRef, row: usize) -> &str {
         DataType::LargeUtf8 => values.as_string::<i64>().value(row),
         DataType::Utf8View => values.as_string_view().value(row),
         _ => "",
+    }
+}
+
+/// Returns the number of bytes of the text or the bytes of an argument in `row`, or 0 if it is null.
+fn len_at(values: &ArrayRef, row: usize) -> usize {
+    let place = place(values, row);
+    if values.is_null(place) {
+        return 0;
+    }
+    match values.data_type() {
+        DataType::Binary => values.as_binary::<i32>().value(place).len(),
+        DataType::LargeBinary => values.as_binary::<i64>().value(place).len(),
+        DataType::BinaryView => values.as_binary_view().value(place).len(),
+        _ => text_at(values, row).len(),
     }
 }
 
@@ -310,14 +341,41 @@ fn n_values(values: &ArrayRef) -> usize {
     values.len() + elements(values).map_or(0, |elements| n_values(&elements))
 }
 
+/// Returns the number of nulls of an array, including those of lists in it.
+fn n_nulls(values: &ArrayRef) -> usize {
+    values.logical_null_count() + elements(values).map_or(0, |elements| n_nulls(&elements))
+}
+
+/// Returns the number of bytes of the texts of an array if values can share one: a list that has a long text many times
+/// may be small.
+fn shared_bytes(values: &ArrayRef) -> f64 {
+    match (elements(values), values.data_type()) {
+        (Some(elements), _) => shared_bytes(&elements),
+        (None, DataType::Utf8View) => values.as_string_view().lengths().map(f64::from).sum(),
+        (None, DataType::BinaryView) => values.as_binary_view().lengths().map(f64::from).sum(),
+        (None, DataType::Dictionary(..)) => {
+            let dictionary = values.as_any_dictionary();
+            let texts = dictionary.values();
+            if texts.is_empty() {
+                return 0.0;
+            }
+            let keys = dictionary.normalized_keys();
+            keys.iter().map(|key| len_at(texts, *key) as f64).sum()
+        }
+        (None, _) => 0.0,
+    }
+}
+
 /// Returns the number of bytes of a copy of an array.
 fn bytes_of(values: &ArrayRef) -> Result<f64> {
     let n_bytes = 8.0 * values.len() as f64;
     match (elements(values), values.data_type()) {
         (Some(elements), _) => Ok(n_bytes + bytes_of(&elements)?),
         (None, DataType::Struct(_)) => values.as_struct().columns().iter().map(bytes_of).sum(),
-        // A copy shares the dictionary.
-        (None, DataType::Dictionary(..)) => Ok(n_bytes),
+        // A copy shares the texts. They count nevertheless, because the name of a folded constant contains all of them.
+        (None, DataType::Dictionary(..) | DataType::Utf8View | DataType::BinaryView) => {
+            Ok(2.0 * n_bytes + shared_bytes(values))
+        }
         (None, _) => Ok(values.to_data().get_slice_memory_size()? as f64),
     }
 }

@@ -116,7 +116,7 @@ pub(super) fn table_name(entry: &FileEntry) -> String {
 }
 
 /// Returns the name in SQL of the table to which a file belongs.
-fn sql_name(entry: &FileEntry) -> String {
+pub(super) fn sql_name(entry: &FileEntry) -> String {
     let name = table_name(entry);
     match name.strip_prefix(RAW_PREFIX) {
         Some(rest) => format!("{RAW}.{rest}"),

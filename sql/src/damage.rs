@@ -22,7 +22,7 @@ use wavemill_schemas::manifest::{FileEntry, Manifest};
 use wavemill_store::{RemoteError, Store, has_footer};
 
 use super::SqlError;
-use super::catalog::table_name;
+use super::catalog::sql_name;
 
 /// Prefix of a reader's panic message.
 pub(super) const READER_FAILED: &str = "the reader failed";
@@ -218,11 +218,10 @@ impl Version {
 
     /// Returns the number of rows of a table by its SQL name, or `None` if it has no file.
     pub(super) fn rows_of(&self, table: &str) -> Option<u64> {
-        let wanted = table.replacen("raw.", "raw_", 1);
         let mut files = self
             .files
             .iter()
-            .filter(|entry| table_name(entry) == wanted)
+            .filter(|entry| sql_name(entry) == table)
             .peekable();
 
         // `files` and the user's own tables have no file in the manifest.
@@ -282,16 +281,13 @@ impl Version {
         }
 
         // Every file is intact, so the store is not the cause of the failure.
-        match error {
-            SqlError::Unreadable { detail } => SqlError::Failed { detail },
-            other => other,
-        }
+        not_damage(error)
     }
 
-    /// Adds to an error the file of an object store that was read last.
+    /// Adds to an error the file of an object store that was read last. If there is none, the store is not the cause.
     fn doubt(&self, error: SqlError, opened: &OpenedFiles) -> SqlError {
         let Some(path) = opened.paths().last().cloned() else {
-            return error;
+            return not_damage(error);
         };
         let place = self.store.place().display();
         SqlError::Failed {
@@ -353,6 +349,14 @@ fn may_be_damage(error: &SqlError) -> bool {
             | SqlError::Panicked(_)
             | SqlError::Failed { .. }
     )
+}
+
+/// Returns the error of a failure that the store did not cause.
+fn not_damage(error: SqlError) -> SqlError {
+    match error {
+        SqlError::Unreadable { detail } => SqlError::Failed { detail },
+        other => other,
+    }
 }
 
 /// Returns the message of the reader that failed, shortened to 200 characters.
@@ -532,6 +536,21 @@ mod tests {
         }
 
         drop(session);
+    }
+
+    #[test]
+    fn errors_without_a_file_of_an_object_store_are_no_damage() {
+        let store = TestStore::small();
+        let version = Version::new(store.handle(), &store.manifest);
+        let unreadable = SqlError::Unreadable {
+            detail: "Invalid Parquet file".to_owned(),
+        };
+
+        let explained = version.doubt(unreadable, &OpenedFiles::default());
+        assert!(
+            matches!(&explained, SqlError::Failed { detail } if detail == "Invalid Parquet file"),
+            "{explained}"
+        );
     }
 
     /// Gives a feature's file a page index with negative page sizes, and updates its hash in the manifest.

@@ -1,7 +1,9 @@
 //! The error type of queries. Each error contains a remedy, and an exit code by which scripts can distinguish its kind.
 
+use std::error::Error;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
+use std::{env, iter};
 
 use arrow::error::ArrowError;
 use datafusion::common::utils::datafusion_strsim::levenshtein;
@@ -164,7 +166,7 @@ pub enum SqlError {
     /// The query was interrupted by the user.
     #[error("interrupted")]
     Interrupted,
-    /// The results of a query cannot be written.
+    /// The results of a query, the files of a COPY, or the temporary files of a query cannot be written.
     #[error("cannot write the result: {0}")]
     Output(#[from] std::io::Error),
     /// The terminal of the interactive prompt failed.
@@ -205,14 +207,7 @@ impl SqlError {
             Self::OtherVersion(error) => error.exit_code(),
             Self::Interrupted => exit::INTERRUPTED,
 
-            Self::Output(error)
-                if matches!(
-                    error.kind(),
-                    ErrorKind::StorageFull | ErrorKind::ReadOnlyFilesystem
-                ) =>
-            {
-                exit::NO_SPACE
-            }
+            Self::Output(error) if exit::is_no_space(error) => exit::NO_SPACE,
 
             Self::Memory { .. }
             | Self::Output(_)
@@ -237,6 +232,9 @@ impl SqlError {
 
 impl From<DataFusionError> for SqlError {
     fn from(error: DataFusionError) -> Self {
+        if let Some(full) = no_space(&error) {
+            return Self::Output(full);
+        }
         match root(error) {
             // An error of this crate that passed through DataFusion.
             DataFusionError::External(error) => match error.downcast::<Self>() {
@@ -265,7 +263,13 @@ impl From<DataFusionError> for SqlError {
                 detail: one_line(&error.to_string()),
             },
             DataFusionError::ObjectStore(error) => from_object_store(*error),
-            DataFusionError::ArrowError(error, _) => Self::from(*error),
+            DataFusionError::ArrowError(error, _) => match *error {
+                // Not an error of the output, which DataFusion does not write.
+                ArrowError::IoError(detail, _) => Self::Failed {
+                    detail: one_line(&detail),
+                },
+                error => Self::from(error),
+            },
             DataFusionError::ResourcesExhausted(detail) => Self::Memory {
                 detail: one_line(&detail),
             },
@@ -297,6 +301,53 @@ impl From<ArrowError> for SqlError {
             },
         }
     }
+}
+
+/// Returns the error of a query or a COPY that cannot write, because a disk is full or read-only. It has a text of its
+/// own, by which it differs from an error of the output.
+fn no_space(error: &DataFusionError) -> Option<io::Error> {
+    let first: &(dyn Error + 'static) = error;
+    let causes: Vec<_> = iter::successors(Some(first), |&cause| cause.source()).collect();
+    if causes.iter().any(|cause| cause.is::<SqlError>()) {
+        return None;
+    }
+
+    let root = error.find_root();
+    let text = one_line(&root.message());
+    // DataFusion keeps only the texts of some errors of COPY.
+    let is_full = causes.into_iter().any(exit::is_no_space)
+        || os_error(&text).is_some_and(|error| exit::is_no_space(&error));
+    if !is_full {
+        return None;
+    }
+
+    let io_error = match root {
+        DataFusionError::IoError(error) => Some(error),
+        DataFusionError::ArrowError(error, _) => match error.as_ref() {
+            ArrowError::IoError(_, error) => Some(error),
+            _ => None,
+        },
+        _ => None,
+    };
+    // COPY and INSERT write to an object store, and nothing else does.
+    let is_stored = |error: &io::Error| {
+        let inner = error.get_ref();
+        inner.is_some_and(|inner| inner.is::<object_store::Error>())
+    };
+    let detail = match io_error {
+        Some(error) if !is_stored(error) => format!(
+            "rows beyond --memory-limit go to the temporary folder {}: {text}",
+            env::temp_dir().display()
+        ),
+        _ => format!("the files of COPY or INSERT: {text}"),
+    };
+    Some(io::Error::new(ErrorKind::StorageFull, detail))
+}
+
+/// Returns the error of the operating system with which a text ends, such as `… (os error 28)`.
+fn os_error(text: &str) -> Option<io::Error> {
+    let (_, code) = text.strip_suffix(')')?.rsplit_once("(os error ")?;
+    code.parse().ok().map(io::Error::from_raw_os_error)
 }
 
 /// Explains why a function does not accept tensors, which are binary values to DataFusion. Returns `None` for other
@@ -457,6 +508,44 @@ mod tests {
         let own =
             DataFusionError::External(Box::new(SqlError::Interrupted)).context("while reading");
         assert_eq!(SqlError::from(own).exit_code(), exit::INTERRUPTED);
+    }
+
+    #[test]
+    fn full_disks_have_their_exit_code_and_name_the_temporary_folder() {
+        let full = || io::Error::from(ErrorKind::StorageFull);
+        let spilled = || DataFusionError::IoError(full());
+        let stored = || object_store::Error::Generic {
+            store: "LocalFileSystem",
+            source: Box::new(full()),
+        };
+        let arrow = ArrowError::IoError("full".to_owned(), io::Error::other(spilled()));
+        let text = "Error writing to object store: No space left on device (os error 28)";
+        let parquet = ParquetError::External(Box::new(full()));
+
+        for (error, is_temporary) in [
+            (spilled(), true),
+            (DataFusionError::ArrowError(Box::new(arrow), None), true),
+            (
+                DataFusionError::Shared(std::sync::Arc::new(spilled())),
+                true,
+            ),
+            (DataFusionError::IoError(io::Error::other(stored())), false),
+            (DataFusionError::ObjectStore(Box::new(stored())), false),
+            (DataFusionError::ParquetError(Box::new(parquet)), false),
+            (DataFusionError::Execution(text.to_owned()), false),
+        ] {
+            let error = SqlError::from(error);
+            let names_folder = error.to_string().contains("to the temporary folder /");
+            assert_eq!(
+                (error.exit_code(), names_folder),
+                (exit::NO_SPACE, is_temporary),
+                "{error}"
+            );
+        }
+
+        let other = ArrowError::IoError("cut".to_owned(), ErrorKind::UnexpectedEof.into());
+        let other = SqlError::from(DataFusionError::ArrowError(Box::new(other), None));
+        assert!(matches!(other, SqlError::Failed { .. }), "{other}");
     }
 
     #[test]

@@ -6,6 +6,9 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use datafusion::arrow::csv::reader::Format;
+use datafusion::arrow::datatypes::Schema;
+use datafusion::arrow::error::ArrowError;
 use datafusion::common::DataFusionError;
 use datafusion::datasource::listing::ListingTable;
 use datafusion::prelude::{CsvReadOptions, JsonReadOptions, ParquetReadOptions, SessionContext};
@@ -187,10 +190,15 @@ async fn register(ctx: &SessionContext, name: &str, files: &[PathBuf]) -> Result
     let rows = match kind.as_str() {
         "csv" | "tsv" => {
             require_equal_headers(files)?;
+            let delimiter = if kind == "tsv" { b'\t' } else { b',' };
+            let schema = csv_schema(files, delimiter)
+                .map_err(|error| detail_of(DataFusionError::from(error)))?;
             let options = CsvReadOptions::new()
-                .delimiter(if kind == "tsv" { b'\t' } else { b',' })
+                .delimiter(delimiter)
                 .file_extension(&end)
-                .schema_infer_max_records(TYPED_ROWS);
+                .schema(&schema)
+                // Otherwise DataFusion divides large files at any line end, also within a value.
+                .newlines_in_values(true);
             if let [url] = &urls[..] {
                 return ctx.register_csv(name, url, options).await.map_err(failed);
             }
@@ -226,6 +234,20 @@ async fn register(ctx: &SessionContext, name: &str, files: &[PathBuf]) -> Result
     let view = rows.map_err(failed)?.into_view();
     ctx.register_table(name, view).map_err(failed)?;
     Ok(())
+}
+
+/// Returns the columns of CSV files, with types that fit the first [`TYPED_ROWS`] rows of each. DataFusion itself reads
+/// parts of a file that may end within a value.
+fn csv_schema(files: &[PathBuf], delimiter: u8) -> Result<Schema, ArrowError> {
+    let format = Format::default()
+        .with_header(true)
+        .with_delimiter(delimiter);
+    let mut schemas = Vec::with_capacity(files.len());
+    for file in files {
+        let (schema, _) = format.infer_schema(File::open(file)?, Some(TYPED_ROWS))?;
+        schemas.push(schema);
+    }
+    Schema::try_merge(schemas)
 }
 
 #[cfg(test)]

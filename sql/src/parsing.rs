@@ -1,15 +1,18 @@
-//! Parses statements, and limits how deeply they are nested.
+//! Parses statements, and limits how deeply they are nested and how large their plans are.
 //!
 //! Statements and plans are copied, compared and dropped recursively. The parser builds `a OR b OR …` in a loop, so the
 //! depth of a statement is only limited by its length: a long one takes more stack than any thread of a query has.
+//! Planning cannot be ended, and a short statement can have a large plan.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::ops::ControlFlow;
 use std::panic::resume_unwind;
-use std::thread;
+use std::{ptr, thread};
 
 use datafusion::sql::parser::{CopyToSource, DFParserBuilder, Statement};
-use datafusion::sql::sqlparser::ast::{self, Expr, Query, SetExpr, Visit, Visitor};
+use datafusion::sql::sqlparser::ast::{
+    self, Expr, ObjectName, Query, Select, SetExpr, TableFactor, Visit, Visitor,
+};
 
 use super::SqlError;
 
@@ -18,6 +21,12 @@ use super::SqlError;
 const DEPTH_MAX: usize = 500;
 /// Maximum number of groupings of all `CUBE` of a statement: DataFusion makes all of them while it plans.
 const GROUPINGS_MAX: usize = 1 << 12;
+/// Maximum number of relations of a statement. DataFusion copies the plan of a query of WITH for each reference to it,
+/// so 26 queries that each read the previous one twice would be a plan of 2^26 scans.
+const RELATIONS_MAX: usize = 2000;
+/// Maximum number of relations of one FROM: their plan has one level for each, and each level copies the columns of
+/// those below it.
+const FROM_RELATIONS_MAX: usize = DEPTH_MAX;
 /// Stack for parsing a text, in total and for each byte that can add a level: dropping a level takes up to a kilobyte.
 /// Memory is taken only when the stack grows.
 const STACK_BYTES: usize = 2 << 20;
@@ -28,7 +37,7 @@ const FLAT: &[u8] = b"0123456789,. '\"\n\r\t_";
 /// Parses the statements of a query, of which there is at least one.
 ///
 /// # Errors
-/// [`SqlError::Syntax`], [`SqlError::Empty`], and [`SqlError::TooComplex`] if a statement is nested too deeply.
+/// [`SqlError::Syntax`], [`SqlError::Empty`], and [`SqlError::TooComplex`] if a statement is beyond a limit.
 pub(super) fn statements(sql: &str) -> Result<VecDeque<Statement>, SqlError> {
     let n_levels = sql.bytes().filter(|byte| !FLAT.contains(byte)).count();
     let stack_bytes = STACK_BYTES + STACK_BYTES_PER_LEVEL.saturating_mul(n_levels);
@@ -60,7 +69,7 @@ fn parsed(sql: &str) -> Result<VecDeque<Statement>, SqlError> {
     Ok(statements)
 }
 
-/// Refuses a statement that is nested too deeply.
+/// Refuses a statement that is beyond a limit.
 fn check(statement: &Statement) -> Result<(), SqlError> {
     let mut explained = statement;
     let mut n_explains = 0;
@@ -88,7 +97,7 @@ fn check(statement: &Statement) -> Result<(), SqlError> {
 }
 
 /// Refuses a statement in which expressions or set operations are nested so deeply that walking them recursively could
-/// take too much stack.
+/// take too much stack, or which has too many groupings or relations to plan.
 ///
 /// # Errors
 /// [`SqlError::TooComplex`].
@@ -122,24 +131,104 @@ fn too_many_groupings() -> SqlError {
     }
 }
 
-/// The current depth of a walk, and the number of groupings so far.
+fn too_many_relations() -> SqlError {
+    SqlError::TooComplex {
+        detail: format!(
+            "a statement may read {RELATIONS_MAX} tables, and {FROM_RELATIONS_MAX} in one FROM, and each use of a query \
+             of WITH counts as all tables of that query: divide it into several statements"
+        ),
+    }
+}
+
+/// The current depth of a walk, and the numbers of groupings and relations so far.
 #[derive(Default)]
 struct Depth {
     expressions: usize,
     operations: usize,
     groupings: usize,
+    relations: usize,
+    /// The number of relations of each enclosing SELECT, and of each enclosing query outside of its SELECTs.
+    froms: Vec<usize>,
+    queries: Vec<EnclosingQuery>,
+    /// The names of queries of WITH that have not been visited yet, by their addresses.
+    names: HashMap<*const Query, String>,
+    /// The names of the queries of WITH that can be referred to, and their numbers of relations.
+    named: Vec<(String, usize)>,
+}
+
+/// The numbers of relations, and of queries of WITH, before a query.
+struct EnclosingQuery {
+    relations: usize,
+    named: usize,
+}
+
+impl Depth {
+    /// Returns the number of relations that the name of a table or of a query of WITH stands for.
+    fn n_relations(&self, name: &ObjectName) -> usize {
+        let parts = name.0.iter().filter_map(|part| part.as_ident());
+        let parts: Vec<&str> = parts.map(|part| part.value.as_str()).collect();
+        // Quoted names that differ only in case count as one, of which the largest is meant.
+        let name = parts.join(".").to_lowercase();
+        let sizes = self.named.iter().filter(|(named, _)| *named == name);
+        sizes.map(|(_, size)| *size).max().unwrap_or(1).max(1)
+    }
 }
 
 impl Visitor for Depth {
     type Break = SqlError;
 
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<SqlError> {
+        for cte in query.with.iter().flat_map(|with| &with.cte_tables) {
+            let name = cte.alias.name.value.to_lowercase();
+            self.names.insert(ptr::from_ref(cte.query.as_ref()), name);
+        }
+        self.queries.push(EnclosingQuery {
+            relations: self.relations,
+            named: self.named.len(),
+        });
+        self.froms.push(0);
+
         self.operations += n_operations(&query.body);
         limited(self.operations)
     }
 
     fn post_visit_query(&mut self, query: &Query) -> ControlFlow<SqlError> {
         self.operations -= n_operations(&query.body);
+
+        self.froms.pop();
+        if let Some(before) = self.queries.pop() {
+            // The queries of its own WITH end with it.
+            self.named.truncate(before.named);
+            if let Some(name) = self.names.remove(&ptr::from_ref(query)) {
+                self.named.push((name, self.relations - before.relations));
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_select(&mut self, _: &Select) -> ControlFlow<SqlError> {
+        self.froms.push(0);
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_select(&mut self, _: &Select) -> ControlFlow<SqlError> {
+        self.froms.pop();
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<SqlError> {
+        self.relations += match factor {
+            TableFactor::Table { name, .. } => self.n_relations(name),
+            _ => 1,
+        };
+        let mut in_from = 0;
+        if let Some(from) = self.froms.last_mut() {
+            *from += 1;
+            in_from = *from;
+        }
+        if self.relations > RELATIONS_MAX || in_from > FROM_RELATIONS_MAX {
+            return ControlFlow::Break(too_many_relations());
+        }
         ControlFlow::Continue(())
     }
 
@@ -240,6 +329,47 @@ mod tests {
         ] {
             let refused = statements(&refused).expect_err("too many");
             assert!(matches!(refused, SqlError::TooComplex { .. }), "{refused}");
+        }
+    }
+
+    #[test]
+    fn statements_over_too_many_tables_are_refused() {
+        let doubling = |levels: usize| {
+            let queries = (1..=levels).map(|i| {
+                let last = i - 1;
+                format!(", a{i} AS (SELECT l.x FROM a{last} l, A{last} r)")
+            });
+            let queries: String = queries.collect();
+            format!("WITH a0 AS (SELECT 1 x){queries} SELECT * FROM a{levels}")
+        };
+        let list = |between: &str, n: usize| {
+            let others: String = (1..n).map(|i| format!("{between} t a{i}")).collect();
+            format!("SELECT * FROM t a0{others}")
+        };
+        let union = |n: usize| vec![list(",", n); 10].join(" UNION ALL ");
+        // The names of a query of WITH end with it.
+        let inner = format!("SELECT * FROM (WITH t AS ({}) SELECT 1)", list(",", 400));
+
+        for permitted in [
+            doubling(9),
+            list(",", 500),
+            union(200),
+            format!("{inner}, {}", "t, ".repeat(400) + "t"),
+        ] {
+            assert!(statements(&permitted).is_ok(), "{permitted}");
+        }
+        for refused in [
+            doubling(10),
+            doubling(26),
+            list(",", 501),
+            list(" CROSS JOIN", 501),
+            union(201),
+        ] {
+            let refused = statements(&refused).expect_err("too many");
+            assert!(
+                matches!(&refused, SqlError::TooComplex { detail } if detail.contains("2000 tables")),
+                "{refused}"
+            );
         }
     }
 

@@ -80,6 +80,14 @@ fn commands_answer_like_queries_and_between_them() {
     );
     assert!(tables.ends_with("raw.tracks,1\n"), "{tables}");
 
+    // The rows of a file of the user are not counted.
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("own.csv");
+    std::fs::write(&file, "a\n1\n2\n").expect("a file");
+    session.add_table("raw_tracks", &file).expect("CSV");
+    let tables = csv(&session, "\\d");
+    assert!(tables.contains("\nraw_tracks,\n"), "{tables}");
+
     let columns = csv(&session, "\\d features_log_mel;");
     assert!(
         columns.contains("log_mel,\"tensor f16[2,3]\"\n"),
@@ -207,6 +215,24 @@ fn own_files_have_any_name() {
         let found = csv(&session, &format!("SELECT a FROM t{n}"));
         assert_eq!(found, format!("a\n{n}\n"));
     }
+}
+
+#[test]
+fn values_of_large_own_files_may_have_several_lines() {
+    let store = TestStore::small();
+    let session = session(&store);
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("lines.csv");
+
+    // DataFusion reads parts of files of at least 1 MiB in parallel.
+    let value = "one\ntwo,\n".repeat(1000);
+    let rows: String = (0..200).map(|n| format!("{n},\"{value}\"\n")).collect();
+    std::fs::write(&file, format!("a,b\n{rows}")).expect("a file");
+    session.add_table("lines", &file).expect("CSV");
+
+    let sql =
+        "SELECT count(*) AS n, sum(a) AS s, min(length(b)) AS lo, max(length(b)) AS hi FROM lines";
+    assert_eq!(csv(&session, sql), "n,s,lo,hi\n200,19900,9000,9000\n");
 }
 
 #[test]

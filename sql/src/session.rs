@@ -3,27 +3,32 @@
 //! Rows with tensors take hundreds of kilobytes, but DataFusion limits batches by rows. The batch size is therefore
 //! derived from the widest row that a query reads, before the query is planned.
 
+use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::CatalogProvider;
 use datafusion::common::config::ConfigNonZeroUsize;
 use datafusion::common::tree_node::{TreeNode as _, TreeNodeRecursion};
-use datafusion::common::{Column, TableReference};
+use datafusion::common::utils::memory::RecordBatchMemoryCounter;
+use datafusion::common::{Column, ResolvedTableReference, TableReference};
 use datafusion::datasource::listing::{ListingTable, ListingTableUrl};
-use datafusion::datasource::source_as_provider;
-use datafusion::execution::SessionStateBuilder;
-use datafusion::execution::memory_pool::FairSpillPool;
+use datafusion::datasource::{MemTable, provider_as_source, source_as_provider};
+use datafusion::execution::memory_pool::{FairSpillPool, MemoryConsumer, MemoryReservation};
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
-use datafusion::logical_expr::{self as logical, DdlStatement, Expr, LogicalPlan};
+use datafusion::execution::{SessionState, SessionStateBuilder};
+use datafusion::logical_expr::{
+    self as logical, CreateMemoryTable, DdlStatement, Expr, LogicalPlan, LogicalPlanBuilder,
+};
 use datafusion::object_store::ObjectStore;
 use datafusion::object_store::local::LocalFileSystem;
 use datafusion::physical_plan::{SendableRecordBatchStream, execute_stream};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::parser::Statement;
+use futures::StreamExt;
 use wavemill_runtime::panics::caught;
 use wavemill_schemas::manifest::Manifest;
 use wavemill_store::Store;
@@ -102,6 +107,8 @@ pub(super) struct Planner {
     pub(super) ctx: SessionContext,
     limits: Limits,
     interrupt: Interrupt,
+    /// The memory of the tables that CREATE TABLE AS has made.
+    created: Arc<Mutex<HashMap<ResolvedTableReference, MemoryReservation>>>,
 }
 
 /// Opens the version of `store` that `manifest` describes. Files of features in an object store are not copied: a query reads
@@ -176,6 +183,7 @@ pub(super) fn open_with(
         ctx,
         limits,
         interrupt: interrupt.clone(),
+        created: Arc::default(),
     };
 
     Ok(Session {
@@ -381,11 +389,66 @@ impl Planner {
 
     /// Starts a plan, with batches of as many rows as fit into memory.
     async fn execute(&self, plan: LogicalPlan) -> Result<SendableRecordBatchStream, SqlError> {
+        let plan = match plan {
+            LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(table)) => {
+                self.with_counted_rows(table).await?
+            }
+            other => other,
+        };
+        if let LogicalPlan::Ddl(DdlStatement::DropTable(table)) = &plan {
+            self.created().remove(&resolved(&table.name));
+        }
+
         // DDL is executed by this call. For a query, the call only creates a plan.
-        let (mut state, plan) = self.ctx.execute_logical_plan(plan).await?.into_parts();
+        let (state, plan) = self.ctx.execute_logical_plan(plan).await?.into_parts();
+        self.start_query(state, &plan).await
+    }
+
+    /// Computes the rows of CREATE TABLE AS, which DataFusion would collect without regard to the memory limit. Returns
+    /// the statement with these rows as its query.
+    async fn with_counted_rows(
+        &self,
+        mut table: CreateMemoryTable,
+    ) -> Result<LogicalPlan, SqlError> {
+        // DataFusion computes no rows for a table that exists.
+        if !table.or_replace && self.ctx.table_exist(table.name.clone())? {
+            return Ok(LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(table)));
+        }
+
+        let state = self.ctx.state();
+        let query = state.optimize(&table.input)?;
+        let schema = Arc::clone(query.schema().inner());
+        let mut rows = self.start_query(state, &query).await?;
+
+        let consumer = MemoryConsumer::new(format!("CREATE TABLE {}", table.name));
+        let memory = consumer.register(&self.ctx.runtime_env().memory_pool);
+        let mut counter = RecordBatchMemoryCounter::new();
+        let mut batches = Vec::new();
+        while let Some(batch) = rows.next().await {
+            let batch = batch?;
+            memory.try_grow(counter.count_batch(&batch))?;
+            batches.push(batch);
+        }
+
+        let batches = provider_as_source(Arc::new(MemTable::try_new(schema, vec![batches])?));
+        let scan = LogicalPlanBuilder::scan(table.name.clone(), batches, None)?;
+        table.input = Arc::new(scan.build()?);
+        self.created().insert(resolved(&table.name), memory);
+        Ok(LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(table)))
+    }
+
+    fn created(&self) -> MutexGuard<'_, HashMap<ResolvedTableReference, MemoryReservation>> {
+        self.created.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn start_query(
+        &self,
+        mut state: SessionState,
+        plan: &LogicalPlan,
+    ) -> Result<SendableRecordBatchStream, SqlError> {
         // In the optimized plan a scan has only the columns that the query reads, which determine the width of its
         // rows.
-        let plan = state.optimize(&plan)?;
+        let plan = state.optimize(plan)?;
 
         let batch_bytes = if holds_rows(&plan)? {
             HELD_BATCH_BYTES
@@ -418,6 +481,7 @@ impl Planner {
     }
 
     /// Refuses to write into the store, and to create tables from its files, because an INSERT could write to them.
+    /// Also refuses a COPY to a pattern, for which DataFusion would write to the folder before it.
     fn refuse_own_files(&self, plan: &LogicalPlan) -> Result<(), SqlError> {
         // Search the whole plan, because EXPLAIN ANALYZE executes the statement inside it.
         let mut found = None;
@@ -430,13 +494,17 @@ impl Planner {
                 _ => return Ok(TreeNodeRecursion::Continue),
             };
 
-            let Some(path) = paths.iter().find(|path| self.is_in_store(path)) else {
-                return Ok(TreeNodeRecursion::Continue);
+            let in_store = paths.iter().find(|path| self.is_in_store(path));
+            found = match (in_store, node) {
+                (Some(path), _) => Some(SqlError::InStore {
+                    statement,
+                    path: path.clone(),
+                }),
+                (None, LogicalPlan::Copy(copy)) if is_pattern(&copy.output_url) => {
+                    Some(pattern_refused(&copy.output_url))
+                }
+                _ => return Ok(TreeNodeRecursion::Continue),
             };
-            found = Some(SqlError::InStore {
-                statement,
-                path: path.clone(),
-            });
             Ok(TreeNodeRecursion::Stop)
         })?;
 
@@ -448,7 +516,12 @@ impl Planner {
         // Search the whole plan: the statement may be inside an EXPLAIN ANALYZE.
         plan.apply_with_subqueries(|node| {
             match node {
-                LogicalPlan::Copy(copy) => self.interrupt.partial().begin_copy(&copy.output_url),
+                LogicalPlan::Copy(copy) => {
+                    let is_partitioned = !copy.partition_by.is_empty();
+                    self.interrupt
+                        .partial()
+                        .begin_copy(&copy.output_url, is_partitioned);
+                }
                 LogicalPlan::Dml(insert) => {
                     // Other kinds of tables write no files.
                     let table = source_as_provider(&insert.target)?;
@@ -468,6 +541,10 @@ impl Planner {
 
     /// Reports whether a path or URL, as interpreted by DataFusion, is inside the store.
     fn is_in_store(&self, path: &str) -> bool {
+        // The location of an UNBOUNDED table is never a pattern, of which the URL has only the folder before it.
+        if !path.contains("://") && self.store.encloses(Path::new(path)) {
+            return true;
+        }
         // A string that cannot be parsed as a URL fails later in DataFusion.
         let Ok(url) = ListingTableUrl::parse(path) else {
             return false;
@@ -545,6 +622,22 @@ impl Planner {
             .map(|provider| provider.schema())
             .ok_or_else(|| self.unknown_table(table))
     }
+}
+
+fn resolved(table: &TableReference) -> ResolvedTableReference {
+    table.clone().resolve(CATALOG, STORE)
+}
+
+/// Reports whether DataFusion interprets a path as a pattern for several files.
+fn is_pattern(path: &str) -> bool {
+    ListingTableUrl::parse(path).is_ok_and(|url| url.get_glob().is_some())
+}
+
+fn pattern_refused(path: &str) -> SqlError {
+    let detail = format!(
+        "COPY … TO '{path}': a path with *, ? or [ is a pattern for several files: choose another name"
+    );
+    SqlError::Meaning { detail }
 }
 
 /// Returns the schema and the name of one of [`Session::tables`].

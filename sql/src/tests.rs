@@ -314,6 +314,28 @@ fn json_is_an_object_a_line_with_nulls() {
 }
 
 #[test]
+fn dates_without_a_text_are_errors() {
+    let store = TestStore::small();
+    let session = session(&store);
+
+    // The year 275760.
+    let date = "CAST(100000000 AS DATE)";
+    for format in [Format::Csv, Format::Json] {
+        for value in [date.to_owned(), format!("make_array({date})")] {
+            let answer = ask(&session, format, &format!("SELECT {value} AS d"));
+            let code = answer.map_err(|error| error.exit_code());
+            assert_eq!(code, Err(1), "{format} {value}");
+        }
+    }
+
+    let dates = "SELECT DATE '2024-01-31' AS d, make_array(DATE '2024-01-31') AS l, CAST(NULL AS DATE) AS n";
+    assert_eq!(
+        csv(&session, dates),
+        "d,l,n\n2024-01-31,\"[\"\"2024-01-31\"\"]\",\n"
+    );
+}
+
+#[test]
 fn text_formats_reject_tensors_with_a_suggestion() {
     let store = TestStore::small();
     let (text, code) = error(&session(&store), "SELECT * FROM features_log_mel");
@@ -451,6 +473,27 @@ fn calls_that_need_too_much_are_refused() {
             "SELECT levenshtein(repeat('a', 100000), repeat('b', 100000))",
             "levenshtein",
         ),
+        (
+            "SELECT length(array_to_string(range(100000), repeat('x', 1000000)))",
+            "array_to_string",
+        ),
+        (
+            "SELECT array_to_string(array_repeat(CAST(NULL AS INT), 100000), '', repeat('x', 1000000))",
+            "array_to_string",
+        ),
+        (
+            "SELECT list_join(array_repeat(arrow_cast(repeat('x', 100000), 'Utf8View'), 50000), '')",
+            "array_repeat",
+        ),
+        (
+            "SELECT concat_ws(repeat('x', 1000000), 'a', 'b', 'c')",
+            "concat_ws",
+        ),
+        (
+            "SELECT arrow_cast(concat_ws(arrow_cast(repeat('x', 1000000), 'Binary'), arrow_cast('a', 'Binary'), \
+             arrow_cast('b', 'Binary'), arrow_cast('c', 'Binary')), 'Utf8')",
+            "concat_ws",
+        ),
     ] {
         let (text, code) = error(&session, sql);
         assert!(
@@ -460,10 +503,11 @@ fn calls_that_need_too_much_are_refused() {
     }
 
     let usual = "SELECT array_length(range(0, 1000)) AS n, lpad('7', 3, '0') AS p, list_repeat(1, 2) AS r, \
-                 replace('aba', 'a', 'cc') AS q, levenshtein('kitten', 'sitting') AS d";
+                 replace('aba', 'a', 'cc') AS q, levenshtein('kitten', 'sitting') AS d, \
+                 array_to_string(make_array(1, NULL, 3), '-', '?') AS a, concat_ws('-', 'b', 1, NULL) AS c";
     assert_eq!(
         csv(&session, usual),
-        "n,p,r,q,d\n1000,007,\"[1,1]\",ccbcc,3\n"
+        "n,p,r,q,d,a,c\n1000,007,\"[1,1]\",ccbcc,3,1-?-3,b-1\n"
     );
     let hours = "SELECT array_length(generate_series(TIMESTAMP '2024-01-01', TIMESTAMP '2024-01-03', \
                  INTERVAL '1 day -1 hour')) AS n";
@@ -593,6 +637,7 @@ fn files_of_the_store_are_never_written() {
     let root = store.folder.path();
     let elsewhere = tempfile::tempdir().expect("a folder");
     std::os::unix::fs::symlink(root.join("data"), elsewhere.path().join("link")).expect("a link");
+    std::os::unix::fs::symlink(root, elsewhere.path().join("fma [v2]")).expect("a link");
 
     let allowed = Limits {
         allow_write: true,
@@ -613,6 +658,7 @@ fn files_of_the_store_are_never_written() {
         "store://wavemill/data/{plan}/tracks/00000.parquet",
         "{e}/link/new/x.csv",
         "{e}/no/../link/x.csv",
+        "{e}/fma [v2]/data/{plan}/tracks/00000.parquet",
     ] {
         let place = at
             .replace("{}", root.to_str().expect("text"))
@@ -622,6 +668,7 @@ fn files_of_the_store_are_never_written() {
             "COPY (SELECT 1 AS a) TO '{at}' STORED AS CSV",
             "EXPLAIN ANALYZE COPY (SELECT 1 AS a) TO '{at}' STORED AS CSV",
             "CREATE EXTERNAL TABLE own (a BIGINT) STORED AS CSV LOCATION '{at}'",
+            "CREATE UNBOUNDED EXTERNAL TABLE own (a BIGINT) STORED AS CSV LOCATION '{at}'",
         ] {
             let (text, code) = error(&session, &sql.replace("{at}", &place));
             assert!(
@@ -649,6 +696,60 @@ fn files_of_the_store_are_never_written() {
 
     assert_eq!(std::fs::read(&tracks).expect("a file"), was);
     assert!(!root.join("new.csv").exists() && !root.join("_wavemill").exists());
+}
+
+#[test]
+fn copy_to_a_pattern_writes_nothing() {
+    let store = TestStore::small();
+    let folder = tempfile::tempdir().expect("a folder");
+    let allowed = Limits {
+        allow_write: true,
+        ..LIMITS
+    };
+    let session = open(&store.handle(), &store.manifest, allowed).expect("the store opens");
+    let copy = |to: &str| format!("COPY (SELECT 1 AS a) TO '{to}' STORED AS CSV");
+    let at = folder.path().display();
+
+    for name in ["out[1].csv", "out?.csv", "*"] {
+        let (text, code) = error(&session, &copy(&format!("{at}/{name}")));
+        assert!(
+            text.contains("is a pattern for several files") && code == 2,
+            "{name}: {text}"
+        );
+        assert_eq!(n_files(folder.path()), 0, "{name}");
+    }
+
+    // A URL is no pattern.
+    csv(&session, &copy(&format!("file://{at}/out%5B1%5D.csv")));
+    assert!(folder.path().join("out[1].csv").exists());
+}
+
+#[test]
+fn created_tables_count_as_memory() {
+    let store = TestStore::small();
+    let small = Limits {
+        memory_bytes: 16 << 20,
+        allow_write: true,
+        ..LIMITS
+    };
+    let session = open(&store.handle(), &store.manifest, small).expect("the store opens");
+    let create = |n: usize| format!("CREATE TABLE x AS SELECT * FROM generate_series(1, {n})");
+
+    let (text, code) = error(&session, &create(2_000_000));
+    assert!(
+        text.contains("exceeds --memory-limit") && code == 1,
+        "{text}"
+    );
+
+    // The memory is free again when the table is dropped or replaced.
+    for _ in 0..3 {
+        csv(&session, &create(500_000));
+        let found = csv(&session, "SELECT count(*) AS n FROM x");
+        assert_eq!(found, "n\n500000\n");
+        let (text, _) = error(&session, &create(1));
+        assert!(text.contains("already exists"), "{text}");
+        csv(&session, "DROP TABLE x");
+    }
 }
 
 #[test]

@@ -138,6 +138,10 @@ fn wrong_folds_are_refused() -> Result<(), Failed> {
         ),
         ("--set train.select_target=mood", "choose one of genre"),
         ("--set train.select=macro_f1_supported", "use macro_f1"),
+        (
+            "--set schedule.plateau.metric=macro_f1_supported",
+            "schedule.plateau.metric = \"macro_f1_supported\" is undefined",
+        ),
         ("--set loss.pos_weight=balanced", "use loss.class_weights"),
     ] {
         let ran = run(&mut cross(&runs, words)).exits(2)?;

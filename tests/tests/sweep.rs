@@ -61,6 +61,10 @@ fn errors_are_reported_before_the_first_trial() -> Result<(), Failed> {
             &["trial 0", "another data.split", "--folds"],
         ),
         (
+            "[parameters]\n\"data.targets\" = [[\"genre\"], [\"genres_all\"]]",
+            &["another data.targets", "train.select_target"],
+        ),
+        (
             "method = \"random\"\ntrials = 0\n[parameters]\nseed = [1]",
             &["trials = 0", "at least 1"],
         ),

@@ -276,6 +276,22 @@ fn second_signal_is_acknowledged() -> Result<(), Failed> {
     all_are_whole(&run_in(&runs)?)
 }
 
+/// A service manager sends its signal to all processes, and the program that started this one passes its own on.
+#[apply(trial)]
+#[needs(has_trainer)]
+fn signal_that_arrives_twice_is_one() -> Result<(), Failed> {
+    let runs = scratch("twice-one");
+    let mut command = small(&runs);
+    command.env("WAVEMILL_PARENT", std::process::id().to_string());
+    let mut child = start(command.args(ENDLESS));
+    wait_until(&mut child, "some steps", || last_step(&runs) >= 2)?;
+    ["STOP", "TERM", "INT", "CONT"]
+        .into_iter()
+        .try_for_each(|name| signal(&child, name))?;
+    finish(child).exits(130)?.says(&["stopped at step"])?;
+    all_are_whole(&run_in(&runs)?)
+}
+
 #[apply(trial)]
 #[needs(has_trainer)]
 fn extended_run_counts_test_evaluations() -> Result<(), Failed> {
@@ -291,6 +307,10 @@ fn extended_run_counts_test_evaluations() -> Result<(), Failed> {
         (result(&runs)?["test_asked"].as_u64(), epochs(&of)?),
         (Some(1), false),
     )?;
+
+    let ran = run(resume(&of).args(["--epochs", "3", "--print-config"])).exits(0)?;
+    contains(&ran.out, "epochs = 3\n")?;
+    contains(&ran.out, &format!("name = {}\n", result(&runs)?["model"]))?;
 
     let ran = run(resume(&of).args(["--epochs", "3"])).exits(0)?;
     contains(&ran.out, "note: the test split was asked 2 times")?;

@@ -71,7 +71,13 @@ pub(crate) fn predict(
 
         if let Some(answers) = &answers {
             for (index, answer) in answers.targets.iter().enumerate() {
-                push(&mut all[index], data, index, &batch, &answer.probabilities)?;
+                let pushed = push(&mut all[index], data, index, &batch, &answer.probabilities);
+                pushed.map_err(|error| match error {
+                    EvaluateError::Metrics(error) if learner.is_sound(&batch) => {
+                        LearnError::DivergedOutput(error).into()
+                    }
+                    error => error,
+                })?;
                 let [weighted, weight] = answer.loss;
                 all[index].add_loss(weighted, weight);
             }

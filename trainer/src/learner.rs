@@ -11,6 +11,7 @@ use tch::{Device, Kind, Tensor, nn};
 use wavemill_schemas::config::{self, ClassWeights, Config, PosWeight};
 use wavemill_schemas::exit;
 use wavemill_schemas::rng::mix;
+use wavemill_scores::metrics::MetricsError;
 
 use crate::augment::{self, Augmenter};
 use crate::checkpoint::{self, CheckpointError};
@@ -20,7 +21,7 @@ use crate::forward::ForwardPass;
 use crate::loss::{Criterion, MixedLabels, TargetLoss, balanced_weights, positive_weights};
 use crate::mixup;
 use crate::models::init::{self, Origin};
-use crate::models::{Inputs, ModelError, Net, registry};
+use crate::models::{HEAD, Inputs, ModelError, Net, is_head, registry};
 use crate::optim::{OptimError, Optimizer, WeightAverage};
 use crate::profile::{Part, Profile};
 use crate::safetensors;
@@ -66,6 +67,13 @@ pub enum LearnError {
         /// Learning rate of this step.
         lr: f64,
     },
+    /// An output is NaN or infinite. The losses of an epoch do not show that its last step diverged, because each is
+    /// computed before its step.
+    #[error(
+        "{0}, although the stored values of this row are possible: training has diverged; lower optimizer.lr, or set \
+         optimizer.clip_norm=1.0"
+    )]
+    DivergedOutput(MetricsError),
     /// The loss is not finite because of a row whose stored values cannot be right.
     #[error(
         "the loss is not a number at step {step}, because of damaged input: {problem}: run `wavemill verify`, and \
@@ -92,7 +100,11 @@ impl LearnError {
             Self::Rank(error) => error.exit_code(),
             Self::DamagedInput { .. } => exit::DAMAGED,
             Self::BatchNorm(_) => exit::USAGE,
-            Self::Optim(_) | Self::Torch(_) | Self::Tch(_) | Self::Diverged { .. } => exit::FAILED,
+            Self::Optim(_)
+            | Self::Torch(_)
+            | Self::Tch(_)
+            | Self::Diverged { .. }
+            | Self::DivergedOutput(_) => exit::FAILED,
         }
     }
 }
@@ -178,7 +190,7 @@ impl Learner {
     /// Creates a model with its initial weights, which depend only on the seed and are equal on all ranks.
     ///
     /// # Errors
-    /// [`LearnError`] if the architecture does not fit the rows or the number of ranks, or if libtorch fails.
+    /// [`LearnError`] if the architecture does not fit the rows, or if libtorch fails.
     pub(crate) fn new(
         config: &Config,
         data: &Arc<Dataset>,
@@ -186,7 +198,6 @@ impl Learner {
         device: Device,
     ) -> Result<Self, LearnError> {
         let forward = ForwardPass::new(&config.train, device)?;
-        parts::check(config, data, ranks.world_size())?;
 
         // Set the seed just before the weights are drawn, so that they do not depend on earlier random numbers.
         tch::manual_seed(mix("weights", &[config.seed]) as i64);
@@ -196,6 +207,7 @@ impl Learner {
         let over = (config.model.sync_batch_norm && ranks.world_size() > 1)
             .then(|| strategy::sum_group(ranks));
         let net = Net::build(&config.model, &data.dims(), &store.root(), over)?;
+        check_heads(&config.model, &store, data.dims().heads.len())?;
 
         // Sort variables by name: gradients are exchanged in this order, which must be the same on all ranks.
         let trainable: Vec<_> = sorted(store.variables())
@@ -242,7 +254,7 @@ impl Learner {
     /// [`ModelError::InitRead`] if the file cannot be read, [`ModelError::Unfit`] if its weights do not fit the model.
     pub(crate) fn start_from(&self, file: &Path) -> Result<Origin, LearnError> {
         let origin = init::load(file, &self.store)?;
-        self.check_equal(file)?;
+        self.check_weights_of(file)?;
         self.average.iter().for_each(WeightAverage::reset);
         Ok(origin)
     }
@@ -452,7 +464,7 @@ impl Learner {
         world_size: usize,
     ) -> Result<(), LearnError> {
         checkpoint::copy_into(&self.variables(), tensors, "model.", path)?;
-        self.check_equal(path)?;
+        self.check_weights_of(path)?;
         if let Some(average) = &self.average {
             average.load(tensors, path)?;
         }
@@ -484,7 +496,7 @@ impl Learner {
         path: &Path,
     ) -> Result<(), LearnError> {
         checkpoint::copy_into(&self.variables(), tensors, "model.", path)?;
-        self.check_equal(path)?;
+        self.check_weights_of(path)?;
         self.average.iter().for_each(WeightAverage::reset);
         Ok(())
     }
@@ -493,8 +505,17 @@ impl Learner {
     /// process may write a better checkpoint between two reads. All ranks must call this.
     ///
     /// # Errors
+    /// Those of [`Self::check_equal`].
+    fn check_weights_of(&self, path: &Path) -> Result<(), LearnError> {
+        self.check_equal(&format!("weights of {}", path.display()))
+    }
+
+    /// Checks that all ranks have the same weights, called `name` in the error. All ranks must call this. Random
+    /// weights may differ between kinds of GPUs and CPUs.
+    ///
+    /// # Errors
     /// [`RankError::Disagree`] on every rank; the message names the first rank that differs from rank 0.
-    fn check_equal(&self, path: &Path) -> Result<(), LearnError> {
+    pub(crate) fn check_equal(&self, name: &str) -> Result<(), LearnError> {
         if self.ranks.world_size() == 1 {
             return Ok(());
         }
@@ -514,7 +535,7 @@ impl Learner {
         // All ranks return the same error, so none may take the end of another for its loss.
         let _ = self.ranks.finish();
         let [found, wanted] = [rank, 0].map(|rank| String::from_utf8_lossy(&all[rank]));
-        let field = format!("weights of {} with the blake3", path.display());
+        let field = format!("{name} with the blake3");
         Err(RankError::differs(rank, &field, &found, &wanted).into())
     }
 
@@ -748,6 +769,27 @@ impl Pairs {
     fn partners_of(&self, all: &Tensor) -> Tensor {
         all.index_select(0, &self.partners)
     }
+}
+
+/// Returns an error if a layer of the backbone has the name of the heads: `model.init` would leave it out.
+fn check_heads(
+    model: &config::Model,
+    store: &nn::VarStore,
+    n_heads: usize,
+) -> Result<(), ModelError> {
+    let n_variables = sorted(store.variables())
+        .iter()
+        .filter(|(name, _)| is_head(name))
+        .count();
+
+    // Each head has a weight and a bias.
+    if n_variables == 2 * n_heads {
+        return Ok(());
+    }
+    Err(ModelError::Unfit(format!(
+        "the model {} has a layer {HEAD}, which is the name of its heads: rename the layer",
+        model.name
+    )))
 }
 
 /// Checks that each group of `optimizer.groups` contains a trainable variable, and that the order of the layers is

@@ -15,6 +15,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tch::Device;
 use wavemill_schemas::config::{Config, Metric, Train};
 use wavemill_schemas::durable::settle_folder;
@@ -29,7 +31,7 @@ use crate::dataset::{Dataset, Loader, LoaderPlan, Side, n_batches};
 use crate::evaluate;
 use crate::learner::{LearnError, Learner, StepContext, StepSummary};
 use crate::profile::{Part, Profile, ProfileTable};
-use crate::strategy::Collective;
+use crate::strategy::{Collective, RankError};
 
 use checks::{same_files, same_store, warnings};
 use records::Records;
@@ -178,6 +180,8 @@ impl<'a> Run<'a> {
             };
         } else if let Some(file) = &config.model.init {
             state.origin = learner.start_from(file)?;
+        } else {
+            learner.check_equal("first weights")?;
         }
 
         state.batch_norm_per_rank |= normalizes_per_rank(&learner, config, ranks.world_size());
@@ -191,7 +195,7 @@ impl<'a> Run<'a> {
         // A user may have removed the checkpoint of the best epoch because it was damaged.
         let mut best_is_gone = false;
         if let Some(best) = &state.best
-            && !checkpoints.has(best.step)?
+            && !of_first(ranks, &checkpoints.has(best.step)?)?
         {
             let epoch = best.epoch + 1;
             state.best = None;
@@ -296,10 +300,11 @@ impl<'a> Run<'a> {
             return Ok(None);
         }
 
-        // An unreadable `result.json` is treated as missing: the result is computed and written again.
-        let result = RunDir::open(&self.job.folder)?
-            .read_result::<RunResult>()
-            .unwrap_or_default();
+        // A damaged `result.json` is treated as missing: the result is computed and written again.
+        let result = match RunDir::open(&self.job.folder)?.read_result::<RunResult>() {
+            Err(RecordError::Json { .. }) => None,
+            read => read?,
+        };
         let found = result.filter(|result| {
             // A sweep's trial has a result without the test split, so `fit` still has to score the test split.
             let has_test = result.test_asked > 0 || !self.job.test;
@@ -315,9 +320,9 @@ impl<'a> Run<'a> {
             })?;
         }
 
-        // No rank may write to the run's folder before all ranks have read the result.
-        self.ranks.barrier().map_err(LearnError::from)?;
-        Ok(found)
+        // No rank may write to the run's folder before all ranks have read the result. On a network's disk, a rank may
+        // not see it yet.
+        of_first(self.ranks, &found)
     }
 
     /// Trains on the remaining batches of the epoch in progress.
@@ -694,6 +699,13 @@ pub(crate) fn steps_total(train: &Train, batches: u64) -> u64 {
     train.steps.map_or(planned, |steps| steps.min(planned))
 }
 
+/// Returns the number of epochs of a run that does not end early; `train.steps` may end the last one before its time.
+pub(crate) fn epochs_total(config: &Config, data: &Dataset) -> u64 {
+    let rows = data.rows_of(Side::Training).len();
+    let batches = n_batches(rows, config.data.batch_size, config.data.drop_last);
+    steps_total(&config.train, batches).div_ceil(batches.max(1))
+}
+
 fn plan(job: &Job, side: Side, state: &State, ranks: &dyn Collective) -> LoaderPlan {
     let config = &job.config;
     let training = side == Side::Training;
@@ -716,6 +728,17 @@ fn plan(job: &Job, side: Side, state: &State, ranks: &dyn Collective) -> LoaderP
         pinned: job.device.is_cuda(),
         ..LoaderPlan::default()
     }
+}
+
+/// Returns rank 0's value of `own` on all ranks, so that all take the same decision. All ranks must call this.
+fn of_first<T: Serialize + DeserializeOwned>(
+    ranks: &dyn Collective,
+    own: &T,
+) -> Result<T, RunError> {
+    let failed = |error: serde_json::Error| LearnError::from(RankError::Other(error.to_string()));
+    let own = serde_json::to_vec(own).map_err(failed)?;
+    let all = ranks.gather(&own).map_err(LearnError::from)?;
+    Ok(serde_json::from_slice(&all[0]).map_err(failed)?)
 }
 
 /// Loads the tensors of the checkpoint at `path` into `learner` and returns the checkpoint's state.

@@ -624,6 +624,27 @@ fn a_loss_out_of_all_proportion_is_noted_in_the_result() {
 }
 
 #[test]
+fn an_update_that_overflows_is_divergence_also_in_the_last_step_of_an_epoch() {
+    let scene = Scene::new(&Fixture {
+        shape: [16, 24],
+        ..Fixture::default()
+    });
+    let run = scene.run("infinite");
+    let sets = ["optimizer.lr=1e38", "data.batch_size=1000"].map(str::to_owned);
+    let config = Config::parse(CONFIG, "the test", &sets).expect("a configuration");
+
+    let error = scene
+        .fit_as(config, &run, false, false)
+        .map(|fitted| fitted.values)
+        .expect_err("no finite weights");
+    let message = error.to_string();
+    assert!(
+        message.contains("training has diverged; lower optimizer.lr"),
+        "{message}"
+    );
+}
+
+#[test]
 fn without_its_best_checkpoint_a_run_comes_to_its_end_and_says_so() {
     let scene = Scene::new(&Fixture {
         shape: [16, 24],

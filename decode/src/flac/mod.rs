@@ -193,7 +193,10 @@ impl FlacDecoder<'_> {
     fn hole(&mut self, frame: &Frame) {
         let frame_bytes = self.survey.n_bytes as f64 / self.survey.n_frames as f64;
         let n_frames = (frame.skipped_bytes as f64 / frame_bytes).round().max(1.0) as u64;
-        let n_samples = n_frames * self.survey.n_samples / self.survey.n_frames;
+        // The product may exceed 64 bits if half of a large file is a hole.
+        let n_samples = u128::from(n_frames) * u128::from(self.survey.n_samples)
+            / u128::from(self.survey.n_frames);
+        let n_samples = n_samples as u64;
         // Remember the lost samples, so that the announced length does not count them again.
         self.n_closed += n_samples;
 

@@ -14,8 +14,6 @@ pub(super) mod testing;
 #[cfg(test)]
 mod tests;
 
-use std::iter::Chain;
-
 use wavemill_schemas::reject::{Reason, Reject};
 
 use self::boxes::{Boxes, find};
@@ -74,11 +72,15 @@ fn parse(file: &[u8]) -> Result<(AudioTrack, Packets<'_>), Reject> {
         match Config::parse(find(stbl, &[b"stsd"]).unwrap_or_default()) {
             Ok(config) => {
                 let is_wide = config.n_channels > CHANNELS_MAX;
+                // Reading a track searches the whole index, and an index may have very many tracks.
+                if is_wide && many_channels.is_some() {
+                    continue;
+                }
                 let found = track(bytes, base, moov, trak.body, stbl, config);
                 if !is_wide {
                     return Ok(found);
                 }
-                many_channels.get_or_insert(found);
+                many_channels = Some(found);
             }
             Err(reject) => fault = fault.or(Some(reject)),
         }
@@ -121,7 +123,8 @@ fn track<'a>(
         bytes,
         base,
         packet_samples: config.packet_samples,
-        places: Listed::new(bytes.len(), stbl).chain(fragmented),
+        listed: Listed::new(bytes.len(), stbl),
+        fragmented,
         n_bytes_left: bytes.len() as u64,
         next: None,
     };
@@ -137,7 +140,9 @@ struct Packets<'a> {
     bytes: &'a [u8],
     base: usize,
     packet_samples: u64,
-    places: Chain<Listed<'a>, Fragmented<'a>>,
+    /// Packets of the track's tables, which precede those of the fragments.
+    listed: Listed<'a>,
+    fragmented: Fragmented<'a>,
     /// Number of bytes that further packets may have together. Tables may list the same bytes again and again.
     n_bytes_left: u64,
     /// A packet after absent ones.
@@ -151,6 +156,12 @@ impl<'a> Packets<'a> {
         let data = rest.get(..usize::try_from(bytes).ok()?)?;
         (data.len() >= PACKET_BYTES_MIN).then_some(data)
     }
+
+    /// Skips all packets that are left and returns their number.
+    fn skip_rest(&mut self) -> u64 {
+        let n_listed = self.listed.skip_rest();
+        n_listed.saturating_add(self.fragmented.skip_rest())
+    }
 }
 
 impl<'a> Iterator for Packets<'a> {
@@ -162,11 +173,11 @@ impl<'a> Iterator for Packets<'a> {
         }
 
         let mut absent: Option<Packet<'a>> = None;
-        while let Some(place) = self.places.next() {
+        while let Some(place) = self.listed.next().or_else(|| self.fragmented.next()) {
             let (offset, n_absent) = match place {
                 Place::Packet { offset, bytes } => match self.data(offset, bytes) {
-                    Some(data) => {
-                        self.n_bytes_left = self.n_bytes_left.checked_sub(bytes)?;
+                    Some(data) if bytes <= self.n_bytes_left => {
+                        self.n_bytes_left -= bytes;
                         let packet = Packet {
                             offset: self.base + offset as usize,
                             n_samples: self.packet_samples,
@@ -178,6 +189,8 @@ impl<'a> Iterator for Packets<'a> {
                         }
                         return Some(packet);
                     }
+                    // The tables list more bytes than the file has, so this packet and the rest are not read.
+                    Some(_) => (offset, self.skip_rest().saturating_add(1)),
                     None => (offset, 1),
                 },
                 Place::Absent { offset, n } => (offset, n),

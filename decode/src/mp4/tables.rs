@@ -124,6 +124,11 @@ impl<'a> Listed<'a> {
         }
     }
 
+    /// Skips all packets that are left and returns their number.
+    pub(super) fn skip_rest(&mut self) -> u64 {
+        std::mem::take(&mut self.n_packets)
+    }
+
     /// Starts the next chunk with packets; `None` after the last one.
     fn next_chunk(&mut self) -> Option<()> {
         while self.n_left == 0 {
@@ -273,6 +278,23 @@ impl<'a> Fragmented<'a> {
         }
     }
 
+    /// Skips all packets that are left and returns their number, with those that are missing between them. Packets of a
+    /// run are not read one by one, because a run of a few bytes may list billions of them.
+    pub(super) fn skip_rest(&mut self) -> u64 {
+        let mut n_skipped = 0_u64;
+        loop {
+            let n_left = self.run.n_left();
+            self.run = Run::default();
+            self.n_found += n_left;
+            n_skipped = n_skipped.saturating_add(n_left);
+
+            let Some(n_missing) = self.next_run() else {
+                return n_skipped;
+            };
+            n_skipped = n_skipped.saturating_add(n_missing);
+        }
+    }
+
     /// Starts the next run of the track; `None` after the last one. Returns the number of packets that are missing
     /// before it.
     fn next_run(&mut self) -> Option<u64> {
@@ -419,6 +441,15 @@ impl Traf {
 }
 
 impl Run<'_> {
+    /// Returns the number of packets that are left, without those after the end of a table that is cut.
+    fn n_left(&self) -> u64 {
+        let n_packets = match self.size_at {
+            Some(_) => self.n_packets.min(self.entries.len()),
+            None => self.n_packets,
+        };
+        n_packets.saturating_sub(self.packet) as u64
+    }
+
     /// Returns the size of a packet in bytes; `None` if the table is cut before it.
     fn packet_bytes(&self, packet: usize, default: u64) -> Option<u64> {
         match self.size_at {

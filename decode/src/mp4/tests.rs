@@ -150,6 +150,34 @@ fn chunks_outside_of_the_file_become_silence() {
     );
 }
 
+#[test]
+fn packets_after_as_many_bytes_as_the_file_has_are_lost() {
+    // A damaged size makes the second packet extend over those after it.
+    let mut file = track().file();
+    let at = place(&file, b"stsz", 0) + 20;
+    file[at + 2] |= 8;
+    assert_eq!(
+        decode(&file),
+        Ok((wanted(0..2 * PACKET_SAMPLES), 3 * PACKET_SAMPLES))
+    );
+
+    // In fragments, the packet after the second one still fits.
+    let mut file = fragmented();
+    let at = place(&file, b"trun", 1) + 16;
+    file[at + 2] |= 8;
+    assert_eq!(
+        decode(&file),
+        Ok((wanted(0..3 * PACKET_SAMPLES), 2 * PACKET_SAMPLES))
+    );
+}
+
+#[test]
+fn recordings_that_begin_too_late_are_rejects() {
+    let mut late = track();
+    late.edits = vec![[1_000, i32::MAX as u32]];
+    assert_eq!(decode(&late.file()).unwrap_err().reason, Reason::TooLarge);
+}
+
 /// Returns a file whose index lists no packet, and whose packets are in three fragments. Another track's packet is
 /// before them in each fragment; positions in the second track refer to the end of the first one's data.
 fn fragmented() -> Vec<u8> {
@@ -316,6 +344,30 @@ fn false_tables_take_linear_time() {
     file[at + 16..at + 20].copy_from_slice(&numbers(&[u32::MAX]));
     let outcome = decode(&file);
     assert_eq!(outcome.unwrap_err().reason, Reason::Damaged);
+}
+
+/// Reading a track searches the whole index.
+#[test]
+fn many_wide_tracks_take_linear_time() {
+    let mut wide = track();
+    let at = wide.entry.len() - 24 + 9;
+    wide.entry[at] = 6;
+
+    // The packets precede the index, so their positions do not depend on its size.
+    let ftyp = mp4_box(b"ftyp", b"M4A \0\0\0\0");
+    let mdat = mp4_box(b"mdat", &track().packets.concat());
+    let begin = ftyp.len() as u32 + 8;
+    let n_chunk = 2 * track().packets[0].len() as u32;
+    let offsets = [begin, begin + n_chunk, begin + 2 * n_chunk];
+    let trak = |track: &TestTrack| {
+        let index = track.index(&offsets);
+        index[place(&index, b"trak", 0) - 4..].to_vec()
+    };
+
+    let mvhd = mp4_box(b"mvhd", &numbers(&[0, 0, 0, 1_000, 0]));
+    let traks = [mvhd, trak(&wide).repeat(20_000), trak(&track())];
+    let file = [ftyp, mdat, mp4_box(b"moov", &traks.concat())].concat();
+    assert_eq!(decode(&file), Ok((wanted(0..N_SAMPLES), 0)));
 }
 
 /// A run of a few bytes may list billions of packets, too.

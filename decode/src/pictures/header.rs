@@ -1,6 +1,8 @@
-//! Reads the format and size of a picture from its first bytes, without decoding or allocating anything.
+//! Reads the format and size of a picture from its first bytes, and finds the end of a JPEG, without decoding or
+//! allocating anything.
 
 use image::ImageFormat;
+use memchr::memchr;
 
 /// First bytes of every PNG file.
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\n";
@@ -102,6 +104,39 @@ fn jpeg(file: &[u8]) -> Option<Header> {
     }
 }
 
+/// Returns the number of segments before the first scan of a JPEG, and whether an end marker follows a scan. After the
+/// end marker, a file may contain other data, such as the movie of a motion photo.
+///
+/// Source: ITU-T T.81, B.1.1.2 and B.1.1.5.
+pub(super) fn jpeg_segments(file: &[u8]) -> (usize, bool) {
+    let mut n_segments = 0;
+    let mut is_in_scan = false;
+    let mut at = 2;
+    while let Some(found) = file.get(at..).and_then(|rest| memchr(0xff, rest)) {
+        at += found + 1;
+        let has_length = match file.get(at) {
+            // A fill byte before a marker, or a 0xff within a scan.
+            Some(0x00 | 0xff) => false,
+            Some(0xd9) => return (n_segments, is_in_scan),
+            Some(0xda) => {
+                is_in_scan = true;
+                true
+            }
+            // The tables, comments and application data that may precede a further scan.
+            Some(0xc4 | 0xcc | 0xdb..=0xdd | 0xe0..=0xef | 0xfe) => true,
+            // Restart markers, and damage.
+            Some(_) => !is_in_scan,
+            None => break,
+        };
+        if has_length {
+            n_segments += usize::from(!is_in_scan);
+            let length = be16(file.get(at + 1..at + 3).unwrap_or_default());
+            at += 1 + length.max(2) as usize;
+        }
+    }
+    (n_segments, false)
+}
+
 fn header(format: ImageFormat, width: u32, height: u32, pixel_bytes: u64) -> Option<Header> {
     (width > 0 && height > 0).then_some(Header {
         format,
@@ -135,10 +170,23 @@ mod tests {
     }
 
     #[test]
+    fn end_of_a_jpeg_is_after_its_last_scan() {
+        // Two scans with a table between them. The first scan contains a 0xff and a restart marker.
+        let scans = b"\xff\xd8\xff\xda\0\x02a\xff\0\xff\xd0b\xff\xc4\0\x04\xff\xd9\xff\xda\0\x02c";
+        assert_eq!(jpeg_segments(scans), (0, false));
+        let whole = [&scans[..], b"\xff\xd9\xff\xda"].concat();
+        assert_eq!(jpeg_segments(&whole), (0, true));
+
+        // The end marker precedes all scans.
+        assert_eq!(jpeg_segments(b"\xff\xd8\xff\xe0\0\x02\xff\xd9"), (1, false));
+    }
+
+    #[test]
     fn truncated_headers_never_panic() {
         for file in [png(9, 7), jpeg(9, 7)] {
             for end in 0..file.len() {
                 let _ = Header::read(&file[..end]);
+                let _ = jpeg_segments(&file[..end]);
             }
         }
 

@@ -8,16 +8,15 @@ mod testing;
 use std::io::Cursor;
 
 use half::f16;
+use image::codecs::png::PngDecoder;
 use image::imageops::{self, FilterType};
 use image::{DynamicImage, ImageError, ImageFormat, ImageReader, Limits, RgbImage};
-use memchr::memmem;
 use wavemill_schemas::recipe::{
-    CropBox, DECODED_PIXELS_MAX as PIXELS_MAX, DECODED_SIDE_MAX as SIDE_MAX, Dtype, ImageArgs,
-    ImageFilter,
+    CropBox, DECODED_SIDE_MAX as SIDE_MAX, Dtype, ImageArgs, ImageFilter,
 };
 use wavemill_schemas::reject::{Reason, Reject, Stage};
 
-use self::header::{Header, NoHeader};
+use self::header::{Header, NoHeader, jpeg_segments};
 
 /// Name and version of the picture decoder. They are part of the engine and of every feature's identity.
 pub const NAME: &str = "image 0.25";
@@ -26,6 +25,12 @@ pub const NAME: &str = "image 0.25";
 const RGB_BYTES: u64 = 3;
 /// Bytes per pixel between the two passes of resizing: four f32.
 const RESIZING_BYTES: u64 = 16;
+/// Maximum number of bytes of memory for the color profile and the texts of a PNG. A profile that inflates to more is
+/// ignored, and longer texts make the picture a reject.
+const METADATA_BYTES_MAX: u64 = 8 << 20;
+/// Maximum number of segments before the first scan of a JPEG: 64 MB of metadata. The decoder searches all segments of
+/// extended XMP data after each segment.
+const SEGMENTS_MAX: usize = 1_000;
 
 /// Returns the maximum number of bytes of memory that a picture needs while its tensors are made, in addition to its
 /// file. Returns 0 if the picture will be rejected because of its first bytes.
@@ -36,10 +41,15 @@ pub fn held_bytes(file: &[u8], pixels_max: u64, heights: impl Iterator<Item = us
         return 0;
     };
 
+    // Profiles and texts of a PNG are in buffers that grow by doubling.
+    let metadata = match header.format {
+        ImageFormat::Png => 2 * METADATA_BYTES_MAX,
+        _ => 0,
+    };
     // The JPEG decoder copies its file. The decoded picture is converted to RGB, and a part may be cropped.
     let decoded = header.pixels() * (header.pixel_bytes + 2 * RGB_BYTES) + file.len() as u64;
     let rows = heights.max().unwrap_or(0) as u64;
-    decoded + u64::from(header.width) * rows * RESIZING_BYTES
+    metadata + decoded + u64::from(header.width) * rows * RESIZING_BYTES
 }
 
 /// Decodes a picture of at most `pixels_max` pixels to RGB, without transparency.
@@ -52,16 +62,18 @@ pub fn decode(file: &[u8], pixels_max: u64) -> Result<RgbImage, Reject> {
         return Err(reject(Reason::Empty, "the file has no bytes"));
     }
     let header = checked_header(file, pixels_max)?;
-    if header.format == ImageFormat::Jpeg && !ends_as_jpeg(file) {
-        return Err(reject(
-            Reason::Damaged,
-            "a JPEG that ends before its picture does",
-        ));
-    }
-
-    let mut reader = ImageReader::with_format(Cursor::new(file), header.format);
-    reader.limits(limits());
-    let picture = reader.decode().map_err(|error| undecodable(&error))?;
+    let bytes = Cursor::new(file);
+    let decoded = if header.format == ImageFormat::Png {
+        // The limit does not include the pixels, whose number was checked.
+        PngDecoder::with_limits(bytes, limits(METADATA_BYTES_MAX))
+            .and_then(DynamicImage::from_decoder)
+    } else {
+        check_jpeg(file)?;
+        let mut reader = ImageReader::with_format(bytes, header.format);
+        reader.limits(limits(header.pixels() * RGB_BYTES));
+        reader.decode()
+    };
+    let picture = decoded.map_err(|error| undecodable(&error))?;
     // Memory was reserved for the picture size in the header, so the decoded picture must have that size.
     if (picture.width(), picture.height()) != (header.width, header.height) {
         return Err(reject(
@@ -169,22 +181,28 @@ fn checked_header(file: &[u8], pixels_max: u64) -> Result<Header, Reject> {
     Ok(header)
 }
 
-/// Returns the same size limits for the decoder, with memory for profiles, text and tables in addition to the pixels.
-fn limits() -> Limits {
+/// Returns the same size limits for a decoder that may allocate `alloc_bytes` bytes.
+fn limits(alloc_bytes: u64) -> Limits {
     let mut limits = Limits::default();
     limits.max_image_width = Some(SIDE_MAX);
     limits.max_image_height = Some(SIDE_MAX);
-    limits.max_alloc = Some(PIXELS_MAX * 8 + (64 << 20));
+    limits.max_alloc = Some(alloc_bytes);
     limits
 }
 
-/// Reports whether an end marker follows the last scan of a JPEG. Without it, decoders fill missing parts with grey.
-///
-/// Within a scan, 0xff is always followed by 0x00 or by a restart marker, so both markers found here are real.
-fn ends_as_jpeg(file: &[u8]) -> bool {
-    let last_scan = memmem::rfind(file, &[0xff, 0xda]);
-    let end = memmem::rfind(file, &[0xff, 0xd9]);
-    end > last_scan
+/// Checks that a JPEG has an end marker and not too many segments. Without the marker, decoders fill missing parts with
+/// grey.
+fn check_jpeg(file: &[u8]) -> Result<(), Reject> {
+    let (n_segments, has_end) = jpeg_segments(file);
+    if n_segments > SEGMENTS_MAX {
+        let detail = format!("a JPEG of {n_segments} segments, at most {SEGMENTS_MAX}");
+        return Err(reject(Reason::UnsupportedCodec, detail));
+    }
+    if !has_end {
+        let detail = "a JPEG that ends before its picture does";
+        return Err(reject(Reason::Damaged, detail));
+    }
+    Ok(())
 }
 
 fn undecodable(error: &ImageError) -> Reject {
@@ -204,7 +222,9 @@ fn reject(reason: Reason, detail: impl Into<String>) -> Reject {
 
 #[cfg(test)]
 mod tests {
-    use super::testing::{jpeg, pixel, png, png_header};
+    use wavemill_schemas::recipe::DECODED_PIXELS_MAX as PIXELS_MAX;
+
+    use super::testing::{jpeg, pixel, png, png_header, png_with_text};
     use super::*;
 
     fn decode(file: &[u8]) -> Result<RgbImage, Reject> {
@@ -330,6 +350,34 @@ mod tests {
         assert_eq!(detail.detail, "a JPEG that ends before its picture does");
         assert!(!detail.detail.contains('\n'));
         assert_eq!(reason(&png_header(100, 100)), Reason::Damaged);
+    }
+
+    #[test]
+    fn metadata_of_a_png_is_limited() {
+        assert_eq!(decode(&png_with_text(1 << 20)), decode(&png(5, 3)));
+        assert_eq!(reason(&png_with_text(10 << 20)), Reason::TooLarge);
+
+        let held_bytes = held_bytes(&png(5, 3), PIXELS_MAX, [1].into_iter());
+        assert!(held_bytes >= 2 * METADATA_BYTES_MAX, "{held_bytes}");
+    }
+
+    #[test]
+    fn segments_of_a_jpeg_are_limited() {
+        let picture = jpeg(64, 48);
+        let with_segments = |n: usize| {
+            let segments = [0xff_u8, 0xe1, 0, 2].repeat(n);
+            [&picture[..2], &segments, &picture[2..]].concat()
+        };
+        assert_eq!(decode(&with_segments(900)), decode(&picture));
+        assert_eq!(reason(&with_segments(1_001)), Reason::UnsupportedCodec);
+    }
+
+    #[test]
+    fn data_after_a_jpeg_is_ignored() {
+        let picture = jpeg(64, 48);
+        // The movie of a motion photo, with the marker of a scan by chance.
+        let motion = [&picture[..], b"\0\0\0\x0cftypmp42\xff\xda\0\x08"].concat();
+        assert_eq!(decode(&motion), decode(&picture));
     }
 
     #[test]

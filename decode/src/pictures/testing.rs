@@ -28,16 +28,33 @@ fn encoded(width: u32, height: u32, format: ImageFormat) -> Vec<u8> {
 
 /// Creates the beginning of a PNG file with this size in its header, and no image data.
 pub(super) fn png_header(width: u32, height: u32) -> Vec<u8> {
-    let mut chunk = b"IHDR".to_vec();
-    chunk.extend(width.to_be_bytes());
-    chunk.extend(height.to_be_bytes());
-    chunk.extend([8, 2, 0, 0, 0]);
-    let mut crc = flate2::Crc::new();
-    crc.update(&chunk);
+    let mut body = Vec::new();
+    body.extend(width.to_be_bytes());
+    body.extend(height.to_be_bytes());
+    body.extend([8, 2, 0, 0, 0]);
+    [&b"\x89PNG\r\n\x1a\n"[..], &png_chunk(b"IHDR", &body)].concat()
+}
 
-    let mut file = b"\x89PNG\r\n\x1a\n".to_vec();
-    file.extend(13_u32.to_be_bytes());
-    file.extend(chunk);
-    file.extend(crc.sum().to_be_bytes());
+/// Encodes the test picture as PNG, with a text of this many bytes.
+pub(super) fn png_with_text(n_bytes: usize) -> Vec<u8> {
+    let text = [b"Comment\0".to_vec(), vec![b'a'; n_bytes]].concat();
+    let mut file = png(5, 3);
+    let at = png_header(5, 3).len();
+    file.splice(at..at, png_chunk(b"tEXt", &text));
     file
+}
+
+/// Returns a chunk of a PNG file.
+fn png_chunk(kind: &[u8; 4], body: &[u8]) -> Vec<u8> {
+    let mut crc = flate2::Crc::new();
+    crc.update(kind);
+    crc.update(body);
+    let size = body.len() as u32;
+    [
+        &size.to_be_bytes()[..],
+        kind,
+        body,
+        &crc.sum().to_be_bytes(),
+    ]
+    .concat()
 }

@@ -145,12 +145,34 @@ impl Format {
                 return Err(reject(Reason::UnsupportedCodec, detail));
             }
         };
-        Ok(Self {
+        let format = Self {
             codec,
             channels,
             rate_hz,
             sample_bytes,
-        })
+        };
+        if matches!(tag, TAG_PCM | TAG_FLOAT) {
+            format.check_blocks(body)?;
+        }
+        Ok(format)
+    }
+
+    /// Checks that the samples fill their blocks. For example, samples of 24 bits may be stored in four bytes each.
+    fn check_blocks(&self, body: &[u8]) -> Result<(), Reject> {
+        let byte_rate = u64::from(word(body, 8)) | u64::from(word(body, 10)) << 16;
+        let block_bytes = usize::from(word(body, 12));
+        // Some programs write any block size. It is ignored unless the byte rate confirms it.
+        let is_confirmed = byte_rate == u64::from(self.rate_hz) * block_bytes as u64;
+
+        let frame_bytes = self.frame_bytes();
+        let is_padded = block_bytes > frame_bytes && block_bytes.is_multiple_of(self.channels);
+        if is_padded && is_confirmed {
+            let detail = format!(
+                "WAV with samples of {frame_bytes} bytes in blocks of {block_bytes} bytes is not decoded"
+            );
+            return Err(reject(Reason::UnsupportedCodec, detail));
+        }
+        Ok(())
     }
 }
 
@@ -357,6 +379,42 @@ mod tests {
             Ok((4, 8)),
             "the same said twice is no contradiction"
         );
+    }
+
+    /// Returns a `fmt ` chunk with another block size, and with the byte rate that belongs to it.
+    fn with_blocks(mut fmt: Vec<u8>, block_bytes: u16) -> Vec<u8> {
+        let byte_rate = 44_100 * u32::from(block_bytes);
+        fmt[16..20].copy_from_slice(&byte_rate.to_le_bytes());
+        fmt[20..22].copy_from_slice(&block_bytes.to_le_bytes());
+        fmt
+    }
+
+    #[test]
+    fn samples_in_larger_blocks_are_not_decoded() {
+        let data = chunk(b"data", &[0; 24]);
+        let words = "samples of 6 bytes in blocks of 8 bytes";
+        let padded = with_blocks(fmt(1, 2, 24), 8);
+        refused(
+            &[padded.clone(), data.clone()],
+            Reason::UnsupportedCodec,
+            words,
+        );
+
+        // Block sizes that no container has are ignored, and so is one that the byte rate contradicts.
+        let mut contradicted = padded;
+        contradicted[16..20].copy_from_slice(&(44_100 * 6_u32).to_le_bytes());
+        for header in [
+            with_blocks(fmt(1, 2, 24), 0),
+            with_blocks(fmt(1, 2, 24), 3),
+            with_blocks(fmt(1, 2, 24), 7),
+            contradicted,
+        ] {
+            assert_eq!(outcome(&[header, data.clone()]), Ok((4, 24)));
+        }
+
+        // A-law has one byte per sample.
+        let a_law = with_blocks(fmt(6, 1, 8), 2);
+        assert_eq!(outcome(&[a_law, data]), Ok((24, 24)));
     }
 
     #[test]

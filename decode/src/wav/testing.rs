@@ -9,12 +9,13 @@ pub(crate) fn chunk(name: &[u8; 4], body: &[u8]) -> Vec<u8> {
 
 /// Returns a `fmt ` chunk for a sample rate of 44.1 kHz.
 pub(crate) fn fmt(tag: u16, channels: u16, bits: u16) -> Vec<u8> {
+    let block_bytes = channels.wrapping_mul(bits / 8);
     let mut body = Vec::new();
     body.extend(tag.to_le_bytes());
     body.extend(channels.to_le_bytes());
     body.extend(44_100_u32.to_le_bytes());
-    body.extend(88_200_u32.to_le_bytes());
-    body.extend(2_u16.to_le_bytes());
+    body.extend((44_100 * u32::from(block_bytes)).to_le_bytes());
+    body.extend(block_bytes.to_le_bytes());
     body.extend(bits.to_le_bytes());
     chunk(b"fmt ", &body)
 }

@@ -807,6 +807,14 @@ fn a_flipped_bit_is_found_when_its_shard_is_first_read() {
     let lost: Vec<u64> = dataset.lost().iter().map(|lost| lost.rows).collect();
     assert_eq!(lost, [20], "the rows of the shard");
     assert_eq!(rows_of(&load(&dataset, training())).concat().len(), 60);
+
+    let folds = Data {
+        split: Some("fold-1-of-3".to_owned()),
+        ..skips
+    };
+    let error = opened(folder.path(), &folds).expect_err("other folds");
+    let error = error.to_string();
+    assert!(error.contains("the folds would depend on it"), "{error}");
 }
 
 #[test]

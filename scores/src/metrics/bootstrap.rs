@@ -13,6 +13,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::num::NonZero;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 
 use serde::{Deserialize, Serialize};
 use wavemill_schemas::rng::{Rng, mix};
@@ -28,6 +30,9 @@ const CLASS_FIGURES: usize = 3;
 
 /// Number of resamples for a bootstrap interval.
 pub const RESAMPLES: usize = 2000;
+
+/// Number of resamples that a thread computes at a time.
+const PART: usize = 50;
 
 /// Minimum of [`Draws::units_per_class`] for intervals of means over classes. The test
 /// `intervals_of_macro_f1_contain_the_true_value` simulates how often an interval contains the true macro F1: nearly as
@@ -625,32 +630,42 @@ fn resample(
 ) -> Result<Vec<Vec<f64>>, MetricsError> {
     let units = draws.units as usize;
     let mut out = vec![vec![f64::NAN; figures]; RESAMPLES];
-    let n_threads = std::thread::available_parallelism().map_or(1, NonZero::get);
-    // All chunks but the last have the same length, so `part * share + i` is the number of a resample.
-    let share = RESAMPLES.div_ceil(n_threads);
-
-    std::thread::scope(|scope| {
-        for (part, chunk) in out.chunks_mut(share).enumerate() {
-            let values = &values;
-            scope.spawn(move || {
-                let mut weights = vec![0_u32; units];
-                for (i, slot) in chunk.iter_mut().enumerate() {
-                    if stop.load(Ordering::Relaxed) {
-                        return;
-                    }
-                    let number = (part * share + i) as u64;
-                    // Each resample has its own random numbers, which do not depend on the thread or on earlier
-                    // resamples.
-                    let mut rng = Rng::new(mix("bootstrap", &[draws.seed, number]));
-
-                    weights.fill(0);
-                    for _ in 0..units {
-                        weights[rng.below(units as u64) as usize] += 1;
-                    }
-                    *slot = values(&weights);
+    // Each part goes to the first free thread. All parts have the same length, so `part * PART + i` is the number of a
+    // resample.
+    let parts = Mutex::new(out.chunks_mut(PART).enumerate());
+    let work = || {
+        let mut weights = vec![0_u32; units];
+        loop {
+            let next = parts.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let Some((part, chunk)) = next else {
+                return;
+            };
+            for (i, slot) in chunk.iter_mut().enumerate() {
+                if stop.load(Ordering::Relaxed) {
+                    return;
                 }
-            });
+                let number = (part * PART + i) as u64;
+                // Each resample has its own random numbers, which do not depend on the thread or on earlier resamples.
+                let mut rng = Rng::new(mix("bootstrap", &[draws.seed, number]));
+
+                weights.fill(0);
+                for _ in 0..units {
+                    weights[rng.below(units as u64) as usize] += 1;
+                }
+                *slot = values(&weights);
+            }
         }
+    };
+
+    let n_threads = thread::available_parallelism().map_or(1, NonZero::get);
+    thread::scope(|scope| {
+        for _ in 1..n_threads {
+            // If no further thread can be started, those that are running do all the work.
+            if thread::Builder::new().spawn_scoped(scope, work).is_err() {
+                break;
+            }
+        }
+        work();
     });
     if stop.load(Ordering::Relaxed) {
         return Err(MetricsError::Stopped);

@@ -16,7 +16,7 @@ use super::tensors::TensorStream;
 use super::{Format, Sink, SqlError};
 use crate::tensor::TensorType;
 
-/// Size in bytes of the tensors in a row group of a written Parquet file, as in the store's own files.
+/// Size in bytes of a row group of a written Parquet file, as in the store's own files. The writer holds one in memory.
 const ROW_GROUP_BYTES: usize = 32 << 20;
 
 /// Writes one result as an Arrow IPC stream.
@@ -116,10 +116,12 @@ impl<W: Write + Send> Sink for ParquetSink<W> {
 }
 
 /// Returns writer properties that omit dictionaries and statistics for tensors, where they would only cost time and
-/// space, and that limit the rows per row group.
+/// space, and that limit the size of a row group.
 fn properties(schema: &Schema) -> WriterProperties {
-    let mut properties =
-        WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default()));
+    let mut properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        // Without tensors, the rows can be as long: texts and lists.
+        .set_max_row_group_bytes(Some(ROW_GROUP_BYTES));
     for field in schema.fields() {
         let Some(tensor) = TensorType::from_field(field) else {
             continue;
@@ -152,5 +154,16 @@ fn parquet_error(error: ParquetError) -> SqlError {
         other => SqlError::Failed {
             detail: other.to_string(),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn row_groups_of_long_rows_without_tensors_are_limited() {
+        let properties = properties(&Schema::empty());
+        assert_eq!(properties.max_row_group_bytes(), Some(ROW_GROUP_BYTES));
     }
 }

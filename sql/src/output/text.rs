@@ -11,6 +11,9 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use super::{Format, Sink, SqlError};
 use crate::tensor::TensorType;
 
+/// Format of values without a JSON encoder. A date or a time that has no text is an error instead of a value.
+const PLAIN: FormatOptions = FormatOptions::new().with_null("").with_display_error(false);
+
 /// Refuses columns of bytes, which have no text representation, even if they have no tensor metadata.
 fn refuse_tensors(schema: &SchemaRef, format: Format) -> Result<(), SqlError> {
     match schema.fields().iter().find(|field| is_bytes(field)) {
@@ -82,9 +85,37 @@ impl<W: Write> Sink for CsvSink<W> {
     }
 }
 
+/// Refuses dates and times that have no text, for which Arrow's JSON encoder writes an error as the value.
+fn require_texts(array: &ArrayRef) -> Result<(), SqlError> {
+    if !has_times(array.data_type()) {
+        return Ok(());
+    }
+    let formatter = ArrayFormatter::try_new(array, &PLAIN)?;
+    let mut text = String::new();
+    for row in 0..array.len() {
+        text.clear();
+        formatter.value(row).write(&mut text)?;
+    }
+    Ok(())
+}
+
+/// Reports whether values of a type are or contain dates or times.
+fn has_times(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::List(field)
+        | DataType::LargeList(field)
+        | DataType::FixedSizeList(field, _)
+        | DataType::Map(field, _) => has_times(field.data_type()),
+        DataType::Struct(fields) => fields.iter().any(|field| has_times(field.data_type())),
+        DataType::Dictionary(_, values) => has_times(values),
+        other => other.is_temporal(),
+    }
+}
+
 enum CsvColumn<'a> {
     Json(NullableEncoder<'a>),
-    Plain(ArrayFormatter<'a>),
+    /// The formatter, and the text of the current value.
+    Plain(ArrayFormatter<'a>, String),
 }
 
 impl<'a> CsvColumn<'a> {
@@ -93,11 +124,11 @@ impl<'a> CsvColumn<'a> {
         array: &'a ArrayRef,
         options: &'a EncoderOptions,
     ) -> Result<Self, SqlError> {
-        const PLAIN: FormatOptions = FormatOptions::new().with_null("");
         Ok(if array.data_type().is_nested() {
+            require_texts(array)?;
             Self::Json(make_encoder(field, array.as_ref(), options)?)
         } else {
-            Self::Plain(ArrayFormatter::try_new(array, &PLAIN)?)
+            Self::Plain(ArrayFormatter::try_new(array, &PLAIN)?, String::new())
         })
     }
 
@@ -106,7 +137,11 @@ impl<'a> CsvColumn<'a> {
             // Skip the encoder for a null: it would write the bytes stored there, but a null is an empty field in CSV.
             Self::Json(encoder) if encoder.is_null(row) => {}
             Self::Json(encoder) => encoder.encode(row, cell),
-            Self::Plain(formatter) => write!(cell, "{}", formatter.value(row))?,
+            Self::Plain(formatter, text) => {
+                text.clear();
+                formatter.value(row).write(text)?;
+                cell.extend_from_slice(text.as_bytes());
+            }
         }
         Ok(())
     }
@@ -141,6 +176,7 @@ impl<W: Write> Sink for JsonSink<W> {
     }
 
     fn write(&mut self, batch: &RecordBatch) -> Result<(), SqlError> {
+        batch.columns().iter().try_for_each(require_texts)?;
         Ok(self.out.write(batch)?)
     }
 

@@ -204,11 +204,7 @@ impl State {
             config: config.clone(),
             manifest_hash: data.store().manifest_hash().to_owned(),
             feature_id: data.feature().feature_id.clone(),
-            classes: data
-                .targets()
-                .iter()
-                .map(|t| (t.name().to_owned(), t.classes().to_vec()))
-                .collect(),
+            classes: data.class_names(),
             dims: data.dims(),
             input: data.input_spec().clone(),
             origin: Origin::Scratch,

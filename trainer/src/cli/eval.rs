@@ -159,6 +159,10 @@ impl EvalCommand {
         // The other ranks wait until this rank reports success or failure.
         match &evaluated {
             Ok(()) => group.finish()?,
+            // Nothing follows the scores, unless another run is compared.
+            Err(error) if self.against.is_none() && super::exit::is_closed_output(error) => {
+                group.finish()?
+            }
             Err(error) => group.fail(&error_line(error.as_ref())),
         }
         evaluated.map(|()| 0)
@@ -206,7 +210,7 @@ impl EvalCommand {
             };
             let scores = evaluate::scores(&own, &leaks, state.config.seed)?;
             for warning in data.lacking(self.side) {
-                wavemill_terminal::say!("warning: {warning}");
+                wavemill_terminal::say!("warning: {}", shown(&warning));
             }
             if self.json {
                 writeln!(stdout(), "{}", serde_json::to_string(&scores)?)?;

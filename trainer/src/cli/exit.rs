@@ -5,7 +5,7 @@ use std::any::Any;
 use anyhow::Error;
 use wavemill_evaluation::report::ReportError;
 use wavemill_schemas::config::ConfigError;
-use wavemill_schemas::exit::{DAMAGED, INTERRUPTED, USAGE};
+use wavemill_schemas::exit::{DAMAGED, FAILED, INTERRUPTED, USAGE, is_broken_pipe};
 use wavemill_schemas::text::{self, shown};
 use wavemill_scores::records::RecordError;
 use wavemill_terminal::exit::{self, code_of};
@@ -45,6 +45,11 @@ pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
 /// Returns the documented exit code for an error.
 pub(crate) fn code(error: &Error) -> u8 {
     exit::code(error, known)
+}
+
+/// True if the reader of the output has closed its pipe, which is no failure.
+pub(crate) fn is_closed_output(error: &Error) -> bool {
+    code(error) == FAILED && error.chain().any(is_broken_pipe)
 }
 
 /// Returns the exit code of an error type of this crate; `None` for other types.

@@ -149,7 +149,7 @@ impl FitCommand {
         }
 
         if self.print_config {
-            let config = self.config(self.fold)?.config;
+            let config = self.begun(1)?.config;
             write!(stdout(), "{}", self.like.printed(&config)?)?;
             return Ok(0);
         }
@@ -195,6 +195,8 @@ impl FitCommand {
         // The other ranks wait until this rank reports success or failure.
         match &ended {
             Ok(_) => group.finish()?,
+            // The run is complete, and its result is in its folder.
+            Err(error) if super::exit::is_closed_output(error) => group.finish()?,
             // No effect if all ranks were asked to stop: all of them have left the group before this call.
             Err(error) => group.fail(&error_line(error.as_ref())),
         }
@@ -282,7 +284,7 @@ impl FitCommand {
         };
         if group.rank() == 0 {
             for warning in data.warnings() {
-                wavemill_terminal::say!("warning: {warning}");
+                wavemill_terminal::say!("warning: {}", shown(&warning));
             }
         }
 

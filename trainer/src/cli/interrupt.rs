@@ -3,17 +3,22 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use wavemill_schemas::exit::INTERRUPTED;
 use wavemill_terminal::interrupt::{self, end, exit_now, lock};
 
+use super::jobs::PARENT;
 use crate::run::{Phase, RunMonitor};
 
 /// Time between a signal and the message about the unfinished step. Most steps take less.
 const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Time in which two signals to a process with a starter are one: a service manager, for example, sends its signal to all
+/// processes, and the starter passes its own on.
+const SAME_SIGNAL: Duration = Duration::from_secs(1);
 
 /// Environment variable, set by a program that starts this process and keeps its stdin open: when stdin ends, that
 /// program has ended, and this process ends as well.
@@ -70,7 +75,12 @@ pub(crate) fn over() {
 
 /// Asks the run to stop after its step; on a second signal, ends the process.
 fn stop_run(stop: &AtomicBool, phase: &Arc<Phase>) {
+    static FIRST: OnceLock<Instant> = OnceLock::new();
+    let first = FIRST.get_or_init(Instant::now);
     if stop.swap(true, Ordering::Relaxed) {
+        if has_starter() && first.elapsed() < SAME_SIGNAL {
+            return;
+        }
         end(if speaks() {
             "stopped at once by a second signal; the last checkpoint is intact"
         } else {
@@ -95,6 +105,14 @@ fn say_later(phase: Arc<Phase>) {
             );
         }
     });
+}
+
+/// True if a program started this process as one of several, and passes its signals on.
+fn has_starter() -> bool {
+    let variables = ["RANK", END_WITH_STDIN, PARENT];
+    variables
+        .iter()
+        .any(|name| std::env::var_os(name).is_some())
 }
 
 /// Reports whether this process prints messages: only rank 0 does.

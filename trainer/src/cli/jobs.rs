@@ -27,7 +27,7 @@ const QUESTION: &str = "? ";
 const GO_ON: &str = "go on";
 const END: &str = "end";
 /// Environment variable with the process id of the program that started a trial.
-const PARENT: &str = "WAVEMILL_PARENT";
+pub(super) const PARENT: &str = "WAVEMILL_PARENT";
 
 /// A trial failed in a way that ended the whole sweep, for example because the disk is full.
 #[derive(Debug, thiserror::Error)]

@@ -274,7 +274,8 @@ impl MachineArgs {
     }
 
     /// Opens the rows of a store for the model of the checkpoint in `path`, whose state is `state`. On a version that
-    /// the model was not trained on, rows are normalized as in training, and classes are matched by name.
+    /// the model was not trained on, or if files may be skipped that the run read, rows are normalized as in training,
+    /// and classes are matched by name.
     ///
     /// # Errors
     /// The errors of [`Self::open`], and an error if the store lacks the feature that the model was trained on.
@@ -288,7 +289,7 @@ impl MachineArgs {
         let config = &state.config;
         let needs = registry::find(&config.model.name)?.reads(&state.input.feature);
         let store = self.store(store, version)?;
-        if store.manifest_hash() == state.manifest_hash {
+        if store.manifest_hash() == state.manifest_hash && !config.data.skip_damaged {
             let store = self.checked(store, config.data.feature.as_deref(), config)?;
             return Ok(Dataset::open(store, &config.data, needs)?);
         }

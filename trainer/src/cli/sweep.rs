@@ -443,7 +443,7 @@ impl SweepCommand {
         for plan in planned {
             let select = plan.config.train.select;
             let selected = plan.config.train.selected();
-            let epochs = plan.config.train.epochs;
+            let mut epochs = plan.config.train.epochs;
             // In a trial's process, the parent decides when to stop early, because it has the values of all trials.
             let stopping = sweep.median_stopping_after.map(|after| match self.trial {
                 Some(_) => Box::new(jobs::ask) as KeepGoing,
@@ -451,7 +451,10 @@ impl SweepCommand {
             });
             // All trials' rows were checked before the first trial. If they cannot be opened now, only this one fails.
             let (run, ended) = match rows.open(&plan.config) {
-                Ok(data) => self.trial(plan.config, &data, group, device, stopping),
+                Ok(data) => {
+                    epochs = run::epochs_total(&plan.config, &data);
+                    self.trial(plan.config, &data, group, device, stopping)
+                }
                 Err(error) => (PathBuf::new(), Err(error)),
             };
 
@@ -607,15 +610,22 @@ impl SweepCommand {
 }
 
 /// Returns the key by which a trial's score differs in meaning from that of `base`, with a remedy.
-fn incomparable(config: &Config, base: &Config) -> Option<(&'static str, &'static str)> {
+fn incomparable<'a>(config: &'a Config, base: &'a Config) -> Option<(&'static str, &'static str)> {
     let objective = |config: &Config| Loss {
         mixup: 0.0,
         ..config.loss.clone()
+    };
+    // The loss is the mean over all targets, and other scores are those of the first.
+    let scored = |config: &'a Config| match config.train.select {
+        Metric::Loss => &config.data.targets[..],
+        _ => &config.data.targets[..config.data.targets.len().min(1)],
     };
     if config.train.selected() != base.train.selected() {
         Some(("train.select or train.select_target", "set it with --set"))
     } else if config.data.split != base.data.split {
         Some(("data.split", "use `fit --folds`, or set it with --set"))
+    } else if base.train.select_target.is_none() && scored(config) != scored(base) {
+        Some(("data.targets", "set train.select_target with --set"))
     } else if base.train.select == Metric::Loss && objective(config) != objective(base) {
         Some(("loss", "use --set train.select=log_loss or another score"))
     } else {

@@ -39,6 +39,11 @@ impl Learner {
         }
     }
 
+    /// True if the values of this rank's rows are possible, so that outputs that are no numbers are due to the weights.
+    pub(crate) fn is_sound(&self, batch: &Batch) -> bool {
+        matches!(self.damaged_row(batch), Ok(None))
+    }
+
     /// Describes the first row of this rank with a value that is not finite or far from those of the training rows.
     fn damaged_row(&self, batch: &Batch) -> Result<Option<String>, DatasetError> {
         if batch.memory().is_none() {

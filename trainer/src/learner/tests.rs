@@ -50,6 +50,19 @@ fn a_batch_without_a_labelled_row_adds_nothing_and_labelled_rows_are_counted() {
     }
 }
 
+#[test]
+fn a_layer_with_the_name_of_the_heads_is_an_error() {
+    let model = config(&[]).model;
+    let store = nn::VarStore::new(Device::Cpu);
+    let _head = nn::linear(store.root() / HEAD, 4, 2, nn::LinearConfig::default());
+    assert!(check_heads(&model, &store, 1).is_ok());
+
+    let layer = store.root() / HEAD / "0";
+    let _layer = nn::linear(layer, 4, 4, nn::LinearConfig::default());
+    let told = check_heads(&model, &store, 1).expect_err("two layers");
+    assert!(told.to_string().contains("rename the layer"), "{told}");
+}
+
 /// Returns whether training normalises by batch statistics, and the result of checking the configuration for two ranks.
 fn train_batch_norm(sets: &[&str]) -> (bool, Result<(), String>) {
     let _alone = testing::alone();

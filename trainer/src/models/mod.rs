@@ -266,7 +266,7 @@ const COLUMNS: &str = "columns: set data.metadata to columns of fma_features, or
                        statistics";
 
 /// Name of the variable path that contains the heads.
-const HEAD: &str = "fc";
+pub(crate) const HEAD: &str = "fc";
 
 /// Reports whether the variable with this name belongs to a head.
 pub(crate) fn is_head(variable: &str) -> bool {

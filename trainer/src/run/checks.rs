@@ -43,7 +43,7 @@ pub(crate) fn check(config: &Config, data: &Dataset, world_size: usize) -> Resul
         ));
     }
     if let (Some(plateau), Some(first)) = (&config.schedule.plateau, data.targets().first()) {
-        check_metric("schedule.plateau.metric", plateau.metric, first)?;
+        check_metric("schedule.plateau.metric", plateau.metric, first, data)?;
     }
 
     let rows = data.rows_of(Side::Training).len();
@@ -72,30 +72,32 @@ fn check_selected(train: &Train, data: &Dataset) -> Result<(), RunError> {
         )));
     };
 
-    check_metric("train.select", train.select, target)?;
-    let is_defined = || {
-        data.tracks_of_classes(target, Side::Validation)
-            .into_iter()
-            .max()
-            >= Some(SUPPORTED_TRACKS_MIN)
-    };
-    if train.select == Metric::MacroF1Supported && !is_defined() {
-        return Err(RunError::Unfit(format!(
-            "train.select = \"macro_f1_supported\" is undefined: no class of {} has {SUPPORTED_TRACKS_MIN} validation \
-             tracks; use macro_f1",
-            target.name()
-        )));
-    }
-    Ok(())
+    check_metric("train.select", train.select, target, data)
 }
 
-/// Returns an error if the metric that `key` sets is not a score of `target`.
-fn check_metric(key: &str, metric: Metric, target: &Target) -> Result<(), RunError> {
+/// Returns an error if the metric that `key` sets is not a score of `target`, or is undefined for its validation rows.
+fn check_metric(
+    key: &str,
+    metric: Metric,
+    target: &Target,
+    data: &Dataset,
+) -> Result<(), RunError> {
     let fits = |metric: &Metric| {
         metric.is_for(target.is_multi()) && (*metric != Metric::Top3 || target.classes().len() > 3)
     };
     if fits(&metric) {
-        return Ok(());
+        let is_supported = || {
+            let tracks = data.tracks_of_classes(target, Side::Validation);
+            tracks.into_iter().max() >= Some(SUPPORTED_TRACKS_MIN)
+        };
+        if metric != Metric::MacroF1Supported || is_supported() {
+            return Ok(());
+        }
+        return Err(RunError::Unfit(format!(
+            "{key} = \"macro_f1_supported\" is undefined: no class of {} has {SUPPORTED_TRACKS_MIN} validation tracks; \
+             use macro_f1",
+            target.name()
+        )));
     }
     let fitting = Metric::ALL.into_iter().filter(fits).map(Metric::name);
     Err(RunError::Unfit(format!(
@@ -242,14 +244,14 @@ pub(super) fn same_store(state: &State, data: &Dataset, path: &Path) -> Result<(
     Ok(())
 }
 
-/// Checks that a run resumed within an epoch reads the same training files as before: they determine the row order.
+/// Checks that a resumed run reads the same training files as before, if these determine the order of rows (within an
+/// epoch), or change the classes, vocabularies or means that the model was trained on.
 ///
 /// # Errors
-/// [`RunError::DamagedFiles`] if training files have become unreadable or readable since then.
+/// [`RunError::DamagedFiles`] if such training files have become unreadable or readable since then.
 pub(super) fn same_files(state: &State, data: &Dataset, run: &Path) -> Result<(), RunError> {
-    // A run resumed between epochs draws the next row order from the files readable now. Older checkpoints do not list
-    // skipped files and are not checked.
-    let Some(then) = state.lost.as_ref().filter(|_| state.batch > 0) else {
+    // Older checkpoints do not list skipped files and are not checked.
+    let Some(then) = &state.lost else {
         return Ok(());
     };
     let now = data.lost_paths();
@@ -266,6 +268,18 @@ pub(super) fn same_files(state: &State, data: &Dataset, run: &Path) -> Result<()
         return Ok(());
     }
 
+    if state.input != *data.input_spec() || state.classes != data.class_names() {
+        return Err(RunError::DamagedFiles(format!(
+            "{}: the set of readable files has changed ({}), and with it the classes, vocabularies or means that the \
+             model was trained on: restore the earlier state of these files",
+            run.display(),
+            files.join(", ")
+        )));
+    }
+    // A run resumed between epochs draws the next row order from the files readable now.
+    if state.batch == 0 {
+        return Ok(());
+    }
     Err(RunError::DamagedFiles(format!(
         "{}: the checkpoint of step {} is from the middle of epoch {}, whose order of rows cannot be reproduced because \
          the set of readable files has changed ({}): restore their earlier state; or, if checkpoints/ contains one from \
@@ -285,6 +299,7 @@ fn short(hash: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use tch::Device;
+    use wavemill_scores::schedule::Schedules;
 
     use super::*;
     use crate::dataset::Needs;
@@ -370,6 +385,35 @@ mod tests {
         assert!(
             said.contains("all 1 training rows with labels have the same ones, Genre 0, Even"),
             "{said}"
+        );
+    }
+
+    #[test]
+    fn other_files_that_change_the_inputs_are_an_error_also_between_epochs() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let config = testing::config(&[]);
+        let data = testing::opened(&Fixture::default(), &config, &folder);
+        let first = Schedules::new(&config.schedule, config.optimizer.lr);
+        let mut state = State::first(&config, &data, first.state().clone(), 1);
+        let compared = |state: &State| {
+            same_files(state, &data, Path::new("run")).map_err(|error| error.to_string())
+        };
+
+        // A file that was skipped before is readable now. This alone only matters within an epoch.
+        state.lost = Some(vec!["log_mel/split=training/part-0.parquet".to_owned()]);
+        assert_eq!(compared(&state), Ok(()));
+        let batch = State {
+            batch: 1,
+            ..state.clone()
+        };
+        let told = compared(&batch).expect_err("another order");
+        assert!(told.contains("whose order of rows"), "{told}");
+
+        state.classes[0].1.pop();
+        let told = compared(&state).expect_err("other classes");
+        assert!(
+            told.starts_with("run: the set of readable files has changed (log_mel/split=training/"),
+            "{told}"
         );
     }
 

@@ -9,7 +9,7 @@ use std::fmt::Display;
 use std::fs::File;
 use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
@@ -317,12 +317,14 @@ pub(super) struct StartRun {
 impl StartRun {
     /// Finds the run whose folder contains the file `weights`, unless that folder is `own`.
     pub(super) fn find(weights: &Path, own: &Path, data: &Dataset) -> Self {
+        let card = ExportCard::read(weights);
         let mut start = Self {
-            warnings: Vec::new(),
+            warnings: card.iter().filter_map(ExportCard::unscaled).collect(),
             list: None,
         };
         let Some(run) = run_around(weights) else {
-            start.warnings.extend(exported_elsewhere(weights, data));
+            let elsewhere = card.and_then(|card| card.elsewhere(data));
+            start.warnings.extend(elsewhere);
             return start;
         };
         if own.canonicalize().is_ok_and(|own| own == run.path()) {
@@ -375,23 +377,59 @@ fn run_around(file: &Path) -> Option<RunDir> {
     })
 }
 
-/// Returns a warning if the file `weights`, outside any run's folder, was exported from a run on another store version.
-fn exported_elsewhere(weights: &Path, data: &Dataset) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Card {
-        manifest_hash: String,
+/// The description in a file of weights that `export` wrote, as far as it affects a run that starts from the weights.
+struct ExportCard {
+    file_name: String,
+    contents: CardContents,
+}
+
+#[derive(Deserialize)]
+struct CardContents {
+    manifest_hash: String,
+    model: CardModel,
+}
+
+#[derive(Deserialize)]
+struct CardModel {
+    name: String,
+    init: Option<PathBuf>,
+}
+
+impl ExportCard {
+    /// Returns the description in `weights`; `None` if another program wrote the file.
+    fn read(weights: &Path) -> Option<Self> {
+        let contents = safetensors::metadata(weights, export::METADATA_KEY)?;
+        let name = weights.file_name().unwrap_or_default();
+        Some(Self {
+            file_name: name.to_string_lossy().into_owned(),
+            contents: serde_json::from_str(&contents).ok()?,
+        })
     }
 
-    let card = safetensors::metadata(weights, export::METADATA_KEY)?;
-    let card: Card = serde_json::from_str(&card).ok()?;
-    if card.manifest_hash == data.store().manifest_hash() {
-        return None;
+    /// Returns a warning if the weights belong to rows that were not scaled. With `model.init`, architectures with
+    /// published weights scale rows like the pictures of these.
+    fn unscaled(&self) -> Option<String> {
+        let model = &self.contents.model;
+        let scales = matches!(&*model.name, "resnet50" | "xception");
+        (scales && model.init.is_none()).then(|| {
+            format!(
+                "{} (model.init) comes from a run without model.init, whose rows were not scaled; those of this run \
+                 are scaled as published weights of {} need it",
+                self.file_name, model.name
+            )
+        })
     }
-    let name = weights.file_name().unwrap_or_default().to_string_lossy();
-    Some(format!(
-        "{name} (model.init) comes from a run on another version, and lies in no run's folder; so validation and test \
-         tracks cannot be compared with those that the run trained on"
-    ))
+
+    /// Returns a warning if the run of the weights, whose folder is unknown, was trained on another store version.
+    fn elsewhere(&self, data: &Dataset) -> Option<String> {
+        (self.contents.manifest_hash != data.store().manifest_hash()).then(|| {
+            format!(
+                "{} (model.init) comes from a run on another version, and lies in no run's folder; so validation and \
+                 test tracks cannot be compared with those that the run trained on",
+                self.file_name
+            )
+        })
+    }
 }
 
 #[cfg(test)]
@@ -399,6 +437,7 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::MetadataExt;
 
+    use serde_json::json;
     use tempfile::TempDir;
 
     use super::*;
@@ -597,12 +636,16 @@ mod tests {
         assert!(alone.warnings.is_empty() && alone.list.is_none());
 
         // Initial weights in a file written by `export`, outside any run's folder.
-        let hashes = [stratified.store().manifest_hash(), "another"];
-        let [same, said] = hashes.map(|manifest_hash| {
-            let card = format!("{{\"manifest_hash\":\"{manifest_hash}\"}}");
-            let metadata = [(export::METADATA_KEY, card)];
+        let warnings_of = |name: &str, init: Option<&str>, manifest_hash: &str| {
+            let model = json!({ "name": name, "init": init });
+            let card = json!({ "manifest_hash": manifest_hash, "model": model });
+            let metadata = [(export::METADATA_KEY, card.to_string())];
             safetensors::write(&elsewhere, &[], &metadata).expect("room");
             StartRun::find(&elsewhere, own.path(), &stratified).warnings
+        };
+        let hashes = [stratified.store().manifest_hash(), "another"];
+        let [same, said] = hashes.map(|manifest_hash| {
+            warnings_of("resnet50", Some("published.safetensors"), manifest_hash)
         });
         assert!(same.is_empty(), "{same:?}");
         assert!(
@@ -611,6 +654,11 @@ mod tests {
             ),
             "{said:?}"
         );
+
+        // Weights of rows that were not scaled, although this run scales its rows.
+        assert!(warnings_of("cnn2d", None, hashes[0]).is_empty());
+        let said = warnings_of("xception", None, hashes[0]);
+        assert!(said[0].contains("whose rows were not scaled"), "{said:?}");
 
         fs::write(first.training_list(), "no list").expect("room");
         let said = StartRun::find(&weights, own.path(), &stratified).warnings;

@@ -165,11 +165,16 @@ impl SqlCommand {
 
         write_file("--out", &self.out, |file| {
             let answered = self.console().answer(session, &query, file);
-            answered.map_err(|error| match error {
-                SqlError::Output(_) => {
-                    Error::new(error).context(format!("--out {}", self.out.display()))
+            answered.map_err(|error| {
+                // Errors of the temporary folder and of the files of a COPY have texts of their own.
+                let is_of_out =
+                    matches!(&error, SqlError::Output(cause) if cause.get_ref().is_none());
+                let error = Error::new(error);
+                if is_of_out {
+                    error.context(format!("--out {}", self.out.display()))
+                } else {
+                    error
                 }
-                error => error.into(),
             })
         })
     }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use prometheus::IntCounter;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, MutexGuard, watch};
 use tokio::time::timeout;
 
 /// Time to wait for the exit code of a process that has closed its output.
@@ -79,6 +79,9 @@ struct Process {
     lines: Lines<BufReader<ChildStdout>>,
 }
 
+/// The right to use a model's process, until it is dropped.
+pub(crate) struct Turn<'a>(MutexGuard<'a, Option<Process>>);
+
 impl Model {
     /// Creates a model without starting its process.
     pub(crate) fn new(
@@ -132,12 +135,17 @@ impl Model {
         Ok(())
     }
 
+    /// Waits until the model has no other song.
+    pub(crate) async fn turn(&self) -> Turn<'_> {
+        Turn(self.process.lock().await)
+    }
+
     /// Returns the model's output for one stream. Restarts the process first if it ended while idle.
     ///
     /// # Errors
     /// [`ModelError`]. The process is then discarded, and the next call starts a new one.
-    pub(crate) async fn ask(&self, stream: &[u8]) -> Result<Answered, ModelError> {
-        let mut place = self.process.lock().await;
+    pub(crate) async fn ask(&self, turn: Turn<'_>, stream: &[u8]) -> Result<Answered, ModelError> {
+        let Turn(mut place) = turn;
         let begin = Instant::now();
 
         // Take the process out: if this future is dropped halfway, a process in the middle of a reply is not reused.
@@ -315,7 +323,9 @@ mod tests {
             model.make_ready().await.expect("it starts");
 
             for song in ["a", "b", "c"] {
-                let said = model.ask(format!("{song}\n").as_bytes()).await;
+                let said = model
+                    .ask(model.turn().await, format!("{song}\n").as_bytes())
+                    .await;
                 assert_eq!(said.expect("an answer").lines, [song]);
             }
 
@@ -329,10 +339,20 @@ mod tests {
     fn ended_model_is_reported_and_restarted() {
         on_runtime(async {
             let model = model(ECHO, 30);
-            let error = model.ask(b"die\n").await.expect_err("it ends");
+            let error = model
+                .ask(model.turn().await, b"die\n")
+                .await
+                .expect_err("it ends");
             assert!(error.to_string().contains("exit status: 3"), "{error}");
             assert!(!model.is_ready());
-            assert_eq!(model.ask(b"a\n").await.expect("an answer").lines, ["a"]);
+            assert_eq!(
+                model
+                    .ask(model.turn().await, b"a\n")
+                    .await
+                    .expect("an answer")
+                    .lines,
+                ["a"]
+            );
             assert_eq!(model.starts.get(), 2);
 
             // If a model's process ended while idle, it is restarted, and the next song does not fail.
@@ -351,7 +371,14 @@ mod tests {
 
             tokio::time::sleep(Duration::from_millis(300)).await;
             assert!(!model.is_ready());
-            assert_eq!(model.ask(b"b\n").await.expect("an answer").lines, ["b"]);
+            assert_eq!(
+                model
+                    .ask(model.turn().await, b"b\n")
+                    .await
+                    .expect("an answer")
+                    .lines,
+                ["b"]
+            );
             assert!(model.is_ready());
         });
     }
@@ -360,9 +387,19 @@ mod tests {
     fn hung_model_is_killed() {
         on_runtime(async {
             let model = model(ECHO, 1);
-            let error = model.ask(b"hang\n").await.expect_err("it hangs");
+            let error = model
+                .ask(model.turn().await, b"hang\n")
+                .await
+                .expect_err("it hangs");
             assert!(matches!(error, ModelError::Slow { .. }), "{error}");
-            assert_eq!(model.ask(b"a\n").await.expect("an answer").lines, ["a"]);
+            assert_eq!(
+                model
+                    .ask(model.turn().await, b"a\n")
+                    .await
+                    .expect("an answer")
+                    .lines,
+                ["a"]
+            );
         });
     }
 

@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::http::StatusCode;
-use tokio::sync::Semaphore;
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 
 use super::refusal::Refusal;
 use super::upload::Upload;
@@ -72,6 +72,12 @@ pub(crate) struct Readers {
     turns: Arc<Semaphore>,
 }
 
+/// The right to use a reader, until it is dropped.
+pub(crate) struct ReaderTurn {
+    // An error means that the semaphore was closed, which never happens.
+    _permit: Result<OwnedSemaphorePermit, AcquireError>,
+}
+
 impl Readers {
     pub(crate) fn new(make: MakeReader, threads: usize) -> Self {
         Self {
@@ -81,13 +87,23 @@ impl Readers {
         }
     }
 
-    /// Waits for a free reader and reads a song on a blocking thread.
+    /// Waits for a free reader.
+    pub(crate) async fn turn(&self) -> ReaderTurn {
+        ReaderTurn {
+            _permit: Arc::clone(&self.turns).acquire_owned().await,
+        }
+    }
+
+    /// Reads a song on a blocking thread.
     ///
     /// # Errors
     /// Status 422 if the file is not a valid song, 500 after an internal error.
-    pub(crate) async fn read(self: &Arc<Self>, upload: Upload) -> Result<Song, Refusal> {
+    pub(crate) async fn read(
+        self: &Arc<Self>,
+        upload: Upload,
+        turn: ReaderTurn,
+    ) -> Result<Song, Refusal> {
         let name = upload.name.clone();
-        let turn = Arc::clone(&self.turns).acquire_owned().await;
         let readers = Arc::clone(self);
         let read = tokio::task::spawn_blocking(move || {
             // The permit is released when the thread has read the song, even if the client has disconnected.

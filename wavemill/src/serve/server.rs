@@ -158,7 +158,7 @@ impl Server {
             Err(_) => Err(Refusal::new(
                 StatusCode::GATEWAY_TIMEOUT,
                 format!(
-                    "The prediction took longer than {} s and was cancelled.",
+                    "The prediction took longer than {} s and was given up.",
                     self.limits.answer.as_secs()
                 ),
             )),
@@ -169,10 +169,10 @@ impl Server {
         self: Arc<Self>,
         upload: Upload,
         place: OwnedSemaphorePermit,
-        tell: oneshot::Sender<Result<Answer, Refusal>>,
+        mut tell: oneshot::Sender<Result<Answer, Refusal>>,
     ) {
         let begin = Instant::now();
-        let answered = self.answered(upload, &tell).await;
+        let answered = self.answered(upload, &mut tell).await;
         if answered.is_ok() {
             let seconds = begin.elapsed().as_secs_f64();
             self.metrics.took(Part::Whole, seconds);
@@ -193,25 +193,23 @@ impl Server {
     async fn answered(
         &self,
         upload: Upload,
-        tell: &oneshot::Sender<Result<Answer, Refusal>>,
+        tell: &mut oneshot::Sender<Result<Answer, Refusal>>,
     ) -> Result<Answer, Refusal> {
         let mut answer = Answer {
             file: upload.name.clone(),
             ..Answer::default()
         };
-        answer.song = self.readers.read(upload).await?;
+        let turn = unless_gone(tell, self.readers.turn()).await?;
+        answer.song = self.readers.read(upload, turn).await?;
         self.metrics.took(Part::Decode, answer.song.decode_s);
         self.metrics.took(Part::Features, answer.song.features_s);
 
         let streams = std::mem::take(&mut answer.song.streams);
         for model in &self.models {
-            // Stop before the next model if the client has disconnected.
-            if tell.is_closed() {
-                return Err(Refusal::bad_request("The client has disconnected."));
-            }
+            let turn = unless_gone(tell, model.turn()).await?;
             let stream = streams.get(model.input()).map_or(&[][..], Vec::as_slice);
             let answered = model
-                .ask(stream)
+                .ask(turn, stream)
                 .await
                 .map_err(|error| bad_gateway(&error))?;
 
@@ -227,6 +225,19 @@ impl Server {
     }
 }
 
+/// Waits for `turn`, unless the client disconnects or its time is over: such songs leave the queue, so that a busy model
+/// works for those who still wait.
+async fn unless_gone<T>(
+    tell: &mut oneshot::Sender<Result<Answer, Refusal>>,
+    turn: impl Future<Output = T>,
+) -> Result<T, Refusal> {
+    tokio::select! {
+        biased;
+        () = tell.closed() => Err(Refusal::bad_request("The client has disconnected.")),
+        turn = turn => Ok(turn),
+    }
+}
+
 /// Returns an error response with status 502, the cause, and the information that the model is restarted.
 fn bad_gateway(error: &ModelError) -> Refusal {
     let mut words = error.to_string();
@@ -237,4 +248,22 @@ fn bad_gateway(error: &ModelError) -> Refusal {
         StatusCode::BAD_GATEWAY,
         format!("No prediction: {words}; the model is being restarted."),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_song_leaves_the_queue_with_its_client() {
+        let (mut tell, _told) = oneshot::channel();
+        assert_eq!(unless_gone(&mut tell, ready(7)).await.ok(), Some(7));
+
+        let (mut tell, told) = oneshot::channel();
+        drop(told);
+        let turn = unless_gone(&mut tell, pending::<()>()).await;
+        assert!(turn.is_err());
+    }
 }

@@ -15,6 +15,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
+use datafusion::sql::sqlparser::parser::Parser;
 use datafusion_postgres::DfSessionService;
 use datafusion_postgres::pgwire::api::cancel::CancelHandler;
 use datafusion_postgres::pgwire::api::query::ExtendedQueryHandler;
@@ -29,6 +31,7 @@ use datafusion_postgres::pgwire::tokio::server::{
     MaybeTls, PgWireMessageServerCodec, negotiate_tls, process_error, process_message,
 };
 use futures::{FutureExt as _, StreamExt as _};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::Interest;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
@@ -40,10 +43,10 @@ use wavemill_sql::{SharedSession, SqlError};
 
 use super::SqlServer;
 use super::errors::{
-    ADMIN_SHUTDOWN, INTERNAL, PROTOCOL_VIOLATION, QUERY_CANCELED, TOO_COMPLEX,
-    TOO_MANY_CONNECTIONS, error, explained, fatal,
+    ADMIN_SHUTDOWN, CANNOT_CHANGE, INTERNAL, PROTOCOL_VIOLATION, QUERY_CANCELED, SYNTAX,
+    TOO_COMPLEX, TOO_MANY_CONNECTIONS, error, explained, fatal,
 };
-use super::statements::hooks;
+use super::statements::{hooks, other_schema, search_path_refused};
 use super::streaming::Streaming;
 
 /// A connection with the state of the protocol.
@@ -67,12 +70,16 @@ const STATEMENTS_MAX: usize = 64;
 /// Maximum number of bytes of a message before the password was checked, and of a later one, which may have parameters.
 const STARTUP_BYTES_MAX: usize = 64 << 10;
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
+/// Time without a message after which the system asks whether the client's machine still exists, and then three times.
+const IDLE: Duration = Duration::from_secs(60);
+const ASK_AGAIN: Duration = Duration::from_secs(20);
+const N_ASKED: u32 = 3;
 /// Maximum time from the first byte of a message to its last one.
 const MESSAGE: Duration = Duration::from_secs(60);
 /// Maximum time in which clients are told that the server ends.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// Key under which the library stores the client's `statement_timeout`, in milliseconds.
-const STATEMENT_TIMEOUT: &str = "statement_timeout_ms";
+pub(super) const STATEMENT_TIMEOUT: &str = "statement_timeout_ms";
 
 /// Serves connections until `stop` is set to true, and then ends them.
 pub(super) async fn serve(
@@ -121,6 +128,12 @@ async fn connection(
 ) -> io::Result<()> {
     // The other handle of the socket shows whether the client has disconnected while a query runs.
     let stream = stream.into_std()?;
+    // A machine that vanishes does not close its connections, which would hold places for ever.
+    let keepalive = TcpKeepalive::new()
+        .with_time(IDLE)
+        .with_interval(ASK_AGAIN)
+        .with_retries(N_ASKED);
+    SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
     let probe = TcpStream::from_std(stream.try_clone()?)?;
     let stream = TcpStream::from_std(stream)?;
 
@@ -194,6 +207,17 @@ async fn start(
         return Err(fatal(TOO_MANY_CONNECTIONS, message));
     };
 
+    if let PgWireFrontendMessage::Startup(startup) = &first {
+        let parameter = |name| startup.parameters.get(name).map(String::as_str);
+        // The parameter `options` has settings in the form `-c search_path=a,b`.
+        let options = parameter("options").and_then(|all| all.split_once("search_path="));
+        let in_options = options.and_then(|(_, path)| path.split(' ').next());
+        let path = parameter("search_path").or(in_options).unwrap_or_default();
+        if let Some(schema) = other_schema(path.split(',')) {
+            return Err(fatal(CANNOT_CHANGE, search_path_refused(&schema)));
+        }
+    }
+
     let startup = server.access.startup(socket)?;
     startup.handle(socket, first).await?;
     while !matches!(socket.state(), PgWireConnectionState::ReadyForQuery) {
@@ -259,7 +283,16 @@ fn limited(message: PgWireFrontendMessage) -> Result<PgWireFrontendMessage, Stop
         return refused(format!("a statement of more than {TEXT_BYTES_MAX} bytes"));
     }
     // A semicolon may also be a part of a text or of a comment.
-    if text.matches(';').count() > STATEMENTS_MAX {
+    let n_separators = text.matches(';').count();
+    // Of a prepared text, the library executes only the first statement.
+    if n_separators > 0
+        && matches!(message, PgWireFrontendMessage::Parse(_))
+        && Parser::parse_sql(&PostgreSqlDialect {}, text).is_ok_and(|all| all.len() > 1)
+    {
+        let words = "cannot insert multiple commands into a prepared statement";
+        return Err(Stopped::Failed(error(SYNTAX, words)));
+    }
+    if n_separators > STATEMENTS_MAX {
         return refused(format!(
             "more than {STATEMENTS_MAX} statements in a message"
         ));

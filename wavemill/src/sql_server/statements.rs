@@ -33,6 +33,7 @@ use datafusion_postgres::pgwire::types::format::FormatOptions;
 use futures::{StreamExt as _, stream};
 use wavemill_sql::{SharedSession, SqlError, require_shallow};
 
+use super::connections::STATEMENT_TIMEOUT;
 use super::errors::{self, error};
 use super::names::ABSENT_FUNCTION;
 
@@ -105,7 +106,7 @@ impl ReadOnly {
     async fn answered(
         &self,
         statement: &Statement,
-        client: &dyn HookClient,
+        client: &mut dyn HookClient,
     ) -> Option<PgWireResult<Response>> {
         match statement {
             // The hook for SET would execute it, and lift the memory limit or choose another temporary folder.
@@ -113,6 +114,11 @@ impl ReadOnly {
                 errors::CANNOT_CHANGE,
                 "DataFusion's settings cannot be changed: limits are options of wavemill sql-server",
             ))),
+            // The library would store the path, and tables would still be those of the schema `store`.
+            Statement::Set(set) => schema_of(set).map(|schema| {
+                let message = search_path_refused(&schema);
+                Err(error(errors::CANNOT_CHANGE, message))
+            }),
 
             Statement::Declare { stmts } => match stmts.as_slice() {
                 [cursor] => Some(self.declare(cursor, client).await),
@@ -128,7 +134,7 @@ impl ReadOnly {
                 Some(Ok(Response::Execution(Tag::new("RELEASE"))))
             }
 
-            // Clients that pool connections send these before the next use. A session has no other state.
+            // Clients that pool connections send these before the next use.
             Statement::Deallocate { name, .. } => {
                 client.portal_store().rm_statement(&name.value);
                 // PREPARE of SQL is DataFusion's. A name that it does not know is no error.
@@ -138,6 +144,7 @@ impl ReadOnly {
             }
             Statement::Discard { .. } => {
                 client.portal_store().clear_portals();
+                client.metadata_mut().remove(STATEMENT_TIMEOUT);
                 Some(Ok(Response::Execution(Tag::new("DISCARD ALL"))))
             }
             _ => None,
@@ -268,6 +275,41 @@ fn is_of_datafusion(set: &Set) -> bool {
         other => other.to_string(),
     };
     changed.to_ascii_lowercase().contains("datafusion")
+}
+
+/// Schemas of a client's `search_path` that do not change which tables are meant.
+const USUAL_PATH: [&str; 5] = ["", "store", "public", "pg_catalog", "$user"];
+
+/// Returns the schema to which SET changes `search_path`, if it is not the store's.
+fn schema_of(set: &Set) -> Option<String> {
+    let Set::SingleAssignment {
+        variable, values, ..
+    } = set
+    else {
+        return None;
+    };
+    let is_path = variable.to_string().eq_ignore_ascii_case("search_path");
+    let values: Vec<String> = values.iter().map(ToString::to_string).collect();
+    is_path
+        .then(|| other_schema(values.iter().flat_map(|value| value.split(','))))
+        .flatten()
+}
+
+/// Returns the first schema of a `search_path` that is not searched.
+pub(super) fn other_schema<'a>(path: impl Iterator<Item = &'a str>) -> Option<String> {
+    let mut schemas = path.map(|schema| {
+        schema.trim_matches(|letter: char| letter.is_whitespace() || "'\"".contains(letter))
+    });
+    let other = schemas.find(|schema| !USUAL_PATH.contains(schema));
+    // The default of PostgreSQL has no other meaning here.
+    other
+        .filter(|schema| !schema.eq_ignore_ascii_case("default"))
+        .map(str::to_owned)
+}
+
+/// Returns the message for a `search_path` with `schema`.
+pub(super) fn search_path_refused(schema: &str) -> String {
+    format!("search_path cannot be changed: write \"{schema}\" before the names of its tables")
 }
 
 /// Facts of columns that a store's columns do not have. SQLAlchemy asks for them in correlated subqueries that DataFusion

@@ -427,6 +427,40 @@ async fn queries_end_after_their_time_and_connections_stay() {
     let ended = failure(client.simple_query(ENDLESS).await);
     assert_eq!(ended, "57014 the query took longer than 0.1 s");
     assert_eq!(text(&client, "SELECT 1").await.expect("rows"), "1");
+
+    // The next user of a pooled connection has the server's limit again.
+    client.simple_query("DISCARD ALL").await.expect("an answer");
+    let ended = failure(client.simple_query(ENDLESS).await);
+    assert_eq!(ended, "57014 the query took longer than 0.5 s");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_search_path_and_a_second_prepared_statement_are_errors() {
+    let running = Running::start().await;
+    let client = running.connect().await;
+    for sql in [
+        "SET search_path = store, public",
+        "SET search_path TO \"$user\", public",
+        "SET search_path = ''",
+        "SET search_path = 'store,pg_catalog'",
+    ] {
+        assert!(client.simple_query(sql).await.is_ok(), "{sql}");
+    }
+
+    let refused =
+        "55P02 search_path cannot be changed: write \"raw\" before the names of its tables";
+    for sql in ["SET search_path = raw", "SET search_path TO 'public', raw"] {
+        assert_eq!(failure(client.simple_query(sql).await), refused, "{sql}");
+        assert_eq!(failure(client.execute(sql, &[]).await), refused, "{sql}");
+    }
+    let mut config = running.config();
+    config.options("-c search_path=raw");
+    assert!(connect(&config).await.is_err());
+
+    let ended = failure(client.query("SELECT 1; SELECT 2", &[]).await);
+    let want = "42601 cannot insert multiple commands into a prepared statement";
+    assert_eq!(ended, want);
+    assert!(client.query("SELECT ';';", &[]).await.is_ok());
 }
 
 #[tokio::test(flavor = "multi_thread")]

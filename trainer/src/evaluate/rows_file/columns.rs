@@ -311,8 +311,9 @@ fn truths(data: &Dataset, target: &Target, rows: &[u32]) -> [ArrayRef; 2] {
     if target.is_multi() {
         let mut lists = Vec::with_capacity(rows.len());
         for mut classes in labels {
-            // Class ids in ascending order, as in the columns of predicted classes.
+            // Class ids in ascending order, as in the columns of predicted classes, and without repetitions.
             classes.sort_unstable();
+            classes.dedup();
             lists.push((!classes.is_empty()).then_some(classes));
         }
         return class_lists(target, lists);
