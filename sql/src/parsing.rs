@@ -148,7 +148,7 @@ struct Depth {
     groupings: usize,
     relations: usize,
     /// The number of relations of each enclosing SELECT, and of each enclosing query outside of its SELECTs.
-    froms: Vec<usize>,
+    in_from: Vec<usize>,
     queries: Vec<EnclosingQuery>,
     /// The names of queries of WITH that have not been visited yet, by their addresses.
     names: HashMap<*const Query, String>,
@@ -186,7 +186,7 @@ impl Visitor for Depth {
             relations: self.relations,
             named: self.named.len(),
         });
-        self.froms.push(0);
+        self.in_from.push(0);
 
         self.operations += n_operations(&query.body);
         limited(self.operations)
@@ -195,7 +195,7 @@ impl Visitor for Depth {
     fn post_visit_query(&mut self, query: &Query) -> ControlFlow<SqlError> {
         self.operations -= n_operations(&query.body);
 
-        self.froms.pop();
+        self.in_from.pop();
         if let Some(before) = self.queries.pop() {
             // The queries of its own WITH end with it.
             self.named.truncate(before.named);
@@ -207,12 +207,12 @@ impl Visitor for Depth {
     }
 
     fn pre_visit_select(&mut self, _: &Select) -> ControlFlow<SqlError> {
-        self.froms.push(0);
+        self.in_from.push(0);
         ControlFlow::Continue(())
     }
 
     fn post_visit_select(&mut self, _: &Select) -> ControlFlow<SqlError> {
-        self.froms.pop();
+        self.in_from.pop();
         ControlFlow::Continue(())
     }
 
@@ -222,7 +222,7 @@ impl Visitor for Depth {
             _ => 1,
         };
         let mut in_from = 0;
-        if let Some(from) = self.froms.last_mut() {
+        if let Some(from) = self.in_from.last_mut() {
             *from += 1;
             in_from = *from;
         }
