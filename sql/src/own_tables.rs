@@ -5,9 +5,10 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use datafusion::arrow::csv::reader::Format;
-use datafusion::arrow::datatypes::Schema;
+use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema};
 use datafusion::arrow::error::ArrowError;
 use datafusion::common::DataFusionError;
 use datafusion::datasource::listing::ListingTable;
@@ -242,17 +243,67 @@ fn csv_schema(files: &[PathBuf], delimiter: u8) -> Result<Schema, ArrowError> {
     let format = Format::default()
         .with_header(true)
         .with_delimiter(delimiter);
-    let mut schemas = Vec::with_capacity(files.len());
+    let mut types: Vec<Vec<FieldRef>> = Vec::new();
     for file in files {
         let (schema, _) = format.infer_schema(File::open(file)?, Some(TYPED_ROWS))?;
-        schemas.push(schema);
+        // All files have the columns of the first one.
+        types.resize(types.len().max(schema.fields().len()), Vec::new());
+        for (fields, field) in types.iter_mut().zip(schema.fields()) {
+            fields.push(Arc::clone(field));
+        }
     }
-    Schema::try_merge(schemas)
+
+    let columns = types.iter().map(|fields| {
+        let types = fields.iter().map(|field| field.data_type());
+        Field::new(fields[0].name(), common_type(types), true)
+    });
+    Ok(Schema::new(columns.collect::<Fields>()))
+}
+
+/// Returns the type of a column that has these types in several files. Values of different kinds are texts.
+fn common_type<'a>(types: impl Iterator<Item = &'a DataType>) -> DataType {
+    types.fold(DataType::Null, |common, found| match (&common, found) {
+        (_, DataType::Null) => common,
+        (DataType::Null, _) => found.clone(),
+        _ if common == *found => common,
+        (DataType::Int64, DataType::Float64) | (DataType::Float64, DataType::Int64) => {
+            DataType::Float64
+        }
+        _ => DataType::Utf8,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn columns_of_several_csv_files_have_a_type_for_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = ["id,score,name,x\n1,0.5,7,\n", "id,score,name,x\n2,1,b,3\n"];
+        let files: Vec<PathBuf> = (0..)
+            .zip(files)
+            .map(|(n, text)| {
+                let path = folder.path().join(format!("{n}.csv"));
+                std::fs::write(&path, text).unwrap();
+                path
+            })
+            .collect();
+
+        let schema = csv_schema(&files, b',').unwrap();
+        let types: Vec<_> = schema
+            .fields()
+            .iter()
+            .map(|field| field.data_type())
+            .collect();
+        let want = [
+            DataType::Int64,
+            DataType::Float64,
+            DataType::Utf8,
+            DataType::Int64,
+        ];
+        assert_eq!(types, want.iter().collect::<Vec<_>>());
+    }
 
     #[test]
     fn parquet_footer_that_ends_the_process_is_refused() {

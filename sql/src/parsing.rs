@@ -201,6 +201,8 @@ impl Visitor for Depth {
             self.named.truncate(before.named);
             if let Some(name) = self.names.remove(&ptr::from_ref(query)) {
                 self.named.push((name, self.relations - before.relations));
+                // Its relations count at each use.
+                self.relations = before.relations;
             }
         }
         ControlFlow::Continue(())
@@ -342,6 +344,14 @@ mod tests {
             let queries: String = queries.collect();
             format!("WITH a0 AS (SELECT 1 x){queries} SELECT * FROM a{levels}")
         };
+        let chain = |n: usize| {
+            let queries = (1..n).map(|i| format!(", a{i} AS (SELECT * FROM a{} JOIN t{i})", i - 1));
+            let queries: String = queries.collect();
+            format!(
+                "WITH a0 AS (SELECT * FROM t){queries} SELECT * FROM a{}",
+                n - 1
+            )
+        };
         let list = |between: &str, n: usize| {
             let others: String = (1..n).map(|i| format!("{between} t a{i}")).collect();
             format!("SELECT * FROM t a0{others}")
@@ -351,7 +361,8 @@ mod tests {
         let inner = format!("SELECT * FROM (WITH t AS ({}) SELECT 1)", list(",", 400));
 
         for permitted in [
-            doubling(9),
+            doubling(10),
+            chain(200),
             list(",", 500),
             union(200),
             format!("{inner}, {}", "t, ".repeat(400) + "t"),
@@ -359,7 +370,7 @@ mod tests {
             assert!(statements(&permitted).is_ok(), "{permitted}");
         }
         for refused in [
-            doubling(10),
+            doubling(11),
             doubling(26),
             list(",", 501),
             list(" CROSS JOIN", 501),

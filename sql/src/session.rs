@@ -418,6 +418,12 @@ impl Planner {
         let state = self.ctx.state();
         let query = state.optimize(&table.input)?;
         let schema = Arc::clone(query.schema().inner());
+        // Refuse names that no table can have before any row is computed.
+        let empty = provider_as_source(Arc::new(MemTable::try_new(
+            Arc::clone(&schema),
+            vec![Vec::new()],
+        )?));
+        LogicalPlanBuilder::scan(table.name.clone(), empty, None)?;
         let mut rows = self.start_query(state, &query).await?;
 
         let consumer = MemoryConsumer::new(format!("CREATE TABLE {}", table.name));
@@ -560,7 +566,9 @@ impl Planner {
     fn check_tables(&self, statement: &Statement) -> Result<(), SqlError> {
         let state = self.ctx.state();
         for table in state.resolve_table_references(statement)? {
-            let schema = table.schema().unwrap_or(STORE);
+            // A client of a server may select another schema than the store's.
+            let selected = &state.config_options().catalog.default_schema;
+            let schema = table.schema().unwrap_or(selected);
             // Only check the schemas of the store: DataFusion itself checks tables of `information_schema`.
             let is_ours = [STORE, RAW].contains(&schema);
             // Other statements may contain the name of a table that they create.

@@ -62,7 +62,7 @@ fn errors_are_reported_before_the_first_trial() -> Result<(), Failed> {
         ),
         (
             "[parameters]\n\"data.targets\" = [[\"genre\"], [\"genres_all\"]]",
-            &["another data.targets", "train.select_target"],
+            &["trial 1", "is scored on genres_all", "train.select_target"],
         ),
         (
             "method = \"random\"\ntrials = 0\n[parameters]\nseed = [1]",

@@ -207,7 +207,6 @@ impl Learner {
         let over = (config.model.sync_batch_norm && ranks.world_size() > 1)
             .then(|| strategy::sum_group(ranks));
         let net = Net::build(&config.model, &data.dims(), &store.root(), over)?;
-        check_heads(&config.model, &store, data.dims().heads.len())?;
 
         // Sort variables by name: gradients are exchanged in this order, which must be the same on all ranks.
         let trainable: Vec<_> = sorted(store.variables())
@@ -253,6 +252,8 @@ impl Learner {
     /// # Errors
     /// [`ModelError::InitRead`] if the file cannot be read, [`ModelError::Unfit`] if its weights do not fit the model.
     pub(crate) fn start_from(&self, file: &Path) -> Result<Origin, LearnError> {
+        let n_heads = self.data.dims().heads.len();
+        check_heads(&self.config.model, &self.store, n_heads)?;
         let origin = init::load(file, &self.store)?;
         self.check_weights_of(file)?;
         self.average.iter().for_each(WeightAverage::reset);

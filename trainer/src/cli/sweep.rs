@@ -282,6 +282,7 @@ impl SweepCommand {
     ) -> Result<SweepPlan> {
         let mut trials = Vec::new();
         let mut lost = BTreeSet::new();
+        let mut scored: Option<Vec<String>> = None;
         for (number, set) in sweep.trials().into_iter().enumerate() {
             // In a trial's process, the parent has already checked the other trials.
             if self.trial.is_some_and(|trial| trial != number) {
@@ -296,9 +297,19 @@ impl SweepCommand {
                     set.join(" ")
                 )));
             }
-            let lost_here = check_trial(&config, world_size, rows)
+            let data = check_trial(&config, world_size, rows)
                 .with_context(|| format!("trial {number} ({})", set.join(" ")))?;
-            lost.extend(lost_here);
+            lost.extend(data.lost_paths());
+
+            let own = scored_targets(&config, &data);
+            if *scored.get_or_insert_with(|| own.clone()) != own {
+                bail!(UsageError(format!(
+                    "{source}: trial {number} ({}) is scored on {}, and earlier ones on others, but the score by which \
+                     trials are compared must be the same for all: set train.select and train.select_target with --set",
+                    set.join(" "),
+                    own.join(", ")
+                )));
+            }
             trials.push(PlannedTrial {
                 number,
                 set,
@@ -610,22 +621,15 @@ impl SweepCommand {
 }
 
 /// Returns the key by which a trial's score differs in meaning from that of `base`, with a remedy.
-fn incomparable<'a>(config: &'a Config, base: &'a Config) -> Option<(&'static str, &'static str)> {
+fn incomparable(config: &Config, base: &Config) -> Option<(&'static str, &'static str)> {
     let objective = |config: &Config| Loss {
         mixup: 0.0,
         ..config.loss.clone()
-    };
-    // The loss is the mean over all targets, and other scores are those of the first.
-    let scored = |config: &'a Config| match config.train.select {
-        Metric::Loss => &config.data.targets[..],
-        _ => &config.data.targets[..config.data.targets.len().min(1)],
     };
     if config.train.selected() != base.train.selected() {
         Some(("train.select or train.select_target", "set it with --set"))
     } else if config.data.split != base.data.split {
         Some(("data.split", "use `fit --folds`, or set it with --set"))
-    } else if base.train.select_target.is_none() && scored(config) != scored(base) {
-        Some(("data.targets", "set train.select_target with --set"))
     } else if base.train.select == Metric::Loss && objective(config) != objective(base) {
         Some(("loss", "use --set train.select=log_loss or another score"))
     } else {
@@ -633,14 +637,28 @@ fn incomparable<'a>(config: &'a Config, base: &'a Config) -> Option<(&'static st
     }
 }
 
-/// Checks the rows and initial weights of a trial. Returns the damaged files that its dataset skips.
-fn check_trial(config: &Config, world_size: usize, rows: &mut DatasetCache) -> Result<Vec<String>> {
+/// Returns the names of the targets whose score is that of a trial: all for the loss, and otherwise one.
+fn scored_targets(config: &Config, data: &Dataset) -> Vec<String> {
+    let names = data.targets().iter().map(|target| target.name().to_owned());
+    match (&config.train.select_target, config.train.select) {
+        (Some(target), _) => vec![target.clone()],
+        (None, Metric::Loss) => names.collect(),
+        (None, _) => names.take(1).collect(),
+    }
+}
+
+/// Checks the rows and initial weights of a trial, and returns the rows.
+fn check_trial(
+    config: &Config,
+    world_size: usize,
+    rows: &mut DatasetCache,
+) -> Result<Arc<Dataset>> {
     let data = rows.open(config)?;
     run::check(config, &data, world_size)?;
     if let Some(weights) = &config.model.init {
         init::check_form(weights)?;
     }
-    Ok(data.lost_paths())
+    Ok(data)
 }
 
 fn fit_values(job: &Job, data: &Arc<Dataset>, group: &'static dyn Collective) -> Result<Vec<f64>> {

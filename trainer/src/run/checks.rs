@@ -245,7 +245,7 @@ pub(super) fn same_store(state: &State, data: &Dataset, path: &Path) -> Result<(
 }
 
 /// Checks that a resumed run reads the same training files as before, if these determine the order of rows (within an
-/// epoch), or change the classes, vocabularies or means that the model was trained on.
+/// epoch), or change the classes, artists or albums that the model knows.
 ///
 /// # Errors
 /// [`RunError::DamagedFiles`] if such training files have become unreadable or readable since then.
@@ -268,10 +268,13 @@ pub(super) fn same_files(state: &State, data: &Dataset, run: &Path) -> Result<()
         return Ok(());
     }
 
-    if state.input != *data.input_spec() || state.classes != data.class_names() {
+    // Means may change a little, but other classes, artists and albums have other numbers in the model.
+    let (then, now) = (&state.input, data.input_spec());
+    let has_vocabularies = then.artists == now.artists && then.albums == now.albums;
+    if !has_vocabularies || state.classes != data.class_names() {
         return Err(RunError::DamagedFiles(format!(
-            "{}: the set of readable files has changed ({}), and with it the classes, vocabularies or means that the \
-             model was trained on: restore the earlier state of these files",
+            "{}: the set of readable files has changed ({}), and with it the classes, artists or albums that the model \
+             knows: restore the earlier state of these files",
             run.display(),
             files.join(", ")
         )));

@@ -43,10 +43,10 @@ use wavemill_sql::{SharedSession, SqlError};
 
 use super::SqlServer;
 use super::errors::{
-    ADMIN_SHUTDOWN, CANNOT_CHANGE, INTERNAL, PROTOCOL_VIOLATION, QUERY_CANCELED, SYNTAX,
-    TOO_COMPLEX, TOO_MANY_CONNECTIONS, error, explained, fatal,
+    ADMIN_SHUTDOWN, INTERNAL, PROTOCOL_VIOLATION, QUERY_CANCELED, SYNTAX, TOO_COMPLEX,
+    TOO_MANY_CONNECTIONS, error, explained, fatal,
 };
-use super::statements::{hooks, other_schema, search_path_refused};
+use super::statements::{hooks, select_schema};
 use super::streaming::Streaming;
 
 /// A connection with the state of the protocol.
@@ -154,6 +154,14 @@ async fn connection(
         Err(lost) => return process_error(&mut socket, unfinished(lost), true).await,
     };
 
+    let metadata = socket.metadata();
+    let own = metadata.get("search_path").map(String::as_str);
+    // The parameter `options` has settings in the form `-c search_path=a,b`.
+    let options = metadata.get("options").map_or("", String::as_str);
+    let in_options = options.split_once("search_path=").map(|(_, path)| path);
+    let in_options = in_options.and_then(|path| path.split(' ').next());
+    select_schema(session.context(), own.or(in_options).unwrap_or_default());
+
     let service = Arc::new(DfSessionService::new_with_hooks(
         Arc::new(session.context().clone()),
         hooks(&session),
@@ -206,17 +214,6 @@ async fn start(
         );
         return Err(fatal(TOO_MANY_CONNECTIONS, message));
     };
-
-    if let PgWireFrontendMessage::Startup(startup) = &first {
-        let parameter = |name| startup.parameters.get(name).map(String::as_str);
-        // The parameter `options` has settings in the form `-c search_path=a,b`.
-        let options = parameter("options").and_then(|all| all.split_once("search_path="));
-        let in_options = options.and_then(|(_, path)| path.split(' ').next());
-        let path = parameter("search_path").or(in_options).unwrap_or_default();
-        if let Some(schema) = other_schema(path.split(',')) {
-            return Err(fatal(CANNOT_CHANGE, search_path_refused(&schema)));
-        }
-    }
 
     let startup = server.access.startup(socket)?;
     startup.handle(socket, first).await?;

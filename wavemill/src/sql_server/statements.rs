@@ -37,6 +37,9 @@ use super::connections::STATEMENT_TIMEOUT;
 use super::errors::{self, error};
 use super::names::ABSENT_FUNCTION;
 
+/// The schema of the store's tables.
+const STORE: &str = "store";
+
 /// Returns the hooks of a connection, in the order in which they are asked.
 pub(super) fn hooks(session: &Arc<SharedSession>) -> Vec<Arc<dyn QueryHook>> {
     vec![
@@ -114,11 +117,13 @@ impl ReadOnly {
                 errors::CANNOT_CHANGE,
                 "DataFusion's settings cannot be changed: limits are options of wavemill sql-server",
             ))),
-            // The library would store the path, and tables would still be those of the schema `store`.
-            Statement::Set(set) => schema_of(set).map(|schema| {
-                let message = search_path_refused(&schema);
-                Err(error(errors::CANNOT_CHANGE, message))
-            }),
+            // The library stores the path for SHOW, and tables would still be those of the schema `store`.
+            Statement::Set(set) => {
+                if let Some(path) = search_path(set) {
+                    select_schema(self.0.context(), &path);
+                }
+                None
+            }
 
             Statement::Declare { stmts } => match stmts.as_slice() {
                 [cursor] => Some(self.declare(cursor, client).await),
@@ -145,6 +150,7 @@ impl ReadOnly {
             Statement::Discard { .. } => {
                 client.portal_store().clear_portals();
                 client.metadata_mut().remove(STATEMENT_TIMEOUT);
+                select_schema(self.0.context(), "");
                 Some(Ok(Response::Execution(Tag::new("DISCARD ALL"))))
             }
             _ => None,
@@ -277,11 +283,8 @@ fn is_of_datafusion(set: &Set) -> bool {
     changed.to_ascii_lowercase().contains("datafusion")
 }
 
-/// Schemas of a client's `search_path` that do not change which tables are meant.
-const USUAL_PATH: [&str; 5] = ["", "store", "public", "pg_catalog", "$user"];
-
-/// Returns the schema to which SET changes `search_path`, if it is not the store's.
-fn schema_of(set: &Set) -> Option<String> {
+/// Returns the new `search_path`, with its schemas divided by commas, if SET changes it.
+fn search_path(set: &Set) -> Option<String> {
     let Set::SingleAssignment {
         variable, values, ..
     } = set
@@ -290,26 +293,29 @@ fn schema_of(set: &Set) -> Option<String> {
     };
     let is_path = variable.to_string().eq_ignore_ascii_case("search_path");
     let values: Vec<String> = values.iter().map(ToString::to_string).collect();
-    is_path
-        .then(|| other_schema(values.iter().flat_map(|value| value.split(','))))
-        .flatten()
+    is_path.then(|| values.join(","))
 }
 
-/// Returns the first schema of a `search_path` that is not searched.
-pub(super) fn other_schema<'a>(path: impl Iterator<Item = &'a str>) -> Option<String> {
-    let mut schemas = path.map(|schema| {
-        schema.trim_matches(|letter: char| letter.is_whitespace() || "'\"".contains(letter))
+/// Makes the first schema of `path` that exists, or else `store`, the one of names without a schema.
+pub(super) fn select_schema(ctx: &SessionContext, path: &str) {
+    let state = ctx.state_ref();
+    let mut state = state.write();
+    let names = &state.config_options().catalog;
+    let catalog = state.catalog_list().catalog(&names.default_catalog);
+    let quotes = ['\'', '"', ' '];
+    let mut schemas = path
+        .split(',')
+        .map(|schema| schema.trim_matches(quotes).to_lowercase());
+    // Each name is also searched in `pg_catalog`. DataFusion makes `information_schema` itself.
+    let found = schemas.find(|schema| match schema.as_str() {
+        "pg_catalog" => false,
+        "information_schema" => true,
+        other => catalog
+            .as_ref()
+            .is_some_and(|catalog| catalog.schema(other).is_some()),
     });
-    let other = schemas.find(|schema| !USUAL_PATH.contains(schema));
-    // The default of PostgreSQL has no other meaning here.
-    other
-        .filter(|schema| !schema.eq_ignore_ascii_case("default"))
-        .map(str::to_owned)
-}
-
-/// Returns the message for a `search_path` with `schema`.
-pub(super) fn search_path_refused(schema: &str) -> String {
-    format!("search_path cannot be changed: write \"{schema}\" before the names of its tables")
+    let schema = found.unwrap_or_else(|| STORE.to_owned());
+    state.config_mut().options_mut().catalog.default_schema = schema;
 }
 
 /// Facts of columns that a store's columns do not have. SQLAlchemy asks for them in correlated subqueries that DataFusion
