@@ -214,11 +214,9 @@ fn parse(file: &[u8]) -> Result<(AudioTrack, Frames<'_>), Reject> {
 
 #[cfg(test)]
 mod tests {
-    use wavemill_kernels::Level;
-
     use super::*;
     use crate::key::testing::BitWriter;
-    use crate::{Decode, DecodeArgs, FileDecoder};
+    use crate::testing::{decode, n_lost};
 
     /// Returns a frame of AAC-LC at 44.1 kHz, mono, with this payload.
     fn frame(payload: &[u8]) -> Vec<u8> {
@@ -270,16 +268,9 @@ mod tests {
     #[test]
     fn frames_of_several_blocks_are_lost() {
         let decoded = |file: &[u8]| {
-            let args = DecodeArgs {
-                sample_rate_hz: 44_100,
-                duration_s: None,
-                min_duration_s: 0.0,
-                keep_rate: false,
-            };
             let mut out = Pcm::default();
-            let mut decoder = FileDecoder::new(args, Level::Scalar).unwrap();
-            let outcome = decoder.decode("", file, &mut out);
-            outcome.map(|()| (out.n_samples, (out.lost_s * 44_100.0).round() as usize))
+            decode(file, 44_100, &mut out)?;
+            Ok::<_, Reject>((out.n_samples, n_lost(&out, 44_100)))
         };
 
         // A channel without bands and tools, and the end.

@@ -21,6 +21,8 @@ mod ogg;
 mod output;
 mod packets;
 mod sniff;
+#[cfg(test)]
+mod testing;
 mod wav;
 
 pub use channels::{Channels, ClipFacts};

@@ -299,11 +299,13 @@ impl PacketDecoder<'_> {
                 self.fill_absent();
                 self.decode(packet, data);
             }
+
             Content::Undecoded => {
                 self.fill_absent();
                 self.silence(packet.offset, packet.n_samples);
                 self.codec.reset();
             }
+
             Content::Absent => {
                 if self.survey.are_absent_credible() {
                     let (_, n_samples) = self.absent.get_or_insert((packet.offset, 0));

@@ -224,7 +224,7 @@ impl SchemaProvider for StoreSchema {
     }
 
     fn table_exist(&self, name: &str) -> bool {
-        // Whether another version has a table is only known when that version is read.
+        // Only reading another version shows whether it has a table.
         let is_other = name.contains(AT) || (self.name == STORE && name == VERSIONS);
         is_other || self.files.contains_key(name) || self.tables().contains_key(name)
     }

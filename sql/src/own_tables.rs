@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use datafusion::arrow::csv::reader::Format;
-use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema};
+use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Schema};
 use datafusion::arrow::error::ArrowError;
 use datafusion::common::DataFusionError;
 use datafusion::datasource::listing::ListingTable;
@@ -243,34 +243,35 @@ fn csv_schema(files: &[PathBuf], delimiter: u8) -> Result<Schema, ArrowError> {
     let format = Format::default()
         .with_header(true)
         .with_delimiter(delimiter);
-    let mut types: Vec<Vec<FieldRef>> = Vec::new();
+    let mut columns: Vec<FieldRef> = Vec::new();
     for file in files {
         let (schema, _) = format.infer_schema(File::open(file)?, Some(TYPED_ROWS))?;
-        // All files have the columns of the first one.
-        types.resize(types.len().max(schema.fields().len()), Vec::new());
-        for (fields, field) in types.iter_mut().zip(schema.fields()) {
-            fields.push(Arc::clone(field));
+        // The files have equal headers.
+        for (index, field) in schema.fields().iter().enumerate() {
+            match columns.get_mut(index) {
+                Some(column) => {
+                    let common = common_type(column.data_type(), field.data_type());
+                    *column = Arc::new(Field::new(column.name(), common, true));
+                }
+                None => columns.push(Arc::clone(field)),
+            }
         }
     }
-
-    let columns = types.iter().map(|fields| {
-        let types = fields.iter().map(|field| field.data_type());
-        Field::new(fields[0].name(), common_type(types), true)
-    });
-    Ok(Schema::new(columns.collect::<Fields>()))
+    Ok(Schema::new(columns))
 }
 
-/// Returns the type of a column that has these types in several files. Values of different kinds are texts.
-fn common_type<'a>(types: impl Iterator<Item = &'a DataType>) -> DataType {
-    types.fold(DataType::Null, |common, found| match (&common, found) {
-        (_, DataType::Null) => common,
-        (DataType::Null, _) => found.clone(),
-        _ if common == *found => common,
+/// Returns the type of a column that has one of these types in a file, and the other one in another file. Values of
+/// different kinds are texts.
+fn common_type(one: &DataType, other: &DataType) -> DataType {
+    match (one, other) {
+        (DataType::Null, _) => other.clone(),
+        (_, DataType::Null) => one.clone(),
+        _ if one == other => one.clone(),
         (DataType::Int64, DataType::Float64) | (DataType::Float64, DataType::Int64) => {
             DataType::Float64
         }
         _ => DataType::Utf8,
-    })
+    }
 }
 
 #[cfg(test)]

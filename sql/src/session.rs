@@ -415,16 +415,14 @@ impl Planner {
             return Ok(LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(table)));
         }
 
-        let state = self.ctx.state();
-        let query = state.optimize(&table.input)?;
-        let schema = Arc::clone(query.schema().inner());
+        let mut rows = self.start_query(self.ctx.state(), &table.input).await?;
+        let schema = rows.schema();
         // Refuse names that no table can have before any row is computed.
         let empty = provider_as_source(Arc::new(MemTable::try_new(
             Arc::clone(&schema),
             vec![Vec::new()],
         )?));
         LogicalPlanBuilder::scan(table.name.clone(), empty, None)?;
-        let mut rows = self.start_query(state, &query).await?;
 
         let consumer = MemoryConsumer::new(format!("CREATE TABLE {}", table.name));
         let memory = consumer.register(&self.ctx.runtime_env().memory_pool);
@@ -521,23 +519,21 @@ impl Planner {
     fn note_target(&self, plan: &LogicalPlan) -> Result<(), SqlError> {
         // Search the whole plan: the statement may be inside an EXPLAIN ANALYZE.
         plan.apply_with_subqueries(|node| {
+            let partial = self.interrupt.partial();
             match node {
                 LogicalPlan::Copy(copy) => {
-                    let is_partitioned = !copy.partition_by.is_empty();
-                    self.interrupt
-                        .partial()
-                        .begin_copy(&copy.output_url, is_partitioned);
+                    partial.begin_copy(&copy.output_url, !copy.partition_by.is_empty());
                 }
+
                 LogicalPlan::Dml(insert) => {
                     // Other kinds of tables write no files.
                     let table = source_as_provider(&insert.target)?;
                     if let Some(table) = table.downcast_ref::<ListingTable>() {
                         // If a table has several folders, DataFusion adds files to the first one.
-                        self.interrupt
-                            .partial()
-                            .begin_insert(&table.table_paths()[0]);
+                        partial.begin_insert(&table.table_paths()[0]);
                     }
                 }
+
                 _ => return Ok(TreeNodeRecursion::Continue),
             }
             Ok(TreeNodeRecursion::Stop)

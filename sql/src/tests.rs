@@ -18,6 +18,14 @@ const LIMITS: Limits = Limits {
     allow_write: false,
 };
 
+fn writing_session(store: &TestStore) -> Session {
+    let allowed = Limits {
+        allow_write: true,
+        ..LIMITS
+    };
+    open(&store.handle(), &store.manifest, allowed).expect("the store opens")
+}
+
 fn session(store: &TestStore) -> Session {
     open(&store.handle(), &store.manifest, LIMITS).expect("the store opens")
 }
@@ -605,11 +613,7 @@ fn writing_requires_permission() {
     }
     assert!(!target.exists());
 
-    let allowed = Limits {
-        allow_write: true,
-        ..LIMITS
-    };
-    let session = open(&store.handle(), &store.manifest, allowed).expect("the store opens");
+    let session = writing_session(&store);
 
     assert_eq!(csv(&session, &copy), "count\n9\n");
     assert!(target.exists());
@@ -639,11 +643,7 @@ fn files_of_the_store_are_never_written() {
     std::os::unix::fs::symlink(root.join("data"), elsewhere.path().join("link")).expect("a link");
     std::os::unix::fs::symlink(root, elsewhere.path().join("fma [v2]")).expect("a link");
 
-    let allowed = Limits {
-        allow_write: true,
-        ..LIMITS
-    };
-    let session = open(&store.handle(), &store.manifest, allowed).expect("the store opens");
+    let session = writing_session(&store);
 
     let plan_id = &store.manifest.plan_id;
     let tracks = root.join(format!("data/{plan_id}/tracks/00000.parquet"));
@@ -702,11 +702,7 @@ fn files_of_the_store_are_never_written() {
 fn copy_to_a_pattern_writes_nothing() {
     let store = TestStore::small();
     let folder = tempfile::tempdir().expect("a folder");
-    let allowed = Limits {
-        allow_write: true,
-        ..LIMITS
-    };
-    let session = open(&store.handle(), &store.manifest, allowed).expect("the store opens");
+    let session = writing_session(&store);
     let copy = |to: &str| format!("COPY (SELECT 1 AS a) TO '{to}' STORED AS CSV");
     let at = folder.path().display();
 
@@ -756,15 +752,7 @@ fn created_tables_count_as_memory() {
 fn limits_of_the_command_line_hold() {
     let store = TestStore::small();
     let spill = store.folder.path().join("spill");
-    let session = open(
-        &store.handle(),
-        &store.manifest,
-        Limits {
-            allow_write: true,
-            ..LIMITS
-        },
-    )
-    .expect("opens");
+    let session = writing_session(&store);
 
     for sql in [
         &format!(
@@ -875,11 +863,7 @@ fn n_files(folder: &Path) -> usize {
 fn an_interrupted_statement_leaves_no_unfinished_file() {
     let store = TestStore::small();
     let folder = tempfile::tempdir().expect("a folder");
-    let allowed = Limits {
-        allow_write: true,
-        ..LIMITS
-    };
-    let session = open(&store.handle(), &store.manifest, allowed).expect("the store opens");
+    let session = writing_session(&store);
     let at = folder.path().display();
     let external = format!("CREATE EXTERNAL TABLE own (a BIGINT) STORED AS CSV LOCATION '{at}/'");
     csv(&session, &external);

@@ -1,30 +1,14 @@
 //! Tests with generated FLAC streams: verbatim frames with 16 bits, mono, 44.1 kHz.
 
-use wavemill_kernels::Level;
 use wavemill_schemas::reject::{Reason, Reject};
 
 use super::header::MARKER;
 use super::testing::{FRAME_SAMPLES, RATE_HZ, frame, head, sealed};
-use crate::{Decode, DecodeArgs, FileDecoder, InputHasher, Pcm};
+use crate::{Pcm, testing};
 
 fn decode(file: &[u8]) -> Result<Pcm, Reject> {
-    let args = DecodeArgs {
-        sample_rate_hz: RATE_HZ,
-        duration_s: None,
-        min_duration_s: 0.0,
-        keep_rate: false,
-    };
-
     let mut out = Pcm::default();
-    FileDecoder::new(args, Level::Scalar)
-        .unwrap()
-        .decode("flac", file, &mut out)?;
-
-    let facts = InputHasher::default().read(file);
-    let hash = facts.audio.map(|hash| hash.to_hex().to_string());
-    assert_eq!(hash.as_ref(), Some(&out.audio_blake3));
-    assert_eq!(facts.decode, out.decode_key);
-
+    testing::decode(file, RATE_HZ, &mut out)?;
     Ok(out)
 }
 

@@ -1,10 +1,9 @@
 //! Tests of tables, edits, fragments and damage with uncompressed packets, and of AAC with a file of ffmpeg.
 
-use wavemill_kernels::Level;
 use wavemill_schemas::reject::{Reason, Reject};
 
 use super::testing::{PACKET_SAMPLES, RATE_HZ, TestTrack, alac_packet, mp4_box, numbers};
-use crate::{Decode, DecodeArgs, FileDecoder, InputHasher, Pcm, longest_s};
+use crate::{InputHasher, Pcm, longest_s, testing};
 
 /// Number of samples of the test tracks: five packets, of which the last one is shorter.
 const N_SAMPLES: usize = 4 * PACKET_SAMPLES + 100;
@@ -20,25 +19,12 @@ fn track() -> TestTrack {
 
 /// Returns the samples and the number of lost samples.
 fn decode(file: &[u8]) -> Result<(Vec<f32>, usize), Reject> {
-    let args = DecodeArgs {
-        sample_rate_hz: RATE_HZ,
-        duration_s: None,
-        min_duration_s: 0.0,
-        keep_rate: false,
-    };
     let mut out = Pcm::default();
-    let mut decoder = FileDecoder::new(args, Level::Scalar).unwrap();
-    let outcome = decoder.decode("", file, &mut out);
-
-    let facts = InputHasher::default().read(file);
-    assert_eq!(facts.decode, out.decode_key);
+    let outcome = testing::decode(file, RATE_HZ, &mut out);
+    assert_eq!(InputHasher::default().read(file).decode, out.decode_key);
     outcome?;
-    assert_eq!(
-        facts.audio.map(|hash| hash.to_hex().to_string()).as_ref(),
-        Some(&out.audio_blake3)
-    );
     assert!(longest_s(file) >= f64::from(out.duration_s) - 1e-6);
-    let n_lost = (out.lost_s * RATE_HZ as f32).round() as usize;
+    let n_lost = testing::n_lost(&out, RATE_HZ);
     Ok((out.samples.to_vec(), n_lost))
 }
 

@@ -1,9 +1,8 @@
 //! Tests with Ogg files made page by page: decoded samples, lost samples, and refused headers.
 
-use wavemill_kernels::Level;
 use wavemill_schemas::reject::{Reason, Reject};
 
-use super::super::{Decode, DecodeArgs, FileDecoder, InputFacts, InputHasher, Pcm};
+use super::super::{InputFacts, InputHasher, Pcm};
 use super::granules::{Density, LossBudget};
 use super::headers::Ident;
 use super::pages::checksum;
@@ -12,6 +11,7 @@ use super::testing::{
     BitWriter, CONTINUED, FIRST, LAST, Page, Setup, book, bytes, floor1, ident, packet_page,
 };
 use crate::flac::testing::{frame, head};
+use crate::testing;
 
 const RATE_HZ: u32 = 44_100;
 /// Number of samples that a packet with a long block adds after another such packet.
@@ -41,28 +41,9 @@ fn stream(n_pages: u32) -> Vec<Page> {
 
 /// Decodes an Ogg file and returns the number of decoded samples and of lost samples.
 fn decode(file: &[u8]) -> Result<(usize, usize), Reject> {
-    let args = DecodeArgs {
-        sample_rate_hz: RATE_HZ,
-        duration_s: None,
-        min_duration_s: 0.0,
-        keep_rate: false,
-    };
-    let mut decoder = FileDecoder::new(args, Level::Scalar).unwrap();
     let mut out = Pcm::default();
-    decoder.decode("ogg", file, &mut out)?;
-
-    let facts = InputHasher::default().read(file);
-    let hash = facts.audio.map(|hash| hash.to_hex().to_string());
-    assert_eq!(
-        hash.as_ref(),
-        Some(&out.audio_blake3),
-        "the hash without decoding"
-    );
-    assert_eq!(facts.decode, out.decode_key, "the key without decoding");
-    Ok((
-        out.samples.len(),
-        (f64::from(out.lost_s) * f64::from(RATE_HZ)).round() as usize,
-    ))
+    testing::decode(file, RATE_HZ, &mut out)?;
+    Ok((out.samples.len(), testing::n_lost(&out, RATE_HZ)))
 }
 
 fn reason(file: &[u8]) -> Reason {
@@ -726,16 +707,9 @@ const OPUS_PAGE_SAMPLES: usize = 3 * 960;
 
 /// Returns the samples at 48 kHz and the number of lost samples.
 fn decode_opus(pages: &[Page]) -> (Vec<f32>, usize) {
-    let args = DecodeArgs {
-        sample_rate_hz: 48_000,
-        duration_s: None,
-        min_duration_s: 0.0,
-        keep_rate: false,
-    };
     let mut out = Pcm::default();
-    let mut decoder = FileDecoder::new(args, Level::Scalar).unwrap();
-    decoder.decode("", &bytes(pages), &mut out).unwrap();
-    let n_lost = (out.lost_s * 48_000.0).round() as usize;
+    testing::decode(&bytes(pages), 48_000, &mut out).unwrap();
+    let n_lost = testing::n_lost(&out, 48_000);
     (out.samples.to_vec(), n_lost)
 }
 

@@ -114,6 +114,7 @@ pub(super) fn jpeg_segments(file: &[u8]) -> (usize, bool) {
     let mut at = 2;
     while let Some(found) = file.get(at..).and_then(|rest| memchr(0xff, rest)) {
         at += found + 1;
+
         let has_length = match file.get(at) {
             // A fill byte before a marker, or a 0xff within a scan.
             Some(0x00 | 0xff) => false,
@@ -128,6 +129,7 @@ pub(super) fn jpeg_segments(file: &[u8]) -> (usize, bool) {
             Some(_) => !is_in_scan,
             None => break,
         };
+
         if has_length {
             n_segments += usize::from(!is_in_scan);
             let length = be16(file.get(at + 1..at + 3).unwrap_or_default());

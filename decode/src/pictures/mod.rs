@@ -62,6 +62,7 @@ pub fn decode(file: &[u8], pixels_max: u64) -> Result<RgbImage, Reject> {
         return Err(reject(Reason::Empty, "the file has no bytes"));
     }
     let header = checked_header(file, pixels_max)?;
+
     let bytes = Cursor::new(file);
     let decoded = if header.format == ImageFormat::Png {
         // The limit does not include the pixels, whose number was checked.
@@ -74,6 +75,7 @@ pub fn decode(file: &[u8], pixels_max: u64) -> Result<RgbImage, Reject> {
         reader.decode()
     };
     let picture = decoded.map_err(|error| undecodable(&error))?;
+
     // Memory was reserved for the picture size in the header, so the decoded picture must have that size.
     if (picture.width(), picture.height()) != (header.width, header.height) {
         return Err(reject(

@@ -4,27 +4,11 @@ use wavemill_kernels::Level;
 use wavemill_schemas::reject::Reason;
 
 use super::testing::{big_chunk, chunk, comm, fmt, form, riff, ssnd};
-use crate::{Decode, DecodeArgs, FileDecoder, InputHasher, Pcm};
+use crate::{Decode, DecodeArgs, FileDecoder, Pcm, testing};
 
 fn decode(file: &[u8]) -> Pcm {
-    let args = DecodeArgs {
-        sample_rate_hz: 44_100,
-        duration_s: None,
-        min_duration_s: 0.0,
-        keep_rate: false,
-    };
-
     let mut out = Pcm::default();
-    FileDecoder::new(args, Level::Scalar)
-        .unwrap()
-        .decode("wav", file, &mut out)
-        .unwrap();
-
-    let facts = InputHasher::default().read(file);
-    let hash = facts.audio.map(|hash| hash.to_hex().to_string());
-    assert_eq!(hash.as_ref(), Some(&out.audio_blake3));
-    assert_eq!(facts.decode, out.decode_key);
-
+    testing::decode(file, 44_100, &mut out).unwrap();
     out
 }
 

@@ -85,27 +85,28 @@ fn check_metric(
     let fits = |metric: &Metric| {
         metric.is_for(target.is_multi()) && (*metric != Metric::Top3 || target.classes().len() > 3)
     };
-    if fits(&metric) {
-        let is_supported = || {
-            let tracks = data.tracks_of_classes(target, Side::Validation);
-            tracks.into_iter().max() >= Some(SUPPORTED_TRACKS_MIN)
-        };
-        if metric != Metric::MacroF1Supported || is_supported() {
-            return Ok(());
-        }
+    if !fits(&metric) {
+        let fitting = Metric::ALL.into_iter().filter(fits).map(Metric::name);
+        return Err(RunError::Unfit(format!(
+            "{key} = {:?} is not a score of target {}: choose one of {}",
+            metric.name(),
+            target.name(),
+            fitting.collect::<Vec<_>>().join(", ")
+        )));
+    }
+
+    let is_supported = || {
+        let tracks = data.tracks_of_classes(target, Side::Validation);
+        tracks.into_iter().max() >= Some(SUPPORTED_TRACKS_MIN)
+    };
+    if metric == Metric::MacroF1Supported && !is_supported() {
         return Err(RunError::Unfit(format!(
             "{key} = \"macro_f1_supported\" is undefined: no class of {} has {SUPPORTED_TRACKS_MIN} validation tracks; \
              use macro_f1",
             target.name()
         )));
     }
-    let fitting = Metric::ALL.into_iter().filter(fits).map(Metric::name);
-    Err(RunError::Unfit(format!(
-        "{key} = {:?} is not a score of target {}: choose one of {}",
-        metric.name(),
-        target.name(),
-        fitting.collect::<Vec<_>>().join(", ")
-    )))
+    Ok(())
 }
 
 /// Returns an error if a split (training, validation or test) has no rows.

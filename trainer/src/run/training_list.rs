@@ -9,7 +9,7 @@ use std::fmt::Display;
 use std::fs::File;
 use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
@@ -21,6 +21,7 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 use serde::{Deserialize, Serialize};
+use wavemill_schemas::config;
 use wavemill_scores::metrics::{Leaks, Member};
 use wavemill_scores::records::RunDir;
 
@@ -386,13 +387,7 @@ struct ExportCard {
 #[derive(Deserialize)]
 struct CardContents {
     manifest_hash: String,
-    model: CardModel,
-}
-
-#[derive(Deserialize)]
-struct CardModel {
-    name: String,
-    init: Option<PathBuf>,
+    model: config::Model,
 }
 
 impl ExportCard {

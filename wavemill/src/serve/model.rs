@@ -315,6 +315,10 @@ mod tests {
         runtime.expect("a runtime").block_on(body)
     }
 
+    async fn asked(model: &Model, song: &[u8]) -> Result<Answered, ModelError> {
+        model.ask(model.turn().await, song).await
+    }
+
     #[test]
     fn one_process_predicts_several_songs() {
         on_runtime(async {
@@ -323,9 +327,7 @@ mod tests {
             model.make_ready().await.expect("it starts");
 
             for song in ["a", "b", "c"] {
-                let said = model
-                    .ask(model.turn().await, format!("{song}\n").as_bytes())
-                    .await;
+                let said = asked(&model, format!("{song}\n").as_bytes()).await;
                 assert_eq!(said.expect("an answer").lines, [song]);
             }
 
@@ -339,20 +341,10 @@ mod tests {
     fn ended_model_is_reported_and_restarted() {
         on_runtime(async {
             let model = model(ECHO, 30);
-            let error = model
-                .ask(model.turn().await, b"die\n")
-                .await
-                .expect_err("it ends");
+            let error = asked(&model, b"die\n").await.expect_err("it ends");
             assert!(error.to_string().contains("exit status: 3"), "{error}");
             assert!(!model.is_ready());
-            assert_eq!(
-                model
-                    .ask(model.turn().await, b"a\n")
-                    .await
-                    .expect("an answer")
-                    .lines,
-                ["a"]
-            );
+            assert_eq!(asked(&model, b"a\n").await.expect("an answer").lines, ["a"]);
             assert_eq!(model.starts.get(), 2);
 
             // If a model's process ended while idle, it is restarted, and the next song does not fail.
@@ -371,14 +363,7 @@ mod tests {
 
             tokio::time::sleep(Duration::from_millis(300)).await;
             assert!(!model.is_ready());
-            assert_eq!(
-                model
-                    .ask(model.turn().await, b"b\n")
-                    .await
-                    .expect("an answer")
-                    .lines,
-                ["b"]
-            );
+            assert_eq!(asked(&model, b"b\n").await.expect("an answer").lines, ["b"]);
             assert!(model.is_ready());
         });
     }
@@ -387,19 +372,9 @@ mod tests {
     fn hung_model_is_killed() {
         on_runtime(async {
             let model = model(ECHO, 1);
-            let error = model
-                .ask(model.turn().await, b"hang\n")
-                .await
-                .expect_err("it hangs");
+            let error = asked(&model, b"hang\n").await.expect_err("it hangs");
             assert!(matches!(error, ModelError::Slow { .. }), "{error}");
-            assert_eq!(
-                model
-                    .ask(model.turn().await, b"a\n")
-                    .await
-                    .expect("an answer")
-                    .lines,
-                ["a"]
-            );
+            assert_eq!(asked(&model, b"a\n").await.expect("an answer").lines, ["a"]);
         });
     }
 

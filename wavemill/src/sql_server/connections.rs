@@ -279,9 +279,9 @@ fn limited(message: PgWireFrontendMessage) -> Result<PgWireFrontendMessage, Stop
     if text.len() > TEXT_BYTES_MAX {
         return refused(format!("a statement of more than {TEXT_BYTES_MAX} bytes"));
     }
-    // A semicolon may also be a part of a text or of a comment.
+
     let n_separators = text.matches(';').count();
-    // Of a prepared text, the library executes only the first statement.
+    // The library would execute only the first statement of a prepared text.
     if n_separators > 0
         && matches!(message, PgWireFrontendMessage::Parse(_))
         && Parser::parse_sql(&PostgreSqlDialect {}, text).is_ok_and(|all| all.len() > 1)
@@ -289,6 +289,8 @@ fn limited(message: PgWireFrontendMessage) -> Result<PgWireFrontendMessage, Stop
         let words = "cannot insert multiple commands into a prepared statement";
         return Err(Stopped::Failed(error(SYNTAX, words)));
     }
+
+    // A semicolon may also be a part of a text or of a comment.
     if n_separators > STATEMENTS_MAX {
         return refused(format!(
             "more than {STATEMENTS_MAX} statements in a message"

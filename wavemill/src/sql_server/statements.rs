@@ -300,12 +300,15 @@ fn search_path(set: &Set) -> Option<String> {
 pub(super) fn select_schema(ctx: &SessionContext, path: &str) {
     let state = ctx.state_ref();
     let mut state = state.write();
+
     let names = &state.config_options().catalog;
     let catalog = state.catalog_list().catalog(&names.default_catalog);
+
     let quotes = ['\'', '"', ' '];
     let mut schemas = path
         .split(',')
         .map(|schema| schema.trim_matches(quotes).to_lowercase());
+
     // Each name is also searched in `pg_catalog`. DataFusion makes `information_schema` itself.
     let found = schemas.find(|schema| match schema.as_str() {
         "pg_catalog" => false,
