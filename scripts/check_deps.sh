@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Checks the dependencies between crates: reads `cargo metadata` and fails on any edge that is not listed here. Also
 # reads `cargo tree` and fails if a program that is built without its tests contains features for tests only. Within
-# a crate, folders may not import each other in a circle (import_circles.py).
+# a crate, folders may not import each other in a circle (import_circles.py). The lock file of the fuzz targets must
+# be current.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -10,7 +11,7 @@ if [[ ${1:-} == --help ]]; then
     echo "Fails if a crate has a dependency that is not allowed, or if the wavemill program links LGPL code."
     echo "Fails if a locked dependency requires a later Rust version than the workspace's rust-version."
     echo "Fails if a program that is built without its tests contains fail points or the emulated device."
-    echo "Fails if folders of a crate import each other in a circle."
+    echo "Fails if folders of a crate import each other in a circle, or if fuzz/Cargo.lock is out of date."
     exit 0
 fi
 
@@ -148,3 +149,6 @@ for package in wavemill wavemill-trainer wavemill-python; do
         fi
     done
 done
+
+# The fuzz targets are a workspace of their own, which no other step builds.
+cargo tree --locked --manifest-path fuzz/Cargo.toml >/dev/null
