@@ -365,7 +365,7 @@ def in_words(lines, full, decode_ms, take_ms, args):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("work", type=Path, help="folder for archive and stores; an existing archive is reused")
+    parser.add_argument("work", type=Path, help="its folder `grow` gets the archive, which is reused, and stores")
     parser.add_argument("--tracks", type=int, default=2000, help="number of tracks of the synthetic archive [default: 2000]")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--programs", type=Path, default=Path("target/release"), help="folder of the programs")
@@ -375,11 +375,13 @@ def main():
     args.wavemill = args.programs / "wavemill"
     args.demo_audio = args.programs / "demo-audio"
 
-    args.work.mkdir(parents=True, exist_ok=True)
+    # Its own folder, since each run removes stores.
+    work = args.work / "grow"
+    work.mkdir(parents=True, exist_ok=True)
     if args.large:
-        large(args, args.work)
+        large(args, work)
         return
-    text = in_words(*table(args, args.work), args)
+    text = in_words(*table(args, work), args)
     print(text)
     if args.write:
         page = Path(__file__).parent.parent / "docs" / "store.md"
