@@ -15,9 +15,12 @@ use crate::incremental::reuse::Pass;
 /// Lower bound for the compressed size of f16 log-mel, as a fraction of the uncompressed size (measured: 0.75).
 const ZSTD_RATIO: f64 = 0.7;
 
-/// Bytes per second of 16-bit stereo at 48 kHz. A refusal needs a lower bound of the needed space, so clips of unknown
-/// length are assumed to have this rate.
-const MOST_BYTES_PER_S: f64 = 192_000.0;
+/// Bytes per second of 16-bit stereo at 48 kHz, which no lossy codec exceeds. A refusal needs a lower bound of the
+/// needed space, so clips of unknown length are assumed to have the highest rate of their format.
+const LOSSY_BYTES_PER_S: f64 = 192_000.0;
+
+/// Bytes per second of 64-bit stereo at 192 kHz, the highest rate in use without loss.
+const LOSSLESS_BYTES_PER_S: f64 = 3_072_000.0;
 
 /// Returns a lower bound for the disk space of a pass's files, in bytes.
 pub(super) fn least_bytes(
@@ -36,21 +39,42 @@ pub(super) fn least_bytes(
             stretched.extend(&task.shard.members);
         }
     }
-    let audio_bytes = members
-        .iter()
-        .filter_map(|&row| audio.get(&clips[row].clip_key))
-        .map(|id| id.bytes)
-        .sum();
+    let mut audio_bytes = 0;
+    let mut audio_s = 0.0;
+    for &row in &members {
+        let key = &clips[row].clip_key;
+        if let Some(id) = audio.get(key) {
+            audio_bytes += id.bytes;
+            audio_s += id.bytes as f64 / most_bytes_per_s(key);
+        }
+    }
     let totals = ClipTotals {
         all: members.len() as u64,
         stretched: stretched.len() as u64,
         file_bytes: audio_bytes,
     };
-    let raw_bytes = features.estimate(totals, MOST_BYTES_PER_S);
+    // Without audio, any rate gives zero seconds.
+    let bytes_per_s = if audio_s > 0.0 {
+        audio_bytes as f64 / audio_s
+    } else {
+        1.0
+    };
+    let raw_bytes = features.estimate(totals, bytes_per_s);
 
     match plan.recipe.shards.compression {
         Compression::Zstd => (raw_bytes as f64 * ZSTD_RATIO) as u64,
         Compression::Lz4 | Compression::None => raw_bytes,
+    }
+}
+
+/// Returns the highest rate of the format that the extension of a clip's file states.
+fn most_bytes_per_s(clip_key: &str) -> f64 {
+    let extension = clip_key
+        .rsplit_once('.')
+        .map(|(_, extension)| extension.to_ascii_lowercase());
+    match extension.as_deref() {
+        Some("mp3" | "ogg" | "opus" | "aac") => LOSSY_BYTES_PER_S,
+        _ => LOSSLESS_BYTES_PER_S,
     }
 }
 
@@ -84,4 +108,18 @@ pub fn free_bytes(path: &Path) -> Option<u64> {
     let stat = rustix::fs::statvfs(there).ok()?;
     // `f_bavail` is used, not `f_bfree`, which counts blocks that only root may take (statvfs(3)).
     Some(stat.f_bavail * stat.f_frsize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uncompressed_audio_may_have_a_high_rate() {
+        // 32-bit stereo at 96 kHz.
+        assert!(most_bytes_per_s("album/1.WAV") >= 768_000.0);
+        assert!(most_bytes_per_s("without an extension") >= 768_000.0);
+        // An upper bound for MP3 that is not so high that the check is useless.
+        assert_eq!(most_bytes_per_s("000/000002.mp3"), LOSSY_BYTES_PER_S);
+    }
 }
