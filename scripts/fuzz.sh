@@ -15,7 +15,8 @@
 #   weights      safetensors
 #   http         requests to `wavemill serve`
 #
-# Findings are written to fuzz/artifacts/TARGET/; `scripts/fuzz.sh TARGET 0 FILE` repeats one. The corpus is kept in
+# Findings are written to fuzz/artifacts/TARGET/; `scripts/fuzz.sh TARGET 0 FILE` repeats one. The file `last` there is
+# the input that was tried last, which is the finding if the stack overflowed. The corpus is kept in
 # fuzz/corpus/TARGET/, and the next run continues from it. Without a nightly compiler, the stable one adds the counters.
 #
 # environment:
@@ -72,6 +73,7 @@ export LD_LIBRARY_PATH=$PWD/.libtorch/torch/lib:$PWD/.libtorch/nvidia/cu13/lib${
 export WAVEMILL_FUZZ=$target WAVEMILL_FUZZ_SEEDS=$seeds
 program=$built/x86_64-unknown-linux-gnu/release/wavemill-fuzz
 if [[ $seconds == 0 ]]; then exec "$program" "${@:3}"; fi
+export WAVEMILL_FUZZ_LAST=${artifacts}last
 # An input that takes longer than the timeout counts as a hang.
 exec "$program" -max_total_time="$seconds" -max_len="$input_bytes" -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \
     -artifact_prefix="$artifacts" "${@:3}" "$seeds"

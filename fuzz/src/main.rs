@@ -4,6 +4,7 @@
 //! environment:
 //!   WAVEMILL_FUZZ        name of the target; required
 //!   WAVEMILL_FUZZ_SEEDS  folder into which the seeds that the target makes by code are written, before anything else
+//!   WAVEMILL_FUZZ_LAST   file that gets each input before it is tried: libFuzzer saves none if the stack overflows
 
 #![no_main]
 
@@ -21,6 +22,7 @@ mod tables;
 mod weights;
 mod zip;
 
+use std::ffi::OsString;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -62,6 +64,9 @@ static CHOSEN: LazyLock<&Target> = LazyLock::new(|| {
     found.unwrap_or_else(|| panic!("WAVEMILL_FUZZ={name}: no such target"))
 });
 
+/// File that gets each input before it is tried.
+static LAST: LazyLock<Option<OsString>> = LazyLock::new(|| std::env::var_os("WAVEMILL_FUZZ_LAST"));
+
 fuzz_target!(
     init: {
         // Panics of libraries that wavemill catches are errors. libFuzzer's own hook ends the process at once. A panic
@@ -86,5 +91,10 @@ fuzz_target!(
             }
         }
     },
-    |input: &[u8]| (CHOSEN.run)(input)
+    |input: &[u8]| {
+        if let Some(path) = &*LAST {
+            stores::write(path.as_ref(), input);
+        }
+        (CHOSEN.run)(input)
+    }
 );
