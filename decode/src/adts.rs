@@ -54,6 +54,7 @@ impl Header {
         if b1 & 0xF6 != 0xF0 {
             return None;
         }
+
         let header = Self {
             fixed: Fixed {
                 has_checksum: b1 & 1 == 0,

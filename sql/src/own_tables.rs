@@ -72,6 +72,7 @@ fn require_equal_headers(files: &[PathBuf]) -> Result<(), String> {
         read.map_err(|error| format!("{}: {error}", file.display()))?;
         Ok::<_, String>(line.trim_ascii_end().to_owned())
     };
+
     let Some((first, others)) = files.split_first() else {
         return Ok(());
     };
@@ -243,6 +244,7 @@ fn csv_schema(files: &[PathBuf], delimiter: u8) -> Result<Schema, ArrowError> {
     let format = Format::default()
         .with_header(true)
         .with_delimiter(delimiter);
+
     let mut columns: Vec<FieldRef> = Vec::new();
     for file in files {
         let (schema, _) = format.infer_schema(File::open(file)?, Some(TYPED_ROWS))?;

@@ -248,6 +248,7 @@ impl Session {
     ) -> Result<Rows, SqlError> {
         let (schema, name) = qualified(table);
         let table = TableReference::partial(schema, name);
+
         self.start(async move |planner| {
             let mut rows = planner.ctx.table(table).await?;
             for filter in filters {

@@ -398,6 +398,7 @@ impl Connection {
         let stop = Arc::new(AtomicBool::new(false));
         let stopping = Arc::clone(&stop);
         let mut search = spawn_blocking(move || explained(failed, &session, &stopping));
+
         tokio::select! {
             found = &mut search => return found.unwrap_or_else(unfinished),
             () = sleep(limit) => {}
@@ -405,6 +406,7 @@ impl Connection {
             () = disconnected(&self.probe) => {}
             () = stopped(&mut self.stop) => {}
         }
+
         stop.store(true, Ordering::Relaxed);
         search.await.unwrap_or_else(unfinished)
     }

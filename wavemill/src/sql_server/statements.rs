@@ -188,6 +188,7 @@ impl QueryHook for ReadOnly {
         if is_query(statement) {
             return Some(self.plan(statement).await);
         }
+
         // Any plan without parameters: executing the statement does not read it.
         let is_answered = matches!(
             statement,
@@ -346,6 +347,7 @@ fn rewrite(statement: &mut Statement) {
             } => {
                 escape_by_backslash(pattern, escape_char);
             }
+
             Expr::Subquery(query) => {
                 let text = query.to_string();
                 if ABSENT.iter().any(|fact| text.contains(fact))
