@@ -38,7 +38,7 @@ pub(crate) fn run(input: &[u8]) {
         interrupt.clean();
         let (done, wait) = channel::<()>();
         let watch = thread::spawn(move || {
-            if wait.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+            while wait.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
                 interrupt.stop();
             }
         });

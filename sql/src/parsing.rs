@@ -9,16 +9,23 @@ use std::ops::ControlFlow;
 use std::panic::resume_unwind;
 use std::{ptr, thread};
 
+use arrow::datatypes::{DataType, FieldRef, Schema};
 use datafusion::sql::parser::{CopyToSource, DFParserBuilder, Statement};
 use datafusion::sql::sqlparser::ast::{
     self, Expr, ObjectName, Query, Select, SetExpr, TableFactor, Visit, Visitor,
 };
+use datafusion::sql::sqlparser::dialect::{Dialect, GenericDialect, PostgreSqlDialect};
+use datafusion::sql::sqlparser::parser::Parser;
+use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
 use super::SqlError;
+use super::dialect::BoundedDialect;
 
 /// Maximum depth of nested expressions, such as the number of terms of a sum, and maximum number of nested set
-/// operations.
+/// operations and of steps with `|>`.
 const DEPTH_MAX: usize = 500;
+/// Maximum depth of the type of a column of a result: the JSON writer takes 16 KB of stack for each level.
+const TYPE_DEPTH_MAX: usize = 64;
 /// Maximum number of groupings of all `CUBE` of a statement: DataFusion makes all of them while it plans.
 const GROUPINGS_MAX: usize = 1 << 12;
 /// Maximum number of relations of a statement. DataFusion copies the plan of a query of WITH for each reference to it,
@@ -29,7 +36,7 @@ const RELATIONS_MAX: usize = 2000;
 const FROM_RELATIONS_MAX: usize = DEPTH_MAX;
 /// Stack for parsing a text, in total and for each byte that can add a level: dropping a level takes up to a kilobyte.
 /// Memory is taken only when the stack grows.
-const STACK_BYTES: usize = 2 << 20;
+const STACK_BYTES: usize = 4 << 20;
 const STACK_BYTES_PER_LEVEL: usize = 2048;
 /// Bytes that add no level: long lists of numbers consist of them.
 const FLAT: &[u8] = b"0123456789,. '\"\n\r\t_";
@@ -59,14 +66,95 @@ pub(super) fn statements(sql: &str) -> Result<VecDeque<Statement>, SqlError> {
 }
 
 fn parsed(sql: &str) -> Result<VecDeque<Statement>, SqlError> {
+    let dialect = BoundedDialect::new(&GenericDialect {}, sql);
+    require_few_brackets(&dialect, sql)?;
     let statements = DFParserBuilder::new(sql)
+        .with_dialect(&dialect)
         .build()
-        .and_then(|mut parser| parser.parse_statements())?;
+        .and_then(|mut parser| parser.parse_statements());
+    if dialect.is_exhausted() {
+        return Err(too_ambiguous());
+    }
+
+    let statements = statements?;
     if statements.is_empty() {
         return Err(SqlError::Empty);
     }
     statements.iter().try_for_each(check)?;
     Ok(statements)
+}
+
+/// Returns the number of statements of a text for PostgreSQL, or `None` if the text has a syntax error.
+///
+/// # Errors
+/// [`SqlError::TooComplex`] if a parser could take hours, or if there are too many subscripts after each other.
+pub fn n_postgres_statements(sql: &str) -> Result<Option<usize>, SqlError> {
+    let dialect = BoundedDialect::new(&PostgreSqlDialect {}, sql);
+    require_few_brackets(&dialect, sql)?;
+    let statements = Parser::parse_sql(&dialect, sql);
+    if dialect.is_exhausted() {
+        return Err(too_ambiguous());
+    }
+    Ok(statements.ok().map(|statements| statements.len()))
+}
+
+/// Refuses a type such as `int[][][]…` with too many levels: the parser reads them in a loop, and visitors do not see
+/// them.
+fn require_few_brackets(dialect: &dyn Dialect, sql: &str) -> Result<(), SqlError> {
+    // The parser finds the errors of tokens, too.
+    let tokens = Tokenizer::new(dialect, sql).tokenize().unwrap_or_default();
+    let mut n_brackets = 0;
+    for token in tokens {
+        n_brackets = match token {
+            Token::LBracket => n_brackets + 1,
+            // Between the subscripts of an element, or of an enclosing type.
+            Token::RBracket | Token::RParen | Token::Gt | Token::ShiftRight => n_brackets,
+            Token::Number(..) | Token::Whitespace(_) => n_brackets,
+            _ => 0,
+        };
+        if n_brackets > DEPTH_MAX {
+            return Err(too_deep());
+        }
+    }
+    Ok(())
+}
+
+/// Refuses the columns of a result if writing them recursively could take too much stack.
+///
+/// # Errors
+/// [`SqlError::TooComplex`].
+pub(super) fn require_shallow_columns(columns: &Schema) -> Result<(), SqlError> {
+    let mut columns = columns.fields().iter();
+    match columns.find(|column| is_deeper(column.data_type(), TYPE_DEPTH_MAX)) {
+        Some(column) => Err(SqlError::TooComplex {
+            detail: format!(
+                "the type of column {} has more than {TYPE_DEPTH_MAX} levels: select an inner level",
+                column.name()
+            ),
+        }),
+        None => Ok(()),
+    }
+}
+
+/// True if a type has more than `levels` nested levels.
+fn is_deeper(data_type: &DataType, levels: usize) -> bool {
+    let Some(levels) = levels.checked_sub(1) else {
+        return true;
+    };
+    let is_deeper_field = |field: &FieldRef| is_deeper(field.data_type(), levels);
+    match data_type {
+        DataType::List(element)
+        | DataType::LargeList(element)
+        | DataType::ListView(element)
+        | DataType::LargeListView(element)
+        | DataType::FixedSizeList(element, _)
+        | DataType::Map(element, _)
+        | DataType::RunEndEncoded(_, element) => is_deeper_field(element),
+        DataType::Struct(fields) => fields.iter().any(is_deeper_field),
+        DataType::Union(fields, _) => fields.iter().any(|(_, field)| is_deeper_field(field)),
+        DataType::Dictionary(_, value) => is_deeper(value, levels),
+        _ => false,
+    }
 }
 
 /// Refuses a statement that is beyond a limit.
@@ -110,6 +198,14 @@ fn visit(part: &impl Visit) -> Result<(), SqlError> {
     match part.visit(&mut depth) {
         ControlFlow::Break(refused) => Err(refused),
         ControlFlow::Continue(()) => Ok(()),
+    }
+}
+
+fn too_ambiguous() -> SqlError {
+    SqlError::TooComplex {
+        detail: "the statement is nested too deeply or can be read in too many ways, most likely because of an error \
+                 in brackets or in keywords that are used as names: check them, or divide the statement"
+            .to_owned(),
     }
 }
 
@@ -188,12 +284,12 @@ impl Visitor for Depth {
         });
         self.in_from.push(0);
 
-        self.operations += n_operations(&query.body);
+        self.operations += n_query_operations(query);
         limited(self.operations)
     }
 
     fn post_visit_query(&mut self, query: &Query) -> ControlFlow<SqlError> {
-        self.operations -= n_operations(&query.body);
+        self.operations -= n_query_operations(query);
 
         self.in_from.pop();
         if let Some(before) = self.queries.pop() {
@@ -262,7 +358,12 @@ fn limited(depth: usize) -> ControlFlow<SqlError> {
     }
 }
 
-/// Returns the number of set operations of a query, without those of queries in parentheses.
+/// Returns the number of set operations and of steps with `|>` of a query, without those of queries in parentheses.
+fn n_query_operations(query: &Query) -> usize {
+    n_operations(&query.body) + query.pipe_operators.len()
+}
+
+/// Returns the number of set operations of a body, without those of queries in parentheses.
 fn n_operations(body: &SetExpr) -> usize {
     let mut count = 0;
     let mut body = body;
@@ -294,6 +395,8 @@ mod tests {
             ("SELECT 1", "+1"),
             ("SELECT a", "[1]"),
             ("SELECT a", " IS NULL"),
+            ("SELECT a::int", "[]"),
+            ("SELECT 1 a", " |> WHERE a = 1"),
             ("SELECT 1", " UNION SELECT 1"),
             ("SELECT 1 UNION SELECT 1", " INTERSECT SELECT 1"),
             ("EXPLAIN COPY (SELECT 1", "+1"),
@@ -312,6 +415,37 @@ mod tests {
             let shallow = chain(head, term, 400) + close;
             assert!(statements(&shallow).is_ok(), "{head}");
         }
+    }
+
+    #[test]
+    fn errors_in_statements_that_can_be_read_in_many_ways_are_found_at_once() {
+        let chains = [
+            "x-not-b.",
+            "case -",
+            "position(",
+            "if(current_time(",
+            "{fn a(",
+            "TABLE(",
+        ];
+        for chain in chains {
+            let sql = format!("SELECT {}", chain.repeat(40));
+            assert!(statements(&sql).is_err(), "{chain}");
+            assert!(
+                !matches!(n_postgres_statements(&sql), Ok(Some(_))),
+                "{chain}"
+            );
+        }
+
+        let intervals = "SELECT ".to_owned() + &"INTERVAL ".repeat(2000) + "1";
+        let subscripts = "SELECT ".to_owned() + &"a.b.c.d[".repeat(8) + "/ ?9 9";
+        for sql in [intervals, subscripts] {
+            let refused = statements(&sql).expect_err("nested names");
+            assert!(refused.to_string().contains("too many ways"), "{refused}");
+        }
+        let nested = "lower(".repeat(12) + "a.b.c['d']['e']" + &")".repeat(12);
+        let select = format!("SELECT {nested} FROM a WHERE NOT {nested} = 'x'");
+        assert!(statements(&select).is_ok());
+        assert_eq!(n_postgres_statements(&select).expect("simple"), Some(1));
     }
 
     #[test]

@@ -51,6 +51,22 @@ fn error(session: &Session, sql: &str) -> (String, u8) {
 }
 
 #[test]
+fn columns_of_deeply_nested_types_are_refused() {
+    let store = TestStore::small();
+    let session = session(&store);
+    let nested = |levels: usize| format!("SELECT NULL::int{} a", "[]".repeat(levels));
+
+    let list = ask(&session, Format::Json, &nested(60)).expect("few levels");
+    assert_eq!(String::from_utf8_lossy(&list).trim(), "{\"a\":null}");
+    let (refused, code) = error(&session, &nested(400));
+    assert!(
+        refused.contains("column a has more than 64 levels"),
+        "{refused}"
+    );
+    assert_eq!(code, 2);
+}
+
+#[test]
 fn every_table_of_the_version_answers() {
     let store = TestStore::small();
     let session = session(&store);

@@ -151,6 +151,8 @@ fn excessive_statements_are_refused() -> Result<(), Failed> {
         format!("SELECT 1{}", "+1".repeat(30_000)),
         format!("SELECT 1{}", " UNION ALL SELECT 1".repeat(3_000)),
         format!("SELECT '{}'", "x".repeat(100_000)),
+        format!("SELECT {}", "if(current_time(".repeat(40)),
+        format!("SELECT NULL::int{}", "[]".repeat(5_000)),
     ] {
         let simple = server.runtime.block_on(client.simple_query(&statement));
         same("simple", code(simple), "54001".to_owned())?;

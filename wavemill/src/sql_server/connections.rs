@@ -15,8 +15,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
-use datafusion::sql::sqlparser::parser::Parser;
 use datafusion_postgres::DfSessionService;
 use datafusion_postgres::pgwire::api::cancel::CancelHandler;
 use datafusion_postgres::pgwire::api::query::ExtendedQueryHandler;
@@ -39,7 +37,7 @@ use tokio::task::{JoinError, JoinSet, spawn_blocking};
 use tokio::time::{sleep, timeout};
 use tokio_util::codec::Framed;
 use wavemill_runtime::panics::{Panic, caught};
-use wavemill_sql::{SharedSession, SqlError};
+use wavemill_sql::{SharedSession, SqlError, n_postgres_statements};
 
 use super::SqlServer;
 use super::errors::{
@@ -268,7 +266,8 @@ fn poll_message(
     Poll::Ready(Err(fatal(PROTOCOL_VIOLATION, broken)))
 }
 
-/// Refuses a text that is too long, or has too many statements: the library begins all of them before it sends rows.
+/// Refuses a text that is too long, can be read in too many ways, or has too many statements: the library begins all of
+/// them before it sends rows.
 fn limited(message: PgWireFrontendMessage) -> Result<PgWireFrontendMessage, Stopped> {
     let refused = |message| Err(Stopped::Failed(error(TOO_COMPLEX, message)));
     let text = match &message {
@@ -280,18 +279,18 @@ fn limited(message: PgWireFrontendMessage) -> Result<PgWireFrontendMessage, Stop
         return refused(format!("a statement of more than {TEXT_BYTES_MAX} bytes"));
     }
 
-    let n_separators = text.matches(';').count();
+    let n_statements = match n_postgres_statements(text) {
+        Ok(n_statements) => n_statements.unwrap_or(0),
+        Err(too_complex) => return refused(too_complex.to_string()),
+    };
     // The library would execute only the first statement of a prepared text.
-    if n_separators > 0
-        && matches!(message, PgWireFrontendMessage::Parse(_))
-        && Parser::parse_sql(&PostgreSqlDialect {}, text).is_ok_and(|all| all.len() > 1)
-    {
+    if n_statements > 1 && matches!(message, PgWireFrontendMessage::Parse(_)) {
         let words = "cannot insert multiple commands into a prepared statement";
         return Err(Stopped::Failed(error(SYNTAX, words)));
     }
 
     // A semicolon may also be a part of a text or of a comment.
-    if n_separators > STATEMENTS_MAX {
+    if text.matches(';').count() > STATEMENTS_MAX {
         return refused(format!(
             "more than {STATEMENTS_MAX} statements in a message"
         ));

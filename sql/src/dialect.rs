@@ -1,0 +1,181 @@
+//! A dialect of SQL whose parser gives up on a text that it can read in too many ways, or that needs too much stack.
+//!
+//! The parser tries a word as a keyword first and then as a name, and parses the rest again each time. If the rest has
+//! an error, a text of a hundred bytes takes hours, and parsing cannot be interrupted. sqlparser 0.63 remembers the
+//! places that failed. The parser limits the depth of most expressions, but not of `INTERVAL INTERVAL …`.
+
+use std::any::TypeId;
+use std::cell::Cell;
+
+use datafusion::sql::sqlparser::ast::Expr;
+use datafusion::sql::sqlparser::dialect::{Dialect, Precedence};
+use datafusion::sql::sqlparser::keywords::Keyword;
+use datafusion::sql::sqlparser::parser::{Parser, ParserError};
+
+/// Number of times that the parser may begin an expression: for any text, and for each of its bytes. A statement
+/// without an error begins few of them twice.
+const BEGINS: usize = 250_000;
+const BEGINS_PER_BYTE: usize = 4;
+/// Stack that must be left where an expression begins.
+const STACK_LEFT_BYTES: usize = 512 << 10;
+
+/// Generic SQL or that of PostgreSQL, for one text.
+#[derive(Debug)]
+pub(super) struct BoundedDialect {
+    dialect: &'static dyn Dialect,
+    n_left: Cell<usize>,
+}
+
+impl BoundedDialect {
+    pub(super) fn new(dialect: &'static dyn Dialect, sql: &str) -> Self {
+        let n_left = BEGINS.saturating_add(BEGINS_PER_BYTE.saturating_mul(sql.len()));
+        let n_left = Cell::new(n_left);
+        Self { dialect, n_left }
+    }
+
+    /// True if the parser has given up.
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.n_left.get() == 0
+    }
+}
+
+/// Passes properties on to the dialect.
+macro_rules! delegated {
+    ($($property:ident)*) => {
+        $(fn $property(&self) -> bool {
+            self.dialect.$property()
+        })*
+    };
+}
+
+/// All methods that `GenericDialect` or `PostgreSqlDialect` of sqlparser 0.62 implement.
+impl Dialect for BoundedDialect {
+    fn parse_prefix(&self, parser: &mut Parser) -> Option<Result<Expr, ParserError>> {
+        let has_stack = stacker::remaining_stack().is_none_or(|left| left >= STACK_LEFT_BYTES);
+        let n_left = self.n_left.get().saturating_sub(1);
+        self.n_left.set(if has_stack { n_left } else { 0 });
+        if self.is_exhausted() {
+            // After any other error, the parser tries another way.
+            return Some(Err(ParserError::RecursionLimitExceeded));
+        }
+        self.dialect.parse_prefix(parser)
+    }
+
+    fn dialect(&self) -> TypeId {
+        self.dialect.dialect()
+    }
+
+    fn identifier_quote_style(&self, identifier: &str) -> Option<char> {
+        self.dialect.identifier_quote_style(identifier)
+    }
+
+    fn is_delimited_identifier_start(&self, ch: char) -> bool {
+        self.dialect.is_delimited_identifier_start(ch)
+    }
+
+    fn is_identifier_start(&self, ch: char) -> bool {
+        self.dialect.is_identifier_start(ch)
+    }
+
+    fn is_identifier_part(&self, ch: char) -> bool {
+        self.dialect.is_identifier_part(ch)
+    }
+
+    fn is_reserved_for_identifier(&self, keyword: Keyword) -> bool {
+        self.dialect.is_reserved_for_identifier(keyword)
+    }
+
+    fn is_custom_operator_part(&self, ch: char) -> bool {
+        self.dialect.is_custom_operator_part(ch)
+    }
+
+    fn get_next_precedence(&self, parser: &Parser) -> Option<Result<u8, ParserError>> {
+        self.dialect.get_next_precedence(parser)
+    }
+
+    fn prec_value(&self, precedence: Precedence) -> u8 {
+        self.dialect.prec_value(precedence)
+    }
+
+    delegated! {
+        allow_extract_custom
+        allow_extract_single_quotes
+        support_map_literal_syntax
+        supports_alter_column_type_using
+        supports_array_join_syntax
+        supports_array_typedef_with_brackets
+        supports_asc_desc_in_column_definition
+        supports_bitwise_shift_operators
+        supports_comma_separated_set_assignments
+        supports_comma_separated_trim
+        supports_comment_on
+        supports_comment_optimizer_hint
+        supports_connect_by
+        supports_constraint_keyword_without_name
+        supports_create_index_with_clause
+        supports_create_table_like_parenthesized
+        supports_create_view_comment_syntax
+        supports_cte_without_as
+        supports_data_type_signed_suffix
+        supports_detach
+        supports_dictionary_syntax
+        supports_empty_projections
+        supports_explain_with_utility_options
+        supports_extract_comma_syntax
+        supports_factorial_operator
+        supports_filter_during_aggregation
+        supports_from_first_select
+        supports_geometric_types
+        supports_group_by_expr
+        supports_group_by_with_modifier
+        supports_insert_table_alias
+        supports_install
+        supports_interpolate
+        supports_interval_options
+        supports_key_column_option
+        supports_left_associative_joins_without_parens
+        supports_limit_by
+        supports_limit_comma
+        supports_listen_notify
+        supports_load_extension
+        supports_match_against
+        supports_match_recognize
+        supports_multiline_comment_hints
+        supports_named_fn_args_with_assignment_operator
+        supports_named_fn_args_with_colon_operator
+        supports_named_fn_args_with_expr_name
+        supports_nested_comments
+        supports_notnull_operator
+        supports_numeric_literal_underscores
+        supports_optimize_table
+        supports_parens_around_table_factor
+        supports_parenthesized_set_variables
+        supports_partition_by_after_order_by
+        supports_pipe_operator
+        supports_prewhere
+        supports_projection_trailing_commas
+        supports_quote_delimited_string
+        supports_select_format
+        supports_select_item_multi_column_alias
+        supports_select_wildcard_except
+        supports_select_wildcard_exclude
+        supports_select_wildcard_ilike
+        supports_select_wildcard_rename
+        supports_select_wildcard_replace
+        supports_select_wildcard_with_alias
+        supports_set_names
+        supports_settings
+        supports_start_transaction_modifier
+        supports_string_escape_constant
+        supports_struct_literal
+        supports_try_convert
+        supports_unicode_string_literal
+        supports_update_order_by
+        supports_user_host_grantee
+        supports_values_as_table_factor
+        supports_window_clause_named_window_reference
+        supports_window_function_null_treatment_arg
+        supports_with_fill
+        supports_xml_expressions
+    }
+}
