@@ -6,36 +6,48 @@
 
 use std::any::TypeId;
 use std::cell::Cell;
+use std::time::{Duration, Instant};
 
 use datafusion::sql::sqlparser::ast::Expr;
 use datafusion::sql::sqlparser::dialect::{Dialect, Precedence};
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 
-/// Number of times that the parser may begin an expression: for any text, and for each of its bytes. A statement
-/// without an error begins few of them twice.
-const BEGINS: usize = 250_000;
-const BEGINS_PER_BYTE: usize = 4;
-/// Stack that must be left where an expression begins.
-const STACK_LEFT_BYTES: usize = 512 << 10;
+/// Time that the parser may take for any text, and for each of its bytes. It takes less than a microsecond for each byte
+/// of a text that it reads once.
+const PARSING: Duration = Duration::from_secs(2);
+const PARSING_PER_BYTE: Duration = Duration::from_micros(1);
+/// Stack that must be left where an expression begins. The parser looks for a type there, which may be nested as deeply
+/// as brackets may be.
+const STACK_LEFT_BYTES: usize = 4 << 20;
 
-/// Generic SQL or that of PostgreSQL, for one text.
+/// Generic SQL or that of PostgreSQL, for parsing one text now.
 #[derive(Debug)]
 pub(super) struct BoundedDialect {
     dialect: &'static dyn Dialect,
-    n_left: Cell<usize>,
+    deadline: Instant,
+    has_given_up: Cell<bool>,
 }
 
 impl BoundedDialect {
     pub(super) fn new(dialect: &'static dyn Dialect, sql: &str) -> Self {
-        let n_left = BEGINS.saturating_add(BEGINS_PER_BYTE.saturating_mul(sql.len()));
-        let n_left = Cell::new(n_left);
-        Self { dialect, n_left }
+        let n_bytes = u32::try_from(sql.len()).unwrap_or(u32::MAX);
+        Self {
+            dialect,
+            deadline: Instant::now() + PARSING + PARSING_PER_BYTE * n_bytes,
+            has_given_up: Cell::new(false),
+        }
     }
 
     /// True if the parser has given up.
-    pub(super) fn is_exhausted(&self) -> bool {
-        self.n_left.get() == 0
+    pub(super) fn has_given_up(&self) -> bool {
+        self.has_given_up.get()
+    }
+
+    fn must_give_up(&self) -> bool {
+        self.has_given_up()
+            || Instant::now() > self.deadline
+            || stacker::remaining_stack().is_some_and(|left| left < STACK_LEFT_BYTES)
     }
 }
 
@@ -51,10 +63,8 @@ macro_rules! delegated {
 /// All methods that `GenericDialect` or `PostgreSqlDialect` of sqlparser 0.62 implement.
 impl Dialect for BoundedDialect {
     fn parse_prefix(&self, parser: &mut Parser) -> Option<Result<Expr, ParserError>> {
-        let has_stack = stacker::remaining_stack().is_none_or(|left| left >= STACK_LEFT_BYTES);
-        let n_left = self.n_left.get().saturating_sub(1);
-        self.n_left.set(if has_stack { n_left } else { 0 });
-        if self.is_exhausted() {
+        if self.must_give_up() {
+            self.has_given_up.set(true);
             // After any other error, the parser tries another way.
             return Some(Err(ParserError::RecursionLimitExceeded));
         }

@@ -9,12 +9,16 @@ use std::ops::ControlFlow;
 use std::panic::resume_unwind;
 use std::{ptr, thread};
 
-use arrow::datatypes::{DataType, FieldRef, Schema};
+use arrow::datatypes::{DataType, FieldRef};
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::parser::{CopyToSource, DFParserBuilder, Statement};
 use datafusion::sql::sqlparser::ast::{
-    self, Expr, ObjectName, Query, Select, SetExpr, TableFactor, Visit, Visitor,
+    self, ArrayElemTypeDef, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, ObjectName,
+    Query, Select, SetExpr, TableFactor, Visit, Visitor,
 };
 use datafusion::sql::sqlparser::dialect::{Dialect, GenericDialect, PostgreSqlDialect};
+use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
@@ -24,8 +28,13 @@ use super::dialect::BoundedDialect;
 /// Maximum depth of nested expressions, such as the number of terms of a sum, and maximum number of nested set
 /// operations and of steps with `|>`.
 const DEPTH_MAX: usize = 500;
-/// Maximum depth of the type of a column of a result: the JSON writer takes 16 KB of stack for each level.
+/// Maximum depth of brackets of all kinds. The parser limits expressions in parentheses to about 50, but not types such
+/// as `ARRAY<ARRAY<…`, nor patterns of rows, and takes up to 30 KB of stack for each level of them.
+const BRACKETS_MAX: usize = 100;
+/// Maximum depth of the type of a column: the JSON writer takes 16 KB of stack for each level.
 const TYPE_DEPTH_MAX: usize = 64;
+/// Maximum number of elements of a value of nested lists with fixed sizes: a NULL takes memory for all of them.
+const FIXED_ELEMENTS_MAX: u64 = 1 << 22;
 /// Maximum number of groupings of all `CUBE` of a statement: DataFusion makes all of them while it plans.
 const GROUPINGS_MAX: usize = 1 << 12;
 /// Maximum number of relations of a statement. DataFusion copies the plan of a query of WITH for each reference to it,
@@ -36,7 +45,7 @@ const RELATIONS_MAX: usize = 2000;
 const FROM_RELATIONS_MAX: usize = DEPTH_MAX;
 /// Stack for parsing a text, in total and for each byte that can add a level: dropping a level takes up to a kilobyte.
 /// Memory is taken only when the stack grows.
-const STACK_BYTES: usize = 4 << 20;
+const STACK_BYTES: usize = 16 << 20;
 const STACK_BYTES_PER_LEVEL: usize = 2048;
 /// Bytes that add no level: long lists of numbers consist of them.
 const FLAT: &[u8] = b"0123456789,. '\"\n\r\t_";
@@ -46,14 +55,22 @@ const FLAT: &[u8] = b"0123456789,. '\"\n\r\t_";
 /// # Errors
 /// [`SqlError::Syntax`], [`SqlError::Empty`], and [`SqlError::TooComplex`] if a statement is beyond a limit.
 pub(super) fn statements(sql: &str) -> Result<VecDeque<Statement>, SqlError> {
+    // A statement that is refused is dropped with the same stack.
+    with_stack(sql, || parsed(sql))
+}
+
+/// Calls `parse` with the stack that parsing `sql` takes.
+fn with_stack<T: Send>(
+    sql: &str,
+    parse: impl FnOnce() -> Result<T, SqlError> + Send,
+) -> Result<T, SqlError> {
     let n_levels = sql.bytes().filter(|byte| !FLAT.contains(byte)).count();
     let stack_bytes = STACK_BYTES + STACK_BYTES_PER_LEVEL.saturating_mul(n_levels);
     let parser = thread::Builder::new().stack_size(stack_bytes);
     thread::scope(|scope| {
-        // A statement that is refused is dropped on this thread, too.
-        let parsing = parser.spawn_scoped(scope, || parsed(sql));
+        let parsing = parser.spawn_scoped(scope, parse);
         match parsing.map(|parsing| parsing.join()) {
-            Ok(Ok(statements)) => statements,
+            Ok(Ok(parsed)) => parsed,
             Ok(Err(panic)) => resume_unwind(panic),
             Err(error) => Err(SqlError::TooComplex {
                 detail: format!(
@@ -67,12 +84,12 @@ pub(super) fn statements(sql: &str) -> Result<VecDeque<Statement>, SqlError> {
 
 fn parsed(sql: &str) -> Result<VecDeque<Statement>, SqlError> {
     let dialect = BoundedDialect::new(&GenericDialect {}, sql);
-    require_few_brackets(&dialect, sql)?;
+    require_shallow_brackets(&dialect, sql)?;
     let statements = DFParserBuilder::new(sql)
         .with_dialect(&dialect)
         .build()
         .and_then(|mut parser| parser.parse_statements());
-    if dialect.is_exhausted() {
+    if dialect.has_given_up() {
         return Err(too_ambiguous());
     }
 
@@ -89,70 +106,102 @@ fn parsed(sql: &str) -> Result<VecDeque<Statement>, SqlError> {
 /// # Errors
 /// [`SqlError::TooComplex`] if a parser could take hours, or if there are too many subscripts after each other.
 pub fn n_postgres_statements(sql: &str) -> Result<Option<usize>, SqlError> {
-    let dialect = BoundedDialect::new(&PostgreSqlDialect {}, sql);
-    require_few_brackets(&dialect, sql)?;
-    let statements = Parser::parse_sql(&dialect, sql);
-    if dialect.is_exhausted() {
-        return Err(too_ambiguous());
-    }
-    Ok(statements.ok().map(|statements| statements.len()))
+    with_stack(sql, || {
+        let dialect = BoundedDialect::new(&PostgreSqlDialect {}, sql);
+        require_shallow_brackets(&dialect, sql)?;
+        let statements = Parser::parse_sql(&dialect, sql);
+        if dialect.has_given_up() {
+            return Err(too_ambiguous());
+        }
+        Ok(statements.ok().map(|statements| statements.len()))
+    })
 }
 
-/// Refuses a type such as `int[][][]…` with too many levels: the parser reads them in a loop, and visitors do not see
-/// them.
-fn require_few_brackets(dialect: &dyn Dialect, sql: &str) -> Result<(), SqlError> {
+/// Refuses brackets that are nested too deeply, and types such as `int[][][]…` with too many levels. The parser does not
+/// limit them, and visitors do not see types.
+fn require_shallow_brackets(dialect: &dyn Dialect, sql: &str) -> Result<(), SqlError> {
     // The parser finds the errors of tokens, too.
     let tokens = Tokenizer::new(dialect, sql).tokenize().unwrap_or_default();
-    let mut n_brackets = 0;
-    for token in tokens {
-        n_brackets = match token {
-            Token::LBracket => n_brackets + 1,
+
+    let (mut brackets, mut angles, mut subscripts) = (0_usize, 0_usize, 0_usize);
+    let mut is_type = false;
+    for token in &tokens {
+        match token {
+            Token::LParen | Token::LBracket | Token::LBrace => brackets += 1,
+            Token::RParen | Token::RBracket | Token::RBrace => {
+                brackets = brackets.saturating_sub(1);
+            }
+            Token::Lt if is_type => angles += 1,
+            Token::Gt => angles = angles.saturating_sub(1),
+            Token::ShiftRight => angles = angles.saturating_sub(2),
+            Token::Whitespace(_) => continue,
+            _ => {}
+        }
+
+        subscripts = match token {
+            Token::LBracket => subscripts + 1,
             // Between the subscripts of an element, or of an enclosing type.
-            Token::RBracket | Token::RParen | Token::Gt | Token::ShiftRight => n_brackets,
-            Token::Number(..) | Token::Whitespace(_) => n_brackets,
+            Token::RBracket | Token::RParen | Token::Gt | Token::ShiftRight => subscripts,
+            Token::Number(..) => subscripts,
             _ => 0,
         };
-        if n_brackets > DEPTH_MAX {
+        if brackets + angles > BRACKETS_MAX || subscripts > DEPTH_MAX {
             return Err(too_deep());
         }
+        is_type = matches!(token, Token::Word(word) if matches!(word.keyword, Keyword::ARRAY | Keyword::STRUCT));
     }
     Ok(())
 }
 
-/// Refuses the columns of a result if writing them recursively could take too much stack.
+/// Refuses a plan in which the type of a column is nested so deeply that walking it recursively could take too much
+/// stack, or whose value takes too much memory.
 ///
 /// # Errors
 /// [`SqlError::TooComplex`].
-pub(super) fn require_shallow_columns(columns: &Schema) -> Result<(), SqlError> {
-    let mut columns = columns.fields().iter();
-    match columns.find(|column| is_deeper(column.data_type(), TYPE_DEPTH_MAX)) {
-        Some(column) => Err(SqlError::TooComplex {
-            detail: format!(
-                "the type of column {} has more than {TYPE_DEPTH_MAX} levels: select an inner level",
-                column.name()
-            ),
-        }),
-        None => Ok(()),
-    }
+pub(super) fn require_simple_types(plan: &LogicalPlan) -> Result<(), SqlError> {
+    let mut refused = None;
+    plan.apply_with_subqueries(|node| {
+        let mut columns = node.schema().fields().iter();
+        refused = columns
+            .find(|column| is_excessive(column.data_type(), TYPE_DEPTH_MAX, 1))
+            .cloned();
+        Ok(match refused {
+            Some(_) => TreeNodeRecursion::Stop,
+            None => TreeNodeRecursion::Continue,
+        })
+    })?;
+    refused.map_or(Ok(()), |column| {
+        Err(excessive_type(&format!(
+            "the type of column {}",
+            column.name()
+        )))
+    })
 }
 
-/// True if a type has more than `levels` nested levels.
-fn is_deeper(data_type: &DataType, levels: usize) -> bool {
-    let Some(levels) = levels.checked_sub(1) else {
+/// True if a type has more than `levels` nested levels, or if `n` of its values have too many elements.
+fn is_excessive(data_type: &DataType, levels: usize, n: u64) -> bool {
+    let Some(levels) = levels.checked_sub(1).filter(|_| n <= FIXED_ELEMENTS_MAX) else {
         return true;
     };
-    let is_deeper_field = |field: &FieldRef| is_deeper(field.data_type(), levels);
+    let is_excessive_field = |field: &FieldRef| is_excessive(field.data_type(), levels, n);
     match data_type {
         DataType::List(element)
         | DataType::LargeList(element)
         | DataType::ListView(element)
         | DataType::LargeListView(element)
-        | DataType::FixedSizeList(element, _)
         | DataType::Map(element, _)
-        | DataType::RunEndEncoded(_, element) => is_deeper_field(element),
-        DataType::Struct(fields) => fields.iter().any(is_deeper_field),
-        DataType::Union(fields, _) => fields.iter().any(|(_, field)| is_deeper_field(field)),
-        DataType::Dictionary(_, value) => is_deeper(value, levels),
+        | DataType::RunEndEncoded(_, element) => is_excessive_field(element),
+        DataType::FixedSizeList(element, size) => {
+            let size = u64::try_from(*size).unwrap_or(0);
+            is_excessive(element.data_type(), levels, n.saturating_mul(size))
+        }
+        DataType::FixedSizeBinary(size) => {
+            let size = u64::try_from(*size).unwrap_or(0);
+            n.saturating_mul(size) > FIXED_ELEMENTS_MAX
+        }
+        DataType::Struct(fields) => fields.iter().any(is_excessive_field),
+        DataType::Union(fields, _) => fields.iter().any(|(_, field)| is_excessive_field(field)),
+        DataType::Dictionary(_, value) => is_excessive(value, levels, n),
         _ => false,
     }
 }
@@ -214,6 +263,15 @@ fn too_deep() -> SqlError {
         detail: format!(
             "the statement has more than {DEPTH_MAX} nested expressions or set operations: replace a long chain of \
              OR by IN (…), and other long chains by a table with one row for each term"
+        ),
+    }
+}
+
+fn excessive_type(what: &str) -> SqlError {
+    SqlError::TooComplex {
+        detail: format!(
+            "{what} has more than {TYPE_DEPTH_MAX} levels, or {FIXED_ELEMENTS_MAX} elements of fixed sizes: select an \
+             inner level, or use lists without a size"
         ),
     }
 }
@@ -340,6 +398,9 @@ impl Visitor for Depth {
                 return ControlFlow::Break(too_many_groupings());
             }
         }
+        if has_excessive_type(expr) {
+            return ControlFlow::Break(excessive_type("a type"));
+        }
         self.expressions += n_levels(expr);
         limited(self.expressions)
     }
@@ -373,6 +434,60 @@ fn n_operations(body: &SetExpr) -> usize {
         body = left;
     }
     count
+}
+
+/// True if an expression itself names a type that is nested too deeply or is too large.
+fn has_excessive_type(expr: &Expr) -> bool {
+    match expr {
+        Expr::Cast { data_type, .. } => n_fixed_elements(data_type) > FIXED_ELEMENTS_MAX,
+        Expr::TypedString(text) => n_fixed_elements(&text.data_type) > FIXED_ELEMENTS_MAX,
+        // The type is a text, as in `arrow_cast(x, 'List(Int8)')`.
+        Expr::Function(function) if is_arrow_cast(&function.name) => {
+            let FunctionArguments::List(list) = &function.args else {
+                return false;
+            };
+            let mut texts = list.args.iter().filter_map(|argument| match argument {
+                FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Value(value))) => {
+                    value.value.clone().into_string()
+                }
+                _ => None,
+            });
+            // Reading the type takes stack, too.
+            texts.any(|text| {
+                text.matches('(').count() > TYPE_DEPTH_MAX
+                    || text
+                        .parse()
+                        .is_ok_and(|data_type| is_excessive(&data_type, TYPE_DEPTH_MAX, 1))
+            })
+        }
+        _ => false,
+    }
+}
+
+fn is_arrow_cast(function: &ObjectName) -> bool {
+    let name = function.to_string().to_ascii_lowercase();
+    ["arrow_cast", "arrow_try_cast"]
+        .iter()
+        .any(|cast| name.contains(cast))
+}
+
+/// Returns the number of elements of a value whose type has fixed sizes, such as 6 for `int[2][3]`.
+fn n_fixed_elements(data_type: &ast::DataType) -> u64 {
+    match data_type {
+        ast::DataType::Array(ArrayElemTypeDef::SquareBracket(element, size)) => {
+            size.unwrap_or(1).saturating_mul(n_fixed_elements(element))
+        }
+        ast::DataType::Array(
+            ArrayElemTypeDef::AngleBracket(element) | ArrayElemTypeDef::Parenthesis(element),
+        ) => n_fixed_elements(element),
+        ast::DataType::Struct(fields, _) => {
+            let sizes = fields
+                .iter()
+                .map(|field| n_fixed_elements(&field.field_type));
+            sizes.max().unwrap_or(1)
+        }
+        _ => 1,
+    }
 }
 
 /// Returns the number of levels that an expression adds to the plan: `a[1][2]` is one expression with two of them.
@@ -419,30 +534,33 @@ mod tests {
 
     #[test]
     fn errors_in_statements_that_can_be_read_in_many_ways_are_found_at_once() {
-        let chains = [
-            "x-not-b.",
+        for chain in [
             "case -",
             "position(",
-            "if(current_time(",
             "{fn a(",
-            "TABLE(",
-        ];
-        for chain in chains {
+            "MAP(",
+            "ARRAY<",
+            "TABLE(a ",
+        ] {
             let sql = format!("SELECT {}", chain.repeat(40));
             assert!(statements(&sql).is_err(), "{chain}");
             assert!(
                 !matches!(n_postgres_statements(&sql), Ok(Some(_))),
                 "{chain}"
             );
+            let cast = format!("SELECT CAST(1 AS {}", chain.repeat(5000));
+            assert!(statements(&cast).is_err(), "{chain}");
         }
 
+        let types = "case -".repeat(24) + "STRUCT<" + &"a int,".repeat(4000);
+        assert!(statements(&format!("SELECT {types} / ?9 9")).is_err());
         let intervals = "SELECT ".to_owned() + &"INTERVAL ".repeat(2000) + "1";
         let subscripts = "SELECT ".to_owned() + &"a.b.c.d[".repeat(8) + "/ ?9 9";
         for sql in [intervals, subscripts] {
             let refused = statements(&sql).expect_err("nested names");
             assert!(refused.to_string().contains("too many ways"), "{refused}");
         }
-        let nested = "lower(".repeat(12) + "a.b.c['d']['e']" + &")".repeat(12);
+        let nested = "lower(".repeat(8) + "a.b.c['d']['e']" + &")".repeat(8);
         let select = format!("SELECT {nested} FROM a WHERE NOT {nested} = 'x'");
         assert!(statements(&select).is_ok());
         assert_eq!(n_postgres_statements(&select).expect("simple"), Some(1));

@@ -37,7 +37,7 @@ use super::catalog::{self, CATALOG, RAW, STORE};
 use super::damage::{OpenedFiles, Version};
 use super::error::nearest;
 use super::output::Sink;
-use super::parsing::{require_shallow_columns, statements};
+use super::parsing::{require_simple_types, statements};
 use super::rows::{Origin, Rows};
 use super::running::{self, Interrupt};
 use super::tensor::TensorType;
@@ -385,7 +385,7 @@ impl Planner {
         }
         self.refuse_own_files(&plan)?;
         refuse_limits(&plan)?;
-        require_shallow_columns(plan.schema().as_arrow())?;
+        require_simple_types(&plan)?;
         Ok(plan)
     }
 

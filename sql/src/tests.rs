@@ -51,19 +51,44 @@ fn error(session: &Session, sql: &str) -> (String, u8) {
 }
 
 #[test]
-fn columns_of_deeply_nested_types_are_refused() {
+fn excessive_types_are_refused() {
     let store = TestStore::small();
     let session = session(&store);
     let nested = |levels: usize| format!("SELECT NULL::int{} a", "[]".repeat(levels));
+    let cast = |levels: usize| {
+        let (open, close) = ("List(".repeat(levels), ")".repeat(levels));
+        format!("SELECT arrow_cast(NULL, '{open}Int8{close}') IS NULL a FROM tracks")
+    };
 
     let list = ask(&session, Format::Json, &nested(60)).expect("few levels");
     assert_eq!(String::from_utf8_lossy(&list).trim(), "{\"a\":null}");
-    let (refused, code) = error(&session, &nested(400));
-    assert!(
-        refused.contains("column a has more than 64 levels"),
-        "{refused}"
-    );
-    assert_eq!(code, 2);
+    ask(&session, Format::Json, &cast(60)).expect("few levels");
+    ask(
+        &session,
+        Format::Json,
+        "SELECT NULL::int[128][2000] IS NULL",
+    )
+    .expect("few elements");
+
+    let lists = (0..20).map(|i| format!(", l{} AS (SELECT [[[[x]]]] x FROM l{i})", i + 1));
+    let lists: String = lists.collect();
+    for sql in [
+        nested(400),
+        format!("SELECT a IS NULL FROM ({})", nested(400)),
+        cast(100),
+        cast(20_000),
+        format!("WITH l0 AS (SELECT 1 x){lists} SELECT x IS NULL FROM l20"),
+        "SELECT NULL::int[1000000][1000000] IS NULL".to_owned(),
+        "SELECT arrow_cast(NULL, 'FixedSizeList(2147483647, Int64)') IS NULL".to_owned(),
+        "SELECT arrow_cast(NULL, 'FixedSizeBinary(1000000000)') IS NULL".to_owned(),
+    ] {
+        let (refused, code) = error(&session, &sql);
+        assert!(
+            refused.contains("more than 64 levels, or 4194304 elements"),
+            "{refused}"
+        );
+        assert_eq!(code, 2);
+    }
 }
 
 #[test]
