@@ -35,6 +35,10 @@ const BRACKETS_MAX: usize = 100;
 const TYPE_DEPTH_MAX: usize = 64;
 /// Maximum number of elements of a value of nested lists with fixed sizes: a NULL takes memory for all of them.
 const FIXED_ELEMENTS_MAX: u64 = 1 << 22;
+/// Maximum depth of nested expressions of which DataFusion plans the inner ones twice.
+const DOUBLINGS_MAX: usize = 16;
+/// Functions that DataFusion replaces by an expression with two copies of an argument.
+const DOUBLING: [&str; 5] = ["coalesce", "ifnull", "map", "nvl", "row"];
 /// Maximum number of groupings of all `CUBE` of a statement: DataFusion makes all of them while it plans.
 const GROUPINGS_MAX: usize = 1 << 12;
 /// Maximum number of relations of a statement. DataFusion copies the plan of a query of WITH for each reference to it,
@@ -276,6 +280,16 @@ fn excessive_type(what: &str) -> SqlError {
     }
 }
 
+fn too_many_doublings() -> SqlError {
+    SqlError::TooComplex {
+        detail: format!(
+            "more than {DOUBLINGS_MAX} nested subqueries in expressions, rows or calls of {}, of which each level doubles \
+             the plan: move inner ones to queries of WITH",
+            DOUBLING.join(", ")
+        ),
+    }
+}
+
 fn too_many_groupings() -> SqlError {
     SqlError::TooComplex {
         detail: format!(
@@ -298,6 +312,7 @@ fn too_many_relations() -> SqlError {
 #[derive(Default)]
 struct Depth {
     expressions: usize,
+    doublings: usize,
     operations: usize,
     groupings: usize,
     relations: usize,
@@ -401,11 +416,16 @@ impl Visitor for Depth {
         if has_excessive_type(expr) {
             return ControlFlow::Break(excessive_type("a type"));
         }
+        self.doublings += usize::from(is_planned_twice(expr));
+        if self.doublings > DOUBLINGS_MAX {
+            return ControlFlow::Break(too_many_doublings());
+        }
         self.expressions += n_levels(expr);
         limited(self.expressions)
     }
 
     fn post_visit_expr(&mut self, expr: &Expr) -> ControlFlow<SqlError> {
+        self.doublings -= usize::from(is_planned_twice(expr));
         self.expressions -= n_levels(expr);
         ControlFlow::Continue(())
     }
@@ -434,6 +454,18 @@ fn n_operations(body: &SetExpr) -> usize {
         body = left;
     }
     count
+}
+
+/// True if DataFusion plans the parts of an expression twice.
+fn is_planned_twice(expr: &Expr) -> bool {
+    match expr {
+        Expr::Subquery(_) | Expr::Exists { .. } | Expr::Tuple(_) | Expr::Map(_) => true,
+        Expr::Function(function) => {
+            let name = function.name.to_string().to_ascii_lowercase();
+            DOUBLING.contains(&name.as_str())
+        }
+        _ => false,
+    }
 }
 
 /// True if an expression itself names a type that is nested too deeply or is too large.
@@ -564,6 +596,29 @@ mod tests {
         let select = format!("SELECT {nested} FROM a WHERE NOT {nested} = 'x'");
         assert!(statements(&select).is_ok());
         assert_eq!(n_postgres_statements(&select).expect("simple"), Some(1));
+    }
+
+    #[test]
+    fn deep_expressions_that_are_planned_twice_are_refused() {
+        for (open, close) in [
+            ("coalesce(", ", 0)"),
+            ("NVL(", ", 0)"),
+            ("row(", ")"),
+            ("(SELECT ", ")"),
+            ("EXISTS(SELECT ", ")"),
+            ("map(", ", 1)"),
+        ] {
+            let nested = |n: usize| format!("SELECT {}a{}", open.repeat(n), close.repeat(n));
+            assert!(statements(&nested(16)).is_ok(), "{open}");
+            let refused = statements(&nested(17)).expect_err("deep");
+            assert!(
+                refused.to_string().contains("16 nested subqueries"),
+                "{refused}"
+            );
+            let one = nested(1);
+            let several = format!("{one}{}", format!(", ({one})").repeat(40));
+            assert!(statements(&several).is_ok(), "{open}");
+        }
     }
 
     #[test]
