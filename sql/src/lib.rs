@@ -34,6 +34,7 @@ pub mod tensor;
 pub mod testing;
 #[cfg(test)]
 mod tests;
+mod type_limits;
 
 pub use console::Console;
 pub use error::SqlError;

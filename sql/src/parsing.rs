@@ -9,13 +9,9 @@ use std::ops::ControlFlow;
 use std::panic::resume_unwind;
 use std::{ptr, thread};
 
-use arrow::datatypes::{DataType, FieldRef};
-use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::parser::{CopyToSource, DFParserBuilder, Statement};
 use datafusion::sql::sqlparser::ast::{
-    self, ArrayElemTypeDef, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, ObjectName,
-    Query, Select, SetExpr, TableFactor, Visit, Visitor,
+    self, Expr, ObjectName, Query, Select, SetExpr, TableFactor, Visit, Visitor,
 };
 use datafusion::sql::sqlparser::dialect::{Dialect, GenericDialect, PostgreSqlDialect};
 use datafusion::sql::sqlparser::keywords::Keyword;
@@ -24,6 +20,7 @@ use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
 use super::SqlError;
 use super::dialect::BoundedDialect;
+use super::type_limits::{excessive_type, has_excessive_type};
 
 /// Maximum depth of nested expressions, such as the number of terms of a sum, and maximum number of nested set
 /// operations and of steps with `|>`.
@@ -31,10 +28,6 @@ const DEPTH_MAX: usize = 500;
 /// Maximum depth of brackets of all kinds. The parser limits expressions in parentheses to about 50, but not types such
 /// as `ARRAY<ARRAY<…`, nor patterns of rows, and takes up to 30 KB of stack for each level of them.
 const BRACKETS_MAX: usize = 100;
-/// Maximum depth of the type of a column: the JSON writer takes 16 KB of stack for each level.
-const TYPE_DEPTH_MAX: usize = 64;
-/// Maximum number of elements of a value of nested lists with fixed sizes: a NULL takes memory for all of them.
-const FIXED_ELEMENTS_MAX: u64 = 1 << 22;
 /// Maximum depth of nested expressions of which DataFusion plans the inner ones twice.
 const DOUBLINGS_MAX: usize = 16;
 /// Functions that DataFusion replaces by an expression with two copies of an argument.
@@ -157,59 +150,6 @@ fn require_shallow_brackets(dialect: &dyn Dialect, sql: &str) -> Result<(), SqlE
     Ok(())
 }
 
-/// Refuses a plan in which the type of a column is nested so deeply that walking it recursively could take too much
-/// stack, or whose value takes too much memory.
-///
-/// # Errors
-/// [`SqlError::TooComplex`].
-pub(super) fn require_simple_types(plan: &LogicalPlan) -> Result<(), SqlError> {
-    let mut refused = None;
-    plan.apply_with_subqueries(|node| {
-        let mut columns = node.schema().fields().iter();
-        refused = columns
-            .find(|column| is_excessive(column.data_type(), TYPE_DEPTH_MAX, 1))
-            .cloned();
-        Ok(match refused {
-            Some(_) => TreeNodeRecursion::Stop,
-            None => TreeNodeRecursion::Continue,
-        })
-    })?;
-    refused.map_or(Ok(()), |column| {
-        Err(excessive_type(&format!(
-            "the type of column {}",
-            column.name()
-        )))
-    })
-}
-
-/// True if a type has more than `levels` nested levels, or if `n` of its values have too many elements.
-fn is_excessive(data_type: &DataType, levels: usize, n: u64) -> bool {
-    let Some(levels) = levels.checked_sub(1).filter(|_| n <= FIXED_ELEMENTS_MAX) else {
-        return true;
-    };
-    let is_excessive_field = |field: &FieldRef| is_excessive(field.data_type(), levels, n);
-    match data_type {
-        DataType::List(element)
-        | DataType::LargeList(element)
-        | DataType::ListView(element)
-        | DataType::LargeListView(element)
-        | DataType::Map(element, _)
-        | DataType::RunEndEncoded(_, element) => is_excessive_field(element),
-        DataType::FixedSizeList(element, size) => {
-            let size = u64::try_from(*size).unwrap_or(0);
-            is_excessive(element.data_type(), levels, n.saturating_mul(size))
-        }
-        DataType::FixedSizeBinary(size) => {
-            let size = u64::try_from(*size).unwrap_or(0);
-            n.saturating_mul(size) > FIXED_ELEMENTS_MAX
-        }
-        DataType::Struct(fields) => fields.iter().any(is_excessive_field),
-        DataType::Union(fields, _) => fields.iter().any(|(_, field)| is_excessive_field(field)),
-        DataType::Dictionary(_, value) => is_excessive(value, levels, n),
-        _ => false,
-    }
-}
-
 /// Refuses a statement that is beyond a limit.
 fn check(statement: &Statement) -> Result<(), SqlError> {
     let mut explained = statement;
@@ -267,15 +207,6 @@ fn too_deep() -> SqlError {
         detail: format!(
             "the statement has more than {DEPTH_MAX} nested expressions or set operations: replace a long chain of \
              OR by IN (…), and other long chains by a table with one row for each term"
-        ),
-    }
-}
-
-fn excessive_type(what: &str) -> SqlError {
-    SqlError::TooComplex {
-        detail: format!(
-            "{what} has more than {TYPE_DEPTH_MAX} levels, or {FIXED_ELEMENTS_MAX} elements of fixed sizes: select an \
-             inner level, or use lists without a size"
         ),
     }
 }
@@ -465,60 +396,6 @@ fn is_planned_twice(expr: &Expr) -> bool {
             DOUBLING.contains(&name.as_str())
         }
         _ => false,
-    }
-}
-
-/// True if an expression itself names a type that is nested too deeply or is too large.
-fn has_excessive_type(expr: &Expr) -> bool {
-    match expr {
-        Expr::Cast { data_type, .. } => n_fixed_elements(data_type) > FIXED_ELEMENTS_MAX,
-        Expr::TypedString(text) => n_fixed_elements(&text.data_type) > FIXED_ELEMENTS_MAX,
-        // The type is a text, as in `arrow_cast(x, 'List(Int8)')`.
-        Expr::Function(function) if is_arrow_cast(&function.name) => {
-            let FunctionArguments::List(list) = &function.args else {
-                return false;
-            };
-            let mut texts = list.args.iter().filter_map(|argument| match argument {
-                FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Value(value))) => {
-                    value.value.clone().into_string()
-                }
-                _ => None,
-            });
-            // Reading the type takes stack, too.
-            texts.any(|text| {
-                text.matches('(').count() > TYPE_DEPTH_MAX
-                    || text
-                        .parse()
-                        .is_ok_and(|data_type| is_excessive(&data_type, TYPE_DEPTH_MAX, 1))
-            })
-        }
-        _ => false,
-    }
-}
-
-fn is_arrow_cast(function: &ObjectName) -> bool {
-    let name = function.to_string().to_ascii_lowercase();
-    ["arrow_cast", "arrow_try_cast"]
-        .iter()
-        .any(|cast| name.contains(cast))
-}
-
-/// Returns the number of elements of a value whose type has fixed sizes, such as 6 for `int[2][3]`.
-fn n_fixed_elements(data_type: &ast::DataType) -> u64 {
-    match data_type {
-        ast::DataType::Array(ArrayElemTypeDef::SquareBracket(element, size)) => {
-            size.unwrap_or(1).saturating_mul(n_fixed_elements(element))
-        }
-        ast::DataType::Array(
-            ArrayElemTypeDef::AngleBracket(element) | ArrayElemTypeDef::Parenthesis(element),
-        ) => n_fixed_elements(element),
-        ast::DataType::Struct(fields, _) => {
-            let sizes = fields
-                .iter()
-                .map(|field| n_fixed_elements(&field.field_type));
-            sizes.max().unwrap_or(1)
-        }
-        _ => 1,
     }
 }
 

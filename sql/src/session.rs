@@ -37,10 +37,11 @@ use super::catalog::{self, CATALOG, RAW, STORE};
 use super::damage::{OpenedFiles, Version};
 use super::error::nearest;
 use super::output::Sink;
-use super::parsing::{require_simple_types, statements};
+use super::parsing::statements;
 use super::rows::{Origin, Rows};
 use super::running::{self, Interrupt};
 use super::tensor::TensorType;
+use super::type_limits::require_simple_types;
 use super::{SqlError, average, bounded, functions, headings, own_tables, similarity};
 
 /// Maximum size in bytes of the tensors in one batch (8,192 rows of 330 KB were 5.4 GB resident, 64 were 0.4).
