@@ -20,7 +20,7 @@ use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
 use super::SqlError;
 use super::dialect::BoundedDialect;
-use super::type_limits::{excessive_type, has_excessive_type};
+use super::type_limits::{excessive_type, has_excessive_column, has_excessive_type};
 
 /// Maximum depth of nested expressions, such as the number of terms of a sum, and maximum number of nested set
 /// operations and of steps with `|>`.
@@ -64,6 +64,7 @@ fn with_stack<T: Send>(
     let n_levels = sql.bytes().filter(|byte| !FLAT.contains(byte)).count();
     let stack_bytes = STACK_BYTES + STACK_BYTES_PER_LEVEL.saturating_mul(n_levels);
     let parser = thread::Builder::new().stack_size(stack_bytes);
+
     thread::scope(|scope| {
         let parsing = parser.spawn_scoped(scope, parse);
         match parsing.map(|parsing| parsing.join()) {
@@ -101,7 +102,7 @@ fn parsed(sql: &str) -> Result<VecDeque<Statement>, SqlError> {
 /// Returns the number of statements of a text for PostgreSQL, or `None` if the text has a syntax error.
 ///
 /// # Errors
-/// [`SqlError::TooComplex`] if a parser could take hours, or if there are too many subscripts after each other.
+/// [`SqlError::TooComplex`] if parsing the text is beyond a limit.
 pub fn n_postgres_statements(sql: &str) -> Result<Option<usize>, SqlError> {
     with_stack(sql, || {
         let dialect = BoundedDialect::new(&PostgreSqlDialect {}, sql);
@@ -143,7 +144,7 @@ fn require_shallow_brackets(dialect: &dyn Dialect, sql: &str) -> Result<(), SqlE
             _ => 0,
         };
         if brackets + angles > BRACKETS_MAX || subscripts > DEPTH_MAX {
-            return Err(too_deep());
+            return Err(too_many_brackets());
         }
         is_type = matches!(token, Token::Word(word) if matches!(word.keyword, Keyword::ARRAY | Keyword::STRUCT));
     }
@@ -199,6 +200,15 @@ fn too_ambiguous() -> SqlError {
         detail: "the statement is nested too deeply or can be read in too many ways, most likely because of an error \
                  in brackets or in keywords that are used as names: check them, or divide the statement"
             .to_owned(),
+    }
+}
+
+fn too_many_brackets() -> SqlError {
+    SqlError::TooComplex {
+        detail: format!(
+            "the statement has more than {BRACKETS_MAX} levels of brackets, or {DEPTH_MAX} subscripts after each other: \
+             divide it"
+        ),
     }
 }
 
@@ -277,6 +287,13 @@ impl Depth {
 impl Visitor for Depth {
     type Break = SqlError;
 
+    fn pre_visit_statement(&mut self, statement: &ast::Statement) -> ControlFlow<SqlError> {
+        if has_excessive_column(statement) {
+            return ControlFlow::Break(excessive_type("the type of a column"));
+        }
+        ControlFlow::Continue(())
+    }
+
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<SqlError> {
         for cte in query.with.iter().flat_map(|with| &with.cte_tables) {
             let name = cte.alias.name.value.to_lowercase();
@@ -347,10 +364,12 @@ impl Visitor for Depth {
         if has_excessive_type(expr) {
             return ControlFlow::Break(excessive_type("a type"));
         }
+
         self.doublings += usize::from(is_planned_twice(expr));
         if self.doublings > DOUBLINGS_MAX {
             return ControlFlow::Break(too_many_doublings());
         }
+
         self.expressions += n_levels(expr);
         limited(self.expressions)
     }

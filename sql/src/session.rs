@@ -41,7 +41,7 @@ use super::parsing::statements;
 use super::rows::{Origin, Rows};
 use super::running::{self, Interrupt};
 use super::tensor::TensorType;
-use super::type_limits::require_simple_types;
+use super::type_limits::require_shallow_columns;
 use super::{SqlError, average, bounded, functions, headings, own_tables, similarity};
 
 /// Maximum size in bytes of the tensors in one batch (8,192 rows of 330 KB were 5.4 GB resident, 64 were 0.4).
@@ -386,7 +386,7 @@ impl Planner {
         }
         self.refuse_own_files(&plan)?;
         refuse_limits(&plan)?;
-        require_simple_types(&plan)?;
+        require_shallow_columns(&plan)?;
         Ok(plan)
     }
 

@@ -81,14 +81,28 @@ fn excessive_types_are_refused() {
         "SELECT NULL::int[1000000][1000000] IS NULL".to_owned(),
         "SELECT arrow_cast(NULL, 'FixedSizeList(2147483647, Int64)') IS NULL".to_owned(),
         "SELECT arrow_cast(NULL, 'FixedSizeBinary(1000000000)') IS NULL".to_owned(),
+        "CREATE TABLE x (a int[1000000][1000000])".to_owned(),
     ] {
         let (refused, code) = error(&session, &sql);
         assert!(
-            refused.contains("more than 64 levels, or 4194304 elements"),
+            refused.contains("more than 64 levels, or 16777216 elements"),
             "{refused}"
         );
         assert_eq!(code, 2);
     }
+}
+
+#[test]
+fn large_tensors_of_a_store_are_not_refused() {
+    let mut store = TestStore::new();
+    let samples = feature("samples", "f16", &[Some(10_000_000)]);
+    let mut clip = Clip::f16(1, &[0.0]);
+    clip.tensor = vec![0; 20_000_000];
+    store.write_feature(&samples, "training", &[clip]);
+
+    let session = session(&store);
+    let sql = "SELECT count(samples) FROM features_samples";
+    assert_eq!(csv(&session, sql).lines().last(), Some("1"));
 }
 
 #[test]
