@@ -315,10 +315,12 @@ impl Connection {
         let cancel = server.running.register(socket);
         loop {
             let message = tokio::select! {
-                message = next_message(socket) => message,
+                // In this order, so that no message is answered that arrives after the server was stopped.
+                biased;
                 () = stopped(&mut self.stop) => {
                     return process_error(socket, ending(), true).await;
                 }
+                message = next_message(socket) => message,
             };
             let message = match message {
                 Ok(None | Some(PgWireFrontendMessage::Terminate(_))) => return Ok(()),
