@@ -29,6 +29,7 @@ ALLOWED = {  # (from, to): kinds; None is a normal dependency
     ("wavemill-source", "wavemill-schemas"): {None},
     ("wavemill-runtime", "wavemill-schemas"): {None},
     ("wavemill-runtime", "wavemill-kernels"): {None},
+    ("wavemill-catalog", "wavemill-statements"): {None},
     ("wavemill-catalog", "wavemill-schemas"): {None},
     ("wavemill-catalog", "wavemill-runtime"): {None},
     ("wavemill-catalog", "wavemill-source"): {None},
@@ -50,6 +51,7 @@ ALLOWED = {  # (from, to): kinds; None is a normal dependency
     ("wavemill-extract", "wavemill-store"): {None},
     ("wavemill-sql", "wavemill-schemas"): {None},
     ("wavemill-sql", "wavemill-runtime"): {None},
+    ("wavemill-sql", "wavemill-statements"): {None},
     ("wavemill-sql", "wavemill-store"): {None},
     ("wavemill-terminal", "wavemill-schemas"): {None},
     ("wavemill", "wavemill-catalog"): {None},
@@ -62,6 +64,7 @@ ALLOWED = {  # (from, to): kinds; None is a normal dependency
     ("wavemill", "wavemill-scores"): {None},
     ("wavemill", "wavemill-source"): {None},
     ("wavemill", "wavemill-sql"): {None, "dev"},  # dev: with stores for tests
+    ("wavemill", "wavemill-statements"): {None},
     ("wavemill", "wavemill-store"): {None},
     ("wavemill", "wavemill-terminal"): {None},
     ("wavemill-loader", "wavemill-schemas"): {None},

@@ -15,7 +15,6 @@ use arrow::array::RecordBatch;
 use arrow::compute::{cast, concat_batches};
 use arrow::datatypes::{DataType, Schema};
 use arrow::error::ArrowError;
-use datafusion::common::config::Dialect;
 use datafusion::common::utils::datafusion_strsim::levenshtein;
 use datafusion::common::{DataFusionError, SchemaError};
 use datafusion::datasource::MemTable;
@@ -26,6 +25,7 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::Statement as SqlStatement;
 use wavemill_runtime::course::Course;
+use wavemill_statements::{parse, require_shallow_columns};
 
 use super::CatalogError;
 use super::python_list;
@@ -33,10 +33,9 @@ use super::python_list;
 /// Number of rows per batch of a query.
 const BATCH_ROWS: usize = 8192;
 
-/// Stack for a query, in total and for each byte of its text. Queries are walked recursively, and the parser builds
-/// `a OR b OR …` in a loop, so that a query can be as deep as it is long. Memory is taken only when the stack grows.
-const STACK_BYTES: usize = 8 << 20;
-const STACK_BYTES_PER_BYTE: usize = 1024;
+/// Stack for a query. Plans are walked recursively, and have up to 500 nested expressions: more than 100 KB for each.
+/// Memory is taken only when the stack grows.
+const STACK_BYTES: usize = 64 << 20;
 
 /// Maximum number of characters of an engine message to show.
 const MESSAGE_CHARS_MAX: usize = 300;
@@ -101,12 +100,13 @@ impl Engine {
         Ok(())
     }
 
-    /// Returns the complete result of a query. DDL, DML, COPY and SET are refused.
+    /// Returns the complete result of a query. DDL, DML, COPY and SET are refused, as are statements that are too complex
+    /// for `wavemill sql`.
     ///
     /// # Errors
     /// Any error of DataFusion, from parsing to execution, or an execution error if the course was stopped.
     pub(super) fn query(&self, sql: &str) -> Result<RecordBatch, DataFusionError> {
-        with_stack(sql, || self.answer(sql))?
+        with_stack(|| self.answer(sql))?
     }
 
     fn answer(&self, sql: &str) -> Result<RecordBatch, DataFusionError> {
@@ -115,8 +115,13 @@ impl Engine {
             .with_allow_dml(false)
             .with_allow_statements(false);
 
+        let statement = one_statement(sql)?;
         let mut answer = pin!(async {
-            let frame = self.context.sql_with_options(sql, reading).await?;
+            let plan = self.context.state().statement_to_plan(statement).await?;
+            reading.verify_plan(&plan)?;
+            require_shallow_columns(&plan)?;
+
+            let frame = self.context.execute_logical_plan(plan).await?;
             let schema = Arc::new(frame.schema().as_arrow().clone());
             let batches = frame.collect().await?;
             let schema = batches.first().map_or(schema, RecordBatch::schema);
@@ -140,12 +145,11 @@ impl Engine {
 
     /// Returns the first unknown table that a query reads. `None` if all are known or if `sql` is not a query.
     pub(super) fn missing_table(&self, sql: &str) -> Option<String> {
-        with_stack(sql, || self.find_missing_table(sql)).ok()?
+        with_stack(|| self.find_missing_table(sql)).ok()?
     }
 
     fn find_missing_table(&self, sql: &str) -> Option<String> {
-        let state = self.context.state();
-        let statement = state.sql_to_statement(sql, &Dialect::Generic).ok()?;
+        let statement = one_statement(sql).ok()?;
         let Statement::Statement(parsed) = &statement else {
             return None;
         };
@@ -153,7 +157,11 @@ impl Engine {
             return None;
         }
 
-        let tables = state.resolve_table_references(&statement).ok()?;
+        let tables = self
+            .context
+            .state()
+            .resolve_table_references(&statement)
+            .ok()?;
         let missing = tables
             .into_iter()
             .find(|table| !self.context.table_exist(table.clone()).unwrap_or(false))?;
@@ -174,13 +182,26 @@ impl Engine {
     }
 }
 
-/// Runs `task`, which parses `sql`, on a thread with enough stack for it.
+/// Parses the statement of a cleaning step.
+///
+/// # Errors
+/// Fails if the text has a syntax error, another number of statements than one, or a statement that is too complex.
+fn one_statement(sql: &str) -> Result<Statement, DataFusionError> {
+    let mut statements = parse(sql)?;
+    match (statements.pop_front(), statements.len()) {
+        (Some(statement), 0) => Ok(statement),
+        _ => Err(DataFusionError::Plan(
+            "several statements: give one".to_owned(),
+        )),
+    }
+}
+
+/// Runs `task`, which plans a statement, on a thread with enough stack for it.
 ///
 /// # Errors
 /// Fails if the thread cannot be started.
-fn with_stack<T: Send>(sql: &str, task: impl FnOnce() -> T + Send) -> io::Result<T> {
-    let stack_bytes = STACK_BYTES + STACK_BYTES_PER_BYTE.saturating_mul(sql.len());
-    let worker = thread::Builder::new().stack_size(stack_bytes);
+fn with_stack<T: Send>(task: impl FnOnce() -> T + Send) -> io::Result<T> {
+    let worker = thread::Builder::new().stack_size(STACK_BYTES);
     thread::scope(|scope| match worker.spawn_scoped(scope, task)?.join() {
         Ok(done) => Ok(done),
         Err(panic) => resume_unwind(panic),
@@ -247,10 +268,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn long_chains_of_operators_do_not_overflow_the_stack() {
+    fn deep_statements_end_with_an_error() {
         let engine = Engine::new(1 << 20, Arc::default()).expect("an engine");
-        let sql = format!("SELECT * FROM nothing WHERE a{}", " OR a".repeat(40_000));
-        let failed = engine.query(&sql).expect_err("no table");
-        assert!(failed.to_string().contains("nothing"), "{failed}");
+        let table = "SELECT * FROM nothing WHERE a";
+        for (sql, problem) in [
+            (
+                format!("{table}{}", " OR a".repeat(400)),
+                "nothing' not found",
+            ),
+            (
+                format!("{table}{}", " OR a".repeat(40_000)),
+                "more than 500",
+            ),
+            (format!("SELECT {}", "case -".repeat(40)), "too many ways"),
+            (
+                format!("SELECT NULL::{}", "ARRAY<".repeat(5000)),
+                "100 levels",
+            ),
+            ("SELECT 1; SELECT 2".to_owned(), "several statements"),
+        ] {
+            let failed = engine.query(&sql).expect_err(problem);
+            let line = one_line(&failed);
+            assert!(line.contains(problem), "{line}");
+        }
     }
 }

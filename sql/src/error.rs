@@ -12,6 +12,7 @@ use datafusion::object_store;
 use parquet::errors::ParquetError;
 use wavemill_runtime::panics::Panic;
 use wavemill_schemas::exit;
+use wavemill_statements::StatementError;
 use wavemill_store::StoreError;
 
 use super::output::Format;
@@ -227,6 +228,18 @@ impl SqlError {
     /// Reports whether the program that reads the output has closed the pipe (`| head`), which is not a failure.
     pub fn is_broken_pipe(&self) -> bool {
         matches!(self, Self::Output(error) if error.kind() == ErrorKind::BrokenPipe)
+    }
+}
+
+impl From<StatementError> for SqlError {
+    fn from(error: StatementError) -> Self {
+        match error {
+            StatementError::Syntax(error) => Self::Syntax {
+                detail: one_line(&error.to_string()),
+            },
+            StatementError::Empty => Self::Empty,
+            StatementError::TooComplex { detail } => Self::TooComplex { detail },
+        }
     }
 }
 

@@ -9,13 +9,11 @@ mod bounded;
 mod catalog;
 mod console;
 mod damage;
-mod dialect;
 mod error;
 mod functions;
 mod headings;
 pub mod output;
 mod own_tables;
-mod parsing;
 mod partial;
 mod parts;
 #[cfg(test)]
@@ -34,13 +32,11 @@ pub mod tensor;
 pub mod testing;
 #[cfg(test)]
 mod tests;
-mod type_limits;
 
 pub use console::Console;
 pub use error::SqlError;
 pub use output::tensors::TensorStream;
 pub use output::{Format, Sink};
-pub use parsing::{n_postgres_statements, require_shallow};
 pub use prompt::Prompt;
 pub use provider::table_provider;
 pub use rows::Rows;

@@ -31,17 +31,16 @@ use datafusion::sql::parser::Statement;
 use futures::StreamExt;
 use wavemill_runtime::panics::caught;
 use wavemill_schemas::manifest::Manifest;
+use wavemill_statements::{parse, require_shallow_columns};
 use wavemill_store::Store;
 
 use super::catalog::{self, CATALOG, RAW, STORE};
 use super::damage::{OpenedFiles, Version};
 use super::error::nearest;
 use super::output::Sink;
-use super::parsing::statements;
 use super::rows::{Origin, Rows};
 use super::running::{self, Interrupt};
 use super::tensor::TensorType;
-use super::type_limits::require_shallow_columns;
 use super::{SqlError, average, bounded, functions, headings, own_tables, similarity};
 
 /// Maximum size in bytes of the tensors in one batch (8,192 rows of 330 KB were 5.4 GB resident, 64 were 0.4).
@@ -217,7 +216,7 @@ impl Session {
     /// [`SqlError`]. The results of earlier statements have already been written.
     pub fn run(&self, sql: &str, sink: &mut dyn Sink) -> Result<(), SqlError> {
         // Parse all statements before the first one runs, so that a syntax error in the last one leaves none executed.
-        statements(sql)?
+        parse(sql)?
             .into_iter()
             .try_for_each(|statement| self.run_statement(statement, sink))
     }
@@ -227,7 +226,7 @@ impl Session {
     /// # Errors
     /// [`SqlError`], also if there are several statements.
     pub fn rows(self, sql: &str) -> Result<Rows, SqlError> {
-        let mut statements = statements(sql)?;
+        let mut statements = parse(sql)?;
         let (Some(statement), None) = (statements.pop_front(), statements.pop_front()) else {
             let detail = "several statements: give one at a time".to_owned();
             return Err(SqlError::Meaning { detail });

@@ -4,14 +4,13 @@ use std::io::{self, IsTerminal, Write};
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
-use datafusion::sql::sqlparser::dialect::GenericDialect;
-use datafusion::sql::sqlparser::parser::Parser;
 use wavemill_catalog::where_query;
 use wavemill_extract::features::FeaturePlan;
 use wavemill_runtime::settings::Settings;
 use wavemill_schemas::canonical;
 use wavemill_schemas::recipe::{CleanStep, Recipe, SHIPPED, Source};
 use wavemill_schemas::text::{shown, shown_lines};
+use wavemill_statements::parse;
 use wavemill_terminal::exit::UsageError;
 use wavemill_terminal::output::stdout;
 
@@ -169,9 +168,9 @@ fn check_sql(steps: &[CleanStep]) -> Result<()> {
             // The predicate is checked as part of the query that a run would use: a predicate that closes the
             // surrounding brackets is invalid.
             (None, Some(predicate)) => where_query("*", predicate),
-            (None, None) => String::new(),
+            (None, None) => continue,
         };
-        if let Err(error) = Parser::parse_sql(&GenericDialect {}, &query) {
+        if let Err(error) = parse(&query) {
             return Err(UsageError(format!("catalog.clean.{step}: {error}")).into());
         }
     }
@@ -263,6 +262,11 @@ mod tests {
                 .starts_with("catalog.clean.labelled: sql parser error"),
             "{error}"
         );
+
+        // A text that the parser would read for hours.
+        let set = format!("catalog.clean.labelled.where={}", "case -".repeat(40));
+        let error = answer(&["check", "fma-large", "--set", &set]).expect_err("ambiguous");
+        assert!(error.to_string().contains("too many ways"), "{error}");
 
         let set = "catalog.clean.labelled.where=track_genre_top IS NOT NULL -- a comment";
         answer(&["check", "fma-large", "--set", set]).expect("valid");

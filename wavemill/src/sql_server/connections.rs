@@ -37,7 +37,8 @@ use tokio::task::{JoinError, JoinSet, spawn_blocking};
 use tokio::time::{sleep, timeout};
 use tokio_util::codec::Framed;
 use wavemill_runtime::panics::{Panic, caught};
-use wavemill_sql::{SharedSession, SqlError, n_postgres_statements};
+use wavemill_sql::{SharedSession, SqlError};
+use wavemill_statements::n_postgres_statements;
 
 use super::SqlServer;
 use super::errors::{

@@ -31,7 +31,8 @@ use datafusion_postgres::pgwire::error::{PgWireError, PgWireResult};
 use datafusion_postgres::pgwire::messages::response::TransactionStatus;
 use datafusion_postgres::pgwire::types::format::FormatOptions;
 use futures::{StreamExt as _, stream};
-use wavemill_sql::{SharedSession, SqlError, require_shallow};
+use wavemill_sql::{SharedSession, SqlError};
+use wavemill_statements::require_shallow;
 
 use super::connections::STATEMENT_TIMEOUT;
 use super::errors::{self, error};
@@ -167,7 +168,7 @@ impl QueryHook for ReadOnly {
         client: &mut dyn HookClient,
     ) -> Option<PgWireResult<Response>> {
         if let Err(refused) = require_shallow(statement) {
-            return Some(Err(failed(refused)));
+            return Some(Err(failed(refused.into())));
         }
         // The hook for transactions refuses all but ROLLBACK after an error.
         if !is_query(statement) || client.transaction_status() == TransactionStatus::Error {
@@ -183,7 +184,7 @@ impl QueryHook for ReadOnly {
         _client: &(dyn ClientInfo + Send + Sync),
     ) -> Option<PgWireResult<LogicalPlan>> {
         if let Err(refused) = require_shallow(statement) {
-            return Some(Err(failed(refused)));
+            return Some(Err(failed(refused.into())));
         }
         if is_query(statement) {
             return Some(self.plan(statement).await);

@@ -9,7 +9,7 @@ use datafusion::sql::sqlparser::ast::{
     Statement,
 };
 
-use super::SqlError;
+use super::StatementError;
 
 /// Maximum depth of the type of a column: the JSON writer takes 16 KB of stack for each level.
 const TYPE_DEPTH_MAX: usize = 64;
@@ -21,8 +21,8 @@ const FIXED_ELEMENTS_MAX: u64 = 1 << 24;
 /// stack.
 ///
 /// # Errors
-/// [`SqlError::TooComplex`].
-pub(super) fn require_shallow_columns(plan: &LogicalPlan) -> Result<(), SqlError> {
+/// [`StatementError::TooComplex`].
+pub fn require_shallow_columns(plan: &LogicalPlan) -> Result<(), StatementError> {
     let mut deep = None;
     plan.apply_with_subqueries(|node| {
         let mut columns = node.schema().fields().iter();
@@ -76,7 +76,7 @@ fn inner_types(data_type: &DataType) -> Vec<&DataType> {
 }
 
 /// True if a column of a table that a statement creates is too large.
-pub(super) fn has_excessive_column(statement: &Statement) -> bool {
+pub(crate) fn has_excessive_column(statement: &Statement) -> bool {
     match statement {
         Statement::CreateTable(table) => table
             .columns
@@ -87,7 +87,7 @@ pub(super) fn has_excessive_column(statement: &Statement) -> bool {
 }
 
 /// True if an expression itself names a type that is nested too deeply or is too large.
-pub(super) fn has_excessive_type(expr: &Expr) -> bool {
+pub(crate) fn has_excessive_type(expr: &Expr) -> bool {
     match expr {
         Expr::Cast { data_type, .. } => n_fixed_elements(data_type) > FIXED_ELEMENTS_MAX,
         Expr::TypedString(text) => n_fixed_elements(&text.data_type) > FIXED_ELEMENTS_MAX,
@@ -141,8 +141,8 @@ fn n_fixed_elements(data_type: &ast::DataType) -> u64 {
     }
 }
 
-pub(super) fn excessive_type(what: &str) -> SqlError {
-    SqlError::TooComplex {
+pub(crate) fn excessive_type(what: &str) -> StatementError {
+    StatementError::TooComplex {
         detail: format!(
             "{what} has more than {TYPE_DEPTH_MAX} levels, or {FIXED_ELEMENTS_MAX} elements of fixed sizes: select an \
              inner level, or use lists without a size"

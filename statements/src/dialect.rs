@@ -23,14 +23,14 @@ const STACK_LEFT_BYTES: usize = 4 << 20;
 
 /// Generic SQL or that of PostgreSQL, for parsing one text now.
 #[derive(Debug)]
-pub(super) struct BoundedDialect {
+pub(crate) struct BoundedDialect {
     dialect: &'static dyn Dialect,
     deadline: Instant,
     has_given_up: Cell<bool>,
 }
 
 impl BoundedDialect {
-    pub(super) fn new(dialect: &'static dyn Dialect, sql: &str) -> Self {
+    pub(crate) fn new(dialect: &'static dyn Dialect, sql: &str) -> Self {
         let n_bytes = u32::try_from(sql.len()).unwrap_or(u32::MAX);
         Self {
             dialect,
@@ -40,7 +40,7 @@ impl BoundedDialect {
     }
 
     /// True if the parser has given up.
-    pub(super) fn has_given_up(&self) -> bool {
+    pub(crate) fn has_given_up(&self) -> bool {
         self.has_given_up.get()
     }
 

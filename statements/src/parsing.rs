@@ -1,0 +1,186 @@
+//! Parses texts within limits of time, of the stack, and of levels of brackets.
+
+use std::collections::VecDeque;
+use std::panic::resume_unwind;
+use std::thread;
+
+use datafusion::sql::parser::{DFParserBuilder, Statement};
+use datafusion::sql::sqlparser::dialect::{Dialect, GenericDialect, PostgreSqlDialect};
+use datafusion::sql::sqlparser::keywords::Keyword;
+use datafusion::sql::sqlparser::parser::Parser;
+use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
+
+use super::StatementError;
+use super::dialect::BoundedDialect;
+use super::limits::{DEPTH_MAX, check};
+
+/// Maximum depth of brackets of all kinds. The parser limits expressions in parentheses to about 50, but not types such
+/// as `ARRAY<ARRAY<…`, nor patterns of rows, and takes up to 30 KB of stack for each level of them.
+const BRACKETS_MAX: usize = 100;
+
+/// Stack for parsing a text, in total and for each byte that can add a level: dropping a level takes up to a kilobyte.
+/// Memory is taken only when the stack grows.
+const STACK_BYTES: usize = 16 << 20;
+const STACK_BYTES_PER_LEVEL: usize = 2048;
+/// Bytes that add no level: long lists of numbers consist of them.
+const FLAT: &[u8] = b"0123456789,. '\"\n\r\t_";
+
+/// Parses the statements of a text, of which there is at least one.
+///
+/// # Errors
+/// [`StatementError`] if the text has a syntax error, no statement, or one that is beyond a limit.
+pub fn parse(sql: &str) -> Result<VecDeque<Statement>, StatementError> {
+    // A statement that is refused is dropped with the same stack.
+    with_stack(sql, || parsed(sql))
+}
+
+/// Calls `read` with the stack that parsing `sql` takes.
+fn with_stack<T: Send>(
+    sql: &str,
+    read: impl FnOnce() -> Result<T, StatementError> + Send,
+) -> Result<T, StatementError> {
+    let n_levels = sql.bytes().filter(|byte| !FLAT.contains(byte)).count();
+    let stack_bytes = STACK_BYTES + STACK_BYTES_PER_LEVEL.saturating_mul(n_levels);
+    let parser = thread::Builder::new().stack_size(stack_bytes);
+
+    thread::scope(|scope| {
+        let parsing = parser.spawn_scoped(scope, read);
+        match parsing.map(|parsing| parsing.join()) {
+            Ok(Ok(parsed)) => parsed,
+            Ok(Err(panic)) => resume_unwind(panic),
+            Err(error) => Err(StatementError::TooComplex {
+                detail: format!(
+                    "SQL of {} bytes cannot be parsed at once ({error}): divide it",
+                    sql.len()
+                ),
+            }),
+        }
+    })
+}
+
+fn parsed(sql: &str) -> Result<VecDeque<Statement>, StatementError> {
+    let dialect = BoundedDialect::new(&GenericDialect {}, sql);
+    require_shallow_brackets(&dialect, sql)?;
+    let statements = DFParserBuilder::new(sql)
+        .with_dialect(&dialect)
+        .build()
+        .and_then(|mut parser| parser.parse_statements());
+    if dialect.has_given_up() {
+        return Err(too_ambiguous());
+    }
+
+    let statements = statements?;
+    if statements.is_empty() {
+        return Err(StatementError::Empty);
+    }
+    statements.iter().try_for_each(check)?;
+    Ok(statements)
+}
+
+/// Returns the number of statements of a text for PostgreSQL, or `None` if the text has a syntax error.
+///
+/// # Errors
+/// [`StatementError::TooComplex`] if parsing the text is beyond a limit.
+pub fn n_postgres_statements(sql: &str) -> Result<Option<usize>, StatementError> {
+    with_stack(sql, || {
+        let dialect = BoundedDialect::new(&PostgreSqlDialect {}, sql);
+        require_shallow_brackets(&dialect, sql)?;
+        let statements = Parser::parse_sql(&dialect, sql);
+        if dialect.has_given_up() {
+            return Err(too_ambiguous());
+        }
+        Ok(statements.ok().map(|statements| statements.len()))
+    })
+}
+
+/// Refuses brackets that are nested too deeply, and types such as `int[][][]…` with too many levels. The parser does not
+/// limit them, and visitors do not see types.
+fn require_shallow_brackets(dialect: &dyn Dialect, sql: &str) -> Result<(), StatementError> {
+    // The parser finds the errors of tokens, too.
+    let tokens = Tokenizer::new(dialect, sql).tokenize().unwrap_or_default();
+
+    let (mut brackets, mut angles, mut subscripts) = (0_usize, 0_usize, 0_usize);
+    let mut is_type = false;
+    for token in &tokens {
+        match token {
+            Token::LParen | Token::LBracket | Token::LBrace => brackets += 1,
+            Token::RParen | Token::RBracket | Token::RBrace => {
+                brackets = brackets.saturating_sub(1);
+            }
+            Token::Lt if is_type => angles += 1,
+            Token::Gt => angles = angles.saturating_sub(1),
+            Token::ShiftRight => angles = angles.saturating_sub(2),
+            Token::Whitespace(_) => continue,
+            _ => {}
+        }
+
+        subscripts = match token {
+            Token::LBracket => subscripts + 1,
+            // Between the subscripts of an element, or of an enclosing type.
+            Token::RBracket | Token::RParen | Token::Gt | Token::ShiftRight => subscripts,
+            Token::Number(..) => subscripts,
+            _ => 0,
+        };
+        if brackets + angles > BRACKETS_MAX || subscripts > DEPTH_MAX {
+            return Err(too_many_brackets());
+        }
+        is_type = matches!(token, Token::Word(word) if matches!(word.keyword, Keyword::ARRAY | Keyword::STRUCT));
+    }
+    Ok(())
+}
+
+fn too_ambiguous() -> StatementError {
+    StatementError::TooComplex {
+        detail: "the statement is nested too deeply or can be read in too many ways, most likely because of an error \
+                 in brackets or in keywords that are used as names: check them, or divide the statement"
+            .to_owned(),
+    }
+}
+
+fn too_many_brackets() -> StatementError {
+    StatementError::TooComplex {
+        detail: format!(
+            "the statement has more than {BRACKETS_MAX} levels of brackets, or {DEPTH_MAX} subscripts after each other: \
+             divide it"
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_in_statements_that_can_be_read_in_many_ways_are_found_at_once() {
+        for chain in [
+            "case -",
+            "position(",
+            "{fn a(",
+            "MAP(",
+            "ARRAY<",
+            "TABLE(a ",
+        ] {
+            let sql = format!("SELECT {}", chain.repeat(40));
+            assert!(parse(&sql).is_err(), "{chain}");
+            assert!(
+                !matches!(n_postgres_statements(&sql), Ok(Some(_))),
+                "{chain}"
+            );
+            let cast = format!("SELECT CAST(1 AS {}", chain.repeat(5000));
+            assert!(parse(&cast).is_err(), "{chain}");
+        }
+
+        let types = "case -".repeat(24) + "STRUCT<" + &"a int,".repeat(4000);
+        assert!(parse(&format!("SELECT {types} / ?9 9")).is_err());
+        let intervals = "SELECT ".to_owned() + &"INTERVAL ".repeat(2000) + "1";
+        let subscripts = "SELECT ".to_owned() + &"a.b.c.d[".repeat(8) + "/ ?9 9";
+        for sql in [intervals, subscripts] {
+            let refused = parse(&sql).expect_err("nested names");
+            assert!(refused.to_string().contains("too many ways"), "{refused}");
+        }
+        let nested = "lower(".repeat(8) + "a.b.c['d']['e']" + &")".repeat(8);
+        let select = format!("SELECT {nested} FROM a WHERE NOT {nested} = 'x'");
+        assert!(parse(&select).is_ok());
+        assert_eq!(n_postgres_statements(&select).expect("simple"), Some(1));
+    }
+}
