@@ -10,10 +10,12 @@ use arrow::array::{
 };
 use arrow::compute::{FilterBuilder, cast};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+use datafusion::sql::parser::Statement;
 use wavemill_runtime::course::Phase;
 use wavemill_runtime::parallel::in_parts;
 use wavemill_schemas::recipe::{CatalogSpec, CleanStep, Subset};
 use wavemill_source::AudioIndex;
+use wavemill_statements::parse_query;
 
 use super::csv_text::{DROPPED_BY, LINE};
 use super::engine::{Engine, nearest, one_line};
@@ -143,7 +145,8 @@ impl<'a> Cleaner<'a> {
 
     /// Runs a `where` step. The query returns only line numbers, so that wide rows are not copied through the engine.
     fn keep_where(&mut self, step: &str, predicate: &str) -> Result<(), CatalogError> {
-        let answer = self.query(step, &where_query(LINE, predicate))?;
+        let query = parsed(step, &where_query(LINE, predicate))?;
+        let answer = self.query(step, &query)?;
         let kept = self.marks(lines(&answer));
 
         // The rows keep their order, regardless of the order of the query's result.
@@ -200,25 +203,26 @@ impl<'a> Cleaner<'a> {
 
     /// Runs the query of a cleaning step, which may select `*`. Packs the columns of wide tables for the query.
     fn all_columns(&self, step: &str, sql: &str) -> Result<RecordBatch, CatalogError> {
+        let query = &parsed(step, sql)?;
         if let Some(packed) = wide::packed(&self.rows, sql) {
             self.engine.set_table("input", &packed)?;
             // A query that fails on packed columns is run again on the original rows.
-            if let Ok(output) = self.engine.query(sql) {
+            if let Ok(output) = self.engine.query(query) {
                 return Ok(wide::unpacked(&output)?);
             }
         }
-        self.query(step, sql)
+        self.query(step, query)
     }
 
-    fn query(&self, step: &str, sql: &str) -> Result<RecordBatch, CatalogError> {
+    fn query(&self, step: &str, query: &Statement) -> Result<RecordBatch, CatalogError> {
         self.engine.set_table("input", &self.rows)?;
-        self.engine.query(sql).map_err(|source| {
+        self.engine.query(query).map_err(|source| {
             if self.engine.course().is_stopped() {
                 return CatalogError::Stopped;
             }
 
             // DataFusion's own message does not name the metadata file that contains the missing table.
-            if let Some(table) = self.engine.missing_table(sql) {
+            if let Some(table) = self.engine.missing_table(query) {
                 let hint = self.table_hint(&table);
                 return CatalogError::Unusable(format!(
                     "cleaning step `{step}`: no table `{table}`: {hint}"
@@ -339,6 +343,12 @@ impl<'a> Cleaner<'a> {
         let dropped_by: StringViewArray = names.collect();
         with_first_column(DROPPED_BY, Arc::new(dropped_by), &self.all)
     }
+}
+
+/// Parses the query of a cleaning step.
+fn parsed(step: &str, sql: &str) -> Result<Statement, CatalogError> {
+    parse_query(sql)
+        .map_err(|error| CatalogError::Unusable(format!("cleaning step `{step}`: {error}")))
 }
 
 /// Returns the query of a `where` step, which selects `columns` of the rows to keep.

@@ -255,7 +255,7 @@ fn sql_that_writes_is_refused() {
     ] {
         let message = step_error(query("bad", sql));
         assert!(
-            message.contains("`bad`") && message.contains("not supported"),
+            message.contains("`bad`") && message.contains("only one query"),
             "{sql}: {message}"
         );
     }

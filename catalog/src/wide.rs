@@ -147,6 +147,7 @@ fn unpack(
 #[cfg(test)]
 mod tests {
     use arrow::array::{Int64Array, StringViewArray};
+    use wavemill_statements::parse_query;
 
     use super::super::engine::Engine;
     use super::*;
@@ -187,7 +188,8 @@ mod tests {
     /// Runs `sql` on packed rows and unpacks the result.
     fn answer(engine: &Engine, rows: &RecordBatch, sql: &str) -> RecordBatch {
         engine.set_table("input", rows).unwrap();
-        unpacked(&engine.query(sql).unwrap()).unwrap()
+        let query = parse_query(sql).unwrap();
+        unpacked(&engine.query(&query).unwrap()).unwrap()
     }
 
     #[test]

@@ -9,7 +9,7 @@ use wavemill_schemas::manifest::{FeatureEntry, Scale, Stats};
 use wavemill_schemas::recipe::Dtype;
 
 use crate::frames::Excerpt;
-use crate::spec::refuse_files;
+use crate::spec::require_values;
 use crate::{DatasetError, InputSpec};
 
 /// The name of the time axis in a manifest.
@@ -67,7 +67,7 @@ struct Axes {
 
 impl Axes {
     fn from_feature(feature: &FeatureEntry) -> Result<Self, DatasetError> {
-        refuse_files(feature)?;
+        require_values(feature)?;
 
         let name = &feature.name;
         if feature.is_vector() {
@@ -189,14 +189,14 @@ impl Form {
         }
     }
 
-    /// Returns the number of bytes of a row in host memory.
+    /// Returns the number of bytes of a row in host memory; the maximum if it cannot be counted.
     pub const fn row_bytes(&self) -> usize {
-        self.host_frames * self.frame_bytes()
+        self.host_frames.saturating_mul(self.frame_bytes())
     }
 
     /// Returns the number of bytes of a frame, which has one value of every band.
     const fn frame_bytes(&self) -> usize {
-        self.bands * self.stored.bytes()
+        self.bands.saturating_mul(self.stored.bytes())
     }
 
     /// Reports whether stored rows differ in their number of frames.

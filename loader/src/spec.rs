@@ -53,7 +53,7 @@ impl InputSpec {
         data: &Data,
         stats: Option<&Stats>,
     ) -> Result<Self, DatasetError> {
-        refuse_files(feature)?;
+        require_values(feature)?;
         let frames = frames_of(feature, data)?;
 
         // The numbers of a row of statistics have different units, so they are always standardised, like metadata
@@ -144,17 +144,24 @@ impl MetadataColumn {
     }
 }
 
-/// Refuses a feature whose rows are not values.
-pub(crate) fn refuse_files(feature: &FeatureEntry) -> Result<(), DatasetError> {
-    if !feature.is_original() {
-        return Ok(());
+/// Refuses a feature whose rows are files, or have no values or too many to count.
+pub(crate) fn require_values(feature: &FeatureEntry) -> Result<(), DatasetError> {
+    let name = &feature.name;
+    if feature.is_original() {
+        let problem = format!(
+            "rows of {name} are files, which have to be decoded: set data.feature to another feature, such as one with \
+             op = \"pcm\""
+        );
+        return Err(DatasetError::unfit("feature", problem));
     }
-    let problem = format!(
-        "rows of {} are files, which have to be decoded: set data.feature to another feature, such as one with \
-         op = \"pcm\"",
-        feature.name
-    );
-    Err(DatasetError::unfit("feature", problem))
+
+    let mut lengths = feature.shape.iter().flatten();
+    let n_values = lengths.try_fold(1_usize, |n, &length| n.checked_mul(length));
+    if n_values.is_none_or(|n| n == 0) {
+        let problem = format!("rows of {name} cannot be {}", feature.tensor_type());
+        return Err(DatasetError::unfit("feature", problem));
+    }
+    Ok(())
 }
 
 /// Returns the number of frames of a row as input of the model; 1 for a feature without frames.

@@ -238,6 +238,9 @@ impl From<StatementError> for SqlError {
                 detail: one_line(&error.to_string()),
             },
             StatementError::Empty => Self::Empty,
+            StatementError::NotOneQuery => Self::Meaning {
+                detail: error.to_string(),
+            },
             StatementError::TooComplex { detail } => Self::TooComplex { detail },
         }
     }

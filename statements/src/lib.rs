@@ -13,7 +13,7 @@ use datafusion::common::DataFusionError;
 use datafusion::sql::sqlparser::parser::ParserError;
 
 pub use limits::require_shallow;
-pub use parsing::{n_postgres_statements, parse};
+pub use parsing::{n_postgres_statements, parse, parse_query};
 pub use type_limits::require_shallow_columns;
 
 /// The reason why a text is refused.
@@ -23,8 +23,11 @@ pub enum StatementError {
     #[error(transparent)]
     Syntax(ParserError),
     /// The text has no statement.
-    #[error("the query is empty: give SQL, such as \"SELECT count(*) FROM tracks\"")]
+    #[error("the query is empty")]
     Empty,
+    /// The text is not one query.
+    #[error("only one query is permitted here: give a single SELECT")]
+    NotOneQuery,
     /// A statement or a type is beyond a limit.
     #[error("{detail}")]
     TooComplex {
@@ -33,20 +36,11 @@ pub enum StatementError {
     },
 }
 
-impl From<StatementError> for DataFusionError {
-    fn from(error: StatementError) -> Self {
-        let error = match error {
-            StatementError::Syntax(error) => error,
-            other => ParserError::ParserError(other.to_string()),
-        };
-        Self::SQL(Box::new(error), None)
-    }
-}
-
 impl From<DataFusionError> for StatementError {
     fn from(error: DataFusionError) -> Self {
-        Self::Syntax(match error {
-            DataFusionError::SQL(error, _) => *error,
+        // Errors of DataFusion's own syntax are diagnostics around an error of the parser.
+        Self::Syntax(match error.find_root() {
+            DataFusionError::SQL(error, _) => error.as_ref().clone(),
             other => ParserError::ParserError(other.message().into_owned()),
         })
     }

@@ -5,6 +5,7 @@ use std::panic::resume_unwind;
 use std::thread;
 
 use datafusion::sql::parser::{DFParserBuilder, Statement};
+use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::dialect::{Dialect, GenericDialect, PostgreSqlDialect};
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::Parser;
@@ -32,6 +33,24 @@ const FLAT: &[u8] = b"0123456789,. '\"\n\r\t_";
 pub fn parse(sql: &str) -> Result<VecDeque<Statement>, StatementError> {
     // A statement that is refused is dropped with the same stack.
     with_stack(sql, || parsed(sql))
+}
+
+/// Parses the single query of a text.
+///
+/// # Errors
+/// [`StatementError`], also if there are several statements, or another one than a query.
+pub fn parse_query(sql: &str) -> Result<Statement, StatementError> {
+    let mut statements = parse(sql)?;
+    let statement = statements.pop_front().ok_or(StatementError::Empty)?;
+    let is_query = matches!(
+        &statement,
+        Statement::Statement(statement) if matches!(**statement, ast::Statement::Query(_))
+    );
+    if is_query && statements.is_empty() {
+        Ok(statement)
+    } else {
+        Err(StatementError::NotOneQuery)
+    }
 }
 
 /// Calls `read` with the stack that parsing `sql` takes.
@@ -149,6 +168,36 @@ fn too_many_brackets() -> StatementError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn syntax_errors_are_those_of_the_parser() {
+        for sql in ["SELECT 1 SELECT 2", "SELECT 1)", "SELECT 1 FROM"] {
+            let error = parse(sql).expect_err(sql).to_string();
+            assert!(error.starts_with("sql parser error: Expected: "), "{error}");
+        }
+    }
+
+    #[test]
+    fn only_a_single_query_is_a_query() {
+        for sql in [
+            "SELECT 1;",
+            "VALUES (1)",
+            "WITH a AS (SELECT 1) SELECT * FROM a -- b",
+        ] {
+            assert!(parse_query(sql).is_ok(), "{sql}");
+        }
+        for sql in [
+            "SELECT 1; SELECT 2",
+            "SET a = 1",
+            "DROP TABLE a",
+            "COPY a TO 'b.csv'",
+            "EXPLAIN SELECT 1",
+        ] {
+            let error = parse_query(sql).expect_err(sql);
+            assert!(matches!(error, StatementError::NotOneQuery), "{sql}");
+        }
+        assert!(matches!(parse_query("-- a"), Err(StatementError::Empty)));
+    }
 
     #[test]
     fn errors_in_statements_that_can_be_read_in_many_ways_are_found_at_once() {

@@ -346,4 +346,13 @@ fn features_without_values_are_refused() {
         "data.frames: rows of mel differ in length: set data.frames to the number of samples of every row"
     );
     assert_eq!(spec("sample", Some(9)).map(|spec| spec.frames), Ok(9));
+
+    for shape in [[2, 0], [usize::MAX, 2]] {
+        let mut feature = input_spec([Some(2), Some(4)], ["mel", "frame"], 2).feature;
+        feature.shape = shape.map(Some).to_vec();
+        let refused = InputSpec::new(&feature, &Data::default(), None).expect_err("no values");
+        let want = format!("data.feature: rows of mel cannot be u8{shape:?}").replace(", ", ",");
+        assert_eq!(refused.to_string(), want);
+        assert!(Form::new(&InputSpec::stored(&feature)).is_err());
+    }
 }

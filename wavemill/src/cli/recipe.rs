@@ -10,7 +10,7 @@ use wavemill_runtime::settings::Settings;
 use wavemill_schemas::canonical;
 use wavemill_schemas::recipe::{CleanStep, Recipe, SHIPPED, Source};
 use wavemill_schemas::text::{shown, shown_lines};
-use wavemill_statements::parse;
+use wavemill_statements::parse_query;
 use wavemill_terminal::exit::UsageError;
 use wavemill_terminal::output::stdout;
 
@@ -165,12 +165,12 @@ fn check_sql(steps: &[CleanStep]) -> Result<()> {
     {
         let query = match (sql, predicate) {
             (Some(sql), _) => sql.clone(),
-            // The predicate is checked as part of the query that a run would use: a predicate that closes the
-            // surrounding brackets is invalid.
+            // The predicate is checked as part of the query that a run would use, so that it cannot add a clause or
+            // another statement.
             (None, Some(predicate)) => where_query("*", predicate),
             (None, None) => continue,
         };
-        if let Err(error) = parse(&query) {
+        if let Err(error) = parse_query(&query) {
             return Err(UsageError(format!("catalog.clean.{step}: {error}")).into());
         }
     }
@@ -254,19 +254,20 @@ mod tests {
             "{error}"
         );
 
-        let set = "catalog.clean.labelled.where=track_genre_top IS NOT NULL ORDER BY track_id";
-        let error = answer(&["check", "fma-large", "--set", set]).expect_err("no predicate");
-        assert!(
-            error
-                .to_string()
-                .starts_with("catalog.clean.labelled: sql parser error"),
-            "{error}"
-        );
-
-        // A text that the parser would read for hours.
-        let set = format!("catalog.clean.labelled.where={}", "case -".repeat(40));
-        let error = answer(&["check", "fma-large", "--set", &set]).expect_err("ambiguous");
-        assert!(error.to_string().contains("too many ways"), "{error}");
+        // The last text is one that the parser would read for hours.
+        for (predicate, problem) in [
+            (
+                "track_genre_top IS NOT NULL ORDER BY track_id",
+                "sql parser error",
+            ),
+            ("true); DROP TABLE input; SELECT (1", "only one query"),
+            (&"case -".repeat(40), "the statement is nested too deeply"),
+        ] {
+            let set = format!("catalog.clean.labelled.where={predicate}");
+            let error = answer(&["check", "fma-large", "--set", &set]).expect_err(predicate);
+            let want = format!("catalog.clean.labelled: {problem}");
+            assert!(error.to_string().starts_with(&want), "{error}");
+        }
 
         let set = "catalog.clean.labelled.where=track_genre_top IS NOT NULL -- a comment";
         answer(&["check", "fma-large", "--set", set]).expect("valid");
