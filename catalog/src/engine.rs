@@ -24,16 +24,13 @@ use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::parser::Statement;
 use wavemill_runtime::course::Course;
+use wavemill_statements::QUERY_STACK_BYTES;
 
 use super::CatalogError;
 use super::python_list;
 
 /// Number of rows per batch of a query.
 const BATCH_ROWS: usize = 8192;
-
-/// Stack for a query. Plans are walked recursively, and have up to 500 nested expressions: more than 100 KB for each.
-/// Memory is taken only when the stack grows.
-const STACK_BYTES: usize = 64 << 20;
 
 /// Maximum number of characters of an engine message to show.
 const MESSAGE_CHARS_MAX: usize = 300;
@@ -169,7 +166,7 @@ impl Engine {
 /// # Errors
 /// Fails if the thread cannot be started.
 fn with_query_stack<T: Send>(task: impl FnOnce() -> T + Send) -> io::Result<T> {
-    let worker = thread::Builder::new().stack_size(STACK_BYTES);
+    let worker = thread::Builder::new().stack_size(QUERY_STACK_BYTES);
     thread::scope(|scope| match worker.spawn_scoped(scope, task)?.join() {
         Ok(done) => Ok(done),
         Err(panic) => resume_unwind(panic),

@@ -21,15 +21,13 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use wavemill_runtime::panics::Panic;
+use wavemill_statements::QUERY_STACK_BYTES;
 
 use super::partial::PartialOutput;
 use super::{Sink, SqlError};
 
 /// Time that a stopped query has to end. Together with the signal handling this stays within a second.
 const LEAVE: Duration = Duration::from_millis(400);
-/// Stack size of each thread. Plans are walked recursively, and have up to 500 nested expressions: more than 100 KB for
-/// each. Memory is taken only when a stack grows.
-const STACK_BYTES: usize = 64 << 20;
 
 /// Stops the running query of a session from another thread.
 #[derive(Clone, Default)]
@@ -239,7 +237,7 @@ impl Threads {
         // Tokio's I/O and timers are not needed: local files are read by blocking calls on separate threads.
         let runtime = Builder::new_multi_thread()
             .worker_threads(workers)
-            .thread_stack_size(STACK_BYTES)
+            .thread_stack_size(QUERY_STACK_BYTES)
             // For requests to object stores, their pauses and their timeouts.
             .enable_all()
             .build();

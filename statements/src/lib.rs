@@ -12,7 +12,7 @@ mod type_limits;
 use datafusion::common::DataFusionError;
 use datafusion::sql::sqlparser::parser::ParserError;
 
-pub use limits::require_shallow;
+pub use limits::{QUERY_STACK_BYTES, require_shallow};
 pub use parsing::{n_postgres_statements, parse, parse_query};
 pub use type_limits::require_shallow_columns;
 

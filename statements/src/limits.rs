@@ -15,6 +15,9 @@ use super::type_limits::{excessive_type, has_excessive_column, has_excessive_typ
 /// Maximum depth of nested expressions, such as the number of terms of a sum, and maximum number of nested set
 /// operations and of steps with `|>`.
 pub(crate) const DEPTH_MAX: usize = 500;
+/// Stack that a thread needs to plan and run a statement: plans are walked recursively, with more than 100 KB for each
+/// nested expression. Memory is taken only when a stack grows.
+pub const QUERY_STACK_BYTES: usize = 64 << 20;
 /// Maximum depth of nested expressions of which DataFusion plans the inner ones twice.
 const DOUBLINGS_MAX: usize = 16;
 /// Functions that DataFusion replaces by an expression with two copies of an argument.

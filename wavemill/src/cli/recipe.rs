@@ -170,6 +170,7 @@ fn check_sql(steps: &[CleanStep]) -> Result<()> {
             (None, Some(predicate)) => where_query("*", predicate),
             (None, None) => continue,
         };
+
         if let Err(error) = parse_query(&query) {
             return Err(UsageError(format!("catalog.clean.{step}: {error}")).into());
         }
