@@ -21,10 +21,11 @@ use datafusion::datasource::MemTable;
 use datafusion::execution::context::SQLOptions;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::parser::Statement;
 use wavemill_runtime::course::Course;
-use wavemill_statements::QUERY_STACK_BYTES;
+use wavemill_statements::{QUERY_STACK_BYTES, require_shallow_columns};
 
 use super::CatalogError;
 use super::python_list;
@@ -112,6 +113,7 @@ impl Engine {
         let mut answer = pin!(async {
             let plan = self.context.state().statement_to_plan(query).await?;
             reading.verify_plan(&plan)?;
+            require_readable(&plan)?;
             let frame = self.context.execute_logical_plan(plan).await?;
             let schema = Arc::new(frame.schema().as_arrow().clone());
             let batches = frame.collect().await?;
@@ -159,6 +161,15 @@ impl Engine {
         }
         tables
     }
+}
+
+/// Refuses a result that a store cannot contain.
+fn require_readable(plan: &LogicalPlan) -> Result<(), DataFusionError> {
+    if plan.schema().fields().is_empty() {
+        let problem = "the result has no columns: begin the query with SELECT";
+        return Err(DataFusionError::Plan(problem.to_owned()));
+    }
+    require_shallow_columns(plan).map_err(|error| DataFusionError::Plan(error.to_string()))
 }
 
 /// Runs `task`, which plans a query, on a thread with enough stack for it.

@@ -55,7 +55,7 @@ use self::rows::{Labels, SplitTables};
 use self::split::{KeptSides, NO_SIDE, SIDES};
 pub use self::steps::AUDIO_STEP;
 use self::steps::Cleaner;
-pub use self::steps::where_query;
+pub use self::steps::parse_where;
 
 /// Minimum number of clips for a warning that a side is empty. With fewer, nobody expects to train a model.
 const SIDES_CLIPS_MIN: usize = 20;

@@ -15,7 +15,7 @@ use wavemill_runtime::course::Phase;
 use wavemill_runtime::parallel::in_parts;
 use wavemill_schemas::recipe::{CatalogSpec, CleanStep, Subset};
 use wavemill_source::AudioIndex;
-use wavemill_statements::parse_query;
+use wavemill_statements::{StatementError, parse_query, require_expression};
 
 use super::csv_text::{DROPPED_BY, LINE};
 use super::engine::{Engine, nearest, one_line};
@@ -145,7 +145,7 @@ impl<'a> Cleaner<'a> {
 
     /// Runs a `where` step. The query returns only line numbers, so that wide rows are not copied through the engine.
     fn keep_where(&mut self, step: &str, predicate: &str) -> Result<(), CatalogError> {
-        let query = parsed(step, &where_query(LINE, predicate))?;
+        let query = parse_where(LINE, predicate).map_err(unusable(step))?;
         let answer = self.query(step, &query)?;
         let kept = self.marks(lines(&answer));
 
@@ -203,7 +203,7 @@ impl<'a> Cleaner<'a> {
 
     /// Runs the query of a cleaning step, which may select `*`. Packs the columns of wide tables for the query.
     fn all_columns(&self, step: &str, sql: &str) -> Result<RecordBatch, CatalogError> {
-        let query = &parsed(step, sql)?;
+        let query = &parse_query(sql).map_err(unusable(step))?;
         if let Some(packed) = wide::packed(&self.rows, sql) {
             self.engine.set_table("input", &packed)?;
             // A query that fails on packed columns is run again on the original rows.
@@ -345,16 +345,21 @@ impl<'a> Cleaner<'a> {
     }
 }
 
-/// Parses the query of a cleaning step.
-fn parsed(step: &str, sql: &str) -> Result<Statement, CatalogError> {
-    parse_query(sql)
-        .map_err(|error| CatalogError::Unusable(format!("cleaning step `{step}`: {error}")))
+/// Returns a function that creates the error of a step whose SQL is refused.
+fn unusable(step: &str) -> impl Fn(StatementError) -> CatalogError {
+    move |error| CatalogError::Unusable(format!("cleaning step `{step}`: {error}"))
 }
 
-/// Returns the query of a `where` step, which selects `columns` of the rows to keep.
-pub fn where_query(columns: &str, predicate: &str) -> String {
+/// Parses the condition of a `where` step. Returns a query for `columns` of the rows to keep.
+///
+/// # Errors
+/// [`StatementError`] if the condition has a syntax error, is more than one expression, or is beyond a limit.
+pub fn parse_where(columns: &str, predicate: &str) -> Result<Statement, StatementError> {
+    require_expression(predicate)?;
     // The line break prevents a comment at the end of the predicate from commenting out the bracket.
-    format!("SELECT {columns} FROM input WHERE ({predicate}\n)")
+    parse_query(&format!(
+        "SELECT {columns} FROM input WHERE ({predicate}\n)"
+    ))
 }
 
 const fn subset_predicate(subset: Subset) -> &'static str {

@@ -337,6 +337,38 @@ fn queries_that_lose_or_repeat_keys_are_errors() {
 }
 
 #[test]
+fn results_that_a_store_cannot_contain_are_errors() {
+    let nested = |inner: &str, n: usize| "[".repeat(n) + inner + &"]".repeat(n);
+    let deep = format!(
+        "WITH a AS (SELECT *, {} AS x FROM input) SELECT * EXCEPT (x), {} AS y FROM a",
+        nested("1", 31),
+        nested("x", 30)
+    );
+    for (sql, wanted) in [
+        ("FROM input", "begin the query with SELECT"),
+        (&deep, "column y has more than 61 levels"),
+    ] {
+        let message = step_error(query("result", sql));
+        assert!(
+            message.contains("`result`") && message.contains(wanted),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn a_condition_that_ends_its_brackets_is_an_error() {
+    for condition in ["true) OR (true", "true) LIMIT (5"] {
+        let message = step_error(keep("five", condition));
+        assert!(
+            message.contains("`five`")
+                && message.contains("Expected: end of the condition, found: )"),
+            "{message}"
+        );
+    }
+}
+
+#[test]
 fn query_that_restores_dropped_rows_is_an_error() {
     let tracks = some_tracks(6);
     // The header has three lines, so the first track is on line 4. The queries return more rows than are left, or just

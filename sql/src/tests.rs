@@ -85,7 +85,7 @@ fn excessive_types_are_refused() {
     ] {
         let (refused, code) = error(&session, &sql);
         assert!(
-            refused.contains("more than 64 levels, or 16777216 elements"),
+            refused.contains("more than 61 levels, or 16777216 elements"),
             "{refused}"
         );
         assert_eq!(code, 2);

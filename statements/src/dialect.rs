@@ -1,11 +1,14 @@
 //! A dialect of SQL whose parser gives up on a text that it can read in too many ways, or that needs too much stack.
 //!
 //! The parser tries a word as a keyword first and then as a name, and parses the rest again each time. If the rest has
-//! an error, a text of a hundred bytes takes hours, and parsing cannot be interrupted. sqlparser 0.63 remembers the
-//! places that failed. The parser limits the depth of most expressions, but not of `INTERVAL INTERVAL …`.
+//! an error, a text of a hundred bytes takes hours. sqlparser 0.63 remembers the places that failed. The parser limits the
+//! depth of most expressions, but not of `INTERVAL INTERVAL …`.
+//!
+//! Parsing can only be interrupted where the parser asks its dialect, and nearly all answers are `bool`, so that the way
+//! out is to unwind the stack.
 
 use std::any::TypeId;
-use std::cell::Cell;
+use std::panic::resume_unwind;
 use std::time::{Duration, Instant};
 
 use datafusion::sql::sqlparser::ast::Expr;
@@ -26,8 +29,10 @@ const STACK_LEFT_BYTES: usize = 4 << 20;
 pub(crate) struct BoundedDialect {
     dialect: &'static dyn Dialect,
     deadline: Instant,
-    has_given_up: Cell<bool>,
 }
+
+/// Payload of unwinding when the parser gives up.
+pub(crate) struct GivenUp;
 
 impl BoundedDialect {
     pub(crate) fn new(dialect: &'static dyn Dialect, sql: &str) -> Self {
@@ -35,19 +40,16 @@ impl BoundedDialect {
         Self {
             dialect,
             deadline: Instant::now() + PARSING + PARSING_PER_BYTE * n_bytes,
-            has_given_up: Cell::new(false),
         }
     }
 
-    /// True if the parser has given up.
-    pub(crate) fn has_given_up(&self) -> bool {
-        self.has_given_up.get()
-    }
-
-    fn must_give_up(&self) -> bool {
-        self.has_given_up()
-            || Instant::now() > self.deadline
+    /// Unwinds the stack with [`GivenUp`], without a message, if parsing takes too long or too much stack.
+    fn require_time_and_stack(&self) {
+        if Instant::now() > self.deadline
             || stacker::remaining_stack().is_some_and(|left| left < STACK_LEFT_BYTES)
+        {
+            resume_unwind(Box::new(GivenUp));
+        }
     }
 }
 
@@ -55,19 +57,17 @@ impl BoundedDialect {
 macro_rules! delegated {
     ($($property:ident)*) => {
         $(fn $property(&self) -> bool {
+            self.require_time_and_stack();
             self.dialect.$property()
         })*
     };
 }
 
-/// All methods that `GenericDialect` or `PostgreSqlDialect` of sqlparser 0.62 implement.
+/// All methods that `GenericDialect` or `PostgreSqlDialect` of sqlparser 0.62 implement, but
+/// `supports_match_recognize`: DataFusion has no such tables, and the quantifiers of a pattern can be nested without limit.
 impl Dialect for BoundedDialect {
     fn parse_prefix(&self, parser: &mut Parser) -> Option<Result<Expr, ParserError>> {
-        if self.must_give_up() {
-            self.has_given_up.set(true);
-            // After any other error, the parser tries another way.
-            return Some(Err(ParserError::RecursionLimitExceeded));
-        }
+        self.require_time_and_stack();
         self.dialect.parse_prefix(parser)
     }
 
@@ -149,7 +149,6 @@ impl Dialect for BoundedDialect {
         supports_listen_notify
         supports_load_extension
         supports_match_against
-        supports_match_recognize
         supports_multiline_comment_hints
         supports_named_fn_args_with_assignment_operator
         supports_named_fn_args_with_colon_operator

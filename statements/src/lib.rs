@@ -13,7 +13,7 @@ use datafusion::common::DataFusionError;
 use datafusion::sql::sqlparser::parser::ParserError;
 
 pub use limits::{QUERY_STACK_BYTES, require_shallow};
-pub use parsing::{n_postgres_statements, parse, parse_query};
+pub use parsing::{n_postgres_statements, parse, parse_query, require_expression};
 pub use type_limits::require_shallow_columns;
 
 /// The reason why a text is refused.
@@ -36,12 +36,26 @@ pub enum StatementError {
     },
 }
 
+impl From<ParserError> for StatementError {
+    fn from(error: ParserError) -> Self {
+        match error {
+            ParserError::RecursionLimitExceeded => Self::TooComplex {
+                detail: "the statement is nested too deeply: parentheses and calls may have about 45 levels, and subqueries \
+                         12 to 20: move inner ones to queries of WITH"
+                    .to_owned(),
+            },
+            syntax => Self::Syntax(syntax),
+        }
+    }
+}
+
 impl From<DataFusionError> for StatementError {
     fn from(error: DataFusionError) -> Self {
         // Errors of DataFusion's own syntax are diagnostics around an error of the parser.
-        Self::Syntax(match error.find_root() {
+        match error.find_root() {
             DataFusionError::SQL(error, _) => error.as_ref().clone(),
             other => ParserError::ParserError(other.message().into_owned()),
-        })
+        }
+        .into()
     }
 }

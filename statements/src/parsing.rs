@@ -12,11 +12,11 @@ use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
 use super::StatementError;
-use super::dialect::BoundedDialect;
-use super::limits::{DEPTH_MAX, check};
+use super::dialect::{BoundedDialect, GivenUp};
+use super::limits::{DEPTH_MAX, check, require_shallow_expression};
 
-/// Maximum depth of brackets of all kinds. The parser limits expressions in parentheses to about 50, but not types such
-/// as `ARRAY<ARRAY<…`, nor patterns of rows, and takes up to 30 KB of stack for each level of them.
+/// Maximum depth of brackets of all kinds. The parser limits expressions in parentheses to about 45, but not types such
+/// as `ARRAY<ARRAY<…`, and takes up to 30 KB of stack for each level of them.
 const BRACKETS_MAX: usize = 100;
 
 /// Stack for parsing a text, in total and for each byte that can add a level: dropping a level takes up to a kilobyte.
@@ -53,6 +53,25 @@ pub fn parse_query(sql: &str) -> Result<Statement, StatementError> {
     }
 }
 
+/// Requires that a text is a single expression, such as the condition of a WHERE, so that it stays one in brackets.
+///
+/// # Errors
+/// [`StatementError`] if the text has a syntax error or is beyond a limit.
+pub fn require_expression(sql: &str) -> Result<(), StatementError> {
+    with_stack(sql, || {
+        let dialect = BoundedDialect::new(&GenericDialect {}, sql);
+        require_shallow_brackets(&dialect, sql)?;
+        let mut parser = Parser::new(&dialect).try_with_sql(sql)?;
+        let expression = parser.parse_expr()?;
+
+        let next = parser.next_token();
+        if next.token != Token::EOF {
+            return Ok(parser.expected("end of the condition", next)?);
+        }
+        require_shallow_expression(&expression)
+    })
+}
+
 /// Calls `read` with the stack that parsing `sql` takes.
 fn with_stack<T: Send>(
     sql: &str,
@@ -66,6 +85,7 @@ fn with_stack<T: Send>(
         let parsing = parser.spawn_scoped(scope, read);
         match parsing.map(|parsing| parsing.join()) {
             Ok(Ok(parsed)) => parsed,
+            Ok(Err(panic)) if panic.is::<GivenUp>() => Err(too_ambiguous()),
             Ok(Err(panic)) => resume_unwind(panic),
             Err(error) => Err(StatementError::TooComplex {
                 detail: format!(
@@ -83,12 +103,7 @@ fn parsed(sql: &str) -> Result<VecDeque<Statement>, StatementError> {
     let statements = DFParserBuilder::new(sql)
         .with_dialect(&dialect)
         .build()
-        .and_then(|mut parser| parser.parse_statements());
-    if dialect.has_given_up() {
-        return Err(too_ambiguous());
-    }
-
-    let statements = statements?;
+        .and_then(|mut parser| parser.parse_statements())?;
     if statements.is_empty() {
         return Err(StatementError::Empty);
     }
@@ -105,9 +120,6 @@ pub fn n_postgres_statements(sql: &str) -> Result<Option<usize>, StatementError>
         let dialect = BoundedDialect::new(&PostgreSqlDialect {}, sql);
         require_shallow_brackets(&dialect, sql)?;
         let statements = Parser::parse_sql(&dialect, sql);
-        if dialect.has_given_up() {
-            return Err(too_ambiguous());
-        }
         Ok(statements.ok().map(|statements| statements.len()))
     })
 }
@@ -200,6 +212,52 @@ mod tests {
     }
 
     #[test]
+    fn an_expression_has_nothing_after_it() {
+        for permitted in ["a", "a = 1 -- b", "(a) OR (b)", "a IN (SELECT b FROM c)"] {
+            assert!(require_expression(permitted).is_ok(), "{permitted}");
+        }
+        for refused in [
+            "",
+            "a)",
+            "a;",
+            "a AS b",
+            "a, b",
+            "true) OR (true",
+            "true) LIMIT (5",
+            "a = 1 ORDER BY a",
+        ] {
+            let error = require_expression(refused).expect_err(refused).to_string();
+            assert!(error.contains("Expected: "), "{refused}: {error}");
+        }
+        let deep = "a OR ".repeat(600) + "a";
+        assert!(matches!(
+            require_expression(&deep),
+            Err(StatementError::TooComplex { .. })
+        ));
+    }
+
+    #[test]
+    fn levels_that_the_parser_refuses_are_reported_with_a_remedy() {
+        let nested = |open: &str, n: usize| format!("SELECT {}1{}", open.repeat(n), ")".repeat(n));
+        for (open, permitted) in [
+            ("(", 45),
+            ("abs(", 45),
+            ("(SELECT * FROM a WHERE b OR ", 12),
+        ] {
+            assert!(parse(&nested(open, permitted)).is_ok(), "{open}");
+            let refused = parse(&nested(open, 60)).expect_err(open).to_string();
+            assert!(refused.contains("WITH"), "{refused}");
+        }
+
+        // The quantifiers of a pattern could be nested without limit.
+        let pattern = format!(
+            "SELECT * FROM a MATCH_RECOGNIZE (PATTERN (A{}) DEFINE A AS true)",
+            "+".repeat(300_000)
+        );
+        assert!(parse(&pattern).is_err());
+    }
+
+    #[test]
     fn errors_in_statements_that_can_be_read_in_many_ways_are_found_at_once() {
         for chain in [
             "case -",
@@ -218,6 +276,10 @@ mod tests {
             let cast = format!("SELECT CAST(1 AS {}", chain.repeat(5000));
             assert!(parse(&cast).is_err(), "{chain}");
         }
+
+        let from = "SELECT * FROM ((".repeat(14) + "FROM a" + &",a".repeat(3000) + " ]";
+        assert!(parse(&from).is_err());
+        assert!(!matches!(n_postgres_statements(&from), Ok(Some(_))));
 
         let types = "case -".repeat(24) + "STRUCT<" + &"a int,".repeat(4000);
         assert!(parse(&format!("SELECT {types} / ?9 9")).is_err());

@@ -11,8 +11,9 @@ use datafusion::sql::sqlparser::ast::{
 
 use super::StatementError;
 
-/// Maximum depth of the type of a column: the JSON writer takes 16 KB of stack for each level.
-const TYPE_DEPTH_MAX: usize = 64;
+/// Maximum depth of the type of a column: the JSON writer takes 16 KB of stack for each level, and Arrow does not read
+/// Parquet files with a few levels more.
+const TYPE_DEPTH_MAX: usize = 61;
 /// Maximum number of elements of nested lists with fixed sizes that a statement may name: a NULL takes memory for all of
 /// them. Tables of a store are not limited, because each of their rows takes as much.
 const FIXED_ELEMENTS_MAX: u64 = 1 << 24;

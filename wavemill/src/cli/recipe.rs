@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal, Write};
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
-use wavemill_catalog::where_query;
+use wavemill_catalog::parse_where;
 use wavemill_extract::features::FeaturePlan;
 use wavemill_runtime::settings::Settings;
 use wavemill_schemas::canonical;
@@ -164,14 +164,11 @@ fn check_sql(steps: &[CleanStep]) -> Result<()> {
     } in steps
     {
         let query = match (sql, predicate) {
-            (Some(sql), _) => sql.clone(),
-            // The predicate is checked as part of the query that a run would use, so that it cannot add a clause or
-            // another statement.
-            (None, Some(predicate)) => where_query("*", predicate),
+            (Some(sql), _) => parse_query(sql),
+            (None, Some(predicate)) => parse_where("*", predicate),
             (None, None) => continue,
         };
-
-        if let Err(error) = parse_query(&query) {
+        if let Err(error) = query {
             return Err(UsageError(format!("catalog.clean.{step}: {error}")).into());
         }
     }

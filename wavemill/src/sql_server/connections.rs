@@ -33,7 +33,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::io::Interest;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
-use tokio::task::{JoinError, JoinSet, spawn_blocking};
+use tokio::task::{JoinError, JoinSet, block_in_place, spawn_blocking};
 use tokio::time::{sleep, timeout};
 use tokio_util::codec::Framed;
 use wavemill_runtime::panics::{Panic, caught};
@@ -354,7 +354,8 @@ impl Connection {
     ) -> Result<(), Stopped> {
         let limit = self.limit(socket);
         let answered = AssertUnwindSafe(process_message(
-            limited(message)?,
+            // Parsing may take seconds, in which other connections go on.
+            block_in_place(|| limited(message))?,
             socket,
             Arc::new(NoopHandler),
             Arc::clone(&self.service),
