@@ -258,7 +258,10 @@ mod tests {
                 "track_genre_top IS NOT NULL ORDER BY track_id",
                 "sql parser error",
             ),
-            ("true); DROP TABLE input; SELECT (1", "only one query"),
+            (
+                "true); DROP TABLE input; SELECT (1",
+                "sql parser error: Expected: end of the condition, found: )",
+            ),
             (&"case -".repeat(40), "the statement is nested too deeply"),
         ] {
             let set = format!("catalog.clean.labelled.where={predicate}");
