@@ -10,7 +10,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use super::StatementError;
-use super::type_limits::{excessive_type, has_excessive_column, has_excessive_type};
+use super::type_limits::{excessive_type, has_excessive_column, has_excessive_type, is_arrow_cast};
 
 /// Maximum depth of nested expressions, such as the number of terms of a sum, and maximum number of nested set
 /// operations and of steps with `|>`.
@@ -92,8 +92,9 @@ fn too_deep() -> StatementError {
 fn too_many_doublings() -> StatementError {
     StatementError::TooComplex {
         detail: format!(
-            "more than {DOUBLINGS_MAX} nested subqueries in expressions, rows or calls of {}, of which each level doubles \
-             the plan (`= ANY` and `= ALL` count as four): move inner ones to queries of WITH",
+            "more than {DOUBLINGS_MAX} nested subqueries in expressions, rows, BETWEEN, casts (of which each counts as two, \
+             and `= ANY` and `= ALL` as four) or calls of {}, of which each level doubles the work of planning: move \
+             inner ones to queries of WITH, or to a table",
             DOUBLING.join(", ")
         ),
     }
@@ -280,10 +281,14 @@ fn n_doublings(expr: &Expr) -> usize {
         Expr::Subquery(_)
         | Expr::InSubquery { .. }
         | Expr::Exists { .. }
+        | Expr::Between { .. }
         | Expr::Tuple(_)
         | Expr::Map(_) => 1,
+        // The plan asks each cast twice whether it can be null. Arithmetic between them adds casts to a common type.
+        Expr::Cast { .. } => 2,
         // Planning each level takes almost four times as long as planning the next inner one, whatever the subquery is.
         Expr::AnyOp { .. } | Expr::AllOp { .. } => 3,
+        Expr::Function(function) if is_arrow_cast(&function.name) => 2,
         Expr::Function(function) => {
             let name = function.name.to_string().to_ascii_lowercase();
             usize::from(DOUBLING.contains(&name.as_str()))
@@ -357,11 +362,20 @@ mod tests {
             assert!(parse(&several).is_ok(), "{open}");
         }
 
-        let compared =
-            |n: usize| "SELECT ".to_owned() + &"a = ANY (SELECT ".repeat(n) + "a" + &")".repeat(n);
-        assert!(parse(&compared(4)).is_ok());
-        let refused = parse(&compared(5)).expect_err("deep");
-        assert!(refused.to_string().contains("count as four"), "{refused}");
+        for (open, close, permitted) in [
+            ("a = ANY (SELECT ", ")", 4),
+            ("(1 + ", ")::int", 8),
+            ("arrow_cast(1 + ", ", 'Int32')", 8),
+            ("(", " BETWEEN 1 AND 2)", 16),
+        ] {
+            let nested = |n: usize| format!("SELECT {}a{}", open.repeat(n), close.repeat(n));
+            assert!(parse(&nested(permitted)).is_ok(), "{open}");
+            let refused = parse(&nested(permitted + 1)).expect_err(open).to_string();
+            assert!(
+                refused.contains("doubles the work of planning"),
+                "{refused}"
+            );
+        }
     }
 
     #[test]

@@ -101,7 +101,7 @@ pub(crate) fn has_excessive_type(expr: &Expr) -> bool {
 }
 
 /// True if the name of a function is that of a cast to a type that is a text, as in `arrow_cast(x, 'List(Int8)')`.
-fn is_arrow_cast(function: &ObjectName) -> bool {
+pub(crate) fn is_arrow_cast(function: &ObjectName) -> bool {
     let name = function.to_string().to_ascii_lowercase();
     name.contains("arrow_cast") || name.contains("arrow_try_cast")
 }
