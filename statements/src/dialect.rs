@@ -4,8 +4,8 @@
 //! an error, a text of a hundred bytes takes hours. sqlparser 0.63 remembers the places that failed. The parser limits the
 //! depth of most expressions, but not of `INTERVAL INTERVAL …`.
 //!
-//! Parsing can only be interrupted where the parser asks its dialect, and nearly all answers are `bool`, so that the way
-//! out is to unwind the stack.
+//! Parsing can only be interrupted where the parser asks its dialect, and nearly all answers are `bool`. To end it, the
+//! dialect unwinds the stack.
 
 use std::any::TypeId;
 use std::panic::resume_unwind;

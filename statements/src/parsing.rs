@@ -13,7 +13,7 @@ use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
 use super::StatementError;
 use super::dialect::{BoundedDialect, GivenUp};
-use super::limits::{DEPTH_MAX, check, require_shallow_expression};
+use super::limits::{DEPTH_MAX, check, require_shallow_part};
 
 /// Maximum depth of brackets of all kinds. The parser limits expressions in parentheses to about 45, but not types such
 /// as `ARRAY<ARRAY<…`, and takes up to 30 KB of stack for each level of them.
@@ -68,7 +68,7 @@ pub fn require_expression(sql: &str) -> Result<(), StatementError> {
         if next.token != Token::EOF {
             return Ok(parser.expected("end of the condition", next)?);
         }
-        require_shallow_expression(&expression)
+        require_shallow_part(&expression)
     })
 }
 
