@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use wavemill_schemas::config::{Config, dotted};
 use wavemill_schemas::version_name::VersionName;
 use wavemill_scores::records::{Log, RunDir, run_stem};
@@ -166,7 +166,10 @@ pub(crate) fn resumed_or_started(
 
 fn has_checkpoint(folder: &Path) -> Result<bool> {
     let checkpoints = folder.join("checkpoints");
-    if !checkpoints.try_exists()? {
+    let exists = checkpoints
+        .try_exists()
+        .with_context(|| format!("cannot read {}", checkpoints.display()))?;
+    if !exists {
         return Ok(false);
     }
     match Checkpoints::open(checkpoints, 1)?.last() {
@@ -310,6 +313,17 @@ mod tests {
             let resumed = resumed(run, Changes::default(), ranks).expect("a checkpoint");
             assert_eq!(resumed.threads, threads);
         }
+    }
+
+    #[test]
+    fn checkpoints_that_cannot_be_inspected_are_an_error_with_their_path() {
+        // The system does not look for an entry of a file.
+        let file = tempfile::NamedTempFile::new().expect("room");
+        let error = has_checkpoint(file.path()).expect_err("a file is no folder");
+        assert_eq!(
+            error.to_string(),
+            format!("cannot read {}/checkpoints", file.path().display())
+        );
     }
 
     #[test]

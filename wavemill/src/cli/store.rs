@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
 use indicatif::DecimalBytes;
 use serde::Serialize;
@@ -140,7 +140,11 @@ impl InfoCommand {
         if !names.is_empty() {
             writeln!(stdout(), "  tags: {}", names.join(", "))?;
         }
-        if !store.data(&manifest.plan_id).try_exists()? {
+        let data = store.data(&manifest.plan_id);
+        if !data
+            .try_exists()
+            .with_context(|| format!("cannot read {}", data.display()))?
+        {
             writeln!(stdout(), "  its data was removed by `wavemill gc`")?;
         }
         let versions = version_lines(&store.history(&tags)?, "    ");

@@ -156,7 +156,11 @@ fn path_if_needed(
     let folder = out.join(FOLDER);
     let path = folder.join(page);
     let is_known = made.get(page).is_some_and(|before| before == made_of);
-    if is_known && path.try_exists()? {
+    if is_known
+        && path
+            .try_exists()
+            .with_context(|| format!("cannot read {}", path.display()))?
+    {
         return Ok(None);
     }
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;

@@ -452,7 +452,10 @@ fn read_result(folder: &Path) -> Result<Option<RunResult>> {
 /// cannot be created.
 fn lock_folder(folder: &Path) -> Result<File> {
     let out = folder.display();
-    if folder.try_exists()? && !folder.is_dir() {
+    let exists = folder
+        .try_exists()
+        .with_context(|| format!("cannot read {}", folder.display()))?;
+    if exists && !folder.is_dir() {
         return Err(UsageError(format!("--out {out}: not a folder")).into());
     }
 
@@ -487,7 +490,11 @@ impl FolderState {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 for name in [RESULT_FILE, SWEEP_FILE] {
-                    if folder.join(name).try_exists()? {
+                    let file = folder.join(name);
+                    if file
+                        .try_exists()
+                        .with_context(|| format!("cannot read {}", file.display()))?
+                    {
                         let words = format!(
                             "--out {out}: its {name} is not of an experiment: use another folder"
                         );
