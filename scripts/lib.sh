@@ -69,12 +69,6 @@ need_toolchain() {
     need make 'apt-get install build-essential, or dnf install make'
 }
 
-# build_programs [PACKAGES…]: builds the programs for the demo and for the gate. Tests are built as well, because
-# without them cargo would select other features of shared dependencies and build DataFusion twice.
-build_programs() {
-    cargo build --locked "${@:---workspace}" --bins --tests
-}
-
 # check_docs PACKAGES…: fails on a broken link, and runs the examples. After a build of all tests, only the examples
 # are compiled.
 check_docs() {
