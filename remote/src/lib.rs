@@ -292,11 +292,14 @@ impl Remote {
     /// # Errors
     /// [`RemoteError::Request`].
     pub(crate) fn find(&self, name: &str) -> Result<Option<ObjectMeta>, RemoteError> {
-        let path = input_path(name);
+        let location = input_path(name);
+        let path = location.clone();
         let objects = Arc::clone(&self.objects);
         match wait(async move { repeated(|| objects.head(&path)).await }) {
             Err(object_store::Error::NotFound { .. }) => Ok(None),
-            found => found.map(Some).map_err(self.failed("read", name)),
+            // `PrefixStore` returns the path in the bucket, in which later requests would not find the object.
+            Ok(found) => Ok(Some(ObjectMeta { location, ..found })),
+            Err(error) => Err(self.failed("read", name)(error)),
         }
     }
 

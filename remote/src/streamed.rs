@@ -153,6 +153,17 @@ impl MirroredObjects {
         };
         Some(answer(meta, range.clone(), read_at(&copy, range).ok()?))
     }
+
+    /// Requests an object. `PrefixStore` returns its path in the bucket instead of that below this folder.
+    async fn request(
+        &self,
+        location: &ObjectPath,
+        options: GetOptions,
+    ) -> object_store::Result<GetResult> {
+        let mut got = self.objects.get_opts(location, options).await?;
+        got.meta.location = location.clone();
+        Ok(got)
+    }
 }
 
 /// Returns the answer to a request for a range.
@@ -180,14 +191,14 @@ impl ObjectStore for MirroredObjects {
     ) -> object_store::Result<GetResult> {
         let wanted = match &options.range {
             Some(GetRange::Bounded(range)) if !options.head => range.clone(),
-            _ => return self.objects.get_opts(location, options).await,
+            _ => return self.request(location, options).await,
         };
         if let Some(copied) = self.copied(location, &wanted) {
             return Ok(copied);
         }
 
         let _request = Unanswered::begin();
-        let got = self.objects.get_opts(location, options).await?;
+        let got = self.request(location, options).await?;
         let (meta, range) = (got.meta.clone(), got.range.clone());
         let bytes = got.bytes().await?;
         count_received(bytes.len());

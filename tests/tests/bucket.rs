@@ -24,6 +24,8 @@ use crate::support::scratch;
 
 /// Name of the only bucket.
 const BUCKET: &str = "music";
+/// Folder of all objects of most tests: names in a bucket differ from those below an address.
+pub(crate) const PREFIX: &str = "team 1/archives";
 
 /// Frequencies of the failures of the server. Requests are counted, so that all tests fail in the same way.
 #[derive(Clone, Copy, Debug, Default)]
@@ -38,16 +40,22 @@ pub(crate) struct Faults {
 
 /// A running server with one bucket. It ends with the test process.
 pub(crate) struct Bucket {
-    folder: PathBuf,
+    root: PathBuf,
+    prefix: &'static str,
     server: SocketAddr,
     requests: Arc<AtomicU64>,
 }
 
 impl Bucket {
+    /// Starts a server whose objects have names below [`PREFIX`].
     pub(crate) fn start(name: &str, faults: Faults) -> Self {
+        Self::start_at(PREFIX, name, faults)
+    }
+
+    /// Starts a server whose objects have names below `prefix`, which may be empty.
+    pub(crate) fn start_at(prefix: &'static str, name: &str, faults: Faults) -> Self {
         let root = scratch(name);
-        let folder = root.join(BUCKET);
-        std::fs::create_dir(&folder).unwrap();
+        std::fs::create_dir_all(root.join(BUCKET).join(prefix)).unwrap();
         let mut service = S3ServiceBuilder::new(FileSystem::new(&root).unwrap());
         service.set_auth(SimpleAuth::from_single("key", "secret"));
         let service = service.build();
@@ -65,20 +73,29 @@ impl Bucket {
                 .block_on(serve(listener, service, faults, counted));
         });
         Self {
-            folder,
+            root: root.join(BUCKET),
+            prefix,
             server,
             requests,
         }
     }
 
-    /// Returns the folder whose files are the objects.
-    pub(crate) fn folder(&self) -> &Path {
-        &self.folder
+    /// Returns the folder whose files are all objects of the bucket.
+    pub(crate) fn root(&self) -> PathBuf {
+        self.root.clone()
     }
 
-    /// Returns the address of an object or folder.
+    /// Returns the folder whose files are the objects of the test.
+    pub(crate) fn folder(&self) -> PathBuf {
+        self.root.join(self.prefix)
+    }
+
+    /// Returns the address of an object or folder of the test.
     pub(crate) fn address(&self, name: &str) -> String {
-        format!("s3://{BUCKET}/{name}")
+        match self.prefix {
+            "" => format!("s3://{BUCKET}/{name}"),
+            prefix => format!("s3://{BUCKET}/{prefix}/{name}"),
+        }
     }
 
     /// Returns the number of requests so far.

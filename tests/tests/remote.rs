@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::Value;
 use wavemill_tests::Failed;
 
-use crate::bucket::{Bucket, Faults};
+use crate::bucket::{Bucket, Faults, PREFIX};
 use crate::extract::zip;
 use crate::peers::{python_package, script};
 use crate::steps::{commit, work};
@@ -583,19 +583,19 @@ fn second_version_in_a_bucket_equals_one_on_a_disk() -> Result<(), Failed> {
 /// Audio as objects, as a zip that is read by ranges, and on a web server, and metadata in a zip or a table by itself.
 #[apply(trial)]
 fn inputs_at_addresses_give_the_same_store() -> Result<(), Failed> {
-    let bucket = Bucket::start("remote-inputs", FAULTS);
+    ["", PREFIX].into_iter().try_for_each(inputs_below)
+}
+
+fn inputs_below(prefix: &'static str) -> Result<(), Failed> {
+    let bucket = Bucket::start_at(prefix, "remote-inputs", FAULTS);
     let cache = scratch("remote-inputs-cache");
     copy_folder(&inputs().audio, &bucket.folder().join("audio"));
     let metadata = inputs().metadata.as_ref().ok_or("no metadata")?;
-    zip(bucket.folder(), "deflated", "metadata.zip", metadata)?;
-    zip(bucket.folder(), "stored", "fma_demo.zip", &inputs().audio)?;
-    zip(
-        bucket.folder(),
-        "deflated",
-        "all music.zip",
-        &inputs().audio,
-    )?;
-    let web = web_server(bucket.folder().to_owned())?;
+    let folder = bucket.folder();
+    zip(&folder, "deflated", "metadata.zip", metadata)?;
+    zip(&folder, "stored", "fma_demo.zip", &inputs().audio)?;
+    zip(&folder, "deflated", "all music.zip", &inputs().audio)?;
+    let web = web_server(bucket.root(), prefix)?;
 
     for audio in [
         bucket.address("audio"),
@@ -635,7 +635,11 @@ fn inputs_at_addresses_give_the_same_store() -> Result<(), Failed> {
 
 #[apply(trial)]
 fn a_table_at_an_address_is_read_like_a_file() -> Result<(), Failed> {
-    let bucket = Bucket::start("remote-table", Faults::default());
+    ["", PREFIX].into_iter().try_for_each(table_below)
+}
+
+fn table_below(prefix: &'static str) -> Result<(), Failed> {
+    let bucket = Bucket::start_at(prefix, "remote-table", Faults::default());
     let cache = scratch("remote-table-cache");
     let table = Table::new("remote-table-inputs", 12);
     let one = table.store();
@@ -646,14 +650,22 @@ fn a_table_at_an_address_is_read_like_a_file() -> Result<(), Failed> {
     let name = "table.csv";
     fs::copy(folder.join(name), bucket.folder().join(name))?;
     let address = bucket.address(name);
-    let at_addresses = Inputs {
-        metadata: Some(address.as_str().into()),
-        audio: local.audio.clone(),
-        recipe: local.recipe.clone(),
-    };
     let store = scratch("remote-table-store").join("store");
-    run(bucket.used_by(&mut at_addresses.extract(&store), &cache)).exits(0)?;
-    same_versions(&store, &one)?;
+    let web = web_server(bucket.root(), prefix)?;
+    let (server, below) = web.split_at(web.len() - web_path(prefix).len());
+    for metadata in [
+        format!("{web}/{name}"),
+        format!("{server}/moved{below}/{name}"),
+        address.clone(),
+    ] {
+        let at_addresses = Inputs {
+            metadata: Some(metadata.into()),
+            ..local.clone()
+        };
+        let store = scratch("remote-table-store").join("store");
+        run(bucket.used_by(&mut at_addresses.extract(&store), &cache)).exits(0)?;
+        same_versions(&store, &one)?;
+    }
 
     for (metadata, audio) in [
         ("s3://music/absent.csv", "audio"),
@@ -678,8 +690,9 @@ fn a_table_at_an_address_is_read_like_a_file() -> Result<(), Failed> {
     Ok(())
 }
 
-/// Serves the files of a folder as web servers do, and returns the folder's address.
-fn web_server(folder: PathBuf) -> Result<String, Failed> {
+/// Serves the files of a folder as web servers do, and returns the address of its subfolder `prefix`. Paths below
+/// `moved/` are redirected.
+fn web_server(folder: PathBuf, prefix: &str) -> Result<String, Failed> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;
     std::thread::spawn(move || {
@@ -689,7 +702,15 @@ fn web_server(folder: PathBuf) -> Result<String, Failed> {
             std::thread::spawn(move || _ = answer(stream, &folder));
         }
     });
-    Ok(format!("http://{address}"))
+    Ok(format!("http://{address}{}", web_path(prefix)))
+}
+
+/// Returns the path of a folder in an address.
+fn web_path(folder: &str) -> String {
+    match folder {
+        "" => String::new(),
+        folder => format!("/{}", folder.replace(' ', "%20")),
+    }
 }
 
 fn answer(mut stream: TcpStream, folder: &Path) -> std::io::Result<()> {
@@ -698,6 +719,10 @@ fn answer(mut stream: TcpStream, folder: &Path) -> std::io::Result<()> {
     let mut words = request.split(' ');
     let is_head = words.next() == Some("HEAD");
     let path = words.next().unwrap_or_default().trim_start_matches('/');
+    if let Some(path) = path.strip_prefix("moved/") {
+        let head = format!("HTTP/1.1 302 Found\r\nLocation: /{path}\r\nContent-Length: 0\r\n\r\n");
+        return stream.write_all(head.as_bytes());
+    }
 
     let mut range = None;
     for line in lines {
