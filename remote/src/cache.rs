@@ -34,6 +34,11 @@ const UNFINISHED_GRACE: Duration = Duration::from_secs(600);
 const WRITTEN: &str = "-written";
 /// Prefix of the names of unfinished copies.
 const UNFINISHED: &str = ".copy-";
+/// File that marks a folder of copies. Nothing is counted or removed in other folders: `WAVEMILL_CACHE` may name a folder
+/// with files of the user.
+const MARK: &str = "copies.txt";
+/// Names in a folder of copies; the last one is that of the lock and of manifests.
+const COPIED: [&str; 2] = [DATA_FOLDER, "_wavemill"];
 
 /// Suffix of the name of a data folder that is being removed. In an object store, which cannot rename folders, it has a
 /// mark, and the folder without the suffix counts as removed.
@@ -79,6 +84,7 @@ impl Mirror {
             root: cache_folder()?.join(name),
             purpose,
         };
+        mark(&mirror.root, mirror.remote.address())?;
         remove_unfinished(&mirror.root, SystemTime::now());
         mirror.refresh()?;
         Ok(mirror)
@@ -327,6 +333,37 @@ fn limit_bytes() -> Result<u64, RemoteError> {
     Ok(bytes as u64)
 }
 
+/// Marks the folder of a store's copies, and creates it.
+///
+/// # Errors
+/// [`RemoteError::Address`] if the folder has other files: a command would remove those that the store lacks.
+fn mark(folder: &Path, address: &str) -> Result<(), RemoteError> {
+    if is_marked(folder) {
+        return Ok(());
+    }
+    // Folders that earlier versions made have no mark.
+    let is_copied =
+        |path: &PathBuf| !path.is_symlink() && COPIED.iter().any(|name| path.ends_with(name));
+    if folder.is_symlink() || !entries(folder)?.iter().all(is_copied) {
+        return Err(RemoteError::Address {
+            address: folder.display().to_string(),
+            problem: format!(
+                "not a folder of local copies, which has the file {MARK}: move it to another place, or choose another \
+                 folder with WAVEMILL_CACHE"
+            ),
+        });
+    }
+
+    fs::create_dir_all(folder).map_err(RemoteError::copy_at(folder, "create"))?;
+    let text = format!("Copies of files of {address}. wavemill removes files in this folder.\n");
+    let path = folder.join(MARK);
+    fs::write(&path, text).map_err(RemoteError::copy_at(&path, "write"))
+}
+
+fn is_marked(folder: &Path) -> bool {
+    !folder.is_symlink() && folder.join(MARK).is_file()
+}
+
 /// A local copy, by which copies are removed.
 struct Copy {
     used: SystemTime,
@@ -334,13 +371,13 @@ struct Copy {
     path: PathBuf,
 }
 
-/// Removes copies in `folder`, those first that were not used for the longest time, until `bytes` more fit below the
-/// limit. Removes none if they cannot fit.
+/// Removes copies in the marked folders in `folder`, those first that were not used for the longest time, until `bytes`
+/// more fit below the limit. Removes none if they cannot fit.
 fn make_room(folder: &Path, bytes: u64, limit_bytes: u64) -> Result<(), RemoteError> {
     let mut copies = Vec::new();
     for store in entries(folder)? {
         // A writer's folder has files that were not sent yet.
-        if !store.to_string_lossy().ends_with(WRITTEN) {
+        if is_marked(&store) && !store.to_string_lossy().ends_with(WRITTEN) {
             add_copies(&store.join(DATA_FOLDER), &mut copies)?;
         }
     }
@@ -554,9 +591,32 @@ mod tests {
     }
 
     #[test]
+    fn files_of_the_user_are_neither_counted_nor_removed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (cache, elsewhere) = (folder.path().join("cache"), folder.path().join("other"));
+        let theirs = [copy(&cache, "old", 100), copy(&elsewhere, "old", 100)];
+        std::os::unix::fs::symlink(elsewhere.join("store"), cache.join("link")).expect("room");
+        fs::write(elsewhere.join("store").join(MARK), "").expect("room");
+
+        make_room(&cache, 50, 50).expect("room");
+        let error = mark(&cache, "s3://music/store").expect_err("a folder with other files");
+        assert!(error.to_string().contains("WAVEMILL_CACHE"), "{error}");
+        let link = cache.join("link");
+        mark(&link, "s3://music/store").expect_err("a link to a folder elsewhere");
+        assert_eq!(theirs.map(|file| file.exists()), [true, true]);
+
+        let ours = cache.join("store");
+        mark(&ours, "s3://music/store").expect("the layout of copies");
+        mark(&ours, "s3://music/store").expect("a mark");
+        make_room(&cache, 50, 50).expect("room");
+        assert!(!ours.join("data/plan/old").exists());
+    }
+
+    #[test]
     fn copies_are_removed_in_the_order_of_their_last_use() {
         let folder = tempfile::tempdir().expect("a folder");
         let folder = folder.path();
+        mark(&folder.join("store"), "s3://music/store").expect("room");
         let [old, older, used, recent] = [
             copy(folder, "old", 32),
             copy(folder, "older", 33),
