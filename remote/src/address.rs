@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use object_store::aws::AmazonS3Builder;
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::azure::MicrosoftAzureBuilder;
 use object_store::client::SpawnedReqwestConnector;
 use object_store::gcp::GoogleCloudStorageBuilder;
@@ -127,6 +127,18 @@ pub(crate) fn parsed(address: &str, is_input: bool) -> Result<Url, RemoteError> 
         address: format!("{}://{}", url.scheme(), &url[begin..end]),
         problem: problem.to_owned(),
     })
+}
+
+/// Returns the name of the server of a store's address.
+pub(crate) fn server(address: &str) -> String {
+    if address.starts_with("s3") {
+        let endpoint = AmazonS3Builder::from_env().get_config_value(&AmazonS3ConfigKey::Endpoint);
+        return endpoint.unwrap_or_else(|| "Amazon S3".to_owned());
+    }
+    match address.starts_with("gs") {
+        true => "Google Cloud Storage".to_owned(),
+        false => "Azure Blob Storage".to_owned(),
+    }
 }
 
 fn is_web(url: &Url) -> bool {

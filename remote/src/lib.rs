@@ -8,6 +8,7 @@ mod cache;
 mod error;
 mod limits;
 mod object;
+mod promises;
 mod streamed;
 mod traffic;
 

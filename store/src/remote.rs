@@ -170,10 +170,21 @@ impl Store {
     /// Sends a small file before its local copy is written: another process that opens the store may replace the copy
     /// by the object at any time.
     pub(super) fn send_text(&self, path: &Path, text: &str) -> Result<(), StoreError> {
+        let Some(mirror) = self.mirror() else {
+            return Ok(());
+        };
+        let name = self.name_in_store(path);
+        mirror.remote().put(&name, text.into())?;
+        Ok(mirror.remote().require_written(&name, text.as_bytes())?)
+    }
+
+    /// Checks that the server of an object store never replaces an object that it should create, such as a manifest.
+    ///
+    /// # Errors
+    /// [`StoreError::Remote`] if it would.
+    pub fn require_conditional_writes(&self) -> Result<(), StoreError> {
         match self.mirror() {
-            Some(mirror) => Ok(mirror
-                .remote()
-                .put(&self.name_in_store(path), text.into())?),
+            Some(mirror) => Ok(mirror.remote().require_conditional_writes()?),
             None => Ok(()),
         }
     }
@@ -366,8 +377,8 @@ impl Store {
         Ok(Some(receipt.clone()))
     }
 
-    /// Commits a manifest, whose text is `text`, after sending the tables of its plan. Returns true if this call wrote it,
-    /// and `None` for a store on this machine.
+    /// Commits a manifest, whose text is `text`, after sending the tables of its plan, and reads it back. Returns true if
+    /// this call wrote it, and `None` for a store on this machine.
     pub(super) fn send_manifest(
         &self,
         version: u64,
@@ -379,10 +390,11 @@ impl Store {
         };
         self.send_tables(&manifest.files)?;
         self.require_objects(manifest)?;
-        let path = self.manifest_path(version);
-        let is_ours = mirror
-            .remote()
-            .put_absent(&self.name_in_store(&path), text.into())?;
+        let name = self.name_in_store(&self.manifest_path(version));
+        let is_ours = mirror.remote().put_absent(&name, text.into())?;
+        if is_ours {
+            mirror.remote().require_written(&name, text.as_bytes())?;
+        }
         self.refresh()?;
         Ok(Some(is_ours))
     }

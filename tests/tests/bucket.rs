@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
@@ -20,6 +20,7 @@ use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s_fs::FileSystem;
 use tokio::net::TcpListener;
 
+use crate::lies::Lie;
 use crate::support::scratch;
 
 /// Name of the only bucket.
@@ -36,6 +37,16 @@ pub(crate) struct Faults {
     pub late: u64,
     /// One of this number of answers ends in the middle; 0 for none.
     pub cut: u64,
+    /// Time after the start within which all requests get the status 503.
+    pub outage: Duration,
+}
+
+/// What the server does, and did.
+struct State {
+    faults: Faults,
+    lie: Mutex<Option<Lie>>,
+    started: Instant,
+    requests: AtomicU64,
 }
 
 /// A running server with one bucket. It ends with the test process.
@@ -43,7 +54,8 @@ pub(crate) struct Bucket {
     root: PathBuf,
     prefix: &'static str,
     server: SocketAddr,
-    requests: Arc<AtomicU64>,
+    has_keys: bool,
+    state: Arc<State>,
 }
 
 impl Bucket {
@@ -54,30 +66,55 @@ impl Bucket {
 
     /// Starts a server whose objects have names below `prefix`, which may be empty.
     pub(crate) fn start_at(prefix: &'static str, name: &str, faults: Faults) -> Self {
+        Self::serving(prefix, name, faults, true)
+    }
+
+    /// Starts a server whose requests have no signatures, so that it can change them; see [`Bucket::lie`].
+    pub(crate) fn without_keys(name: &str) -> Self {
+        Self::serving(PREFIX, name, Faults::default(), false)
+    }
+
+    fn serving(prefix: &'static str, name: &str, faults: Faults, has_keys: bool) -> Self {
         let root = scratch(name);
         std::fs::create_dir_all(root.join(BUCKET).join(prefix)).unwrap();
         let mut service = S3ServiceBuilder::new(FileSystem::new(&root).unwrap());
-        service.set_auth(SimpleAuth::from_single("key", "secret"));
+        if has_keys {
+            service.set_auth(SimpleAuth::from_single("key", "secret"));
+        }
         let service = service.build();
 
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let server = listener.local_addr().unwrap();
-        let requests = Arc::<AtomicU64>::default();
-        let counted = Arc::clone(&requests);
+        let state = Arc::new(State {
+            faults,
+            lie: Mutex::default(),
+            started: Instant::now(),
+            requests: AtomicU64::default(),
+        });
+        let shared = Arc::clone(&state);
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build();
-            runtime
-                .unwrap()
-                .block_on(serve(listener, service, faults, counted));
+            runtime.unwrap().block_on(serve(listener, service, shared));
         });
         Self {
             root: root.join(BUCKET),
             prefix,
             server,
-            requests,
+            has_keys,
+            state,
         }
+    }
+
+    /// Makes the server break a promise from now on, or keep all for `None`.
+    pub(crate) fn lie(&self, lie: Option<Lie>) {
+        *self.state.lie.lock().unwrap() = lie;
+    }
+
+    /// Returns the server's address.
+    pub(crate) fn server(&self) -> String {
+        format!("http://{}", self.server)
     }
 
     /// Returns the folder whose files are all objects of the bucket.
@@ -100,13 +137,14 @@ impl Bucket {
 
     /// Returns the number of requests so far.
     pub(crate) fn requests(&self) -> u64 {
-        self.requests.load(Ordering::Relaxed)
+        self.state.requests.load(Ordering::Relaxed)
     }
 
     /// Makes a command use this server, with local copies in `cache`.
     pub(crate) fn used_by<'c>(&self, command: &'c mut Command, cache: &Path) -> &'c mut Command {
         command
-            .env("AWS_ENDPOINT", format!("http://{}", self.server))
+            .env("AWS_ENDPOINT", self.server())
+            .env("AWS_SKIP_SIGNATURE", (!self.has_keys).to_string())
             .env("AWS_ALLOW_HTTP", "true")
             .env("AWS_ACCESS_KEY_ID", "key")
             .env("AWS_SECRET_ACCESS_KEY", "secret")
@@ -115,21 +153,14 @@ impl Bucket {
     }
 }
 
-async fn serve(
-    listener: std::net::TcpListener,
-    service: S3Service,
-    faults: Faults,
-    requests: Arc<AtomicU64>,
-) {
+async fn serve(listener: std::net::TcpListener, service: S3Service, state: Arc<State>) {
     listener.set_nonblocking(true).unwrap();
     let listener = TcpListener::from_std(listener).unwrap();
     loop {
         let (socket, _) = listener.accept().await.unwrap();
-        let (service, requests) = (service.clone(), Arc::clone(&requests));
-        let answer = service_fn(move |request| {
-            let number = requests.fetch_add(1, Ordering::Relaxed);
-            answer(service.clone(), request, faults, number)
-        });
+        let (service, state) = (service.clone(), Arc::clone(&state));
+        let answer =
+            service_fn(move |request| answer(service.clone(), request, Arc::clone(&state)));
         tokio::spawn(async move {
             let connection = hyper::server::conn::http1::Builder::new();
             // A client that goes away, or an answer that is cut, ends the connection.
@@ -146,17 +177,24 @@ fn is_hit(number: u64, of: u64) -> bool {
 
 async fn answer(
     service: S3Service,
-    request: Request<Incoming>,
-    faults: Faults,
-    number: u64,
+    mut request: Request<Incoming>,
+    state: Arc<State>,
 ) -> Result<Response<MaybeCut>, s3s::HttpError> {
+    let number = state.requests.fetch_add(1, Ordering::Relaxed);
+    let faults = state.faults;
     if is_hit(number, faults.late) {
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
-    if is_hit(number, faults.busy) {
-        let mut busy = Response::new(MaybeCut::whole(s3s::Body::empty()));
-        *busy.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-        return Ok(busy);
+    let is_busy = is_hit(number, faults.busy) || state.started.elapsed() < faults.outage;
+    let lie = *state.lie.lock().unwrap();
+    let status = match is_busy {
+        true => Some(StatusCode::SERVICE_UNAVAILABLE),
+        false => lie.and_then(|lie| lie.apply(&mut request)),
+    };
+    if let Some(status) = status {
+        let mut answer = Response::new(MaybeCut::whole(s3s::Body::empty()));
+        *answer.status_mut() = status;
+        return Ok(answer);
     }
 
     let answer = service.call(request.map(s3s::Body::from)).await?;

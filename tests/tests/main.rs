@@ -30,6 +30,7 @@ mod folds;
 mod found_files;
 mod grow;
 mod images;
+mod lies;
 mod manifests;
 mod memory;
 mod mlflow_import;

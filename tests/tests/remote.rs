@@ -28,6 +28,7 @@ const FAULTS: Faults = Faults {
     busy: 50,
     late: 20,
     cut: 33,
+    outage: Duration::ZERO,
 };
 
 /// Limit of local copies that the tables of the shared store fit in, and few files of its features.

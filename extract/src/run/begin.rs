@@ -92,11 +92,13 @@ pub(super) fn begin<'j>(
     }))
 }
 
-/// Takes the store's lock, and waits for it for up to `wait`.
+/// Takes the store's lock, and waits for it for up to `wait`. An object store is refused before anything is written
+/// there if its server could lose a commit.
 ///
 /// # Errors
 /// [`RunError::Stopped`] if the run was stopped while it waited; the errors of
-/// [`Store::lock`](wavemill_store::Store::lock).
+/// [`Store::lock`](wavemill_store::Store::lock) and
+/// [`Store::require_conditional_writes`](wavemill_store::Store::require_conditional_writes).
 pub(super) fn take_lock(
     store: &Store,
     access: Access,
@@ -109,7 +111,11 @@ pub(super) fn take_lock(
         Err(StoreError::Locked { .. }) if course.is_stopped() => Err(RunError::Stopped {
             phase: Phase::Waiting,
         }),
-        other => Ok(other?),
+        locked => {
+            let lock = locked?;
+            store.require_conditional_writes()?;
+            Ok(lock)
+        }
     }
 }
 
