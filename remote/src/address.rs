@@ -4,20 +4,23 @@ use std::time::Duration;
 
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::azure::MicrosoftAzureBuilder;
-use object_store::client::SpawnedReqwestConnector;
 use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::http::HttpBuilder;
 use object_store::path::Path as ObjectPath;
-use object_store::{ClientOptions, ObjectStore, ObjectStoreScheme, RetryConfig};
+use object_store::{BackoffConfig, ClientOptions, ObjectStore, ObjectStoreScheme, RetryConfig};
 use url::{Position, Url};
 
+use crate::connection::Connector;
 use crate::limits::Limits;
 use crate::{RemoteError, runtime};
 
-/// Number of times that a request is repeated after an error of the server or of the connection.
-const RETRIES: usize = 8;
+/// Longest pause before a request is repeated: the time that is lost after the server is there again.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
 
-/// Time limit of a request to a web server, which may take long to send a clip.
+/// Time for which a signed request is repeated: S3 accepts its signature for a quarter of an hour.
+const SIGNED_TIME: Duration = Duration::from_secs(14 * 60);
+
+/// Time without progress of a request to a web server, which may take long to find a clip.
 const INPUT_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Opens the bucket of an address, and returns it with the path in it. Web servers are only opened if `is_input` is set.
@@ -39,16 +42,24 @@ pub(crate) fn open(
     };
     let (scheme, path) = found.ok_or_else(|| refused(unsupported(is_input).to_owned()))?;
 
+    let limits = Limits::read()?;
+    // Only the time limits the repetitions: how many fit into it depends on how long the server takes to refuse.
     let retry = RetryConfig {
-        max_retries: RETRIES,
-        retry_timeout: Limits::read()?.retry_time,
-        ..RetryConfig::default()
+        backoff: BackoffConfig {
+            max_backoff: PAUSE_MAX,
+            ..BackoffConfig::default()
+        },
+        max_retries: usize::MAX,
+        retry_timeout: limits.retry_time.min(SIGNED_TIME),
     };
     let origin = url.origin().ascii_serialization();
     let url = url.to_string();
     // Connections are shared by all callers, so they must not depend on the threads of one of them.
     let runtime = runtime().map_err(|error| refused(format!("cannot start threads: {error}")))?;
-    let connector = SpawnedReqwestConnector::new(runtime.handle().clone());
+    let connector = Connector {
+        runtime: runtime.handle().clone(),
+        stall_time: limits.stall_time,
+    };
     let opened: Result<Box<dyn ObjectStore>, object_store::Error> = match scheme {
         ObjectStoreScheme::AmazonS3 => AmazonS3Builder::from_env()
             .with_url(url)

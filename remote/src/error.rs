@@ -4,6 +4,10 @@ use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 
+use object_store::client::{HttpError, HttpErrorKind};
+
+use crate::limits::{RETRY_SECONDS, TIMEOUT_SECONDS};
+
 /// The error type for folders in object stores.
 #[derive(Debug, thiserror::Error)]
 pub enum RemoteError {
@@ -89,7 +93,17 @@ impl RemoteError {
             Failed::NotFound { .. } => {
                 format!("not there: check the address, and the name of the bucket ({causes})")
             }
-            _ => causes,
+            _ => match failure_of_connection(&error) {
+                Some(HttpErrorKind::Timeout) => format!(
+                    "nothing was received in time: check the connection, or raise {TIMEOUT_SECONDS} ({causes})"
+                ),
+                _ if was_repeated(&error) => {
+                    format!(
+                        "failed each time: try again later, or raise {RETRY_SECONDS} ({causes})"
+                    )
+                }
+                _ => causes,
+            },
         };
         Self::Request {
             address,
@@ -112,6 +126,23 @@ impl RemoteError {
     }
 }
 
+/// Returns the kind of the connection's failure that an error is about; `None` for an answer of the server.
+pub(crate) fn failure_of_connection(error: &object_store::Error) -> Option<HttpErrorKind> {
+    let mut next: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(cause) = next {
+        if let Some(failure) = cause.downcast_ref::<HttpError>() {
+            return Some(failure.kind());
+        }
+        next = cause.source();
+    }
+    None
+}
+
+/// Reports whether `object_store` has repeated the request that failed. Its error states this in no other way.
+pub(crate) fn was_repeated(error: &object_store::Error) -> bool {
+    causes(error).contains(" retries, ")
+}
+
 /// Returns the messages of an error and its causes in one line. A message that ends with that of its cause is not
 /// repeated.
 fn causes(error: &dyn Error) -> String {
@@ -124,6 +155,8 @@ fn causes(error: &dyn Error) -> String {
         }
         next = cause.source();
     }
+    // The number of repetitions has no limit.
+    let text = text.replace(&format!("max_retries: {}, ", usize::MAX), "");
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
@@ -146,5 +179,25 @@ mod tests {
         assert!(!web.contains("AWS_ACCESS_KEY_ID"), "{web}");
         let bucket = message("s3://music/x.zip");
         assert!(bucket.contains("AWS_ACCESS_KEY_ID"), "{bucket}");
+    }
+
+    #[test]
+    fn lost_answers_name_the_option_that_waits_longer() {
+        let message = |kind: HttpErrorKind| {
+            let lost = HttpError::new(kind, io::Error::other("lost"));
+            let error = object_store::Error::Generic {
+                store: "S3",
+                source: Box::new(lost),
+            };
+            RemoteError::of_request("read", "s3://music/x.zip".to_owned(), error).to_string()
+        };
+
+        let timeout = message(HttpErrorKind::Timeout);
+        assert!(
+            timeout.contains("raise WAVEMILL_TIMEOUT_SECONDS"),
+            "{timeout}"
+        );
+        let cut = message(HttpErrorKind::Decode);
+        assert!(!cut.contains("WAVEMILL_"), "{cut}");
     }
 }

@@ -5,6 +5,7 @@
 
 mod address;
 mod cache;
+mod connection;
 mod error;
 mod limits;
 mod object;
@@ -23,6 +24,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt};
 use object_store::buffered::BufWriter;
+use object_store::client::HttpErrorKind;
 use object_store::path::Path as ObjectPath;
 use object_store::prefix::PrefixStore;
 use object_store::{
@@ -54,9 +56,6 @@ const STOP_EVERY: Duration = Duration::from_millis(100);
 const ATTEMPTS: u32 = 5;
 /// Pause after the first attempt.
 const PAUSE: Duration = Duration::from_millis(200);
-/// Time after which a request is not repeated any more. Errors of the server and of the connection were then repeated
-/// by `object_store` already.
-const REPEAT_TIME: Duration = Duration::from_secs(10);
 
 /// Threads of all requests, and the process that started them; see [`of_process`].
 static RUNTIME: [Mutex<Option<(u32, &'static Runtime)>>; 2] = [const { Mutex::new(None) }; 2];
@@ -276,7 +275,7 @@ impl Remote {
             Err(object_store::Error::NotFound { .. }) => {
                 return Err(damaged("missing".to_owned()));
             }
-            Err(error) if started.elapsed() > REPEAT_TIME => {
+            Err(error) if started.elapsed() > Limits::retry_time() => {
                 return Err(self.failed("read", name)(error));
             }
             // A range past the end of a truncated object is an error, too.
@@ -370,15 +369,14 @@ impl Remote {
         // A cut download continues after the received bytes, as long as the object is the same one.
         let mut received = 0;
         let mut version = None;
-        let mut attempts = 0;
+        let mut progress = Instant::now();
         loop {
-            attempts += 1;
             let options = GetOptions {
                 range: (received > 0).then_some(GetRange::Offset(received)),
                 if_match: version.clone(),
                 ..GetOptions::default()
             };
-            let object = match self.objects.get_opts(&path, options).await {
+            let object = match repeated(|| self.objects.get_opts(&path, options.clone())).await {
                 Err(object_store::Error::NotFound { .. }) => return Ok(false),
                 got => got.map_err(self.failed("read", name))?,
             };
@@ -400,9 +398,9 @@ impl Remote {
             };
 
             if received > before {
-                attempts = 0;
+                progress = Instant::now();
             }
-            if version.is_none() || attempts == ATTEMPTS {
+            if version.is_none() || progress.elapsed() > Limits::retry_time() {
                 return Err(self.failed("read", name)(error));
             }
             tokio::time::sleep(PAUSE).await;
@@ -591,7 +589,7 @@ async fn receive<B: AsRef<[u8]>>(
 }
 
 /// Repeats a request after errors that `object_store` does not repeat itself: an answer that ends in the middle, and a
-/// lost connection while an object is created.
+/// lost connection while an object is created. It has repeated others already, but only while their signature was valid.
 async fn repeated<T, F>(request: impl Fn() -> F) -> object_store::Result<T>
 where
     F: Future<Output = object_store::Result<T>>,
@@ -600,14 +598,25 @@ where
     let mut attempts = 0;
     loop {
         attempts += 1;
-        match request().await {
-            Err(object_store::Error::Generic { .. })
-                if attempts < ATTEMPTS && started.elapsed() < REPEAT_TIME =>
-            {
-                tokio::time::sleep(PAUSE * attempts).await;
-            }
+        let error = match request().await {
+            Err(error @ object_store::Error::Generic { .. }) => error,
             result => return result,
+        };
+
+        let is_time = started.elapsed() < Limits::retry_time();
+        let may_pass = match error::failure_of_connection(&error) {
+            // An answer that was cut takes its time: over a slow link, perhaps all of it.
+            Some(HttpErrorKind::Decode) => is_time || attempts < ATTEMPTS,
+            // Perhaps the request itself is refused, or a redirect.
+            Some(HttpErrorKind::Unknown) | None => {
+                is_time && (attempts < ATTEMPTS || error::was_repeated(&error))
+            }
+            Some(_) => is_time,
+        };
+        if !may_pass {
+            return Err(error);
         }
+        tokio::time::sleep(PAUSE * attempts.min(ATTEMPTS)).await;
     }
 }
 

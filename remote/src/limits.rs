@@ -5,6 +5,14 @@ use std::time::Duration;
 
 use crate::RemoteError;
 
+/// Variable with the time within which a request is repeated.
+pub(crate) const RETRY_SECONDS: &str = "WAVEMILL_RETRY_SECONDS";
+/// Variable with the time without progress after which an attempt has failed.
+pub(crate) const TIMEOUT_SECONDS: &str = "WAVEMILL_TIMEOUT_SECONDS";
+
+const REQUESTS: u64 = 16;
+const RETRY_TIME: Duration = Duration::from_secs(60);
+
 /// Limits of the requests of this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Limits {
@@ -12,37 +20,50 @@ pub(crate) struct Limits {
     pub requests: usize,
     /// Time after the first attempt at a request after which it is not repeated any more (`WAVEMILL_RETRY_SECONDS`).
     pub retry_time: Duration,
+    /// Time without progress after which an attempt has failed (`WAVEMILL_TIMEOUT_SECONDS`); `None` for that of the
+    /// provider's options.
+    pub stall_time: Option<Duration>,
 }
 
 impl Limits {
-    /// Reads the limits from the environment. Default: 16 requests, 60 seconds.
+    /// Reads the limits from the environment. Default: 16 requests, 60 seconds, and no stall time.
     ///
     /// # Errors
     /// [`RemoteError::Address`] with the name of a variable that is not a number, or out of range.
     pub(crate) fn read() -> Result<Self, RemoteError> {
         Ok(Self {
-            requests: number("WAVEMILL_REQUESTS", 16, 256)? as usize,
-            retry_time: Duration::from_secs(number("WAVEMILL_RETRY_SECONDS", 60, 86_400)?),
+            requests: number("WAVEMILL_REQUESTS", 256)?.unwrap_or(REQUESTS) as usize,
+            retry_time: seconds(RETRY_SECONDS)?.unwrap_or(RETRY_TIME),
+            stall_time: seconds(TIMEOUT_SECONDS)?,
         })
     }
 
     /// Returns the number of requests in flight; the default if the environment is wrong, which
     /// [`crate::Remote::new`] reports.
     pub(crate) fn requests() -> usize {
-        Self::read().map_or(16, |limits| limits.requests)
+        Self::read().map_or(REQUESTS as usize, |limits| limits.requests)
+    }
+
+    /// Returns the time for which requests are repeated; the default if the environment is wrong, as above.
+    pub(crate) fn retry_time() -> Duration {
+        Self::read().map_or(RETRY_TIME, |limits| limits.retry_time)
     }
 }
 
-fn number(name: &str, default: u64, most: u64) -> Result<u64, RemoteError> {
+fn seconds(name: &str) -> Result<Option<Duration>, RemoteError> {
+    Ok(number(name, 86_400)?.map(Duration::from_secs))
+}
+
+fn number(name: &str, most: u64) -> Result<Option<u64>, RemoteError> {
     let Some(text) = env::var_os(name) else {
-        return Ok(default);
+        return Ok(None);
     };
     let text = text.to_string_lossy();
     let number = text
         .parse()
         .ok()
         .filter(|number| (1..=most).contains(number));
-    number.ok_or_else(|| RemoteError::Address {
+    number.map(Some).ok_or_else(|| RemoteError::Address {
         address: format!("{name}={text}"),
         problem: format!("must be a whole number from 1 to {most}"),
     })

@@ -31,6 +31,7 @@ mod found_files;
 mod grow;
 mod images;
 mod lies;
+mod links;
 mod manifests;
 mod memory;
 mod mlflow_import;
