@@ -1,6 +1,6 @@
 //! Detects the format of an audio file from its bytes, because extensions in archives can be wrong.
 
-use super::{adts, mp3, wav};
+use super::{adts, mp3, mp4, wav};
 
 /// The format of an audio file, which determines the decoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +53,7 @@ pub(super) fn sniff(file: &[u8]) -> Format {
         }
     } else if wav::is_aiff(bytes) {
         Format::Wav
-    } else if bytes.get(4..8) == Some(b"ftyp") {
+    } else if mp4::is_mp4(bytes) {
         Format::Mp4
     } else if let Some(name) = unsupported(bytes) {
         Format::Unsupported(name)
@@ -97,6 +97,14 @@ mod tests {
         assert_eq!(sniff(b"FORM\0\0\0\0AIFC"), Format::Wav);
         assert_eq!(sniff(b"FORM\0\0\0\08SVX"), Format::Unsupported("IFF"));
         assert_eq!(sniff(b"\0\0\0\x20ftypM4A "), Format::Mp4);
+        // Files of QuickTime without `ftyp`, and a text that only begins like a box.
+        assert_eq!(sniff(b"\0\0\x20\0moov"), Format::Mp4);
+        assert_eq!(sniff(b"\0\0\0\x08wide\0\0\x20\0mdat"), Format::Mp4);
+        assert_eq!(sniff(b"\0\0\0\x01mdat\0\0\0\0\0\0\x20\0"), Format::Mp4);
+        assert_eq!(
+            sniff(b"The free encyclopedia, and the wide world"),
+            Format::Mpeg
+        );
         assert_eq!(
             sniff(&[0xFF, 0xF1, 0x50, 0x80, 0x01, 0x1F, 0xFC, 0].repeat(3)),
             Format::Adts

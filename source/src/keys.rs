@@ -26,7 +26,7 @@ impl Media {
         match self {
             Self::Audio => &[
                 "mp3", "wav", "flac", "ogg", "oga", "opus", "m4a", "m4b", "aac", "aif", "aiff",
-                "aifc",
+                "aifc", "mp4", "m4v", "mov", "qt", "3gp", "3g2",
             ],
             Self::Pictures => &["png", "jpg", "jpeg"],
         }
@@ -36,8 +36,9 @@ impl Media {
     pub const fn unsupported_extensions(self) -> &'static [&'static str] {
         match self {
             Self::Audio => &[
-                "ac3", "alac", "amr", "ape", "au", "caf", "dff", "dsf", "dts", "m4p", "mka", "mp1",
-                "mp2", "mpc", "ra", "snd", "spx", "tak", "tta", "voc", "w64", "weba", "wma", "wv",
+                "ac3", "alac", "amr", "ape", "asf", "au", "avi", "caf", "dff", "dsf", "dts", "flv",
+                "m4p", "mka", "mkv", "mp1", "mp2", "mpc", "mpeg", "mpg", "ogv", "ra", "rm", "snd",
+                "spx", "tak", "tta", "voc", "w64", "weba", "webm", "wma", "wmv", "wv",
             ],
             Self::Pictures => &[
                 "avif", "bmp", "gif", "heic", "heif", "jp2", "jxl", "tif", "tiff", "webp",

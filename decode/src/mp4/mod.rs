@@ -25,6 +25,20 @@ use super::output::Output;
 use super::packets::{self, AudioTrack, Content, Packet};
 use super::{CHANNELS_MAX, DecodeReport, InputFacts, Pcm, reject};
 
+/// Boxes that may precede the index and the packets of a file of QuickTime: room for a longer header, unused bytes, and
+/// a preview picture.
+const LEADING_BOXES: [[u8; 4]; 6] = [*b"wide", *b"free", *b"skip", *b"junk", *b"pnot", *b"PICT"];
+
+/// Reports whether bytes are those of an MP4 file. Old files of QuickTime do not have the box `ftyp`; they begin with
+/// their index or their packets.
+pub(super) fn is_mp4(bytes: &[u8]) -> bool {
+    if bytes.get(4..8) == Some(b"ftyp") {
+        return true;
+    }
+    let first = Boxes::new(bytes).find(|found| !LEADING_BOXES.contains(&found.kind));
+    first.is_some_and(|found| matches!(&found.kind, b"moov" | b"mdat"))
+}
+
 /// Decodes an MP4 file into `out`, which is cleared first. `audio_blake3` is computed over all packets.
 ///
 /// # Errors
@@ -60,6 +74,10 @@ fn parse(file: &[u8]) -> Result<(AudioTrack, Packets<'_>), Reject> {
         let detail = "the file ends before its index, the box `moov`";
         return Err(reject(Reason::Damaged, detail));
     };
+    if find(moov, &[b"cmov"]).is_some() {
+        let detail = "the compressed index of old QuickTime files is not read";
+        return Err(reject(Reason::UnsupportedCodec, detail));
+    }
 
     let mut fault = None;
     let mut many_channels = None;

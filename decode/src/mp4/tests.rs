@@ -48,6 +48,45 @@ fn packets_of_all_chunks_are_decoded_exactly() {
 }
 
 #[test]
+fn files_of_quicktime_without_ftyp_are_decoded() {
+    let [_, mdat] = track().parts();
+    let wide = mp4_box(b"wide", b"");
+    let free = mp4_box(b"free", &[0; 24]);
+    let preview = mp4_box(b"pnot", &[0; 12]);
+    for leading in [
+        vec![],
+        wide.clone(),
+        [&free[..], &wide].concat(),
+        preview,
+        mp4_box(b"skip", b"moov"),
+    ] {
+        // The packets come first, and the index after them.
+        let mut offset = (leading.len() + 8) as u32;
+        let mut offsets = Vec::new();
+        for chunk in track().packets.chunks(2) {
+            offsets.push(offset);
+            offset += chunk.concat().len() as u32;
+        }
+        let moov = track().index(&offsets);
+        let file = [&leading[..], &mdat, &moov].concat();
+        assert_eq!(decode(&file), Ok((wanted(0..N_SAMPLES), 0)));
+
+        // The index comes first.
+        let shift = moov.len() as u32;
+        let shifted: Vec<u32> = offsets.iter().map(|offset| offset + shift).collect();
+        let file = [&leading[..], &track().index(&shifted), &mdat].concat();
+        assert_eq!(decode(&file), Ok((wanted(0..N_SAMPLES), 0)));
+
+        let reject = decode(&[leading, mdat.clone()].concat()).unwrap_err();
+        assert_eq!(reject.reason, Reason::Damaged, "{}", reject.detail);
+    }
+
+    let compressed = mp4_box(b"moov", &mp4_box(b"cmov", &[0; 40]));
+    let reject = decode(&[mdat, compressed].concat()).unwrap_err();
+    assert_eq!(reject.reason, Reason::UnsupportedCodec, "{}", reject.detail);
+}
+
+#[test]
 fn edit_lists_and_tags_trim_the_recording() {
     let mut edited = track();
     // 23 ms are 1,014 samples. The end of the durations is not near, so it does not replace this end.
