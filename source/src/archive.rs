@@ -16,11 +16,12 @@ use wavemill_remote::Object;
 
 use super::bytes_at::{Ahead, BytesAt, Section, is_of_machine};
 use super::directory::u16_at;
-use super::{SourceError, directory, make_room};
+use super::split::{SizedFile, ZipFiles};
+use super::{SourceError, directory, make_room, split};
 
 /// Size of a local header in bytes, without the name and the extra field. The data follows both, whose lengths are in
 /// the header.
-const LOCAL_HEADER_BYTES: u64 = 30;
+pub(super) const LOCAL_HEADER_BYTES: u64 = 30;
 pub(super) const LOCAL_HEADER_MAGIC: &[u8] = b"PK\x03\x04";
 
 /// Compression methods by their number in the zip format.
@@ -43,9 +44,9 @@ const COMPRESSED_EXTRA_BYTES: u64 = 64 << 10;
 /// An entry of a zip's directory.
 #[derive(Debug)]
 pub(super) struct Entry {
-    /// Entry name as stored in the zip: `/`-separated, and UTF-8 unless the zip is old or written by another system.
+    /// Decoded name: `/`-separated, and UTF-8 unless it is wrongly marked as UTF-8.
     pub name: Box<[u8]>,
-    /// Name in the entry's local header, if it differs: the zip's directory can contain an additional UTF-8 name.
+    /// Name in the entry's local header, if it differs: it may be in another encoding or have other separators.
     pub(super) header_name: Option<Box<[u8]>>,
     pub bytes: u64,
     pub crc32: u32,
@@ -55,7 +56,14 @@ pub(super) struct Entry {
     pub(super) compressed_bytes: u64,
 }
 
-/// A zip file and its directory. The directory may contain several entries with the same name.
+impl Entry {
+    /// Returns the name in the entry's own header, if the header is not damaged.
+    pub(super) fn stored_name(&self) -> &[u8] {
+        self.header_name.as_ref().unwrap_or(&self.name)
+    }
+}
+
+/// A zip and its directory. The zip may consist of several files. The directory may contain several entries with the same name.
 #[derive(Debug)]
 pub(super) struct Archive {
     pub path: PathBuf,
@@ -80,33 +88,51 @@ thread_local! {
 impl Archive {
     /// Opens a zip and reads its directory, but not the content of its entries.
     pub(super) fn open(path: &Path) -> Result<Self, SourceError> {
-        let file = File::open(path).map_err(SourceError::open_at(path))?;
-        let file_bytes = file.metadata().map_err(SourceError::open_at(path))?.len();
-        Self::of(path, Arc::new(file), file_bytes)
+        let open = |path: &Path| open_file(path).map_err(SourceError::open_at(path));
+        let file = open(path)?;
+        Self::of(path, file, |path| match path.is_file() {
+            true => open(path).map(Some),
+            false => Ok(None),
+        })
     }
 
     /// Opens a zip in an object store, whose address is `path`.
     pub(super) fn open_object(path: &Path, object: Object) -> Result<Self, SourceError> {
-        let bytes = object.bytes();
-        Self::of(path, Arc::new(object), bytes)
+        let sized = |object: Object| -> SizedFile {
+            let bytes = object.bytes();
+            (Arc::new(object), bytes)
+        };
+        Self::of(path, sized(object), |path| {
+            let found = Object::find(&path.to_string_lossy())?;
+            Ok(found.map(sized))
+        })
     }
 
-    fn of(path: &Path, file: Arc<dyn BytesAt>, file_bytes: u64) -> Result<Self, SourceError> {
-        let entries = directory::read(&file, file_bytes).map_err(|source| {
-            // All other errors are caused by invalid bytes in the zip.
+    /// Opens the zip of which `file` is at `path`. `open` opens its other files, if it has any.
+    fn of(
+        path: &Path,
+        file: SizedFile,
+        open: impl Fn(&Path) -> Result<Option<SizedFile>, SourceError>,
+    ) -> Result<Self, SourceError> {
+        let files = ZipFiles::find(path, file, open)?;
+        let entries = directory::read(&files).map_err(|source| {
+            let is_split = files.starts.len() > 1 || split::is_piece(path);
+            let path = path.to_owned();
+            // All errors that are not the machine's are caused by invalid bytes in the zip.
             if is_of_machine(&source) {
-                return SourceError::open_at(path)(source);
-            }
-            SourceError::BrokenZip {
-                path: path.to_owned(),
-                source,
+                SourceError::Open { path, source }
+            } else if is_split {
+                let problem = source.to_string();
+                SourceError::SplitZip { path, problem }
+            } else {
+                SourceError::BrokenZip { path, source }
             }
         })?;
         Ok(Self {
             path: path.to_owned(),
             entries,
-            file,
-            file_bytes,
+            file: files.whole,
+            file_bytes: files.bytes,
         })
     }
 
@@ -233,7 +259,7 @@ impl Archive {
         let name_start = entry.header_start + LOCAL_HEADER_BYTES;
         file.fill_at(&mut name, name_start)?;
         // Compare the names: a corrupt directory could otherwise return another entry's audio under this key.
-        if name != **entry.header_name.as_ref().unwrap_or(&entry.name) {
+        if name != entry.stored_name() {
             return Err(damaged(
                 "another name in its own header than in the directory",
             ));
@@ -286,10 +312,15 @@ impl Archive {
     }
 }
 
+fn open_file(path: &Path) -> io::Result<SizedFile> {
+    let file = File::open(path)?;
+    let bytes = file.metadata()?.len();
+    Ok((Arc::new(file), bytes))
+}
+
 /// Returns the range of an entry: its header, and its data unless the header's extra field is unusually long.
 fn span(entry: &Entry) -> Range<u64> {
-    let name = entry.header_name.as_ref().unwrap_or(&entry.name);
-    let head_bytes = LOCAL_HEADER_BYTES + name.len() as u64 + EXTRA_BYTES;
+    let head_bytes = LOCAL_HEADER_BYTES + entry.stored_name().len() as u64 + EXTRA_BYTES;
     let bytes = head_bytes.saturating_add(entry.compressed_bytes);
     entry.header_start..entry.header_start.saturating_add(bytes)
 }

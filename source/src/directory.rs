@@ -8,8 +8,10 @@
 use std::io::{self, BufReader, Read};
 use std::sync::Arc;
 
-use super::archive::{Entry, LOCAL_HEADER_MAGIC, damaged};
+use super::archive::{Entry, LOCAL_HEADER_BYTES, LOCAL_HEADER_MAGIC, damaged};
 use super::bytes_at::{BytesAt, Section, is_of_machine};
+use super::names;
+use super::split::ZipFiles;
 
 /// Number of bytes of the directory that are read at once. It may be on another machine.
 const BLOCK_BYTES: usize = 1 << 20;
@@ -41,6 +43,11 @@ const EXTRA_UNICODE_NAME: u16 = 0x7075;
 
 /// Placeholder for a 32-bit size or position whose value is in the 64-bit extra field.
 const STORED_IN_EXTRA: u64 = 0xffff_ffff;
+/// Placeholder for the number of a file whose value is in the 64-bit end record.
+const STORED_IN_END_64: u16 = 0xffff;
+
+/// Maximum size in bytes of the record after an entry's data that repeats its CRC-32 and sizes.
+const DESCRIPTOR_BYTES_MAX: u64 = 24;
 
 /// A zip's end-of-directory record: the position and size of the directory.
 struct End {
@@ -59,14 +66,20 @@ struct End {
 /// Reads all entries of a zip's directory except folders, in the directory's order.
 ///
 /// # Errors
-/// `InvalidData` if the directory as a whole cannot be read, `Unsupported` for an archive that is split into several
-/// files, and otherwise the operating system's error.
-pub(super) fn read(file: &Arc<dyn BytesAt>, file_bytes: u64) -> io::Result<Vec<Entry>> {
-    let end = find_end(&**file, file_bytes)?;
-    let (start, prefix_bytes) = find_start(&**file, &end)?;
+/// `InvalidData` if the directory as a whole cannot be read or the files of a split zip do not fit together, and
+/// otherwise the operating system's error.
+pub(super) fn read(files: &ZipFiles) -> io::Result<Vec<Entry>> {
+    let file = &*files.whole;
+    let end = find_end(files)?;
+    let (start, prefix_bytes) = find_start(file, &end)?;
+    if files.starts.len() > 1 && prefix_bytes > 0 {
+        return Err(damaged(
+            "they have more bytes than the directory of the zip states",
+        ));
+    }
 
     let section = Section {
-        bytes: Arc::clone(file),
+        bytes: Arc::clone(&files.whole),
         position: start,
         end: start + end.bytes,
     };
@@ -79,7 +92,7 @@ pub(super) fn read(file: &Arc<dyn BytesAt>, file_bytes: u64) -> io::Result<Vec<E
     let mut left = end.bytes;
     while left > 0 {
         let (entry, record_bytes) =
-            read_entry(&mut records).map_err(|error| match error.kind() {
+            read_entry(&mut records, files).map_err(|error| match error.kind() {
                 io::ErrorKind::UnexpectedEof => damaged("an entry of the directory is truncated"),
                 _ => error,
             })?;
@@ -87,10 +100,7 @@ pub(super) fn read(file: &Arc<dyn BytesAt>, file_bytes: u64) -> io::Result<Vec<E
             .checked_sub(record_bytes)
             .ok_or_else(|| damaged("an entry of the directory is truncated"))?;
         n_records += 1;
-        // Skip entries of folders, because they have no content.
-        if !entry.name.ends_with(b"/") {
-            entries.push(entry);
-        }
+        entries.push(entry);
     }
 
     // Programs without the 64-bit form write the number of entries modulo 65,536.
@@ -106,8 +116,77 @@ pub(super) fn read(file: &Arc<dyn BytesAt>, file_bytes: u64) -> io::Result<Vec<E
         )));
     }
 
-    shift(&**file, &mut entries, prefix_bytes)?;
+    separate_folders(&mut entries);
+    check_boundaries(files, &entries, start)?;
+    // Skip entries of folders, because they have no content.
+    entries.retain(|entry| !entry.name.ends_with(b"/"));
+    shift(file, &mut entries, prefix_bytes)?;
     Ok(entries)
+}
+
+/// Replaces `\` in all names of a zip without any `/`: a program on Windows has written it, whatever system it states.
+fn separate_folders(entries: &mut [Entry]) {
+    let has_slash = |entry: &Entry| entry.stored_name().contains(&b'/');
+    if entries.iter().any(has_slash) {
+        return;
+    }
+    for entry in entries {
+        if entry.name.contains(&b'\\') {
+            let stored_name = entry.name.clone();
+            entry.header_name.get_or_insert(stored_name);
+            names::replace_backslashes(&mut entry.name);
+        }
+    }
+}
+
+/// Checks that no file of a split zip is shorter or longer than when it was written: the last entry that begins before
+/// the end of a file, whose data may continue in the next one, must end where the entry after it begins. Otherwise the
+/// other entries would be a part of the zip that looks like the whole.
+fn check_boundaries(files: &ZipFiles, entries: &[Entry], directory_start: u64) -> io::Result<()> {
+    if files.starts.len() == 1 {
+        return Ok(());
+    }
+    let mut places: Vec<(u64, u64)> = entries
+        .iter()
+        .map(|entry| (entry.header_start, entry.compressed_bytes))
+        .collect();
+    places.sort_unstable();
+
+    for (n, &boundary) in files.starts.iter().enumerate().skip(1) {
+        let behind = places.partition_point(|(start, _)| *start < boundary);
+        let next = places.get(behind).map_or(directory_start, |place| place.0);
+        let last = behind.checked_sub(1).and_then(|last| places.get(last));
+        let data_end = match last {
+            Some(&(start, compressed_bytes)) => {
+                end_of_data(&*files.whole, start, compressed_bytes)?
+            }
+            None => None,
+        };
+        let fits = data_end
+            .is_some_and(|end| (end..=end.saturating_add(DESCRIPTOR_BYTES_MAX)).contains(&next));
+        if !fits {
+            return Err(damaged(&format!(
+                "file {n} or {} of {} does not have the size that the directory of the zip states",
+                n + 1,
+                files.starts.len()
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Returns the end of the data of the entry whose header is at `start`, or `None` if there is no header.
+fn end_of_data(file: &dyn BytesAt, start: u64, compressed_bytes: u64) -> io::Result<Option<u64>> {
+    let mut header = [0; LOCAL_HEADER_BYTES as usize];
+    match file.fill_at(&mut header, start) {
+        Ok(()) if header.starts_with(LOCAL_HEADER_MAGIC) => {
+            let names_bytes = u64::from(u16_at(&header, 26)) + u64::from(u16_at(&header, 28));
+            let data_start = start + LOCAL_HEADER_BYTES + names_bytes;
+            Ok(Some(data_start.saturating_add(compressed_bytes)))
+        }
+        Err(error) if is_of_machine(&error) => Err(error),
+        _ => Ok(None),
+    }
 }
 
 /// Corrects the positions of all entries for data before the zip: adds the number of preceding bytes.
@@ -146,34 +225,57 @@ fn begins_with(file: &dyn BytesAt, position: u64, magic: &[u8]) -> io::Result<bo
     }
 }
 
+/// Reports whether a file is a zip: it begins with a local header or with the end-of-directory record of an empty zip,
+/// or it ends with an end-of-directory record, as the last file of a split zip does.
+pub(super) fn is_zip(file: &dyn BytesAt, file_bytes: u64) -> io::Result<bool> {
+    if begins_with(file, 0, LOCAL_HEADER_MAGIC)? || begins_with(file, 0, END_MAGIC)? {
+        return Ok(true);
+    }
+    let end = read_end(file, file_bytes)?;
+    Ok(end.is_some_and(|(position, record)| {
+        position + END_BYTES + u64::from(u16_at(&record, 20)) == file_bytes
+    }))
+}
+
+/// Returns the number of the file of a split zip that ends with an end-of-directory record, counted from 0. Returns 0
+/// for an undivided zip, and `None` if there is no such record.
+pub(super) fn file_number(file: &dyn BytesAt, file_bytes: u64) -> io::Result<Option<usize>> {
+    let end = read_end(file, file_bytes)?;
+    Ok(end.map(|(_, record)| match u16_at(&record, 4) {
+        STORED_IN_END_64 => 0,
+        number => usize::from(number),
+    }))
+}
+
 /// Finds the end record of a zip: the last one whose comment ends exactly at the end of the file. If there is none,
-/// data was appended to the file; then it is the last record whose comment fits.
-fn find_end(file: &dyn BytesAt, file_bytes: u64) -> io::Result<End> {
+/// data was appended to the file; then it is the last record whose comment fits. Returns its position and its bytes.
+fn read_end(file: &dyn BytesAt, file_bytes: u64) -> io::Result<Option<(u64, Vec<u8>)>> {
     let tail_bytes = file_bytes.min(END_BYTES + COMMENT_BYTES_MAX);
     let tail_start = file_bytes - tail_bytes;
     let mut tail = vec![0; tail_bytes as usize];
     file.fill_at(&mut tail, tail_start)?;
+    Ok(find_end_record(&tail).map(|at| (tail_start + at as u64, tail.split_off(at))))
+}
 
-    let at = find_end_record(&tail).ok_or_else(|| damaged("no end record of a zip directory"))?;
-    let record = &tail[at..];
-    // The numbers of two files of a split archive: this file, and the file in which the directory begins.
-    if u16_at(record, 4) != u16_at(record, 6) {
-        return Err(io::Error::new(
-            io::ErrorKind::Unsupported,
-            "multi-part archive: join the parts first",
-        ));
+/// Finds and parses the end record of a zip.
+fn find_end(files: &ZipFiles) -> io::Result<End> {
+    let end = read_end(&*files.whole, files.bytes)?;
+    let (position, record) = end.ok_or_else(|| damaged("no end record of a zip directory"))?;
+    // The numbers of two files of a split archive: the last one, and the file in which the directory begins.
+    let [last, first] = [4, 6].map(|at| u16_at(&record, at));
+    if first > last {
+        return Err(damaged("the directory begins in a file after the last one"));
     }
 
-    let position = tail_start + at as u64;
     let end = End {
         position,
-        entries: u64::from(u16_at(record, 10)),
-        bytes: u64::from(u32_at(record, 12)),
-        offset: u64::from(u32_at(record, 16)),
+        entries: u64::from(u16_at(&record, 10)),
+        bytes: u64::from(u32_at(&record, 12)),
+        offset: files.position(first.into(), u32_at(&record, 16).into()),
         is_64: false,
     };
     // The 64-bit end record takes precedence, because the short record may only refer to it.
-    Ok(find_end_64(file, position)?.unwrap_or(end))
+    Ok(find_end_64(files, position)?.unwrap_or(end))
 }
 
 /// Returns the position of the end-of-directory record within the last bytes of the file.
@@ -198,7 +300,8 @@ fn find_end_record(tail: &[u8]) -> Option<usize> {
 }
 
 /// Finds the 64-bit end-of-directory record, if the zip has one.
-fn find_end_64(file: &dyn BytesAt, end: u64) -> io::Result<Option<End>> {
+fn find_end_64(files: &ZipFiles, end: u64) -> io::Result<Option<End>> {
+    let file = &*files.whole;
     let Some(locator_at) = end.checked_sub(LOCATOR_BYTES) else {
         return Ok(None);
     };
@@ -211,7 +314,8 @@ fn find_end_64(file: &dyn BytesAt, end: u64) -> io::Result<Option<End>> {
     // If other data precede the zip, the position in the locator is too small. The 64-bit record is then directly
     // before the locator.
     let beside = locator_at.checked_sub(END_64_BYTES);
-    for position in [Some(u64_at(&locator, 8)), beside].into_iter().flatten() {
+    let stated = files.position(u32_at(&locator, 4).into(), u64_at(&locator, 8));
+    for position in [Some(stated), beside].into_iter().flatten() {
         let mut record = [0; END_64_BYTES as usize];
         let is_inside = position
             .checked_add(END_64_BYTES)
@@ -226,7 +330,7 @@ fn find_end_64(file: &dyn BytesAt, end: u64) -> io::Result<Option<End>> {
                 position,
                 entries: u64_at(&record, 32),
                 bytes: u64_at(&record, 40),
-                offset: u64_at(&record, 48),
+                offset: files.position(u32_at(&record, 20).into(), u64_at(&record, 48)),
                 is_64: true,
             }));
         }
@@ -261,7 +365,7 @@ fn find_start(file: &dyn BytesAt, end: &End) -> io::Result<(u64, u64)> {
 }
 
 /// Reads one entry of the directory and returns the entry and its length in bytes.
-fn read_entry(records: &mut impl Read) -> io::Result<(Entry, u64)> {
+fn read_entry(records: &mut impl Read, files: &ZipFiles) -> io::Result<(Entry, u64)> {
     let mut head = [0; ENTRY_BYTES];
     records.read_exact(&mut head)?;
     if !head.starts_with(ENTRY_MAGIC) {
@@ -287,16 +391,21 @@ fn read_entry(records: &mut impl Read) -> io::Result<(Entry, u64)> {
         }
     }
 
+    // The system is the upper byte of the version, and bit 11 of the flags marks UTF-8.
+    let is_utf8 = shown_name.is_some() || u16_at(&head, 8) & 1 << 11 != 0;
+    let decoded = names::decode(shown_name.unwrap_or(name), head[5], is_utf8);
+
     let [bytes, compressed_bytes, offset] = wide;
     let entry = Entry {
-        header_name: shown_name.is_some().then(|| name.into()),
-        name: shown_name.unwrap_or(name).into(),
+        header_name: (*decoded != *name).then(|| name.into()),
+        name: decoded,
         bytes,
         crc32: u32_at(&head, 16),
         // The lowest bit of the entry's flags means encrypted.
         encrypted: u16_at(&head, 8) & 1 == 1,
         method: u16_at(&head, 10),
-        header_start: offset,
+        // The number of the file in which the entry begins.
+        header_start: files.position(u16_at(&head, 34).into(), offset),
         compressed_bytes,
     };
     Ok((

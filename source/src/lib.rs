@@ -7,9 +7,11 @@ mod directory;
 mod folder;
 mod keys;
 pub mod metadata;
+mod names;
 mod objects;
 pub mod others;
 mod retry;
+mod split;
 #[cfg(test)]
 mod tests;
 mod zipped;
@@ -182,6 +184,7 @@ pub fn open(
             path: path.to_owned(),
             media,
             unsupported: source.others().format_unsupported(),
+            archives: source.others().format_archives(),
         });
     }
     Ok(source)
@@ -333,7 +336,8 @@ pub enum SourceError {
     Remote(#[from] RemoteError),
     /// The directory of the zip cannot be read, for example after an incomplete download.
     #[error(
-        "{path}: the zip's directory is damaged or truncated; compare its sha1 with the publisher's and download it again"
+        "{path}: the zip's directory is damaged or truncated; {}",
+        broken_remedy(path)
     )]
     BrokenZip {
         /// Path of the zip.
@@ -341,16 +345,25 @@ pub enum SourceError {
         /// The reason why the directory cannot be read.
         source: io::Error,
     },
-    /// The given path is neither a folder nor a zip.
+    /// A file of a zip in several files is missing, or has another size than when it was written.
     #[error(
-        "{path} is neither a folder nor a zip; give the folder that contains the clips, or a zip of it"
+        "{path} is one of several files of a zip, but {problem}; put all of them beside it, whole, or join them: {}",
+        split::join_command(path)
     )]
+    SplitZip {
+        /// Path of the file that was named.
+        path: PathBuf,
+        /// The reason why the files cannot be read as one.
+        problem: String,
+    },
+    /// The given path is neither a folder nor a zip.
+    #[error("{path} is neither a folder nor a zip; {}", place_remedy(path))]
     NotAPlace {
         /// The path that is neither a folder nor a zip.
         path: PathBuf,
     },
     /// The folder or zip contains no clips.
-    #[error("no clip ({}) below {path}: {}", media.extensions().join(", "), no_clips_remedy(unsupported))]
+    #[error("no clip ({}) below {path}: {}", media.extensions().join(", "), no_clips_remedy(unsupported, archives))]
     NoClips {
         /// Path of the folder or zip without clips.
         path: PathBuf,
@@ -358,6 +371,8 @@ pub enum SourceError {
         media: Media,
         /// Description of the files of other formats in the folder or zip. Empty if there are none.
         unsupported: String,
+        /// Description of the archives in the folder or zip. Empty if there are none.
+        archives: String,
     },
     /// A folder, zip or clip that was listed earlier is not there.
     #[error("{path} is not there: {LISTED_BEFORE}")]
@@ -413,11 +428,32 @@ pub enum SourceError {
     },
 }
 
-fn no_clips_remedy(unsupported: &str) -> String {
-    if unsupported.is_empty() {
-        return "is it the audio folder?".to_owned();
+fn broken_remedy(path: &Path) -> String {
+    match split::path_to_give(path) {
+        Some(_) => place_remedy(path),
+        None => "compare its sha1 with the publisher's and download it again".to_owned(),
     }
-    format!("it contains {unsupported}, which wavemill does not decode: convert them first")
+}
+
+fn place_remedy(path: &Path) -> String {
+    match split::path_to_give(path) {
+        Some(other) => format!("if it is one of several files, give {}", other.display()),
+        None => "give the folder that contains the clips, or a zip of it".to_owned(),
+    }
+}
+
+fn no_clips_remedy(unsupported: &str, archives: &str) -> String {
+    if !unsupported.is_empty() {
+        return format!(
+            "it contains {unsupported}, which wavemill does not decode: convert them first"
+        );
+    }
+    if !archives.is_empty() {
+        return format!(
+            "it contains {archives}, and archives in it are not opened: unpack them into one folder, and give that"
+        );
+    }
+    "is it the audio folder?".to_owned()
 }
 
 impl SourceError {
@@ -438,20 +474,17 @@ impl SourceError {
     }
 }
 
-/// Reports the same as [`is_zip`] for an object, whose address is `path`.
+/// Reports whether the object at the address `path` is a zip.
 fn is_zip_object(path: &Path, object: &Object) -> Result<bool, SourceError> {
-    let magic = object.read(0..object.bytes().min(4));
-    let magic = magic.map_err(SourceError::open_at(path))?;
-    Ok(is_zip_magic(&magic))
+    directory::is_zip(object, object.bytes()).map_err(SourceError::open_at(path))
 }
 
-fn is_zip_magic(magic: &[u8]) -> bool {
-    magic == *b"PK\x03\x04" || magic == *b"PK\x05\x06"
-}
-
-/// Reports whether a file is a zip by its first bytes: a local header, or the end-of-directory record of an empty zip.
+/// Reports whether a file is a zip.
 fn is_zip(path: &Path) -> Result<bool, SourceError> {
-    Ok(is_zip_magic(&magic(path)?))
+    let file = File::open(path).map_err(SourceError::open_at(path))?;
+    let metadata = file.metadata().map_err(SourceError::open_at(path))?;
+    let is_zip = directory::is_zip(&file, metadata.len()).map_err(SourceError::open_at(path))?;
+    Ok(is_zip || split::is_last_file(path))
 }
 
 /// Reports whether a file is in Parquet format by its first bytes.

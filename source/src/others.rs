@@ -10,6 +10,9 @@ const EXAMPLES: usize = 5;
 /// Maximum length of a file extension. With the rule for digits it prevents `song.0001` from having its own count.
 const EXTENSION_CHARS_MAX: usize = 10;
 
+/// Extensions of archives. An archive within a folder or zip is not opened.
+const ARCHIVES: [&str; 9] = ["7z", "bz2", "gz", "rar", "tar", "tgz", "xz", "zip", "zst"];
+
 /// Reason why a file is not a clip.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NoClip {
@@ -86,9 +89,20 @@ impl OtherFiles {
 
     /// Describes the files in formats that wavemill does not decode, such as `10 wma, 2 ape`; empty without such files.
     pub fn format_unsupported(&self) -> String {
+        self.format_counts(|why, _| why == NoClip::Unsupported)
+    }
+
+    /// Describes the archives among the files, such as `3 zip`; empty without archives.
+    pub(super) fn format_archives(&self) -> String {
+        self.format_counts(|why, extension| {
+            why == NoClip::OtherKind && ARCHIVES.contains(&extension)
+        })
+    }
+
+    fn format_counts(&self, is_described: impl Fn(NoClip, &str) -> bool) -> String {
         let mut words = Vec::new();
         for ((why, extension), count) in &self.counts {
-            if *why == NoClip::Unsupported {
+            if is_described(*why, extension) {
                 words.push(format!("{} {extension}", count.files));
             }
         }

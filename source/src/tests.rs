@@ -211,6 +211,24 @@ fn entries_of_one_name_that_are_no_clips_are_counted_once() {
 }
 
 #[test]
+fn a_place_that_contains_only_archives_is_refused_with_the_remedy() {
+    let temp = TempDir::new().unwrap();
+    let zip = temp.path().join("a.zip");
+    zip_of(
+        &zip,
+        Stored,
+        &[("1.zip", b""), ("b/2.ZIP", b""), ("b/c.tar", b"")],
+    );
+    put(temp.path(), "notes.txt", b"");
+
+    for (path, archives) in [(&*zip, "1 tar, 2 zip"), (temp.path(), "1 zip")] {
+        let refusal = refusal(path);
+        let wanted = format!("it contains {archives}, and archives in it are not opened: unpack");
+        assert!(refusal.contains(&wanted), "{refusal}");
+    }
+}
+
+#[test]
 fn zip_of_a_flat_folder_equals_the_folder() {
     let temp = TempDir::new().unwrap();
     put(temp.path(), "clips/a.mp3", b"a");
@@ -429,13 +447,13 @@ fn entry_names_stay_inside_the_root() {
             ("g/./a.mp3", b"a"),
             ("g/AA/bb.mp3", b"up"),
             ("Xabs.mp3", b"abs"),
-            ("g/caf_.mp3", b"latin"),
+            ("g/caf\u{e9}.mp3", b"marked as UTF-8"),
         ],
     );
 
     patch(&zip, b"g/AA/b", b"../../");
     patch(&zip, b"Xabs", b"/abs");
-    patch(&zip, b"caf_", b"caf\xe9");
+    patch(&zip, "caf\u{e9}".as_bytes(), b"caf\xe9.");
 
     let source = open(&zip, Media::Audio, false).unwrap();
     assert_eq!(keys(&*source), ["g/a.mp3"]);
@@ -455,6 +473,226 @@ fn entry_names_stay_inside_the_root() {
         "{:?}",
         source.rejects()
     );
+}
+
+/// An entry whose name is stored with these bytes.
+#[derive(Clone, Copy)]
+struct NamedEntry<'a> {
+    name: &'a [u8],
+    /// Number of the system that made the entry.
+    system: u8,
+    is_marked_utf8: bool,
+    extra: &'a [u8],
+}
+
+/// Writes a zip of entries with other names than the zip crate can write. The content of each entry is its name.
+fn zip_of_names(path: &Path, entries: &[NamedEntry]) {
+    let (mut bytes, mut directory) = (Vec::new(), Vec::new());
+    for entry in entries {
+        let mut crc = flate2::Crc::new();
+        crc.update(entry.name);
+        let size = (entry.name.len() as u32).to_le_bytes();
+        let shared = [
+            &[20, 0, 0, 8 * u8::from(entry.is_marked_utf8)][..],
+            &[0; 6],
+            &crc.sum().to_le_bytes(),
+            &size,
+            &size,
+            &size[..2],
+            &(entry.extra.len() as u16).to_le_bytes(),
+        ]
+        .concat();
+
+        let start = (bytes.len() as u32).to_le_bytes();
+        let made_by = [20, entry.system];
+        directory.extend([b"PK\x01\x02", &made_by[..], &shared, &[0; 10], &start].concat());
+        directory.extend([entry.name, entry.extra].concat());
+        bytes.extend(
+            [
+                b"PK\x03\x04",
+                &shared[..],
+                entry.name,
+                entry.extra,
+                entry.name,
+            ]
+            .concat(),
+        );
+    }
+
+    let n_entries = (entries.len() as u16).to_le_bytes();
+    let [directory_bytes, start] = [directory.len(), bytes.len()].map(|n| (n as u32).to_le_bytes());
+    bytes.extend(directory);
+    bytes.extend([b"PK\x05\x06", &[0; 4][..], &n_entries, &n_entries].concat());
+    bytes.extend([&directory_bytes[..], &start, &[0; 2]].concat());
+    fs::write(path, bytes).unwrap();
+}
+
+const FAT: u8 = 0;
+const UNIX: u8 = 3;
+const NTFS: u8 = 10;
+
+/// Tests names in the forms that programs on Windows write. The expected keys are the paths that Info-ZIP and 7-Zip
+/// unpack on Windows.
+#[test]
+fn names_from_windows_keep_their_folders() {
+    let temp = TempDir::new().unwrap();
+    let zip = temp.path().join("x.zip");
+    type Case<'a> = (u8, &'a [&'a [u8]], &'a [&'a str]);
+    let cases: [Case; 10] = [
+        (
+            UNIX,
+            &[b"set\\rock\\a.mp3", b"set\\jazz\\c.mp3", b"notes.txt"],
+            &["jazz/c.mp3", "rock/a.mp3"],
+        ),
+        (
+            FAT,
+            &[b"set\\", b"set\\rock\\a.mp3", b"set/jazz\\c.mp3"],
+            &["jazz/c.mp3", "rock/a.mp3"],
+        ),
+        (
+            NTFS,
+            &[b"a/", b"b\\c.mp3", b"b/a\\d.mp3"],
+            &["b/a/d.mp3", "b/c.mp3"],
+        ),
+        // On Linux, a file name may contain a backslash.
+        (
+            UNIX,
+            &[b"a/AC\\DC.mp3", b"b/c.mp3"],
+            &["a/AC\\DC.mp3", "b/c.mp3"],
+        ),
+        // A name in code page 437, and with the same bytes as in code page 932, where it has one character.
+        (
+            FAT,
+            &[b"a/caf\x82.mp3", b"b/c.mp3"],
+            &["a/caf\u{e9}.mp3", "b/c.mp3"],
+        ),
+        (
+            UNIX,
+            &[b"a/\x80\xff\xe1.mp3", b"b/c.mp3"],
+            &["a/\u{c7}\u{a0}\u{df}.mp3", "b/c.mp3"],
+        ),
+        (
+            FAT,
+            &[b"a/\x83\\.mp3", b"b/c.mp3"],
+            &["a/\u{e2}\\.mp3", "b/c.mp3"],
+        ),
+        (
+            FAT,
+            &[b"a\\caf\x82.mp3", b"b\\c.mp3"],
+            &["a/caf\u{e9}.mp3", "b/c.mp3"],
+        ),
+        // UTF-8 without the mark.
+        (
+            UNIX,
+            &["a/caf\u{e9}.mp3".as_bytes(), b"b/c.mp3"],
+            &["a/caf\u{e9}.mp3", "b/c.mp3"],
+        ),
+        (
+            FAT,
+            &["a/cafe\u{301}.mp3".as_bytes(), b"b/c.mp3"],
+            &["a/cafe\u{301}.mp3", "b/c.mp3"],
+        ),
+    ];
+    for (system, names, expected) in cases {
+        let entries = names.iter().map(|&name| NamedEntry {
+            name,
+            system,
+            is_marked_utf8: false,
+            extra: b"",
+        });
+        zip_of_names(&zip, &Vec::from_iter(entries));
+
+        let source = open(&zip, Media::Audio, false).unwrap();
+        assert_eq!(keys(&*source), expected);
+        assert_eq!(source.rejects(), []);
+        let n_others = source.others().counts.values().map(|count| count.files);
+        assert_eq!(
+            n_others.sum::<u64>(),
+            u64::from(names.contains(&&b"notes.txt"[..]))
+        );
+        for key in keys(&*source) {
+            let content = read(&*source, key).unwrap();
+            assert!(names.contains(&&*content), "{key}: {content:?}");
+        }
+
+        let files = metadata::Files::open(&zip).unwrap();
+        let n_files = names
+            .iter()
+            .filter(|name| !name.ends_with(b"/") && !name.ends_with(b"\\"));
+        assert_eq!(files.names().count(), n_files.count(), "{expected:?}");
+    }
+}
+
+#[test]
+fn names_from_windows_stay_inside_the_root() {
+    let temp = TempDir::new().unwrap();
+    let zip = temp.path().join("x.zip");
+    let names: [&[u8]; 8] = [
+        b"..\\a.mp3",
+        b"set\\..\\..\\a.mp3",
+        b"\\a.mp3",
+        b"\\\\host\\share\\a.mp3",
+        b"C:\\a.mp3",
+        b"c:/a.mp3",
+        b".\\C:\\a.mp3",
+        b"..\\caf\x82.mp3",
+    ];
+    for system in [FAT, NTFS, UNIX] {
+        for name in names {
+            let [good, bad] = [b"set\\good.mp3", name].map(|name| NamedEntry {
+                name,
+                system,
+                is_marked_utf8: false,
+                extra: b"",
+            });
+            zip_of_names(&zip, &[good, bad]);
+
+            let source = open(&zip, Media::Audio, false).unwrap();
+            let reasons = source.rejects().iter().map(|reject| reject.reason);
+            assert_eq!(
+                Vec::from_iter(reasons),
+                [Reason::OutsideRoot],
+                "{bad:?}",
+                bad = name.escape_ascii()
+            );
+        }
+    }
+}
+
+#[test]
+fn the_unicode_name_of_an_entry_has_priority_over_its_code_page() {
+    let temp = TempDir::new().unwrap();
+    let zip = temp.path().join("x.zip");
+    let name = b"set\\\xe3\xa5.mp3";
+    let unicode = "set\\\u{65e5}.mp3";
+    let extra = |crc: u32| {
+        let bytes = (5 + unicode.len() as u16).to_le_bytes();
+        [
+            b"up",
+            &bytes[..],
+            &[1],
+            &crc.to_le_bytes(),
+            unicode.as_bytes(),
+        ]
+        .concat()
+    };
+    let mut crc = flate2::Crc::new();
+    crc.update(name);
+
+    // The field is that of another name if its CRC-32 differs.
+    for (crc, expected) in [(crc.sum(), "\u{65e5}.mp3"), (0, "\u{3c0}\u{d1}.mp3")] {
+        let extra = extra(crc);
+        let entry = NamedEntry {
+            name,
+            system: FAT,
+            is_marked_utf8: false,
+            extra: &extra,
+        };
+        zip_of_names(&zip, &[entry]);
+        let source = open(&zip, Media::Audio, false).unwrap();
+        assert_eq!(keys(&*source), [format!("set/{expected}")]);
+        assert_eq!(read(&*source, keys(&*source)[0]).unwrap(), name);
+    }
 }
 
 /// Tests two entries whose names are equal or normalize to the same name. A third clip must not be affected.
@@ -626,7 +864,11 @@ fn flipped_bit_of_a_zip_affects_one_clip() {
 
                 let source = match open(&zip, Media::Audio, false) {
                     Ok(source) => source,
-                    Err(SourceError::BrokenZip { .. } | SourceError::NotAPlace { .. }) => continue,
+                    Err(
+                        SourceError::BrokenZip { .. }
+                        | SourceError::NotAPlace { .. }
+                        | SourceError::SplitZip { .. },
+                    ) => continue,
                     Err(error) => panic!("byte {at}, bit {bit}: {error:?}"),
                 };
                 opened += 1;
@@ -700,6 +942,199 @@ fn an_entry_whose_own_header_disagrees_is_a_reject() {
         let Reject { reason, detail, .. } = reject_of(&zip, "000/a.mp3");
         assert_eq!(reason, Reason::Damaged, "{detail}");
     }
+}
+
+/// Rewrites a zip as `zip -s` does, with a new file at each of the `cuts`: the last file keeps the name.
+fn span(zip: &Path, cuts: &[usize]) {
+    let mut bytes = [b"PK\x07\x08", &fs::read(zip).unwrap()[..]].concat();
+    let number_at = |bytes: &[u8], at: usize| {
+        u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize
+    };
+    // Positions are those in a file, and the marker at the beginning of the first file is a part of it.
+    let place = |at: usize| {
+        let disk = cuts.iter().filter(|cut| **cut <= at).count();
+        let start = disk.checked_sub(1).map_or(0, |n| cuts[n]);
+        (
+            (disk as u16).to_le_bytes(),
+            ((at - start) as u32).to_le_bytes(),
+        )
+    };
+
+    let end = bytes.len() - 22;
+    let directory = number_at(&bytes, end + 16) + 4;
+    let mut at = directory;
+    while at < end {
+        let (disk, offset) = place(number_at(&bytes, at + 42) + 4);
+        bytes[at + 34..at + 36].copy_from_slice(&disk);
+        bytes[at + 42..at + 46].copy_from_slice(&offset);
+        let lengths = [28, 30, 32].map(|n| number_at(&bytes, at + n) & 0xffff);
+        at += 46 + lengths.iter().sum::<usize>();
+    }
+    let (disk, offset) = place(directory);
+    bytes[end + 4..end + 6].copy_from_slice(&place(end).0);
+    bytes[end + 6..end + 8].copy_from_slice(&disk);
+    bytes[end + 16..end + 20].copy_from_slice(&offset);
+
+    let starts = [&[0], cuts].concat();
+    let ends = [cuts, &[bytes.len()]].concat();
+    for (n, (start, end)) in starts.into_iter().zip(ends).enumerate() {
+        let name = match n == cuts.len() {
+            true => zip.to_owned(),
+            false => zip.with_extension(format!("z{:02}", n + 1)),
+        };
+        fs::write(name, &bytes[start..end]).unwrap();
+    }
+}
+
+const SPANNED: [(&str, &[u8]); 4] = [
+    ("set/rock/", b""),
+    ("set/rock/a.mp3", &[1; 3_000]),
+    ("set/rock/b.mp3", &[2; 3_000]),
+    ("set/jazz/c.mp3", &[3; 3_000]),
+];
+
+fn assert_all_are_read(zip: &Path) {
+    let source = open(zip, Media::Audio, false).unwrap();
+    assert_eq!(
+        keys(&*source),
+        ["jazz/c.mp3", "rock/a.mp3", "rock/b.mp3"],
+        "{zip:?}"
+    );
+    for (name, content) in &SPANNED[1..] {
+        assert_eq!(read(&*source, &name[4..]).unwrap(), *content, "{name}");
+    }
+}
+
+/// Returns the error of a zip that cannot be opened, which stops the command with exit code 2.
+fn refusal(zip: &Path) -> String {
+    let error = match open(zip, Media::Audio, false) {
+        Ok(source) => panic!("{} has the clips {:?}", zip.display(), keys(&*source)),
+        Err(error) => error,
+    };
+    assert_eq!(error.exit_code(), exit::USAGE, "{error}");
+    error.to_string()
+}
+
+#[test]
+fn a_split_zip_is_read_as_one() {
+    let temp = TempDir::new().unwrap();
+    let zip = temp.path().join("x.zip");
+
+    // The second file begins within an entry, or with an entry, or in the directory, or has a number over 9.
+    let headers = |bytes: &[u8]| {
+        let starts = (0..bytes.len()).filter(|&at| bytes[at..].starts_with(b"PK\x03\x04"));
+        starts.map(|at| at + 4).collect::<Vec<_>>()
+    };
+    for method in [Stored, Deflated] {
+        zip_of(&zip, method, &SPANNED);
+        let bytes = fs::read(&zip).unwrap();
+        let starts = headers(&bytes);
+        let in_directory = bytes.len() - 100;
+        let many: Vec<usize> = (10..bytes.len()).step_by(bytes.len() / 15).collect();
+        for cuts in [
+            &[starts[1] + 50][..],
+            &[starts[2]],
+            &[starts[2] + 50, in_directory],
+            &[bytes.len() - 18],
+            &many,
+        ] {
+            zip_of(&zip, method, &SPANNED);
+            span(&zip, cuts);
+            assert_all_are_read(&zip);
+        }
+    }
+
+    // A single file of `zip -s` has the marker as well.
+    zip_of(&zip, Stored, &SPANNED);
+    span(&zip, &[]);
+    assert_all_are_read(&zip);
+}
+
+#[test]
+fn a_zip_cut_into_pieces_is_read_as_one() {
+    let temp = TempDir::new().unwrap();
+    let zip = temp.path().join("x.zip");
+    zip_of(&zip, Stored, &SPANNED);
+    let bytes = fs::read(&zip).unwrap();
+    for (n, piece) in bytes.chunks(4_000).enumerate() {
+        fs::write(temp.path().join(format!("x.zip.{:03}", n + 1)), piece).unwrap();
+    }
+    fs::remove_file(&zip).unwrap();
+
+    let first = temp.path().join("x.zip.001");
+    assert_all_are_read(&first);
+    let remedy = format!("cat '{0}'.??? > '{0}'", zip.display());
+    let third = temp.path().join("x.zip.003");
+    let last = fs::read(&third).unwrap();
+    for damaged in [&last[..100], &last[1..], &[b"more", &last[..]].concat()] {
+        fs::write(&third, damaged).unwrap();
+        let refusal = refusal(&first);
+        assert!(refusal.contains(&remedy), "{refusal}");
+    }
+    fs::remove_file(&third).unwrap();
+    assert!(refusal(&first).contains(&remedy));
+    let second = refusal(&temp.path().join("x.zip.002"));
+    assert!(
+        second.contains(&format!("give {}", first.display())),
+        "{second}"
+    );
+}
+
+#[test]
+fn a_split_zip_without_all_of_its_bytes_is_refused() {
+    let temp = TempDir::new().unwrap();
+    let zip = temp.path().join("x.zip");
+    zip_of(&zip, Stored, &SPANNED);
+    span(&zip, &[2_000, 5_000, 7_000]);
+    assert_all_are_read(&zip);
+    // Position of the entry that begins in the second file.
+    let second = fs::read(zip.with_extension("z02")).unwrap();
+    let begin = second.windows(4).position(|bytes| bytes == b"PK\x03\x04");
+    let begin = begin.unwrap();
+
+    let remedy = format!(
+        "zip -s 0 '{0}' --out '{1}-joined.zip'",
+        zip.display(),
+        zip.with_extension("").display()
+    );
+    for n in 1..=3 {
+        let part = zip.with_extension(format!("z{n:02}"));
+        let bytes = fs::read(&part).unwrap();
+        let cases = [
+            bytes[..bytes.len() - 1].to_vec(),
+            bytes[..100].to_vec(),
+            bytes[..begin].to_vec(),
+            Vec::new(),
+            [&bytes[..], &[0; 100]].concat(),
+        ];
+        for case in cases {
+            fs::write(&part, case).unwrap();
+            let refusal = refusal(&zip);
+            let named = [format!("file {n} or"), format!("or {n} of 4")];
+            assert!(named.iter().any(|name| refusal.contains(name)), "{refusal}");
+            assert!(refusal.contains(&remedy), "{refusal}");
+        }
+
+        fs::remove_file(&part).unwrap();
+        let problem = format!("{} is missing", part.display());
+        let refusal = refusal(&zip);
+        assert!(
+            refusal.contains(&problem) && refusal.contains(&remedy),
+            "{refusal}"
+        );
+        fs::write(&part, bytes).unwrap();
+    }
+    let first = refusal(&zip.with_extension("z01"));
+    assert!(
+        first.contains(&format!("give {}", zip.display())),
+        "{first}"
+    );
+    assert_all_are_read(&zip);
+
+    let last = fs::read(&zip).unwrap();
+    fs::write(&zip, &last[1..last.len() - 1]).unwrap();
+    let cut = refusal(&zip);
+    assert!(cut.contains("damaged or truncated"), "{cut}");
 }
 
 #[test]

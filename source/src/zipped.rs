@@ -13,7 +13,8 @@ use super::keys::{Media, root_len};
 use super::others::{NoClip, OtherFiles};
 use super::retry::with_retries;
 use super::{
-    AudioIndex, CLIP_BYTES_MAX, InputId, ReadFailure, Source, SourceError, Stamp, absent, too_large,
+    AudioIndex, CLIP_BYTES_MAX, InputId, ReadFailure, Source, SourceError, Stamp, absent, split,
+    too_large,
 };
 
 /// A zip that contains clips.
@@ -226,10 +227,17 @@ fn named(raw: &[u8], media: Media) -> Named {
 
     // Only clip names must be UTF-8. Other files may have names in any encoding.
     let Ok(utf8) = std::str::from_utf8(raw) else {
-        let detail = format!("the zip entry {} is not UTF-8", raw.escape_ascii());
+        let detail = format!(
+            "the zip entry {} is not UTF-8, although it is marked so: unpack the zip, rename the file, and give the \
+             folder",
+            raw.escape_ascii()
+        );
         return Named::Reject(Reject::new(Stage::Read, Reason::BadEncoding, detail), name);
     };
-    if utf8.starts_with('/') || parts.contains(&"..") {
+    // A drive of Windows, such as `C:`, is outside as well.
+    let is_drive =
+        |part: &&str| matches!(part.as_bytes(), [letter, b':'] if letter.is_ascii_alphabetic());
+    if utf8.starts_with('/') || parts.contains(&"..") || parts.first().is_some_and(is_drive) {
         let detail = format!(
             "the zip entry {} leads out of the audio root",
             raw.escape_ascii()
@@ -242,7 +250,12 @@ fn named(raw: &[u8], media: Media) -> Named {
 /// Returns the length of the leading folder, with its slash, if it has the zip's name and contains all clips; otherwise
 /// 0.
 fn own_folder_len(zip: &Path, names: &BTreeMap<String, Vec<usize>>) -> usize {
-    let stem = zip.file_stem().unwrap_or_default().to_string_lossy();
+    let named = if split::is_piece(zip) {
+        zip.with_extension("")
+    } else {
+        zip.to_owned()
+    };
+    let stem = named.file_stem().unwrap_or_default().to_string_lossy();
     let holds_everything = names.keys().all(|name| {
         name.strip_prefix(stem.as_ref())
             .is_some_and(|rest| rest.starts_with('/'))

@@ -581,7 +581,8 @@ fn second_version_in_a_bucket_equals_one_on_a_disk() -> Result<(), Failed> {
     same_versions(&object, &one)
 }
 
-/// Audio as objects, as a zip that is read by ranges, and on a web server, and metadata in a zip or a table by itself.
+/// Audio as objects, as a zip that is read by ranges, as one in several objects, and on a web server, and metadata in a
+/// zip or a table by itself.
 #[apply(trial)]
 fn inputs_at_addresses_give_the_same_store() -> Result<(), Failed> {
     ["", PREFIX].into_iter().try_for_each(inputs_below)
@@ -596,11 +597,17 @@ fn inputs_below(prefix: &'static str) -> Result<(), Failed> {
     zip(&folder, "deflated", "metadata.zip", metadata)?;
     zip(&folder, "stored", "fma_demo.zip", &inputs().audio)?;
     zip(&folder, "deflated", "all music.zip", &inputs().audio)?;
+    let zipped = fs::read(folder.join("fma_demo.zip"))?;
+    for (n, piece) in zipped.chunks(zipped.len().div_ceil(3)).enumerate() {
+        let name = format!("fma_demo.zip.{:03}", n + 1);
+        fs::write(folder.join(name), piece)?;
+    }
     let web = web_server(bucket.root(), prefix)?;
 
     for audio in [
         bucket.address("audio"),
         bucket.address("fma_demo.zip"),
+        bucket.address("fma_demo.zip.001"),
         format!("{web}/all%20music.zip"),
     ] {
         let store = scratch("remote-inputs-store").join("store");
