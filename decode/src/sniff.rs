@@ -22,7 +22,7 @@ pub(super) enum Format {
 }
 
 /// Signatures of formats that are not decoded: offset in the file, bytes, and name of the format.
-const UNSUPPORTED: [(usize, &[u8], &str); 11] = [
+const UNSUPPORTED: [(usize, &[u8], &str); 10] = [
     (0, b"\x1A\x45\xDF\xA3", "Matroska or WebM"),
     (0, b"FORM", "IFF"),
     (0, b"caff", "CAF"),
@@ -31,7 +31,6 @@ const UNSUPPORTED: [(usize, &[u8], &str); 11] = [
     (0, b"TTA1", "True Audio"),
     (0, b"MPCK", "Musepack"),
     (0, b"#!AMR", "AMR"),
-    (0, b"RF64", "RF64"),
     (0, b"\x30\x26\xB2\x75\x8E\x66\xCF\x11", "Windows Media"),
     (0, b".snd", "AU"),
 ];
@@ -44,7 +43,7 @@ pub(super) fn sniff(file: &[u8]) -> Format {
         Format::Flac
     } else if bytes.starts_with(b"OggS") {
         Format::Ogg
-    } else if bytes.starts_with(b"RIFF") && bytes.get(8..12) == Some(b"WAVE") {
+    } else if wav::is_wave(bytes) {
         // A WAV file may contain MPEG frames.
         if wav::holds_mp3(bytes) {
             Format::Mpeg
@@ -88,7 +87,9 @@ mod tests {
             sniff(b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0\x01\0\x02\0"),
             Format::Wav
         );
-        assert_eq!(sniff(b"RIFF\0\0\0\0WAVE"), Format::Wav);
+        for name in [b"RIFF", b"RIFX", b"RF64", b"BW64"] {
+            assert_eq!(sniff(&[&name[..], b"\0\0\0\0WAVE"].concat()), Format::Wav);
+        }
         assert_eq!(
             sniff(b"RIFF\0\0\0\0WAVEfmt \x1E\0\0\0\x55\0\x02\0"),
             Format::Mpeg

@@ -53,13 +53,13 @@ impl<'a> Iterator for Boxes<'a> {
 }
 
 /// Returns the body of the box at the end of a path of kinds, if there is one.
-pub(super) fn find<'a>(bytes: &'a [u8], path: &[&[u8; 4]]) -> Option<&'a [u8]> {
+pub(crate) fn find<'a>(bytes: &'a [u8], path: &[&[u8; 4]]) -> Option<&'a [u8]> {
     path.iter()
         .try_fold(bytes, |bytes, kind| Boxes::new(bytes).body(kind))
 }
 
 /// Reads a big-endian number of `n_bytes` bytes, at most 8.
-pub(super) fn number(bytes: &[u8], at: usize, n_bytes: usize) -> Option<u64> {
+pub(crate) fn number(bytes: &[u8], at: usize, n_bytes: usize) -> Option<u64> {
     let bytes = bytes.get(at..)?.get(..n_bytes)?;
     Some(
         bytes

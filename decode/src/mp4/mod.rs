@@ -4,7 +4,7 @@
 //! symphonia's reader is not used: it ignores edit lists, so encoder delay would remain, looks up each packet from the
 //! start of its tables, and overflows on false durations.
 
-mod boxes;
+pub(super) mod boxes;
 mod config;
 mod edits;
 mod tables;

@@ -1,17 +1,17 @@
 //! Parses AIFF and AIFF-C files: the format in the `COMM` chunk and the samples in the `SSND` chunk.
 //!
 //! Sources: Audio Interchange File Format 1.3 (Apple, 1989); draft of AIFF-C (Apple, 1991); CoreAudioTypes.h of Apple's
-//! SDK for the compression types of later programs.
+//! SDK for the compression types of later programs; QuickTime File Format Specification (Apple) for the `wave` chunk.
 
 use symphonia::core::codecs::audio::AudioCodecId;
 use symphonia::core::codecs::audio::well_known::{
     CODEC_ID_PCM_ALAW, CODEC_ID_PCM_F32BE, CODEC_ID_PCM_F64BE, CODEC_ID_PCM_MULAW, CODEC_ID_PCM_S8,
-    CODEC_ID_PCM_S16BE, CODEC_ID_PCM_S16LE, CODEC_ID_PCM_S24BE, CODEC_ID_PCM_S24LE,
-    CODEC_ID_PCM_S32BE, CODEC_ID_PCM_S32LE, CODEC_ID_PCM_U8,
+    CODEC_ID_PCM_S16BE, CODEC_ID_PCM_S24BE, CODEC_ID_PCM_S32BE, CODEC_ID_PCM_U8,
 };
 use wavemill_schemas::reject::{Reason, Reject};
 
-use super::chunks::{Chunks, Format, Wave, at, broken, check_channels};
+use super::chunks::{Chunks, Format, Wave, at, broken, check_channels, in_order};
+use crate::mp4::boxes;
 use crate::reject;
 
 /// Size in bytes of the part of a `COMM` chunk before the compression type, which only AIFF-C has.
@@ -31,6 +31,7 @@ pub(crate) fn is_aiff(file: &[u8]) -> bool {
 pub(super) fn parse(file: &[u8]) -> Result<Wave<'_>, Reject> {
     let mut format = None;
     let mut sound = None;
+    let mut is_little_endian = false;
 
     for chunk in Chunks::new(file) {
         match &chunk.name {
@@ -45,21 +46,29 @@ pub(super) fn parse(file: &[u8]) -> Result<Wave<'_>, Reject> {
             b"SSND" => {
                 sound.get_or_insert(chunk);
             }
+            // QuickTime describes samples by boxes as in its own files. `enda` states whether they are little-endian.
+            b"wave" => {
+                let order = boxes::find(chunk.body, &[b"enda"]);
+                is_little_endian = order.and_then(|order| boxes::number(order, 0, 2)) == Some(1);
+            }
             _ => {}
         }
     }
 
-    let format = format.ok_or_else(|| broken("it has no COMM chunk"))?;
+    let mut format = format.ok_or_else(|| broken("it has no COMM chunk"))?;
     let sound = sound.ok_or_else(|| broken("it has no SSND chunk"))?;
-    let Some((header, body)) = sound.body.split_first_chunk::<SSND_HEADER_BYTES>() else {
-        return Err(at(broken("its SSND chunk is too short"), &sound));
-    };
+    if is_little_endian {
+        format.codec = in_order(format.codec, false);
+    }
 
     // The samples begin after as many bytes as the first number states.
+    let (numbers_and_samples, _) = sound.samples(0);
+    let Some(header) = numbers_and_samples.first_chunk::<SSND_HEADER_BYTES>() else {
+        return Err(at(broken("its SSND chunk is too short"), &sound));
+    };
     let offset = u32::from_be_bytes([header[0], header[1], header[2], header[3]]);
-    let body = body.get(offset as usize..).unwrap_or_default();
-    let before = offset.saturating_add(SSND_HEADER_BYTES as u32);
-    Ok(Wave::new(format, body, sound.size.saturating_sub(before)))
+    let before = SSND_HEADER_BYTES.saturating_add(offset as usize);
+    Ok(Wave::new(format, sound.samples(before)))
 }
 
 /// Parses the body of a `COMM` chunk. The number of samples in it is not used, because the size of the `SSND` chunk
@@ -93,17 +102,26 @@ fn parse_comm(body: &[u8]) -> Result<Format, Reject> {
     })
 }
 
-/// Returns symphonia's identifier of a sample format and its size in bytes. A sample of, for example, 12 bits is stored
-/// in the upper bits of two bytes.
-fn codec(compression: [u8; 4], bits: u16) -> Option<(AudioCodecId, usize)> {
+/// Returns symphonia's identifier of a sample format and its size in bytes. A type that is spelled backwards, such as
+/// `sowt` or `23ni`, is the same format in little-endian order.
+fn codec(mut compression: [u8; 4], bits: u16) -> Option<(AudioCodecId, usize)> {
+    if let Some(known) = big_endian_codec(compression, bits) {
+        return Some(known);
+    }
+    compression.reverse();
+    let (codec, sample_bytes) = big_endian_codec(compression, bits)?;
+    Some((in_order(codec, false), sample_bytes))
+}
+
+/// Like [`codec`], for types that are not spelled backwards. A sample of, for example, 12 bits is stored in the upper
+/// bits of two bytes.
+fn big_endian_codec(compression: [u8; 4], bits: u16) -> Option<(AudioCodecId, usize)> {
     let codec = match (&compression, bits) {
-        (b"NONE" | b"twos" | b"sowt", 1..=8) => (CODEC_ID_PCM_S8, 1),
+        (b"NONE" | b"twos", 1..=8) => (CODEC_ID_PCM_S8, 1),
         (b"NONE" | b"twos", 9..=16) => (CODEC_ID_PCM_S16BE, 2),
-        (b"NONE" | b"twos" | b"in24", 17..=24) => (CODEC_ID_PCM_S24BE, 3),
+        // libsndfile spells `in24` backwards as `42n1`.
+        (b"NONE" | b"twos" | b"in24" | b"1n24", 17..=24) => (CODEC_ID_PCM_S24BE, 3),
         (b"NONE" | b"twos" | b"in32", 25..=32) => (CODEC_ID_PCM_S32BE, 4),
-        (b"sowt", 9..=16) => (CODEC_ID_PCM_S16LE, 2),
-        (b"sowt", 17..=24) => (CODEC_ID_PCM_S24LE, 3),
-        (b"sowt", 25..=32) => (CODEC_ID_PCM_S32LE, 4),
         (b"raw ", 1..=8) => (CODEC_ID_PCM_U8, 1),
         (b"fl32" | b"FL32", _) => (CODEC_ID_PCM_F32BE, 4),
         (b"fl64" | b"FL64", _) => (CODEC_ID_PCM_F64BE, 8),

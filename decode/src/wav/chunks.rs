@@ -1,17 +1,19 @@
-//! Parses the chunks of a RIFF WAVE file and the contents of its `fmt ` chunk. AIFF consists of the same chunks with
-//! big-endian numbers.
+//! Parses the chunks of a RIFF WAVE file and the contents of its `fmt ` chunk. AIFF and RIFX consist of the same chunks
+//! with big-endian numbers. RF64 and BW64 are RIFF with sizes of 64 bits in one more chunk.
 //!
 //! symphonia's reader is not used: it overflows on absurd channel counts and masks, and keeps the text of `LIST` chunks
 //! in memory. Here a chunk is a slice of the file. A chunk that claims more bytes than the file has ends with the file,
 //! and no header field determines the size of an allocation.
 //!
 //! Sources: Multimedia Programming Interface and Data Specifications 1.0 (IBM, Microsoft, 1991); mmreg.h and ksmedia.h
-//! of the Windows SDK for format tags and GUIDs.
+//! of the Windows SDK for format tags and GUIDs; ITU-R BS.2088 for BW64, which contains RF64 (EBU Tech 3306).
 
 use symphonia::core::codecs::audio::AudioCodecId;
 use symphonia::core::codecs::audio::well_known::{
-    CODEC_ID_PCM_ALAW, CODEC_ID_PCM_F32LE, CODEC_ID_PCM_F64LE, CODEC_ID_PCM_MULAW,
-    CODEC_ID_PCM_S16LE, CODEC_ID_PCM_S24LE, CODEC_ID_PCM_S32LE, CODEC_ID_PCM_U8,
+    CODEC_ID_PCM_ALAW, CODEC_ID_PCM_F32BE, CODEC_ID_PCM_F32LE, CODEC_ID_PCM_F64BE,
+    CODEC_ID_PCM_F64LE, CODEC_ID_PCM_MULAW, CODEC_ID_PCM_S16BE, CODEC_ID_PCM_S16LE,
+    CODEC_ID_PCM_S24BE, CODEC_ID_PCM_S24LE, CODEC_ID_PCM_S32BE, CODEC_ID_PCM_S32LE,
+    CODEC_ID_PCM_U8,
 };
 use wavemill_schemas::reject::{Reason, Reject};
 
@@ -24,8 +26,14 @@ const FILE_HEADER_BYTES: usize = 12;
 const CHUNK_HEADER_BYTES: usize = 8;
 /// Size in bytes of the part that every `fmt ` chunk has.
 const FMT_BYTES: usize = 16;
-/// Size field of a `data` chunk if the writer could not seek back to fill in the size.
-const SIZE_UNKNOWN: u32 = u32::MAX;
+/// Sizes that programs write before they know the size of the audio, and leave if they cannot seek back to replace
+/// them: sox (in AIFF and in WAV), arecord, ffmpeg.
+const PLACEHOLDERS: [u64; 4] = [0x7F00_0000, 0x7FFF_F000, 0x8000_0000, 0xFFFF_FFFF];
+/// Maximum difference from a placeholder in bytes. Programs round a placeholder to whole samples, and add or subtract
+/// the size of their header.
+const PLACEHOLDER_ROUNDING: u64 = 256;
+/// Size field of a chunk of RF64 whose size is in the chunk `ds64`.
+const SIZE_IN_DS64: u64 = u32::MAX as u64;
 
 const TAG_PCM: u16 = 1;
 const TAG_FLOAT: u16 = 3;
@@ -43,13 +51,61 @@ const GUID_ENDS: [[u8; 14]; 2] = [
     ],
 ];
 
+/// Numbers of a `fmt ` chunk by their sizes in bytes: tag, channels, rate, byte rate, block size, bits; then those of an
+/// extensible chunk: size, valid bits, speakers, and the tag with which the GUID begins. In RIFX by sox, the only program
+/// known to write extensible chunks there, the rest of the GUID is as in RIFF.
+const FMT_NUMBERS: [usize; 10] = [2, 2, 4, 4, 2, 2, 2, 2, 4, 2];
+/// Sample formats that consist of several bytes, little-endian and big-endian.
+const BYTE_ORDERS: [[AudioCodecId; 2]; 5] = [
+    [CODEC_ID_PCM_S16LE, CODEC_ID_PCM_S16BE],
+    [CODEC_ID_PCM_S24LE, CODEC_ID_PCM_S24BE],
+    [CODEC_ID_PCM_S32LE, CODEC_ID_PCM_S32BE],
+    [CODEC_ID_PCM_F32LE, CODEC_ID_PCM_F32BE],
+    [CODEC_ID_PCM_F64LE, CODEC_ID_PCM_F64BE],
+];
+
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Chunk<'a> {
     pub name: [u8; 4],
-    /// Size of the chunk as stated in its header; `body` may be shorter.
-    pub size: u32,
+    /// Size of the chunk as stated in its header or in `ds64`; `body` may be shorter.
+    size: u64,
     pub body: &'a [u8],
+    /// The file from the beginning of the body.
+    rest: &'a [u8],
     offset: usize,
+    is_big_endian: bool,
+}
+
+impl<'a> Chunk<'a> {
+    /// Returns the samples in this chunk, which begin after `before` bytes, and their announced size in bytes. If the
+    /// program that wrote the file did not know the size, the samples extend to the end of the file and the size is
+    /// `None`.
+    pub(super) fn samples(&self, before: usize) -> (&'a [u8], Option<u64>) {
+        // A recorder that was cut off leaves the size of a chunk without samples.
+        let is_empty = self.size <= before as u64;
+        let behind = self.rest.get(self.body.len()..).unwrap_or_default();
+        let mut chunks_behind = Chunks::at(behind, 0, self.is_big_endian);
+        let is_cut_off = is_empty && !chunks_behind.all(|chunk| chunk.is_whole());
+        let mut known = PLACEHOLDERS.iter();
+        let is_placeholder = known.any(|size| size.abs_diff(self.size) < PLACEHOLDER_ROUNDING);
+
+        if is_cut_off || is_placeholder {
+            return (self.rest.get(before..).unwrap_or_default(), None);
+        }
+        let samples = self.body.get(before..).unwrap_or_default();
+        (samples, Some(self.size.saturating_sub(before as u64)))
+    }
+
+    /// Returns the offset of the end of the body in the file.
+    const fn end(&self) -> usize {
+        self.offset + CHUNK_HEADER_BYTES + self.body.len()
+    }
+
+    /// Reports whether the chunk has a name of printable characters and is completely in the file.
+    fn is_whole(&self) -> bool {
+        let is_name = self.name.iter().all(|byte| (b' '..=b'~').contains(byte));
+        is_name && self.body.len() as u64 == self.size
+    }
 }
 
 /// Iterator over the chunks of a RIFF WAVE or AIFF file.
@@ -57,15 +113,39 @@ pub(super) struct Chunks<'a> {
     file: &'a [u8],
     at: usize,
     is_big_endian: bool,
+    /// Size of the `data` chunk as stated in the chunk `ds64`.
+    data_bytes: Option<u64>,
 }
 
 impl<'a> Chunks<'a> {
     pub(super) fn new(file: &'a [u8]) -> Self {
+        let is_big_endian = file.starts_with(b"FORM") || file.starts_with(b"RIFX");
+        Self::at(file, FILE_HEADER_BYTES, is_big_endian)
+    }
+
+    /// Creates an iterator over the chunks from an offset in the file.
+    const fn at(file: &'a [u8], at: usize, is_big_endian: bool) -> Self {
         Self {
             file,
-            at: FILE_HEADER_BYTES,
-            is_big_endian: file.starts_with(b"FORM"),
+            at,
+            is_big_endian,
+            data_bytes: None,
         }
+    }
+
+    /// Returns the first chunk of odd size that another chunk follows without a padding byte between them. All chunks
+    /// behind it are one byte before the place where they are expected.
+    fn unpadded(mut self) -> Option<Chunk<'a>> {
+        let (file, is_big_endian) = (self.file, self.is_big_endian);
+        let is_chunk = |at: usize| {
+            let chunk = Self::at(file, at, is_big_endian).next();
+            // Samples may be cut off.
+            chunk.is_some_and(|chunk| chunk.is_whole() || matches!(&chunk.name, b"data" | b"SSND"))
+        };
+        self.find(|chunk| {
+            let end = chunk.end();
+            chunk.size % 2 == 1 && is_chunk(end) && !is_chunk(end + 1)
+        })
     }
 }
 
@@ -78,23 +158,36 @@ impl<'a> Iterator for Chunks<'a> {
             .file
             .get(offset..)?
             .first_chunk::<CHUNK_HEADER_BYTES>()?;
-        let size = if self.is_big_endian {
+        let name = [a, b, c, d];
+        let mut size = u64::from(if self.is_big_endian {
             u32::from_be_bytes(size)
         } else {
             u32::from_le_bytes(size)
-        };
-        let start = offset + CHUNK_HEADER_BYTES;
-        let end = start.saturating_add(size as usize);
+        });
+        if name == *b"data" && size == SIZE_IN_DS64 {
+            size = self.data_bytes.unwrap_or(size);
+        }
+
+        // `rest` is within the file, since the chunk's header is complete.
+        let rest = &self.file[offset + CHUNK_HEADER_BYTES..];
+        let n_bytes = usize::try_from(size).unwrap_or(usize::MAX);
+        let body = &rest[..n_bytes.min(rest.len())];
+        // The size of the data follows the size of the file.
+        if name == *b"ds64" {
+            let number = body.get(8..).and_then(<[u8]>::first_chunk);
+            self.data_bytes = number.map(|&bytes| u64::from_le_bytes(bytes));
+        }
 
         // A chunk of odd size is followed by a padding byte.
-        self.at = end.saturating_add(size as usize % 2);
-        // `start` is within the file, since the chunk's header is complete.
-        let body = &self.file[start..end.min(self.file.len())];
+        let end = (offset + CHUNK_HEADER_BYTES).saturating_add(n_bytes);
+        self.at = end.saturating_add(n_bytes % 2);
         Some(Chunk {
-            name: [a, b, c, d],
+            name,
             size,
             body,
+            rest,
             offset,
+            is_big_endian: self.is_big_endian,
         })
     }
 }
@@ -118,8 +211,9 @@ impl Format {
         self.sample_bytes * self.channels
     }
 
-    /// Parses the body of a WAV file's `fmt ` chunk.
-    fn parse(body: &[u8]) -> Result<Self, Reject> {
+    /// Parses a WAV file's `fmt ` chunk.
+    fn parse(chunk: &Chunk) -> Result<Self, Reject> {
+        let body = &little_endian_fmt(chunk)[..];
         if body.len() < FMT_BYTES {
             return Err(broken("its fmt chunk is too short"));
         }
@@ -146,7 +240,7 @@ impl Format {
             }
         };
         let format = Self {
-            codec,
+            codec: in_order(codec, chunk.is_big_endian),
             channels,
             rate_hz,
             sample_bytes,
@@ -227,15 +321,24 @@ impl<'a> Wave<'a> {
     /// # Errors
     /// A [`Reject`] if format or samples are missing, if two formats differ, or if the format is not supported.
     pub(super) fn parse(file: &'a [u8]) -> Result<Self, Reject> {
-        if file.starts_with(b"FORM") {
-            return aiff::parse(file);
-        }
+        let parsed = if file.starts_with(b"FORM") {
+            aiff::parse(file)
+        } else {
+            Self::parse_riff(file)
+        };
+        parsed.map_err(|reject| match Chunks::new(file).unpadded() {
+            Some(chunk) if reject.reason == Reason::NotAudio => no_padding(&chunk),
+            _ => reject,
+        })
+    }
+
+    fn parse_riff(file: &'a [u8]) -> Result<Self, Reject> {
         let mut format = None;
 
         for chunk in Chunks::new(file) {
             match &chunk.name {
                 b"fmt " => {
-                    let found = Format::parse(chunk.body).map_err(|reject| at(reject, &chunk))?;
+                    let found = Format::parse(&chunk).map_err(|reject| at(reject, &chunk))?;
                     // Two equal `fmt ` chunks are harmless. If they differ, there is no way to know which one is right.
                     if format.is_some_and(|format| format != found) {
                         return Err(at(broken("it has two fmt chunks that differ"), &chunk));
@@ -245,7 +348,7 @@ impl<'a> Wave<'a> {
                 b"data" => {
                     let format = format
                         .ok_or_else(|| at(broken("its data come before a fmt chunk"), &chunk))?;
-                    return Ok(Self::new(format, chunk.body, chunk.size));
+                    return Ok(Self::new(format, chunk.samples(0)));
                 }
                 _ => {}
             }
@@ -254,24 +357,49 @@ impl<'a> Wave<'a> {
         Err(broken("it has no data chunk"))
     }
 
-    /// Creates the audio from the body of the chunk with the samples, and the body's size as stated in its header.
-    pub(super) fn new(format: Format, body: &'a [u8], size: u32) -> Self {
+    /// Creates the audio from the bytes of the samples and their announced size, if it is known.
+    pub(super) fn new(format: Format, (samples, size): (&'a [u8], Option<u64>)) -> Self {
         let frame_bytes = format.frame_bytes();
         // Omit an incomplete last sample of a truncated file, because the sample lacks some channels.
-        let data = &body[..body.len() / frame_bytes * frame_bytes];
-        let is_known = size != SIZE_UNKNOWN;
+        let data = &samples[..samples.len() / frame_bytes * frame_bytes];
         Self {
             format,
             data,
-            n_announced: is_known.then_some(u64::from(size) / frame_bytes as u64),
+            n_announced: size.map(|size| size / frame_bytes as u64),
         }
     }
+}
+
+/// Reports whether a file begins with the header of RIFF WAVE, or of RIFX, RF64 or BW64 instead of RIFF.
+pub(crate) fn is_wave(file: &[u8]) -> bool {
+    let is_known = matches!(file.get(..4), Some(b"RIFF" | b"RIFX" | b"RF64" | b"BW64"));
+    is_known && file.get(8..12) == Some(b"WAVE")
 }
 
 /// Reports whether the first `fmt ` chunk announces MP3, so that the file is a container of MPEG frames.
 pub(crate) fn holds_mp3(file: &[u8]) -> bool {
     let fmt = Chunks::new(file).find(|chunk| &chunk.name == b"fmt ");
-    fmt.is_some_and(|fmt| fmt.body.len() >= 2 && word(fmt.body, 0) == TAG_MP3)
+    fmt.is_some_and(|fmt| fmt.body.len() >= 2 && word(&little_endian_fmt(&fmt), 0) == TAG_MP3)
+}
+
+/// Returns the body of a `fmt ` chunk with little-endian numbers, of at most the bytes that are read.
+fn little_endian_fmt(chunk: &Chunk) -> Vec<u8> {
+    let mut body = chunk.body[..chunk.body.len().min(GUID_AT + 16)].to_vec();
+    if chunk.is_big_endian {
+        let mut at = 0;
+        for n_bytes in FMT_NUMBERS {
+            let number = body.get_mut(at..at + n_bytes).unwrap_or_default();
+            number.reverse();
+            at += n_bytes;
+        }
+    }
+    body
+}
+
+/// Returns the sample format with this byte order; formats of single bytes have none.
+pub(super) fn in_order(codec: AudioCodecId, is_big_endian: bool) -> AudioCodecId {
+    let orders = BYTE_ORDERS.iter().find(|orders| orders.contains(&codec));
+    orders.map_or(codec, |orders| orders[usize::from(is_big_endian)])
 }
 
 /// Reads a two-byte little-endian number. The caller guarantees that the bytes exist.
@@ -286,6 +414,19 @@ pub(super) fn broken(what: &str) -> Reject {
     )
 }
 
+/// Returns the reject for a file whose chunks are displaced by one byte after `chunk`.
+fn no_padding(chunk: &Chunk) -> Reject {
+    let what = format!(
+        "its chunk {} at byte {} has {} bytes, and the padding byte after this odd number is missing: \
+         insert a byte 0 at byte {}",
+        chunk.name.escape_ascii(),
+        chunk.offset,
+        chunk.size,
+        chunk.end()
+    );
+    at(broken(&what), chunk)
+}
+
 /// Adds the offset of a chunk to a reject.
 pub(super) fn at(reject: Reject, chunk: &Chunk) -> Reject {
     Reject {
@@ -296,7 +437,7 @@ pub(super) fn at(reject: Reject, chunk: &Chunk) -> Reject {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{chunk, fmt, riff};
+    use super::super::testing::{chunk, fmt, riff, with_size};
     use super::*;
 
     fn outcome(chunks: &[Vec<u8>]) -> Result<(u64, usize), (Reason, String)> {
@@ -419,17 +560,10 @@ mod tests {
 
     #[test]
     fn chunk_sizes_are_limited_by_the_file() {
-        let mut most = chunk(b"data", &[0; 8]);
-        most[4..8].copy_from_slice(&(u32::MAX - 1).to_le_bytes());
-        assert_eq!(
-            outcome(&[fmt(1, 1, 16), most.clone()]),
-            Ok((u64::from(u32::MAX / 2), 8))
-        );
-        most[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
+        let most = with_size(chunk(b"data", &[0; 8]), u32::MAX - 1_001);
         assert_eq!(
             outcome(&[fmt(1, 1, 16), most]),
-            Ok((u64::MAX, 8)),
-            "a size that the writer did not know"
+            Ok((u64::from(u32::MAX / 2) - 500, 8))
         );
 
         let mut list = chunk(b"LIST", b"INFOINAM\xFF\xFF\xFF\x7F");
@@ -444,6 +578,48 @@ mod tests {
             Reason::NotAudio,
             "no data chunk",
         );
+    }
+
+    #[test]
+    fn sizes_near_placeholders_are_unknown_and_others_are_not() {
+        let announced = |size| {
+            let data = with_size(chunk(b"data", &[0; 8]), size);
+            outcome(&[fmt(1, 2, 16), data]).map(|(n_announced, _)| n_announced)
+        };
+        for unknown in [
+            0,
+            0x7F00_0008,
+            0x7FFF_EFFC,
+            0x7FFF_F000,
+            0x7FFF_FFFF,
+            0x8000_0024,
+            0xFFFF_FFDB,
+        ] {
+            assert_eq!(announced(unknown), Ok(u64::MAX), "{unknown:#x}");
+        }
+        for known in [4, 0x7F10_0000, 0x7FFF_E000, 0x8001_0000, 0xFFFF_0000] {
+            assert_eq!(announced(known), Ok(u64::from(known) / 4), "{known:#x}");
+        }
+
+        // Chunks behind a chunk of size 0 are not audio.
+        let list = chunk(b"LIST", b"INFOISFT\x02\0\0\0me");
+        let empty = [fmt(1, 2, 16), chunk(b"data", &[]), list];
+        assert_eq!(outcome(&empty), Ok((0, 0)));
+    }
+
+    #[test]
+    fn missing_padding_byte_is_described_with_its_chunk() {
+        let mut list = chunk(b"LIST", b"INFOISFT\x01\0\0\0x");
+        let data = chunk(b"data", &[0; 8]);
+        let padded = [fmt(1, 1, 16), list.clone(), data.clone()];
+        assert_eq!(outcome(&padded), Ok((4, 8)));
+
+        // The chunk begins after the header of 12 bytes and a chunk of 24 bytes.
+        list.pop();
+        let words = "chunk LIST at byte 36 has 13 bytes, and the padding byte after this odd number is missing: \
+                     insert a byte 0 at byte 57";
+        let unpadded = [fmt(1, 1, 16), list, data];
+        refused(&unpadded, Reason::NotAudio, words);
     }
 
     /// Returns an extensible `fmt ` chunk for two channels, followed by a `data` chunk.

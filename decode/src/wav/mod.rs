@@ -13,7 +13,7 @@ use symphonia::core::codecs::audio::AudioCodecParameters;
 use wavemill_schemas::reject::Reject;
 
 pub(super) use self::aiff::is_aiff;
-pub(super) use self::chunks::holds_mp3;
+pub(super) use self::chunks::{holds_mp3, is_wave};
 use self::chunks::{Format, Wave};
 use super::codec::Codec;
 use super::key::KeyHasher;

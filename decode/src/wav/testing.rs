@@ -26,6 +26,31 @@ pub(crate) fn riff(chunks: &[Vec<u8>]) -> Vec<u8> {
     chunk(b"RIFF", &body)
 }
 
+/// Returns a WAV file of these chunks whose header begins with another name, such as `RF64`.
+pub(crate) fn riff_named(name: &[u8; 4], chunks: &[Vec<u8>]) -> Vec<u8> {
+    let mut file = riff(chunks);
+    file[..4].copy_from_slice(name);
+    file
+}
+
+/// Returns a chunk with another size in its header.
+pub(crate) fn with_size(mut chunk: Vec<u8>, size: u32) -> Vec<u8> {
+    chunk[4..8].copy_from_slice(&size.to_le_bytes());
+    chunk
+}
+
+/// Returns a RIFX file with these samples, and with the numbers of a `fmt ` chunk before its size, of these widths.
+pub(crate) fn rifx(numbers: &[(u64, usize)], data: &[u8]) -> Vec<u8> {
+    let numbers = numbers.iter();
+    let fmt: Vec<u8> = numbers
+        .flat_map(|&(number, n_bytes)| number.to_be_bytes()[8 - n_bytes..].to_vec())
+        .collect();
+    let chunks = [big_chunk(b"fmt ", &fmt), big_chunk(b"data", data)];
+    let mut file = riff_named(b"RIFX", &chunks);
+    file[4..8].reverse();
+    file
+}
+
 /// Returns an AIFF chunk with its name and size.
 pub(crate) fn big_chunk(name: &[u8; 4], body: &[u8]) -> Vec<u8> {
     let mut chunk = chunk(name, body);

@@ -3,7 +3,7 @@
 use wavemill_kernels::Level;
 use wavemill_schemas::reject::Reason;
 
-use super::testing::{big_chunk, chunk, comm, fmt, form, riff, ssnd};
+use super::testing::{big_chunk, chunk, comm, fmt, form, riff, riff_named, rifx, ssnd, with_size};
 use crate::{Decode, DecodeArgs, FileDecoder, Pcm, testing};
 
 fn decode(file: &[u8]) -> Pcm {
@@ -70,6 +70,135 @@ fn all_sample_formats_of_aiff_are_converted() {
     assert_eq!(samples(b"ulaw", 1, 8, &[0xFF]), [0.0]);
     assert_eq!(samples(b"alaw", 1, 8, &[0xD5]), [8.0 / 32_768.0]);
     assert_eq!(samples(b"NONE", 2, 16, &[0x40, 0, 0x20, 0, 0x40]), [0.375]);
+}
+
+/// QuickTime's `wave` chunk states the byte order. Its boxes are those of the file `a2_fl32_little.aifc` of the tests.
+#[test]
+fn little_endian_aiff_is_not_noise() {
+    let wave = |is_little: u8, compression: &[u8; 4]| {
+        let boxes = [
+            &[0, 0, 0, 12][..],
+            b"frma",
+            compression,
+            &[0, 0, 0, 10],
+            b"enda",
+            &[0, is_little],
+            &[0, 0, 0, 8, 0, 0, 0, 0],
+        ];
+        big_chunk(b"wave", &boxes.concat())
+    };
+    // Samples of 0.25 in big-endian order.
+    let short = 0x2000_i16.to_be_bytes();
+    let formats: [(&[u8; 4], &[u8; 4], u16, &[u8]); 6] = [
+        (b"twos", b"sowt", 16, &short),
+        (b"in24", b"42ni", 24, &[0x20, 0, 0]),
+        // As libsndfile spells it.
+        (b"in24", b"42n1", 24, &[0x20, 0, 0]),
+        (b"in32", b"23ni", 32, &[0x20, 0, 0, 0]),
+        (b"fl32", b"23lf", 32, &0.25_f32.to_be_bytes()),
+        (b"fl64", b"46lf", 64, &0.25_f64.to_be_bytes()),
+    ];
+    for (forwards, backwards, bits, big) in formats {
+        let little: Vec<u8> = big.iter().rev().copied().collect();
+        let cases = [
+            (forwards, None, big),
+            (forwards, Some(0), big),
+            (forwards, Some(1), &little),
+            (backwards, None, &little),
+            (backwards, Some(1), &little),
+        ];
+        for (compression, order, data) in cases {
+            let order = order.map(|order| wave(order, compression));
+            let chunks = [
+                order.unwrap_or_default(),
+                ssnd(&data.repeat(3)),
+                comm(compression, 1, bits),
+            ];
+            let out = decode(&form(&chunks));
+            let name = compression.escape_ascii();
+            assert_eq!(
+                (&out.samples[..], out.lost_s),
+                (&[0.25; 3][..], 0.0),
+                "{name}"
+            );
+        }
+    }
+}
+
+#[test]
+fn big_endian_wave_is_decoded() {
+    let plain = |tag, n_channels: u64, bits: u64| {
+        let block_bytes = n_channels * bits / 8;
+        let rate_hz = 44_100;
+        vec![
+            (tag, 2),
+            (n_channels, 2),
+            (rate_hz, 4),
+            (rate_hz * block_bytes, 4),
+            (block_bytes, 2),
+            (bits, 2),
+        ]
+    };
+    let samples = |numbers: &[(u64, usize)], data: &[u8]| {
+        let out = decode(&rifx(numbers, data));
+        assert_eq!(out.lost_s, 0.0);
+        out.samples.to_vec()
+    };
+
+    assert_eq!(samples(&plain(1, 1, 8), &[0, 192]), [-1.0, 0.5]);
+    assert_eq!(samples(&plain(1, 2, 16), &[0x40, 0, 0x20, 0]), [0.375]);
+    assert_eq!(samples(&plain(1, 1, 24), &[0x40, 0, 0]), [0.5]);
+    assert_eq!(samples(&plain(1, 1, 32), &[0x40, 0, 0, 0]), [0.5]);
+    assert_eq!(samples(&plain(3, 1, 32), &0.25_f32.to_be_bytes()), [0.25]);
+    assert_eq!(samples(&plain(3, 1, 64), &0.25_f64.to_be_bytes()), [0.25]);
+    assert_eq!(samples(&plain(7, 1, 8), &[0xFF]), [0.0]);
+
+    // An extensible chunk as sox writes it.
+    let mut extensible = plain(0xFFFE, 1, 24);
+    extensible.extend([(22, 2), (24, 2), (3, 4), (1, 2)]);
+    extensible.extend([(0, 4), (0x1000_8000, 4), (0x00AA_0038, 4), (0x9B71, 2)]);
+    assert_eq!(samples(&extensible, &[0x40, 0, 0]), [0.5]);
+}
+
+#[test]
+fn sizes_of_64_bits_are_read() {
+    let ds64 = |data_bytes: u64| {
+        let numbers = [0, data_bytes, 0].map(u64::to_le_bytes);
+        chunk(b"ds64", &[&numbers.concat()[..], &[0; 4]].concat())
+    };
+    let data = with_size(chunk(b"data", &[0; 882]), u32::MAX);
+    let lost_s = |name, data_bytes| {
+        let chunks = [ds64(data_bytes), fmt(1, 1, 16), data.clone()];
+        let out = decode(&riff_named(name, &chunks));
+        assert_eq!(out.samples.len(), 441);
+        out.lost_s
+    };
+    for name in [b"RF64", b"BW64"] {
+        assert_eq!(lost_s(name, 882), 0.0);
+        assert!(
+            (lost_s(name, 8_820) - 0.09).abs() < 1e-6,
+            "a file that broke off"
+        );
+        for unknown in [0, u64::from(u32::MAX), i64::MAX as u64, u64::MAX] {
+            assert_eq!(lost_s(name, unknown), 0.0, "{unknown}");
+        }
+    }
+}
+
+#[test]
+fn audio_after_an_unknown_size_is_decoded() {
+    for size in [0, 0x7FFF_F000, 0x7FFF_EFFC, 0x8000_0024, u32::MAX] {
+        let data = with_size(chunk(b"data", &[0; 882]), size);
+        let out = decode(&riff(&[fmt(1, 1, 16), data]));
+        assert_eq!((out.samples.len(), out.lost_s), (441, 0.0), "{size:#x}");
+    }
+    // As ffmpeg and sox write AIFF to a pipe; the header of the samples takes eight bytes.
+    for size in [0_u32, 8, 0x7F00_0004, 0x7F00_0008] {
+        let mut sound = ssnd(&[0; 882]);
+        sound[4..8].copy_from_slice(&size.to_be_bytes());
+        let out = decode(&form(&[comm(b"NONE", 1, 16), sound]));
+        assert_eq!((out.samples.len(), out.lost_s), (441, 0.0), "{size:#x}");
+    }
 }
 
 #[test]
@@ -156,8 +285,7 @@ fn loudness_limit_applies_to_the_channel_mean() {
 
 /// Returns the lost seconds of a WAV file with 882 bytes of data, of which the header announces `n_announced`.
 fn lost_s(n_announced: u32) -> f32 {
-    let mut data = chunk(b"data", &[0; 882]);
-    data[4..8].copy_from_slice(&n_announced.to_le_bytes());
+    let data = with_size(chunk(b"data", &[0; 882]), n_announced);
     decode(&riff(&[fmt(1, 1, 16), data])).lost_s
 }
 
