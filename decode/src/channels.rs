@@ -1,6 +1,8 @@
 //! Decodes audio to separate channels at the file's sample rate. Feature extraction does not use this: it needs only the
 //! mean of the channels, which is decoded faster.
 
+use std::ops::Range;
+
 use wavemill_kernels::Level;
 use wavemill_schemas::reject::Reject;
 
@@ -11,10 +13,9 @@ use super::{Decode, DecodeArgs, FileDecoder, Pcm};
 pub struct Channels {
     /// Sample rate of the file, Hz.
     pub rate_hz: u32,
-    /// Whether any part of the clip has two channels.
-    pub is_stereo: bool,
-    /// Samples of left and right, full scale ±1. Both are equal where the file is mono.
-    pub samples: Vec<[f32; 2]>,
+    /// Samples of each channel, full scale ±1; all channels have equal lengths. A part of the clip that has fewer
+    /// channels than another one has its mean in each.
+    pub planes: Vec<Vec<f32>>,
     /// Seconds of audio lost to damage.
     pub lost_s: f32,
 }
@@ -24,7 +25,7 @@ pub struct Channels {
 pub struct ClipFacts {
     /// Sample rate of the file, Hz.
     pub rate_hz: u32,
-    /// Number of channels: 1, or 2 if any part of the clip is stereo.
+    /// Number of channels: the largest of any part of the clip.
     pub n_channels: usize,
     /// Decoded duration, in seconds.
     pub duration_s: f64,
@@ -60,17 +61,59 @@ impl Channels {
         let channels = decoder.output.channels.take().unwrap_or_default();
         Ok(ClipFacts {
             rate_hz: channels.rate_hz,
-            n_channels: if channels.is_stereo { 2 } else { 1 },
+            n_channels: channels.planes.len().max(1),
             duration_s,
             lost_s: pcm.lost_s,
         })
     }
 
-    /// Adds one packet, or silence of the same length; `left` and `right` have equal lengths.
-    pub(super) fn push(&mut self, left: &[f32], right: Option<&[f32]>, is_audio: bool) {
-        let pairs = left.iter().zip(right.unwrap_or(left));
-        self.samples
-            .extend(pairs.map(|(&left, &right)| if is_audio { [left, right] } else { [0.0; 2] }));
+    /// Makes room for a packet of `n_channels` channels.
+    pub(super) fn widen(&mut self, n_channels: usize) {
+        if n_channels > self.planes.len() {
+            let mut mean = Vec::new();
+            let n_samples = self.planes.first().map_or(0, Vec::len);
+            mix(&self.planes, 0..n_samples, &mut mean);
+            self.planes = vec![mean; n_channels];
+        }
+    }
+
+    /// Adds the samples `range` of one packet, whose channels have the mean `mean`, or only the mean.
+    pub(super) fn push<P: AsRef<[f32]>>(
+        &mut self,
+        planes: &[P],
+        range: Range<usize>,
+        mean: &[f32],
+    ) {
+        let has_all = planes.len() == self.planes.len();
+        for (at, channel) in self.planes.iter_mut().enumerate() {
+            channel.extend_from_slice(match planes.get(at) {
+                Some(plane) if has_all => &plane.as_ref()[range.clone()],
+                _ => mean,
+            });
+        }
+    }
+}
+
+/// Computes the mean of channels, `range` of their samples. Sums in the order of the channels and then divides, like
+/// `numpy.mean`, by which librosa mixes channels.
+pub(super) fn mix<P: AsRef<[f32]>>(planes: &[P], range: Range<usize>, mean: &mut Vec<f32>) {
+    mean.clear();
+    let Some((first, others)) = planes.split_first() else {
+        return;
+    };
+    mean.extend_from_slice(&first.as_ref()[range.clone()]);
+    if others.is_empty() {
+        return;
+    }
+
+    for plane in others {
+        for (sum, sample) in mean.iter_mut().zip(&plane.as_ref()[range.clone()]) {
+            *sum += sample;
+        }
+    }
+    let n_channels = planes.len() as f32;
+    for sum in mean {
+        *sum /= n_channels;
     }
 }
 

@@ -3,13 +3,13 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use ropus::DecodeMode;
+use ropus::OpusMSDecoder;
 use symphonia::core::codecs::audio::{AudioCodecParameters, AudioDecoder, AudioDecoderOptions};
 use symphonia::core::packet::PacketRef;
 use symphonia::core::units::{Duration, Timestamp};
 use wavemill_schemas::reject::{Reason, Reject};
 
-use super::ogg::{OPUS_PACKET_SAMPLES_MAX, OPUS_RATE_HZ};
+use super::ogg::{OPUS_PACKET_SAMPLES_MAX, OPUS_RATE_HZ, OpusLayout};
 use super::reject;
 
 /// A decoder and the samples of its last packet.
@@ -28,8 +28,8 @@ enum Decoder {
 
 /// A decoder of Opus at 48 kHz.
 struct OpusDecoder {
-    decoder: ropus::Decoder,
-    channels: ropus::Channels,
+    decoder: OpusMSDecoder,
+    layout: OpusLayout,
     /// True until the decoder has received a packet.
     is_fresh: bool,
     /// Factor of all samples, which contains the step of a 16-bit sample.
@@ -51,20 +51,17 @@ impl Codec {
         })
     }
 
-    /// Creates a decoder of Opus in mono or stereo with a gain in dB times 256 (RFC 7845 §5.1).
-    pub(super) fn opus(n_channels: u8, gain: i16) -> Self {
-        let channels = match n_channels {
-            1 => ropus::Channels::Mono,
-            _ => ropus::Channels::Stereo,
-        };
+    /// Creates a decoder of Opus with a gain in dB times 256 (RFC 7845 §5.1).
+    pub(super) fn opus(layout: OpusLayout, gain: i16) -> Self {
+        let n_values = usize::from(layout.n_channels) * OPUS_PACKET_SAMPLES_MAX as usize;
         let gain = libm::pow(10.0, f64::from(gain) / (20.0 * 256.0));
         Self {
             decoder: Decoder::Opus(Box::new(OpusDecoder {
-                decoder: new_opus(channels),
-                channels,
+                decoder: new_opus(&layout),
+                layout,
                 is_fresh: true,
                 scale: (gain / 32_768.0) as f32,
-                pcm: vec![0; 2 * OPUS_PACKET_SAMPLES_MAX as usize],
+                pcm: vec![0; n_values],
             })),
             planes: Vec::new(),
         }
@@ -77,7 +74,7 @@ impl Codec {
             // Creating a decoder takes as long as many packets, which need not contain audio.
             Decoder::Opus(opus) if opus.is_fresh => {}
             Decoder::Opus(opus) => {
-                opus.decoder = new_opus(opus.channels);
+                opus.decoder = new_opus(&opus.layout);
                 opus.is_fresh = true;
             }
         }
@@ -113,20 +110,19 @@ impl Codec {
                 }
             }
             Decoder::Opus(opus) => {
-                let n_channels = match opus.channels {
-                    ropus::Channels::Mono => 1,
-                    ropus::Channels::Stereo => 2,
-                };
-                let pcm = &mut opus.pcm[..n_channels * OPUS_PACKET_SAMPLES_MAX as usize];
+                let n_channels = usize::from(opus.layout.n_channels);
+                let n_bytes = i32::try_from(data.len()).ok()?;
+                let n_most = OPUS_PACKET_SAMPLES_MAX as i32;
                 opus.is_fresh = false;
-                let Some(n_samples) =
-                    guarded(|| opus.decoder.decode(data, pcm, DecodeMode::Normal))
-                else {
-                    opus.decoder = new_opus(opus.channels);
+                let Some(n_samples) = guarded(|| {
+                    let OpusDecoder { decoder, pcm, .. } = &mut **opus;
+                    decoder.decode(Some(data), n_bytes, pcm, n_most, false)
+                }) else {
+                    opus.decoder = new_opus(&opus.layout);
                     return None;
                 };
 
-                let pcm = &pcm[..n_channels * n_samples.ok()?];
+                let pcm = &opus.pcm[..n_channels * n_samples.ok()? as usize];
                 self.planes.resize_with(n_channels, Vec::new);
                 for (channel, plane) in self.planes.iter_mut().enumerate() {
                     let samples = pcm.iter().skip(channel).step_by(n_channels);
@@ -139,8 +135,12 @@ impl Codec {
     }
 }
 
-fn new_opus(channels: ropus::Channels) -> ropus::Decoder {
-    ropus::Decoder::new(OPUS_RATE_HZ, channels).expect("48 kHz is one of the rates of Opus")
+fn new_opus(layout: &OpusLayout) -> OpusMSDecoder {
+    let numbers = [layout.n_channels, layout.n_streams, layout.n_coupled];
+    let [n_channels, n_streams, n_coupled] = numbers.map(i32::from);
+    let rate_hz = OPUS_RATE_HZ as i32;
+    OpusMSDecoder::new(rate_hz, n_channels, n_streams, n_coupled, &layout.mapping)
+        .expect("48 kHz is one of the rates of Opus, and the header's layout was checked")
 }
 
 /// Calls a decoder and returns its result; `None` if the decoder panicked.

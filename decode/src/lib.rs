@@ -41,8 +41,8 @@ pub const FILE_BYTES_MAX: usize = wavemill_schemas::recipe::FILE_BYTES_MAX as us
 /// Default limit on the duration of a clip's output, in seconds: 3 hours, which take 1.1 GB at 24 kHz. Audio after a
 /// requested duration does not count.
 pub const OUTPUT_S_MAX: f64 = 3.0 * 3600.0;
-/// Maximum number of channels in an audio file: mono or stereo.
-pub const CHANNELS_MAX: usize = 2;
+/// Maximum number of channels in an audio file: 7.1 surround. AAC may have two.
+pub const CHANNELS_MAX: usize = 8;
 
 /// Arguments of audio decoding. They are part of every feature's identity.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,8 +62,9 @@ pub struct DecodeArgs {
 pub struct Pcm {
     /// Mono samples, full scale ±1; always finite.
     pub samples: SampleBuffer,
-    /// Sample rate of `samples`, Hz: the requested rate, or the file's with [`DecodeArgs::keep_rate`]. In the latter
-    /// case `samples` also contains the input that the resampling filter needs after the end of the clip.
+    /// Sample rate of `samples`, Hz: the requested rate, or the file's with [`DecodeArgs::keep_rate`] if devices convert
+    /// it (`MAX_DEVICE_HZ`). In the latter case `samples` also contains the input that the resampling filter needs after
+    /// the end of the clip.
     pub rate_hz: u32,
     /// Number of samples of the clip at the requested rate.
     pub n_samples: usize,

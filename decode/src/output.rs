@@ -1,12 +1,15 @@
 //! Output stage of all decoders. Each packet is mixed down, trimmed, resampled and cut at the requested duration.
 
+use std::ops::Range;
+
 use wavemill_kernels::Level;
 use wavemill_kernels::resample::{
-    MAX_FROM_HZ, MIN_HZ, ResampleArgs, ResampleError, Resampler, Resamplers,
+    MAX_DEVICE_HZ, MAX_FROM_HZ, MIN_HZ, ResampleArgs, ResampleError, Resampler, Resamplers,
 };
 use wavemill_schemas::reject::{Reason, Reject};
 use wavemill_schemas::samples::samples_in;
 
+use super::channels::mix;
 use super::{Channels, DecodeArgs, OUTPUT_S_MAX, Pcm, reject};
 
 /// Largest valid sample value: 24 dB over full scale. Louder samples, NaN and infinity are treated as damage; clipped
@@ -152,7 +155,8 @@ impl Output {
         };
 
         let n_samples_max = self.n_samples_max;
-        let (rate_hz, n_kept_max) = match self.keep_rate {
+        let keep_rate = self.keep_rate && from_hz <= MAX_DEVICE_HZ;
+        let (rate_hz, n_kept_max) = match keep_rate {
             false => (self.sample_rate_hz, n_samples_max),
             // If the file's rate is kept, decoding thereby ends at the same packet as with a resampler.
             true => (from_hz, rates.input_len(n_samples_max as u64) as usize),
@@ -167,7 +171,7 @@ impl Output {
         out.samples.clear_for(self.room(rates, rate_hz, n_kept_max));
         out.rate_hz = rate_hz;
 
-        let resampler = match self.keep_rate {
+        let resampler = match keep_rate {
             true => None,
             false => Some(
                 self.resamplers
@@ -205,7 +209,7 @@ impl Output {
         }
         let n_expected = samples_in(self.expected_s, rate_hz).min(n_kept_max);
 
-        let block = if self.keep_rate {
+        let block = if rate_hz == rates.from_hz {
             PACKET_SAMPLES_MAX
         } else {
             rates.step_len().max(PACKET_SAMPLES_MAX)
@@ -276,21 +280,12 @@ impl Sink<'_> {
         n_samples.min(self.drop_samples.saturating_add(n_left))
     }
 
-    /// Mixes one packet down to the mean of its channels and outputs it; `left` and `right` have equal lengths. Returns
-    /// false and outputs silence if the samples are not valid audio.
-    pub(super) fn push(&mut self, left: &[f32], right: Option<&[f32]>) -> bool {
-        let (start, end) = self.take(left.len() * self.step);
-        let left = &left[start..end];
-        self.mono.clear();
-
-        match right {
-            Some(right) => {
-                let pairs = left.iter().zip(&right[start..end]);
-                self.mono
-                    .extend(pairs.map(|(left, right)| (left + right) * 0.5));
-            }
-            None => self.mono.extend_from_slice(left),
-        }
+    /// Mixes the samples `range` of one packet down to the mean of its channels and outputs them. `planes` are the
+    /// channels, at least one. Returns false and outputs silence if the samples are not valid audio.
+    pub(super) fn push<P: AsRef<[f32]>>(&mut self, planes: &[P], range: Range<usize>) -> bool {
+        let (start, end) = self.take(range.len() * self.step);
+        let range = range.start + start..range.start + end;
+        mix(planes, range.clone(), self.mono);
 
         // Check the mean of the channels, since only the mean is used; infinities of opposite signs make it NaN.
         let is_audio = self.mono.iter().fold(true, |is_audio, sample| {
@@ -301,9 +296,10 @@ impl Sink<'_> {
         }
 
         if let Some(channels) = &mut self.channels {
-            channels.is_stereo |= right.is_some();
+            channels.widen(planes.len());
             if self.n_counted.is_none() {
-                channels.push(left, right.map(|right| &right[start..end]), is_audio);
+                let planes = if is_audio { planes } else { &[] };
+                channels.push(planes, range, self.mono);
             }
         }
         self.keep();
@@ -323,7 +319,8 @@ impl Sink<'_> {
             if let Some(channels) = &mut self.channels
                 && self.n_counted.is_none()
             {
-                channels.push(self.mono, None, false);
+                channels.widen(1);
+                channels.push::<&[f32]>(&[], 0..0, self.mono);
             }
             self.keep();
         }

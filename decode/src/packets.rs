@@ -18,6 +18,15 @@ use super::{CHANNELS_MAX, DecodeReport, InputFacts, Pcm, reject};
 /// Maximum number of decoders that are created for one file, because each takes as long as many packets.
 const RENEWALS_MAX: u32 = 100;
 
+/// Returns the maximum number of channels of a codec. symphonia decodes AAC in mono and stereo only.
+pub(super) fn channels_max(codec: AudioCodecId) -> usize {
+    if codec == CODEC_ID_AAC {
+        2
+    } else {
+        CHANNELS_MAX
+    }
+}
+
 /// The format of a file's packets.
 #[derive(Clone, Debug)]
 pub(super) struct AudioTrack {
@@ -172,8 +181,9 @@ pub(super) fn decode<'a>(
         let detail = "the file ends before its first packet of audio";
         return Err(reject(Reason::Damaged, detail));
     }
-    if track.n_channels > CHANNELS_MAX {
-        let detail = format!("{} channels, at most {CHANNELS_MAX}", track.n_channels);
+    let most = channels_max(track.codec);
+    if track.n_channels > most {
+        let detail = format!("{} channels, at most {most}", track.n_channels);
         return Err(reject(Reason::TooLarge, detail));
     }
     let codec = Codec::new(params(track))?;
@@ -339,9 +349,8 @@ impl PacketDecoder<'_> {
         let is_audio = match decoded {
             // A packet with more samples than announced would exceed the expected duration.
             _ if n_decoded == 0 || n_decoded > packet.n_samples => None,
-            Some([mono]) => Some(self.sink.push(mono, None)),
-            Some([left, right]) => Some(self.sink.push(left, Some(right))),
-            _ => None,
+            Some(planes) => Some(self.sink.push(planes, 0..n_decoded as usize)),
+            None => None,
         };
 
         match is_audio {

@@ -46,7 +46,7 @@ pub use onnx::{ModelSizes, OnnxArgs, Pooling, STANDARDIZE_EPS};
 pub use op::{FrameValues, Input, Op, SpectralOp};
 pub use pack::{Dtype, Packing};
 pub use preset::Preset;
-pub use rates::{MAX_FROM_HZ, MAX_TO_HZ, MIN_HZ};
+pub use rates::{MAX_DEVICE_HZ, MAX_FROM_HZ, MAX_TO_HZ, MIN_HZ};
 pub use rhythm::{Aggregate, BeatArgs, OnsetArgs, TempoArgs, TempogramArgs};
 pub use shape::{ChromaArgs, ContrastArgs, ContrastBand, ShapeArgs};
 pub use sound::{LOUDNESS, S16_FULL_SCALE, SoundArgs};

@@ -65,10 +65,9 @@ pub(crate) fn decode_channels<'py>(
 ) -> PyResult<(Bound<'py, PyArray2<f32>>, u32, f32)> {
     let (planes, rate_hz, lost_s) = decoded(py, file, || {
         let channels = Channels::decode(&data, end_s)?;
-        let n_channels = if channels.is_stereo { 2 } else { 1 };
-        let samples = &channels.samples;
-        let planes = Array2::from_shape_fn((n_channels, samples.len()), |(channel, at)| {
-            samples[at][channel]
+        let n_samples = channels.planes.first().map_or(0, Vec::len);
+        let planes = Array2::from_shape_fn((channels.planes.len(), n_samples), |(channel, at)| {
+            channels.planes[channel][at]
         });
         Ok((planes, channels.rate_hz, channels.lost_s))
     })?;

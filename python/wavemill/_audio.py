@@ -69,7 +69,7 @@ def load(
 
     Returns
     -------
-    y : array of shape (n,), or (2, n) for a stereo file with ``mono=False``
+    y : array of shape (n,), or (channels, n) for a file of several channels with ``mono=False``
     sr : int
         Sample rate of ``y`` in Hz.
 

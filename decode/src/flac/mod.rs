@@ -25,7 +25,7 @@ use self::survey::{Format, Survey, credible_rate_hz};
 use super::codec::Codec;
 use super::loss::Loss;
 use super::output::{Output, Sink};
-use super::{CHANNELS_MAX, DecodeReport, InputFacts, Pcm, reject};
+use super::{DecodeReport, InputFacts, Pcm, reject};
 
 /// Bits per sample that the decoder assumes if the STREAMINFO block does not state them.
 const BITS_UNSTATED: u8 = 16;
@@ -52,11 +52,6 @@ pub(super) fn decode(
             "a FLAC header without a whole frame behind it",
         ));
     };
-    if usize::from(format.channels) > CHANNELS_MAX {
-        let detail = format!("{} channels, at most {CHANNELS_MAX}", format.channels);
-        return Err(reject(Reason::TooLarge, detail));
-    }
-
     let sink = output.open(format.rate_hz, out)?;
     let mut decoder = FlacDecoder {
         survey: &survey,
@@ -157,9 +152,8 @@ impl FlacDecoder<'_> {
 
         let n_wanted = self.sink.n_wanted(n_samples);
         let is_audio = match self.codec.decode(frame.bytes) {
-            Some([mono]) => self.sink.push(mono, None),
-            Some([left, right]) => self.sink.push(left, Some(right)),
-            _ => {
+            Some(planes) => self.sink.push(planes, 0..frame.header.n_samples as usize),
+            None => {
                 self.silence(frame.offset, n_samples);
                 return;
             }

@@ -3,8 +3,8 @@
 use wavemill_schemas::reject::{Reason, Reject};
 
 use super::header::MARKER;
-use super::testing::{FRAME_SAMPLES, RATE_HZ, frame, head, sealed};
-use crate::{Pcm, testing};
+use super::testing::{FRAME_SAMPLES, RATE_HZ, frame, head, head_of, sealed};
+use crate::{Channels, Pcm, testing};
 
 fn decode(file: &[u8]) -> Result<Pcm, Reject> {
     let mut out = Pcm::default();
@@ -197,12 +197,40 @@ fn a_header_without_frames_is_not_audio() {
     ] {
         assert_eq!(decode(&file).unwrap_err().reason, Reason::NotAudio);
     }
+}
 
-    let many = sealed(&[0xFF, 0xF8, 0x29, 0x78, 0], &[0x02; 100]);
-    assert_eq!(
-        decode(&[head(0), many].concat()).unwrap_err().reason,
-        Reason::TooLarge
-    );
+/// Frames of up to eight channels at rates of all codes: 44.1, 176.4 and 192 kHz in the header, 384 kHz in STREAMINFO.
+#[test]
+fn all_channels_and_rates_are_decoded_to_the_mean() {
+    for (code, rate_hz) in [(9, RATE_HZ), (2, 176_400), (3, 192_000), (0, 384_000)] {
+        for n_channels in [3_u8, 6, 8] {
+            let frame = |number: u8| {
+                let channel = |at: u8| {
+                    let sample = (i16::from(at) * 100 + 1).to_be_bytes();
+                    [&[0x02][..], &sample.repeat(FRAME_SAMPLES)].concat()
+                };
+                let body: Vec<u8> = (0..n_channels).flat_map(channel).collect();
+                let layout = (n_channels - 1) << 4 | 0x08;
+                sealed(&[0xFF, 0xF8, 0x20 | code, layout, number], &body)
+            };
+            let frames: Vec<u8> = (0..100).flat_map(frame).collect();
+            let file = [head_of(rate_hz, 16, 0), frames].concat();
+
+            let channels = Channels::decode(&file, None).unwrap();
+            assert_eq!(channels.rate_hz, rate_hz);
+            let firsts: Vec<f32> = channels.planes.iter().map(|plane| plane[0]).collect();
+            let wanted = (0..n_channels).map(|at| (f32::from(at) * 100.0 + 1.0) / 32_768.0);
+            assert_eq!(firsts, wanted.collect::<Vec<f32>>());
+
+            // The filter of the resampler extends over the ends of the clip.
+            let out = decode(&file).unwrap();
+            let n_wanted = (100.0 * FRAME_SAMPLES as f64 / f64::from(rate_hz) * 44_100.0).ceil();
+            assert_eq!((out.samples.len(), out.lost_s), (n_wanted as usize, 0.0));
+            let mean = (f32::from(n_channels - 1) * 50.0 + 1.0) / 32_768.0;
+            let middle = out.samples[out.samples.len() / 2];
+            assert!((middle - mean).abs() < 1e-6, "{middle}, not {mean}");
+        }
+    }
 }
 
 /// Returns a FLAC frame of 65,535 zero samples whose header contains the given rate in Hz.

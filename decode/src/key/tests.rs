@@ -121,25 +121,24 @@ fn walk_and_decoder_compute_equal_keys() {
 
 #[test]
 fn rejects_have_keys_if_the_file_contains_audio() {
-    let five_channels = {
-        let body = [&[0x02][..], &[0; 2 * FRAME_SAMPLES]].concat().repeat(5);
-        [
-            head(0),
-            sealed(&[0xFF, 0xF8, 0x29, 0x48, 0], &body).repeat(3),
-        ]
+    // Rates that only STREAMINFO states.
+    let fast_flac = {
+        let body = [&[0x02][..], &[0; 2 * FRAME_SAMPLES]].concat();
+        let frames = sealed(&[0xFF, 0xF8, 0x20, 0x08, 0], &body).repeat(3);
+        [head_of(400_000, 16, 0), frames]
     };
 
     let mut many = pages::tone(&[], 4);
     // Change the identification header of the second link, so that decoding ends before the audio that follows.
     let mut second = pages::tone(&[], 4);
-    second[0].packets[0][11] = 6;
+    second[0].packets[0][11] = 9;
     many.extend(second);
 
     let mut fast = fmt(1, 1, 16);
-    fast[12..16].copy_from_slice(&200_000_u32.to_le_bytes());
+    fast[12..16].copy_from_slice(&400_000_u32.to_le_bytes());
 
     let files = [
-        five_channels.concat(),
+        fast_flac.concat(),
         pages::bytes(&many),
         riff(&[fast, chunk(b"data", &saw(5_000))]),
         riff(&[fmt(1, 1, 16), chunk(b"data", &saw(50))]),

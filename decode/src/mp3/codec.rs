@@ -134,12 +134,8 @@ impl Codec<'_> {
     /// Pushes the last frame's `n` samples to the sink, or silence if they are not valid audio (returns false).
     pub(super) fn push(&self, n: usize, n_channels: u8, sink: &mut Sink) -> bool {
         match self {
-            Self::Mono { mono, .. } => sink.push(&mono[..n], None),
-            Self::Stereo { planes, .. } => {
-                let [left, right] = &**planes;
-                let right = (n_channels == 2).then_some(&right[..n]);
-                sink.push(&left[..n], right)
-            }
+            Self::Mono { mono, .. } => sink.push(&[mono], 0..n),
+            Self::Stereo { planes, .. } => sink.push(&planes[..usize::from(n_channels)], 0..n),
         }
     }
 }

@@ -23,7 +23,7 @@ use self::tables::{Fragmented, Listed, Place};
 use super::mp3::behind_tags;
 use super::output::Output;
 use super::packets::{self, AudioTrack, Content, Packet};
-use super::{CHANNELS_MAX, DecodeReport, InputFacts, Pcm, reject};
+use super::{DecodeReport, InputFacts, Pcm, reject};
 
 /// Boxes that may precede the index and the packets of a file of QuickTime: room for a longer header, unused bytes, and
 /// a preview picture.
@@ -89,7 +89,7 @@ fn parse(file: &[u8]) -> Result<(AudioTrack, Packets<'_>), Reject> {
         let stbl = find(trak.body, &[b"mdia", b"minf", b"stbl"]).unwrap_or_default();
         match Config::parse(find(stbl, &[b"stsd"]).unwrap_or_default()) {
             Ok(config) => {
-                let is_wide = config.n_channels > CHANNELS_MAX;
+                let is_wide = config.n_channels > packets::channels_max(config.codec);
                 // Reading a track searches the whole index, and an index may have very many tracks.
                 if is_wide && many_channels.is_some() {
                     continue;

@@ -20,15 +20,22 @@ pub(crate) fn numbers(numbers: &[u32]) -> Vec<u8> {
 
 /// Returns a packet of ALAC that contains these samples without compression.
 pub(crate) fn alac_packet(samples: &[i16]) -> Vec<u8> {
+    alac_channels_packet(&[samples.to_vec()])
+}
+
+/// Like [`alac_packet`], for several channels.
+pub(crate) fn alac_channels_packet(channels: &[Vec<i16>]) -> Vec<u8> {
     let mut bits = BitWriter::default();
-    // An element of one channel, with its number of samples, and without compression.
-    bits.write(0, 3 + 4 + 12);
-    bits.write(1, 1);
-    bits.write(0, 2);
-    bits.write(1, 1);
-    bits.write(samples.len() as u32, 32);
-    for &sample in samples {
-        bits.write(u32::from(sample as u16), 16);
+    for samples in channels {
+        // An element of one channel, with its number of samples, and without compression.
+        bits.write(0, 3 + 4 + 12);
+        bits.write(1, 1);
+        bits.write(0, 2);
+        bits.write(1, 1);
+        bits.write(samples.len() as u32, 32);
+        for &sample in samples {
+            bits.write(u32::from(sample as u16), 16);
+        }
     }
     // The end of the packet.
     bits.write(7, 3);

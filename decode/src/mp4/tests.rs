@@ -2,7 +2,9 @@
 
 use wavemill_schemas::reject::{Reason, Reject};
 
-use super::testing::{PACKET_SAMPLES, RATE_HZ, TestTrack, alac_packet, mp4_box, numbers};
+use super::testing::{
+    PACKET_SAMPLES, RATE_HZ, TestTrack, alac_channels_packet, alac_packet, mp4_box, numbers,
+};
 use crate::{InputHasher, Pcm, longest_s, testing};
 
 /// Number of samples of the test tracks: five packets, of which the last one is shorter.
@@ -84,6 +86,29 @@ fn files_of_quicktime_without_ftyp_are_decoded() {
     let compressed = mp4_box(b"moov", &mp4_box(b"cmov", &[0; 40]));
     let reject = decode(&[mdat, compressed].concat()).unwrap_err();
     assert_eq!(reject.reason, Reason::UnsupportedCodec, "{}", reject.detail);
+}
+
+#[test]
+fn alac_of_up_to_eight_channels_is_decoded_to_the_mean() {
+    for n_channels in 3..=8_usize {
+        // Each element has one channel; in the last one, samples are zeros.
+        let packet = |samples: &[i16]| {
+            let channels = std::iter::repeat_n(samples.to_vec(), n_channels - 1);
+            let channels = channels.chain([vec![0; samples.len()]]);
+            alac_channels_packet(&channels.collect::<Vec<_>>())
+        };
+        let mut wide = track();
+        let at = wide.entry.len() - 24 + 9;
+        wide.entry[at] = n_channels as u8;
+        wide.packets = ramp().chunks(PACKET_SAMPLES).map(packet).collect();
+
+        let (samples, n_lost) = decode(&wide.file()).unwrap();
+        assert_eq!((samples.len(), n_lost), (N_SAMPLES, 0));
+        let part = (n_channels - 1) as f32 / n_channels as f32;
+        for (sample, wanted) in samples.iter().zip(wanted(0..N_SAMPLES)) {
+            assert!((sample - wanted * part).abs() < 1e-7, "{sample}, {wanted}");
+        }
+    }
 }
 
 #[test]
@@ -319,7 +344,7 @@ fn files_without_a_track_that_can_be_decoded_are_rejects() {
 
     let mut wide = track();
     let at = wide.entry.len() - 24 + 9;
-    wide.entry[at] = 6;
+    wide.entry[at] = 9;
     assert_eq!(reason(&wide), Reason::TooLarge);
 
     let mut long = track();
@@ -376,7 +401,7 @@ fn false_tables_take_linear_time() {
 fn many_wide_tracks_take_linear_time() {
     let mut wide = track();
     let at = wide.entry.len() - 24 + 9;
-    wide.entry[at] = 6;
+    wide.entry[at] = 9;
 
     // The packets precede the index, so their positions do not depend on its size.
     let ftyp = mp4_box(b"ftyp", b"M4A \0\0\0\0");

@@ -72,7 +72,7 @@ impl Head {
     pub(super) fn n_channels(&self) -> u8 {
         match self {
             Self::Vorbis(ident) => ident.n_channels,
-            Self::Opus(head) => head.n_channels,
+            Self::Opus(head) => head.layout.n_channels,
         }
     }
 
@@ -102,7 +102,7 @@ impl Head {
     pub(super) fn bytes(&self) -> &[u8] {
         match self {
             Self::Vorbis(ident) => &ident.bytes,
-            Self::Opus(head) => &head.bytes,
+            Self::Opus(head) => head.bytes(),
         }
     }
 }

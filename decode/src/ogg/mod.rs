@@ -31,7 +31,7 @@ use wavemill_schemas::reject::Reject;
 
 use self::headers::Head;
 pub(super) use self::opus::{
-    PACKET_SAMPLES_MAX as OPUS_PACKET_SAMPLES_MAX, RATE_HZ as OPUS_RATE_HZ,
+    OpusLayout, PACKET_SAMPLES_MAX as OPUS_PACKET_SAMPLES_MAX, RATE_HZ as OPUS_RATE_HZ,
     packet_samples as opus_packet_samples,
 };
 use self::run::OggDecoder;

@@ -4,10 +4,14 @@
 
 use wavemill_schemas::reject::{Reason, Reject};
 
-use crate::reject;
+use crate::{CHANNELS_MAX, reject};
 
 /// Size of the header without a channel mapping, in bytes.
 const HEAD_BYTES: usize = 19;
+/// Size of the longest header with a channel mapping, in bytes: the numbers of streams, and a byte for each channel.
+const HEAD_BYTES_MAX: usize = HEAD_BYTES + 2 + CHANNELS_MAX;
+/// Channel whose samples are zeros, in a channel mapping.
+const SILENT: u8 = 255;
 /// Sample rate of the decoded audio in Hz. The rate in the header is only that of the encoder's input.
 pub(crate) const RATE_HZ: u32 = 48_000;
 /// Maximum number of samples of a packet: 120 ms.
@@ -18,29 +22,71 @@ const SILK_SAMPLES: [u64; 4] = [480, 960, 1_920, 2_880];
 const HYBRID_SAMPLES: [u64; 2] = [480, 960];
 const CELT_SAMPLES: [u64; 4] = [120, 240, 480, 960];
 
+/// The streams of which a packet of Opus consists, and the channels that they contain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct OpusLayout {
+    /// Number of channels, 1 to [`CHANNELS_MAX`].
+    pub n_channels: u8,
+    /// Number of streams, at least one. The first `n_coupled` have two channels, the others one.
+    pub n_streams: u8,
+    pub n_coupled: u8,
+    /// For each channel, its number among the channels of all streams, or [`SILENT`].
+    pub mapping: [u8; CHANNELS_MAX],
+}
+
+impl OpusLayout {
+    /// Parses the channel mapping of a header; `None` if it is not supported.
+    fn parse(n_channels: u8, family: u8, table: &[u8]) -> Option<Self> {
+        // Family 0 has one stream of mono or stereo. The channels of family 1 belong to speakers, those of 255 to none.
+        let plain = [1, n_channels - 1, 0, 1];
+        let table = match family {
+            0 if n_channels <= 2 => &plain,
+            1 | 255 => table,
+            _ => return None,
+        };
+        let (&[n_streams, n_coupled], channels) = table.split_first_chunk()?;
+        let channels = channels.get(..usize::from(n_channels))?;
+
+        // Every stream takes a decoder, so there are no more than the channels require.
+        let n_decoded = n_streams.checked_add(n_coupled)?;
+        let is_valid = n_streams > 0 && n_coupled <= n_streams && n_decoded <= n_channels;
+        let mut each = channels.iter();
+        let are_mapped = each.all(|&channel| channel < n_decoded || channel == SILENT);
+
+        let mut mapping = [SILENT; CHANNELS_MAX];
+        mapping[..channels.len()].copy_from_slice(channels);
+        (is_valid && are_mapped).then_some(Self {
+            n_channels,
+            n_streams,
+            n_coupled,
+            mapping,
+        })
+    }
+}
+
 /// An identification header of Opus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct OpusHead {
-    pub n_channels: u8,
+    pub layout: OpusLayout,
     /// Number of samples before the first sample of the recording.
     pub pre_skip: u64,
     /// Gain in dB times 256.
     pub gain: i16,
-    /// Bytes of the header.
-    pub bytes: [u8; HEAD_BYTES],
+    /// Bytes of the header; only family 0 has no channel mapping.
+    bytes: [u8; HEAD_BYTES_MAX],
 }
 
 impl OpusHead {
     /// Parses an identification header.
     ///
     /// # Errors
-    /// A [`Reject`] if the header is broken, or has more channels than mono and stereo have.
+    /// A [`Reject`] if the header is broken, or its channels are not supported.
     pub(super) fn parse(packet: &[u8]) -> Result<Self, Reject> {
-        let Some(&bytes) = packet.first_chunk::<HEAD_BYTES>() else {
+        let Some((head, table)) = packet.split_first_chunk::<HEAD_BYTES>() else {
             let detail = "broken identification header of Opus: it is cut short";
             return Err(reject(Reason::Damaged, detail));
         };
-        let [version, n_channels, family] = [bytes[8], bytes[9], bytes[18]];
+        let [version, n_channels, family] = [head[8], head[9], head[18]];
 
         // Versions with the same upper four bits have the same header.
         if version >> 4 != 0 {
@@ -51,27 +97,34 @@ impl OpusHead {
             let detail = "broken identification header of Opus: it has no channels";
             return Err(reject(Reason::Damaged, detail));
         }
-
-        // In family 1, the number of streams and of those in stereo follow. One and two channels are usually one stream
-        // of mono or stereo, as in family 0. The caller refuses more channels.
-        let is_decoded = match (family, packet.get(HEAD_BYTES..HEAD_BYTES + 2)) {
-            (0, _) => true,
-            (1, Some(&[n_streams, n_coupled])) => {
-                n_channels > 2 || n_streams == 1 && n_coupled == n_channels - 1
-            }
-            _ => false,
-        };
-        if !is_decoded {
-            let detail = format!("Opus with channel mapping {family} is not decoded");
-            return Err(reject(Reason::UnsupportedCodec, detail));
+        if usize::from(n_channels) > CHANNELS_MAX {
+            let detail = format!("{n_channels} channels, at most {CHANNELS_MAX}");
+            return Err(reject(Reason::TooLarge, detail));
         }
+        let layout = OpusLayout::parse(n_channels, family, table).ok_or_else(|| {
+            let detail =
+                format!("Opus with {n_channels} channels in mapping {family} is not decoded");
+            reject(Reason::UnsupportedCodec, detail)
+        })?;
 
+        let mut bytes = [0; HEAD_BYTES_MAX];
+        let n_bytes = packet.len().min(HEAD_BYTES_MAX);
+        bytes[..n_bytes].copy_from_slice(&packet[..n_bytes]);
         Ok(Self {
-            n_channels,
-            pre_skip: u64::from(u16::from_le_bytes([bytes[10], bytes[11]])),
-            gain: i16::from_le_bytes([bytes[16], bytes[17]]),
+            layout,
+            pre_skip: u64::from(u16::from_le_bytes([head[10], head[11]])),
+            gain: i16::from_le_bytes([head[16], head[17]]),
             bytes,
         })
+    }
+
+    /// Returns the bytes of the header that are used.
+    pub(super) fn bytes(&self) -> &[u8] {
+        let n_mapped = match self.bytes[HEAD_BYTES - 1] {
+            0 => 0,
+            _ => 2 + usize::from(self.layout.n_channels),
+        };
+        &self.bytes[..HEAD_BYTES + n_mapped]
     }
 }
 
@@ -101,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_mono_and_stereo_in_one_stream_are_decoded() {
+    fn channel_mappings_of_up_to_eight_channels_are_decoded() {
         let reason = |n_channels: u8, family: u8, mapping: &[u8]| {
             let mut head = b"OpusHead\x01\0\0\0\0\0\0\0\0\0\0".to_vec();
             head[9] = n_channels;
@@ -110,20 +163,30 @@ mod tests {
             OpusHead::parse(&head).err().map(|reject| reject.reason)
         };
 
-        for accepted in [reason(1, 0, &[]), reason(2, 1, &[1, 1, 0, 1])] {
+        for accepted in [
+            reason(1, 0, &[]),
+            reason(2, 1, &[1, 1, 0, 1]),
+            reason(2, 1, &[2, 0, 0, 1]),
+            reason(6, 1, &[4, 2, 0, 4, 1, 2, 3, 5]),
+            reason(8, 255, &[8, 0, 0, 1, 2, 3, 4, 5, 6, 255]),
+        ] {
             assert_eq!(accepted, None);
         }
         for refused in [
-            reason(2, 1, &[2, 0, 0, 1]),
+            reason(6, 0, &[]),
+            // Decoders for 256 streams, and none; a table that is cut; a channel that does not exist; Ambisonics.
             reason(2, 1, &[1, 255, 0, 1]),
+            reason(2, 1, &[255, 0, 0, 1]),
+            reason(2, 1, &[0, 0, 255, 255]),
             reason(2, 1, &[]),
-            reason(2, 255, &[1, 1, 0, 1]),
+            reason(6, 1, &[4, 2, 0, 4, 1, 2, 3]),
+            reason(6, 1, &[4, 2, 0, 4, 1, 2, 3, 6]),
+            reason(4, 2, &[4, 0, 0, 1, 2, 3]),
         ] {
             assert_eq!(refused, Some(Reason::UnsupportedCodec));
         }
         assert_eq!(reason(0, 0, &[]), Some(Reason::Damaged));
-        // More channels are refused by their number.
-        assert_eq!(reason(6, 1, &[4, 2]), None);
+        assert_eq!(reason(9, 255, &[]), Some(Reason::TooLarge));
     }
 
     #[test]

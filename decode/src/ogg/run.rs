@@ -369,9 +369,9 @@ impl<'a> OggDecoder<'a> {
         let is_audio = match decoded {
             // If the number of samples differs from the packet's announcement, all later audio would be shifted in
             // time.
-            Some([left, right @ ..]) if left.len() as u64 == samples => open
-                .sink
-                .push(&left[kept.clone()], right.first().map(|right| &right[kept])),
+            Some(planes) if planes.iter().all(|plane| plane.len() as u64 == samples) => {
+                open.sink.push(planes, kept)
+            }
             _ => {
                 open.sink.push_silence(kept.len());
                 false
@@ -559,11 +559,11 @@ impl<'a> OggDecoder<'a> {
         }
         // A file of many links with the same header creates only one decoder.
         match self.codec.as_mut() {
-            Some(same) if same.headers == head.bytes => same.codec.reset(),
+            Some(same) if same.headers == head.bytes() => same.codec.reset(),
             _ => {
                 self.codec = Some(LinkCodec {
-                    headers: head.bytes.to_vec(),
-                    codec: Codec::opus(head.n_channels, head.gain),
+                    headers: head.bytes().to_vec(),
+                    codec: Codec::opus(head.layout, head.gain),
                 });
             }
         }

@@ -2,7 +2,7 @@
 
 use wavemill_schemas::reject::{Reason, Reject};
 
-use super::super::{InputFacts, InputHasher, Pcm};
+use super::super::{Channels, InputFacts, InputHasher, Pcm};
 use super::granules::{Density, LossBudget};
 use super::headers::Ident;
 use super::pages::checksum;
@@ -764,4 +764,76 @@ fn links_of_opus_and_vorbis_follow_each_other_at_one_rate() {
     let (samples, n_lost) = decode_opus(&[opus_stream(3, 0, 0), second].concat());
     assert_eq!((samples.len(), n_lost), (5 * OPUS_PAGE_SAMPLES - 100, 0));
     assert_eq!(samples[..first.len()], first);
+}
+
+/// Every stream of a packet is the packet of the mono file, so the mean of the channels equals that file.
+#[test]
+fn opus_of_several_streams_is_decoded_to_the_mean() {
+    let mono = opus_stream(3, 100, 0);
+    let (wanted, _) = decode_opus(&mono);
+    for (family, n_channels) in [(255, 2_u8), (1, 3), (1, 6), (1, 8), (255, 8)] {
+        let mut pages = mono.clone();
+        let head = &mut pages[0].packets[0];
+        (head[9], head[18]) = (n_channels, family);
+        head.extend([n_channels, 0]);
+        head.extend(0..n_channels);
+        for page in &mut pages[2..] {
+            for packet in &mut page.packets {
+                // All streams except the last one state their size after the first byte (RFC 6716 appendix B).
+                let size = packet.len() as u8 - 1;
+                let stream = [&[packet[0], size], &packet[1..]].concat();
+                let streams = stream.repeat(usize::from(n_channels) - 1);
+                packet.splice(0..0, streams);
+            }
+        }
+
+        assert!(decode_opus(&pages) == (wanted.clone(), 0), "{n_channels}");
+        // A channel of the mapping may be silent.
+        pages[0].packets[0][21] = 255;
+        let (samples, _) = decode_opus(&pages);
+        let part = f32::from(n_channels - 1) / f32::from(n_channels);
+        for (sample, wanted) in samples.iter().zip(&wanted) {
+            assert!((sample - wanted * part).abs() < 1e-6, "{sample}, {wanted}");
+        }
+    }
+}
+
+#[test]
+fn vorbis_of_up_to_eight_channels_is_decoded() {
+    let mut wide = stream(3);
+    for n_channels in [3, 8] {
+        wide[0].packets[0] = ident(n_channels, RATE_HZ).to_vec();
+        let file = bytes(&wide);
+        assert_eq!(decode(&file).unwrap(), (29 * PACKET_SAMPLES, 0));
+        let channels = Channels::decode(&file, None).unwrap();
+        assert_eq!(channels.planes.len(), usize::from(n_channels));
+    }
+
+    wide[0].packets[0] = ident(9, RATE_HZ).to_vec();
+    assert_eq!(reason(&bytes(&wide)), Reason::TooLarge);
+}
+
+/// The mean of the channels is always the clip: parts with fewer channels have their mean in each.
+#[test]
+fn links_with_other_channels_keep_their_mean() {
+    let wide = {
+        let mut pages = opus_stream(2, 0, 0);
+        let head = &mut pages[0].packets[0];
+        (head[9], head[18]) = (4, 255);
+        head.extend([1, 0, 0, 0, 0, 255]);
+        pages.iter_mut().for_each(|page| page.serial = 9);
+        pages
+    };
+    let narrow = opus_stream(1, 0, 0);
+    for links in [[narrow.clone(), wide.clone()], [wide, narrow]] {
+        let pages = links.concat();
+        let channels = Channels::decode(&bytes(&pages), None).unwrap();
+        let planes = &channels.planes;
+        assert_eq!(planes.len(), 4);
+        let (mono, _) = decode_opus(&pages);
+        for (at, sample) in mono.iter().enumerate() {
+            let mean = planes.iter().map(|plane| plane[at]).sum::<f32>() / 4.0;
+            assert_eq!(mean, *sample);
+        }
+    }
 }

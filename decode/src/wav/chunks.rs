@@ -197,7 +197,7 @@ impl<'a> Iterator for Chunks<'a> {
 pub(super) struct Format {
     /// symphonia's identifier of the sample format.
     pub codec: AudioCodecId,
-    /// Number of channels, 1 or 2.
+    /// Number of channels, 1 to [`CHANNELS_MAX`].
     pub channels: usize,
     /// Sample rate, Hz; not validated.
     pub rate_hz: u32,
@@ -206,7 +206,7 @@ pub(super) struct Format {
 }
 
 impl Format {
-    /// Returns the size of one sample over all channels in bytes, 1 to 16.
+    /// Returns the size of one sample over all channels in bytes, 1 to 64.
     pub(super) fn frame_bytes(&self) -> usize {
         self.sample_bytes * self.channels
     }
@@ -285,7 +285,7 @@ pub(super) fn check_channels(channels: usize) -> Result<(), Reject> {
 }
 
 /// Returns the format tag of a `fmt ` chunk, or the format tag in its GUID. The speaker mask next to the GUID is
-/// ignored: one or two channels are averaged, regardless of their speakers.
+/// ignored: the channels are averaged, regardless of their speakers.
 fn tag(body: &[u8]) -> Result<u16, Reject> {
     let tag = word(body, 0);
     if tag != TAG_EXTENSIBLE {

@@ -13,8 +13,8 @@ use symphonia::core::codecs::audio::AudioCodecParameters;
 use wavemill_schemas::reject::Reject;
 
 pub(super) use self::aiff::is_aiff;
-pub(super) use self::chunks::{holds_mp3, is_wave};
 use self::chunks::{Format, Wave};
+pub(super) use self::chunks::{holds_mp3, is_wave};
 use super::codec::Codec;
 use super::key::KeyHasher;
 use super::loss::{Loss, is_credible};
@@ -53,9 +53,8 @@ pub(super) fn decode(
         let n_samples = packet.len() / frame_bytes;
         let n_wanted = sink.n_wanted(n_samples as u64);
         let is_audio = match codec.decode(packet) {
-            Some([mono]) => sink.push(mono, None),
-            Some([left, right]) => sink.push(left, Some(right)),
-            _ => {
+            Some(planes) => sink.push(planes, 0..n_samples),
+            None => {
                 sink.push_silence(n_samples);
                 false
             }

@@ -4,7 +4,7 @@ use wavemill_kernels::Level;
 use wavemill_schemas::reject::Reason;
 
 use super::testing::{big_chunk, chunk, comm, fmt, form, riff, riff_named, rifx, ssnd, with_size};
-use crate::{Decode, DecodeArgs, FileDecoder, Pcm, testing};
+use crate::{Channels, Decode, DecodeArgs, FileDecoder, Pcm, testing};
 
 fn decode(file: &[u8]) -> Pcm {
     let mut out = Pcm::default();
@@ -198,6 +198,54 @@ fn audio_after_an_unknown_size_is_decoded() {
         sound[4..8].copy_from_slice(&size.to_be_bytes());
         let out = decode(&form(&[comm(b"NONE", 1, 16), sound]));
         assert_eq!((out.samples.len(), out.lost_s), (441, 0.0), "{size:#x}");
+    }
+}
+
+#[test]
+fn all_channels_and_rates_are_decoded_to_the_mean() {
+    // Samples of 0.5, except in the last channel.
+    for n_channels in [3_u16, 5, 6, 8] {
+        let mut moment = [0, 0x40].repeat(usize::from(n_channels));
+        moment[2 * usize::from(n_channels) - 1] = 0;
+        let part = f32::from(n_channels - 1) / f32::from(n_channels);
+        let sounds = [
+            riff(&[fmt(1, n_channels, 16), chunk(b"data", &moment.repeat(3))]),
+            form(&[comm(b"sowt", n_channels, 16), ssnd(&moment.repeat(3))]),
+        ];
+        for file in sounds {
+            assert_eq!(decode(&file).samples[..], [0.5 * part; 3]);
+            let channels = Channels::decode(&file, None).unwrap();
+            assert_eq!(channels.planes.len(), usize::from(n_channels));
+            assert_eq!(channels.planes[0], [0.5; 3]);
+        }
+    }
+
+    for rate_hz in [176_400_u32, 192_000, 352_800, 384_000] {
+        let mut fmt = fmt(1, 1, 16);
+        fmt[12..16].copy_from_slice(&rate_hz.to_le_bytes());
+        fmt[16..20].copy_from_slice(&(2 * rate_hz).to_le_bytes());
+        let data = [0, 0x40].repeat(rate_hz as usize);
+        let file = riff(&[fmt, chunk(b"data", &data)]);
+        let out = decode(&file);
+        assert_eq!(
+            (out.samples.len(), out.lost_s),
+            (44_100, 0.0),
+            "{rate_hz} Hz"
+        );
+        assert!((out.samples[22_050] - 0.5).abs() < 1e-6);
+
+        // A device converts no such rate, so that its memory does not depend on the rate.
+        let args = DecodeArgs {
+            sample_rate_hz: 44_100,
+            duration_s: None,
+            min_duration_s: 0.0,
+            keep_rate: true,
+        };
+        let mut kept = Pcm::default();
+        let mut decoder = FileDecoder::new(args, Level::Scalar).unwrap();
+        decoder.decode("", &file, &mut kept).unwrap();
+        assert_eq!(kept.rate_hz, 44_100);
+        assert!(kept.samples[..] == out.samples[..]);
     }
 }
 

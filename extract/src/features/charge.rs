@@ -3,7 +3,7 @@
 
 use wavemill_decode as decode;
 use wavemill_decode::pictures;
-use wavemill_kernels::resample::{MAX_FROM_HZ, PLANS_MAX};
+use wavemill_kernels::resample::{MAX_DEVICE_HZ, PLANS_MAX};
 use wavemill_kernels::stretch::StretchPlan;
 use wavemill_kernels::{Cpu, FeatureArgs};
 use wavemill_schemas::recipe::{SoundArgs, TensorArgs};
@@ -67,9 +67,9 @@ impl FeaturePlan {
     /// maximum of three phases: the file and samples during decoding; samples, rows and the kernels' buffers after
     /// that; rows and the buffers for encoding them at the end.
     pub(crate) fn charge(&self, file_bytes: u64, seconds: f64) -> u64 {
-        // Samples are sent to a device at the file's own rate.
+        // Samples are sent to a device at the file's own rate, if the device converts it.
         let rate_hz = if self.keeps_rate() {
-            MAX_FROM_HZ
+            MAX_DEVICE_HZ
         } else {
             self.audio.sample_rate_hz
         };

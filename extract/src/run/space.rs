@@ -19,8 +19,8 @@ const ZSTD_RATIO: f64 = 0.7;
 /// needed space, so clips of unknown length are assumed to have the highest rate of their format.
 const LOSSY_BYTES_PER_S: f64 = 192_000.0;
 
-/// Bytes per second of 64-bit stereo at 192 kHz, the highest rate in use without loss.
-const LOSSLESS_BYTES_PER_S: f64 = 3_072_000.0;
+/// Bytes per second of eight channels of 32 bits at 384 kHz, the highest rate in use without loss.
+const LOSSLESS_BYTES_PER_S: f64 = 12_288_000.0;
 
 /// Returns a lower bound for the disk space of a pass's files, in bytes.
 pub(super) fn least_bytes(
@@ -116,9 +116,11 @@ mod tests {
 
     #[test]
     fn uncompressed_audio_may_have_a_high_rate() {
-        // 32-bit stereo at 96 kHz.
-        assert!(most_bytes_per_s("album/1.WAV") >= 768_000.0);
-        assert!(most_bytes_per_s("without an extension") >= 768_000.0);
+        // 32-bit stereo at 384 kHz, and 24 bits of 7.1 channels at 192 kHz.
+        for most in [8.0 * 384_000.0, 8.0 * 3.0 * 192_000.0] {
+            assert!(most_bytes_per_s("album/1.WAV") >= most);
+            assert!(most_bytes_per_s("without an extension") >= most);
+        }
         // An upper bound for MP3 that is not so high that the check is useless.
         assert_eq!(most_bytes_per_s("000/000002.mp3"), LOSSY_BYTES_PER_S);
     }

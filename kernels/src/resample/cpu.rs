@@ -19,8 +19,8 @@ use crate::stft::fft_plan;
 /// Minimum number of samples in a block: below this, overlap and calls cost more than the shorter FFT saves.
 const BLOCK_SAMPLES_MIN: usize = 4_096;
 
-/// Longest common period of the two rates, in input samples, for which blocks are used. Common audio rates have at most
-/// 1,280 (96,000 to 11,025 Hz); longer periods would make blocks and plans that cost more than a short clip.
+/// Longest common period of the two rates, in input samples, for which blocks are used. Common audio rates up to 192 kHz
+/// have at most 1,280 (96,000 to 11,025 Hz); longer periods would make blocks and plans that cost more than a short clip.
 const PERIOD_SAMPLES_MAX: usize = 2_048;
 
 /// A resampler for one pair of sample rates. After planning, only the caller's output buffer is allocated.

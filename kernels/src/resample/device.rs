@@ -4,6 +4,7 @@
 //! Unlike the overlap-save method of the CPU, this needs no transform, and no sample depends on the position of its
 //! clip in a batch.
 
+use super::MAX_DEVICE_HZ;
 use super::args::{Ratio, ResampleArgs};
 use super::cpu::Filter;
 use crate::clip::{Clip, Samples};
@@ -221,9 +222,13 @@ enum Shape {
 }
 
 impl Shape {
-    /// Returns the shape for two sample rates, or `None` if shared memory or the table would be too large.
+    /// Returns the shape for two sample rates, or `None` if the source rate, shared memory or the table would be too
+    /// large.
     fn new(args: ResampleArgs) -> Option<Self> {
         args.validate().ok()?;
+        if args.from_hz > MAX_DEVICE_HZ {
+            return None;
+        }
         let half = Filter::new(args).half_len();
         let Ratio { down, up } = args.ratio();
 

@@ -24,6 +24,6 @@ pub(crate) use cpu::Filter;
 pub use cpu::Resampler;
 pub(crate) use device::{ClipBuffers, LevelsDevice, ResampleDevice, SourceClip, is_for_device};
 pub use plans::{PLANS_MAX, Resamplers};
-pub use wavemill_options::{MAX_FROM_HZ, MAX_TO_HZ, MIN_HZ};
+pub use wavemill_options::{MAX_DEVICE_HZ, MAX_FROM_HZ, MAX_TO_HZ, MIN_HZ};
 
 pub use crate::error::ResampleError;

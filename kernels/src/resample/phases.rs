@@ -240,6 +240,7 @@ mod tests {
             (44_101, 22_050),
             (8_009, 48_000),
             (96_000, 8_009),
+            (384_000, 22_050),
             (22_051, 22_050),
         ] {
             let filter = Filter::new(ResampleArgs { from_hz, to_hz });

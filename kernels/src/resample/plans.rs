@@ -4,8 +4,11 @@ use super::{ResampleArgs, ResampleError, Resampler};
 use crate::level::Level;
 
 /// Maximum number of cached plans. Archives have two or three rates; one with thousands of rates plans for each clip,
-/// which takes about a millisecond, and caches four plans of at most a megabyte each.
+/// which takes about a millisecond, and caches plans of at most four megabytes in total.
 pub const PLANS_MAX: usize = 4;
+/// Source rate in Hz up to which a plan takes at most a megabyte. Filters and blocks, and so the size of a plan, are
+/// proportional to the source rate.
+const MEGABYTE_HZ: u32 = 96_000;
 
 /// Conversions to one rate, each planned when its source rate is first used and cached while recently used.
 pub struct Resamplers {
@@ -45,14 +48,19 @@ impl Resamplers {
         // The last clip converted by this resampler may have been left unfinished.
         plan.reset();
 
-        if self.plans.len() == PLANS_MAX {
-            // The first resampler in the list is the least recently used.
+        // Before the plan are the less recently used ones, of which the first is the least recently used.
+        while self.plans.iter().map(weight).sum::<usize>() + weight(&plan) > PLANS_MAX {
             self.plans.remove(0);
         }
         self.plans.push(plan);
         let last = self.plans.len() - 1;
         Ok(&mut self.plans[last])
     }
+}
+
+/// Returns the size of a plan as a number of plans for lower source rates.
+fn weight(plan: &Resampler) -> usize {
+    plan.args().from_hz.div_ceil(MEGABYTE_HZ) as usize
 }
 
 #[cfg(test)]
@@ -81,5 +89,11 @@ mod tests {
         let kept: Vec<u32> = plans.plans.iter().map(|plan| plan.args().from_hz).collect();
         assert_eq!(kept, [48_000, 32_000, 9_001, 44_100]);
         assert!(plans.get(7_999).is_err() && plans.plans.len() == PLANS_MAX);
+
+        // A plan for a high rate is larger, and leaves no room for others.
+        for (from_hz, n_kept) in [(192_000, 3), (384_000, 1), (44_100, 1)] {
+            assert!(plans.get(from_hz).is_ok());
+            assert_eq!(plans.plans.len(), n_kept, "{from_hz} Hz");
+        }
     }
 }

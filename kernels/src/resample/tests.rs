@@ -11,7 +11,7 @@ use crate::samples::SampleBuffer;
 /// band it is much stricter than the specified ripple: 0.01 dB is 1.15e-3.
 const ERROR_MAX: f64 = 1e-5;
 
-const RATIOS: [(u32, u32); 16] = [
+const RATIOS: [(u32, u32); 21] = [
     (44_100, 22_050),
     (48_000, 22_050),
     (22_050, 44_100),
@@ -28,6 +28,11 @@ const RATIOS: [(u32, u32); 16] = [
     (8_009, 48_000),
     (96_000, 8_009),
     (95_999, 8_000),
+    (176_400, 22_050),
+    (192_000, 22_050),
+    (352_800, 48_000),
+    (384_000, 22_050),
+    (384_000, 8_000),
 ];
 
 fn levels() -> Vec<Level> {
@@ -265,7 +270,7 @@ fn rates_out_of_range_are_refused() {
     for (from_hz, to_hz) in [
         (0, 22_050),
         (7_999, 22_050),
-        (96_001, 22_050),
+        (384_001, 22_050),
         (44_100, 0),
         (44_100, 48_001),
     ] {

@@ -107,24 +107,21 @@ fn reference(vector: &Path) -> Result<Vec<i16>, Failed> {
 /// Returns the root mean square, full scale ±1, of the difference between wavemill's samples, rounded and clipped to
 /// s16, and the reference, over all channels.
 fn rms(name: &str, got: &Channels, reference: &[i16]) -> f64 {
-    let n_channels = 1 + usize::from(got.is_stereo);
-    let n_samples = reference.len() / n_channels;
-
+    let n_samples = reference.len() / got.planes.len();
+    let n_got = got.planes[0].len();
     assert!(
-        got.samples.len() + END_SAMPLES_MAX >= n_samples,
-        "{name}: {} of {n_samples} samples",
-        got.samples.len()
+        n_got + END_SAMPLES_MAX >= n_samples,
+        "{name}: {n_got} of {n_samples} samples"
     );
 
     // `nonstandard` vectors continue with frames of another rate, which the reference does not contain.
     let is_one_stream = !name.contains("nonstandard");
     assert!(
-        !is_one_stream || got.samples.len() <= n_samples + END_SAMPLES_MAX,
-        "{name}: {}",
-        got.samples.len()
+        !is_one_stream || n_got <= n_samples + END_SAMPLES_MAX,
+        "{name}: {n_got}"
     );
 
-    let ours = got.samples.iter().flat_map(|sample| &sample[..n_channels]);
+    let ours = (0..n_got).flat_map(|at| got.planes.iter().map(move |plane| &plane[at]));
     let squares = ours.zip(reference).map(|(ours, reference)| {
         let s16 = (f64::from(*ours) * 32_768.0)
             .round()

@@ -408,23 +408,18 @@ fn tones() -> Result<(), Failed> {
 fn channels() -> Result<(), Failed> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../decode/tests/data");
 
-    for (name, is_stereo) in [
-        ("tone_32000_stereo.flac", true),
-        ("tone_32000_mono.ogg", false),
-    ] {
+    for (name, n_channels) in [("tone_32000_stereo.flac", 2), ("tone_32000_mono.ogg", 1)] {
         let got = Channels::decode(&fs::read(folder.join(name))?, None).unwrap();
-        assert_eq!((got.rate_hz, got.is_stereo), (32_000, is_stereo), "{name}");
+        let layout = (got.rate_hz, got.planes.len());
+        assert_eq!(layout, (32_000, n_channels), "{name}");
 
         let mono = decode(&mut decoder(32_000, None, 1.0), &folder.join(name))
             .unwrap()
             .samples;
-        assert!(
-            got.samples
-                .iter()
-                .map(|[left, right]| (left + right) * 0.5)
-                .eq(mono.iter().copied()),
-            "{name}"
-        );
+        let right = got.planes.last().unwrap();
+        let pairs = got.planes[0].iter().zip(right);
+        let mean: Vec<f32> = pairs.map(|(left, right)| (left + right) * 0.5).collect();
+        assert!(mean == *mono, "{name}");
     }
     Ok(())
 }
