@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 use wavemill_tests::Failed;
 
+use crate::steps::{commit, planned, work};
 use crate::support::{
     RECIPE, Ran, argv, contains, files_below, inputs, lacks, manifest, own_store, run, same,
     scratch, sql_number, starts_with, wavemill, whole, within,
@@ -181,6 +182,73 @@ fn leaks_are_found_between_sides_of_other_names() -> Result<(), Failed> {
     let (_, leaks) = html.split_once("Overlap between sides").ok_or("no leaks")?;
     let (leaks, _) = leaks.split_once("</table>").ok_or("no end")?;
     same(leaks, leaks.contains('%'), false)
+}
+
+#[apply(trial)]
+fn copies_on_several_sides_are_warned_about_and_counted() -> Result<(), Failed> {
+    let mut table = Table::new("report-copies", 8);
+    let by_column = ("rule = \"artist\"", "rule = \"column\"\ncolumn = \"side\"");
+    table.set_recipe("", &[by_column]);
+    for (track, side, voice) in [
+        (1, "validation", 0),
+        (2, "test", 0),
+        (3, "test", 1),
+        (4, "training", 1),
+        (5, "training", 1),
+        (6, "test", 6),
+        (7, "test", 6),
+    ] {
+        let row = table.row(track);
+        (row.side, row.voice) = (side, voice);
+        row.artist = Some(track);
+    }
+
+    // Copies on one side are not a leak, and neither is a clip that is rejected.
+    table.row(4).samples = 8;
+    let warned = |ran: Ran| -> Result<(), Failed> {
+        for words in [
+            "warning: 2 recordings are on several sides, such as a/00",
+            "a/002.wav (test) and a/001.wav (validation)",
+            "a/003.wav (test) and a/005.wav (training)",
+            ": split.group_duplicates = true puts",
+        ] {
+            contains(&ran.err, words)?;
+        }
+        Ok(())
+    };
+    warned(run(&mut table.extract(&[])?).exits(0)?)?;
+    let in_steps = table.store().with_file_name("steps");
+    let plan = planned(&mut table.written()?.plan(&in_steps))?;
+    run(&mut work(&in_steps, &plan, "1/1")).exits(0)?;
+    warned(run(&mut commit(&in_steps, &plan)).exits(0)?)?;
+
+    let (_, html) = report(&table.store(), &table.store().with_extension("html"))?;
+    let (_, pairs) = html
+        .split_once("Clips that share an item with another side")
+        .ok_or("no pairs")?;
+    for (side, clips, other) in [
+        ("test", 2, "training"),
+        ("test", 1, "validation"),
+        ("training", 2, "test"),
+        ("validation", 1, "training"),
+    ] {
+        let cells = format!(
+            "identical recordings</th><td>{side}</td><td class=\"number\">{clips}</td><td>{other}</td>"
+        );
+        contains(pairs, &cells)?;
+    }
+
+    // Under a rule that draws the sides, the option prevents this.
+    table.set_recipe(
+        "",
+        &[(
+            "rule = \"artist\"",
+            "rule = \"artist\"\ngroup_duplicates = true",
+        )],
+    );
+    let grouped = table.store().with_file_name("grouped");
+    let ran = run(&mut table.written()?.extract(&grouped)).exits(0)?;
+    lacks(&ran.err, "on several sides")
 }
 
 #[apply(trial)]

@@ -54,7 +54,7 @@ impl SideChanges {
         let Some(parent) = draft.parent.as_ref().filter(|_| has_sides) else {
             return Ok(None);
         };
-        let Some(mut before) = parent::sides_of_clips(store, parent)? else {
+        let Some(mut before) = parent::sides_of_clips(store, &parent.manifest)? else {
             return Ok(None);
         };
 

@@ -8,6 +8,7 @@ use wavemill_store::{Parent, Store};
 use super::planned::PlannedVersion;
 use super::{Report, RunMonitor, account, tables};
 use crate::error::RunError;
+use crate::incremental::copies::sides::on_several_sides;
 
 /// Accounts for every input and commits the version. `parent` is the latest version; `None` in a new store.
 ///
@@ -48,6 +49,7 @@ pub(super) fn commit(
     let manifest = account::manifest(planned, tables, finished)?;
     // Checks the rejects of all shards again: during extraction, the limit is only checked when a reject is added.
     account::check_rejects(finished, work)?;
+    let copies = on_several_sides(store, &manifest, finished)?;
 
     let files_equal = match parent {
         Some(parent) => store.link_equal(&parent.manifest, &manifest)?,
@@ -59,5 +61,6 @@ pub(super) fn commit(
     report.files_found = commit.files.clone();
     report.duplicates = commit.duplicates;
     report.sides.clone_from(&commit.sides);
+    report.warnings.extend(copies);
     Ok(report)
 }

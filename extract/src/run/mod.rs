@@ -96,7 +96,7 @@ fn write_and_commit(prepared: &mut Prepared<'_>) -> Result<Report, RunError> {
         &finished,
         prepared.monitor,
     )?;
-    report.warnings = warnings;
+    report.warnings.extend(warnings);
     // The plan may have been stored for other processes. If it cannot be removed, it only takes space.
     let _ = store.remove_committed_plan(&prepared.plan_id);
     Ok(report)

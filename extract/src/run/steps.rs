@@ -520,7 +520,7 @@ fn commit_open(
     };
     report.wall_s = monitor.course.seconds();
     // The version is committed, whatever happens now.
-    if let Err(error) = record.end(COMMITTED, &report, &[]) {
+    if let Err(error) = record.end(COMMITTED, &report, &report.warnings) {
         let words = format!("cannot complete the run record: {error}");
         report.warnings.push(words);
     }

@@ -2,15 +2,17 @@
 
 use wavemill_catalog::split::SIDES;
 use wavemill_pages::{Cell, Part, Section, Table, count, fraction};
-use wavemill_schemas::recipe::SplitRule;
 use wavemill_schemas::sides::side_meant;
 
 use super::ReportError;
-use super::answers::Answers;
+use super::answers::{Answer, Answers};
 use crate::quote::{identifier, literal};
 
 /// Name of the column with the hash of a clip's audio. Pictures have no such hash.
 const AUDIO_COLUMN: &str = "audio_blake3";
+
+/// Maximum number of pairs of sides per item, of which each side with another one makes two.
+const PAIRS_MAX: usize = 60;
 
 /// Columns whose values should not occur on two sides of the split, each with a plural noun for its values.
 const SHARED: [(&str, &str); 4] = [
@@ -30,7 +32,7 @@ pub(super) fn section(answers: &Answers<'_>) -> Result<Section, ReportError> {
     section.parts.push(Part::Text(format!(
         "The recipe splits the data by the rule “{}” with seed {}. A model that is tested on data it was trained on \
          scores too high, so nothing should be both on the test side and on another side.",
-        rule_name(spec.rule),
+        spec.rule.name(),
         spec.seed
     )));
     let sides = sides_of(answers, &rows)?;
@@ -68,8 +70,19 @@ pub(super) fn section(answers: &Answers<'_>) -> Result<Section, ReportError> {
         found.push(("near copies", leak));
     }
 
+    let mut pairs = Table::new(
+        "Clips that share an item with another side",
+        &["item", "side", "clips", "other side"],
+    );
     let mut leaking = Vec::new();
     for (what, leak) in found {
+        let sides = [leak.pairs.texts("side")?, leak.pairs.texts("other")?];
+        for (row, clips) in leak.pairs.counts("n")?.into_iter().enumerate() {
+            let [side, other] = sides.each_ref().map(|names| names[row].clone().into());
+            pairs
+                .rows
+                .push(vec![what.into(), side, clips.into(), other]);
+        }
         if let Some(test_clips) = leak.test_clips.filter(|clips| *clips > 0) {
             leaking.push(format!("{} by {what}", count(test_clips)));
         }
@@ -95,13 +108,10 @@ pub(super) fn section(answers: &Answers<'_>) -> Result<Section, ReportError> {
         )));
     }
     section.parts.push(Part::Table(leaks));
+    if !pairs.rows.is_empty() {
+        section.parts.push(Part::Table(pairs));
+    }
     Ok(section)
-}
-
-fn rule_name(rule: SplitRule) -> String {
-    // The split rule is formatted as it is written in a recipe.
-    let name = serde_json::to_value(rule).unwrap_or_default();
-    name.as_str().unwrap_or_default().to_owned()
 }
 
 /// Sizes of one side of the split in a version.
@@ -212,6 +222,8 @@ struct Leak {
     on_several: u64,
     /// Number of clips on the test side whose value also occurs on the training side. `None` if nothing was compared.
     test_clips: Option<u64>,
+    /// Sides with the number of their clips that share a value with another side, and that side.
+    pairs: Answer,
 }
 
 impl Leak {
@@ -238,20 +250,23 @@ impl Leak {
                 on_sides(&compared.test),
                 on_sides(&compared.training)
             );
-            Some(number_of(answers, &query)?)
+            answers.ask(&query)?.counts("n")?.first().copied()
         } else {
             None
         };
 
+        let pairs = answers.ask(&format!(
+            "SELECT f.split AS side, o.split AS other, count(DISTINCT f.clip_key) AS n FROM {rows} f
+             JOIN (SELECT DISTINCT {column}, split FROM {rows}) o ON o.{column} = f.{column}
+             WHERE f.split <> o.split AND f.split <> 'none' AND o.split <> 'none'
+             GROUP BY f.split, o.split ORDER BY side, other LIMIT {PAIRS_MAX}"
+        ))?;
+
         Ok(Self {
+            pairs,
             known,
             on_several: answer.counts("on_several")?.first().copied().unwrap_or(0),
             test_clips,
         })
     }
-}
-
-fn number_of(answers: &Answers<'_>, query: &str) -> Result<u64, ReportError> {
-    let answer = answers.ask(query)?;
-    Ok(answer.counts("n")?.first().copied().unwrap_or(0))
 }

@@ -4,6 +4,7 @@
 //! fingerprint of equal audio. A clip whose file cannot be used is a recording of its own; the run counts it as a reject.
 
 mod matching;
+pub(crate) mod sides;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

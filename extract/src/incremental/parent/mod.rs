@@ -14,6 +14,7 @@ mod table;
 use std::collections::HashMap;
 
 use wavemill_catalog::{ClassLists, side_column};
+use wavemill_schemas::manifest::Manifest;
 use wavemill_schemas::recipe::Recipe;
 use wavemill_store::{Parent, Store, StoreError};
 
@@ -29,19 +30,19 @@ pub(crate) use self::table::{column_types, read_table};
 
 use self::table::{ParentTable, text_column};
 
-/// Returns the split of each clip of the parent under the parent's own rule, by `clip_key`; `None` if segments instead
-/// of clips are assigned to splits.
+/// Returns the split of each clip of a version under the version's own rule, by `clip_key`; `None` if segments instead of
+/// clips are assigned to splits.
 ///
 /// # Errors
-/// [`StoreError::Needed`] if the parent's table is lost or damaged.
+/// [`StoreError::Needed`] if the version's table is lost or damaged.
 pub(crate) fn sides_of_clips(
     store: &Store,
-    parent: &Parent,
+    manifest: &Manifest,
 ) -> Result<Option<HashMap<String, String>>, StoreError> {
-    let Some(column) = side_column(parent.manifest.recipe.split.rule) else {
+    let Some(column) = side_column(manifest.recipe.split.rule) else {
         return Ok(None);
     };
-    let tracks = ParentTable::open(store, &parent.manifest, "tracks")?;
+    let tracks = ParentTable::open(store, manifest, "tracks")?;
     let rows = tracks.read(&["clip_key", column])?;
     let keys = text_column(&tracks, &rows, "clip_key")?;
     let sides = text_column(&tracks, &rows, column)?;

@@ -126,7 +126,7 @@ fn damaged_required_table_is_named() {
     let store = store_with(folder.path(), recipe("[split]\nrule='artist'"), tables);
     let parent = latest(&store);
 
-    let error = sides_of_clips(&store, &parent).expect_err("no column of sides");
+    let error = sides_of_clips(&store, &parent.manifest).expect_err("no column of sides");
     let column = "split_artist";
     let cause = std::error::Error::source(&error).map(ToString::to_string);
     assert!(cause.is_some_and(|cause| cause.contains(column)), "{error}");
@@ -135,7 +135,7 @@ fn damaged_required_table_is_named() {
     let mut bytes = std::fs::read(&path).expect("the file");
     bytes[20] ^= 1;
     std::fs::write(&path, bytes).expect("room");
-    let error = sides_of_clips(&store, &parent).expect_err("another content");
+    let error = sides_of_clips(&store, &parent.manifest).expect_err("another content");
     assert!(matches!(error, StoreError::Needed { .. }), "{error}");
     assert!(error.to_string().contains("tracks.parquet"), "{error}");
 }
