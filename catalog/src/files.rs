@@ -12,9 +12,15 @@ use wavemill_source::{Media, Source, unsupported};
 
 use super::CleanedRows;
 
+/// Characters between the stem of a name and a suffix, such as in `214.low.mp3`.
+const SEPARATORS: [char; 4] = ['.', '_', '-', ' '];
+
 /// Maximum number of pairs of a row's file name and a similar existing name, in a warning or a report.
 const PAIRS_SHOWN: usize = 3;
 const PAIRS_LISTED: usize = 20;
+
+/// Differences between the names of a row and of a file that is near.
+const DIFFERENCES: &str = "case, in Unicode normalization or in a suffix";
 
 /// The fate of a file that was found below the audio root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -24,7 +30,8 @@ pub enum Fate {
     Used,
     /// Only a row that a cleaning step dropped names the file.
     Dropped,
-    /// No row names the file, but a row has a name that differs from the file's only in case or Unicode normalization.
+    /// No row names the file, but a row has a name that differs from the file's only in case, Unicode normalization or a
+    /// suffix.
     NearRow,
     /// No row names the file.
     NoRow,
@@ -99,8 +106,8 @@ pub struct NearMatch {
 pub struct FileAccount {
     /// Counts of all files, ordered by fate, then by extension.
     pub found: Vec<FilesOfKind>,
-    /// Number of rows without a file for which there is a file whose name differs only in case or in Unicode
-    /// normalization.
+    /// Number of rows without a file for which there is a file whose name differs only in case, in Unicode normalization or
+    /// in a suffix.
     pub rows_near: usize,
     /// The first rows for which there is a file with almost the same name, each with this file.
     pub near: Vec<NearMatch>,
@@ -208,10 +215,7 @@ pub fn hint_of_file(clip_key: &str, source: &dyn Source) -> String {
     }
     let files = source.index().keys().map(String::as_str);
     match near_matches(&BTreeSet::from([clip_key]), files).pop() {
-        Some(pair) => format!(
-            "; found {}, whose name differs in case or in Unicode normalization",
-            pair.file
-        ),
+        Some(pair) => format!("; found {}, whose name differs in {DIFFERENCES}", pair.file),
         None => String::new(),
     }
 }
@@ -244,8 +248,8 @@ fn group_by_kind(counts: FileCounts, near_rows: &HashMap<&str, &str>) -> Vec<Fil
 }
 
 /// Finds, for each of the `absent` keys, the first of the `files` whose name differs from the key only in case or in
-/// Unicode normalization.
-fn near_matches<'a>(
+/// Unicode normalization, or else also in a suffix.
+pub(super) fn near_matches<'a>(
     absent: &BTreeSet<&str>,
     files: impl Iterator<Item = &'a str>,
 ) -> Vec<NearMatch> {
@@ -253,20 +257,46 @@ fn near_matches<'a>(
         return Vec::new();
     }
 
-    let mut by_folded: HashMap<String, &str> = HashMap::new();
+    let mut by_folded: BTreeMap<String, &str> = BTreeMap::new();
     for file in files {
         by_folded.entry(folded(file)).or_insert(file);
     }
     let mut near = Vec::new();
     for row in absent {
-        if let Some(file) = by_folded.get(&folded(row)) {
+        let folded = folded(row);
+        let equal = by_folded.get(&folded).copied();
+        if let Some(file) = equal.or_else(|| with_other_suffix(&by_folded, &folded)) {
             near.push(NearMatch {
                 row: (*row).to_owned(),
-                file: (*file).to_owned(),
+                file: file.to_owned(),
             });
         }
     }
     near
+}
+
+/// Returns a file whose name differs from `row` only in what follows the stem: `214.low.mp3` for `214.mp3` or `214`, and
+/// the other way round.
+fn with_other_suffix<'a>(files: &BTreeMap<String, &'a str>, row: &str) -> Option<&'a str> {
+    let name = row.rfind('/').map_or(0, |slash| slash + 1);
+    let extension = name + row[name..].rfind('.').unwrap_or(row.len() - name);
+    let cuts = row[name..].rmatch_indices(SEPARATORS);
+    let ends = std::iter::once(row.len()).chain(cuts.map(|(cut, _)| name + cut));
+
+    // The longest stem of the row comes first, because it is that of the nearest name.
+    for end in ends.filter(|end| *end > name) {
+        for separator in SEPARATORS {
+            let start = format!("{}{separator}", &row[..end]);
+            // If the row has a suffix, the file must have none: `a.1.mp3` is not near `a.2.mp3`.
+            if let Some((folded, file)) = files.range(start.clone()..).next()
+                && let Some(rest) = folded.strip_prefix(&start)
+                && (end >= extension || !rest.contains(SEPARATORS))
+            {
+                return Some(file);
+            }
+        }
+    }
+    None
 }
 
 /// Returns a text that is equal for names that differ only in case or in Unicode normalization.
@@ -324,8 +354,8 @@ impl FileAccount {
             ""
         };
         Some(format!(
-            "{} rows name a file whose name differs in case or in Unicode normalization, and get no audio: {}{more}; \
-             rename the files, or correct the rows",
+            "{} rows name a file whose name differs in {DIFFERENCES}, and get no audio: {}{more}; rename the files, or correct \
+             the rows",
             self.rows_near,
             shown.join("; ")
         ))
@@ -352,9 +382,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_match_except_for_case_and_normalization() {
-        let files = ["a/Bj\u{f6}rk.mp3", "a/x.MP3", "a/z.mp3"];
-        let absent = ["a/Bjo\u{308}rk.mp3", "a/X.mp3", "a/y.mp3", "z.mp3"];
+    fn names_match_except_for_case_normalization_and_suffix() {
+        let files = [
+            "14/214.low.mp3",
+            "14/2145.mp3",
+            "14/22.mp3",
+            "14/23_30s.mp3",
+            "a/24.1.mp3",
+            "a/Bj\u{f6}rk.mp3",
+            "a/x.MP3",
+            "a/z.mp3",
+        ];
+        let absent = [
+            "14/21.mp3",
+            "14/214.mp3",
+            "14/22.low.flac",
+            "14/23",
+            "a/24.2.mp3",
+            "a/Bjo\u{308}rk.mp3",
+            "a/X.mp3",
+            "a/y.mp3",
+            "z.mp3",
+        ];
 
         let near = near_matches(&BTreeSet::from(absent), files.into_iter());
         let pairs: Vec<(&str, &str)> = near
@@ -365,6 +414,9 @@ mod tests {
         assert_eq!(
             pairs,
             [
+                ("14/214.mp3", "14/214.low.mp3"),
+                ("14/22.low.flac", "14/22.mp3"),
+                ("14/23", "14/23_30s.mp3"),
                 ("a/Bjo\u{308}rk.mp3", "a/Bj\u{f6}rk.mp3"),
                 ("a/X.mp3", "a/x.MP3")
             ]

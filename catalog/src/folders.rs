@@ -1,6 +1,6 @@
 //! Data sets with one row per file: the folder is the genre, and a clip list of the user can add columns.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arrow::array::{
@@ -15,6 +15,7 @@ use wavemill_source::AudioIndex;
 use super::CatalogError;
 use super::csv_text::LINE;
 use super::engine::nearest;
+use super::files::near_matches;
 use super::load::{ParsedMetadata, TableFormat};
 
 /// Name of the column by which a clip list refers to clips.
@@ -104,6 +105,7 @@ pub(super) fn with_list(
     let absent = ClipList::absent(&keys, &places);
     let unlisted = ClipList::unlisted(&places, &clips.rows);
     let mut warnings = list.unmatched(keys.len(), &absent, places.len(), &unlisted);
+    warnings.extend(listed.warnings);
     if !listed.rejects.is_empty() {
         warnings.push(format!(
             "metadata file {file}: {} of {} records cannot be read; the table `rejects` has their lines",
@@ -294,18 +296,19 @@ impl ClipList<'_> {
     }
 }
 
-/// Describes that no row matches a file, with an example of a key and of a file. The preferred example is a file of the
-/// same name with another extension or folder, because it shows the difference best.
+/// Describes that no row matches a file, with an example of a key and of a file. The preferred example is a file of
+/// almost the same name, or of the same name in another folder, because it shows the difference best.
 fn no_match(keys: &StringViewArray, clip_keys: &StringViewArray) -> String {
     let Some(listed) = keys.iter().flatten().next() else {
         return "it contains no rows".to_owned();
     };
     let mut clips = clip_keys.iter().flatten();
-    let converted = clips.clone().find(|key| stem(key) == stem(listed));
+    let near = near_matches(&BTreeSet::from([listed]), clips.clone()).pop();
+    let near = near.and_then(|pair| clips.clone().find(|key| *key == pair.file));
     let moved = clips
         .clone()
         .find(|key| file_name(stem(key)) == file_name(stem(listed)));
-    let found = converted.or(moved).or_else(|| clips.next());
+    let found = near.or(moved).or_else(|| clips.next());
     format!(
         "none of its {} rows names an existing file: it lists {listed}, but the audio root contains {}; each `{KEY}` \
          must be the path below the audio root, including the file extension",
