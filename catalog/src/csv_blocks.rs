@@ -6,6 +6,7 @@
 use std::io::{self, Read};
 
 use memchr::{memchr, memchr_iter, memchr2, memchr2_iter, memrchr2};
+use wavemill_schemas::recipe::CsvSpec;
 
 /// Size of a block in bytes, unless a single record is longer. Large enough to make the overhead per block negligible,
 /// and small enough that a block stays in a core's cache between reading and parsing.
@@ -17,13 +18,34 @@ const RECORD_BYTES_MAX: usize = 64 << 20;
 /// UTF-8 byte order mark, which may be at the start of a file.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
+/// The marks by which a record is divided into fields.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Dialect {
+    /// Byte between two fields.
+    pub delimiter: u8,
+    /// True if spaces around a field are not part of it.
+    pub trim: bool,
+}
+
+impl Dialect {
+    /// Reports whether `byte` is not part of a field at whose start or end it is.
+    pub(super) fn is_space(self, byte: u8) -> bool {
+        self.trim && matches!(byte, b' ' | b'\t') && byte != self.delimiter
+    }
+
+    /// Returns the length of `text` without the spaces at its end that are not part of it.
+    pub(super) fn trimmed(self, text: &[u8]) -> usize {
+        let last = text.iter().rposition(|&byte| !self.is_space(byte));
+        last.map_or(0, |last| last + 1)
+    }
+}
+
 /// A block of whole records, unchanged from the file.
 #[derive(Debug, Default)]
 pub(super) struct Block {
     /// Index of the block in the file, from 0.
     pub number: usize,
-    /// Byte between two fields.
-    pub delimiter: u8,
+    pub dialect: Dialect,
     /// Bytes of the block's records, including line breaks.
     pub bytes: Vec<u8>,
     /// Position of the block's first record that the parser has not read yet.
@@ -52,8 +74,10 @@ pub(super) struct Blocks<R> {
     block_bytes: usize,
     /// Bytes that were already read from the file after the end of the last block; they start the next block.
     rest: Vec<u8>,
-    /// Byte between two fields, which the first line determines.
-    delimiter: u8,
+    /// Marks of the file. The header determines the delimiter.
+    dialect: Dialect,
+    /// Number of lines before the header.
+    skip_lines: u32,
     /// Number of blocks returned so far.
     number: usize,
     /// Line of the file on which the next block starts.
@@ -63,12 +87,16 @@ pub(super) struct Blocks<R> {
 impl<R: Read> Blocks<R> {
     /// Creates a splitter at the start of `input`, which needs no buffering. `block_bytes` is [`BLOCK_BYTES`] except in
     /// tests.
-    pub(super) const fn new(input: R, block_bytes: usize) -> Self {
+    pub(super) const fn new(input: R, block_bytes: usize, csv: CsvSpec) -> Self {
         Self {
             input,
             block_bytes,
             rest: Vec::new(),
-            delimiter: b',',
+            dialect: Dialect {
+                delimiter: b',',
+                trim: csv.trim,
+            },
+            skip_lines: csv.skip_lines,
             number: 0,
             line: 1,
         }
@@ -81,32 +109,32 @@ impl<R: Read> Blocks<R> {
     pub(super) fn next_into(&mut self, block: &mut Block) -> io::Result<bool> {
         if !self.fill(block, RECORD_BYTES_MAX)? {
             let problem = format!(
-                "the record on line {} has more than {RECORD_BYTES_MAX} bytes: close the quote that opens one of its \
-                 fields",
-                block.left.line
+                "the record on line {} has more than {RECORD_BYTES_MAX} bytes in {} lines: close the quote that opens one \
+                 of its fields",
+                block.left.line,
+                n_lines(&block.bytes)
             );
             return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
         }
         Ok(!block.bytes.is_empty())
     }
 
-    /// Fills `block` with the first block, which contains the header. Returns false if the first `bytes_max` bytes
-    /// contain no end of a record. In that case, the block contains the bytes read so far, and no further block may be
-    /// read.
+    /// Fills `block` with bytes of the file, of which the first block contains the header. Returns false if the first
+    /// `bytes_max` bytes contain no end of a record. In that case, the block contains the bytes read so far, and no further
+    /// block may be read.
     ///
     /// # Errors
     /// Any error of reading the input.
-    pub(super) fn first_into(&mut self, block: &mut Block, bytes_max: usize) -> io::Result<bool> {
-        self.fill(block, bytes_max)
-    }
-
-    /// Fills `block` with bytes of the file. Returns whether the block ends at the end of a record.
-    fn fill(&mut self, block: &mut Block, bytes_max: usize) -> io::Result<bool> {
+    pub(super) fn fill(&mut self, block: &mut Block, bytes_max: usize) -> io::Result<bool> {
         block.bytes.clear();
         // The block starts with the bytes that were read after the last block.
         block.bytes.append(&mut self.rest);
 
         let mut wanted = self.block_bytes;
+        let mut start = Position {
+            at: 0,
+            line: self.line,
+        };
         let (end, is_whole) = loop {
             let missing = wanted.saturating_sub(block.bytes.len());
             block.bytes.reserve(missing);
@@ -117,16 +145,17 @@ impl<R: Read> Blocks<R> {
             if self.number == 0 && block.bytes.starts_with(BYTE_ORDER_MARK) {
                 block.bytes.drain(..BYTE_ORDER_MARK.len());
             }
-            // The first block contains all of the first line when this loop ends.
+            // The first block contains all of the header when this loop ends.
             if self.number == 0 {
-                self.delimiter = delimiter_of(&block.bytes);
+                start = after_lines(&block.bytes, self.skip_lines);
+                self.dialect.delimiter = delimiter_of(&block.bytes[start.at..]);
             }
 
             // The last record of a file needs no line break.
             let end = if at_end {
                 Some(block.bytes.len())
             } else {
-                records_end(&block.bytes, self.delimiter)
+                records_end(&block.bytes[start.at..], self.dialect).map(|end| start.at + end)
             };
             match end {
                 Some(end) => break (end, true),
@@ -140,11 +169,8 @@ impl<R: Read> Blocks<R> {
         self.rest.extend_from_slice(&block.bytes[end..]);
         block.bytes.truncate(end);
         block.number = self.number;
-        block.delimiter = self.delimiter;
-        block.left = Position {
-            at: 0,
-            line: self.line,
-        };
+        block.dialect = self.dialect;
+        block.left = start;
 
         self.number += 1;
         self.line += n_lines(&block.bytes);
@@ -152,8 +178,19 @@ impl<R: Read> Blocks<R> {
     }
 }
 
-/// Returns the byte that separates the fields of a file: a comma, or if the first line has none outside of quotes, the one
-/// of tab, semicolon and `|` that it has most often there.
+/// Returns the position after the first lines of a file; the end of `bytes` if there are not that many.
+fn after_lines(bytes: &[u8], n_lines: u32) -> Position {
+    let mut breaks = memchr2_iter(b'\n', b'\r', bytes).filter(|&at| ends_line(bytes, at));
+    let at = match n_lines.checked_sub(1) {
+        None => 0,
+        Some(last) => breaks.nth(last as usize).map_or(bytes.len(), |at| at + 1),
+    };
+    let line = u64::from(n_lines) + 1;
+    Position { at, line }
+}
+
+/// Returns the byte that separates the fields of a file: a comma, or if the header, with which `file` begins, has none
+/// outside of quotes, the one of tab, semicolon and `|` that it has most often there.
 pub(super) fn delimiter_of(file: &[u8]) -> u8 {
     let end = memchr2(b'\n', b'\r', file).unwrap_or(file.len());
     let plain = file[..end].split(|&byte| byte == b'"').step_by(2);
@@ -184,11 +221,11 @@ pub(super) fn n_lines(bytes: &[u8]) -> u64 {
 /// Returns the end of the last whole record, after its line break. `bytes` must start with a record.
 ///
 /// As in the parser, only a quote at the start of a field opens a quoted field. Other quotes are ordinary characters.
-fn records_end(bytes: &[u8], delimiter: u8) -> Option<usize> {
+fn records_end(bytes: &[u8], dialect: Dialect) -> Option<usize> {
     // Ranges of bytes outside of quoted fields. They are searched backwards for the last line break afterwards.
     let mut plain = Vec::new();
     let mut at = 0;
-    while let Some(open) = opening_quote(bytes, at, delimiter) {
+    while let Some(open) = opening_quote(bytes, at, dialect) {
         plain.push((at, open));
         match quoted_end(bytes, open + 1) {
             // A quote that is the last byte may be the first of a doubled quote. No line break follows it, so the
@@ -211,11 +248,11 @@ fn last_break(bytes: &[u8], plain: &[(usize, usize)]) -> Option<usize> {
 }
 
 /// Returns the first quote at or after `at` that starts a field.
-fn opening_quote(bytes: &[u8], mut at: usize, delimiter: u8) -> Option<usize> {
+fn opening_quote(bytes: &[u8], mut at: usize, dialect: Dialect) -> Option<usize> {
     loop {
         let quote = at + memchr(b'"', &bytes[at..])?;
-        let before = quote.checked_sub(1).map(|before| bytes[before]);
-        if before.is_none_or(|before| before == delimiter || matches!(before, b'\n' | b'\r')) {
+        let before = bytes[..dialect.trimmed(&bytes[..quote])].last();
+        if before.is_none_or(|&last| last == dialect.delimiter || matches!(last, b'\n' | b'\r')) {
             return Some(quote);
         }
         at = quote + 1;

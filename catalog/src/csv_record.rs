@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use memchr::{memchr, memchr3};
 
-use super::csv_blocks::{Block, Position, ends_line, n_lines, quoted_end};
+use super::csv_blocks::{Block, Dialect, Position, ends_line, n_lines, quoted_end};
 
 /// Position of a field in the block.
 #[derive(Clone, Copy, Debug)]
@@ -21,13 +21,15 @@ pub(super) struct Field {
 /// Iterates over the records of a block.
 pub(super) struct Records<'a> {
     bytes: &'a [u8],
-    delimiter: u8,
+    dialect: Dialect,
     /// Position of the next record, or of blank lines before it.
     left: Position,
     /// Position at which the current record starts.
     start: usize,
     fields: Vec<Field>,
     record_line: u64,
+    /// True if a quote of the current record is not closed, or is closed by the opening quote of a field on a later line.
+    pub is_unbalanced: bool,
 }
 
 impl<'a> Records<'a> {
@@ -35,11 +37,12 @@ impl<'a> Records<'a> {
     pub(super) const fn new(block: &'a Block) -> Self {
         Self {
             bytes: block.bytes.as_slice(),
-            delimiter: block.delimiter,
+            dialect: block.dialect,
             left: block.left,
             start: 0,
             fields: Vec::new(),
             record_line: 0,
+            is_unbalanced: false,
         }
     }
 
@@ -57,6 +60,7 @@ impl<'a> Records<'a> {
         }
 
         self.fields.clear();
+        self.is_unbalanced = false;
         self.start = self.left.at;
         self.record_line = self.left.line;
         if self.left.at == self.bytes.len() {
@@ -68,7 +72,7 @@ impl<'a> Records<'a> {
             self.left.at = (end + 1).min(self.bytes.len());
             match self.bytes.get(end) {
                 // A delimiter means that another field follows. At the end of the block, that field is empty.
-                Some(&delimiter) if delimiter == self.delimiter => {}
+                Some(&delimiter) if delimiter == self.dialect.delimiter => {}
                 last => {
                     self.left.line += u64::from(last.is_some() && ends_line(self.bytes, end));
                     return true;
@@ -80,12 +84,16 @@ impl<'a> Records<'a> {
     /// Adds the field at `self.left.at`. Returns the position of its end: a delimiter, a line break or the end of the
     /// block.
     fn field(&mut self) -> usize {
-        let start = self.left.at;
+        let rest = self.bytes[self.left.at..].iter();
+        let n_spaces = rest
+            .take_while(|&&byte| self.dialect.is_space(byte))
+            .count();
+        let start = self.left.at + n_spaces;
         if self.bytes.get(start) != Some(&b'"') {
             let end = self.field_end(start);
             self.fields.push(Field {
                 start,
-                end,
+                end: start + self.dialect.trimmed(&self.bytes[start..end]),
                 quotes: false,
             });
             return end;
@@ -94,12 +102,14 @@ impl<'a> Records<'a> {
         let start = start + 1;
         let (quote, are_doubled) = quoted_end(self.bytes, start);
         // A field whose quote is never closed extends to the end of the file.
+        self.is_unbalanced |= quote.is_none();
         let quote = quote.unwrap_or(self.bytes.len());
 
         // Text between the closing quote and the next delimiter also belongs to the field.
         let end = self.field_end((quote + 1).min(self.bytes.len()));
+        let text_end = start + self.dialect.trimmed(&self.bytes[start..end]);
         // Without text after the closing quote, the field is the text between the quotes.
-        let field = if end <= quote + 1 {
+        let field = if text_end <= quote + 1 {
             Field {
                 start,
                 end: quote,
@@ -108,13 +118,15 @@ impl<'a> Records<'a> {
         } else {
             Field {
                 start,
-                end,
+                end: text_end,
                 quotes: true,
             }
         };
 
         // Line breaks within quotes are counted, because `line` is a physical line of the file.
-        self.left.line += n_lines(&self.bytes[start..quote]);
+        let n_breaks = n_lines(&self.bytes[start..quote]);
+        self.left.line += n_breaks;
+        self.is_unbalanced |= n_breaks > 0 && text_end > quote + 1;
         self.fields.push(field);
         end
     }
@@ -122,7 +134,7 @@ impl<'a> Records<'a> {
     fn field_end(&self, at: usize) -> usize {
         match self.bytes.get(at) {
             None | Some(b'\n' | b'\r') => at,
-            _ => memchr3(self.delimiter, b'\n', b'\r', &self.bytes[at..])
+            _ => memchr3(self.dialect.delimiter, b'\n', b'\r', &self.bytes[at..])
                 .map_or(self.bytes.len(), |length| at + length),
         }
     }
@@ -213,6 +225,8 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use wavemill_schemas::recipe::CsvSpec;
+
     use super::super::csv_blocks::{Blocks, delimiter_of};
     use super::*;
 
@@ -229,8 +243,12 @@ mod tests {
     }
 
     fn ours(input: impl Read, block_bytes: usize) -> Rows {
+        read(input, block_bytes, CsvSpec::default())
+    }
+
+    fn read(input: impl Read, block_bytes: usize, csv: CsvSpec) -> Rows {
         let (mut blocks, mut block, mut rows) = (
-            Blocks::new(input, block_bytes),
+            Blocks::new(input, block_bytes, csv),
             Block::default(),
             Vec::new(),
         );
@@ -276,6 +294,18 @@ mod tests {
             prop_assert!(whole.is_sorted_by(|record, next| record.0 < next.0), "two records on one line");
             prop_assert_eq!(&ours(&text[..], block_bytes), &whole);
             prop_assert_eq!(&ours(Drops(&text), block_bytes), &whole);
+        }
+
+        #[test]
+        fn options_give_the_same_records_wherever_blocks_are_cut(
+            text in proptest::collection::vec(proptest::sample::select(b"ab \t\",;\n\r\n\"\"".to_vec()), 0..200),
+            block_bytes in 1_usize..64,
+            skip_lines in 0_u32..4,
+        ) {
+            let csv = CsvSpec { skip_lines, trim: true, ragged: false };
+            let whole = read(&text[..], 1 << 20, csv);
+            prop_assert_eq!(&read(&text[..], block_bytes, csv), &whole);
+            prop_assert!(whole.iter().all(|(line, _)| *line > u64::from(skip_lines)));
         }
     }
 

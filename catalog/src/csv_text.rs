@@ -7,13 +7,16 @@ use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::sync::Arc;
 
-use arrow::array::{ArrayBuilder, ArrayRef, Int64Builder, RecordBatch, StringViewBuilder};
+use arrow::array::{
+    ArrayBuilder, ArrayRef, Int64Builder, ListBuilder, RecordBatch, StringViewBuilder,
+};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use wavemill_schemas::recipe::CsvSpec;
 use wavemill_schemas::reject::{Reason, Reject, Stage};
 use wavemill_source::is_of_machine;
 
 use super::CatalogError;
-use super::csv_blocks::{BLOCK_BYTES, Block, Blocks};
+use super::csv_blocks::{BLOCK_BYTES, Block, Blocks, n_lines};
 use super::csv_record::Records;
 
 /// Name of the column with the physical line on which a record starts, from 1.
@@ -39,36 +42,10 @@ const HEADER_LINES_MAX: usize = 5;
 /// Form of the column names in a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Header {
-    /// The header is one line.
-    Line,
+    /// The header is one line of a file of this form.
+    Line(CsvSpec),
     /// FMA's levels (group, field, …), of which the last line starts with `track_id`. Names are joined with `_`.
     Levels,
-}
-
-impl Header {
-    /// Detects the form of a file's header from its first lines: [`Header::Levels`] if one of them starts with
-    /// `track_id`. If that is the first line, both forms give the same column names.
-    ///
-    /// # Errors
-    /// `Read` if reading the file fails.
-    pub(super) fn detect<R: Read>(file: &str, input: R) -> Result<Self, CatalogError> {
-        let mut block = Block::default();
-        Blocks::new(input, BLOCK_BYTES)
-            .first_into(&mut block, HEADER_BYTES_MAX)
-            .map_err(unreadable(file))?;
-
-        let mut records = Records::new(&block);
-        for _ in 0..HEADER_LINES_MAX {
-            if !records.advance() {
-                break;
-            }
-            let first = records.fields().first();
-            if first.is_some_and(|&first| *records.value(first) == *b"track_id") {
-                return Ok(Self::Levels);
-            }
-        }
-        Ok(Self::Line)
-    }
 }
 
 /// Name and schema of a CSV file, shared by all blocks of the file.
@@ -76,6 +53,8 @@ impl Header {
 pub(super) struct TextForm {
     file: String,
     schema: SchemaRef,
+    /// True if the last column contains lists.
+    ragged: bool,
 }
 
 /// Number of records read from a CSV file, and the records that were rejected.
@@ -85,12 +64,16 @@ pub(super) struct RecordCounts {
     pub rows_read: u64,
     /// Rejects of the file's records so far.
     pub rejects: Vec<Reject>,
+    /// Number of lines that quotes joined to one rejected record, and a description, for the longest such record.
+    pub longest: Option<(u64, String)>,
 }
 
 /// Builder of a batch of text columns.
 pub(super) struct TextRows {
     lines: Int64Builder,
     columns: Vec<StringViewBuilder>,
+    /// The last column, if it contains lists.
+    lists: Option<ListBuilder<StringViewBuilder>>,
     /// Buffer for a field's value without quotes, kept to reuse its memory.
     unquoted: String,
 }
@@ -103,11 +86,12 @@ impl TextForm {
 
     /// Creates an empty batch with capacity for `rows` rows.
     pub(super) fn rows(&self, rows: usize) -> TextRows {
-        let columns =
-            (1..self.schema.fields().len()).map(|_| StringViewBuilder::with_capacity(rows));
+        let n_texts = self.schema.fields().len() - 1 - usize::from(self.ragged);
+        let columns = (0..n_texts).map(|_| StringViewBuilder::with_capacity(rows));
         TextRows {
             lines: Int64Builder::with_capacity(rows),
             columns: columns.collect(),
+            lists: self.ragged.then(ListBuilder::default),
             unquoted: String::new(),
         }
     }
@@ -127,20 +111,24 @@ impl TextForm {
 
             // Validates UTF-8 once per record instead of once per field.
             let (base, raw) = records.raw();
+            let found = records.fields().len();
+            // A list may have no item, or several.
+            let fits = found == wanted || (self.ragged && found + 1 >= wanted);
+            let is_sound = fits && !records.is_unbalanced;
             let rejected = match std::str::from_utf8(raw) {
-                Ok(text) if records.fields().len() == wanted => {
+                Ok(text) if is_sound => {
                     rows.push(&records, base, text);
                     None
                 }
-                Ok(_) => Some(self.wrong_field_count(&records)),
+                Ok(_) => Some(self.malformed(&records, counted)),
                 // Rare case: a record may be invalid although each of its fields is valid UTF-8, if a quote separates
                 // the bytes of a character.
                 Err(_) => match self.wrong_encoding(&records) {
-                    None if records.fields().len() == wanted => {
+                    None if is_sound => {
                         rows.push(&records, base, "");
                         None
                     }
-                    None => Some(self.wrong_field_count(&records)),
+                    None => Some(self.malformed(&records, counted)),
                     reject => reject,
                 },
             };
@@ -149,24 +137,27 @@ impl TextForm {
         block.left = records.left();
     }
 
-    fn wrong_field_count(&self, records: &Records<'_>) -> Reject {
+    /// Creates the reject for a record with a wrong number of fields or an unbalanced quote.
+    fn malformed(&self, records: &Records<'_>, counted: &mut RecordCounts) -> Reject {
         let found = records.fields().len();
         let wanted = self.schema.fields().len() - 1;
-        let detail = format!(
-            "{}: {found} fields where the header has {wanted}",
-            self.file
-        );
+        let mut problem = format!("{found} fields where the header has {wanted}");
+        let joined = n_lines(records.raw().1.trim_ascii_end()) + 1;
+        if records.is_unbalanced || joined > 1 {
+            // The first field with line breaks begins on the first line of its record.
+            let line = records.line();
+            problem = format!("a quote on line {line} joins {joined} lines: {problem}");
+            let this = Some((joined, problem.clone()));
+            counted.longest = this.max(counted.longest.take());
+        }
+        let detail = format!("{}: {problem}", self.file);
 
         let mut reject = Reject::new(Stage::Catalog, Reason::BadRow, detail);
         reject.track_id = self.track_id(records);
         reject.line = Some(records.line());
 
         // The reject names the first column without a value or, if there are too many fields, the last column.
-        reject.column = self
-            .schema
-            .fields()
-            .get((found + 1).min(wanted))
-            .map(|field| field.name().clone());
+        reject.column = self.column((found + 1).min(wanted));
         reject
     }
 
@@ -184,12 +175,12 @@ impl TextForm {
         );
         let mut reject = Reject::new(Stage::Catalog, Reason::BadEncoding, detail);
         reject.line = Some(records.line());
-        reject.column = self
-            .schema
-            .fields()
-            .get(field + 1)
-            .map(|field| field.name().clone());
+        reject.column = self.column(field + 1);
         Some(reject)
+    }
+
+    fn column(&self, index: usize) -> Option<String> {
+        Some(self.schema.fields().get(index)?.name().clone())
     }
 
     fn track_id(&self, records: &Records<'_>) -> Option<i64> {
@@ -201,7 +192,7 @@ impl TextForm {
 }
 
 impl TextRows {
-    /// Appends a record with as many fields as there are columns. `text` is the record's text, which starts at offset
+    /// Appends a record that fits the columns. `text` is the record's text, which starts at offset
     /// `base` of its block. Fields outside of `text` are decoded separately.
     fn push(&mut self, records: &Records<'_>, base: usize, text: &str) {
         self.lines.append_value(records.line().cast_signed());
@@ -215,6 +206,16 @@ impl TextRows {
                 },
             }
         }
+
+        let Some(lists) = &mut self.lists else { return };
+        let items = &records.fields()[self.columns.len()..];
+        let items = items.iter().map(|&field| records.value(field));
+        let mut items = items.filter(|item| !item.is_empty()).peekable();
+        let has_items = items.peek().is_some();
+        for item in items {
+            lists.values().append_value(String::from_utf8_lossy(&item));
+        }
+        lists.append(has_items);
     }
 
     /// Builds a batch of the appended rows, with the schema of `form`.
@@ -228,6 +229,7 @@ impl TextRows {
                 .iter_mut()
                 .map(|builder| Arc::new(builder.finish()) as ArrayRef),
         );
+        arrays.extend(self.lists.map(|mut lists| Arc::new(lists.finish()) as _));
         Ok(RecordBatch::try_new(form.schema.clone(), arrays)?)
     }
 }
@@ -248,11 +250,16 @@ impl<R: Read> TextReader<R> {
     /// # Errors
     /// `Read` if reading fails; `Header` if the header is not valid.
     pub(super) fn open(file: &str, input: R, header: Header) -> Result<Self, CatalogError> {
-        let mut blocks = Blocks::new(input, BLOCK_BYTES);
+        let csv = match header {
+            Header::Line(csv) => csv,
+            Header::Levels => CsvSpec::default(),
+        };
+        let mut blocks = Blocks::new(input, BLOCK_BYTES, csv);
         let mut block = Block::default();
         let is_whole = blocks
-            .first_into(&mut block, HEADER_BYTES_MAX)
+            .fill(&mut block, HEADER_BYTES_MAX)
             .map_err(unreadable(file))?;
+        refuse_utf16(file, &block.bytes)?;
         // Column names are parsed before the header's length is checked, so that too many columns are reported as such.
         let names = column_names(file, &mut block, header)?;
         if !is_whole {
@@ -272,10 +279,15 @@ impl<R: Read> TextReader<R> {
             }
             fields.push(Field::new(name, DataType::Utf8View, true));
         }
+        if let Some(last) = fields.last_mut().filter(|_| csv.ragged) {
+            let item = Field::new_list_field(DataType::Utf8View, true);
+            *last = last.clone().with_data_type(DataType::List(Arc::new(item)));
+        }
 
         let form = TextForm {
             file: file.to_owned(),
             schema: Arc::new(Schema::new(fields)),
+            ragged: csv.ragged,
         };
         Ok(Self {
             form,
@@ -356,10 +368,9 @@ fn column_names(
     header: Header,
 ) -> Result<Vec<String>, CatalogError> {
     let mut levels: Vec<Vec<String>> = Vec::new();
-    let lines_max = if header == Header::Line {
-        1
-    } else {
-        HEADER_LINES_MAX
+    let lines_max = match header {
+        Header::Line(_) => 1,
+        Header::Levels => HEADER_LINES_MAX,
     };
 
     let mut records = Records::new(block);
@@ -382,16 +393,34 @@ fn column_names(
 
     match (header, levels.as_slice()) {
         (Header::Levels, _) if is_closed => Ok(joined_names(&levels)),
-        (Header::Line, [only]) => Ok(only
+        (Header::Line(_), [only]) => Ok(only
             .iter()
             .enumerate()
             .map(|(i, name)| plain_name(i, name))
             .collect()),
-        (Header::Line, _) => Err(CatalogError::Unusable(format!(
+        (Header::Line(_), _) => Err(CatalogError::Unusable(format!(
             "metadata file {file} is empty: its first line must name the columns"
         ))),
         _ => Err(CatalogError::no_track_id(file, HEADER_LINES_MAX)),
     }
+}
+
+/// Checks that a text, given by its first bytes, is in an encoding whose ASCII characters are single bytes.
+///
+/// # Errors
+/// `Header` for UTF-16 and UTF-32.
+pub(super) fn refuse_utf16(file: &str, text: &[u8]) -> Result<(), CatalogError> {
+    let encoding = match text {
+        [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..] => "UTF-32",
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "UTF-16",
+        [0, 1..=0xff, ..] => "UTF-16BE",
+        [1..=0xff, 0, ..] => "UTF-16LE",
+        _ => return Ok(()),
+    };
+    let problem = format!(
+        "it is in {encoding}, not in UTF-8: convert it by `iconv -f {encoding} -t UTF-8 {file} > utf8-{file}`"
+    );
+    Err(CatalogError::header(file, problem))
 }
 
 /// Checks that a file has at most [`COLUMNS_MAX`] columns, if their number is known.
@@ -441,7 +470,7 @@ fn joined_names(levels: &[Vec<String>]) -> Vec<String> {
 
 /// Normalizes a column name: `#tracks` becomes `tracks`, and a column without a name is named by its number.
 fn plain_name(index: usize, name: &str) -> String {
-    let name = name.trim().trim_start_matches('#');
+    let name = name.trim().trim_start_matches('#').trim_start();
     if name.is_empty() {
         format!("column_{}", index + 1)
     } else {

@@ -10,6 +10,7 @@ use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use arrow::datatypes::{Schema, SchemaRef};
 use wavemill_runtime::course::Course;
+use wavemill_schemas::recipe::CsvSpec;
 use wavemill_schemas::reject::Reject;
 use wavemill_source::SourceError;
 use wavemill_source::metadata::Files;
@@ -96,13 +97,11 @@ impl ExtraTable {
     fn open(engine: &Engine, name: &str, file: &str, files: &Files) -> Result<Self, CatalogError> {
         // FMA's raw dumps have one header line, except for `raw_echonest.csv`.
         let is_raw = name.starts_with("raw_");
-        let header = if is_raw {
-            Header::detect(file, files.read(file)?)?
-        } else {
-            Header::Levels
+        let open = |header| TextReader::open(file, files.read(file)?, header);
+        let reader = match open(Header::Levels) {
+            Err(CatalogError::Header { .. }) if is_raw => open(Header::Line(CsvSpec::default()))?,
+            reader => reader?,
         };
-        // The file is opened again, because detecting the header has consumed the first reader.
-        let reader = TextReader::open(file, files.read(file)?, header)?;
 
         let required = (!is_raw).then_some("track_id");
         let typer = Typer::new(

@@ -36,19 +36,21 @@ use wavemill_runtime::course::{CountingReader, Course, Phase};
 use wavemill_runtime::parallel::in_parts;
 use wavemill_runtime::settings::Settings;
 use wavemill_schemas::recipe::{
-    CatalogSpec, Dataset, GroupDuplicates, Recipe, SplitRule, SplitSpec, TargetSpec, is_plain_name,
+    CatalogSpec, CsvSpec, Dataset, GroupDuplicates, Recipe, SplitRule, SplitSpec, TargetSpec,
+    is_plain_name,
 };
 use wavemill_schemas::reject::Reject;
+use wavemill_schemas::text::error_line;
 use wavemill_source::AudioIndex;
 use wavemill_source::metadata::{CONTENT_BYTES_MAX, Files};
 
+use self::csv_text::Header;
 use self::engine::Engine;
 pub use self::error::CatalogError;
 pub use self::extra::{ExtraTable, extra_tables};
-pub use self::files::hint_of_file;
-pub use self::files::{Fate, FileAccount, FilesOfKind, NearMatch};
+pub use self::files::{Fate, FileAccount, FilesOfKind, NearMatch, hint_of_file};
 pub use self::laps::Laps;
-use self::load::{NamedInput, ParsedMetadata, TableFormat};
+use self::load::{CsvFile, ParsedMetadata, TableFormat};
 pub use self::numbering::ClassLists;
 pub use self::rows::side_column;
 use self::rows::{Labels, SplitTables};
@@ -59,6 +61,8 @@ pub use self::steps::parse_where;
 
 /// Minimum number of clips for a warning that a side is empty. With fewer, nobody expects to train a model.
 const SIDES_CLIPS_MIN: usize = 20;
+/// Default of [`CatalogSettings::reject_fraction`]. A file of which most rows are rejected has another form.
+const REJECT_FRACTION: f64 = 0.5;
 /// Maximum number of values of the split column that a warning lists.
 const SIDES_LISTED_MAX: usize = 5;
 
@@ -71,14 +75,21 @@ pub struct CatalogSettings {
     /// Number of threads for parsing CSV files, converting their types and other parallel work. Default: the number of
     /// processors of the machine.
     pub threads: usize,
+    /// Maximum fraction of a file's rows that may be rejected. Default 0.5.
+    pub reject_fraction: f64,
 }
 
 impl From<&Settings> for CatalogSettings {
-    /// Derives the limits from a run's settings: the catalog uses as many threads as the decoding stage.
+    /// Derives the limits from a run's settings: the catalog uses as many threads as the decoding stage. A fraction of clips
+    /// that may be rejected also permits as many rejected rows.
     fn from(settings: &Settings) -> Self {
         Self {
             memory_bytes: settings.catalog_bytes(),
             threads: settings.threads,
+            reject_fraction: settings
+                .max_reject_fraction
+                .unwrap_or(0.0)
+                .max(REJECT_FRACTION),
         }
     }
 }
@@ -88,6 +99,7 @@ impl Default for CatalogSettings {
         Self {
             memory_bytes: 256 << 20,
             threads: std::thread::available_parallelism().map_or(1, usize::from),
+            reject_fraction: REJECT_FRACTION,
         }
     }
 }
@@ -275,7 +287,7 @@ pub fn clean(
     let engine = Engine::new(settings.memory_bytes, Arc::clone(course))?;
     let main = metadata.main.as_deref();
     let dataset = recipe.catalog.dataset;
-    let mut loaded = load(&engine, dataset, main, audio, settings.threads)?;
+    let mut loaded = load(&engine, &recipe.catalog, main, audio, settings)?;
     warnings.append(&mut loaded.warnings);
     for (name, table) in &loaded.tables {
         engine.set_table(name, table)?;
@@ -286,12 +298,13 @@ pub fn clean(
         set_extra_tables(&engine, &recipe.catalog, path, &mut warnings)?;
     }
     for (name, path) in &metadata.tables {
-        let rejects = set_own_table(&engine, name, path, settings.threads);
-        let rejects = rejects.map_err(|error| match error {
+        let table = set_own_table(&engine, name, path, settings);
+        let table = table.map_err(|error| match error {
             CatalogError::Stopped => error,
-            error => CatalogError::Unusable(format!("--table {name}: {}", with_causes(&error))),
+            error => CatalogError::Unusable(format!("--table {name}: {}", error_line(&error))),
         })?;
-        loaded.further_rejects.extend(rejects);
+        loaded.further_rejects.extend(table.rejects);
+        warnings.extend(table.warnings);
         if !is_named(&recipe.catalog, name) {
             warnings.push(format!("--table {name}: no cleaning step reads this table"));
         }
@@ -594,20 +607,20 @@ fn set_extra_tables(
         if is_named(spec, &name) {
             engine.set_table(&name, &table?.read_whole(engine.course())?)?;
         } else if let Err(error) = table {
-            let problem = with_causes(&error);
+            let problem = error_line(&error);
             warnings.push(format!("{problem}; table `{name}` is left out"));
         }
     }
     Ok(())
 }
 
-/// Registers a file of the user as table `name`. Returns the rejects of its rows.
+/// Registers a file of the user as table `name`. Returns its content, with rejects and warnings that name the option.
 fn set_own_table(
     engine: &Engine,
     name: &str,
     path: &Path,
-    threads: usize,
-) -> Result<Vec<Reject>, CatalogError> {
+    settings: CatalogSettings,
+) -> Result<ParsedMetadata, CatalogError> {
     if !is_plain_name(name) {
         let problem = "allowed as a name: a to z, then a to z, 0 to 9 and _";
         return Err(CatalogError::Unusable(problem.to_owned()));
@@ -619,14 +632,14 @@ fn set_own_table(
 
     let files = Files::open(path)?;
     let file = main_file(&files, path, TABLE_FILE)?;
-    let loaded = load_table(engine, &files, file, threads)?;
+    let mut loaded = load_table(engine, &files, file, CsvSpec::default(), settings)?;
     engine.set_table(name, &load::without_line(&loaded.rows)?)?;
 
-    let mut rejects = loaded.rejects;
-    for reject in &mut rejects {
-        reject.detail = format!("--table {name}: {}", reject.detail);
+    let details = loaded.rejects.iter_mut().map(|reject| &mut reject.detail);
+    for text in details.chain(&mut loaded.warnings) {
+        *text = format!("--table {name}: {text}");
     }
-    Ok(rejects)
+    Ok(loaded)
 }
 
 /// Reports whether the SQL of a cleaning step contains the word `table`, be it as a table or as some other name.
@@ -639,13 +652,6 @@ fn is_named(spec: &CatalogSpec, table: &str) -> bool {
         let mut words = sql.split(|c: char| !c.is_alphanumeric() && c != '_');
         words.any(|word| word.eq_ignore_ascii_case(table))
     })
-}
-
-fn with_causes(error: &CatalogError) -> String {
-    let first: &dyn std::error::Error = error;
-    let causes = std::iter::successors(Some(first), |error| error.source());
-    let texts: Vec<String> = causes.map(ToString::to_string).collect();
-    texts.join(": ")
 }
 
 /// Runs step `audio`, and adds a warning if most rows have no file, which usually means that the folder is wrong.
@@ -679,22 +685,24 @@ fn no_metadata(dataset: &str) -> CatalogError {
 
 fn load(
     engine: &Engine,
-    dataset: Dataset,
+    spec: &CatalogSpec,
     metadata: Option<&Path>,
     audio: &AudioIndex,
-    threads: usize,
+    settings: CatalogSettings,
 ) -> Result<ParsedMetadata, CatalogError> {
-    match dataset {
-        Dataset::Folders | Dataset::Images => load_folders(engine, metadata, audio, threads),
+    match spec.dataset {
+        Dataset::Folders | Dataset::Images => {
+            load_folders(engine, metadata, audio, spec.csv, settings)
+        }
         Dataset::Fma => {
             let path = metadata.ok_or_else(|| no_metadata("fma"))?;
-            load_fma(engine, path, threads)
+            load_fma(engine, path, settings)
         }
         Dataset::Table => {
             let path = metadata.ok_or_else(|| no_metadata("table"))?;
             let files = Files::open(path)?;
             let name = main_file(&files, path, TABLE_FILE)?;
-            load_table(engine, &files, name, threads)
+            load_table(engine, &files, name, spec.csv, settings)
         }
     }
 }
@@ -704,7 +712,8 @@ fn load_folders(
     engine: &Engine,
     metadata: Option<&Path>,
     audio: &AudioIndex,
-    threads: usize,
+    form: CsvSpec,
+    settings: CatalogSettings,
 ) -> Result<ParsedMetadata, CatalogError> {
     let clips = folders::rows(audio)?;
     let Some(path) = metadata else {
@@ -713,11 +722,15 @@ fn load_folders(
 
     let files = Files::open(path)?;
     let name = main_file(&files, path, TABLE_FILE)?;
-    let listed = load_table(engine, &files, name, threads)?;
-    folders::with_list(clips, name, listed, threads)
+    let listed = load_table(engine, &files, name, form, settings)?;
+    folders::with_list(clips, name, listed, settings.threads)
 }
 
-fn load_fma(engine: &Engine, path: &Path, threads: usize) -> Result<ParsedMetadata, CatalogError> {
+fn load_fma(
+    engine: &Engine,
+    path: &Path,
+    settings: CatalogSettings,
+) -> Result<ParsedMetadata, CatalogError> {
     let course = engine.course();
     let files = Files::open(path)?;
     let tracks = main_file(&files, path, "tracks.csv")?;
@@ -726,17 +739,21 @@ fn load_fma(engine: &Engine, path: &Path, threads: usize) -> Result<ParsedMetada
     begin_reading(course, &files, [tracks].into_iter().chain(genres))?;
 
     let genres = match genres {
-        Some(name) => Some(NamedInput {
-            name,
-            input: counted(course, &files, name)?,
+        Some(file) => Some(CsvFile {
+            file,
+            input: counted(course, &files, file)?,
+            header: Header::Line(CsvSpec::default()),
+            required: None,
         }),
         None => None,
     };
-    let tracks = NamedInput {
-        name: tracks,
+    let tracks = CsvFile {
+        file: tracks,
         input: counted(course, &files, tracks)?,
+        header: Header::Levels,
+        required: Some("track_id"),
     };
-    load::fma(engine, tracks, genres, threads)
+    load::fma(engine, tracks, genres, settings)
 }
 
 /// The expected content of a metadata folder or zip whose main file has no fixed name; part of an error message.
@@ -746,14 +763,16 @@ fn load_table(
     engine: &Engine,
     files: &Files,
     name: &str,
-    threads: usize,
+    form: CsvSpec,
+    settings: CatalogSettings,
 ) -> Result<ParsedMetadata, CatalogError> {
     let course = engine.course();
     begin_reading(course, files, [name])?;
 
     match TableFormat::of(name) {
         TableFormat::Csv => {
-            return load::csv_table(engine, name, counted(course, files, name)?, threads);
+            let input = counted(course, files, name)?;
+            return load::csv_table(engine, name, input, form, settings);
         }
         TableFormat::Json => return load::json_table(name, counted(course, files, name)?),
         TableFormat::Parquet => {}

@@ -28,18 +28,19 @@ use wavemill_runtime::course::Course;
 use wavemill_runtime::panics;
 use wavemill_runtime::parallel::{in_parts, on_threads};
 use wavemill_runtime::parquet_footer::{self, FooterError};
+use wavemill_schemas::recipe::CsvSpec;
 use wavemill_schemas::reject::{Reason, Reject, Stage};
 use wavemill_source::metadata::CONTENT_BYTES_MAX;
 use wavemill_source::{SourceError, is_of_machine};
 
 use super::csv_blocks::Block;
 use super::csv_text::{
-    Header, LINE, RecordCounts, TextForm, TextReader, refuse_columns, refuse_own,
+    Header, LINE, RecordCounts, TextForm, TextReader, refuse_columns, refuse_own, refuse_utf16,
 };
 use super::engine::{Engine, text_views};
 use super::steps::{repeated_column, with_first_column};
 use super::types::{self, ColumnKind, Typer};
-use super::{CatalogError, fma};
+use super::{CatalogError, CatalogSettings, fma};
 
 /// The parsed content of the metadata files.
 pub(super) struct ParsedMetadata {
@@ -73,16 +74,17 @@ pub(super) struct CsvFile<'a, R> {
     pub required: Option<&'a str>,
 }
 
-/// Reads and types a CSV file block by block on `threads` threads. A bad row becomes a reject.
+/// Reads and types a CSV file block by block on several threads. A bad row becomes a reject.
 ///
 /// # Errors
-/// `Read` if reading the file fails; `Header` if the header is not valid.
+/// `Read` if reading the file fails; `Header` if the header is not valid, or too many rows are rejected.
 pub(super) fn csv_file<R: Read + Send>(
     engine: &Engine,
     csv: CsvFile<'_, R>,
     kind_of: impl Fn(&str) -> ColumnKind,
-    threads: usize,
+    settings: CatalogSettings,
 ) -> Result<ParsedMetadata, CatalogError> {
+    let threads = settings.threads;
     let reader = TextReader::open(csv.file, csv.input, csv.header)?;
     let typer = Typer::new(
         &engine.context,
@@ -115,14 +117,32 @@ pub(super) fn csv_file<R: Read + Send>(
     })?;
     let rows = RecordBatch::try_new(Arc::clone(schema), columns)?;
 
-    let rows_read = blocks.iter().map(|block| block.counts.rows_read).sum();
+    let rows_read: u64 = blocks.iter().map(|block| block.counts.rows_read).sum();
+    let longest = blocks
+        .iter()
+        .filter_map(|block| block.counts.longest.as_ref());
+    let warning = longest.max().map(|(_, problem)| {
+        let file = csv.file;
+        format!("metadata file {file}: {problem}, a reject: close the quote, or double it")
+    });
     let rejects = blocks.into_iter().flat_map(|block| block.counts.rejects);
     let mut rejects: Vec<Reject> = rejects.collect();
     // Within a block, rejects of the parser precede rejects of the typer, so restore the file's order.
     rejects.sort_by_key(|reject| reject.line);
+    if let Some(Reject { line, detail, .. }) = rejects.first()
+        && rejects.len() as f64 / rows_read as f64 > settings.reject_fraction
+    {
+        let (n, line) = (rejects.len(), line.unwrap_or_default());
+        let problem = format!(
+            "{n} of {rows_read} rows are rejected, the first on line {line} ({detail}): describe the form of the file in \
+             catalog.csv of the recipe, or allow the rejects by --max-reject-fraction 1"
+        );
+        return Err(CatalogError::header(csv.file, problem));
+    }
     Ok(ParsedMetadata {
         rows_read,
         rejects,
+        warnings: warning.into_iter().collect(),
         ..ParsedMetadata::from_rows(rows)
     })
 }
@@ -169,42 +189,24 @@ fn typed_blocks<R: Read>(
     Ok(typed)
 }
 
-/// An open metadata file.
-pub(super) struct NamedInput<'a, R> {
-    /// Name of the metadata file for messages.
-    pub name: &'a str,
-    /// Reader of the metadata file's bytes.
-    pub input: R,
-}
-
 /// Reads FMA's `tracks.csv` and, if given, `genres.csv`.
 ///
 /// # Errors
 /// The errors of [`csv_file`]; `Header` if there is no column `track_id`.
 pub(super) fn fma(
     engine: &Engine,
-    tracks: NamedInput<'_, impl Read + Send>,
-    genres: Option<NamedInput<'_, impl Read + Send>>,
-    threads: usize,
+    tracks: CsvFile<'_, impl Read + Send>,
+    genres: Option<CsvFile<'_, impl Read + Send>>,
+    settings: CatalogSettings,
 ) -> Result<ParsedMetadata, CatalogError> {
-    let csv = CsvFile {
-        file: tracks.name,
-        input: tracks.input,
-        header: Header::Levels,
-        required: Some("track_id"),
-    };
-    let mut loaded = csv_file(engine, csv, fma::kind, threads)?;
-    loaded.reject_repeated_ids(tracks.name)?;
+    let file = tracks.file;
+    let mut loaded = csv_file(engine, tracks, fma::kind, settings)?;
+    loaded.reject_repeated_ids(file)?;
     loaded.rows = fma::keyed(&loaded.rows)?;
 
     if let Some(genres) = genres {
-        let csv = CsvFile {
-            file: genres.name,
-            input: genres.input,
-            header: Header::Line,
-            required: None,
-        };
-        let genres = csv_file(engine, csv, fma::kind, threads)?;
+        let genres = csv_file(engine, genres, fma::kind, settings)?;
+        loaded.warnings.extend(genres.warnings);
         loaded.further_rejects = genres.rejects;
         loaded
             .tables
@@ -221,15 +223,16 @@ pub(super) fn csv_table(
     engine: &Engine,
     file: &str,
     input: impl Read + Send,
-    threads: usize,
+    form: CsvSpec,
+    settings: CatalogSettings,
 ) -> Result<ParsedMetadata, CatalogError> {
     let csv = CsvFile {
         file,
         input,
-        header: Header::Line,
+        header: Header::Line(form),
         required: None,
     };
-    let mut loaded = csv_file(engine, csv, |_| ColumnKind::Text, threads)?;
+    let mut loaded = csv_file(engine, csv, |_| ColumnKind::Text, settings)?;
 
     // The type of a column is known only after all rows are read as text, so the rows are typed in a second pass.
     let kinds = types::inferred(&loaded.rows);
@@ -272,6 +275,7 @@ pub(super) fn parquet_table(
 /// fails to read the file; `Header` and `Unusable` for its columns; `Header` if the file is too large.
 pub(super) fn json_table(file: &str, input: impl Read) -> Result<ParsedMetadata, CatalogError> {
     let bytes = inflated(file, input, CONTENT_BYTES_MAX)?;
+    refuse_utf16(file, &bytes)?;
     let undecodable = |error: ArrowError| damaged(file, &error.to_string());
     let (schema, _) = infer_json_schema(&*bytes, None).map_err(undecodable)?;
     refuse_columns(file, Some(n_leaves(schema.fields())))?;

@@ -1,6 +1,7 @@
 //! Runs `clean` on small files, with broken rows, wrong SQL and missing audio.
 
 mod columns;
+mod forms;
 
 use std::fmt::Write;
 use std::path::Path;
@@ -31,6 +32,7 @@ fn recipe(dataset: Dataset, clean: Vec<CleanStep>) -> Recipe {
             subset: None,
             require_audio: false,
             clean,
+            csv: Default::default(),
         },
         targets,
         split: SplitSpec::default(),
@@ -127,7 +129,11 @@ fn every_kind_of_broken_row_is_a_reject_with_line_and_column() {
         six,5,1,training,small,Rock,[1]\n\
         1,5,1,training,small,Rock,[1]\n\
         ,5,1,training,small,Rock,[1]\n\
-        9,5,1,training,small,Rock,1;2\n";
+        9,5,1,training,small,Rock,1;2\n\
+        10,5,1,training,small,Rock,[1]\n\
+        11,5,1,training,small,Rock,[1]\n\
+        12,5,1,training,small,Rock,[1]\n\
+        13,5,1,training,small,Rock,[1]\n";
 
     let catalog = run(&recipe(Dataset::Fma, vec![]), tracks_csv(rows).path()).unwrap();
     let found: Vec<_> = catalog
@@ -147,7 +153,7 @@ fn every_kind_of_broken_row_is_a_reject_with_line_and_column() {
     ];
 
     assert_eq!(found, wanted);
-    assert_eq!((catalog.rows_read, catalog.clips.len()), (9, 2));
+    assert_eq!((catalog.rows_read, catalog.clips.len()), (13, 6));
     assert_eq!(catalog.classes["genre"], ["Rock", "two\nlines"]);
 }
 

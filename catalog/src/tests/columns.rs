@@ -106,7 +106,10 @@ fn opened(line: &str, header: csv_text::Header) -> (String, usize) {
 
 #[test]
 fn too_many_columns_are_detected_in_the_header() {
-    for header in [csv_text::Header::Line, csv_text::Header::Levels] {
+    for header in [
+        csv_text::Header::Line(Default::default()),
+        csv_text::Header::Levels,
+    ] {
         let (words, bytes) = opened(
             &format!("a{}\n", ",b".repeat(csv_text::COLUMNS_MAX)),
             header,
@@ -118,7 +121,7 @@ fn too_many_columns_are_detected_in_the_header() {
         assert!(bytes <= 2 << 20, "{bytes} bytes were read");
     }
 
-    let (words, bytes) = opened("no line ends ", csv_text::Header::Line);
+    let (words, bytes) = opened("no line ends ", csv_text::Header::Line(Default::default()));
     assert!(
         words.contains("t.csv: its first line does not end within 16777216 bytes"),
         "{words}"
@@ -126,7 +129,7 @@ fn too_many_columns_are_detected_in_the_header() {
     assert!(bytes <= 32 << 20, "{bytes} bytes were read");
 
     assert!(
-        opened("a,", csv_text::Header::Line)
+        opened("a,", csv_text::Header::Line(Default::default()))
             .0
             .contains(" columns exceed the limit of")
     );
@@ -183,7 +186,9 @@ fn too_many_parquet_columns_are_an_error() {
 fn record_without_an_end_is_an_error() {
     let start = &b"a,b\n1,2\n3,\"4"[..];
     let input = start.chain(std::io::repeat(b'x'));
-    let mut reader = csv_text::TextReader::open("t.csv", input, csv_text::Header::Line).unwrap();
+    let mut reader =
+        csv_text::TextReader::open("t.csv", input, csv_text::Header::Line(Default::default()))
+            .unwrap();
     let error = loop {
         match reader.next_batch() {
             Ok(batch) => assert!(batch.is_some(), "the file has no end"),

@@ -138,6 +138,22 @@ pub struct CatalogSpec {
     /// Cleaning steps in order. Dropped rows are counted for each.
     #[serde(default)]
     pub clean: Vec<CleanStep>,
+    /// Form of the text file of `--metadata`. The usual form is not serialized, so that recipes without this section keep
+    /// their identities.
+    #[serde(default, skip_serializing_if = "crate::config::is_default")]
+    pub csv: CsvSpec,
+}
+
+/// `[catalog.csv]`: form of a text file with a table, if it is not just a header and records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CsvSpec {
+    /// Number of lines before the header, such as comments.
+    pub skip_lines: u32,
+    /// True if spaces around fields are not part of them.
+    pub trim: bool,
+    /// True if the last column contains a list: the last field of the header and all fields after it.
+    pub ragged: bool,
 }
 
 /// `[[catalog.clean]]`: a cleaning step with either `where` or `sql`.

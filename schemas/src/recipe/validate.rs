@@ -6,8 +6,8 @@ use wavemill_options::{Fault, Faults, MAX_TO_HZ, MIN_HZ, STRETCH_MAX, STRETCH_MI
 
 use super::limits::{CLIP_S_MAX, FILE_BYTES_MAX, LENGTH_S_MIN, ROWS_MAX, SEGMENTS_MAX};
 use super::{
-    AudioSpec, CatalogSpec, CleanStep, DECODED_PIXELS_MAX, Dataset, GroupDuplicates, Recipe,
-    ShardSpec, SplitRule, SplitSpec, TargetSpec,
+    AudioSpec, CatalogSpec, CleanStep, CsvSpec, DECODED_PIXELS_MAX, Dataset, GroupDuplicates,
+    Recipe, ShardSpec, SplitRule, SplitSpec, TargetSpec,
 };
 use crate::columns::{ROW_COLUMNS, shape_column};
 
@@ -101,6 +101,9 @@ fn catalog(spec: &CatalogSpec, faults: &mut Faults) {
         "catalog.subset",
         "only dataset = \"fma\" has subsets",
     );
+    let problem = "the files of dataset = \"fma\" have a known form: remove this section";
+    let csv_has_meaning = spec.csv == CsvSpec::default() || spec.dataset != Dataset::Fma;
+    faults.unless(csv_has_meaning, "catalog.csv", problem);
 
     // Dropped rows are counted by step name, so names must be unique.
     let mut seen = HashSet::new();

@@ -69,7 +69,8 @@ pub struct ExtractCommand {
     /// Keep N clips, chosen by hash; classes and splits stay those of all rows
     #[arg(long, value_name = "N")]
     pub limit: Option<u64>,
-    /// Largest fraction of rejected clips; above it nothing is committed [default: 0.05, or 1 with fewer than 20 clips]
+    /// Largest fraction of rejected clips; above it nothing is committed. If it is more than 0.5, it also allows as many
+    /// rejected rows of a metadata file [default: 0.05, or 1 with fewer than 20 clips]
     #[arg(long, value_name = "F")]
     pub max_reject_fraction: Option<f64>,
     /// Largest fraction of the last version's clips whose files are not found, as when a folder is not mounted; above

@@ -37,6 +37,7 @@ fn recipe(dataset: Dataset, clean: Vec<CleanStep>) -> Recipe {
             subset: None,
             require_audio: false,
             clean,
+            csv: Default::default(),
         },
         targets: Vec::new(),
         split: SplitSpec {

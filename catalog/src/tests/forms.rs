@@ -1,0 +1,222 @@
+//! Tables as others publish them: comments, spaces around fields, ragged records, other encodings, unbalanced quotes,
+//! and several spellings of one name.
+
+use super::*;
+
+/// Layout of AudioSet's segments.
+const AUDIOSET: &str = "# Segments csv created Sun Mar  5 10:54:25 2017\n\
+    # num_ytids=3, \"num_segs=3, num_unique_labels=4\n\
+    # YTID, start_seconds, end_seconds, positive_labels\n\
+    --PJHxphWEs, 30.000, 40.000, \"/m/09x0r,/t/dd00088\"\n\
+    -0RWZT-miFs, 420.000, 430.000 , \"/m/03v3yw,\n/m/0k4j\" \n";
+
+/// Layout of MTG-Jamendo's `autotagging.tsv`; the last track has no tags.
+const JAMENDO: &str = "TRACK_ID\tARTIST_ID\tALBUM_ID\tPATH\tDURATION\tTAGS\n\
+    track_0000214\tartist_000014\talbum_000031\t14/214.mp3\t124.6\tgenre---punkrock\n\
+    track_0000215\tartist_000014\talbum_000031\t15/215.mp3\t151.4\tgenre---metal\tmood/theme---dark\n\
+    track_0000216\tartist_000014\talbum_000031\t16/216.mp3\t234.9\tgenre---metal\tinstrument---guitar\t\tmood/theme---epic\n\
+    track_0000217\tartist_000015\talbum_000032\t17/217.mp3\t10.0\n";
+
+/// Cleans a table in a file of the given name by one query, which makes the columns `clip_key` and `label`.
+fn cleaned_by(
+    name: &str,
+    text: &[u8],
+    sql: &str,
+    change: impl FnOnce(&mut Recipe),
+) -> Result<Catalog, String> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(name);
+    std::fs::write(&path, text).unwrap();
+
+    let mut recipe = recipe(Dataset::Table, vec![query("keys", sql)]);
+    recipe.targets[0].column = "label".into();
+    change(&mut recipe);
+    run(&recipe, &path).map_err(|error| {
+        assert_eq!(error.exit_code(), exit::USAGE, "{error:?}");
+        error.to_string()
+    })
+}
+
+fn cells(catalog: &Catalog, column: &str) -> Vec<String> {
+    let column = &catalog.tables["tracks"][column];
+    let cells =
+        (0..column.len()).map(|row| arrow::util::display::array_value_to_string(column, row));
+    cells.collect::<Result<_, _>>().unwrap()
+}
+
+const YOUTUBE: &str =
+    "SELECT *, \"YTID\" || '.wav' AS clip_key, positive_labels AS label FROM input";
+const TAGGED: &str =
+    "SELECT *, \"PATH\" AS clip_key, split_part(\"TAGS\"[1], '---', 2) AS label FROM input";
+
+#[test]
+fn lines_before_the_header_and_spaces_are_not_part_of_records() {
+    for text in [
+        AUDIOSET.to_owned(),
+        AUDIOSET.replace('\n', "\r\n"),
+        AUDIOSET.replace('\n', "\r"),
+        format!("\u{feff}{AUDIOSET}"),
+    ] {
+        let catalog = cleaned_by("audioset.csv", text.as_bytes(), YOUTUBE, |recipe| {
+            recipe.catalog.csv.skip_lines = 2;
+            recipe.catalog.csv.trim = true;
+        })
+        .unwrap();
+        let labels = cells(&catalog, "positive_labels").join(" ");
+        let labels = labels.replace("\r\n", "\n").replace('\r', "\n");
+        assert_eq!(labels, "/m/09x0r,/t/dd00088 /m/03v3yw,\n/m/0k4j");
+        assert_eq!(cells(&catalog, "start_seconds"), ["30.0", "420.0"]);
+        assert_eq!(cells(&catalog, "clip_key")[0], "--PJHxphWEs.wav");
+        assert_eq!((catalog.rows_read, catalog.rejects.len()), (2, 0));
+        // Lines are those of the file.
+        let lines = catalog.tables["tracks_all"]["csv_line"].clone();
+        let lines = lines.as_primitive::<arrow::datatypes::Int64Type>();
+        assert_eq!(lines.values(), &[4, 5]);
+    }
+}
+
+#[test]
+fn the_header_after_skipped_lines_determines_the_delimiter() {
+    let text =
+        "made, by hand\n\n\"twice\nfile;label\na.wav; Rock \n \"b;.wav\" ;\"Jazz \"\nc.wav;\n";
+    let sql = "SELECT *, file AS clip_key FROM input";
+    let cleaned = |skip_lines| {
+        cleaned_by("t.csv", text.as_bytes(), sql, |recipe| {
+            recipe.catalog.csv.skip_lines = skip_lines;
+            recipe.catalog.csv.trim = true;
+        })
+    };
+    let catalog = cleaned(3).unwrap();
+    assert_eq!(cells(&catalog, "clip_key"), ["a.wav", "b;.wav", "c.wav"]);
+    // Spaces within quotes are part of a field.
+    assert_eq!(cells(&catalog, "label"), ["Rock", "Jazz ", ""]);
+    assert!(cleaned(9).unwrap_err().contains("is empty"));
+}
+
+#[test]
+fn further_fields_are_items_of_the_last_column() {
+    let catalog = cleaned_by("jamendo.tsv", JAMENDO.as_bytes(), TAGGED, |recipe| {
+        recipe.catalog.csv.ragged = true;
+    })
+    .unwrap();
+    assert_eq!(
+        cells(&catalog, "TAGS"),
+        [
+            "[genre---punkrock]",
+            "[genre---metal, mood/theme---dark]",
+            "[genre---metal, instrument---guitar, mood/theme---epic]",
+            "",
+        ]
+    );
+    assert_eq!(catalog.classes["genre"], ["metal", "punkrock"]);
+    assert!(catalog.rejects.is_empty() && !catalog.rows_hash().unwrap().is_empty());
+
+    // Too few fields are still a reject.
+    let text = format!("{JAMENDO}track_0000218\tartist_000015\n");
+    let catalog = cleaned_by("jamendo.tsv", text.as_bytes(), TAGGED, |recipe| {
+        recipe.catalog.csv.ragged = true;
+    });
+    assert_eq!(catalog.unwrap().rejects[0].line, Some(6));
+}
+
+#[test]
+fn a_table_of_which_most_rows_are_rejected_is_an_error() {
+    let refused = cleaned_by("jamendo.tsv", JAMENDO.as_bytes(), TAGGED, |_| ()).unwrap_err();
+    assert_eq!(
+        refused,
+        "metadata file jamendo.tsv: 3 of 4 rows are rejected, the first on line 3 (jamendo.tsv: 7 fields where the header has \
+         6): describe the form of the file in catalog.csv of the recipe, or allow the rejects by --max-reject-fraction 1"
+    );
+
+    // Half of the rows may be rejected. So may be all, if a run permits as many rejected clips.
+    let half = "file,label\na.wav,Rock\nb.wav,Jazz,more\n";
+    let sql = "SELECT *, file AS clip_key FROM input";
+    assert_eq!(
+        cleaned_by("t.csv", half.as_bytes(), sql, |_| ())
+            .unwrap()
+            .rejects
+            .len(),
+        1
+    );
+    let fraction = |max_reject_fraction| {
+        let settings = Settings {
+            max_reject_fraction,
+            ..Settings::default()
+        };
+        CatalogSettings::from(&settings).reject_fraction
+    };
+    assert_eq!([None, Some(0.0), Some(1.0)].map(fraction), [0.5, 0.5, 1.0]);
+}
+
+#[test]
+fn utf16_is_named_with_the_command_that_converts_it() {
+    let text = "clip_key,label\na.wav,Rock\n";
+    let little: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let big: Vec<u8> = text.encode_utf16().flat_map(u16::to_be_bytes).collect();
+    for (bytes, encoding) in [
+        ([&b"\xff\xfe"[..], &little].concat(), "UTF-16"),
+        ([&b"\xfe\xff"[..], &big].concat(), "UTF-16"),
+        (little, "UTF-16LE"),
+        (big, "UTF-16BE"),
+    ] {
+        for name in ["t.csv", "t.jsonl"] {
+            let error = cleaned_by(name, &bytes, "SELECT * FROM input", |_| ()).unwrap_err();
+            assert_eq!(
+                error,
+                format!(
+                    "metadata file {name}: it is in {encoding}, not in UTF-8: convert it by `iconv -f {encoding} -t UTF-8 \
+                     {name} > utf8-{name}`"
+                )
+            );
+        }
+    }
+}
+
+#[test]
+fn unbalanced_quotes_say_how_many_lines_they_joined() {
+    let mut lines: Vec<String> = (1..=20)
+        .map(|i| format!("{i}.wav,title {i},Rock"))
+        .collect();
+    lines.insert(0, "file,title,label".to_owned());
+    let sql = "SELECT *, file AS clip_key FROM input";
+    let warned = |changes: &[(usize, &str)]| {
+        let mut lines = lines.clone();
+        for &(line, text) in changes {
+            lines[line - 1] = text.to_owned();
+        }
+        let catalog = cleaned_by("t.csv", lines.join("\n").as_bytes(), sql, |_| ()).unwrap();
+        let warnings = catalog.warnings.iter();
+        let quotes = warnings
+            .filter(|warning| warning.starts_with("metadata file"))
+            .cloned();
+        (
+            quotes.collect::<Vec<_>>(),
+            catalog.rejects.len(),
+            catalog.clips.len(),
+        )
+    };
+    let joined = |line, n, found| {
+        format!(
+            "metadata file t.csv: a quote on line {line} joins {n} lines: {found} fields where the header has 3, a reject: \
+             close the quote, or double it"
+        )
+    };
+
+    // Up to the end of the file, where the number of fields may be wrong, or right by chance.
+    assert_eq!(
+        warned(&[(12, "11.wav,\"title,Rock")]),
+        (vec![joined(12, 10, 2)], 1, 10)
+    );
+    assert_eq!(
+        warned(&[(12, "11.wav,title,\"Rock")]),
+        (vec![joined(12, 10, 3)], 1, 10)
+    );
+    // Up to the opening quote of a later field.
+    let closed = [(12, "11.wav,\"title,Rock"), (15, "14.wav,\"title\",Rock")];
+    assert_eq!(warned(&closed), (vec![joined(12, 4, 3)], 1, 16));
+    // Line breaks of a sound field are no fault.
+    assert_eq!(
+        warned(&[(12, "11.wav,\"title\n\n\",Rock")]),
+        (vec![], 0, 20)
+    );
+}
