@@ -18,6 +18,7 @@ mod numbering;
 mod python_list;
 mod rows;
 mod rows_hash;
+mod spelling;
 pub mod split;
 mod steps;
 #[cfg(test)]
@@ -326,7 +327,7 @@ pub fn clean(
     let rows = rows::keyed(&cleaner.rows)?;
     let mut labels = Vec::with_capacity(recipe.targets.len());
     for target in &recipe.targets {
-        labels.push(rows::labels(&rows, target)?);
+        labels.push(rows::labels(&rows, target, &mut warnings)?);
     }
     let mut tables = loaded.tables;
     tables.insert("tracks_all".to_owned(), cleaner.tracks_all()?);
@@ -443,6 +444,7 @@ impl CleanedRows {
 
         if recipe.split.rule == SplitRule::Artist {
             catalog.warnings.extend(artists_unknown(rows)?);
+            catalog.warnings.extend(rows::artists_alike(rows)?);
         }
         catalog.clips = rows::clips(&tracks, &labels, recipe.split.rule, threads)?;
         // With the other rules, the split of each row is only known after segmentation.

@@ -1,7 +1,8 @@
 //! Parses Python's `repr` of lists, as used in FMA's columns: `[21, 103]`, `['a', "b's"]`.
 //!
-//! Provides two SQL functions, which recipes can also use: `python_ints(text)` returns a list of i64,
-//! `python_texts(text)` a list of text. They return null for a text that is not such a list.
+//! Provides SQL functions, which recipes can also use: `python_ints(text)` returns a list of i64, `python_texts(text)` a
+//! list of text. They return null for a text that is not such a list. A third one is `normalized(text)`, see
+//! [`spelling`](super::spelling).
 
 use std::sync::Arc;
 
@@ -12,24 +13,23 @@ use arrow::datatypes::{DataType, Field};
 use datafusion::error::Result;
 use datafusion::logical_expr::{ColumnarValue, ScalarUDF, Volatility, create_udf};
 
-/// Returns the SQL functions `python_ints` and `python_texts`.
-pub(super) fn functions() -> [ScalarUDF; 2] {
+use super::spelling;
+
+/// Returns the SQL functions of recipes.
+pub(super) fn functions() -> [ScalarUDF; 3] {
+    let list = |item| DataType::List(Arc::new(Field::new_list_field(item, true)));
     [
-        list_function("python_ints", DataType::Int64, ints),
-        list_function("python_texts", DataType::Utf8View, texts),
+        function("python_ints", list(DataType::Int64), ints),
+        function("python_texts", list(DataType::Utf8View), texts),
+        function("normalized", DataType::Utf8View, normalized),
     ]
 }
 
-fn list_function(
-    name: &str,
-    item: DataType,
-    convert: fn(&StringViewArray) -> ArrayRef,
-) -> ScalarUDF {
-    let list = DataType::List(Arc::new(Field::new_list_field(item, true)));
+fn function(name: &str, returns: DataType, convert: fn(&StringViewArray) -> ArrayRef) -> ScalarUDF {
     create_udf(
         name,
         vec![DataType::Utf8View],
-        list,
+        returns,
         Volatility::Immutable,
         Arc::new(
             move |arguments: &[ColumnarValue]| -> Result<ColumnarValue> {
@@ -38,6 +38,11 @@ fn list_function(
             },
         ),
     )
+}
+
+fn normalized(text: &StringViewArray) -> ArrayRef {
+    let texts = text.iter().map(|text| text.map(spelling::normalized));
+    Arc::new(texts.collect::<StringViewArray>())
 }
 
 fn ints(text: &StringViewArray) -> ArrayRef {

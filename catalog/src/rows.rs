@@ -19,7 +19,7 @@ use super::split::{
     GroupSides, KeptRule, KeptSides, NO_SIDE, Placement, SIDES, SplitRow, SplitSettings,
 };
 use super::steps::{clip_keys, with_first_column};
-use super::{CatalogError, ClipRow, Recordings, SideMove};
+use super::{CatalogError, ClipRow, Recordings, SideMove, spelling};
 
 /// Number of rows per unit of parallel work.
 const PART_ROWS: usize = 4096;
@@ -134,11 +134,16 @@ pub(super) struct Labels {
     pub unlisted: usize,
 }
 
-/// Returns the classes and the class ids of all rows for one target.
+/// Returns the classes and the class ids of all rows for one target, and adds a warning if labels differ only in their
+/// spelling.
 ///
 /// # Errors
 /// `Unusable` if the target's column is missing or is not text.
-pub(super) fn labels(rows: &RecordBatch, target: &TargetSpec) -> Result<Labels, CatalogError> {
+pub(super) fn labels(
+    rows: &RecordBatch,
+    target: &TargetSpec,
+    warnings: &mut Vec<String>,
+) -> Result<Labels, CatalogError> {
     let column = text_column(rows, &format!("target `{}`", target.name), &target.column)?;
     let classes = match &target.classes {
         Some(classes) => classes.clone(),
@@ -148,6 +153,10 @@ pub(super) fn labels(rows: &RecordBatch, target: &TargetSpec) -> Result<Labels, 
             found.into_iter().map(str::to_owned).collect()
         }
     };
+
+    let listed = classes.iter().map(String::as_str);
+    let alike = spelling::alike(&target.column, column.iter().flatten().chain(listed));
+    warnings.extend(alike.map(|alike| format!("target `{}`: {alike}", target.name)));
 
     let id_of: HashMap<&str, i32> = classes.iter().map(String::as_str).zip(0..).collect();
     let ids: Vec<Option<i32>> = column
@@ -444,6 +453,25 @@ fn genre_ids(lists: Option<&ListArray>, row: usize) -> Vec<i32> {
 /// Columns that may contain the artist of a row; the first one present does.
 const ARTIST_COLUMNS: [&str; 3] = ["artist_id", "artist_name", "artist"];
 
+fn artist_column(rows: &RecordBatch) -> Option<(&'static str, &ArrayRef)> {
+    let mut names = ARTIST_COLUMNS.into_iter();
+    names.find_map(|name| Some((name, rows.column_by_name(name)?)))
+}
+
+/// Returns a warning if names of artists differ only in their spelling, so that they count as different artists.
+///
+/// # Errors
+/// As [`artist_ids`].
+pub(super) fn artists_alike(rows: &RecordBatch) -> Result<Option<String>, CatalogError> {
+    let column = artist_column(rows).filter(|(_, column)| !column.data_type().is_numeric());
+    let Some((name, column)) = column else {
+        return Ok(None);
+    };
+    let names = cast_all(name, column, &DataType::Utf8View)?;
+    let alike = spelling::alike(name, names.as_string_view().iter().flatten());
+    Ok(alike.map(|alike| format!("split.rule = \"artist\": {alike}")))
+}
+
 /// Returns the artist id of each row, from the first column present of [`ARTIST_COLUMNS`]. A value that is not an integer
 /// is converted to an id by its hash, so that rows with the same name (or the same `unknown` in a column of numbers) still
 /// belong together.
@@ -451,9 +479,7 @@ const ARTIST_COLUMNS: [&str; 3] = ["artist_id", "artist_name", "artist"];
 /// # Errors
 /// `Unusable` if the column cannot be cast to text.
 pub(super) fn artist_ids(rows: &RecordBatch) -> Result<Option<Int64Array>, CatalogError> {
-    let mut names = ARTIST_COLUMNS.into_iter();
-    let Some((name, column)) = names.find_map(|name| Some((name, rows.column_by_name(name)?)))
-    else {
+    let Some((name, column)) = artist_column(rows) else {
         return Ok(None);
     };
     if column.data_type().is_integer() {

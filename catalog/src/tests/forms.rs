@@ -220,3 +220,62 @@ fn unbalanced_quotes_say_how_many_lines_they_joined() {
         (vec![], 0, 20)
     );
 }
+
+#[test]
+fn spellings_of_one_name_are_warned_about_and_can_be_merged() {
+    let text = "clip_key,artist,label\n1.wav,The Beatles,hip-hop\n2.wav,the  beatles ,hiphop\n3.wav,Mia,Hip Hop\n\
+                4.wav,Bj\u{f6}rk,Rock\n5.wav,Bjo\u{308}rk,\n";
+    let separate = cleaned_by("t.csv", text.as_bytes(), "SELECT * FROM input", |_| ()).unwrap();
+    assert_eq!(separate.classes["genre"].len(), 4);
+    assert_eq!(
+        separate.warnings,
+        [
+            "target `genre`: 1 names have several spellings (case, spaces, hyphens, Unicode form), such as `Hip Hop`, \
+             `hip-hop`, `hiphop`: a cleaning step with sql = \"SELECT * REPLACE (normalized(label) AS label) FROM input\" \
+             makes each of them one",
+            "split.rule = \"artist\": 2 names have several spellings (case, spaces, hyphens, Unicode form), such as \
+             `Bjo\u{308}rk`, `Bj\u{f6}rk`, `The Beatles`, `the  beatles `: a cleaning step with sql = \"SELECT * REPLACE \
+             (normalized(artist) AS artist) FROM input\" makes each of them one",
+        ]
+    );
+
+    let sql =
+        "SELECT * REPLACE (normalized(artist) AS artist, normalized(label) AS label) FROM input";
+    let catalog = cleaned_by("t.csv", text.as_bytes(), sql, |_| ()).unwrap();
+    assert_eq!(catalog.warnings, [""; 0]);
+    assert_eq!(catalog.classes["genre"], ["hiphop", "rock"]);
+    let artists: Vec<_> = catalog.clips.iter().map(|clip| clip.artist_id).collect();
+    assert!(artists[0] == artists[1] && artists[3] == artists[4] && artists[1] != artists[2]);
+    assert_eq!(catalog.clips[0].split, catalog.clips[1].split);
+
+    // Labels outside of the recipe's classes are compared with these, too.
+    let listed = cleaned_by("t.csv", text.as_bytes(), "SELECT * FROM input", |recipe| {
+        recipe.targets[0].classes = Some(vec!["Rock".into(), "Hip-Hop".into()]);
+    });
+    assert!(listed.unwrap().warnings[0].contains("`Hip Hop`, `Hip-Hop`, `hip-hop`, `hiphop`"));
+}
+
+#[test]
+fn normalized_names_differ_only_in_their_letters() {
+    for (one, other) in [
+        ("The Beatles", "the  beatles "),
+        ("Bj\u{f6}rk", "BJO\u{308}RK"),
+        ("\u{ff21}BBA", "Abba"),
+        ("Sigur\u{a0}R\u{f3}s", "sigur r\u{f3}s"),
+        ("Die Stra\u{df}e", "DIE STRASSE"),
+        ("hip-hop", "Hip Hop"),
+        ("hip_hop", "hiphop"),
+        ("lo\u{2011}fi", "lo-fi"),
+    ] {
+        assert_eq!(spelling::normalized(one), spelling::normalized(other));
+    }
+    for (one, other) in [
+        ("-1", "1"),
+        ("1-2", "12"),
+        ("C#", "C"),
+        ("1.5", "15"),
+        ("AC/DC", "ACDC"),
+    ] {
+        assert_ne!(spelling::normalized(one), spelling::normalized(other));
+    }
+}

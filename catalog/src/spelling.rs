@@ -1,0 +1,50 @@
+//! Names of artists and classes that differ only in their spelling.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use icu_normalizer::ComposingNormalizerBorrowed;
+
+/// Maximum number of names, each with its spellings, that a warning lists.
+const NAMES_LISTED_MAX: usize = 5;
+
+/// Returns a form of `name` that does not depend on case, Unicode's composed, decomposed and compatible characters, spaces
+/// around it, and spaces, hyphens and underscores between two letters. Other separators are kept, so that -1 and 1, or 1-2
+/// and 12, differ. This is the SQL function `normalized`: its results are in stores and must not change.
+pub(super) fn normalized(name: &str) -> String {
+    let normalizer = ComposingNormalizerBorrowed::new_nfkc();
+    // Letters with several lower cases have one upper case: `ß` and `ss`, or `ς` and `σ`.
+    let lower = normalizer.normalize(name).to_uppercase().to_lowercase();
+    let words: Vec<&str> = lower.split_whitespace().collect();
+    let name = normalizer.normalize(&words.join(" ")).into_owned();
+
+    let mut joined = String::with_capacity(name.len());
+    let mut chars = name.chars().peekable();
+    while let Some(c) = chars.next() {
+        let is_separator = matches!(c, ' ' | '_' | '-' | '\u{2010}'..='\u{2015}');
+        let is_before_letter = chars.peek().is_some_and(|next| next.is_alphabetic());
+        if !(is_separator && is_before_letter && joined.ends_with(char::is_alphabetic)) {
+            joined.push(c);
+        }
+    }
+    joined
+}
+
+/// Returns the text of a warning that lists those of the names in a column that have the same normalized form, or `None` if
+/// there are none.
+pub(super) fn alike<'a>(column: &str, names: impl Iterator<Item = &'a str>) -> Option<String> {
+    let mut by_form: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
+    for name in names.collect::<HashSet<_>>() {
+        by_form.entry(normalized(name)).or_default().insert(name);
+    }
+    by_form.retain(|_, spellings| spellings.len() > 1);
+
+    let spellings = by_form.values().take(NAMES_LISTED_MAX).flatten();
+    let listed: Vec<_> = spellings.map(|name| format!("`{name}`")).collect();
+    let (n, listed) = (by_form.len(), listed.join(", "));
+    (n > 0).then(|| {
+        format!(
+            "{n} names have several spellings (case, spaces, hyphens, Unicode form), such as {listed}: a cleaning step with \
+             sql = \"SELECT * REPLACE (normalized({column}) AS {column}) FROM input\" makes each of them one"
+        )
+    })
+}
