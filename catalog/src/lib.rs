@@ -84,13 +84,11 @@ impl From<&Settings> for CatalogSettings {
     /// Derives the limits from a run's settings: the catalog uses as many threads as the decoding stage. A fraction of clips
     /// that may be rejected also permits as many rejected rows.
     fn from(settings: &Settings) -> Self {
+        let of_clips = settings.max_reject_fraction.unwrap_or_default();
         Self {
             memory_bytes: settings.catalog_bytes(),
             threads: settings.threads,
-            reject_fraction: settings
-                .max_reject_fraction
-                .unwrap_or(0.0)
-                .max(REJECT_FRACTION),
+            reject_fraction: of_clips.max(REJECT_FRACTION),
         }
     }
 }

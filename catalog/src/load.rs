@@ -118,9 +118,8 @@ pub(super) fn csv_file<R: Read + Send>(
     let rows = RecordBatch::try_new(Arc::clone(schema), columns)?;
 
     let rows_read: u64 = blocks.iter().map(|block| block.counts.rows_read).sum();
-    let longest = blocks
-        .iter()
-        .filter_map(|block| block.counts.longest.as_ref());
+    let counts = blocks.iter().map(|block| &block.counts);
+    let longest = counts.filter_map(|counts| counts.longest.as_ref());
     let warning = longest.max().map(|(_, problem)| {
         let file = csv.file;
         format!("metadata file {file}: {problem}, a reject: close the quote, or double it")

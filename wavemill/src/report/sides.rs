@@ -79,9 +79,8 @@ pub(super) fn section(answers: &Answers<'_>) -> Result<Section, ReportError> {
         let sides = [leak.pairs.texts("side")?, leak.pairs.texts("other")?];
         for (row, clips) in leak.pairs.counts("n")?.into_iter().enumerate() {
             let [side, other] = sides.each_ref().map(|names| names[row].clone().into());
-            pairs
-                .rows
-                .push(vec![what.into(), side, clips.into(), other]);
+            let cells = vec![what.into(), side, clips.into(), other];
+            pairs.rows.push(cells);
         }
         if let Some(test_clips) = leak.test_clips.filter(|clips| *clips > 0) {
             leaking.push(format!("{} by {what}", count(test_clips)));

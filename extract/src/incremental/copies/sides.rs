@@ -31,10 +31,8 @@ pub(crate) fn on_several_sides(
     let mut clips = Vec::new();
     for (clip_key, seen) in &finished.inputs {
         let has_rows = !seen.decode_key.is_empty() && !rejected.contains(&Some(clip_key));
-        if let Some(side) = sides
-            .get(clip_key)
-            .filter(|side| has_rows && *side != NO_SIDE)
-        {
+        let side = sides.get(clip_key).filter(|side| *side != NO_SIDE);
+        if let Some(side) = side.filter(|_| has_rows) {
             clips.push((&seen.decode_key, side, clip_key));
         }
     }
