@@ -49,13 +49,19 @@ pub(super) fn commit(
     let manifest = account::manifest(planned, tables, finished)?;
     // Checks the rejects of all shards again: during extraction, the limit is only checked when a reject is added.
     account::check_rejects(finished, work)?;
-    let copies = on_several_sides(store, &manifest, finished)?;
 
     let files_equal = match parent {
         Some(parent) => store.link_equal(&parent.manifest, &manifest)?,
         None => 0,
     };
     store.commit(work.version, &manifest)?;
+
+    // The version is committed, whatever happens now.
+    let copies = on_several_sides(store, &manifest, finished).unwrap_or_else(|error| {
+        Some(format!(
+            "cannot look for recordings on several sides: {error}"
+        ))
+    });
     let mut report = Report::committed(work.version, manifest, &monitor.counters, commit.reuse);
     report.files_equal = files_equal;
     report.files_found = commit.files.clone();
