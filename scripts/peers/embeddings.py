@@ -126,6 +126,11 @@ def faulty(folder):
     (folder / "cut.onnx").write_bytes(whole[: len(whole) // 2])
     (folder / "text.onnx").write_text("not a model\n")
 
+    import onnx
+
+    model = onnx.load(folder / "small.onnx")
+    onnx.save(model, folder / "external.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
+
 
 def mert(layers=12, dim=768):
     """MERT's architecture: seven convolutions over raw audio and a transformer."""

@@ -236,6 +236,11 @@ fn faulty_models_are_refused() -> Result<(), Failed> {
             &["features.m.model", "ONNX Runtime cannot load the model"],
         ),
         ("absent", &[], &["absent.onnx", "No such file"]),
+        (
+            "external",
+            &["output=\"last\""],
+            &["features.m.model", "has weights in another file"],
+        ),
     ];
     for (model, sets, words) in cases {
         let mut command = inputs.extract(&folder.join("store"));

@@ -3,6 +3,7 @@
 //! A [`Model`] is loaded once per process and shared by all workers. A [`ModelPlan`] belongs to one worker: it cuts a
 //! row into windows, runs the model on them and pools its output.
 
+mod external;
 mod library;
 mod model;
 mod plan;

@@ -6,6 +6,7 @@ use ort::session::{HasSelectedOutputs, OutputSelector, RunOptions, Session};
 use ort::value::{Outlet, TensorElementType, TensorRef, ValueType};
 use wavemill_options::{Fault, ModelSizes, OnnxArgs, Pooling};
 
+use super::external::has_external_data;
 use super::library::environment;
 use crate::error::ModelError;
 
@@ -88,6 +89,7 @@ impl Model {
         row: Option<usize>,
         threads: usize,
     ) -> Result<Self, ModelError> {
+        require_one_file(file)?;
         let before = resident_bytes();
         let session = open(file, threads)?;
         let input = only_input(&session)?;
@@ -221,15 +223,27 @@ impl Model {
 }
 
 fn load_error(error: ort::Error) -> ModelError {
-    let message = error.message().trim();
-    // Without a path, the library cannot look for another file.
-    let is_split = message.contains("xternal") || message.contains("model_path");
-    ModelError::Load(match is_split {
-        true => format!(
-            "its weights are in another file: export it with external_data=False ({message})"
-        ),
-        false => message.to_owned(),
-    })
+    ModelError::Load(error.message().trim().to_owned())
+}
+
+/// Refuses a model that has weights in other files, which ONNX Runtime would read relative to the current directory.
+fn require_one_file(file: &[u8]) -> Result<(), ModelError> {
+    // ONNX Runtime's own format, which it reads from memory without other files.
+    if file.get(4..8) == Some(b"ORTM") {
+        return Ok(());
+    }
+    match has_external_data(file) {
+        Some(false) => Ok(()),
+        Some(true) => {
+            let problem = "has weights in another file, which no hash covers: export it with external_data=False, or \
+                           convert it with onnx.save(onnx.load(OLD), NEW)";
+            Err(Fault::new("model", problem).into())
+        }
+        None => {
+            let problem = "it is not a complete file in ONNX format (protocol buffers)";
+            Err(ModelError::Load(problem.to_owned()))
+        }
+    }
 }
 
 fn run_error(error: ort::Error) -> ModelError {
