@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
-# One part of a plan as a task of a Slurm job array; submit.sh sets STORE and PLAN.
+# One part of a plan as a task of a Slurm job array; submit.sh sets STORE, PLAN and PARTS, and submits the array.
 #SBATCH --job-name=wavemill
-#SBATCH --array=1-16
 #SBATCH --cpus-per-task=8
 #SBATCH --mem=6G
 #SBATCH --requeue
@@ -11,7 +10,8 @@ code=0
 for delay in 0 30 120; do
     sleep "$delay"
     code=0
-    wavemill work --store "$STORE" --plan "$PLAN" --part "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT" \
+    # Not the number of tasks of this array, which may repeat some parts of the plan.
+    wavemill work --store "$STORE" --plan "$PLAN" --part "$SLURM_ARRAY_TASK_ID/${PARTS:?is set by submit.sh}" \
         --threads "$SLURM_CPUS_PER_TASK" --memory-limit 4GiB || code=$?
     # Repeating does not help after these codes, nor after success.
     case $code in 0 | 2 | 3 | 4) break ;; esac

@@ -37,7 +37,7 @@ const WORK_EXAMPLES: &str = "\
 Examples:
   wavemill work --store store --plan 0123456789abcdef --part 1/16
   wavemill work --store /nfs/store --plan 0123456789abcdef \\
-      --part $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT
+      --part $SLURM_ARRAY_TASK_ID/16
   wavemill work --store /nfs/store --plan 0123456789abcdef --claim
 
 Workers may run in any order, on any machine that sees the store and the audio, at the same time, and more than once: \
