@@ -20,15 +20,18 @@ use datafusion::prelude::SessionContext;
 use super::SqlError;
 
 /// The functions that are limited. Other functions return at most a small multiple of their arguments.
-const NAMES: [&str; 11] = [
+const NAMES: [&str; 14] = [
     "array_repeat",
     "array_resize",
     "array_to_string",
+    "arrays_zip",
     "concat_ws",
     "generate_series",
     "levenshtein",
     "lpad",
     "range",
+    "regexp_match",
+    "regexp_replace",
     "repeat",
     "replace",
     "rpad",
@@ -180,6 +183,22 @@ fn cost(name: &str, arguments: &[ArrayRef], row: usize) -> Result<f64> {
                 return Ok(0.0);
             }
             text(0).matches(from).count() as f64 * growth as f64
+        }
+        // Groups can be nested, and each returns its text.
+        ("regexp_match", _) => text(0).len() as f64 * text(1).matches('(').count() as f64,
+        ("regexp_replace", _) => {
+            let (old, new) = (text(0), text(2));
+            let n_groups = new.matches(['\\', '$']).count();
+            // An empty match is between two bytes.
+            let n_matches = match text(3).contains('g') {
+                true => old.len() + 1,
+                false => 1,
+            };
+            n_matches as f64 * new.len() as f64 + n_groups as f64 * old.len() as f64
+        }
+        ("arrays_zip", lists) => {
+            let n_values = lists.iter().map(|list| n_values(&value_at(list, row)));
+            8.0 * lists.len() as f64 * n_values.max().unwrap_or(0) as f64
         }
         ("generate_series" | "range", _) => 8.0 * range_len(arguments, row)?,
         ("array_repeat", [element, ..]) => {
@@ -337,7 +356,7 @@ fn elements(values: &ArrayRef) -> Option<ArrayRef> {
 }
 
 /// Returns the number of values of an array, including those of lists in it.
-fn n_values(values: &ArrayRef) -> usize {
+pub(super) fn n_values(values: &ArrayRef) -> usize {
     values.len() + elements(values).map_or(0, |elements| n_values(&elements))
 }
 
@@ -367,7 +386,7 @@ fn shared_bytes(values: &ArrayRef) -> f64 {
 }
 
 /// Returns the number of bytes of a copy of an array.
-fn bytes_of(values: &ArrayRef) -> Result<f64> {
+pub(super) fn bytes_of(values: &ArrayRef) -> Result<f64> {
     let n_bytes = 8.0 * values.len() as f64;
     match (elements(values), values.data_type()) {
         (Some(elements), _) => Ok(n_bytes + bytes_of(&elements)?),

@@ -414,6 +414,12 @@ fn same_kind(error: &DataFusionError) -> DataFusionError {
         DataFusionError::ParquetError(_) | DataFusionError::ObjectStore(_) => {
             DataFusionError::ParquetError(Box::new(ParquetError::General(error.to_string())))
         }
+        DataFusionError::External(inner)
+            if let Some(SqlError::TooComplex { detail }) = inner.downcast_ref() =>
+        {
+            let detail = detail.clone();
+            DataFusionError::External(Box::new(SqlError::TooComplex { detail }))
+        }
         other => DataFusionError::Execution(other.to_string()),
     }
 }

@@ -8,6 +8,7 @@ mod average;
 mod bounded;
 mod catalog;
 mod console;
+mod copying;
 mod damage;
 mod error;
 mod functions;

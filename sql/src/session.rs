@@ -40,8 +40,9 @@ use super::error::nearest;
 use super::output::Sink;
 use super::rows::{Origin, Rows};
 use super::running::{self, Interrupt};
+use super::table::StoreTable;
 use super::tensor::TensorType;
-use super::{SqlError, average, bounded, functions, headings, own_tables, similarity};
+use super::{SqlError, average, bounded, copying, functions, headings, own_tables, similarity};
 
 /// Maximum size in bytes of the tensors in one batch (8,192 rows of 330 KB were 5.4 GB resident, 64 were 0.4).
 const BATCH_BYTES: usize = 32 << 20;
@@ -51,6 +52,10 @@ const BATCH_BYTES: usize = 32 << 20;
 pub(super) const HELD_BATCH_BYTES: usize = 1 << 20;
 /// Maximum number of rows in a batch without tensors.
 const BATCH_ROWS_MAX: usize = 8192;
+/// Maximum number of rows in a batch with texts or lists, and the memory for which there is one row: a join can copy a
+/// value of 256 KiB into each of them.
+pub(super) const TEXT_BATCH_ROWS_MAX: usize = 1024;
+const TEXT_ROW_BYTES: usize = 1 << 20;
 /// Size in bytes from which a constant counts as a part of a row: an expression copies it into each row of a batch.
 const CONSTANT_BYTES_MIN: usize = BATCH_BYTES / BATCH_ROWS_MAX;
 /// Fraction of the memory limit that sorts, joins and aggregates may use. The rest is for readers and batches in
@@ -84,6 +89,24 @@ impl Limits {
     /// Returns the number of threads on which a query runs.
     pub fn workers(&self) -> usize {
         self.threads.min(self.memory_bytes / WORKER_BYTES).max(1)
+    }
+
+    /// Returns the number of rows of a batch with at most `batch_bytes` of tensors, large constants and repeated texts.
+    /// DataFusion limits a batch by rows, and one row may take 330 KB.
+    ///
+    /// # Errors
+    /// If DataFusion cannot walk the plan, which does not occur in practice.
+    pub(super) fn batch_rows(
+        &self,
+        plan: &LogicalPlan,
+        batch_bytes: usize,
+    ) -> Result<usize, SqlError> {
+        let (row_bytes, has_texts) = widest_row(plan)?;
+        let rows_max = match has_texts {
+            true => (self.memory_bytes / TEXT_ROW_BYTES).min(TEXT_BATCH_ROWS_MAX),
+            false => BATCH_ROWS_MAX,
+        };
+        Ok((batch_bytes / row_bytes.max(1)).min(rows_max).max(1))
     }
 
     /// Returns the memory that sorts, joins and aggregates may use.
@@ -461,17 +484,18 @@ impl Planner {
         } else {
             BATCH_BYTES
         };
-        let batch_rows = batch_rows(&plan, batch_bytes)?;
+        let batch_rows = self.limits.batch_rows(&plan, batch_bytes)?;
+        let batch_rows = batch_rows.min(state.config().batch_size());
         let execution = &mut state.config_mut().options_mut().execution;
-        if let Some(batch_rows) = batch_rows {
-            execution.batch_size = ConfigNonZeroUsize::try_new(batch_rows)?;
-        }
+        execution.batch_size = ConfigNonZeroUsize::try_new(batch_rows)?;
         // A share is left for sorts that the planner adds.
         let merge_bytes = self.limits.pool_bytes() as f64 * MERGE_FRACTION;
         let n_sorts = (n_sorts(&plan)? + 1) * self.limits.workers();
         execution.sort_spill_reservation_bytes = (merge_bytes / n_sorts as f64) as usize;
 
-        let physical = running::cooperative(state.create_physical_plan(&plan).await?)?;
+        let physical = state.create_physical_plan(&plan).await?;
+        let physical = copying::limited(physical, batch_rows, self.limits.memory_bytes)?;
+        let physical = running::cooperative(physical)?;
         Ok(execute_stream(physical, state.task_ctx())?)
     }
 
@@ -692,31 +716,27 @@ fn refuse_limits(plan: &LogicalPlan) -> Result<(), SqlError> {
     Err(SqlError::Meaning { detail })
 }
 
-/// Returns the number of rows of a batch with at most `batch_bytes` of tensors and large constants, at least 1, or
-/// `None` if `plan` has neither. DataFusion limits a batch by rows, and one row may take 330 KB.
-///
-/// # Errors
-/// If DataFusion cannot walk the plan, which does not occur in practice.
-pub(super) fn batch_rows(
-    plan: &LogicalPlan,
-    batch_bytes: usize,
-) -> Result<Option<usize>, SqlError> {
-    let row_bytes = widest_row(plan)?;
-    Ok(row_bytes.map(|row_bytes| (batch_bytes / row_bytes).clamp(1, BATCH_ROWS_MAX)))
-}
-
-/// Returns the number of bytes of tensors in the widest row of the plan's tables, together with the large constants of
-/// all expressions, or `None` if there are neither.
-fn widest_row(plan: &LogicalPlan) -> Result<Option<usize>, SqlError> {
-    let mut widest = None;
+/// Returns the number of bytes of tensors and repeated texts in the widest row of the plan's tables, together with the large
+/// constants of all expressions, and whether the plan has columns of texts or lists.
+fn widest_row(plan: &LogicalPlan) -> Result<(usize, bool), SqlError> {
+    let mut widest = 0;
     let mut constants = 0;
+    let mut has_texts = false;
     plan.apply_with_subqueries(|node| {
+        let mut fields = node.schema().fields().iter();
+        has_texts |= fields.any(|field| copying::is_text(field));
         if let LogicalPlan::TableScan(scan) = node {
             let fields = scan.projected_schema.fields().iter();
             let tensors = fields.filter_map(|field| TensorType::from_field(field));
-            let bytes: usize = tensors.map(|tensor| tensor.usual_row_bytes()).sum();
-
-            widest = widest.max((bytes > 0).then_some(bytes));
+            let mut bytes: usize = tensors.map(|tensor| tensor.usual_row_bytes()).sum();
+            let table = source_as_provider(&scan.source).ok();
+            if let Some(table) = table
+                .as_deref()
+                .and_then(|table| table.downcast_ref::<StoreTable>())
+            {
+                bytes += table.repeated_bytes(scan.projection.as_ref());
+            }
+            widest = widest.max(bytes);
         }
         // The constants of VALUES are rows themselves.
         if !matches!(node, LogicalPlan::Values(_)) {
@@ -733,10 +753,7 @@ fn widest_row(plan: &LogicalPlan) -> Result<Option<usize>, SqlError> {
         }
         Ok(TreeNodeRecursion::Continue)
     })?;
-    Ok(match constants {
-        0 => widest,
-        _ => Some(widest.unwrap_or(0) + constants),
-    })
+    Ok((widest + constants, has_texts))
 }
 
 /// Reports whether an operator of the plan keeps rows while it reads more.

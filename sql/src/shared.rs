@@ -31,8 +31,8 @@ use tokio::runtime::Handle;
 use wavemill_schemas::manifest::Manifest;
 use wavemill_store::Store;
 
-use super::session::{HELD_BATCH_BYTES, batch_rows, environment, open_with, refuse_writes};
-use super::{Limits, Session, SqlError, running};
+use super::session::{HELD_BATCH_BYTES, environment, open_with, refuse_writes};
+use super::{Limits, Session, SqlError, copying, running};
 
 /// Number of batches that a query computes ahead of its client.
 const BATCHES_AHEAD: usize = 1;
@@ -74,6 +74,7 @@ impl SharedEnvironment {
     pub fn open(&self, manifest: &Manifest) -> Result<SharedSession, SqlError> {
         let planner = SharedPlanner {
             threads: self.threads.clone(),
+            limits: self.limits,
         };
         let state = SessionStateBuilder::new()
             .with_runtime_env(Arc::clone(&self.env))
@@ -109,6 +110,7 @@ impl SharedSession {
 #[derive(Debug)]
 struct SharedPlanner {
     threads: Handle,
+    limits: Limits,
 }
 
 #[async_trait]
@@ -119,18 +121,20 @@ impl QueryPlanner for SharedPlanner {
         session: &dyn PlanningSession,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         refuse_writes(plan).map_err(external)?;
-        let batch_rows = batch_rows(plan, HELD_BATCH_BYTES).map_err(external)?;
+        let batch_rows = self.limits.batch_rows(plan, HELD_BATCH_BYTES);
+        let batch_rows = batch_rows.map_err(external)?;
         let planner = DefaultPhysicalPlanner::default();
         // Filters take the size of their batches from the state with which they are planned.
-        let physical = match (batch_rows, session.as_any().downcast_ref::<SessionState>()) {
-            (Some(rows), Some(state)) => {
+        let physical = match session.as_any().downcast_ref::<SessionState>() {
+            Some(state) => {
                 let mut state = state.clone();
                 let execution = &mut state.config_mut().options_mut().execution;
-                execution.batch_size = ConfigNonZeroUsize::try_new(rows)?;
+                execution.batch_size = ConfigNonZeroUsize::try_new(batch_rows)?;
                 planner.create_physical_plan(plan, &state).await?
             }
-            _ => planner.create_physical_plan(plan, session).await?,
+            None => planner.create_physical_plan(plan, session).await?,
         };
+        let physical = copying::limited(physical, batch_rows, self.limits.memory_bytes)?;
         let physical = running::cooperative(physical)?;
 
         let schema = without_fixed_sizes(&physical.schema());
@@ -152,7 +156,7 @@ impl QueryPlanner for SharedPlanner {
 struct SharedQuery {
     plan: Arc<dyn ExecutionPlan>,
     schema: SchemaRef,
-    batch_rows: Option<usize>,
+    batch_rows: usize,
     threads: Handle,
 }
 
@@ -162,10 +166,7 @@ impl PartitionStream for SharedQuery {
     }
 
     fn execute(&self, context: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let context = match self.batch_rows {
-            Some(rows) => Arc::new(with_batch_rows(&context, rows)),
-            None => context,
-        };
+        let context = Arc::new(with_batch_rows(&context, self.batch_rows));
         let plan = Arc::clone(&self.plan);
         let schema = Arc::clone(&self.schema);
 

@@ -24,7 +24,8 @@ use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
-use parquet::file::metadata::ParquetMetaDataReader;
+use parquet::basic::Type;
+use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use wavemill_runtime::panics::caught;
 use wavemill_schemas::exit::machine_fault;
 use wavemill_schemas::manifest::FileEntry;
@@ -34,10 +35,13 @@ use super::SqlError;
 use super::damage::{
     OpenedFiles, READER_FAILED, RecordingReaders, UncheckedFooters, brief, not_read, remote_footer,
 };
+use super::session::TEXT_BATCH_ROWS_MAX;
 use super::tensor::TensorType;
 
 /// Assumed size in bytes of a text or list value.
 const TEXT_BYTES: usize = 64;
+/// Size in bytes of the texts of a column in a batch up to which it does not matter how often one is repeated.
+const REPEATED_BYTES_MIN: usize = 64 << 20;
 
 /// The files of one table, all with the same schema.
 #[derive(Debug)]
@@ -46,6 +50,8 @@ pub(super) struct StoreTable {
     schema: TableSchema,
     files: Vec<PartitionedFile>,
     rows: usize,
+    /// Bytes of a value of each column of the first file, if few values fill many rows.
+    repeated: Vec<usize>,
     opened: OpenedFiles,
     footers: UncheckedFooters,
 }
@@ -95,15 +101,15 @@ impl StoreTable {
         let footers = UncheckedFooters::new(store, entries);
         footers.check(&first.path)?;
         let path = store.place().join(&first.path);
-        let file_schema = match remote_footer(store, first)? {
-            Some(footer) => schema_of(&path, || {
+        let footer = match remote_footer(store, first)? {
+            Some(footer) => read_footer(&path, || {
                 let mut reader = ParquetMetaDataReader::new();
                 reader.try_parse_sized(&footer, first.bytes)?;
                 ArrowReaderMetadata::try_new(Arc::new(reader.finish()?), ArrowReaderOptions::new())
             })?,
             None => {
                 let file = File::open(&path).map_err(|error| not_opened(&path, &error))?;
-                schema_of(&path, || {
+                read_footer(&path, || {
                     ArrowReaderMetadata::load(&file, ArrowReaderOptions::new())
                 })?
             }
@@ -112,7 +118,7 @@ impl StoreTable {
             .feature
             .is_some()
             .then(|| Arc::new(Field::new("split", DataType::Utf8, false)));
-        let schema = TableSchema::builder(file_schema)
+        let schema = TableSchema::builder(Arc::clone(footer.schema()))
             .with_table_partition_cols(split.into_iter().collect::<Vec<_>>())
             .build();
 
@@ -123,6 +129,7 @@ impl StoreTable {
             schema,
             files,
             rows,
+            repeated: repeated_bytes(footer.metadata()),
             opened: opened.clone(),
             footers,
         })
@@ -133,6 +140,13 @@ impl StoreTable {
         (0..fields.len())
             .filter(move |i| projection.is_none_or(|columns| columns.contains(i)))
             .map(|i| &fields[i])
+    }
+
+    /// Returns at least the number of bytes of the repeated texts in a row of a scan.
+    pub(super) fn repeated_bytes(&self, projection: Option<&Vec<usize>>) -> usize {
+        let columns = self.repeated.iter().enumerate();
+        let columns = columns.filter(|(i, _)| projection.is_none_or(|read| read.contains(i)));
+        columns.map(|(_, bytes)| bytes).sum()
     }
 
     /// Returns the options of a scan. If it reads tensors, rows are filtered before their tensors are decoded.
@@ -248,16 +262,41 @@ fn check_length(store: &Path, entry: &FileEntry) -> Result<(), SqlError> {
     }
 }
 
-/// Returns the schema in the footer of the file at `path`, which `load` reads.
-fn schema_of(
+/// Returns the footer of the file at `path`, which `load` reads.
+fn read_footer(
     path: &Path,
     load: impl FnOnce() -> parquet::errors::Result<ArrowReaderMetadata>,
-) -> Result<SchemaRef, SqlError> {
+) -> Result<ArrowReaderMetadata, SqlError> {
     // The reader of footers panics on some damaged footers.
-    let footer = caught(load)
+    caught(load)
         .map_err(|panic| damaged(path, &format!("{READER_FAILED}: {}", panic.message)))?
-        .map_err(|error| not_opened(path, &error))?;
-    Ok(Arc::clone(footer.schema()))
+        .map_err(|error| not_opened(path, &error))
+}
+
+/// Returns at least the number of bytes of a value of each column of a file, or 0 unless a few texts, which the file
+/// contains once, fill so many rows that a batch would take too much memory.
+fn repeated_bytes(footer: &ParquetMetaData) -> Vec<usize> {
+    let columns = footer.file_metadata().schema_descr();
+    let mut repeated = vec![0; columns.root_schema().get_fields().len()];
+    for group in footer.row_groups() {
+        let n_rows = usize::try_from(group.num_rows()).unwrap_or(0);
+        // A batch can have the rows of several small row groups.
+        let n_groups = (TEXT_BATCH_ROWS_MAX / n_rows.max(1)).max(1);
+        for (leaf, chunk) in group.columns().iter().enumerate() {
+            let size = usize::try_from(chunk.uncompressed_size()).unwrap_or(0);
+            let texts = match chunk.unencoded_byte_array_data_bytes() {
+                Some(bytes) => usize::try_from(bytes).unwrap_or(0),
+                None if chunk.column_type() == Type::BYTE_ARRAY => size.saturating_mul(n_rows),
+                None => 0,
+            };
+            let is_repeated = chunk.dictionary_page_offset().is_some() && texts / 2 > size;
+            if is_repeated && texts.saturating_mul(n_groups) > REPEATED_BYTES_MIN {
+                let bytes = &mut repeated[columns.get_column_root_idx(leaf)];
+                *bytes = size.max(*bytes);
+            }
+        }
+    }
+    repeated
 }
 
 /// Returns the error for a file that is missing, cannot be read or has no valid footer.

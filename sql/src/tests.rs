@@ -533,6 +533,22 @@ fn calls_that_need_too_much_are_refused() {
             "replace",
         ),
         (
+            "SELECT length(regexp_replace(repeat('a', 10000), 'a', repeat('b', 10000), 'g'))",
+            "regexp_replace",
+        ),
+        (
+            "SELECT length(regexp_replace(repeat(track_title, 10000), '(.*)', repeat('\\1', 1000))) FROM tracks",
+            "regexp_replace",
+        ),
+        (
+            "SELECT regexp_match(repeat(track_title, 100000), repeat('(', 100) || '.*' || repeat(')', 100)) FROM tracks",
+            "regexp_match",
+        ),
+        (
+            "SELECT arrays_zip(range(100000), [1], [2], [3], [4], [5], [6], [7], [8], [track_id]) FROM tracks",
+            "arrays_zip",
+        ),
+        (
             "SELECT levenshtein(repeat('a', 100000), repeat('b', 100000))",
             "levenshtein",
         ),
@@ -589,12 +605,144 @@ fn large_constants_make_batches_smaller() {
     let batch_rows = |sql: &str| {
         let frame = runtime.block_on(session.planner().ctx.sql(sql));
         let plan = frame.expect(sql).into_optimized_plan().expect(sql);
-        super::session::batch_rows(&plan, 32 << 20).expect(sql)
+        LIMITS.batch_rows(&plan, 32 << 20).expect(sql)
     };
 
-    assert_eq!(batch_rows("SELECT range(0, 100) FROM tracks"), None);
+    assert_eq!(batch_rows("SELECT track_id FROM tracks"), 8192);
+    assert_eq!(batch_rows("SELECT range(0, 100) FROM tracks"), 1024);
     let large = batch_rows("SELECT range(0, 100000) FROM tracks");
-    assert!(large.is_some_and(|rows| rows < 50), "{large:?}");
+    assert!(large < 50, "{large}");
+}
+
+/// A text of 20 MB.
+const LONG: &str =
+    "(SELECT string_agg(repeat('x', 1000 + value % 2), '') AS s FROM generate_series(1, 20000))";
+
+#[test]
+fn operators_that_copy_long_texts_are_refused() {
+    let store = TestStore::small();
+    let session = session(&store);
+
+    let sums = vec!["s"; 20].join(" || ");
+    let each: Vec<String> = (0..20).map(|n| format!("length(s || 'a{n}')")).collect();
+    let each = each.join(" + ");
+    for (operator, sql) in [
+        (
+            "CrossJoin",
+            format!(
+                "SELECT max(length(t)) FROM (SELECT s || value AS t FROM generate_series(1, 100000), {LONG})"
+            ),
+        ),
+        (
+            "NestedLoopJoin",
+            format!(
+                "SELECT max(s) FROM generate_series(1, 100000) JOIN {LONG} ON value % 7 < length(s)"
+            ),
+        ),
+        (
+            "HashJoin",
+            format!(
+                "SELECT max(s) FROM generate_series(1, 100000) JOIN (SELECT s, 1 AS n FROM {LONG}) ON value % 2 = n"
+            ),
+        ),
+        (
+            "Projection",
+            format!("SELECT upper(s) || {sums} AS t FROM {LONG}"),
+        ),
+        ("Projection", format!("SELECT {each} AS n FROM {LONG}")),
+        (
+            "Aggregate",
+            format!(
+                "SELECT count(DISTINCT make_array({})) FROM {LONG}",
+                sums.replace(" ||", ",")
+            ),
+        ),
+        (
+            "Unnest",
+            format!("SELECT max(s) FROM (SELECT s, unnest(range(0, 100000)) FROM {LONG})"),
+        ),
+        (
+            "WindowAgg",
+            format!(
+                "SELECT max(m) FROM (SELECT max(s) OVER () AS m FROM (SELECT s FROM {LONG} UNION ALL \
+                     SELECT track_title FROM tracks, generate_series(1, 1000)))"
+            ),
+        ),
+        (
+            "Filter",
+            "WITH RECURSIVE r AS (SELECT max(track_title) AS s, 1 AS n FROM tracks UNION ALL \
+             SELECT s || s, n + 1 FROM r WHERE n < 40) SELECT max(length(s)) FROM r"
+                .to_owned(),
+        ),
+        (
+            "Filter",
+            format!("SELECT count(*) FROM {LONG} WHERE reverse(s) LIKE 'x%'"),
+        ),
+    ] {
+        let (text, code) = error(&session, &sql);
+        assert!(
+            text.starts_with(operator) && text.contains("longest value of column ") && code == 2,
+            "{sql}: {text}"
+        );
+    }
+}
+
+#[test]
+fn long_values_that_are_not_copied_are_permitted() {
+    let store = TestStore::small();
+    let session = session(&store);
+    let lists = "(SELECT value % 9 AS k, array_agg('clip ' || value) AS l, string_agg(repeat('y', 100), ',') AS s \
+                 FROM generate_series(1, 90000) GROUP BY k)";
+
+    for (sql, found) in [
+        (format!("SELECT length(s) AS n FROM {LONG}"), "20010000"),
+        (
+            format!("SELECT max(length(s)) AS n FROM {lists} WHERE s LIKE 'y%' AND k < 5"),
+            "1009999",
+        ),
+        (
+            format!("SELECT count(DISTINCT v) AS n FROM (SELECT unnest(l) AS v FROM {lists})"),
+            "90000",
+        ),
+        (
+            format!("SELECT array_length(l) AS n FROM {lists} ORDER BY s, k DESC LIMIT 1"),
+            "10000",
+        ),
+        (
+            "SELECT count(*) AS n FROM tracks a JOIN tracks b ON a.track_title <> b.track_title"
+                .to_owned(),
+            "72",
+        ),
+    ] {
+        assert_eq!(csv(&session, &sql), format!("n\n{found}\n"), "{sql}");
+    }
+}
+
+/// A file has the text of all rows once, in a dictionary.
+#[test]
+fn rows_that_share_a_long_text_are_read_one_by_one() {
+    let mut store = TestStore::small();
+    let text = "x".repeat(600_000);
+    let texts = arrow::array::StringArray::from_iter_values((0..200).map(|_| &text));
+    let ids = arrow::array::Int64Array::from_iter_values(0..200);
+    let batch = RecordBatch::try_from_iter([
+        ("id", std::sync::Arc::new(ids) as arrow::array::ArrayRef),
+        ("s", std::sync::Arc::new(texts)),
+    ]);
+    store.write_table("long", &batch.expect("equal lengths"));
+    let session = session(&store);
+
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let runtime = runtime.expect("a runtime");
+    let batch_rows = |sql: &str| {
+        let frame = runtime.block_on(session.planner().ctx.sql(sql));
+        let plan = frame.expect(sql).into_optimized_plan().expect(sql);
+        LIMITS.batch_rows(&plan, 1 << 20).expect(sql)
+    };
+    assert_eq!(batch_rows("SELECT s FROM long"), 1);
+    assert_eq!(batch_rows("SELECT id FROM long"), 8192);
+    let last = "SELECT id, length(s) AS n FROM long ORDER BY s, id DESC LIMIT 1";
+    assert_eq!(csv(&session, last), "id,n\n199,600000\n");
 }
 
 #[test]
