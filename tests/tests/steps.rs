@@ -323,6 +323,36 @@ fn wrong_steps_are_refused() -> Result<(), Failed> {
     same("versions", versions(&store).len(), 2)
 }
 
+/// Only planning has the option that permits more rejects. Another plan with it keeps the shards, and nothing is decoded.
+#[apply(trial)]
+fn too_many_rejects_are_permitted_by_planning_again() -> Result<(), Failed> {
+    let store = scratch("steps-rejects").join("store");
+    let plan = |fraction: &str| {
+        let mut command = inputs().plan(&store);
+        planned(command.args(["--max-reject-fraction", fraction]))
+    };
+    let n_rejected = manifest(whole(), 1)?.counts.clips_rejected;
+    let n_planned = manifest(whole(), 1)?.counts.clips_planned;
+    let id = plan("1")?;
+    run(&mut work(&store, &id, "1/1")).exits(0)?;
+
+    let too_small = (n_rejected - 1) as f64 / n_planned as f64 + 1e-9;
+    same("plan", plan(&too_small.to_string())?, id.clone())?;
+    let remedy = [
+        "repeat `extract` or `plan` with a larger one",
+        "finished shards are kept",
+    ];
+    run(&mut commit(&store, &id)).exits(1)?.says(&remedy)?;
+    run(&mut work(&store, &id, "1/1")).exits(1)?.says(&remedy)?;
+
+    same("plan", plan("1")?, id.clone())?;
+    let ran = run(work(&store, &id, "1/1").arg("--json")).exits(0)?;
+    let ran: Value = serde_json::from_str(&ran.out)?;
+    same("clips decoded", ran["clips_decoded"].as_u64(), Some(0))?;
+    run(&mut commit(&store, &id)).exits(0)?;
+    same_versions(&store, whole())
+}
+
 /// The examples for schedulers, started by stand-ins (`schedulers.py`).
 #[apply(trial)]
 #[needs(has_python)]

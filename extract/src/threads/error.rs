@@ -59,10 +59,10 @@ pub enum ExtractError {
     /// Another thread of the run has failed and has reported its error.
     #[error("another thread of the run failed")]
     Elsewhere,
-    /// More clips were rejected than `--max-reject-fraction` allows.
+    /// More clips were rejected than `--max-reject-fraction` allows, which is an option of `extract` and `plan`.
     #[error(
         "{} of {planned} clips rejected, more than --max-reject-fraction {fraction} allows; nothing was committed. \
-         Reasons: {}{}. Last reject: {}",
+         To accept them, repeat `extract` or `plan` with a larger one: finished shards are kept. Reasons: {}{}. Last reject: {}",
         rejects.len(), reasons(rejects), listed(list.as_deref()), describe_reject(rejects.last())
     )]
     TooManyRejects {
