@@ -239,7 +239,7 @@ fn faulty_models_are_refused() -> Result<(), Failed> {
         (
             "external",
             &["output=\"last\""],
-            &["features.m.model", "has weights in another file"],
+            &["features.m: model: has weights in another file"],
         ),
     ];
     for (model, sets, words) in cases {
