@@ -15,32 +15,38 @@ use wavemill_schemas::reject::{Reason, Reject, Stage};
 use crate::errors;
 
 thread_local! {
-    /// The decoder of the last file on this thread: its tables and resampler plans take longer than a short file.
-    static DECODER: RefCell<Option<(DecodeArgs, FileDecoder)>> = const { RefCell::new(None) };
+    /// The decoder of the last file on this thread, and whether it decodes by band: its tables and resampler plans take
+    /// longer than a short file.
+    static DECODER: RefCell<Option<(DecodeArgs, bool, FileDecoder)>> = const { RefCell::new(None) };
     /// The plan of the last spectrogram on this thread.
     static PLAN: RefCell<Option<(FeatureArgs, CpuPlan)>> = const { RefCell::new(None) };
 }
 
-/// Decodes a file to mono samples at `rate_hz`, cut after `duration_s` seconds. Returns the samples, and the seconds
-/// lost to damage.
+/// Decodes a file to mono samples at `rate_hz`, or at its own rate, at least up to `end_s` seconds. `by_band` selects
+/// the band path for files that have one. Returns the samples, their rate, and the seconds lost to damage.
 #[pyfunction]
 pub(crate) fn decode_mono<'py>(
     py: Python<'py>,
     data: PyBackedBytes,
     file: &str,
-    rate_hz: u32,
-    duration_s: Option<f64>,
-) -> PyResult<(Bound<'py, PyArray1<f32>>, f32)> {
+    rate_hz: Option<u32>,
+    end_s: Option<f64>,
+    by_band: bool,
+) -> PyResult<(Bound<'py, PyArray1<f32>>, u32, f32)> {
     let args = DecodeArgs {
-        sample_rate_hz: rate_hz,
-        duration_s,
+        // If the file's rate is kept, any rate would do.
+        sample_rate_hz: rate_hz.unwrap_or(44_100),
+        duration_s: end_s,
         min_duration_s: 0.0,
-        keep_rate: false,
+        keep_rate: rate_hz.is_none(),
     };
-    let kept = DECODER.take().filter(|(last, _)| *last == args);
-    let decoder = match kept {
-        Some((_, decoder)) => Ok(decoder),
-        None => FileDecoder::new(args.clone(), Level::detect()).map(FileDecoder::by_band),
+    let kept = DECODER.take();
+    let decoder = match kept.filter(|(last, band, _)| *last == args && *band == by_band) {
+        Some((.., decoder)) => Ok(decoder),
+        None => FileDecoder::new(args.clone(), Level::detect()).map(|exact| match by_band {
+            true => exact.by_band(),
+            false => exact,
+        }),
     };
     let mut decoder = decoder.map_err(|error| errors::usage(py, &format!("sr: {error}")))?;
 
@@ -50,8 +56,9 @@ pub(crate) fn decode_mono<'py>(
         decoder.decode("", &data, &mut pcm)?;
         Ok((decoder, pcm))
     })?;
-    DECODER.set(Some((args, decoder)));
-    Ok((PyArray1::from_slice(py, &pcm.samples), pcm.lost_s))
+    DECODER.set(Some((args, by_band, decoder)));
+    let samples = PyArray1::from_slice(py, &pcm.samples);
+    Ok((samples, pcm.rate_hz, pcm.lost_s))
 }
 
 /// Decodes the channels of a file at its sample rate, at least up to `end_s` seconds. Returns the samples, of shape
@@ -218,6 +225,7 @@ pub(crate) fn window<'py>(py: Python<'py>, options: &str) -> PyResult<Bound<'py,
 
 /// Returns the arguments of the last feature of `options`, a list of [`FeatureSpec`] as JSON with its sources.
 fn feature(py: Python<'_>, options: &str, rate_hz: u32) -> PyResult<FeatureArgs> {
+    // The package has checked the types of all options.
     let features: Vec<FeatureSpec> =
         serde_json::from_str(options).map_err(|error| errors::usage(py, &error.to_string()))?;
     let wanted = features

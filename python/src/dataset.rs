@@ -118,15 +118,7 @@ impl PyOpenSplit {
     /// Opens a split of a feature in version `version` of the store in the folder `root`.
     #[new]
     fn open(py: Python<'_>, root: PathBuf, version: u64, selection: Selection) -> PyResult<Self> {
-        let split = &selection.split;
-        let side = Side::ALL.into_iter().find(|side| side.name() == split);
-        let side = side.ok_or_else(|| {
-            errors::usage(
-                py,
-                &format!("split: {split:?} is not training, validation or test"),
-            )
-        })?;
-
+        let side = side_named(py, &selection.split)?;
         let opened = interruptible(py, |stop| selection.open(&root, version, stop))?;
         let dataset = opened.map_err(|error| exception(py, &error))?;
         Ok(Self {
@@ -241,6 +233,15 @@ impl PyOpenSplit {
         let batch = py.detach(|| Loader::read(&self.dataset, &plan, &rows));
         arrays(py, batch.map_err(|error| exception(py, &error))?)
     }
+}
+
+/// Returns the side that the argument `split` names.
+pub(crate) fn side_named(py: Python<'_>, split: &str) -> PyResult<Side> {
+    let side = Side::ALL.into_iter().find(|side| side.name() == split);
+    side.ok_or_else(|| {
+        let problem = format!("split: {split:?} is not training, validation or test");
+        errors::usage(py, &problem)
+    })
 }
 
 /// The arrays of a batch by name, and descriptions of the rows that are missing because they are damaged.

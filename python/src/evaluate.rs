@@ -13,14 +13,14 @@ use pyo3::prelude::*;
 use pyo3_arrow::PyTable;
 use wavemill_evaluation::report::evaluation_page;
 use wavemill_evaluation::{Answers, Evaluated, EvaluationError, EvaluationSettings, Values};
-use wavemill_loader::{Side, Store};
+use wavemill_loader::Store;
 use wavemill_pages::Page;
 use wavemill_schemas::version_name::VersionName;
 use wavemill_terminal::exit;
 use wavemill_terminal::files::{require_replaceable, write_text};
 
 use crate::interrupt::interruptible;
-use crate::{dataset, errors};
+use crate::{dataset, errors, versions};
 
 /// The arguments of `wavemill.Store.evaluate`, apart from the predictions.
 #[derive(FromPyObject)]
@@ -130,29 +130,15 @@ pub(crate) fn write_report(
 }
 
 fn settings_of(py: Python<'_>, settings: Settings) -> PyResult<EvaluationSettings> {
-    let side = Side::ALL
-        .into_iter()
-        .find(|side| side.name() == settings.split);
-    let side = side.ok_or_else(|| {
-        let split = &settings.split;
-        errors::usage(
-            py,
-            &format!("split: {split:?} is not training, validation or test"),
-        )
-    })?;
-
-    let trained_on = match settings.trained_on {
-        None => None,
-        Some(name) => {
-            let parsed = name.parse::<VersionName>();
-            Some(parsed.map_err(|error| errors::usage(py, &format!("trained_on: {error}")))?)
-        }
-    };
+    let trained_on = settings
+        .trained_on
+        .map(|name| versions::parsed(py, "trained_on", &name))
+        .transpose()?;
 
     Ok(EvaluationSettings {
         name: settings.name,
         target: settings.target,
-        side,
+        side: dataset::side_named(py, &settings.split)?,
         split_rule: settings.split_rule,
         feature: settings.feature,
         classes: settings.classes,

@@ -13,7 +13,7 @@ use datafusion_ffi::proto::logical_extension_codec::FFI_LogicalExtensionCodec;
 use datafusion_ffi::table_provider::FFI_TableProvider;
 use pyo3::prelude::*;
 use pyo3::types::PyCapsule;
-use pyo3_arrow::PyRecordBatchReader;
+use pyo3_arrow::{PyRecordBatchReader, PySchema};
 use wavemill_schemas::manifest::Manifest;
 use wavemill_schemas::version_name::VersionName;
 use wavemill_sql::{Limits, Rows};
@@ -21,8 +21,8 @@ use wavemill_store::Store;
 
 use crate::errors;
 
-/// Starts a query. Returns its rows as a stream of Arrow data, which computes them while they are taken, and the
-/// failure of that stream.
+/// Starts a query. Returns its rows as a stream of Arrow data, which computes them while they are taken, their schema,
+/// and the failure of that stream.
 #[pyfunction]
 pub(crate) fn query(
     py: Python<'_>,
@@ -31,13 +31,14 @@ pub(crate) fn query(
     sql: &str,
     memory_bytes: usize,
     threads: Option<usize>,
-) -> PyResult<(PyRecordBatchReader, PyQueryFailure)> {
+) -> PyResult<(PyRecordBatchReader, PySchema, PyQueryFailure)> {
     let limits = limits(memory_bytes, threads);
     let started = py.detach(|| {
         let (store, manifest) = open(&root, version)?;
         Ok(wavemill_sql::open(&store, &manifest, limits)?.rows(sql)?)
     });
     let rows = started.map_err(|error| errors::of_command(py, &error))?;
+    let schema = PySchema::new(rows.schema());
     let failure = Failure::default();
     let reader = QueryReader {
         rows,
@@ -45,6 +46,7 @@ pub(crate) fn query(
     };
     Ok((
         PyRecordBatchReader::new(Box::new(reader)),
+        schema,
         PyQueryFailure(failure),
     ))
 }

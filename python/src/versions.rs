@@ -16,7 +16,9 @@ pub(crate) fn resolve_version(
     root: PathBuf,
     version: Option<&str>,
 ) -> PyResult<u64> {
-    let name = version.map(|name| parsed(py, name)).transpose()?;
+    let name = version
+        .map(|name| parsed(py, "version", name))
+        .transpose()?;
     let opened = py.detach(|| Store::open(&root, name.as_ref()));
     match opened {
         Ok(store) => Ok(store.version()),
@@ -56,12 +58,14 @@ pub(crate) fn diff(
     second: &str,
     rows: bool,
 ) -> PyResult<String> {
-    let (from, to) = (parsed(py, first)?, parsed(py, second)?);
+    let from = parsed(py, "first", first)?;
+    let to = parsed(py, "second", second)?;
     let compared = py.detach(|| diff_json(&root, from, to, rows));
     compared.map_err(|error| errors::of_command(py, &error))
 }
 
-fn parsed(py: Python<'_>, name: &str) -> PyResult<VersionName> {
+/// Returns the number or tag of a version that an argument gives.
+pub(crate) fn parsed(py: Python<'_>, argument: &str, name: &str) -> PyResult<VersionName> {
     name.parse()
-        .map_err(|error| errors::usage(py, &format!("version: {error}")))
+        .map_err(|error| errors::usage(py, &format!("{argument}: {error}")))
 }

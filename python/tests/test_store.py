@@ -11,7 +11,9 @@ import sys
 import threading
 import unittest
 import unittest.mock
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +27,11 @@ def command(*words: str) -> str:
     ran = subprocess.run([sys.executable, "-m", "wavemill", *words], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     return ran.stdout
+
+
+def rows_of(table: Any) -> list[tuple[Any, ...]]:
+    """Return the rows of a table of pyarrow."""
+    return [tuple(row.values()) for row in table.to_pylist()]
 
 
 class StoreTest(unittest.TestCase):
@@ -70,15 +77,55 @@ class StoreTest(unittest.TestCase):
         self.assertEqual(sum(row["n"] for row in wanted), table.num_rows)
         self.assertEqual(self.store.sql(counts).to_polars().to_dicts(), wanted)
         self.assertEqual(self.store.sql(counts).to_pandas().to_dict("records"), wanted)
-        duckdb = __import__("duckdb")
-        arrow = self.store.sql(counts).to_arrow()
-        self.assertEqual(duckdb.sql("SELECT sum(n) FROM arrow").fetchall(), [(table.num_rows,)])
-        lists = self.store.sql("SELECT tensor(log_mel) AS m FROM features_log_mel LIMIT 2").to_arrow()
-        self.assertEqual(duckdb.sql("SELECT len(m) > 0 FROM lists").fetchall(), [(True,), (True,)])
-        datafusion = __import__("datafusion")
-        frame = datafusion.SessionContext().from_arrow(self.store.sql(counts))
-        self.assertEqual(frame.to_pylist(), wanted)
-        del arrow, lists
+
+    def test_a_result_is_read_any_number_of_times_by_each_tool(self) -> None:
+        datafusion, duckdb, pandas, polars, pyarrow = map(
+            __import__, ("datafusion", "duckdb", "pandas", "polars", "pyarrow")
+        )
+        connection = duckdb.connect()
+        readers: dict[str, Callable[[Any], Any]] = {
+            "Polars": lambda result: polars.DataFrame(result).rows(),
+            "pyarrow": lambda result: rows_of(pyarrow.table(result)),
+            "pyarrow, a stream": lambda result: rows_of(pyarrow.RecordBatchReader.from_stream(result).read_all()),
+            "pandas": lambda result: list(pandas.DataFrame.from_arrow(result).itertuples(index=False, name=None)),
+            "datafusion": lambda result: rows_of(datafusion.SessionContext().from_arrow(result).to_arrow_table()),
+            "DuckDB": lambda result: duckdb.sql("FROM result").fetchall(),
+            "DuckDB, from_arrow": lambda result: duckdb.from_arrow(result).fetchall(),
+            "DuckDB, a connection": lambda result: connection.execute("SELECT * FROM result").fetchall(),
+            "DuckDB, registered": lambda result: connection.register("q", result).execute("FROM q").fetchall(),
+            "to_arrow": lambda result: rows_of(result.to_arrow()),
+            "to_pandas": lambda result: list(result.to_pandas().itertuples(index=False, name=None)),
+            "to_polars": lambda result: result.to_polars().rows(),
+        }
+
+        result = self.store.sql("SELECT split, count(*) AS n FROM features_log_mel GROUP BY 1 ORDER BY 1")
+        self.assertEqual(pyarrow.schema(result).names, ["split", "n"])
+        wanted = rows_of(result.to_arrow())
+        self.assertEqual([split for split, _ in wanted], ["test", "training", "validation"])
+        for name, read in readers.items():
+            with self.subTest(name):
+                self.assertEqual([read(result), read(result)], [wanted, wanted])
+        # A relation of DuckDB is a query, which reads the result again.
+        relation = duckdb.sql("SELECT sum(a.n) FROM result a JOIN result b USING (split) WHERE a.n > 0")
+        self.assertEqual([relation.fetchall(), relation.fetchall()], [[(sum(n for _, n in wanted),)]] * 2)
+
+        tensors = self.store.sql("SELECT clip_key, log_mel FROM features_log_mel ORDER BY 1")
+        first, again = pyarrow.table(tensors), pyarrow.table(tensors)
+        self.assertTrue(first.equals(again))
+        self.assertEqual(polars.DataFrame(tensors).height, first.num_rows)
+        lists = self.store.sql("SELECT clip_key, tensor(log_mel) AS m FROM features_log_mel ORDER BY 1")
+        got = duckdb.sql("SELECT m FROM lists WHERE len(m) > 0").fetchnumpy()["m"]
+        values = first["log_mel"].combine_chunks().to_numpy_ndarray()
+        np.testing.assert_array_equal(np.stack(got).ravel(), values.ravel())
+        clips.store()
+        extracted = wm.extract(clips.archive().rglob("*.0000[12].wav"), recipe=clips.folder() / "recipe.toml", feature="mfcc").rows
+        self.assertEqual(duckdb.sql("SELECT clip_key FROM extracted").fetchall(), polars.DataFrame(extracted).select("clip_key").rows())
+
+    def test_a_second_reader_gets_the_error_of_its_own_query(self) -> None:
+        result = self.store.sql("SELECT CAST(clip_key AS INT) AS number FROM features_log_mel")
+        for _ in range(2):
+            with self.assertRaisesRegex(wm.Error, "(?i)cast"):
+                result.to_arrow()
 
     def test_tables_are_registered_in_datafusion(self) -> None:
         datafusion = __import__("datafusion")

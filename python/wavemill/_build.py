@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -12,12 +13,13 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from . import _wavemill
-from ._audio import plain
+from ._arguments import argument, checked, plain
 from .errors import UsageError
 
 log = logging.getLogger("wavemill")
 
 
+@checked
 def build(
     store: str | os.PathLike[str],
     *,
@@ -81,6 +83,7 @@ def build(
     return _run("extract", named | options, set=set, progress=progress)
 
 
+@checked
 def plan(
     store: str | os.PathLike[str],
     *,
@@ -116,6 +119,7 @@ def plan(
     return _run("plan", named | options, set=set, progress=progress)
 
 
+@checked
 def work(
     store: str | os.PathLike[str],
     plan: str,
@@ -151,6 +155,7 @@ def work(
     return _run("work", named | options, progress=progress)
 
 
+@checked
 def commit(store: str | os.PathLike[str], plan: str, **options: Any) -> dict[str, Any]:
     """Commit a plan whose shards are all written.
 
@@ -174,7 +179,8 @@ def _run(
 ) -> dict[str, Any]:
     """Run a command with options, show its progress and its warnings, and return its report."""
     words = []
-    for name, value in options.items():
+    for name, given in options.items():
+        value = plain(given)
         flag = f"--{name.replace('_', '-')}"
         if value is True:
             words.append(flag)
@@ -182,7 +188,7 @@ def _run(
             words.append(f"{flag}={os.fspath(value) if isinstance(value, os.PathLike) else value}")
     words += [f"--set={change}" for change in _sets(set)]
 
-    with _Progress() if progress else _NoProgress() as shown:
+    with _Progress() if progress else contextlib.nullcontext(_show_nothing) as shown:
         report: dict[str, Any] = json.loads(_wavemill.build(command, words, shown))
     for warning in report["warnings"]:
         log.warning("%s", warning)
@@ -200,6 +206,7 @@ class Extracted:
     rejects: Any
 
 
+@checked
 def extract(
     paths: Iterable[str | os.PathLike[str]],
     recipe: str | os.PathLike[str] = "fma-large",
@@ -236,7 +243,7 @@ def extract(
         raise UsageError(f"threads = {threads}: must be 1 or more")
     if isinstance(paths, (str, bytes, os.PathLike)):
         raise UsageError(f"paths: must be several paths, such as [{paths!r}]")
-    words = [os.fspath(path) for path in paths]
+    words = [argument("paths", path, "str | os.PathLike[str]") for path in paths]
     rows, rejects = _wavemill.extract(words, os.fspath(recipe), _sets(set), feature, threads or os.cpu_count() or 1)
     return Extracted(rows, rejects)
 
@@ -248,13 +255,16 @@ def _sets(values: Mapping[str, Any] | None) -> list[str]:
 
 def _toml(value: Any) -> str:
     """Return a value of a recipe as TOML; texts are given as they are, as on the command line."""
+    value = plain(value)
     if isinstance(value, str):
         return value
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key} = {_element(element)}" for key, element in value.items()) + "}"
+        return "{" + ", ".join(f"{key} = {_element(plain(element))}" for key, element in value.items()) + "}"
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(map(_element, value)) + "]"
-    return json.dumps(value, default=plain)
+    if value is None or isinstance(value, (int, float)):
+        return json.dumps(value)
+    raise UsageError(f"set: {value!r} is not a number, a text, a list or a dict")
 
 
 def _element(value: Any) -> str:
@@ -262,12 +272,8 @@ def _element(value: Any) -> str:
     return json.dumps(value) if isinstance(value, str) else _toml(value)
 
 
-class _NoProgress:
-    def __enter__(self) -> Callable[[str, int, int | None], object]:
-        return lambda line, done, total: None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        pass
+def _show_nothing(line: str, done: int, total: int | None) -> None:
+    pass
 
 
 class _Progress:
@@ -282,7 +288,7 @@ class _Progress:
         try:
             from tqdm.auto import tqdm
         except ImportError:
-            return self._line if self._stream.isatty() else lambda line, done, total: None
+            return self._line if self._stream.isatty() else _show_nothing
         self._bar = tqdm(bar_format="{desc}|{bar}|", file=self._stream, leave=False)
         return self._update_bar
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _wavemill
+from ._arguments import whole
 from .errors import UsageError
 
 log = logging.getLogger("wavemill")
@@ -120,33 +121,10 @@ class Dataset(_Rows):
     epoch has the same order.
     """
 
-    def __init__(
-        self,
-        split: Split,
-        *,
-        batch_size: int,
-        seed: int,
-        shuffle: bool,
-        drop_last: bool,
-        rank: int | None,
-        world_size: int | None,
-        crop_frames: int | None,
-        buckets: int,
-        readers: int,
-        prefetch_batches: int,
-    ) -> None:
+    def __init__(self, split: Split, plan: Mapping[str, Any], rank: int | None, world_size: int | None) -> None:
         self._split = split
         self._ranks = _given_ranks(rank, world_size)
-        self._plan = {
-            "shuffle": shuffle,
-            "seed": seed,
-            "batch_size": batch_size,
-            "drop_last": drop_last,
-            "crop_frames": crop_frames,
-            "buckets": buckets,
-            "readers": readers,
-            "prefetch_batches": prefetch_batches,
-        }
+        self._plan = plan
         self._epoch = 0
         # Number of batches of the epoch that were yielded before the next one.
         self._n_yielded = 0
@@ -163,7 +141,7 @@ class Dataset(_Rows):
     @property
     def batch_size(self) -> int:
         """Number of rows of a global batch, over all ranks."""
-        return int(self._plan["batch_size"] or 0)
+        return int(self._plan["batch_size"])
 
     @property
     def rank(self) -> int:
@@ -182,7 +160,7 @@ class Dataset(_Rows):
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch, which is the same on every rank."""
-        return self._split.native.n_batches(self.batch_size, bool(self._plan["drop_last"]))
+        return self._split.native.n_batches(self.batch_size, self._plan["drop_last"])
 
     def __iter__(self) -> Batches:
         return self._batches(0, 1)
@@ -342,7 +320,7 @@ class MapDataset(_Rows):
         """Return a row as a dict of its arrays and numbers or, for a slice or several indices, a batch of rows."""
         if isinstance(index, slice):
             return self._batch(range(*index.indices(len(self))))
-        if isinstance(index, (Sequence, np.ndarray)):
+        if isinstance(index, Sequence) or (isinstance(index, np.ndarray) and index.ndim > 0):
             return self._batch(index)
         return self.__getitems__([index])[0]
 
@@ -415,15 +393,3 @@ def _ranks_of_environment() -> tuple[int, int] | None:
     if not (rank.isdecimal() and world_size.isdecimal() and int(rank) < int(world_size)):
         raise UsageError(f"RANK={rank}, WORLD_SIZE={world_size}: the variables are not a rank and a number of ranks")
     return int(rank), int(world_size)
-
-
-def whole(name: str, value: Any, least: int, most: int = 2**63 - 1) -> int:
-    """Return `value` as an int between two bounds."""
-    try:
-        whole = operator.index(value)
-    except TypeError:
-        raise UsageError(f"{name}: {value!r} is not a whole number") from None
-    if not least <= whole <= most:
-        bounds = f"at least {least}" if whole < least and most == 2**63 - 1 else f"between {least} and {most}"
-        raise UsageError(f"{name}: {whole} is not {bounds}")
-    return whole

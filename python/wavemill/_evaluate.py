@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _wavemill
+from ._arguments import checked
 from .errors import UsageError
 
 log = logging.getLogger("wavemill")
@@ -75,6 +76,7 @@ def evaluated(store: str, version: int, predictions: Predictions, settings: Mapp
     return evaluation
 
 
+@checked
 def report(evaluations: Evaluation | Iterable[Evaluation], path: str | os.PathLike[str]) -> None:
     """Write an HTML page about predictions: scores, confusion matrix, classes, calibration, mistakes and leaks.
 

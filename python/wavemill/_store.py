@@ -8,11 +8,12 @@ import html
 import importlib.metadata
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import _dataset, _evaluate, _wavemill
-from ._dataset import Selection, opened_split, whole
+from ._arguments import argument, checked, whole
+from ._dataset import Selection, opened_split
 from .errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,20 +28,27 @@ _QUERY_BYTES = 1 << 30
 class Result:
     """The rows of a query, computed while they are taken; made by `Store.sql`.
 
-    Anything that reads Arrow streams takes it once, without copying tensors: ``polars.DataFrame(result)``,
-    ``pyarrow.table(result)``, ``datafusion``'s ``from_arrow(result)``. DuckDB reads ``pyarrow.table(result)``, in which
-    16-bit tensors have to be lists: ``SELECT tensor(log_mel) …``.
+    Anything that reads Arrow streams takes it, as often as needed, without copying tensors: ``polars.DataFrame(result)``,
+    ``pyarrow.table(result)``, ``pandas.DataFrame.from_arrow(result)``, ``datafusion``'s ``from_arrow(result)``, and in
+    DuckDB ``duckdb.sql("FROM result")``, where 16-bit tensors must be lists. Each of them runs the query again.
 
     Errors while the rows are computed are those of `Store.sql` in the methods of this class. Another reader raises its
     own exception, with the same message.
     """
 
-    def __init__(self, stream: Any, failure: _wavemill.QueryFailure) -> None:
-        self._stream = stream
-        self._failure = failure
+    def __init__(self, start: Callable[[], tuple[Any, Any, _wavemill.QueryFailure]]) -> None:
+        self._start = start
+        # A wrong query is an error of `Store.sql`, not of a reader.
+        self._stream, self._schema, self._failure = start()
+
+    def __arrow_c_schema__(self) -> object:
+        return self._schema.__arrow_c_schema__()
 
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
-        return self._stream.__arrow_c_stream__(requested_schema)
+        if self._stream is None:
+            self._stream, _, self._failure = self._start()
+        stream, self._stream = self._stream, None
+        return stream.__arrow_c_stream__(requested_schema)
 
     def to_arrow(self) -> pyarrow.Table:
         """Return the rows as a table of pyarrow, which has to be installed."""
@@ -93,6 +101,7 @@ def absolute(place: str | os.PathLike[str]) -> str:
     return text if "://" in text else os.path.abspath(text)
 
 
+@checked
 def open_store(path: str | os.PathLike[str], version: int | str = "latest") -> Store:
     """Open a version of a store.
 
@@ -131,12 +140,12 @@ def object_store_traffic() -> dict[str, float]:
 
 
 def _check_limits(memory_limit: int, threads: int | None) -> None:
-    if memory_limit < 128 << 20:
-        raise UsageError(f"memory_limit = {memory_limit}: must be at least 128 MiB, in bytes")
-    if threads is not None and threads < 1:
-        raise UsageError(f"threads = {threads}: must be 1 or more")
+    whole("memory_limit", memory_limit, 128 << 20)
+    if threads is not None:
+        whole("threads", threads, 1)
 
 
+@checked
 class Store:
     """A committed version of a store, which never changes; made by `wavemill.open`."""
 
@@ -237,8 +246,7 @@ class Store:
         >>> store.sql("SELECT track_genre_top, count(*) AS n FROM tracks GROUP BY 1").to_pandas()
         """
         _check_limits(memory_limit, threads)
-        stream, failure = _wavemill.query(self._path, self._version, query, memory_limit, threads)
-        return Result(stream, failure)
+        return Result(lambda: _wavemill.query(self._path, self._version, query, memory_limit, threads))
 
     def table(self, name: str, *, memory_limit: int = _QUERY_BYTES, threads: int | None = None) -> Table:
         """Return a table that a session of the package ``datafusion`` can register. Only the columns and rows that
@@ -390,19 +398,18 @@ class Store:
         )
         crop_frames = None if crop_frames is None else whole("crop_frames", crop_frames, 1)
         n_buckets = 1 if buckets is None else whole("buckets", buckets, 1)
-        return _dataset.Dataset(
-            opened_split(self._path, self._version, selection, crop_frames, n_buckets),
-            batch_size=whole("batch_size", batch_size, 1),
-            seed=whole("seed", seed, 0),
-            shuffle=split == "training" if shuffle is None else bool(shuffle),
-            drop_last=bool(drop_last),
-            rank=rank,
-            world_size=world_size,
-            crop_frames=crop_frames,
-            buckets=n_buckets,
-            readers=whole("readers", readers, 1, 64),
-            prefetch_batches=whole("prefetch_batches", prefetch_batches, 1, 1024),
-        )
+        plan = {
+            "batch_size": whole("batch_size", batch_size, 1),
+            "seed": whole("seed", seed, 0),
+            "shuffle": split == "training" if shuffle is None else shuffle,
+            "drop_last": drop_last,
+            "crop_frames": crop_frames,
+            "buckets": n_buckets,
+            "readers": whole("readers", readers, 1, 64),
+            "prefetch_batches": whole("prefetch_batches", prefetch_batches, 1, 1024),
+        }
+        opened = opened_split(self._path, self._version, selection, crop_frames, n_buckets)
+        return _dataset.Dataset(opened, plan, rank, world_size)
 
     def map(
         self,
@@ -494,7 +501,7 @@ class Store:
             "split": split,
             "split_rule": split_rule,
             "feature": feature,
-            "classes": None if classes is None else list(classes),
+            "classes": None if classes is None else [argument("classes", one, "str") for one in classes],
             "trained_on": None if trained_on is None else str(trained_on),
             "logits": logits,
             "seed": whole("seed", seed, 0),

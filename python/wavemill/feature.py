@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _wavemill
-from ._audio import Array, Window, plain, power_to_db, rows, stft, valid_audio, whole_rate
+from ._arguments import argument, checked, whole
+from ._audio import Array, Window, power_to_db, rows, stft, valid_audio, whole_rate
 from .errors import UsageError
 
 __all__ = [
@@ -44,6 +45,10 @@ __all__ = [
 #: Modes of padding that the kernels have.
 _KERNEL_PAD_MODES = ("constant", "reflect", "edge")
 
+#: Types of options that functions do not declare, because they pass them on; the others are whole numbers.
+_OPTION_TYPES = dict.fromkeys(("filter_scale", "fmax", "fmin", "gamma", "tuning"), "float | None")
+_OPTION_TYPES |= {"center": "bool"} | dict.fromkeys(("chroma", "pad_mode", "window"), "str | None")
+
 
 def melspectrogram(
     *,
@@ -51,7 +56,7 @@ def melspectrogram(
     sr: float = 22050,
     S: npt.ArrayLike | None = None,
     n_fft: int = 2048,
-    hop_length: int = 512,
+    hop_length: int | None = 512,
     win_length: int | None = None,
     window: Window = "hann",
     center: bool = True,
@@ -487,7 +492,7 @@ def onset_strength(
     --------
     >>> envelope = wm.feature.onset_strength(y=y, sr=sr)
     """
-    _refuse_unknown(options, {"hop_length", "n_fft", "n_mels", "fmin", "fmax"})
+    options = _known(options, {"hop_length", "n_fft", "n_mels", "fmin", "fmax"})
     return _of_frames("onset_strength", y, sr, options | {"lag": lag, "aggregate": aggregate})
 
 
@@ -616,13 +621,12 @@ def _tempo(
     y: npt.ArrayLike, sr: float, hop_length: int, prior: dict[str, float], ac_size: float, aggregate: str
 ) -> Array:
     """Return the tempo of the onset strength, with librosa's duration of frames that are correlated."""
-    if hop_length < 1:
-        raise UsageError(f"hop_length = {hop_length}: must be at least 1")
+    whole("hop_length", hop_length, 1)
     source = {
         "name": "tempogram",
         "op": "tempogram",
         "hop_length": hop_length,
-        "win_length": int(ac_size * sr) // hop_length,
+        "win_length": int(_valid("ac_size", ac_size) * whole_rate("sr", sr)) // hop_length,
         "aggregate": aggregate,
     }
     return _of_frames("tempo", y, sr, {"source": "tempogram"} | prior, source)
@@ -656,20 +660,21 @@ def spectral_rolloff(*, y: npt.ArrayLike, sr: float = 22050, roll_percent: float
 def _of_spectra(op: str, y: npt.ArrayLike, sr: float, options: dict[str, Any], spectrum: dict[str, Any]) -> Array:
     """Return a feature of the shape of spectra, with librosa's defaults for the arguments of the transform."""
     known = {"n_fft", "hop_length", "win_length", "window", "center", "pad_mode"}
-    _refuse_unknown(spectrum, known)
+    spectrum = _known(spectrum, known)
     center, pad_mode = spectrum.pop("center", True), spectrum.pop("pad_mode", "constant")
     return _of_frames(op, y, sr, options | spectrum | _padding(center, pad_mode))
 
 
 def _of_constant_q(op: str, y: npt.ArrayLike, sr: float, options: dict[str, Any], own: set[str]) -> Array:
     """Return a feature that is computed from a constant-Q transform."""
-    _refuse_unknown(options, own | {"hop_length", "fmin", "bins_per_octave", "tuning"})
-    return _of_frames(op, y, sr, options)
+    return _of_frames(op, y, sr, _known(options, own | {"hop_length", "fmin", "bins_per_octave", "tuning"}))
 
 
-def _refuse_unknown(options: dict[str, Any], known: set[str]) -> None:
+def _known(options: dict[str, Any], known: set[str]) -> dict[str, Any]:
+    """Return options as values of their types, or raise `UsageError` if one is not among the known ones."""
     if unknown := options.keys() - known:
         raise UsageError(f"{sorted(unknown)[0]}: is not an argument; allowed: {', '.join(sorted(known))}")
+    return {name: argument(name, value, _OPTION_TYPES.get(name, "int | None")) for name, value in options.items()}
 
 
 def _of_frames(op: str, y: npt.ArrayLike, sr: float, options: dict[str, Any], *sources: dict[str, Any]) -> Array:
@@ -696,8 +701,15 @@ def _mel_bands(spectrum: Array, sr: float, mel: dict[str, Any]) -> Array:
 def _options(options: dict[str, Any], *sources: dict[str, Any]) -> str:
     """Return the description of a feature after those of its sources; options that are None take their defaults."""
     features = [{"name": "mel", "op": "mel", "dtype": "f32"} | feature for feature in (*sources, options)]
-    given = [{key: x for key, x in feature.items() if x is not None} for feature in features]
-    return json.dumps(given, default=plain)
+    given = [{key: _valid(key, x) for key, x in feature.items() if x is not None} for feature in features]
+    return json.dumps(given)
+
+
+def _valid(key: str, value: Any) -> Any:
+    """Return an option, or raise `UsageError` for a number that no option can have."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UsageError(f"{key}: {value} is not a finite number")
+    return whole(key, value, 0) if type(value) is int else value
 
 
 def _dct_matrix(n: int, dct_type: int, norm: str | None) -> npt.NDArray[np.float64]:
@@ -737,3 +749,7 @@ def _derivative_taps(width: int, order: int) -> npt.NDArray[np.float64]:
     # Row k of the pseudo-inverse gives the coefficient of x^k, and the derivative at 0 is k! times that.
     taps: npt.NDArray[np.float64] = np.linalg.pinv(powers)[order] * math.factorial(order)
     return taps
+
+
+# The functions above are defined without the check of their arguments.
+globals().update({name: checked(globals()[name]) for name in __all__})

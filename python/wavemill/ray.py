@@ -16,6 +16,7 @@ import ray
 import ray.data
 
 from . import _build
+from ._arguments import checked
 from ._store import absolute
 from .errors import Error, UsageError, from_exit_code
 
@@ -36,6 +37,7 @@ class _TransientError(Exception):
     """An error after which the same task may succeed, on this node or another one: exit code and message."""
 
 
+@checked
 def build(
     store: str | os.PathLike[str],
     *,
@@ -174,6 +176,7 @@ def _result(task: Any) -> Any:
         raise Error(f"Ray lost a task: {error}; the same call continues") from error
 
 
+@checked
 def map_batches(
     dataset: ray.data.Dataset,
     recipe: str | os.PathLike[str] = "fma-large",
