@@ -26,7 +26,7 @@ impl Media {
         match self {
             Self::Audio => &[
                 "mp3", "wav", "flac", "ogg", "oga", "opus", "m4a", "m4b", "aac", "aif", "aiff",
-                "aifc", "mp4", "m4v", "mov", "qt", "3gp", "3g2",
+                "aifc", "ogv", "mp4", "m4v", "mov", "qt", "3gp", "3g2",
             ],
             Self::Pictures => &["png", "jpg", "jpeg"],
         }
@@ -37,8 +37,8 @@ impl Media {
         match self {
             Self::Audio => &[
                 "ac3", "alac", "amr", "ape", "asf", "au", "avi", "caf", "dff", "dsf", "dts", "flv",
-                "m4p", "mka", "mkv", "mp1", "mp2", "mpc", "mpeg", "mpg", "ogv", "ra", "rm", "snd",
-                "spx", "tak", "tta", "voc", "w64", "weba", "webm", "wma", "wmv", "wv",
+                "m4p", "mka", "mkv", "mp1", "mp2", "mpc", "mpeg", "mpg", "ra", "rm", "snd", "spx",
+                "tak", "tta", "voc", "w64", "weba", "webm", "wma", "wmv", "wv",
             ],
             Self::Pictures => &[
                 "avif", "bmp", "gif", "heic", "heif", "jp2", "jxl", "tif", "tiff", "webp",
