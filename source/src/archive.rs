@@ -63,7 +63,7 @@ impl Entry {
     }
 }
 
-/// A zip and its directory. The zip may consist of several files. The directory may contain several entries with the same name.
+/// A zip, which may consist of several files, and its directory, which may contain several entries with the same name.
 #[derive(Debug)]
 pub(super) struct Archive {
     pub path: PathBuf,
@@ -88,11 +88,8 @@ thread_local! {
 impl Archive {
     /// Opens a zip and reads its directory, but not the content of its entries.
     pub(super) fn open(path: &Path) -> Result<Self, SourceError> {
-        let open = |path: &Path| open_file(path).map_err(SourceError::open_at(path));
-        let file = open(path)?;
-        Self::of(path, file, |path| match path.is_file() {
-            true => open(path).map(Some),
-            false => Ok(None),
+        Self::of(path, open_file(path)?, |path| {
+            path.is_file().then(|| open_file(path)).transpose()
         })
     }
 
@@ -114,9 +111,9 @@ impl Archive {
         file: SizedFile,
         open: impl Fn(&Path) -> Result<Option<SizedFile>, SourceError>,
     ) -> Result<Self, SourceError> {
-        let files = ZipFiles::find(path, file, open)?;
+        let files = Arc::new(ZipFiles::find(path, file, open)?);
         let entries = directory::read(&files).map_err(|source| {
-            let is_split = files.starts.len() > 1 || split::is_piece(path);
+            let is_split = files.boundaries().len() > 0 || split::is_piece(path);
             let path = path.to_owned();
             // All errors that are not the machine's are caused by invalid bytes in the zip.
             if is_of_machine(&source) {
@@ -131,8 +128,8 @@ impl Archive {
         Ok(Self {
             path: path.to_owned(),
             entries,
-            file: files.whole,
-            file_bytes: files.bytes,
+            file_bytes: files.bytes(),
+            file: files,
         })
     }
 
@@ -191,6 +188,18 @@ impl Archive {
             DEFLATED | BZIP2 => entry.bytes + entry.compressed_bytes + ahead,
             _ => 0,
         }
+    }
+
+    /// Returns the CRC-32 of an entry, or that of the checksums of several entries, to detect changes.
+    pub(super) fn crc32(&self, positions: &[usize]) -> u32 {
+        if let &[position] = positions {
+            return self.entries[position].crc32;
+        }
+        let mut crc = Crc::new();
+        for &position in positions {
+            crc.update(&self.entries[position].crc32.to_le_bytes());
+        }
+        crc.sum()
     }
 
     /// Reports whether the zip is on another machine.
@@ -312,10 +321,10 @@ impl Archive {
     }
 }
 
-fn open_file(path: &Path) -> io::Result<SizedFile> {
-    let file = File::open(path)?;
-    let bytes = file.metadata()?.len();
-    Ok((Arc::new(file), bytes))
+pub(super) fn open_file(path: &Path) -> Result<SizedFile, SourceError> {
+    let file = File::open(path).map_err(SourceError::open_at(path))?;
+    let metadata = file.metadata().map_err(SourceError::open_at(path))?;
+    Ok((Arc::new(file), metadata.len()))
 }
 
 /// Returns the range of an entry: its header, and its data unless the header's extra field is unusually long.

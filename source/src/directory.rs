@@ -68,18 +68,15 @@ struct End {
 /// # Errors
 /// `InvalidData` if the directory as a whole cannot be read or the files of a split zip do not fit together, and
 /// otherwise the operating system's error.
-pub(super) fn read(files: &ZipFiles) -> io::Result<Vec<Entry>> {
-    let file = &*files.whole;
+pub(super) fn read(files: &Arc<ZipFiles>) -> io::Result<Vec<Entry>> {
     let end = find_end(files)?;
-    let (start, prefix_bytes) = find_start(file, &end)?;
-    if files.starts.len() > 1 && prefix_bytes > 0 {
-        return Err(damaged(
-            "they have more bytes than the directory of the zip states",
-        ));
+    let (start, prefix_bytes) = find_start(&**files, &end)?;
+    if files.boundaries().len() > 0 && prefix_bytes > 0 {
+        return Err(damaged("they have more bytes than its directory states"));
     }
 
     let section = Section {
-        bytes: Arc::clone(&files.whole),
+        bytes: Arc::clone(files) as Arc<dyn BytesAt>,
         position: start,
         end: start + end.bytes,
     };
@@ -120,7 +117,7 @@ pub(super) fn read(files: &ZipFiles) -> io::Result<Vec<Entry>> {
     check_boundaries(files, &entries, start)?;
     // Skip entries of folders, because they have no content.
     entries.retain(|entry| !entry.name.ends_with(b"/"));
-    shift(file, &mut entries, prefix_bytes)?;
+    shift(&**files, &mut entries, prefix_bytes)?;
     Ok(entries)
 }
 
@@ -143,50 +140,39 @@ fn separate_folders(entries: &mut [Entry]) {
 /// the end of a file, whose data may continue in the next one, must end where the entry after it begins. Otherwise the
 /// other entries would be a part of the zip that looks like the whole.
 fn check_boundaries(files: &ZipFiles, entries: &[Entry], directory_start: u64) -> io::Result<()> {
-    if files.starts.len() == 1 {
+    if files.boundaries().len() == 0 {
         return Ok(());
     }
     let mut places: Vec<(u64, u64)> = entries
         .iter()
         .map(|entry| (entry.header_start, entry.compressed_bytes))
         .collect();
+    places.push((directory_start, 0));
     places.sort_unstable();
 
-    for (n, &boundary) in files.starts.iter().enumerate().skip(1) {
-        let behind = places.partition_point(|(start, _)| *start < boundary);
-        let next = places.get(behind).map_or(directory_start, |place| place.0);
-        let last = behind.checked_sub(1).and_then(|last| places.get(last));
-        let data_end = match last {
-            Some(&(start, compressed_bytes)) => {
-                end_of_data(&*files.whole, start, compressed_bytes)?
+    for (n, boundary) in files.boundaries().enumerate() {
+        let n_before = places.partition_point(|(start, _)| *start < boundary);
+        let fits = match places.split_at(n_before) {
+            ([.., (start, compressed_bytes)], [(next, _), ..]) => {
+                let mut header = [0; LOCAL_HEADER_BYTES as usize];
+                files.fill_at(&mut header, *start)?;
+                let [name_bytes, extra_bytes] = [26, 28].map(|at| u64::from(u16_at(&header, at)));
+                let data_start = start + LOCAL_HEADER_BYTES + name_bytes + extra_bytes;
+                let end = data_start.saturating_add(*compressed_bytes);
+                header.starts_with(LOCAL_HEADER_MAGIC)
+                    && (end..=end.saturating_add(DESCRIPTOR_BYTES_MAX)).contains(next)
             }
-            None => None,
+            ([], _) => false,
+            // The boundary is within the directory.
+            (_, []) => true,
         };
-        let fits = data_end
-            .is_some_and(|end| (end..=end.saturating_add(DESCRIPTOR_BYTES_MAX)).contains(&next));
         if !fits {
-            return Err(damaged(&format!(
-                "file {n} or {} of {} does not have the size that the directory of the zip states",
-                n + 1,
-                files.starts.len()
-            )));
+            let [one, other] = [n + 1, n + 2];
+            let problem = format!("file {one} or {other} does not have the size that it had");
+            return Err(damaged(&problem));
         }
     }
     Ok(())
-}
-
-/// Returns the end of the data of the entry whose header is at `start`, or `None` if there is no header.
-fn end_of_data(file: &dyn BytesAt, start: u64, compressed_bytes: u64) -> io::Result<Option<u64>> {
-    let mut header = [0; LOCAL_HEADER_BYTES as usize];
-    match file.fill_at(&mut header, start) {
-        Ok(()) if header.starts_with(LOCAL_HEADER_MAGIC) => {
-            let names_bytes = u64::from(u16_at(&header, 26)) + u64::from(u16_at(&header, 28));
-            let data_start = start + LOCAL_HEADER_BYTES + names_bytes;
-            Ok(Some(data_start.saturating_add(compressed_bytes)))
-        }
-        Err(error) if is_of_machine(&error) => Err(error),
-        _ => Ok(None),
-    }
 }
 
 /// Corrects the positions of all entries for data before the zip: adds the number of preceding bytes.
@@ -241,10 +227,8 @@ pub(super) fn is_zip(file: &dyn BytesAt, file_bytes: u64) -> io::Result<bool> {
 /// for an undivided zip, and `None` if there is no such record.
 pub(super) fn file_number(file: &dyn BytesAt, file_bytes: u64) -> io::Result<Option<usize>> {
     let end = read_end(file, file_bytes)?;
-    Ok(end.map(|(_, record)| match u16_at(&record, 4) {
-        STORED_IN_END_64 => 0,
-        number => usize::from(number),
-    }))
+    // The remainder is the number itself, and 0 for the placeholder.
+    Ok(end.map(|(_, record)| usize::from(u16_at(&record, 4) % STORED_IN_END_64)))
 }
 
 /// Finds the end record of a zip: the last one whose comment ends exactly at the end of the file. If there is none,
@@ -259,7 +243,7 @@ fn read_end(file: &dyn BytesAt, file_bytes: u64) -> io::Result<Option<(u64, Vec<
 
 /// Finds and parses the end record of a zip.
 fn find_end(files: &ZipFiles) -> io::Result<End> {
-    let end = read_end(&*files.whole, files.bytes)?;
+    let end = read_end(files, files.bytes())?;
     let (position, record) = end.ok_or_else(|| damaged("no end record of a zip directory"))?;
     // The numbers of two files of a split archive: the last one, and the file in which the directory begins.
     let [last, first] = [4, 6].map(|at| u16_at(&record, at));
@@ -300,8 +284,7 @@ fn find_end_record(tail: &[u8]) -> Option<usize> {
 }
 
 /// Finds the 64-bit end-of-directory record, if the zip has one.
-fn find_end_64(files: &ZipFiles, end: u64) -> io::Result<Option<End>> {
-    let file = &*files.whole;
+fn find_end_64(file: &ZipFiles, end: u64) -> io::Result<Option<End>> {
     let Some(locator_at) = end.checked_sub(LOCATOR_BYTES) else {
         return Ok(None);
     };
@@ -314,7 +297,7 @@ fn find_end_64(files: &ZipFiles, end: u64) -> io::Result<Option<End>> {
     // If other data precede the zip, the position in the locator is too small. The 64-bit record is then directly
     // before the locator.
     let beside = locator_at.checked_sub(END_64_BYTES);
-    let stated = files.position(u32_at(&locator, 4).into(), u64_at(&locator, 8));
+    let stated = file.position(u32_at(&locator, 4), u64_at(&locator, 8));
     for position in [Some(stated), beside].into_iter().flatten() {
         let mut record = [0; END_64_BYTES as usize];
         let is_inside = position
@@ -330,7 +313,7 @@ fn find_end_64(files: &ZipFiles, end: u64) -> io::Result<Option<End>> {
                 position,
                 entries: u64_at(&record, 32),
                 bytes: u64_at(&record, 40),
-                offset: files.position(u32_at(&record, 20).into(), u64_at(&record, 48)),
+                offset: file.position(u32_at(&record, 20), u64_at(&record, 48)),
                 is_64: true,
             }));
         }

@@ -29,6 +29,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use self::archive::Archive;
 use self::others::OtherFiles;
 
 /// A value that changes when an input file or zip entry changes. It is known without reading the content.
@@ -183,8 +184,7 @@ pub fn open(
         return Err(SourceError::NoClips {
             path: path.to_owned(),
             media,
-            unsupported: source.others().format_unsupported(),
-            archives: source.others().format_archives(),
+            remedy: no_clips_remedy(source.others()),
         });
     }
     Ok(source)
@@ -196,8 +196,8 @@ fn open_remote(path: &Path, media: Media) -> Result<Box<dyn Source>, SourceError
     }
     match Object::find(&path.to_string_lossy())? {
         Some(object) if is_zip_object(path, &object)? => {
-            let source = zipped::ZipSource::open_object(path, object, media)?;
-            Ok(Box::new(source))
+            let archive = Archive::open_object(path, object)?;
+            Ok(Box::new(zipped::ZipSource::new(archive, media)))
         }
         Some(_) => Err(SourceError::NotAPlace {
             path: path.to_owned(),
@@ -218,7 +218,7 @@ fn open_local(
     let source: Box<dyn Source> = if found.is_dir() {
         Box::new(folder::FolderSource::open(path, media, allow_outside)?)
     } else if found.is_file() && is_zip(path)? {
-        Box::new(zipped::ZipSource::open(path, media)?)
+        Box::new(zipped::ZipSource::new(Archive::open(path)?, media))
     } else {
         // Do not open the file here: opening a pipe would block.
         return Err(SourceError::NotAPlace {
@@ -291,6 +291,9 @@ fn is_folder(path: &Path) -> Result<bool, SourceError> {
 const LISTED_BEFORE: &str = "is the audio that was listed at this path (--audio), and mounted? If the file was \
      removed, list the audio again with `wavemill plan`";
 
+/// The file to give of a zip in several files.
+const FILE_OF_SEVERAL: &str = "of a zip in several files the one that ends in .zip or .zip.001";
+
 /// Empties `buffer` and reserves exactly the requested number of bytes.
 fn make_room(buffer: &mut Vec<u8>, bytes: usize) {
     buffer.clear();
@@ -336,8 +339,8 @@ pub enum SourceError {
     Remote(#[from] RemoteError),
     /// The directory of the zip cannot be read, for example after an incomplete download.
     #[error(
-        "{path}: the zip's directory is damaged or truncated; {}",
-        broken_remedy(path)
+        "{path}: the zip's directory is damaged or truncated; compare its sha1 with the publisher's and download it again, \
+         or give {FILE_OF_SEVERAL}"
     )]
     BrokenZip {
         /// Path of the zip.
@@ -347,7 +350,7 @@ pub enum SourceError {
     },
     /// A file of a zip in several files is missing, or has another size than when it was written.
     #[error(
-        "{path} is one of several files of a zip, but {problem}; put all of them beside it, whole, or join them: {}",
+        "{path} is one of several files of a zip, but {problem}; put all of them beside it, whole, or join them in their folder: {}",
         split::join_command(path)
     )]
     SplitZip {
@@ -357,22 +360,22 @@ pub enum SourceError {
         problem: String,
     },
     /// The given path is neither a folder nor a zip.
-    #[error("{path} is neither a folder nor a zip; {}", place_remedy(path))]
+    #[error(
+        "{path} is neither a folder nor a zip; give the folder that contains the clips, a zip of it, or {FILE_OF_SEVERAL}"
+    )]
     NotAPlace {
         /// The path that is neither a folder nor a zip.
         path: PathBuf,
     },
     /// The folder or zip contains no clips.
-    #[error("no clip ({}) below {path}: {}", media.extensions().join(", "), no_clips_remedy(unsupported, archives))]
+    #[error("no clip ({}) below {path}: {remedy}", media.extensions().join(", "))]
     NoClips {
         /// Path of the folder or zip without clips.
         path: PathBuf,
         /// The kind of clips that was requested.
         media: Media,
-        /// Description of the files of other formats in the folder or zip. Empty if there are none.
-        unsupported: String,
-        /// Description of the archives in the folder or zip. Empty if there are none.
-        archives: String,
+        /// What to do about the other files in the folder or zip.
+        remedy: String,
     },
     /// A folder, zip or clip that was listed earlier is not there.
     #[error("{path} is not there: {LISTED_BEFORE}")]
@@ -428,32 +431,16 @@ pub enum SourceError {
     },
 }
 
-fn broken_remedy(path: &Path) -> String {
-    match split::path_to_give(path) {
-        Some(_) => place_remedy(path),
-        None => "compare its sha1 with the publisher's and download it again".to_owned(),
-    }
-}
-
-fn place_remedy(path: &Path) -> String {
-    match split::path_to_give(path) {
-        Some(other) => format!("if it is one of several files, give {}", other.display()),
-        None => "give the folder that contains the clips, or a zip of it".to_owned(),
-    }
-}
-
-fn no_clips_remedy(unsupported: &str, archives: &str) -> String {
-    if !unsupported.is_empty() {
-        return format!(
-            "it contains {unsupported}, which wavemill does not decode: convert them first"
-        );
-    }
-    if !archives.is_empty() {
-        return format!(
+fn no_clips_remedy(others: &OtherFiles) -> String {
+    match (&*others.format_unsupported(), &*others.format_archives()) {
+        ("", "") => "is it the audio folder?".to_owned(),
+        ("", archives) => format!(
             "it contains {archives}, and archives in it are not opened: unpack them into one folder, and give that"
-        );
+        ),
+        (unsupported, _) => {
+            format!("it contains {unsupported}, which wavemill does not decode: convert them first")
+        }
     }
-    "is it the audio folder?".to_owned()
 }
 
 impl SourceError {
@@ -481,22 +468,16 @@ fn is_zip_object(path: &Path, object: &Object) -> Result<bool, SourceError> {
 
 /// Reports whether a file is a zip.
 fn is_zip(path: &Path) -> Result<bool, SourceError> {
-    let file = File::open(path).map_err(SourceError::open_at(path))?;
-    let metadata = file.metadata().map_err(SourceError::open_at(path))?;
-    let is_zip = directory::is_zip(&file, metadata.len()).map_err(SourceError::open_at(path))?;
-    Ok(is_zip || split::is_last_file(path))
+    let (file, bytes) = archive::open_file(path)?;
+    directory::is_zip(&*file, bytes).map_err(SourceError::open_at(path))
 }
 
 /// Reports whether a file is in Parquet format by its first bytes.
 fn is_parquet(path: &Path) -> Result<bool, SourceError> {
-    Ok(magic(path)? == *b"PAR1")
-}
-
-fn magic(path: &Path) -> Result<Vec<u8>, SourceError> {
     let mut magic = Vec::with_capacity(4);
     let read = File::open(path).and_then(|file| file.take(4).read_to_end(&mut magic));
     read.map_err(SourceError::open_at(path))?;
-    Ok(magic)
+    Ok(magic == *b"PAR1")
 }
 
 /// Creates the reject of a clip key that is not in the audio index: its path leaves the audio root, its format is not

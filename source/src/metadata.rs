@@ -281,15 +281,11 @@ fn is_regular_file(path: &Path) -> Result<bool, SourceError> {
 /// Returns the CRC-32 and size of a zip entry. If several entries have the same name, none of them is read: returns the
 /// CRC-32 of their checksums, and the number of entries.
 fn in_directory(archive: &Archive, entries: &[usize]) -> (u32, u64) {
-    if let &[entry] = entries {
-        return (archive.entries[entry].crc32, archive.entries[entry].bytes);
-    }
-
-    let mut crc = Crc::new();
-    for &entry in entries {
-        crc.update(&archive.entries[entry].crc32.to_le_bytes());
-    }
-    (crc.sum(), entries.len() as u64)
+    let bytes = match *entries {
+        [entry] => archive.entries[entry].bytes,
+        _ => entries.len() as u64,
+    };
+    (archive.crc32(entries), bytes)
 }
 
 /// Returns the files of a zip, without the leading folder that all names share and without the entries that macOS

@@ -30,10 +30,8 @@ pub(super) fn decode(name: &[u8], system: u8, is_marked: bool) -> Box<[u8]> {
 
 /// Replaces each `\` in a name by `/`.
 pub(super) fn replace_backslashes(name: &mut [u8]) {
-    for byte in name {
-        if *byte == b'\\' {
-            *byte = b'/';
-        }
+    for byte in name.iter_mut().filter(|byte| **byte == b'\\') {
+        *byte = b'/';
     }
 }
 

@@ -94,9 +94,7 @@ impl OtherFiles {
 
     /// Describes the archives among the files, such as `3 zip`; empty without archives.
     pub(super) fn format_archives(&self) -> String {
-        self.format_counts(|why, extension| {
-            why == NoClip::OtherKind && ARCHIVES.contains(&extension)
-        })
+        self.format_counts(|_, extension| ARCHIVES.contains(&extension))
     }
 
     fn format_counts(&self, is_described: impl Fn(NoClip, &str) -> bool) -> String {

@@ -14,20 +14,14 @@ use bytes::Bytes;
 use super::bytes_at::BytesAt;
 use super::{SourceError, directory};
 
-/// Extension of the first piece of a zip that was cut.
-const FIRST_PIECE: &str = "001";
-
 /// A file and its size in bytes.
 pub(super) type SizedFile = (Arc<dyn BytesAt>, u64);
 
-/// All files of a zip.
+/// All files of a zip, usually only one, which are read as one.
 #[derive(Debug)]
 pub(super) struct ZipFiles {
-    /// The bytes of all files, one after the other.
-    pub whole: Arc<dyn BytesAt>,
-    pub bytes: u64,
-    /// Position of the first byte of each file.
-    pub starts: Vec<u64>,
+    /// The files with their ranges in the whole zip.
+    files: Vec<(Range<u64>, Arc<dyn BytesAt>)>,
     /// Whether positions in the directory are those in one of the files, and not in the whole zip.
     is_numbered: bool,
 }
@@ -45,93 +39,67 @@ impl ZipFiles {
     ) -> Result<Self, SourceError> {
         let number = directory::file_number(&*named.0, named.1);
         let number = number.map_err(SourceError::open_at(path))?;
+        let mut zip = Self {
+            files: Vec::new(),
+            is_numbered: number.is_some_and(|number| number > 0),
+        };
 
-        let mut files = Vec::new();
         for earlier in 1..=number.unwrap_or(0) {
             let earlier = numbered(path, earlier);
             let file = open(&earlier)?.ok_or_else(|| SourceError::SplitZip {
                 path: path.to_owned(),
                 problem: format!("{} is missing", earlier.display()),
             })?;
-            files.push(file);
+            zip.push(file);
         }
-        files.push(named);
+        zip.push(named);
         // The number of pieces is stated nowhere. The directory is at the end of the last one.
-        if number.is_none() && is_piece(path) {
-            while let Some(piece) = open(&numbered(path, files.len() + 1))? {
-                files.push(piece);
-            }
+        while number.is_none()
+            && is_piece(path)
+            && let Some(piece) = open(&numbered(path, zip.files.len() + 1))?
+        {
+            zip.push(piece);
         }
-        let is_numbered = number.is_some() && files.len() > 1;
-        Ok(Self::join(files, is_numbered))
+        Ok(zip)
     }
 
-    fn join(mut files: Vec<SizedFile>, is_numbered: bool) -> Self {
-        let mut starts = Vec::with_capacity(files.len());
-        let mut bytes = 0;
-        for (_, file_bytes) in &files {
-            starts.push(bytes);
-            bytes += file_bytes;
-        }
+    fn push(&mut self, (file, bytes): SizedFile) {
+        let start = self.bytes();
+        self.files.push((start..start + bytes, file));
+    }
 
-        let whole = match files.pop() {
-            Some((only, _)) if files.is_empty() => only,
-            last => {
-                files.extend(last);
-                Arc::new(Joined {
-                    files,
-                    starts: starts.clone(),
-                })
-            }
-        };
-        Self {
-            whole,
-            bytes,
-            starts,
-            is_numbered,
-        }
+    /// Returns the size of the whole zip in bytes.
+    pub(super) fn bytes(&self) -> u64 {
+        self.files.last().map_or(0, |(range, _)| range.end)
+    }
+
+    /// Returns the positions at which a file ends and the next one begins.
+    pub(super) fn boundaries(&self) -> impl ExactSizeIterator<Item = u64> {
+        self.files.iter().skip(1).map(|(range, _)| range.start)
     }
 
     /// Returns the position in the whole zip of a position that the directory states, with the number of the file from
     /// 0. It is after the end if the file does not have so many bytes.
-    pub(super) fn position(&self, file: u64, offset: u64) -> u64 {
-        if !self.is_numbered {
-            return offset;
+    pub(super) fn position(&self, file: u32, offset: u64) -> u64 {
+        match self.files.get(file as usize) {
+            _ if !self.is_numbered => offset,
+            Some((range, _)) if offset < range.end - range.start => range.start + offset,
+            _ => u64::MAX,
         }
-        let behind = usize::try_from(file)
-            .ok()
-            .and_then(|n| self.starts.get(n..));
-        let (start, end) = match behind {
-            Some([start, end, ..]) => (*start, *end),
-            Some([start]) => (*start, self.bytes),
-            _ => return u64::MAX,
-        };
-        let position = start.checked_add(offset).filter(|at| *at < end);
-        position.unwrap_or(u64::MAX)
+    }
+
+    /// Returns the file with the byte at a position, and its range.
+    fn file_at(&self, position: u64) -> Option<&(Range<u64>, Arc<dyn BytesAt>)> {
+        let n = self
+            .files
+            .partition_point(|(range, _)| range.end <= position);
+        self.files.get(n)
     }
 }
 
-/// Several files that are read as one.
-#[derive(Debug)]
-struct Joined {
-    files: Vec<SizedFile>,
-    starts: Vec<u64>,
-}
-
-impl Joined {
-    /// Returns the file with the byte at a position, and the range of the file.
-    fn file_at(&self, position: u64) -> Option<(&dyn BytesAt, Range<u64>)> {
-        let n = self.starts.partition_point(|&start| start <= position);
-        let (file, bytes) = self.files.get(n.checked_sub(1)?)?;
-        let start = self.starts[n - 1];
-        let range = start..start + bytes;
-        range.contains(&position).then_some((&**file, range))
-    }
-}
-
-impl BytesAt for Joined {
+impl BytesAt for ZipFiles {
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
-        let Some((file, range)) = self.file_at(position) else {
+        let Some((range, file)) = self.file_at(position) else {
             return Ok(0);
         };
         let left = usize::try_from(range.end - position).unwrap_or(usize::MAX);
@@ -139,70 +107,41 @@ impl BytesAt for Joined {
         file.read_at(&mut buffer[..n], position - range.start)
     }
 
-    fn ahead(&self, range: Range<u64>) -> io::Result<Option<Bytes>> {
+    fn ahead(&self, wanted: Range<u64>) -> io::Result<Option<Bytes>> {
         // Another request reads what is in the next file: only one entry crosses the boundary of two files.
-        match self.file_at(range.start) {
-            Some((file, of_file)) => {
-                let end = range.end.min(of_file.end);
-                file.ahead(range.start - of_file.start..end - of_file.start)
-            }
-            None => Ok(None),
-        }
+        let Some((range, file)) = self.file_at(wanted.start) else {
+            return Ok(None);
+        };
+        let end = wanted.end.min(range.end);
+        file.ahead(wanted.start - range.start..end - range.start)
     }
 
     fn is_remote(&self) -> bool {
-        self.files.iter().any(|(file, _)| file.is_remote())
+        self.files.iter().any(|(_, file)| file.is_remote())
     }
 }
 
 /// Reports whether a path is that of the first piece of a zip that was cut.
 pub(super) fn is_piece(path: &Path) -> bool {
-    path.extension()
-        .is_some_and(|extension| extension == FIRST_PIECE)
-}
-
-/// Reports whether a path is that of the last file of a split zip, whose end may be missing.
-pub(super) fn is_last_file(path: &Path) -> bool {
-    let extension = path.extension().unwrap_or_default();
-    extension.eq_ignore_ascii_case("zip") && numbered(path, 1).is_file()
+    path.extension().is_some_and(|extension| extension == "001")
 }
 
 /// Returns the path of another file of the zip at `path`. The files are counted from 1.
 fn numbered(path: &Path, number: usize) -> PathBuf {
-    let is_upper_case = |path: &Path| {
-        let extension = path.extension().unwrap_or_default();
-        extension.as_encoded_bytes().starts_with(b"Z")
-    };
-    let extension = match number {
+    let extension = path.extension().unwrap_or_default().as_encoded_bytes();
+    path.with_extension(match extension.first() {
         _ if is_piece(path) => format!("{number:03}"),
-        _ if is_upper_case(path) => format!("Z{number:02}"),
+        Some(b'Z') => format!("Z{number:02}"),
         _ => format!("z{number:02}"),
-    };
-    path.with_extension(extension)
+    })
 }
 
-/// Returns the path to give instead of that of another file of a zip, or `None` if the name is not that of such a file.
-pub(super) fn path_to_give(path: &Path) -> Option<PathBuf> {
-    let extension = path.extension()?.to_str()?;
-    let (letter, digits) = match extension.strip_prefix(['z', 'Z']) {
-        Some(digits) => (&extension[..1], digits),
-        None => ("", extension),
-    };
-    let is_number = digits.len() >= 2 && digits.bytes().all(|byte| byte.is_ascii_digit());
-    match letter {
-        _ if !is_number || is_piece(path) => None,
-        "z" => Some(path.with_extension("zip")),
-        "Z" => Some(path.with_extension("ZIP")),
-        _ => (digits.len() == 3).then(|| path.with_extension(FIRST_PIECE)),
-    }
-}
-
-/// Returns the shell command that joins the files of a zip.
+/// Returns the shell command that joins the files of a zip in their folder.
 pub(super) fn join_command(path: &Path) -> String {
-    let stem = path.with_extension("");
-    let stem = stem.display();
-    if is_piece(path) {
-        return format!("cat '{stem}'.??? > '{stem}'");
+    let name = path.file_name().unwrap_or_default().display();
+    let stem = path.file_stem().unwrap_or_default().display();
+    match is_piece(path) {
+        true => format!("cat '{stem}'.??? > '{stem}'"),
+        false => format!("zip -s 0 '{name}' --out '{stem}-joined.zip'"),
     }
-    format!("zip -s 0 '{}' --out '{stem}-joined.zip'", path.display())
 }

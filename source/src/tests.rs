@@ -1063,19 +1063,19 @@ fn a_zip_cut_into_pieces_is_read_as_one() {
 
     let first = temp.path().join("x.zip.001");
     assert_all_are_read(&first);
-    let remedy = format!("cat '{0}'.??? > '{0}'", zip.display());
+    let remedy = "cat 'x.zip'.??? > 'x.zip'";
     let third = temp.path().join("x.zip.003");
     let last = fs::read(&third).unwrap();
     for damaged in [&last[..100], &last[1..], &[b"more", &last[..]].concat()] {
         fs::write(&third, damaged).unwrap();
         let refusal = refusal(&first);
-        assert!(refusal.contains(&remedy), "{refusal}");
+        assert!(refusal.contains(remedy), "{refusal}");
     }
     fs::remove_file(&third).unwrap();
-    assert!(refusal(&first).contains(&remedy));
+    assert!(refusal(&first).contains(remedy));
     let second = refusal(&temp.path().join("x.zip.002"));
     assert!(
-        second.contains(&format!("give {}", first.display())),
+        second.ends_with("the one that ends in .zip or .zip.001"),
         "{second}"
     );
 }
@@ -1092,11 +1092,7 @@ fn a_split_zip_without_all_of_its_bytes_is_refused() {
     let begin = second.windows(4).position(|bytes| bytes == b"PK\x03\x04");
     let begin = begin.unwrap();
 
-    let remedy = format!(
-        "zip -s 0 '{0}' --out '{1}-joined.zip'",
-        zip.display(),
-        zip.with_extension("").display()
-    );
+    let remedy = "zip -s 0 'x.zip' --out 'x-joined.zip'";
     for n in 1..=3 {
         let part = zip.with_extension(format!("z{n:02}"));
         let bytes = fs::read(&part).unwrap();
@@ -1110,31 +1106,26 @@ fn a_split_zip_without_all_of_its_bytes_is_refused() {
         for case in cases {
             fs::write(&part, case).unwrap();
             let refusal = refusal(&zip);
-            let named = [format!("file {n} or"), format!("or {n} of 4")];
+            let named = [format!("file {n} or"), format!("or {n} does")];
             assert!(named.iter().any(|name| refusal.contains(name)), "{refusal}");
-            assert!(refusal.contains(&remedy), "{refusal}");
+            assert!(refusal.contains(remedy), "{refusal}");
         }
 
         fs::remove_file(&part).unwrap();
         let problem = format!("{} is missing", part.display());
         let refusal = refusal(&zip);
         assert!(
-            refusal.contains(&problem) && refusal.contains(&remedy),
+            refusal.contains(&problem) && refusal.contains(remedy),
             "{refusal}"
         );
         fs::write(&part, bytes).unwrap();
     }
     let first = refusal(&zip.with_extension("z01"));
     assert!(
-        first.contains(&format!("give {}", zip.display())),
+        first.ends_with("the one that ends in .zip or .zip.001"),
         "{first}"
     );
     assert_all_are_read(&zip);
-
-    let last = fs::read(&zip).unwrap();
-    fs::write(&zip, &last[1..last.len() - 1]).unwrap();
-    let cut = refusal(&zip);
-    assert!(cut.contains("damaged or truncated"), "{cut}");
 }
 
 #[test]

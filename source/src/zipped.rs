@@ -5,7 +5,6 @@ use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
 
-use wavemill_remote::Object;
 use wavemill_schemas::reject::{Reason, Reject, Stage};
 
 use super::archive::Archive;
@@ -13,8 +12,7 @@ use super::keys::{Media, root_len};
 use super::others::{NoClip, OtherFiles};
 use super::retry::with_retries;
 use super::{
-    AudioIndex, CLIP_BYTES_MAX, InputId, ReadFailure, Source, SourceError, Stamp, absent, split,
-    too_large,
+    AudioIndex, CLIP_BYTES_MAX, InputId, ReadFailure, Source, Stamp, absent, split, too_large,
 };
 
 /// A zip that contains clips.
@@ -30,20 +28,8 @@ pub(super) struct ZipSource {
 }
 
 impl ZipSource {
-    pub(super) fn open(path: &Path, media: Media) -> Result<Self, SourceError> {
-        Self::list(Archive::open(path)?, media)
-    }
-
-    /// Opens a zip in an object store, whose address is `path`.
-    pub(super) fn open_object(
-        path: &Path,
-        object: Object,
-        media: Media,
-    ) -> Result<Self, SourceError> {
-        Self::list(Archive::open_object(path, object)?, media)
-    }
-
-    fn list(archive: Archive, media: Media) -> Result<Self, SourceError> {
+    /// Lists the clips of a zip.
+    pub(super) fn new(archive: Archive, media: Media) -> Self {
         let mut names: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         let mut rejects = Vec::new();
         let mut others = OtherFiles::default();
@@ -79,7 +65,7 @@ impl ZipSource {
             index.insert(key.clone(), identity(&archive, &at));
             positions.insert(key, at);
         }
-        Ok(Self {
+        Self {
             media,
             archive,
             index,
@@ -87,7 +73,7 @@ impl ZipSource {
             rejects,
             others,
             bytes_max: CLIP_BYTES_MAX,
-        })
+        }
     }
 }
 
@@ -175,24 +161,15 @@ fn reject(reason: Reason, detail: &str) -> ReadFailure {
     ReadFailure::Reject(Reject::new(Stage::Read, reason, detail))
 }
 
-/// Returns the size and stamp of a clip. Several entries with the same name are not a clip; the CRC-32 of their
-/// checksums is used to detect changes.
+/// Returns the size and stamp of a clip. Several entries with the same name are not a clip, and have no size.
 fn identity(archive: &Archive, positions: &[usize]) -> InputId {
-    if let &[position] = positions {
-        let entry = &archive.entries[position];
-        return InputId {
-            bytes: entry.bytes,
-            stamp: Stamp::Crc32(entry.crc32),
-        };
-    }
-
-    let mut crc = flate2::Crc::new();
-    for &position in positions {
-        crc.update(&archive.entries[position].crc32.to_le_bytes());
-    }
+    let bytes = match *positions {
+        [position] => archive.entries[position].bytes,
+        _ => 0,
+    };
     InputId {
-        bytes: 0,
-        stamp: Stamp::Crc32(crc.sum()),
+        bytes,
+        stamp: Stamp::Crc32(archive.crc32(positions)),
     }
 }
 
@@ -227,10 +204,9 @@ fn named(raw: &[u8], media: Media) -> Named {
 
     // Only clip names must be UTF-8. Other files may have names in any encoding.
     let Ok(utf8) = std::str::from_utf8(raw) else {
+        let name_bytes = raw.escape_ascii();
         let detail = format!(
-            "the zip entry {} is not UTF-8, although it is marked so: unpack the zip, rename the file, and give the \
-             folder",
-            raw.escape_ascii()
+            "the zip entry {name_bytes} is not UTF-8, as it is marked: unpack and rename it"
         );
         return Named::Reject(Reject::new(Stage::Read, Reason::BadEncoding, detail), name);
     };
@@ -250,12 +226,11 @@ fn named(raw: &[u8], media: Media) -> Named {
 /// Returns the length of the leading folder, with its slash, if it has the zip's name and contains all clips; otherwise
 /// 0.
 fn own_folder_len(zip: &Path, names: &BTreeMap<String, Vec<usize>>) -> usize {
-    let named = if split::is_piece(zip) {
-        zip.with_extension("")
-    } else {
-        zip.to_owned()
+    let whole = match split::is_piece(zip) {
+        true => &zip.with_extension(""),
+        false => zip,
     };
-    let stem = named.file_stem().unwrap_or_default().to_string_lossy();
+    let stem = whole.file_stem().unwrap_or_default().to_string_lossy();
     let holds_everything = names.keys().all(|name| {
         name.strip_prefix(stem.as_ref())
             .is_some_and(|rest| rest.starts_with('/'))
