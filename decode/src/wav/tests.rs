@@ -88,21 +88,20 @@ fn little_endian_aiff_is_not_noise() {
         big_chunk(b"wave", &boxes.concat())
     };
     // Samples of 0.25 in big-endian order.
-    let short = 0x2000_i16.to_be_bytes();
-    let formats: [(&[u8; 4], &[u8; 4], u16, &[u8]); 6] = [
-        (b"twos", b"sowt", 16, &short),
-        (b"in24", b"42ni", 24, &[0x20, 0, 0]),
+    let formats = [
+        (b"twos", b"sowt", 16, 0x2000_i16.to_be_bytes().to_vec()),
+        (b"in24", b"42ni", 24, vec![0x20, 0, 0]),
         // As libsndfile spells it.
-        (b"in24", b"42n1", 24, &[0x20, 0, 0]),
-        (b"in32", b"23ni", 32, &[0x20, 0, 0, 0]),
-        (b"fl32", b"23lf", 32, &0.25_f32.to_be_bytes()),
-        (b"fl64", b"46lf", 64, &0.25_f64.to_be_bytes()),
+        (b"in24", b"42n1", 24, vec![0x20, 0, 0]),
+        (b"in32", b"23ni", 32, vec![0x20, 0, 0, 0]),
+        (b"fl32", b"23lf", 32, 0.25_f32.to_be_bytes().to_vec()),
+        (b"fl64", b"46lf", 64, 0.25_f64.to_be_bytes().to_vec()),
     ];
     for (forwards, backwards, bits, big) in formats {
         let little: Vec<u8> = big.iter().rev().copied().collect();
         let cases = [
-            (forwards, None, big),
-            (forwards, Some(0), big),
+            (forwards, None, &big),
+            (forwards, Some(0), &big),
             (forwards, Some(1), &little),
             (backwards, None, &little),
             (backwards, Some(1), &little),
