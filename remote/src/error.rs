@@ -6,7 +6,10 @@ use std::path::PathBuf;
 
 use object_store::client::{HttpError, HttpErrorKind};
 
-use crate::limits::{RETRY_SECONDS, TIMEOUT_SECONDS};
+/// Variable with the time within which a request is repeated.
+pub(crate) const RETRY_SECONDS: &str = "WAVEMILL_RETRY_SECONDS";
+/// Variable with the time without progress after which an attempt has failed.
+pub(crate) const TIMEOUT_SECONDS: &str = "WAVEMILL_TIMEOUT_SECONDS";
 
 /// The error type for folders in object stores.
 #[derive(Debug, thiserror::Error)]

@@ -3,12 +3,7 @@
 use std::env;
 use std::time::Duration;
 
-use crate::RemoteError;
-
-/// Variable with the time within which a request is repeated.
-pub(crate) const RETRY_SECONDS: &str = "WAVEMILL_RETRY_SECONDS";
-/// Variable with the time without progress after which an attempt has failed.
-pub(crate) const TIMEOUT_SECONDS: &str = "WAVEMILL_TIMEOUT_SECONDS";
+use crate::error::{RETRY_SECONDS, RemoteError, TIMEOUT_SECONDS};
 
 const REQUESTS: u64 = 16;
 const RETRY_TIME: Duration = Duration::from_secs(60);
