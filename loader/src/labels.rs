@@ -70,6 +70,10 @@ impl Target {
         let entries = &store.manifest().targets;
 
         if let Some(column) = entries.iter().position(|target| target.name == name) {
+            if entries[column].classes.is_empty() {
+                let problem = format!("{name} has no class: all rows are unlabelled");
+                return Err(DatasetError::unfit("targets", problem));
+            }
             return Ok(Self {
                 name: name.to_owned(),
                 classes: entries[column].classes.clone(),

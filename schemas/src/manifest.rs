@@ -66,6 +66,12 @@ pub enum ManifestError {
         /// Description of how the checksum is wrong.
         problem: &'static str,
     },
+    /// The file contains a number that cannot be right.
+    #[error("{problem}: no program has written it")]
+    Number {
+        /// Description of the number.
+        problem: &'static str,
+    },
     /// A part of the manifest does not match the hash of this part in the manifest's identity.
     #[error("the {part} does not match its hash in the identity")]
     Identity {
@@ -159,12 +165,36 @@ impl Manifest {
         // Verify the checksum before the fields are parsed: it also covers keys that this version does not know.
         take_checksum(&mut value)?;
         check_identity(&value)?;
+        check_sums(&value)?;
 
         let manifest = Self::deserialize(value)?;
         // The plan id is also a folder name, so it must be valid as one.
         check_name(&manifest.plan_id)?;
         manifest.files.iter().try_for_each(FileEntry::check)?;
+        manifest.check_shapes()?;
         Ok(manifest)
+    }
+
+    /// Checks that readers can multiply the manifest's numbers, and find the counts of all classes.
+    fn check_shapes(&self) -> Result<(), ManifestError> {
+        let rows = |name| self.files_of(name).map(|file| file.rows).sum();
+        let mut features = self.features.iter();
+        if !features.all(|feature| feature.has_room_for(rows(&feature.name))) {
+            let problem = "a feature has a shape, a rate or a hop that no row can have";
+            return Err(ManifestError::Number { problem });
+        }
+        for target in &self.targets {
+            let n_classes = target.classes.len();
+            if target
+                .counts
+                .values()
+                .any(|counts| counts.len() != n_classes)
+            {
+                let problem = "a target has other classes than counts";
+                return Err(ManifestError::Number { problem });
+            }
+        }
+        Ok(())
     }
 
     /// Returns the canonical JSON with its checksum and a final newline.
@@ -183,6 +213,27 @@ impl Manifest {
     pub fn files_of<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a FileEntry> {
         self.files.iter().filter(move |f| f.name() == name)
     }
+}
+
+/// Checks that the sum of all sizes and counts, and so any sum of some of them, is below 2^53: all readers of JSON keep
+/// such integers.
+fn check_sums(manifest: &Value) -> Result<(), ManifestError> {
+    fn sum(value: &Value) -> u64 {
+        let add = |total: u64, value| total.saturating_add(sum(value));
+        match value {
+            Value::Array(values) => values.iter().fold(0, add),
+            Value::Object(values) => values.values().fold(0, add),
+            number => number.as_u64().unwrap_or(0),
+        }
+    }
+
+    let parts = ["files", "counts", "targets", "shards", "stats"];
+    let sums = parts.map(|part| sum(&manifest[part]) >> 53);
+    if sums != [0; 5] {
+        let problem = "its sizes and counts exceed those of any store";
+        return Err(ManifestError::Number { problem });
+    }
+    Ok(())
 }
 
 /// Removes the checksum from a manifest and compares it with the checksum of the remaining content.
@@ -363,6 +414,18 @@ impl FeatureEntry {
         self.dim_names == ["channel", "row", "column"]
     }
 
+    /// Reports whether `rows` rows of this shape can exist: Arrow states the bytes of a row in an `i32`.
+    fn has_room_for(&self, rows: u64) -> bool {
+        let has_steps = (self.hop_length).is_none_or(|hop| (1..i32::MAX as usize).contains(&hop));
+        // A dimension of 0 must not hide the others.
+        let mut dims = self.shape.iter().flatten().map(|&n| (n as u64).max(1));
+        let values = dims.try_fold(1_u64, u64::checked_mul);
+        let values = values.filter(|&values| values <= i32::MAX as u64);
+        has_steps
+            && self.sample_rate_hz != Some(0)
+            && values.is_some_and(|values| rows.checked_mul(values * 8).is_some())
+    }
+
     /// Returns the feature's type and shape for display: `f16[128,1292]`, with `?` for a dimension that varies.
     pub fn tensor_type(&self) -> String {
         let dims: Vec<String> = self
@@ -438,6 +501,12 @@ impl FileEntry {
                 name,
                 problem: "is not the file of one table or feature",
             });
+        }
+
+        let offset = self.footer.as_ref().map(|footer| footer.offset);
+        if offset.is_some_and(|offset| offset > self.bytes) {
+            let problem = "a file's footer is behind its end";
+            return Err(ManifestError::Number { problem });
         }
 
         // The name of the table or feature becomes a part of paths in later plans.

@@ -125,6 +125,60 @@ fn changed_digits_of_a_manifest_are_detected() {
     }
 }
 
+/// Numbers that would overflow sums, products and allocations of readers.
+#[test]
+fn numbers_that_no_store_has_are_damage() {
+    let feature = serde_json::json!({"name": "log_mel", "feature_id": "f", "dtype": "f16", "scale": null,
+        "shape": [40, null], "dim_names": ["mel", "frame"], "sample_rate_hz": 8000, "hop_length": 128, "preset": ""});
+    let with = |key: &str, value: Value| {
+        let json = edited(&manifest(), |m| {
+            m["features"] = Value::Array(vec![feature.clone()]);
+            m["files"][0]["footer"] = serde_json::json!({"offset": 1000, "blake3": ""});
+            *m.pointer_mut(key).expect("a key") = value;
+        });
+        Manifest::from_json(json)
+    };
+    with("/files/0/rows", 7.into()).expect("a manifest");
+
+    let half = 1_u64 << 63;
+    for (key, value) in [
+        ("/files/0/bytes", u64::MAX.into()),
+        ("/files/0/bytes", (1_u64 << 53).into()),
+        ("/files/0/rows", half.into()),
+        ("/files/0/row_groups", vec![half, half].into()),
+        ("/files/0/footer/offset", half.into()),
+        ("/counts/rows_read", u64::MAX.into()),
+        ("/counts/rejects", serde_json::json!({"empty": half})),
+        (
+            "/counts/rows_dropped",
+            serde_json::json!([{"step": "x", "rows": half}]),
+        ),
+        ("/targets/0/counts/training", vec![half, half].into()),
+        ("/targets/0/counts/training", vec![3].into()),
+        ("/targets/0/classes", Value::Array(Vec::new())),
+        ("/shards/training", half.into()),
+        ("/stats/log_mel/values", half.into()),
+        ("/features/0/shape", vec![1_u64 << 32, 1 << 32].into()),
+        ("/features/0/shape", vec![0, 1_u64 << 40, 1 << 40].into()),
+        ("/features/0/shape", vec![1_u64 << 31].into()),
+        ("/features/0/hop_length", 0.into()),
+        ("/features/0/hop_length", half.into()),
+        ("/features/0/sample_rate_hz", 0.into()),
+    ] {
+        let error = with(key, value.clone()).expect_err(key);
+        assert!(
+            matches!(error, ManifestError::Number { .. }),
+            "{key} {value}: {error}"
+        );
+    }
+    for (key, value) in [
+        ("/files/0/rows", serde_json::json!(-1)),
+        ("/files/0/rows", serde_json::json!(1e30)),
+    ] {
+        assert!(with(key, value).is_err(), "{key}");
+    }
+}
+
 #[test]
 fn a_manifest_without_a_checksum_is_damaged() {
     let mut value: Value =
