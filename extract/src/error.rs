@@ -108,14 +108,6 @@ impl RunError {
         }
     }
 
-    /// Returns the file system's error if the store cannot be written.
-    pub fn io(&self) -> Option<&io::Error> {
-        match self {
-            Self::Store(error) | Self::Extract(ExtractError::Store(error)) => error.io(),
-            _ => None,
-        }
-    }
-
     /// Reports whether the run ended because the user asked it to stop.
     pub const fn is_interruption(&self) -> bool {
         matches!(

@@ -14,12 +14,7 @@ pub(crate) fn exception(
 ) -> PyErr {
     let message = error_line(error);
     // As the commands do it.
-    let mut causes = std::iter::successors(Some(error), |cause| cause.source());
-    let exit_code = match exit::machine_fault(error) {
-        _ if causes.any(exit::is_no_space) => exit::NO_SPACE,
-        Some(_) => exit::FAILED,
-        None => exit_code,
-    };
+    let exit_code = exit::of_machine(error).unwrap_or(exit_code);
     if exit_code == exit::INTERRUPTED {
         return PyKeyboardInterrupt::new_err(message);
     }

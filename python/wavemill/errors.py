@@ -57,7 +57,7 @@ class OtherPlanError(Error):
 
 
 class NoSpaceError(Error):
-    """The disk is full or read-only."""
+    """The disk is full or read-only, or this user lacks a permission."""
 
     exit_code = 5
 

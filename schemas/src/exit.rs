@@ -15,7 +15,8 @@ pub const DAMAGED: u8 = 3;
 /// Exit code if a store or a run belongs to another plan.
 pub const OTHER_PLAN: u8 = 4;
 
-/// Exit code if the disk is full, or the file system is read-only. See [`is_no_space`].
+/// Exit code if the disk is full, the file system is read-only, or the user lacks a permission. See [`is_no_space`] and
+/// [`is_denied`].
 pub const NO_SPACE: u8 = 5;
 
 /// Exit code if another process holds the store's lock. Exit code 6 is used by the trainer.
@@ -45,9 +46,37 @@ pub fn is_no_space(cause: &(dyn Error + 'static)) -> bool {
     }
 }
 
+/// `EPERM` and `EACCES` on Linux.
+const DENIED_CODES: [i32; 2] = [1, 13];
+
+/// Remedy of an error for which [`is_denied`] returns true.
+pub const DENIED_REMEDY: &str =
+    "let this user read and write it, or run the command as another user";
+
+/// Reports whether `cause`, one error of a chain, means that the operating system denies this user an operation
+/// (`EACCES`, `EPERM`).
+pub fn is_denied(cause: &(dyn Error + 'static)) -> bool {
+    let own: Option<&io::Error> = cause.downcast_ref();
+    // Ranks that refuse each other use the same kind, with a message.
+    own.is_some_and(|error| {
+        error.kind() == io::ErrorKind::PermissionDenied && error.get_ref().is_none()
+    }) || os_code(cause).is_some_and(|code| DENIED_CODES.contains(&code))
+}
+
+/// Returns the exit code of an error that a fault of the machine or a missing permission has caused: whatever failed, its
+/// file is neither damaged nor the wrong one.
+pub fn of_machine(error: &(dyn Error + 'static)) -> Option<u8> {
+    let causes = || std::iter::successors(Some(error), |&cause| cause.source());
+    // A full disk can cause errors of every kind, so its exit code takes precedence.
+    if causes().any(|cause| is_no_space(cause) || is_denied(cause)) {
+        return Some(NO_SPACE);
+    }
+    causes().any(is_machine_fault).then_some(FAILED)
+}
+
 /// Reports whether `cause`, one error of a chain, means that the machine failed to read or write, and not that a file
-/// is wrong: the disk is failing or gone, or memory or file descriptors are exhausted. The command may succeed when it is
-/// repeated.
+/// is wrong: the disk is failing or gone, memory or file descriptors are exhausted, or a permission is missing. The
+/// command may succeed when it is repeated.
 pub fn is_machine_fault(cause: &(dyn Error + 'static)) -> bool {
     machine_code(cause).is_some()
 }
@@ -64,14 +93,18 @@ pub fn machine_fault(error: &(dyn Error + 'static)) -> Option<io::Error> {
 fn machine_code(cause: &(dyn Error + 'static)) -> Option<i32> {
     /// `EIO`, `ENXIO`, `ENOMEM`, `ENODEV`, `ENFILE`, `EMFILE`, `EBADMSG`, `ESTALE` and `EUCLEAN` on Linux.
     const CODES: [i32; 9] = [5, 6, 12, 19, 23, 24, 74, 116, 117];
+    os_code(cause).filter(|code| CODES.contains(code) || DENIED_CODES.contains(code))
+}
+
+/// Returns the number of an error of the operating system.
+fn os_code(cause: &(dyn Error + 'static)) -> Option<i32> {
     let own = cause.downcast_ref().and_then(io::Error::raw_os_error);
     // Arrow keeps only the text of an error of the Parquet reader.
-    let code = own.or_else(|| {
+    own.or_else(|| {
         let text = cause.to_string();
-        let (_, code) = text.strip_suffix(')')?.rsplit_once("(os error ")?;
-        code.parse().ok()
-    });
-    code.filter(|code| CODES.contains(code))
+        let (_, code) = text.rsplit_once("(os error ")?;
+        code.split_once(')')?.0.parse().ok()
+    })
 }
 
 /// Reports whether `cause`, one error of a chain, means that the reader of our output has closed the pipe (`| head`).
@@ -111,5 +144,25 @@ mod tests {
         ))));
         assert!(!is_machine_fault(&io::Error::from(NotFound)));
         assert!(is_broken_pipe(&io::Error::from(io::ErrorKind::BrokenPipe)));
+    }
+
+    #[test]
+    fn missing_permissions_have_one_code() {
+        let denied = || io::Error::from_raw_os_error(13);
+        for error in [
+            denied(),
+            io::Error::from_raw_os_error(1),
+            io::ErrorKind::PermissionDenied.into(),
+            io::Error::other(format!("External: {}: check it", denied())),
+        ] {
+            assert!(is_denied(&error), "{error}");
+            assert_eq!(of_machine(&error), Some(NO_SPACE), "{error}");
+        }
+        assert!(is_machine_fault(&denied()));
+
+        let refused = io::Error::new(io::ErrorKind::PermissionDenied, "another token");
+        assert_eq!(of_machine(&refused), None);
+        assert_eq!(of_machine(&io::Error::from_raw_os_error(5)), Some(FAILED));
+        assert_eq!(of_machine(&io::Error::from_raw_os_error(2)), None);
     }
 }

@@ -9,6 +9,8 @@ use std::borrow::Cow;
 use std::error::Error;
 use std::fmt::Write as _;
 
+use crate::exit;
+
 /// Returns `text` as a single line without effects on a terminal.
 ///
 /// Control characters, line breaks, and characters that only change direction or are invisible become escapes such as
@@ -42,11 +44,14 @@ pub fn panic_message(panic: &(dyn Any + Send)) -> Option<&str> {
     formatted.or_else(|| panic.downcast_ref::<&str>().copied())
 }
 
-/// Formats an error and its causes on one line for a terminal, without causes that the line already contains.
+/// Formats an error and its causes on one line for a terminal, without causes that the line already contains. A missing
+/// permission, which can cause errors of every kind, has one remedy.
 pub fn error_line(error: &(dyn Error + 'static)) -> String {
     let mut line = String::new();
     let mut next = Some(error);
+    let mut remedy = None;
     while let Some(cause) = next {
+        remedy = remedy.or(exit::is_denied(cause).then_some(exit::DENIED_REMEDY));
         let message = cause.to_string();
         let words: Vec<&str> = message.split_whitespace().collect();
         let message = words.join(" ");
@@ -56,6 +61,9 @@ pub fn error_line(error: &(dyn Error + 'static)) -> String {
             line = format!("{line}: {message}");
         }
         next = cause.source();
+    }
+    if let Some(remedy) = remedy {
+        line = format!("{line}: {remedy}");
     }
     shown(&line).into_owned()
 }

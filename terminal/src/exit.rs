@@ -46,13 +46,8 @@ pub fn finish(ended: Result<u8>, code: impl Fn(&Error) -> u8) -> u8 {
 
 /// Returns the documented exit code of an error. `known` returns the exit code of a single cause if its type has one.
 pub fn code(error: &Error, known: impl Fn(&(dyn StdError + 'static)) -> Option<u8>) -> u8 {
-    // A full disk can cause errors of every kind, so its exit code takes precedence.
-    if error.chain().any(exit::is_no_space) {
-        return exit::NO_SPACE;
-    }
-    // If the machine fails to read a file, the file is neither the user's mistake nor damaged.
-    if error.chain().any(exit::is_machine_fault) {
-        return exit::FAILED;
+    if let Some(code) = exit::of_machine(error.as_ref()) {
+        return code;
     }
 
     // The outermost cause with an exit code determines the result. Causes added by `context` have no exit code.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Error, Result};
 use wavemill_schemas::durable::{folder_of, settle_folder};
-use wavemill_schemas::exit::is_no_space;
+use wavemill_schemas::exit::of_machine;
 
 use crate::exit::{BusyError, UsageError};
 use crate::interrupt::PartialFile;
@@ -154,7 +154,7 @@ pub fn cannot_write(flag: &str, path: &Path, error: io::Error) -> Error {
         return BusyError(format!("{flag} {}: {words}", path.display())).into();
     }
     let words = format!("{flag} {}: cannot write it", path.display());
-    if is_no_space(&error) {
+    if of_machine(&error).is_some() {
         Error::new(error).context(words)
     } else {
         UsageError(format!("{words}: {error}")).into()

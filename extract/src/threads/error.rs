@@ -22,7 +22,7 @@ pub enum ExtractError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The file of a clip cannot be read because of the machine.
-    #[error("{clip_key}: cannot read; run the same command again to continue")]
+    #[error("{clip_key}: cannot read{}", continue_remedy(source))]
     Read {
         /// Key of the clip.
         clip_key: String,
@@ -113,6 +113,14 @@ impl ExtractError {
             Self::Interrupted { .. } => exit::INTERRUPTED,
             _ => exit::FAILED,
         }
+    }
+}
+
+/// Returns the remedy for a clip that cannot be read. A missing permission has its own ([`exit::DENIED_REMEDY`]).
+fn continue_remedy(error: &io::Error) -> &'static str {
+    match exit::is_denied(error) {
+        true => "",
+        false => "; run the same command again to continue",
     }
 }
 

@@ -1,7 +1,5 @@
 //! Errors of commands, and the exit code of each error.
 
-use std::io;
-
 use anyhow::Error;
 use wavemill_catalog::CatalogError;
 use wavemill_extract::features::FeatureError;
@@ -65,9 +63,6 @@ impl DamagedStore {
 
 /// Returns the documented exit code of a command's error.
 pub fn code(error: &Error) -> u8 {
-    if store_is_closed(error) {
-        return exit::NO_SPACE;
-    }
     terminal::code(error, known)
 }
 
@@ -92,13 +87,4 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
         .or_else(|| code_of(cause, CatalogError::exit_code))
         .or_else(|| code_of(cause, RunError::exit_code))
         .or_else(|| code_of(cause, RecordError::exit_code))
-}
-
-/// Reports whether the user lacks the permission to write the store. The exit code is that of a read-only disk.
-fn store_is_closed(error: &Error) -> bool {
-    let store = error.downcast_ref().and_then(StoreError::io);
-    let run = || error.downcast_ref().and_then(RunError::io);
-    store
-        .or_else(run)
-        .is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
 }
