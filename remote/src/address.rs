@@ -12,6 +12,7 @@ use url::{Position, Url};
 
 use crate::connection::Connector;
 use crate::limits::Limits;
+use crate::listing::CheckedLists;
 use crate::{RemoteError, runtime};
 
 /// Longest pause before a request is repeated: the time that is lost after the server is there again.
@@ -56,9 +57,12 @@ pub(crate) fn open(
     let url = url.to_string();
     // Connections are shared by all callers, so they must not depend on the threads of one of them.
     let runtime = runtime().map_err(|error| refused(format!("cannot start threads: {error}")))?;
-    let connector = Connector {
-        runtime: runtime.handle().clone(),
-        stall_time: limits.stall_time,
+    let connector = CheckedLists {
+        inner: Connector {
+            runtime: runtime.handle().clone(),
+            stall_time: limits.stall_time,
+        },
+        drops_names: !is_input,
     };
     let opened: Result<Box<dyn ObjectStore>, object_store::Error> = match scheme {
         ObjectStoreScheme::AmazonS3 => AmazonS3Builder::from_env()

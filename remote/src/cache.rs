@@ -112,7 +112,22 @@ impl Mirror {
     /// # Errors
     /// [`RemoteError`].
     pub fn pull(&self, folder: &str) -> Result<(), RemoteError> {
-        self.pull_found(&self.remote.list(folder)?)
+        self.pull_found(&self.list(folder)?)
+    }
+
+    /// Returns the objects below a folder whose names can be those of files beside each other.
+    fn list(&self, folder: &str) -> Result<Vec<Found>, RemoteError> {
+        let mut found = self.remote.list(folder)?;
+        // Only the objects directly in these folders are manifests and tags.
+        if VERSION_FOLDERS.contains(&folder) {
+            found.retain(|found| Path::new(&found.name).parent() == Some(Path::new(folder)));
+        }
+        let parents = found
+            .iter()
+            .flat_map(|found| Path::new(&found.name).ancestors().skip(1));
+        let parents: HashSet<PathBuf> = parents.map(Path::to_owned).collect();
+        found.retain(|found| !parents.contains(Path::new(&found.name)));
+        Ok(found)
     }
 
     fn pull_found(&self, found: &[Found]) -> Result<(), RemoteError> {
@@ -129,7 +144,7 @@ impl Mirror {
     /// [`RemoteError`].
     pub fn equalize(&self, folder: &str) -> Result<(), RemoteError> {
         let listed_at = SystemTime::now();
-        let found = self.remote.list(folder)?;
+        let found = self.list(folder)?;
         self.remove_others(folder, &found.iter().collect::<Vec<_>>(), listed_at)?;
         self.pull_found(&found)
     }
@@ -147,10 +162,13 @@ impl Mirror {
         add_copies(&self.root.join(folder), &mut copies)?;
         for Copy { path, .. } in copies {
             let name = path.strip_prefix(&self.root).unwrap_or(&path);
-            if !is_hidden(&path)
-                && !names.contains(&*name.to_string_lossy())
-                && !is_changed_since(&path, listed_at)
-            {
+            let name = name.to_string_lossy();
+            if !is_hidden(&path) && !names.contains(&*name) && !is_changed_since(&path, listed_at) {
+                // A version or tag that is known here may only be missing in the list.
+                let is_known = VERSION_FOLDERS.contains(&folder);
+                if is_known && path.parent() == Some(&self.root.join(folder)) {
+                    self.remote.require_absent(&name)?;
+                }
                 remove(&path)?;
             }
         }
@@ -171,7 +189,7 @@ impl Mirror {
     /// [`RemoteError`].
     pub fn forget_changed(&self, folder: &str) -> Result<(), RemoteError> {
         let listed_at = SystemTime::now();
-        let mut found = self.remote.list(folder)?;
+        let mut found = self.list(folder)?;
         found.retain(|found| self.is_current(found));
         self.remove_others(folder, &found.iter().collect::<Vec<_>>(), listed_at)
     }
@@ -561,8 +579,10 @@ impl NewFile {
         let finished = self
             .file
             .set_modified(modified)
-            .and_then(|()| self.file.sync_all())
-            .and_then(|()| fs::rename(&self.unfinished, &self.path));
+            .and_then(|()| self.file.sync_all());
+        // The copies of objects below this name may have left an empty folder.
+        let _ = fs::remove_dir(&self.path);
+        let finished = finished.and_then(|()| fs::rename(&self.unfinished, &self.path));
         finished.map_err(RemoteError::copy_at(&self.path, "write"))
     }
 }

@@ -8,6 +8,7 @@ mod cache;
 mod connection;
 mod error;
 mod limits;
+mod listing;
 mod object;
 mod promises;
 mod streamed;
@@ -420,6 +421,24 @@ impl Remote {
     /// [`RemoteError::Request`].
     pub fn size(&self, name: &str) -> Result<Option<u64>, RemoteError> {
         Ok(self.find(name)?.map(|found| found.size))
+    }
+
+    /// Checks that an object does not exist that a list lacks.
+    ///
+    /// # Errors
+    /// [`RemoteError::Request`] if it does: the list was wrong.
+    pub fn require_absent(&self, name: &str) -> Result<(), RemoteError> {
+        match self.size(name)? {
+            None => Ok(()),
+            Some(_) => Err(RemoteError::Request {
+                address: self.address.clone(),
+                action: "list",
+                problem: format!(
+                    "the list lacks {name}, which is there: try again later, and look for a proxy that answers instead of \
+                     the object store"
+                ),
+            }),
+        }
     }
 
     /// Writes a small object, or replaces it.
