@@ -8,9 +8,10 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 use wavemill_schemas::manifest::Manifest;
-use wavemill_versions::{REMOVING_SUFFIX, leads_nowhere, list};
+use wavemill_versions::{REMOVING_SUFFIX, is_of_plan, leads_nowhere, list};
 
-use super::receipts::{is_of_plan, settle};
+use super::history::RUNS_FOLDER;
+use super::receipts::settle;
 use super::{Store, StoreError};
 
 /// The data that garbage collection removed, or would remove without `dry_run`.
@@ -48,12 +49,13 @@ impl Store {
     /// removed. In an object store, also keeps unfinished plans with an object younger than a day.
     ///
     /// # Errors
-    /// [`StoreError`], including the error of a damaged tag. After an error of a tag, nothing has been removed.
+    /// [`StoreError`], including the errors of a damaged tag and of a version that is known but not listed. After these,
+    /// nothing has been removed.
     pub fn collect(&self, keep: usize, dry_run: bool) -> Result<GcReport, StoreError> {
+        self.require_no_links(None)?;
         self.equalize_plans()?;
-        // Versions and tags that were added meanwhile are kept as well.
-        self.refresh()?;
-        let versions = self.versions()?;
+        let hashes = self.known_manifests()?;
+        let versions: Vec<u64> = hashes.keys().copied().collect();
         // The latest version always keeps its data.
         let first_kept = versions.len().saturating_sub(keep.max(1));
         let (old, recent) = versions.split_at(first_kept);
@@ -126,6 +128,12 @@ impl Store {
         }
 
         if !dry_run {
+            // A list that was wrong once is rarely wrong in the same way again.
+            if self.known_manifests()? != hashes || self.kept_by_tags(old)? != collected.kept {
+                let problem = "versions or tags were added or removed meanwhile, and nothing was removed: run gc again";
+                return Err(StoreError::other_plan(self.place(), problem.to_owned()));
+            }
+
             for plan_id in &collected.plans {
                 self.drop_plan(plan_id, committed.contains(plan_id))?;
             }
@@ -135,6 +143,35 @@ impl Store {
             }
         }
         Ok(collected)
+    }
+
+    /// Returns the hashes of all manifests by version, after checking that they include every version that is known from
+    /// the records of runs and from plans that follow a version.
+    fn known_manifests(&self) -> Result<BTreeMap<u64, String>, StoreError> {
+        let recorded = self.recorded_version()?;
+        let begun = self.begun()?;
+        // Versions and tags that were added meanwhile are kept as well.
+        self.refresh_all()?;
+        let hashes = self.manifest_hashes()?;
+
+        let lost = |path: PathBuf, witness: &str| {
+            let problem = format!(
+                "lost, although {witness} names this version: restore it from a copy of the store, or remove that too if \
+                 you removed the version"
+            );
+            Err(StoreError::damaged(path, problem))
+        };
+        if let Some(version) = recorded.filter(|version| !hashes.contains_key(version)) {
+            return lost(self.manifest_path(version), RUNS_FOLDER);
+        }
+        for (plan_id, record) in begun {
+            let parent = record.and_then(|record| record.identity.parent);
+            if parent.is_some_and(|parent| !hashes.values().any(|hash| *hash == parent)) {
+                let witness = format!("_wavemill/receipts/{plan_id}");
+                return lost(self.versions_folder(), &witness);
+            }
+        }
+        Ok(hashes)
     }
 
     /// Adds the sizes of the objects that are removed, and keeps the unfinished plans that may still be written.

@@ -3,15 +3,18 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
-use std::path::Path;
 
 use arrow::array::temporal_conversions::timestamp_ms_to_datetime;
 use serde::Serialize;
 use serde_json::Value;
 use wavemill_schemas::manifest::{Manifest, remedy_of_format};
+use wavemill_versions::read_plain;
 
 use super::diff::Diff;
 use super::{Store, StoreError, Tags};
+
+/// Folder of the records of runs.
+pub(super) const RUNS_FOLDER: &str = "_wavemill/runs";
 
 /// One version in the list of a store's versions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -55,7 +58,7 @@ impl Store {
     /// The errors of [`StoreFolder::versions`](crate::StoreFolder::versions).
     pub fn history(&self, tags: &Tags) -> Result<Vec<VersionLine>, StoreError> {
         self.pull_runs()?;
-        let committed = commits(&self.root().join("_wavemill/runs"));
+        let committed: BTreeMap<_, _> = self.whole_runs().filter_map(|run| commit(&run)).collect();
         let mut lines = Vec::new();
         let mut before: Option<Manifest> = None;
         let mut known = HashSet::new();
@@ -92,16 +95,27 @@ impl Store {
     /// Returns the times recorded by the run that committed a version, or `None` if its record is missing.
     pub fn run_times(&self, plan_id: &str, version: u64) -> Option<RunTimes> {
         self.pull_runs().ok()?;
-        let entries = fs::read_dir(self.root().join("_wavemill/runs")).ok()?;
-        for entry in entries.flatten() {
-            let record = fs::read_to_string(entry.path()).unwrap_or_default();
-            let run = WholeRun::read(&record)
-                .filter(|run| run.plan_id == plan_id && run.version == version);
-            if let Some(run) = run {
-                return RunTimes::from_run(&run);
-            }
-        }
-        None
+        let mut runs = self.whole_runs();
+        let run = runs.find(|run| run.plan_id == plan_id && run.version == version)?;
+        RunTimes::from_run(&run)
+    }
+
+    /// Returns the latest version that a run has recorded as committed.
+    ///
+    /// # Errors
+    /// [`StoreError::Remote`].
+    pub(super) fn recorded_version(&self) -> Result<Option<u64>, StoreError> {
+        self.pull_runs()?;
+        let runs = self.whole_runs();
+        Ok(runs.map(|run| run.version).max())
+    }
+
+    /// Returns the records of runs that committed a version, if they are readable and complete.
+    fn whole_runs(&self) -> impl Iterator<Item = WholeRun> {
+        let entries = fs::read_dir(self.root().join(RUNS_FOLDER));
+        let entries = entries.into_iter().flatten().flatten();
+        let records = entries.filter_map(|entry| read_plain(&entry.path()).ok());
+        records.filter_map(|record| WholeRun::read(std::str::from_utf8(&record).ok()?))
     }
 
     /// Returns the content of a version, and adds the hashes of its files to the `known` ones.
@@ -135,22 +149,14 @@ fn problem(error: &StoreError) -> String {
     }
 }
 
-/// Returns the time at which each (plan, version) was committed, for the run records that are readable and complete.
-fn commits(runs: &Path) -> BTreeMap<(String, u64), String> {
-    let entries = fs::read_dir(runs).into_iter().flatten().flatten();
-    entries
-        .filter_map(|entry| commit(&fs::read_to_string(entry.path()).ok()?))
-        .collect()
-}
-
-fn commit(record: &str) -> Option<((String, u64), String)> {
-    let run = WholeRun::read(record)?;
+/// Returns the plan and version of a run, and the time of the commit.
+fn commit(run: &WholeRun) -> Option<((String, u64), String)> {
     // The start is from the system clock, the duration from a monotonic clock that is not affected by clock changes.
     let end_ms = run.start["unix_ms"].as_i64()? + (run.end["seconds"].as_f64()? * 1e3) as i64;
     let time = timestamp_ms_to_datetime(end_ms)?
         .format("%Y-%m-%dT%H:%M:%SZ")
         .to_string();
-    Some(((run.plan_id, run.version), time))
+    Some(((run.plan_id.clone(), run.version), time))
 }
 
 /// The record of a run that committed a version.
@@ -218,7 +224,8 @@ mod tests {
         let start = r#"{"event":"start","unix_ms":1700000000000,"host":"x","plan_id":"p","threads":2,"wavemill":"0.1.0"}"#;
         let end = r#"{"event":"end","outcome":"committed","seconds":61.5,"report":{"version":2}}"#;
 
-        let (key, time) = commit(&format!("{start}\n{end}\n")).expect("a commit");
+        let of_record = |record: &str| commit(&WholeRun::read(record)?);
+        let (key, time) = of_record(&format!("{start}\n{end}\n")).expect("a commit");
         assert_eq!(
             (key, time.as_str()),
             (("p".to_owned(), 2), "2023-11-14T22:14:21Z")
@@ -231,7 +238,7 @@ mod tests {
             end.to_owned(),
             format!("{start}\n{}", end.replace("committed", "planned")),
         ] {
-            assert_eq!(commit(&cut), None, "{cut}");
+            assert_eq!(of_record(&cut), None, "{cut}");
         }
     }
 

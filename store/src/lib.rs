@@ -106,7 +106,9 @@ impl Store {
     /// or until `is_stopped` returns true.
     ///
     /// # Errors
-    /// [`StoreError::Locked`] if the lock is not free in time; [`StoreError::Io`] if a folder cannot be created.
+    /// [`StoreError::Locked`] if the lock is not free in time; [`StoreError::Io`] if a folder cannot be created;
+    /// [`StoreError::Damaged`] if a folder of the store is a symbolic link; [`StoreError::Remote`] if the list of versions
+    /// in an object store lacks one.
     pub fn lock(
         &self,
         access: Access,
@@ -121,7 +123,7 @@ impl Store {
                 }
                 Ok(lock) => {
                     // On an object store, the lock only excludes processes of this machine.
-                    self.refresh()?;
+                    self.refresh_all()?;
                     return Ok(lock);
                 }
                 other => return other,
@@ -131,6 +133,7 @@ impl Store {
 
     /// Takes the store's lock like [`Store::lock`], but without waiting.
     fn try_lock(&self, access: Access) -> Result<Lock, StoreError> {
+        self.require_no_links(None)?;
         let root = self.folder.mirror().map(Mirror::lock_root);
         let folder = root.unwrap_or_else(|| self.root().to_owned());
         let folder = folder.join("_wavemill");

@@ -27,7 +27,7 @@ use wavemill_schemas::durable::random_token;
 use wavemill_schemas::exit;
 use wavemill_schemas::manifest::{FileEntry, from_sealed, sealed};
 use wavemill_source::{InputId, Stamp};
-use wavemill_versions::{leads_nowhere, list};
+use wavemill_versions::{leads_nowhere, list, read_plain};
 
 use super::commit::write_renamed;
 use super::receipts::remove_folder;
@@ -128,7 +128,7 @@ impl Store {
 
     fn block(&self, entry: &FileEntry) -> Result<Vec<PlannedShard>, StoreError> {
         let path = self.file(entry)?;
-        let sound = |path: &Path| match fs::read(path) {
+        let sound = |path: &Path| match read_plain(path) {
             Err(error) if exit::is_machine_fault(&error) => {
                 Err(StoreError::io_at(path, "read")(error))
             }
@@ -181,7 +181,7 @@ impl Store {
 
         let path = self.planned_folder(plan_id).join(name);
         self.pull_file(&path)?;
-        let bytes = match fs::read(&path) {
+        let bytes = match read_plain(&path) {
             Err(error) if leads_nowhere(&error) => return Err(absent()),
             read => read.map_err(StoreError::io_at(&path, "read"))?,
         };

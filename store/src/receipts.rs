@@ -6,11 +6,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use wavemill_schemas::manifest::{
-    Engine, Identity, ManifestError, PLAN_ID_DIGITS, Receipt, from_sealed, sealed,
-};
+use wavemill_schemas::manifest::{Engine, Identity, ManifestError, Receipt, from_sealed, sealed};
 use wavemill_source::InputSeen;
-use wavemill_versions::{REMOVING_SUFFIX, list};
+use wavemill_versions::{REMOVING_SUFFIX, list, read_plain};
 
 use super::commit::{put_absent, write_renamed};
 use super::durable::{self, is_temporary, leads_nowhere};
@@ -439,13 +437,9 @@ fn json_files(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
     Ok(files)
 }
 
-/// Reads a file; `None` if it does not exist. A device or a pipe, which may have no end, is treated as an empty file.
+/// Reads a file; `None` if it does not exist. A link, a pipe or a device is treated as an empty file.
 fn read(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
-    let bytes = fs::metadata(path).and_then(|found| match found.is_file() {
-        true => fs::read(path),
-        false => Ok(Vec::new()),
-    });
-    match bytes {
+    match read_plain(path) {
         Err(error) if leads_nowhere(&error) => Ok(None),
         read => Ok(Some(read.map_err(StoreError::io_at(path, "read"))?)),
     }
@@ -481,12 +475,6 @@ fn sync_around(path: &Path) -> Result<(), StoreError> {
         }
         _ => Ok(()),
     }
-}
-
-/// Reports whether a folder's name is the id of a plan, or of one that is being removed. All other folders are the user's.
-pub(super) fn is_of_plan(name: &str) -> bool {
-    let id = name.strip_suffix(REMOVING_SUFFIX).unwrap_or(name);
-    id.len() == PLAN_ID_DIGITS && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 pub(super) fn remove_folder(folder: &Path) -> Result<(), StoreError> {

@@ -10,6 +10,7 @@ use wavemill_schemas::manifest::{FileEntry, Manifest, Receipt};
 use wavemill_versions::{Purpose, StoreFolder, hash_file, leads_nowhere};
 
 use super::commit::write_renamed;
+use super::history::RUNS_FOLDER;
 use super::planned::PLANS_FOLDER;
 use super::receipts::SEEN_FOLDER;
 use super::{Store, StoreError};
@@ -71,7 +72,7 @@ impl Store {
     /// Makes the copies of the records of runs equal to the objects.
     pub(super) fn pull_runs(&self) -> Result<(), StoreError> {
         match self.mirror() {
-            Some(mirror) => Ok(mirror.equalize("_wavemill/runs")?),
+            Some(mirror) => Ok(mirror.equalize(RUNS_FOLDER)?),
             None => Ok(()),
         }
     }

@@ -11,7 +11,7 @@ use wavemill_catalog::AUDIO_STEP;
 use wavemill_schemas::exit;
 use wavemill_schemas::manifest::{Engine, FileEntry, Identity, Manifest, Receipt, TargetEntry};
 use wavemill_schemas::recipe::Recipe;
-use wavemill_versions::{RemoteError, hash_file};
+use wavemill_versions::{RemoteError, VERSION_MAX, hash_file};
 
 use super::diff::recipe_changes;
 use super::durable;
@@ -76,6 +76,11 @@ impl Store {
             return Ok(Decision::Go { identity });
         };
         let latest = *latest;
+        if latest >= VERSION_MAX {
+            let problem =
+                "no version can follow this one: remove the manifest, which no run has written";
+            return Err(StoreError::damaged(self.manifest_path(latest), problem).into());
+        }
 
         // With the parent of the latest version filled in, the identity hashes are equal unless this run does something
         // else.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
-use wavemill_schemas::version_name::{TAGS_FOLDER, TagName, TagProblem, VersionName, tag_text};
+use wavemill_schemas::version_name::{TagName, TagProblem, VersionName, tag_text};
 use wavemill_versions::list;
 
 use super::commit::{sync, write_renamed};
@@ -98,7 +98,6 @@ impl Store {
         // Check the version under the lock: `gc` must not remove its data between the check and the tag.
         let _lock = self.lock(Access::Shared, wait, || false)?;
         let (version, _) = self.readable(self.resolve(Some(version))?)?;
-        self.require_inside(&self.tags_folder(), TAGS_FOLDER)?;
 
         // A tag of the same name is replaced even if it is damaged.
         let was = self.tagged(tag, &self.versions()?);

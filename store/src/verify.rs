@@ -9,9 +9,10 @@ use std::path::Path;
 use serde::Serialize;
 use wavemill_runtime::panics;
 use wavemill_runtime::parallel::in_parts;
+use wavemill_schemas::exit;
 use wavemill_schemas::manifest::{FileEntry, Manifest};
 use wavemill_schemas::version_name::TagProblem;
-use wavemill_versions::{RemoteError, hash_file, list};
+use wavemill_versions::{LINK_PROBLEM, RemoteError, hash_file, list};
 
 use super::compare::{self, FileFacts};
 use super::{Store, StoreError};
@@ -50,8 +51,23 @@ impl Store {
         threads: usize,
     ) -> Result<VerifyReport, StoreError> {
         self.fetch_again(manifest)?;
+        for entry in &manifest.files {
+            let path = self.root().join(&entry.path);
+            // A file of another user is not damaged.
+            if let Err(error) = File::open(&path)
+                && exit::is_denied(&error)
+            {
+                return Err(StoreError::io_at(&path, "read")(error));
+            }
+        }
         let (mut damage, told) = self.read_files(manifest, threads);
         damage.extend(self.strangers(manifest)?);
+        for path in self.links(Some(&manifest.plan_id))? {
+            damage.push(Damage {
+                path: self.name_of(&path),
+                problem: LINK_PROBLEM.to_owned(),
+            });
+        }
         let mut receipts = Vec::new();
         for path in self.damaged_receipts(&manifest.plan_id)? {
             receipts.push(Damage {

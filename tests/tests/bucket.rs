@@ -135,6 +135,11 @@ impl Bucket {
         }
     }
 
+    /// Returns the address of the server.
+    pub(crate) const fn endpoint(&self) -> SocketAddr {
+        self.server
+    }
+
     /// Returns the number of requests so far.
     pub(crate) fn requests(&self) -> u64 {
         self.state.requests.load(Ordering::Relaxed)

@@ -496,14 +496,106 @@ fn unreadable(path: &Path) -> &Path {
     path
 }
 
-/// Reports whether this user cannot read a file without read permission, unlike root.
-fn respects_file_modes() -> bool {
-    fs::File::open(unreadable(&scratch("mode"))).is_err()
+/// Makes root, too, obey the permissions of files.
+fn as_other_user(command: &Command) -> Command {
+    let mut other = Command::new("setpriv");
+    other
+        .arg("--bounding-set=-dac_override,-dac_read_search")
+        .arg(command.get_program())
+        .args(command.get_args());
+    other.envs(
+        command
+            .get_envs()
+            .filter_map(|(name, value)| Some((name, value?))),
+    );
+    other
+}
+
+/// Reports whether permissions of files can be denied to a command.
+fn can_deny() -> bool {
+    let file = scratch("denied").join("file");
+    fs::write(&file, "").unwrap();
+    let mut read = Command::new("cat");
+    read.arg(unreadable(&file));
+    let other = as_other_user(&read).output();
+    other.is_ok_and(|ran| ran.status.code() == Some(1))
+}
+
+#[apply(trial)]
+#[needs(can_deny)]
+fn a_missing_permission_has_one_code_and_one_remedy() -> Result<(), Failed> {
+    let folder = scratch("permissions");
+    let store = own_store("permissions-store");
+    let mut own = inputs().copied(&folder);
+    own.recipe = folder.join("own.toml");
+    fs::write(&own.recipe, RECIPE)?;
+    let shard = &manifest(&store, 1)?
+        .files_of("log_mel")
+        .next()
+        .ok_or("no shard")?
+        .path
+        .clone();
+    let clip = files_below(&own.audio)
+        .into_iter()
+        .next()
+        .ok_or("no clip")?;
+    let metadata = own.metadata.clone().ok_or("no metadata")?;
+    let on = |line: &str| -> Command {
+        let mut command = wavemill(crate::support::argv(line));
+        command.arg("--store").arg(&store);
+        command
+    };
+    let extract = |store: &Path| own.extract(store);
+    let mut grown = extract(&store);
+    grown.args(["--new-version", "--limit", "30"]);
+    let mut export = on("export --format npy");
+    export.arg("--out").arg(folder.join("closed/out"));
+    let mut table = on("sql VALUES(1)");
+    table.arg("--out").arg(folder.join("closed/out.csv"));
+    let mut page = on("report");
+    page.arg("--out").arg(folder.join("closed/page.html"));
+    let mut mean = on("sql");
+    mean.arg("SELECT max(tensor_mean(log_mel)) FROM features_log_mel");
+    fs::create_dir(folder.join("closed"))?;
+
+    let versions = store.join("_wavemill/versions");
+    let closed = folder.join("closed");
+    for (path, command) in [
+        (versions.clone(), on("info")),
+        (versions.clone(), on("gc --keep 1")),
+        (versions.clone(), on("sql VALUES(1)")),
+        (versions.clone(), extract(&store)),
+        (versions.join("00000001.json"), on("info")),
+        (versions.join("00000001.json"), on("tag 1 paper")),
+        (store.join(shard), on("verify")),
+        (store.join(shard), mean),
+        (store.join(shard), on("report")),
+        (store.clone(), on("tag 1 paper")),
+        (store.join("_wavemill/receipts"), grown),
+        (own.clip(&clip), extract(&folder.join("new"))),
+        (own.audio.clone(), extract(&folder.join("new"))),
+        (metadata.join("tracks.csv"), extract(&folder.join("new"))),
+        (metadata.clone(), extract(&folder.join("new"))),
+        (own.recipe.clone(), extract(&folder.join("new"))),
+        (closed.clone(), extract(&closed.join("store"))),
+        (closed.clone(), export),
+        (closed.clone(), table),
+        (closed, page),
+    ] {
+        let mode = fs::metadata(&path)?.permissions();
+        unreadable(&path);
+        let ran = run(as_other_user(&command).current_dir(&folder));
+        fs::set_permissions(&path, mode)?;
+        let what = format!("{} {command:?}", path.display());
+        same(&what, ran.code, Some(5)).map_err(|error| format!("{error:?}: {}", ran.err))?;
+        ran.says(&["Permission denied", "let this user read and write it"])?;
+    }
+    Ok(())
 }
 
 /// An I/O error is not a property of the clip, so the run ends with an error instead of a reject.
 #[apply(trial)]
-#[needs(respects_file_modes)]
+#[needs(can_deny)]
 fn unreadable_clip_stops_the_run() -> Result<(), Failed> {
     let folder = scratch("unreadable");
     let (own, store) = (inputs().copied(&folder), folder.join("store"));
@@ -513,11 +605,9 @@ fn unreadable_clip_stops_the_run() -> Result<(), Failed> {
         .ok_or("no clip")?;
     unreadable(&own.clip(&clip));
 
-    run(&mut own.extract(&store)).exits(1)?.says(&[
-        &clip,
-        "Permission denied",
-        "run the same command again to continue",
-    ])?;
+    run(&mut as_other_user(&own.extract(&store)))
+        .exits(5)?
+        .says(&[&clip, "Permission denied"])?;
     nothing_half_written(&store)?;
 
     fs::set_permissions(own.clip(&clip), fs::Permissions::from_mode(0o644))?;

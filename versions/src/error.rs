@@ -121,16 +121,6 @@ impl StoreError {
         }
     }
 
-    /// Returns the I/O error, if any, because of which a file could not be accessed or rows could not be written.
-    pub fn io(&self) -> Option<&io::Error> {
-        match self {
-            Self::Io { source, .. } => Some(source),
-            Self::Rows { source, .. } => source.source()?.downcast_ref(),
-            Self::Remote(RemoteError::Copy { source, .. }) => Some(source),
-            _ => None,
-        }
-    }
-
     /// Returns a function that adds the path and the failed operation to an I/O error.
     pub fn io_at(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
@@ -170,6 +160,15 @@ impl StoreError {
         Self::Absent {
             path: path.to_owned(),
             problem: problem.into(),
+        }
+    }
+
+    /// Creates [`StoreError::Damaged`] without an underlying error.
+    pub fn damaged(path: PathBuf, problem: impl Into<String>) -> Self {
+        Self::Damaged {
+            path,
+            problem: problem.into(),
+            source: None,
         }
     }
 

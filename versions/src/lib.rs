@@ -4,6 +4,8 @@
 //! A store in an object store is read through a folder with local copies of its files.
 
 mod error;
+mod links;
+mod listed;
 mod place;
 mod tags;
 
@@ -17,10 +19,14 @@ use wavemill_schemas::local_path::scheme;
 use wavemill_schemas::manifest::Manifest;
 
 pub use error::StoreError;
+pub use links::{LINK_PROBLEM, is_of_plan};
 pub use wavemill_remote::{
     Mirror, Purpose, REMOVING_SUFFIX, Remote, RemoteError, StreamedFile, Traffic,
     continue_in_background, traffic,
 };
+
+/// Largest number of a version: the names of manifests have eight digits.
+pub const VERSION_MAX: u64 = 99_999_999;
 
 /// A folder that contains versions of a feature store, or will contain them.
 #[derive(Clone, Debug)]
@@ -234,7 +240,7 @@ impl StoreFolder {
     fn read(&self, version: u64) -> Result<CommittedVersion, StoreError> {
         let path = self.manifest_path(version);
         // Read the file once, so that the manifest and the hash are of the same bytes.
-        let bytes = fs::read(&path).map_err(StoreError::io_at(&path, "read"))?;
+        let bytes = read_plain(&path).map_err(StoreError::io_at(&path, "read"))?;
         let hash = blake3::hash(&bytes).to_hex().to_string();
         let manifest = Manifest::from_json(bytes).map_err(StoreError::manifest_at(path))?;
         Ok(CommittedVersion {
@@ -335,13 +341,26 @@ pub fn leads_nowhere(error: &io::Error) -> bool {
 /// [`StoreError::Io`] if the folder exists but cannot be read.
 pub fn list(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
     let entries = match fs::read_dir(folder) {
-        Err(error) if leads_nowhere(&error) => return Ok(Vec::new()),
+        // A file in its place is an error.
+        Err(error) if leads_nowhere(&error) && !folder.exists() => return Ok(Vec::new()),
         other => other.map_err(StoreError::io_at(folder, "list the folder"))?,
     };
     let paths: Result<Vec<_>, _> = entries.map(|entry| entry.map(|e| e.path())).collect();
     let mut paths = paths.map_err(StoreError::io_at(folder, "list the folder"))?;
     paths.sort();
     Ok(paths)
+}
+
+/// Reads a whole small file of a store. A link, which may lead out of the store, a pipe, which may never end, and everything
+/// else that is no file counts as an empty file, which is a damaged one.
+///
+/// # Errors
+/// The error of the file system.
+pub fn read_plain(path: &Path) -> io::Result<Vec<u8>> {
+    match fs::symlink_metadata(path)?.is_file() {
+        true => fs::read(path),
+        false => Ok(Vec::new()),
+    }
 }
 
 /// Returns the blake3 hash of a file in lower-case hex.

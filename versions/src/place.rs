@@ -65,25 +65,6 @@ impl StoreFolder {
         Ok(())
     }
 
-    /// Returns an error if the folders of a run are outside of the store, since readers would not read files in them.
-    ///
-    /// # Errors
-    /// The same errors as for [`StoreFolder::locate`].
-    pub fn require_own_folders(&self, plan_id: &str) -> Result<(), StoreError> {
-        for folder in [
-            self.data(plan_id),
-            self.versions_folder(),
-            self.root.join("_wavemill/receipts").join(plan_id),
-        ] {
-            let name = folder
-                .strip_prefix(&self.root)
-                .unwrap_or(&folder)
-                .to_string_lossy();
-            self.require_inside(&folder, &name)?;
-        }
-        Ok(())
-    }
-
     /// Checks that `path`, whose name in the store is `name`, does not lead out of the store.
     ///
     /// # Errors
@@ -101,11 +82,7 @@ impl StoreFolder {
         let problem = format!(
             "damaged store: {name} leads out of it through a symbolic link: replace the link with the files themselves"
         );
-        Err(StoreError::Damaged {
-            path: self.place().to_owned(),
-            problem,
-            source: None,
-        })
+        Err(StoreError::damaged(self.place().to_owned(), problem))
     }
 }
 
@@ -154,7 +131,5 @@ mod tests {
             let error = store.locate(outside).expect_err(outside).to_string();
             assert!(error.contains(outside), "{error}");
         }
-        assert!(store.require_own_folders("p").is_ok());
-        assert!(store.require_own_folders("p/folder").is_err());
     }
 }

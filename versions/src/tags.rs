@@ -1,6 +1,6 @@
 //! Resolves version names, such as numbers and tags. Each tag is a small file that contains a version number.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -66,8 +66,6 @@ impl StoreFolder {
         let path = self.tag_path(tag);
         let content = match read_tag(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            // If the path of a tag is a folder, report a damaged tag instead of an I/O error.
-            Err(error) if error.kind() == io::ErrorKind::IsADirectory => Vec::new(),
             other => other.map_err(StoreError::io_at(&path, "read"))?,
         };
 
@@ -94,11 +92,12 @@ impl StoreFolder {
     }
 }
 
-/// Reads a tag's file, up to the maximum length of a tag.
+/// Reads a tag's file, up to the maximum length of a tag. What is no file counts as an empty one.
 fn read_tag(path: &Path) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
-    File::open(path)?
-        .take(TAG_FILE_BYTES_MAX)
-        .read_to_end(&mut content)?;
+    if fs::symlink_metadata(path)?.is_file() {
+        let file = File::open(path)?;
+        file.take(TAG_FILE_BYTES_MAX).read_to_end(&mut content)?;
+    }
     Ok(content)
 }

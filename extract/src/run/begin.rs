@@ -81,7 +81,7 @@ pub(super) fn begin<'j>(
         engine: draft.plan.engine.clone(),
     };
     store.refuse_other_engine(&plan_record, inputs.settings.restart)?;
-    store.require_own_folders(&plan_id)?;
+    store.require_no_links(Some(&plan_id))?;
     store.begin(&plan_id, &plan_record)?;
     store.clear_temporaries(&plan_id)?;
 

@@ -610,6 +610,7 @@ fn find<T>(
     read: impl FnOnce(&Store, &str) -> Result<T, StoreError>,
     work_of: impl FnOnce(&T) -> &PlannedWork,
 ) -> Result<Found<T>, StoreError> {
+    store.require_no_links(Some(plan_id))?;
     let latest = store.latest()?;
     let plan = match read(store, plan_id) {
         Err(error @ StoreError::Absent { .. }) => {
