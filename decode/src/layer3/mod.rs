@@ -67,9 +67,6 @@ pub enum FrameError {
     /// A granule uses window switching, but selects the normal long window.
     #[error("windows switched to none")]
     BlockType,
-    /// Two channels are coded jointly, but have different scale factor bands.
-    #[error("joint stereo of unequal bands")]
-    UnequalBlocks,
     /// The scale factors of a granule are longer than the granule, which also includes Huffman codes.
     #[error("scale factors longer than their granule")]
     ScaleFactors,

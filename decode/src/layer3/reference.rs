@@ -1,6 +1,7 @@
 //! Slow reference in f64 for all decoding steps from requantisation on, directly from the standard's formulas.
 
-use std::f64::consts::PI;
+use std::f64::consts::{FRAC_1_SQRT_2, PI};
+use std::ops::Range;
 
 use super::side_info::Block;
 use super::window::window;
@@ -9,6 +10,110 @@ use super::window::window;
 pub(super) fn requantise(value: i32, gain: i32) -> f64 {
     let magnitude = f64::from(value.abs()).powf(4.0 / 3.0);
     magnitude.copysign(f64::from(value)) * (f64::from(gain) / 4.0).exp2()
+}
+
+/// A scale factor band in the order of the coded lines.
+pub(super) struct Band {
+    pub(super) lines: Range<usize>,
+    /// The window of a short band; `None` for a long band.
+    pub(super) window: Option<usize>,
+    /// The stereo position that is coded for the band, or `None` if it is not legal.
+    pub(super) position: Option<u8>,
+}
+
+/// The rules of intensity stereo, which depend on the version of the standard.
+#[derive(Clone, Copy)]
+pub(super) enum Intensity {
+    Mpeg1,
+    /// Positions in steps of this factor.
+    Mpeg2(f64),
+}
+
+impl Intensity {
+    /// Returns the factors by which the left channel's lines become left and right.
+    fn weights(self, position: u8) -> [f64; 2] {
+        let steps = i32::from(position.div_ceil(2));
+        match self {
+            Self::Mpeg1 if position == 6 => [1.0, 0.0],
+            Self::Mpeg1 => {
+                let ratio = (f64::from(position) * PI / 12.0).tan();
+                [ratio / (1.0 + ratio), 1.0 / (1.0 + ratio)]
+            }
+            Self::Mpeg2(step) if position % 2 == 1 => [step.powi(steps), 1.0],
+            Self::Mpeg2(step) => [1.0, step.powi(steps)],
+        }
+    }
+
+    /// Returns the position of a highest band, for which none is coded, if that of the band below does not apply.
+    fn default_position(self) -> u8 {
+        match self {
+            Self::Mpeg1 => 3,
+            Self::Mpeg2(_) => 0,
+        }
+    }
+}
+
+/// Converts the coded lines of joint stereo to left and right. The bands are the right channel's.
+pub(super) fn unjoin(
+    bands: &[Band],
+    is_mid_side: bool,
+    intensity: Option<Intensity>,
+    [left, right]: [&mut [f64]; 2],
+) {
+    // A band has intensity stereo if no line is coded in it and in the bands above it: in its own window, or in every
+    // window above a long band.
+    let has_none = |band: &Band| right[band.lines.clone()].iter().all(|&line| line == 0.0);
+    let is_intensity: Vec<bool> = (0..bands.len())
+        .map(|at| {
+            let window = bands[at].window;
+            let mut above = bands[at..].iter();
+            above.all(|band| (window.is_some() && band.window != window) || has_none(band))
+        })
+        .collect();
+    let n_highest = if bands[bands.len() - 1].window.is_some() {
+        3
+    } else {
+        1
+    };
+
+    for (at, band) in bands.iter().enumerate() {
+        let source = if at + n_highest < bands.len() {
+            at
+        } else {
+            at - n_highest
+        };
+        let weights = intensity.filter(|_| is_intensity[at]).and_then(|rules| {
+            let position = if is_intensity[source] {
+                bands[source].position
+            } else {
+                Some(rules.default_position())
+            };
+            position.map(|position| rules.weights(position))
+        });
+
+        for line in band.lines.clone() {
+            let [a, b] = [left[line], right[line]];
+            [left[line], right[line]] = match weights {
+                Some([to_left, to_right]) => [a * to_left, a * to_right],
+                None if is_mid_side => [(a + b) * FRAC_1_SQRT_2, (a - b) * FRAC_1_SQRT_2],
+                None => [a, b],
+            };
+        }
+    }
+}
+
+/// Returns the lines in the order of their frequencies: those of the three windows of a short band alternate.
+pub(super) fn reorder(bands: &[Band], lines: &[f64]) -> Vec<f64> {
+    let mut ordered = lines.to_vec();
+    for band in bands {
+        if let Some(window) = band.window {
+            let first = band.lines.start - window * band.lines.len();
+            for (at, line) in band.lines.clone().enumerate() {
+                ordered[first + 3 * at + window] = lines[line];
+            }
+        }
+    }
+    ordered
 }
 
 /// Applies the anti-aliasing butterflies at the first `n_borders` borders between sub-bands.

@@ -67,8 +67,8 @@ pub struct SideInfo {
 impl SideInfo {
     /// Parses the side info, which follows the frame header and its checksum.
     ///
-    /// [`FrameError`] if no encoder writes this side info: more big values than lines, window switching to the normal
-    /// long window, or two channels that are coded jointly and have different bands.
+    /// [`FrameError`] if the standard does not allow this side info: more big values than lines, or window switching to
+    /// the normal long window.
     pub fn parse(header: &FrameHeader, bytes: &[u8]) -> Result<Self, FrameError> {
         let n_channels = header.n_channels();
         let is_mpeg1 = header.version == Version::Mpeg1;
@@ -90,10 +90,6 @@ impl SideInfo {
         for granule in &mut side.granules[..header.n_granules()] {
             for channel in &mut granule[..n_channels] {
                 *channel = Granule::parse(header, &mut bits)?;
-            }
-            let [left, right] = granule;
-            if header.mode.is_joined() && !left.has_bands_of(right) {
-                return Err(FrameError::UnequalBlocks);
             }
         }
         Ok(side)
@@ -118,16 +114,6 @@ impl SideInfo {
 }
 
 impl Granule {
-    /// Reports whether two channels have the same scale factor bands. The bands depend only on the block type: short
-    /// blocks have other bands than long ones, and mixed blocks have fewer short bands.
-    fn has_bands_of(&self, other: &Self) -> bool {
-        match (self.block, other.block) {
-            (Block::Short, Block::Short) => self.is_mixed == other.is_mixed,
-            (Block::Short, _) | (_, Block::Short) => false,
-            _ => true,
-        }
-    }
-
     fn parse(header: &FrameHeader, bits: &mut BitReader) -> Result<Self, FrameError> {
         let is_mpeg1 = header.version == Version::Mpeg1;
         let mut granule = Self {

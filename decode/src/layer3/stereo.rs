@@ -1,5 +1,9 @@
 //! Converts jointly coded channels, which are middle and side or intensity stereo, to left and right (ISO/IEC 11172-3
 //! §2.4.3.4.9, ISO/IEC 13818-3 §2.4.3.2).
+//!
+//! The channels of a granule may have different block types. A line of one channel belongs to the line of the other with
+//! the same place among the coded lines, before short blocks are reordered, and the bands of intensity stereo are those of
+//! the right channel. ffmpeg and minimp3 do the same; mpg123 reorders first.
 
 use std::sync::LazyLock;
 
@@ -12,6 +16,7 @@ const SQRT_HALF: f32 = std::f32::consts::FRAC_1_SQRT_2;
 
 /// Parameters for converting a granule of joint stereo to left and right.
 pub(super) struct JointGranule<'a> {
+    /// Bands of the right channel.
     pub(super) bands: &'a Bands,
     /// Whether scale factor bands without intensity stereo are coded as middle and side.
     pub(super) mid_side: bool,

@@ -171,18 +171,21 @@ impl MonoDecoder {
             return Ok(());
         }
 
-        // Intensity stereo begins above the right channel's last nonzero line, which may be above the needed lines.
-        let n_right = match frame.header.mode {
+        let n_right = n_coded(frame.bands_of(right_side), self.band.n_lines());
+        // Each line of joint stereo is computed from both channels, and the blocks of one may need more lines.
+        let n_joint = n_left.max(n_right);
+        let n_wanted = match frame.header.mode {
+            // Intensity stereo begins above the right channel's last nonzero line, which may be above the needed lines.
             Mode::Joint {
                 intensity: true, ..
-            } => LINES,
-            _ => n_coded(frame.bands_of(right_side), self.band.n_lines()),
+            } => [n_joint, LINES],
+            Mode::Joint { mid_side: true, .. } => [n_joint; MAX_CHANNELS],
+            Mode::Joint { .. } | Mode::Stereo | Mode::Mono => [n_left, n_right],
         };
-        let n_wanted = [n_left, n_right];
         let factors =
             frame.read_both(&mut self.reader, index, n_wanted, [&mut *left, &mut *right])?;
         if let Some(joint) = frame.joint(index, &factors) {
-            let n_lines = left.n_lines.max(right.n_lines).min(n_left);
+            let n_lines = left.n_lines.max(right.n_lines).min(n_joint);
             joint.unjoin(n_lines, left, right);
         }
         mix(left, right, have_equal_windows(left_side, right_side));

@@ -24,6 +24,8 @@
 //! are read.
 
 mod decoder;
+#[cfg(test)]
+mod joint_tests;
 mod synthesis;
 #[cfg(test)]
 mod tests;
