@@ -3,10 +3,11 @@
 //! Source: ISO/IEC 13818-7 §6.2.
 
 use symphonia::core::codecs::audio::well_known::CODEC_ID_AAC;
+use wavemill_kernels::resample::{MAX_FROM_HZ, MIN_HZ};
 use wavemill_schemas::reject::{Reason, Reject};
 
-use super::output::Output;
-use super::packets::{self, AudioTrack, Content, Packet};
+use super::output::{Output, STRETCHES_MAX};
+use super::packets::{self, AudioTrack, Content, Format, Packet};
 use super::{DecodeReport, InputFacts, Pcm, mp3, reject};
 
 /// Size of a header without its checksum, in bytes.
@@ -33,6 +34,26 @@ struct Fixed {
     /// Index of the sample rate in [`RATES_HZ`].
     rate: u8,
     n_channels: u8,
+}
+
+impl Fixed {
+    /// Returns the rate in Hz; 0 for a reserved one.
+    fn rate_hz(self) -> u32 {
+        RATES_HZ.get(usize::from(self.rate)).copied().unwrap_or(0)
+    }
+
+    /// Returns the configuration as it is stored in MP4: object type, rate and channels in 5, 4 and 4 bits.
+    fn config(self) -> [u8; 2] {
+        let high = (self.profile + 1) << 3 | self.rate >> 1;
+        [high, self.rate << 7 | self.n_channels << 3]
+    }
+
+    /// Reports whether frames with these fields can be decoded.
+    fn is_decoded(self) -> bool {
+        self.profile == PROFILE_LC
+            && matches!(self.n_channels, 1 | 2)
+            && (MIN_HZ..=MAX_FROM_HZ).contains(&self.rate_hz())
+    }
 }
 
 /// A header of an ADTS frame.
@@ -79,17 +100,18 @@ impl Header {
 /// frame, so the search covers two frames of the largest size.
 pub(super) fn find(bytes: &[u8]) -> Option<usize> {
     let begin = &bytes[..bytes.len().min(2 * FRAME_BYTES_MAX)];
-    memchr::memchr_iter(0xFF, begin).find(|&at| {
-        let first = Header::parse(&bytes[at..]).map(|header| header.fixed);
-        let mut rest = &bytes[at..];
-        first.is_some()
-            && (0..N_FRAMES_MIN).all(|_| {
-                let header = Header::parse(rest).filter(|header| Some(header.fixed) == first);
-                let frame_bytes = header.map_or(0, |header| header.frame_bytes);
-                rest = rest.get(frame_bytes..).unwrap_or_default();
-                header.is_some()
-            })
-    })
+    memchr::memchr_iter(0xFF, begin).find(|&at| begins_stream(&bytes[at..]).is_some())
+}
+
+/// Returns the common fields of three consecutive frames of one stream, if `bytes` begin with them.
+fn begins_stream(bytes: &[u8]) -> Option<Fixed> {
+    let first = Header::parse(bytes)?.fixed;
+    let mut rest = bytes;
+    for _ in 0..N_FRAMES_MIN {
+        let header = Header::parse(rest).filter(|header| header.fixed == first)?;
+        rest = rest.get(header.frame_bytes..).unwrap_or_default();
+    }
+    Some(first)
 }
 
 /// Iterator over the frames of a file and the holes between them.
@@ -97,17 +119,30 @@ pub(super) fn find(bytes: &[u8]) -> Option<usize> {
 struct Frames<'a> {
     file: &'a [u8],
     at: usize,
+    /// Fields of the current stream.
     fixed: Fixed,
+    /// Number of streams that began after the first one.
+    n_changes: u32,
 }
 
 impl Frames<'_> {
-    /// Returns the header of the frame at `at`, if another frame or a tag follows it, or the end of the file.
+    /// Returns the header of the frame at `at`, if another frame or stream or a tag follows it, or the end of the file.
     fn frame(&self, at: usize) -> Option<Header> {
         let header = self.header(at)?;
         let end = at + header.frame_bytes;
         let rest = self.file.get(end..)?;
-        let goes_on = self.header(end).is_some() || rest.is_empty() || mp3::begins_with_tag(rest);
+        let goes_on = self.header(end).is_some()
+            || rest.is_empty()
+            || mp3::begins_with_tag(rest)
+            || self.other_stream(end).is_some();
         goes_on.then_some(header)
+    }
+
+    /// Returns the fields of another stream that begins at `at`, for example where files were joined. Streams that cannot
+    /// be decoded are holes.
+    fn other_stream(&self, at: usize) -> Option<Fixed> {
+        let other = begins_stream(self.file.get(at..)?).filter(|other| *other != self.fixed);
+        other.filter(|other| other.is_decoded() && self.n_changes < STRETCHES_MAX)
     }
 
     /// Returns the header at `at`, if it belongs to this stream.
@@ -139,9 +174,24 @@ impl<'a> Iterator for Frames<'a> {
             });
         }
 
+        if let Some(fixed) = self.other_stream(offset) {
+            self.at = offset;
+            self.fixed = fixed;
+            self.n_changes += 1;
+            return Some(Packet {
+                offset,
+                n_samples: 0,
+                content: Content::Change(Format {
+                    config: fixed.config(),
+                    rate_hz: fixed.rate_hz(),
+                }),
+            });
+        }
+
         let behind = self.file.get(offset + 1..)?;
         let mut candidates = memchr::memchr_iter(0xFF, behind).map(|at| offset + 1 + at);
-        let next = candidates.find(|&at| self.frame(at).is_some());
+        let next =
+            candidates.find(|&at| self.frame(at).is_some() || self.other_stream(at).is_some());
         self.at = next.unwrap_or(self.file.len());
         // Foreign bytes after the last frame do not count, but the beginning of a frame does.
         let is_hole = next.is_some() || self.header(offset).is_some();
@@ -185,9 +235,8 @@ fn parse(file: &[u8]) -> Result<(AudioTrack, Frames<'_>), Reject> {
     let begin = mp3::behind_tags(file);
     let at = begin + find(&file[begin..]).expect("the format was detected by these frames");
     let header = Header::parse(&file[at..]).expect("the search has parsed this header");
-    let Fixed {
+    let fixed @ Fixed {
         profile,
-        rate,
         n_channels,
         ..
     } = header.fixed;
@@ -198,17 +247,17 @@ fn parse(file: &[u8]) -> Result<(AudioTrack, Frames<'_>), Reject> {
     }
     let track = AudioTrack {
         codec: CODEC_ID_AAC,
-        // The configuration as it is stored in MP4: object type, rate and channels in 5, 4 and 4 bits.
-        config: vec![(profile + 1) << 3 | rate >> 1, rate << 7 | n_channels << 3],
+        config: fixed.config().to_vec(),
         n_channels: usize::from(n_channels),
-        rate_hz: RATES_HZ.get(usize::from(rate)).copied().unwrap_or(0),
+        rate_hz: fixed.rate_hz(),
         start: 0,
         end: None,
     };
     let frames = Frames {
         file,
         at,
-        fixed: header.fixed,
+        fixed,
+        n_changes: 0,
     };
     Ok((track, frames))
 }
@@ -236,7 +285,7 @@ mod tests {
         let sizes = frames.map(|packet| match packet.content {
             Content::Bytes(data) => (packet.offset, Ok(data.len())),
             Content::Hole(bytes) => (packet.offset, Err(bytes)),
-            Content::Absent | Content::Undecoded => (packet.offset, Err(0)),
+            Content::Absent | Content::Undecoded | Content::Change(_) => (packet.offset, Err(0)),
         });
         sizes.collect()
     }

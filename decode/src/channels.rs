@@ -3,7 +3,8 @@
 
 use std::ops::Range;
 
-use wavemill_kernels::Level;
+use wavemill_kernels::resample::{MAX_TO_HZ, Resamplers};
+use wavemill_kernels::{Level, SampleBuffer};
 use wavemill_schemas::reject::Reject;
 
 use super::{Decode, DecodeArgs, FileDecoder, Pcm};
@@ -11,13 +12,15 @@ use super::{Decode, DecodeArgs, FileDecoder, Pcm};
 /// The channels of a clip as they enter the downmix: trimmed, and with silence in place of lost audio.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Channels {
-    /// Sample rate of the file, Hz.
+    /// Sample rate in Hz: the file's. A file with several rates is converted to one of them, or to 48 kHz.
     pub rate_hz: u32,
     /// Samples of each channel, full scale ±1; all channels have equal lengths. A part of the clip that has fewer
     /// channels than another one has its mean in each.
     pub planes: Vec<Vec<f32>>,
     /// Seconds of audio lost to damage.
     pub lost_s: f32,
+    /// The first sample and the rate of each stretch of equal rate.
+    stretches: Vec<(usize, u32)>,
 }
 
 /// Properties of a clip that are known after decoding it.
@@ -46,6 +49,7 @@ impl Channels {
 
         let mut channels = decoder.output.channels.take().unwrap_or_default();
         channels.lost_s = pcm.lost_s;
+        channels.unify();
         Ok(channels)
     }
 
@@ -65,6 +69,38 @@ impl Channels {
             duration_s,
             lost_s: pcm.lost_s,
         })
+    }
+
+    /// Begins the clip, or a stretch of it with another sample rate.
+    pub(super) fn begin_stretch(&mut self, rate_hz: u32) {
+        let start = self.planes.first().map_or(0, Vec::len);
+        self.stretches.push((start, rate_hz));
+    }
+
+    /// Converts all stretches to the clip's sample rate.
+    fn unify(&mut self) {
+        let stretches = std::mem::take(&mut self.stretches);
+        if stretches.iter().all(|(_, rate)| *rate == self.rate_hz) {
+            return;
+        }
+
+        self.rate_hz = self.rate_hz.min(MAX_TO_HZ);
+        let mut resamplers = Resamplers::new(self.rate_hz, Level::detect());
+        for plane in &mut self.planes {
+            let mut converted = Vec::new();
+            for (at, &(start, from_hz)) in stretches.iter().enumerate() {
+                let end = stretches.get(at + 1).map_or(plane.len(), |next| next.0);
+                let resampler = resamplers
+                    .get(from_hz)
+                    .expect("decoding has checked the rates of all stretches");
+
+                let mut stretch = SampleBuffer::default();
+                resampler.push(&plane[start..end], &mut stretch);
+                resampler.finish(&mut stretch);
+                converted.extend_from_slice(&stretch);
+            }
+            *plane = converted;
+        }
     }
 
     /// Makes room for a packet of `n_channels` channels.

@@ -17,7 +17,7 @@ pub(super) mod testing;
 mod tests;
 
 /// Separates the decode key from every other hash. Change this whenever the items of a format's key change.
-const CONTEXT: &str = "wavemill 2026-11-29 decode key";
+const CONTEXT: &str = "wavemill 2026-11-30 decode key";
 
 /// Computes a decode key incrementally.
 ///

@@ -61,6 +61,15 @@ fn ogg_longest_s(file: &[u8]) -> f64 {
     n_samples as f64 / f64::from(rate_hz.clamp(MIN_HZ, MAX_FROM_HZ))
 }
 
+/// Reports whether the links of an Ogg file may have several sample rates, according to all apparent headers.
+pub(super) fn has_several_ogg_rates(file: &[u8]) -> bool {
+    let has_opus = memmem::find(file, b"OpusHead").is_some();
+    VorbisIdents::find(file).is_some_and(|idents| {
+        let is_of_opus = idents.rate_hz_max == OPUS_RATE_HZ;
+        idents.rate_hz_min < idents.rate_hz_max || has_opus && !is_of_opus
+    })
+}
+
 /// Returns an upper bound on the samples of all Ogg pages, if a packet yields at most `packet_samples_max` samples;
 /// `None` if all packets are Opus.
 ///
@@ -134,9 +143,10 @@ fn little_endian(bytes: &[u8]) -> u64 {
     most_first.fold(0, |number, &byte| number << 8 | u64::from(byte))
 }
 
-/// Lowest sample rate and longest packet of all apparent Vorbis identification headers of a file.
+/// Lowest and highest sample rate and longest packet of all apparent Vorbis identification headers of a file.
 struct VorbisIdents {
     rate_hz_min: u32,
+    rate_hz_max: u32,
     /// Maximum number of samples from one Vorbis packet.
     packet_samples_max: u64,
 }
@@ -156,9 +166,11 @@ impl VorbisIdents {
 
             let extremes = idents.get_or_insert(Self {
                 rate_hz_min: rate_hz,
+                rate_hz_max: rate_hz,
                 packet_samples_max: 0,
             });
             extremes.rate_hz_min = extremes.rate_hz_min.min(rate_hz);
+            extremes.rate_hz_max = extremes.rate_hz_max.max(rate_hz);
             extremes.packet_samples_max = extremes
                 .packet_samples_max
                 .max(half_long_block.min(VORBIS_PACKET_SAMPLES_MAX));

@@ -22,6 +22,8 @@ mod output;
 mod packets;
 mod sniff;
 #[cfg(test)]
+mod stretch_tests;
+#[cfg(test)]
 mod testing;
 mod wav;
 
@@ -53,7 +55,8 @@ pub struct DecodeArgs {
     pub duration_s: Option<f64>,
     /// Minimum duration of decoded audio in seconds. Shorter clips are rejected.
     pub min_duration_s: f64,
-    /// Keeps the samples at the file's sample rate, for a GPU that resamples them. Everything else is unchanged.
+    /// Keeps the samples at the file's sample rate, for a GPU that resamples them, unless the file has several rates.
+    /// Everything else is unchanged.
     pub keep_rate: bool,
 }
 

@@ -17,6 +17,8 @@ use super::{Channels, DecodeArgs, OUTPUT_S_MAX, Pcm, reject};
 const SAMPLE_ABS_MAX: f32 = 16.0;
 /// Maximum number of samples per channel in a packet of any format: the longest FLAC block.
 pub(super) const PACKET_SAMPLES_MAX: usize = 1 << 16;
+/// Maximum number of times that a clip may change its sample rate, because planning a resampler takes a millisecond.
+pub(super) const STRETCHES_MAX: u32 = 1_000;
 /// A sample rate that occurs in every archive. Planning a resampler for it detects invalid arguments early.
 const USUAL_RATE_HZ: u32 = 44_100;
 
@@ -118,15 +120,17 @@ impl Output {
         from_hz: u32,
         out: &'a mut Pcm,
     ) -> Result<Sink<'a>, Reject> {
-        self.open_part(from_hz, 1, out)
+        self.open_with(false, from_hz, 1, out)
     }
 
-    /// Like [`Self::open`], for callers that push only every `step`-th sample of the clip, starting at [`Sink::phase`].
+    /// Like [`Self::open`], for callers that push only every `step`-th sample of the clip, starting at [`Sink::phase`],
+    /// and for clips that have several rates, see [`Sink::begin_stretch`].
     ///
     /// # Errors
     /// Same as [`Self::open`].
-    pub(super) fn open_part<'a>(
+    pub(super) fn open_with<'a>(
         &'a mut self,
+        has_several_rates: bool,
         from_hz: u32,
         step: usize,
         out: &'a mut Pcm,
@@ -155,45 +159,43 @@ impl Output {
         };
 
         let n_samples_max = self.n_samples_max;
-        let keep_rate = self.keep_rate && from_hz <= MAX_DEVICE_HZ;
+        // A buffer of samples has only one rate.
+        let keep_rate = self.keep_rate && !has_several_rates && from_hz <= MAX_DEVICE_HZ;
         let (rate_hz, n_kept_max) = match keep_rate {
             false => (self.sample_rate_hz, n_samples_max),
             // If the file's rate is kept, decoding thereby ends at the same packet as with a resampler.
             true => (from_hz, rates.input_len(n_samples_max as u64) as usize),
         };
 
-        let n_wanted_max = self.duration_s.map_or(u64::MAX, |duration_s| {
-            samples_in(duration_s, clip_rates.from_hz) as u64
-        });
-
         // Reserve exactly the needed memory: a buffer that grows by doubling takes up to twice as much, and three times
         // while it is copied.
         out.samples.clear_for(self.room(rates, rate_hz, n_kept_max));
         out.rate_hz = rate_hz;
 
-        let resampler = match keep_rate {
-            true => None,
-            false => Some(
-                self.resamplers
-                    .get(from_hz)
-                    .expect("`new` and this function checked the rates and level"),
-            ),
-        };
+        if !keep_rate {
+            self.resamplers
+                .get(from_hz)
+                .expect("`new` and this function checked the rates and level");
+        }
         if let Some(channels) = &mut self.channels {
             channels.rate_hz = from_hz;
+            channels.begin_stretch(from_hz);
         }
 
         Ok(Sink {
             clip_rates,
             rates,
             step,
-            resampler,
+            ended_s: 0.0,
+            n_ended: 0,
+            duration_s: self.duration_s,
+            resamplers: (!keep_rate).then_some(&mut self.resamplers),
             mono: &mut self.mono,
             channels: self.channels.as_mut(),
             out,
             n_samples_max,
             n_kept_max,
-            n_wanted_max,
+            n_wanted_max: n_wanted_max(self.duration_s, clip_rates.from_hz),
             is_cut_by_most: self.n_samples_allowed.is_some(),
             n_counted: if self.is_measuring { Some(0) } else { None },
             drop_samples: 0,
@@ -218,15 +220,28 @@ impl Output {
     }
 }
 
-/// Receives the audio of one clip at the clip's rate, or every `step`-th sample of it.
+/// Returns the number of samples in the requested duration; `u64::MAX` without one.
+fn n_wanted_max(duration_s: Option<f64>, rate_hz: u32) -> u64 {
+    duration_s.map_or(u64::MAX, |duration_s| {
+        samples_in(duration_s, rate_hz) as u64
+    })
+}
+
+/// Receives the audio of one clip at the clip's rate, or every `step`-th sample of it. If the rate changes, the clip's rate
+/// is that of the current stretch, and so are rates and numbers of samples at the clip's rate.
 pub(super) struct Sink<'a> {
     /// Rates of converting from the clip's sample rate to the output's.
     clip_rates: ResampleArgs,
     /// Rates of converting from the rate of the pushed samples to the output's.
     rates: ResampleArgs,
     step: usize,
-    /// `None` if the samples keep the file's rate.
-    resampler: Option<&'a mut Resampler>,
+    /// Duration of the earlier stretches in seconds, and number of output samples made from them.
+    ended_s: f64,
+    n_ended: usize,
+    /// The requested duration in seconds.
+    duration_s: Option<f64>,
+    /// The current one is that of the stretch. `None` if the samples keep the file's rate.
+    resamplers: Option<&'a mut Resamplers>,
     mono: &'a mut Vec<f32>,
     channels: Option<&'a mut Channels>,
     out: &'a mut Pcm,
@@ -235,7 +250,8 @@ pub(super) struct Sink<'a> {
     /// Maximum number of output samples at the rate of the kept samples. If the file's rate is kept, it includes the
     /// input that the resampling filter needs after the end.
     n_kept_max: usize,
-    /// Number of samples from the end of the start trim to the end of the requested duration; `u64::MAX` without one.
+    /// Number of samples from the end of the start trim, or the start of a later stretch, to the end of the requested
+    /// duration; `u64::MAX` without one.
     n_wanted_max: u64,
     /// True if the output ends at the maximum duration of a clip instead of at a requested duration.
     is_cut_by_most: bool,
@@ -255,6 +271,49 @@ impl Sink<'_> {
         self.keep_samples = end.map_or(u64::MAX, |end| end.saturating_sub(start));
     }
 
+    /// Begins a stretch of the clip with sample rate `from_hz`, of which every `step`-th sample is pushed; the stretch before
+    /// it ends like a clip. Has no effect if the rate does not change.
+    ///
+    /// The clip must have been opened as one with several rates, each of which can be opened.
+    pub(super) fn begin_stretch(&mut self, from_hz: u32, step: usize) {
+        if from_hz == self.clip_rates.from_hz {
+            return;
+        }
+        self.end_stretch();
+
+        self.step = step;
+        self.clip_rates.from_hz = from_hz;
+        self.rates.from_hz = from_hz / step as u32;
+        self.n_taken = 0;
+        let left_s = self.duration_s.map(|duration_s| duration_s - self.ended_s);
+        self.n_wanted_max = n_wanted_max(left_s, from_hz);
+
+        let resamplers = self.resamplers.as_mut();
+        resamplers
+            .and_then(|resamplers| resamplers.get(self.rates.from_hz).ok())
+            .expect("the clip has several rates, all of which the caller checked");
+        if let Some(channels) = &mut self.channels {
+            channels.begin_stretch(from_hz);
+        }
+    }
+
+    /// Outputs the rest of the current stretch.
+    fn end_stretch(&mut self) {
+        if let Some(resampler) = current(&mut self.resamplers) {
+            resampler.finish(&mut self.out.samples);
+        }
+        self.ended_s += self.n_taken as f64 / f64::from(self.clip_rates.from_hz);
+
+        // The output of each stretch is rounded up, but thousands of them must not add up to a delay.
+        let n_surplus = self
+            .n_out()
+            .saturating_sub(samples_in(self.ended_s, self.clip_rates.to_hz));
+        let n_kept = self.out.samples.len().saturating_sub(n_surplus);
+        self.out.samples.truncate(n_kept);
+        self.count();
+        self.n_ended = self.n_out();
+    }
+
     /// Returns the index of the sample in the next packet that must be pushed first; less than `step`. The distance of
     /// every pushed sample from the first sample after the trim, where the output begins, is a multiple of `step`.
     pub(super) fn phase(&self) -> usize {
@@ -267,9 +326,9 @@ impl Sink<'_> {
         phase as usize
     }
 
-    /// Returns the requested duration as a number of samples at the clip's rate.
-    pub(super) fn n_wanted_max(&self) -> u64 {
-        self.n_wanted_max
+    /// Returns the requested duration in seconds, in whole samples.
+    pub(super) fn requested_s(&self) -> f64 {
+        self.ended_s + self.n_wanted_max as f64 / f64::from(self.clip_rates.from_hz)
     }
 
     /// Returns how many of the next `n_samples` samples of the clip precede the end of the requested duration,
@@ -327,7 +386,7 @@ impl Sink<'_> {
     }
 
     fn keep(&mut self) {
-        match &mut self.resampler {
+        match current(&mut self.resamplers) {
             Some(resampler) => resampler.push(self.mono, &mut self.out.samples),
             None => self.out.samples.extend_from_slice(self.mono),
         }
@@ -359,7 +418,7 @@ impl Sink<'_> {
     /// Finishes the output of the clip.
     pub(super) fn finish(mut self) {
         let is_full = self.is_full();
-        let n_made = match &mut self.resampler {
+        let n_made = match current(&mut self.resamplers) {
             Some(resampler) => {
                 // If the output is full, the samples that are still in the resampler come after the end.
                 if !is_full {
@@ -373,10 +432,10 @@ impl Sink<'_> {
         };
 
         // The last step may reach past the end of the clip, which could make the output one sample too long.
-        let n_of_clip = self.clip_rates.output_len(self.n_taken) as usize;
+        let n_of_clip = self.n_ended + self.clip_rates.output_len(self.n_taken) as usize;
         self.out.n_samples = n_made.min(self.n_samples_max).min(n_of_clip);
         // A resampler outputs whole blocks, so remove samples after the requested number.
-        self.out.samples.truncate(match self.resampler {
+        self.out.samples.truncate(match self.resamplers {
             Some(_) => self.out.n_samples,
             None => self.n_kept_max,
         });
@@ -396,4 +455,11 @@ impl Sink<'_> {
         let before = |end: u64| (end as usize).saturating_sub(phase).div_ceil(self.step);
         (before(start), before(start + kept))
     }
+}
+
+/// Returns the resampler of the current stretch, if the clip is resampled.
+fn current<'a>(resamplers: &'a mut Option<&mut Resamplers>) -> Option<&'a mut Resampler> {
+    resamplers
+        .as_mut()
+        .and_then(|resamplers| resamplers.current())
 }

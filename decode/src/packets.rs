@@ -64,6 +64,17 @@ pub(super) enum Content<'a> {
     Undecoded,
     /// This number of bytes that are not a packet, in place of an unknown number of packets.
     Hole(usize),
+    /// No packet: the following packets have another format.
+    Change(Format),
+}
+
+/// The part of a track's format that can change from packet to packet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Format {
+    /// Configuration of the codec.
+    pub config: [u8; 2],
+    /// Sample rate in Hz, which is supported.
+    pub rate_hz: u32,
 }
 
 /// The results of a first pass over all packets.
@@ -77,6 +88,7 @@ struct Survey {
     /// Number of samples of the absent packets.
     n_absent: u64,
     has_undecoded: bool,
+    has_several_rates: bool,
 }
 
 impl Survey {
@@ -98,6 +110,7 @@ impl Survey {
             n_samples: 0,
             n_absent: 0,
             has_undecoded: false,
+            has_several_rates: false,
         };
         for packet in packets {
             match packet.content {
@@ -117,6 +130,10 @@ impl Survey {
                     survey.has_undecoded = true;
                 }
                 Content::Hole(bytes) => key.item("hole", &[bytes as u64, packet.n_samples]),
+                Content::Change(format) => {
+                    key.bytes(&format.config);
+                    survey.has_several_rates |= format.rate_hz != track.rate_hz;
+                }
             }
         }
 
@@ -146,11 +163,17 @@ impl Survey {
 
 /// Returns an upper bound on the duration of a file in seconds.
 pub(super) fn longest_s<'a>(track: &AudioTrack, packets: impl Iterator<Item = Packet<'a>>) -> f64 {
-    // Nothing replaces a hole in the output.
-    let in_output = packets.filter(|packet| !matches!(packet.content, Content::Hole(_)));
-    let lengths = in_output.map(|packet| packet.n_samples);
-    let n_samples = lengths.fold(0, u64::saturating_add);
-    n_samples as f64 / f64::from(track.rate_hz.clamp(MIN_HZ, MAX_FROM_HZ))
+    let mut seconds = 0.0;
+    let mut rate_hz = track.rate_hz.clamp(MIN_HZ, MAX_FROM_HZ);
+    for packet in packets {
+        match packet.content {
+            // Nothing replaces a hole in the output.
+            Content::Hole(_) => {}
+            Content::Change(format) => rate_hz = format.rate_hz,
+            _ => seconds += packet.n_samples as f64 / f64::from(rate_hz),
+        }
+    }
+    seconds
 }
 
 /// Returns the same hashes of a file as decoding does; none if the file has no packet.
@@ -189,7 +212,7 @@ pub(super) fn decode<'a>(
     let codec = Codec::new(params(track))?;
 
     let most_s = output.most_s();
-    let mut sink = output.open(track.rate_hz, out)?;
+    let mut sink = output.open_with(survey.has_several_rates, track.rate_hz, 1, out)?;
     // The packets before the recording are decoded as well, but they do not fill the output.
     let start_s = track.start as f64 / f64::from(track.rate_hz);
     if start_s > most_s {
@@ -198,7 +221,7 @@ pub(super) fn decode<'a>(
     }
     sink.trim(track.start, track.end);
     let mut decoder = PacketDecoder {
-        track,
+        track: track.clone(),
         survey: &survey,
         codec,
         sink,
@@ -278,7 +301,8 @@ fn has_element(packet: &[u8]) -> bool {
 
 /// The state of decoding one file.
 struct PacketDecoder<'a> {
-    track: &'a AudioTrack,
+    /// The track in its current format.
+    track: AudioTrack,
     survey: &'a Survey,
     codec: Codec,
     sink: Sink<'a>,
@@ -327,7 +351,19 @@ impl PacketDecoder<'_> {
                 self.missing(packet.offset, n_samples);
                 self.codec.reset();
             }
+            Content::Change(format) => self.change(&format),
         }
+    }
+
+    /// Prepares decoding packets of another format.
+    fn change(&mut self, format: &Format) {
+        self.track.config = format.config.to_vec();
+        self.track.rate_hz = format.rate_hz;
+        // Creating the codec can only fail for other codecs than the track's.
+        if let Ok(codec) = Codec::new(params(&self.track)) {
+            self.codec = codec;
+        }
+        self.sink.begin_stretch(format.rate_hz, 1);
     }
 
     /// Outputs silence for the absent packets before another one, which shows that they had a place in time.

@@ -250,7 +250,7 @@ fn mp4(n_tag_bytes: usize) -> Vec<Part> {
 }
 
 /// Returns silent frames of AAC with different gains, at 44.1 kHz in mono.
-fn aac_frames(numbers: std::ops::Range<u8>) -> Vec<u8> {
+pub(crate) fn aac_frames(numbers: std::ops::Range<u8>) -> Vec<u8> {
     let frame = |number: u8| {
         let mut bits = BitWriter::default();
         // One channel with a gain, without bands and tools; the end.

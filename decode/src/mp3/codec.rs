@@ -63,33 +63,32 @@ impl Codecs {
         self.band_hz = Some(to_hz);
     }
 
-    /// Returns the decoder for MP3 streams with this rate, and creates it if necessary.
-    pub(super) fn for_stream(&mut self, rate_hz: u32) -> Codec<'_> {
+    /// Returns the decoder for MP3 streams with this rate, which keeps the channels separate or decodes their mean. Creates
+    /// it if necessary.
+    pub(super) fn get(&mut self, rate_hz: u32, both_channels: bool) -> Codec<'_> {
+        const LEVEL: &str = "`new` created a decoder of this level";
+        if both_channels {
+            let stereo = self.stereo.get_or_insert_with(|| StereoCodec {
+                decoder: FrameDecoder::new(self.level).expect(LEVEL),
+                planes: Box::new([[0.0; FRAME_SAMPLES]; 2]),
+            });
+            return Codec::Stereo {
+                decoder: &mut stereo.decoder,
+                planes: &mut stereo.planes,
+            };
+        }
+
         let part = self.band_hz.and_then(|to_hz| Band::new(rate_hz, to_hz));
         let band = part.unwrap_or(Band::WHOLE);
-
         let known = self.monos.iter().position(|known| known.band() == band);
         let at = known.unwrap_or_else(|| {
-            let decoder = MonoDecoder::new(band, self.level);
-            self.monos
-                .push(decoder.expect("`new` created a decoder of this level"));
+            let decoder = MonoDecoder::new(band, self.level).expect(LEVEL);
+            self.monos.push(decoder);
             self.monos.len() - 1
         });
         Codec::Mono {
             decoder: &mut self.monos[at],
             mono: &mut self.mono,
-        }
-    }
-
-    /// Returns the decoder that keeps left and right channels separate.
-    pub(super) fn for_both_channels(&mut self) -> Codec<'_> {
-        let stereo = self.stereo.get_or_insert_with(|| StereoCodec {
-            decoder: FrameDecoder::new(self.level).expect("`new` created a decoder of this level"),
-            planes: Box::new([[0.0; FRAME_SAMPLES]; 2]),
-        });
-        Codec::Stereo {
-            decoder: &mut stereo.decoder,
-            planes: &mut stereo.planes,
         }
     }
 }

@@ -5,8 +5,11 @@
 //! it shows which frames are missing.
 //!
 //! Frames that cannot be decoded become silence of the same length, so that later audio keeps its position; nothing
-//! replaces gaps of unknown length. Both count as lost. A stream has the format of most of its frames; frames of other
-//! formats become silence.
+//! replaces gaps of unknown length. Both count as lost.
+//!
+//! Rate and channels may change within a file, for example where files were joined. A stretch of frames with one rate is
+//! decoded and resampled like a file of its own; if only the channels change, decoding continues. Frames of other layers
+//! become silence, and so do single frames of another format, whose headers are probably damaged.
 
 mod codec;
 mod frames;
@@ -30,8 +33,13 @@ use self::survey::Survey;
 pub(super) use self::survey::Surveyor;
 use self::tags::Info;
 use super::loss::Loss;
-use super::output::{Output, Sink};
+use super::output::{Output, STRETCHES_MAX, Sink};
 use super::{DecodeReport, Pcm, reject};
+
+/// Number of frames after a change of the format that are examined, and number of those that must have the new format in
+/// any case. A header whose damage shows another format is followed by frames of the earlier one.
+const CONFIRMING_AMONG: usize = 8;
+const CONFIRMING_FRAMES: usize = 2;
 
 /// Decodes MP3 files one at a time.
 pub(super) struct Mp3Decoder {
@@ -82,17 +90,29 @@ impl Mp3Decoder {
             return Err(reject(Reason::UnsupportedCodec, detail));
         }
 
-        let codec = if output.channels.is_some() {
-            self.codecs.for_both_channels()
-        } else {
-            self.codecs.for_stream(stream.rate_hz)
-        };
-        let mut sink = output.open_part(stream.rate_hz, codec.step(), out)?;
+        let both_channels = output.channels.is_some();
+        let step = self.codecs.get(stream.rate_hz, both_channels).step();
+        let mut sink = output.open_with(survey.has_several_rates, stream.rate_hz, step, out)?;
         let (start, end) = survey.trim(&stream);
         sink.trim(start, end);
 
         // The sink trims the encoder's delay and padding, so pass every sample of every frame to it.
-        let mut decoder = StreamDecoder::new(codec, &mut self.reservoir, stream, sink);
+        let mut decoder = StreamDecoder {
+            codecs: &mut self.codecs,
+            both_channels,
+            reservoir: &mut self.reservoir,
+            stream,
+            n_changes: 0,
+            sink,
+            loss: Loss::default(),
+            holes_s: 0.0,
+            before_complete_s: 0.0,
+            was_complete: false,
+        };
+        // Codec and reservoir still contain the overlap and the bytes of the previous clip.
+        decoder.codec().reset();
+        decoder.reservoir.restart();
+
         let mut frames = Frames::new(file);
         if decoder.decode(&mut frames, &survey) {
             decoder.end(&survey, frames.truncated_at(), file.len());
@@ -107,45 +127,29 @@ impl Mp3Decoder {
 
 /// The state of decoding one MP3 file.
 struct StreamDecoder<'a> {
-    codec: Codec<'a>,
+    codecs: &'a mut Codecs,
+    /// Whether both channels are decoded instead of their mean.
+    both_channels: bool,
     reservoir: &'a mut Reservoir,
+    /// A header of the current stretch.
     stream: Header,
+    /// Number of changes of the sample rate so far.
+    n_changes: u32,
     sink: Sink<'a>,
     loss: Loss,
     /// Seconds of lost audio that were estimated from the bytes of gaps.
     holes_s: f64,
-    /// Number of samples with missing bits before the first complete frame. They count as damage only if no complete
+    /// Seconds of audio with missing bits before the first complete frame. They count as damage only if no complete
     /// frame follows.
-    n_before_complete: u64,
+    before_complete_s: f64,
     /// True once a complete frame was decoded within the requested duration.
     was_complete: bool,
 }
 
-impl<'a> StreamDecoder<'a> {
-    fn new(
-        mut codec: Codec<'a>,
-        reservoir: &'a mut Reservoir,
-        stream: Header,
-        sink: Sink<'a>,
-    ) -> Self {
-        // Codec and reservoir still contain the overlap and the bytes of the previous clip.
-        codec.reset();
-        reservoir.restart();
-        Self {
-            codec,
-            reservoir,
-            stream,
-            sink,
-            loss: Loss::default(),
-            holes_s: 0.0,
-            n_before_complete: 0,
-            was_complete: false,
-        }
-    }
-
+impl StreamDecoder<'_> {
     /// Decodes the MP3 frames. Returns true at the end of the file, or false as soon as the output is complete.
     fn decode(&mut self, frames: &mut Frames, survey: &Survey) -> bool {
-        for frame in frames {
+        while let Some(frame) = frames.next() {
             // Handle the gap before checking the frame's type: a gap may also precede an Info frame.
             if frame.skipped_bytes > 0 {
                 self.hole(&frame, survey);
@@ -154,7 +158,7 @@ impl<'a> StreamDecoder<'a> {
             if Info::parse(&frame).is_some() {
                 continue;
             }
-            if frame.header.same_decoder(&self.stream) {
+            if self.follows(&frame.header, frames) {
                 self.frame(&frame);
             } else {
                 self.foreign_frame(&frame);
@@ -165,6 +169,33 @@ impl<'a> StreamDecoder<'a> {
             }
         }
         true
+    }
+
+    /// Reports whether a frame belongs to the current stretch. If another stretch begins with it, prepares decoding that.
+    /// `rest` are the frames after it.
+    fn follows(&mut self, header: &Header, rest: &Frames) -> bool {
+        if header.same_decoder(&self.stream) {
+            return true;
+        }
+        let has_equal_rate = header.same_stream(&self.stream);
+        let is_over_limit = !has_equal_rate && self.n_changes == STRETCHES_MAX;
+        if header.layer != 3 || is_over_limit || !is_confirmed(header, rest) {
+            return false;
+        }
+        self.stream = *header;
+        // Between mono and stereo of one rate, the overlap with earlier frames and the reservoir remain valid.
+        if !has_equal_rate {
+            self.n_changes += 1;
+            self.restart();
+            let step = self.codec().step();
+            self.sink.begin_stretch(header.rate_hz, step);
+        }
+        true
+    }
+
+    /// Returns the decoder of the current stretch.
+    fn codec(&mut self) -> Codec<'_> {
+        self.codecs.get(self.stream.rate_hz, self.both_channels)
     }
 
     /// Counts the skipped bytes of a gap as lost: as many frames as these bytes could contain, but at least one.
@@ -223,10 +254,11 @@ impl<'a> StreamDecoder<'a> {
 
         let main_data = self.reservoir.main_data();
         let phase = self.sink.phase();
-        let decoded = side.and_then(|side| self.codec.decode(&header, &side, main_data, phase));
+        let mut codec = self.codecs.get(self.stream.rate_hz, self.both_channels);
+        let decoded = side.and_then(|side| codec.decode(&header, &side, main_data, phase));
         let n_silent = match decoded {
             Ok(n) => {
-                let is_audio = self.codec.push(n, frame.header.channels, &mut self.sink);
+                let is_audio = codec.push(n, frame.header.channels, &mut self.sink);
                 if is_audio { missing.samples } else { n_samples }
             }
             Err(_) => {
@@ -243,11 +275,11 @@ impl<'a> StreamDecoder<'a> {
             self.loss
                 .add_silenced(Some(frame.offset), self.seconds(n_silent));
         } else {
-            self.n_before_complete += n_silent;
+            self.before_complete_s += self.seconds(n_silent);
         }
     }
 
-    /// Replaces a frame of another layer, rate or channel count by silence of the same duration.
+    /// Replaces a frame of another format that belongs to no stretch by silence of the same duration.
     fn foreign_frame(&mut self, frame: &Frame) {
         self.restart();
         // Convert the frame's length to samples of this stream's rate, so that the duration is kept.
@@ -261,7 +293,7 @@ impl<'a> StreamDecoder<'a> {
 
     /// Discards the decoder state from before a gap, which would turn into noise after the gap.
     fn restart(&mut self) {
-        self.codec.reset();
+        self.codec().reset();
         self.reservoir.clear();
     }
 
@@ -271,12 +303,25 @@ impl<'a> StreamDecoder<'a> {
 
     fn finish(mut self) -> Loss {
         if !self.was_complete {
-            self.loss
-                .add_silenced(Some(0), self.seconds(self.n_before_complete));
+            self.loss.add_silenced(Some(0), self.before_complete_s);
         }
         self.sink.finish();
         self.loss
     }
+}
+
+/// Reports whether the frames after a header show that a stretch of its format begins: no hole is among the next ones,
+/// and at least half of them have this format.
+fn is_confirmed(header: &Header, rest: &Frames) -> bool {
+    let (mut n_next, mut n_alike) = (0, 0);
+    for next in rest.clone().take(CONFIRMING_AMONG) {
+        if next.skipped_bytes > 0 {
+            return false;
+        }
+        n_next += 1;
+        n_alike += usize::from(next.header.same_decoder(header));
+    }
+    n_alike >= CONFIRMING_FRAMES && 2 * n_alike >= n_next
 }
 
 /// Returns the total duration of all frames in seconds, which is an upper bound on the decoded duration.

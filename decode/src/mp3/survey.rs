@@ -1,6 +1,7 @@
 //! The first pass over an MP3 file, which determines the stream's format, the hash of its frames, and the encoder's
 //! announcements.
 
+use super::CONFIRMING_FRAMES;
 use super::frames::Frames;
 use super::header::Header;
 use super::tags::Info;
@@ -14,6 +15,8 @@ pub(crate) struct Survey {
     /// A frame header in the most frequent format, or in the earlier one if two are equally frequent; `None` without
     /// audio frames.
     pub stream: Option<Header>,
+    /// Whether stretches of layer III may have several sample rates.
+    pub has_several_rates: bool,
     /// The data announced in the first Info, Xing or VBRI frame.
     pub info: Option<Info>,
     /// Number of audio frames of all formats.
@@ -59,16 +62,15 @@ impl Survey {
     }
 
     /// Returns the trim announced by the encoder: the number of samples to drop at the start, and the index of the
-    /// sample before which the audio ends. If fewer frames are announced than exist, the end is unknown.
+    /// sample before which the audio ends. If fewer frames are announced than exist, or their lengths differ because the
+    /// rate changes, the end is unknown.
     pub(crate) fn trim(&self, stream: &Header) -> (u64, Option<u64>) {
         let Some((info, trim)) = self.info.and_then(|info| Some((info, info.trim?))) else {
             return (0, None);
         };
         let end = (info.n_frames * stream.samples()).saturating_sub(trim.end_samples);
-        (
-            trim.start_samples,
-            (info.n_frames >= self.n_frames).then_some(end),
-        )
+        let is_known = info.n_frames >= self.n_frames && !self.has_several_rates;
+        (trim.start_samples, is_known.then_some(end))
     }
 }
 
@@ -135,8 +137,15 @@ impl Surveyor {
             .find(|(_, count)| Some(*count) == most)
             .map(|(header, _)| *header);
 
+        // Formats of fewer frames cannot form a stretch of their own.
+        let has_several_rates = self.formats.iter().any(|(header, count)| {
+            let is_other = !stream.is_some_and(|stream| stream.same_stream(header));
+            is_other && header.layer == 3 && *count > CONFIRMING_FRAMES as u64
+        });
+
         Survey {
             stream,
+            has_several_rates,
             info,
             n_frames,
             n_bytes,
@@ -172,6 +181,7 @@ mod tests {
 
         Survey {
             stream: None,
+            has_several_rates: false,
             info: Some(info),
             n_frames: n_there,
             n_bytes,

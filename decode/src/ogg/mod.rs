@@ -67,7 +67,7 @@ fn decode_links(
     output: &mut Output,
     out: &mut Pcm,
 ) -> Result<(DecodeReport, InputFacts), Reject> {
-    let decoder = OggDecoder::new(file.len(), output, out);
+    let decoder = OggDecoder::new(file, output, out);
     let walked = Walk::new(decoder).run(file)?;
     let facts = walked.facts(file);
     let report = DecodeReport {

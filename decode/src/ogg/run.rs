@@ -8,6 +8,7 @@ use wavemill_kernels::resample::{MAX_FROM_HZ, MIN_HZ};
 use wavemill_schemas::reject::{Reason, Reject};
 
 use super::super::codec::Codec;
+use super::super::length::has_several_ogg_rates;
 use super::super::loss::Loss;
 use super::super::output::{Output, Sink};
 use super::super::{CHANNELS_MAX, Pcm, reject};
@@ -30,7 +31,9 @@ const ORPHAN_PACKET_SAMPLES_MAX: u64 = 4_096;
 
 /// Decoder of one Ogg file.
 pub(super) struct OggDecoder<'a> {
-    /// Output stage and buffer of the file, until the first link that can be decoded determines the sample rate.
+    /// Whether links may have several sample rates.
+    has_several_rates: bool,
+    /// Output stage and buffer of the file, until the first link that can be decoded opens them.
     unopened: Option<(&'a mut Output, &'a mut Pcm)>,
     sink: Option<OpenSink<'a>>,
     codec: Option<LinkCodec>,
@@ -49,6 +52,7 @@ pub(super) struct OggDecoder<'a> {
 
 struct OpenSink<'a> {
     sink: Sink<'a>,
+    /// Sample rate of the link that was decoded last.
     rate_hz: u32,
 }
 
@@ -128,15 +132,16 @@ impl Link {
 }
 
 impl<'a> OggDecoder<'a> {
-    pub(super) fn new(file_bytes: usize, output: &'a mut Output, out: &'a mut Pcm) -> Self {
+    pub(super) fn new(file: &[u8], output: &'a mut Output, out: &'a mut Pcm) -> Self {
         Self {
+            has_several_rates: has_several_ogg_rates(file),
             unopened: Some((output, out)),
             sink: None,
             codec: None,
             link: None,
             heard: Density::default(),
             loss: Loss::default(),
-            room: LossBudget::new(file_bytes),
+            room: LossBudget::new(file.len()),
             books_bytes_left: FILE_BOOKS_BYTES_MAX,
             orphans: OrphanPages::default(),
             early: EarlyLinks::default(),
@@ -168,7 +173,7 @@ impl<'a> OggDecoder<'a> {
             // The links may differ in sample rate, so apply the accepted fraction of their samples to the seconds.
             let seconds = self.early.seconds * believed as f64 / self.early.samples as f64;
             // The early links come before all decoded audio, so at most the whole requested duration is lost.
-            let whole_s = sink.n_wanted_max() as f64 / f64::from(rate_hz);
+            let whole_s = sink.requested_s();
             self.loss
                 .add_missing(self.early.offset, seconds.min(whole_s));
         }
@@ -201,13 +206,15 @@ impl<'a> OggDecoder<'a> {
         self.sink.as_ref().is_some_and(|open| open.sink.is_full())
     }
 
-    /// Opens the sink at the sample rate of the first link that can be decoded.
+    /// Opens the sink at the sample rate of the first link that can be decoded. Each later one is a stretch of its rate.
     fn open(&mut self, rate_hz: u32) -> Result<(), Reject> {
-        if let Some((output, out)) = self.unopened.take() {
-            let sink = output.open(rate_hz, out)?;
-            let whole_s = sink.n_wanted_max() as f64 / f64::from(rate_hz);
+        if let Some(open) = &mut self.sink {
+            open.sink.begin_stretch(rate_hz, 1);
+            open.rate_hz = rate_hz;
+        } else if let Some((output, out)) = self.unopened.take() {
+            let sink = output.open_with(self.has_several_rates, rate_hz, 1, out)?;
             // Losses counted before the sink was opened were not yet limited to the requested duration.
-            self.loss.lost_s = self.loss.lost_s.min(whole_s);
+            self.loss.lost_s = self.loss.lost_s.min(sink.requested_s());
             self.sink = Some(OpenSink { sink, rate_hz });
         }
         Ok(())
@@ -403,7 +410,7 @@ impl<'a> OggDecoder<'a> {
         }
     }
 
-    /// Accounts for a page of a link that is not decoded because its rate differs or its headers are missing.
+    /// Accounts for a page of a link that is not decoded because its rate is not supported or its headers are missing.
     fn lost_page(&mut self, link: &mut Link, page: &AudioPage) {
         let Some(lengths) = &mut link.lengths else {
             link.unmeasured.n_packets += page.packets.len() as u64;
@@ -534,7 +541,7 @@ impl<'a> OggDecoder<'a> {
             }
         };
         link.lengths = Some(Lengths::Vorbis(Blocks::new(&ident, setup.modes)));
-        if self.has_other_rate(link) {
+        if self.has_unsupported_rate(link) {
             return Ok(());
         }
 
@@ -554,7 +561,7 @@ impl<'a> OggDecoder<'a> {
     /// Prepares a link of Opus for decoding, which needs no further header.
     fn set_up_opus(&mut self, link: &mut Link, head: &OpusHead) -> Result<(), Reject> {
         link.lengths = Some(Lengths::Opus);
-        if self.has_other_rate(link) {
+        if self.has_unsupported_rate(link) {
             return Ok(());
         }
         // A file of many links with the same header creates only one decoder.
@@ -572,12 +579,10 @@ impl<'a> OggDecoder<'a> {
         Ok(())
     }
 
-    /// Reports whether a link has another rate than the clip. Such a link is not decoded and counts as lost.
-    fn has_other_rate(&self, link: &Link) -> bool {
-        let rate_hz = link.head.rate_hz();
-        self.sink
-            .as_ref()
-            .is_some_and(|open| open.rate_hz != rate_hz)
+    /// Reports whether a link after the first one has a rate that is not supported. Such a link is not decoded and counts
+    /// as lost; the first one is refused with the whole clip.
+    fn has_unsupported_rate(&self, link: &Link) -> bool {
+        self.sink.is_some() && link.credible_rate_hz() != link.head.rate_hz()
     }
 
     fn audio_page(&mut self, link: &mut Link, page: &AudioPage) {
@@ -703,7 +708,7 @@ mod tests {
         let mut out = Pcm::default();
         let file = links.concat();
 
-        let mut decoder = OggDecoder::new(file.len(), &mut output, &mut out);
+        let mut decoder = OggDecoder::new(&file, &mut output, &mut out);
         decoder.books_bytes_left = 3 * CODEC_BYTES + CODEC_BYTES / 2;
         Walk::new(decoder).run(&file)?.visitor.finish()?;
         Ok(out.n_samples)

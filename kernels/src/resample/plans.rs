@@ -56,6 +56,12 @@ impl Resamplers {
         let last = self.plans.len() - 1;
         Ok(&mut self.plans[last])
     }
+
+    /// Returns the conversion that [`Self::get`] returned last, with the input that it has received since; `None` before
+    /// the first call.
+    pub fn current(&mut self) -> Option<&mut Resampler> {
+        self.plans.last_mut()
+    }
 }
 
 /// Returns the size of a plan as a number of plans for lower source rates.
