@@ -192,8 +192,10 @@ fn wrong_lists_remove_and_commit_nothing() -> Result<(), Failed> {
         extract.args(["--set", &mels(n), "--new-version"]);
         liar.run(extract).exits(0)?;
     }
-    liar.run(wavemill(argv(&format!("tag 1 paper --store {address}"))))
-        .exits(0)?;
+    liar.run(wavemill(argv(&format!(
+        r#"tag 1 paper --store "{address}""#
+    ))))
+    .exits(0)?;
     let plans = [19, 20].map(|n| {
         let mut plan = table.written().unwrap().plan(store);
         plan.args(["--set", &mels(n), "--new-version"]);
@@ -202,7 +204,7 @@ fn wrong_lists_remove_and_commit_nothing() -> Result<(), Failed> {
     for plan in &plans {
         liar.run(work(store, plan, "1/1")).exits(0)?;
     }
-    liar.run(wavemill(argv(&format!("info --store {address}"))))
+    liar.run(wavemill(argv(&format!(r#"info --store "{address}""#))))
         .exits(0)?;
     let before = liar.files("stores/s");
 
@@ -217,7 +219,7 @@ fn wrong_lists_remove_and_commit_nothing() -> Result<(), Failed> {
         ("an error", error),
         ("cut", cut),
     ];
-    let gc = || wavemill(argv(&format!("gc --keep 1 --store {address}")));
+    let gc = || wavemill(argv(&format!(r#"gc --keep 1 --store "{address}""#)));
     for (name, lie) in lies {
         let mut extract = table.written()?.extract(store);
         extract.args(["--set", &mels(21), "--new-version"]);
@@ -253,9 +255,11 @@ fn wrong_lists_remove_and_commit_nothing() -> Result<(), Failed> {
         .each_ref()
         .map(|plan| liar.run(commit(store, plan)).code);
     same("commits", committed, [Some(0), Some(4)])?;
-    let collected = liar.run(wavemill(argv(&format!("gc --keep 2 --store {address}"))));
+    let collected = liar.run(wavemill(argv(&format!(
+        r#"gc --keep 2 --store "{address}""#
+    ))));
     contains(&collected.exits(0)?.err, "removed the data of version 2")?;
-    liar.run(wavemill(argv(&format!("verify --store {address}"))))
+    liar.run(wavemill(argv(&format!(r#"verify --store "{address}""#))))
         .exits(0)?;
     Ok(())
 }
@@ -291,7 +295,7 @@ fn odd_names_in_a_bucket_are_left_out() -> Result<(), Failed> {
     let address = liar.bucket.address("stores/s");
     let store = Path::new(&address);
     liar.run(table.written()?.extract(store)).exits(0)?;
-    let on = |words: &str| liar.run(wavemill(argv(&format!("{words} --store {address}"))));
+    let on = |words: &str| liar.run(wavemill(argv(&format!(r#"{words} --store "{address}""#))));
     on("tag 1 paper").exits(0)?;
 
     liar.tells(odd_names);

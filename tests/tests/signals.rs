@@ -170,7 +170,6 @@ fn signal_while_waiting_for_input() -> Result<(), Failed> {
 #[apply(trial)]
 fn signal_during_store_commands() -> Result<(), Failed> {
     let store = own_store("store-signal");
-    let stuck = pipe(store.join("_wavemill/versions/00000001.json"))?;
     let commands: [(&[&str], &str); 4] = [
         (&["info"], "interrupted; nothing was changed"),
         (
@@ -185,8 +184,10 @@ fn signal_during_store_commands() -> Result<(), Failed> {
     ];
 
     for (words, said) in commands {
-        let mut child = start(wavemill(words).arg("--store").arg(&store));
-        let _kept = taken(&mut child, &stuck)?;
+        let mut command = wavemill(words);
+        command.env("FAILPOINTS", "manifest-read=sleep(600000)");
+        let child = start(command.arg("--store").arg(&store));
+        let_it_begin();
         ends_soon(child, "INT", said)?;
     }
     Ok(())

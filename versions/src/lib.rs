@@ -15,6 +15,7 @@ use std::io;
 use std::ops::Deref;
 use std::path::{Component, Path, PathBuf};
 
+use fail::fail_point;
 use wavemill_schemas::local_path::scheme;
 use wavemill_schemas::manifest::Manifest;
 
@@ -239,6 +240,7 @@ impl StoreFolder {
     /// Reads the manifest of an existing version.
     fn read(&self, version: u64) -> Result<CommittedVersion, StoreError> {
         let path = self.manifest_path(version);
+        fail_point!("manifest-read");
         // Read the file once, so that the manifest and the hash are of the same bytes.
         let bytes = read_plain(&path).map_err(StoreError::io_at(&path, "read"))?;
         let hash = blake3::hash(&bytes).to_hex().to_string();
