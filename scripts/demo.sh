@@ -12,7 +12,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 need_toolchain
 step 'libtorch (.libtorch)' scripts/libtorch.sh
 # Nothing that only tests and the Python package need.
-step 'build (the first time about 12 minutes on two cores)' \
+step 'build (the first time about 9 minutes on two cores)' \
     cargo build --locked --bins -p wavemill -p demo-audio -p wavemill-trainer
 programs=${CARGO_TARGET_DIR:-target}/debug
 "$programs/wavemill" demo "$dir"
