@@ -27,6 +27,8 @@ const MULTIPLICAND_BYTES: u64 = 4;
 /// Properties of a code book that later parts of the set-up header depend on, and its memory use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Book {
+    /// Number of values of a vector, and of classes of a residue that one entry stands for.
+    pub n_dimensions: u32,
     /// Number of entries in the code book.
     pub n_entries: u32,
     /// Whether any entry of the book has a code word.
@@ -131,6 +133,7 @@ impl Book {
         let bytes = codes.n.max(1) * ENTRY_BYTES + codes.table_bytes() + vector_bytes.unwrap_or(0);
         let has_vectors = vector_bytes.is_some();
         Ok(Self {
+            n_dimensions,
             n_entries,
             is_used: codes.n > 0,
             has_vectors,

@@ -111,9 +111,19 @@ fn read(packet: &[u8], ident: &Ident) -> Result<Setup, Fault> {
     let books = read_books(&mut bits)?;
     read_times(&mut bits)?;
     let n_floors = read_floors(&mut bits, &books)?;
-    let n_residues = read_residues(&mut bits, &books)?;
-    let n_mappings = read_mappings(&mut bits, ident.n_channels, n_floors, n_residues)?;
-    let modes = read_modes(&mut bits, n_mappings)?;
+    let residues = read_residues(&mut bits, &books)?;
+    let mappings = read_mappings(&mut bits, ident.n_channels, n_floors, residues.len() as u32)?;
+    let modes = read_modes(&mut bits, |is_long, mapping| {
+        let exponent = if is_long {
+            ident.long_exponent
+        } else {
+            ident.short_exponent
+        };
+        let mapping = mappings.get(mapping as usize);
+        let mapping =
+            mapping.ok_or_else(|| Fault::broken("a mode with a mapping that does not exist"))?;
+        mapping.check(&residues, (1 << exponent) / 2)
+    })?;
 
     if !bits.read_bool()? {
         return Err(Fault::broken("its last bit is not set"));
@@ -257,28 +267,55 @@ fn read_floor1_class(bits: &mut BitReaderRtl, books: &Books) -> Result<usize, Fa
     Ok(n_points)
 }
 
-fn read_residues(bits: &mut BitReaderRtl, books: &Books) -> Result<u32, Fault> {
+/// Parameters of a residue that determine whether symphonia decodes several channels of it correctly.
+struct Residue {
+    /// 0 or 1: a vector for each channel. 2: one for all channels.
+    kind: u32,
+    begin: u32,
+    end: u32,
+    partition_size: u32,
+    /// Number of partitions whose classes are in one code word.
+    group_size: u32,
+}
+
+impl Residue {
+    /// Reports whether symphonia 0.6.1 mistakes channels of a block of `n_values` values per channel. For types 0 and 1, the
+    /// classes behind the last partition of a channel replace those of the next channel. For type 2, two channels are found
+    /// only if the first one is the stream's first.
+    fn is_mistaken(&self, channels: &[u32], n_values: u32) -> bool {
+        if self.kind == 2 {
+            return channels.len() == 2 && channels[0] != 0;
+        }
+        let n_partitions =
+            (self.end.min(n_values) - self.begin.min(n_values)) / self.partition_size;
+        channels.len() > 1 && n_partitions % self.group_size != 0
+    }
+}
+
+fn read_residues(bits: &mut BitReaderRtl, books: &Books) -> Result<Vec<Residue>, Fault> {
     let n_residues = bits.read_bits_leq32(6)? + 1;
+    let mut residues = Vec::new();
     for _ in 0..n_residues {
-        if bits.read_bits_leq32(16)? > 2 {
+        let kind = bits.read_bits_leq32(16)?;
+        if kind > 2 {
             return Err(Fault::broken("a residue of a type that does not exist"));
         }
-        read_residue(bits, books)?;
+        residues.push(read_residue(kind, bits, books)?);
     }
-    Ok(n_residues)
+    Ok(residues)
 }
 
 /// Reads a residue of a set-up header (Vorbis I §8.6.1).
-fn read_residue(bits: &mut BitReaderRtl, books: &Books) -> Result<(), Fault> {
+fn read_residue(kind: u32, bits: &mut BitReaderRtl, books: &Books) -> Result<Residue, Fault> {
     let begin = bits.read_bits_leq32(24)?;
     let end = bits.read_bits_leq32(24)?;
     if end < begin {
         return Err(Fault::broken("a residue that ends before it begins"));
     }
 
-    let _partition_size = bits.read_bits_leq32(24)?;
+    let partition_size = bits.read_bits_leq32(24)? + 1;
     let n_classes = bits.read_bits_leq32(6)? + 1;
-    books.with_entries(bits.read_bits_leq32(8)?)?;
+    let class_book = books.with_entries(bits.read_bits_leq32(8)?)?;
 
     // The header first states in which of eight passes each class takes part, and then the code book of each such pass.
     let mut n_books = 0;
@@ -295,7 +332,37 @@ fn read_residue(bits: &mut BitReaderRtl, books: &Books) -> Result<(), Fault> {
         // symphonia refuses code book 0 in a residue, although Vorbis allows it. Creating the decoder then fails.
         books.with_vectors(bits.read_bits_leq32(8)?)?;
     }
-    Ok(())
+    Ok(Residue {
+        kind,
+        begin,
+        end,
+        partition_size,
+        group_size: class_book.n_dimensions,
+    })
+}
+
+/// How the channels of a block are stored.
+struct Mapping {
+    /// Whether a channel is in several couplings. Their order then matters, and that of symphonia 0.6.1 is wrong (Vorbis I
+    /// §4.3.5).
+    has_chains: bool,
+    /// Channels and residue of each submap.
+    submaps: Vec<(Vec<u32>, u32)>,
+}
+
+impl Mapping {
+    /// Refuses a mapping of blocks of `n_values` values per channel that symphonia decodes to other samples.
+    fn check(&self, residues: &[Residue], n_values: u32) -> Result<(), Fault> {
+        let mut submaps = self.submaps.iter();
+        let is_mistaken = submaps
+            .any(|(channels, residue)| residues[*residue as usize].is_mistaken(channels, n_values));
+        match self.has_chains || is_mistaken {
+            true => Err(Fault::unsupported(
+                "its way of storing several channels; convert the file, for example to FLAC".into(),
+            )),
+            false => Ok(()),
+        }
+    }
 }
 
 fn read_mappings(
@@ -303,15 +370,21 @@ fn read_mappings(
     n_channels: u8,
     n_floors: u32,
     n_residues: u32,
-) -> Result<u32, Fault> {
+) -> Result<Vec<Mapping>, Fault> {
     let n_mappings = bits.read_bits_leq32(6)? + 1;
+    let mut mappings = Vec::new();
     for _ in 0..n_mappings {
         if bits.read_bits_leq32(16)? != 0 {
             return Err(Fault::broken("a mapping of a type that does not exist"));
         }
-        read_mapping(bits, u32::from(n_channels), n_floors, n_residues)?;
+        mappings.push(read_mapping(
+            bits,
+            u32::from(n_channels),
+            n_floors,
+            n_residues,
+        )?);
     }
-    Ok(n_mappings)
+    Ok(mappings)
 }
 
 /// Reads a mapping of a set-up header (Vorbis I §4.2.4).
@@ -320,7 +393,7 @@ fn read_mapping(
     n_channels: u32,
     n_floors: u32,
     n_residues: u32,
-) -> Result<(), Fault> {
+) -> Result<Mapping, Fault> {
     let n_submaps = if bits.read_bool()? {
         bits.read_bits_leq32(4)? + 1
     } else {
@@ -328,6 +401,7 @@ fn read_mapping(
     };
 
     // Pairs of channels that are stored as magnitude and angle.
+    let mut coupled = Vec::new();
     if bits.read_bool()? {
         let n_couplings = bits.read_bits_leq32(8)? + 1;
         // In mono both channel numbers have zero bits, so they are equal and the coupling is refused.
@@ -338,6 +412,7 @@ fn read_mapping(
             if magnitude == angle || magnitude.max(angle) >= n_channels {
                 return Err(Fault::broken("a coupling of channels that do not exist"));
             }
+            coupled.extend([magnitude, angle]);
         }
     }
 
@@ -345,15 +420,18 @@ fn read_mapping(
         return Err(Fault::broken("a mapping with reserved bits set"));
     }
     // Each channel has the number of its submap in the header.
+    let mut submap_of = vec![0; n_channels as usize];
     if n_submaps > 1 {
-        for _ in 0..n_channels {
-            if bits.read_bits_leq32(4)? >= n_submaps {
+        for submap in &mut submap_of {
+            *submap = bits.read_bits_leq32(4)?;
+            if *submap >= n_submaps {
                 return Err(Fault::broken("a channel of a submap that does not exist"));
             }
         }
     }
 
-    for _ in 0..n_submaps {
+    let mut submaps = Vec::new();
+    for submap in 0..n_submaps {
         let _time = bits.read_bits_leq32(8)?;
         let floor = bits.read_bits_leq32(8)?;
         let residue = bits.read_bits_leq32(8)?;
@@ -362,11 +440,24 @@ fn read_mapping(
                 "a submap with a floor or residue that does not exist",
             ));
         }
+        let channels = (0..n_channels).filter(|channel| submap_of[*channel as usize] == submap);
+        submaps.push((channels.collect(), residue));
     }
-    Ok(())
+
+    let n_coupled = coupled.len();
+    coupled.sort_unstable();
+    coupled.dedup();
+    Ok(Mapping {
+        has_chains: coupled.len() < n_coupled,
+        submaps,
+    })
 }
 
-fn read_modes(bits: &mut BitReaderRtl, n_mappings: u32) -> Result<Modes, Fault> {
+/// Reads the modes of a set-up header. `check` receives whether the blocks of a mode are long, and its mapping.
+fn read_modes(
+    bits: &mut BitReaderRtl,
+    check: impl Fn(bool, u32) -> Result<(), Fault>,
+) -> Result<Modes, Fault> {
     let n = bits.read_bits_leq32(6)? + 1;
     let mut are_long = 0;
     for mode in 0..n {
@@ -379,9 +470,7 @@ fn read_modes(bits: &mut BitReaderRtl, n_mappings: u32) -> Result<Modes, Fault> 
             ));
         }
 
-        if bits.read_bits_leq32(8)? >= n_mappings {
-            return Err(Fault::broken("a mode with a mapping that does not exist"));
-        }
+        check(is_long, bits.read_bits_leq32(8)?)?;
         are_long |= u64::from(is_long) << mode;
     }
     Ok(Modes { n, are_long })
