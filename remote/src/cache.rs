@@ -37,6 +37,8 @@ const UNFINISHED: &str = ".copy-";
 /// File that marks a folder of copies. Nothing is counted or removed in other folders: `WAVEMILL_CACHE` may name a folder
 /// with files of the user.
 const MARK: &str = "copies.txt";
+/// Beginning of its text.
+const MARK_TEXT: &str = "Copies of files of ";
 /// Names in a folder of copies; the last one is that of the lock and of manifests.
 const COPIED: [&str; 2] = [DATA_FOLDER, "_wavemill"];
 
@@ -85,6 +87,7 @@ impl Mirror {
             purpose,
         };
         mark(&mirror.root, mirror.remote.address())?;
+        require_no_links(&mirror.root)?;
         remove_unfinished(&mirror.root, SystemTime::now());
         mirror.refresh()?;
         Ok(mirror)
@@ -373,13 +376,28 @@ fn mark(folder: &Path, address: &str) -> Result<(), RemoteError> {
     }
 
     fs::create_dir_all(folder).map_err(RemoteError::copy_at(folder, "create"))?;
-    let text = format!("Copies of files of {address}. wavemill removes files in this folder.\n");
+    let text = format!("{MARK_TEXT}{address}. wavemill removes files in this folder.\n");
     let path = folder.join(MARK);
     fs::write(&path, text).map_err(RemoteError::copy_at(&path, "write"))
 }
 
 fn is_marked(folder: &Path) -> bool {
-    !folder.is_symlink() && folder.join(MARK).is_file()
+    let text = || fs::read_to_string(folder.join(MARK)).unwrap_or_default();
+    !folder.is_symlink() && folder.join(MARK).is_file() && text().starts_with(MARK_TEXT)
+}
+
+/// Checks that the folders of copies are not symbolic links, through which files of the user would be replaced and removed.
+fn require_no_links(root: &Path) -> Result<(), RemoteError> {
+    let mut folders = COPIED.map(|name| root.join(name)).to_vec();
+    folders.extend(VERSION_FOLDERS.map(|name| root.join(name)));
+    folders.extend(entries(&root.join(DATA_FOLDER))?);
+    match folders.into_iter().find(|folder| folder.is_symlink()) {
+        None => Ok(()),
+        Some(link) => Err(RemoteError::Address {
+            address: link.display().to_string(),
+            problem: "a symbolic link in a folder of local copies: remove it".to_owned(),
+        }),
+    }
 }
 
 /// A local copy, by which copies are removed.
@@ -395,7 +413,10 @@ fn make_room(folder: &Path, bytes: u64, limit_bytes: u64) -> Result<(), RemoteEr
     let mut copies = Vec::new();
     for store in entries(folder)? {
         // A writer's folder has files that were not sent yet.
-        if is_marked(&store) && !store.to_string_lossy().ends_with(WRITTEN) {
+        if is_marked(&store)
+            && require_no_links(&store).is_ok()
+            && !store.to_string_lossy().ends_with(WRITTEN)
+        {
             add_copies(&store.join(DATA_FOLDER), &mut copies)?;
         }
     }
@@ -630,6 +651,27 @@ mod tests {
         mark(&ours, "s3://music/store").expect("a mark");
         make_room(&cache, 50, 50).expect("room");
         assert!(!ours.join("data/plan/old").exists());
+
+        // The user's file has the name of the mark.
+        let named = copy(&cache, "named", 100);
+        fs::write(cache.join("store").join(MARK), "my copies\n").expect("room");
+        make_room(&cache, 50, 50).expect("room");
+        assert!(named.exists());
+    }
+
+    #[test]
+    fn folders_of_copies_are_no_links() {
+        for name in ["data", "data/plan", "_wavemill", "_wavemill/versions"] {
+            let folder = tempfile::tempdir().expect("a folder");
+            let root = folder.path().join("store");
+            mark(&root, "s3://music/store").expect("room");
+            require_no_links(&root).expect("no link");
+            let link = root.join(name);
+            fs::create_dir_all(link.parent().expect("a parent")).expect("room");
+            std::os::unix::fs::symlink(folder.path(), &link).expect("room");
+            let error = require_no_links(&root).expect_err(name).to_string();
+            assert!(error.contains(name), "{error}");
+        }
     }
 
     #[test]

@@ -161,18 +161,22 @@ impl Remote {
     /// [`RemoteError::Request`].
     pub fn list(&self, folder: &str) -> Result<Vec<Found>, RemoteError> {
         let prefix = ObjectPath::from(folder);
+        let below = prefix.clone();
         let objects = Arc::clone(&self.objects);
         let listed = wait(async move {
-            repeated(|| objects.list(Some(&prefix)).try_collect::<Vec<_>>()).await
+            repeated(|| objects.list(Some(&below)).try_collect::<Vec<_>>()).await
         });
         let listed = listed.map_err(self.failed("list", folder))?;
 
-        let found = listed.into_iter().map(|object| Found {
-            name: object.location.to_string(),
-            bytes: object.size,
-            modified: object.last_modified.into(),
-        });
-        let mut found: Vec<Found> = found.collect();
+        let mut found = Vec::new();
+        for object in listed {
+            self.require_below(&prefix, &object.location)?;
+            found.push(Found {
+                name: object.location.to_string(),
+                bytes: object.size,
+                modified: object.last_modified.into(),
+            });
+        }
         found.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(found)
     }
@@ -310,15 +314,32 @@ impl Remote {
     /// [`RemoteError::Request`].
     pub fn folders(&self, folder: &str) -> Result<Vec<String>, RemoteError> {
         let prefix = ObjectPath::from(folder);
+        let below = prefix.clone();
         let objects = Arc::clone(&self.objects);
         let listed =
-            wait(async move { repeated(|| objects.list_with_delimiter(Some(&prefix))).await });
+            wait(async move { repeated(|| objects.list_with_delimiter(Some(&below))).await });
         let listed = listed.map_err(self.failed("list", folder))?;
-        let names = listed
-            .common_prefixes
-            .iter()
-            .filter_map(ObjectPath::filename);
-        Ok(names.map(str::to_owned).collect())
+
+        let mut names = Vec::new();
+        for path in &listed.common_prefixes {
+            self.require_below(&prefix, path)?;
+            names.extend(path.filename().map(str::to_owned));
+        }
+        Ok(names)
+    }
+
+    /// Checks a name in the list of a folder: what is removed by the list of one folder may not be in another one.
+    fn require_below(&self, folder: &ObjectPath, name: &ObjectPath) -> Result<(), RemoteError> {
+        if name.prefix_matches(folder) {
+            return Ok(());
+        }
+        Err(RemoteError::Request {
+            address: format!("{}/{folder}", self.address),
+            action: "list",
+            problem: format!(
+                "the answer lists `{name}`, which is not in this folder: look for a proxy that changes requests"
+            ),
+        })
     }
 
     /// Reads a whole object; returns `None` if it does not exist.

@@ -152,7 +152,8 @@ fn problem(error: &StoreError) -> String {
 /// Returns the plan and version of a run, and the time of the commit.
 fn commit(run: &WholeRun) -> Option<((String, u64), String)> {
     // The start is from the system clock, the duration from a monotonic clock that is not affected by clock changes.
-    let end_ms = run.start["unix_ms"].as_i64()? + (run.end["seconds"].as_f64()? * 1e3) as i64;
+    let ran_ms = (run.end["seconds"].as_f64()? * 1e3) as i64;
+    let end_ms = run.start["unix_ms"].as_i64()?.checked_add(ran_ms)?;
     let time = timestamp_ms_to_datetime(end_ms)?
         .format("%Y-%m-%dT%H:%M:%SZ")
         .to_string();

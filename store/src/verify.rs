@@ -54,7 +54,8 @@ impl Store {
         for entry in &manifest.files {
             let path = self.root().join(&entry.path);
             // A file of another user is not damaged.
-            if let Err(error) = File::open(&path)
+            if path.is_file()
+                && let Err(error) = File::open(&path)
                 && exit::is_denied(&error)
             {
                 return Err(StoreError::io_at(&path, "read")(error));

@@ -51,6 +51,7 @@ fn gc_does_not_believe_that_versions_are_gone() -> Result<(), Failed> {
         }
     }
 
+    on(&store, "tag 2 paper").exits(0)?;
     // Without the records of runs, a plan that follows a version shows that there was one.
     fs::remove_dir_all(store.join("_wavemill/runs"))?;
     fs::rename(&versions, aside.join("versions"))?;
@@ -59,7 +60,11 @@ fn gc_does_not_believe_that_versions_are_gone() -> Result<(), Failed> {
             fs::create_dir(&versions)?;
         }
         let before = files_below(&store);
-        on(&store, "gc --keep 1").exits(3)?.says(&["restore it"])?;
+        on(&store, "gc --keep 1").exits(3)?.says(&["restore"])?;
+        // A new first version would have the tag.
+        run(inputs().extract(&store).arg("--new-version"))
+            .exits(3)?
+            .says(&["paper", "restore"])?;
         same("files", files_below(&store), before)?;
     }
     fs::remove_dir(&versions)?;
@@ -168,5 +173,10 @@ fn pipes_and_devices_are_not_read() -> Result<(), Failed> {
     on(&store, "gc --keep 1").exits(3)?.says(&["damaged tag"])?;
     on(&store, "tag 2 paper").exits(0)?;
     on(&store, "gc --keep 1").exits(0)?;
+
+    let file = store.join(&manifest(&store, 2)?.files[0].path);
+    fs::remove_file(&file)?;
+    run(Command::new("mkfifo").arg(&file)).exits(0)?;
+    on(&store, "verify").exits(3)?;
     Ok(())
 }

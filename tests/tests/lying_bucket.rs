@@ -99,7 +99,10 @@ fn forward(mut client: TcpStream, server: SocketAddr, lie: Lie) -> std::io::Resu
     if let (true, Some(prefix)) = (head.contains("list-type=2"), prefix) {
         let text = String::from_utf8_lossy(&answer);
         let (_, list) = text.split_once("\r\n\r\n").unwrap_or_default();
-        let list = lie(&prefix.replace("%2F", "/"), list.to_owned());
+        let list = lie(
+            &prefix.replace("%2F", "/").replace("%20", " "),
+            list.to_owned(),
+        );
         answer = format!(
             "HTTP/1.1 200 OK\r\nContent-Type: application/xml\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{list}",
             list.len()
@@ -262,6 +265,45 @@ fn wrong_lists_remove_and_commit_nothing() -> Result<(), Failed> {
     liar.run(wavemill(argv(&format!(r#"verify --store "{address}""#))))
         .exits(0)?;
     Ok(())
+}
+
+/// Adds a manifest to the lists of the folders of plans.
+fn of_other_folders(folder: &str, list: String) -> String {
+    let Some((store, _)) = folder.split_once("/data/") else {
+        return list;
+    };
+    let manifest = format!(
+        "<Contents><Key>{store}/_wavemill/versions/00000001.json</Key>\
+         <LastModified>2026-01-01T00:00:00.000Z</LastModified><ETag>&quot;0&quot;</ETag><Size>1</Size></Contents>"
+    );
+    let end = "</ListBucketResult>";
+    list.replace(end, &format!("{manifest}{end}"))
+}
+
+#[apply(trial)]
+fn objects_of_other_folders_are_not_removed() -> Result<(), Failed> {
+    let liar = LyingBucket::start("other-folders");
+    let table = Table::new("other-folders-table", 12);
+    let address = liar.bucket.address("stores/s");
+    for n in ["16", "17"] {
+        let mut extract = table.written()?.extract(Path::new(&address));
+        let mels = format!("features.log_mel.n_mels={n}");
+        extract.args(["--set", &mels, "--new-version"]);
+        liar.run(extract).exits(0)?;
+    }
+    let before = liar.files("stores/s");
+
+    liar.tells(of_other_folders);
+    let gc = format!(r#"gc --keep 1 --store "{address}""#);
+    let ran = liar.run(wavemill(argv(&gc))).exits(1)?;
+    contains(&ran.err, "which is not in this folder")?;
+    let name = "_wavemill/versions/00000001.json";
+    let kept = liar.files("stores/s");
+    same(
+        "the manifest",
+        kept.iter().find(|file| file.0 == name),
+        before.iter().find(|file| file.0 == name),
+    )
 }
 
 /// Adds objects to lists whose names are no paths, or are below the names of other objects.

@@ -307,10 +307,10 @@ impl StoreFolder {
 /// Returns the number of the version whose manifest has the path `path`.
 fn version_of(path: &Path) -> Option<u64> {
     let number = path.file_name()?.to_str()?.strip_suffix(".json")?;
-    if number.len() != 8 {
+    if number.len() != 8 || !number.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }
-    number.parse().ok()
+    number.parse().ok().filter(|version| *version > 0)
 }
 
 /// Resolves symbolic links and `..` in the existing part of `path`, and appends the rest.
@@ -421,6 +421,18 @@ mod tests {
         assert!(
             StoreFolder::at(Path::new(".")).encloses(Path::new("_wavemill/versions/00000001.json"))
         );
+    }
+
+    #[test]
+    fn numbers_of_versions_have_eight_digits() {
+        for (name, version) in [
+            ("00000012.json", Some(12)),
+            ("00000000.json", None),
+            ("+0000003.json", None),
+            ("0000003.json", None),
+        ] {
+            assert_eq!(version_of(Path::new(name)), version, "{name}");
+        }
     }
 
     #[test]

@@ -14,9 +14,16 @@ impl StoreFolder {
     /// Does what [`StoreFolder::refresh`] does, and checks that the list of versions in an object store lacks no latest one.
     ///
     /// # Errors
-    /// [`StoreError::Remote`] if it does; errors of listing.
+    /// [`StoreError::Remote`] if it does; [`StoreError::Damaged`] if there are tags without versions; errors of listing.
     pub fn refresh_all(&self) -> Result<(), StoreError> {
         self.refresh()?;
+        if self.versions()?.is_empty()
+            && let [tag, ..] = &self.tag_names()[..]
+        {
+            let problem =
+                format!("no manifests, but the tag {tag}: restore them from a copy of the store");
+            return Err(StoreError::damaged(self.versions_folder(), problem));
+        }
         if self.require_latest().is_ok() {
             return Ok(());
         }

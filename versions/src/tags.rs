@@ -48,7 +48,7 @@ impl StoreFolder {
 
     /// Returns the names of all tags in order, including damaged tags. They are only shown as a hint in an error: if
     /// they cannot be listed, the list is empty.
-    fn tag_names(&self) -> Vec<String> {
+    pub(crate) fn tag_names(&self) -> Vec<String> {
         let paths = list(&self.tags_folder()).unwrap_or_default();
         let names = paths.iter().filter_map(|path| path.file_name()?.to_str());
         names
