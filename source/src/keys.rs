@@ -25,8 +25,9 @@ impl Media {
     pub const fn extensions(self) -> &'static [&'static str] {
         match self {
             Self::Audio => &[
-                "mp3", "wav", "flac", "ogg", "oga", "opus", "m4a", "m4b", "aac", "aif", "aiff",
-                "aifc", "ogv", "mp4", "m4v", "mov", "qt", "3gp", "3g2",
+                "mp3", "mpga", "wav", "wave", "bwf", "rf64", "flac", "ogg", "oga", "ogx", "ogv",
+                "opus", "m4a", "m4b", "m4r", "f4a", "f4v", "aac", "adts", "aif", "aiff", "aifc",
+                "mp4", "m4v", "mov", "qt", "3gp", "3gpp", "3g2",
             ],
             Self::Pictures => &["png", "jpg", "jpeg"],
         }
@@ -36,9 +37,11 @@ impl Media {
     pub const fn unsupported_extensions(self) -> &'static [&'static str] {
         match self {
             Self::Audio => &[
-                "ac3", "alac", "amr", "ape", "asf", "au", "avi", "caf", "dff", "dsf", "dts", "flv",
-                "m4p", "mka", "mkv", "mp1", "mp2", "mpc", "mpeg", "mpg", "ra", "rm", "snd", "spx",
-                "tak", "tta", "voc", "w64", "weba", "webm", "wma", "wmv", "wv",
+                "aax", "ac3", "alac", "amr", "ape", "asf", "au", "avi", "awb", "caf", "dff",
+                "divx", "dsf", "dts", "ec3", "eac3", "flv", "m2ts", "m4p", "mk3d", "mka", "mkv",
+                "mp1", "mp2", "mpa", "mpc", "mpeg", "mpg", "mts", "mxf", "ogm", "oma", "ra", "rm",
+                "shn", "snd", "spx", "tak", "tta", "vob", "voc", "w64", "weba", "webm", "wma",
+                "wmv", "wv",
             ],
             Self::Pictures => &[
                 "avif", "bmp", "gif", "heic", "heif", "jp2", "jxl", "tif", "tiff", "webp",

@@ -288,7 +288,7 @@ impl Residue {
         }
         let n_partitions =
             (self.end.min(n_values) - self.begin.min(n_values)) / self.partition_size;
-        channels.len() > 1 && n_partitions % self.group_size != 0
+        channels.len() > 1 && !n_partitions.is_multiple_of(self.group_size)
     }
 }
 

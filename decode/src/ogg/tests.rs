@@ -401,6 +401,67 @@ fn code_books_that_are_not_trees_are_rejected() {
     assert_eq!(refused(&with_book(book_of(0, 2))), Some(Reason::Damaged));
 }
 
+/// Returns why a stream of `n_channels` is refused whose residue has the type `kind`, with the classes of `group_size`
+/// partitions of four in a code word, and with these couplings and numbers of submaps.
+fn channels_refused(
+    n_channels: u8,
+    (kind, group_size): (u64, u64),
+    couplings: &[[u64; 2]],
+    submap_of: &[u64],
+) -> Option<Reason> {
+    let mut classes = book_of(group_size, 2);
+    classes.write(0, 2).write(0, 5).write(0, 5).write(0, 4);
+    let mut setup = with_book(classes);
+
+    setup.residue = BitWriter::default();
+    setup.residue.write(kind, 16).write(0, 24).write(128, 24);
+    setup.residue.write(31, 24).write(0, 6).write(2, 8);
+    setup.residue.write(1, 3).write(0, 1).write(1, 8);
+
+    let n_submaps = submap_of.iter().max().map_or(1, |last| last + 1);
+    setup.mapping = BitWriter::default();
+    let mapping = setup.mapping.write(0, 16);
+    match n_submaps {
+        1 => mapping.write(0, 1),
+        _ => mapping.write(1, 1).write(n_submaps - 1, 4),
+    };
+    mapping.write(u64::from(!couplings.is_empty()), 1);
+    if !couplings.is_empty() {
+        mapping.write(couplings.len() as u64 - 1, 8);
+    }
+    for channel in couplings.as_flattened() {
+        mapping.write(*channel, setup::ilog(u32::from(n_channels) - 1));
+    }
+    mapping.write(0, 2);
+    for submap in submap_of {
+        mapping.write(*submap, 4);
+    }
+    for _ in 0..n_submaps {
+        mapping.write(0, 24);
+    }
+
+    let ident = Ident::parse(&ident(n_channels, RATE_HZ)).unwrap();
+    let reject = setup::parse(&setup.bytes(), &ident).err();
+    reject.map(|reject| reject.reason)
+}
+
+/// Reads symphonia 0.6.1's code: what it would decode to other samples is refused.
+#[test]
+fn channels_that_symphonia_mistakes_are_rejects() {
+    let refused = Some(Reason::UnsupportedCodec);
+    for kind in [0, 1] {
+        assert_eq!(channels_refused(1, (kind, 3), &[], &[]), None);
+        assert_eq!(channels_refused(2, (kind, 2), &[], &[]), None);
+        assert_eq!(channels_refused(2, (kind, 3), &[], &[]), refused);
+        assert_eq!(channels_refused(2, (kind, 3), &[], &[0, 1]), None);
+    }
+    assert_eq!(channels_refused(2, (2, 3), &[[0, 1]], &[]), None);
+    assert_eq!(channels_refused(4, (2, 1), &[[0, 1], [3, 2]], &[]), None);
+    assert_eq!(channels_refused(3, (2, 1), &[[0, 1], [0, 2]], &[]), refused);
+    assert_eq!(channels_refused(3, (2, 1), &[], &[0, 0, 1]), None);
+    assert_eq!(channels_refused(3, (2, 1), &[], &[0, 1, 1]), refused);
+}
+
 #[test]
 fn oversized_code_books_are_too_large() {
     assert_eq!(refused(&with_book(book_of(33, 2))), Some(Reason::TooLarge));
