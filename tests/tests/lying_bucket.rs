@@ -100,7 +100,7 @@ fn forward(mut client: TcpStream, server: SocketAddr, lie: Lie) -> std::io::Resu
         let text = String::from_utf8_lossy(&answer);
         let (_, list) = text.split_once("\r\n\r\n").unwrap_or_default();
         let list = lie(
-            &prefix.replace("%2F", "/").replace("%20", " "),
+            &prefix.replace("%2F", "/").replace("+", " "),
             list.to_owned(),
         );
         answer = format!(
