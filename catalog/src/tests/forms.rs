@@ -214,11 +214,24 @@ fn unbalanced_quotes_say_how_many_lines_they_joined() {
     // Up to the opening quote of a later field.
     let closed = [(12, "11.wav,\"title,Rock"), (15, "14.wav,\"title\",Rock")];
     assert_eq!(warned(&closed), (vec![joined(12, 4, 3)], 1, 16));
-    // Line breaks of a sound field are no fault.
-    assert_eq!(
-        warned(&[(12, "11.wav,\"title\n\n\",Rock")]),
-        (vec![], 0, 20)
-    );
+    let spaced = [(12, "11.wav,\"title,Rock"), (15, "14.wav, \"title\" ,Rock")];
+    assert_eq!(warned(&spaced), (vec![joined(12, 4, 3)], 1, 16));
+    // Line breaks of a field that is closed are no fault, whatever follows its quotes.
+    for field in [
+        "\"title\n\n\"",
+        "\"a\nb\" ",
+        "\"a\r\nb,\"\t",
+        "\"a\n\" ",
+        "\"a\nb\"x",
+        "\"a,\nb\" (\"live\")",
+        "\"a\n\"x",
+        "\"a\nb, \"x",
+    ] {
+        let line = format!("11.wav,{field},Rock");
+        assert_eq!(warned(&[(12, &line)]), (vec![], 0, 20), "{field}");
+    }
+    // Nor is a quote that is not closed on the last line, because it joins no lines.
+    assert_eq!(warned(&[(21, "20.wav,title,\"Rock")]), (vec![], 0, 20));
 }
 
 #[test]
