@@ -243,12 +243,12 @@ fn spellings_of_one_name_are_warned_about_and_can_be_merged() {
     assert_eq!(
         separate.warnings,
         [
-            "target `genre`: 1 names have several spellings (case, spaces, hyphens, Unicode form), such as `Hip Hop`, \
-             `hip-hop`, `hiphop`: a cleaning step with sql = \"SELECT * REPLACE (normalized(label) AS label) FROM input\" \
-             makes each of them one",
-            "split.rule = \"artist\": 2 names have several spellings (case, spaces, hyphens, Unicode form), such as \
-             `Bjo\u{308}rk`, `Bj\u{f6}rk`, `The Beatles`, `the  beatles `: a cleaning step with sql = \"SELECT * REPLACE \
-             (normalized(artist) AS artist) FROM input\" makes each of them one",
+            "target `genre`: 1 names have several spellings (case, spaces, hyphens, Unicode form) or ids, such as \
+             `Hip Hop`, `hip-hop`, `hiphop`: a cleaning step with sql = '''SELECT * REPLACE (normalized(\"label\") AS \
+             \"label\") FROM input''' makes each of them one",
+            "split.rule = \"artist\": 2 names have several spellings (case, spaces, hyphens, Unicode form) or ids, such as \
+             `Bjo\u{308}rk`, `Bj\u{f6}rk`, `The Beatles`, `the  beatles `: a cleaning step with sql = '''SELECT * REPLACE \
+             (normalized(\"artist\") AS \"artist\") FROM input''' makes each of them one",
         ]
     );
 
@@ -265,7 +265,72 @@ fn spellings_of_one_name_are_warned_about_and_can_be_merged() {
     let listed = cleaned_by("t.csv", text.as_bytes(), "SELECT * FROM input", |recipe| {
         recipe.targets[0].classes = Some(vec!["Rock".into(), "Hip-Hop".into()]);
     });
-    assert!(listed.unwrap().warnings[0].contains("`Hip Hop`, `Hip-Hop`, `hip-hop`, `hiphop`"));
+    let warning = &listed.unwrap().warnings[0];
+    assert!(
+        warning.contains("`Hip Hop`, `Hip-Hop`, `hip-hop`, `hiphop`")
+            && warning.ends_with(
+                "makes each of them one, if the target's `classes` are normalized too: `rock` for `Rock`"
+            ),
+        "{warning}"
+    );
+}
+
+/// Returns the SQL that a warning advises.
+fn advised(warning: &str) -> String {
+    let sql = warning.split("'''").nth(1);
+    sql.unwrap_or_else(|| panic!("no SQL: {warning}"))
+        .to_owned()
+}
+
+#[test]
+fn advised_sql_of_spellings_runs_for_any_name_of_a_column() {
+    for column in ["Genre", "my genre", "it's \"x\"", "order"] {
+        let header = column.replace('"', "\"\"");
+        let text = format!("clip_key,\"{header}\"\n1.wav,hip-hop\n2.wav,Hip Hop\n");
+        let cleaned = |sql: &str| {
+            let target = |recipe: &mut Recipe| recipe.targets[0].column = column.into();
+            cleaned_by("t.csv", text.as_bytes(), sql, target).unwrap()
+        };
+        let sql = advised(&cleaned("SELECT * FROM input").warnings[0]);
+        assert_eq!(cleaned(&sql).classes["genre"], ["hiphop"], "{sql}");
+    }
+}
+
+#[test]
+fn artists_of_several_ids_are_warned_about_and_can_be_merged() {
+    let named = "3,Mia,Rock\n2,the  beatles ,Rock\n1,The Beatles,Rock\n4,\"Beatles, The\",Rock\n5,,Rock\n6,,Rock\n\
+                 7,Mia,Rock\n3,Mia,Rock\n8,abc,Rock\n8,ABC,Rock\n";
+    for prefix in ["", "a-"] {
+        let rows = named.lines().zip(1..);
+        let rows = rows.map(|(row, i)| format!("{i}.wav,{prefix}{row}\n"));
+        let text = format!(
+            "clip_key,artist_id,artist_name,label\n{}",
+            rows.collect::<String>()
+        );
+        let cleaned = |sql| cleaned_by("t.csv", text.as_bytes(), sql, |_| ()).unwrap();
+        let separate = cleaned("SELECT * FROM input");
+        let [warning] = &separate.warnings[..] else {
+            panic!("{:?}", separate.warnings);
+        };
+        assert!(
+            warning.starts_with(
+                "split.rule = \"artist\": 2 names have several spellings (case, spaces, hyphens, Unicode form) or ids, such \
+                 as `Mia`, `Mia`, `The Beatles`, `the  beatles `: a cleaning step with sql"
+            ),
+            "{warning}"
+        );
+
+        let merged = cleaned(&advised(warning));
+        assert_eq!(merged.warnings, [""; 0]);
+        let ids: BTreeMap<_, _> = merged
+            .clips
+            .iter()
+            .map(|clip| (&*clip.clip_key, clip.artist_id))
+            .collect();
+        let distinct: std::collections::BTreeSet<_> = ids.values().collect();
+        assert_eq!((ids["2.wav"], ids["1.wav"]), (ids["3.wav"], ids["7.wav"]));
+        assert_eq!(distinct.len(), 6, "{ids:?}");
+    }
 }
 
 #[test]
