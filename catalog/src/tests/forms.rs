@@ -128,6 +128,30 @@ fn a_table_of_which_most_rows_are_rejected_is_an_error() {
          6): describe the form of the file in catalog.csv of the recipe, or allow the rejects by --max-reject-fraction 1"
     );
 
+    // The advice works for the file: the recipe describes no table of an option.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("jamendo.tsv");
+    std::fs::write(&path, JAMENDO).unwrap();
+    let tables = MetadataFiles {
+        main: None,
+        tables: vec![("tags".to_owned(), path)],
+    };
+    let (recipe, audio) = (recipe(Dataset::Folders, vec![]), index(["a/b.mp3"]));
+    let settings = CatalogSettings::default();
+    let error = clean(&recipe, &tables, &audio, settings, &Arc::default());
+    assert_eq!(
+        error.err().unwrap().to_string(),
+        "--table tags: metadata file jamendo.tsv: 3 of 4 rows are rejected, the first on line 3 (jamendo.tsv: 7 fields where \
+         the header has 6): correct these rows of the file, or allow the rejects by --max-reject-fraction 1"
+    );
+    let latin = b"file,label\na.wav,caf\xe9\nb.wav,\xfc\nc.wav,Rock\n";
+    let refused = cleaned_by("t.csv", latin, "SELECT 1", |_| ()).unwrap_err();
+    assert_eq!(
+        refused,
+        "metadata file t.csv: 2 of 3 rows are rejected, the first on line 2 (t.csv: not UTF-8 after 3 bytes of the field): \
+         convert the file to UTF-8, for example by `iconv -f CP1252 -t UTF-8`, or allow the rejects by --max-reject-fraction 1"
+    );
+
     // Half of the rows may be rejected. So may be all, if a run permits as many rejected clips.
     let half = "file,label\na.wav,Rock\nb.wav,Jazz,more\n";
     let sql = "SELECT *, file AS clip_key FROM input";
@@ -159,14 +183,40 @@ fn utf16_is_named_with_the_command_that_converts_it() {
         (little, "UTF-16LE"),
         (big, "UTF-16BE"),
     ] {
-        for name in ["t.csv", "t.jsonl"] {
-            let error = cleaned_by(name, &bytes, "SELECT * FROM input", |_| ()).unwrap_err();
+        for name in ["it's 1.csv", "t.jsonl"] {
+            let folder = tempfile::tempdir().unwrap();
+            let refused = |file: &str, bytes: &[u8]| {
+                let path = folder.path().join(file);
+                std::fs::write(&path, bytes).unwrap();
+                let error = run(&recipe(Dataset::Table, vec![]), &path).unwrap_err();
+                assert_eq!(error.exit_code(), exit::USAGE);
+                let text = error.to_string();
+                let (start, command) = text.split_once('`').unwrap();
+                assert_eq!(
+                    start,
+                    format!(
+                        "metadata file {name}: it is in {encoding}, not in UTF-8: convert it by "
+                    )
+                );
+                command.trim_end_matches('`').to_owned()
+            };
+
+            // The content of a compressed file has no name.
+            // A frame of Zstandard with one block that is stored as it is.
+            let n = bytes.len() as u8;
+            let header = [
+                &b"\x28\xb5\x2f\xfd\x20"[..],
+                &[n],
+                &(u32::from(n) << 3 | 1).to_le_bytes()[..3],
+            ];
+            let compressed = [&header.concat()[..], &bytes].concat();
+            let command = format!("iconv -f {encoding} -t UTF-8");
+            assert_eq!(refused(&format!("{name}.zst"), &compressed), command);
+            // A shell runs the command as it is.
+            let (place, quoted) = (folder.path().display(), name.replace('\'', "'\\''"));
             assert_eq!(
-                error,
-                format!(
-                    "metadata file {name}: it is in {encoding}, not in UTF-8: convert it by `iconv -f {encoding} -t UTF-8 \
-                     {name} > utf8-{name}`"
-                )
+                refused(name, &bytes),
+                format!("{command} '{place}/{quoted}' > '{place}/utf8-{quoted}'")
             );
         }
     }
