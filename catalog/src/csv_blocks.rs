@@ -251,12 +251,17 @@ fn last_break(bytes: &[u8], plain: &[(usize, usize)]) -> Option<usize> {
 fn opening_quote(bytes: &[u8], mut at: usize, dialect: Dialect) -> Option<usize> {
     loop {
         let quote = at + memchr(b'"', &bytes[at..])?;
-        let before = bytes[..dialect.trimmed(&bytes[..quote])].last();
-        if before.is_none_or(|&last| last == dialect.delimiter || matches!(last, b'\n' | b'\r')) {
+        if starts_field(bytes, quote, dialect) {
             return Some(quote);
         }
         at = quote + 1;
     }
+}
+
+/// Reports whether the quote at `at` is at the start of a field.
+pub(super) fn starts_field(bytes: &[u8], at: usize, dialect: Dialect) -> bool {
+    let before = bytes[..dialect.trimmed(&bytes[..at])].last();
+    before.is_none_or(|&last| last == dialect.delimiter || matches!(last, b'\n' | b'\r'))
 }
 
 /// Returns the closing quote of a field whose text starts at `at`, or `None` if the field is not closed. The flag

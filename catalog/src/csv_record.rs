@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use memchr::{memchr, memchr3};
 
-use super::csv_blocks::{Block, Dialect, Position, ends_line, n_lines, quoted_end};
+use super::csv_blocks::{Block, Dialect, Position, ends_line, n_lines, quoted_end, starts_field};
 
 /// Position of a field in the block.
 #[derive(Clone, Copy, Debug)]
@@ -28,7 +28,8 @@ pub(super) struct Records<'a> {
     start: usize,
     fields: Vec<Field>,
     record_line: u64,
-    /// True if a quote of the current record is not closed, or is closed by the opening quote of a field on a later line.
+    /// True if a quote of the current record joins lines because it is not closed, or closed by the opening quote of a field
+    /// on a later line.
     pub is_unbalanced: bool,
 }
 
@@ -100,10 +101,9 @@ impl<'a> Records<'a> {
         }
 
         let start = start + 1;
-        let (quote, are_doubled) = quoted_end(self.bytes, start);
+        let (closing, are_doubled) = quoted_end(self.bytes, start);
         // A field whose quote is never closed extends to the end of the file.
-        self.is_unbalanced |= quote.is_none();
-        let quote = quote.unwrap_or(self.bytes.len());
+        let quote = closing.unwrap_or(self.bytes.len());
 
         // Text between the closing quote and the next delimiter also belongs to the field.
         let end = self.field_end((quote + 1).min(self.bytes.len()));
@@ -126,9 +126,19 @@ impl<'a> Records<'a> {
         // Line breaks within quotes are counted, because `line` is a physical line of the file.
         let n_breaks = n_lines(&self.bytes[start..quote]);
         self.left.line += n_breaks;
-        self.is_unbalanced |= n_breaks > 0 && text_end > quote + 1;
+        self.is_unbalanced |= n_breaks > 0 && (closing.is_none() || self.is_opening(quote, end));
         self.fields.push(field);
         end
+    }
+
+    /// Reports whether the quote that closes a field, which ends at `end`, is probably the opening quote of a later field: it
+    /// is at the start of a field, and a closing quote follows. Other text after a closing quote is part of the value.
+    fn is_opening(&self, quote: usize, end: usize) -> bool {
+        let spaced = Dialect {
+            trim: true,
+            ..self.dialect
+        };
+        starts_field(self.bytes, quote, spaced) && self.bytes[quote + 1..end].contains(&b'"')
     }
 
     fn field_end(&self, at: usize) -> usize {

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, Read};
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -14,6 +15,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use wavemill_schemas::recipe::CsvSpec;
 use wavemill_schemas::reject::{Reason, Reject, Stage};
 use wavemill_source::is_of_machine;
+use wavemill_source::metadata::Files;
 
 use super::CatalogError;
 use super::csv_blocks::{BLOCK_BYTES, Block, Blocks, n_lines};
@@ -51,7 +53,7 @@ pub(super) enum Header {
 /// Name and schema of a CSV file, shared by all blocks of the file.
 #[derive(Clone, Debug)]
 pub(super) struct TextForm {
-    file: String,
+    pub file: String,
     schema: SchemaRef,
     /// True if the last column contains lists.
     ragged: bool,
@@ -259,7 +261,6 @@ impl<R: Read> TextReader<R> {
         let is_whole = blocks
             .fill(&mut block, HEADER_BYTES_MAX)
             .map_err(unreadable(file))?;
-        refuse_utf16(file, &block.bytes)?;
         // Column names are parsed before the header's length is checked, so that too many columns are reported as such.
         let names = column_names(file, &mut block, header)?;
         if !is_whole {
@@ -405,20 +406,32 @@ fn column_names(
     }
 }
 
-/// Checks that a text, given by its first bytes, is in an encoding whose ASCII characters are single bytes.
+/// Opens a metadata file, and checks that a text is in an encoding whose ASCII characters are single bytes.
 ///
 /// # Errors
-/// `Header` for UTF-16 and UTF-32.
-pub(super) fn refuse_utf16(file: &str, text: &[u8]) -> Result<(), CatalogError> {
-    let encoding = match text {
+/// `Header` for UTF-16 and UTF-32; `Source` and `Read` if the file cannot be read.
+pub(super) fn opened(files: &Files, file: &str) -> Result<Box<dyn Read + Send>, CatalogError> {
+    let mut input = files.read(file)?;
+    let mut start = Vec::new();
+    let first = input.by_ref().take(4).read_to_end(&mut start);
+    first.map_err(unreadable(file))?;
+
+    let encoding = match start[..] {
         [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..] => "UTF-32",
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "UTF-16",
         [0, 1..=0xff, ..] => "UTF-16BE",
         [1..=0xff, 0, ..] => "UTF-16LE",
-        _ => return Ok(()),
+        _ => return Ok(Box::new(io::Cursor::new(start).chain(input))),
     };
+    // Only a file that is read from its own place can be named in a command.
+    let quoted = |path: &Path| format!("'{}'", path.display().to_string().replace('\'', r"'\''"));
+    let places = files.plain_path(file).map(|path| {
+        let converted = path.with_file_name(format!("utf8-{file}"));
+        format!(" {} > {}", quoted(path), quoted(&converted))
+    });
+    let places = places.unwrap_or_default();
     let problem = format!(
-        "it is in {encoding}, not in UTF-8: convert it by `iconv -f {encoding} -t UTF-8 {file} > utf8-{file}`"
+        "it is in {encoding}, not in UTF-8: convert it by `iconv -f {encoding} -t UTF-8{places}`"
     );
     Err(CatalogError::header(file, problem))
 }

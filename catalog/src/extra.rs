@@ -16,9 +16,9 @@ use wavemill_source::SourceError;
 use wavemill_source::metadata::Files;
 
 use super::CatalogError;
-use super::csv_text::{Header, TextReader};
+use super::csv_text::{Header, TextReader, opened};
 use super::engine::Engine;
-use super::load::{stop_here, without_line};
+use super::load::{refuse_rejects, stop_here, without_line};
 use super::types::{ColumnKind, Typer};
 
 /// A further table of FMA, which returns batches in the order of its file.
@@ -97,7 +97,7 @@ impl ExtraTable {
     fn open(engine: &Engine, name: &str, file: &str, files: &Files) -> Result<Self, CatalogError> {
         // FMA's raw dumps have one header line, except for `raw_echonest.csv`.
         let is_raw = name.starts_with("raw_");
-        let open = |header| TextReader::open(file, files.read(file)?, header);
+        let open = |header| TextReader::open(file, opened(files, file)?, header);
         let reader = match open(Header::Levels) {
             Err(CatalogError::Header { .. }) if is_raw => open(Header::Line(CsvSpec::default()))?,
             reader => reader?,
@@ -140,14 +140,28 @@ impl ExtraTable {
         rejects
     }
 
+    /// Checks that at most `fraction` of the rows read so far are rejected.
+    ///
+    /// # Errors
+    /// `Header` for more rejects.
+    pub fn refuse_rejects(&self, fraction: f64) -> Result<(), CatalogError> {
+        let (file, rows_read) = (&self.reader.form().file, self.reader.counted.rows_read);
+        refuse_rejects(file, &self.rejects(), rows_read, fraction, false)
+    }
+
     /// Reads the whole table, for a cleaning step that names it in its SQL.
-    pub(super) fn read_whole(self, course: &Course) -> Result<RecordBatch, CatalogError> {
+    pub(super) fn read_whole(
+        mut self,
+        course: &Course,
+        reject_fraction: f64,
+    ) -> Result<RecordBatch, CatalogError> {
         let schema = self.schema();
         let mut batches = Vec::new();
-        for batch in self {
+        for batch in self.by_ref() {
             batches.push(batch?);
             stop_here(course)?;
         }
+        self.refuse_rejects(reject_fraction)?;
         Ok(concat_batches(&schema, &batches)?)
     }
 }

@@ -294,7 +294,7 @@ pub fn clean(
     // A cleaning step of an FMA recipe may query the data set's further files.
     let fma_metadata = main.filter(|_| dataset == Dataset::Fma);
     if let Some(path) = fma_metadata {
-        set_extra_tables(&engine, &recipe.catalog, path, &mut warnings)?;
+        set_extra_tables(&engine, &recipe.catalog, path, settings, &mut warnings)?;
     }
     for (name, path) in &metadata.tables {
         let table = set_own_table(&engine, name, path, settings);
@@ -601,11 +601,13 @@ fn set_extra_tables(
     engine: &Engine,
     spec: &CatalogSpec,
     metadata: &Path,
+    settings: CatalogSettings,
     warnings: &mut Vec<String>,
 ) -> Result<(), CatalogError> {
     for (name, table) in extra::open_all(metadata)? {
         if is_named(spec, &name) {
-            engine.set_table(&name, &table?.read_whole(engine.course())?)?;
+            let rows = table?.read_whole(engine.course(), settings.reject_fraction)?;
+            engine.set_table(&name, &rows)?;
         } else if let Err(error) = table {
             let problem = error_line(&error);
             warnings.push(format!("{problem}; table `{name}` is left out"));
@@ -632,7 +634,7 @@ fn set_own_table(
 
     let files = Files::open(path)?;
     let file = main_file(&files, path, TABLE_FILE)?;
-    let mut loaded = load_table(engine, &files, file, CsvSpec::default(), settings)?;
+    let mut loaded = load_table(engine, &files, file, None, settings)?;
     engine.set_table(name, &load::without_line(&loaded.rows)?)?;
 
     let details = loaded.rejects.iter_mut().map(|reject| &mut reject.detail);
@@ -702,7 +704,7 @@ fn load(
             let path = metadata.ok_or_else(|| no_metadata("table"))?;
             let files = Files::open(path)?;
             let name = main_file(&files, path, TABLE_FILE)?;
-            load_table(engine, &files, name, spec.csv, settings)
+            load_table(engine, &files, name, Some(spec.csv), settings)
         }
     }
 }
@@ -722,7 +724,7 @@ fn load_folders(
 
     let files = Files::open(path)?;
     let name = main_file(&files, path, TABLE_FILE)?;
-    let listed = load_table(engine, &files, name, form, settings)?;
+    let listed = load_table(engine, &files, name, Some(form), settings)?;
     folders::with_list(clips, name, listed, settings.threads)
 }
 
@@ -744,6 +746,7 @@ fn load_fma(
             input: counted(course, &files, file)?,
             header: Header::Line(CsvSpec::default()),
             required: None,
+            is_described: false,
         }),
         None => None,
     };
@@ -752,6 +755,7 @@ fn load_fma(
         input: counted(course, &files, tracks)?,
         header: Header::Levels,
         required: Some("track_id"),
+        is_described: false,
     };
     load::fma(engine, tracks, genres, settings)
 }
@@ -763,7 +767,7 @@ fn load_table(
     engine: &Engine,
     files: &Files,
     name: &str,
-    form: CsvSpec,
+    form: Option<CsvSpec>,
     settings: CatalogSettings,
 ) -> Result<ParsedMetadata, CatalogError> {
     let course = engine.course();
@@ -803,13 +807,14 @@ fn begin_reading<'a>(
     Ok(())
 }
 
-/// Opens a metadata file for reading. Bytes read from it are counted as progress.
+/// Opens a metadata file for reading, as [`csv_text::opened`] does. Bytes read from it are counted as progress.
 fn counted(
     course: &Arc<Course>,
     files: &Files,
     name: &str,
 ) -> Result<CountingReader<Box<dyn Read + Send>>, CatalogError> {
-    Ok(CountingReader::new(files.read(name)?, Arc::clone(course)))
+    let input = csv_text::opened(files, name)?;
+    Ok(CountingReader::new(input, Arc::clone(course)))
 }
 
 /// Returns name, CRC-32 and size in bytes of every file from which the data set's tables are made.

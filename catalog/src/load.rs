@@ -35,7 +35,7 @@ use wavemill_source::{SourceError, is_of_machine};
 
 use super::csv_blocks::Block;
 use super::csv_text::{
-    Header, LINE, RecordCounts, TextForm, TextReader, refuse_columns, refuse_own, refuse_utf16,
+    Header, LINE, RecordCounts, TextForm, TextReader, refuse_columns, refuse_own,
 };
 use super::engine::{Engine, text_views};
 use super::steps::{repeated_column, with_first_column};
@@ -72,6 +72,8 @@ pub(super) struct CsvFile<'a, R> {
     pub header: Header,
     /// Name of a column in which every row must have a value.
     pub required: Option<&'a str>,
+    /// True if `catalog.csv` of the recipe describes the CSV file.
+    pub is_described: bool,
 }
 
 /// Reads and types a CSV file block by block on several threads. A bad row becomes a reject.
@@ -128,22 +130,51 @@ pub(super) fn csv_file<R: Read + Send>(
     let mut rejects: Vec<Reject> = rejects.collect();
     // Within a block, rejects of the parser precede rejects of the typer, so restore the file's order.
     rejects.sort_by_key(|reject| reject.line);
-    if let Some(Reject { line, detail, .. }) = rejects.first()
-        && rejects.len() as f64 / rows_read as f64 > settings.reject_fraction
-    {
-        let (n, line) = (rejects.len(), line.unwrap_or_default());
-        let problem = format!(
-            "{n} of {rows_read} rows are rejected, the first on line {line} ({detail}): describe the form of the file in \
-             catalog.csv of the recipe, or allow the rejects by --max-reject-fraction 1"
-        );
-        return Err(CatalogError::header(csv.file, problem));
-    }
+    let fraction = settings.reject_fraction;
+    refuse_rejects(csv.file, &rejects, rows_read, fraction, csv.is_described)?;
     Ok(ParsedMetadata {
         rows_read,
         rejects,
         warnings: warning.into_iter().collect(),
         ..ParsedMetadata::from_rows(rows)
     })
+}
+
+/// Checks that at most `fraction` of a file's rows are rejected. `is_described` as in [`CsvFile`].
+///
+/// # Errors
+/// `Header` for more rejects.
+pub(super) fn refuse_rejects(
+    file: &str,
+    rejects: &[Reject],
+    rows_read: u64,
+    fraction: f64,
+    is_described: bool,
+) -> Result<(), CatalogError> {
+    let n = rejects.len();
+    let Some(Reject { line, detail, .. }) = rejects.first() else {
+        return Ok(());
+    };
+    if n as f64 / rows_read as f64 <= fraction {
+        return Ok(());
+    }
+
+    let of_encoding = rejects
+        .iter()
+        .filter(|reject| reject.reason == Reason::BadEncoding);
+    let remedy = if of_encoding.count() * 2 > n {
+        "convert the file to UTF-8, for example by `iconv -f CP1252 -t UTF-8`"
+    } else if is_described {
+        "describe the form of the file in catalog.csv of the recipe"
+    } else {
+        "correct these rows of the file"
+    };
+    let line = line.unwrap_or_default();
+    let problem = format!(
+        "{n} of {rows_read} rows are rejected, the first on line {line} ({detail}): {remedy}, or allow the rejects by \
+         --max-reject-fraction 1"
+    );
+    Err(CatalogError::header(file, problem))
 }
 
 /// A parsed and typed block of a file.
@@ -214,7 +245,8 @@ pub(super) fn fma(
     Ok(loaded)
 }
 
-/// Reads a CSV file of unknown columns, with one header line. A column is numeric if all of its values are numbers.
+/// Reads a CSV file of unknown columns, with one header line. A column is numeric if all of its values are numbers. `form`
+/// is that of the recipe, if it describes this file.
 ///
 /// # Errors
 /// The errors of [`csv_file`].
@@ -222,14 +254,15 @@ pub(super) fn csv_table(
     engine: &Engine,
     file: &str,
     input: impl Read + Send,
-    form: CsvSpec,
+    form: Option<CsvSpec>,
     settings: CatalogSettings,
 ) -> Result<ParsedMetadata, CatalogError> {
     let csv = CsvFile {
         file,
         input,
-        header: Header::Line(form),
+        header: Header::Line(form.unwrap_or_default()),
         required: None,
+        is_described: form.is_some(),
     };
     let mut loaded = csv_file(engine, csv, |_| ColumnKind::Text, settings)?;
 
@@ -274,7 +307,6 @@ pub(super) fn parquet_table(
 /// fails to read the file; `Header` and `Unusable` for its columns; `Header` if the file is too large.
 pub(super) fn json_table(file: &str, input: impl Read) -> Result<ParsedMetadata, CatalogError> {
     let bytes = inflated(file, input, CONTENT_BYTES_MAX)?;
-    refuse_utf16(file, &bytes)?;
     let undecodable = |error: ArrowError| damaged(file, &error.to_string());
     let (schema, _) = infer_json_schema(&*bytes, None).map_err(undecodable)?;
     refuse_columns(file, Some(n_leaves(schema.fields())))?;

@@ -155,8 +155,19 @@ pub(super) fn labels(
     };
 
     let listed = classes.iter().map(String::as_str);
-    let alike = spelling::alike(&target.column, column.iter().flatten().chain(listed));
-    warnings.extend(alike.map(|alike| format!("target `{}`: {alike}", target.name)));
+    let names = column.iter().flatten().chain(listed);
+    let merged = format!("normalized({})", spelling::identifier(&target.column));
+    if let Some(alike) = spelling::alike(&target.column, &merged, names.map(|name| (name, name))) {
+        // The labels that the step makes are not in a list of other spellings.
+        let list = match target.classes.as_ref().and_then(|classes| classes.first()) {
+            Some(class) => format!(
+                ", if the target's `classes` are normalized too: `{}` for `{class}`",
+                spelling::normalized(class)
+            ),
+            None => String::new(),
+        };
+        warnings.push(format!("target `{}`: {alike}{list}", target.name));
+    }
 
     let id_of: HashMap<&str, i32> = classes.iter().map(String::as_str).zip(0..).collect();
     let ids: Vec<Option<i32>> = column
@@ -458,18 +469,37 @@ fn artist_column(rows: &RecordBatch) -> Option<(&'static str, &ArrayRef)> {
     names.find_map(|name| Some((name, rows.column_by_name(name)?)))
 }
 
-/// Returns a warning if names of artists differ only in their spelling, so that they count as different artists.
+/// Returns a warning if names of different artists differ only in their spelling or not at all.
 ///
 /// # Errors
 /// As [`artist_ids`].
 pub(super) fn artists_alike(rows: &RecordBatch) -> Result<Option<String>, CatalogError> {
-    let column = artist_column(rows).filter(|(_, column)| !column.data_type().is_numeric());
-    let Some((name, column)) = column else {
+    let (Some((id_column, _)), Some(ids)) = (artist_column(rows), artist_ids(rows)?) else {
         return Ok(None);
     };
-    let names = cast_all(name, column, &DataType::Utf8View)?;
-    let alike = spelling::alike(name, names.as_string_view().iter().flatten());
-    Ok(alike.map(|alike| format!("split.rule = \"artist\": {alike}")))
+    for name in ARTIST_COLUMNS {
+        let column = rows.column_by_name(name);
+        let Some(column) = column.filter(|column| !column.data_type().is_numeric()) else {
+            continue;
+        };
+        let Ok(names) = cast(column, &DataType::Utf8View) else {
+            continue;
+        };
+
+        let form = format!("normalized({})", spelling::identifier(name));
+        let merged = if name == id_column {
+            form
+        } else {
+            // Artists without a name keep their ids.
+            format!("min({id_column}) OVER (PARTITION BY coalesce({form}, {id_column}::text))")
+        };
+        let names = names.as_string_view().iter().zip(&ids);
+        let named = names.filter_map(|(name, id)| name.zip(id));
+        if let Some(alike) = spelling::alike(id_column, &merged, named) {
+            return Ok(Some(format!("split.rule = \"artist\": {alike}")));
+        }
+    }
+    Ok(None)
 }
 
 /// Returns the artist id of each row, from the first column present of [`ARTIST_COLUMNS`]. A value that is not an integer

@@ -1,6 +1,7 @@
 //! Names of artists and classes that differ only in their spelling.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::hash::Hash;
 
 use icu_normalizer::ComposingNormalizerBorrowed;
 
@@ -29,22 +30,35 @@ pub(super) fn normalized(name: &str) -> String {
     joined
 }
 
-/// Returns the text of a warning that lists those of the names in a column that have the same normalized form, or `None` if
-/// there are none.
-pub(super) fn alike<'a>(column: &str, names: impl Iterator<Item = &'a str>) -> Option<String> {
-    let mut by_form: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
-    for name in names.collect::<HashSet<_>>() {
-        by_form.entry(normalized(name)).or_default().insert(name);
+/// Returns a column's name as SQL.
+pub(super) fn identifier(column: &str) -> String {
+    format!("\"{}\"", column.replace('"', "\"\""))
+}
+
+/// Returns the text of a warning that lists those of the names that have the same normalized form and several ids (classes
+/// are their own ids), or `None` if there are none. The SQL `merged` makes one id of these in the column `column`.
+pub(super) fn alike<'a, Id: Copy + Eq + Hash + Ord>(
+    column: &str,
+    merged: &str,
+    names: impl Iterator<Item = (&'a str, Id)>,
+) -> Option<String> {
+    let mut by_form: BTreeMap<String, BTreeSet<(&str, Id)>> = BTreeMap::new();
+    for (name, id) in names.collect::<HashSet<_>>() {
+        let spellings = by_form.entry(normalized(name)).or_default();
+        spellings.insert((name, id));
     }
-    by_form.retain(|_, spellings| spellings.len() > 1);
+    by_form.retain(|_, spellings| {
+        let ids: HashSet<Id> = spellings.iter().map(|(_, id)| *id).collect();
+        ids.len() > 1
+    });
 
     let spellings = by_form.values().take(NAMES_LISTED_MAX).flatten();
-    let listed: Vec<_> = spellings.map(|name| format!("`{name}`")).collect();
-    let (n, listed) = (by_form.len(), listed.join(", "));
+    let listed: Vec<_> = spellings.map(|(name, _)| format!("`{name}`")).collect();
+    let (n, listed, column) = (by_form.len(), listed.join(", "), identifier(column));
     (n > 0).then(|| {
         format!(
-            "{n} names have several spellings (case, spaces, hyphens, Unicode form), such as {listed}: a cleaning step with \
-             sql = \"SELECT * REPLACE (normalized({column}) AS {column}) FROM input\" makes each of them one"
+            "{n} names have several spellings (case, spaces, hyphens, Unicode form) or ids, such as {listed}: a cleaning step \
+             with sql = '''SELECT * REPLACE ({merged} AS {column}) FROM input''' makes each of them one"
         )
     })
 }

@@ -1006,6 +1006,36 @@ fn feature_columns_are_named_by_level_with_type_f32() {
 }
 
 #[test]
+fn further_tables_of_which_most_rows_are_rejected_are_errors() {
+    let folder = some_tracks(3);
+    let csv = "artist_id,name\n1,a,b\n2,c,d\n3,e\n";
+    std::fs::write(folder.path().join("raw_artists.csv"), csv).unwrap();
+    let problem = "metadata file raw_artists.csv: 2 of 3 rows are rejected, the first on line 2 (raw_artists.csv: 3 fields where \
+                   the header has 2): correct these rows of the file, or allow the rejects by --max-reject-fraction 1";
+
+    // As a run copies them.
+    let mut table = extra_tables(folder.path()).unwrap().pop().unwrap();
+    assert_eq!(
+        table
+            .by_ref()
+            .map(|rows| rows.unwrap().num_rows())
+            .sum::<usize>(),
+        1
+    );
+    let error = table.refuse_rejects(0.5).unwrap_err();
+    assert_eq!(
+        (error.exit_code(), &*error.to_string()),
+        (exit::USAGE, problem)
+    );
+    table.refuse_rejects(1.0).unwrap();
+
+    // As a cleaning step reads them.
+    let step = keep("known", "artist_id IN (SELECT 1 FROM raw_artists) OR true");
+    let error = run(&recipe(Dataset::Fma, vec![step]), folder.path()).unwrap_err();
+    assert_eq!(error.to_string(), problem);
+}
+
+#[test]
 fn raw_dumps_with_one_or_several_header_lines_are_read() {
     let folder = some_tracks(3);
     let echonest = ",echonest,echonest\n,audio_features,audio_features\ntrack_id,energy,tempo\n2,0.5,120\n3,x,1\n";

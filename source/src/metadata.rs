@@ -149,6 +149,16 @@ impl Files {
         }
     }
 
+    /// Returns the path of one of [`Files::names`] that is a file of its own: not in a zip, not compressed, and no pipe.
+    pub fn plain_path(&self, name: &str) -> Option<&Path> {
+        let Container::Folder(files) = &self.place else {
+            return None;
+        };
+        // The contents of other files are in copies, or have an extension that is not part of their names.
+        let path = files.get(name)?;
+        (path.file_name()? == name).then_some(path)
+    }
+
     /// Returns a path at which the content of a folder's file can be read.
     fn content(
         &self,

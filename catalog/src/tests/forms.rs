@@ -128,6 +128,30 @@ fn a_table_of_which_most_rows_are_rejected_is_an_error() {
          6): describe the form of the file in catalog.csv of the recipe, or allow the rejects by --max-reject-fraction 1"
     );
 
+    // The advice works for the file: the recipe describes no table of an option.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("jamendo.tsv");
+    std::fs::write(&path, JAMENDO).unwrap();
+    let tables = MetadataFiles {
+        main: None,
+        tables: vec![("tags".to_owned(), path)],
+    };
+    let (recipe, audio) = (recipe(Dataset::Folders, vec![]), index(["a/b.mp3"]));
+    let settings = CatalogSettings::default();
+    let error = clean(&recipe, &tables, &audio, settings, &Arc::default());
+    assert_eq!(
+        error.err().unwrap().to_string(),
+        "--table tags: metadata file jamendo.tsv: 3 of 4 rows are rejected, the first on line 3 (jamendo.tsv: 7 fields where \
+         the header has 6): correct these rows of the file, or allow the rejects by --max-reject-fraction 1"
+    );
+    let latin = b"file,label\na.wav,caf\xe9\nb.wav,\xfc\nc.wav,Rock\n";
+    let refused = cleaned_by("t.csv", latin, "SELECT 1", |_| ()).unwrap_err();
+    assert_eq!(
+        refused,
+        "metadata file t.csv: 2 of 3 rows are rejected, the first on line 2 (t.csv: not UTF-8 after 3 bytes of the field): \
+         convert the file to UTF-8, for example by `iconv -f CP1252 -t UTF-8`, or allow the rejects by --max-reject-fraction 1"
+    );
+
     // Half of the rows may be rejected. So may be all, if a run permits as many rejected clips.
     let half = "file,label\na.wav,Rock\nb.wav,Jazz,more\n";
     let sql = "SELECT *, file AS clip_key FROM input";
@@ -159,14 +183,40 @@ fn utf16_is_named_with_the_command_that_converts_it() {
         (little, "UTF-16LE"),
         (big, "UTF-16BE"),
     ] {
-        for name in ["t.csv", "t.jsonl"] {
-            let error = cleaned_by(name, &bytes, "SELECT * FROM input", |_| ()).unwrap_err();
+        for name in ["it's 1.csv", "t.jsonl"] {
+            let folder = tempfile::tempdir().unwrap();
+            let refused = |file: &str, bytes: &[u8]| {
+                let path = folder.path().join(file);
+                std::fs::write(&path, bytes).unwrap();
+                let error = run(&recipe(Dataset::Table, vec![]), &path).unwrap_err();
+                assert_eq!(error.exit_code(), exit::USAGE);
+                let text = error.to_string();
+                let (start, command) = text.split_once('`').unwrap();
+                assert_eq!(
+                    start,
+                    format!(
+                        "metadata file {name}: it is in {encoding}, not in UTF-8: convert it by "
+                    )
+                );
+                command.trim_end_matches('`').to_owned()
+            };
+
+            // The content of a compressed file has no name.
+            // A frame of Zstandard with one block that is stored as it is.
+            let n = bytes.len() as u8;
+            let header = [
+                &b"\x28\xb5\x2f\xfd\x20"[..],
+                &[n],
+                &(u32::from(n) << 3 | 1).to_le_bytes()[..3],
+            ];
+            let compressed = [&header.concat()[..], &bytes].concat();
+            let command = format!("iconv -f {encoding} -t UTF-8");
+            assert_eq!(refused(&format!("{name}.zst"), &compressed), command);
+            // A shell runs the command as it is.
+            let (place, quoted) = (folder.path().display(), name.replace('\'', "'\\''"));
             assert_eq!(
-                error,
-                format!(
-                    "metadata file {name}: it is in {encoding}, not in UTF-8: convert it by `iconv -f {encoding} -t UTF-8 \
-                     {name} > utf8-{name}`"
-                )
+                refused(name, &bytes),
+                format!("{command} '{place}/{quoted}' > '{place}/utf8-{quoted}'")
             );
         }
     }
@@ -214,11 +264,24 @@ fn unbalanced_quotes_say_how_many_lines_they_joined() {
     // Up to the opening quote of a later field.
     let closed = [(12, "11.wav,\"title,Rock"), (15, "14.wav,\"title\",Rock")];
     assert_eq!(warned(&closed), (vec![joined(12, 4, 3)], 1, 16));
-    // Line breaks of a sound field are no fault.
-    assert_eq!(
-        warned(&[(12, "11.wav,\"title\n\n\",Rock")]),
-        (vec![], 0, 20)
-    );
+    let spaced = [(12, "11.wav,\"title,Rock"), (15, "14.wav, \"title\" ,Rock")];
+    assert_eq!(warned(&spaced), (vec![joined(12, 4, 3)], 1, 16));
+    // Line breaks of a field that is closed are no fault, whatever follows its quotes.
+    for field in [
+        "\"title\n\n\"",
+        "\"a\nb\" ",
+        "\"a\r\nb,\"\t",
+        "\"a\n\" ",
+        "\"a\nb\"x",
+        "\"a,\nb\" (\"live\")",
+        "\"a\n\"x",
+        "\"a\nb, \"x",
+    ] {
+        let line = format!("11.wav,{field},Rock");
+        assert_eq!(warned(&[(12, &line)]), (vec![], 0, 20), "{field}");
+    }
+    // Nor is a quote that is not closed on the last line, because it joins no lines.
+    assert_eq!(warned(&[(21, "20.wav,title,\"Rock")]), (vec![], 0, 20));
 }
 
 #[test]
@@ -230,12 +293,12 @@ fn spellings_of_one_name_are_warned_about_and_can_be_merged() {
     assert_eq!(
         separate.warnings,
         [
-            "target `genre`: 1 names have several spellings (case, spaces, hyphens, Unicode form), such as `Hip Hop`, \
-             `hip-hop`, `hiphop`: a cleaning step with sql = \"SELECT * REPLACE (normalized(label) AS label) FROM input\" \
-             makes each of them one",
-            "split.rule = \"artist\": 2 names have several spellings (case, spaces, hyphens, Unicode form), such as \
-             `Bjo\u{308}rk`, `Bj\u{f6}rk`, `The Beatles`, `the  beatles `: a cleaning step with sql = \"SELECT * REPLACE \
-             (normalized(artist) AS artist) FROM input\" makes each of them one",
+            "target `genre`: 1 names have several spellings (case, spaces, hyphens, Unicode form) or ids, such as \
+             `Hip Hop`, `hip-hop`, `hiphop`: a cleaning step with sql = '''SELECT * REPLACE (normalized(\"label\") AS \
+             \"label\") FROM input''' makes each of them one",
+            "split.rule = \"artist\": 2 names have several spellings (case, spaces, hyphens, Unicode form) or ids, such as \
+             `Bjo\u{308}rk`, `Bj\u{f6}rk`, `The Beatles`, `the  beatles `: a cleaning step with sql = '''SELECT * REPLACE \
+             (normalized(\"artist\") AS \"artist\") FROM input''' makes each of them one",
         ]
     );
 
@@ -252,7 +315,72 @@ fn spellings_of_one_name_are_warned_about_and_can_be_merged() {
     let listed = cleaned_by("t.csv", text.as_bytes(), "SELECT * FROM input", |recipe| {
         recipe.targets[0].classes = Some(vec!["Rock".into(), "Hip-Hop".into()]);
     });
-    assert!(listed.unwrap().warnings[0].contains("`Hip Hop`, `Hip-Hop`, `hip-hop`, `hiphop`"));
+    let warning = &listed.unwrap().warnings[0];
+    assert!(
+        warning.contains("`Hip Hop`, `Hip-Hop`, `hip-hop`, `hiphop`")
+            && warning.ends_with(
+                "makes each of them one, if the target's `classes` are normalized too: `rock` for `Rock`"
+            ),
+        "{warning}"
+    );
+}
+
+/// Returns the SQL that a warning advises.
+fn advised(warning: &str) -> String {
+    let sql = warning.split("'''").nth(1);
+    sql.unwrap_or_else(|| panic!("no SQL: {warning}"))
+        .to_owned()
+}
+
+#[test]
+fn advised_sql_of_spellings_runs_for_any_name_of_a_column() {
+    for column in ["Genre", "my genre", "it's \"x\"", "order"] {
+        let header = column.replace('"', "\"\"");
+        let text = format!("clip_key,\"{header}\"\n1.wav,hip-hop\n2.wav,Hip Hop\n");
+        let cleaned = |sql: &str| {
+            let target = |recipe: &mut Recipe| recipe.targets[0].column = column.into();
+            cleaned_by("t.csv", text.as_bytes(), sql, target).unwrap()
+        };
+        let sql = advised(&cleaned("SELECT * FROM input").warnings[0]);
+        assert_eq!(cleaned(&sql).classes["genre"], ["hiphop"], "{sql}");
+    }
+}
+
+#[test]
+fn artists_of_several_ids_are_warned_about_and_can_be_merged() {
+    let named = "3,Mia,Rock\n2,the  beatles ,Rock\n1,The Beatles,Rock\n4,\"Beatles, The\",Rock\n5,,Rock\n6,,Rock\n\
+                 7,Mia,Rock\n3,Mia,Rock\n8,abc,Rock\n8,ABC,Rock\n";
+    for prefix in ["", "a-"] {
+        let rows = named.lines().zip(1..);
+        let rows = rows.map(|(row, i)| format!("{i}.wav,{prefix}{row}\n"));
+        let text = format!(
+            "clip_key,artist_id,artist_name,label\n{}",
+            rows.collect::<String>()
+        );
+        let cleaned = |sql| cleaned_by("t.csv", text.as_bytes(), sql, |_| ()).unwrap();
+        let separate = cleaned("SELECT * FROM input");
+        let [warning] = &separate.warnings[..] else {
+            panic!("{:?}", separate.warnings);
+        };
+        assert!(
+            warning.starts_with(
+                "split.rule = \"artist\": 2 names have several spellings (case, spaces, hyphens, Unicode form) or ids, such \
+                 as `Mia`, `Mia`, `The Beatles`, `the  beatles `: a cleaning step with sql"
+            ),
+            "{warning}"
+        );
+
+        let merged = cleaned(&advised(warning));
+        assert_eq!(merged.warnings, [""; 0]);
+        let ids: BTreeMap<_, _> = merged
+            .clips
+            .iter()
+            .map(|clip| (&*clip.clip_key, clip.artist_id))
+            .collect();
+        let distinct: std::collections::BTreeSet<_> = ids.values().collect();
+        assert_eq!((ids["2.wav"], ids["1.wav"]), (ids["3.wav"], ids["7.wav"]));
+        assert_eq!(distinct.len(), 6, "{ids:?}");
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Prepares a version: reads the inputs, plans, and takes the store's lock. Finds the files that exist already.
 
-use wavemill_catalog::FileAccount;
+use wavemill_catalog::{CatalogSettings, FileAccount};
 use wavemill_runtime::course::Phase;
 use wavemill_runtime::settings::Settings;
 use wavemill_schemas::manifest::{FileEntry, Identity};
@@ -224,6 +224,7 @@ impl Prepared<'_> {
             catalog_tables,
             &self.draft.plan.shard_plan,
             tables::further(self.job)?,
+            CatalogSettings::from(self.settings).reject_fraction,
             &|| self.require_not_stopped(finished),
         )?;
 

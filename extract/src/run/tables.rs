@@ -46,7 +46,7 @@ pub(super) fn count(job: &Job, catalog: &Catalog) -> Result<usize, RunError> {
 
 /// Writes every table of the catalog to a file below the plan's folder, ordered by name, and then streams the
 /// additional tables of the data set. Returns the files, and rejects for records of the additional tables that cannot
-/// be parsed.
+/// be parsed, which may be at most `reject_fraction` of a table.
 ///
 /// # Errors
 /// [`RunError::Store`], [`RunError::Catalog`], and the error of `require_not_stopped`, which is called before each
@@ -57,6 +57,7 @@ pub(super) fn write(
     tables: BTreeMap<String, RecordBatch>,
     shard_plan: &ShardPlan,
     further: Vec<ExtraTable>,
+    reject_fraction: f64,
     require_not_stopped: &dyn Fn() -> Result<(), RunError>,
 ) -> Result<(Vec<FileEntry>, Vec<Reject>), RunError> {
     let mut files = Vec::with_capacity(tables.len() + 1);
@@ -81,6 +82,7 @@ pub(super) fn write(
             .map(|batch| require_not_stopped().and_then(|()| Ok(batch?)));
         files.push(write_table(store.root(), path, &name, schema, batches)?);
         // The rejects of a table are only known when the whole table has been read.
+        table.refuse_rejects(reject_fraction)?;
         rejects.extend(table.rejects());
     }
     Ok((files, rejects))
