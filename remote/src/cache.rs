@@ -362,9 +362,15 @@ fn mark(folder: &Path, address: &str) -> Result<(), RemoteError> {
     if is_marked(folder) {
         return Ok(());
     }
-    // Folders that earlier versions made have no mark.
-    let is_copied =
-        |path: &PathBuf| !path.is_symlink() && COPIED.iter().any(|name| path.ends_with(name));
+    // Folders that earlier versions made have no mark, and another process may just be writing it.
+    let is_new_mark = |path: &Path| {
+        let text = || fs::read_to_string(path).unwrap_or_default();
+        path.ends_with(MARK) && path.is_file() && (text().is_empty() || is_marked(folder))
+    };
+    let is_copied = |path: &PathBuf| {
+        let is_known = COPIED.iter().any(|name| path.ends_with(name));
+        !path.is_symlink() && (is_known || is_new_mark(path))
+    };
     if folder.is_symlink() || !entries(folder)?.iter().all(is_copied) {
         return Err(RemoteError::Address {
             address: folder.display().to_string(),
@@ -657,6 +663,23 @@ mod tests {
         fs::write(cache.join("store").join(MARK), "my copies\n").expect("room");
         make_room(&cache, 50, 50).expect("room");
         assert!(named.exists());
+    }
+
+    #[test]
+    fn processes_may_mark_one_folder_at_the_same_time() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for at in 0..500 {
+            let root = folder.path().join(at.to_string());
+            std::thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| mark(&root, "s3://music/store").expect("a new folder"));
+                }
+            });
+            // A process was killed before it wrote the text.
+            fs::write(root.join(MARK), "").expect("room");
+            mark(&root, "s3://music/store").expect("an unfinished mark");
+            assert!(is_marked(&root));
+        }
     }
 
     #[test]
