@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use arrow::array::{RecordBatch, RecordBatchReader};
-use arrow::datatypes::SchemaRef;
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, FieldRef, Fields, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use datafusion::catalog::TableProvider;
 use datafusion_ffi::proto::logical_extension_codec::FFI_LogicalExtensionCodec;
@@ -38,17 +39,41 @@ pub(crate) fn query(
         Ok(wavemill_sql::open(&store, &manifest, limits)?.rows(sql)?)
     });
     let rows = started.map_err(|error| errors::of_command(py, &error))?;
-    let schema = PySchema::new(rows.schema());
+    let schema = without_nested_views(&rows.schema());
     let failure = Failure::default();
     let reader = QueryReader {
         rows,
+        schema: Arc::clone(&schema),
         failure: Arc::clone(&failure),
     };
     Ok((
         PyRecordBatchReader::new(Box::new(reader)),
-        schema,
+        PySchema::new(schema),
         PyQueryFailure(failure),
     ))
+}
+
+/// Returns the schema that readers get: pandas cannot make lists of texts and bytes that are views.
+fn without_nested_views(schema: &Schema) -> SchemaRef {
+    let fields = schema.fields().iter().map(|field| match field.data_type() {
+        DataType::Utf8View | DataType::BinaryView => Arc::clone(field),
+        _ => without_views(field),
+    });
+    let fields: Fields = fields.collect();
+    Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
+}
+
+fn without_views(field: &FieldRef) -> FieldRef {
+    let data_type = match field.data_type() {
+        DataType::Utf8View => DataType::Utf8,
+        DataType::BinaryView => DataType::Binary,
+        DataType::List(item) => DataType::List(without_views(item)),
+        DataType::LargeList(item) => DataType::LargeList(without_views(item)),
+        DataType::FixedSizeList(item, n) => DataType::FixedSizeList(without_views(item), *n),
+        DataType::Struct(fields) => DataType::Struct(fields.iter().map(without_views).collect()),
+        other => other.clone(),
+    };
+    Arc::new(field.as_ref().clone().with_data_type(data_type))
 }
 
 fn limits(memory_bytes: usize, threads: Option<usize>) -> Limits {
@@ -133,6 +158,7 @@ impl PyQueryFailure {
 /// The rows of a query as Arrow's reader.
 struct QueryReader {
     rows: Rows,
+    schema: SchemaRef,
     failure: Failure,
 }
 
@@ -141,7 +167,7 @@ impl Iterator for QueryReader {
 
     fn next(&mut self) -> Option<Self::Item> {
         let error = match self.rows.next()? {
-            Ok(batch) => return Some(Ok(batch)),
+            Ok(batch) => return Some(self.converted(batch)),
             Err(error) => error,
         };
         let text = error.to_string();
@@ -151,8 +177,21 @@ impl Iterator for QueryReader {
     }
 }
 
+impl QueryReader {
+    /// Converts the columns of a batch to the types of the reader's schema.
+    fn converted(&self, batch: RecordBatch) -> Result<RecordBatch, ArrowError> {
+        if *batch.schema_ref() == self.schema {
+            return Ok(batch);
+        }
+        let columns = batch.columns().iter().zip(self.schema.fields());
+        let columns = columns.map(|(column, field)| cast(column, field.data_type()));
+        let columns = columns.collect::<Result<Vec<_>, _>>()?;
+        RecordBatch::try_new(Arc::clone(&self.schema), columns)
+    }
+}
+
 impl RecordBatchReader for QueryReader {
     fn schema(&self) -> SchemaRef {
-        self.rows.schema()
+        Arc::clone(&self.schema)
     }
 }

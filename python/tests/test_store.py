@@ -121,6 +121,18 @@ class StoreTest(unittest.TestCase):
         extracted = wm.extract(clips.archive().rglob("*.0000[12].wav"), recipe=clips.folder() / "recipe.toml", feature="mfcc").rows
         self.assertEqual(duckdb.sql("SELECT clip_key FROM extracted").fetchall(), polars.DataFrame(extracted).select("clip_key").rows())
 
+    def test_lists_of_texts_become_data_frames(self) -> None:
+        pandas = __import__("pandas")
+        text, data = "arrow_cast('a', 'Utf8View')", "arrow_cast(arrow_cast('a', 'Binary'), 'BinaryView')"
+        result = self.store.sql(
+            f"SELECT {text} AS text, [{text}] AS texts, [{data}] AS bytes, [[{text}]] AS lists, named_struct('x', [{text}]) AS pair"
+        )
+        for frame in result.to_pandas(), pandas.DataFrame.from_arrow(result):
+            [row] = frame.to_dict("records")
+            got = [row["text"], list(row["texts"]), list(row["bytes"]), list(row["lists"][0]), list(row["pair"]["x"])]
+            self.assertEqual(got, ["a", ["a"], [b"a"], ["a"], ["a"]])
+        self.assertIn("csv_line", self.store.sql("SELECT * FROM tracks_all").to_pandas())
+
     def test_a_second_reader_gets_the_error_of_its_own_query(self) -> None:
         result = self.store.sql("SELECT CAST(clip_key AS INT) AS number FROM features_log_mel")
         for _ in range(2):
