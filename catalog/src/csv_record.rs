@@ -28,6 +28,8 @@ pub(super) struct Records<'a> {
     start: usize,
     fields: Vec<Field>,
     record_line: u64,
+    /// True if quotes of the current record join lines.
+    pub is_joined: bool,
     /// True if a quote of the current record joins lines because it is not closed, or closed by the opening quote of a field
     /// on a later line.
     pub is_unbalanced: bool,
@@ -43,6 +45,7 @@ impl<'a> Records<'a> {
             start: 0,
             fields: Vec::new(),
             record_line: 0,
+            is_joined: false,
             is_unbalanced: false,
         }
     }
@@ -61,6 +64,7 @@ impl<'a> Records<'a> {
         }
 
         self.fields.clear();
+        self.is_joined = false;
         self.is_unbalanced = false;
         self.start = self.left.at;
         self.record_line = self.left.line;
@@ -126,6 +130,7 @@ impl<'a> Records<'a> {
         // Line breaks within quotes are counted, because `line` is a physical line of the file.
         let n_breaks = n_lines(&self.bytes[start..quote]);
         self.left.line += n_breaks;
+        self.is_joined |= n_breaks > 0;
         self.is_unbalanced |= n_breaks > 0 && (closing.is_none() || self.is_opening(quote, end));
         self.fields.push(field);
         end
@@ -157,6 +162,11 @@ impl<'a> Records<'a> {
     /// Returns the fields of the current record.
     pub(super) fn fields(&self) -> &[Field] {
         &self.fields
+    }
+
+    /// Returns the byte that separates fields.
+    pub(super) const fn delimiter(&self) -> u8 {
+        self.dialect.delimiter
     }
 
     /// Returns the offset of the current record in the block, and the record's bytes.

@@ -12,6 +12,7 @@ use arrow::array::{
     ArrayBuilder, ArrayRef, Int64Builder, ListBuilder, RecordBatch, StringViewBuilder,
 };
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use memchr::memchr_iter;
 use wavemill_schemas::recipe::CsvSpec;
 use wavemill_schemas::reject::{Reason, Reject, Stage};
 use wavemill_source::is_of_machine;
@@ -66,8 +67,40 @@ pub(super) struct RecordCounts {
     pub rows_read: u64,
     /// Rejects of the file's records so far.
     pub rejects: Vec<Reject>,
-    /// Number of lines that quotes joined to one rejected record, and a description, for the longest such record.
+    /// Number of lines that quotes joined by mistake to one record, and a description, for the longest such record.
     pub longest: Option<(u64, String)>,
+}
+
+impl RecordCounts {
+    /// Notes a quote that joined lines by mistake. Returns a description with its `outcome`.
+    fn note_joined(&mut self, records: &Records<'_>, outcome: &str) -> String {
+        // The first field with line breaks begins on the first line of its record.
+        let (line, joined) = (records.line(), n_joined(records));
+        let problem = format!("a quote on line {line} joins {joined} lines: {outcome}");
+        let this = Some((joined, problem.clone()));
+        self.longest = this.max(self.longest.take());
+        problem
+    }
+}
+
+/// Returns the number of lines of a record.
+fn n_joined(records: &Records<'_>) -> u64 {
+    n_lines(records.raw().1.trim_ascii_end()) + 1
+}
+
+/// Notes a record each of whose lines has as many separators as a row. Its text, such as `"Heroes`, probably begins with a
+/// quote, and the text that ends with the next one, such as `7"`, is that of another row.
+fn note_joined_rows(records: &Records<'_>, counted: &mut RecordCounts) {
+    let n_separators = records.fields().len() - 1;
+    if n_separators == 0 || !records.is_joined {
+        return;
+    }
+    let raw = records.raw().1.trim_ascii_end();
+    let mut lines = raw.split(|&byte| byte == b'\n' || byte == b'\r');
+    let is_row = |line: &[u8]| memchr_iter(records.delimiter(), line).count() == n_separators;
+    if lines.all(|line| line.is_empty() || is_row(line)) && n_joined(records) > 1 {
+        counted.note_joined(records, "each of them could be a row");
+    }
 }
 
 /// Builder of a batch of text columns.
@@ -120,6 +153,7 @@ impl TextForm {
             let rejected = match std::str::from_utf8(raw) {
                 Ok(text) if is_sound => {
                     rows.push(&records, base, text);
+                    note_joined_rows(&records, counted);
                     None
                 }
                 Ok(_) => Some(self.malformed(&records, counted)),
@@ -144,13 +178,8 @@ impl TextForm {
         let found = records.fields().len();
         let wanted = self.schema.fields().len() - 1;
         let mut problem = format!("{found} fields where the header has {wanted}");
-        let joined = n_lines(records.raw().1.trim_ascii_end()) + 1;
-        if records.is_unbalanced || joined > 1 {
-            // The first field with line breaks begins on the first line of its record.
-            let line = records.line();
-            problem = format!("a quote on line {line} joins {joined} lines: {problem}");
-            let this = Some((joined, problem.clone()));
-            counted.longest = this.max(counted.longest.take());
+        if records.is_unbalanced || n_joined(records) > 1 {
+            problem = counted.note_joined(records, &format!("{problem}, a reject"));
         }
         let detail = format!("{}: {problem}", self.file);
 

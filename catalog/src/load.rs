@@ -124,7 +124,7 @@ pub(super) fn csv_file<R: Read + Send>(
     let longest = counts.filter_map(|counts| counts.longest.as_ref());
     let warning = longest.max().map(|(_, problem)| {
         let file = csv.file;
-        format!("metadata file {file}: {problem}, a reject: close the quote, or double it")
+        format!("metadata file {file}: {problem}: close the quote, or double it")
     });
     let rejects = blocks.into_iter().flat_map(|block| block.counts.rejects);
     let mut rejects: Vec<Reject> = rejects.collect();

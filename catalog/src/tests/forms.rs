@@ -266,6 +266,20 @@ fn unbalanced_quotes_say_how_many_lines_they_joined() {
     assert_eq!(warned(&closed), (vec![joined(12, 4, 3)], 1, 16));
     let spaced = [(12, "11.wav,\"title,Rock"), (15, "14.wav, \"title\" ,Rock")];
     assert_eq!(warned(&spaced), (vec![joined(12, 4, 3)], 1, 16));
+    // Up to a quote at the end of a later text, which makes a sound row of all lines.
+    let swallowed = [(12, "11.wav,\"Heroes,Rock"), (15, "14.wav,7\",Rock")];
+    assert_eq!(
+        warned(&swallowed),
+        (
+            vec![
+                "metadata file t.csv: a quote on line 12 joins 4 lines: each of them could be a row: close the quote, or \
+                 double it"
+                    .to_owned()
+            ],
+            0,
+            17
+        )
+    );
     // Line breaks of a field that is closed are no fault, whatever follows its quotes.
     for field in [
         "\"title\n\n\"",
