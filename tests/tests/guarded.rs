@@ -178,5 +178,8 @@ fn pipes_and_devices_are_not_read() -> Result<(), Failed> {
     fs::remove_file(&file)?;
     run(Command::new("mkfifo").arg(&file)).exits(0)?;
     on(&store, "verify").exits(3)?;
+    run(inputs().extract(&store).arg("--new-version"))
+        .exits(3)?
+        .says(&["is no file"])?;
     Ok(())
 }

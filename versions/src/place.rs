@@ -13,11 +13,15 @@ impl StoreFolder {
     /// Returns the path of a file that a manifest or a receipt names. The file need not exist.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] if a symbolic link in the path leads out of the store. The store's root folder may be a
-    /// link.
+    /// [`StoreError::Damaged`] if a symbolic link in the path leads out of the store, or a pipe or device is in the file's
+    /// place, which may never end. The store's root folder may be a link.
     pub fn locate(&self, name: &str) -> Result<PathBuf, StoreError> {
         let path = self.root.join(name);
         self.require_inside(&path, name)?;
+        if path.exists() && !path.is_file() {
+            let problem = format!("damaged store: {name} is no file: remove it, and extract again");
+            return Err(StoreError::damaged(self.place().to_owned(), problem));
+        }
         Ok(path)
     }
 
