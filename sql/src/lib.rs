@@ -33,6 +33,7 @@ pub mod tensor;
 pub mod testing;
 #[cfg(test)]
 mod tests;
+mod windows;
 
 pub use console::Console;
 pub use error::SqlError;

@@ -669,6 +669,16 @@ fn operators_that_copy_long_texts_are_refused() {
             ),
         ),
         (
+            "WindowAgg",
+            "SELECT count(s) FROM (SELECT string_agg('clip ' || value, ',') OVER () AS s FROM generate_series(1, 20000))"
+                .to_owned(),
+        ),
+        (
+            "BoundedWindowAgg",
+            "SELECT count(s) FROM (SELECT string_agg(repeat('x', 1000), '') OVER (ORDER BY value) AS s FROM generate_series(1, 9000))"
+                .to_owned(),
+        ),
+        (
             "Filter",
             "WITH RECURSIVE r AS (SELECT max(track_title) AS s, 1 AS n FROM tracks UNION ALL \
              SELECT s || s, n + 1 FROM r WHERE n < 40) SELECT max(length(s)) FROM r"
@@ -716,6 +726,95 @@ fn long_values_that_are_not_copied_are_permitted() {
     ] {
         assert_eq!(csv(&session, &sql), format!("n\n{found}\n"), "{sql}");
     }
+}
+
+#[test]
+fn windows_and_unnest_over_ordinary_texts_are_permitted() {
+    let store = TestStore::small();
+    let limits = Limits {
+        memory_bytes: 256 << 20,
+        ..LIMITS
+    };
+    let session = open(&store.handle(), &store.manifest, limits).expect("the store opens");
+    // One of the tracks has a biography of 20 kB.
+    let tracks = "(SELECT value AS id, 'Artist ' || (value % 4000) AS name, 'Track ' || value AS title, \
+                  repeat('b', CASE WHEN value = 7777 THEN 20000 ELSE value % 4000 / 10 END) AS bio \
+                  FROM generate_series(0, 23999))";
+
+    for (result, window, found) in [
+        ("count(*) OVER a", "PARTITION BY name", 144_000),
+        ("count(bio) OVER a", "PARTITION BY name", 144_000),
+        ("count(bio) OVER a", "", 576_000_000),
+        ("ntile(4) OVER a", "PARTITION BY name", 52_000),
+        ("rank() OVER a", "ORDER BY bio", 287_304_059),
+        ("length(min(title) OVER a)", "PARTITION BY name", 261_630),
+        (
+            "length(first_value(name) OVER a)",
+            "PARTITION BY name",
+            257_340,
+        ),
+        (
+            "length(max(bio) OVER a) + length(min(bio) OVER a)",
+            "PARTITION BY name",
+            9_693_738,
+        ),
+        (
+            "length(max(upper(bio)) OVER a)",
+            "PARTITION BY name",
+            4_905_738,
+        ),
+        (
+            "length(lag(bio) OVER a)",
+            "PARTITION BY name ORDER BY id",
+            4_009_623,
+        ),
+        (
+            "length(lead(bio, 1, 'none') OVER a)",
+            "ORDER BY id",
+            4_807_627,
+        ),
+        (
+            "length(string_agg(title, ',') OVER a)",
+            "PARTITION BY name",
+            1_637_340,
+        ),
+        (
+            "array_length(array_agg(id) OVER a)",
+            "PARTITION BY name",
+            144_000,
+        ),
+        (
+            "array_length(array_agg(title) OVER a)",
+            "ORDER BY id ROWS BETWEEN 2 PRECEDING AND CURRENT ROW",
+            71_997,
+        ),
+        // The longest text is not the result.
+        ("length(max(title || bio) OVER a)", "", 408_000),
+        ("length(min(title || bio) OVER a)", "", 168_000),
+        (
+            "length(last_value(bio) OVER a)",
+            "ORDER BY id DESC ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING",
+            0,
+        ),
+        // Results are made batch by batch.
+        ("length(max(bio) OVER a)", "ORDER BY id", 326_765_023),
+        (
+            "length(first_value(bio) OVER a)",
+            "ORDER BY bio DESC",
+            480_000_000,
+        ),
+    ] {
+        let sql = format!(
+            "SELECT sum(c) AS n FROM (SELECT {result} AS c FROM {tracks} WINDOW a AS ({window}))"
+        );
+        assert_eq!(csv(&session, &sql), format!("n\n{found}\n"), "{sql}");
+    }
+
+    // The longest list is neither in the widest row nor in the first batch.
+    let lists = format!(
+        "SELECT count(*) AS n FROM (SELECT bio, unnest(range(0, CASE id WHEN 20001 THEN 90000 ELSE 2 END)) FROM {tracks})"
+    );
+    assert_eq!(csv(&session, &lists), "n\n137998\n");
 }
 
 /// A file has the text of all rows once, in a dictionary.
