@@ -27,6 +27,7 @@ mod script;
 mod session;
 mod shared;
 mod similarity;
+mod subqueries;
 mod table;
 pub mod tensor;
 #[cfg(any(test, feature = "testing"))]

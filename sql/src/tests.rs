@@ -729,6 +729,64 @@ fn long_values_that_are_not_copied_are_permitted() {
 }
 
 #[test]
+fn copies_of_long_values_of_subqueries_are_refused() {
+    let store = TestStore::small();
+    let session = session(&store);
+    let with_subquery = |sql: &str| {
+        let sql = sql.replace(
+            "many",
+            "(SELECT track_id, track_title FROM tracks, generate_series(1, 100))",
+        );
+        sql.replace('$', &format!("(SELECT s FROM {LONG})"))
+    };
+
+    for sql in [
+        "SELECT $ || track_id AS t FROM tracks",
+        "SELECT max(length($ || track_id)) FROM tracks",
+        "SELECT upper($) AS t FROM many",
+        "SELECT track_id FROM many WHERE reverse(track_title || $) LIKE 'x%'",
+        "SELECT max($) FROM many",
+        "SELECT max($) OVER () AS t FROM many",
+        "SELECT count(DISTINCT make_array(track_title, $)) FROM many",
+        "SELECT CASE WHEN track_id > 3 THEN $ ELSE track_title END AS t FROM many",
+        "SELECT track_id FROM many ORDER BY $ || track_title LIMIT 1",
+        "SELECT a.track_id FROM many a JOIN many b ON a.track_title || $ = b.track_title",
+        "SELECT count(*) FROM many GROUP BY track_title || $",
+        "SELECT strpos($, track_title) AS n FROM many",
+        "SELECT 1 FROM tracks WHERE track_title = (SELECT max(track_title || $) FROM many)",
+    ] {
+        let (text, code) = error(&session, &with_subquery(sql));
+        assert!(
+            text.contains("the value of a subquery has 19.083 MiB") && code == 2,
+            "{sql}: {text}"
+        );
+    }
+
+    for (sql, found) in [
+        ("SELECT length($) AS n", "20010000"),
+        (
+            "SELECT max(length($) + track_id) AS n FROM tracks",
+            "20010008",
+        ),
+        (
+            "SELECT count(*) AS n FROM tracks WHERE track_title <> $",
+            "9",
+        ),
+        (
+            "SELECT count(*) AS n FROM tracks WHERE track_title LIKE $",
+            "0",
+        ),
+        ("SELECT max(length(upper($))) AS n FROM tracks", "20010000"),
+    ] {
+        assert_eq!(
+            csv(&session, &with_subquery(sql)),
+            format!("n\n{found}\n"),
+            "{sql}"
+        );
+    }
+}
+
+#[test]
 fn windows_and_unnest_over_ordinary_texts_are_permitted() {
     let store = TestStore::small();
     let limits = Limits {
