@@ -335,7 +335,7 @@ fn step_at(values: &ArrayRef, row: usize) -> Result<Option<f64>> {
 }
 
 /// Returns the elements of all lists of an array, or `None` if it has no lists.
-fn elements(values: &ArrayRef) -> Option<ArrayRef> {
+pub(super) fn elements(values: &ArrayRef) -> Option<ArrayRef> {
     fn of<O: OffsetSizeTrait>(lists: &GenericListArray<O>) -> ArrayRef {
         let offsets = lists.value_offsets();
         let (first, last) = (offsets[0].as_usize(), offsets[lists.len()].as_usize());

@@ -9,8 +9,10 @@ use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch};
-use arrow::datatypes::{DataType, Field};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::compute::kernels::length::length;
+use arrow::compute::{cast, max};
+use arrow::datatypes::{DataType, Field, FieldRef, Int64Type};
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
@@ -18,8 +20,7 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::utils::collect_columns;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::unnest::{ListUnnest, UnnestExec};
-use datafusion::physical_plan::windows::WindowAggExec;
+use datafusion::physical_plan::unnest::UnnestExec;
 use datafusion::physical_plan::{
     ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties,
     ReplaceChildrenOptions, SendableRecordBatchStream,
@@ -27,15 +28,16 @@ use datafusion::physical_plan::{
 use futures::StreamExt;
 
 use super::SqlError;
-use super::bounded::{bytes_of, n_values};
+use super::bounded::{bytes_of, elements, n_values};
 use super::tensor::TensorType;
+use super::windows::{Results, Window};
 
 /// Divisor of the memory limit for what an operator can make of a batch.
-const MADE_DIVISOR: usize = 4;
+pub(super) const MADE_DIVISOR: usize = 4;
 /// Divisor of the rows of a batch that a filter collects and that are as long as the longest one. More than that would be a
 /// strange coincidence, and values of `array_agg` and `string_agg` may be long.
 const FILTER_DIVISOR: usize = 16;
-const MIB: f64 = (1 << 20) as f64;
+pub(super) const MIB: f64 = (1 << 20) as f64;
 
 /// Adds a check in front of every operator of `plan` that copies texts or lists. `batch_rows` is the number of rows of the
 /// plan's batches, and `memory_bytes` the memory limit.
@@ -55,9 +57,10 @@ pub(super) fn limited(
             "FilterExec" => batch_rows / FILTER_DIVISOR,
             _ => 0,
         };
-        let is_window = node.is::<WindowAggExec>();
+        let window = Window::of(&*node)?;
         let unnest = node.downcast_ref::<UnnestExec>();
         let unnested = unnest.map_or(&[][..], UnnestExec::list_column_indices);
+        let unnested: Vec<_> = unnested.iter().map(|l| l.index_in_input_schema).collect();
         let (n_copies, copied) = copies(&*node)?;
         if n_repeated + n_copies == 0 || node.children().is_empty() {
             return Ok(Transformed::no(node));
@@ -68,8 +71,8 @@ pub(super) fn limited(
                 input: Arc::clone(input),
                 operator: node.name().trim_end_matches("Exec").to_owned(),
                 n_repeated,
-                unnested: unnested.to_vec(),
-                is_window,
+                unnested: unnested.clone(),
+                window: window.clone(),
                 n_copies,
                 copied: copied.clone(),
                 bytes_max: (memory_bytes / MADE_DIVISOR) as f64,
@@ -87,18 +90,25 @@ pub(super) fn limited(
 /// Returns at least the number of copies of a value that an operator makes in expressions, and the columns that they have.
 fn copies(operator: &dyn ExecutionPlan) -> Result<(usize, HashSet<usize>)> {
     // The rows of a sort are compared by copies of their keys, and a window function can return its argument.
-    let is_key = ["Sort", "Window"].map(|kind| operator.name().contains(kind));
-    let mut n_copies = 0;
-    let mut copied = HashSet::new();
+    let is_key = ["Sort", "Window"]
+        .iter()
+        .any(|kind| operator.name().contains(kind));
+    let schema = operator.children().first().map(|input| input.schema());
+    let (mut n_copies, mut copied) = (0, HashSet::new());
     operator.apply_expressions(&mut |root| {
-        if is_key.contains(&true) || !root.is::<Column>() {
-            copied.extend(collect_columns(root).iter().map(Column::index));
-            // A function may have the same argument several times.
-            root.apply(|_| {
-                n_copies += 1;
-                Ok(TreeNodeRecursion::Continue)
-            })?;
+        if !is_key && root.is::<Column>() {
+            return Ok(TreeNodeRecursion::Continue);
         }
+        copied.extend(collect_columns(root).iter().map(Column::index));
+        n_copies += usize::from(is_key);
+        root.apply(|part| {
+            // `length(s)` reads a text, but a list may have the same one several times.
+            let field = schema.as_ref().map(|schema| part.return_field(schema));
+            if !matches!(field, Some(Ok(field)) if !is_text(&field)) {
+                n_copies += part.children().len();
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })?;
         Ok(TreeNodeRecursion::Continue)
     })?;
     Ok((n_copies, copied))
@@ -122,9 +132,8 @@ struct Checked {
     /// Number of rows of a batch that can be the same row.
     n_repeated: usize,
     /// Columns of lists, for each element of which the operator repeats the row.
-    unnested: Vec<ListUnnest>,
-    /// True if a value of a column in `copied` can be in all rows.
-    is_window: bool,
+    unnested: Vec<usize>,
+    window: Option<Window>,
     /// Number of copies that expressions make of the columns in `copied`.
     n_copies: usize,
     copied: HashSet<usize>,
@@ -132,54 +141,29 @@ struct Checked {
 }
 
 impl Checked {
-    /// Refuses a batch of which the operator can make too much. `seen` has the number of rows of the stream and the bytes of
-    /// the widest one.
-    fn require_little(&self, batch: &RecordBatch, seen: &mut (usize, f64)) -> Result<()> {
-        let schema = batch.schema_ref();
-        let texts = schema.fields().iter().zip(batch.columns()).enumerate();
-        let texts: Vec<_> = texts.filter(|(_, (field, _))| is_text(field)).collect();
-
-        let mut n_repeated = self.n_repeated as f64;
-        for list in &self.unnested {
-            let lists = batch.column(list.index_in_input_schema);
-            n_repeated = largest(lists, |list| Ok(n_values(list) as f64))?.max(n_repeated);
-        }
-        seen.0 += batch.num_rows();
-        if self.is_window {
-            n_repeated = seen.0 as f64;
-        }
-
-        let mut needed = 0.0;
-        let mut repeated = Vec::new();
-        for (place, (_, column)) in &texts {
-            let is_copied = self.copied.contains(place);
-            if is_copied {
+    /// Refuses a batch of which the operator can make too much, together with the results of `earlier` batches.
+    fn require_little(&self, batch: &RecordBatch, earlier: &mut Results) -> Result<()> {
+        let mut needed = match &self.window {
+            Some(window) => window.bytes(batch, earlier)?,
+            None => self.repeated_bytes(batch)?,
+        };
+        let texts = texts(batch);
+        for (place, _, column) in &texts {
+            if self.copied.contains(place) {
                 needed += bytes_of(column)? * self.n_copies as f64;
             }
-            if !self.is_unnested(*place) && (is_copied || !self.is_window) {
-                repeated.push(*column);
-            }
         }
-        let sum = |measure: fn(&ArrayRef) -> Result<f64>| {
-            let bytes = repeated.iter().map(|column| measure(column));
-            bytes.sum::<Result<f64>>()
-        };
-        // Rows are only compared if one can be too long.
-        let mut widest = sum(bytes_of)?;
-        if widest * n_repeated > self.bytes_max {
-            widest = sum(|column| largest(column, bytes_of))?;
-        }
-        seen.1 = widest.max(seen.1);
-        needed += n_repeated * seen.1;
         if needed <= self.bytes_max {
             return Ok(());
         }
 
         let mut longest = (0.0, "");
-        for (_, (field, column)) in texts {
-            let bytes = largest(column, bytes_of)?;
-            if bytes > longest.0 {
-                longest = (bytes, field.name());
+        for (_, field, column) in texts {
+            for row in 0..column.len() {
+                let bytes = bytes_of(&column.slice(row, 1))?;
+                if bytes > longest.0 {
+                    longest = (bytes, field.name());
+                }
             }
         }
         let detail = format!(
@@ -196,17 +180,62 @@ impl Checked {
         Err(DataFusionError::External(Box::new(refused)))
     }
 
-    fn is_unnested(&self, place: usize) -> bool {
-        let mut unnested = self.unnested.iter();
-        unnested.any(|list| list.index_in_input_schema == place)
+    /// Returns at least the bytes of a batch that the operator makes by repeating rows of `batch`.
+    fn repeated_bytes(&self, batch: &RecordBatch) -> Result<f64> {
+        if self.n_repeated == 0 {
+            return Ok(0.0);
+        }
+        let texts = texts(batch).into_iter();
+        let texts = texts.filter(|(place, ..)| !self.unnested.contains(place));
+        let texts: Vec<_> = texts.map(|(.., column)| column).collect();
+        let lists: Vec<_> = self.unnested.iter().map(|i| batch.column(*i)).collect();
+        let n_repeated = |n_values: Option<usize>| n_values.unwrap_or(0).max(self.n_repeated);
+
+        // Rows are only compared if one can be too long.
+        let n_values_max = lists.iter().map(|list| n_values(list)).max();
+        let widest = texts.iter().map(|column| largest(column));
+        let bytes = widest.sum::<Result<f64>>()? * n_repeated(n_values_max) as f64;
+        if bytes <= self.bytes_max {
+            return Ok(bytes);
+        }
+        let (mut sum, mut most) = (0.0, 0.0_f64);
+        for row in 0..batch.num_rows() {
+            let bytes = texts.iter().map(|column| bytes_of(&column.slice(row, 1)));
+            let bytes = bytes.sum::<Result<f64>>()?;
+            let n_values = lists.iter().map(|list| n_values(&list.slice(row, 1)));
+            let n_values = n_values.max();
+            sum += bytes * n_values.map_or(f64::INFINITY, |n| n as f64);
+            most = most.max(bytes * n_repeated(n_values) as f64);
+        }
+        Ok(most.min(sum))
     }
 }
 
-/// Returns the largest measure of a row.
-fn largest(values: &ArrayRef, measure: impl Fn(&ArrayRef) -> Result<f64>) -> Result<f64> {
-    (0..values.len()).try_fold(0.0, |max: f64, row| {
-        Ok(max.max(measure(&values.slice(row, 1))?))
-    })
+/// Returns the columns of texts and lists of a batch with their places.
+fn texts(batch: &RecordBatch) -> Vec<(usize, &FieldRef, &ArrayRef)> {
+    let fields = batch.schema_ref().fields().iter().enumerate();
+    let columns = fields.zip(batch.columns());
+    let columns = columns.map(|((place, field), column)| (place, field, column));
+    columns.filter(|(_, field, _)| is_text(field)).collect()
+}
+
+/// Returns at least the number of bytes of the largest value.
+pub(super) fn largest(values: &ArrayRef) -> Result<f64> {
+    if let Some(width) = values.data_type().primitive_width() {
+        return Ok(width as f64);
+    }
+    if let DataType::Struct(_) = values.data_type() {
+        return values.as_struct().columns().iter().map(largest).sum();
+    }
+    let elements = elements(values);
+    let bytes = match &elements {
+        Some(elements) => largest(elements)?,
+        None if values.data_type().is_string() || values.data_type().is_binary() => 1.0,
+        None => return bytes_of(values),
+    };
+    let lengths = cast(&length(values)?, &DataType::Int64)?;
+    let longest = max(lengths.as_primitive::<Int64Type>()).unwrap_or(0);
+    Ok(size_of::<u128>() as f64 + longest as f64 * bytes)
 }
 
 impl ExecutionPlan for Checked {
@@ -246,10 +275,10 @@ impl ExecutionPlan for Checked {
         let batches = self.input.execute(partition, context)?;
         let schema = batches.schema();
         let checked = self.clone();
-        let mut seen = (0, 0.0);
+        let mut earlier = Results::default();
         let batches = batches.map(move |batch| {
             let batch = batch?;
-            checked.require_little(&batch, &mut seen)?;
+            checked.require_little(&batch, &mut earlier)?;
             Ok(batch)
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, batches)))

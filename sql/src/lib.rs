@@ -27,12 +27,14 @@ mod script;
 mod session;
 mod shared;
 mod similarity;
+mod subqueries;
 mod table;
 pub mod tensor;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 #[cfg(test)]
 mod tests;
+mod windows;
 
 pub use console::Console;
 pub use error::SqlError;

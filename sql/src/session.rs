@@ -42,7 +42,9 @@ use super::rows::{Origin, Rows};
 use super::running::{self, Interrupt};
 use super::table::StoreTable;
 use super::tensor::TensorType;
-use super::{SqlError, average, bounded, copying, functions, headings, own_tables, similarity};
+use super::{
+    SqlError, average, bounded, copying, functions, headings, own_tables, similarity, subqueries,
+};
 
 /// Maximum size in bytes of the tensors in one batch (8,192 rows of 330 KB were 5.4 GB resident, 64 were 0.4).
 const BATCH_BYTES: usize = 32 << 20;
@@ -493,6 +495,7 @@ impl Planner {
         let n_sorts = (n_sorts(&plan)? + 1) * self.limits.workers();
         execution.sort_spill_reservation_bytes = (merge_bytes / n_sorts as f64) as usize;
 
+        let plan = subqueries::limited(plan, self.limits.memory_bytes)?;
         let physical = state.create_physical_plan(&plan).await?;
         let physical = copying::limited(physical, batch_rows, self.limits.memory_bytes)?;
         let physical = running::cooperative(physical)?;

@@ -32,7 +32,7 @@ use wavemill_schemas::manifest::Manifest;
 use wavemill_store::Store;
 
 use super::session::{HELD_BATCH_BYTES, environment, open_with, refuse_writes};
-use super::{Limits, Session, SqlError, copying, running};
+use super::{Limits, Session, SqlError, copying, running, subqueries};
 
 /// Number of batches that a query computes ahead of its client.
 const BATCHES_AHEAD: usize = 1;
@@ -123,6 +123,7 @@ impl QueryPlanner for SharedPlanner {
         refuse_writes(plan).map_err(external)?;
         let batch_rows = self.limits.batch_rows(plan, HELD_BATCH_BYTES);
         let batch_rows = batch_rows.map_err(external)?;
+        let plan = &subqueries::limited(plan.clone(), self.limits.memory_bytes)?;
         let planner = DefaultPhysicalPlanner::default();
         // Filters take the size of their batches from the state with which they are planned.
         let physical = match session.as_any().downcast_ref::<SessionState>() {

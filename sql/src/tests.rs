@@ -669,6 +669,16 @@ fn operators_that_copy_long_texts_are_refused() {
             ),
         ),
         (
+            "WindowAgg",
+            "SELECT count(s) FROM (SELECT string_agg('clip ' || value, ',') OVER () AS s FROM generate_series(1, 20000))"
+                .to_owned(),
+        ),
+        (
+            "BoundedWindowAgg",
+            "SELECT count(s) FROM (SELECT string_agg(repeat('x', 1000), '') OVER (ORDER BY value) AS s FROM generate_series(1, 9000))"
+                .to_owned(),
+        ),
+        (
             "Filter",
             "WITH RECURSIVE r AS (SELECT max(track_title) AS s, 1 AS n FROM tracks UNION ALL \
              SELECT s || s, n + 1 FROM r WHERE n < 40) SELECT max(length(s)) FROM r"
@@ -716,6 +726,153 @@ fn long_values_that_are_not_copied_are_permitted() {
     ] {
         assert_eq!(csv(&session, &sql), format!("n\n{found}\n"), "{sql}");
     }
+}
+
+#[test]
+fn copies_of_long_values_of_subqueries_are_refused() {
+    let store = TestStore::small();
+    let session = session(&store);
+    let with_subquery = |sql: &str| {
+        let sql = sql.replace(
+            "many",
+            "(SELECT track_id, track_title FROM tracks, generate_series(1, 100))",
+        );
+        sql.replace('$', &format!("(SELECT s FROM {LONG})"))
+    };
+
+    for sql in [
+        "SELECT $ || track_id AS t FROM tracks",
+        "SELECT max(length($ || track_id)) FROM tracks",
+        "SELECT upper($) AS t FROM many",
+        "SELECT track_id FROM many WHERE reverse(track_title || $) LIKE 'x%'",
+        "SELECT max($) FROM many",
+        "SELECT max($) OVER () AS t FROM many",
+        "SELECT count(DISTINCT make_array(track_title, $)) FROM many",
+        "SELECT CASE WHEN track_id > 3 THEN $ ELSE track_title END AS t FROM many",
+        "SELECT track_id FROM many ORDER BY $ || track_title LIMIT 1",
+        "SELECT a.track_id FROM many a JOIN many b ON a.track_title || $ = b.track_title",
+        "SELECT count(*) FROM many GROUP BY track_title || $",
+        "SELECT strpos($, track_title) AS n FROM many",
+        "SELECT 1 FROM tracks WHERE track_title = (SELECT max(track_title || $) FROM many)",
+    ] {
+        let (text, code) = error(&session, &with_subquery(sql));
+        assert!(
+            text.contains("the value of a subquery has 19.083 MiB") && code == 2,
+            "{sql}: {text}"
+        );
+    }
+
+    for (sql, found) in [
+        ("SELECT length($) AS n", "20010000"),
+        (
+            "SELECT max(length($) + track_id) AS n FROM tracks",
+            "20010008",
+        ),
+        (
+            "SELECT count(*) AS n FROM tracks WHERE track_title <> $",
+            "9",
+        ),
+        (
+            "SELECT count(*) AS n FROM tracks WHERE track_title LIKE $",
+            "0",
+        ),
+        ("SELECT max(length(upper($))) AS n FROM tracks", "20010000"),
+    ] {
+        assert_eq!(
+            csv(&session, &with_subquery(sql)),
+            format!("n\n{found}\n"),
+            "{sql}"
+        );
+    }
+}
+
+#[test]
+fn windows_and_unnest_over_ordinary_texts_are_permitted() {
+    let store = TestStore::small();
+    let limits = Limits {
+        memory_bytes: 256 << 20,
+        ..LIMITS
+    };
+    let session = open(&store.handle(), &store.manifest, limits).expect("the store opens");
+    // One of the tracks has a biography of 20 kB.
+    let tracks = "(SELECT value AS id, 'Artist ' || (value % 4000) AS name, 'Track ' || value AS title, \
+                  repeat('b', CASE WHEN value = 7777 THEN 20000 ELSE value % 4000 / 10 END) AS bio \
+                  FROM generate_series(0, 23999))";
+
+    for (result, window, found) in [
+        ("count(*) OVER a", "PARTITION BY name", 144_000),
+        ("count(bio) OVER a", "PARTITION BY name", 144_000),
+        ("count(bio) OVER a", "", 576_000_000),
+        ("ntile(4) OVER a", "PARTITION BY name", 52_000),
+        ("rank() OVER a", "ORDER BY bio", 287_304_059),
+        ("length(min(title) OVER a)", "PARTITION BY name", 261_630),
+        (
+            "length(first_value(name) OVER a)",
+            "PARTITION BY name",
+            257_340,
+        ),
+        (
+            "length(max(bio) OVER a) + length(min(bio) OVER a)",
+            "PARTITION BY name",
+            9_693_738,
+        ),
+        (
+            "length(max(upper(bio)) OVER a)",
+            "PARTITION BY name",
+            4_905_738,
+        ),
+        (
+            "length(lag(bio) OVER a)",
+            "PARTITION BY name ORDER BY id",
+            4_009_623,
+        ),
+        (
+            "length(lead(bio, 1, 'none') OVER a)",
+            "ORDER BY id",
+            4_807_627,
+        ),
+        (
+            "length(string_agg(title, ',') OVER a)",
+            "PARTITION BY name",
+            1_637_340,
+        ),
+        (
+            "array_length(array_agg(id) OVER a)",
+            "PARTITION BY name",
+            144_000,
+        ),
+        (
+            "array_length(array_agg(title) OVER a)",
+            "ORDER BY id ROWS BETWEEN 2 PRECEDING AND CURRENT ROW",
+            71_997,
+        ),
+        // The longest text is not the result.
+        ("length(max(title || bio) OVER a)", "", 408_000),
+        ("length(min(title || bio) OVER a)", "", 168_000),
+        (
+            "length(last_value(bio) OVER a)",
+            "ORDER BY id DESC ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING",
+            0,
+        ),
+        // Results are made batch by batch.
+        ("length(max(bio) OVER a)", "ORDER BY id", 326_765_023),
+        (
+            "length(first_value(bio) OVER a)",
+            "ORDER BY bio DESC",
+            480_000_000,
+        ),
+    ] {
+        let sql = format!(
+            "SELECT sum(c) AS n FROM (SELECT {result} AS c FROM {tracks} WINDOW a AS ({window}))"
+        );
+        assert_eq!(csv(&session, &sql), format!("n\n{found}\n"), "{sql}");
+    }
+
+    // The longest list is neither in the widest row nor in the first batch.
+    let lists = format!(
+        "SELECT count(*) AS n FROM (SELECT bio, unnest(range(0, CASE id WHEN 20001 THEN 90000 ELSE 2 END)) FROM {tracks})"
+    );
+    assert_eq!(csv(&session, &lists), "n\n137998\n");
 }
 
 /// A file has the text of all rows once, in a dictionary.
