@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arrow::datatypes::SchemaRef;
@@ -51,7 +50,7 @@ const BATCH_BYTES: usize = 32 << 20;
 /// Maximum size of a batch if the plan holds rows back for sorting, joining or grouping. The reader allocates whole
 /// batches, so with the normal size a few rows left by a filter would hold 32 MiB: `ORDER BY … LIMIT 100` then exceeded
 /// 512 MB. With this size it takes 70 MB.
-pub(super) const HELD_BATCH_BYTES: usize = 1 << 20;
+const HELD_BATCH_BYTES: usize = 1 << 20;
 /// Maximum number of rows in a batch without tensors.
 const BATCH_ROWS_MAX: usize = 8192;
 /// Maximum number of rows in a batch with texts or lists, and the memory for which there is one row: a join can copy a
@@ -89,7 +88,7 @@ pub struct Limits {
 
 impl Limits {
     /// Returns the number of threads on which a query runs.
-    pub fn workers(&self) -> usize {
+    fn workers(&self) -> usize {
         self.threads.min(self.memory_bytes / WORKER_BYTES).max(1)
     }
 
@@ -119,7 +118,7 @@ impl Limits {
 
 /// A SQL session over one version of a store.
 pub struct Session {
-    planner: Planner,
+    pub(super) planner: Planner,
     version: Version,
     opened: OpenedFiles,
     interrupt: Interrupt,
@@ -142,50 +141,8 @@ pub(super) struct Planner {
 /// # Errors
 /// [`SqlError::NoStore`] if the folder is missing, and [`SqlError::Failed`] if DataFusion cannot be set up.
 pub fn open(store: &Store, manifest: &Manifest, limits: Limits) -> Result<Session, SqlError> {
-    let env = environment(store, &limits)?;
-    let state = SessionStateBuilder::new().with_runtime_env(env);
-    open_with(store, manifest, limits, state)
-}
-
-/// Creates the memory pool of one or more sessions over `store`, and registers its files.
-///
-/// # Errors
-/// [`SqlError::NoStore`] if the folder is missing.
-pub(super) fn environment(store: &Store, limits: &Limits) -> Result<Arc<RuntimeEnv>, SqlError> {
-    // The manifest's paths are relative to the store's folder.
-    let files: Arc<dyn ObjectStore> = match store.mirror() {
-        Some(mirror) => mirror.objects(),
-        None => {
-            let files = LocalFileSystem::new_with_prefix(store.root());
-            Arc::new(files.map_err(|_| SqlError::NoStore {
-                path: store.root().to_owned(),
-            })?)
-        }
-    };
-
-    let pool = FairSpillPool::new(limits.pool_bytes());
-    let env = RuntimeEnvBuilder::new()
-        .with_memory_pool(Arc::new(pool))
-        .build_arc()?;
-    env.register_object_store(store_url()?.as_ref(), files);
-    Ok(env)
-}
-
-fn store_url() -> Result<ObjectStoreUrl, SqlError> {
-    Ok(ObjectStoreUrl::parse(format!("{URL_SCHEME}://wavemill"))?)
-}
-
-/// Opens a version as [`open`] does, with the environment and the query planner of `state`.
-///
-/// # Errors
-/// [`SqlError::Failed`] if DataFusion cannot be set up.
-pub(super) fn open_with(
-    store: &Store,
-    manifest: &Manifest,
-    limits: Limits,
-    state: SessionStateBuilder,
-) -> Result<Session, SqlError> {
-    let state = state
+    let state = SessionStateBuilder::new()
+        .with_runtime_env(environment(store, &limits)?)
         .with_config(config(&limits))
         .with_default_features()
         .build();
@@ -217,6 +174,34 @@ pub(super) fn open_with(
         opened,
         interrupt,
     })
+}
+
+/// Creates the memory pool of a session over `store`, and registers its files.
+///
+/// # Errors
+/// [`SqlError::NoStore`] if the folder is missing.
+fn environment(store: &Store, limits: &Limits) -> Result<Arc<RuntimeEnv>, SqlError> {
+    // The manifest's paths are relative to the store's folder.
+    let files: Arc<dyn ObjectStore> = match store.mirror() {
+        Some(mirror) => mirror.objects(),
+        None => {
+            let files = LocalFileSystem::new_with_prefix(store.root());
+            Arc::new(files.map_err(|_| SqlError::NoStore {
+                path: store.root().to_owned(),
+            })?)
+        }
+    };
+
+    let pool = FairSpillPool::new(limits.pool_bytes());
+    let env = RuntimeEnvBuilder::new()
+        .with_memory_pool(Arc::new(pool))
+        .build_arc()?;
+    env.register_object_store(store_url()?.as_ref(), files);
+    Ok(env)
+}
+
+fn store_url() -> Result<ObjectStoreUrl, SqlError> {
+    Ok(ObjectStoreUrl::parse(format!("{URL_SCHEME}://wavemill"))?)
 }
 
 fn config(limits: &Limits) -> SessionConfig {
@@ -342,21 +327,6 @@ impl Session {
         self.version.rows_of(table)
     }
 
-    pub(super) const fn planner(&self) -> &Planner {
-        &self.planner
-    }
-
-    /// Returns the cause of a failed query; see [`Version::explain`].
-    pub(super) fn explain(&self, error: SqlError, stop: &AtomicBool) -> SqlError {
-        let is_stopped = || stop.load(Ordering::Relaxed);
-        self.version.explain(error, &self.opened, is_stopped)
-    }
-
-    /// Forgets the files that earlier queries opened, so that they cannot be named as the cause of a later failure.
-    pub(super) fn forget_opened(&self) {
-        self.opened.clear();
-    }
-
     /// Returns a handle that stops the running query.
     pub fn interrupt(&self) -> Interrupt {
         self.interrupt.clone()
@@ -400,7 +370,7 @@ impl Planner {
     ///
     /// # Errors
     /// [`SqlError`] of a wrong or refused statement.
-    pub(super) async fn permitted(&self, statement: Statement) -> Result<LogicalPlan, SqlError> {
+    async fn permitted(&self, statement: Statement) -> Result<LogicalPlan, SqlError> {
         self.check_tables(&statement)?;
         let plan = self.plan(statement).await?;
 
@@ -591,7 +561,7 @@ impl Planner {
     fn check_tables(&self, statement: &Statement) -> Result<(), SqlError> {
         let state = self.ctx.state();
         for table in state.resolve_table_references(statement)? {
-            // A client of a server may select another schema than the store's.
+            // SET may select another schema than the store's.
             let selected = &state.config_options().catalog.default_schema;
             let schema = table.schema().unwrap_or(selected);
             // Only check the schemas of the store: DataFusion itself checks tables of `information_schema`.
@@ -687,7 +657,7 @@ fn is_query(statement: &datafusion::sql::sqlparser::ast::Statement) -> bool {
 ///
 /// # Errors
 /// [`SqlError::Refused`].
-pub(super) fn refuse_writes(plan: &LogicalPlan) -> Result<(), SqlError> {
+fn refuse_writes(plan: &LogicalPlan) -> Result<(), SqlError> {
     let mut writes = None;
     plan.apply_with_subqueries(|node| {
         writes = match node {

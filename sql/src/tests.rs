@@ -603,7 +603,7 @@ fn large_constants_make_batches_smaller() {
     let runtime = tokio::runtime::Builder::new_current_thread().build();
     let runtime = runtime.expect("a runtime");
     let batch_rows = |sql: &str| {
-        let frame = runtime.block_on(session.planner().ctx.sql(sql));
+        let frame = runtime.block_on(session.planner.ctx.sql(sql));
         let plan = frame.expect(sql).into_optimized_plan().expect(sql);
         LIMITS.batch_rows(&plan, 32 << 20).expect(sql)
     };
@@ -892,7 +892,7 @@ fn rows_that_share_a_long_text_are_read_one_by_one() {
     let runtime = tokio::runtime::Builder::new_current_thread().build();
     let runtime = runtime.expect("a runtime");
     let batch_rows = |sql: &str| {
-        let frame = runtime.block_on(session.planner().ctx.sql(sql));
+        let frame = runtime.block_on(session.planner.ctx.sql(sql));
         let plan = frame.expect(sql).into_optimized_plan().expect(sql);
         LIMITS.batch_rows(&plan, 1 << 20).expect(sql)
     };

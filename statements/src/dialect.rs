@@ -12,8 +12,7 @@ use std::panic::resume_unwind;
 use std::time::{Duration, Instant};
 
 use datafusion::sql::sqlparser::ast::Expr;
-use datafusion::sql::sqlparser::dialect::{Dialect, Precedence};
-use datafusion::sql::sqlparser::keywords::Keyword;
+use datafusion::sql::sqlparser::dialect::{Dialect, GenericDialect};
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 
 /// Time that the parser may take for any text, and for each of its bytes. It takes less than a microsecond for each byte
@@ -24,10 +23,9 @@ const PARSING_PER_BYTE: Duration = Duration::from_micros(1);
 /// as brackets may be.
 const STACK_LEFT_BYTES: usize = 4 << 20;
 
-/// Generic SQL or that of PostgreSQL, for parsing one text now.
+/// Generic SQL, for parsing one text now.
 #[derive(Debug)]
 pub(crate) struct BoundedDialect {
-    dialect: &'static dyn Dialect,
     deadline: Instant,
 }
 
@@ -35,10 +33,9 @@ pub(crate) struct BoundedDialect {
 pub(crate) struct GivenUp;
 
 impl BoundedDialect {
-    pub(crate) fn new(dialect: &'static dyn Dialect, sql: &str) -> Self {
+    pub(crate) fn new(sql: &str) -> Self {
         let n_bytes = u32::try_from(sql.len()).unwrap_or(u32::MAX);
         Self {
-            dialect,
             deadline: Instant::now() + PARSING + PARSING_PER_BYTE * n_bytes,
         }
     }
@@ -53,65 +50,44 @@ impl BoundedDialect {
     }
 }
 
-/// Passes properties on to the dialect.
+/// Passes properties on to the generic dialect.
 macro_rules! delegated {
     ($($property:ident)*) => {
         $(fn $property(&self) -> bool {
             self.require_time_and_stack();
-            self.dialect.$property()
+            GenericDialect.$property()
         })*
     };
 }
 
-/// All methods that `GenericDialect` or `PostgreSqlDialect` of sqlparser 0.62 implement, but
+/// All methods that `GenericDialect` of sqlparser 0.62 implements, but
 /// `supports_match_recognize`: DataFusion has no such tables, and the quantifiers of a pattern can be nested without limit.
 impl Dialect for BoundedDialect {
     fn parse_prefix(&self, parser: &mut Parser) -> Option<Result<Expr, ParserError>> {
         self.require_time_and_stack();
-        self.dialect.parse_prefix(parser)
+        GenericDialect.parse_prefix(parser)
     }
 
     fn dialect(&self) -> TypeId {
-        self.dialect.dialect()
-    }
-
-    fn identifier_quote_style(&self, identifier: &str) -> Option<char> {
-        self.dialect.identifier_quote_style(identifier)
+        GenericDialect.dialect()
     }
 
     fn is_delimited_identifier_start(&self, ch: char) -> bool {
-        self.dialect.is_delimited_identifier_start(ch)
+        GenericDialect.is_delimited_identifier_start(ch)
     }
 
     fn is_identifier_start(&self, ch: char) -> bool {
-        self.dialect.is_identifier_start(ch)
+        GenericDialect.is_identifier_start(ch)
     }
 
     fn is_identifier_part(&self, ch: char) -> bool {
-        self.dialect.is_identifier_part(ch)
-    }
-
-    fn is_reserved_for_identifier(&self, keyword: Keyword) -> bool {
-        self.dialect.is_reserved_for_identifier(keyword)
-    }
-
-    fn is_custom_operator_part(&self, ch: char) -> bool {
-        self.dialect.is_custom_operator_part(ch)
-    }
-
-    fn get_next_precedence(&self, parser: &Parser) -> Option<Result<u8, ParserError>> {
-        self.dialect.get_next_precedence(parser)
-    }
-
-    fn prec_value(&self, precedence: Precedence) -> u8 {
-        self.dialect.prec_value(precedence)
+        GenericDialect.is_identifier_part(ch)
     }
 
     delegated! {
         allow_extract_custom
         allow_extract_single_quotes
         support_map_literal_syntax
-        supports_alter_column_type_using
         supports_array_join_syntax
         supports_array_typedef_with_brackets
         supports_asc_desc_in_column_definition
@@ -123,7 +99,6 @@ impl Dialect for BoundedDialect {
         supports_connect_by
         supports_constraint_keyword_without_name
         supports_create_index_with_clause
-        supports_create_table_like_parenthesized
         supports_create_view_comment_syntax
         supports_cte_without_as
         supports_data_type_signed_suffix
@@ -132,13 +107,10 @@ impl Dialect for BoundedDialect {
         supports_empty_projections
         supports_explain_with_utility_options
         supports_extract_comma_syntax
-        supports_factorial_operator
         supports_filter_during_aggregation
         supports_from_first_select
-        supports_geometric_types
         supports_group_by_expr
         supports_group_by_with_modifier
-        supports_insert_table_alias
         supports_install
         supports_interpolate
         supports_interval_options
@@ -146,16 +118,11 @@ impl Dialect for BoundedDialect {
         supports_left_associative_joins_without_parens
         supports_limit_by
         supports_limit_comma
-        supports_listen_notify
         supports_load_extension
         supports_match_against
         supports_multiline_comment_hints
         supports_named_fn_args_with_assignment_operator
-        supports_named_fn_args_with_colon_operator
-        supports_named_fn_args_with_expr_name
         supports_nested_comments
-        supports_notnull_operator
-        supports_numeric_literal_underscores
         supports_optimize_table
         supports_parens_around_table_factor
         supports_parenthesized_set_variables
@@ -171,7 +138,6 @@ impl Dialect for BoundedDialect {
         supports_select_wildcard_ilike
         supports_select_wildcard_rename
         supports_select_wildcard_replace
-        supports_select_wildcard_with_alias
         supports_set_names
         supports_settings
         supports_start_transaction_modifier

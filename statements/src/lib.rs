@@ -12,8 +12,8 @@ mod type_limits;
 use datafusion::common::DataFusionError;
 use datafusion::sql::sqlparser::parser::ParserError;
 
-pub use limits::{QUERY_STACK_BYTES, require_shallow};
-pub use parsing::{n_postgres_statements, parse, parse_query, require_expression};
+pub use limits::QUERY_STACK_BYTES;
+pub use parsing::{parse, parse_query, require_expression};
 pub use type_limits::require_shallow_columns;
 
 /// The reason why a text is refused.

@@ -44,7 +44,7 @@ pub(crate) fn check(statement: &Statement) -> Result<(), StatementError> {
     }
 
     match explained {
-        Statement::Statement(statement) => require_shallow(statement),
+        Statement::Statement(statement) => require_shallow_part(statement),
         Statement::CopyTo(copy) => match &copy.source {
             CopyToSource::Query(query) => require_shallow_part(query),
             CopyToSource::Relation(_) => Ok(()),
@@ -58,16 +58,8 @@ pub(crate) fn check(statement: &Statement) -> Result<(), StatementError> {
     }
 }
 
-/// Refuses a statement in which expressions or set operations are nested so deeply that walking them recursively could
-/// take too much stack, or which has too many groupings or relations to plan.
-///
-/// # Errors
-/// [`StatementError::TooComplex`].
-pub fn require_shallow(statement: &ast::Statement) -> Result<(), StatementError> {
-    require_shallow_part(statement)
-}
-
-/// Refuses a part of a statement that is beyond a limit.
+/// Refuses a statement, or a part of one, in which expressions or set operations are nested so deeply that walking them
+/// recursively could take too much stack, or which has too many groupings or relations to plan.
 pub(crate) fn require_shallow_part(part: &impl Visit) -> Result<(), StatementError> {
     let mut depth = Depth::default();
     match part.visit(&mut depth) {

@@ -6,7 +6,7 @@ use std::thread;
 
 use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::sqlparser::ast;
-use datafusion::sql::sqlparser::dialect::{Dialect, GenericDialect, PostgreSqlDialect};
+use datafusion::sql::sqlparser::dialect::Dialect;
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
@@ -59,7 +59,7 @@ pub fn parse_query(sql: &str) -> Result<Statement, StatementError> {
 /// [`StatementError`] if the text has a syntax error or is beyond a limit.
 pub fn require_expression(sql: &str) -> Result<(), StatementError> {
     with_stack(sql, || {
-        let dialect = BoundedDialect::new(&GenericDialect {}, sql);
+        let dialect = BoundedDialect::new(sql);
         require_shallow_brackets(&dialect, sql)?;
         let mut parser = Parser::new(&dialect).try_with_sql(sql)?;
         let expression = parser.parse_expr()?;
@@ -98,7 +98,7 @@ fn with_stack<T: Send>(
 }
 
 fn parsed(sql: &str) -> Result<VecDeque<Statement>, StatementError> {
-    let dialect = BoundedDialect::new(&GenericDialect {}, sql);
+    let dialect = BoundedDialect::new(sql);
     require_shallow_brackets(&dialect, sql)?;
     let statements = DFParserBuilder::new(sql)
         .with_dialect(&dialect)
@@ -109,19 +109,6 @@ fn parsed(sql: &str) -> Result<VecDeque<Statement>, StatementError> {
     }
     statements.iter().try_for_each(check)?;
     Ok(statements)
-}
-
-/// Returns the number of statements of a text for PostgreSQL, or `None` if the text has a syntax error.
-///
-/// # Errors
-/// [`StatementError::TooComplex`] if parsing the text is beyond a limit.
-pub fn n_postgres_statements(sql: &str) -> Result<Option<usize>, StatementError> {
-    with_stack(sql, || {
-        let dialect = BoundedDialect::new(&PostgreSqlDialect {}, sql);
-        require_shallow_brackets(&dialect, sql)?;
-        let statements = Parser::parse_sql(&dialect, sql);
-        Ok(statements.ok().map(|statements| statements.len()))
-    })
 }
 
 /// Refuses brackets that are nested too deeply, and types such as `int[][][]…` with too many levels. The parser does not
@@ -269,17 +256,12 @@ mod tests {
         ] {
             let sql = format!("SELECT {}", chain.repeat(40));
             assert!(parse(&sql).is_err(), "{chain}");
-            assert!(
-                !matches!(n_postgres_statements(&sql), Ok(Some(_))),
-                "{chain}"
-            );
             let cast = format!("SELECT CAST(1 AS {}", chain.repeat(5000));
             assert!(parse(&cast).is_err(), "{chain}");
         }
 
         let from = "SELECT * FROM ((".repeat(14) + "FROM a" + &",a".repeat(3000) + " ]";
         assert!(parse(&from).is_err());
-        assert!(!matches!(n_postgres_statements(&from), Ok(Some(_))));
 
         let types = "case -".repeat(24) + "STRUCT<" + &"a int,".repeat(4000);
         assert!(parse(&format!("SELECT {types} / ?9 9")).is_err());
@@ -292,6 +274,5 @@ mod tests {
         let nested = "lower(".repeat(8) + "a.b.c['d']['e']" + &")".repeat(8);
         let select = format!("SELECT {nested} FROM a WHERE NOT {nested} = 'x'");
         assert!(parse(&select).is_ok());
-        assert_eq!(n_postgres_statements(&select).expect("simple"), Some(1));
     }
 }

@@ -54,7 +54,6 @@ mod serve;
 mod signals;
 mod sounds;
 mod sql;
-mod sql_server;
 mod steps;
 mod store;
 mod stretch;

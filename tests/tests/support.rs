@@ -136,7 +136,6 @@ pub(crate) fn wavemill<S: AsRef<std::ffi::OsStr>>(words: impl IntoIterator<Item 
         "WAVEMILL_THREADS",
         "WAVEMILL_BACKEND",
         "WAVEMILL_DEVICES",
-        "WAVEMILL_SQL_PASSWORD",
         "RUST_BACKTRACE",
         "COLUMNS",
     ] {

@@ -8,4 +8,3 @@ mod export;
 mod quote;
 mod report;
 mod serve;
-mod sql_server;

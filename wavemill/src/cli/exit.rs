@@ -14,7 +14,6 @@ use wavemill_terminal::exit::{self as terminal, code_of};
 
 use crate::export::ExportError;
 use crate::report::ReportError;
-use crate::sql_server::OpenError;
 
 /// Error for a failure that another program has already reported on stderr.
 #[derive(Debug, thiserror::Error)]
@@ -81,7 +80,6 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
         .or_else(|| code_of(cause, SqlError::exit_code))
         .or_else(|| code_of(cause, ExportError::exit_code))
         .or_else(|| code_of(cause, ReportError::exit_code))
-        .or_else(|| code_of(cause, OpenError::exit_code))
         .or_else(|| code_of(cause, StoreError::exit_code))
         .or_else(|| code_of(cause, FeatureError::exit_code))
         .or_else(|| code_of(cause, CatalogError::exit_code))

@@ -19,7 +19,6 @@ pub mod recipe;
 pub mod report;
 pub mod serve;
 pub mod sql;
-pub mod sql_server;
 pub mod steps;
 pub mod store;
 pub mod tag;
@@ -82,7 +81,6 @@ enum Command {
     Work(steps::WorkCommand),
     Commit(steps::CommitCommand),
     Sql(sql::SqlCommand),
-    SqlServer(sql_server::SqlServerCommand),
     Info(store::InfoCommand),
     Verify(store::VerifyCommand),
     Tag(tag::TagCommand),
@@ -145,7 +143,6 @@ const fn interrupted(command: &Command) -> Option<&'static str> {
         | Command::Work(_)
         | Command::Export(_)
         | Command::Catalog(_) => "interrupted before anything was done; nothing was written",
-        Command::SqlServer(_) => "interrupted before the server was ready",
         Command::Commit(_) => "interrupted; run the same command again to continue",
         Command::Verify(_) => "interrupted while the version was checked; nothing was changed",
         Command::Report(_) => "interrupted; no page was written",
@@ -175,7 +172,6 @@ fn run(command: Command) -> Result<u8> {
         Command::Work(command) => return command.run(),
         Command::Commit(command) => return command.run(),
         Command::Sql(command) => command.run(),
-        Command::SqlServer(command) => command.run(),
         Command::Info(command) => command.run(),
         Command::Verify(command) => command.run(),
         Command::Tag(command) => command.run(),

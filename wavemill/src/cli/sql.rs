@@ -222,7 +222,7 @@ pub(super) fn parse_table(text: &str) -> Result<(String, PathBuf), String> {
 
 /// Returns the limits that the options state, and makes malloc return freed batches if the limit is small. `threads`
 /// defaults to the number of processors.
-pub(super) fn limits(memory_bytes: usize, threads: Option<usize>, allow_write: bool) -> Limits {
+fn limits(memory_bytes: usize, threads: Option<usize>, allow_write: bool) -> Limits {
     if memory_bytes < REUSED_MEMORY_BYTES_MIN {
         wavemill_kernels::return_batches();
     }
@@ -235,7 +235,7 @@ pub(super) fn limits(memory_bytes: usize, threads: Option<usize>, allow_write: b
 }
 
 /// Parses a memory limit for queries.
-pub(super) fn parse_limit(text: &str) -> Result<usize, String> {
+fn parse_limit(text: &str) -> Result<usize, String> {
     let bytes = parse_bytes(text)?;
     if bytes < MEMORY_LIMIT_BYTES_MIN {
         Err("must be at least 128MiB".to_owned())
