@@ -22,7 +22,7 @@ pub(super) enum Format {
 }
 
 /// Signatures of formats that are not decoded: offset in the file, bytes, and name of the format.
-const UNSUPPORTED: [(usize, &[u8], &str); 10] = [
+const UNSUPPORTED: [(usize, &[u8], &str); 13] = [
     (0, b"\x1A\x45\xDF\xA3", "Matroska or WebM"),
     (0, b"FORM", "IFF"),
     (0, b"caff", "CAF"),
@@ -33,6 +33,9 @@ const UNSUPPORTED: [(usize, &[u8], &str); 10] = [
     (0, b"#!AMR", "AMR"),
     (0, b"\x30\x26\xB2\x75\x8E\x66\xCF\x11", "Windows Media"),
     (0, b".snd", "AU"),
+    (0, b"riff\x2E\x91\xCF\x11", "Wave64"),
+    (0, b"FLV\x01", "Flash Video"),
+    (8, b"AVI LIST", "AVI"),
 ];
 
 /// Detects a file's format from its first bytes, after any tags.
@@ -97,6 +100,7 @@ mod tests {
 
         assert_eq!(sniff(b"FORM\0\0\0\0AIFC"), Format::Wav);
         assert_eq!(sniff(b"FORM\0\0\0\08SVX"), Format::Unsupported("IFF"));
+        assert_eq!(sniff(b"RIFF\0\0\0\0AVI LIST"), Format::Unsupported("AVI"));
         assert_eq!(sniff(b"\0\0\0\x20ftypM4A "), Format::Mp4);
         // Files of QuickTime without `ftyp`, and a text that only begins like a box.
         assert_eq!(sniff(b"\0\0\x20\0moov"), Format::Mp4);
