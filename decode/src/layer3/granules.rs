@@ -122,6 +122,43 @@ impl<'a> CodedFrame<'a> {
         Ok(factors)
     }
 
+    /// Reads the first channel of a granule like [`Self::read`], and skips the second one. If `checks_second`, damage of
+    /// the second channel is an error, as if it were read; `unused` is a buffer for that purpose.
+    pub(super) fn read_first(
+        &mut self,
+        reader: &mut GranuleReader,
+        index: usize,
+        n_wanted: usize,
+        checks_second: bool,
+        [first, unused]: [&mut Spectrum; MAX_CHANNELS],
+    ) -> Result<(), FrameError> {
+        let [gains, unused_gains] = &mut reader.gains;
+        let (_, mut coded) = self.open(index, 0, n_wanted, gains, first)?;
+
+        if checks_second {
+            let (_, mut second) = self.open(index, 1, LINES, unused_gains, unused)?;
+            if self.may_overrun(second.end) {
+                reader.codes.read(&mut second);
+                self.n_lines(second)?;
+            }
+        } else {
+            self.skip(index, 1)?;
+        }
+
+        reader.codes.read(&mut coded);
+        first.n_lines = self.n_lines(coded)?;
+        Ok(())
+    }
+
+    /// Reports whether codes of a channel, whose bits end at `end`, can extend beyond the end of the main data.
+    ///
+    /// This is the only damage that reading the codes can find. All books are complete prefix codes, so any bits are
+    /// codes. The last code begins before `end` and has at most [`huffman::CODE_BITS_MAX`] bits. So a channel that ends
+    /// that many bits before the main data do decodes without an error, whatever its bits are.
+    fn may_overrun(&self, end: usize) -> bool {
+        end + huffman::CODE_BITS_MAX > 8 * self.main.bytes.len()
+    }
+
     /// Reads both channels of a granule like [`Self::read`], and returns the scale factors of the second channel.
     pub(super) fn read_both(
         &mut self,

@@ -13,6 +13,9 @@ const FIRST_ENTRIES: usize = 1 << FIRST_BITS;
 /// Number of short Huffman codes that always fit into the 57 valid bits of a word. A short code needs only one lookup.
 pub(super) const SHORT_CODES_PER_WORD: u32 = 57 / FIRST_BITS;
 
+/// Upper bound on the number of bits of a code with its escapes and signs: 19 + 2 · 13 + 2.
+pub(in crate::layer3) const CODE_BITS_MAX: usize = 47;
+
 /// The magnitude in a pair that marks an escaped value. More bits, to be added to the value, follow the code.
 pub(super) const ESCAPE: u32 = 15;
 

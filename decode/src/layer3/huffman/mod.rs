@@ -13,6 +13,7 @@ use super::requantize::{Gains, PowerTable};
 use super::side_info::Granule;
 use books::{Book, Books, Entry, SHORT_CODES_PER_WORD};
 
+pub(super) use books::CODE_BITS_MAX;
 #[cfg(test)]
 pub(super) use books::{PAIR_BOOKS, code_words};
 #[cfg(test)]

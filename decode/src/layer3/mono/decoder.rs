@@ -148,14 +148,10 @@ impl MonoDecoder {
         let bands = frame.bands_of(&frame.side.granules[index][0]);
         let n_wanted = n_coded(bands, self.band.n_lines());
         let [middle, side] = &mut self.spectra[index];
-        if self.band == Band::WHOLE {
-            // Read the side channel only to detect damage, for which the whole frame is rejected.
-            let n_wanted = [n_wanted, LINES];
-            frame.read_both(&mut self.reader, index, n_wanted, [&mut *middle, side])?;
-        } else {
-            frame.read(&mut self.reader, index, 0, n_wanted, middle)?;
-            frame.skip(index, 1)?;
-        }
+        // A frame is rejected for damage of the side channel only if the whole band is decoded.
+        let checks_side = self.band == Band::WHOLE;
+        let spectra = [&mut *middle, side];
+        frame.read_first(&mut self.reader, index, n_wanted, checks_side, spectra)?;
 
         scale(&mut middle.lines[..middle.n_lines], SQRT_HALF);
         Ok(())

@@ -197,6 +197,44 @@ fn low_frequencies_are_the_mean_of_both_channels() {
     }
 }
 
+/// The codes of a side channel that the mean does not need are skipped unless they may extend beyond the main data. Main
+/// data that end at any byte around the last code must give the result of the stereo decoder, which reads all codes.
+#[test]
+fn damaged_end_of_a_side_channel_is_found() {
+    let mut noise = Noise(10);
+    let mut full = FrameDecoder::new(Level::detect()).unwrap();
+    let mut mean = MonoDecoder::new(Band::WHOLE, Level::detect()).unwrap();
+    let mut n_failed = 0;
+
+    // Headers of middle and side, for two granules and for one.
+    for head in [[0xFF, 0xFB, 0x90, 0x60], [0xFF, 0xF3, 0x90, 0x60]] {
+        for mut frame in low_frames(&mut noise, head, LINES) {
+            for granule in &mut frame.side.granules {
+                granule[1].block = granule[0].block;
+                granule[1].is_mixed = granule[0].is_mixed;
+            }
+
+            let n_bits: usize = frame.side.granule_bits().iter().sum();
+            for n_bytes in n_bits / 8 - 2..n_bits / 8 + 8 {
+                let main = MainData {
+                    bytes: &frame.bytes[..n_bytes],
+                    n_missing_bits: 0,
+                };
+                let mut planes = [[0.0; FRAME_SAMPLES]; 2];
+                let [left, right] = &mut planes;
+                let want = full.decode(&frame.header, &frame.side, main, [left, right]);
+                let got = mean.decode(&frame.header, &frame.side, main, 0, left);
+                assert_eq!(got, want, "{n_bits} bits in {n_bytes} bytes");
+                n_failed += usize::from(n_bytes > n_bits / 8 && want.is_err());
+            }
+        }
+    }
+    assert!(
+        n_failed > 20,
+        "{n_failed} frames failed for their last code"
+    );
+}
+
 /// Returns frames of noise that decode without error and have no nonzero lines from `n_lines` on.
 fn low_frames(noise: &mut Noise, head: [u8; 4], n_lines: usize) -> Vec<LowFrame> {
     let mut frames = Vec::new();
