@@ -50,7 +50,7 @@ impl FrameDecoder {
         let lanes = Lanes::new(level).ok_or(KernelError::Level { level })?;
         Ok(Self {
             lanes,
-            reader: GranuleReader::new(),
+            reader: GranuleReader::new(lanes),
             channels: std::array::from_fn(|_| Channel {
                 imdct: Imdct::new(),
                 synthesis: Synthesis::new(),

@@ -15,21 +15,55 @@ const GAIN_OF_ONE: i32 = 210;
 /// Smallest gain relative to a factor of one, in quarters of an octave: global gain 0, short windows attenuated by 7 ·
 /// 8, and scale factors of 31 plus a preflag of 3, each with weight 4.
 const GAIN_MIN: i32 = -GAIN_OF_ONE - 7 * 8 - 4 * (31 + 3);
-const GAIN_MAX: i32 = 255 - GAIN_OF_ONE;
 
 /// Numbers that the preflag adds to the scale factors of long bands (table 3-B.6).
 const PRE_EMPHASIS: [u8; 22] = [
     0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 3, 3, 3, 2, 0,
 ];
 
+/// Number of values of a pair without escapes: -15 to 15.
+const SIDE: i32 = 31;
+/// Number of pairs of values from -15 to 15.
+pub(super) const PAIRS: usize = (SIDE * SIDE) as usize;
+
+/// Returns the index of a pair of values from -15 to 15 in [`PowerTable::pairs`].
+pub(super) fn pair_index([x, y]: [i32; 2]) -> usize {
+    ((x + SIDE / 2) * SIDE + y + SIDE / 2) as usize
+}
+
+/// A pair of values in one word, which is moved as a whole.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pair(u64);
+
+impl Pair {
+    #[inline(always)]
+    pub(super) fn new([x, y]: [f32; 2]) -> Self {
+        Self(u64::from(x.to_bits()) | u64::from(y.to_bits()) << 32)
+    }
+
+    #[inline(always)]
+    pub(super) fn values(self) -> [f32; 2] {
+        [self.0, self.0 >> 32].map(|bits| f32::from_bits(bits as u32))
+    }
+}
+
+/// Number of entries of the table of powers: a power of two, so that an index needs no check.
+pub(super) const POWERS: usize = (2 * VALUE_MAX + 2).next_power_of_two();
+/// Values raised to the power 4/3, indexed by twice the magnitude plus one if the value is negative. So the index is the
+/// sum of twice the magnitude of a code and the bits that follow the code: escaped bits, and then the sign.
+pub(super) type Powers = [f32; POWERS];
+
+/// Number of entries of the table of gains, likewise. From [`GAIN_MIN`] on they reach the gain of 255.
+const GAINS: usize = ((255 - GAIN_OF_ONE - GAIN_MIN) as usize + 1).next_power_of_two();
+
 /// Tables of `|q|^(4/3)` and of the gain factors.
 #[derive(Debug)]
 pub(super) struct PowerTable {
-    powers: Vec<f32>,
-    /// Signed values from -16 to 15, raised to the power 4/3.
-    signed: [f32; 32],
+    powers: Box<Powers>,
+    /// Pairs of values from -15 to 15, raised to the power 4/3, by [`pair_index`].
+    pairs: Box<[Pair; PAIRS]>,
     /// The gain factors `2^(gain / 4)` from [`GAIN_MIN`] on.
-    gains: Vec<f32>,
+    gains: [f32; GAINS],
 }
 
 impl PowerTable {
@@ -41,77 +75,107 @@ impl PowerTable {
 
     fn new() -> Self {
         let power = |value: usize| libm::pow(value as f64, 4.0 / 3.0) as f32;
-        let signed = std::array::from_fn(|at| {
-            if at < 16 {
-                -power(16 - at)
-            } else {
-                power(at - 16)
-            }
-        });
-        Self {
-            powers: (0..=VALUE_MAX).map(power).collect(),
-            signed,
-            gains: (GAIN_MIN..=GAIN_MAX)
-                .map(|gain| libm::exp2(f64::from(gain) / 4.0) as f32)
-                .collect(),
+        let mut table = Self {
+            powers: Box::new([0.0; POWERS]),
+            pairs: Box::new([Pair::new([0.0; 2]); PAIRS]),
+            gains: std::array::from_fn(|gain| {
+                libm::exp2(f64::from(GAIN_MIN + gain as i32) / 4.0) as f32
+            }),
+        };
+        for (value, signed) in (0..=VALUE_MAX).zip(table.powers.as_chunks_mut().0) {
+            let power = power(value);
+            *signed = [power, -power];
         }
+
+        let values = -SIDE / 2..=SIDE / 2;
+        for pair in values
+            .clone()
+            .flat_map(|x| values.clone().map(move |y| [x, y]))
+        {
+            let powers = pair.map(|value| table.power(value));
+            table.pairs[pair_index(pair)] = Pair::new(powers);
+        }
+        table
     }
 
-    /// Returns an unsigned value raised to the power 4/3, or 0 for values that no code has.
-    #[inline(always)]
-    pub(super) fn power(&self, value: u32) -> f32 {
-        self.powers.get(value as usize).copied().unwrap_or(0.0)
+    /// Returns a value raised to the power 4/3.
+    pub(super) fn power(&self, value: i32) -> f32 {
+        let sign = usize::from(value < 0);
+        self.powers[(2 * value.unsigned_abs() as usize + sign) % POWERS]
     }
 
-    /// Returns a signed value from -16 to 15 raised to the power 4/3. `value` is the signed value plus 16.
     #[inline(always)]
-    pub(super) fn signed_power(&self, value: usize) -> f32 {
-        self.signed[value % 32]
+    pub(super) fn signed(&self) -> &Powers {
+        &self.powers
+    }
+
+    /// Returns the pairs of values from -15 to 15 raised to the power 4/3, by [`pair_index`].
+    #[inline(always)]
+    pub(super) fn pairs(&self) -> &[Pair; PAIRS] {
+        &self.pairs
     }
 }
 
 /// Number of gain factors that are written at once.
+const FILL: usize = 8;
+/// Number of lines that are multiplied at once.
 const STRIDE: usize = 8;
 
-/// The gain factor of each pair of lines; all scale factor bands have an even width. Additional space after the last
-/// pair allows writing beyond it.
+/// The gain factor of each line. Additional space after the last line allows writing beyond it.
 #[derive(Debug)]
 pub(super) struct Gains {
-    pub(super) by_pair: [f32; LINES / 2 + STRIDE],
+    table: &'static PowerTable,
+    by_line: [f32; LINES + FILL],
 }
 
 impl Gains {
-    pub(super) const ZERO: Self = Self {
-        by_pair: [0.0; LINES / 2 + STRIDE],
-    };
+    pub(super) fn new() -> Self {
+        Self {
+            table: PowerTable::get(),
+            by_line: [0.0; LINES + FILL],
+        }
+    }
 
-    /// Sets the gain factors of a granule, at least for its first `n_wanted` lines and the quadruple after them.
+    /// Sets the gain factors of a granule's first `n_lines` lines.
+    #[inline(always)]
     pub(super) fn set(
         &mut self,
         granule: &Granule,
         bands: &Bands,
         factors: &ScaleFactors,
-        n_wanted: usize,
+        n_lines: usize,
     ) {
-        let table = PowerTable::get();
         for band in 0..bands.n {
             let lines = bands.lines(band);
-            if lines.start >= n_wanted + 4 {
+            if lines.start >= n_lines {
                 break;
             }
 
             let gain = gain(granule, bands, factors, band);
-            let factor = table.gains[(gain - GAIN_MIN) as usize];
-            // Most bands are narrower than the stride. The next band overwrites factors written beyond a band.
-            for pair in (lines.start / 2..lines.end / 2).step_by(STRIDE) {
-                self.by_pair[pair..pair + STRIDE].fill(factor);
+            let factor = self.table.gains[(gain - GAIN_MIN) as usize % GAINS];
+            // Most bands are narrower than the fill. The next band overwrites factors written beyond a band.
+            for line in lines.step_by(FILL) {
+                self.by_line[line..line + FILL].fill(factor);
+            }
+        }
+    }
+
+    /// Multiplies the first `n_lines` lines, rounded up, by their gain factors.
+    #[inline(always)]
+    pub(super) fn apply(&self, n_lines: usize, lines: &mut [f32; LINES]) {
+        let lines = lines.as_chunks_mut::<STRIDE>().0.iter_mut();
+        let gains = self.by_line.as_chunks::<STRIDE>().0;
+        for (lines, gains) in lines.zip(gains).take(n_lines.div_ceil(STRIDE)) {
+            for (line, gain) in lines.iter_mut().zip(gains) {
+                *line *= gain;
             }
         }
     }
 }
 
 /// Returns the gain of a scale factor band in quarters of an octave.
-pub(super) fn gain(granule: &Granule, bands: &Bands, factors: &ScaleFactors, band: usize) -> i32 {
+#[inline(always)]
+fn gain(granule: &Granule, bands: &Bands, factors: &ScaleFactors, band: usize) -> i32 {
     let mut gain = i32::from(granule.global_gain) - GAIN_OF_ONE;
     let mut factor = factors.values[band];
     if band < bands.n_long {

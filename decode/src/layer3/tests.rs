@@ -3,13 +3,12 @@
 use wavemill_kernels::Level;
 
 use super::antialias::antialias;
-use super::bits::BitReader;
 use super::black_box::{Probe, Table, decode, decoder, long_frame};
 use super::header::FrameHeader;
-use super::huffman::{self, CodedLines, PAIR_BOOKS, QUADS_A, QUADS_B, code_words};
+use super::huffman::{self, CODE_BITS_MAX, CodedLines, PAIR_BOOKS, QUADS_A, QUADS_B, code_words};
 use super::imdct::{Imdct, Windows};
 use super::reference::{self, Filter, Hybrid};
-use super::requantize::{Gains, PowerTable};
+use super::requantize::{PowerTable, pair_index};
 use super::side_info::{Block, Granule, SideInfo};
 use super::synthesis::Synthesis;
 use super::window::window;
@@ -121,6 +120,9 @@ fn code_books_are_complete_and_match_the_reference() {
         // Kraft's sum of the code words, in units of the longest possible word.
         let kraft: u64 = own.iter().map(|word| 1 << (32 - word.n_bits)).sum();
         assert_eq!(kraft, 1 << 32, "{name:?}");
+        // Up to 13 escaped bits and a sign follow for each value.
+        let n_bits = own.iter().map(|word| word.n_bits as usize).max();
+        assert!(n_bits.unwrap() + 2 * (13 + 1) <= CODE_BITS_MAX, "{name:?}");
 
         for (at, word) in own.iter().enumerate() {
             for (other_at, other) in own.iter().enumerate() {
@@ -218,13 +220,16 @@ fn powers_match_the_reference() {
 
     for value in 0..8_207 {
         let want = reference::requantise(value, 0);
-        let got = f64::from(table.power(value as u32));
+        let got = f64::from(table.power(value));
         assert!((got - want).abs() <= want * 1e-7, "{value}: {got}");
+        assert_eq!(table.power(-value), -table.power(value));
     }
 
-    for value in -16..16_i32 {
-        let want = reference::requantise(value, 0) as f32;
-        assert_eq!(table.signed_power((value + 16) as usize), want);
+    for x in -15..=15 {
+        for y in -15..=15 {
+            let pair = table.pairs()[pair_index([x, y])].values();
+            assert_eq!(pair, [x, y].map(|value| table.power(value)), "{x}, {y}");
+        }
     }
 }
 
@@ -384,7 +389,6 @@ struct CodedChannels<'a> {
     bytes: &'a [u8],
     granules: &'a [Granule; 2],
     n_wanted: [usize; 2],
-    gains: &'a Gains,
 }
 
 impl<'a> CodedChannels<'a> {
@@ -392,13 +396,14 @@ impl<'a> CodedChannels<'a> {
     fn lines(&self, lines: &'a mut [[f32; LINES]; 2]) -> [CodedLines<'a>; 2] {
         let [left, right] = lines;
         [(0, left), (1, right)].map(|(channel, lines)| CodedLines {
-            bits: BitReader::new(self.bytes, 800 * channel),
+            bytes: self.bytes,
+            position: 800 * channel,
             end: 800 * channel + self.granules[channel].n_bits,
             granule: &self.granules[channel],
             n_wanted: self.n_wanted[channel],
-            gains: self.gains,
             lines,
             n_lines: 0,
+            n_regions: 0,
         })
     }
 }
@@ -406,9 +411,6 @@ impl<'a> CodedChannels<'a> {
 #[test]
 fn reading_two_channels_at_once_equals_reading_each() {
     let mut noise = Noise(5);
-    let gains = Gains {
-        by_pair: std::array::from_fn(|pair| 1.0 + pair as f32),
-    };
     let reader = huffman::Reader::new();
     let mut n_lines = 0;
 
@@ -424,7 +426,6 @@ fn reading_two_channels_at_once_equals_reading_each() {
             bytes: &bytes,
             granules: &granules,
             n_wanted,
-            gains: &gains,
         };
 
         let mut want = coded.lines(&mut alone);
@@ -438,7 +439,7 @@ fn reading_two_channels_at_once_equals_reading_each() {
         for (is, want) in is.iter().zip(&want) {
             assert_eq!(is.lines, want.lines);
             assert_eq!(is.n_lines, want.n_lines);
-            assert_eq!(is.bits.position(), want.bits.position());
+            assert_eq!(is.position, want.position);
             n_lines += is.n_lines;
         }
     }

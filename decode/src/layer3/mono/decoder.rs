@@ -61,7 +61,7 @@ impl MonoDecoder {
         Ok(Self {
             lanes,
             band,
-            reader: GranuleReader::new(),
+            reader: GranuleReader::new(lanes),
             spectra: Box::new([[Spectrum::SILENCE; MAX_CHANNELS]; 2]),
             hybrid: Hybrid {
                 mean: Imdct::new(),
@@ -130,12 +130,12 @@ impl MonoDecoder {
         main: MainData,
     ) -> Result<(), FrameError> {
         let mut frame = CodedFrame::new(header, side, main);
-        let needs_no_side = has_middle(header, side);
+        if has_middle(header, side) {
+            return self.read_middles(&mut frame);
+        }
         for index in 0..header.n_granules() {
             if frame.passes_over(index) {
                 self.spectra[index].iter_mut().for_each(Spectrum::silence);
-            } else if needs_no_side {
-                self.read_middle(&mut frame, index)?;
             } else {
                 self.read_granule(&mut frame, index)?;
             }
@@ -143,17 +143,22 @@ impl MonoDecoder {
         Ok(())
     }
 
-    /// Reads the middle channel, the sum of left and right over √2. The side channel does not affect their mean.
-    fn read_middle(&mut self, frame: &mut CodedFrame, index: usize) -> Result<(), FrameError> {
-        let bands = frame.bands_of(&frame.side.granules[index][0]);
-        let n_wanted = n_coded(bands, self.band.n_lines());
-        let [middle, side] = &mut self.spectra[index];
+    /// Reads the middle channel of each granule, the sum of left and right over √2. The side channel does not affect
+    /// their mean.
+    fn read_middles(&mut self, frame: &mut CodedFrame) -> Result<(), FrameError> {
+        let n_wanted = [0, 1].map(|index| {
+            let bands = frame.bands_of(&frame.side.granules[index][0]);
+            n_coded(bands, self.band.n_lines())
+        });
         // A frame is rejected for damage of the side channel only if the whole band is decoded.
         let checks_side = self.band == Band::WHOLE;
-        let spectra = [&mut *middle, side];
-        frame.read_first(&mut self.reader, index, n_wanted, checks_side, spectra)?;
+        let mut middles = self.spectra.each_mut().map(|[middle, _]| middle);
+        let [first, second] = &mut middles;
+        frame.read_firsts(&mut self.reader, n_wanted, checks_side, [first, second])?;
 
-        scale(&mut middle.lines[..middle.n_lines], SQRT_HALF);
+        for middle in middles.into_iter().take(frame.header.n_granules()) {
+            scale(&mut middle.lines[..middle.n_lines], SQRT_HALF);
+        }
         Ok(())
     }
 

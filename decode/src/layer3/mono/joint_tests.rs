@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use wavemill_kernels::Level;
+use wavemill_kernels::{Lanes, Level};
 
 use super::{Band, MonoDecoder};
 use crate::layer3::bands::Bands;
@@ -98,7 +98,7 @@ impl Reference {
     /// Returns the sub-band samples of both channels of a frame, by time slot.
     fn decode(&mut self, frame: &JointFrame) -> [Vec<[f64; SUB_BANDS]>; 2] {
         let JointFrame { header, side, .. } = frame;
-        let mut reader = GranuleReader::new();
+        let mut reader = GranuleReader::new(Lanes::new(Level::detect()).unwrap());
         let mut coded = CodedFrame::new(header, side, frame.main());
         let mut slots = [Vec::new(), Vec::new()];
 
