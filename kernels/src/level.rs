@@ -11,7 +11,7 @@ use std::fmt;
 pub enum Level {
     /// Instructions that every machine of the target supports.
     Scalar,
-    /// AVX2 and FMA, as in the x86-64-v3 definition.
+    /// The instructions of the x86-64-v3 definition: AVX2, FMA, and the bit manipulation of BMI1, BMI2, LZCNT and MOVBE.
     X86_64V3,
 }
 
@@ -30,7 +30,15 @@ impl Level {
         match self {
             Self::Scalar => true,
             #[cfg(target_arch = "x86_64")]
-            Self::X86_64V3 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            Self::X86_64V3 => {
+                is_x86_feature_detected!("avx2")
+                    && is_x86_feature_detected!("fma")
+                    && is_x86_feature_detected!("bmi1")
+                    && is_x86_feature_detected!("bmi2")
+                    && is_x86_feature_detected!("lzcnt")
+                    && is_x86_feature_detected!("movbe")
+                    && is_x86_feature_detected!("popcnt")
+            }
             #[cfg(not(target_arch = "x86_64"))]
             Self::X86_64V3 => false,
         }
@@ -72,13 +80,13 @@ impl Lanes {
     #[cfg(target_arch = "x86_64")]
     #[allow(unsafe_code)]
     pub fn run<R>(self, body: impl FnOnce() -> R) -> R {
-        #[target_feature(enable = "avx2,fma")]
+        #[target_feature(enable = "avx2,fma,bmi1,bmi2,lzcnt,movbe,popcnt")]
         fn v3<R>(body: impl FnOnce() -> R) -> R {
             body()
         }
         match self.0 {
             Level::Scalar => body(),
-            // SAFETY: a `Lanes` of this level exists only if `new` has detected AVX2 and FMA.
+            // SAFETY: a `Lanes` of this level exists only if `new` has detected these features.
             Level::X86_64V3 => unsafe { v3(body) },
         }
     }

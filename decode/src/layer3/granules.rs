@@ -65,20 +65,43 @@ impl GranuleReader {
         }
     }
 
-    /// Reads the codes of a channel to spectral lines.
-    fn read(&mut self, channel: &mut CodedChannel) {
+    /// Reads the spectral lines of a channel, multiplied by `factor`.
+    fn read(&mut self, channel: &mut CodedChannel, factor: f32) {
+        let gains = &mut self.gains[0];
         self.lanes.run(
             #[inline(always)]
             || {
                 self.codes.read(&mut channel.coded);
-                channel.set_gains(&mut self.gains[0]);
-                channel.apply(&self.gains[0]);
+                channel.set_gains(gains);
+                channel.apply(gains, factor);
             },
         );
     }
 
-    /// Reads the codes of two channels side by side to spectral lines.
-    fn read_two(&mut self, a: &mut CodedChannel, b: &mut CodedChannel) {
+    /// Reads the spectral lines of two channels, multiplied by `factor`.
+    fn read_two(&mut self, a: &mut CodedChannel, b: &mut CodedChannel, factor: f32) {
+        self.read_codes(a, b);
+        self.lanes.run(
+            #[inline(always)]
+            || {
+                a.apply(&self.gains[0], factor);
+                b.apply(&self.gains[1], factor);
+            },
+        );
+    }
+
+    /// Reads the spectral lines of the mean of two channels to the first one.
+    fn read_mean(&mut self, a: &mut CodedChannel, b: &mut CodedChannel) {
+        self.read_codes(a, b);
+        let n_lines = a.coded.n_lines.max(b.coded.n_lines);
+        self.lanes.run(
+            #[inline(always)]
+            || Gains::mean(&self.gains, n_lines, a.coded.lines, b.coded.lines),
+        );
+    }
+
+    /// Reads the codes of two channels side by side, and sets their gains.
+    fn read_codes(&mut self, a: &mut CodedChannel, b: &mut CodedChannel) {
         let [gains_a, gains_b] = &mut self.gains;
         self.lanes.run(
             #[inline(always)]
@@ -86,8 +109,6 @@ impl GranuleReader {
                 self.codes.read_two(&mut a.coded, &mut b.coded);
                 a.set_gains(gains_a);
                 b.set_gains(gains_b);
-                a.apply(gains_a);
-                b.apply(gains_b);
             },
         );
     }
@@ -101,8 +122,8 @@ impl CodedChannel<'_> {
     }
 
     #[inline(always)]
-    fn apply(&mut self, gains: &Gains) {
-        gains.apply(self.coded.n_lines, self.coded.lines);
+    fn apply(&mut self, gains: &Gains, factor: f32) {
+        gains.apply(factor, self.coded.n_lines, self.coded.lines);
     }
 }
 
@@ -167,7 +188,7 @@ impl<'a> CodedFrame<'a> {
         spectrum: &mut Spectrum,
     ) -> Result<ScaleFactors, FrameError> {
         let mut opened = self.open(index, channel, n_wanted, &mut spectrum.lines)?;
-        reader.read(&mut opened);
+        reader.read(&mut opened, 1.0);
         spectrum.n_lines = self.n_lines(&opened)?;
         Ok(opened.factors)
     }
@@ -182,20 +203,38 @@ impl<'a> CodedFrame<'a> {
     ) -> Result<ScaleFactors, FrameError> {
         let mut opened_left = self.open(index, 0, n_wanted[0], &mut left.lines)?;
         let mut opened_right = self.open(index, 1, n_wanted[1], &mut right.lines)?;
-        reader.read_two(&mut opened_left, &mut opened_right);
+        reader.read_two(&mut opened_left, &mut opened_right, 1.0);
 
         left.n_lines = self.n_lines(&opened_left)?;
         right.n_lines = self.n_lines(&opened_right)?;
         Ok(opened_right.factors)
     }
 
-    /// Reads the first channel of each granule like [`Self::read`], and skips the second one. If `checks_second`, damage
-    /// of the second channel is an error, as if it were read.
+    /// Reads the mean of both channels of a granule, which have equal bands, to the first spectrum. `right` is a buffer.
+    pub(super) fn read_mean(
+        &mut self,
+        reader: &mut GranuleReader,
+        index: usize,
+        n_wanted: usize,
+        [left, right]: [&mut Spectrum; MAX_CHANNELS],
+    ) -> Result<(), FrameError> {
+        let mut opened_left = self.open(index, 0, n_wanted, &mut left.lines)?;
+        let mut opened_right = self.open(index, 1, n_wanted, &mut right.lines)?;
+        reader.read_mean(&mut opened_left, &mut opened_right);
+
+        let n_lines = self.n_lines(&opened_left)?;
+        left.n_lines = n_lines.max(self.n_lines(&opened_right)?);
+        Ok(())
+    }
+
+    /// Reads the first channel of each granule like [`Self::read`], multiplied by `factor`, and skips the second one. If
+    /// `checks_second`, damage of the second channel is an error, as if it were read.
     pub(super) fn read_firsts(
         &mut self,
         reader: &mut GranuleReader,
         n_wanted: [usize; 2],
         checks_second: bool,
+        factor: f32,
         [first, second]: [&mut Spectrum; 2],
     ) -> Result<(), FrameError> {
         // If no code of the first granule can be damaged, it makes no difference that the second one is opened before.
@@ -206,7 +245,7 @@ impl<'a> CodedFrame<'a> {
             let mut opened = self.open_first(reader, 0, n_wanted[0], checks_second, lines)?;
             let lines = &mut second.lines;
             let mut opened_2 = self.open_first(reader, 1, n_wanted[1], checks_second, lines)?;
-            reader.read_two(&mut opened, &mut opened_2);
+            reader.read_two(&mut opened, &mut opened_2, factor);
             first.n_lines = self.n_lines(&opened)?;
             second.n_lines = self.n_lines(&opened_2)?;
             return Ok(());
@@ -221,7 +260,7 @@ impl<'a> CodedFrame<'a> {
             let lines = &mut spectrum.lines;
             let mut opened =
                 self.open_first(reader, index, n_wanted[index], checks_second, lines)?;
-            reader.read(&mut opened);
+            reader.read(&mut opened, factor);
             spectrum.n_lines = self.n_lines(&opened)?;
         }
         Ok(())
@@ -248,7 +287,7 @@ impl<'a> CodedFrame<'a> {
         // Nothing has been read to the lines of the first channel, so they are free.
         let mut second = self.open(index, 1, LINES, opened.coded.lines)?;
         if self.may_overrun(second.coded.end) {
-            reader.read(&mut second);
+            reader.read(&mut second, 1.0);
             self.n_lines(&second)?;
         }
         Ok(opened)

@@ -1,11 +1,15 @@
 //! Converts quantised values to spectral lines: `sign(q) · |q|^(4/3) · 2^(gain / 4)` (ISO/IEC 11172-3 §2.4.3.4.7).
 
+use std::ops::Range;
 use std::sync::LazyLock;
+
+use wavemill_kernels::{LANES, Lane};
 
 use super::LINES;
 use super::bands::Bands;
 use super::scale_factors::ScaleFactors;
 use super::side_info::Granule;
+use super::wide::Wide;
 
 /// The largest quantised value: 15 plus the largest number of 13 bits.
 const VALUE_MAX: usize = 15 + (1 << 13) - 1;
@@ -117,9 +121,7 @@ impl PowerTable {
 }
 
 /// Number of gain factors that are written at once.
-const FILL: usize = 8;
-/// Number of lines that are multiplied at once.
-const STRIDE: usize = 8;
+const FILL: usize = 16;
 
 /// The gain factor of each line. Additional space after the last line allows writing beyond it.
 #[derive(Debug)]
@@ -136,7 +138,7 @@ impl Gains {
         }
     }
 
-    /// Sets the gain factors of a granule's first `n_lines` lines.
+    /// Sets the gain factors of a granule, at least for its first `n_lines` lines.
     #[inline(always)]
     pub(super) fn set(
         &mut self,
@@ -145,45 +147,77 @@ impl Gains {
         factors: &ScaleFactors,
         n_lines: usize,
     ) {
-        for band in 0..bands.n {
+        let global = i32::from(granule.global_gain) - GAIN_OF_ONE;
+        let weight = if granule.scalefac_scale { 4 } else { 2 };
+        let pre_emphasis = if factors.preflag {
+            &PRE_EMPHASIS
+        } else {
+            &[0; PRE_EMPHASIS.len()]
+        };
+
+        for (band, pre_emphasis) in (0..bands.n_long).zip(pre_emphasis) {
             let lines = bands.lines(band);
             if lines.start >= n_lines {
-                break;
+                return;
             }
+            let factor = factors.values[band] + pre_emphasis;
+            self.fill(lines, global - weight * i32::from(factor));
+        }
 
-            let gain = gain(granule, bands, factors, band);
-            let factor = self.table.gains[(gain - GAIN_MIN) as usize % GAINS];
-            // Most bands are narrower than the fill. The next band overwrites factors written beyond a band.
-            for line in lines.step_by(FILL) {
-                self.by_line[line..line + FILL].fill(factor);
+        for band in bands.n_long..bands.n {
+            let lines = bands.lines(band);
+            if lines.start >= n_lines {
+                return;
             }
+            let of_window = 8 * i32::from(granule.subblock_gain[bands.window(band)]);
+            let factor = i32::from(factors.values[band]);
+            self.fill(lines, global - of_window - weight * factor);
         }
     }
 
-    /// Multiplies the first `n_lines` lines, rounded up, by their gain factors.
+    /// Sets the gain factor of a band, whose gain is in quarters of an octave. Most bands are narrower than the fill: the
+    /// next band overwrites the factors that are written beyond this one.
     #[inline(always)]
-    pub(super) fn apply(&self, n_lines: usize, lines: &mut [f32; LINES]) {
-        let lines = lines.as_chunks_mut::<STRIDE>().0.iter_mut();
-        let gains = self.by_line.as_chunks::<STRIDE>().0;
-        for (lines, gains) in lines.zip(gains).take(n_lines.div_ceil(STRIDE)) {
-            for (line, gain) in lines.iter_mut().zip(gains) {
-                *line *= gain;
-            }
+    fn fill(&mut self, lines: Range<usize>, gain: i32) {
+        let factor = self.table.gains[(gain - GAIN_MIN) as usize % GAINS];
+        let mut line = lines.start;
+        while line < lines.end {
+            self.by_line[line..line + FILL].fill(factor);
+            line += FILL;
         }
     }
-}
 
-/// Returns the gain of a scale factor band in quarters of an octave.
-#[inline(always)]
-fn gain(granule: &Granule, bands: &Bands, factors: &ScaleFactors, band: usize) -> i32 {
-    let mut gain = i32::from(granule.global_gain) - GAIN_OF_ONE;
-    let mut factor = factors.values[band];
-    if band < bands.n_long {
-        if factors.preflag {
-            factor += PRE_EMPHASIS[band];
+    /// Multiplies the first `n_lines` lines, rounded up, by their gain factors and by `factor`.
+    #[inline(always)]
+    pub(super) fn apply(&self, factor: f32, n_lines: usize, lines: &mut [f32; LINES]) {
+        let lines = lines.as_chunks_mut::<LANES>().0;
+        for (lines, gains) in lines.iter_mut().zip(self.lanes(n_lines)) {
+            *lines = (Wide(*lines) * Wide(*gains) * factor).0;
         }
-    } else {
-        gain -= 8 * i32::from(granule.subblock_gain[bands.window(band)]);
     }
-    gain - i32::from(factor) * if granule.scalefac_scale { 4 } else { 2 }
+
+    /// Multiplies the first `n_lines` lines, rounded up, of two channels by their gain factors, and sets `left` to the
+    /// mean of both.
+    #[inline(always)]
+    pub(super) fn mean(
+        [left_gains, right_gains]: &[Self; 2],
+        n_lines: usize,
+        left: &mut [f32; LINES],
+        right: &[f32; LINES],
+    ) {
+        let lines = left.as_chunks_mut::<LANES>().0.iter_mut();
+        let lines = lines.zip(right.as_chunks::<LANES>().0);
+        let gains = left_gains.lanes(n_lines).iter();
+        let gains = gains.zip(right_gains.lanes(n_lines));
+        for ((left, right), (left_gains, right_gains)) in lines.zip(gains) {
+            let sum = Wide(*left) * Wide(*left_gains) + Wide(*right) * Wide(*right_gains);
+            *left = (sum * 0.5).0;
+        }
+    }
+
+    /// Returns the gain factors of the first `n_lines` lines, rounded up.
+    #[inline(always)]
+    fn lanes(&self, n_lines: usize) -> &[Lane] {
+        &self.by_line.as_chunks().0[..n_lines.div_ceil(LANES)]
+    }
 }

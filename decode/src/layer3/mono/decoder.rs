@@ -152,14 +152,8 @@ impl MonoDecoder {
         });
         // A frame is rejected for damage of the side channel only if the whole band is decoded.
         let checks_side = self.band == Band::WHOLE;
-        let mut middles = self.spectra.each_mut().map(|[middle, _]| middle);
-        let [first, second] = &mut middles;
-        frame.read_firsts(&mut self.reader, n_wanted, checks_side, [first, second])?;
-
-        for middle in middles.into_iter().take(frame.header.n_granules()) {
-            scale(&mut middle.lines[..middle.n_lines], SQRT_HALF);
-        }
-        Ok(())
+        let spectra = self.spectra.each_mut().map(|[middle, _]| middle);
+        frame.read_firsts(&mut self.reader, n_wanted, checks_side, SQRT_HALF, spectra)
     }
 
     /// Reads the mean of both channels of a granule, or half of each channel if the windows of both differ.
@@ -170,6 +164,11 @@ impl MonoDecoder {
         if frame.header.mode == Mode::Mono {
             frame.read(&mut self.reader, index, 0, n_left, left)?;
             return Ok(());
+        }
+
+        let have_equal_windows = have_equal_windows(left_side, right_side);
+        if have_equal_windows && !frame.header.mode.is_joined() {
+            return frame.read_mean(&mut self.reader, index, n_left, [left, right]);
         }
 
         let n_right = n_coded(frame.bands_of(right_side), self.band.n_lines());
@@ -189,7 +188,7 @@ impl MonoDecoder {
             let n_lines = left.n_lines.max(right.n_lines).min(n_joint);
             joint.unjoin(n_lines, left, right);
         }
-        mix(left, right, have_equal_windows(left_side, right_side));
+        mix(left, right, have_equal_windows);
         Ok(())
     }
 
