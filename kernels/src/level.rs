@@ -6,6 +6,10 @@
 
 use std::fmt;
 
+use wide::f32x4;
+
+use crate::lane::{LANES, Lane};
+
 /// An instruction set level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
@@ -96,5 +100,82 @@ impl Lanes {
     #[cfg(not(target_arch = "x86_64"))]
     pub fn run<R>(self, body: impl FnOnce() -> R) -> R {
         body()
+    }
+
+    /// Transposes eight rows of eight values.
+    #[inline(always)]
+    #[allow(unsafe_code)]
+    pub fn transpose(self, rows: [&Lane; LANES]) -> [Lane; LANES] {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: a `Lanes` of this level exists only if `new` has detected AVX2, which includes AVX.
+            Level::X86_64V3 => unsafe { transpose_avx(rows) },
+            _ => transpose_quads(rows),
+        }
+    }
+}
+
+/// Transposes four rows and columns at a time.
+#[inline(always)]
+fn transpose_quads(rows: [&Lane; LANES]) -> [Lane; LANES] {
+    let mut columns = [[0.0; LANES]; LANES];
+    for (of_rows, rows) in rows.as_chunks::<4>().0.iter().enumerate() {
+        for (of_columns, columns) in columns.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+            let quads = rows.map(|row| f32x4::new(row.as_chunks().0[of_columns]));
+            for (column, quad) in columns.iter_mut().zip(f32x4::transpose(quads)) {
+                column.as_chunks_mut().0[of_rows] = quad.to_array();
+            }
+        }
+    }
+    columns
+}
+
+/// Transposes four columns at a time, with rows `n` and `n + 4` in the halves of a register. A plain loop becomes a move
+/// for each value.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx")]
+#[inline]
+fn transpose_avx(rows: [&Lane; LANES]) -> [Lane; LANES] {
+    use std::arch::x86_64::{
+        __m128, _mm256_castps128_ps256, _mm256_insertf128_ps, _mm256_shuffle_ps,
+        _mm256_unpackhi_ps, _mm256_unpacklo_ps,
+    };
+
+    let mut columns = [[0.0; LANES]; LANES];
+    for quad in 0..2 {
+        let of_row =
+            |row: usize| -> __m128 { bytemuck::must_cast(rows[row].as_chunks::<4>().0[quad]) };
+        let of_rows = |row: usize| {
+            let low = _mm256_castps128_ps256(of_row(row));
+            _mm256_insertf128_ps::<1>(low, of_row(row + 4))
+        };
+        let (a, b, c, d) = (of_rows(0), of_rows(1), of_rows(2), of_rows(3));
+
+        // Interleave the values of columns 0 and 1, and of columns 2 and 3, and join the pairs of values of each column.
+        let (ab_low, ab_high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+        let (cd_low, cd_high) = (_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
+        let columns = &mut columns[4 * quad..];
+        columns[0] = bytemuck::must_cast(_mm256_shuffle_ps::<0x44>(ab_low, cd_low));
+        columns[1] = bytemuck::must_cast(_mm256_shuffle_ps::<0xEE>(ab_low, cd_low));
+        columns[2] = bytemuck::must_cast(_mm256_shuffle_ps::<0x44>(ab_high, cd_high));
+        columns[3] = bytemuck::must_cast(_mm256_shuffle_ps::<0xEE>(ab_high, cd_high));
+    }
+    columns
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_level_transposes() {
+        let rows: [Lane; LANES] =
+            std::array::from_fn(|row| std::array::from_fn(|column| (8 * row + column) as f32));
+        let want: [Lane; LANES] =
+            std::array::from_fn(|column| std::array::from_fn(|row| rows[row][column]));
+        for level in [Level::Scalar, Level::detect()] {
+            let lanes = Lanes::new(level).unwrap();
+            assert_eq!(lanes.transpose(rows.each_ref()), want, "{level}");
+        }
     }
 }

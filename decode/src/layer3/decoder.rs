@@ -52,8 +52,8 @@ impl FrameDecoder {
             lanes,
             reader: GranuleReader::new(lanes),
             channels: std::array::from_fn(|_| Channel {
-                imdct: Imdct::new(),
-                synthesis: Synthesis::new(),
+                imdct: Imdct::new(lanes),
+                synthesis: Synthesis::new(lanes),
             }),
             spectra: Box::new([[Spectrum::SILENCE; MAX_CHANNELS]; 2]),
             slots: Box::new([[0.0; SUB_BANDS]; FRAME_SLOTS]),

@@ -10,10 +10,10 @@
 
 use std::sync::LazyLock;
 
-use wavemill_kernels::{LANES, Lane};
+use wavemill_kernels::{LANES, Lane, Lanes};
 
 use super::dct32::{Secants, dct32};
-use super::wide::{Wide, interleave};
+use super::wide::{Wide, columns};
 use super::window::window;
 use super::{FRAME_SLOTS, SUB_BANDS};
 
@@ -25,8 +25,6 @@ const SLOTS: usize = FRAME_SLOTS.next_multiple_of(LANES);
 const TAPS: usize = 8;
 /// Index of the output `j` for which `32 - j` is the same output.
 const MIDDLE: usize = SUB_BANDS / 2;
-/// Number of sub-bands or time slots that are transposed at once.
-const QUAD: usize = 4;
 
 /// One of the values `c[n]` at all time slots, earlier slots first.
 type Column = [f32; HISTORY + SLOTS];
@@ -34,12 +32,13 @@ type Column = [f32; HISTORY + SLOTS];
 /// The synthesis filter of one channel, with values of earlier time slots.
 #[derive(Debug)]
 pub(super) struct Synthesis {
+    lanes: Lanes,
     secants: &'static Secants,
     factors: &'static Factors,
     /// The values `c[0]` to `c[32]` over time; `c[32]` is always zero.
     columns: Box<[Column; SUB_BANDS + 1]>,
     /// Samples by output, then by time slot. An additional last row receives the unused mirror of the first output.
-    sound: Box<[[f32; SLOTS]; SUB_BANDS + QUAD]>,
+    sound: Box<[[f32; SLOTS]; SUB_BANDS + 1]>,
 }
 
 /// Window factors for the outputs `j` and `32 - j`.
@@ -79,12 +78,13 @@ impl Factors {
 }
 
 impl Synthesis {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(lanes: Lanes) -> Self {
         Self {
+            lanes,
             secants: Secants::get(),
             factors: Factors::get(),
             columns: Box::new([[0.0; HISTORY + SLOTS]; SUB_BANDS + 1]),
-            sound: Box::new([[0.0; SLOTS]; SUB_BANDS + QUAD]),
+            sound: Box::new([[0.0; SLOTS]; SUB_BANDS + 1]),
         }
     }
 
@@ -119,15 +119,11 @@ impl Synthesis {
     /// Transforms the sub-band samples of up to eight time slots and appends the results to the columns.
     #[inline(always)]
     fn enter(&mut self, at: usize, slots: &[[f32; SUB_BANDS]]) {
+        // The values of slots that do not exist never reach the output, so they are not cleared.
+        let rows = std::array::from_fn(|row| slots.get(row).unwrap_or(&slots[0]));
         let mut samples = [[0.0; LANES]; SUB_BANDS];
-        for (at, slots) in slots.chunks(QUAD).enumerate() {
-            // The values of slots that do not exist never reach the output, so they are not cleared.
-            let rows = std::array::from_fn(|row| slots.get(row).unwrap_or(&slots[0]));
-            let mut quads = [[0.0; QUAD]; SUB_BANDS];
-            interleave(rows, &mut quads);
-            for (samples, quad) in samples.iter_mut().zip(&quads) {
-                samples[at * QUAD..][..QUAD].copy_from_slice(quad);
-            }
+        for (group, samples) in samples.as_chunks_mut().0.iter_mut().enumerate() {
+            *samples = columns(self.lanes, rows, group * LANES);
         }
         transform(&samples, self.secants, &mut self.columns, at);
     }
@@ -167,11 +163,12 @@ impl Synthesis {
     /// Writes the output samples in the order of time slots.
     #[inline(always)]
     fn leave(&self, out: &mut [[f32; SUB_BANDS]]) {
-        let mut quads = [[0.0; QUAD]; SLOTS];
-        for at in (0..SUB_BANDS).step_by(QUAD) {
-            interleave(std::array::from_fn(|row| &self.sound[at + row]), &mut quads);
-            for (out, quad) in out.iter_mut().zip(&quads) {
-                out[at..at + QUAD].copy_from_slice(quad);
+        for (group, rows) in self.sound.as_chunks::<LANES>().0.iter().enumerate() {
+            for (block, out) in out.chunks_mut(LANES).enumerate() {
+                let columns = columns(self.lanes, rows.each_ref(), block * LANES);
+                for (out, column) in out.iter_mut().zip(columns) {
+                    out[group * LANES..][..LANES].copy_from_slice(&column);
+                }
             }
         }
     }

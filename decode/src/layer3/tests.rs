@@ -1,6 +1,6 @@
 //! Compares each decoding step with the reference and the code tables with another decoder, and decodes damaged frames.
 
-use wavemill_kernels::Level;
+use wavemill_kernels::{Lanes, Level};
 
 use super::antialias::antialias;
 use super::black_box::{Probe, Table, decode, decoder, long_frame};
@@ -94,6 +94,10 @@ impl Noise {
     fn lines(&mut self, n: usize) -> [f32; LINES] {
         std::array::from_fn(|at| if at < n { self.value() as f32 } else { 0.0 })
     }
+}
+
+pub(super) fn lanes() -> Lanes {
+    Lanes::new(Level::detect()).unwrap()
 }
 
 pub(super) fn assert_close(got: impl IntoIterator<Item = f32>, want: &[f64], what: &str) {
@@ -249,7 +253,7 @@ fn antialiasing_matches_the_reference() {
 #[test]
 fn imdct_matches_the_reference_for_all_window_sequences() {
     let mut noise = Noise(1);
-    let mut imdct = Imdct::new();
+    let mut imdct = Imdct::new(lanes());
     let mut hybrid = Hybrid::new();
     let blocks = [Block::Long, Block::Start, Block::Short, Block::End];
 
@@ -272,7 +276,7 @@ fn imdct_matches_the_reference_for_all_window_sequences() {
 #[test]
 fn synthesis_matches_the_reference_in_pieces_of_any_length() {
     let mut noise = Noise(2);
-    let mut synthesis = Synthesis::new();
+    let mut synthesis = Synthesis::new(lanes());
     let mut filter = Filter::new();
 
     for n_slots in [18, 36, 18, 36, 36, 18] {

@@ -64,14 +64,14 @@ impl MonoDecoder {
             reader: GranuleReader::new(lanes),
             spectra: Box::new([[Spectrum::SILENCE; MAX_CHANNELS]; 2]),
             hybrid: Hybrid {
-                mean: Imdct::new(),
-                right: Imdct::new(),
+                mean: Imdct::new(lanes),
+                right: Imdct::new(lanes),
                 right_overlaps: false,
                 ordered: Box::new([0.0; LINES]),
                 right_samples: Box::new([[0.0; SUB_BANDS]; SUB_BAND_LINES]),
             },
             synthesis: match band.step {
-                Step::One => AnySynthesis::Whole(Synthesis::new()),
+                Step::One => AnySynthesis::Whole(Synthesis::new(lanes)),
                 Step::Two => AnySynthesis::Half(PartSynthesis::new(band.n_sub_bands)),
                 Step::Four => AnySynthesis::Quarter(PartSynthesis::new(band.n_sub_bands)),
             },
