@@ -33,7 +33,9 @@ pub(in crate::layer3) const CODE_BITS_MAX: usize = 47;
 /// The magnitude in a pair that marks an escaped value. More bits, to be added to the value, follow the code.
 pub(super) const ESCAPE: u32 = 15;
 
-/// The Huffman books of pairs, with their numbers in the standard. Books from 16 on have escapes.
+/// Number of the first book with escapes.
+const ESCAPES_FROM: u8 = 16;
+/// The Huffman books of pairs, with their numbers in the standard.
 pub(in crate::layer3) const PAIR_BOOKS: [(u8, &[u32]); 15] = [
     (1, &PAIRS_1),
     (2, &PAIRS_2),
@@ -155,20 +157,16 @@ impl ShortCode {
 }
 
 /// Creates the table of short codes of a book. Codes with escapes are not in it: their signs come after the escaped bits.
-fn short_codes(table: &[u32], has_escapes: bool) -> Box<ShortTable> {
+fn short_codes(words: &[u32], has_escapes: bool) -> Box<ShortTable> {
     let mut short = Box::new([ShortCode::NONE; 1 << SHORT_BITS]);
-    for (word, magnitudes) in pairs(table) {
+    for (word, magnitudes) in pairs(words) {
         if has_escapes && magnitudes.contains(&ESCAPE) {
             continue;
         }
         for (word, pair) in with_signs(word, magnitudes) {
             if word.n_bits <= SHORT_BITS {
-                fill(
-                    &mut short[..],
-                    SHORT_BITS,
-                    word,
-                    ShortCode::new(word.n_bits, pair),
-                );
+                let entry = ShortCode::new(word.n_bits, pair);
+                fill(&mut short[..], SHORT_BITS, word, entry);
             }
         }
     }
@@ -211,12 +209,12 @@ pub(super) struct CodeTable {
 }
 
 impl CodeTable {
-    fn new(table: &[u32]) -> Self {
+    fn new(words: &[u32]) -> Self {
         let mut codes = Self {
             first: [Code::default(); 1 << FIRST_BITS],
             second: vec![[Code::default(); 1 << SECOND_BITS]],
         };
-        for (word, magnitudes) in pairs(table) {
+        for (word, magnitudes) in pairs(words) {
             let code = Code::new(word.n_bits, magnitudes);
             if word.n_bits <= FIRST_BITS {
                 fill(&mut codes.first[..], FIRST_BITS, word, code);
@@ -261,50 +259,71 @@ impl CodeTable {
     }
 }
 
-/// The lookup tables of a Huffman book of pairs.
+/// A Huffman book of pairs with its lookup tables.
 #[derive(Debug)]
 struct Book {
+    number: u8,
+    words: &'static [u32],
     short: Box<ShortTable>,
     codes: Box<CodeTable>,
 }
 
 impl Book {
-    fn new(table: &[u32], has_escapes: bool) -> Self {
+    fn new(number: u8, words: &'static [u32]) -> Self {
         Self {
-            short: short_codes(table, has_escapes),
-            codes: Box::new(CodeTable::new(table)),
+            number,
+            words,
+            short: short_codes(words, number >= ESCAPES_FROM),
+            codes: Box::new(CodeTable::new(words)),
         }
+    }
+
+    /// Returns the book with this number in the standard; `None` for numbers without a book.
+    fn get(number: u8) -> Option<&'static Self> {
+        static BOOKS: LazyLock<[Book; 15]> =
+            LazyLock::new(|| PAIR_BOOKS.map(|(number, words)| Book::new(number, words)));
+        BOOKS.iter().find(|book| book.number == number)
     }
 }
 
 /// The lookup tables for a table number of the standard (`table_select`).
-#[derive(Clone, Copy)]
-pub(super) struct PairCode<'a> {
-    pub(super) short: &'a ShortTable,
-    pub(super) codes: &'a CodeTable,
-    /// Number of bits that follow the code word for each value, by magnitude.
-    pub(super) n_more: &'a NumMore,
-    /// Whether most codes are not short, but can be read without branches, see [`can_skip_branches`].
-    pub(super) has_many_escapes: bool,
+#[derive(Debug)]
+pub(super) struct PairCode {
+    pub(super) short: &'static ShortTable,
+    pub(super) codes: &'static CodeTable,
+    /// Number of bits that follow the code word for each value, by magnitude: a sign, unless the value is 0, and escaped
+    /// bits.
+    pub(super) n_more: [u32; 16],
+    /// Whether codes have escapes and can be read without branches: the first lookup finds each of them, and two of them
+    /// always fit into a word with the bits that follow. This is so for book 24, unless it has 13 escaped bits.
+    pub(super) is_branchless: bool,
 }
 
-/// Number of bits that follow a code word for a value, by magnitude: a sign, unless the value is 0, and escaped bits.
-pub(super) type NumMore = [u32; 16];
+impl PairCode {
+    /// Returns the tables for a table number, or `None` for table 0, which contains only zeros, and two unused numbers.
+    fn new(select: usize) -> Option<Self> {
+        let book = Book::get(match select {
+            16..24 => 16,
+            24.. => 24,
+            _ => select as u8,
+        })?;
+        let mut n_more = [1; 16];
+        n_more[0] = 0;
+        n_more[ESCAPE as usize] += ESCAPE_BITS[select];
 
-fn n_more(escape_bits: u32) -> NumMore {
-    let mut n_more = [1; 16];
-    n_more[0] = 0;
-    n_more[ESCAPE as usize] += escape_bits;
-    n_more
-}
-
-/// Reports whether the first lookup finds all codes of a book, and two codes always fit into a word with the bits that
-/// follow them.
-fn can_skip_branches(table: &[u32], n_more: &NumMore) -> bool {
-    pairs(table).all(|(word, magnitudes)| {
-        let [x, y] = magnitudes.map(|value| n_more[value as usize]);
-        word.n_bits <= FIRST_BITS && 2 * (word.n_bits + x + y) <= BitReader::WORD_BITS
-    })
+        let mut is_branchless = book.number >= ESCAPES_FROM;
+        for (word, magnitudes) in pairs(book.words) {
+            let [x, y] = magnitudes.map(|value| n_more[value as usize]);
+            let fits = 2 * (word.n_bits + x + y) <= BitReader::WORD_BITS;
+            is_branchless &= word.n_bits <= FIRST_BITS && fits;
+        }
+        Some(Self {
+            short: &book.short,
+            codes: &book.codes,
+            n_more,
+            is_branchless,
+        })
+    }
 }
 
 /// A Huffman book of quadruples of values from -1 to 1. One lookup finds a quadruple with its signs.
@@ -342,69 +361,27 @@ impl QuadBook {
     }
 }
 
-/// The book of a table number, and what follows its code words.
-#[derive(Debug)]
-struct Select {
-    /// Index in [`Books::pairs`].
-    book: usize,
-    n_more: NumMore,
-    has_many_escapes: bool,
-}
-
-impl Select {
-    /// Returns the book of a table number. Table 0 contains only zeros, and two of the table numbers are unused.
-    fn new(select: usize) -> Option<Self> {
-        let number = match select {
-            16..24 => 16,
-            24.. => 24,
-            _ => select as u8,
-        };
-        let book = PAIR_BOOKS.iter().position(|(known, _)| *known == number)?;
-        let n_more = n_more(ESCAPE_BITS[select]);
-        Some(Self {
-            book,
-            n_more,
-            has_many_escapes: number >= 16 && can_skip_branches(PAIR_BOOKS[book].1, &n_more),
-        })
-    }
-}
-
 /// All Huffman books of pairs and quadruples.
 #[derive(Debug)]
 pub(super) struct Books {
-    by_select: [Option<Select>; 32],
-    pairs: Vec<Book>,
+    pairs: [Option<PairCode>; 32],
     quads: [QuadBook; 2],
 }
 
 impl Books {
     /// Returns all Huffman books, which are created together with the first decoder.
     pub(super) fn get() -> &'static Self {
-        static BOOKS: LazyLock<Books> = LazyLock::new(Books::new);
+        static BOOKS: LazyLock<Books> = LazyLock::new(|| Books {
+            pairs: std::array::from_fn(PairCode::new),
+            quads: [QuadBook::new(&QUADS_A), QuadBook::new(&QUADS_B)],
+        });
         &BOOKS
     }
 
-    fn new() -> Self {
-        Self {
-            by_select: std::array::from_fn(Select::new),
-            pairs: PAIR_BOOKS
-                .iter()
-                .map(|(number, table)| Book::new(table, *number >= 16))
-                .collect(),
-            quads: [QuadBook::new(&QUADS_A), QuadBook::new(&QUADS_B)],
-        }
-    }
-
     /// Returns the tables of pairs for a table number; `None` if all values are zero.
-    pub(super) fn pairs(&self, select: u8) -> Option<PairCode<'_>> {
-        let select = self.by_select[usize::from(select % 32)].as_ref()?;
-        let book = &self.pairs[select.book];
-        Some(PairCode {
-            short: &book.short,
-            codes: &book.codes,
-            n_more: &select.n_more,
-            has_many_escapes: select.has_many_escapes,
-        })
+    #[inline(always)]
+    pub(super) fn pairs(&self, select: u8) -> Option<&PairCode> {
+        self.pairs[usize::from(select % 32)].as_ref()
     }
 
     /// Returns the second book of quadruples if `is_second`, otherwise the first one.

@@ -16,8 +16,8 @@ use super::bits::BitReader;
 use super::requantize::{PAIRS, POWERS, Pair, PowerTable, Powers};
 use super::side_info::Granule;
 use books::{
-    Books, Code, CodeTable, NumMore, PairCode, QUADS_PER_WORD, QuadBook, SHORT_CODES_PER_WORD,
-    ShortCode, ShortTable,
+    Books, Code, CodeTable, PairCode, QUADS_PER_WORD, QuadBook, SHORT_CODES_PER_WORD, ShortCode,
+    ShortTable,
 };
 
 pub(super) use books::CODE_BITS_MAX;
@@ -58,7 +58,7 @@ struct Region {
     position: usize,
     /// The lines that have not been read.
     lines: Range<usize>,
-    code: PairCode<'static>,
+    code: &'static PairCode,
 }
 
 /// Number of regions of pairs in a granule.
@@ -153,7 +153,7 @@ struct ShortCodes<'a> {
 #[derive(Clone, Copy)]
 struct AllCodes {
     table: &'static CodeTable,
-    n_more: &'static NumMore,
+    n_more: &'static [u32; 16],
     powers: &'static Powers,
 }
 
@@ -174,7 +174,7 @@ impl PairCodes for ShortCodes<'_> {
 }
 
 impl PairCodes for AllCodes {
-    /// This reader is selected if two codes always fit, see [`PairCode::has_many_escapes`].
+    /// This reader is selected if two codes always fit, see [`PairCode::is_branchless`].
     const PER_WORD: usize = 2;
 
     #[inline(always)]
@@ -299,6 +299,7 @@ impl Reader {
         let mut of_b = b.next_region(self.books);
         while let (Some(region_a), Some(region_b)) = (&mut of_a, &mut of_b) {
             self.alternate(a.bytes, [region_a, region_b], [a.lines, b.lines]);
+            // At least one of the regions has no step left.
             if region_a.has_step() {
                 self.finish(b, region_b);
                 of_b = b.next_region(self.books);
@@ -334,7 +335,7 @@ impl Reader {
         let [a, b] = regions.each_ref().map(|region| region.code);
         let (all_a, all_b) = (self.all(a), self.all(b));
         let (short_a, short_b) = (self.short(a, &all_a), self.short(b, &all_b));
-        match (a.has_many_escapes, b.has_many_escapes) {
+        match (a.is_branchless, b.is_branchless) {
             (false, false) => read_side_by_side(bytes, regions, lines, short_a, short_b),
             (false, true) => read_side_by_side(bytes, regions, lines, short_a, all_b),
             (true, false) => read_side_by_side(bytes, regions, lines, all_a, short_b),
@@ -347,7 +348,7 @@ impl Reader {
     #[inline(always)]
     fn finish(&self, channel: &mut CodedLines, region: &mut Region) {
         let all = self.all(region.code);
-        if region.code.has_many_escapes {
+        if region.code.is_branchless {
             read_rest(channel.bytes, region, channel.lines, all);
         } else {
             let short = self.short(region.code, &all);
@@ -363,16 +364,16 @@ impl Reader {
     }
 
     #[inline(always)]
-    fn all(&self, code: PairCode<'static>) -> AllCodes {
+    fn all(&self, code: &'static PairCode) -> AllCodes {
         AllCodes {
             table: code.codes,
-            n_more: code.n_more,
+            n_more: &code.n_more,
             powers: self.powers.signed(),
         }
     }
 
     #[inline(always)]
-    fn short<'a>(&self, code: PairCode<'static>, all: &'a AllCodes) -> ShortCodes<'a> {
+    fn short<'a>(&self, code: &'static PairCode, all: &'a AllCodes) -> ShortCodes<'a> {
         ShortCodes {
             table: code.short,
             pairs: self.powers.pairs(),
