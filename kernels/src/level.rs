@@ -106,12 +106,22 @@ impl Lanes {
     #[inline(always)]
     #[allow(unsafe_code)]
     pub fn transpose(self, rows: [&Lane; LANES]) -> [Lane; LANES] {
+        let mut columns = [[0.0; LANES]; LANES];
+        let [lower, upper] = columns.as_chunks_mut().0 else {
+            return columns;
+        };
         match self.0 {
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: a `Lanes` of this level exists only if `new` has detected AVX2, which includes AVX.
-            Level::X86_64V3 => unsafe { transpose_avx(rows) },
-            _ => transpose_quads(rows),
+            Level::X86_64V3 => {
+                // SAFETY: a `Lanes` of this level exists only if `new` has detected AVX2, which includes AVX.
+                unsafe {
+                    *lower = four_columns::<0>(rows);
+                    *upper = four_columns::<1>(rows);
+                }
+            }
+            _ => columns = transpose_quads(rows),
         }
+        columns
     }
 }
 
@@ -130,37 +140,34 @@ fn transpose_quads(rows: [&Lane; LANES]) -> [Lane; LANES] {
     columns
 }
 
-/// Transposes four columns at a time, with rows `n` and `n + 4` in the halves of a register. A plain loop becomes a move
-/// for each value.
+/// Returns the first or second four columns of eight rows. Rows `n` and `n + 4` are the halves of a register. This takes 20
+/// instructions; a plain loop becomes a move for each value. A function of all columns would not always be inlined, since
+/// inlining cannot be enforced for a function of a level.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx")]
 #[inline]
-fn transpose_avx(rows: [&Lane; LANES]) -> [Lane; LANES] {
+fn four_columns<const HALF: usize>(rows: [&Lane; LANES]) -> [Lane; 4] {
     use std::arch::x86_64::{
         __m128, _mm256_castps128_ps256, _mm256_insertf128_ps, _mm256_shuffle_ps,
         _mm256_unpackhi_ps, _mm256_unpacklo_ps,
     };
 
-    let mut columns = [[0.0; LANES]; LANES];
-    for quad in 0..2 {
-        let of_row =
-            |row: usize| -> __m128 { bytemuck::must_cast(rows[row].as_chunks::<4>().0[quad]) };
-        let of_rows = |row: usize| {
-            let low = _mm256_castps128_ps256(of_row(row));
-            _mm256_insertf128_ps::<1>(low, of_row(row + 4))
-        };
-        let (a, b, c, d) = (of_rows(0), of_rows(1), of_rows(2), of_rows(3));
+    let of_row = |row: usize| -> __m128 { bytemuck::must_cast(rows[row].as_chunks::<4>().0[HALF]) };
+    let of_rows = |row: usize| {
+        let low = _mm256_castps128_ps256(of_row(row));
+        _mm256_insertf128_ps::<1>(low, of_row(row + 4))
+    };
+    let (a, b, c, d) = (of_rows(0), of_rows(1), of_rows(2), of_rows(3));
 
-        // Interleave the values of columns 0 and 1, and of columns 2 and 3, and join the pairs of values of each column.
-        let (ab_low, ab_high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
-        let (cd_low, cd_high) = (_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
-        let columns = &mut columns[4 * quad..];
-        columns[0] = bytemuck::must_cast(_mm256_shuffle_ps::<0x44>(ab_low, cd_low));
-        columns[1] = bytemuck::must_cast(_mm256_shuffle_ps::<0xEE>(ab_low, cd_low));
-        columns[2] = bytemuck::must_cast(_mm256_shuffle_ps::<0x44>(ab_high, cd_high));
-        columns[3] = bytemuck::must_cast(_mm256_shuffle_ps::<0xEE>(ab_high, cd_high));
-    }
-    columns
+    // Interleave the values of the lower and of the upper columns, and join the pairs of values of each column.
+    let (ab_low, ab_high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+    let (cd_low, cd_high) = (_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
+    [
+        bytemuck::must_cast(_mm256_shuffle_ps::<0x44>(ab_low, cd_low)),
+        bytemuck::must_cast(_mm256_shuffle_ps::<0xEE>(ab_low, cd_low)),
+        bytemuck::must_cast(_mm256_shuffle_ps::<0x44>(ab_high, cd_high)),
+        bytemuck::must_cast(_mm256_shuffle_ps::<0xEE>(ab_high, cd_high)),
+    ]
 }
 
 #[cfg(test)]

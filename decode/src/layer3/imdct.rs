@@ -165,13 +165,7 @@ fn long(
     overlap: &mut Half,
     mut put: impl FnMut(usize, Wide),
 ) {
-    let mut y = [Wide::ZERO; SLOTS];
-    for lane in 0..LANES {
-        let x = std::array::from_fn(|line| input[line].0[lane]);
-        for (y, value) in y.iter_mut().zip(dct4(&x, tables)) {
-            y.0[lane] = value;
-        }
-    }
+    let y = dct4_of_lanes(input, tables);
     for slot in 0..9 {
         put(slot, overlap[slot] + y[9 + slot] * window[slot]);
         put(
@@ -181,6 +175,19 @@ fn long(
         overlap[slot] = y[8 - slot] * window[18 + slot];
         overlap[9 + slot] = y[slot] * window[27 + slot];
     }
+}
+
+/// Computes the cosine transforms of eight sub-bands.
+#[inline(always)]
+fn dct4_of_lanes(input: &Half, tables: &Tables) -> Half {
+    let mut y = [Wide::ZERO; SLOTS];
+    for lane in 0..LANES {
+        let x = std::array::from_fn(|line| input[line].0[lane]);
+        for (y, value) in y.iter_mut().zip(dct4(&x, tables)) {
+            y.0[lane] = value;
+        }
+    }
+    y
 }
 
 /// Computes `y[n] = Σ x[k] cos(π / 18 · (n + 1/2)(k + 1/2))`.

@@ -251,7 +251,7 @@ impl CodeTable {
     #[inline(always)]
     pub(super) fn find(&self, word: u64) -> Code {
         let code = self.find_first(word);
-        if code.0 % 64 > 0 {
+        if !code.0.is_multiple_of(64) {
             return code;
         }
         let rest = word << FIRST_BITS >> (u64::BITS - SECOND_BITS);
