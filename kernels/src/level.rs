@@ -106,22 +106,15 @@ impl Lanes {
     #[inline(always)]
     #[allow(unsafe_code)]
     pub fn transpose(self, rows: [&Lane; LANES]) -> [Lane; LANES] {
-        let mut columns = [[0.0; LANES]; LANES];
-        let [lower, upper] = columns.as_chunks_mut().0 else {
-            return columns;
-        };
         match self.0 {
             #[cfg(target_arch = "x86_64")]
             Level::X86_64V3 => {
                 // SAFETY: a `Lanes` of this level exists only if `new` has detected AVX2, which includes AVX.
-                unsafe {
-                    *lower = four_columns::<0>(rows);
-                    *upper = four_columns::<1>(rows);
-                }
+                let halves = unsafe { [four_columns::<0>(rows), four_columns::<1>(rows)] };
+                bytemuck::must_cast(halves)
             }
-            _ => columns = transpose_quads(rows),
+            _ => transpose_quads(rows),
         }
-        columns
     }
 }
 
