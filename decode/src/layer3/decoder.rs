@@ -53,7 +53,7 @@ impl FrameDecoder {
             reader: GranuleReader::new(lanes),
             channels: std::array::from_fn(|_| Channel {
                 imdct: Imdct::new(lanes),
-                synthesis: Synthesis::new(lanes),
+                synthesis: Synthesis::new(lanes, SUB_BANDS),
             }),
             spectra: Box::new([[Spectrum::SILENCE; MAX_CHANNELS]; 2]),
             slots: Box::new([[0.0; SUB_BANDS]; FRAME_SLOTS]),

@@ -276,7 +276,7 @@ fn imdct_matches_the_reference_for_all_window_sequences() {
 #[test]
 fn synthesis_matches_the_reference_in_pieces_of_any_length() {
     let mut noise = Noise(2);
-    let mut synthesis = Synthesis::new(lanes());
+    let mut synthesis = Synthesis::new(lanes(), SUB_BANDS);
     let mut filter = Filter::new();
 
     for n_slots in [18, 36, 18, 36, 36, 18] {

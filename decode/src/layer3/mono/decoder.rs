@@ -3,7 +3,8 @@
 use wavemill_kernels::KernelError;
 use wavemill_kernels::{Lanes, Level};
 
-use super::synthesis::PartSynthesis;
+use super::half::HALF;
+use super::quarter::QuarterSynthesis;
 use super::{Band, Step};
 use crate::layer3::bands::{Bands, RateBands};
 use crate::layer3::granules::{CodedFrame, GranuleReader, Spectrum};
@@ -34,8 +35,8 @@ pub struct MonoDecoder {
 /// The synthesis filter for each number of samples per time slot: 32, 16 or 8.
 enum AnySynthesis {
     Whole(Synthesis),
-    Half(PartSynthesis<16>),
-    Quarter(PartSynthesis<8>),
+    Half(Synthesis<HALF>),
+    Quarter(QuarterSynthesis),
 }
 
 /// Transforms spectral lines to sub-band samples.
@@ -71,9 +72,9 @@ impl MonoDecoder {
                 right_samples: Box::new([[0.0; SUB_BANDS]; SUB_BAND_LINES]),
             },
             synthesis: match band.step {
-                Step::One => AnySynthesis::Whole(Synthesis::new(lanes)),
-                Step::Two => AnySynthesis::Half(PartSynthesis::new(band.n_sub_bands)),
-                Step::Four => AnySynthesis::Quarter(PartSynthesis::new(band.n_sub_bands)),
+                Step::One => AnySynthesis::Whole(Synthesis::new(lanes, SUB_BANDS)),
+                Step::Two => AnySynthesis::Half(Synthesis::new(lanes, band.n_sub_bands)),
+                Step::Four => AnySynthesis::Quarter(QuarterSynthesis::new(band.n_sub_bands)),
             },
             slots: Box::new([[0.0; SUB_BANDS]; FRAME_SLOTS]),
         })
@@ -216,7 +217,7 @@ impl MonoDecoder {
 
         match &mut self.synthesis {
             AnySynthesis::Whole(synthesis) => synthesis.run(slots, out),
-            AnySynthesis::Half(synthesis) => synthesis.run(phase, slots, out),
+            AnySynthesis::Half(synthesis) => synthesis.run_half(phase, slots, out),
             AnySynthesis::Quarter(synthesis) => synthesis.run(phase, slots, out),
         }
     }

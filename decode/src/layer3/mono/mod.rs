@@ -24,9 +24,10 @@
 //! are read.
 
 mod decoder;
+mod half;
 #[cfg(test)]
 mod joint_tests;
-mod synthesis;
+mod quarter;
 #[cfg(test)]
 mod tests;
 
