@@ -1,6 +1,12 @@
-//! Decodes MP3 files with symphonia or nanomp3 and discards the samples, to measure the time (scripts/peers/bench.py).
+//! Decodes MP3 files with symphonia or nanomp3 and discards the samples, to measure the time (scripts/peers/bench.py), or
+//! with wavemill's own decoder to the mean of the channels, at full or half rate, or to both channels, to count
+//! instructions (docs/decisions/decoding.md). A file that is given twice is decoded twice.
 //!
-//! usage: decode_mp3 symphonia|nanomp3 FILE.mp3…
+//! usage: decode_mp3 symphonia|nanomp3|mean|half|both FILE.mp3…
+
+#[path = "../tests/layer3/stream.rs"]
+#[expect(dead_code, reason = "only the tests compare rates")]
+mod stream;
 
 use std::fs;
 use std::hint::black_box;
@@ -11,6 +17,10 @@ use symphonia_bundle_mp3::{MpaDecoder, MpaReader};
 use symphonia_core::codecs::audio::{AudioDecoder, AudioDecoderOptions};
 use symphonia_core::formats::{FormatOptions, FormatReader};
 use symphonia_core::io::MediaSourceStream;
+use wavemill_decode::layer3::{Band, FRAME_SAMPLES, FrameDecoder, MonoDecoder};
+use wavemill_kernels::Level;
+
+use stream::{Reservoir, Stream};
 
 /// Decodes a file with symphonia and returns the total number of samples of all channels.
 fn by_symphonia(file: Vec<u8>) -> Result<usize> {
@@ -37,13 +47,48 @@ fn by_nanomp3(file: Vec<u8>) -> Result<usize> {
     Ok(black_box(&decoded.samples).len())
 }
 
+/// Decodes the frames of a file to the mean of their channels and returns the number of samples.
+fn to_mean(file: &[u8], band: Band) -> Result<usize> {
+    let mut decoder = MonoDecoder::new(band, Level::detect())?;
+    let mut reservoir = Reservoir::default();
+    let mut samples = [0.0; FRAME_SAMPLES];
+    let mut n_samples = 0;
+    for frame in &stream::frames(file) {
+        let decoded = reservoir.feed(frame, |side, main| {
+            decoder.decode(&frame.header, side, main, 0, &mut samples)
+        });
+        n_samples += decoded.unwrap_or(0);
+        black_box(&samples);
+    }
+    Ok(n_samples)
+}
+
+fn to_half_rate(file: &[u8]) -> Result<usize> {
+    to_mean(file, Band::new(44_100, 22_050).context("half of a rate")?)
+}
+
+/// Decodes both channels of the frames of a file and returns the number of samples of all channels.
+fn to_both(file: &[u8]) -> Result<usize> {
+    let mut stream = Stream::new(FrameDecoder::new(Level::detect())?);
+    let mut n_samples = 0;
+    for frame in &stream::frames(file) {
+        let planes = stream.decode(frame).unwrap_or_default();
+        n_samples += planes.iter().map(|plane| plane.len()).sum::<usize>();
+        black_box(&planes);
+    }
+    Ok(n_samples)
+}
+
 fn main() -> Result<()> {
     let mut args = std::env::args().skip(1);
     let decoder = args.next().unwrap_or_default();
     let decode = match decoder.as_str() {
         "symphonia" => by_symphonia as fn(Vec<u8>) -> Result<usize>,
         "nanomp3" => by_nanomp3,
-        _ => bail!("usage: decode_mp3 symphonia|nanomp3 FILE.mp3…"),
+        "mean" => |file: Vec<u8>| to_mean(&file, Band::WHOLE),
+        "half" => |file: Vec<u8>| to_half_rate(&file),
+        "both" => |file: Vec<u8>| to_both(&file),
+        _ => bail!("usage: decode_mp3 symphonia|nanomp3|mean|half|both FILE.mp3…"),
     };
 
     for path in args {

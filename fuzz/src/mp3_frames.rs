@@ -1,6 +1,7 @@
 //! Fuzz test: decodes arbitrary bytes as MPEG layer III frames. Every decoder must decode them or report an error.
 //!
-//! The input's first byte selects the mono decoder's sub-bands and first sample. The remaining bytes are the file.
+//! Decoders of the mean, which skip codes that cannot be damaged, must fail exactly where the decoder of both channels
+//! fails. The input's first byte selects the mono decoder's sub-bands and first sample. The remaining bytes are the file.
 
 #[path = "../../decode/tests/layer3/paths.rs"]
 mod paths;

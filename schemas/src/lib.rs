@@ -27,7 +27,7 @@ pub mod version_name;
 
 /// Revision of all code that determines stored values (decode rules, kernels, packing). Part of every identity:
 /// increment it if a code change alters a stored value, or rejects a clip that had rows before.
-pub const NUMERICS_REVISION: u32 = 8;
+pub const NUMERICS_REVISION: u32 = 9;
 
 /// Value of `format_version` in manifests that this crate writes and reads.
 pub const FORMAT_VERSION: u32 = 3;

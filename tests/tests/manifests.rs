@@ -196,7 +196,7 @@ fn false_manifests_are_detected_from_shards() -> Result<(), Failed> {
     let edited: [fn(&mut Value); 3] = [
         |m| m["recipe"]["audio"]["duration_s"] = 4.0.into(),
         |m| m["recipe"]["split"]["seed"] = 77.into(),
-        |m| m["engine"]["numerics"] = 9.into(),
+        |m| add(&mut m["engine"]["numerics"]),
     ];
     for edited in edited {
         let store = own_store("identity");

@@ -4,53 +4,76 @@
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BitReader<'a> {
     bytes: &'a [u8],
-    position: usize,
+    /// Index of the first bit of the word when it was loaded.
+    start: usize,
+    /// The next bits, from the highest bit on. When the word was loaded, its lowest bit was set to one. So the number of
+    /// zeros at its end is the number of bits that were read since then, and reading a code takes a single shift.
+    word: u64,
 }
 
 impl<'a> BitReader<'a> {
+    /// Number of valid bits in a word that was just loaded: 64, without up to seven bits of the byte before `position`.
+    pub(super) const WORD_BITS: u32 = 57;
+
     /// Creates a reader that starts at bit `position`.
+    #[inline(always)]
     pub(super) fn new(bytes: &'a [u8], position: usize) -> Self {
-        Self { bytes, position }
+        let first = position / 8;
+        let word = match bytes.get(first..first + 8) {
+            Some(bytes) => u64::from_be_bytes(bytes.try_into().expect("eight bytes")),
+            None => last_word(bytes, first),
+        };
+        Self {
+            bytes,
+            start: position,
+            word: word << (position % 8) | 1,
+        }
     }
 
-    /// Returns a word of the next bits, starting at the word's highest bit. 57 bits of it are valid.
+    /// Returns the bytes of the slice.
+    #[inline(always)]
+    pub(super) fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// Loads the word again, so that [`Self::WORD_BITS`] bits are valid.
+    #[inline(always)]
+    pub(super) fn reload(&mut self) {
+        *self = Self::new(self.bytes, self.position());
+    }
+
+    /// Returns the word of the next bits, starting at the word's highest bit.
     #[inline(always)]
     pub(super) fn word(&self) -> u64 {
-        let first = self.position / 8;
-        let word = match self.bytes.get(first..first + 8) {
-            Some(bytes) => u64::from_be_bytes(bytes.try_into().expect("eight bytes")),
-            None => self.last_word(first),
-        };
-        word << (self.position % 8)
+        self.word
     }
 
-    /// Returns up to eight bytes of the slice, padded with zeros after its end.
-    #[cold]
-    fn last_word(&self, first: usize) -> u64 {
-        let mut word = [0; 8];
-        let rest = self.bytes.get(first..).unwrap_or_default();
-        for (to, from) in word.iter_mut().zip(rest) {
-            *to = *from;
-        }
-        u64::from_be_bytes(word)
-    }
-
-    /// Skips `n` bits.
+    /// Skips `n % 64` valid bits. Table entries contain a number of bits below other fields.
     #[inline(always)]
     pub(super) fn skip(&mut self, n: u32) {
-        self.position += n as usize;
+        self.word <<= n % 64;
     }
 
-    /// Reads the next `n` bits, up to 32.
-    #[inline]
-    pub(super) fn read(&mut self, n: u32) -> u32 {
-        // Shift twice, because a single shift by 64 (if `n` is 0) is undefined.
-        let value = self.word() >> 1 >> (63 - n);
+    /// Reads the next `n` bits, up to 32, which must be valid.
+    #[inline(always)]
+    pub(super) fn next(&mut self, n: u32) -> u32 {
+        // Shift twice, because a single shift by 64 (if `n` is 0) is undefined. `!n % 64` is `63 - n`.
+        let value = self.word >> 1 >> (!n % 64);
         self.skip(n);
         value as u32
     }
 
+    /// Reads the next `n` bits, up to 32.
+    #[inline(always)]
+    pub(super) fn read(&mut self, n: u32) -> u32 {
+        if self.word.trailing_zeros() + n > Self::WORD_BITS {
+            self.reload();
+        }
+        self.next(n)
+    }
+
     /// Reads the next bit as a flag.
+    #[inline(always)]
     pub(super) fn flag(&mut self) -> bool {
         self.read(1) == 1
     }
@@ -58,8 +81,20 @@ impl<'a> BitReader<'a> {
     /// Returns the index of the next bit in the slice.
     #[inline(always)]
     pub(super) fn position(&self) -> usize {
-        self.position
+        self.start + self.word.trailing_zeros() as usize
     }
+}
+
+/// Returns up to eight bytes of the slice, padded with zeros after its end.
+#[cold]
+#[inline(never)]
+fn last_word(bytes: &[u8], first: usize) -> u64 {
+    let mut word = [0; 8];
+    let rest = bytes.get(first..).unwrap_or_default();
+    for (to, from) in word.iter_mut().zip(rest) {
+        *to = *from;
+    }
+    u64::from_be_bytes(word)
 }
 
 #[cfg(test)]

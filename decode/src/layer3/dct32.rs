@@ -52,17 +52,12 @@ macro_rules! transform {
                 differences[k] = (s[k] - opposite) * secants.$secants[k];
             }
             let even = $next(&sums, secants);
-            let odd = $next(&differences, secants);
+            let odd = neighbour_sums($next(&differences, secants));
 
             let mut c = [0.0; $n];
             for k in 0..$half {
                 c[2 * k] = even[k];
-                // The sum for the last odd output has only one term, because the next term is zero.
-                c[2 * k + 1] = if k + 1 < $half {
-                    odd[k] + odd[k + 1]
-                } else {
-                    odd[k]
-                };
+                c[2 * k + 1] = odd[k];
             }
             c
         }
@@ -78,4 +73,25 @@ transform!(dct2, 2, 1, of_2, dct1);
 #[inline(always)]
 fn dct1(s: &[f32; 1], _: &Secants) -> [f32; 1] {
     *s
+}
+
+/// Computes the odd outputs of [`dct32`] for samples whose upper half is zero. Its differences of opposite points are
+/// then the samples of the lower half. (The even outputs are [`dct16`] of the lower half, because so are the sums.)
+#[inline(always)]
+pub(super) fn odd_of_dct32(s: &[f32; 16], secants: &Secants) -> [f32; 16] {
+    let mut scaled = *s;
+    for (value, secant) in scaled.iter_mut().zip(&secants.of_32) {
+        *value *= secant;
+    }
+    neighbour_sums(dct16(&scaled, secants))
+}
+
+/// Returns the sums of each value and the next one. The last sum has only one term, because the next term is zero.
+#[inline(always)]
+fn neighbour_sums<const N: usize>(values: [f32; N]) -> [f32; N] {
+    let mut sums = values;
+    for k in 1..N {
+        sums[k - 1] += values[k];
+    }
+    sums
 }

@@ -50,10 +50,10 @@ impl FrameDecoder {
         let lanes = Lanes::new(level).ok_or(KernelError::Level { level })?;
         Ok(Self {
             lanes,
-            reader: GranuleReader::new(),
+            reader: GranuleReader::new(lanes),
             channels: std::array::from_fn(|_| Channel {
-                imdct: Imdct::new(),
-                synthesis: Synthesis::new(),
+                imdct: Imdct::new(lanes),
+                synthesis: Synthesis::new(lanes, SUB_BANDS),
             }),
             spectra: Box::new([[Spectrum::SILENCE; MAX_CHANNELS]; 2]),
             slots: Box::new([[0.0; SUB_BANDS]; FRAME_SLOTS]),

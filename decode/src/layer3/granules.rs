@@ -1,5 +1,7 @@
 //! Decodes main data to spectral lines: reads scale factors and Huffman codes, one channel of a granule after another.
 
+use wavemill_kernels::Lanes;
+
 use super::bands::{Bands, RateBands};
 use super::bits::BitReader;
 use super::header::{FrameHeader, Mode, Version};
@@ -39,19 +41,89 @@ impl JointGranule<'_> {
     }
 }
 
-/// The Huffman tables for reading granules, and buffers for the gains of a granule.
+/// The tables for reading granules, and buffers for the gains of two channels.
 pub(super) struct GranuleReader {
+    lanes: Lanes,
     codes: huffman::Reader,
-    /// Gains of the spectral lines, by channel.
-    gains: [Gains; MAX_CHANNELS],
+    gains: [Gains; 2],
+}
+
+/// A channel of a granule whose scale factors have been read.
+struct CodedChannel<'a> {
+    bands: &'static Bands,
+    factors: ScaleFactors,
+    /// The codes, which follow the scale factors.
+    coded: CodedLines<'a>,
 }
 
 impl GranuleReader {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(lanes: Lanes) -> Self {
         Self {
+            lanes,
             codes: huffman::Reader::new(),
-            gains: [Gains::ZERO; MAX_CHANNELS],
+            gains: [(); 2].map(|()| Gains::new()),
         }
+    }
+
+    /// Reads the spectral lines of a channel, multiplied by `factor`.
+    fn read(&mut self, channel: &mut CodedChannel, factor: f32) {
+        let gains = &mut self.gains[0];
+        self.lanes.run(
+            #[inline(always)]
+            || {
+                self.codes.read(&mut channel.coded);
+                channel.set_gains(gains);
+                channel.apply(gains, factor);
+            },
+        );
+    }
+
+    /// Reads the spectral lines of two channels, multiplied by `factor`.
+    fn read_two(&mut self, a: &mut CodedChannel, b: &mut CodedChannel, factor: f32) {
+        self.read_codes(a, b);
+        self.lanes.run(
+            #[inline(always)]
+            || {
+                a.apply(&self.gains[0], factor);
+                b.apply(&self.gains[1], factor);
+            },
+        );
+    }
+
+    /// Reads the spectral lines of the mean of two channels to the first one.
+    fn read_mean(&mut self, a: &mut CodedChannel, b: &mut CodedChannel) {
+        self.read_codes(a, b);
+        let n_lines = a.coded.n_lines.max(b.coded.n_lines);
+        self.lanes.run(
+            #[inline(always)]
+            || Gains::mean(&self.gains, n_lines, a.coded.lines, b.coded.lines),
+        );
+    }
+
+    /// Reads the codes of two channels side by side, and sets their gains.
+    fn read_codes(&mut self, a: &mut CodedChannel, b: &mut CodedChannel) {
+        let [gains_a, gains_b] = &mut self.gains;
+        self.lanes.run(
+            #[inline(always)]
+            || {
+                self.codes.read_two(&mut a.coded, &mut b.coded);
+                a.set_gains(gains_a);
+                b.set_gains(gains_b);
+            },
+        );
+    }
+}
+
+impl CodedChannel<'_> {
+    #[inline(always)]
+    fn set_gains(&self, gains: &mut Gains) {
+        let coded = &self.coded;
+        gains.set(coded.granule, self.bands, &self.factors, coded.n_lines);
+    }
+
+    #[inline(always)]
+    fn apply(&mut self, gains: &Gains, factor: f32) {
+        gains.apply(factor, self.coded.n_lines, self.coded.lines);
     }
 }
 
@@ -115,11 +187,10 @@ impl<'a> CodedFrame<'a> {
         n_wanted: usize,
         spectrum: &mut Spectrum,
     ) -> Result<ScaleFactors, FrameError> {
-        let gains = &mut reader.gains[channel];
-        let (factors, mut coded) = self.open(index, channel, n_wanted, gains, spectrum)?;
-        reader.codes.read(&mut coded);
-        spectrum.n_lines = self.n_lines(coded)?;
-        Ok(factors)
+        let mut opened = self.open(index, channel, n_wanted, &mut spectrum.lines)?;
+        reader.read(&mut opened, 1.0);
+        spectrum.n_lines = self.n_lines(&opened)?;
+        Ok(opened.factors)
     }
 
     /// Reads both channels of a granule like [`Self::read`], and returns the scale factors of the second channel.
@@ -128,17 +199,107 @@ impl<'a> CodedFrame<'a> {
         reader: &mut GranuleReader,
         index: usize,
         n_wanted: [usize; MAX_CHANNELS],
-        spectra: [&mut Spectrum; MAX_CHANNELS],
+        [left, right]: [&mut Spectrum; MAX_CHANNELS],
     ) -> Result<ScaleFactors, FrameError> {
-        let [left, right] = spectra;
-        let [left_gains, right_gains] = &mut reader.gains;
-        let (_, mut coded_left) = self.open(index, 0, n_wanted[0], left_gains, left)?;
-        let (factors, mut coded_right) = self.open(index, 1, n_wanted[1], right_gains, right)?;
+        let mut opened_left = self.open(index, 0, n_wanted[0], &mut left.lines)?;
+        let mut opened_right = self.open(index, 1, n_wanted[1], &mut right.lines)?;
+        reader.read_two(&mut opened_left, &mut opened_right, 1.0);
 
-        reader.codes.read_two(&mut coded_left, &mut coded_right);
-        left.n_lines = self.n_lines(coded_left)?;
-        right.n_lines = self.n_lines(coded_right)?;
-        Ok(factors)
+        left.n_lines = self.n_lines(&opened_left)?;
+        right.n_lines = self.n_lines(&opened_right)?;
+        Ok(opened_right.factors)
+    }
+
+    /// Reads the mean of both channels of a granule, which have equal bands, to the first spectrum. `right` is a buffer.
+    pub(super) fn read_mean(
+        &mut self,
+        reader: &mut GranuleReader,
+        index: usize,
+        n_wanted: usize,
+        [left, right]: [&mut Spectrum; MAX_CHANNELS],
+    ) -> Result<(), FrameError> {
+        let mut opened_left = self.open(index, 0, n_wanted, &mut left.lines)?;
+        let mut opened_right = self.open(index, 1, n_wanted, &mut right.lines)?;
+        reader.read_mean(&mut opened_left, &mut opened_right);
+
+        let n_lines = self.n_lines(&opened_left)?;
+        left.n_lines = n_lines.max(self.n_lines(&opened_right)?);
+        Ok(())
+    }
+
+    /// Reads the first channel of each granule like [`Self::read`], multiplied by `factor`, and skips the second one. If
+    /// `checks_second`, damage of the second channel is an error, as if it were read.
+    pub(super) fn read_firsts(
+        &mut self,
+        reader: &mut GranuleReader,
+        n_wanted: [usize; 2],
+        checks_second: bool,
+        factor: f32,
+        [first, second]: [&mut Spectrum; 2],
+    ) -> Result<(), FrameError> {
+        // If no code of the first granule can be damaged, it makes no difference that the second one is opened before.
+        let n_bits: usize = self.channels(0).iter().map(|granule| granule.n_bits).sum();
+        let has_two = self.header.n_granules() == 2 && self.main.n_missing_bits == 0;
+        if has_two && !self.may_overrun(n_bits) {
+            let lines = &mut first.lines;
+            let mut opened = self.open_first(reader, 0, n_wanted[0], checks_second, lines)?;
+            let lines = &mut second.lines;
+            let mut opened_2 = self.open_first(reader, 1, n_wanted[1], checks_second, lines)?;
+            reader.read_two(&mut opened, &mut opened_2, factor);
+            first.n_lines = self.n_lines(&opened)?;
+            second.n_lines = self.n_lines(&opened_2)?;
+            return Ok(());
+        }
+
+        let spectra = [first, second].into_iter().take(self.header.n_granules());
+        for (index, spectrum) in spectra.enumerate() {
+            if self.passes_over(index) {
+                spectrum.silence();
+                continue;
+            }
+            let lines = &mut spectrum.lines;
+            let mut opened =
+                self.open_first(reader, index, n_wanted[index], checks_second, lines)?;
+            reader.read(&mut opened, factor);
+            spectrum.n_lines = self.n_lines(&opened)?;
+        }
+        Ok(())
+    }
+
+    /// Opens the first channel of a granule, and skips the second one.
+    fn open_first<'b>(
+        &mut self,
+        reader: &mut GranuleReader,
+        index: usize,
+        n_wanted: usize,
+        checks_second: bool,
+        lines: &'b mut [f32; LINES],
+    ) -> Result<CodedChannel<'b>, FrameError>
+    where
+        'a: 'b,
+    {
+        let opened = self.open(index, 0, n_wanted, lines)?;
+        if !checks_second {
+            self.skip(index, 1)?;
+            return Ok(opened);
+        }
+
+        // Nothing has been read to the lines of the first channel, so they are free.
+        let mut second = self.open(index, 1, LINES, opened.coded.lines)?;
+        if self.may_overrun(second.coded.end) {
+            reader.read(&mut second, 1.0);
+            self.n_lines(&second)?;
+        }
+        Ok(opened)
+    }
+
+    /// Reports whether codes of a channel, whose bits end at `end`, can extend beyond the end of the main data.
+    ///
+    /// This is the only damage that reading the codes can find. All books are complete prefix codes, so any bits are
+    /// codes. The last code begins before `end` and has at most [`huffman::CODE_BITS_MAX`] bits. So a channel that ends
+    /// that many bits before the main data do decodes without an error, whatever its bits are.
+    fn may_overrun(&self, end: usize) -> bool {
+        end + huffman::CODE_BITS_MAX > 8 * self.main.bytes.len()
     }
 
     /// Reads the scale factors of the next channel and skips its Huffman codes. Returns factors and unread codes.
@@ -147,9 +308,8 @@ impl<'a> CodedFrame<'a> {
         index: usize,
         channel: usize,
         n_wanted: usize,
-        gains: &'b mut Gains,
-        spectrum: &'b mut Spectrum,
-    ) -> Result<(ScaleFactors, CodedLines<'b>), FrameError>
+        lines: &'b mut [f32; LINES],
+    ) -> Result<CodedChannel<'b>, FrameError>
     where
         'a: 'b,
     {
@@ -174,25 +334,29 @@ impl<'a> CodedFrame<'a> {
         if index == 0 {
             self.first_factors[channel] = factors;
         }
-        gains.set(granule, bands, &factors, n_wanted);
         let coded = CodedLines {
-            bits,
+            bytes: self.main.bytes,
+            position: bits.position(),
             end,
             granule,
             n_wanted,
-            gains,
-            lines: &mut spectrum.lines,
+            lines,
             n_lines: 0,
+            n_regions: 0,
         };
-        Ok((factors, coded))
+        Ok(CodedChannel {
+            bands,
+            factors,
+            coded,
+        })
     }
 
     /// Returns the number of spectral lines that were read, or an error if the codes extend beyond the main data.
-    fn n_lines(&self, coded: CodedLines) -> Result<usize, FrameError> {
-        if coded.bits.position() > 8 * self.main.bytes.len() {
+    fn n_lines(&self, channel: &CodedChannel) -> Result<usize, FrameError> {
+        if channel.coded.position > 8 * self.main.bytes.len() {
             return Err(FrameError::MainData);
         }
-        Ok(coded.n_lines)
+        Ok(channel.coded.n_lines)
     }
 
     /// Returns the parameters for converting a jointly coded granule to left and right, or `None` if it is not jointly

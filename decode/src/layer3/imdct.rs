@@ -8,18 +8,16 @@
 use std::f64::consts::PI;
 use std::sync::LazyLock;
 
-use wavemill_kernels::LANES;
+use wavemill_kernels::{LANES, Lanes};
 
 use super::side_info::Block;
-use super::wide::{Complex, Wide, interleave};
+use super::wide::{Complex, Wide, columns};
 use super::{LINES, SUB_BAND_LINES, SUB_BANDS, SubBandSamples};
 
 /// Number of samples of a sub-band in a granule.
 const SLOTS: usize = SUB_BAND_LINES;
 /// Number of groups of eight sub-bands, which are computed at once.
 const GROUPS: usize = SUB_BANDS / LANES;
-/// Number of sub-bands that are transposed at once.
-const QUAD: usize = 4;
 /// Number of spectral lines of each window of a short block.
 const SHORT_LINES: usize = SUB_BAND_LINES / 3;
 /// Number of sub-bands of a mixed block that have the long window.
@@ -38,6 +36,7 @@ type Half = [Wide; SLOTS];
 /// The IMDCT of one channel, with the samples that overlap with the next granule.
 #[derive(Debug)]
 pub(super) struct Imdct {
+    lanes: Lanes,
     tables: &'static Tables,
     overlap: [Half; GROUPS],
     /// Number of groups of sub-bands whose overlap may be nonzero.
@@ -45,8 +44,9 @@ pub(super) struct Imdct {
 }
 
 impl Imdct {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(lanes: Lanes) -> Self {
         Self {
+            lanes,
             tables: Tables::get(),
             overlap: [[Wide::ZERO; SLOTS]; GROUPS],
             n_overlapping: 0,
@@ -90,38 +90,41 @@ impl Imdct {
         lines: &[f32; LINES],
         out: &mut SubBandSamples,
     ) {
-        let input = load(group, lines);
-        let mut samples = self.overlap[group];
+        let input = load(self.lanes, group, lines);
+        let tables = self.tables;
         let overlap = &mut self.overlap[group];
 
         let has_long_sub_bands = windows.is_mixed && group == 0;
         if windows.block != Block::Short {
             let window = if has_long_sub_bands {
-                &self.tables.mixed[windows.block as usize]
+                &tables.mixed[windows.block as usize]
             } else {
-                &self.tables.windows[windows.block as usize]
+                &tables.windows[windows.block as usize]
             };
-            long(&input, window, self.tables, &mut samples, overlap);
-        } else {
-            let before = samples;
-            short(&input, self.tables, &mut samples, overlap);
-            if has_long_sub_bands {
-                let mut long_samples = before;
-                let mut long_overlap = before;
-                let window = &self.tables.windows[Block::Long as usize];
-                long(
-                    &input,
-                    window,
-                    self.tables,
-                    &mut long_samples,
-                    &mut long_overlap,
-                );
-                for slot in 0..SLOTS {
-                    for lane in 0..MIXED_SUB_BANDS {
-                        samples[slot].0[lane] = long_samples[slot].0[lane];
-                        overlap[slot].0[lane] = long_overlap[slot].0[lane];
-                    }
-                }
+            long(&input, window, tables, overlap, |slot, samples| {
+                out[slot][group * LANES..][..LANES].copy_from_slice(&samples.0);
+            });
+            return;
+        }
+
+        let mut long_overlap = *overlap;
+        let mut samples = *overlap;
+        short(&input, tables, &mut samples, overlap);
+        if has_long_sub_bands {
+            let window = &tables.windows[Block::Long as usize];
+            let of_short = &mut samples;
+            long(
+                &input,
+                window,
+                tables,
+                &mut long_overlap,
+                |slot, samples| {
+                    of_short[slot].0[..MIXED_SUB_BANDS]
+                        .copy_from_slice(&samples.0[..MIXED_SUB_BANDS]);
+                },
+            );
+            for (overlap, long) in overlap.iter_mut().zip(&long_overlap) {
+                overlap.0[..MIXED_SUB_BANDS].copy_from_slice(&long.0[..MIXED_SUB_BANDS]);
             }
         }
         store(&samples, group, out);
@@ -130,14 +133,16 @@ impl Imdct {
 
 /// Returns the spectral lines of a group of eight sub-bands, by line, then by sub-band.
 #[inline(always)]
-fn load(group: usize, lines: &[f32; LINES]) -> Half {
+fn load(lanes: Lanes, group: usize, lines: &[f32; LINES]) -> Half {
+    let sub_bands: &[[f32; SUB_BAND_LINES]; LANES] = lines.as_chunks().0[group * LANES..]
+        .first_chunk()
+        .expect("all groups are complete");
     let mut input = [Wide::ZERO; SLOTS];
-    let sub_bands = &lines.as_chunks::<SUB_BAND_LINES>().0[group * LANES..][..LANES];
-    for (at, sub_bands) in sub_bands.as_chunks::<QUAD>().0.iter().enumerate() {
-        let mut quads = [[0.0; QUAD]; SUB_BAND_LINES];
-        interleave(sub_bands.each_ref(), &mut quads);
-        for (input, quad) in input.iter_mut().zip(&quads) {
-            input.0[at * QUAD..][..QUAD].copy_from_slice(quad);
+    // The last eight lines overlap with those before them.
+    for first in [0, LANES, SLOTS - LANES] {
+        let columns = columns(lanes, sub_bands.each_ref(), first);
+        for (input, column) in input[first..].iter_mut().zip(columns) {
+            *input = Wide(column);
         }
     }
     input
@@ -150,15 +155,31 @@ fn store(samples: &Half, group: usize, out: &mut SubBandSamples) {
     }
 }
 
-/// Computes the long transform: adds the first half of its output to `samples`, and stores the other in `overlap`.
+/// Computes the long transform: passes the sum of `overlap` and the first half of its output to `put`, by slot, and stores
+/// the second half in `overlap`.
 #[inline(always)]
 fn long(
     input: &Half,
     window: &[Wide; 2 * SLOTS],
     tables: &Tables,
-    samples: &mut Half,
     overlap: &mut Half,
+    mut put: impl FnMut(usize, Wide),
 ) {
+    let y = dct4_of_lanes(input, tables);
+    for slot in 0..9 {
+        put(slot, overlap[slot] + y[9 + slot] * window[slot]);
+        put(
+            9 + slot,
+            overlap[9 + slot] + y[17 - slot] * window[9 + slot],
+        );
+        overlap[slot] = y[8 - slot] * window[18 + slot];
+        overlap[9 + slot] = y[slot] * window[27 + slot];
+    }
+}
+
+/// Computes the cosine transforms of eight sub-bands.
+#[inline(always)]
+fn dct4_of_lanes(input: &Half, tables: &Tables) -> Half {
     let mut y = [Wide::ZERO; SLOTS];
     for lane in 0..LANES {
         let x = std::array::from_fn(|line| input[line].0[lane]);
@@ -166,12 +187,7 @@ fn long(
             y.0[lane] = value;
         }
     }
-    for slot in 0..9 {
-        samples[slot] = samples[slot] + y[9 + slot] * window[slot];
-        samples[9 + slot] = samples[9 + slot] + y[17 - slot] * window[9 + slot];
-        overlap[slot] = y[8 - slot] * window[18 + slot];
-        overlap[9 + slot] = y[slot] * window[27 + slot];
-    }
+    y
 }
 
 /// Computes `y[n] = Σ x[k] cos(π / 18 · (n + 1/2)(k + 1/2))`.

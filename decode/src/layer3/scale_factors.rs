@@ -87,8 +87,10 @@ impl ScaleFactors {
                 }
                 _ => {
                     let n_bits = if group < 2 { lower_bits } else { upper_bits };
+                    // A word contains the scale factors of a group, which has at most six with four bits.
+                    bits.reload();
                     for value in &mut factors.values[start..end] {
-                        *value = bits.read(n_bits) as u8;
+                        *value = bits.next(n_bits) as u8;
                     }
                 }
             }

@@ -7,13 +7,15 @@
 //!
 //! So each `c[n]` is the input of a filter in time. All steps process eight slots at once: samples are transposed from
 //! slots to sub-bands before the transform, and outputs are transposed back after the filters.
+//!
+//! Half of the filters compute every second output from every second `c[n]` (`mono/half.rs`).
 
 use std::sync::LazyLock;
 
-use wavemill_kernels::{LANES, Lane};
+use wavemill_kernels::{LANES, Lane, Lanes};
 
 use super::dct32::{Secants, dct32};
-use super::wide::{Wide, interleave};
+use super::wide::{Wide, columns};
 use super::window::window;
 use super::{FRAME_SLOTS, SUB_BANDS};
 
@@ -25,21 +27,25 @@ const SLOTS: usize = FRAME_SLOTS.next_multiple_of(LANES);
 const TAPS: usize = 8;
 /// Index of the output `j` for which `32 - j` is the same output.
 const MIDDLE: usize = SUB_BANDS / 2;
-/// Number of sub-bands or time slots that are transposed at once.
-const QUAD: usize = 4;
 
 /// One of the values `c[n]` at all time slots, earlier slots first.
 type Column = [f32; HISTORY + SLOTS];
 
-/// The synthesis filter of one channel, with values of earlier time slots.
+/// The synthesis filter of one channel, with values of earlier time slots. It computes `N` of the 32 samples of each
+/// slot from `N` sub-bands: all of them, or every second one, which needs only every second `c[n]`.
 #[derive(Debug)]
-pub(super) struct Synthesis {
-    secants: &'static Secants,
+pub(super) struct Synthesis<const N: usize = SUB_BANDS> {
+    lanes: Lanes,
+    pub(super) secants: &'static Secants,
     factors: &'static Factors,
-    /// The values `c[0]` to `c[32]` over time; `c[32]` is always zero.
+    /// Number of sub-bands that affect the output, at most `N`.
+    n_sub_bands: usize,
+    /// The lowest output that is computed.
+    phase: usize,
+    /// The values `c[n]` over time, from `c[phase]` up to `c[32]` in steps of `32 / N`; `c[32]` is always zero.
     columns: Box<[Column; SUB_BANDS + 1]>,
     /// Samples by output, then by time slot. An additional last row receives the unused mirror of the first output.
-    sound: Box<[[f32; SLOTS]; SUB_BANDS + QUAD]>,
+    sound: Box<[[f32; SLOTS]; SUB_BANDS + 1]>,
 }
 
 /// Window factors for the outputs `j` and `32 - j`.
@@ -79,36 +85,68 @@ impl Factors {
 }
 
 impl Synthesis {
-    pub(super) fn new() -> Self {
+    /// Computes 32 samples of each time slot, for at most [`FRAME_SLOTS`] slots.
+    #[inline(always)]
+    pub(super) fn run(&mut self, slots: &[[f32; SUB_BANDS]], out: &mut [f32]) {
+        let secants = self.secants;
+        self.run_part(
+            0,
+            slots,
+            #[inline(always)]
+            |s| dct32(s, secants),
+            out,
+        );
+    }
+}
+
+impl<const N: usize> Synthesis<N> {
+    /// Distance between the outputs that are computed.
+    const STEP: usize = SUB_BANDS / N;
+
+    pub(super) fn new(lanes: Lanes, n_sub_bands: usize) -> Self {
         Self {
+            lanes,
             secants: Secants::get(),
             factors: Factors::get(),
+            n_sub_bands,
+            phase: 0,
             columns: Box::new([[0.0; HISTORY + SLOTS]; SUB_BANDS + 1]),
-            sound: Box::new([[0.0; SLOTS]; SUB_BANDS + QUAD]),
+            sound: Box::new([[0.0; SLOTS]; SUB_BANDS + 1]),
         }
     }
 
     /// Clears the values of earlier time slots.
     pub(super) fn reset(&mut self) {
-        for column in &mut *self.columns {
-            column.fill(0.0);
-        }
+        self.columns.fill([0.0; HISTORY + SLOTS]);
     }
 
-    /// Computes 32 samples of each time slot, for at most [`FRAME_SLOTS`] slots.
+    /// Computes the outputs `phase`, `phase + 32 / N` and so on, for at most [`FRAME_SLOTS`] slots. From the samples of
+    /// a slot, `transform` computes the values `c[n]` of the same indices. If the phase differs from that of the last
+    /// call, the values of earlier slots cannot be used and are cleared.
     #[inline(always)]
-    pub(super) fn run(&mut self, slots: &[[f32; SUB_BANDS]], out: &mut [f32]) {
+    pub(super) fn run_part(
+        &mut self,
+        phase: usize,
+        slots: &[[f32; SUB_BANDS]],
+        transform: impl Copy + Fn(&[f32; N]) -> [f32; N],
+        out: &mut [f32],
+    ) {
+        if phase != self.phase {
+            self.phase = phase;
+            self.reset();
+        }
+
         for (at, slots) in slots.chunks(LANES).enumerate() {
-            self.enter(HISTORY + at * LANES, slots);
+            self.enter(HISTORY + at * LANES, slots, transform);
         }
-        for j in 0..=MIDDLE {
-            self.filter(j, slots.len());
+        for row in 0..=(MIDDLE - phase) / Self::STEP {
+            self.filter(row * Self::STEP + phase, slots.len());
         }
-        let out = &mut out.as_chunks_mut::<SUB_BANDS>().0[..slots.len()];
+        let out = &mut out.as_chunks_mut::<N>().0[..slots.len()];
         self.leave(out);
 
         // Keep the values of the last slots for the next call.
-        for column in &mut *self.columns {
+        for column in &mut self.columns[..=N] {
             let last: [f32; HISTORY] = *column[slots.len()..]
                 .first_chunk()
                 .expect("no more slots than of a frame");
@@ -118,18 +156,20 @@ impl Synthesis {
 
     /// Transforms the sub-band samples of up to eight time slots and appends the results to the columns.
     #[inline(always)]
-    fn enter(&mut self, at: usize, slots: &[[f32; SUB_BANDS]]) {
-        let mut samples = [[0.0; LANES]; SUB_BANDS];
-        for (at, slots) in slots.chunks(QUAD).enumerate() {
-            // The values of slots that do not exist never reach the output, so they are not cleared.
-            let rows = std::array::from_fn(|row| slots.get(row).unwrap_or(&slots[0]));
-            let mut quads = [[0.0; QUAD]; SUB_BANDS];
-            interleave(rows, &mut quads);
-            for (samples, quad) in samples.iter_mut().zip(&quads) {
-                samples[at * QUAD..][..QUAD].copy_from_slice(quad);
-            }
+    fn enter(
+        &mut self,
+        at: usize,
+        slots: &[[f32; SUB_BANDS]],
+        transform: impl Copy + Fn(&[f32; N]) -> [f32; N],
+    ) {
+        // The values of slots that do not exist never reach the output, so they are not cleared.
+        let rows = std::array::from_fn(|row| slots.get(row).unwrap_or(&slots[0]));
+        let mut samples = [[0.0; LANES]; N];
+        for (group, samples) in samples.as_chunks_mut().0.iter_mut().enumerate() {
+            *samples = columns(self.lanes, rows, group * LANES);
         }
-        transform(&samples, self.secants, &mut self.columns, at);
+        samples[self.n_sub_bands..].fill([0.0; LANES]);
+        transform_slots(&samples, transform, &mut self.columns, at);
     }
 
     /// Computes the outputs `j` and `32 - j` of all time slots. A frame of one granule needs only the first call.
@@ -141,55 +181,57 @@ impl Synthesis {
         }
     }
 
-    /// Computes the outputs of `N` times eight time slots. The registers for the sums limit `N`.
+    /// Computes the outputs of `M` times eight time slots. The registers for the sums limit `M`.
     #[inline(always)]
-    fn filter_slots<const N: usize>(&mut self, j: usize, first: usize) {
-        let upper = &self.columns[MIDDLE + j];
-        let lower = &self.columns[MIDDLE - j];
-        let mut own = [Wide::ZERO; N];
-        let mut mirrored = [Wide::ZERO; N];
+    fn filter_slots<const M: usize>(&mut self, j: usize, first: usize) {
+        let upper = &self.columns[(MIDDLE + j) / Self::STEP];
+        let lower = &self.columns[(MIDDLE - j) / Self::STEP];
+        let mut own = [Wide::ZERO; M];
+        let mut mirrored = [Wide::ZERO; M];
         for (tap, factors) in self.factors.0[j].iter().enumerate() {
             let now = HISTORY + first - 2 * tap;
-            for n in 0..N {
+            for n in 0..M {
                 let even = Wide(window_of(upper, now + n * LANES));
                 let odd = Wide(window_of(lower, now + n * LANES - 1));
                 own[n] = own[n] + (even * factors.even[0] + odd * factors.odd[0]);
                 mirrored[n] = mirrored[n] + (even * factors.even[1] + odd * factors.odd[1]);
             }
         }
-        for n in 0..N {
+        for n in 0..M {
             let at = first + n * LANES;
-            self.sound[j][at..at + LANES].copy_from_slice(&own[n].0);
-            self.sound[SUB_BANDS - j][at..at + LANES].copy_from_slice(&mirrored[n].0);
+            self.sound[j / Self::STEP][at..at + LANES].copy_from_slice(&own[n].0);
+            self.sound[(SUB_BANDS - j) / Self::STEP][at..at + LANES]
+                .copy_from_slice(&mirrored[n].0);
         }
     }
 
     /// Writes the output samples in the order of time slots.
     #[inline(always)]
-    fn leave(&self, out: &mut [[f32; SUB_BANDS]]) {
-        let mut quads = [[0.0; QUAD]; SLOTS];
-        for at in (0..SUB_BANDS).step_by(QUAD) {
-            interleave(std::array::from_fn(|row| &self.sound[at + row]), &mut quads);
-            for (out, quad) in out.iter_mut().zip(&quads) {
-                out[at..at + QUAD].copy_from_slice(quad);
+    fn leave(&self, out: &mut [[f32; N]]) {
+        for (group, rows) in self.sound[..N].as_chunks::<LANES>().0.iter().enumerate() {
+            for (block, out) in out.chunks_mut(LANES).enumerate() {
+                let columns = columns(self.lanes, rows.each_ref(), block * LANES);
+                for (out, column) in out.iter_mut().zip(columns) {
+                    out[group * LANES..][..LANES].copy_from_slice(&column);
+                }
             }
         }
     }
 }
 
-/// Computes the cosine transform of eight slots. Samples are read one at a time, because only then the compiler
-/// vectorises this.
+/// Transforms the samples of eight slots. Samples are read one at a time, because only then the compiler vectorises
+/// this.
 #[inline(always)]
-fn transform(
-    samples: &[Lane; SUB_BANDS],
-    secants: &Secants,
+fn transform_slots<const N: usize>(
+    samples: &[Lane; N],
+    transform: impl Fn(&[f32; N]) -> [f32; N],
     columns: &mut [Column; SUB_BANDS + 1],
     at: usize,
 ) {
-    let mut values = [[0.0; LANES]; SUB_BANDS];
+    let mut values = [[0.0; LANES]; N];
     for slot in 0..LANES {
         let s = std::array::from_fn(|sub_band| samples[sub_band][slot]);
-        let c = dct32(&s, secants);
+        let c = transform(&s);
         for (values, c) in values.iter_mut().zip(c) {
             values[slot] = c;
         }

@@ -1,15 +1,14 @@
 //! Compares each decoding step with the reference and the code tables with another decoder, and decodes damaged frames.
 
-use wavemill_kernels::Level;
+use wavemill_kernels::{Lanes, Level};
 
 use super::antialias::antialias;
-use super::bits::BitReader;
 use super::black_box::{Probe, Table, decode, decoder, long_frame};
 use super::header::FrameHeader;
-use super::huffman::{self, CodedLines, PAIR_BOOKS, QUADS_A, QUADS_B, code_words};
+use super::huffman::{self, CODE_BITS_MAX, CodedLines, PAIR_BOOKS, QUADS_A, QUADS_B, code_words};
 use super::imdct::{Imdct, Windows};
 use super::reference::{self, Filter, Hybrid};
-use super::requantize::{Gains, PowerTable};
+use super::requantize::{PowerTable, pair_index};
 use super::side_info::{Block, Granule, SideInfo};
 use super::synthesis::Synthesis;
 use super::window::window;
@@ -97,6 +96,10 @@ impl Noise {
     }
 }
 
+pub(super) fn lanes() -> Lanes {
+    Lanes::new(Level::detect()).unwrap()
+}
+
 pub(super) fn assert_close(got: impl IntoIterator<Item = f32>, want: &[f64], what: &str) {
     let largest = want.iter().fold(1.0_f64, |most, want| most.max(want.abs()));
     for (at, (got, want)) in got.into_iter().zip(want).enumerate() {
@@ -121,6 +124,9 @@ fn code_books_are_complete_and_match_the_reference() {
         // Kraft's sum of the code words, in units of the longest possible word.
         let kraft: u64 = own.iter().map(|word| 1 << (32 - word.n_bits)).sum();
         assert_eq!(kraft, 1 << 32, "{name:?}");
+        // Up to 13 escaped bits and a sign follow for each value.
+        let n_bits = own.iter().map(|word| word.n_bits as usize).max();
+        assert!(n_bits.unwrap() + 2 * (13 + 1) <= CODE_BITS_MAX, "{name:?}");
 
         for (at, word) in own.iter().enumerate() {
             for (other_at, other) in own.iter().enumerate() {
@@ -218,13 +224,16 @@ fn powers_match_the_reference() {
 
     for value in 0..8_207 {
         let want = reference::requantise(value, 0);
-        let got = f64::from(table.power(value as u32));
+        let got = f64::from(table.power(value));
         assert!((got - want).abs() <= want * 1e-7, "{value}: {got}");
+        assert_eq!(table.power(-value), -table.power(value));
     }
 
-    for value in -16..16_i32 {
-        let want = reference::requantise(value, 0) as f32;
-        assert_eq!(table.signed_power((value + 16) as usize), want);
+    for x in -15..=15 {
+        for y in -15..=15 {
+            let pair = table.pairs()[pair_index([x, y])].values();
+            assert_eq!(pair, [x, y].map(|value| table.power(value)), "{x}, {y}");
+        }
     }
 }
 
@@ -244,7 +253,7 @@ fn antialiasing_matches_the_reference() {
 #[test]
 fn imdct_matches_the_reference_for_all_window_sequences() {
     let mut noise = Noise(1);
-    let mut imdct = Imdct::new();
+    let mut imdct = Imdct::new(lanes());
     let mut hybrid = Hybrid::new();
     let blocks = [Block::Long, Block::Start, Block::Short, Block::End];
 
@@ -267,7 +276,7 @@ fn imdct_matches_the_reference_for_all_window_sequences() {
 #[test]
 fn synthesis_matches_the_reference_in_pieces_of_any_length() {
     let mut noise = Noise(2);
-    let mut synthesis = Synthesis::new();
+    let mut synthesis = Synthesis::new(lanes(), SUB_BANDS);
     let mut filter = Filter::new();
 
     for n_slots in [18, 36, 18, 36, 36, 18] {
@@ -384,7 +393,6 @@ struct CodedChannels<'a> {
     bytes: &'a [u8],
     granules: &'a [Granule; 2],
     n_wanted: [usize; 2],
-    gains: &'a Gains,
 }
 
 impl<'a> CodedChannels<'a> {
@@ -392,13 +400,14 @@ impl<'a> CodedChannels<'a> {
     fn lines(&self, lines: &'a mut [[f32; LINES]; 2]) -> [CodedLines<'a>; 2] {
         let [left, right] = lines;
         [(0, left), (1, right)].map(|(channel, lines)| CodedLines {
-            bits: BitReader::new(self.bytes, 800 * channel),
+            bytes: self.bytes,
+            position: 800 * channel,
             end: 800 * channel + self.granules[channel].n_bits,
             granule: &self.granules[channel],
             n_wanted: self.n_wanted[channel],
-            gains: self.gains,
             lines,
             n_lines: 0,
+            n_regions: 0,
         })
     }
 }
@@ -406,9 +415,6 @@ impl<'a> CodedChannels<'a> {
 #[test]
 fn reading_two_channels_at_once_equals_reading_each() {
     let mut noise = Noise(5);
-    let gains = Gains {
-        by_pair: std::array::from_fn(|pair| 1.0 + pair as f32),
-    };
     let reader = huffman::Reader::new();
     let mut n_lines = 0;
 
@@ -424,7 +430,6 @@ fn reading_two_channels_at_once_equals_reading_each() {
             bytes: &bytes,
             granules: &granules,
             n_wanted,
-            gains: &gains,
         };
 
         let mut want = coded.lines(&mut alone);
@@ -438,7 +443,7 @@ fn reading_two_channels_at_once_equals_reading_each() {
         for (is, want) in is.iter().zip(&want) {
             assert_eq!(is.lines, want.lines);
             assert_eq!(is.n_lines, want.n_lines);
-            assert_eq!(is.bits.position(), want.bits.position());
+            assert_eq!(is.position, want.position);
             n_lines += is.n_lines;
         }
     }

@@ -8,7 +8,7 @@
 
 use std::ops::{Add, Mul, Sub};
 
-use wavemill_kernels::{LANES, Lane};
+use wavemill_kernels::{LANES, Lane, Lanes};
 
 /// A vector of eight values.
 #[derive(Clone, Copy, Debug, Default)]
@@ -108,11 +108,12 @@ impl Sub for Complex {
     }
 }
 
-/// Interleaves four rows: `out[i]` contains value `i` of each row. Each output is written as one array; otherwise the
-/// compiler moves every value separately.
+/// Returns eight columns of eight rows, from column `first` on, each with the values of all rows.
 #[inline(always)]
-pub(super) fn interleave<const N: usize>([a, b, c, d]: [&[f32; N]; 4], out: &mut [[f32; 4]; N]) {
-    for (at, out) in out.iter_mut().enumerate() {
-        *out = [a[at], b[at], c[at], d[at]];
-    }
+pub(super) fn columns<const N: usize>(
+    lanes: Lanes,
+    rows: [&[f32; N]; LANES],
+    first: usize,
+) -> [Lane; LANES] {
+    lanes.transpose(rows.map(|row| row[first..].first_chunk().expect("eight columns")))
 }

@@ -2,7 +2,7 @@
 //! a fuzzer (`fuzz/`).
 
 use wavemill_decode::layer3::{
-    Band, FRAME_SAMPLES, FrameDecoder, FrameError, FrameHeader, GRANULE_SAMPLES, MainData,
+    Band, FRAME_SAMPLES, FrameDecoder, FrameError, FrameHeader, GRANULE_SAMPLES, MainData, Mode,
     MonoDecoder, SideInfo,
 };
 use wavemill_kernels::Level;
@@ -17,6 +17,8 @@ pub(crate) struct Paths {
     /// Index of the frequency band that is decoded.
     band: usize,
     phase: usize,
+    /// Number of bytes after the codes of the next frame of middle and side, if its main data are cut.
+    n_spare_bytes: usize,
     planes: [[f32; FRAME_SAMPLES]; 2],
     mono: [f32; FRAME_SAMPLES],
 }
@@ -33,6 +35,7 @@ impl Paths {
             monos: bands.map(|band| MonoDecoder::new(band, level).expect("the level was detected")),
             band: 0,
             phase: 0,
+            n_spare_bytes: 0,
             planes: [[0.0; FRAME_SAMPLES]; 2],
             mono: [0.0; FRAME_SAMPLES],
         }
@@ -44,11 +47,31 @@ impl Paths {
         self.monos[band].reset();
         self.band = band;
         self.phase = phase;
+        self.n_spare_bytes = 0;
     }
 
-    /// Decodes a frame with all decoders and returns the stereo decoder's result. The decoder of a part of the band
-    /// reads less, so it may fail only if the stereo decoder fails.
+    /// Decodes a frame with all decoders and returns the stereo decoder's result. The mean of middle and side is read
+    /// without the codes of the side channel, unless the main data end shortly after them. So such a frame is also decoded
+    /// with main data that end at most seven bytes after its codes.
     pub(crate) fn decode(
+        &mut self,
+        header: &FrameHeader,
+        side: &SideInfo,
+        main: MainData,
+    ) -> Result<(), FrameError> {
+        if matches!(header.mode, Mode::Joint { mid_side: true, .. }) {
+            let n_bits: usize = side.granule_bits().iter().sum();
+            let end = n_bits.saturating_sub(main.n_missing_bits) / 8 + self.n_spare_bytes;
+            let bytes = &main.bytes[..end.min(main.bytes.len())];
+            self.n_spare_bytes = (self.n_spare_bytes + 1) % 8;
+            let _ = self.compare(header, side, MainData { bytes, ..main });
+        }
+        self.compare(header, side, main)
+    }
+
+    /// Decodes a frame with all decoders, compares the results, and returns that of the stereo decoder. The decoder of a
+    /// part of the band reads less, so it may fail only if the stereo decoder fails.
+    fn compare(
         &mut self,
         header: &FrameHeader,
         side: &SideInfo,

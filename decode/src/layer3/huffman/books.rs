@@ -1,4 +1,8 @@
 //! Lookup tables for Huffman codes, created once from the code words.
+//!
+//! A book of pairs has two tables. In that of the short codes, one lookup finds a pair with its signs: 85 % of the pairs
+//! of music, and 95 % or more in all books but 24. The other table contains all codes, without the signs and escaped
+//! bits that follow them.
 
 use std::sync::LazyLock;
 
@@ -6,17 +10,32 @@ use super::tables::{
     PAIRS_1, PAIRS_2, PAIRS_3, PAIRS_5, PAIRS_6, PAIRS_7, PAIRS_8, PAIRS_9, PAIRS_10, PAIRS_11,
     PAIRS_12, PAIRS_13, PAIRS_15, PAIRS_16, PAIRS_24, QUADS_A, QUADS_B,
 };
+use crate::layer3::bits::BitReader;
+use crate::layer3::requantize::{PAIRS, pair_index};
 
-/// Number of bits of the first table lookup. Each book's most frequent codes fit into them, including signs.
-const FIRST_BITS: u32 = 10;
-const FIRST_ENTRIES: usize = 1 << FIRST_BITS;
-/// Number of short Huffman codes that always fit into the 57 valid bits of a word. A short code needs only one lookup.
-pub(super) const SHORT_CODES_PER_WORD: u32 = 57 / FIRST_BITS;
+/// Number of bits of a lookup of a short code of a pair, which includes its signs.
+const SHORT_BITS: u32 = 11;
+/// Number of bits of the first lookup of any code of a pair. Those of book 24, most of whose values are escaped or
+/// large, have at most 12 bits.
+const FIRST_BITS: u32 = 12;
+/// Number of bits of the second lookup: the longest codes have 19 bits.
+const SECOND_BITS: u32 = 19 - FIRST_BITS;
+/// Number of bits of a lookup of a quadruple, which includes its signs.
+const QUAD_BITS: u32 = 10;
+
+/// Number of short codes that always fit into a word of bits.
+pub(super) const SHORT_CODES_PER_WORD: usize = (BitReader::WORD_BITS / SHORT_BITS) as usize;
+/// Number of quadruples that always fit into a word of bits.
+pub(super) const QUADS_PER_WORD: usize = (BitReader::WORD_BITS / QUAD_BITS) as usize;
+/// Upper bound on the number of bits of a code with its escapes and signs: 19 + 2 · 13 + 2.
+pub(in crate::layer3) const CODE_BITS_MAX: usize = 47;
 
 /// The magnitude in a pair that marks an escaped value. More bits, to be added to the value, follow the code.
 pub(super) const ESCAPE: u32 = 15;
 
-/// The Huffman books of pairs, with their numbers in the standard. Books from 16 on have escapes.
+/// Number of the first book with escapes.
+const ESCAPES_FROM: u8 = 16;
+/// The Huffman books of pairs, with their numbers in the standard.
 pub(in crate::layer3) const PAIR_BOOKS: [(u8, &[u32]); 15] = [
     (1, &PAIRS_1),
     (2, &PAIRS_2),
@@ -60,186 +79,34 @@ pub(in crate::layer3) fn code_words(table: &[u32]) -> impl Iterator<Item = Word>
     })
 }
 
-/// An entry of a lookup table: both values of a pair and the number of bits of their code, or a link to a second table.
-///
-/// From the lowest bits on, an entry consists of 8 bits for the length, 8 bits for each value, and two flags. Signed
-/// values are stored with [`Entry::ZERO`] added. In a link, the length is that of the second lookup, and the values are
-/// the start of the second table.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Entry(u32);
-
-impl Entry {
-    const ZERO: i32 = 16;
-    const IS_ESCAPE: u32 = 1 << 24;
-    const IS_LINK: u32 = 1 << 25;
-
-    fn pair(n_bits: u32, x: i32, y: i32) -> Self {
-        Self(n_bits | ((x + Self::ZERO) as u32) << 8 | ((y + Self::ZERO) as u32) << 16)
-    }
-
-    fn escape(n_bits: u32, x: u32, y: u32) -> Self {
-        Self(n_bits | x << 8 | y << 16 | Self::IS_ESCAPE)
-    }
-
-    fn link(n_bits: u32, start: usize) -> Self {
-        Self(n_bits | (start as u32) << 8 | Self::IS_LINK)
-    }
-
-    #[inline(always)]
-    pub(super) fn n_bits(self) -> u32 {
-        self.0 & 0xFF
-    }
-
-    /// Reports whether the code needs only the first lookup and has no escape.
-    #[inline(always)]
-    pub(super) fn is_short(self) -> bool {
-        self.0 & (Self::IS_ESCAPE | Self::IS_LINK) == 0
-    }
-
-    /// Reports whether the code continues in a second lookup table.
-    #[inline(always)]
-    pub(super) fn is_link(self) -> bool {
-        self.0 & Self::IS_LINK != 0
-    }
-
-    #[inline(always)]
-    pub(super) fn is_escape(self) -> bool {
-        self.0 & Self::IS_ESCAPE != 0
-    }
-
-    /// Returns both values of the pair plus 16, each below 32.
-    #[inline(always)]
-    pub(super) fn signed(self) -> (usize, usize) {
-        ((self.0 >> 8 & 31) as usize, (self.0 >> 16 & 31) as usize)
-    }
-
-    /// Returns both values of an escape entry, without their signs.
-    #[inline(always)]
-    pub(super) fn magnitudes(self) -> [u32; 2] {
-        [self.0 >> 8 & 31, self.0 >> 16 & 31]
-    }
-}
-
-/// The lookup tables of a Huffman book of pairs.
-#[derive(Debug)]
-pub(super) struct Book {
-    first: Box<[Entry; FIRST_ENTRIES]>,
-    second: Vec<Entry>,
-}
-
-impl Book {
-    /// Looks up the code at the start of `word`, from the word's highest bit on. Returns the code's entry or a link.
-    #[inline(always)]
-    pub(super) fn first(&self, word: u64) -> Entry {
-        self.first[first_index(word)]
-    }
-
-    /// Looks up a code that is longer than the first table covers, in the second table that `link` refers to.
-    #[inline(always)]
-    pub(super) fn second(&self, word: u64, link: Entry) -> Entry {
-        let start = (link.0 >> 8 & 0xFFFF) as usize;
-        let rest = word << FIRST_BITS >> (64 - link.n_bits());
-        // Every link has a second table, so the default is never returned.
-        self.second
-            .get(start + rest as usize)
-            .copied()
-            .unwrap_or_default()
-    }
-
-    fn new(table: &[u32], has_escapes: bool) -> Self {
-        let codes = signed_codes(table, has_escapes);
-        let mut book = Self {
-            first: Box::new([Entry::default(); FIRST_ENTRIES]),
-            second: Vec::new(),
-        };
-
-        for code in codes.iter().filter(|code| code.word.n_bits <= FIRST_BITS) {
-            fill(&mut book.first[..], FIRST_BITS, code.word, code.entry);
-        }
-
-        // Create a second table for every prefix that longer codes share, as wide as the longest of these codes needs.
-        for beginning in 0..FIRST_ENTRIES {
-            // Skip entries of complete short codes: no longer code starts with such a code.
-            if book.first[beginning].n_bits() > 0 {
-                continue;
-            }
-
-            let shares = |code: &&Code| {
-                let rest = code.word.n_bits.saturating_sub(FIRST_BITS);
-                rest > 0 && code.word.bits >> rest == beginning as u32
-            };
-            let n_bits = codes
-                .iter()
-                .filter(shares)
-                .map(|code| code.word.n_bits)
-                .max();
-            let Some(n_bits) = n_bits.map(|n_bits| n_bits - FIRST_BITS) else {
-                continue;
-            };
-            let start = book.second.len();
-            book.second.resize(start + (1 << n_bits), Entry::default());
-            book.first[beginning] = Entry::link(n_bits, start);
-
-            for code in codes.iter().filter(shares) {
-                let rest = code.word.n_bits - FIRST_BITS;
-                let word = Word {
-                    bits: code.word.bits & ((1 << rest) - 1),
-                    n_bits: rest,
-                };
-                fill(&mut book.second[start..], n_bits, word, code.entry);
-            }
-        }
-        book
-    }
-}
-
-/// Returns the highest `n_bits` bits of a word.
-#[inline(always)]
-fn first_index(word: u64) -> usize {
-    (word >> (u64::BITS - FIRST_BITS)) as usize
-}
-
-/// A Huffman code with its signs, and its table entry.
-struct Code {
-    word: Word,
-    entry: Entry,
-}
-
-/// Returns every code word of a table with all signs that may follow it. After an escape the signs come later, so they
-/// are left out.
-fn signed_codes(table: &[u32], has_escapes: bool) -> Vec<Code> {
+/// Returns the code words of a book of pairs, with the magnitudes that they encode.
+fn pairs(table: &[u32]) -> impl Iterator<Item = (Word, [u32; 2])> {
     let side = table.len().isqrt() as u32;
-    let mut codes = Vec::new();
-    for (at, word) in (0..).zip(code_words(table)) {
-        let x = at / side;
-        let y = at % side;
-        if has_escapes && (x == ESCAPE || y == ESCAPE) {
-            let entry = Entry::escape(word.n_bits, x, y);
-            codes.push(Code { word, entry });
-            continue;
-        }
+    let words = (0..).zip(code_words(table));
+    words.map(move |(at, word)| (word, [at / side, at % side]))
+}
 
-        // A value of 0 has no sign bit.
-        let n_signs = u32::from(x > 0) + u32::from(y > 0);
-        for signs in 0..1 << n_signs {
-            let x_is_negative = x > 0 && signs >> (n_signs - 1) & 1 == 1;
-            let y_is_negative = y > 0 && signs & 1 == 1;
-            let word = Word {
-                bits: word.bits << n_signs | signs,
-                n_bits: word.n_bits + n_signs,
-            };
-            let sign = |value: u32, is_negative: bool| {
-                if is_negative {
-                    -(value as i32)
-                } else {
-                    value as i32
-                }
-            };
-            let entry = Entry::pair(word.n_bits, sign(x, x_is_negative), sign(y, y_is_negative));
-            codes.push(Code { word, entry });
-        }
-    }
-    codes
+/// Returns a code word with each combination of the signs that may follow it, and the signed values. A value of 0 has no
+/// sign bit.
+fn with_signs<const N: usize>(
+    word: Word,
+    magnitudes: [u32; N],
+) -> impl Iterator<Item = (Word, [i32; N])> {
+    let n_signs = magnitudes.iter().filter(|&&value| value > 0).count() as u32;
+    (0..1_u32 << n_signs).map(move |signs| {
+        let mut n_left = n_signs;
+        let values = magnitudes.map(|magnitude| {
+            let value = magnitude as i32;
+            n_left -= u32::from(value > 0);
+            let is_negative = value > 0 && signs >> n_left & 1 == 1;
+            if is_negative { -value } else { value }
+        });
+        let signed = Word {
+            bits: word.bits << n_signs | signs,
+            n_bits: word.n_bits + n_signs,
+        };
+        (signed, values)
+    })
 }
 
 /// Writes `entry` to every index that starts with the bits of `word`, in a table with indices of `n_bits` bits.
@@ -249,111 +116,272 @@ fn fill<T: Copy>(table: &mut [T], n_bits: u32, word: Word, entry: T) {
     table[start..start + (1 << n_free)].fill(entry);
 }
 
-/// Four values of -1, 0 or 1 that one Huffman code encodes, and the number of bits of that code.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Quad {
-    values: [i8; 4],
-    n_bits: u8,
-}
+/// An entry of the table of short codes: in the lowest six bits the length of the code with its signs, above them the
+/// index of the signed pair. Larger indices mean that the code is longer or has an escape.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ShortCode(u16);
 
-impl Quad {
+/// The short codes of a book of pairs.
+pub(super) type ShortTable = [ShortCode; 1 << SHORT_BITS];
+
+impl ShortCode {
+    const NONE: Self = Self(u16::MAX);
+
+    fn new(n_bits: u32, pair: [i32; 2]) -> Self {
+        Self((pair_index(pair) << 6) as u16 | n_bits as u16)
+    }
+
+    /// Looks up the code at the start of `word`.
+    #[inline(always)]
+    pub(super) fn find(table: &ShortTable, word: u64) -> Self {
+        table[(word >> (u64::BITS - SHORT_BITS)) as usize]
+    }
+
+    /// Reports whether the code is in the table.
+    #[inline(always)]
+    pub(super) fn is_some(self) -> bool {
+        self.0 < (PAIRS << 6) as u16
+    }
+
+    /// Returns the number of bits of the code in the lowest six bits, below other bits.
     #[inline(always)]
     pub(super) fn n_bits(self) -> u32 {
-        u32::from(self.n_bits)
+        u32::from(self.0)
     }
 
+    /// Returns the index of the signed pair.
     #[inline(always)]
-    pub(super) fn values(self) -> [f32; 4] {
-        self.values.map(f32::from)
+    pub(super) fn pair(self) -> usize {
+        usize::from(self.0 >> 6)
     }
 }
 
-/// A Huffman book of quadruples. All its codes fit into the first lookup, including their signs.
-#[derive(Debug)]
-pub(super) struct QuadBook(Box<[Quad; FIRST_ENTRIES]>);
-
-impl QuadBook {
-    #[inline(always)]
-    pub(super) fn find(&self, word: u64) -> Quad {
-        self.0[first_index(word)]
-    }
-
-    fn new(table: &[u32; 16]) -> Self {
-        let mut entries = Box::new([Quad::default(); FIRST_ENTRIES]);
-
-        for (magnitudes, word) in (0_u32..).zip(code_words(table)) {
-            let n_signs = magnitudes.count_ones();
-            for signs in 0..1_u32 << n_signs {
-                let mut n_signs_left = n_signs;
-
-                let values = std::array::from_fn(|at| {
-                    if magnitudes >> (3 - at) & 1 == 0 {
-                        return 0;
-                    }
-                    n_signs_left -= 1;
-                    if signs >> n_signs_left & 1 == 1 {
-                        -1
-                    } else {
-                        1
-                    }
-                });
-
-                let signed = Word {
-                    bits: word.bits << n_signs | signs,
-                    n_bits: word.n_bits + n_signs,
-                };
-                let quad = Quad {
-                    values,
-                    n_bits: signed.n_bits as u8,
-                };
-                fill(&mut entries[..], FIRST_BITS, signed, quad);
+/// Creates the table of short codes of a book. Codes with escapes are not in it: their signs come after the escaped bits.
+fn short_codes(words: &[u32], has_escapes: bool) -> Box<ShortTable> {
+    let mut short = Box::new([ShortCode::NONE; 1 << SHORT_BITS]);
+    for (word, magnitudes) in pairs(words) {
+        if has_escapes && magnitudes.contains(&ESCAPE) {
+            continue;
+        }
+        for (word, pair) in with_signs(word, magnitudes) {
+            if word.n_bits <= SHORT_BITS {
+                let entry = ShortCode::new(word.n_bits, pair);
+                fill(&mut short[..], SHORT_BITS, word, entry);
             }
         }
-        Self(entries)
+    }
+    short
+}
+
+/// An entry of the table of all codes: in the lowest six bits the length of the code word, and in the highest eight bits
+/// the magnitudes. If the length is 0, the bits above it are the index of a second table.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Code(u16);
+
+impl Code {
+    fn new(n_bits: u32, [x, y]: [u32; 2]) -> Self {
+        Self((x << 12 | y << 8 | n_bits) as u16)
+    }
+
+    fn link(second: usize) -> Self {
+        Self((second << 6) as u16)
+    }
+
+    /// Returns the number of bits of the code word in the lowest six bits, below other bits.
+    #[inline(always)]
+    pub(super) fn n_bits(self) -> u32 {
+        u32::from(self.0)
+    }
+
+    /// Returns the magnitude of each value, up to 15.
+    #[inline(always)]
+    pub(super) fn magnitudes(self) -> [u16; 2] {
+        [self.0 >> 12, self.0 >> 8 & 15]
+    }
+}
+
+/// All codes of a book of pairs.
+#[derive(Debug)]
+pub(super) struct CodeTable {
+    first: [Code; 1 << FIRST_BITS],
+    /// The rests of codes that are longer than the first lookup, by link. No link refers to the first of these tables.
+    second: Vec<[Code; 1 << SECOND_BITS]>,
+}
+
+impl CodeTable {
+    fn new(words: &[u32]) -> Self {
+        let mut codes = Self {
+            first: [Code::default(); 1 << FIRST_BITS],
+            second: vec![[Code::default(); 1 << SECOND_BITS]],
+        };
+        for (word, magnitudes) in pairs(words) {
+            let code = Code::new(word.n_bits, magnitudes);
+            if word.n_bits <= FIRST_BITS {
+                fill(&mut codes.first[..], FIRST_BITS, word, code);
+            } else {
+                let n_rest = word.n_bits - FIRST_BITS;
+                let rest = Word {
+                    bits: word.bits & ((1 << n_rest) - 1),
+                    n_bits: n_rest,
+                };
+                let second = codes.second_table((word.bits >> n_rest) as usize);
+                fill(second, SECOND_BITS, rest, code);
+            }
+        }
+        codes
+    }
+
+    /// Returns the second table of the codes that begin with the bits of `first`, which is created for the first of them.
+    fn second_table(&mut self, first: usize) -> &mut [Code] {
+        let link = &mut self.first[first];
+        if link.0 == 0 {
+            *link = Code::link(self.second.len());
+            self.second.push([Code::default(); 1 << SECOND_BITS]);
+        }
+        &mut self.second[usize::from(link.0 >> 6)]
+    }
+
+    /// Looks up the code at the start of `word`, which must not be longer than the first lookup.
+    #[inline(always)]
+    pub(super) fn find_first(&self, word: u64) -> Code {
+        self.first[(word >> (u64::BITS - FIRST_BITS)) as usize]
+    }
+
+    /// Looks up the code at the start of `word`.
+    #[inline(always)]
+    pub(super) fn find(&self, word: u64) -> Code {
+        let code = self.find_first(word);
+        if !code.0.is_multiple_of(64) {
+            return code;
+        }
+        let rest = word << FIRST_BITS >> (u64::BITS - SECOND_BITS);
+        self.second[usize::from(code.0 >> 6)][rest as usize]
+    }
+}
+
+/// A Huffman book of pairs with its lookup tables.
+#[derive(Debug)]
+struct Book {
+    number: u8,
+    words: &'static [u32],
+    short: Box<ShortTable>,
+    codes: Box<CodeTable>,
+}
+
+impl Book {
+    fn new(number: u8, words: &'static [u32]) -> Self {
+        Self {
+            number,
+            words,
+            short: short_codes(words, number >= ESCAPES_FROM),
+            codes: Box::new(CodeTable::new(words)),
+        }
+    }
+
+    /// Returns the book with this number in the standard; `None` for numbers without a book.
+    fn get(number: u8) -> Option<&'static Self> {
+        static BOOKS: LazyLock<[Book; 15]> =
+            LazyLock::new(|| PAIR_BOOKS.map(|(number, words)| Book::new(number, words)));
+        BOOKS.iter().find(|book| book.number == number)
+    }
+}
+
+/// The lookup tables for a table number of the standard (`table_select`).
+#[derive(Debug)]
+pub(super) struct PairCode {
+    pub(super) short: &'static ShortTable,
+    pub(super) codes: &'static CodeTable,
+    /// Number of bits that follow the code word for each value, by magnitude: a sign, unless the value is 0, and escaped
+    /// bits.
+    pub(super) n_more: [u32; 16],
+    /// Whether codes have escapes and can be read without branches: the first lookup finds each of them, and two of them
+    /// always fit into a word with the bits that follow. This is so for book 24, unless it has 13 escaped bits.
+    pub(super) is_branchless: bool,
+}
+
+impl PairCode {
+    /// Returns the tables for a table number, or `None` for table 0, which contains only zeros, and two unused numbers.
+    fn new(select: usize) -> Option<Self> {
+        let book = Book::get(match select {
+            16..24 => 16,
+            24.. => 24,
+            _ => select as u8,
+        })?;
+        let mut n_more = [1; 16];
+        n_more[0] = 0;
+        n_more[ESCAPE as usize] += ESCAPE_BITS[select];
+
+        let mut is_branchless = book.number >= ESCAPES_FROM;
+        for (word, magnitudes) in pairs(book.words) {
+            let [x, y] = magnitudes.map(|value| n_more[value as usize]);
+            let fits = 2 * (word.n_bits + x + y) <= BitReader::WORD_BITS;
+            is_branchless &= word.n_bits <= FIRST_BITS && fits;
+        }
+        Some(Self {
+            short: &book.short,
+            codes: &book.codes,
+            n_more,
+            is_branchless,
+        })
+    }
+}
+
+/// A Huffman book of quadruples of values from -1 to 1. One lookup finds a quadruple with its signs.
+#[derive(Debug)]
+pub(super) struct QuadBook {
+    /// In the lowest six bits the number of bits of the code with its signs, above them the index of the quadruple.
+    codes: Box<[u16; 1 << QUAD_BITS]>,
+    /// The 81 quadruples; the table has more rows so that any index of seven bits is valid.
+    quads: [[f32; 4]; 1 << 7],
+}
+
+impl QuadBook {
+    fn new(table: &[u32; 16]) -> Self {
+        let mut book = Self {
+            codes: Box::new([0; 1 << QUAD_BITS]),
+            quads: [[0.0; 4]; 1 << 7],
+        };
+        for (at, word) in (0_u32..).zip(code_words(table)) {
+            let magnitudes = [3, 2, 1, 0].map(|bit| at >> bit & 1);
+            for (word, quad) in with_signs(word, magnitudes) {
+                let index = quad.iter().fold(0, |index, value| 3 * index + value + 1) as usize;
+                book.quads[index] = quad.map(|value| value as f32);
+                let entry = (index << 6) as u16 | word.n_bits as u16;
+                fill(&mut book.codes[..], QUAD_BITS, word, entry);
+            }
+        }
+        book
+    }
+
+    /// Looks up the code at the start of `word`. Returns its number of bits, below other bits, and its values.
+    #[inline(always)]
+    pub(super) fn find(&self, word: u64) -> (u32, &[f32; 4]) {
+        let code = self.codes[(word >> (u64::BITS - QUAD_BITS)) as usize];
+        (u32::from(code), &self.quads[usize::from(code >> 6) % 128])
     }
 }
 
 /// All Huffman books of pairs and quadruples.
 #[derive(Debug)]
 pub(super) struct Books {
-    /// Index in `pairs` of the book for each table number.
-    by_select: [Option<usize>; 32],
-    pairs: Vec<Book>,
+    pairs: [Option<PairCode>; 32],
     quads: [QuadBook; 2],
 }
 
 impl Books {
     /// Returns all Huffman books, which are created together with the first decoder.
     pub(super) fn get() -> &'static Self {
-        static BOOKS: LazyLock<Books> = LazyLock::new(Books::new);
+        static BOOKS: LazyLock<Books> = LazyLock::new(|| Books {
+            pairs: std::array::from_fn(PairCode::new),
+            quads: [QuadBook::new(&QUADS_A), QuadBook::new(&QUADS_B)],
+        });
         &BOOKS
     }
 
-    fn new() -> Self {
-        let by_select = std::array::from_fn(|select| {
-            // Table 0 contains only zeros, and two of the table numbers are unused.
-            let number = match select {
-                16..24 => 16,
-                24.. => 24,
-                _ => select as u8,
-            };
-            PAIR_BOOKS.iter().position(|(known, _)| *known == number)
-        });
-        Self {
-            by_select,
-            pairs: PAIR_BOOKS
-                .iter()
-                .map(|(number, table)| Book::new(table, *number >= 16))
-                .collect(),
-            quads: [QuadBook::new(&QUADS_A), QuadBook::new(&QUADS_B)],
-        }
-    }
-
-    /// Returns the book of pairs and the number of escape bits for a table number; `None` if all values are zero.
-    pub(super) fn pairs(&self, select: u8) -> Option<(&Book, u32)> {
-        let select = usize::from(select % 32);
-        let book = self.by_select[select]?;
-        Some((&self.pairs[book], ESCAPE_BITS[select]))
+    /// Returns the tables of pairs for a table number; `None` if all values are zero.
+    #[inline(always)]
+    pub(super) fn pairs(&self, select: u8) -> Option<&PairCode> {
+        self.pairs[usize::from(select % 32)].as_ref()
     }
 
     /// Returns the second book of quadruples if `is_second`, otherwise the first one.

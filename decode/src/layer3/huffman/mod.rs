@@ -1,18 +1,27 @@
-//! Decodes Huffman codes to spectral lines (ISO/IEC 11172-3 §2.4.3.4.6), including requantisation.
+//! Decodes Huffman codes to quantised values raised to the power 4/3 (ISO/IEC 11172-3 §2.4.3.4.6 and §2.4.3.4.7). Their
+//! gains follow later, see `requantize.rs`.
 //!
-//! One lookup in a table of 2^10 entries returns both values of a pair with their signs, and the number of bits of
-//! their code. The few longer codes continue in a second table. Escaped values take additional bits after that. A word
-//! of bits therefore contains several codes, and is reloaded early only after a long code.
+//! A short code takes about 10 instructions, or 13 with its share of reloading the word: a lookup of 16 bits gives the
+//! length of the code with its signs and the index of the pair, a shift moves to the next code, and a lookup of 64 bits
+//! gives both values as they are stored. A word of bits contains five short codes. Longer and escaped codes leave the
+//! loop, except in book 24, where they are so frequent that all codes are read without branches, with about 40
+//! instructions each: nearly all mispredicted branches were due to this book.
 
 mod books;
 mod tables;
 
+use std::ops::Range;
+
 use super::LINES;
 use super::bits::BitReader;
-use super::requantize::{Gains, PowerTable};
+use super::requantize::{PAIRS, POWERS, Pair, PowerTable, Powers};
 use super::side_info::Granule;
-use books::{Book, Books, Entry, SHORT_CODES_PER_WORD};
+use books::{
+    Books, Code, CodeTable, PairCode, QUADS_PER_WORD, QuadBook, SHORT_CODES_PER_WORD, ShortCode,
+    ShortTable,
+};
 
+pub(super) use books::CODE_BITS_MAX;
 #[cfg(test)]
 pub(super) use books::{PAIR_BOOKS, code_words};
 #[cfg(test)]
@@ -27,99 +36,243 @@ pub(super) struct Reader {
 
 /// The Huffman codes of one channel of a granule, and the lines that they decode to.
 pub(super) struct CodedLines<'a> {
-    pub(super) bits: BitReader<'a>,
+    pub(super) bytes: &'a [u8],
+    /// Index of the first bit of the next code.
+    pub(super) position: usize,
     /// Index of the bit after the channel's bits in this granule. The last code may extend beyond it.
     pub(super) end: usize,
     pub(super) granule: &'a Granule,
     /// Number of spectral lines that are needed. Reading may stop after them, although the granule has more.
     pub(super) n_wanted: usize,
-    pub(super) gains: &'a Gains,
     pub(super) lines: &'a mut [f32; LINES],
     /// Number of spectral lines that have been read.
     pub(super) n_lines: usize,
+    /// Number of regions of pairs that have been begun.
+    pub(super) n_regions: usize,
 }
 
 /// A part of a granule whose pairs of lines are coded with one Huffman book.
-struct Region<'a> {
-    /// Reader at the start of the region's first code.
-    start: BitReader<'a>,
-    bits: BitReader<'a>,
-    /// Index of the bit after the bits of the granule.
-    end: usize,
-    code: PairCode<'a>,
-    /// The gain factor of each pair.
-    gains: &'a [f32],
-    pairs: &'a mut [[f32; 2]],
-}
-
-/// The result of reading a region of pairs.
-#[derive(Clone, Copy)]
-struct ReadPairs {
-    n_pairs: usize,
-    /// Index of the bit after the last code that was read.
-    end: usize,
-}
-
-/// A Huffman book of pairs, and the number of additional bits of an escaped value.
-#[derive(Clone, Copy)]
-struct PairCode<'a> {
-    book: &'a Book,
-    escape_bits: u32,
+struct Region {
+    /// Index of the first bit of the region.
+    start: usize,
+    /// Index of the first bit of the next code.
+    position: usize,
+    /// The lines that have not been read.
+    lines: Range<usize>,
+    code: &'static PairCode,
 }
 
 /// Number of regions of pairs in a granule.
 const REGIONS: usize = 3;
-/// Number of pairs that are read from one word of bits. After a long code the word is reloaded.
-const PAIRS_PER_WORD: usize = SHORT_CODES_PER_WORD as usize;
+/// Number of pairs that are read in one step.
+const STEP: usize = SHORT_CODES_PER_WORD;
 
 impl CodedLines<'_> {
     fn is_at_end(&self) -> bool {
-        self.bits.position() >= self.end
+        self.position >= self.end
     }
 
-    /// Returns the part of a region after the lines already read, or `None` if the region has no codes to read or no
-    /// bits are left.
-    fn region(&mut self, number: usize, books: &'static Books) -> Option<Region<'_>> {
+    /// Returns the next region that has codes to read. Regions of zeros before it are filled.
+    #[inline(always)]
+    fn next_region(&mut self, books: &'static Books) -> Option<Region> {
+        if self.n_regions == 0 && self.is_at_end() {
+            return None;
+        }
         let n_big = self.granule.n_big.min(self.n_wanted.next_multiple_of(2));
         let [first_end, second_end] = self.granule.region_ends;
-        let start = self.n_lines;
-        let end = [first_end, second_end, LINES][number].min(n_big);
-        if end <= start {
-            return None;
-        }
 
-        let Some((book, escape_bits)) = books.pairs(self.granule.table_select[number]) else {
-            // A region of zeros has no bits in the file.
-            self.lines[start..end].fill(0.0);
-            self.n_lines = end;
-            return None;
-        };
-        if self.is_at_end() {
-            return None;
-        }
+        while self.n_regions < REGIONS {
+            let number = self.n_regions;
+            self.n_regions += 1;
+            let start = self.n_lines;
+            let end = [first_end, second_end, LINES][number].min(n_big);
+            if end <= start {
+                continue;
+            }
 
-        Some(Region {
-            start: self.bits,
-            bits: self.bits,
-            end: self.end,
-            code: PairCode { book, escape_bits },
-            gains: &self.gains.by_pair[start / 2..end / 2],
-            pairs: self.lines[start..end].as_chunks_mut().0,
-        })
+            let Some(code) = books.pairs(self.granule.table_select[number]) else {
+                // A region of zeros has no bits in the file.
+                self.lines[start..end].fill(0.0);
+                self.n_lines = end;
+                continue;
+            };
+            if !self.is_at_end() {
+                return Some(Region {
+                    start: self.position,
+                    position: self.position,
+                    lines: start..end,
+                    code,
+                });
+            }
+        }
+        None
     }
 
     /// Sets the spectral lines that were not read to zero.
     fn fill_up(&mut self) {
         self.lines[self.n_lines..].fill(0.0);
     }
+}
 
-    /// Continues after the pairs of a region that has been read, if there was one.
-    fn take(&mut self, pairs: Option<ReadPairs>) {
-        if let Some(pairs) = pairs {
-            self.n_lines += 2 * pairs.n_pairs;
-            self.bits.skip((pairs.end - self.bits.position()) as u32);
+impl Region {
+    /// Reports whether the region has enough pairs left for a step.
+    fn has_step(&self) -> bool {
+        self.lines.len() >= 2 * STEP
+    }
+
+    /// Returns the next `n_lines` lines in pairs, which are then read.
+    #[inline(always)]
+    fn next_pairs<'a>(
+        &mut self,
+        n_lines: usize,
+        lines: &'a mut [f32; LINES],
+    ) -> &'a mut [[f32; 2]] {
+        let start = self.lines.start;
+        self.lines.start += n_lines;
+        lines[start..start + n_lines].as_chunks_mut().0
+    }
+}
+
+/// Reads the codes of pairs.
+trait PairCodes: Copy {
+    /// Number of codes after which the word of bits must be loaded again.
+    const PER_WORD: usize;
+
+    /// Reads the next code.
+    fn read(self, bits: &mut BitReader) -> Pair;
+}
+
+/// The codes of a book, most of which are short.
+#[derive(Clone, Copy)]
+struct ShortCodes<'a> {
+    table: &'a ShortTable,
+    pairs: &'a [Pair; PAIRS],
+    all: &'a AllCodes,
+}
+
+/// The codes of a book, read in two steps: a code word, then the escaped bits and the sign of each value.
+#[derive(Clone, Copy)]
+struct AllCodes {
+    table: &'static CodeTable,
+    n_more: &'static [u32; 16],
+    powers: &'static Powers,
+}
+
+impl PairCodes for ShortCodes<'_> {
+    const PER_WORD: usize = SHORT_CODES_PER_WORD;
+
+    #[inline(always)]
+    fn read(self, bits: &mut BitReader) -> Pair {
+        let code = ShortCode::find(self.table, bits.word());
+        if code.is_some() {
+            bits.skip(code.n_bits());
+            return self.pairs[code.pair()];
+        }
+        let (pair, position) = self.all.read_long(bits.bytes(), bits.position());
+        *bits = BitReader::new(bits.bytes(), position);
+        pair
+    }
+}
+
+impl PairCodes for AllCodes {
+    /// This reader is selected if two codes always fit, see [`PairCode::is_branchless`].
+    const PER_WORD: usize = 2;
+
+    #[inline(always)]
+    fn read(self, bits: &mut BitReader) -> Pair {
+        let code = self.table.find_first(bits.word());
+        self.read_values(code, bits)
+    }
+}
+
+impl AllCodes {
+    /// Reads a code of any length at `position`. Returns the pair and the position after it. A new word contains the code,
+    /// which has at most [`CODE_BITS_MAX`] bits.
+    #[cold]
+    #[inline(never)]
+    fn read_long(&self, bytes: &[u8], position: usize) -> (Pair, usize) {
+        let mut bits = BitReader::new(bytes, position);
+        let code = self.table.find(bits.word());
+        let pair = self.read_values(code, &mut bits);
+        (pair, bits.position())
+    }
+
+    /// Reads what follows a code word. There are no branches, because the processor cannot predict escapes and signs from
+    /// earlier codes.
+    #[inline(always)]
+    fn read_values(&self, code: Code, bits: &mut BitReader) -> Pair {
+        bits.skip(code.n_bits());
+        Pair::new(code.magnitudes().map(|magnitude| {
+            let magnitude = usize::from(magnitude);
+            let more = bits.next(self.n_more[magnitude]);
+            self.powers[(2 * magnitude + more as usize) % POWERS]
+        }))
+    }
+}
+
+/// Reads pairs of two regions alternately, in steps, while both have enough of them.
+#[inline(always)]
+fn read_side_by_side(
+    bytes: &[u8],
+    [a, b]: [&mut Region; 2],
+    [lines_a, lines_b]: [&mut [f32; LINES]; 2],
+    codes_a: impl PairCodes,
+    codes_b: impl PairCodes,
+) {
+    let n_steps = a.lines.len().min(b.lines.len()) / (2 * STEP);
+    let mut bits_a = BitReader::new(bytes, a.position);
+    let mut bits_b = BitReader::new(bytes, b.position);
+    let pairs_a = a.next_pairs(n_steps * 2 * STEP, lines_a);
+    let pairs_b = b.next_pairs(n_steps * 2 * STEP, lines_b);
+    let steps_a = pairs_a.as_chunks_mut::<STEP>().0;
+    let steps_b = pairs_b.as_chunks_mut::<STEP>().0;
+
+    for (pairs_a, pairs_b) in steps_a.iter_mut().zip(steps_b) {
+        read_step(&mut bits_a, &mut bits_b, pairs_a, pairs_b, codes_a, codes_b);
+    }
+    a.position = bits_a.position();
+    b.position = bits_b.position();
+}
+
+/// Reads the next pairs of both regions. The compiler would not unroll a loop, in which the word would be loaded at an
+/// index that it does not know.
+#[inline(always)]
+fn read_step<A: PairCodes, B: PairCodes>(
+    bits_a: &mut BitReader,
+    bits_b: &mut BitReader,
+    pairs_a: &mut [[f32; 2]; STEP],
+    pairs_b: &mut [[f32; 2]; STEP],
+    codes_a: A,
+    codes_b: B,
+) {
+    macro_rules! read_both {
+        ($($at:literal)*) => {$(
+            if $at % A::PER_WORD == 0 {
+                bits_a.reload();
+            }
+            if $at % B::PER_WORD == 0 {
+                bits_b.reload();
+            }
+            pairs_a[$at] = codes_a.read(bits_a).values();
+            pairs_b[$at] = codes_b.read(bits_b).values();
+        )*};
+    }
+    const { assert!(STEP == 5) };
+    read_both!(0 1 2 3 4);
+}
+
+/// Reads all pairs of a region that have not been read.
+#[inline(always)]
+fn read_rest<C: PairCodes>(bytes: &[u8], region: &mut Region, lines: &mut [f32; LINES], codes: C) {
+    let mut bits = BitReader::new(bytes, region.position);
+    let pairs = region.next_pairs(region.lines.len(), lines);
+    for pairs in pairs.chunks_mut(C::PER_WORD) {
+        bits.reload();
+        for pair in pairs {
+            *pair = codes.read(&mut bits).values();
         }
     }
+    region.position = bits.position();
 }
 
 impl Reader {
@@ -131,231 +284,195 @@ impl Reader {
     }
 
     /// Reads the spectral lines of a channel and sets the remaining ones to zero.
+    #[inline(always)]
     pub(super) fn read(&self, channel: &mut CodedLines) {
-        if !channel.is_at_end() {
-            for number in 0..REGIONS {
-                let region = channel.region(number, self.books);
-                let pairs = region.map(|region| self.read_region(region));
-                channel.take(pairs);
-            }
-            self.read_quads(channel);
-        }
-        channel.fill_up();
+        let region = channel.next_region(self.books);
+        self.read_regions(channel, region);
+        let quads = self.quads(channel);
+        self.read_quads(channel, quads);
     }
 
     /// Reads two channels alternately. Each code depends on the previous one, so the processor can work on the codes of
-    /// the other channel in the meantime.
+    /// the other channel in the meantime. The regions of both need not have equal lengths.
+    #[inline(always)]
     pub(super) fn read_two(&self, a: &mut CodedLines, b: &mut CodedLines) {
-        if a.is_at_end() || b.is_at_end() {
-            self.read(a);
-            self.read(b);
+        let mut of_a = a.next_region(self.books);
+        let mut of_b = b.next_region(self.books);
+        while let (Some(region_a), Some(region_b)) = (&mut of_a, &mut of_b) {
+            self.alternate(a.bytes, [region_a, region_b], [a.lines, b.lines]);
+            // At least one of the regions has no step left.
+            if region_a.has_step() {
+                self.finish(b, region_b);
+                of_b = b.next_region(self.books);
+            } else {
+                self.finish(a, region_a);
+                of_a = a.next_region(self.books);
+            }
+        }
+        self.read_regions(a, of_a);
+        self.read_regions(b, of_b);
+
+        let mut quads_a = self.quads(a);
+        let mut quads_b = self.quads(b);
+        while quads_a.has_step() && quads_b.has_step() {
+            quads_a.read_step(a.bytes, a.lines);
+            quads_b.read_step(b.bytes, b.lines);
+        }
+        self.read_quads(a, quads_a);
+        self.read_quads(b, quads_b);
+    }
+
+    /// Reads the regions of a channel from `region` on.
+    #[inline(always)]
+    fn read_regions(&self, channel: &mut CodedLines, mut region: Option<Region>) {
+        while let Some(current) = &mut region {
+            self.finish(channel, current);
+            region = channel.next_region(self.books);
+        }
+    }
+
+    #[inline(always)]
+    fn alternate(&self, bytes: &[u8], regions: [&mut Region; 2], lines: [&mut [f32; LINES]; 2]) {
+        let [a, b] = regions.each_ref().map(|region| region.code);
+        let (all_a, all_b) = (self.all(a), self.all(b));
+        let (short_a, short_b) = (self.short(a, &all_a), self.short(b, &all_b));
+        match (a.is_branchless, b.is_branchless) {
+            (false, false) => read_side_by_side(bytes, regions, lines, short_a, short_b),
+            (false, true) => read_side_by_side(bytes, regions, lines, short_a, all_b),
+            (true, false) => read_side_by_side(bytes, regions, lines, all_a, short_b),
+            (true, true) => read_side_by_side(bytes, regions, lines, all_a, all_b),
+        }
+    }
+
+    /// Reads the rest of a region, after which the channel continues. If codes extend beyond the end of the bits, reads
+    /// the region again up to that end. Most regions end before the bits do, so the end is checked only afterwards.
+    #[inline(always)]
+    fn finish(&self, channel: &mut CodedLines, region: &mut Region) {
+        let all = self.all(region.code);
+        if region.code.is_branchless {
+            read_rest(channel.bytes, region, channel.lines, all);
+        } else {
+            let short = self.short(region.code, &all);
+            read_rest(channel.bytes, region, channel.lines, short);
+        }
+
+        if region.position > channel.end {
+            read_until_end(channel, region, &all);
+        } else {
+            channel.n_lines = region.lines.end;
+            channel.position = region.position;
+        }
+    }
+
+    #[inline(always)]
+    fn all(&self, code: &'static PairCode) -> AllCodes {
+        AllCodes {
+            table: code.codes,
+            n_more: &code.n_more,
+            powers: self.powers.signed(),
+        }
+    }
+
+    #[inline(always)]
+    fn short<'a>(&self, code: &'static PairCode, all: &'a AllCodes) -> ShortCodes<'a> {
+        ShortCodes {
+            table: code.short,
+            pairs: self.powers.pairs(),
+            all,
+        }
+    }
+
+    #[inline(always)]
+    fn quads(&self, channel: &CodedLines) -> Quads {
+        Quads {
+            book: self.books.quads(channel.granule.uses_quads_b),
+            position: channel.position,
+            at: channel.n_lines,
+            limit: channel.n_wanted.min(LINES - 3),
+            end: channel.end,
+        }
+    }
+
+    /// Reads the rest of the quadruples of a channel, and sets the lines after them to zero.
+    #[inline(always)]
+    fn read_quads(&self, channel: &mut CodedLines, mut quads: Quads) {
+        while quads.has_step() {
+            quads.read_step(channel.bytes, channel.lines);
+        }
+        quads.read_until_end(channel);
+        channel.fill_up();
+    }
+}
+
+/// Reads the pairs of a region whose codes start before the end of the channel's bits.
+#[cold]
+#[inline(never)]
+fn read_until_end(channel: &mut CodedLines, region: &Region, codes: &AllCodes) {
+    let lines = &mut channel.lines[channel.n_lines..region.lines.end];
+    channel.position = region.start;
+    for pair in lines.as_chunks_mut().0 {
+        if channel.position >= channel.end {
             return;
         }
-
-        for number in 0..REGIONS {
-            self.read_regions(number, a, b);
-        }
-        self.read_quads(a);
-        self.read_quads(b);
-        a.fill_up();
-        b.fill_up();
+        let (values, position) = codes.read_long(channel.bytes, channel.position);
+        *pair = values.values();
+        channel.position = position;
+        channel.n_lines += 2;
     }
+}
 
-    /// Decodes the big-value region `number` (0 to 2) of both channels, side by side.
-    fn read_regions(&self, number: usize, a: &mut CodedLines, b: &mut CodedLines) {
-        let (of_a, of_b) = match (a.region(number, self.books), b.region(number, self.books)) {
-            (Some(mut of_a), Some(mut of_b)) => {
-                self.read_side_by_side(&mut of_a, &mut of_b);
-                (Some(self.finished(of_a)), Some(self.finished(of_b)))
-            }
-            (of_a, of_b) => (
-                of_a.map(|region| self.read_region(region)),
-                of_b.map(|region| self.read_region(region)),
-            ),
-        };
+/// The quadruples of values from -1 to 1 of a channel, which follow the pairs, up to the end of the granule's bits.
+struct Quads {
+    book: &'static QuadBook,
+    /// Index of the first bit of the next code.
+    position: usize,
+    /// Index of the next line.
+    at: usize,
+    /// All quadruples begin before this line.
+    limit: usize,
+    /// Index of the bit after the channel's bits.
+    end: usize,
+}
 
-        a.take(of_a);
-        b.take(of_b);
-    }
-
-    fn read_region(&self, mut region: Region) -> ReadPairs {
-        self.read_pairs(&mut region, 0);
-        self.finished(region)
-    }
-
-    /// Returns the result of a region whose pairs were all read. If codes extend beyond the end of the bits, reads the
-    /// region again up to that end. Most regions end before the bits do, so the end is checked only afterwards.
-    fn finished(&self, mut region: Region) -> ReadPairs {
-        let mut n_pairs = region.pairs.len();
-        if region.bits.position() > region.end {
-            region.bits = region.start;
-            n_pairs = self.read_pairs_until_end(&mut region);
-        }
-
-        ReadPairs {
-            n_pairs,
-            end: region.bits.position(),
-        }
-    }
-
-    /// Reads all pairs of two regions, alternating between the regions while both have pairs left.
-    fn read_side_by_side(&self, a: &mut Region, b: &mut Region) {
-        let n_words = a.pairs.len().min(b.pairs.len()) / PAIRS_PER_WORD;
-        let n_both = n_words * PAIRS_PER_WORD;
-
-        let pairs_a = a.pairs[..n_both].as_chunks_mut::<PAIRS_PER_WORD>().0;
-        let pairs_b = b.pairs[..n_both].as_chunks_mut::<PAIRS_PER_WORD>().0;
-        let gains_a = a.gains[..n_both].as_chunks::<PAIRS_PER_WORD>().0;
-        let gains_b = b.gains[..n_both].as_chunks::<PAIRS_PER_WORD>().0;
-
-        let of_a = pairs_a.iter_mut().zip(gains_a);
-        let of_b = pairs_b.iter_mut().zip(gains_b);
-        for ((pairs_a, gains_a), (pairs_b, gains_b)) in of_a.zip(of_b) {
-            let mut word_a = a.bits.word();
-            let mut word_b = b.bits.word();
-            for at in 0..PAIRS_PER_WORD {
-                pairs_a[at] = self.read_pair(&mut a.bits, &mut word_a, a.code, gains_a[at]);
-                pairs_b[at] = self.read_pair(&mut b.bits, &mut word_b, b.code, gains_b[at]);
-            }
-        }
-
-        self.read_pairs(a, n_both);
-        self.read_pairs(b, n_both);
-    }
-
-    /// Reads all pairs of a region, beginning with the pair of index `first`.
+impl Quads {
+    /// Reports whether all quadruples of a step are in the channel.
     #[inline(always)]
-    fn read_pairs(&self, region: &mut Region, first: usize) {
-        let pairs = region.pairs[first..].chunks_mut(PAIRS_PER_WORD);
-        let gains = region.gains[first..].chunks(PAIRS_PER_WORD);
-        for (pairs, gains) in pairs.zip(gains) {
-            let mut word = region.bits.word();
-            for (pair, &gain) in pairs.iter_mut().zip(gains) {
-                *pair = self.read_pair(&mut region.bits, &mut word, region.code, gain);
-            }
-        }
-    }
-
-    /// Reads the pairs of a region whose codes start before the end of the bits, and returns their number.
-    #[cold]
-    fn read_pairs_until_end(&self, region: &mut Region) -> usize {
-        for (n_pairs, (pair, &gain)) in region.pairs.iter_mut().zip(region.gains).enumerate() {
-            if region.bits.position() >= region.end {
-                return n_pairs;
-            }
-            let mut word = region.bits.word();
-            *pair = self.read_pair(&mut region.bits, &mut word, region.code, gain);
-        }
-        region.pairs.len()
-    }
-
-    /// Reads the pair whose code is at the start of `word`.
-    #[inline(always)]
-    fn read_pair(
-        &self,
-        bits: &mut BitReader,
-        word: &mut u64,
-        code: PairCode,
-        gain: f32,
-    ) -> [f32; 2] {
-        let entry = code.book.first(*word);
-        if entry.is_short() {
-            *word <<= entry.n_bits();
-            bits.skip(entry.n_bits());
-            self.requantised(entry, gain)
-        } else {
-            let pair = self.read_long(bits, entry, code, gain);
-            *word = bits.word();
-            pair
-        }
+    fn has_step(&self) -> bool {
+        self.at + 4 * (QUADS_PER_WORD - 1) < self.limit
+            && self.position + BitReader::WORD_BITS as usize <= self.end
     }
 
     #[inline(always)]
-    fn requantised(&self, entry: Entry, gain: f32) -> [f32; 2] {
-        let (x, y) = entry.signed();
-        [
-            self.powers.signed_power(x) * gain,
-            self.powers.signed_power(y) * gain,
-        ]
-    }
-
-    /// Reads a pair whose code continues in the second table or has escapes. The code has at most 19 bits and two
-    /// signs, or twice 13 more bits with escapes, which fits into a word.
-    #[inline(always)]
-    fn read_long(&self, bits: &mut BitReader, first: Entry, code: PairCode, gain: f32) -> [f32; 2] {
-        let word = bits.word();
-        let entry = if first.is_link() {
-            code.book.second(word, first)
-        } else {
-            first
-        };
-        if entry.is_escape() {
-            let (pair, n_bits) = self.read_escape(entry, word, code.escape_bits, gain);
-            bits.skip(n_bits);
-            pair
-        } else {
-            bits.skip(entry.n_bits());
-            self.requantised(entry, gain)
+    fn read_step(&mut self, bytes: &[u8], lines: &mut [f32; LINES]) {
+        let mut bits = BitReader::new(bytes, self.position);
+        for _ in 0..QUADS_PER_WORD {
+            self.read(&mut bits, lines);
         }
+        self.position = bits.position();
     }
 
-    /// Reads a pair with an escaped value. Returns the pair and the number of bits that were read.
     #[inline(always)]
-    fn read_escape(&self, entry: Entry, word: u64, escape_bits: u32, gain: f32) -> ([f32; 2], u32) {
-        let mut pair = [0.0; 2];
-        let mut n_bits = entry.n_bits();
-        for (line, magnitude) in pair.iter_mut().zip(entry.magnitudes()) {
-            // Avoid branches, because the processor cannot predict these conditions from earlier codes.
-            let n_more = if magnitude == books::ESCAPE {
-                escape_bits
-            } else {
-                0
-            };
-            // Shift twice, because a single shift by 64 (if `n_more` is 0) is undefined.
-            let value = magnitude + (word << n_bits >> 1 >> (63 - n_more)) as u32;
-            n_bits += n_more;
-
-            let n_signs = u32::from(value > 0);
-            let sign = (word << n_bits >> 63) as u32 & n_signs;
-            n_bits += n_signs;
-
-            let power = self.powers.power(value) * gain;
-            *line = f32::from_bits(power.to_bits() ^ sign << 31);
-        }
-        (pair, n_bits)
+    fn read(&mut self, bits: &mut BitReader, lines: &mut [f32; LINES]) {
+        let (n_bits, values) = self.book.find(bits.word());
+        bits.skip(n_bits);
+        lines[self.at..self.at + 4].copy_from_slice(values);
+        self.at += 4;
     }
 
-    /// Reads quadruples of values from -1 to 1, which follow the pairs, up to the end of the granule's bits.
-    fn read_quads(&self, channel: &mut CodedLines) {
-        let quads = self.books.quads(channel.granule.uses_quads_b);
-        let first = channel.n_lines;
-        let mut bits = channel.bits;
-        let mut at = first;
-        'word: loop {
-            let mut word = bits.word();
-            for _ in 0..SHORT_CODES_PER_WORD {
-                if at + 4 > LINES || at >= channel.n_wanted || bits.position() >= channel.end {
-                    break 'word;
-                }
-                let quad = quads.find(word);
-                word <<= quad.n_bits();
-                bits.skip(quad.n_bits());
-
-                let [v, w, x, y] = quad.values();
-                let gains = &channel.gains.by_pair[at / 2..at / 2 + 2];
-                channel.lines[at..at + 4].copy_from_slice(&[
-                    v * gains[0],
-                    w * gains[0],
-                    x * gains[1],
-                    y * gains[1],
-                ]);
-                at += 4;
+    /// Reads the last quadruples of a channel one by one.
+    #[inline(always)]
+    fn read_until_end(mut self, channel: &mut CodedLines) {
+        let mut n_lines = self.at;
+        while self.at < self.limit && self.position < self.end {
+            let mut bits = BitReader::new(channel.bytes, self.position);
+            self.read(&mut bits, channel.lines);
+            self.position = bits.position();
+            // Encoders pad a granule with bits that are not codes. A quadruple that includes padding is discarded.
+            if self.position <= self.end {
+                n_lines = self.at;
             }
         }
-
-        // Encoders pad a granule with bits that are not codes. The last quadruple is discarded if it includes padding.
-        let is_too_far = bits.position() > channel.end;
-        channel.n_lines = if is_too_far && at > first { at - 4 } else { at };
-        channel.bits = bits;
+        channel.n_lines = n_lines;
+        channel.position = self.position;
     }
 }

@@ -3,7 +3,8 @@
 use wavemill_kernels::KernelError;
 use wavemill_kernels::{Lanes, Level};
 
-use super::synthesis::PartSynthesis;
+use super::half::HALF;
+use super::quarter::QuarterSynthesis;
 use super::{Band, Step};
 use crate::layer3::bands::{Bands, RateBands};
 use crate::layer3::granules::{CodedFrame, GranuleReader, Spectrum};
@@ -34,8 +35,8 @@ pub struct MonoDecoder {
 /// The synthesis filter for each number of samples per time slot: 32, 16 or 8.
 enum AnySynthesis {
     Whole(Synthesis),
-    Half(PartSynthesis<16>),
-    Quarter(PartSynthesis<8>),
+    Half(Synthesis<HALF>),
+    Quarter(QuarterSynthesis),
 }
 
 /// Transforms spectral lines to sub-band samples.
@@ -61,19 +62,19 @@ impl MonoDecoder {
         Ok(Self {
             lanes,
             band,
-            reader: GranuleReader::new(),
+            reader: GranuleReader::new(lanes),
             spectra: Box::new([[Spectrum::SILENCE; MAX_CHANNELS]; 2]),
             hybrid: Hybrid {
-                mean: Imdct::new(),
-                right: Imdct::new(),
+                mean: Imdct::new(lanes),
+                right: Imdct::new(lanes),
                 right_overlaps: false,
                 ordered: Box::new([0.0; LINES]),
                 right_samples: Box::new([[0.0; SUB_BANDS]; SUB_BAND_LINES]),
             },
             synthesis: match band.step {
-                Step::One => AnySynthesis::Whole(Synthesis::new()),
-                Step::Two => AnySynthesis::Half(PartSynthesis::new(band.n_sub_bands)),
-                Step::Four => AnySynthesis::Quarter(PartSynthesis::new(band.n_sub_bands)),
+                Step::One => AnySynthesis::Whole(Synthesis::new(lanes, SUB_BANDS)),
+                Step::Two => AnySynthesis::Half(Synthesis::new(lanes, band.n_sub_bands)),
+                Step::Four => AnySynthesis::Quarter(QuarterSynthesis::new(band.n_sub_bands)),
             },
             slots: Box::new([[0.0; SUB_BANDS]; FRAME_SLOTS]),
         })
@@ -130,12 +131,12 @@ impl MonoDecoder {
         main: MainData,
     ) -> Result<(), FrameError> {
         let mut frame = CodedFrame::new(header, side, main);
-        let needs_no_side = has_middle(header, side);
+        if has_middle(header, side) {
+            return self.read_middles(&mut frame);
+        }
         for index in 0..header.n_granules() {
             if frame.passes_over(index) {
                 self.spectra[index].iter_mut().for_each(Spectrum::silence);
-            } else if needs_no_side {
-                self.read_middle(&mut frame, index)?;
             } else {
                 self.read_granule(&mut frame, index)?;
             }
@@ -143,22 +144,17 @@ impl MonoDecoder {
         Ok(())
     }
 
-    /// Reads the middle channel, the sum of left and right over √2. The side channel does not affect their mean.
-    fn read_middle(&mut self, frame: &mut CodedFrame, index: usize) -> Result<(), FrameError> {
-        let bands = frame.bands_of(&frame.side.granules[index][0]);
-        let n_wanted = n_coded(bands, self.band.n_lines());
-        let [middle, side] = &mut self.spectra[index];
-        if self.band == Band::WHOLE {
-            // Read the side channel only to detect damage, for which the whole frame is rejected.
-            let n_wanted = [n_wanted, LINES];
-            frame.read_both(&mut self.reader, index, n_wanted, [&mut *middle, side])?;
-        } else {
-            frame.read(&mut self.reader, index, 0, n_wanted, middle)?;
-            frame.skip(index, 1)?;
-        }
-
-        scale(&mut middle.lines[..middle.n_lines], SQRT_HALF);
-        Ok(())
+    /// Reads the middle channel of each granule, the sum of left and right over √2. The side channel does not affect
+    /// their mean.
+    fn read_middles(&mut self, frame: &mut CodedFrame) -> Result<(), FrameError> {
+        let n_wanted = [0, 1].map(|index| {
+            let bands = frame.bands_of(&frame.side.granules[index][0]);
+            n_coded(bands, self.band.n_lines())
+        });
+        // A frame is rejected for damage of the side channel only if the whole band is decoded.
+        let checks_side = self.band == Band::WHOLE;
+        let spectra = self.spectra.each_mut().map(|[middle, _]| middle);
+        frame.read_firsts(&mut self.reader, n_wanted, checks_side, SQRT_HALF, spectra)
     }
 
     /// Reads the mean of both channels of a granule, or half of each channel if the windows of both differ.
@@ -169,6 +165,11 @@ impl MonoDecoder {
         if frame.header.mode == Mode::Mono {
             frame.read(&mut self.reader, index, 0, n_left, left)?;
             return Ok(());
+        }
+
+        let have_equal_windows = have_equal_windows(left_side, right_side);
+        if have_equal_windows && !frame.header.mode.is_joined() {
+            return frame.read_mean(&mut self.reader, index, n_left, [left, right]);
         }
 
         let n_right = n_coded(frame.bands_of(right_side), self.band.n_lines());
@@ -188,7 +189,7 @@ impl MonoDecoder {
             let n_lines = left.n_lines.max(right.n_lines).min(n_joint);
             joint.unjoin(n_lines, left, right);
         }
-        mix(left, right, have_equal_windows(left_side, right_side));
+        mix(left, right, have_equal_windows);
         Ok(())
     }
 
@@ -216,7 +217,7 @@ impl MonoDecoder {
 
         match &mut self.synthesis {
             AnySynthesis::Whole(synthesis) => synthesis.run(slots, out),
-            AnySynthesis::Half(synthesis) => synthesis.run(phase, slots, out),
+            AnySynthesis::Half(synthesis) => synthesis.run_half(phase, slots, out),
             AnySynthesis::Quarter(synthesis) => synthesis.run(phase, slots, out),
         }
     }

@@ -12,7 +12,7 @@ use crate::layer3::header::{FrameHeader, Mode, Version};
 use crate::layer3::reference::{self, Filter, Hybrid, Intensity};
 use crate::layer3::scale_factors::ScaleFactors;
 use crate::layer3::side_info::{Block, Granule, SideInfo};
-use crate::layer3::tests::{Noise, TRANSFORM_REL_MAX};
+use crate::layer3::tests::{Noise, TRANSFORM_REL_MAX, lanes};
 use crate::layer3::{FRAME_SAMPLES, FrameDecoder, LINES, MainData, SUB_BANDS};
 
 /// Maximum error relative to the loudest sample: that of three transforms, one of which is the hybrid's and one is the
@@ -98,7 +98,7 @@ impl Reference {
     /// Returns the sub-band samples of both channels of a frame, by time slot.
     fn decode(&mut self, frame: &JointFrame) -> [Vec<[f64; SUB_BANDS]>; 2] {
         let JointFrame { header, side, .. } = frame;
-        let mut reader = GranuleReader::new();
+        let mut reader = GranuleReader::new(lanes());
         let mut coded = CodedFrame::new(header, side, frame.main());
         let mut slots = [Vec::new(), Vec::new()];
 

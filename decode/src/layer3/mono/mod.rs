@@ -2,8 +2,8 @@
 //! part.
 //!
 //! All steps after the Huffman codes are linear, so left and right are mixed as soon as their windows are equal, and
-//! the remaining steps run once. For the whole band every code of both channels is read, so a frame decodes if and only
-//! if [`FrameDecoder`](super::FrameDecoder) decodes it.
+//! the remaining steps run once. For the whole band the codes of a side channel that the mean does not need are skipped
+//! only where they cannot be damaged, so a frame decodes if and only if [`FrameDecoder`](super::FrameDecoder) decodes it.
 //!
 //! For a part of the band, the output is mono at half or a quarter of the stream's sample rate, synthesised directly
 //! from the spectra. Everything that does not affect these samples is skipped: lines and sub-bands above the edge, the
@@ -24,9 +24,10 @@
 //! are read.
 
 mod decoder;
+mod half;
 #[cfg(test)]
 mod joint_tests;
-mod synthesis;
+mod quarter;
 #[cfg(test)]
 mod tests;
 

@@ -1,24 +1,26 @@
-//! The synthesis filter, computed only for every second or fourth sample.
+//! The synthesis filter, computed only for every fourth sample.
 //!
 //! The standard's matrixing computes 64 values per slot. Output `j` needs two kinds of them: value `j` of the even ones
-//! of 16 slots, and value `32 + j` of the odd ones. For `N` outputs per slot these are `2 · N` sums over the sub-bands
-//! in use. That is too few for a fast transform to pay off, and plain sums work for any phase, which is the index of
-//! the stream's first sample that is computed.
+//! of 16 slots, and value `32 + j` of the odd ones. For 8 outputs per slot these are 16 sums over at most 8 sub-bands.
+//! That is too few for a fast transform to pay off, and plain sums work for any phase, which is the index of the
+//! stream's first sample that is computed.
 
 use std::f64::consts::PI;
 
 use crate::layer3::window::window;
 use crate::layer3::{FRAME_SLOTS, SUB_BANDS};
 
+/// Number of samples that are computed of each time slot.
+const N: usize = 8;
 /// Number of earlier rows of values that are kept: the window spans 16 rows, including the new one.
 const HISTORY: usize = 15;
 /// Number of rows that contribute one kind of value to a sample, which is every second row of a window.
 const TAPS: usize = 8;
 
-/// Synthesis filter that computes `N` of the 32 samples of each time slot: `phase`, `phase + 32 / N` and so on.
+/// Synthesis filter that computes every fourth sample of each time slot, from the index `phase` on.
 #[derive(Debug)]
-pub(super) struct PartSynthesis<const N: usize> {
-    phases: Vec<Phase<N>>,
+pub(super) struct QuarterSynthesis {
+    phases: Vec<Phase>,
     phase: usize,
     n_sub_bands: usize,
     /// Matrixing value `j` of each row, for the outputs `j` that are computed.
@@ -29,14 +31,14 @@ pub(super) struct PartSynthesis<const N: usize> {
 
 /// The factors for one phase, the index of the first sample that is computed.
 #[derive(Debug)]
-struct Phase<const N: usize> {
+struct Phase {
     /// Cosines of the matrixing for both kinds of values, by sub-band.
     cosines: [[[f32; N]; 2]; SUB_BANDS],
     /// Window factors for both kinds of values, by filter tap.
     window: [[[f32; N]; 2]; TAPS],
 }
 
-impl<const N: usize> Phase<N> {
+impl Phase {
     fn new(phase: usize) -> Self {
         let output = |at: usize| at * (SUB_BANDS / N) + phase;
         let cosine = |value: usize, sub_band: usize| {
@@ -63,7 +65,7 @@ impl<const N: usize> Phase<N> {
     }
 }
 
-impl<const N: usize> PartSynthesis<N> {
+impl QuarterSynthesis {
     pub(super) fn new(n_sub_bands: usize) -> Self {
         Self {
             phases: (0..SUB_BANDS / N).map(Phase::new).collect(),
@@ -110,7 +112,7 @@ impl<const N: usize> PartSynthesis<N> {
     }
 }
 
-impl<const N: usize> Phase<N> {
+impl Phase {
     /// Computes the row of matrixing values of a time slot.
     #[inline(always)]
     fn values(&self, slot: &[f32]) -> [[f32; N]; 2] {
