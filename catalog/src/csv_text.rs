@@ -12,7 +12,6 @@ use arrow::array::{
     ArrayBuilder, ArrayRef, Int64Builder, ListBuilder, RecordBatch, StringViewBuilder,
 };
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use memchr::memchr_iter;
 use wavemill_schemas::recipe::CsvSpec;
 use wavemill_schemas::reject::{Reason, Reject, Stage};
 use wavemill_source::is_of_machine;
@@ -97,7 +96,16 @@ fn note_joined_rows(records: &Records<'_>, counted: &mut RecordCounts) {
     }
     let raw = records.raw().1.trim_ascii_end();
     let mut lines = raw.split(|&byte| byte == b'\n' || byte == b'\r');
-    let is_row = |line: &[u8]| memchr_iter(records.delimiter(), line).count() == n_separators;
+    let is_row = |line: &[u8]| {
+        let (mut n_all, mut n_outside, mut is_quoted) = (0, 0, false);
+        for &byte in line {
+            is_quoted ^= byte == b'"';
+            let is_separator = byte == records.delimiter();
+            n_all += usize::from(is_separator);
+            n_outside += usize::from(is_separator && !is_quoted);
+        }
+        n_all == n_separators || n_outside == n_separators
+    };
     if lines.all(|line| line.is_empty() || is_row(line)) && n_joined(records) > 1 {
         counted.note_joined(records, "each of them could be a row");
     }

@@ -159,7 +159,8 @@ pub(super) fn labels(
     let merged = format!("normalized({})", spelling::identifier(&target.column));
     if let Some(alike) = spelling::alike(&target.column, &merged, names.map(|name| (name, name))) {
         // The labels that the step makes are not in a list of other spellings.
-        let list = match target.classes.as_ref().and_then(|classes| classes.first()) {
+        let mut listed = target.classes.iter().flatten();
+        let list = match listed.find(|class| spelling::normalized(class) != **class) {
             Some(class) => format!(
                 ", if the target's `classes` are normalized too: `{}` for `{class}`",
                 spelling::normalized(class)

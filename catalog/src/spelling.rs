@@ -53,7 +53,9 @@ pub(super) fn alike<'a, Id: Copy + Eq + Hash + Ord>(
     });
 
     let spellings = by_form.values().take(NAMES_LISTED_MAX).flatten();
-    let listed: Vec<_> = spellings.map(|(name, _)| format!("`{name}`")).collect();
+    let mut listed: Vec<_> = spellings.map(|(name, _)| format!("`{name}`")).collect();
+    // One name may have several ids.
+    listed.dedup();
     let (n, listed, column) = (by_form.len(), listed.join(", "), identifier(column));
     (n > 0).then(|| {
         format!(
