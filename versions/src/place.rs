@@ -3,6 +3,7 @@
 //! File names are validated when a manifest is read (`schemas/src/manifest.rs`), but links can only be checked on the
 //! disk.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use wavemill_schemas::manifest::{FileEntry, Manifest};
@@ -18,7 +19,7 @@ impl StoreFolder {
     pub fn locate(&self, name: &str) -> Result<PathBuf, StoreError> {
         let path = self.root.join(name);
         self.require_inside(&path, name)?;
-        if path.exists() && !path.is_file() {
+        if fs::metadata(&path).is_ok_and(|found| !found.is_file()) {
             let problem = format!("damaged store: {name} is no file: remove it, and extract again");
             return Err(StoreError::damaged(self.place().to_owned(), problem));
         }
