@@ -363,9 +363,9 @@ fn mark(folder: &Path, address: &str) -> Result<(), RemoteError> {
         return Ok(());
     }
     // Folders that earlier versions made have no mark, and another process may just be writing it.
+    let is_new = |text: String| text.is_empty() || text.starts_with(MARK_TEXT);
     let is_new_mark = |path: &Path| {
-        let text = || fs::read_to_string(path).unwrap_or_default();
-        path.ends_with(MARK) && path.is_file() && (text().is_empty() || is_marked(folder))
+        path.ends_with(MARK) && path.is_file() && fs::read_to_string(path).is_ok_and(is_new)
     };
     let is_copied = |path: &PathBuf| {
         let is_known = COPIED.iter().any(|name| path.ends_with(name));
