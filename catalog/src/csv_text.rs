@@ -94,6 +94,7 @@ fn note_joined_rows(records: &Records<'_>, counted: &mut RecordCounts) {
     if n_separators == 0 || !records.is_joined {
         return;
     }
+
     let raw = records.raw().1.trim_ascii_end();
     let mut lines = raw.split(|&byte| byte == b'\n' || byte == b'\r');
     let is_row = |line: &[u8]| {
@@ -106,6 +107,7 @@ fn note_joined_rows(records: &Records<'_>, counted: &mut RecordCounts) {
         }
         n_all == n_separators || n_outside == n_separators
     };
+
     if lines.all(|line| line.is_empty() || is_row(line)) && n_joined(records) > 1 {
         counted.note_joined(records, "each of them could be a row");
     }

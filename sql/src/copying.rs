@@ -95,12 +95,14 @@ fn copies(operator: &dyn ExecutionPlan) -> Result<(usize, HashSet<usize>)> {
         .any(|kind| operator.name().contains(kind));
     let schema = operator.children().first().map(|input| input.schema());
     let (mut n_copies, mut copied) = (0, HashSet::new());
+
     operator.apply_expressions(&mut |root| {
         if !is_key && root.is::<Column>() {
             return Ok(TreeNodeRecursion::Continue);
         }
         copied.extend(collect_columns(root).iter().map(Column::index));
         n_copies += usize::from(is_key);
+
         root.apply(|part| {
             // `length(s)` reads a text, but a list may have the same one several times.
             let field = schema.as_ref().map(|schema| part.return_field(schema));

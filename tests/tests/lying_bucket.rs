@@ -241,7 +241,7 @@ fn wrong_lists_remove_and_commit_nothing() -> Result<(), Failed> {
         same(name, liar.files("stores/s") == before, true)?;
     }
 
-    // A machine without copies knows only what the bucket says.
+    // A machine without copies has to rely on the answers of the bucket.
     for (name, lie) in lies {
         // The last lie may have left no copies.
         let _ = fs::remove_dir_all(&liar.cache);

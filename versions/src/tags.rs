@@ -92,7 +92,7 @@ impl StoreFolder {
     }
 }
 
-/// Reads a tag's file, up to the maximum length of a tag. What is no file counts as an empty one.
+/// Reads a tag's file, up to the maximum length of a tag. A path to anything but a file counts as an empty file.
 fn read_tag(path: &Path) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
     if fs::symlink_metadata(path)?.is_file() {

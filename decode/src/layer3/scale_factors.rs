@@ -40,7 +40,7 @@ pub(super) struct ScaleFactors {
     pub(super) values: [u8; BANDS_MAX],
     /// In intensity stereo of MPEG-2, the value in each band that means "no position".
     pub(super) illegal: [u8; BANDS_MAX],
-    /// Whether the preflag table is added to the scale factors of high bands.
+    /// True if the preflag table is added to the scale factors of high bands.
     pub(super) preflag: bool,
 }
 

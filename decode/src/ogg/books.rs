@@ -31,9 +31,9 @@ pub(super) struct Book {
     pub n_dimensions: u32,
     /// Number of entries in the code book.
     pub n_entries: u32,
-    /// Whether any entry of the book has a code word.
+    /// True if an entry of the book has a code word.
     pub is_used: bool,
-    /// Whether the entries of the book are vectors.
+    /// True if the entries of the book are vectors.
     pub has_vectors: bool,
     /// Upper bound on the memory that symphonia allocates for the code book, in bytes.
     pub bytes: u64,

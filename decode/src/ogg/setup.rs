@@ -341,9 +341,9 @@ fn read_residue(kind: u32, bits: &mut BitReaderRtl, books: &Books) -> Result<Res
     })
 }
 
-/// How the channels of a block are stored.
+/// The way in which the channels of a block are stored.
 struct Mapping {
-    /// Whether a channel is in several couplings. Their order then matters, and that of symphonia 0.6.1 is wrong (Vorbis I
+    /// True if a channel is in several couplings. Their order then matters, and that of symphonia 0.6.1 is wrong (Vorbis I
     /// §4.3.5).
     has_chains: bool,
     /// Channels and residue of each submap.

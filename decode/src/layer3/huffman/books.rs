@@ -294,7 +294,7 @@ pub(super) struct PairCode {
     /// Number of bits that follow the code word for each value, by magnitude: a sign, unless the value is 0, and escaped
     /// bits.
     pub(super) n_more: [u32; 16],
-    /// Whether codes have escapes and can be read without branches: the first lookup finds each of them, and two of them
+    /// True if codes have escapes and can be read without branches: the first lookup finds each of them, and two of them
     /// always fit into a word with the bits that follow. This is so for book 24, unless it has 13 escaped bits.
     pub(super) is_branchless: bool,
 }

@@ -45,7 +45,7 @@ struct Hybrid {
     mean: Imdct,
     /// Transform of the right channel, used if the windows of both channels differ.
     right: Imdct,
-    /// Whether samples of the right channel's transform overlap with the next granule.
+    /// True if samples of the right channel's transform overlap with the next granule.
     right_overlaps: bool,
     ordered: Box<[f32; LINES]>,
     right_samples: Box<SubBandSamples>,
