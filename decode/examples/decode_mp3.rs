@@ -64,7 +64,7 @@ fn to_mean(file: &[u8], band: Band) -> Result<usize> {
 }
 
 fn to_half_rate(file: &[u8]) -> Result<usize> {
-    to_mean(file, Band::new(44_100, 22_050).context("half of a rate")?)
+    to_mean(file, Band::HALF)
 }
 
 /// Decodes both channels of the frames of a file and returns the number of samples of all channels.

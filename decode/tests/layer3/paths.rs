@@ -26,9 +26,8 @@ pub(crate) struct Paths {
 impl Paths {
     pub(crate) fn new() -> Self {
         let level = Level::detect();
-        let [half, quarter] = [22_050, 11_025]
-            .map(|to_hz| Band::new(44_100, to_hz).expect("at most half of the rate"));
-        let bands = [Band::WHOLE, half, quarter];
+        let quarter = Band::new(44_100, 11_025).expect("less than half of the rate");
+        let bands = [Band::WHOLE, Band::HALF, quarter];
 
         Self {
             full: FrameDecoder::new(level).expect("the level was detected"),

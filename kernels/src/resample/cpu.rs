@@ -66,6 +66,14 @@ impl ResampleArgs {
         })
     }
 
+    /// Returns the taps of the filter at the input rate, from the centre to the right end. The filter is symmetric.
+    pub fn taps(self) -> Vec<f64> {
+        let filter = Filter::new(self);
+        (0..=filter.half_len())
+            .map(|n| filter.at(n as f64))
+            .collect()
+    }
+
     /// Reports whether the common period of the two rates is short enough for blocks.
     fn has_blocks(self) -> bool {
         self.ratio().down <= PERIOD_SAMPLES_MAX
@@ -216,10 +224,7 @@ impl Blocks {
         } = Layout::new(args, &filter);
         let len_out = len / down * up;
 
-        // The filter is symmetric, so the taps from the centre to the right are enough.
-        let taps: Vec<f64> = (0..=filter.half_len())
-            .map(|n| filter.at(n as f64))
-            .collect();
+        let taps = args.taps();
         // Only bins below the lower Nyquist frequency are kept. All others are in the stop band.
         let n_bins = len.min(len_out).div_ceil(2);
 

@@ -3,9 +3,9 @@
 use wavemill_kernels::KernelError;
 use wavemill_kernels::{Lanes, Level};
 
+use super::Band;
+use super::edge::{EDGE, EdgeFilters};
 use super::half::HALF;
-use super::quarter::QuarterSynthesis;
-use super::{Band, Step};
 use crate::layer3::bands::{Bands, RateBands};
 use crate::layer3::granules::{CodedFrame, GranuleReader, Spectrum};
 use crate::layer3::header::{FrameHeader, Mode};
@@ -32,11 +32,11 @@ pub struct MonoDecoder {
     slots: Box<[[f32; SUB_BANDS]; FRAME_SLOTS]>,
 }
 
-/// The synthesis filter for each number of samples per time slot: 32, 16 or 8.
+/// The synthesis filter for 32 or 16 samples per time slot. If the band ends at the new Nyquist frequency, the sub-bands at
+/// its edge have filters of their own.
 enum AnySynthesis {
     Whole(Synthesis),
-    Half(Synthesis<HALF>),
-    Quarter(QuarterSynthesis),
+    Half(Synthesis<HALF>, Option<EdgeFilters>),
 }
 
 /// Transforms spectral lines to sub-band samples.
@@ -71,10 +71,12 @@ impl MonoDecoder {
                 ordered: Box::new([0.0; LINES]),
                 right_samples: Box::new([[0.0; SUB_BANDS]; SUB_BAND_LINES]),
             },
-            synthesis: match band.step {
-                Step::One => AnySynthesis::Whole(Synthesis::new(lanes, SUB_BANDS)),
-                Step::Two => AnySynthesis::Half(Synthesis::new(lanes, band.n_sub_bands)),
-                Step::Four => AnySynthesis::Quarter(QuarterSynthesis::new(band.n_sub_bands)),
+            synthesis: if band == Band::WHOLE {
+                AnySynthesis::Whole(Synthesis::new(lanes, SUB_BANDS))
+            } else if band == Band::HALF {
+                AnySynthesis::Half(Synthesis::new(lanes, EDGE.start), Some(EdgeFilters::new()))
+            } else {
+                AnySynthesis::Half(Synthesis::new(lanes, band.n_sub_bands), None)
             },
             slots: Box::new([[0.0; SUB_BANDS]; FRAME_SLOTS]),
         })
@@ -92,8 +94,10 @@ impl MonoDecoder {
         self.hybrid.right_overlaps = false;
         match &mut self.synthesis {
             AnySynthesis::Whole(synthesis) => synthesis.reset(),
-            AnySynthesis::Half(synthesis) => synthesis.reset(),
-            AnySynthesis::Quarter(synthesis) => synthesis.reset(),
+            AnySynthesis::Half(synthesis, edge) => {
+                synthesis.reset();
+                edge.iter_mut().for_each(EdgeFilters::reset);
+            }
         }
     }
 
@@ -217,8 +221,12 @@ impl MonoDecoder {
 
         match &mut self.synthesis {
             AnySynthesis::Whole(synthesis) => synthesis.run(slots, out),
-            AnySynthesis::Half(synthesis) => synthesis.run_half(phase, slots, out),
-            AnySynthesis::Quarter(synthesis) => synthesis.run(phase, slots, out),
+            AnySynthesis::Half(synthesis, edge) => {
+                synthesis.run_half(phase, slots, out);
+                if let Some(edge) = edge {
+                    edge.add(phase, slots, &mut out[..slots.len() * HALF]);
+                }
+            }
         }
     }
 }

@@ -199,7 +199,7 @@ fn is_the_references(frames: &[JointFrame]) {
     };
     let mut full = FrameDecoder::new(Level::detect()).unwrap();
     let mut of_full = [(); 2].map(|()| Comparison::new(SUB_BANDS, 1));
-    let half = Band::new(44_100, 22_050).unwrap();
+    let half = Band::new(44_100, 22_000).unwrap();
     let third = Band::new(48_000, 16_000).unwrap();
     let quarter = Band::new(44_100, 11_025).unwrap();
     let mut means = [Band::WHOLE, half, third, quarter].map(|band| {

@@ -1,11 +1,12 @@
 //! Compares the mono synthesis with the reference, compares mono and stereo decoder, and decodes damaged frames.
 
+use wavemill_kernels::resample::ResampleArgs;
 use wavemill_kernels::{Lanes, Level};
 
 use super::decoder::n_coded;
+use super::edge::{EDGE, EdgeFilters};
 use super::half::HALF;
-use super::quarter::QuarterSynthesis;
-use super::{Band, MonoDecoder, Step};
+use super::{Band, MonoDecoder};
 use crate::layer3::bands::RateBands;
 use crate::layer3::header::FrameHeader;
 use crate::layer3::reference::Filter;
@@ -19,8 +20,13 @@ use crate::layer3::{FRAME_SAMPLES, FrameDecoder, FrameError, LINES, MainData, SU
 /// has two transforms for each of two channels, all of which are within `TRANSFORM_REL_MAX` of the reference.
 const PATHS_REL_MAX: f32 = 8.0 * TRANSFORM_REL_MAX as f32;
 
-/// Maximum error of the synthesis filters of a part of the band, relative to full scale or to the loudest sample.
+/// Maximum error of the synthesis filter of half of the rate, relative to full scale or to the loudest sample.
 const PART_REL_MAX: f64 = 1e-6;
+
+/// Maximum power of the difference between noise in all sub-bands that the edge's filters resample and noise that the
+/// resampler's filter does, relative to its power: -90 dB, since the parts of the filters that are cut off are 81 dB
+/// below two of 16 sub-bands.
+const EDGE_POWER_MAX: f64 = 1e-9;
 
 /// Returns the step, the number of sub-bands and the number of lines of the band for these sample rates.
 fn step_and_sizes(from_hz: u32, to_hz: u32) -> Option<(usize, usize, usize)> {
@@ -30,10 +36,11 @@ fn step_and_sizes(from_hz: u32, to_hz: u32) -> Option<(usize, usize, usize)> {
 
 #[test]
 fn steps_and_sub_bands_follow_from_the_rates() {
-    assert_eq!(step_and_sizes(44_100, 22_050), Some((2, 16, 296)));
-    assert_eq!(step_and_sizes(48_000, 24_000), Some((2, 16, 296)));
-    assert_eq!(step_and_sizes(44_100, 11_025), Some((4, 8, 152)));
-    assert_eq!(step_and_sizes(48_000, 8_000), Some((4, 6, 116)));
+    assert_eq!(step_and_sizes(44_100, 22_050), Some((2, 17, 314)));
+    assert_eq!(step_and_sizes(48_000, 24_000), Some((2, 17, 314)));
+    assert_eq!(step_and_sizes(44_100, 22_049), Some((2, 16, 296)));
+    assert_eq!(step_and_sizes(44_100, 11_025), Some((2, 9, 170)));
+    assert_eq!(step_and_sizes(48_000, 8_000), Some((2, 6, 116)));
     // 8 kHz is in sub-band 11, and the filter of sub-band 12 reaches down to 7.92 kHz.
     assert_eq!(step_and_sizes(44_100, 16_000), Some((2, 13, 242)));
     assert_eq!(step_and_sizes(48_000, 16_000), Some((2, 12, 224)));
@@ -102,31 +109,30 @@ fn lines_read_cover_the_lowest_sub_bands() {
     }
 }
 
-/// A synthesis filter of every second or fourth sample, as a function of phase, slots and output.
-type Run<'a> = &'a mut dyn FnMut(usize, &[[f32; SUB_BANDS]], &mut [f32]);
-
-/// Compares the samples that a synthesis filter of every `step`-th sample computes with the same samples of the
-/// reference, and returns their bits. Samples of higher sub-bands must not matter.
-fn synthesis_is_the_references(step: usize, n_sub_bands: usize, run: Run) -> Vec<u32> {
+/// Compares every second sample that the synthesis filter computes with the same samples of the reference, and returns
+/// their bits. Samples of higher sub-bands must not matter.
+fn synthesis_is_the_references(n_sub_bands: usize, level: Level) -> Vec<u32> {
+    let lanes = Lanes::new(level).unwrap();
+    let mut half = Synthesis::<HALF>::new(lanes, n_sub_bands);
     let mut noise = Noise(6);
     let mut bits = Vec::new();
-    for phase in 0..step {
+    for phase in 0..2 {
         let mut filter = Filter::new();
         for n_slots in [18, 36, 18, 36, 36, 18] {
             let slots: Vec<[f32; SUB_BANDS]> = (0..n_slots)
                 .map(|_| std::array::from_fn(|_| noise.value() as f32))
                 .collect();
-            let mut got = vec![0.0; SUB_BANDS / step * n_slots];
-            run(phase, &slots, &mut got);
+            let mut got = vec![0.0; HALF * n_slots];
+            lanes.run(|| half.run_half(phase, &slots, &mut got));
             bits.extend(got.iter().map(|sample| sample.to_bits()));
 
             let mut want: Vec<f64> = Vec::new();
             for slot in &slots {
                 let mut slot = slot.map(f64::from);
                 slot[n_sub_bands..].fill(0.0);
-                want.extend(filter.run(&slot).iter().skip(phase).step_by(step));
+                want.extend(filter.run(&slot).iter().skip(phase).step_by(2));
             }
-            let what = format!("step {step}, phase {phase}, {n_sub_bands} sub-bands");
+            let what = format!("phase {phase}, {n_sub_bands} sub-bands");
             let loudest = want.iter().fold(1.0_f64, |most, want| most.max(want.abs()));
             for (got, want) in got.into_iter().zip(want) {
                 let error = (f64::from(got) - want).abs() / loudest;
@@ -138,22 +144,75 @@ fn synthesis_is_the_references(step: usize, n_sub_bands: usize, run: Run) -> Vec
 }
 
 #[test]
-fn synthesis_is_every_second_or_fourth_sample_of_the_references() {
+fn synthesis_is_every_second_sample_of_the_references() {
     for n_sub_bands in [16, 11, 1] {
-        let [bits, scalar] = [Level::detect(), Level::Scalar].map(|level| {
-            let lanes = Lanes::new(level).unwrap();
-            let mut half = Synthesis::<HALF>::new(lanes, n_sub_bands);
-            synthesis_is_the_references(2, n_sub_bands, &mut |phase, slots, out| {
-                lanes.run(|| half.run_half(phase, slots, out));
-            })
-        });
+        let [bits, scalar] = [Level::detect(), Level::Scalar]
+            .map(|level| synthesis_is_the_references(n_sub_bands, level));
         assert!(bits == scalar, "{n_sub_bands} sub-bands");
     }
-    for n_sub_bands in [8, 5] {
-        let mut quarter = QuarterSynthesis::new(n_sub_bands);
-        synthesis_is_the_references(4, n_sub_bands, &mut |phase, slots, out| {
-            quarter.run(phase, slots, out);
+}
+
+/// Noise in all sub-bands that is synthesised at half of the rate is the noise of the reference, resampled. Sub-bands
+/// above the edge must not matter.
+#[test]
+fn edge_is_resampled() {
+    let mut noise = Noise(11);
+    let slots: Vec<[f32; SUB_BANDS]> = (0..20 * 36)
+        .map(|_| std::array::from_fn(|_| noise.value() as f32))
+        .collect();
+    let mut filter = Filter::new();
+    let whole: Vec<f64> = slots
+        .iter()
+        .flat_map(|slot| filter.run(&slot.map(f64::from)))
+        .collect();
+    let taps = ResampleArgs {
+        from_hz: 44_100,
+        to_hz: 22_050,
+    }
+    .taps();
+
+    for phase in 0..2 {
+        let [got, scalar] = [Level::detect(), Level::Scalar].map(|level| {
+            let lanes = Lanes::new(level).unwrap();
+            let mut lower = Synthesis::<HALF>::new(lanes, EDGE.start);
+            let mut edge = EdgeFilters::new();
+            let mut out = vec![0.0; HALF * slots.len()];
+            let mut at = 0;
+            for n_slots in [18, 36].into_iter().cycle() {
+                let Some(slots) = slots.get(at..at + n_slots) else {
+                    break;
+                };
+                let out = &mut out[HALF * at..HALF * (at + n_slots)];
+                lanes.run(|| {
+                    lower.run_half(phase, slots, out);
+                    edge.add(phase, slots, out);
+                });
+                at += n_slots;
+            }
+            out.truncate(HALF * at);
+            out
         });
+        assert!(
+            got.iter()
+                .map(|s| s.to_bits())
+                .eq(scalar.iter().map(|s| s.to_bits()))
+        );
+
+        let resampled = |at: usize| -> f64 {
+            let pairs = taps[1..].iter().enumerate();
+            let sides = pairs.map(|(n, tap)| tap * (whole[at - 1 - n] + whole[at + 1 + n]));
+            taps[0] * whole[at] + sides.sum::<f64>()
+        };
+        // The reference needs samples on both sides.
+        let inner = taps.len()..got.len() - taps.len();
+        let (mut difference, mut power) = (0.0, 0.0);
+        for (at, got) in got.iter().enumerate().take(inner.end).skip(inner.start) {
+            let want = resampled(2 * at + phase);
+            difference += (f64::from(*got) - want).powi(2);
+            power += want.powi(2);
+        }
+        let part = difference / power;
+        assert!(part <= EDGE_POWER_MAX, "phase {phase}: {part:e}");
     }
 }
 
@@ -196,8 +255,8 @@ impl LowFrame {
     }
 }
 
-/// A frame without lines above the band's edge decodes to the mean of both channels, at every sample, every second or
-/// every fourth one, and for any phase.
+/// A frame without lines above the band's edge decodes to the mean of both channels, at every sample or every
+/// second one, and for any phase.
 #[test]
 fn low_frequencies_are_the_mean_of_both_channels() {
     // Headers of stereo, joint stereo of each kind, and mono, for MPEG-1 and MPEG-2.
@@ -214,10 +273,11 @@ fn low_frequencies_are_the_mean_of_both_channels() {
 
     let mut noise = Noise(7);
     for head in heads {
-        for (step, n_lines) in [(Step::One, LINES), (Step::Two, 252), (Step::Four, 120)] {
+        let below_half = Band::new(44_100, 22_049).unwrap();
+        for (band, n_lines) in [(Band::WHOLE, LINES), (Band::HALF, 216), (below_half, 252)] {
             let frames = low_frames(&mut noise, head, n_lines);
-            for phase in 0..step.n_samples() {
-                part_is_of_the_whole(&frames, step, phase);
+            for phase in 0..band.step() {
+                part_is_of_the_whole(&frames, band, phase);
             }
         }
     }
@@ -274,11 +334,7 @@ fn low_frames(noise: &mut Noise, head: [u8; 4], n_lines: usize) -> Vec<LowFrame>
     panic!("{head:x?}: {} frames are low", frames.len());
 }
 
-fn part_is_of_the_whole(frames: &[LowFrame], step: Step, phase: usize) {
-    let band = Band {
-        step,
-        n_sub_bands: SUB_BANDS / step.n_samples(),
-    };
+fn part_is_of_the_whole(frames: &[LowFrame], band: Band, phase: usize) {
     let mut full = FrameDecoder::new(Level::detect()).unwrap();
     let mut part = MonoDecoder::new(band, Level::detect()).unwrap();
     let mut got = Vec::new();
@@ -311,7 +367,7 @@ fn part_is_of_the_whole(frames: &[LowFrame], step: Step, phase: usize) {
     for (at, (got, want)) in got.into_iter().zip(want).enumerate() {
         assert!(
             (got - want).abs() <= PATHS_REL_MAX * loudest,
-            "{:?}, {step:?}, phase {phase}: {at} is {got}, not {want} of {loudest}",
+            "{:?}, {band:?}, phase {phase}: {at} is {got}, not {want} of {loudest}",
             frames[0].header
         );
     }
@@ -344,16 +400,12 @@ fn decoded_bits(decoder: &mut MonoDecoder, frame: &LowFrame) -> [u32; FRAME_SAMP
 fn reset_decoder_equals_a_new_one() {
     let mut noise = Noise(9);
     let frames = low_frames(&mut noise, [0xFF, 0xFB, 0x90, 0x60], LINES);
-    for band in [
-        Band::new(44_100, 22_050),
-        Band::new(44_100, 11_025),
-        Some(Band::WHOLE),
-    ] {
-        let mut used = MonoDecoder::new(band.unwrap(), Level::detect()).unwrap();
+    for band in [Band::HALF, Band::WHOLE] {
+        let mut used = MonoDecoder::new(band, Level::detect()).unwrap();
         for frame in &frames {
             let _ = decoded_bits(&mut used, frame);
             used.reset();
-            let mut new = MonoDecoder::new(band.unwrap(), Level::detect()).unwrap();
+            let mut new = MonoDecoder::new(band, Level::detect()).unwrap();
             assert!(decoded_bits(&mut used, frame) == decoded_bits(&mut new, frame));
         }
     }
@@ -365,10 +417,9 @@ fn reset_decoder_equals_a_new_one() {
 #[test]
 fn noise_decodes_to_finite_samples_or_errors() {
     let mut noise = Noise(8);
-    let half = Band::new(44_100, 22_050).unwrap();
     let quarter = Band::new(44_100, 11_025).unwrap();
     let third = Band::new(48_000, 16_000).unwrap();
-    let bands = [Band::WHOLE, half, quarter, third];
+    let bands = [Band::WHOLE, Band::HALF, quarter, third];
 
     let mut decoders = bands.map(|band| MonoDecoder::new(band, Level::detect()).unwrap());
     let mut scalar = bands.map(|band| MonoDecoder::new(band, Level::Scalar).unwrap());
