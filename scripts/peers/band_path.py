@@ -4,18 +4,25 @@ For example:
 
     python3 scripts/peers/band_path.py --wavemill target/release/wavemill CLIP.mp3 …
 
-Prints the table of docs/band-path.md: mean and largest difference of each band in decibels, over all frames of all clips.
+Prints the table of docs/band-path.md: mean and largest difference in decibels of the bands of a range, over the frames
+of all clips. Frames at the start and end of clips, which are cut off there, are apart.
 Values are limited to 80 dB below the loudest value of a clip. Clips without a band path (WAV, or a sample rate below twice
 the requested one) are also counted. Needs numpy.
 """
 
 import argparse
 import io
+import itertools
 import subprocess
 import sys
 import tempfile
 
 import numpy as np
+
+#: Number of frames at either end of a clip.
+ENDS = 3
+#: Limits of the ranges of bands, as shares of the Nyquist frequency.
+LIMITS = (0, 0.5, 0.9, 0.95, 1)
 
 RECIPE = """
 name = "band-path"
@@ -76,18 +83,16 @@ def main() -> None:
                 sys.exit(f"{clip}: {exact.shape} on the exact path, {band.shape} on the band path")
             differences.append(np.abs(exact - band))
 
-    everything = np.concatenate(differences, axis=1)
-    at = corners(options.bands, options.rate)
-    below = at[2:] <= 0.9 * options.rate / 2
-    print(f"{len(options.clips)} clips, {everything.shape[1]} frames")
-    print(f"below 0.9 of the Nyquist frequency: mean {everything[below].mean():.5f} dB, max {everything[below].max():.2f}")
-    whole = np.concatenate([clip[:, 2:-2] for clip in differences], axis=1)[below]
-    print(f"  without two frames at either end of each clip, where it is cut off: max {whole.max():.2f}")
-    print("\n| band | Hz | of Nyquist | mean, dB | max, dB |\n|---|---|---|---|---|")
-    for place, row in enumerate(everything):
-        low, high = at[place], at[place + 2]
-        share = high / (options.rate / 2)
-        print(f"| {place} | {low:,.0f} to {high:,.0f} | up to {share:.3f} | {row.mean():.4f} | {row.max():.2f} |")
+    inner = np.concatenate([clip[:, ENDS:-ENDS] for clip in differences], axis=1)
+    ends = np.concatenate([np.hstack([clip[:, :ENDS], clip[:, -ENDS:]]) for clip in differences], axis=1)
+    shares = np.round(corners(options.bands, options.rate)[2:] / (options.rate / 2), 6)
+    print(f"{len(options.clips)} clips, {sum(clip.shape[1] for clip in differences)} frames")
+    print("\n| bands that end at, of Nyquist | inner frames: mean, dB | max, dB | frames at the ends: mean, dB | max, dB |")
+    print("|---|---|---|---|---|")
+    for low, high in itertools.pairwise(LIMITS):
+        rows = (low < shares) & (shares <= high)
+        figures = [f"{f(part[rows]):.4f}" for part in (inner, ends) for f in (np.mean, np.max)]
+        print(f"| {low} to {high} | {' | '.join(figures)} |")
 
 
 if __name__ == "__main__":
