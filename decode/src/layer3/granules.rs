@@ -134,6 +134,7 @@ pub(super) struct CodedFrame<'a> {
     main: MainData<'a>,
     bands: &'static RateBands,
     first_factors: [ScaleFactors; MAX_CHANNELS],
+    /// Number of bits of the granules that were skipped so far, including the missing ones.
     n_skipped_bits: usize,
     /// Index of the first bit of the next channel in the main data.
     start: usize,

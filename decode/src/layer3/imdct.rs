@@ -165,7 +165,9 @@ fn long(
     overlap: &mut Half,
     mut put: impl FnMut(usize, Wide),
 ) {
-    let y = dct4_of_lanes(input, tables);
+    // Sample `i` of the IMDCT is `y[i + 9]`, where `y[18 + n]` is `-y[17 - n]`, and `y[36 + n]` is `-y[n]`. The windows
+    // contain the signs.
+    let y = dct_iv_of_lanes(input, tables);
     for slot in 0..9 {
         put(slot, overlap[slot] + y[9 + slot] * window[slot]);
         put(
@@ -179,11 +181,11 @@ fn long(
 
 /// Computes the cosine transforms of eight sub-bands.
 #[inline(always)]
-fn dct4_of_lanes(input: &Half, tables: &Tables) -> Half {
+fn dct_iv_of_lanes(input: &Half, tables: &Tables) -> Half {
     let mut y = [Wide::ZERO; SLOTS];
     for lane in 0..LANES {
         let x = std::array::from_fn(|line| input[line].0[lane]);
-        for (y, value) in y.iter_mut().zip(dct4(&x, tables)) {
+        for (y, value) in y.iter_mut().zip(dct_iv(&x, tables)) {
             y.0[lane] = value;
         }
     }
@@ -196,7 +198,7 @@ fn dct4_of_lanes(input: &Half, tables: &Tables) -> Half {
 /// exp(-iπk / 18)` is `y[2k] - i·y[17 - 2k]`: the exponents of both twiddle factors and of the transform add up to
 /// `-iπ(4n + 1)(4k + 1) / 72`.
 #[inline(always)]
-fn dct4(x: &[f32; SLOTS], tables: &Tables) -> [f32; SLOTS] {
+fn dct_iv(x: &[f32; SLOTS], tables: &Tables) -> [f32; SLOTS] {
     let mut t = [Complex::default(); 9];
     for n in 0..9 {
         let pair = Complex {

@@ -1,6 +1,6 @@
 //! MPEG audio layer III: decodes the bits of a frame to samples (ISO/IEC 11172-3, ISO/IEC 13818-3, and MPEG-2.5).
 //!
-//! Each step has its file or folder. In the order of the standard these are: side info, scale factors, Huffman codes
+//! Each step has its file or folder. In the order of decoding these are: side info, scale factors, Huffman codes
 //! with requantisation, stereo, reordering, antialiasing, IMDCT, synthesis. Everything for which the standard gives a
 //! formula is computed from it. The only tables of data are the bands, the code words and the synthesis window.
 //!
@@ -71,6 +71,6 @@ pub enum FrameError {
     #[error("scale factors longer than their granule")]
     ScaleFactors,
     /// The Huffman codes extend beyond the end of the main data.
-    #[error("codes behind the end of the main data")]
+    #[error("codes beyond the end of the main data")]
     MainData,
 }

@@ -27,29 +27,29 @@ pub(super) enum Block {
 /// Side info of one channel of a granule.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Granule {
-    /// Number of bits of the scale factors (part 2) and Huffman codes (part 3).
+    /// Number of bits of the scale factors (part 2) and Huffman codes (part 3): `part2_3_length`.
     pub(super) n_bits: usize,
-    /// Number of spectral lines that are coded in pairs.
+    /// Number of spectral lines that are coded in pairs, twice `big_values`.
     pub(super) n_big: usize,
-    /// Gain of the quantiser, in quarters of an octave; 210 is a factor of one.
+    /// Gain of the quantiser, in factors of 2^(1/4); 210 is a factor of one.
     pub(super) global_gain: u8,
     /// Index of the lengths of the scale factors (`scalefac_compress`).
     pub(super) scalefac_compress: u16,
-    /// Window shape of the granule.
+    /// Window shape of the granule (`block_type`).
     pub(super) block: Block,
-    /// Whether the two lowest sub-bands have long windows although the block is short.
+    /// Whether the two lowest sub-bands have the normal long window, whatever `block` is (`mixed_block_flag`).
     pub(super) is_mixed: bool,
     /// Huffman table number of each region of the big values.
     pub(super) table_select: [u8; 3],
     /// End of each of the first two regions of big values, as an index of a spectral line.
     pub(super) region_ends: [usize; 2],
-    /// Attenuation of each short window, in units of two octaves (a factor of four).
+    /// Attenuation of each short window, in factors of four.
     pub(super) subblock_gain: [u8; 3],
     /// Whether the preflag table is added to the scale factors of high bands.
     pub(super) preflag: bool,
     /// Whether the scale factors have double weight.
     pub(super) scalefac_scale: bool,
-    /// Whether quadruples are coded with the second Huffman book of quadruples.
+    /// Whether quadruples are coded with the second Huffman book of quadruples (`count1table_select`).
     pub(super) uses_quads_b: bool,
 }
 
@@ -58,7 +58,8 @@ pub(super) struct Granule {
 pub struct SideInfo {
     /// Number of bytes by which the main data begin before the frame's own main data bytes.
     pub main_data_begin: usize,
-    /// For each channel, whether the second granule shares each group of scale factors with the first one.
+    /// For each channel, whether the second granule shares each group of scale factors with the first one
+    /// (`scfsi`).
     pub(super) shares: [[bool; 4]; MAX_CHANNELS],
     /// Side info by granule, then by channel.
     pub(super) granules: [[Granule; MAX_CHANNELS]; 2],

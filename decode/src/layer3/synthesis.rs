@@ -48,7 +48,8 @@ pub(super) struct Synthesis<const N: usize = SUB_BANDS> {
     sound: Box<[[f32; SLOTS]; SUB_BANDS + 1]>,
 }
 
-/// Window factors for the outputs `j` and `32 - j`.
+/// Window factors for the outputs `j` and `32 - j`. Output `j` is a sum over `V[j] = c[16 + j]` and
+/// `V[32 + j] = -c[16 - j]`, and output `32 - j` over `V[32 - j] = -c[16 + j]` and `V[64 - j] = -c[16 - j]`.
 #[derive(Clone, Copy, Debug)]
 struct Tap {
     /// Factors of `c[16 + j]` for both outputs.

@@ -54,7 +54,7 @@ pub(in crate::layer3) const PAIR_BOOKS: [(u8, &[u32]); 15] = [
     (24, &PAIRS_24),
 ];
 
-/// Number of additional bits of an escaped value, by table number. Tables from 16 on share two books.
+/// Number of additional bits of an escaped value (`linbits`), by table number. Tables from 16 on share two books.
 #[rustfmt::skip]
 const ESCAPE_BITS: [u32; 32] = [
     0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,

@@ -72,7 +72,7 @@ impl CodedLines<'_> {
         self.position >= self.end
     }
 
-    /// Returns the next region that has codes to read. Regions of zeros before it are filled.
+    /// Returns the next region of pairs (`big_values`) that has codes to read. Regions of zeros before it are filled.
     #[inline(always)]
     fn next_region(&mut self, books: &'static Books) -> Option<Region> {
         if self.n_regions == 0 && self.is_at_end() {
@@ -108,7 +108,7 @@ impl CodedLines<'_> {
         None
     }
 
-    /// Sets the spectral lines that were not read to zero.
+    /// Sets the spectral lines that were not read to zero (`rzero`).
     fn fill_up(&mut self) {
         self.lines[self.n_lines..].fill(0.0);
     }
@@ -421,7 +421,7 @@ fn read_until_end(channel: &mut CodedLines, region: &Region, codes: &AllCodes) {
     }
 }
 
-/// The quadruples of values from -1 to 1 of a channel, which follow the pairs, up to the end of the granule's bits.
+/// The quadruples of values from -1 to 1 of a channel (`count1`), which follow the pairs, up to the end of the granule's bits.
 struct Quads {
     book: &'static QuadBook,
     /// Index of the first bit of the next code.

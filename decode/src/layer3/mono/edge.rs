@@ -2,13 +2,13 @@
 //! resamples it.
 //!
 //! The resampler of the whole band passes the sub-bands below its transition band unchanged: they are synthesised as
-//! they are. The transition band, from 0.913 of the new Nyquist frequency on, is in two sub-bands, and aliases of the
-//! sub-band above that frequency reach down into it. The filter of such a sub-band is its synthesis filter convolved
-//! with that of the resampler (`kernels/src/resample/`), of which every second value is needed. So every tone has the
-//! level that the resampler gives it.
+//! they are. The transition band, from 0.913 of the new Nyquist frequency on, is in sub-bands 14 and 15, and aliases of
+//! sub-band 16, just above the new Nyquist frequency, reach down into it. The filter of such a sub-band is its synthesis
+//! filter convolved with that of the resampler (`kernels/src/resample/`), of which every second value is needed. So every
+//! tone has the level that the resampler gives it.
 //!
 //! The filters are cut to the 16 slots of the synthesis window, so the output needs no later slots. The parts that are
-//! cut off are 81 dB below the sub-band.
+//! cut off are 85, 81 and 100 dB below sub-bands 14, 15 and 16, as these are before they are resampled.
 
 use std::array;
 use std::f64::consts::PI;
@@ -121,7 +121,7 @@ fn filter(sub_band: usize) -> Vec<f64> {
         to_hz: 1,
     };
     let taps = halving.taps();
-    // The matrixing of the standard repeats its values from the second slot on.
+    // The standard's matrixing has 64 values, so they repeat every two slots; the signs of the window allow for it.
     let synthesis: Vec<f64> = (0..WINDOW_LEN)
         .map(|n| {
             let angle = PI / 64.0 * (16 + n % 64) as f64 * (2 * sub_band + 1) as f64;

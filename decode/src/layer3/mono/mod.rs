@@ -12,8 +12,9 @@
 //!
 //! **The upper edge.** Adjacent filters of the synthesis overlap from the middle of one sub-band to the middle of the
 //! next one. An alias that one filter passes is cancelled by its neighbour, except in the highest sub-band. If the
-//! output is resampled, the resampler removes that alias. If the edge is the new Nyquist frequency, the highest
-//! sub-bands have filters of their own, see `edge.rs`.
+//! output is resampled, the resampler removes that alias; if the output's rate is within 3 % of half of the stream's, it
+//! attenuates it. If the edge is the new Nyquist frequency, the highest sub-bands have filters of their own, see
+//! `edge.rs`.
 //!
 //! The anti-aliasing butterflies of the hybrid transform have no such error: the lines above the edge that they need
 //! are read.

@@ -24,8 +24,8 @@ const PATHS_REL_MAX: f32 = 8.0 * TRANSFORM_REL_MAX as f32;
 const PART_REL_MAX: f64 = 1e-6;
 
 /// Maximum power of the difference between noise in all sub-bands that the edge's filters resample and noise that the
-/// resampler's filter does, relative to its power: -90 dB, since the parts of the filters that are cut off are 81 dB
-/// below two of 16 sub-bands.
+/// resampler's filter does, relative to its power. The parts that are cut off make up -91 dB, and the integers of the
+/// synthesis window most of the rest; -90.26 dB were measured.
 const EDGE_POWER_MAX: f64 = 1e-9;
 
 /// Returns the step, the number of sub-bands and the number of lines of the band for these sample rates.
