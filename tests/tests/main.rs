@@ -36,7 +36,6 @@ mod links;
 mod lying_bucket;
 mod manifests;
 mod memory;
-mod mlflow_import;
 mod near_copies;
 mod peers;
 mod progress;
