@@ -189,6 +189,7 @@ impl<const N: usize> Synthesis<N> {
         let lower = &self.columns[(MIDDLE - j) / Self::STEP];
         let mut own = [Wide::ZERO; M];
         let mut mirrored = [Wide::ZERO; M];
+
         for (tap, factors) in self.factors.0[j].iter().enumerate() {
             let now = HISTORY + first - 2 * tap;
             for n in 0..M {
@@ -198,6 +199,7 @@ impl<const N: usize> Synthesis<N> {
                 mirrored[n] = mirrored[n] + (even * factors.even[1] + odd * factors.odd[1]);
             }
         }
+
         for n in 0..M {
             let at = first + n * LANES;
             self.sound[j / Self::STEP][at..at + LANES].copy_from_slice(&own[n].0);

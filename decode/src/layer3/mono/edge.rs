@@ -81,7 +81,7 @@ impl EdgeFilters {
 
 /// Returns the sums of a block's outputs and of the filters of its slots, which follow their history in `window`.
 ///
-/// A slot takes 270 instructions. Each factor is loaded once for a whole block, whose sums are kept in registers.
+/// A slot takes 285 instructions. Each factor is loaded once for a whole block, whose sums are kept in registers.
 #[inline(always)]
 fn filtered(
     mut sums: [[f32; HALF]; BLOCK],
