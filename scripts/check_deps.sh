@@ -39,8 +39,6 @@ ALLOWED = {  # (from, to): kinds; None is a normal dependency
     ("wavemill-store", "wavemill-schemas"): {None},
     ("wavemill-store", "wavemill-kernels"): {None},
     ("wavemill-store", "wavemill-runtime"): {None},
-    ("wavemill-store", "wavemill-source"): {None},
-    ("wavemill-store", "wavemill-catalog"): {None},
     ("wavemill-store", "wavemill-versions"): {None},
     ("wavemill-extract", "wavemill-schemas"): {None},
     ("wavemill-extract", "wavemill-kernels"): {None},

@@ -36,11 +36,14 @@ use arrow::array::{Array, AsArray, RecordBatch};
 use wavemill_runtime::course::{CountingReader, Course, Phase};
 use wavemill_runtime::parallel::in_parts;
 use wavemill_runtime::settings::Settings;
+use wavemill_schemas::clip::ClipRow;
+use wavemill_schemas::manifest::AUDIO_STEP;
 use wavemill_schemas::recipe::{
     CatalogSpec, CsvSpec, Dataset, GroupDuplicates, Recipe, SplitRule, SplitSpec, TargetSpec,
     is_plain_name,
 };
 use wavemill_schemas::reject::Reject;
+use wavemill_schemas::sides::{NO_SIDE, SIDES};
 use wavemill_schemas::text::error_line;
 use wavemill_source::AudioIndex;
 use wavemill_source::metadata::{CONTENT_BYTES_MAX, Files};
@@ -55,8 +58,7 @@ use self::load::{CsvFile, ParsedMetadata, TableFormat};
 pub use self::numbering::ClassLists;
 pub use self::rows::side_column;
 use self::rows::{Labels, SplitTables};
-use self::split::{KeptSides, NO_SIDE, SIDES};
-pub use self::steps::AUDIO_STEP;
+use self::split::KeptSides;
 use self::steps::Cleaner;
 pub use self::steps::parse_where;
 
@@ -101,26 +103,6 @@ impl Default for CatalogSettings {
             reject_fraction: REJECT_FRACTION,
         }
     }
-}
-
-/// One clip of the cleaned rows, with the values that the plan and the feature rows need.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ClipRow {
-    /// Primary key of the clip: its path relative to the audio root.
-    pub clip_key: String,
-    /// Id of the track in the data set, or a hash of the clip's key.
-    pub track_id: i64,
-    /// Class id of the clip for each target, in the recipe's order; `None` if the clip is unlabelled.
-    pub targets: Vec<Option<i32>>,
-    /// Ids of all genres of the clip.
-    pub genres_all: Vec<i32>,
-    /// Artist id of the clip, or `None` if unknown.
-    pub artist_id: Option<i64>,
-    /// Album id of the clip, or `None` if unknown.
-    pub album_id: Option<i64>,
-    /// Split of the clip by the recipe's rule: `training`, `validation`, `test`, `none`, or the value of the split
-    /// column. Always `none` under rule `segment`, where the plan assigns segments instead of clips to splits.
-    pub split: String,
 }
 
 /// Numbers of rows that one cleaning step kept and dropped.

@@ -10,16 +10,16 @@ use arrow::compute::{CastOptions, cast, cast_with_options, sort_to_indices, take
 use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema, UInt64Type};
 use wavemill_runtime::parallel::in_parts;
 use wavemill_schemas::canonical;
+use wavemill_schemas::clip::ClipRow;
 use wavemill_schemas::recipe::{Recipe, SplitRule, TargetSpec};
+use wavemill_schemas::sides::{NO_SIDE, SIDES};
 use wavemill_schemas::tables::sides_schema;
 
 use super::engine::nearest;
 use super::load::without_line;
-use super::split::{
-    GroupSides, KeptRule, KeptSides, NO_SIDE, Placement, SIDES, SplitRow, SplitSettings,
-};
+use super::split::{GroupSides, KeptRule, KeptSides, Placement, SplitRow, SplitSettings};
 use super::steps::{clip_keys, with_first_column};
-use super::{CatalogError, ClipRow, Recordings, SideMove, spelling};
+use super::{CatalogError, Recordings, SideMove, spelling};
 
 /// Number of rows per unit of parallel work.
 const PART_ROWS: usize = 4096;

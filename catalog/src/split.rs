@@ -9,12 +9,6 @@ use std::hash::Hash;
 
 use wavemill_schemas::canonical;
 
-/// Names of the three sides of a split, in the order of a recipe's fractions.
-pub const SIDES: [&str; 3] = ["training", "validation", "test"];
-
-/// Name of the folder for rows that the rule assigns to neither training, validation nor test.
-pub const NO_SIDE: &str = "none";
-
 /// Minimum number of rows for a class to be split. A smaller class cannot be in all three splits, and is used for
 /// training only.
 const CLASS_ROWS_MIN: usize = 3;

@@ -13,6 +13,7 @@ use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use datafusion::sql::parser::Statement;
 use wavemill_runtime::course::Phase;
 use wavemill_runtime::parallel::in_parts;
+use wavemill_schemas::manifest::AUDIO_STEP;
 use wavemill_schemas::recipe::{CatalogSpec, CleanStep, Subset};
 use wavemill_source::AudioIndex;
 use wavemill_statements::{StatementError, parse_query, require_expression};
@@ -21,9 +22,6 @@ use super::csv_text::{DROPPED_BY, LINE};
 use super::engine::{Engine, nearest, one_line};
 use super::load::without_line;
 use super::{CatalogError, StepCount, fma, wide};
-
-/// Name of the step that drops rows whose clip has no file.
-pub const AUDIO_STEP: &str = "audio";
 
 /// State of the rows between cleaning steps.
 pub(super) struct Cleaner<'a> {

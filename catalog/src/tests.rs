@@ -8,10 +8,10 @@ use std::path::Path;
 
 use arrow::array::{ArrayRef, StringArray};
 use wavemill_schemas::exit;
+use wavemill_schemas::input::{InputId, Stamp};
 use wavemill_schemas::recipe::{CleanStep, SplitRule, SplitSpec};
 use wavemill_schemas::reject::Reason;
 use wavemill_schemas::text::error_line;
-use wavemill_source::{InputId, Stamp};
 
 use super::*;
 

@@ -11,7 +11,7 @@ use wavemill_schemas::manifest::{
     CHECKSUM_KEY, Identity, Manifest, Partial, Receipt, from_sealed, sealed,
 };
 use wavemill_schemas::reject::{Reason, Reject, Stage};
-use wavemill_source::InputSeen;
+use wavemill_schemas::input::InputSeen;
 use wavemill_store::PlanRecord;
 
 use crate::stores::{SmallStore, write};

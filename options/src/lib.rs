@@ -52,6 +52,6 @@ pub use shape::{ChromaArgs, ContrastArgs, ContrastBand, ShapeArgs};
 pub use sound::{LOUDNESS, S16_FULL_SCALE, SoundArgs};
 pub use spec::{FeatureSpec, Word};
 pub use stft::{Framing, N_FFT_MAX, PadMode, StftArgs, Window};
-pub use stretch::{STRETCH_MAX, STRETCH_MIN, STRETCHES_MAX};
+pub use stretch::{STRETCH_MAX, STRETCH_MIN, STRETCHES_MAX, StretchArgs};
 pub use tensor::TensorArgs;
 pub use words::did_you_mean;

@@ -5,11 +5,13 @@
 //! stores; the loader and the trainer read them. Engine and audio code is in other crates.
 
 pub mod canonical;
+pub mod clip;
 pub mod columns;
 pub mod config;
 pub mod durable;
 pub mod exit;
 pub mod experiment;
+pub mod input;
 pub mod local_path;
 pub mod manifest;
 mod named;

@@ -1,5 +1,11 @@
 //! Names of the sides of a split (training, validation, test) as data sets use them.
 
+/// Names of the three sides of a split, in the order of a recipe's fractions.
+pub const SIDES: [&str; 3] = ["training", "validation", "test"];
+
+/// Name of the folder for rows that the rule assigns to neither training, validation nor test.
+pub const NO_SIDE: &str = "none";
+
 /// Returns the side with the name `name`: `training`, `validation` or `test`; `None` for any other name.
 ///
 /// The usual abbreviations are accepted in upper and lower case: `train`; `val`, `valid` and `dev`; `eval`.

@@ -14,14 +14,15 @@ use std::time::UNIX_EPOCH;
 use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 use wavemill_schemas::exit;
+use wavemill_schemas::input::{InputId, Stamp};
 use wavemill_schemas::reject::{Reason, Reject, Stage};
 
 use super::keys::{Media, root_len};
 use super::others::{NoClip, OtherFiles};
 use super::retry::with_retries;
 use super::{
-    AudioIndex, CLIP_BYTES_MAX, InputId, LISTED_BEFORE, ListedClip, ReadFailure, Source,
-    SourceError, Stamp, absent, make_room, too_large,
+    AudioIndex, CLIP_BYTES_MAX, LISTED_BEFORE, ListedClip, ReadFailure, Source, SourceError,
+    absent, make_room, require_bytes, too_large,
 };
 
 /// A folder of clips.
@@ -217,7 +218,7 @@ fn now(path: &Path, listed: InputId) -> Result<InputId, SourceError> {
         }
         found => found.map_err(SourceError::open_at(path))?,
     };
-    listed.require_bytes(metadata.len(), path)?;
+    require_bytes(listed, metadata.len(), path)?;
     let stamp = mtime_ns(&metadata).map_err(SourceError::open_at(path))?;
     Ok(InputId {
         bytes: listed.bytes,

@@ -20,6 +20,7 @@ pub use bytes_at::is_of_machine;
 pub use keys::Media;
 use wavemill_remote::{Object, Remote, RemoteError};
 use wavemill_schemas::exit;
+use wavemill_schemas::input::InputId;
 use wavemill_schemas::local_path::scheme;
 use wavemill_schemas::recipe::FILE_BYTES_MAX;
 use wavemill_schemas::reject::{Reason, Reject, Stage};
@@ -31,76 +32,6 @@ use std::path::{Path, PathBuf};
 
 use self::archive::Archive;
 use self::others::OtherFiles;
-
-/// A value that changes when an input file or zip entry changes. It is known without reading the content.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Stamp {
-    /// Modification time of an input file in ns since the epoch.
-    MtimeNs(i64),
-    /// CRC-32 of the content of a zip entry.
-    Crc32(u32),
-}
-
-/// Size and stamp of one input file or zip entry, which are compared to detect changes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct InputId {
-    /// Uncompressed size of the input in bytes.
-    pub bytes: u64,
-    /// Modification time or CRC-32 of the input.
-    pub stamp: Stamp,
-}
-
-impl InputId {
-    /// Checks the current size of a clip that another process listed with this id.
-    fn require_bytes(self, now: u64, path: &Path) -> Result<(), SourceError> {
-        if now == self.bytes {
-            return Ok(());
-        }
-        Err(SourceError::Resized {
-            path: path.to_owned(),
-            now,
-            listed: self.bytes,
-        })
-    }
-}
-
-/// The state of an input when it was read. Receipts store the state so that a later run can detect changes.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct InputSeen {
-    /// Size and stamp of the input.
-    #[serde(flatten)]
-    pub id: Option<InputId>,
-    /// blake3 of the whole input in lower-case hex. Empty if the input could not be read.
-    pub content: String,
-    /// Hash from `wavemill_decode::InputHasher` in lower-case hex. Empty if the file contains no audio.
-    pub decode_key: String,
-}
-
-impl InputSeen {
-    /// Creates the state of an input that could not be read. Without an `id` the input does not exist.
-    pub const fn unreadable(id: Option<InputId>) -> Self {
-        Self {
-            id,
-            content: String::new(),
-            decode_key: String::new(),
-        }
-    }
-
-    /// Creates the state of an input that was read.
-    pub fn read(
-        id: Option<InputId>,
-        content: blake3::Hash,
-        decode_key: Option<blake3::Hash>,
-    ) -> Self {
-        let decode_key = decode_key.map(|key| key.to_hex().to_string());
-        Self {
-            id,
-            content: content.to_hex().to_string(),
-            decode_key: decode_key.unwrap_or_default(),
-        }
-    }
-}
 
 /// Size and stamp of every file below the audio root, by the file's `clip_key`.
 pub type AudioIndex = BTreeMap<String, InputId>;
@@ -266,12 +197,24 @@ pub fn reopen(
     for clip in clips {
         let place = path.join(&clip.clip_key);
         match (clip.id, source.index().get(&clip.clip_key)) {
-            (Some(listed), Some(now)) => listed.require_bytes(now.bytes, &place)?,
+            (Some(listed), Some(now)) => require_bytes(listed, now.bytes, &place)?,
             (Some(_), None) => return Err(SourceError::Moved { path: place }),
             (None, _) => {}
         }
     }
     Ok(source)
+}
+
+/// Checks the current size of a clip that another process listed as `listed`.
+fn require_bytes(listed: InputId, now: u64, path: &Path) -> Result<(), SourceError> {
+    if now == listed.bytes {
+        return Ok(());
+    }
+    Err(SourceError::Resized {
+        path: path.to_owned(),
+        now,
+        listed: listed.bytes,
+    })
 }
 
 fn is_folder_of_objects(path: &Path) -> Result<bool, SourceError> {

@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use wavemill_remote::{Found, Remote};
+use wavemill_schemas::input::{InputId, Stamp};
 use wavemill_schemas::reject::Reject;
 
 use super::keys::{Media, root_len};
 use super::others::{NoClip, OtherFiles};
 use super::{
-    AudioIndex, CLIP_BYTES_MAX, InputId, LISTED_BEFORE, ListedClip, ReadFailure, Source,
-    SourceError, Stamp, absent, too_large,
+    AudioIndex, CLIP_BYTES_MAX, LISTED_BEFORE, ListedClip, ReadFailure, Source, SourceError,
+    absent, too_large,
 };
 
 /// A folder of clips in an object store.

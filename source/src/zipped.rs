@@ -5,15 +5,14 @@ use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
 
+use wavemill_schemas::input::{InputId, Stamp};
 use wavemill_schemas::reject::{Reason, Reject, Stage};
 
 use super::archive::Archive;
 use super::keys::{Media, root_len};
 use super::others::{NoClip, OtherFiles};
 use super::retry::with_retries;
-use super::{
-    AudioIndex, CLIP_BYTES_MAX, InputId, ReadFailure, Source, Stamp, absent, split, too_large,
-};
+use super::{AudioIndex, CLIP_BYTES_MAX, ReadFailure, Source, absent, split, too_large};
 
 /// A zip that contains clips.
 pub(super) struct ZipSource {

@@ -16,8 +16,8 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::{ColumnChunkMetaData, PageIndexPolicy};
 use parquet::file::page_index::offset_index::PageLocation;
 use serde_json::Value;
-use wavemill_catalog::split::SIDES;
 use wavemill_schemas::manifest::{Counts, FeatureEntry, FileEntry, Manifest, Partial, TargetEntry};
+use wavemill_schemas::sides::SIDES;
 use wavemill_schemas::tables::{self, TENSOR_KEY};
 
 use crate::plan;

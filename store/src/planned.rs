@@ -22,11 +22,11 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::errors::ParquetError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use wavemill_catalog::ClipRow;
+use wavemill_schemas::clip::ClipRow;
 use wavemill_schemas::durable::random_token;
 use wavemill_schemas::exit;
+use wavemill_schemas::input::{InputId, Stamp};
 use wavemill_schemas::manifest::{FileEntry, from_sealed, sealed};
-use wavemill_source::{InputId, Stamp};
 use wavemill_versions::{leads_nowhere, list, read_plain};
 
 use super::commit::write_renamed;

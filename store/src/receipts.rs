@@ -6,8 +6,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use wavemill_schemas::input::InputSeen;
 use wavemill_schemas::manifest::{Engine, Identity, ManifestError, Receipt, from_sealed, sealed};
-use wavemill_source::InputSeen;
 use wavemill_versions::{REMOVING_SUFFIX, list, read_plain};
 
 use super::commit::{put_absent, write_renamed};

@@ -7,9 +7,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 
-use wavemill_catalog::AUDIO_STEP;
 use wavemill_schemas::exit;
-use wavemill_schemas::manifest::{Engine, FileEntry, Identity, Manifest, Receipt, TargetEntry};
+use wavemill_schemas::manifest::{
+    AUDIO_STEP, Engine, FileEntry, Identity, Manifest, Receipt, TargetEntry,
+};
 use wavemill_schemas::recipe::Recipe;
 use wavemill_versions::{RemoteError, VERSION_MAX, hash_file};
 

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use wavemill_runtime::course::{Course, Phase};
 use wavemill_runtime::settings::Settings;
-use wavemill_source::{AudioIndex, InputSeen, Source};
+use wavemill_schemas::input::InputSeen;
+use wavemill_source::{AudioIndex, Source};
 
 use crate::error::RunError;
 use crate::threads::survey::{self, FileContents};

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use wavemill_catalog::SideMove;
 use wavemill_catalog::side_column;
-use wavemill_catalog::split::SIDES;
+use wavemill_schemas::sides::SIDES;
 use wavemill_store::{Store, StoreError};
 
 use super::draft::Draft;

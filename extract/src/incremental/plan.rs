@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use wavemill_catalog as catalog;
-use wavemill_catalog::{Catalog, ClipRow};
+use wavemill_catalog::Catalog;
 use wavemill_decode::pictures;
 use wavemill_kernels::onnx;
 use wavemill_runtime::settings::Settings;
 use wavemill_schemas::canonical;
+use wavemill_schemas::clip::ClipRow;
 use wavemill_schemas::manifest::{Engine, Identity, TargetEntry};
 use wavemill_schemas::recipe::{Dataset, Op, Recipe};
 use wavemill_store::VersionInputs;

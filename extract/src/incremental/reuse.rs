@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use wavemill_catalog::ClipRow;
 use wavemill_runtime::course::Course;
 use wavemill_runtime::parallel::in_parts;
 use wavemill_runtime::settings::Settings;
+use wavemill_schemas::clip::ClipRow;
+use wavemill_schemas::input::InputSeen;
 use wavemill_schemas::manifest::{FeatureEntry, Manifest, Receipt};
 use wavemill_schemas::reject::{Reason, Stage};
-use wavemill_source::{InputSeen, Source};
+use wavemill_source::Source;
 use wavemill_store::plan::{Shard, ShardPlan};
 use wavemill_store::shards::{FinishedShards, KeyInputs, ShardTask};
 use wavemill_store::{Parent, Receipts, Store, StoreError, is_lost};

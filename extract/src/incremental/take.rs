@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use wavemill_catalog::ClipRow;
 use wavemill_runtime::parallel::in_parts;
 use wavemill_runtime::settings::Settings;
+use wavemill_schemas::clip::ClipRow;
+use wavemill_schemas::input::InputSeen;
 use wavemill_schemas::manifest::{FeatureEntry, FileEntry};
 use wavemill_schemas::reject::Reject;
-use wavemill_source::InputSeen;
 use wavemill_store::plan::ClipShards;
 use wavemill_store::plan::segments::variants_on;
 use wavemill_store::shards::{TakenClip, TakenRows};

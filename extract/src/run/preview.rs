@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use arrow::array::{Array, AsArray};
 use serde::Serialize;
-use wavemill_catalog::split::NO_SIDE;
-use wavemill_catalog::{Catalog, ClipRow, Duplicates, FileAccount, StepCount};
+use wavemill_catalog::{Catalog, Duplicates, FileAccount, StepCount};
 use wavemill_runtime::course::Course;
 use wavemill_runtime::settings::Settings;
+use wavemill_schemas::clip::ClipRow;
 use wavemill_schemas::manifest::FeatureEntry;
+use wavemill_schemas::sides::NO_SIDE;
 use wavemill_store::{Decision, PlanRecord, Purpose, Store, StoreError};
 
 use super::begin;

@@ -2,10 +2,10 @@
 
 use std::sync::atomic::Ordering;
 
-use wavemill_catalog::ClipRow;
 use wavemill_runtime::budget::ByteBudget;
 use wavemill_runtime::course::Phase;
 use wavemill_runtime::settings::Settings;
+use wavemill_schemas::clip::ClipRow;
 use wavemill_schemas::manifest::FeatureEntry;
 use wavemill_source::Source;
 use wavemill_store::shards::{FinishedShards, TakenRows};

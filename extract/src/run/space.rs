@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use wavemill_catalog::ClipRow;
+use wavemill_schemas::clip::ClipRow;
 use wavemill_schemas::recipe::Compression;
 use wavemill_source::AudioIndex;
 

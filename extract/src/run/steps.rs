@@ -10,9 +10,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde::Serialize;
-use wavemill_catalog::ClipRow;
 use wavemill_runtime::course::Phase;
 use wavemill_runtime::settings::Settings;
+use wavemill_schemas::clip::ClipRow;
 use wavemill_schemas::local_path::scheme;
 use wavemill_schemas::manifest::Manifest;
 use wavemill_schemas::recipe::Recipe;

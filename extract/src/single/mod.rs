@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use wavemill_catalog::ClipRow;
 use wavemill_decode::{Decode, Pcm};
 use wavemill_runtime::settings::Settings;
 use wavemill_schemas::canonical;
+use wavemill_schemas::clip::ClipRow;
 use wavemill_schemas::manifest::TargetEntry;
 use wavemill_schemas::recipe::{Recipe, SplitRule};
 use wavemill_schemas::reject::{Reason, Reject, Stage};

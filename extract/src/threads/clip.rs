@@ -8,9 +8,9 @@ use std::sync::atomic::Ordering;
 use wavemill_decode::Pcm;
 use wavemill_kernels::KernelError;
 use wavemill_runtime::budget::Permit;
+use wavemill_schemas::input::InputSeen;
 use wavemill_schemas::reject::{Reason, Reject, Stage};
 use wavemill_schemas::text;
-use wavemill_source::InputSeen;
 use wavemill_store::plan::segments::{Segment, end_of, plain};
 use wavemill_store::shards::{AudioFacts, FeatureRow, Outcome};
 

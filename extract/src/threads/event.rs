@@ -1,6 +1,6 @@
 //! Events that the other threads send to the writing thread.
 
-use wavemill_source::InputSeen;
+use wavemill_schemas::input::InputSeen;
 use wavemill_store::shards::{EncodedGroup, Outcome};
 
 use super::ExtractError;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use wavemill_runtime::clock::cpu_time;
-use wavemill_source::InputSeen;
+use wavemill_schemas::input::InputSeen;
 use wavemill_store::shards::{AudioFacts, FeatureRow};
 use wavemill_store::tensors::Tensor;
 

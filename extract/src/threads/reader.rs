@@ -14,8 +14,9 @@ use crossbeam_channel::{Receiver, Sender};
 use wavemill_decode::{Decode, InputHasher, Pcm};
 use wavemill_runtime::budget::{Permit, Refusal};
 use wavemill_runtime::clock::cpu_time;
+use wavemill_schemas::input::InputSeen;
 use wavemill_schemas::reject::{Reject, Stage};
-use wavemill_source::{InputSeen, ReadFailure};
+use wavemill_source::ReadFailure;
 use wavemill_store::shards::TakenClip;
 
 use super::clip::{ClipBytes, Ticket, extension, panicked};

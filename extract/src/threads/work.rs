@@ -2,8 +2,8 @@
 
 use std::sync::atomic::AtomicBool;
 
-use wavemill_catalog::ClipRow;
 use wavemill_runtime::budget::ByteBudget;
+use wavemill_schemas::clip::ClipRow;
 use wavemill_source::Source;
 use wavemill_store::shards::{Format, KeyInputs, ShardTask, TakenRows};
 

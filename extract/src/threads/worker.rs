@@ -10,8 +10,8 @@ use fail::fail_point;
 use wavemill_decode::{Decode, InputHasher, Pcm};
 use wavemill_runtime::budget::Permit;
 use wavemill_runtime::clock::cpu_time;
+use wavemill_schemas::input::InputSeen;
 use wavemill_schemas::reject::Stage;
-use wavemill_source::InputSeen;
 use wavemill_store::plan::segments::Segment;
 use wavemill_store::shards::{AudioFacts, FeatureRow, RowGroup, RowReader, TakenClip, TakenRow};
 

@@ -2,7 +2,8 @@
 
 use wavemill_fft::num_complex::Complex32;
 
-use super::args::{HOP_LENGTH, N_FFT, StretchArgs, n_columns};
+use super::StretchArgs;
+use super::args::{HOP_LENGTH, N_FFT, n_columns, validate};
 use super::transform::Transform;
 use super::vocoder::{Spectra, Vocoder};
 use crate::error::KernelError;
@@ -39,7 +40,7 @@ impl StretchPlan {
         pcm: &[f32],
         out: &mut Vec<f32>,
     ) -> Result<(), KernelError> {
-        args.validate()?;
+        validate(args)?;
         let n_out = args.output_len(pcm.len());
         out.clear();
         out.resize(n_out, 0.0);

@@ -18,8 +18,8 @@ mod tests;
 mod transform;
 mod vocoder;
 
-pub use args::{HOP_LENGTH, N_BINS, N_FFT, StretchArgs};
+pub use args::{HOP_LENGTH, N_BINS, N_FFT};
 pub use cpu::StretchPlan;
 pub use vocoder::{Spectra, Vocoder};
 pub use wavemill_fft::num_complex::Complex32;
-pub use wavemill_options::{STRETCH_MAX, STRETCH_MIN, STRETCHES_MAX};
+pub use wavemill_options::{STRETCH_MAX, STRETCH_MIN, STRETCHES_MAX, StretchArgs};

@@ -8,8 +8,9 @@ use std::f64::consts::PI;
 
 use wavemill_fft::num_complex::Complex32;
 
+use super::StretchArgs;
 use super::angles::{angle, nearest, sin_cos};
-use super::args::{HOP_LENGTH, N_BINS, N_FFT, StretchArgs};
+use super::args::{HOP_LENGTH, N_BINS, N_FFT};
 use crate::error::KernelError;
 use crate::level::{Lanes, Level};
 

@@ -9,11 +9,11 @@ pub mod segments;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use wavemill_catalog::ClipRow;
-use wavemill_catalog::split::SIDES;
 use wavemill_schemas::canonical::{hash, hashes};
+use wavemill_schemas::clip::ClipRow;
 use wavemill_schemas::manifest::{FileEntry, Manifest};
 use wavemill_schemas::recipe::{Recipe, SplitSpec};
+use wavemill_schemas::sides::SIDES;
 
 use self::segments::{PLAIN, segments_at_most, variants_on};
 

@@ -1,10 +1,9 @@
 //! Positions of a clip's segments, in samples. The plan, the memory limits and the extraction all use this module, so
 //! that they agree.
 
-use wavemill_catalog::split::SIDES;
-use wavemill_kernels::stretch::StretchArgs;
-use wavemill_schemas::recipe::{AudioSpec, SplitRule};
+use wavemill_schemas::recipe::{AudioSpec, SplitRule, StretchArgs};
 use wavemill_schemas::samples::samples_in;
+use wavemill_schemas::sides::SIDES;
 
 /// Variant of rows at the recorded tempo.
 pub const PLAIN: f64 = 1.0;

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use wavemill_schemas::input::InputSeen;
 use wavemill_schemas::manifest::Receipt;
-use wavemill_source::InputSeen;
 
 /// The part of a plan that this run and earlier runs have finished.
 #[derive(Debug)]

@@ -2,11 +2,11 @@
 //! keys are equal, so a later version links them.
 
 use serde::Serialize;
-use wavemill_catalog::ClipRow;
 use wavemill_schemas::canonical;
+use wavemill_schemas::clip::ClipRow;
+use wavemill_schemas::input::{InputId, InputSeen};
 use wavemill_schemas::manifest::{Engine, FeatureEntry, TargetEntry};
 use wavemill_schemas::recipe::{AudioSpec, FeatureSpec, Recipe, ShardSpec, SplitSpec};
-use wavemill_source::{InputId, InputSeen};
 
 use crate::plan::Shard;
 use crate::plan::segments::variants_on;

@@ -16,9 +16,9 @@ use parquet::arrow::arrow_reader::{
 };
 use parquet::errors::ParquetError;
 use parquet::file::metadata::PageIndexPolicy;
+use wavemill_schemas::input::InputSeen;
 use wavemill_schemas::manifest::FeatureEntry;
 use wavemill_schemas::reject::Reject;
-use wavemill_source::InputSeen;
 
 use crate::StoreError;
 use crate::tensors::{self, Tensor};

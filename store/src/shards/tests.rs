@@ -9,7 +9,7 @@ use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
 };
 use parquet::file::metadata::PageIndexPolicy;
-use wavemill_catalog::ClipRow;
+use wavemill_schemas::clip::ClipRow;
 use wavemill_schemas::manifest::FeatureEntry;
 use wavemill_schemas::recipe::{Compression, Dtype, Layout, ShardSpec};
 

@@ -4,12 +4,12 @@
 
 use std::collections::BTreeMap;
 
-use wavemill_catalog::ClipRow;
-use wavemill_catalog::split::SIDES;
 use wavemill_runtime::budget::ByteBudget;
+use wavemill_schemas::clip::ClipRow;
+use wavemill_schemas::input::InputSeen;
 use wavemill_schemas::manifest::{FileEntry, Partial, Receipt};
 use wavemill_schemas::reject::Reject;
-use wavemill_source::InputSeen;
+use wavemill_schemas::sides::SIDES;
 
 use super::encode::{EncodedGroup, Format, RowGroup};
 use super::file::ParquetFile;

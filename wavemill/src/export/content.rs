@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use serde_json::json;
-use wavemill_catalog::split::NO_SIDE;
 use wavemill_kernels::FeatureArgs;
 use wavemill_schemas::manifest::{FeatureEntry, FileEntry, TargetEntry};
 use wavemill_schemas::recipe::{FeatureSpec, Normalize};
+use wavemill_schemas::sides::NO_SIDE;
 use wavemill_sql::tensor::TensorType;
 
 use super::error::ExportError;

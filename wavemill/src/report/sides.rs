@@ -1,8 +1,7 @@
 //! Sizes of the training, validation and test sides of the split, and items that occur on several sides.
 
-use wavemill_catalog::split::SIDES;
 use wavemill_pages::{Cell, Part, Section, Table, count, fraction};
-use wavemill_schemas::sides::side_meant;
+use wavemill_schemas::sides::{SIDES, side_meant};
 
 use super::ReportError;
 use super::answers::{Answer, Answers};

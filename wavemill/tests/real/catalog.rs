@@ -9,11 +9,12 @@ use std::process::Command;
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
 use wavemill_catalog::{Catalog, CatalogSettings, ClassLists, Recordings, clean, extra_tables};
+use wavemill_schemas::input::{InputId, Stamp};
 use wavemill_schemas::recipe::{
     CatalogSpec, CleanStep, Dataset, Recipe, SplitRule, SplitSpec, Subset, TargetSpec,
 };
 use wavemill_schemas::reject::Reason;
-use wavemill_source::{AudioIndex, InputId, Stamp};
+use wavemill_source::AudioIndex;
 use wavemill_tests::{Failed, Trial, real};
 
 /// Returns the tests of the catalog.

@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
-use wavemill_catalog::split::NO_SIDE;
 use wavemill_schemas::manifest::Manifest;
+use wavemill_schemas::sides::NO_SIDE;
 use wavemill_store::shards::FinishedShards;
 use wavemill_store::{Store, StoreError};
 

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use arrow::array::{Array, AsArray, StringViewArray};
 use arrow::datatypes::Int64Type;
+use wavemill_schemas::input::InputSeen;
 use wavemill_schemas::manifest::Manifest;
-use wavemill_source::InputSeen;
 use wavemill_store::plan::ClipShards;
 use wavemill_store::{Store, StoreError, is_lost};
 

@@ -1,8 +1,9 @@
 //! Reads the splits that the parent assigned under the two rules that keep splits.
 
 use arrow::array::StringViewArray;
-use wavemill_catalog::split::{GroupSides, KeptRule, KeptSides, SIDES};
+use wavemill_catalog::split::{GroupSides, KeptRule, KeptSides};
 use wavemill_schemas::recipe::{Recipe, SplitSpec};
+use wavemill_schemas::sides::SIDES;
 use wavemill_store::{Parent, Store, StoreError};
 
 use super::table::{ParentTable, general, text_column};

@@ -10,11 +10,13 @@ use std::path::Path;
 use arrow::array::{Array, StringViewArray};
 use arrow::record_batch::RecordBatch;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use wavemill_catalog::Recordings;
 use wavemill_catalog::split::{
-    GROUP_KINDS, GroupSides, KeptRule, KeptSides, SIDES, artist_group, recording_group, track_group,
+    GROUP_KINDS, GroupSides, KeptRule, KeptSides, artist_group, recording_group, track_group,
 };
-use wavemill_catalog::{ClipRow, Recordings};
 use wavemill_schemas::canonical;
+use wavemill_schemas::clip::ClipRow;
+use wavemill_schemas::sides::SIDES;
 
 use super::table::{guarded, text};
 use crate::error::{Place, SidesError};

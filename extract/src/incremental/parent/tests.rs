@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, StringViewArray};
 use serde_json::json;
+use wavemill_schemas::input::InputSeen;
 use wavemill_schemas::manifest::{Counts, Engine, FileEntry, Identity, Manifest};
 use wavemill_schemas::recipe::Recipe;
 use wavemill_schemas::{FORMAT_VERSION, canonical};
-use wavemill_source::InputSeen;
 use wavemill_store::shards::write_table;
 
 use super::*;

@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 use serde::Deserialize;
 use wavemill_catalog as catalog;
-use wavemill_catalog::split::SIDES;
 use wavemill_extract::run::{Preview, RunError, SideLabels, SpaceError, free_bytes};
 use wavemill_schemas::config;
 use wavemill_schemas::recipe::Dataset;
+use wavemill_schemas::sides::SIDES;
 use wavemill_terminal::exit::UsageError;
 
 use super::data::FoundData;
