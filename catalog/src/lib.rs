@@ -35,7 +35,6 @@ use std::sync::Arc;
 use arrow::array::{Array, AsArray, RecordBatch};
 use wavemill_runtime::course::{CountingReader, Course, Phase};
 use wavemill_runtime::parallel::in_parts;
-use wavemill_runtime::settings::Settings;
 use wavemill_schemas::clip::ClipRow;
 use wavemill_schemas::manifest::AUDIO_STEP;
 use wavemill_schemas::recipe::{
@@ -80,19 +79,6 @@ pub struct CatalogSettings {
     pub threads: usize,
     /// Maximum fraction of a file's rows that may be rejected. Default 0.5.
     pub reject_fraction: f64,
-}
-
-impl From<&Settings> for CatalogSettings {
-    /// Derives the limits from a run's settings: the catalog uses as many threads as the decoding stage. A fraction of clips
-    /// that may be rejected also permits as many rejected rows.
-    fn from(settings: &Settings) -> Self {
-        let of_clips = settings.max_reject_fraction.unwrap_or_default();
-        Self {
-            memory_bytes: settings.catalog_bytes(),
-            threads: settings.threads,
-            reject_fraction: of_clips.max(REJECT_FRACTION),
-        }
-    }
 }
 
 impl Default for CatalogSettings {

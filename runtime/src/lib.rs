@@ -1,4 +1,4 @@
-//! State that all stages of a run share: its limits, memory permits, progress and cancellation, and panics as errors. Also
+//! State that all stages of a run share: memory permits, progress and cancellation, and panics as errors. Also
 //! checks the footers of Parquet files, which several stages read.
 
 pub mod budget;
@@ -7,7 +7,6 @@ pub mod course;
 pub mod panics;
 pub mod parallel;
 pub mod parquet_footer;
-pub mod settings;
 
 // In place of the standard library's, tests/schedules.rs gives `budget` the primitives of shuttle.
 use std::sync;

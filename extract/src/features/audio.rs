@@ -268,12 +268,12 @@ mod tests {
 
     use wavemill_decode::{Decode, DecodeArgs, FileDecoder, Pcm};
     use wavemill_kernels::Level;
-    use wavemill_runtime::settings::Settings;
     use wavemill_schemas::recipe::Recipe;
     use wavemill_store::plan::segments::{Segment, end_of, segments};
 
     use super::super::Extractor;
     use super::*;
+    use crate::settings::Settings;
 
     const FROM_HZ: u32 = 44_100;
 

@@ -326,10 +326,10 @@ impl FeaturePlan {
 
 #[cfg(test)]
 mod tests {
-    use wavemill_runtime::settings::Settings;
     use wavemill_schemas::recipe::Recipe;
 
     use super::*;
+    use crate::settings::Settings;
 
     fn plan(features: &[&str]) -> FeaturePlan {
         let mut text = "name = 't'\n[catalog]\ndataset = 'folders'\n".to_owned();

@@ -319,10 +319,10 @@ fn too_short(detail: String) -> NoRows {
 
 #[cfg(test)]
 mod tests {
-    use wavemill_runtime::settings::Settings;
     use wavemill_schemas::recipe::Recipe;
 
     use super::*;
+    use crate::settings::Settings;
 
     /// Zeros that the caller appends, to save the kernels a copy, have the same effect as padding by the kernels.
     #[test]

@@ -17,7 +17,6 @@ use wavemill_decode::{Decode, DecodeArgs, FileDecoder};
 use wavemill_kernels::onnx::{Model, ModelPlan};
 use wavemill_kernels::resample::ResampleError;
 use wavemill_kernels::{Backend, FeatureArgs, KernelError, Level, ModelError};
-use wavemill_runtime::settings::Settings;
 use wavemill_schemas::exit;
 use wavemill_schemas::manifest::{FeatureEntry, Scale, TargetEntry};
 use wavemill_schemas::recipe::{
@@ -31,6 +30,8 @@ use wavemill_store::plan::segments::{
     PLAIN, reaches_behind, segments, segments_at_most, stretched_segments, variants_on,
 };
 use wavemill_store::shards::Format;
+
+use crate::settings::Settings;
 
 pub(crate) use charge::encode_bytes;
 pub(crate) use derive::StoredSources;

@@ -10,7 +10,6 @@ use parquet::errors::ParquetError;
 use wavemill_catalog::split::KeptSides;
 use wavemill_catalog::{Catalog, ClassLists, Laps};
 use wavemill_runtime::course::{Course, Phase};
-use wavemill_runtime::settings::Settings;
 use wavemill_source::AudioIndex;
 use wavemill_store::{Parent, Store, StoreError};
 
@@ -22,6 +21,7 @@ use crate::error::{RunError, SidesError};
 use crate::incremental::changes::State;
 use crate::incremental::parent::{self, ParentInput};
 use crate::job::Job;
+use crate::settings::Settings;
 
 /// The inputs of every draft of a run.
 #[derive(Clone, Copy)]

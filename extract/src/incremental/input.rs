@@ -6,7 +6,6 @@ use std::sync::Arc;
 use wavemill_catalog as catalog;
 use wavemill_catalog::{CatalogError, CleanedRows, FileAccount};
 use wavemill_runtime::course::Course;
-use wavemill_runtime::settings::Settings;
 use wavemill_schemas::recipe::{Dataset, Recipe};
 use wavemill_source as source;
 use wavemill_source::{ListedClip, Media, Source};
@@ -15,6 +14,7 @@ use super::copies::Copies;
 use crate::error::RunError;
 use crate::incremental::parent::{self, GivenSides};
 use crate::job::Job;
+use crate::settings::Settings;
 
 /// The inputs of a run.
 pub(crate) struct Input {

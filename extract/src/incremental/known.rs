@@ -4,11 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use wavemill_runtime::course::{Course, Phase};
-use wavemill_runtime::settings::Settings;
 use wavemill_schemas::input::InputSeen;
 use wavemill_source::{AudioIndex, Source};
 
 use crate::error::RunError;
+use crate::settings::Settings;
 use crate::threads::survey::{self, FileContents};
 
 /// Known contents of input files by `clip_key`, each with the file's current stamp.

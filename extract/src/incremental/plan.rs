@@ -4,21 +4,20 @@ use std::collections::BTreeMap;
 
 use wavemill_catalog as catalog;
 use wavemill_catalog::Catalog;
-use wavemill_decode::pictures;
-use wavemill_kernels::onnx;
-use wavemill_runtime::settings::Settings;
 use wavemill_schemas::canonical;
 use wavemill_schemas::clip::ClipRow;
 use wavemill_schemas::manifest::{Engine, Identity, TargetEntry};
-use wavemill_schemas::recipe::{Dataset, Op, Recipe};
+use wavemill_schemas::recipe::Recipe;
 use wavemill_store::VersionInputs;
-use wavemill_store::plan::{self, ShardPlan, engine};
+use wavemill_store::plan::{self, ShardPlan};
 use wavemill_store::shards::KeyInputs;
 
 use super::input::Input;
+use crate::engine::engine_of;
 use crate::error::RunError;
 use crate::features::FeaturePlan;
 use crate::job::Job;
+use crate::settings::Settings;
 use crate::threads::Limits;
 
 /// The plan of a run.
@@ -115,19 +114,6 @@ impl<'a> Plan<'a> {
             resplit: settings.resplit,
             targets: &self.targets,
         }
-    }
-}
-
-/// Returns the engine that computes a recipe's features with these settings on this machine.
-pub(crate) fn engine_of(recipe: &Recipe, settings: &Settings) -> Engine {
-    let decoder = match recipe.catalog.dataset {
-        Dataset::Images => pictures::NAME,
-        Dataset::Fma | Dataset::Folders | Dataset::Table => wavemill_decode::NAME,
-    };
-    let has_models = recipe.features.iter().any(|spec| spec.op == Op::Onnx);
-    Engine {
-        models: has_models.then(onnx::engine).flatten(),
-        ..engine::current(settings, decoder)
     }
 }
 

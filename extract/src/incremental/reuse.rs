@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use wavemill_runtime::course::Course;
 use wavemill_runtime::parallel::in_parts;
-use wavemill_runtime::settings::Settings;
 use wavemill_schemas::clip::ClipRow;
 use wavemill_schemas::input::InputSeen;
 use wavemill_schemas::manifest::{FeatureEntry, Manifest, Receipt};
@@ -19,6 +18,7 @@ use super::plan::Plan;
 use super::take::computed_again;
 use crate::error::RunError;
 use crate::incremental::parent;
+use crate::settings::Settings;
 use crate::threads::ExtractError;
 
 /// The results that earlier runs have left in the store.

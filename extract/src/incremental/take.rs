@@ -3,7 +3,6 @@
 use std::collections::{BTreeSet, HashMap};
 
 use wavemill_runtime::parallel::in_parts;
-use wavemill_runtime::settings::Settings;
 use wavemill_schemas::clip::ClipRow;
 use wavemill_schemas::input::InputSeen;
 use wavemill_schemas::manifest::{FeatureEntry, FileEntry};
@@ -20,6 +19,7 @@ use super::reuse::Pass;
 use crate::error::RunError;
 use crate::features::FeaturePlan;
 use crate::incremental::parent::{self, ClipRows, ParentInput, RowIndex};
+use crate::settings::Settings;
 
 /// Returns, for each feature of the plan, the parent's entry from whose rows it can be made.
 ///

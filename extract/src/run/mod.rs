@@ -18,7 +18,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use wavemill_runtime::course::Course;
-use wavemill_runtime::settings::Settings;
 use wavemill_schemas::recipe::Recipe;
 
 pub use self::preview::{Preview, SideLabels, preview};
@@ -32,6 +31,7 @@ pub use crate::job::Job;
 
 use self::prepare::{Preparation, Prepared};
 use self::record::{COMMITTED, RunRecord};
+use crate::settings::Settings;
 use crate::threads::Counters;
 
 /// Lets a caller watch and stop a run.

@@ -2,7 +2,6 @@
 
 use wavemill_catalog::{CatalogSettings, FileAccount};
 use wavemill_runtime::course::Phase;
-use wavemill_runtime::settings::Settings;
 use wavemill_schemas::manifest::{FileEntry, Identity};
 use wavemill_schemas::reject::Reject;
 use wavemill_source::Source;
@@ -20,6 +19,7 @@ use crate::incremental::known::KnownInputs;
 use crate::incremental::moves::SideChanges;
 use crate::incremental::reuse::EarlierRuns;
 use crate::job::Job;
+use crate::settings::Settings;
 use crate::threads::{ExtractError, Limits};
 
 /// Result of preparing a version.

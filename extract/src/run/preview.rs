@@ -8,7 +8,6 @@ use arrow::array::{Array, AsArray};
 use serde::Serialize;
 use wavemill_catalog::{Catalog, Duplicates, FileAccount, StepCount};
 use wavemill_runtime::course::Course;
-use wavemill_runtime::settings::Settings;
 use wavemill_schemas::clip::ClipRow;
 use wavemill_schemas::manifest::FeatureEntry;
 use wavemill_schemas::sides::NO_SIDE;
@@ -26,6 +25,7 @@ use crate::incremental::moves::SideChanges;
 use crate::incremental::plan::Plan;
 use crate::incremental::shrink::{self, VanishedClips};
 use crate::job::Job;
+use crate::settings::Settings;
 
 /// CPU seconds per 30-s clip of 44.1 kHz stereo on one core (docs/benchmarks/). Used to estimate the duration of a run.
 const CLIP_CPU_S: f64 = 0.025;

@@ -4,7 +4,6 @@ use std::sync::atomic::Ordering;
 
 use wavemill_runtime::budget::ByteBudget;
 use wavemill_runtime::course::Phase;
-use wavemill_runtime::settings::Settings;
 use wavemill_schemas::clip::ClipRow;
 use wavemill_schemas::manifest::FeatureEntry;
 use wavemill_source::Source;
@@ -18,6 +17,7 @@ use crate::incremental::plan::Plan;
 use crate::incremental::renames::Renames;
 use crate::incremental::reuse::{self, Pass};
 use crate::incremental::take::{self, ParentRows};
+use crate::settings::Settings;
 use crate::threads as extract;
 use crate::threads::{Limits, Work};
 

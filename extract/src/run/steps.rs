@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use serde::Serialize;
 use wavemill_runtime::course::Phase;
-use wavemill_runtime::settings::Settings;
 use wavemill_schemas::clip::ClipRow;
 use wavemill_schemas::local_path::scheme;
 use wavemill_schemas::manifest::Manifest;
@@ -30,15 +29,17 @@ use super::prepare::{Preparation, Prepared, prepare};
 use super::record::{COMMITTED, RunRecord};
 use super::shards::ShardRun;
 use super::{Report, RunMonitor, SideChanges, account, commit as committing};
+use crate::engine::engine_of;
 use crate::error::RunError;
 use crate::features::FeaturePlan;
 use crate::incremental::input::reopen_source;
 use crate::incremental::known::KnownInputs;
 use crate::incremental::parent;
-use crate::incremental::plan::{Plan, engine_of};
+use crate::incremental::plan::Plan;
 use crate::incremental::renames::Renames;
 use crate::incremental::reuse;
 use crate::job::Job;
+use crate::settings::Settings;
 use crate::threads::{ExtractError, Limits, RejectTally};
 
 /// Result of planning a version.

@@ -7,7 +7,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use wavemill_decode::{Decode, Pcm};
-use wavemill_runtime::settings::Settings;
 use wavemill_schemas::canonical;
 use wavemill_schemas::clip::ClipRow;
 use wavemill_schemas::manifest::TargetEntry;
@@ -18,6 +17,7 @@ use wavemill_store::plan::segments::end_of;
 use wavemill_store::shards::{AudioFacts, FeatureRow, Format};
 
 use crate::features::{Extractor, FeatureError, FeaturePlan, NoRows};
+use crate::settings::Settings;
 
 /// Plans feature `number` of a recipe for single clips.
 ///

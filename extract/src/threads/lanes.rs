@@ -14,7 +14,6 @@ use crossbeam_channel::{Receiver, Sender, bounded, select};
 use fail::fail_point;
 use wavemill_kernels::KernelError;
 use wavemill_runtime::clock::cpu_time;
-use wavemill_runtime::settings::{BATCH_SHARE, BATCH_WAIT_MS_MAX};
 
 use super::clip::{DecodedClip, panic_message};
 use super::counters::{add_time, add_wall};
@@ -23,6 +22,7 @@ use super::pool::Spawner;
 use super::spare_pcms::SparePcms;
 use super::{ExtractError, Work};
 use crate::features::{Extractor, SegmentResults};
+use crate::settings::{BATCH_SHARE, BATCH_WAIT_MS_MAX};
 
 /// Starts one thread per lane. The threads end when all clones of the returned sender are dropped.
 pub(super) fn start<'env>(

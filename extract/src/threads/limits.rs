@@ -1,10 +1,10 @@
 //! Limits of a run: the settings, checked against the needs of the recipe.
 
 use wavemill_kernels::stretch::STRETCHES_MAX;
-use wavemill_runtime::settings::{MEMORY_LIMIT_BYTES_MIN, MemoryShares, Settings};
 
 use super::ExtractError;
 use crate::features::FeaturePlan;
+use crate::settings::{MEMORY_LIMIT_BYTES_MIN, MemoryShares, Settings};
 
 /// Maximum number of rows of a clip: segments of each of its variants. The validation of recipes has the same limits.
 const ROWS_A_CLIP_MAX: usize = 100_000 * (1 + STRETCHES_MAX);

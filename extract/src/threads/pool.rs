@@ -14,7 +14,6 @@ use std::thread::Scope;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use wavemill_runtime::panics::WORKER_NAME;
-use wavemill_runtime::settings::{READ_AHEAD_CLIPS, READ_THREADS, REMOTE_READ_THREADS, SPARE_PCMS};
 use wavemill_store::shards::RowGroup;
 
 use super::event::Event;
@@ -22,6 +21,7 @@ use super::reader::{ReadOrder, ReaderQueues, read_all};
 use super::spare_pcms::SparePcms;
 use super::worker::{Worker, WorkerQueues};
 use super::{ExtractError, Work, lanes};
+use crate::settings::{READ_AHEAD_CLIPS, READ_THREADS, REMOTE_READ_THREADS, SPARE_PCMS};
 
 /// The ends of the queues that the writing thread uses.
 pub(super) struct Queues {

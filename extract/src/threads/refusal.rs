@@ -1,10 +1,10 @@
 //! The error for an allowed clip that does not fit into memory: how much it needs, and which limit would be enough.
 
 use wavemill_runtime::budget::Refusal;
-use wavemill_runtime::settings::MemoryShares;
 use wavemill_source::Media;
 
 use super::ExtractError;
+use crate::settings::MemoryShares;
 
 /// The error for a clip that does not fit into memory, which ends the run.
 #[derive(Debug, thiserror::Error)]

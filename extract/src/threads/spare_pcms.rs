@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use wavemill_decode::Pcm;
 use wavemill_kernels::Backend;
-use wavemill_runtime::settings::SPARE_BYTES_MAX;
+
+use crate::settings::SPARE_BYTES_MAX;
 
 /// Pool of free PCM buffers of a run.
 pub(super) struct SparePcms {

@@ -11,12 +11,12 @@ use wavemill_decode::{InputFacts, InputHasher};
 use wavemill_runtime::budget::{ByteBudget, Refusal};
 use wavemill_runtime::course::{Course, Phase};
 use wavemill_runtime::panics::WORKER_NAME;
-use wavemill_runtime::settings::Settings;
 use wavemill_source::{Media, ReadFailure, Source};
 
 use super::ExtractError;
 use super::fingerprint::FileFingerprinter;
 use crate::features::FeatureError;
+use crate::settings::Settings;
 
 /// Fingerprints of earlier versions, by decode key.
 pub type Fingerprints = HashMap<String, Arc<[u32]>>;

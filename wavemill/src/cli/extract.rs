@@ -11,7 +11,7 @@ use indicatif::{DecimalBytes, HumanDuration};
 use wavemill_catalog::{Duplicates, MetadataFiles};
 use wavemill_extract::run::{self, FileReuse, Job, Preview, Report, RunMonitor, SideChanges};
 use wavemill_kernels::Level;
-use wavemill_runtime::settings::{MAX_SHRINK, MEMORY_LIMIT_BYTES_MIN, Settings, THREADS_MAX};
+use wavemill_extract::settings::{MAX_SHRINK, MEMORY_LIMIT_BYTES_MIN, Settings, THREADS_MAX};
 use wavemill_schemas::exit;
 use wavemill_schemas::recipe::Recipe;
 use wavemill_schemas::reject::Reason;

@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 use wavemill_catalog::parse_where;
 use wavemill_extract::features::FeaturePlan;
-use wavemill_runtime::settings::Settings;
+use wavemill_extract::settings::Settings;
 use wavemill_schemas::canonical;
 use wavemill_schemas::recipe::{CleanStep, Recipe, SHIPPED, Source};
 use wavemill_schemas::text::{shown, shown_lines};

@@ -11,7 +11,7 @@ use serde::Serialize;
 use wavemill_extract::run::{
     self, Part, PlanReport, Report, RunMonitor, Share, WorkJob, WorkReport,
 };
-use wavemill_runtime::settings::Settings;
+use wavemill_extract::settings::Settings;
 use wavemill_schemas::text::shown_lines;
 use wavemill_store::StorePlace;
 use wavemill_terminal::output::{self, stdout};

@@ -18,7 +18,6 @@ use arrow::error::ArrowError;
 use wavemill_catalog::Recordings;
 use wavemill_kernels::chromaprint::{FINGERPRINT_RATE_HZ, ITEM_SAMPLES};
 use wavemill_runtime::course::{Course, Phase};
-use wavemill_runtime::settings::Settings;
 use wavemill_schemas::recipe::GroupDuplicates;
 use wavemill_schemas::tables::{fingerprints_schema, near_copies_schema};
 use wavemill_store::{Store, StoreError};
@@ -27,9 +26,10 @@ use self::matching::Pair;
 use super::input::Input;
 use super::known::KnownInputs;
 use super::parent;
-use super::plan::engine_of;
+use crate::engine::engine_of;
 use crate::error::RunError;
 use crate::job::Job;
+use crate::settings::Settings;
 use crate::threads::survey::{self, FileContents, Fingerprints};
 
 /// Names of the tables of fingerprints and of near copies.

@@ -12,7 +12,7 @@ use clap::Args;
 use indicatif::{DecimalBytes, HumanDuration};
 use serde::{Deserialize, Serialize};
 use wavemill_extract::run::Preview;
-use wavemill_runtime::settings::THREADS_MAX;
+use wavemill_extract::settings::THREADS_MAX;
 use wavemill_schemas::experiment::{BASE, ExperimentSource};
 use wavemill_scores::records::{RecordError, RunDir};
 use wavemill_scores::result::RunResult;

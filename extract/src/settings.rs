@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use wavemill_catalog::CatalogSettings;
 use wavemill_kernels::{Backend, Cpu, Level};
 
 /// Number of reading threads. Two keep a disk busy while one of them waits for its permit; decoding is the expensive
@@ -111,6 +112,19 @@ impl Default for Settings {
     }
 }
 
+impl From<&Settings> for CatalogSettings {
+    /// Derives the limits from a run's settings: the catalog uses as many threads as the decoding stage. A fraction of clips
+    /// that may be rejected also permits as many rejected rows.
+    fn from(settings: &Settings) -> Self {
+        let of_clips = settings.max_reject_fraction.unwrap_or_default();
+        Self {
+            memory_bytes: settings.catalog_bytes(),
+            threads: settings.threads,
+            reject_fraction: of_clips.max(Self::default().reject_fraction),
+        }
+    }
+}
+
 impl Settings {
     /// Returns the size in bytes of DataFusion's memory pool, a quarter of the limit. Larger queries use the disk.
     pub const fn catalog_bytes(&self) -> usize {
@@ -172,4 +186,21 @@ pub struct MemoryShares {
     pub limit_bytes: u64,
     /// Part of the limit for clips in flight, in bytes.
     pub clips_bytes: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_of_the_metadata_may_be_rejected_or_as_much_as_of_the_clips() {
+        let fraction = |max_reject_fraction| {
+            let settings = Settings {
+                max_reject_fraction,
+                ..Settings::default()
+            };
+            CatalogSettings::from(&settings).reject_fraction
+        };
+        assert_eq!([None, Some(0.0), Some(1.0)].map(fraction), [0.5, 0.5, 1.0]);
+    }
 }
