@@ -1,12 +1,12 @@
 //! The engine of a run: everything about this machine and this build that determines the stored bytes.
 
 use wavemill_decode::pictures;
-use wavemill_kernels::onnx;
 use wavemill_schemas::NUMERICS_REVISION;
 use wavemill_schemas::manifest::Engine;
 use wavemill_schemas::recipe::{Dataset, Op, Recipe};
 use wavemill_store::plan::engine::{level_with_device, writer};
 
+use crate::onnx;
 use crate::settings::Settings;
 
 /// Returns the engine that computes a recipe's features with these settings on this machine.

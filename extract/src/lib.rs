@@ -5,6 +5,7 @@ pub mod error;
 pub mod features;
 pub mod incremental;
 pub mod job;
+pub mod onnx;
 pub mod run;
 pub mod settings;
 pub mod single;

@@ -8,39 +8,6 @@ use crate::level::Level;
 /// limit keeps every power finite in f32: (n_fft · scale · sample)² ≤ (2^16 · 2^15 · 2^20)² = 2^102.
 pub(crate) const SAMPLE_MAX: f32 = 1_048_576.0;
 
-/// The error type for models.
-#[derive(Debug, thiserror::Error)]
-pub enum ModelError {
-    /// ONNX Runtime is not installed, or is too old.
-    #[error(
-        "ONNX Runtime 1.{oldest} or later is not found ({problem}): pip install onnxruntime, or set ORT_DYLIB_PATH to \
-         the path of libonnxruntime.so"
-    )]
-    Library {
-        /// The last candidate, and why it is unusable.
-        problem: String,
-        /// Minor version of the oldest library that is usable.
-        oldest: u32,
-    },
-    /// The file is not a model, or one that ONNX Runtime does not support.
-    #[error("ONNX Runtime cannot load the model: {0}")]
-    Load(String),
-    /// The model does not fit the feature's options.
-    #[error(transparent)]
-    Options(#[from] Fault),
-    /// The model failed on its input.
-    #[error("ONNX Runtime cannot run the model: {0}")]
-    Run(String),
-    /// The model's output contains a number that cannot be stored.
-    #[error("the model's output {index} is {value}")]
-    NotFinite {
-        /// Index of the value in the output for the row.
-        index: usize,
-        /// The value: NaN or infinite.
-        value: f32,
-    },
-}
-
 /// An error of feature computation: an invalid argument or sample, a failed device, or a value that cannot be stored.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
@@ -106,9 +73,6 @@ pub enum KernelError {
         /// The error of this feature.
         source: Box<KernelError>,
     },
-    /// A model that failed on a row.
-    #[error(transparent)]
-    Model(#[from] ModelError),
     /// A value that the stored type cannot represent.
     #[error("value {index} is {value}: {dtype} cannot hold it")]
     Pack {

@@ -29,7 +29,6 @@ mod level;
 mod mel;
 mod mfcc;
 mod normalize;
-pub mod onnx;
 mod onset;
 mod pack;
 #[cfg(test)]
@@ -53,8 +52,8 @@ pub use backend::{
 pub use backend::{WARM_UP, median, median_s, warm_up};
 #[cfg(feature = "emulated")]
 pub use checks::CheckedDevices;
-pub use device::{CudaReport, FoundDevice, FoundLibrary};
-pub use error::{KernelError, ModelError};
+pub use device::{CudaReport, FoundDevice, FoundLibrary, wheel_files};
+pub use error::KernelError;
 pub use glibc::{glibc_version, return_batches, return_large_blocks};
 pub use lane::{LANES, Lane};
 pub use level::{Lanes, Level};

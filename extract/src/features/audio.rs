@@ -3,7 +3,6 @@
 
 use std::ops::Range;
 
-use wavemill_kernels::onnx::ModelPlan;
 use wavemill_kernels::resample::Resamplers;
 use wavemill_kernels::{
     Clip, FeatureArgs, KernelError, Packing, Plan, Row, SampleBuffer, Samples, pack_into, pack_s16,
@@ -12,6 +11,7 @@ use wavemill_schemas::recipe::{Dtype, SoundArgs, TensorArgs};
 
 use super::FeaturePlan;
 use super::loudness::LoudnessMeter;
+use crate::onnx::{ModelPlan, TensorError};
 
 /// Mono samples of a clip or of a stretched copy, and the ranges of its rows.
 pub(super) struct Decoded<'a> {
@@ -23,6 +23,20 @@ pub(super) struct Decoded<'a> {
     pub n_samples: usize,
     /// Ranges of the rows in samples at the recipe's rate.
     pub rows: &'a [Range<usize>],
+}
+
+/// Reason why a row has no tensors.
+#[derive(Debug)]
+pub(crate) enum RowError {
+    /// An error that concerns no particular feature.
+    Row(KernelError),
+    /// An error of one feature.
+    Feature {
+        /// Index of the feature in the recipe.
+        place: usize,
+        /// The error of this feature.
+        source: TensorError,
+    },
 }
 
 /// Kernels and buffers for the features of a plan.
@@ -116,7 +130,7 @@ impl AudioPlan {
     pub(super) fn run(
         &mut self,
         clips: &[Decoded<'_>],
-    ) -> Result<Vec<Result<Row, KernelError>>, KernelError> {
+    ) -> Result<Vec<Result<Row, RowError>>, KernelError> {
         let computed = match &mut self.kernels {
             Some(kernels) => {
                 let clips: Vec<Clip<'_>> = clips.iter().map(as_clip).collect();
@@ -125,7 +139,10 @@ impl AudioPlan {
             None => Vec::new(),
         };
         if self.origins.iter().all(|origin| *origin == Origin::Kernels) {
-            return Ok(computed);
+            let computed = computed.into_iter();
+            return Ok(computed
+                .map(|row| row.map_err(|error| self.with_own_place(error)))
+                .collect());
         }
 
         let mut computed = computed.into_iter();
@@ -179,7 +196,7 @@ impl AudioPlan {
         row: Result<Row, KernelError>,
         samples: &[f32],
         n_samples: usize,
-    ) -> Result<Row, KernelError> {
+    ) -> Result<Row, RowError> {
         let mut row = row.map_err(|error| self.with_own_place(error))?;
         let n_of_kernels = self.n_of_kernels.min(row.tensors.len());
         let mut sources = row.tensors.split_off(n_of_kernels).into_iter();
@@ -190,7 +207,9 @@ impl AudioPlan {
         for (place, origin) in self.origins.iter().enumerate() {
             let computed = match origin {
                 Origin::Kernels => Ok(of_kernels.next().unwrap_or_default()),
-                Origin::Samples(dtype) => packed(samples, n_samples, *dtype),
+                Origin::Samples(dtype) => {
+                    packed(samples, n_samples, *dtype).map_err(TensorError::from)
+                }
                 Origin::Loudness => Ok(self.meter.measure(samples)),
                 Origin::File => Ok(Vec::new()),
                 Origin::Model { has_source } => {
@@ -213,9 +232,9 @@ impl AudioPlan {
     }
 
     /// Replaces the index of a feature among those of the kernels by its index in the recipe.
-    fn with_own_place(&self, error: KernelError) -> KernelError {
+    fn with_own_place(&self, error: KernelError) -> RowError {
         let KernelError::Feature { place, source } = error else {
-            return error;
+            return RowError::Row(error);
         };
         let (wanted, number) = match place.checked_sub(self.n_of_kernels) {
             None => (Origin::Kernels, place),
@@ -224,18 +243,16 @@ impl AudioPlan {
         let origins = self.origins.iter().enumerate();
         let mut alike = origins.filter(|(_, origin)| **origin == wanted);
         let place = alike.nth(number).map_or(place, |(place, _)| place);
-        KernelError::Feature { place, source }
+        let source = TensorError::Kernel(*source);
+        RowError::Feature { place, source }
     }
 }
 
 /// Adds the index of the feature in the recipe to an error, unless it concerns the clip.
-fn at_place(place: usize, error: KernelError) -> KernelError {
+fn at_place(place: usize, error: TensorError) -> RowError {
     match error {
-        KernelError::TooFewFrames { .. } => error,
-        source => KernelError::Feature {
-            place,
-            source: Box::new(source),
-        },
+        TensorError::Kernel(error @ KernelError::TooFewFrames { .. }) => RowError::Row(error),
+        source => RowError::Feature { place, source },
     }
 }
 
@@ -405,8 +422,8 @@ mod tests {
                 source: Box::new(source),
             };
             match plan.with_own_place(error) {
-                KernelError::Feature { place, .. } => assert_eq!(place, own),
-                other => panic!("{other}"),
+                RowError::Feature { place, .. } => assert_eq!(place, own),
+                RowError::Row(other) => panic!("{other}"),
             }
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use wavemill_decode::Pcm;
 use wavemill_kernels::stretch::{StretchArgs, StretchPlan};
-use wavemill_kernels::{KernelError, ModelError, Row};
+use wavemill_kernels::{KernelError, Row};
 use wavemill_schemas::recipe::{SoundArgs, TensorArgs};
 use wavemill_schemas::reject::{Reason, Reject, Stage};
 use wavemill_store::plan::segment_side;
@@ -15,8 +15,9 @@ use wavemill_store::plan::segments::{
 use wavemill_store::shards::{AudioFacts, FeatureRow};
 use wavemill_store::tensors::Tensor;
 
-use super::audio::{AudioPlan, Decoded};
+use super::audio::{AudioPlan, Decoded, RowError};
 use super::{FeatureError, FeaturePlan};
+use crate::onnx::{ModelError, TensorError};
 
 /// Kernels and buffers of one thread: a worker, or a lane of a GPU.
 pub struct Extractor {
@@ -28,7 +29,7 @@ pub struct Extractor {
 }
 
 /// Results of the kernels for a clip's segments, in order.
-pub(crate) type SegmentResults = Vec<Result<Row, KernelError>>;
+pub(crate) type SegmentResults = Vec<Result<Row, RowError>>;
 
 /// The reason why a clip has no rows.
 #[derive(Debug)]
@@ -215,7 +216,7 @@ impl FeaturePlan {
     ///
     /// # Errors
     /// [`NoRows::Reject`] for a clip without a single frame, [`NoRows::Error`] for a value that its type cannot hold.
-    pub fn rows(
+    pub(crate) fn rows(
         &self,
         clip: usize,
         clip_key: &str,
@@ -275,33 +276,33 @@ impl FeaturePlan {
         Ok(tensors)
     }
 
-    fn failed(&self, error: KernelError, clip_key: &str) -> NoRows {
+    fn failed(&self, error: RowError, clip_key: &str) -> NoRows {
         match error {
-            KernelError::TooFewFrames { .. } => too_short(error.to_string()),
-            KernelError::Feature { place, source } => {
-                feature_failed(*source, &self.entries[place].name, clip_key)
+            RowError::Row(error @ KernelError::TooFewFrames { .. }) => too_short(error.to_string()),
+            RowError::Row(error) => NoRows::Error(error.into()),
+            RowError::Feature { place, source } => {
+                feature_failed(source, &self.entries[place].name, clip_key)
             }
-            other => NoRows::Error(other.into()),
         }
     }
 }
 
 /// Returns the reject or the error for a clip of which one feature could not be computed.
-fn feature_failed(error: KernelError, feature: &str, clip_key: &str) -> NoRows {
+fn feature_failed(error: TensorError, feature: &str, clip_key: &str) -> NoRows {
     let clip_key = clip_key.to_owned();
     let feature = feature.to_owned();
 
     match error {
-        KernelError::Model(error @ ModelError::NotFinite { .. }) => {
+        TensorError::Model(error @ ModelError::NotFinite { .. }) => {
             let detail = format!("features.{feature}: {error}");
             Reject::new(Stage::Features, Reason::NotFinite, detail).into()
         }
-        KernelError::Model(source) => NoRows::Error(FeatureError::Model {
+        TensorError::Model(source) => NoRows::Error(FeatureError::Model {
             clip_key,
             feature,
             source,
         }),
-        source => NoRows::Error(FeatureError::Pack {
+        TensorError::Kernel(source) => NoRows::Error(FeatureError::Pack {
             clip_key,
             feature,
             source,

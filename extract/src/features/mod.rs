@@ -14,9 +14,8 @@ use std::sync::Arc;
 use serde::Serialize;
 use wavemill_decode as decode;
 use wavemill_decode::{Decode, DecodeArgs, FileDecoder};
-use wavemill_kernels::onnx::{Model, ModelPlan};
 use wavemill_kernels::resample::ResampleError;
-use wavemill_kernels::{Backend, FeatureArgs, KernelError, Level, ModelError};
+use wavemill_kernels::{Backend, FeatureArgs, KernelError, Level};
 use wavemill_schemas::exit;
 use wavemill_schemas::manifest::{FeatureEntry, Scale, TargetEntry};
 use wavemill_schemas::recipe::{
@@ -31,6 +30,7 @@ use wavemill_store::plan::segments::{
 };
 use wavemill_store::shards::Format;
 
+use crate::onnx::{Model, ModelError, ModelPlan};
 use crate::settings::Settings;
 
 pub(crate) use charge::encode_bytes;

@@ -4,10 +4,10 @@ use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use wavemill_kernels::ModelError;
-use wavemill_kernels::onnx::Model;
 use wavemill_schemas::recipe::{AudioSpec, Fault, OnnxArgs};
 use wavemill_schemas::samples::samples_in;
+
+use crate::onnx::{Model, ModelError};
 
 /// Largest model file: more does not fit into a message of protocol buffers, and needs a second file.
 const FILE_BYTES_MAX: u64 = (2 << 30) - 1;

@@ -324,8 +324,17 @@ fn open_for_good(file: &Path) -> bool {
         .is_ok()
 }
 
+/// Returns the files in the subfolder `folder` of PyPI's wheels whose names start with `prefix`. The files in the most
+/// likely wheel are first.
+pub fn wheel_files(folder: &str, prefix: &str) -> Vec<PathBuf> {
+    let roots = wheel_roots().into_iter();
+    roots
+        .flat_map(|root| beginning_with(&root.join(folder), prefix))
+        .collect()
+}
+
 /// Returns the files of a folder whose names start with `prefix`, sorted by path.
-pub(crate) fn beginning_with(folder: &Path, prefix: &str) -> Vec<PathBuf> {
+fn beginning_with(folder: &Path, prefix: &str) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(folder) else {
         return Vec::new();
     };
@@ -359,7 +368,7 @@ fn toolkit() -> PathBuf {
 /// Returns the folders in which PyPI wheels are unpacked: of the active environment, next to this program, next to
 /// torch, below the folders of LD_LIBRARY_PATH, and of every `python3` on PATH. The list has no duplicates and begins
 /// with the most likely folder.
-pub(crate) fn wheel_roots() -> Vec<PathBuf> {
+fn wheel_roots() -> Vec<PathBuf> {
     let mut roots = Vec::new();
     if let Some(environment) = variable("VIRTUAL_ENV") {
         roots.extend(site_packages(Path::new(&environment)));

@@ -30,9 +30,8 @@ pub(crate) use cuda::{CudaDevice, Gpu};
 pub(crate) use emulated::Counts;
 #[cfg(feature = "emulated")]
 pub(crate) use emulated::{EmulatedDevice, Order, compiler_version};
-pub(crate) use libraries::{
-    Versions, beginning_with, open as open_libraries, refused, wheel_roots as package_folders,
-};
+pub use libraries::wheel_files;
+pub(crate) use libraries::{Versions, open as open_libraries, refused};
 pub(crate) use loans::{Loans, lending};
 pub(crate) use memory::{DeviceMemory, HostMemory, RowWords, Table};
 pub(crate) use pinned::PageLocked;

@@ -28,7 +28,8 @@ pub use shipped::SHIPPED;
 pub use validate::is_plain_name;
 pub use wavemill_options::{
     CropBox, DECODED_PIXELS_MAX, DECODED_SIDE_MAX, DbRefSpec, DbSpec, Dtype, Fault, FeatureSpec,
-    ImageArgs, ImageFilter, Normalize, OnnxArgs, Op, Preset, SoundArgs, StretchArgs, TensorArgs,
+    ImageArgs, ImageFilter, ModelSizes, Normalize, OnnxArgs, Op, Pooling, Preset, STANDARDIZE_EPS,
+    SoundArgs, StretchArgs, TensorArgs,
 };
 
 use wavemill_options::exact;

@@ -5,7 +5,7 @@ use std::io::Write as _;
 
 use anyhow::Result;
 use indicatif::BinaryBytes;
-use wavemill_kernels::onnx::find_onnx_runtime;
+use wavemill_extract::onnx::find_onnx_runtime;
 use wavemill_kernels::{CudaReport, FoundLibrary};
 use wavemill_schemas::text::shown;
 use wavemill_terminal::output::stdout;

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use wavemill_catalog::MetadataFiles;
 use wavemill_extract::run::{self, Job, RunMonitor};
-use wavemill_kernels::{Backend, Clip, Cpu, FeatureArgs, KernelError, Level, Plan, Row};
 use wavemill_extract::settings::Settings;
+use wavemill_kernels::{Backend, Clip, Cpu, FeatureArgs, KernelError, Level, Plan, Row};
 use wavemill_schemas::recipe::Recipe;
 use wavemill_tests::{Failed, Trial, real};
 

@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use wavemill_options::{Dtype, OnnxArgs, Packing, STANDARDIZE_EPS};
+use wavemill_kernels::{KernelError, Packing, pack_into};
+use wavemill_schemas::recipe::{Dtype, OnnxArgs, STANDARDIZE_EPS};
 
 use super::model::{Model, Source};
 use super::pooling::Pool;
-use crate::error::{KernelError, ModelError};
-use crate::pack::pack_into;
+use super::{ModelError, TensorError};
 
 /// Buffers of one worker for a feature that a model computes.
-pub struct ModelPlan {
+pub(crate) struct ModelPlan {
     model: Arc<Model>,
     source: Source,
     standardize: bool,
@@ -26,7 +26,7 @@ pub struct ModelPlan {
 
 impl ModelPlan {
     /// Creates empty buffers for a model that was loaded with the same arguments.
-    pub fn new(model: &Arc<Model>, args: &OnnxArgs) -> Self {
+    pub(crate) fn new(model: &Arc<Model>, args: &OnnxArgs) -> Self {
         Self {
             model: Arc::clone(model),
             source: Source::from_args(args),
@@ -43,7 +43,7 @@ impl ModelPlan {
     }
 
     /// Frees the buffers.
-    pub fn forget_scratch(&mut self) {
+    pub(crate) fn forget_scratch(&mut self) {
         self.window = Vec::new();
         self.output = Vec::new();
         self.row = Vec::new();
@@ -55,17 +55,17 @@ impl ModelPlan {
     /// window are followed by zeros.
     ///
     /// # Errors
-    /// [`KernelError::TooFewFrames`] for fewer frames than a window; [`KernelError::Model`] if the model fails or if its
+    /// [`KernelError::TooFewFrames`] for fewer frames than a window; [`TensorError::Model`] if the model fails or if its
     /// output is not finite.
-    pub fn run(&mut self, values: &[f32]) -> Result<Vec<u8>, KernelError> {
+    pub(crate) fn run(&mut self, values: &[f32]) -> Result<Vec<u8>, TensorError> {
         let n = values.len() / self.source.n_bands();
         let sizes = self.model.sizes();
         let (window, n_windows) = (sizes.window, sizes.n_windows(n));
         if n < window && self.source != Source::Samples {
-            return Err(KernelError::TooFewFrames {
+            return Err(TensorError::Kernel(KernelError::TooFewFrames {
                 frames: n,
                 needed: window,
-            });
+            }));
         }
 
         self.row.clear();
@@ -103,7 +103,7 @@ impl ModelPlan {
         self.window.resize(window * self.source.n_bands(), 0.0);
     }
 
-    fn packed(&mut self) -> Result<Vec<u8>, KernelError> {
+    fn packed(&mut self) -> Result<Vec<u8>, TensorError> {
         if let Some(index) = self.row.iter().position(|value| !value.is_finite()) {
             let value = self.row[index];
             return Err(ModelError::NotFinite { index, value }.into());

@@ -4,18 +4,18 @@ use std::sync::{Mutex, PoisonError};
 
 use ort::session::{HasSelectedOutputs, OutputSelector, RunOptions, Session};
 use ort::value::{Outlet, TensorElementType, TensorRef, ValueType};
-use wavemill_options::{Fault, ModelSizes, OnnxArgs, Pooling};
+use wavemill_schemas::recipe::{Fault, ModelSizes, OnnxArgs, Pooling};
 
+use super::ModelError;
 use super::external::has_external_data;
 use super::library::environment;
-use crate::error::ModelError;
 
 /// Maximum number of values of a model's input: an hour, the longest `window_s`, of samples at 192 kHz.
 const INPUT_VALUES_MAX: usize = 3600 * 192_000;
 
 /// A model, ready to run. Calls by several threads are made one after the other, and each uses all of the session's
 /// threads: a session per thread would hold the weights as many times.
-pub struct Model {
+pub(crate) struct Model {
     /// The session, and the options of each call, which select the output.
     session: Mutex<(Session, RunOptions<HasSelectedOutputs>)>,
     input: String,
@@ -83,7 +83,7 @@ impl Model {
     ///
     /// # Errors
     /// [`ModelError`]; a [`Fault`] names the option that does not fit the model.
-    pub fn load(
+    pub(crate) fn load(
         file: &[u8],
         args: &OnnxArgs,
         row: Option<usize>,
@@ -169,17 +169,17 @@ impl Model {
     }
 
     /// Returns the sizes of the model's input and output.
-    pub const fn sizes(&self) -> &ModelSizes {
+    pub(crate) const fn sizes(&self) -> &ModelSizes {
         &self.sizes
     }
 
     /// Returns the bytes by which loading and running the model increased the memory of the process.
-    pub const fn bytes(&self) -> u64 {
+    pub(crate) const fn bytes(&self) -> u64 {
         self.bytes
     }
 
     /// Returns the bytes of the buffers of one [`ModelPlan`](super::ModelPlan): window and output of a call, and the sums over a row.
-    pub fn buffer_bytes(&self) -> usize {
+    pub(crate) fn buffer_bytes(&self) -> usize {
         let input = self.dims.iter().product::<usize>();
         let output = self.output_dims.iter().product::<usize>();
         let values = self.output_dims[0] * self.output_dims[2];

@@ -5,9 +5,9 @@ use std::sync::OnceLock;
 
 use ort::environment::Environment;
 use ort::logging::LogLevel;
+use wavemill_kernels::wheel_files;
 
-use crate::device::{beginning_with, package_folders};
-use crate::error::ModelError;
+use super::ModelError;
 
 /// Name of the library, before its version.
 const FILE: &str = "libonnxruntime.so";
@@ -35,10 +35,7 @@ pub fn find_onnx_runtime() -> Result<OnnxRuntime, ModelError> {
     let candidates = match std::env::var_os(VARIABLE).filter(|path| !path.is_empty()) {
         Some(named) => vec![PathBuf::from(named)],
         None => {
-            let folders = package_folders().into_iter();
-            let mut files: Vec<PathBuf> = folders
-                .flat_map(|folder| beginning_with(&folder.join("onnxruntime/capi"), FILE))
-                .collect();
+            let mut files = wheel_files("onnxruntime/capi", FILE);
             files.push(FILE.into());
             files
         }
@@ -63,7 +60,7 @@ pub fn find_onnx_runtime() -> Result<OnnxRuntime, ModelError> {
 
 /// Returns the name of the library for the engine of a store, with the instructions by which the library selects its code,
 /// because the last bits of its results depend on them. `None` if there is no library.
-pub fn engine() -> Option<String> {
+pub(crate) fn engine() -> Option<String> {
     let found = find_onnx_runtime().ok()?;
     Some(format!("onnxruntime {}, {}", found.version, instructions()))
 }

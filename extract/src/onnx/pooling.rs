@@ -1,6 +1,6 @@
 //! Means and deviations over the frames of a model's output.
 
-use wavemill_options::{OnnxArgs, Pooling};
+use wavemill_schemas::recipe::{OnnxArgs, Pooling};
 
 /// Collects the outputs for the windows of a row.
 pub(super) struct Pool {
