@@ -27,7 +27,7 @@ docs=docs/benchmarks
 kernels() {
     local raw
     raw=$(WAVEMILL_DATA=$(realpath -m "$data") cargo bench --locked --quiet -p wavemill-kernels \
-        -p wavemill-decode --bench features --bench resample --bench layer3 -- --noplot | tee /dev/stderr) || return 1
+        -p wavemill-signal -p wavemill-decode --bench features --bench resample --bench layer3 -- --noplot | tee /dev/stderr) || return 1
     {
         printf '# Kernels\n\nThe clip has 30 s, features are at 22,050 Hz, and one core is used. '
         printf 'Each line shows criterion'"'"'s low value, estimate and\nhigh value. Command: %s.\n\n' \

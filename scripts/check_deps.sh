@@ -8,7 +8,8 @@ cd "$(dirname "$0")/.."
 
 if [[ ${1:-} == --help ]]; then
     echo "usage: scripts/check_deps.sh"
-    echo "Fails if a crate has a dependency that is not allowed, or if the wavemill program links LGPL code."
+    echo "Fails if a crate has a dependency that is not allowed, if the wavemill program links LGPL code,"
+    echo "or if the decoders or the store link a GPU library or a query engine."
     echo "Fails if a locked dependency requires a later Rust version than the workspace's rust-version."
     echo "Fails if a program that is built without its tests contains fail points or the emulated device."
     echo "Fails if folders of a crate import each other in a circle, or if fuzz/Cargo.lock is out of date."
@@ -21,10 +22,13 @@ import json, sys
 
 ALLOWED = {  # (from, to): kinds; None is a normal dependency
     ("wavemill-schemas", "wavemill-options"): {None},
+    ("wavemill-signal", "wavemill-options"): {None},
+    ("wavemill-signal", "wavemill-fft"): {None},
     ("wavemill-kernels", "wavemill-options"): {None},
     ("wavemill-kernels", "wavemill-fft"): {None},
+    ("wavemill-kernels", "wavemill-signal"): {None},
     ("wavemill-decode", "wavemill-schemas"): {None},
-    ("wavemill-decode", "wavemill-kernels"): {None},
+    ("wavemill-decode", "wavemill-signal"): {None},
     ("wavemill-source", "wavemill-remote"): {None},
     ("wavemill-source", "wavemill-schemas"): {None},
     ("wavemill-runtime", "wavemill-schemas"): {None},
@@ -95,6 +99,10 @@ ALLOWED = {  # (from, to): kinds; None is a normal dependency
     ("wavemill", "wavemill-tests"): {"dev"},
 }
 SHIPPED = ["wavemill", "wavemill-trainer"]
+UNLINKED = {  # Decoding needs no GPU, and a store no query engine.
+    "wavemill-decode": {"cudarc", "datafusion", "ort", "parquet"},
+    "wavemill-store": {"cudarc", "datafusion", "ort"},
+}
 
 meta = json.load(sys.stdin)
 packages = {package["id"]: package for package in meta["packages"]}
@@ -106,16 +114,27 @@ for name, package in members.items():
             faults.append("%s must not depend on %s (%s)" % (name, edge["name"], edge["kind"] or "normal"))
 
 nodes = {node["id"]: node for node in meta["resolve"]["nodes"]}
-for name in SHIPPED:
+
+
+def linked(name):
     waiting = [members[name]["id"]] if name in members else []
     seen = set(waiting)
     while waiting:
         for dep in nodes[waiting.pop()]["deps"]:
-            linked = any(kind["kind"] is None for kind in dep["dep_kinds"])
-            if linked and dep["pkg"] not in seen:
+            is_linked = any(kind["kind"] is None for kind in dep["dep_kinds"])
+            if is_linked and dep["pkg"] not in seen:
                 seen.add(dep["pkg"])
                 waiting.append(dep["pkg"])
-    for package in sorted(seen):
+    return sorted(seen)
+
+
+for name, unwanted in UNLINKED.items():
+    for package in linked(name):
+        if packages[package]["name"] in unwanted:
+            faults.append("%s must not link %s" % (name, packages[package]["name"]))
+
+for name in SHIPPED:
+    for package in linked(name):
         licence = packages[package].get("license") or ""
         if all("GPL" in choice for choice in licence.split(" OR ")):
             faults.append("%s must not link %s (%s)" % (name, packages[package]["name"], licence))

@@ -20,7 +20,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use peer::Peer;
 use stream::{Reservoir, Stream};
 use wavemill_decode::layer3::{Band, FRAME_SAMPLES, FrameDecoder, MonoDecoder};
-use wavemill_kernels::Level;
+use wavemill_signal::Level;
 
 /// A stereo clip of 30 s with 256 kbit/s on average.
 const CLIP: &str = "fma_like/201/201003.mp3";

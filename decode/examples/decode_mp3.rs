@@ -18,7 +18,7 @@ use symphonia_core::codecs::audio::{AudioDecoder, AudioDecoderOptions};
 use symphonia_core::formats::{FormatOptions, FormatReader};
 use symphonia_core::io::MediaSourceStream;
 use wavemill_decode::layer3::{Band, FRAME_SAMPLES, FrameDecoder, MonoDecoder};
-use wavemill_kernels::Level;
+use wavemill_signal::Level;
 
 use stream::{Reservoir, Stream};
 

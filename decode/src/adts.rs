@@ -3,8 +3,8 @@
 //! Source: ISO/IEC 13818-7 §6.2.
 
 use symphonia::core::codecs::audio::well_known::CODEC_ID_AAC;
-use wavemill_kernels::resample::{MAX_FROM_HZ, MIN_HZ};
 use wavemill_schemas::reject::{Reason, Reject};
+use wavemill_signal::resample::{MAX_FROM_HZ, MIN_HZ};
 
 use super::output::{Output, STRETCHES_MAX};
 use super::packets::{self, AudioTrack, Content, Format, Packet};

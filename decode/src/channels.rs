@@ -3,9 +3,9 @@
 
 use std::ops::Range;
 
-use wavemill_kernels::resample::{MAX_TO_HZ, Resamplers};
-use wavemill_kernels::{Level, SampleBuffer};
 use wavemill_schemas::reject::Reject;
+use wavemill_signal::resample::{MAX_TO_HZ, Resamplers};
+use wavemill_signal::{Level, SampleBuffer};
 
 use super::{Decode, DecodeArgs, FileDecoder, Pcm};
 

@@ -1,9 +1,9 @@
 //! The decoder for all formats: detects a file's format, calls the decoder of that format, and checks the output.
 
-use wavemill_kernels::Level;
-use wavemill_kernels::resample::ResampleError;
 use wavemill_schemas::reject::{Reason, Reject};
 use wavemill_schemas::samples::samples_in;
+use wavemill_signal::Level;
+use wavemill_signal::resample::ResampleError;
 
 use super::loss::Loss;
 use super::mp3::Mp3Decoder;

@@ -4,7 +4,7 @@
 //! too high for a caller, the caller measures the duration by decoding the file without keeping samples.
 
 use memchr::memmem;
-use wavemill_kernels::resample::{MAX_FROM_HZ, MIN_HZ};
+use wavemill_signal::resample::{MAX_FROM_HZ, MIN_HZ};
 
 use super::ogg::{OPUS_PACKET_SAMPLES_MAX, OPUS_RATE_HZ, opus_packet_samples};
 use super::sniff::{Format, sniff};
@@ -181,7 +181,7 @@ impl VorbisIdents {
 
 #[cfg(test)]
 mod tests {
-    use wavemill_kernels::Level;
+    use wavemill_signal::Level;
 
     use super::*;
     use crate::ogg::testing::{self as pages, FIRST, Setup};

@@ -31,8 +31,8 @@ pub use channels::{Channels, ClipFacts};
 pub use decoder::FileDecoder;
 pub use hash::{InputFacts, InputHasher};
 pub use length::longest_s;
-use wavemill_kernels::{Backend, SampleBuffer};
 use wavemill_schemas::reject::{Reason, Reject, Stage};
+use wavemill_signal::SampleBuffer;
 
 /// Names and versions of the libraries that decode all formats except MP3. They are part of the engine and of every
 /// feature's identity. Changes to wavemill's own MP3 decoder are covered by [`wavemill_schemas::NUMERICS_REVISION`].
@@ -84,10 +84,10 @@ pub struct Pcm {
 }
 
 impl Pcm {
-    /// Creates an empty clip in memory from which `backend` reads samples without a copy.
-    pub fn with_backend(backend: &dyn Backend) -> Self {
+    /// Creates an empty clip whose samples are decoded to `samples`, such as a backend's memory.
+    pub fn with_samples(samples: SampleBuffer) -> Self {
         Self {
-            samples: backend.sample_buffer(),
+            samples,
             ..Self::default()
         }
     }

@@ -53,7 +53,7 @@ pub(super) fn is_credible(announced: u64, there: u64) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use wavemill_kernels::Level;
+    use wavemill_signal::Level;
 
     use crate::flac::testing::head;
     use crate::key::testing::{

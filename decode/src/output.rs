@@ -2,12 +2,12 @@
 
 use std::ops::Range;
 
-use wavemill_kernels::Level;
-use wavemill_kernels::resample::{
-    MAX_DEVICE_HZ, MAX_FROM_HZ, MIN_HZ, ResampleArgs, ResampleError, Resampler, Resamplers,
-};
 use wavemill_schemas::reject::{Reason, Reject};
 use wavemill_schemas::samples::samples_in;
+use wavemill_signal::Level;
+use wavemill_signal::resample::{
+    MAX_DEVICE_HZ, MAX_FROM_HZ, MIN_HZ, ResampleArgs, ResampleError, Resampler, Resamplers,
+};
 
 use super::channels::mix;
 use super::{Channels, DecodeArgs, OUTPUT_S_MAX, Pcm, reject};

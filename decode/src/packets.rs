@@ -6,8 +6,8 @@
 
 use symphonia::core::codecs::audio::well_known::CODEC_ID_AAC;
 use symphonia::core::codecs::audio::{AudioCodecId, AudioCodecParameters};
-use wavemill_kernels::resample::{MAX_FROM_HZ, MIN_HZ};
 use wavemill_schemas::reject::{Reason, Reject};
+use wavemill_signal::resample::{MAX_FROM_HZ, MIN_HZ};
 
 use super::codec::Codec;
 use super::key::KeyHasher;

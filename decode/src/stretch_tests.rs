@@ -1,6 +1,6 @@
 //! Decodes files whose sample rate or channels change, and compares them with their parts.
 
-use wavemill_kernels::Level;
+use wavemill_signal::Level;
 
 use crate::key::testing::{BitWriter, aac_frames};
 use crate::testing::n_lost;

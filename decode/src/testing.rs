@@ -1,7 +1,7 @@
 //! Decodes test files.
 
-use wavemill_kernels::Level;
 use wavemill_schemas::reject::Reject;
+use wavemill_signal::Level;
 
 use crate::{Decode, DecodeArgs, FileDecoder, InputHasher, Pcm};
 

@@ -1,8 +1,8 @@
 //! Errors of feature computation, from PCM to stored bytes. All operations return this error type.
 
-use wavemill_options::{Dtype, Fault, MAX_FROM_HZ, MAX_TO_HZ, MIN_HZ};
-
-use crate::level::Level;
+use wavemill_options::{Dtype, Fault};
+use wavemill_signal::Level;
+use wavemill_signal::resample::ResampleError;
 
 /// Largest magnitude of a sample that is accepted as audio. PCM is within ±1, or slightly above after decoding. The
 /// limit keeps every power finite in f32: (n_fft · scale · sample)² ≤ (2^16 · 2^15 · 2^20)² = 2^102.
@@ -111,25 +111,4 @@ impl KernelError {
             detail: detail.to_string(),
         }
     }
-}
-
-/// Error while planning a resampler.
-#[derive(Debug, thiserror::Error)]
-pub enum ResampleError {
-    /// A sample rate outside of the supported range.
-    #[error(
-        "cannot resample {from_hz} Hz to {to_hz} Hz: from {MIN_HZ} to {MAX_FROM_HZ} Hz, to {MIN_HZ} to {MAX_TO_HZ} Hz"
-    )]
-    Rate {
-        /// Sample rate of the input in Hz.
-        from_hz: u32,
-        /// Sample rate of the output in Hz.
-        to_hz: u32,
-    },
-    /// This machine does not support the requested instruction set level.
-    #[error("level {level:?} is not supported by this CPU")]
-    Level {
-        /// The requested level.
-        level: Level,
-    },
 }

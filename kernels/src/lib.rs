@@ -24,8 +24,6 @@ mod error;
 mod frames;
 mod glibc;
 pub mod griffin_lim;
-mod lane;
-mod level;
 mod mel;
 mod mfcc;
 mod normalize;
@@ -35,7 +33,6 @@ mod pack;
 mod parity;
 mod picture;
 pub mod resample;
-mod samples;
 mod shape;
 mod statistics;
 mod stft;
@@ -55,10 +52,7 @@ pub use checks::CheckedDevices;
 pub use device::{CudaReport, FoundDevice, FoundLibrary, wheel_files};
 pub use error::KernelError;
 pub use glibc::{glibc_version, return_batches, return_large_blocks};
-pub use lane::{LANES, Lane};
-pub use level::{Lanes, Level};
 pub use pack::{pack_into, pack_s16};
-pub use samples::SampleBuffer;
 pub use statistics::StatisticsPlan;
 pub use stft::window_values;
 // Re-export the types with which a feature is specified.
@@ -67,3 +61,4 @@ pub use wavemill_options::{
     Framing, LogArgs, MelArgs, MfccArgs, Norm, Normalize, Op, Packing, PadMode, Preset, Ramp,
     STATISTICS, StftArgs, Window, Word,
 };
+pub use wavemill_signal::{LANES, Lane, Lanes, Level, SampleBuffer};

@@ -1,6 +1,6 @@
 //! The first pass over a FLAC file, which determines the format, the length and the hash of its frames.
 
-use wavemill_kernels::resample::{MAX_FROM_HZ, MIN_HZ};
+use wavemill_signal::resample::{MAX_FROM_HZ, MIN_HZ};
 
 use super::frames::{Frame, Frames};
 use super::gaps::{Gap, GapTracker};

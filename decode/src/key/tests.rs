@@ -5,8 +5,8 @@ use std::collections::HashMap;
 
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
-use wavemill_kernels::Level;
 use wavemill_schemas::reject::Reject;
+use wavemill_signal::Level;
 
 use super::testing::{
     Announced, FORMATS, MP3_FRAME_BYTES, Part, ape, block, flac_frames, id3v1, id3v2, joined,

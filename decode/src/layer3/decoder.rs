@@ -1,7 +1,7 @@
 //! Runs all layer III decoding steps for a whole frame.
 
-use wavemill_kernels::KernelError;
-use wavemill_kernels::{Lanes, Level};
+use wavemill_signal::resample::ResampleError;
+use wavemill_signal::{Lanes, Level};
 
 use super::bands::RateBands;
 use super::granules::{CodedFrame, GranuleReader, Spectrum};
@@ -45,9 +45,9 @@ impl FrameDecoder {
     /// Creates a decoder for a stream of any rate, mono or stereo.
     ///
     /// # Errors
-    /// [`KernelError::Level`] if this machine does not support the level.
-    pub fn new(level: Level) -> Result<Self, KernelError> {
-        let lanes = Lanes::new(level).ok_or(KernelError::Level { level })?;
+    /// [`ResampleError::Level`] if this machine does not support the level.
+    pub fn new(level: Level) -> Result<Self, ResampleError> {
+        let lanes = Lanes::new(level).ok_or(ResampleError::Level { level })?;
         Ok(Self {
             lanes,
             reader: GranuleReader::new(lanes),

@@ -1,6 +1,6 @@
 //! Decodes main data to spectral lines: reads scale factors and Huffman codes, one channel of a granule after another.
 
-use wavemill_kernels::Lanes;
+use wavemill_signal::Lanes;
 
 use super::bands::{Bands, RateBands};
 use super::bits::BitReader;

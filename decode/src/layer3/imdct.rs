@@ -8,7 +8,7 @@
 use std::f64::consts::PI;
 use std::sync::LazyLock;
 
-use wavemill_kernels::{LANES, Lanes};
+use wavemill_signal::{LANES, Lanes};
 
 use super::side_info::Block;
 use super::wide::{Complex, Wide, columns};

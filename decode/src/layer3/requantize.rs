@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::LazyLock;
 
-use wavemill_kernels::{LANES, Lane};
+use wavemill_signal::{LANES, Lane};
 
 use super::LINES;
 use super::bands::Bands;

@@ -12,7 +12,7 @@
 
 use std::sync::LazyLock;
 
-use wavemill_kernels::{LANES, Lane, Lanes};
+use wavemill_signal::{LANES, Lane, Lanes};
 
 use super::dct32::{Secants, dct32};
 use super::wide::{Wide, columns};

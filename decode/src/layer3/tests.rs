@@ -1,6 +1,6 @@
 //! Compares each decoding step with the reference and the code tables with another decoder, and decodes damaged frames.
 
-use wavemill_kernels::{Lanes, Level};
+use wavemill_signal::{Lanes, Level};
 
 use super::antialias::antialias;
 use super::black_box::{Probe, Table, decode, decoder, long_frame};

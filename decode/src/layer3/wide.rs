@@ -8,7 +8,7 @@
 
 use std::ops::{Add, Mul, Sub};
 
-use wavemill_kernels::{LANES, Lane, Lanes};
+use wavemill_signal::{LANES, Lane, Lanes};
 
 /// A vector of eight values.
 #[derive(Clone, Copy, Debug, Default)]

@@ -1,8 +1,8 @@
 //! Decodes MP3 frames to samples in one of two ways: to the mean of the channels, which features are computed from, or
 //! to both channels separately.
 
-use wavemill_kernels::Level;
-use wavemill_kernels::resample::ResampleError;
+use wavemill_signal::Level;
+use wavemill_signal::resample::ResampleError;
 
 use crate::layer3::{
     Band, FRAME_SAMPLES, FrameDecoder, FrameError, FrameHeader, MainData, MonoDecoder, SideInfo,
@@ -47,8 +47,7 @@ impl Codecs {
     /// # Errors
     /// [`ResampleError::Level`] if this machine does not support `level`.
     pub(super) fn new(level: Level) -> Result<Self, ResampleError> {
-        let whole =
-            MonoDecoder::new(Band::WHOLE, level).map_err(|_| ResampleError::Level { level })?;
+        let whole = MonoDecoder::new(Band::WHOLE, level)?;
         Ok(Self {
             level,
             band_hz: None,

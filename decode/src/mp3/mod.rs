@@ -19,9 +19,9 @@ mod reservoir;
 mod survey;
 mod tags;
 
-use wavemill_kernels::Level;
-use wavemill_kernels::resample::ResampleError;
 use wavemill_schemas::reject::{Reason, Reject};
+use wavemill_signal::Level;
+use wavemill_signal::resample::ResampleError;
 
 use crate::layer3::SideInfo;
 

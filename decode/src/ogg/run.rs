@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use symphonia::core::codecs::audio::AudioCodecParameters;
 use symphonia::core::codecs::audio::well_known::CODEC_ID_VORBIS;
-use wavemill_kernels::resample::{MAX_FROM_HZ, MIN_HZ};
 use wavemill_schemas::reject::{Reason, Reject};
+use wavemill_signal::resample::{MAX_FROM_HZ, MIN_HZ};
 
 use super::super::codec::Codec;
 use super::super::length::has_several_ogg_rates;
@@ -673,7 +673,7 @@ impl Visitor for OggDecoder<'_> {
 
 #[cfg(test)]
 mod tests {
-    use wavemill_kernels::Level;
+    use wavemill_signal::Level;
 
     use super::super::super::DecodeArgs;
     use super::super::testing::{self, FIRST, Setup};

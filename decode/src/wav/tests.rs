@@ -1,7 +1,7 @@
 //! Tests of all sample formats of WAV and AIFF, and of announced lengths.
 
-use wavemill_kernels::Level;
 use wavemill_schemas::reject::Reason;
+use wavemill_signal::Level;
 
 use super::testing::{big_chunk, chunk, comm, fmt, form, riff, riff_named, rifx, ssnd, with_size};
 use crate::{Channels, Decode, DecodeArgs, FileDecoder, Pcm, testing};

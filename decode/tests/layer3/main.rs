@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use peer::Peer;
 use stream::{Frame, Reservoir, Stream};
 use wavemill_decode::layer3::{Band, FRAME_SAMPLES, FrameDecoder, MonoDecoder};
-use wavemill_kernels::Level;
+use wavemill_signal::Level;
 use wavemill_tests::{Arguments, Failed, Trial};
 
 /// Maximum difference from a reference: it is rounded to 16 bits, with an error of half a step, or of one step where it

@@ -5,7 +5,7 @@ use wavemill_decode::layer3::{
     Band, FRAME_SAMPLES, FrameDecoder, FrameError, FrameHeader, GRANULE_SAMPLES, MainData, Mode,
     MonoDecoder, SideInfo,
 };
-use wavemill_kernels::Level;
+use wavemill_signal::Level;
 
 /// Number of frequency bands to choose from: the whole band, and two parts.
 pub(crate) const BANDS: usize = 3;

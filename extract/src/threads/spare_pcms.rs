@@ -40,7 +40,7 @@ impl SparePcms {
                 self.bytes.fetch_sub(held_bytes(&pcm), Ordering::Relaxed);
                 pcm
             }
-            Err(_) => Pcm::with_backend(backend),
+            Err(_) => Pcm::with_samples(backend.sample_buffer()),
         }
     }
 
@@ -75,7 +75,7 @@ mod tests {
     };
 
     fn pcm_with_bytes(bytes: usize) -> Pcm {
-        let mut pcm = Pcm::with_backend(&CPU);
+        let mut pcm = Pcm::with_samples(CPU.sample_buffer());
         pcm.samples.clear_for(bytes / size_of::<f32>());
         pcm
     }

@@ -1,11 +1,10 @@
 //! The bands of each operation: values computed from a spectrum before the logarithm.
 
 use wavemill_options::{FeatureArgs, Op};
+use wavemill_signal::{Lane, Lanes};
 
 use crate::chroma::ClassesPlan;
 use crate::contrast::ContrastPlan;
-use crate::lane::Lane;
-use crate::level::Lanes;
 use crate::mel::MelPlan;
 use crate::shape::ShapePlan;
 

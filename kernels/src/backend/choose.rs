@@ -4,11 +4,12 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use wavemill_signal::Level;
+
 #[cfg(feature = "emulated")]
 use super::Emulation;
 use super::{Backend, Cpu, Cuda};
 use crate::error::KernelError;
-use crate::level::Level;
 
 /// Backend requested by the user.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

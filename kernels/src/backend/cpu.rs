@@ -1,6 +1,7 @@
 //! The CPU backend: computes one clip at a time, on the calling thread.
 
 use wavemill_options::{ConstantQArgs, DimOrder, FeatureArgs, FrameValues, Packing, StftArgs};
+use wavemill_signal::{LANES, Lane, Lanes, Level, SampleBuffer};
 
 use super::derived::DerivedPlan;
 use super::feature::FeaturePlan;
@@ -10,11 +11,8 @@ use crate::chroma::TuningPlan;
 use crate::constant_q::ConstantQPlan;
 use crate::error::KernelError;
 use crate::frames::FramesPlan;
-use crate::lane::{LANES, Lane};
-use crate::level::{Lanes, Level};
 use crate::pack::pack_into;
 use crate::resample::Resamplers;
-use crate::samples::SampleBuffer;
 use crate::stft::{Signal, StftPlan, check_samples};
 use crate::tempogram::AutocorrelationPlan;
 

@@ -4,15 +4,16 @@ use std::sync::Arc;
 
 use cudarc::driver::CudaModule;
 use wavemill_options::FeatureArgs;
+use wavemill_signal::SampleBuffer;
 
 use super::device::DevicePlan;
 use super::timing::{median, warm_up};
 use super::{Backend, Clip, Plan};
 use crate::device::{
-    Again, CudaDevice, Gpu, Plain, Record, Versions, cubin, open_libraries, refused, unit,
+    Again, CudaDevice, Gpu, Plain, Record, Versions, cubin, open_libraries, page_locks, refused,
+    unit,
 };
 use crate::error::KernelError;
-use crate::samples::SampleBuffer;
 
 /// Clips per batch. A batch takes about ten launches, some 50 µs of a driver thread's time: less than a hundredth of
 /// the 6 ms that PCIe 5 needs to transfer 64 clips (30 s, stereo, 16 bits: 5.3 MB each). Host memory for the clips
@@ -159,7 +160,7 @@ impl Cuda {
     /// Creates an empty buffer of samples in page-locked memory, with one of the sample types of [`crate::Samples`].
     pub fn sample_buffer_of<T: Plain>(&self) -> SampleBuffer<T> {
         match self.gpus.first() {
-            Some((gpu, _)) => SampleBuffer::page_locked(gpu.context()),
+            Some((gpu, _)) => SampleBuffer::page_locked(page_locks(gpu.context())),
             None => SampleBuffer::default(),
         }
     }

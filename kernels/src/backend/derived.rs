@@ -1,8 +1,8 @@
 //! Plans of the kinds of derived features: statistics, tempo and pictures.
 
 use wavemill_options::{Derived, FeatureArgs};
+use wavemill_signal::Lanes;
 
-use crate::level::Lanes;
 use crate::picture::PicturePlan;
 use crate::statistics::StatisticsPlan;
 use crate::tempo::TempoPlan;

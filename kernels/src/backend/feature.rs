@@ -1,6 +1,7 @@
 //! Computes the values of one feature from blocks of a shared spectrum, and the finished tensor from the values.
 
 use wavemill_options::{DimOrder, FeatureArgs, ShapeArgs};
+use wavemill_signal::{LANES, Lane, Lanes};
 
 use super::bands::{self, BandsPlan};
 use crate::beats::BeatPlan;
@@ -9,8 +10,6 @@ use crate::contrast;
 use crate::db::LogPlan;
 use crate::delta;
 use crate::error::KernelError;
-use crate::lane::{LANES, Lane};
-use crate::level::Lanes;
 use crate::mfcc::MfccPlan;
 use crate::normalize::normalize;
 use crate::onset::OnsetPlan;

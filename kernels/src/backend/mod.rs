@@ -25,10 +25,10 @@ pub use emulated::Emulation;
 pub use timing::{WARM_UP, median, median_s, warm_up};
 
 use wavemill_options::FeatureArgs;
+use wavemill_signal::SampleBuffer;
 
 pub use crate::clip::{Clip, Samples};
 use crate::error::KernelError;
-use crate::samples::SampleBuffer;
 
 /// An opened backend, which computes features on the CPU or on devices of one kind.
 pub trait Backend: Send + Sync {

@@ -2,8 +2,8 @@
 //! of the best beat before it, less the cost of their interval.
 
 use wavemill_options::{BeatArgs, FeatureArgs, TempoArgs};
+use wavemill_signal::Lanes;
 
-use crate::level::Lanes;
 use crate::onset::OnsetPlan;
 use crate::statistics::median;
 use crate::tempo::TempoPlan;

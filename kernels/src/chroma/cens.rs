@@ -5,10 +5,10 @@
 use std::f64::consts::PI;
 
 use wavemill_options::{FeatureArgs, Op};
+use wavemill_signal::Lanes;
 
 use super::norm::{Norm, normalize_frames};
 use super::tonnetz::TonnetzPlan;
-use crate::level::Lanes;
 
 /// Tables and buffers of one feature.
 pub(crate) struct CensPlan {

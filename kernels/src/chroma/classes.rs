@@ -3,11 +3,10 @@
 //! Source: `librosa.feature.chroma_cqt`, version 0.11, with its defaults of `librosa.filters.cq_to_chroma`.
 
 use wavemill_options::{ChromaCqArgs, FeatureArgs, Op};
+use wavemill_signal::{LANES, Lane, Lanes};
 
 use super::norm::{Norm, normalize_frames};
 use super::tonnetz::TonnetzPlan;
-use crate::lane::{LANES, Lane};
-use crate::level::Lanes;
 
 /// Part of the energy of a frame that a pitch class exceeds to reach the next step of its quantized energy.
 const STEPS: [f32; 4] = [0.4, 0.2, 0.1, 0.05];

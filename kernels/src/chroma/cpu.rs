@@ -1,11 +1,10 @@
 //! Adds up the bins of all frames with the weights of each pitch class.
 
 use wavemill_options::ChromaArgs;
+use wavemill_signal::{LANES, Lane, Lanes};
 
 use super::norm::{Norm, normalize_frames};
 use super::{CENTER_OCTAVE, OCTAVE_HZ, OCTAVE_WIDTH, TuningPlan};
-use crate::lane::{LANES, Lane};
-use crate::level::Lanes;
 
 /// Tables and buffers of one feature.
 pub(crate) struct ChromaPlan {

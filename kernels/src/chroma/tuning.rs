@@ -4,9 +4,9 @@
 
 use std::ops::Range;
 
+use wavemill_signal::{LANES, Lane, Lanes};
+
 use super::{OCTAVE_HZ, PEAK_MIN, PEAKS_HZ, tuning_steps};
-use crate::lane::{LANES, Lane};
-use crate::level::Lanes;
 
 /// Collects the peaks of a clip's spectra.
 pub(crate) struct TuningPlan {

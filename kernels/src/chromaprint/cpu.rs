@@ -3,12 +3,11 @@
 use std::ops::Range;
 
 use wavemill_options::{Framing, StftArgs, Window};
+use wavemill_signal::{LANES, Lane, Lanes, Level};
 
 use super::filters::{FILTERS, N_NOTES};
 use super::{FINGERPRINT_RATE_HZ, ITEM_SAMPLES};
 use crate::error::KernelError;
-use crate::lane::{LANES, Lane};
-use crate::level::{Lanes, Level};
 use crate::stft::{RealFft, Transform, check_samples};
 
 /// Length of a frame in samples.

@@ -6,9 +6,9 @@ use std::ops::Range;
 use wavemill_fft::FftDirection;
 use wavemill_fft::num_complex::{Complex32, Complex64};
 use wavemill_options::{Octave, Window};
+use wavemill_signal::Level;
 
 use super::SPARSITY;
-use crate::level::Level;
 use crate::stft::{fft_plan, window_values};
 
 /// Filters of an octave.

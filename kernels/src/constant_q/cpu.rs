@@ -7,14 +7,12 @@ use std::sync::Arc;
 use wavemill_fft::num_complex::Complex32;
 use wavemill_fft::{Fft, FftDirection};
 use wavemill_options::{ConstantQArgs, FeatureArgs, Framing, Octave, PadMode, StftArgs, Window};
+use wavemill_signal::{LANES, Lane, Lanes, SampleBuffer};
 
 use super::HALF;
 use super::basis::{Basis, Filter};
 use crate::chroma::TuningPlan;
-use crate::lane::{LANES, Lane};
-use crate::level::Lanes;
 use crate::resample::Resampler;
-use crate::samples::SampleBuffer;
 use crate::stft::{Signal, StftPlan, fft_plan};
 
 /// Frames beyond the ends of a signal contain zeros.

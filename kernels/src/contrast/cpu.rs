@@ -3,9 +3,7 @@
 //! The order of powers is that of magnitudes, so only the roots of the bins that were found are computed.
 
 use wavemill_options::{ContrastArgs, ContrastBand};
-
-use crate::lane::{LANES, Lane};
-use crate::level::Lanes;
+use wavemill_signal::{LANES, Lane, Lanes};
 
 /// Largest number of extremes that are kept ordered in registers. Bands that need more are sorted.
 const ORDERED_MAX: usize = 16;

@@ -2,8 +2,8 @@
 //! logarithm takes a quarter of the time of a log-mel.
 
 use wavemill_options::{DbArgs, DbRef, LogArgs};
+use wavemill_signal::Lanes;
 
-use crate::level::Lanes;
 use crate::normalize::extremes;
 
 /// Parameters and instruction set level for computing one kind of logarithm.

@@ -117,11 +117,11 @@ impl LogParams {
 #[cfg(test)]
 mod tests {
     use wavemill_options::DbArgs;
+    use wavemill_signal::{Lanes, Level};
 
     use super::*;
     use crate::db::LogPlan;
     use crate::device::testing::{RAGGED, Rows, fetched_f32, noise, on_devices, range_keys, sent};
-    use crate::level::{Lanes, Level};
 
     const N_BANDS: usize = 5;
 

@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use wavemill_signal::SampleBuffer;
+
 use super::testing::{cuda, fetched, noise, sent};
 use super::{CudaReport, Device, bytes_of, lending, sample_numbers, spectrum_step};
 
@@ -86,6 +88,30 @@ fn lent_memory_is_copied_to_its_place() {
         loans.upload(bytes_of(&ordinary), &mut buffer, 4 * N + 33)
     });
     assert!(too_far.is_err());
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn page_locked_samples_equal_ordinary_ones() {
+    let mut locked = crate::backend::Cuda::open(&[]).unwrap().sample_buffer_of();
+    let mut ordinary = SampleBuffer::<f32>::default();
+    for samples in [&mut locked, &mut ordinary] {
+        samples.clear_for(10);
+        assert_eq!(samples.capacity(), 10);
+
+        for n in 0..40 {
+            let piece = noise(n);
+            samples.extend_from_slice(&piece);
+            samples.extend(piece.iter().map(|x| -x));
+            samples.push(n as f32);
+        }
+        samples.truncate(samples.len() - 5);
+        samples.pad_to(samples.len() + 7, 0.25);
+    }
+
+    assert_eq!(locked[..], ordinary[..]);
+    assert!(!locked.lacks_lock());
+    assert!(format!("{locked:?}").contains("page-locked"));
 }
 
 #[test]

@@ -34,7 +34,7 @@ pub use libraries::wheel_files;
 pub(crate) use libraries::{Versions, open as open_libraries, refused};
 pub(crate) use loans::{Loans, lending};
 pub(crate) use memory::{DeviceMemory, HostMemory, RowWords, Table};
-pub(crate) use pinned::PageLocked;
+pub(crate) use pinned::page_locks;
 pub(crate) use plain::Plain;
 pub(crate) use plain::{bytes_of, plain};
 pub(crate) use record::{Again, Record};

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use cudarc::driver::sys::{CU_MEMHOSTALLOC_PORTABLE, CUevent_flags, CUresult};
 use cudarc::driver::{CudaContext, CudaEvent, CudaStream, DriverError, PinnedHostSlice};
+use wavemill_signal::AllocateLocked;
 
 use super::{Plain, wait};
 
@@ -51,17 +52,30 @@ impl<T: Plain> PageLocked<T> {
             owned: PhantomData,
         })
     }
+}
 
-    pub(crate) fn as_slice(&self) -> &[T] {
+impl<T> AsRef<[T]> for PageLocked<T> {
+    fn as_ref(&self) -> &[T] {
         // SAFETY: `len` values, initialised when they were allocated; code that passes them to a copy makes sure that
         // they are not read while the copy writes them (`PinnedMemory`, `lending`).
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
+}
 
-    pub(crate) fn as_mut_slice(&mut self) -> &mut [T] {
+impl<T> AsMut<[T]> for PageLocked<T> {
+    fn as_mut(&mut self) -> &mut [T] {
         // SAFETY: as above, with a unique borrow.
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
     }
+}
+
+/// Returns a function that allocates page-locked memory for samples.
+pub(crate) fn page_locks<T: Plain>(context: Arc<CudaContext>) -> AllocateLocked<T> {
+    Arc::new(move |n| {
+        // cudarc's first call may only return the error of an earlier call, so try twice.
+        let memory = PageLocked::new(&context, n).or_else(|_| PageLocked::new(&context, n));
+        Some(Box::new(memory.ok()?))
+    })
 }
 
 /// Page-locked memory that waits for its copies: access and deallocation wait until the last copy queued for it has
@@ -91,7 +105,7 @@ impl PinnedMemory {
     /// # Safety
     /// `bytes` is at most `self.len()`; the bytes must not be read while a copy writes to them.
     pub(super) unsafe fn bytes(&self, bytes: usize) -> &[u8] {
-        &self.memory.as_slice()[..bytes]
+        &self.memory.as_ref()[..bytes]
     }
 
     /// Like [`Self::bytes`], for a copy that writes to the memory.
@@ -99,7 +113,7 @@ impl PinnedMemory {
     /// # Safety
     /// As for [`Self::bytes`]; the bytes must be neither read nor written while any copy uses them.
     pub(super) unsafe fn bytes_mut(&mut self, bytes: usize) -> &mut [u8] {
-        &mut self.memory.as_mut_slice()[..bytes]
+        &mut self.memory.as_mut()[..bytes]
     }
 
     /// Records a copy that has just been queued on `stream`. If recording fails, waits for the copy.
@@ -128,13 +142,13 @@ impl Drop for PinnedMemory {
 impl AsRef<[u8]> for PinnedMemory {
     fn as_ref(&self) -> &[u8] {
         self.wait();
-        self.memory.as_slice()
+        self.memory.as_ref()
     }
 }
 
 impl AsMut<[u8]> for PinnedMemory {
     fn as_mut(&mut self) -> &mut [u8] {
         self.wait();
-        self.memory.as_mut_slice()
+        self.memory.as_mut()
     }
 }

@@ -1,10 +1,9 @@
 //! Computes the values of eight frames from sums over chunks of samples, which overlapping frames share.
 
 use wavemill_options::{FrameValues, StftArgs, Window};
+use wavemill_signal::{LANES, Lane, Lanes};
 
 use super::ZERO_MAX;
-use crate::lane::{LANES, Lane};
-use crate::level::Lanes;
 use crate::stft::{Signal, window_values};
 
 /// Number of sums that are added to in turn: four lanes of eight numbers.

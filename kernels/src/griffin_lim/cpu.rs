@@ -1,10 +1,11 @@
 //! Reconstructs samples from the mel bands of a row.
 
+use wavemill_signal::Level;
+
 use super::args::GriffinLimArgs;
 use super::bands::Inverse;
 use super::phases::Phases;
 use crate::error::KernelError;
-use crate::level::Level;
 
 /// Number of Griffin-Lim iterations: librosa's default.
 const N_ITER: usize = 32;

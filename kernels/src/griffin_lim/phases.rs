@@ -9,9 +9,9 @@ use std::sync::Arc;
 use wavemill_fft::num_complex::Complex64;
 use wavemill_fft::{Fft, FftDirection};
 use wavemill_options::StftArgs;
+use wavemill_signal::Level;
 
 use crate::error::KernelError;
-use crate::level::Level;
 use crate::stft::{Signal, fft_plan, window_values};
 
 /// At the ends of a signal without padding, and between frames that are far apart, the sum of the squared windows is

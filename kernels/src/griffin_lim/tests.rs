@@ -4,10 +4,10 @@
 use wavemill_options::{
     DbArgs, DbRef, DimOrder, Dtype, FeatureArgs, FeatureSpec, Framing, LogArgs, PadMode, Preset,
 };
+use wavemill_signal::Level;
 
 use super::{GriffinLimArgs, GriffinLimPlan, reference};
 use crate::backend::CpuPlan;
-use crate::level::Level;
 
 /// Tolerance relative to the largest sample: signals are rounded to f32 in each step, and rounding changes the phase of
 /// bins that are nearly 0.

@@ -1,9 +1,7 @@
 //! Mel bands as sparse sums: each band reads only the bins under its triangle, for eight frames at once.
 
 use wavemill_options::MelArgs;
-
-use crate::lane::{LANES, Lane};
-use crate::level::Lanes;
+use wavemill_signal::{LANES, Lane, Lanes};
 
 /// Plan for computing mel bands: the weights of all bands.
 pub(crate) struct MelPlan {

@@ -1,10 +1,9 @@
 //! The cosine transform as a small matrix product, for eight frames at once.
 
 use wavemill_options::MfccArgs;
+use wavemill_signal::{LANES, Lane, Lanes};
 
 use super::matrix::matrix;
-use crate::lane::{LANES, Lane};
-use crate::level::Lanes;
 
 /// Matrix and buffer of one cosine transform.
 pub(crate) struct MfccPlan {

@@ -1,9 +1,7 @@
 //! Normalizes values in two passes: finds the range or the moments, then scales.
 
 use wavemill_options::Normalize;
-
-use crate::lane::LANES;
-use crate::level::Lanes;
+use wavemill_signal::{LANES, Lanes};
 
 /// Normalizes `values` in place.
 pub(crate) fn normalize(values: &mut [f32], how: Normalize, lanes: Lanes) {

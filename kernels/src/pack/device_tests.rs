@@ -2,13 +2,13 @@
 
 use half::f16;
 use wavemill_options::{DbArgs, DbRef, DimOrder, Dtype, LogArgs, Normalize, Packing};
+use wavemill_signal::{Lanes, Level};
 
 use super::{PackDevice, PackInput, pack_into};
 use crate::db::{LogParams, LogPlan};
 use crate::device::Device;
 use crate::device::testing::{RAGGED, Rows, fetched, noise, on_devices, range_keys, sent};
 use crate::error::KernelError;
-use crate::level::{Lanes, Level};
 use crate::normalize::{NormalizeDevice, Scale, normalize};
 
 const N_BANDS: usize = 37;

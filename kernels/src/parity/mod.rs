@@ -14,12 +14,12 @@ use wavemill_options::{
     DbRef, DbSpec, DimOrder, Dtype, FeatureArgs, FeatureSpec, FrameValues, LogArgs, Normalize, Op,
     Preset, ShapeArgs,
 };
+use wavemill_signal::Level;
 
 use crate::backend::{Backend, Clip, Cpu, Cuda, Emulation, Row, Samples, bands};
 use crate::checks::CheckedDevices;
 use crate::device::Order;
 use crate::error::KernelError;
-use crate::level::Level;
 use crate::{
     beats, chroma, constant_q, contrast, db, delta, frames, mfcc, normalize, onset, stft, tempogram,
 };

@@ -1,9 +1,9 @@
 //! Renders a picture one row of pixels after another, each interpolated between two bands.
 
 use wavemill_options::{CHANNELS, PictureArgs};
+use wavemill_signal::Lanes;
 
 use super::colours::{Colours, colours_of};
-use crate::level::Lanes;
 use crate::normalize::{Extremes, extremes};
 
 /// Tables and buffers that convert the values of one spectrogram feature to pictures.
@@ -119,10 +119,10 @@ impl PicturePlan {
 #[cfg(test)]
 mod tests {
     use wavemill_options::ColourMap;
+    use wavemill_signal::Level;
 
     use super::super::reference;
     use super::*;
-    use crate::level::Level;
 
     /// The largest step between two adjacent colours of a map: rounding may move a value across the border between
     /// them.

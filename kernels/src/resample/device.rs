@@ -4,9 +4,9 @@
 //! Unlike the overlap-save method of the CPU, this needs no transform, and no sample depends on the position of its
 //! clip in a batch.
 
-use super::MAX_DEVICE_HZ;
-use super::args::{Ratio, ResampleArgs};
-use super::cpu::Filter;
+use wavemill_signal::resample::Ratio;
+
+use super::{Filter, MAX_DEVICE_HZ, ResampleArgs};
 use crate::clip::{Clip, Samples};
 use crate::device::{Address, Device, Launch, RowTable, RowWords, Table, blocks, bytes_of, plain};
 use crate::error::KernelError;

@@ -1,12 +1,12 @@
 //! Tests resampling on a device: results match the formula and the CPU, and do not depend on other clips in the batch.
 
+use wavemill_signal::{Level, SampleBuffer};
+
 use super::device::ClipBuffers;
 use super::{LevelsDevice, ResampleArgs, ResampleDevice, SourceClip, is_for_device, reference};
 use crate::backend::{Clip, Samples, downmix};
 use crate::device::testing::{fetched_f32, noise, on_devices, sent};
 use crate::device::{Device, RowEntry, RowTable, bytes_of};
-use crate::level::Level;
-use crate::samples::SampleBuffer;
 
 /// Tolerance of samples: some 400 additions in f32, each with an error of up to 6e-8 of a partial sum of about 1:
 /// statistically 6e-8 times the square root of their number, which is 1.2e-6. The specified stop band is 1e-5.

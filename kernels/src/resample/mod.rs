@@ -1,29 +1,14 @@
-//! Streaming sample rate conversion with linear phase and compensated delay.
-//!
-//! The filter is a Kaiser-windowed sinc, applied by overlap-save: a block's spectrum is multiplied by the filter's and
-//! transformed back at the length of the output rate, so any ratio of whole rates costs two FFTs and the stop band
-//! costs nothing. Blocks are at fixed positions of the signal, so that the bits do not depend on the division of the
-//! input into pushes. Ratios without a short period (44,101 to 22,050 Hz) are computed sample by sample instead,
-//! because their blocks would be long.
+//! Sample rate conversion on a device. The crate `wavemill-signal` has the CPU's, the filter and its reference.
 
-mod args;
-mod cpu;
 mod device;
 #[cfg(test)]
 mod device_tests;
-mod phases;
-mod plans;
-#[cfg(test)]
-mod reference;
-#[cfg(test)]
-mod tests;
 
-pub use args::{PASS_BAND, ResampleArgs, STOP_BAND_DB};
-#[cfg(test)]
-pub(crate) use cpu::Filter;
-pub use cpu::Resampler;
 pub(crate) use device::{ClipBuffers, LevelsDevice, ResampleDevice, SourceClip, is_for_device};
-pub use plans::{PLANS_MAX, Resamplers};
-pub use wavemill_options::{MAX_DEVICE_HZ, MAX_FROM_HZ, MAX_TO_HZ, MIN_HZ};
-
-pub use crate::error::ResampleError;
+pub(crate) use wavemill_signal::resample::Filter;
+#[cfg(test)]
+pub(crate) use wavemill_signal::resample::reference;
+pub use wavemill_signal::resample::{
+    MAX_DEVICE_HZ, MAX_FROM_HZ, MAX_TO_HZ, MIN_HZ, PASS_BAND, PLANS_MAX, ResampleArgs,
+    ResampleError, Resampler, Resamplers, STOP_BAND_DB,
+};

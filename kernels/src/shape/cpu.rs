@@ -1,9 +1,7 @@
 //! Computes the shape of eight spectra at once, in units of bins until the end.
 
 use wavemill_options::{FeatureArgs, Op, ShapeArgs};
-
-use crate::lane::{LANES, Lane};
-use crate::level::Lanes;
+use wavemill_signal::{LANES, Lane, Lanes};
 
 /// Number of bins whose magnitudes are summed before the sums are searched for the roll-off, and whose mantissas are
 /// multiplied before the exponent of the product is removed: the product of 32 numbers below 2 stays finite.

@@ -1,9 +1,9 @@
 //! Computes the statistics of one band at a time: extremes, then moments about the mean in f64, then the median.
 
 use wavemill_options::STATISTICS;
+use wavemill_signal::{Lanes, Level};
 
 use crate::error::KernelError;
-use crate::level::{Lanes, Level};
 use crate::normalize::{Extremes, extremes, sum};
 
 /// Computes the statistics of one feature on the CPU.

@@ -3,13 +3,12 @@
 use std::ops::Range;
 
 use wavemill_options::StftArgs;
+use wavemill_signal::{LANES, Lane, Lanes};
 
 use super::eight::{self, EightFrames};
 use super::fft::{RealFft, Transform};
 use super::{Signal, window};
 use crate::error::{KernelError, SAMPLE_MAX};
-use crate::lane::{LANES, Lane};
-use crate::level::Lanes;
 
 /// Checks all samples. Errors: [`KernelError::Sample`] with the first sample that is NaN, infinite or beyond
 /// [`SAMPLE_MAX`].

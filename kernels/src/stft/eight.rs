@@ -13,9 +13,8 @@
 use std::f64::consts::{FRAC_1_SQRT_2, PI};
 
 use wavemill_fft::num_complex::Complex32;
+use wavemill_signal::{LANES, Lane};
 use wide::f32x4;
-
-use crate::lane::{LANES, Lane};
 
 /// Number of points of the transform.
 pub(super) const N_FFT: usize = 2048;
@@ -407,9 +406,9 @@ fn odd_8(x: [f32; 8]) -> [Complex32; 4] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::level::{Lanes, Level};
     use crate::stft::window;
     use wavemill_options::Window;
+    use wavemill_signal::{Lanes, Level};
 
     /// Allowed error relative to the largest power. Each of about ten successive additions of the transform has an
     /// error of up to 6e-8 of an amplitude, and power doubles that.

@@ -12,11 +12,10 @@ use std::sync::Arc;
 use wavemill_fft::num_complex::Complex;
 use wavemill_fft::{Fft, FftDirection, Float};
 use wavemill_options::StftArgs;
+use wavemill_signal::{LANES, Lane, Lanes, Level};
 
 use super::window;
 use crate::error::KernelError;
-use crate::lane::{LANES, Lane};
-use crate::level::{Lanes, Level};
 
 /// Computes the powers of one frame after another, in single or double precision.
 pub(crate) trait Transform: Send {
@@ -152,10 +151,8 @@ pub(crate) fn plan<T: Float>(
     level: Level,
     direction: FftDirection,
 ) -> Result<Arc<dyn Fft<T>>, KernelError> {
-    match level {
-        Level::Scalar => Ok(T::portable(len, direction)),
-        Level::X86_64V3 => T::avx(len, direction).ok_or(KernelError::Level { level }),
-    }
+    let plan = level.fft_plan(len, direction);
+    plan.ok_or(KernelError::Level { level })
 }
 
 #[inline(always)]

@@ -1,13 +1,13 @@
 //! Stretches whole tracks.
 
 use wavemill_fft::num_complex::Complex32;
+use wavemill_signal::Level;
 
 use super::StretchArgs;
 use super::args::{HOP_LENGTH, N_FFT, n_columns, validate};
 use super::transform::Transform;
 use super::vocoder::{Spectra, Vocoder};
 use crate::error::KernelError;
-use crate::level::Level;
 
 /// Tables and buffers of one thread, for all tempo factors. After planning, only the output buffer is allocated.
 pub struct StretchPlan {

@@ -2,11 +2,11 @@
 //! librosa.
 
 use wavemill_fft::num_complex::Complex32;
+use wavemill_signal::Level;
 
 use super::reference::{self, Bin};
 use super::transform::Transform;
 use super::{HOP_LENGTH, N_BINS, N_FFT, Spectra, StretchArgs, StretchPlan, Vocoder};
-use crate::level::Level;
 
 /// Tolerance of a column relative to its largest bin: rounding to f32 with a step of 2^-23, and margin for the f64
 /// transform.

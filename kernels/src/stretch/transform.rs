@@ -9,10 +9,10 @@ use std::sync::Arc;
 use wavemill_fft::num_complex::{Complex32, Complex64};
 use wavemill_fft::{Fft, FftDirection};
 use wavemill_options::Window;
+use wavemill_signal::Level;
 
 use super::args::{HOP_LENGTH, N_BINS, N_FFT};
 use crate::error::KernelError;
-use crate::level::Level;
 use crate::stft::{fft_plan, window_values};
 
 /// Length of the complex transform, over pairs of an even and an odd sample, with which a real transform is computed.

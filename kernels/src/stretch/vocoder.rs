@@ -7,12 +7,12 @@
 use std::f64::consts::PI;
 
 use wavemill_fft::num_complex::Complex32;
+use wavemill_signal::{Lanes, Level};
 
 use super::StretchArgs;
 use super::angles::{angle, nearest, sin_cos};
 use super::args::{HOP_LENGTH, N_BINS, N_FFT};
 use crate::error::KernelError;
-use crate::level::{Lanes, Level};
 
 /// A full turn in radians.
 const TURN: f64 = 2.0 * PI;

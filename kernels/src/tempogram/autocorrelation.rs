@@ -9,8 +9,8 @@ use std::sync::Arc;
 use wavemill_fft::num_complex::Complex;
 use wavemill_fft::{Fft, FftDirection};
 use wavemill_options::{StftArgs, Window};
+use wavemill_signal::Lanes;
 
-use crate::level::Lanes;
 use crate::stft::{RealFft, Transform, fft_plan};
 
 /// Number of frames whose powers are transformed at a time.

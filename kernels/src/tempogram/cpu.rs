@@ -1,9 +1,9 @@
 //! Computes the onset strength, then its autocorrelation around each frame.
 
 use wavemill_options::{StftArgs, TempogramArgs};
+use wavemill_signal::Lanes;
 
 use super::AutocorrelationPlan;
-use crate::level::Lanes;
 use crate::onset::OnsetPlan;
 
 /// Plan of the onset strength and of its autocorrelation.

@@ -1,7 +1,7 @@
 //! Decodes a frame to the mean of its channels: runs all decoding steps.
 
-use wavemill_kernels::KernelError;
-use wavemill_kernels::{Lanes, Level};
+use wavemill_signal::resample::ResampleError;
+use wavemill_signal::{Lanes, Level};
 
 use super::Band;
 use super::edge::{EDGE, EdgeFilters};
@@ -55,9 +55,9 @@ impl MonoDecoder {
     /// Creates a decoder of the sub-bands `band` for streams of any rate, mono or stereo.
     ///
     /// # Errors
-    /// [`KernelError::Level`] if this machine does not support the level.
-    pub fn new(band: Band, level: Level) -> Result<Self, KernelError> {
-        let lanes = Lanes::new(level).ok_or(KernelError::Level { level })?;
+    /// [`ResampleError::Level`] if this machine does not support the level.
+    pub fn new(band: Band, level: Level) -> Result<Self, ResampleError> {
+        let lanes = Lanes::new(level).ok_or(ResampleError::Level { level })?;
 
         Ok(Self {
             lanes,

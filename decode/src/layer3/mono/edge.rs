@@ -4,7 +4,7 @@
 //! The resampler of the whole band passes the sub-bands below its transition band unchanged: they are synthesised as
 //! they are. The transition band, from 0.913 of the new Nyquist frequency on, is in sub-bands 14 and 15, and aliases of
 //! sub-band 16, just above the new Nyquist frequency, reach down into it. The filter of such a sub-band is its synthesis
-//! filter convolved with that of the resampler (`kernels/src/resample/`), of which every second value is needed. So every
+//! filter convolved with that of the resampler (`signal/src/resample/`), of which every second value is needed. So every
 //! tone has the level that the resampler gives it.
 //!
 //! The filters are cut to the 16 slots of the synthesis window, so the output needs no later slots. The parts that are
@@ -15,7 +15,7 @@ use std::f64::consts::PI;
 use std::ops::Range;
 use std::sync::LazyLock;
 
-use wavemill_kernels::resample::ResampleArgs;
+use wavemill_signal::resample::ResampleArgs;
 
 use super::half::HALF;
 use crate::layer3::window::{WINDOW_LEN, window};

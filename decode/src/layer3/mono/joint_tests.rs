@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use wavemill_kernels::Level;
+use wavemill_signal::Level;
 
 use super::{Band, MonoDecoder};
 use crate::layer3::bands::Bands;

@@ -1,7 +1,7 @@
 //! Compares the mono synthesis with the reference, compares mono and stereo decoder, and decodes damaged frames.
 
-use wavemill_kernels::resample::ResampleArgs;
-use wavemill_kernels::{Lanes, Level};
+use wavemill_signal::resample::ResampleArgs;
+use wavemill_signal::{Lanes, Level};
 
 use super::decoder::n_coded;
 use super::edge::{EDGE, EdgeFilters};

@@ -1,15 +1,15 @@
 //! Uploads clips from their decoders' buffers and converts them on the device to mono at the features' rate.
 
+use wavemill_signal::{Level, SampleBuffer};
+
 use super::Span;
 use super::feature::count;
 use crate::backend::{Clip, Samples, downmix};
 use crate::device::{Address, Device, DeviceMemory, Loans, RowEntry, RowTable, Table, bytes_of};
 use crate::error::KernelError;
-use crate::level::Level;
 use crate::resample::{
     ClipBuffers, LevelsDevice, ResampleDevice, Resamplers, SourceClip, is_for_device,
 };
-use crate::samples::SampleBuffer;
 use crate::stft::SAMPLE_MAX;
 
 /// Alignment of clips in device memory, which is sufficient for samples of any type.

@@ -160,11 +160,11 @@ impl<D: Device> Plan for DevicePlan<D> {
 #[cfg(test)]
 mod tests {
     use wavemill_options::FeatureSpec;
+    use wavemill_signal::SampleBuffer;
 
     use super::*;
     use crate::backend::Samples;
     use crate::device::{EmulatedDevice, Order};
-    use crate::samples::SampleBuffer;
 
     const RATE_HZ: u32 = 22_050;
 

@@ -14,7 +14,6 @@ use super::args::{PASS_BAND, Ratio, ResampleArgs, STOP_BAND_DB};
 use super::phases::{InputRange, Phases};
 use crate::level::{Lanes, Level};
 use crate::samples::SampleBuffer;
-use crate::stft::fft_plan;
 
 /// Minimum number of samples in a block: below this, overlap and calls cost more than the shorter FFT saves.
 const BLOCK_SAMPLES_MIN: usize = 4_096;
@@ -341,11 +340,11 @@ struct FftPair {
 impl FftPair {
     /// Plans transforms for the given level, whatever other instructions the machine supports.
     fn plan(level: Level, len: usize, len_out: usize) -> Result<Self, ResampleError> {
-        let forward = fft_plan(len, level, FftDirection::Forward);
-        let inverse = fft_plan(len_out, level, FftDirection::Inverse);
+        let forward = level.fft_plan(len, FftDirection::Forward);
+        let inverse = level.fft_plan(len_out, FftDirection::Inverse);
         Ok(Self {
-            forward: forward.map_err(|_| ResampleError::Level { level })?,
-            inverse: inverse.map_err(|_| ResampleError::Level { level })?,
+            forward: forward.ok_or(ResampleError::Level { level })?,
+            inverse: inverse.ok_or(ResampleError::Level { level })?,
         })
     }
 }
@@ -353,7 +352,7 @@ impl FftPair {
 /// The filter at the input rate: a sinc with its cutoff between pass band and stop band, with a Kaiser window.
 ///
 /// Length and window shape after Kaiser (1974), as in Oppenheim and Schafer, Discrete-Time Signal Processing, 7.6.
-pub(crate) struct Filter {
+pub struct Filter {
     cutoff: f64,
     half: f64,
     beta: f64,
@@ -361,7 +360,8 @@ pub(crate) struct Filter {
 }
 
 impl Filter {
-    pub(crate) fn new(args: ResampleArgs) -> Self {
+    /// Computes the filter of a conversion.
+    pub fn new(args: ResampleArgs) -> Self {
         let from_hz = f64::from(args.from_hz);
         let stop = f64::from(args.from_hz.min(args.to_hz)) / 2.0 / from_hz;
         let width = stop * (1.0 - PASS_BAND);
@@ -379,7 +379,7 @@ impl Filter {
     }
 
     /// Returns the distance from the centre to the end of the filter, in whole input samples.
-    pub(crate) fn half_len(&self) -> usize {
+    pub fn half_len(&self) -> usize {
         self.half as usize
     }
 
@@ -394,7 +394,7 @@ impl Filter {
     }
 
     /// Returns the filter's value `n` input samples from its centre; 0 beyond its end.
-    pub(crate) fn at(&self, n: f64) -> f64 {
+    pub fn at(&self, n: f64) -> f64 {
         let x = n / self.half;
         if x.abs() > 1.0 {
             return 0.0;

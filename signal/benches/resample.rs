@@ -1,6 +1,6 @@
 //! Measures the time to resample 30 s of mono audio, compared with rubato's FFT resampler.
 //!
-//! `cargo bench --profile dev -p wavemill-kernels --bench resample`: the profile optimises the measured code.
+//! `cargo bench --profile dev -p wavemill-signal --bench resample`: the profile optimises the measured code.
 
 // Criterion's macros define undocumented functions; a benchmark may panic.
 #![allow(missing_docs, clippy::unwrap_used)]
@@ -11,8 +11,8 @@ use std::time::Duration;
 use criterion::{Criterion, criterion_group, criterion_main};
 use rubato::audioadapter_buffers::direct::SequentialSlice;
 use rubato::{Fft, FixedSync, Resampler};
-use wavemill_kernels::resample::ResampleArgs;
-use wavemill_kernels::{Level, SampleBuffer};
+use wavemill_signal::resample::ResampleArgs;
+use wavemill_signal::{Level, SampleBuffer};
 
 /// Number of samples that an MP3 decoder outputs per call.
 const PACKET_SAMPLES: usize = 1_152;

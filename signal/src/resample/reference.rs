@@ -6,7 +6,7 @@ use std::f64::consts::PI;
 use super::{PASS_BAND, ResampleArgs, STOP_BAND_DB};
 
 /// Returns output sample `m`: the sum over `n` of `input[n] * h(m * from_hz / to_hz - n)`, with zeros around the input.
-pub(super) fn resample_at(args: ResampleArgs, input: &[f32], m: usize) -> f64 {
+pub fn resample_at(args: ResampleArgs, input: &[f32], m: usize) -> f64 {
     let from_hz = f64::from(args.from_hz);
     let to_hz = f64::from(args.to_hz);
     let time = m as f64 * from_hz / to_hz;

@@ -5,7 +5,9 @@
 //! only the FFT, which has a planner per level, differs.
 
 use std::fmt;
+use std::sync::Arc;
 
+use wavemill_fft::{Fft, FftDirection, Float};
 use wide::f32x4;
 
 use crate::lane::{LANES, Lane};
@@ -45,6 +47,18 @@ impl Level {
             }
             #[cfg(not(target_arch = "x86_64"))]
             Self::X86_64V3 => false,
+        }
+    }
+
+    /// Plans a Fourier transform with the instructions of this level; `None` if the machine does not support the level.
+    pub fn fft_plan<T: Float>(
+        self,
+        len: usize,
+        direction: FftDirection,
+    ) -> Option<Arc<dyn Fft<T>>> {
+        match self {
+            Self::Scalar => Some(T::portable(len, direction)),
+            Self::X86_64V3 => T::avx(len, direction),
         }
     }
 

@@ -7,18 +7,22 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use cudarc::driver::CudaContext;
+/// Memory that a device's driver has allocated and page-locked, for a fixed number of samples.
+pub trait LockedMemory<T>: AsRef<[T]> + AsMut<[T]> + Send + Sync {}
 
-use crate::device::{PageLocked, Plain};
+impl<T, M: AsRef<[T]> + AsMut<[T]> + Send + Sync> LockedMemory<T> for M {}
 
-/// A growable buffer of samples, similar to `Vec`. [`crate::Backend::sample_buffer`] creates a buffer in the memory
-/// that a backend needs; `SampleBuffer::default()` uses ordinary memory.
+/// Function of a device's driver that allocates page-locked memory for a number of samples; `None` if the system refuses.
+pub type AllocateLocked<T> = Arc<dyn Fn(usize) -> Option<Box<dyn LockedMemory<T>>> + Send + Sync>;
+
+/// A growable buffer of samples, similar to `Vec`. A backend of the kernels creates it in the memory that it needs;
+/// `SampleBuffer::default()` uses ordinary memory.
 ///
 /// Buffers should be reused for the next clip: locking pages takes the system about as long as copying them.
 pub struct SampleBuffer<T = f32> {
     memory: Memory<T>,
-    /// CUDA context whose driver locks pages; `None` for ordinary memory.
-    locks: Option<Arc<CudaContext>>,
+    /// Allocates memory with locked pages; `None` for ordinary memory.
+    locks: Option<AllocateLocked<T>>,
 }
 
 enum Memory<T> {
@@ -28,7 +32,7 @@ enum Memory<T> {
 
 /// Page-locked memory, of which the first `len` samples are used.
 struct Locked<T> {
-    memory: PageLocked<T>,
+    memory: Box<dyn LockedMemory<T>>,
     len: usize,
 }
 
@@ -41,11 +45,11 @@ impl<T> Default for SampleBuffer<T> {
     }
 }
 
-impl<T: Plain> SampleBuffer<T> {
-    /// Creates an empty buffer whose memory is locked by the driver.
-    pub(crate) fn page_locked(context: Arc<CudaContext>) -> Self {
+impl<T: Copy> SampleBuffer<T> {
+    /// Creates an empty buffer whose memory a device's driver allocates.
+    pub fn page_locked(allocate: AllocateLocked<T>) -> Self {
         Self {
-            locks: Some(context),
+            locks: Some(allocate),
             ..Self::default()
         }
     }
@@ -173,34 +177,30 @@ impl<T: Plain> SampleBuffer<T> {
 
     /// Allocates page-locked memory for `n` samples; `None` if it was not requested or the system refuses.
     fn lock(&self, n: usize) -> Option<Locked<T>> {
-        let context = self.locks.as_ref()?;
-        // cudarc's first call may only return the error of an earlier call, so try twice.
-        let memory = PageLocked::new(context, n).or_else(|_| PageLocked::new(context, n));
-        Some(Locked {
-            memory: memory.ok()?,
-            len: 0,
-        })
+        let allocate = self.locks.as_ref()?;
+        let memory = allocate(n)?;
+        Some(Locked { memory, len: 0 })
     }
 }
 
-impl<T: Plain> Locked<T> {
+impl<T: Copy> Locked<T> {
     fn capacity(&self) -> usize {
-        self.memory.as_slice().len()
+        (*self.memory).as_ref().len()
     }
 
     fn samples(&self) -> &[T] {
-        &self.memory.as_slice()[..self.len]
+        &(*self.memory).as_ref()[..self.len]
     }
 
     /// Returns the next `more` unused elements, which the caller writes and then adds to `len`. The capacity must be
     /// sufficient.
     #[inline(always)]
     fn next(&mut self, more: usize) -> &mut [T] {
-        &mut self.memory.as_mut_slice()[self.len..][..more]
+        &mut (*self.memory).as_mut()[self.len..][..more]
     }
 }
 
-impl<T: Plain> Deref for SampleBuffer<T> {
+impl<T: Copy> Deref for SampleBuffer<T> {
     type Target = [T];
 
     #[inline(always)]
@@ -212,7 +212,7 @@ impl<T: Plain> Deref for SampleBuffer<T> {
     }
 }
 
-impl<T: Plain> std::fmt::Debug for SampleBuffer<T> {
+impl<T: Copy> std::fmt::Debug for SampleBuffer<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let memory = match &self.memory {
             Memory::Ordinary(_) => "ordinary",
@@ -225,7 +225,6 @@ impl<T: Plain> std::fmt::Debug for SampleBuffer<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::Cuda;
 
     /// Checks that the buffer contains the same samples as a `Vec`, for any kind of memory.
     fn holds_what_a_vec_does(mut samples: SampleBuffer) {
@@ -268,15 +267,33 @@ mod tests {
         holds_what_a_vec_does(SampleBuffer::default());
     }
 
-    #[test]
-    #[ignore = "needs a GPU"]
-    fn cuda_memory_holds_what_a_vec_does() {
-        let cuda = Cuda::open(&[]).unwrap_or_else(|error| panic!("a GPU is required: {error}"));
-        holds_what_a_vec_does(cuda.sample_buffer_of());
+    /// Allocates like a driver that can lock pages for fewer than `limit` samples at once.
+    fn locks_below(limit: usize) -> AllocateLocked<f32> {
+        Arc::new(move |n| {
+            if n >= limit {
+                return None;
+            }
+            Some(Box::new(vec![0.0; n]))
+        })
+    }
 
-        let mut samples = cuda.sample_buffer_of::<f32>();
+    #[test]
+    fn locked_memory_holds_what_a_vec_does() {
+        holds_what_a_vec_does(SampleBuffer::page_locked(locks_below(usize::MAX)));
+
+        let mut samples = SampleBuffer::page_locked(locks_below(usize::MAX));
         samples.clear_for(10);
         assert!(!samples.lacks_lock());
         assert!(format!("{samples:?}").contains("page-locked"));
+    }
+
+    #[test]
+    fn memory_that_is_not_locked_holds_what_a_vec_does() {
+        holds_what_a_vec_does(SampleBuffer::page_locked(locks_below(1_000)));
+
+        let mut samples = SampleBuffer::page_locked(locks_below(1_000));
+        samples.pad_to(2_000, 0.5);
+        assert!(samples.lacks_lock());
+        assert_eq!(samples[..], [0.5; 2_000]);
     }
 }

@@ -24,9 +24,11 @@ pub struct ResampleArgs {
 
 /// Ratio of two rates in lowest terms: `down` input samples have the same duration as `up` output samples.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Ratio {
-    pub(super) down: usize,
-    pub(super) up: usize,
+pub struct Ratio {
+    /// Number of input samples.
+    pub down: usize,
+    /// Number of output samples.
+    pub up: usize,
 }
 
 impl ResampleArgs {
@@ -36,7 +38,7 @@ impl ResampleArgs {
     }
 
     /// Divides both rates by their greatest common divisor.
-    pub(super) fn ratio(&self) -> Ratio {
+    pub fn ratio(&self) -> Ratio {
         // Euclid's algorithm: in the end `a` is the greatest common divisor.
         let mut a = self.from_hz;
         let mut b = self.to_hz;
@@ -50,7 +52,11 @@ impl ResampleArgs {
         }
     }
 
-    pub(super) fn validate(&self) -> Result<(), ResampleError> {
+    /// Checks the ranges of both rates.
+    ///
+    /// # Errors
+    /// [`ResampleError::Rate`].
+    pub fn validate(&self) -> Result<(), ResampleError> {
         let Self { from_hz, to_hz } = *self;
         if (MIN_HZ..=MAX_FROM_HZ).contains(&from_hz) && (MIN_HZ..=MAX_TO_HZ).contains(&to_hz) {
             return Ok(());
