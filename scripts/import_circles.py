@@ -14,11 +14,11 @@ import re
 import sys
 from pathlib import Path
 
-CRATES = ["options", "schemas", "fft", "kernels", "decode", "source", "runtime", "statements", "catalog", "versions", "store", "extract", "sql", "pages", "wavemill",
+CRATES = ["options", "schemas", "fft", "kernels", "decode", "source", "runtime", "catalog", "versions", "store", "extract", "sql", "pages", "wavemill",
           "remote", "terminal", "loader", "scores", "evaluation", "trainer", "python", "tests", "demo-audio"]
 
 # Crates of one trade: the files at the top of src/ are one room and may use each other freely, like the files of a folder.
-ONE_ROOM = {"options", "source", "decode", "statements", "catalog", "versions", "store", "sql"}
+ONE_ROOM = {"options", "source", "decode", "catalog", "versions", "store", "sql"}
 
 PATH = re.compile(r"(?<![\w$:])(crate|super|self)::(?=[\w{*])")
 TEST_MODULE = re.compile(r"#\[cfg\((?:test|(?:all|any)\(test\b[^]]*)\)\]\s*(?:pub(?:\([^)]*\))?\s+)?mod\s+(\w+)\s*(;|\{)")

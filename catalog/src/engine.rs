@@ -25,10 +25,10 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::parser::Statement;
 use wavemill_runtime::course::Course;
-use wavemill_statements::{QUERY_STACK_BYTES, require_shallow_columns};
 
 use super::CatalogError;
 use super::python_list;
+use super::statements::{QUERY_STACK_BYTES, require_shallow_columns};
 
 /// Number of rows per batch of a query.
 const BATCH_ROWS: usize = 8192;
@@ -241,7 +241,7 @@ pub(super) fn nearest(name: &str, known: &[&str]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use wavemill_statements::parse_query;
+    use super::super::statements::parse_query;
 
     use super::*;
 

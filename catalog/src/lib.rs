@@ -20,6 +20,7 @@ mod rows;
 mod rows_hash;
 mod spelling;
 pub mod split;
+pub mod statements;
 mod steps;
 #[cfg(test)]
 mod tests;

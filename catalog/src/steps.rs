@@ -16,11 +16,11 @@ use wavemill_runtime::parallel::in_parts;
 use wavemill_schemas::manifest::AUDIO_STEP;
 use wavemill_schemas::recipe::{CatalogSpec, CleanStep, Subset};
 use wavemill_source::AudioIndex;
-use wavemill_statements::{StatementError, parse_query, require_expression};
 
 use super::csv_text::{DROPPED_BY, LINE};
 use super::engine::{Engine, nearest, one_line};
 use super::load::without_line;
+use super::statements::{StatementError, parse_query, require_expression};
 use super::{CatalogError, StepCount, fma, wide};
 
 /// State of the rows between cleaning steps.

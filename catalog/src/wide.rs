@@ -146,8 +146,8 @@ fn unpack(
 
 #[cfg(test)]
 mod tests {
+    use super::super::statements::parse_query;
     use arrow::array::{Int64Array, StringViewArray};
-    use wavemill_statements::parse_query;
 
     use super::super::engine::Engine;
     use super::*;

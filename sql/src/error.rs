@@ -10,9 +10,9 @@ use datafusion::common::utils::datafusion_strsim::levenshtein;
 use datafusion::common::{DataFusionError, SchemaError};
 use datafusion::object_store;
 use parquet::errors::ParquetError;
+use wavemill_catalog::statements::StatementError;
 use wavemill_runtime::panics::Panic;
 use wavemill_schemas::exit;
-use wavemill_statements::StatementError;
 use wavemill_store::StoreError;
 
 use super::output::Format;

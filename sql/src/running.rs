@@ -20,8 +20,8 @@ use futures::StreamExt;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
+use wavemill_catalog::statements::QUERY_STACK_BYTES;
 use wavemill_runtime::panics::Panic;
-use wavemill_statements::QUERY_STACK_BYTES;
 
 use super::partial::PartialOutput;
 use super::{Sink, SqlError};

@@ -28,9 +28,9 @@ use datafusion::physical_plan::{SendableRecordBatchStream, execute_stream};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::parser::Statement;
 use futures::StreamExt;
+use wavemill_catalog::statements::{parse, require_shallow_columns};
 use wavemill_runtime::panics::caught;
 use wavemill_schemas::manifest::Manifest;
-use wavemill_statements::{parse, require_shallow_columns};
 use wavemill_store::Store;
 
 use super::catalog::{self, CATALOG, RAW, STORE};

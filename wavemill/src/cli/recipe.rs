@@ -5,12 +5,12 @@ use std::io::{self, IsTerminal, Write};
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use wavemill_catalog::parse_where;
+use wavemill_catalog::statements::parse_query;
 use wavemill_extract::features::FeaturePlan;
 use wavemill_extract::settings::Settings;
 use wavemill_schemas::canonical;
 use wavemill_schemas::recipe::{CleanStep, Recipe, SHIPPED, Source};
 use wavemill_schemas::text::{shown, shown_lines};
-use wavemill_statements::parse_query;
 use wavemill_terminal::exit::UsageError;
 use wavemill_terminal::output::stdout;
 
