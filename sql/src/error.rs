@@ -233,15 +233,8 @@ impl SqlError {
 
 impl From<StatementError> for SqlError {
     fn from(error: StatementError) -> Self {
-        match error {
-            StatementError::Syntax(error) => Self::Syntax {
-                detail: one_line(&error.to_string()),
-            },
-            StatementError::Empty => Self::Empty,
-            StatementError::NotOneQuery => Self::Meaning {
-                detail: error.to_string(),
-            },
-            StatementError::TooComplex { detail } => Self::TooComplex { detail },
+        Self::Syntax {
+            detail: one_line(&error.to_string()),
         }
     }
 }
