@@ -158,8 +158,7 @@ impl Bounded {
             (needed / unit).ceil(),
             max / unit
         );
-        let refused = SqlError::TooComplex { detail };
-        Err(DataFusionError::External(Box::new(refused)))
+        Err(SqlError::Usage(detail).into())
     }
 }
 

@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use datafusion::catalog::{
     CatalogProvider, MemTable, MemoryCatalogProvider, SchemaProvider, TableProvider,
 };
-use datafusion::common::{DataFusionError, Result};
+use datafusion::common::Result;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use wavemill_schemas::manifest::{FileEntry, Manifest};
 use wavemill_schemas::tables::rejects_schema;
@@ -161,9 +161,9 @@ impl StoreSchema {
     }
 
     fn of_version(&self, table: &str, version: &str) -> Result<Arc<dyn TableProvider>, SqlError> {
-        let version: VersionName = version.parse().map_err(|error| SqlError::Meaning {
-            detail: format!("{table}{AT}{version}: {error}"),
-        })?;
+        let version: VersionName = version
+            .parse()
+            .map_err(|error| SqlError::Usage(format!("{table}{AT}{version}: {error}")))?;
         let number = self.store.resolve(Some(&version))?;
         let (_, manifest) = self.store.readable(number)?;
 
@@ -177,10 +177,8 @@ impl StoreSchema {
             return in_memory(batch);
         }
         let names: Vec<&str> = files.keys().map(String::as_str).collect();
-        Err(SqlError::UnknownTable {
-            near: nearest(table, &names),
-            name: format!("{table}{AT}{version}"),
-        })
+        let near = nearest(table, &names);
+        Err(SqlError::unknown("table", &format!("{table}{AT}{version}"), &near))
     }
 
     fn tables(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<dyn TableProvider>>> {
@@ -212,8 +210,7 @@ impl SchemaProvider for StoreSchema {
         // Do not hold the lock while footers are read from the disk. Two concurrent queries may then open the same
         // table twice, which is harmless.
         let opened = self.open(name);
-        let Some(table) = opened.map_err(|error| DataFusionError::External(Box::new(error)))?
-        else {
+        let Some(table) = opened? else {
             return Ok(None);
         };
         // Versions and tags may change while a session is open.

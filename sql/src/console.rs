@@ -41,7 +41,8 @@ impl Console {
         sink.expand(self.expanded);
         let pieces = pieces(text);
         if pieces.is_empty() {
-            return Err(SqlError::Empty);
+            let problem = "the query is empty: give SQL, such as \"SELECT count(*) FROM tracks\"";
+            return Err(SqlError::Usage(problem.to_owned()));
         }
 
         for piece in pieces {
@@ -76,9 +77,9 @@ impl Console {
                 return Ok(());
             }
             _ => {
-                return Err(SqlError::UnknownCommand {
-                    name: word.to_owned(),
-                });
+                return Err(SqlError::Usage(format!(
+                    "no command {word}: available are \\d, \\d TABLE and \\x, and at the prompt \\? and \\q"
+                )));
             }
         };
 

@@ -14,7 +14,7 @@ use arrow::compute::kernels::length::length;
 use arrow::compute::{cast, max};
 use arrow::datatypes::{DataType, Field, FieldRef, Int64Type};
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
-use datafusion::common::{DataFusionError, Result};
+use datafusion::common::Result;
 use datafusion::execution::TaskContext;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::Column;
@@ -178,8 +178,7 @@ impl Checked {
             longest.1,
             longest.0 / MIB,
         );
-        let refused = SqlError::TooComplex { detail };
-        Err(DataFusionError::External(Box::new(refused)))
+        Err(SqlError::Usage(detail).into())
     }
 
     /// Returns at least the bytes of a batch that the operator makes by repeating rows of `batch`.

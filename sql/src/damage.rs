@@ -11,7 +11,6 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use datafusion::common::DataFusionError;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::parquet::ParquetFileReaderFactory;
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
@@ -190,9 +189,7 @@ impl<R: ParquetFileReaderFactory> ParquetFileReaderFactory for RecordingReaders<
         let path = file.object_meta.location.as_ref();
         self.opened.note(path);
         fail_point!("sql-read");
-        self.footers
-            .check(path)
-            .map_err(|error| DataFusionError::External(Box::new(error)))?;
+        self.footers.check(path)?;
         self.readers
             .create_reader(partition_index, file, metadata_size_hint, metrics)
     }
@@ -243,7 +240,9 @@ impl Version {
         }
         // Check this before reading any file: after `gc` has removed the version, a missing file is not damage.
         if let Some(version) = self.collected(&self.plan_of(&error, opened)) {
-            return SqlError::Collected { version };
+            return SqlError::Usage(format!(
+                "the data of version {version} was removed by `wavemill gc` in the meantime: use a later version"
+            ));
         }
         // The error already names the file and the damage.
         if matches!(error, SqlError::Damaged { .. }) {
@@ -507,13 +506,11 @@ mod tests {
         opened.expect(&store.manifest.files);
         opened.note(&store.manifest.files[0].path);
 
-        let typo = SqlError::Meaning {
-            detail: "no such function".to_owned(),
-        };
+        let typo = SqlError::Usage("no such function".to_owned());
 
         let version = Version::new(store.handle(), &store.manifest);
         let explained = version.explain(typo, &opened, || panic!("no file is read"));
-        assert!(matches!(explained, SqlError::Meaning { .. }));
+        assert!(matches!(explained, SqlError::Usage(_)));
 
         for stops in [false, true] {
             let failed = SqlError::Failed {

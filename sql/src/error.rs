@@ -15,25 +15,12 @@ use wavemill_runtime::panics::Panic;
 use wavemill_schemas::exit;
 use wavemill_store::StoreError;
 
-use super::output::Format;
-
 /// The error type of a query. Its message is one line: the problem, the place, and the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum SqlError {
-    /// The folder is not a store.
-    #[error("{} is not a wavemill store: it has no _wavemill/versions (make one with `wavemill extract --store …`)", path.display())]
-    NoStore {
-        /// Path of the folder, as given by the user.
-        path: PathBuf,
-    },
-    /// The manifest cannot be read.
-    #[error("the manifest {} cannot be read: {detail}", path.display())]
-    Manifest {
-        /// Path of the manifest.
-        path: PathBuf,
-        /// The reason why the manifest cannot be read.
-        detail: String,
-    },
+    /// A statement, a command or an argument is wrong, beyond a limit, or not permitted.
+    #[error("{0}")]
+    Usage(String),
     /// A file differs from the manifest.
     #[error("the store is damaged: {}: {detail}; `wavemill verify` lists every damaged file", path.display())]
     Damaged {
@@ -48,114 +35,12 @@ pub enum SqlError {
         /// Message of the reader that failed.
         detail: String,
     },
-    /// `gc` removed the data of the version before or while a query read it.
-    #[error(
-        "the data of version {version} was removed by `wavemill gc` in the meantime: use a later version"
-    )]
-    Collected {
-        /// Number of the removed version.
-        version: u64,
-    },
     /// Another version that a query names (`tracks@3`) cannot be read.
     #[error(transparent)]
     OtherVersion(#[from] StoreError),
     /// A bug in wavemill, or in a library while it read intact bytes.
     #[error(transparent)]
     Panicked(#[from] Panic),
-    /// A table in a query or command does not exist.
-    #[error("no table '{name}'{}", suggestion(near))]
-    UnknownTable {
-        /// Name of the missing table, as written by the user.
-        name: String,
-        /// Existing tables with similar names.
-        near: Vec<String>,
-    },
-    /// A query names a column that does not exist.
-    #[error("no column '{name}'{}", suggestion(near))]
-    UnknownColumn {
-        /// Name of the missing column, as written in the query.
-        name: String,
-        /// Existing columns with similar names.
-        near: Vec<String>,
-    },
-    /// The query is not valid SQL.
-    #[error("{detail}")]
-    Syntax {
-        /// Description and position of the syntax error.
-        detail: String,
-    },
-    /// A query is valid SQL, but its types, functions or aggregates are invalid for this store.
-    #[error("{detail}")]
-    Meaning {
-        /// Description of the invalid type, function or aggregate.
-        detail: String,
-    },
-    /// A statement is nested too deeply, or calls a function that needs too much memory or time.
-    #[error("{detail}")]
-    TooComplex {
-        /// Description of what is too deep or too large, with the limit and the remedy.
-        detail: String,
-    },
-    /// A backslash command does not exist.
-    #[error(
-        "no command {name}: available are \\d, \\d TABLE and \\x, and at the prompt \\? and \\q"
-    )]
-    UnknownCommand {
-        /// Name of the unknown command, as written.
-        name: String,
-    },
-    /// A file of the user cannot be used as a table (`--table NAME=FILE`).
-    #[error("--table {name}={}: {detail}", file.display())]
-    OwnTable {
-        /// Name that the user gave to the table.
-        name: String,
-        /// Path of the file, as given by the user.
-        file: PathBuf,
-        /// The reason why the file cannot be used.
-        detail: String,
-    },
-    /// The query is empty.
-    #[error("the query is empty: give SQL, such as \"SELECT count(*) FROM tracks\"")]
-    Empty,
-    /// A statement would write, but `--allow-write` is missing.
-    #[error("{statement} writes, but `wavemill sql` is read-only: add --allow-write to permit it")]
-    Refused {
-        /// Kind of the statement, such as `COPY`.
-        statement: String,
-    },
-    /// A statement would write into the store, or create a table from its files.
-    #[error("{path}: this path is inside the store: {statement} needs one outside it")]
-    InStore {
-        /// Kind of the statement, such as `COPY`.
-        statement: &'static str,
-        /// Path inside the store, as written in the statement.
-        path: String,
-    },
-    /// A text format cannot represent a column of tensors.
-    #[error(
-        "column '{column}' contains tensors, which {format} cannot show: select tensor({column}) or tensor_mean({column}), \
-         or use --format arrow or parquet"
-    )]
-    TensorAsText {
-        /// Name of the column that contains tensors.
-        column: String,
-        /// The requested text format.
-        format: Format,
-    },
-    /// A binary format cannot be written to a terminal.
-    #[error("{format} is a binary format: add --out FILE, or pipe it into a program")]
-    BinaryToTerminal {
-        /// The requested binary format.
-        format: Format,
-    },
-    /// Several results were requested in a format that can only contain one.
-    #[error(
-        "{format} can contain only one result: give a single query, or --format table, csv or json"
-    )]
-    SeveralResults {
-        /// The requested format, which can contain one result.
-        format: Format,
-    },
     /// The query exceeds `--memory-limit`.
     #[error(
         "the query exceeds --memory-limit ({detail}): raise it, or exclude the tensors from sorts and joins"
@@ -188,23 +73,8 @@ impl SqlError {
     /// Returns the exit code for this error: 2 usage, 3 store damaged, 5 no space, 130 interrupted, otherwise 1.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::NoStore { .. }
-            | Self::Collected { .. }
-            | Self::UnknownTable { .. }
-            | Self::UnknownColumn { .. }
-            | Self::Syntax { .. }
-            | Self::Meaning { .. }
-            | Self::TooComplex { .. }
-            | Self::Empty
-            | Self::UnknownCommand { .. }
-            | Self::OwnTable { .. }
-            | Self::Refused { .. }
-            | Self::InStore { .. }
-            | Self::TensorAsText { .. }
-            | Self::BinaryToTerminal { .. }
-            | Self::SeveralResults { .. } => exit::USAGE,
-
-            Self::Manifest { .. } | Self::Damaged { .. } | Self::Unreadable { .. } => exit::DAMAGED,
+            Self::Usage(_) => exit::USAGE,
+            Self::Damaged { .. } | Self::Unreadable { .. } => exit::DAMAGED,
             Self::OtherVersion(error) => error.exit_code(),
             Self::Interrupted => exit::INTERRUPTED,
 
@@ -216,6 +86,16 @@ impl SqlError {
             | Self::Failed { .. }
             | Self::Panicked(_) => exit::FAILED,
         }
+    }
+
+    /// Returns the error for a name that is not that of a `kind` such as `table`, with the `near` names that exist.
+    pub(super) fn unknown(kind: &str, name: &str, near: &[String]) -> Self {
+        let remedy = if near.is_empty() {
+            "; at the prompt, \\d lists tables and \\d TABLE columns".to_owned()
+        } else {
+            format!("; did you mean {}?", near.join(" or "))
+        };
+        Self::Usage(format!("no {kind} '{name}'{remedy}"))
     }
 
     /// Returns the error for a file of the store that the machine fails to read.
@@ -233,9 +113,13 @@ impl SqlError {
 
 impl From<StatementError> for SqlError {
     fn from(error: StatementError) -> Self {
-        Self::Syntax {
-            detail: one_line(&error.to_string()),
-        }
+        Self::Usage(one_line(&error.to_string()))
+    }
+}
+
+impl From<SqlError> for DataFusionError {
+    fn from(error: SqlError) -> Self {
+        Self::External(Box::new(error))
     }
 }
 
@@ -255,16 +139,12 @@ impl From<DataFusionError> for SqlError {
 
             // Errors of the statement.
             DataFusionError::SchemaError(error, _) => from_schema(*error),
-            DataFusionError::SQL(error, _) => Self::Syntax {
-                detail: one_line(&error.to_string()),
-            },
+            DataFusionError::SQL(error, _) => Self::Usage(one_line(&error.to_string())),
             error @ (DataFusionError::Plan(_)
             | DataFusionError::NotImplemented(_)
             | DataFusionError::Configuration(_)) => {
                 let message = one_line(&error.message());
-                Self::Meaning {
-                    detail: tensor_hint(&message).unwrap_or(message),
-                }
+                Self::Usage(tensor_hint(&message).unwrap_or(message))
             }
 
             // Errors of the data and of the machine.
@@ -408,10 +288,9 @@ fn same_kind(error: &DataFusionError) -> DataFusionError {
             DataFusionError::ParquetError(Box::new(ParquetError::General(error.to_string())))
         }
         DataFusionError::External(inner)
-            if let Some(SqlError::TooComplex { detail }) = inner.downcast_ref() =>
+            if let Some(SqlError::Usage(refused)) = inner.downcast_ref() =>
         {
-            let detail = detail.clone();
-            DataFusionError::External(Box::new(SqlError::TooComplex { detail }))
+            SqlError::Usage(refused.clone()).into()
         }
         other => DataFusionError::Execution(other.to_string()),
     }
@@ -436,14 +315,9 @@ fn from_schema(error: SchemaError) -> SqlError {
                 Some(name) => vec![format!("\"{name}\"")],
                 None => nearest(&field.name, &valid),
             };
-            SqlError::UnknownColumn {
-                near,
-                name: field.quoted_flat_name(),
-            }
+            SqlError::unknown("column", &field.quoted_flat_name(), &near)
         }
-        other => SqlError::Meaning {
-            detail: one_line(&other.to_string()),
-        },
+        other => SqlError::Usage(one_line(&other.to_string())),
     }
 }
 
@@ -482,14 +356,6 @@ pub(super) fn nearest(wanted: &str, names: &[&str]) -> Vec<String> {
 
     let nearest = near.into_iter().take(3);
     nearest.map(|(_, name)| name.to_owned()).collect()
-}
-
-fn suggestion(near: &[String]) -> String {
-    if near.is_empty() {
-        "; at the prompt, \\d lists tables and \\d TABLE columns".to_owned()
-    } else {
-        format!("; did you mean {}?", near.join(" or "))
-    }
 }
 
 fn one_line(text: &str) -> String {

@@ -27,7 +27,7 @@ use super::{Limits, Rows, SqlError, session};
 /// shape are `arrow.fixed_shape_tensor`, as in [`Rows`]. Each scan has the limits `limits`.
 ///
 /// # Errors
-/// [`SqlError::UnknownTable`], or [`SqlError::Damaged`] if the table's file is damaged.
+/// [`SqlError::Usage`] if there is no such table, or [`SqlError::Damaged`] if the table's file is damaged.
 pub fn table_provider(
     store: &Store,
     manifest: Arc<Manifest>,
@@ -170,14 +170,10 @@ impl PartitionStream for Scan {
     fn execute(&self, _context: Arc<TaskContext>) -> SendableRecordBatchStream {
         // Taking a batch waits for the query's own threads, which do not depend on the thread that waits.
         let batches: Box<dyn Iterator<Item = _> + Send> = match self.start() {
-            Ok(rows) => Box::new(rows.map(|batch| batch.map_err(external))),
-            Err(error) => Box::new(iter::once(Err(external(error)))),
+            Ok(rows) => Box::new(rows.map(|batch| batch.map_err(DataFusionError::from))),
+            Err(error) => Box::new(iter::once(Err(error.into()))),
         };
         let schema = Arc::clone(&self.schema);
         Box::pin(RecordBatchStreamAdapter::new(schema, stream::iter(batches)))
     }
-}
-
-fn external(error: SqlError) -> DataFusionError {
-    DataFusionError::External(Box::new(error))
 }

@@ -139,7 +139,7 @@ pub(super) struct Planner {
 /// the columns that it needs.
 ///
 /// # Errors
-/// [`SqlError::NoStore`] if the folder is missing, and [`SqlError::Failed`] if DataFusion cannot be set up.
+/// [`SqlError::Usage`] if the folder is missing, and [`SqlError::Failed`] if DataFusion cannot be set up.
 pub fn open(store: &Store, manifest: &Manifest, limits: Limits) -> Result<Session, SqlError> {
     let state = SessionStateBuilder::new()
         .with_runtime_env(environment(store, &limits)?)
@@ -179,15 +179,18 @@ pub fn open(store: &Store, manifest: &Manifest, limits: Limits) -> Result<Sessio
 /// Creates the memory pool of a session over `store`, and registers its files.
 ///
 /// # Errors
-/// [`SqlError::NoStore`] if the folder is missing.
+/// [`SqlError::Usage`] if the folder is missing.
 fn environment(store: &Store, limits: &Limits) -> Result<Arc<RuntimeEnv>, SqlError> {
     // The manifest's paths are relative to the store's folder.
     let files: Arc<dyn ObjectStore> = match store.mirror() {
         Some(mirror) => mirror.objects(),
         None => {
             let files = LocalFileSystem::new_with_prefix(store.root());
-            Arc::new(files.map_err(|_| SqlError::NoStore {
-                path: store.root().to_owned(),
+            Arc::new(files.map_err(|_| {
+                SqlError::Usage(format!(
+                    "{} is not a wavemill store: it has no _wavemill/versions (make one with `wavemill extract --store …`)",
+                    store.root().display()
+                ))
             })?)
         }
     };
@@ -238,8 +241,8 @@ impl Session {
     pub fn rows(self, sql: &str) -> Result<Rows, SqlError> {
         let mut statements = parse(sql)?;
         let (Some(statement), None) = (statements.pop_front(), statements.pop_front()) else {
-            let detail = "several statements: give one at a time".to_owned();
-            return Err(SqlError::Meaning { detail });
+            let problem = "several statements: give one at a time";
+            return Err(SqlError::Usage(problem.to_owned()));
         };
 
         self.start(async move |planner| planner.stream(statement).await)
@@ -317,7 +320,7 @@ impl Session {
     /// Adds one of the user's files as a read-only table.
     ///
     /// # Errors
-    /// [`SqlError::OwnTable`] if the name is invalid or taken, or if the file cannot be read.
+    /// [`SqlError::Usage`] if the name is invalid or taken, or if the file cannot be read.
     pub fn add_table(&self, name: &str, file: &Path) -> Result<(), SqlError> {
         own_tables::add(&self.planner.ctx, name, file)
     }
@@ -340,7 +343,7 @@ impl Session {
     /// Returns the columns of one of [`Session::tables`].
     ///
     /// # Errors
-    /// [`SqlError::UnknownTable`] if the table does not exist, or [`SqlError::Damaged`] if its file is damaged.
+    /// [`SqlError::Usage`] if the table does not exist, or [`SqlError::Damaged`] if its file is damaged.
     pub fn columns(&self, table: &str) -> Result<SchemaRef, SqlError> {
         self.planner.columns(table)
     }
@@ -499,10 +502,9 @@ impl Planner {
 
             let in_store = paths.iter().find(|path| self.is_in_store(path));
             found = match (in_store, node) {
-                (Some(path), _) => Some(SqlError::InStore {
-                    statement,
-                    path: path.clone(),
-                }),
+                (Some(path), _) => Some(SqlError::Usage(format!(
+                    "{path}: this path is inside the store: {statement} needs one outside it"
+                ))),
                 (None, LogicalPlan::Copy(copy)) if is_pattern(&copy.output_url) => {
                     Some(pattern_refused(&copy.output_url))
                 }
@@ -580,10 +582,7 @@ impl Planner {
     fn unknown_table(&self, name: &str) -> SqlError {
         let tables = self.tables();
         let tables: Vec<&str> = tables.iter().map(String::as_str).collect();
-        SqlError::UnknownTable {
-            near: nearest(name, &tables),
-            name: name.to_owned(),
-        }
+        SqlError::unknown("table", name, &nearest(name, &tables))
     }
 
     fn schema_provider(
@@ -637,10 +636,9 @@ fn is_pattern(path: &str) -> bool {
 }
 
 fn pattern_refused(path: &str) -> SqlError {
-    let detail = format!(
+    SqlError::Usage(format!(
         "COPY … TO '{path}': a path with *, ? or [ is a pattern for several files: choose another name"
-    );
-    SqlError::Meaning { detail }
+    ))
 }
 
 /// Returns the schema and the name of one of [`Session::tables`].
@@ -656,7 +654,7 @@ fn is_query(statement: &datafusion::sql::sqlparser::ast::Statement) -> bool {
 /// Refuses DDL, DML and COPY anywhere in a plan.
 ///
 /// # Errors
-/// [`SqlError::Refused`].
+/// [`SqlError::Usage`].
 fn refuse_writes(plan: &LogicalPlan) -> Result<(), SqlError> {
     let mut writes = None;
     plan.apply_with_subqueries(|node| {
@@ -668,7 +666,11 @@ fn refuse_writes(plan: &LogicalPlan) -> Result<(), SqlError> {
         };
         Ok(TreeNodeRecursion::Stop)
     })?;
-    writes.map_or(Ok(()), |statement| Err(SqlError::Refused { statement }))
+    writes.map_or(Ok(()), |statement| {
+        Err(SqlError::Usage(format!(
+            "{statement} writes, but `wavemill sql` is read-only: add --allow-write to permit it"
+        )))
+    })
 }
 
 /// Refuses SET and RESET of runtime options that the command line sets: they could spill into the store or lift the
@@ -683,10 +685,9 @@ fn refuse_limits(plan: &LogicalPlan) -> Result<(), SqlError> {
         return Ok(());
     }
 
-    let detail = format!(
+    Err(SqlError::Usage(format!(
         "{name} cannot be changed by SQL: --memory-limit and TMPDIR control how much memory a query uses and where it spills"
-    );
-    Err(SqlError::Meaning { detail })
+    )))
 }
 
 /// Returns the number of bytes of tensors and repeated texts in the widest row of the plan's tables, together with the large

@@ -125,7 +125,6 @@ impl ScalarUDFImpl for Checked {
             self.bytes_max as f64 / MIB,
             bytes as f64 / MIB,
         );
-        let refused = SqlError::TooComplex { detail };
-        Err(DataFusionError::External(Box::new(refused)))
+        Err(SqlError::Usage(detail).into())
     }
 }

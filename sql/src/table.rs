@@ -90,10 +90,7 @@ impl StoreTable {
             }
         }
         let Some(first) = entries.first() else {
-            return Err(SqlError::Manifest {
-                path: store.place().to_owned(),
-                detail: "a table without files".to_owned(),
-            });
+            return Err(damaged(store.place(), "a table without files"));
         };
 
         opened.expect(entries);

@@ -42,7 +42,9 @@ impl<W, T> SingleResult<W, T> {
         // Leave `Done` in the writer's place, so that a second result is refused even if the first one is unfinished.
         match std::mem::replace(self, Self::Done) {
             Self::Unused(out) => Ok(out),
-            Self::Open(_) | Self::Done => Err(SqlError::SeveralResults { format }),
+            Self::Open(_) | Self::Done => Err(SqlError::Usage(format!(
+                "{format} can contain only one result: give a single query, or --format table, csv or json"
+            ))),
         }
     }
 

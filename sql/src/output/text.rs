@@ -17,10 +17,11 @@ const PLAIN: FormatOptions = FormatOptions::new().with_null("").with_display_err
 /// Refuses columns of bytes, which have no text representation, even if they have no tensor metadata.
 fn refuse_tensors(schema: &SchemaRef, format: Format) -> Result<(), SqlError> {
     match schema.fields().iter().find(|field| is_bytes(field)) {
-        Some(field) => Err(SqlError::TensorAsText {
-            column: field.name().clone(),
-            format,
-        }),
+        Some(field) => Err(SqlError::Usage(format!(
+            "column '{name}' contains tensors, which {format} cannot show: select tensor({name}) or tensor_mean({name}), \
+             or use --format arrow or parquet",
+            name = field.name()
+        ))),
         None => Ok(()),
     }
 }

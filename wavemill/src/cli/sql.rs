@@ -127,14 +127,18 @@ impl SqlCommand {
 
     fn prompt(&self, session: &sql::Session) -> Result<()> {
         if self.format.is_binary() {
-            return Err(SqlError::BinaryToTerminal {
-                format: self.format,
-            }
-            .into());
+            return Err(self.binary_to_terminal().into());
         }
         let prompt = Prompt::open(session)?;
         self.stop_on_signals(session.interrupt(), true)?;
         Ok(prompt.run(session, self.console())?)
+    }
+
+    fn binary_to_terminal(&self) -> UsageError {
+        UsageError(format!(
+            "{} is a binary format: add --out FILE, or pipe it into a program",
+            self.format
+        ))
     }
 
     fn answer(&self, session: &sql::Session) -> Result<()> {
@@ -146,10 +150,7 @@ impl SqlCommand {
 
         if self.out == Path::new("-") {
             if self.format.is_binary() && io::stdout().is_terminal() {
-                return Err(SqlError::BinaryToTerminal {
-                    format: self.format,
-                }
-                .into());
+                return Err(self.binary_to_terminal().into());
             }
             return Ok(self.console().show(session, &query)?);
         }
