@@ -1,4 +1,4 @@
-//! Limits of functions whose result, or whose work, can be much larger than their arguments.
+//! Limits of functions whose result can be much larger than their arguments.
 //!
 //! DataFusion computes the result of a function in one piece, which its memory pool does not count, and it computes
 //! calls with constants while it plans, where nothing can end them. A call of these functions is therefore estimated
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, GenericListArray, OffsetSizeTrait};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, FieldRef, Int64Type, IntervalMonthDayNanoType, TimeUnit};
-use datafusion::common::{DataFusionError, Result};
+use datafusion::common::Result;
 use datafusion::execution::FunctionRegistry;
 use datafusion::logical_expr::{
     ColumnarValue, Documentation, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
@@ -20,14 +20,13 @@ use datafusion::prelude::SessionContext;
 use super::SqlError;
 
 /// The functions that are limited. Other functions return at most a small multiple of their arguments.
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 13] = [
     "array_repeat",
     "array_resize",
     "array_to_string",
     "arrays_zip",
     "concat_ws",
     "generate_series",
-    "levenshtein",
     "lpad",
     "range",
     "regexp_match",
@@ -39,9 +38,7 @@ const NAMES: [&str; 14] = [
 /// Maximum number of bytes that a call adds to a batch: an eighth of the memory of a thread, because a function may hold
 /// its result twice, and an expression may call several. A quarter of the memory limit if that is less.
 const BATCH_BYTES_MAX: usize = 64 << 20;
-/// Maximum number of steps of a call for a batch, about a second.
-const STEPS_MAX: f64 = 640e6;
-/// Divisor of both limits for a call with constants. It is computed while the query is planned, a statement may contain
+/// Divisor of this limit for a call with constants. It is computed while the query is planned, a statement may contain
 /// thousands of such calls, and each result is kept for the whole query.
 const CONSTANTS_DIVISOR: f64 = 64.0;
 const MIB: f64 = (1 << 20) as f64;
@@ -123,26 +120,7 @@ impl Bounded {
             needed += cost(self.name(), &arguments, row)?;
         }
 
-        let (unit, measure, max, remedy) = match self.name() {
-            "levenshtein" => (
-                1e6,
-                "million comparisons of characters",
-                STEPS_MAX,
-                "compare shorter texts",
-            ),
-            "generate_series" | "range" => (
-                MIB,
-                "MiB",
-                self.bytes_max as f64,
-                "use the table generate_series(…) in FROM instead",
-            ),
-            _ => (
-                MIB,
-                "MiB",
-                self.bytes_max as f64,
-                "give it smaller numbers or shorter texts",
-            ),
-        };
+        let max = self.bytes_max as f64;
         let (max, place) = if are_constants {
             (max / CONSTANTS_DIVISOR, "with constants".to_owned())
         } else {
@@ -152,17 +130,21 @@ impl Bounded {
             return Ok(());
         }
 
-        let detail = format!(
-            "{} {place} needs {:.0} {measure}, but the limit is {:.1}: {remedy}",
+        let remedy = match self.name() {
+            "generate_series" | "range" => "use the table generate_series(…) in FROM instead",
+            _ => "give it smaller numbers or shorter texts",
+        };
+        let refused = SqlError::Usage(format!(
+            "{} {place} needs {:.0} MiB, but the limit is {:.1}: {remedy}",
             self.name(),
-            (needed / unit).ceil(),
-            max / unit
-        );
-        Err(SqlError::Usage(detail).into())
+            (needed / MIB).ceil(),
+            max / MIB
+        ));
+        Err(refused.into())
     }
 }
 
-/// Returns at least the number of bytes that a call adds to its arguments in `row`, or the number of its steps.
+/// Returns at least the number of bytes that a call adds to its arguments in `row`.
 fn cost(name: &str, arguments: &[ArrayRef], row: usize) -> Result<f64> {
     let text = |i: usize| arguments.get(i).map_or("", |values| text_at(values, row));
     let number = |i: usize| match arguments.get(i) {
@@ -171,7 +153,6 @@ fn cost(name: &str, arguments: &[ArrayRef], row: usize) -> Result<f64> {
     };
 
     Ok(match (name, arguments) {
-        ("levenshtein", _) => text(0).chars().count() as f64 * text(1).chars().count() as f64,
         ("repeat", _) => text(0).len() as f64 * number(1)?.max(0.0),
         // A character has up to four bytes.
         ("lpad" | "rpad", _) => 4.0 * number(1)?.max(0.0),
