@@ -178,7 +178,11 @@ impl StoreSchema {
         }
         let names: Vec<&str> = files.keys().map(String::as_str).collect();
         let near = nearest(table, &names);
-        Err(SqlError::unknown("table", &format!("{table}{AT}{version}"), &near))
+        Err(SqlError::unknown(
+            "table",
+            &format!("{table}{AT}{version}"),
+            &near,
+        ))
     }
 
     fn tables(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<dyn TableProvider>>> {

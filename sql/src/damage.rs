@@ -4,7 +4,7 @@
 //! the files that it opens. After a failure they are compared with the manifest, starting with the last one because it
 //! is the most likely cause. A file that another process removed is distinguished from one that was lost.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::path::Path;
@@ -29,60 +29,60 @@ pub(super) const READER_FAILED: &str = "the reader failed";
 /// Number of bytes that are read at a time while a file is hashed.
 const BLOCK_BYTES: usize = 1 << 20;
 
-/// Files of the store that the running query has opened, in the order of their last opening.
-#[derive(Clone, Debug, Default)]
+/// Files of the tables that a session has opened. Shared by the readers of all tables.
+#[derive(Clone, Debug)]
 pub(super) struct OpenedFiles {
-    paths: Arc<Mutex<Vec<String>>>,
-    /// Files of the tables that the session has opened, by their path in the manifest.
-    entries: Arc<Mutex<HashMap<String, FileEntry>>>,
+    store: Store,
+    state: Arc<Mutex<FileStates>>,
+}
+
+#[derive(Debug, Default)]
+struct FileStates {
+    /// The files, by their path in the manifest.
+    entries: HashMap<String, FileEntry>,
+    /// Paths of the files whose page index and footer are those of the manifest. Pages have their own checksums, which the
+    /// reader verifies.
+    checked: HashSet<String>,
+    /// Paths of the files that the running query has opened, in the order of their last opening.
+    paths: Vec<String>,
 }
 
 impl OpenedFiles {
-    /// Records the files of a table that queries will open.
-    pub(super) fn expect(&self, entries: &[FileEntry]) {
-        let entries = entries.iter().cloned();
-        self.entries()
-            .extend(entries.map(|entry| (entry.path.clone(), entry)));
+    fn new(store: Store) -> Self {
+        Self {
+            store,
+            state: Arc::default(),
+        }
     }
 
-    fn entries(&self) -> MutexGuard<'_, HashMap<String, FileEntry>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Records the files of a table that queries will open. Their footers have not been checked.
+    pub(super) fn expect(&self, entries: &[FileEntry]) {
+        let mut state = self.state();
+        for entry in entries {
+            state.checked.remove(&entry.path);
+            state.entries.insert(entry.path.clone(), entry.clone());
+        }
     }
 
     /// Clears the list of files that the previous query opened.
     pub(super) fn clear(&self) {
-        self.paths().clear();
+        self.state().paths.clear();
     }
 
     /// Records that the file at `path`, as written in the manifest, is being read.
     pub(super) fn note(&self, path: &str) {
-        let mut paths = self.paths();
-        paths.retain(|known| known != path);
-        paths.push(path.to_owned());
+        let mut state = self.state();
+        state.paths.retain(|known| known != path);
+        state.paths.push(path.to_owned());
     }
 
-    fn paths(&self) -> MutexGuard<'_, Vec<String>> {
-        self.paths.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Returns a copy of the paths: hashing takes long, and abandoned threads of a query may still record files.
+    fn paths(&self) -> Vec<String> {
+        self.state().paths.clone()
     }
-}
 
-/// Files whose page index and footer have not been compared with the manifest yet, by their path in the manifest. Pages
-/// have their own checksums, which the reader verifies.
-#[derive(Clone, Debug)]
-pub(super) struct UncheckedFooters {
-    store: Store,
-    entries: Arc<Mutex<HashMap<String, FileEntry>>>,
-}
-
-impl UncheckedFooters {
-    /// Creates the set of the files `entries` of `store`, none of which has been checked.
-    pub(super) fn new(store: &Store, entries: &[FileEntry]) -> Self {
-        let entries = entries.iter().cloned();
-        let entries = entries.map(|entry| (entry.path.clone(), entry)).collect();
-        Self {
-            store: store.clone(),
-            entries: Arc::new(Mutex::new(entries)),
-        }
+    fn state(&self) -> MutexGuard<'_, FileStates> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Verifies the footer of the file at `path` when it is first read.
@@ -90,9 +90,12 @@ impl UncheckedFooters {
     /// # Errors
     /// [`SqlError::Damaged`] if the footer differs or cannot be read; [`SqlError::Failed`] if an object store cannot be
     /// read.
-    pub(super) fn check(&self, path: &str) -> Result<(), SqlError> {
+    pub(super) fn check_footer(&self, path: &str) -> Result<(), SqlError> {
+        let state = self.state();
+        let is_checked = state.checked.contains(path);
+        let entry = state.entries.get(path).filter(|_| !is_checked).cloned();
         // Other files may be checked while an object store is asked for this one.
-        let entry = self.entries().get(path).cloned();
+        drop(state);
         let Some(entry) = entry else {
             return Ok(());
         };
@@ -115,7 +118,7 @@ impl UncheckedFooters {
         };
         let detail = match has_footer {
             Ok(true) => {
-                self.entries().remove(path);
+                self.state().checked.insert(path.to_owned());
                 return Ok(());
             }
             Ok(false) => "its footer differs from the committed one".to_owned(),
@@ -129,10 +132,6 @@ impl UncheckedFooters {
     fn forget_copy(&self, entry: &FileEntry) -> bool {
         let mirror = self.store.mirror();
         mirror.is_some_and(|mirror| mirror.streamed(entry).forget_copy())
-    }
-
-    fn entries(&self) -> MutexGuard<'_, HashMap<String, FileEntry>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -174,7 +173,6 @@ pub(super) fn not_read(error: RemoteError) -> SqlError {
 pub(super) struct RecordingReaders<R> {
     pub readers: R,
     pub opened: OpenedFiles,
-    pub footers: UncheckedFooters,
 }
 
 impl<R: ParquetFileReaderFactory> ParquetFileReaderFactory for RecordingReaders<R> {
@@ -189,24 +187,26 @@ impl<R: ParquetFileReaderFactory> ParquetFileReaderFactory for RecordingReaders<
         let path = file.object_meta.location.as_ref();
         self.opened.note(path);
         fail_point!("sql-read");
-        self.footers.check(path)?;
+        self.opened.check_footer(path)?;
         self.readers
             .create_reader(partition_index, file, metadata_size_hint, metrics)
     }
 }
 
-/// The version that a session reads, used to explain failures.
+/// The version that a session reads, and the files that it has opened, used to explain failures.
 #[derive(Debug)]
 pub(super) struct Version {
     store: Store,
     plan_id: String,
     files: Vec<FileEntry>,
+    pub opened: OpenedFiles,
 }
 
 impl Version {
     /// Creates the description of the version of `store` that `manifest` describes.
     pub(super) fn new(store: Store, manifest: &Manifest) -> Self {
         Self {
+            opened: OpenedFiles::new(store.clone()),
             store,
             plan_id: manifest.plan_id.clone(),
             files: manifest.files.clone(),
@@ -229,17 +229,12 @@ impl Version {
     /// Returns the cause of a failed query: data that `gc` removed, a damaged file, or else `error` itself.
     ///
     /// Reads the files that the query opened, until one differs from the manifest or `stop` returns true.
-    pub(super) fn explain(
-        &self,
-        error: SqlError,
-        opened: &OpenedFiles,
-        stop: impl Fn() -> bool,
-    ) -> SqlError {
+    pub(super) fn explain(&self, error: SqlError, stop: impl Fn() -> bool) -> SqlError {
         if !may_be_damage(&error) {
             return error;
         }
         // Check this before reading any file: after `gc` has removed the version, a missing file is not damage.
-        if let Some(version) = self.collected(&self.plan_of(&error, opened)) {
+        if let Some(version) = self.collected(&self.plan_of(&error)) {
             return SqlError::Usage(format!(
                 "the data of version {version} was removed by `wavemill gc` in the meantime: use a later version"
             ));
@@ -251,13 +246,11 @@ impl Version {
 
         // Nothing says yet whether the bytes or the connection are the cause.
         if self.store.remote().is_some() {
-            return self.doubt(error, opened);
+            return self.doubt(error);
         }
 
-        // Copy the paths: hashing takes long, and abandoned threads of the query may still record files.
-        let paths: Vec<String> = opened.paths().iter().rev().cloned().collect();
-        for path in paths {
-            let Some(entry) = opened.entries().get(&path).cloned() else {
+        for path in self.opened.paths().into_iter().rev() {
+            let Some(entry) = self.opened.state().entries.get(&path).cloned() else {
                 continue;
             };
 
@@ -284,8 +277,8 @@ impl Version {
     }
 
     /// Adds to an error the file of an object store that was read last. If there is none, the store is not the cause.
-    fn doubt(&self, error: SqlError, opened: &OpenedFiles) -> SqlError {
-        let Some(path) = opened.paths().last().cloned() else {
+    fn doubt(&self, error: SqlError) -> SqlError {
+        let Some(path) = self.opened.paths().pop() else {
             return not_damage(error);
         };
         let place = self.store.place().display();
@@ -324,13 +317,13 @@ impl Version {
 
     /// Returns the plan of the file that an error names, or of the file that was opened last. A query may read tables of
     /// several versions.
-    fn plan_of(&self, error: &SqlError, opened: &OpenedFiles) -> String {
+    fn plan_of(&self, error: &SqlError) -> String {
         let path = match error {
             SqlError::Damaged { path, .. } => path.strip_prefix(self.store.place()).ok(),
             _ => None,
         };
         let path = path.map(|path| path.to_string_lossy().into_owned());
-        let path = path.or_else(|| opened.paths().last().cloned());
+        let path = path.or_else(|| self.opened.paths().pop());
         let plan = path
             .as_deref()
             .and_then(|path| path.strip_prefix("data/")?.split('/').next());
@@ -502,14 +495,14 @@ mod tests {
     #[test]
     fn query_errors_do_not_reread_files() {
         let store = TestStore::small();
-        let (session, opened) = (session(&store), OpenedFiles::default());
-        opened.expect(&store.manifest.files);
-        opened.note(&store.manifest.files[0].path);
+        let session = session(&store);
+        let version = Version::new(store.handle(), &store.manifest);
+        version.opened.expect(&store.manifest.files);
+        version.opened.note(&store.manifest.files[0].path);
 
         let typo = SqlError::Usage("no such function".to_owned());
 
-        let version = Version::new(store.handle(), &store.manifest);
-        let explained = version.explain(typo, &opened, || panic!("no file is read"));
+        let explained = version.explain(typo, || panic!("no file is read"));
         assert!(matches!(explained, SqlError::Usage(_)));
 
         for stops in [false, true] {
@@ -517,7 +510,7 @@ mod tests {
                 detail: "a reader's words".to_owned(),
             };
             let asked = std::cell::Cell::new(false);
-            let explained = version.explain(failed, &opened, || {
+            let explained = version.explain(failed, || {
                 asked.set(true);
                 stops
             });
@@ -543,7 +536,7 @@ mod tests {
             detail: "Invalid Parquet file".to_owned(),
         };
 
-        let explained = version.doubt(unreadable, &OpenedFiles::default());
+        let explained = version.doubt(unreadable);
         assert!(
             matches!(&explained, SqlError::Failed { detail } if detail == "Invalid Parquet file"),
             "{explained}"

@@ -7,7 +7,7 @@ use datafusion::physical_plan::SendableRecordBatchStream;
 use wavemill_runtime::panics::caught;
 
 use super::SqlError;
-use super::damage::{OpenedFiles, Version};
+use super::damage::Version;
 use super::output::tensors::TensorStream;
 use super::running::{Interrupt, RunningQuery};
 
@@ -23,7 +23,6 @@ pub struct Rows {
 /// The version and the state from which a failure of the query is explained.
 pub(super) struct Origin {
     version: Version,
-    opened: OpenedFiles,
     interrupt: Interrupt,
     stop: Receiver<()>,
 }
@@ -91,13 +90,11 @@ impl Iterator for Rows {
 }
 
 impl Origin {
-    /// Creates the origin of a query that reads `version`, which records the files that it opens in `opened` and is
-    /// stopped by `interrupt`.
-    pub(super) fn new(version: Version, opened: OpenedFiles, interrupt: Interrupt) -> Self {
+    /// Creates the origin of a query that reads `version` and is stopped by `interrupt`.
+    pub(super) fn new(version: Version, interrupt: Interrupt) -> Self {
         let stop = interrupt.listen();
         Self {
             version,
-            opened,
             interrupt,
             stop,
         }
@@ -106,7 +103,6 @@ impl Origin {
     /// Removes unfinished files of a failed COPY or INSERT, and returns the cause of the failure.
     fn failed(&self, error: SqlError) -> SqlError {
         self.interrupt.partial().remove();
-        self.version
-            .explain(error, &self.opened, || !self.stop.is_empty())
+        self.version.explain(error, || !self.stop.is_empty())
     }
 }

@@ -34,7 +34,7 @@ use wavemill_schemas::manifest::Manifest;
 use wavemill_store::Store;
 
 use super::catalog::{self, CATALOG, RAW, STORE};
-use super::damage::{OpenedFiles, Version};
+use super::damage::Version;
 use super::error::nearest;
 use super::output::Sink;
 use super::rows::{Origin, Rows};
@@ -120,7 +120,6 @@ impl Limits {
 pub struct Session {
     pub(super) planner: Planner,
     version: Version,
-    opened: OpenedFiles,
     interrupt: Interrupt,
 }
 
@@ -148,20 +147,17 @@ pub fn open(store: &Store, manifest: &Manifest, limits: Limits) -> Result<Sessio
         .build();
     let ctx = SessionContext::new_with_state(state);
 
-    // Shared by the readers of all tables, which record the opened files in it. Used to explain why a query failed.
-    let opened = OpenedFiles::default();
-    let catalog = catalog::build(store, &store_url()?, manifest, &opened)?;
+    let version = Version::new(store.clone(), manifest);
+    let catalog = catalog::build(store, &store_url()?, manifest, &version.opened)?;
     ctx.register_catalog(CATALOG, Arc::new(catalog));
     bounded::register(&ctx, limits.memory_bytes)?;
     functions::all().for_each(|function| ctx.register_udf(function));
     ctx.register_udf(similarity::cosine_similarity());
     ctx.register_udaf(average::tensor_avg());
 
-    let store = store.clone();
-    let version = Version::new(store.clone(), manifest);
     let interrupt = Interrupt::default();
     let planner = Planner {
-        store,
+        store: store.clone(),
         ctx,
         limits,
         interrupt: interrupt.clone(),
@@ -171,7 +167,6 @@ pub fn open(store: &Store, manifest: &Manifest, limits: Limits) -> Result<Sessio
     Ok(Session {
         planner,
         version,
-        opened,
         interrupt,
     })
 }
@@ -280,13 +275,13 @@ impl Session {
         Q: Future<Output = Result<SendableRecordBatchStream, SqlError>> + Send + 'static,
     {
         let workers = self.planner.limits.workers();
-        let origin = Origin::new(self.version, self.opened, self.interrupt);
+        let origin = Origin::new(self.version, self.interrupt);
         Rows::start(workers, query(self.planner), origin)
     }
 
     fn run_statement(&self, statement: Statement, sink: &mut dyn Sink) -> Result<(), SqlError> {
         // If the statement fails, only files that the statement itself opened can be the cause.
-        self.opened.clear();
+        self.version.opened.clear();
         let armed = self.interrupt.arm();
         // The query runs on its own threads, so it needs its own planner.
         let planner = self.planner.clone();
@@ -303,10 +298,7 @@ impl Session {
             Err(_) => self.interrupt.partial().remove(),
         }
 
-        answered.map_err(|error| {
-            self.version
-                .explain(error, &self.opened, || armed.is_stopped())
-        })
+        answered.map_err(|error| self.version.explain(error, || armed.is_stopped()))
     }
 
     /// Replaces the session's interrupt by `interrupt`, with which another thread can stop the queries.

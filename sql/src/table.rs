@@ -32,9 +32,7 @@ use wavemill_schemas::manifest::FileEntry;
 use wavemill_store::{RemoteError, Store};
 
 use super::SqlError;
-use super::damage::{
-    OpenedFiles, READER_FAILED, RecordingReaders, UncheckedFooters, brief, not_read, remote_footer,
-};
+use super::damage::{OpenedFiles, READER_FAILED, RecordingReaders, brief, not_read, remote_footer};
 use super::session::TEXT_BATCH_ROWS_MAX;
 use super::tensor::TensorType;
 
@@ -53,7 +51,6 @@ pub(super) struct StoreTable {
     /// Bytes of a value of each column of the first file, if few values fill many rows.
     repeated: Vec<usize>,
     opened: OpenedFiles,
-    footers: UncheckedFooters,
 }
 
 impl StoreTable {
@@ -95,8 +92,7 @@ impl StoreTable {
 
         opened.expect(entries);
         // All files of a table have the same schema, so one footer is enough.
-        let footers = UncheckedFooters::new(store, entries);
-        footers.check(&first.path)?;
+        opened.check_footer(&first.path)?;
         let path = store.place().join(&first.path);
         let footer = match remote_footer(store, first)? {
             Some(footer) => read_footer(&path, || {
@@ -128,7 +124,6 @@ impl StoreTable {
             rows,
             repeated: repeated_bytes(footer.metadata()),
             opened: opened.clone(),
-            footers,
         })
     }
 
@@ -206,7 +201,6 @@ impl TableProvider for StoreTable {
             .with_parquet_file_reader_factory(Arc::new(RecordingReaders {
                 readers,
                 opened: self.opened.clone(),
-                footers: self.footers.clone(),
             }));
 
         let groups =

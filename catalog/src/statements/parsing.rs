@@ -142,7 +142,9 @@ fn require_shallow_brackets(sql: &str) -> Result<(), StatementError> {
         };
         match token {
             Token::LParen if last == Keyword::MATCH_RECOGNIZE => return Err(unlimited()),
-            Token::Word(_) if keyword == Keyword::INTERVAL && last == keyword => return Err(unlimited()),
+            Token::Word(_) if keyword == Keyword::INTERVAL && last == keyword => {
+                return Err(unlimited());
+            }
             Token::LParen | Token::LBracket | Token::LBrace => brackets += 1,
             Token::RParen | Token::RBracket | Token::RBrace => {
                 brackets = brackets.saturating_sub(1);
