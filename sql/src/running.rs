@@ -54,15 +54,7 @@ impl Interrupt {
         &self.partial
     }
 
-    /// Lets [`Interrupt::stop`] stop a query until the returned guard is dropped.
-    pub(super) fn arm(&self) -> StopGuard<'_> {
-        StopGuard {
-            interrupt: self,
-            stop: self.listen(),
-        }
-    }
-
-    /// Lets [`Interrupt::stop`] stop a query, which receives a message then.
+    /// Lets [`Interrupt::stop`] stop a query, which receives a message then, until the receiver is dropped.
     pub(super) fn listen(&self) -> Receiver<()> {
         // Capacity for the only signal, so that sending it never blocks.
         let (sender, stop) = bounded(1);
@@ -72,25 +64,6 @@ impl Interrupt {
 
     fn slot(&self) -> MutexGuard<'_, Option<Sender<()>>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A query that can be stopped.
-pub(super) struct StopGuard<'a> {
-    interrupt: &'a Interrupt,
-    stop: Receiver<()>,
-}
-
-impl StopGuard<'_> {
-    /// Reports whether the query was stopped since the guard was created.
-    pub(super) fn is_stopped(&self) -> bool {
-        !self.stop.is_empty()
-    }
-}
-
-impl Drop for StopGuard<'_> {
-    fn drop(&mut self) {
-        self.interrupt.slot().take();
     }
 }
 
@@ -107,7 +80,7 @@ enum Event {
 /// The errors of the query and of the sink, and [`SqlError::Interrupted`] if the query was stopped.
 pub(super) fn answer<Q>(
     workers: usize,
-    armed: &StopGuard<'_>,
+    stop: &Receiver<()>,
     query: Q,
     sink: &mut dyn Sink,
 ) -> Result<(), SqlError>
@@ -115,8 +88,8 @@ where
     Q: Future<Output = Result<SendableRecordBatchStream, SqlError>> + Send + 'static,
 {
     let mut running = RunningQuery::start(workers, query)?;
-    sink.begin(&running.columns(&armed.stop)?)?;
-    while let Some(batch) = running.next(&armed.stop)? {
+    sink.begin(&running.columns(stop)?)?;
+    while let Some(batch) = running.next(stop)? {
         // The batch is freed before the next one is requested.
         sink.write(&batch)?;
     }

@@ -282,14 +282,14 @@ impl Session {
     fn run_statement(&self, statement: Statement, sink: &mut dyn Sink) -> Result<(), SqlError> {
         // If the statement fails, only files that the statement itself opened can be the cause.
         self.version.opened.clear();
-        let armed = self.interrupt.arm();
+        let stop = self.interrupt.listen();
         // The query runs on its own threads, so it needs its own planner.
         let planner = self.planner.clone();
         let query = async move { planner.stream(statement).await };
         let workers = self.planner.limits.workers();
 
         // A reader's panic is explained below like any other failure, because a damaged page may be the cause.
-        let answered = caught(|| running::answer(workers, &armed, query, sink))
+        let answered = caught(|| running::answer(workers, &stop, query, sink))
             .unwrap_or_else(|panic| Err(panic.into()));
 
         // Remove the unfinished files of a failed COPY or INSERT.
@@ -298,7 +298,7 @@ impl Session {
             Err(_) => self.interrupt.partial().remove(),
         }
 
-        answered.map_err(|error| self.version.explain(error, || armed.is_stopped()))
+        answered.map_err(|error| self.version.explain(error, || !stop.is_empty()))
     }
 
     /// Replaces the session's interrupt by `interrupt`, with which another thread can stop the queries.
