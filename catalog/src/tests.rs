@@ -5,13 +5,17 @@ mod forms;
 
 use std::fmt::Write;
 use std::path::Path;
+use std::sync::Arc;
 
 use arrow::array::{ArrayRef, StringArray};
 use wavemill_schemas::exit;
 use wavemill_schemas::input::{InputId, Stamp};
-use wavemill_schemas::recipe::{CleanStep, SplitRule, SplitSpec};
+use wavemill_schemas::recipe::{
+    CatalogSpec, CleanStep, Dataset, Recipe, SplitRule, SplitSpec, TargetSpec,
+};
 use wavemill_schemas::reject::Reason;
 use wavemill_schemas::text::error_line;
+use wavemill_source::AudioIndex;
 
 use super::*;
 

@@ -1,0 +1,210 @@
+//! Assigns cleaned rows to training, validation and test by the recipe's rule, and warns if one of them has no clips.
+
+use std::collections::BTreeMap;
+
+use arrow::array::{Array, RecordBatch};
+use wavemill_runtime::parallel::in_parts;
+use wavemill_schemas::clip::ClipRow;
+use wavemill_schemas::recipe::{GroupDuplicates, Recipe, SplitRule, SplitSpec};
+use wavemill_schemas::sides::{NO_SIDE, SIDES};
+
+use super::rows::{self, Labels, SplitTables};
+use super::split::KeptSides;
+use super::{
+    Catalog, CatalogError, ClassLists, CleanedRows, Duplicates, Laps, Recordings, numbering,
+};
+
+/// Minimum number of clips for a warning that a side is empty. With fewer, nobody expects to train a model.
+const SIDES_CLIPS_MIN: usize = 20;
+
+/// Maximum number of values of the split column that a warning lists.
+const SIDES_LISTED_MAX: usize = 5;
+
+impl CleanedRows {
+    /// Assigns each clip to a side of the split (such as training), and gives each class its id in `kept_classes`. The
+    /// rules `artist` and `stratified` keep copies of a recording together, and keep every group of clips on the side
+    /// that it has in `kept`.
+    ///
+    /// The rows are not consumed, so that they can be split again with other arguments. All catalogs made
+    /// from the same rows share the columns of their tables.
+    ///
+    /// # Errors
+    /// `Unusable` if the recipe's split does not fit the rows.
+    pub fn split(
+        &self,
+        recipe: &Recipe,
+        recordings: &Recordings,
+        kept: Option<&KeptSides>,
+        kept_classes: &ClassLists,
+    ) -> Result<Catalog, CatalogError> {
+        let Self {
+            rows,
+            labels,
+            threads,
+            catalog,
+            ..
+        } = self;
+        let threads = *threads;
+        let mut catalog = catalog.clone();
+        let mut laps = Laps::start();
+
+        let labels = number_classes(&mut catalog, recipe, labels, kept_classes);
+        let first_target = labels.first().map_or(&[][..], |target| &target.ids);
+        let SplitTables {
+            tracks,
+            sides,
+            merges,
+        } = rows::with_splits(rows, first_target, recordings, kept, recipe, threads)?;
+
+        // Name of each table, its id column, and the prefix of the names of its columns.
+        let distinct = [
+            ("albums", "album_id", "album_"),
+            ("artists", "artist_id", "artist_"),
+        ];
+        let tables = in_parts(threads, distinct.len(), |index| {
+            rows::distinct(&tracks, distinct[index].1, distinct[index].2)
+        })?;
+        for ((table, ..), rows) in distinct.iter().zip(tables) {
+            if let Some(rows) = rows {
+                catalog.tables.insert((*table).to_owned(), rows);
+            }
+        }
+
+        if recipe.split.rule == SplitRule::Artist {
+            catalog.warnings.extend(artists_unknown(rows)?);
+            catalog.warnings.extend(rows::artists_alike(rows)?);
+        }
+        catalog.clips = rows::clips(&tracks, &labels, recipe.split.rule, threads)?;
+        // With the other rules, the split of each row is only known after segmentation.
+        if !recipe.split.rule.is_by_segment() {
+            let clips = clips_by_side(&catalog.clips);
+            if recipe.split.rule == SplitRule::Column {
+                catalog.warnings.extend(sides_unknown(&clips));
+            }
+            catalog.warnings.extend(sides_empty(&recipe.split, &clips));
+        }
+        let grouping = recipe.split.group_duplicates;
+        catalog.duplicates =
+            (grouping != GroupDuplicates::None).then(|| Duplicates::new(recordings, grouping));
+        catalog.merges = merges;
+        catalog.tables.insert("tracks".to_owned(), tracks);
+        catalog.tables.insert("sides".to_owned(), sides);
+
+        laps.end("split");
+        catalog.wall_s.append(&mut laps.wall_s);
+        Ok(catalog)
+    }
+}
+
+/// Gives classes the ids that they have in `kept_classes`. Returns the labels of each target, in the recipe's order.
+fn number_classes(
+    catalog: &mut Catalog,
+    recipe: &Recipe,
+    labels: &[Labels],
+    kept_classes: &ClassLists,
+) -> Vec<Labels> {
+    let mut numbered = Vec::with_capacity(labels.len());
+    for (target, labels) in recipe.targets.iter().zip(labels) {
+        let Some(before) = kept_classes.get(&target.name) else {
+            numbered.push(labels.clone());
+            continue;
+        };
+        let warning = numbering::empty_classes(&target.name, labels, before);
+        catalog.warnings.extend(warning);
+        let kept = numbering::keep_ids(labels, before);
+        let classes = kept.classes.clone();
+        catalog.classes.insert(target.name.clone(), classes);
+        numbered.push(kept);
+    }
+    numbered
+}
+
+/// Counts the clips of each split, such as training.
+fn clips_by_side(clips: &[ClipRow]) -> BTreeMap<&str, usize> {
+    let mut sides: BTreeMap<&str, usize> = BTreeMap::new();
+    for clip in clips {
+        *sides.entry(clip.split.as_str()).or_default() += 1;
+    }
+    sides
+}
+
+/// Returns a warning if the split column has values that no trainer reads, such as `Training` or `train`.
+fn sides_unknown(sides: &BTreeMap<&str, usize>) -> Option<String> {
+    let mut unknown = sides.clone();
+    unknown.retain(|side, _| *side != NO_SIDE && !SIDES.contains(side));
+    if unknown.is_empty() {
+        return None;
+    }
+
+    Some(format!(
+        "split.column: sides that no training reads, with their clips: {}; it reads {}",
+        first_sides(&unknown),
+        SIDES.join(", ")
+    ))
+}
+
+/// Returns a warning if training, validation or test has no clips, although its share is not 0: no model could be
+/// trained, chosen or tested.
+fn sides_empty(split: &SplitSpec, sides: &BTreeMap<&str, usize>) -> Option<String> {
+    let n_clips: usize = sides.values().sum();
+    if split.column.is_none() && n_clips < SIDES_CLIPS_MIN {
+        return None;
+    }
+    let mut empty = Vec::new();
+    for (side, share) in SIDES.into_iter().zip(split.fractions) {
+        let is_wanted = share > 0.0 || split.column.is_some();
+        if is_wanted && !sides.contains_key(side) {
+            empty.push(side);
+        }
+    }
+    if empty.is_empty() || n_clips == 0 {
+        return None;
+    }
+
+    let (empty, found) = (empty.join(", "), first_sides(sides));
+    Some(match &split.column {
+        Some(column) => format!(
+            "split.column: no clip is for {empty}: the values of `{column}`, with their clips, are {found}; sides are named \
+             {}",
+            SIDES.join(", ")
+        ),
+        None => format!(
+            "split.rule = \"{}\": no clip is for {empty}; sides with clips are {found}: raise its share in split.fractions, \
+             or choose another split.rule",
+            split.rule.name()
+        ),
+    })
+}
+
+/// Formats the first split names in alphabetical order, each with its number of clips.
+fn first_sides(sides: &BTreeMap<&str, usize>) -> String {
+    let mut told = Vec::with_capacity(SIDES_LISTED_MAX);
+    for (side, n_clips) in sides.iter().take(SIDES_LISTED_MAX) {
+        told.push(format!("`{side}` ({n_clips})"));
+    }
+
+    let more = if sides.len() > SIDES_LISTED_MAX {
+        ", …"
+    } else {
+        ""
+    };
+    format!("{}{more}", told.join(", "))
+}
+
+/// Returns a warning if some artists are unknown, so that the rule `artist` cannot keep their clips together.
+fn artists_unknown(rows: &RecordBatch) -> Result<Option<String>, CatalogError> {
+    let of = rows.num_rows();
+    let unknown = rows::artist_ids(rows)?.map_or(of, |ids| ids.null_count());
+    let what = match unknown {
+        0 if of > 0 => return Ok(None),
+        unknown if unknown == of => {
+            "no column artist_id, artist_name or artist tells who made a clip: each".to_owned()
+        }
+        unknown => {
+            format!("of {unknown} of {of} clips it is not known who made them: each of these")
+        }
+    };
+    Ok(Some(format!(
+        "split.rule = \"artist\": {what} stands for itself"
+    )))
+}
