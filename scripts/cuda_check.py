@@ -1,10 +1,19 @@
 #!/usr/bin/env python3
 """Compile the device code with nvcc and NVRTC, and print the resources of each kernel.
 
-usage: scripts/cuda_check.py TOOLKIT [--write]        (scripts/cuda_check.sh downloads TOOLKIT and calls this)
+usage: scripts/cuda_check.py TOOLKIT        (scripts/cuda_check.sh downloads TOOLKIT and calls this)
 
-Fails on warnings, spills and too many registers. The translation unit is assembled as in kernels/src/device/source.rs, and
-NVRTC's options are those of device/compile.rs.
+Fails on warnings, spills, too many registers, and loops of the resampler that exceed their limits. The translation unit is
+assembled as in kernels/src/device/source.rs, and NVRTC's options are those of device/compile.rs.
+
+Registers are counted per thread. If nvcc and NVRTC differ, both numbers are printed, nvcc's first. Shared memory is the
+size that a kernel declares, in bytes. Stack and spills are the maximum over all architectures and compilers, in bytes per
+thread.
+
+The second table counts the instructions of one thread in one iteration of the resampler's loops, for Hopper (sm_90):
+multiply-adds: the loop over the filter's taps; all its instructions, and the multiply-adds among them
+a source sample: the loop that downmixes a sample and stores it in shared memory; inside the clip, and at an edge
+an output, written: the loop that writes an output sample, if the loop of the sums does not write it
 """
 
 import ctypes
@@ -21,41 +30,6 @@ ARCHITECTURES = ["sm_75", "sm_80", "sm_90", "sm_100"]
 # launch fails.
 BLOCK_THREADS, BLOCK_REGISTERS = 512, 65536
 DEVICE = Path("kernels/src/device")
-PAGE = Path("docs/cuda-kernels.md")
-# The rest of the page is written by scripts/cuda_counts.sh.
-COUNTS = "## Memory accesses"
-TEXT = """# Registers and memory of the kernels
-
-`scripts/cuda_check.sh --write` makes this part of the page. nvcc and NVRTC compile the device code for Turing (sm_75),
-Ampere (sm_80), Hopper (sm_90) and Blackwell (sm_100). [benchmarks/gpu.md](benchmarks/gpu.md) has counters measured on a GPU.
-
-Registers are counted per thread. If nvcc and NVRTC differ, both numbers are shown, nvcc's first. Shared memory is
-the size that a kernel declares, in bytes; a launch may request more, depending on the recipe. Stack and spills are the
-maximum over all architectures and compilers, in bytes per thread. A spill is a register that the compiler moves to memory.
-
-{table}
-
-`{summary}`
-
-## Instructions of the resampler
-
-The same script counts these instructions in nvcc's machine code for Hopper (sm_90). Nothing was run. Each number counts the
-instructions of one thread in one iteration of a loop:
-
-- *multiply-adds*: the loop over the filter's taps; all its instructions, and the multiply-adds among them
-- *a source sample*: the loop that downmixes a sample and stores it in shared memory; inside the clip, and at an edge,
-  where a part of the tile may be outside the clip
-- *an output, written*: the loop that writes an output sample, if the loop of the sums does not write it
-
-No loop has a division. Take 44.1 to 22.05 kHz as an example: each output sample has {taps} taps and {down} source samples.
-`decimate_f32` then executes {per_output:.0f} instructions per output sample, and {taps} of them are multiply-adds.
-
-{loops}
-"""
-
-# The filter from 44.1 to 22.05 kHz, as laid out by resample/device.rs: 359 taps in two streams, padded to multiples
-# of eight.
-TAPS, DOWN = 368, 2
 # Maximum number of instructions per multiply-add in the loop over taps, and per source sample: the measured number
 # when the limits were set, plus a tenth.
 SUMS_RATIO_MAX = {"decimate": 1.33, "polyphase": 2.92}
@@ -179,9 +153,7 @@ def check(found):
 
 
 def loops(toolkit, cubin):
-    """Returns a Markdown table of the resampler's loops, and instructions per output sample of `decimate_f32`.
-
-    Exits if a loop exceeds its limit."""
+    """Returns a Markdown table of the resampler's loops. Exits if a loop exceeds its limit."""
     command = [toolkit / "bin/nvdisasm", "-c", cubin]
     code = subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
@@ -189,7 +161,6 @@ def loops(toolkit, cubin):
         "| kernel | multiply-adds: all instructions / multiply-adds | a source sample: inside / at an edge | an output, written |",
         "|---|---:|---:|---:|",
     ]
-    per_output = 0
     for part in sorted(re.split(r"^\.text\.(?=\w+:)", code, flags=re.MULTILINE)[1:]):
         kernel = part.partition(":")[0]
         if not kernel.startswith(("decimate", "polyphase")):
@@ -209,9 +180,7 @@ def loops(toolkit, cubin):
 
         written = stores[0] if stores else "beside the sums"
         lines.append(f"| `{kernel}` | {len(sums)} / {count(sums, 'FFMA')} | {loads[0]} / {loads[-1]} | {written} |")
-        if kernel == "decimate_f32":
-            per_output = TAPS * ratio + DOWN * loads[0] + stores[0]
-    return "\n".join(lines), per_output
+    return "\n".join(lines)
 
 
 def innermost_loops(code):
@@ -242,7 +211,7 @@ def count(loop, name):
 
 
 def main():
-    toolkit, write = Path(sys.argv[1]), sys.argv[2:] == ["--write"]
+    toolkit = Path(sys.argv[1])
     nvrtc = Nvrtc(toolkit)
     release = subprocess.run([toolkit / "bin/nvcc", "--version"], capture_output=True, text=True, check=True).stdout
     with tempfile.TemporaryDirectory() as folder:
@@ -250,21 +219,13 @@ def main():
         rows = table(found)
         print(rows)
         check(found)
-        resampler, per_output = loops(toolkit, Path(folder) / "sm_90.cubin")
+        print(loops(toolkit, Path(folder) / "sm_90.cubin"))
     registers = max(took["registers"] for kernels in found.values() for took in kernels.values())
-    summary = (
+    print(
         f"ok: {len(rows.splitlines()) - 2} kernels x {len(ARCHITECTURES)} architectures, spills 0, "
         f"at most {registers} registers, "
         f"by nvcc {re.search(r'V([0-9.]+)', release).group(1)} and NVRTC {nvrtc.version()}"
     )
-    old = PAGE.read_text() if PAGE.is_file() else ""
-    parts = {"table": rows, "summary": summary, "loops": resampler, "per_output": per_output, "taps": TAPS, "down": DOWN}
-    page = TEXT.format(**parts) + "\n" + "".join(old.partition(COUNTS)[1:])
-    if write:
-        PAGE.write_text(page)
-    elif old != page:
-        sys.exit(f"{PAGE} differs from these results: run scripts/cuda_check.sh --write")
-    print(summary)
 
 
 if __name__ == "__main__":

@@ -1,19 +1,16 @@
 #!/usr/bin/env bash
 # Compiles the device code for four generations of GPUs with nvcc and with NVRTC, and prints the resources of each kernel:
 # registers, shared memory, stack, spills, and the instructions of the resampler's loops. Fails on a warning, a spill, more
-# registers than a launch can have, a kernel that does not compile, a loop of the resampler that grew, or a difference from
-# docs/cuda-kernels.md. Needs no GPU, and does not show how the code runs on one. The compilers are downloaded from PyPI
-# to .cuda/ (195 MB to download, 0.3 GB on disk).
+# registers than a launch can have, a kernel that does not compile, or a loop of the resampler that grew. Needs no GPU, and
+# does not show how the code runs on one. The compilers are downloaded from PyPI to .cuda/ (195 MB to download, 0.3 GB on
+# disk).
 #
-# usage: scripts/cuda_check.sh [--write]
-#   --write   update docs/cuda-kernels.md
+# usage: scripts/cuda_check.sh
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-options=()
 for option in "$@"; do
     case $option in
-        --write) options+=(--write) ;;
         --help) usage "${BASH_SOURCE[0]}"; exit 0 ;;
         *) echo "unknown option $option; see --help" >&2; exit 2 ;;
     esac
@@ -48,4 +45,4 @@ PYTHON
 need python3 'apt-get install python3 python3-venv'
 step 'compilers (.cuda)' get_compilers
 need c++ 'nvcc uses its preprocessor: apt-get install g++'
-step 'kernels' python3 scripts/cuda_check.py .cuda/nvidia/cu13 "${options[@]}"
+step 'kernels' python3 scripts/cuda_check.py .cuda/nvidia/cu13

@@ -36,6 +36,4 @@ for line in sys.stdin:
         print(found["executable"])')
 # These tests write past an allocation or overflow a stack on purpose, so the sanitizer correctly ends them.
 skipped=(--skip write_outside --skip a_stack_that_was_too_small)
-# The tests of counts use callbacks of another sanitizer.
-skipped+=(--skip counts::)
 step 'sanitized kernels' env LD_PRELOAD="$asan" ASAN_OPTIONS=detect_leaks=0 CUDA_VISIBLE_DEVICES= "$built" "${skipped[@]}" "$@"

@@ -5,8 +5,6 @@
 
 pub(crate) mod bands;
 mod choose;
-#[cfg(test)]
-mod counts;
 mod cpu;
 mod cuda;
 mod derived;

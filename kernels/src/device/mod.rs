@@ -26,8 +26,6 @@ mod wait;
 
 pub(crate) use compile::cubin;
 pub(crate) use cuda::{CudaDevice, Gpu};
-#[cfg(test)]
-pub(crate) use emulated::Counts;
 #[cfg(feature = "emulated")]
 pub(crate) use emulated::{EmulatedDevice, Order, compiler_version};
 pub use libraries::wheel_files;

@@ -59,13 +59,6 @@ struct Block {
 static thread_local Block *block;
 static thread_local Thread *self;
 
-// The `n` threads from `first` have all reached the same place: counts.h adds up their accesses up to it.
-#ifdef WAVEMILL_EMULATED_COUNT
-static void count_phase(unsigned first, unsigned n);
-#else
-inline void count_phase(unsigned, unsigned) {}
-#endif
-
 inline unsigned long long draw(unsigned long long &state) { // splitmix64
     unsigned long long z = (state += 0x9e3779b97f4a7c15ull);
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
@@ -202,9 +195,6 @@ inline bool release() {
         if (here && !all_together(all + first, WARP, "divergent shuffle")) {
             return false;
         }
-        if (here) {
-            count_phase(first, WARP);
-        }
         for (unsigned i = 0; here && i < WARP; ++i) {
             all[first + i].state = READY;
         }
@@ -216,7 +206,6 @@ inline bool release() {
     if (!all_together(all, n, "divergent barrier")) {
         return false;
     }
-    count_phase(0, n);
     if (all[0].state == ENDED) {
         return false;
     }

@@ -18,10 +18,9 @@ use super::refused;
 use crate::error::KernelError;
 
 /// Headers of the emulation that are compiled before device.cuh.
-const HEADERS: [(&str, &str); 4] = [
+const HEADERS: [(&str, &str); 3] = [
     ("fibre.h", include_str!("fibre.h")),
     ("block.h", include_str!("block.h")),
-    ("counts.h", include_str!("counts.h")),
     ("cuda.h", include_str!("cuda.h")),
 ];
 
@@ -85,8 +84,7 @@ impl Unit {
             compiler.compile(&text, &path)?;
         }
 
-        // SAFETY: the libraries in this folder were compiled by wavemill from headers without load-time code, except
-        // for a call of the empty `__tsan_init` if accesses are counted.
+        // SAFETY: the libraries in this folder were compiled by wavemill from headers without load-time code.
         let library =
             unsafe { Library::new(&path) }.map_err(|error| refused("load kernels", error))?;
 

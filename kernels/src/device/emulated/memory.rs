@@ -20,9 +20,9 @@ const FRESH: u8 = 0xff;
 
 /// Address range of a buffer, without its red zones.
 #[derive(Clone, Copy)]
-pub(super) struct MemoryRange {
-    pub(super) start: usize,
-    pub(super) bytes: usize,
+struct MemoryRange {
+    start: usize,
+    bytes: usize,
 }
 
 impl MemoryRange {
@@ -50,12 +50,6 @@ struct Buffers {
 impl Registry {
     fn lock(&self) -> MutexGuard<'_, Buffers> {
         self.buffers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Returns the address range of each buffer.
-    #[cfg(test)]
-    pub(super) fn ranges(&self) -> Vec<MemoryRange> {
-        self.lock().ranges.values().copied().collect()
     }
 
     /// Returns a description of the first out-of-bounds write found in any buffer. Repairs the red zones, so that each

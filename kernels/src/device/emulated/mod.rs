@@ -3,13 +3,11 @@
 //!
 //! It detects wrong indices, missing barriers and other races in the tested thread orders, divergent barriers and
 //! shuffles, reads of uninitialised memory (as NaN), host memory used before its copies have completed, and errors in
-//! the kernels' arithmetic; with counting it also detects accesses that a GPU refuses because of their alignment. It
+//! the kernels' arithmetic; with sanitizers it also detects accesses that a GPU refuses because of their alignment. It
 //! cannot detect errors in cuFFT, streams, code generation and a GPU's own functions.
 #![allow(unsafe_code)] // calls compiled kernels with addresses of buffers
 
 mod compile;
-#[cfg(test)]
-mod counts;
 mod fft;
 mod memory;
 #[cfg(test)]
@@ -23,8 +21,6 @@ use std::sync::Arc;
 
 use self::compile::Unit;
 pub(crate) use self::compile::compiler_version;
-#[cfg(test)]
-pub(crate) use self::counts::Counts;
 use self::fft::EmulatedFft;
 use self::memory::{EmulatedBuffer, EmulatedHost, Registry, Waits};
 use super::{Address, Device, Launch, Plain, unit};
@@ -222,8 +218,6 @@ impl Device for EmulatedDevice {
 
         let raw = self.raw(launch);
         let mut report = [0_u8; REPORT_BYTES];
-        #[cfg(test)]
-        let _zones = self.count_zones();
         // SAFETY: the launcher has the signature that KERNEL in cuda.h declares; it copies the parameters if they have
         // the size of its struct, and terminates the report with a 0 within its size. Kernels are responsible for the
         // addresses that they write to; this device exists to detect wrong ones.

@@ -120,37 +120,3 @@ KERNEL(many_barriers, Test) {
     }
     p.out[threadIdx.x] = shared[threadIdx.x];
 }
-
-// For counts: lanes access addresses n floats, n pairs of floats, or n quadruples apart, in shared and in global
-// memory.
-struct alignas(16) Four {
-    float each[4];
-};
-
-template <typename T> DEVICE void write_strided(const Test &p) {
-    SHARED(T, shared);
-    T *out = (T *)p.out;
-    const T value = {};
-    shared[threadIdx.x * p.n] = value;
-    out[threadIdx.x * p.n] = value;
-}
-
-KERNEL(strided_4, Test) { write_strided<float>(p); }
-KERNEL(strided_8, Test) { write_strided<Complex<float>>(p); }
-KERNEL(strided_16, Test) { write_strided<Four>(p); }
-
-// Each lane does one iteration more than the previous lane; the following statement is one access of the warp again.
-KERNEL(uneven_turns, Test) {
-    SHARED(float, shared);
-    for (unsigned i = 0; i < threadIdx.x; ++i) {
-        p.out[i * 32] = 1.0f;
-    }
-    shared[threadIdx.x] = 1.0f;
-    __syncthreads();
-    p.out[threadIdx.x] = shared[0];
-}
-
-KERNEL(misaligned, Test) {
-    SHARED(unsigned char, shared);
-    *(Four *)(shared + 16 * threadIdx.x + p.n) = {};
-}
