@@ -38,7 +38,7 @@ Examples:
 npy: one array per side, and a CSV file with the keys and classes of its rows; one file per row if the rows differ in \
 shape. png: one picture per row, in one folder per class. wav: one sound per row, in one folder per class; only for \
 samples (pcm) and for mel bands without normalize, which are approximate, because the phase is estimated \
-(Griffin-Lim). files: the stored files (original), in one folder per class. huggingface: a folder for \
+(Griffin-Lim). huggingface: a folder for \
 datasets.load_dataset, versions 4 and 5. webdataset: tar files of samples, one per file of the store. fma-features: all statistics (recipe fma-features) in one \
 file, laid out as FMA's features.csv.
 
@@ -63,10 +63,10 @@ pub struct ExportCommand {
     /// Export only this side; may be repeated [default: all but `none`, the rows without a side]
     #[arg(long = "split", value_name = "NAME")]
     splits: Vec<String>,
-    /// The target whose classes become folders (png, wav, files) or the member cls (webdataset) [default: the first]
+    /// The target whose classes become folders (png, wav) or the member cls (webdataset) [default: the first]
     #[arg(long, value_name = "NAME")]
     target: Option<String>,
-    /// Output format: npy, png, wav, files, huggingface, webdataset or fma-features
+    /// Output format: npy, png, wav, huggingface, webdataset or fma-features
     #[arg(long, value_enum, hide_possible_values = true)]
     format: Format,
     /// Folder to write; it must be new or empty

@@ -1,4 +1,4 @@
-//! One file per row, in one folder per class: the format `files`, and the common part of `png` and `wav`.
+//! One file per row, in one folder per class: the common part of the formats `png` and `wav`.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -43,20 +43,6 @@ impl<'b> Rows<'b> {
                 .ok_or_else(|| ExportError::rows("its column silent contains no booleans"))?,
         })
     }
-}
-
-/// Writes the file that each row contains below `folder`. Returns notes for users.
-///
-/// # Errors
-/// [`ExportError`] if rows cannot be read or a file cannot be written.
-pub(super) fn write_originals(
-    content: &Content<'_>,
-    reader: &Reader<'_>,
-    folder: &Path,
-) -> Result<Vec<String>, ExportError> {
-    write(content, reader, folder, Format::Files, |rows, row| {
-        Ok(rows.tensors.bytes(row).into_owned())
-    })
 }
 
 /// Writes one file per row below `folder`; `make` returns the bytes of a row's file. Returns notes for users.
@@ -205,13 +191,8 @@ impl SideFiles<'_> {
         };
         let clip_key = keys.clip_key.value(row);
         let name = names::of_row(clip_key, keys.segment.value(row), keys.variant.value(row));
-        let extension = match self.format {
-            // The files have the format of their extension, or of none that is known.
-            Format::Files => names::extension(clip_key),
-            _ => format!(".{}", self.format.name()),
-        };
         let class = self.class_folder(class)?;
-        Ok(format!("{class}/{name}{extension}"))
+        Ok(format!("{class}/{name}.{}", self.format.name()))
     }
 
     /// Returns the name of a class's folder, and creates the folder if necessary.

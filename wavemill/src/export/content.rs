@@ -163,13 +163,8 @@ impl<'a> Content<'a> {
                 Ok(_) => return Ok(()),
                 Err(problem) => problem,
             },
-            Format::Files if !self.feature.is_original() => format!(
-                "{} does not consist of files: only features with op = \"original\" can be exported",
-                self.feature.name
-            ),
             Format::Npy
             | Format::Png
-            | Format::Files
             | Format::Huggingface
             | Format::Webdataset
             | Format::FmaFeatures => return Ok(()),
@@ -295,7 +290,7 @@ fn target<'a>(job: &Job<'a>) -> Result<Option<&'a TargetEntry>, ExportError> {
         return Err(ExportError::Unfit {
             format: job.format.name(),
             problem:
-                "--target applies only to png, wav, files and webdataset: this format has no choice of targets"
+                "--target applies only to png, wav and webdataset: this format has no choice of targets"
                     .to_owned(),
         });
     }

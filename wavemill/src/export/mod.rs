@@ -54,8 +54,6 @@ pub(crate) enum Format {
     Png,
     /// One sound per row, in one folder per class: samples as stored, or computed from mel bands by Griffin-Lim
     Wav,
-    /// One file per row as it was in the archive, in one folder per class
-    Files,
     /// A folder for `datasets.load_dataset`
     Huggingface,
     /// Tar files of samples, which the Python package `webdataset` reads
@@ -71,7 +69,6 @@ impl Format {
             Self::Npy => "npy",
             Self::Png => "png",
             Self::Wav => "wav",
-            Self::Files => "files",
             Self::Huggingface => "huggingface",
             Self::Webdataset => "webdataset",
             Self::FmaFeatures => "fma-features",
@@ -153,7 +150,6 @@ pub(crate) fn run(job: &Job<'_>, folder: &Path, course: &Course) -> Result<Repor
         Format::Npy => arrays::write(&content, &reader, folder)?,
         Format::Png => notes.extend(pictures::write(&content, &reader, folder)?),
         Format::Wav => notes.extend(sound::write(&content, &reader, folder)?),
-        Format::Files => notes.extend(class_files::write_originals(&content, &reader, folder)?),
         Format::Huggingface => notes.extend(dataset::write(job, &content, &reader, folder)?),
         Format::Webdataset => notes.extend(webdataset::write(&content, &reader, folder)?),
         Format::FmaFeatures => {}
