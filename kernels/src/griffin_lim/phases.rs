@@ -12,7 +12,7 @@ use wavemill_options::StftArgs;
 use wavemill_signal::Level;
 
 use crate::error::KernelError;
-use crate::stft::{Signal, fft_plan, window_values};
+use crate::stft::{FramePlace, Signal, fft_plan, window_values};
 
 /// At the ends of a signal without padding, and between frames that are far apart, the sum of the squared windows is
 /// almost 0. Dividing by it would turn a small error into a loud click. Therefore sums are at least this fraction of
@@ -25,6 +25,8 @@ pub(super) struct Phases {
     forward: Arc<dyn Fft<f64>>,
     inverse: Arc<dyn Fft<f64>>,
     window: Vec<f64>,
+    /// A frame that is partly outside of the signal.
+    frame: Vec<f32>,
     pair: Vec<Complex64>,
     scratch: Vec<Complex64>,
     /// For each sample, the gain: the factor for the sum of windowed frames.
@@ -44,6 +46,7 @@ impl Phases {
             forward,
             inverse,
             window: window_values(stft.window, stft.win_length),
+            frame: vec![0.0; stft.win_length],
             pair: vec![Complex64::default(); stft.n_fft],
             scratch: vec![Complex64::default(); scratch_len],
             gains: Vec::new(),
@@ -56,7 +59,7 @@ impl Phases {
         self.gains.clear();
         self.gains.resize(n_samples, 0.0);
         for frame in 0..n_frames {
-            let place = FramePlace::new(&self.stft, frame, n_samples);
+            let place = self.place(frame, n_samples);
             let under = &mut self.gains[place.in_signal..][..place.len];
             for (sum, w) in under.iter_mut().zip(&self.window[place.in_frame..]) {
                 *sum += (w * w) as f32;
@@ -136,26 +139,15 @@ impl Phases {
         }
     }
 
-    fn load_frame(&mut self, signal: &[f32], frame: usize, put: impl Fn(&mut Complex64, f64)) {
-        let place = FramePlace::new(&self.stft, frame, signal.len());
-        let windowed = self.pair.iter_mut().zip(&self.window);
-        if place.len == self.stft.win_length {
-            let samples = &signal[place.in_signal..][..place.len];
-            for ((z, w), x) in windowed.zip(samples) {
-                put(z, f64::from(*x) * w);
-            }
-            return;
-        }
-
-        // The frame extends beyond the signal, so its samples depend on the padding.
-        let start = self.stft.window_start(frame);
+    fn load_frame(&mut self, pcm: &[f32], frame: usize, put: impl Fn(&mut Complex64, f64)) {
         let signal = Signal {
-            pcm: signal,
-            len: signal.len(),
+            pcm,
+            len: pcm.len(),
         };
-        for (i, (z, w)) in windowed.enumerate() {
-            let x = signal.at(start + i as isize, self.stft.framing);
-            put(z, f64::from(x) * w);
+        let start = self.stft.window_start(frame);
+        let samples = signal.read(start, self.stft.framing, &mut self.frame);
+        for ((z, w), x) in self.pair.iter_mut().zip(&self.window).zip(samples) {
+            put(z, f64::from(*x) * w);
         }
     }
 
@@ -203,7 +195,7 @@ impl Phases {
     }
 
     fn add_frame(&self, frame: usize, part: impl Fn(&Complex64) -> f64, out: &mut [f32]) {
-        let place = FramePlace::new(&self.stft, frame, out.len());
+        let place = self.place(frame, out.len());
         let under = &mut out[place.in_signal..][..place.len];
         let samples = self.pair[place.in_frame..].iter();
         let windowed = samples.zip(&self.window[place.in_frame..]);
@@ -211,6 +203,15 @@ impl Phases {
         for (sum, (z, w)) in under.iter_mut().zip(windowed) {
             *sum += (part(z) * w / n) as f32;
         }
+    }
+
+    /// Returns the part of a frame's window that is inside of a signal of `n_samples` samples.
+    fn place(&self, frame: usize, n_samples: usize) -> FramePlace {
+        FramePlace::new(
+            self.stft.window_start(frame),
+            self.stft.win_length,
+            n_samples,
+        )
     }
 
     /// Multiplies each sample by its gain, which divides by the sum of the squared windows.
@@ -234,26 +235,5 @@ fn with_magnitude(z: Complex64, magnitude: f32) -> Complex64 {
         z * (f64::from(magnitude) / norm)
     } else {
         Complex64::default()
-    }
-}
-
-/// The part of a frame's window that is inside of the signal.
-struct FramePlace {
-    in_frame: usize,
-    in_signal: usize,
-    len: usize,
-}
-
-impl FramePlace {
-    /// Computes the part of frame `frame` that is inside of a signal of `n_samples` samples.
-    fn new(stft: &StftArgs, frame: usize, n_samples: usize) -> Self {
-        let start = stft.window_start(frame);
-        let end = start.saturating_add_unsigned(stft.win_length).max(0) as usize;
-        let in_signal = (start.max(0) as usize).min(n_samples);
-        Self {
-            in_frame: start.min(0).unsigned_abs().min(stft.win_length),
-            in_signal,
-            len: end.min(n_samples).saturating_sub(in_signal),
-        }
     }
 }

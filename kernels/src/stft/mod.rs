@@ -18,7 +18,7 @@ mod window;
 pub(crate) use cpu::{StftPlan, check_samples};
 pub(crate) use device::{Batch, Ranges, SpectrumDevice};
 pub(crate) use fft::{RealFft, Transform, plan as fft_plan};
-pub(crate) use signal::Signal;
+pub(crate) use signal::{FramePlace, Signal};
 pub use window::values as window_values;
 
 // Device backends reject samples beyond the same limit.

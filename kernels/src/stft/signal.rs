@@ -71,6 +71,26 @@ impl<'a> Signal<'a> {
     }
 }
 
+/// The part of a frame that is inside of a signal.
+pub(crate) struct FramePlace {
+    pub in_frame: usize,
+    pub in_signal: usize,
+    pub len: usize,
+}
+
+impl FramePlace {
+    /// Computes the part of a frame of `frame_len` samples from `start` that is inside of a signal of `n_samples` samples.
+    pub(crate) fn new(start: isize, frame_len: usize, n_samples: usize) -> Self {
+        let end = start.saturating_add_unsigned(frame_len).max(0) as usize;
+        let in_signal = (start.max(0) as usize).min(n_samples);
+        Self {
+            in_frame: start.min(0).unsigned_abs().min(frame_len),
+            in_signal,
+            len: end.min(n_samples).saturating_sub(in_signal),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

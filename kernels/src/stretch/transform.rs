@@ -13,7 +13,7 @@ use wavemill_signal::Level;
 
 use super::args::{HOP_LENGTH, N_BINS, N_FFT};
 use crate::error::KernelError;
-use crate::stft::{fft_plan, window_values};
+use crate::stft::{FramePlace, fft_plan, window_values};
 
 /// Length of the complex transform, over pairs of an even and an odd sample, with which a real transform is computed.
 const N_PAIRS: usize = N_FFT / 2;
@@ -66,10 +66,10 @@ impl Transform {
     /// Computes the spectrum of the frame that is centred at sample `column` · [`HOP_LENGTH`], with zeros before and
     /// after the samples.
     pub(super) fn analyse(&mut self, pcm: &[f32], column: usize, spectrum: &mut [Complex32]) {
-        let place = FramePlace::new(column, pcm.len());
+        let place = place(column, pcm.len());
         self.frame.fill(0.0);
         self.frame[place.in_frame..][..place.len]
-            .copy_from_slice(&pcm[place.in_samples..][..place.len]);
+            .copy_from_slice(&pcm[place.in_signal..][..place.len]);
 
         let windowed = self.frame.chunks_exact(2).zip(self.window.chunks_exact(2));
         for (pair, (x, w)) in self.pairs.iter_mut().zip(windowed) {
@@ -107,8 +107,8 @@ impl Transform {
         self.inverse
             .process_with_scratch(&mut self.pairs, &mut self.scratch);
 
-        let place = FramePlace::new(column, out.len());
-        let under = &mut out[place.in_samples..][..place.len];
+        let place = place(column, out.len());
+        let under = &mut out[place.in_signal..][..place.len];
         for (i, sum) in (place.in_frame..).zip(under) {
             let pair = self.pairs[i / 2];
             let x = if i.is_multiple_of(2) {
@@ -155,24 +155,7 @@ fn bin(spectrum: &[Complex32], k: usize) -> Complex64 {
     Complex64::new(f64::from(re), f64::from(im))
 }
 
-/// The part of a frame that is within the signal.
-struct FramePlace {
-    in_frame: usize,
-    in_samples: usize,
-    len: usize,
-}
-
-impl FramePlace {
-    /// Computes the part of the frame of `column` that is within `n` samples.
-    fn new(column: usize, n: usize) -> Self {
-        let middle = column * HOP_LENGTH;
-        let in_samples = middle.saturating_sub(BEFORE).min(n);
-        let in_frame = BEFORE.saturating_sub(middle);
-        let end = (middle + N_FFT - BEFORE).min(n);
-        Self {
-            in_frame,
-            in_samples,
-            len: end.saturating_sub(in_samples),
-        }
-    }
+/// Returns the part of the frame of `column` that is inside of `n` samples.
+fn place(column: usize, n: usize) -> FramePlace {
+    FramePlace::new((column * HOP_LENGTH) as isize - BEFORE as isize, N_FFT, n)
 }
