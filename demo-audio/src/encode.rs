@@ -6,6 +6,7 @@ use mp3lame_encoder::{
     Bitrate, Builder, DualPcm, Encoder, FlushNoGap, Mode, MonoPcm, Quality, VbrMode,
 };
 
+use self::Rate::{Constant, Variable};
 use crate::synth::Canvas;
 
 /// Encoder settings of a clip.
@@ -29,42 +30,34 @@ impl Rate {
     /// Returns the bit rate for the catalogue in bits per second, or `None` if it is variable.
     pub(crate) fn nominal_bps(self) -> Option<u32> {
         match self {
-            Self::Constant(rate) => Some(1000 * rate as u32),
-            Self::Variable(_) => None,
+            Constant(rate) => Some(1000 * rate as u32),
+            Variable(_) => None,
         }
     }
 }
 
-const fn constant(rate_hz: u32, mode: Mode, rate: Bitrate) -> Encoding {
+const fn encoding(rate_hz: u32, mode: Mode, rate: Rate) -> Encoding {
     Encoding {
         rate_hz,
         mode,
-        rate: Rate::Constant(rate),
-    }
-}
-
-const fn variable(rate_hz: u32, mode: Mode, quality: Quality) -> Encoding {
-    Encoding {
-        rate_hz,
-        mode,
-        rate: Rate::Variable(quality),
+        rate,
     }
 }
 
 /// Encoder settings that are common in practice and in FMA.
 pub(crate) const ENCODINGS: [Encoding; 12] = [
-    constant(44_100, Mode::JointStereo, Bitrate::Kbps128),
-    constant(44_100, Mode::JointStereo, Bitrate::Kbps192),
-    constant(44_100, Mode::JointStereo, Bitrate::Kbps256),
-    constant(44_100, Mode::JointStereo, Bitrate::Kbps320),
-    constant(44_100, Mode::Stereo, Bitrate::Kbps160),
-    constant(44_100, Mode::Mono, Bitrate::Kbps96),
-    constant(48_000, Mode::JointStereo, Bitrate::Kbps224),
-    constant(22_050, Mode::Mono, Bitrate::Kbps64),
-    variable(44_100, Mode::JointStereo, Quality::Best),
-    variable(44_100, Mode::JointStereo, Quality::Nice),
-    variable(48_000, Mode::Mono, Quality::NearBest),
-    variable(22_050, Mode::JointStereo, Quality::Decent),
+    encoding(44_100, Mode::JointStereo, Constant(Bitrate::Kbps128)),
+    encoding(44_100, Mode::JointStereo, Constant(Bitrate::Kbps192)),
+    encoding(44_100, Mode::JointStereo, Constant(Bitrate::Kbps256)),
+    encoding(44_100, Mode::JointStereo, Constant(Bitrate::Kbps320)),
+    encoding(44_100, Mode::Stereo, Constant(Bitrate::Kbps160)),
+    encoding(44_100, Mode::Mono, Constant(Bitrate::Kbps96)),
+    encoding(48_000, Mode::JointStereo, Constant(Bitrate::Kbps224)),
+    encoding(22_050, Mode::Mono, Constant(Bitrate::Kbps64)),
+    encoding(44_100, Mode::JointStereo, Variable(Quality::Best)),
+    encoding(44_100, Mode::JointStereo, Variable(Quality::Nice)),
+    encoding(48_000, Mode::Mono, Variable(Quality::NearBest)),
+    encoding(22_050, Mode::JointStereo, Variable(Quality::Decent)),
 ];
 
 /// An encoded clip.
@@ -137,8 +130,8 @@ fn build(encoding: &Encoding) -> Result<Encoder> {
     lame.set_to_write_vbr_tag(true)?;
 
     match encoding.rate {
-        Rate::Constant(rate) => lame.set_brate(rate)?,
-        Rate::Variable(quality) => {
+        Constant(rate) => lame.set_brate(rate)?,
+        Variable(quality) => {
             lame.set_vbr_mode(VbrMode::Mtrh)?;
             lame.set_vbr_quality(quality)?;
         }

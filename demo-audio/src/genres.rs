@@ -1,22 +1,26 @@
 //! The genres of `data/genres.toml`: the ten that the demo plays, and the part of FMA's genre tree that contains them.
 
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use serde::Deserialize;
 
-use crate::styles::Style;
+use crate::styles::Rhythm;
+use crate::synth::Voice;
 
 /// The contents of `data/genres.toml`.
 pub(crate) static GENRES: LazyLock<Genres> = LazyLock::new(|| {
     toml::from_str(include_str!("../data/genres.toml")).expect("the tests read this file")
 });
 
-/// FMA's genre tree and the genres of the demo.
+/// FMA's genre tree, and voices and genres of the demo.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Genres {
     /// Genres of the tree, as rows of `genres.csv` sorted by id.
     pub tree: Vec<Node>,
+    /// Voices, by the name under which genres play them.
+    pub voices: BTreeMap<String, Voice>,
     /// Genres of the demo, sorted by title.
     pub played: Vec<Genre>,
 }
@@ -30,7 +34,7 @@ pub(crate) struct Genre {
     /// FMA's title.
     pub title: String,
     /// Musical style in which the genre is played.
-    pub style: Style,
+    pub style: Rhythm,
 }
 
 impl Genre {
@@ -89,6 +93,9 @@ mod tests {
         for genre in &GENRES.played {
             let node = GENRES.tree.iter().find(|node| node.id == genre.id).unwrap();
             assert_eq!((node.parent, &node.title), (0, &genre.title));
+            for part in &genre.style.parts {
+                assert!(GENRES.voices.contains_key(&part.voice), "{}", part.voice);
+            }
         }
     }
 }

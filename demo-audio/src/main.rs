@@ -23,26 +23,16 @@ use std::process::ExitCode;
 use anyhow::{Result, ensure};
 use clap::Parser;
 
+use self::tracks::Options;
+
 /// Make a small synthetic music archive in the layout of FMA: real MP3s, tracks.csv, genres.csv, features.csv, and some broken MP3s and rows
 #[derive(Parser)]
 #[command(version)]
 struct Args {
     /// Folder to create; gets fma_metadata/ and fma_demo/
     out_dir: PathBuf,
-    /// Number of labelled tracks with an intact clip; about 5 % unlabelled and 15 faulty ones are added
-    #[arg(long, default_value_t = 320)]
-    tracks: usize,
-    /// Random seed; equal seeds give equal bytes
-    #[arg(long, default_value_t = 42)]
-    seed: u64,
-    /// Length of a clip in seconds, 2 to 60
-    #[arg(long, default_value_t = 10.0)]
-    seconds: f32,
-    /// Difficulty of learning the genres, 0 to 1. At 1, a second genre is up to 80 % as loud as the track's own, noise
-    /// is up to 10 dB below the music, the first genre has about six times as many tracks as the last one, and then a
-    /// quarter of the labels is replaced by the second genre
-    #[arg(long, default_value_t = 0.0)]
-    difficulty: f32,
+    #[command(flatten)]
+    options: Options,
     /// Replace fma_metadata/ and fma_demo/ in a folder that is not empty
     #[arg(long)]
     force: bool,
@@ -63,29 +53,26 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<String> {
+    let Options {
+        tracks,
+        seconds,
+        difficulty,
+        ..
+    } = args.options;
     ensure!(
-        (2.0..=60.0).contains(&args.seconds),
-        "--seconds {}: must be 2 to 60",
-        args.seconds
+        (2.0..=60.0).contains(&seconds),
+        "--seconds {seconds}: must be 2 to 60"
     );
     ensure!(
-        (1..=2000).contains(&args.tracks),
-        "--tracks {}: must be 1 to 2000",
-        args.tracks
+        (1..=2000).contains(&tracks),
+        "--tracks {tracks}: must be 1 to 2000"
     );
     ensure!(
-        (0.0..=1.0).contains(&args.difficulty),
-        "--difficulty {}: must be 0 to 1",
-        args.difficulty
+        (0.0..=1.0).contains(&difficulty),
+        "--difficulty {difficulty}: must be 0 to 1"
     );
     write::prepare(&args.out_dir, args.force)?;
-    let options = tracks::Options {
-        seed: args.seed,
-        tracks: args.tracks,
-        seconds: args.seconds,
-        difficulty: args.difficulty,
-    };
-    write::dataset(&args.out_dir, &options)
+    write::dataset(&args.out_dir, &args.options)
 }
 
 #[cfg(test)]

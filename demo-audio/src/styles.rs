@@ -3,135 +3,69 @@
 //! A genre consists of timbres and rhythmic patterns. Key, tempo, mix, room, tone and noise depend on the artist, so
 //! that a model that recognises artists does not learn the genre.
 
-use std::slice;
+use serde::Deserialize;
 
-use serde::de::Error;
-use serde::{Deserialize, Deserializer};
-
+use crate::genres::GENRES;
 use crate::rng::Rng;
-use crate::synth::{Canvas, Note, Voice, drums, effects, voices};
+use crate::synth::{Canvas, Note, effects};
 
-/// Musical style of a genre.
-#[derive(Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Style {
-    /// Style of parts and drums on a beat.
-    Rhythm(Rhythm),
-    /// Slowly changing coloured noise with occasional bells.
-    Experimental,
-    /// Syllables of uneven length in phrases with pauses between them.
-    Spoken,
-}
-
-/// Parts and drums that repeat their patterns over the whole piece. A bar has four beats.
+/// Musical style of a genre: parts that repeat their patterns over the whole piece. A bar has four beats.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Rhythm {
     /// Usual tempo in beats per minute.
     bpm: f32,
-    /// Steps of the parts per beat.
-    steps_per_beat: f32,
     /// True if all bars have the chord of the tonic; otherwise each bar has a chord of its own.
     #[serde(default)]
     stays_on_tonic: bool,
-    /// Parts, which are played together, step by step.
-    parts: Vec<Part>,
-    /// Drums, which are added to the recording after the parts.
-    #[serde(default)]
-    drums: Vec<Drum>,
+    /// Parts, which are played together.
+    pub parts: Vec<Part>,
     /// True if the recording is a worn shellac record.
     #[serde(default)]
     shellac: bool,
 }
 
-/// A part of a pitched voice.
+/// A part of a rhythm, played by one voice.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Part {
-    #[serde(deserialize_with = "voice")]
-    voice: Voice,
-    /// For each step, a scale degree above the root of the chord, or a rest.
+pub(crate) struct Part {
+    /// Name of the voice.
+    pub voice: String,
+    steps_per_beat: f32,
+    /// For each step, a scale degree above the root of the chord, a loud (x) or soft (o) stroke on the root, or a rest.
     patterns: Vec<String>,
-    #[serde(default)]
-    degrees: Degrees,
+    /// Degrees of which one is added to that of the pattern, drawn each time.
+    #[serde(default = "only_zero")]
+    any: Vec<i32>,
+    /// Degrees that are played together, above that of the pattern.
+    #[serde(default = "only_zero")]
+    chord: Vec<i32>,
     /// Octaves above the artist's root.
-    octave: i32,
-    /// Probability of playing a step; by default, each one is played.
-    chance: Option<f32>,
-    /// Offset from the start of the step, in steps. With several offsets, a step is played several times.
-    #[serde(default = "on_the_step")]
-    at_steps: Vec<f32>,
     #[serde(default)]
-    length: Length,
+    octave: i32,
+    /// Probability of playing a step.
+    #[serde(default = "always")]
+    chance: f32,
+    /// Offsets from the start of the step, in steps. With several offsets, a step is played several times.
+    #[serde(default = "only_zero")]
+    at_steps: Vec<f32>,
+    /// Times from the start of a note until its release, in steps, of which one is drawn for each note.
+    #[serde(default = "only_one")]
+    steps: Vec<f32>,
     /// Peak level of a note.
     level: f32,
 }
 
-fn on_the_step() -> Vec<f32> {
-    vec![0.0]
+fn only_zero<T: From<i8>>() -> Vec<T> {
+    vec![T::from(0)]
 }
 
-/// Scale degrees that are played for a degree of a pattern, relative to it.
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "snake_case")]
-enum Degrees {
-    /// Play only the degree itself.
-    #[default]
-    Same,
-    /// Play a chord of these degrees.
-    All(Vec<i32>),
-    /// Play one of these degrees, drawn each time.
-    Any(Vec<i32>),
+fn only_one() -> Vec<f32> {
+    vec![1.0]
 }
 
-/// Time from the start of a note until its release.
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "snake_case")]
-enum Length {
-    /// The length of one step.
-    #[default]
-    Step,
-    /// The length of this number of steps.
-    Steps(f32),
-    /// A duration of one step of the rhythm divided by this number.
-    StepDividedBy(f32),
-    /// A fixed time in seconds.
-    Seconds(f32),
-    /// The first number of steps for 70 % of the notes, the second number for the others.
-    ShortOrLong(f32, f32),
-}
-
-/// A drum.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Drum {
-    #[serde(deserialize_with = "voice")]
-    voice: Voice,
-    steps_per_beat: f32,
-    /// For each step, a loud stroke, a soft one, or a rest.
-    patterns: Vec<String>,
-    /// Peak level of a loud stroke.
-    level: f32,
-}
-
-/// Reads the name of an instrument and returns the function that renders its notes.
-fn voice<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Voice, D::Error> {
-    Ok(match String::deserialize(deserializer)?.as_str() {
-        "string" => voices::string,
-        "organ" => voices::organ,
-        "bell" => voices::bell,
-        "electric_piano" => voices::electric_piano,
-        "mallet" => voices::mallet,
-        "square" => voices::square,
-        "power_chord" => voices::power_chord,
-        "wobble" => voices::wobble,
-        "kick" => drums::kick,
-        "snare" => drums::snare,
-        "hat" => drums::hat,
-        "ride" => drums::ride,
-        "conga" => drums::conga,
-        name => return Err(D::Error::custom(format!("no voice is named {name}"))),
-    })
+fn always() -> f32 {
+    1.0
 }
 
 /// Style of an artist, independent of the piece.
@@ -196,8 +130,8 @@ const NOISE_BELOW_MUSIC_DB: f32 = 5.0;
 
 /// Renders one piece of music: the genre's part, a quiet part of the guest genre, the room effect and the mastering.
 pub(crate) fn render(
-    genre: &Style,
-    guest: &Style,
+    genre: &Rhythm,
+    guest: &Rhythm,
     style: &PlayingStyle,
     rate_hz: u32,
     seconds: f32,
@@ -225,22 +159,27 @@ fn level(canvas: &Canvas) -> f32 {
 }
 
 /// Renders the part of one genre, without room effect and mastering.
-fn part(genre: &Style, style: &PlayingStyle, rate_hz: u32, seconds: f32, rng: &mut Rng) -> Canvas {
-    // Pieces of one artist have different keys, so that the pitch does not identify the artist.
-    let key = *rng.pick(&[0, 2, 3, 5, 7, 9]);
+fn part(genre: &Rhythm, style: &PlayingStyle, rate_hz: u32, seconds: f32, rng: &mut Rng) -> Canvas {
+    let roots = if genre.stays_on_tonic {
+        [0; 4]
+    } else {
+        *rng.pick(&CHORDS)
+    };
     let mut stage = Stage {
         canvas: Canvas::new(rate_hz, seconds),
         style,
-        key,
+        beat_s: 60.0 / (genre.bpm * style.pace * rng.range(0.97, 1.03)),
+        // Pieces of one artist have different keys, so that the pitch does not identify the artist.
+        key: *rng.pick(&[0, 2, 3, 5, 7, 9]),
+        roots,
         rng,
     };
-
-    match genre {
-        Style::Rhythm(rhythm) => stage.perform(rhythm),
-        Style::Experimental => experimental(&mut stage),
-        Style::Spoken => spoken(&mut stage),
+    for part in &genre.parts {
+        stage.perform(part);
     }
-
+    if genre.shellac {
+        effects::shellac(&mut stage.canvas, stage.rng);
+    }
     stage.canvas
 }
 
@@ -253,27 +192,19 @@ const CHORDS: [[i32; 4]; 5] = [
     [0, 2, 3, 4],
 ];
 
-/// State while rendering one part.
+/// State while rendering the part of one genre.
 struct Stage<'a> {
     canvas: Canvas,
     style: &'a PlayingStyle,
+    beat_s: f32,
     /// Semitones above the artist's root.
     key: i32,
+    /// Roots of the chords of four bars.
+    roots: [i32; 4],
     rng: &'a mut Rng,
 }
 
 impl Stage<'_> {
-    /// Draws the duration of a beat in seconds, close to the usual tempo of the genre.
-    fn beat_s(&mut self, bpm: f32) -> f32 {
-        60.0 / (bpm * self.style.pace * self.rng.range(0.97, 1.03))
-    }
-
-    /// Iterates over (number, start time) of steps of `step_s` seconds over the whole piece.
-    fn grid(&self, step_s: f32) -> impl Iterator<Item = (usize, f32)> + use<> {
-        let steps = (self.canvas.seconds() / step_s).ceil() as usize;
-        (0..steps).map(move |i| (i, i as f32 * step_s))
-    }
-
     /// Returns the frequency of a scale degree (0 = tonic, 7 = an octave above), `octave` octaves above the artist's
     /// root.
     fn pitch(&self, degree: i32, octave: i32) -> f32 {
@@ -287,174 +218,53 @@ impl Stage<'_> {
         self.style.root_hz * 2f32.powf(semitones as f32 / 12.0)
     }
 
-    /// Plays a note with random variations of timing, loudness and stereo position, as by a human player.
-    fn play(&mut self, voice: Voice, at_s: f32, note: Note) {
-        let note = Note {
-            level: note.level * self.rng.range(0.8, 1.0),
-            ..note
-        };
-        let at_s = at_s + self.rng.range(0.0, 0.008);
-        let pan = self.style.width * self.rng.noise();
-        let sound = voice(&note, self.canvas.rate_hz, self.rng);
-        self.canvas.add(at_s, pan, &sound);
-    }
+    /// Plays a part over the whole piece.
+    fn perform(&mut self, part: &Part) {
+        let step_s = self.beat_s / part.steps_per_beat;
+        let steps_per_bar = 4.0 * part.steps_per_beat;
+        let pattern = self.rng.pick(&part.patterns).as_bytes();
 
-    /// Plays all parts and drums of a rhythm.
-    fn perform(&mut self, rhythm: &Rhythm) {
-        let beat_s = self.beat_s(rhythm.bpm);
-        let step_s = beat_s / rhythm.steps_per_beat;
-        let steps_per_bar = (4.0 * rhythm.steps_per_beat) as usize;
-
-        let chords = if rhythm.stays_on_tonic {
-            [0; 4]
-        } else {
-            *self.rng.pick(&CHORDS)
-        };
-        let mut patterns = Vec::new();
-        for part in &rhythm.parts {
-            patterns.push(self.variant(&part.patterns));
-        }
-
-        for (i, at_s) in self.grid(step_s) {
-            let root = chords[i / steps_per_bar % 4];
-            for (part, pattern) in rhythm.parts.iter().zip(&patterns) {
-                let symbol = pattern[i % pattern.len()];
-                if symbol.is_ascii_digit() {
-                    self.step(part, root + i32::from(symbol - b'0'), at_s, step_s);
+        let n_steps = (self.canvas.seconds() / step_s).ceil() as usize;
+        for i in 0..n_steps {
+            let bar = (i as f32 / steps_per_bar) as usize;
+            for at_steps in &part.at_steps {
+                if self.rng.chance(part.chance) {
+                    let at_s = (i as f32 + at_steps) * step_s;
+                    let symbol = pattern[i % pattern.len()];
+                    self.step(part, symbol, self.roots[bar % 4], at_s, step_s);
                 }
             }
         }
-
-        for drum in &rhythm.drums {
-            self.drum(drum, beat_s / drum.steps_per_beat);
-        }
-        if rhythm.shellac {
-            effects::shellac(&mut self.canvas, self.rng);
-        }
     }
 
-    /// Draws one of the patterns.
-    fn variant<'p>(&mut self, patterns: &'p [String]) -> &'p [u8] {
-        match patterns {
-            [only] => only.as_bytes(),
-            _ => self.rng.pick(patterns).as_bytes(),
-        }
-    }
-
-    /// Plays one step of a part, which starts at `at_s`.
-    fn step(&mut self, part: &Part, degree: i32, at_s: f32, step_s: f32) {
-        for at_steps in &part.at_steps {
-            if part.chance.is_some_and(|chance| !self.rng.chance(chance)) {
-                continue;
-            }
-
-            let degrees = match &part.degrees {
-                Degrees::Same => &[0],
-                Degrees::All(degrees) => degrees.as_slice(),
-                Degrees::Any(degrees) => slice::from_ref(self.rng.pick(degrees)),
-            };
-            for above in degrees {
-                let note = Note {
-                    hz: self.pitch(degree + above, part.octave),
-                    seconds: self.length_s(&part.length, step_s),
-                    level: part.level,
-                };
-                self.play(part.voice, at_s + at_steps * step_s, note);
-            }
-        }
-    }
-
-    /// Returns the length of a note in seconds.
-    fn length_s(&mut self, length: &Length, step_s: f32) -> f32 {
-        match *length {
-            Length::Step => step_s,
-            Length::Steps(steps) => steps * step_s,
-            Length::StepDividedBy(parts) => step_s / parts,
-            Length::Seconds(seconds) => seconds,
-            Length::ShortOrLong(short, _) if self.rng.chance(0.7) => short * step_s,
-            Length::ShortOrLong(_, long) => long * step_s,
-        }
-    }
-
-    /// Repeats the pattern of a drum over the whole piece.
-    fn drum(&mut self, drum: &Drum, step_s: f32) {
-        let pattern = self.variant(&drum.patterns);
+    /// Plays the notes of one symbol of a pattern.
+    fn step(&mut self, part: &Part, symbol: u8, root: i32, at_s: f32, step_s: f32) {
         // Tune the drums to the artist's key, but only by half of the interval, so that a kick still sounds like a
         // kick.
-        let hz = 52.0 * (self.style.root_hz / 78.0).sqrt();
+        let drum_hz = 52.0 * (self.style.root_hz / 78.0).sqrt();
+        let root = root + self.rng.pick(&part.any);
+        let seconds = self.rng.pick(&part.steps) * step_s;
 
-        for (i, at_s) in self.grid(step_s) {
-            let strength = match pattern[i % pattern.len()] {
-                b'x' => 1.0,
-                b'o' => 0.45,
+        for above in &part.chord {
+            let (hz, strength) = match symbol {
+                b'0'..=b'9' => {
+                    let degree = root + above + i32::from(symbol - b'0');
+                    (self.pitch(degree, part.octave), 1.0)
+                }
+                b'x' => (drum_hz, self.style.drum_level),
+                b'o' => (drum_hz, 0.45 * self.style.drum_level),
                 _ => continue,
             };
-
+            // Timing, loudness and stereo position vary, as with a human player.
             let note = Note {
                 hz,
-                seconds: step_s,
-                level: drum.level * strength * self.style.drum_level,
+                seconds,
+                level: part.level * strength * self.rng.range(0.8, 1.0),
             };
-            self.play(drum.voice, at_s, note);
+            let late_s = self.rng.range(0.0, 0.008);
+            let pan = self.style.width * self.rng.noise();
+            let sound = GENRES.voices[&part.voice].render(&note, self.canvas.rate_hz, self.rng);
+            self.canvas.add(at_s + late_s, pan, &sound);
         }
-    }
-}
-
-/// Plays a piece in the style [`Style::Experimental`].
-fn experimental(stage: &mut Stage) {
-    let long_s = stage.canvas.seconds();
-
-    // Three layers over the whole piece.
-    for octave in [1, 3, 4] {
-        let degree = stage.rng.below(7) as i32;
-        let layer = Note {
-            hz: stage.pitch(degree, octave),
-            seconds: long_s,
-            level: 0.6,
-        };
-        stage.play(voices::drone, 0.0, layer);
-    }
-
-    // Bells without a regular beat.
-    for (_, at_s) in stage.grid(1.7) {
-        if stage.rng.chance(0.4) {
-            let at_s = at_s + stage.rng.range(0.0, 1.5);
-            let degree = stage.rng.below(14) as i32;
-            let note = Note {
-                hz: stage.pitch(degree, 2),
-                seconds: 1.5,
-                level: 0.2,
-            };
-            stage.play(voices::bell, at_s, note);
-        }
-    }
-}
-
-/// Plays a piece in the style [`Style::Spoken`].
-fn spoken(stage: &mut Stage) {
-    let base_hz = stage.rng.range(90.0, 220.0);
-    let mut at_s = stage.rng.range(0.0, 0.4);
-
-    while at_s < stage.canvas.seconds() {
-        let seconds = stage.rng.range(0.09, 0.24) / stage.style.pace;
-        let note = Note {
-            hz: base_hz * stage.rng.range(0.85, 1.2),
-            seconds,
-            level: 0.7,
-        };
-        stage.play(voices::vowel, at_s, note);
-
-        // Some syllables end with a consonant.
-        if stage.rng.chance(0.3) {
-            let hiss = Note {
-                hz: 60.0,
-                seconds: 0.1,
-                level: 0.12,
-            };
-            stage.play(drums::hat, at_s + seconds, hiss);
-        }
-
-        // The longer gap between syllables is a breath.
-        at_s += seconds + if stage.rng.chance(0.15) { 0.45 } else { 0.05 };
     }
 }

@@ -49,8 +49,8 @@ pub(crate) fn shellac(canvas: &mut Canvas, rng: &mut Rng) {
             };
 
             // Subtracting the low-pass output of the second filter gives a high pass.
-            let narrow = horn[0].next(*sample + click, 3500.0, 1.4, rate_hz).low;
-            *sample = narrow - horn[1].next(narrow, 300.0, 1.4, rate_hz).low;
+            let narrow = horn[0].next(*sample + click, 3500.0, 1.4, rate_hz);
+            *sample = narrow - horn[1].next(narrow, 300.0, 1.4, rate_hz);
         }
     }
 }
