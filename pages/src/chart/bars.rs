@@ -1,21 +1,18 @@
 //! Horizontal bar charts of named values; each bar may consist of several series.
 
-use plotters::prelude::*;
-use plotters::style::text_anchor::{HPos, Pos, VPos};
+use maud::html;
 
-use super::LABEL_CHARS_MAX;
-use super::svg::{
-    Area, DrawError, Ink, Picture, WIDTH, fitting, text_style, text_width, with_whole,
-};
+use super::svg::{Anchor, Ink, Picture, WIDTH, fitting, text_width};
+use super::{Drawing, LABEL_CHARS_MAX};
 use crate::table::{Cell, Table};
-use crate::text::{self, label};
+use crate::text::{self, TEXT_CHARS_MAX, label};
 
 /// Maximum number of bars drawn; the chart's table contains the others, too.
 const BARS_MAX: usize = 40;
 /// Distance between the tops of adjacent bars, in SVG units.
-const BAR_STEP: u32 = 21;
+const BAR_STEP: f64 = 21.0;
 /// Gap between two bars, in SVG units.
-const BAR_GAP: i32 = 5;
+const BAR_GAP: f64 = 5.0;
 /// Maximum width of a name, in SVG units, so that enough width remains for the bars.
 const NAME_WIDTH: u32 = 180;
 /// Maximum number of characters in the unit after a number.
@@ -23,7 +20,7 @@ const UNIT_CHARS_MAX: usize = 8;
 /// Relative difference up to which bar lengths count as equal: sums of shares are rounded.
 const EQUAL: f64 = 1e-4;
 /// Margin above the first and below the last bar, in SVG units.
-const EDGE: u32 = 4;
+const EDGE: f64 = 4.0;
 
 /// A bar chart of named values.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -61,61 +58,6 @@ impl Bars {
         }
     }
 
-    pub(super) fn picture(&self) -> Picture {
-        let n = self.names.len().min(BARS_MAX);
-        let height = n as u32 * BAR_STEP + 2 * EDGE;
-        Picture::new((WIDTH, height.max(BAR_STEP)), |area| self.draw(area, n))
-    }
-
-    fn draw(&self, area: &Area<'_>, n: usize) -> Result<(), DrawError> {
-        let largest = (0..n).map(|row| self.total(row)).fold(0.0, f64::max);
-
-        // Names and sizes are printed to the left and right of the bars, so their widths reduce the width of the bars.
-        let names: Vec<String> = self.names[..n]
-            .iter()
-            .map(|name| fitting(name, NAME_WIDTH))
-            .collect();
-        let names_width = names.iter().map(|name| text_width(name)).max();
-        let sizes = self.sizes(n);
-        let sizes_width = sizes.iter().map(|size| text_width(size)).max();
-
-        let mut chart = ChartBuilder::on(area)
-            .margin_top(EDGE)
-            .margin_bottom(EDGE)
-            .margin_left(names_width.unwrap_or(0) + 8)
-            .margin_right(sizes_width.unwrap_or(0) + 8)
-            .build_cartesian_2d(0.0..largest.max(f64::MIN_POSITIVE), 0.0..n.max(1) as f64)?;
-
-        for row in 0..n {
-            let top = (n - row) as f64;
-            let mut from = 0.0;
-            for (place, series) in self.series.iter().enumerate() {
-                let to = from + size_of(series, row);
-                let style = Ink::Series(place).colour().filled();
-                let mut bar = Rectangle::new([(from, top), (to, top - 1.0)], style);
-                bar.set_margin(0, BAR_GAP as u32, 0, 0);
-                chart.draw_series([bar])?;
-                from = to;
-            }
-
-            let (x, y) = chart.backend_coord(&(from, top));
-            let middle = y + (BAR_STEP as i32 - BAR_GAP) / 2;
-            let left = chart.backend_coord(&(0.0, top)).0;
-            let right_of = Pos::new(HPos::Left, VPos::Center);
-            let left_of = Pos::new(HPos::Right, VPos::Center);
-            let name = with_whole(&names[row], &self.names[row]);
-            area.draw_text(&name, &text_style(Ink::Text, left_of), (left - 6, middle))?;
-            if !sizes[row].is_empty() {
-                area.draw_text(
-                    &sizes[row],
-                    &text_style(Ink::Muted, right_of),
-                    (x + 5, middle),
-                )?;
-            }
-        }
-        Ok(())
-    }
-
     /// Returns the sizes of the first `n` bars as text. The texts are empty if the bars have several parts and equal
     /// lengths, as shares of a whole do: such lengths carry no information.
     fn sizes(&self, n: usize) -> Vec<String> {
@@ -142,8 +84,43 @@ impl Bars {
         }
         format!("{number} {}", label(&self.unit, UNIT_CHARS_MAX))
     }
+}
 
-    pub(super) fn summary(&self) -> String {
+impl Drawing for Bars {
+    fn picture(&self) -> Option<Picture> {
+        let n = self.names.len().min(BARS_MAX);
+        let height = (n.max(1) as f64 * BAR_STEP + 2.0 * EDGE) as u32;
+        let mut picture = Picture::new(WIDTH, height);
+        let largest = (0..n).map(|row| self.total(row)).fold(0.0, f64::max);
+
+        // Names and sizes are printed to the left and right of the bars, so their widths reduce the width of the bars.
+        let names = self.names[..n].iter().map(|name| fitting(name, NAME_WIDTH));
+        let names: Vec<String> = names.collect();
+        let sizes = self.sizes(n);
+        let widest = |texts: &[String]| texts.iter().map(|text| text_width(text)).max();
+        let left = f64::from(widest(&names).unwrap_or(0) + 8);
+        let right = f64::from(WIDTH - widest(&sizes).unwrap_or(0) - 8);
+        let scale = (right - left) / largest.max(f64::MIN_POSITIVE);
+
+        for row in 0..n {
+            let top = EDGE + row as f64 * BAR_STEP;
+            let bottom = top + BAR_STEP - BAR_GAP;
+            let middle = f64::midpoint(top, bottom);
+            let name = html! { (names[row]) title { (label(&self.names[row], TEXT_CHARS_MAX)) } };
+            picture.text((left - 6.0, middle), Anchor::End, Ink::Text, &name);
+
+            let mut from = left;
+            for (place, series) in self.series.iter().enumerate() {
+                let to = from + size_of(series, row) * scale;
+                picture.fill([(from, top), (to, bottom)], Ink::Series(place));
+                from = to;
+            }
+            picture.text((from + 5.0, middle), Anchor::Start, Ink::Muted, &sizes[row]);
+        }
+        Some(picture)
+    }
+
+    fn summary(&self) -> String {
         let rows = 0..self.names.len();
         let largest = rows.max_by(|&a, &b| self.total(a).total_cmp(&self.total(b)));
         match largest {
@@ -157,7 +134,7 @@ impl Bars {
         }
     }
 
-    pub(super) fn table(&self) -> Table {
+    fn table(&self) -> Table {
         let mut table = Table::new("", &[&self.named]);
         for series in &self.series {
             let mut name = series.name.clone();
@@ -174,6 +151,10 @@ impl Bars {
             table.rows.push(cells);
         }
         table
+    }
+
+    fn series_names(&self) -> Vec<&str> {
+        self.series.iter().map(|part| part.name.as_str()).collect()
     }
 }
 

@@ -1,8 +1,6 @@
 //! Charts as standalone SVG files for papers and slides: with title and legend, and with colours of their own.
 
-use std::fmt::Write;
-
-use maud::{Escaper, PreEscaped, html};
+use maud::{Markup, PreEscaped, html};
 
 use super::Chart;
 use super::svg::{Ink, TEXT_SIZE, text_width};
@@ -46,18 +44,15 @@ const TITLE_CHARS_MAX: usize = 62;
 const KEY_CHARS_MAX: usize = 40;
 
 impl Chart {
-    /// Returns the chart as an SVG file that depends on no other file, or `None` if the chart is not a vector drawing
-    /// or cannot be drawn.
+    /// Returns the chart as an SVG file that depends on no other file, or `None` if the chart is not a vector drawing.
     pub fn to_svg(&self) -> Option<String> {
-        let picture = self.plot.picture()?;
-        let marks = picture.marks?;
+        let plot = self.plot.drawing();
+        let picture = plot.picture()?;
         let (width, drawn) = picture.size;
-
-        let mut legend = String::new();
-        let below = TITLE + drawn;
-        let height = below + self.write_legend(&mut legend, below, width);
+        let (legend, legend_height) = legend(&plot.series_names(), TITLE + drawn, width);
+        let height = TITLE + drawn + legend_height;
         let title = Shown::new(&self.title, TITLE_CHARS_MAX).text;
-        let about = Shown::new(&self.plot.summary(), TEXT_CHARS_MAX).text;
+        let about = Shown::new(&plot.summary(), TEXT_CHARS_MAX).text;
         let svg = html! {
             svg xmlns="http://www.w3.org/2000/svg" width=(width) height=(height) role="img"
                 aria-labelledby="title about" viewBox={ "0 0 " (width) " " (height) } {
@@ -67,8 +62,8 @@ impl Chart {
                 style { (PreEscaped(style())) }
                 rect.paper width="100%" height="100%" {}
                 text.f.k0 x=(EDGE) y="20" font-size="15" font-weight="600" { (title) }
-                g transform={ "translate(0," (TITLE) ")" } { (PreEscaped(marks)) }
-                (PreEscaped(legend))
+                g transform={ "translate(0," (TITLE) ")" } { (PreEscaped(picture.marks)) }
+                (legend)
             }
         };
         Some(svg.into_string() + "\n")
@@ -81,40 +76,35 @@ impl Chart {
         let mark = format!("<metadata>{MAKER}</metadata>");
         head.starts_with(b"<svg ") && head.windows(mark.len()).any(|part| part == mark.as_bytes())
     }
+}
 
-    /// Writes the names of the series below `top`, as many per line as fit, and returns the height of the legend.
-    fn write_legend(&self, out: &mut String, top: u32, width: u32) -> u32 {
-        let names = self.plot.series_names();
-        if names.len() < 2 {
-            return 0;
-        }
-
-        let swatch = TEXT_SIZE as u32;
-        let mut left = EDGE;
-        let mut line = 0;
-        for (series, name) in names.into_iter().enumerate() {
-            let name = Shown::new(name, KEY_CHARS_MAX).text;
-            let room = swatch + 6 + text_width(&name) + 14;
-            if left > EDGE && left + room > width {
-                left = EDGE;
-                line += 1;
-            }
-            let y = top + 4 + line * KEY_STEP;
-            let code = Ink::Series(series).code();
-            // Writing to a string cannot fail.
-            let _ = write!(
-                out,
-                "<rect class=\"f k{code}\" x=\"{left}\" y=\"{y}\" width=\"{swatch}\" height=\"{swatch}\"/>\
-                 <text class=\"f k0\" x=\"{}\" y=\"{}\" font-size=\"{TEXT_SIZE}\">",
-                left + swatch + 6,
-                y + swatch - 2
-            );
-            let _ = write!(Escaper::new(out), "{name}");
-            out.push_str("</text>");
-            left += room;
-        }
-        (line + 1) * KEY_STEP + 8
+/// Returns the names of several series below `top`, as many per line as fit in `width`, and the height of this legend.
+fn legend(names: &[&str], top: u32, width: u32) -> (Markup, u32) {
+    if names.len() < 2 {
+        return (html! {}, 0);
     }
+
+    let mut keys = Vec::new();
+    let mut left = EDGE;
+    let mut line = 0;
+    for (series, name) in names.iter().enumerate() {
+        let name = Shown::new(name, KEY_CHARS_MAX).text;
+        let room = TEXT_SIZE + 6 + text_width(&name) + 14;
+        if left > EDGE && left + room > width {
+            left = EDGE;
+            line += 1;
+        }
+        let y = top + 4 + line * KEY_STEP;
+        keys.push(html! {
+            rect class={ "f k" (Ink::Series(series).code()) } x=(left) y=(y) width=(TEXT_SIZE) height=(TEXT_SIZE) {}
+            text.f.k0 x=(left + TEXT_SIZE + 6) y=(y + TEXT_SIZE - 2) font-size=(TEXT_SIZE) { (name) }
+        });
+        left += room;
+    }
+    (
+        html! { @for key in keys { (key) } },
+        (line + 1) * KEY_STEP + 8,
+    )
 }
 
 /// Returns the style sheet. It uses no CSS variables because drawing programs do not support them.

@@ -1,19 +1,16 @@
 //! Funnel charts: the number of items left after each step, and the number that the step removed.
 
-use plotters::prelude::*;
-use plotters::style::text_anchor::{HPos, Pos, VPos};
-
-use super::LABEL_CHARS_MAX;
-use super::svg::{Area, DrawError, Ink, Picture, TEXT_SIZE, WIDTH, text_style};
+use super::svg::{Anchor, Ink, Picture, TEXT_SIZE, WIDTH};
+use super::{Drawing, LABEL_CHARS_MAX};
 use crate::table::{Cell, Table};
 use crate::text::{count, fraction, label};
 
 /// Distance between two steps, in SVG units: space for a bar and the line of text above it.
-const STEP: i32 = 40;
+const STEP: f64 = 40.0;
 /// Height of a bar, in SVG units.
-const BAR: i32 = 16;
-/// Margin above the first and below the last step, in SVG units.
-const EDGE: u32 = 4;
+const BAR: f64 = 16.0;
+/// Margin around the steps, in SVG units.
+const EDGE: f64 = 4.0;
 
 /// A funnel chart: the number of items left after each step.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -34,55 +31,6 @@ pub struct Step {
 }
 
 impl Funnel {
-    pub(super) fn picture(&self) -> Picture {
-        let height = self.steps.len() as u32 * STEP as u32 + 2 * EDGE;
-        Picture::new((WIDTH, height), |area| self.draw(area))
-    }
-
-    fn draw(&self, area: &Area<'_>) -> Result<(), DrawError> {
-        let largest = self.steps.iter().map(|step| step.left).max().unwrap_or(0);
-        let n = self.steps.len().max(1);
-        let mut chart = ChartBuilder::on(area)
-            .margin_top(EDGE)
-            .margin_bottom(EDGE)
-            .margin_left(2)
-            .margin_right(2)
-            .build_cartesian_2d(0.0..largest.max(1) as f64, 0.0..n as f64)?;
-
-        let left_of = Pos::new(HPos::Left, VPos::Center);
-        let right_of = Pos::new(HPos::Right, VPos::Center);
-        let words_down = TEXT_SIZE / 2 + 2;
-        let bar_down = (STEP - BAR - 4) as u32;
-        for (place, step) in self.steps.iter().enumerate() {
-            let top = (n - place) as f64;
-            let before = self.before(place);
-            // The items left after a step are drawn over the items left before it, so the removed part stays visible.
-            let marks = [(before, Ink::Faint(0)), (step.left, Ink::Series(0))];
-            for (value, ink) in marks {
-                let corners = [(0.0, top), (value as f64, top - 1.0)];
-                let mut bar = Rectangle::new(corners, ink.colour().filled());
-                bar.set_margin(bar_down, 4, 0, 0);
-                chart.draw_series([bar])?;
-            }
-
-            let (left, y) = chart.backend_coord(&(0.0, top));
-            let right = chart.backend_coord(&(largest.max(1) as f64, top)).0;
-            let name = label(&step.name, 2 * LABEL_CHARS_MAX);
-            area.draw_text(
-                &name,
-                &text_style(Ink::Text, left_of),
-                (left, y + words_down),
-            )?;
-            let size = format_step_size(step.left, before);
-            area.draw_text(
-                &size,
-                &text_style(Ink::Muted, right_of),
-                (right, y + words_down),
-            )?;
-        }
-        Ok(())
-    }
-
     /// Returns the number of items left before a step.
     fn before(&self, place: usize) -> u64 {
         match place.checked_sub(1) {
@@ -90,8 +38,36 @@ impl Funnel {
             None => self.steps[0].left,
         }
     }
+}
 
-    pub(super) fn summary(&self) -> String {
+impl Drawing for Funnel {
+    fn picture(&self) -> Option<Picture> {
+        let height = self.steps.len() as f64 * STEP + 2.0 * EDGE;
+        let mut picture = Picture::new(WIDTH, height as u32);
+        let largest = self.steps.iter().map(|step| step.left).max();
+        let right = f64::from(WIDTH) - EDGE;
+        let scale = (right - EDGE) / largest.unwrap_or(0).max(1) as f64;
+
+        for (place, step) in self.steps.iter().enumerate() {
+            let top = EDGE + place as f64 * STEP;
+            let line = top + f64::from(TEXT_SIZE) / 2.0 + 2.0;
+            let before = self.before(place);
+            let name = label(&step.name, 2 * LABEL_CHARS_MAX);
+            picture.text((EDGE, line), Anchor::Start, Ink::Text, &name);
+            let size = format_step_size(step.left, before);
+            picture.text((right, line), Anchor::End, Ink::Muted, &size);
+
+            // The items left after a step are drawn over the items left before it, so the removed part stays visible.
+            let bottom = top + STEP - 4.0;
+            for (items, ink) in [(before, Ink::Faint(0)), (step.left, Ink::Series(0))] {
+                let end = EDGE + items as f64 * scale;
+                picture.fill([(EDGE, bottom - BAR), (end, bottom)], ink);
+            }
+        }
+        Some(picture)
+    }
+
+    fn summary(&self) -> String {
         match (self.steps.first(), self.steps.last()) {
             (Some(first), Some(last)) => format!(
                 "Funnel of {} {} in {} steps: {} remain.",
@@ -104,7 +80,7 @@ impl Funnel {
         }
     }
 
-    pub(super) fn table(&self) -> Table {
+    fn table(&self) -> Table {
         let mut table = Table::new("", &["step", &self.counted, "removed", "share remaining"]);
         let all = self.steps.first().map_or(0, |step| step.left);
         for (place, step) in self.steps.iter().enumerate() {

@@ -2,10 +2,11 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use maud::{Markup, PreEscaped, html};
+use maud::{Markup, html};
 
-use super::svg::{DrawError, Picture, WIDTH};
-use super::{Axis, Sound, Span, lines, png};
+use super::axes::Plane;
+use super::svg::{Picture, WIDTH};
+use super::{Axis, Drawing, Sound, Span, png};
 use crate::table::{Cell, Table};
 use crate::text::{Shown, TEXT_CHARS_MAX, number};
 
@@ -34,42 +35,22 @@ impl HeatMap {
         self.values.len().checked_div(self.columns).unwrap_or(0)
     }
 
-    pub(super) fn drawing(&self, alt: &str) -> Markup {
-        html! {
-            (self.picture(alt))
-            @if let Some(sound) = &self.sound { (sound.markup(alt)) }
-        }
-    }
-
-    fn picture(&self, alt: &str) -> Markup {
+    fn map(&self, alt: &str) -> Markup {
         let range = Span::from_values(self.values.iter().map(|&value| f64::from(value)));
         let Some(Span { low, high }) = range.filter(|_| self.rows() > 0) else {
             return html! { p.note { "No values." } };
         };
 
-        let mut place = None;
-        let axes = Picture::new((WIDTH, HEIGHT), |area| {
-            let mut chart = lines::chart_on(area, self.across.span(), self.up.span())?;
-            lines::draw_axes(&mut chart, &self.across.name, lines::axis_number)?;
-            place = Some(chart.plotting_area().get_pixel_range());
-            Ok::<(), DrawError>(())
-        });
-        let axes = axes.markup(alt);
-        let Some((x, y)) = place else {
-            return axes;
-        };
-
+        let plane = Plane::new(HEIGHT, self.across.span(), self.up.span());
+        let [(left, top), (right, bottom)] = plane.corners();
         let picture = STANDARD.encode(png::palette(&self.pixels(low, high), self.columns));
         html! {
             div.map {
-                (axes)
+                (plane.picture(&self.across.name).markup(alt))
                 // This `svg` element is drawn over the axes, because the element in `axes` is already closed.
                 svg aria-hidden="true" viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } {
-                    (PreEscaped(format!(
-                        "<image x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\" preserveAspectRatio=\"none\" \
-                         href=\"data:image/png;base64,{picture}\"/>",
-                        x.start, y.start, x.end - x.start, y.end - y.start
-                    )))
+                    image x=(left) y=(top) width=(right - left) height=(bottom - top) preserveAspectRatio="none"
+                        href={ "data:image/png;base64," (picture) } {}
                 }
             }
             p.scale {
@@ -93,8 +74,21 @@ impl HeatMap {
         }
         pixels
     }
+}
 
-    pub(super) fn summary(&self) -> String {
+impl Drawing for HeatMap {
+    fn picture(&self) -> Option<Picture> {
+        None
+    }
+
+    fn drawing(&self, alt: &str) -> Markup {
+        html! {
+            (self.map(alt))
+            @if let Some(sound) = &self.sound { (sound.markup(alt)) }
+        }
+    }
+
+    fn summary(&self) -> String {
         let range = Span::from_values(self.values.iter().map(|&value| f64::from(value)));
         match range {
             None => "Heat map without values.".to_owned(),
@@ -110,7 +104,7 @@ impl HeatMap {
     }
 
     /// Returns a table that summarizes each row of the heat map: a table of every value would be useless.
-    pub(super) fn table(&self) -> Table {
+    fn table(&self) -> Table {
         let mean = format!("mean of {}", self.measured);
         let mut table = Table::new("", &[&self.up.name, &mean, "lowest", "highest"]);
         let n = self.rows();

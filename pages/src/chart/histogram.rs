@@ -1,9 +1,8 @@
 //! Histograms: the distribution of values along an axis.
 
-use plotters::prelude::*;
-
-use super::svg::{Area, DrawError, Ink, Picture, WIDTH, text_style};
-use super::{Axis, Span, lines};
+use super::axes::Plane;
+use super::svg::{Anchor, Ink, Picture};
+use super::{Axis, Drawing, Span};
 use crate::table::{Cell, Table};
 use crate::text::{count, number};
 
@@ -22,41 +21,38 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    pub(super) fn picture(&self) -> Picture {
-        Picture::new((WIDTH, HEIGHT), |area| self.draw(area))
-    }
-
-    fn draw(&self, area: &Area<'_>) -> Result<(), DrawError> {
-        let largest = self.counts.iter().copied().max().unwrap_or(0).max(1);
-        // Leave some space above the highest bar.
-        let counts = Span {
-            low: 0.0,
-            high: largest as f64 * 1.05,
-        };
-        let mut chart = lines::chart_on(area, self.axis.span(), counts)?;
-        lines::draw_axes(&mut chart, &self.axis.name, lines::axis_number)?;
-
-        for (bin, &n) in self.counts.iter().enumerate() {
-            let corners = [(self.edge(bin), 0.0), (self.edge(bin + 1), n as f64)];
-            let mut bar = Rectangle::new(corners, Ink::Series(0).colour().filled());
-            bar.set_margin(0, 0, 0, 1);
-            chart.draw_series([bar])?;
-        }
-        if self.counts.is_empty() {
-            let pos = plotters::style::text_anchor::Pos::default();
-            area.draw_text("no values", &text_style(Ink::Muted, pos), (60, 40))?;
-        }
-        Ok(())
-    }
-
     /// Returns the position of a bin's lower edge on the axis.
     fn edge(&self, bin: usize) -> f64 {
         let share = bin as f64 / self.counts.len() as f64;
         let Span { low, high } = self.axis.span();
         low + share * (high - low)
     }
+}
 
-    pub(super) fn summary(&self) -> String {
+impl Drawing for Histogram {
+    fn picture(&self) -> Option<Picture> {
+        let largest = self.counts.iter().copied().max().unwrap_or(0).max(1);
+        // Leave some space above the highest bar.
+        let counts = Span {
+            low: 0.0,
+            high: largest as f64 * 1.05,
+        };
+        let plane = Plane::new(HEIGHT, self.axis.span(), counts);
+        let mut picture = plane.picture(&self.axis.name);
+
+        for (bin, &n) in self.counts.iter().enumerate() {
+            let from = plane.position((self.edge(bin), 0.0));
+            let (right, top) = plane.position((self.edge(bin + 1), n as f64));
+            // A gap separates the bar from the next one.
+            picture.fill([from, (right - 1.0, top)], Ink::Series(0));
+        }
+        if self.counts.is_empty() {
+            picture.text((60.0, 40.0), Anchor::Start, Ink::Muted, "no values");
+        }
+        Some(picture)
+    }
+
+    fn summary(&self) -> String {
         let all: u64 = self.counts.iter().sum();
         let largest = self.counts.iter().enumerate().max_by_key(|(_, n)| **n);
         match largest {
@@ -73,7 +69,7 @@ impl Histogram {
         }
     }
 
-    pub(super) fn table(&self) -> Table {
+    fn table(&self) -> Table {
         let to = format!("{} to", self.axis.name);
         let from = format!("{} from", self.axis.name);
         let mut table = Table::new("", &[&from, &to, &self.counted]);

@@ -1,10 +1,7 @@
 //! Confusion matrices.
 
-use plotters::prelude::*;
-use plotters::style::text_anchor::{HPos, Pos, VPos};
-
-use super::LABEL_CHARS_MAX;
-use super::svg::{Area, DrawError, Ink, Picture, TEXT_SIZE, WIDTH, text_style, text_width};
+use super::svg::{Anchor, Ink, Picture, Position, TEXT_SIZE, WIDTH, text_width};
+use super::{Drawing, LABEL_CHARS_MAX};
 use crate::table::{Cell, Table};
 use crate::text::{count, fraction, label};
 
@@ -99,30 +96,38 @@ impl Matrix {
         }
     }
 
-    pub(super) fn picture(&self) -> Picture {
+    /// Returns row, column and count of the largest cell off the diagonal; of equal cells, the first.
+    fn most_confused(&self) -> Option<(usize, usize, u64)> {
+        let mut most: Option<(usize, usize, u64)> = None;
+        for (row, counts) in self.counts.iter().enumerate() {
+            for (column, &n) in counts.iter().enumerate() {
+                let is_more = most.is_none_or(|(_, _, largest)| n > largest);
+                if row != column && n > 0 && is_more {
+                    most = Some((row, column, n));
+                }
+            }
+        }
+        most.filter(|(row, column, _)| self.names.len() > *row.max(column))
+    }
+}
+
+impl Drawing for Matrix {
+    fn picture(&self) -> Option<Picture> {
         let layout = self.layout();
+        let Layout {
+            top, left, cell, ..
+        } = layout;
         let n = self.names.len() as u32;
-        let width = layout.left + n * layout.cell.width + GAP;
-        let height = layout.top + n * layout.cell.height + GAP;
-        Picture::new((width.max(WIDTH), height), |area| self.draw(area, &layout))
-    }
+        let width = left + n * cell.width + GAP;
+        let mut picture = Picture::new(width.max(WIDTH), top + n * cell.height + GAP);
 
-    /// Reports whether the chart needs the whole width of a page.
-    pub(super) fn is_wide(&self) -> bool {
-        let layout = self.layout();
-        layout.left + self.names.len() as u32 * layout.cell.width + GAP > HALF_PAGE
-    }
-
-    fn draw(&self, area: &Area<'_>, layout: &Layout) -> Result<(), DrawError> {
         let across = label(&self.across, LABEL_CHARS_MAX);
         let title = format!("{across}, from left to right");
-        let left_of = Pos::new(HPos::Right, VPos::Center);
-        let right_of = Pos::new(HPos::Left, VPos::Center);
-        let left = layout.left as i32;
-        area.draw_text(&title, &text_style(Ink::Muted, right_of), (left, 10))?;
+        let above = (f64::from(left), 10.0);
+        picture.text(above, Anchor::Start, Ink::Muted, &title);
 
         for (row, counts) in self.counts.iter().enumerate() {
-            let all: u64 = counts.iter().sum();
+            let all = counts.iter().sum();
             for (column, &n) in counts.iter().enumerate() {
                 let counted = Counted {
                     row,
@@ -130,30 +135,33 @@ impl Matrix {
                     n,
                     all,
                 };
-                draw_cell(area, layout, &counted)?;
+                draw_cell(&mut picture, &layout, &counted);
             }
         }
         // Next to cells this small, names would overlap.
         if !layout.has_names {
-            return Ok(());
+            return Some(picture);
         }
 
-        let CellSize { width, height } = layout.cell;
+        let gap = f64::from(GAP);
         for (place, name) in self.names.iter().enumerate() {
             let name = label(name, NAME_CHARS_MAX);
-            let middle = layout.top + place as u32 * height + height / 2;
-            let at = (left - GAP as i32, middle as i32);
-            area.draw_text(&name, &text_style(Ink::Text, left_of), at)?;
-
-            let middle = layout.left + place as u32 * width + width / 2;
-            let upwards = text_style(Ink::Text, right_of).transform(FontTransform::Rotate270);
-            let at = (middle as i32, (layout.top - GAP) as i32);
-            area.draw_text(&name, &upwards, at)?;
+            let (x, y) = layout.middle(place, place);
+            let beside = (f64::from(left) - gap, y);
+            picture.text(beside, Anchor::End, Ink::Text, &name);
+            let above = (x, f64::from(top) - gap);
+            picture.text(above, Anchor::Upwards, Ink::Text, &name);
         }
-        Ok(())
+        Some(picture)
     }
 
-    pub(super) fn summary(&self) -> String {
+    /// Reports whether the chart needs the whole width of a page.
+    fn is_wide(&self) -> bool {
+        let layout = self.layout();
+        layout.left + self.names.len() as u32 * layout.cell.width + GAP > HALF_PAGE
+    }
+
+    fn summary(&self) -> String {
         let all: u64 = self.counts.iter().flatten().sum();
         let rows = self.counts.iter().enumerate();
         let right: u64 = rows.filter_map(|(place, row)| row.get(place)).sum();
@@ -179,21 +187,7 @@ impl Matrix {
         words
     }
 
-    /// Returns row, column and count of the largest cell off the diagonal; of equal cells, the first.
-    fn most_confused(&self) -> Option<(usize, usize, u64)> {
-        let mut most: Option<(usize, usize, u64)> = None;
-        for (row, counts) in self.counts.iter().enumerate() {
-            for (column, &n) in counts.iter().enumerate() {
-                let is_more = most.is_none_or(|(_, _, largest)| n > largest);
-                if row != column && n > 0 && is_more {
-                    most = Some((row, column, n));
-                }
-            }
-        }
-        most.filter(|(row, column, _)| self.names.len() > *row.max(column))
-    }
-
-    pub(super) fn table(&self) -> Table {
+    fn table(&self) -> Table {
         let mut table = Table::new("", &[&format!("{} ↓, {} →", self.down, self.across)]);
         table.head.extend(self.names.iter().cloned());
         table.head.push("total".to_owned());
@@ -213,42 +207,44 @@ impl Matrix {
     }
 }
 
-/// Draws one cell, whose colour shows the cell's share of the counts in its row.
-fn draw_cell(area: &Area<'_>, layout: &Layout, cell: &Counted) -> Result<(), DrawError> {
-    let width = layout.cell.width as i32;
-    let height = layout.cell.height as i32;
-    let x = layout.left as i32 + cell.column as i32 * width;
-    let y = layout.top as i32 + cell.row as i32 * height;
+impl Layout {
+    /// Returns the middle of a cell.
+    fn middle(&self, row: usize, column: usize) -> Position {
+        let x = f64::from(self.left) + (column as f64 + 0.5) * f64::from(self.cell.width);
+        let y = f64::from(self.top) + (row as f64 + 0.5) * f64::from(self.cell.height);
+        (x, y)
+    }
+}
 
-    let corners = [(x, y), (x + width, y + height)];
+/// Draws one cell, whose colour shows the cell's share of the counts in its row.
+fn draw_cell(picture: &mut Picture, layout: &Layout, cell: &Counted) {
+    let (x, y) = layout.middle(cell.row, cell.column);
+    let half_width = f64::from(layout.cell.width) / 2.0;
+    let half_height = f64::from(layout.cell.height) / 2.0;
+    let corners = [
+        (x - half_width, y - half_height),
+        (x + half_width, y + half_height),
+    ];
     if cell.n > 0 {
         let share = cell.n as f64 / cell.all as f64;
-        area.draw(&Rectangle::new(
-            corners,
-            Ink::Share(share).colour().filled(),
-        ))?;
+        picture.fill(corners, Ink::Share(share));
     }
 
     // Correct predictions are on the diagonal.
     let is_right = cell.row == cell.column;
     let edge = if is_right { Ink::Muted } else { Ink::Grid };
     if layout.has_names || is_right {
-        area.draw(&Rectangle::new(corners, edge.colour()))?;
+        picture.frame(corners, edge);
     }
     if cell.n == 0 || !layout.has_numbers {
-        return Ok(());
+        return;
     }
 
-    let middle = Pos::new(HPos::Center, VPos::Center);
-    let lines = [
-        (count(cell.n), -TEXT_SIZE / 2 - 1),
-        (percent(cell.n, cell.all), TEXT_SIZE / 2 + 2),
-    ];
-    for (text, down) in lines {
-        let at = (x + width / 2, y + height / 2 + down);
-        area.draw_text(&text, &text_style(Ink::Text, middle), at)?;
+    let half_line = f64::from(TEXT_SIZE) / 2.0 + 1.0;
+    let share = percent(cell.n, cell.all);
+    for (text, y) in [(count(cell.n), y - half_line), (share, y + half_line)] {
+        picture.text((x, y), Anchor::Middle, Ink::Text, &text);
     }
-    Ok(())
 }
 
 /// Formats a share without decimals to fit a cell: `34 %`.

@@ -1,8 +1,9 @@
 //! Charts, drawn as SVG in the colours of the page's style, each with its numbers as a table.
 //!
-//! Plotters lays out axes and marks, and [`svg`] turns its drawing calls into SVG. A chart is as wide as a phone in
-//! landscape, so its text stays readable there; larger screens show several charts next to each other.
+//! A chart is as wide as a phone in landscape, so its text stays readable there; larger screens show several charts next
+//! to each other.
 
+mod axes;
 mod bars;
 mod file;
 mod funnel;
@@ -82,17 +83,18 @@ impl Chart {
     }
 
     pub(crate) fn markup(&self) -> Markup {
-        let alt = format!("{}. {}", self.title, self.plot.summary());
+        let plot = self.plot.drawing();
+        let alt = format!("{}. {}", self.title, plot.summary());
         let alt = Shown::new(&alt, TEXT_CHARS_MAX).text;
         html! {
-            figure.wide[self.plot.is_wide()] {
+            figure.wide[plot.is_wide()] {
                 figcaption { (Shown::new(&self.title, TEXT_CHARS_MAX).markup()) }
-                (self.plot.drawing(&alt))
-                @if !self.plot.has_own_legend() { (legend(&self.plot.series_names())) }
+                (plot.drawing(&alt))
+                @if plot.has_legend() { (legend(&plot.series_names())) }
                 @if !self.note.is_empty() {
                     p.note { (Shown::new(&self.note, TEXT_CHARS_MAX).markup()) }
                 }
-                details { summary { "Numbers" } (self.plot.table().markup()) }
+                details { summary { "Numbers" } (plot.table().markup()) }
             }
         }
     }
@@ -111,81 +113,53 @@ fn legend(names: &[&str]) -> Markup {
     }
 }
 
-impl Plot {
-    /// Returns the HTML markup of the plot for a page.
-    fn drawing(&self, alt: &str) -> Markup {
-        match self {
-            Self::HeatMap(map) => map.drawing(alt),
-            Self::Scatter(scatter) => scatter.drawing(alt),
-            _ => match self.picture() {
-                Some(picture) => picture.markup(alt),
-                None => html! {},
-            },
-        }
+/// What each kind of plot shows of its numbers.
+trait Drawing {
+    /// Returns the plot as a vector drawing, or `None` if the plot is an image of pixels.
+    fn picture(&self) -> Option<Picture>;
+
+    /// Summarizes the chart in one sentence for readers who cannot see it.
+    fn summary(&self) -> String;
+
+    /// Returns the numbers of the plot.
+    fn table(&self) -> Table;
+
+    /// Returns the names of the series, in the order of their colours.
+    fn series_names(&self) -> Vec<&str> {
+        Vec::new()
     }
 
-    /// Returns the plot as a vector drawing, or `None` if the plot is an image of pixels.
-    fn picture(&self) -> Option<Picture> {
-        match self {
-            Self::Bars(bars) => Some(bars.picture()),
-            Self::Histogram(histogram) => Some(histogram.picture()),
-            Self::Funnel(funnel) => Some(funnel.picture()),
-            Self::Lines(lines) => Some(lines.picture()),
-            Self::HeatMap(_) => None,
-            Self::Matrix(matrix) => Some(matrix.picture()),
-            Self::Scatter(scatter) => Some(scatter.picture()),
-        }
+    /// Returns the HTML markup of the plot for a page.
+    fn drawing(&self, alt: &str) -> Markup {
+        html! { @if let Some(picture) = self.picture() { (picture.markup(alt)) } }
     }
 
     /// Reports whether the plot needs the whole width of a page.
     fn is_wide(&self) -> bool {
-        matches!(self, Self::Matrix(matrix) if matrix.is_wide())
+        false
     }
 
-    /// Reports whether the plot's own buttons serve as its legend.
-    fn has_own_legend(&self) -> bool {
-        matches!(self, Self::Scatter(_))
+    /// Reports whether a page shows a legend below the plot.
+    fn has_legend(&self) -> bool {
+        true
     }
+}
 
-    /// Summarizes the chart in one sentence for readers who cannot see it.
-    fn summary(&self) -> String {
+impl Plot {
+    fn drawing(&self) -> &dyn Drawing {
         match self {
-            Self::Bars(bars) => bars.summary(),
-            Self::Histogram(histogram) => histogram.summary(),
-            Self::Funnel(funnel) => funnel.summary(),
-            Self::Lines(lines) => lines.summary(),
-            Self::HeatMap(map) => map.summary(),
-            Self::Matrix(matrix) => matrix.summary(),
-            Self::Scatter(scatter) => scatter.summary(),
-        }
-    }
-
-    /// Returns the names of the series, in the order of their colours. For a scatter plot, they are the legend of a
-    /// standalone file, which has no buttons.
-    fn series_names(&self) -> Vec<&str> {
-        match self {
-            Self::Bars(bars) => bars.series.iter().map(|part| part.name.as_str()).collect(),
-            Self::Lines(lines) => lines.lines.iter().map(|line| line.name.as_str()).collect(),
-            Self::Scatter(scatter) => scatter.groups.iter().map(String::as_str).collect(),
-            Self::Histogram(_) | Self::Funnel(_) | Self::HeatMap(_) | Self::Matrix(_) => Vec::new(),
-        }
-    }
-
-    fn table(&self) -> Table {
-        match self {
-            Self::Bars(bars) => bars.table(),
-            Self::Histogram(histogram) => histogram.table(),
-            Self::Funnel(funnel) => funnel.table(),
-            Self::Lines(lines) => lines.table(),
-            Self::HeatMap(map) => map.table(),
-            Self::Matrix(matrix) => matrix.table(),
-            Self::Scatter(scatter) => scatter.table(),
+            Self::Bars(bars) => bars,
+            Self::Histogram(histogram) => histogram,
+            Self::Funnel(funnel) => funnel,
+            Self::Lines(lines) => lines,
+            Self::HeatMap(map) => map,
+            Self::Matrix(matrix) => matrix,
+            Self::Scatter(scatter) => scatter,
         }
     }
 }
 
-/// The largest absolute value that is drawn. The length of an axis and its margin must also be finite: plotters searches
-/// without end for the labels of an infinite axis.
+/// The largest absolute value that is drawn. The length of an axis and its margin must also be finite.
 const DRAWN_MAX: f64 = 1e300;
 
 /// Reports whether a value has a position on an axis. The table of a chart also contains the other values.
@@ -226,6 +200,11 @@ impl Span {
             return self;
         }
         self.with_margin(self.low.abs().max(1.0) * 0.5)
+    }
+
+    /// Returns the position of a value in the range, from 0 at the low end to 1 at the high end.
+    fn share(self, value: f64) -> f64 {
+        (value - self.low) / (self.high - self.low)
     }
 
     /// Extends the range by `margin` at each of its two ends.

@@ -6,10 +6,9 @@
 use std::fmt::Write;
 
 use maud::{Escaper, Markup, html};
-use plotters::prelude::*;
 
-use super::Span;
-use super::svg::{DrawError, Ink, Picture, WIDTH};
+use super::svg::{Ink, Picture, WIDTH};
+use super::{Drawing, Span};
 use crate::table::{Cell, Table};
 use crate::text::{Shown, TEXT_CHARS_MAX, count, fraction};
 
@@ -63,16 +62,12 @@ struct Tally {
 }
 
 impl Scatter {
-    pub(super) fn picture(&self) -> Picture {
-        let mut picture = Picture::new((WIDTH, HEIGHT), |area| {
-            // The points are written after the frame: points of one kind share an element that sets their look.
-            let frame = [(0, 0), (WIDTH as i32 - 1, HEIGHT as i32 - 1)];
-            area.draw(&Rectangle::new(frame, Ink::Grid.colour()))?;
-            Ok::<(), DrawError>(())
-        });
-        if let Some(marks) = &mut picture.marks {
-            self.write_points(marks);
-        }
+    fn points_picture(&self) -> Picture {
+        let mut picture = Picture::new(WIDTH, HEIGHT);
+        let corner = (f64::from(WIDTH) - 1.0, f64::from(HEIGHT) - 1.0);
+        picture.frame([(0.0, 0.0), corner], Ink::Grid);
+        // Points of one kind share an element that sets their look.
+        self.write_points(&mut picture.marks);
         picture
     }
 
@@ -154,8 +149,26 @@ impl Scatter {
         })
     }
 
+    fn tally(&self, counts: impl Fn(Option<usize>) -> bool) -> Tally {
+        let mut tally = Tally::default();
+        for point in &self.points {
+            if counts(self.group_of(point)) {
+                tally.points += 1;
+                tally.right += u64::from(point.is_right == Some(true));
+                tally.wrong += u64::from(point.is_right == Some(false));
+            }
+        }
+        tally
+    }
+}
+
+impl Drawing for Scatter {
+    fn picture(&self) -> Option<Picture> {
+        Some(self.points_picture())
+    }
+
     /// Returns the drawing below the buttons that choose its colours. The page's style contains the rules ([`rules`]).
-    pub(super) fn drawing(&self, alt: &str) -> Markup {
+    fn drawing(&self, alt: &str) -> Markup {
         let letters = self.id.chars().filter(char::is_ascii_alphanumeric);
         let id: String = letters.take(ID_CHARS_MAX).collect();
         let has_verdict = self.points.iter().any(|point| point.is_right.is_some());
@@ -181,11 +194,20 @@ impl Scatter {
                     li { span.swatch.unknown {} "unlabelled" }
                 }
             }
-            div.plot { (self.picture().markup(alt)) }
+            div.plot { (self.points_picture().markup(alt)) }
         }
     }
 
-    pub(super) fn summary(&self) -> String {
+    /// Returns false: the buttons serve as the legend of a page. A standalone file has no buttons.
+    fn has_legend(&self) -> bool {
+        false
+    }
+
+    fn series_names(&self) -> Vec<&str> {
+        self.groups.iter().map(String::as_str).collect()
+    }
+
+    fn summary(&self) -> String {
         let all = self.tally(|_| true);
         let mut words = format!(
             "Scatter plot of {} {} in {} groups.",
@@ -202,19 +224,7 @@ impl Scatter {
         words
     }
 
-    fn tally(&self, counts: impl Fn(Option<usize>) -> bool) -> Tally {
-        let mut tally = Tally::default();
-        for point in &self.points {
-            if counts(self.group_of(point)) {
-                tally.points += 1;
-                tally.right += u64::from(point.is_right == Some(true));
-                tally.wrong += u64::from(point.is_right == Some(false));
-            }
-        }
-        tally
-    }
-
-    pub(super) fn table(&self) -> Table {
+    fn table(&self) -> Table {
         let mut table = Table::new("", &[&self.grouped, &self.counted, "correct", "incorrect"]);
         for (place, name) in self.groups.iter().enumerate() {
             let tally = self.tally(|group| group == Some(place));

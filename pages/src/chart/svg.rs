@@ -1,18 +1,6 @@
-//! A plotters backend that writes SVG whose colours are classes of the page's style.
-//!
-//! The SVG backend of plotters writes fixed colours, which would not change in dark mode. Here a colour is a number
-//! that names a class ([`Ink`]).
+//! Drawings: SVG elements whose colours are classes of the page's style, so that they change in dark mode.
 
-use std::convert::Infallible;
-use std::fmt::Write;
-
-use maud::{Escaper, Markup, PreEscaped, html};
-use plotters::coord::Shift;
-use plotters::prelude::*;
-use plotters::style::text_anchor::{HPos, Pos, VPos};
-use plotters_backend::{
-    BackendColor, BackendCoord, BackendStyle, BackendTextStyle, DrawingErrorKind, FontTransform,
-};
+use maud::{Markup, PreEscaped, Render, html};
 
 use crate::text::{ELLIPSIS, TEXT_CHARS_MAX, label};
 
@@ -20,11 +8,7 @@ use crate::text::{ELLIPSIS, TEXT_CHARS_MAX, label};
 pub(super) const WIDTH: u32 = 480;
 
 /// Font size, in SVG units.
-pub(super) const TEXT_SIZE: i32 = 13;
-
-/// Average width of a letter relative to the font size. Browsers choose the font, so this is an estimate for the
-/// layout.
-const LETTER_WIDTH: f64 = 0.56;
+pub(super) const TEXT_SIZE: u32 = 13;
 
 /// Number of colours for series; further series reuse them from the first one.
 const SERIES_COLOURS: usize = 12;
@@ -64,55 +48,113 @@ impl Ink {
         }
     }
 
-    /// Returns the colour in a form that plotters passes through unchanged: the class number is its red part.
-    pub(super) fn colour(self) -> RGBAColor {
-        let alpha = match self {
-            Self::Faint(_) => 0.25,
-            Self::Share(share) => SHARE_ALPHA_MAX * share.clamp(0.0, 1.0),
-            _ => 1.0,
-        };
-        RGBAColor(self.code(), 0, 0, alpha)
+    /// Returns the CSS classes of a mark: `f` for a filled one and `l` for a line, followed by its colour.
+    fn class(self, kind: char) -> String {
+        format!("{kind} k{}", self.code())
+    }
+
+    /// Returns the opacity of a translucent colour.
+    fn opacity(self) -> Option<f64> {
+        match self {
+            Self::Faint(_) => Some(0.25),
+            Self::Share(share) => Some(rounded(SHARE_ALPHA_MAX * share.clamp(0.0, 1.0), 100.0)),
+            _ => None,
+        }
     }
 }
 
-/// A plotters drawing area of fixed size.
-pub(super) type Area<'a> = DrawingArea<Svg<'a>, Shift>;
+/// A position in a drawing, in SVG units from its upper left corner.
+pub(super) type Position = (f64, f64);
 
-/// The reason that a chart could not be drawn: no axis can represent its numbers.
-pub(super) type DrawError = DrawingAreaErrorKind<Infallible>;
+/// The part of a text that is at its position. All texts are centred vertically.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Anchor {
+    Start,
+    Middle,
+    End,
+    /// The start of a text that reads upwards.
+    Upwards,
+}
 
 /// A drawing for a page or for a standalone file.
 #[derive(Clone, Debug)]
 pub(super) struct Picture {
     /// Width and height, in SVG units.
     pub size: (u32, u32),
-    /// SVG elements, or `None` if no axis can represent the numbers.
-    pub marks: Option<String>,
+    /// SVG elements.
+    pub marks: String,
 }
 
 impl Picture {
-    /// Creates a picture of the given size by calling `draw`.
-    pub(super) fn new(
-        size: (u32, u32),
-        draw: impl FnOnce(&Area<'_>) -> Result<(), DrawError>,
-    ) -> Self {
-        let mut marks = String::new();
-        let drawn = {
-            let area = Svg {
-                out: &mut marks,
-                size,
-            }
-            .into_drawing_area();
-            draw(&area)
-        };
+    pub(super) fn new(width: u32, height: u32) -> Self {
         Self {
-            size,
-            marks: drawn.is_ok().then_some(marks),
+            size: (width, height),
+            marks: String::new(),
         }
     }
 
-    /// Returns the HTML markup for a page, with the text `alt` for readers who cannot see the picture. A picture that
-    /// could not be drawn is left out: the table below it contains the same numbers.
+    /// Draws a filled rectangle between two opposite corners.
+    pub(super) fn fill(&mut self, corners: [Position; 2], ink: Ink) {
+        self.rectangle('f', corners, ink);
+    }
+
+    /// Draws the outline of a rectangle between two opposite corners.
+    pub(super) fn frame(&mut self, corners: [Position; 2], ink: Ink) {
+        self.rectangle('l', corners, ink);
+    }
+
+    fn rectangle(&mut self, kind: char, [from, to]: [Position; 2], ink: Ink) {
+        let [x, y] = [from.0.min(to.0), from.1.min(to.1)].map(tenths);
+        let [width, height] = [from.0 - to.0, from.1 - to.1].map(|size| tenths(size.abs()));
+        self.add(html! {
+            rect class=(ink.class(kind)) opacity=[ink.opacity()] x=(x) y=(y) width=(width) height=(height) {}
+        });
+    }
+
+    /// Draws a line through all points.
+    pub(super) fn line(&mut self, points: &[Position], width: u32, ink: Ink) {
+        self.add(html! { path class=(ink.class('l')) d=(path(points)) stroke-width=(width) {} });
+    }
+
+    /// Draws a filled polygon.
+    pub(super) fn polygon(&mut self, corners: &[Position], ink: Ink) {
+        self.add(html! {
+            path class=(ink.class('f')) opacity=[ink.opacity()] d={ (path(corners)) "Z" } {}
+        });
+    }
+
+    /// Draws a filled circle.
+    pub(super) fn dot(&mut self, (x, y): Position, radius: u32, ink: Ink) {
+        let [x, y] = [x, y].map(tenths);
+        self.add(html! { circle class=(ink.class('f')) cx=(x) cy=(y) r=(radius) {} });
+    }
+
+    /// Writes a text, which may contain a `title` element as its tooltip.
+    pub(super) fn text(
+        &mut self,
+        (x, y): Position,
+        anchor: Anchor,
+        ink: Ink,
+        text: &(impl Render + ?Sized),
+    ) {
+        let [x, y] = [x, y].map(tenths);
+        let side = match anchor {
+            Anchor::Start | Anchor::Upwards => "start",
+            Anchor::Middle => "middle",
+            Anchor::End => "end",
+        };
+        let turn = (anchor == Anchor::Upwards).then(|| format!("rotate(270,{x},{y})"));
+        self.add(html! {
+            text class=(ink.class('f')) x=(x) y=(y) dy=".35em" text-anchor=(side) font-size=(TEXT_SIZE)
+                transform=[turn] { (text) }
+        });
+    }
+
+    fn add(&mut self, mark: Markup) {
+        self.marks.push_str(&mark.into_string());
+    }
+
+    /// Returns the HTML markup for a page, with the text `alt` for readers who cannot see the picture.
     pub(super) fn markup(&self, alt: &str) -> Markup {
         let (width, height) = self.size;
 
@@ -124,27 +166,33 @@ impl Picture {
         });
 
         html! {
-            @match &self.marks {
-                None => p.note { "This chart cannot be drawn." },
-                Some(marks) => {
-                    div.drawing tabindex=[sizes.is_some().then_some("0")] {
-                        svg role="img" aria-label=(alt) viewBox={ "0 0 " (width) " " (height) } style=[sizes] {
-                            (PreEscaped(marks))
-                        }
-                    }
+            div.drawing tabindex=[sizes.is_some().then_some("0")] {
+                svg role="img" aria-label=(alt) viewBox={ "0 0 " (width) " " (height) } style=[sizes] {
+                    (PreEscaped(&self.marks))
                 }
             }
         }
     }
 }
 
-/// Returns the style of text in a chart, with the colour `ink` and anchored by `pos`.
-pub(super) fn text_style(ink: Ink, pos: Pos) -> TextStyle<'static> {
-    TextStyle {
-        font: ("sans-serif", TEXT_SIZE).into_font(),
-        color: ink.colour().to_backend_color(),
-        pos,
+/// Returns the data of an SVG path through all points.
+fn path(points: &[Position]) -> String {
+    let mut path = String::new();
+    for (place, &(x, y)) in points.iter().enumerate() {
+        let letter = if place == 0 { 'M' } else { 'L' };
+        path += &format!("{letter}{} {}", tenths(x), tenths(y));
     }
+    path
+}
+
+/// Rounds a coordinate to tenths, the resolution of a drawing.
+fn tenths(coordinate: f64) -> f64 {
+    rounded(coordinate, 10.0)
+}
+
+/// Rounds a value to the multiple of `1 / per_unit` nearest to it.
+fn rounded(value: f64, per_unit: f64) -> f64 {
+    (value * per_unit).round() / per_unit
 }
 
 /// Estimates the width of a text in SVG units. The estimate is rather too wide than too narrow because the layout
@@ -185,189 +233,4 @@ pub(super) fn fitting(text: &str, width: u32) -> String {
     }
     cut.push(ELLIPSIS);
     cut
-}
-
-/// Separates the shown part of a text from the whole text. No shown text contains this character, because control
-/// characters are replaced by spaces.
-const WHOLE: char = '\0';
-
-/// Joins the two parts of a text for [`Svg`], which plotters passes through unchanged: `shown` is visible, and `whole`
-/// appears when the pointer rests on it.
-pub(super) fn with_whole(shown: &str, whole: &str) -> String {
-    let whole = label(whole, TEXT_CHARS_MAX);
-    format!("{shown}{WHOLE}{whole}")
-}
-
-/// The plotters backend that writes SVG.
-pub(super) struct Svg<'a> {
-    out: &'a mut String,
-    size: (u32, u32),
-}
-
-impl Svg<'_> {
-    /// Opens an element without closing its tag, with the classes that set its colour.
-    fn open(&mut self, element: &str, kind: &str, colour: BackendColor) {
-        let (code, _, _) = colour.rgb;
-        self.put(format_args!("<{element} class=\"{kind} k{code}\""));
-        if colour.alpha < 1.0 {
-            self.put(format_args!(" opacity=\"{:.2}\"", colour.alpha));
-        }
-    }
-
-    fn put(&mut self, words: std::fmt::Arguments<'_>) {
-        // Writing to a string cannot fail.
-        let _ = self.out.write_fmt(words);
-    }
-
-    fn path(&mut self, points: impl IntoIterator<Item = BackendCoord>) {
-        self.put(format_args!(" d=\""));
-        for (place, (x, y)) in points.into_iter().enumerate() {
-            let letter = if place == 0 { 'M' } else { 'L' };
-            self.put(format_args!("{letter}{x} {y}"));
-        }
-    }
-}
-
-impl DrawingBackend for Svg<'_> {
-    type ErrorType = Infallible;
-
-    fn get_size(&self) -> (u32, u32) {
-        self.size
-    }
-
-    fn ensure_prepared(&mut self) -> Result<(), DrawingErrorKind<Infallible>> {
-        Ok(())
-    }
-
-    fn present(&mut self) -> Result<(), DrawingErrorKind<Infallible>> {
-        Ok(())
-    }
-
-    fn draw_pixel(
-        &mut self,
-        (x, y): BackendCoord,
-        colour: BackendColor,
-    ) -> Result<(), DrawingErrorKind<Infallible>> {
-        self.draw_rect((x, y), (x + 1, y + 1), &colour, true)
-    }
-
-    fn draw_line<S: BackendStyle>(
-        &mut self,
-        from: BackendCoord,
-        to: BackendCoord,
-        style: &S,
-    ) -> Result<(), DrawingErrorKind<Infallible>> {
-        self.draw_path([from, to], style)
-    }
-
-    fn draw_rect<S: BackendStyle>(
-        &mut self,
-        (left, top): BackendCoord,
-        (right, bottom): BackendCoord,
-        style: &S,
-        fill: bool,
-    ) -> Result<(), DrawingErrorKind<Infallible>> {
-        self.open("rect", if fill { "f" } else { "l" }, style.color());
-        let width = (right - left).max(0);
-        let height = (bottom - top).max(0);
-        self.put(format_args!(
-            " x=\"{left}\" y=\"{top}\" width=\"{width}\" height=\"{height}\"/>"
-        ));
-        Ok(())
-    }
-
-    fn draw_path<S: BackendStyle, I: IntoIterator<Item = BackendCoord>>(
-        &mut self,
-        points: I,
-        style: &S,
-    ) -> Result<(), DrawingErrorKind<Infallible>> {
-        self.open("path", "l", style.color());
-        self.path(points);
-        self.put(format_args!(
-            "\" stroke-width=\"{}\"/>",
-            style.stroke_width()
-        ));
-        Ok(())
-    }
-
-    fn draw_circle<S: BackendStyle>(
-        &mut self,
-        (x, y): BackendCoord,
-        radius: u32,
-        style: &S,
-        fill: bool,
-    ) -> Result<(), DrawingErrorKind<Infallible>> {
-        self.open("circle", if fill { "f" } else { "l" }, style.color());
-        self.put(format_args!(" cx=\"{x}\" cy=\"{y}\" r=\"{radius}\"/>"));
-        Ok(())
-    }
-
-    fn fill_polygon<S: BackendStyle, I: IntoIterator<Item = BackendCoord>>(
-        &mut self,
-        points: I,
-        style: &S,
-    ) -> Result<(), DrawingErrorKind<Infallible>> {
-        self.open("path", "f", style.color());
-        self.path(points);
-        self.put(format_args!("Z\"/>"));
-        Ok(())
-    }
-
-    fn draw_text<S: BackendTextStyle>(
-        &mut self,
-        text: &str,
-        style: &S,
-        (x, y): BackendCoord,
-    ) -> Result<(), DrawingErrorKind<Infallible>> {
-        let anchor = match style.anchor().h_pos {
-            HPos::Left => "start",
-            HPos::Center => "middle",
-            HPos::Right => "end",
-        };
-        // The vertical distance of the text's baseline from its anchor.
-        let down = match style.anchor().v_pos {
-            VPos::Top => ".8em",
-            VPos::Center => ".35em",
-            VPos::Bottom => "-.3em",
-        };
-        let turned = match style.transform() {
-            FontTransform::None => None,
-            FontTransform::Rotate90 => Some(90),
-            FontTransform::Rotate180 => Some(180),
-            FontTransform::Rotate270 => Some(270),
-        };
-
-        self.open("text", "f", style.color());
-        self.put(format_args!(
-            " x=\"{x}\" y=\"{y}\" dy=\"{down}\" text-anchor=\"{anchor}\" font-size=\"{}\"",
-            style.size()
-        ));
-        if let Some(degrees) = turned {
-            self.put(format_args!(" transform=\"rotate({degrees},{x},{y})\""));
-        }
-        self.put(format_args!(">"));
-        let (shown, whole) = match text.split_once(WHOLE) {
-            Some((shown, whole)) => (shown, Some(whole)),
-            None => (text, None),
-        };
-        // `Escaper` escapes every text that is written to it.
-        let _ = write!(Escaper::new(self.out), "{shown}");
-        if let Some(whole) = whole {
-            self.put(format_args!("<title>"));
-            let _ = write!(Escaper::new(self.out), "{whole}");
-            self.put(format_args!("</title>"));
-        }
-        self.put(format_args!("</text>"));
-        Ok(())
-    }
-
-    fn estimate_text_size<S: BackendTextStyle>(
-        &self,
-        text: &str,
-        style: &S,
-    ) -> Result<(u32, u32), DrawingErrorKind<Infallible>> {
-        let letters = text.chars().count() as f64;
-        let width = (letters * style.size() * LETTER_WIDTH).ceil();
-        Ok((width as u32, style.size().ceil() as u32))
-    }
 }
