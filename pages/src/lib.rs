@@ -19,5 +19,5 @@ pub use chart::{
     Series, Sound, Spread, Step,
 };
 pub use page::{Fact, Page, Part, STYLE, Section};
-pub use table::{Cell, Table};
+pub use table::{Cell, Column, Table};
 pub use text::{binary_bytes, bytes, count, fraction, number, seconds};

@@ -79,6 +79,19 @@ pub enum Part {
 }
 
 impl Page {
+    /// Creates a page of the sections that are not empty.
+    pub fn new(title: impl Into<String>, lead: impl Into<String>, sections: Vec<Section>) -> Self {
+        let sections = sections.into_iter();
+        Self {
+            title: title.into(),
+            lead: lead.into(),
+            sections: sections
+                .filter(|section| !section.parts.is_empty())
+                .collect(),
+            ..Self::default()
+        }
+    }
+
     /// Returns the page as a complete HTML file.
     pub fn to_html(&self) -> String {
         let title = Shown::new(&self.title, TITLE_CHARS_MAX);
@@ -170,6 +183,15 @@ impl Page {
 }
 
 impl Fact {
+    /// Creates a fact; `note` may be empty.
+    pub fn new(name: impl Into<String>, value: String, note: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            value,
+            note: note.into(),
+        }
+    }
+
     fn markup(&self) -> Markup {
         html! {
             div {
@@ -202,6 +224,28 @@ impl Section {
     /// Adds a highlighted paragraph.
     pub fn add_warning(&mut self, words: impl Into<String>) {
         self.parts.push(Part::Warning(words.into()));
+    }
+
+    /// Adds charts next to each other, if there are any.
+    pub fn add_charts(&mut self, charts: impl IntoIterator<Item = Chart>) {
+        let charts: Vec<Chart> = charts.into_iter().collect();
+        if !charts.is_empty() {
+            self.parts.push(Part::Charts(charts));
+        }
+    }
+
+    /// Adds a table, if it has rows.
+    pub fn add_table(&mut self, table: Table) {
+        if !table.rows.is_empty() {
+            self.parts.push(Part::Table(table));
+        }
+    }
+
+    /// Adds a table that is hidden until the reader clicks the line `summary`, if it has rows.
+    pub fn add_details(&mut self, summary: impl Into<String>, table: Table) {
+        if !table.rows.is_empty() {
+            self.parts.push(Part::Details(summary.into(), table));
+        }
     }
 
     fn markup(&self, place: usize) -> Markup {

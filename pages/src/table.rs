@@ -77,6 +77,9 @@ impl<T: Into<Self>> From<Option<T>> for Cell {
     }
 }
 
+/// A column of a table: its name, and the function that returns the cell of an item.
+pub type Column<'a, T> = (&'a str, &'a dyn Fn(&T) -> Cell);
+
 /// A table whose first column contains the names of the rows.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Table {
@@ -95,6 +98,31 @@ impl Table {
             caption: caption.to_owned(),
             head: head.iter().map(|&name| name.to_owned()).collect(),
             rows: Vec::new(),
+        }
+    }
+
+    /// Creates a table with a row for each item.
+    pub fn of<T>(
+        caption: &str,
+        items: impl IntoIterator<Item = T>,
+        columns: &[Column<'_, T>],
+    ) -> Self {
+        let head = columns.iter().map(|(name, _)| (*name).to_owned());
+        let row = |item: T| columns.iter().map(|(_, cell)| cell(&item)).collect();
+        Self {
+            caption: caption.to_owned(),
+            head: head.collect(),
+            rows: items.into_iter().map(row).collect(),
+        }
+    }
+
+    /// Removes the column `name`.
+    pub fn remove(&mut self, name: &str) {
+        if let Some(place) = self.head.iter().position(|known| known == name) {
+            self.head.remove(place);
+            for row in &mut self.rows {
+                row.remove(place);
+            }
         }
     }
 

@@ -144,7 +144,7 @@ fn compare(key: String, from: Option<&Value>, to: Option<&Value>, changes: &mut 
     if from == to {
         return;
     }
-    let (Some(old), Some(new)) = (children(from), children(to)) else {
+    let (Some(old), Some(new)) = (from.and_then(named_parts), to.and_then(named_parts)) else {
         changes.push(Change {
             key,
             from: from.cloned(),
@@ -181,15 +181,15 @@ fn compare(key: String, from: Option<&Value>, to: Option<&Value>, changes: &mut 
     }
 }
 
-/// Returns the named parts of a value, or `None` if the value is compared as a whole.
-fn children(value: Option<&Value>) -> Option<BTreeMap<&str, &Value>> {
-    match value? {
+/// Returns the parts of a value of a recipe or manifest by their names, or `None` if the value has no named parts.
+pub fn named_parts(value: &Value) -> Option<BTreeMap<&str, &Value>> {
+    match value {
         Value::Object(map) => Some(map.iter().map(|(key, v)| (key.as_str(), v)).collect()),
         // Lists of sections are addressed by the names of their elements, as in --set.
         Value::Array(items) => {
             let mut sections = BTreeMap::new();
             for item in items {
-                // If an item of a list has no name, the whole list is compared as one value.
+                // If an item of a list has no name, the whole list is one value.
                 let name = item.get("name").or_else(|| item.get("step"))?;
                 sections.insert(name.as_str()?, item);
             }

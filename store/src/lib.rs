@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 
 use remote::Listed;
 
-pub use diff::{Change, Diff};
+pub use diff::{Change, Diff, named_parts};
 pub use gc::GcReport;
 pub use history::{VersionContent, VersionLine};
 pub use planned::{BLOCK_SHARDS, Claims, PlannedClip, PlannedShard};

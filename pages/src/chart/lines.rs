@@ -41,6 +41,16 @@ pub struct Spread {
 }
 
 impl Lines {
+    /// Creates a chart of the lines that have points.
+    pub fn new(along: impl Into<String>, measured: impl Into<String>, lines: Vec<Line>) -> Self {
+        let lines = lines.into_iter();
+        Self {
+            along: along.into(),
+            measured: measured.into(),
+            lines: lines.filter(|line| !line.points.is_empty()).collect(),
+        }
+    }
+
     fn points(&self) -> impl Iterator<Item = (f64, f64)> {
         self.lines
             .iter()
@@ -119,6 +129,15 @@ impl Drawing for Lines {
 }
 
 impl Line {
+    /// Creates a line without a range of values around its points.
+    pub fn new(name: impl Into<String>, points: Vec<(f64, f64)>) -> Self {
+        Self {
+            name: name.into(),
+            points,
+            spread: Vec::new(),
+        }
+    }
+
     fn drawable_points(&self) -> Vec<(f64, f64)> {
         let points = self.points.iter().copied();
         points

@@ -77,6 +77,15 @@ pub struct Axis {
 }
 
 impl Chart {
+    /// Creates a chart; `note` may be empty.
+    pub fn new(title: impl Into<String>, note: impl Into<String>, plot: Plot) -> Self {
+        Self {
+            title: title.into(),
+            note: note.into(),
+            plot,
+        }
+    }
+
     /// Reports whether the chart contains a sound, which the policy of its page must allow to be played.
     pub(crate) fn has_sound(&self) -> bool {
         matches!(&self.plot, Plot::HeatMap(map) if map.sound.is_some())
@@ -217,6 +226,12 @@ impl Span {
 }
 
 impl Axis {
+    /// Creates an axis from `from` to `to`.
+    pub fn new(name: impl Into<String>, from: f64, to: f64) -> Self {
+        let name = name.into();
+        Self { name, from, to }
+    }
+
     /// Returns the range of the axis, widened if its length is zero.
     fn span(&self) -> Span {
         let span = Span {

@@ -1,10 +1,12 @@
-//! Runs SQL queries on a version and returns their results as columns.
+//! Runs SQL queries on a version and returns their results as columns or as a table of the page.
+
+use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::{cast, concat_batches};
 use arrow::datatypes::{DataType, Float64Type, Int64Type, Schema, SchemaRef};
 use arrow::error::ArrowError;
-use std::sync::Arc;
+use wavemill_pages::{Cell, Table};
 use wavemill_sql as sql;
 use wavemill_sql::{Limits, Session, Sink, SqlError};
 
@@ -29,10 +31,55 @@ impl<'a> Answers<'a> {
     /// # Errors
     /// [`ReportError::Sql`] if the query fails; [`ReportError::Answer`] if the columns of its result are inconsistent.
     pub(super) fn ask(&self, query: &str) -> Result<Answer, ReportError> {
-        let mut rows = Rows::default();
-        self.session.run(query, &mut rows)?;
-        let batch = concat_batches(&rows.schema, &rows.batches)?;
+        let mut batches = Vec::new();
+        let schema = self.each(query, |answer| {
+            batches.push(answer.batch);
+            Ok(())
+        })?;
+        let batch = concat_batches(&schema, &batches)?;
         Ok(Answer { batch })
+    }
+
+    /// Runs a query, passes its rows to `take` in parts, and returns their columns.
+    ///
+    /// # Errors
+    /// [`ReportError::Sql`] if the query fails, or the error of `take`.
+    pub(super) fn each(
+        &self,
+        query: &str,
+        take: impl FnMut(Answer) -> Result<(), ReportError>,
+    ) -> Result<SchemaRef, ReportError> {
+        let mut parts = Parts {
+            schema: Arc::new(Schema::empty()),
+            take,
+            taken: Ok(()),
+        };
+        self.session.run(query, &mut parts)?;
+        parts.taken?;
+        Ok(parts.schema)
+    }
+
+    /// Runs a query and returns its rows as a table whose columns have the names of the result's columns.
+    ///
+    /// # Errors
+    /// The errors of [`Answers::ask`].
+    pub(super) fn table(&self, query: &str) -> Result<Table, ReportError> {
+        let answer = self.ask(query)?;
+        let fields = answer.batch.schema();
+        let names: Vec<&str> = fields
+            .fields()
+            .iter()
+            .map(|field| field.name().as_str())
+            .collect();
+
+        let mut table = Table::new("", &names);
+        table.rows = vec![Vec::new(); answer.batch.num_rows()];
+        for name in names {
+            for (row, cell) in table.rows.iter_mut().zip(answer.cells(name)?) {
+                row.push(cell);
+            }
+        }
+        Ok(table)
     }
 
     /// Returns the columns of a table, or an empty schema if the version does not have the table.
@@ -62,10 +109,6 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    pub(super) fn len(&self) -> usize {
-        self.batch.num_rows()
-    }
-
     /// Returns a column of the result as texts.
     ///
     /// # Errors
@@ -98,37 +141,71 @@ impl Answer {
         Ok(column.as_primitive::<Float64Type>().iter().collect())
     }
 
-    fn column(&self, name: &str) -> Result<&Arc<dyn Array>, ArrowError> {
+    /// Returns the count in a result of one row.
+    ///
+    /// # Errors
+    /// The same errors as [`Answer::texts`].
+    pub(super) fn count(&self, name: &str) -> Result<u64, ReportError> {
+        Ok(self.counts(name)?.first().copied().unwrap_or(0))
+    }
+
+    /// Returns the number in a result of one row, if it is not null.
+    ///
+    /// # Errors
+    /// The same errors as [`Answer::texts`].
+    pub(super) fn number(&self, name: &str) -> Result<Option<f64>, ReportError> {
+        Ok(self.numbers(name)?.first().copied().flatten())
+    }
+
+    /// Returns a column as cells of a table.
+    fn cells(&self, name: &str) -> Result<Vec<Cell>, ReportError> {
+        let column = self.column(name)?;
+        let kind = column.data_type();
+        let mut cells: Vec<Cell> = if kind.is_integer() {
+            self.counts(name)?.into_iter().map(Cell::from).collect()
+        } else if kind.is_floating() {
+            self.numbers(name)?.into_iter().map(Cell::from).collect()
+        } else {
+            self.texts(name)?.into_iter().map(Cell::from).collect()
+        };
+
+        for (row, cell) in cells.iter_mut().enumerate() {
+            if column.is_null(row) {
+                *cell = Cell::None;
+            }
+        }
+        Ok(cells)
+    }
+
+    /// Returns a column with the type of the query's result.
+    ///
+    /// # Errors
+    /// [`ArrowError`] if the column does not exist.
+    pub(super) fn column(&self, name: &str) -> Result<&Arc<dyn Array>, ArrowError> {
         let column = self.batch.column_by_name(name);
         column.ok_or_else(|| ArrowError::SchemaError(format!("no column {name}")))
     }
 }
 
-/// Receiver of query results that keeps all batches in memory.
-#[derive(Debug)]
-struct Rows {
+/// Receiver of query results that passes them on.
+struct Parts<F> {
     schema: SchemaRef,
-    batches: Vec<RecordBatch>,
+    take: F,
+    /// The first error of `take`.
+    taken: Result<(), ReportError>,
 }
 
-impl Default for Rows {
-    fn default() -> Self {
-        Self {
-            schema: Arc::new(Schema::empty()),
-            batches: Vec::new(),
-        }
-    }
-}
-
-impl Sink for Rows {
+impl<F: FnMut(Answer) -> Result<(), ReportError>> Sink for Parts<F> {
     fn begin(&mut self, schema: &SchemaRef) -> Result<(), SqlError> {
         self.schema = Arc::clone(schema);
-        self.batches.clear();
         Ok(())
     }
 
     fn write(&mut self, batch: &RecordBatch) -> Result<(), SqlError> {
-        self.batches.push(batch.clone());
+        if self.taken.is_ok() {
+            let batch = batch.clone();
+            self.taken = (self.take)(Answer { batch });
+        }
         Ok(())
     }
 

@@ -1,9 +1,9 @@
 //! Amounts of decoded audio, of audio lost to damage, and of silent and duplicate clips.
 
-use wavemill_pages::{Cell, Part, Section, Table, seconds};
+use wavemill_pages::{Cell, Section, Table, seconds};
 
 use super::ReportError;
-use super::answers::{Answer, Answers};
+use super::answers::Answers;
 use super::bins::{self, Values};
 
 /// Maximum number of clips in the list of clips that lost the most audio.
@@ -24,14 +24,13 @@ pub(super) fn section(answers: &Answers<'_>) -> Result<Section, ReportError> {
                  min(audio_blake3) AS audio_blake3 FROM {rows} GROUP BY clip_key)"
     );
 
-    section.parts.push(Part::Table(totals(answers, &clips)?));
-    let lost = most_lost(answers, &clips)?;
-    if !lost.rows.is_empty() {
-        section
-            .parts
-            .push(Part::Details("Clips with largest losses".to_owned(), lost));
-    }
-    let lengths = bins::histogram(
+    section.add_table(totals(answers, &clips)?);
+    let lost = answers.table(&format!(
+        "SELECT clip_key AS clip, lost_s AS \"lost (s)\", duration_s AS \"decoded (s)\" FROM {clips}
+         WHERE lost_s > 0 ORDER BY lost_s DESC, clip_key LIMIT {LOST_MAX}"
+    ))?;
+    section.add_details("Clips with largest losses", lost);
+    section.add_charts(bins::histogram(
         answers,
         "Clips by decoded length",
         "Before padding. Longer audio is truncated to the recipe's duration_s.",
@@ -42,10 +41,7 @@ pub(super) fn section(answers: &Answers<'_>) -> Result<Section, ReportError> {
             axis: "length (s)",
             counted: "clips",
         },
-    )?;
-    section
-        .parts
-        .extend(lengths.map(|chart| Part::Charts(vec![chart])));
+    )?);
     Ok(section)
 }
 
@@ -56,53 +52,28 @@ fn totals(answers: &Answers<'_>, clips: &str) -> Result<Table, ReportError> {
                 count(*) FILTER (WHERE silent) AS silent, count(audio_blake3) - count(DISTINCT audio_blake3) AS copies
          FROM {clips}"
     ))?;
+    let clips = |column| Ok(answer.count(column)?.into());
+    // A sum over no rows is null and counts as 0.
+    let time = |column| {
+        Ok(Cell::Measure(seconds(
+            answer.number(column)?.unwrap_or(0.0),
+        )))
+    };
 
-    let mut table = Table::new("", &["decoded audio", ""]);
-    table.rows = vec![
-        vec!["clips with rows".into(), first_count(&answer, "clips")?],
-        vec!["audio decoded".into(), first_time(&answer, "decoded_s")?],
-        vec![
-            "clips with audio lost to damage".into(),
-            first_count(&answer, "damaged")?,
-        ],
-        vec!["total audio lost".into(), first_time(&answer, "lost_s")?],
-        vec![
-            "clips that contain only silence".into(),
-            first_count(&answer, "silent")?,
-        ],
-        vec![
-            "clips that duplicate the audio of another clip".into(),
-            first_count(&answer, "copies")?,
-        ],
+    let totals: [(&str, Result<Cell, ReportError>); 6] = [
+        ("clips with rows", clips("clips")),
+        ("audio decoded", time("decoded_s")),
+        ("clips with audio lost to damage", clips("damaged")),
+        ("total audio lost", time("lost_s")),
+        ("clips that contain only silence", clips("silent")),
+        (
+            "clips that duplicate the audio of another clip",
+            clips("copies"),
+        ),
     ];
-    Ok(table)
-}
-
-/// Returns the count in a column of a query result with one row.
-fn first_count(answer: &Answer, column: &str) -> Result<Cell, ReportError> {
-    Ok(answer.counts(column)?.first().copied().unwrap_or(0).into())
-}
-
-/// Returns the time in a column of a query result with one row. A sum over no rows is null and counts as 0.
-fn first_time(answer: &Answer, column: &str) -> Result<Cell, ReportError> {
-    let span_s = answer.numbers(column)?.first().copied().flatten();
-    Ok(Cell::Measure(seconds(span_s.unwrap_or(0.0))))
-}
-
-fn most_lost(answers: &Answers<'_>, clips: &str) -> Result<Table, ReportError> {
-    let answer = answers.ask(&format!(
-        "SELECT clip_key, lost_s, duration_s FROM {clips} WHERE lost_s > 0
-         ORDER BY lost_s DESC, clip_key LIMIT {LOST_MAX}"
-    ))?;
-    let mut table = Table::new("", &["clip", "lost (s)", "decoded (s)"]);
-    let spans = answer
-        .numbers("lost_s")?
-        .into_iter()
-        .zip(answer.numbers("duration_s")?);
-    for (key, (lost_s, duration_s)) in answer.texts("clip_key")?.into_iter().zip(spans) {
-        table
-            .rows
-            .push(vec![key.into(), lost_s.into(), duration_s.into()]);
+    let mut table = Table::new("", &["decoded audio", ""]);
+    for (name, total) in totals {
+        table.rows.push(vec![name.into(), total?]);
     }
     Ok(table)
 }

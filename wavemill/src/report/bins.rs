@@ -44,15 +44,17 @@ pub(super) fn histogram(
     let range = answers.ask(&format!(
         "SELECT min(v) AS low, max(v) AS high, count(*) AS n FROM {rows}"
     ))?;
-    let n = range.counts("n")?[0];
+    let n = range.count("n")?;
     let most = answers.ask(&format!(
         "SELECT v FROM {rows} ORDER BY v LIMIT 1 OFFSET {}",
         n.saturating_sub(1) - n / LEFT_OUT
     ))?;
-    let first = |values: Vec<Option<f64>>| values.first().copied().flatten();
-    let low = first(range.numbers("low")?);
-    let high = first(range.numbers("high")?);
-    let (Some(low), Some(high), Some(most)) = (low, high, first(most.numbers("v")?)) else {
+    let ends = [
+        range.number("low")?,
+        range.number("high")?,
+        most.number("v")?,
+    ];
+    let [Some(low), Some(high), Some(most)] = ends else {
         return Ok(None);
     };
     // If all values are the same, a chart carries no information.
@@ -83,19 +85,13 @@ pub(super) fn histogram(
     if high > end {
         note += &format!(" The last bar contains all values over {}.", end - width);
     }
-    Ok(Some(Chart {
-        title: title.to_owned(),
-        note: note.trim_start().to_owned(),
-        plot: Plot::Histogram(Histogram {
-            axis: Axis {
-                name: values.axis.to_owned(),
-                from: first,
-                to: end,
-            },
-            counted: values.counted.to_owned(),
-            counts,
-        }),
-    }))
+    let histogram = Histogram {
+        axis: Axis::new(values.axis, first, end),
+        counted: values.counted.to_owned(),
+        counts,
+    };
+    let plot = Plot::Histogram(histogram);
+    Ok(Some(Chart::new(title, note.trim_start(), plot)))
 }
 
 /// Returns the largest round width of which a range has at least [`BINS_MIN`].

@@ -1,16 +1,9 @@
 //! Number of rows after each step from the metadata records to clips with features. All numbers come from the manifest.
 
-use wavemill_pages::{Chart, Funnel, Part, Plot, Section, Step};
+use wavemill_pages::{Chart, Funnel, Plot, Section, Step};
 use wavemill_schemas::manifest::Manifest;
 
 pub(super) fn section(manifest: &Manifest) -> Section {
-    let mut section = Section::new("From metadata to features");
-    section.parts.push(Part::Charts(vec![chart(manifest)]));
-    section
-}
-
-/// Creates a funnel chart of the rows left after each step.
-fn chart(manifest: &Manifest) -> Chart {
     let counts = &manifest.counts;
     let mut left = counts.rows_read;
     let mut steps = vec![step("metadata rows", left)];
@@ -23,28 +16,22 @@ fn chart(manifest: &Manifest) -> Chart {
         steps.push(step(&format!("after step {}", dropped.step), left));
     }
     if let Some(limit) = manifest.identity.limit {
-        steps.push(step(
-            &format!("within --limit {limit}"),
-            counts.clips_planned,
-        ));
+        let name = format!("within --limit {limit}");
+        steps.push(step(&name, counts.clips_planned));
     }
     steps.push(step("clips with features", counts.clips_written));
 
-    let funnel = Funnel {
-        counted: "rows".to_owned(),
-        steps,
-    };
-    Chart {
-        title: "Rows after each step".to_owned(),
-        note: "The pale part of a bar shows the rows removed by the step. Every row is either kept, dropped or rejected."
-            .to_owned(),
-        plot: Plot::Funnel(funnel),
-    }
+    let counted = "rows".to_owned();
+    let mut section = Section::new("From metadata to features");
+    section.add_charts([Chart::new(
+        "Rows after each step",
+        "The pale part of a bar shows the rows removed by the step. Every row is either kept, dropped or rejected.",
+        Plot::Funnel(Funnel { counted, steps }),
+    )]);
+    section
 }
 
 fn step(name: &str, left: u64) -> Step {
-    Step {
-        name: name.to_owned(),
-        left,
-    }
+    let name = name.to_owned();
+    Step { name, left }
 }

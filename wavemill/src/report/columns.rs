@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef};
-use wavemill_pages::{Bars, Chart, Part, Plot, Section, Table};
+use wavemill_pages::{Bars, Chart, Plot, Section, Table};
 
 use super::ReportError;
 use super::answers::Answers;
@@ -29,22 +29,18 @@ pub(super) struct Profile {
 
 pub(super) fn section(profiles: Vec<Profile>) -> Section {
     let mut section = Section::new("Columns of tracks");
-    let head = ["column", "type", "nulls", "different values", "from", "to"];
-    let mut table = Table::new("", &head);
-    for profile in profiles {
-        table.rows.push(vec![
-            profile.field.name().as_str().into(),
-            kind(profile.field.data_type()).into(),
-            profile.n_nulls.into(),
-            profile.n_distinct.into(),
-            profile.low.into(),
-            profile.high.into(),
-        ]);
-    }
-
-    if !table.rows.is_empty() {
-        section.parts.push(Part::Table(table));
-    }
+    section.add_table(Table::of(
+        "",
+        profiles,
+        &[
+            ("column", &|of| of.field.name().as_str().into()),
+            ("type", &|of| kind(of.field.data_type()).into()),
+            ("nulls", &|of| of.n_nulls.into()),
+            ("different values", &|of| of.n_distinct.into()),
+            ("from", &|of| of.low.clone().into()),
+            ("to", &|of| of.high.clone().into()),
+        ],
+    ));
     section
 }
 
@@ -89,8 +85,8 @@ impl Profile {
             "SELECT count({name}) AS n_values, count(*) AS n{values} FROM tracks"
         ))?;
 
-        let n_values = answer.counts("n_values")?[0];
-        let n_nulls = answer.counts("n")?[0] - n_values;
+        let n_values = answer.count("n_values")?;
+        let n_nulls = answer.count("n")? - n_values;
         let mut profile = Self {
             field: Arc::clone(field),
             n_values,
@@ -100,7 +96,7 @@ impl Profile {
             high: None,
         };
         if !values.is_empty() {
-            profile.n_distinct = Some(answer.counts("n_distinct")?[0]);
+            profile.n_distinct = Some(answer.count("n_distinct")?);
             profile.low = answer.texts("low")?.swap_remove(0);
             profile.high = answer.texts("high")?.swap_remove(0);
         }
@@ -157,11 +153,9 @@ fn bars(answers: &Answers<'_>, field: &Field) -> Result<Chart, ReportError> {
     let bars: Vec<(String, u64)> = values
         .map(|(value, n)| (value.unwrap_or_else(|| "(null)".to_owned()), n))
         .collect();
-    Ok(Chart {
-        title: format!("Tracks by {}", field.name()),
-        note: String::new(),
-        plot: Plot::Bars(Bars::counts(field.name(), "tracks", &bars)),
-    })
+    let title = format!("Tracks by {}", field.name());
+    let bars = Bars::counts(field.name(), "tracks", &bars);
+    Ok(Chart::new(title, "", Plot::Bars(bars)))
 }
 
 fn histogram(answers: &Answers<'_>, name: &str) -> Result<Option<Chart>, ReportError> {

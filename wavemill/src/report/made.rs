@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
-use wavemill_pages::{Bars, Chart, Part, Plot, Section, Series, Table, seconds};
+use wavemill_pages::{Bars, Chart, Plot, Section, Series, Table, seconds};
 use wavemill_schemas::recipe::Recipe;
+use wavemill_store::named_parts;
 
 use super::Subject;
 
@@ -12,31 +13,27 @@ pub(super) fn section(subject: Subject<'_>) -> Section {
     let manifest = subject.manifest;
     let mut section = Section::new("Provenance");
     match subject.store.run_times(&manifest.plan_id, subject.version) {
-        None => section.parts.push(Part::Text(
-            "The record of the run that made this version is not in the store.".to_owned(),
-        )),
+        None => {
+            section.add_text("The record of the run that made this version is not in the store.")
+        }
         Some(times) => {
-            section.parts.push(Part::Text(format!(
+            section.add_text(format!(
                 "The run took {} with {} threads, by wavemill {}. It may have reused finished shards of earlier runs.",
                 seconds(times.seconds),
                 times.threads,
                 times.wavemill
-            )));
-            section.parts.push(Part::Charts(vec![
+            ));
+            section.add_charts([
                 by_stage("Wall-clock time by phase", &times.wall_s),
                 by_stage("CPU time of all threads by stage", &times.cpu_s),
-            ]));
+            ]);
         }
     }
 
     let engine = serde_json::to_value(&manifest.engine).unwrap_or_default();
-    section
-        .parts
-        .push(Part::Details("Engine".to_owned(), keys_of("key", &engine)));
-    section.parts.push(Part::Details(
-        "Recipe, including --set values".to_owned(),
-        keys_of("key", &shown_recipe(&manifest.recipe)),
-    ));
+    let recipe = shown_recipe(&manifest.recipe);
+    section.add_details("Engine", keys_of(&engine));
+    section.add_details("Recipe, including --set values", keys_of(&recipe));
     section
 }
 
@@ -61,57 +58,37 @@ fn shown_recipe(recipe: &Recipe) -> Value {
 fn by_stage(title: &str, stages: &BTreeMap<String, f64>) -> Chart {
     let mut order: Vec<(&String, &f64)> = stages.iter().collect();
     order.sort_by(|a, b| b.1.total_cmp(a.1));
-    Chart {
-        title: title.to_owned(),
-        note: String::new(),
-        plot: Plot::Bars(Bars {
-            named: "stage".to_owned(),
-            names: order.iter().map(|(name, _)| (*name).clone()).collect(),
-            series: vec![Series {
-                name: "time".to_owned(),
-                values: order.iter().map(|(_, span_s)| **span_s).collect(),
-            }],
-            unit: "s".to_owned(),
-        }),
-    }
+    let bars = Bars {
+        named: "stage".to_owned(),
+        names: order.iter().map(|(name, _)| (*name).clone()).collect(),
+        series: vec![Series {
+            name: "time".to_owned(),
+            values: order.iter().map(|(_, span_s)| **span_s).collect(),
+        }],
+        unit: "s".to_owned(),
+    };
+    Chart::new(title, "", Plot::Bars(bars))
 }
 
 /// Builds a table of all values in a JSON object by dotted key.
-fn keys_of(heading: &str, value: &Value) -> Table {
-    let mut table = Table::new("", &[heading, "value"]);
-    add_keys(String::new(), value, &mut table);
+fn keys_of(value: &Value) -> Table {
+    let mut table = Table::new("", &["key", "value"]);
+    add_keys("", value, &mut table);
     table
 }
 
-/// Appends a name to the dotted key of its section. The outermost section has an empty key.
-fn below(key: &str, name: &str) -> String {
-    if key.is_empty() {
-        name.to_owned()
-    } else {
-        format!("{key}.{name}")
+fn add_keys(key: &str, value: &Value, table: &mut Table) {
+    let parts = named_parts(value).unwrap_or_default();
+    if parts.is_empty() {
+        let text = value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned);
+        table.rows.push(vec![key.into(), text.into()]);
     }
-}
-
-fn add_keys(key: String, value: &Value, table: &mut Table) {
-    match value {
-        Value::Object(values) => {
-            for (name, value) in values {
-                add_keys(below(&key, name), value, table);
-            }
-        }
-        // Items of a list of sections are addressed by name, as in `--set`. A list of values is a single value.
-        Value::Array(items) if items.iter().any(Value::is_object) => {
-            for (place, item) in items.iter().enumerate() {
-                let name = item.get("name").or_else(|| item.get("step"));
-                let name = name.and_then(Value::as_str).map(str::to_owned);
-
-                // An item without a name is addressed by its index.
-                let name = name.unwrap_or(place.to_string());
-                add_keys(below(&key, &name), item, table);
-            }
-        }
-        Value::String(text) => table.rows.push(vec![key.into(), text.as_str().into()]),
-        other => table.rows.push(vec![key.into(), other.to_string().into()]),
+    for (name, part) in parts {
+        // The outermost section has an empty key.
+        let below = format!("{key}.{name}");
+        add_keys(below.trim_start_matches('.'), part, table);
     }
 }
 
@@ -137,7 +114,6 @@ mod tests {
     #[test]
     fn keys_are_those_of_set() {
         let table = keys_of(
-            "key",
             &json!({"audio": {"duration_s": 3.0}, "features": [{"name": "log_mel", "n_mels": 40}],
                     "fractions": [0.8, 0.2]}),
         );

@@ -70,15 +70,9 @@ pub(crate) fn page(
     ];
 
     let manifest = subject.manifest;
+    let title = format!("{}, version {}", manifest.recipe.name, subject.version);
     Ok(Page {
-        title: format!("{}, version {}", manifest.recipe.name, subject.version),
-        lead: lead(subject),
         facts: facts(manifest),
-        // Omit sections for which the version has no data.
-        sections: sections
-            .into_iter()
-            .filter(|section| !section.parts.is_empty())
-            .collect(),
         about: json!({
             "page": "report",
             "version": subject.version,
@@ -87,6 +81,7 @@ pub(crate) fn page(
             "counts": manifest.counts,
             "features": manifest.features,
         }),
+        ..Page::new(title, lead(subject), sections)
     })
 }
 
@@ -107,45 +102,34 @@ fn lead(subject: Subject<'_>) -> String {
 fn facts(manifest: &Manifest) -> Vec<Fact> {
     let counts = &manifest.counts;
     let stored_bytes: u64 = manifest.files.iter().map(|file| file.bytes).sum();
-    let features: Vec<&str> = manifest
-        .features
-        .iter()
-        .map(|feature| feature.name.as_str())
-        .collect();
+    let features = manifest.features.iter();
+    let features: Vec<&str> = features.map(|feature| feature.name.as_str()).collect();
 
     vec![
-        fact(
+        Fact::new(
             "clips with features",
             count(counts.clips_written),
             format!("of {} planned", count(counts.clips_planned)),
         ),
-        fact(
+        Fact::new(
             "rejects",
             count(counts.rejects.values().sum()),
             format!("{} reasons", counts.rejects.len()),
         ),
-        fact(
+        Fact::new(
             "rows per feature",
             count(counts.feature_rows),
             features.join(", "),
         ),
-        fact(
+        Fact::new(
             "metadata rows",
             count(counts.rows_read),
             format!("{} kept", count(counts.rows_kept)),
         ),
-        fact(
+        Fact::new(
             "size",
             bytes(stored_bytes),
             format!("{} files", count(manifest.files.len() as u64)),
         ),
     ]
-}
-
-fn fact(name: &str, value: String, note: String) -> Fact {
-    Fact {
-        name: name.to_owned(),
-        value,
-        note,
-    }
 }

@@ -1,10 +1,9 @@
 //! Rejected inputs by reason, with examples.
 
-use wavemill_pages::{Bars, Cell, Chart, Part, Plot, Section, Table};
+use wavemill_pages::{Bars, Chart, Plot, Section};
 
 use super::ReportError;
 use super::answers::Answers;
-use crate::quote::literal;
 
 /// Maximum number of examples per reason of rejection.
 const EXAMPLES: usize = 5;
@@ -16,54 +15,19 @@ pub(super) fn section(answers: &Answers<'_>) -> Result<Section, ReportError> {
     reasons.retain(|(_, n)| *n > 0);
     reasons.sort_by_key(|(_, n)| std::cmp::Reverse(*n));
     if reasons.is_empty() {
-        let none = "No records or files were rejected.".to_owned();
-        section.parts.push(Part::Text(none));
+        section.add_text("No records or files were rejected.");
         return Ok(section);
     }
 
-    section.parts.push(Part::Charts(vec![Chart {
-        title: "Rejects by reason".to_owned(),
-        note: "A reject does not stop a run. Each reject is a row of the table rejects.".to_owned(),
-        plot: Plot::Bars(Bars::counts("reason", "rejects", &reasons)),
-    }]));
-    section.parts.push(Part::Details(
-        format!("First {EXAMPLES} rejects of each reason"),
-        examples(answers, &reasons)?,
-    ));
+    let bars = Bars::counts("reason", "rejects", &reasons);
+    let note = "A reject does not stop a run. Each reject is a row of the table rejects.";
+    section.add_charts([Chart::new("Rejects by reason", note, Plot::Bars(bars))]);
+    let examples = answers.table(&format!(
+        "SELECT reason, clip_key AS clip, stage, byte_offset AS byte, line, detail FROM
+         (SELECT *, count(*) OVER (PARTITION BY reason) AS n,
+                 row_number() OVER (PARTITION BY reason ORDER BY clip_key, line) AS place FROM rejects)
+         WHERE place <= {EXAMPLES} ORDER BY n DESC, reason, place"
+    ))?;
+    section.add_details(format!("First {EXAMPLES} rejects of each reason"), examples);
     Ok(section)
-}
-
-fn examples(answers: &Answers<'_>, reasons: &[(String, u64)]) -> Result<Table, ReportError> {
-    let head = ["reason", "clip", "stage", "byte", "line", "detail"];
-    let mut table = Table::new("", &head);
-
-    for (reason, _) in reasons {
-        let answer = answers.ask(&format!(
-            "SELECT clip_key, stage, byte_offset, line, detail FROM rejects WHERE reason = {}
-             ORDER BY clip_key, line LIMIT {EXAMPLES}",
-            literal(reason)
-        ))?;
-
-        let keys = answer.texts("clip_key")?;
-        let stages = answer.texts("stage")?;
-        let bytes = answer.numbers("byte_offset")?;
-        let lines = answer.numbers("line")?;
-        let details = answer.texts("detail")?;
-
-        for row in 0..answer.len() {
-            table.rows.push(vec![
-                reason.as_str().into(),
-                keys[row].clone().into(),
-                stages[row].clone().into(),
-                count_of(bytes[row]),
-                count_of(lines[row]),
-                details[row].clone().into(),
-            ]);
-        }
-    }
-    Ok(table)
-}
-
-fn count_of(number: Option<f64>) -> Cell {
-    number.map(|n| n as u64).into()
 }

@@ -1,10 +1,10 @@
 //! Sizes of the training, validation and test sides of the split, and items that occur on several sides.
 
-use wavemill_pages::{Cell, Part, Section, Table, count, fraction};
+use wavemill_pages::{Cell, Section, Table, count, fraction};
 use wavemill_schemas::sides::{SIDES, side_meant};
 
 use super::ReportError;
-use super::answers::{Answer, Answers};
+use super::answers::Answers;
 use crate::quote::{identifier, literal};
 
 /// Name of the column with the hash of a clip's audio. Pictures have no such hash.
@@ -28,45 +28,35 @@ pub(super) fn section(answers: &Answers<'_>) -> Result<Section, ReportError> {
     };
 
     let spec = &answers.subject.manifest.recipe.split;
-    section.parts.push(Part::Text(format!(
+    section.add_text(format!(
         "The recipe splits the data by the rule “{}” with seed {}. A model that is tested on data it was trained on \
          scores too high, so nothing should be both on the test side and on another side.",
         spec.rule.name(),
         spec.seed
-    )));
+    ));
     let sides = sides_of(answers, &rows)?;
-    section.parts.push(Part::Table(sizes(&sides)));
+    section.add_table(sizes(&sides));
 
     let compared = Compared::new(&sides);
-    if let Some(words) = compared.problem(&sides) {
-        section.parts.push(Part::Warning(words));
+    if let Some(problem) = compared.problem(&sides) {
+        section.add_warning(problem);
     }
 
-    let mut leaks = Table::new(
-        "Overlap between sides",
-        &[
-            "item",
-            "distinct values",
-            "on several sides",
-            "test clips affected",
-            "share of test clips",
-        ],
-    );
     let mut found = Vec::new();
     let manifest = &answers.subject.manifest;
     for (column, what) in SHARED {
         if column == AUDIO_COLUMN && manifest.recipe.catalog.dataset.is_of_pictures() {
             continue;
         }
-        found.push((what, Leak::query(answers, &rows, column, &compared)?));
+        found.push(Leak::query(answers, &rows, column, what, &compared)?);
     }
     if manifest.files_of("near_copies").next().is_some() {
         let rows = format!(
             "(SELECT f.*, n.group_key FROM {rows} f
               LEFT JOIN (SELECT DISTINCT clip_key, group_key FROM near_copies) n ON n.clip_key = f.clip_key)"
         );
-        let leak = Leak::query(answers, &rows, "group_key", &compared)?;
-        found.push(("near copies", leak));
+        let leak = Leak::query(answers, &rows, "group_key", "near copies", &compared)?;
+        found.push(leak);
     }
 
     let mut pairs = Table::new(
@@ -74,41 +64,38 @@ pub(super) fn section(answers: &Answers<'_>) -> Result<Section, ReportError> {
         &["item", "side", "clips", "other side"],
     );
     let mut leaking = Vec::new();
-    for (what, leak) in found {
-        let sides = [leak.pairs.texts("side")?, leak.pairs.texts("other")?];
-        for (row, clips) in leak.pairs.counts("n")?.into_iter().enumerate() {
-            let [side, other] = sides.each_ref().map(|names| names[row].clone().into());
-            let cells = vec![what.into(), side, clips.into(), other];
-            pairs.rows.push(cells);
-        }
+    for leak in &mut found {
+        pairs.rows.append(&mut leak.pairs);
         if let Some(test_clips) = leak.test_clips.filter(|clips| *clips > 0) {
-            leaking.push(format!("{} by {what}", count(test_clips)));
+            leaking.push(format!("{} by {}", count(test_clips), leak.what));
         }
-
-        // If no value is known, or there is no test side, nothing was compared, and 0 would be a false claim.
-        let on_several = (leak.known > 0).then_some(leak.on_several);
-        let share = leak
-            .test_clips
-            .map(|clips| fraction(clips, compared.test_clips));
-        leaks.rows.push(vec![
-            what.into(),
-            leak.known.into(),
-            on_several.into(),
-            leak.test_clips.into(),
-            share.map_or(Cell::None, Cell::Measure),
-        ]);
     }
     if !leaking.is_empty() {
-        section.parts.push(Part::Warning(format!(
+        section.add_warning(format!(
             "Some of the {} test clips overlap with the training side: {}. This makes scores on the test side too high.",
             count(compared.test_clips),
             leaking.join(", ")
-        )));
+        ));
     }
-    section.parts.push(Part::Table(leaks));
-    if !pairs.rows.is_empty() {
-        section.parts.push(Part::Table(pairs));
-    }
+
+    let share = |clips| Cell::Measure(fraction(clips, compared.test_clips));
+    section.add_table(Table::of(
+        "Overlap between sides",
+        found,
+        &[
+            ("item", &|of| of.what.into()),
+            ("distinct values", &|of| of.known.into()),
+            // If no value is known, or there is no test side, nothing was compared, and 0 would be a false claim.
+            ("on several sides", &|of| {
+                (of.known > 0).then_some(of.on_several).into()
+            }),
+            ("test clips affected", &|of| of.test_clips.into()),
+            ("share of test clips", &|of| {
+                of.test_clips.map_or(Cell::None, share)
+            }),
+        ],
+    ));
+    section.add_table(pairs);
     Ok(section)
 }
 
@@ -154,18 +141,18 @@ pub(super) fn place(side: &str) -> usize {
 
 /// Builds a table with the numbers of clips, rows and artists on each side of the split.
 fn sizes(sides: &[SideSize]) -> Table {
-    let mut table = Table::new("Sides", &["side", "clips", "share", "rows", "artists"]);
     let all: u64 = sides.iter().map(|side| side.clips).sum();
-    for side in sides {
-        table.rows.push(vec![
-            side.name.as_str().into(),
-            side.clips.into(),
-            Cell::Measure(fraction(side.clips, all)),
-            side.rows.into(),
-            side.artists.into(),
-        ]);
-    }
-    table
+    Table::of(
+        "Sides",
+        sides,
+        &[
+            ("side", &|side| side.name.as_str().into()),
+            ("clips", &|side| side.clips.into()),
+            ("share", &|side| Cell::Measure(fraction(side.clips, all))),
+            ("rows", &|side| side.rows.into()),
+            ("artists", &|side| side.artists.into()),
+        ],
+    )
 }
 
 /// The sides of the split that are compared for leaks.
@@ -207,21 +194,23 @@ impl<'a> Compared<'a> {
 }
 
 /// Returns the SQL condition that a row is on one of the sides `names`, which must not be empty.
-fn on_sides(names: &[&str]) -> String {
+pub(super) fn on_sides(names: &[&str]) -> String {
     let names: Vec<String> = names.iter().map(|name| literal(name)).collect();
     format!("split IN ({})", names.join(", "))
 }
 
 /// Overlap of the sides of the split in the values of one column.
 struct Leak {
+    /// Plural noun for the values.
+    what: &'static str,
     /// Number of distinct values in the column.
     known: u64,
     /// Number of values that occur on more than one side of the split.
     on_several: u64,
     /// Number of clips on the test side whose value also occurs on the training side. `None` if nothing was compared.
     test_clips: Option<u64>,
-    /// Sides with the number of their clips that share a value with another side, and that side.
-    pairs: Answer,
+    /// Rows of a table: sides with the number of their clips that share a value with another side, and that side.
+    pairs: Vec<Vec<Cell>>,
 }
 
 impl Leak {
@@ -229,6 +218,7 @@ impl Leak {
         answers: &Answers<'_>,
         rows: &str,
         column: &str,
+        what: &'static str,
         compared: &Compared<'_>,
     ) -> Result<Self, ReportError> {
         let column = identifier(column);
@@ -239,7 +229,7 @@ impl Leak {
               WHERE {column} IS NOT NULL AND split <> 'none' GROUP BY {column})"
         ))?;
 
-        let known = answer.counts("known")?.first().copied().unwrap_or(0);
+        let known = answer.count("known")?;
         let is_compared = known > 0 && !compared.training.is_empty() && !compared.test.is_empty();
         let test_clips = if is_compared {
             let query = format!(
@@ -248,22 +238,24 @@ impl Leak {
                 on_sides(&compared.test),
                 on_sides(&compared.training)
             );
-            answers.ask(&query)?.counts("n")?.first().copied()
+            Some(answers.ask(&query)?.count("n")?)
         } else {
             None
         };
 
-        let pairs = answers.ask(&format!(
-            "SELECT f.split AS side, o.split AS other, count(DISTINCT f.clip_key) AS n FROM {rows} f
-             JOIN (SELECT DISTINCT {column}, split FROM {rows}) o ON o.{column} = f.{column}
+        let pairs = answers.table(&format!(
+            "SELECT {} AS item, f.split AS side, count(DISTINCT f.clip_key) AS clips, o.split AS \"other side\"
+             FROM {rows} f JOIN (SELECT DISTINCT {column}, split FROM {rows}) o ON o.{column} = f.{column}
              WHERE f.split <> o.split AND f.split <> 'none' AND o.split <> 'none'
-             GROUP BY f.split, o.split ORDER BY side, other LIMIT {PAIRS_MAX}"
+             GROUP BY f.split, o.split ORDER BY f.split, o.split LIMIT {PAIRS_MAX}",
+            literal(what)
         ))?;
 
         Ok(Self {
-            pairs,
+            what,
             known,
-            on_several: answer.counts("on_several")?.first().copied().unwrap_or(0),
+            on_several: answer.count("on_several")?,
+            pairs: pairs.rows,
             test_clips,
         })
     }

@@ -1,46 +1,33 @@
 //! Spectrograms of the classes: the mean of a sample of rows of each class, and the row that is closest to the mean. If
 //! the archive is given, the audio of that row is included.
 //!
-//! Rows are stored in hash order, so the first rows of a class are a random sample. Only these rows are read, and each
-//! is downsampled immediately, so that neither time nor memory grows with the size of the store.
+//! The rows of a class with the smallest hashes are a random sample. Only the tensors of these rows are read, and each is
+//! downsampled immediately, so that memory does not grow with the size of the store.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::path::Path;
 
-use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::datatypes::{Float32Type, Int32Type};
-use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{
-    ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection,
-};
-use parquet::errors::ParquetError;
-use parquet::file::metadata::PageIndexPolicy;
-use wavemill_pages::{Axis, Chart, HeatMap, Part, Plot, Section, Sound, Table};
-use wavemill_runtime::panics;
-use wavemill_schemas::manifest::{FeatureEntry, FileEntry, TargetEntry};
+use arrow::error::ArrowError;
+use wavemill_pages::{Axis, Chart, HeatMap, Plot, Section, Sound, Table};
+use wavemill_schemas::manifest::{FeatureEntry, TargetEntry};
+use wavemill_schemas::rng::row_key;
 use wavemill_schemas::sides::side_meant;
 use wavemill_source::Source;
 use wavemill_sql::tensor::{TensorColumn, TensorType};
-use wavemill_store::has_footer;
 
 use super::ReportError;
 use super::answers::Answers;
 use super::excerpts::{Excerpts, RowOrigin};
 use super::features::band_name;
+use super::sides::on_sides;
 use crate::quote::{identifier, literal};
 
 /// Maximum number of rows that are read per class.
 const ROWS_OF_CLASS: usize = 16;
 /// Maximum number of classes shown. The largest ones are chosen.
 const CLASSES_MAX: usize = 16;
-/// Maximum number of store files whose small columns are scanned.
-const FILES_MAX: usize = 64;
 /// Maximum number of columns and bands of a picture, about the resolution at which a screen shows it.
 const COLUMNS_MAX: usize = 160;
 const BANDS_MAX: usize = 128;
-/// Number of rows per record batch while reading.
-const BATCH_ROWS: usize = 8;
 
 pub(super) fn section(
     answers: &Answers<'_>,
@@ -54,9 +41,9 @@ pub(super) fn section(
 
     let target = manifest.targets.first();
     let classes = largest_classes(target);
-    let picked = pick(answers, feature, target, &classes)?;
+    let picked = pick(answers, target, &classes)?;
     let frames = with_audio(answers, feature, frames)?;
-    let pictures = read(answers, feature, frames, &picked)?;
+    let pictures = read(answers, feature, frames, picked)?;
     if pictures.is_empty() {
         return Ok(section);
     }
@@ -64,7 +51,7 @@ pub(super) fn section(
     let audio = &manifest.recipe.audio;
     let mut sounds = archive.map(|archive| Sounds {
         excerpts: Excerpts::new(archive, audio, classes.len()),
-        unheard: Table::new("Rows without audio", &["clip", "reason"]),
+        unheard: Vec::new(),
     });
     let mut means = Vec::new();
     let mut typical = Vec::new();
@@ -75,8 +62,8 @@ pub(super) fn section(
         };
         let mean = mean_of(&of_class);
         let note = format!("Mean of {} rows of the training side.", of_class.len());
-        let mean_map = heat_map(feature, first, mean.clone());
-        means.push(chart(name, note, mean_map));
+        let map = heat_map(feature, first, mean.clone());
+        means.push(Chart::new(name, note, Plot::HeatMap(map)));
 
         if let Some(nearest) = nearest_to(&mean, &of_class) {
             let note = track_description(answers, &nearest.origin.clip_key)?;
@@ -84,34 +71,38 @@ pub(super) fn section(
             map.sound = sounds
                 .as_mut()
                 .and_then(|sounds| sounds.of_row(&nearest.origin));
-            typical.push(chart(name, note, map));
+            typical.push(Chart::new(name, note, Plot::HeatMap(map)));
         }
     }
 
-    section.parts.push(Part::Text(format!(
+    section.add_text(format!(
         "Mean {} over up to {ROWS_OF_CLASS} rows of each class, followed by the row that is closest to that mean. \
          Rows are sampled by hash.",
         feature.name
-    )));
-    section.parts.push(Part::Charts(means));
-    let mut words = "The most typical row of each class.".to_owned();
+    ));
+    section.add_charts(means);
+    let mut text = "The most typical row of each class.".to_owned();
     if sounds.is_some() {
-        words += " The beginning of its audio follows: mono, at the sample rate of the features.";
+        text += " The beginning of its audio follows: mono, at the sample rate of the features.";
     }
-    section.parts.push(Part::Text(words));
-    section.parts.push(Part::Charts(typical));
-
-    let unheard = sounds.map(|sounds| sounds.unheard);
-    let unheard = unheard.filter(|table| !table.rows.is_empty());
-    section.parts.extend(unheard.map(Part::Table));
+    section.add_text(text);
+    section.add_charts(typical);
+    section.add_table(Table::of(
+        "Rows without audio",
+        sounds.map_or(Vec::new(), |sounds| sounds.unheard),
+        &[
+            ("clip", &|(clip_key, _)| clip_key.as_str().into()),
+            ("reason", &|(_, why)| why.as_str().into()),
+        ],
+    ));
     Ok(section)
 }
 
 /// Excerpts of the audio of typical rows.
 struct Sounds<'a> {
     excerpts: Excerpts<'a>,
-    /// Table of typical rows without audio, each with the reason.
-    unheard: Table,
+    /// Clips of typical rows without audio, each with the reason.
+    unheard: Vec<(String, String)>,
 }
 
 impl Sounds<'_> {
@@ -119,8 +110,7 @@ impl Sounds<'_> {
         match self.excerpts.read(row) {
             Ok(sound) => Some(sound),
             Err(why) => {
-                let clip_key = row.clip_key.as_str();
-                self.unheard.rows.push(vec![clip_key.into(), why.into()]);
+                self.unheard.push((row.clip_key.clone(), why));
                 None
             }
         }
@@ -191,114 +181,66 @@ fn largest_classes(target: Option<&TargetEntry>) -> Vec<(Option<usize>, String)>
     classes
 }
 
-/// Rows to read from one file, by row index, with their class and origin.
-type PickedRows = BTreeMap<usize, (Option<usize>, RowOrigin)>;
+/// Rows to read, by clip and segment, with their class and origin.
+type PickedRows = BTreeMap<(String, u64), (Option<usize>, RowOrigin)>;
 
-/// Scans the small columns of files until every class has enough rows.
-fn pick<'a>(
-    answers: &Answers<'a>,
-    feature: &'a FeatureEntry,
+/// Picks the rows of each class on the training side that have the smallest hashes.
+fn pick(
+    answers: &Answers<'_>,
     target: Option<&TargetEntry>,
     classes: &[(Option<usize>, String)],
-) -> Result<Vec<(&'a FileEntry, PickedRows)>, ReportError> {
-    let mut wanted: BTreeMap<Option<usize>, usize> = BTreeMap::new();
-    for (class, _) in classes {
-        wanted.insert(*class, ROWS_OF_CLASS);
-    }
-
-    let mut picked = Vec::new();
-    let files = answers.subject.manifest.files_of(&feature.name);
-    let training =
-        files.filter(|file| file.split.as_deref().and_then(side_meant) == Some("training"));
-    for file in training.take(FILES_MAX) {
-        let path = answers.subject.store.file(file)?;
-        let rows = from_shard(&path, file, || pick_in(&path, target, &mut wanted))?;
-        picked.push((file, rows));
-        if wanted.values().all(|&left| left == 0) {
-            break;
-        }
-    }
-    Ok(picked)
-}
-
-fn pick_in(
-    path: &Path,
-    target: Option<&TargetEntry>,
-    wanted: &mut BTreeMap<Option<usize>, usize>,
-) -> Result<PickedRows, ParquetError> {
-    let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(path)?)?;
-    let mut names = vec!["clip_key", "variant", "offset_s", "audio_blake3"];
-    names.extend(target.map(|target| target.name.as_str()));
-    let mask = ProjectionMask::columns(reader.parquet_schema(), names);
-
-    let mut picked = PickedRows::new();
-    let mut begin = 0;
-    for batch in reader.with_projection(mask).build()? {
-        let batch = batch?;
-        let keys = text_column(&batch, "clip_key")?;
-        for (row, key) in keys.into_iter().enumerate() {
-            // Skip time-stretched copies, which are not typical of a class.
-            if !is_plain(&batch, row) {
-                continue;
-            }
-            let class = target.and_then(|target| class_at(&batch, &target.name, row));
-            if target.is_some() && class.is_none() {
-                continue;
-            }
-            if let Some(left) = wanted.get_mut(&class).filter(|left| **left > 0) {
-                *left -= 1;
-                let origin = origin_at(&batch, row, key);
-                picked.insert(begin + row, (class, origin));
-            }
-        }
-        begin += batch.num_rows();
-    }
-    Ok(picked)
-}
-
-fn text_column(batch: &RecordBatch, name: &str) -> Result<Vec<String>, ParquetError> {
-    let column = batch.column_by_name(name);
-    let texts = column.and_then(|column| column.as_string_opt::<i32>());
-    let Some(texts) = texts else {
-        return Err(ParquetError::General(format!("column {name} is missing")));
+) -> Result<PickedRows, ReportError> {
+    let files = answers.subject.manifest.files.iter();
+    let mut training: Vec<&str> = files.filter_map(|file| file.split.as_deref()).collect();
+    training.retain(|side| side_meant(side) == Some("training"));
+    training.dedup();
+    let Some(table) = answers.rows_table().filter(|_| !training.is_empty()) else {
+        return Ok(PickedRows::new());
     };
-    Ok(texts
-        .iter()
-        .map(|text| text.unwrap_or_default().to_owned())
-        .collect())
-}
 
-/// Returns the origin of a row. The columns about audio are null in a version of pictures.
-fn origin_at(batch: &RecordBatch, row: usize, clip_key: String) -> RowOrigin {
-    let offsets = batch.column_by_name("offset_s");
-    let offsets = offsets.and_then(|column| column.as_primitive_opt::<Float32Type>());
-    let offsets = offsets.filter(|column| column.is_valid(row));
-
-    let recordings = batch.column_by_name("audio_blake3");
-    let recordings = recordings.and_then(|column| column.as_string_opt::<i32>());
-    let recordings = recordings.filter(|column| column.is_valid(row));
-
-    RowOrigin {
-        clip_key,
-        offset_s: offsets.map_or(0.0, |column| f64::from(column.value(row))),
-        audio_blake3: recordings.map(|column| column.value(row).to_owned()),
+    let mut by_class: BTreeMap<Option<usize>, BTreeMap<u64, (u64, RowOrigin)>> = BTreeMap::new();
+    for (class, _) in classes {
+        by_class.insert(*class, BTreeMap::new());
     }
-}
+    let class = target.map_or("NULL".to_owned(), |target| identifier(&target.name));
+    // Time-stretched copies are not typical of a class.
+    let query = format!(
+        "SELECT clip_key, segment, offset_s, audio_blake3, {class} AS class FROM {table}
+         WHERE variant = 1 AND {}",
+        on_sides(&training)
+    );
+    answers.each(&query, |rows| {
+        let segments = rows.counts("segment")?;
+        let offsets_s = rows.numbers("offset_s")?;
+        let recordings = rows.texts("audio_blake3")?;
+        let classes = rows.numbers("class")?;
+        for (row, clip_key) in rows.texts("clip_key")?.into_iter().enumerate() {
+            let class = classes[row].map(|class| class as usize);
+            let Some(picked) = by_class.get_mut(&class) else {
+                continue;
+            };
+            let origin = RowOrigin {
+                clip_key: clip_key.unwrap_or_default(),
+                // The columns about audio are null in a version of pictures.
+                offset_s: offsets_s[row].unwrap_or(0.0),
+                audio_blake3: recordings[row].clone(),
+            };
+            let hash = row_key(&origin.clip_key, segments[row] as i32, 1.0);
+            picked.insert(hash, (segments[row], origin));
+            if picked.len() > ROWS_OF_CLASS {
+                picked.pop_last();
+            }
+        }
+        Ok(())
+    })?;
 
-fn is_plain(batch: &RecordBatch, row: usize) -> bool {
-    let variants = batch.column_by_name("variant");
-    let variants = variants.and_then(|column| column.as_primitive_opt::<Float32Type>());
-    variants.is_none_or(|variants| variants.value(row) == 1.0)
-}
-
-fn class_at(batch: &RecordBatch, target: &str, row: usize) -> Option<usize> {
-    let classes = batch
-        .column_by_name(target)?
-        .as_primitive_opt::<Int32Type>()?;
-    if classes.is_null(row) {
-        return None;
+    let mut all = PickedRows::new();
+    for (class, picked) in by_class {
+        for (segment, origin) in picked.into_values() {
+            all.insert((origin.clip_key.clone(), segment), (class, origin));
+        }
     }
-    usize::try_from(classes.value(row)).ok()
+    Ok(all)
 }
 
 /// A feature row, downsampled for display.
@@ -327,7 +269,7 @@ fn with_audio(
         return Ok(frames);
     };
     let answer = answers.ask(&format!("SELECT max(duration_s) AS s FROM {rows}"))?;
-    let Some(longest_s) = answer.numbers("s")?.first().copied().flatten() else {
+    let Some(longest_s) = answer.number("s")? else {
         return Ok(frames);
     };
     let n_frames = (longest_s * f64::from(rate_hz) / hop_length as f64).ceil() as usize;
@@ -337,72 +279,63 @@ fn with_audio(
     })
 }
 
+/// Reads the tensors of the picked rows, in the order of their clips.
 fn read(
     answers: &Answers<'_>,
     feature: &FeatureEntry,
     frames: Frames,
-    picked: &[(&FileEntry, PickedRows)],
+    mut picked: PickedRows,
 ) -> Result<Vec<Picture>, ReportError> {
-    let mut pictures = Vec::new();
-    for (file, rows) in picked {
-        let path = answers.subject.store.file(file)?;
-        from_shard(&path, file, || {
-            read_file(&path, feature, frames, rows, &mut pictures)
-        })?;
+    if picked.is_empty() {
+        return Ok(Vec::new());
     }
-    Ok(pictures)
-}
 
-fn read_file(
-    path: &Path,
-    feature: &FeatureEntry,
-    frames: Frames,
-    rows: &PickedRows,
-    pictures: &mut Vec<Picture>,
-) -> Result<(), ParquetError> {
-    if rows.is_empty() {
-        return Ok(());
-    }
-    // With the offset index, only the Parquet pages that contain the selected rows are read.
-    let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
-    let reader = ParquetRecordBatchReaderBuilder::try_new_with_options(File::open(path)?, options)?;
-    let n_rows = usize::try_from(reader.metadata().file_metadata().num_rows()).unwrap_or(0);
-    let place = reader.schema().index_of(&feature.name)?;
-    let Some(tensor) = TensorType::from_field(reader.schema().field(place)) else {
-        return Err(ParquetError::General("tensor type is missing".to_owned()));
-    };
+    let table = format!("features_{}", feature.name);
+    let columns = answers.columns(&table)?;
+    let tensor = TensorType::from_field(columns.field_with_name(&feature.name)?);
+    let tensor = tensor.ok_or_else(|| damaged("the tensor type is missing"))?;
 
-    let mask = ProjectionMask::roots(reader.parquet_schema(), [place]);
-    let ranges = rows.keys().map(|&row| row..row + 1);
-    let batches = reader
-        .with_projection(mask)
-        .with_row_selection(RowSelection::from_consecutive_ranges(ranges, n_rows))
-        .with_batch_size(BATCH_ROWS)
-        .build()?;
-
-    let mut of_rows = rows.values();
-    for batch in batches {
-        let batch = batch?;
-        let Some(column) = TensorColumn::new(batch.column(0)) else {
-            return Err(ParquetError::General("column has no tensors".to_owned()));
-        };
-        for (row, (class, origin)) in (0..batch.num_rows()).zip(of_rows.by_ref()) {
+    let keys = picked.keys().map(|(clip_key, _)| literal(clip_key));
+    let keys: Vec<String> = keys.collect();
+    let query = format!(
+        "SELECT clip_key, segment, {} FROM {} WHERE variant = 1 AND clip_key IN ({})",
+        identifier(&feature.name),
+        identifier(&table),
+        keys.join(", ")
+    );
+    let mut pictures = BTreeMap::new();
+    answers.each(&query, |rows| {
+        let segments = rows.counts("segment")?;
+        let column = TensorColumn::new(rows.column(&feature.name)?);
+        let column = column.ok_or_else(|| damaged("a column has no tensors"))?;
+        for (row, clip_key) in rows.texts("clip_key")?.into_iter().enumerate() {
+            let key = (clip_key.unwrap_or_default(), segments[row]);
+            let Some((class, origin)) = picked.remove(&key) else {
+                continue;
+            };
             let mut values = Vec::new();
             column.read(row, &tensor, &mut values);
             if values.len() != frames.bands * frames.frames {
-                return Err(ParquetError::General("unexpected row shape".to_owned()));
+                return Err(damaged("a tensor has an unexpected shape").into());
             }
             let (columns, values) = smaller(&values, frames);
-            pictures.push(Picture {
-                class: *class,
-                origin: origin.clone(),
+            let picture = Picture {
+                class,
+                origin,
                 columns,
                 values,
                 frames,
-            });
+            };
+            pictures.insert(key, picture);
         }
-    }
-    Ok(())
+        Ok(())
+    })?;
+    Ok(pictures.into_values().collect())
+}
+
+/// Returns the error of a column whose contents differ from the manifest.
+fn damaged(problem: &str) -> ArrowError {
+    ArrowError::SchemaError(problem.to_owned())
 }
 
 /// Downsamples the shown frames of a row to at most [`BANDS_MAX`] by [`COLUMNS_MAX`] values. Each is the mean of the values in its cell.
@@ -457,19 +390,11 @@ fn distance(picture: &Picture, mean: &[f32]) -> f32 {
     pairs.map(|(value, mean)| (value - mean).powi(2)).sum()
 }
 
-fn chart(title: &str, note: String, map: HeatMap) -> Chart {
-    Chart {
-        title: title.to_owned(),
-        note,
-        plot: Plot::HeatMap(map),
-    }
-}
-
 /// Creates a heat map of `values`, which have the layout of `picture`.
 fn heat_map(feature: &FeatureEntry, picture: &Picture, values: Vec<f32>) -> HeatMap {
     let frames = picture.frames;
 
-    let across = match (feature.hop_length, feature.sample_rate_hz) {
+    let (name, end) = match (feature.hop_length, feature.sample_rate_hz) {
         (Some(hop_length), Some(sample_rate_hz)) if frames.shown > 0 && sample_rate_hz > 0 => {
             let span_s = (frames.shown * hop_length) as f64 / f64::from(sample_rate_hz);
             ("time (s)", span_s)
@@ -479,16 +404,8 @@ fn heat_map(feature: &FeatureEntry, picture: &Picture, values: Vec<f32>) -> Heat
     };
 
     HeatMap {
-        across: Axis {
-            name: across.0.to_owned(),
-            from: 0.0,
-            to: across.1,
-        },
-        up: Axis {
-            name: band_name(feature),
-            from: 0.0,
-            to: frames.bands as f64,
-        },
+        across: Axis::new(name, 0.0, end),
+        up: Axis::new(band_name(feature), 0.0, frames.bands as f64),
         measured: "stored value".to_owned(),
         columns: picture.columns,
         values,
@@ -514,32 +431,6 @@ fn track_description(answers: &Answers<'_>, clip_key: &str) -> Result<String, Re
     }
     words.push(clip_key.to_owned());
     Ok(words.join(" – "))
-}
-
-/// Reads from the shard at `path` with `read`, if its footer is the committed one.
-///
-/// # Errors
-/// [`ReportError::Read`] if the shard is damaged or cannot be read.
-fn from_shard<T>(
-    path: &Path,
-    entry: &FileEntry,
-    read: impl FnOnce() -> Result<T, ParquetError>,
-) -> Result<T, ReportError> {
-    let checked = || {
-        if !has_footer(path, entry)? {
-            let problem = "its footer differs from the committed one";
-            return Err(ParquetError::General(problem.to_owned()));
-        }
-        read()
-    };
-
-    // The Parquet reader trusts some numbers in the headers of pages.
-    let outcome = panics::caught(checked)
-        .unwrap_or_else(|panic| Err(ParquetError::General(panic.to_string())));
-    outcome.map_err(|source| ReportError::Read {
-        path: path.to_owned(),
-        source,
-    })
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use arrow::datatypes::DataType;
-use wavemill_pages::{Axis, Bars, Chart, Histogram, Part, Plot, Section, Series, count};
+use wavemill_pages::{Axis, Bars, Chart, Histogram, Plot, Section, Series, count};
 use wavemill_schemas::manifest::TargetEntry;
 use wavemill_schemas::recipe::Dataset;
 
@@ -42,9 +42,7 @@ pub(super) fn section(answers: &Answers<'_>, profiles: &[Profile]) -> Result<Sec
     }
 
     let mut section = Section::new("Tracks");
-    if !charts.is_empty() {
-        section.parts.push(Part::Charts(charts));
-    }
+    section.add_charts(charts);
     Ok(section)
 }
 
@@ -65,22 +63,19 @@ fn by_class(target: &TargetEntry) -> Chart {
         });
     }
 
-    Chart {
-        title: format!("Clips by {} and side", target.name),
-        note: format!(
-            "{} classes. Unlabelled clips are not counted.",
-            target.classes.len()
-        ),
-        plot: Plot::Bars(Bars {
-            named: target.name.clone(),
-            names: order
-                .iter()
-                .map(|&class| target.classes[class].clone())
-                .collect(),
-            series,
-            unit: String::new(),
-        }),
-    }
+    let n_classes = target.classes.len();
+    let names = order.iter().map(|&class| target.classes[class].clone());
+    let bars = Bars {
+        named: target.name.clone(),
+        names: names.collect(),
+        series,
+        unit: String::new(),
+    };
+    Chart::new(
+        format!("Clips by {} and side", target.name),
+        format!("{n_classes} classes. Unlabelled clips are not counted."),
+        Plot::Bars(bars),
+    )
 }
 
 /// Returns the number of clips of a class on all sides of the split.
@@ -148,20 +143,12 @@ fn by_year(answers: &Answers<'_>, column: &str, name: &str) -> Result<Option<Cha
         Plot::Bars(Bars::counts("year", "tracks", &bars))
     } else {
         Plot::Histogram(Histogram {
-            axis: Axis {
-                name: name.to_owned(),
-                from: first as f64,
-                to: (last + 1) as f64,
-            },
+            axis: Axis::new(name, first as f64, (last + 1) as f64),
             counted: "tracks".to_owned(),
             counts: counts.collect(),
         })
     };
-    Ok(Some(Chart {
-        title: format!("Tracks by {name}"),
-        note,
-        plot,
-    }))
+    Ok(Some(Chart::new(format!("Tracks by {name}"), note, plot)))
 }
 
 fn by_bit_rate(answers: &Answers<'_>) -> Result<Option<Chart>, ReportError> {
@@ -191,12 +178,11 @@ fn by_bit_rate(answers: &Answers<'_>) -> Result<Option<Chart>, ReportError> {
         let n = rates.len() - RATES_MAX;
         bars.push((format!("{n} other rates"), others));
     }
-    Ok(Some(Chart {
-        title: "Tracks by original bit rate".to_owned(),
-        note: "As stated in the metadata; the clips in an archive may have been re-encoded."
-            .to_owned(),
-        plot: Plot::Bars(Bars::counts("bit rate", "tracks", &bars)),
-    }))
+    Ok(Some(Chart::new(
+        "Tracks by original bit rate",
+        "As stated in the metadata; the clips in an archive may have been re-encoded.",
+        Plot::Bars(Bars::counts("bit rate", "tracks", &bars)),
+    )))
 }
 
 fn by_length(answers: &Answers<'_>) -> Result<Option<Chart>, ReportError> {

@@ -1,31 +1,43 @@
 //! Lists the store's versions. `wavemill diff` shows what changed between two of them.
 
-use wavemill_pages::{Cell, Part, Section, Table, bytes};
+use wavemill_pages::{Cell, Section, Table, bytes};
 use wavemill_store::VersionLine;
 
 use super::{ReportError, Subject};
 
 pub(super) fn section(subject: Subject<'_>) -> Result<Section, ReportError> {
     let mut section = Section::new("Versions");
-    let head = [
-        "version",
-        "committed",
-        "clips",
-        "rows",
-        "size",
-        "new",
-        "tags",
-        "changed",
-    ];
-    let mut table = Table::new("", &head);
     let lines = subject.store.history(subject.tags)?;
-    for line in &lines {
-        table.rows.push(row_of(line));
-    }
     if lines.len() > 1 {
-        section.parts.push(Part::Text(shared(&lines)));
+        section.add_text(shared(&lines));
     }
-    section.parts.push(Part::Table(table));
+
+    let size = |n| Cell::Measure(bytes(n));
+    section.add_table(Table::of(
+        "",
+        &lines,
+        &[
+            ("version", &|of| of.version.into()),
+            ("committed", &|of| of.committed.clone().into()),
+            ("clips", &|of| {
+                of.held.as_ref().map(|held| held.clips).into()
+            }),
+            ("rows", &|of| of.held.as_ref().map(|held| held.rows).into()),
+            ("size", &|of| {
+                of.held.as_ref().map(|held| size(held.bytes)).into()
+            }),
+            ("new", &|of| {
+                of.held.as_ref().map(|held| size(held.new_bytes)).into()
+            }),
+            ("tags", &|of| match &of.tags[..] {
+                [] => Cell::None,
+                tags => tags.join(", ").into(),
+            }),
+            ("changed", &|of| {
+                of.problem.as_ref().or(of.changed.as_ref()).cloned().into()
+            }),
+        ],
+    ));
     Ok(section)
 }
 
@@ -42,24 +54,4 @@ fn shared(lines: &[VersionLine]) -> String {
         bytes(all_bytes),
         bytes(stored_bytes)
     )
-}
-
-fn row_of(line: &VersionLine) -> Vec<Cell> {
-    let held = line.held.as_ref();
-    let changed = match (&line.problem, &line.changed) {
-        (Some(problem), _) => Some(problem.clone()),
-        (None, changed) => changed.clone(),
-    };
-    vec![
-        line.version.into(),
-        line.committed.clone().into(),
-        held.map(|held| held.clips).into(),
-        held.map(|held| held.rows).into(),
-        held.map(|held| Cell::Measure(bytes(held.bytes))).into(),
-        held.map(|held| Cell::Measure(bytes(held.new_bytes))).into(),
-        Some(line.tags.join(", "))
-            .filter(|tags| !tags.is_empty())
-            .into(),
-        changed.into(),
-    ]
 }
