@@ -1,6 +1,6 @@
 //! Calibration: compares a model's confidence with its accuracy.
 
-use wavemill_pages::{Cell, Chart, Line, Lines, Part, Plot, Section, Table};
+use wavemill_pages::{Chart, Line, Lines, Plot, Section, Table};
 use wavemill_scores::metrics::Calibration;
 
 use super::RunRecord;
@@ -14,15 +14,7 @@ pub(super) fn section(runs: &[RunRecord], targets: &[String]) -> Section {
     }
 
     let mut charts = Vec::new();
-    let head = [
-        "run",
-        "target",
-        "rows",
-        "expected calibration error",
-        "maximum calibration error",
-        "overconfidence",
-    ];
-    let mut table = Table::new("", &head);
+    let mut rows = Vec::new();
     for target in targets {
         let mut lines = Vec::new();
         for run in runs {
@@ -32,7 +24,7 @@ pub(super) fn section(runs: &[RunRecord], targets: &[String]) -> Section {
                 continue;
             };
             lines.push(line_of(run, &calibration));
-            table.rows.push(row_of(run, target, &calibration));
+            rows.push((&run.name, target, calibration));
         }
         if !lines.is_empty() {
             charts.push(chart_of(target, lines));
@@ -42,8 +34,25 @@ pub(super) fn section(runs: &[RunRecord], targets: &[String]) -> Section {
         return section;
     }
 
-    section.parts.push(Part::Charts(charts));
-    section.parts.push(Part::Table(table));
+    section.add_charts(charts);
+    section.add_table(Table::of(
+        "",
+        rows,
+        &[
+            ("run", &|(run, ..)| run.as_str().into()),
+            ("target", &|(_, target, _)| target.as_str().into()),
+            ("rows", &|(.., of)| of.rows.into()),
+            ("expected calibration error", &|(.., of)| {
+                words::score(of.expected_error)
+            }),
+            ("maximum calibration error", &|(.., of)| {
+                words::score(of.largest_error)
+            }),
+            ("overconfidence", &|(.., of)| {
+                words::score(of.overconfidence)
+            }),
+        ],
+    ));
     section.add_text(
         "Rows are grouped into 15 bins by confidence, the probability of the predicted class. The expected calibration \
          error is the mean difference between confidence and accuracy over all bins, weighted by their number of rows; \
@@ -56,39 +65,17 @@ pub(super) fn section(runs: &[RunRecord], targets: &[String]) -> Section {
 /// Returns the line through the confidence bins that contain rows.
 fn line_of(run: &RunRecord, calibration: &Calibration) -> Line {
     let filled = calibration.bins.iter().filter(|bin| bin.rows > 0);
-    Line {
-        name: run.name.clone(),
-        points: filled.map(|bin| (bin.confidence, bin.accuracy)).collect(),
-        spread: Vec::new(),
-    }
-}
-
-fn row_of(run: &RunRecord, target: &str, calibration: &Calibration) -> Vec<Cell> {
-    vec![
-        run.name.as_str().into(),
-        target.into(),
-        calibration.rows.into(),
-        words::score(calibration.expected_error),
-        words::score(calibration.largest_error),
-        words::score(calibration.overconfidence),
-    ]
+    let points = filled.map(|bin| (bin.confidence, bin.accuracy)).collect();
+    Line::new(&run.name, points)
 }
 
 /// Draws one calibration line per run, and the diagonal of a perfectly calibrated model.
 fn chart_of(target: &str, mut lines: Vec<Line>) -> Chart {
-    lines.push(Line {
-        name: "perfect calibration".to_owned(),
-        points: vec![(0.0, 0.0), (1.0, 1.0)],
-        spread: Vec::new(),
-    });
-    Chart {
-        title: format!("{target}: reliability diagram"),
-        note: "Below the diagonal, the model is overconfident. Computed per row, before segments are combined."
-            .to_owned(),
-        plot: Plot::Lines(Lines {
-            along: "confidence".to_owned(),
-            measured: "accuracy".to_owned(),
-            lines,
-        }),
-    }
+    let diagonal = vec![(0.0, 0.0), (1.0, 1.0)];
+    lines.push(Line::new("perfect calibration", diagonal));
+    Chart::new(
+        format!("{target}: reliability diagram"),
+        "Below the diagonal, the model is overconfident. Computed per row, before segments are combined.",
+        Plot::Lines(Lines::new("confidence", "accuracy", lines)),
+    )
 }

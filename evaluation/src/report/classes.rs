@@ -1,19 +1,14 @@
 //! Scores per class: with confidence intervals if `predictions.parquet` exists, otherwise from the result of the run.
 
-use wavemill_pages::{Cell, Part, Section, Table, fraction};
+use wavemill_pages::{Cell, Section, Table, fraction};
 use wavemill_scores::metrics::{
-    ClassInterval, ClassIntervals, ClassReport, ClassScore, Interval, MetricsError, Noun,
-    Predictions, Report, SetReport, class_intervals,
+    ClassInterval, ClassIntervals, ClassReport, Interval, MetricsError, Noun, Predictions, Report,
+    SetReport, class_intervals,
 };
 
 use super::RunRecord;
 use super::run_record::PREDICTIONS;
 use super::words;
-
-/// Returns the columns that the tables of all targets have in common. `noun` is the word for a clip.
-const fn head(noun: Noun) -> [&'static str; 6] {
-    ["class", noun.many(), "rows", "precision", "recall", "F1"]
-}
 
 pub(super) fn section(runs: &[RunRecord], targets: &[String]) -> Section {
     let mut section = Section::new("Scores per class");
@@ -49,7 +44,7 @@ fn add_run(section: &mut Section, run: &RunRecord, target: &str) {
             Ok((report, intervals)) => {
                 let classes = intervals.as_ref().map(|of| of.classes.as_slice());
                 let table = class_table(&caption, &report, classes.unwrap_or_default(), run.noun());
-                section.parts.push(Part::Table(table));
+                section.add_table(table);
                 if let Some(intervals) = &intervals {
                     section.add_text(words::draws(&intervals.draws, run.noun()));
                 }
@@ -71,7 +66,7 @@ fn add_run(section: &mut Section, run: &RunRecord, target: &str) {
         Report::Single(report) => class_table(&caption, report, &[], run.noun()),
         Report::Multi(report) => set_table(&caption, report, run.noun()),
     };
-    section.parts.push(Part::Table(table));
+    section.add_table(table);
 }
 
 /// Computes the scores per track and the confidence intervals of each class.
@@ -92,29 +87,36 @@ fn class_table(
     intervals: &[ClassInterval],
     noun: Noun,
 ) -> Table {
-    let mut table = Table::new(caption, &head(noun));
-    table.head.push("most confused with".to_owned());
-
-    for (place, class) in report.classes.iter().enumerate() {
-        let of = intervals.get(place);
-        // F1 is undefined for a class that neither occurs among the labels nor was predicted.
-        let occurs = class.support + class.predicted > 0;
-
-        table.rows.push(vec![
-            class.name.as_str().into(),
-            class.tracks.into(),
-            class.support.into(),
-            cell(
-                of.and_then(|of| of.precision),
-                !class.never_predicted,
-                class.precision,
-            ),
-            cell(of.and_then(|of| of.recall), class.support > 0, class.recall),
-            cell(of.and_then(|of| of.f1), occurs, class.f1),
-            most_taken_for(report, place, class),
-        ]);
-    }
-    table
+    // A class, its place, and its confidence intervals.
+    let classes = report.classes.iter().enumerate();
+    let classes = classes.map(|(place, class)| (class, place, intervals.get(place)));
+    Table::of(
+        caption,
+        classes,
+        &[
+            ("class", &|(class, ..)| class.name.as_str().into()),
+            (noun.many(), &|(class, ..)| class.tracks.into()),
+            ("rows", &|(class, ..)| class.support.into()),
+            ("precision", &|(class, _, of)| {
+                let interval = of.and_then(|of| of.precision);
+                cell(interval, !class.never_predicted, class.precision)
+            }),
+            ("recall", &|(class, _, of)| {
+                let interval = of.and_then(|of| of.recall);
+                cell(interval, class.support > 0, class.recall)
+            }),
+            ("F1", &|(class, _, of)| {
+                // F1 is undefined for a class that neither occurs among the labels nor was predicted.
+                let occurs = class.support + class.predicted > 0;
+                cell(of.and_then(|of| of.f1), occurs, class.f1)
+            }),
+            ("most confused with", &|(class, place, _)| {
+                let most = report.most_confused_with(*place);
+                most.map(|(other, n)| format!("{} ({})", other.name, fraction(n, class.support)))
+                    .into()
+            }),
+        ],
+    )
 }
 
 fn cell(interval: Option<Interval>, is_there: bool, value: f64) -> Cell {
@@ -124,42 +126,28 @@ fn cell(interval: Option<Interval>, is_there: bool, value: f64) -> Cell {
     }
 }
 
-/// Returns the wrong class that was predicted most often for rows of `class`. Ties go to the class with the lower id.
-fn most_taken_for(report: &ClassReport, place: usize, class: &ClassScore) -> Cell {
-    let mut most: Option<(u64, &ClassScore)> = None;
-    for (other, (&n, guess)) in report.confusion[place]
-        .iter()
-        .zip(&report.classes)
-        .enumerate()
-    {
-        if other != place && n > most.map_or(0, |(largest, _)| largest) {
-            most = Some((n, guess));
-        }
-    }
-    most.map_or(Cell::None, |(n, guess)| {
-        Cell::Text(format!("{} ({})", guess.name, fraction(n, class.support)))
-    })
-}
-
 fn set_table(caption: &str, report: &SetReport, noun: Noun) -> Table {
-    let mut table = Table::new(caption, &head(noun));
-    table
-        .head
-        .extend(["ROC-AUC", "average precision"].map(str::to_owned));
-
-    for class in &report.classes {
-        // Precision is undefined for a class that was never predicted.
-        let is_predicted = !class.never_predicted;
-        table.rows.push(vec![
-            class.name.as_str().into(),
-            class.tracks.into(),
-            class.support.into(),
-            words::score_if(is_predicted, class.precision),
-            words::score_if(class.support > 0, class.recall),
-            words::score_if(is_predicted, class.f1),
-            class.roc_auc.map_or(Cell::None, words::score),
-            class.average_precision.map_or(Cell::None, words::score),
-        ]);
-    }
-    table
+    Table::of(
+        caption,
+        &report.classes,
+        &[
+            ("class", &|class| class.name.as_str().into()),
+            (noun.many(), &|class| class.tracks.into()),
+            ("rows", &|class| class.support.into()),
+            // Precision is undefined for a class that was never predicted.
+            ("precision", &|class| {
+                words::score_if(!class.never_predicted, class.precision)
+            }),
+            ("recall", &|class| {
+                words::score_if(class.support > 0, class.recall)
+            }),
+            ("F1", &|class| {
+                words::score_if(!class.never_predicted, class.f1)
+            }),
+            ("ROC-AUC", &|class| class.roc_auc.map(words::score).into()),
+            ("average precision", &|class| {
+                class.average_precision.map(words::score).into()
+            }),
+        ],
+    )
 }

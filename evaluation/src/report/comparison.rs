@@ -1,6 +1,6 @@
 //! Compares two runs on the same tracks: differences of scores, with intervals from resamples that both runs share.
 
-use wavemill_pages::{Cell, Part, Section, Table};
+use wavemill_pages::{Cell, Section, Table};
 use wavemill_scores::metrics::{MetricsError, Paired, Predictions, paired};
 
 use super::RunRecord;
@@ -50,8 +50,7 @@ fn add_pair(section: &mut Section, target: &str, first: &RunRecord, other: &RunR
         )),
         Ok(Some(pair)) => {
             let caption = format!("{names}, on {side}");
-            let table = table(&caption, &pair, [&first.name, &other.name]);
-            section.parts.push(Part::Table(table));
+            section.add_table(table(&caption, &pair, [&first.name, &other.name]));
             section.add_text(words::draws(&pair.draws, first.noun()));
         }
     }
@@ -62,31 +61,28 @@ fn by_tracks(a: &Predictions, b: &Predictions, seed: u64) -> Result<Option<Paire
     paired(&a.per_track_mean()?, &b.per_track_mean()?, seed)
 }
 
-fn table(caption: &str, pair: &Paired, names: [&str; 2]) -> Table {
-    let [a, b] = names;
-    let head = ["metric", a, b, "difference", "95 % CI", ""];
-    let mut table = Table::new(caption, &head);
-
-    for (figure, difference) in &pair.differences {
-        let interval = &difference.difference;
-        // A difference whose interval contains 0 may be due to chance.
-        let may_be_chance = interval.low <= 0.0 && interval.high >= 0.0;
-        let verdict = if may_be_chance { "not significant" } else { "" };
-
-        table.rows.push(vec![
-            Cell::Text(figure.replace('_', " ")),
-            words::score(difference.a),
-            words::score(difference.b),
-            Cell::Measure(signed(interval.value)),
-            Cell::Measure(format!(
-                "{} to {}",
-                signed(interval.low),
-                signed(interval.high)
-            )),
-            Cell::from(verdict),
-        ]);
-    }
-    table
+fn table(caption: &str, pair: &Paired, [a, b]: [&str; 2]) -> Table {
+    Table::of(
+        caption,
+        &pair.differences,
+        &[
+            ("metric", &|(figure, _)| figure.replace('_', " ").into()),
+            (a, &|(_, of)| words::score(of.a)),
+            (b, &|(_, of)| words::score(of.b)),
+            ("difference", &|(_, of)| {
+                Cell::Measure(signed(of.difference.value))
+            }),
+            ("95 % CI", &|(_, of)| {
+                let [low, high] = [of.difference.low, of.difference.high].map(signed);
+                Cell::Measure(format!("{low} to {high}"))
+            }),
+            // A difference whose interval contains 0 may be due to chance.
+            ("", &|(_, of)| {
+                let may_be_chance = of.difference.low <= 0.0 && of.difference.high >= 0.0;
+                if may_be_chance { "not significant" } else { "" }.into()
+            }),
+        ],
+    )
 }
 
 /// Formats a difference of scores with its sign and three decimals.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use wavemill_pages::{Cell, Part, Section, Table};
+use wavemill_pages::{Cell, Section, Table};
 use wavemill_schemas::config::dotted;
 
 use super::RunRecord;
@@ -30,14 +30,11 @@ pub(super) fn section(runs: &[RunRecord]) -> Section {
         if differing.is_empty() {
             section.add_text("The configurations of the runs are identical.");
         } else {
-            let table = table("Differences between the runs", runs, &all, &differing);
-            section.parts.push(Part::Table(table));
+            let caption = "Differences between the runs";
+            section.add_table(table(caption, runs, &all, &differing));
         }
     }
-    let whole = table("", runs, &all, &keys);
-    section
-        .parts
-        .push(Part::Details("All keys with a value".to_owned(), whole));
+    section.add_details("All keys with a value", table("", runs, &all, &keys));
     section
 }
 

@@ -1,6 +1,6 @@
 //! Confusion matrices of a report's runs.
 
-use wavemill_pages::{Chart, Matrix, Part, Plot, Section, Table, fraction};
+use wavemill_pages::{Chart, Matrix, Plot, Section, Table, fraction};
 use wavemill_scores::metrics::{ClassReport, Evaluation, Report};
 
 use super::RunRecord;
@@ -23,7 +23,7 @@ pub(super) fn section(runs: &[RunRecord], targets: &[String]) -> Section {
                 continue;
             };
             if evaluation.classes.len() > MATRIX_CLASSES_MAX {
-                section.parts.push(pairs(run, evaluation, report));
+                section.add_table(pairs(run, evaluation, report));
             } else {
                 charts.push(matrix(run, evaluation, report));
             }
@@ -38,7 +38,7 @@ pub(super) fn section(runs: &[RunRecord], targets: &[String]) -> Section {
         "Rows are true classes, and columns are predicted classes. A cell contains the number of tracks and their share \
          of the row; the share on the diagonal is the recall of the class.",
     ));
-    section.parts.push(Part::Charts(charts));
+    section.add_charts(charts);
     section
 }
 
@@ -60,7 +60,7 @@ pub(super) fn without_large_matrices(mut evaluations: Vec<Evaluation>) -> Vec<Ev
 }
 
 /// Builds a table of the classes that are most often confused, in descending order of their number of clips.
-fn pairs(run: &RunRecord, evaluation: &Evaluation, report: &ClassReport) -> Part {
+fn pairs(run: &RunRecord, evaluation: &Evaluation, report: &ClassReport) -> Table {
     let mut pairs = Vec::new();
     for (truth, row) in report.confusion.iter().enumerate() {
         let wrong = row
@@ -72,27 +72,25 @@ fn pairs(run: &RunRecord, evaluation: &Evaluation, report: &ClassReport) -> Part
     // The sort is stable: pairs with equal counts stay in the order of the classes.
     pairs.sort_by_key(|(n, ..)| std::cmp::Reverse(*n));
 
+    pairs.truncate(PAIRS_MAX);
+
     let n_classes = evaluation.classes.len();
-    let caption = format!(
-        "{}, most frequent confusions of {n_classes} classes",
-        title(run, evaluation)
-    );
-    let head = [
-        "true class",
-        "predicted class",
-        run.noun().many(),
-        "share of the true class",
-    ];
-    let mut table = Table::new(&caption, &head);
-    for (n, truth, guess) in pairs.into_iter().take(PAIRS_MAX) {
-        table.rows.push(vec![
-            evaluation.classes[truth].as_str().into(),
-            evaluation.classes[guess].as_str().into(),
-            n.into(),
-            fraction(n, report.classes[truth].support).into(),
-        ]);
-    }
-    Part::Table(table)
+    let name = |class: usize| evaluation.classes[class].as_str().into();
+    Table::of(
+        &format!(
+            "{}, most frequent confusions of {n_classes} classes",
+            title(run, evaluation)
+        ),
+        pairs,
+        &[
+            ("true class", &|(_, truth, _)| name(*truth)),
+            ("predicted class", &|(.., guess)| name(*guess)),
+            (run.noun().many(), &|(n, ..)| (*n).into()),
+            ("share of the true class", &|(n, truth, _)| {
+                fraction(*n, report.classes[*truth].support).into()
+            }),
+        ],
+    )
 }
 
 fn title(run: &RunRecord, evaluation: &Evaluation) -> String {
@@ -103,14 +101,11 @@ fn title(run: &RunRecord, evaluation: &Evaluation) -> String {
 }
 
 fn matrix(run: &RunRecord, evaluation: &Evaluation, report: &ClassReport) -> Chart {
-    Chart {
-        title: title(run, evaluation),
-        note: String::new(),
-        plot: Plot::Matrix(Matrix {
-            down: "true class".to_owned(),
-            across: "predicted class".to_owned(),
-            names: evaluation.classes.clone(),
-            counts: report.confusion.clone(),
-        }),
-    }
+    let matrix = Matrix {
+        down: "true class".to_owned(),
+        across: "predicted class".to_owned(),
+        names: evaluation.classes.clone(),
+        counts: report.confusion.clone(),
+    };
+    Chart::new(title(run, evaluation), "", Plot::Matrix(matrix))
 }

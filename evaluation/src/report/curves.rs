@@ -1,9 +1,7 @@
 //! Learning curves: loss and scores by epoch, learning rate and loss by step, time per epoch, and time spent waiting
 //! for data.
 
-use wavemill_pages::{
-    Cell, Chart, Line, Lines, Part, Plot, Section, Spread, Table, fraction, seconds,
-};
+use wavemill_pages::{Cell, Chart, Line, Lines, Plot, Section, Spread, Table, fraction, seconds};
 use wavemill_scores::records::{Entry, PROFILE_OTHERS, PROFILE_PARTS};
 
 use super::RunRecord;
@@ -68,7 +66,7 @@ pub(super) fn section(runs: &[RunRecord]) -> Section {
         "Training scores are computed with dropout and augmentation, validation scores without them. The loss depends \
          on class weights and label smoothing: compare it only between runs with the same configuration.",
     );
-    section.parts.push(Part::Charts(charts));
+    section.add_charts(charts);
     add_times(&mut section, runs);
     section
 }
@@ -76,30 +74,18 @@ pub(super) fn section(runs: &[RunRecord]) -> Section {
 /// Returns the charts of a group by epoch: one chart for a single run; for several runs, one chart per log value.
 fn by_epoch(runs: &[RunRecord], group: &Group) -> Vec<Chart> {
     if let [run] = runs {
-        let mut found = Lines {
-            along: "epoch".to_owned(),
-            measured: group.measured.to_owned(),
-            lines: Vec::new(),
-        };
-        for [key, name] in group.curves {
-            found.lines.push(Line {
-                name: (*name).to_owned(),
-                points: points(run, key),
-                spread: Vec::new(),
-            });
-        }
-        found.lines.retain(|line| !line.points.is_empty());
-        return chart(group.title, &best_epoch(run), found)
-            .into_iter()
-            .collect();
+        let lines = group.curves.iter();
+        let lines = lines.map(|[key, name]| Line::new(*name, points(run, key)));
+        let found = Lines::new("epoch", group.measured, lines.collect());
+        let charts = chart(group.title, &best_epoch(run), found);
+        return charts.into_iter().collect();
     }
 
     let mut charts = Vec::new();
     for [key, name] in group.curves {
         let title = format!("{}, {name}", group.title);
-        let found = lines(runs, "epoch", group.measured, |run| Line {
-            points: points(run, key),
-            ..Line::default()
+        let found = lines(runs, "epoch", group.measured, |run| {
+            Line::new("", points(run, key))
         });
         charts.extend(chart(&title, "", found));
     }
@@ -120,34 +106,17 @@ fn lines(
     measured: &str,
     line_of: impl Fn(&RunRecord) -> Line,
 ) -> Lines {
-    let mut lines = Vec::new();
-    for run in runs {
-        let line = line_of(run);
-        if !line.points.is_empty() {
-            lines.push(Line {
-                name: run.name.clone(),
-                ..line
-            });
-        }
-    }
-
-    Lines {
-        along: along.to_owned(),
-        measured: measured.to_owned(),
-        lines,
-    }
+    let lines = runs.iter().map(|run| Line {
+        name: run.name.clone(),
+        ..line_of(run)
+    });
+    Lines::new(along, measured, lines.collect())
 }
 
 /// Returns a chart with the lines `lines`, or `None` if there are no lines.
 fn chart(title: &str, note: &str, lines: Lines) -> Option<Chart> {
-    if lines.lines.is_empty() {
-        return None;
-    }
-    Some(Chart {
-        title: title.to_owned(),
-        note: note.to_owned(),
-        plot: Plot::Lines(lines),
-    })
+    let has_lines = !lines.lines.is_empty();
+    has_lines.then(|| Chart::new(title, note, Plot::Lines(lines)))
 }
 
 /// Returns the log value `key` at the end of each epoch. Epochs on the page begin at 1.
@@ -184,10 +153,7 @@ fn rates(run: &RunRecord) -> Line {
     {
         points.push(last);
     }
-    Line {
-        points,
-        ..Line::default()
-    }
+    Line::new("", points)
 }
 
 /// Returns the mean and range of the loss over groups of neighbouring steps.
@@ -254,30 +220,6 @@ fn times(run: &RunRecord) -> Vec<EpochTime> {
 }
 
 fn add_times(section: &mut Section, runs: &[RunRecord]) {
-    let mut table = Table::new(
-        "Total time of all epochs, including validation",
-        &["run", "epochs", "time", "data loading", "share of time"],
-    );
-    for run in runs {
-        let times = times(run);
-        if times.is_empty() {
-            continue;
-        }
-        let time_s: f64 = times.iter().map(|of| of.time_s).sum();
-        let wait_s: f64 = times.iter().map(|of| of.wait_s).sum();
-        table.rows.push(vec![
-            run.name.as_str().into(),
-            (times.len() as u64).into(),
-            Cell::Measure(seconds(time_s)),
-            Cell::Measure(seconds(wait_s)),
-            // Convert seconds to milliseconds, because `fraction` takes integers.
-            Cell::Measure(fraction((wait_s * 1e3) as u64, (time_s * 1e3) as u64)),
-        ]);
-    }
-    if table.rows.is_empty() {
-        return;
-    }
-
     let whole = lines(runs, "epoch", "time (s)", |run| {
         line_of_times(run, |of| of.time_s)
     });
@@ -296,10 +238,31 @@ fn add_times(section: &mut Section, runs: &[RunRecord]) {
          reduce it.",
         waiting,
     ));
-    section.parts.push(Part::Charts(charts));
-    section.parts.push(Part::Table(table));
-    for run in runs {
-        section.parts.extend(profile(run).map(Part::Table));
+    section.add_charts(charts);
+
+    let timed = runs.iter().map(|run| (run, times(run)));
+    let timed = timed.filter(|(_, times)| !times.is_empty());
+    let time_s = |times: &[EpochTime]| times.iter().map(|of| of.time_s).sum::<f64>();
+    let wait_s = |times: &[EpochTime]| times.iter().map(|of| of.wait_s).sum::<f64>();
+    section.add_table(Table::of(
+        "Total time of all epochs, including validation",
+        timed,
+        &[
+            ("run", &|(run, _)| run.name.as_str().into()),
+            ("epochs", &|(_, times)| (times.len() as u64).into()),
+            ("time", &|(_, times)| Cell::Measure(seconds(time_s(times)))),
+            ("data loading", &|(_, times)| {
+                Cell::Measure(seconds(wait_s(times)))
+            }),
+            // Convert seconds to milliseconds, because `fraction` takes integers.
+            ("share of time", &|(_, times)| {
+                let [part, whole] = [wait_s(times), time_s(times)].map(|s| (s * 1e3) as u64);
+                Cell::Measure(fraction(part, whole))
+            }),
+        ],
+    ));
+    for profile in runs.iter().filter_map(profile) {
+        section.add_table(profile);
     }
 }
 
@@ -336,8 +299,5 @@ fn profile(run: &RunRecord) -> Option<Table> {
 
 fn line_of_times(run: &RunRecord, value: impl Fn(&EpochTime) -> f64) -> Line {
     let times = times(run);
-    Line {
-        points: times.iter().map(|of| (of.epoch, value(of))).collect(),
-        ..Line::default()
-    }
+    Line::new("", times.iter().map(|of| (of.epoch, value(of))).collect())
 }

@@ -52,7 +52,7 @@ pub(super) fn section(runs: &[RunRecord]) -> Section {
             count(named_max as u64)
         ));
     }
-    section.parts.push(Part::Charts(charts));
+    section.add_charts(charts);
     section
 }
 
@@ -120,17 +120,15 @@ fn chart_of(
         });
     }
 
-    Chart {
-        title: format!("{}, {} on {}", run.name, target.name, map.about.side),
-        note: note(map),
-        plot: Plot::Scatter(Scatter {
-            id,
-            counted: "rows".to_owned(),
-            grouped: "true class".to_owned(),
-            groups: target.classes.clone(),
-            points,
-        }),
-    }
+    let scatter = Scatter {
+        id,
+        counted: "rows".to_owned(),
+        grouped: "true class".to_owned(),
+        groups: target.classes.clone(),
+        points,
+    };
+    let title = format!("{}, {} on {}", run.name, target.name, map.about.side);
+    Chart::new(title, note(map), Plot::Scatter(scatter))
 }
 
 /// Describes how the map was computed, as a note below the chart.

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use wavemill_pages::{Cell, Part, Section, Table, count, fraction};
+use wavemill_pages::{Part, Section, Table, count, fraction};
 use wavemill_scores::metrics::{Label, Noun, Predictions, Row, likeliest};
 
 use super::RunRecord;
@@ -87,14 +87,12 @@ fn add_run(section: &mut Section, run: &RunRecord, predictions: &Predictions, is
         .map(|of| of.about.manifest.as_str());
     let titles = Titles::read(run.store.as_ref(), manifest.unwrap_or_default(), &ids);
     let table = table(shown, tracks.classes(), &titles, noun);
-    section.parts.push(if is_folded {
-        Part::Details(
-            format!("{} of {name}", noun.in_text("Misclassified tracks")),
-            table,
-        )
+    if is_folded {
+        let title = noun.in_text("Misclassified tracks");
+        section.add_details(format!("{title} of {name}"), table);
     } else {
-        Part::Table(table)
-    });
+        section.add_table(table);
+    }
     section.parts.extend(titles.missing.map(Part::Text));
 }
 
@@ -123,37 +121,29 @@ impl Mistake<'_> {
 }
 
 fn table(mistakes: &[Mistake<'_>], classes: &[String], titles: &Titles, noun: Noun) -> Table {
-    // Omit the columns of titles and artists if they are not available.
-    let has_titles = titles.missing.is_none();
-    let mut head = vec![
-        noun.one(),
-        "true class",
-        "predicted class",
-        "confidence",
-        "probability of true class",
-    ];
-    if has_titles {
-        head.extend(["title", "artist"]);
-    }
-    head.push("clip");
-    let mut table = Table::new("", &head);
-
-    for mistake in mistakes {
-        let track_id = mistake.row.track_id;
-        let of_truth = mistake.row.probabilities[mistake.truth];
-        let mut cells = vec![
+    let name = |class: usize| classes[class].as_str().into();
+    let title = |row: Row<'_>, which: usize| titles.get(row.track_id)[which].clone().into();
+    let mut table = Table::of(
+        "",
+        mistakes,
+        &[
             // Track ids are shown without thousands separators.
-            Cell::Text(track_id.to_string()),
-            classes[mistake.truth].as_str().into(),
-            classes[mistake.guess].as_str().into(),
-            words::score(f64::from(mistake.sure())),
-            words::score(f64::from(of_truth)),
-        ];
-        if has_titles {
-            cells.extend(titles.get(track_id).map(Cell::from));
-        }
-        cells.push(mistake.row.clip_key.into());
-        table.rows.push(cells);
+            (noun.one(), &|of| of.row.track_id.to_string().into()),
+            ("true class", &|of| name(of.truth)),
+            ("predicted class", &|of| name(of.guess)),
+            ("confidence", &|of| words::score(of.sure().into())),
+            ("probability of true class", &|of| {
+                words::score(of.row.probabilities[of.truth].into())
+            }),
+            ("title", &|of| title(of.row, 0)),
+            ("artist", &|of| title(of.row, 1)),
+            ("clip", &|of| of.row.clip_key.into()),
+        ],
+    );
+    // Omit the columns of titles and artists if they are not available.
+    if titles.missing.is_some() {
+        table.remove("title");
+        table.remove("artist");
     }
     table
 }

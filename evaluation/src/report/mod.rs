@@ -28,7 +28,7 @@ mod words;
 mod tests;
 
 use serde_json::json;
-use wavemill_pages::{Fact, Page, Section, count};
+use wavemill_pages::{Fact, Page, count};
 use wavemill_scores::metrics::Report;
 use wavemill_scores::result::RunResult;
 
@@ -62,15 +62,13 @@ pub fn page(runs: &[RunRecord]) -> Page {
 
     let names: Vec<&str> = runs.iter().map(|run| run.name.as_str()).collect();
     Page {
-        title: names.join(", "),
-        lead: lead(runs),
         facts: facts(runs),
-        sections: with_parts(sections),
         about: json!({
             "page": "training",
             "runs": names,
             "results": runs.iter().map(embedded_result).collect::<Vec<_>>(),
         }),
+        ..Page::new(names.join(", "), lead(runs), sections)
     }
 }
 
@@ -82,19 +80,18 @@ pub fn sweep_page(sweep: &SweepRecord) -> Page {
         configuration::section(&sweep.best),
     ];
 
+    let lead = if sweep.is_repeated() {
+        "Runs of one configuration with several folds or seeds.".to_owned()
+    } else {
+        format!(
+            "Trials of a wavemill sweep. Learning curves and configurations are shown for the best {}.",
+            sweep.best.len()
+        )
+    };
     Page {
-        title: sweep.name.clone(),
-        lead: if sweep.is_repeated() {
-            "Runs of one configuration with several folds or seeds.".to_owned()
-        } else {
-            format!(
-                "Trials of a wavemill sweep. Learning curves and configurations are shown for the best {}.",
-                sweep.best.len()
-            )
-        },
         facts: sweep.facts(),
-        sections,
         about: sweep.about(),
+        ..Page::new(&sweep.name, lead, sections)
     }
 }
 
@@ -121,16 +118,15 @@ pub fn evaluation_page(evaluations: &[&Evaluated]) -> Page {
 
     let names: Vec<&str> = runs.iter().map(|run| run.name.as_str()).collect();
     let results = evaluations.iter().map(|of| of.evaluation.clone()).collect();
+    let lead = "Scores of predictions for the rows of a wavemill store.";
     Page {
-        title: names.join(", "),
-        lead: "Scores of predictions for the rows of a wavemill store.".to_owned(),
         facts: facts(&runs),
-        sections: with_parts(sections),
         about: json!({
             "page": "evaluation",
             "predictions": names,
             "results": confusion::without_large_matrices(results),
         }),
+        ..Page::new(names.join(", "), lead, sections)
     }
 }
 
@@ -140,12 +136,6 @@ fn embedded_result(run: &RunRecord) -> Option<RunResult> {
     result.validation = confusion::without_large_matrices(result.validation);
     result.test = confusion::without_large_matrices(result.test);
     Some(result)
-}
-
-/// Returns the sections for which there are data.
-fn with_parts(mut sections: Vec<Section>) -> Vec<Section> {
-    sections.retain(|section| !section.parts.is_empty());
-    sections
 }
 
 /// Returns the names of all targets for which any run has scores or predictions, in order of appearance.
@@ -193,23 +183,17 @@ fn facts(runs: &[RunRecord]) -> Vec<Fact> {
         return facts;
     };
 
-    facts.push(Fact {
-        name: "epochs".to_owned(),
-        value: count(result.epochs),
-        note: result.best_epoch.map_or(String::new(), |epoch| {
-            format!("weights of epoch {}", epoch + 1)
-        }),
-    });
-    facts.push(Fact {
-        name: "parameters".to_owned(),
-        value: count(result.parameters),
-        note: result.model.clone(),
-    });
-    facts.push(Fact {
-        name: "training rows".to_owned(),
-        value: count(result.training_rows),
-        note: result.feature.clone(),
-    });
+    let best_epoch = result.best_epoch;
+    let weights = best_epoch.map(|epoch| format!("weights of epoch {}", epoch + 1));
+    facts.extend([
+        Fact::new("epochs", count(result.epochs), weights.unwrap_or_default()),
+        Fact::new("parameters", count(result.parameters), &result.model),
+        Fact::new(
+            "training rows",
+            count(result.training_rows),
+            &result.feature,
+        ),
+    ]);
     facts
 }
 
@@ -226,6 +210,11 @@ fn accuracy_of(run: &RunRecord, is_named: bool) -> Option<Fact> {
         "{name}, {} on {}",
         evaluation.target, evaluation.leaks.split
     );
+    let name = if is_named {
+        format!("{}: {name}", run.name)
+    } else {
+        name
+    };
 
     // The confidence interval is shown next to the score, because it is wide with few tracks.
     let intervals = level.bootstrap.as_ref().map(|draws| &draws.intervals);
@@ -234,13 +223,5 @@ fn accuracy_of(run: &RunRecord, is_named: bool) -> Option<Fact> {
         format!("95 % CI: {:.3} to {:.3}", interval.low, interval.high)
     });
 
-    Some(Fact {
-        name: if is_named {
-            format!("{}: {name}", run.name)
-        } else {
-            name
-        },
-        value: format!("{value:.3}"),
-        note,
-    })
+    Some(Fact::new(name, format!("{value:.3}"), note))
 }

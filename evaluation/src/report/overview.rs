@@ -1,6 +1,7 @@
 //! Table of a report's runs, and the warnings of these runs.
 
-use wavemill_pages::{Cell, Part, Section, Table, seconds};
+use wavemill_pages::{Cell, Section, Table, seconds};
+use wavemill_scores::result::RunResult;
 
 use super::RunRecord;
 
@@ -9,23 +10,33 @@ const WARNING: &str = "warning";
 
 pub(super) fn section(runs: &[RunRecord]) -> Section {
     let mut section = Section::new(if runs.len() == 1 { "Run" } else { "Runs" });
-    let head = [
-        "run",
-        "model",
-        "parameters",
-        "initial weights",
-        "feature",
-        "device",
-        "epochs",
-        "steps",
-        "best epoch",
-        "time",
-    ];
-    let mut table = Table::new("", &head);
-    for run in runs {
-        table.rows.push(row_of(run));
-    }
-    section.parts.push(Part::Table(table));
+    section.add_table(Table::of(
+        "",
+        runs,
+        &[
+            ("run", &|run| run.name.as_str().into()),
+            ("model", &|run| model_of(run).into()),
+            ("parameters", &|run| in_result(run, |of| of.parameters)),
+            ("initial weights", &|run| {
+                in_result(run, |of| of.start.clone())
+            }),
+            ("feature", &|run| in_result(run, |of| of.feature.clone())),
+            ("device", &|run| device_of(run).into()),
+            ("epochs", &|run| {
+                let logged = run.epochs().last().map(|entry| entry.epoch + 1);
+                run.result.as_ref().map(|of| of.epochs).or(logged).into()
+            }),
+            ("steps", &|run| {
+                let logged = run.epochs().last().map(|entry| entry.step);
+                run.result.as_ref().map(|of| of.steps).or(logged).into()
+            }),
+            // Epochs on the page begin at 1.
+            ("best epoch", &|run| {
+                in_result(run, |of| of.best_epoch.map(|epoch| epoch + 1))
+            }),
+            ("time", &|run| Cell::Measure(seconds(time_s(run)))),
+        ],
+    ));
 
     for run in runs {
         if run.result.is_none() {
@@ -67,28 +78,8 @@ fn other_weights(run: &RunRecord) -> Vec<String> {
     texts
 }
 
-fn row_of(run: &RunRecord) -> Vec<Cell> {
-    let result = run.result.as_ref();
-    let logged = run.epochs().last();
-    let epochs = result.map(|result| result.epochs);
-    let steps = result.map(|result| result.steps);
-
-    vec![
-        run.name.as_str().into(),
-        model_of(run).into(),
-        result.map(|result| result.parameters).into(),
-        result.map(|result| result.start.clone()).into(),
-        result.map(|result| result.feature.clone()).into(),
-        device_of(run).into(),
-        epochs.or(logged.map(|entry| entry.epoch + 1)).into(),
-        steps.or(logged.map(|entry| entry.step)).into(),
-        // Epochs on the page begin at 1.
-        result
-            .and_then(|result| result.best_epoch)
-            .map(|epoch| epoch + 1)
-            .into(),
-        Cell::Measure(seconds(time_s(run))),
-    ]
+fn in_result<T: Into<Cell>>(run: &RunRecord, value: impl Fn(&RunResult) -> T) -> Cell {
+    run.result.as_ref().map(value).into()
 }
 
 fn model_of(run: &RunRecord) -> Option<String> {

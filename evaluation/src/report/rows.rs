@@ -1,5 +1,6 @@
 //! Reads the files that `eval` writes: the predictions for each row, and the positions of the rows' vectors on a map.
 
+use std::error::Error;
 use std::fs::File;
 use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -96,8 +97,8 @@ pub struct MapTarget {
     pub predicted: Vec<Option<usize>>,
 }
 
-/// The metadata and rows of a Parquet file, or a description of the damage.
-type Content = Result<(RowsMetadata, Vec<RecordBatch>), String>;
+/// The reason why the content of a file cannot be understood.
+type Damage = Box<dyn Error + Send + Sync>;
 
 impl RowsMetadata {
     /// Creates the metadata of predictions that are not in a file.
@@ -122,7 +123,7 @@ impl PredictionRows {
         read(path, "--predictions", Self::from_batches)
     }
 
-    fn from_batches(about: RowsMetadata, batches: &[RecordBatch]) -> Result<Self, String> {
+    fn from_batches(about: RowsMetadata, batches: &[RecordBatch]) -> Result<Self, Damage> {
         let mut targets = Vec::new();
         for target in &about.targets {
             targets.push(predictions(target, batches)?);
@@ -140,7 +141,7 @@ impl MapRows {
         read(path, "--map", Self::from_batches)
     }
 
-    fn from_batches(about: RowsMetadata, batches: &[RecordBatch]) -> Result<Self, String> {
+    fn from_batches(about: RowsMetadata, batches: &[RecordBatch]) -> Result<Self, Damage> {
         let mut clip_keys = Vec::new();
         let mut track_ids = Vec::new();
         let mut places = Vec::new();
@@ -179,7 +180,7 @@ impl MapRows {
 fn read<T>(
     path: &Path,
     flag: &str,
-    of: fn(RowsMetadata, &[RecordBatch]) -> Result<T, String>,
+    of: fn(RowsMetadata, &[RecordBatch]) -> Result<T, Damage>,
 ) -> Result<Option<T>, ReportError> {
     let file = match File::open(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -194,7 +195,7 @@ fn read<T>(
 
     // The Parquet reader panics on some damaged pages, so panics are reported as damage.
     let content = catch_unwind(AssertUnwindSafe(|| content_of(file)));
-    let content = content.unwrap_or_else(|_panic| Err("its pages cannot be read".to_owned()));
+    let content = content.unwrap_or_else(|_panic| Err("its pages cannot be read".into()));
     let understood = match content {
         Ok((about, _)) if about.format > ROWS_FORMAT => {
             return Err(ReportError::Newer {
@@ -205,44 +206,30 @@ fn read<T>(
         Ok((about, batches)) => of(about, &batches),
         Err(problem) => Err(problem),
     };
-    understood
-        .map(Some)
-        .map_err(|problem| ReportError::Damaged {
-            path: path.to_owned(),
-            problem,
-            remedy: format!(
-                "remove it, or write it again with `wavemill-train eval RUN {flag} FILE`"
-            ),
-        })
+    understood.map(Some).map_err(|damage| ReportError::Damaged {
+        path: path.to_owned(),
+        problem: damage.to_string(),
+        remedy: format!("remove it, or write it again with `wavemill-train eval RUN {flag} FILE`"),
+    })
 }
 
 /// Reads all columns of a file except the logits, which a report does not show.
-fn content_of(file: File) -> Content {
-    let builder =
-        ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| error.to_string())?;
+fn content_of(file: File) -> Result<(RowsMetadata, Vec<RecordBatch>), Damage> {
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
     let pairs = builder.metadata().file_metadata().key_value_metadata();
     let text = pairs
         .into_iter()
         .flatten()
         .find(|pair| pair.key == METADATA_KEY)
         .and_then(|pair| pair.value.as_deref());
-    let about: RowsMetadata = serde_json::from_str(text.unwrap_or_default())
-        .map_err(|_| "it has no metadata of wavemill".to_owned())?;
+    let about = serde_json::from_str(text.unwrap_or_default())
+        .map_err(|_| "it has no metadata of wavemill")?;
 
     let fields = builder.schema().fields();
-    let wanted: Vec<usize> = (0..fields.len())
-        .filter(|&place| !fields[place].name().ends_with("_logits"))
-        .collect();
+    let wanted = (0..fields.len()).filter(|&place| !fields[place].name().ends_with("_logits"));
     let mask = ProjectionMask::roots(builder.parquet_schema(), wanted);
-    let reader = builder
-        .with_projection(mask)
-        .build()
-        .map_err(|error| error.to_string())?;
-    let mut batches = Vec::new();
-    for batch in reader {
-        batches.push(batch.map_err(|error| error.to_string())?);
-    }
-    Ok((about, batches))
+    let batches = builder.with_projection(mask).build()?;
+    Ok((about, batches.collect::<Result<_, _>>()?))
 }
 
 /// Column with the true classes of the rows.
@@ -253,7 +240,7 @@ enum Truths<'a> {
     Several(&'a ListArray),
 }
 
-fn predictions(target: &TargetMetadata, batches: &[RecordBatch]) -> Result<Predictions, String> {
+fn predictions(target: &TargetMetadata, batches: &[RecordBatch]) -> Result<Predictions, Damage> {
     let is_multi = target.labels == MULTI_LABEL;
     let mut all = Predictions::new(&target.name, &target.classes, is_multi);
     for batch in batches {
@@ -263,7 +250,7 @@ fn predictions(target: &TargetMetadata, batches: &[RecordBatch]) -> Result<Predi
 }
 
 /// Appends the rows of `batch` to the predictions `all`.
-fn append(all: &mut Predictions, batch: &RecordBatch) -> Result<(), String> {
+fn append(all: &mut Predictions, batch: &RecordBatch) -> Result<(), Damage> {
     let target = all.target().to_owned();
     let clip_keys: &StringArray = column(batch, "clip_key")?;
     let segments: &Int32Array = column(batch, "segment")?;
@@ -299,14 +286,13 @@ fn append(all: &mut Predictions, batch: &RecordBatch) -> Result<(), String> {
             artist_id: artist_ids.is_valid(row).then(|| artist_ids.value(row)),
             label,
             probabilities: values.values(),
-        })
-        .map_err(|error| error.to_string())?;
+        })?;
     }
     Ok(())
 }
 
 /// Sets the elements of `set` at the class ids in `ids` to true, and all others to false.
-fn fill(set: &mut [bool], ids: &ArrayRef) -> Result<(), String> {
+fn fill(set: &mut [bool], ids: &ArrayRef) -> Result<(), Damage> {
     set.fill(false);
     let ids = ids.as_primitive_opt::<Int32Type>();
     for &id in ids.ok_or("class ids are not i32")?.values() {
@@ -317,12 +303,12 @@ fn fill(set: &mut [bool], ids: &ArrayRef) -> Result<(), String> {
     Ok(())
 }
 
-fn class_of(id: i32) -> Result<usize, String> {
-    usize::try_from(id).map_err(|_| format!("class {id} does not exist"))
+fn class_of(id: i32) -> Result<usize, Damage> {
+    usize::try_from(id).map_err(|_| format!("class {id} does not exist").into())
 }
 
 /// Reads the class of each row from the column `name`. Returns `None` for a null.
-fn class_ids(batches: &[RecordBatch], name: &str) -> Result<Vec<Option<usize>>, String> {
+fn class_ids(batches: &[RecordBatch], name: &str) -> Result<Vec<Option<usize>>, Damage> {
     let mut classes = Vec::new();
     for batch in batches {
         for id in column::<Int32Array>(batch, name)? {
@@ -332,8 +318,8 @@ fn class_ids(batches: &[RecordBatch], name: &str) -> Result<Vec<Option<usize>>, 
     Ok(classes)
 }
 
-fn column<'a, T: 'static>(batch: &'a RecordBatch, name: &str) -> Result<&'a T, String> {
+fn column<'a, T: 'static>(batch: &'a RecordBatch, name: &str) -> Result<&'a T, Damage> {
     let column = batch.column_by_name(name);
     let typed = column.and_then(|column| column.as_any().downcast_ref());
-    typed.ok_or_else(|| format!("column {name} is missing or has the wrong type"))
+    typed.ok_or_else(|| format!("column {name} is missing or has the wrong type").into())
 }

@@ -1,6 +1,6 @@
 //! Table of the runs' scores, with confidence intervals and with overlaps between training and scored tracks.
 
-use wavemill_pages::{Cell, Part, Section, Table};
+use wavemill_pages::{Cell, Section, Table};
 use wavemill_schemas::config::Metric;
 use wavemill_scores::metrics::{Evaluation, Level, Noun, Report};
 
@@ -74,9 +74,7 @@ fn add_target(section: &mut Section, scored: &[(&RunRecord, &Evaluation)]) {
         .collect();
     let noun = first.leaks.noun;
     let caption = format!("{}, per {}", first.target, noun.one());
-    section
-        .parts
-        .push(Part::Table(table(&caption, &tracks, noun)));
+    section.add_table(table(&caption, &tracks, noun));
     if let Some(bootstrap) = tracks.iter().find_map(|(_, of)| of.bootstrap.as_ref()) {
         section.add_text(words::draws(&bootstrap.draws, noun));
     }
@@ -90,7 +88,7 @@ fn add_target(section: &mut Section, scored: &[(&RunRecord, &Evaluation)]) {
     if !segments.is_empty() {
         let caption = format!("{}, per segment", first.target);
         let table = table(&caption, &segments, noun);
-        section.parts.push(Part::Details(caption, table));
+        section.add_details(caption, table);
     }
 }
 

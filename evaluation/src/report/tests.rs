@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::json;
 use wavemill_loader::Side;
-use wavemill_pages::Part;
+use wavemill_pages::{Part, Section};
 use wavemill_schemas::recipe::SplitRule;
 use wavemill_scores::metrics::{Evaluation, Label, Leaks, Noun, Predictions, Row};
 use wavemill_scores::records::{Entry, RunDir};

@@ -9,7 +9,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use wavemill_pages::{Cell, Fact, Part, Section, Table, count};
+use wavemill_pages::{Cell, Fact, Section, Table, count};
 use wavemill_schemas::config::{Metric, Train};
 use wavemill_scores::records::{RecordError, RunDir};
 use wavemill_scores::sweep::values_of;
@@ -118,11 +118,11 @@ impl SweepRecord {
     /// Returns the figures shown at the top of the page.
     pub(super) fn facts(&self) -> Vec<Fact> {
         let ended = self.trials.iter().filter(|trial| trial.end != End::None);
-        let mut facts = vec![Fact {
-            name: "trials".to_owned(),
-            value: count(self.trials.len() as u64),
-            note: format!("{} ended", count(ended.count() as u64)),
-        }];
+        let mut facts = vec![Fact::new(
+            "trials",
+            count(self.trials.len() as u64),
+            format!("{} ended", count(ended.count() as u64)),
+        )];
 
         // Trials without a score come last.
         let scores: Vec<f64> = self.trials.iter().map_while(|trial| trial.score).collect();
@@ -136,11 +136,8 @@ impl SweepRecord {
         } else {
             ("best", *best, self.trials[0].name.clone())
         };
-        facts.push(Fact {
-            name: format!("{word} {} on validation", self.score_words()),
-            value: format!("{value:.3}"),
-            note,
-        });
+        let name = format!("{word} {} on validation", self.score_words());
+        facts.push(Fact::new(name, format!("{value:.3}"), note));
         facts
     }
 
@@ -290,7 +287,7 @@ pub(super) fn section(sweep: &SweepRecord) -> Section {
     if keys.is_empty() {
         section.add_text("The configurations of the trials are identical.");
     }
-    section.parts.push(Part::Table(table(sweep, &keys)));
+    section.add_table(table(sweep, &keys));
     section
 }
 

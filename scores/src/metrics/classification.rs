@@ -182,6 +182,15 @@ impl Margins {
 }
 
 impl ClassReport {
+    /// Returns the wrong class that was predicted most often for rows of the class at `place`, with the number of these
+    /// rows. If several classes have the same number, it is the first of them.
+    pub fn most_confused_with(&self, place: usize) -> Option<(&ClassScore, u64)> {
+        let guesses = self.classes.iter().zip(&self.confusion[place]).enumerate();
+        let wrong = guesses.filter(|(guess, (_, n))| *guess != place && **n > 0);
+        let most = wrong.rev().max_by_key(|(_, (_, n))| **n);
+        most.map(|(_, (class, n))| (class, *n))
+    }
+
     /// Computes all scores of `predictions`.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use std::fmt::{self, Display};
 use wavemill_schemas::text::shown;
 
 use super::bootstrap::{Bootstrap, Difference, Draws, Interval, Paired, Unit};
-use super::classification::{ClassReport, ClassScore, SUPPORTED_TRACKS_MIN};
+use super::classification::{ClassReport, SUPPORTED_TRACKS_MIN};
 use super::leaks::Noun;
 use super::multilabel::SetReport;
 use super::{Evaluation, Level, Report, THRESHOLD};
@@ -48,7 +48,7 @@ fn score(value: f64, is_there: bool) -> String {
 fn class_table(report: &ClassReport, bootstrap: Option<&Bootstrap>, noun: Noun) -> String {
     let mut out = String::new();
     line(&mut out, "class", &head(noun), "most confused with");
-    for (class, row) in report.classes.iter().zip(&report.confusion) {
+    for (place, class) in report.classes.iter().enumerate() {
         let predicted = !class.never_predicted;
         let cells = [
             class.tracks.to_string(),
@@ -57,8 +57,16 @@ fn class_table(report: &ClassReport, bootstrap: Option<&Bootstrap>, noun: Noun) 
             score(class.recall, class.support > 0),
             score(class.f1, predicted),
         ];
-        let taken_for = taken_for(class, row, &report.classes);
-        line(&mut out, &class.name, &cells, &taken_for);
+        let taken_for = report.most_confused_with(place).map(|(other, n)| {
+            let percent = 100.0 * n as f64 / class.support as f64;
+            format!("{} {percent:>4.0} %", fit(&other.name, TAKEN))
+        });
+        line(
+            &mut out,
+            &class.name,
+            &cells,
+            &taken_for.unwrap_or_default(),
+        );
     }
     out.push('\n');
 
@@ -196,20 +204,6 @@ pub fn paired_table(paired: &Paired, names: [&str; 2], noun: Noun) -> String {
         );
     }
     out + &describe_draws(&paired.draws, noun) + "\n"
-}
-
-/// Returns the class that the rows of `class` are most often wrongly predicted as, with the share of these rows.
-fn taken_for(class: &ClassScore, row: &[u64], classes: &[ClassScore]) -> String {
-    let others = row
-        .iter()
-        .zip(classes)
-        .filter(|(n, other)| **n > 0 && other.name != class.name);
-    // If several classes have the same number, take the first.
-    let most = others.rev().max_by_key(|(n, _)| **n);
-    most.map_or(String::new(), |(n, other)| {
-        let percent = 100.0 * *n as f64 / class.support as f64;
-        format!("{} {percent:>4.0} %", fit(&other.name, TAKEN))
-    })
 }
 
 /// Returns the headings of the columns in the tables of both kinds of targets.
