@@ -8,7 +8,7 @@ use wavemill_signal::resample::{MAX_FROM_HZ, MIN_HZ};
 
 use super::output::{Output, STRETCHES_MAX};
 use super::packets::{self, AudioTrack, Content, Format, Packet};
-use super::{DecodeReport, InputFacts, Pcm, mp3, reject};
+use super::{DecodeReport, InputFacts, Pcm, reject, tags};
 
 /// Size of a header without its checksum, in bytes.
 const HEADER_BYTES: usize = 7;
@@ -133,7 +133,7 @@ impl Frames<'_> {
         let rest = self.file.get(end..)?;
         let goes_on = self.header(end).is_some()
             || rest.is_empty()
-            || mp3::begins_with_tag(rest)
+            || tags::tag_bytes(rest).is_some()
             || self.other_stream(end).is_some();
         goes_on.then_some(header)
     }
@@ -157,7 +157,7 @@ impl<'a> Iterator for Frames<'a> {
 
     fn next(&mut self) -> Option<Packet<'a>> {
         // Tags between and after the frames do not count.
-        let offset = mp3::skip_tags(self.file, self.at);
+        let offset = tags::skip(self.file, self.at);
         if let Some(header) = self.frame(offset) {
             self.at = offset + header.frame_bytes;
             // symphonia decodes only the first of several blocks.
@@ -232,7 +232,7 @@ pub(super) fn facts(file: &[u8]) -> InputFacts {
 
 /// Returns the format and the frames of a file with ADTS frames near its beginning.
 fn parse(file: &[u8]) -> Result<(AudioTrack, Frames<'_>), Reject> {
-    let begin = mp3::behind_tags(file);
+    let begin = tags::skip(file, 0);
     let at = begin + find(&file[begin..]).expect("the format was detected by these frames");
     let header = Header::parse(&file[at..]).expect("the search has parsed this header");
     let fixed @ Fixed {
@@ -265,7 +265,7 @@ fn parse(file: &[u8]) -> Result<(AudioTrack, Frames<'_>), Reject> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::key::testing::BitWriter;
+    use crate::testing::bits::BitWriter;
     use crate::testing::{decode, n_lost};
 
     /// Returns a frame of AAC-LC at 44.1 kHz, mono, with this payload.

@@ -9,7 +9,7 @@ use symphonia::core::packet::PacketRef;
 use symphonia::core::units::{Duration, Timestamp};
 use wavemill_schemas::reject::{Reason, Reject};
 
-use super::ogg::{OPUS_PACKET_SAMPLES_MAX, OPUS_RATE_HZ, OpusLayout};
+use super::opus::{self, OpusLayout};
 use super::reject;
 
 /// A decoder and the samples of its last packet.
@@ -53,7 +53,7 @@ impl Codec {
 
     /// Creates a decoder of Opus with a gain in dB times 256 (RFC 7845 §5.1).
     pub(super) fn opus(layout: OpusLayout, gain: i16) -> Self {
-        let n_values = usize::from(layout.n_channels) * OPUS_PACKET_SAMPLES_MAX as usize;
+        let n_values = usize::from(layout.n_channels) * opus::PACKET_SAMPLES_MAX as usize;
         let gain = libm::pow(10.0, f64::from(gain) / (20.0 * 256.0));
         Self {
             decoder: Decoder::Opus(Box::new(OpusDecoder {
@@ -112,7 +112,7 @@ impl Codec {
             Decoder::Opus(opus) => {
                 let n_channels = usize::from(opus.layout.n_channels);
                 let n_bytes = i32::try_from(data.len()).ok()?;
-                let n_most = OPUS_PACKET_SAMPLES_MAX as i32;
+                let n_most = opus::PACKET_SAMPLES_MAX as i32;
                 opus.is_fresh = false;
                 let Some(n_samples) = guarded(|| {
                     let OpusDecoder { decoder, pcm, .. } = &mut **opus;
@@ -138,7 +138,7 @@ impl Codec {
 fn new_opus(layout: &OpusLayout) -> OpusMSDecoder {
     let numbers = [layout.n_channels, layout.n_streams, layout.n_coupled];
     let [n_channels, n_streams, n_coupled] = numbers.map(i32::from);
-    let rate_hz = OPUS_RATE_HZ as i32;
+    let rate_hz = opus::RATE_HZ as i32;
     OpusMSDecoder::new(rate_hz, n_channels, n_streams, n_coupled, &layout.mapping)
         .expect("48 kHz is one of the rates of Opus, and the header's layout was checked")
 }

@@ -4,7 +4,7 @@ use std::io::Cursor;
 
 use image::{ImageFormat, Rgb, RgbImage};
 
-use crate::key::testing::{FORMATS, joined};
+use crate::testing::{FORMATS, joined};
 
 /// Returns a small file of each format of audio and pictures.
 pub fn seeds() -> Vec<Vec<u8>> {

@@ -10,9 +10,6 @@
 //! the key covers too much, a clip is decoded again unnecessarily; if it covers too little, samples are wrong. The key
 //! does not depend on the decoder, so only keys of the same version can be compared.
 
-#[cfg_attr(fuzzing, allow(dead_code))]
-#[cfg(any(test, fuzzing))]
-pub(super) mod testing;
 #[cfg(test)]
 mod tests;
 

@@ -6,7 +6,7 @@
 use memchr::memmem;
 use wavemill_signal::resample::{MAX_FROM_HZ, MIN_HZ};
 
-use super::ogg::{OPUS_PACKET_SAMPLES_MAX, OPUS_RATE_HZ, opus_packet_samples};
+use super::opus;
 use super::sniff::{Format, sniff};
 use super::{adts, flac, mp3, mp4, wav};
 
@@ -42,16 +42,16 @@ fn ogg_longest_s(file: &[u8]) -> f64 {
         // decoding it, which ends in a reject.
         (None, false) => return f64::INFINITY,
         // The length of each packet of Opus is in its first bytes.
-        (None, true) => (ogg_samples_max(file, None), OPUS_RATE_HZ),
+        (None, true) => (ogg_samples_max(file, None), opus::RATE_HZ),
         (Some(idents), false) => (
             ogg_samples_max(file, Some(idents.packet_samples_max)),
             idents.rate_hz_min,
         ),
         (Some(idents), true) => {
-            let packet_samples_max = idents.packet_samples_max.max(OPUS_PACKET_SAMPLES_MAX);
+            let packet_samples_max = idents.packet_samples_max.max(opus::PACKET_SAMPLES_MAX);
             (
                 ogg_samples_max(file, Some(packet_samples_max)),
-                idents.rate_hz_min.min(OPUS_RATE_HZ),
+                idents.rate_hz_min.min(opus::RATE_HZ),
             )
         }
     };
@@ -65,7 +65,7 @@ fn ogg_longest_s(file: &[u8]) -> f64 {
 pub(super) fn has_several_ogg_rates(file: &[u8]) -> bool {
     let has_opus = memmem::find(file, b"OpusHead").is_some();
     VorbisIdents::find(file).is_some_and(|idents| {
-        let is_of_opus = idents.rate_hz_max == OPUS_RATE_HZ;
+        let is_of_opus = idents.rate_hz_max == opus::RATE_HZ;
         idents.rate_hz_min < idents.rate_hz_max || has_opus && !is_of_opus
     })
 }
@@ -130,8 +130,8 @@ fn opus_samples_max(body: &[u8], lacing: &[u8], flags: u8) -> u64 {
         at += usize::from(value);
         if value < 255 {
             let packet = begin.and_then(|begin| body.get(begin..));
-            let samples = packet.map(|packet| opus_packet_samples(packet).unwrap_or(0));
-            n_samples += samples.unwrap_or(OPUS_PACKET_SAMPLES_MAX);
+            let samples = packet.map(|packet| opus::packet_samples(packet).unwrap_or(0));
+            n_samples += samples.unwrap_or(opus::PACKET_SAMPLES_MAX);
             begin = Some(at);
         }
     }
@@ -184,8 +184,8 @@ mod tests {
     use wavemill_signal::Level;
 
     use super::*;
-    use crate::ogg::testing::{self as pages, FIRST, Setup};
-    use crate::wav::testing::{chunk, fmt, riff};
+    use crate::testing::ogg::{self as pages, FIRST, Setup};
+    use crate::testing::wav::{chunk, fmt, riff};
     use crate::{Decode, DecodeArgs, FileDecoder, Pcm};
 
     /// Maximum ratio of the bound to an undamaged file's duration. It exceeds 1: Vorbis packets have two lengths.

@@ -18,12 +18,15 @@ mod loss;
 mod mp3;
 mod mp4;
 mod ogg;
+mod opus;
 mod output;
 mod packets;
 mod sniff;
 #[cfg(test)]
 mod stretch_tests;
-#[cfg(test)]
+mod tags;
+#[cfg_attr(fuzzing, allow(dead_code))]
+#[cfg(any(test, fuzzing))]
 mod testing;
 mod wav;
 

@@ -55,12 +55,11 @@ pub(super) fn is_credible(announced: u64, there: u64) -> bool {
 mod tests {
     use wavemill_signal::Level;
 
-    use crate::flac::testing::head;
-    use crate::key::testing::{
-        Announced, FORMATS, MP3_FRAME_BYTES, flac_frames, joined, mp3_frames, text, tone,
-    };
-    use crate::ogg::testing as pages;
-    use crate::wav::testing::{chunk, fmt, riff};
+    use crate::testing::flac::{flac_frames, head};
+    use crate::testing::mp3::{Announced, MP3_FRAME_BYTES, mp3_frames};
+    use crate::testing::ogg::{self as pages, tagged_tone};
+    use crate::testing::wav::{chunk, fmt, riff};
+    use crate::testing::{FORMATS, joined, text};
     use crate::{Decode, DecodeArgs, FileDecoder, Pcm};
 
     fn args(sample_rate_hz: u32, duration_s: Option<f64>) -> DecodeArgs {
@@ -208,10 +207,10 @@ mod tests {
 
     #[test]
     fn loss_before_the_first_decoded_link_is_limited_to_the_request() {
-        let mut first = tone(0);
+        let mut first = tagged_tone(0);
         // Remove the page with the Vorbis set-up header.
         first.remove(2);
-        let mut second = tone(0);
+        let mut second = tagged_tone(0);
         for page in &mut second {
             page.serial = 8;
         }

@@ -1,6 +1,6 @@
 //! Detects the format of an audio file from its bytes, because extensions in archives can be wrong.
 
-use super::{adts, mp3, mp4, wav};
+use super::{adts, mp4, tags, wav};
 
 /// The format of an audio file, which determines the decoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +40,7 @@ const UNSUPPORTED: [(usize, &[u8], &str); 13] = [
 
 /// Detects a file's format from its first bytes, after any tags.
 pub(super) fn sniff(file: &[u8]) -> Format {
-    let bytes = &file[mp3::behind_tags(file)..];
+    let bytes = &file[tags::skip(file, 0)..];
 
     if bytes.starts_with(b"fLaC") {
         Format::Flac

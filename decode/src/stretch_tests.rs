@@ -2,7 +2,8 @@
 
 use wavemill_signal::Level;
 
-use crate::key::testing::{BitWriter, aac_frames};
+use crate::testing::adts::aac_frames;
+use crate::testing::bits::BitWriter;
 use crate::testing::n_lost;
 use crate::{Channels, Decode, DecodeArgs, FileDecoder, InputHasher, Pcm, longest_s};
 

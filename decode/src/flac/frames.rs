@@ -9,7 +9,7 @@ use symphonia::core::checksum::Crc16Ansi;
 use symphonia::core::io::Monitor;
 
 use super::header::{self, Header, MARKER};
-use crate::mp3::behind_tags;
+use crate::tags;
 
 /// Maximum number of accidental headers within a FLAC frame; for each one, the bytes before it are read again. A
 /// position matches by chance with a probability of about 2⁻²⁴, so one in 150 frames of 100 kB contains such a header,
@@ -45,7 +45,7 @@ pub(super) struct Frames<'a> {
 impl<'a> Frames<'a> {
     /// Creates an iterator over the frames of a FLAC file. Skips any tags at the start of the file.
     pub(super) fn new(file: &'a [u8]) -> Self {
-        let start = behind_tags(file);
+        let start = tags::skip(file, 0);
         // Exclude a tag after the audio, because the last frame's checksum must be correct exactly at the end of the
         // audio.
         let tag = file[start..].last_chunk::<ID3V1_BYTES>();

@@ -8,9 +8,6 @@ mod frames;
 mod gaps;
 mod header;
 mod survey;
-#[cfg_attr(fuzzing, allow(dead_code))]
-#[cfg(any(test, fuzzing))]
-pub(super) mod testing;
 #[cfg(test)]
 mod tests;
 

@@ -8,7 +8,7 @@ use super::header::{Header, StreamInfo};
 use crate::InputFacts;
 use crate::key::KeyHasher;
 use crate::loss::is_credible;
-use crate::mp3::behind_tags;
+use crate::tags;
 
 /// The sample format that all frames of one FLAC stream share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +54,7 @@ impl Survey {
     pub(super) fn new(file: &[u8]) -> Self {
         let nothing = blake3::hash(&[]);
         let mut survey = Self {
-            info: StreamInfo::parse(&file[behind_tags(file)..]),
+            info: StreamInfo::parse(&file[tags::skip(file, 0)..]),
             format: None,
             frame_samples_max: 0,
             n_frames: 0,

@@ -3,7 +3,7 @@
 use wavemill_schemas::reject::{Reason, Reject};
 
 use super::header::MARKER;
-use super::testing::{FRAME_SAMPLES, RATE_HZ, frame, head, head_of, sealed};
+use crate::testing::flac::{FRAME_SAMPLES, RATE_HZ, frame, head, head_of, sealed};
 use crate::{Channels, Pcm, testing};
 
 fn decode(file: &[u8]) -> Result<Pcm, Reject> {

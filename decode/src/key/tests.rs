@@ -8,13 +8,12 @@ use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 use wavemill_schemas::reject::Reject;
 use wavemill_signal::Level;
 
-use super::testing::{
-    Announced, FORMATS, MP3_FRAME_BYTES, Part, ape, block, flac_frames, id3v1, id3v2, joined,
-    mp3_frame, mp3_frames, saw, text, tone,
-};
-use crate::flac::testing::{FRAME_SAMPLES, frame, head, head_of, sealed};
-use crate::ogg::testing::{self as pages, CONTINUED, FIRST, LAST, Page, Setup};
-use crate::wav::testing::{chunk, fmt, riff};
+use crate::testing::flac::{FRAME_SAMPLES, block, flac_frames, frame, head, head_of, sealed};
+use crate::testing::mp3::{Announced, MP3_FRAME_BYTES, mp3_frame, mp3_frames};
+use crate::testing::ogg::{self as pages, CONTINUED, FIRST, LAST, Page, Setup, tagged_tone};
+use crate::testing::tags::{ape, id3v1, id3v2};
+use crate::testing::wav::{chunk, fmt, riff, saw};
+use crate::testing::{FORMATS, Part, joined, text};
 use crate::{Decode, DecodeArgs, FileDecoder, InputFacts, InputHasher, Pcm};
 
 /// The results of decoding a file, with a hash of the samples. The offset of a reject is omitted: tags change it.
@@ -229,7 +228,7 @@ fn tagged() -> Vec<(&'static str, Vec<Vec<u8>>)> {
     ];
 
     let mut vorbis = [0, 300, 70_000, 200_000]
-        .map(|n| pages::bytes(&tone(n)))
+        .map(|n| pages::bytes(&tagged_tone(n)))
         .to_vec();
     vorbis.push([id3v2(90), vorbis[1].clone(), id3v1()].concat());
 
@@ -452,7 +451,7 @@ fn last(pages: &mut [Page]) -> &mut Page {
 
 /// Returns the test tone as an Ogg file, after `change` has modified the pages.
 fn tone_but(change: fn(&mut [Page])) -> Vec<u8> {
-    let mut pages = tone(100);
+    let mut pages = tagged_tone(100);
     change(&mut pages);
     pages::bytes(&pages)
 }
@@ -586,7 +585,7 @@ fn padded(file: &[u8]) -> Vec<u8> {
 /// Returns an Ogg file with junk at two positions: in place of a missing page of unknown duration, and where no page is
 /// missing.
 fn with_junk(n_bytes: [usize; 2]) -> Vec<u8> {
-    let mut pages = tone(100);
+    let mut pages = tagged_tone(100);
     delay(&mut pages[8..], -5_000);
     renumber(&mut pages[8..], 1);
     let [hole, junk] = n_bytes.map(text);
@@ -678,7 +677,7 @@ fn removed_bytes_change_the_key() {
 
 /// Returns the test tone with a comment, and with a gap of `n_samples` samples in the granules.
 fn tone_with_gap(n_tag_bytes: usize, n_samples: i64) -> Vec<u8> {
-    let mut pages = tone(n_tag_bytes);
+    let mut pages = tagged_tone(n_tag_bytes);
     delay(&mut pages[8..], n_samples);
     pages::bytes(&pages)
 }

@@ -8,8 +8,9 @@ use memchr::memchr;
 
 use super::free_format;
 use super::header::{HEADER_BYTES, Header};
-use super::tags::{self, Info};
+use super::info::Info;
 use crate::layer3::FrameHeader;
+use crate::tags;
 
 /// A complete MPEG audio frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

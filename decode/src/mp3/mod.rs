@@ -15,9 +15,9 @@ mod codec;
 mod frames;
 mod free_format;
 mod header;
+mod info;
 mod reservoir;
 mod survey;
-mod tags;
 
 use wavemill_schemas::reject::{Reason, Reject};
 use wavemill_signal::Level;
@@ -28,13 +28,13 @@ use crate::layer3::SideInfo;
 use self::codec::{Codec, Codecs};
 use self::frames::{Frame, Frames};
 use self::header::Header;
+use self::info::Info;
 use self::reservoir::Reservoir;
 use self::survey::Survey;
 pub(super) use self::survey::Surveyor;
-use self::tags::Info;
 use super::loss::Loss;
 use super::output::{Output, STRETCHES_MAX, Sink};
-use super::{DecodeReport, Pcm, reject};
+use super::{DecodeReport, Pcm, reject, tags};
 
 /// Number of frames after a change of the format that are examined, and number of those that must have the new format in
 /// any case. A header whose damage shows another format is followed by frames of the earlier one.
@@ -333,21 +333,6 @@ pub(super) fn longest_s(file: &[u8]) -> f64 {
     seconds.sum()
 }
 
-/// Returns the offset of the end of the tags at the start of a file.
-pub(super) fn behind_tags(file: &[u8]) -> usize {
-    tags::skip(file, 0)
-}
-
-/// Returns the offset of the end of the tags that start at `at`, or `at` if there are none.
-pub(super) fn skip_tags(file: &[u8], at: usize) -> usize {
-    tags::skip(file, at)
-}
-
-/// Reports whether a tag starts at the beginning of `bytes`.
-pub(super) fn begins_with_tag(bytes: &[u8]) -> bool {
-    tags::tag_bytes(bytes).is_some()
-}
-
 /// Returns the reject for an MP3 file without audio frames.
 fn no_stream(file: &[u8], survey: &Survey) -> Reject {
     if survey.info.is_some() {
@@ -356,7 +341,7 @@ fn no_stream(file: &[u8], survey: &Survey) -> Reject {
     if free_format::is_free_format(file) {
         return reject(Reason::UnsupportedCodec, "MPEG audio in free format");
     }
-    if behind_tags(file) > 0 {
+    if tags::skip(file, 0) > 0 {
         return reject(Reason::NoAudio, "a tag without audio behind it");
     }
     reject(

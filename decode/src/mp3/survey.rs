@@ -4,7 +4,7 @@
 use super::CONFIRMING_FRAMES;
 use super::frames::Frames;
 use super::header::Header;
-use super::tags::Info;
+use super::info::Info;
 use crate::InputFacts;
 use crate::key::KeyHasher;
 use crate::loss::is_credible;

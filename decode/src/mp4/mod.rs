@@ -8,9 +8,6 @@ pub(super) mod boxes;
 mod config;
 mod edits;
 mod tables;
-#[cfg_attr(fuzzing, allow(dead_code))]
-#[cfg(any(test, fuzzing))]
-pub(super) mod testing;
 #[cfg(test)]
 mod tests;
 
@@ -20,10 +17,9 @@ use self::boxes::{Boxes, find};
 use self::config::Config;
 use self::edits::{Recording, TimeScales};
 use self::tables::{Fragmented, Listed, Place};
-use super::mp3::behind_tags;
 use super::output::Output;
 use super::packets::{self, AudioTrack, Content, Packet};
-use super::{DecodeReport, InputFacts, Pcm, reject};
+use super::{DecodeReport, InputFacts, Pcm, reject, tags};
 
 /// Boxes that may precede the index and the packets of a file of QuickTime: room for a longer header, unused bytes, and
 /// a preview picture.
@@ -68,7 +64,7 @@ pub(super) fn facts(file: &[u8]) -> InputFacts {
 /// Finds the first audio track that can be decoded, or one with too many channels if there is no other.
 fn parse(file: &[u8]) -> Result<(AudioTrack, Packets<'_>), Reject> {
     // Positions in the tables do not include a tag that another program put before the file.
-    let base = behind_tags(file);
+    let base = tags::skip(file, 0);
     let bytes = &file[base..];
     let Some(moov) = find(bytes, &[b"moov"]) else {
         let detail = "the file ends before its index, the box `moov`";

@@ -2,7 +2,7 @@
 
 use wavemill_schemas::reject::{Reason, Reject};
 
-use super::testing::{
+use crate::testing::mp4::{
     PACKET_SAMPLES, RATE_HZ, TestTrack, alac_channels_packet, alac_packet, mp4_box, numbers,
 };
 use crate::{InputHasher, Pcm, longest_s, testing};

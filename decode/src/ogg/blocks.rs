@@ -1,8 +1,8 @@
 //! Computes the number of samples of a packet. In Vorbis it follows from the packet's first byte and the preceding
 //! packet (Vorbis I §4.3.1), in Opus from the packet alone.
 
+use super::super::opus;
 use super::headers::{Ident, PacketKind};
-use super::opus;
 use super::setup::{Modes, ilog};
 
 /// Contribution of a packet to the audio.

@@ -2,8 +2,8 @@
 
 use wavemill_schemas::reject::{Reason, Reject};
 
+use super::super::opus::{self, OpusHead};
 use super::super::reject;
-use super::opus::{self, OpusHead};
 
 /// Length of a Vorbis identification header in bytes.
 pub(super) const IDENT_BYTES: usize = 30;
@@ -180,8 +180,8 @@ fn broken(what: &str) -> Reject {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing;
     use super::*;
+    use crate::testing::ogg as testing;
 
     #[test]
     fn identification_headers_are_parsed_or_rejected() {

@@ -15,14 +15,10 @@ mod books;
 mod granules;
 mod headers;
 mod key;
-mod opus;
 mod packets;
 mod pages;
 mod run;
 mod setup;
-#[cfg_attr(fuzzing, allow(dead_code))]
-#[cfg(any(test, fuzzing))]
-pub(super) mod testing;
 #[cfg(test)]
 mod tests;
 mod walk;
@@ -30,10 +26,6 @@ mod walk;
 use wavemill_schemas::reject::Reject;
 
 use self::headers::Head;
-pub(super) use self::opus::{
-    OpusLayout, PACKET_SAMPLES_MAX as OPUS_PACKET_SAMPLES_MAX, RATE_HZ as OPUS_RATE_HZ,
-    packet_samples as opus_packet_samples,
-};
 use self::run::OggDecoder;
 use self::setup::Setup;
 use self::walk::{AudioPage, Tail, Visitor, Walk};

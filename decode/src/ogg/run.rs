@@ -10,12 +10,12 @@ use wavemill_signal::resample::{MAX_FROM_HZ, MIN_HZ};
 use super::super::codec::Codec;
 use super::super::length::has_several_ogg_rates;
 use super::super::loss::Loss;
+use super::super::opus::OpusHead;
 use super::super::output::{Output, Sink};
 use super::super::{CHANNELS_MAX, Pcm, reject};
 use super::blocks::{Blocks, Lengths, PacketLength};
 use super::granules::{Density, Gap, Granules, LossBudget, PageTime};
 use super::headers::{Head, Ident};
-use super::opus::OpusHead;
 use super::packets::Hole;
 use super::setup::Setup;
 use super::walk::{AudioPage, Tail, Visitor};
@@ -676,9 +676,9 @@ mod tests {
     use wavemill_signal::Level;
 
     use super::super::super::DecodeArgs;
-    use super::super::testing::{self, FIRST, Setup};
     use super::super::walk::Walk;
     use super::*;
+    use crate::testing::ogg::{self as testing, FIRST, Setup};
 
     const RATE_HZ: u32 = 44_100;
     /// A silent Vorbis packet with a long block.

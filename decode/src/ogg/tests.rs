@@ -7,11 +7,11 @@ use super::granules::{Density, LossBudget};
 use super::headers::Ident;
 use super::pages::checksum;
 use super::setup;
-use super::testing::{
+use crate::testing;
+use crate::testing::flac::{frame, head};
+use crate::testing::ogg::{
     BitWriter, CONTINUED, FIRST, LAST, Page, Setup, book, bytes, floor1, ident, packet_page,
 };
-use crate::flac::testing::{frame, head};
-use crate::testing;
 
 const RATE_HZ: u32 = 44_100;
 /// Number of samples that a packet with a long block adds after another such packet.

@@ -8,7 +8,7 @@
 
 use wavemill_schemas::reject::{Reason, Reject};
 
-use super::super::{InputFacts, mp3, reject};
+use super::super::{InputFacts, reject, tags};
 use super::headers::{Head, PacketKind};
 use super::key::WalkKey;
 use super::packets::{Hole, Packets};
@@ -221,7 +221,7 @@ impl<'a, V: Visitor> Walk<'a, V> {
     /// # Errors
     /// A [`Reject`] if the visitor returns one, or if the file contains neither Vorbis nor Opus.
     pub(super) fn run(mut self, file: &'a [u8]) -> Result<Walked<V>, Reject> {
-        let mut pages = Pages::new(file, mp3::behind_tags(file));
+        let mut pages = Pages::new(file, tags::skip(file, 0));
         for page in pages.by_ref() {
             self.page(page)?;
         }

@@ -437,8 +437,8 @@ pub(super) fn at(reject: Reject, chunk: &Chunk) -> Reject {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{chunk, fmt, riff, with_size};
     use super::*;
+    use crate::testing::wav::{chunk, fmt, riff, with_size};
 
     fn outcome(chunks: &[Vec<u8>]) -> Result<(u64, usize), (Reason, String)> {
         let file = riff(chunks);

@@ -2,9 +2,6 @@
 
 mod aiff;
 mod chunks;
-#[cfg_attr(fuzzing, allow(dead_code))]
-#[cfg(any(test, fuzzing))]
-pub(super) mod testing;
 #[cfg(test)]
 mod tests;
 
@@ -18,9 +15,8 @@ pub(super) use self::chunks::{holds_mp3, is_wave};
 use super::codec::Codec;
 use super::key::KeyHasher;
 use super::loss::{Loss, is_credible};
-use super::mp3::behind_tags;
 use super::output::Output;
-use super::{DecodeReport, InputFacts, Pcm};
+use super::{DecodeReport, InputFacts, Pcm, tags};
 
 /// Number of samples per channel that are converted at once. As in an MP3 frame, there are few, so that an invalid
 /// sample silences little of the audio around it.
@@ -36,7 +32,7 @@ pub(super) fn decode(
     output: &mut Output,
     out: &mut Pcm,
 ) -> Result<DecodeReport, Reject> {
-    let wave = Wave::parse(&file[behind_tags(file)..])?;
+    let wave = Wave::parse(&file[tags::skip(file, 0)..])?;
     let audio_blake3 = blake3::hash(wave.data);
     out.decode_key = hashes(&wave, audio_blake3).decode;
     let mut codec = Codec::new(params(&wave))?;
@@ -80,7 +76,7 @@ pub(super) fn decode(
 
 /// Returns the duration in seconds of the audio data in a WAV or AIFF file; 0 if the file contains none.
 pub(super) fn longest_s(file: &[u8]) -> f64 {
-    Wave::parse(&file[behind_tags(file)..]).map_or(0.0, |wave| {
+    Wave::parse(&file[tags::skip(file, 0)..]).map_or(0.0, |wave| {
         let n_samples = wave.data.len() / wave.format.frame_bytes();
         // Avoid a division by zero. Decoding rejects files with a rate of 0.
         n_samples as f64 / f64::from(wave.format.rate_hz.max(1))
@@ -89,7 +85,7 @@ pub(super) fn longest_s(file: &[u8]) -> f64 {
 
 /// Returns the same hashes of a WAV or AIFF file as decoding does; none if the file has no samples.
 pub(super) fn facts(file: &[u8]) -> InputFacts {
-    match Wave::parse(&file[behind_tags(file)..]) {
+    match Wave::parse(&file[tags::skip(file, 0)..]) {
         Ok(wave) => hashes(&wave, blake3::hash(wave.data)),
         Err(_) => InputFacts::default(),
     }

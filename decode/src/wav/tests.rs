@@ -3,7 +3,9 @@
 use wavemill_schemas::reject::Reason;
 use wavemill_signal::Level;
 
-use super::testing::{big_chunk, chunk, comm, fmt, form, riff, riff_named, rifx, ssnd, with_size};
+use crate::testing::wav::{
+    big_chunk, chunk, comm, fmt, form, riff, riff_named, rifx, ssnd, with_size,
+};
 use crate::{Channels, Decode, DecodeArgs, FileDecoder, Pcm, testing};
 
 fn decode(file: &[u8]) -> Pcm {

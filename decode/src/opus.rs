@@ -66,7 +66,7 @@ impl OpusLayout {
 
 /// An identification header of Opus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct OpusHead {
+pub(crate) struct OpusHead {
     pub layout: OpusLayout,
     /// Number of samples before the first sample of the recording.
     pub pre_skip: u64,
@@ -81,7 +81,7 @@ impl OpusHead {
     ///
     /// # Errors
     /// A [`Reject`] if the header is broken, or its channels are not supported.
-    pub(super) fn parse(packet: &[u8]) -> Result<Self, Reject> {
+    pub(crate) fn parse(packet: &[u8]) -> Result<Self, Reject> {
         let Some((head, table)) = packet.split_first_chunk::<HEAD_BYTES>() else {
             let detail = "broken identification header of Opus: it is cut short";
             return Err(reject(Reason::Damaged, detail));
@@ -119,7 +119,7 @@ impl OpusHead {
     }
 
     /// Returns the bytes of the header that are used.
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         let n_mapped = match self.bytes[HEAD_BYTES - 1] {
             0 => 0,
             _ => 2 + usize::from(self.layout.n_channels),

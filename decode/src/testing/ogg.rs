@@ -1,9 +1,13 @@
 //! Writes Ogg pages and Vorbis headers for tests.
 
-use super::blocks::{Blocks, Lengths};
-use super::headers::{IDENT_BYTES, Ident};
-use super::pages::{Pages, checksum};
-use super::setup;
+use symphonia::core::checksum::Crc32;
+use symphonia::core::io::Monitor;
+
+use super::tags::{id3v1, id3v2};
+use super::{Part, audio, other, text};
+
+/// Length of a Vorbis identification header in bytes.
+const IDENT_BYTES: usize = 30;
 
 /// An Ogg page to be written.
 #[derive(Clone, Debug)]
@@ -91,16 +95,16 @@ pub(crate) fn tone(comment: &[u8], n_packets: usize) -> Vec<Page> {
     pages.extend(long(1, &[b"\x03vorbis", comment].concat()));
     pages.push(packet_page(0, 0, pages.len() as u32, &[setup]));
 
-    let parsed = Ident::parse(ident).expect("an identification header");
-    let modes = setup::parse(setup, &parsed).expect("a set-up header").modes;
-    let mut lengths = Lengths::Vorbis(Blocks::new(&parsed, modes));
-
     let mut granule = 0;
+    let mut before = None;
     for packets in audio.chunks(n_packets) {
         let packets: Vec<&[u8]> = packets.iter().map(Vec::as_slice).collect();
-        granule += lengths.sum(&packets);
         for packet in &packets {
-            lengths.next(packet);
+            // The second bit of a packet tells which of the tone's two modes it has, with short or long blocks.
+            let block = if packet[0] & 2 == 0 { 256 } else { 2_048 };
+            granule += before
+                .replace(block)
+                .map_or(0, |before| (before + block) / 4);
         }
 
         // Trim the last block to the end of the tone.
@@ -124,10 +128,16 @@ fn tone_packets() -> Vec<Vec<u8>> {
     let mut packets = Vec::new();
     let mut packet = Vec::new();
 
-    for page in Pages::new(file, 0) {
-        for part in page.parts() {
-            packet.extend(part.bytes);
-            if part.is_end {
+    // Each page has a header of 27 bytes, the last of which is the number of lacing values, those, and its packets.
+    let mut rest = &file[..];
+    while !rest.is_empty() {
+        let (lacing, body) = rest[27..].split_at(usize::from(rest[26]));
+        rest = body;
+        for &value in lacing {
+            let (bytes, behind) = rest.split_at(usize::from(value));
+            rest = behind;
+            packet.extend(bytes);
+            if value < 255 {
                 packets.push(std::mem::take(&mut packet));
             }
         }
@@ -141,10 +151,12 @@ pub(crate) fn bytes(pages: &[Page]) -> Vec<u8> {
     pages.iter().flat_map(page).collect()
 }
 
-/// Writes the correct checksum into an Ogg page.
+/// Writes the correct checksum into an Ogg page, which is computed with zeros in its place.
 pub(crate) fn seal(page: &mut [u8]) {
-    let crc = checksum(page);
-    page[22..26].copy_from_slice(&crc.to_le_bytes());
+    page[22..26].fill(0);
+    let mut crc = Crc32::new(0);
+    crc.process_buf_bytes(page);
+    page[22..26].copy_from_slice(&crc.crc().to_le_bytes());
 }
 
 /// Creates a Vorbis identification header with blocks of 256 and 2,048 samples.
@@ -299,4 +311,93 @@ impl BitWriter {
         }
         self
     }
+}
+
+/// Returns pages of noise in Opus, with a comment of `n_tag_bytes` bytes.
+pub(super) fn opus_parts(n_tag_bytes: usize) -> Vec<Part> {
+    let head = b"OpusHead\x01\x01\x38\x01\x44\xAC\0\0\0\0\0";
+    let tags = [b"OpusTags".to_vec(), text(n_tag_bytes)].concat();
+    let mut pages = vec![
+        packet_page(FIRST, 0, 0, &[head]),
+        packet_page(0, 0, 1, &[b"OpusTags"]),
+    ];
+    // A long comment does not fit on one page.
+    if tags.len() < 60_000 {
+        pages[1].packets = vec![tags];
+    }
+
+    let mut state = 1_u32;
+    for number in 0..10_u32 {
+        let packets: Vec<Vec<u8>> = (0..3)
+            .map(|_| {
+                let mut packet = vec![0xF8];
+                for _ in 0..60 {
+                    state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    packet.push((state >> 24) as u8);
+                }
+                packet
+            })
+            .collect();
+        let packets: Vec<&[u8]> = packets.iter().map(Vec::as_slice).collect();
+        let granule = i64::from(number + 1) * 3 * 960;
+        let flags = if number == 9 { LAST } else { 0 };
+        pages.push(packet_page(flags, granule, number + 2, &packets));
+    }
+    let mut parts = vec![other(id3v2(n_tag_bytes))];
+    parts.extend(parts_of(&pages));
+    parts
+}
+
+/// Splits Ogg pages into parts: the first page and the comment's pages are not audio, the others are. Adds junk between
+/// audio pages.
+fn parts_of(pages: &[Page]) -> Vec<Part> {
+    let rest = pages[2..].iter();
+    let n_headers = 2 + rest.take_while(|page| page.flags == CONTINUED).count();
+
+    let mut parts = Vec::new();
+    for (at, part) in pages.iter().enumerate() {
+        let bytes = page(part);
+        if at < n_headers {
+            parts.push(other(bytes));
+        } else {
+            parts.push(audio(bytes));
+            parts.push(other(text(at % 2 * 20)));
+        }
+    }
+    parts
+}
+
+/// Returns the pages of the test tone with a comment of `n_tag_bytes` bytes.
+pub(crate) fn tagged_tone(n_tag_bytes: usize) -> Vec<Page> {
+    tone(&text(n_tag_bytes), 4)
+}
+
+pub(super) fn vorbis_parts(n_tag_bytes: usize) -> Vec<Part> {
+    // The pages with the Vorbis set-up header count as audio here.
+    let mut parts = vec![other(id3v2(n_tag_bytes))];
+    parts.extend(parts_of(&tagged_tone(n_tag_bytes)));
+    parts.push(other(id3v1()));
+    parts
+}
+
+pub(super) fn two_links_parts(n_tag_bytes: usize) -> Vec<Part> {
+    let mut first = tagged_tone(n_tag_bytes);
+    // Adds a gap to the granules, although no page is missing.
+    for page in first.iter_mut().rev().take(5) {
+        page.granule += 4_000;
+    }
+
+    let mut second = tagged_tone(n_tag_bytes / 2);
+    for page in &mut second {
+        page.serial = 8;
+    }
+
+    if let Some(last) = second.last_mut() {
+        // Truncate the stream: no page is marked as the stream's last.
+        last.flags &= !LAST;
+    }
+
+    let mut parts = parts_of(&first);
+    parts.extend(parts_of(&second));
+    parts
 }

@@ -1,5 +1,7 @@
 //! Builders of WAV and AIFF files for tests.
 
+use super::{Part, audio, other, text};
+
 /// Returns a RIFF chunk with its name and size.
 pub(crate) fn chunk(name: &[u8; 4], body: &[u8]) -> Vec<u8> {
     let size = u32::try_from(body.len()).expect("a small chunk");
@@ -79,4 +81,41 @@ pub(crate) fn ssnd(data: &[u8]) -> Vec<u8> {
 pub(crate) fn form(chunks: &[Vec<u8>]) -> Vec<u8> {
     let body = [&b"AIFC"[..], &chunks.concat()].concat();
     big_chunk(b"FORM", &body)
+}
+
+/// Returns 16-bit samples of a sawtooth.
+pub(crate) fn saw(n_samples: usize) -> Vec<u8> {
+    (0..n_samples)
+        .flat_map(|at| ((at * 331 % 20_000) as i16 - 10_000).to_le_bytes())
+        .collect()
+}
+
+pub(super) fn wav_parts(n_tag_bytes: usize) -> Vec<Part> {
+    let list = [b"INFOINAM".to_vec(), text(n_tag_bytes)].concat();
+
+    // The `data` chunk announces 500 samples more than it contains.
+    let mut data = chunk(b"data", &saw(9_500));
+    data[4..8].copy_from_slice(&20_000_u32.to_le_bytes());
+
+    vec![
+        audio(b"RIFF\0\0\0\0WAVE".to_vec()),
+        other(chunk(b"bext", &text(n_tag_bytes))),
+        other(fmt(1, 1, 16)),
+        other(chunk(b"LIST", &list)),
+        audio(data),
+    ]
+}
+
+pub(super) fn aiff_parts(n_tag_bytes: usize) -> Vec<Part> {
+    // The `SSND` chunk announces 500 samples more than it contains.
+    let mut sound = ssnd(&saw(9_500));
+    sound[4..8].copy_from_slice(&20_008_u32.to_be_bytes());
+
+    vec![
+        audio(b"FORM\0\0\0\0AIFC".to_vec()),
+        other(big_chunk(b"NAME", &text(n_tag_bytes))),
+        other(comm(b"twos", 1, 16)),
+        other(big_chunk(b"ANNO", &text(n_tag_bytes))),
+        audio(sound),
+    ]
 }

@@ -3,7 +3,8 @@
 use symphonia::core::checksum::{Crc8Ccitt, Crc16Ansi};
 use symphonia::core::io::Monitor;
 
-use super::header::{MARKER, StreamInfo};
+use super::tags::{id3v1, id3v2};
+use super::{Part, audio, other, text};
 
 pub(crate) const RATE_HZ: u32 = 44_100;
 pub(crate) const FRAME_SAMPLES: usize = 576;
@@ -34,8 +35,42 @@ pub(crate) fn head(n_samples: u64) -> Vec<u8> {
 
 /// Like [`head`], with the given sample rate and bits per sample.
 pub(crate) fn head_of(rate_hz: u32, bits: u8, n_samples: u64) -> Vec<u8> {
-    let mut info = StreamInfo::block(rate_hz, 1, bits, FRAME_SAMPLES as u32);
-    let numbers = u64::from_be_bytes(info[10..18].try_into().expect("eight bytes")) | n_samples;
+    let mut info = [0; 34];
+    let frame_samples = (FRAME_SAMPLES as u16).to_be_bytes();
+    info[..2].copy_from_slice(&frame_samples);
+    info[2..4].copy_from_slice(&frame_samples);
+    // The rate, one less than the channels and than the bits, and the length, of 20, 3, 5 and 36 bits.
+    let numbers = u64::from(rate_hz) << 44 | u64::from(bits - 1) << 36 | n_samples;
     info[10..18].copy_from_slice(&numbers.to_be_bytes());
-    [&MARKER[..], &[0x80, 0, 0, 34], &info].concat()
+    [&b"fLaC"[..], &[0x80, 0, 0, 34], &info].concat()
+}
+
+/// Returns a FLAC metadata block.
+pub(crate) fn block(kind: u8, body: &[u8]) -> Vec<u8> {
+    let size = (body.len() as u32).to_be_bytes();
+    [&[kind][..], &size[1..], body].concat()
+}
+
+pub(crate) fn flac_frames(numbers: std::ops::Range<u8>) -> Vec<u8> {
+    numbers.flat_map(frame).collect()
+}
+
+pub(crate) fn parts(n_tag_bytes: usize) -> Vec<Part> {
+    let mut head = head(15_000);
+    // Clear the flag that marks the first metadata block as the last one.
+    head[4] = 0;
+    let info = head.split_off(8);
+
+    vec![
+        other(id3v2(n_tag_bytes)),
+        audio(head),
+        other(info),
+        other(block(4, &text(n_tag_bytes))),
+        other(block(6, &text(2 * n_tag_bytes))),
+        other(block(0x81, &vec![0; n_tag_bytes])),
+        audio(flac_frames(0..8)),
+        other(text(100)),
+        audio(flac_frames(10..20)),
+        other(id3v1()),
+    ]
 }

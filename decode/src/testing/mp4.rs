@@ -1,6 +1,8 @@
 //! Builders of MP4 files and of packets of ALAC for tests.
 
-use crate::key::testing::BitWriter;
+use super::bits::BitWriter;
+use super::tags::{id3v1, id3v2};
+use super::{Part, audio, other, text};
 
 /// Sample rate of the test tracks in Hz.
 pub(crate) const RATE_HZ: u32 = 44_100;
@@ -148,4 +150,18 @@ impl TestTrack {
         ];
         mp4_box(b"moov", &moov.concat())
     }
+}
+
+pub(super) fn parts(n_tag_bytes: usize) -> Vec<Part> {
+    let samples: Vec<i16> = (0..9_500)
+        .map(|at| (at * 331 % 20_000 - 10_000) as i16)
+        .collect();
+    let [index, packets] = TestTrack::alac(&samples).parts();
+    vec![
+        other(id3v2(n_tag_bytes)),
+        audio(index),
+        audio(packets),
+        other(mp4_box(b"free", &text(n_tag_bytes))),
+        other(id3v1()),
+    ]
 }
