@@ -6,9 +6,9 @@ use symphonia::core::codecs::audio::well_known::CODEC_ID_AAC;
 use wavemill_schemas::reject::{Reason, Reject};
 use wavemill_signal::resample::{MAX_FROM_HZ, MIN_HZ};
 
-use super::output::{Output, STRETCHES_MAX};
-use super::packets::{self, AudioTrack, Content, Format, Packet};
-use super::{DecodeReport, InputFacts, Pcm, reject, tags};
+use super::output::STRETCHES_MAX;
+use super::packets::{AudioTrack, Content, Format, Packet, PacketFormat};
+use super::{reject, tags};
 
 /// Size of a header without its checksum, in bytes.
 const HEADER_BYTES: usize = 7;
@@ -98,7 +98,7 @@ impl Header {
 
 /// Returns the offset of the first of three consecutive frames of one stream. A recording of a broadcast begins within a
 /// frame, so the search covers two frames of the largest size.
-pub(super) fn find(bytes: &[u8]) -> Option<usize> {
+fn find(bytes: &[u8]) -> Option<usize> {
     let begin = &bytes[..bytes.len().min(2 * FRAME_BYTES_MAX)];
     memchr::memchr_iter(0xFF, begin).find(|&at| begins_stream(&bytes[at..]).is_some())
 }
@@ -203,68 +203,53 @@ impl<'a> Iterator for Frames<'a> {
     }
 }
 
-/// Decodes a file of ADTS frames into `out`, which is cleared first. `audio_blake3` is computed over the frames without
-/// their headers, so it equals that of the same frames in MP4.
-///
-/// # Errors
-/// A [`Reject`] if the frames are not AAC-LC, or values exceed a limit.
-pub(super) fn decode(
-    file: &[u8],
-    output: &mut Output,
-    out: &mut Pcm,
-) -> Result<DecodeReport, Reject> {
-    let (track, frames) = parse(file)?;
-    packets::decode(&track, frames, output, out)
-}
+/// AAC frames with ADTS headers near the beginning of a file.
+#[derive(Debug)]
+pub(super) struct Adts;
 
-/// Returns an upper bound on the duration in seconds of the audio decoded from `file`.
-pub(super) fn longest_s(file: &[u8]) -> f64 {
-    parse(file).map_or(0.0, |(track, frames)| packets::longest_s(&track, frames))
-}
-
-/// Returns the same hashes of a file as decoding does.
-pub(super) fn facts(file: &[u8]) -> InputFacts {
-    match parse(file) {
-        Ok((track, frames)) => packets::facts(&track, frames),
-        Err(_) => InputFacts::default(),
+impl PacketFormat for Adts {
+    fn matches(bytes: &[u8]) -> bool {
+        find(bytes).is_some()
     }
-}
 
-/// Returns the format and the frames of a file with ADTS frames near its beginning.
-fn parse(file: &[u8]) -> Result<(AudioTrack, Frames<'_>), Reject> {
-    let begin = tags::skip(file, 0);
-    let at = begin + find(&file[begin..]).expect("the format was detected by these frames");
-    let header = Header::parse(&file[at..]).expect("the search has parsed this header");
-    let fixed @ Fixed {
-        profile,
-        n_channels,
-        ..
-    } = header.fixed;
+    fn parse(
+        file: &[u8],
+    ) -> Result<(AudioTrack, impl Iterator<Item = Packet<'_>> + Clone), Reject> {
+        let begin = tags::skip(file, 0);
+        let at = begin + find(&file[begin..]).expect("the format was detected by these frames");
+        let header = Header::parse(&file[at..]).expect("the search has parsed this header");
+        let fixed @ Fixed {
+            profile,
+            n_channels,
+            ..
+        } = header.fixed;
 
-    if profile != PROFILE_LC {
-        let detail = format!("AAC of profile {profile} is not decoded, only of low complexity");
-        return Err(reject(Reason::UnsupportedCodec, detail));
+        if profile != PROFILE_LC {
+            let detail = format!("AAC of profile {profile} is not decoded, only of low complexity");
+            return Err(reject(Reason::UnsupportedCodec, detail));
+        }
+        let track = AudioTrack {
+            codec: CODEC_ID_AAC,
+            config: fixed.config().to_vec(),
+            n_channels: usize::from(n_channels),
+            rate_hz: fixed.rate_hz(),
+            start: 0,
+            end: None,
+        };
+        let frames = Frames {
+            file,
+            at,
+            fixed,
+            n_changes: 0,
+        };
+        Ok((track, frames))
     }
-    let track = AudioTrack {
-        codec: CODEC_ID_AAC,
-        config: fixed.config().to_vec(),
-        n_channels: usize::from(n_channels),
-        rate_hz: fixed.rate_hz(),
-        start: 0,
-        end: None,
-    };
-    let frames = Frames {
-        file,
-        at,
-        fixed,
-        n_changes: 0,
-    };
-    Ok((track, frames))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Pcm;
     use crate::testing::bits::BitWriter;
     use crate::testing::{decode, n_lost};
 
@@ -281,7 +266,7 @@ mod tests {
 
     /// Returns the offset of each packet and the size of its payload, or of the hole.
     fn found(file: &[u8]) -> Vec<(usize, Result<usize, usize>)> {
-        let (_, frames) = parse(file).unwrap();
+        let (_, frames) = Adts::parse(file).unwrap();
         let sizes = frames.map(|packet| match packet.content {
             Content::Bytes(data) => (packet.offset, Ok(data.len())),
             Content::Hole(bytes) => (packet.offset, Err(bytes)),
@@ -346,7 +331,7 @@ mod tests {
 
     #[test]
     fn configuration_is_that_of_the_headers() {
-        let (track, _) = parse(&frame(&[0; 9]).repeat(3)).unwrap();
+        let (track, _) = Adts::parse(&frame(&[0; 9]).repeat(3)).unwrap();
         assert_eq!((track.rate_hz, track.n_channels), (44_100, 1));
         // Low complexity, 44.1 kHz, mono (ISO/IEC 14496-3 §1.6.2.1).
         assert_eq!(track.config, [0x12, 0x08]);
@@ -355,6 +340,9 @@ mod tests {
         for at in [2, 18, 34] {
             main[at] &= 0x3F;
         }
-        assert_eq!(parse(&main).unwrap_err().reason, Reason::UnsupportedCodec);
+        assert_eq!(
+            Adts::parse(&main).err().unwrap().reason,
+            Reason::UnsupportedCodec
+        );
     }
 }

@@ -1,13 +1,10 @@
-//! Decodes audio to separate channels at the file's sample rate. Feature extraction does not use this: it needs only the
-//! mean of the channels, which is decoded faster.
+//! Keeps the channels of a clip at the file's sample rate. Feature extraction does not use this: it needs only the mean of
+//! the channels, which is decoded faster.
 
 use std::ops::Range;
 
-use wavemill_schemas::reject::Reject;
 use wavemill_signal::resample::{MAX_TO_HZ, Resamplers};
 use wavemill_signal::{Level, SampleBuffer};
-
-use super::{Decode, DecodeArgs, FileDecoder, Pcm};
 
 /// The channels of a clip as they enter the downmix: trimmed, and with silence in place of lost audio.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -37,40 +34,6 @@ pub struct ClipFacts {
 }
 
 impl Channels {
-    /// Decodes a file without mixing its channels, at least up to `end_s` seconds: a packet that begins before the end
-    /// is complete. `None` decodes the whole file.
-    ///
-    /// # Errors
-    /// A [`Reject`] as for any clip, except that no clip is too short.
-    pub fn decode(bytes: &[u8], end_s: Option<f64>) -> Result<Self, Reject> {
-        let mut decoder = decoder(end_s);
-        let mut pcm = Pcm::default();
-        decoder.decode("", bytes, &mut pcm)?;
-
-        let mut channels = decoder.output.channels.take().unwrap_or_default();
-        channels.lost_s = pcm.lost_s;
-        channels.unify();
-        Ok(channels)
-    }
-
-    /// Decodes a whole file without keeping its samples.
-    ///
-    /// # Errors
-    /// Same as [`Self::decode`].
-    pub fn inspect(bytes: &[u8]) -> Result<ClipFacts, Reject> {
-        let mut decoder = decoder(None);
-        let mut pcm = Pcm::default();
-        let duration_s = decoder.measure("", bytes, &mut pcm)?;
-
-        let channels = decoder.output.channels.take().unwrap_or_default();
-        Ok(ClipFacts {
-            rate_hz: channels.rate_hz,
-            n_channels: channels.planes.len().max(1),
-            duration_s,
-            lost_s: pcm.lost_s,
-        })
-    }
-
     /// Begins the clip, or a stretch of it with another sample rate.
     pub(super) fn begin_stretch(&mut self, rate_hz: u32) {
         let start = self.planes.first().map_or(0, Vec::len);
@@ -78,7 +41,7 @@ impl Channels {
     }
 
     /// Converts all stretches to the clip's sample rate.
-    fn unify(&mut self) {
+    pub(super) fn unify(&mut self) {
         let stretches = std::mem::take(&mut self.stretches);
         if stretches.iter().all(|(_, rate)| *rate == self.rate_hz) {
             return;
@@ -151,19 +114,4 @@ pub(super) fn mix<P: AsRef<[f32]>>(planes: &[P], range: Range<usize>, mean: &mut
     for sum in mean {
         *sum /= n_channels;
     }
-}
-
-/// Returns a decoder that keeps the channels of a file up to `end_s` seconds.
-fn decoder(end_s: Option<f64>) -> FileDecoder {
-    let args = DecodeArgs {
-        // The mean of the channels keeps the file's rate and is discarded, so any sample rate would do.
-        sample_rate_hz: 44_100,
-        duration_s: end_s,
-        min_duration_s: 0.0,
-        keep_rate: true,
-    };
-    let mut decoder = FileDecoder::new(args, Level::detect())
-        .expect("44.1 kHz and the detected level work on this machine");
-    decoder.output.channels = Some(Channels::default());
-    decoder
 }

@@ -1,23 +1,23 @@
-//! The decoder for all formats: detects a file's format, calls the decoder of that format, and checks the output.
+//! The decoder for all formats: detects a file's format, decodes the file by it, and checks the output.
 
 use wavemill_schemas::reject::{Reason, Reject};
 use wavemill_schemas::samples::samples_in;
 use wavemill_signal::Level;
 use wavemill_signal::resample::ResampleError;
 
+use super::channels::{Channels, ClipFacts};
+use super::format::DecoderParts;
+use super::formats::detect;
 use super::loss::Loss;
 use super::mp3::Mp3Decoder;
-use super::ogg;
 use super::output::Output;
-use super::sniff::{Format, sniff};
-use super::{Decode, DecodeArgs, DecodeReport, FILE_BYTES_MAX, Pcm, adts, flac, mp4, reject, wav};
+use super::{Decode, DecodeArgs, DecodeReport, FILE_BYTES_MAX, Pcm, reject};
 
 /// Decodes MP3 with wavemill's own decoder and all other formats with symphonia. Parsers, buffers and resampler plans
 /// are kept from clip to clip.
 pub struct FileDecoder {
     args: DecodeArgs,
-    pub(super) output: Output,
-    mp3: Mp3Decoder,
+    parts: DecoderParts,
     file_bytes_max: usize,
 }
 
@@ -30,8 +30,10 @@ impl FileDecoder {
         let output = Output::new(&args, level)?;
         Ok(Self {
             args,
-            output,
-            mp3: Mp3Decoder::new(level)?,
+            parts: DecoderParts {
+                output,
+                mp3: Mp3Decoder::new(level)?,
+            },
             file_bytes_max: FILE_BYTES_MAX,
         })
     }
@@ -40,14 +42,14 @@ impl FileDecoder {
     /// the full band of all files.
     #[must_use]
     pub fn by_band(mut self) -> Self {
-        self.mp3.by_band(self.args.sample_rate_hz);
+        self.parts.mp3.by_band(self.args.sample_rate_hz);
         self
     }
 
     /// Rejects clips longer than this many seconds, unless the requested duration is no longer. Default: three hours.
     #[must_use]
     pub fn at_most(mut self, seconds: f64) -> Self {
-        self.output.set_most(&self.args, seconds);
+        self.parts.output.set_most(&self.args, seconds);
         self
     }
 
@@ -73,12 +75,12 @@ impl FileDecoder {
 
         // Check for damage before the reasons `too short` and `empty`: a clip that is short or empty because audio was
         // lost is `Damaged`.
-        let (reason, detail) = if self.output.is_too_long(out.n_samples) {
+        let (reason, detail) = if self.parts.output.is_too_long(out.n_samples) {
             (
                 Reason::TooLarge,
                 format!(
                     "longer than {} s, and no less is asked for",
-                    self.output.most_s()
+                    self.parts.output.most_s()
                 ),
             )
         } else if audio_s < min_duration_s && loss.lost_s > 0.0 {
@@ -115,20 +117,19 @@ impl FileDecoder {
 
 impl Decode for FileDecoder {
     fn expect(&mut self, longest_s: f64) {
-        self.output.expect(longest_s);
+        self.parts.output.expect(longest_s);
     }
 
     fn measure(&mut self, extension: &str, bytes: &[u8], out: &mut Pcm) -> Result<f64, Reject> {
         // Measure the duration by decoding, so that `measure` and `decode` always agree.
-        self.output.is_measuring = true;
+        self.parts.output.is_measuring = true;
         let decoded = self.decode(extension, bytes, out);
         // Reset the flag even if the clip was rejected. After a panic the caller drops this decoder.
-        self.output.is_measuring = false;
+        self.parts.output.is_measuring = false;
         decoded.map(|()| out.n_samples as f64 / f64::from(self.args.sample_rate_hz))
     }
 
     fn decode(&mut self, _extension: &str, bytes: &[u8], out: &mut Pcm) -> Result<(), Reject> {
-        // The decoder of each format sets the decode key as soon as the key is known, since rejects have a key as well.
         out.decode_key = None;
         if bytes.is_empty() {
             return Err(reject(Reason::Empty, "the file has no bytes"));
@@ -141,24 +142,12 @@ impl Decode for FileDecoder {
         }
 
         // Ignore the file name's extension: archives contain files with wrong extensions.
-        let DecodeReport { loss, audio_blake3 } = match sniff(bytes) {
-            Format::Mpeg => self.mp3.decode(bytes, &mut self.output, out)?,
-            Format::Unsupported(name) => {
-                return Err(reject(
-                    Reason::UnsupportedCodec,
-                    format!("{name} is not decoded"),
-                ));
-            }
-            Format::Flac => flac::decode(bytes, &mut self.output, out)?,
-            Format::Wav => wav::decode(bytes, &mut self.output, out)?,
-            Format::Adts => adts::decode(bytes, &mut self.output, out)?,
-            Format::Mp4 => mp4::decode(bytes, &mut self.output, out)?,
-            Format::Ogg => ogg::decode(bytes, &mut self.output, out)?,
-        };
+        let DecodeReport { loss, audio_blake3 } =
+            detect(bytes).decode(bytes, &mut self.parts, out)?;
 
         // The memory reserved for the clip depends on the duration bound given to `expect`.
         debug_assert!(
-            self.output.is_as_expected(out.n_samples),
+            self.parts.output.is_as_expected(out.n_samples),
             "longer than it was thought possible"
         );
         self.judge(&loss, out)?;
@@ -169,4 +158,55 @@ impl Decode for FileDecoder {
         out.audio_blake3.push_str(&audio_blake3.to_hex());
         Ok(())
     }
+}
+
+impl Channels {
+    /// Decodes a file without mixing its channels, at least up to `end_s` seconds: a packet that begins before the end
+    /// is complete. `None` decodes the whole file.
+    ///
+    /// # Errors
+    /// A [`Reject`] as for any clip, except that no clip is too short.
+    pub fn decode(bytes: &[u8], end_s: Option<f64>) -> Result<Self, Reject> {
+        let mut decoder = keeping_channels(end_s);
+        let mut pcm = Pcm::default();
+        decoder.decode("", bytes, &mut pcm)?;
+
+        let mut channels = decoder.parts.output.channels.take().unwrap_or_default();
+        channels.lost_s = pcm.lost_s;
+        channels.unify();
+        Ok(channels)
+    }
+
+    /// Decodes a whole file without keeping its samples.
+    ///
+    /// # Errors
+    /// Same as [`Self::decode`].
+    pub fn inspect(bytes: &[u8]) -> Result<ClipFacts, Reject> {
+        let mut decoder = keeping_channels(None);
+        let mut pcm = Pcm::default();
+        let duration_s = decoder.measure("", bytes, &mut pcm)?;
+
+        let channels = decoder.parts.output.channels.take().unwrap_or_default();
+        Ok(ClipFacts {
+            rate_hz: channels.rate_hz,
+            n_channels: channels.planes.len().max(1),
+            duration_s,
+            lost_s: pcm.lost_s,
+        })
+    }
+}
+
+/// Returns a decoder that keeps the channels of a file up to `end_s` seconds.
+fn keeping_channels(end_s: Option<f64>) -> FileDecoder {
+    let args = DecodeArgs {
+        // The mean of the channels keeps the file's rate and is discarded, so any sample rate would do.
+        sample_rate_hz: 44_100,
+        duration_s: end_s,
+        min_duration_s: 0.0,
+        keep_rate: true,
+    };
+    let mut decoder = FileDecoder::new(args, Level::detect())
+        .expect("44.1 kHz and the detected level work on this machine");
+    decoder.parts.output.channels = Some(Channels::default());
+    decoder
 }

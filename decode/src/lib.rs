@@ -11,6 +11,8 @@ mod channels;
 mod codec;
 mod decoder;
 mod flac;
+mod format;
+mod formats;
 mod hash;
 mod key;
 mod length;
@@ -21,7 +23,6 @@ mod ogg;
 mod opus;
 mod output;
 mod packets;
-mod sniff;
 #[cfg(test)]
 mod stretch_tests;
 mod tags;
@@ -32,7 +33,7 @@ mod wav;
 
 pub use channels::{Channels, ClipFacts};
 pub use decoder::FileDecoder;
-pub use hash::{InputFacts, InputHasher};
+pub use hash::InputFacts;
 pub use length::longest_s;
 use wavemill_schemas::reject::{Reason, Reject, Stage};
 use wavemill_signal::SampleBuffer;
@@ -80,7 +81,7 @@ pub struct Pcm {
     pub lost_s: f32,
     /// blake3 over all audio frames of the file, in lower-case hex.
     pub audio_blake3: String,
-    /// Hash over everything in the file that affects decoding, equal to the one from [`InputHasher`]. Files with equal
+    /// Hash over everything in the file that affects decoding, equal to the one from [`InputFacts::read`]. Files with equal
     /// keys decode to equal samples, `lost_s` and `audio_blake3`, or to rejects that differ at most in their offsets.
     /// Every call of [`Decode::decode`] sets it, even if it returns a reject; `None` if the file contains no audio.
     pub decode_key: Option<blake3::Hash>,
@@ -120,6 +121,18 @@ pub trait Decode: Send {
 struct DecodeReport {
     loss: loss::Loss,
     audio_blake3: blake3::Hash,
+}
+
+/// Outcome of decoding a file by its format.
+type DecodeResult = Result<DecodeReport, Reject>;
+
+/// Checks the number of channels in a header.
+fn check_channels(n_channels: usize, most: usize) -> Result<(), Reject> {
+    if n_channels > most {
+        let detail = format!("{n_channels} channels, at most {most}");
+        return Err(reject(Reason::TooLarge, detail));
+    }
+    Ok(())
 }
 
 fn reject(reason: Reason, detail: impl Into<String>) -> Reject {

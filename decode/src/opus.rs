@@ -4,7 +4,7 @@
 
 use wavemill_schemas::reject::{Reason, Reject};
 
-use crate::{CHANNELS_MAX, reject};
+use crate::{CHANNELS_MAX, check_channels, reject};
 
 /// Size of the header without a channel mapping, in bytes.
 const HEAD_BYTES: usize = 19;
@@ -97,10 +97,7 @@ impl OpusHead {
             let detail = "broken identification header of Opus: it has no channels";
             return Err(reject(Reason::Damaged, detail));
         }
-        if usize::from(n_channels) > CHANNELS_MAX {
-            let detail = format!("{n_channels} channels, at most {CHANNELS_MAX}");
-            return Err(reject(Reason::TooLarge, detail));
-        }
+        check_channels(usize::from(n_channels), CHANNELS_MAX)?;
         let layout = OpusLayout::parse(n_channels, family, table).ok_or_else(|| {
             let detail =
                 format!("Opus with {n_channels} channels in mapping {family} is not decoded");

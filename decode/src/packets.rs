@@ -4,16 +4,19 @@
 //! that length. So do packets whose number is known but whose bytes are missing, if other packets follow. Nothing
 //! replaces a hole of unknown length. All three count as lost.
 
+use std::fmt::Debug;
+
 use symphonia::core::codecs::audio::well_known::CODEC_ID_AAC;
 use symphonia::core::codecs::audio::{AudioCodecId, AudioCodecParameters};
 use wavemill_schemas::reject::{Reason, Reject};
 use wavemill_signal::resample::{MAX_FROM_HZ, MIN_HZ};
 
 use super::codec::Codec;
+use super::format::{AudioFormat, DecoderParts};
 use super::key::KeyHasher;
 use super::loss::{Loss, is_credible};
 use super::output::{Output, Sink};
-use super::{CHANNELS_MAX, DecodeReport, InputFacts, Pcm, reject};
+use super::{CHANNELS_MAX, DecodeReport, DecodeResult, InputFacts, Pcm, check_channels, reject};
 
 /// Maximum number of decoders that are created for one file, because each takes as long as many packets.
 const RENEWALS_MAX: u32 = 100;
@@ -24,6 +27,42 @@ pub(super) fn channels_max(codec: AudioCodecId) -> usize {
         2
     } else {
         CHANNELS_MAX
+    }
+}
+
+/// A format of files that consist of packets. `audio_blake3` is computed over all packets, without their headers, so it
+/// is the same for equal packets in different formats.
+pub(super) trait PacketFormat: Debug + Sync {
+    /// Same as [`AudioFormat::matches`].
+    fn matches(bytes: &[u8]) -> bool;
+
+    /// Finds the packets of a file that matches.
+    ///
+    /// # Errors
+    /// A [`Reject`] if the file has no audio that can be decoded.
+    fn parse(file: &[u8])
+    -> Result<(AudioTrack, impl Iterator<Item = Packet<'_>> + Clone), Reject>;
+}
+
+impl<F: PacketFormat> AudioFormat for F {
+    fn matches(&self, bytes: &[u8]) -> bool {
+        F::matches(bytes)
+    }
+
+    fn facts(&self, file: &[u8]) -> InputFacts {
+        match F::parse(file) {
+            Ok((track, packets)) => Survey::new(&track, packets).facts,
+            Err(_) => InputFacts::default(),
+        }
+    }
+
+    fn longest_s(&self, file: &[u8]) -> f64 {
+        F::parse(file).map_or(0.0, |(track, packets)| longest_s(&track, packets))
+    }
+
+    fn decode(&self, file: &[u8], parts: &mut DecoderParts, out: &mut Pcm) -> DecodeResult {
+        let (track, packets) = F::parse(file)?;
+        decode(&track, packets, &mut parts.output, out)
     }
 }
 
@@ -162,7 +201,7 @@ impl Survey {
 }
 
 /// Returns an upper bound on the duration of a file in seconds.
-pub(super) fn longest_s<'a>(track: &AudioTrack, packets: impl Iterator<Item = Packet<'a>>) -> f64 {
+fn longest_s<'a>(track: &AudioTrack, packets: impl Iterator<Item = Packet<'a>>) -> f64 {
     let mut seconds = 0.0;
     let mut rate_hz = track.rate_hz.clamp(MIN_HZ, MAX_FROM_HZ);
     for packet in packets {
@@ -176,24 +215,13 @@ pub(super) fn longest_s<'a>(track: &AudioTrack, packets: impl Iterator<Item = Pa
     seconds
 }
 
-/// Returns the same hashes of a file as decoding does; none if the file has no packet.
-pub(super) fn facts<'a>(
-    track: &AudioTrack,
-    packets: impl Iterator<Item = Packet<'a>>,
-) -> InputFacts {
-    Survey::new(track, packets).facts
-}
-
-/// Decodes the packets of a file into `out`, which is cleared first. `audio_blake3` is computed over all packets.
-///
-/// # Errors
-/// A [`Reject`] if no packet is in the file, the codec is not supported, or values exceed a limit.
-pub(super) fn decode<'a>(
+/// Decodes the packets of a file into `out`.
+fn decode<'a>(
     track: &AudioTrack,
     packets: impl Iterator<Item = Packet<'a>> + Clone,
     output: &mut Output,
     out: &mut Pcm,
-) -> Result<DecodeReport, Reject> {
+) -> DecodeResult {
     let survey = Survey::new(track, packets.clone());
     out.decode_key = survey.facts.decode;
     if survey.n_packets == 0 && survey.has_undecoded {
@@ -204,11 +232,7 @@ pub(super) fn decode<'a>(
         let detail = "the file ends before its first packet of audio";
         return Err(reject(Reason::Damaged, detail));
     }
-    let most = channels_max(track.codec);
-    if track.n_channels > most {
-        let detail = format!("{} channels, at most {most}", track.n_channels);
-        return Err(reject(Reason::TooLarge, detail));
-    }
+    check_channels(track.n_channels, channels_max(track.codec))?;
     let codec = Codec::new(params(track))?;
 
     let most_s = output.most_s();

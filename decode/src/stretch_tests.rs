@@ -5,7 +5,7 @@ use wavemill_signal::Level;
 use crate::testing::adts::aac_frames;
 use crate::testing::bits::BitWriter;
 use crate::testing::n_lost;
-use crate::{Channels, Decode, DecodeArgs, FileDecoder, InputHasher, Pcm, longest_s};
+use crate::{Channels, Decode, DecodeArgs, FileDecoder, InputFacts, Pcm, longest_s};
 
 /// The format of MP3 frames of 128 kbit/s.
 #[derive(Clone, Copy)]
@@ -111,7 +111,7 @@ fn decode(decoder: &mut FileDecoder, file: &[u8]) -> Pcm {
     decoder.decode("", file, &mut out).unwrap();
     assert!((measured - f64::from(out.duration_s)).abs() < 1e-4);
     assert!(longest_s(file) >= measured - 1e-4);
-    assert_eq!(InputHasher::default().read(file).decode, out.decode_key);
+    assert_eq!(InputFacts::read(file).decode, out.decode_key);
     out
 }
 

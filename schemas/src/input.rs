@@ -29,7 +29,7 @@ pub struct InputSeen {
     pub id: Option<InputId>,
     /// blake3 of the whole input in lower-case hex. Empty if the input could not be read.
     pub content: String,
-    /// Hash from `wavemill_decode::InputHasher` in lower-case hex. Empty if the file contains no audio.
+    /// Hash from `wavemill_decode::InputFacts` in lower-case hex. Empty if the file contains no audio.
     pub decode_key: String,
 }
 

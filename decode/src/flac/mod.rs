@@ -13,63 +13,64 @@ mod tests;
 
 use symphonia::core::codecs::audio::AudioCodecParameters;
 use symphonia::core::codecs::audio::well_known::CODEC_ID_FLAC;
-use wavemill_schemas::reject::{Reason, Reject};
+use wavemill_schemas::reject::Reason;
 
 use self::frames::{Frame, Frames};
 use self::gaps::{Gap, GapTracker};
-use self::header::{Header, StreamInfo};
+use self::header::{Header, MARKER, StreamInfo};
 use self::survey::{Format, Survey, credible_rate_hz};
 use super::codec::Codec;
+use super::format::{AudioFormat, DecoderParts};
 use super::loss::Loss;
-use super::output::{Output, Sink};
-use super::{DecodeReport, InputFacts, Pcm, reject};
+use super::output::Sink;
+use super::{DecodeReport, DecodeResult, InputFacts, Pcm, reject};
 
 /// Bits per sample that the decoder assumes if the STREAMINFO block does not state them.
 const BITS_UNSTATED: u8 = 16;
 
-/// Returns an upper bound on the duration in seconds of the audio decoded from `file`.
-pub(super) fn longest_s(file: &[u8]) -> f64 {
-    Survey::new(file).longest_s()
-}
+/// FLAC without a container. `audio_blake3` is computed over all frames.
+#[derive(Debug)]
+pub(super) struct Flac;
 
-/// Decodes a FLAC file into `out`, which is cleared first. `audio_blake3` is computed over all frames.
-///
-/// # Errors
-/// A [`Reject`] if the file has no frames, or its values exceed a limit.
-pub(super) fn decode(
-    file: &[u8],
-    output: &mut Output,
-    out: &mut Pcm,
-) -> Result<DecodeReport, Reject> {
-    let survey = Survey::new(file);
-    out.decode_key = survey.facts().decode;
-    let Some(format) = survey.format else {
-        return Err(reject(
-            Reason::NotAudio,
-            "a FLAC header without a whole frame behind it",
-        ));
-    };
-    let sink = output.open(format.rate_hz, out)?;
-    let mut decoder = FlacDecoder {
-        survey: &survey,
-        format,
-        codec: Codec::new(params(&survey, format))?,
-        sink,
-        loss: Loss::default(),
-        n_samples: 0,
-        n_closed: 0,
-    };
-    decoder.decode(file);
+impl AudioFormat for Flac {
+    fn matches(&self, bytes: &[u8]) -> bool {
+        bytes.starts_with(MARKER)
+    }
 
-    Ok(DecodeReport {
-        loss: decoder.finish(),
-        audio_blake3: survey.audio_blake3,
-    })
-}
+    fn facts(&self, file: &[u8]) -> InputFacts {
+        Survey::new(file).facts()
+    }
 
-/// Returns the same hashes of a FLAC file as decoding does; none if the file has no frames.
-pub(super) fn facts(file: &[u8]) -> InputFacts {
-    Survey::new(file).facts()
+    fn longest_s(&self, file: &[u8]) -> f64 {
+        Survey::new(file).longest_s()
+    }
+
+    fn decode(&self, file: &[u8], parts: &mut DecoderParts, out: &mut Pcm) -> DecodeResult {
+        let survey = Survey::new(file);
+        out.decode_key = survey.facts().decode;
+        let Some(format) = survey.format else {
+            return Err(reject(
+                Reason::NotAudio,
+                "a FLAC header without a whole frame behind it",
+            ));
+        };
+        let sink = parts.output.open(format.rate_hz, out)?;
+        let mut decoder = FlacDecoder {
+            survey: &survey,
+            format,
+            codec: Codec::new(params(&survey, format))?,
+            sink,
+            loss: Loss::default(),
+            n_samples: 0,
+            n_closed: 0,
+        };
+        decoder.decode(file);
+
+        Ok(DecodeReport {
+            loss: decoder.finish(),
+            audio_blake3: survey.audio_blake3,
+        })
+    }
 }
 
 /// Returns the parameters for symphonia's decoder: the format of most frames, and the bits per sample of frames that do

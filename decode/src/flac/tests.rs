@@ -254,7 +254,7 @@ fn frame_with_unsupported_rate_adds_no_long_silence() {
         out.lost_s
     );
     assert!(out.duration_s < 8.3, "{} s", out.duration_s);
-    assert!(super::longest_s(&file) >= f64::from(out.duration_s));
+    assert!(crate::longest_s(&file) >= f64::from(out.duration_s));
 }
 
 #[test]
@@ -264,8 +264,8 @@ fn longest_s_is_at_least_the_decoded_duration() {
     let mut file = stream(0, &numbers);
     let out = decode(&file).unwrap();
     assert!(out.lost_s > 1.0);
-    assert!((super::longest_s(&file) - f64::from(out.duration_s)).abs() < 1e-3);
+    assert!((crate::longest_s(&file) - f64::from(out.duration_s)).abs() < 1e-3);
 
     file[18..20].fill(0xFF);
-    assert!((super::longest_s(&file) - f64::from(out.duration_s)).abs() < 1e-3);
+    assert!((crate::longest_s(&file) - f64::from(out.duration_s)).abs() < 1e-3);
 }

@@ -17,91 +17,71 @@ use self::boxes::{Boxes, find};
 use self::config::Config;
 use self::edits::{Recording, TimeScales};
 use self::tables::{Fragmented, Listed, Place};
-use super::output::Output;
-use super::packets::{self, AudioTrack, Content, Packet};
-use super::{DecodeReport, InputFacts, Pcm, reject, tags};
+use super::packets::{self, AudioTrack, Content, Packet, PacketFormat};
+use super::{reject, tags};
 
 /// Boxes that may precede the index and the packets of a file of QuickTime: room for a longer header, unused bytes, and
 /// a preview picture.
 const LEADING_BOXES: [[u8; 4]; 6] = [*b"wide", *b"free", *b"skip", *b"junk", *b"pnot", *b"PICT"];
 
-/// Reports whether bytes are those of an MP4 file. Old files of QuickTime do not have the box `ftyp`; they begin with
-/// their index or their packets.
-pub(super) fn is_mp4(bytes: &[u8]) -> bool {
-    if bytes.get(4..8) == Some(b"ftyp") {
-        return true;
-    }
-    let first = Boxes::new(bytes).find(|found| !LEADING_BOXES.contains(&found.kind));
-    first.is_some_and(|found| matches!(&found.kind, b"moov" | b"mdat"))
-}
+/// An MP4 container.
+#[derive(Debug)]
+pub(super) struct Mp4;
 
-/// Decodes an MP4 file into `out`, which is cleared first. `audio_blake3` is computed over all packets.
-///
-/// # Errors
-/// A [`Reject`] if the file has no track that can be decoded, or values exceed a limit.
-pub(super) fn decode(
-    file: &[u8],
-    output: &mut Output,
-    out: &mut Pcm,
-) -> Result<DecodeReport, Reject> {
-    let (track, packets) = parse(file)?;
-    packets::decode(&track, packets, output, out)
-}
-
-/// Returns an upper bound on the duration in seconds of the audio decoded from `file`.
-pub(super) fn longest_s(file: &[u8]) -> f64 {
-    parse(file).map_or(0.0, |(track, packets)| packets::longest_s(&track, packets))
-}
-
-/// Returns the same hashes of an MP4 file as decoding does; none if the file has no packet.
-pub(super) fn facts(file: &[u8]) -> InputFacts {
-    match parse(file) {
-        Ok((track, packets)) => packets::facts(&track, packets),
-        Err(_) => InputFacts::default(),
-    }
-}
-
-/// Finds the first audio track that can be decoded, or one with too many channels if there is no other.
-fn parse(file: &[u8]) -> Result<(AudioTrack, Packets<'_>), Reject> {
-    // Positions in the tables do not include a tag that another program put before the file.
-    let base = tags::skip(file, 0);
-    let bytes = &file[base..];
-    let Some(moov) = find(bytes, &[b"moov"]) else {
-        let detail = "the file ends before its index, the box `moov`";
-        return Err(reject(Reason::Damaged, detail));
-    };
-    if find(moov, &[b"cmov"]).is_some() {
-        let detail = "the compressed index of old QuickTime files is not read";
-        return Err(reject(Reason::UnsupportedCodec, detail));
-    }
-
-    let mut fault = None;
-    let mut many_channels = None;
-    for trak in Boxes::new(moov).filter(|found| found.kind == *b"trak") {
-        let hdlr = find(trak.body, &[b"mdia", b"hdlr"]).unwrap_or_default();
-        if hdlr.get(8..12) != Some(b"soun") {
-            continue;
+impl PacketFormat for Mp4 {
+    fn matches(bytes: &[u8]) -> bool {
+        // Old files of QuickTime do not have the box `ftyp`; they begin with their index or their packets.
+        if bytes.get(4..8) == Some(b"ftyp") {
+            return true;
         }
-        let stbl = find(trak.body, &[b"mdia", b"minf", b"stbl"]).unwrap_or_default();
-        match Config::parse(find(stbl, &[b"stsd"]).unwrap_or_default()) {
-            Ok(config) => {
-                let is_wide = config.n_channels > packets::channels_max(config.codec);
-                // Reading a track searches the whole index, and an index may have very many tracks.
-                if is_wide && many_channels.is_some() {
-                    continue;
-                }
-                let found = track(bytes, base, moov, trak.body, stbl, config);
-                if !is_wide {
-                    return Ok(found);
-                }
-                many_channels = Some(found);
+        let first = Boxes::new(bytes).find(|found| !LEADING_BOXES.contains(&found.kind));
+        first.is_some_and(|found| matches!(&found.kind, b"moov" | b"mdat"))
+    }
+
+    /// Finds the first audio track that can be decoded, or one with too many channels if there is no other.
+    fn parse(
+        file: &[u8],
+    ) -> Result<(AudioTrack, impl Iterator<Item = Packet<'_>> + Clone), Reject> {
+        // Positions in the tables do not include a tag that another program put before the file.
+        let base = tags::skip(file, 0);
+        let bytes = &file[base..];
+        let Some(moov) = find(bytes, &[b"moov"]) else {
+            let detail = "the file ends before its index, the box `moov`";
+            return Err(reject(Reason::Damaged, detail));
+        };
+        if find(moov, &[b"cmov"]).is_some() {
+            let detail = "the compressed index of old QuickTime files is not read";
+            return Err(reject(Reason::UnsupportedCodec, detail));
+        }
+
+        let mut fault = None;
+        let mut many_channels = None;
+        for trak in Boxes::new(moov).filter(|found| found.kind == *b"trak") {
+            let hdlr = find(trak.body, &[b"mdia", b"hdlr"]).unwrap_or_default();
+            if hdlr.get(8..12) != Some(b"soun") {
+                continue;
             }
-            Err(reject) => fault = fault.or(Some(reject)),
+            let stbl = find(trak.body, &[b"mdia", b"minf", b"stbl"]).unwrap_or_default();
+            match Config::parse(find(stbl, &[b"stsd"]).unwrap_or_default()) {
+                Ok(config) => {
+                    let is_wide = config.n_channels > packets::channels_max(config.codec);
+                    // Reading a track searches the whole index, and an index may have very many tracks.
+                    if is_wide && many_channels.is_some() {
+                        continue;
+                    }
+                    let found = track(bytes, base, moov, trak.body, stbl, config);
+                    if !is_wide {
+                        return Ok(found);
+                    }
+                    many_channels = Some(found);
+                }
+                Err(reject) => fault = fault.or(Some(reject)),
+            }
         }
+        many_channels.ok_or_else(|| {
+            fault.unwrap_or_else(|| reject(Reason::NoAudio, "MP4 without a track of audio"))
+        })
     }
-    many_channels.ok_or_else(|| {
-        fault.unwrap_or_else(|| reject(Reason::NoAudio, "MP4 without a track of audio"))
-    })
 }
 
 /// Returns the format and the packets of a track.

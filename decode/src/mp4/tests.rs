@@ -5,7 +5,7 @@ use wavemill_schemas::reject::{Reason, Reject};
 use crate::testing::mp4::{
     PACKET_SAMPLES, RATE_HZ, TestTrack, alac_channels_packet, alac_packet, mp4_box, numbers,
 };
-use crate::{InputHasher, Pcm, longest_s, testing};
+use crate::{InputFacts, Pcm, longest_s, testing};
 
 /// Number of samples of the test tracks: five packets, of which the last one is shorter.
 const N_SAMPLES: usize = 4 * PACKET_SAMPLES + 100;
@@ -23,7 +23,7 @@ fn track() -> TestTrack {
 fn decode(file: &[u8]) -> Result<(Vec<f32>, usize), Reject> {
     let mut out = Pcm::default();
     let outcome = testing::decode(file, RATE_HZ, &mut out);
-    assert_eq!(InputHasher::default().read(file).decode, out.decode_key);
+    assert_eq!(InputFacts::read(file).decode, out.decode_key);
     outcome?;
     assert!(longest_s(file) >= f64::from(out.duration_s) - 1e-6);
     let n_lost = testing::n_lost(&out, RATE_HZ);

@@ -15,6 +15,7 @@ mod books;
 mod granules;
 mod headers;
 mod key;
+mod length;
 mod packets;
 mod pages;
 mod run;
@@ -29,51 +30,44 @@ use self::headers::Head;
 use self::run::OggDecoder;
 use self::setup::Setup;
 use self::walk::{AudioPage, Tail, Visitor, Walk};
-use super::output::Output;
-use super::{DecodeReport, InputFacts, Pcm};
+use super::format::{AudioFormat, DecoderParts};
+use super::{DecodeReport, DecodeResult, InputFacts, Pcm};
 
-/// Decodes an Ogg file into `out`, which is emptied first. `audio_blake3` covers all audio packets of all links.
-///
-/// # Errors
-/// A [`Reject`] if the file contains neither Vorbis nor Opus, or its headers are broken or exceed a limit.
-pub(super) fn decode(
-    file: &[u8],
-    output: &mut Output,
-    out: &mut Pcm,
-) -> Result<DecodeReport, Reject> {
-    match decode_links(file, output, out) {
-        Ok((report, facts)) => {
-            out.decode_key = facts.decode;
-            Ok(report)
-        }
-        Err(fault) => {
-            // A refused header may have ended the walk early, but the decode key covers the whole file.
-            out.decode_key = facts(file).decode;
-            Err(fault)
+/// An Ogg container. `audio_blake3` covers all audio packets of all links.
+#[derive(Debug)]
+pub(super) struct Ogg;
+
+impl AudioFormat for Ogg {
+    fn matches(&self, bytes: &[u8]) -> bool {
+        bytes.starts_with(pages::CAPTURE)
+    }
+
+    fn facts(&self, file: &[u8]) -> InputFacts {
+        match Walk::new(HashOnly).run(file) {
+            Ok(walked) => walked.facts(file),
+            Err(_) => InputFacts::default(),
         }
     }
-}
 
-fn decode_links(
-    file: &[u8],
-    output: &mut Output,
-    out: &mut Pcm,
-) -> Result<(DecodeReport, InputFacts), Reject> {
-    let decoder = OggDecoder::new(file, output, out);
-    let walked = Walk::new(decoder).run(file)?;
-    let facts = walked.facts(file);
-    let report = DecodeReport {
-        loss: walked.visitor.finish()?,
-        audio_blake3: walked.hasher.finalize(),
-    };
-    Ok((report, facts))
-}
+    fn longest_s(&self, file: &[u8]) -> f64 {
+        length::longest_s(file)
+    }
 
-/// Returns the hashes of an Ogg file as decoding computes them, or none if the file contains no audio packet.
-pub(super) fn facts(file: &[u8]) -> InputFacts {
-    match Walk::new(HashOnly).run(file) {
-        Ok(walked) => walked.facts(file),
-        Err(_) => InputFacts::default(),
+    fn decode(&self, file: &[u8], parts: &mut DecoderParts, out: &mut Pcm) -> DecodeResult {
+        let links = OggDecoder::new(file, &mut parts.output, out);
+        let decoded = Walk::new(links).run(file).and_then(|walked| {
+            let facts = walked.facts(file);
+            let report = DecodeReport {
+                loss: walked.visitor.finish()?,
+                audio_blake3: walked.hasher.finalize(),
+            };
+            Ok((report, facts))
+        });
+
+        // A refused header may have ended the walk early, but the decode key covers the whole file.
+        let facts = decoded.as_ref().map(|(_, facts)| *facts);
+        out.decode_key = facts.unwrap_or_else(|_| self.facts(file)).decode;
+        decoded.map(|(report, _)| report)
     }
 }
 

@@ -7,7 +7,7 @@ use memchr::memmem;
 use symphonia::core::checksum::Crc32;
 use symphonia::core::io::Monitor;
 
-const CAPTURE: &[u8; 4] = b"OggS";
+pub(super) const CAPTURE: &[u8; 4] = b"OggS";
 /// Size in bytes of the fixed part of an Ogg page's header; the lacing values follow it.
 const HEADER_BYTES: usize = 27;
 /// Offset of the checksum in an Ogg page's header.

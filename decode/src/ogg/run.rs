@@ -8,14 +8,14 @@ use wavemill_schemas::reject::{Reason, Reject};
 use wavemill_signal::resample::{MAX_FROM_HZ, MIN_HZ};
 
 use super::super::codec::Codec;
-use super::super::length::has_several_ogg_rates;
 use super::super::loss::Loss;
 use super::super::opus::OpusHead;
 use super::super::output::{Output, Sink};
-use super::super::{CHANNELS_MAX, Pcm, reject};
+use super::super::{CHANNELS_MAX, Pcm, check_channels, reject};
 use super::blocks::{Blocks, Lengths, PacketLength};
 use super::granules::{Density, Gap, Granules, LossBudget, PageTime};
 use super::headers::{Head, Ident};
+use super::length::has_several_rates;
 use super::packets::Hole;
 use super::setup::Setup;
 use super::walk::{AudioPage, Tail, Visitor};
@@ -134,7 +134,7 @@ impl Link {
 impl<'a> OggDecoder<'a> {
     pub(super) fn new(file: &[u8], output: &'a mut Output, out: &'a mut Pcm) -> Self {
         Self {
-            has_several_rates: has_several_ogg_rates(file),
+            has_several_rates: has_several_rates(file),
             unopened: Some((output, out)),
             sink: None,
             codec: None,
@@ -627,13 +627,7 @@ impl<'a> OggDecoder<'a> {
 impl Visitor for OggDecoder<'_> {
     fn begin(&mut self, head: &Head) -> Result<(), Reject> {
         // Check the channels of every link, decoded or not, because the limit applies to the whole file.
-        let n_channels = usize::from(head.n_channels());
-        if n_channels > CHANNELS_MAX {
-            return Err(reject(
-                Reason::TooLarge,
-                format!("{n_channels} channels, at most {CHANNELS_MAX}"),
-            ));
-        }
+        check_channels(usize::from(head.n_channels()), CHANNELS_MAX)?;
         let mut link = Link::new(head);
         if let Head::Opus(head) = head {
             self.set_up_opus(&mut link, head)?;

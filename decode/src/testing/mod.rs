@@ -12,7 +12,7 @@ pub(crate) mod wav;
 use wavemill_schemas::reject::Reject;
 use wavemill_signal::Level;
 
-use crate::{Decode, DecodeArgs, FileDecoder, InputHasher, Pcm};
+use crate::{Decode, DecodeArgs, FileDecoder, InputFacts, Pcm};
 
 /// Decodes a whole file to `out`. Checks that its hash and its key are those that are found without decoding.
 pub(crate) fn decode(file: &[u8], rate_hz: u32, out: &mut Pcm) -> Result<(), Reject> {
@@ -25,7 +25,7 @@ pub(crate) fn decode(file: &[u8], rate_hz: u32, out: &mut Pcm) -> Result<(), Rej
     let mut decoder = FileDecoder::new(args, Level::Scalar).expect("a rate of the tests");
     decoder.decode("", file, out)?;
 
-    let facts = InputHasher::default().read(file);
+    let facts = InputFacts::read(file);
     let hash = facts.audio.map(|hash| hash.to_hex().to_string());
     assert_eq!(
         hash.as_ref(),

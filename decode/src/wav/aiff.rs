@@ -20,7 +20,7 @@ const COMM_BYTES: usize = 18;
 const SSND_HEADER_BYTES: usize = 8;
 
 /// Reports whether a file begins with the header of AIFF or AIFF-C.
-pub(crate) fn is_aiff(file: &[u8]) -> bool {
+pub(super) fn is_aiff(file: &[u8]) -> bool {
     file.starts_with(b"FORM") && matches!(file.get(8..12), Some(b"AIFF" | b"AIFC"))
 }
 

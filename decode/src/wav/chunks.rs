@@ -18,7 +18,7 @@ use symphonia::core::codecs::audio::well_known::{
 use wavemill_schemas::reject::{Reason, Reject};
 
 use super::aiff;
-use crate::{CHANNELS_MAX, reject};
+use crate::{CHANNELS_MAX, reject, tags};
 
 /// Size in bytes of a file's start: `RIFF` or `FORM`, the file size, and the kind of file, such as `WAVE`.
 const FILE_HEADER_BYTES: usize = 12;
@@ -275,13 +275,7 @@ pub(super) fn check_channels(channels: usize) -> Result<(), Reject> {
     if channels == 0 {
         return Err(broken("it announces no channel"));
     }
-    if channels > CHANNELS_MAX {
-        return Err(reject(
-            Reason::TooLarge,
-            format!("{channels} channels, at most {CHANNELS_MAX}"),
-        ));
-    }
-    Ok(())
+    crate::check_channels(channels, CHANNELS_MAX)
 }
 
 /// Returns the format tag of a `fmt ` chunk, or the format tag in its GUID. The speaker mask next to the GUID is
@@ -316,11 +310,12 @@ pub(super) struct Wave<'a> {
 }
 
 impl<'a> Wave<'a> {
-    /// Finds the format and the samples of a file that begins with the header of RIFF WAVE or AIFF.
+    /// Finds the format and the samples of a file that begins with the header of RIFF WAVE or AIFF, after any tags.
     ///
     /// # Errors
     /// A [`Reject`] if format or samples are missing, if two formats differ, or if the format is not supported.
     pub(super) fn parse(file: &'a [u8]) -> Result<Self, Reject> {
+        let file = &file[tags::skip(file, 0)..];
         let parsed = if file.starts_with(b"FORM") {
             aiff::parse(file)
         } else {
@@ -371,13 +366,16 @@ impl<'a> Wave<'a> {
 }
 
 /// Reports whether a file begins with the header of RIFF WAVE, or of RIFX, RF64 or BW64 instead of RIFF.
-pub(crate) fn is_wave(file: &[u8]) -> bool {
+pub(super) fn is_wave(file: &[u8]) -> bool {
     let is_known = matches!(file.get(..4), Some(b"RIFF" | b"RIFX" | b"RF64" | b"BW64"));
     is_known && file.get(8..12) == Some(b"WAVE")
 }
 
-/// Reports whether the first `fmt ` chunk announces MP3, so that the file is a container of MPEG frames.
+/// Reports whether a file is WAVE whose first `fmt ` chunk announces MP3, so that it is a container of MPEG frames.
 pub(crate) fn holds_mp3(file: &[u8]) -> bool {
+    if !is_wave(file) {
+        return false;
+    }
     let fmt = Chunks::new(file).find(|chunk| &chunk.name == b"fmt ");
     fmt.is_some_and(|fmt| fmt.body.len() >= 2 && word(&little_endian_fmt(&fmt), 0) == TAG_MP3)
 }

@@ -7,87 +7,84 @@ mod tests;
 
 use symphonia::core::audio::Channels as Speakers;
 use symphonia::core::codecs::audio::AudioCodecParameters;
-use wavemill_schemas::reject::Reject;
 
-pub(super) use self::aiff::is_aiff;
+pub(super) use self::chunks::holds_mp3;
 use self::chunks::{Format, Wave};
-pub(super) use self::chunks::{holds_mp3, is_wave};
 use super::codec::Codec;
+use super::format::{AudioFormat, DecoderParts};
 use super::key::KeyHasher;
 use super::loss::{Loss, is_credible};
-use super::output::Output;
-use super::{DecodeReport, InputFacts, Pcm, tags};
+use super::{DecodeReport, DecodeResult, InputFacts, Pcm};
 
 /// Number of samples per channel that are converted at once. As in an MP3 frame, there are few, so that an invalid
 /// sample silences little of the audio around it.
 const PACKET_SAMPLES: usize = 1_152;
 
-/// Decodes a WAV or AIFF file into `out`, which is cleared first. `audio_blake3` is computed over the samples as stored in the
-/// file.
-///
-/// # Errors
-/// A [`Reject`] if the header is broken, the format is unsupported, or values exceed a limit.
-pub(super) fn decode(
-    file: &[u8],
-    output: &mut Output,
-    out: &mut Pcm,
-) -> Result<DecodeReport, Reject> {
-    let wave = Wave::parse(&file[tags::skip(file, 0)..])?;
-    let audio_blake3 = blake3::hash(wave.data);
-    out.decode_key = hashes(&wave, audio_blake3).decode;
-    let mut codec = Codec::new(params(&wave))?;
+/// WAV and AIFF. `audio_blake3` is computed over the samples as stored in the file.
+#[derive(Debug)]
+pub(super) struct Wav;
 
-    let rate_hz = wave.format.rate_hz;
-    let frame_bytes = wave.format.frame_bytes();
-    let mut sink = output.open(rate_hz, out)?;
-    let mut loss = Loss::default();
+impl AudioFormat for Wav {
+    fn matches(&self, bytes: &[u8]) -> bool {
+        chunks::is_wave(bytes) || aiff::is_aiff(bytes)
+    }
 
-    for packet in wave.data.chunks(PACKET_SAMPLES * frame_bytes) {
-        if sink.is_full() {
-            break;
+    fn facts(&self, file: &[u8]) -> InputFacts {
+        match Wave::parse(file) {
+            Ok(wave) => hashes(&wave, blake3::hash(wave.data)),
+            Err(_) => InputFacts::default(),
         }
-        let n_samples = packet.len() / frame_bytes;
-        let n_wanted = sink.n_wanted(n_samples as u64);
-        let is_audio = match codec.decode(packet) {
-            Some(planes) => sink.push(planes, 0..n_samples),
-            None => {
-                sink.push_silence(n_samples);
-                false
+    }
+
+    fn longest_s(&self, file: &[u8]) -> f64 {
+        Wave::parse(file).map_or(0.0, |wave| {
+            let n_samples = wave.data.len() / wave.format.frame_bytes();
+            // Avoid a division by zero. Decoding rejects files with a rate of 0.
+            n_samples as f64 / f64::from(wave.format.rate_hz.max(1))
+        })
+    }
+
+    fn decode(&self, file: &[u8], parts: &mut DecoderParts, out: &mut Pcm) -> DecodeResult {
+        let wave = Wave::parse(file)?;
+        let audio_blake3 = blake3::hash(wave.data);
+        out.decode_key = hashes(&wave, audio_blake3).decode;
+        let mut codec = Codec::new(params(&wave))?;
+
+        let rate_hz = wave.format.rate_hz;
+        let frame_bytes = wave.format.frame_bytes();
+        let mut sink = parts.output.open(rate_hz, out)?;
+        let mut loss = Loss::default();
+
+        for packet in wave.data.chunks(PACKET_SAMPLES * frame_bytes) {
+            if sink.is_full() {
+                break;
             }
-        };
-        if !is_audio {
-            loss.add_silenced(None, n_wanted as f64 / f64::from(rate_hz));
+            let n_samples = packet.len() / frame_bytes;
+            let n_wanted = sink.n_wanted(n_samples as u64);
+            let is_audio = match codec.decode(packet) {
+                Some(planes) => sink.push(planes, 0..n_samples),
+                None => {
+                    sink.push_silence(n_samples);
+                    false
+                }
+            };
+            if !is_audio {
+                loss.add_silenced(None, n_wanted as f64 / f64::from(rate_hz));
+            }
         }
-    }
 
-    // A truncated file is recognised by the length in its header.
-    let n_there = (wave.data.len() / frame_bytes) as u64;
-    let announced = wave
-        .n_announced
-        .filter(|&announced| is_credible(announced, n_there));
-    let n_missing = sink.n_wanted(announced.unwrap_or(0).saturating_sub(n_there));
-    if !sink.is_full() {
-        loss.add_missing(Some(file.len()), n_missing as f64 / f64::from(rate_hz));
-    }
+        // A truncated file is recognised by the length in its header.
+        let n_there = (wave.data.len() / frame_bytes) as u64;
+        let announced = wave
+            .n_announced
+            .filter(|&announced| is_credible(announced, n_there));
+        let n_missing = sink.n_wanted(announced.unwrap_or(0).saturating_sub(n_there));
+        if !sink.is_full() {
+            loss.add_missing(Some(file.len()), n_missing as f64 / f64::from(rate_hz));
+        }
 
-    sink.finish();
-    Ok(DecodeReport { loss, audio_blake3 })
-}
-
-/// Returns the duration in seconds of the audio data in a WAV or AIFF file; 0 if the file contains none.
-pub(super) fn longest_s(file: &[u8]) -> f64 {
-    Wave::parse(&file[tags::skip(file, 0)..]).map_or(0.0, |wave| {
-        let n_samples = wave.data.len() / wave.format.frame_bytes();
-        // Avoid a division by zero. Decoding rejects files with a rate of 0.
-        n_samples as f64 / f64::from(wave.format.rate_hz.max(1))
-    })
-}
-
-/// Returns the same hashes of a WAV or AIFF file as decoding does; none if the file has no samples.
-pub(super) fn facts(file: &[u8]) -> InputFacts {
-    match Wave::parse(&file[tags::skip(file, 0)..]) {
-        Ok(wave) => hashes(&wave, blake3::hash(wave.data)),
-        Err(_) => InputFacts::default(),
+        sink.finish();
+        Ok(DecodeReport { loss, audio_blake3 })
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crossbeam_channel::{Receiver, Sender};
-use wavemill_decode::{Decode, InputHasher, Pcm};
+use wavemill_decode::{Decode, Pcm};
 use wavemill_runtime::budget::{Permit, Refusal};
 use wavemill_runtime::clock::cpu_time;
 use wavemill_schemas::input::InputSeen;
@@ -373,7 +373,7 @@ impl<'a> Reader<'a> {
         add_time(&counters.times.decode, start);
         if let ClipLength::Rejected(_) = measured {
             // The file was read completely, so its hashes are recorded together with the reject.
-            let decode_key = survey::facts_of(&mut InputHasher::default(), bytes).decode;
+            let decode_key = survey::facts_of(bytes).decode;
             let content = blake3::hash(bytes);
             ticket.seen = InputSeen::read(ticket.seen.id, content, decode_key);
         }

@@ -3,11 +3,11 @@
 //! The result depends only on the files, not on the number of threads.
 
 use std::collections::HashMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::catch_unwind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use wavemill_decode::{InputFacts, InputHasher};
+use wavemill_decode::InputFacts;
 use wavemill_runtime::budget::{ByteBudget, Refusal};
 use wavemill_runtime::course::{Course, Phase};
 use wavemill_runtime::panics::WORKER_NAME;
@@ -106,7 +106,6 @@ impl Pass<'_> {
     }
 
     fn read_clips(&self) -> Result<FileContents, ExtractError> {
-        let mut hasher = InputHasher::default();
         let mut fingerprinter = match self.known {
             Some(known) => Some((known, self.fingerprinter()?)),
             None => None,
@@ -128,7 +127,7 @@ impl Pass<'_> {
             let content = match self.source.read(key, &mut bytes) {
                 Ok(()) => {
                     let facts = match self.source.media() {
-                        Media::Audio => facts_of(&mut hasher, &bytes),
+                        Media::Audio => facts_of(&bytes),
                         // For a picture, the hash of the whole file is enough.
                         Media::Pictures => InputFacts::default(),
                     };
@@ -197,8 +196,7 @@ impl Pass<'_> {
     }
 }
 
-/// Computes the hashes of the audio in a file. Both are `None` if the parser panics on damaged bytes. The hasher stays
-/// usable after a panic, because each file resets its state.
-pub(super) fn facts_of(hasher: &mut InputHasher, bytes: &[u8]) -> InputFacts {
-    catch_unwind(AssertUnwindSafe(|| hasher.read(bytes))).unwrap_or_default()
+/// Computes the hashes of the audio in a file. Both are `None` if the parser panics on damaged bytes.
+pub(super) fn facts_of(bytes: &[u8]) -> InputFacts {
+    catch_unwind(|| InputFacts::read(bytes)).unwrap_or_default()
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, never, select_biased};
 use fail::fail_point;
-use wavemill_decode::{Decode, InputHasher, Pcm};
+use wavemill_decode::{Decode, Pcm};
 use wavemill_runtime::budget::Permit;
 use wavemill_runtime::clock::cpu_time;
 use wavemill_schemas::input::InputSeen;
@@ -44,8 +44,6 @@ pub(super) struct Worker<'a> {
     // Decoder and extractor are dropped after a panic, which may leave them in an invalid state, and created again.
     decoder: Option<Box<dyn Decode>>,
     extractor: Option<Extractor>,
-    /// Computes the decode key of files that decoding rejects.
-    hasher: InputHasher,
     /// Reads rows that are copied from the parent.
     rows: RowReader<'a>,
     /// Computes statistics from rows of the parent.
@@ -59,7 +57,6 @@ impl<'a> Worker<'a> {
             work,
             decoder: None,
             extractor: None,
-            hasher: InputHasher::default(),
             rows: RowReader::new(work.taken),
             sources: None,
         }
@@ -173,7 +170,7 @@ impl<'a> Worker<'a> {
                 // The decode key of a rejected file must not depend on how much of it was decoded.
                 let decode_key = match &decoded {
                     Ok(_) => pcm.decode_key,
-                    Err(_) => survey::facts_of(&mut self.hasher, &bytes).decode,
+                    Err(_) => survey::facts_of(&bytes).decode,
                 };
                 ticket.seen = InputSeen::read(ticket.seen.id, content, decode_key);
                 decoded

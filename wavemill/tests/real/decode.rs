@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use wavemill_decode::{Channels, Decode, DecodeArgs, FileDecoder, InputHasher, Pcm};
+use wavemill_decode::{Channels, Decode, DecodeArgs, FileDecoder, InputFacts, Pcm};
 use wavemill_kernels::Level;
 use wavemill_schemas::reject::{Reason, Reject};
 use wavemill_tests::{Failed, Trial, real};
@@ -127,7 +127,7 @@ pub(crate) fn decode(decoder: &mut FileDecoder, path: &Path) -> Result<Pcm, Reje
     let bytes = fs::read(path).unwrap();
     let mut out = Pcm::default();
     let decoded = decoder.decode("mp3", &bytes, &mut out);
-    let facts = InputHasher::default().read(&bytes);
+    let facts = InputFacts::read(&bytes);
     assert_eq!(facts.decode, out.decode_key, "{}", path.display());
     decoded?;
     let hash = facts.audio.map(|hash| hash.to_hex().to_string());
@@ -523,7 +523,7 @@ fn mutated(data: &Path) -> Result<(), Failed> {
             bytes.truncate(random.below(bytes.len()));
         }
 
-        let facts = InputHasher::default().read(&bytes);
+        let facts = InputFacts::read(&bytes);
         for decoder in &mut decoders {
             let decoded = decoder.decode("", &bytes, &mut out);
             assert_eq!(facts.decode, out.decode_key, "round {round}");

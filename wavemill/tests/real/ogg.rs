@@ -5,7 +5,7 @@ use std::fs;
 use std::panic;
 use std::path::Path;
 
-use wavemill_decode::{Decode, InputHasher, Pcm};
+use wavemill_decode::{Decode, InputFacts, Pcm};
 use wavemill_schemas::reject::Reason::{Damaged, TooLarge};
 use wavemill_schemas::reject::Reject;
 use wavemill_tests::{Failed, Trial, real};
@@ -81,7 +81,7 @@ fn outcomes(data: &Path) -> Result<(), Failed> {
 }
 
 fn audio_hash(path: &Path) -> Option<String> {
-    let facts = InputHasher::default().read(&fs::read(path).unwrap());
+    let facts = InputFacts::read(&fs::read(path).unwrap());
     facts.audio.map(|hash| hash.to_hex().to_string())
 }
 
@@ -260,7 +260,7 @@ fn mutants(data: &Path) -> Result<(), Failed> {
         let decoded = decoder.decode("ogg", &bytes, &mut out);
         assert_eq!(N_PANICS.get(), 0, "round {round}: a panic");
 
-        let facts = InputHasher::default().read(&bytes);
+        let facts = InputFacts::read(&bytes);
         assert_eq!(facts.decode, out.decode_key, "round {round}");
 
         let Ok(()) = decoded else { continue };
