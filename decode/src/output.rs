@@ -326,6 +326,11 @@ impl Sink<'_> {
         phase as usize
     }
 
+    /// Returns the sample rate of the current stretch in Hz.
+    pub(super) fn rate_hz(&self) -> u32 {
+        self.clip_rates.from_hz
+    }
+
     /// Returns the requested duration in seconds, in whole samples.
     pub(super) fn requested_s(&self) -> f64 {
         self.ended_s + self.n_wanted_max as f64 / f64::from(self.clip_rates.from_hz)

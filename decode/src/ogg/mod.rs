@@ -24,12 +24,8 @@ mod setup;
 mod tests;
 mod walk;
 
-use wavemill_schemas::reject::Reject;
-
-use self::headers::Head;
 use self::run::OggDecoder;
-use self::setup::Setup;
-use self::walk::{AudioPage, Tail, Visitor, Walk};
+use self::walk::{Visitor, Walk};
 use super::format::{AudioFormat, DecoderParts};
 use super::{DecodeReport, DecodeResult, InputFacts, Pcm};
 
@@ -74,18 +70,4 @@ impl AudioFormat for Ogg {
 /// Visitor that ignores the audio of an Ogg file, for callers that need only the hashes from the walk.
 struct HashOnly;
 
-impl Visitor for HashOnly {
-    fn begin(&mut self, _: &Head) -> Result<(), Reject> {
-        Ok(())
-    }
-
-    fn setup(&mut self, _: &[u8], _: Result<Setup, Reject>) -> Result<(), Reject> {
-        Ok(())
-    }
-
-    fn audio(&mut self, _: &AudioPage) {}
-
-    fn end(&mut self, _: &Tail) {}
-
-    fn orphan(&mut self, _: usize, _: usize) {}
-}
+impl Visitor for HashOnly {}

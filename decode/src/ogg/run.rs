@@ -35,7 +35,7 @@ pub(super) struct OggDecoder<'a> {
     has_several_rates: bool,
     /// Output stage and buffer of the file, until the first link that can be decoded opens them.
     unopened: Option<(&'a mut Output, &'a mut Pcm)>,
-    sink: Option<OpenSink<'a>>,
+    sink: Option<Sink<'a>>,
     codec: Option<LinkCodec>,
     link: Option<Link>,
     heard: Density,
@@ -48,12 +48,6 @@ pub(super) struct OggDecoder<'a> {
     room_at_end: Option<LossBudget>,
     /// Reason why the first link that could not be decoded was refused.
     fault: Option<Reject>,
-}
-
-struct OpenSink<'a> {
-    sink: Sink<'a>,
-    /// Sample rate of the link that was decoded last.
-    rate_hz: u32,
 }
 
 /// Decoder of a link, and the headers from which it was created.
@@ -155,7 +149,7 @@ impl<'a> OggDecoder<'a> {
     /// # Errors
     /// A [`Reject`] if no link of the file could be decoded.
     pub(super) fn finish(mut self) -> Result<Loss, Reject> {
-        let Some(OpenSink { sink, rate_hz }) = self.sink.take() else {
+        let Some(sink) = self.sink.take() else {
             return Err(self.fault.unwrap_or_else(|| {
                 reject(Reason::Damaged, "the set-up header of Vorbis is lost")
             }));
@@ -182,9 +176,8 @@ impl<'a> OggDecoder<'a> {
         let samples = self.heard.samples_in(self.orphans.bytes);
         if samples > 0 && !sink.is_full() {
             let samples = self.room.take_most(samples, ORPHAN_PACKET_SAMPLES_MAX);
-            let n_wanted = sink.n_wanted(samples);
-            self.loss
-                .add_missing(self.orphans.offset, n_wanted as f64 / f64::from(rate_hz));
+            let seconds = sink.n_wanted(samples) as f64 / f64::from(sink.rate_hz());
+            self.loss.add_missing(self.orphans.offset, seconds);
         }
 
         sink.finish();
@@ -194,28 +187,27 @@ impl<'a> OggDecoder<'a> {
     /// Returns how many seconds of the next `seconds` of audio come before the end of the requested duration.
     fn wanted_s(&self, seconds: f64) -> f64 {
         // Before the first decoded link there is no sink; `open` limits the loss when it creates the sink.
-        let Some(open) = &self.sink else {
+        let Some(sink) = &self.sink else {
             return seconds;
         };
-        let n_left = open.sink.n_wanted(u64::MAX);
-        seconds.min(n_left as f64 / f64::from(open.rate_hz))
+        let n_left = sink.n_wanted(u64::MAX);
+        seconds.min(n_left as f64 / f64::from(sink.rate_hz()))
     }
 
     /// Reports whether the sink has received all samples of the output.
     fn is_full(&self) -> bool {
-        self.sink.as_ref().is_some_and(|open| open.sink.is_full())
+        self.sink.as_ref().is_some_and(Sink::is_full)
     }
 
     /// Opens the sink at the sample rate of the first link that can be decoded. Each later one is a stretch of its rate.
     fn open(&mut self, rate_hz: u32) -> Result<(), Reject> {
-        if let Some(open) = &mut self.sink {
-            open.sink.begin_stretch(rate_hz, 1);
-            open.rate_hz = rate_hz;
+        if let Some(sink) = &mut self.sink {
+            sink.begin_stretch(rate_hz, 1);
         } else if let Some((output, out)) = self.unopened.take() {
             let sink = output.open_with(self.has_several_rates, rate_hz, 1, out)?;
             // Losses counted before the sink was opened were not yet limited to the requested duration.
             self.loss.lost_s = self.loss.lost_s.min(sink.requested_s());
-            self.sink = Some(OpenSink { sink, rate_hz });
+            self.sink = Some(sink);
         }
         Ok(())
     }
@@ -319,17 +311,15 @@ impl<'a> OggDecoder<'a> {
                 let n_skipped = link.skip.min(samples);
                 link.skip -= n_skipped;
                 let samples = samples - n_skipped;
-                let seconds = link.seconds(samples);
-                let wanted_s = self.wanted_s(seconds);
-                self.loss.add_silenced(Some(offset), wanted_s);
+                let seconds = self.wanted_s(link.seconds(samples));
+                self.loss.add_silenced(Some(offset), seconds);
                 self.silence(samples);
             }
             Gap::Before(samples) => {
                 let n_pages = hole.map_or(0, |hole| hole.n_pages);
-                let seconds = link.seconds(samples);
                 link.before = Some(MissingStart {
                     n_pages,
-                    seconds: self.wanted_s(seconds),
+                    seconds: self.wanted_s(link.seconds(samples)),
                     offset,
                 });
             }
@@ -353,6 +343,11 @@ impl<'a> OggDecoder<'a> {
         let samples = by_length.max(self.heard.samples_per_packet(most));
 
         let samples = self.room.take_most(samples, most);
+        self.missing(link, samples, offset);
+    }
+
+    /// Counts `samples` samples of a link as lost, for which nothing is in the output.
+    fn missing(&mut self, link: &Link, samples: u64, offset: usize) {
         let seconds = self.wanted_s(link.seconds(samples));
         self.loss.add_missing(Some(offset), seconds);
     }
@@ -366,21 +361,21 @@ impl<'a> OggDecoder<'a> {
         kept: Range<usize>,
         offset: usize,
     ) {
-        let (Some(LinkCodec { codec, .. }), Some(open)) = (&mut self.codec, &mut self.sink) else {
+        let (Some(LinkCodec { codec, .. }), Some(sink)) = (&mut self.codec, &mut self.sink) else {
             return;
         };
 
-        let n_wanted = open.sink.n_wanted(kept.len() as u64);
+        let n_wanted = sink.n_wanted(kept.len() as u64);
         let decoded = codec.decode(packet);
         let is_broken = decoded.is_none();
         let is_audio = match decoded {
             // If the number of samples differs from the packet's announcement, all later audio would be shifted in
             // time.
             Some(planes) if planes.iter().all(|plane| plane.len() as u64 == samples) => {
-                open.sink.push(planes, kept)
+                sink.push(planes, kept)
             }
             _ => {
-                open.sink.push_silence(kept.len());
+                sink.push_silence(kept.len());
                 false
             }
         };
@@ -432,25 +427,21 @@ impl<'a> OggDecoder<'a> {
         };
         let verdict = link.granules.page(&time, &mut self.room);
 
-        let missing = if let Gap::Silent(missing) = verdict.gap {
-            missing
-        } else {
-            0
+        let missing = match verdict.gap {
+            Gap::Silent(missing) => missing,
+            Gap::None | Gap::Before(_) | Gap::Unknown => 0,
         };
-        self.lose(
-            link,
-            missing + samples - verdict.trimmed_samples,
-            page.offset,
-        );
+        let samples = missing + samples - verdict.trimmed_samples;
+        self.lose(link, samples, page.offset);
     }
 
     /// Outputs silence in place of `samples` samples of a link that is not decoded.
     fn lose(&mut self, link: &Link, samples: u64, offset: usize) {
         let seconds = self.wanted_s(link.seconds(samples));
         match &self.sink {
-            Some(open) => {
+            Some(sink) => {
                 // Convert the number to the sink's rate. The product of a claimed length and a rate may exceed 64 bits.
-                let samples = samples as u128 * u128::from(open.rate_hz)
+                let samples = samples as u128 * u128::from(sink.rate_hz())
                     / u128::from(link.credible_rate_hz());
                 self.loss.add_silenced(Some(offset), seconds);
                 self.silence(samples as u64);
@@ -462,8 +453,8 @@ impl<'a> OggDecoder<'a> {
 
     /// Pushes silence of `samples` samples at the sink's rate, until the sink is full.
     fn silence(&mut self, samples: u64) {
-        if let Some(open) = &mut self.sink {
-            open.sink.push_silence(samples as usize);
+        if let Some(sink) = &mut self.sink {
+            sink.push_silence(samples as usize);
         }
     }
 
@@ -479,18 +470,14 @@ impl<'a> OggDecoder<'a> {
             .claimed_granule
             .and_then(|granule| link.granules.tail(granule, tail.bytes, &mut self.room));
         if let Some(samples) = told {
-            let seconds = link.seconds(samples);
-            let wanted_s = self.wanted_s(seconds);
-            self.loss.add_missing(Some(tail.offset), wanted_s);
+            self.missing(link, samples, tail.offset);
         } else if tail.bytes > 0 {
             self.estimate(link, tail.bytes, 0, tail.offset);
         } else if let Some(packet) = tail.unfinished
             && let Some(PacketLength::Samples(samples)) =
                 link.lengths.as_mut().map(|lengths| lengths.next(packet))
         {
-            let seconds = link.seconds(samples);
-            let wanted_s = self.wanted_s(seconds);
-            self.loss.add_missing(Some(tail.offset), wanted_s);
+            self.missing(link, samples, tail.offset);
         }
     }
 
@@ -533,28 +520,28 @@ impl<'a> OggDecoder<'a> {
         };
         let setup = match setup {
             Ok(setup) => setup,
-            // A header over a limit rejects the whole clip as `too_large`. With a broken header, only the link is lost.
-            Err(fault) if fault.reason == Reason::TooLarge => return Err(fault),
-            Err(fault) => {
-                self.fault.get_or_insert(fault);
-                return Ok(());
-            }
+            Err(fault) => return self.refuse(fault),
         };
         link.lengths = Some(Lengths::Vorbis(Blocks::new(&ident, setup.modes)));
         if self.has_unsupported_rate(link) {
             return Ok(());
         }
 
-        match self.make_codec(&ident, packet, setup.books_bytes) {
-            Ok(()) => self.open(ident.rate_hz)?,
-            // If the code books of all links exceed the file's limit, the whole clip is rejected too.
-            Err(fault) if fault.reason == Reason::TooLarge => return Err(fault),
-            Err(fault) => {
-                self.fault.get_or_insert(fault);
-                return Ok(());
-            }
+        if let Err(fault) = self.make_codec(&ident, packet, setup.books_bytes) {
+            return self.refuse(fault);
         }
+        self.open(ident.rate_hz)?;
         link.is_heard = true;
+        Ok(())
+    }
+
+    /// Refuses a link with a broken header, which is lost. If its headers or the code books of all links exceed a limit,
+    /// rejects the whole clip as `too_large`.
+    fn refuse(&mut self, fault: Reject) -> Result<(), Reject> {
+        if fault.reason == Reason::TooLarge {
+            return Err(fault);
+        }
+        self.fault.get_or_insert(fault);
         Ok(())
     }
 

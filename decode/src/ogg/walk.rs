@@ -15,30 +15,34 @@ use super::packets::{Hole, Packets};
 use super::pages::{Page, PageHeader, Pages, SkippedBytes};
 use super::setup::{self, Setup};
 
-/// Receives the contents of an Ogg file during a walk. Everything reported to a visitor is also part of the decode key
-/// (`key.rs`).
+/// Receives the contents of an Ogg file during a walk, and ignores what it does not handle. Everything reported to a visitor
+/// is also part of the decode key (`key.rs`).
 pub(super) trait Visitor {
     /// Handles the start of a stream with its identification header.
     ///
     /// # Errors
     /// Returns a [`Reject`] to end the walk.
-    fn begin(&mut self, head: &Head) -> Result<(), Reject>;
+    fn begin(&mut self, _head: &Head) -> Result<(), Reject> {
+        Ok(())
+    }
 
     /// Handles the set-up header of a Vorbis stream, which is either valid or refused. Opus has no such header.
     ///
     /// # Errors
     /// Returns a [`Reject`] to end the walk.
-    fn setup(&mut self, packet: &[u8], setup: Result<Setup, Reject>) -> Result<(), Reject>;
+    fn setup(&mut self, _packet: &[u8], _setup: Result<Setup, Reject>) -> Result<(), Reject> {
+        Ok(())
+    }
 
     /// Handles a page with packets other than headers.
-    fn audio(&mut self, page: &AudioPage);
+    fn audio(&mut self, _page: &AudioPage) {}
 
     /// Handles the end of the stream.
-    fn end(&mut self, tail: &Tail);
+    fn end(&mut self, _tail: &Tail) {}
 
     /// Handles the bytes of a page that belongs to no known stream because its first page is lost, or to a chained
     /// stream of another audio codec. Called only while no stream is active.
-    fn orphan(&mut self, offset: usize, bytes: usize);
+    fn orphan(&mut self, _offset: usize, _bytes: usize) {}
 }
 
 /// A page with audio packets of the stream.
