@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 
 use wavemill_decode::{Decode, DecodeArgs, FileDecoder, Pcm, pictures};
-use wavemill_kernels::Level;
+use wavemill_signal::Level;
 use wavemill_schemas::recipe::{Dtype, ImageArgs, ImageFilter};
 
 /// Target sample rate in Hz: half of 44.1 kHz, so that the `band` decoder skips the upper sub-bands of such MP3 files.
