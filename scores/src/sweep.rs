@@ -209,55 +209,17 @@ impl Sweep {
     }
 }
 
-/// Validation values of finished trials after each epoch, for the median stopping rule.
-#[derive(Clone, Debug, Default)]
-pub struct Medians {
-    trials: Vec<Vec<f64>>,
-}
-
-impl Medians {
-    /// Adds the validation values of a finished trial, one per epoch.
-    pub fn add(&mut self, values: Vec<f64>) {
-        self.trials.push(values);
-    }
-
-    /// Reports whether a trial with these values should end: its best value is worse than the median of the other
-    /// trials' mean values up to this epoch. Source: Golovin et al., "Google Vizier" (2017), median stopping.
-    pub fn should_end(&self, values: &[f64], metric: Metric, after: u64) -> bool {
-        let epoch = values.len();
-        // A trial that ended before this epoch has no mean value up to it. NaN cannot be ordered.
-        let mut means: Vec<f64> = self
-            .trials
-            .iter()
-            .filter(|t| t.len() >= epoch && epoch > 0)
-            .map(|t| t[..epoch].iter().sum::<f64>() / epoch as f64)
-            .filter(|mean| !mean.is_nan())
-            .collect();
-        // A median needs at least two other trials.
-        if (epoch as u64) < after || means.len() < 2 {
-            return false;
-        }
-
-        means.sort_by(f64::total_cmp);
-        let median = (means[(means.len() - 1) / 2] + means[means.len() / 2]) / 2.0;
-        // A trial whose values are all NaN has no best value, and ends.
-        metric
-            .best(values)
-            .is_none_or(|best| metric.is_better(median, best))
-    }
-}
-
-/// Applies the median stopping rule to trials that run in parallel: each trial is judged as if all trials before it had
-/// ended, which requires only their values up to the same epoch.
+/// The median stopping rule. Each trial is judged as if all trials before it had ended, which requires only their values
+/// up to the same epoch. Trials that run in parallel therefore end at the same epochs as trials that run in sequence.
 #[derive(Clone, Debug)]
-pub struct SideBySide {
+pub struct MedianRule {
     metric: Metric,
     after: u64,
     /// The validation values of each trial, and whether the trial has ended.
     trials: Vec<(Vec<f64>, bool)>,
 }
 
-impl SideBySide {
+impl MedianRule {
     /// Creates the state of trials that have not begun, which are judged by `metric` from epoch `after` on.
     pub fn new(n_trials: usize, metric: Metric, after: u64) -> Self {
         Self {
@@ -276,32 +238,43 @@ impl SideBySide {
     pub fn ended(&mut self, trial: usize, values: Vec<f64>) {
         let (heard, has_ended) = &mut self.trials[trial];
         *has_ended = true;
-        // Keep the stored values, because a killed trial ends without values. A trial that was already finished reports
-        // its values only when it ends.
+        // Keep the stored values, because a trial that failed ends without values. A trial that was already finished
+        // reports its values only when it ends.
         if heard.is_empty() {
             *heard = values;
         }
     }
 
-    /// Reports whether a trial should end; `None` while an earlier trial has not reached the same epoch.
+    /// Reports whether a trial should end: its best value is worse than the median of the earlier trials' mean values up
+    /// to this epoch. Returns `None` while an earlier trial has not reached the same epoch. Source: Golovin et al.,
+    /// "Google Vizier" (2017), median stopping.
     pub fn should_end(&self, trial: usize) -> Option<bool> {
         let values = &self.trials[trial].0;
-        if (values.len() as u64) < self.after {
+        let epoch = values.len();
+        if epoch == 0 || (epoch as u64) < self.after {
             return Some(false);
         }
 
-        // Only earlier trials are compared, as if all trials ran in sequence, so the result does not depend on their
-        // speed.
-        let before = &self.trials[..trial];
-        for (theirs, has_ended) in before {
-            if !has_ended && theirs.len() < values.len() {
-                return None;
+        let mut means = Vec::new();
+        for (theirs, has_ended) in &self.trials[..trial] {
+            // A trial that ended before this epoch has no mean value up to it. NaN cannot be ordered.
+            match theirs.get(..epoch) {
+                Some(theirs) => means.push(theirs.iter().sum::<f64>() / epoch as f64),
+                None if *has_ended => {}
+                None => return None,
             }
         }
-        let medians = Medians {
-            trials: before.iter().map(|(theirs, _)| theirs.clone()).collect(),
-        };
-        Some(medians.should_end(values, self.metric, self.after))
+        means.retain(|mean| !mean.is_nan());
+        // A median needs at least two other trials.
+        if means.len() < 2 {
+            return Some(false);
+        }
+
+        means.sort_by(f64::total_cmp);
+        let median = (means[(means.len() - 1) / 2] + means[means.len() / 2]) / 2.0;
+        // A trial whose values are all NaN has no best value, and ends.
+        let best = self.metric.best(values);
+        Some(best.is_none_or(|best| self.metric.is_better(median, best)))
     }
 }
 
@@ -493,34 +466,35 @@ mod tests {
         Sweep::parse(ok, "s.toml").expect("0 without a logarithm");
     }
 
+    /// Reports whether a trial with `values` should end after trials with the values `others` have ended.
+    fn should_end(others: &[Vec<f64>], values: &[f64], after: u64) -> bool {
+        let mut rule = MedianRule::new(others.len() + 1, Metric::Loss, after);
+        for (trial, values) in others.iter().enumerate() {
+            rule.ended(trial, values.clone());
+        }
+        rule.heard(others.len(), values.to_vec());
+        rule.should_end(others.len())
+            .expect("all others have ended")
+    }
+
     #[test]
     fn a_trial_worse_than_the_median_ends() {
-        let mut medians = Medians::default();
-        medians.add(vec![1.0, 0.5, 0.4]);
+        let mut others = vec![vec![1.0, 0.5, 0.4]];
         assert!(
-            !medians.should_end(&[9.0, 9.0], Metric::Loss, 1),
+            !should_end(&others, &[9.0, 9.0], 1),
             "one other trial is no median"
         );
 
-        medians.add(vec![1.2, 0.7, 0.6]);
-        assert!(medians.should_end(&[2.0, 1.9], Metric::Loss, 1));
-        assert!(!medians.should_end(&[2.0, 0.3], Metric::Loss, 1));
-        assert!(
-            !medians.should_end(&[2.0, 1.9], Metric::Loss, 3),
-            "not before its epoch"
-        );
-        assert!(
-            medians.should_end(&[f64::NAN, 1.9], Metric::Loss, 1),
-            "NaN is no best"
-        );
-        assert!(medians.should_end(&[f64::NAN], Metric::Loss, 1));
+        others.push(vec![1.2, 0.7, 0.6]);
+        assert!(should_end(&others, &[2.0, 1.9], 1));
+        assert!(!should_end(&others, &[2.0, 0.3], 1));
+        assert!(!should_end(&others, &[2.0, 1.9], 3), "not before its epoch");
+        assert!(should_end(&others, &[f64::NAN, 1.9], 1), "NaN is no best");
+        assert!(should_end(&others, &[f64::NAN], 1));
 
-        medians.add(vec![f64::NAN; 3]);
-        assert!(
-            medians.should_end(&[2.0, 1.9], Metric::Loss, 1),
-            "NaN is no mean"
-        );
-        assert!(!medians.should_end(&[2.0, 0.3], Metric::Loss, 1));
+        others.push(vec![f64::NAN; 3]);
+        assert!(should_end(&others, &[2.0, 1.9], 1), "NaN is no mean");
+        assert!(!should_end(&others, &[2.0, 0.3], 1));
     }
 
     #[test]
@@ -561,16 +535,14 @@ mod tests {
 
     /// Returns the number of epochs of each trial if the trials run one after another.
     fn in_turn(curves: &[Vec<f64>], after: u64) -> Vec<usize> {
-        let mut medians = Medians::default();
-        let mut lengths = Vec::new();
+        let mut ended: Vec<Vec<f64>> = Vec::new();
         for curve in curves {
             let length = (1..curve.len())
-                .find(|epochs| medians.should_end(&curve[..*epochs], Metric::Loss, after))
+                .find(|epochs| should_end(&ended, &curve[..*epochs], after))
                 .unwrap_or(curve.len());
-            medians.add(curve[..length].to_vec());
-            lengths.push(length);
+            ended.push(curve[..length].to_vec());
         }
-        lengths
+        ended.iter().map(Vec::len).collect()
     }
 
     #[test]
@@ -582,7 +554,7 @@ mod tests {
                 .map(|_| (0..epochs).map(|_| rng.uniform_in(0.0, 1.0)).collect())
                 .collect();
 
-            let mut side = SideBySide::new(curves.len(), Metric::Loss, 1);
+            let mut side = MedianRule::new(curves.len(), Metric::Loss, 1);
             let mut lengths = vec![0; curves.len()];
             let mut left: Vec<usize> = (0..curves.len()).collect();
             while !left.is_empty() {

@@ -11,7 +11,7 @@ use wavemill_scores::records::RecordError;
 use wavemill_terminal::exit::{self, code_of};
 
 use super::jobs::FatalTrial;
-use super::sweep::SweepInterrupted;
+use super::run_list::SweepInterrupted;
 use crate::checkpoint::CheckpointError;
 use crate::dataset::DatasetError;
 use crate::evaluate::EvaluateError;
@@ -54,16 +54,10 @@ pub(crate) fn is_closed_output(error: &Error) -> bool {
 
 /// Returns the exit code of an error type of this crate; `None` for other types.
 fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
-    if cause.is::<ConfigError>() {
-        return Some(USAGE);
-    }
-    if cause.is::<SweepInterrupted>() {
-        return Some(INTERRUPTED);
-    }
-    if cause.is::<DamagedFiles>() {
-        return Some(DAMAGED);
-    }
-    code_of(cause, |error: &FatalTrial| error.code)
+    code_of(cause, |_: &ConfigError| USAGE)
+        .or_else(|| code_of(cause, |_: &SweepInterrupted| INTERRUPTED))
+        .or_else(|| code_of(cause, |_: &DamagedFiles| DAMAGED))
+        .or_else(|| code_of(cause, |error: &FatalTrial| error.code))
         .or_else(|| code_of(cause, DatasetError::exit_code))
         .or_else(|| code_of(cause, CheckpointError::exit_code))
         .or_else(|| code_of(cause, RecordError::exit_code))

@@ -18,55 +18,43 @@ use wavemill_schemas::version_name::VersionName;
 use wavemill_scores::cross::{CrossResult, CrossRun};
 use wavemill_scores::records::{RunDir, run_stem};
 use wavemill_scores::result::RunResult;
+use wavemill_scores::sweep::MedianRule;
 use wavemill_terminal::exit::UsageError;
 use wavemill_terminal::output::{report, stdout};
 
 use super::fit::FitCommand;
-use super::jobs::{self, JobPlan, Judge, Outcome};
-use super::sweep::SweepInterrupted;
+use super::jobs::Outcome;
+use super::run_list::{self, PlannedRun, RunList};
 use super::{input, interrupt, run_folder};
 use crate::dataset::Dataset;
 use crate::part_file::PartFile;
 use crate::run;
 use crate::strategy::Ranks;
 
-/// A run before its training begins.
-struct PlannedRun {
-    fold: Option<usize>,
-    seed: u64,
-    config: Config,
-}
-
-impl PlannedRun {
-    fn name(&self) -> String {
-        match self.fold {
-            Some(fold) => format!("fold {fold}, seed {}", self.seed),
-            None => format!("seed {}", self.seed),
-        }
+/// Returns the run with this fold and seed.
+fn planned_run(mut config: Config, fold: Option<usize>, seed: u64) -> PlannedRun {
+    config.seed = seed;
+    let mut name = format!("seed {seed}");
+    let mut set = vec![format!("seed={seed}")];
+    if let (Some(fold), Some(split)) = (fold, &config.data.split) {
+        name = format!("fold {fold}, {name}");
+        set.push(format!("data.split={split}"));
     }
-
-    /// Returns the options that make the configuration of all runs that of this run.
-    fn sets(&self) -> Vec<String> {
-        let mut sets = vec!["--set".to_owned(), format!("seed={}", self.seed)];
-        if let (Some(_), Some(split)) = (self.fold, &self.config.data.split) {
-            sets.extend(["--set".to_owned(), format!("data.split={split}")]);
-        }
-        sets
+    PlannedRun {
+        name,
+        set,
+        fold,
+        config,
     }
 }
-
-/// Lets every run train until its own end, since no run is judged by the others.
-struct NoJudge;
-
-impl Judge for NoJudge {}
 
 impl FitCommand {
     /// Trains all folds and seeds, and prints the summary of their test scores.
     ///
     /// # Errors
     /// An error of the configuration or the store, before the first run; at the end, an error if a run was killed;
-    /// [`FatalTrial`](jobs::FatalTrial) if a run failed, after the others have written a checkpoint; and
-    /// [`SweepInterrupted`].
+    /// [`FatalTrial`](super::jobs::FatalTrial) if a run failed, after the others have written a checkpoint; and
+    /// [`SweepInterrupted`](run_list::SweepInterrupted).
     pub(super) fn run_all(&self) -> Result<u8> {
         self.check_options()?;
         let Some(store) = &self.store else {
@@ -89,7 +77,16 @@ impl FitCommand {
 
         std::fs::create_dir_all(&self.runs)
             .with_context(|| format!("cannot create {}", self.runs.display()))?;
-        let runs = self.train(&planned, &base, store, version)?;
+        let list = RunList {
+            planned: &planned,
+            base: &base,
+            store,
+            version: Some(VersionName::Number(version)),
+            runs: &self.runs,
+            machine: &self.machine,
+            jobs: usize::from(self.jobs).min(planned.len()),
+        };
+        let runs = self.train(&list)?;
 
         // Write the folds after the runs: these have checked that the store is the one of earlier runs in the folder.
         if let (Some(folds), Some(table)) = (self.folds, table) {
@@ -167,9 +164,7 @@ impl FitCommand {
                 return Err(UsageError(words).into());
             }
             for &fold in &folds {
-                let mut config = self.config(fold)?.config;
-                config.seed = seed;
-                planned.push(PlannedRun { fold, seed, config });
+                planned.push(planned_run(self.config(fold)?.config, fold, seed));
             }
         }
         Ok(planned)
@@ -189,58 +184,34 @@ impl FitCommand {
     ///
     /// # Errors
     /// Those of [`Self::run_all`] after the beginning of the first run.
-    fn train(
-        &self,
-        planned: &[PlannedRun],
-        base: &Config,
-        store: &Path,
-        version: u64,
-    ) -> Result<Vec<(CrossRun, RunResult)>> {
-        let jobs = usize::from(self.jobs).min(planned.len());
-        let machine = self.machine.shared_by(jobs)?;
-        let keys: Vec<String> = planned.iter().map(|run| run.config.hash()).collect();
-        let names: Vec<String> = planned.iter().map(PlannedRun::name).collect();
-        let program = std::env::current_exe()?;
-        // The runs read the configuration as it is now, even if files of the user change meanwhile.
-        let mut config = tempfile::Builder::new().suffix(".toml").tempfile()?;
-        config.write_all(toml::to_string(base)?.as_bytes())?;
-
-        let plan = JobPlan {
-            jobs,
-            keys: &keys,
-            names: &names,
-            command: &|number, slot| {
-                let mut command = Command::new(&program);
-                command.arg("fit").arg("--store").arg(store);
-                command.arg("--version").arg(version.to_string());
-                command.arg("--runs").arg(&self.runs);
-                command.arg("--config").arg(config.path());
-                command.args(planned[number].sets());
-                command.args(["--resume-or-start", "--json"]);
-                machine.add_args(&mut command, slot);
-                // The standard input of a run is a pipe that closes when this process ends, however it ends.
-                command.env(interrupt::END_WITH_STDIN, "1");
-                command
-            },
+    fn train(&self, list: &RunList<'_>) -> Result<Vec<(CrossRun, RunResult)>> {
+        let add_args = |index: usize, command: &mut Command| {
+            for set in &list.planned[index].set {
+                command.args(["--set", set]);
+            }
+            command.arg("--resume-or-start");
+            // The standard input of a run is a pipe that closes when this process ends, however it ends.
+            command.env(interrupt::END_WITH_STDIN, "1");
         };
 
         let mut ended = Vec::new();
         let mut failed = Vec::new();
-        let stopped = jobs::run(&plan, &mut NoJudge, |number, outcome| {
-            match outcome {
-                Outcome::Line(line) => ended.push(self.ended_run(&planned[number], &line)?),
-                Outcome::Killed(signal) => {
-                    failed.push(format!("{} was killed by signal {signal}", names[number]));
+        // No run is judged by the others.
+        list.train(
+            "fit",
+            &add_args,
+            &mut None::<MedianRule>,
+            |index, outcome| {
+                let run = &list.planned[index];
+                match outcome {
+                    Outcome::Line(line) => ended.push(self.ended_run(run, &line)?),
+                    Outcome::Killed(signal) => {
+                        failed.push(format!("{} was killed by signal {signal}", run.name));
+                    }
                 }
-            }
-            Ok(())
-        })?;
-        if let Some(number) = stopped {
-            bail!(SweepInterrupted {
-                trial: names[number].clone(),
-                runs: self.runs.clone()
-            });
-        }
+                Ok(())
+            },
+        )?;
         if !failed.is_empty() {
             bail!("{}: run the same command to continue", failed.join("; "));
         }
@@ -252,18 +223,17 @@ impl FitCommand {
     /// # Errors
     /// The output is not the result of this run.
     fn ended_run(&self, run: &PlannedRun, line: &str) -> Result<(CrossRun, RunResult)> {
-        let result: RunResult = serde_json::from_str(line)
-            .with_context(|| format!("{} printed something other than its result", run.name()))?;
+        let result: RunResult = run_list::parsed(run, line)?;
         if result.config_hash != run.config.hash() {
-            bail!("{} was trained with another configuration", run.name());
+            bail!("{} was trained with another configuration", run.name);
         }
 
         let folder = run_folder::folder_of(&self.runs, &run.config);
-        report(&format!("{}: {}\n", run.name(), folder.display()));
+        report(&format!("{}: {}\n", run.name, folder.display()));
         let tracks = result.test.iter().map(|target| target.tracks());
         let ended = CrossRun {
             fold: run.fold,
-            seed: run.seed,
+            seed: run.config.seed,
             run: folder.display().to_string(),
             scores: tracks.map(|level| level.scores()).collect(),
         };

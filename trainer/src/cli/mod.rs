@@ -15,6 +15,7 @@ mod progress;
 mod report;
 mod role;
 mod run_folder;
+mod run_list;
 mod shared;
 mod sweep;
 

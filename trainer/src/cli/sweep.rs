@@ -2,41 +2,40 @@
 
 mod trial;
 
-use std::any::Any;
 use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Error, Result, bail};
 use clap::Args;
 use tch::Device;
-use tempfile::NamedTempFile;
 use wavemill_schemas::canonical;
 use wavemill_schemas::config::{Config, Data, Loss, Metric};
 use wavemill_schemas::exit::NO_SPACE;
 use wavemill_schemas::settings;
 use wavemill_schemas::text::{error_line, shown};
 use wavemill_schemas::version_name::VersionName;
-use wavemill_scores::sweep::{Medians, Sweep, config_of, finished, values_of};
+use wavemill_scores::sweep::{MedianRule, Sweep, config_of, finished, values_of};
 use wavemill_terminal::exit::UsageError;
+use wavemill_terminal::interrupt::lock;
 use wavemill_terminal::output::{report, stdout};
 
 use super::exit;
 use super::fit::{is_stopped, monitored};
-use super::jobs::{self, JobPlan};
 use super::like::LikeArgs;
 use super::run_folder::{new_folder, path_of_rank_0};
-use super::{MachineArgs, fit, interrupt};
+use super::run_list::{PlannedRun, RunList, SweepInterrupted, toml_file};
+use super::{MachineArgs, fit, interrupt, jobs};
 use crate::dataset::{Dataset, Needs, StorePlace};
 use crate::ffi;
 use crate::learner::LearnError;
 use crate::models::{ModelError, init, registry};
 use crate::run::{self, Job, KeepGoing, RunError};
 use crate::strategy::{Collective, Ranks};
-use trial::{MedianJudge, Trial};
+use trial::Trial;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -59,17 +58,6 @@ others continue, and the exit code is 1. Run the same command again to reuse the
 in the folder of runs and train the others.
 --jobs N runs N trials in parallel, each in its own process; results do not depend on it for the
 same --threads, which defaults to an equal share of the cores. GPUs are assigned in turn.";
-
-/// Error for a sweep that was stopped by SIGINT or SIGTERM.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "stopped in {trial}; run the same command to continue: completed ones are reused from {}",
-    runs.display()
-)]
-pub(crate) struct SweepInterrupted {
-    pub trial: String,
-    pub runs: PathBuf,
-}
 
 /// Try many configurations, compared on validation
 #[derive(Debug, Args)]
@@ -107,45 +95,10 @@ pub(crate) struct SweepCommand {
     machine: MachineArgs,
 }
 
-/// A trial before its training begins.
-struct PlannedTrial {
-    number: usize,
-    set: Vec<String>,
-    config: Config,
-}
-
 /// All trials of a sweep, and the damaged files that any of them skips.
 struct SweepPlan {
-    trials: Vec<PlannedTrial>,
+    trials: Vec<PlannedRun>,
     lost: Vec<String>,
-}
-
-/// Copies of the sweep's description and of the shared configuration, which the trials' processes read. The files of the
-/// user may change meanwhile.
-struct TrialFiles {
-    sweep: NamedTempFile,
-    config: NamedTempFile,
-}
-
-impl TrialFiles {
-    fn new(sweep: &str, base: &Config) -> Result<Self> {
-        let write = |text: &str| {
-            let mut file = tempfile::Builder::new().suffix(".toml").tempfile()?;
-            file.write_all(text.as_bytes())?;
-            std::io::Result::Ok(file)
-        };
-        Ok(Self {
-            sweep: write(sweep)?,
-            config: write(&toml::to_string(base)?)?,
-        })
-    }
-}
-
-/// Outcome of a sweep in this process.
-enum SweepEnd {
-    Trials(Vec<Trial>),
-    /// Only an exit code, because another process prints the results.
-    Silent(u8),
 }
 
 /// Cache of the dataset that was opened last. Consecutive trials often read the same rows. Only one dataset is kept,
@@ -238,18 +191,27 @@ impl SweepCommand {
         let plan = self.plan(&sweep, &base, &source, ranks.world_size, &mut rows)?;
         // `plan` has already checked the files' hashes.
         rows.machine.verify = false;
-        let ended = if at_once {
-            self.side_by_side(&plan.trials, rows, &sweep, &TrialFiles::new(&text, &base)?)?
+        if at_once {
+            self.side_by_side(&plan.trials, rows, &sweep, &text, &base)
         } else {
-            self.in_turn(plan, rows, &sweep, &ranks)?
-        };
-        let trials = match ended {
-            SweepEnd::Trials(trials) => trials,
-            SweepEnd::Silent(code) => return Ok(code),
-        };
+            self.in_turn(plan, rows, &sweep, &ranks)
+        }
+    }
 
+    /// Returns the median rule for the trials of a sweep, if it has one.
+    fn rule(sweep: &Sweep, planned: &[PlannedRun]) -> Option<MedianRule> {
+        let after = sweep.median_stopping_after?;
+        let metric = planned.first()?.config.train.select;
+        Some(MedianRule::new(planned.len(), metric, after))
+    }
+
+    /// Prints which trial is the best one.
+    ///
+    /// # Errors
+    /// No trial has a score, or a trial failed.
+    fn conclude(trials: &[Trial], select: Metric) -> Result<u8> {
         // The best trial is selected by validation only; its test scores are left to `eval`.
-        let Some(best) = best_of(&trials, base.train.select) else {
+        let Some(best) = best_of(trials, select) else {
             bail!("no trial has a score on validation")
         };
         report(&format!(
@@ -310,9 +272,10 @@ impl SweepCommand {
                     own.join(", ")
                 )));
             }
-            trials.push(PlannedTrial {
-                number,
+            trials.push(PlannedRun {
+                name: format!("trial {number}"),
                 set,
+                fold: None,
                 config,
             });
         }
@@ -330,10 +293,11 @@ impl SweepCommand {
         mut rows: DatasetCache,
         sweep: &Sweep,
         ranks: &Ranks,
-    ) -> Result<SweepEnd> {
+    ) -> Result<u8> {
         let Some(first) = plan.trials.first() else {
             bail!("trial {} does not exist", self.trial.unwrap_or_default())
         };
+        let select = first.config.train.select;
         let device = self.machine.compute.device(ranks, None)?;
         let first_rows = rows.open(&first.config)?;
         // Each rank reads the file of the sweep itself.
@@ -343,13 +307,20 @@ impl SweepCommand {
         // From here on, only the cache keeps the dataset and its files open.
         drop(first_rows);
 
-        let trials = match self.trials(plan.trials, rows, sweep, group, device) {
+        let rule = Self::rule(sweep, &plan.trials);
+        let mut in_turn = InTurn {
+            command: self,
+            rows,
+            rule: rule.map(|rule| Arc::new(Mutex::new(rule))),
+            group,
+            device,
+        };
+        let speaks = group.rank() == 0 && self.trial.is_none();
+        let trials = match in_turn.trials(&plan.trials) {
             Ok(trials) => trials,
             // The interruption is reported by rank 0 or by the parent process.
-            Err(error)
-                if error.is::<SweepInterrupted>() && (group.rank() > 0 || self.trial.is_some()) =>
-            {
-                return Ok(SweepEnd::Silent(exit::code(&error)));
+            Err(error) if error.is::<SweepInterrupted>() && !speaks => {
+                return Ok(exit::code(&error));
             }
             Err(error) => {
                 group.fail(&error_line(error.as_ref()));
@@ -358,235 +329,50 @@ impl SweepCommand {
         };
         group.finish()?;
 
-        let speaks = group.rank() == 0 && self.trial.is_none();
-        Ok(if speaks {
-            SweepEnd::Trials(trials)
+        if speaks {
+            Self::conclude(&trials, select)
         } else {
-            SweepEnd::Silent(0)
-        })
+            Ok(0)
+        }
     }
 
     /// Runs each trial in its own child process.
     fn side_by_side(
         &self,
-        planned: &[PlannedTrial],
+        planned: &[PlannedRun],
         rows: DatasetCache,
         sweep: &Sweep,
-        files: &TrialFiles,
-    ) -> Result<SweepEnd> {
-        let version = rows.version.clone();
+        text: &str,
+        base: &Config,
+    ) -> Result<u8> {
+        let list = RunList {
+            planned,
+            base,
+            store: &self.store,
+            version: rows.version.clone(),
+            runs: &self.runs,
+            machine: &self.machine,
+            jobs: usize::from(self.jobs),
+        };
         // The child processes open the store's files themselves.
         drop(rows);
 
-        let machine = self.machine.shared_by(usize::from(self.jobs))?;
-        let keys: Vec<String> = planned.iter().map(|trial| trial.config.hash()).collect();
-        let names: Vec<String> = planned
-            .iter()
-            .map(|trial| format!("trial {}", trial.number))
-            .collect();
-        let program = std::env::current_exe()?;
-        let plan = JobPlan {
-            jobs: usize::from(self.jobs),
-            keys: &keys,
-            names: &names,
-            command: &|trial, slot| {
-                let mut command = Command::new(&program);
-                self.add_trial_args(&mut command, trial, version.as_ref(), files);
-                machine.add_args(&mut command, slot);
-                command
-            },
+        let file = toml_file(text)?;
+        let add_args = |index: usize, command: &mut Command| {
+            command
+                .arg(file.path())
+                .arg("--trial")
+                .arg(index.to_string());
         };
-
         let mut trials = Vec::new();
-        let mut judge = MedianJudge::new(planned, sweep);
-        let stopped = jobs::run(&plan, &mut judge, |number, outcome| {
-            let trial = Trial::from_outcome(&planned[number], outcome)?;
+        let mut rule = Self::rule(sweep, planned);
+        list.train("sweep", &add_args, &mut rule, |number, outcome| {
+            let trial = Trial::from_outcome(number, &planned[number], outcome)?;
             self.show(&trial)?;
             trials.push(trial);
             Ok(())
         })?;
-
-        match stopped {
-            Some(trial) => bail!(SweepInterrupted {
-                trial: names[trial].clone(),
-                runs: self.runs.clone()
-            }),
-            None => Ok(SweepEnd::Trials(trials)),
-        }
-    }
-
-    /// Adds the arguments for training trial `trial` to `command`, but for those of the machine.
-    fn add_trial_args(
-        &self,
-        command: &mut Command,
-        trial: usize,
-        version: Option<&VersionName>,
-        files: &TrialFiles,
-    ) {
-        command
-            .arg("sweep")
-            .arg(files.sweep.path())
-            .arg("--config")
-            .arg(files.config.path())
-            .arg("--store")
-            .arg(&*self.store)
-            .arg("--runs")
-            .arg(&self.runs);
-
-        // A trial's process prints its result for the parent as one JSON line on stdout, see `jobs.rs`.
-        command.args(["--trial", &trial.to_string(), "--json"]);
-        if let Some(version) = version {
-            command.args(["--version", &version.to_string()]);
-        }
-    }
-
-    /// Trains the trials `planned` one after another.
-    fn trials(
-        &self,
-        planned: Vec<PlannedTrial>,
-        mut rows: DatasetCache,
-        sweep: &Sweep,
-        group: &'static dyn Collective,
-        device: Device,
-    ) -> Result<Vec<Trial>> {
-        let medians = Arc::new(Mutex::new(Medians::default()));
-        let mut trials = Vec::new();
-        for plan in planned {
-            let select = plan.config.train.select;
-            let selected = plan.config.train.selected();
-            let mut epochs = plan.config.train.epochs;
-            // In a trial's process, the parent decides when to stop early, because it has the values of all trials.
-            let stopping = sweep.median_stopping_after.map(|after| match self.trial {
-                Some(_) => Box::new(jobs::ask) as KeepGoing,
-                None => judge(&medians, select, after),
-            });
-            // All trials' rows were checked before the first trial. If they cannot be opened now, only this one fails.
-            let (run, ended) = match rows.open(&plan.config) {
-                Ok(data) => {
-                    epochs = run::epochs_total(&plan.config, &data);
-                    self.trial(plan.config, &data, group, device, stopping)
-                }
-                Err(error) => (PathBuf::new(), Err(error)),
-            };
-
-            let mut values = Vec::new();
-            let mut failure = None;
-            match ended {
-                Ok(all) => values = all,
-                Err(error) if is_stopped(&error) => {
-                    bail!(SweepInterrupted {
-                        trial: format!("trial {}", plan.number),
-                        runs: self.runs.clone()
-                    })
-                }
-                Err(error) if goes_on(&error, group) => failure = Some(error_line(error.as_ref())),
-                Err(error) => {
-                    let name = format!("trial {} ({})", plan.number, plan.set.join(" "));
-                    return Err(error.context(name));
-                }
-            }
-
-            let trial = Trial {
-                trial: plan.number,
-                set: plan.set,
-                run,
-                best: select.best(&values),
-                ended_early: failure.is_none() && (values.len() as u64) < epochs,
-                values,
-                error: failure,
-            };
-
-            // The median includes a failed trial's values: with `--jobs`, others are compared with it before it fails.
-            let counted = if trial.error.is_some() {
-                values_of(&trial.run, &selected).unwrap_or_default()
-            } else {
-                trial.values.clone()
-            };
-            medians
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .add(counted);
-
-            if group.rank() == 0 {
-                self.show(&trial)?;
-            }
-            trials.push(trial);
-        }
-        Ok(trials)
-    }
-
-    /// Returns the folder of a trial's run and its validation values. Reuses a finished run or trains a new one.
-    fn trial(
-        &self,
-        config: Config,
-        data: &Arc<Dataset>,
-        group: &'static dyn Collective,
-        device: Device,
-        keep_going: Option<KeepGoing>,
-    ) -> (PathBuf, Result<Vec<f64>>) {
-        match self.done_before(&config, data, group, keep_going.is_some()) {
-            Ok(Some(folder)) => {
-                let values = values_of(&folder, &config.train.selected()).map_err(Error::from);
-                return (folder, values);
-            }
-            Ok(None) => {}
-            Err(error) => return (PathBuf::new(), Err(error)),
-        }
-
-        let folder = match new_folder(&self.runs, &config, group, &self.store, data) {
-            Ok(folder) => folder,
-            Err(error) => return (PathBuf::new(), Err(error)),
-        };
-
-        let job = Job {
-            config,
-            folder: folder.clone(),
-            resume: false,
-            device,
-            readers: usize::from(self.machine.readers),
-            prefetch_batches: usize::from(self.machine.prefetch_batches),
-            test: false,
-            profile_steps: 0,
-            keep_going,
-        };
-
-        // With several ranks, a panic leaves the other ranks waiting within a step, so it must end all ranks.
-        let values = if group.world_size() == 1 {
-            let fitted = catch_unwind(AssertUnwindSafe(|| fit_values(&job, data, group)));
-            fitted.unwrap_or_else(|panic: Box<dyn Any + Send>| {
-                Err(Error::msg(exit::panic_message(panic.as_ref())))
-            })
-        } else {
-            fit_values(&job, data, group)
-        };
-        (folder, values)
-    }
-
-    /// Returns the folder of a finished run with the same configuration and store, if any. Rank 0 searches and sends
-    /// the path to the other ranks.
-    fn done_before(
-        &self,
-        config: &Config,
-        data: &Dataset,
-        group: &dyn Collective,
-        median_stopping: bool,
-    ) -> Result<Option<PathBuf>> {
-        let mut found = PathBuf::new();
-        if group.rank() == 0
-            && let Some(run) = finished(
-                &self.runs,
-                config,
-                data.store().manifest_hash(),
-                group.world_size(),
-                median_stopping,
-            )?
-        {
-            report(&format!("already completed: {}\n", run.path().display()));
-            found = run.path().to_owned();
-        }
-
-        let found = path_of_rank_0(&found, group)?;
-        Ok(Some(found).filter(|path| path != Path::new("")))
+        Self::conclude(&trials, base.train.select)
     }
 
     fn show(&self, trial: &Trial) -> Result<()> {
@@ -595,28 +381,163 @@ impl SweepCommand {
             return Ok(());
         }
 
-        let number = trial.trial;
         let best = trial
             .best
             .map_or("-".to_owned(), |best| format!("{best:.4}"));
-        let set = trial.set.join(" ");
-        let set = shown(&set);
-        let run = trial.run.display();
-        match &trial.error {
-            Some(error) => writeln!(
-                stdout(),
-                "{number:>3}  {best:>8}  failed      {set}  {run}: {}",
-                shown(error)
-            )?,
-            None => {
-                let epochs = trial.values.len();
-                writeln!(
-                    stdout(),
-                    "{number:>3}  {best:>8}  {epochs:>3} epochs  {set}  {run}"
-                )?;
-            }
-        }
+        let (outcome, reason) = match &trial.error {
+            Some(error) => ("failed    ".to_owned(), format!(": {}", shown(error))),
+            None => (format!("{:>3} epochs", trial.values.len()), String::new()),
+        };
+        writeln!(
+            stdout(),
+            "{:>3}  {best:>8}  {outcome}  {}  {}{reason}",
+            trial.trial,
+            shown(&trial.set.join(" ")),
+            trial.run.display()
+        )?;
         Ok(())
+    }
+}
+
+/// The trials of a sweep that this process trains one after another.
+struct InTurn<'a> {
+    command: &'a SweepCommand,
+    rows: DatasetCache,
+    rule: Option<Arc<Mutex<MedianRule>>>,
+    group: &'static dyn Collective,
+    device: Device,
+}
+
+impl InTurn<'_> {
+    fn trials(&mut self, planned: &[PlannedRun]) -> Result<Vec<Trial>> {
+        let mut trials = Vec::new();
+        for (index, plan) in planned.iter().enumerate() {
+            let trial = self.trial(index, plan)?;
+            if let Some(rule) = &self.rule {
+                lock(rule).ended(index, trial.values.clone());
+            }
+            if self.group.rank() == 0 {
+                self.command.show(&trial)?;
+            }
+            trials.push(trial);
+        }
+        Ok(trials)
+    }
+
+    /// Trains a trial. Its result contains an error after which the sweep continues.
+    ///
+    /// # Errors
+    /// [`SweepInterrupted`], or an error that ends the sweep.
+    fn trial(&mut self, index: usize, plan: &PlannedRun) -> Result<Trial> {
+        let mut run = PathBuf::new();
+        let (values, epochs, error) = match self.train(index, &plan.config, &mut run) {
+            Ok((values, epochs)) => (values, epochs, None),
+            Err(error) if is_stopped(&error) => bail!(SweepInterrupted {
+                trial: plan.name.clone(),
+                runs: self.command.runs.clone()
+            }),
+            Err(error) if goes_on(&error, self.group) => {
+                (Vec::new(), 0, Some(error_line(error.as_ref())))
+            }
+            Err(error) => {
+                let name = format!("{} ({})", plan.name, plan.set.join(" "));
+                return Err(error.context(name));
+            }
+        };
+
+        Ok(Trial {
+            // A trial's process trains only this trial.
+            trial: self.command.trial.unwrap_or(index),
+            set: plan.set.clone(),
+            run,
+            best: plan.config.train.select.best(&values),
+            ended_early: (values.len() as u64) < epochs,
+            values,
+            error,
+        })
+    }
+
+    /// Returns the validation values of a trial, and its number of epochs unless it ends early. Reuses a finished run or
+    /// trains a new one, and sets `run` to its folder as soon as that is known.
+    fn train(
+        &mut self,
+        index: usize,
+        config: &Config,
+        run: &mut PathBuf,
+    ) -> Result<(Vec<f64>, u64)> {
+        let group = self.group;
+        // All trials' rows were checked before the first trial. If they cannot be opened now, only this one fails.
+        let data = self.rows.open(config)?;
+        let epochs = run::epochs_total(config, &data);
+        let keep_going = self.keep_going(index);
+        if let Some(folder) = self.done_before(config, &data, keep_going.is_some())? {
+            *run = folder;
+            return Ok((values_of(run, &config.train.selected())?, epochs));
+        }
+
+        let command = self.command;
+        *run = new_folder(&command.runs, config, group, &command.store, &data)?;
+        let job = Job {
+            config: config.clone(),
+            folder: run.clone(),
+            resume: false,
+            device: self.device,
+            readers: usize::from(command.machine.readers),
+            prefetch_batches: usize::from(command.machine.prefetch_batches),
+            test: false,
+            profile_steps: 0,
+            keep_going,
+        };
+
+        // With several ranks, a panic leaves the other ranks waiting within a step, so it must end all ranks.
+        let fitted = if group.world_size() == 1 {
+            catch_unwind(AssertUnwindSafe(|| monitored(&job, &data, group)))
+                .unwrap_or_else(|panic| Err(Error::msg(exit::panic_message(panic.as_ref()))))
+        } else {
+            monitored(&job, &data, group)
+        };
+        Ok((fitted?.values, epochs))
+    }
+
+    /// Returns the decision after each epoch of a trial, if the sweep ends trials early.
+    fn keep_going(&self, index: usize) -> Option<KeepGoing> {
+        let rule = Arc::clone(self.rule.as_ref()?);
+        // In a trial's process, the parent decides, because it has the values of all trials.
+        if self.command.trial.is_some() {
+            return Some(Box::new(jobs::ask));
+        }
+        // All ranks have equal values, so they reach the same decision without communication.
+        Some(Box::new(move |values| {
+            let mut rule = lock(&rule);
+            rule.heard(index, values.to_vec());
+            rule.should_end(index) != Some(true)
+        }))
+    }
+
+    /// Returns the folder of a finished run with the same configuration and store, if any. Rank 0 searches and sends
+    /// the path to the other ranks.
+    fn done_before(
+        &self,
+        config: &Config,
+        data: &Dataset,
+        median_stopping: bool,
+    ) -> Result<Option<PathBuf>> {
+        let mut found = PathBuf::new();
+        if self.group.rank() == 0
+            && let Some(run) = finished(
+                &self.command.runs,
+                config,
+                data.store().manifest_hash(),
+                self.group.world_size(),
+                median_stopping,
+            )?
+        {
+            report(&format!("already completed: {}\n", run.path().display()));
+            found = run.path().to_owned();
+        }
+
+        let found = path_of_rank_0(&found, self.group)?;
+        Ok(Some(found).filter(|path| path != Path::new("")))
     }
 }
 
@@ -661,10 +582,6 @@ fn check_trial(
     Ok(data)
 }
 
-fn fit_values(job: &Job, data: &Arc<Dataset>, group: &'static dyn Collective) -> Result<Vec<f64>> {
-    Ok(monitored(job, data, group)?.values)
-}
-
 /// Reports whether a sweep continues after an error: not if the disk is full, or if the error may differ between ranks.
 fn goes_on(error: &Error, group: &dyn Collective) -> bool {
     // Errors caused by a diverged loss or by the model occur on every rank, except errors of libtorch's settings.
@@ -676,28 +593,13 @@ fn goes_on(error: &Error, group: &dyn Collective) -> bool {
     exit::code(error) != NO_SPACE && (group.world_size() == 1 || is_on_all_ranks)
 }
 
-fn judge(medians: &Arc<Mutex<Medians>>, metric: Metric, after: u64) -> KeepGoing {
-    let medians = Arc::clone(medians);
-    // All ranks have equal values, so they reach the same decision without communication.
-    Box::new(move |values| {
-        !medians
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .should_end(values, metric, after)
-    })
-}
-
 /// Returns the trial with the best value; of equal values, the first trial.
 fn best_of(trials: &[Trial], metric: Metric) -> Option<&Trial> {
-    let mut best: Option<(&Trial, f64)> = None;
-    for trial in trials {
-        // Replace the trial only by a better one, so that the first of equal trials is kept.
-        if let Some(value) = trial.best
-            && best.is_none_or(|(_, best)| metric.is_better(value, best))
-        {
-            best = Some((trial, value));
-        }
-    }
+    let scored = trials.iter().filter_map(|trial| Some((trial, trial.best?)));
+    let best = scored.reduce(|best, other| match metric.is_better(other.1, best.1) {
+        true => other,
+        false => best,
+    });
     best.map(|(trial, _)| trial)
 }
 

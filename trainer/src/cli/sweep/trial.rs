@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::{Deserialize, Deserializer, Serialize};
-use wavemill_scores::sweep::{SideBySide, Sweep};
+use wavemill_scores::sweep::MedianRule;
 
-use super::PlannedTrial;
 use crate::cli::jobs::{Judge, Outcome};
+use crate::cli::run_list::{self, PlannedRun};
 
 /// The result of a trial of a sweep.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -37,20 +37,19 @@ fn numbers<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<f64>, D::Error> {
 }
 
 impl Trial {
-    /// Converts the outcome of a trial's process to the trial's result.
+    /// Converts the outcome of the process of trial `number` to the trial's result.
     ///
     /// # Errors
     /// The process printed something other than the result of a trial.
-    pub(crate) fn from_outcome(planned: &PlannedTrial, outcome: Outcome) -> Result<Self> {
+    pub(crate) fn from_outcome(
+        number: usize,
+        planned: &PlannedRun,
+        outcome: Outcome,
+    ) -> Result<Self> {
         match outcome {
-            Outcome::Line(line) => serde_json::from_str(&line).with_context(|| {
-                format!(
-                    "trial {} printed something other than its result",
-                    planned.number
-                )
-            }),
+            Outcome::Line(line) => run_list::parsed(planned, &line),
             Outcome::Killed(signal) => Ok(Self {
-                trial: planned.number,
+                trial: number,
                 set: planned.set.clone(),
                 run: PathBuf::new(),
                 values: Vec::new(),
@@ -62,47 +61,29 @@ impl Trial {
     }
 }
 
-/// Decides by the sweep's median rule whether each of several simultaneous trials continues.
-pub(super) struct MedianJudge {
-    /// State of the median rule; `None` if the sweep ends no trial early.
-    medians: Option<SideBySide>,
-}
-
-impl MedianJudge {
-    pub(crate) fn new(planned: &[PlannedTrial], sweep: &Sweep) -> Self {
-        let after = sweep.median_stopping_after.zip(planned.first());
-        Self {
-            medians: after.map(|(after, first)| {
-                SideBySide::new(planned.len(), first.config.train.select, after)
-            }),
-        }
-    }
-}
-
-impl Judge for MedianJudge {
+/// Decides whether each of several simultaneous trials continues. Without the rule, no trial ends early.
+impl Judge for Option<MedianRule> {
     fn asked(&mut self, trial: usize, values: Vec<f64>) {
-        if let Some(medians) = &mut self.medians {
-            medians.heard(trial, values);
+        if let Some(rule) = self {
+            rule.heard(trial, values);
         }
     }
 
     fn ended(&mut self, trial: usize, outcome: &Outcome) {
+        let Some(rule) = self else { return };
         let values = match outcome {
             Outcome::Line(line) => serde_json::from_str(line)
                 .map(|trial: Trial| trial.values)
                 .unwrap_or_default(),
             Outcome::Killed(_) => Vec::new(),
         };
-        if let Some(medians) = &mut self.medians {
-            medians.ended(trial, values);
-        }
+        rule.ended(trial, values);
     }
 
     fn goes_on(&self, trial: usize) -> Option<bool> {
-        let ends = self
-            .medians
-            .as_ref()
-            .map_or(Some(false), |medians| medians.should_end(trial));
-        ends.map(|ends| !ends)
+        match self {
+            Some(rule) => rule.should_end(trial).map(|ends| !ends),
+            None => Some(true),
+        }
     }
 }
