@@ -6,7 +6,7 @@
 use tch::Tensor;
 
 use super::ModelError;
-use super::layers::{Dropout, Initializer, VarScope};
+use super::layers::{Fixed, Initializer, Layer, VarScope};
 use super::walk::{Operation, OperationKind};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,7 +113,7 @@ impl Recurrent {
         let mut operations = Vec::new();
         for (i, layer) in self.layers.iter().enumerate() {
             if let (1.., Some(share)) = (i, self.args.dropout) {
-                operations.extend(Dropout::Values(share).operation());
+                operations.extend(Fixed::Dropout(share).operations());
             }
             operations.push(Operation {
                 kind: OperationKind::Recurrent,

@@ -83,23 +83,14 @@ pub(crate) fn thousands(number: i64) -> String {
 fn dims_of(architecture: &Architecture, shape: Option<[i64; 2]>, classes: Option<i64>) -> Dims {
     let [bands, frames, own_classes] = architecture.document;
     let [bands, frames] = shape.unwrap_or([bands, frames]);
-    let metadata = if architecture.needs.metadata() {
-        MFCC_COLUMNS
-    } else {
-        0
-    };
-    let vocabulary = if architecture.needs.ids() {
-        VOCABULARY
-    } else {
-        [0; 2]
-    };
+    let needs = architecture.needs;
 
     Dims {
         bands,
         frames,
         channels: None,
-        metadata,
-        vocabulary,
+        metadata: if needs.metadata() { MFCC_COLUMNS } else { 0 },
+        vocabulary: if needs.ids() { VOCABULARY } else { [0; 2] },
         heads: vec![("genre".to_owned(), classes.unwrap_or(own_classes))],
     }
 }
@@ -114,26 +105,16 @@ pub(crate) fn describe(
     classes: Option<i64>,
 ) -> Result<Description, ModelError> {
     let architecture = find(name)?;
-    describe_for(
-        architecture,
-        &config::Model {
-            name: name.to_owned(),
-            ..config::Model::default()
-        },
-        &dims_of(architecture, shape, classes),
-    )
-}
-
-fn describe_for(
-    architecture: &Architecture,
-    model: &config::Model,
-    dims: &Dims,
-) -> Result<Description, ModelError> {
+    let model = config::Model {
+        name: name.to_owned(),
+        ..config::Model::default()
+    };
+    let dims = dims_of(architecture, shape, classes);
     let store = VarStore::new(Device::Cpu);
-    let net = Net::build(model, dims, &store.root(), None)?;
+    let net = Net::build(&model, &dims, &store.root(), None)?;
 
     // One row is sufficient, since batch norm uses its running statistics outside of training.
-    let inputs = Inputs::zeros(dims)?;
+    let inputs = Inputs::zeros(&dims)?;
     let mut shown_inputs = Vec::new();
     // The batch always contains a spectrogram; the description lists it only if the architecture reads it.
     if architecture.needs.spectrogram() {
@@ -159,7 +140,7 @@ fn describe_for(
         branches: walked.branches,
         stages: walked.stages,
         width: net.width(),
-        heads: dims.heads.clone(),
+        heads: dims.heads,
         parameters: store
             .trainable_variables()
             .iter()

@@ -2,14 +2,16 @@
 
 use tch::Tensor;
 
-use super::layers::{DenseRelu, Initializer, VarScope};
+use super::layers::{Initializer, VarScope};
 use super::recurrent::{CRNN_SIMPLE, ConvRecurrent};
+use super::sequence::{RELU, RowShape, Sequence, StageArgs, dense, dropout};
 use super::walk::{Operation, OperationKind, Walk};
 use super::{Backbone, Dims, Inputs, ModelError, metadata};
 
 /// Length of the vector of an artist or album.
 const EMBEDDED: i64 = 16;
 const DENSE: i64 = 128;
+const TOP: &[StageArgs] = &[("dense", &[dense(DENSE), RELU, dropout(0.3)])];
 /// Names of the columns in the input `ids`.
 const ID_NAMES: [&str; 2] = ["artist", "album"];
 
@@ -23,7 +25,7 @@ pub(crate) struct Fusion {
     branch: ConvRecurrent,
     /// Index of each used column of the input `ids`, with its embedding table.
     vectors: Vec<(usize, Tensor)>,
-    dense: DenseRelu,
+    top: Sequence,
 }
 
 impl Fusion {
@@ -51,7 +53,7 @@ impl Fusion {
         Ok(Self {
             branch,
             vectors,
-            dense: DenseRelu::new(&scope.at("dense"), values, DENSE, 0.3)?,
+            top: Sequence::new(scope, &mut RowShape::vector(values), TOP)?,
         })
     }
 }
@@ -89,10 +91,7 @@ impl Backbone for Fusion {
         let x = Tensor::f_cat(&parts, 1)?;
         walk.join();
         walk.stage("side by side", &x, Vec::new);
-
-        let x = self.dense.forward(&x, train)?;
-        walk.stage("dense", &x, || self.dense.operations());
-        Ok(x)
+        self.top.forward(&x, train, walk)
     }
 
     fn width(&self) -> i64 {

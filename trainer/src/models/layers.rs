@@ -1,19 +1,20 @@
-//! Building blocks shared by the architectures: variables with their initial values, convolutions, dense layers,
-//! pooling, dropout.
+//! Layers shared by the architectures, and variables with their initial values. A layer computes its output and
+//! describes itself, so that a description cannot differ from the code.
 //!
 //! Every operation returns a `Result`: lack of device memory or a lost rank is an error instead of a panic.
 
 use std::cell::RefCell;
+use std::fmt::Debug;
 use std::rc::Rc;
 
-use tch::nn::{Linear, Path};
+use tch::nn::Path;
 use tch::{Kind, Tensor};
 use wavemill_schemas::config;
 
 use super::ModelError;
 use super::norm::BatchNorm;
-use super::walk::{Operation, OperationKind, Walk};
-use super::window::{Window, describe_windows, least_before, length_behind};
+use super::walk::{Operation, OperationKind};
+use super::window::{Window, describe_windows};
 use crate::ffi::Group;
 
 /// Distribution from which a variable's initial values are drawn.
@@ -39,12 +40,17 @@ const CUT_NORMAL_STD: f64 = 0.879_625_661_034_239_8;
 /// A path in the variable store, with the settings shared by all layers of a model.
 #[derive(Clone)]
 pub(crate) struct VarScope<'a> {
-    path: Path<'a>,
+    /// Path in the variable store.
+    pub path: Path<'a>,
+    /// Configured dropout rate.
     dropout: Option<f64>,
-    dropped: Rc<RefCell<Vec<f64>>>,
-    layers: Rc<RefCell<Vec<String>>>,
+    /// Rates of all dropout layers created so far in the model, in order.
+    pub dropped: Rc<RefCell<Vec<f64>>>,
+    /// First components of the names of all variables created so far in the model, in order.
+    pub layers: Rc<RefCell<Vec<String>>>,
     frozen: bool,
-    ranks: Option<&'static Group>,
+    /// Ranks over which batch norm computes its statistics; `None` for this rank only.
+    pub ranks: Option<&'static Group>,
 }
 
 impl<'a> VarScope<'a> {
@@ -63,11 +69,6 @@ impl<'a> VarScope<'a> {
             frozen: model.freeze,
             ranks,
         }
-    }
-
-    /// Returns the path in the variable store.
-    pub(crate) fn path(&self) -> &Path<'a> {
-        &self.path
     }
 
     /// Returns the scope of a child path. `name` must not contain a dot.
@@ -92,21 +93,6 @@ impl<'a> VarScope<'a> {
         let share = self.dropout.unwrap_or(own);
         self.dropped.borrow_mut().push(share);
         share
-    }
-
-    /// Returns the rates of all dropout layers created so far in the model, in order.
-    pub(crate) fn dropped(&self) -> Vec<f64> {
-        self.dropped.borrow().clone()
-    }
-
-    /// Returns the first components of the names of all variables created so far in the model, in order.
-    pub(crate) fn layers(&self) -> Vec<String> {
-        self.layers.borrow().clone()
-    }
-
-    /// Returns the ranks over which batch norm computes its statistics; `None` for this rank only.
-    pub(crate) fn ranks(&self) -> Option<&'static Group> {
-        self.ranks
     }
 
     /// Creates a variable with initial values drawn from `start`. It is trained unless the scope is frozen.
@@ -147,20 +133,6 @@ impl<'a> VarScope<'a> {
         let values = Tensor::f_full([length], value, (self.path.kind(), self.path.device()))?;
         Ok(self.path.add(name, values, false))
     }
-
-    /// Creates a dense layer from `from` to `to` values, initialised as in torch. Variables: `weight`, `bias`.
-    pub(crate) fn linear(&self, from: i64, to: i64) -> Result<Linear, ModelError> {
-        // The bias is drawn before the weight: another order would change the weights that a seed gives.
-        let bias = self.variable(
-            "bias",
-            &[to],
-            Initializer::Uniform((from as f64).powf(-0.5)),
-        )?;
-        Ok(Linear {
-            ws: self.variable("weight", &[to, from], Initializer::Torch)?,
-            bs: Some(bias),
-        })
-    }
 }
 
 /// Fills `values` by the inverse distribution function with normal values truncated at ±2, times `deviation`.
@@ -175,20 +147,30 @@ fn cut_normal(values: &mut Tensor, deviation: f64) -> Result<Tensor, ModelError>
     Ok(values.f_copy_(&drawn).map(|()| values.shallow_clone())?)
 }
 
-/// Describes a dense layer as an operation of a stage.
-pub(crate) fn dense_operation(weight: &Tensor, bias: Option<&Tensor>) -> Operation {
-    let parameters = weight.numel() + bias.map_or(0, Tensor::numel);
-    Operation {
-        kind: OperationKind::Dense,
-        name: "dense",
-        settings: format!("{} units", weight.size()[0]),
-        parameters: parameters as i64,
-    }
+/// A layer of a model.
+pub(crate) trait Layer: Debug + Send {
+    /// Computes the output of the layer. `train` enables dropout and makes batch norm use the statistics of the batch.
+    fn forward(&self, x: &Tensor, train: bool) -> Result<Tensor, ModelError>;
+
+    /// Describes the layer as operations of a stage.
+    fn operations(&self) -> Vec<Operation>;
 }
 
-/// Computes the output `x · weightᵀ + bias` of a dense layer.
-pub(crate) fn dense(layer: &Linear, x: &Tensor) -> Result<Tensor, ModelError> {
-    Ok(x.f_linear(&layer.ws, layer.bs.as_ref())?)
+/// Layers that are applied one after another.
+pub(crate) type Layers = Vec<Box<dyn Layer>>;
+
+impl Layer for Layers {
+    fn forward(&self, x: &Tensor, train: bool) -> Result<Tensor, ModelError> {
+        let mut x = x.shallow_clone();
+        for layer in self {
+            x = layer.forward(&x, train)?;
+        }
+        Ok(x)
+    }
+
+    fn operations(&self) -> Vec<Operation> {
+        self.iter().flat_map(|layer| layer.operations()).collect()
+    }
 }
 
 /// A convolution along one axis (`[n, channels, frames]`) or two (`[n, channels, bands, frames]`), without bias: each
@@ -246,33 +228,10 @@ impl Conv {
         };
         Self::new(scope, args)
     }
+}
 
-    /// Returns the number of output channels of the convolution.
-    pub(crate) fn channels(&self) -> i64 {
-        self.weight.size()[0]
-    }
-
-    /// Returns the stride of the convolution along the first axis.
-    pub(crate) fn stride(&self) -> i64 {
-        self.windows.first().map_or(1, |window| window.stride)
-    }
-
-    /// Describes the convolution as an operation of a stage.
-    pub(crate) fn operation(&self) -> Operation {
-        let windows = describe_windows(&self.windows, |_| 1);
-        Operation {
-            kind: OperationKind::Convolution,
-            name: match self.windows.len() {
-                1 => "1-D convolution",
-                _ => "2-D convolution",
-            },
-            settings: format!("{windows}, {} channels", self.channels()),
-            parameters: self.weight.numel() as i64,
-        }
-    }
-
-    /// Applies the convolution and returns a tensor `[n, output channels, …]`.
-    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor, ModelError> {
+impl Layer for Conv {
+    fn forward(&self, x: &Tensor, _train: bool) -> Result<Tensor, ModelError> {
         let stride: Vec<i64> = self.windows.iter().map(|w| w.stride).collect();
         let padding: Vec<i64> = self.windows.iter().map(|w| w.padding).collect();
         let dilation = vec![1; self.windows.len()];
@@ -282,309 +241,212 @@ impl Conv {
             _ => x.f_conv2d(&self.weight, bias, stride, padding, dilation, self.groups)?,
         })
     }
-}
 
-/// Describes max pooling as an operation of a stage, or returns `None` if there are no windows.
-pub(crate) fn pool_operation(windows: &[Window]) -> Option<Operation> {
-    // Pooling windows are adjacent by default, so a stride is named only if it differs from the kernel.
-    (!windows.is_empty()).then(|| {
-        Operation::fixed(
-            "max pool",
-            describe_windows(windows, |window| window.kernel),
-        )
-    })
-}
-
-/// Applies max pooling with one window per axis. Returns `x` if `windows` is empty.
-pub(crate) fn max_pool(x: &Tensor, windows: &[Window]) -> Result<Tensor, ModelError> {
-    let kernel: Vec<i64> = windows.iter().map(|w| w.kernel).collect();
-    let stride: Vec<i64> = windows.iter().map(|w| w.stride).collect();
-    let padding: Vec<i64> = windows.iter().map(|w| w.padding).collect();
-    let dilation = vec![1; windows.len()];
-    Ok(match windows.len() {
-        0 => x.shallow_clone(),
-        1 => x.f_max_pool1d(kernel, stride, padding, dilation, false)?,
-        _ => x.f_max_pool2d(kernel, stride, padding, dilation, false)?,
-    })
-}
-
-/// Activation function after batch norm.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Activation {
-    /// ReLU: max(0, x).
-    Relu,
-    /// ELU: x, or e^x − 1 for negative x.
-    Elu,
-}
-
-impl Activation {
-    /// Describes the activation function as an operation of a stage.
-    fn operation(self) -> Operation {
-        Operation::fixed(
-            match self {
-                Self::Relu => "ReLU",
-                Self::Elu => "ELU",
-            },
-            "",
-        )
-    }
-}
-
-/// Kind and rate of dropout.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Dropout {
-    /// No dropout is applied.
-    None,
-    /// Sets single values to 0, with this rate.
-    Values(f64),
-    /// Sets whole channels of a row to 0, with this rate.
-    Channels(f64),
-}
-
-impl Dropout {
-    /// Returns the same kind of dropout, with the configured rate if there is one.
-    #[must_use]
-    pub(crate) fn at(self, scope: &VarScope<'_>) -> Self {
-        match self {
-            Self::None => self,
-            Self::Values(own) => Self::Values(scope.dropout(own)),
-            Self::Channels(own) => Self::Channels(scope.dropout(own)),
-        }
-    }
-
-    /// Describes the dropout as an operation of a stage. Returns `None` if the rate is 0.
-    pub(crate) fn operation(self) -> Option<Operation> {
-        let (name, share) = match self {
-            Self::None => return None,
-            Self::Values(share) => ("dropout", share),
-            Self::Channels(share) => ("channel dropout", share),
-        };
-        (share > 0.0).then(|| Operation::fixed(name, share.to_string()))
-    }
-}
-
-/// In training, sets values or channels of `x` to 0 and scales up the rest; otherwise returns `x`.
-pub(crate) fn drop(x: &Tensor, dropout: Dropout, train: bool) -> Result<Tensor, ModelError> {
-    Ok(match dropout {
-        Dropout::None => x.shallow_clone(),
-        Dropout::Values(share) => x.f_dropout(share, train)?,
-        Dropout::Channels(share) => x.f_feature_dropout(share, train)?,
-    })
-}
-
-/// Arguments of a block: convolution, batch norm, activation, max pooling and dropout, in this order.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Block {
-    /// Number of output channels of the block.
-    pub width: i64,
-    /// Window of the convolution along each axis.
-    pub conv: &'static [Window],
-    /// Activation function after batch norm.
-    pub activation: Activation,
-    /// Window of max pooling along each axis; empty for no pooling.
-    pub pool: &'static [Window],
-    /// Dropout at the end of the block.
-    pub dropout: Dropout,
-}
-
-impl Block {
-    /// Creates a block with the activation ReLU.
-    pub(crate) const fn relu(
-        width: i64,
-        conv: &'static [Window],
-        pool: &'static [Window],
-        dropout: Dropout,
-    ) -> Self {
-        Self {
-            width,
-            conv,
-            activation: Activation::Relu,
-            pool,
-            dropout,
-        }
-    }
-}
-
-/// A convolution followed by batch norm.
-#[derive(Debug)]
-pub(crate) struct ConvNorm {
-    pub conv: Conv,
-    pub norm: BatchNorm,
-}
-
-impl ConvNorm {
-    /// Creates a convolution over both axes of a picture, followed by batch norm.
-    pub(crate) fn over_picture(
-        [conv, norm]: [&VarScope<'_>; 2],
-        from: i64,
-        to: i64,
-        window: Window,
-    ) -> Result<Self, ModelError> {
-        Ok(Self {
-            conv: Conv::over_picture(conv, from, to, window, 1)?,
-            norm: BatchNorm::new(norm, to)?,
-        })
-    }
-
-    /// Describes the convolution and the batch norm as operations of a stage.
-    pub(crate) fn operations(&self) -> [Operation; 2] {
-        [self.conv.operation(), self.norm.operation()]
-    }
-
-    /// Applies convolution and batch norm, and returns a tensor `[n, output channels, …]`.
-    pub(crate) fn forward(&self, x: &Tensor, train: bool) -> Result<Tensor, ModelError> {
-        self.norm.forward(&self.conv.forward(x)?, train)
-    }
-}
-
-/// A dense layer, followed by ReLU and dropout.
-#[derive(Debug)]
-pub(crate) struct DenseRelu {
-    layer: Linear,
-    dropout: f64,
-}
-
-impl DenseRelu {
-    /// Creates a dense layer from `from` to `to` values in `scope`. `own_dropout` is the architecture's dropout rate.
-    pub(crate) fn new(
-        scope: &VarScope<'_>,
-        from: i64,
-        to: i64,
-        own_dropout: f64,
-    ) -> Result<Self, ModelError> {
-        Ok(Self {
-            layer: scope.linear(from, to)?,
-            dropout: scope.dropout(own_dropout),
-        })
-    }
-
-    /// Describes the dense layer, ReLU and dropout as operations of a stage.
-    pub(crate) fn operations(&self) -> Vec<Operation> {
-        let mut operations = vec![
-            dense_operation(&self.layer.ws, self.layer.bs.as_ref()),
-            Operation::fixed("ReLU", ""),
-        ];
-        operations.extend(Dropout::Values(self.dropout).operation());
-        operations
-    }
-
-    /// Maps values `[n, from]` to `[n, to]`.
-    pub(crate) fn forward(&self, x: &Tensor, train: bool) -> Result<Tensor, ModelError> {
-        Ok(dense(&self.layer, x)?
-            .f_relu()?
-            .f_dropout(self.dropout, train)?)
-    }
-}
-
-/// A sequence of blocks. Variables of block I (from 1): `convI.weight` and `normI.*`.
-#[derive(Debug)]
-pub(crate) struct Blocks {
-    layers: Vec<BlockLayers>,
-}
-
-/// The layers built from the arguments in a [`Block`].
-#[derive(Debug)]
-struct BlockLayers {
-    conv_norm: ConvNorm,
-    activation: Activation,
-    pool: &'static [Window],
-    dropout: Dropout,
-}
-
-impl BlockLayers {
-    /// Describes the layers of the block as operations of a stage.
     fn operations(&self) -> Vec<Operation> {
-        let mut operations = self.conv_norm.operations().to_vec();
-        operations.push(self.activation.operation());
-        operations.extend(pool_operation(self.pool));
-        operations.extend(self.dropout.operation());
-        operations
+        let windows = describe_windows(&self.windows, |_| 1);
+        let channels = self.weight.size()[0];
+        vec![Operation {
+            kind: OperationKind::Convolution,
+            name: match self.windows.len() {
+                1 => "1-D convolution",
+                _ => "2-D convolution",
+            },
+            settings: format!("{windows}, {channels} channels"),
+            parameters: self.weight.numel() as i64,
+        }]
     }
 }
 
-impl Blocks {
-    /// Creates the layers of all `blocks`. `from` is the number of input channels.
+/// Creates a convolution over both axes of a picture, followed by batch norm, in the scopes `names` of `scope`.
+pub(crate) fn conv_norm(
+    scope: &VarScope<'_>,
+    names: [&str; 2],
+    [from, to]: [i64; 2],
+    window: Window,
+) -> Result<Layers, ModelError> {
+    let [conv, norm] = names.map(|name| scope.at(name));
+    Ok(vec![
+        Box::new(Conv::over_picture(&conv, from, to, window, 1)?),
+        Box::new(BatchNorm::new(&norm, to)?),
+    ])
+}
+
+/// Bias of a dense layer. If it were drawn at another time, a seed would give other weights.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Bias {
+    /// Drawn before the weight.
+    First,
+    /// Drawn after the weight.
+    Last,
+    /// The layer has no bias, because batch norm would cancel it.
+    None,
+}
+
+/// A dense layer: x · weightᵀ + bias.
+#[derive(Debug)]
+pub(crate) struct Dense {
+    weight: Tensor,
+    bias: Option<Tensor>,
+}
+
+impl Dense {
+    /// Creates a dense layer from `from` to `to` values, initialised as in torch. Variables: `weight`, `bias`.
     pub(crate) fn new(
         scope: &VarScope<'_>,
-        mut from: i64,
-        blocks: &[Block],
+        from: i64,
+        to: i64,
+        bias: Bias,
     ) -> Result<Self, ModelError> {
-        let mut layers = Vec::with_capacity(blocks.len());
-
-        for (i, block) in blocks.iter().enumerate() {
-            let args = ConvArgs {
-                from,
-                to: block.width,
-                windows: block.conv,
-                groups: 1,
-                start: Initializer::Torch,
-            };
-            let conv = Conv::new(&scope.at(format!("conv{}", i + 1)), args)?;
-            let norm = BatchNorm::new(&scope.at(format!("norm{}", i + 1)), block.width)?;
-
-            layers.push(BlockLayers {
-                conv_norm: ConvNorm { conv, norm },
-                activation: block.activation,
-                pool: block.pool,
-                dropout: block.dropout.at(scope),
-            });
-            from = block.width;
+        let mut drawn = None;
+        let bound = Initializer::Uniform((from as f64).powf(-0.5));
+        if matches!(bias, Bias::First) {
+            drawn = Some(scope.variable("bias", &[to], bound)?);
         }
-
-        Ok(Self { layers })
-    }
-
-    /// Maps `[n, channels, …]` to `[n, width of the last block, …]`. Reports block I to `walk` as the stage `convI`.
-    pub(crate) fn forward(
-        &self,
-        x: &Tensor,
-        train: bool,
-        walk: &mut Walk,
-    ) -> Result<Tensor, ModelError> {
-        let mut x = x.shallow_clone();
-
-        for (i, block) in self.layers.iter().enumerate() {
-            x = block.conv_norm.forward(&x, train)?;
-            x = match block.activation {
-                Activation::Relu => x.f_relu()?,
-                Activation::Elu => x.f_elu()?,
-            };
-            x = drop(&max_pool(&x, block.pool)?, block.dropout, train)?;
-
-            walk.stage(format_args!("conv{}", i + 1), &x, || block.operations());
+        let weight = scope.variable("weight", &[to, from], Initializer::Torch)?;
+        if matches!(bias, Bias::Last) {
+            drawn = Some(scope.variable("bias", &[to], bound)?);
         }
-
-        Ok(x)
+        Ok(Self {
+            weight,
+            bias: drawn,
+        })
     }
 }
 
-/// Returns the windows of the convolutions and poolings in `blocks` along frames (`from_last` 0) or bands (1).
-pub(crate) fn windows_along(blocks: &[Block], from_last: usize) -> Vec<Window> {
-    let mut windows = Vec::new();
-    for block in blocks {
-        // Windows are listed in the order in which a block applies them. A block over frames only has no window along
-        // bands and preserves their number.
-        for step in [block.conv, block.pool] {
-            windows.extend(step.iter().rev().nth(from_last));
-        }
+impl Layer for Dense {
+    fn forward(&self, x: &Tensor, _train: bool) -> Result<Tensor, ModelError> {
+        Ok(x.f_linear(&self.weight, self.bias.as_ref())?)
     }
-    windows
+
+    fn operations(&self) -> Vec<Operation> {
+        let parameters = self.weight.numel() + self.bias.as_ref().map_or(0, Tensor::numel);
+        vec![Operation {
+            kind: OperationKind::Dense,
+            name: "dense",
+            settings: format!("{} units", self.weight.size()[0]),
+            parameters: parameters as i64,
+        }]
+    }
 }
 
-/// Returns the length of an axis after `blocks`. `from_last` is 0 for frames and 1 for bands.
-pub(crate) fn behind(blocks: &[Block], from_last: usize, length: i64) -> i64 {
-    length_behind(&windows_along(blocks, from_last), length)
+/// A layer without variables.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Fixed {
+    /// max(0, x).
+    Relu,
+    /// x, or e^x − 1 for negative x.
+    Elu,
+    /// In training, sets single values to 0 with this rate, and scales up the rest.
+    Dropout(f64),
+    /// In training, sets whole channels of a row to 0 with this rate, and scales up the rest.
+    ChannelDropout(f64),
+    /// Makes a picture with one channel of a spectrogram: `[n, bands, frames]` → `[n, 1, bands, frames]`.
+    AddChannel,
+    /// Concatenates all values of a row, as input of a dense layer.
+    Flatten,
+    /// The mean of each channel over bands and frames.
+    Mean,
+    /// The mean and the maximum of each channel over frames, concatenated.
+    MeanMax,
 }
 
-/// Returns the minimum number of bands and frames for which `blocks` leave at least one value.
-pub(crate) fn least_for(blocks: &[Block]) -> [i64; 2] {
-    [
-        least_before(&windows_along(blocks, 1)),
-        least_before(&windows_along(blocks, 0)),
-    ]
+impl Layer for Fixed {
+    fn forward(&self, x: &Tensor, train: bool) -> Result<Tensor, ModelError> {
+        Ok(match *self {
+            Self::Relu => x.f_relu()?,
+            Self::Elu => x.f_elu()?,
+            Self::Dropout(share) => x.f_dropout(share, train)?,
+            Self::ChannelDropout(share) => x.f_feature_dropout(share, train)?,
+            Self::AddChannel => x.f_unsqueeze(1)?,
+            Self::Flatten => x.f_flatten(1, -1)?,
+            Self::Mean => mean_over(x, &[2, 3])?,
+            Self::MeanMax => Tensor::f_cat(&[mean_over(x, &[2])?, x.f_amax(2, false)?], 1)?,
+        })
+    }
+
+    /// Omits dropout with the rate 0.
+    fn operations(&self) -> Vec<Operation> {
+        let (name, settings) = match *self {
+            Self::Relu => ("ReLU", String::new()),
+            Self::Elu => ("ELU", String::new()),
+            Self::Dropout(share) if share > 0.0 => ("dropout", share.to_string()),
+            Self::ChannelDropout(share) if share > 0.0 => ("channel dropout", share.to_string()),
+            Self::Dropout(_) | Self::ChannelDropout(_) | Self::AddChannel => return Vec::new(),
+            Self::Flatten => ("flatten", String::new()),
+            Self::Mean => ("mean", "over bands and frames".to_owned()),
+            Self::MeanMax => ("mean and maximum", "over frames".to_owned()),
+        };
+        vec![Operation::fixed(name, settings)]
+    }
+}
+
+/// Max pooling with one window per axis.
+#[derive(Debug)]
+pub(crate) struct MaxPool(pub Vec<Window>);
+
+impl Layer for MaxPool {
+    fn forward(&self, x: &Tensor, _train: bool) -> Result<Tensor, ModelError> {
+        let kernel: Vec<i64> = self.0.iter().map(|w| w.kernel).collect();
+        let stride: Vec<i64> = self.0.iter().map(|w| w.stride).collect();
+        let padding: Vec<i64> = self.0.iter().map(|w| w.padding).collect();
+        let dilation = vec![1; self.0.len()];
+        Ok(match self.0.len() {
+            1 => x.f_max_pool1d(kernel, stride, padding, dilation, false)?,
+            _ => x.f_max_pool2d(kernel, stride, padding, dilation, false)?,
+        })
+    }
+
+    fn operations(&self) -> Vec<Operation> {
+        // Pooling windows are adjacent by default, so a stride is named only if it differs from the kernel.
+        let settings = describe_windows(&self.0, |window| window.kernel);
+        vec![Operation::fixed("max pool", settings)]
+    }
 }
 
 /// Computes the mean over `axes`, in the kind of `x`.
 pub(crate) fn mean_over(x: &Tensor, axes: &[i64]) -> Result<Tensor, ModelError> {
     Ok(x.f_mean_dim(axes, false, None::<Kind>)?)
+}
+
+/// Creates the layers between the convolutions of a published network and its head. The rate of dropout is 0, unless the
+/// configuration sets a rate.
+pub(crate) fn mean_and_dropout(scope: &VarScope<'_>) -> Layers {
+    let dropout = Fixed::Dropout(scope.dropout(0.0));
+    vec![Box::new(Fixed::Mean), Box::new(dropout)]
+}
+
+/// Layers whose output is added to their input, or to the output of a shortcut.
+#[derive(Debug)]
+pub(crate) struct Residual {
+    pub body: Layers,
+    /// Layers beside the body; empty if the input is added unchanged, since its shape equals the output's.
+    pub shortcut: Layers,
+}
+
+impl Layer for Residual {
+    fn forward(&self, x: &Tensor, train: bool) -> Result<Tensor, ModelError> {
+        let y = self.body.forward(x, train)?;
+        Ok(y.f_add(&self.shortcut.forward(x, train)?)?)
+    }
+
+    fn operations(&self) -> Vec<Operation> {
+        [self.body.operations(), self.shortcut.operations()].concat()
+    }
+}
+
+/// Layers with a shorter description than that of each layer.
+#[derive(Debug)]
+pub(crate) struct Described {
+    pub layers: Layers,
+    pub operations: Vec<Operation>,
+}
+
+impl Layer for Described {
+    fn forward(&self, x: &Tensor, train: bool) -> Result<Tensor, ModelError> {
+        self.layers.forward(x, train)
+    }
+
+    fn operations(&self) -> Vec<Operation> {
+        self.operations.clone()
+    }
 }

@@ -7,7 +7,6 @@ pub(crate) mod cells;
 mod cnn;
 pub(crate) mod describe;
 mod fusion;
-mod genregenie;
 pub(crate) mod init;
 pub(crate) mod layers;
 mod mlp;
@@ -18,6 +17,7 @@ mod picture;
 mod recurrent;
 pub(crate) mod registry;
 mod resnet;
+mod sequence;
 #[cfg(test)]
 mod tests;
 pub(crate) mod walk;
@@ -27,12 +27,11 @@ mod xception;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use tch::nn::Linear;
 use tch::{Device, Kind, TchError, Tensor, nn};
 use wavemill_schemas::{config, exit};
 
 use crate::ffi::{Group, TorchError};
-use layers::VarScope;
+use layers::{Bias, Dense, Layer, VarScope};
 use walk::Walk;
 
 /// Error of building or running a model.
@@ -158,7 +157,7 @@ pub(crate) trait Backbone: std::fmt::Debug + Send {
 #[derive(Debug)]
 pub(crate) struct Net {
     backbone: Box<dyn Backbone>,
-    heads: Vec<Linear>,
+    heads: Vec<Dense>,
     frozen: bool,
     dropout: Vec<f64>,
     layers: Vec<String>,
@@ -185,21 +184,21 @@ impl Net {
 
         // Heads are trained even if the backbone is frozen.
         let top = scope.trained().at(HEAD);
-        let heads = match &dims.heads[..] {
-            [(_, classes)] => vec![top.linear(backbone.width(), *classes)?],
-            heads => heads
-                .iter()
-                .enumerate()
-                .map(|(i, (_, classes))| top.at(i).linear(backbone.width(), *classes))
-                .collect::<Result<_, _>>()?,
-        };
+        let mut heads = Vec::new();
+        for (i, (_, classes)) in dims.heads.iter().enumerate() {
+            let at = match dims.heads.len() {
+                1 => top.clone(),
+                _ => top.at(i),
+            };
+            heads.push(Dense::new(&at, backbone.width(), *classes, Bias::First)?);
+        }
 
         Ok(Self {
             backbone,
             heads,
             frozen: model.freeze,
-            dropout: scope.dropped(),
-            layers: scope.layers(),
+            dropout: scope.dropped.take(),
+            layers: scope.layers.take(),
         })
     }
 
@@ -221,7 +220,7 @@ impl Net {
         let logits = self
             .heads
             .iter()
-            .map(|head| layers::dense(head, &vectors))
+            .map(|head| head.forward(&vectors, train))
             .collect::<Result<_, _>>()?;
         Ok((vectors, logits))
     }

@@ -6,7 +6,7 @@
 use tch::Tensor;
 
 use super::ModelError;
-use super::layers::{Initializer, VarScope};
+use super::layers::{Initializer, Layer, VarScope};
 use super::walk::Operation;
 use crate::ffi::{self, Group};
 
@@ -46,38 +46,8 @@ impl BatchNorm {
             bias: scope.variable("bias", &[channels], Initializer::Constant(0.0))?,
             running_mean: scope.buffer("running_mean", channels, 0.0)?,
             running_var: scope.buffer("running_var", channels, 1.0)?,
-            ranks: scope.ranks(),
+            ranks: scope.ranks,
         })
-    }
-
-    /// Describes batch norm as an operation of a stage.
-    pub(crate) fn operation(&self) -> Operation {
-        Operation {
-            parameters: (self.weight.numel() + self.bias.numel()) as i64,
-            ..Operation::fixed("batch norm", "")
-        }
-    }
-
-    /// Normalises by the running statistics, or if `train` by those of the batch, which then update the running ones.
-    ///
-    /// # Errors
-    /// [`ModelError::OneValue`] if the batch has one value per channel, whose variance is 0; other errors of libtorch.
-    pub(crate) fn forward(&self, x: &Tensor, train: bool) -> Result<Tensor, ModelError> {
-        let values = x.numel() as i64 / self.weight.size()[0].max(1);
-        match self.ranks {
-            Some(_) if train => self.by_sums(x),
-            None if train && values == 1 => Err(ModelError::OneValue),
-            _ => Ok(x.f_batch_norm(
-                Some(&self.weight),
-                Some(&self.bias),
-                Some(&self.running_mean),
-                Some(&self.running_var),
-                train,
-                MOMENTUM,
-                EPS,
-                true,
-            )?),
-        }
     }
 
     /// Normalises by Σ x and then Σ (x − mean)², over all ranks if a group is set. Two passes avoid cancellation.
@@ -134,6 +104,37 @@ impl BatchNorm {
         let _ = running_mean.f_lerp_(mean, MOMENTUM)?;
         let _ = running_var.f_lerp_(&unbiased, MOMENTUM)?;
         Ok(())
+    }
+}
+
+impl Layer for BatchNorm {
+    /// Normalises by the running statistics, or if `train` by those of the batch, which then update the running ones.
+    ///
+    /// # Errors
+    /// [`ModelError::OneValue`] if the batch has one value per channel, whose variance is 0; other errors of libtorch.
+    fn forward(&self, x: &Tensor, train: bool) -> Result<Tensor, ModelError> {
+        let values = x.numel() as i64 / self.weight.size()[0].max(1);
+        match self.ranks {
+            Some(_) if train => self.by_sums(x),
+            None if train && values == 1 => Err(ModelError::OneValue),
+            _ => Ok(x.f_batch_norm(
+                Some(&self.weight),
+                Some(&self.bias),
+                Some(&self.running_mean),
+                Some(&self.running_var),
+                train,
+                MOMENTUM,
+                EPS,
+                true,
+            )?),
+        }
+    }
+
+    fn operations(&self) -> Vec<Operation> {
+        vec![Operation {
+            parameters: (self.weight.numel() + self.bias.numel()) as i64,
+            ..Operation::fixed("batch norm", "")
+        }]
     }
 }
 

@@ -63,7 +63,7 @@ fn architecture(model: OwnModel) -> Architecture {
             let words = "an own model has no model.dropout, model.freeze and model.sync_batch_norm";
             return Err(ModelError::Unfit(words.to_owned()));
         }
-        let backbone: Box<dyn Backbone> = Box::new(OwnBackbone::new(model, scope.path(), dims)?);
+        let backbone: Box<dyn Backbone> = Box::new(OwnBackbone::new(model, &scope.path, dims)?);
         Ok(backbone)
     };
 

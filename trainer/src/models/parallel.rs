@@ -3,24 +3,23 @@
 use tch::Tensor;
 
 use super::cells::{Cell, Recurrent, RecurrentArgs};
-use super::layers::{Block, Blocks, Dropout, VarScope, behind, max_pool, pool_operation};
+use super::layers::{Fixed, Layer, MaxPool, VarScope};
+use super::sequence::LayerArgs::{Norm, Pool};
+use super::sequence::{RELU, RowShape, Sequence, StageArgs, conv, pool};
 use super::walk::{Operation, Walk};
 use super::window::Window;
 use super::{Backbone, Dims, Inputs, ModelError};
 
-const THREE: &[Window] = &[Window::same(3); 2];
-
-const HALF: &[Window] = &[Window::tile(2); 2];
 /// The last poolings in the paper are 4 × 4. Pooling by 2 over bands reduces the minimum number of bands to 32.
-const QUARTER: &[Window] = &[Window::tile(2), Window::tile(4)];
+const QUARTER: [Window; 2] = [Window::tile(2), Window::tile(4)];
 
-/// The blocks of the branch of convolutions. They need rows of at least 32 bands and 128 frames.
-pub(crate) const BLOCKS: &[Block] = &[
-    Block::relu(16, THREE, HALF, Dropout::None),
-    Block::relu(32, THREE, HALF, Dropout::None),
-    Block::relu(64, THREE, HALF, Dropout::None),
-    Block::relu(64, THREE, QUARTER, Dropout::None),
-    Block::relu(64, THREE, QUARTER, Dropout::None),
+/// The branch of convolutions. It needs rows of at least 32 bands and 128 frames.
+pub(crate) const STAGES: &[StageArgs] = &[
+    ("conv1", &[conv(16, 3), Norm, RELU, pool(2)]),
+    ("conv2", &[conv(32, 3), Norm, RELU, pool(2)]),
+    ("conv3", &[conv(64, 3), Norm, RELU, pool(2)]),
+    ("conv4", &[conv(64, 3), Norm, RELU, Pool(QUARTER)]),
+    ("conv5", &[conv(64, 3), Norm, RELU, Pool(QUARTER)]),
 ];
 
 const GRU: RecurrentArgs = RecurrentArgs {
@@ -31,9 +30,6 @@ const GRU: RecurrentArgs = RecurrentArgs {
     dropout: None,
 };
 
-/// Number of bands and of frames that are pooled into one value of the recurrent branch.
-const STEP: [Window; 2] = [Window::tile(2), Window::tile(4)];
-
 /// Two parallel branches. The document states a bidirectional GRU of width 32; the paper (Feng, Liu and Yao 2017,
 /// arXiv:1712.08370) states five convolutions in parallel with it. The other widths are chosen here.
 ///
@@ -41,24 +37,27 @@ const STEP: [Window; 2] = [Window::tile(2), Window::tile(4)];
 /// maximum of 2 bands × 4 frames → bidirectional GRU → last state of each direction, 64.
 #[derive(Debug)]
 pub(crate) struct Parallel {
-    blocks: Blocks,
+    convolutions: Sequence,
+    /// Pools the bands and frames of a step of the recurrent branch into one value.
+    step: MaxPool,
     gru: Recurrent,
-    share: f64,
+    dropout: Fixed,
     width: i64,
 }
 
 impl Parallel {
     pub(crate) fn new(scope: &VarScope<'_>, dims: &Dims) -> Result<Self, ModelError> {
-        // All values that remain after pooling are flattened, so the model fits rows of one shape only.
-        let values = 64 * behind(BLOCKS, 1, dims.bands) * behind(BLOCKS, 0, dims.frames);
-        let blocks = Blocks::new(scope, 1, BLOCKS)?;
-        let gru = Recurrent::new(&scope.at("recurrent"), STEP[0].places(dims.bands), GRU)?;
+        let mut shape = RowShape::picture(dims, 1);
+        let convolutions = Sequence::new(scope, &mut shape, STAGES)?;
+        let gru = Recurrent::new(&scope.at("recurrent"), QUARTER[0].places(dims.bands), GRU)?;
 
         Ok(Self {
-            blocks,
+            convolutions,
+            step: MaxPool(QUARTER.to_vec()),
             gru,
-            share: scope.dropout(0.2),
-            width: values + GRU.outputs(),
+            dropout: Fixed::Dropout(scope.dropout(0.2)),
+            // All values that remain after pooling are flattened, so the model fits rows of one shape only.
+            width: shape.values() + GRU.outputs(),
         })
     }
 }
@@ -69,17 +68,19 @@ impl Backbone for Parallel {
 
         walk.branch("convolutions", "spectrogram");
         let places = self
-            .blocks
+            .convolutions
             .forward(&picture, train, walk)?
             .f_flatten(1, -1)?;
 
         walk.branch("recurrent", "spectrogram");
         // Max pooling over two axes needs a channel axis; it is removed for the recurrent layer.
-        let steps = max_pool(&picture, &STEP)?
+        let steps = self
+            .step
+            .forward(&picture, train)?
             .f_squeeze_dim(1)?
             .f_transpose(1, 2)?;
         walk.stage("steps", &steps, || {
-            let mut operations: Vec<Operation> = pool_operation(&STEP).into_iter().collect();
+            let mut operations = self.step.operations();
             operations.push(Operation::fixed("one step per frame", ""));
             operations
         });
@@ -92,11 +93,11 @@ impl Backbone for Parallel {
         });
 
         walk.join();
-        let x = Tensor::f_cat(&[places, last], 1)?.f_dropout(self.share, train)?;
+        let x = self
+            .dropout
+            .forward(&Tensor::f_cat(&[places, last], 1)?, train)?;
         walk.stage("side by side", &x, || {
-            let mut operations = vec![Operation::flatten()];
-            operations.extend(Dropout::Values(self.share).operation());
-            operations
+            [Fixed::Flatten.operations(), self.dropout.operations()].concat()
         });
         Ok(x)
     }

@@ -3,12 +3,13 @@
 use tch::Tensor;
 
 use super::ModelError;
+use super::layers::Layer;
 use super::walk::Operation;
 use crate::ffi;
 
 /// Expands a spectrogram `[n, bands, frames]` to `[n, channels, bands, frames]` with equal channels. Returns a picture
 /// unchanged, with its own channels.
-pub(crate) fn as_picture(spectrogram: &Tensor, channels: i64) -> Result<Tensor, ModelError> {
+fn as_picture(spectrogram: &Tensor, channels: i64) -> Result<Tensor, ModelError> {
     if spectrogram.dim() == 4 {
         return Ok(spectrogram.shallow_clone());
     }
@@ -18,25 +19,31 @@ pub(crate) fn as_picture(spectrogram: &Tensor, channels: i64) -> Result<Tensor, 
         .f_expand([-1, channels, -1, -1], false)?)
 }
 
-/// Returns a spectrogram or picture as a picture with three channels, scaled by `scale` if present.
-pub(crate) fn as_colour_picture(
-    spectrogram: &Tensor,
-    scale: Option<&Scale>,
-) -> Result<Tensor, ModelError> {
-    let picture = as_picture(spectrogram, 3)?;
-    match scale {
-        Some(scale) => scale.apply(&picture),
-        None => Ok(picture),
-    }
+/// Layer that makes a picture of a spectrogram. A picture keeps its own channels.
+#[derive(Debug)]
+pub(crate) struct AsPicture {
+    /// Number of channels, which are equal until they are scaled.
+    pub channels: i64,
+    pub scale: Option<Scale>,
 }
 
-/// Describes the repetition of a spectrogram's channel as an operation of a stage. Returns no operation for a picture,
-/// which has its own colours.
-pub(crate) fn copied_channel(spectrogram: &Tensor) -> Vec<Operation> {
-    if spectrogram.dim() == 4 {
-        return Vec::new();
+impl Layer for AsPicture {
+    fn forward(&self, x: &Tensor, _train: bool) -> Result<Tensor, ModelError> {
+        let picture = as_picture(x, self.channels)?;
+        match &self.scale {
+            Some(scale) => scale.apply(&picture),
+            None => Ok(picture),
+        }
     }
-    vec![Operation::fixed("channel", "repeated 3 times")]
+
+    /// Descriptions are those of models for spectrograms.
+    fn operations(&self) -> Vec<Operation> {
+        if self.channels == 1 {
+            return Vec::new();
+        }
+        let settings = format!("repeated {} times", self.channels);
+        vec![Operation::fixed("channel", settings)]
+    }
 }
 
 /// Mean and deviation of the pictures on which published weights were trained, to scale rows alike.
@@ -75,7 +82,11 @@ mod tests {
     fn a_picture_keeps_its_colours() {
         let picture = Tensor::rand([2, 3, 4, 5], (Kind::Double, Device::Cpu));
         assert!(as_picture(&picture, 1).unwrap().equal(&picture));
-        assert!(as_colour_picture(&picture, None).unwrap().equal(&picture));
+        let layer = AsPicture {
+            channels: 3,
+            scale: None,
+        };
+        assert!(layer.forward(&picture, false).unwrap().equal(&picture));
     }
 
     #[test]

@@ -4,10 +4,12 @@
 use tch::Tensor;
 
 use super::cells::{Cell, Recurrent, RecurrentArgs};
-use super::layers::{Activation, Block, Blocks, DenseRelu, Dropout, VarScope, behind, mean_over};
-use super::norm::BatchNorm;
+use super::layers::{Fixed, VarScope, mean_over};
+use super::sequence::LayerArgs::{self, Norm};
+use super::sequence::{
+    ADD_CHANNEL, RELU, RowShape, Sequence, StageArgs, conv, dense, dropout, pool, valid_conv,
+};
 use super::walk::{Operation, Walk};
-use super::window::Window;
 use super::{Backbone, Dims, Inputs, ModelError};
 
 /// Reduction of a sequence of states, one per step, to one vector.
@@ -36,16 +38,13 @@ impl Summary {
 /// Arguments of an architecture with convolutions and recurrent layers.
 #[derive(Debug)]
 pub(crate) struct ConvRecurrentArgs {
-    /// Convolutions before the recurrent layers. Blocks over two axes receive `[n, 1, bands, frames]`, blocks over one
-    /// axis `[n, bands, frames]`.
-    pub blocks: &'static [Block],
+    /// Stages before the recurrent layers. Bands are channels, unless the first layer adds a channel.
+    pub stages: &'static [StageArgs],
     pub recurrent: RecurrentArgs,
     /// Reduction of the recurrent layers' states to one vector.
     pub summary: Summary,
-    pub dropout: Option<f64>,
-    pub norm: bool,
-    /// Width and dropout rate of a dense layer with ReLU after the summary; `None` for no such layer.
-    pub dense: Option<(i64, f64)>,
+    /// Stages after the summary.
+    pub top: &'static [StageArgs],
 }
 
 const fn stack(cell: Cell, width: i64, layers: i64) -> RecurrentArgs {
@@ -66,142 +65,136 @@ const fn both_ways(args: RecurrentArgs, dropout: Option<f64>) -> RecurrentArgs {
     }
 }
 
-const THREE_1D: &[Window] = &[Window::same(3)];
-const THREE_2D: &[Window] = &[Window::same(3); 2];
-const FIVE_1D: &[Window] = &[Window::same(5)];
-const FIVE_2D: &[Window] = &[Window::same(5); 2];
-const VALID_1D: &[Window] = &[Window::valid(3)];
-const HALF_1D: &[Window] = &[Window::tile(2)];
-const HALF_2D: &[Window] = &[Window::tile(2); 2];
+const CHANNEL_DROPOUT: LayerArgs = LayerArgs::Fixed(Fixed::ChannelDropout(0.4));
 
 /// Three 1-D convolutions of document 000: 128, 256, 512 channels; a quarter of the frames remains.
-const XNAP_1D: &[Block] = &[
-    Block::relu(128, FIVE_1D, HALF_1D, Dropout::None),
-    Block::relu(256, THREE_1D, HALF_1D, Dropout::None),
-    Block::relu(512, THREE_1D, &[], Dropout::Values(0.4)),
+const XNAP_1D: &[StageArgs] = &[
+    ("conv1", &[conv(128, 5), Norm, RELU, pool(2)]),
+    ("conv2", &[conv(256, 3), Norm, RELU, pool(2)]),
+    ("conv3", &[conv(512, 3), Norm, RELU, dropout(0.4)]),
 ];
 
-/// Three 2-D convolutions of document 000, with 1, 2 and 4 times `width` channels; a quarter of the bands and of the
-/// frames remains.
-const fn xnap_2d(width: i64) -> [Block; 3] {
-    [
-        Block::relu(width, FIVE_2D, HALF_2D, Dropout::None),
-        Block::relu(2 * width, THREE_2D, HALF_2D, Dropout::None),
-        Block::relu(4 * width, THREE_2D, &[], Dropout::Channels(0.4)),
-    ]
-}
+/// Three 2-D convolutions of document 000; a quarter of the bands and of the frames remains.
+const XNAP_2D_128: &[StageArgs] = &[
+    ("conv1", &[ADD_CHANNEL, conv(128, 5), Norm, RELU, pool(2)]),
+    ("conv2", &[conv(256, 3), Norm, RELU, pool(2)]),
+    ("conv3", &[conv(512, 3), Norm, RELU, CHANNEL_DROPOUT]),
+];
+
+/// The same with half as many channels.
+const XNAP_2D_64: &[StageArgs] = &[
+    ("conv1", &[ADD_CHANNEL, conv(64, 5), Norm, RELU, pool(2)]),
+    ("conv2", &[conv(128, 3), Norm, RELU, pool(2)]),
+    ("conv3", &[conv(256, 3), Norm, RELU, CHANNEL_DROPOUT]),
+];
 
 /// `cnn1d-gru` of document 000, with its authors' widths: `[n, 512, frames / 4]` → 512 per step → mean → 128.
 pub(crate) const CNN1D_GRU: ConvRecurrentArgs = ConvRecurrentArgs {
-    blocks: XNAP_1D,
+    stages: XNAP_1D,
     recurrent: both_ways(stack(Cell::Gru, 256, 2), None),
     summary: Summary::Mean,
-    dropout: None,
-    norm: false,
-    dense: Some((128, 0.4)),
+    top: &[("dense", &[dense(128), RELU, dropout(0.4)])],
 };
 
 /// `cnn1d-lstm` of document 000, with its authors' widths: `[n, 512, frames / 4]` → 256 per step → 512 → 128.
 pub(crate) const CNN1D_LSTM: ConvRecurrentArgs = ConvRecurrentArgs {
-    blocks: XNAP_1D,
+    stages: XNAP_1D,
     recurrent: both_ways(stack(Cell::Lstm, 128, 2), None),
     summary: Summary::MeanMax,
-    dropout: None,
-    norm: false,
-    dense: Some((128, 0.3)),
+    top: &[("dense", &[dense(128), RELU, dropout(0.3)])],
 };
 
 /// `cnn2d-gru` of document 000, with its authors' widths: `[n, 512, bands / 4, frames / 4]` → channels and bands
 /// concatenated, 16,384 values per step at 128 bands → 256 per step → mean → 128.
 pub(crate) const CNN2D_GRU: ConvRecurrentArgs = ConvRecurrentArgs {
-    blocks: &xnap_2d(128),
+    stages: XNAP_2D_128,
     recurrent: both_ways(stack(Cell::Gru, 128, 2), Some(0.4)),
     summary: Summary::Mean,
-    dropout: None,
-    norm: false,
-    dense: Some((128, 0.4)),
+    top: &[("dense", &[dense(128), RELU, dropout(0.4)])],
 };
 
 /// `cnn2d-lstm` of document 000, with its authors' widths: `[n, 256, bands / 4, frames / 4]` → 8,192 values per step at
 /// 128 bands → 256 per step → mean and maximum, 512 → 128.
 pub(crate) const CNN2D_LSTM: ConvRecurrentArgs = ConvRecurrentArgs {
-    blocks: &xnap_2d(64),
+    stages: XNAP_2D_64,
     recurrent: both_ways(stack(Cell::Lstm, 128, 2), Some(0.4)),
     summary: Summary::MeanMax,
-    dropout: None,
-    norm: false,
-    dense: Some((128, 0.3)),
+    top: &[("dense", &[dense(128), RELU, dropout(0.3)])],
 };
 
-const fn elu(width: i64, pool: &'static [Window]) -> Block {
-    Block {
-        activation: Activation::Elu,
-        ..Block::relu(width, VALID_1D, pool, Dropout::Values(0.1))
-    }
-}
+const ELU: LayerArgs = LayerArgs::Fixed(Fixed::Elu);
 
 /// `GenreClassifier` of document 002, built like the repository named there: `[n, 128, frames / 48]` → last state 64 →
 /// dropout, batch norm → 64.
 pub(crate) const CRNN: ConvRecurrentArgs = ConvRecurrentArgs {
-    blocks: &[
-        elu(64, &[Window::tile(3)]),
-        elu(128, &[Window::tile(4)]),
-        elu(128, &[Window::tile(4)]),
+    stages: &[
+        (
+            "conv1",
+            &[valid_conv(64, 3), Norm, ELU, pool(3), dropout(0.1)],
+        ),
+        (
+            "conv2",
+            &[valid_conv(128, 3), Norm, ELU, pool(4), dropout(0.1)],
+        ),
+        (
+            "conv3",
+            &[valid_conv(128, 3), Norm, ELU, pool(4), dropout(0.1)],
+        ),
     ],
     recurrent: stack(Cell::Lstm, 64, 2),
     summary: Summary::Last,
-    dropout: Some(0.3),
-    norm: true,
-    dense: Some((64, 0.3)),
+    top: &[(
+        "dense",
+        &[dropout(0.3), Norm, dense(64), RELU, dropout(0.3)],
+    )],
 };
 
 /// `SimpleClassifier` of document 002, with widths chosen here: `[n, 128, frames / 16]` → last state 64.
 pub(crate) const CRNN_SIMPLE: ConvRecurrentArgs = ConvRecurrentArgs {
-    blocks: &[
-        Block::relu(64, THREE_1D, &[Window::tile(4)], Dropout::Values(0.2)),
-        Block::relu(128, THREE_1D, &[Window::tile(4)], Dropout::Values(0.2)),
+    stages: &[
+        ("conv1", &[conv(64, 3), Norm, RELU, pool(4), dropout(0.2)]),
+        ("conv2", &[conv(128, 3), Norm, RELU, pool(4), dropout(0.2)]),
     ],
     recurrent: stack(Cell::Lstm, 64, 1),
     summary: Summary::Last,
-    dropout: None,
-    norm: false,
-    dense: None,
+    top: &[],
 };
 
 /// `SimpleClassifier_RNN` of document 002, with widths chosen here: `[n, frames, bands]` → last state 128 → 64.
 pub(crate) const LSTM: ConvRecurrentArgs = ConvRecurrentArgs {
-    blocks: &[],
+    stages: &[],
     recurrent: RecurrentArgs {
         dropout: Some(0.3),
         ..stack(Cell::Lstm, 128, 2)
     },
     summary: Summary::Last,
-    dropout: None,
-    norm: false,
-    dense: Some((64, 0.3)),
+    top: &[("dense", &[dense(64), RELU, dropout(0.3)])],
 };
+
+const BLOCK_64: &[LayerArgs] = &[conv(64, 5), Norm, RELU, pool(2), dropout(0.4)];
 
 /// "CRNN" of document 003, with its LSTM of width 64 and dropout in all layers; other widths are chosen here: `[n, 64,
 /// frames / 8]` → last state 64 → 64.
 pub(crate) const CRNN_LSTM64: ConvRecurrentArgs = ConvRecurrentArgs {
-    blocks: &[Block::relu(64, FIVE_1D, HALF_1D, Dropout::Values(0.4)); 3],
+    stages: &[
+        ("conv1", BLOCK_64),
+        ("conv2", BLOCK_64),
+        ("conv3", BLOCK_64),
+    ],
     recurrent: stack(Cell::Lstm, 64, 1),
     summary: Summary::Last,
-    dropout: Some(0.4),
-    norm: false,
-    dense: Some((64, 0.4)),
+    top: &[("dense", &[dropout(0.4), dense(64), RELU, dropout(0.4)])],
 };
 
-/// Convolutions, recurrent layers, a summary over time and a dense layer, as described by [`ConvRecurrentArgs`].
+/// Convolutions, recurrent layers, a summary over time and dense layers, as described by [`ConvRecurrentArgs`].
 #[derive(Debug)]
 pub(crate) struct ConvRecurrent {
-    blocks: Blocks,
-    picture: bool,
+    stages: Sequence,
+    /// True if the stages return `[n, channels, bands, frames]`, and not `[n, channels, frames]`.
+    has_bands: bool,
     recurrent: Recurrent,
     summary: Summary,
-    dropout: Option<f64>,
-    norm: Option<BatchNorm>,
-    dense: Option<DenseRelu>,
+    top: Sequence,
     width: i64,
 }
 
@@ -220,47 +213,25 @@ impl ConvRecurrent {
         dims: &Dims,
         args: &ConvRecurrentArgs,
     ) -> Result<Self, ModelError> {
-        // Blocks over two axes receive a picture; blocks over one axis receive the bands as channels.
-        let picture = args
-            .blocks
-            .first()
-            .is_some_and(|block| block.conv.len() == 2);
-        let channels_in = if picture { 1 } else { dims.bands };
-        let blocks = Blocks::new(scope, channels_in, args.blocks)?;
+        let mut shape = RowShape::spectrogram(dims);
+        let stages = Sequence::new(scope, &mut shape, args.stages)?;
 
-        // After blocks over two axes, the channels and bands of a step are concatenated.
-        let channels = args.blocks.last().map_or(dims.bands, |block| block.width);
-        let values = if picture {
-            channels * behind(args.blocks, 1, dims.bands)
-        } else {
-            channels
-        };
-        let recurrent = Recurrent::new(&scope.at("recurrent"), values, args.recurrent)?;
+        // Each frame becomes a step, with the channels and bands of the frame concatenated.
+        let _frames = shape.axes.pop();
+        let recurrent = Recurrent::new(&scope.at("recurrent"), shape.values(), args.recurrent)?;
 
         let states = match args.summary {
             Summary::MeanMax => 2 * args.recurrent.outputs(),
             Summary::Last | Summary::Mean => args.recurrent.outputs(),
         };
-        let dropout = args.dropout.map(|own| scope.dropout(own));
-        let norm = args
-            .norm
-            .then(|| BatchNorm::new(&scope.at("norm"), states))
-            .transpose()?;
-        let dense = args
-            .dense
-            .map(|(width, own)| DenseRelu::new(&scope.at("dense"), states, width, own))
-            .transpose()?;
-        let width = args.dense.map_or(states, |(width, _)| width);
-
+        let mut vector = RowShape::vector(states);
         Ok(Self {
-            blocks,
-            picture,
+            stages,
+            has_bands: !shape.axes.is_empty(),
             recurrent,
             summary: args.summary,
-            dropout,
-            norm,
-            dense,
-            width,
+            top: Sequence::new(scope, &mut vector, args.top)?,
+            width: vector.values(),
         })
     }
 
@@ -279,40 +250,19 @@ impl ConvRecurrent {
         walk.stage("summary", &states, || vec![self.summary.operation()]);
         Ok(states)
     }
-
-    /// Describes the layers between the summary and the heads as operations of a stage.
-    fn behind_summary(&self) -> Vec<Operation> {
-        let dropout = self
-            .dropout
-            .and_then(|share| Dropout::Values(share).operation());
-        let norm = self.norm.as_ref().map(BatchNorm::operation);
-
-        let mut operations: Vec<Operation> = dropout.into_iter().chain(norm).collect();
-        if let Some(dense) = &self.dense {
-            operations.extend(dense.operations());
-        }
-        operations
-    }
 }
 
 impl Backbone for ConvRecurrent {
     fn embed(&self, inputs: &Inputs, train: bool, walk: &mut Walk) -> Result<Tensor, ModelError> {
-        let spectrogram = &inputs.spectrogram;
+        let x = self.stages.forward(&inputs.spectrogram, train, walk)?;
 
-        let steps = if self.picture {
-            let x = self
-                .blocks
-                .forward(&spectrogram.f_unsqueeze(1)?, train, walk)?;
-            // Each frame becomes a step, with the channels and bands of the frame concatenated.
+        let steps = if self.has_bands {
             x.f_permute([0, 3, 1, 2])?.f_flatten(2, 3)?
         } else {
-            self.blocks
-                .forward(spectrogram, train, walk)?
-                .f_transpose(1, 2)?
+            x.f_transpose(1, 2)?
         };
-
         walk.stage("steps", &steps, || {
-            let beside = if self.picture {
+            let beside = if self.has_bands {
                 "channels and bands concatenated"
             } else {
                 ""
@@ -320,21 +270,8 @@ impl Backbone for ConvRecurrent {
             vec![Operation::fixed("one step per frame", beside)]
         });
 
-        let mut x = self.states(&steps, train, walk)?;
-
-        // Order of layers as in document 002: dropout, batch norm, dense.
-        if let Some(share) = self.dropout {
-            x = x.f_dropout(share, train)?;
-        }
-        if let Some(norm) = &self.norm {
-            x = norm.forward(&x, train)?;
-        }
-        if let Some(layer) = &self.dense {
-            x = layer.forward(&x, train)?;
-            walk.stage("dense", &x, || self.behind_summary());
-        }
-
-        Ok(x)
+        let states = self.states(&steps, train, walk)?;
+        self.top.forward(&states, train, walk)
     }
 
     fn width(&self) -> i64 {

@@ -8,10 +8,11 @@ use wavemill_loader::Needs;
 use wavemill_schemas::config;
 use wavemill_schemas::manifest::FeatureEntry;
 
-use super::layers::{Block, VarScope, least_for};
+use super::layers::VarScope;
+use super::sequence::{RowShape, Sequential, least_1d, least_2d};
 use super::{
-    Backbone, COLUMNS, Dims, ModelError, cnn, fusion, genregenie, mlp, own, parallel, recurrent,
-    resnet, xception,
+    Backbone, COLUMNS, Dims, ModelError, cnn, fusion, mlp, own, parallel, recurrent, resnet,
+    xception,
 };
 
 /// Creates the backbone of an architecture in a scope of the variable store.
@@ -148,83 +149,97 @@ pub(crate) fn find(name: &str) -> Result<&'static Architecture, ModelError> {
     })
 }
 
-fn least_1d(blocks: &[Block]) -> [i64; 2] {
-    [1, least_for(blocks)[1]]
-}
+/// One of the architectures of document 000; the others have its values in common.
+const CNN1D_GRU: Architecture = Architecture {
+    name: "cnn1d-gru",
+    about: "three 1-D convolutions, two bidirectional GRU layers, mean over time, a dense layer",
+    origin: "document 000 (fma-large)",
+    text: "convolutions in one or two dimensions, GRU and LSTM; no sizes",
+    repository: "models/CNNGRU1d.py: layers, windows, batch norm, summary, torch's default \
+        initialisation; width 128 and dropout 0.4 are its defaults",
+    our_choice: "convolutions without bias, because the batch norm after each one removes any bias",
+    needs: Needs::Spectrogram,
+    channels: &[1],
+    document: [128, 1292, 12],
+    least: || least_1d(recurrent::CNN1D_GRU.stages),
+    build: &|scope, dims, _| recurrent::boxed(scope, dims, &recurrent::CNN1D_GRU),
+};
+
+/// The simplest architecture of document 002 for spectrograms; the others have its values in common.
+const CRNN_SIMPLE: Architecture = Architecture {
+    name: "crnn-simple",
+    about: "two 1-D convolutions, one LSTM layer",
+    origin: "document 002 (fma-small)",
+    text: "a simpler version of crnn",
+    repository: "nothing is taken from it",
+    our_choice: "two convolutions of 64 and 128 with windows of 3 and padding, without bias, each with \
+        batch norm, ReLU, pooling by 4 and dropout 0.2; one layer of LSTM 64, its last state, no \
+        dense layer",
+    needs: Needs::Spectrogram,
+    channels: &[1],
+    document: [128, 640, 8],
+    least: || least_1d(recurrent::CRNN_SIMPLE.stages),
+    build: &|scope, dims, _| recurrent::boxed(scope, dims, &recurrent::CRNN_SIMPLE),
+};
+
+/// The simplest architecture for metadata; the others have its values in common.
+const MLP_1: Architecture = Architecture {
+    name: "mlp-1",
+    about: "one hidden layer with ReLU, on metadata",
+    origin: "document 002 (fma-small)",
+    text: "one hidden layer with ReLU, on the MFCC columns of the metadata",
+    repository: "nothing is taken from it",
+    our_choice: "width 128; columns standardised to mean 0 and standard deviation 1",
+    needs: Needs::Metadata,
+    channels: &[1],
+    document: [1, 1, 8],
+    least: || [0, 0],
+    build: &|scope, dims, _| Sequential::of_rows(scope, RowShape::vector(dims.metadata), mlp::ONE),
+};
 
 /// The architectures of wavemill, in the order of the documents that describe them.
 pub(crate) const TABLE: &[Architecture] = &[
     Architecture {
         name: "cnn2d",
         about: "three 2-D convolutions, two dense layers",
-        origin: "document 000 (fma-large)",
-        text: "convolutions in one or two dimensions, GRU and LSTM; no sizes",
         repository: "models/CNN.py: layers, widths, windows, poolings, batch norm, dropout, torch's \
             default initialisation",
         our_choice: "convolutions without bias, because the batch norm after each one removes any bias; \
             bands before frames when values are flattened; rows of other shapes than 128 x 1292",
-        needs: Needs::Spectrogram,
-        channels: &[1],
-        document: [128, 1292, 12],
-        least: cnn::least_2d,
-        build: &|scope, dims, _| Ok(Box::new(cnn::Cnn2d::new(scope, dims)?)),
+        least: || least_2d(cnn::CNN2D),
+        build: &|scope, dims, _| {
+            Sequential::of_rows(scope, RowShape::spectrogram(dims), cnn::CNN2D)
+        },
+        ..CNN1D_GRU
     },
-    Architecture {
-        name: "cnn1d-gru",
-        about: "three 1-D convolutions, two bidirectional GRU layers, mean over time, a dense layer",
-        origin: "document 000 (fma-large)",
-        text: "convolutions in one or two dimensions, GRU and LSTM; no sizes",
-        repository: "models/CNNGRU1d.py: layers, windows, batch norm, summary, torch's default \
-            initialisation; width 128 and dropout 0.4 are its defaults",
-        our_choice: "convolutions without bias, because the batch norm after each one removes any bias",
-        needs: Needs::Spectrogram,
-        channels: &[1],
-        document: [128, 1292, 12],
-        least: || least_1d(recurrent::CNN1D_GRU.blocks),
-        build: &|scope, dims, _| recurrent::boxed(scope, dims, &recurrent::CNN1D_GRU),
-    },
+    CNN1D_GRU,
     Architecture {
         name: "cnn1d-lstm",
         about: "three 1-D convolutions, two bidirectional LSTM layers, mean and maximum over time, a dense layer",
-        origin: "document 000 (fma-large)",
-        text: "convolutions in one or two dimensions, GRU and LSTM; no sizes",
         repository: "models/CNNLSTM1d.py: layers, windows, batch norm, summary, torch's default \
             initialisation; width 128, dropout 0.4 and 0.3 are its defaults",
-        our_choice: "convolutions without bias, because the batch norm after each one removes any bias",
-        needs: Needs::Spectrogram,
-        channels: &[1],
-        document: [128, 1292, 12],
-        least: || least_1d(recurrent::CNN1D_LSTM.blocks),
+        least: || least_1d(recurrent::CNN1D_LSTM.stages),
         build: &|scope, dims, _| recurrent::boxed(scope, dims, &recurrent::CNN1D_LSTM),
+        ..CNN1D_GRU
     },
     Architecture {
         name: "cnn2d-gru",
         about: "three 2-D convolutions, two bidirectional GRU layers, mean over time, a dense layer",
-        origin: "document 000 (fma-large)",
-        text: "convolutions in one or two dimensions, GRU and LSTM; no sizes",
         repository: "models/CNNGRU2d.py: layers, windows, batch norm, summary, torch's default \
             initialisation; width 128 and dropout 0.4 are its defaults (its last main.py runs it with 64 \
             and 0.3)",
-        our_choice: "convolutions without bias, because the batch norm after each one removes any bias",
-        needs: Needs::Spectrogram,
-        channels: &[1],
-        document: [128, 1292, 12],
-        least: || least_for(recurrent::CNN2D_GRU.blocks),
+        least: || least_2d(recurrent::CNN2D_GRU.stages),
         build: &|scope, dims, _| recurrent::boxed(scope, dims, &recurrent::CNN2D_GRU),
+        ..CNN1D_GRU
     },
     Architecture {
         name: "cnn2d-lstm",
         about: "three 2-D convolutions, two bidirectional LSTM layers, mean and maximum over time, a dense layer",
-        origin: "document 000 (fma-large)",
-        text: "convolutions in one or two dimensions, GRU and LSTM; no sizes",
         repository: "models/CNNLSTM2d.py: layers, windows, batch norm, summary, torch's default \
             initialisation; width 64, LSTM 128, dropout 0.4 and 0.3 are its defaults",
-        our_choice: "convolutions without bias, because the batch norm after each one removes any bias",
-        needs: Needs::Spectrogram,
-        channels: &[1],
-        document: [128, 1292, 12],
-        least: || least_for(recurrent::CNN2D_LSTM.blocks),
+        least: || least_2d(recurrent::CNN2D_LSTM.stages),
         build: &|scope, dims, _| recurrent::boxed(scope, dims, &recurrent::CNN2D_LSTM),
+        ..CNN1D_GRU
     },
     Architecture {
         name: "genregenie-cnn",
@@ -239,13 +254,10 @@ pub(crate) const TABLE: &[Architecture] = &[
         needs: Needs::Spectrogram,
         channels: &[1, 3],
         document: [128, 130, 10],
-        least: genregenie::least,
+        least: || least_2d(cnn::GENREGENIE),
         build: &|scope, dims, model| {
             // The number of channels of a picture overrides `model.channels`.
-            let channels = dims.channels.unwrap_or(model.channels);
-            Ok(Box::new(genregenie::GenreGenie::new(
-                scope, dims, channels,
-            )?))
+            cnn::genregenie(scope, dims, dims.channels.unwrap_or(model.channels))
         },
     },
     Architecture {
@@ -258,96 +270,58 @@ pub(crate) const TABLE: &[Architecture] = &[
             both directions",
         our_choice: "one dimension with widths 64-128-128; one direction; a dense layer of 64 with ReLU and \
             dropout 0.3; convolutions without bias",
-        needs: Needs::Spectrogram,
-        channels: &[1],
-        document: [128, 640, 8],
-        least: || least_1d(recurrent::CRNN.blocks),
+        least: || least_1d(recurrent::CRNN.stages),
         build: &|scope, dims, _| recurrent::boxed(scope, dims, &recurrent::CRNN),
+        ..CRNN_SIMPLE
     },
-    Architecture {
-        name: "crnn-simple",
-        about: "two 1-D convolutions, one LSTM layer",
-        origin: "document 002 (fma-small)",
-        text: "a simpler version of crnn",
-        repository: "nothing is taken from it",
-        our_choice: "two convolutions of 64 and 128 with windows of 3 and padding, without bias, each with \
-            batch norm, ReLU, pooling by 4 and dropout 0.2; one layer of LSTM 64, its last state, no \
-            dense layer",
-        needs: Needs::Spectrogram,
-        channels: &[1],
-        document: [128, 640, 8],
-        least: || least_1d(recurrent::CRNN_SIMPLE.blocks),
-        build: &|scope, dims, _| recurrent::boxed(scope, dims, &recurrent::CRNN_SIMPLE),
-    },
+    CRNN_SIMPLE,
     Architecture {
         name: "lstm",
         about: "two LSTM layers over frames, two linear layers",
-        origin: "document 002 (fma-small)",
         text: "LSTM followed by linear layers",
-        repository: "nothing is taken from it",
         our_choice: "two layers of LSTM 128 with dropout 0.3 between them; the last state; one dense layer of \
             64 with ReLU and dropout 0.3",
-        needs: Needs::Spectrogram,
-        channels: &[1],
-        document: [128, 640, 8],
-        least: || least_1d(recurrent::LSTM.blocks),
+        least: || least_1d(recurrent::LSTM.stages),
         build: &|scope, dims, _| recurrent::boxed(scope, dims, &recurrent::LSTM),
+        ..CRNN_SIMPLE
     },
     Architecture {
         name: "cnn1d",
         about: "three 1-D convolutions, mean and maximum over time, two linear layers",
-        origin: "document 002 (fma-small)",
         text: "1-D convolutions followed by linear layers; van den Oord et al. 2013 is among its \
             references",
-        repository: "nothing is taken from it",
         our_choice: "widths 128-128-256, windows of 5 with padding, without bias, batch norm, ReLU, pooling \
             by 4, dropout 0.2; mean and maximum over time as in that reference; dense 128 with \
             dropout 0.3",
-        needs: Needs::Spectrogram,
-        channels: &[1],
-        document: [128, 640, 8],
         least: || least_1d(cnn::CNN1D),
-        build: &|scope, dims, _| Ok(Box::new(cnn::Cnn1d::new(scope, dims)?)),
+        build: &|scope, dims, _| {
+            Sequential::of_rows(scope, RowShape::spectrogram(dims), cnn::CNN1D)
+        },
+        ..CRNN_SIMPLE
     },
     Architecture {
         name: "mlp-4",
         about: "four hidden layers with batch norm, ReLU and dropout, on metadata",
-        origin: "document 002 (fma-small)",
         text: "four hidden layers, batch norm, dropout and ReLU, on the MFCC columns of the metadata",
-        repository: "nothing is taken from it",
         our_choice: "widths 512-256-128-64; batch norm before ReLU, hence dense layers without bias; \
             dropout 0.3; columns standardised to mean 0 and standard deviation 1",
-        needs: Needs::Metadata,
-        channels: &[1],
-        document: [1, 1, 8],
-        least: || [0, 0],
-        build: &|scope, dims, _| Ok(Box::new(mlp::Mlp::new(scope, dims, &mlp::FOUR)?)),
+        build: &|scope, dims, _| {
+            Sequential::of_rows(scope, RowShape::vector(dims.metadata), mlp::FOUR)
+        },
+        ..MLP_1
     },
-    Architecture {
-        name: "mlp-1",
-        about: "one hidden layer with ReLU, on metadata",
-        origin: "document 002 (fma-small)",
-        text: "one hidden layer with ReLU, on the MFCC columns of the metadata",
-        repository: "nothing is taken from it",
-        our_choice: "width 128; columns standardised to mean 0 and standard deviation 1",
-        needs: Needs::Metadata,
-        channels: &[1],
-        document: [1, 1, 8],
-        least: || [0, 0],
-        build: &|scope, dims, _| Ok(Box::new(mlp::Mlp::new(scope, dims, &mlp::ONE)?)),
-    },
+    MLP_1,
     Architecture {
         name: "linear-probe",
         about: "a linear layer on vectors: logistic regression of embeddings",
         origin: "linear probing, as in MARBLE (Yuan et al., 2023)",
         text: "a linear classifier on the vectors of a network that is not trained",
-        repository: "nothing is taken from it",
         our_choice: "columns standardised to mean 0 and standard deviation 1",
-        needs: Needs::Metadata,
-        channels: &[1],
         document: [1, 1, 10],
-        least: || [0, 0],
-        build: &|scope, dims, _| Ok(Box::new(mlp::Mlp::new(scope, dims, &mlp::LINEAR_PROBE)?)),
+        build: &|scope, dims, _| {
+            Sequential::of_rows(scope, RowShape::vector(dims.metadata), mlp::LINEAR_PROBE)
+        },
+        ..MLP_1
     },
     Architecture {
         name: "mlp-probe",
@@ -357,11 +331,11 @@ pub(crate) const TABLE: &[Architecture] = &[
         repository: "benchmark/tasks/GTZAN/GTZAN_base_config.yaml of MARBLE-Benchmark: width 512, dropout \
             0.2; benchmark/models/probers.py: ReLU before dropout",
         our_choice: "columns standardised to mean 0 and standard deviation 1",
-        needs: Needs::Metadata,
-        channels: &[1],
         document: [1, 1, 10],
-        least: || [0, 0],
-        build: &|scope, dims, _| Ok(Box::new(mlp::Mlp::new(scope, dims, &mlp::MLP_PROBE)?)),
+        build: &|scope, dims, _| {
+            Sequential::of_rows(scope, RowShape::vector(dims.metadata), mlp::MLP_PROBE)
+        },
+        ..MLP_1
     },
     Architecture {
         name: "fusion",
@@ -370,14 +344,12 @@ pub(crate) const TABLE: &[Architecture] = &[
         origin: "document 002 (fma-small), its further work, which was not finished there",
         text: "LSTM, or CNN and LSTM, on the spectrogram, side by side with the metadata before the \
             linear layers; artist and album label-encoded and embedded",
-        repository: "nothing is taken from it",
         our_choice: "the branch is crnn-simple (batch norm, convolutions without bias); embeddings of 16, 0 \
             for the unknown; one dense layer of 128 with ReLU and dropout 0.3",
         needs: Needs::All,
-        channels: &[1],
-        document: [128, 640, 8],
-        least: || least_1d(recurrent::CRNN_SIMPLE.blocks),
+        least: || least_1d(recurrent::CRNN_SIMPLE.stages),
         build: &|scope, dims, _| Ok(Box::new(fusion::Fusion::new(scope, dims)?)),
+        ..CRNN_SIMPLE
     },
     Architecture {
         name: "crnn-lstm64",
@@ -391,7 +363,7 @@ pub(crate) const TABLE: &[Architecture] = &[
         needs: Needs::Spectrogram,
         channels: &[1],
         document: [128, 646, 8],
-        least: || least_1d(recurrent::CRNN_LSTM64.blocks),
+        least: || least_1d(recurrent::CRNN_LSTM64.stages),
         build: &|scope, dims, _| recurrent::boxed(scope, dims, &recurrent::CRNN_LSTM64),
     },
     Architecture {
@@ -406,7 +378,7 @@ pub(crate) const TABLE: &[Architecture] = &[
         needs: Needs::Spectrogram,
         channels: &[1],
         document: [128, 646, 8],
-        least: || least_for(parallel::BLOCKS),
+        least: || least_2d(parallel::STAGES),
         build: &|scope, dims, _| Ok(Box::new(parallel::Parallel::new(scope, dims)?)),
     },
     Architecture {
@@ -422,12 +394,7 @@ pub(crate) const TABLE: &[Architecture] = &[
         channels: &[1, 3],
         document: [288, 432, 10],
         least: || [1, 1],
-        build: &|scope, _, model| {
-            Ok(Box::new(resnet::ResNet50::new(
-                scope,
-                model.init.is_some(),
-            )?))
-        },
+        build: &|scope, _, model| resnet::resnet50(scope, model.init.is_some()),
     },
     Architecture {
         name: "xception",
@@ -442,12 +409,7 @@ pub(crate) const TABLE: &[Architecture] = &[
         channels: &[1, 3],
         document: [288, 432, 10],
         least: xception::least,
-        build: &|scope, _, model| {
-            Ok(Box::new(xception::Xception::new(
-                scope,
-                model.init.is_some(),
-            )?))
-        },
+        build: &|scope, _, model| xception::xception(scope, model.init.is_some()),
     },
 ];
 

@@ -42,11 +42,11 @@ impl Operation {
             parameters: 0,
         }
     }
+}
 
-    /// Creates the operation that flattens a row's values into one axis, as input of a dense layer.
-    pub(crate) fn flatten() -> Self {
-        Self::fixed("flatten", "")
-    }
+/// Returns the number of parameters of all `operations`.
+pub(crate) fn parameters_of(operations: &[Operation]) -> i64 {
+    operations.iter().map(|one| one.parameters).sum()
 }
 
 /// Merges consecutive equal operations into one operation, whose settings contain the number of repetitions.
@@ -136,7 +136,7 @@ impl Walk {
             name: name.to_string(),
             shape: x.size().split_off(1),
             branch: record.current,
-            parameters: operations.iter().map(|one| one.parameters).sum(),
+            parameters: parameters_of(&operations),
             operations,
         });
     }

@@ -87,13 +87,6 @@ fn format_numbers(numbers: &[i64]) -> String {
     }
 }
 
-/// Returns the length of an axis after applying `windows` in order.
-pub(crate) fn length_behind(windows: &[Window], length: i64) -> i64 {
-    windows
-        .iter()
-        .fold(length, |length, window| window.places(length))
-}
-
 /// Returns the minimum length of an axis that `windows` reduce to one value.
 pub(crate) fn least_before(windows: &[Window]) -> i64 {
     windows
@@ -106,6 +99,13 @@ pub(crate) fn least_before(windows: &[Window]) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Returns the length of an axis after applying `windows` in order.
+    fn length_behind(windows: &[Window], length: i64) -> i64 {
+        windows
+            .iter()
+            .fold(length, |length, window| window.places(length))
+    }
 
     #[test]
     fn the_least_length_leaves_one_value_and_one_less_leaves_none() {
