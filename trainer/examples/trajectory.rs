@@ -8,10 +8,7 @@ use std::path::PathBuf;
 use clap::Parser;
 use serde_json::{Map, Value, json};
 use tch::{Device, Kind, Tensor};
-use wavemill_schemas::config::{
-    self, ClassWeights, Cosine, Metric, OptimizerKind, ParameterGroup, Plateau, PosWeight,
-    Schedule, StepLr,
-};
+use wavemill_schemas::config::{ClassWeights, Config, Metric, PosWeight};
 use wavemill_schemas::rng::Rng;
 use wavemill_scores::schedule::{RunPosition, Schedules, Validation};
 use wavemill_trainer::loss::{
@@ -38,15 +35,6 @@ struct Args {
     out: PathBuf,
 }
 
-/// Settings of one training run.
-struct Case {
-    name: &'static str,
-    kind: Kind,
-    optimizer: config::Optimizer,
-    schedule: Schedule,
-    loss: config::Loss,
-}
-
 /// Inputs and labels of all training runs.
 struct Data {
     inputs: Tensor,
@@ -58,169 +46,80 @@ struct Data {
     lambda: Tensor,
 }
 
-fn cases() -> Vec<Case> {
-    let step = Some(StepLr {
-        every_epochs: 3,
-        gamma: 0.7,
-    });
+const SGD: &str = "optimizer.name=sgd";
+const NESTEROV: &str = "optimizer.name=sgd optimizer.nesterov=true";
+const CLIPPED: &str = "optimizer.name=adamw optimizer.clip_norm=0.4";
+const GROUPED: &str = "optimizer.layer_decay=0.6 optimizer.groups=\
+    [{names=\"hidden.*\",lr_factor=0.5,weight_decay=0.0},{names=\"*.bias\",lr_factor=2.0,frozen_epochs=3}]";
+const BY_LOSS: &str =
+    "schedule.step={every_epochs=3,gamma=0.7} schedule.plateau={metric=\"loss\",patience=1}";
+const BY_F1: &str = "schedule.plateau={metric=\"macro_f1\",patience=1}";
+const WARM: &str = "schedule.cosine={warmup_steps=8}";
+const WARM_STEP: &str = "schedule.step={every_epochs=3,gamma=0.7} schedule.warmup_steps=8";
+const SMOOTH: &str = "loss.label_smoothing=0.1";
+const BARE: &str = "loss.class_weights=none";
 
-    let smooth = config::Loss {
-        label_smoothing: 0.1,
-        ..config::Loss::default()
-    };
-    let bare = config::Loss {
-        class_weights: ClassWeights::None,
-        ..config::Loss::default()
-    };
-
-    let [adam, adamw, sgd] = [
-        OptimizerKind::Adam,
-        OptimizerKind::Adamw,
-        OptimizerKind::Sgd,
-    ]
-    .map(|name| config::Optimizer {
-        name,
-        lr: 0.01,
-        weight_decay: 0.01,
-        ..config::Optimizer::default()
-    });
-    let [of_loss, of_f1] = [Metric::Loss, Metric::MacroF1].map(|metric| Plateau {
-        metric,
-        patience: 1,
-        ..Plateau::default()
-    });
-
-    let warm = Schedule {
-        step: None,
-        plateau: None,
-        cosine: Some(Cosine { warmup_steps: 8 }),
-        warmup_steps: 0,
-    };
-    let by_loss = Schedule {
-        step,
-        plateau: Some(of_loss),
-        cosine: None,
-        warmup_steps: 0,
-    };
-    let by_f1 = Schedule {
-        step: None,
-        plateau: Some(of_f1),
-        cosine: None,
-        warmup_steps: 0,
-    };
-    let none = Schedule {
-        step: None,
-        plateau: None,
-        cosine: None,
-        warmup_steps: 0,
-    };
-
-    let clipped = config::Optimizer {
-        clip_norm: Some(0.4),
-        ..adamw
-    };
-    let nesterov = config::Optimizer {
-        nesterov: true,
-        ..sgd.clone()
-    };
-    let plain = config::Optimizer {
-        momentum: 0.0,
-        weight_decay: 0.0,
-        ..sgd.clone()
-    };
-    let mixed = config::Loss {
-        mixup: 0.4,
-        ..smooth.clone()
-    };
-
-    let focal = config::Loss {
-        focal_gamma: 2.0,
-        ..bare.clone()
-    };
-    let positive = config::Loss {
-        pos_weight: PosWeight::Balanced,
-        ..bare.clone()
-    };
-    let group = |names: &str, lr_factor, weight_decay, frozen_epochs| ParameterGroup {
-        names: names.to_owned(),
-        lr_factor,
-        weight_decay,
-        frozen_epochs,
-    };
-    let grouped = config::Optimizer {
-        groups: vec![
-            group("hidden.*", 0.5, Some(0.0), 0),
-            group("*.bias", 2.0, None, 3),
+/// Name, precision and settings of each training run.
+const CASES: [(&str, Kind, [&str; 3]); 11] = [
+    (
+        "adam, step and plateau, smoothing and class weights",
+        Kind::Double,
+        ["", BY_LOSS, SMOOTH],
+    ),
+    ("adam in f32", Kind::Float, ["", BY_LOSS, SMOOTH]),
+    (
+        "adamw, cosine with warm-up, clipped",
+        Kind::Double,
+        [CLIPPED, WARM, SMOOTH],
+    ),
+    ("adamw in f32", Kind::Float, [CLIPPED, WARM, SMOOTH]),
+    (
+        "sgd with momentum, plateau of macro F1",
+        Kind::Double,
+        [SGD, BY_F1, BARE],
+    ),
+    (
+        "sgd after Nesterov",
+        Kind::Double,
+        [NESTEROV, BY_LOSS, SMOOTH],
+    ),
+    ("sgd in f32", Kind::Float, [NESTEROV, BY_LOSS, SMOOTH]),
+    (
+        "sgd alone",
+        Kind::Double,
+        [
+            "optimizer.name=sgd optimizer.momentum=0.0 optimizer.weight_decay=0.0",
+            "",
+            BARE,
         ],
-        layer_decay: Some(0.6),
-        ..adam.clone()
-    };
-    let warm_step = Schedule {
-        warmup_steps: 8,
-        plateau: None,
-        ..by_loss.clone()
-    };
+    ),
+    (
+        "adam with mix-up",
+        Kind::Double,
+        ["", "", "loss.label_smoothing=0.1 loss.mixup=0.4"],
+    ),
+    (
+        "groups, layer decay, focal loss",
+        Kind::Double,
+        [GROUPED, "", "loss.class_weights=none loss.focal_gamma=2.0"],
+    ),
+    (
+        "positive weights, warm-up before steps",
+        Kind::Double,
+        [
+            SGD,
+            WARM_STEP,
+            "loss.class_weights=none loss.pos_weight=balanced",
+        ],
+    ),
+];
 
-    let cases = [
-        (
-            "adam, step and plateau, smoothing and class weights",
-            Kind::Double,
-            &adam,
-            &by_loss,
-            &smooth,
-        ),
-        ("adam in f32", Kind::Float, &adam, &by_loss, &smooth),
-        (
-            "adamw, cosine with warm-up, clipped",
-            Kind::Double,
-            &clipped,
-            &warm,
-            &smooth,
-        ),
-        ("adamw in f32", Kind::Float, &clipped, &warm, &smooth),
-        (
-            "sgd with momentum, plateau of macro F1",
-            Kind::Double,
-            &sgd,
-            &by_f1,
-            &bare,
-        ),
-        (
-            "sgd after Nesterov",
-            Kind::Double,
-            &nesterov,
-            &by_loss,
-            &smooth,
-        ),
-        ("sgd in f32", Kind::Float, &nesterov, &by_loss, &smooth),
-        ("sgd alone", Kind::Double, &plain, &none, &bare),
-        ("adam with mix-up", Kind::Double, &adam, &none, &mixed),
-        (
-            "groups, layer decay, focal loss",
-            Kind::Double,
-            &grouped,
-            &none,
-            &focal,
-        ),
-        (
-            "positive weights, warm-up before steps",
-            Kind::Double,
-            &sgd,
-            &warm_step,
-            &positive,
-        ),
-    ];
-    let mut all = Vec::new();
-    for (name, kind, optimizer, schedule, loss) in cases {
-        all.push(Case {
-            name,
-            kind,
-            optimizer: optimizer.clone(),
-            schedule: schedule.clone(),
-            loss: loss.clone(),
-        });
-    }
-    all
+fn config(name: &str, settings: [&str; 3]) -> anyhow::Result<Config> {
+    let shared = "optimizer.name=adam optimizer.lr=0.01 optimizer.weight_decay=0.01";
+    let words = [&[shared], &settings[..]].concat().join(" ");
+    let sets: Vec<String> = words.split_whitespace().map(str::to_owned).collect();
+    // With its section, only the schedules of the settings apply.
+    Ok(Config::parse("[schedule]", name, &sets)?)
 }
 
 /// Returns random values in −1 to 1 that are exact in f32.
@@ -285,9 +184,9 @@ fn logits(variables: &[(String, Tensor)], inputs: &Tensor) -> [Tensor; 2] {
 }
 
 /// Returns the mean of the losses of the two targets.
-fn loss(case: &Case, criterion: &Criterion, data: &Data, logits: &[Tensor]) -> Tensor {
+fn loss(config: &Config, criterion: &Criterion, data: &Data, logits: &[Tensor]) -> Tensor {
     let labels = [data.classes.shallow_clone(), data.several.shallow_clone()];
-    let mixed = (case.loss.mixup > 0.0).then(|| MixedLabels {
+    let mixed = (config.loss.mixup > 0.0).then(|| MixedLabels {
         labels: vec![data.partner_classes.shallow_clone(), data.several.flip([0])],
         lambda: data.lambda.shallow_clone(),
     });
@@ -296,8 +195,8 @@ fn loss(case: &Case, criterion: &Criterion, data: &Data, logits: &[Tensor]) -> T
     (&sums[0] / weights[0] + &sums[1] / weights[1]) / 2.0
 }
 
-fn train(case: &Case, data: &Data) -> Value {
-    let variables = variables(case.kind);
+fn train(name: &str, kind: Kind, config: &Config, data: &Data) -> Value {
+    let variables = variables(kind);
     let initial = values(&variables);
 
     let shared: Vec<_> = variables
@@ -307,13 +206,13 @@ fn train(case: &Case, data: &Data) -> Value {
     let mut average = WeightAverage::new(EMA_DECAY, &shared);
 
     let layers = ["hidden", "genre", "several"].map(str::to_owned);
-    let mut optimizer = Optimizer::new(&case.optimizer, shared).with_layers(&layers);
-    let mut schedules = Schedules::new(&case.schedule, case.optimizer.lr);
+    let mut optimizer = Optimizer::new(&config.optimizer, shared).with_layers(&layers);
+    let mut schedules = Schedules::new(&config.schedule, config.optimizer.lr);
 
-    let class_weights = (case.loss.class_weights == ClassWeights::Balanced)
+    let class_weights = (config.loss.class_weights == ClassWeights::Balanced)
         .then(|| data.class_weights.shallow_clone());
     let pos_weights =
-        (case.loss.pos_weight == PosWeight::Balanced).then(|| data.pos_weights.shallow_clone());
+        (config.loss.pos_weight == PosWeight::Balanced).then(|| data.pos_weights.shallow_clone());
     let targets = vec![
         TargetLoss {
             class_weights,
@@ -326,9 +225,9 @@ fn train(case: &Case, data: &Data) -> Value {
             multi_label: true,
         },
     ];
-    let criterion = Criterion::new(&case.loss, targets);
+    let criterion = Criterion::new(&config.loss, targets);
 
-    let inputs = data.inputs.to_kind(case.kind);
+    let inputs = data.inputs.to_kind(kind);
     let mut steps = Vec::new();
     for step in 0..STEPS {
         let epoch = step / STEPS_PER_EPOCH;
@@ -340,9 +239,9 @@ fn train(case: &Case, data: &Data) -> Value {
 
         optimizer.set_epoch(epoch);
         optimizer.zero_grad();
-        let loss = loss(case, &criterion, data, &logits(&variables, &inputs));
+        let loss = loss(config, &criterion, data, &logits(&variables, &inputs));
         loss.backward();
-        let norm = case
+        let norm = config
             .optimizer
             .clip_norm
             .map(|max| optimizer.clip_norm(max).double_value(&[]));
@@ -365,11 +264,11 @@ fn train(case: &Case, data: &Data) -> Value {
     let last = values(&variables);
     average.swap();
     json!({
-        "name": case.name,
-        "dtype": if case.kind == Kind::Double { "float64" } else { "float32" },
-        "optimizer": case.optimizer,
-        "schedule": case.schedule,
-        "loss": case.loss,
+        "name": name,
+        "dtype": if kind == Kind::Double { "float64" } else { "float32" },
+        "optimizer": config.optimizer,
+        "schedule": config.schedule,
+        "loss": config.loss,
         "initial": initial,
         "steps": steps,
         "final": last,
@@ -394,7 +293,10 @@ fn value(tensor: &Tensor) -> Value {
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let data = data();
-    let trajectories: Vec<Value> = cases().iter().map(|case| train(case, &data)).collect();
+    let mut trajectories = Vec::new();
+    for (name, kind, settings) in CASES {
+        trajectories.push(train(name, kind, &config(name, settings)?, &data));
+    }
 
     let document = json!({
         "steps_per_epoch": STEPS_PER_EPOCH,

@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use tch::Device;
-use wavemill_schemas::text::{error_line, shown, shown_lines};
+use wavemill_schemas::text::{shown, shown_lines};
 use wavemill_schemas::version_name::VersionName;
 use wavemill_scores::map::{self, MapSettings, ROWS_MAX, ROWS_MIN, STEPS};
 use wavemill_scores::metrics::{Leaks, Noun, Predictions, paired, paired_table};
@@ -156,15 +156,10 @@ impl EvalCommand {
         let evaluated = opened
             .load(group, device)
             .and_then(|learner| self.evaluate(&opened, &learner, group));
-        // The other ranks wait until this rank reports success or failure.
-        match &evaluated {
-            Ok(()) => group.finish()?,
-            // Nothing follows the scores, unless another run is compared.
-            Err(error) if self.against.is_none() && super::exit::is_closed_output(error) => {
-                group.finish()?
-            }
-            Err(error) => group.fail(&error_line(error.as_ref())),
-        }
+        // Nothing follows the scores, unless another run is compared.
+        fit::leave(group, &evaluated, |error| {
+            self.against.is_none() && super::exit::is_closed_output(error)
+        })?;
         evaluated.map(|()| 0)
     }
 

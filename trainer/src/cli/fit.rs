@@ -192,14 +192,8 @@ impl FitCommand {
             device,
         )?;
         let ended = self.fit(begun, &store, &data, group, device);
-        // The other ranks wait until this rank reports success or failure.
-        match &ended {
-            Ok(_) => group.finish()?,
-            // The run is complete, and its result is in its folder.
-            Err(error) if super::exit::is_closed_output(error) => group.finish()?,
-            // No effect if all ranks were asked to stop: all of them have left the group before this call.
-            Err(error) => group.fail(&error_line(error.as_ref())),
-        }
+        // After a closed output, the run is complete, and its result is in its folder.
+        leave(group, &ended, super::exit::is_closed_output)?;
 
         match ended {
             // Only rank 0 prints the message about the stopped run.
@@ -311,34 +305,28 @@ impl FitCommand {
     /// # Errors
     /// [`UsageError`] if `--set` sets another split than that of the fold, and errors of the configuration.
     pub(super) fn config(&self, fold: Option<usize>) -> Result<LayeredConfig> {
-        let targets = toml::Value::from(self.targets.clone()).to_string();
         let fold_split = fold
             .zip(self.folds)
             .map(|(fold, folds)| fold_rule(fold, folds));
         let split = fold_split.as_ref().or(self.split.as_ref());
-        let flags = [
+        let init = self.init.as_ref().map(|path| path.to_string_lossy());
+        let mut flags = vec![
             ("model.name", self.model.as_deref().map(toml_text)),
             ("data.feature", self.feature.as_deref().map(toml_text)),
             ("data.split", split.map(|split| toml_text(split))),
             ("train.epochs", self.epochs.map(|n| n.to_string())),
             ("data.batch_size", self.batch_size.map(|n| n.to_string())),
             ("seed", self.seed.map(|n| n.to_string())),
-            (
-                "model.init",
-                self.init
-                    .as_ref()
-                    .map(|path| toml_text(&path.to_string_lossy())),
-            ),
-            ("model.freeze", self.freeze.then(|| "true".to_owned())),
-            (
-                "data.skip_damaged",
-                self.skip_damaged.then(|| "true".to_owned()),
-            ),
-            (
-                "data.targets",
-                (!self.targets.is_empty()).then_some(targets),
-            ),
+            ("model.init", init.map(|path| toml_text(&path))),
+            ("model.freeze", self.freeze.then(|| true.to_string())),
         ];
+        if self.skip_damaged {
+            flags.push(("data.skip_damaged", Some(true.to_string())));
+        }
+        if !self.targets.is_empty() {
+            let targets = toml::Value::from(self.targets.clone());
+            flags.push(("data.targets", Some(targets.to_string())));
+        }
 
         let mut sets = Vec::new();
         for (key, value) in flags {
@@ -416,6 +404,23 @@ fn say_details(monitor: &RunMonitor, job: &Job, seconds: f64) {
     for file in &files {
         wavemill_terminal::say!("  {}", file.path().display());
     }
+}
+
+/// Reports to the other ranks, which wait for it, whether this rank ended well. Errors for which `is_success` is true
+/// count as success. No effect if all ranks were asked to stop: all of them have left the group before.
+///
+/// # Errors
+/// A rank is lost.
+pub(crate) fn leave<T>(
+    group: &dyn Collective,
+    ended: &Result<T>,
+    is_success: impl Fn(&anyhow::Error) -> bool,
+) -> Result<()> {
+    match ended {
+        Err(error) if !is_success(error) => group.fail(&error_line(error.as_ref())),
+        _ => group.finish()?,
+    }
+    Ok(())
 }
 
 /// Joins the job's ranks and checks that all have the same task. `lost` lists the damaged files that this rank skips, and
