@@ -7,7 +7,6 @@
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
-use arrow::array::RecordBatch;
 use arrow::error::ArrowError;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
@@ -27,7 +26,7 @@ use crate::strategy::Collective;
 mod columns;
 mod rank_rows;
 
-use columns::{Layout, MapMetadata};
+use columns::{Content, Layout, MapMetadata};
 use rank_rows::RankRows;
 
 pub(crate) use columns::RowFileMetadata;
@@ -127,12 +126,10 @@ impl RowFiles {
         }
 
         if let Some(path) = &paths.predictions {
-            let layout = Layout::predictions(data, about);
-            files.predictions = Some(RowsFile::create(path, layout, about)?);
+            files.predictions = Some(RowsFile::create(path, Content::Predictions, data, about)?);
         }
         if let Some(path) = &paths.embeddings {
-            let layout = Layout::embeddings(data, about);
-            files.embeddings = Some(RowsFile::create(path, layout, about)?);
+            files.embeddings = Some(RowsFile::create(path, Content::Embeddings, data, about)?);
         }
         if let Some((path, settings)) = &paths.map {
             files.map = Some(MapFile::new(path, *settings, about, &data.rows_of(side))?);
@@ -167,8 +164,7 @@ impl RowFiles {
         let files = [&mut self.predictions, &mut self.embeddings];
         for file in files.into_iter().flatten() {
             for part in parts.iter().filter(|part| !part.rows.is_empty()) {
-                let rows = file.layout.batch(data, part)?;
-                file.append(&rows)?;
+                file.append(data, part)?;
             }
         }
         if let Some(map) = &mut self.map {
@@ -232,10 +228,8 @@ impl MapFile {
         let mut rows = self.rows;
         rows.places = places(&rows, &self.settings, progress)?;
 
-        let layout = Layout::map(data, &self.about);
-        let batch = layout.batch(data, &rows)?;
-        let mut file = RowsFile::create(&self.path, layout, &self.about)?;
-        file.append(&batch)?;
+        let mut file = RowsFile::create(&self.path, Content::Map, data, &self.about)?;
+        file.append(data, &rows)?;
         file.finish()
     }
 }
@@ -274,7 +268,13 @@ fn places(
 }
 
 impl RowsFile {
-    fn create(path: &Path, layout: Layout, about: &RowFileMetadata) -> Result<Self, RowsFileError> {
+    fn create(
+        path: &Path,
+        content: Content,
+        data: &Dataset,
+        about: &RowFileMetadata,
+    ) -> Result<Self, RowsFileError> {
+        let layout = Layout::new(content, about);
         let temporary = temporary_for(path)?;
         let level = ZstdLevel::try_new(1).unwrap_or_default();
         let properties = WriterProperties::builder()
@@ -285,7 +285,7 @@ impl RowsFile {
                 about.json(),
             )]))
             .build();
-        let writer = ArrowWriter::try_new(temporary, layout.schema(), Some(properties))
+        let writer = ArrowWriter::try_new(temporary, layout.schema(data)?, Some(properties))
             .map_err(write_error(path))?;
 
         Ok(Self {
@@ -295,8 +295,9 @@ impl RowsFile {
         })
     }
 
-    fn append(&mut self, rows: &RecordBatch) -> Result<(), RowsFileError> {
-        self.writer.write(rows).map_err(write_error(&self.path))
+    fn append(&mut self, data: &Dataset, rows: &RankRows) -> Result<(), RowsFileError> {
+        let batch = self.layout.batch(data, rows)?;
+        self.writer.write(&batch).map_err(write_error(&self.path))
     }
 
     fn finish(self) -> Result<(), RowsFileError> {

@@ -5,14 +5,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, Float32Array, Int32Array, Int32Builder, Int64Array, ListArray, ListBuilder,
+    Array, ArrayRef, Float32Array, Int32Array, Int32Builder, Int64Array, ListArray, ListBuilder,
     RecordBatch, StringArray, StringBuilder,
 };
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use serde::Serialize;
 use wavemill_evaluation::report::ROWS_FORMAT;
-use wavemill_schemas::tables::list_of;
 use wavemill_scores::metrics::{Leaks, THRESHOLD, likeliest};
 
 use super::RowsFileError;
@@ -117,72 +116,50 @@ impl RowFileMetadata {
     }
 }
 
+/// Content of a row file: the columns that follow the row's key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// For each target its true classes, predicted classes, probabilities and logits.
+    Predictions,
+    /// The true class of each target, then the vector.
+    Embeddings,
+    /// True and predicted classes of each target, then the position on the map.
+    Map,
+}
+
 /// The columns of a row file.
 #[derive(Debug)]
 pub(crate) struct Layout {
-    schema: SchemaRef,
     side: &'static str,
     content: Content,
 }
 
-/// Content of a row file: the columns that follow the row's key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Content {
-    Predictions,
-    Embeddings,
-    Map,
+/// A column with its description in the schema.
+type Column = (Field, ArrayRef);
+
+fn column(name: impl Into<String>, is_nullable: bool, values: impl Array + 'static) -> Column {
+    let field = Field::new(name, values.data_type().clone(), is_nullable);
+    (field, Arc::new(values))
 }
 
 impl Layout {
-    /// Columns of predictions: row key, then for each target its true classes, predicted classes, probabilities and
-    /// logits.
-    pub(crate) fn predictions(data: &Dataset, about: &RowFileMetadata) -> Self {
-        let mut fields = key_fields();
-        for target in data.targets() {
-            fields.extend(class_fields(target));
-            fields.push(per_class_field(target, "probabilities"));
-            fields.push(per_class_field(target, "logits"));
-        }
-        Self::new(fields, about, Content::Predictions)
-    }
-
-    /// Columns of embeddings: row key, then the true class of each target, then the vector.
-    pub(crate) fn embeddings(data: &Dataset, about: &RowFileMetadata) -> Self {
-        let mut fields = key_fields();
-        fields.extend(
-            data.targets()
-                .iter()
-                .map(|target| truth_fields(target)[1].clone()),
-        );
-        fields.push(Field::new("embedding", list_of(DataType::Float32), false));
-        Self::new(fields, about, Content::Embeddings)
-    }
-
-    /// Columns of a map: row key, then true and predicted classes of each target, then the position on the map.
-    pub(crate) fn map(data: &Dataset, about: &RowFileMetadata) -> Self {
-        let mut fields = key_fields();
-        for target in data.targets() {
-            fields.extend(class_fields(target));
-        }
-        fields.push(Field::new("x", DataType::Float32, true));
-        fields.push(Field::new("y", DataType::Float32, true));
-        Self::new(fields, about, Content::Map)
-    }
-
-    fn new(fields: Vec<Field>, about: &RowFileMetadata, content: Content) -> Self {
+    pub(crate) const fn new(content: Content, about: &RowFileMetadata) -> Self {
         Self {
-            schema: Arc::new(Schema::new(fields)),
             side: about.side,
             content,
         }
     }
 
-    /// Returns the Arrow schema of the file.
-    pub(crate) fn schema(&self) -> SchemaRef {
-        Arc::clone(&self.schema)
+    /// Returns the Arrow schema of the file, which is that of a batch without rows.
+    pub(crate) fn schema(&self, data: &Dataset) -> Result<SchemaRef, RowsFileError> {
+        let none = RankRows {
+            targets: vec![Default::default(); data.targets().len()],
+            ..RankRows::default()
+        };
+        Ok(self.batch(data, &none)?.schema())
     }
 
-    /// Converts the rows of `part` to an Arrow record batch. `part` must have at least one row.
+    /// Converts the rows of `part` to an Arrow record batch.
     pub(crate) fn batch(
         &self,
         data: &Dataset,
@@ -190,118 +167,70 @@ impl Layout {
     ) -> Result<RecordBatch, RowsFileError> {
         let mut columns = self.keys(data, part);
         for (target, [probabilities, logits]) in data.targets().iter().zip(&part.targets) {
-            let truth = truths(data, target, &part.rows);
+            let [ids, names] = truths(data, target, &part.rows);
             if self.content == Content::Embeddings {
-                let [_, names] = truth;
                 columns.push(names);
                 continue;
             }
-            // Columns are in the order of `class_fields`, which created the schema.
-            columns.extend(truth);
+            columns.extend([ids, names]);
             columns.extend(predicted(target, probabilities));
             if self.content == Content::Predictions {
-                columns.push(lists_of(probabilities, target.classes().len()));
-                columns.push(lists_of(logits, target.classes().len()));
+                columns.push(per_class(target, "probabilities", probabilities));
+                columns.push(per_class(target, "logits", logits));
             }
         }
 
         match self.content {
             Content::Predictions => {}
-            Content::Embeddings => columns.push(lists_of(&part.vectors, part.width())),
+            Content::Embeddings => {
+                let vectors = lists_of(&part.vectors, part.width());
+                columns.push(column("embedding", false, vectors));
+            }
             Content::Map => {
-                for axis in [0, 1] {
+                for (axis, name) in ["x", "y"].into_iter().enumerate() {
                     let places = part.places.iter();
                     let values = places.map(|place| place.map(|place| place[axis]));
-                    columns.push(Arc::new(values.collect::<Float32Array>()));
+                    columns.push(column(name, true, values.collect::<Float32Array>()));
                 }
             }
         }
-        Ok(RecordBatch::try_new(self.schema(), columns)?)
+        let (fields, values): (Vec<_>, Vec<_>) = columns.into_iter().unzip();
+        Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), values)?)
     }
 
-    fn keys(&self, data: &Dataset, part: &RankRows) -> Vec<ArrayRef> {
+    fn keys(&self, data: &Dataset, part: &RankRows) -> Vec<Column> {
         let all = data.rows();
         let rows: Vec<usize> = part.rows.iter().map(|&row| row as usize).collect();
-        let clip_keys = rows.iter().map(|&row| &all.clip_keys[row]);
-        let segments = rows.iter().map(|&row| all.segments[row]);
-        let variants = rows.iter().map(|&row| all.variants[row]);
-        let offsets_s = rows.iter().map(|&row| all.offsets_s[row]);
-        let track_ids = rows.iter().map(|&row| all.track_ids[row]);
-        let artist_ids = rows.iter().map(|&row| all.artist_ids[row]);
-        let sides = rows.iter().map(|_| self.side);
-
-        // Columns are in the order of `key_fields`, which created the schema.
+        let clip_keys = StringArray::from_iter_values(rows.iter().map(|&row| &all.clip_keys[row]));
+        let segments = Int32Array::from_iter_values(rows.iter().map(|&row| all.segments[row]));
+        let variants = Float32Array::from_iter_values(rows.iter().map(|&row| all.variants[row]));
+        let offsets_s = Float32Array::from_iter_values(rows.iter().map(|&row| all.offsets_s[row]));
+        let track_ids = Int64Array::from_iter_values(rows.iter().map(|&row| all.track_ids[row]));
+        let artist_ids: Int64Array = rows.iter().map(|&row| all.artist_ids[row]).collect();
+        let splits = StringArray::from_iter_values(rows.iter().map(|_| self.side));
         vec![
-            Arc::new(StringArray::from_iter_values(clip_keys)),
-            Arc::new(Int32Array::from_iter_values(segments)),
-            Arc::new(Float32Array::from_iter_values(variants)),
-            Arc::new(Float32Array::from_iter_values(offsets_s)),
-            Arc::new(Int64Array::from_iter_values(track_ids)),
-            Arc::new(artist_ids.collect::<Int64Array>()),
-            Arc::new(StringArray::from_iter_values(sides)),
+            column("clip_key", false, clip_keys),
+            column("segment", false, segments),
+            column("variant", false, variants),
+            column("offset_s", false, offsets_s),
+            column("track_id", false, track_ids),
+            column("artist_id", true, artist_ids),
+            column("split", false, splits),
         ]
     }
 }
 
-fn key_fields() -> Vec<Field> {
-    vec![
-        Field::new("clip_key", DataType::Utf8, false),
-        Field::new("segment", DataType::Int32, false),
-        Field::new("variant", DataType::Float32, false),
-        Field::new("offset_s", DataType::Float32, false),
-        Field::new("track_id", DataType::Int64, false),
-        Field::new("artist_id", DataType::Int64, true),
-        Field::new("split", DataType::Utf8, false),
-    ]
-}
-
-/// Returns the fields for the true classes of a target: id and name, or lists of both. They are null for unlabelled
-/// rows.
-fn truth_fields(target: &Target) -> [Field; 2] {
-    let name = target.name();
-    if target.is_multi() {
-        return [
-            Field::new(format!("{name}_true_ids"), list_of(DataType::Int32), true),
-            Field::new(format!("{name}_true"), list_of(DataType::Utf8), true),
-        ];
-    }
-    [
-        Field::new(format!("{name}_true_id"), DataType::Int32, true),
-        Field::new(format!("{name}_true"), DataType::Utf8, true),
-    ]
-}
-
-/// Returns the fields for the true and predicted classes of a target.
-fn class_fields(target: &Target) -> Vec<Field> {
-    let name = target.name();
-    let mut predicted_id = Field::new(format!("{name}_predicted_id"), DataType::Int32, false);
-    let mut predicted = Field::new(format!("{name}_predicted"), DataType::Utf8, false);
-    if target.is_multi() {
-        predicted_id = Field::new(
-            format!("{name}_predicted_ids"),
-            list_of(DataType::Int32),
-            false,
-        );
-        predicted = predicted.with_data_type(list_of(DataType::Utf8));
-    }
-
-    let mut fields = truth_fields(target).to_vec();
-    fields.push(predicted_id);
-    fields.push(predicted);
-    fields
-}
-
-/// Returns a field whose values are lists with one number per class. The field's metadata has the class names in the
-/// same order.
-fn per_class_field(target: &Target, suffix: &str) -> Field {
-    let classes = serde_json::to_string(target.classes()).unwrap_or_default();
+/// Returns a column of lists with one number per class. The field's metadata has the class names in the same order.
+fn per_class(target: &Target, suffix: &str, values: &[f32]) -> Column {
     let name = format!("{}_{suffix}", target.name());
-    Field::new(name, list_of(DataType::Float32), false)
-        .with_metadata(HashMap::from([("classes".to_owned(), classes)]))
+    let (field, values) = column(name, false, lists_of(values, target.classes().len()));
+    let classes = serde_json::to_string(target.classes()).unwrap_or_default();
+    let metadata = HashMap::from([("classes".to_owned(), classes)]);
+    (field.with_metadata(metadata), values)
 }
 
-/// Returns the true classes of `rows`, as columns with the fields of [`truth_fields`].
-fn truths(data: &Dataset, target: &Target, rows: &[u32]) -> [ArrayRef; 2] {
+/// Returns the true classes of `rows`: id and name, or lists of both. They are null for unlabelled rows.
+fn truths(data: &Dataset, target: &Target, rows: &[u32]) -> [Column; 2] {
     let mut labels: Vec<Vec<i32>> = Vec::with_capacity(rows.len());
     for &row in rows {
         let classes = target.labels(data.rows(), row);
@@ -316,20 +245,16 @@ fn truths(data: &Dataset, target: &Target, rows: &[u32]) -> [ArrayRef; 2] {
             classes.dedup();
             lists.push((!classes.is_empty()).then_some(classes));
         }
-        return class_lists(target, lists);
+        return class_lists(target, "true", true, lists);
     }
 
-    let ids: Int32Array = labels
-        .iter()
-        .map(|classes| classes.first().copied())
-        .collect();
-    let names: StringArray = ids.iter().map(|id| Some(name_of(target, id?))).collect();
-    [Arc::new(ids), Arc::new(names)]
+    let ids = labels.iter().map(|classes| classes.first().copied());
+    classes(target, "true", true, ids.collect())
 }
 
 /// Returns the most likely class of each row or, for a multi-label target, all classes with a probability of at least
 /// [`THRESHOLD`].
-fn predicted(target: &Target, probabilities: &[f32]) -> [ArrayRef; 2] {
+fn predicted(target: &Target, probabilities: &[f32]) -> [Column; 2] {
     // `max` avoids chunks of length 0, which would panic.
     let rows = probabilities.chunks_exact(target.classes().len().max(1));
     if target.is_multi() {
@@ -338,12 +263,11 @@ fn predicted(target: &Target, probabilities: &[f32]) -> [ArrayRef; 2] {
             let above = (0..).zip(row).filter(|(_, p)| **p >= THRESHOLD);
             lists.push(Some(above.map(|(class, _)| class).collect()));
         }
-        return class_lists(target, lists);
+        return class_lists(target, "predicted", false, lists);
     }
 
     let ids = Int32Array::from_iter_values(rows.map(|row| likeliest(row) as i32));
-    let names = StringArray::from_iter_values(ids.values().iter().map(|&id| name_of(target, id)));
-    [Arc::new(ids), Arc::new(names)]
+    classes(target, "predicted", false, ids)
 }
 
 fn name_of(target: &Target, class: i32) -> &str {
@@ -353,19 +277,26 @@ fn name_of(target: &Target, class: i32) -> &str {
         .map_or("", String::as_str)
 }
 
-/// Returns a column with lists of class ids and a column with lists of their names.
-fn class_lists(target: &Target, rows: Vec<Option<Vec<i32>>>) -> [ArrayRef; 2] {
-    let mut ids = ListBuilder::new(Int32Builder::new()).with_field(Field::new(
-        "item",
-        DataType::Int32,
-        false,
-    ));
-    let mut names = ListBuilder::new(StringBuilder::new()).with_field(Field::new(
-        "item",
-        DataType::Utf8,
-        false,
-    ));
+/// Returns a column with class ids and a column with their names.
+fn classes(target: &Target, suffix: &str, is_nullable: bool, ids: Int32Array) -> [Column; 2] {
+    let names: StringArray = ids.iter().map(|id| Some(name_of(target, id?))).collect();
+    let name = format!("{}_{suffix}", target.name());
+    [
+        column(format!("{name}_id"), is_nullable, ids),
+        column(name, is_nullable, names),
+    ]
+}
 
+/// Returns a column with lists of class ids and a column with lists of their names.
+fn class_lists(
+    target: &Target,
+    suffix: &str,
+    is_nullable: bool,
+    rows: Vec<Option<Vec<i32>>>,
+) -> [Column; 2] {
+    let item = |data_type| Field::new("item", data_type, false);
+    let mut ids = ListBuilder::new(Int32Builder::new()).with_field(item(DataType::Int32));
+    let mut names = ListBuilder::new(StringBuilder::new()).with_field(item(DataType::Utf8));
     for classes in rows {
         for &class in classes.iter().flatten() {
             ids.values().append_value(class);
@@ -375,18 +306,18 @@ fn class_lists(target: &Target, rows: Vec<Option<Vec<i32>>>) -> [ArrayRef; 2] {
         names.append(classes.is_some());
     }
 
-    [Arc::new(ids.finish()), Arc::new(names.finish())]
+    let name = format!("{}_{suffix}", target.name());
+    [
+        column(format!("{name}_ids"), is_nullable, ids.finish()),
+        column(name, is_nullable, names.finish()),
+    ]
 }
 
-/// Returns a column of lists, each with `length` values.
-fn lists_of(values: &[f32], length: usize) -> ArrayRef {
+/// Returns lists that each have `length` values.
+fn lists_of(values: &[f32], length: usize) -> ListArray {
     let item = Arc::new(Field::new("item", DataType::Float32, false));
     let rows = values.len() / length.max(1);
     let offsets = OffsetBuffer::from_repeated_length(length, rows);
-    Arc::new(ListArray::new(
-        item,
-        offsets,
-        Arc::new(Float32Array::from(values.to_vec())),
-        None,
-    ))
+    let values = Arc::new(Float32Array::from(values.to_vec()));
+    ListArray::new(item, offsets, values, None)
 }
