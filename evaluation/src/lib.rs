@@ -9,6 +9,7 @@ mod error;
 mod evaluate;
 pub mod report;
 mod rows;
+mod training_list;
 
 #[cfg(test)]
 #[path = "../../loader/src/fixture.rs"]
@@ -20,3 +21,4 @@ pub use answers::{Answers, Values};
 pub use error::EvaluationError;
 pub use evaluate::{Evaluated, EvaluationSettings, evaluate};
 pub use rows::{leaks, members, push};
+pub use training_list::TrainingList;

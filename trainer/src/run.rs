@@ -18,6 +18,7 @@ use std::time::Instant;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tch::Device;
+use wavemill_evaluation::TrainingList;
 use wavemill_schemas::config::{Config, Metric, Train};
 use wavemill_schemas::durable::settle_folder;
 use wavemill_schemas::text::{error_line, shown};
@@ -36,7 +37,7 @@ use crate::strategy::{Collective, RankError};
 use checks::{same_files, same_store, warnings};
 use records::Records;
 use result::result_of;
-use training_list::{StartRun, TrainingList};
+use training_list::StartRun;
 
 pub(crate) use checks::{check, require_rows, same_feature};
 pub use error::RunError;
