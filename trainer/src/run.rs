@@ -10,7 +10,7 @@ mod records;
 mod result;
 mod training_list;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
@@ -158,70 +158,11 @@ impl<'a> Run<'a> {
         let mut learner = Learner::new(config, data, ranks, job.device)?;
         let profile = (job.profile_steps > 0).then(|| Profile::new(job.profile_steps, job.device));
         learner.measure(profile.clone());
-        let mut schedules = Schedules::new(&config.schedule, config.optimizer.lr);
-        let mut state = State::first(config, data, schedules.state().clone(), ranks.world_size());
-
-        if job.resume {
-            let last = go_on(&mut learner, job, data, &checkpoints.last()?)?;
-            schedules.resume(last.schedules.clone());
-            let batch_norm_per_rank =
-                last.batch_norm_per_rank || normalizes_per_rank(&learner, config, last.world_size);
-            // A sweep's decision does not hold for a run on its own.
-            let continues = last.ended_by_sweep && job.keep_going.is_none();
-            // Some of these fields describe this process instead of the process that wrote the checkpoint.
-            state = State {
-                batch_norm_per_rank,
-                ended_by_sweep: last.ended_by_sweep && !continues,
-                finished: last.finished && !continues,
-                format_version: checkpoint::FORMAT_VERSION,
-                world_size: state.world_size,
-                threads: state.threads,
-                lost: state.lost,
-                ..last
-            };
-        } else if let Some(file) = &config.model.init {
-            state.origin = learner.start_from(file)?;
-        } else {
-            learner.check_equal("first weights")?;
-        }
-
-        state.batch_norm_per_rank |= normalizes_per_rank(&learner, config, ranks.world_size());
-
+        let schedules = Schedules::new(&config.schedule, config.optimizer.lr);
+        let state = State::first(config, data, schedules.state().clone(), ranks.world_size());
         let rows = data.rows_of(Side::Training).len();
-        let batches = n_batches(rows, config.data.batch_size, config.data.drop_last);
-        monitor.batches_total.store(batches, Ordering::Relaxed);
-        monitor.first_step.store(state.step, Ordering::Relaxed);
 
-        let mut warnings = warnings(config, data, &learner, state.batch_norm_per_rank);
-        // A user may have removed the checkpoint of the best epoch because it was damaged.
-        let mut best_is_gone = false;
-        if let Some(best) = &state.best
-            && !of_first(ranks, &checkpoints.has(best.step)?)?
-        {
-            let epoch = best.epoch + 1;
-            state.best = None;
-            state.early_stop.forget_best();
-            best_is_gone = true;
-            warnings.push(format!(
-                "the checkpoint of the best epoch, {epoch}, is gone: a later one takes its place"
-            ));
-        }
-
-        // Resumed runs are compared as well, since their weights derive from `model.init` too.
-        let mut inherited = None;
-        if let Some(weights) = &config.model.init {
-            let start = StartRun::find(weights, &job.folder, data);
-            let told = state.start_warnings.get_or_insert(start.warnings);
-            if ranks.rank() == 0 {
-                for warning in told.iter() {
-                    wavemill_terminal::say!("warning: {}", shown(warning));
-                }
-            }
-            warnings.extend_from_slice(told);
-            inherited = start.list;
-        }
-
-        Ok(Self {
+        let mut run = Self {
             job,
             config,
             data,
@@ -231,16 +172,103 @@ impl<'a> Run<'a> {
             state,
             schedules,
             checkpoints,
-            batches,
-            warnings,
-            inherited,
+            batches: n_batches(rows, config.data.batch_size, config.data.drop_last),
+            warnings: Vec::new(),
+            inherited: None,
             values: Vec::new(),
             logged_wait_ns: 0,
             records: None,
             epoch_start: Instant::now(),
             profile,
-            best_is_gone,
-        })
+            best_is_gone: false,
+        };
+        if job.resume {
+            run.load_last_checkpoint()?;
+        } else {
+            run.initialise_weights()?;
+        }
+        run.state.batch_norm_per_rank |=
+            normalizes_per_rank(&run.learner, config, ranks.world_size());
+        monitor.batches_total.store(run.batches, Ordering::Relaxed);
+        monitor.first_step.store(run.state.step, Ordering::Relaxed);
+
+        run.warnings = warnings(config, data, &run.learner, run.state.batch_norm_per_rank);
+        run.forget_missing_best()?;
+        run.inherit_training_list();
+        Ok(run)
+    }
+
+    /// Restores the weights and the state of the run from its last checkpoint.
+    fn load_last_checkpoint(&mut self) -> Result<(), RunError> {
+        let path = self.checkpoints.last()?;
+        let last = checkpoint::read_state(&path)?;
+        same_store(&last, self.data, &path)?;
+        same_files(&last, self.data, &self.job.folder)?;
+        let tensors = checkpoint::read_tensors(&path)?;
+        self.learner.load(&tensors, &path, last.world_size)?;
+        self.schedules.resume(last.schedules.clone());
+
+        let batch_norm_per_rank = last.batch_norm_per_rank
+            || normalizes_per_rank(&self.learner, self.config, last.world_size);
+        // A sweep's decision does not hold for a run on its own.
+        let continues = last.ended_by_sweep && self.job.keep_going.is_none();
+        // Some of these fields describe this process instead of the process that wrote the checkpoint.
+        self.state = State {
+            batch_norm_per_rank,
+            ended_by_sweep: last.ended_by_sweep && !continues,
+            finished: last.finished && !continues,
+            format_version: checkpoint::FORMAT_VERSION,
+            world_size: self.state.world_size,
+            threads: self.state.threads,
+            lost: self.state.lost.take(),
+            ..last
+        };
+        Ok(())
+    }
+
+    /// Loads the weights of `model.init`, or checks that all ranks have drawn equal weights.
+    fn initialise_weights(&mut self) -> Result<(), RunError> {
+        match &self.config.model.init {
+            Some(file) => self.state.origin = self.learner.start_from(file)?,
+            None => self.learner.check_equal("first weights")?,
+        }
+        Ok(())
+    }
+
+    /// Lets a later epoch become the best one if the checkpoint of the best epoch is gone. A user may have removed it
+    /// because it was damaged.
+    fn forget_missing_best(&mut self) -> Result<(), RunError> {
+        let Some(best) = &self.state.best else {
+            return Ok(());
+        };
+        if of_first(self.ranks, &self.checkpoints.has(best.step)?)? {
+            return Ok(());
+        }
+        self.warnings.push(format!(
+            "the checkpoint of the best epoch, {}, is gone: a later one takes its place",
+            best.epoch + 1
+        ));
+        self.state.best = None;
+        self.state.early_stop.forget_best();
+        self.best_is_gone = true;
+        Ok(())
+    }
+
+    /// Finds the training tracks of the run whose weights this run starts from, with the warnings that they cause.
+    /// Resumed runs are compared as well, since their weights derive from `model.init` too.
+    fn inherit_training_list(&mut self) {
+        let Some(weights) = &self.config.model.init else {
+            return;
+        };
+        let start = StartRun::find(weights, &self.job.folder, self.data);
+        let warnings = self.state.start_warnings.get_or_insert(start.warnings);
+        if self.ranks.rank() == 0 {
+            for warning in warnings.iter() {
+                wavemill_terminal::say!("warning: {}", shown(warning));
+            }
+        }
+        self.warnings.extend_from_slice(warnings);
+        self.inherited = start.list;
     }
 
     /// Opens the log and event files. Before this call, nothing is written to the run's folder.
@@ -740,13 +768,4 @@ fn of_first<T: Serialize + DeserializeOwned>(
     let own = serde_json::to_vec(own).map_err(failed)?;
     let all = ranks.gather(&own).map_err(LearnError::from)?;
     Ok(serde_json::from_slice(&all[0]).map_err(failed)?)
-}
-
-/// Loads the tensors of the checkpoint at `path` into `learner` and returns the checkpoint's state.
-fn go_on(learner: &mut Learner, job: &Job, data: &Dataset, path: &Path) -> Result<State, RunError> {
-    let state = checkpoint::read_state(path)?;
-    same_store(&state, data, path)?;
-    same_files(&state, data, &job.folder)?;
-    learner.load(&checkpoint::read_tensors(path)?, path, state.world_size)?;
-    Ok(state)
 }
