@@ -805,14 +805,6 @@ fn kills_at_operations_lose_nothing() -> Result<(), Failed> {
     Ok(())
 }
 
-/// Some bits of all files of a store and of a run are flipped.
-#[apply(trial)]
-#[needs(has_tools)]
-fn flipped_bits_are_found() -> Result<(), Failed> {
-    fault_script("flips.py", &programs(), &["--sample", "10", "--run", "1"]).exits(0)?;
-    Ok(())
-}
-
 /// Some states of the disk after power cuts: stores open and are complete or can be continued.
 #[apply(trial)]
 #[needs(has_tools)]
