@@ -1,20 +1,16 @@
 #!/usr/bin/env bash
 # Compares wavemill with its Python peers, alternating between them in one run, and writes docs/benchmarks/*.md.
 #
-# usage: scripts/bench.sh [extract|catalog|stages|clips|kernels|loader|serve|train|methods|all] [ROUNDS]      default: all, 5 rounds
-#   extract   MP3s to a committed store: librosa, soundfile + soxr + torchaudio, torchcodec, Essentia; threads; peak memory
-#   catalog   tracks.csv of FMA's size: DuckDB, Polars
-#   clips     cost per clip in archives of ten to ten thousand clips; utilization of workers
+# usage: scripts/bench.sh [extract|stages|kernels|loader|train|all] [ROUNDS]      default: all, 5 rounds
+#   extract   MP3s to a committed store: librosa, soundfile + soxr + torchaudio, torchcodec; threads; peak memory
 #   stages    decode, resample and log-mel: the Python chains, mpg123, symphonia, nanomp3
 #   kernels   wavemill's own kernels (criterion)
-#   loader    batches from a store in Rust and Python: memory-mapped .npy, HDF5, pyarrow, torch's DataLoader, WebDataset, …
-#   serve     time from a song to its prediction over HTTP: Gradio with the same model as TorchScript
-#   train     training steps on a CPU: PyTorch with the same architectures; values of GOMP_SPINCOUNT (an hour)
-#   methods   training methods against the defaults, over five seeds on two data sets
+#   loader    batches from a store in Rust and Python: memory-mapped .npy, HDF5, pyarrow, torch's DataLoader
+#   train     training steps on a CPU: PyTorch with the same architectures
 #
 # Needs about 6 GB for the peers (.venv), FFmpeg's libraries for torchcodec, mpg123 and valgrind for stages, and
 # WAVEMILL_DATA (default ../shared/data). Uses the programs of a plain `cargo build --release`, which run on any x86-64.
-# WAVEMILL_BIN_DIR=DIR makes serve, train and methods use the programs in DIR instead of building them.
+# WAVEMILL_BIN_DIR=DIR makes train use the programs in DIR instead of building them.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 if [[ ${1:-} == --help ]]; then usage "${BASH_SOURCE[0]}"; exit 0; fi
@@ -49,62 +45,44 @@ loader() {
     bench=$(cargo bench --locked --no-run -p wavemill-trainer --bench loader 2>&1 | tee /dev/stderr |
         sed -n 's/.*Executable.*(\(.*\))$/\1/p') || return 1
     cargo build --locked --release -p wavemill-python && python_module release || return 1
-    PYTHONPATH=.venv/streaming:.venv/datasets4:python \
-        .venv/bin/python scripts/peers/loader.py "$bench" $docs/loader.md "$rounds"
+    PYTHONPATH=python .venv/bin/python scripts/peers/loader.py "$bench" $docs/loader.md "$rounds"
 }
 
-# The peers and the data are already installed.
-serve() {
-    local programs=${WAVEMILL_BIN_DIR:-${wavemill%/*}}
-    if [[ -z ${WAVEMILL_BIN_DIR:-} ]]; then
-        scripts/libtorch.sh && cargo build --locked --release -p wavemill -p wavemill-trainer || return 1
-    fi
-    .venv/bin/python scripts/peers/serve.py "$programs" "$data" $docs/serve.md "$rounds"
-}
-
-# Both make their own data.
-train() { training train.py $docs/train.md "$rounds"; }
-methods() { training methods.py $docs/methods.md; }
-
-training() {
+train() {
     local programs=${WAVEMILL_BIN_DIR:-${CARGO_TARGET_DIR:-target}/release}
     scripts/peers/setup.sh --bench || return 1
     if [[ -z ${WAVEMILL_BIN_DIR:-} ]]; then
         scripts/libtorch.sh && cargo build --locked --release -p wavemill -p wavemill-trainer -p demo-audio || return 1
     fi
-    .venv/bin/python "scripts/peers/$1" "$programs" "${@:2}"
+    .venv/bin/python scripts/peers/train.py "$programs" $docs/train.md "$rounds"
 }
 
+# extract and stages.
 peers() {
+    local wavemill=${CARGO_TARGET_DIR:-target}/release/wavemill
+    if [[ ! -d $data ]]; then echo "no real clips in $data: set WAVEMILL_DATA" >&2; return 1; fi
+    command -v ffmpeg >/dev/null || echo 'no ffmpeg: torchcodec cannot be loaded (apt-get install ffmpeg)' >&2
+    scripts/peers/setup.sh --bench || return 1
+    # Instructions are counted by function, which needs the names that releases leave out.
+    export CARGO_PROFILE_RELEASE_STRIP=none
+    cargo build --locked --release -p wavemill -p wavemill-python && python_module release || return 1
+    if [[ $1 == stages ]]; then
+        need mpg123 'apt-get install mpg123'
+        need valgrind 'apt-get install valgrind'
+        cargo build --locked --release -p wavemill-decode --example decode_mp3 || return 1
+    fi
     PYTHONPATH=python .venv/bin/python scripts/peers/bench.py "$1" "$wavemill" "$data" "$docs/$1.md" "$rounds"
 }
 
 case $kind in
-    all) kinds=(kernels catalog stages clips extract loader serve train methods) ;;
-    extract | catalog | stages | clips | kernels | loader | serve | train | methods) kinds=("$kind") ;;
+    all) kinds=(kernels stages extract loader train) ;;
+    extract | stages | kernels | loader | train) kinds=("$kind") ;;
     *) echo "unknown bench $kind; see --help" >&2; exit 2 ;;
 esac
 mkdir -p $docs
-if [[ $kind != kernels && $kind != loader && $kind != train && $kind != methods ]]; then
-    if [[ ! -d $data ]]; then echo "no real clips in $data: set WAVEMILL_DATA" >&2; exit 1; fi
-    command -v ffmpeg >/dev/null || echo 'no ffmpeg: torchcodec cannot be loaded (apt-get install ffmpeg)' >&2
-    step 'peers (.venv)' scripts/peers/setup.sh --bench
-    # Instructions are counted by function, which needs the names that releases leave out.
-    export CARGO_PROFILE_RELEASE_STRIP=none
-    if [[ $kind == stages || $kind == all ]]; then
-        need mpg123 'apt-get install mpg123'
-        need valgrind 'apt-get install valgrind'
-        step 'other decoders' cargo build --locked --release -p wavemill-decode --example decode_mp3
-    fi
-    wavemill=${CARGO_TARGET_DIR:-target}/release/wavemill
-    if [[ $kind != serve ]]; then
-        step 'release build' cargo build --locked --release -p wavemill -p wavemill-python
-        python_module release
-    fi
-fi
 for one in "${kinds[@]}"; do
     case $one in
-        kernels | loader | serve | train | methods) step "$one" "$one" ;;
-        *) step "$one" peers "$one" ;;
+        extract | stages) step "$one" peers "$one" ;;
+        *) step "$one" "$one" ;;
     esac
 done

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Run wavemill and its Python peers alternately and write a table; started by scripts/bench.sh.
 
-usage: bench.py extract|catalog|stages|clips WAVEMILL DATA OUT.md [ROUNDS]
+usage: bench.py extract|stages WAVEMILL DATA OUT.md [ROUNDS]
 
 Each round runs every peer once, in turn, so that a slow minute of the machine affects all of them. The result is the best
 round; median and worst round are shown as well. Imports and start of a peer are not timed; wavemill's process is timed
@@ -13,7 +13,6 @@ import datetime
 import json
 import os
 import re
-import resource
 import shutil
 import statistics
 import subprocess
@@ -30,18 +29,16 @@ CLIPS = 768
 PEER_CLIPS = 64
 # For a stage there are many programs to compare, and no start to amortize.
 STAGE_CLIPS = 192
-# Sizes of archives in which the cost per clip should be equal.
-ARCHIVE_CLIPS = (10, 100, 1_000, 10_000)
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")}
 CHAINS = {
     "librosa": ("chain", "librosa"),
     "soundfile + soxr + torchaudio": ("chain", "soundfile"),
     "torchcodec + torchaudio": ("chain", "torchcodec"),
-    "Essentia": ("chain", "essentia"),
 }
 BAND_PATH = ("--set", "audio.decode.path=band")
 FILE_RATE = ("--set", "audio.sample_rate_hz=44100")
 PACKAGE = "wavemill in Python, 1 thread"
+TWO_THREADS = "wavemill, 2 threads"
 OURS = {
     "wavemill, 1 thread": (),
     "wavemill by the band path, 1 thread": BAND_PATH,
@@ -67,12 +64,11 @@ COUNTED = {
     "log-mel, min-max and packing": "ClipPlan::row",
     "of these, transforms of frames": "stft::cpu::StftPlan::block",
 }
-PEERS = ("librosa", "soundfile", "soxr", "torch", "torchaudio", "torchcodec", "essentia", "duckdb", "polars")
+PEERS = ("librosa", "soundfile", "soxr", "torch", "torchaudio", "torchcodec")
 STAGES = {
     "decode: librosa": ("decode", "librosa"),
     "decode: soundfile": ("decode", "soundfile"),
     "decode: torchcodec": ("decode", "torchcodec"),
-    "decode and resample: Essentia": ("decode", "essentia"),
     "resample: librosa (soxr_hq)": ("resample", "librosa"),
     "resample: soxr": ("resample", "soxr"),
     "resample: torchaudio": ("resample", "torchaudio"),
@@ -102,17 +98,10 @@ def measured(kind):
     return f"{machine()}\n\nCommand: `scripts/bench.sh {kind}`."
 
 
-def program(command, n_cores=None):
-    """Run a program and return CPU and wall milliseconds and peak memory (MiB) of the program and its children.
-
-    The program may use `n_cores` of the cores of this process, or all of them if it is None.
-    """
-    cores = sorted(os.sched_getaffinity(0))[:n_cores]
+def program(command):
+    """Run a program and return CPU and wall milliseconds and peak memory (MiB) of the program and its children."""
     start = time.perf_counter()
-    process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=os.environ,
-        preexec_fn=lambda: os.sched_setaffinity(0, cores),
-    )
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     error = process.stderr.read()
     _, status, usage = os.wait4(process.pid, 0)
     if status:
@@ -154,46 +143,31 @@ def best(results, name, key):
     return min(result[key] for result in results[name])
 
 
-def archive(data, folder, clips=CLIPS, links=False):
-    """Create an archive in FMA's layout from labelled real clips of 30 s: (metadata, audio, files, number of distinct clips).
-
-    With `links`, copies of a clip are links: ten thousand copies would take 10 GB.
-    """
+def archive(data, folder, clips=CLIPS):
+    """Create an archive in FMA's layout from labelled real clips of 30 s: (metadata, audio, files, number of distinct clips)."""
     header, rows = [], []
     for source in (data / "audio" / "fma_real", data / "fma_like"):
         with open(source / "tracks.csv", encoding="utf-8", newline="") as file:
-            header, *records = [list(group) for group in split_header(csv.reader(file))]
-        genre = header[1].index("genre_top")
-        for record in records:
+            lines = list(csv.reader(file))
+        header, genre = lines[:3], lines[1].index("genre_top")
+        for record in lines[3:]:
             name = f"{int(record[0]):06d}"
             path = source / name[:3] / f"{name}.mp3"
             if record[genre] and path.exists() and path.stat().st_size > 400_000:
                 rows.append((record, path))
     (folder / "metadata").mkdir(parents=True)
     files = []
-    copies = {}
     with open(folder / "metadata" / "tracks.csv", "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerows(header)
-        for index in range(clips):
-            record, path = rows[index % len(rows)]
-            name = f"{1000 + index:06d}"
-            target = folder / "audio" / name[:3] / f"{name}.mp3"
+        for number in range(1000, 1000 + clips):
+            record, path = rows[number % len(rows)]
+            target = folder / "audio" / f"{number:06d}"[:3] / f"{number:06d}.mp3"
             target.parent.mkdir(parents=True, exist_ok=True)
-            if links and path in copies:
-                os.link(copies[path], target)
-            else:
-                shutil.copyfile(path, target)
-                copies[path] = target
-            writer.writerow([str(1000 + index), *record[1:]])
+            shutil.copyfile(path, target)
+            writer.writerow([str(number), *record[1:]])
             files.append(target)
     return folder / "metadata", folder / "audio", files, min(len(rows), clips)
-
-
-def split_header(reader):
-    """Yield the three header lines as one list, then each record."""
-    yield [next(reader), next(reader), next(reader)]
-    yield from reader
 
 
 def extract_command(wavemill, metadata_dir, audio, store, threads, options=()):
@@ -211,9 +185,8 @@ def bench_extract(wavemill, data, scratch, rounds):
     out = scratch / "npy"
     out.mkdir()
 
-    def ours(threads, n_cores=None, options=()):
-        command = extract_command(wavemill, metadata_dir, audio, scratch / "store", threads, options)
-        return program(command, n_cores)
+    def ours(threads, options=()):
+        return lambda: program(extract_command(wavemill, metadata_dir, audio, scratch / "store", threads, options))
 
     def theirs(arguments):
         def run():
@@ -222,53 +195,12 @@ def bench_extract(wavemill, data, scratch, rounds):
 
         return run
 
-    def twice():
-        """Run two processes with one worker each on separate cores, which shows the maximum speed-up for two threads."""
-        cores = sorted(os.sched_getaffinity(0))[:2]
-        commands = [extract_command(wavemill, metadata_dir, audio, scratch / f"store{core}", 1) for core in cores]
-
-        start = time.perf_counter()
-        processes = [
-            subprocess.Popen(
-                command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                preexec_fn=lambda core=core: os.sched_setaffinity(0, [core]),
-            )
-            for core, command in zip(cores, commands)
-        ]
-        if any([process.wait() for process in processes]):
-            sys.exit("bench: one of two parallel programs failed")
-        return {"wall_ms": (time.perf_counter() - start) * 1e3 / len(cores)}
-
-    contestants = {
-        "wavemill, 1 core": lambda: ours(1, 1),
-        "wavemill, 2 threads": lambda: ours(2),
-        "wavemill, 2 programs": twice,
-    }
-    contestants.update({name: lambda options=options: ours(1, options=options) for name, options in OURS.items()})
-    contestants[PACKAGE] = theirs(("chain", "wavemill"))
-    contestants.update({name: theirs(arguments) for name, arguments in CHAINS.items()})
+    contestants = {TWO_THREADS: ours(2)}
+    contestants |= {name: ours(1, options) for name, options in OURS.items()}
+    contestants |= {name: theirs(arguments) for name, arguments in {PACKAGE: ("chain", "wavemill"), **CHAINS}.items()}
     results = alternate(contestants, rounds)
-    two = results.pop("wavemill, 2 threads")
-    peak = max(result["peak_mib"] for result in results["wavemill, 1 thread"] + two)
-
-    def scaling(name, double=two):
-        """Describe how much faster `double` is than `name`: best rounds, and the ratios within the rounds."""
-        one = results[name]
-        ratios = sorted(single["wall_ms"] / both["wall_ms"] for single, both in zip(one, double))
-        fastest_s, both_s = (min(run["wall_ms"] for run in runs) / 1e3 for runs in (one, double))
-        return (
-            f"{fastest_s / both_s:.2f}× as fast as one on {os.cpu_count()} cores (wall {both_s:.2f} s against {fastest_s:.2f} s, "
-            f"best rounds; ratios within a round: median {statistics.median(ratios):.2f}, {ratios[0]:.2f} to {ratios[-1]:.2f})"
-        )
-
-    def cores(rounds):
-        """Return the number of cores that a run keeps busy, in the median round."""
-        return statistics.median(result["cpu_ms"] / result["wall_ms"] for result in rounds)
-
-    scalings = [scaling(name) for name in ("wavemill, 1 thread", "wavemill, 1 core")]
-    two_programs = scaling("wavemill, 1 core", results.pop("wavemill, 2 programs"))
-    busy = cores(two), cores(results["wavemill, 1 core"])
-    del results["wavemill, 1 core"]
+    two, one = results.pop(TWO_THREADS), results[next(iter(OURS))]
+    one_s, two_s = (min(run["wall_ms"] for run in runs) / 1e3 for runs in (one, two))
     chains = {name: best(results, name, "cpu_ms") for name in CHAINS}
     fastest = min(chains, key=chains.get)
 
@@ -278,7 +210,7 @@ def bench_extract(wavemill, data, scratch, rounds):
         return f"{chains['librosa'] / us:.2f}× as fast as librosa and {chains[fastest] / us:.2f}× as fast as {fastest}"
 
     exact, by_band = (ratios(name) for name in OURS)
-    return "\n\n".join([
+    return [
         "# Extract: from MP3 to a stored log-mel",
         f"The figure is CPU time per clip (user + system), with one worker. The archive has {CLIPS} clips of 30 s, copies of "
         f"{distinct} real clips of FMA; the other tools process {PEER_CLIPS} of them. The feature is log-mel with 128 bands, at "
@@ -290,13 +222,10 @@ def bench_extract(wavemill, data, scratch, rounds):
         f"- wavemill is {exact}, the fastest of the other chains.\n"
         f"- By the band path it is {by_band}.\n"
         f"- Its Python package, which writes .npy files like the other tools, is {ratios(PACKAGE)}.\n"
-        f"- Two workers are {scalings[0]}. With one worker, reading and writing may use another core.\n"
-        f"- If all threads of the run with one worker share one core, two workers are {scalings[1]}.\n"
-        f"- Two processes with one worker each, on separate cores, are {two_programs}; the time of both is halved. This is "
-        f"about the maximum speed-up on this machine. Two workers keep {busy[0]:.2f} cores busy, one worker on one core "
-        f"{busy[1]:.2f}.\n"
-        f"- Peak memory: {peak:.0f} MiB.",
-    ])
+        f"- Two workers are {one_s / two_s:.2f}× as fast as one on {os.cpu_count()} cores (wall {two_s:.2f} s against "
+        f"{one_s:.2f} s, best rounds). With one worker, reading and writing may use another core.\n"
+        f"- Peak memory: {max(run['peak_mib'] for run in one + two):.0f} MiB.",
+    ]
 
 
 def bench_stages(wavemill, data, scratch, rounds):
@@ -332,7 +261,7 @@ def bench_stages(wavemill, data, scratch, rounds):
     rest_ms = sum(best(results, name, "cpu_ms") for name in (parquet, read))
     process_ms = best(results, WHOLE, "cpu_ms")
     other_ms = process_ms - rest_ms - sum(best(results, name, "cpu_ms") for name in (resampled, mel))
-    return "\n\n".join([
+    return [
         "# Stages",
         "The figure is CPU time per clip of 30 s, on one thread. wavemill's figures come from `extract --json` of a plain "
         "release build. Its decoding includes a first pass over the file and the hash of the audio. mpg123 is the command-line "
@@ -352,7 +281,7 @@ def bench_stages(wavemill, data, scratch, rounds):
         "functions that it calls. Instruction counts do not depend on other programs; without valgrind a library may select "
         "other instructions for this processor.",
         "| | millions |\n|---|---|\n" + "\n".join(f"| {stage} | {n / 1e6:.1f} |" for stage, n in counted.items()),
-    ])
+    ]
 
 
 def instructions(wavemill, clip, scratch):
@@ -379,124 +308,22 @@ def most(annotated, function):
     return max(counts)
 
 
-def bench_clips(wavemill, data, scratch, rounds):
-    """Measure the cost per clip in small and large archives, and how busy the workers are."""
-    threads = os.cpu_count()
-
-    def extraction(n_clips, folder, metadata_dir, audio):
-        command = extract_command(wavemill, metadata_dir, audio, folder / "store", threads, ["--json"])
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        report = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        shutil.rmtree(folder / "store")
-
-        process_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        stages_s = sum(report["cpu_s"].values())
-        return {
-            "process_s": process_s,
-            "clip_ms": stages_s * 1e3 / n_clips,
-            "wall_s": report["wall_s"]["clips"],
-            "busy": report["workers_busy"],
-        }
-
-    contestants = {}
-    for n_clips in ARCHIVE_CLIPS:
-        folder = scratch / str(n_clips)
-        metadata_dir, audio, _, _ = archive(data, folder, n_clips, links=True)
-        contestants[n_clips] = lambda of=(n_clips, folder, metadata_dir, audio): extraction(*of)
-    results = alternate(contestants, rounds)
-
-    lines = []
-    for n_clips, of_size in results.items():
-        clip_ms = sorted(result["clip_ms"] for result in of_size)
-        busy = [result["busy"] for result in of_size]
-        lines.append(
-            f"| {n_clips:,} | {clip_ms[0]:.2f} | {statistics.median(clip_ms):.2f} | {clip_ms[-1]:.2f} "
-            f"| {best(results, n_clips, 'wall_s'):.2f} | {max(busy) * 100:.1f} % | {statistics.median(busy) * 100:.1f} % |"
-        )
-    small, large = ARCHIVE_CLIPS[0], ARCHIVE_CLIPS[-1]
-    more_s = best(results, large, "process_s") - best(results, small, "process_s")
-    used = statistics.median(result["process_s"] / (threads * result["wall_s"]) for result in results[large])
-
-    return "\n\n".join([
-        "# Archives of ten to ten thousand clips",
-        "The figure is CPU time per clip of 30 s, from MP3 to a stored log-mel: the sum of the stages in `extract --json` "
-        "(reading, decoding, features, encoding). It does not include the program's start, the metadata, writing, sync and the "
-        "commit. All clips are links to a few real clips of FMA, so their bytes are cached in memory. "
-        f"There are {threads} workers on {threads} cores. A worker is busy while it processes a clip or a row group "
-        "(`workers_busy` of the report), and waits otherwise. A busy worker may still have to share its core with a "
-        "reader, the writer or another program.",
-        measured("clips"),
-        "\n".join([
-            "| clips | best, CPU ms per clip | median | worst | extraction, best wall s | workers busy, best | median |",
-            "|---|---|---|---|---|---|---|",
-            *lines,
-        ]),
-        f"Measured by the CPU time of the whole process, including writing and sync, one more clip costs "
-        f"{more_s * 1e3 / (large - small):.2f} ms: the difference between {large:,} and {small} clips in the best rounds, per "
-        f"clip. "
-        f"With {large:,} clips the process keeps the cores busy for {used * 100:.1f} % of the extraction time (median).",
-    ])
-
-
-def bench_catalog(wavemill, data, scratch, rounds):
-    """Measure reading, cleaning and counting of a tracks.csv of FMA's size."""
-    tracks = scratch / "metadata" / "tracks.csv"
-    tracks.parent.mkdir()
-    source = data / "fma_metadata"
-    subprocess.run([sys.executable, data / "make_full_tracks.py", source, tracks], check=True, stdout=subprocess.DEVNULL)
-    shutil.copyfile(source / "genres.csv", tracks.parent / "genres.csv")
-    # Only metadata is measured, but a folder without any clip would be an error.
-    (scratch / "audio").mkdir()
-    (scratch / "audio" / "none.mp3").touch()
-    command = extract_command(wavemill, tracks.parent, scratch / "audio", scratch / "store", os.cpu_count())
-    command += ["--dry-run", "--json", "--set", "catalog.require_audio=false"]
-
-    def our_query():
-        """Measure reading, typing, cleaning and counting, with the times that wavemill reports."""
-        wall_s = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)["wall_s"]
-        return {"wall_ms": (wall_s["read"] + wall_s["clean"]) * 1e3}
-
-    contestants = {"process: wavemill": lambda: program(command), "query alone: wavemill": our_query}
-    for name in ("duckdb", "polars"):
-        whole = [sys.executable, HERE / "peer_catalog.py", name, tracks]
-        contestants[f"process: {name}"] = lambda whole=whole: program(whole)
-        contestants[f"query alone: {name}"] = lambda name=name: peer("peer_catalog.py", name, tracks)
-    results = alternate(contestants, rounds)
-    timed = {name: rounds for name, rounds in results.items() if "cpu_ms" in rounds[0]}
-
-    def ratio(kind):
-        """Return wavemill's time divided by that of the faster peer, best rounds."""
-        peers = min(best(results, f"{kind}: {name}", "wall_ms") for name in ("duckdb", "polars"))
-        return best(results, f"{kind}: wavemill", "wall_ms") / peers
-
-    return "\n\n".join([
-        "# Catalog: tracks.csv of FMA's size",
-        f"The file has 106,574 rows, {tracks.stat().st_size / 1e6:.0f} MB and 53 columns. All cores are used.",
-        "- *query alone*: read all columns with their types, drop unlabelled rows, count. For wavemill these are the parts "
-        "`read` and `clean` of `extract --dry-run --json`, which also parse list columns and record the line of each reject. "
-        "The peers are timed in Python, without process start and imports.\n"
-        "- *process*: from start to exit. wavemill's process also computes three splits and the class lists, "
-        "and plans the shards.",
-        measured("catalog"),
-        "Wall time:", table(results, "wall_ms", "ms"), "CPU time:", table(timed, "cpu_ms", "ms"),
-        f"wavemill's query takes {ratio('query alone'):.2f}× the wall time of the faster peer's query. Its process takes "
-        f"{ratio('process'):.2f}× the wall time of the faster peer's process.",
-    ])
+def write(out, paragraphs):
+    """Write the paragraphs of a page to a file, and print them."""
+    page = "\n\n".join(paragraphs)
+    out.write_text(page + "\n", encoding="utf-8")
+    print(page)
 
 
 def main():
     """Measure one kind and write its page."""
     if len(sys.argv) < 5 or {"-h", "--help"} & set(sys.argv):
         sys.exit(__doc__)
-    kind, wavemill, data, out = sys.argv[1], Path(sys.argv[2]).resolve(), Path(sys.argv[3]), Path(sys.argv[4])
+    kind, wavemill, data, out = sys.argv[1], *map(Path, sys.argv[2:5])
     rounds = int(sys.argv[5]) if len(sys.argv) > 5 else 5
-    measure = {"extract": bench_extract, "catalog": bench_catalog, "stages": bench_stages, "clips": bench_clips}[kind]
+    measure = {"extract": bench_extract, "stages": bench_stages}[kind]
     with tempfile.TemporaryDirectory(prefix="wavemill-bench-") as scratch:
-        page = measure(wavemill, data, Path(scratch), rounds)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(page + "\n", encoding="utf-8")
-    print(page)
+        write(out, measure(wavemill.resolve(), data, Path(scratch), rounds))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 usage: loader.py BENCH OUT.md [ROUNDS]
 
 BENCH is the trainer's bench program `loader`: it writes two stores (uncompressed, zstd) of 2,048 rows of (128, 1292) f16.
-The rows are then also written in the formats of the other tools. An epoch reads every row once, shuffled, in batches of 64
+The rows are then also written as .npy and HDF5. An epoch reads every row once, shuffled, in batches of 64
 in host memory, from cached files. Each contestant first runs one untimed epoch; each round runs one epoch of each.
 """
 
@@ -18,19 +18,15 @@ import tempfile
 import time
 from pathlib import Path
 
-import datasets
 import h5py
-import lance
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import streaming
 import torch
 import wavemill
 import wavemill.torch
-import webdataset
 
-from bench import alternate, best, machine, table
+from bench import alternate, best, machine, table, write
 
 BATCH = 64
 SHAPE = (128, 1292)
@@ -56,30 +52,7 @@ def prepare(folder):
                     data[start:start + len(part)] = part
                 start += len(part)
     rows.flush()
-    prepare_python_formats(folder, rows)
     return count
-
-
-def prepare_python_formats(folder, rows):
-    """Writes the rows as shards of MosaicML streaming, as tar files, and as datasets of Hugging Face and Lance."""
-    with streaming.MDSWriter(out=str(folder / "mds"), columns={"rows": f"ndarray:float16:{SHAPE[0]},{SHAPE[1]}"}) as mds:
-        for row in rows:
-            mds.write({"rows": row})
-    with webdataset.ShardWriter(f"{folder}/%05d.tar", maxcount=256, verbose=0) as tars:
-        for number, row in enumerate(rows):
-            tars.write({"__key__": f"{number:06}", "npy": row})
-
-    features = datasets.Features({"rows": datasets.Array2D(SHAPE, "float16")})
-    generated = datasets.Dataset.from_generator(
-        lambda: ({"rows": row} for row in rows), features=features, cache_dir=str(folder / "cache"), writer_batch_size=BATCH
-    )
-    generated.save_to_disk(folder / "huggingface")
-
-    tensor = pa.list_(pa.float16(), SHAPE[0] * SHAPE[1])
-    schema = pa.schema([pa.field("rows", tensor, nullable=False)])
-    parts = (rows[start:start + BATCH] for start in range(0, len(rows), BATCH))
-    batches = (pa.record_batch([pa.FixedSizeListArray.from_arrays(part.ravel(), type=tensor)], schema) for part in parts)
-    lance.write_dataset(batches, folder / "rows.lance", schema)
 
 
 def values(column):
@@ -188,46 +161,6 @@ def from_package_in_torch(folder, _count, epoch):
         yield batch["log_mel"]
 
 
-@functools.cache
-def mosaic(folder):
-    """Returns MosaicML's dataset, which advances by an epoch with each iteration."""
-    return streaming.StreamingDataset(local=str(folder / "mds"), shuffle=True, batch_size=BATCH, num_canonical_nodes=1)
-
-
-def from_mosaic(folder, _count, _epoch):
-    """Reads MosaicML's shards."""
-    for batch in torch.utils.data.DataLoader(mosaic(folder), BATCH):
-        yield batch["rows"]
-
-
-def from_tars(folder, _count, epoch):
-    """Reads tar files with WebDataset, shuffled within a buffer of as many rows as wavemill's window."""
-    files = [str(file) for file in sorted(folder.glob("*.tar"))]
-    data = webdataset.WebDataset(files, shardshuffle=len(files), seed=epoch).shuffle(256).decode().to_tuple("npy")
-    for (batch,) in data.batched(BATCH, collation_fn=lambda rows: (np.stack([row for (row,) in rows]),)):
-        yield batch
-
-
-@functools.cache
-def hugging_face(folder):
-    """Returns the dataset in memory-mapped Arrow files."""
-    return datasets.load_from_disk(folder / "huggingface").with_format("numpy", dtype=np.float16)
-
-
-def from_hugging_face(folder, count, epoch):
-    """Reads the rows of a batch from Hugging Face's Arrow files."""
-    for wanted in shuffled(count, epoch):
-        yield hugging_face(folder)[wanted]["rows"]
-
-
-def from_lance(folder, count, epoch):
-    """Takes the rows of a batch from a Lance dataset, which reads with its own threads."""
-    data = lance.dataset(folder / "rows.lance")
-    for wanted in shuffled(count, epoch):
-        rows = data.take(wanted).column(0).combine_chunks()
-        yield rows.flatten().to_numpy().reshape(-1, *SHAPE)
-
-
 def cpu_s():
     """Returns the CPU time of this process and of the workers that have ended."""
     usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
@@ -272,10 +205,6 @@ def contestants(bench, folder, count):
         "uncompressed: torch DataLoader on .npy, no worker": functools.partial(from_torch, 0),
         "uncompressed: wavemill in Python": functools.partial(from_package, "none", 1),
         "uncompressed: wavemill.torch in a DataLoader": from_package_in_torch,
-        "uncompressed: Hugging Face datasets, Arrow": from_hugging_face,
-        "uncompressed: MosaicML streaming in a DataLoader": from_mosaic,
-        "uncompressed: WebDataset": from_tars,
-        "uncompressed: Lance": from_lance,
         "uncompressed, 2: torch DataLoader on .npy, 2 workers": functools.partial(from_torch, 2),
         "compressed: wavemill in Python, zstd 1": functools.partial(from_package, "zstd", 1),
         "compressed: h5py, gzip 1 with shuffle": functools.partial(from_h5, "gzip.h5"),
@@ -322,27 +251,20 @@ def main():
         written = subprocess.run([bench, "--folder", folder, "--write"], capture_output=True, text=True, check=True)
         count = prepare(folder)
         results = alternate(contestants(bench, folder, count), rounds)
-    page = "\n\n".join([
+    write(out, [
         "# Loader: from a warm file to a shuffled batch",
         f"Each tool reads {count} rows of (128, 1292) f16, 331 kB each, into host memory in their stored form, in batches of "
         f"{BATCH}. Every row is read once per epoch, in a different order in each epoch. pyarrow cannot read single rows, "
-        "so it reads windows of 16 row groups and shuffles within them, like wavemill's order. WebDataset shuffles within 256 "
-        "rows, and the other tools shuffle all rows. Each tool uses one thread unless the table states otherwise; Lance uses "
-        "its own. DataLoader's workers are processes, and the figure includes their start. A store is opened, and its files "
-        "are compared with their hashes, before the measured epochs. MosaicML's and Hugging Face's files are uncompressed, "
-        "because a cache of theirs would be.",
-        f"{machine()[:-1]}, h5py {h5py.__version__}, numpy {np.__version__}, datasets {datasets.__version__}, "
-        f"streaming {streaming.__version__}, webdataset {webdataset.__version__}, lance {lance.__version__}. "
-        f"Load average before: {load:.1f}.",
+        "so it reads windows of 16 row groups and shuffles within them, like wavemill's order; the other tools shuffle all "
+        "rows. Each tool uses one thread unless the table states otherwise. DataLoader's workers are processes, and the figure "
+        "includes their start. A store is opened, and its files are compared with their hashes, before the measured epochs.",
+        f"{machine(('numpy', 'h5py', 'pyarrow', 'torch'))} Load average before: {load:.1f}.",
         "Command: `scripts/bench.sh loader`. The bench writes these stores:",
         f"```\n{written.stderr.strip()}\n```",
         "CPU time of all threads and processes together:", table(results, "cpu_ms", "µs per row", 1e-3),
         "Wall time:", table(results, "wall_ms", "µs per row", 1e-3),
         ratios(results),
     ])
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(page + "\n", encoding="utf-8")
-    print(page)
 
 
 if __name__ == "__main__":

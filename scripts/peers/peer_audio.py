@@ -51,42 +51,6 @@ def wavemill_mel(path):
     return wavemill.power_to_db(wavemill.feature.melspectrogram(y=samples, sr=rate))
 
 
-def essentia_loader():
-    """Return path -> mono samples at 22.05 kHz; the loader does all of it."""
-    import essentia
-    import essentia.standard as essentia_ops
-
-    essentia.log.infoActive = False
-    loader = essentia_ops.MonoLoader()
-
-    def load(path):
-        loader.configure(filename=path, sampleRate=RATE_HZ)
-        return loader()
-
-    return load
-
-
-def essentia_mel():
-    """Return samples -> log-mel with librosa's parameters."""
-    import essentia.standard as essentia_ops
-    import numpy
-
-    window = essentia_ops.Windowing(type="hann", size=2048, normalized=False, zeroPhase=False)
-    spectrum = essentia_ops.Spectrum(size=2048)
-    bands = essentia_ops.MelBands(
-        inputSize=1025, numberBands=128, sampleRate=RATE_HZ, highFrequencyBound=RATE_HZ / 2, type="power",
-        warpingFormula="slaneyMel", weighting="linear", normalize="unit_tri",
-    )
-
-    def log_mel(samples):
-        frames = essentia_ops.FrameGenerator(samples, frameSize=2048, hopSize=512)
-        power = numpy.stack([bands(spectrum(window(frame))) for frame in frames], axis=1)
-        decibels = 10.0 * numpy.log10(numpy.maximum(power, 1e-10))
-        return numpy.maximum(decibels, decibels.max() - 80.0)
-
-    return log_mel
-
-
 def decoder(peer):
     """Return path -> samples at the file's own rate."""
     if peer == "librosa":
@@ -99,8 +63,6 @@ def decoder(peer):
 
         torch.set_num_threads(1)
         return lambda path: AudioDecoder(path).get_all_samples().data
-    if peer == "essentia":
-        return essentia_loader()
     import soundfile
 
     return lambda path: soundfile.read(path, dtype="float32", always_2d=True)[0]
@@ -130,9 +92,6 @@ def chain(peer):
         import librosa
 
         return lambda path: librosa_mel(librosa.load(path)[0])
-    if peer == "essentia":
-        load, log_mel = essentia_loader(), essentia_mel()
-        return lambda path: log_mel(load(path))
     if peer == "wavemill":
         return wavemill_mel
     import torch

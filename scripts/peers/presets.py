@@ -1,17 +1,19 @@
 #!/usr/bin/env python3
 """Compare wavemill's presets with the tools they are named after.
 
-usage: presets.py [--wavemill PATH] [--clip X.wav ...]
+usage: presets.py [--wavemill PATH] [CLIP.wav ...]
 needs: scripts/peers/setup.sh; torchaudio's cases are skipped without scripts/peers/setup.sh --bench (no GPU is used)
 
 Each case writes a recipe, runs `wavemill features CLIP --format npy` and compares every value with the peer's value for
-the same samples. Without --clip a synthetic clip is used: five seconds at 16 kHz of a gliding voice-like tone in noise.
+the same samples. Without a clip a synthetic one is used: five seconds at 16 kHz of a gliding voice-like tone in noise.
 Prints one line per case, and one line if cases are skipped; exit code 1 if any case exceeds its bound.
 """
-import argparse, math, pathlib, subprocess, sys, tempfile, warnings, wave
+import math, warnings, wave
 import kaldi_native_fbank as knf
 import librosa
 import numpy as np
+
+from compare import Comparison, read_wav
 
 try:
     import torch
@@ -19,19 +21,7 @@ try:
 except ModuleNotFoundError as error:
     torch, TORCH_IS_ABSENT = None, f"{error}: scripts/peers/setup.sh --bench installs it (2.7 GB)"
 
-RECIPE = """
-name = "peer"
-[catalog]
-dataset = "folders"
-[audio]
-sample_rate_hz = {rate}
-min_duration_s = 0.1
-max_duration_s = 3600
-[[features]]
-name = "feature"
-dtype = "f32"
-{feature}
-"""
+FEATURE = '[[features]]\nname = "feature"\ndtype = "f32"\n'
 
 # Bounds, with the reason for each: all programs compute in f32, with different transforms and filter banks.
 LINEAR_OF_MAX = 5e-6  # a fraction of the largest value
@@ -48,20 +38,9 @@ def synthetic(path, rate=16000, seconds=5):
     voice = sum(np.sin(k * phase) / k for k in range(1, 25))
     noise = np.random.default_rng(0).standard_normal(t.size)
     x = (0.2 * voice + 0.02 * noise) * (0.05 + np.clip(np.sin(2 * np.pi * 0.4 * t), 0, 1))
-    write_wav(path, x, rate)
-
-
-def write_wav(path, x, rate):
     with wave.open(str(path), "wb") as out:
         out.setnchannels(1), out.setsampwidth(2), out.setframerate(rate)
         out.writeframes(np.clip(np.round(x * 32767), -32768, 32767).astype("<i2").tobytes())
-
-
-def read_wav(path):
-    with wave.open(str(path), "rb") as file:
-        assert (file.getnchannels(), file.getsampwidth()) == (1, 2), f"{path}: not 16-bit mono"
-        samples = np.frombuffer(file.readframes(file.getnframes()), "<i2")
-        return samples.astype(np.float32) / np.float32(32768), file.getframerate()
 
 
 def kaldi(kind, rate, n_mels=23, **options):
@@ -132,39 +111,24 @@ def cases(rate):
             yield f"whisper {n_mels}", feature, whisper(n_mels), WHISPER, False
 
 
-def ours(wavemill, clip, rate, feature, folder):
-    """Return the tensor that `wavemill features` writes."""
-    recipe, out = folder / "recipe.toml", folder / "out.npy"
-    recipe.write_text(RECIPE.format(rate=rate, feature=feature))
-    command = [wavemill, "features", clip, "--recipe", recipe, "--feature", "feature", "--format", "npy", "--out", out]
-    subprocess.run([str(part) for part in command], check=True)
-    return np.squeeze(np.load(out))
-
-
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--wavemill", default="target/debug/wavemill", help="path of wavemill (default: %(default)s)")
-    parser.add_argument("--clip", action="append", default=[], help="a 16-bit mono WAV instead of the synthetic one")
-    args = parser.parse_args()
+    comparison = Comparison(__doc__, n_clips="*")
     warnings.filterwarnings("ignore", message="At least one mel filterbank")  # torchaudio's default has some
-    failed = 0
     if torch is None:
         print(f"skip torchaudio: {TORCH_IS_ABSENT}")
-    with tempfile.TemporaryDirectory() as folder:
-        folder = pathlib.Path(folder)
-        synthetic(folder / "synthetic.wav")
-        for clip in args.clip or [folder / "synthetic.wav"]:
-            x, rate = read_wav(clip)
-            for name, feature, peer, bound, relative in cases(rate):
-                got, want = ours(args.wavemill, clip, rate, feature, folder), peer(x)
-                same = got.shape == want.shape
-                error = np.abs(got - want).max() if same else math.nan
-                error = error / np.abs(want).max() if relative else error
-                ok = same and error <= bound
-                failed += not ok
-                shapes = "x".join(map(str, want.shape)) if same else f"{got.shape} instead of {want.shape}"
-                print(f"{'ok  ' if ok else 'FAIL'} {pathlib.Path(clip).stem:16} {name:26} {shapes:>10}  {error:.1e} <= {bound:.0e}")
-    sys.exit(1 if failed else 0)
+    if not comparison.clips:
+        comparison.clips = [comparison.folder / "synthetic.wav"]
+        synthetic(comparison.clips[0])
+    for clip in comparison.clips:
+        x, rate = read_wav(clip)
+        for name, feature, peer, bound, relative in cases(rate):
+            got, want = np.squeeze(comparison.feature(clip, rate, FEATURE + feature, "feature")), peer(x)
+            same = got.shape == want.shape
+            error = np.abs(got - want).max() if same else math.nan
+            error = error / np.abs(want).max() if relative else error
+            shapes = "x".join(map(str, want.shape)) if same else f"{got.shape} instead of {want.shape}"
+            comparison.line(same and error <= bound, f"{clip.stem:16} {name:26} {shapes:>10}  {error:.1e} <= {bound:.0e}")
+    comparison.end()
 
 
 if __name__ == "__main__":

@@ -9,11 +9,10 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$here/../lib.sh"
 cd "$here/../.."
 lists=(requirements-checks.txt requirements.txt)
-bench=false
 checks_alone=false
 case ${1:-} in
     --help) usage "$here/setup.sh"; exit 0 ;;
-    --bench) lists+=(requirements-bench.txt); bench=true ;;
+    --bench) lists+=(requirements-bench.txt) ;;
     --checks) checks_alone=true ;;
 esac
 
@@ -49,8 +48,4 @@ install() {
 for list in "${lists[@]}"; do install "$list"; done
 install requirements-datasets4.txt --no-deps --upgrade --target .venv/datasets4
 install requirements-catalogs.txt --no-deps --upgrade --target .venv/catalogs
-if $bench; then
-    install requirements-gradio.txt --upgrade --target .venv/gradio
-    install requirements-streaming.txt --no-deps --upgrade --target .venv/streaming
-fi
 rm .venv/unfinished

@@ -3,21 +3,19 @@
 and with drawn options.
 
 usage: shapes.py [--wavemill PATH] [--drawn N] CLIP.wav ...
-       shapes.py --time [--crates PROGRAM] CLIP.wav ... CPU milliseconds of wavemill's Python functions, of librosa's,
-                                                        and with PROGRAM (target/crates/release/crates) of Rust crates
-needs: scripts/peers/setup.sh; --time also the Python package (scripts/python_check.sh), and --crates
-       cargo build --release --locked --manifest-path scripts/peers/crates/Cargo.toml --target-dir target/crates
+needs: scripts/peers/setup.sh
 
 Each case writes a recipe, runs `wavemill features CLIP --format npy` and compares every value with librosa's value for
 the same samples. Prints one line per clip and operation with the largest error of all its cases; exit code 1 if any case
-exceeds its bound. With --crates, a crate's column ends with its largest difference from librosa; `!` means that it
-exceeds the bound, or that the shapes differ (nan).
+exceeds its bound.
 """
-import argparse, json, math, pathlib, random, subprocess, sys, tempfile, time
+import math, random
 import librosa
 import numpy as np
 
-from presets import ours, read_wav
+from compare import Comparison, read_wav
+
+FEATURE = '[[features]]\nname = "feature"\ndtype = "f32"\n'
 
 # Bounds, with the reason for each. librosa transforms in f64 and sums in f32.
 BOUNDS = {
@@ -40,9 +38,6 @@ BOUNDS = {
     "tonnetz": (1e-3, "loud"),
     "spectral_rolloff": (1.01, "bins"),  # a sum that almost reaches the roll-off may do so one bin later
 }
-
-# Operations that --time measures.
-MEASURED = BOUNDS | {"melspectrogram": (1e-4, "of max"), "mfcc": (5e-3, "absolute")}
 
 CONSTANT_Q = ("cqt", "vqt", "chroma_cqt", "chroma_cens", "tonnetz")
 
@@ -144,7 +139,7 @@ def error_of(op, got, want, rate, options, x):
     if got.shape != want.shape:
         return math.nan
     distance = np.abs(got - want)
-    kind = MEASURED[op][1]
+    kind = BOUNDS[op][1]
     if options.get("linear"):
         return distance.max() / want.max() * BOUNDS[op][0] / 1e-4
     if kind == "of max":
@@ -156,72 +151,25 @@ def error_of(op, got, want, rate, options, x):
     return distance.max() if kind == "absolute" else distance.max() / rate * options.get("n_fft", 2048)
 
 
-def crates(program, clip, x, rate):
-    """Return, for each operation, the crates' names, CPU milliseconds and differences from librosa."""
-    found = {}
-    with tempfile.TemporaryDirectory() as folder:
-        report = json.loads(subprocess.run([program, clip, folder], check=True, stdout=subprocess.PIPE).stdout)
-        for name, ops in report.items():
-            for op, own in ops.items():
-                got = np.fromfile(f"{folder}/{name}.{op}", "<f4").reshape(own["shape"])
-                error = error_of(op, got, np.atleast_2d(peer(op, x, rate, {})), rate, {}, x)
-                mark = "" if error <= MEASURED[op][0] else "!"
-                found.setdefault(op, []).append((name, own["ms"], f"{error:.0e}{mark}"))
-    return found
-
-
-def times(clips, program):
-    """Print the smallest CPU time of all libraries for each function; the Python ones take turns on one thread."""
-    import wavemill as wm
-
-    for clip in clips:
-        x, rate = read_wav(clip)
-        others = crates(program, clip, x, rate) if program else {}
-        for op in (op for op in MEASURED if hasattr(wm.feature, op)):
-            rates = {} if op in ("rms", "zero_crossing_rate", "spectral_flatness") else {"sr": rate}
-            best = {}
-            for _ in range(8):
-                for module in (wm, librosa):
-                    start = time.process_time()
-                    if module is librosa:
-                        peer(op, x, rate, {})
-                    else:
-                        getattr(wm.feature, op)(y=x, **rates)
-                    best[module] = min(best.get(module, math.inf), time.process_time() - start)
-            ours_ms, theirs_ms = best[wm] * 1e3, best[librosa] * 1e3
-            line = f"{op:20} wavemill {ours_ms:6.2f} ms  librosa {theirs_ms:6.2f} ms  {theirs_ms / ours_ms:5.1f} times"
-            for name, ms, differs in others.get(op, []):
-                line += f"  {name} {ms:7.2f} ms  {ms / ours_ms:5.1f} times  {differs:6}"
-            print(line.rstrip())
+def add_drawn(parser):
+    parser.add_argument("--drawn", type=int, default=3, help="cases with drawn options per clip (default: %(default)s)")
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--wavemill", default="target/debug/wavemill", help="path of wavemill (default: %(default)s)")
-    parser.add_argument("--drawn", type=int, default=3, help="cases with drawn options per clip (default: %(default)s)")
-    parser.add_argument("clips", nargs="+", help="16-bit mono WAV files")
-    parser.add_argument("--time", action="store_true", help="measure instead of comparing")
-    parser.add_argument("--crates", metavar="PROGRAM", help="with --time: a build of scripts/peers/crates")
-    args = parser.parse_args()
-    if args.time:
-        return times(args.clips, args.crates)
+    comparison = Comparison(__doc__, add_drawn)
     draw = random.Random(0)
-    failed = 0
-    with tempfile.TemporaryDirectory() as folder:
-        for clip in args.clips:
-            x, rate = read_wav(clip)
-            for op, (bound, kind) in BOUNDS.items():
-                worst, of = 0.0, {}
-                for options in [{}] + [drawn(op, draw) for _ in range(args.drawn)]:
-                    got = ours(args.wavemill, clip, rate, toml(op, rate, options), pathlib.Path(folder))
-                    error = error_of(op, np.atleast_2d(got), np.atleast_2d(peer(op, x, rate, options)), rate, options, x)
-                    if not error <= worst:
-                        worst, of = error, options
-                ok = worst <= bound
-                failed += not ok
-                name = pathlib.Path(clip)
-                print(f"{'ok  ' if ok else 'FAIL'} {name.parent.name}/{name.stem} {op:20} {worst:.1e} <= {bound:.0e} {kind}{'' if ok else f' {of}'}")
-    sys.exit(1 if failed else 0)
+    for clip in comparison.clips:
+        x, rate = read_wav(clip)
+        for op, (bound, kind) in BOUNDS.items():
+            worst, of = 0.0, {}
+            for options in [{}] + [drawn(op, draw) for _ in range(comparison.options.drawn)]:
+                got = np.squeeze(comparison.feature(clip, rate, FEATURE + toml(op, rate, options), "feature"))
+                error = error_of(op, np.atleast_2d(got), np.atleast_2d(peer(op, x, rate, options)), rate, options, x)
+                if not error <= worst:
+                    worst, of = error, options
+            is_ok = worst <= bound
+            comparison.line(is_ok, f"{clip.parent.name}/{clip.stem} {op:20} {worst:.1e} <= {bound:.0e} {kind}{'' if is_ok else f' {of}'}")
+    comparison.end()
 
 
 if __name__ == "__main__":

@@ -7,17 +7,17 @@ needs: scripts/peers/setup.sh
 
 Whole runs: `wavemill extract` with `stretch = [0.85, 1.15]`, against librosa.effects.time_stretch, melspectrogram and
 power_to_db (ref max, top_db 80). Prints one line for each clip and factor; exit code 1 above 0.1 dB (99th percentile) or
-0.01 dB (mean). The line also shows the difference of librosa's own vocoder on an f32 STFT, which shows how much the result
-depends on rounding.
+0.01 dB (mean).
 
 --columns: for a clip `NAME/….wav`, `NAME.c64` contains librosa's STFT in complex64, and `NAME-RATE.c64` contains the output
 of its phase vocoder for this STFT, column by column.
 """
-import argparse, pathlib, subprocess, sys, tempfile, wave
+import pathlib
 import librosa
 import numpy as np
 import pyarrow.parquet as pq
-import scipy.fft
+
+from compare import Comparison, read_wav
 
 RATES = [0.85, 1.15]
 P99_DB = 0.1
@@ -41,21 +41,14 @@ dtype = "f32"
 """
 
 
-def read_wav(path):
-    with wave.open(str(path), "rb") as file:
-        assert (file.getnchannels(), file.getsampwidth(), file.getframerate()) == (1, 2, 22050), f"{path}: different samples"
-        samples = np.frombuffer(file.readframes(file.getnframes()), "<i2")
-        return samples.astype(np.float32) / np.float32(32768)
-
-
-def ours(wavemill, clip, folder):
-    """Returns the log-mel of the only clip, by stored factor."""
-    (folder / "audio" / "genre").mkdir(parents=True)
-    (folder / "audio" / "genre" / "clip.wav").write_bytes(pathlib.Path(clip).read_bytes())
+def ours(comparison, clip):
+    """Returns the log-mel of a clip, by stored factor."""
+    folder = comparison.folder / clip.parent.name
+    (folder / "audio/genre").mkdir(parents=True)
+    (folder / "audio/genre/clip.wav").write_bytes(clip.read_bytes())
     (folder / "recipe.toml").write_text(RECIPE)
-    command = [wavemill, "extract", "--recipe", folder / "recipe.toml", "--audio", folder / "audio"]
-    command += ["--store", folder / "store", "--backend", "cpu", "--quiet"]
-    subprocess.run([str(word) for word in command], check=True)
+    comparison.run("extract", "--recipe", folder / "recipe.toml", "--audio", folder / "audio", "--store", folder / "store",
+                   "--backend", "cpu", "--quiet")
     rows = {}
     for path in (folder / "store").glob("data/*/features/log_mel/split=training/*.parquet"):
         for row in pq.ParquetFile(path).read().to_pylist():
@@ -64,54 +57,37 @@ def ours(wavemill, clip, folder):
     return rows
 
 
+def samples_of(clip):
+    samples, rate = read_wav(clip)
+    assert rate == 22050, f"{clip}: {rate} Hz"
+    return samples
+
+
 def log_mel(samples):
     mel = librosa.feature.melspectrogram(y=samples, sr=22050, n_fft=2048, hop_length=512, n_mels=128)
     return librosa.power_to_db(mel, ref=np.max, top_db=80.0)
 
 
-def stretched_in_f32(samples, rate):
-    """Returns the result of librosa's chain with its first transform in single precision."""
-    window = librosa.filters.get_window("hann", 2048).astype(np.float32)
-    padded = np.pad(samples, 1024)
-    frames = librosa.util.frame(padded, frame_length=2048, hop_length=512)
-    columns = scipy.fft.rfft(window[:, None] * frames, axis=0)
-    assert columns.dtype == np.complex64
-    vocoded = librosa.phase_vocoder(columns, rate=rate, hop_length=512)
-    return librosa.istft(vocoded, dtype=np.float32, length=int(round(samples.size / rate)))
-
-
-def differences(a, b):
-    difference = np.abs(a - b)
-    return difference.max(), np.quantile(difference, 0.99), difference.mean()
-
-
-def compare(wavemill, clips):
-    failed = 0
-    for clip in clips:
-        samples = read_wav(clip)
-        with tempfile.TemporaryDirectory() as folder:
-            rows = ours(wavemill, clip, pathlib.Path(folder))
-        for rate in RATES:
-            want = log_mel(librosa.effects.time_stretch(samples, rate=rate))
-            got = rows[rate]
-            name = f"{pathlib.Path(clip).parent.name} {rate}"
-            if got.shape != want.shape:
-                print(f"FAIL {name}: {got.shape} instead of {want.shape}")
-                failed += 1
-                continue
-            most, p99, mean = differences(got, want)
-            of_f32 = differences(log_mel(stretched_in_f32(samples, rate)), want)
-            ok = p99 <= P99_DB and mean <= MEAN_DB
-            failed += not ok
-            print(f"{'ok  ' if ok else 'FAIL'} {name:16} {want.shape[1]:5} frames  p99 {p99:.5f} <= {P99_DB} dB, "
-                  f"mean {mean:.6f} <= {MEAN_DB} dB, maximum {most:.4f} dB; librosa on an f32 STFT: "
-                  f"p99 {of_f32[1]:.5f}, mean {of_f32[2]:.6f} dB")
-    return failed
+def compare(comparison, clip):
+    samples, rows = samples_of(clip), ours(comparison, clip)
+    for rate in RATES:
+        got, want = rows[rate], log_mel(librosa.effects.time_stretch(samples, rate=rate))
+        name = f"{clip.parent.name} {rate}"
+        if got.shape != want.shape:
+            comparison.line(False, f"{name}: {got.shape} instead of {want.shape}")
+            continue
+        difference = np.abs(got - want)
+        p99, mean = np.quantile(difference, 0.99), difference.mean()
+        comparison.line(
+            p99 <= P99_DB and mean <= MEAN_DB,
+            f"{name:16} {want.shape[1]:5} frames  p99 {p99:.5f} <= {P99_DB} dB, mean {mean:.6f} <= {MEAN_DB} dB, "
+            f"maximum {difference.max():.4f} dB",
+        )
 
 
 def write_columns(folder, clip):
-    name = pathlib.Path(clip).parent.name
-    columns = librosa.stft(read_wav(clip))
+    name = clip.parent.name
+    columns = librosa.stft(samples_of(clip))
     arrays = {name: columns}
     for rate in RATES:
         arrays[f"{name}-{rate}"] = librosa.phase_vocoder(columns, rate=rate)
@@ -121,17 +97,18 @@ def write_columns(folder, clip):
         np.ascontiguousarray(array.T).tofile(folder / f"{name}.c64")
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--wavemill", default="target/debug/wavemill", help="path of wavemill (default: %(default)s)")
+def add_columns(parser):
     parser.add_argument("--columns", type=pathlib.Path, metavar="FOLDER", help="output folder for columns")
-    parser.add_argument("clips", nargs="+", metavar="CLIP")
-    args = parser.parse_args()
-    if args.columns:
-        for clip in args.clips:
-            write_columns(args.columns, clip)
-        return
-    sys.exit(1 if compare(args.wavemill, args.clips) else 0)
+
+
+def main():
+    comparison = Comparison(__doc__, add_columns)
+    for clip in comparison.clips:
+        if comparison.options.columns:
+            write_columns(comparison.options.columns, clip)
+        else:
+            compare(comparison, clip)
+    comparison.end()
 
 
 if __name__ == "__main__":

@@ -4,11 +4,10 @@
 usage: train.py PROGRAMS OUT.md [ROUNDS]
 
 PROGRAMS is the folder of wavemill, wavemill-train and demo-audio. A round trains a model for a few steps with
-wavemill and with PyTorch, each in its own process. A second table compares values of GOMP_SPINCOUNT.
+wavemill and with PyTorch, each in its own process.
 """
 
-import functools, json, os, shutil, statistics, subprocess, sys, tempfile, time
-from concurrent.futures import ProcessPoolExecutor
+import functools, json, os, shutil, statistics, sys, tempfile, time
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import nn
 
-from bench import alternate, machine, peer, program
+from bench import alternate, machine, peer, program, write
 
 # Each class is a folder with links to the same clips of SECONDS: labels do not affect the speed.
 TRACKS, SECONDS, CLASSES = 96, 10, 10
@@ -24,9 +23,6 @@ BANDS, FRAMES, BATCH, THREADS = 128, 431, 16, 2
 # Steps at the start of a process that are not counted; and for each model, the frames of a row and the measured steps.
 FIRST = 3
 MODELS = {"crnn": (FRAMES, 48), "cnn2d": (FRAMES, 12), "genregenie-cnn": (FRAMES, 12), "lstm": (FRAMES, 24), "resnet50": (128, 4)}
-SPINS = (300, 1_000, 3_000, 10_000, 100_000)
-# A loop that also ends if this script is killed.
-BUSY_LOOP = "import os\nparent = os.getppid()\nwhile os.getppid() == parent: pass"
 RECIPE = f"""name = "train"
 catalog.dataset = "folders"
 split = {{ rule = "stratified", fractions = [0.96, 0.02, 0.02] }}
@@ -34,6 +30,8 @@ targets = [{{ name = "genre", column = "genre" }}]
 audio = {{ sample_rate_hz = 22050, duration_s = {SECONDS}.0 }}
 features = [{{ name = "log_mel", op = "mel", n_mels = {BANDS}, db = {{ ref = "max" }}, normalize = "minmax", dtype = "f16" }}]
 """
+HEADS = ["| model | frames | parameters | steps | wavemill, wall | PyTorch, wall | ratio "
+         "| wavemill, CPU | PyTorch, CPU | ratio |", "|---|" + "---|" * 9]
 PAGE = f"""# Training on a CPU: wavemill-train and PyTorch
 
 Both train the same architectures, with equal numbers of parameters, on the same {{count}} rows of {BANDS} bands and
@@ -45,24 +43,17 @@ with wavemill's defaults, and cross entropy with balanced class weights.
 - *PyTorch* is the same architecture in Python (`scripts/peers/train.py`), with PyTorch's default settings. All rows are
   already in memory as one f32 tensor, which favours PyTorch.
 
-Each contestant runs in a process of its own, on two cores, for the steps in the table, after {FIRST} steps that are not
-counted; all models run at once if the machine has enough cores. The steps belong to one epoch, so validation is not
+Each contestant runs in a process of its own, on {THREADS} cores, for the steps in the table, after {FIRST} steps that are not
+counted. The steps belong to one epoch, so validation is not
 included. wavemill's wall time is the time between steps in its log. Its CPU time is the difference between a process
 with the measured steps and one without them. Figures are milliseconds per step: medians of {{rounds}} rounds, in which both
-alternate. A ratio below 1 means that wavemill takes less time.
+alternate. A ratio below 1 means that wavemill takes less time. wavemill-train sets its own value of `GOMP_SPINCOUNT`, and
+PyTorch has the default of libgomp ([decisions](../decisions/training.md)).
 
 {{machine}}
 Load average before: {{load:.1f}}. Command: `scripts/bench.sh train`.
 
 {{compared}}
-
-## Spin time of threads
-
-`GOMP_SPINCOUNT` limits how long a thread waits in a loop before it sleeps. wavemill-train sets its own value unless the
-variable is set ([Training](../trainer.md#configuration)). The table above has this value for wavemill, and libgomp's
-default for PyTorch. This table has wavemill's milliseconds per step for other values: wall time (CPU time).
-
-{{spins}}
 """
 
 
@@ -169,16 +160,14 @@ def theirs(model, folder):
     return {"wall_ms": wall_s * 1e3 / steps, "cpu_ms": cpu_s * 1e3 / steps, "parameters": n_parameters}
 
 
-def ours(programs, folder, model, spin=None):
+def ours(programs, folder, model):
     """Trains a model with wavemill-train, without and with the measured steps; returns the same."""
     frames, steps = MODELS[model]
-    # A folder for each process, since several may run at once.
-    runs, cpu_ms = folder / f"runs-{os.getpid()}", []
+    runs, cpu_ms = folder / "runs", []
     for all_steps in (FIRST, FIRST + steps):
         shutil.rmtree(runs, ignore_errors=True)
         used = program([
-            *(["env", f"GOMP_SPINCOUNT={spin}"] if spin else []), programs / "wavemill-train", "fit", "-q", "--model", model,
-            "--store", folder / "store", "--runs", runs, "--split", "stratified", "--epochs", "1", "--device", "cpu",
+            programs / "wavemill-train", "fit", "-q", "--model", model, "--store", folder / "store", "--runs", runs, "--split", "stratified", "--epochs", "1", "--device", "cpu",
             "--batch-size", str(BATCH), "--threads", str(THREADS),
             "--set", f"train.steps={all_steps}", "--set", f"data.frames={frames}",
         ])
@@ -212,50 +201,6 @@ def compare(programs, folder, rounds, model):
     return f"| {model} | {frames} | {mine:,} | {steps} | " + " | ".join(cells) + " |"
 
 
-def compare_spins(programs, folder, rounds, model, n_loops):
-    """Returns the line of a model in the table of GOMP_SPINCOUNT, beside busy loops on the same cores."""
-    beside = f", beside {n_loops} busy loops" if n_loops else ""
-    contestants = {f"{model}{beside}, {spin}": functools.partial(ours, programs, folder, model, spin) for spin in SPINS}
-    loops = [subprocess.Popen([sys.executable, "-c", BUSY_LOOP]) for _ in range(n_loops)]
-    try:
-        results = alternate(contestants, rounds).values()
-    finally:
-        for loop in loops:
-            loop.kill()
-            loop.wait()
-    cells = ("{:.1f} ({:.1f})".format(*medians(result)) for result in results)
-    return f"| {model}{beside} | " + " | ".join(cells) + " |"
-
-
-def on_cores(cores, function, arguments):
-    """Returns the function's result, computed in this process on these cores only."""
-    os.sched_setaffinity(0, cores)
-    return function(*arguments)
-
-
-def side_by_side(jobs):
-    """Returns the results of (function, arguments): in turn, or at once on THREADS cores each if the machine has enough."""
-    cores = sorted(os.sched_getaffinity(0))
-    shares = [cores[start : start + THREADS] for start in range(0, len(cores), THREADS)]
-    if len(shares) < len(jobs):
-        return [function(*arguments) for function, arguments in jobs]
-    # A process of its own for each job, since cores belong to a process.
-    with ProcessPoolExecutor(len(jobs)) as pool:
-        started = [pool.submit(on_cores, share, *job) for share, job in zip(shares, jobs)]
-        return [job.result() for job in started]
-
-
-def tables(programs, folder, rounds):
-    """Returns the table of wavemill-train and PyTorch, and the table of the values of GOMP_SPINCOUNT."""
-    heads = ["| model | frames | parameters | steps | wavemill, wall | PyTorch, wall | ratio "
-             "| wavemill, CPU | PyTorch, CPU | ratio |", "|---|" + "---|" * 9]
-    spin_heads = ["| | " + " | ".join(f"{spin:,}" for spin in SPINS) + " |", "|---|" + "---|" * len(SPINS)]
-    rows = side_by_side([(compare, (programs, folder, rounds, model)) for model in MODELS])
-    with_loops = [*((model, 0) for model in MODELS), ("crnn", THREADS)]
-    spin_rows = side_by_side([(compare_spins, (programs, folder, rounds, *one)) for one in with_loops])
-    return "\n".join(heads + rows), "\n".join(spin_heads + spin_rows)
-
-
 def main():
     """Measure and write the page; with --torch, which is internal, train one model with PyTorch."""
     if sys.argv[1:2] == ["--torch"]:
@@ -268,13 +213,12 @@ def main():
     # Without these, wavemill-train sets its own value, and PyTorch has the default of libgomp.
     for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"):
         os.environ.pop(name, None)
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:THREADS])
     with tempfile.TemporaryDirectory(prefix="wavemill-bench-") as scratch:
         load, count = os.getloadavg()[0], prepare(programs, Path(scratch))
-        compared, spins = tables(programs, Path(scratch), rounds)
-    page = PAGE.format(count=count, rounds=rounds, load=load, compared=compared, spins=spins,
-                       machine=machine(("torch", "numpy", "pyarrow")))
-    out.write_text(page, encoding="utf-8")
-    print(page, end="")
+        lines = "\n".join(HEADS + [compare(programs, Path(scratch), rounds, model) for model in MODELS])
+    page = PAGE.format(count=count, rounds=rounds, load=load, compared=lines, machine=machine(("torch", "numpy", "pyarrow")))
+    write(out, [page.rstrip()])
 
 
 if __name__ == "__main__":

@@ -484,7 +484,6 @@ fn presets_are_kaldis_on_real_clips(data: &Path) -> Result<(), Failed> {
     for clip in ["fma000002", "hungarian", "like299998"] {
         presets(
             vec![
-                "--clip".into(),
                 data.join("librosa_ref")
                     .join(clip)
                     .join("input_22k_mono.wav"),
