@@ -5,7 +5,7 @@
 #   extract   MP3s to a committed store: librosa, soundfile + soxr + torchaudio, torchcodec; threads; peak memory
 #   stages    decode, resample and log-mel: the Python chains, mpg123, symphonia, nanomp3
 #   kernels   wavemill's own kernels (criterion)
-#   loader    batches from a store in Rust and Python: memory-mapped .npy, HDF5, pyarrow, torch's DataLoader
+#   loader    batches from a store; prints the figures, and writes no page
 #   train     training steps on a CPU: PyTorch with the same architectures
 #
 # Needs about 6 GB for the peers (.venv), FFmpeg's libraries for torchcodec, mpg123 and valgrind for stages, and
@@ -39,13 +39,9 @@ kernels() {
     } >$docs/kernels.md
 }
 
+# Only prints its figures.
 loader() {
-    local bench
-    scripts/libtorch.sh && scripts/peers/setup.sh --bench || return 1
-    bench=$(cargo bench --locked --no-run -p wavemill-trainer --bench loader 2>&1 | tee /dev/stderr |
-        sed -n 's/.*Executable.*(\(.*\))$/\1/p') || return 1
-    cargo build --locked --release -p wavemill-python && python_module release || return 1
-    PYTHONPATH=python .venv/bin/python scripts/peers/loader.py "$bench" $docs/loader.md "$rounds"
+    scripts/libtorch.sh && cargo bench --locked -p wavemill-trainer --bench loader
 }
 
 train() {

@@ -2,7 +2,7 @@
 
 usage: pack.py BUILT FOLDER DATA CLIP…
   BUILT    cargo's messages about the programs, one JSON object per line
-  FOLDER   folder to create: bin/, data/, peers/, gpu/, BUILD
+  FOLDER   folder to create: bin/, data/, gpu/, BUILD
   DATA     folder of real data, which contains the clips of librosa_ref
 """
 
@@ -79,8 +79,6 @@ def main():
     copy_clips(data, folder, clips)
     here = Path(__file__).parent
     shutil.copytree(here, folder / "gpu", ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "peers").mkdir()
-    shutil.copyfile(here.parent / "peers/torchaudio_gpu.py", folder / "peers/torchaudio_gpu.py")
     (folder / "BUILD").write_text(revision())
 
 

@@ -59,15 +59,6 @@ class Run(unittest.TestCase):
         self.addCleanup(folder.cleanup)
         self.folder = folder.name
 
-    @unittest.skipIf(Path("/dev/nvidia0").exists(), "this machine has a GPU")
-    def test_without_a_gpu_every_step_is_not_run(self):
-        ran, steps, results = Machine(self.folder, gpu=False).run()
-        self.assertEqual(ran.returncode, 1)
-        self.assertEqual(list(steps), [step.name for step in STEPS])
-        self.assertEqual({step["result"] for step in steps.values()}, {"not run"})
-        self.assertTrue(all(step["why"] == "no GPU on this machine" for step in steps.values()))
-        self.assertTrue(ran.stdout.endswith(f"{len(STEPS)} steps: 0 passed, 0 failed, {len(STEPS)} not run\nresults: {results}\n"))
-
     def test_a_failure_stops_nothing_and_is_told(self):
         machine = Machine(self.folder, wavemill="echo no such call >&2; exit 3")
         ran, steps, results = machine.run("--steps", "machine,open,parity")
@@ -131,8 +122,8 @@ class Run(unittest.TestCase):
             return can_read_ahead([steps[name] for name in names])
 
         self.assertFalse(may(*FIRST))
-        self.assertFalse(may("bench", "torchaudio"))
-        self.assertTrue(may("torchaudio"))
+        self.assertFalse(may("bench", "train"))
+        self.assertTrue(may("train"))
         self.assertTrue(may("machine", "nccl"))
         self.assertFalse(may("ncu", "parity"))
 

@@ -122,17 +122,6 @@ def bench_figures(out):
     return figures
 
 
-def torchaudio(check, place):
-    """Measures the same work in torchaudio."""
-    need_gpu(place)
-    if not place.python:
-        raise NotRun(place.torch_lacks())
-    out = check.run([place.python, place.packed / "peers/torchaudio_gpu.py"], place.environment())
-    check.text += out.splitlines()
-    if "clips/s" not in out:
-        raise Failed("torchaudio measured nothing")
-
-
 def counters(check, place):
     """Records ncu's counters of the two main kernels."""
     need_gpu(place)
@@ -223,43 +212,21 @@ def first_difference(left, right):
     return None
 
 
-def compare_values(check, place, by_cpu, by_cuda):
-    """Compares the values of two stores. Returns an error if they differ or were not compared, otherwise None."""
-    if not place.python:
-        return NotRun("bytes are equal; values were not compared: no Python with pyarrow")
-    compare = [place.python, place.packed / "gpu/compare_stores.py", by_cpu, by_cuda]
-    try:
-        check.text += check.run(compare, place.environment()).splitlines()
-    except Failed as error:
-        return error
-    return None
-
-
 def stores(check, place):
-    """Extracts clips of 30 s: 320 on the CPU and twice on the GPU, to compare them, and 10,000 on each, for the speed."""
+    """Extracts 320 clips of 30 s twice on the GPU, to compare the bytes, and 10,000 on GPU and CPU, for the speed."""
     need_gpu(place)
     archive = place.scratch / "archive"
     check.run([place.program("demo-audio"), archive, "--tracks", TRACKS, "--seconds", "30"], place.environment())
-    by_cpu = extract(check, place, "cpu", "cpu", archive)
-    by_cuda = extract(check, place, "cuda", "cuda", archive)
-    place.cuda_store = by_cuda
+    place.cuda_store = extract(check, place, "cuda", "cuda", archive)
     again = extract(check, place, "cuda", "cuda again", archive)
-    if differs := first_difference(by_cuda, again):
+    if differs := first_difference(place.cuda_store, again):
         raise Failed(f"two stores computed on the GPU differ in {differs}")
-
-    # Measuring the speed may exceed the time limit, so the values are compared before it. A difference fails the step only
-    # after it, so that both results are kept.
-    problem = compare_values(check, place, by_cpu, by_cuda)
-    check.figures["values"] = str(problem or "within their bounds")
 
     # With few clips, the time is mostly that of the start.
     many = place.scratch / "many"
     multiply(archive, many, COPIES)
     for backend in ("cuda", "cpu"):
         shutil.rmtree(extract(check, place, backend, f"{backend}, many clips", many))
-
-    if problem:
-        raise problem
 
 
 def whole_runs(check, place):
@@ -350,13 +317,12 @@ STEPS = [
     Step("machine", 20, "machine, libraries, versions", machine),
     Step("open", 25, "memory, copies, each kernel, equal bits on both lanes", opened),
     Step("bench", 45, "clips per second and time of each kernel", bench),
-    Step("torchaudio", 30, "the same work in torchaudio", torchaudio),
     Step("ncu", 15, "counters of the two main kernels", counters),
     Step("parity", 45, "all kernels compared with the CPU and references", parity(0)),
     Step("parity-1", 45, "random sets of another seed", parity(1)),
     Step("librosa", 20, "real clips compared with librosa", librosa),
     Step("long-clips", 25, "64 clips of 30 s at 44.1, 48 and 32 kHz compared with the CPU", long_clips),
-    Step("stores", 85, "320 clips of 30 s compared, and 10,000 extracted, on CPU and GPU", stores),
+    Step("stores", 85, "320 clips of 30 s twice on the GPU, and 10,000 on GPU and CPU", stores),
     Step("whole-runs", 40, "integration tests with --backend cuda", whole_runs),
     Step("train", 70, "two epochs in f32 and bf16, on the CPU, and resumed", training),
     Step("nccl", 15, "NCCL with one rank", nccl),
@@ -368,4 +334,4 @@ STEPS = [
 # Steps of a first run, which the help of `scripts/gpu_check.sh` names.
 FIRST = ["machine", "open", "bench", "ncu", "parity"]
 # Steps that load the libraries of torch.
-NEED_TORCH = ["torchaudio", "train", "nccl"]
+NEED_TORCH = ["train", "nccl"]

@@ -2,16 +2,14 @@
 """Makes models with random weights, and compares wavemill's embeddings with those of onnxruntime.
 
 usage: embeddings.py small FOLDER          small.onnx (samples), bands.onnx (log-mel) and faulty models; no torch
-       embeddings.py export FOLDER         mert.onnx and panns.onnx, exported by PyTorch: 12 layers of 768, and Cnn10
        embeddings.py check STORE RECIPE    recompute the stored embeddings from the stored inputs; at most 1e-4 may differ
        embeddings.py probe STORE PREDICTIONS DECAY   compare `wavemill-train eval --predictions` of a converged linear-probe
                                            with scikit-learn's logistic regression; probabilities may differ by 1e-5
-       embeddings.py time THREADS          windows per second of the exported models in a loop of PyTorch
-needs: pip install numpy onnx onnxruntime; pyarrow for check; scikit-learn too for probe; torch for export and time, onnxscript for export
+needs: pip install numpy onnx onnxruntime; pyarrow for check; scikit-learn too for probe
 
 check needs a store whose recipe stores the inputs of all models in f32: op = "pcm", or the source feature.
 """
-import argparse, json, math, pathlib, sys, time, tomllib
+import argparse, json, math, pathlib, sys, tomllib
 import numpy as np
 
 BOUND = 1e-4
@@ -130,100 +128,6 @@ def faulty(folder):
 
     model = onnx.load(folder / "small.onnx")
     onnx.save(model, folder / "external.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
-
-
-def mert(layers=12, dim=768):
-    """MERT's architecture: seven convolutions over raw audio and a transformer."""
-    import torch
-    from torch import nn
-    from torch.nn import functional
-
-    class Mert(nn.Module):
-        def __init__(self):
-            super().__init__()
-            sizes = [(10, 5), (3, 2), (3, 2), (3, 2), (3, 2), (2, 2), (2, 2)]
-            each = enumerate(sizes)
-            self.convolutions = nn.ModuleList(
-                nn.Conv1d(512 if at else 1, 512, size, stride, bias=False) for at, (size, stride) in each
-            )
-            self.first_norm, self.norm = nn.GroupNorm(512, 512), nn.LayerNorm(512)
-            self.projection = nn.Linear(512, dim)
-            self.position = nn.Conv1d(dim, dim, 128, padding=64, groups=16)
-            layer = lambda: nn.TransformerEncoderLayer(dim, dim // 64, 4 * dim, activation="gelu", batch_first=True)
-            self.layers = nn.ModuleList(layer() for _ in range(layers))
-
-        def forward(self, samples):
-            x = samples[:, None]
-            for at, convolution in enumerate(self.convolutions):
-                x = convolution(x)
-                x = functional.gelu(x if at else self.first_norm(x))
-            x = self.projection(self.norm(x.transpose(1, 2)))
-            x = x + functional.gelu(self.position(x.transpose(1, 2))[..., :-1]).transpose(1, 2)
-            hidden = [x]
-            for layer in self.layers:
-                hidden.append(layer(hidden[-1]))
-            return hidden[-1], torch.stack(hidden, 1)
-
-    torch.manual_seed(0)
-    torch.backends.mha.set_fastpath_enabled(False)
-    return Mert().eval()
-
-
-def panns():
-    """The architecture of PANNs' Cnn10, behind its log-mel."""
-    import torch
-    from torch import nn
-
-    def block(n_in, n_out):
-        parts = []
-        for n in (n_in, n_out):
-            parts += [nn.Conv2d(n, n_out, 3, padding=1, bias=False), nn.BatchNorm2d(n_out), nn.ReLU()]
-        return nn.Sequential(*parts, nn.AvgPool2d(2))
-
-    class Cnn10(nn.Module):
-        def __init__(self):
-            super().__init__()
-            sizes = [1, 64, 128, 256, 512]
-            self.blocks = nn.Sequential(*(block(*pair) for pair in zip(sizes, sizes[1:])))
-            self.last = nn.Linear(512, 512)
-
-        def forward(self, log_mel):
-            x = self.blocks(log_mel).mean(3)
-            return torch.relu(self.last(x.amax(2) + x.mean(2)))
-
-    torch.manual_seed(0)
-    return Cnn10().eval()
-
-
-def export(folder):
-    import torch
-    from torch.export import Dim
-
-    batch = Dim("batch", min=1, max=64)
-    samples, frames = Dim("samples", min=400, max=10_000_000), Dim("frames", min=16, max=100_000)
-    cases = [
-        ("mert", mert(), torch.randn(2, 120_000), ["samples"], ["last", "hidden"], {0: batch, 1: samples}),
-        ("panns", panns(), torch.randn(2, 1, 1001, 64), ["log_mel"], ["embedding"], {0: batch, 2: frames}),
-    ]
-    for name, model, example, inputs, outputs, dynamic in cases:
-        # One file, because wavemill identifies a model by the hash of its file.
-        torch.onnx.export(model, (example,), folder / f"{name}.onnx", input_names=inputs, output_names=outputs,
-                          dynamic_shapes=(dynamic,), dynamo=True, external_data=False)
-
-
-def measure(threads):
-    """Run each model on windows of 5 s of samples and 10 s of log-mel, one by one."""
-    import torch
-
-    torch.set_num_threads(threads)
-    with torch.no_grad():
-        for name, model, window in [("mert", mert(), torch.randn(1, 120_000)), ("panns", panns(), torch.randn(1, 1, 1000, 64))]:
-            model(window)
-            wall, cpu, n = time.perf_counter(), time.process_time(), 24
-            for _ in range(n):
-                model(window)
-            wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-            print(f"{name}: {n / wall:.2f} windows/s, {cpu / n:.3f} s of CPU time each")
 
 
 def standardized(values):
@@ -359,19 +263,15 @@ def check(store, recipe_file):
 
 def main():
     parser = argparse.ArgumentParser(usage=__doc__.split("\n\n")[1][7:])
-    parser.add_argument("command", choices=["small", "export", "check", "probe", "time"])
+    parser.add_argument("command", choices=["small", "check", "probe"])
     parser.add_argument("paths", nargs="+", type=pathlib.Path)
     asked = parser.parse_args()
-    if asked.command == "time":
-        return measure(int(str(asked.paths[0])))
     folder = asked.paths[0]
     if asked.command == "probe":
         return probe(folder, asked.paths[1], float(str(asked.paths[2])))
     if asked.command == "check":
         return check(*asked.paths)
     folder.mkdir(parents=True, exist_ok=True)
-    if asked.command == "export":
-        return export(folder)
     small_transformer(folder / "small.onnx")
     small_cnn(folder / "bands.onnx")
     small_cnn(folder / "one_at_a_time.onnx", batch=1)

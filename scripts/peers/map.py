@@ -2,12 +2,10 @@
 """Compare our t-SNE map with scikit-learn's of the same vectors: both must preserve neighbourhoods equally well.
 
 usage: map.py [--binary PATH]
-       map.py --embeddings FILE --map FILE
-needs: scikit-learn and numpy of requirements.txt; with files also pyarrow
+needs: scikit-learn and numpy of requirements.txt
 
---binary is the built example (default: `cargo run -p wavemill-scores --example map`). With it, both programs compute maps
-of scikit-learn's 1,797 handwritten digits, of groups in 256 dimensions, and of 100 vectors. With the other two flags, the
-map is the output of `wavemill-train eval --embeddings FILE --map FILE`. The measure is scikit-learn's trustworthiness for
+--binary is the built example (default: `cargo run -p wavemill-scores --example map`). Both programs compute maps
+of scikit-learn's 1,797 handwritten digits, of groups in 256 dimensions, and of 100 vectors. The measure is scikit-learn's trustworthiness for
 the 12 nearest neighbours: 1 if all neighbours on the map are also neighbours in the original space. Exit code 1 if ours is
 more than 0.02 lower, or if a second map of ours differs.
 """
@@ -52,26 +50,10 @@ def compare(name, vectors, ours):
     return good
 
 
-def of_files(embeddings, places):
-    """Return (vectors, positions) of the rows that are in both files."""
-    import pyarrow.parquet as pq
-
-    key = ["clip_key", "segment", "variant"]
-    vectors = {tuple(row[name] for name in key): row["embedding"] for row in pq.read_table(embeddings).to_pylist()}
-    rows = [row for row in pq.read_table(places).to_pylist() if row["x"] is not None]
-    found = [vectors[tuple(row[name] for name in key)] for row in rows]
-    return np.array(found, np.float32), np.array([[row["x"], row["y"]] for row in rows])
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--binary", help="path of the built example, such as target/debug/examples/map")
-    parser.add_argument("--embeddings", help="of eval")
-    parser.add_argument("--map", help="of eval")
     args = parser.parse_args()
-    if args.embeddings and args.map:
-        sys.exit(0 if compare("files", *of_files(args.embeddings, args.map)) else 1)
-
     command = [args.binary] if args.binary else "cargo run -q -p wavemill-scores --example map --".split()
     good = True
     with tempfile.TemporaryDirectory() as folder:

@@ -1,7 +1,7 @@
 //! Measures the loader from a warm file to a shuffled batch in host memory: CPU time per row, and rows per second.
 //!
-//! 2,048 rows of (128, 1292) f16, stored without compression and with zstd, read by one and two threads. Other loaders
-//! are compared by scripts/peers/loader.py, which runs this program as well. Uses no GPU and trains nothing.
+//! 2,048 rows of (128, 1292) f16, stored without compression and with zstd, read by one and two threads. Uses no
+//! GPU and trains nothing.
 
 use std::fs;
 use std::hint::black_box;
