@@ -20,81 +20,34 @@ python3 scripts/import_circles.py
 cargo metadata --format-version 1 --locked | python3 -c '
 import json, sys
 
-ALLOWED = {  # (from, to): kinds; None is a normal dependency
-    ("wavemill-schemas", "wavemill-options"): {None},
-    ("wavemill-signal", "wavemill-options"): {None},
-    ("wavemill-signal", "wavemill-fft"): {None},
-    ("wavemill-kernels", "wavemill-options"): {None},
-    ("wavemill-kernels", "wavemill-fft"): {None},
-    ("wavemill-kernels", "wavemill-signal"): {None},
-    ("wavemill-decode", "wavemill-schemas"): {None},
-    ("wavemill-decode", "wavemill-signal"): {None},
-    ("wavemill-source", "wavemill-remote"): {None},
-    ("wavemill-source", "wavemill-schemas"): {None},
-    ("wavemill-runtime", "wavemill-schemas"): {None},
-    ("wavemill-catalog", "wavemill-schemas"): {None},
-    ("wavemill-catalog", "wavemill-runtime"): {None},
-    ("wavemill-catalog", "wavemill-source"): {None},
-    ("wavemill-remote", "wavemill-schemas"): {None},
-    ("wavemill-versions", "wavemill-remote"): {None},
-    ("wavemill-versions", "wavemill-schemas"): {None},
-    ("wavemill-store", "wavemill-schemas"): {None},
-    ("wavemill-store", "wavemill-runtime"): {None},
-    ("wavemill-store", "wavemill-versions"): {None},
-    ("wavemill-extract", "wavemill-schemas"): {None},
-    ("wavemill-extract", "wavemill-kernels"): {None},
-    ("wavemill-extract", "wavemill-runtime"): {None},
-    ("wavemill-extract", "wavemill-source"): {None},
-    ("wavemill-extract", "wavemill-decode"): {None},
-    ("wavemill-extract", "wavemill-catalog"): {None},
-    ("wavemill-extract", "wavemill-store"): {None},
-    ("wavemill-sql", "wavemill-schemas"): {None},
-    ("wavemill-sql", "wavemill-runtime"): {None},
-    ("wavemill-sql", "wavemill-catalog"): {None},
-    ("wavemill-sql", "wavemill-store"): {None},
-    ("wavemill-terminal", "wavemill-schemas"): {None},
-    ("wavemill", "wavemill-catalog"): {None},
-    ("wavemill", "wavemill-decode"): {None},
-    ("wavemill", "wavemill-extract"): {None},
-    ("wavemill", "wavemill-kernels"): {None, "dev"},  # dev: with the backend for tests
-    ("wavemill", "wavemill-pages"): {None},
-    ("wavemill", "wavemill-runtime"): {None},
-    ("wavemill", "wavemill-schemas"): {None},
-    ("wavemill", "wavemill-scores"): {None},
-    ("wavemill", "wavemill-source"): {None},
-    ("wavemill", "wavemill-sql"): {None, "dev"},  # dev: with stores for tests
-    ("wavemill", "wavemill-store"): {None},
-    ("wavemill", "wavemill-terminal"): {None},
-    ("wavemill-loader", "wavemill-schemas"): {None},
-    ("wavemill-loader", "wavemill-versions"): {None},
-    ("wavemill-scores", "wavemill-schemas"): {None},
-    ("wavemill-evaluation", "wavemill-loader"): {None},
-    ("wavemill-evaluation", "wavemill-pages"): {None},
-    ("wavemill-evaluation", "wavemill-schemas"): {None},
-    ("wavemill-evaluation", "wavemill-scores"): {None},
-    ("wavemill-trainer", "wavemill-schemas"): {None},
-    ("wavemill-trainer", "wavemill-evaluation"): {None},
-    ("wavemill-trainer", "wavemill-loader"): {None},
-    ("wavemill-trainer", "wavemill-pages"): {None},
-    ("wavemill-trainer", "wavemill-scores"): {None},
-    ("wavemill-trainer", "wavemill-terminal"): {None},
-    ("wavemill-python", "wavemill"): {None},
-    ("wavemill-python", "wavemill-decode"): {None},
-    ("wavemill-python", "wavemill-evaluation"): {None},
-    ("wavemill-python", "wavemill-extract"): {None},
-    ("wavemill-python", "wavemill-kernels"): {None},
-    ("wavemill-python", "wavemill-loader"): {None},
-    ("wavemill-python", "wavemill-pages"): {None},
-    ("wavemill-python", "wavemill-runtime"): {None},
-    ("wavemill-python", "wavemill-schemas"): {None},
-    ("wavemill-python", "wavemill-sql"): {None},
-    ("wavemill-python", "wavemill-store"): {None},
-    ("wavemill-python", "wavemill-terminal"): {None},
-    ("wavemill-tests", "wavemill-schemas"): {None, "dev"},
-    ("wavemill-kernels", "wavemill-kernels"): {"dev"},
-    ("wavemill-kernels", "wavemill-tests"): {"dev"},
-    ("wavemill-decode", "wavemill-tests"): {"dev"},
-    ("wavemill", "wavemill-tests"): {"dev"},
+# Crates by their names without "wavemill-", each with those on which it may depend.
+ALLOWED = {
+    "schemas": "options",
+    "signal": "options fft",
+    "kernels": "options fft signal",
+    "decode": "schemas signal",
+    "source": "remote schemas",
+    "runtime": "schemas",
+    "catalog": "schemas runtime source",
+    "remote": "schemas",
+    "versions": "remote schemas",
+    "store": "schemas runtime versions",
+    "extract": "schemas kernels runtime source decode catalog store",
+    "sql": "schemas runtime catalog store",
+    "terminal": "schemas",
+    "wavemill": "catalog decode extract kernels pages runtime schemas scores source sql store terminal",
+    "loader": "schemas versions",
+    "scores": "schemas",
+    "evaluation": "loader pages schemas scores",
+    "trainer": "schemas evaluation loader pages scores terminal",
+    "python": "wavemill decode evaluation extract kernels loader pages runtime schemas sql store terminal",
+    "tests": "schemas",
+}
+FOR_TESTS = {  # with the backend, the stores and the reports of failures for tests
+    "kernels": "kernels tests",
+    "decode": "tests",
+    "wavemill": "kernels sql tests",
+    "tests": "schemas",
 }
 SHIPPED = ["wavemill", "wavemill-trainer"]
 UNLINKED = {  # Decoding needs no GPU, and a store no query engine.
@@ -108,7 +61,9 @@ members = {packages[member]["name"]: packages[member] for member in meta["worksp
 faults = []
 for name, package in members.items():
     for edge in package["dependencies"]:
-        if edge["name"] in members and edge["kind"] not in ALLOWED.get((name, edge["name"]), set()):
+        table = {None: ALLOWED, "dev": FOR_TESTS}.get(edge["kind"], {})
+        allowed = table.get(name.removeprefix("wavemill-"), "").split()
+        if edge["name"] in members and edge["name"].removeprefix("wavemill-") not in allowed:
             faults.append("%s must not depend on %s (%s)" % (name, edge["name"], edge["kind"] or "normal"))
 
 nodes = {node["id"]: node for node in meta["resolve"]["nodes"]}
