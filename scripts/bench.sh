@@ -1,15 +1,14 @@
 #!/usr/bin/env bash
 # Compares wavemill with its Python peers, alternating between them in one run, and writes docs/benchmarks/*.md.
 #
-# usage: scripts/bench.sh [extract|stages|kernels|loader|train|all] [ROUNDS]      default: all, 5 rounds
+# usage: scripts/bench.sh [extract|kernels|loader|train|all] [ROUNDS]      default: all, 5 rounds
 #   extract   MP3s to a committed store: librosa, soundfile + soxr + torchaudio, torchcodec; threads; peak memory
-#   stages    decode, resample and log-mel: the Python chains, mpg123, symphonia, nanomp3
-#   kernels   wavemill's own kernels (criterion)
+#   kernels   wavemill's own kernels, beside other decoders and resamplers (criterion)
 #   loader    batches from a store; prints the figures, and writes no page
 #   train     training steps on a CPU: PyTorch with the same architectures
 #
-# Needs about 6 GB for the peers (.venv), FFmpeg's libraries for torchcodec, mpg123 and valgrind for stages, and
-# WAVEMILL_DATA (default ../shared/data). Uses the programs of a plain `cargo build --release`, which run on any x86-64.
+# Needs about 6 GB for the peers (.venv), FFmpeg's libraries for torchcodec, and WAVEMILL_DATA (default ../shared/data).
+# Uses the programs of a plain `cargo build --release`, which run on any x86-64.
 # WAVEMILL_BIN_DIR=DIR makes train use the programs in DIR instead of building them.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -53,32 +52,19 @@ train() {
     .venv/bin/python scripts/peers/train.py "$programs" $docs/train.md "$rounds"
 }
 
-# extract and stages.
-peers() {
+extract() {
     local wavemill=${CARGO_TARGET_DIR:-target}/release/wavemill
     if [[ ! -d $data ]]; then echo "no real clips in $data: set WAVEMILL_DATA" >&2; return 1; fi
     command -v ffmpeg >/dev/null || echo 'no ffmpeg: torchcodec cannot be loaded (apt-get install ffmpeg)' >&2
     scripts/peers/setup.sh --bench || return 1
-    # Instructions are counted by function, which needs the names that releases leave out.
-    export CARGO_PROFILE_RELEASE_STRIP=none
     cargo build --locked --release -p wavemill -p wavemill-python && python_module release || return 1
-    if [[ $1 == stages ]]; then
-        need mpg123 'apt-get install mpg123'
-        need valgrind 'apt-get install valgrind'
-        cargo build --locked --release -p wavemill-decode --example decode_mp3 || return 1
-    fi
-    PYTHONPATH=python .venv/bin/python scripts/peers/bench.py "$1" "$wavemill" "$data" "$docs/$1.md" "$rounds"
+    PYTHONPATH=python .venv/bin/python scripts/peers/bench.py "$wavemill" "$data" $docs/extract.md "$rounds"
 }
 
 case $kind in
-    all) kinds=(kernels stages extract loader train) ;;
-    extract | stages | kernels | loader | train) kinds=("$kind") ;;
+    all) kinds=(kernels extract loader train) ;;
+    extract | kernels | loader | train) kinds=("$kind") ;;
     *) echo "unknown bench $kind; see --help" >&2; exit 2 ;;
 esac
 mkdir -p $docs
-for one in "${kinds[@]}"; do
-    case $one in
-        extract | stages) step "$one" peers "$one" ;;
-        *) step "$one" "$one" ;;
-    esac
-done
+for one in "${kinds[@]}"; do step "$one" "$one"; done

@@ -1,4 +1,4 @@
-//! Decodes MP3 files with symphonia or nanomp3 and discards the samples, to measure the time (scripts/peers/bench.py), or
+//! Decodes MP3 files with symphonia or nanomp3 and discards the samples, to measure the time, or
 //! with wavemill's own decoder to the mean of the channels, at full or half rate, or to both channels, to count
 //! instructions (docs/decisions/decoding.md). A file that is given twice is decoded twice.
 //!

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Run wavemill and its Python peers alternately and write a table; started by scripts/bench.sh.
+"""Run wavemill and its Python peers alternately, from MP3s to a store, and write a table; started by scripts/bench.sh extract.
 
-usage: bench.py extract|stages WAVEMILL DATA OUT.md [ROUNDS]
+usage: bench.py WAVEMILL DATA OUT.md [ROUNDS]
 
 Each round runs every peer once, in turn, so that a slow minute of the machine affects all of them. The result is the best
 round; median and worst round are shown as well. Imports and start of a peer are not timed; wavemill's process is timed
@@ -12,7 +12,6 @@ import csv
 import datetime
 import json
 import os
-import re
 import shutil
 import statistics
 import subprocess
@@ -27,54 +26,16 @@ HERE = Path(__file__).resolve().parent
 # timings of the peers exclude their start, so they need fewer.
 CLIPS = 768
 PEER_CLIPS = 64
-# For a stage there are many programs to compare, and no start to amortize.
-STAGE_CLIPS = 192
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")}
-CHAINS = {
-    "librosa": ("chain", "librosa"),
-    "soundfile + soxr + torchaudio": ("chain", "soundfile"),
-    "torchcodec + torchaudio": ("chain", "torchcodec"),
-}
-BAND_PATH = ("--set", "audio.decode.path=band")
-FILE_RATE = ("--set", "audio.sample_rate_hz=44100")
+# Chains of Python by their names in peer_audio.py.
+CHAINS = {"librosa": "librosa", "soundfile + soxr + torchaudio": "soundfile", "torchcodec + torchaudio": "torchcodec"}
 PACKAGE = "wavemill in Python, 1 thread"
 TWO_THREADS = "wavemill, 2 threads"
 OURS = {
     "wavemill, 1 thread": (),
-    "wavemill by the band path, 1 thread": BAND_PATH,
-}
-OUR_STAGES = {
-    "decode to the mean of the channels, at 44.1 kHz: wavemill": ("decode", FILE_RATE),
-    "decode and resample: wavemill": ("decode", ()),
-    "decode and resample: wavemill by the band path": ("decode", BAND_PATH),
-    "log-mel, min-max and packing: wavemill": ("features", ()),
-    "Parquet, compressed: wavemill": ("encode", ()),
-    "read the file: wavemill": ("read", ()),
-}
-MPG123 = "decode: mpg123"
-WHOLE = "whole process: wavemill"
-# Decoders in decode/examples/decode_mp3.rs.
-RUST_DECODERS = ("symphonia", "nanomp3")
-# Functions that do the work of each stage, including all functions that they call.
-COUNTED = {
-    "decode the frames of an MP3 to the mean of their channels": "MonoDecoder::decode",
-    "of these, read codes and requantise them": "GranuleReader::read_codes",
-    "resample": "resample::cpu::Resampler::push",
-    "hash the audio (blake3)": "blake3::Hasher::update",
-    "log-mel, min-max and packing": "ClipPlan::row",
-    "of these, transforms of frames": "stft::cpu::StftPlan::block",
+    "wavemill by the band path, 1 thread": ("--set", "audio.decode.path=band"),
 }
 PEERS = ("librosa", "soundfile", "soxr", "torch", "torchaudio", "torchcodec")
-STAGES = {
-    "decode: librosa": ("decode", "librosa"),
-    "decode: soundfile": ("decode", "soundfile"),
-    "decode: torchcodec": ("decode", "torchcodec"),
-    "resample: librosa (soxr_hq)": ("resample", "librosa"),
-    "resample: soxr": ("resample", "soxr"),
-    "resample: torchaudio": ("resample", "torchaudio"),
-    "log-mel: librosa": ("mel", "librosa"),
-    "log-mel: torchaudio": ("mel", "torchaudio"),
-}
 
 
 def machine(names=PEERS):
@@ -91,11 +52,6 @@ def machine(names=PEERS):
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE).stdout
     today = datetime.date.today().isoformat()
     return f"{model}, {os.cpu_count()} cores; {today}; wavemill {commit.strip()}; {', '.join(versions)}."
-
-
-def measured(kind):
-    """Returns the same and the command, as two Markdown paragraphs."""
-    return f"{machine()}\n\nCommand: `scripts/bench.sh {kind}`."
 
 
 def program(command):
@@ -130,10 +86,10 @@ def alternate(contestants, rounds):
 
 
 def table(results, key, unit, scale=1.0):
-    """Return a Markdown table: best, median and worst round of each contestant, best first (within its stage, `stage: name`)."""
+    """Return a Markdown table: best, median and worst round of each contestant, best first."""
     rows = {name: sorted(result[key] / scale for result in rounds) for name, rounds in results.items()}
     text = [f"| | best, {unit} | median | worst |", "|---|---|---|---|"]
-    for name, values in sorted(rows.items(), key=lambda row: (row[0].rpartition(":")[0], row[1][0])):
+    for name, values in sorted(rows.items(), key=lambda row: row[1][0]):
         text.append(f"| {name} | {values[0]:.2f} | {statistics.median(values):.2f} | {values[-1]:.2f} |")
     return "\n".join(text)
 
@@ -143,7 +99,7 @@ def best(results, name, key):
     return min(result[key] for result in results[name])
 
 
-def archive(data, folder, clips=CLIPS):
+def archive(data, folder):
     """Create an archive in FMA's layout from labelled real clips of 30 s: (metadata, audio, files, number of distinct clips)."""
     header, rows = [], []
     for source in (data / "audio" / "fma_real", data / "fma_like"):
@@ -160,23 +116,14 @@ def archive(data, folder, clips=CLIPS):
     with open(folder / "metadata" / "tracks.csv", "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerows(header)
-        for number in range(1000, 1000 + clips):
+        for number in range(1000, 1000 + CLIPS):
             record, path = rows[number % len(rows)]
             target = folder / "audio" / f"{number:06d}"[:3] / f"{number:06d}.mp3"
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
             writer.writerow([str(number), *record[1:]])
             files.append(target)
-    return folder / "metadata", folder / "audio", files, min(len(rows), clips)
-
-
-def extract_command(wavemill, metadata_dir, audio, store, threads, options=()):
-    """Measure `wavemill extract` into a store that does not exist yet."""
-    shutil.rmtree(store, ignore_errors=True)
-    return [
-        wavemill, "extract", "--recipe", HERE / "bench.toml", "--metadata", metadata_dir, "--audio", audio,
-        "--store", store, "--threads", str(threads), *options,
-    ]
+    return folder / "metadata", folder / "audio", files, min(len(rows), CLIPS)
 
 
 def bench_extract(wavemill, data, scratch, rounds):
@@ -186,18 +133,19 @@ def bench_extract(wavemill, data, scratch, rounds):
     out.mkdir()
 
     def ours(threads, options=()):
-        return lambda: program(extract_command(wavemill, metadata_dir, audio, scratch / "store", threads, options))
+        shutil.rmtree(scratch / "store", ignore_errors=True)
+        return program([
+            wavemill, "extract", "--recipe", HERE / "bench.toml", "--metadata", metadata_dir, "--audio", audio,
+            "--store", scratch / "store", "--threads", str(threads), *options,
+        ])
 
-    def theirs(arguments):
-        def run():
-            got = peer("peer_audio.py", *arguments, out, *map(str, files[:PEER_CLIPS]), env=ONE_THREAD)
-            return {**got, "cpu_ms": got["cpu_ms"] * CLIPS}
+    def theirs(name):
+        got = peer("peer_audio.py", name, out, *map(str, files[:PEER_CLIPS]), env=ONE_THREAD)
+        return {**got, "cpu_ms": got["cpu_ms"] * CLIPS}
 
-        return run
-
-    contestants = {TWO_THREADS: ours(2)}
-    contestants |= {name: ours(1, options) for name, options in OURS.items()}
-    contestants |= {name: theirs(arguments) for name, arguments in {PACKAGE: ("chain", "wavemill"), **CHAINS}.items()}
+    contestants = {TWO_THREADS: lambda: ours(2)}
+    contestants |= {name: lambda options=options: ours(1, options) for name, options in OURS.items()}
+    contestants |= {name: lambda of=of: theirs(of) for name, of in {PACKAGE: "wavemill", **CHAINS}.items()}
     results = alternate(contestants, rounds)
     two, one = results.pop(TWO_THREADS), results[next(iter(OURS))]
     one_s, two_s = (min(run["wall_ms"] for run in runs) / 1e3 for runs in (one, two))
@@ -217,7 +165,8 @@ def bench_extract(wavemill, data, scratch, rounds):
         "22.05 kHz mono. wavemill also reads the metadata, normalises, packs to f16, compresses, writes, syncs and commits, and "
         "its figure includes the program's start. The other tools write .npy files, and their figures do not include imports. "
         "The program is a plain release build, which runs on any x86-64.",
-        measured("extract"),
+        machine(),
+        "Command: `scripts/bench.sh extract`.",
         table(results, "cpu_ms", "CPU ms per clip", CLIPS),
         f"- wavemill is {exact}, the fastest of the other chains.\n"
         f"- By the band path it is {by_band}.\n"
@@ -228,86 +177,6 @@ def bench_extract(wavemill, data, scratch, rounds):
     ]
 
 
-def bench_stages(wavemill, data, scratch, rounds):
-    """Measure the stages of wavemill and of the Python chains."""
-    metadata_dir, audio, files, _ = archive(data, scratch, STAGE_CLIPS)
-
-    def ours(stage, options):
-        command = extract_command(wavemill, metadata_dir, audio, scratch / "store", 1, [*options, "--json"])
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-        return {"cpu_ms": json.loads(done.stdout)["cpu_s"][stage] * 1e3 / STAGE_CLIPS}
-
-    def whole_program(*command):
-        return {"cpu_ms": program(command)["cpu_ms"] / STAGE_CLIPS}
-
-    def theirs(arguments):
-        return lambda: peer("peer_audio.py", *arguments, scratch, *map(str, files[:23]), env=ONE_THREAD)
-
-    contestants = {name: lambda of=of: ours(*of) for name, of in OUR_STAGES.items()}
-    contestants[WHOLE] = lambda: whole_program(*extract_command(wavemill, metadata_dir, audio, scratch / "store", 1))
-    contestants.update({name: theirs(arguments) for name, arguments in STAGES.items()})
-    contestants[MPG123] = lambda: whole_program("mpg123", "--quiet", "--test", "--encoding", "f32", *files)
-    by_rust = Path(wavemill).parent / "examples" / "decode_mp3"
-    for name in RUST_DECODERS:
-        contestants[f"decode: {name}"] = lambda name=name: whole_program(by_rust, name, *files)
-    counted = instructions(wavemill, files[0], scratch)
-    results = alternate(contestants, rounds)
-
-    def ratio(us, them):
-        """Return wavemill's time as a fraction of the other tool's time."""
-        return f"{best(results, us, 'cpu_ms') / best(results, them, 'cpu_ms'):.2f}"
-
-    whole, resampled, band, mel, parquet, read = OUR_STAGES
-    rest_ms = sum(best(results, name, "cpu_ms") for name in (parquet, read))
-    process_ms = best(results, WHOLE, "cpu_ms")
-    other_ms = process_ms - rest_ms - sum(best(results, name, "cpu_ms") for name in (resampled, mel))
-    return [
-        "# Stages",
-        "The figure is CPU time per clip of 30 s, on one thread. wavemill's figures come from `extract --json` of a plain "
-        "release build. Its decoding includes a first pass over the file and the hash of the audio. mpg123 is the command-line "
-        "program, which decodes all clips in one process and writes nothing (`mpg123 --test`). The example "
-        "`decode/examples/decode_mp3.rs` (also a release build) does the same with symphonia as released and with nanomp3, "
-        "which keeps all samples of a file. The figures of these three include start and reading.",
-        measured("stages"),
-        table(results, "cpu_ms", "CPU ms per clip"),
-        f"- Decoding to the mean of the channels takes {ratio(whole, MPG123)} of the time of mpg123.\n"
-        f"- The band path to 22.05 kHz takes {ratio(band, MPG123)} of the time of mpg123.\n"
-        f"- log-mel with min-max and packing takes {ratio(mel, 'log-mel: librosa')} of librosa's log-mel.\n"
-        f"- Reading a file and encoding its row as Parquet, with its statistics, take {rest_ms:.2f} ms. The hash of the audio is "
-        f"counted as decoding. Of the {process_ms:.2f} ms of the whole process, {other_ms:.2f} are in none of the stages: the "
-        f"hash of the file, start, metadata, queues, writing, sync and commit, over {STAGE_CLIPS} clips.",
-        "## Instructions",
-        f"One clip ({files[0].stat().st_size / 1e6:.1f} MB), counted by valgrind's callgrind; a stage includes the "
-        "functions that it calls. Instruction counts do not depend on other programs; without valgrind a library may select "
-        "other instructions for this processor.",
-        "| | millions |\n|---|---|\n" + "\n".join(f"| {stage} | {n / 1e6:.1f} |" for stage, n in counted.items()),
-    ]
-
-
-def instructions(wavemill, clip, scratch):
-    """Return {stage: instructions} of one clip from MP3 to log-mel."""
-    counts = scratch / "callgrind.out"
-    program = [wavemill, "features", clip, "--recipe", HERE / "bench.toml", "--format", "npy", "--out", scratch / "clip.npy"]
-    subprocess.run(
-        ["valgrind", "--tool=callgrind", f"--callgrind-out-file={counts}", *program], check=True, capture_output=True
-    )
-    # Runs outside of the sources, because it counts files below the working directory separately.
-    annotated = subprocess.run(
-        ["callgrind_annotate", "--inclusive=yes", "--threshold=100", "--auto=no", counts],
-        check=True, capture_output=True, text=True, cwd=scratch,
-    ).stdout
-    return {stage: most(annotated, function) for stage, function in COUNTED.items()}
-
-
-def most(annotated, function):
-    """Return a function's count: the largest of its lines, because the others are code inlined from other files."""
-    line = re.compile(rf"^ *([\d,]+) .*:\S*\b{re.escape(function)} \[", re.MULTILINE)
-    counts = [int(count.replace(",", "")) for count in line.findall(annotated)]
-    if not counts:
-        sys.exit(f"bench: callgrind reports no {function}: if it was renamed, update COUNTED in {Path(__file__).name}")
-    return max(counts)
-
-
 def write(out, paragraphs):
     """Write the paragraphs of a page to a file, and print them."""
     page = "\n\n".join(paragraphs)
@@ -316,14 +185,13 @@ def write(out, paragraphs):
 
 
 def main():
-    """Measure one kind and write its page."""
-    if len(sys.argv) < 5 or {"-h", "--help"} & set(sys.argv):
+    """Measure and write the page."""
+    if len(sys.argv) < 4 or {"-h", "--help"} & set(sys.argv):
         sys.exit(__doc__)
-    kind, wavemill, data, out = sys.argv[1], *map(Path, sys.argv[2:5])
-    rounds = int(sys.argv[5]) if len(sys.argv) > 5 else 5
-    measure = {"extract": bench_extract, "stages": bench_stages}[kind]
+    wavemill, data, out = map(Path, sys.argv[1:4])
+    rounds = int(sys.argv[4]) if len(sys.argv) > 4 else 5
     with tempfile.TemporaryDirectory(prefix="wavemill-bench-") as scratch:
-        write(out, measure(wavemill.resolve(), data, Path(scratch), rounds))
+        write(out, bench_extract(wavemill.resolve(), data, Path(scratch), rounds))
 
 
 if __name__ == "__main__":
