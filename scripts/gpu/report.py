@@ -13,6 +13,8 @@ import json
 import sys
 from pathlib import Path
 
+from run import summary
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -44,12 +46,11 @@ def step_table(steps):
 def page(found):
     """Returns the text of the page."""
     steps = found["steps"]
-    counts = {result: sum(step["result"] == result for step in steps) for result in ("passed", "failed", "not run")}
     lines = ["# GPU check", ""]
     call = found.get("call", "scripts/gpu_check.sh run")
     lines += [f"Results of `{call}`; this page is written by `scripts/gpu_check.sh report`.", ""]
     lines += [*machine_lines(found), ""]
-    lines += [f"{len(steps)} steps: " + ", ".join(f"{n} {result}" for result, n in counts.items()) + ".", ""]
+    lines += [f"{summary(steps)}.", ""]
     lines += [*step_table(steps), ""]
     for step in steps:
         if step["text"]:

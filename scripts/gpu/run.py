@@ -2,7 +2,7 @@
 """Runs all checks that need a GPU, each with a time limit, and continues after a failure.
 
 usage: scripts/gpu_check.sh run [FOLDER] [--steps NAME,…] [--minutes N] [--packed DIR] [--list]
-  FOLDER         output folder for results.json, log.txt and table.txt (default: .gpu/results)
+  FOLDER         output folder for results.json and log.txt (default: .gpu/results)
   --steps        run only these steps
   --minutes N    time limit of all steps together (default: 9); a larger one also raises each step's limit in proportion
   --packed DIR   unpacked archive (default: .gpu/gpu.tar.xz is unpacked to a temporary folder)
@@ -108,7 +108,8 @@ def run_step(step, place, left_s, scale, log):
         result, why = "failed", f"{type(error).__name__}: {error}"
     seconds = time.monotonic() - check.start
     check.say(f"==== {step.name}: {result} {why}")
-    print(f"{step.name:<12} {result:<8} {seconds:6.1f} s  {why}", flush=True)
+    figures = ", ".join(f"{name} {value}" for name, value in check.figures.items())
+    print(f"{step.name:<12} {result:<8} {seconds:6.1f} s  {why or figures}", flush=True)
     return {
         "step": step.name,
         "title": step.title,
@@ -128,18 +129,9 @@ def can_read_ahead(steps):
     return "bench" not in names and any(name in NEED_TORCH for name in names)
 
 
-def table(lines):
-    """Returns the table that is printed at the end."""
-    rows = [("step", "result", "seconds", "details")]
-    for line in lines:
-        figures = ", ".join(f"{name} {value}" for name, value in line["figures"].items())
-        rows.append((line["step"], line["result"], f"{line['seconds']:.1f}", line["why"] or figures or line["title"]))
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    text = "".join(
-        f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]}\n" for row in rows
-    )
+def summary(lines):
     count = {result: sum(line["result"] == result for line in lines) for result in ("passed", "failed", "not run")}
-    return text + f"{len(lines)} steps: " + ", ".join(f"{n} {result}" for result, n in count.items()) + "\n"
+    return f"{len(lines)} steps: " + ", ".join(f"{n} {result}" for result, n in count.items())
 
 
 def arguments():
@@ -187,8 +179,7 @@ def main():
             # Written after each step, so that the results are kept if this program is killed.
             found = {"date": datetime.date.today().isoformat(), "call": call, "machine": machine, "steps": lines}
             (asked.folder / "results.json").write_text(json.dumps(found, indent=1) + "\n")
-            (asked.folder / "table.txt").write_text(table(lines))
-    print("\n" + table(lines) + f"results: {asked.folder}")
+    print(f"{summary(lines)}\nresults: {asked.folder}")
     sys.exit(0 if all(line["result"] == "passed" for line in lines) else 1)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 from run import can_read_ahead  # noqa: E402
-from steps import FIRST, NEED_TORCH, STEPS, bench_figures, multiply  # noqa: E402
+from steps import FIRST, NEED_TORCH, STEPS, bench_figures  # noqa: E402
 
 INFO = {"usable": True, "problem": None, "devices": [{"name": "Stand-in"}], "libraries": []}
 TESTS_PASS = "echo 'test result: ok. 3 passed; 0 failed; 0 ignored'"
@@ -130,23 +130,6 @@ class Run(unittest.TestCase):
         order = list(steps)
         for name in NEED_TORCH:
             self.assertLess(order.index("bench"), order.index(name))
-
-    def test_an_archive_is_multiplied_with_its_metadata(self):
-        archive, many = Path(self.folder) / "archive", Path(self.folder) / "many"
-        for folder in ("fma_metadata", "fma_demo/000"):
-            (archive / folder).mkdir(parents=True)
-        (archive / "fma_metadata/genres.csv").write_text("genre_id\n")
-        header = ",album\n,title\ntrack_id,\n"
-        lines = '2,"a, ""b""\nc"\n7,no clip\n40,Caf\u00e9\n41,one,too many\n'
-        (archive / "fma_metadata/tracks.csv").write_text(header + lines, encoding="latin-1")
-        for number in (2, 40, 41):
-            (archive / f"fma_demo/000/{number:06}.mp3").write_bytes(bytes([number]))
-
-        multiply(archive, many, 3)
-        table = '2,"a, ""b""\nc"\n40,Caf\u00e9\n44,"a, ""b""\nc"\n82,Caf\u00e9\n86,"a, ""b""\nc"\n124,Caf\u00e9\n'
-        self.assertEqual((many / "fma_metadata/tracks.csv").read_text(encoding="latin-1"), header + table)
-        found = {path.name: path.read_bytes()[0] for path in (many / "fma_demo/000").iterdir()}
-        self.assertEqual(found, {f"{number:06}.mp3": (number - 2) % 42 + 2 for number in (2, 40, 44, 82, 86, 124)})
 
 
 class Report(unittest.TestCase):
