@@ -191,13 +191,6 @@ def all_commands(plan: str) -> list[Command]:
     ]
 
 
-def require_known(names: Sequence[str] | None, commands: Sequence[Command]) -> None:
-    """Ends the program if a name that the user gave is none of these commands."""
-    known = [command.name for command in commands]
-    if unknown := set(names or ()) - set(known):
-        sys.exit(f"--command {min(unknown)}: choose from {', '.join(known)}")
-
-
 def make_inputs(programs: Path, inputs: Path, tracks: int = 20) -> None:
     """Makes an archive, another one that lacks some of its clips, and recipes."""
     inputs.mkdir(parents=True)
@@ -219,20 +212,6 @@ def plan_id(programs: Path, inputs: Path, at: Path) -> str:
     return done.stdout.strip()
 
 
-def in_memory(prefix: str) -> tempfile.TemporaryDirectory[str]:
-    """Makes a temporary folder, in memory if that is possible, where synchronization costs nothing."""
-    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    return tempfile.TemporaryDirectory(prefix=f"wavemill-{prefix}-", dir=memory)
-
-
-def parser_of(doc: str) -> argparse.ArgumentParser:
-    """Returns a parser of the options that all drivers have."""
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--programs", required=True, type=lambda path: Path(path).resolve(), help="folder of the programs")
-    parser.add_argument("--seed", type=int, default=1, help="seed of all random choices (default 1)")
-    return parser
-
-
 def store_problem(at: Path, base: Path, inputs: Path, programs: Path) -> str:
     """Returns what `verify` says of the store of a trial, or nothing if it is intact, or has no version as in `base`."""
     if not (at / "store").exists():
@@ -250,3 +229,26 @@ def build_shim(folder: Path) -> Path:
     source = Path(__file__).with_name("shim.c")
     subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", shim, source, "-ldl"], check=True)
     return shim
+
+
+def drive(parser: argparse.ArgumentParser, try_all: Callable, is_tried: Callable[[Command], bool] = lambda _: True) -> None:
+    """Parses the options, makes the inputs, and ends with status 1 if `try_all(arguments, folder, shim, commands)` returns a
+    number of broken rules. The folder is in memory if that is possible, where synchronization costs nothing."""
+    parser.add_argument("--programs", required=True, type=lambda path: Path(path).resolve(), help="folder of the programs")
+    parser.add_argument("--seed", type=int, default=1, help="seed of all random choices (default 1)")
+    parser.add_argument("--command", action="append", help="a command to try; may be repeated (default: all)")
+    parser.add_argument("--sample", type=int, help="number of trials of each command (default: all)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="trials at the same time")
+    arguments = parser.parse_args()
+
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="wavemill-faults-", dir=memory) as folder:
+        root = Path(folder).resolve()
+        shim = build_shim(root)
+        make_inputs(arguments.programs, root / "inputs")
+        commands = all_commands(plan_id(arguments.programs, root / "inputs", root / "plan"))
+        known = [command.name for command in commands if is_tried(command)]
+        if unknown := set(arguments.command or ()) - set(known):
+            sys.exit(f"--command {min(unknown)}: choose from {', '.join(known)}")
+        chosen = [command for command in commands if command.name in (arguments.command or known)]
+        sys.exit(1 if try_all(arguments, root, shim, chosen) else 0)

@@ -34,8 +34,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from commands import DAMAGED, Command, all_commands, build_shim, in_memory, listed, make_inputs, parser_of, plan_id, run
-from commands import require_known, store_problem
+from commands import DAMAGED, Command, drive, listed, run, store_problem
 
 ERRORS = {
     "open": ["EIO", "EMFILE", "EINTR"],
@@ -253,20 +252,13 @@ def faults_of(counts: dict[str, int], arguments: argparse.Namespace) -> list[tup
     return faults
 
 
-def try_all(arguments: argparse.Namespace, root: Path) -> int:
-    """Tries the faults of all commands, and returns the number of broken rules."""
-    shim = build_shim(root)
-    make_inputs(arguments.programs, root / "inputs")
-    commands = all_commands(plan_id(arguments.programs, root / "inputs", root / "plan"))
-    require_known(arguments.command, commands)
-
+def try_all(arguments: argparse.Namespace, root: Path, shim: Path, commands: list[Command]) -> int:
+    """Tries the faults of the commands, and returns the number of broken rules."""
     chosen = random.Random(arguments.seed)
     wrong = 0
     table: dict[str, collections.Counter[str]] = {}
     reached: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
     for command in commands:
-        if arguments.command and command.name not in arguments.command:
-            continue
         trials = Trials(command, arguments, root, shim)
         faults = faults_of(trials.prepare(), arguments)
         if arguments.sample and arguments.sample < len(faults):
@@ -300,18 +292,12 @@ def print_row(name: str, ends: collections.Counter[str]) -> None:
 
 
 def main() -> None:
-    parser = parser_of(__doc__)
-    parser.add_argument("--command", action="append", help="a command to try; may be repeated (default: all)")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kind", action="append", choices=ERRORS, help="a kind of operation; may be repeated (default: all)")
-    parser.add_argument("--sample", type=int, help="number of faults of each command (default: all)")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="faults tried at the same time")
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--kill", action="store_true")
     how.add_argument("--strace", action="store_true")
-    arguments = parser.parse_args()
-
-    with in_memory("faults") as folder:
-        sys.exit(1 if try_all(arguments, Path(folder).resolve()) else 0)
+    drive(parser, try_all)
 
 
 if __name__ == "__main__":

@@ -27,8 +27,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from commands import Command, all_commands, build_shim, in_memory, make_inputs, parser_of, plan_id, require_known, run
-from commands import store_problem
+from commands import Command, drive, run, store_problem
 
 
 @dataclasses.dataclass
@@ -303,18 +302,11 @@ class Cuts:
         return ""
 
 
-def try_all(arguments: argparse.Namespace, root: Path) -> int:
-    """Tries the states of all commands, and returns the number of broken rules."""
-    shim = build_shim(root)
-    make_inputs(arguments.programs, root / "inputs")
-    commands = all_commands(plan_id(arguments.programs, root / "inputs", root / "plan"))
-    require_known(arguments.command, [command for command in commands if command.changes_disk])
-
+def try_all(arguments: argparse.Namespace, root: Path, shim: Path, commands: list[Command]) -> int:
+    """Tries the states of the commands, and returns the number of broken rules."""
     chosen = random.Random(arguments.seed)
     total = wrong = 0
     for command in commands:
-        if not command.changes_disk or (arguments.command and command.name not in arguments.command):
-            continue
         cuts = Cuts(command, arguments, root, shim)
         states = cuts.prepare()
         n = len(states)
@@ -334,15 +326,9 @@ def try_all(arguments: argparse.Namespace, root: Path) -> int:
 
 
 def main() -> None:
-    parser = parser_of(__doc__)
-    parser.add_argument("--command", action="append", help="a command to try; may be repeated (default: all)")
-    parser.add_argument("--sample", type=int, help="number of states of each command (default: all)")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--forget", help="text in the paths whose syncs are left out")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="states tried at the same time")
-    arguments = parser.parse_args()
-
-    with in_memory("cuts") as folder:
-        sys.exit(1 if try_all(arguments, Path(folder).resolve()) else 0)
+    drive(parser, try_all, lambda command: command.changes_disk)
 
 
 if __name__ == "__main__":
