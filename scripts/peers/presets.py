@@ -2,30 +2,22 @@
 """Compare wavemill's presets with the tools they are named after.
 
 usage: presets.py [--wavemill PATH] [CLIP.wav ...]
-needs: scripts/peers/setup.sh; torchaudio's cases are skipped without scripts/peers/setup.sh --bench (no GPU is used)
+needs: scripts/peers/setup.sh
 
 Each case writes a recipe, runs `wavemill features CLIP --format npy` and compares every value with the peer's value for
 the same samples. Without a clip a synthetic one is used: five seconds at 16 kHz of a gliding voice-like tone in noise.
-Prints one line per case, and one line if cases are skipped; exit code 1 if any case exceeds its bound.
+Prints one line per case; exit code 1 if any case exceeds its bound.
 """
-import math, warnings, wave
+import math, wave
 import kaldi_native_fbank as knf
 import librosa
 import numpy as np
 
 from compare import Comparison, read_wav
 
-try:
-    import torch
-    import torchaudio
-except ModuleNotFoundError as error:
-    torch, TORCH_IS_ABSENT = None, f"{error}: scripts/peers/setup.sh --bench installs it (2.7 GB)"
-
 FEATURE = '[[features]]\nname = "feature"\ndtype = "f32"\n'
 
 # Bounds, with the reason for each: all programs compute in f32, with different transforms and filter banks.
-LINEAR_OF_MAX = 5e-6  # a fraction of the largest value
-DB = 3e-3  # dB within top_db = 80, where an amplitude is 1e-4 of the largest and f32 transforms differ by 1e-7 of that
 LN = 5e-4  # Kaldi's natural logarithm; its filter weights are f32 differences of f32 mels
 MFCC = 5e-3  # a liftered sum over bands of the above
 WHISPER = 2e-5  # decibels over 40
@@ -80,52 +72,28 @@ def whisper(n_mels):
     return run
 
 
-def torch_chain(*modules):
-    """Apply torchaudio's transforms one after another."""
-    return lambda x: torch.nn.Sequential(*modules)(torch.from_numpy(x)).numpy()
-
-
-def torch_cases(rate):
-    """Return the cases of torchaudio; see `cases`."""
-    t = torchaudio.transforms
-    yield "torchaudio Spectrogram", 'op = "stft"\npreset = "torchaudio"', torch_chain(t.Spectrogram()), LINEAR_OF_MAX, True
-    mel = t.MelSpectrogram(sample_rate=rate)
-    yield "torchaudio MelSpectrogram", 'op = "mel"\npreset = "torchaudio"', torch_chain(mel), LINEAR_OF_MAX, True
-    options = 'n_fft = 1024\nhop_length = 256\nn_mels = 64\nfmin = 50.0\nfmax = 7600.0\nhtk = false\nnorm = "slaney"\n'
-    mel = t.MelSpectrogram(rate, 1024, hop_length=256, n_mels=64, f_min=50.0, f_max=7600.0, norm="slaney", mel_scale="slaney")
-    db = 'op = "mel"\npreset = "torchaudio"\n' + options + "db = { ref = 1.0, amin = 1e-10, top_db = 80.0 }"
-    yield "torchaudio AmplitudeToDB", db, torch_chain(mel, t.AmplitudeToDB(top_db=80.0)), DB, False
-    yield "torchaudio MFCC", 'op = "mfcc"\npreset = "torchaudio"', torch_chain(t.MFCC(sample_rate=rate)), MFCC, False
-
-
 def cases(rate):
-    """Return (name, TOML of the feature, peer, bound, whether the bound is a fraction of the largest value) of each case."""
-    if torch:
-        yield from torch_cases(rate)
-    yield "kaldi fbank 23", 'op = "mel"\npreset = "kaldi"', kaldi(knf.OnlineFbank, rate), LN, False
-    yield "kaldi fbank 80", 'op = "mel"\npreset = "kaldi"\nn_mels = 80', kaldi(knf.OnlineFbank, rate, 80), LN, False
-    yield "kaldi mfcc", 'op = "mfcc"\npreset = "kaldi"', kaldi(knf.OnlineMfcc, rate), MFCC, False
+    """Return (name, TOML of the feature, peer, bound) of each case."""
+    yield "kaldi fbank 23", 'op = "mel"\npreset = "kaldi"', kaldi(knf.OnlineFbank, rate), LN
+    yield "kaldi fbank 80", 'op = "mel"\npreset = "kaldi"\nn_mels = 80', kaldi(knf.OnlineFbank, rate, 80), LN
+    yield "kaldi mfcc", 'op = "mfcc"\npreset = "kaldi"', kaldi(knf.OnlineMfcc, rate), MFCC
     if rate == 16000:
         for n_mels in (80, 128):
             feature = f'op = "mel"\npreset = "whisper"\nn_mels = {n_mels}'
-            yield f"whisper {n_mels}", feature, whisper(n_mels), WHISPER, False
+            yield f"whisper {n_mels}", feature, whisper(n_mels), WHISPER
 
 
 def main():
     comparison = Comparison(__doc__, n_clips="*")
-    warnings.filterwarnings("ignore", message="At least one mel filterbank")  # torchaudio's default has some
-    if torch is None:
-        print(f"skip torchaudio: {TORCH_IS_ABSENT}")
     if not comparison.clips:
         comparison.clips = [comparison.folder / "synthetic.wav"]
         synthetic(comparison.clips[0])
     for clip in comparison.clips:
         x, rate = read_wav(clip)
-        for name, feature, peer, bound, relative in cases(rate):
+        for name, feature, peer, bound in cases(rate):
             got, want = np.squeeze(comparison.feature(clip, rate, FEATURE + feature, "feature")), peer(x)
             same = got.shape == want.shape
             error = np.abs(got - want).max() if same else math.nan
-            error = error / np.abs(want).max() if relative else error
             shapes = "x".join(map(str, want.shape)) if same else f"{got.shape} instead of {want.shape}"
             comparison.line(same and error <= bound, f"{clip.stem:16} {name:26} {shapes:>10}  {error:.1e} <= {bound:.0e}")
     comparison.end()

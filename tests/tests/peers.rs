@@ -443,8 +443,7 @@ fn compare(name: &str, words: impl IntoIterator<Item = PathBuf>) -> Result<Vec<S
     Ok(ran.out.lines().map(str::to_owned).collect())
 }
 
-/// Runs `presets.py` and checks its number of cases. Without torchaudio, its cases are replaced by one line with
-/// the reason.
+/// Runs `presets.py` and checks its number of cases.
 fn presets(words: Vec<PathBuf>, whisper_cases: usize) -> Result<(), Failed> {
     fn within(lines: &[String], peer: &str) -> usize {
         lines
@@ -459,15 +458,6 @@ fn presets(words: Vec<PathBuf>, whisper_cases: usize) -> Result<(), Failed> {
         "cases of Whisper",
         within(&lines, " whisper "),
         whisper_cases,
-    )?;
-
-    let skipped = lines
-        .iter()
-        .any(|line| line.starts_with("skip torchaudio: "));
-    same(
-        "cases of torchaudio",
-        within(&lines, " torchaudio "),
-        if skipped { 0 } else { 4 },
     )
 }
 
@@ -576,27 +566,4 @@ fn statistics_are_those_of_fmas_script(data: &Path) -> Result<(), Failed> {
     print!("{}", ran.out);
     let compared = ran.out.lines().filter(|line| line.starts_with("ok "));
     same("features compared", compared.count(), 11)
-}
-
-/// Compares statistics of MFCC and log-mel and pictures of log-mel. The script prints one line each per clip.
-#[apply(trial)]
-#[needs(asks_for_peers)]
-fn derived_features_are_scipys_on_real_clips(data: &Path) -> Result<(), Failed> {
-    let folder = data.join("librosa_ref");
-    let clips = [
-        "fma000002",
-        "fma000256",
-        "hungarian",
-        "like201003",
-        "like211500",
-        "like299998",
-    ];
-
-    let paths = clips.map(|clip| folder.join(clip).join("input_22k_mono.wav"));
-    let lines = compare("derived.py", paths)?;
-    same(
-        "features compared",
-        lines.iter().filter(|line| line.starts_with("ok ")).count(),
-        3 * clips.len(),
-    )
 }
