@@ -2,20 +2,15 @@
 # Checks the dependencies between crates: reads `cargo metadata` and fails on any edge that is not listed here. Also
 # reads `cargo tree` and fails if a program that is built without its tests contains features for tests only. Within
 # a crate, folders may not import each other in a circle (import_circles.py). The lock file of the fuzz targets must
-# be current.
+# be current. No program may link LGPL code, the decoders no GPU library, and the store no query engine. No locked
+# dependency may require a later Rust version than the
+# workspace's rust-version.
+#
+# usage: scripts/check_deps.sh
 set -euo pipefail
-cd "$(dirname "$0")/.."
-
-if [[ ${1:-} == --help ]]; then
-    echo "usage: scripts/check_deps.sh"
-    echo "Fails if a crate has a dependency that is not allowed, if the wavemill program links LGPL code,"
-    echo "or if the decoders or the store link a GPU library or a query engine."
-    echo "Fails if a locked dependency requires a later Rust version than the workspace's rust-version."
-    echo "Fails if a program that is built without its tests contains fail points or the emulated device."
-    echo "Fails if folders of a crate import each other in a circle, or if fuzz/Cargo.lock is out of date."
-    exit 0
-fi
-
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+if [[ ${1:-} == --help ]]; then usage "${BASH_SOURCE[0]}"; exit 0; fi
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python3 scripts/import_circles.py
 cargo metadata --format-version 1 --locked | python3 -c '
 import json, sys

@@ -9,7 +9,8 @@ place in it; the last line is a summary.
 `wavemill verify` checks the same with wavemill's own code. This is an independent implementation for the tests, and for
 people who write stores with other tools.
 
-Needs pyarrow, numpy and blake3: scripts/peers/setup.sh installs them into .venv.
+Needs pyarrow, numpy and blake3: scripts/peers/setup.sh installs them into .venv. Exit codes: 0 no fault; 1 faults; 2 the
+store or the version does not exist, or an option is invalid.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import re
 import sys
 from collections import Counter, defaultdict
 from pathlib import Path
+from types import SimpleNamespace
 
 try:
     import numpy as np
@@ -29,8 +31,6 @@ try:
 except ImportError as error:
     # Reported after the options were parsed, because `--help` does not need these modules.
     LACKING = error
-
-EXIT_CODES = "exit codes: 0 no fault; 1 faults; 2 the store or the version does not exist, or an option is invalid"
 
 FORMAT = 3
 
@@ -103,20 +103,15 @@ def shown(value):
     return text if len(text) <= 200 else text[:200] + " …"
 
 
-class Told:
-    """Collected contents of all files of a version, which are compared with the manifest at the end."""
-
-    def __init__(self):
-        # By feature: row key → the row's other columns.
-        self.rows = defaultdict(dict)
-        # For the first feature: target → split → clips of each class.
-        self.classes = defaultdict(lambda: defaultdict(Counter))
-        # For the first feature: the splits that contain a clip's rows.
-        self.splits = defaultdict(set)
-        # By feature, over the training split: sum, sum of squares, number of values per band.
-        self.sums = {}
-        # By table: the rows, as pyarrow tables.
-        self.tables = {}
+def new_contents():
+    """Returns an empty collection for the contents of all files, which are compared with the manifest at the end."""
+    return SimpleNamespace(
+        rows=defaultdict(dict),  # by feature: row key → the row's other columns
+        classes=defaultdict(lambda: defaultdict(Counter)),  # of the first feature: target → split → clips of each class
+        splits=defaultdict(set),  # of the first feature: the splits that contain a clip's rows
+        sums={},  # by feature, over the training split: sum, sum of squares, number of values per band
+        tables={},  # by table: the rows, as pyarrow tables
+    )
 
 
 # Finding and reading a version
@@ -290,7 +285,7 @@ def split_rank(split):
     return (SPLITS.index(split), "") if split in SPLITS else (len(SPLITS), split)
 
 
-def opened(store, entry, quick, faults):
+def opened(store, entry, faults):
     """Compares the bytes of an entry's Parquet file and opens it; returns None if it cannot be used."""
     place = entry["path"]
     path = store / place
@@ -302,7 +297,7 @@ def opened(store, entry, quick, faults):
     if n_bytes != entry["bytes"]:
         faults.unless_equal(place, "bytes", n_bytes, entry["bytes"])
         return None
-    if not quick and blake3(max_threads=blake3.AUTO).update_mmap(path).hexdigest() != entry["blake3"]:
+    if blake3(max_threads=blake3.AUTO).update_mmap(path).hexdigest() != entry["blake3"]:
         faults.add(place, "blake3 differs from the manifest: the content was changed")
         return None
     if "footer" in entry:
@@ -312,17 +307,13 @@ def opened(store, entry, quick, faults):
     try:
         file = pq.ParquetFile(path, memory_map=True, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
-        faults.add(place, f"not a Parquet file ({first_line(error)})")
+        faults.add(place, f"not a Parquet file ({str(error).partition(chr(10))[0]})")
         return None
 
     groups = [file.metadata.row_group(number).num_rows for number in range(file.metadata.num_row_groups)]
     faults.unless_equal(place, "rows", file.metadata.num_rows, entry["rows"])
     faults.unless_equal(place, "rows of its row groups", groups, entry["row_groups"])
     return file
-
-
-def first_line(error):
-    return str(error).split("\n", 1)[0]
 
 
 # Feature files
@@ -777,7 +768,7 @@ def check_stats(manifest, told, place, faults):
             faults.add(place, f"stats.{name}.std differs from that of the training rows")
 
 
-def check_store(store, number, quick, faults):
+def check_store(store, number, faults):
     """Checks one version and returns the summary line."""
     path = version_path(store, number, faults)
     place = path.relative_to(store).as_posix()
@@ -792,10 +783,10 @@ def check_store(store, number, quick, faults):
     check_shards(manifest, place, faults)
 
     features = {feature["name"]: feature for feature in manifest["features"]}
-    told = Told()
+    told = new_contents()
     complete = len(inside) == len(manifest["files"])
     for entry in inside:
-        file = opened(store, entry, quick, faults)
+        file = opened(store, entry, faults)
         if file is None:
             complete = False
         elif "table" in entry:
@@ -827,12 +818,9 @@ def check_store(store, number, quick, faults):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXIT_CODES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("store", type=Path, help="the store's folder")
     parser.add_argument("--version", type=int, metavar="N", help="the version to check (default: the latest)")
-    parser.add_argument("--quick", action="store_true", help="do not compare the blake3 of every file")
     options = parser.parse_args()
     if LACKING is not None:
         print(f"check_store: {LACKING}; run scripts/peers/setup.sh and use .venv/bin/python", file=sys.stderr)
@@ -840,7 +828,7 @@ def main():
 
     faults = Faults()
     try:
-        summary = check_store(options.store, options.version, options.quick, faults)
+        summary = check_store(options.store, options.version, faults)
     except Unusable as error:
         print(f"check_store: {error}", file=sys.stderr)
         return 2

@@ -18,7 +18,7 @@ Xception files by Cadene, 1 x 1 filters lack their last two axes, which are adde
 
 Exit codes: 0 ok, 1 the file cannot be read or written, 2 invalid usage, or weights of another model.
 """
-import argparse, json, os, pathlib, pickle, struct, sys, tempfile
+import argparse, contextlib, json, os, pathlib, pickle, struct, sys
 
 PARTS = ["state_dict", "model_state_dict", "model", "net"]
 PREFIXES = ["module.", "backbone."]
@@ -98,20 +98,16 @@ def write(tensors, path):
         values.append(data)
     head = json.dumps(header).encode()
     head += b" " * (-len(head) % 8)
-    part = None
+    part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            part = pathlib.Path(file.name)
+        with part.open("wb") as file:
             file.write(struct.pack("<Q", len(head)) + head)
             for data in values:
                 file.write(data)
-        umask = os.umask(0)
-        os.umask(umask)
-        part.chmod(0o666 & ~umask)
         part.replace(path)
     except OSError as error:
-        if part is not None:
-            part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()
         fail(1, f"{path}: {error.strerror}")
 
 

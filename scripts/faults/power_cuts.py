@@ -240,8 +240,7 @@ class Cuts:
         shim = {"LD_PRELOAD": str(self.shim), "SHIM_ROOT": str(at), "SHIM_RECORD": str(self.root / name)}
         if killed_at:
             run(self.command.words, at, self.inputs, self.programs, env=shim | {"SHIM_FAIL": f"fsync:{killed_at}:kill"})
-        done = run(self.command.words, at, self.inputs, self.programs, env=shim)
-        return done
+        return run(self.command.words, at, self.inputs, self.programs, env=shim)
 
     def kept(self, name: str) -> Iterator[Record]:
         """Returns the records, without the syncs that are to be forgotten."""

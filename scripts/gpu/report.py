@@ -47,8 +47,7 @@ def page(found):
     """Returns the text of the page."""
     steps = found["steps"]
     lines = ["# GPU check", ""]
-    call = found.get("call", "scripts/gpu_check.sh run")
-    lines += [f"Results of `{call}`; this page is written by `scripts/gpu_check.sh report`.", ""]
+    lines += [f"Results of `{found['call']}`; this page is written by `scripts/gpu_check.sh report`.", ""]
     lines += [*machine_lines(found), ""]
     lines += [f"{summary(steps)}.", ""]
     lines += [*step_table(steps), ""]

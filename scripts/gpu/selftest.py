@@ -140,7 +140,7 @@ class Report(unittest.TestCase):
 
     def report(self, steps, gpu=("Stand-in",)):
         machine = {"gpu": list(gpu), "cpu": "CPU", "cores": 4, "system": "Linux", "torch": None, "build": {"wavemill": "0123abc"}}
-        found = {"date": "2001-02-03", "machine": machine, "steps": steps}
+        found = {"date": "2001-02-03", "call": "run", "machine": machine, "steps": steps}
         (self.folder / "results.json").write_text(json.dumps(found))
         command = [sys.executable, HERE / "report.py", self.folder, "--out", self.folder / "gpu.md"]
         return subprocess.run(command, capture_output=True, text=True)

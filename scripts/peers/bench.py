@@ -35,10 +35,9 @@ OURS = {
     "wavemill, 1 thread": (),
     "wavemill by the band path, 1 thread": ("--set", "audio.decode.path=band"),
 }
-PEERS = ("librosa", "soundfile", "soxr", "torch", "torchaudio", "torchcodec")
 
 
-def machine(names=PEERS):
+def machine(names):
     """Returns a line with processor, date and versions."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
@@ -165,7 +164,7 @@ def bench_extract(wavemill, data, scratch, rounds):
         "22.05 kHz mono. wavemill also reads the metadata, normalises, packs to f16, compresses, writes, syncs and commits, and "
         "its figure includes the program's start. The other tools write .npy files, and their figures do not include imports. "
         "The program is a plain release build, which runs on any x86-64.",
-        machine(),
+        machine(("librosa", "soundfile", "soxr", "torch", "torchaudio", "torchcodec")),
         "Command: `scripts/bench.sh extract`.",
         table(results, "cpu_ms", "CPU ms per clip", CLIPS),
         f"- wavemill is {exact}, the fastest of the other chains.\n"

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Compare our t-SNE map with scikit-learn's of the same vectors: both must preserve neighbourhoods equally well.
 
-usage: map.py [--binary PATH]
+usage: map.py --binary PATH
 needs: scikit-learn and numpy of requirements.txt
 
---binary is the built example (default: `cargo run -p wavemill-scores --example map`). Both programs compute maps
+--binary is the built example (`cargo build -p wavemill-scores --example map`). Both programs compute maps
 of scikit-learn's 1,797 handwritten digits, of groups in 256 dimensions, and of 100 vectors. The measure is scikit-learn's trustworthiness for
 the 12 nearest neighbours: 1 if all neighbours on the map are also neighbours in the original space. Exit code 1 if ours is
 more than 0.02 lower, or if a second map of ours differs.
@@ -31,11 +31,11 @@ def cases():
     yield "100 rows", rng.normal(0, 1, (100, 16)).astype(np.float32)
 
 
-def map_of(command, vectors, folder):
+def map_of(binary, vectors, folder):
     """Return our positions as JSON text of x and y."""
     path = pathlib.Path(folder) / "in.f32"
     path.write_bytes(vectors.astype("<f4").tobytes())
-    words = [*command, str(path), str(vectors.shape[1]), str(PERPLEXITY), str(SEED)]
+    words = [binary, str(path), str(vectors.shape[1]), str(PERPLEXITY), str(SEED)]
     return subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
@@ -52,15 +52,14 @@ def compare(name, vectors, ours):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--binary", help="path of the built example, such as target/debug/examples/map")
+    parser.add_argument("--binary", required=True, help="path of the built example, such as target/debug/examples/map")
     args = parser.parse_args()
-    command = [args.binary] if args.binary else "cargo run -q -p wavemill-scores --example map --".split()
     good = True
     with tempfile.TemporaryDirectory() as folder:
         for name, vectors in cases():
-            ours = map_of(command, vectors, folder)
+            ours = map_of(args.binary, vectors, folder)
             good &= compare(name, vectors, np.array(json.loads(ours)))
-            if map_of(command, vectors, folder) != ours:
+            if map_of(args.binary, vectors, folder) != ours:
                 print(f"FAIL {name}: a second map has other positions")
                 good = False
     sys.exit(0 if good else 1)

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Compare the trainer's scores with scikit-learn's on the same random predictions, to 1e-9.
 
-usage: metrics.py [--binary PATH] [--seeds N]
+usage: metrics.py --binary PATH [--seeds N]
 needs: scikit-learn and numpy of requirements.txt
 
---binary is the built example (default: `cargo run -p wavemill-scores --example metrics`). Each case has rows without a
+--binary is the built example (`cargo build -p wavemill-scores --example metrics`). Each case has rows without a
 label, classes without rows, classes that are never predicted, equal probabilities, and several segments per track. Each
 case is scored by segment, by track mean and by track vote. Prints the largest difference of each metric; exit code 1 if
 it exceeds the bound.
@@ -128,11 +128,9 @@ def difference(ours, theirs):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--binary", help="path of the built example, such as target/debug/examples/metrics")
+    parser.add_argument("--binary", required=True, help="path of the built example, such as target/debug/examples/metrics")
     parser.add_argument("--seeds", type=int, default=6, help="random inputs for each number of classes (default: %(default)s)")
     args = parser.parse_args()
-    cargo = "cargo run -q -p wavemill-scores --example metrics --".split()
-    command = [args.binary] if args.binary else cargo
     warnings.filterwarnings("ignore")  # about classes without rows, which are here on purpose
     worst, counts = collections.defaultdict(float), collections.Counter()
     with tempfile.TemporaryDirectory() as folder:
@@ -141,7 +139,7 @@ def main():
             for multi, classes in [(False, c) for c in (2, 3, 4, 8, 16, 40)] + [(True, c) for c in (2, 3, 16, 60)]:
                 data = case(seed, classes, multi)
                 path.write_text(json.dumps(data))
-                result = json.loads(subprocess.run([*command, path], check=True, capture_output=True).stdout)
+                result = json.loads(subprocess.run([args.binary, path], check=True, capture_output=True).stdout)
                 for level, y, p in levels(data):
                     report = result[level] or result["segments"]  # each track has one row
                     for name, ours, theirs in (multi_figures if multi else single_figures)(report, level, y, p):

@@ -2,7 +2,7 @@
 """Compare levels, onsets, rhythm, chroma, constant-Q transforms and the shape of spectra with librosa 0.11, at its defaults
 and with drawn options.
 
-usage: shapes.py [--wavemill PATH] [--drawn N] CLIP.wav ...
+usage: shapes.py [--wavemill PATH] CLIP.wav ...
 needs: scripts/peers/setup.sh
 
 Each case writes a recipe, runs `wavemill features CLIP --format npy` and compares every value with librosa's value for
@@ -17,6 +17,8 @@ from compare import Comparison, read_wav
 
 FEATURE = '[[features]]\nname = "feature"\ndtype = "f32"\n'
 
+# Cases with drawn options for each clip and operation.
+DRAWN = 3
 # Bounds, with the reason for each. librosa transforms in f64 and sums in f32.
 BOUNDS = {
     "rms": (1e-5, "relative"),
@@ -151,18 +153,14 @@ def error_of(op, got, want, rate, options, x):
     return distance.max() if kind == "absolute" else distance.max() / rate * options.get("n_fft", 2048)
 
 
-def add_drawn(parser):
-    parser.add_argument("--drawn", type=int, default=3, help="cases with drawn options per clip (default: %(default)s)")
-
-
 def main():
-    comparison = Comparison(__doc__, add_drawn)
+    comparison = Comparison(__doc__)
     draw = random.Random(0)
     for clip in comparison.clips:
         x, rate = read_wav(clip)
         for op, (bound, kind) in BOUNDS.items():
             worst, of = 0.0, {}
-            for options in [{}] + [drawn(op, draw) for _ in range(comparison.options.drawn)]:
+            for options in [{}] + [drawn(op, draw) for _ in range(DRAWN)]:
                 got = np.squeeze(comparison.feature(clip, rate, FEATURE + toml(op, rate, options), "feature"))
                 error = error_of(op, np.atleast_2d(got), np.atleast_2d(peer(op, x, rate, options)), rate, options, x)
                 if not error <= worst:

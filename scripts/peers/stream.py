@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compares the batches of a store in an object store with those of its copy on a disk.
 
-usage: scripts/peers/stream.py STORE ADDRESS [--feature NAME] [--batch-size N] [--epochs N]
+usage: scripts/peers/stream.py STORE ADDRESS [--feature NAME] [--batch-size N]
 
 Reads each epoch from the folder, from the address without local copies of rows, with copies that are made meanwhile, and
 with copies that exist; the second half of each epoch with a dataset that continues from a state. Prints a line of JSON for
@@ -18,6 +18,7 @@ import time
 
 import wavemill as wm
 
+EPOCHS = 2
 #: Limits of local copies: the first has room for tables only.
 WAYS = {"disk": "", "streamed": "1MiB", "copied meanwhile": "1GiB", "copied before": "1GiB"}
 
@@ -32,7 +33,7 @@ def read(place: str, options: argparse.Namespace) -> dict[str, object]:
     )
     started = time.monotonic()
     hashed, rows = hashlib.blake2b(), 0
-    for epoch in range(options.epochs):
+    for epoch in range(EPOCHS):
         first.set_epoch(epoch)
         batches = iter(first)
         for _ in range(len(first) // 2):
@@ -63,7 +64,6 @@ def main() -> None:
     parser.add_argument("address")
     parser.add_argument("--feature", default="log_mel")
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--way", choices=WAYS, help="only one of the ways, in this process")
     options = parser.parse_args()
 

@@ -17,22 +17,15 @@ import librosa
 import numpy as np
 import pyarrow.parquet as pq
 
-from compare import Comparison, read_wav
+from compare import RECIPE, Comparison, read_wav
 
 RATES = [0.85, 1.15]
 P99_DB = 0.1
 MEAN_DB = 0.01
-RECIPE = """
-name = "stretch"
-[catalog]
-dataset = "folders"
+RECIPE_OF_STRETCH = """stretch = [0.85, 1.15]
 [split]
 rule = "stratified"
 fractions = [1.0, 0.0, 0.0]
-[audio]
-sample_rate_hz = 22050
-min_duration_s = 0.1
-stretch = [0.85, 1.15]
 [[features]]
 name = "log_mel"
 op = "mel"
@@ -46,7 +39,7 @@ def ours(comparison, clip):
     folder = comparison.folder / clip.parent.name
     (folder / "audio/genre").mkdir(parents=True)
     (folder / "audio/genre/clip.wav").write_bytes(clip.read_bytes())
-    (folder / "recipe.toml").write_text(RECIPE)
+    (folder / "recipe.toml").write_text(RECIPE.format(rate=22050, features=RECIPE_OF_STRETCH))
     comparison.run("extract", "--recipe", folder / "recipe.toml", "--audio", folder / "audio", "--store", folder / "store",
                    "--backend", "cpu", "--quiet")
     rows = {}
