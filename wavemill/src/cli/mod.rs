@@ -137,7 +137,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
 /// Returns the message for a signal that arrives while the command runs; `None` if the command handles signals itself.
 const fn interrupted(command: &Command) -> Option<&'static str> {
     Some(match command {
-        Command::Sql(_) | Command::Train(_) | Command::Serve(_) => return None,
+        Command::Sql(_) | Command::Train(_) => return None,
         Command::Extract(_)
         | Command::Plan(_)
         | Command::Work(_)
@@ -154,6 +154,7 @@ const fn interrupted(command: &Command) -> Option<&'static str> {
         }
         Command::Demo(_) => "interrupted; run the same command again to continue",
         Command::Predict(_) => "interrupted; some clips have no prediction",
+        Command::Serve(_) => "interrupted before the models were loaded",
         Command::Experiment(_) => "interrupted; run the same command again to continue",
         Command::Info(_) | Command::Diff(_) | Command::Recipe(_) | Command::Completions { .. } => {
             "interrupted; nothing was changed"

@@ -94,13 +94,9 @@ impl Answer {
     /// Formats the predictions as HTML. All texts are escaped.
     pub(crate) fn to_html(&self) -> String {
         let verdicts = self.verdicts();
-        let mut charts = Vec::new();
-        for verdict in &verdicts {
-            charts.push(verdict.means());
-        }
-        for verdict in verdicts.iter().filter(|verdict| verdict.segments.len() > 1) {
-            charts.push(verdict.bars());
-        }
+        let mut charts: Vec<Chart> = verdicts.iter().map(Verdict::means).collect();
+        let several = verdicts.iter().filter(|one| one.segments.len() > 1);
+        charts.extend(several.map(Verdict::by_segment));
         charts.extend(waveform(&self.song));
         charts.extend(self.song.spectrogram.as_ref().map(spectrogram));
 
@@ -165,87 +161,70 @@ impl Verdict<'_> {
     }
 
     fn means(&self) -> Chart {
-        let ranked = ranked(self.whole);
-        let shown = &ranked[..ranked.len().min(MEANS_SHOWN)];
-
-        let note = if self.segments.len() > 1 {
-            format!(
-                "Mean probability of each {} over {} segments.",
-                self.target,
-                self.segments.len()
-            )
-        } else {
-            format!("Probability of each {}.", self.target)
+        let mut shown = ranked(self.whole);
+        shown.truncate(MEANS_SHOWN);
+        let names = shown.iter().map(|(class, _)| (*class).to_owned());
+        let probabilities = Series {
+            name: "probability".to_owned(),
+            values: shown.iter().map(|(_, probability)| *probability).collect(),
         };
 
+        let target = self.target;
+        let note = match self.segments.len() {
+            0 | 1 => format!("Probability of each {target}."),
+            n => format!("Mean probability of each {target} over {n} segments."),
+        };
         Chart {
             title: format!("{}: {}", self.run, self.describe()),
             note,
-            plot: Plot::Bars(Bars {
-                named: self.target.to_owned(),
-                names: shown.iter().map(|(class, _)| (*class).to_owned()).collect(),
-                series: vec![Series {
-                    name: "probability".to_owned(),
-                    values: shown.iter().map(|(_, probability)| *probability).collect(),
-                }],
-                unit: String::new(),
-            }),
+            plot: bars(target, names.collect(), vec![probabilities]),
         }
     }
 
     /// Draws one bar per segment, with the classes that are likeliest for the whole song.
-    fn bars(&self) -> Chart {
-        let ranked_whole = ranked(self.whole);
+    fn by_segment(&self) -> Chart {
         // The classes of the whole song are used, so that the bars of all segments have the same parts.
-        let classes: Vec<&str> = ranked_whole
-            .iter()
-            .take(CLASSES_SHOWN)
-            .map(|(class, _)| *class)
-            .collect();
-
+        let ranked = ranked(self.whole);
         let mut series: Vec<Series> = Vec::new();
-        for class in &classes {
+        for (class, _) in ranked.iter().take(CLASSES_SHOWN) {
+            let segments = self.segments.iter();
             series.push(Series {
                 name: (*class).to_owned(),
-                values: self
-                    .segments
-                    .iter()
-                    .map(|segment| probability_of(segment, class))
-                    .collect(),
+                values: segments.map(|line| probability_of(line, class)).collect(),
             });
         }
 
         // With several labels, the probabilities are independent and do not sum to 1, so there is no remainder.
-        if ranked_whole.len() > classes.len() && !self.whole.contains_key("labels") {
-            let mut rests = Vec::with_capacity(self.segments.len());
-            for place in 0..self.segments.len() {
-                let shown = series.iter().map(|class| class.values[place]).sum::<f64>();
+        if ranked.len() > series.len() && !self.whole.contains_key("labels") {
+            let rest = |place: usize| {
+                let shown: f64 = series.iter().map(|class| class.values[place]).sum();
                 // Because of rounding, the sum of probabilities may be slightly above 1.
-                rests.push((1.0 - shown).max(0.0));
-            }
+                (1.0 - shown).max(0.0)
+            };
+            let values = (0..self.segments.len()).map(rest).collect();
             series.push(Series {
                 name: "all others".to_owned(),
-                values: rests,
+                values,
             });
         }
 
+        let starts = self.segments.iter().map(|line| number(line, "offset_s"));
+        let names = starts.map(|start_s| format!("{} s", wavemill_pages::number(start_s)));
         Chart {
             title: format!("{}: probabilities by segment", self.run),
             note: "One bar per segment, labelled with its start.".to_owned(),
-            plot: Plot::Bars(Bars {
-                named: "start".to_owned(),
-                names: self
-                    .segments
-                    .iter()
-                    .map(|segment| {
-                        format!("{} s", wavemill_pages::number(number(segment, "offset_s")))
-                    })
-                    .collect(),
-                series,
-                unit: String::new(),
-            }),
+            plot: bars("start", names.collect(), series),
         }
     }
+}
+
+fn bars(named: &str, names: Vec<String>, series: Vec<Series>) -> Plot {
+    Plot::Bars(Bars {
+        named: named.to_owned(),
+        names,
+        series,
+        unit: String::new(),
+    })
 }
 
 fn votes(verdicts: &[Verdict<'_>]) -> Table {

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::page;
 use super::refusal::Refusal;
 use super::server::Server;
+use super::upload::SharedBody;
 
 /// Default number of classes per line, the same as in `wavemill predict`.
 const TOP: usize = 3;
@@ -72,14 +73,14 @@ async fn around(State(server): State<Shared>, request: Request, next: Next) -> R
     let path = request.extensions().get::<MatchedPath>();
     let path = path.map_or("other", MatchedPath::as_str).to_owned();
 
-    let checked = server.gate.check(request.uri(), request.headers());
-    let mut response = match checked {
+    let (request, body) = SharedBody::of(request);
+    let mut response = match server.gate.check(request.uri(), request.headers()) {
         Ok(()) => next.run(request).await,
-        Err(refusal) => {
-            super::upload::drain_aside(request.into_body());
-            refusal.into_response()
-        }
+        Err(refusal) => refusal.into_response(),
     };
+    // Without this, the connection would be reset, and the client would not receive a refusal of its upload.
+    body.drain_aside();
+
     for (name, value) in HEADERS {
         response
             .headers_mut()
@@ -89,50 +90,43 @@ async fn around(State(server): State<Shared>, request: Request, next: Next) -> R
     response
 }
 
-async fn index(State(server): State<Shared>) -> Response {
-    let page = page::index(&server.runs(), &server.limits);
-    Html(page.into_string()).into_response()
+async fn index(State(server): State<Shared>) -> Html<String> {
+    Html(page::index(&server.runs(), &server.limits).into_string())
 }
 
-async fn css() -> Response {
-    (
-        [(header::CONTENT_TYPE, "text/css; charset=utf-8")],
-        page::style(),
-    )
-        .into_response()
+fn file(kind: &'static str, text: String) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, kind)], text)
 }
 
-async fn script() -> Response {
-    let kind = [(header::CONTENT_TYPE, "text/javascript; charset=utf-8")];
-    (kind, page::SCRIPT).into_response()
+async fn css() -> impl IntoResponse {
+    file("text/css; charset=utf-8", page::style())
 }
 
-async fn openapi() -> Response {
-    let kind = [(header::CONTENT_TYPE, "application/json")];
+async fn script() -> impl IntoResponse {
+    file("text/javascript; charset=utf-8", page::SCRIPT.to_owned())
+}
+
+async fn openapi() -> impl IntoResponse {
     let document = DOCUMENT.replace("VERSION", env!("CARGO_PKG_VERSION"));
-    (kind, document).into_response()
+    file("application/json", document)
+}
+
+async fn metrics(State(server): State<Shared>) -> impl IntoResponse {
+    file(
+        "text/plain; version=0.0.4; charset=utf-8",
+        server.metrics_text(),
+    )
 }
 
 async fn healthz(State(server): State<Shared>) -> Result<Json<Value>, Refusal> {
-    let not_ready = server.not_ready();
+    let not_ready = server.restart_ended();
     if not_ready.is_empty() {
         return Ok(Json(json!({"status": "ok", "runs": server.runs()})));
     }
-    // Restart the models now. Otherwise only the next song would start them, and a proxy might not send it before this
-    // check succeeds.
-    server.restart();
     Err(Refusal::new(
         StatusCode::SERVICE_UNAVAILABLE,
         format!("Models that are not ready: {}.", not_ready.join(", ")),
     ))
-}
-
-async fn metrics(State(server): State<Shared>) -> Response {
-    let kind = [(
-        header::CONTENT_TYPE,
-        "text/plain; version=0.0.4; charset=utf-8",
-    )];
-    (kind, server.metrics_text()).into_response()
 }
 
 /// Query parameters of `/api/predict`.
@@ -146,12 +140,12 @@ struct PredictQuery {
 }
 
 async fn predict(State(server): State<Shared>, request: Request) -> Result<Json<Value>, Refusal> {
-    let Ok(Query(asked)) = Query::<PredictQuery>::try_from_uri(request.uri()) else {
-        super::upload::drain_aside(request.into_body());
-        return Err(Refusal::bad_request(
+    let asked = Query::<PredictQuery>::try_from_uri(request.uri());
+    let Query(asked) = asked.map_err(|_| {
+        Refusal::bad_request(
             "Invalid query: the parameters are name (a text), top (a number) and html (true or false).",
-        ));
-    };
+        )
+    })?;
     let answer = server.predict(request, asked.name).await?;
     let mut json = answer.to_json(asked.top.unwrap_or(TOP));
     if asked.html {
@@ -161,16 +155,14 @@ async fn predict(State(server): State<Shared>, request: Request) -> Result<Json<
     Ok(Json(json))
 }
 
-async fn not_found(request: Request) -> Refusal {
-    super::upload::drain_aside(request.into_body());
+async fn not_found() -> Refusal {
     Refusal::new(
         StatusCode::NOT_FOUND,
         "Not found; /api/openapi.json lists all paths.",
     )
 }
 
-async fn not_allowed(request: Request) -> Refusal {
-    super::upload::drain_aside(request.into_body());
+async fn not_allowed() -> Refusal {
     Refusal::new(
         StatusCode::METHOD_NOT_ALLOWED,
         "Method not allowed; /api/openapi.json lists the methods of each path.",

@@ -1,21 +1,18 @@
 //! Accepts connections with one request each, and closes connections that take too long.
 //!
-//! axum's accept loop has no timeout for the head of a request, so the server uses its own loop. Each connection is
-//! closed after its first request. A single timeout for the whole connection is therefore sufficient, and no idle
-//! connections have to be closed at shutdown.
+//! axum's accept loop has no timeout for the head of a request, so the server asks hyper directly. Each connection is
+//! closed after its first request. A single timeout for the whole connection is therefore sufficient.
 
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
 use hyper::server::conn::http1;
-use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::limits::Limits;
@@ -32,12 +29,10 @@ pub(crate) async fn serve(
     limits: &Limits,
     mut stop: watch::Receiver<bool>,
 ) {
-    let places = Arc::new(Semaphore::new(limits.connections));
-    let mut connections = JoinSet::new();
+    let places = Arc::new(Semaphore::new(limits.connections as usize));
     loop {
-        let place = Arc::clone(&places).acquire_owned();
         let next = async {
-            let place = place.await;
+            let place = Arc::clone(&places).acquire_owned().await;
             (place, listener.accept().await)
         };
         let (place, accepted) = tokio::select! {
@@ -45,13 +40,12 @@ pub(crate) async fn serve(
             _ = stop.wait_for(|stop| *stop) => break,
         };
 
-        // Remove the tasks of connections that have ended.
-        while connections.try_join_next().is_some() {}
         match accepted {
             Ok((stream, _)) => {
-                let connection = connection(stream, router.clone(), limits.clone(), stop.clone());
-                connections.spawn(async move {
-                    connection.await;
+                let whole = connection(stream, router.clone(), limits.head, stop.clone());
+                let whole = timeout(limits.connection(), whole);
+                tokio::spawn(async move {
+                    let _ = whole.await;
                     drop(place);
                 });
             }
@@ -62,42 +56,28 @@ pub(crate) async fn serve(
 
     // Close the listening socket: the system then rejects new connections.
     drop(listener);
-    let all = async { while connections.join_next().await.is_some() {} };
-    let _ = timeout(limits.connection(), all).await;
+    // All places are free when the last connection has ended.
+    let _ = timeout(limits.connection(), places.acquire_many(limits.connections)).await;
 }
 
 async fn connection(
     stream: TcpStream,
     router: Router,
-    limits: Limits,
+    head: Duration,
     mut stop: watch::Receiver<bool>,
 ) {
-    let is_asked = Arc::new(AtomicBool::new(false));
-    let inner = TowerToHyperService::new(router);
-    let service = service_fn({
-        let is_asked = Arc::clone(&is_asked);
-        move |request| {
-            is_asked.store(true, Ordering::Relaxed);
-            inner.call(request)
-        }
-    });
-
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(limits.head)
+        .header_read_timeout(head)
         .max_buf_size(HEAD_BYTES)
         .keep_alive(false)
-        .serve_connection(TokioIo::new(stream), service);
-    let whole = async {
-        tokio::pin!(connection);
-        tokio::select! {
-            _ = &mut connection => return,
-            _ = stop.wait_for(|stop| *stop) => {}
-        }
-        // Finish a request in progress. Close a connection that has not sent a request yet.
-        if is_asked.load(Ordering::Relaxed) {
-            let _ = connection.await;
-        }
-    };
-    let _ = timeout(limits.connection(), whole).await;
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut connection = pin!(connection);
+    tokio::select! {
+        _ = &mut connection => return,
+        _ = stop.wait_for(|stop| *stop) => {}
+    }
+    // Finish a request in progress. Close a connection that has not sent a request yet.
+    connection.as_mut().graceful_shutdown();
+    let _ = connection.await;
 }

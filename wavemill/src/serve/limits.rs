@@ -21,10 +21,10 @@ const HEAD_S: u64 = 10;
 const READ_S: u64 = 30;
 /// Maximum number of concurrent connections. Further connections wait in the system's queue. An idle connection is
 /// closed after `HEAD_S`.
-const CONNECTIONS: usize = 256;
+const CONNECTIONS: u32 = 256;
 /// Maximum time to load one model, in seconds.
 const LOAD_S: u64 = 300;
-/// Seconds after which a client may retry if too many songs are in progress.
+/// Seconds after which a client may retry if too many songs are in progress or a model is not ready.
 pub(crate) const RETRY_AFTER_S: u64 = 1;
 /// Maximum length of a stored file name in characters.
 pub(crate) const NAME_CHARS: usize = 200;
@@ -58,7 +58,7 @@ pub(crate) struct Limits {
     /// [`LOAD_S`]: `model.rs`.
     pub load: Duration,
     /// [`CONNECTIONS`]: `connections.rs`.
-    pub connections: usize,
+    pub connections: u32,
 }
 
 impl Default for Limits {

@@ -11,35 +11,16 @@ const BOUNDS_S: [f64; 11] = [
     0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 120.0,
 ];
 
-/// Phase of the processing of a song.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Part {
-    Decode,
-    Features,
-    Model,
-    /// The whole processing, from the end of the upload to the response.
-    Whole,
-}
-
-impl Part {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Decode => "decode",
-            Self::Features => "features",
-            Self::Model => "model",
-            Self::Whole => "whole",
-        }
-    }
-}
-
 /// Prometheus metrics of the server.
 pub(crate) struct Metrics {
     registry: Registry,
     requests: IntCounterVec,
-    upload_bytes: IntCounter,
+    /// Bytes of completely received uploads.
+    pub upload_bytes: IntCounter,
     in_flight: IntGauge,
     seconds: HistogramVec,
-    model_starts: IntCounterVec,
+    /// Number of starts of the process of each model.
+    pub model_starts: IntCounterVec,
     model_ready: IntGaugeVec,
 }
 
@@ -52,31 +33,35 @@ impl Metrics {
         let registry = Registry::new_custom(Some("wavemill".to_owned()), None)?;
 
         let requests = Opts::new("requests_total", "Number of responses by path and status.");
-        let upload_bytes = IntCounter::new(
-            "upload_bytes_total",
-            "Bytes of completely received uploads.",
-        );
-        let in_flight = IntGauge::new(
-            "in_flight",
-            "Number of uploads that are being received, waiting or being processed.",
-        );
         let seconds = HistogramOpts::new("seconds", "Seconds spent on each part of a response.");
-        let model_starts = Opts::new(
+        let starts = Opts::new(
             "model_starts_total",
             "Number of starts of a model's process.",
         );
-        let model_ready = Opts::new("model_ready", "1 if the model is ready, otherwise 0.");
+        let ready = Opts::new("model_ready", "1 if the model is ready, otherwise 0.");
 
         Ok(Self {
             requests: registered(&registry, IntCounterVec::new(requests, &["path", "status"]))?,
-            upload_bytes: registered(&registry, upload_bytes)?,
-            in_flight: registered(&registry, in_flight)?,
+            upload_bytes: registered(
+                &registry,
+                IntCounter::new(
+                    "upload_bytes_total",
+                    "Bytes of completely received uploads.",
+                ),
+            )?,
+            in_flight: registered(
+                &registry,
+                IntGauge::new(
+                    "in_flight",
+                    "Number of uploads that are being received, waiting or being processed.",
+                ),
+            )?,
             seconds: registered(
                 &registry,
                 HistogramVec::new(seconds.buckets(BOUNDS_S.to_vec()), &["part"]),
             )?,
-            model_starts: registered(&registry, IntCounterVec::new(model_starts, &["run"]))?,
-            model_ready: registered(&registry, IntGaugeVec::new(model_ready, &["run"]))?,
+            model_starts: registered(&registry, IntCounterVec::new(starts, &["run"]))?,
+            model_ready: registered(&registry, IntGaugeVec::new(ready, &["run"]))?,
             registry,
         })
     }
@@ -86,26 +71,21 @@ impl Metrics {
         self.requests.with_label_values(&labels).inc();
     }
 
-    pub(crate) fn uploaded(&self, bytes: usize) {
-        self.upload_bytes.inc_by(bytes as u64);
-    }
-
-    pub(crate) fn took(&self, part: Part, seconds: f64) {
-        let times = self.seconds.with_label_values(&[part.name()]);
-        times.observe(seconds);
-    }
-
-    /// Returns the counter of how often the process of a model was started.
-    pub(crate) fn model_starts(&self, run: &str) -> IntCounter {
-        self.model_starts.with_label_values(&[run])
+    /// Records the time of a phase: `decode`, `features`, `model`, or `whole` from the end of the upload to the response.
+    pub(crate) fn took(&self, part: &str, seconds: f64) {
+        self.seconds.with_label_values(&[part]).observe(seconds);
     }
 
     /// Formats all metrics as text. `models` has the name of each model and whether it is ready.
-    pub(crate) fn text(&self, in_flight: usize, models: &[(&str, bool)]) -> String {
+    pub(crate) fn text<'a>(
+        &self,
+        in_flight: usize,
+        models: impl Iterator<Item = (&'a str, bool)>,
+    ) -> String {
         self.in_flight.set(in_flight as i64);
         for (run, is_ready) in models {
             let ready = self.model_ready.with_label_values(&[run]);
-            ready.set(i64::from(*is_ready));
+            ready.set(i64::from(is_ready));
         }
 
         TextEncoder::new()
@@ -132,14 +112,14 @@ mod tests {
         let metrics = Metrics::new().expect("valid names");
         metrics.request("/", 200);
         metrics.request("/", 200);
-        metrics.uploaded(7);
+        metrics.upload_bytes.inc_by(7);
         for seconds in [0.02, 0.2, 500.0] {
-            metrics.took(Part::Decode, seconds);
+            metrics.took("decode", seconds);
         }
 
-        metrics.model_starts("a\"b").inc_by(2);
+        metrics.model_starts.with_label_values(&["a\"b"]).inc_by(2);
 
-        let text = metrics.text(3, &[("a\"b", true)]);
+        let text = metrics.text(3, [("a\"b", true)].into_iter());
 
         for line in [
             "wavemill_requests_total{path=\"/\",status=\"200\"} 2",

@@ -31,10 +31,11 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+pub(crate) use gate::Gate;
 pub(crate) use limits::Limits;
 pub(crate) use model::{ModelError, ModelSetup};
 pub(crate) use readers::{Reader, Song, Spectrogram, Unreadable};
-pub(crate) use server::{Server, ServerSetup};
+pub(crate) use server::Server;
 pub(crate) use upload::Upload;
 
 /// Serves requests until `stop` is set to true, and then finishes the requests in progress and ends the models.

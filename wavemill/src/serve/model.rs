@@ -6,14 +6,18 @@
 
 use std::io;
 use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use axum::body::Bytes;
 use prometheus::IntCounter;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
-use tokio::sync::{Mutex, MutexGuard, watch};
+use tokio::sync::Mutex;
 use tokio::time::timeout;
+
+use super::readers::Permit;
 
 /// Time to wait for the exit code of a process that has closed its output.
 const END: Duration = Duration::from_secs(2);
@@ -53,11 +57,9 @@ pub(crate) struct ModelSetup {
 pub(crate) struct Model {
     setup: ModelSetup,
     /// The running process; `None` if it has to be started.
-    process: Mutex<Option<Process>>,
-    /// True if the model is loaded and its process has replied to every request so far.
+    process: Arc<Mutex<Option<Process>>>,
+    /// True if the process whose lock is held is loaded and has replied to every request so far.
     is_loaded: AtomicBool,
-    /// True if the server ends: no process is started any more.
-    ends: watch::Sender<bool>,
     /// Counter of how often the process was started.
     starts: IntCounter,
     load: Duration,
@@ -79,9 +81,6 @@ struct Process {
     lines: Lines<BufReader<ChildStdout>>,
 }
 
-/// The right to use a model's process, until it is dropped.
-pub(crate) struct Turn<'a>(MutexGuard<'a, Option<Process>>);
-
 impl Model {
     /// Creates a model without starting its process.
     pub(crate) fn new(
@@ -92,9 +91,8 @@ impl Model {
     ) -> Self {
         Self {
             setup,
-            process: Mutex::new(None),
+            process: Arc::default(),
             is_loaded: AtomicBool::new(false),
-            ends: watch::Sender::new(false),
             starts,
             load,
             answer,
@@ -112,14 +110,14 @@ impl Model {
     /// Reports whether the model can handle a request now. A busy model can; a model whose process ended while idle
     /// cannot.
     pub(crate) fn is_ready(&self) -> bool {
-        // If the lock is held, its holder detects the end of the process.
-        if let Ok(mut place) = self.process.try_lock() {
-            let has_ended = place.as_mut().is_some_and(|process| !process.is_alive());
-            if has_ended {
-                self.is_loaded.store(false, Ordering::Relaxed);
+        match self.process.try_lock() {
+            Ok(mut place) => {
+                let is_alive = place.as_mut().is_some_and(Process::is_alive);
+                self.is_loaded.store(is_alive, Ordering::Relaxed);
+                is_alive
             }
+            Err(_) => self.is_loaded.load(Ordering::Relaxed),
         }
-        self.is_loaded.load(Ordering::Relaxed)
     }
 
     /// Starts the model's process unless it is running.
@@ -128,78 +126,107 @@ impl Model {
     /// [`ModelError`] if the process cannot be started, ends, or does not load the model in time.
     pub(crate) async fn make_ready(&self) -> Result<(), ModelError> {
         let mut place = self.process.lock().await;
-        if !place.as_mut().is_some_and(Process::is_alive) {
-            *place = None;
-            *place = Some(self.begin().await?);
-        }
+        *place = Some(self.running(&mut place).await?);
         Ok(())
     }
 
-    /// Waits until the model has no other song.
-    pub(crate) async fn turn(&self) -> Turn<'_> {
-        Turn(self.process.lock().await)
+    /// Starts the model's process in the background. If the model is busy or being started, there is nothing to do.
+    pub(crate) fn restart(self: &Arc<Self>) {
+        let Ok(mut place) = Arc::clone(&self.process).try_lock_owned() else {
+            return;
+        };
+        let model = Arc::clone(self);
+        tokio::spawn(async move {
+            // A model that cannot be started is reported as not ready.
+            *place = model.running(&mut place).await.ok();
+        });
     }
 
-    /// Returns the model's output for one stream. Restarts the process first if it ended while idle.
+    /// Waits until the model has no other song, and returns its output for one stream. Restarts the process first if it
+    /// ended while idle.
+    ///
+    /// The reply is read in a task: a client that disconnects does not interrupt the process in the middle of a reply.
     ///
     /// # Errors
-    /// [`ModelError`]. The process is then discarded, and the next call starts a new one.
-    pub(crate) async fn ask(&self, turn: Turn<'_>, stream: &[u8]) -> Result<Answered, ModelError> {
-        let Turn(mut place) = turn;
-        let begin = Instant::now();
-
-        // Take the process out: if this future is dropped halfway, a process in the middle of a reply is not reused.
-        let mut process = place.take();
-        if !process.as_mut().is_some_and(Process::is_alive) {
-            process = None;
-        }
-        let mut process = match process {
-            Some(process) => process,
-            None => self.begin().await?,
-        };
-        let lines = self.answered(&mut process, stream, self.answer).await?;
-
-        *place = Some(process);
-        Ok(Answered {
-            lines,
-            seconds: begin.elapsed().as_secs_f64(),
-        })
+    /// [`ModelError`]. The process is then discarded, and another one is started.
+    pub(crate) async fn ask(
+        self: &Arc<Self>,
+        stream: Bytes,
+        song: Permit,
+    ) -> Result<Answered, ModelError> {
+        let mut place = Arc::clone(&self.process).lock_owned().await;
+        let model = Arc::clone(self);
+        let asked = tokio::spawn(async move {
+            let _held = song;
+            let begin = Instant::now();
+            let lines = model.lines(&mut place, &stream).await;
+            drop(place);
+            // The process is restarted now, so that the next song need not wait for it.
+            if lines.is_err() {
+                model.restart();
+            }
+            lines.map(|lines| Answered {
+                lines,
+                seconds: begin.elapsed().as_secs_f64(),
+            })
+        });
+        asked.await.unwrap_or_else(|_| Err(self.ended(None)))
     }
 
-    /// Closes the input of the process and waits up to [`END`] for the process to exit. No other one is started.
+    /// Closes the input of the process and waits up to [`END`] for the process to exit. A process that is being started
+    /// ends with this program, when its pipes are closed.
     pub(crate) async fn end(&self) {
-        self.ends.send_replace(true);
-        let process = self.process.lock().await.take();
-        self.is_loaded.store(false, Ordering::Relaxed);
-        if let Some(Process { child, stdin, .. }) = process {
+        let Ok(mut place) = timeout(END, self.process.lock()).await else {
+            return;
+        };
+        if let Some(Process {
+            mut child, stdin, ..
+        }) = place.take()
+        {
             drop(stdin);
-            let mut child = child;
             let _ = timeout(END, child.wait()).await;
         }
     }
 
-    async fn begin(&self) -> Result<Process, ModelError> {
-        self.starts.inc();
-        self.is_loaded.store(false, Ordering::Relaxed);
-
-        let mut process =
-            Process::start((self.setup.command)()).map_err(|source| ModelError::Start {
-                run: self.setup.run.clone(),
-                source,
-            })?;
-
-        let greeting = &self.setup.greeting;
-        let mut ends = self.ends.subscribe();
-        tokio::select! {
-            loaded = self.answered(&mut process, greeting, self.load) => {
-                loaded?;
-            }
-            // Loading takes up to minutes. Dropping the process ends it.
-            () = async { _ = ends.wait_for(|ends| *ends).await } => {
-                return Err(ModelError::Ended { run: self.setup.run.clone(), status: None });
-            }
+    fn ended(&self, status: Option<ExitStatus>) -> ModelError {
+        ModelError::Ended {
+            run: self.setup.run.clone(),
+            status,
         }
+    }
 
+    async fn lines(
+        &self,
+        place: &mut Option<Process>,
+        stream: &[u8],
+    ) -> Result<Vec<String>, ModelError> {
+        let mut process = self.running(place).await?;
+        let lines = self.answered(&mut process, stream, self.answer).await;
+        match lines {
+            Ok(_) => *place = Some(process),
+            // Until the process is replaced, the model must not be reported as ready.
+            Err(_) => self.is_loaded.store(false, Ordering::Relaxed),
+        }
+        lines
+    }
+
+    /// Takes the running process out of `place`, or starts one.
+    async fn running(&self, place: &mut Option<Process>) -> Result<Process, ModelError> {
+        if let Some(mut process) = place.take()
+            && process.is_alive()
+        {
+            return Ok(process);
+        }
+        self.is_loaded.store(false, Ordering::Relaxed);
+        self.starts.inc();
+
+        let started = Process::start((self.setup.command)());
+        let mut process = started.map_err(|source| ModelError::Start {
+            run: self.setup.run.clone(),
+            source,
+        })?;
+        self.answered(&mut process, &self.setup.greeting, self.load)
+            .await?;
         self.is_loaded.store(true, Ordering::Relaxed);
         Ok(process)
     }
@@ -210,25 +237,14 @@ impl Model {
         stream: &[u8],
         limit: Duration,
     ) -> Result<Vec<String>, ModelError> {
-        let run = self.setup.run.clone();
-        let answered = timeout(limit, process.ask(stream)).await;
-
-        // A process that failed will be replaced. Until then the model must not be reported as ready.
-        if !matches!(answered, Ok(Ok(_))) {
-            self.is_loaded.store(false, Ordering::Relaxed);
-        }
-
-        match answered {
+        match timeout(limit, process.ask(stream)).await {
             Ok(Ok(lines)) => Ok(lines),
             Ok(Err(_)) => {
                 let status = timeout(END, process.child.wait()).await;
-                Err(ModelError::Ended {
-                    run,
-                    status: status.ok().and_then(Result::ok),
-                })
+                Err(self.ended(status.ok().and_then(Result::ok)))
             }
             Err(_) => Err(ModelError::Slow {
-                run,
+                run: self.setup.run.clone(),
                 seconds: limit.as_secs(),
             }),
         }
@@ -280,6 +296,8 @@ impl Process {
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::Semaphore;
+
     use super::*;
 
     /// Script that replies to each line with the same line and an empty line. It exits at `die` and hangs at `hang`.
@@ -287,7 +305,12 @@ mod tests {
         case "$line" in die) exit 3;; hang) exec sleep 60;; hello) echo;; *) printf '%s\n\n' "$line";; esac
     done"#;
 
-    fn model(script: &'static str, seconds: u64) -> Model {
+    /// Script that takes a while to reply with the same line.
+    const SLOW: &str = r#"while IFS= read -r line; do
+        case "$line" in hello) echo;; *) sleep 0.3; printf '%s\n\n' "$line";; esac
+    done"#;
+
+    fn model(script: &'static str, seconds: u64) -> Arc<Model> {
         let setup = ModelSetup {
             run: "one".to_owned(),
             input: 0,
@@ -300,12 +323,13 @@ mod tests {
         };
 
         let starts = IntCounter::new("starts", "Starts.").expect("a name");
-        Model::new(
+        let load = Duration::from_secs(30);
+        Arc::new(Model::new(
             setup,
             starts,
-            Duration::from_secs(30),
+            load,
             Duration::from_secs(seconds),
-        )
+        ))
     }
 
     fn on_runtime<T>(body: impl Future<Output = T>) -> T {
@@ -315,8 +339,10 @@ mod tests {
         runtime.expect("a runtime").block_on(body)
     }
 
-    async fn asked(model: &Model, song: &[u8]) -> Result<Answered, ModelError> {
-        model.ask(model.turn().await, song).await
+    async fn asked(model: &Arc<Model>, song: &[u8]) -> Result<Answered, ModelError> {
+        let place = Arc::new(Semaphore::new(1)).try_acquire_owned();
+        let place = Arc::new(place.expect("a place"));
+        model.ask(Bytes::copy_from_slice(song), place).await
     }
 
     #[test]
@@ -386,6 +412,37 @@ mod tests {
                 panic!("{error}")
             };
             assert_eq!(status.and_then(|status| status.code()), Some(4));
+        });
+    }
+
+    #[test]
+    fn a_song_leaves_the_queue_with_its_client() {
+        on_runtime(async {
+            let model = model(ECHO, 30);
+            model.make_ready().await.expect("it starts");
+
+            // Another song has its turn. The waiting one would end the process.
+            let turn = model.process.lock().await;
+            let waiting = timeout(Duration::from_millis(50), asked(&model, b"die\n"));
+            assert!(waiting.await.is_err());
+            drop(turn);
+
+            assert_eq!(asked(&model, b"a\n").await.expect("an answer").lines, ["a"]);
+            assert_eq!(model.starts.get(), 1);
+        });
+    }
+
+    #[test]
+    fn a_prediction_that_has_begun_is_finished_without_its_client() {
+        on_runtime(async {
+            let model = model(SLOW, 30);
+            model.make_ready().await.expect("it starts");
+
+            let given_up = timeout(Duration::from_millis(50), asked(&model, b"a\n"));
+            assert!(given_up.await.is_err());
+
+            assert_eq!(asked(&model, b"b\n").await.expect("an answer").lines, ["b"]);
+            assert_eq!(model.starts.get(), 1);
         });
     }
 }

@@ -1,10 +1,11 @@
 //! The trait of the readers that convert uploads to inputs of the models, and a pool with one reader per thread.
 //! `cli/serve/songs.rs` implements the trait.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use axum::body::Bytes;
 use axum::http::StatusCode;
-use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::refusal::Refusal;
 use super::upload::Upload;
@@ -21,7 +22,7 @@ pub(crate) struct Song {
     /// Spectrogram of the first segment. `None` if its feature has no frames.
     pub spectrogram: Option<Spectrogram>,
     /// Stream of feature rows for each input of the models.
-    pub streams: Vec<Vec<u8>>,
+    pub streams: Vec<Bytes>,
     pub decode_s: f64,
     pub features_s: f64,
 }
@@ -65,17 +66,14 @@ fn fault(name: &str, words: &str) -> Refusal {
     )
 }
 
+/// The permit of a song in progress. Every task that works on the song holds a reference.
+pub(crate) type Permit = Arc<OwnedSemaphorePermit>;
+
 /// Pool of readers. Its size limits the number of concurrent reads. Tables and buffers of a reader are reused.
 pub(crate) struct Readers {
     make: MakeReader,
     idle: Mutex<Vec<Box<dyn Reader>>>,
     turns: Arc<Semaphore>,
-}
-
-/// The right to use a reader, until it is dropped.
-pub(crate) struct ReaderTurn {
-    // An error means that the semaphore was closed, which never happens.
-    _permit: Result<OwnedSemaphorePermit, AcquireError>,
 }
 
 impl Readers {
@@ -87,27 +85,23 @@ impl Readers {
         }
     }
 
-    /// Waits for a free reader.
-    pub(crate) async fn turn(&self) -> ReaderTurn {
-        ReaderTurn {
-            _permit: Arc::clone(&self.turns).acquire_owned().await,
-        }
-    }
-
-    /// Reads a song on a blocking thread.
+    /// Waits for a free reader, and reads a song on a blocking thread.
     ///
     /// # Errors
     /// Status 422 if the file is not a valid song, 500 after an internal error.
     pub(crate) async fn read(
         self: &Arc<Self>,
         upload: Upload,
-        turn: ReaderTurn,
+        place: Permit,
     ) -> Result<Song, Refusal> {
+        // An error means that the semaphore was closed, which never happens.
+        let turn = Arc::clone(&self.turns).acquire_owned().await;
+
         let name = upload.name.clone();
         let readers = Arc::clone(self);
         let read = tokio::task::spawn_blocking(move || {
-            // The permit is released when the thread has read the song, even if the client has disconnected.
-            let _turn = turn;
+            // The permits are released when the thread has read the song, even if the client has disconnected.
+            let _held = (turn, place);
             readers.read_here(upload)
         });
 
@@ -134,7 +128,7 @@ impl Readers {
         song
     }
 
-    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Box<dyn Reader>>> {
+    fn idle(&self) -> MutexGuard<'_, Vec<Box<dyn Reader>>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

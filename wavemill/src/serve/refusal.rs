@@ -5,14 +5,14 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
+use super::limits::RETRY_AFTER_S;
+
 /// An error response to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {
     pub status: StatusCode,
     /// Description of the error and its remedy, as a sentence.
     pub words: String,
-    /// Seconds after which the client may retry, for the `Retry-After` header.
-    pub retry_after_s: Option<u64>,
 }
 
 impl Refusal {
@@ -20,7 +20,6 @@ impl Refusal {
         Self {
             status,
             words: words.into(),
-            retry_after_s: None,
         }
     }
 
@@ -32,8 +31,8 @@ impl Refusal {
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let mut response = (self.status, Json(json!({"error": self.words}))).into_response();
-        if let Some(seconds) = self.retry_after_s {
-            let value = HeaderValue::from(seconds);
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            let value = HeaderValue::from(RETRY_AFTER_S);
             response.headers_mut().insert(header::RETRY_AFTER, value);
         }
         response

@@ -1,34 +1,21 @@
 //! The state of the server, and the processing of a song.
 
-use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use axum::extract::Request;
 use axum::http::StatusCode;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::answer::Answer;
 use super::gate::Gate;
-use super::limits::{Limits, RETRY_AFTER_S};
-use super::metrics::{Metrics, Part};
+use super::limits::Limits;
+use super::metrics::Metrics;
 use super::model::{Model, ModelError, ModelSetup};
-use super::readers::{MakeReader, Readers};
+use super::readers::{MakeReader, Permit, Readers};
 use super::refusal::Refusal;
 use super::upload::{self, Upload};
-
-/// Configuration of a server.
-pub(crate) struct ServerSetup {
-    /// Address on which the server listens.
-    pub address: IpAddr,
-    /// Host names that the server accepts in addition to `localhost`.
-    pub names: Vec<String>,
-    pub limits: Limits,
-    pub reader: MakeReader,
-    pub models: Vec<ModelSetup>,
-}
 
 /// State of a server, shared by all connections.
 pub(crate) struct Server {
@@ -36,41 +23,37 @@ pub(crate) struct Server {
     pub limits: Limits,
     pub metrics: Metrics,
     readers: Arc<Readers>,
-    models: Vec<Model>,
+    models: Vec<Arc<Model>>,
     /// Permits for songs in progress, one per song.
     places: Arc<Semaphore>,
-    /// True while models are restarted for a request that asked whether they are ready.
-    is_restarting: AtomicBool,
 }
 
 impl Server {
-    pub(crate) fn new(setup: ServerSetup) -> Self {
-        let limits = setup.limits;
+    pub(crate) fn new(
+        gate: Gate,
+        limits: Limits,
+        reader: MakeReader,
+        models: Vec<ModelSetup>,
+    ) -> Self {
         let metrics = Metrics::new().expect("the names of the metrics are valid and unique");
-
-        let mut models = Vec::new();
-        for model in setup.models {
-            let starts = metrics.model_starts(&model.run);
-            models.push(Model::new(model, starts, limits.load, limits.answer));
-        }
+        let models = models.into_iter().map(|model| {
+            let starts = metrics.model_starts.with_label_values(&[&model.run]);
+            Arc::new(Model::new(model, starts, limits.load, limits.answer))
+        });
 
         Self {
-            gate: Gate {
-                address: setup.address,
-                names: setup.names,
-            },
-            metrics,
-            readers: Arc::new(Readers::new(setup.reader, limits.threads)),
-            models,
+            gate,
+            readers: Arc::new(Readers::new(reader, limits.threads)),
+            models: models.collect(),
             places: Arc::new(Semaphore::new(limits.in_flight)),
-            is_restarting: AtomicBool::new(false),
+            metrics,
             limits,
         }
     }
 
     /// Returns the names of the models.
     pub(crate) fn runs(&self) -> Vec<&str> {
-        self.models.iter().map(Model::run).collect()
+        self.models.iter().map(|model| model.run()).collect()
     }
 
     /// Starts the processes of all models that are not running.
@@ -84,19 +67,6 @@ impl Server {
         Ok(())
     }
 
-    /// Starts the models in the background unless a call before does so: a model may need minutes to load.
-    pub(crate) fn restart(self: &Arc<Self>) {
-        if self.is_restarting.swap(true, Ordering::Relaxed) {
-            return;
-        }
-        let server = Arc::clone(self);
-        tokio::spawn(async move {
-            // A model that cannot be started is reported as not ready.
-            let _ = server.make_ready().await;
-            server.is_restarting.store(false, Ordering::Relaxed);
-        });
-    }
-
     /// Ends the processes of the models.
     pub(crate) async fn end(&self) {
         for model in &self.models {
@@ -104,19 +74,21 @@ impl Server {
         }
     }
 
-    /// Returns the names of the models that cannot handle a request now.
-    pub(crate) fn not_ready(&self) -> Vec<&str> {
-        let not_ready = self.models.iter().filter(|model| !model.is_ready());
-        not_ready.map(Model::run).collect()
+    /// Returns the names of the models that cannot handle a request now, and starts them in the background. Otherwise
+    /// only the next song would start them, and a proxy might not send it before they are ready.
+    pub(crate) fn restart_ended(&self) -> Vec<&str> {
+        let ended = self.models.iter().filter(|model| !model.is_ready());
+        ended
+            .inspect(|model| model.restart())
+            .map(|model| model.run())
+            .collect()
     }
 
     pub(crate) fn metrics_text(&self) -> String {
         let in_flight = self.limits.in_flight - self.places.available_permits();
         let models = self.models.iter();
-        let models: Vec<_> = models
-            .map(|model| (model.run(), model.is_ready()))
-            .collect();
-        self.metrics.text(in_flight, &models)
+        let models = models.map(|model| (model.run(), model.is_ready()));
+        self.metrics.text(in_flight, models)
     }
 
     /// Receives an uploaded song and returns the predictions of all models for it.
@@ -124,96 +96,58 @@ impl Server {
     /// # Errors
     /// A [`Refusal`] with one of the statuses in the table of docs/serve.md.
     pub(crate) async fn predict(
-        self: &Arc<Self>,
+        &self,
         request: Request,
         name: Option<String>,
     ) -> Result<Answer, Refusal> {
         // The permit is requested before the body is read, so that a rejected upload uses no memory.
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
-            upload::drain_aside(request.into_body());
-            return Err(Refusal {
-                retry_after_s: Some(RETRY_AFTER_S),
-                ..Refusal::new(
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    format!(
-                        "{} songs are in progress, the maximum of this server; try again soon.",
-                        self.limits.in_flight
-                    ),
-                )
-            });
+            return Err(Refusal::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!(
+                    "{} songs are in progress, the maximum of this server; try again soon.",
+                    self.limits.in_flight
+                ),
+            ));
         };
         let upload = upload::receive(request, name, &self.limits).await?;
-        self.metrics.uploaded(upload.bytes.len());
+        self.metrics.upload_bytes.inc_by(upload.bytes.len() as u64);
 
-        let (tell, told) = oneshot::channel();
-        // Use a separate task: if a client disconnects, no model is interrupted in the middle of a reply, and the
-        // permit is held until the work is complete.
-        tokio::spawn(Arc::clone(self).work(upload, place, tell));
-        match timeout(self.limits.answer, told).await {
-            Ok(Ok(answered)) => answered,
-            Ok(Err(_)) => Err(Refusal::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "Internal error: no prediction was returned.",
-            )),
-            Err(_) => Err(Refusal::new(
+        let begin = Instant::now();
+        let answer = timeout(self.limits.answer, self.answer(upload, Arc::new(place)));
+        let answer = answer.await.unwrap_or_else(|_| {
+            Err(Refusal::new(
                 StatusCode::GATEWAY_TIMEOUT,
                 format!(
                     "The prediction took longer than {} s and was given up.",
                     self.limits.answer.as_secs()
                 ),
-            )),
-        }
+            ))
+        })?;
+        self.metrics.took("whole", begin.elapsed().as_secs_f64());
+        Ok(answer)
     }
 
-    async fn work(
-        self: Arc<Self>,
-        upload: Upload,
-        place: OwnedSemaphorePermit,
-        mut tell: oneshot::Sender<Result<Answer, Refusal>>,
-    ) {
-        let begin = Instant::now();
-        let answered = self.answered(upload, &mut tell).await;
-        if answered.is_ok() {
-            let seconds = begin.elapsed().as_secs_f64();
-            self.metrics.took(Part::Whole, seconds);
-        }
-
-        // Release the permit first, because the client may send the next song as soon as it gets the response.
-        drop(place);
-        let is_broken =
-            matches!(&answered, Err(refusal) if refusal.status == StatusCode::BAD_GATEWAY);
-        let _ = tell.send(answered);
-        // Restart the model now, so that the next song need not wait for it. If the restart fails, the next song gets
-        // the error.
-        if is_broken {
-            let _ = self.make_ready().await;
-        }
-    }
-
-    async fn answered(
-        &self,
-        upload: Upload,
-        tell: &mut oneshot::Sender<Result<Answer, Refusal>>,
-    ) -> Result<Answer, Refusal> {
+    /// Returns the predictions of all models for a song.
+    ///
+    /// If the client disconnects or its time is over, this future is dropped. A song that waits for a reader or a model
+    /// then leaves the queue. Work that has begun continues in a task, which holds `place` until it is complete.
+    async fn answer(&self, upload: Upload, place: Permit) -> Result<Answer, Refusal> {
         let mut answer = Answer {
             file: upload.name.clone(),
+            song: self.readers.read(upload, Arc::clone(&place)).await?,
             ..Answer::default()
         };
-        let turn = unless_gone(tell, self.readers.turn()).await?;
-        answer.song = self.readers.read(upload, turn).await?;
-        self.metrics.took(Part::Decode, answer.song.decode_s);
-        self.metrics.took(Part::Features, answer.song.features_s);
+        self.metrics.took("decode", answer.song.decode_s);
+        self.metrics.took("features", answer.song.features_s);
 
         let streams = std::mem::take(&mut answer.song.streams);
         for model in &self.models {
-            let turn = unless_gone(tell, model.turn()).await?;
-            let stream = streams.get(model.input()).map_or(&[][..], Vec::as_slice);
-            let answered = model
-                .ask(turn, stream)
-                .await
-                .map_err(|error| bad_gateway(&error))?;
+            let stream = streams.get(model.input()).cloned().unwrap_or_default();
+            let answered = model.ask(stream, Arc::clone(&place)).await;
+            let answered = answered.map_err(|error| bad_gateway(&error))?;
 
-            self.metrics.took(Part::Model, answered.seconds);
+            self.metrics.took("model", answered.seconds);
             answer
                 .add(model.run(), answered.seconds, &answered.lines)
                 .map_err(|_| {
@@ -222,19 +156,6 @@ impl Server {
                 })?;
         }
         Ok(answer)
-    }
-}
-
-/// Waits for `turn`, unless the client disconnects or its time is over: such songs leave the queue, so that a busy model
-/// works for those who still wait.
-async fn unless_gone<T>(
-    tell: &mut oneshot::Sender<Result<Answer, Refusal>>,
-    turn: impl Future<Output = T>,
-) -> Result<T, Refusal> {
-    tokio::select! {
-        biased;
-        () = tell.closed() => Err(Refusal::bad_request("The client has disconnected.")),
-        turn = turn => Ok(turn),
     }
 }
 
@@ -248,22 +169,4 @@ fn bad_gateway(error: &ModelError) -> Refusal {
         StatusCode::BAD_GATEWAY,
         format!("No prediction: {words}; the model is being restarted."),
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use std::future::{pending, ready};
-
-    use super::*;
-
-    #[tokio::test]
-    async fn a_song_leaves_the_queue_with_its_client() {
-        let (mut tell, _told) = oneshot::channel();
-        assert_eq!(unless_gone(&mut tell, ready(7)).await.ok(), Some(7));
-
-        let (mut tell, told) = oneshot::channel();
-        drop(told);
-        let turn = unless_gone(&mut tell, pending::<()>()).await;
-        assert!(turn.is_err());
-    }
 }

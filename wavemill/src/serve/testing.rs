@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use super::{Limits, ModelSetup, Reader, Server, ServerSetup, Song, Unreadable, Upload, run};
+use super::{Gate, Limits, ModelSetup, Reader, Server, Song, Unreadable, Upload, run};
 
 /// Lines for two segments and the whole song, in the format of `wavemill-train predict`.
 pub(super) const LINES: &str = r#"{"clip_key":"s.mp3","segment":0,"offset_s":0.0,"target":"genre","class":"Rock","probability":0.5,"top":[{"class":"Rock","probability":0.5},{"class":"<b>Metal","probability":0.4},{"class":"Pop","probability":0.1}]}
@@ -37,7 +37,7 @@ impl Reader for FakeReader {
 
         Ok(Song {
             duration_s: 6.0,
-            streams: vec![format!("{}\n", text.replace('\n', " ")).into_bytes()],
+            streams: vec![format!("{}\n", text.replace('\n', " ")).into()],
             ..Song::default()
         })
     }
@@ -59,24 +59,24 @@ impl Running {
         let lines = folder.path().join("lines");
         std::fs::write(&lines, LINES).expect("disk space");
 
-        let setup = ServerSetup {
+        let gate = Gate {
             address: IpAddr::from([127, 0, 0, 1]),
             names: Vec::new(),
-            limits,
-            reader: Box::new(|| Ok(Box::new(FakeReader))),
-            models: vec![ModelSetup {
-                run: "one".to_owned(),
-                input: 0,
-                command: Box::new(move || {
-                    let mut command = std::process::Command::new("sh");
-                    command.args(["-c", MODEL]).arg(&lines);
-                    command
-                }),
-                greeting: b"hello\n".to_vec(),
-            }],
+        };
+        let model = ModelSetup {
+            run: "one".to_owned(),
+            input: 0,
+            command: Box::new(move || {
+                let mut command = std::process::Command::new("sh");
+                command.args(["-c", MODEL]).arg(&lines);
+                command
+            }),
+            greeting: b"hello\n".to_vec(),
         };
 
-        let server = Arc::new(Server::new(setup));
+        let reader =
+            Box::new(|| -> Result<Box<dyn Reader>, Unreadable> { Ok(Box::new(FakeReader)) });
+        let server = Arc::new(Server::new(gate, limits, reader, vec![model]));
         let (stop, stopped) = watch::channel(false);
         let (tell, told) = std::sync::mpsc::channel();
         let thread = spawn(move || {

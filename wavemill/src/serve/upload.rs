@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::body::{Body, BodyDataStream, Bytes};
-use axum::extract::multipart::{Field, MultipartError};
+use axum::extract::multipart::MultipartError;
 use axum::extract::{DefaultBodyLimit, FromRequest, Multipart, Request};
 use axum::http::{StatusCode, header};
-use futures::StreamExt;
 use futures::stream::poll_fn;
+use futures::{Stream, StreamExt};
 use tokio::time::timeout;
 
 use super::limits::{DRAIN_S, FORM_BYTES, Limits, NAME_CHARS};
@@ -23,182 +23,112 @@ pub(crate) struct Upload {
     pub bytes: Vec<u8>,
 }
 
-/// An uploaded file that is being received.
-enum Incoming {
-    /// The request body is the file.
-    Plain(BodyDataStream),
-    /// The file is a part of a multipart form. `body` is also read without `form`, to discard it.
-    Form {
-        form: Multipart,
-        body: Arc<Mutex<BodyDataStream>>,
-    },
+/// The body of a request, of which the handler may leave a rest unread.
+pub(crate) struct SharedBody(Arc<Mutex<BodyDataStream>>);
+
+impl SharedBody {
+    /// Returns the request with a body whose rest can be read after the handler has dropped it.
+    pub(crate) fn of(request: Request) -> (Request, Self) {
+        let (head, body) = request.into_parts();
+        let shared = Self(Arc::new(Mutex::new(body.into_data_stream())));
+        let body = Body::from_stream(shared.stream());
+        (Request::from_parts(head, body), shared)
+    }
+
+    fn stream(&self) -> impl Stream<Item = Result<Bytes, axum::Error>> + Unpin + use<> {
+        let body = Arc::clone(&self.0);
+        poll_fn(move |context| {
+            let mut body = body.lock().unwrap_or_else(PoisonError::into_inner);
+            body.poll_next_unpin(context)
+        })
+    }
+
+    /// Reads and discards the rest of the body in the background for at most [`DRAIN_S`] seconds, while the client
+    /// receives the response.
+    pub(crate) fn drain_aside(&self) {
+        let mut rest = self.stream();
+        let drain = async move { while let Some(Ok(_)) = rest.next().await {} };
+        tokio::spawn(timeout(Duration::from_secs(DRAIN_S), drain));
+    }
 }
 
-/// Receives a file. The rest of a rejected request is discarded in the background.
+/// Receives a file: the body of the request, or the only file of a form.
 ///
 /// # Errors
 /// Status 400 if the request contains no valid upload, 408 if the upload takes too long, 413 if it is too large.
 pub(crate) async fn receive(
+    mut request: Request,
+    name: Option<String>,
+    limits: &Limits,
+) -> Result<Upload, Refusal> {
+    let kind = request.headers().get(header::CONTENT_TYPE);
+    let kind = kind.map_or(Vec::new(), |kind| kind.as_bytes().to_ascii_lowercase());
+    let is_form = kind.starts_with(b"multipart/form-data");
+    let bytes_max = limits.upload_bytes + if is_form { FORM_BYTES } else { 0 };
+
+    let announced = announced_bytes(&request).unwrap_or(0);
+    if announced > bytes_max {
+        return Err(too_large(limits));
+    }
+
+    let received = async {
+        if is_form {
+            // The form's parser keeps all bytes until it finds the end of what precedes a file.
+            DefaultBodyLimit::max(bytes_max).apply(&mut request);
+            return file_of_form(request, name, limits).await;
+        }
+        // The announced size is reserved, so that the buffer is not copied while it grows.
+        let mut bytes = Vec::with_capacity(announced);
+        let mut body = request.into_body().into_data_stream();
+        while let Some(chunk) = in_time(body.next(), limits).await? {
+            let chunk = chunk.map_err(|_| Refusal::bad_request("The upload was interrupted."))?;
+            append(&mut bytes, &chunk, limits)?;
+        }
+        let name = file_name(name.as_deref());
+        Ok(Upload { name, bytes })
+    };
+    let received = timeout(limits.upload, received).await;
+    received.unwrap_or_else(|_| Err(too_slow(limits.upload)))
+}
+
+async fn file_of_form(
     request: Request,
     name: Option<String>,
     limits: &Limits,
 ) -> Result<Upload, Refusal> {
-    let announced = announced_bytes(&request);
-    let mut incoming = Incoming::from_request(request, limits).await?;
+    let form = Multipart::from_request(request, &()).await;
+    let mut form =
+        form.map_err(|_| Refusal::bad_request("The form's Content-Type has no boundary."))?;
+    let bad_form = |error: MultipartError| bad_form(&error, limits);
 
-    if announced.is_some_and(|bytes| bytes > incoming.bytes_max(limits)) {
-        incoming.drain_aside();
-        return Err(too_large(limits));
-    }
-    let received = timeout(limits.upload, incoming.file(name, announced, limits)).await;
-    match received {
-        Ok(Ok(upload)) => Ok(upload),
-        Ok(Err(refusal)) => {
-            // After a timeout, do not wait for the client a second time.
-            if refusal.status != StatusCode::REQUEST_TIMEOUT {
-                incoming.drain_aside();
-            }
-            Err(refusal)
-        }
-        Err(_) => Err(too_slow(limits.upload)),
-    }
-}
-
-/// Reads and discards the rest of a body in the background, while the client receives the error response.
-pub(crate) fn drain_aside(body: Body) {
-    Incoming::Plain(body.into_data_stream()).drain_aside();
-}
-
-impl Incoming {
-    async fn from_request(request: Request, limits: &Limits) -> Result<Self, Refusal> {
-        let kind = request.headers().get(header::CONTENT_TYPE);
-        let is_form = kind.is_some_and(|kind| {
-            let kind = kind.as_bytes().to_ascii_lowercase();
-            kind.starts_with(b"multipart/form-data")
-        });
-        if !is_form {
-            return Ok(Self::Plain(request.into_body().into_data_stream()));
-        }
-        let (head, body) = request.into_parts();
-        let body = Arc::new(Mutex::new(body.into_data_stream()));
-        let shared = Arc::clone(&body);
-        let stream = poll_fn(move |context| {
-            let mut body = shared.lock().unwrap_or_else(PoisonError::into_inner);
-            body.poll_next_unpin(context)
-        });
-
-        let mut request = Request::from_parts(head, Body::from_stream(stream));
-        // The form's parser keeps all bytes until it finds the end of what precedes a file.
-        DefaultBodyLimit::max(limits.upload_bytes + FORM_BYTES).apply(&mut request);
-        match Multipart::from_request(request, &()).await {
-            Ok(form) => Ok(Self::Form { form, body }),
-            Err(_) => {
-                if let Some(body) = Arc::into_inner(body) {
-                    let body = body.into_inner().unwrap_or_else(PoisonError::into_inner);
-                    Self::Plain(body).drain_aside();
-                }
-                Err(Refusal::bad_request(
-                    "The form's Content-Type has no boundary.",
-                ))
-            }
-        }
-    }
-
-    fn bytes_max(&self, limits: &Limits) -> usize {
-        match self {
-            Self::Plain(_) => limits.upload_bytes,
-            Self::Form { .. } => limits.upload_bytes + FORM_BYTES,
-        }
-    }
-
-    async fn file(
-        &mut self,
-        name: Option<String>,
-        announced: Option<usize>,
-        limits: &Limits,
-    ) -> Result<Upload, Refusal> {
-        match self {
-            Self::Plain(stream) => {
-                // The announced size is reserved, so that the buffer is not copied while it grows.
-                let mut bytes = Vec::with_capacity(announced.unwrap_or(0));
-                while let Some(chunk) = in_time(stream.next(), limits).await? {
-                    let chunk = chunk.map_err(|_| broken())?;
-                    append(&mut bytes, &chunk, limits)?;
-                }
-
-                let name = file_name(name.as_deref());
-                Ok(Upload { name, bytes })
-            }
-            Self::Form { form, .. } => {
-                let mut found = None;
-                while let Some(field) = in_time(form.next_field(), limits)
-                    .await?
-                    .map_err(|error| bad_form(&error, limits))?
-                {
-                    // Browsers send the name of the file. Other clients may only name the part of the form `file`.
-                    let is_file = field.file_name().is_some() || field.name() == Some("file");
-                    if !is_file {
-                        return Err(Refusal::bad_request(
-                            "The form has a part that is not a file; send the song as the part `file`.",
-                        ));
-                    }
-
-                    // A response describes a single song, so a second file is rejected.
-                    if found.is_some() {
-                        return Err(Refusal::bad_request(
-                            "Send one song per request; several requests can be sent at once.",
-                        ));
-                    }
-
-                    found = Some(part(field, name.as_deref(), limits).await?);
-                }
-                found.ok_or_else(|| {
-                    Refusal::bad_request(
-                        "The form contains no file; send the song as the part `file`.",
-                    )
-                })
-            }
-        }
-    }
-
-    /// Reads and discards the rest of the body in the background for at most [`DRAIN_S`] seconds.
-    fn drain_aside(self) {
-        tokio::spawn(async move {
-            let _ = timeout(Duration::from_secs(DRAIN_S), self.drain()).await;
-        });
-    }
-
-    async fn drain(self) {
-        let mut stream = match self {
-            Self::Plain(stream) => stream,
-            Self::Form { form, body } => {
-                // The form's parser would keep the bytes.
-                drop(form);
-                let Some(body) = Arc::into_inner(body) else {
-                    return;
-                };
-                body.into_inner().unwrap_or_else(PoisonError::into_inner)
-            }
-        };
-        while let Some(Ok(_)) = stream.next().await {}
-    }
-}
-
-/// Receives one part of a multipart form as a file.
-async fn part(
-    mut field: Field<'_>,
-    name: Option<&str>,
-    limits: &Limits,
-) -> Result<Upload, Refusal> {
-    let name = file_name(name.or(field.file_name()));
-    let mut bytes = Vec::new();
-    while let Some(chunk) = in_time(field.chunk(), limits)
+    let mut found = None;
+    while let Some(mut field) = in_time(form.next_field(), limits)
         .await?
-        .map_err(|error| bad_form(&error, limits))?
+        .map_err(bad_form)?
     {
-        append(&mut bytes, &chunk, limits)?;
+        // Browsers send the name of the file. Other clients may only name the part of the form `file`.
+        if field.file_name().is_none() && field.name() != Some("file") {
+            return Err(Refusal::bad_request(
+                "The form has a part that is not a file; send the song as the part `file`.",
+            ));
+        }
+        // A response describes a single song, so a second file is rejected.
+        if found.is_some() {
+            return Err(Refusal::bad_request(
+                "Send one song per request; several requests can be sent at once.",
+            ));
+        }
+
+        let name = file_name(name.as_deref().or(field.file_name()));
+        let mut bytes = Vec::new();
+        while let Some(chunk) = in_time(field.chunk(), limits).await?.map_err(bad_form)? {
+            append(&mut bytes, &chunk, limits)?;
+        }
+        found = Some(Upload { name, bytes });
     }
-    Ok(Upload { name, bytes })
+    found.ok_or_else(|| {
+        Refusal::bad_request("The form contains no file; send the song as the part `file`.")
+    })
 }
 
 fn append(bytes: &mut Vec<u8>, chunk: &Bytes, limits: &Limits) -> Result<(), Refusal> {
@@ -250,10 +180,6 @@ fn too_slow(waited: Duration) -> Refusal {
             waited.as_secs_f64()
         ),
     )
-}
-
-fn broken() -> Refusal {
-    Refusal::bad_request("The upload was interrupted.")
 }
 
 fn bad_form(error: &MultipartError, limits: &Limits) -> Refusal {

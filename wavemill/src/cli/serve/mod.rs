@@ -13,20 +13,19 @@ use anyhow::{Context, Error, Result};
 use clap::Args;
 use tokio::net::TcpListener;
 use tokio::runtime;
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use wavemill_decode::{FILE_BYTES_MAX, OUTPUT_S_MAX};
 use wavemill_runtime::panics::WORKER_NAME;
-use wavemill_schemas::exit::INTERRUPTED;
 use wavemill_schemas::size::parse_bytes;
-use wavemill_terminal::exit::{UsageError, last_line};
+use wavemill_terminal::exit::UsageError;
+use wavemill_terminal::interrupt::{SignalGuard, end};
 use wavemill_terminal::output;
 
 use self::songs::{Input, SongReader};
 use super::exit::{ChildFailure, Interrupted};
 use super::program::{beside, not_there};
 use super::train::{BUILD_TRAINER, TRAINER, code_of, name_among};
-use crate::serve::{self, Limits, ModelError, ModelSetup, Reader, Server, ServerSetup, Unreadable};
+use crate::serve::{self, Gate, Limits, ModelError, ModelSetup, Reader, Server, Unreadable};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -86,7 +85,7 @@ impl ServeCommand {
     /// # Errors
     /// Wrong usage; a model that cannot be loaded; [`Interrupted`] after a signal.
     pub fn run(&self) -> Result<()> {
-        let server = Arc::new(Server::new(self.setup()?));
+        let server = Arc::new(self.server()?);
         let runtime = runtime::Builder::new_multi_thread()
             .worker_threads(HTTP_THREADS)
             // A panic in a thread with this name is reported to a client and does not end the process.
@@ -101,7 +100,7 @@ impl ServeCommand {
         ended
     }
 
-    fn setup(&self) -> Result<ServerSetup> {
+    fn server(&self) -> Result<Server> {
         let mut inputs: Vec<Input> = Vec::new();
         let mut models = Vec::new();
         for (place, run) in self.runs.iter().enumerate() {
@@ -130,19 +129,17 @@ impl ServeCommand {
             });
         }
 
+        let gate = Gate {
+            address: self.listen,
+            names: self.hosts.clone(),
+        };
         let limits = self.limits();
         let inputs = Arc::new(inputs);
         let most_s = limits.song_s;
-        Ok(ServerSetup {
-            address: self.listen,
-            names: self.hosts.clone(),
-            limits,
-            reader: Box::new(move || -> Result<Box<dyn Reader>, Unreadable> {
-                let reader = SongReader::new(&inputs, most_s)?;
-                Ok(Box::new(reader))
-            }),
-            models,
-        })
+        let reader = move || -> Result<Box<dyn Reader>, Unreadable> {
+            Ok(Box::new(SongReader::new(&inputs, most_s)?))
+        };
+        Ok(Server::new(gate, limits, Box::new(reader), models))
     }
 
     fn limits(&self) -> Limits {
@@ -158,8 +155,9 @@ impl ServeCommand {
     }
 
     async fn answer(&self, server: &Arc<Server>) -> Result<()> {
-        // The signal handlers are installed first, before models are loaded, so that no signal is lost.
-        let mut signals = Signals::new()?;
+        // Signals are received before models are loaded, so that no signal is lost.
+        let (signal, mut signals) = mpsc::unbounded_channel();
+        let _guard = SignalGuard::new(move || _ = signal.send(()));
         let address = SocketAddr::new(self.listen, self.port);
         let listener = TcpListener::bind(address).await.map_err(|error| {
             UsageError(format!(
@@ -170,7 +168,7 @@ impl ServeCommand {
 
         tokio::select! {
             ready = server.make_ready() => ready.map_err(cannot_answer)?,
-            () = signals.next() => {
+            _ = signals.recv() => {
                 return Err(Interrupted("interrupted while models were loaded".to_owned()).into());
             }
         }
@@ -181,43 +179,22 @@ impl ServeCommand {
 
         let (stop, stopped) = watch::channel(false);
         tokio::spawn(async move {
-            signals.next().await;
+            signals.recv().await;
             let _ = stop.send(true);
             wavemill_terminal::say!(
                 "stopping after the songs in progress; a second signal stops at once"
             );
-            signals.next().await;
-            // The models' processes end when the pipes from this process are closed.
-            last_line("stopped at once by a second signal");
-            std::process::exit(i32::from(INTERRUPTED));
+            // `None` means that the server has ended.
+            if signals.recv().await.is_some() {
+                // The models' processes end when the pipes from this process are closed.
+                end("stopped at once by a second signal");
+            }
         });
         serve::run(server, listener, stopped).await;
         Err(
             Interrupted("stopped by a signal; the songs in progress were finished".to_owned())
                 .into(),
         )
-    }
-}
-
-/// Receivers of the signals SIGINT and SIGTERM.
-struct Signals {
-    int: Signal,
-    term: Signal,
-}
-
-impl Signals {
-    fn new() -> Result<Self> {
-        Ok(Self {
-            int: signal(SignalKind::interrupt()).context("cannot handle signals")?,
-            term: signal(SignalKind::terminate()).context("cannot handle signals")?,
-        })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.int.recv() => {}
-            _ = self.term.recv() => {}
-        }
     }
 }
 

@@ -128,7 +128,7 @@ impl Reader for SongReader {
                 song.spectrogram = rows.first().and_then(|row| spectrogram(row, input.entry()));
             }
             let stream = input.stream(&upload.name, rows).map_err(fault)?;
-            song.streams.push(stream);
+            song.streams.push(stream.into());
             song.features_s += begin.elapsed().as_secs_f64();
         }
         Ok(song)
