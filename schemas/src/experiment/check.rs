@@ -186,26 +186,16 @@ pub fn check_pair(
     config: &Config,
     recipe: &Recipe,
 ) -> Result<(), ExperimentError> {
-    let features: Vec<&str> = recipe
-        .features
-        .iter()
-        .map(|one| one.name.as_str())
-        .collect();
-
-    if let Some(feature) = config
-        .data
-        .feature
-        .as_deref()
-        .filter(|name| !features.contains(name))
+    let features = recipe.features.iter().map(|one| one.name.as_str());
+    let features: Vec<&str> = features.collect();
+    if let Some(feature) = config.data.feature.as_deref()
+        && !features.contains(&feature)
     {
-        return Err(ExperimentError::Missing {
-            what: format!(
-                "train {}, variant {variant}: data.feature = {feature}",
-                train.name
-            ),
-            kind: "feature",
-            there: features.join(", "),
-        });
+        let what = format!(
+            "train {}, variant {variant}: data.feature = {feature}",
+            train.name
+        );
+        return Err(missing(&what, "feature", &features));
     }
 
     for target in &config.data.targets {
@@ -243,9 +233,12 @@ fn has_target(
     if target == "genres_all" || targets.contains(&target) {
         return Ok(());
     }
-    Err(ExperimentError::Missing {
-        what: what(),
-        kind: "target",
-        there: targets.join(", "),
-    })
+    Err(missing(&what(), "target", &targets))
+}
+
+fn missing(what: &str, kind: &str, there: &[&str]) -> ExperimentError {
+    let there = there.join(", ");
+    ExperimentError::Unknown(format!(
+        "{what}: the recipe has no {kind} of this name; it has: {there}"
+    ))
 }

@@ -33,24 +33,10 @@ pub enum ExperimentError {
     /// The file cannot be found, read or parsed, or contains an impossible value.
     #[error(transparent)]
     File(#[from] RecipeError),
-    /// The experiment does not have the requested variant or training.
-    #[error(
-        "--{option} {name}: {experiment} has no such {kind}{}; there are: {}",
-        did_you_mean(name, &there.iter().map(String::as_str).collect::<Vec<_>>()),
-        there.join(", ")
-    )]
-    Unknown {
-        /// Option with the name: `variant` or `train`.
-        option: &'static str,
-        /// Kind of the missing name: `variant` or `training`.
-        kind: &'static str,
-        /// Missing name, as given.
-        name: String,
-        /// Name of the experiment.
-        experiment: String,
-        /// Names of the experiment's variants or trainings (`[[train]]`).
-        there: Vec<String>,
-    },
+    /// The experiment does not have the requested variant or training, or it refers to a feature or target that the
+    /// recipe does not have.
+    #[error("{0}")]
+    Unknown(String),
     /// The recipe cannot be loaded, or the changes of a variant cannot be applied to it.
     #[error("variant {variant}")]
     Recipe {
@@ -58,16 +44,6 @@ pub enum ExperimentError {
         variant: String,
         /// The error in the recipe.
         source: RecipeError,
-    },
-    /// The experiment refers to a feature or target that the recipe does not have.
-    #[error("{what}: the recipe has no {kind} of this name; it has: {there}")]
-    Missing {
-        /// The key in the experiment that refers to the feature or target, and the missing name.
-        what: String,
-        /// Kind of the missing name: `feature` or `target`.
-        kind: &'static str,
-        /// Names that the recipe has, separated by commas.
-        there: String,
     },
     /// A training configuration cannot be loaded, or the changes of a variant cannot be applied to it.
     #[error("train {train}, variant {variant}")]
@@ -358,7 +334,7 @@ impl ExperimentSource {
     /// Checks that the recipe and all configurations load, in every variant and under both splits.
     ///
     /// # Errors
-    /// The first [`ExperimentError::Recipe`], [`ExperimentError::Config`] or [`ExperimentError::Missing`].
+    /// The first [`ExperimentError::Recipe`], [`ExperimentError::Config`] or [`ExperimentError::Unknown`].
     pub fn check(&self) -> Result<(), ExperimentError> {
         let variants = self.experiment.variants.iter();
         let names = variants.map(|variant| variant.name.as_str());
@@ -525,7 +501,10 @@ impl Experiment {
         let mut found = Vec::new();
         for name in names.split(JOIN).filter(|name| *name != BASE) {
             let variant = self.variants.iter().find(|variant| variant.name == name);
-            found.push(variant.ok_or_else(|| self.no_variant(name))?);
+            found.push(variant.ok_or_else(|| {
+                let own = self.variants.iter().map(|variant| variant.name.as_str());
+                self.unknown(["variant", "variant"], name, [BASE].into_iter().chain(own))
+            })?);
         }
         Ok(found)
     }
@@ -541,15 +520,20 @@ impl Experiment {
         }
     }
 
-    fn no_variant(&self, name: &str) -> ExperimentError {
-        let own = self.variants.iter().map(|variant| variant.name.clone());
-        ExperimentError::Unknown {
-            option: "variant",
-            kind: "variant",
-            name: name.to_owned(),
-            experiment: self.name.clone(),
-            there: std::iter::once(base()).chain(own).collect(),
-        }
+    /// Returns the error for an argument `--option name` that names nothing of the experiment.
+    fn unknown<'a>(
+        &'a self,
+        [option, kind]: [&str; 2],
+        name: &str,
+        there: impl Iterator<Item = &'a str>,
+    ) -> ExperimentError {
+        let there: Vec<&str> = there.collect();
+        ExperimentError::Unknown(format!(
+            "--{option} {name}: {} has no such {kind}{}; there are: {}",
+            self.name,
+            did_you_mean(name, &there),
+            there.join(", ")
+        ))
     }
 
     /// Returns the variant with the document's split, unless the recipe's split is the document's own.
@@ -626,16 +610,9 @@ impl Experiment {
     /// # Errors
     /// [`ExperimentError::Unknown`] if a name is unknown.
     pub fn trainings(&self, names: &[String]) -> Result<Vec<&TrainSpec>, ExperimentError> {
-        for name in names {
-            if !self.train.iter().any(|train| train.name == *name) {
-                return Err(ExperimentError::Unknown {
-                    option: "train",
-                    kind: "training",
-                    name: name.clone(),
-                    experiment: self.name.clone(),
-                    there: self.train.iter().map(|train| train.name.clone()).collect(),
-                });
-            }
+        let all = || self.train.iter().map(|train| train.name.as_str());
+        if let Some(name) = names.iter().find(|name| !all().any(|known| known == *name)) {
+            return Err(self.unknown(["train", "training"], name, all()));
         }
         let trainings = self.train.iter();
         Ok(trainings

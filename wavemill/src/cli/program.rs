@@ -31,7 +31,7 @@ pub(super) fn this_program() -> io::Result<Command> {
 }
 
 /// Returns the path of this program's executable, or an empty path if it is unknown.
-fn executable() -> PathBuf {
+pub(super) fn executable() -> PathBuf {
     match WORDS.get().and_then(|words| words.first()) {
         Some(program) => PathBuf::from(program),
         None => std::env::current_exe().unwrap_or_default(),

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Instant, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
+use clap::Args;
 use indicatif::DecimalBytes;
 use serde::{Deserialize, Serialize};
 use sha1::{Digest, Sha1};
@@ -20,13 +21,16 @@ use wavemill_terminal::output::{self, OutputArgs, Progress, report};
 const BLOCK_BYTES: usize = 1 << 20;
 
 /// Paths of metadata and audio given on the command line.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Args)]
 pub(super) struct DataPaths {
-    /// Folder that contains both the metadata and the audio.
+    /// Folder that contains the archives
+    #[arg(long = "data", value_name = "DIR")]
     pub folder: Option<PathBuf>,
-    /// Metadata to use instead of the metadata in the folder.
+    /// Folder, zip or file of the metadata, instead of one in --data
+    #[arg(long, value_name = "PATH")]
     pub metadata: Option<PathBuf>,
-    /// Audio to use instead of the audio in the folder.
+    /// Folder or zip of the audio, instead of one in --data
+    #[arg(long, value_name = "PATH")]
     pub audio: Option<PathBuf>,
 }
 

@@ -165,71 +165,55 @@ fn description(experiment: &Experiment) -> String {
 
     let data = &experiment.data;
     let metadata = data.metadata.first().map(|name| format!("{name}, "));
+    let metadata = metadata.unwrap_or_default();
     let audio = data.audio.first().map_or("audio", String::as_str);
-    text += &format!(
-        "data      {}{}\n",
-        metadata.unwrap_or_default(),
-        shown(audio)
-    );
+    text += &format!("data      {metadata}{}\n", shown(audio));
 
     text += "\ntrainings (--train NAME)\n";
     for train in &experiment.train {
         let base = train.like.as_ref().map(|like| format!("like {like} "));
-        text += &format!(
-            "  {:<NAME_COLUMNS$}{}{}\n",
-            train.name,
-            base.unwrap_or_default(),
-            train.set.join(" ")
-        );
+        let base = base.unwrap_or_default();
+        text += &entry(&train.name, &format!("{base}{}", train.set.join(" ")));
     }
 
     text += "\nvariants (--variant NAME)\n";
-    text += &format!("  {:<NAME_COLUMNS$}the unchanged recipe\n", "base");
+    text += &entry("base", "the unchanged recipe");
     for variant in &experiment.variants {
-        text += &format!(
-            "  {:<NAME_COLUMNS$}{}\n",
-            variant.name,
-            shown(&variant.about)
-        );
-        if let Some(recipe) = &variant.recipe {
-            text += &format!(
-                "  {:<NAME_COLUMNS$}  based on the recipe {}\n",
-                "",
-                shown(recipe)
-            );
-        }
-        for set in &variant.set {
-            text += &format!("  {:<NAME_COLUMNS$}  recipe: {}\n", "", shown(set));
-        }
-        for set in &variant.train {
-            text += &format!("  {:<NAME_COLUMNS$}  training: {}\n", "", shown(set));
+        text += &entry(&variant.name, &shown(&variant.about));
+        let recipe = variant
+            .recipe
+            .iter()
+            .map(|recipe| ("based on the recipe", recipe));
+        let sets = variant.set.iter().map(|set| ("recipe:", set));
+        let train = variant.train.iter().map(|set| ("training:", set));
+        for (what, change) in recipe.chain(sets).chain(train) {
+            text += &entry("", &format!("  {what} {}", shown(change)));
         }
     }
 
     if let Some(sweep) = &experiment.sweep {
-        let parameters = sweep
-            .search
-            .get("parameters")
-            .and_then(toml::Value::as_table);
+        let parameters = sweep.search.get("parameters");
+        let parameters = parameters.and_then(toml::Value::as_table).into_iter();
         let keys: Vec<&str> = parameters
-            .iter()
             .flat_map(|table| table.keys())
             .map(String::as_str)
             .collect();
-        text += &format!(
-            "\nsweep parameters (--sweep)\n  {}\n",
-            shown(&keys.join(", "))
-        );
+        let keys = keys.join(", ");
+        text += &format!("\nsweep parameters (--sweep)\n  {}\n", shown(&keys));
     }
 
     if !experiment.claims.is_empty() {
         text += "\nclaims of the document\n";
-        for claim in &experiment.claims {
-            text += &format!("  {}\n", format_claim(claim));
-            text += &format!("      {}\n", shown(&claim.says));
-        }
+    }
+    for claim in &experiment.claims {
+        text += &format!("  {}\n      {}\n", format_claim(claim), shown(&claim.says));
     }
     text
+}
+
+/// Formats a line of a list: a name and its description.
+fn entry(name: &str, words: &str) -> String {
+    format!("  {name:<NAME_COLUMNS$}{words}\n")
 }
 
 /// Formats a claim as `accuracy 0.714 of cnn2d-gru, 12 classes, split: tracks at random`.

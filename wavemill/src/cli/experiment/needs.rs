@@ -13,6 +13,7 @@ use wavemill_schemas::sides::SIDES;
 use wavemill_terminal::exit::UsageError;
 
 use super::data::FoundData;
+use super::outcome::unique;
 use super::run::RunArgs;
 use super::trainer;
 use super::work::{Cell, StoreWork, Work};
@@ -34,11 +35,8 @@ struct ModelInput {
     name: String,
 }
 
-/// A problem, and the names of the training runs that it prevents.
-struct Problem {
-    trainings: Vec<String>,
-    words: String,
-}
+/// The name of a training run, and a problem that prevents it.
+type Problem<'a> = (&'a str, String);
 
 /// The data from which a store will be extracted, and a preview of the extraction.
 struct StoreData<'a> {
@@ -96,12 +94,11 @@ pub(super) fn check(
         });
     }
 
-    let mut problems: Vec<Problem> = Vec::new();
+    let mut problems = Vec::new();
     for cell in &work.cells {
         let run = &work.runs[cell.run];
-        let words = stores[run.store].problem(&run.config.config, models);
-        if let Some(words) = words {
-            add(&mut problems, &cell.train, words);
+        if let Some(words) = stores[run.store].problem(&run.config.config, models) {
+            problems.push((cell.train.as_str(), words));
         }
     }
     if !problems.is_empty() {
@@ -258,43 +255,24 @@ fn has_prefix(columns: &[String], prefix: &str) -> bool {
         .any(|name| name != "track_id" && name.starts_with(prefix))
 }
 
-/// Adds the name of a training run to the problem with the same text, or adds a new problem.
-fn add(problems: &mut Vec<Problem>, train: &str, words: String) {
-    let same = problems.iter_mut().find(|problem| problem.words == words);
-    match same {
-        Some(problem) if problem.trainings.iter().any(|name| name == train) => {}
-        Some(problem) => problem.trainings.push(train.to_owned()),
-        None => problems.push(Problem {
-            trainings: vec![train.to_owned()],
-            words,
-        }),
-    }
-}
-
 /// Formats all problems on one line, with the flags that select only the training runs without a problem.
-fn describe_problems(problems: &[Problem], cells: &[Cell]) -> String {
+fn describe_problems(problems: &[Problem<'_>], cells: &[Cell]) -> String {
     let mut words = Vec::new();
-    for Problem {
-        trainings,
-        words: why,
-    } in problems
-    {
-        words.push(format!("train {}: {why}", trainings.join(", ")));
+    for why in unique(problems.iter().map(|(_, why)| why)) {
+        let same = problems.iter().filter(|(_, other)| other == why);
+        let trainings = unique(same.map(|(train, _)| *train)).join(", ");
+        words.push(format!("train {trainings}: {why}"));
     }
-    let mut text = words.join("; ");
 
-    let mut others: Vec<String> = Vec::new();
-    for Cell { train, .. } in cells {
-        let flag = format!("--train {train}");
-        let mut refused = problems.iter().flat_map(|problem| &problem.trainings);
-        if !refused.any(|name| name == train) && !others.contains(&flag) {
-            others.push(flag);
-        }
-    }
+    let all = unique(cells.iter().map(|cell| cell.train.as_str()));
+    let others = all
+        .into_iter()
+        .filter(|name| problems.iter().all(|(train, _)| train != name));
+    let others: Vec<String> = others.map(|name| format!("--train {name}")).collect();
     if !others.is_empty() {
-        text += &format!("; or train only the others: {}", others.join(" "));
+        words.push(format!("or train only the others: {}", others.join(" ")));
     }
-    text
+    words.join("; ")
 }
 
 /// Returns the minimum number of bytes that all stores together will take on disk.

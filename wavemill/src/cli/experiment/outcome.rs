@@ -143,7 +143,8 @@ impl Outcome {
             });
         }
 
-        let claims = experiment.claims_beside(&self.variants());
+        let variants = unique(self.results.iter().map(|cell| cell.variant.as_str()));
+        let claims = experiment.claims_beside(&variants);
         for claim in claims {
             let outcome = ClaimOutcome {
                 as_in_document: self.claimed(&claim, SplitKind::AsInDocument),
@@ -169,47 +170,48 @@ impl Outcome {
 
     /// Returns a table of scores for each variant and target.
     pub(super) fn tables(&self) -> Vec<ScoreTable> {
-        let mut tables = Vec::new();
-        let mut seen: Vec<(&str, &str)> = Vec::new();
-        for cell in &self.results {
-            for evaluation in &cell.result.test {
-                let table = (cell.variant.as_str(), evaluation.target.as_str());
-                if !seen.contains(&table) {
-                    seen.push(table);
-                    tables.push(self.table(table.0, table.1, evaluation.classes.len()));
-                }
-            }
-        }
+        let cells = self.results.iter();
+        let targets = cells.flat_map(|cell| {
+            let tests = cell.result.test.iter();
+            tests.map(|test| (cell.variant.as_str(), test.target.as_str()))
+        });
+        let tables = unique(targets).into_iter();
         tables
+            .map(|(variant, target)| self.table(variant, target))
+            .collect()
     }
 
-    fn table(&self, variant: &str, target: &str, n_classes: usize) -> ScoreTable {
+    fn table(&self, variant: &str, target: &str) -> ScoreTable {
+        let mut cells = self.results.iter().filter(|cell| cell.variant == variant);
+        let first = cells.find_map(|cell| evaluation(&cell.result, Side::Test, Some(target)));
+        let n_classes = first.map_or(0, |first| first.classes.len());
+
+        let of_variant = self.results.iter().filter(|cell| cell.variant == variant);
         let mut lines = Vec::new();
-        for train in self.trainings(variant) {
-            let claims = self.claims_of(variant, target, train);
-            for question in self.questions(&claims) {
+        for train in unique(of_variant.map(|cell| cell.train.as_str())) {
+            let claims = self.claims_of(variant, target);
+            let claims: Vec<&Claim> = claims.filter(|claim| claim.train == train).collect();
+            for question in questions(&claims) {
                 let claim = claims
                     .iter()
                     .find(|claim| Question::from_claim(claim) == question);
                 let ours = |split| {
-                    self.cell(variant, train, split)
-                        .and_then(|cell| evaluation(&cell.result, question.side, Some(target)))
-                        .and_then(|found| figure(found, question))
+                    let cell = self.cell(variant, train, split)?;
+                    let found = evaluation(&cell.result, question.side, Some(target))?;
+                    figure(found, question)
                 };
                 lines.push(ScoreLine {
                     train: train.to_owned(),
                     measure: question.describe(),
-                    document: claim.map(|claim| claim.value),
-                    as_in_document: ours(SplitKind::AsInDocument),
-                    recipe: ours(SplitKind::Recipe),
+                    document: claim.map_or("-".to_owned(), |claim| format!("{:.3}", claim.value)),
+                    as_in_document: format_figure(ours(SplitKind::AsInDocument)),
+                    recipe: format_figure(ours(SplitKind::Recipe)),
                 });
             }
         }
 
         ScoreTable {
-            variant: variant.to_owned(),
-            target: target.to_owned(),
-            n_classes,
+            title: format!("variant {variant}: {target} ({n_classes} classes)"),
             as_in_document: self.heading(variant, target, SplitKind::AsInDocument),
             recipe: self.heading(variant, target, SplitKind::Recipe),
             lines,
@@ -251,8 +253,7 @@ impl Outcome {
             }
         }
 
-        let claims = self.claims.iter().map(|one| &one.claim);
-        for claim in claims.filter(|claim| self.is_about(claim, variant, target)) {
+        for claim in self.claims_of(variant, target) {
             let words = match claim.classes {
                 Some(classes) if classes != n_classes as u64 => format!(
                     "document: {} ({classes} classes, here {n_classes}: not comparable); split: {}",
@@ -301,65 +302,43 @@ impl Outcome {
         Some(&found.leaks)
     }
 
-    /// Reports whether a claim belongs to the table of a variant and target. A claim without a target is about the
+    /// Returns the claims that belong to the table of a variant and target. A claim without a target is about the
     /// variant's first target.
-    fn is_about(&self, claim: &Claim, variant: &str, target: &str) -> bool {
+    fn claims_of(&self, variant: &str, target: &str) -> impl Iterator<Item = &Claim> {
         let mut cells = self.results.iter();
         let cell = cells.find(|cell| cell.variant == variant);
         let first = cell.and_then(|cell| cell.result.test.first());
-        let claimed = claim
-            .target
-            .as_deref()
-            .or(first.map(|first| first.target.as_str()));
-        claim.variant == variant && claimed == Some(target)
-    }
+        let is_first = first.is_some_and(|first| first.target == target);
 
-    /// Returns the names of the variants that were run, without duplicates.
-    fn variants(&self) -> Vec<&str> {
-        let mut names: Vec<&str> = Vec::new();
-        for cell in &self.results {
-            if !names.contains(&cell.variant.as_str()) {
-                names.push(&cell.variant);
-            }
-        }
-        names
-    }
-
-    /// Returns the names of the training runs of a variant, without duplicates.
-    fn trainings(&self, variant: &str) -> Vec<&str> {
-        let mut names: Vec<&str> = Vec::new();
-        for cell in self.results.iter().filter(|cell| cell.variant == variant) {
-            if !names.contains(&cell.train.as_str()) {
-                names.push(&cell.train);
-            }
-        }
-        names
-    }
-
-    fn claims_of(&self, variant: &str, target: &str, train: &str) -> Vec<&Claim> {
         let claims = self.claims.iter().map(|one| &one.claim);
-        claims
-            .filter(|claim| self.is_about(claim, variant, target) && claim.train == train)
-            .collect()
+        claims.filter(move |claim| {
+            let claimed = claim.target.as_deref();
+            claim.variant == variant && claimed.map_or(is_first, |claimed| claimed == target)
+        })
     }
+}
 
-    /// Returns the figures that a table shows: accuracy and macro F1 of test tracks, followed by the figures that the
-    /// document claims.
-    fn questions(&self, claims: &[&Claim]) -> Vec<Question> {
-        let mut questions: Vec<Question> = [ClaimMetric::Accuracy, ClaimMetric::MacroF1]
-            .map(|metric| Question {
-                metric,
-                side: Side::Test,
-                counted: Counted::Tracks,
-            })
-            .to_vec();
-        for question in claims.iter().map(|claim| Question::from_claim(claim)) {
-            if !questions.contains(&question) {
-                questions.push(question);
-            }
+/// Returns the items without duplicates, in the order in which they first occur.
+pub(super) fn unique<T: PartialEq>(items: impl Iterator<Item = T>) -> Vec<T> {
+    let mut found = Vec::new();
+    for item in items {
+        if !found.contains(&item) {
+            found.push(item);
         }
-        questions
     }
+    found
+}
+
+/// Returns the figures that a table shows: accuracy and macro F1 of test tracks, followed by the figures that the
+/// document claims.
+fn questions(claims: &[&Claim]) -> Vec<Question> {
+    let always = [ClaimMetric::Accuracy, ClaimMetric::MacroF1].map(|metric| Question {
+        metric,
+        side: Side::Test,
+        counted: Counted::Tracks,
+    });
+    let claimed = claims.iter().map(|claim| Question::from_claim(claim));
+    unique(always.into_iter().chain(claimed))
 }
 
 /// Reports whether it is known that no test track has the same `kind` (track, recording or artist) as a training track.
@@ -406,13 +385,17 @@ impl Question {
     }
 }
 
-impl Figure {
-    /// Formats the figure as `0.850 [0.800, 0.900]`.
-    pub(super) fn format_with_interval(&self) -> String {
-        match (self.low, self.high) {
-            (Some(low), Some(high)) => format!("{:.3} [{low:.3}, {high:.3}]", self.value),
-            _ => format!("{:.3}", self.value),
-        }
+/// Formats one of wavemill's figures as `0.850 [0.800, 0.900]`; a dash if there is none.
+pub(super) fn format_figure(figure: Option<Figure>) -> String {
+    let Some(Figure {
+        value, low, high, ..
+    }) = figure
+    else {
+        return "-".to_owned();
+    };
+    match (low, high) {
+        (Some(low), Some(high)) => format!("{value:.3} [{low:.3}, {high:.3}]"),
+        _ => format!("{value:.3}"),
     }
 }
 

@@ -1,64 +1,42 @@
 //! Pages next to `result.json`: one for each store and each run, and an index that compares the claims with the scores.
 //!
-//! A page is created again only if its content has changed: `experiment.json` records a hash of each page's content. No
-//! score depends on a page.
+//! A page is created again only if its sources are newer. No score depends on a page.
 
-use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+use std::{fs, io};
 
 use anyhow::{Context, Result};
-use serde::Serialize;
 use serde_json::json;
 use wavemill_pages::{Cell, Fact, Page, Part, Section, Table, count};
-use wavemill_schemas::canonical;
 use wavemill_schemas::experiment::{Experiment, SplitKind};
 use wavemill_store::Store;
 use wavemill_terminal::files::{require_replaceable, write_text};
 use wavemill_terminal::output::report;
 
-use super::outcome::{CellOutcome, Outcome};
-use super::tables::{SWEEP_NOTE, ScoreTable, format_figure};
+use super::outcome::{Outcome, format_figure, unique};
+use super::tables::{SWEEP_NOTE, ScoreTable};
 use super::trainer;
 use super::work::Work;
+use crate::cli::program::{beside, executable};
 use crate::cli::report::page_of;
+use crate::cli::train::TRAINER;
 
 /// File name of the index page in the results folder.
 const INDEX: &str = "index.html";
 /// Folder of the pages of stores and runs.
 const FOLDER: &str = "pages";
-/// Part of the hash of each page's content: another version of the program may render the same content differently.
-const PROGRAM: &str = env!("CARGO_PKG_VERSION");
 /// Files that determine the content of a run's page. Prediction and map files are omitted: they follow from these.
 const RUN_FILES: [&str; 3] = ["config.toml", "log.jsonl", "result.json"];
 
-/// Hash of each page's content, by the page's file name.
-pub(super) type PagesMade = BTreeMap<String, String>;
-
-/// Content of a store's page, from which the page's hash is computed.
-#[derive(Serialize)]
-struct StoreIdentity<'a> {
-    program: &'static str,
-    manifest_hash: &'a str,
-    tags: &'a [String],
-}
-
-/// Content of a run's page, from which the page's hash is computed.
-#[derive(Serialize)]
-struct RunIdentity {
-    program: &'static str,
-    /// Contents of the run's files, in the order of [`RUN_FILES`].
-    files: Vec<String>,
-}
-
-/// Returns the file name of a store's page, `store-NAME.html`.
+/// Returns the path of a store's page in the results folder.
 fn store_page(name: &str) -> String {
-    format!("store-{name}.html")
+    format!("{FOLDER}/store-{name}.html")
 }
 
-/// Returns `run-NAME.html`, the file name of a run's page.
+/// Returns the path of a run's page in the results folder.
 fn run_page(name: &str) -> String {
-    format!("run-{name}.html")
+    format!("{FOLDER}/run-{name}.html")
 }
 
 /// Rejects files of other programs at the paths of pages, before work that may take days.
@@ -66,105 +44,77 @@ fn run_page(name: &str) -> String {
 /// # Errors
 /// [`wavemill_terminal::exit::UsageError`] if a page would replace a file of another program.
 pub(super) fn check(out: &Path, work: &Work) -> Result<()> {
-    let folder = out.join(FOLDER);
-    let mut pages = vec![out.join(INDEX)];
-    pages.extend(
-        work.stores
-            .iter()
-            .map(|store| folder.join(store_page(&store.name))),
-    );
-    pages.extend(work.runs.iter().map(|run| folder.join(run_page(&run.name))));
-
-    for page in &pages {
-        require_replaceable("--out", page, "page", Page::is_ours)?;
+    let stores = work.stores.iter().map(|store| store_page(&store.name));
+    let runs = work.runs.iter().map(|run| run_page(&run.name));
+    for page in stores.chain(runs).chain([INDEX.to_owned()]) {
+        require_replaceable("--out", &out.join(page), "page", Page::is_ours)?;
     }
     Ok(())
 }
 
-/// Creates the page of the store in `folder` if the page does not exist or its content has changed. Returns whether the
-/// page was created.
+/// Creates the pages of all stores and finished runs that have no current page.
 ///
 /// # Errors
-/// An error of `wavemill report`, which builds the page.
-pub(super) fn make_store(
-    out: &Path,
-    folder: &Path,
-    name: &str,
-    made: &mut PagesMade,
-) -> Result<bool> {
-    let store = Store::open(folder)?;
-    let latest = store.latest()?;
-    let latest = latest.with_context(|| format!("{}: contains no version", folder.display()))?;
-    let made_of = canonical::id(&StoreIdentity {
-        program: PROGRAM,
-        manifest_hash: &latest.hash,
-        tags: &store.tags()?.of_version(latest.version),
-    })?;
-
-    let page = store_page(name);
-    let Some(path) = path_if_needed(out, &page, &made_of, made)? else {
-        return Ok(false);
-    };
-    report(&format!("writing the page of {name}\n"));
-    let content = page_of(&store, latest.version, &latest.manifest, None)?;
-    write_text("--out", &path, &content.to_html())?;
-    made.insert(page, made_of);
-    Ok(true)
-}
-
-/// Creates the page of the finished run in `folder` if the page does not exist or its content has changed. Returns
-/// whether the page was created.
-///
-/// # Errors
-/// An error of `wavemill-train report`, which creates the page.
-pub(super) fn make_run(
-    out: &Path,
-    folder: &Path,
-    name: &str,
-    made: &mut PagesMade,
-) -> Result<bool> {
-    let mut files = Vec::new();
-    for file in RUN_FILES {
-        let path = folder.join(file);
-        let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        files.push(String::from_utf8_lossy(&text).into_owned());
-    }
-    let made_of = canonical::id(&RunIdentity {
-        program: PROGRAM,
-        files,
-    })?;
-
-    let page = run_page(name);
-    let Some(path) = path_if_needed(out, &page, &made_of, made)? else {
-        return Ok(false);
-    };
-    let mut command = trainer::command("report");
-    command.arg(folder).arg("--out").arg(&path);
-    // The trainer itself reports the page's path on stderr.
-    let _ = trainer::run(command)?;
-    made.insert(page, made_of);
-    Ok(true)
-}
-
-/// Returns the path where a page has to be written, or `None` if the existing page is current.
-fn path_if_needed(
-    out: &Path,
-    page: &str,
-    made_of: &str,
-    made: &PagesMade,
-) -> Result<Option<PathBuf>> {
+/// An error of `wavemill report` or `wavemill-train report`, which build the pages.
+pub(super) fn make(out: &Path, work: &Work) -> Result<()> {
     let folder = out.join(FOLDER);
-    let path = folder.join(page);
-    let is_known = made.get(page).is_some_and(|before| before == made_of);
-    if is_known
-        && path
-            .try_exists()
-            .with_context(|| format!("cannot read {}", path.display()))?
-    {
-        return Ok(None);
-    }
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    Ok(Some(path))
+
+    for name in work.stores.iter().map(|store| &store.name) {
+        let folder = out.join("stores").join(name);
+        let store = Store::open(&folder)?;
+        let latest = store.latest()?;
+        let latest =
+            latest.with_context(|| format!("{}: contains no version", folder.display()))?;
+
+        let page = out.join(store_page(name));
+        let manifest = store.manifest_path(latest.version);
+        if !is_current(&page, &[executable(), manifest, store.tags_folder()])? {
+            report(&format!("writing the page of {name}\n"));
+            let content = page_of(&store, latest.version, &latest.manifest, None)?;
+            write_text("--out", &page, &content.to_html())?;
+        }
+    }
+
+    for name in work.runs.iter().map(|run| &run.name) {
+        let folder = out.join("runs").join(name);
+        let page = out.join(run_page(name));
+        let mut sources = vec![beside(TRAINER)];
+        sources.extend(RUN_FILES.map(|file| folder.join(file)));
+        if !is_current(&page, &sources)? {
+            let mut command = trainer::command("report");
+            command.arg(&folder).arg("--out").arg(&page);
+            // The trainer itself reports the page's path on stderr.
+            let _ = trainer::run(command)?;
+        }
+    }
+    Ok(())
+}
+
+/// Reports whether a page exists and none of its sources was changed later. The program that makes the page is a source,
+/// too: another version of it may render the same content differently.
+fn is_current(page: &Path, sources: &[PathBuf]) -> Result<bool> {
+    let Some(made) = modified(page)? else {
+        return Ok(false);
+    };
+    for source in sources {
+        if modified(source)?.is_some_and(|changed| changed > made) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Returns the modification time of a file; `None` if it does not exist.
+fn modified(path: &Path) -> Result<Option<SystemTime>> {
+    match fs::metadata(path).and_then(|found| found.modified()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        found => {
+            Ok(Some(found.with_context(|| {
+                format!("cannot read {}", path.display())
+            })?))
+        }
+    }
 }
 
 /// Writes the index page every time, because this takes no noticeable time, and returns its path.
@@ -183,21 +133,19 @@ pub(super) fn write_index(
 
 /// Builds the index page: all scores with the document's claims, and links to the other pages.
 fn index(experiment: &Experiment, outcome: &Outcome) -> Page {
-    let mut sections: Vec<Section> = outcome.tables().iter().map(scores).collect();
-    sections.push(claims(outcome));
-    sections.push(sweep(outcome));
-    sections.push(runs(outcome));
-    sections.push(stores(outcome));
+    let scores = outcome.tables().into_iter().map(scores);
+    let others = [
+        claims(outcome),
+        sweep(outcome),
+        runs(outcome),
+        stores(outcome),
+    ];
 
     Page {
         title: format!("Experiment {}", outcome.experiment),
         lead: lead(experiment),
         facts: facts(outcome),
-        // Sections that the command did not request are omitted instead of shown empty.
-        sections: sections
-            .into_iter()
-            .filter(|section| !section.parts.is_empty())
-            .collect(),
+        sections: scores.chain(others.into_iter().flatten()).collect(),
         about: json!({
             "page": "experiment",
             "experiment": outcome.experiment,
@@ -215,11 +163,7 @@ fn lead(experiment: &Experiment) -> String {
 }
 
 fn facts(outcome: &Outcome) -> Vec<Fact> {
-    let run_names = outcome.results.iter().map(|cell| cell.run.as_str());
-    let mut run_names: Vec<&str> = run_names.collect();
-    run_names.sort_unstable();
-    run_names.dedup();
-
+    let runs = unique(outcome.results.iter().map(|cell| &cell.run));
     let beside = outcome.claims.iter();
     let beside = beside.filter(|claim| claim.as_in_document.is_some() || claim.recipe.is_some());
     let clips: u64 = outcome.stores.iter().map(|store| store.clips).sum();
@@ -227,7 +171,7 @@ fn facts(outcome: &Outcome) -> Vec<Fact> {
     vec![
         Fact {
             name: "trainings".to_owned(),
-            value: count(run_names.len() as u64),
+            value: count(runs.len() as u64),
             note: format!("on {} threads", outcome.threads),
         },
         Fact {
@@ -243,8 +187,7 @@ fn facts(outcome: &Outcome) -> Vec<Fact> {
     ]
 }
 
-fn scores(table: &ScoreTable) -> Section {
-    let mut section = Section::new(&format!("Scores, {}", table.title()));
+fn scores(table: ScoreTable) -> Section {
     let head = [
         "model",
         "metric",
@@ -252,21 +195,18 @@ fn scores(table: &ScoreTable) -> Section {
         table.as_in_document.as_str(),
         table.recipe.as_str(),
     ];
-    let caption = "95 % confidence intervals in brackets";
-    let mut shown = Table::new(caption, &head);
-    for line in &table.lines {
-        shown.rows.push(vec![
-            line.train.as_str().into(),
-            line.measure.as_str().into(),
-            Cell::Measure(line.format_documented()),
-            Cell::Measure(format_figure(line.as_in_document.as_ref())),
-            Cell::Measure(format_figure(line.recipe.as_ref())),
-        ]);
+    let mut shown = Table::new("95 % confidence intervals in brackets", &head);
+    for line in table.lines {
+        let figures = [line.document, line.as_in_document, line.recipe].map(Cell::Measure);
+        let mut row: Vec<Cell> = vec![line.train.into(), line.measure.into()];
+        row.extend(figures);
+        shown.rows.push(row);
     }
-    section.parts.push(Part::Table(shown));
 
+    let mut section = Section::new(&format!("Scores, {}", table.title));
+    section.parts.push(Part::Table(shown));
     for note in &table.notes {
-        section.parts.push(Part::Text(sentence(note)));
+        section.add_text(sentence(note));
     }
     section
 }
@@ -278,13 +218,23 @@ fn sentence(note: &str) -> String {
     first.unwrap_or_default() + letters.as_str() + "."
 }
 
-/// Lists every claim of the document, including claims about models that were not trained.
-fn claims(outcome: &Outcome) -> Section {
-    let mut section = Section::new("Claims of the document");
-    if outcome.claims.is_empty() {
-        return section;
+/// Returns a section with a note above a table. A section without rows, which the command did not request, is omitted.
+fn section(title: &str, note: &str, head: &[&str], rows: Vec<Vec<Cell>>) -> Option<Section> {
+    if rows.is_empty() {
+        return None;
     }
+    let mut section = Section::new(title);
+    if !note.is_empty() {
+        section.add_text(note);
+    }
+    let mut table = Table::new("", head);
+    table.rows = rows;
+    section.parts.push(Part::Table(table));
+    Some(section)
+}
 
+/// Lists every claim of the document, including claims about models that were not trained.
+fn claims(outcome: &Outcome) -> Option<Section> {
     let head = [
         "model",
         "variant",
@@ -295,102 +245,75 @@ fn claims(outcome: &Outcome) -> Section {
         "quotation",
         "document's split",
     ];
-    let mut table = Table::new("", &head);
-    for one in &outcome.claims {
-        let claim = &one.claim;
-        table.rows.push(vec![
-            claim.train.as_str().into(),
-            claim.variant.as_str().into(),
+    let claims = outcome.claims.iter();
+    let rows = claims.map(|one| {
+        vec![
+            one.claim.train.as_str().into(),
+            one.claim.variant.as_str().into(),
             one.measure().into(),
-            Cell::Measure(format!("{:.3}", claim.value)),
-            Cell::Measure(format_figure(one.as_in_document.as_ref())),
-            Cell::Measure(format_figure(one.recipe.as_ref())),
-            claim.says.as_str().into(),
-            claim.split.as_str().into(),
-        ]);
-    }
-    section.parts.push(Part::Table(table));
-    section
+            Cell::Measure(format!("{:.3}", one.claim.value)),
+            Cell::Measure(format_figure(one.as_in_document)),
+            Cell::Measure(format_figure(one.recipe)),
+            one.claim.says.as_str().into(),
+            one.claim.split.as_str().into(),
+        ]
+    });
+    section("Claims of the document", "", &head, rows.collect())
 }
 
-fn sweep(outcome: &Outcome) -> Section {
-    let mut section = Section::new("Sweep");
-    if outcome.sweep.is_empty() {
-        return section;
-    }
-
-    let mut table = Table::new("", &["changed", "best"]);
-    for trial in &outcome.sweep {
-        let best = trial.best_value();
-        table.rows.push(vec![
+fn sweep(outcome: &Outcome) -> Option<Section> {
+    let trials = outcome.sweep.iter();
+    let rows = trials.map(|trial| {
+        vec![
             trial.format_sets().into(),
-            best.map_or(Cell::None, |best| Cell::Measure(format!("{best:.4}"))),
-        ]);
-    }
-    section.parts.push(Part::Text(sentence(SWEEP_NOTE)));
-    section.parts.push(Part::Table(table));
-    section
+            Cell::Measure(trial.format_best()),
+        ]
+    });
+    section(
+        "Sweep",
+        &sentence(SWEEP_NOTE),
+        &["changed", "best"],
+        rows.collect(),
+    )
 }
 
-fn runs(outcome: &Outcome) -> Section {
-    let mut section = Section::new("Runs");
-    let head = ["run", "variant", "split", "epochs", "best epoch", "store"];
-    let mut table = Table::new("", &head);
-    for CellOutcome {
-        variant,
-        split,
-        run,
-        store,
-        result,
-        ..
-    } in &outcome.results
-    {
-        table.rows.push(vec![
-            link(run, &run_page(run)),
-            variant.as_str().into(),
-            describe_split(*split).into(),
-            Cell::Count(result.epochs),
-            result.best_epoch.map(|epoch| epoch + 1).into(),
-            link(store, &store_page(store)),
-        ]);
-    }
-    if table.rows.is_empty() {
-        return section;
-    }
-
-    let words =
+fn runs(outcome: &Outcome) -> Option<Section> {
+    let note =
         "The page of a run shows its learning curves, scores, confusion matrix, map and mistakes.";
-    section.parts.push(Part::Text(words.to_owned()));
-    section.parts.push(Part::Table(table));
-    section
+    let head = ["run", "variant", "split", "epochs", "best epoch", "store"];
+    let cells = outcome.results.iter();
+    let rows = cells.map(|cell| {
+        vec![
+            link(&cell.run, run_page(&cell.run)),
+            cell.variant.as_str().into(),
+            describe_split(cell.split).into(),
+            Cell::Count(cell.result.epochs),
+            cell.result.best_epoch.map(|epoch| epoch + 1).into(),
+            link(&cell.store, store_page(&cell.store)),
+        ]
+    });
+    section("Runs", note, &head, rows.collect())
 }
 
-fn stores(outcome: &Outcome) -> Section {
-    let mut section = Section::new("Stores");
+fn stores(outcome: &Outcome) -> Option<Section> {
+    let note = "The page of a store shows kept and dropped rows, classes, sides and rejects.";
     let head = ["store", "clips", "recipe changes", "plan"];
-    let mut table = Table::new("", &head);
-    for store in &outcome.stores {
-        table.rows.push(vec![
-            link(&store.name, &store_page(&store.name)),
+    let stores = outcome.stores.iter();
+    let rows = stores.map(|store| {
+        vec![
+            link(&store.name, store_page(&store.name)),
             Cell::Count(store.clips),
             store.sets.join(", ").into(),
             store.plan_id.as_str().into(),
-        ]);
-    }
-    if table.rows.is_empty() {
-        return section;
-    }
-
-    let words = "The page of a store shows kept and dropped rows, classes, sides and rejects.";
-    section.parts.push(Part::Text(words.to_owned()));
-    section.parts.push(Part::Table(table));
-    section
+        ]
+    });
+    section("Stores", note, &head, rows.collect())
 }
 
-fn link(name: &str, page: &str) -> Cell {
+fn link(name: &str, path: String) -> Cell {
     Cell::Link {
         text: name.to_owned(),
-        path: format!("{FOLDER}/{page}"),
+        path,
     }
 }
 

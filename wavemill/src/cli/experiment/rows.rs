@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use wavemill_terminal::output::report;
 
-use super::trainer;
+use super::trainer::{self, flags};
 
 /// Name of the file with the predictions, in a run's folder.
 const PREDICTIONS: &str = "predictions.parquet";
@@ -43,9 +43,10 @@ pub(super) fn make(folder: &Path, store: &Path, threads: u16, device: &str) -> R
     remove_parts(folder)?;
     report("  predictions and map\n");
     let mut command = trainer::command("eval");
-    command.arg(folder).arg("--store").arg(store);
-    command.arg("--predictions").arg(&predictions);
-    command.arg("--map").arg(&map);
+    command.arg(folder);
+    command.args(flags("--store", [store]));
+    command.args(flags("--predictions", [&predictions]));
+    command.args(flags("--map", [&map]));
     // Training and prediction use the same number of threads, so that the predictions match the scores to the last bit.
     command.args(["--threads", &threads.to_string(), "--device", device]);
     // The output contains the scores, which are already in the run's result.

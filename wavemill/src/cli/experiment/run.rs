@@ -1,10 +1,10 @@
 //! `wavemill experiment run`: finds the data, extracts the stores, trains the models and collects the scores. Every
 //! step is a command that a user could type, and each one continues from the state that an interrupted command left.
 
-use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -25,11 +25,11 @@ use wavemill_terminal::output::report;
 use super::data::{CheckedArchives, DataPaths, FoundData};
 use super::needs::{self, ModelInputs};
 use super::outcome::{Outcome, StoreOutcome};
-use super::pages::{self, PagesMade};
+use super::pages;
 use super::rows;
 use super::sweep::{SWEEP_FILE, SweepWork};
 use super::tables;
-use super::trainer;
+use super::trainer::{self, flags};
 use super::work::{RunWork, Selection, StoreWork, Work};
 use crate::cli::extract::ExtractCommand;
 use crate::cli::{WaitArgs, command_of};
@@ -62,15 +62,8 @@ pub struct RunArgs {
     /// A shipped experiment's name, or a TOML file
     #[arg(value_name = "NAME|FILE")]
     experiment: String,
-    /// Folder that contains the archives
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
-    /// Folder, zip or file of the metadata, instead of one in --data
-    #[arg(long, value_name = "PATH")]
-    metadata: Option<PathBuf>,
-    /// Folder or zip of the audio, instead of one in --data
-    #[arg(long, value_name = "PATH")]
-    audio: Option<PathBuf>,
+    #[command(flatten)]
+    data: DataPaths,
     /// Folder for stores, runs, result.json and pages
     #[arg(long, value_name = "DIR")]
     pub(super) out: PathBuf,
@@ -128,9 +121,6 @@ struct FolderState {
     /// Archives whose sha1 was compared with the published sha1.
     #[serde(default)]
     checked: CheckedArchives,
-    /// Hash of each page's content.
-    #[serde(default)]
-    pages: PagesMade,
 }
 
 /// Runs the experiment that `args` describes.
@@ -204,7 +194,7 @@ pub(super) fn run(args: &RunArgs, out: &mut impl Write) -> Result<()> {
     let path = args.out.join(RESULT_FILE);
     let json = serde_json::to_string_pretty(&outcome)? + "\n";
     write_text("--out", &path, &json)?;
-    make_pages(args, &work, &mut state)?;
+    pages::make(&args.out, &work)?;
     let index = pages::write_index(&args.out, &source.experiment, &outcome)?;
 
     if args.json {
@@ -238,17 +228,9 @@ impl RunArgs {
 
     /// Finds the metadata and audio of each store.
     fn data(&self, work: &Work) -> Result<Vec<FoundData>> {
-        let asked = DataPaths {
-            folder: self.data.clone(),
-            metadata: self.metadata.clone(),
-            audio: self.audio.clone(),
-        };
-
-        let mut found = Vec::new();
-        for StoreWork { recipe, .. } in &work.stores {
-            found.push(asked.find(&recipe.data, recipe.recipe.catalog.dataset)?);
-        }
-        Ok(found)
+        let recipes = work.stores.iter().map(|store| &store.recipe);
+        let found = recipes.map(|one| self.data.find(&one.data, one.recipe.catalog.dataset));
+        Ok(found.collect::<Result<_, _>>()?)
     }
 
     fn store_path(&self, name: &str) -> PathBuf {
@@ -257,28 +239,18 @@ impl RunArgs {
 
     /// Returns the `extract` command that creates a store.
     fn extract(&self, store: &StoreWork, data: &FoundData) -> Result<ExtractCommand> {
-        let mut line: Vec<OsString> = vec!["--recipe".into(), store.recipe.source.clone().into()];
-        for set in &store.recipe.sets {
-            line.extend(["--set".into(), set.into()]);
-        }
-        if let Some(metadata) = &data.metadata {
-            line.extend(["--metadata".into(), metadata.into()]);
-        }
-        line.extend(["--audio".into(), data.audio.clone().into()]);
-        line.extend(["--store".into(), self.store_path(&store.name).into()]);
-        line.extend(["--wait".into(), self.wait.seconds.to_string().into()]);
-        if let Some(limit) = self.limit {
-            line.extend(["--limit".into(), limit.to_string().into()]);
-        }
-        if let Some(threads) = self.threads {
-            line.extend(["--threads".into(), threads.to_string().into()]);
-        }
-        if let Some(fraction) = self.max_reject_fraction {
-            line.extend(["--max-reject-fraction".into(), fraction.to_string().into()]);
-        }
-
-        let line: Vec<&OsStr> = line.iter().map(OsString::as_os_str).collect();
-        command_of(&line)
+        let mut line = Command::new("extract");
+        line.args(flags("--recipe", [&store.recipe.source]));
+        line.args(flags("--set", &store.recipe.sets));
+        line.args(flags("--metadata", &data.metadata));
+        line.args(flags("--audio", [&data.audio]));
+        line.args(flags("--store", [self.store_path(&store.name)]));
+        line.args(flags("--wait", [self.wait.seconds.to_string()]));
+        line.args(flags("--limit", self.limit.map(|n| n.to_string())));
+        line.args(flags("--threads", self.threads.map(|n| n.to_string())));
+        let fraction = self.max_reject_fraction.map(|share| share.to_string());
+        line.args(flags("--max-reject-fraction", fraction));
+        command_of(&line.get_args().collect::<Vec<_>>())
     }
 }
 
@@ -378,17 +350,11 @@ fn train(
 
     rows::forget(&folder)?;
     let mut command = trainer::command("fit");
-    command.arg("--store").arg(&store_path);
-    if let Some(like) = &run.config.like {
-        command.arg("--like").arg(like);
-    }
-    if let Some(file) = &run.config.file {
-        command.arg("--config").arg(file);
-    }
-    for set in &run.config.sets {
-        command.arg("--set").arg(set);
-    }
-    command.arg("--resume-or-start").arg(&folder);
+    command.args(flags("--store", [&store_path]));
+    command.args(flags("--like", &run.config.like));
+    command.args(flags("--config", &run.config.file));
+    command.args(flags("--set", &run.config.sets));
+    command.args(flags("--resume-or-start", [&folder]));
     command.args(["--threads", &threads.to_string(), "--device", &args.device]);
 
     // The output of the trainer is not needed: the result is in the run's folder.
@@ -406,24 +372,6 @@ fn train(
     }
     rows::make(&folder, &store_path, threads, &args.device)?;
     Ok(finished)
-}
-
-/// Creates the pages of all stores and runs that have no current page.
-fn make_pages(args: &RunArgs, work: &Work, state: &mut FolderState) -> Result<()> {
-    for StoreWork { name, .. } in &work.stores {
-        let folder = args.store_path(name);
-        if pages::make_store(&args.out, &folder, name, &mut state.pages)? {
-            // The state is saved after each page, so that a kill loses at most one page.
-            state.write(&args.out)?;
-        }
-    }
-    for RunWork { name, .. } in &work.runs {
-        let folder = args.out.join("runs").join(name);
-        if pages::make_run(&args.out, &folder, name, &mut state.pages)? {
-            state.write(&args.out)?;
-        }
-    }
-    Ok(())
 }
 
 /// Reads the result of a run; returns `None` while the run is not finished.
@@ -484,42 +432,17 @@ impl FolderState {
             );
         }
 
-        let out = folder.display();
         let path = folder.join(FOLDER_FILE);
         let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                for name in [RESULT_FILE, SWEEP_FILE] {
-                    let file = folder.join(name);
-                    if file
-                        .try_exists()
-                        .with_context(|| format!("cannot read {}", file.display()))?
-                    {
-                        let words = format!(
-                            "--out {out}: its {name} is not of an experiment: use another folder"
-                        );
-                        return Err(UsageError(words).into());
-                    }
-                }
-
-                let processors = std::thread::available_parallelism().map_or(1, usize::from);
-                let own = u16::try_from(processors).unwrap_or(most).min(most);
-                let state = Self {
-                    experiment: experiment.to_owned(),
-                    threads: threads.unwrap_or(own),
-                    checked: CheckedArchives::new(),
-                    pages: PagesMade::new(),
-                };
-                state.write(folder)?;
-                return Ok(state);
+                return Self::begin(folder, experiment, threads);
             }
-            Err(error) => {
-                return Err(error).with_context(|| format!("cannot read {}", path.display()));
-            }
+            read => read.with_context(|| format!("cannot read {}", path.display()))?,
         };
-
         let state: Self = serde_json::from_str(&text)
             .with_context(|| format!("{}: damaged: use another --out", path.display()))?;
+
+        let out = folder.display();
         if state.experiment != experiment {
             let other = &state.experiment;
             return Err(UsageError(format!(
@@ -535,6 +458,30 @@ impl FolderState {
             ))
             .into());
         }
+        Ok(state)
+    }
+
+    /// Writes the state of an experiment that begins.
+    fn begin(folder: &Path, experiment: &str, threads: Option<u16>) -> Result<Self> {
+        for name in [RESULT_FILE, SWEEP_FILE] {
+            let file = folder.join(name);
+            let exists = file.try_exists();
+            if exists.with_context(|| format!("cannot read {}", file.display()))? {
+                let out = folder.display();
+                let words =
+                    format!("--out {out}: its {name} is not of an experiment: use another folder");
+                return Err(UsageError(words).into());
+            }
+        }
+
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let own = processors.min(THREADS_MAX);
+        let state = Self {
+            experiment: experiment.to_owned(),
+            threads: threads.unwrap_or(u16::try_from(own).unwrap_or(u16::MAX)),
+            checked: CheckedArchives::new(),
+        };
+        state.write(folder)?;
         Ok(state)
     }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Result;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use wavemill_schemas::config::{Config, ShippedConfig};
 use wavemill_schemas::experiment::{BASE, Experiment, ExperimentSource, SplitKind, SweepSpec};
@@ -11,7 +11,7 @@ use wavemill_scores::sweep::{Sweep, Values};
 use wavemill_terminal::exit::UsageError;
 use wavemill_terminal::files::write_text;
 
-use super::trainer;
+use super::trainer::{self, flags};
 use super::work::{Selection, Work};
 
 /// A sweep over training configurations to run.
@@ -28,29 +28,31 @@ pub(super) struct SweepWork {
 pub(super) const SWEEP_FILE: &str = "sweep.toml";
 
 /// A trial of a sweep, as written to `result.json`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct TrialOutcome {
     /// Changes to the configuration in this trial.
-    pub set: Value,
+    pub set: Vec<String>,
     /// Values of the selection metric after each epoch.
+    #[serde(default)]
     pub values: Value,
     /// Best value of the selection metric.
+    #[serde(default)]
     pub best: Value,
     /// True if the trial ended before its last epoch.
+    #[serde(default)]
     pub ended_early: Value,
 }
 
 impl TrialOutcome {
-    /// Returns the best value of the trial, or `None` if it has none.
-    pub(super) fn best_value(&self) -> Option<f64> {
-        self.best.as_f64()
+    /// Formats the best value of the trial; a dash if it has none.
+    pub(super) fn format_best(&self) -> String {
+        let best = self.best.as_f64();
+        best.map_or("-".to_owned(), |best| format!("{best:.4}"))
     }
 
     /// Formats the changes of the trial as `optimizer.lr=0.01 train.epochs=3`.
     pub(super) fn format_sets(&self) -> String {
-        let set = self.set.as_array().into_iter().flatten();
-        let set: Vec<&str> = set.filter_map(Value::as_str).collect();
-        set.join(" ")
+        self.set.join(" ")
     }
 }
 
@@ -128,37 +130,16 @@ impl SweepWork {
         write_text("--out", &file, &self.spec.search.to_string())?;
 
         let mut command = trainer::command("sweep");
-        command.arg(&file).arg("--store").arg(store);
-        if let Some(like) = &self.spec.like {
-            command.arg("--like").arg(like);
-        }
-        for set in &self.sets {
-            command.arg("--set").arg(set);
-        }
-        command.arg("--runs").arg(out.join("sweep"));
-        command.args([
-            "--threads",
-            &threads.to_string(),
-            "--device",
-            device,
-            "--json",
-        ]);
+        command.arg(&file);
+        command.args(flags("--store", [store]));
+        command.args(flags("--like", &self.spec.like));
+        command.args(flags("--set", &self.sets));
+        command.args(flags("--runs", [out.join("sweep")]));
+        command.args(["--threads", &threads.to_string(), "--device", device]);
+        command.arg("--json");
 
-        let mut trials = Vec::new();
-        for line in trainer::run(command)?.lines() {
-            let mut trial: Value = serde_json::from_str(line)?;
-            trials.push(TrialOutcome {
-                set: take(&mut trial, "set"),
-                values: take(&mut trial, "values"),
-                best: take(&mut trial, "best"),
-                ended_early: take(&mut trial, "ended_early"),
-            });
-        }
-        Ok(trials)
+        let said = trainer::run(command)?;
+        let trials = said.lines().map(serde_json::from_str);
+        Ok(trials.collect::<Result<_, _>>()?)
     }
-}
-
-/// Takes a value out of a trial without copying it; null if the trial has none.
-fn take(trial: &mut Value, key: &str) -> Value {
-    trial.get_mut(key).map_or(Value::Null, Value::take)
 }

@@ -2,7 +2,7 @@
 
 use wavemill_schemas::text::shown;
 
-use super::outcome::{Figure, Outcome};
+use super::outcome::Outcome;
 use super::sweep::TrialOutcome;
 
 /// Widths of the columns of score tables.
@@ -19,12 +19,8 @@ pub(super) const SWEEP_NOTE: &str =
 /// split and under the recipe's split.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct ScoreTable {
-    /// Name of the variant, without its split.
-    pub variant: String,
-    /// Name of the predicted target.
-    pub target: String,
-    /// Number of classes of the target.
-    pub n_classes: usize,
+    /// Title of the table, such as `variant base: genre (12 classes)`.
+    pub title: String,
     /// Heading of wavemill's scores under the document's split.
     pub as_in_document: String,
     /// Heading of wavemill's scores under the recipe's split.
@@ -35,7 +31,7 @@ pub(super) struct ScoreTable {
     pub notes: Vec<String>,
 }
 
-/// One line of a score table: one figure of a training run.
+/// One line of a score table: one figure of a training run. A figure that does not exist is a dash.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct ScoreLine {
     /// Name of the training run.
@@ -43,24 +39,11 @@ pub(super) struct ScoreLine {
     /// Name of the figure, such as `accuracy, segments`.
     pub measure: String,
     /// Value that the document claims for the figure.
-    pub document: Option<f64>,
+    pub document: String,
     /// Wavemill's figure under the document's split.
-    pub as_in_document: Option<Figure>,
+    pub as_in_document: String,
     /// Wavemill's figure under the recipe's split.
-    pub recipe: Option<Figure>,
-}
-
-impl ScoreLine {
-    /// Formats the document's value; a dash if the document claims none.
-    pub(super) fn format_documented(&self) -> String {
-        self.document
-            .map_or("-".to_owned(), |value| format!("{value:.3}"))
-    }
-}
-
-/// Formats one of wavemill's figures; a dash if there is none.
-pub(super) fn format_figure(figure: Option<&Figure>) -> String {
-    figure.map_or("-".to_owned(), Figure::format_with_interval)
+    pub recipe: String,
 }
 
 /// Formats all score tables of an outcome as text.
@@ -74,36 +57,22 @@ pub(super) fn text(outcome: &Outcome) -> String {
 }
 
 impl ScoreTable {
-    /// Returns the title of the table, such as `variant base: genre (12 classes)`.
-    pub(super) fn title(&self) -> String {
-        let Self {
-            variant,
-            target,
-            n_classes,
-            ..
-        } = self;
-        format!("variant {variant}: {target} ({n_classes} classes)")
-    }
-
     fn text(&self) -> String {
-        let mut text = format!("{}\n", shown(&self.title()));
+        let mut text = format!("{}\n", shown(&self.title));
         text += &format!(
             "{:<TRAIN_COLUMNS$}{:<FIGURE_COLUMNS$}{:>DOCUMENT_COLUMNS$}  {:<SCORE_COLUMNS$}{}\n",
             "", "", "document", self.as_in_document, self.recipe
         );
 
-        let mut train_before = None;
+        let mut train_before = "";
         for line in &self.lines {
             // The name of a training run is shown only in the first of its lines.
-            let is_first = train_before != Some(&line.train);
+            let is_first = train_before != line.train;
             let name = if is_first { line.train.as_str() } else { "" };
-            train_before = Some(&line.train);
+            train_before = &line.train;
             let row = format!(
                 "{name:<TRAIN_COLUMNS$}{:<FIGURE_COLUMNS$}{:>DOCUMENT_COLUMNS$}  {:<SCORE_COLUMNS$}{}",
-                line.measure,
-                line.format_documented(),
-                format_figure(line.as_in_document.as_ref()),
-                format_figure(line.recipe.as_ref())
+                line.measure, line.document, line.as_in_document, line.recipe
             );
             text += row.trim_end();
             text.push('\n');
@@ -118,14 +87,16 @@ impl ScoreTable {
 
 /// Formats a line for each trial of a sweep, in the order of the trials.
 fn sweep_text(trials: &[TrialOutcome]) -> String {
-    let mut text = String::new();
+    if trials.is_empty() {
+        return String::new();
+    }
+    let mut text = format!("\nsweep: {SWEEP_NOTE}\n");
     for trial in trials {
-        if text.is_empty() {
-            text += &format!("\nsweep: {SWEEP_NOTE}\n");
-        }
-        let best = trial.best_value();
-        let best = best.map_or("-".to_owned(), |best| format!("{best:.4}"));
-        text += &format!("{best:>10}  {}\n", shown(&trial.format_sets()));
+        text += &format!(
+            "{:>10}  {}\n",
+            trial.format_best(),
+            shown(&trial.format_sets())
+        );
     }
     text
 }

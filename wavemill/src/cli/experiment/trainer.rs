@@ -1,5 +1,6 @@
 //! Starts the trainer's program for an experiment. The trainer ends with this process and receives its signals.
 
+use std::ffi::{OsStr, OsString};
 use std::io::Read as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
@@ -59,6 +60,15 @@ pub(super) fn command(subcommand: &str) -> Command {
         // A signal of the terminal reaches only this program, which passes it on.
         .process_group(0);
     command
+}
+
+/// Returns `flag` before each of the values: the arguments for a flag that is given as often as there are values.
+pub(super) fn flags<T: AsRef<OsStr>>(
+    flag: &'static str,
+    values: impl IntoIterator<Item = T>,
+) -> impl Iterator<Item = OsString> {
+    let values = values.into_iter();
+    values.flat_map(move |value| [flag.into(), value.as_ref().to_owned()])
 }
 
 /// Runs the trainer to its end and returns its standard output.
