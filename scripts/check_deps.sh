@@ -117,4 +117,4 @@ for package in wavemill wavemill-trainer wavemill-python; do
 done
 
 # The fuzz targets are a workspace of their own, which no other step builds.
-cargo tree --locked --manifest-path fuzz/Cargo.toml >/dev/null
+cargo tree --locked --manifest-path tests/fuzz/Cargo.toml >/dev/null

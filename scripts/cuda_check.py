@@ -4,7 +4,7 @@
 usage: scripts/cuda_check.py TOOLKIT        (scripts/cuda_check.sh downloads TOOLKIT and calls this)
 
 Fails on warnings, spills, too many registers, and loops of the resampler that exceed their limits. The translation unit is
-assembled as in kernels/src/device/source.rs, and NVRTC's options are those of device/compile.rs.
+assembled as in kernels/kernels/src/device/source.rs, and NVRTC's options are those of device/compile.rs.
 
 Registers are counted per thread. If nvcc and NVRTC differ, both numbers are printed, nvcc's first. Shared memory is the
 size that a kernel declares, in bytes. Stack and spills are the maximum over all architectures and compilers, in bytes per
@@ -29,7 +29,7 @@ ARCHITECTURES = ["sm_75", "sm_80", "sm_90", "sm_100"]
 # The largest block that host code launches, and the registers of a block: with more registers per thread, the
 # launch fails.
 BLOCK_THREADS, BLOCK_REGISTERS = 512, 65536
-DEVICE = Path("kernels/src/device")
+DEVICE = Path("kernels/kernels/src/device")
 # Maximum number of instructions per multiply-add in the loop over taps, and per source sample: the measured number
 # when the limits were set, plus a tenth.
 SUMS_RATIO_MAX = {"decimate": 1.33, "polyphase": 2.92}
@@ -41,7 +41,7 @@ def unit():
     files = re.findall(r'\(\s*"([^"]+)",\s*include_str!\("([^"]+)"\),?\s*\)', (DEVICE / "source.rs").read_text())
     if len(files) != (DEVICE / "source.rs").read_text().count("include_str!("):
         sys.exit(f"{DEVICE / 'source.rs'}: only {len(files)} of its listed files were recognised")
-    return "".join(f'#line 1 "kernels/src/{name}"\n{(DEVICE / path).read_text()}\n' for name, path in files)
+    return "".join(f'#line 1 "kernels/kernels/src/{name}"\n{(DEVICE / path).read_text()}\n' for name, path in files)
 
 
 def options():

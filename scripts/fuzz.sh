@@ -15,9 +15,9 @@
 #   weights      safetensors
 #   http         requests to `wavemill serve`
 #
-# Findings are written to fuzz/artifacts/TARGET/; `scripts/fuzz.sh TARGET 0 FILE` repeats one. The file `last` there is
+# Findings are written to tests/fuzz/artifacts/TARGET/; `scripts/fuzz.sh TARGET 0 FILE` repeats one. The file `last` there is
 # the input that was tried last, which is the finding if the stack overflowed. The corpus is kept in
-# fuzz/corpus/TARGET/, and the next run continues from it. Without a nightly compiler, the stable one adds the counters.
+# tests/fuzz/corpus/TARGET/, and the next run continues from it. Without a nightly compiler, the stable one adds the counters.
 #
 # environment:
 #   WAVEMILL_DATA=DIR      music files for the initial corpus (default ../shared/data); without them it is empty
@@ -44,8 +44,8 @@ case $target in
     *) data=/nowhere ;;
 esac
 
-seeds=fuzz/corpus/$target
-artifacts=fuzz/artifacts/$target/
+seeds=tests/fuzz/corpus/$target
+artifacts=tests/fuzz/artifacts/$target/
 mkdir -p "$seeds" "$artifacts"
 # Seeds are the first bytes of each music file. Their names are stable, so a second run adds none.
 if [[ -d $data ]]; then
@@ -60,13 +60,13 @@ fi
 coverage=(-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters
     -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares)
 export RUSTFLAGS="--cfg fuzzing ${coverage[*]}"
-built=fuzz/target
+built=tests/fuzz/target
 if [[ ${WAVEMILL_FUZZ_ASAN:-} == 1 ]]; then
     # The sanitizer is an unstable option of the compiler.
     export RUSTC_BOOTSTRAP=1 RUSTFLAGS="$RUSTFLAGS -Zsanitizer=address"
-    built=fuzz/target-asan
+    built=tests/fuzz/target-asan
 fi
-cargo build --locked --release --manifest-path fuzz/Cargo.toml --target x86_64-unknown-linux-gnu --target-dir "$built"
+cargo build --locked --release --manifest-path tests/fuzz/Cargo.toml --target x86_64-unknown-linux-gnu --target-dir "$built"
 
 # Programs outside of the workspace have no rpath.
 export LD_LIBRARY_PATH=$PWD/.libtorch/torch/lib:$PWD/.libtorch/nvidia/cu13/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}

@@ -12,10 +12,11 @@ usage: scripts/import_circles.py
 
 import re
 import sys
+from glob import glob
 from pathlib import Path
 
-CRATES = ["options", "schemas", "fft", "kernels", "decode", "source", "runtime", "catalog", "versions", "store", "extract", "sql", "pages", "wavemill",
-          "remote", "terminal", "loader", "scores", "evaluation", "trainer", "python", "tests", "demo-audio"]
+# Folders with a manifest.
+CRATES = ["schemas/*", "kernels/*", "pipeline/*", "trainer/*", "tests/*", "python"]
 
 # Crates of one trade: the files at the top of src/ are one room and may use each other freely, like the files of a folder.
 ONE_ROOM = {"options", "source", "decode", "catalog", "versions", "store", "sql"}
@@ -143,8 +144,8 @@ def circles(found):
 
 def main():
     faults = []
-    for crate in CRATES:
-        found = edges(Path(crate) / "src", crate in ONE_ROOM)
+    for crate in sorted(Path(manifest).parent for group in CRATES for manifest in glob(f"{group}/Cargo.toml")):
+        found = edges(crate / "src", crate.name in ONE_ROOM)
         for group in circles(found):
             parent = next(iter(group))[0]
             names = sorted("/".join((*path, name)) for path, name in group)

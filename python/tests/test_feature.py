@@ -20,7 +20,7 @@ except ImportError:  # the reference arrays need no librosa
 
 CLIPS = ["fma000002", "fma000256", "like201003", "like211500", "hungarian", "like299998"]
 
-# The bounds of kernels/tests/librosa.rs.
+# The bounds of kernels/kernels/tests/librosa.rs.
 STFT_OF_MAX = 1e-6
 MEL_REL_MAX = 1e-4
 MEL_POWER_FROM = 1e-7

@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-TEST_DATA = REPOSITORY / "decode/tests/data"
+TEST_DATA = REPOSITORY / "pipeline/decode/tests/data"
 # Number of bytes of an MP3 that are kept: half a second to two seconds.
 MP3_BYTES = 12_000
 

@@ -29,7 +29,7 @@ from mutate import mutated
 
 BATCH_FILES = 2_000
 MEMORY_LIMIT_BYTES = 256 << 20
-# Memory that the limit does not count: the program before it holds a clip. tests/tests/memory.rs contains the same
+# Memory that the limit does not count: the program before it holds a clip. tests/runs/tests/memory.rs contains the same
 # figure and describes how it was measured.
 PROGRAM_BYTES = 112 << 20
 # The limit applies to the memory that the program counts, which is correct within a twentieth.

@@ -2,7 +2,7 @@
 """Compare wavemill's time stretch with librosa's on clips of 16-bit mono at 22,050 Hz.
 
 usage: stretch.py [--wavemill PATH] CLIP.wav ...        whole runs: PCM to log-mel
-       stretch.py --columns FOLDER CLIP.wav ...         writes reference values for kernels/tests/stretch.rs
+       stretch.py --columns FOLDER CLIP.wav ...         writes reference values for kernels/kernels/tests/stretch.rs
 needs: scripts/peers/setup.sh
 
 Whole runs: `wavemill extract` with `stretch = [0.85, 1.15]`, against librosa.effects.time_stretch, melspectrogram and
