@@ -1,25 +1,22 @@
 //! The genres of `data/genres.toml`: the ten that the demo plays, and the part of FMA's genre tree that contains them.
 
-use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use serde::Deserialize;
 
-use crate::synth::Voice;
+use crate::styles::Rhythm;
 
 /// The contents of `data/genres.toml`.
 pub(crate) static GENRES: LazyLock<Genres> = LazyLock::new(|| {
     toml::from_str(include_str!("../data/genres.toml")).expect("the tests read this file")
 });
 
-/// FMA's genre tree, and voices and genres of the demo.
+/// FMA's genre tree and the genres of the demo.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Genres {
     /// Genres of the tree, as rows of `genres.csv` sorted by id.
     pub tree: Vec<Node>,
-    /// Voices, by the name under which genres play them.
-    pub voices: BTreeMap<String, Voice>,
     /// Genres of the demo, sorted by title.
     pub played: Vec<Genre>,
 }
@@ -42,65 +39,6 @@ impl Genre {
         let children = GENRES.tree.iter().filter(|node| node.parent == self.id);
         children.map(|node| node.id).collect()
     }
-}
-
-/// Musical style of a genre: parts that repeat their patterns over the whole piece. A bar has four beats.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Rhythm {
-    /// Usual tempo in beats per minute.
-    pub bpm: f32,
-    /// True if all bars have the chord of the tonic; otherwise each bar has a chord of its own.
-    #[serde(default)]
-    pub stays_on_tonic: bool,
-    /// Parts, which are played together.
-    pub parts: Vec<Part>,
-    /// True if the recording is a worn shellac record.
-    #[serde(default)]
-    pub shellac: bool,
-}
-
-/// A part of a rhythm, played by one voice.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Part {
-    /// Name of the voice.
-    pub voice: String,
-    pub steps_per_beat: f32,
-    /// For each step, a scale degree above the root of the chord, a loud (x) or soft (o) stroke on the root, or a rest.
-    pub patterns: Vec<String>,
-    /// Degrees of which one is added to that of the pattern, drawn each time.
-    #[serde(default = "only_zero")]
-    pub any: Vec<i32>,
-    /// Degrees that are played together, above that of the pattern.
-    #[serde(default = "only_zero")]
-    pub chord: Vec<i32>,
-    /// Octaves above the artist's root.
-    #[serde(default)]
-    pub octave: i32,
-    /// Probability of playing a step.
-    #[serde(default = "always")]
-    pub chance: f32,
-    /// Offsets from the start of the step, in steps. With several offsets, a step is played several times.
-    #[serde(default = "only_zero")]
-    pub at_steps: Vec<f32>,
-    /// Times from the start of a note until its release, in steps, of which one is drawn for each note.
-    #[serde(default = "only_one")]
-    pub steps: Vec<f32>,
-    /// Peak level of a note.
-    pub level: f32,
-}
-
-fn only_zero<T: From<i8>>() -> Vec<T> {
-    vec![T::from(0)]
-}
-
-fn only_one() -> Vec<f32> {
-    vec![1.0]
-}
-
-fn always() -> f32 {
-    1.0
 }
 
 /// One row of `genres.csv`.
@@ -129,6 +67,7 @@ impl Node {
 #[cfg(test)]
 mod tests {
     use super::GENRES;
+    use crate::synth::VOICES;
 
     #[test]
     fn every_parent_is_a_root_of_the_tree() {
@@ -152,7 +91,7 @@ mod tests {
             let node = GENRES.tree.iter().find(|node| node.id == genre.id).unwrap();
             assert_eq!((node.parent, &node.title), (0, &genre.title));
             for part in &genre.style.parts {
-                assert!(GENRES.voices.contains_key(&part.voice), "{}", part.voice);
+                assert!(VOICES.contains_key(&part.voice), "{}", part.voice);
             }
         }
     }

@@ -1,11 +1,71 @@
-//! Musical styles: plays the rhythms of genres as artists do.
+//! Musical styles: plays the voices and rhythms that `data/genres.toml` gives for each genre.
 //!
 //! A genre consists of timbres and rhythmic patterns. Key, tempo, mix, room, tone and noise depend on the artist, so
 //! that a model that recognises artists does not learn the genre.
 
-use crate::genres::{GENRES, Part, Rhythm};
+use serde::Deserialize;
+
 use crate::rng::Rng;
-use crate::synth::{Canvas, Note, effects};
+use crate::synth::{Canvas, Note, VOICES, effects};
+
+/// Musical style of a genre: parts that repeat their patterns over the whole piece. A bar has four beats.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Rhythm {
+    /// Usual tempo in beats per minute.
+    bpm: f32,
+    /// True if all bars have the chord of the tonic; otherwise each bar has a chord of its own.
+    #[serde(default)]
+    stays_on_tonic: bool,
+    /// Parts, which are played together.
+    pub parts: Vec<Part>,
+    /// True if the recording is a worn shellac record.
+    #[serde(default)]
+    shellac: bool,
+}
+
+/// A part of a rhythm, played by one voice.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Part {
+    /// Name of the voice.
+    pub voice: String,
+    steps_per_beat: f32,
+    /// For each step, a scale degree above the root of the chord, a loud (x) or soft (o) stroke on the root, or a rest.
+    patterns: Vec<String>,
+    /// Degrees of which one is added to that of the pattern, drawn each time.
+    #[serde(default = "only_zero")]
+    any: Vec<i32>,
+    /// Degrees that are played together, above that of the pattern.
+    #[serde(default = "only_zero")]
+    chord: Vec<i32>,
+    /// Octaves above the artist's root.
+    #[serde(default)]
+    octave: i32,
+    /// Probability of playing a step.
+    #[serde(default = "always")]
+    chance: f32,
+    /// Offsets from the start of the step, in steps. With several offsets, a step is played several times.
+    #[serde(default = "only_zero")]
+    at_steps: Vec<f32>,
+    /// Times from the start of a note until its release, in steps, of which one is drawn for each note.
+    #[serde(default = "only_one")]
+    steps: Vec<f32>,
+    /// Peak level of a note.
+    level: f32,
+}
+
+fn only_zero<T: From<i8>>() -> Vec<T> {
+    vec![T::from(0)]
+}
+
+fn only_one() -> Vec<f32> {
+    vec![1.0]
+}
+
+fn always() -> f32 {
+    1.0
+}
 
 /// Style of an artist, independent of the piece.
 #[derive(Clone, Debug)]
@@ -202,7 +262,7 @@ impl Stage<'_> {
             };
             let late_s = self.rng.range(0.0, 0.008);
             let pan = self.style.width * self.rng.noise();
-            let sound = GENRES.voices[&part.voice].render(&note, self.canvas.rate_hz, self.rng);
+            let sound = VOICES[&part.voice].render(&note, self.canvas.rate_hz, self.rng);
             self.canvas.add(at_s + late_s, pan, &sound);
         }
     }

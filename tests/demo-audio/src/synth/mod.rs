@@ -7,7 +7,7 @@ mod voice;
 
 use std::f32::consts::FRAC_PI_4;
 
-pub(crate) use voice::Voice;
+pub(crate) use voice::VOICES;
 
 /// A note to be played by a voice.
 #[derive(Clone, Copy, Debug)]

@@ -1,11 +1,18 @@
-//! Instruments and drums: damped sines and filtered noise, with the parameters of a voice in `data/genres.toml`.
+//! Instruments and drums: damped sines and filtered noise, with the parameters of a voice in `data/voices.toml`.
 
+use std::collections::BTreeMap;
 use std::f32::consts::TAU;
+use std::sync::LazyLock;
 
 use serde::Deserialize;
 
 use super::{Filter, Note};
 use crate::rng::Rng;
+
+/// The contents of `data/voices.toml`: voices, by the name under which genres play them.
+pub(crate) static VOICES: LazyLock<BTreeMap<String, Voice>> = LazyLock::new(|| {
+    toml::from_str(include_str!("../../data/voices.toml")).expect("the tests read this file")
+});
 
 /// Timbre of an instrument.
 #[derive(Deserialize)]
