@@ -92,7 +92,7 @@ fn watch(
                 })
                 .err();
                 monitor
-                    .course
+                    .progress
                     .stop
                     .store(raised.is_some(), Ordering::Relaxed);
             }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::Array;
-use wavemill_runtime::course::{Course, Phase};
+use wavemill_runtime::progress::{Phase, Progress};
 use wavemill_schemas::recipe::{CatalogSpec, Dataset, Recipe, TargetSpec};
 use wavemill_schemas::text::error_line;
 use wavemill_source::AudioIndex;
@@ -15,13 +15,13 @@ use super::metadata::{load, set_own_table};
 use super::rows::{self, Labels};
 use super::steps::{self, Cleaner};
 use super::{
-    Catalog, CatalogError, CatalogSettings, ClassLists, CleanedRows, Laps, MetadataFiles, extra,
+    Catalog, CatalogError, CatalogSettings, ClassLists, CleanedRows, MetadataFiles, Timings, extra,
 };
 
 /// Reads the metadata, cleans it by the recipe's steps, and assigns classes to each clip.
 ///
 /// `audio` is the index of the files below the audio root. With `require_audio`, rows without a file are dropped;
-/// otherwise they are kept, and the reading stage rejects them. `course` receives the progress, and can stop the job.
+/// otherwise they are kept, and the reading stage rejects them. `progress` counts what is done, and can stop the job.
 ///
 /// # Errors
 /// See [`CatalogError`]: the metadata cannot be read as a whole, a step's SQL is refused or fails, or keys repeat.
@@ -30,13 +30,13 @@ pub fn clean(
     metadata: &MetadataFiles,
     audio: &AudioIndex,
     settings: CatalogSettings,
-    course: &Arc<Course>,
+    progress: &Arc<Progress>,
 ) -> Result<CleanedRows, CatalogError> {
-    course.enter(Phase::Metadata, 0);
+    progress.enter(Phase::Metadata, 0);
     let mut warnings = Vec::new();
-    let mut laps = Laps::start();
+    let mut timings = Timings::start();
 
-    let engine = Engine::new(settings.memory_bytes, Arc::clone(course))?;
+    let engine = Engine::new(settings.memory_bytes, Arc::clone(progress))?;
     let main = metadata.main.as_deref();
     let dataset = recipe.catalog.dataset;
     let mut loaded = load(&engine, &recipe.catalog, main, audio, settings)?;
@@ -61,8 +61,8 @@ pub fn clean(
             warnings.push(format!("--table {name}: no cleaning step reads this table"));
         }
     }
-    laps.end("read");
-    stop_here(course)?;
+    timings.end("read");
+    stop_here(progress)?;
 
     let mut cleaner = Cleaner::new(&engine, fma_metadata, settings.threads, loaded.rows);
     cleaner.run(&recipe.catalog)?;
@@ -71,8 +71,8 @@ pub fn clean(
         absent.extend(require_audio(&mut cleaner, audio, &mut warnings)?);
     }
     absent.sort_unstable();
-    laps.end("clean");
-    stop_here(course)?;
+    timings.end("clean");
+    stop_here(progress)?;
 
     // From here on rows are ordered by key, so that labels can be matched to rows by index.
     let rows = rows::keyed(&cleaner.rows)?;
@@ -83,7 +83,7 @@ pub fn clean(
     let mut tables = loaded.tables;
     tables.insert("tracks_all".to_owned(), cleaner.tracks_all()?);
     let classes = classes(&recipe.targets, &labels, &mut warnings);
-    laps.end("labels");
+    timings.end("labels");
 
     let catalog = Catalog {
         classes,
@@ -94,7 +94,7 @@ pub fn clean(
         rejects: loaded.rejects,
         further_rejects: loaded.further_rejects,
         warnings,
-        wall_s: laps.wall_s,
+        wall_s: timings.wall_s,
         ..Catalog::default()
     };
     Ok(CleanedRows {
@@ -118,7 +118,7 @@ fn set_extra_tables(
 ) -> Result<(), CatalogError> {
     for (name, table) in extra::open_all(metadata)? {
         if is_named(spec, &name) {
-            let rows = table?.read_whole(engine.course(), settings.reject_fraction)?;
+            let rows = table?.read_whole(engine.progress(), settings.reject_fraction)?;
             engine.set_table(&name, &rows)?;
         } else if let Err(error) = table {
             let problem = error_line(&error);

@@ -24,7 +24,7 @@ use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::parser::Statement;
-use wavemill_runtime::course::Course;
+use wavemill_runtime::progress::Progress;
 
 use super::CatalogError;
 use super::python_list;
@@ -42,16 +42,16 @@ pub(super) struct Engine {
     pub context: SessionContext,
     runtime: tokio::runtime::Runtime,
     /// Progress of the job, and whether the job was asked to stop.
-    course: Arc<Course>,
+    progress: Arc<Progress>,
 }
 
 impl Engine {
-    /// Creates a session whose queries use at most `memory_bytes` for sorts, joins and groups, and end when `course` is
+    /// Creates a session whose queries use at most `memory_bytes` for sorts, joins and groups, and end when `progress` is
     /// stopped.
     ///
     /// # Errors
     /// `Engine` if the session cannot be created.
-    pub(super) fn new(memory_bytes: usize, course: Arc<Course>) -> Result<Self, CatalogError> {
+    pub(super) fn new(memory_bytes: usize, progress: Arc<Progress>) -> Result<Self, CatalogError> {
         let config = SessionConfig::new()
             .with_target_partitions(1)
             .with_batch_size(BATCH_ROWS);
@@ -73,7 +73,7 @@ impl Engine {
         Ok(Self {
             context,
             runtime,
-            course,
+            progress,
         })
     }
 
@@ -99,7 +99,7 @@ impl Engine {
     /// Returns the complete result of a query. A query that writes is refused.
     ///
     /// # Errors
-    /// Any error of DataFusion, from planning to execution, or an execution error if the course was stopped.
+    /// Any error of DataFusion, from planning to execution, or an execution error if the job was stopped.
     pub(super) fn query(&self, query: &Statement) -> Result<RecordBatch, DataFusionError> {
         with_query_stack(|| self.answer(query.clone()))?
     }
@@ -124,7 +124,7 @@ impl Engine {
         // DataFusion's operators yield from time to time, even without output, so a stop is noticed during the query.
         // Dropping the query removes its spilled files.
         self.runtime.block_on(poll_fn(|context| {
-            if self.course.is_stopped() {
+            if self.progress.is_stopped() {
                 return Poll::Ready(Err(DataFusionError::Execution("stopped".to_owned())));
             }
             answer.as_mut().poll(context)
@@ -132,8 +132,8 @@ impl Engine {
     }
 
     /// Returns the progress of the job, and whether the job was asked to stop.
-    pub(super) const fn course(&self) -> &Arc<Course> {
-        &self.course
+    pub(super) const fn progress(&self) -> &Arc<Progress> {
+        &self.progress
     }
 
     /// Returns the first unknown table that a query reads, or `None` if all are known.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use arrow::datatypes::{Schema, SchemaRef};
-use wavemill_runtime::course::Course;
+use wavemill_runtime::progress::Progress;
 use wavemill_schemas::recipe::CsvSpec;
 use wavemill_schemas::reject::Reject;
 use wavemill_source::SourceError;
@@ -152,14 +152,14 @@ impl ExtraTable {
     /// Reads the whole table, for a cleaning step that names it in its SQL.
     pub(super) fn read_whole(
         mut self,
-        course: &Course,
+        progress: &Progress,
         reject_fraction: f64,
     ) -> Result<RecordBatch, CatalogError> {
         let schema = self.schema();
         let mut batches = Vec::new();
         for batch in self.by_ref() {
             batches.push(batch?);
-            stop_here(course)?;
+            stop_here(progress)?;
         }
         self.refuse_rejects(reject_fraction)?;
         Ok(concat_batches(&schema, &batches)?)

@@ -13,7 +13,6 @@ mod extra;
 mod files;
 mod fma;
 mod folders;
-mod laps;
 mod load;
 mod metadata;
 mod numbering;
@@ -27,6 +26,7 @@ pub mod statements;
 mod steps;
 #[cfg(test)]
 mod tests;
+mod timings;
 mod types;
 mod wide;
 
@@ -43,12 +43,12 @@ pub use self::clean::clean;
 pub use self::error::CatalogError;
 pub use self::extra::{ExtraTable, extra_tables};
 pub use self::files::{Fate, FileAccount, FilesOfKind, NearMatch, hint_of_file};
-pub use self::laps::Laps;
 pub use self::metadata::{MetadataFiles, fingerprints};
 pub use self::numbering::ClassLists;
 use self::rows::Labels;
 pub use self::rows::side_column;
 pub use self::steps::parse_where;
+pub use self::timings::Timings;
 
 /// Default of [`CatalogSettings::reject_fraction`]. A file of which most rows are rejected has another form.
 const REJECT_FRACTION: f64 = 0.5;

@@ -24,10 +24,10 @@ use bytes::Bytes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::errors::ParquetError;
 use parquet::file::reader::ChunkReader;
-use wavemill_runtime::course::Course;
 use wavemill_runtime::panics;
 use wavemill_runtime::parallel::{in_parts, on_threads};
 use wavemill_runtime::parquet_footer::{self, FooterError};
+use wavemill_runtime::progress::Progress;
 use wavemill_schemas::recipe::CsvSpec;
 use wavemill_schemas::reject::{Reason, Reject, Stage};
 use wavemill_source::metadata::CONTENT_BYTES_MAX;
@@ -99,7 +99,7 @@ pub(super) fn csv_file<R: Read + Send>(
     let form = reader.form().clone();
     let reader = Mutex::new(reader);
     let by_thread = on_threads(threads, || {
-        typed_blocks(&reader, &form, &typer, engine.course())
+        typed_blocks(&reader, &form, &typer, engine.progress())
     })?;
     // Blocks are typed by the threads in random order, so restore the file's order.
     let mut blocks: Vec<TypedBlock> = by_thread.into_iter().flatten().collect();
@@ -190,7 +190,7 @@ fn typed_blocks<R: Read>(
     reader: &Mutex<TextReader<R>>,
     form: &TextForm,
     typer: &Typer,
-    course: &Course,
+    progress: &Progress,
 ) -> Result<Vec<TypedBlock>, CatalogError> {
     let mut block = Block::default();
     let mut typed = Vec::new();
@@ -202,7 +202,7 @@ fn typed_blocks<R: Read>(
         .unwrap_or_else(PoisonError::into_inner)
         .next_block(&mut block)?
     {
-        stop_here(course)?;
+        stop_here(progress)?;
         let mut text = form.rows(rows_likely);
         let mut counts = RecordCounts::default();
         form.read(&mut block, usize::MAX, &mut text, &mut counts);
@@ -560,8 +560,8 @@ impl ParsedMetadata {
 ///
 /// # Errors
 /// `Stopped` if the job was asked to stop.
-pub(super) fn stop_here(course: &Course) -> Result<(), CatalogError> {
-    if course.is_stopped() {
+pub(super) fn stop_here(progress: &Progress) -> Result<(), CatalogError> {
+    if progress.is_stopped() {
         Err(CatalogError::Stopped)
     } else {
         Ok(())

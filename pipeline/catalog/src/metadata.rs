@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use wavemill_runtime::course::{CountingReader, Course, Phase};
+use wavemill_runtime::progress::{CountingReader, Phase, Progress};
 use wavemill_schemas::recipe::{CatalogSpec, CsvSpec, Dataset, is_plain_name};
 use wavemill_source::AudioIndex;
 use wavemill_source::metadata::{CONTENT_BYTES_MAX, Files};
@@ -90,17 +90,17 @@ fn load_fma(
     path: &Path,
     settings: CatalogSettings,
 ) -> Result<ParsedMetadata, CatalogError> {
-    let course = engine.course();
+    let progress = engine.progress();
     let files = Files::open(path)?;
     let tracks = main_file(&files, path, "tracks.csv")?;
     let genres = files.names().find(|name| *name == "genres.csv");
     // Progress needs the size of both files (tracks and genres) before either of them is read.
-    begin_reading(course, &files, [tracks].into_iter().chain(genres))?;
+    begin_reading(progress, &files, [tracks].into_iter().chain(genres))?;
 
     let genres = match genres {
         Some(file) => Some(CsvFile {
             file,
-            input: counted(course, &files, file)?,
+            input: counted(progress, &files, file)?,
             header: Header::Line(CsvSpec::default()),
             required: None,
             is_described: false,
@@ -109,7 +109,7 @@ fn load_fma(
     };
     let tracks = CsvFile {
         file: tracks,
-        input: counted(course, &files, tracks)?,
+        input: counted(progress, &files, tracks)?,
         header: Header::Levels,
         required: Some("track_id"),
         is_described: false,
@@ -124,15 +124,15 @@ fn load_table(
     form: Option<CsvSpec>,
     settings: CatalogSettings,
 ) -> Result<ParsedMetadata, CatalogError> {
-    let course = engine.course();
-    begin_reading(course, files, [name])?;
+    let progress = engine.progress();
+    begin_reading(progress, files, [name])?;
 
     match TableFormat::of(name) {
         TableFormat::Csv => {
-            let input = counted(course, files, name)?;
+            let input = counted(progress, files, name)?;
             return load::csv_table(engine, name, input, form, settings);
         }
-        TableFormat::Json => return load::json_table(name, counted(course, files, name)?),
+        TableFormat::Json => return load::json_table(name, counted(progress, files, name)?),
         TableFormat::Parquet => {}
     }
     // The footer of a Parquet file is at its end, which in a zip can only be reached by decompressing everything before
@@ -140,7 +140,7 @@ fn load_table(
     match files.path(name)? {
         Some(path) => load::parquet_table(name, load::opened(&path)?),
         None => {
-            let input = counted(course, files, name)?;
+            let input = counted(progress, files, name)?;
             let bytes = load::inflated(name, input, CONTENT_BYTES_MAX)?;
             load::parquet_table(name, bytes)
         }
@@ -149,7 +149,7 @@ fn load_table(
 
 /// Starts the metadata phase with the total size of the main files, in bytes.
 fn begin_reading<'a>(
-    course: &Course,
+    progress: &Progress,
     files: &Files,
     names: impl IntoIterator<Item = &'a str>,
 ) -> Result<(), CatalogError> {
@@ -157,18 +157,18 @@ fn begin_reading<'a>(
     for name in names {
         bytes += files.bytes(name)?;
     }
-    course.enter(Phase::Metadata, bytes);
+    progress.enter(Phase::Metadata, bytes);
     Ok(())
 }
 
 /// Opens a metadata file for reading, as [`csv_text::opened`] does. Bytes read from it are counted as progress.
 fn counted(
-    course: &Arc<Course>,
+    progress: &Arc<Progress>,
     files: &Files,
     name: &str,
 ) -> Result<CountingReader<Box<dyn Read + Send>>, CatalogError> {
     let input = csv_text::opened(files, name)?;
-    Ok(CountingReader::new(input, Arc::clone(course)))
+    Ok(CountingReader::new(input, Arc::clone(progress)))
 }
 
 /// Registers a file of the user as table `name`. Returns its content, with rejects and warnings that name the option.

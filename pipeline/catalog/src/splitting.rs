@@ -11,7 +11,7 @@ use wavemill_schemas::sides::{NO_SIDE, SIDES};
 use super::rows::{self, Labels, SplitTables};
 use super::split::KeptSides;
 use super::{
-    Catalog, CatalogError, ClassLists, CleanedRows, Duplicates, Laps, Recordings, numbering,
+    Catalog, CatalogError, ClassLists, CleanedRows, Duplicates, Recordings, Timings, numbering,
 };
 
 /// Minimum number of clips for a warning that a side is empty. With fewer, nobody expects to train a model.
@@ -46,7 +46,7 @@ impl CleanedRows {
         } = self;
         let threads = *threads;
         let mut catalog = catalog.clone();
-        let mut laps = Laps::start();
+        let mut timings = Timings::start();
 
         let labels = number_classes(&mut catalog, recipe, labels, kept_classes);
         let first_target = labels.first().map_or(&[][..], |target| &target.ids);
@@ -90,8 +90,8 @@ impl CleanedRows {
         catalog.tables.insert("tracks".to_owned(), tracks);
         catalog.tables.insert("sides".to_owned(), sides);
 
-        laps.end("split");
-        catalog.wall_s.append(&mut laps.wall_s);
+        timings.end("split");
+        catalog.wall_s.append(&mut timings.wall_s);
         Ok(catalog)
     }
 }
@@ -178,9 +178,9 @@ fn sides_empty(split: &SplitSpec, sides: &BTreeMap<&str, usize>) -> Option<Strin
 
 /// Formats the first split names in alphabetical order, each with its number of clips.
 fn first_sides(sides: &BTreeMap<&str, usize>) -> String {
-    let mut told = Vec::with_capacity(SIDES_LISTED_MAX);
+    let mut listed = Vec::with_capacity(SIDES_LISTED_MAX);
     for (side, n_clips) in sides.iter().take(SIDES_LISTED_MAX) {
-        told.push(format!("`{side}` ({n_clips})"));
+        listed.push(format!("`{side}` ({n_clips})"));
     }
 
     let more = if sides.len() > SIDES_LISTED_MAX {
@@ -188,7 +188,7 @@ fn first_sides(sides: &BTreeMap<&str, usize>) -> String {
     } else {
         ""
     };
-    format!("{}{more}", told.join(", "))
+    format!("{}{more}", listed.join(", "))
 }
 
 /// Returns a warning if some artists are unknown, so that the rule `artist` cannot keep their clips together.

@@ -11,8 +11,8 @@ use arrow::array::{
 use arrow::compute::{FilterBuilder, cast};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use datafusion::sql::parser::Statement;
-use wavemill_runtime::course::Phase;
 use wavemill_runtime::parallel::in_parts;
+use wavemill_runtime::progress::Phase;
 use wavemill_schemas::manifest::AUDIO_STEP;
 use wavemill_schemas::recipe::{CatalogSpec, CleanStep, Subset};
 use wavemill_source::AudioIndex;
@@ -90,7 +90,7 @@ impl<'a> Cleaner<'a> {
     /// `Unusable` if SQL is refused or fails, or if a query loses or repeats the keys of rows.
     pub(super) fn run(&mut self, spec: &CatalogSpec) -> Result<(), CatalogError> {
         self.engine
-            .course()
+            .progress()
             .enter(Phase::Cleaning, spec.clean.len() as u64);
         if let Some(subset) = spec.subset {
             self.keep_where("subset", subset_predicate(subset))?;
@@ -107,7 +107,7 @@ impl<'a> Cleaner<'a> {
                 (None, Some(sql)) => self.replace_by(step, sql)?,
                 (None, None) => {}
             }
-            self.engine.course().add(1);
+            self.engine.progress().add(1);
         }
         Ok(())
     }
@@ -215,7 +215,7 @@ impl<'a> Cleaner<'a> {
     fn query(&self, step: &str, query: &Statement) -> Result<RecordBatch, CatalogError> {
         self.engine.set_table("input", &self.rows)?;
         self.engine.query(query).map_err(|source| {
-            if self.engine.course().is_stopped() {
+            if self.engine.progress().is_stopped() {
                 return CatalogError::Stopped;
             }
 

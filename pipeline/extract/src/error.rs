@@ -7,7 +7,7 @@ use wavemill_schemas::reject::Reject;
 
 use parquet::errors::ParquetError;
 use wavemill_catalog::CatalogError;
-use wavemill_runtime::course::Phase;
+use wavemill_runtime::progress::Phase;
 use wavemill_source::SourceError;
 use wavemill_store::StoreError;
 

@@ -3,10 +3,10 @@
 
 pub mod budget;
 pub mod clock;
-pub mod course;
 pub mod panics;
 pub mod parallel;
 pub mod parquet_footer;
+pub mod progress;
 
 // In place of the standard library's, tests/schedules.rs gives `budget` the primitives of shuttle.
 use std::sync;

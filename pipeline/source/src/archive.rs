@@ -254,11 +254,11 @@ impl Archive {
 
         let method = u16_at(&header, 8);
         if method != entry.method {
-            let words = format!(
+            let message = format!(
                 "compression method {} in the directory, {method} in its own header",
                 entry.method
             );
-            return Err(damaged(&words));
+            return Err(damaged(&message));
         }
 
         // Use the two lengths in the entry's own header: its extra field may differ from that in the directory.

@@ -106,8 +106,8 @@ impl ObjectSource {
 
     fn failed(&self, clip_key: &str, problem: String) -> ReadFailure {
         let place = self.path.join(&self.prefix).join(clip_key);
-        let words = format!("cannot read {}: {problem}", place.display());
-        ReadFailure::Io(io::Error::other(words))
+        let message = format!("cannot read {}: {problem}", place.display());
+        ReadFailure::Io(io::Error::other(message))
     }
 }
 

@@ -120,11 +120,11 @@ impl Source for ZipSource {
         let entry = match self.positions.get(clip_key).map(Vec::as_slice) {
             Some(&[position]) => &self.archive.entries[position],
             Some(several) => {
-                let words = format!(
+                let message = format!(
                     "{} entries of the zip have this name: none is used",
                     several.len()
                 );
-                return Err(reject(Reason::DuplicateEntry, &words));
+                return Err(reject(Reason::DuplicateEntry, &message));
             }
             None => return Err(absent(clip_key, &self.others, "no such entry in the zip")),
         };

@@ -127,13 +127,13 @@ fn aggregates_of_numbers_do_not_take_tensors() {
     let session = session(&store);
 
     for function in ["avg", "sum"] {
-        let words = refusal(
+        let message = refusal(
             &session,
             &format!("SELECT {function}(log_mel) FROM features_log_mel"),
         );
         assert!(
-            words.starts_with(&format!("{function} does not take tensors")),
-            "{words}"
+            message.starts_with(&format!("{function} does not take tensors")),
+            "{message}"
         );
     }
 }
@@ -171,7 +171,7 @@ fn own_files_are_tables_that_are_only_read() {
     assert!(written.contains("--allow-write"), "{written}");
 
     std::fs::write(&sheet, "").expect("a file");
-    for (name, file, words) in [
+    for (name, file, message) in [
         (
             "tracks",
             scores.as_path(),
@@ -184,8 +184,8 @@ fn own_files_are_tables_that_are_only_read() {
         ("mine", &lines, ": another --table has this name"),
     ] {
         let refused = session.add_table(name, file).expect_err(name).to_string();
-        assert!(refused.contains(words), "{name}: {refused}");
-        assert!(name != "mine" || refused.ends_with(words), "{refused}");
+        assert!(refused.contains(message), "{name}: {refused}");
+        assert!(name != "mine" || refused.ends_with(message), "{refused}");
     }
 }
 
@@ -354,7 +354,7 @@ fn parts_and_bands_of_tensors_are_tensors_again() {
                ORDER BY track_id";
     assert_eq!(csv(&session, sql), "s\n\"[2,1]\"\n\"[2,2]\"\n\"[2,2]\"\n");
 
-    for (expression, words) in [
+    for (expression, message) in [
         (
             "tensor_slice(log_mel, 'bin', 0, 1)",
             "this tensor has axes 0 to 1, named mel, frame",
@@ -367,7 +367,7 @@ fn parts_and_bands_of_tensors_are_tensors_again() {
             &session,
             &format!("SELECT tensor({expression}) FROM features_log_mel"),
         );
-        assert!(said.contains(words), "{expression}: {said}");
+        assert!(said.contains(message), "{expression}: {said}");
     }
 }
 
@@ -384,7 +384,7 @@ fn tensors_without_dimensions_or_values_have_no_parts() {
     }
 
     let session = session(&store);
-    for (expression, words) in [
+    for (expression, message) in [
         (
             "tensor_slice(scalar, 0, 0, 1)",
             "this tensor has no dimensions",
@@ -409,6 +409,6 @@ fn tensors_without_dimensions_or_values_have_no_parts() {
             &session,
             &format!("SELECT {expression} FROM features_{name}"),
         );
-        assert!(said.contains(words), "{expression}: {said}");
+        assert!(said.contains(message), "{expression}: {said}");
     }
 }

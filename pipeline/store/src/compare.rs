@@ -73,12 +73,12 @@ pub(super) fn file(
         tensor(column.map(|column| column.metadata()), feature, manifest)?;
     }
 
-    let mut told = FileFacts {
+    let mut facts = FileFacts {
         classes: no_clips(&manifest.targets),
         ..FileFacts::default()
     };
     if let Some(feature) = summed_feature(entry, manifest) {
-        told.partials = partials(path, feature, row_groups.len()).map_err(unreadable)?;
+        facts.partials = partials(path, feature, row_groups.len()).map_err(unreadable)?;
     }
 
     let wanted = counted_columns(entry, manifest);
@@ -89,12 +89,12 @@ pub(super) fn file(
     for batch in batches {
         let batch = batch.map_err(unreadable)?;
         if entry.feature.is_some() {
-            told.add_clips(&batch, &manifest.targets, &mut last_clip)?;
+            facts.add_clips(&batch, &manifest.targets, &mut last_clip)?;
         } else {
-            told.add_rows(&batch, entry.name())?;
+            facts.add_rows(&batch, entry.name())?;
         }
     }
-    Ok(told)
+    Ok(facts)
 }
 
 /// Compares the page locations in the file's offset index with the byte ranges of their column chunks. Parquet readers
@@ -355,9 +355,9 @@ fn text(batch: &RecordBatch, column: &str) -> Result<StringArray, String> {
     Ok(text.as_string::<i32>().clone())
 }
 
-/// Compares the counts in a manifest with the facts from all its files, where `told` is in the manifest's order.
+/// Compares the counts in a manifest with the facts from all its files, where `facts` is in the manifest's order.
 /// Returns one sentence per difference.
-pub(super) fn whole(manifest: &Manifest, told: &[FileFacts]) -> Vec<String> {
+pub(super) fn whole(manifest: &Manifest, facts: &[FileFacts]) -> Vec<String> {
     let mut wrong = Differences::default();
     let counts = &manifest.counts;
     sums(counts, &mut wrong);
@@ -372,11 +372,11 @@ pub(super) fn whole(manifest: &Manifest, told: &[FileFacts]) -> Vec<String> {
         );
     }
     if let Some(first) = manifest.features.first() {
-        shards(manifest, told, &first.name, &mut wrong);
+        shards(manifest, facts, &first.name, &mut wrong);
     }
     for feature in &manifest.features {
         let partials =
-            of_feature(manifest, told, &feature.name).flat_map(|(_, told)| &told.partials);
+            of_feature(manifest, facts, &feature.name).flat_map(|(_, facts)| &facts.partials);
         let (says, is) = (manifest.stats.get(&feature.name), stats::finish(partials));
         // Statistics must be equal to the bit, because writer and check add up values in the same order.
         wrong.unless_equal(
@@ -386,20 +386,24 @@ pub(super) fn whole(manifest: &Manifest, told: &[FileFacts]) -> Vec<String> {
         );
     }
 
-    for (file, told) in manifest.files.iter().zip(told) {
+    for (file, facts) in manifest.files.iter().zip(facts) {
         match file.table.as_deref() {
             Some("tracks") => wrong.unless_equal(
                 "counts.clips_planned and tracks",
                 counts.clips_planned,
                 file.rows,
             ),
-            Some("tracks_all") => dropped(counts, &told.dropped, &mut wrong),
+            Some("tracks_all") => dropped(counts, &facts.dropped, &mut wrong),
             Some("rejects") => {
-                wrong.unless_equal("counts.rejects and rejects", &counts.rejects, &told.reasons);
+                wrong.unless_equal(
+                    "counts.rejects and rejects",
+                    &counts.rejects,
+                    &facts.reasons,
+                );
                 wrong.unless_equal(
                     "counts.clips_rejected and rejects",
                     counts.clips_rejected,
-                    told.clips_rejected,
+                    facts.clips_rejected,
                 );
             }
             _ => {}
@@ -411,19 +415,19 @@ pub(super) fn whole(manifest: &Manifest, told: &[FileFacts]) -> Vec<String> {
 /// Returns the files of one feature, each with the facts read from it.
 fn of_feature<'a>(
     manifest: &'a Manifest,
-    told: &'a [FileFacts],
+    facts: &'a [FileFacts],
     feature: &'a str,
 ) -> impl Iterator<Item = (&'a FileEntry, &'a FileFacts)> {
-    let files = manifest.files.iter().zip(told);
+    let files = manifest.files.iter().zip(facts);
     files.filter(move |(file, _)| file.feature.as_deref() == Some(feature))
 }
 
 /// Compares the clips and classes in the shards of one feature. The shards of all other features contain the same
 /// clips.
-fn shards(manifest: &Manifest, told: &[FileFacts], feature: &str, wrong: &mut Differences) {
-    let files: Vec<_> = of_feature(manifest, told, feature).collect();
+fn shards(manifest: &Manifest, facts: &[FileFacts], feature: &str, wrong: &mut Differences) {
+    let files: Vec<_> = of_feature(manifest, facts, feature).collect();
     // A set over all files, because under the rule `segment` a clip has rows in several files.
-    let clips: BTreeSet<&String> = files.iter().flat_map(|(_, told)| &told.clips).collect();
+    let clips: BTreeSet<&String> = files.iter().flat_map(|(_, facts)| &facts.clips).collect();
 
     wrong.unless_equal(
         "counts.clips_written and the clips in the shards",
@@ -437,12 +441,12 @@ fn shards(manifest: &Manifest, told: &[FileFacts], feature: &str, wrong: &mut Di
 /// Checks that every clip is in the shard that follows from the manifest's number of shards, and that every split with
 /// files has such a number.
 fn shard_numbers(manifest: &Manifest, files: &[(&FileEntry, &FileFacts)], wrong: &mut Differences) {
-    for (file, told) in files {
+    for (file, facts) in files {
         let split = file.split.as_deref().unwrap_or_default();
         let n_shards = manifest.shards.get(split).copied().unwrap_or(0);
         let number = plan::shard_number_of(&file.path);
         let place = plan::shard_numbers(manifest.recipe.split.seed, n_shards);
-        if let Some(clip) = told.clips.iter().find(|clip| place(clip) != number) {
+        if let Some(clip) = facts.clips.iter().find(|clip| place(clip) != number) {
             wrong.sentences.push(format!(
                 "shards.{split} is {n_shards}, so {clip} does not belong in {}",
                 file.path
@@ -492,13 +496,13 @@ fn class_counts(
 ) {
     for (index, target) in targets.iter().enumerate() {
         let mut found: BTreeMap<String, Vec<u64>> = BTreeMap::new();
-        for (file, told) in files {
+        for (file, facts) in files {
             let split = file.split.clone().unwrap_or_default();
             // A split has counts even if none of its clips has a class: they are all 0, as in `account`.
             let counts = found
                 .entry(split)
                 .or_insert_with(|| vec![0; target.classes.len()]);
-            for (count, n) in counts.iter_mut().zip(&told.classes[index]) {
+            for (count, n) in counts.iter_mut().zip(&facts.classes[index]) {
                 *count += n;
             }
         }

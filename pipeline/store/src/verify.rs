@@ -61,7 +61,7 @@ impl Store {
                 return Err(StoreError::io_at(&path, "read")(error));
             }
         }
-        let (mut damage, told) = self.read_files(manifest, threads);
+        let (mut damage, facts) = self.read_files(manifest, threads);
         damage.extend(self.strangers(manifest)?);
         for path in self.links(Some(&manifest.plan_id))? {
             damage.push(Damage {
@@ -80,8 +80,8 @@ impl Store {
 
         // If a file is missing, all sums are wrong. Only the missing file is reported then.
         if damage.is_empty() {
-            // Without damage, `told` has facts of each file in the manifest's order, as `whole` requires.
-            let wrong = compare::whole(manifest, &told);
+            // Without damage, `facts` has facts of each file in the manifest's order, as `whole` requires.
+            let wrong = compare::whole(manifest, &facts);
             let path = format!("_wavemill/versions/{version:08}.json");
             damage.extend(wrong.into_iter().map(|problem| Damage {
                 path: path.clone(),
@@ -129,17 +129,17 @@ impl Store {
         });
 
         let mut damage = Vec::new();
-        let mut all_told = Vec::with_capacity(read.len());
-        for (file, told) in files.iter().zip(read) {
-            match told {
-                Ok(told) => all_told.push(told),
+        let mut all_facts = Vec::with_capacity(read.len());
+        for (file, facts) in files.iter().zip(read) {
+            match facts {
+                Ok(facts) => all_facts.push(facts),
                 Err(problem) => damage.push(Damage {
                     path: file.path.clone(),
                     problem,
                 }),
             }
         }
-        (damage, all_told)
+        (damage, all_facts)
     }
 
     /// Returns the facts read from one file, or a description of the file's damage.

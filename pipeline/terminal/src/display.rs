@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use crate::exit::UsageError;
-use crate::output::{OutputArgs, Progress, interval};
+use crate::output::{OutputArgs, ProgressFormat, interval};
 use crate::program;
 
 /// Interval at which the progress bar is updated, and at which the display checks whether a log line is due.
@@ -57,7 +57,7 @@ impl Ticker {
 /// The progress of a job on stderr, in the form that the command line requests.
 #[derive(Debug)]
 pub struct Display {
-    shown: Progress,
+    shown: ProgressFormat,
     start: Instant,
     ticker: Ticker,
     bar: Option<ProgressBar>,
@@ -80,14 +80,14 @@ impl Display {
     /// Returns the display, which shows no progress from now on if `is_hidden`.
     pub fn hidden_if(mut self, is_hidden: bool) -> Self {
         if is_hidden {
-            self.shown = Progress::None;
+            self.shown = ProgressFormat::None;
         }
         self
     }
 
     /// Shows the progress: redraws the bar, or writes a line to the log if one is due.
     pub fn update(&mut self, snapshot: &impl Snapshot) {
-        if self.shown == Progress::Bar {
+        if self.shown == ProgressFormat::Bar {
             self.draw(snapshot);
         } else if self.ticker.is_due(self.start.elapsed()) {
             self.write(snapshot);
@@ -96,7 +96,7 @@ impl Display {
 
     /// Shows an event of the job immediately.
     pub fn show_event(&mut self, event: &impl Snapshot) {
-        if self.shown == Progress::Bar {
+        if self.shown == ProgressFormat::Bar {
             self.bar().println(event.line());
         } else {
             self.write(event);
@@ -119,7 +119,7 @@ impl Display {
         mut watch: impl FnMut(&mut Self) + Send,
         job: impl FnOnce() -> T,
     ) -> io::Result<T> {
-        if self.shown == Progress::None {
+        if self.shown == ProgressFormat::None {
             return Ok(job());
         }
 
@@ -148,14 +148,14 @@ impl Display {
 
     fn write(&self, snapshot: &impl Snapshot) {
         match self.shown {
-            Progress::Plain => crate::say!("{}: {}", program(), snapshot.line()),
-            Progress::Json => {
+            ProgressFormat::Plain => crate::say!("{}: {}", program(), snapshot.line()),
+            ProgressFormat::Json => {
                 // Snapshots contain only numbers and names, so they can always be serialized. NaN becomes null.
                 if let Ok(line) = serde_json::to_string(snapshot) {
                     crate::say!("{line}");
                 }
             }
-            Progress::Auto | Progress::Bar | Progress::None => {}
+            ProgressFormat::Auto | ProgressFormat::Bar | ProgressFormat::None => {}
         }
     }
 

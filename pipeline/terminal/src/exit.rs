@@ -20,10 +20,10 @@ pub struct UsageError(pub String);
 pub struct BusyError(pub String);
 
 /// Prints the reason why the process ends. If two threads end the process at once, only the first reason is printed.
-pub fn last_line(words: &str) {
+pub fn last_line(message: &str) {
     static LAST_LINE_PRINTED: AtomicBool = AtomicBool::new(false);
     if !LAST_LINE_PRINTED.swap(true, Ordering::Relaxed) {
-        crate::say!("{}: {words}", program());
+        crate::say!("{}: {message}", program());
     }
 }
 

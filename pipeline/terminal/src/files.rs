@@ -35,8 +35,8 @@ pub fn write_file<T>(
     let (target, part) = part_of(path);
     match fs::metadata(&target) {
         Ok(found) if found.is_dir() => {
-            let words = format!("{flag} {}: is a folder, not a file", path.display());
-            return Err(UsageError(words).into());
+            let message = format!("{flag} {}: is a folder, not a file", path.display());
+            return Err(UsageError(message).into());
         }
         // A pipe or a device cannot be replaced by a rename, so it is written directly.
         Ok(found) if !found.is_file() => {
@@ -150,14 +150,14 @@ pub fn part_of(path: &Path) -> (PathBuf, PathBuf) {
 /// or read-only disk, and a temporary file that another process has locked, are not.
 pub fn cannot_write(flag: &str, path: &Path, error: io::Error) -> Error {
     if error.kind() == io::ErrorKind::WouldBlock {
-        let words = "another process is writing it: try again when it has ended";
-        return BusyError(format!("{flag} {}: {words}", path.display())).into();
+        let message = "another process is writing it: try again when it has ended";
+        return BusyError(format!("{flag} {}: {message}", path.display())).into();
     }
-    let words = format!("{flag} {}: cannot write it", path.display());
+    let message = format!("{flag} {}: cannot write it", path.display());
     if of_machine(&error).is_some() {
-        Error::new(error).context(words)
+        Error::new(error).context(message)
     } else {
-        UsageError(format!("{words}: {error}")).into()
+        UsageError(format!("{message}: {error}")).into()
     }
 }
 
@@ -308,11 +308,11 @@ mod tests {
             let error = write_file("--out", &path, |_| Ok(())).expect_err("no place for a file");
             assert_eq!(code(&error), 2, "{error}");
 
-            let words = error_line(error.as_ref());
+            let message = error_line(error.as_ref());
             assert!(
-                words.starts_with(&format!("--out {}: ", path.display()))
-                    && !words.contains(".part"),
-                "{words}"
+                message.starts_with(&format!("--out {}: ", path.display()))
+                    && !message.contains(".part"),
+                "{message}"
             );
         }
 
@@ -342,12 +342,12 @@ mod tests {
                 fs::write(&path, text).unwrap();
             }
             let checked = require_replaceable("--out", &path, "page", is_ours);
-            let words = checked.err().map(|error| error.to_string());
+            let message = checked.err().map(|error| error.to_string());
             let refusal = format!(
                 "--out {}: a file that is not a page of wavemill: choose another name, or remove it",
                 path.display()
             );
-            assert_eq!(words, is_refused.then_some(refusal));
+            assert_eq!(message, is_refused.then_some(refusal));
         }
     }
 }

@@ -46,15 +46,15 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Makes signals end the process with the message `words` from now on; see [`end`]. The first call starts the thread
+/// Makes signals end the process with the message `message` from now on; see [`end`]. The first call starts the thread
 /// that receives signals.
 ///
 /// # Errors
 /// The signal handlers, or the thread that receives signals, cannot be created.
-pub fn at_once(words: &'static str) -> Result<()> {
+pub fn at_once(message: &'static str) -> Result<()> {
     static IS_STARTED: AtomicBool = AtomicBool::new(false);
     // The action is set before the handlers are installed, so that every signal finds an action.
-    set(SignalAction::AtOnce(words));
+    set(SignalAction::AtOnce(message));
     if IS_STARTED.swap(true, Ordering::Relaxed) {
         return Ok(());
     }
@@ -107,14 +107,14 @@ fn answer() {
     let action = lock(&ACTION).clone();
     match action {
         SignalAction::Others => {}
-        SignalAction::AtOnce(words) => end(words),
+        SignalAction::AtOnce(message) => end(message),
         SignalAction::Call(action) => action(),
     }
 }
 
 /// Ends the process without waiting for its threads, after killing the children and removing the partial files. Prints
-/// `words` as the last line, unless it is empty or a last line was already printed.
-pub fn end(words: &str) -> ! {
+/// `message` as the last line, unless it is empty or a last line was already printed.
+pub fn end(message: &str) -> ! {
     // Children have process groups of their own and do not receive the signal, so that only one line is printed.
     for child in &*lock(&CHILDREN) {
         // An error means that the child has already ended.
@@ -123,8 +123,8 @@ pub fn end(words: &str) -> ! {
     remove_parts();
 
     output::clear_bar();
-    if !words.is_empty() {
-        exit::last_line(words);
+    if !message.is_empty() {
+        exit::last_line(message);
     }
     exit_now(INTERRUPTED)
 }

@@ -14,7 +14,7 @@ const EVERY_S: f64 = 30.0;
 
 /// The form in which progress is shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Progress {
+pub enum ProgressFormat {
     /// A bar on a terminal, plain lines elsewhere
     #[default]
     Auto,
@@ -44,7 +44,7 @@ pub struct OutputArgs {
         hide_possible_values = true
     )]
     #[arg(help = "Form of the progress on stderr: auto, plain, bar, json or none", help_heading = HEADING)]
-    pub progress: Progress,
+    pub progress: ProgressFormat,
     /// Show neither progress nor reports on stderr, only warnings and errors
     #[arg(long, short, global = true, help_heading = HEADING)]
     pub quiet: bool,
@@ -68,14 +68,14 @@ impl OutputArgs {
     }
 
     /// Returns the form of progress to show, which depends on whether stderr is a terminal.
-    pub fn shown(&self) -> Progress {
+    pub fn shown(&self) -> ProgressFormat {
         let is_terminal = std::io::stderr().is_terminal();
         match self.progress {
-            _ if self.quiet => Progress::None,
-            Progress::Auto | Progress::Bar if is_terminal => Progress::Bar,
-            Progress::Auto => Progress::Plain,
+            _ if self.quiet => ProgressFormat::None,
+            ProgressFormat::Auto | ProgressFormat::Bar if is_terminal => ProgressFormat::Bar,
+            ProgressFormat::Auto => ProgressFormat::Plain,
             // Without a terminal, every update of the bar would be appended to the log.
-            Progress::Bar => Progress::None,
+            ProgressFormat::Bar => ProgressFormat::None,
             other => other,
         }
     }
@@ -84,14 +84,14 @@ impl OutputArgs {
 /// Prints a line on stderr. In contrast to `eprintln!`, a reader that has closed its pipe is no panic.
 #[macro_export]
 macro_rules! say {
-    ($($words:tt)*) => {
-        $crate::output::write_stderr(format_args!("{}\n", format_args!($($words)*)))
+    ($($message:tt)*) => {
+        $crate::output::write_stderr(format_args!("{}\n", format_args!($($message)*)))
     };
 }
 
 /// Writes to stderr. An error is ignored, because there is no other place to report it.
-pub fn write_stderr(words: fmt::Arguments<'_>) {
-    let _ = io::stderr().write_fmt(words);
+pub fn write_stderr(message: fmt::Arguments<'_>) {
+    let _ = io::stderr().write_fmt(message);
 }
 
 /// Clears the terminal line that contains a progress bar, so that a message fits there. The bar is drawn again soon.

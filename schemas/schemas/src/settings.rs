@@ -17,8 +17,8 @@ pub fn read_file(path: &Path) -> io::Result<String> {
     let metadata = fs::metadata(path)?;
     // For folders, the error message of the operating system is better.
     if !metadata.is_file() && !metadata.is_dir() {
-        let words = "it is a pipe or a device: use a regular file";
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, words));
+        let message = "it is a pipe or a device: use a regular file";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
     }
     read(path)
 }
@@ -36,19 +36,19 @@ pub fn read(path: &Path) -> io::Result<String> {
         .read_to_end(&mut bytes)?;
 
     if bytes.len() as u64 > SETTINGS_BYTES_MAX {
-        let words = format!(
+        let message = format!(
             "over {} MiB, the limit for recipes and configurations: is this the right file?",
             SETTINGS_BYTES_MAX >> 20
         );
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, words));
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
     }
 
     String::from_utf8(bytes).map_err(|error| {
-        let words = format!(
+        let message = format!(
             "not UTF-8 from byte {} on",
             error.utf8_error().valid_up_to()
         );
-        io::Error::new(io::ErrorKind::InvalidData, words)
+        io::Error::new(io::ErrorKind::InvalidData, message)
     })
 }
 

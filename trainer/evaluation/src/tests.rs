@@ -321,20 +321,20 @@ fn settings_that_the_store_lacks_are_refused() {
         .expect_err("unfit");
         (error.exit_code(), error.to_string())
     };
-    let (code, words) = said(EvaluationSettings {
+    let (code, message) = said(EvaluationSettings {
         target: "mood".to_owned(),
         ..EvaluationSettings::default()
     });
     assert_eq!(
-        (code, words.as_str()),
+        (code, message.as_str()),
         (2, "data.targets = mood: the store has genre, genres_all")
     );
-    let (code, words) = said(EvaluationSettings {
+    let (code, message) = said(EvaluationSettings {
         feature: Some("mfcc".to_owned()),
         ..EvaluationSettings::default()
     });
     assert_eq!(
-        (code, words.as_str()),
+        (code, message.as_str()),
         (2, "data.feature = mfcc: the store has log_mel")
     );
 }
@@ -392,12 +392,12 @@ fn a_file_that_is_no_parquet_is_named() {
         format!("predictions: cannot read {}", path.display())
     );
     std::fs::write(&path, "no Parquet").expect("room");
-    let words = Answers::read(&path).expect_err("damage").to_string();
+    let message = Answers::read(&path).expect_err("damage").to_string();
     let wanted = format!(
         "predictions: {} is not a readable Parquet file: ",
         path.display()
     );
-    assert!(words.starts_with(&wanted), "{words}");
+    assert!(message.starts_with(&wanted), "{message}");
 }
 
 #[test]

@@ -189,9 +189,9 @@ impl Sweep {
             let mut longer = Vec::with_capacity(trials.len() * choices.len());
             for trial in &trials {
                 for value in choices {
-                    let mut words: Vec<String> = trial.clone();
-                    words.push(format!("{key}={value}"));
-                    longer.push(words);
+                    let mut arguments: Vec<String> = trial.clone();
+                    arguments.push(format!("{key}={value}"));
+                    longer.push(arguments);
                 }
             }
             trials = longer;
@@ -356,10 +356,10 @@ pub fn values_of(run: &Path, score: &str) -> Result<Vec<f64>, RecordError> {
 ///
 /// # Errors
 /// [`ConfigError`] if an argument is invalid.
-pub fn config_of(base: &Config, words: &[String], place: &str) -> Result<Config, ConfigError> {
+pub fn config_of(base: &Config, arguments: &[String], place: &str) -> Result<Config, ConfigError> {
     // Convert the base configuration to text, so that a trial's arguments are parsed and checked like those of `--set`.
     let text = toml::to_string(base).map_err(|error| ConfigError::parse(place, error))?;
-    Config::parse(&text, place, words)
+    Config::parse(&text, place, arguments)
 }
 
 #[cfg(test)]

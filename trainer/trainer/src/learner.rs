@@ -322,8 +322,8 @@ fn check_groups<'a>(
     if optimizer.layer_decay.is_some()
         && parts.any(|part| !layers.iter().any(|layer| layer == part))
     {
-        let words = "optimizer.layer_decay: the order of this model's layers is unknown";
-        return Err(ModelError::Unfit(words.to_owned()));
+        let message = "optimizer.layer_decay: the order of this model's layers is unknown";
+        return Err(ModelError::Unfit(message.to_owned()));
     }
 
     for group in &optimizer.groups {

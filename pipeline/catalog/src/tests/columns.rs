@@ -110,21 +110,21 @@ fn too_many_columns_are_detected_in_the_header() {
         csv_text::Header::Line(Default::default()),
         csv_text::Header::Levels,
     ] {
-        let (words, bytes) = opened(
+        let (message, bytes) = opened(
             &format!("a{}\n", ",b".repeat(csv_text::COLUMNS_MAX)),
             header,
         );
         assert!(
-            words.starts_with("metadata file t.csv: 10001 columns exceed the limit of 10000"),
-            "{words}"
+            message.starts_with("metadata file t.csv: 10001 columns exceed the limit of 10000"),
+            "{message}"
         );
         assert!(bytes <= 2 << 20, "{bytes} bytes were read");
     }
 
-    let (words, bytes) = opened("no line ends ", csv_text::Header::Line(Default::default()));
+    let (message, bytes) = opened("no line ends ", csv_text::Header::Line(Default::default()));
     assert!(
-        words.contains("t.csv: its first line does not end within 16777216 bytes"),
-        "{words}"
+        message.contains("t.csv: its first line does not end within 16777216 bytes"),
+        "{message}"
     );
     assert!(bytes <= 32 << 20, "{bytes} bytes were read");
 
@@ -196,11 +196,11 @@ fn record_without_an_end_is_an_error() {
         }
     };
     assert_eq!(error.exit_code(), exit::USAGE);
-    let words = error.to_string();
+    let message = error.to_string();
     assert!(
-        words.contains("t.csv")
-            && words.contains("the record on line 3 has more than 67108864 bytes"),
-        "{words}"
+        message.contains("t.csv")
+            && message.contains("the record on line 3 has more than 67108864 bytes"),
+        "{message}"
     );
 }
 
@@ -212,10 +212,10 @@ fn content_and_rows_have_limits() {
     );
     let error = load::inflated("t.jsonl", &b"12345"[..], 4).unwrap_err();
     assert_eq!(error.exit_code(), exit::USAGE);
-    let words = error.to_string();
+    let message = error.to_string();
     assert!(
-        words.contains("t.jsonl: it has more than 4 bytes"),
-        "{words}"
+        message.contains("t.jsonl: it has more than 4 bytes"),
+        "{message}"
     );
 
     // The values of 1,000 rows, and their numbers, have 16,000 bytes. Batches that share values have them once.
@@ -229,10 +229,10 @@ fn content_and_rows_have_limits() {
     };
     let first = rows();
     assert_eq!(all([first.clone(), first]).unwrap().num_rows(), 2_000);
-    let words = all([rows(), rows()]).unwrap_err().to_string();
+    let message = all([rows(), rows()]).unwrap_err().to_string();
     assert!(
-        words.contains("t.parquet: its rows in memory have more than 28000 bytes"),
-        "{words}"
+        message.contains("t.parquet: its rows in memory have more than 28000 bytes"),
+        "{message}"
     );
 }
 

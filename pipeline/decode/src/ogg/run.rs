@@ -466,10 +466,10 @@ impl<'a> OggDecoder<'a> {
 
         // The header of a damaged last page states the time. Without such a header, estimate the audio in the damaged
         // bytes; if there are none, count a packet that was begun and never ended.
-        let told = tail
+        let claimed = tail
             .claimed_granule
             .and_then(|granule| link.granules.tail(granule, tail.bytes, &mut self.room));
-        if let Some(samples) = told {
+        if let Some(samples) = claimed {
             self.missing(link, samples, tail.offset);
         } else if tail.bytes > 0 {
             self.estimate(link, tail.bytes, 0, tail.offset);

@@ -2,11 +2,11 @@
 //! and one [`Extractor`] per worker or per lane of a device.
 
 mod audio;
-mod charge;
 mod derive;
 mod extractor;
 mod images;
 mod loudness;
+mod memory;
 mod model;
 
 use std::sync::Arc;
@@ -33,10 +33,10 @@ use wavemill_store::shards::Format;
 use crate::onnx::{Model, ModelError, ModelPlan};
 use crate::settings::Settings;
 
-pub(crate) use charge::encode_bytes;
 pub(crate) use derive::StoredSources;
 pub(crate) use extractor::SegmentResults;
 pub use extractor::{Extractor, NoRows};
+pub(crate) use memory::encode_bytes;
 
 /// The error type for features that cannot be planned or computed.
 #[derive(Debug, thiserror::Error)]

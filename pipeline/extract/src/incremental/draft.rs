@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use parquet::errors::ParquetError;
 use wavemill_catalog::split::KeptSides;
-use wavemill_catalog::{Catalog, ClassLists, Laps};
-use wavemill_runtime::course::{Course, Phase};
+use wavemill_catalog::{Catalog, ClassLists, Timings};
+use wavemill_runtime::progress::{Phase, Progress};
 use wavemill_source::AudioIndex;
 use wavemill_store::{Parent, Store, StoreError};
 
@@ -30,7 +30,7 @@ pub(crate) struct DraftInputs<'j, 'a> {
     pub settings: &'a Settings,
     pub input: &'a Input,
     pub store: &'a Store,
-    pub course: &'a Course,
+    pub progress: &'a Progress,
 }
 
 /// The version that a run would create after a given parent.
@@ -55,7 +55,7 @@ impl<'j> DraftInputs<'j, '_> {
         parent: Option<Parent>,
         known: &mut KnownInputs,
     ) -> Result<Draft<'j>, RunError> {
-        self.course.enter(Phase::Planning, 0);
+        self.progress.enter(Phase::Planning, 0);
         let mut renames = match &parent {
             Some(parent) => renames::find(self, parent, known)?,
             None => Renames::new(),
@@ -101,14 +101,14 @@ impl<'j> DraftInputs<'j, '_> {
 
         catalog.tables.extend(input.copies.tables.clone());
 
-        let mut laps = Laps::start();
+        let mut timings = Timings::start();
         let none = BTreeMap::new();
         let kept_counts = parent
             .as_ref()
             .map_or(&none, |parent| &parent.manifest.shards);
         let plan = Plan::new(job, settings, input, &catalog, kept_counts)?;
-        laps.end("plan");
-        catalog.wall_s.append(&mut laps.wall_s);
+        timings.end("plan");
+        catalog.wall_s.append(&mut timings.wall_s);
 
         Ok(Draft {
             parent,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use wavemill_catalog as catalog;
 use wavemill_catalog::{CatalogError, CleanedRows, FileAccount};
-use wavemill_runtime::course::Course;
+use wavemill_runtime::progress::Progress;
 use wavemill_schemas::recipe::{Dataset, Recipe};
 use wavemill_source as source;
 use wavemill_source::{ListedClip, Media, Source};
@@ -38,12 +38,12 @@ impl Input {
     pub(crate) fn open(
         job: &Job,
         settings: &Settings,
-        course: &Arc<Course>,
+        progress: &Arc<Progress>,
     ) -> Result<Self, RunError> {
         let given_sides = job.sides.as_deref().map(parent::read_sides).transpose()?;
         // The audio is listed first, because cleaning may drop rows whose clip has no file.
         let source = open_source(&job.audio, &job.recipe, settings.allow_outside)?;
-        let mut cleaned = clean(job, settings, &*source, course)?;
+        let mut cleaned = clean(job, settings, &*source, progress)?;
         let files = cleaned.account_for(&*source, job.recipe.catalog.dataset);
         cleaned.warn_of(&files);
 
@@ -122,20 +122,20 @@ fn clean(
     job: &Job,
     settings: &Settings,
     source: &dyn Source,
-    course: &Arc<Course>,
+    progress: &Arc<Progress>,
 ) -> Result<CleanedRows, RunError> {
     let cleaned = catalog::clean(
         &job.recipe,
         &job.metadata,
         source.index(),
         settings.into(),
-        course,
+        progress,
     );
 
-    // The catalog's error does not contain the phase in which the job was stopped, so `course` supplies it.
+    // The catalog's error does not contain the phase in which the job was stopped, so `progress` supplies it.
     cleaned.map_err(|error| match error {
         CatalogError::Stopped => RunError::Stopped {
-            phase: course.phase(),
+            phase: progress.phase(),
         },
         CatalogError::NoAudio { rows, example, .. } => {
             let hint = catalog::hint_of_file(&example, source);

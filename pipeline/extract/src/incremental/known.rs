@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use wavemill_runtime::course::{Course, Phase};
+use wavemill_runtime::progress::{Phase, Progress};
 use wavemill_schemas::input::InputSeen;
 use wavemill_source::{AudioIndex, Source};
 
@@ -62,7 +62,7 @@ impl KnownInputs {
         clips: impl IntoIterator<Item = &'c str>,
         source: &dyn Source,
         settings: &Settings,
-        course: &Course,
+        progress: &Progress,
     ) -> Result<(), RunError> {
         let clips = clips.into_iter();
         let unknown: Vec<&str> = clips.filter(|key| self.get(key).is_none()).collect();
@@ -70,14 +70,15 @@ impl KnownInputs {
             return Ok(());
         }
 
-        let phase = course.phase();
-        let contents = survey::read_files(unknown.iter().copied(), source, settings, course, None)?;
-        if course.is_stopped() {
+        let phase = progress.phase();
+        let contents =
+            survey::read_files(unknown.iter().copied(), source, settings, progress, None)?;
+        if progress.is_stopped() {
             return Err(RunError::Stopped {
                 phase: Phase::Hashing,
             });
         }
-        course.enter(phase, 0);
+        progress.enter(phase, 0);
 
         self.learn(&contents, source.index());
         // A missing file is recorded as unreadable, so that the file is not looked up again.

@@ -49,7 +49,7 @@ pub(crate) fn find(
         candidates.iter().copied(),
         source,
         inputs.settings,
-        inputs.course,
+        inputs.progress,
     )?;
 
     let mut appeared: BTreeMap<&str, Vec<&str>> = BTreeMap::new();

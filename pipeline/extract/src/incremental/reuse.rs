@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use wavemill_runtime::course::Course;
 use wavemill_runtime::parallel::in_parts;
+use wavemill_runtime::progress::Progress;
 use wavemill_schemas::clip::ClipRow;
 use wavemill_schemas::input::InputSeen;
 use wavemill_schemas::manifest::{FeatureEntry, Manifest, Receipt};
@@ -121,7 +121,7 @@ impl<'a> EarlierRuns<'a> {
         clips: &[ClipRow],
         source: &dyn Source,
         settings: &Settings,
-        course: &Course,
+        progress: &Progress,
     ) -> Result<(), RunError> {
         let mut doubtful = BTreeSet::new();
         for plan_id in &self.plans {
@@ -136,7 +136,7 @@ impl<'a> EarlierRuns<'a> {
         let planned = plan.shard_plan.planned.iter();
         let planned = planned.map(|&row| clips[row].clip_key.as_str());
         let changed = planned.filter(|clip_key| doubtful.contains(*clip_key));
-        known.read(changed, source, settings, course)
+        known.read(changed, source, settings, progress)
     }
 
     /// Finds the files that need no work: files finished by an interrupted run of this plan, and files that can be
@@ -150,7 +150,7 @@ impl<'a> EarlierRuns<'a> {
         plan: &Plan<'_>,
         clips: &[ClipRow],
         known: &KnownInputs,
-        course: &Course,
+        progress: &Progress,
     ) -> Result<(FinishedShards, Vec<String>), RunError> {
         let shard_plan = &plan.shard_plan;
         let keys = plan.key_inputs(clips, &plan.features);
@@ -159,7 +159,7 @@ impl<'a> EarlierRuns<'a> {
         let mut to_link = Vec::new();
         for (place, shard) in shard_plan.shards.iter().enumerate() {
             // The stop flag is checked before each shard, because the shard's files are read to compare their hashes.
-            if course.is_stopped() {
+            if progress.is_stopped() {
                 return Err(ExtractError::Interrupted {
                     done: finished.n_done(),
                     total: finished.n_total(),

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use fail::fail_point;
-use wavemill_runtime::course::{Course, Phase};
+use wavemill_runtime::progress::{Phase, Progress};
 use wavemill_schemas::manifest::{Identity, Manifest};
 use wavemill_store::{Access, Decision, Lock, PlanRecord, Store, StoreError};
 
@@ -56,7 +56,7 @@ pub(super) fn begin<'j>(
         store,
         Access::Exclusive,
         inputs.settings.lock_wait,
-        inputs.course,
+        inputs.progress,
     )?;
     // Another run may have committed before this run got the lock. Everything that depends on the parent is then
     // decided again.
@@ -103,12 +103,12 @@ pub(super) fn take_lock(
     store: &Store,
     access: Access,
     wait: Duration,
-    course: &Course,
+    progress: &Progress,
 ) -> Result<Lock, RunError> {
-    course.enter(Phase::Waiting, 0);
-    let locked = store.lock(access, wait, || course.is_stopped());
+    progress.enter(Phase::Waiting, 0);
+    let locked = store.lock(access, wait, || progress.is_stopped());
     match locked {
-        Err(StoreError::Locked { .. }) if course.is_stopped() => Err(RunError::Stopped {
+        Err(StoreError::Locked { .. }) if progress.is_stopped() => Err(RunError::Stopped {
             phase: Phase::Waiting,
         }),
         locked => {
@@ -174,7 +174,7 @@ fn stale_inputs(
     let source = &*inputs.input.source;
     let doubtful = known.recall(was.clone(), source.index());
     let doubtful = doubtful.iter().map(String::as_str);
-    known.read(doubtful, source, inputs.settings, inputs.course)?;
+    known.read(doubtful, source, inputs.settings, inputs.progress)?;
 
     let mut stale = Vec::new();
     for (clip_key, was) in was {

@@ -1,7 +1,7 @@
 //! Commits a version whose shards are finished.
 
 use fail::fail_point;
-use wavemill_runtime::course::Phase;
+use wavemill_runtime::progress::Phase;
 use wavemill_store::shards::FinishedShards;
 use wavemill_store::{Parent, Store};
 
@@ -21,7 +21,7 @@ pub(super) fn commit(
     finished: &FinishedShards,
     monitor: &RunMonitor,
 ) -> Result<Report, RunError> {
-    monitor.course.enter(Phase::Commit, 0);
+    monitor.progress.enter(Phase::Commit, 0);
     fail_point!("run-before-commit");
 
     let PlannedVersion {

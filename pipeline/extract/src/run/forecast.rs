@@ -48,7 +48,7 @@ pub(super) fn forecast(
         settings,
         input,
         store,
-        course,
+        progress,
         ..
     } = *inputs;
     let Draft {
@@ -61,8 +61,8 @@ pub(super) fn forecast(
     let parent = parent.as_ref();
 
     let earlier = EarlierRuns::new(store, plan_id, parent, settings)?.only_looking();
-    earlier.look_at_inputs(known, plan, &catalog.clips, source, settings, course)?;
-    let (finished, _) = earlier.finished(plan, &catalog.clips, known, course)?;
+    earlier.look_at_inputs(known, plan, &catalog.clips, source, settings, progress)?;
+    let (finished, _) = earlier.finished(plan, &catalog.clips, known, progress)?;
 
     let mut forecast = Forecast {
         reuse: FileReuse::classify(&finished, plan, parent),

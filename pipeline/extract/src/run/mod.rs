@@ -17,7 +17,7 @@ mod tables;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use wavemill_runtime::course::Course;
+use wavemill_runtime::progress::Progress;
 use wavemill_schemas::recipe::Recipe;
 
 pub use self::preview::{Preview, SideLabels, preview};
@@ -38,7 +38,7 @@ use crate::threads::Counters;
 #[derive(Debug, Default)]
 pub struct RunMonitor {
     /// Progress of the run. Setting its `stop` ends the run; during extraction, clips in flight are finished first.
-    pub course: Arc<Course>,
+    pub progress: Arc<Progress>,
     /// Number of clips that this run has to process; 0 until the number is known.
     pub clips_total: AtomicU64,
     /// Counters of the work that the run has done so far.
@@ -134,12 +134,12 @@ fn end(
     let of_parent = std::mem::replace(&mut report.warnings, catalog.warnings);
     report.warnings.extend(lane_warnings);
     report.warnings.extend(of_parent);
-    report.wall_s = monitor.course.seconds();
+    report.wall_s = monitor.progress.seconds();
 
     // The version is committed even if the last line of its record cannot be written.
     if let Err(error) = record.end(COMMITTED, &report, &warnings) {
-        let words = format!("cannot complete the run record: {error}");
-        report.warnings.push(words);
+        let message = format!("cannot complete the run record: {error}");
+        report.warnings.push(message);
     }
     Ok(report)
 }

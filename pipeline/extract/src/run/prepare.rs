@@ -1,7 +1,7 @@
 //! Prepares a version: reads the inputs, plans, and takes the store's lock. Finds the files that exist already.
 
 use wavemill_catalog::{CatalogSettings, FileAccount};
-use wavemill_runtime::course::Phase;
+use wavemill_runtime::progress::Phase;
 use wavemill_schemas::manifest::{FileEntry, Identity};
 use wavemill_schemas::reject::Reject;
 use wavemill_source::Source;
@@ -61,19 +61,19 @@ pub(super) fn prepare<'a>(
     settings: &'a Settings,
     monitor: &'a RunMonitor,
 ) -> Result<Preparation<'a>, RunError> {
-    let mut input = Input::open(job, settings, &monitor.course)?;
+    let mut input = Input::open(job, settings, &monitor.progress)?;
     input.require_rows()?;
     let files = std::mem::take(&mut input.files);
 
     let store = Store::find(&job.store, Purpose::Writing)?;
     store.pull_receipts()?;
-    let mut known = input.find_copies(job, &store, settings, &monitor.course)?;
+    let mut known = input.find_copies(job, &store, settings, &monitor.progress)?;
     let inputs = DraftInputs {
         job,
         settings,
         input: &input,
         store: &store,
-        course: &monitor.course,
+        progress: &monitor.progress,
     };
     // The store is read without its lock. A memory limit that is too small for the recipe is reported before anything
     // is written.
@@ -131,14 +131,14 @@ impl Prepared<'_> {
             monitor,
             ..
         } = self;
-        let (plan, clips, course) = (&draft.plan, &draft.catalog.clips, &monitor.course);
+        let (plan, clips, progress) = (&draft.plan, &draft.catalog.clips, &monitor.progress);
 
         // The lock is held since the receipts were copied.
         self.store.equalize_receipts()?;
         let parent = draft.parent.as_ref();
         let earlier = EarlierRuns::new(&self.store, &self.plan_id, parent, settings)?;
-        earlier.look_at_inputs(known, plan, clips, &**source, settings, course)?;
-        let (finished, warnings) = earlier.finished(plan, clips, known, course)?;
+        earlier.look_at_inputs(known, plan, clips, &**source, settings, progress)?;
+        let (finished, warnings) = earlier.finished(plan, clips, known, progress)?;
         draft.catalog.warnings.extend(warnings);
         Ok(finished)
     }
@@ -165,7 +165,7 @@ impl Prepared<'_> {
         &mut self,
         finished: &FinishedShards,
     ) -> Result<PlannedVersion, RunError> {
-        self.monitor.course.enter(Phase::Tables, 0);
+        self.monitor.progress.enter(Phase::Tables, 0);
         let (tables, other_rejects) = self.write_tables(finished)?;
         let Self {
             job,
@@ -237,7 +237,7 @@ impl Prepared<'_> {
     /// # Errors
     /// [`ExtractError::Interrupted`] if the run was asked to stop.
     fn require_not_stopped(&self, finished: &FinishedShards) -> Result<(), RunError> {
-        if !self.monitor.course.is_stopped() {
+        if !self.monitor.progress.is_stopped() {
             return Ok(());
         }
         Err(ExtractError::Interrupted {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arrow::array::{Array, AsArray};
 use serde::Serialize;
 use wavemill_catalog::{Catalog, Duplicates, FileAccount, StepCount};
-use wavemill_runtime::course::Course;
+use wavemill_runtime::progress::Progress;
 use wavemill_schemas::clip::ClipRow;
 use wavemill_schemas::manifest::FeatureEntry;
 use wavemill_schemas::sides::NO_SIDE;
@@ -111,21 +111,25 @@ impl SideLabels {
     }
 }
 
-/// Cleans and plans a job without writing anything. `course` receives the progress and can stop the preview.
+/// Cleans and plans a job without writing anything. `progress` counts what is done and can stop the preview.
 ///
 /// # Errors
 /// The errors of [`crate::run::run`] up to the plan.
-pub fn preview(job: &Job, settings: &Settings, course: &Arc<Course>) -> Result<Preview, RunError> {
-    let mut input = Input::open(job, settings, course)?;
+pub fn preview(
+    job: &Job,
+    settings: &Settings,
+    progress: &Arc<Progress>,
+) -> Result<Preview, RunError> {
+    let mut input = Input::open(job, settings, progress)?;
     let store = Store::find(&job.store, Purpose::Reading)?;
     store.pull_receipts()?;
-    let mut known = input.find_copies(job, &store, settings, course)?;
+    let mut known = input.find_copies(job, &store, settings, progress)?;
     let inputs = DraftInputs {
         job,
         settings,
         input: &input,
         store: &store,
-        course,
+        progress,
     };
 
     let mut draft = inputs.draft(store.latest()?, &mut known)?;

@@ -123,11 +123,11 @@ impl RunRecord {
 
 /// Formats an error with its causes on one line.
 fn describe_error(error: &RunError) -> String {
-    let mut words = error.to_string();
+    let mut message = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
-        words = format!("{words}: {error}");
+        message = format!("{message}: {error}");
         cause = error.source();
     }
-    words
+    message
 }

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use wavemill_runtime::budget::ByteBudget;
-use wavemill_runtime::course::Phase;
+use wavemill_runtime::progress::Phase;
 use wavemill_schemas::clip::ClipRow;
 use wavemill_schemas::manifest::FeatureEntry;
 use wavemill_source::Source;
@@ -67,7 +67,7 @@ impl ShardRun<'_> {
         let (taken, warnings) = self.taken_rows(&passes, &known)?;
         drop(known);
 
-        self.monitor.course.enter(Phase::Clips, 0);
+        self.monitor.progress.enter(Phase::Clips, 0);
         self.expect_clips(&passes);
         for (pass, taken) in passes.iter().zip(&taken) {
             self.write_pass(pass, taken, finished)?;
@@ -167,7 +167,7 @@ impl ShardRun<'_> {
             features: &features,
             class_sizes: &class_sizes,
             formats: &features.formats(targets, &self.plan.recipe.shards)?,
-            stop: &self.monitor.course.stop,
+            stop: &self.monitor.progress.stop,
             counters: &self.monitor.counters,
             limits: self.limits,
             budget: ByteBudget::new(self.limits.in_flight_bytes),

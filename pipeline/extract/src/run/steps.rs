@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde::Serialize;
-use wavemill_runtime::course::Phase;
+use wavemill_runtime::progress::Phase;
 use wavemill_schemas::clip::ClipRow;
 use wavemill_schemas::local_path::scheme;
 use wavemill_schemas::manifest::Manifest;
@@ -262,7 +262,7 @@ fn open_plan(
     monitor: &RunMonitor,
 ) -> Result<Found<PlannedWork>, RunError> {
     store.require_folder()?;
-    let lock = take_lock(store, Access::Shared, job.lock_wait, &monitor.course)?;
+    let lock = take_lock(store, Access::Shared, job.lock_wait, &monitor.progress)?;
     Ok(find(
         store,
         &job.plan_id,
@@ -345,7 +345,7 @@ impl StoredPart<'_> {
             parent,
             monitor,
         } = *self;
-        monitor.course.enter(Phase::Planning, 0);
+        monitor.progress.enter(Phase::Planning, 0);
         let shards = store.planned_shards(&work.blocks, places)?;
         let listed = listed(&shards);
         let (shard_plan, clips, renames) = rows_of(shards);
@@ -369,7 +369,7 @@ impl StoredPart<'_> {
         let mut finished = reuse::finished_by_workers(store, &job.plan_id, shards, features)?;
         let files_reused = finished.n_done();
         if files_reused < finished.n_total() || !finished.in_dispute().is_empty() {
-            monitor.course.enter(Phase::Listing, 0);
+            monitor.progress.enter(Phase::Listing, 0);
             let audio = job.audio.as_ref().unwrap_or(&work.audio);
             let source = reopen_source(audio, &work.recipe, &work.audio_root, listed)?;
             let mut known = KnownInputs::default();
@@ -384,8 +384,8 @@ impl StoredPart<'_> {
                 let changed = keys.filter(|clip_key| doubtful.contains(*clip_key));
                 // The previous version knows renamed files by other names.
                 let renamed = renames.keys().map(String::as_str);
-                let course = &monitor.course;
-                known.read(changed.chain(renamed), &*source, settings, course)?;
+                let progress = &monitor.progress;
+                known.read(changed.chain(renamed), &*source, settings, progress)?;
             }
             let run = ShardRun {
                 settings,
@@ -474,7 +474,7 @@ pub fn commit(
         &store,
         Access::Exclusive,
         settings.lock_wait,
-        &monitor.course,
+        &monitor.progress,
     )?;
     let found = find(&store, plan_id, lock, PlannedVersion::read, |planned| {
         &planned.work
@@ -519,15 +519,15 @@ fn commit_open(
         Ok(report) => report,
         Err(error) => return Err(record.failed(error, &[])),
     };
-    report.wall_s = monitor.course.seconds();
+    report.wall_s = monitor.progress.seconds();
     // The version is committed, whatever happens now.
     if let Err(error) = record.end(COMMITTED, &report, &report.warnings) {
-        let words = format!("cannot complete the run record: {error}");
-        report.warnings.push(words);
+        let message = format!("cannot complete the run record: {error}");
+        report.warnings.push(message);
     }
     if let Err(error) = store.remove_committed_plan(plan_id) {
-        let words = format!("cannot remove the plan, which is no longer needed: {error}");
-        report.warnings.push(words);
+        let message = format!("cannot remove the plan, which is no longer needed: {error}");
+        report.warnings.push(message);
     }
     Ok(report)
 }

@@ -193,8 +193,8 @@ impl From<NoRows> for Failure {
 
 /// Creates the reject of a clip on which a thread panicked.
 pub(super) fn panicked(stage: Stage, panic: &(dyn Any + Send)) -> Reject {
-    let words = panic_message(panic);
-    let detail = format!("the worker panicked on this clip: {words}");
+    let message = panic_message(panic);
+    let detail = format!("the worker panicked on this clip: {message}");
     Reject::new(stage, Reason::WorkerPanic, detail)
 }
 

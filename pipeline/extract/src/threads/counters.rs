@@ -71,8 +71,8 @@ pub struct LaneTimes {
 
 impl LaneTimes {
     /// Records the reason why a lane (a thread of a device) ended early.
-    pub fn fail(&self, words: String) {
-        self.lock_failures().push(words);
+    pub fn fail(&self, message: String) {
+        self.lock_failures().push(message);
     }
 
     /// Returns warnings for the user, one sentence each: why lanes (threads of a device) ended early or were slow.

@@ -94,12 +94,12 @@ pub enum ExtractError {
         source: KernelError,
     },
     /// The encoding of rows, or a thread of the device, panicked. This is a bug in wavemill.
-    #[error("{what} panicked ({words}); nothing was committed; please report this")]
+    #[error("{what} panicked ({message}); nothing was committed; please report this")]
     Panic {
         /// The operation that panicked.
         what: String,
         /// Message of the panic.
-        words: String,
+        message: String,
     },
 }
 
@@ -131,11 +131,11 @@ fn reasons(rejects: &[Reject]) -> String {
         *counts.entry(reject.reason.name()).or_default() += 1;
     }
 
-    let words: Vec<String> = counts
+    let parts: Vec<String> = counts
         .iter()
         .map(|(reason, n)| format!("{n} {reason}"))
         .collect();
-    words.join(", ")
+    parts.join(", ")
 }
 
 fn listed(list: Option<&Path>) -> String {

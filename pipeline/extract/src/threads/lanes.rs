@@ -96,7 +96,7 @@ impl Lane<'_> {
         let result = computed.unwrap_or_else(|panic| {
             Err(ExtractError::Panic {
                 what: format!("computing features on lane {}", self.number),
-                words: panic_message(&*panic),
+                message: panic_message(&*panic),
             })
         });
         if let Err(error) = result {
@@ -245,8 +245,8 @@ impl Lane<'_> {
             return Err(ExtractError::Device { source });
         }
 
-        let words = format!("a device failed, others went on: {source}");
-        self.work.counters.lanes.fail(words);
+        let message = format!("a device failed, others went on: {source}");
+        self.work.counters.lanes.fail(message);
         let Batch { clips, hand } = batch;
         if !clips.is_empty() {
             // Another lane is working, so the handed batch has a receiver, and the queue has space.

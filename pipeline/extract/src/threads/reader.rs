@@ -119,11 +119,11 @@ impl ReadOrder {
 
         // The caller holds the order's lock while this waits, so permits are taken in plan order.
         let permit = if work.features.is_closed() {
-            let charge = match taken {
-                Some(clip) => work.features.taken_charge(clip),
-                None => work.features.closed_charge(read_bytes),
+            let memory_bytes = match taken {
+                Some(clip) => work.features.taken_memory_bytes(clip),
+                None => work.features.closed_memory_bytes(read_bytes),
             };
-            work.budget.enter(self.seq, charge)
+            work.budget.enter(self.seq, memory_bytes)
         } else {
             work.budget.enter_file(self.seq, read_bytes)
         };
@@ -254,8 +254,8 @@ impl<'a> Reader<'a> {
             let file_bytes = clip.bytes.len() as u64;
             let wanted = match clip.failure {
                 Some(_) => file_bytes,
-                None if features.is_of_images() => features.picture_charge(&clip.bytes),
-                None => features.charge(file_bytes, clip.longest_s),
+                None if features.is_of_images() => features.picture_memory_bytes(&clip.bytes),
+                None => features.memory_bytes(file_bytes, clip.longest_s),
             };
             let admitted = clip.permit.admit(seq, wanted);
             if admitted.map_err(|refusal| self.refused(refusal, clip_key, file_bytes))? {
@@ -285,7 +285,7 @@ impl<'a> Reader<'a> {
     ) -> Result<ClipBytes, ExtractError> {
         let features = self.work.features;
         let clip_key = &self.work.clips[ticket.row].clip_key;
-        let wanted = features.taken_charge(taken);
+        let wanted = features.taken_memory_bytes(taken);
         // If the recipe limits the length of clips, the clip is already admitted.
         let mut is_in = features.is_closed();
         while !is_in {
@@ -363,7 +363,7 @@ impl<'a> Reader<'a> {
 
         // The clip is too long for the recipe, or too large for memory, or its file claims a wrong length.
         let is_long = claimed_s > longest_s
-            || features.charge(bytes.len() as u64, longest_s) > limits.in_flight_bytes;
+            || features.memory_bytes(bytes.len() as u64, longest_s) > limits.in_flight_bytes;
         if !is_long {
             add_time(&counters.times.decode, start);
             return Ok(ClipLength::AtMost(longest_s));

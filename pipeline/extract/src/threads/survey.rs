@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use wavemill_decode::InputFacts;
 use wavemill_runtime::budget::{ByteBudget, Refusal};
-use wavemill_runtime::course::{Course, Phase};
 use wavemill_runtime::panics::WORKER_NAME;
+use wavemill_runtime::progress::{Phase, Progress};
 use wavemill_source::{Media, ReadFailure, Source};
 
 use super::ExtractError;
@@ -38,7 +38,7 @@ pub(crate) type FileContents = HashMap<String, Option<FileContent>>;
 /// Reads and hashes the files of those clips of `keys` that have a file. If `known` is given, the files also get
 /// fingerprints: from `known`, or by decoding the file.
 ///
-/// If `course` was stopped, the remaining clips are missing from the result, and the caller must check for this.
+/// If `progress` was stopped, the remaining clips are missing from the result, and the caller must check for this.
 ///
 /// # Errors
 /// [`ExtractError::Read`] if a file cannot be read; [`ExtractError::Threads`], [`ExtractError::ClipMemory`],
@@ -47,21 +47,21 @@ pub fn read_files<'k>(
     keys: impl Iterator<Item = &'k str>,
     source: &dyn Source,
     settings: &Settings,
-    course: &Course,
+    progress: &Progress,
     known: Option<&Fingerprints>,
 ) -> Result<FileContents, ExtractError> {
     let clips: Vec<_> = keys
         .filter_map(|key| Some((key, source.index().get(key)?.bytes)))
         .collect();
 
-    course.enter(Phase::Hashing, clips.len() as u64);
+    progress.enter(Phase::Hashing, clips.len() as u64);
     let pass = Pass {
         clips,
         next: AtomicUsize::new(0),
         source,
         budget: ByteBudget::new(settings.in_flight_bytes()),
         settings,
-        course,
+        progress,
         known,
     };
 
@@ -77,7 +77,7 @@ struct Pass<'a> {
     source: &'a dyn Source,
     budget: ByteBudget,
     settings: &'a Settings,
-    course: &'a Course,
+    progress: &'a Progress,
     /// Fingerprints that need not be made; `None` if the pass makes none.
     known: Option<&'a Fingerprints>,
 }
@@ -112,7 +112,7 @@ impl Pass<'_> {
         };
         let mut bytes = Vec::new();
         let mut contents = FileContents::new();
-        while !self.course.is_stopped() {
+        while !self.progress.is_stopped() {
             // Any thread may take any clip: results are stored by key, so the order has no effect.
             let next = self.next.fetch_add(1, Ordering::Relaxed);
             let Some(&(key, n_bytes)) = self.clips.get(next) else {
@@ -162,7 +162,7 @@ impl Pass<'_> {
             bytes.clear();
             bytes.shrink_to(self.settings.kept_bytes());
             drop(permit);
-            self.course.add(1);
+            self.progress.add(1);
         }
         Ok(contents)
     }

@@ -134,7 +134,7 @@ impl<'a> Worker<'a> {
             Ok(Err(source)) => Event::Failed(source.into()),
             Err(panic) => Event::Failed(ExtractError::Panic {
                 what: format!("shard {label}: encoding"),
-                words: panic_message(&*panic),
+                message: panic_message(&*panic),
             }),
         }
     }
@@ -242,7 +242,7 @@ impl<'a> Worker<'a> {
             Err(panic) => {
                 return Event::Failed(ExtractError::Panic {
                     what: format!("{clip_key}: copying its rows"),
-                    words: panic_message(&*panic),
+                    message: panic_message(&*panic),
                 });
             }
         };

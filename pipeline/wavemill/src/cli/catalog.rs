@@ -66,8 +66,8 @@ impl CatalogCommand {
         let _removed = PartialFile::at(&folder.part);
         let out = std::path::absolute(&folder.target)?;
         if out.to_str().is_none() || store.place().to_str().is_none() {
-            let words = "a catalogue cannot contain a path that is not UTF-8: rename the folder";
-            return Err(UsageError(words.to_owned()).into());
+            let message = "a catalogue cannot contain a path that is not UTF-8: rename the folder";
+            return Err(UsageError(message.to_owned()).into());
         }
         let job = CatalogJob {
             store: &store,

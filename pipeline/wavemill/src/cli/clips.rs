@@ -70,12 +70,12 @@ impl ClipList {
         self.folder(&path);
 
         if self.clips.len() + self.unreadable.len() == before {
-            let words = format!(
+            let message = format!(
                 "{}: the folder contains no clips ({})",
                 path.display(),
                 Media::Audio.extensions().join(", ")
             );
-            return Err(UsageError(words).into());
+            return Err(UsageError(message).into());
         }
         Ok(())
     }
@@ -128,8 +128,8 @@ impl ClipList {
             let is_folder = match fs::symlink_metadata(&path) {
                 Ok(metadata) => metadata.is_dir(),
                 Err(error) => {
-                    let words = format!("cannot read its metadata: {error}");
-                    self.unreadable.push((path, words));
+                    let message = format!("cannot read its metadata: {error}");
+                    self.unreadable.push((path, message));
                     continue;
                 }
             };

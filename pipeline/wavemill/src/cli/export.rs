@@ -99,7 +99,7 @@ impl ExportCommand {
         };
         let monitor = RunMonitor::default();
         let report = accompanied(&monitor, || {
-            export::run(&job, &folder.part, &monitor.course)
+            export::run(&job, &folder.part, &monitor.progress)
                 .map_err(|error| explain(error.about(&folder.part, &self.out), &store, version))
         })?;
         folder.finish()?;
@@ -173,8 +173,8 @@ pub(super) fn open_version(
 
     // Only extraction runs may write into a store's folder.
     if store.encloses(out) {
-        let words = format!("--out {}: must be outside the store", out.display());
-        return Err(UsageError(words).into());
+        let message = format!("--out {}: must be outside the store", out.display());
+        return Err(UsageError(message).into());
     }
     Ok((store, version, manifest))
 }

@@ -186,7 +186,9 @@ impl ExtractCommand {
             ..RunMonitor::default()
         };
         if self.dry_run {
-            let preview = accompanied(&monitor, || run::preview(&job, &settings, &monitor.course));
+            let preview = accompanied(&monitor, || {
+                run::preview(&job, &settings, &monitor.progress)
+            });
             if preview.is_err() {
                 print_warnings(&warnings);
             }
@@ -221,7 +223,9 @@ impl ExtractCommand {
     pub(super) fn forecast(&self) -> Result<Preview> {
         let (job, settings) = self.plan()?;
         let monitor = RunMonitor::default();
-        accompanied(&monitor, || run::preview(&job, &settings, &monitor.course))
+        accompanied(&monitor, || {
+            run::preview(&job, &settings, &monitor.progress)
+        })
     }
 
     fn job(&self) -> Result<Job> {
@@ -276,11 +280,10 @@ impl ExtractCommand {
     /// Prints `preview` and returns the exit code.
     fn preview(&self, mut preview: Preview, warnings: Vec<String>) -> Result<u8> {
         let of_sides = preview.sides.as_ref().and_then(SideChanges::warning);
-        let told = of_sides.into_iter().chain(warnings);
-        let told: Vec<String> = told.collect();
-        print_warnings(&told);
+        let warnings: Vec<String> = of_sides.into_iter().chain(warnings).collect();
+        print_warnings(&warnings);
         if self.json {
-            preview.warnings.splice(0..0, told);
+            preview.warnings.splice(0..0, warnings);
             writeln!(stdout(), "{}", serde_json::to_string(&preview)?)?;
         } else {
             write!(stdout(), "{}", shown_lines(&describe_preview(&preview)))?;
@@ -301,8 +304,8 @@ impl ExtractCommand {
 /// An error of `serde_json`.
 pub fn report_json(mut report: Report, warnings: Vec<String>) -> Result<String> {
     let of_sides = report.sides.as_ref().and_then(SideChanges::warning);
-    let told = of_sides.into_iter().chain(warnings);
-    report.warnings.splice(0..0, told);
+    let warnings = of_sides.into_iter().chain(warnings);
+    report.warnings.splice(0..0, warnings);
     Ok(serde_json::to_string(&report)?)
 }
 

@@ -76,21 +76,21 @@ impl FeaturesCommand {
     pub fn run(&self) -> Result<()> {
         let recipe = Recipe::load(&self.recipe, &self.sets)?;
         if recipe.catalog.dataset == recipe::Dataset::Images {
-            let words = format!(
+            let message = format!(
                 "--recipe {}: its features are computed from pictures; this command supports only audio",
                 self.recipe
             );
-            return Err(UsageError(words).into());
+            return Err(UsageError(message).into());
         }
         let number = feature_number(&recipe, self.feature.as_deref())?;
 
         let to_stdout = self.out == Path::new("-");
         if to_stdout && self.format != Output::Json && io::stdout().is_terminal() {
-            let words = format!(
+            let message = format!(
                 "--format {:?} cannot be written to a terminal: give --out FILE",
                 self.format
             );
-            return Err(UsageError(words.to_lowercase()).into());
+            return Err(UsageError(message.to_lowercase()).into());
         }
         let found = self.clips.find()?;
         let n_rejected = if to_stdout {
@@ -118,8 +118,8 @@ impl FeaturesCommand {
         let mut sink = Sink::begin(self.format, out, &plan, recipe)?;
 
         let mut rejected = found.unreadable.len();
-        for (path, words) in &found.unreadable {
-            wavemill_terminal::say!("{}", shown(&format!("{}: {words}", path.display())));
+        for (path, message) in &found.unreadable {
+            wavemill_terminal::say!("{}", shown(&format!("{}: {message}", path.display())));
         }
 
         let mut known = Vec::new();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use wavemill_runtime::course::Course;
+use wavemill_runtime::progress::Progress;
 use wavemill_terminal::interrupt::{SignalGuard, end};
 
 /// Time that a job has to end in order after a signal, in a phase that may be abandoned at any moment.
@@ -15,17 +15,17 @@ const GRACE: Duration = Duration::from_millis(500);
 pub(super) const STOPPED_AT_ONCE: &str =
     "stopped at once by a second signal; run the same command again to continue";
 
-/// Makes signals stop the job that `course` controls, until the returned guard is dropped.
-pub(super) fn stops(course: &Arc<Course>) -> SignalGuard {
-    let course = Arc::clone(course);
-    SignalGuard::new(move || stop(&course))
+/// Makes signals stop the job that `progress` controls, until the returned guard is dropped.
+pub(super) fn stops(progress: &Arc<Progress>) -> SignalGuard {
+    let progress = Arc::clone(progress);
+    SignalGuard::new(move || stop(&progress))
 }
 
-fn stop(course: &Arc<Course>) {
-    if course.stop.swap(true, Ordering::Relaxed) {
+fn stop(progress: &Arc<Progress>) {
+    if progress.stop.swap(true, Ordering::Relaxed) {
         end(STOPPED_AT_ONCE);
     }
-    if course.phase().ends_in_order() {
+    if progress.phase().ends_in_order() {
         wavemill_terminal::say!(
             "stopping after the clips in flight; a second signal stops at once"
         );
@@ -33,18 +33,18 @@ fn stop(course: &Arc<Course>) {
     }
 
     // The time limit is watched by a separate thread, so that a second signal still ends the process at once.
-    let course = Arc::clone(course);
-    let last_resort = std::thread::Builder::new().spawn(move || end_late(&course));
+    let progress = Arc::clone(progress);
+    let last_resort = std::thread::Builder::new().spawn(move || end_late(&progress));
     if last_resort.is_err() {
         end("interrupted");
     }
 }
 
 /// Ends the process if the job has not ended in time, unless the job is in a phase that it has to complete.
-fn end_late(course: &Course) {
+fn end_late(progress: &Progress) {
     std::thread::sleep(GRACE);
     // The phase is read again: the job may have begun to extract meanwhile, and then the process waits for it.
-    let phase = course.phase();
+    let phase = progress.phase();
     if !phase.ends_in_order() {
         end(&format!(
             "interrupted while {phase}; {}",

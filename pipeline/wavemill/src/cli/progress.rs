@@ -7,7 +7,7 @@ use indicatif::{DecimalBytes, HumanDuration};
 use serde::Serialize;
 use wavemill_extract::run::RunMonitor;
 use wavemill_extract::threads::ExtractError;
-use wavemill_runtime::course::Phase;
+use wavemill_runtime::progress::Phase;
 use wavemill_terminal::display::{self, Display};
 
 use super::interrupt;
@@ -37,19 +37,19 @@ pub struct Snapshot {
     /// Seconds since the phase began.
     elapsed_s: f64,
     #[serde(skip)]
-    words: String,
+    message: String,
 }
 
 impl Snapshot {
     /// Returns the progress of a run that has been in its phase for `elapsed`.
     fn new(monitor: &RunMonitor, elapsed: Duration) -> Self {
-        let phase = monitor.course.phase();
+        let phase = monitor.progress.phase();
         let (done, total) = match phase {
             Phase::Clips => (
                 monitor.counters.clips.load(Ordering::Relaxed),
                 monitor.clips_total.load(Ordering::Relaxed),
             ),
-            _ => (monitor.course.done(), monitor.course.total()),
+            _ => (monitor.progress.done(), monitor.progress.total()),
         };
 
         let elapsed_s = elapsed.as_secs_f64();
@@ -67,7 +67,7 @@ impl Snapshot {
             rejects: monitor.counters.rejects.load(Ordering::Relaxed),
             audio_bytes: monitor.counters.bytes.load(Ordering::Relaxed),
             elapsed_s,
-            words: phase.to_string(),
+            message: phase.to_string(),
         }
     }
 }
@@ -75,7 +75,7 @@ impl Snapshot {
 impl display::Snapshot for Snapshot {
     /// Returns text such as `extracting: 120 of 1000 clips (12 %), 12.5/s, 3 rejects, 70 seconds left`.
     fn line(&self) -> String {
-        let mut line = self.words.clone();
+        let mut line = self.message.clone();
         match (self.unit, self.total) {
             (None, _) => return line,
             (Some("bytes"), Some(total)) => {
@@ -126,7 +126,7 @@ pub fn accompanied<T, E: Into<anyhow::Error>>(
 ) -> anyhow::Result<T> {
     // The display is created before the job begins, so that a wrong `WAVEMILL_PROGRESS_S` ends the command at once.
     let display = Display::new()?;
-    let _stopped = interrupt::stops(&monitor.course);
+    let _stopped = interrupt::stops(&monitor.progress);
     let mut clock = PhaseClock::new(monitor);
     display
         .accompany(|display| display.update(&clock.look(monitor)), job)
@@ -144,14 +144,14 @@ impl PhaseClock {
     /// Creates the clock of a run that is about to begin.
     pub fn new(monitor: &RunMonitor) -> Self {
         Self {
-            phase: monitor.course.phase(),
+            phase: monitor.progress.phase(),
             start: Instant::now(),
         }
     }
 
     /// Returns the progress of the run. Restarts the clock if a new phase has begun.
     pub fn look(&mut self, monitor: &RunMonitor) -> Snapshot {
-        if monitor.course.phase() != self.phase {
+        if monitor.progress.phase() != self.phase {
             *self = Self::new(monitor);
         }
         Snapshot::new(monitor, self.start.elapsed())
@@ -166,8 +166,8 @@ mod tests {
 
     fn at(phase: Phase, total: u64, done: u64) -> RunMonitor {
         let monitor = RunMonitor::default();
-        monitor.course.enter(phase, total);
-        monitor.course.add(done);
+        monitor.progress.enter(phase, total);
+        monitor.progress.add(done);
         monitor
     }
 

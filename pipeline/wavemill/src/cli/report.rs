@@ -90,8 +90,8 @@ impl ReportCommand {
         };
         // Only extraction runs may write into a store's folder.
         if store.encloses(&out) {
-            let words = format!("--out {}: must be outside the store", out.display());
-            return Err(UsageError(words).into());
+            let message = format!("--out {}: must be outside the store", out.display());
+            return Err(UsageError(message).into());
         }
         // The output path is checked before the page is built, which may take seconds.
         require_replaceable("--out", &out, "page", Page::is_ours)?;
@@ -118,15 +118,15 @@ impl ReportCommand {
             return Ok(None);
         };
         if manifest.recipe.catalog.dataset.is_of_pictures() {
-            let words =
+            let message =
                 format!("--audio: version {version} was made from pictures and has no audio");
-            return Err(UsageError(words).into());
+            return Err(UsageError(message).into());
         }
 
         // Links out of the archive are not followed: they may lead to any file, and a page is meant to be shared.
         let archive = source::open(path, Media::Audio, false).map_err(|error| {
-            let words = error_line(&error);
-            UsageError(format!("--audio: {words}"))
+            let message = error_line(&error);
+            UsageError(format!("--audio: {message}"))
         })?;
         Ok(Some(archive))
     }

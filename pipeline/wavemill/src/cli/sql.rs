@@ -82,9 +82,9 @@ impl SqlCommand {
     pub fn run(&self) -> Result<()> {
         let at_prompt = self.query.is_none() && io::stdin().is_terminal();
         if at_prompt && self.out != Path::new("-") {
-            let words =
+            let message =
                 "--out: the prompt prints on the terminal; add the query to the command line";
-            return Err(UsageError(words.to_owned()).into());
+            return Err(UsageError(message.to_owned()).into());
         }
         let interrupt = Interrupt::default();
         // The prompt's line editor also handles SIGINT, so this command's handlers have to be installed after it.

@@ -217,20 +217,20 @@ fn version_lines(history: &[VersionLine], indent: &str) -> String {
 }
 
 fn format_version_line(line: &VersionLine) -> String {
-    let mut words = match &line.held {
+    let mut message = match &line.held {
         None => line.problem.clone().unwrap_or_default(),
         Some(held) => format_content(held),
     };
     if !line.tags.is_empty() {
-        words += &format!("; tagged {}", line.tags.join(", "));
+        message += &format!("; tagged {}", line.tags.join(", "));
     }
     if let Some(changed) = &line.changed {
-        words += &format!("; changed: {}", shown(changed));
+        message += &format!("; changed: {}", shown(changed));
     }
     if line.held.as_ref().is_some_and(|held| !held.data) {
-        words += "; its data was removed by `wavemill gc`";
+        message += "; its data was removed by `wavemill gc`";
     }
-    words
+    message
 }
 
 fn format_content(held: &VersionContent) -> String {
@@ -353,12 +353,12 @@ impl VerifyCommand {
         }
 
         written?;
-        let words = format!(
+        let message = format!(
             "{} files, {}, all intact",
             verified.files,
             DecimalBytes(verified.bytes)
         );
-        report(&format!("version {version}: {words}\n"));
+        report(&format!("version {version}: {message}\n"));
         Ok(())
     }
 }
@@ -455,7 +455,7 @@ impl GcCommand {
         };
 
         let bytes = DecimalBytes(collected.bytes);
-        let mut words = if self.dry_run {
+        let mut message = if self.dry_run {
             format!(
                 "would remove the data of {versions} and of {unfinished} unfinished runs: {bytes} would be freed\n"
             )
@@ -466,19 +466,19 @@ impl GcCommand {
         };
         for kept in &collected.kept {
             let verb = if self.dry_run { "would keep" } else { "kept" };
-            words += &format!(
+            message += &format!(
                 "{verb} the data of version {}: tagged {}\n",
                 kept.version,
                 kept.tags.join(", ")
             );
         }
         if !collected.recent.is_empty() {
-            words += &format!(
+            message += &format!(
                 "kept {} unfinished runs that wrote an object within a day: a worker may still be running\n",
                 collected.recent.len()
             );
         }
-        words
+        message
     }
 }
 
@@ -655,14 +655,14 @@ impl WholeDiff {
 }
 
 fn print_data(data: &DataChanges, with_rows: bool) -> Result<()> {
-    for words in data.sentences() {
-        writeln!(stdout(), "{}", shown(&words))?;
+    for sentence in data.sentences() {
+        writeln!(stdout(), "{}", shown(&sentence))?;
     }
     for (target, classes) in &data.classes {
         for (class, count) in classes {
             let ClassCount { before, after } = count;
-            let words = format!("class {target} {class}: {before} -> {after} clips");
-            writeln!(stdout(), "{}", shown(&words))?;
+            let message = format!("class {target} {class}: {before} -> {after} clips");
+            writeln!(stdout(), "{}", shown(&message))?;
         }
     }
     if with_rows {

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use wavemill_schemas::text::shown_lines;
 use wavemill_terminal::exit::UsageError;
 use wavemill_terminal::interrupt::ChildGuard;
-use wavemill_terminal::output::{OutputArgs, Progress, stdout};
+use wavemill_terminal::output::{OutputArgs, ProgressFormat, stdout};
 
 use super::clips::ClipArgs;
 use super::exit::ChildFailure;
@@ -265,7 +265,7 @@ fn run_name(run: &Path) -> String {
 pub(super) fn output_args() -> Vec<String> {
     let output = OutputArgs::get();
     let mut words = Vec::new();
-    if output.progress != Progress::Auto {
+    if output.progress != ProgressFormat::Auto {
         let value = output.progress.to_possible_value().unwrap_or_default();
         words.push(format!("--progress={}", value.get_name()));
     }

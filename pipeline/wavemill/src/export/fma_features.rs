@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use arrow::datatypes::Int64Type;
-use wavemill_runtime::course::{Course, Phase};
+use wavemill_runtime::progress::{Phase, Progress};
 use wavemill_schemas::manifest::FileEntry;
 
 use super::content::Content;
@@ -25,16 +25,20 @@ const TRACK_ID: &str = "track_id";
 /// # Errors
 /// [`ExportError`] if the version has no statistics, or several rows of a track; if a file cannot be read or written; or if
 /// the export is stopped.
-pub(super) fn run(job: &Job<'_>, folder: &Path, course: &Course) -> Result<Report, ExportError> {
+pub(super) fn run(
+    job: &Job<'_>,
+    folder: &Path,
+    progress: &Progress,
+) -> Result<Report, ExportError> {
     let contents = contents(job)?;
     let readers: Vec<Reader<'_>> = contents
         .iter()
-        .map(|content| Reader::new(job.store, content, course))
+        .map(|content| Reader::new(job.store, content, progress))
         .collect();
     readers.iter().try_for_each(Reader::check)?;
 
     let first = &contents[0];
-    course.enter(Phase::Exporting, first.rows());
+    progress.enter(Phase::Exporting, first.rows());
 
     let mut out = OutFile::create(&folder.join(FILE))?;
     out.put(headings(&contents).as_bytes())?;

@@ -32,7 +32,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 use serde_json::json;
 use wavemill_extract::run::free_bytes;
-use wavemill_runtime::course::{Course, Phase};
+use wavemill_runtime::progress::{Phase, Progress};
 use wavemill_schemas::manifest::Manifest;
 use wavemill_store::Store;
 
@@ -135,16 +135,20 @@ pub(crate) struct SideReport {
 ///
 /// # Errors
 /// [`ExportError`] if the feature cannot be exported, a file cannot be read or written, or the export is stopped.
-pub(crate) fn run(job: &Job<'_>, folder: &Path, course: &Course) -> Result<Report, ExportError> {
+pub(crate) fn run(
+    job: &Job<'_>,
+    folder: &Path,
+    progress: &Progress,
+) -> Result<Report, ExportError> {
     if job.format == Format::FmaFeatures {
-        return fma_features::run(job, folder, course);
+        return fma_features::run(job, folder, progress);
     }
     let content = Content::select(job)?;
     require_space(&content, job.format, folder)?;
-    let reader = Reader::new(job.store, &content, course);
+    let reader = Reader::new(job.store, &content, progress);
     reader.check()?;
 
-    course.enter(Phase::Exporting, content.rows());
+    progress.enter(Phase::Exporting, content.rows());
     let mut notes = content.notes();
     match job.format {
         Format::Npy => arrays::write(&content, &reader, folder)?,

@@ -10,7 +10,7 @@ use fail::fail_point;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::errors::ParquetError;
-use wavemill_runtime::course::{Course, Phase};
+use wavemill_runtime::progress::{Phase, Progress};
 use wavemill_schemas::manifest::{FeatureEntry, FileEntry};
 use wavemill_schemas::tables::shape_column;
 use wavemill_sql::tensor::{TensorColumn, TensorType};
@@ -30,7 +30,7 @@ const BATCH_ROWS_MAX: usize = 8_192;
 pub(super) struct Reader<'a> {
     store: &'a Store,
     content: &'a Content<'a>,
-    course: &'a Course,
+    progress: &'a Progress,
 }
 
 impl<'a> Reader<'a> {
@@ -38,12 +38,12 @@ impl<'a> Reader<'a> {
     pub(super) const fn new(
         store: &'a Store,
         content: &'a Content<'a>,
-        course: &'a Course,
+        progress: &'a Progress,
     ) -> Self {
         Self {
             store,
             content,
-            course,
+            progress,
         }
     }
 
@@ -55,7 +55,7 @@ impl<'a> Reader<'a> {
     pub(super) fn check(&self) -> Result<(), ExportError> {
         let files = self.content.sides.iter().flat_map(|side| &side.files);
         let bytes: u64 = files.clone().map(|file| file.bytes).sum();
-        self.course.enter(Phase::Checking, bytes);
+        self.progress.enter(Phase::Checking, bytes);
 
         for file in files {
             self.go_on()?;
@@ -64,14 +64,14 @@ impl<'a> Reader<'a> {
                     path: self.store.root().join(&file.path),
                 });
             }
-            self.course.add(file.bytes);
+            self.progress.add(file.bytes);
         }
         Ok(())
     }
 
     /// Adds a number of written rows to the progress of the export.
     pub(super) fn done(&self, rows: usize) {
-        self.course.add(rows as u64);
+        self.progress.add(rows as u64);
     }
 
     /// Calls `visit` with batches of the given columns, for all rows on a side of the split.
@@ -146,9 +146,9 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// [`ExportError::Stopped`] if the user has stopped the export.
     pub(super) fn go_on(&self) -> Result<(), ExportError> {
-        if self.course.is_stopped() {
+        if self.progress.is_stopped() {
             return Err(ExportError::Stopped {
-                phase: self.course.phase(),
+                phase: self.progress.phase(),
             });
         }
         Ok(())

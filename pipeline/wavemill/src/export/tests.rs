@@ -53,7 +53,7 @@ fn try_export(
 
     let out = root.path().join("out");
     fs::create_dir(&out).expect("a new folder");
-    let report = run(&job, &out, &Course::default())?;
+    let report = run(&job, &out, &Progress::default())?;
     Ok(Exported { root, report })
 }
 
@@ -438,12 +438,12 @@ fn stopped_export_returns_stopped() {
         format: Format::Npy,
     };
 
-    let course = Course::default();
-    course
+    let progress = Progress::default();
+    progress
         .stop
         .store(true, std::sync::atomic::Ordering::Relaxed);
 
-    let error = run(&job, root.path(), &course).expect_err("stopped");
+    let error = run(&job, root.path(), &progress).expect_err("stopped");
     assert!(matches!(error, ExportError::Stopped { .. }), "{error}");
     assert_eq!(fs::read_dir(root.path()).expect("a folder").count(), 0);
 }

@@ -84,11 +84,11 @@ impl Answer {
         if let [only] = verdicts.as_slice() {
             return only.describe();
         }
-        let words: Vec<String> = verdicts
+        let lines: Vec<String> = verdicts
             .iter()
             .map(|verdict| format!("{}: {}", verdict.run, verdict.describe()))
             .collect();
-        words.join("; ")
+        lines.join("; ")
     }
 
     /// Formats the predictions as HTML. All texts are escaped.
@@ -104,8 +104,8 @@ impl Answer {
         html += &Part::Charts(charts).to_html();
         if self.song.lost_s > 0.0 {
             let lost = wavemill_pages::seconds(f64::from(self.song.lost_s));
-            let words = format!("{lost} of this file were lost because of damage.");
-            html += &Part::Warning(words).to_html();
+            let message = format!("{lost} of this file were lost because of damage.");
+            html += &Part::Warning(message).to_html();
         }
         html
     }

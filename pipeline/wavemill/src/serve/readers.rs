@@ -59,10 +59,10 @@ pub(crate) trait Reader: Send {
 /// Function that creates a [`Reader`] for another thread.
 pub(crate) type MakeReader = Box<dyn Fn() -> Result<Box<dyn Reader>, Unreadable> + Send + Sync>;
 
-fn fault(name: &str, words: &str) -> Refusal {
+fn fault(name: &str, message: &str) -> Refusal {
     Refusal::new(
         StatusCode::INTERNAL_SERVER_ERROR,
-        format!("{name} could not be read because of an internal error: {words}."),
+        format!("{name} could not be read because of an internal error: {message}."),
     )
 }
 
@@ -107,11 +107,11 @@ impl Readers {
 
         match read.await {
             Ok(Ok(song)) => Ok(song),
-            Ok(Err(Unreadable::Clip(words))) => Err(Refusal::new(
+            Ok(Err(Unreadable::Clip(message))) => Err(Refusal::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
-                format!("{name} cannot be processed: {words}."),
+                format!("{name} cannot be processed: {message}."),
             )),
-            Ok(Err(Unreadable::Fault(words))) => Err(fault(&name, &words)),
+            Ok(Err(Unreadable::Fault(message))) => Err(fault(&name, &message)),
             // A reader that panicked is lost. The next song gets a new reader.
             Err(_) => Err(fault(&name, "the reader panicked")),
         }

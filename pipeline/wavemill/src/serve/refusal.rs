@@ -12,25 +12,25 @@ use super::limits::RETRY_AFTER_S;
 pub(crate) struct Refusal {
     pub status: StatusCode,
     /// Description of the error and its remedy, as a sentence.
-    pub words: String,
+    pub message: String,
 }
 
 impl Refusal {
-    pub(crate) fn new(status: StatusCode, words: impl Into<String>) -> Self {
+    pub(crate) fn new(status: StatusCode, message: impl Into<String>) -> Self {
         Self {
             status,
-            words: words.into(),
+            message: message.into(),
         }
     }
 
-    pub(crate) fn bad_request(words: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, words)
+    pub(crate) fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, message)
     }
 }
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let mut response = (self.status, Json(json!({"error": self.words}))).into_response();
+        let mut response = (self.status, Json(json!({"error": self.message}))).into_response();
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             let value = HeaderValue::from(RETRY_AFTER_S);
             response.headers_mut().insert(header::RETRY_AFTER, value);

@@ -151,8 +151,8 @@ impl Server {
             answer
                 .add(model.run(), answered.seconds, &answered.lines)
                 .map_err(|_| {
-                    let words = format!("Model {} did not return JSON lines.", model.run());
-                    Refusal::new(StatusCode::BAD_GATEWAY, words)
+                    let message = format!("Model {} did not return JSON lines.", model.run());
+                    Refusal::new(StatusCode::BAD_GATEWAY, message)
                 })?;
         }
         Ok(answer)
@@ -161,12 +161,12 @@ impl Server {
 
 /// Returns an error response with status 502, the cause, and the information that the model is restarted.
 fn bad_gateway(error: &ModelError) -> Refusal {
-    let mut words = error.to_string();
+    let mut message = error.to_string();
     if let Some(cause) = std::error::Error::source(error) {
-        words = format!("{words}: {cause}");
+        message = format!("{message}: {cause}");
     }
     Refusal::new(
         StatusCode::BAD_GATEWAY,
-        format!("No prediction: {words}; the model is being restarted."),
+        format!("No prediction: {message}; the model is being restarted."),
     )
 }

@@ -80,12 +80,12 @@ impl Response {
 
     /// Returns the sentence of an error response.
     fn error(&self) -> String {
-        let words = self.json()["error"]
+        let message = self.json()["error"]
             .as_str()
             .expect("a sentence")
             .to_owned();
-        assert!(words.ends_with('.'), "{words}");
-        words
+        assert!(message.ends_with('.'), "{message}");
+        message
     }
 }
 
@@ -112,17 +112,17 @@ const FORM: &str = "Content-Type: multipart/form-data; boundary=b\r\n";
 fn invalid_uploads_get_an_explanation() {
     let running = Running::start(small());
 
-    for (song, words) in [
+    for (song, message) in [
         ("fault", "because of an internal error: a fault."),
         ("panic", "the reader panicked."),
     ] {
         let said = running.predict(song);
         assert_eq!(said.status, 500, "{said:?}");
-        assert!(said.error().contains(words), "{said:?}");
+        assert!(said.error().contains(message), "{said:?}");
     }
 
     let file = "name=\"file\"; filename=\"b.wav\"";
-    for (body, words) in [
+    for (body, message) in [
         (form(&[]), "contains no file"),
         (form(&[(file, "a"), (file, "b")]), "one song per request"),
         (form(&[("name=\"x\"", "a")]), "a part that is not a file"),
@@ -130,7 +130,7 @@ fn invalid_uploads_get_an_explanation() {
     ] {
         let said = running.ask("POST", "/api/predict", FORM, &body);
         assert_eq!(said.status, 400, "{said:?}");
-        assert!(said.error().contains(words), "{said:?}");
+        assert!(said.error().contains(message), "{said:?}");
     }
 
     let no_boundary = "Content-Type: multipart/form-data\r\n";

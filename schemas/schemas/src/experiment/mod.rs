@@ -572,7 +572,7 @@ impl Experiment {
     pub fn claims_beside(&self, done: &[&str]) -> Vec<Claim> {
         let mut claims = Vec::new();
         for claim in &self.claims {
-            let told = claims.len();
+            let n_before = claims.len();
             for &variant in done {
                 if variant == claim.variant || self.without_splits(variant) == claim.variant {
                     claims.push(Claim {
@@ -581,7 +581,7 @@ impl Experiment {
                     });
                 }
             }
-            if claims.len() == told {
+            if claims.len() == n_before {
                 claims.push(claim.clone());
             }
         }

@@ -51,38 +51,44 @@ fn errors_state_line_and_key() {
         .check()
         .expect("sound");
 
-    let words = error("recipe =", "recip =");
+    let message = error("recipe =", "recip =");
     assert!(
-        words.starts_with("mine.toml:4: recip: unknown key (did you mean `recipe`?)"),
-        "{words}"
+        message.starts_with("mine.toml:4: recip: unknown key (did you mean `recipe`?)"),
+        "{message}"
     );
 
-    let words = error("value = 0.5", "value = 71.4");
-    assert_eq!(words, "mine.toml:23: claims[0].value: must be from 0 to 1");
-
-    let words = error("\nset = [\"train.epochs=2\"]", "\nset = \"train.epochs=2\"");
-    assert!(
-        words.starts_with("mine.toml:19: train.crnn.set: "),
-        "{words}"
+    let message = error("value = 0.5", "value = 71.4");
+    assert_eq!(
+        message,
+        "mine.toml:23: claims[0].value: must be from 0 to 1"
     );
 
-    let words = error("train = \"crnn\"", "train = \"crn\"");
+    let message = error("\nset = [\"train.epochs=2\"]", "\nset = \"train.epochs=2\"");
     assert!(
-        words.contains("claims[0].train: no training has this name (did you mean `crnn`?)"),
-        "{words}"
+        message.starts_with("mine.toml:19: train.crnn.set: "),
+        "{message}"
     );
 
-    let words = error("name = \"wide\"", "name = \"base\"");
+    let message = error("train = \"crnn\"", "train = \"crn\"");
     assert!(
-        words.contains("variants.base.name: `base` is reserved for the unchanged recipe"),
-        "{words}"
+        message.contains("claims[0].train: no training has this name (did you mean `crnn`?)"),
+        "{message}"
     );
 
-    let words = error("name = \"wide\"", "name = \"as-in-document\"");
-    assert!(words.contains("another element has this name"), "{words}");
+    let message = error("name = \"wide\"", "name = \"base\"");
+    assert!(
+        message.contains("variants.base.name: `base` is reserved for the unchanged recipe"),
+        "{message}"
+    );
 
-    let words = error("name = \"wide\"", "name = \"../x\"");
-    assert!(words.contains("a to z, 0 to 9"), "{words}");
+    let message = error("name = \"wide\"", "name = \"as-in-document\"");
+    assert!(
+        message.contains("another element has this name"),
+        "{message}"
+    );
+
+    let message = error("name = \"wide\"", "name = \"../x\"");
+    assert!(message.contains("a to z, 0 to 9"), "{message}");
 }
 
 #[test]
@@ -90,15 +96,18 @@ fn a_name_is_short_and_of_one_line() {
     let long = "x".repeat(65);
     for name in ["a\\nb", "a\\u001bb", "a b", "a/b", "ä", "", &long] {
         for (from, line) in [("name = \"wide\"", 12), ("name = \"crnn\"", 17)] {
-            let words = error(from, &format!("name = \"{name}\""));
-            assert!(words.starts_with(&format!("mine.toml:{line}: ")), "{words}");
+            let message = error(from, &format!("name = \"{name}\""));
+            assert!(
+                message.starts_with(&format!("mine.toml:{line}: ")),
+                "{message}"
+            );
         }
     }
 
-    let words = error("name = \"wide\"", &format!("name = \"{long}\""));
+    let message = error("name = \"wide\"", &format!("name = \"{long}\""));
     assert!(
-        words.contains("65 bytes are too long: at most 64 are allowed"),
-        "{words}"
+        message.contains("65 bytes are too long: at most 64 are allowed"),
+        "{message}"
     );
     let longest = format!("name = \"{}\"", "x".repeat(64));
     parse(&OWN_EXPERIMENT.replace("name = \"wide\"", &longest)).expect("64 bytes");
@@ -113,13 +122,13 @@ fn too_many_trainings_are_rejected() {
     parse(&text).expect("with the base 1,000");
 
     text += "[[variants]]\nname = \"v999\"\nabout = \"x\"\n";
-    let words = parse(&text).expect_err("one more").to_string();
-    assert!(words.starts_with("mine.toml:"), "{words}");
+    let message = parse(&text).expect_err("one more").to_string();
+    assert!(message.starts_with("mine.toml:"), "{message}");
     assert!(
-        words.ends_with(
+        message.ends_with(
             "variants: 1001 trainings (1 in the base and in each of 1000 variants): at most 1000 are allowed"
         ),
-        "{words}"
+        "{message}"
     );
 }
 

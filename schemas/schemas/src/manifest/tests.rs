@@ -238,8 +238,8 @@ fn another_format_is_not_damage() {
             other => panic!("format {found}: {other}"),
         }
 
-        let words = remedy_of_format(found);
-        assert!(words.starts_with(remedy), "format {found}: {words}");
+        let message = remedy_of_format(found);
+        assert!(message.starts_with(remedy), "format {found}: {message}");
     }
 }
 

@@ -957,7 +957,7 @@ fn a_tag_names_a_version() {
     let root = folder.path();
     assert_eq!(version_of(root, "paper"), Ok(1));
     assert_eq!(version_of(root, "next"), Ok(2));
-    for (tag, words) in [
+    for (tag, message) in [
         ("gone", "tags/gone: damaged tag: it refers to version 9"),
         ("garbage", "tags/garbage: damaged tag: it does not contain"),
         (
@@ -966,7 +966,7 @@ fn a_tag_names_a_version() {
         ),
     ] {
         let said = version_of(root, tag).expect_err(tag);
-        assert!(said.contains(words), "{said}");
+        assert!(said.contains(message), "{said}");
     }
 
     // Missing data of an old version count as removed on purpose. The latest version can still be opened.

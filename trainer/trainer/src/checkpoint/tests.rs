@@ -171,10 +171,10 @@ fn every_flipped_byte_of_a_checkpoint_is_damage_with_file_and_remedy() {
                 matches!(error, CheckpointError::Damaged { .. }),
                 "{name}, byte {at}: {error}"
             );
-            let words = error.to_string();
+            let message = error.to_string();
             assert!(
-                words.contains(name) && words.contains("--resume"),
-                "{words}"
+                message.contains(name) && message.contains("--resume"),
+                "{message}"
             );
         }
 

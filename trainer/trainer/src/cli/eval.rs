@@ -175,9 +175,9 @@ impl EvalCommand {
                 if let (Some(file), Some(same)) = (file, same)
                     && place(file) == place(same)
                 {
-                    let words =
+                    let message =
                         format!("{flag} and {other} are the same file: use two different files");
-                    return Err(UsageError(words));
+                    return Err(UsageError(message));
                 }
             }
         }

@@ -34,8 +34,8 @@ pub(crate) struct DamagedFiles {
 
 /// Formats the message for a caught panic, with the first line of the panic's own text.
 pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
-    let words = text::panic_message(panic).unwrap_or("no message");
-    let line = words.lines().next().unwrap_or_default();
+    let message = text::panic_message(panic).unwrap_or("no message");
+    let line = message.lines().next().unwrap_or_default();
     format!(
         "internal error in wavemill-train, please report it with the command: {}",
         shown(line)

@@ -166,8 +166,8 @@ impl FitCommand {
             return self.run_all();
         }
         if self.jobs > 1 {
-            let words = "--jobs: needs --folds without --fold, or --seeds";
-            bail!(UsageError(words.to_owned()));
+            let message = "--jobs: needs --folds without --fold, or --seeds";
+            bail!(UsageError(message.to_owned()));
         }
         let ranks = match role(self.nproc)? {
             Role::Rank(ranks) => ranks,
@@ -336,8 +336,8 @@ impl FitCommand {
         sets.extend(self.sets.iter().cloned());
         let layered = self.like.read(self.config.as_deref(), &sets)?;
         if fold_split.is_some() && layered.config.data.split != fold_split {
-            let words = "--set data.split: with --folds, the folds are the split";
-            bail!(UsageError(words.to_owned()));
+            let message = "--set data.split: with --folds, the folds are the split";
+            bail!(UsageError(message.to_owned()));
         }
         Ok(layered)
     }

@@ -144,8 +144,8 @@ impl FitCommand {
     /// [`UsageError`] if the last seed is too high, or if damaged files would change the folds.
     fn planned(&self, base: &Config) -> Result<Vec<PlannedRun>> {
         if self.folds.is_some() && base.data.skip_damaged {
-            let words = "--folds and --skip-damaged: the folds would depend on the damaged files";
-            return Err(UsageError(words.to_owned()).into());
+            let message = "--folds and --skip-damaged: the folds would depend on the damaged files";
+            return Err(UsageError(message.to_owned()).into());
         }
         let folds: Vec<Option<usize>> = match (self.fold, self.folds) {
             (None, Some(folds)) => (1..=folds).map(Some).collect(),
@@ -157,11 +157,11 @@ impl FitCommand {
             // A configuration in TOML has no higher numbers.
             let seed = base.seed.saturating_add(number);
             if i64::try_from(seed).is_err() {
-                let words = format!(
+                let message = format!(
                     "the last seed would be above 2^63 - 1: use less than --seed {}",
                     base.seed
                 );
-                return Err(UsageError(words).into());
+                return Err(UsageError(message).into());
             }
             for &fold in &folds {
                 planned.push(planned_run(self.config(fold)?.config, fold, seed));
@@ -255,10 +255,10 @@ fn folds_table(data: &Dataset, n_folds: usize) -> Result<Vec<u8>> {
     let of_rows = data.folds(n_folds);
     let n_filled = of_rows.iter().collect::<BTreeSet<_>>().len();
     if n_filled < n_folds {
-        let words = format!(
+        let message = format!(
             "--folds {n_folds}: the store has too few artists, so only {n_filled} folds have rows: use fewer folds"
         );
-        return Err(UsageError(words).into());
+        return Err(UsageError(message).into());
     }
 
     let places = rows.clip_keys.iter().zip(&rows.track_ids).zip(of_rows);

@@ -27,12 +27,12 @@ pub(crate) const END_WITH_STDIN: &str = "WAVEMILL_END_WITH_STDIN";
 /// True once the run has ended. The lock is held while printing, so that no message about waiting follows the last one.
 static IS_OVER: Mutex<bool> = Mutex::new(false);
 
-/// Makes every later signal end the process immediately. Only rank 0 prints the message `words`.
+/// Makes every later signal end the process immediately. Only rank 0 prints the message `message`.
 ///
 /// # Errors
 /// The signal handler cannot be installed, or the handler's thread cannot be started.
-pub(crate) fn at_once(words: &'static str) -> Result<()> {
-    interrupt::at_once(if speaks() { words } else { "" })
+pub(crate) fn at_once(message: &'static str) -> Result<()> {
+    interrupt::at_once(if speaks() { message } else { "" })
 }
 
 /// Returns a run's monitor, which signals can stop. All share one stop flag, since trials of a sweep run in sequence.

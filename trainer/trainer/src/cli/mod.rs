@@ -29,7 +29,7 @@ use wavemill_schemas::config::Config;
 use wavemill_schemas::text::shown;
 use wavemill_schemas::version_name::VersionName;
 use wavemill_terminal::exit::{UsageError, finish};
-use wavemill_terminal::output::{OutputArgs, Progress};
+use wavemill_terminal::output::{OutputArgs, ProgressFormat};
 
 use crate::checkpoint::State;
 use crate::dataset::{Dataset, ModelSignature, Store};
@@ -133,7 +133,7 @@ impl MachineShares {
 
         // The parent prefixes each progress line with the process's number, so the line would not be valid JSON.
         let progress = match OutputArgs::get().shown() {
-            Progress::Json | Progress::None => "none",
+            ProgressFormat::Json | ProgressFormat::None => "none",
             _ => "plain",
         };
         command.args(["--progress", progress]);

@@ -92,8 +92,8 @@ impl PredictCommand {
     fn open(&self) -> Result<Box<dyn Read>> {
         if self.stream == Path::new("-") {
             if io::stdin().is_terminal() {
-                let words = "standard input is a terminal: pipe a stream of features into it";
-                bail!(UsageError(words.to_owned()));
+                let message = "standard input is a terminal: pipe a stream of features into it";
+                bail!(UsageError(message.to_owned()));
             }
             return Ok(Box::new(BufReader::new(io::stdin())));
         }

@@ -170,8 +170,8 @@ impl ReportCommand {
         for path in &self.runs {
             let folder = RunDir::open(path)?;
             if !seen.insert(path.canonicalize().unwrap_or_else(|_| path.clone())) {
-                let words = format!("{}: this run is given twice", path.display());
-                return Err(UsageError(words).into());
+                let message = format!("{}: this run is given twice", path.display());
+                return Err(UsageError(message).into());
             }
             let store =
                 input::recorded_store(&folder).map(|(root, version)| RunStore { root, version });

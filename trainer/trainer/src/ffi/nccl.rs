@@ -80,14 +80,14 @@ fn check(call: &str, result: nccl::ncclResult_t) -> Result<(), NcclError> {
         },
         Err(_) => String::new(),
     };
-    let words = explain(result, &log);
-    Err(NcclError::Failed(format!("NCCL's {call}: {words}")))
+    let message = explain(result, &log);
+    Err(NcclError::Failed(format!("NCCL's {call}: {message}")))
 }
 
 /// Describes an error of NCCL, with the last line that NCCL logged, if any.
 fn explain(result: nccl::ncclResult_t, log: &str) -> String {
     use nccl::ncclResult_t as R;
-    let words = match result {
+    let message = match result {
         R::ncclUnhandledCudaError => "a CUDA call failed",
         R::ncclSystemError => "a system call failed",
         R::ncclInternalError => "internal error",
@@ -97,8 +97,8 @@ fn explain(result: nccl::ncclResult_t, log: &str) -> String {
         _ => "unknown error",
     };
     match log.lines().map(str::trim).rfind(|line| !line.is_empty()) {
-        Some(line) => format!("{words} ({line}); set NCCL_DEBUG=WARN for details"),
-        None => format!("{words}; set NCCL_DEBUG=WARN for details"),
+        Some(line) => format!("{message} ({line}); set NCCL_DEBUG=WARN for details"),
+        None => format!("{message}; set NCCL_DEBUG=WARN for details"),
     }
 }
 
@@ -424,11 +424,11 @@ mod tests {
             R::ncclInvalidArgument,
             R::ncclInvalidUsage,
         ];
-        let words: std::collections::BTreeSet<_> = known
+        let message: std::collections::BTreeSet<_> = known
             .into_iter()
             .map(|result| explain(result, ""))
             .collect();
-        assert_eq!(words.len(), known.len());
+        assert_eq!(message.len(), known.len());
 
         let driver = check_cuda("cuInit", cuda::CUresult::CUDA_ERROR_NO_DEVICE)
             .expect_err("an error")

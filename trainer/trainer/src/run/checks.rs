@@ -514,13 +514,13 @@ mod tests {
     #[test]
     fn damaged_split_error_names_the_file() {
         for split in ["validation", "training", "test"] {
-            let words = warnings_without(split);
+            let message = warnings_without(split);
             let file = format!("split={split}/00000.parquet");
             assert!(
-                words.contains(&file) && words.contains("wavemill verify"),
-                "{split}: {words}"
+                message.contains(&file) && message.contains("wavemill verify"),
+                "{split}: {message}"
             );
-            assert!(!words.contains("extract more clips"), "{words}");
+            assert!(!message.contains("extract more clips"), "{message}");
         }
 
         let of_whole = warnings_without("none");
@@ -529,20 +529,21 @@ mod tests {
 
     #[test]
     fn ineffective_augmentation_is_warned_about() {
-        let words = "augment.enabled changes nothing";
-        assert!(warnings_of("mlp-1", &["augment.enabled=true"]).contains(words));
-        assert!(!warnings_of("mlp-1", &[]).contains(words));
-        assert!(!warnings_of("genregenie-cnn", &["augment.enabled=true"]).contains(words));
+        let message = "augment.enabled changes nothing";
+        assert!(warnings_of("mlp-1", &["augment.enabled=true"]).contains(message));
+        assert!(!warnings_of("mlp-1", &[]).contains(message));
+        assert!(!warnings_of("genregenie-cnn", &["augment.enabled=true"]).contains(message));
     }
 
     #[test]
     fn a_warm_up_as_long_as_the_run_is_warned_about() {
-        let words = "the learning rate never reaches optimizer.lr";
+        let message = "the learning rate never reaches optimizer.lr";
         for name in ["schedule.warmup_steps", "schedule.cosine.warmup_steps"] {
             assert!(
-                warnings_of("mlp-1", &[&format!("{name}=100"), "train.steps=100"]).contains(words)
+                warnings_of("mlp-1", &[&format!("{name}=100"), "train.steps=100"])
+                    .contains(message)
             );
-            assert!(!warnings_of("mlp-1", &[&format!("{name}=1")]).contains(words));
+            assert!(!warnings_of("mlp-1", &[&format!("{name}=1")]).contains(message));
         }
     }
 

@@ -6,8 +6,8 @@
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use wavemill_runtime::course::Course;
 use wavemill_runtime::parallel::on_threads;
+use wavemill_runtime::progress::Progress;
 
 /// Minimum similarity of two copies. Unrelated recordings have 0.6 to 0.8. Among the clips of 30 s with which this was chosen
 /// (docs/benchmarks/near-copies.md), copies have 0.973 or more, except some of noise, and pieces of the same notes with
@@ -49,8 +49,8 @@ struct Entry {
     place: u32,
 }
 
-/// Returns all pairs of copies among the fingerprints, ordered by clips; fewer if `course` was stopped.
-pub(super) fn pairs(fingerprints: &[&[u32]], threads: usize, course: &Course) -> Vec<Pair> {
+/// Returns all pairs of copies among the fingerprints, ordered by clips; fewer if `progress` was stopped.
+pub(super) fn pairs(fingerprints: &[&[u32]], threads: usize, progress: &Progress) -> Vec<Pair> {
     let index = index_of(fingerprints);
     let next = AtomicUsize::new(0);
     let Ok(found) = on_threads(threads, || {
@@ -62,13 +62,13 @@ pub(super) fn pairs(fingerprints: &[&[u32]], threads: usize, course: &Course) ->
         };
 
         let mut found = Vec::new();
-        while !course.is_stopped() {
+        while !progress.is_stopped() {
             let clip = next.fetch_add(1, Ordering::Relaxed);
             if clip >= fingerprints.len() {
                 break;
             }
             search.copies_of(clip, &mut found);
-            course.add(1);
+            progress.add(1);
         }
         Ok::<_, Infallible>(found)
     });
@@ -277,7 +277,7 @@ mod tests {
 
     fn found(fingerprints: &[Vec<u32>], threads: usize) -> Vec<([usize; 2], i64)> {
         let fingerprints: Vec<&[u32]> = fingerprints.iter().map(Vec::as_slice).collect();
-        let pairs = pairs(&fingerprints, threads, &Course::default());
+        let pairs = pairs(&fingerprints, threads, &Progress::default());
         pairs.iter().map(|pair| (pair.clips, pair.shift)).collect()
     }
 
@@ -344,7 +344,7 @@ mod tests {
         let fingerprints: Vec<&[u32]> = clips.iter().map(Vec::as_slice).collect();
 
         let start = std::time::Instant::now();
-        let n_pairs = pairs(&fingerprints, 2, &Course::default()).len();
+        let n_pairs = pairs(&fingerprints, 2, &Progress::default()).len();
         let seconds = start.elapsed().as_secs_f64();
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         let peak = status.lines().find(|line| line.starts_with("VmHWM"));

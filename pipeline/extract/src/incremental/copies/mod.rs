@@ -17,7 +17,7 @@ use arrow::datatypes::{DataType, Field, UInt32Type};
 use arrow::error::ArrowError;
 use wavemill_catalog::Recordings;
 use wavemill_kernels::chromaprint::{FINGERPRINT_RATE_HZ, ITEM_SAMPLES};
-use wavemill_runtime::course::{Course, Phase};
+use wavemill_runtime::progress::{Phase, Progress};
 use wavemill_schemas::recipe::GroupDuplicates;
 use wavemill_schemas::tables::{fingerprints_schema, near_copies_schema};
 use wavemill_store::{Store, StoreError};
@@ -55,7 +55,7 @@ impl Input {
         job: &Job,
         store: &Store,
         settings: &Settings,
-        course: &Course,
+        progress: &Progress,
     ) -> Result<KnownInputs, RunError> {
         let grouping = job.recipe.split.group_duplicates;
         if grouping == GroupDuplicates::None {
@@ -66,16 +66,16 @@ impl Input {
             _ => None,
         };
         let keys = self.cleaned.clip_keys();
-        let contents = survey::read_files(keys, &*self.source, settings, course, known.as_ref())?;
+        let contents = survey::read_files(keys, &*self.source, settings, progress, known.as_ref())?;
         // A stopped pass leaves out clips, so copies of a recording could be assigned to different splits.
-        require_not_stopped(course)?;
+        require_not_stopped(progress)?;
 
         let hashes = contents.iter().filter_map(|(clip_key, content)| {
             Some((clip_key.clone(), content.as_ref()?.facts.audio?))
         });
         self.copies.recordings.hashes = hashes.collect();
         if grouping == GroupDuplicates::Near {
-            self.copies.add_near(&contents, settings, course)?;
+            self.copies.add_near(&contents, settings, progress)?;
         }
         Ok(KnownInputs::from_contents(&contents, self.source.index()))
     }
@@ -112,8 +112,8 @@ fn fingerprints_of_latest(
     Ok(read.unwrap_or_default())
 }
 
-fn require_not_stopped(course: &Course) -> Result<(), RunError> {
-    match course.is_stopped() {
+fn require_not_stopped(progress: &Progress) -> Result<(), RunError> {
+    match progress.is_stopped() {
         true => Err(RunError::Stopped {
             phase: Phase::Hashing,
         }),
@@ -134,16 +134,16 @@ impl Copies {
         &mut self,
         contents: &FileContents,
         settings: &Settings,
-        course: &Course,
+        progress: &Progress,
     ) -> Result<(), RunError> {
         let mut clips: Vec<Printed<'_>> = contents.iter().filter_map(printed).collect();
         // The order of the clips decides which are compared, so it must not depend on threads.
         clips.sort_unstable_by_key(|clip| clip.clip_key);
 
         let fingerprints: Vec<&[u32]> = clips.iter().map(|clip| clip.items).collect();
-        course.enter(Phase::Hashing, clips.len() as u64);
-        let pairs = matching::pairs(&fingerprints, settings.threads.max(1), course);
-        require_not_stopped(course)?;
+        progress.enter(Phase::Hashing, clips.len() as u64);
+        let pairs = matching::pairs(&fingerprints, settings.threads.max(1), progress);
+        require_not_stopped(progress)?;
 
         let groups = groups(clips.len(), &pairs);
         let named = groups

@@ -218,18 +218,18 @@ impl Rows<'_> {
         side: &str,
     ) -> Result<(), SidesError> {
         let Some(side_number) = SIDES.iter().position(|known| *known == side) else {
-            let words = format!(
+            let message = format!(
                 "`{side}` is not a side: change it to {}, or remove the row",
                 SIDES.join(", ")
             );
-            return Err(self.wrong(place, words));
+            return Err(self.wrong(place, message));
         };
         if !GROUP_KINDS.iter().any(|kind| group.starts_with(kind)) {
-            let words = format!(
+            let message = format!(
                 "`{group}` is not a group: groups begin with {}, as in the table `sides` of a store",
                 GROUP_KINDS.join(", ")
             );
-            return Err(self.wrong(place, words));
+            return Err(self.wrong(place, message));
         }
 
         let named = RULES.iter().position(|known| Some(known.name()) == rule);
@@ -237,20 +237,20 @@ impl Rows<'_> {
             (None, _) => 0..RULES.len(),
             (Some(_), Some(named)) => named..named + 1,
             (Some(rule), None) => {
-                let words = format!(
+                let message = format!(
                     "`{rule}` is not a rule that keeps sides: change it to {}, or remove the row",
                     RULES.map(KeptRule::name).join(" or ")
                 );
-                return Err(self.wrong(place, words));
+                return Err(self.wrong(place, message));
             }
         };
         for rule in rules {
             if let Some(first) = self.places.insert((rule, group.into()), place) {
-                let words = format!(
+                let message = format!(
                     "group `{group}` of the rule `{}` already occurs in {first}: remove one of the two",
                     RULES[rule].name()
                 );
-                return Err(self.wrong(place, words));
+                return Err(self.wrong(place, message));
             }
             self.sides[rule].push((group.into(), side_number));
         }

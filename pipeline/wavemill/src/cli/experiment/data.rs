@@ -15,7 +15,7 @@ use wavemill_schemas::experiment::{DataSpec, PublishedArchive};
 use wavemill_schemas::recipe::Dataset;
 use wavemill_terminal::display::Ticker;
 use wavemill_terminal::exit::UsageError;
-use wavemill_terminal::output::{self, OutputArgs, Progress, report};
+use wavemill_terminal::output::{self, OutputArgs, ProgressFormat, report};
 
 /// Size of the blocks in which an archive is read to compute its sha1.
 const BLOCK_BYTES: usize = 1 << 20;
@@ -202,7 +202,7 @@ fn checked(path: &Path, known: &CheckedArchives) -> Result<CheckedArchive> {
 /// Computes the sha1 of a file and reports progress.
 fn sha1_of(mut file: File, bytes: u64) -> Result<String> {
     let mut ticker = Ticker::new(output::interval()?);
-    let is_told = OutputArgs::get().shown() != Progress::None;
+    let is_told = OutputArgs::get().shown() != ProgressFormat::None;
     let start = Instant::now();
 
     let mut hasher = Sha1::new();
@@ -308,10 +308,10 @@ mod tests {
         let error = data
             .check_published(&spec().published, &mut known)
             .expect_err("another");
-        let words = error.to_string();
+        let message = error.to_string();
         assert!(
-            words.contains("was published with a9993e") && words.contains("--any-data"),
-            "{words}"
+            message.contains("was published with a9993e") && message.contains("--any-data"),
+            "{message}"
         );
     }
 }

@@ -97,8 +97,8 @@ pub(super) fn check(
     let mut problems = Vec::new();
     for cell in &work.cells {
         let run = &work.runs[cell.run];
-        if let Some(words) = stores[run.store].problem(&run.config.config, models) {
-            problems.push((cell.train.as_str(), words));
+        if let Some(message) = stores[run.store].problem(&run.config.config, models) {
+            problems.push((cell.train.as_str(), message));
         }
     }
     if !problems.is_empty() {
@@ -133,8 +133,8 @@ impl StoreData<'_> {
                     "model.name = {name}: no such model; `wavemill-train models` lists all models"
                 ));
             };
-            if let Some(words) = self.columns_problem(&config.data, model) {
-                return Some(words);
+            if let Some(message) = self.columns_problem(&config.data, model) {
+                return Some(message);
             }
         }
         self.sides_problem(&config.data)
@@ -257,11 +257,11 @@ fn has_prefix(columns: &[String], prefix: &str) -> bool {
 
 /// Formats all problems on one line, with the flags that select only the training runs without a problem.
 fn describe_problems(problems: &[Problem<'_>], cells: &[Cell]) -> String {
-    let mut words = Vec::new();
+    let mut lines = Vec::new();
     for why in unique(problems.iter().map(|(_, why)| why)) {
         let same = problems.iter().filter(|(_, other)| other == why);
         let trainings = unique(same.map(|(train, _)| *train)).join(", ");
-        words.push(format!("train {trainings}: {why}"));
+        lines.push(format!("train {trainings}: {why}"));
     }
 
     let all = unique(cells.iter().map(|cell| cell.train.as_str()));
@@ -270,9 +270,9 @@ fn describe_problems(problems: &[Problem<'_>], cells: &[Cell]) -> String {
         .filter(|name| problems.iter().all(|(train, _)| train != name));
     let others: Vec<String> = others.map(|name| format!("--train {name}")).collect();
     if !others.is_empty() {
-        words.push(format!("or train only the others: {}", others.join(" ")));
+        lines.push(format!("or train only the others: {}", others.join(" ")));
     }
-    words.join("; ")
+    lines.join("; ")
 }
 
 /// Returns the minimum number of bytes that all stores together will take on disk.

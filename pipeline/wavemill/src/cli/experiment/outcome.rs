@@ -226,19 +226,19 @@ impl Outcome {
         let runs = [SplitKind::AsInDocument, SplitKind::Recipe]
             .map(|split| self.first_cell(variant, split).map(|cell| &cell.run));
         let is_one_run = runs[0] == runs[1];
-        for (words, split) in [
+        for (message, split) in [
             ("as in the document", SplitKind::AsInDocument),
             ("as in the recipe", SplitKind::Recipe),
         ] {
             let Some(leaks) = self.leaks(variant, target, split) else {
                 continue;
             };
-            let words = if is_one_run {
+            let message = if is_one_run {
                 "both columns show the same run"
             } else {
-                words
+                message
             };
-            notes.push(format!("{words}: {}", leaks.sentence()));
+            notes.push(format!("{message}: {}", leaks.sentence()));
 
             let known = leaks.shared.get("artist").map_or(0, |leak| leak.known);
             if known < leaks.tracks && leaks.rule.leak().is_none() {
@@ -254,28 +254,29 @@ impl Outcome {
         }
 
         for claim in self.claims_of(variant, target) {
-            let words = match claim.classes {
+            let message = match claim.classes {
                 Some(classes) if classes != n_classes as u64 => format!(
                     "document: {} ({classes} classes, here {n_classes}: not comparable); split: {}",
                     claim.says, claim.split
                 ),
                 _ => format!("document: {}; split: {}", claim.says, claim.split),
             };
-            if !notes.contains(&words) {
-                notes.push(words);
+            if !notes.contains(&message) {
+                notes.push(message);
             }
         }
-        for (words, sets) in [("recipe", &self.sets), ("training", &self.train_sets)] {
+        for (what, sets) in [("recipe", &self.sets), ("training", &self.train_sets)] {
             if !sets.is_empty() {
-                notes.push(format!("changed in the {words}: {}", sets.join(", ")));
+                notes.push(format!("changed in the {what}: {}", sets.join(", ")));
             }
         }
         if let Some(limit) = self.limit {
             notes.push(format!("at most {limit} clips per store (--limit)"));
         }
         if self.any_data {
-            let words = "the data was not checked (--any-data): it may differ from the document's";
-            notes.push(words.to_owned());
+            let message =
+                "the data was not checked (--any-data): it may differ from the document's";
+            notes.push(message.to_owned());
         }
         notes
     }
@@ -374,14 +375,14 @@ impl Question {
 
     /// Describes the figure as `accuracy`, `accuracy, segments` or `loss, validation`.
     fn describe(self) -> String {
-        let mut words = self.metric.display_name().to_owned();
+        let mut name = self.metric.display_name().to_owned();
         if self.counted == Counted::Segments {
-            words += ", segments";
+            name += ", segments";
         }
         if self.side == Side::Validation {
-            words += ", validation";
+            name += ", validation";
         }
-        words
+        name
     }
 }
 

@@ -363,12 +363,12 @@ fn train(
         .with_context(|| format!("{}: no result after the training", folder.display()))?;
     // A run that was finished keeps its version of the store and its configuration.
     if finished.manifest_hash != manifest_hash || finished.config_hash != run.config.config.hash() {
-        let words = format!(
+        let message = format!(
             "{}: was trained on another version of its store, or with another configuration: use another --out, or \
              remove the run's folder",
             folder.display()
         );
-        return Err(UsageError(words).into());
+        return Err(UsageError(message).into());
     }
     rows::make(&folder, &store_path, threads, &args.device)?;
     Ok(finished)
@@ -411,9 +411,9 @@ fn lock_folder(folder: &Path) -> Result<File> {
     let opened = create().with_context(|| format!("--out {out}: cannot create it"))?;
     // Continue without a lock if the file system does not support locks.
     if let Err(TryLockError::WouldBlock) = opened.try_lock() {
-        let words = "another `wavemill experiment run` is writing it: repeat the command when that has ended, or use \
+        let message = "another `wavemill experiment run` is writing it: repeat the command when that has ended, or use \
                      another --out";
-        return Err(BusyError(format!("--out {out}: {words}")).into());
+        return Err(BusyError(format!("--out {out}: {message}")).into());
     }
     Ok(opened)
 }
@@ -468,9 +468,9 @@ impl FolderState {
             let exists = file.try_exists();
             if exists.with_context(|| format!("cannot read {}", file.display()))? {
                 let out = folder.display();
-                let words =
+                let message =
                     format!("--out {out}: its {name} is not of an experiment: use another folder");
-                return Err(UsageError(words).into());
+                return Err(UsageError(message).into());
             }
         }
 

@@ -67,8 +67,8 @@ pub(super) fn check(experiment: &Experiment) -> Result<(), UsageError> {
     let search = Sweep::parse(&sweep.search.to_string(), "sweep.search")
         .map_err(|error| UsageError(error.to_string()))?;
     if search.parameters.is_empty() {
-        let words = "sweep.search.parameters: at least one key of the configuration is needed";
-        return Err(UsageError(words.to_owned()));
+        let message = "sweep.search.parameters: at least one key of the configuration is needed";
+        return Err(UsageError(message.to_owned()));
     }
 
     // Each value of a parameter is checked here, so that an error is not found only after all training runs.

@@ -41,11 +41,11 @@ impl Input {
         let recipe = Recipe::load(&file.to_string_lossy(), &[])?;
         let place = recipe.stored_features().position(|f| f.name == feature);
         let (Some(number), true) = (place, recipe.catalog.dataset != Dataset::Images) else {
-            let words = format!(
+            let message = format!(
                 "--run {}: its recipe does not compute {feature} from audio",
                 run.display()
             );
-            return Err(UsageError(words).into());
+            return Err(UsageError(message).into());
         };
 
         let plan = Arc::new(single::plan(&recipe, number)?);

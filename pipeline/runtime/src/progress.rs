@@ -40,7 +40,7 @@ pub enum Phase {
 }
 
 impl Phase {
-    // The phases are in order of declaration, because `Course::phase` looks up a phase by its number.
+    // The phases are in order of declaration, because `Progress::phase` looks up a phase by its number.
     const ALL: [Self; 11] = [
         Self::Listing,
         Self::Metadata,
@@ -118,7 +118,7 @@ impl fmt::Display for Phase {
 
 /// Phase and progress of one job.
 #[derive(Debug, Default)]
-pub struct Course {
+pub struct Progress {
     /// Set this flag to stop the job. The job ends as interrupted; [`Phase::Clips`] first completes clips in flight.
     pub stop: AtomicBool,
     phase: AtomicU8,
@@ -145,7 +145,7 @@ impl Times {
     }
 }
 
-impl Course {
+impl Progress {
     /// Starts the next phase of the job with a total of `total` units of progress; 0 if the total is unknown.
     pub fn enter(&self, phase: Phase, total: u64) {
         // Update the times first, while the old phase is still set. A reader between the stores below may see the new
@@ -200,20 +200,20 @@ impl Course {
 /// Reader of a job's file that counts its bytes as progress.
 pub struct CountingReader<R> {
     input: R,
-    course: Arc<Course>,
+    progress: Arc<Progress>,
 }
 
 impl<R: Read> CountingReader<R> {
     /// Creates a reader that counts the bytes read from `input`.
-    pub const fn new(input: R, course: Arc<Course>) -> Self {
-        Self { input, course }
+    pub const fn new(input: R, progress: Arc<Progress>) -> Self {
+        Self { input, progress }
     }
 }
 
 impl<R: Read> Read for CountingReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let got = self.input.read(buffer)?;
-        self.course.add(got as u64);
+        self.progress.add(got as u64);
         Ok(got)
     }
 }
@@ -224,30 +224,30 @@ mod tests {
 
     #[test]
     fn phases_start_at_zero_and_are_reused() {
-        let course = Course::default();
+        let progress = Progress::default();
         for phase in Phase::ALL {
-            course.enter(phase, 10);
+            progress.enter(phase, 10);
             assert_eq!(
-                (course.phase(), course.done(), course.total()),
+                (progress.phase(), progress.done(), progress.total()),
                 (phase, 0, 10)
             );
 
-            course.add(4);
-            assert_eq!(course.done(), 4);
+            progress.add(4);
+            assert_eq!(progress.done(), 4);
         }
 
-        let seconds = course.seconds();
+        let seconds = progress.seconds();
         assert!(Phase::ALL.iter().all(|phase| seconds[phase.name()] >= 0.0));
     }
 
     #[test]
     fn bytes_of_a_file_are_counted_as_they_are_read() {
-        let course = Arc::new(Course::default());
-        course.enter(Phase::Metadata, 5);
-        let mut file = CountingReader::new(&b"12345"[..], Arc::clone(&course));
+        let progress = Arc::new(Progress::default());
+        progress.enter(Phase::Metadata, 5);
+        let mut file = CountingReader::new(&b"12345"[..], Arc::clone(&progress));
         file.read_exact(&mut [0; 3]).unwrap();
-        assert_eq!(course.done(), 3);
+        assert_eq!(progress.done(), 3);
         file.read_to_end(&mut Vec::new()).unwrap();
-        assert_eq!(course.done(), course.total());
+        assert_eq!(progress.done(), progress.total());
     }
 }

@@ -59,14 +59,14 @@ impl FeaturePlan {
     }
 
     /// Returns the bytes of memory for the longest clip that the recipe allows, if its file takes `read_bytes`.
-    pub(crate) fn closed_charge(&self, read_bytes: u64) -> u64 {
-        self.charge(read_bytes, self.audio.longest_s())
+    pub(crate) fn closed_memory_bytes(&self, read_bytes: u64) -> u64 {
+        self.memory_bytes(read_bytes, self.audio.longest_s())
     }
 
     /// Returns the bytes of memory that a clip of at most `seconds` holds, if its file has `file_bytes`. This is the
     /// maximum of three phases: the file and samples during decoding; samples, rows and the kernels' buffers after
     /// that; rows and the buffers for encoding them at the end.
-    pub(crate) fn charge(&self, file_bytes: u64, seconds: f64) -> u64 {
+    pub(crate) fn memory_bytes(&self, file_bytes: u64, seconds: f64) -> u64 {
         // Samples are sent to a device at the file's own rate, if the device converts it.
         let rate_hz = if self.keeps_rate() {
             MAX_DEVICE_HZ
@@ -104,7 +104,7 @@ impl FeaturePlan {
 
     /// Returns the bytes of memory that the picture in `file` holds: the file and its pixels during decoding, its row,
     /// and the buffers for encoding it.
-    pub(crate) fn picture_charge(&self, file: &[u8]) -> u64 {
+    pub(crate) fn picture_memory_bytes(&self, file: &[u8]) -> u64 {
         let heights = self.images().map(|image| image.height);
         let held_bytes = pictures::held_bytes(file, self.image.pixels_max(), heights);
         let decoding = file.len() as u64 + held_bytes;
@@ -158,7 +158,7 @@ impl FeaturePlan {
 
     /// Returns the bytes of memory that a clip's copied rows hold while they are read: one feature at a time, with
     /// Parquet's pages and arrays in addition to the rows.
-    pub(crate) fn taken_charge(&self, taken: &TakenClip) -> u64 {
+    pub(crate) fn taken_memory_bytes(&self, taken: &TakenClip) -> u64 {
         let (n_rows, row_samples) = self.taken_rows_at_most(taken);
         let largest = self.largest_tensor_bytes(row_samples, file_bytes(taken));
         let at_a_time = n_rows.min(TAKEN_BATCH_ROWS as u64);
@@ -198,7 +198,7 @@ impl FeaturePlan {
         }
         let (_, row_samples) = self.rows_at_most(self.samples_at_most(self.audio.longest_s()));
         let group_bytes = (row_group_rows as u64).saturating_mul(self.row_held_bytes(row_samples));
-        group_bytes.saturating_add(self.closed_charge(0))
+        group_bytes.saturating_add(self.closed_memory_bytes(0))
     }
 
     /// Returns the bytes of one worker's tables and of its buffers whose size does not depend on clips.
@@ -357,8 +357,8 @@ mod tests {
         // While a file is encoded, its page takes more than what is reserved for encoding.
         let encoding = encode_bytes(FILE_BYTES).saturating_sub(mel.encode_limit_bytes);
         assert!(with >= without + 2 * FILE_BYTES + encoding, "{with}");
-        assert!(with_files.charge(FILE_BYTES, 1.0) >= with);
-        assert!(with_files.charge(0, 1.0) < FILE_BYTES);
+        assert!(with_files.memory_bytes(FILE_BYTES, 1.0) >= with);
+        assert!(with_files.memory_bytes(0, 1.0) < FILE_BYTES);
         assert!(with_files.computing_bytes(44_100, 22_050, &rows, FILE_BYTES) >= with);
 
         let [without, with] = [mel, plan(&["mel", "pcm"])].map(|plan| plan.rows_bytes(&rows, 0));

@@ -6,13 +6,13 @@ use std::time::Instant;
 
 /// A stopwatch for consecutive parts of a job.
 #[derive(Debug)]
-pub struct Laps {
+pub struct Timings {
     start: Instant,
     /// Wall-clock seconds of each finished part of the job.
     pub wall_s: BTreeMap<&'static str, f64>,
 }
 
-impl Laps {
+impl Timings {
     /// Starts the stopwatch and the first part.
     pub fn start() -> Self {
         Self {
