@@ -4,6 +4,7 @@
 //! depth of a statement is only limited by its length: a long one takes more stack than any thread of a query has.
 //! Planning cannot be ended, and a short statement can have a large plan.
 
+mod dialect;
 mod limits;
 mod parsing;
 mod type_limits;
@@ -15,21 +16,36 @@ pub use limits::QUERY_STACK_BYTES;
 pub use parsing::{parse, parse_query, require_expression};
 pub use type_limits::require_shallow_columns;
 
-/// The reason why a text is refused, with the remedy: a syntax error, no statement or several, or a limit.
+/// The reason why a text is refused.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct StatementError(String);
+pub enum StatementError {
+    /// The text is not valid SQL.
+    #[error(transparent)]
+    Syntax(ParserError),
+    /// The text has no statement.
+    #[error("the query is empty")]
+    Empty,
+    /// The text is not one query.
+    #[error("only one query is permitted here: give a single SELECT")]
+    NotOneQuery,
+    /// A statement or a type is beyond a limit.
+    #[error("{detail}")]
+    TooComplex {
+        /// Description of what is too deep or too large, with the limit and the remedy.
+        detail: String,
+    },
+}
 
 impl From<ParserError> for StatementError {
     fn from(error: ParserError) -> Self {
-        Self(match error {
-            ParserError::RecursionLimitExceeded => {
-                "the statement is nested too deeply: parentheses and calls may have about 45 levels, and subqueries \
-                 12 to 20: move inner ones to queries of WITH"
-                    .to_owned()
-            }
-            syntax => syntax.to_string(),
-        })
+        match error {
+            ParserError::RecursionLimitExceeded => Self::TooComplex {
+                detail: "the statement is nested too deeply: parentheses and calls may have about 45 levels, and subqueries \
+                         12 to 20: move inner ones to queries of WITH"
+                    .to_owned(),
+            },
+            syntax => Self::Syntax(syntax),
+        }
     }
 }
 

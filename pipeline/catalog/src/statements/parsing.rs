@@ -2,29 +2,22 @@
 
 use std::collections::VecDeque;
 use std::panic::resume_unwind;
-use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
-use std::time::Duration;
 
 use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::sqlparser::ast;
-use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::dialect::Dialect;
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
 use super::StatementError;
+use super::dialect::{BoundedDialect, GivenUp};
 use super::limits::{DEPTH_MAX, check, require_shallow_part};
 
 /// Maximum depth of brackets of all kinds. The parser limits expressions in parentheses to about 45, but not types such
 /// as `ARRAY<ARRAY<…`, and takes up to 30 KB of stack for each level of them.
 const BRACKETS_MAX: usize = 100;
-
-/// Time that the parser may take for any text, and for each of its bytes. It takes less than a microsecond for each byte
-/// of a text that it reads once. It tries a word as a keyword first and then as a name, and parses the rest again each
-/// time: if the rest has an error, a text of a hundred bytes takes hours. sqlparser 0.63 remembers the places that failed.
-const PARSING: Duration = Duration::from_secs(2);
-const PARSING_PER_BYTE: Duration = Duration::from_micros(1);
 
 /// Stack for parsing a text, in total and for each byte that can add a level: dropping a level takes up to a kilobyte.
 /// Memory is taken only when the stack grows.
@@ -39,7 +32,7 @@ const FLAT: &[u8] = b"0123456789,. '\"\n\r\t_";
 /// [`StatementError`] if the text has a syntax error, no statement, or one that is beyond a limit.
 pub fn parse(sql: &str) -> Result<VecDeque<Statement>, StatementError> {
     // A statement that is refused is dropped with the same stack.
-    limited(sql, parsed)
+    with_stack(sql, || parsed(sql))
 }
 
 /// Parses the single query of a text.
@@ -48,16 +41,15 @@ pub fn parse(sql: &str) -> Result<VecDeque<Statement>, StatementError> {
 /// [`StatementError`], also if there are several statements, or another one than a query.
 pub fn parse_query(sql: &str) -> Result<Statement, StatementError> {
     let mut statements = parse(sql)?;
-    let is_query = |statement: &Statement| match statement {
-        Statement::Statement(statement) => matches!(**statement, ast::Statement::Query(_)),
-        _ => false,
-    };
-    match (statements.pop_front(), statements.pop_front()) {
-        (Some(query), None) if is_query(&query) => Ok(query),
-        _ => {
-            let problem = "only one query is permitted here: give a single SELECT";
-            Err(StatementError(problem.to_owned()))
-        }
+    let statement = statements.pop_front().ok_or(StatementError::Empty)?;
+    let is_query = matches!(
+        &statement,
+        Statement::Statement(statement) if matches!(**statement, ast::Statement::Query(_))
+    );
+    if is_query && statements.is_empty() {
+        Ok(statement)
+    } else {
+        Err(StatementError::NotOneQuery)
     }
 }
 
@@ -66,9 +58,10 @@ pub fn parse_query(sql: &str) -> Result<Statement, StatementError> {
 /// # Errors
 /// [`StatementError`] if the text has a syntax error or is beyond a limit.
 pub fn require_expression(sql: &str) -> Result<(), StatementError> {
-    limited(sql, |sql| {
-        require_shallow_brackets(sql)?;
-        let mut parser = Parser::new(&GenericDialect).try_with_sql(sql)?;
+    with_stack(sql, || {
+        let dialect = BoundedDialect::new(sql);
+        require_shallow_brackets(&dialect, sql)?;
+        let mut parser = Parser::new(&dialect).try_with_sql(sql)?;
         let expression = parser.parse_expr()?;
 
         let next = parser.next_token();
@@ -79,77 +72,60 @@ pub fn require_expression(sql: &str) -> Result<(), StatementError> {
     })
 }
 
-/// Calls `read` with the stack and within the time that parsing `sql` may take. The thread of a parser that takes longer
-/// is abandoned, because nothing can end it: it ends with the process at the latest.
-fn limited<T: Send + 'static>(
+/// Calls `read` with the stack that parsing `sql` takes.
+fn with_stack<T: Send>(
     sql: &str,
-    read: fn(&str) -> Result<T, StatementError>,
+    read: impl FnOnce() -> Result<T, StatementError> + Send,
 ) -> Result<T, StatementError> {
     let n_levels = sql.bytes().filter(|byte| !FLAT.contains(byte)).count();
     let stack_bytes = STACK_BYTES + STACK_BYTES_PER_LEVEL.saturating_mul(n_levels);
-    let n_bytes = u32::try_from(sql.len()).unwrap_or(u32::MAX);
-
-    let text = sql.to_owned();
-    let (sender, parsed) = channel();
     let parser = thread::Builder::new().stack_size(stack_bytes);
-    let parser = parser.spawn(move || {
-        // Nobody receives what takes too long.
-        let _ = sender.send(read(&text));
-    });
-    let parser = parser.map_err(|error| {
-        StatementError(format!(
-            "SQL of {n_bytes} bytes cannot be parsed at once ({error}): divide it"
-        ))
-    })?;
 
-    match parsed.recv_timeout(PARSING + PARSING_PER_BYTE * n_bytes) {
-        Ok(parsed) => parsed,
-        Err(RecvTimeoutError::Timeout) => Err(too_ambiguous()),
-        Err(RecvTimeoutError::Disconnected) => match parser.join() {
-            Err(panic) => resume_unwind(panic),
-            Ok(()) => Err(too_ambiguous()),
-        },
-    }
+    thread::scope(|scope| {
+        let parsing = parser.spawn_scoped(scope, read);
+        match parsing.map(|parsing| parsing.join()) {
+            Ok(Ok(parsed)) => parsed,
+            Ok(Err(panic)) if panic.is::<GivenUp>() => Err(too_ambiguous()),
+            Ok(Err(panic)) => resume_unwind(panic),
+            Err(error) => Err(StatementError::TooComplex {
+                detail: format!(
+                    "SQL of {} bytes cannot be parsed at once ({error}): divide it",
+                    sql.len()
+                ),
+            }),
+        }
+    })
 }
 
 fn parsed(sql: &str) -> Result<VecDeque<Statement>, StatementError> {
-    require_shallow_brackets(sql)?;
+    let dialect = BoundedDialect::new(sql);
+    require_shallow_brackets(&dialect, sql)?;
     let statements = DFParserBuilder::new(sql)
-        .with_dialect(&GenericDialect)
+        .with_dialect(&dialect)
         .build()
         .and_then(|mut parser| parser.parse_statements())?;
     if statements.is_empty() {
-        return Err(StatementError("the query is empty".to_owned()));
+        return Err(StatementError::Empty);
     }
     statements.iter().try_for_each(check)?;
     Ok(statements)
 }
 
-/// Refuses brackets that are nested too deeply, types such as `int[][][]…` with too many levels, `INTERVAL INTERVAL …` and
-/// the patterns of `MATCH_RECOGNIZE`, which DataFusion does not have. The parser does not limit them, and visitors do not
-/// see types.
-fn require_shallow_brackets(sql: &str) -> Result<(), StatementError> {
+/// Refuses brackets that are nested too deeply, and types such as `int[][][]…` with too many levels. The parser does not
+/// limit them, and visitors do not see types.
+fn require_shallow_brackets(dialect: &dyn Dialect, sql: &str) -> Result<(), StatementError> {
     // The parser finds the errors of tokens, too.
-    let tokens = Tokenizer::new(&GenericDialect, sql).tokenize();
-    let tokens = tokens.unwrap_or_default();
+    let tokens = Tokenizer::new(dialect, sql).tokenize().unwrap_or_default();
 
     let (mut brackets, mut angles, mut subscripts) = (0_usize, 0_usize, 0_usize);
-    let mut last = Keyword::NoKeyword;
+    let mut is_type = false;
     for token in &tokens {
-        let keyword = match token {
-            Token::Word(word) => word.keyword,
-            _ => Keyword::NoKeyword,
-        };
         match token {
-            Token::LParen if last == Keyword::MATCH_RECOGNIZE => return Err(unlimited()),
-            Token::Word(_) if keyword == Keyword::INTERVAL && last == keyword => {
-                return Err(unlimited());
-            }
             Token::LParen | Token::LBracket | Token::LBrace => brackets += 1,
             Token::RParen | Token::RBracket | Token::RBrace => {
                 brackets = brackets.saturating_sub(1);
             }
-            Token::Lt if matches!(last, Keyword::ARRAY | Keyword::STRUCT) => angles += 1,
+            Token::Lt if is_type => angles += 1,
             Token::Gt => angles = angles.saturating_sub(1),
             Token::ShiftRight => angles = angles.saturating_sub(2),
             Token::Whitespace(_) => continue,
@@ -166,27 +142,26 @@ fn require_shallow_brackets(sql: &str) -> Result<(), StatementError> {
         if brackets + angles > BRACKETS_MAX || subscripts > DEPTH_MAX {
             return Err(too_many_brackets());
         }
-        last = keyword;
+        is_type = matches!(token, Token::Word(word) if matches!(word.keyword, Keyword::ARRAY | Keyword::STRUCT));
     }
     Ok(())
 }
 
 fn too_ambiguous() -> StatementError {
-    let problem = "the statement can be read in too many ways, most likely because of an error in brackets or in keywords \
-                   that are used as names: check them, or divide the statement";
-    StatementError(problem.to_owned())
-}
-
-fn unlimited() -> StatementError {
-    let problem = "INTERVAL after INTERVAL and MATCH_RECOGNIZE (…) are not permitted: their depth has no limit";
-    StatementError(problem.to_owned())
+    StatementError::TooComplex {
+        detail: "the statement is nested too deeply or can be read in too many ways, most likely because of an error \
+                 in brackets or in keywords that are used as names: check them, or divide the statement"
+            .to_owned(),
+    }
 }
 
 fn too_many_brackets() -> StatementError {
-    StatementError(format!(
-        "the statement has more than {BRACKETS_MAX} levels of brackets, or {DEPTH_MAX} subscripts after each other: \
-         divide it"
-    ))
+    StatementError::TooComplex {
+        detail: format!(
+            "the statement has more than {BRACKETS_MAX} levels of brackets, or {DEPTH_MAX} subscripts after each other: \
+             divide it"
+        ),
+    }
 }
 
 #[cfg(test)]
@@ -217,11 +192,10 @@ mod tests {
             "COPY a TO 'b.csv'",
             "EXPLAIN SELECT 1",
         ] {
-            let error = parse_query(sql).expect_err(sql).to_string();
-            assert!(error.contains("give a single SELECT"), "{sql}: {error}");
+            let error = parse_query(sql).expect_err(sql);
+            assert!(matches!(error, StatementError::NotOneQuery), "{sql}");
         }
-        let empty = parse_query("-- a").expect_err("no query").to_string();
-        assert_eq!(empty, "the query is empty");
+        assert!(matches!(parse_query("-- a"), Err(StatementError::Empty)));
     }
 
     #[test]
@@ -243,8 +217,10 @@ mod tests {
             assert!(error.contains("Expected: "), "{refused}: {error}");
         }
         let deep = "a OR ".repeat(600) + "a";
-        let refused = require_expression(&deep).expect_err("deep").to_string();
-        assert!(refused.contains("500 nested expressions"), "{refused}");
+        assert!(matches!(
+            require_expression(&deep),
+            Err(StatementError::TooComplex { .. })
+        ));
     }
 
     #[test]
@@ -265,30 +241,36 @@ mod tests {
             "SELECT * FROM a MATCH_RECOGNIZE (PATTERN (A{}) DEFINE A AS true)",
             "+".repeat(300_000)
         );
-        let intervals = "SELECT ".to_owned() + &"INTERVAL ".repeat(2000) + "1";
-        for sql in [pattern, intervals] {
-            let refused = parse(&sql).expect_err("no limit").to_string();
-            assert!(refused.contains("no limit"), "{refused}");
-        }
-    }
-
-    #[test]
-    fn deep_brackets_are_refused_whatever_their_kind() {
-        for chain in ["position(", "{fn a(", "MAP(", "ARRAY<", "TABLE(a "] {
-            for start in ["SELECT ", "SELECT CAST(1 AS "] {
-                let sql = start.to_owned() + &chain.repeat(5000);
-                let refused = parse(&sql).expect_err(chain).to_string();
-                assert!(refused.contains("100 levels of brackets"), "{refused}");
-            }
-        }
+        assert!(parse(&pattern).is_err());
     }
 
     #[test]
     fn errors_in_statements_that_can_be_read_in_many_ways_are_found_at_once() {
-        let sql = "SELECT ".to_owned() + &"a.b.c.d[".repeat(8) + "/ ?9 9";
-        let refused = parse(&sql).expect_err("nested names");
-        assert!(refused.to_string().contains("too many ways"), "{refused}");
+        for chain in [
+            "case -",
+            "position(",
+            "{fn a(",
+            "MAP(",
+            "ARRAY<",
+            "TABLE(a ",
+        ] {
+            let sql = format!("SELECT {}", chain.repeat(40));
+            assert!(parse(&sql).is_err(), "{chain}");
+            let cast = format!("SELECT CAST(1 AS {}", chain.repeat(5000));
+            assert!(parse(&cast).is_err(), "{chain}");
+        }
 
+        let from = "SELECT * FROM ((".repeat(14) + "FROM a" + &",a".repeat(3000) + " ]";
+        assert!(parse(&from).is_err());
+
+        let types = "case -".repeat(24) + "STRUCT<" + &"a int,".repeat(4000);
+        assert!(parse(&format!("SELECT {types} / ?9 9")).is_err());
+        let intervals = "SELECT ".to_owned() + &"INTERVAL ".repeat(2000) + "1";
+        let subscripts = "SELECT ".to_owned() + &"a.b.c.d[".repeat(8) + "/ ?9 9";
+        for sql in [intervals, subscripts] {
+            let refused = parse(&sql).expect_err("nested names");
+            assert!(refused.to_string().contains("too many ways"), "{refused}");
+        }
         let nested = "lower(".repeat(8) + "a.b.c['d']['e']" + &")".repeat(8);
         let select = format!("SELECT {nested} FROM a WHERE NOT {nested} = 'x'");
         assert!(parse(&select).is_ok());

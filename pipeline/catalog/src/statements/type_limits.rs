@@ -22,7 +22,7 @@ const FIXED_ELEMENTS_MAX: u64 = 1 << 24;
 /// stack.
 ///
 /// # Errors
-/// [`StatementError`].
+/// [`StatementError::TooComplex`].
 pub fn require_shallow_columns(plan: &LogicalPlan) -> Result<(), StatementError> {
     let mut deep = None;
     plan.apply_with_subqueries(|node| {
@@ -143,8 +143,10 @@ fn n_fixed_elements(data_type: &ast::DataType) -> u64 {
 }
 
 pub(crate) fn excessive_type(what: &str) -> StatementError {
-    StatementError(format!(
-        "{what} has more than {TYPE_DEPTH_MAX} levels, or {FIXED_ELEMENTS_MAX} elements of fixed sizes: select an \
-         inner level, or use lists without a size"
-    ))
+    StatementError::TooComplex {
+        detail: format!(
+            "{what} has more than {TYPE_DEPTH_MAX} levels, or {FIXED_ELEMENTS_MAX} elements of fixed sizes: select an \
+             inner level, or use lists without a size"
+        ),
+    }
 }
