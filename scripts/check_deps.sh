@@ -3,8 +3,7 @@
 # reads `cargo tree` and fails if a program that is built without its tests contains features for tests only. Within
 # a crate, folders may not import each other in a circle (import_circles.py). The lock file of the fuzz targets must
 # be current. No program may link LGPL code, the decoders no GPU library, and the store no query engine. No locked
-# dependency may require a later Rust version than the
-# workspace's rust-version.
+# dependency may require a later Rust version than the workspace's rust-version.
 #
 # usage: scripts/check_deps.sh
 set -euo pipefail

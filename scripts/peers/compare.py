@@ -3,6 +3,7 @@ ends with exit code 1 if one exceeds its bound.
 """
 import argparse, pathlib, subprocess, sys, tempfile, wave
 import numpy as np
+from scipy import stats
 
 RECIPE = """
 name = "peer"
@@ -14,6 +15,23 @@ min_duration_s = 0.1
 max_duration_s = 3600
 {features}
 """
+
+# Statistics of the rows of an array, in the order in which a tensor and the columns of FMA have them.
+STATISTICS = {
+    "kurtosis": lambda x: stats.kurtosis(x, axis=1),
+    "max": lambda x: x.max(1),
+    "mean": lambda x: x.mean(1),
+    "median": lambda x: np.median(x, axis=1),
+    "min": lambda x: x.min(1),
+    "skew": lambda x: stats.skew(x, axis=1),
+    "std": lambda x: x.std(1),
+}
+#: Their differences are relative to the value, or to 1 if it is smaller: near 0 a relative difference means nothing.
+MOMENTS = ("kurtosis", "skew")
+
+
+def moment_scale(wanted):
+    return np.maximum(np.abs(wanted), 1.0)
 
 
 def read_wav(path):

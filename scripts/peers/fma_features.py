@@ -15,7 +15,8 @@ relative to 1 or to the value. Exit code 1 if an error exceeds its bound.
 import csv, pathlib, sys, warnings
 import librosa
 import numpy as np
-from scipy import stats
+
+from compare import MOMENTS, STATISTICS, moment_scale
 
 warnings.simplefilter("ignore")
 
@@ -37,16 +38,6 @@ BOUNDS = {
 OF_CONSTANT_Q = ("chroma_cens", "chroma_cqt", "tonnetz")
 HOP = 512
 RATE = 44100
-# Statistics of the rows of an array, in the order of the columns.
-STATISTICS = {
-    "kurtosis": lambda x: stats.kurtosis(x, axis=1),
-    "max": lambda x: x.max(1),
-    "mean": lambda x: x.mean(1),
-    "median": lambda x: np.median(x, axis=1),
-    "min": lambda x: x.min(1),
-    "skew": lambda x: stats.skew(x, axis=1),
-    "std": lambda x: x.std(1),
-}
 
 
 def features(x, sr):
@@ -107,8 +98,8 @@ def compare(table, folder):
             band_range = np.maximum(np.ptp(frames, axis=1), 1e-9)
             for statistic, compute in STATISTICS.items():
                 wanted = compute(frames.astype(np.float64))
-                is_moment = statistic in ("kurtosis", "skew")
-                scale = np.maximum(np.abs(wanted), 1.0) if is_moment else band_range
+                is_moment = statistic in MOMENTS
+                scale = moment_scale(wanted) if is_moment else band_range
                 ours = np.array([got[feature, statistic, f"{n + 1:02d}"] for n in range(len(wanted))])
                 error = np.nanmax(np.abs(ours - wanted) / scale)
                 worst[feature][is_moment] = max(worst[feature][is_moment], error)

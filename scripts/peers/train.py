@@ -44,8 +44,7 @@ with wavemill's defaults, and cross entropy with balanced class weights.
   already in memory as one f32 tensor, which favours PyTorch.
 
 Each contestant runs in a process of its own, on {THREADS} cores, for the steps in the table, after {FIRST} steps that are not
-counted. The steps belong to one epoch, so validation is not
-included. wavemill's wall time is the time between steps in its log. Its CPU time is the difference between a process
+counted. The steps belong to one epoch, so validation is not included. wavemill's wall time is the time between steps in its log. Its CPU time is the difference between a process
 with the measured steps and one without them. Figures are milliseconds per step: medians of {{rounds}} rounds, in which both
 alternate. A ratio below 1 means that wavemill takes less time. wavemill-train sets its own value of `GOMP_SPINCOUNT`, and
 PyTorch has the default of libgomp ([decisions](../decisions/training.md)).

@@ -567,3 +567,26 @@ fn statistics_are_those_of_fmas_script(data: &Path) -> Result<(), Failed> {
     let compared = ran.out.lines().filter(|line| line.starts_with("ok "));
     same("features compared", compared.count(), 11)
 }
+
+/// Compares statistics of MFCC and log-mel and pictures of log-mel. The script prints one line each per clip.
+#[apply(trial)]
+#[needs(asks_for_peers)]
+fn derived_features_are_scipys_on_real_clips(data: &Path) -> Result<(), Failed> {
+    let folder = data.join("librosa_ref");
+    let clips = [
+        "fma000002",
+        "fma000256",
+        "hungarian",
+        "like201003",
+        "like211500",
+        "like299998",
+    ];
+
+    let paths = clips.map(|clip| folder.join(clip).join("input_22k_mono.wav"));
+    let lines = compare("derived.py", paths)?;
+    same(
+        "features compared",
+        lines.iter().filter(|line| line.starts_with("ok ")).count(),
+        3 * clips.len(),
+    )
+}

@@ -1,5 +1,5 @@
-// Conversion of whole clips to mono at the features' rate. The filter is that of resample/cpu.rs, evaluated at each
-// output's own time between the source samples: one set of taps per phase, computed on the host.
+// Conversion of whole clips to mono at the features' rate. The filter is that of the resampler in the crate signal, evaluated
+// at each output's own time between the source samples: one set of taps per phase, computed on the host.
 
 // A clip in the upload buffer.
 struct SourceClip {
