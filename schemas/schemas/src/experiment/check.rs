@@ -179,7 +179,7 @@ fn claim_fault(experiment: &Experiment, index: usize, claim: &Claim) -> Option<F
 /// Checks that a store of `recipe` contains the feature and the targets that `config` trains on.
 ///
 /// # Errors
-/// [`ExperimentError::Missing`] if the recipe lacks the feature or a target.
+/// [`ExperimentError::Unknown`] if the recipe lacks the feature or a target.
 pub fn check_pair(
     train: &TrainSpec,
     variant: &str,
