@@ -124,10 +124,12 @@ impl Page {
 
     /// Reports whether a file that begins with `bytes` is a page written by this program, which a new page may replace.
     pub fn is_ours(bytes: &[u8]) -> bool {
-        let head = &bytes[..bytes.len().min(HEAD_BYTES)];
-        let mark = format!("<meta name=\"generator\" content=\"{GENERATOR} ");
-        head.starts_with(b"<!DOCTYPE html>")
-            && head.windows(mark.len()).any(|part| part == mark.as_bytes())
+        has_mark(bytes, "")
+    }
+
+    /// Reports whether a file that begins with `bytes` is a page written by this version of the program.
+    pub fn is_of_this_version(bytes: &[u8]) -> bool {
+        has_mark(bytes, env!("CARGO_PKG_VERSION"))
     }
 
     /// Returns the content security policy: a browser gets no more permissions than the page needs.
@@ -180,6 +182,14 @@ impl Page {
             }
         }
     }
+}
+
+/// Reports whether a file that begins with `bytes` is a page by this program, of a version that begins with `version`.
+fn has_mark(bytes: &[u8], version: &str) -> bool {
+    let head = &bytes[..bytes.len().min(HEAD_BYTES)];
+    let mark = format!("<meta name=\"generator\" content=\"{GENERATOR} {version}");
+    head.starts_with(b"<!DOCTYPE html>")
+        && head.windows(mark.len()).any(|part| part == mark.as_bytes())
 }
 
 impl Fact {

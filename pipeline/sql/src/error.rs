@@ -113,7 +113,12 @@ impl SqlError {
 
 impl From<StatementError> for SqlError {
     fn from(error: StatementError) -> Self {
-        Self::Usage(one_line(&error.to_string()))
+        Self::Usage(match error {
+            StatementError::Empty => {
+                "the query is empty: give SQL, such as \"SELECT count(*) FROM tracks\"".to_owned()
+            }
+            other => one_line(&other.to_string()),
+        })
     }
 }
 

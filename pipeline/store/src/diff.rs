@@ -152,6 +152,7 @@ fn compare(key: String, from: Option<&Value>, to: Option<&Value>, changes: &mut 
         });
         return;
     };
+    let [old, new] = [old, new].map(BTreeMap::from_iter);
 
     let mut names: Vec<&str> = old.keys().chain(new.keys()).copied().collect();
     names.sort_unstable();
@@ -181,17 +182,18 @@ fn compare(key: String, from: Option<&Value>, to: Option<&Value>, changes: &mut 
     }
 }
 
-/// Returns the parts of a value of a recipe or manifest by their names, or `None` if the value has no named parts.
-pub fn named_parts(value: &Value) -> Option<BTreeMap<&str, &Value>> {
+/// Returns the parts of a value of a recipe or manifest with their names, in their order, or `None` if the value has no
+/// named parts.
+pub fn named_parts(value: &Value) -> Option<Vec<(&str, &Value)>> {
     match value {
         Value::Object(map) => Some(map.iter().map(|(key, v)| (key.as_str(), v)).collect()),
         // Lists of sections are addressed by the names of their elements, as in --set.
         Value::Array(items) => {
-            let mut sections = BTreeMap::new();
+            let mut sections = Vec::with_capacity(items.len());
             for item in items {
                 // If an item of a list has no name, the whole list is one value.
                 let name = item.get("name").or_else(|| item.get("step"))?;
-                sections.insert(name.as_str()?, item);
+                sections.push((name.as_str()?, item));
             }
             Some(sections)
         }

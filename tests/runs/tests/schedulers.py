@@ -14,7 +14,7 @@ import tempfile
 import types
 from pathlib import Path
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
 JOB_ID = "77"
 LOST = [7, 12]
 

@@ -30,8 +30,8 @@ pub(crate) const RETRY_AFTER_S: u64 = 1;
 pub(crate) const NAME_CHARS: usize = 200;
 /// Maximum size of a form without the file, in bytes: boundaries and part headers.
 pub(crate) const FORM_BYTES: usize = 64 << 10;
-/// Seconds for which the rest of a request is read and discarded after an error response. Without this, the connection
-/// would be reset and the client would not receive the response.
+/// Seconds for which the rest of a request is read and discarded after a response. Without this, the connection would be
+/// reset and the client would not receive a refusal.
 pub(crate) const DRAIN_S: u64 = 2;
 
 /// Limits of a server, each with its flag, if there is one, and the file that enforces it.

@@ -97,6 +97,11 @@ fn is_current(page: &Path, sources: &[PathBuf]) -> Result<bool> {
     let Some(made) = modified(page)? else {
         return Ok(false);
     };
+    // The program itself may be found on PATH or be Python, so its version counts beside its file.
+    let content = fs::read(page).with_context(|| format!("cannot read {}", page.display()))?;
+    if !Page::is_of_this_version(&content) {
+        return Ok(false);
+    }
     for source in sources {
         if modified(source)?.is_some_and(|changed| changed >= made) {
             return Ok(false);
