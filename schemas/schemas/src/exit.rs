@@ -3,6 +3,53 @@
 use std::error::Error;
 use std::io;
 
+/// What an error means for the user: the property of an error that decides the exit code of a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A failure of no other kind.
+    Failed,
+    /// Wrong usage, a wrong recipe or configuration, or an input or store that does not exist.
+    Usage,
+    /// Files of a store or a run are damaged.
+    Damaged,
+    /// The store or the run belongs to another plan.
+    OtherPlan,
+    /// The disk is full, the file system is read-only, or the user lacks a permission. See [`is_no_space`] and
+    /// [`is_denied`].
+    NoSpace,
+    /// Another rank of a training run has ended or cannot be reached.
+    LostRank,
+    /// Another process holds the lock of the store or of the output.
+    Busy,
+    /// The shards of a plan are not all finished: run the missing parts, then commit again.
+    Unfinished,
+    /// A signal has interrupted the program.
+    Interrupted,
+}
+
+impl Kind {
+    /// Returns the exit code of both programs for an error of this kind.
+    pub const fn exit_code(self) -> u8 {
+        match self {
+            Self::Failed => FAILED,
+            Self::Usage => USAGE,
+            Self::Damaged => DAMAGED,
+            Self::OtherPlan => OTHER_PLAN,
+            Self::NoSpace => NO_SPACE,
+            Self::LostRank => 6,
+            Self::Busy => BUSY,
+            Self::Unfinished => UNFINISHED,
+            Self::Interrupted => INTERRUPTED,
+        }
+    }
+}
+
+/// An error that states its [`Kind`].
+pub trait Classified: Error {
+    /// Returns the kind of this error.
+    fn kind(&self) -> Kind;
+}
+
 /// Exit code of every failure that has no exit code of its own.
 pub const FAILED: u8 = 1;
 
