@@ -91,7 +91,7 @@ impl Store {
             true => Vec::new(),
             false => what_differs(manifest),
         };
-        let mut changed = changes(manifest, &identity, inputs, tracks_differ);
+        let mut changed = changes(manifest, &identity, &inputs, tracks_differ);
         if changed.is_empty() {
             let clips = stale(manifest)?;
             // If the user asks for a new version of the same inputs, there is only work if the old version is damaged.
@@ -357,23 +357,49 @@ pub(super) fn replace_by(temporary: &Path, to: &Path) -> io::Result<()> {
     durable::sync_folder(to.parent().unwrap_or(Path::new(".")))
 }
 
+/// Returns one sentence for each difference between a version and the plan of a run. `what_differs` returns the
+/// differences between individual tracks.
 fn changes(
     manifest: &Manifest,
     identity: &Identity,
-    inputs: VersionInputs<'_>,
+    inputs: &VersionInputs<'_>,
     what_differs: impl FnOnce() -> Vec<String>,
 ) -> Vec<String> {
-    let VersionInputs {
-        recipe,
-        engine,
-        clips_absent,
-        resplit,
-        targets,
-    } = inputs;
+    let was = &manifest.identity;
+    let mut changed = option_changes(manifest, identity, inputs);
+
+    let has_other_rows = was.rows != identity.rows;
+    if has_other_rows && was.recipe == identity.recipe {
+        changed.push(row_change(manifest, inputs));
+    }
+    // The hash of planned inputs depends on everything above. Only if nothing else changed did the audio files change.
+    if changed.is_empty() && was.inputs != identity.inputs {
+        changed.push("audio files were added, removed or changed size".to_owned());
+    }
+    // With another recipe, other cleaning rules may explain the difference.
+    let has_other_data = has_other_rows || was.inputs != identity.inputs;
+    if has_other_data && was.recipe == identity.recipe && was.limit == identity.limit {
+        changed.extend(what_differs());
+    }
+
+    if !manifest.engine.agrees_with(inputs.engine) {
+        let was = describe(&manifest.engine);
+        let now = describe(inputs.engine);
+        changed.push(format!("engine {was} -> {now}"));
+    }
+    changed
+}
+
+/// Returns one sentence for each part of the recipe and each option that differs from those of a version.
+fn option_changes(
+    manifest: &Manifest,
+    identity: &Identity,
+    inputs: &VersionInputs<'_>,
+) -> Vec<String> {
     let was = &manifest.identity;
     let mut changed = Vec::new();
     if was.recipe != identity.recipe {
-        let keys = recipe_changes(&manifest.recipe, recipe);
+        let keys = recipe_changes(&manifest.recipe, inputs.recipe);
         let keys: Vec<String> = keys.iter().map(ToString::to_string).collect();
         changed.push(format!("recipe: {}", keys.join(", ")));
     }
@@ -382,7 +408,6 @@ fn changes(
         let to = format_limit(identity.limit);
         changed.push(format!("--limit {from} -> {to}"));
     }
-
     // Without `--sides` the splits are those of the previous version.
     if identity.sides.is_some() && was.sides != identity.sides {
         changed.push("--sides gives other sides than those of the version".to_owned());
@@ -390,48 +415,28 @@ fn changes(
     if was.models.is_some() && identity.models.is_some() && was.models != identity.models {
         changed.push("the file of a model".to_owned());
     }
-
-    // With another recipe, other cleaning rules may explain the difference.
-    let is_other_data = was.rows != identity.rows || was.inputs != identity.inputs;
-    let differs = if is_other_data && was.recipe == identity.recipe && was.limit == identity.limit {
-        what_differs()
-    } else {
-        Vec::new()
-    };
-    if was.rows != identity.rows && was.recipe == identity.recipe {
-        let step = manifest
-            .counts
-            .rows_dropped
-            .iter()
-            .find(|dropped| dropped.step == AUDIO_STEP);
-        changed.push(match step.map_or(0, |step| step.rows) {
-            was_absent if was_absent != clips_absent => {
-                format!("rows without an audio file: {was_absent} -> {clips_absent}")
-            }
-            // Splits are columns of the rows, and the hashes do not show which columns differ.
-            _ if has_other_ids(&manifest.targets, targets) => {
-                "metadata changed, or --renumber gave other class ids".to_owned()
-            }
-            _ if resplit => "metadata changed, or --resplit drew other sides".to_owned(),
-            _ => "metadata changed".to_owned(),
-        });
-    }
-
-    // The hash of planned inputs depends on everything above. Only if nothing else changed did the audio files change.
-    if changed.is_empty() && was.inputs != identity.inputs {
-        changed.push("audio files were added, removed or changed size".to_owned());
-    }
-    // The sentences about individual differences come last.
-    changed.extend(differs);
-
-    if !manifest.engine.agrees_with(engine) {
-        changed.push(format!(
-            "engine {} -> {}",
-            describe(&manifest.engine),
-            describe(engine)
-        ));
-    }
     changed
+}
+
+/// Describes why the rows of a run differ from those of a version with the same recipe.
+fn row_change(manifest: &Manifest, inputs: &VersionInputs<'_>) -> String {
+    let mut dropped = manifest.counts.rows_dropped.iter();
+    let without_audio = dropped.find(|dropped| dropped.step == AUDIO_STEP);
+    let was_absent = without_audio.map_or(0, |step| step.rows);
+    let is_absent = inputs.clips_absent;
+    if was_absent != is_absent {
+        return format!("rows without an audio file: {was_absent} -> {is_absent}");
+    }
+
+    // Splits are columns of the rows, and the hashes do not show which columns differ.
+    let reason = if has_other_ids(&manifest.targets, inputs.targets) {
+        ", or --renumber gave other class ids"
+    } else if inputs.resplit {
+        ", or --resplit drew other sides"
+    } else {
+        ""
+    };
+    format!("metadata changed{reason}")
 }
 
 /// Reports whether a class has another id than before, or no longer has an id.
