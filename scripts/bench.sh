@@ -24,13 +24,11 @@ kernels() {
     raw=$(WAVEMILL_DATA=$(realpath -m "$data") cargo bench --locked --quiet -p wavemill-kernels \
         -p wavemill-signal -p wavemill-decode --bench features --bench resample --bench layer3 -- --noplot | tee /dev/stderr) || return 1
     {
-        printf '# Kernels\n\nThe clip has 30 s, features are at 22,050 Hz, and one core is used. '
-        printf 'Each line shows criterion'"'"'s low value, estimate and\nhigh value. Command: %s.\n\n' \
+        printf '# Kernels\n\nA clip of 30 s on one core, features at 22,050 Hz: low value, estimate, high value (%s).\n\n' \
             "\`scripts/bench.sh kernels\`"
-        printf 'The lines from "wavemill scalar" to "nanomp3" decode an MP3 of the real test data (30 s, 44.1 kHz, stereo, 256 '
-        printf 'kbit/s on\naverage) from memory. wavemill, symphonia as released and nanomp3 decode both channels; nanomp3 also '
-        printf 'finds the frames\nand keeps all samples. The two "mono" lines decode to the mean of the channels, as extraction '
-        printf 'does.\n\n'
+        printf 'The lines from "wavemill scalar" to "nanomp3" decode an MP3 (44.1 kHz, stereo, 256 kbit/s) from memory. nanomp3 '
+        printf 'also finds\nthe frames and keeps all samples. The two "mono" lines decode to the mean of the channels, as '
+        printf 'extraction does.\n\n'
         printf '%s; %s; wavemill %s.\n\n```\n' "$(sed -n 's/^model name[^:]*: //p;T;q' /proc/cpuinfo)" "$(date +%F)" \
             "$(git rev-parse --short HEAD)"
         grep -E '^(features|wavemill|rubato|symphonia|nanomp3)|time:|thrpt:' <<<"$raw" | grep -vE 'change|%'

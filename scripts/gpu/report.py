@@ -47,7 +47,7 @@ def page(found):
     """Returns the text of the page."""
     steps = found["steps"]
     lines = ["# GPU check", ""]
-    lines += [f"Results of `{found['call']}`; this page is written by `scripts/gpu_check.sh report`.", ""]
+    lines += [f"Written by `scripts/gpu_check.sh report` from the results of `{found['call']}`.", ""]
     lines += [*machine_lines(found), ""]
     lines += [f"{summary(steps)}.", ""]
     lines += [*step_table(steps), ""]

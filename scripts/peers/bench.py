@@ -159,11 +159,9 @@ def bench_extract(wavemill, data, scratch, rounds):
     exact, by_band = (ratios(name) for name in OURS)
     return [
         "# Extract: from MP3 to a stored log-mel",
-        f"The figure is CPU time per clip (user + system), with one worker. The archive has {CLIPS} clips of 30 s, copies of "
-        f"{distinct} real clips of FMA; the other tools process {PEER_CLIPS} of them. The feature is log-mel with 128 bands, at "
-        "22.05 kHz mono. wavemill also reads the metadata, normalises, packs to f16, compresses, writes, syncs and commits, and "
-        "its figure includes the program's start. The other tools write .npy files, and their figures do not include imports. "
-        "The program is a plain release build, which runs on any x86-64.",
+        f"CPU time per clip (user + system) of {CLIPS} clips of 30 s, copies of {distinct} real clips of FMA, with one worker, "
+        "to a log-mel with 128 bands at 22.05 kHz mono. wavemill's figure includes the start of the program, metadata, packing "
+        f"to f16, compression and the commit; the other tools write .npy files of {PEER_CLIPS} clips, without the time of imports.",
         machine(("librosa", "soundfile", "soxr", "torch", "torchaudio", "torchcodec")),
         "Command: `scripts/bench.sh extract`.",
         table(results, "cpu_ms", "CPU ms per clip", CLIPS),
@@ -171,7 +169,7 @@ def bench_extract(wavemill, data, scratch, rounds):
         f"- By the band path it is {by_band}.\n"
         f"- Its Python package, which writes .npy files like the other tools, is {ratios(PACKAGE)}.\n"
         f"- Two workers are {one_s / two_s:.2f}× as fast as one on {os.cpu_count()} cores (wall {two_s:.2f} s against "
-        f"{one_s:.2f} s, best rounds). With one worker, reading and writing may use another core.\n"
+        f"{one_s:.2f} s).\n"
         f"- Peak memory: {max(run['peak_mib'] for run in one + two):.0f} MiB.",
     ]
 

@@ -34,20 +34,11 @@ HEADS = ["| model | frames | parameters | steps | wavemill, wall | PyTorch, wall
          "| wavemill, CPU | PyTorch, CPU | ratio |", "|---|" + "---|" * 9]
 PAGE = f"""# Training on a CPU: wavemill-train and PyTorch
 
-Both train the same architectures, with equal numbers of parameters, on the same {{count}} rows of {BANDS} bands and
-{FRAMES} frames (f16), in batches of {BATCH}, with {THREADS} threads. Rows are cut to the frames in the table. Both use Adam
-with wavemill's defaults, and cross entropy with balanced class weights.
-
-- *wavemill* is `wavemill-train fit`. It reads, decompresses and shuffles the rows of a store in further threads, counts
-  correct predictions, and writes each step to its log. Its operations are deterministic (`train.deterministic`).
-- *PyTorch* is the same architecture in Python (`scripts/peers/train.py`), with PyTorch's default settings. All rows are
-  already in memory as one f32 tensor, which favours PyTorch.
-
-Each contestant runs in a process of its own, on {THREADS} cores, for the steps in the table, after {FIRST} steps that are not
-counted. The steps belong to one epoch, so validation is not included. wavemill's wall time is the time between steps in its log. Its CPU time is the difference between a process
-with the measured steps and one without them. Figures are milliseconds per step: medians of {{rounds}} rounds, in which both
-alternate. A ratio below 1 means that wavemill takes less time. wavemill-train sets its own value of `GOMP_SPINCOUNT`, and
-PyTorch has the default of libgomp ([decisions](../decisions/training.md)).
+Milliseconds per step, medians of {{rounds}} rounds in turn. A ratio below 1 means that wavemill takes less time. Both train
+architectures with equal numbers of parameters on {{count}} rows of {BANDS} bands and the frames in the table (f16), in
+batches of {BATCH}, with {THREADS} threads, Adam and balanced class weights. `wavemill-train fit` also reads, decompresses and
+shuffles the rows of a store, counts correct predictions, and is deterministic; PyTorch (`scripts/peers/train.py`, default settings)
+has all rows in memory as one f32 tensor.
 
 {{machine}}
 Load average before: {{load:.1f}}. Command: `scripts/bench.sh train`.
