@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use flate2::Crc;
 use wavemill_remote::Object;
+use wavemill_schemas::durable::if_there;
 use wavemill_schemas::local_path::scheme;
 
 use super::SourceError;
@@ -281,11 +282,8 @@ fn folder_names(folder: &Path) -> Result<BTreeMap<String, PathBuf>, SourceError>
 /// Reports whether a path is a regular file. Returns false for a link without an existing target. A link that cannot be
 /// followed is an error, because otherwise its metadata would be missing silently.
 fn is_regular_file(path: &Path) -> Result<bool, SourceError> {
-    match std::fs::metadata(path) {
-        Ok(found) => Ok(found.is_file()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(SourceError::open_at(path)(error)),
-    }
+    let found = if_there(std::fs::metadata(path)).map_err(SourceError::open_at(path))?;
+    Ok(found.is_some_and(|found| found.is_file()))
 }
 
 /// Returns the CRC-32 and size of a zip entry. If several entries have the same name, none of them is read: returns the

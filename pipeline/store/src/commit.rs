@@ -1,13 +1,9 @@
 //! Commits a version with put-if-absent: write, fsync, hard link to the version's name, fsync the folder.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
-
 use fail::fail_point;
 use wavemill_schemas::manifest::Manifest;
 
-use super::durable::{self, folder_of};
+use super::durable::{link_absent, write_beside};
 use super::{Store, StoreError};
 
 impl Store {
@@ -26,7 +22,7 @@ impl Store {
             None => {
                 let temporary = write_beside(&path, text.as_bytes())?;
                 fail_point!("commit-before-link");
-                link_absent(&temporary, &path)?
+                link_absent(temporary, &path)?
             }
         };
         if !is_ours {
@@ -43,59 +39,4 @@ impl Store {
         fail_point!("commit-after-link");
         Ok(())
     }
-}
-
-/// Writes a small file under a temporary name and renames it: after a crash the file is complete or does not exist.
-pub(super) fn write_renamed(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-    let temporary = write_beside(path, bytes)?;
-    fs::rename(&temporary, path).map_err(|e| {
-        let _ = fs::remove_file(&temporary);
-        StoreError::io_at(path, "rename")(e)
-    })?;
-    sync(folder_of(path))
-}
-
-/// Like [`write_renamed`], but keeps a file that exists already. Returns true if the file is the new one.
-pub(super) fn put_absent(path: &Path, bytes: &[u8]) -> Result<bool, StoreError> {
-    let temporary = write_beside(path, bytes)?;
-    link_absent(&temporary, path)
-}
-
-/// Gives the file `temporary` the name `path`, unless there is such a file. Returns true if `path` is the new file.
-fn link_absent(temporary: &Path, path: &Path) -> Result<bool, StoreError> {
-    // A rename would replace the file of another process. A link fails if the name is taken.
-    let linked = fs::hard_link(temporary, path);
-    // If the link was created, the temporary name is only a second name of the file.
-    let _ = fs::remove_file(temporary);
-    match linked {
-        Ok(()) => sync(folder_of(path)).map(|()| true),
-        // The process that linked the other file may have been killed before it synced the folder.
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => sync(folder_of(path)).map(|()| false),
-        Err(e) => Err(StoreError::io_at(path, "commit")(e)),
-    }
-}
-
-/// Writes a small file durably under a temporary name beside `path`, and returns that name. Readers ignore the name. If
-/// the process is killed, a later run removes the file.
-fn write_beside(path: &Path, bytes: &[u8]) -> Result<PathBuf, StoreError> {
-    let folder = folder_of(path);
-    durable::make_folder(folder).map_err(StoreError::io_at(folder, "create the folder"))?;
-    let temporary = durable::temporary_beside(path);
-    write_durably(&temporary, bytes)?;
-    Ok(temporary)
-}
-
-fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-    let written = File::create(path).and_then(|mut file| {
-        file.write_all(bytes)?;
-        file.sync_all()
-    });
-    written.map_err(|e| {
-        let _ = fs::remove_file(path);
-        StoreError::io_at(path, "write")(e)
-    })
-}
-
-pub(super) fn sync(folder: &Path) -> Result<(), StoreError> {
-    durable::sync_folder(folder).map_err(StoreError::io_at(folder, "sync the folder"))
 }

@@ -10,7 +10,7 @@ use std::path::Path;
 use wavemill_schemas::manifest::{FileEntry, Manifest};
 
 use super::durable;
-use super::resume::{hard_link, is_disk_fault, is_lost, replace_by};
+use super::resume::{hard_link, is_disk_fault, is_lost};
 use super::{Store, StoreError};
 
 impl Store {
@@ -87,7 +87,7 @@ fn link_over(from: &Path, to: &Path) -> io::Result<bool> {
     if hard_link(from, &temporary).is_err() {
         return Ok(false);
     }
-    replace_by(&temporary, to)?;
+    temporary.persist(to)?;
     Ok(true)
 }
 

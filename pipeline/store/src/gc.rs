@@ -8,10 +8,10 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 use wavemill_schemas::manifest::Manifest;
-use wavemill_versions::{REMOVING_SUFFIX, is_of_plan, leads_nowhere, list};
+use wavemill_versions::{REMOVING_SUFFIX, is_of_plan, list};
 
+use super::durable::{if_there, settle};
 use super::history::RUNS_FOLDER;
-use super::receipts::settle;
 use super::{Store, StoreError};
 
 /// The data that garbage collection removed, or would remove without `dry_run`.
@@ -265,10 +265,7 @@ impl Store {
 
 /// Resolves the symbolic links of a path. Returns `None` if the path does not exist.
 fn real_path(path: &Path) -> Result<Option<PathBuf>, StoreError> {
-    match path.canonicalize() {
-        Err(error) if leads_nowhere(&error) => Ok(None),
-        real => Ok(Some(real.map_err(StoreError::io_at(path, "access"))?)),
-    }
+    if_there(path, "access", path.canonicalize())
 }
 
 /// Counts the names of the files in the removed folders. New versions link unchanged files, so the space of a file is

@@ -42,7 +42,9 @@ pub use verify::has_footer;
 /// The version that precedes a new version.
 pub use wavemill_versions::CommittedVersion as Parent;
 use wavemill_versions::Mirror;
-pub use wavemill_versions::{Purpose, RemoteError, StoreError, StoreFolder, StorePlace, traffic};
+pub use wavemill_versions::{
+    Purpose, RemoteError, StoreError, StoreFolder, StorePlace, leads_nowhere, traffic,
+};
 
 /// Time between two attempts to take a lock that another process holds.
 const LOCK_RETRY: Duration = Duration::from_millis(100);
@@ -137,7 +139,7 @@ impl Store {
         let root = self.folder.mirror().map(Mirror::lock_root);
         let folder = root.unwrap_or_else(|| self.root().to_owned());
         let folder = folder.join("_wavemill");
-        durable::make_folder(&folder).map_err(StoreError::io_at(&folder, "create the folder"))?;
+        durable::make_folder(&folder)?;
 
         // The lock file is kept after unlocking: two processes that each create a new file would hold different locks.
         let path = folder.join("lock");

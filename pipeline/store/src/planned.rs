@@ -3,7 +3,7 @@
 //! Blocks, which are Parquet files, contain the clips of 16 consecutive shards each, so that a worker reads only those
 //! of its part. JSON files contain the rest. They are sealed and written last: a plan without them is incomplete.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -27,12 +27,11 @@ use wavemill_schemas::durable::random_token;
 use wavemill_schemas::exit;
 use wavemill_schemas::input::{InputId, Stamp};
 use wavemill_schemas::manifest::{FileEntry, from_sealed, sealed};
-use wavemill_versions::{leads_nowhere, list, read_plain};
+use wavemill_versions::{list, read_plain};
 
-use super::commit::write_renamed;
-use super::receipts::remove_folder;
+use super::durable::{if_there, make_folder, remove_file, remove_folder, write_renamed};
 use super::shards::write_table;
-use super::{Store, StoreError, durable};
+use super::{Store, StoreError};
 
 pub(super) const PLANS_FOLDER: &str = "_wavemill/plans";
 
@@ -181,10 +180,7 @@ impl Store {
 
         let path = self.planned_folder(plan_id).join(name);
         self.pull_file(&path)?;
-        let bytes = match read_plain(&path) {
-            Err(error) if leads_nowhere(&error) => return Err(absent()),
-            read => read.map_err(StoreError::io_at(&path, "read"))?,
-        };
+        let bytes = if_there(&path, "read", read_plain(&path))?.ok_or_else(absent)?;
         from_sealed(&bytes).map_err(|_| damaged(path))
     }
 
@@ -225,10 +221,7 @@ impl Store {
     pub fn remove_planned(&self, plan_id: &str, name: &str) -> Result<(), StoreError> {
         let path = self.planned_folder(plan_id).join(name);
         self.remove_object(&path)?;
-        match fs::remove_file(&path) {
-            Err(error) if !leads_nowhere(&error) => Err(StoreError::io_at(&path, "remove")(error)),
-            _ => Ok(()),
-        }
+        remove_file(&path).map(drop)
     }
 }
 
@@ -256,8 +249,7 @@ impl Claims {
     pub fn new(store: &Store, plan_id: &str, shards: usize) -> Result<Self, StoreError> {
         let folder = store.claims_folder(plan_id);
         if store.remote().is_none() {
-            durable::make_folder(&folder)
-                .map_err(StoreError::io_at(&folder, "create the folder"))?;
+            make_folder(&folder)?;
         }
         Ok(Self {
             store: store.clone(),
@@ -534,6 +526,8 @@ fn classes(lists: &ListArray, row: usize) -> impl Iterator<Item = Option<i32>> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn shard(place: usize) -> PlannedShard {

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -10,8 +9,10 @@ use wavemill_schemas::input::InputSeen;
 use wavemill_schemas::manifest::{Engine, Identity, ManifestError, Receipt, from_sealed, sealed};
 use wavemill_versions::{REMOVING_SUFFIX, list, read_plain};
 
-use super::commit::{put_absent, write_renamed};
-use super::durable::{self, is_temporary, leads_nowhere};
+use super::durable::{
+    if_there, is_temporary, put_absent, remove_file, remove_folder, settle, sync_around,
+    write_renamed,
+};
 use super::{Access, Store, StoreError};
 
 /// Description of a plan, which a run writes when the plan begins, before its first shard.
@@ -150,11 +151,10 @@ impl Store {
     ) -> Result<(), StoreError> {
         let path = self.receipt_path(plan_id, feature, label);
         self.remove_object(&path)?;
-        match fs::remove_file(&path) {
-            Err(error) if leads_nowhere(&error) => Ok(()),
-            Err(error) => Err(StoreError::io_at(&path, "remove")(error)),
+        match remove_file(&path)? {
             // Otherwise the receipt could reappear after a power failure, although its file was written again.
-            Ok(()) => sync_around(&path),
+            Some(()) => sync_around(&path),
+            None => Ok(()),
         }
     }
 
@@ -354,12 +354,7 @@ impl Store {
 
         let _lock = self.try_lock(Access::Exclusive)?;
         for path in left {
-            match fs::remove_file(&path) {
-                Err(error) if !leads_nowhere(&error) => {
-                    return Err(StoreError::io_at(&path, "remove")(error));
-                }
-                _ => {}
-            }
+            remove_file(&path)?;
         }
         Ok(())
     }
@@ -439,49 +434,14 @@ fn json_files(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
 
 /// Reads a file; `None` if it does not exist. A link, a pipe or a device is treated as an empty file.
 fn read(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
-    match read_plain(path) {
-        Err(error) if leads_nowhere(&error) => Ok(None),
-        read => Ok(Some(read.map_err(StoreError::io_at(path, "read"))?)),
-    }
+    if_there(path, "read", read_plain(path))
 }
 
 fn is_folder(path: &Path) -> Result<bool, StoreError> {
-    match fs::metadata(path) {
-        Err(error) if leads_nowhere(&error) => Ok(false),
-        found => Ok(found.map_err(StoreError::io_at(path, "access"))?.is_dir()),
-    }
+    let found = if_there(path, "access", fs::metadata(path))?;
+    Ok(found.is_some_and(|found| found.is_dir()))
 }
 
 fn name_of(path: &Path) -> Option<&str> {
     path.file_name()?.to_str()
-}
-
-/// Makes durable what a killed process did in `folder`, if it exists.
-pub(super) fn settle(folder: &Path) -> Result<(), StoreError> {
-    match durable::settle_folder(folder) {
-        Err(error) if !leads_nowhere(&error) => {
-            Err(StoreError::io_at(folder, "sync the folder")(error))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Makes the removal of `path` durable if its parent folder exists.
-fn sync_around(path: &Path) -> Result<(), StoreError> {
-    let folder = path.parent().unwrap_or(path);
-    match durable::sync_folder(folder) {
-        Err(error) if !leads_nowhere(&error) => {
-            Err(StoreError::io_at(folder, "sync the folder")(error))
-        }
-        _ => Ok(()),
-    }
-}
-
-pub(super) fn remove_folder(folder: &Path) -> Result<(), StoreError> {
-    match fs::remove_dir_all(folder) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => {
-            Err(StoreError::io_at(folder, "remove the folder")(e))
-        }
-        _ => Ok(()),
-    }
 }

@@ -9,7 +9,7 @@ use std::sync::{MutexGuard, PoisonError};
 use wavemill_schemas::manifest::{FileEntry, Manifest, Receipt};
 use wavemill_versions::{Purpose, StoreFolder, hash_file, leads_nowhere};
 
-use super::commit::write_renamed;
+use super::durable::{remove_file, write_renamed};
 use super::history::RUNS_FOLDER;
 use super::planned::PLANS_FOLDER;
 use super::receipts::SEEN_FOLDER;
@@ -30,7 +30,7 @@ impl Store {
     }
 
     /// Returns the name of a path in the store, relative to the store.
-    fn name_in_store(&self, path: &Path) -> String {
+    pub(super) fn name_in_store(&self, path: &Path) -> String {
         let name = path.strip_prefix(self.root()).unwrap_or(path);
         name.to_string_lossy().into_owned()
     }
@@ -51,10 +51,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Remote`].
     pub fn equalize_receipts(&self) -> Result<(), StoreError> {
-        match self.mirror() {
-            Some(mirror) => Ok(mirror.equalize(RECEIPTS_FOLDER)?),
-            None => Ok(()),
-        }
+        self.equalize(RECEIPTS_FOLDER)
     }
 
     /// Makes the copies of all receipts and plans equal to the objects.
@@ -63,18 +60,20 @@ impl Store {
     /// [`StoreError::Remote`].
     pub fn equalize_plans(&self) -> Result<(), StoreError> {
         self.equalize_receipts()?;
+        self.equalize(PLANS_FOLDER)
+    }
+
+    /// Makes the copies of the files of a folder equal to the objects.
+    fn equalize(&self, folder: &str) -> Result<(), StoreError> {
         match self.mirror() {
-            Some(mirror) => Ok(mirror.equalize(PLANS_FOLDER)?),
+            Some(mirror) => Ok(mirror.equalize(folder)?),
             None => Ok(()),
         }
     }
 
     /// Makes the copies of the records of runs equal to the objects.
     pub(super) fn pull_runs(&self) -> Result<(), StoreError> {
-        match self.mirror() {
-            Some(mirror) => Ok(mirror.equalize(RUNS_FOLDER)?),
-            None => Ok(()),
-        }
+        self.equalize(RUNS_FOLDER)
     }
 
     /// Copies the receipts of a plan and the sizes of its files, which are then not asked for one by one.
@@ -253,12 +252,7 @@ impl Store {
         };
         mirror.remote().copy(from, to)?;
         // A worker that was killed may have left a file that would be sent with the receipt.
-        match fs::remove_file(self.root().join(to)) {
-            Err(error) if !leads_nowhere(&error) => {
-                Err(StoreError::io_at(&self.root().join(to), "remove")(error))
-            }
-            _ => Ok(true),
-        }
+        remove_file(&self.root().join(to)).map(|_| true)
     }
 
     /// Returns the number of files that are best linked at the same time: an object store answers slowly, but copies many

@@ -7,6 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 
+use wavemill_schemas::durable::{folder_of, make_folder};
 use wavemill_schemas::exit;
 use wavemill_schemas::manifest::{
     AUDIO_STEP, Engine, FileEntry, Identity, Manifest, Receipt, TargetEntry,
@@ -332,29 +333,21 @@ fn has_length(path: &Path, bytes: u64) -> Result<bool, StoreError> {
 
 /// The link is created under a temporary name and renamed, to replace a file that a killed run may have left at `to`.
 fn link_file(from: &Path, to: &Path) -> io::Result<()> {
-    durable::make_folder(to.parent().unwrap_or(Path::new(".")))?;
+    make_folder(folder_of(to))?;
     let temporary = durable::temporary_beside(to);
     if hard_link(from, &temporary).is_err() {
         // The bytes of a linked file are already on the disk; those of a copy are not.
-        fs::copy(from, &temporary)?;
-        File::open(&temporary)?.sync_all()?;
+        fs::copy(from, &*temporary)?;
+        File::open(&*temporary)?.sync_all()?;
     }
 
-    replace_by(&temporary, to)
+    temporary.persist(to)
 }
 
 /// Creates a hard link to a file. If `from` is a symbolic link, links to its target: a second name of the symbolic link
 /// itself would dangle after `gc` removes the version that owns the target.
 pub(super) fn hard_link(from: &Path, to: &Path) -> io::Result<()> {
     fs::hard_link(from.canonicalize()?, to)
-}
-
-/// Renames the file `temporary` to `to` and makes the rename durable.
-pub(super) fn replace_by(temporary: &Path, to: &Path) -> io::Result<()> {
-    fs::rename(temporary, to)?;
-    // Renaming one link of a file onto another link of the same file does nothing and leaves both.
-    let _ = fs::remove_file(temporary);
-    durable::sync_folder(to.parent().unwrap_or(Path::new(".")))
 }
 
 /// Returns one sentence for each difference between a version and the plan of a run. `what_differs` returns the

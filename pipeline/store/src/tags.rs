@@ -10,7 +10,7 @@ use serde::Serialize;
 use wavemill_schemas::version_name::{TagName, TagProblem, VersionName, tag_text};
 use wavemill_versions::list;
 
-use super::commit::{sync, write_renamed};
+use super::durable::{sync_folder, write_renamed};
 use super::{Access, Store, StoreError};
 
 /// All tags of a store.
@@ -109,7 +109,7 @@ impl Store {
         };
         if report.was == Some(version) {
             // The process that wrote the tag may have been killed before it synced the folder.
-            return sync(&self.tags_folder()).map(|()| report);
+            return sync_folder(&self.tags_folder()).map(|()| report);
         }
         let (path, text) = (self.tag_path(tag), tag_text(version));
         self.send_text(&path, &text)?;

@@ -65,14 +65,14 @@ impl Store {
         damage.extend(self.strangers(manifest)?);
         for path in self.links(Some(&manifest.plan_id))? {
             damage.push(Damage {
-                path: self.name_of(&path),
+                path: self.name_in_store(&path),
                 problem: LINK_PROBLEM.to_owned(),
             });
         }
         let mut receipts = Vec::new();
         for path in self.damaged_receipts(&manifest.plan_id)? {
             receipts.push(Damage {
-                path: self.name_of(&path),
+                path: self.name_in_store(&path),
                 problem: "the content does not match its checksum: remove this record of a run"
                     .to_owned(),
             });
@@ -96,7 +96,7 @@ impl Store {
                 && problem == TagProblem::Content
             {
                 damage.push(Damage {
-                    path: self.name_of(&path),
+                    path: self.name_in_store(&path),
                     problem: format!("damaged tag: {problem}: {}", problem.remedy()),
                 });
             }
@@ -195,7 +195,7 @@ impl Store {
                     folders.push(path);
                     continue;
                 }
-                let name = self.name_of(&path);
+                let name = self.name_in_store(&path);
                 if is_visible_parquet(&path) && !named.contains(&*name) {
                     let problem = "not a file of this version: move it away".to_owned();
                     found.push(Damage {
@@ -206,12 +206,6 @@ impl Store {
             }
         }
         Ok(found)
-    }
-
-    /// Returns a path relative to the store, as text.
-    fn name_of(&self, path: &Path) -> String {
-        let name = path.strip_prefix(self.root()).unwrap_or(path);
-        name.to_string_lossy().into_owned()
     }
 }
 

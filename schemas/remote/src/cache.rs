@@ -13,7 +13,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use wavemill_schemas::durable::random_token;
+use wavemill_schemas::durable::{TemporaryPath, if_there, random_token};
 use wavemill_schemas::manifest::FileEntry;
 use wavemill_schemas::size::parse_bytes;
 use wavemill_schemas::version_name::TAGS_FOLDER;
@@ -540,13 +540,9 @@ fn note_use(path: &Path) {
 
 /// Returns the paths in a folder, which need not exist.
 fn entries(folder: &Path) -> Result<Vec<PathBuf>, RemoteError> {
-    match fs::read_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        listed => {
-            let listed = listed.map_err(RemoteError::copy_at(folder, "list"))?;
-            Ok(listed.flatten().map(|entry| entry.path()).collect())
-        }
-    }
+    let listed = if_there(fs::read_dir(folder)).map_err(RemoteError::copy_at(folder, "list"))?;
+    let entries = listed.into_iter().flatten().flatten();
+    Ok(entries.map(|entry| entry.path()).collect())
 }
 
 /// Removes a file or a folder that another process may have removed already.
@@ -555,18 +551,14 @@ fn remove(path: &Path) -> Result<(), RemoteError> {
         true => fs::remove_dir_all(path),
         false => fs::remove_file(path),
     };
-    match removed {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(RemoteError::copy_at(path, "remove")(error))
-        }
-        _ => Ok(()),
-    }
+    let removed = if_there(removed).map_err(RemoteError::copy_at(path, "remove"));
+    removed.map(drop)
 }
 
 /// A local copy that is being written, under another name. It is removed on drop unless it was finished.
 pub(crate) struct NewFile {
     file: File,
-    unfinished: PathBuf,
+    unfinished: TemporaryPath,
     path: PathBuf,
 }
 
@@ -575,14 +567,15 @@ impl NewFile {
     pub(crate) fn create(path: &Path) -> Result<Self, RemoteError> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let token = random_token();
-        let unfinished = path.with_file_name(format!("{UNFINISHED}{token:016x}-{name}"));
+        let unfinished = format!("{UNFINISHED}{token:016x}-{name}");
+        let unfinished = TemporaryPath::new(path.with_file_name(unfinished));
 
         let folder = path.parent().unwrap_or(path);
         fs::create_dir_all(folder).map_err(RemoteError::copy_at(folder, "create"))?;
         let created = File::options()
             .write(true)
             .create_new(true)
-            .open(&unfinished);
+            .open(&*unfinished);
         let file = created.map_err(RemoteError::copy_at(&unfinished, "create"))?;
 
         // Without locks, a copy may be removed that was not continued for long.
@@ -609,15 +602,8 @@ impl NewFile {
             .and_then(|()| self.file.sync_all());
         // The copies of objects below this name may have left an empty folder.
         let _ = fs::remove_dir(&self.path);
-        let finished = finished.and_then(|()| fs::rename(&self.unfinished, &self.path));
+        let finished = finished.and_then(|()| fs::rename(&*self.unfinished, &self.path));
         finished.map_err(RemoteError::copy_at(&self.path, "write"))
-    }
-}
-
-impl Drop for NewFile {
-    fn drop(&mut self) {
-        // After `finish`, the file no longer has this name.
-        let _ = fs::remove_file(&self.unfinished);
     }
 }
 

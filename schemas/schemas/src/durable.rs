@@ -1,9 +1,11 @@
-//! Creates folders and files so that they survive a power failure.
+//! Creates folders and files so that they survive a power failure: a file is written under a temporary name, synced and
+//! renamed, and its folder is synced.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::hash::{BuildHasher, RandomState};
-use std::io;
+use std::io::{self, Write};
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -51,11 +53,70 @@ fn lock() -> MutexGuard<'static, BTreeSet<PathBuf>> {
     DURABLE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The temporary path of a file that gets its final name when it is complete. What has this path when the value is
+/// dropped is removed.
+#[derive(Debug)]
+pub struct TemporaryPath(PathBuf);
+
+impl TemporaryPath {
+    /// Creates the guard of a file that is about to be created.
+    pub const fn new(path: PathBuf) -> Self {
+        Self(path)
+    }
+
+    /// Writes the whole file and syncs it.
+    ///
+    /// # Errors
+    /// The I/O error of the file system.
+    pub fn write(&self, bytes: &[u8]) -> io::Result<()> {
+        let mut file = File::create(&self.0)?;
+        file.write_all(bytes)?;
+        file.sync_all()
+    }
+
+    /// Renames the file, which must be synced, to `path`, and makes the rename durable.
+    ///
+    /// # Errors
+    /// The I/O error of the file system.
+    pub fn persist(self, path: &Path) -> io::Result<()> {
+        fs::rename(&self.0, path)?;
+        // Renaming one link of a file onto another link of the same file does nothing and leaves both.
+        drop(self);
+        sync_folder(folder_of(path))
+    }
+}
+
+impl Deref for TemporaryPath {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for TemporaryPath {
+    fn drop(&mut self) {
+        // After a rename there is no such file. After an error, that error is the one to report.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
 /// Returns a random number for the name of a temporary file. Processes, also on several machines or with the same id in
 /// containers, get different ones.
 pub fn random_token() -> u64 {
     // Each `RandomState` has other keys, which come from the operating system's random numbers.
     RandomState::new().hash_one(())
+}
+
+/// Returns the result of an operation on a path, or `None` if the path does not exist.
+///
+/// # Errors
+/// Every other error of the operation.
+pub fn if_there<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        result => result.map(Some),
+    }
 }
 
 /// Returns the folder that contains a file.

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use wavemill_schemas::durable::if_there;
 use wavemill_schemas::version_name::{
     TAG_FILE_BYTES_MAX, TAGS_FOLDER, TagName, TagProblem, VersionName, tagged_version, tags_there,
 };
@@ -64,9 +65,9 @@ impl StoreFolder {
     /// [`StoreError::Tag`] if the tag's file is damaged or names no version, [`StoreError::Io`] if it cannot be read.
     pub fn tagged(&self, tag: &TagName, versions: &[u64]) -> Result<Option<u64>, StoreError> {
         let path = self.tag_path(tag);
-        let content = match read_tag(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            other => other.map_err(StoreError::io_at(&path, "read"))?,
+        let content = if_there(read_tag(&path)).map_err(StoreError::io_at(&path, "read"))?;
+        let Some(content) = content else {
+            return Ok(None);
         };
 
         match self.check_tag(&content, versions) {

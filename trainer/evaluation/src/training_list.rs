@@ -6,7 +6,6 @@
 use std::collections::{BTreeSet, HashSet};
 use std::fmt::Display;
 use std::fs::File;
-use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -19,8 +18,10 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use wavemill_loader::{Dataset, Side};
+use wavemill_schemas::durable::if_there;
 use wavemill_scores::metrics::Member;
 use wavemill_scores::records::RunDir;
 
@@ -83,11 +84,9 @@ impl TrainingList {
     /// The list cannot be read; the message begins with the file's path as given in `shown`.
     pub fn read(run: &RunDir, shown: &Path) -> Result<Option<Self>, String> {
         let path = run.training_list();
-        let file = match File::open(&path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(format!("cannot read {}: {error}", shown.display())),
-            Ok(file) => file,
-        };
+        let file = if_there(File::open(&path));
+        let file = file.map_err(|error| format!("cannot read {}: {error}", shown.display()))?;
+        let Some(file) = file else { return Ok(None) };
         // The Parquet reader panics on some damaged pages, so panics are reported as damage.
         match catch_unwind(AssertUnwindSafe(|| Self::from_parquet(file, shown))) {
             Ok(read) => read.map(Some),
@@ -180,13 +179,7 @@ impl TrainingList {
         let builder =
             ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| damaged(path, error))?;
 
-        let pairs = builder.metadata().file_metadata().key_value_metadata();
-        let text = pairs
-            .into_iter()
-            .flatten()
-            .find(|pair| pair.key == METADATA_KEY)
-            .and_then(|pair| pair.value.as_deref());
-        let metadata: Metadata = serde_json::from_str(text.unwrap_or_default())
+        let metadata: Metadata = metadata_of(&builder, METADATA_KEY)
             .map_err(|_| damaged(path, "it does not say what it is"))?;
         if metadata.format > FORMAT {
             return Err(format!(
@@ -226,6 +219,17 @@ impl TrainingList {
         }
         Ok(())
     }
+}
+
+/// Parses the metadata under `key` of a Parquet file, which are JSON.
+pub(crate) fn metadata_of<T: DeserializeOwned>(
+    file: &ParquetRecordBatchReaderBuilder<File>,
+    key: &str,
+) -> serde_json::Result<T> {
+    let pairs = file.metadata().file_metadata().key_value_metadata();
+    let pair = pairs.into_iter().flatten().find(|pair| pair.key == key);
+    let text = pair.and_then(|pair| pair.value.as_deref());
+    serde_json::from_str(text.unwrap_or_default())
 }
 
 /// Returns the column with name `name` and type `wanted`, or an error message.

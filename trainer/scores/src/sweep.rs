@@ -10,6 +10,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use wavemill_schemas::config::{Config, ConfigError, Metric};
+use wavemill_schemas::durable::if_there;
 use wavemill_schemas::rng::{Rng, mix};
 
 use crate::records::{RecordError, RunDir, read_log, run_stem};
@@ -294,9 +295,8 @@ pub fn finished(
     let hash = config.hash();
     let stem = format!("{}-", run_stem(&config.model.name, &hash));
     let mut paths = Vec::new();
-    let entries = match fs::read_dir(runs) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        entries => entries?,
+    let Some(entries) = if_there(fs::read_dir(runs))? else {
+        return Ok(None);
     };
     for entry in entries {
         let entry = entry?;

@@ -5,14 +5,13 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 
-use tempfile::TempPath;
-use wavemill_schemas::durable::{folder_of, sync_folder};
+use wavemill_schemas::durable::{TemporaryPath, random_token};
 
 /// A file that is being written under a temporary name. If it is dropped before it is complete, it is removed.
 #[derive(Debug)]
 pub(crate) struct PartFile {
     file: File,
-    place: TempPath,
+    place: TemporaryPath,
 }
 
 impl PartFile {
@@ -26,16 +25,12 @@ impl PartFile {
             return Err(io::ErrorKind::IsADirectory.into());
         }
 
-        // Open the file here, because tempfile's own method includes the temporary name in errors. The file is in the
-        // folder of `path`, because a rename cannot cross file systems. Its permissions follow the user's umask.
-        let mut options = File::options();
-        options.write(true).create_new(true);
-        let made = tempfile::Builder::new()
-            .prefix(prefix)
-            .suffix(".part")
-            .make_in(folder_of(path), |place| options.open(place))?;
-        let (file, place) = made.into_parts();
-        Ok(Self { file, place })
+        // The file is in the folder of `path`, because a rename cannot cross file systems.
+        let place = path.with_file_name(format!("{prefix}{:016x}.part", random_token()));
+        Ok(Self {
+            file: File::create_new(&place)?,
+            place: TemporaryPath::new(place),
+        })
     }
 
     /// Renames the temporary file to `path`. The content of the file survives a power failure.
@@ -44,8 +39,7 @@ impl PartFile {
     /// Errors of the file system, without a path, if the file cannot be synced or renamed.
     pub(crate) fn finish(self, path: &Path) -> io::Result<()> {
         self.file.sync_all()?;
-        self.place.persist(path).map_err(|failed| failed.error)?;
-        sync_folder(folder_of(path))
+        self.place.persist(path)
     }
 }
 

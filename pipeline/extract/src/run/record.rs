@@ -2,13 +2,13 @@
 //! times and hosts. The list of versions takes its dates from them, but no results depend on them.
 
 use std::fs::{self, OpenOptions};
-use std::hash::{BuildHasher, RandomState};
 use std::io::Write;
 use std::path::PathBuf;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 use serde_json::{Value, json};
+use wavemill_schemas::durable::random_token;
 use wavemill_store::{Store, StoreError, durable};
 
 use crate::error::RunError;
@@ -33,14 +33,13 @@ impl RunRecord {
     /// [`StoreError::Io`] if the record cannot be created.
     pub(super) fn begin(store: &Store, plan_id: &str, threads: usize) -> Result<Self, StoreError> {
         let folder = store.root().join("_wavemill/runs");
-        durable::make_folder(&folder).map_err(StoreError::io_at(&folder, "create the folder"))?;
+        durable::make_folder(&folder)?;
 
         let unix_ms = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |t| t.as_millis());
-        // Two runs may start in the same millisecond, and on two machines with the same process id. Each `RandomState`
-        // has other keys, which come from the operating system's random numbers.
-        let token = RandomState::new().hash_one(()) as u32;
+        // Two runs may start in the same millisecond, and on two machines with the same process id.
+        let token = random_token() as u32;
         let path = folder.join(format!("{unix_ms}-{token:08x}.jsonl"));
         let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let version = env!("CARGO_PKG_VERSION");
@@ -53,7 +52,7 @@ impl RunRecord {
             start: Instant::now(),
         };
         record.append(&line)?;
-        durable::sync_folder(&folder).map_err(StoreError::io_at(&folder, "sync the folder"))?;
+        durable::sync_folder(&folder)?;
         Ok(record)
     }
 

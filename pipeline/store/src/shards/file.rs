@@ -1,6 +1,6 @@
 //! Writes a Parquet file durably: write to a temporary name, fsync, rename, fsync of the folder.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufWriter, IntoInnerError, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
+use wavemill_schemas::durable::TemporaryPath;
 use wavemill_schemas::manifest::{FileEntry, FooterEntry};
 
 use super::checksums::{ChecksummedChunk, ChecksummedColumn};
@@ -224,14 +225,13 @@ fn with_footer(
 struct FileTarget {
     relative: String,
     path: PathBuf,
-    temporary: PathBuf,
+    temporary: TemporaryPath,
 }
 
 impl FileTarget {
     fn create(root: &Path, relative: String) -> Result<Self, StoreError> {
         let path = root.join(&relative);
-        let folder = path.parent().unwrap_or(root);
-        durable::make_folder(folder).map_err(StoreError::io_at(folder, "create the folder"))?;
+        durable::make_folder(path.parent().unwrap_or(root))?;
         Ok(Self {
             relative,
             temporary: durable::temporary_beside(&path),
@@ -240,8 +240,8 @@ impl FileTarget {
     }
 
     fn open(&self) -> Result<BufWriter<HashingFile>, StoreError> {
-        let file =
-            File::create(&self.temporary).map_err(StoreError::io_at(&self.temporary, "create"))?;
+        let created = File::create(&*self.temporary);
+        let file = created.map_err(StoreError::io_at(&self.temporary, "create"))?;
         let hashing = HashingFile::new(file);
         Ok(BufWriter::with_capacity(WRITE_BUFFER_BYTES, hashing))
     }
@@ -261,17 +261,8 @@ impl FileTarget {
 
         // A file with its final name is complete: its bytes are synced before the rename, and the folder after it.
         fail_point!("shard-before-rename");
-        fs::rename(&self.temporary, &self.path).map_err(StoreError::io_at(&self.path, "rename"))?;
-        let folder = self.path.parent().unwrap_or(Path::new("."));
-        durable::sync_folder(folder).map_err(StoreError::io_at(folder, "sync the folder"))?;
+        durable::rename(&self.temporary, &self.path)?;
         Ok(hashing.entry(self.relative.clone()))
-    }
-}
-
-impl Drop for FileTarget {
-    fn drop(&mut self) {
-        // Has no effect if the file was finished. A leftover temporary file is also removed at the next start.
-        let _ = fs::remove_file(&self.temporary);
     }
 }
 

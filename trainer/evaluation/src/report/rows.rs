@@ -2,7 +2,6 @@
 
 use std::error::Error;
 use std::fs::File;
-use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
@@ -14,9 +13,11 @@ use arrow::datatypes::{Float32Type, Int32Type};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde::Deserialize;
+use wavemill_schemas::durable::if_there;
 use wavemill_scores::metrics::{Label, Predictions, Row};
 
 use super::ReportError;
+use crate::training_list::metadata_of;
 
 /// Version of the format of row files. Increase it when the columns change.
 pub const ROWS_FORMAT: u32 = 1;
@@ -182,16 +183,11 @@ fn read<T>(
     flag: &str,
     of: fn(RowsMetadata, &[RecordBatch]) -> Result<T, Damage>,
 ) -> Result<Option<T>, ReportError> {
-    let file = match File::open(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(source) => {
-            return Err(ReportError::Read {
-                path: path.to_owned(),
-                source,
-            });
-        }
-        Ok(file) => file,
-    };
+    let file = if_there(File::open(path)).map_err(|source| ReportError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    let Some(file) = file else { return Ok(None) };
 
     // The Parquet reader panics on some damaged pages, so panics are reported as damage.
     let content = catch_unwind(AssertUnwindSafe(|| content_of(file)));
@@ -216,14 +212,8 @@ fn read<T>(
 /// Reads all columns of a file except the logits, which a report does not show.
 fn content_of(file: File) -> Result<(RowsMetadata, Vec<RecordBatch>), Damage> {
     let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
-    let pairs = builder.metadata().file_metadata().key_value_metadata();
-    let text = pairs
-        .into_iter()
-        .flatten()
-        .find(|pair| pair.key == METADATA_KEY)
-        .and_then(|pair| pair.value.as_deref());
-    let about = serde_json::from_str(text.unwrap_or_default())
-        .map_err(|_| "it has no metadata of wavemill")?;
+    let about =
+        metadata_of(&builder, METADATA_KEY).map_err(|_| "it has no metadata of wavemill")?;
 
     let fields = builder.schema().fields();
     let wanted = (0..fields.len()).filter(|&place| !fields[place].name().ends_with("_logits"));

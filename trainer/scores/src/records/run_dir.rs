@@ -1,13 +1,13 @@
 //! The folder of a run: the paths of the run's files, and atomic writes.
 
-use std::fs::{self, File};
-use std::io::{self, ErrorKind, Write};
+use std::fs;
+use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 
 use serde::Serialize;
 use serde::de::{DeserializeOwned, Error as _};
 use wavemill_schemas::canonical;
-use wavemill_schemas::durable::{make_folder, sync_folder};
+use wavemill_schemas::durable::{TemporaryPath, if_there, make_folder};
 use wavemill_schemas::settings;
 
 use super::RecordError;
@@ -115,9 +115,9 @@ impl RunDir {
     /// # Errors
     /// [`RecordError::Taken`] if the folder contains other files or a result, [`RecordError::Io`].
     pub fn may_begin(path: &Path) -> Result<(), RecordError> {
-        let entries = match fs::read_dir(path) {
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
-            entries => entries.map_err(RecordError::io(path, "list"))?,
+        let entries = if_there(fs::read_dir(path)).map_err(RecordError::io(path, "list"))?;
+        let Some(entries) = entries else {
+            return Ok(());
         };
 
         // If the folder has a result, its run has ended. A new run must not replace the result.
@@ -282,24 +282,14 @@ impl RunDir {
         }
     }
 
+    /// Replaces a file: after a power failure, it has either its old or its new content.
     fn replace(&self, path: &Path, bytes: &[u8]) -> Result<(), RecordError> {
-        replace_in(&self.path, path, bytes).map_err(RecordError::io(path, "write"))
+        // The temporary name is always the same, so the next write overwrites a file left by a killed process.
+        let temporary = TemporaryPath::new(path.with_extension("tmp"));
+        let written = temporary.write(bytes);
+        let replaced = written.and_then(|()| temporary.persist(path));
+        replaced.map_err(RecordError::io(path, "write"))
     }
-}
-
-/// Atomically replaces the file `path` in `folder` with `bytes`: writes a temporary file, syncs and renames it, and
-/// syncs the folder.
-fn replace_in(folder: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    // The temporary name is always the same, so the next write overwrites a file left by a killed process.
-    let temporary = path.with_extension("tmp");
-    let mut file = File::create(&temporary)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-
-    // Sync the file before renaming it, and the folder last: after a power failure, the file has either its old or its
-    // new content.
-    fs::rename(&temporary, path)?;
-    sync_folder(folder)
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ use crate::models::registry;
 use crate::models::{Dims, Inputs, ModelError};
 use crate::safetensors;
 use crate::trained::{TrainedModel, is_multi};
-use wavemill_schemas::durable::{folder_of, sync_folder};
+use wavemill_schemas::durable::{TemporaryPath, folder_of, if_there};
 
 /// Format version of [`ModelCard`]. Increase it when the format changes.
 pub(crate) const FORMAT_VERSION: u32 = 1;
@@ -223,10 +223,7 @@ pub(crate) fn write_torchscript(
     })?;
 
     // A model never exists without its description, nor with that of another model.
-    match fs::remove_file(out) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at(out)(error)),
-        _ => {}
-    }
+    if_there(fs::remove_file(out)).map_err(at(out))?;
     description.finish(&beside)?;
     model.finish(out)?;
     Ok(beside)
@@ -336,7 +333,7 @@ fn trace(trained: &TrainedModel) -> Result<CModule, ExportError> {
 /// A complete file in a temporary folder, which is removed when this value is dropped.
 struct Part {
     folder: TempDir,
-    file: PathBuf,
+    file: TemporaryPath,
 }
 
 impl Part {
@@ -360,13 +357,15 @@ impl Part {
         File::open(&file)
             .and_then(|file| file.sync_all())
             .map_err(at(out))?;
-        Ok(Self { folder, file })
+        Ok(Self {
+            folder,
+            file: TemporaryPath::new(file),
+        })
     }
 
     /// Moves the file to `out`, where it survives a power failure.
     fn finish(self, out: &Path) -> Result<(), ExportError> {
-        fs::rename(&self.file, out).map_err(at(out))?;
-        sync_folder(folder_of(out)).map_err(at(out))?;
+        self.file.persist(out).map_err(at(out))?;
         drop(self.folder);
         Ok(())
     }

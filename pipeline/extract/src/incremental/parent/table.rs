@@ -13,8 +13,7 @@ use parquet::errors::ParquetError;
 use wavemill_runtime::panics;
 use wavemill_schemas::exit::machine_fault;
 use wavemill_schemas::manifest::Manifest;
-use wavemill_store::durable::leads_nowhere;
-use wavemill_store::{Store, StoreError};
+use wavemill_store::{Store, StoreError, leads_nowhere};
 
 /// A table of the parent whose content matches the manifest.
 #[derive(Debug)]

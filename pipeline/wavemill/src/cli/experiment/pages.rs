@@ -2,13 +2,14 @@
 //!
 //! A page is created again only if its sources are newer. No score depends on a page.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
-use std::{fs, io};
 
 use anyhow::{Context, Result};
 use serde_json::json;
 use wavemill_pages::{Cell, Fact, Page, Part, Section, Table, count};
+use wavemill_schemas::durable::if_there;
 use wavemill_schemas::experiment::{Experiment, SplitKind};
 use wavemill_store::Store;
 use wavemill_terminal::files::{require_replaceable, write_text};
@@ -112,14 +113,8 @@ fn is_current(page: &Path, sources: &[PathBuf]) -> Result<bool> {
 
 /// Returns the modification time of a file; `None` if it does not exist.
 fn modified(path: &Path) -> Result<Option<SystemTime>> {
-    match fs::metadata(path).and_then(|found| found.modified()) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        found => {
-            Ok(Some(found.with_context(|| {
-                format!("cannot read {}", path.display())
-            })?))
-        }
-    }
+    let found = fs::metadata(path).and_then(|found| found.modified());
+    if_there(found).with_context(|| format!("cannot read {}", path.display()))
 }
 
 /// Writes the index page every time, because this takes no noticeable time, and returns its path.

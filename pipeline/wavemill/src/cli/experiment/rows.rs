@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use wavemill_schemas::durable::if_there;
 use wavemill_terminal::output::report;
 
 use super::trainer::{self, flags};
@@ -70,12 +71,9 @@ fn remove_parts(folder: &Path) -> Result<()> {
 }
 
 fn remove(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", path.display()))
-        }
-        _ => Ok(()),
-    }
+    let removed = if_there(fs::remove_file(path));
+    removed.with_context(|| format!("cannot remove {}", path.display()))?;
+    Ok(())
 }
 
 #[cfg(test)]
