@@ -1,11 +1,7 @@
 //! `wavemill extract` and its steps as a function.
 
 use std::ffi::OsString;
-use std::sync::atomic::Ordering;
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::thread;
 
-use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use wavemill::cli::extract::{ExtractCommand, report_json};
 use wavemill::cli::from_options;
@@ -16,7 +12,7 @@ use wavemill_runtime::panics;
 use wavemill_terminal::display::Snapshot;
 
 use crate::errors;
-use crate::interrupt::SIGNALS_EVERY;
+use crate::interrupt::watched;
 
 /// Runs the command `extract`, `plan`, `work` or `commit` with options, and returns its report as JSON.
 ///
@@ -33,20 +29,18 @@ pub(crate) fn build(
     let monitor = RunMonitor::default();
     let progress = progress.unbind();
 
-    let built = py.detach(|| {
-        let (sender, receiver) = mpsc::channel();
-        thread::scope(|scope| {
-            let (options, monitor) = (&options, &monitor);
-            scope.spawn(move || {
-                let ran = panics::caught(|| run_step(command, options, monitor));
-                let ran = ran.unwrap_or_else(|panic| Err(panic.into()));
-                // The receiver exists until this thread has ended.
-                let _ = sender.send(ran);
-            });
-            watch(&receiver, monitor, &progress)
-        })
-    });
-    built?.map_err(|error| errors::of_command(py, &error))
+    let mut clock = PhaseClock::new(&monitor);
+    let show = |py: Python<'_>| {
+        let snapshot = clock.look(&monitor);
+        let shown = (snapshot.line(), snapshot.done(), snapshot.total());
+        progress.call1(py, shown).map(drop)
+    };
+    let work = || {
+        let ran = panics::caught(|| run_step(command, &options, &monitor));
+        ran.unwrap_or_else(|panic| Err(panic.into()))
+    };
+    let built = watched(py, &monitor.progress.stop, show, work)?;
+    built.map_err(|error| errors::of_command(py, &error))
 }
 
 fn run_step(command: &str, options: &[OsString], monitor: &RunMonitor) -> anyhow::Result<String> {
@@ -68,39 +62,4 @@ fn extract(options: &[OsString], monitor: &RunMonitor) -> anyhow::Result<String>
     let warnings = job.recipe.warnings();
     let report = run::run(&job, &settings, monitor)?;
     report_json(report, warnings)
-}
-
-/// Waits for the end of a run and shows its progress. An exception meanwhile stops the run, and is returned when the run
-/// has ended.
-fn watch(
-    receiver: &mpsc::Receiver<anyhow::Result<String>>,
-    monitor: &RunMonitor,
-    progress: &Py<PyAny>,
-) -> PyResult<anyhow::Result<String>> {
-    let mut clock = PhaseClock::new(monitor);
-    let mut raised = None;
-
-    loop {
-        match receiver.recv_timeout(SIGNALS_EVERY) {
-            Ok(ran) => return raised.map_or(Ok(ran), Err),
-            Err(RecvTimeoutError::Timeout) if raised.is_none() => {
-                let snapshot = clock.look(monitor);
-                raised = Python::attach(|py| {
-                    py.check_signals()?;
-                    let shown = (snapshot.line(), snapshot.done(), snapshot.total());
-                    progress.call1(py, shown)
-                })
-                .err();
-                monitor
-                    .progress
-                    .stop
-                    .store(raised.is_some(), Ordering::Relaxed);
-            }
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => {
-                let problem = "the thread of the run ended without a result";
-                return Err(PyRuntimeError::new_err(problem));
-            }
-        }
-    }
 }

@@ -17,7 +17,6 @@ use wavemill_loader::{
     n_batches,
 };
 use wavemill_schemas::config::Data;
-use wavemill_schemas::recipe::Dtype;
 use wavemill_schemas::version_name::VersionName;
 
 use crate::errors;
@@ -163,7 +162,7 @@ impl PyOpenSplit {
 
     /// The type of a row's values, as numpy names it.
     fn dtype(&self) -> &'static str {
-        numpy_type(self.dataset.form().stored)
+        self.dataset.form().stored.numpy_name()
     }
 
     /// The blake3 hash of the version's manifest.
@@ -446,7 +445,7 @@ fn memory_of(mut memory: BatchMemory, batch: &Batch) -> PyBatchMemory {
         address: memory.get_mut().as_mut_ptr() as usize,
         memory: Some(memory),
         shape,
-        dtype: numpy_type(form.stored),
+        dtype: form.stored.numpy_name(),
         process: process::id(),
     }
 }
@@ -455,15 +454,6 @@ const fn frames(crop_frames: Option<usize>) -> RowFrames {
     match crop_frames {
         Some(frames) => RowFrames::Crop(frames),
         None => RowFrames::Longest,
-    }
-}
-
-const fn numpy_type(stored: Dtype) -> &'static str {
-    match stored {
-        Dtype::F16 => "<f2",
-        Dtype::F32 => "<f4",
-        Dtype::U8 => "|u1",
-        Dtype::S16 => "<i2",
     }
 }
 

@@ -21,12 +21,23 @@ pub(crate) fn interruptible<T: Send>(
     work: impl FnOnce(&AtomicBool) -> T + Send,
 ) -> PyResult<T> {
     let stop = AtomicBool::new(false);
+    watched(py, &stop, |_| Ok(()), || work(&stop))
+}
+
+/// Runs `work` like [`interruptible`], with a flag of the caller. Calls `look` several times a second, whose exceptions
+/// have the same effect as those of signal handlers.
+pub(crate) fn watched<T: Send>(
+    py: Python<'_>,
+    stop: &AtomicBool,
+    mut look: impl FnMut(Python<'_>) -> PyResult<()> + Send,
+    work: impl FnOnce() -> T + Send,
+) -> PyResult<T> {
     let wait = || {
         thread::scope(|scope| {
             let (sender, receiver) = mpsc::channel();
             let worker = scope.spawn(|| {
                 // The receiver exists until this thread has ended.
-                let _ = sender.send(work(&stop));
+                let _ = sender.send(work());
                 drop(sender);
             });
 
@@ -35,7 +46,9 @@ pub(crate) fn interruptible<T: Send>(
                 match receiver.recv_timeout(SIGNALS_EVERY) {
                     Ok(result) => return raised.map_or(Ok(result), Err),
                     Err(RecvTimeoutError::Timeout) if raised.is_none() => {
-                        raised = Python::attach(|py| py.check_signals()).err();
+                        let looked =
+                            Python::attach(|py| py.check_signals().and_then(|()| look(py)));
+                        raised = looked.err();
                         stop.store(raised.is_some(), Ordering::Relaxed);
                     }
                     Err(RecvTimeoutError::Timeout) => {}

@@ -21,22 +21,16 @@ use super::keys::{Media, root_len};
 use super::others::{NoClip, OtherFiles};
 use super::retry::with_retries;
 use super::{
-    AudioIndex, CLIP_BYTES_MAX, LISTED_BEFORE, ListedClip, ReadFailure, Source, SourceError,
-    absent, make_room, require_bytes, too_large,
+    LISTED_BEFORE, ListedClip, Listing, ReadFailure, Source, SourceError, absent, make_room,
+    require_bytes, too_large,
 };
 
 /// A folder of clips.
 pub(super) struct FolderSource {
-    media: Media,
+    listing: Listing,
     root: PathBuf,
-    /// Path of `root` relative to the folder that was opened.
-    prefix: String,
-    index: AudioIndex,
     /// Reason why a listed clip cannot be read, by the clip's key. Contains only such clips.
     unreadable: BTreeMap<String, Fault>,
-    rejects: Vec<Reject>,
-    others: OtherFiles,
-    bytes_max: u64,
     /// True if another process listed the clips.
     is_reopened: bool,
 }
@@ -62,30 +56,25 @@ impl FolderSource {
         // All paths begin with the same audio root, so take the root from the first path.
         let first = walk.found.keys().next();
         let prefix = first.map_or("", |first| &first[..root_len]).to_owned();
-        let root = top.join(&prefix);
-        let others = walk.others.below(&prefix);
+        let mut listing = Listing::new(media, &prefix);
+        listing.others = walk.others.below(&prefix);
 
-        let mut index = AudioIndex::new();
         let mut unreadable = BTreeMap::new();
         for (path, file) in walk.found {
             let key = path[root_len..].to_owned();
             if let Some(fault) = file.fault {
                 unreadable.insert(key.clone(), fault);
             }
-            index.insert(key, file.id);
+            listing.index.insert(key, file.id);
         }
 
         // The operating system lists a folder in arbitrary order, so sort the rejects.
         walk.rejects.sort_by(|a, b| a.detail.cmp(&b.detail));
+        listing.rejects = walk.rejects;
         Ok(Self {
-            media,
-            root,
-            prefix,
-            index,
+            listing,
+            root: top.join(&prefix),
             unreadable,
-            rejects: walk.rejects,
-            others,
-            bytes_max: CLIP_BYTES_MAX,
             is_reopened: false,
         })
     }
@@ -99,14 +88,9 @@ impl FolderSource {
     ) -> Result<Self, SourceError> {
         let top = path.canonicalize().map_err(SourceError::open_at(path))?;
         let mut source = Self {
-            media,
+            listing: Listing::new(media, prefix),
             root: top.join(prefix),
-            prefix: prefix.to_owned(),
-            index: AudioIndex::new(),
             unreadable: BTreeMap::new(),
-            rejects: Vec::new(),
-            others: OtherFiles::default(),
-            bytes_max: CLIP_BYTES_MAX,
             is_reopened: true,
         };
 
@@ -119,7 +103,7 @@ impl FolderSource {
             match fault {
                 None => {}
                 Some(fault) if fault == UNSUPPORTED => {
-                    source.others.unsupported.insert(clip_key.clone());
+                    source.listing.others.unsupported.insert(clip_key.clone());
                 }
                 Some(fault) => {
                     let known = FAULTS.into_iter().find(|known| known.detail == fault);
@@ -134,7 +118,7 @@ impl FolderSource {
                     true => id,
                     false => now(&source.root.join(&clip_key), id)?,
                 };
-                source.index.insert(clip_key, id);
+                source.listing.index.insert(clip_key, id);
             }
         }
         Ok(source)
@@ -142,39 +126,22 @@ impl FolderSource {
 }
 
 impl Source for FolderSource {
-    fn media(&self) -> Media {
-        self.media
+    fn listing(&self) -> &Listing {
+        &self.listing
     }
 
-    fn index(&self) -> &AudioIndex {
-        &self.index
-    }
-
-    fn set_bytes_max(&mut self, bytes: u64) {
-        self.bytes_max = bytes;
-    }
-
-    fn rejects(&self) -> &[Reject] {
-        &self.rejects
-    }
-
-    fn others(&self) -> &OtherFiles {
-        &self.others
-    }
-
-    fn root(&self) -> &str {
-        &self.prefix
+    fn listing_mut(&mut self) -> &mut Listing {
+        &mut self.listing
     }
 
     fn fault(&self, clip_key: &str) -> Option<&'static str> {
         let fault = self.unreadable.get(clip_key).map(|fault| fault.detail);
-        let is_unsupported = self.others.unsupported.contains(clip_key);
+        let is_unsupported = self.others().unsupported.contains(clip_key);
         fault.or(is_unsupported.then_some(UNSUPPORTED))
     }
 
     fn read_bytes(&self, clip_key: &str) -> u64 {
-        let bytes = self.index.get(clip_key).map_or(0, |id| id.bytes);
-        if bytes > self.bytes_max { 0 } else { bytes }
+        self.listing.readable_bytes(clip_key)
     }
 
     fn read(&self, clip_key: &str, buffer: &mut Vec<u8>) -> Result<(), ReadFailure> {
@@ -183,12 +150,12 @@ impl Source for FolderSource {
             let reject = Reject::new(Stage::Read, fault.reason, fault.detail);
             return Err(ReadFailure::Reject(reject));
         }
-        let Some(listed) = self.index.get(clip_key) else {
+        let Some(listed) = self.index().get(clip_key) else {
             let detail = "no such file below the audio root";
-            return Err(absent(clip_key, &self.others, detail));
+            return Err(absent(clip_key, self.others(), detail));
         };
-        if listed.bytes > self.bytes_max {
-            return Err(too_large(self.bytes_max));
+        if listed.bytes > self.listing.bytes_max {
+            return Err(too_large(self.listing.bytes_max));
         }
 
         // Only the bytes of a file can reject it. A file that changed since it was listed, or a folder that is no longer

@@ -47,24 +47,40 @@ pub enum ReadFailure {
 
 /// A collection of clips, which all reader threads share.
 pub trait Source: Send + Sync {
+    /// Returns what was found.
+    fn listing(&self) -> &Listing;
+
+    /// Returns what was found, to change the limit of clips.
+    fn listing_mut(&mut self) -> &mut Listing;
+
     /// Returns whether the clips are recordings or pictures.
-    fn media(&self) -> Media;
+    fn media(&self) -> Media {
+        self.listing().media
+    }
 
     /// Returns all clips with their sizes and stamps.
-    fn index(&self) -> &AudioIndex;
+    fn index(&self) -> &AudioIndex {
+        &self.listing().index
+    }
 
     /// Sets the maximum size of a clip in bytes; larger clips are rejected. The default is [`CLIP_BYTES_MAX`].
-    fn set_bytes_max(&mut self, bytes: u64);
+    fn set_bytes_max(&mut self, bytes: u64) {
+        self.listing_mut().bytes_max = bytes;
+    }
 
     /// Returns the rejects without a key: paths that are not UTF-8 or that lead out of the audio folder.
-    fn rejects(&self) -> &[Reject];
+    fn rejects(&self) -> &[Reject] {
+        &self.listing().rejects
+    }
 
     /// Returns the files that are not clips, counted by reason and extension.
-    fn others(&self) -> &OtherFiles;
+    fn others(&self) -> &OtherFiles {
+        &self.listing().others
+    }
 
     /// Returns the path of the audio root relative to the folder that was opened, which [`reopen`] needs.
     fn root(&self) -> &str {
-        ""
+        &self.listing().root
     }
 
     /// Returns the reason, known from listing, why a clip cannot be read. [`reopen`] needs it.
@@ -86,6 +102,36 @@ pub trait Source: Send + Sync {
     /// # Errors
     /// [`ReadFailure::Reject`] if the clip's bytes are the cause, and [`ReadFailure::Io`] otherwise.
     fn read(&self, clip_key: &str, buffer: &mut Vec<u8>) -> Result<(), ReadFailure>;
+}
+
+/// What listing a source has found; see the methods of [`Source`] of the same names.
+pub struct Listing {
+    media: Media,
+    index: AudioIndex,
+    rejects: Vec<Reject>,
+    others: OtherFiles,
+    root: String,
+    bytes_max: u64,
+}
+
+impl Listing {
+    /// Creates the listing of a source without clips.
+    fn new(media: Media, root: &str) -> Self {
+        Self {
+            media,
+            index: AudioIndex::new(),
+            rejects: Vec::new(),
+            others: OtherFiles::default(),
+            root: root.to_owned(),
+            bytes_max: CLIP_BYTES_MAX,
+        }
+    }
+
+    /// Returns the size of a clip, or 0 if it is too large to be read.
+    fn readable_bytes(&self, clip_key: &str) -> u64 {
+        let bytes = self.index.get(clip_key).map_or(0, |id| id.bytes);
+        if bytes > self.bytes_max { 0 } else { bytes }
+    }
 }
 
 /// Maximum size of a clip in bytes, unless a recipe sets a smaller limit.

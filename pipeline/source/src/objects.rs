@@ -7,25 +7,19 @@ use std::time::UNIX_EPOCH;
 
 use wavemill_remote::{Found, Remote};
 use wavemill_schemas::input::{InputId, Stamp};
-use wavemill_schemas::reject::Reject;
 
 use super::keys::{Media, root_len};
 use super::others::{NoClip, OtherFiles};
 use super::{
-    AudioIndex, CLIP_BYTES_MAX, LISTED_BEFORE, ListedClip, ReadFailure, Source, SourceError,
-    absent, too_large,
+    LISTED_BEFORE, ListedClip, Listing, ReadFailure, Source, SourceError, absent, too_large,
 };
 
 /// A folder of clips in an object store.
 pub(super) struct ObjectSource {
-    media: Media,
+    /// The audio root is below `folder`, with a slash at its end unless it is empty.
+    listing: Listing,
     path: PathBuf,
     folder: Remote,
-    /// Path of the audio root below `folder`, with a slash at its end unless it is empty.
-    prefix: String,
-    index: AudioIndex,
-    others: OtherFiles,
-    bytes_max: u64,
     /// True if another process listed the clips.
     is_reopened: bool,
 }
@@ -34,13 +28,9 @@ impl ObjectSource {
     fn at(path: &Path, media: Media, prefix: &str) -> Result<Self, SourceError> {
         let folder = Remote::input(&path.to_string_lossy());
         Ok(Self {
-            media,
+            listing: Listing::new(media, prefix),
             path: path.to_owned(),
             folder: folder?,
-            prefix: prefix.to_owned(),
-            index: AudioIndex::new(),
-            others: OtherFiles::default(),
-            bytes_max: CLIP_BYTES_MAX,
             is_reopened: false,
         })
     }
@@ -71,13 +61,13 @@ impl ObjectSource {
 
         let root_len = root_len(clips.iter().map(|clip| clip.name.as_str()));
         let first = clips.first().map(|clip| &clip.name[..root_len]);
-        source.prefix = first.unwrap_or_default().to_owned();
-        source.others = others.below(&source.prefix);
+        source.listing.root = first.unwrap_or_default().to_owned();
+        source.listing.others = others.below(source.root());
         let keyed = clips.iter().map(|clip| {
             let key = clip.name[root_len..].to_owned();
             (key, identity(clip))
         });
-        source.index = keyed.collect();
+        source.listing.index = keyed.collect();
         Ok(source)
     }
 
@@ -95,17 +85,18 @@ impl ObjectSource {
                 if fault != UNSUPPORTED {
                     return Err(SourceError::Fault { fault });
                 }
-                source.others.unsupported.insert(clip.clip_key.clone());
+                let others = &mut source.listing.others;
+                others.unsupported.insert(clip.clip_key.clone());
             }
             if let Some(id) = clip.id {
-                source.index.insert(clip.clip_key, id);
+                source.listing.index.insert(clip.clip_key, id);
             }
         }
         Ok(source)
     }
 
     fn failed(&self, clip_key: &str, problem: String) -> ReadFailure {
-        let place = self.path.join(&self.prefix).join(clip_key);
+        let place = self.path.join(self.root()).join(clip_key);
         let message = format!("cannot read {}: {problem}", place.display());
         ReadFailure::Io(io::Error::other(message))
     }
@@ -124,32 +115,16 @@ fn identity(object: &Found) -> InputId {
 }
 
 impl Source for ObjectSource {
-    fn media(&self) -> Media {
-        self.media
+    fn listing(&self) -> &Listing {
+        &self.listing
     }
 
-    fn index(&self) -> &AudioIndex {
-        &self.index
-    }
-
-    fn set_bytes_max(&mut self, bytes: u64) {
-        self.bytes_max = bytes;
-    }
-
-    fn rejects(&self) -> &[Reject] {
-        &[]
-    }
-
-    fn others(&self) -> &OtherFiles {
-        &self.others
-    }
-
-    fn root(&self) -> &str {
-        &self.prefix
+    fn listing_mut(&mut self) -> &mut Listing {
+        &mut self.listing
     }
 
     fn fault(&self, clip_key: &str) -> Option<&'static str> {
-        let is_unsupported = self.others.unsupported.contains(clip_key);
+        let is_unsupported = self.others().unsupported.contains(clip_key);
         is_unsupported.then_some(UNSUPPORTED)
     }
 
@@ -159,21 +134,20 @@ impl Source for ObjectSource {
 
     fn read_bytes(&self, clip_key: &str) -> u64 {
         // The answer to the request is in memory along with the buffer.
-        let bytes = self.index.get(clip_key).map_or(0, |id| id.bytes);
-        if bytes > self.bytes_max { 0 } else { 2 * bytes }
+        2 * self.listing.readable_bytes(clip_key)
     }
 
     fn read(&self, clip_key: &str, buffer: &mut Vec<u8>) -> Result<(), ReadFailure> {
         buffer.clear();
-        let Some(id) = self.index.get(clip_key) else {
+        let Some(id) = self.index().get(clip_key) else {
             let detail = "no such object below the audio root";
-            return Err(absent(clip_key, &self.others, detail));
+            return Err(absent(clip_key, self.others(), detail));
         };
-        if id.bytes > self.bytes_max {
-            return Err(too_large(self.bytes_max));
+        if id.bytes > self.listing.bytes_max {
+            return Err(too_large(self.listing.bytes_max));
         }
 
-        let name = format!("{}{clip_key}", self.prefix);
+        let name = format!("{}{clip_key}", self.root());
         match self.folder.get(&name) {
             Ok(Some(bytes)) if bytes.len() as u64 == id.bytes => {
                 buffer.extend_from_slice(&bytes);

@@ -12,18 +12,14 @@ use super::archive::Archive;
 use super::keys::{Media, root_len};
 use super::others::{NoClip, OtherFiles};
 use super::retry::with_retries;
-use super::{AudioIndex, CLIP_BYTES_MAX, ReadFailure, Source, absent, split, too_large};
+use super::{Listing, ReadFailure, Source, absent, split, too_large};
 
 /// A zip that contains clips.
 pub(super) struct ZipSource {
-    media: Media,
+    listing: Listing,
     archive: Archive,
-    index: AudioIndex,
     /// Numbers of the zip entries of each clip key. If a key has several entries, none of them is used.
     positions: BTreeMap<String, Vec<usize>>,
-    rejects: Vec<Reject>,
-    others: OtherFiles,
-    bytes_max: u64,
 }
 
 impl ZipSource {
@@ -56,45 +52,30 @@ impl ZipSource {
         let own_folder = own_folder_len(&archive.path, &names);
         let strip = own_folder + root_len(names.keys().map(|name| &name[own_folder..]));
         let root = names.keys().next().map_or("", |name| &name[..strip]);
-        let others = others.below(root);
-        let mut index = AudioIndex::new();
+        let mut listing = Listing::new(media, "");
+        listing.rejects = rejects;
+        listing.others = others.below(root);
         let mut positions = BTreeMap::new();
         for (name, at) in names {
             let key = name[strip..].to_owned();
-            index.insert(key.clone(), identity(&archive, &at));
+            listing.index.insert(key.clone(), identity(&archive, &at));
             positions.insert(key, at);
         }
         Self {
-            media,
+            listing,
             archive,
-            index,
             positions,
-            rejects,
-            others,
-            bytes_max: CLIP_BYTES_MAX,
         }
     }
 }
 
 impl Source for ZipSource {
-    fn media(&self) -> Media {
-        self.media
+    fn listing(&self) -> &Listing {
+        &self.listing
     }
 
-    fn index(&self) -> &AudioIndex {
-        &self.index
-    }
-
-    fn set_bytes_max(&mut self, bytes: u64) {
-        self.bytes_max = bytes;
-    }
-
-    fn rejects(&self) -> &[Reject] {
-        &self.rejects
-    }
-
-    fn others(&self) -> &OtherFiles {
-        &self.others
+    fn listing_mut(&mut self) -> &mut Listing {
+        &mut self.listing
     }
 
     fn is_remote(&self) -> bool {
@@ -107,7 +88,7 @@ impl Source for ZipSource {
             return 0;
         };
         let entry = &self.archive.entries[position];
-        let is_read = !entry.encrypted && entry.bytes <= self.bytes_max;
+        let is_read = !entry.encrypted && entry.bytes <= self.listing.bytes_max;
         if is_read {
             self.archive.read_bytes(entry)
         } else {
@@ -126,14 +107,14 @@ impl Source for ZipSource {
                 );
                 return Err(reject(Reason::DuplicateEntry, &message));
             }
-            None => return Err(absent(clip_key, &self.others, "no such entry in the zip")),
+            None => return Err(absent(clip_key, self.others(), "no such entry in the zip")),
         };
 
         if entry.encrypted {
             return Err(reject(Reason::Encrypted, "the zip entry is encrypted"));
         }
-        if entry.bytes > self.bytes_max {
-            return Err(too_large(self.bytes_max));
+        if entry.bytes > self.listing.bytes_max {
+            return Err(too_large(self.listing.bytes_max));
         }
 
         // Errors caused by the bytes of the zip are the clip's fault. All other errors are the machine's fault.

@@ -14,6 +14,7 @@ use datafusion::logical_expr::{
 };
 use wavemill_schemas::recipe::Dtype;
 
+use super::functions::tensor_type;
 use super::tensor::{TensorColumn, TensorType};
 
 const NAME: &str = "tensor_avg";
@@ -28,17 +29,6 @@ pub(super) fn tensor_avg() -> AggregateUDF {
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct TensorAverage {
     signature: Signature,
-}
-
-fn tensor_of(field: &Field) -> Result<TensorType> {
-    match TensorType::from_field(field) {
-        Some(tensor) => Ok(tensor),
-        None => plan_err!(
-            "{NAME} needs a tensor column, but '{}' is not one (or lost its type in an expression): apply {NAME} to \
-             the feature column itself, in a subquery if necessary",
-            field.name()
-        ),
-    }
 }
 
 fn mean_of(tensor: &TensorType) -> TensorType {
@@ -65,12 +55,12 @@ impl AggregateUDFImpl for TensorAverage {
 
     fn return_field(&self, fields: &[FieldRef]) -> Result<FieldRef> {
         Ok(Arc::new(
-            mean_of(&tensor_of(&fields[0])?).field(self.name()),
+            mean_of(&tensor_type(NAME, &fields[0])?).field(self.name()),
         ))
     }
 
     fn accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
-        let tensor = tensor_of(&args.expr_fields[0])?;
+        let tensor = tensor_type(NAME, &args.expr_fields[0])?;
         let result = args.return_field.data_type().clone();
         Ok(Box::new(Average {
             tensor,

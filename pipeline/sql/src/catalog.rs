@@ -91,7 +91,7 @@ fn made(name: &str, manifest: &Manifest) -> Result<Option<RecordBatch>, SqlError
 fn files_by_table(manifest: &Manifest, schema: &str) -> BTreeMap<String, Vec<FileEntry>> {
     let mut files: BTreeMap<String, Vec<FileEntry>> = BTreeMap::new();
     for entry in &manifest.files {
-        let name = table_name(entry);
+        let name = entry.table_name();
         let raw = name.strip_prefix(RAW_PREFIX);
         let name = match schema == RAW {
             true => raw,
@@ -107,17 +107,9 @@ fn files_by_table(manifest: &Manifest, schema: &str) -> BTreeMap<String, Vec<Fil
     files
 }
 
-/// Returns the name of a file's table in the manifest, such as `raw_x`. Its name in SQL is then `raw.x`.
-pub(super) fn table_name(entry: &FileEntry) -> String {
-    match &entry.feature {
-        Some(feature) => format!("features_{feature}"),
-        None => entry.name().to_owned(),
-    }
-}
-
-/// Returns the name in SQL of the table to which a file belongs.
+/// Returns the name in SQL of the table to which a file belongs, such as `raw.x` for `raw_x`.
 pub(super) fn sql_name(entry: &FileEntry) -> String {
-    let name = table_name(entry);
+    let name = entry.table_name();
     match name.strip_prefix(RAW_PREFIX) {
         Some(rest) => format!("{RAW}.{rest}"),
         None => name,

@@ -81,17 +81,17 @@ impl TensorFunction {
         };
         Self { kind, signature }
     }
+}
 
-    fn tensor_type(&self, field: &Field) -> Result<TensorType> {
-        match TensorType::from_field(field) {
-            Some(tensor) => Ok(tensor),
-            None => plan_err!(
-                "{0} needs a tensor column, but '{1}' is not one (or lost its type in an expression): apply {0} to \
-                 the feature column itself, in a subquery if necessary",
-                self.name(),
-                field.name()
-            ),
-        }
+/// Returns the type of the tensors of a column, to which the function `name` is applied.
+pub(super) fn tensor_type(name: &str, field: &Field) -> Result<TensorType> {
+    match TensorType::from_field(field) {
+        Some(tensor) => Ok(tensor),
+        None => plan_err!(
+            "{name} needs a tensor column, but '{}' is not one (or lost its type in an expression): apply {name} to \
+             the feature column itself, in a subquery if necessary",
+            field.name()
+        ),
     }
 }
 
@@ -160,7 +160,7 @@ impl ScalarUDFImpl for TensorFunction {
     }
 
     fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
-        let tensor = self.tensor_type(&args.arg_fields[0])?;
+        let tensor = tensor_type(self.name(), &args.arg_fields[0])?;
         let indices = args.arg_fields.len() - 1;
         let dims = tensor.shape.len();
         if self.kind == TensorOp::At && indices != dims {
@@ -202,7 +202,7 @@ impl ScalarUDFImpl for TensorFunction {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let tensor = self.tensor_type(&args.arg_fields[0])?;
+        let tensor = tensor_type(self.name(), &args.arg_fields[0])?;
         // Expand constants to arrays of equal values, so that there is only one way to read an index.
         let arrays = ColumnarValue::values_to_arrays(&args.args)?;
         let Some(column) = TensorColumn::new(&arrays[0]) else {

@@ -45,6 +45,16 @@ impl Dtype {
             Self::S16 => "s16",
         }
     }
+
+    /// Returns NumPy's name: byte order, kind, bytes per value.
+    pub const fn numpy_name(self) -> &'static str {
+        match self {
+            Self::F16 => "<f2",
+            Self::F32 => "<f4",
+            Self::U8 => "|u1",
+            Self::S16 => "<i2",
+        }
+    }
 }
 
 impl fmt::Display for Dtype {

@@ -492,6 +492,14 @@ impl FileEntry {
             .unwrap_or_default()
     }
 
+    /// Returns the name of the file's table for readers, such as `tracks`, `raw_x` or `features_log_mel`.
+    pub fn table_name(&self) -> String {
+        match &self.feature {
+            Some(feature) => format!("features_{feature}"),
+            None => self.name().to_owned(),
+        }
+    }
+
     /// Checks that the entry names one table or feature, and that the path stays within the store. Symbolic links have
     /// to be checked when the file is opened.
     fn check(&self) -> Result<(), ManifestError> {

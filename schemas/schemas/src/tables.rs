@@ -114,17 +114,22 @@ fn tensor_type(feature: &FeatureEntry, layout: Layout, dtype: Dtype) -> DataType
 
     match (layout, values) {
         // Lists store their lengths, so the type does not contain the number of values.
-        (Layout::List, _) => list_of(match dtype {
-            Dtype::F16 => DataType::Float16,
-            Dtype::F32 => DataType::Float32,
-            Dtype::U8 => DataType::UInt8,
-            Dtype::S16 => DataType::Int16,
-        }),
+        (Layout::List, _) => list_of(item_type(dtype)),
         // Arrow stores the size of fixed-size values as i32; recipes with rows of 2 GiB are rejected earlier.
         (Layout::Binary, Some(values)) => {
             DataType::FixedSizeBinary((values * dtype.bytes()) as i32)
         }
         (Layout::Binary, None) => DataType::Binary,
+    }
+}
+
+/// Returns the type of a tensor's values in a list.
+pub const fn item_type(dtype: Dtype) -> DataType {
+    match dtype {
+        Dtype::F16 => DataType::Float16,
+        Dtype::F32 => DataType::Float32,
+        Dtype::U8 => DataType::UInt8,
+        Dtype::S16 => DataType::Int16,
     }
 }
 

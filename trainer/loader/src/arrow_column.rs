@@ -13,7 +13,7 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ParquetRecordBatchReaderBuilder, RowSelection, RowSelector,
 };
-use wavemill_schemas::recipe::Dtype;
+use wavemill_schemas::tables::item_type;
 
 use crate::DatasetError;
 use crate::file::Chunks;
@@ -37,12 +37,7 @@ impl ArrowColumn {
         let (place, field) =
             found.ok_or_else(|| DatasetError::column(&shard.file.path, column, "missing"))?;
 
-        let item = match form.stored {
-            Dtype::F16 => DataType::Float16,
-            Dtype::F32 => DataType::Float32,
-            Dtype::U8 => DataType::UInt8,
-            Dtype::S16 => DataType::Int16,
-        };
+        let item = item_type(form.stored);
         // A column of bytes can have values of any type. A list must have the feature's type: its values are used as
         // they are stored in memory.
         let fits = match field.data_type() {

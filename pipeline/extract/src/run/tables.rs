@@ -9,7 +9,7 @@ use arrow::array::{
     StringBuilder, UInt64Array,
 };
 use arrow::compute::take_record_batch;
-use arrow::datatypes::{DataType, Field};
+use arrow::datatypes::{DataType, Field, SchemaRef};
 use wavemill_catalog as catalog;
 use wavemill_catalog::{Catalog, ExtraTable, FilesOfKind};
 use wavemill_schemas::input::InputSeen;
@@ -122,9 +122,7 @@ pub(super) fn write_rejects<'a>(
         Arc::new(Float32Array::from_iter(rejects.iter().map(|r| r.decoded_s))),
     ];
 
-    let batch = RecordBatch::try_new(rejects_schema(), columns)
-        .map_err(StoreError::rows("metadata table"))?;
-    write_one(store, plan_id, "rejects", batch)
+    write_columns(store, plan_id, "rejects", rejects_schema(), columns)
 }
 
 /// Writes the `inputs` table: sizes and hashes of the planned clips' files, by `clip_key`.
@@ -148,9 +146,7 @@ pub(super) fn write_inputs(
         Arc::new(StringArray::from_iter(decode_keys)),
     ];
 
-    let batch = RecordBatch::try_new(inputs_schema(), columns)
-        .map_err(StoreError::rows("metadata table"))?;
-    write_one(store, plan_id, "inputs", batch)
+    write_columns(store, plan_id, "inputs", inputs_schema(), columns)
 }
 
 /// Writes the `classes` table: the classes of every target.
@@ -179,9 +175,7 @@ pub(super) fn write_classes(
         Arc::new(Int32Array::from(ids)),
         Arc::new(StringArray::from_iter_values(classes)),
     ];
-    let batch = RecordBatch::try_new(classes_schema(), columns)
-        .map_err(StoreError::rows("metadata table"))?;
-    write_one(store, plan_id, "classes", batch)
+    write_columns(store, plan_id, "classes", classes_schema(), columns)
 }
 
 /// Writes the `audio_files` table: the number of files of each kind below the audio root, and how they were used.
@@ -193,7 +187,6 @@ pub(super) fn write_audio_files(
     plan_id: &str,
     found: &[FilesOfKind],
 ) -> Result<FileEntry, RunError> {
-    let schema = audio_files_schema();
     let item = Field::new("item", DataType::Utf8, false);
     let mut examples = ListBuilder::new(StringBuilder::new()).with_field(item.clone());
     let mut near_rows = ListBuilder::new(StringBuilder::new()).with_field(item);
@@ -221,9 +214,7 @@ pub(super) fn write_audio_files(
         Arc::new(near_rows.finish()),
     ];
 
-    let batch =
-        RecordBatch::try_new(schema, columns).map_err(StoreError::rows("metadata table"))?;
-    write_one(store, plan_id, "audio_files", batch)
+    write_columns(store, plan_id, "audio_files", audio_files_schema(), columns)
 }
 
 /// Returns `None`, which is stored as null, for an empty string.
@@ -239,6 +230,18 @@ fn texts(rejects: &[&Reject], value: fn(&Reject) -> Option<&str>) -> ArrayRef {
 fn numbers(rejects: &[&Reject], value: fn(&Reject) -> Option<i64>) -> ArrayRef {
     let values = rejects.iter().map(|reject| value(reject));
     Arc::new(Int64Array::from_iter(values))
+}
+
+fn write_columns(
+    store: &Store,
+    plan_id: &str,
+    name: &str,
+    schema: SchemaRef,
+    columns: Vec<ArrayRef>,
+) -> Result<FileEntry, RunError> {
+    let batch = RecordBatch::try_new(schema, columns);
+    let batch = batch.map_err(StoreError::rows("metadata table"))?;
+    write_one(store, plan_id, name, batch)
 }
 
 fn write_one(

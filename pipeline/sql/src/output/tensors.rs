@@ -18,6 +18,7 @@ use arrow::datatypes::{
 use arrow::error::ArrowError;
 use serde_json::json;
 use wavemill_schemas::recipe::Dtype;
+use wavemill_schemas::tables::item_type;
 
 use crate::tensor::TensorType;
 
@@ -95,13 +96,7 @@ impl TensorStream {
 }
 
 fn extension_field(field: &Field, tensor: &TensorType) -> Field {
-    let item = match tensor.dtype {
-        Dtype::F16 => DataType::Float16,
-        Dtype::F32 => DataType::Float32,
-        Dtype::U8 => DataType::UInt8,
-        Dtype::S16 => DataType::Int16,
-    };
-
+    let item = item_type(tensor.dtype);
     let n_values: usize = tensor.shape.iter().flatten().product();
     // pyarrow only recognizes the extension if the item is nullable.
     let list = DataType::FixedSizeList(Arc::new(Field::new("item", item, true)), n_values as i32);

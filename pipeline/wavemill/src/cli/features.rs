@@ -22,7 +22,7 @@ use wavemill_terminal::exit::UsageError;
 use wavemill_terminal::files::write_file;
 
 use super::clips::{ClipArgs, ClipList};
-use crate::export::{npy_descr, npy_header};
+use crate::export::npy_header;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -270,7 +270,7 @@ fn write_npy(out: &mut impl Write, entry: &FeatureEntry, rows: &[FeatureRow]) ->
 
     // The axis of rows is present for a single row too, so that the number of rows does not change the number of axes.
     let shape: Vec<usize> = std::iter::once(&rows.len()).chain(shape).copied().collect();
-    out.write_all(&npy_header(npy_descr(dtype), &shape))?;
+    out.write_all(&npy_header(dtype.numpy_name(), &shape))?;
     for row in rows {
         // The stored bytes of a tensor are already little-endian and row-major.
         out.write_all(&row.tensors[0].bytes)?;

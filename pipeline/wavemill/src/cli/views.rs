@@ -41,11 +41,7 @@ pub(super) fn duckdb(
 
     let mut tables: BTreeMap<String, Vec<&FileEntry>> = BTreeMap::new();
     for file in &manifest.files {
-        let name = match &file.feature {
-            Some(feature) => format!("features_{feature}"),
-            None => file.name().to_owned(),
-        };
-        tables.entry(name).or_default().push(file);
+        tables.entry(file.table_name()).or_default().push(file);
     }
 
     let mut script = format!("-- Version {version} of {}\n", place.display());

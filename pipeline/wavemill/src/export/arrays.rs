@@ -66,7 +66,7 @@ fn array_a_row(
     let of_side = folder.join(&side.name);
     fs::create_dir(&of_side).map_err(ExportError::io_at(&of_side, "create the folder"))?;
     let mut table = table(content, side, folder)?;
-    let descr = npy::descr(content.tensor.dtype);
+    let descr = content.tensor.dtype.numpy_name();
 
     reader.side(side, &as_strs(&columns(content)), |batch| {
         let keys = Keys::from_batch(batch, content)?;
@@ -94,7 +94,7 @@ fn array_a_row(
 fn header(content: &Content<'_>, side: &Side<'_>) -> Vec<u8> {
     let mut shape = vec![side.rows as usize];
     shape.extend(content.tensor.shape.iter().flatten());
-    npy::header(npy::descr(content.tensor.dtype), &shape)
+    npy::header(content.tensor.dtype.numpy_name(), &shape)
 }
 
 fn table(content: &Content<'_>, side: &Side<'_>, folder: &Path) -> Result<KeyTable, ExportError> {

@@ -38,7 +38,7 @@ use wavemill_store::Store;
 
 use self::content::Content;
 pub(crate) use self::error::ExportError;
-pub(crate) use self::npy::{descr as npy_descr, header as npy_header};
+pub(crate) use self::npy::header as npy_header;
 use self::output::OutFile;
 use self::reader::Reader;
 

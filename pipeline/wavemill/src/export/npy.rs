@@ -1,22 +1,10 @@
 //! Headers of NumPy's format 1.0: <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>.
 
-use wavemill_schemas::recipe::Dtype;
-
 /// Number of bytes before the text of a header: magic string (6), version (2) and length of the text (2).
 const FIXED_BYTES: usize = 10;
 
 /// The length of a header in bytes is a multiple of this number, so that the values are aligned.
 const ALIGNMENT: usize = 64;
-
-/// Returns NumPy's name of a stored type: byte order, kind, bytes per value.
-pub(crate) const fn descr(dtype: Dtype) -> &'static str {
-    match dtype {
-        Dtype::F16 => "<f2",
-        Dtype::F32 => "<f4",
-        Dtype::U8 => "|u1",
-        Dtype::S16 => "<i2",
-    }
-}
 
 /// Returns the npy header of an array, which is followed by the array's values in row-major order.
 ///

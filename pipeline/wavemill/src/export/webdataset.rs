@@ -97,7 +97,7 @@ impl Shard {
         reader: &Reader<'_>,
         file: &FileEntry,
     ) -> Result<(), ExportError> {
-        let descr = npy::descr(content.tensor.dtype);
+        let descr = content.tensor.dtype.numpy_name();
         reader.file(file, &arrays::as_strs(&arrays::columns(content)), |batch| {
             let keys = Keys::from_batch(batch, content)?;
             let tensors = Tensors::from_batch(batch, content)?;

@@ -105,10 +105,7 @@ fn tables<'a>(store: &Store, manifest: &'a Manifest) -> Result<Vec<Table<'a>>, S
 
     let mut tables: Vec<Table> = Vec::new();
     for file in &manifest.files {
-        let name = match &file.feature {
-            Some(feature) => format!("features_{feature}"),
-            None => file.name().to_owned(),
-        };
+        let name = file.table_name();
         if let Some(table) = tables.iter_mut().find(|table| table.name == name) {
             table.files.push(file);
             continue;
