@@ -1,6 +1,6 @@
 //! The interactive prompt: history, completion, statements on several lines up to `;`, and a few backslash commands.
 //!
-//! Results go to standard output. All other messages of the prompt go to standard error.
+//! Results go to standard output. All other messages of the prompt go to its caller.
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -80,15 +80,16 @@ const KEYWORDS: &[&str] = &[
 pub struct Prompt {
     editor: Editor<Completions, DefaultHistory>,
     history: Option<PathBuf>,
+    say: fn(&str),
 }
 
 impl Prompt {
     /// Opens the terminal. The line editor installs a SIGINT handler, so a caller must install its own handlers after
-    /// this.
+    /// this. `say` prints a message to standard error.
     ///
     /// # Errors
     /// [`SqlError::Prompt`] if there is no terminal.
-    pub fn open(session: &Session) -> Result<Self, SqlError> {
+    pub fn open(session: &Session, say: fn(&str)) -> Result<Self, SqlError> {
         let mut editor = Editor::with_config(config()).map_err(prompt_error)?;
         editor.set_helper(Some(Completions::from_session(session)));
 
@@ -97,7 +98,11 @@ impl Prompt {
             // There is no history file before the first session.
             let _ = editor.load_history(path);
         }
-        Ok(Self { editor, history })
+        Ok(Self {
+            editor,
+            history,
+            say,
+        })
     }
 
     /// Reads and executes input until the user leaves.
@@ -105,7 +110,7 @@ impl Prompt {
     /// # Errors
     /// [`SqlError::Prompt`] if the terminal is closed. A query's own errors are shown, and the prompt continues.
     pub fn run(mut self, session: &Session, mut console: Console) -> Result<(), SqlError> {
-        eprintln!("\\? for help, \\q to quit");
+        (self.say)("\\? for help, \\q to quit");
         loop {
             match self.editor.readline("wavemill> ") {
                 Ok(text) if text.trim().is_empty() => {}
@@ -114,7 +119,7 @@ impl Prompt {
                     if matches!(text.trim().trim_end_matches(';'), "\\q" | "quit" | "exit") {
                         break;
                     }
-                    answer(session, &mut console, &text)?;
+                    answer(session, &mut console, &text, self.say)?;
                 }
                 // Ctrl-C discards the line. A Ctrl-C that stopped a query is reported here as well.
                 Err(ReadlineError::Interrupted | ReadlineError::Signal(_)) => {}
@@ -137,7 +142,8 @@ impl Prompt {
         });
 
         if let Err(error) = saved {
-            eprintln!("cannot save the history in {}: {error}", path.display());
+            let path = path.display();
+            (self.say)(&format!("cannot save the history in {path}: {error}"));
         }
     }
 }
@@ -167,9 +173,14 @@ fn folder_variable(name: &str) -> Option<PathBuf> {
     Some(PathBuf::from(value))
 }
 
-fn answer(session: &Session, console: &mut Console, text: &str) -> Result<(), SqlError> {
+fn answer(
+    session: &Session,
+    console: &mut Console,
+    text: &str,
+    say: fn(&str),
+) -> Result<(), SqlError> {
     if matches!(text.trim().trim_end_matches(';'), "\\?" | "\\h" | "help") {
-        eprintln!("{HELP}");
+        say(HELP);
         return Ok(());
     }
 
@@ -177,17 +188,16 @@ fn answer(session: &Session, console: &mut Console, text: &str) -> Result<(), Sq
     let was_expanded = console.expanded;
     match console.show(session, text) {
         Ok(()) if console.expanded != was_expanded => {
-            let layout = if console.expanded {
+            say(if console.expanded {
                 "one line per value"
             } else {
                 "one line per row"
-            };
-            eprintln!("{layout}");
+            });
         }
-        Ok(()) => eprintln!("{:.3} s", start.elapsed().as_secs_f64()),
+        Ok(()) => say(&format!("{:.3} s", start.elapsed().as_secs_f64())),
         // Standard output is closed, so every further result would fail as well. End the prompt.
         Err(error) if error.is_broken_pipe() => return Err(error),
-        Err(error) => eprintln!("{}", shown(&error.to_string())),
+        Err(error) => say(&shown(&error.to_string())),
     }
     Ok(())
 }

@@ -9,9 +9,9 @@ use wavemill_versions::leads_nowhere;
 
 use super::StoreError;
 
-/// Returns a new temporary path for a file that will be renamed to `path`. Processes that write the same file at the same
-/// time, on one machine or on several, use different names, so that neither renames the other's unfinished file. If the
-/// process is killed, a later run removes the temporary file ([`is_temporary`]).
+/// Returns a new temporary path for a file that will be renamed to `path`. Processes that write the same file at the
+/// same time, on one machine or on several, use different names, so that neither renames the other's unfinished file.
+/// If the process is killed, a later run removes the temporary file ([`is_temporary`]).
 pub(crate) fn temporary_beside(path: &Path) -> TemporaryPath {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let token = random_token();

@@ -8,12 +8,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process};
-use signal_hook::consts::{SIGINT, SIGTERM};
+pub use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use wavemill_schemas::exit::INTERRUPTED;
 
@@ -28,16 +29,16 @@ const LOOK: Duration = Duration::from_millis(10);
 /// The action that is taken when a signal arrives.
 #[derive(Clone, Default)]
 enum SignalAction {
-    /// Does nothing here: the command has its own signal handlers.
+    /// Does nothing.
     #[default]
-    Others,
+    Nothing,
     /// Prints this message and ends the process at once.
     AtOnce(&'static str),
-    /// Calls this function on each signal.
-    Call(Arc<dyn Fn() + Send + Sync>),
+    /// Calls this function with the number of each signal.
+    Call(Arc<dyn Fn(i32) + Send + Sync>),
 }
 
-static ACTION: Mutex<SignalAction> = Mutex::new(SignalAction::Others);
+static ACTION: Mutex<SignalAction> = Mutex::new(SignalAction::Nothing);
 static CHILDREN: Mutex<Vec<Arc<Mutex<Child>>>> = Mutex::new(Vec::new());
 static PARTS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
@@ -46,35 +47,48 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Makes signals end the process with the message `message` from now on; see [`end`]. The first call starts the thread
-/// that receives signals.
+/// Makes signals end the process with the message `message` from now on; see [`end`].
 ///
 /// # Errors
 /// The signal handlers, or the thread that receives signals, cannot be created.
 pub fn at_once(message: &'static str) -> Result<()> {
-    static IS_STARTED: AtomicBool = AtomicBool::new(false);
-    // The action is set before the handlers are installed, so that every signal finds an action.
     set(SignalAction::AtOnce(message));
+    start().context("cannot handle signals")
+}
+
+/// Makes each signal call `action` with its number from now on, on the thread that receives signals.
+///
+/// # Errors
+/// The signal handlers, or the thread that receives signals, cannot be created.
+pub fn call(action: impl Fn(i32) + Send + Sync + 'static) -> io::Result<()> {
+    set(SignalAction::Call(Arc::new(action)));
+    start()
+}
+
+/// Makes the numbers of signals wait in the returned channel from now on.
+///
+/// # Errors
+/// The signal handlers, or the thread that receives signals, cannot be created.
+pub fn receive() -> io::Result<Receiver<i32>> {
+    let (sent, signals) = mpsc::channel();
+    // Sending fails only if the command no longer waits for signals.
+    call(move |signal| _ = sent.send(signal))?;
+    Ok(signals)
+}
+
+/// Starts the thread that receives signals, unless it is running. An action must be set before, so that every signal
+/// finds one.
+fn start() -> io::Result<()> {
+    static IS_STARTED: AtomicBool = AtomicBool::new(false);
     if IS_STARTED.swap(true, Ordering::Relaxed) {
         return Ok(());
     }
 
-    let mut signals = Signals::new([SIGINT, SIGTERM]).context("cannot handle signals")?;
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
     std::thread::Builder::new()
         .name("signals".to_owned())
-        .spawn(move || signals.forever().for_each(|_| answer()))
-        .context("cannot handle signals")?;
+        .spawn(move || signals.forever().for_each(answer))?;
     Ok(())
-}
-
-/// Leaves signals to handlers outside of this module from now on.
-pub fn leave_to_others() {
-    set(SignalAction::Others);
-}
-
-/// Makes each signal call `action` from now on, on the thread that receives signals.
-pub fn call(action: impl Fn() + Send + Sync + 'static) {
-    set(SignalAction::Call(Arc::new(action)));
 }
 
 fn set(action: SignalAction) -> SignalAction {
@@ -90,7 +104,7 @@ impl SignalGuard {
     /// Creates a guard that makes each signal call `action`.
     pub fn new(action: impl Fn() + Send + Sync + 'static) -> Self {
         Self {
-            before: set(SignalAction::Call(Arc::new(action))),
+            before: set(SignalAction::Call(Arc::new(move |_| action()))),
         }
     }
 }
@@ -101,14 +115,14 @@ impl Drop for SignalGuard {
     }
 }
 
-fn answer() {
+fn answer(signal: i32) {
     // The action is copied to release the lock: a job that ends meanwhile takes the lock to restore the previous
     // action.
     let action = lock(&ACTION).clone();
     match action {
-        SignalAction::Others => {}
+        SignalAction::Nothing => {}
         SignalAction::AtOnce(message) => end(message),
-        SignalAction::Call(action) => action(),
+        SignalAction::Call(action) => action(signal),
     }
 }
 

@@ -3,6 +3,7 @@
 //!
 //! This crate does not depend on stores, runs or models.
 
+pub mod command;
 pub mod display;
 pub mod exit;
 pub mod files;
@@ -15,10 +16,12 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use clap::builder::{PathBufValueParser, TypedValueParser};
-use clap::{Command, Parser};
+use clap::{ArgMatches, Command, FromArgMatches};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use wavemill_schemas::exit::USAGE;
 use wavemill_schemas::local_path::require_local;
+
+use output::OutputArgs;
 
 static PROGRAM: OnceLock<String> = OnceLock::new();
 
@@ -33,23 +36,27 @@ pub fn raise_file_limit() {
     let _ = setrlimit(Resource::Nofile, raised);
 }
 
-/// Parses a command line, whose first word is the path of the program.
+/// Parses a command line, whose first word is the path of the program, and applies the options of all commands.
 ///
 /// # Errors
 /// The exit code, after help was printed (0) or an error of the command line (2).
-pub fn parse<C: Parser>(args: impl IntoIterator<Item = OsString>) -> Result<C, u8> {
-    let command = with_local_paths(C::command());
+pub fn parse(
+    definition: Command,
+    args: impl IntoIterator<Item = OsString>,
+) -> Result<ArgMatches, u8> {
+    let command = with_local_paths(definition);
     // Only the first command line sets the program's name.
     let _ = PROGRAM.set(command.get_name().to_owned());
 
-    let matches = command.try_get_matches_from(args);
-    matches
-        .and_then(|matches| C::from_arg_matches(&matches))
-        .map_err(|error| {
-            // An error of the terminal cannot be reported on it.
-            let _ = error.print();
-            error.exit_code().try_into().unwrap_or(USAGE)
-        })
+    let parsed = command.try_get_matches_from(args).and_then(|matches| {
+        OutputArgs::from_arg_matches(&matches)?.set();
+        Ok(matches)
+    });
+    parsed.map_err(|error| {
+        // An error of the terminal cannot be reported on it.
+        let _ = error.print();
+        error.exit_code().try_into().unwrap_or(USAGE)
+    })
 }
 
 /// Returns the name of this program, which is the prefix of its messages.

@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use wavemill_schemas::text::shown;
 
 use super::exit::UsageError;
 
@@ -87,6 +88,11 @@ macro_rules! say {
     ($($message:tt)*) => {
         $crate::output::write_stderr(format_args!("{}\n", format_args!($($message)*)))
     };
+}
+
+/// Prints a warning on stderr, without control characters.
+pub fn warn(warning: &str) {
+    say!("warning: {}", shown(warning));
 }
 
 /// Writes to stderr. An error is ignored, because there is no other place to report it.

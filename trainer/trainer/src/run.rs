@@ -11,8 +11,8 @@ mod result;
 mod training_list;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use serde::Serialize;
@@ -21,11 +21,12 @@ use tch::Device;
 use wavemill_evaluation::TrainingList;
 use wavemill_schemas::config::{Config, Metric, Train};
 use wavemill_schemas::durable::settle_folder;
-use wavemill_schemas::text::{error_line, shown};
+use wavemill_schemas::text::error_line;
 use wavemill_scores::metrics::{Evaluation, Predictions, TEMPERATURES};
 use wavemill_scores::records::{RecordError, RunDir};
 use wavemill_scores::result::RunResult;
 use wavemill_scores::schedule::{RunPosition, Schedules, Validation};
+use wavemill_terminal::interrupt::lock;
 
 use crate::checkpoint::{self, BestEpoch, Checkpoints, Divergence, EpochSums, State};
 use crate::dataset::{Dataset, Loader, LoaderPlan, Side, n_batches};
@@ -264,7 +265,7 @@ impl<'a> Run<'a> {
         let warnings = self.state.start_warnings.get_or_insert(start.warnings);
         if self.ranks.rank() == 0 {
             for warning in warnings.iter() {
-                wavemill_terminal::say!("warning: {}", shown(warning));
+                self.monitor.warn(warning);
             }
         }
         self.warnings.extend_from_slice(warnings);
@@ -580,11 +581,7 @@ impl<'a> Run<'a> {
             seconds: self.epoch_start.elapsed().as_secs_f64(),
         };
 
-        self.monitor
-            .ended
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(summary);
+        lock(&self.monitor.ended).push(summary);
     }
 
     /// Warns once per run if the training loss has diverged. A loss of NaN or infinity ends the run immediately.
@@ -598,8 +595,9 @@ impl<'a> Run<'a> {
         };
 
         // Only rank 0 has records, so only rank 0 prints the warning.
-        wavemill_terminal::say!("warning: {diverged}");
-        records.warning(self.state.epoch, self.state.step, &diverged.to_string())
+        let warning = diverged.to_string();
+        self.monitor.warn(&warning);
+        records.warning(self.state.epoch, self.state.step, &warning)
     }
 
     fn predictions(&mut self, side: Side) -> Result<Vec<Predictions>, RunError> {

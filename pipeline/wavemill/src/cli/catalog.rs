@@ -6,13 +6,12 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 use wavemill_schemas::text::shown_lines;
-use wavemill_schemas::version_name::VersionName;
-use wavemill_store::StorePlace;
 use wavemill_terminal::exit::UsageError;
 use wavemill_terminal::interrupt::PartialFile;
 use wavemill_terminal::output::{self, stdout};
 
-use super::export::{NewFolder, open_version};
+use super::VersionArgs;
+use super::export::NewFolder;
 use crate::export::catalogs::{self, CatalogFormat, CatalogJob, CatalogReport};
 
 const EXAMPLES: &str = "\
@@ -35,12 +34,8 @@ Exit codes: 0 ok, 1 failed, 2 wrong usage, or no such store or version, 3 store 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct CatalogCommand {
-    /// The store's folder, or its address such as s3://bucket/store
-    #[arg(long, value_name = "DIR")]
-    store: StorePlace,
-    /// Version, by number or tag [default: the latest]
-    #[arg(long, value_name = "VERSION")]
-    version: Option<VersionName>,
+    #[command(flatten)]
+    read: VersionArgs,
     /// Format: iceberg or ducklake
     #[arg(long, value_enum, hide_possible_values = true)]
     format: CatalogFormat,
@@ -58,9 +53,8 @@ impl CatalogCommand {
     /// # Errors
     /// [`UsageError`] for an invalid `--out`; `StoreError` for an unreadable store; `ExportError` if it cannot be
     /// written.
-    pub fn run(&self) -> Result<()> {
-        let (store, version, manifest) =
-            open_version(&self.store, self.version.as_ref(), &self.out)?;
+    pub fn run(&self) -> Result<u8> {
+        let (store, version, manifest) = self.read.open_outside(&self.out)?;
 
         let folder = NewFolder::at(&self.out)?;
         let _removed = PartialFile::at(&folder.part);
@@ -85,7 +79,7 @@ impl CatalogCommand {
         } else {
             output::report(&shown_lines(&self.summary(&report)));
         }
-        Ok(())
+        Ok(0)
     }
 
     fn summary(&self, report: &CatalogReport) -> String {

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use wavemill_terminal::interrupt::{self, ChildGuard};
+use wavemill_terminal::interrupt::ChildGuard;
 use wavemill_terminal::output::report;
 
 use super::command_of;
@@ -61,7 +61,7 @@ impl DemoCommand {
     ///
     /// # Errors
     /// The program `demo-audio` is missing, or one of the commands that the demo runs has failed.
-    pub fn run(&self) -> Result<()> {
+    pub fn run(&self) -> Result<u8> {
         let data = self.dir.join("data");
         if is_complete(&data)? {
             report(&format!(
@@ -85,8 +85,6 @@ impl DemoCommand {
         ));
         extract(&data, &store)?.run()?;
 
-        // The `sql` commands of the demo handle signals themselves.
-        interrupt::leave_to_others();
         for (number, (question, query)) in QUESTIONS.iter().enumerate() {
             let number = number + 3;
             report(&format!(
@@ -100,7 +98,7 @@ impl DemoCommand {
         report(&format!(
             "\nThe store is plain Parquet: open {store}/data with DuckDB, Polars, pandas or Spark.\n"
         ));
-        Ok(())
+        Ok(0)
     }
 }
 

@@ -10,15 +10,14 @@ use indicatif::DecimalBytes;
 use wavemill_extract::run::RunMonitor;
 use wavemill_schemas::durable::{folder_of, settle_folder, sync_tree};
 use wavemill_schemas::exit::DAMAGED;
-use wavemill_schemas::manifest::Manifest;
 use wavemill_schemas::text::shown_lines;
-use wavemill_schemas::version_name::VersionName;
-use wavemill_store::{Store, StorePlace};
+use wavemill_store::Store;
 use wavemill_terminal::exit::UsageError;
 use wavemill_terminal::files::{OPENINGS_MAX, cannot_write, lock_part, part_of, require_own};
 use wavemill_terminal::interrupt::PartialFile;
 use wavemill_terminal::output::{self, OutputArgs, stdout};
 
+use super::VersionArgs;
 use super::progress::accompanied;
 use super::store::require_kept;
 use crate::export::{self, ExportError, Format, Job, Report};
@@ -51,12 +50,8 @@ Exit codes: 0 ok, 1 failed, 2 wrong usage, or no such store or version, 3 store 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct ExportCommand {
-    /// The store's folder, or its address such as s3://bucket/store
-    #[arg(long, value_name = "DIR")]
-    store: StorePlace,
-    /// Version, by number or tag [default: the latest]
-    #[arg(long, value_name = "VERSION")]
-    version: Option<VersionName>,
+    #[command(flatten)]
+    read: VersionArgs,
     /// Feature to export; required if the version has several (fma-features: all statistics)
     #[arg(long, value_name = "NAME")]
     feature: Option<String>,
@@ -82,9 +77,8 @@ impl ExportCommand {
     ///
     /// # Errors
     /// [`UsageError`] for an invalid `--out`; `StoreError` for an unreadable store; `ExportError` if the export fails.
-    pub fn run(&self) -> Result<()> {
-        let (store, version, manifest) =
-            open_version(&self.store, self.version.as_ref(), &self.out)?;
+    pub fn run(&self) -> Result<u8> {
+        let (store, version, manifest) = self.read.open_outside(&self.out)?;
 
         let folder = NewFolder::at(&self.out)?;
         let _removed = PartialFile::at(&folder.part);
@@ -110,7 +104,7 @@ impl ExportCommand {
             let text = self.summary(&report, OutputArgs::get().verbose);
             output::report(&shown_lines(&text));
         }
-        Ok(())
+        Ok(0)
     }
 
     fn summary(&self, report: &Report, verbose: bool) -> String {
@@ -156,27 +150,6 @@ fn explain(error: ExportError, store: &Store, version: u64) -> ExportError {
         Err(removed) => removed.into(),
         Ok(()) => error,
     }
-}
-
-/// Opens the version of a store from which files are written to `out`.
-///
-/// # Errors
-/// [`UsageError`] if `out` is in the store; `StoreError` if the store has no such version, or it cannot be read.
-pub(super) fn open_version(
-    place: &StorePlace,
-    version: Option<&VersionName>,
-    out: &Path,
-) -> Result<(Store, u64, Manifest)> {
-    let store = Store::open(place)?;
-    let version = store.resolve(version)?;
-    let (version, manifest) = store.readable(version)?;
-
-    // Only extraction runs may write into a store's folder.
-    if store.encloses(out) {
-        let message = format!("--out {}: must be outside the store", out.display());
-        return Err(UsageError(message).into());
-    }
-    Ok((store, version, manifest))
 }
 
 /// An output folder that is written under a temporary name until it is complete. If the folder already exists, the

@@ -328,7 +328,7 @@ pub(super) fn print_report(
 
 pub(super) fn print_warnings(warnings: &[String]) {
     for warning in warnings {
-        wavemill_terminal::say!("warning: {}", shown(warning));
+        output::warn(warning);
     }
 }
 

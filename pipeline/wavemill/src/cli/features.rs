@@ -73,7 +73,7 @@ impl FeaturesCommand {
     ///
     /// # Errors
     /// Wrong usage; or a clip that cannot be read or has no rows, after the rows of the other clips were written.
-    pub fn run(&self) -> Result<()> {
+    pub fn run(&self) -> Result<u8> {
         let recipe = Recipe::load(&self.recipe, &self.sets)?;
         if recipe.catalog.dataset == recipe::Dataset::Images {
             let message = format!(
@@ -101,7 +101,7 @@ impl FeaturesCommand {
                 self.write(&recipe, number, &found, file)
             })?
         };
-        found.rejected(n_rejected)
+        found.rejected(n_rejected).map(|()| 0)
     }
 
     /// Writes the rows of every clip for the feature at index `number`. Returns how many clips have no rows.

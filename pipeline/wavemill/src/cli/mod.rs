@@ -4,6 +4,7 @@
 pub mod backend;
 pub mod catalog;
 pub mod clips;
+mod completions;
 pub mod demo;
 mod devices;
 pub mod exit;
@@ -26,17 +27,22 @@ pub mod train;
 mod views;
 
 use std::ffi::{OsStr, OsString};
-use std::io::Write;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
-use clap::{Args, CommandFactory, Parser, Subcommand};
-use clap_complete::Shell;
+use clap::{Args, CommandFactory, Parser};
 use wavemill_runtime::panics;
+use wavemill_schemas::manifest::Manifest;
+use wavemill_schemas::version_name::VersionName;
+use wavemill_store::{Store, StoreError, StorePlace};
+use wavemill_terminal::command::{self, Subcommand, subcommand, with_subcommands};
 use wavemill_terminal::exit::{UsageError, finish};
 use wavemill_terminal::interrupt::at_once;
-use wavemill_terminal::output::{OutputArgs, stdout};
+use wavemill_terminal::output::OutputArgs;
 use wavemill_terminal::with_local_paths;
+
+use completions::CompletionsCommand;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -55,53 +61,56 @@ Exit codes: 0 ok, 1 failed, 2 wrong usage or recipe, 3 store damaged, 4 store of
 const READER_EXIT_CODES: &str =
     "Exit codes: 0 ok, 1 failed, 2 wrong usage, or no such store or version, 3 store damaged.";
 
-const COMPLETIONS_EXAMPLES: &str = "\
-Examples:
-  wavemill completions bash \\
-      > ~/.local/share/bash-completion/completions/wavemill
-  wavemill completions zsh > ~/.zfunc/_wavemill
-  wavemill completions fish > ~/.config/fish/completions/wavemill.fish
-
-Exit codes: 0 ok, 1 failed, 2 wrong usage.";
+// Last lines of commands that a signal ends.
+const NOTHING_DONE: &str = "interrupted before anything was done; nothing was written";
+const UNCHANGED: &str = "interrupted; nothing was changed";
+const RUN_AGAIN: &str = "interrupted; run the same command again to continue";
+const UNCHECKED: &str = "interrupted while the version was checked; nothing was changed";
+const TAGGED: &str = "interrupted; the tag is either unchanged or completely written";
+const REMOVING: &str = "interrupted while removing data; run the same command again to continue";
+const NO_PAGE: &str = "interrupted; no page was written";
+const COMPUTING: &str = "interrupted while features were computed; the output is not complete";
+const UNPREDICTED: &str = "interrupted; some clips have no prediction";
+const UNLOADED: &str = "interrupted before the models were loaded";
 
 /// Turn a music archive into a versioned feature store in Parquet that can be queried with SQL
 #[derive(Debug, Parser)]
 #[command(name = "wavemill", version, after_help = AFTER_HELP)]
 struct Cli {
-    #[command(subcommand)]
-    command: Command,
     #[command(flatten)]
     output: OutputArgs,
 }
 
-#[derive(Debug, Subcommand)]
-enum Command {
-    Extract(extract::ExtractCommand),
-    Plan(steps::PlanCommand),
-    Work(steps::WorkCommand),
-    Commit(steps::CommitCommand),
-    Sql(sql::SqlCommand),
-    Info(store::InfoCommand),
-    Verify(store::VerifyCommand),
-    Tag(tag::TagCommand),
-    Gc(store::GcCommand),
-    Diff(store::DiffCommand),
-    Export(export::ExportCommand),
-    Catalog(catalog::CatalogCommand),
-    Report(report::ReportCommand),
-    Recipe(recipe::RecipeCommand),
-    Features(features::FeaturesCommand),
-    Demo(demo::DemoCommand),
-    Train(train::TrainCommand),
-    Predict(train::PredictCommand),
-    Serve(serve::ServeCommand),
-    Experiment(experiment::ExperimentCommand),
-    /// Write a shell's completion script to stdout
-    #[command(after_help = COMPLETIONS_EXAMPLES)]
-    Completions {
-        /// Shell to write the script for
-        shell: Shell,
-    },
+/// Returns the subcommands, in the order of the help.
+fn subcommands() -> Vec<Subcommand> {
+    vec![
+        subcommand("extract", NOTHING_DONE, extract::ExtractCommand::run),
+        subcommand("plan", NOTHING_DONE, steps::PlanCommand::run),
+        subcommand("work", NOTHING_DONE, steps::WorkCommand::run),
+        subcommand("commit", RUN_AGAIN, steps::CommitCommand::run),
+        subcommand("sql", None, sql::SqlCommand::run),
+        subcommand("info", UNCHANGED, store::InfoCommand::run),
+        subcommand("verify", UNCHECKED, store::VerifyCommand::run),
+        subcommand("tag", TAGGED, tag::TagCommand::run),
+        subcommand("gc", REMOVING, store::GcCommand::run),
+        subcommand("diff", UNCHANGED, store::DiffCommand::run),
+        subcommand("export", NOTHING_DONE, export::ExportCommand::run),
+        subcommand("catalog", NOTHING_DONE, catalog::CatalogCommand::run),
+        subcommand("report", NO_PAGE, report::ReportCommand::run),
+        subcommand("recipe", UNCHANGED, recipe::RecipeCommand::run),
+        subcommand("features", COMPUTING, features::FeaturesCommand::run),
+        subcommand("demo", RUN_AGAIN, demo::DemoCommand::run),
+        subcommand("train", None, train::TrainCommand::run),
+        subcommand("predict", UNPREDICTED, train::PredictCommand::run),
+        subcommand("serve", UNLOADED, serve::ServeCommand::run),
+        subcommand("experiment", RUN_AGAIN, experiment::ExperimentCommand::run),
+        subcommand("completions", UNCHANGED, CompletionsCommand::run),
+    ]
+}
+
+/// Returns the definition of the command line.
+fn definition() -> clap::Command {
+    with_subcommands(Cli::command(), subcommands())
 }
 
 /// Runs the command line `args`, whose first word is the path of the program, and returns its exit code.
@@ -116,13 +125,13 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
         std::mem::forget(fail::FailScenario::setup());
     }
 
-    let Cli { command, output } = match wavemill_terminal::parse(args) {
-        Ok(cli) => cli,
+    let matches = match wavemill_terminal::parse(definition(), args) {
+        Ok(matches) => matches,
         Err(code) => return code,
     };
-    output.set();
 
-    let ended = panics::caught(|| run(command)).unwrap_or_else(|panic| Err(panic.into()));
+    let ended = panics::caught(|| command::run(&subcommands(), &matches, at_once));
+    let ended = ended.unwrap_or_else(|panic| Err(panic.into()));
     let read = wavemill_store::traffic();
     if OutputArgs::get().verbose && read.bytes > 0 {
         wavemill_terminal::say!("{read}");
@@ -134,68 +143,46 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
     }
 }
 
-/// Returns the message for a signal that arrives while the command runs; `None` if the command handles signals itself.
-const fn interrupted(command: &Command) -> Option<&'static str> {
-    Some(match command {
-        Command::Sql(_) | Command::Train(_) => return None,
-        Command::Extract(_)
-        | Command::Plan(_)
-        | Command::Work(_)
-        | Command::Export(_)
-        | Command::Catalog(_) => "interrupted before anything was done; nothing was written",
-        Command::Commit(_) => "interrupted; run the same command again to continue",
-        Command::Verify(_) => "interrupted while the version was checked; nothing was changed",
-        Command::Report(_) => "interrupted; no page was written",
-        Command::Tag(_) => "interrupted; the tag is either unchanged or completely written",
-        Command::Gc(gc) if gc.dry_run() => "interrupted; nothing was removed",
-        Command::Gc(_) => "interrupted while removing data; run the same command again to continue",
-        Command::Features(_) => {
-            "interrupted while features were computed; the output is not complete"
-        }
-        Command::Demo(_) => "interrupted; run the same command again to continue",
-        Command::Predict(_) => "interrupted; some clips have no prediction",
-        Command::Serve(_) => "interrupted before the models were loaded",
-        Command::Experiment(_) => "interrupted; run the same command again to continue",
-        Command::Info(_) | Command::Diff(_) | Command::Recipe(_) | Command::Completions { .. } => {
-            "interrupted; nothing was changed"
-        }
-    })
+/// The version of a store that a command reads.
+#[derive(Debug, Args)]
+pub struct VersionArgs {
+    /// The store's folder, or its address such as s3://bucket/store
+    #[arg(long, value_name = "DIR")]
+    pub store: StorePlace,
+    /// Version, by number or tag [default: the latest]
+    #[arg(long, value_name = "VERSION")]
+    pub version: Option<VersionName>,
 }
 
-fn run(command: Command) -> Result<u8> {
-    if let Some(words) = interrupted(&command) {
-        at_once(words)?;
+impl VersionArgs {
+    /// Opens the store. Returns it with the number and the manifest of the version, whose data `gc` has not removed.
+    ///
+    /// # Errors
+    /// `StoreError` if the store has no such version, or it cannot be read.
+    fn open(&self) -> Result<(Store, u64, Manifest), StoreError> {
+        let store = Store::open(&self.store)?;
+        let (version, manifest) = store.readable(store.resolve(self.version.as_ref())?)?;
+        Ok((store, version, manifest))
     }
 
-    let ran = match command {
-        Command::Extract(command) => return command.run(),
-        Command::Plan(command) => return command.run(),
-        Command::Work(command) => return command.run(),
-        Command::Commit(command) => return command.run(),
-        Command::Sql(command) => command.run(),
-        Command::Info(command) => command.run(),
-        Command::Verify(command) => command.run(),
-        Command::Tag(command) => command.run(),
-        Command::Gc(command) => command.run(),
-        Command::Diff(command) => command.run(),
-        Command::Export(command) => command.run(),
-        Command::Catalog(command) => command.run(),
-        Command::Report(command) => command.run(),
-        Command::Recipe(command) => command.run(),
-        Command::Features(command) => command.run(),
-        Command::Demo(command) => command.run(),
-        Command::Train(command) => command.run(),
-        Command::Predict(command) => command.run(),
-        Command::Serve(command) => command.run(),
-        Command::Experiment(command) => command.run(),
-        Command::Completions { shell } => {
-            // The script is generated in memory first, because the generator panics if the reader closes its pipe.
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "wavemill", &mut script);
-            Ok(stdout().write_all(&script)?)
-        }
-    };
-    ran.map(|()| 0)
+    /// Opens the version like [`VersionArgs::open`], for a command that writes to `out`.
+    ///
+    /// # Errors
+    /// [`UsageError`] if `out` is in the store; the errors of [`VersionArgs::open`].
+    fn open_outside(&self, out: &Path) -> Result<(Store, u64, Manifest)> {
+        let opened = self.open()?;
+        require_outside(&opened.0, out)?;
+        Ok(opened)
+    }
+}
+
+/// Rejects an output path in a store: only extraction runs may write into its folder.
+fn require_outside(store: &Store, out: &Path) -> Result<(), UsageError> {
+    if store.encloses(out) {
+        let message = format!("--out {}: must be outside the store", out.display());
+        return Err(UsageError(message));
+    }
+    Ok(())
 }
 
 /// The time that a command waits for a store that another command is writing.
@@ -243,15 +230,11 @@ mod tests {
     /// Width in columns of the narrowest terminal that help is formatted for.
     const TERMINAL_COLUMNS: usize = 80;
 
-    fn with_subcommands(
-        command: clap::Command,
-        name: &str,
-        found: &mut Vec<(String, clap::Command)>,
-    ) {
+    fn list(command: clap::Command, name: &str, found: &mut Vec<(String, clap::Command)>) {
         let name = format!("{name} {}", command.get_name());
         command
             .get_subcommands()
-            .for_each(|one| with_subcommands(one.clone(), &name, found));
+            .for_each(|one| list(one.clone(), &name, found));
         found.push((name, command));
     }
 
@@ -259,7 +242,7 @@ mod tests {
     #[test]
     fn help_examples_are_valid() {
         let mut commands = Vec::new();
-        with_subcommands(Cli::command(), "", &mut commands);
+        list(definition(), "", &mut commands);
         assert!(commands.len() > 14);
 
         for (name, command) in commands {

@@ -86,8 +86,8 @@ impl RecipeCommand {
     ///
     /// # Errors
     /// [`wavemill_schemas::recipe::RecipeError`] (exit code 2), or an error of stdout.
-    pub fn run(&self) -> Result<()> {
-        self.write(&mut stdout())
+    pub fn run(&self) -> Result<u8> {
+        self.write(&mut stdout()).map(|()| 0)
     }
 
     fn write(&self, out: &mut impl Write) -> Result<()> {

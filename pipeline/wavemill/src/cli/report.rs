@@ -10,15 +10,15 @@ use serde::Serialize;
 use wavemill_pages::Page;
 use wavemill_schemas::manifest::Manifest;
 use wavemill_schemas::text::{error_line, shown};
-use wavemill_schemas::version_name::VersionName;
 use wavemill_source as source;
 use wavemill_source::{Media, Source};
 use wavemill_sql::Limits;
-use wavemill_store::{Store, StorePlace};
+use wavemill_store::Store;
 use wavemill_terminal::exit::UsageError;
 use wavemill_terminal::files::{require_replaceable, write_text};
 use wavemill_terminal::output::{self, stdout};
 
+use super::{VersionArgs, require_outside};
 use crate::report::{self, Subject};
 
 const EXAMPLES: &str = "\
@@ -43,12 +43,8 @@ const MEMORY_BYTES: usize = 1 << 30;
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct ReportCommand {
-    /// The store's folder, or its address such as s3://bucket/store
-    #[arg(long, value_name = "DIR")]
-    store: StorePlace,
-    /// Version, by number or tag [default: the latest]
-    #[arg(long, value_name = "VERSION")]
-    version: Option<VersionName>,
+    #[command(flatten)]
+    read: VersionArgs,
     /// Folder or zip of the audio from which the version was made: typical tracks get a player
     #[arg(long, value_name = "PATH")]
     audio: Option<PathBuf>,
@@ -80,19 +76,14 @@ impl ReportCommand {
     ///
     /// # Errors
     /// [`UsageError`] for an invalid argument; `StoreError` or `ReportError` if the version cannot be read.
-    pub fn run(&self) -> Result<()> {
+    pub fn run(&self) -> Result<u8> {
         let start = Instant::now();
-        let store = Store::open(&self.store)?;
-        let (version, manifest) = store.readable(store.resolve(self.version.as_ref())?)?;
+        let (store, version, manifest) = self.read.open()?;
         let out = match &self.out {
             Some(out) => out.clone(),
             None => format!("report-{version}.html").into(),
         };
-        // Only extraction runs may write into a store's folder.
-        if store.encloses(&out) {
-            let message = format!("--out {}: must be outside the store", out.display());
-            return Err(UsageError(message).into());
-        }
+        require_outside(&store, &out)?;
         // The output path is checked before the page is built, which may take seconds.
         require_replaceable("--out", &out, "page", Page::is_ours)?;
         let archive = self.archive(version, &manifest)?;
@@ -109,7 +100,7 @@ impl ReportCommand {
             sections: sections.map(|section| section.title.as_str()).collect(),
             seconds: start.elapsed().as_secs_f64(),
         };
-        self.print_summary(&written)
+        self.print_summary(&written).map(|()| 0)
     }
 
     /// Opens the archive of audio if `--audio` is given.

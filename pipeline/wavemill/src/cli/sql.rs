@@ -6,18 +6,17 @@ use std::time::Duration;
 
 use anyhow::{Context, Error, Result};
 use clap::Args;
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 use wavemill_schemas::exit::INTERRUPTED;
 use wavemill_schemas::local_path::require_local;
 use wavemill_schemas::size::parse_bytes;
-use wavemill_schemas::version_name::VersionName;
 use wavemill_sql as sql;
 use wavemill_sql::{Console, Format, Interrupt, Limits, Prompt, SqlError};
-use wavemill_store::{Store, StorePlace};
+use wavemill_store::Store;
 use wavemill_terminal::exit::{UsageError, last_line};
 use wavemill_terminal::files::write_file;
-use wavemill_terminal::interrupt::remove_parts;
+use wavemill_terminal::interrupt::{self, SIGINT, remove_parts};
+
+use super::{VersionArgs, require_outside};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -41,12 +40,8 @@ Exit codes: 0 ok, 1 failed, 2 wrong usage or SQL, 3 store damaged, 5 no space, \
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct SqlCommand {
-    /// The store's folder, or its address such as s3://bucket/store
-    #[arg(long, value_name = "DIR")]
-    pub store: StorePlace,
-    /// Version, by number or tag [default: the latest]
-    #[arg(long, value_name = "VERSION")]
-    pub version: Option<VersionName>,
+    #[command(flatten)]
+    read: VersionArgs,
     /// The query, or several separated by `;`, or \d or \d TABLE; if omitted, it is read from standard input, or at a
     /// prompt if that is a terminal
     pub query: Option<String>,
@@ -79,7 +74,7 @@ impl SqlCommand {
     ///
     /// # Errors
     /// `SqlError` if the SQL fails, with the command's exit code; or an error of reading the query or writing the file.
-    pub fn run(&self) -> Result<()> {
+    pub fn run(&self) -> Result<u8> {
         let at_prompt = self.query.is_none() && io::stdin().is_terminal();
         if at_prompt && self.out != Path::new("-") {
             let message =
@@ -100,16 +95,13 @@ impl SqlCommand {
         };
 
         match answered {
-            Err(error) if error.downcast_ref().is_some_and(SqlError::is_broken_pipe) => Ok(()),
-            other => other,
+            Err(error) if error.downcast_ref().is_some_and(SqlError::is_broken_pipe) => Ok(0),
+            other => other.map(|()| 0),
         }
     }
 
     fn open(&self) -> Result<sql::Session> {
-        let store = Store::open(&self.store)?;
-        let version = store.resolve(self.version.as_ref())?;
-        let (_, manifest) = store.readable(version)?;
-
+        let (store, _, manifest) = self.read.open()?;
         let limits = limits(self.memory_limit, self.threads, self.allow_write);
         let session = sql::open(&store, &manifest, limits)?;
         for (name, file) in &self.tables {
@@ -129,7 +121,7 @@ impl SqlCommand {
         if self.format.is_binary() {
             return Err(self.binary_to_terminal().into());
         }
-        let prompt = Prompt::open(session)?;
+        let prompt = Prompt::open(session, |message| wavemill_terminal::say!("{message}"))?;
         self.stop_on_signals(session.interrupt(), true)?;
         Ok(prompt.run(session, self.console())?)
     }
@@ -156,13 +148,7 @@ impl SqlCommand {
         }
 
         // The result of a query must not be written into the store, as with COPY within a session.
-        if Store::at(&self.store).encloses(&self.out) {
-            return Err(UsageError(format!(
-                "--out {}: must be outside the store",
-                self.out.display()
-            ))
-            .into());
-        }
+        require_outside(&Store::at(&self.read.store), &self.out)?;
 
         write_file("--out", &self.out, |file| {
             let answered = self.console().answer(session, &query, file);
@@ -182,28 +168,24 @@ impl SqlCommand {
 
     /// Makes SIGINT and SIGTERM stop the query, which then cleans up, and end the process; at a prompt SIGINT stops
     /// only the query. In every state, the process ends within a second.
-    fn stop_on_signals(&self, interrupt: Interrupt, at_prompt: bool) -> Result<()> {
-        let mut signals = Signals::new([SIGINT, SIGTERM]).context("cannot handle signals")?;
-        std::thread::spawn(move || {
-            for signal in signals.forever() {
-                let is_stopping = interrupt.stop();
-                if signal == SIGINT && at_prompt {
-                    continue;
-                }
-
-                if is_stopping {
-                    // `STOP_WAIT` exceeds `running::LEAVE`, so the main thread can end the process in order first.
-                    std::thread::sleep(STOP_WAIT);
-                }
-
-                // The main thread may be stuck, so this one removes the unfinished output.
-                interrupt.clean();
-                remove_parts();
-                last_line(&SqlError::Interrupted.to_string());
-                std::process::exit(i32::from(INTERRUPTED));
+    fn stop_on_signals(&self, query: Interrupt, at_prompt: bool) -> Result<()> {
+        let handled = interrupt::call(move |signal| {
+            let is_stopping = query.stop();
+            if signal == SIGINT && at_prompt {
+                return;
             }
+            if is_stopping {
+                // `STOP_WAIT` exceeds `running::LEAVE`, so the main thread can end the process in order first.
+                std::thread::sleep(STOP_WAIT);
+            }
+
+            // The main thread may be stuck, so this one removes the unfinished output.
+            query.clean();
+            remove_parts();
+            last_line(&SqlError::Interrupted.to_string());
+            std::process::exit(i32::from(INTERRUPTED));
         });
-        Ok(())
+        handled.context("cannot handle signals")
     }
 }
 

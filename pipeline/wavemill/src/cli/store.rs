@@ -18,10 +18,11 @@ use wavemill_store::{
     VersionLine,
 };
 use wavemill_terminal::exit::UsageError;
-use wavemill_terminal::output::{report, stdout};
+use wavemill_terminal::interrupt::at_once;
+use wavemill_terminal::output::{report, stdout, warn};
 
 use super::exit::DamagedStore;
-use super::{READER_EXIT_CODES, WaitArgs, devices, views};
+use super::{READER_EXIT_CODES, VersionArgs, WaitArgs, devices, views};
 use crate::quote::literal;
 
 const INFO_EXAMPLES: &str = "\
@@ -102,9 +103,9 @@ impl InfoCommand {
     ///
     /// # Errors
     /// `StoreError` if the store cannot be read; [`UsageError`] for an unknown feature.
-    pub fn run(&self) -> Result<()> {
+    pub fn run(&self) -> Result<u8> {
         let Some(folder) = &self.store else {
-            return devices::print(self.json);
+            return devices::print(self.json).map(|()| 0);
         };
 
         let store = Store::open(folder)?;
@@ -112,7 +113,8 @@ impl InfoCommand {
         if self.files {
             // Paths of files that `gc` has removed are of no use; all other facts about such a version can still be
             // shown.
-            return self.print_files(folder, &store.readable(version)?.1);
+            let (_, manifest) = store.readable(version)?;
+            return self.print_files(folder, &manifest).map(|()| 0);
         }
         if let Some(views::Engine::Duckdb) = self.views {
             let (version, manifest) = store.readable(version)?;
@@ -122,16 +124,17 @@ impl InfoCommand {
                 None => std::path::absolute(store.place())?,
             };
             write!(stdout(), "{}", views::duckdb(&place, version, &manifest)?)?;
-            return Ok(());
+            return Ok(0);
         }
         if self.versions {
-            return self.print_versions(&store.history(&sound_tags(&store)?)?);
+            let history = store.history(&sound_tags(&store)?)?;
+            return self.print_versions(&history).map(|()| 0);
         }
 
         let (version, manifest) = store.manifest(version)?;
         if self.json {
             write!(stdout(), "{}", manifest.to_json()?)?;
-            return Ok(());
+            return Ok(0);
         }
 
         let tags = sound_tags(&store)?;
@@ -149,7 +152,7 @@ impl InfoCommand {
         }
         let versions = version_lines(&store.history(&tags)?, "    ");
         write!(stdout(), "  versions:\n{versions}")?;
-        Ok(())
+        Ok(0)
     }
 
     fn print_versions(&self, history: &[VersionLine]) -> Result<()> {
@@ -197,7 +200,7 @@ impl InfoCommand {
 fn sound_tags(store: &Store) -> Result<Tags, StoreError> {
     let tags = store.tags()?;
     for damaged in &tags.damaged {
-        wavemill_terminal::say!("warning: {}", shown(&damaged.to_string()));
+        warn(&damaged.to_string());
     }
     Ok(tags)
 }
@@ -301,12 +304,8 @@ fn describe(version: u64, manifest: &Manifest) -> String {
 #[derive(Debug, Args)]
 #[command(after_help = VERIFY_EXAMPLES)]
 pub struct VerifyCommand {
-    /// The store's folder, or its address such as s3://bucket/store
-    #[arg(long, value_name = "DIR")]
-    store: StorePlace,
-    /// Version, by number or tag [default: the latest]
-    #[arg(long, value_name = "VERSION")]
-    version: Option<VersionName>,
+    #[command(flatten)]
+    read: VersionArgs,
     /// Print the result as JSON on stdout
     #[arg(long)]
     json: bool,
@@ -317,9 +316,8 @@ impl VerifyCommand {
     ///
     /// # Errors
     /// [`DamagedStore`] if a file is damaged; `StoreError` if the store or its manifest cannot be read.
-    pub fn run(&self) -> Result<()> {
-        let store = Store::open(&self.store)?;
-        let (version, manifest) = store.readable(store.resolve(self.version.as_ref())?)?;
+    pub fn run(&self) -> Result<u8> {
+        let (store, version, manifest) = self.read.open()?;
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let verified = store.verify(version, &manifest, threads)?;
         if !verified.damage.is_empty() {
@@ -359,7 +357,7 @@ impl VerifyCommand {
             DecimalBytes(verified.bytes)
         );
         report(&format!("version {version}: {message}\n"));
-        Ok(())
+        Ok(0)
     }
 }
 
@@ -396,16 +394,14 @@ pub struct GcCommand {
 }
 
 impl GcCommand {
-    /// Reports whether this is a dry run, which removes nothing.
-    pub const fn dry_run(&self) -> bool {
-        self.dry_run
-    }
-
     /// Removes the data of old versions and of unfinished runs.
     ///
     /// # Errors
     /// [`UsageError`] for `--keep 0`; `StoreError` if the store cannot be read or changed.
-    pub fn run(&self) -> Result<()> {
+    pub fn run(&self) -> Result<u8> {
+        if self.dry_run {
+            at_once("interrupted; nothing was removed")?;
+        }
         if self.keep == 0 {
             return Err(UsageError(
                 "--keep 0: must be at least 1; to remove everything, delete the folder".to_owned(),
@@ -441,7 +437,7 @@ impl GcCommand {
         } else {
             report(&self.format_report(&collected));
         }
-        Ok(())
+        Ok(0)
     }
 
     fn format_report(&self, collected: &GcReport) -> String {
@@ -536,12 +532,12 @@ impl DiffCommand {
     ///
     /// # Errors
     /// `StoreError` if one of the versions does not exist or cannot be read.
-    pub fn run(&self) -> Result<()> {
+    pub fn run(&self) -> Result<u8> {
         let (diff, compared) = self.compare()?;
         if self.json {
             let whole = WholeDiff::new(diff, compared);
             writeln!(stdout(), "{}", serde_json::to_string(&whole)?)?;
-            return Ok(());
+            return Ok(0);
         }
 
         match &compared {
@@ -551,7 +547,7 @@ impl DiffCommand {
                     writeln!(stdout(), "{}", shown(&change.to_string()))?;
                 }
             }
-            Err(reason) => wavemill_terminal::say!("warning: {}", shown(reason)),
+            Err(reason) => warn(reason),
         }
         for change in &diff.recipe {
             writeln!(stdout(), "recipe {}", shown(&change.to_string()))?;
@@ -569,7 +565,7 @@ impl DiffCommand {
             }
         }
         writeln!(stdout(), "= {} files are equal", diff.files_equal)?;
-        Ok(())
+        Ok(0)
     }
 
     /// Compares the manifests and the tables of both versions.

@@ -47,7 +47,7 @@ impl TagCommand {
     ///
     /// # Errors
     /// `StoreError` if the version does not exist or the tag cannot be written.
-    pub fn run(&self) -> Result<()> {
+    pub fn run(&self) -> Result<u8> {
         let store = Store::open(&self.store)?;
         let tagged = store.tag(&self.version, &self.name, self.wait.duration())?;
         if self.json {
@@ -55,7 +55,7 @@ impl TagCommand {
         } else {
             report(&format_report(&tagged));
         }
-        Ok(())
+        Ok(0)
     }
 }
 

@@ -69,7 +69,7 @@ impl TrainCommand {
     ///
     /// # Errors
     /// The trainer's program cannot be started.
-    pub fn run(&self) -> Result<()> {
+    pub fn run(&self) -> Result<u8> {
         // With `exec`, terminal, signals and exit code are the trainer's own, and no process remains in between.
         Err(Command::new(beside(TRAINER))
             .args(output_args())
@@ -104,7 +104,7 @@ impl PredictCommand {
     ///
     /// # Errors
     /// A folder that is not a run, a missing trainer, or the exit code of either program.
-    pub fn run(&self) -> Result<()> {
+    pub fn run(&self) -> Result<u8> {
         // All run folders are checked before the first model computes predictions, which may take an hour.
         let mut features = Vec::new();
         for run in &self.runs {
@@ -130,7 +130,7 @@ impl PredictCommand {
             write!(stdout(), "{}", answers.lines())?;
         }
         match failed {
-            0 => Ok(()),
+            0 => Ok(0),
             code => Err(ChildFailure { code }.into()),
         }
     }

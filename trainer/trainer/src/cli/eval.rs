@@ -8,13 +8,13 @@ use anyhow::{Result, bail};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use tch::Device;
-use wavemill_schemas::text::{shown, shown_lines};
+use wavemill_schemas::text::shown_lines;
 use wavemill_schemas::version_name::VersionName;
 use wavemill_scores::map::{self, MapSettings, ROWS_MAX, ROWS_MIN, STEPS};
 use wavemill_scores::metrics::{Leaks, Noun, Predictions, paired, paired_table};
 use wavemill_scores::records::RunDir;
 use wavemill_terminal::exit::UsageError;
-use wavemill_terminal::output::{report, stdout};
+use wavemill_terminal::output::{report, stdout, warn};
 
 use super::progress::MapProgress;
 use super::role::{Role, role};
@@ -205,7 +205,7 @@ impl EvalCommand {
             };
             let scores = evaluate::scores(&own, &leaks, state.config.seed)?;
             for warning in data.lacking(self.side) {
-                wavemill_terminal::say!("warning: {}", shown(&warning));
+                warn(&warning);
             }
             if self.json {
                 writeln!(stdout(), "{}", serde_json::to_string(&scores)?)?;
@@ -340,7 +340,7 @@ impl EvalCommand {
             if speaks {
                 let classes = data.unknown_classes(side);
                 for warning in found.warning.iter().chain(&classes) {
-                    wavemill_terminal::say!("warning: {}", shown(warning));
+                    warn(warning);
                 }
             }
             known = Some(found.leaks);

@@ -1,8 +1,9 @@
 //! Errors of commands, messages of panics, and the exit code of each error.
 
 use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use anyhow::Error;
+use anyhow::{Error, Result};
 use wavemill_evaluation::report::ReportError;
 use wavemill_schemas::config::ConfigError;
 use wavemill_schemas::exit::{DAMAGED, FAILED, INTERRUPTED, USAGE, is_broken_pipe};
@@ -32,8 +33,14 @@ pub(crate) struct DamagedFiles {
     pub files: usize,
 }
 
+/// Runs `run`. A panic becomes an error.
+pub(crate) fn caught<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
+    let ran = catch_unwind(AssertUnwindSafe(run));
+    ran.unwrap_or_else(|panic| Err(Error::msg(panic_message(panic.as_ref()))))
+}
+
 /// Formats the message for a caught panic, with the first line of the panic's own text.
-pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
+fn panic_message(panic: &(dyn Any + Send)) -> String {
     let message = text::panic_message(panic).unwrap_or("no message");
     let line = message.lines().next().unwrap_or_default();
     format!(

@@ -10,6 +10,7 @@ use wavemill_scores::records::RunDir;
 use super::eval::CheckpointArg;
 use super::input;
 use crate::export::{self, ModelCard};
+use crate::ffi;
 use crate::trained::TrainedModel;
 
 const EXAMPLES: &str = "\
@@ -53,6 +54,7 @@ impl ExportCommand {
     /// # Errors
     /// The folder is not a run's, or the exported file cannot be written.
     pub(crate) fn run(&self) -> Result<u8> {
+        ffi::keep_signals_away();
         // Load the model on the CPU, since the exported tensors must not depend on a device.
         let trained = TrainedModel::load(&self.checkpoint.find(&self.run)?, Device::Cpu)?;
         let about = ModelCard::new(&trained, &input::recipe_of(&RunDir::open(&self.run)?))?;

@@ -15,7 +15,7 @@ use wavemill_schemas::text::{error_line, shown, shown_lines};
 use wavemill_schemas::version_name::VersionName;
 use wavemill_terminal::display::Display;
 use wavemill_terminal::exit::UsageError;
-use wavemill_terminal::output::{OutputArgs, report, stdout};
+use wavemill_terminal::output::{OutputArgs, report, stdout, warn};
 
 use super::folds::fold_rule;
 use super::like::LikeArgs;
@@ -278,7 +278,7 @@ impl FitCommand {
         };
         if group.rank() == 0 {
             for warning in data.warnings() {
-                wavemill_terminal::say!("warning: {}", shown(&warning));
+                warn(&warning);
             }
         }
 
@@ -364,7 +364,7 @@ pub(crate) fn monitored(
     group: &'static dyn Collective,
 ) -> Result<FitOutcome> {
     shared::check(&job.folder, group, shared::PATIENCE)?;
-    let monitor = interrupt::monitor();
+    let monitor = interrupt::monitor()?;
     let start = Instant::now();
     let fitted = Display::new()?.hidden_if(group.rank() > 0).accompany(
         |display| progress::update(display, &monitor, &job.config, start),
@@ -447,10 +447,10 @@ pub(crate) fn join(
         },
     };
 
-    Ok(strategy::join(
-        ranks,
-        &fingerprint,
-        device,
-        strategy::exit_on_loss(ranks),
-    )?)
+    if let Some(warning) = ranks.open_port_warning() {
+        warn(&warning);
+    }
+    let say = |line: &str| wavemill_terminal::say!("wavemill-train: {line}");
+    let on_loss = strategy::exit_on_loss(ranks, say);
+    Ok(strategy::join(ranks, &fingerprint, device, on_loss, say)?)
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use wavemill_schemas::exit::INTERRUPTED;
 use wavemill_terminal::interrupt::{self, end, exit_now, lock};
+use wavemill_terminal::output;
 
 use super::jobs::PARENT;
 use crate::run::{Phase, RunMonitor};
@@ -36,16 +37,20 @@ pub(crate) fn at_once(message: &'static str) -> Result<()> {
 }
 
 /// Returns a run's monitor, which signals can stop. All share one stop flag, since trials of a sweep run in sequence.
-pub(crate) fn monitor() -> RunMonitor {
+///
+/// # Errors
+/// The errors of [`at_once`].
+pub(crate) fn monitor() -> Result<RunMonitor> {
     static STOP: Mutex<Option<Arc<AtomicBool>>> = Mutex::new(None);
     let stop = Arc::clone(lock(&STOP).get_or_insert_default());
     let monitor = RunMonitor {
         stop: Arc::clone(&stop),
+        on_warning: Some(output::warn),
         ..RunMonitor::default()
     };
     let phase = Arc::clone(&monitor.phase);
-    interrupt::call(move || stop_run(&stop, &phase));
-    monitor
+    interrupt::call(move |_| stop_run(&stop, &phase))?;
+    Ok(monitor)
 }
 
 /// If requested by the program that started this process, ends this process when that program ends. An abandoned run

@@ -14,10 +14,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 use wavemill_schemas::exit::INTERRUPTED;
-use wavemill_terminal::interrupt::{self, exit_now, signal_child};
+use wavemill_terminal::interrupt::{self, SIGTERM, exit_now, signal_child};
 use wavemill_terminal::output::stdout;
 
 /// Interval at which the parent checks its child processes, and each child checks its parent.
@@ -123,8 +121,7 @@ pub(crate) fn run(
     mut told: impl FnMut(usize, Outcome) -> Result<()>,
 ) -> Result<Option<usize>> {
     // Handle signals before the first child starts: an earlier signal would end only this process, not the child.
-    let mut signals = Signals::new([SIGINT, SIGTERM])?;
-    interrupt::leave_to_others();
+    let signals = interrupt::receive()?;
     let mut jobs = Jobs {
         running: Vec::new(),
     };
@@ -136,7 +133,7 @@ pub(crate) fn run(
     let mut fatal = None;
 
     loop {
-        for signal in signals.pending() {
+        for signal in signals.try_iter() {
             stopped = true;
             jobs.signal(signal);
         }

@@ -22,12 +22,13 @@ mod sweep;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Error, Result, bail};
-use clap::{Args, Parser, Subcommand};
+use anyhow::{Result, bail};
+use clap::{Args, CommandFactory, Parser};
 use tch::Device;
 use wavemill_schemas::config::Config;
 use wavemill_schemas::text::shown;
 use wavemill_schemas::version_name::VersionName;
+use wavemill_terminal::command::{self, Subcommand, subcommand, with_subcommands};
 use wavemill_terminal::exit::{UsageError, finish};
 use wavemill_terminal::output::{OutputArgs, ProgressFormat};
 
@@ -55,25 +56,32 @@ Examples:
 Exit codes: 0 ok, 1 failed, 2 usage or configuration, or no such device, 3 store or checkpoint
 damaged, 4 different store or feature, 5 no space or read-only, 130 interrupted.";
 
+// Last lines of commands that a signal ends; of `fit` and `sweep`, before training begins.
+const UNTRAINED: &str = "interrupted before the first step; no run was changed";
+const UNSCORED: &str = "interrupted during evaluation; no run was changed";
+const UNPREDICTED: &str = "interrupted; not all rows were predicted";
+const NO_PAGE: &str = "interrupted; no page was written";
+const HALF_WRITTEN: &str = "interrupted while writing the model; export it again";
+
 /// Train and evaluate models on a feature store
 #[derive(Debug, Parser)]
 #[command(name = "wavemill-train", version, after_help = AFTER_HELP)]
 struct Cli {
-    #[command(subcommand)]
-    command: Command,
     #[command(flatten)]
     output: OutputArgs,
 }
 
-#[derive(Debug, Subcommand)]
-enum Command {
-    Fit(Box<fit::FitCommand>),
-    Eval(eval::EvalCommand),
-    Predict(predict::PredictCommand),
-    Sweep(sweep::SweepCommand),
-    Models(models::ModelsCommand),
-    Report(report::ReportCommand),
-    Export(export::ExportCommand),
+/// Returns the subcommands, in the order of the help.
+fn subcommands() -> Vec<Subcommand> {
+    vec![
+        subcommand("fit", UNTRAINED, fit::FitCommand::run),
+        subcommand("eval", UNSCORED, eval::EvalCommand::run),
+        subcommand("predict", UNPREDICTED, predict::PredictCommand::run),
+        subcommand("sweep", UNTRAINED, sweep::SweepCommand::run),
+        subcommand("models", "interrupted", models::ModelsCommand::run),
+        subcommand("report", NO_PAGE, report::ReportCommand::run),
+        subcommand("export", HALF_WRITTEN, export::ExportCommand::run),
+    ]
 }
 
 /// Options for device and speed. On a CPU, another number of threads changes the last bits of the results; the other
@@ -335,61 +343,20 @@ pub fn main_with(models: &[OwnModel]) -> u8 {
     // tch panics on exceptions of libtorch. The empty hook suppresses the backtrace; one line is printed below.
     std::panic::set_hook(Box::new(|_| {}));
 
-    let Cli { command, output } = match wavemill_terminal::parse(std::env::args_os()) {
-        Ok(cli) => cli,
+    let definition = with_subcommands(Cli::command(), subcommands());
+    let matches = match wavemill_terminal::parse(definition, std::env::args_os()) {
+        Ok(matches) => matches,
         Err(code) => return code,
     };
-    output.set();
     if let Err(error) = own::register(models) {
         return finish(Err(error.into()), exit::code);
     }
     // `keep_memory` must be called before the first tensor is created.
     ffi::keep_memory();
 
-    let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(command)));
+    let ended = exit::caught(|| command::run(&subcommands(), &matches, interrupt::at_once));
     interrupt::over();
-    match ran {
-        Ok(ended) => finish(ended, exit::code),
-        Err(panic) => {
-            let error = Error::msg(exit::panic_message(panic.as_ref()));
-            finish(Err(error), exit::code)
-        }
-    }
-}
-
-/// Returns the message for a command that a signal interrupts; for `fit` and `sweep`, before training begins.
-const fn interrupted(command: &Command) -> &'static str {
-    match command {
-        Command::Fit(_) | Command::Sweep(_) => {
-            "interrupted before the first step; no run was changed"
-        }
-        Command::Eval(_) => "interrupted during evaluation; no run was changed",
-        Command::Predict(_) => "interrupted; not all rows were predicted",
-        Command::Export(_) => "interrupted while writing the model; export it again",
-        Command::Report(_) => "interrupted; no page was written",
-        Command::Models(_) => "interrupted",
-    }
-}
-
-fn run(command: Command) -> Result<u8> {
-    interrupt::at_once(interrupted(&command))?;
-    // `fit`, `eval` and `sweep` start processes, which would inherit the blocked signals.
-    if matches!(
-        command,
-        Command::Predict(_) | Command::Models(_) | Command::Report(_) | Command::Export(_)
-    ) {
-        ffi::keep_signals_away();
-    }
-
-    match command {
-        Command::Fit(command) => command.run(),
-        Command::Eval(command) => command.run(),
-        Command::Predict(command) => command.run(),
-        Command::Sweep(command) => command.run(),
-        Command::Models(command) => command.run(),
-        Command::Report(command) => command.run(),
-        Command::Export(command) => command.run(),
-    }
+    finish(ended, exit::code)
 }
 
 #[cfg(test)]

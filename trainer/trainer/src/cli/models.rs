@@ -7,6 +7,7 @@ use clap::Args;
 use serde_json::{Value, json};
 use wavemill_terminal::output::stdout;
 
+use crate::ffi;
 use crate::models::ModelError;
 use crate::models::describe::{Description, describe, thousands};
 use crate::models::own;
@@ -63,6 +64,7 @@ impl ModelsCommand {
     /// # Errors
     /// The model is unknown, or the architecture does not accept the size of the rows.
     pub(crate) fn run(&self) -> Result<u8> {
+        ffi::keep_signals_away();
         if let Some(name) = &self.name {
             let model = describe(name, self.shape, self.classes)?;
             if self.json {

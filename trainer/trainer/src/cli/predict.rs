@@ -11,6 +11,7 @@ use wavemill_terminal::exit::UsageError;
 
 use super::eval::CheckpointArg;
 use super::{ComputeArgs, input};
+use crate::ffi;
 use crate::predict::{self, AnswerOptions, ExpectedFeature, Rows};
 use crate::strategy::Ranks;
 use crate::trained::TrainedModel;
@@ -58,6 +59,7 @@ impl PredictCommand {
     /// # Errors
     /// The folder is not a run's, the input is not a stream of rows, or its feature differs from the model's.
     pub(crate) fn run(&self) -> Result<u8> {
+        ffi::keep_signals_away();
         let folder = RunDir::open(&self.run)?;
         let trained = TrainedModel::load(
             &self.checkpoint.find(&self.run)?,

@@ -1,7 +1,6 @@
 //! Shows the progress of a training run on stderr, and a line at the end of each epoch. Also shows the progress of
 //! computing a t-SNE map, which has steps but no epochs.
 
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -10,6 +9,7 @@ use serde::Serialize;
 use wavemill_schemas::config::Config;
 use wavemill_terminal::display::{self, Display};
 use wavemill_terminal::exit::UsageError;
+use wavemill_terminal::interrupt::lock;
 
 use crate::run::{EpochSummary, RunMonitor, steps_total};
 
@@ -134,7 +134,7 @@ impl display::Snapshot for EpochSummary {
 
 /// Removes and returns the summaries of epochs that ended since the last call.
 fn ended(monitor: &RunMonitor) -> Vec<EpochSummary> {
-    std::mem::take(&mut *monitor.ended.lock().unwrap_or_else(PoisonError::into_inner))
+    std::mem::take(&mut *lock(&monitor.ended))
 }
 
 /// Shows the epochs that ended since the last call, and the progress of the run, which began at `start`.

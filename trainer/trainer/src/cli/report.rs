@@ -18,6 +18,7 @@ use wavemill_terminal::files::{cannot_write, require_replaceable, write_text};
 use wavemill_terminal::output::{self, stdout};
 
 use super::input;
+use crate::ffi;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -113,6 +114,7 @@ impl ReportCommand {
     /// # Errors
     /// [`UsageError`] if an output path cannot be used, and the `ReportError`s of reading the runs.
     pub(crate) fn run(&self) -> Result<u8> {
+        ffi::keep_signals_away();
         let start = Instant::now();
         let subject = self.read()?;
         let out = self.out_of(&subject);

@@ -1,7 +1,6 @@
 //! Determines whether this process is one of a job's ranks or the launcher that starts them.
 
 use anyhow::Result;
-use wavemill_terminal::interrupt;
 
 use crate::ffi;
 use crate::strategy::{self, Ranks};
@@ -23,8 +22,6 @@ pub(crate) fn role(nproc: Option<u16>) -> Result<Role> {
     let ranks = match (Ranks::from_env()?, nproc) {
         (Some(ranks), _) => ranks,
         (None, Some(nproc)) if nproc > 1 => {
-            // The launcher starts the ranks and forwards signals to them.
-            interrupt::leave_to_others();
             let code = strategy::launch(usize::from(nproc))?;
             return Ok(Role::Launcher(code.try_into().unwrap_or(1)));
         }

@@ -4,7 +4,6 @@ mod trial;
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
@@ -491,8 +490,7 @@ impl InTurn<'_> {
 
         // With several ranks, a panic leaves the other ranks waiting within a step, so it must end all ranks.
         let fitted = if group.world_size() == 1 {
-            catch_unwind(AssertUnwindSafe(|| monitored(&job, &data, group)))
-                .unwrap_or_else(|panic| Err(Error::msg(exit::panic_message(panic.as_ref()))))
+            exit::caught(|| monitored(&job, &data, group))
         } else {
             monitored(&job, &data, group)
         };

@@ -90,7 +90,7 @@ pub(crate) fn keep_memory() {
 }
 
 /// Blocks SIGINT and SIGTERM in this thread and in the threads that it starts. The signals must be handled by a thread
-/// that was started before.
+/// that was started before. Processes that this thread starts would inherit the blocked signals.
 ///
 /// oneDNN's recurrent kernels move the stack pointer into a buffer on the heap. A signal handler on such a thread would
 /// write its frame there, and the process would crash with a corrupted heap instead of writing a checkpoint.

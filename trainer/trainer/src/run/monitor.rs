@@ -32,6 +32,16 @@ pub struct RunMonitor {
     pub phase: Arc<Phase>,
     /// Summaries of completed epochs that no reader has taken yet.
     pub ended: Mutex<Vec<EpochSummary>>,
+    /// Called with each warning that the user should see during the run.
+    pub on_warning: Option<fn(&str)>,
+}
+
+impl RunMonitor {
+    pub(super) fn warn(&self, warning: &str) {
+        if let Some(warn) = self.on_warning {
+            warn(warning);
+        }
+    }
 }
 
 /// The phase of a run: training, validation or test.

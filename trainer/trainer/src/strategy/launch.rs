@@ -7,11 +7,10 @@ use std::io;
 use std::net::TcpListener;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{self, Command, ExitStatus, Stdio};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
-use wavemill_terminal::interrupt::signal_child;
+use wavemill_terminal::interrupt::{self, signal_child};
 
 use super::{RankError, watchdog, wire};
 
@@ -139,6 +138,20 @@ impl Ranks {
         }))
     }
 
+    /// Returns a warning of rank 0 if other machines can join the job without a secret.
+    pub(crate) fn open_port_warning(&self) -> Option<String> {
+        // torchrun's run id is `none` unless the user gives one.
+        let has_secret = !matches!(self.token.as_str(), "" | "none");
+        if self.rank > 0 || self.world_size == 1 || self.is_local() || has_secret {
+            return None;
+        }
+        Some(format!(
+            "every program that can reach port {} of this machine can join this job: set WAVEMILL_JOB to the same \
+             secret on all machines",
+            self.port
+        ))
+    }
+
     /// Reports whether the address of rank 0 is a loopback address, so that all ranks are on one machine.
     pub(super) fn is_local(&self) -> bool {
         self.address == "localhost"
@@ -200,8 +213,7 @@ fn launch_program(
     program: impl Fn() -> Command,
 ) -> Result<i32, RankError> {
     // Catch signals before starting the first rank: an earlier signal would end only the launcher.
-    let mut signals =
-        Signals::new([SIGINT, SIGTERM]).map_err(RankError::system(0, "catching signals"))?;
+    let signals = interrupt::receive().map_err(RankError::system(0, "catching signals"))?;
 
     let port = free_port()
         .map_err(RankError::system(0, "finding a free port"))?
@@ -231,7 +243,7 @@ fn launch_program(
         let process = command.spawn().map_err(RankError::launch(rank))?;
         children.running.push(Child { rank, process });
     }
-    children.wait(&mut signals, grace)
+    children.wait(&signals, grace)
 }
 
 /// Returns a free TCP port. If another program takes the port before rank 0 does, rank 0 reports an error.
@@ -258,10 +270,10 @@ struct Failure {
 }
 
 impl Children {
-    fn wait(mut self, signals: &mut Signals, grace: Duration) -> Result<i32, RankError> {
+    fn wait(mut self, signals: &Receiver<i32>, grace: Duration) -> Result<i32, RankError> {
         let mut failure: Option<Failure> = None;
         while !self.running.is_empty() {
-            for signal in signals.pending() {
+            for signal in signals.try_iter() {
                 for child in &mut self.running {
                     signal_child(&mut child.process, signal);
                 }

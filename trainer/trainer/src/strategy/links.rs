@@ -5,11 +5,12 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use arrow::buffer::MutableBuffer;
 use arrow::datatypes::{ArrowNativeType, ToByteSlice};
 use crossbeam_channel::{Receiver, Sender, bounded};
+use wavemill_terminal::interrupt::lock;
 
 /// Bytes per write to a TCP connection: large enough to amortize the system call, small enough for sending and
 /// receiving to overlap.
@@ -79,7 +80,7 @@ impl Links {
                 // The loop ends when `Links` is dropped, which closes the queue.
                 for chunk in to_send {
                     if let Err(failure) = stream.write_all(&chunk) {
-                        *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
+                        *lock(&slot) = Some(failure);
                         return;
                     }
                     if sent.send(chunk).is_err() {
@@ -158,11 +159,7 @@ impl Links {
 
     /// Returns the error that ended the sending thread.
     fn sending_error(&self) -> Fault {
-        let error = self
-            .error
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let error = lock(&self.error).take();
         Fault::Link {
             neighbour: self.next,
             source: error.unwrap_or_else(|| io::ErrorKind::BrokenPipe.into()),

@@ -95,7 +95,7 @@ pub(crate) fn sum_group(group: &'static dyn Collective) -> &'static ffi::Group {
 ///
 /// Blocks until every rank has connected and has the same `fingerprint` (versions and hashes) as rank 0. All ranks need
 /// the same kind of `device`, and each rank needs a GPU of its own if they use GPUs. In that case [`ffi::load_cuda`]
-/// must have been called before. Without NCCL, rank 0 prints one line to stderr and tensors on GPUs are summed in host
+/// must have been called before. Without NCCL, rank 0 passes one line to `say` and tensors on GPUs are summed in host
 /// memory.
 ///
 /// # Errors
@@ -106,6 +106,7 @@ pub(crate) fn join(
     fingerprint: &Fingerprint,
     device: Device,
     on_loss: OnLoss,
+    say: fn(&str),
 ) -> Result<&'static dyn Collective, RankError> {
     if ranks.world_size == 1 {
         return Ok(&Solo);
@@ -120,10 +121,10 @@ pub(crate) fn join(
         Ok(Backend::Ring) => {}
         Ok(Backend::Host { reason }) => {
             if ranks.rank == 0 {
-                wavemill_terminal::say!(
-                    "wavemill-train: gradients of GPUs are summed in host memory, which is slower, because NCCL is not \
-                     available: {reason}"
-                );
+                say(&format!(
+                    "gradients of GPUs are summed in host memory, which is slower, because NCCL is not available: \
+                     {reason}"
+                ));
             }
         }
         Err(error @ RankError::Disagree(_)) => {

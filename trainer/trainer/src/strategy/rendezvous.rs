@@ -102,14 +102,6 @@ pub(super) fn meet(ranks: &Ranks, fingerprint: &Fingerprint) -> Result<Rendezvou
     }
 
     let address = (listening_ip(ranks), ranks.port);
-    // torchrun's run id is `none` unless the user gives one.
-    if !ranks.is_local() && matches!(ranks.token.as_str(), "" | "none") {
-        wavemill_terminal::say!(
-            "warning: every program that can reach port {} of this machine can join this job: set WAVEMILL_JOB to the \
-             same secret on all machines",
-            ranks.port
-        );
-    }
     let deadline = Instant::now() + LISTEN_TIMEOUT;
     let listener = loop {
         match TcpListener::bind(address) {

@@ -9,11 +9,12 @@
 //! Tensors on GPUs are copied to host memory and summed there, on machines without NCCL.
 
 use std::ops::{AddAssign, Range};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use arrow::datatypes::ArrowNativeType;
 use tch::kind::Element;
 use tch::{Device, Kind, Tensor};
+use wavemill_terminal::interrupt::lock;
 
 use super::links::{CHUNK_BYTES, Fault, Links};
 use super::rendezvous::{self, Fingerprint};
@@ -259,7 +260,7 @@ impl RingGroup {
         &self,
         operation: impl FnOnce(&mut Ring) -> Result<R, Fault>,
     ) -> Result<R, RankError> {
-        let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ring = lock(&self.ring);
         let fault = match operation(&mut ring) {
             Ok(result) => return Ok(result),
             Err(fault) => fault,

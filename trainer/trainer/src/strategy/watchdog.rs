@@ -13,7 +13,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use wavemill_terminal::interrupt::exit_now;
+use wavemill_terminal::interrupt::{exit_now, lock};
 
 use super::links::Peer;
 use super::rendezvous::lost;
@@ -36,17 +36,17 @@ pub(super) type Check = Box<dyn Fn() -> Option<String> + Send>;
 /// Exit code of a rank that ends because another rank was lost. The lost rank reports the cause.
 pub(crate) const LOST: u8 = 6;
 
-/// Returns a function that prints to stderr, on one line, which rank was lost, and then exits the process with code
+/// Returns a function that passes to `say`, in one line, which rank was lost, and then exits the process with code
 /// [`LOST`].
-pub(crate) fn exit_on_loss(ranks: &Ranks) -> OnLoss {
+pub(crate) fn exit_on_loss(ranks: &Ranks, say: fn(&str)) -> OnLoss {
     let rank = ranks.rank;
     Box::new(move |loss| {
-        let line = format!("wavemill-train: rank {rank} stops: {loss}");
+        let line = format!("rank {rank} stops: {loss}");
         // If stderr is a pipe that is not being read, printing blocks. The exit therefore waits for it only for a
         // limited time.
         let (done, told) = crossbeam_channel::bounded(1);
         std::thread::spawn(move || {
-            wavemill_terminal::say!("{line}");
+            say(&line);
             done.send(())
         });
         let _ = told.recv_timeout(BEAT);
@@ -149,20 +149,12 @@ impl Watchdog {
 
     /// Registers connections to close when a rank is lost, so that no thread waits for their data forever.
     pub(super) fn guard(&self, streams: impl IntoIterator<Item = TcpStream>) {
-        self.0
-            .guarded
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .extend(streams);
+        lock(&self.0.guarded).extend(streams);
     }
 
     /// Registers an additional check whether this rank can continue.
     pub(super) fn also_ask(&self, check: Check) {
-        self.0
-            .checks
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(check);
+        lock(&self.0.checks).push(check);
     }
 
     /// Returns the lost rank that explains a broken connection, if one is reported within [`CAUSE_TIMEOUT`].
@@ -227,7 +219,7 @@ impl Drop for Watchdog {
     fn drop(&mut self) {
         self.0.end_quietly();
         for peer in &self.0.peers {
-            let stream = peer.lock().unwrap_or_else(PoisonError::into_inner);
+            let stream = lock(peer);
             // Fails if the peer has already closed the connection.
             let _ = stream.shutdown(Shutdown::Both);
         }
@@ -236,7 +228,7 @@ impl Drop for Watchdog {
 
 impl WatchdogInner {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     fn wait_until(
@@ -265,7 +257,7 @@ impl WatchdogInner {
     /// them.
     fn send_to_all(&self, message: &Message) {
         for peer in &self.peers {
-            let mut stream = peer.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut stream = lock(peer);
             let _ = wire::send(&mut *stream, message);
         }
     }
@@ -295,11 +287,7 @@ impl WatchdogInner {
         {
             return Some("the process that started it has ended".to_owned());
         }
-        self.checks
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .iter()
-            .find_map(|check| check())
+        lock(&self.checks).iter().find_map(|check| check())
     }
 
     /// Reads messages from one connected rank until monitoring stops.
@@ -356,7 +344,7 @@ impl WatchdogInner {
         self.state().loss = Some((rank, reason));
         self.changed.notify_all();
 
-        let mut guarded = self.guarded.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut guarded = lock(&self.guarded);
         for stream in guarded.drain(..) {
             // Fails if the connection is already closed.
             let _ = stream.shutdown(Shutdown::Both);

@@ -96,14 +96,15 @@ impl ExperimentCommand {
     /// # Errors
     /// [`wavemill_schemas::experiment::ExperimentError`] (exit code 2), or an error of `extract` or `wavemill-train
     /// fit`.
-    pub fn run(&self) -> Result<()> {
+    pub fn run(&self) -> Result<u8> {
         let out = &mut stdout();
-        match &self.action {
+        let ran = match &self.action {
             Action::List => list(out),
             Action::Show { experiment, toml } => show(experiment, *toml, out),
             Action::Run(args) => run::run(args, out),
             Action::Check { experiment } => check(experiment, out),
-        }
+        };
+        ran.map(|()| 0)
     }
 }
 

@@ -32,7 +32,7 @@ use super::tables;
 use super::trainer::{self, flags};
 use super::work::{RunWork, Selection, StoreWork, Work};
 use crate::cli::extract::ExtractCommand;
-use crate::cli::{WaitArgs, command_of};
+use crate::cli::{RUN_AGAIN, WaitArgs, command_of};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -262,7 +262,7 @@ fn previews(args: &RunArgs, work: &Work, data: &[FoundData]) -> Result<Vec<Previ
         previews.push(preview.with_context(|| format!("store {}", store.name))?);
     }
     // The signal handling of the preview has ended with the preview, so that of the experiment is set again.
-    interrupt::at_once("interrupted; run the same command again to continue")?;
+    interrupt::at_once(RUN_AGAIN)?;
     Ok(previews)
 }
 
@@ -313,7 +313,7 @@ fn make_store(args: &RunArgs, store: &StoreWork, data: &FoundData) -> Result<Sto
         .run()
         .with_context(|| format!("store {} (other data need another --out)", store.name))?;
     // The signal handling of the extraction has ended with it, so that of the experiment is set again.
-    interrupt::at_once("interrupted; run the same command again to continue")?;
+    interrupt::at_once(RUN_AGAIN)?;
 
     let latest = Store::at(&path).latest()?;
     let made = latest.with_context(|| format!("{}: contains no version", path.display()))?;

@@ -84,7 +84,7 @@ impl ServeCommand {
     ///
     /// # Errors
     /// Wrong usage; a model that cannot be loaded; [`Interrupted`] after a signal.
-    pub fn run(&self) -> Result<()> {
+    pub fn run(&self) -> Result<u8> {
         let server = Arc::new(self.server()?);
         let runtime = runtime::Builder::new_multi_thread()
             .worker_threads(HTTP_THREADS)
@@ -97,7 +97,7 @@ impl ServeCommand {
         let ended = runtime.block_on(self.answer(&server));
         // The shutdown does not wait for threads that are decoding a song whose client has disconnected.
         runtime.shutdown_background();
-        ended
+        ended.map(|()| 0)
     }
 
     fn server(&self) -> Result<Server> {

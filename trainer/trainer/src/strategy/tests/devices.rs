@@ -18,7 +18,7 @@ fn each_device<R: Send>(
         let mut threads = Vec::new();
         for (ranks, &device) in world(devices.len()).into_iter().zip(devices) {
             threads.push(scope.spawn(move || {
-                let joined = join(&ranks, &fingerprint(), device, no_loss());
+                let joined = join(&ranks, &fingerprint(), device, no_loss(), |_| ());
                 let group = joined.map_err(|error| error.to_string())?;
                 let result = body(group);
                 group.finish().expect("all finish");

@@ -50,8 +50,9 @@ fn child() {
     }
 
     let ranks = Ranks::from_env().expect("complete").expect("a rank");
-    let group =
-        join(&ranks, &fingerprint(), Device::Cpu, exit_on_loss(&ranks)).expect("all are there");
+    let say = |line: &str| eprintln!("{line}");
+    let on_loss = exit_on_loss(&ranks, say);
+    let group = join(&ranks, &fingerprint(), Device::Cpu, on_loss, say).expect("all are there");
     let mark = Path::new(&folder).join(format!("joined-{}", ranks.rank));
     std::fs::write(mark, std::process::id().to_string()).expect("a folder");
 

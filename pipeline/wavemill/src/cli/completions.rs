@@ -1,0 +1,38 @@
+//! `wavemill completions`: writes the completion scripts of shells.
+
+use std::io::Write;
+
+use anyhow::Result;
+use clap::Args;
+use clap_complete::Shell;
+use wavemill_terminal::output::stdout;
+
+use super::definition;
+
+const EXAMPLES: &str = "\
+Examples:
+  wavemill completions bash \\
+      > ~/.local/share/bash-completion/completions/wavemill
+  wavemill completions zsh > ~/.zfunc/_wavemill
+  wavemill completions fish > ~/.config/fish/completions/wavemill.fish
+
+Exit codes: 0 ok, 1 failed, 2 wrong usage.";
+
+/// Write a shell's completion script to stdout
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct CompletionsCommand {
+    /// Shell to write the script for
+    shell: Shell,
+}
+
+impl CompletionsCommand {
+    /// Writes the script to stdout.
+    pub(super) fn run(&self) -> Result<u8> {
+        // The script is generated in memory first, because the generator panics if the reader closes its pipe.
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, &mut definition(), "wavemill", &mut script);
+        stdout().write_all(&script)?;
+        Ok(0)
+    }
+}
