@@ -6,10 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BinaryBuilder, BooleanArray, FixedSizeBinaryBuilder, Float32Array, Int32Array,
-    Int32Builder, Int64Array, ListArray, ListBuilder, RecordBatch, StringArray,
+    ArrayRef, BinaryBuilder, FixedSizeBinaryBuilder, Int64Array, RecordBatch, StringArray,
 };
-use arrow::datatypes::{DataType, Int32Type, Schema, SchemaRef};
+use arrow::datatypes::{Schema, SchemaRef};
 use half::f16;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
@@ -18,11 +17,14 @@ use parquet::schema::types::ColumnPath;
 use serde_json::json;
 use wavemill_schemas::FORMAT_VERSION;
 use wavemill_schemas::canonical;
+use wavemill_schemas::clip::ClipRow;
+use wavemill_schemas::columns::RowFacts;
 use wavemill_schemas::manifest::{
     Counts, Engine, FeatureEntry, FileEntry, Identity, Manifest, Scale, TargetEntry,
 };
 use wavemill_schemas::recipe::{Dtype, Layout};
-use wavemill_schemas::tables::{feature_schema, list_of, rejects_schema};
+use wavemill_schemas::row_arrays::{self, Row};
+use wavemill_schemas::tables::{feature_schema, rejects_schema};
 use wavemill_store::Store;
 
 /// Number of rows in a row group. It is small, so that a file has several row groups.
@@ -69,6 +71,28 @@ impl Clip {
             genre: Some((id % 3) as i32),
             hash: format!("{id:064x}"),
             tensor,
+        }
+    }
+
+    fn row(&self) -> ClipRow {
+        let id = self.id;
+        ClipRow {
+            clip_key: format!("000/{id:06}.mp3"),
+            track_id: id,
+            targets: vec![self.genre],
+            genres_all: vec![id as i32],
+            artist_id: Some(id / 2),
+            album_id: Some(id / 3),
+            ..ClipRow::default()
+        }
+    }
+
+    fn facts(&self) -> RowFacts {
+        RowFacts {
+            variant: 1.0,
+            duration_s: 20.0 + self.id as f32 / 100.0,
+            audio_blake3: self.hash.as_str().into(),
+            ..RowFacts::default()
         }
     }
 }
@@ -353,40 +377,12 @@ fn same_audio_as_1(clip: Clip) -> Clip {
 }
 
 fn feature_batch(schema: &SchemaRef, entry: &FeatureEntry, clips: &[Clip]) -> RecordBatch {
-    let n = clips.len();
-    let ids = clips.iter().map(|clip| clip.id);
-    let genres_all = ListArray::from_iter_primitive::<Int32Type, _, _>(
-        ids.clone().map(|id| Some(vec![Some(id as i32)])),
-    );
-    let genres_all = ListArray::new(
-        item_of(&list_of(DataType::Int32)),
-        genres_all.offsets().clone(),
-        genres_all.values().clone(),
-        None,
-    );
+    let clip_rows: Vec<ClipRow> = clips.iter().map(Clip::row).collect();
+    let facts: Vec<RowFacts> = clips.iter().map(Clip::facts).collect();
+    let rows = clip_rows.iter().zip(&facts);
+    let rows: Vec<Row<'_>> = rows.map(|(clip, facts)| Row { clip, facts }).collect();
 
-    let mut columns: Vec<ArrayRef> = vec![
-        Arc::new(StringArray::from_iter_values(
-            ids.clone().map(|id| format!("000/{id:06}.mp3")),
-        )),
-        Arc::new(Int64Array::from_iter_values(ids.clone())),
-        Arc::new(Int32Array::from(vec![0; n])),
-        Arc::new(Float32Array::from(vec![0.0; n])),
-        Arc::new(Float32Array::from(vec![1.0; n])),
-        Arc::new(clips.iter().map(|clip| clip.genre).collect::<Int32Array>()),
-        Arc::new(genres_all),
-        Arc::new(Int64Array::from_iter_values(ids.clone().map(|id| id / 2))),
-        Arc::new(Int64Array::from_iter_values(ids.clone().map(|id| id / 3))),
-        Arc::new(Float32Array::from_iter_values(
-            ids.map(|id| 20.0 + id as f32 / 100.0),
-        )),
-        Arc::new(Float32Array::from(vec![0.0; n])),
-        Arc::new(BooleanArray::from(vec![false; n])),
-        Arc::new(StringArray::from_iter_values(
-            clips.iter().map(|clip| &clip.hash),
-        )),
-    ];
-
+    let mut columns = row_arrays::arrays(&rows, true);
     columns.extend(tensor_columns(entry, clips));
     RecordBatch::try_new(schema.clone(), columns).expect("the contract's columns")
 }
@@ -402,23 +398,11 @@ fn tensor_columns(entry: &FeatureEntry, clips: &[Clip]) -> Vec<ArrayRef> {
     }
 
     let mut bytes = BinaryBuilder::new();
-    let DataType::List(item) = list_of(DataType::Int32) else {
-        unreachable!("list_of gives a list")
-    };
-    let mut shapes = ListBuilder::new(Int32Builder::new()).with_field(item);
-
     for clip in clips {
         bytes.append_value(&clip.tensor);
-        shapes.append_value([Some(2), Some(clip.tensor.len() as i32 / 8)]);
     }
-    vec![Arc::new(bytes.finish()), Arc::new(shapes.finish())]
-}
-
-fn item_of(list: &DataType) -> arrow::datatypes::FieldRef {
-    match list {
-        DataType::List(item) => item.clone(),
-        other => unreachable!("{other} is no list"),
-    }
+    let shapes = clips.iter().map(|clip| [2, clip.tensor.len() as i32 / 8]);
+    vec![Arc::new(bytes.finish()), row_arrays::int_lists(shapes)]
 }
 
 fn write_file(

@@ -1,7 +1,10 @@
 //! The rows of the metadata after cleaning: a clip with its labels and its split.
 
-/// One clip of the cleaned rows, with the values that the plan and the feature rows need.
-#[derive(Clone, Debug, PartialEq)]
+use serde::Serialize;
+
+/// One clip of the cleaned rows, with the values that the plan and the feature rows need. Serialized, it contains the
+/// values that are columns of feature rows.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct ClipRow {
     /// Primary key of the clip: its path relative to the audio root.
     pub clip_key: String,
@@ -17,5 +20,6 @@ pub struct ClipRow {
     pub album_id: Option<i64>,
     /// Split of the clip by the recipe's rule: `training`, `validation`, `test`, `none`, or the value of the split
     /// column. Always `none` under rule `segment`, where the plan assigns segments instead of clips to splits.
+    #[serde(skip)]
     pub split: String,
 }

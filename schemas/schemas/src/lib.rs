@@ -18,6 +18,8 @@ mod named;
 pub mod recipe;
 pub mod reject;
 pub mod rng;
+#[cfg(feature = "arrow")]
+pub mod row_arrays;
 pub mod samples;
 pub mod settings;
 pub mod sides;

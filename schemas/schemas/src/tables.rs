@@ -8,6 +8,7 @@ use serde::Serialize;
 
 pub use crate::columns::shape_column;
 
+use crate::columns::{KEY_COLUMNS, MORE_COLUMNS, RowColumn};
 use crate::manifest::{FeatureEntry, TargetEntry};
 use crate::recipe::{Dtype, Layout};
 
@@ -68,30 +69,14 @@ pub fn feature_schema(
 ) -> Result<SchemaRef, serde_json::Error> {
     let metadata = HashMap::from([(TENSOR_KEY.to_owned(), tensor_metadata(feature, targets)?)]);
 
-    // Columns about audio are null in the rows of picture files.
-    let no_audio = !feature.is_of_audio();
-    let mut fields = vec![
-        Field::new("clip_key", DataType::Utf8, false),
-        Field::new("track_id", DataType::Int64, false),
-        Field::new("segment", DataType::Int32, false),
-        Field::new("offset_s", DataType::Float32, no_audio),
-        Field::new("variant", DataType::Float32, false),
-    ];
-    for target in targets {
-        // A null in a target's column means that the row is unlabelled.
-        fields.push(Field::new(&target.name, DataType::Int32, true));
-    }
-    fields.extend([
-        Field::new("genres_all", list_of(DataType::Int32), false),
-        Field::new("artist_id", DataType::Int64, true),
-        Field::new("album_id", DataType::Int64, true),
-        Field::new("duration_s", DataType::Float32, no_audio),
-        Field::new("lost_s", DataType::Float32, no_audio),
-        Field::new("silent", DataType::Boolean, no_audio),
-        Field::new("audio_blake3", DataType::Utf8, no_audio),
-        Field::new(&feature.name, tensor_type(feature, layout, dtype), false)
-            .with_metadata(metadata.clone()),
-    ]);
+    let field = |column: &RowColumn| column.field(feature.is_of_audio());
+    // A null in a target's column means that the row is unlabelled.
+    let target = |target: &TargetEntry| Field::new(&target.name, DataType::Int32, true);
+    let mut fields: Vec<Field> = KEY_COLUMNS.iter().map(field).collect();
+    fields.extend(targets.iter().map(target));
+    fields.extend(MORE_COLUMNS.iter().map(field));
+    let tensor = tensor_type(feature, layout, dtype);
+    fields.push(Field::new(&feature.name, tensor, false).with_metadata(metadata.clone()));
 
     // If shapes vary between rows, the bytes of a tensor do not determine its shape.
     if feature.shape.contains(&None) {

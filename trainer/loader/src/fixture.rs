@@ -10,22 +10,24 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BinaryArray, BooleanArray, FixedSizeBinaryArray, Float16Array, Float32Array,
-    Float64Array, Int16Array, Int32Array, Int32Builder, Int64Array, ListArray, ListBuilder,
-    RecordBatch, StringArray, UInt8Array,
+    Array, ArrayRef, BinaryArray, FixedSizeBinaryArray, Float16Array, Float32Array, Float64Array,
+    Int16Array, Int64Array, ListArray, RecordBatch, StringArray, UInt8Array,
 };
 use arrow::buffer::{Buffer, OffsetBuffer, ScalarBuffer};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{Field, Schema, SchemaRef};
 use half::f16;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression as ParquetCodec, ZstdLevel};
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
+use wavemill_schemas::clip::ClipRow;
+use wavemill_schemas::columns::RowFacts;
 use wavemill_schemas::manifest::{
     Counts, Engine, FeatureEntry, FileEntry, Identity, Manifest, Scale, Stats, TargetEntry,
 };
 use wavemill_schemas::recipe::{Compression, Dtype, Layout, Recipe};
+use wavemill_schemas::row_arrays::{self, Row};
 use wavemill_schemas::{FORMAT_VERSION, canonical, tables};
 
 /// The name of the feature.
@@ -319,72 +321,58 @@ impl Fixture {
     }
 
     fn batch(&self, schema: &SchemaRef, rows: &[RowId]) -> RecordBatch {
-        let mut genres = int_lists();
-        let mut shapes = int_lists();
-        for row in rows {
-            // The genres of a row are the genre of its class and, for even clips, a second genre, which is repeated.
-            genres
-                .values()
-                .append_slice(&[10 + self.place(row.clip) as i32]);
-            genres
-                .values()
-                .append_slice(if row.clip % 2 == 0 { &[99, 99] } else { &[] });
-            genres.append(true);
+        let clips: Vec<ClipRow> = rows.iter().map(|row| self.clip_row(row.clip)).collect();
+        let facts: Vec<RowFacts> = rows.iter().map(Self::facts).collect();
+        let arrow_rows = clips.iter().zip(&facts);
+        let arrow_rows: Vec<Row<'_>> = arrow_rows
+            .map(|(clip, facts)| Row { clip, facts })
+            .collect();
 
-            let bands = self.shape[0] as i32;
-            let frames = self.frames(row.clip) as i32;
-            let mut shape = vec![bands, frames];
-            if self.frames_first {
-                shape.reverse();
-            }
-            if self.samples {
-                shape = vec![frames];
-            }
-            shapes.values().append_slice(&shape);
-            shapes.append(true);
-        }
-
-        let n = rows.len();
-        let mut columns: Vec<ArrayRef> = vec![
-            Arc::new(StringArray::from_iter_values(
-                rows.iter().map(|r| Self::clip_key(r.clip)),
-            )),
-            Arc::new(Int64Array::from_iter_values(
-                rows.iter().map(|r| r.clip as i64),
-            )),
-            Arc::new(Int32Array::from_iter_values(
-                rows.iter().map(|r| r.segment as i32),
-            )),
-            Arc::new(Float32Array::from_iter_values(
-                rows.iter().map(|r| r.segment as f32),
-            )),
-            Arc::new(Float32Array::from_iter_values(
-                rows.iter().map(|r| r.variant),
-            )),
-            Arc::new(Int32Array::from_iter(
-                rows.iter().map(|r| self.class(r.clip)),
-            )),
-            Arc::new(genres.finish()),
-            Arc::new(Int64Array::from_iter(
-                rows.iter()
-                    .map(|r| (r.clip % 7 != 6).then(|| self.artist(r.clip) as i64)),
-            )),
-            Arc::new(Int64Array::from_iter(
-                rows.iter().map(|r| Some((r.clip / 2) as i64)),
-            )),
-            Arc::new(Float32Array::from(vec![1.0; n])),
-            Arc::new(Float32Array::from(vec![0.0; n])),
-            Arc::new(BooleanArray::from(vec![false; n])),
-            Arc::new(StringArray::from_iter_values(
-                rows.iter().map(|r| canonical::id(&r.clip).expect("an id")),
-            )),
-            self.tensors(rows),
-        ];
-
+        let mut columns = row_arrays::arrays(&arrow_rows, true);
+        columns.push(self.tensors(rows));
         if self.ragged {
-            columns.push(Arc::new(shapes.finish()));
+            let shapes = rows.iter().map(|row| self.stored_shape(row.clip));
+            columns.push(row_arrays::int_lists(shapes));
         }
         RecordBatch::try_new(Arc::clone(schema), columns).expect("columns of the schema")
+    }
+
+    fn clip_row(&self, clip: usize) -> ClipRow {
+        // The genres of a clip are the genre of its class and, for even clips, a second genre, which is repeated.
+        let mut genres_all = vec![10 + self.place(clip) as i32];
+        if clip.is_multiple_of(2) {
+            genres_all.extend([99, 99]);
+        }
+        ClipRow {
+            clip_key: Self::clip_key(clip),
+            track_id: clip as i64,
+            targets: vec![self.class(clip)],
+            genres_all,
+            artist_id: (clip % 7 != 6).then(|| self.artist(clip) as i64),
+            album_id: Some((clip / 2) as i64),
+            ..ClipRow::default()
+        }
+    }
+
+    fn facts(row: &RowId) -> RowFacts {
+        RowFacts {
+            segment: row.segment as i32,
+            offset_s: row.segment as f32,
+            variant: row.variant,
+            duration_s: 1.0,
+            audio_blake3: canonical::id(&row.clip).expect("an id").into(),
+            ..RowFacts::default()
+        }
+    }
+
+    /// Returns the shape of a clip's rows, in the order of the feature's axes.
+    fn stored_shape(&self, clip: usize) -> Vec<i32> {
+        let [bands, frames] = [self.shape[0] as i32, self.frames(clip) as i32];
+        match (self.samples, self.frames_first) {
+            (true, _) => vec![frames],
+            (false, true) => vec![frames, bands],
+            (false, false) => vec![bands, frames],
+        }
     }
 
     fn tensors(&self, rows: &[RowId]) -> ArrayRef {
@@ -404,29 +392,17 @@ impl Fixture {
 
         let n = bytes.len() / self.dtype.bytes();
         let bytes = Buffer::from_slice_ref(bytes.as_slice());
-        let (item, values): (DataType, ArrayRef) = match self.dtype {
-            Dtype::F16 => (
-                DataType::Float16,
-                Arc::new(Float16Array::new(ScalarBuffer::new(bytes, 0, n), None)),
-            ),
-            Dtype::F32 => (
-                DataType::Float32,
-                Arc::new(Float32Array::new(ScalarBuffer::new(bytes, 0, n), None)),
-            ),
-            Dtype::U8 => (
-                DataType::UInt8,
-                Arc::new(UInt8Array::new(ScalarBuffer::new(bytes, 0, n), None)),
-            ),
-            Dtype::S16 => (
-                DataType::Int16,
-                Arc::new(Int16Array::new(ScalarBuffer::new(bytes, 0, n), None)),
-            ),
+        let values: ArrayRef = match self.dtype {
+            Dtype::F16 => Arc::new(Float16Array::new(ScalarBuffer::new(bytes, 0, n), None)),
+            Dtype::F32 => Arc::new(Float32Array::new(ScalarBuffer::new(bytes, 0, n), None)),
+            Dtype::U8 => Arc::new(UInt8Array::new(ScalarBuffer::new(bytes, 0, n), None)),
+            Dtype::S16 => Arc::new(Int16Array::new(ScalarBuffer::new(bytes, 0, n), None)),
         };
 
         let lengths =
             OffsetBuffer::from_lengths(stored.iter().map(|row| row.len() / self.dtype.bytes()));
         Arc::new(ListArray::new(
-            Arc::new(Field::new("item", item, false)),
+            Arc::new(Field::new("item", values.data_type().clone(), false)),
             lengths,
             values,
             None,
@@ -636,10 +612,6 @@ impl Fixture {
 /// Returns a pseudo-random number from 0 to 1 that depends only on the clip.
 fn noise(clip: usize) -> f64 {
     canonical::hash("column", 0, &clip.to_string()) as f64 / u64::MAX as f64
-}
-
-fn int_lists() -> ListBuilder<Int32Builder> {
-    ListBuilder::new(Int32Builder::new()).with_field(Field::new("item", DataType::Int32, false))
 }
 
 fn write_table(root: &Path, table: &str, columns: &[(&str, ArrayRef)]) -> FileEntry {

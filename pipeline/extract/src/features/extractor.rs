@@ -6,13 +6,14 @@ use std::sync::Arc;
 use wavemill_decode::Pcm;
 use wavemill_kernels::stretch::{StretchArgs, StretchPlan};
 use wavemill_kernels::{KernelError, Row};
+use wavemill_schemas::columns::RowFacts;
 use wavemill_schemas::recipe::{SoundArgs, TensorArgs};
 use wavemill_schemas::reject::{Reason, Reject, Stage};
 use wavemill_store::plan::segment_side;
 use wavemill_store::plan::segments::{
     PLAIN, Segment, end_of, plain, segments, stretched_segments, variant_len,
 };
-use wavemill_store::shards::{AudioFacts, FeatureRow};
+use wavemill_store::shards::FeatureRow;
 use wavemill_store::tensors::Tensor;
 
 use super::audio::{AudioPlan, Decoded, RowError};
@@ -211,8 +212,8 @@ impl FeaturePlan {
         factors.find(|&&factor| factor as f32 == variant).copied()
     }
 
-    /// Creates the rows of a clip from the results of the kernels. `originals` contains the clip's file for each feature
-    /// that consists of it; such a clip has one row.
+    /// Creates the rows of a clip from its decoded audio and the results of the kernels. `originals` contains the clip's
+    /// file for each feature that consists of it; such a clip has one row.
     ///
     /// # Errors
     /// [`NoRows::Reject`] for a clip without a single frame, [`NoRows::Error`] for a value that its type cannot hold.
@@ -223,21 +224,27 @@ impl FeaturePlan {
         segments: &[Segment],
         computed: SegmentResults,
         originals: Vec<Vec<u8>>,
-        audio: &Arc<AudioFacts>,
+        pcm: &Pcm,
     ) -> Result<Vec<FeatureRow>, NoRows> {
         let mut originals = originals.into_iter();
         let mut rows = Vec::with_capacity(segments.len());
 
+        let audio_blake3: Arc<str> = pcm.audio_blake3.as_str().into();
         for (segment, made) in segments.iter().zip(computed) {
             let Row { silent, tensors } = made.map_err(|error| self.failed(error, clip_key))?;
             rows.push(FeatureRow {
                 clip,
-                variant: segment.variant as f32,
-                segment: segment.number as i32,
+                facts: RowFacts {
+                    segment: segment.number as i32,
+                    offset_s: (segment.start as f64 / f64::from(self.audio.sample_rate_hz)) as f32,
+                    variant: segment.variant as f32,
+                    duration_s: pcm.duration_s,
+                    lost_s: pcm.lost_s,
+                    silent,
+                    audio_blake3: Arc::clone(&audio_blake3),
+                },
                 n_samples: segment.len,
-                offset_s: (segment.start as f64 / f64::from(self.audio.sample_rate_hz)) as f32,
-                silent,
-                audio: Arc::clone(audio),
+                permit: None,
                 tensors: self.tensors(tensors, segment.len, &mut originals)?,
             });
         }

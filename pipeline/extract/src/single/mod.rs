@@ -14,7 +14,7 @@ use wavemill_schemas::recipe::{Recipe, SplitRule};
 use wavemill_schemas::reject::{Reason, Reject, Stage};
 use wavemill_store::StoreError;
 use wavemill_store::plan::segments::end_of;
-use wavemill_store::shards::{AudioFacts, FeatureRow, Format};
+use wavemill_store::shards::{FeatureRow, Format};
 
 use crate::features::{Extractor, FeatureError, FeaturePlan, NoRows};
 use crate::settings::Settings;
@@ -57,10 +57,7 @@ pub fn clip_row(clip_key: String, n_targets: usize) -> ClipRow {
         track_id: canonical::track_id(&clip_key),
         clip_key,
         targets: vec![None; n_targets],
-        genres_all: Vec::new(),
-        artist_id: None,
-        album_id: None,
-        split: String::new(),
+        ..ClipRow::default()
     }
 }
 
@@ -123,19 +120,12 @@ impl RowExtractor {
         &self.pcm
     }
 
-    /// Computes the rows of the audio that was decoded last. `clip` is the index that the rows use for their clip.
+    /// Computes the rows of the audio that was decoded last. `clip` is the index that the rows use for their clip. Only
+    /// one clip is in memory at a time, so there is no memory budget.
     ///
     /// # Errors
     /// [`NoRows::Reject`] if the clip has no rows, [`NoRows::Error`] for a fault of the recipe or of the device.
     pub fn rows(&mut self, clip: usize, clip_key: &str) -> Result<Vec<FeatureRow>, NoRows> {
-        let audio = Arc::new(AudioFacts {
-            duration_s: self.pcm.duration_s,
-            lost_s: self.pcm.lost_s,
-            audio_blake3: self.pcm.audio_blake3.clone(),
-            // Only one clip is in memory at a time, so there is no memory budget.
-            permit: None,
-        });
-
         let segments = self.plan.segments(self.pcm.n_samples, clip_key, "")?;
         // As in a run, zeros up to the end of the last row are appended, which saves the kernels a copy.
         self.pcm.samples.pad_to(end_of(&segments), 0.0);
@@ -146,7 +136,7 @@ impl RowExtractor {
         let computed = computed.into_iter().flatten().collect();
         let originals = std::mem::take(&mut self.originals);
         self.plan
-            .rows(clip, clip_key, &segments, computed, originals, &audio)
+            .rows(clip, clip_key, &segments, computed, originals, &self.pcm)
     }
 }
 

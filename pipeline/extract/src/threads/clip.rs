@@ -12,7 +12,7 @@ use wavemill_schemas::input::InputSeen;
 use wavemill_schemas::reject::{Reason, Reject, Stage};
 use wavemill_schemas::text;
 use wavemill_store::plan::segments::{Segment, end_of, plain};
-use wavemill_store::shards::{AudioFacts, FeatureRow, Outcome};
+use wavemill_store::shards::{FeatureRow, Outcome};
 
 use super::event::Event;
 use super::{ExtractError, Work};
@@ -131,17 +131,12 @@ impl DecodedClip {
             permit,
         } = self;
 
-        // All rows of the clip share these facts about it, so that the permit is released with the last row.
-        let audio = Arc::new(AudioFacts {
-            duration_s: pcm.duration_s,
-            lost_s: pcm.lost_s,
-            audio_blake3: pcm.audio_blake3.clone(),
-            permit: Some(permit),
-        });
+        // All rows of the clip share the permit, so that it is released with the last of them.
+        let permit = Arc::new(permit);
         let clip_key = &work.clips[ticket.row].clip_key;
         let split = &work.todo[ticket.todo].shard.split;
         let rows = features
-            .rows(ticket.row, clip_key, &segments, computed, originals, &audio)
+            .rows(ticket.row, clip_key, &segments, computed, originals, &pcm)
             .map(|mut rows| {
                 // The other segments were computed only because each of them may reject the clip.
                 let mut segments = segments.iter();
@@ -149,6 +144,9 @@ impl DecodedClip {
                     let segment = segments.next();
                     segment.is_none_or(|s| features.is_row_of(clip_key, s.variant, s.number, split))
                 });
+                for row in &mut rows {
+                    row.permit = Some(Arc::clone(&permit));
+                }
                 rows
             })
             .map_err(|none| none.with_clip(&pcm).into());

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use wavemill_runtime::clock::cpu_time;
+use wavemill_schemas::columns::RowFacts;
 use wavemill_schemas::input::InputSeen;
-use wavemill_store::shards::{AudioFacts, FeatureRow};
+use wavemill_store::shards::FeatureRow;
 use wavemill_store::tensors::Tensor;
 
 use super::clip::{ClipBytes, Failure};
@@ -37,18 +38,13 @@ impl Worker<'_> {
             permit.holds(self.work.features.picture_row_bytes());
             vec![FeatureRow {
                 clip: ticket.row,
-                segment: 0,
-                variant: 1.0,
+                // Facts about audio are stored as nulls for pictures: see `Nulls::WithoutAudio`.
+                facts: RowFacts {
+                    variant: 1.0,
+                    ..RowFacts::default()
+                },
                 n_samples: 0,
-                offset_s: 0.0,
-                silent: false,
-                // The facts about audio are stored as nulls for pictures: see `tables::feature_schema`.
-                audio: Arc::new(AudioFacts {
-                    duration_s: 0.0,
-                    lost_s: 0.0,
-                    audio_blake3: String::new(),
-                    permit: Some(permit),
-                }),
+                permit: Some(Arc::new(permit)),
                 tensors,
             }]
         });

@@ -13,7 +13,7 @@ use wavemill_runtime::clock::cpu_time;
 use wavemill_schemas::input::InputSeen;
 use wavemill_schemas::reject::Stage;
 use wavemill_store::plan::segments::Segment;
-use wavemill_store::shards::{AudioFacts, FeatureRow, RowGroup, RowReader, TakenClip, TakenRow};
+use wavemill_store::shards::{FeatureRow, RowGroup, RowReader, TakenClip, TakenRow};
 
 use super::clip::{ClipBytes, DecodedClip, Failure, Ticket, extension, panic_message, panicked};
 use super::counters::{add_time, add_wall};
@@ -271,34 +271,25 @@ impl<'a> Worker<'a> {
         let clip_key = &clips[ticket.row].clip_key;
         let split = &todo[ticket.todo].shard.split;
 
-        let mut permit = Some(permit);
-        let mut audio: Option<Arc<AudioFacts>> = None;
+        let permit = Arc::new(permit);
+        let mut audio_blake3: Option<Arc<str>> = None;
         let mut wanted = Vec::with_capacity(rows.len());
-        for row in rows {
-            let Some(variant) = features.factor_of(row.variant) else {
+        for TakenRow { mut facts, tensors } in rows {
+            let Some(variant) = features.factor_of(facts.variant) else {
                 continue;
             };
-            if !features.is_row_of(clip_key, variant, row.segment as usize, split) {
+            if !features.is_row_of(clip_key, variant, facts.segment as usize, split) {
                 continue;
             }
-            // All rows of a clip share the facts about its audio, which come from a single decoding.
-            let audio = audio.get_or_insert_with(|| {
-                Arc::new(AudioFacts {
-                    duration_s: row.duration_s,
-                    lost_s: row.lost_s,
-                    audio_blake3: row.audio_blake3,
-                    permit: permit.take(),
-                })
-            });
+            // As after decoding, all rows of a clip share the hash of its audio.
+            let shared = audio_blake3.get_or_insert(facts.audio_blake3);
+            facts.audio_blake3 = Arc::clone(shared);
             wanted.push(FeatureRow {
                 clip: ticket.row,
-                variant: row.variant,
-                segment: row.segment,
+                facts,
                 n_samples,
-                offset_s: row.offset_s,
-                silent: row.silent,
-                audio: Arc::clone(audio),
-                tensors: row.tensors,
+                permit: Some(Arc::clone(&permit)),
+                tensors,
             });
         }
 

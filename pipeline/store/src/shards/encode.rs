@@ -4,13 +4,12 @@ use std::io::Sink;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, BinaryArray, BooleanArray, FixedSizeBinaryArray, Float16Array, Float32Array,
-    Int16Array, Int32Array, Int32Builder, Int64Array, ListArray, ListBuilder, RecordBatch,
-    StringArray, UInt8Array,
+    Array, ArrayRef, BinaryArray, FixedSizeBinaryArray, Float16Array, Float32Array, Int16Array,
+    ListArray, RecordBatch, UInt8Array,
 };
 use arrow::buffer::{Buffer, OffsetBuffer, ScalarBuffer};
 use arrow::compute::concat;
-use arrow::datatypes::{DataType, Field, SchemaRef};
+use arrow::datatypes::{Field, SchemaRef};
 use parquet::arrow::arrow_writer::{ArrowWriter, compute_leaves};
 use parquet::basic::{Compression as Codec, ZstdLevel};
 use parquet::errors::ParquetError;
@@ -18,14 +17,15 @@ use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::ColumnPath;
-use wavemill_runtime::budget::BusyGuard;
+use wavemill_runtime::budget::{BusyGuard, Permit};
 use wavemill_schemas::clip::ClipRow;
 use wavemill_schemas::manifest::{FeatureEntry, Partial, TargetEntry};
 use wavemill_schemas::recipe::{Compression, Dtype, Layout, ShardSpec};
+use wavemill_schemas::row_arrays::{self, Row, int_lists};
 use wavemill_schemas::tables;
 
 use super::checksums::{ChecksummedChunk, ChecksummedColumn};
-use super::rows::{AudioFacts, FeatureRow};
+use super::rows::FeatureRow;
 use crate::StoreError;
 use crate::tensors::Tensor;
 use crate::tensors::stats::{self, Bands};
@@ -187,7 +187,7 @@ pub struct EncodedGroup {
     /// Encoded columns of each feature, in the recipe's order.
     pub features: Vec<EncodedFeature>,
     /// Memory permits of the group's clips, released when the row group is on disk.
-    _permits: Vec<Arc<AudioFacts>>,
+    _permits: Vec<Arc<Permit>>,
     /// Reports to the memory budget that the permits will be released.
     _busy: BusyGuard,
 }
@@ -245,14 +245,14 @@ impl RowGroup {
         }
 
         let n_rows = rows.len() as u64;
-        // Drops the rows. The facts about the rows' clips hold the memory permits until the row group is on disk.
-        let clips = rows.into_iter().map(|r| r.audio).collect();
+        // Drops the rows, but holds the memory permits of their clips until the row group is on disk.
+        let permits = rows.into_iter().filter_map(|row| row.permit).collect();
         Ok(EncodedGroup {
             shard,
             number,
             rows: n_rows,
             features,
-            _permits: clips,
+            _permits: permits,
             _busy: busy,
         })
     }
@@ -322,74 +322,24 @@ fn write_column(
     Ok(())
 }
 
-/// Creates the columns before the tensor. Columns about audio are null if the rows are not of audio.
+/// Creates the columns before the tensor.
 fn scalar_columns(rows: &[FeatureRow], clips: &[ClipRow], is_of_audio: bool) -> Vec<ArrayRef> {
-    let row_clips: Vec<&ClipRow> = rows.iter().map(|row| &clips[row.clip]).collect();
-
-    let keys = row_clips.iter().map(|clip| &clip.clip_key);
-    let track_ids = row_clips.iter().map(|clip| clip.track_id);
-    let segments = rows.iter().map(|row| row.segment);
-    let offsets = rows.iter().map(|row| is_of_audio.then_some(row.offset_s));
-    let variants = rows.iter().map(|row| row.variant);
-    // The columns are in the order of `tables::feature_schema`.
-    let mut columns: Vec<ArrayRef> = vec![
-        Arc::new(StringArray::from_iter_values(keys)),
-        Arc::new(Int64Array::from_iter_values(track_ids)),
-        Arc::new(Int32Array::from_iter_values(segments)),
-        Arc::new(Float32Array::from_iter(offsets)),
-        Arc::new(Float32Array::from_iter_values(variants)),
-    ];
-
-    let n_targets = row_clips.first().map_or(0, |clip| clip.targets.len());
-    for target in 0..n_targets {
-        let classes = row_clips.iter().map(|clip| clip.targets[target]);
-        columns.push(Arc::new(Int32Array::from_iter(classes)));
-    }
-
-    let mut genres = int_lists();
-    for clip in &row_clips {
-        genres.values().append_slice(&clip.genres_all);
-        genres.append(true);
-    }
-    let artist_ids = row_clips.iter().map(|clip| clip.artist_id);
-    let album_ids = row_clips.iter().map(|clip| clip.album_id);
-    let durations = rows
+    let rows: Vec<Row<'_>> = rows
         .iter()
-        .map(|row| is_of_audio.then_some(row.audio.duration_s));
-    let losses = rows
-        .iter()
-        .map(|row| is_of_audio.then_some(row.audio.lost_s));
-    let silences = rows.iter().map(|row| is_of_audio.then_some(row.silent));
-    let hashes = rows
-        .iter()
-        .map(|row| is_of_audio.then_some(&row.audio.audio_blake3));
-    let after: [ArrayRef; 7] = [
-        Arc::new(genres.finish()),
-        Arc::new(Int64Array::from_iter(artist_ids)),
-        Arc::new(Int64Array::from_iter(album_ids)),
-        Arc::new(Float32Array::from_iter(durations)),
-        Arc::new(Float32Array::from_iter(losses)),
-        Arc::new(BooleanArray::from_iter(silences)),
-        Arc::new(StringArray::from_iter(hashes)),
-    ];
-    columns.extend(after);
-    columns
-}
-
-fn int_lists() -> ListBuilder<Int32Builder> {
-    let item = Field::new("item", DataType::Int32, false);
-    ListBuilder::new(Int32Builder::new()).with_field(item)
+        .map(|row| Row {
+            clip: &clips[row.clip],
+            facts: &row.facts,
+        })
+        .collect();
+    row_arrays::arrays(&rows, is_of_audio)
 }
 
 fn shape_list(tensors: &[Tensor]) -> ArrayRef {
-    let mut shapes = int_lists();
-    for tensor in tensors {
-        shapes
-            .values()
-            .extend(tensor.shape.iter().map(|&n| Some(n as i32)));
-        shapes.append(true);
-    }
-    Arc::new(shapes.finish())
+    int_lists(
+        tensors
+            .iter()
+            .map(|tensor| tensor.shape.iter().map(|&n| n as i32)),
+    )
 }
 
 /// Wraps one row's tensor in an Arrow array of one value without copying its bytes.
@@ -411,26 +361,14 @@ fn list_array(buffer: Buffer, dtype: Dtype) -> ArrayRef {
     // `Buffer::from_vec` of bytes is only aligned for bytes, so the list layout copies the values once.
     let n = buffer.len() / dtype.bytes();
     let aligned = Buffer::from_slice_ref(buffer.as_slice());
-    let (item, values): (DataType, ArrayRef) = match dtype {
-        Dtype::F16 => (
-            DataType::Float16,
-            Arc::new(Float16Array::new(ScalarBuffer::new(aligned, 0, n), None)),
-        ),
-        Dtype::F32 => (
-            DataType::Float32,
-            Arc::new(Float32Array::new(ScalarBuffer::new(aligned, 0, n), None)),
-        ),
-        Dtype::U8 => (
-            DataType::UInt8,
-            Arc::new(UInt8Array::new(ScalarBuffer::new(aligned, 0, n), None)),
-        ),
-        Dtype::S16 => (
-            DataType::Int16,
-            Arc::new(Int16Array::new(ScalarBuffer::new(aligned, 0, n), None)),
-        ),
+    let values: ArrayRef = match dtype {
+        Dtype::F16 => Arc::new(Float16Array::new(ScalarBuffer::new(aligned, 0, n), None)),
+        Dtype::F32 => Arc::new(Float32Array::new(ScalarBuffer::new(aligned, 0, n), None)),
+        Dtype::U8 => Arc::new(UInt8Array::new(ScalarBuffer::new(aligned, 0, n), None)),
+        Dtype::S16 => Arc::new(Int16Array::new(ScalarBuffer::new(aligned, 0, n), None)),
     };
 
-    let field = Arc::new(Field::new("item", item, false));
+    let field = Arc::new(Field::new("item", values.data_type().clone(), false));
     Arc::new(ListArray::new(
         field,
         OffsetBuffer::from_lengths([n]),

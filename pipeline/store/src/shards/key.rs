@@ -45,12 +45,8 @@ struct FileIdentity<'a> {
 
 #[derive(Serialize)]
 struct Member<'a> {
-    clip_key: &'a str,
-    track_id: i64,
-    targets: &'a [Option<i32>],
-    genres_all: &'a [i32],
-    artist_id: Option<i64>,
-    album_id: Option<i64>,
+    #[serde(flatten)]
+    clip: &'a ClipRow,
     input: InputState<'a>,
 }
 
@@ -129,19 +125,39 @@ impl<'a> KeyInputs<'a> {
     }
 
     fn member<'s>(&'s self, row: usize, seen: &'s InputSeen) -> Member<'s> {
-        let clip = &self.clips[row];
         Member {
-            clip_key: &clip.clip_key,
-            track_id: clip.track_id,
-            targets: &clip.targets,
-            genres_all: &clip.genres_all,
-            artist_id: clip.artist_id,
-            album_id: clip.album_id,
+            clip: &self.clips[row],
             input: if seen.content.is_empty() {
                 InputState::Unreadable(seen.id.as_ref())
             } else {
                 InputState::Content(&seen.content)
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_part_of_a_key_about_a_clip_is_pinned() {
+        let member = Member {
+            clip: &ClipRow {
+                clip_key: "a.mp3".to_owned(),
+                track_id: 1,
+                targets: vec![Some(0), None],
+                genres_all: vec![2, 3],
+                artist_id: Some(4),
+                album_id: None,
+                split: "training".to_owned(),
+            },
+            input: InputState::Content("5"),
+        };
+        let expected = concat!(
+            r#"{"album_id":null,"artist_id":4,"clip_key":"a.mp3","genres_all":[2,3],"#,
+            r#""input":{"content":"5"},"targets":[0,null],"track_id":1}"#
+        );
+        assert_eq!(canonical::to_json(&member).expect("JSON"), expected);
     }
 }

@@ -18,6 +18,6 @@ pub use encode::{EncodedGroup, Format, RowGroup};
 pub use file::write_table;
 pub use finished::FinishedShards;
 pub use key::KeyInputs;
-pub use rows::{AudioFacts, FeatureRow};
+pub use rows::FeatureRow;
 pub use taken::{RowReader, RowRun, TAKEN_BATCH_ROWS, TakenClip, TakenRow, TakenRows};
 pub use write::{FinishedFile, FinishedShard, Outcome, ShardTask, ShardWriter, WriterArgs};

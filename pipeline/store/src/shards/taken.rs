@@ -7,8 +7,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use arrow::array::{ArrayRef, AsArray, RecordBatch};
-use arrow::datatypes::{Float32Type, Int32Type};
+use arrow::array::RecordBatch;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
@@ -16,6 +15,7 @@ use parquet::arrow::arrow_reader::{
 };
 use parquet::errors::ParquetError;
 use parquet::file::metadata::PageIndexPolicy;
+use wavemill_schemas::columns::{RowColumn, RowFacts, row_columns};
 use wavemill_schemas::input::InputSeen;
 use wavemill_schemas::manifest::FeatureEntry;
 use wavemill_schemas::reject::Reject;
@@ -67,21 +67,10 @@ pub struct TakenRows {
 }
 
 /// A row of an earlier version.
+#[derive(Default)]
 pub struct TakenRow {
-    /// Variant of the row: 1.0, or the factor by which the clip was stretched.
-    pub variant: f32,
-    /// Number of the segment within the variant, from 0.
-    pub segment: i32,
-    /// Start of the segment in seconds.
-    pub offset_s: f32,
-    /// True if every sample of the segment is zero.
-    pub silent: bool,
-    /// Decoded duration of the clip in seconds.
-    pub duration_s: f32,
-    /// Seconds of the clip that were lost to damage.
-    pub lost_s: f32,
-    /// Hash of the clip's audio frames, lower-case hex.
-    pub audio_blake3: String,
+    /// Facts about the row.
+    pub facts: RowFacts,
     /// One tensor per feature, in the order of the pass.
     pub tensors: Vec<Tensor>,
 }
@@ -118,7 +107,7 @@ impl<'a> RowReader<'a> {
             self.read_run(run, &mut rows)?;
         }
         // Under the rules by segment, the segments of a clip are spread over several shards.
-        rows.sort_by(|a, b| {
+        rows.sort_by(|TakenRow { facts: a, .. }, TakenRow { facts: b, .. }| {
             let by_variant = (a.variant != 1.0).cmp(&(b.variant != 1.0));
             by_variant
                 .then(a.variant.total_cmp(&b.variant))
@@ -173,7 +162,7 @@ impl OpenFile {
         })
     }
 
-    /// Returns the tensors of a feature in the rows of `run`. Appends the other columns to `facts`, if it is given.
+    /// Returns the tensors of a feature in the rows of `run`. Appends the rows with their facts to `facts`, if it is given.
     fn read_run(
         &self,
         run: &RowRun,
@@ -184,7 +173,7 @@ impl OpenFile {
         for batch in self.read(run, feature, facts.is_some())? {
             let batch = batch?;
             if let Some(rows) = &mut facts {
-                append_rows(&batch, run.variant, rows)?;
+                append_rows(&batch, rows)?;
             }
             tensors.extend(tensors::read(&batch, feature)?);
         }
@@ -201,7 +190,7 @@ impl OpenFile {
         Ok(tensors)
     }
 
-    /// Returns the rows of `run` in small batches: the feature's tensor and, if `with_facts`, the columns of [`FACTS`].
+    /// Returns the rows of `run` in small batches: the feature's tensor and, if `with_facts`, the columns of facts.
     fn read(
         &self,
         run: &RowRun,
@@ -211,7 +200,7 @@ impl OpenFile {
         let tensor_columns = tensors::columns(feature);
         let mut names: Vec<&str> = tensor_columns.iter().map(String::as_str).collect();
         if with_facts {
-            names.extend(FACTS);
+            names.extend(facts().map(|column| column.name));
         }
 
         let schema = self.metadata.schema();
@@ -240,58 +229,21 @@ fn unreadable(path: &Path, error: ParquetError) -> StoreError {
     StoreError::rows(problem)(error)
 }
 
-/// Columns that are copied in addition to tensors.
-const FACTS: [&str; 6] = [
-    "segment",
-    "offset_s",
-    "duration_s",
-    "lost_s",
-    "silent",
-    "audio_blake3",
-];
-
-fn append_rows(
-    batch: &RecordBatch,
-    variant: f32,
-    rows: &mut Vec<TakenRow>,
-) -> Result<(), ParquetError> {
-    let [segments, offsets, durations, losses, silences, hashes] =
-        FACTS.map(|name| batch.column_by_name(name));
-    let segments = column(segments)?.as_primitive_opt::<Int32Type>();
-    let offsets = column(offsets)?.as_primitive_opt::<Float32Type>();
-    let durations = column(durations)?.as_primitive_opt::<Float32Type>();
-    let losses = column(losses)?.as_primitive_opt::<Float32Type>();
-    let silences = column(silences)?.as_boolean_opt();
-    let hashes = column(hashes)?.as_string_opt::<i32>();
-    let (
-        Some(segments),
-        Some(offsets),
-        Some(durations),
-        Some(losses),
-        Some(silences),
-        Some(hashes),
-    ) = (segments, offsets, durations, losses, silences, hashes)
-    else {
-        return Err(unexpected("the columns of a clip"));
-    };
-
-    for row in 0..batch.num_rows() {
-        rows.push(TakenRow {
-            variant,
-            segment: segments.value(row),
-            offset_s: offsets.value(row),
-            silent: silences.value(row),
-            duration_s: durations.value(row),
-            lost_s: losses.value(row),
-            audio_blake3: hashes.value(row).to_owned(),
-            tensors: Vec::new(),
-        });
-    }
-    Ok(())
+/// Returns the columns that are copied in addition to tensors.
+fn facts() -> impl Iterator<Item = &'static RowColumn> {
+    row_columns().filter(|column| column.is_fact())
 }
 
-fn column(column: Option<&ArrayRef>) -> Result<&ArrayRef, ParquetError> {
-    column.ok_or_else(|| unexpected("the columns of a clip"))
+fn append_rows(batch: &RecordBatch, rows: &mut Vec<TakenRow>) -> Result<(), ParquetError> {
+    let first = rows.len();
+    rows.resize_with(first + batch.num_rows(), TakenRow::default);
+    for column in facts() {
+        let array = batch.column_by_name(column.name);
+        let rows = rows[first..].iter_mut().map(|row| &mut row.facts);
+        let copied = array.and_then(|array| column.copy_facts(array, rows));
+        copied.ok_or_else(|| unexpected("the columns of a clip"))?;
+    }
+    Ok(())
 }
 
 fn unexpected(what: &str) -> ParquetError {

@@ -1,5 +1,7 @@
 //! Tests that write encoded shards and read them back.
 
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int32Array, RecordBatch};
@@ -10,12 +12,13 @@ use parquet::arrow::arrow_reader::{
 };
 use parquet::file::metadata::PageIndexPolicy;
 use wavemill_schemas::clip::ClipRow;
-use wavemill_schemas::manifest::FeatureEntry;
+use wavemill_schemas::columns::RowFacts;
+use wavemill_schemas::manifest::{FeatureEntry, FileEntry, TargetEntry};
 use wavemill_schemas::recipe::{Compression, Dtype, Layout, ShardSpec};
 
 use super::encode::{Format, RowGroup};
 use super::file::{ParquetFile, write_table};
-use super::rows::{AudioFacts, FeatureRow};
+use super::rows::FeatureRow;
 use crate::StoreError;
 use crate::tensors::Tensor;
 
@@ -66,17 +69,14 @@ fn rows(n_frames: impl Fn(usize) -> usize) -> Vec<FeatureRow> {
 
         rows.push(FeatureRow {
             clip,
-            variant: 1.0,
-            segment: 0,
-            n_samples: 0,
-            offset_s: 0.0,
-            silent: false,
-            audio: Arc::new(AudioFacts {
+            facts: RowFacts {
+                variant: 1.0,
                 duration_s: 1.0,
-                lost_s: 0.0,
-                audio_blake3: "a".repeat(64),
-                permit: None,
-            }),
+                audio_blake3: "a".repeat(64).into(),
+                ..RowFacts::default()
+            },
+            n_samples: 0,
+            permit: None,
             tensors: vec![Tensor {
                 bytes,
                 shape: shape.to_vec(),
@@ -86,21 +86,11 @@ fn rows(n_frames: impl Fn(usize) -> usize) -> Vec<FeatureRow> {
     rows
 }
 
-/// Writes one row group and reads it back, with the number of pages of the tensor column.
-fn round_trip(
-    shape: Vec<Option<usize>>,
-    spec: &ShardSpec,
-    rows: Vec<FeatureRow>,
-) -> (RecordBatch, usize) {
-    let folder = tempfile::tempdir().expect("a folder");
-    let formats = [Format::new(entry(shape), Dtype::F16, &[], spec).expect("a schema")];
-    let mut file = ParquetFile::create(
-        folder.path(),
-        "00000.parquet".to_owned(),
-        &formats[0].schema,
-        formats[0].properties.clone(),
-    )
-    .expect("a file");
+/// Writes one row group to a file in `folder`.
+fn write(folder: &Path, format: Format, rows: Vec<FeatureRow>, clips: &[ClipRow]) -> FileEntry {
+    let path = "00000.parquet".to_owned();
+    let properties = format.properties.clone();
+    let mut file = ParquetFile::create(folder, path, &format.schema, properties).expect("a file");
 
     let group = RowGroup {
         shard: 0,
@@ -111,14 +101,25 @@ fn round_trip(
     };
 
     let encoded = group
-        .encode(&formats, &clips(), "training-00000")
+        .encode(&[format], clips, "training-00000")
         .expect("encodable rows");
     for feature in encoded.features {
         assert!(feature.partial.values > 0);
         file.append_feature(encoded.rows, feature).expect("room");
     }
+    file.finish().expect("a finished file")
+}
 
-    let entry = file.finish().expect("a finished file");
+/// Writes one row group and reads it back, with the number of pages of the tensor column.
+fn round_trip(
+    shape: Vec<Option<usize>>,
+    spec: &ShardSpec,
+    rows: Vec<FeatureRow>,
+) -> (RecordBatch, usize) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let format = Format::new(entry(shape), Dtype::F16, &[], spec).expect("a schema");
+    let tensor = format.schema.index_of("mel").expect("the column");
+    let entry = write(folder.path(), format, rows, &clips());
     assert_eq!(
         (entry.rows, entry.row_groups.as_slice()),
         (ROWS as u64, &[ROWS as u64][..])
@@ -128,7 +129,6 @@ fn round_trip(
     let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Required);
     let metadata = ArrowReaderMetadata::load(&file, options).expect("Parquet");
 
-    let tensor = formats[0].schema.index_of("mel").expect("the column");
     let pages = metadata.metadata().offset_index().expect("an offset index")[0][tensor]
         .page_locations()
         .len();
@@ -177,46 +177,79 @@ fn compressed_shards_hold_one_row_a_page_and_plain_ones_a_few() {
     }
 }
 
-/// Bytes are promised equal for equal engines, and the engine names the Parquet writer and zstd. If this hash changes
-/// although neither has another version, raise `NUMERICS_REVISION`. Write the new hash here in both cases.
+/// Bytes are promised equal for equal engines, and the engine names the Parquet writer and zstd. If a hash changes
+/// although neither has another version, raise `NUMERICS_REVISION`. Write the new hashes here in both cases.
 #[test]
 fn the_bytes_of_a_shard_are_pinned() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let formats = [Format::new(
-        entry(SHAPE.map(Some).to_vec()),
-        Dtype::F16,
-        &[],
-        &ShardSpec::default(),
-    )
-    .expect("a schema")];
-    let mut file = ParquetFile::create(
-        folder.path(),
-        "00000.parquet".to_owned(),
-        &formats[0].schema,
-        formats[0].properties.clone(),
-    )
-    .expect("a file");
-
-    let group = RowGroup {
-        shard: 0,
-        number: 0,
-        rows: rows(|_| SHAPE[1]),
-        training: true,
-        busy: wavemill_runtime::budget::ByteBudget::new(0).busy(),
+    let fixed = || entry(SHAPE.map(Some).to_vec());
+    let ragged = entry(vec![Some(SHAPE[0]), None]);
+    let pictures = FeatureEntry {
+        dim_names: ["channel", "row", "column"].map(str::to_owned).to_vec(),
+        sample_rate_hz: None,
+        ..entry(vec![Some(SHAPE[0]), Some(10), Some(5)])
     };
+    let spec = |compression, layout| ShardSpec {
+        compression,
+        layout,
+        ..ShardSpec::default()
+    };
+    let zstd = ShardSpec::default();
+    let lz4 = spec(Compression::Lz4, Layout::Binary);
+    let plain = spec(Compression::None, Layout::Binary);
+    let list = spec(Compression::Zstd, Layout::List);
 
-    let encoded = group
-        .encode(&formats, &clips(), "training-00000")
-        .expect("encodable rows");
-    for feature in encoded.features {
-        file.append_feature(encoded.rows, feature).expect("room");
+    let cases = [
+        (
+            fixed(),
+            &zstd,
+            "af069a52fe225d3987fac74e392ac480bdd8506f7f4275359964ef5ccb20b218",
+        ),
+        (
+            fixed(),
+            &lz4,
+            "df0a2c4097fa7a2d2a95bb39fb7fe8281da836f2e5b9fe0ed9ecabfe70300376",
+        ),
+        (
+            fixed(),
+            &plain,
+            "017c5bedef8ebd854ce94c70ab13968d7adab2828243af58e7689a1d3fa67569",
+        ),
+        (
+            fixed(),
+            &list,
+            "727a924deef96fb4ca837c42c1cec0f437af01d989b21ed96a1b17a0aec207cc",
+        ),
+        (
+            ragged,
+            &plain,
+            "2614c4ac2af41f1830e1b16e3a8f1f9eeb19b04de76271124b06c34b40ff267c",
+        ),
+        (
+            pictures,
+            &zstd,
+            "30240d2582c04daf861ea64eeee3aca679322ed4717dc304f89b498b1af4f99c",
+        ),
+    ];
+    for (number, (entry, spec, expected)) in cases.into_iter().enumerate() {
+        let folder = tempfile::tempdir().expect("a folder");
+        // The first file has no targets, and the others have one.
+        let mut clips = clips();
+        let mut targets = Vec::new();
+        if number > 0 {
+            targets.push(TargetEntry {
+                name: "genre".to_owned(),
+                classes: vec!["Rock".to_owned()],
+                counts: BTreeMap::new(),
+            });
+            for (i, clip) in clips.iter_mut().enumerate() {
+                clip.targets.push((i % 2 == 0).then_some(0));
+            }
+        }
+
+        let format = Format::new(entry, Dtype::F16, &targets, spec).expect("a schema");
+        let blake3 = write(folder.path(), format, rows(|_| SHAPE[1]), &clips).blake3;
+        assert_eq!(blake3, expected, "{number}");
     }
-
-    let blake3 = file.finish().expect("a finished file").blake3;
-    assert_eq!(
-        blake3,
-        "af069a52fe225d3987fac74e392ac480bdd8506f7f4275359964ef5ccb20b218"
-    );
 }
 
 #[test]

@@ -39,7 +39,7 @@ impl Outcome {
     /// Reports to the memory budget that the writing thread has received the rows.
     pub fn taken(&self) {
         if let Self::Rows(rows) = self {
-            for permit in rows.iter().filter_map(|row| row.audio.permit.as_ref()) {
+            for permit in rows.iter().filter_map(|row| row.permit.as_ref()) {
                 permit.taken();
             }
         }

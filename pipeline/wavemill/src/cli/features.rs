@@ -224,12 +224,12 @@ fn write_json(
 
     let line = json!({
         "clip_key": clips[row.clip].clip_key,
-        "segment": row.segment,
-        "offset_s": row.offset_s,
-        "duration_s": row.audio.duration_s,
-        "lost_s": row.audio.lost_s,
-        "silent": row.silent,
-        "audio_blake3": row.audio.audio_blake3,
+        "segment": row.facts.segment,
+        "offset_s": row.facts.offset_s,
+        "duration_s": row.facts.duration_s,
+        "lost_s": row.facts.lost_s,
+        "silent": row.facts.silent,
+        "audio_blake3": *row.facts.audio_blake3,
         "feature": entry.name,
         "feature_id": entry.feature_id,
         "dim_names": entry.dim_names,

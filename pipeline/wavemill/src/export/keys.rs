@@ -9,23 +9,21 @@ use arrow::array::{
     RecordBatch, StringArray,
 };
 use arrow::datatypes::{Float32Type, Int32Type, Int64Type};
+use wavemill_schemas::columns::KEY_COLUMNS;
 use wavemill_schemas::manifest::TargetEntry;
 
 use super::content::Content;
 use super::error::ExportError;
 
-/// Columns that identify a row, as defined in docs/store.md.
-pub(super) const KEY_COLUMNS: [&str; 5] =
-    ["clip_key", "track_id", "segment", "offset_s", "variant"];
+/// Returns the names of the columns that identify a row.
+pub(super) fn key_names() -> impl Iterator<Item = String> {
+    KEY_COLUMNS.iter().map(|column| column.name.to_owned())
+}
 
 /// Returns the names of the columns of [`Keys`].
 pub(super) fn key_columns(content: &Content<'_>) -> Vec<String> {
     let targets = content.targets.iter().map(|target| target.name.clone());
-    KEY_COLUMNS
-        .iter()
-        .map(|&name| name.to_owned())
-        .chain(targets)
-        .collect()
+    key_names().chain(targets).collect()
 }
 
 /// Values of the key columns and class ids, for the rows of a batch.
@@ -163,7 +161,7 @@ impl KeyTable {
         has_files: bool,
         format: &'static str,
     ) -> Result<Self, ExportError> {
-        let mut heading: Vec<String> = KEY_COLUMNS.iter().map(|&name| name.to_owned()).collect();
+        let mut heading: Vec<String> = key_names().collect();
         for target in content.targets {
             heading.push(target.name.clone());
             heading.push(format!("{}_id", target.name));
@@ -193,14 +191,14 @@ impl KeyTable {
         row: usize,
         file: &str,
     ) -> Result<(), ExportError> {
-        let mut record = vec![
+        let values: [String; KEY_COLUMNS.len()] = [
             keys.clip_key.value(row).to_owned(),
             keys.track_id.value(row).to_string(),
             keys.segment.value(row).to_string(),
             keys.offset_s.value(row).to_string(),
             keys.variant.value(row).to_string(),
         ];
-
+        let mut record = Vec::from(values);
         for classes in &keys.targets {
             match classes.id(row)? {
                 Some(id) => {

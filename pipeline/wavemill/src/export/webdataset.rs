@@ -5,12 +5,13 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
+use wavemill_schemas::columns::KEY_COLUMNS;
 use wavemill_schemas::manifest::FileEntry;
 
 use super::arrays;
 use super::content::{Content, Side};
 use super::error::ExportError;
-use super::keys::{KEY_COLUMNS, Keys, require_distinct};
+use super::keys::{Keys, key_names, require_distinct};
 use super::output::OutFile;
 use super::reader::{Reader, Tensors};
 use super::{Format, names, npy};
@@ -53,7 +54,7 @@ pub(super) fn write(
 
 /// Returns the names of the fields of a sample's JSON.
 fn fields(content: &Content<'_>) -> Vec<String> {
-    let mut names = KEY_COLUMNS.map(str::to_owned).to_vec();
+    let mut names: Vec<String> = key_names().collect();
     for target in content.targets {
         names.push(target.name.clone());
         names.push(format!("{}_id", target.name));
@@ -157,17 +158,14 @@ impl Shard {
 /// Returns the keys of a row, and its class and class id for each target.
 fn about(content: &Content<'_>, keys: &Keys<'_>, row: usize) -> Result<Value, ExportError> {
     let mut about = Map::new();
-    let values = [
+    let values: [Value; KEY_COLUMNS.len()] = [
         json!(keys.clip_key.value(row)),
         json!(keys.track_id.value(row)),
         json!(keys.segment.value(row)),
         json!(keys.offset_s.value(row)),
         json!(keys.variant.value(row)),
     ];
-    for (name, value) in KEY_COLUMNS.into_iter().zip(values) {
-        about.insert(name.to_owned(), value);
-    }
-
+    about.extend(key_names().zip(values));
     for target in content.targets {
         let id = keys.class(target, row)?;
         let class = id.map(|id| target.classes[id].as_str());

@@ -9,7 +9,7 @@ use super::{
     AudioSpec, CatalogSpec, CleanStep, CsvSpec, DECODED_PIXELS_MAX, Dataset, GroupDuplicates,
     Recipe, ShardSpec, SplitRule, SplitSpec, TargetSpec,
 };
-use crate::columns::{ROW_COLUMNS, shape_column};
+use crate::columns::{row_columns, shape_column};
 
 /// Name of the partition folder `split=…`, which readers show as a column.
 const SPLIT_COLUMN: &str = "split";
@@ -205,7 +205,8 @@ fn columns(recipe: &Recipe, faults: &mut Faults) {
             &key,
             format!("`{name}` is not a column name; allowed: a to z, then a to z, 0 to 9 and _"),
         );
-        let free = !ROW_COLUMNS.contains(&name) && name != SPLIT_COLUMN && !shapes.contains(name);
+        let is_of_rows = row_columns().any(|column| column.name == name);
+        let free = !is_of_rows && name != SPLIT_COLUMN && !shapes.contains(name);
         faults.unless(
             free,
             &key,

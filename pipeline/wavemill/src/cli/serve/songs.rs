@@ -191,7 +191,7 @@ fn spectrogram(row: &FeatureRow, entry: &FeatureEntry) -> Option<Spectrogram> {
     }
 
     let rate_hz = entry.sample_rate_hz.map_or(1.0, f64::from);
-    let from_s = f64::from(row.offset_s);
+    let from_s = f64::from(row.facts.offset_s);
     Some(Spectrogram {
         name: entry.name.clone(),
         columns: shown.len(),

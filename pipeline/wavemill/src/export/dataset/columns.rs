@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field};
 use serde_json::{Value, json};
+use wavemill_schemas::columns::{KEY_COLUMNS, MORE_COLUMNS, RowColumn};
 use wavemill_schemas::manifest::TargetEntry;
-use wavemill_schemas::recipe::Dtype;
+use wavemill_schemas::tables::value_type;
 
 use super::super::content::Content;
-use super::super::keys::KEY_COLUMNS;
 
 /// Numbers of dimensions for which `datasets` has array types.
 const ARRAY_RANKS: std::ops::RangeInclusive<usize> = 2..=5;
@@ -25,16 +25,16 @@ pub(super) struct Column<'a> {
 /// Type of a column of the dataset.
 #[derive(Debug)]
 pub(super) enum Kind<'a> {
-    /// A single value, with its type's name in `datasets`.
-    Value(&'static str),
-    /// A list of values, with their type's name in `datasets`.
-    List(&'static str),
+    /// A single value.
+    Value(DataType),
+    /// A list of values.
+    List(DataType),
     /// Ids of a target's classes; null if unlabelled.
     Classes(&'a TargetEntry),
     /// A tensor, as nested lists of one value type.
     Tensor {
-        /// Name of the tensor's value type in `datasets`.
-        dtype: &'static str,
+        /// Type of the tensor's values.
+        dtype: DataType,
         /// Shape of the tensors of all rows; `None` if rows differ in shape.
         shape: Option<Vec<usize>>,
         /// Number of dimensions of the tensors.
@@ -42,57 +42,26 @@ pub(super) enum Kind<'a> {
     },
 }
 
-/// Further columns of the dataset, with their types: all but keys, targets and the tensor.
-const FACTS: [(&str, Kind<'static>); 7] = [
-    ("genres_all", Kind::List("int32")),
-    ("artist_id", Kind::Value("int64")),
-    ("album_id", Kind::Value("int64")),
-    ("duration_s", Kind::Value("float32")),
-    ("lost_s", Kind::Value("float32")),
-    ("silent", Kind::Value("bool")),
-    ("audio_blake3", Kind::Value("string")),
-];
-
-/// Names of the types of [`KEY_COLUMNS`] in `datasets`.
-const KEY_TYPES: [&str; 5] = ["string", "int64", "int32", "float32", "float32"];
-
 /// Returns all columns of the dataset, in the order of the store.
 pub(super) fn all_columns<'a>(content: &'a Content<'_>) -> Vec<Column<'a>> {
-    let mut columns = Vec::new();
-    for (name, dtype) in KEY_COLUMNS.into_iter().zip(KEY_TYPES) {
-        let kind = Kind::Value(dtype);
-        columns.push(Column { name, kind });
-    }
-
+    let mut columns: Vec<Column<'a>> = KEY_COLUMNS.iter().map(Column::of_rows).collect();
     for target in content.targets {
         columns.push(Column {
             name: &target.name,
             kind: Kind::Classes(target),
         });
     }
-
-    for (name, kind) in FACTS {
-        columns.push(Column { name, kind });
-    }
+    columns.extend(MORE_COLUMNS.iter().map(Column::of_rows));
 
     columns.push(Column {
         name: &content.feature.name,
         kind: Kind::Tensor {
-            dtype: dtype_name(content.tensor.dtype),
+            dtype: value_type(content.tensor.dtype),
             shape: content.tensor.shape.iter().copied().collect(),
             rank: content.tensor.shape.len(),
         },
     });
     columns
-}
-
-const fn dtype_name(dtype: Dtype) -> &'static str {
-    match dtype {
-        Dtype::F16 => "float16",
-        Dtype::F32 => "float32",
-        Dtype::U8 => "uint8",
-        Dtype::S16 => "int16",
-    }
 }
 
 /// Returns the JSON in which `datasets` stores the types of columns in a Parquet file.
@@ -109,14 +78,26 @@ pub(super) fn info(columns: &[Column<'_>]) -> String {
 }
 
 impl Column<'_> {
+    /// Creates a column that all rows of a store have.
+    fn of_rows(column: &RowColumn) -> Self {
+        let kind = match column.data_type() {
+            DataType::List(item) => Kind::List(item.data_type().clone()),
+            value => Kind::Value(value),
+        };
+        Self {
+            name: column.name,
+            kind,
+        }
+    }
+
     /// Returns the Arrow type of the column.
     pub(super) fn data_type(&self) -> DataType {
         match &self.kind {
-            Kind::Value(dtype) => arrow_type(dtype),
-            Kind::List(dtype) => list(arrow_type(dtype)),
+            Kind::Value(dtype) => dtype.clone(),
+            Kind::List(dtype) => list(dtype.clone()),
             Kind::Classes(_) => DataType::Int64,
             Kind::Tensor { dtype, rank, .. } => {
-                (0..*rank).fold(arrow_type(dtype), |inner, _| list(inner))
+                (0..*rank).fold(dtype.clone(), |inner, _| list(inner))
             }
         }
     }
@@ -133,6 +114,7 @@ impl Column<'_> {
             Kind::Classes(target) => json!({ "names": target.classes, "_type": "ClassLabel" }),
             Kind::Tensor { dtype, shape, rank } => match shape {
                 Some(shape) if ARRAY_RANKS.contains(rank) => {
+                    let dtype = name(dtype);
                     json!({ "shape": shape, "dtype": dtype, "_type": format!("Array{rank}D") })
                 }
                 _ => (0..*rank).fold(
@@ -148,8 +130,8 @@ impl Column<'_> {
         let mut text = format!("  - name: {}\n", quoted(self.name));
 
         match &self.kind {
-            Kind::Value(dtype) => text += &format!("    dtype: {dtype}\n"),
-            Kind::List(dtype) => text += &format!("    list: {dtype}\n"),
+            Kind::Value(dtype) => text += &format!("    dtype: {}\n", name(dtype)),
+            Kind::List(dtype) => text += &format!("    list: {}\n", name(dtype)),
             Kind::Classes(target) => {
                 text += "    dtype:\n      class_label:\n        names:\n";
                 for (id, class) in target.classes.iter().enumerate() {
@@ -162,13 +144,13 @@ impl Column<'_> {
                     for dim in shape {
                         text += &format!("        - {dim}\n");
                     }
-                    text += &format!("        dtype: {dtype}\n");
+                    text += &format!("        dtype: {}\n", name(dtype));
                 }
                 _ => {
                     for depth in 1..*rank {
                         text += &format!("{}list:\n", "  ".repeat(depth + 1));
                     }
-                    text += &format!("{}list: {dtype}\n", "  ".repeat(rank + 1));
+                    text += &format!("{}list: {}\n", "  ".repeat(rank + 1), name(dtype));
                 }
             },
         }
@@ -176,8 +158,8 @@ impl Column<'_> {
     }
 }
 
-fn value(dtype: &str) -> Value {
-    json!({ "dtype": dtype, "_type": "Value" })
+fn value(dtype: &DataType) -> Value {
+    json!({ "dtype": name(dtype), "_type": "Value" })
 }
 
 /// Returns the list type with the item name that pyarrow uses.
@@ -185,16 +167,13 @@ pub(super) fn list(item: DataType) -> DataType {
     DataType::List(Arc::new(Field::new("item", item, true)))
 }
 
-fn arrow_type(dtype: &str) -> DataType {
+/// Returns the name of a type in `datasets`.
+fn name(dtype: &DataType) -> String {
     match dtype {
-        "string" => DataType::Utf8,
-        "bool" => DataType::Boolean,
-        "int32" => DataType::Int32,
-        "int64" => DataType::Int64,
-        "uint8" => DataType::UInt8,
-        "int16" => DataType::Int16,
-        "float16" => DataType::Float16,
-        _ => DataType::Float32,
+        DataType::Utf8 => "string".to_owned(),
+        DataType::Boolean => "bool".to_owned(),
+        // Names of numbers are those of Arrow in lower case, such as `float16`.
+        number => number.to_string().to_lowercase(),
     }
 }
 
@@ -222,7 +201,7 @@ mod tests {
         Column {
             name: "log_mel",
             kind: Kind::Tensor {
-                dtype: "float32",
+                dtype: DataType::Float32,
                 shape: shape.iter().copied().collect(),
                 rank: shape.len(),
             },
@@ -236,7 +215,7 @@ mod tests {
         assert_eq!(info(&[fixed]), wanted);
 
         let ragged = tensor(&[Some(4), None]);
-        let inner = json!({ "feature": value("float32"), "_type": "List" });
+        let inner = json!({ "feature": value(&DataType::Float32), "_type": "List" });
         assert_eq!(ragged.json(), json!({ "feature": inner, "_type": "List" }));
         assert_eq!(
             ragged.yaml(),
