@@ -37,7 +37,9 @@ ALLOWED = {
     "python": "wavemill decode evaluation extract kernels loader pages runtime schemas sql store terminal",
     "tests": "schemas",
 }
-FOR_TESTS = {  # with the backend, the stores and the reports of failures for tests
+FOR_TESTS = {  # with the backend, the stores, the layout of their files and the reports of failures for tests
+    "evaluation": "versions",
+    "trainer": "versions",
     "kernels": "kernels tests",
     "decode": "tests",
     "wavemill": "kernels sql tests",

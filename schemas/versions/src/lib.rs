@@ -1,9 +1,11 @@
 //! The versions of a store: finding them by number or tag, reading their manifests, and locating their files. Both
-//! programs, `wavemill` and `wavemill-train`, use this crate. It writes no files of a store and reads no rows.
+//! programs, `wavemill` and `wavemill-train`, use this crate. It writes no files of a store and reads no rows, but
+//! [`layout`] states how rows lie in the files.
 //!
 //! A store in an object store is read through a folder with local copies of its files.
 
 mod error;
+pub mod layout;
 mod links;
 mod listed;
 mod place;

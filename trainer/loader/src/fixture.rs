@@ -17,18 +17,16 @@ use arrow::buffer::{Buffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use half::f16;
 use parquet::arrow::ArrowWriter;
-use parquet::basic::{Compression as ParquetCodec, ZstdLevel};
-use parquet::file::metadata::KeyValue;
-use parquet::file::properties::{EnabledStatistics, WriterProperties};
-use parquet::schema::types::ColumnPath;
+use parquet::file::properties::WriterProperties;
 use wavemill_schemas::clip::ClipRow;
 use wavemill_schemas::columns::RowFacts;
 use wavemill_schemas::manifest::{
     Counts, Engine, FeatureEntry, FileEntry, Identity, Manifest, Scale, Stats, TargetEntry,
 };
-use wavemill_schemas::recipe::{Compression, Dtype, Layout, Recipe};
+use wavemill_schemas::recipe::{Compression, Dtype, Layout, Recipe, ShardSpec};
 use wavemill_schemas::row_arrays::{self, Row};
 use wavemill_schemas::{FORMAT_VERSION, canonical, tables};
+use wavemill_versions::layout;
 
 /// The name of the feature.
 pub(crate) const FEATURE: &str = "log_mel";
@@ -224,7 +222,13 @@ impl Fixture {
                     .chunks(self.row_group_rows)
                     .map(|rows| self.batch(&schema, rows))
                     .collect();
-                let mut entry = write_file(root, &path, &schema, self.properties(&schema), &groups);
+                let mut entry = write_file(
+                    root,
+                    &path,
+                    &schema,
+                    self.properties(&feature, &schema),
+                    &groups,
+                );
                 entry.feature = Some(FEATURE.to_owned());
                 entry.split = Some(side.to_owned());
                 files.push(entry);
@@ -409,48 +413,16 @@ impl Fixture {
         ))
     }
 
-    /// Returns Parquet writer properties as in `wavemill extract`: no dictionary, one row per page with compression and
-    /// four rows without.
-    fn properties(&self, schema: &SchemaRef) -> WriterProperties {
-        let codec = match self.compression {
-            Compression::Zstd => ParquetCodec::ZSTD(ZstdLevel::try_new(1).expect("a level")),
-            Compression::Lz4 => ParquetCodec::LZ4_RAW,
-            Compression::None => ParquetCodec::UNCOMPRESSED,
+    /// Returns Parquet writer properties as in `wavemill extract`.
+    fn properties(&self, feature: &FeatureEntry, schema: &SchemaRef) -> WriterProperties {
+        let spec = ShardSpec {
+            compression: self.compression,
+            layout: self.layout,
+            ..ShardSpec::default()
         };
-
-        let row_bytes = self.shape[0] * self.shape[1] * self.dtype.bytes();
-        let tensor = match self.layout {
-            Layout::Binary => ColumnPath::from(FEATURE),
-            Layout::List => ColumnPath::new(vec![
-                FEATURE.to_owned(),
-                "list".to_owned(),
-                "item".to_owned(),
-            ]),
-        };
-
-        let metadata = schema
-            .metadata()
-            .iter()
-            .map(|(k, v)| KeyValue::new(k.clone(), v.clone()))
-            .collect();
-
-        WriterProperties::builder()
-            .set_compression(codec)
-            .set_dictionary_enabled(false)
-            .set_column_statistics_enabled(tensor.clone(), EnabledStatistics::None)
-            .set_column_data_page_size_limit(
-                tensor,
-                if self.compression == Compression::None {
-                    row_bytes * 4
-                } else {
-                    1
-                },
-            )
-            // Write rows one at a time, as `wavemill extract` does.
-            .set_write_batch_size(1)
-            .set_max_row_group_row_count(None)
-            .set_key_value_metadata(Some(metadata))
-            .build()
+        let properties = layout::properties(feature, self.dtype, &spec, schema.metadata());
+        // Write rows one at a time, as `wavemill extract` does.
+        properties.into_builder().set_write_batch_size(1).build()
     }
 
     fn tables(&self, root: &Path) -> Vec<FileEntry> {

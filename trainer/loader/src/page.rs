@@ -2,62 +2,13 @@
 //! rows.
 //!
 //! Supports only the pages that wavemill writes: data pages V1 of a required column in plain encoding, which have
-//! neither levels nor a dictionary. Other pages are read differently (see `pages.rs`).
+//! neither levels nor a dictionary (see [`wavemill_versions::layout`]). Other pages are read differently.
 
 use std::collections::HashMap;
 
 use bytes::Bytes;
+use wavemill_versions::layout::{DATA_PAGE, PageHeader, page_checksum};
 use zstd::bulk::Decompressor;
-
-/// The first three fields of Parquet's `PageHeader`, in Thrift's compact protocol. Source: parquet-format,
-/// `parquet.thrift`.
-#[derive(Debug, PartialEq, Eq)]
-struct Header {
-    kind: i32,
-    uncompressed: i32,
-    compressed: i32,
-    /// Number of bytes of the three header fields; more fields follow.
-    length: usize,
-}
-
-/// Code of the type `DATA_PAGE` in Parquet's `PageType`.
-const DATA_PAGE: i32 = 0;
-
-/// Thrift header of a field of type i32 whose number is one higher than that of the last field.
-const NEXT_I32: u8 = 0x15;
-
-fn header(page: &[u8]) -> Option<Header> {
-    let mut at = 0;
-    Some(Header {
-        kind: next_i32(page, &mut at)?,
-        uncompressed: next_i32(page, &mut at)?,
-        compressed: next_i32(page, &mut at)?,
-        length: at,
-    })
-}
-
-/// Parses the next field of the header, which must be an i32 with the next field number: a zigzag-encoded
-/// variable-length integer.
-fn next_i32(page: &[u8], at: &mut usize) -> Option<i32> {
-    if *page.get(*at)? != NEXT_I32 {
-        return None;
-    }
-    *at += 1;
-
-    let mut value = 0_u64;
-    // Five bytes with seven bits each are enough for 32 bits.
-    for shift in (0..35).step_by(7) {
-        let byte = *page.get(*at)?;
-        *at += 1;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte < 0x80 {
-            // The fifth byte may have more bits than the remaining four bits of an i32.
-            let zigzag = u32::try_from(value).ok()?;
-            return Some((zigzag >> 1) as i32 ^ -((zigzag & 1) as i32));
-        }
-    }
-    None
-}
 
 /// The position of a row in its Parquet page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,14 +25,11 @@ pub(crate) struct RowInPage {
 /// A description of the problem with the page.
 pub(crate) fn check_page(page: &[u8]) -> Result<(), &'static str> {
     const NO_HEADER: &str = "its page header is none";
-    let mut header = header(page).ok_or(NO_HEADER)?;
+    let header = PageHeader::parse(page).ok_or(NO_HEADER)?;
     // Pages without a checksum are not written by wavemill.
-    let checksum = next_i32(page, &mut header.length).ok_or("its page has no checksum")?;
-
-    let payload_bytes = usize::try_from(header.compressed).ok();
-    let start = payload_bytes.and_then(|bytes| page.len().checked_sub(bytes));
-    let payload = &page[start.ok_or(NO_HEADER)?..];
-    match crc32fast::hash(payload) as i32 == checksum {
+    let checksum = header.checksum.ok_or("its page has no checksum")?;
+    let payload = header.payload(page).ok_or(NO_HEADER)?;
+    match page_checksum(payload) == checksum {
         true => Ok(()),
         false => Err("its page has another checksum"),
     }
@@ -125,16 +73,14 @@ impl Scratch {
     /// # Errors
     /// A description of the problem with the page.
     pub(crate) fn decompress(&mut self, row: RowInPage, slot: &mut [u8]) -> Result<(), String> {
-        let header = header(&self.page).ok_or("its page header is none")?;
+        let header = PageHeader::parse(&self.page).ok_or("its page header is none")?;
         if header.kind != DATA_PAGE {
             return Err(format!("a page of type {}", header.kind));
         }
-        let payload_bytes = usize::try_from(header.compressed).ok();
-        // More header fields, such as statistics, follow the third one. The payload is therefore located from the end
-        // of the page, and is preceded by at least one more header byte.
-        let start = payload_bytes
-            .and_then(|bytes| self.page.len().checked_sub(bytes))
-            .filter(|start| *start > header.length)
+        // At least one more byte of the header follows its first fields.
+        let payload = header
+            .payload(&self.page)
+            .filter(|payload| payload.len() + header.length < self.page.len())
             .ok_or("its page header gives another length")?;
         // Check the size before allocating memory: a damaged header can claim gigabytes. The slice at the end also
         // relies on this check.
@@ -145,7 +91,6 @@ impl Scratch {
 
         // Most pages have one row, which is decompressed into `slot` without a copy.
         let is_one_row = row.page_rows == 1;
-        let payload = &self.page[start..];
         let written = if is_one_row {
             self.decompressor.decompress_to_buffer(payload, slot)
         } else {
@@ -170,36 +115,8 @@ impl Scratch {
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_first_fields_of_a_page_header_are_read_and_others_refused() {
-        // Expected header: type 0; 330,752 → zigzag 661,504; 250,000 → 500,000; then field 5.
-        let bytes = [
-            0x15, 0x00, 0x15, 0x80, 0xb0, 0x28, 0x15, 0xa0, 0xc2, 0x1e, 0x2c,
-        ];
-
-        let read = header(&bytes).expect("a header");
-        assert_eq!(
-            read,
-            Header {
-                kind: 0,
-                uncompressed: 330_752,
-                compressed: 250_000,
-                length: 10
-            }
-        );
-
-        assert_eq!(header(&bytes[..8]), None, "cut");
-        assert_eq!(
-            header(&[0x15, 0, 0x25, 0, 0x15, 0]),
-            None,
-            "a field is left out"
-        );
-        assert_eq!(
-            header(&[0x15, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01]),
-            None,
-            "too long a number"
-        );
-    }
+    /// Header of a field of type i32 whose number is one higher than that of the last field.
+    const NEXT_I32: u8 = 0x15;
 
     /// Returns a zstd page of `rows` whose header contains `claimed_bytes` as the uncompressed size.
     fn page(rows: &[u8], claimed_bytes: i32) -> Vec<u8> {

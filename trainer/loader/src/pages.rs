@@ -7,16 +7,14 @@
 //! `arrow_column.rs`.
 
 use std::io;
-use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use parquet::basic::{Compression, Encoding, Type};
 use parquet::file::metadata::{ColumnChunkMetaData, RowGroupMetaData};
-use parquet::file::page_index::offset_index::PageLocation;
 use wavemill_versions::StreamedFile;
+use wavemill_versions::layout::{self, Page, PageForm};
 
 use crate::DatasetError;
 use crate::arrow_column::ArrowColumn;
@@ -179,19 +177,18 @@ impl Pages {
     ) -> Result<ReadMethod, DatasetError> {
         // Rows that differ in length may have to be cut or padded, so their bytes cannot be copied directly into the
         // batch.
-        let is_direct = !self.form.is_ragged()
-            && chunks
-                .iter()
-                .all(|chunk| is_plain_fixed(chunk, self.row_bytes));
-
-        if is_direct && chunks.iter().all(|chunk| is_uncompressed(chunk)) {
-            return Ok(ReadMethod::Plain);
-        }
-        if is_direct && chunks.iter().all(|chunk| is_zstd(chunk)) {
-            return Ok(ReadMethod::Zstd);
-        }
-        let arrow_column = ArrowColumn::new(shard, &self.column, &self.form)?;
-        Ok(ReadMethod::Arrow(Box::new(arrow_column)))
+        let form = match self.form.is_ragged() {
+            true => PageForm::Other,
+            false => PageForm::of(chunks, self.row_bytes),
+        };
+        Ok(match form {
+            PageForm::Plain => ReadMethod::Plain,
+            PageForm::Zstd => ReadMethod::Zstd,
+            PageForm::Other => {
+                let arrow_column = ArrowColumn::new(shard, &self.column, &self.form)?;
+                ReadMethod::Arrow(Box::new(arrow_column))
+            }
+        })
     }
 
     /// Adds a file whose rows have been located.
@@ -226,57 +223,28 @@ impl Pages {
     ) -> Result<(), String> {
         let metadata = shard.metadata.metadata();
         let n_rows = metadata.row_group(group).num_rows();
-        let pages: &[PageLocation] = metadata
+        let index = metadata
             .offset_index()
-            .and_then(|index| Some(index.get(group)?.get(column)?.page_locations().as_slice()))
+            .and_then(|index| Some(index.get(group)?.get(column)?.page_locations()))
             .ok_or("it has no offset index")?;
-
-        for (number, page) in pages.iter().enumerate() {
-            // The offset index contains only the first row of each page. The last page ends with the row group.
-            let end = pages
-                .get(number + 1)
-                .map_or(n_rows, |next| next.first_row_index);
-            let rows = rows_within(page.first_row_index, end, n_rows)
-                .ok_or("its offset index is out of order")?;
-            self.locate_page(shard, page, rows, located)?;
+        for page in layout::pages(index, n_rows, shard.file.bytes)? {
+            self.locate_page(page, located)?;
         }
-
-        // The pages are contiguous, so only rows before the first page can be missing.
-        let n_located = pages
-            .first()
-            .map_or(0, |first| n_rows - first.first_row_index);
-        if n_located == n_rows {
-            Ok(())
-        } else {
-            Err(format!("its offset index has {n_located} of {n_rows} rows"))
-        }
+        Ok(())
     }
 
-    /// Locates the rows of one page. `rows` are the indices of these rows within their row group.
-    fn locate_page(
-        &self,
-        shard: &Shard,
-        page: &PageLocation,
-        rows: Range<u32>,
-        located: &mut RowPlaces,
-    ) -> Result<(), String> {
+    /// Locates the rows of one page.
+    fn locate_page(&self, page: Page, located: &mut RowPlaces) -> Result<(), String> {
+        let Page {
+            offset,
+            bytes,
+            rows,
+        } = page;
         let n_rows = rows.end - rows.start;
-        let offset = page.offset as u64;
-        let bytes = page.compressed_page_size as u32;
-        if page.offset < 0
-            || page.compressed_page_size <= 0
-            || offset + u64::from(bytes) > shard.file.bytes
-        {
-            return Err("its offset index points outside the file".to_owned());
-        }
-
-        match located.method {
-            // `compressed_page_size` includes the page's header (parquet-format, `parquet.thrift`). An uncompressed,
-            // plain page of a required column has nothing else before its rows.
-            ReadMethod::Plain if u64::from(bytes) <= u64::from(n_rows) * self.row_bytes as u64 => {
-                return Err("a page is smaller than its rows".to_owned());
-            }
-            ReadMethod::Plain | ReadMethod::Zstd | ReadMethod::Arrow(_) => {}
+        let is_plain = matches!(located.method, ReadMethod::Plain);
+        // The page's header is before its rows.
+        if is_plain && u64::from(bytes) <= u64::from(n_rows) * self.row_bytes as u64 {
+            return Err("a page is smaller than its rows".to_owned());
         }
 
         // Arrow's reader finds the page itself, and counts rows within the row group.
@@ -521,46 +489,12 @@ impl RowFile {
     }
 }
 
-/// Returns the range of rows from `first` up to `end`, or `None` if it is not within the row group's `n_rows` rows. All
-/// three numbers come from the file: without this check, a damaged file could create entries for billions of rows.
-fn rows_within(first: i64, end: i64, n_rows: i64) -> Option<Range<u32>> {
-    if first > end || end > n_rows {
-        return None;
-    }
-    Some(u32::try_from(first).ok()?..u32::try_from(end).ok()?)
-}
-
-/// Reports whether the pages of a column chunk contain the bytes of one row after another, without levels or a
-/// dictionary.
-fn is_plain_fixed(chunk: &ColumnChunkMetaData, row_bytes: usize) -> bool {
-    let column = chunk.column_descr();
-    let is_fixed = column.physical_type() == Type::FIXED_LEN_BYTE_ARRAY
-        && column.type_length() == row_bytes as i32;
-    // A column with nulls or lists has levels (Parquet's encoding of structure) between the page's header and its
-    // values.
-    let is_required = column.max_def_level() == 0 && column.max_rep_level() == 0;
-    // The parquet crate always lists RLE, for the levels, even if a column has none (`column/writer/mod.rs`).
-    // Dictionary-encoded values would be listed as `RLE_DICTIONARY`.
-    let is_plain = chunk.dictionary_page_offset().is_none()
-        && chunk
-            .encodings()
-            .all(|encoding| matches!(encoding, Encoding::PLAIN | Encoding::RLE));
-    is_fixed && is_required && is_plain
-}
-
-fn is_uncompressed(chunk: &ColumnChunkMetaData) -> bool {
-    chunk.compression() == Compression::UNCOMPRESSED
-}
-
-fn is_zstd(chunk: &ColumnChunkMetaData) -> bool {
-    matches!(chunk.compression(), Compression::ZSTD(_))
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
     use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
+    use parquet::file::page_index::offset_index::PageLocation;
     use wavemill_schemas::config::Data;
     use wavemill_schemas::manifest::FeatureEntry;
     use wavemill_schemas::recipe::Compression;

@@ -16,21 +16,14 @@ use parquet::column::writer::ColumnCloseResult;
 use parquet::errors::{ParquetError, Result};
 use parquet::file::reader::{ChunkReader, Length};
 use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
-
-/// Thrift's compact protocol: header of an i32 field whose number follows that of the field before.
-const NEXT_I32: u8 = 0x15;
-
-/// Field headers store the difference between field numbers in the high four bits. This is a difference of one.
-const ONE_FIELD: u8 = 0x10;
-
-/// `DICTIONARY_PAGE` of Parquet's `PageType`, zigzag-encoded.
-const DICTIONARY_PAGE: u8 = 2 << 1;
+use wavemill_versions::layout::{DICTIONARY_PAGE, PageHeader};
 
 /// A page with its checksum, as written to the file.
 #[derive(Debug)]
 struct Page {
     header: Bytes,
     payload: Bytes,
+    is_dictionary: bool,
     /// Number of bytes that the checksum added to the header.
     added: usize,
 }
@@ -89,7 +82,7 @@ impl ChecksummedColumn {
         let mut pages =
             std::mem::take(&mut *self.pages.lock().unwrap_or_else(PoisonError::into_inner));
         // The dictionary is complete, and written, after the last value; in the file its page comes first.
-        pages.sort_by_key(|page| !page.is_dictionary());
+        pages.sort_by_key(|page| !page.is_dictionary);
         correct(&mut close, &pages)?;
         Ok(ChecksummedChunk { pages, close })
     }
@@ -114,7 +107,7 @@ impl ChecksummedChunk {
 fn correct(close: &mut ColumnCloseResult, pages: &[Page]) -> Result<()> {
     let added: usize = pages.iter().map(|page| page.added).sum();
     let dictionary_len = match pages.first() {
-        Some(page) if page.is_dictionary() => page.len(),
+        Some(page) if page.is_dictionary => page.len(),
         _ => 0,
     };
 
@@ -133,7 +126,7 @@ fn correct(close: &mut ColumnCloseResult, pages: &[Page]) -> Result<()> {
         return Ok(());
     };
     let mut offset = dictionary_len;
-    let data_pages = pages.iter().filter(|page| !page.is_dictionary());
+    let data_pages = pages.iter().filter(|page| !page.is_dictionary);
     for (location, page) in index.page_locations.iter_mut().zip(data_pages) {
         location.offset = offset as i64;
         location.compressed_page_size = page.len() as i32;
@@ -145,51 +138,18 @@ fn correct(close: &mut ColumnCloseResult, pages: &[Page]) -> Result<()> {
 impl Page {
     /// Adds a checksum to a page header. Returns `None` if `header` is not a page header without a checksum.
     fn new(header: &[u8], payload: Bytes) -> Option<Self> {
-        // The first three fields are i32: type, uncompressed size, compressed size. The fourth field is the checksum,
-        // and the type determines the field after it.
-        let mut at = 0;
-        for _ in 0..3 {
-            if *header.get(at)? != NEXT_I32 {
-                return None;
-            }
-            let value = &header[at + 1..];
-            at += 2 + value.iter().position(|byte| byte & 0x80 == 0)?;
-        }
-        let next = *header.get(at)?;
-        if next < 2 * ONE_FIELD {
-            return None;
-        }
-
-        let mut summed = Vec::with_capacity(header.len() + 6);
-        summed.extend_from_slice(&header[..at]);
-        summed.push(NEXT_I32);
-        push_i32(&mut summed, crc32fast::hash(&payload) as i32);
-        summed.push(next - ONE_FIELD);
-        summed.extend_from_slice(&header[at + 1..]);
+        let summed = PageHeader::with_checksum(header, &payload)?;
         Some(Self {
+            is_dictionary: PageHeader::parse(header)?.kind == DICTIONARY_PAGE,
             added: summed.len() - header.len(),
             header: Bytes::from(summed),
             payload,
         })
     }
 
-    fn is_dictionary(&self) -> bool {
-        self.header[1] == DICTIONARY_PAGE
-    }
-
     fn len(&self) -> usize {
         self.header.len() + self.payload.len()
     }
-}
-
-/// Appends an integer in Thrift's compact encoding: zigzag, in groups of seven bits, the lowest first.
-fn push_i32(bytes: &mut Vec<u8>, value: i32) {
-    let mut rest = ((value << 1) ^ (value >> 31)) as u32;
-    while rest >= 0x80 {
-        bytes.push(rest as u8 | 0x80);
-        rest >>= 7;
-    }
-    bytes.push(rest as u8);
 }
 
 /// Creates the page stores of one row group and keeps their pages, column by column.
@@ -437,56 +397,14 @@ mod tests {
         let file = file(Compression::ZSTD(ZstdLevel::default()));
 
         for page in pages(&file) {
-            let [_, _, payload_bytes, _] = first_fields(&file[page.clone()]);
-            for at in page.end - payload_bytes as usize..page.end {
+            let header = PageHeader::parse(&file[page.clone()]).expect("a header");
+            for at in page.end - header.compressed as usize..page.end {
                 let mut flipped = file.to_vec();
                 flipped[at] ^= 1 << (at % 8);
 
                 let error = read(Bytes::from(flipped)).expect_err("a wrong checksum");
                 assert!(error.contains("CRC"), "byte {at}: {error}");
             }
-        }
-    }
-
-    /// Returns the four i32 fields at the start of a page header: type, uncompressed and compressed bytes, checksum.
-    fn first_fields(header: &[u8]) -> [i32; 4] {
-        let mut rest = header;
-        [(); 4].map(|()| {
-            assert_eq!(rest[0], NEXT_I32);
-            let last = rest[1..].iter().position(|byte| byte & 0x80 == 0);
-            let (field, next) = rest.split_at(2 + last.expect("an end"));
-            rest = next;
-
-            let bits = field[1..].iter().rev();
-            let zigzag = bits.fold(0_u32, |value, byte| (value << 7) | u32::from(byte & 0x7f));
-            (zigzag >> 1) as i32 ^ -((zigzag & 1) as i32)
-        })
-    }
-
-    #[test]
-    fn numbers_are_written_as_thrift_does() {
-        for (value, expected) in [
-            (0, &[0][..]),
-            (-1, &[1]),
-            (64, &[0x80, 0x01]),
-            (i32::MAX, &[0xfe, 0xff, 0xff, 0xff, 0x0f]),
-            (i32::MIN, &[0xff, 0xff, 0xff, 0xff, 0x0f]),
-        ] {
-            let mut bytes = Vec::new();
-            push_i32(&mut bytes, value);
-            assert_eq!(bytes, expected, "{value}");
-        }
-    }
-
-    #[test]
-    fn headers_of_another_form_are_refused() {
-        let payload = Bytes::from_static(b"x");
-        let good = [0x15, 0, 0x15, 2, 0x15, 2, 0x2c, 0];
-        assert!(Page::new(&good, payload.clone()).is_some());
-        // Invalid headers: with a checksum already, cut short, and with another first field.
-        let summed = [0x15, 0, 0x15, 2, 0x15, 2, 0x15, 0];
-        for header in [&summed[..], &good[..6], &good[..3], &[0x25, 0], &[]] {
-            assert!(Page::new(header, payload.clone()).is_none(), "{header:?}");
         }
     }
 }

@@ -11,30 +11,22 @@ use arrow::buffer::{Buffer, OffsetBuffer, ScalarBuffer};
 use arrow::compute::concat;
 use arrow::datatypes::{Field, SchemaRef};
 use parquet::arrow::arrow_writer::{ArrowWriter, compute_leaves};
-use parquet::basic::{Compression as Codec, ZstdLevel};
 use parquet::errors::ParquetError;
-use parquet::file::metadata::KeyValue;
-use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
-use parquet::schema::types::ColumnPath;
 use wavemill_runtime::budget::{BusyGuard, Permit};
 use wavemill_schemas::clip::ClipRow;
 use wavemill_schemas::manifest::{FeatureEntry, Partial, TargetEntry};
-use wavemill_schemas::recipe::{Compression, Dtype, Layout, ShardSpec};
+use wavemill_schemas::recipe::{Dtype, Layout, ShardSpec};
 use wavemill_schemas::row_arrays::{self, Row, int_lists};
 use wavemill_schemas::tables;
+use wavemill_versions::layout;
 
 use super::checksums::{ChecksummedChunk, ChecksummedColumn};
 use super::rows::FeatureRow;
 use crate::StoreError;
 use crate::tensors::Tensor;
 use crate::tensors::stats::{self, Bands};
-
-/// Level 1 compresses f16 log-mel 1.33 times at 1.2 GB/s; higher levels take several times as long for 2 % more.
-const ZSTD_LEVEL: i32 = 1;
-
-/// Rows per page without compression. Readers need not skip pages then, and several rows per page need fewer headers.
-const ROWS_A_PAGE_PLAIN: usize = 4;
 
 /// The format of one feature's files.
 pub struct Format {
@@ -62,7 +54,7 @@ impl Format {
         spec: &ShardSpec,
     ) -> Result<Self, StoreError> {
         let schema = tables::feature_schema(&feature, targets, spec.layout, dtype)?;
-        let properties = properties(&feature, dtype, &schema, spec);
+        let properties = layout::properties(&feature, dtype, spec, schema.metadata());
 
         let model = ArrowWriter::try_new(
             std::io::sink(),
@@ -111,55 +103,6 @@ impl Format {
         RecordBatch::try_new(Arc::clone(&self.schema), columns)
             .map_err(StoreError::rows("metadata table"))
     }
-}
-
-fn properties(
-    feature: &FeatureEntry,
-    dtype: Dtype,
-    schema: &SchemaRef,
-    spec: &ShardSpec,
-) -> WriterProperties {
-    let codec = match spec.compression {
-        Compression::Zstd => {
-            Codec::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL).expect("1 is a zstd level"))
-        }
-        Compression::Lz4 => Codec::LZ4_RAW,
-        Compression::None => Codec::UNCOMPRESSED,
-    };
-
-    let row_bytes = feature
-        .shape
-        .iter()
-        .map(|dim| dim.unwrap_or(1))
-        .product::<usize>()
-        * dtype.bytes();
-    // A page ends with the write that reaches its size limit, and rows are written one by one.
-    let page_bytes = if spec.compression == Compression::None {
-        row_bytes * ROWS_A_PAGE_PLAIN
-    } else {
-        1
-    };
-
-    let tensor = match spec.layout {
-        Layout::Binary => ColumnPath::from(feature.name.as_str()),
-        Layout::List => ColumnPath::new(vec![
-            feature.name.clone(),
-            "list".to_owned(),
-            "item".to_owned(),
-        ]),
-    };
-    let metadata = schema.metadata().iter();
-    let metadata = metadata.map(|(key, value)| KeyValue::new(key.clone(), value.clone()));
-    WriterProperties::builder()
-        .set_compression(codec)
-        // Tensors do not repeat, and the minimum and maximum of their bytes are of no use.
-        .set_dictionary_enabled(false)
-        .set_column_statistics_enabled(tensor.clone(), EnabledStatistics::None)
-        .set_column_data_page_size_limit(tensor, page_bytes.max(1))
-        // Row groups have no maximum size here, because the code that writes them determines where they end.
-        .set_max_row_group_row_count(None)
-        .set_key_value_metadata(Some(metadata.collect()))
-        .build()
 }
 
 /// Rows of one row group, to be encoded by a worker.

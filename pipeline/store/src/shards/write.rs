@@ -10,6 +10,7 @@ use wavemill_schemas::input::InputSeen;
 use wavemill_schemas::manifest::{FileEntry, Partial, Receipt};
 use wavemill_schemas::reject::Reject;
 use wavemill_schemas::sides::SIDES;
+use wavemill_versions::layout::next_group;
 
 use super::encode::{EncodedGroup, Format, RowGroup};
 use super::file::ParquetFile;
@@ -240,9 +241,7 @@ impl<'a> ShardWriter<'a> {
         }
 
         let last = open.members_left == 0;
-        // The last row group of a shard may be smaller.
-        while open.pending.len() >= self.row_group_rows || (last && !open.pending.is_empty()) {
-            let n_rows = self.row_group_rows.min(open.pending.len());
+        while let Some(n_rows) = next_group(open.pending.len(), self.row_group_rows, last) {
             let rest = open.pending.split_off(n_rows);
             ready.push(RowGroup {
                 shard: index,
